@@ -1,0 +1,46 @@
+# make demo   a virtual environment, the demo model's bundle, and demo.png: no root, no OpenCL driver needed
+# make test   the tests, without torch
+# make parity the tests against torch, diffusers and transformers
+# make lint   style and types
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PROMPT ?= a red circle on a blue background
+
+.PHONY: demo test parity lint clean
+
+demo: $(VENV)/.cpu
+	$(BIN)/python -m ondevice.convert demo --out demo.ondevice --force
+	$(BIN)/python -m ondevice.generate demo.ondevice "$(PROMPT)" --out demo.png
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not parity"
+
+parity: $(VENV)/.reference
+	$(BIN)/python -m pytest -m parity
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo.ondevice demo.png
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.cpu: $(VENV)/.made pyproject.toml setup.py
+	$(BIN)/pip install --quiet --editable ".[cpu]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml setup.py
+	$(BIN)/pip install --quiet --editable ".[cpu,dev]"
+	touch $@ $(VENV)/.cpu
+
+# torch first and alone: asked for through another package, pip takes a build with several gigabytes of CUDA libraries.
+$(VENV)/.reference: $(VENV)/.dev
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable ".[cpu,dev,reference]"
+	touch $@

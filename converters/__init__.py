@@ -1,0 +1,1 @@
+"""Weights and graphs: a checkpoint becomes one ONNX graph a component."""

@@ -1,0 +1,60 @@
+"""Graph -> program: the kernel calls of every node, in the graph's order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from ondevice.errors import GraphError, UsageError
+from ondevice.lower.kernel_file import KernelFile, load_all
+from ondevice.lower.lowering import INT_TYPES, Lowering
+from ondevice.lower.program import Program
+from ondevice.lower.rules import RULES
+from ondevice.verify import verify_graph
+
+STORAGE = ("f32", "f16")
+
+
+def lower(model: ir.Model, component: str, *, storage: str = "f32", kernels: Mapping[str, KernelFile] | None = None) -> Program:
+    """Lower a graph of primitives to kernel calls.
+
+    Args:
+        model: a graph with static shapes (`ondevice.verify.verify_graph` says what is legal).
+        component: its name in errors and in weight keys, such as "unet".
+        storage: "f32" or "f16", the type in which float tensors are kept; arithmetic is float32 in both.
+        kernels: kernel files by name; all of shaders/ by default.
+
+    Raises:
+        GraphError: an op or a form of it that is not supported, by node.
+        NoKernelError: no kernel fits, with each candidate's reason.
+        PlanError: a tensor is too large to index.
+    """
+    if storage not in STORAGE:
+        raise UsageError(f"storage {storage!r} is unknown (expected one of {', '.join(STORAGE)}).", where=component)
+    verify_graph(model)
+    graph = model.graph
+    low = Lowering(graph, component, storage, load_all() if kernels is None else kernels, exact_values(graph))
+    for value in graph.inputs:
+        if value.const_value is None:
+            low.add_input(value)
+    low.program.inputs = tuple(low.program.tensors)
+    for node in graph:
+        if node.op_type == "Constant":
+            raise GraphError("constants must be initializers here.", where=f"node {node.name}", fix="lift constants before lowering")
+        RULES[node.op_type](low, node)
+    return low.finish()
+
+
+def exact_values(graph: ir.Graph) -> frozenset[str]:
+    """Names of the values that stay float32: the arguments of sine and cosine, and all they are computed from.
+
+    A timestep of 981 times a frequency near 1 is off by a quarter radian once rounded to half precision; diffusers, too,
+    embeds timesteps in float32 whatever the model's type.
+    """
+    exact: set[str] = set()
+    for node in reversed(list(graph)):
+        if node.op_type in ("Sin", "Cos") or any(value.name in exact for value in node.outputs):
+            values = [*node.inputs, *node.outputs]
+            exact.update(str(value.name) for value in values if value is not None and value.dtype not in INT_TYPES)
+    return frozenset(exact)

@@ -1,0 +1,232 @@
+"""Kernel files: read and check the header, join the body with a dialect's prelude, say which shapes fit and how to launch.
+
+A header is nine TOML lines after `//:` (`op why in out args grid group tune needs`). The argument list is written there and in the
+body's KERNEL(...) line; `read` refuses a file where the two differ, so binding by the header is safe.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ondevice.errors import NoKernelError
+from ondevice.paths import SHADERS
+
+FIELDS = {
+    "op": (str, list),
+    "why": (str,),
+    "in": (list,),
+    "out": (list,),
+    "args": (list,),
+    "grid": (list,),
+    "group": (list,),
+    "tune": (dict,),
+    "needs": (dict,),
+}
+STORAGE = {"stg": "stg", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}  # header's type -> the body's
+SCALARS = ("int", "float")
+RULES = ("multiple", "min", "max")
+DIALECTS = ("opencl", "metal")
+_OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
+_PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)")
+_ARITHMETIC = {ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelFile:
+    """One `shaders/*.cl` file: what it computes, how it is launched, what may be tuned."""
+
+    name: str
+    header: dict[str, Any]
+    text: str
+
+    @classmethod
+    def read(cls, path: Path) -> KernelFile:
+        """Read and check one file. Raises NoKernelError naming the file and the rule it breaks."""
+        text = path.read_text(encoding="utf-8")
+        where = path.name
+        try:
+            header = tomllib.loads("\n".join(line[3:] for line in text.splitlines() if line.startswith("//:")))
+        except tomllib.TOMLDecodeError as error:
+            raise NoKernelError(f"the header is not TOML: {error}", where=where, fix="see shaders/README.md") from None
+        _check(path.stem, header, text, where)
+        return cls(path.stem, header, text)
+
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """The graph ops this file computes."""
+        op = self.header["op"]
+        return (op,) if isinstance(op, str) else tuple(op)
+
+    @property
+    def arg_types(self) -> dict[str, str]:
+        """Scalar arguments in order: name -> "int" or "float"."""
+        return dict(entry.split(": ") for entry in self.header["args"])
+
+    def source(self, dialect: str, **defines: int) -> str:
+        """Full source. `#line` keeps the driver's errors pointing at the file a person edits."""
+        if dialect not in DIALECTS:
+            raise NoKernelError(f"unknown dialect (got {dialect!r}, expected one of {', '.join(DIALECTS)})", where=f"{self.name}.cl")
+        flags = "".join(f"#define {name} {value}\n" for name, value in sorted(defines.items()))
+        return f'{flags}{_prelude(dialect)}#line 1 "{self.name}.cl"\n{self.text}'
+
+    def misfit(self, dims: Mapping[str, int | float]) -> str | None:
+        """Why this kernel cannot run on `dims`; None if it can."""
+        for dim, rule in self.header["needs"].items():
+            if dim not in dims:
+                return f"{dim} is not given"
+            value = dims[dim]
+            if value % rule.get("multiple", 1):
+                return f"{dim}={value} is not a multiple of {rule['multiple']}"
+            if value < rule.get("min", value):
+                return f"{dim}={value} is under {rule['min']}"
+            if value > rule.get("max", value):
+                return f"{dim}={value} is over {rule['max']}"
+        return None
+
+    def tuning(self, **chosen: int) -> dict[str, int]:
+        """Values for every tunable: `chosen` where given, else the first value listed. Raises NoKernelError outside the lists."""
+        tune: dict[str, list[int]] = self.header["tune"]
+        for name, value in chosen.items():
+            if value not in tune.get(name, ()):
+                allowed = f"one of {tune[name]}" if name in tune else f"a tunable, which are {sorted(tune)}"
+                raise NoKernelError(
+                    f"bad tunable (got {name}={value}, expected {allowed})", where=f"{self.name}.cl", fix="use a listed value"
+                )
+        return {name: chosen.get(name, values[0]) for name, values in tune.items()}
+
+    def scalars(self, dims: Mapping[str, int | float]) -> tuple[int | float, ...]:
+        """The header's `args` in order, taken from `dims` by name. Raises NoKernelError if one is missing or over 32 bits."""
+        values: list[int | float] = []
+        for name, kind in self.arg_types.items():
+            if name not in dims:
+                raise NoKernelError(f"argument {name!r} is not given (got {sorted(dims)})", where=f"{self.name}.cl")
+            value = float(dims[name]) if kind == "float" else int(dims[name])
+            if kind == "int" and not -(2**31) <= value < 2**31:
+                raise NoKernelError(
+                    f"argument does not fit 32 bits (got {name}={value})", where=f"{self.name}.cl", fix="use a smaller picture"
+                )
+            values.append(value)
+        return tuple(values)
+
+    def launch(self, dims: Mapping[str, int | float], tuning: Mapping[str, int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Work-items (rounded up to whole groups) and group size for `dims` and `tuning`."""
+        names = {**dims, **tuning}
+        grid = [_evaluate(text, names, f"{self.name}.cl") for text in self.header["grid"]]
+        group = [_evaluate(text, names, f"{self.name}.cl") for text in self.header["group"]]
+        if min(grid + group) < 1:
+            raise NoKernelError(f"nothing to launch (got grid {grid}, group {group} for {dict(dims)})", where=f"{self.name}.cl")
+        x, y, z = (_ceil_div(size, step) * step for size, step in zip(grid, group, strict=True))
+        return (x, y, z), (group[0], group[1], group[2])
+
+
+@functools.cache
+def _prelude(dialect: str) -> str:
+    return (SHADERS / "prelude" / f"{dialect}.h").read_text(encoding="utf-8")
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+@functools.cache
+def _parse(text: str) -> ast.expr:
+    """An expression of names, whole numbers, + - * // and ceil_div(a, b). Raises ValueError on anything else."""
+    tree = ast.parse(text, mode="eval").body
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=int()) | ast.Name() | ast.Load() | ast.BinOp() | ast.Add() | ast.Sub() | ast.Mult() | ast.FloorDiv():
+                continue
+            case ast.Call(func=ast.Name(id="ceil_div"), args=[_, _], keywords=[]):
+                continue
+        raise ValueError(f"{type(node).__name__} is not allowed")
+    return tree
+
+
+def _names(text: str) -> set[str]:
+    return {node.id for node in ast.walk(_parse(text)) if isinstance(node, ast.Name)} - {"ceil_div"}
+
+
+def _evaluate(text: str, names: Mapping[str, int | float], where: str) -> int:
+    def value(node: ast.expr) -> int:
+        match node:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.Name(id=name):
+                if name not in names:
+                    raise NoKernelError(f"the launch needs {name!r} (got {sorted(names)})", where=where)
+                return int(names[name])
+            case ast.BinOp(left=left, op=op, right=right):
+                return _ARITHMETIC[type(op)](value(left), value(right))
+            case ast.Call(args=[a, b]):
+                return _ceil_div(value(a), value(b))
+        raise AssertionError(node)  # _parse let nothing else through
+
+    return value(_parse(text))
+
+
+def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
+    """Raise NoKernelError unless the header is complete, well typed, and says the same as the body."""
+
+    def refuse(what: str) -> NoKernelError:
+        return NoKernelError(what, where=where, fix="see shaders/README.md")
+
+    if wrong := sorted(header.keys() ^ FIELDS.keys()):
+        raise refuse(f"the header has missing or extra fields {wrong}")
+    if bad := [key for key, kinds in FIELDS.items() if not isinstance(header[key], kinds)]:
+        raise refuse(f"the header's {bad[0]} has the wrong type (got {header[bad[0]]!r})")
+
+    expected: list[tuple[str, str, str]] = []
+    dims: set[str] = set()
+    for word, field in (("IN", "in"), ("OUT", "out")):
+        for entry in header[field]:
+            found = _OPERAND.fullmatch(entry) if isinstance(entry, str) else None
+            if not found or found[2] not in STORAGE:
+                raise refuse(f"cannot read {field} entry (got {entry!r}, expected 'name: type[dims]' with a type of {sorted(STORAGE)})")
+            expected.append((word, STORAGE[found[2]], found[1]))
+            dims |= set(re.findall(r"[A-Za-z_]\w*", found[3]))
+    for entry in header["args"]:
+        arg, _, kind = str(entry).partition(": ")
+        if kind not in SCALARS:
+            raise refuse(f"cannot read args entry (got {entry!r}, expected 'name: int' or 'name: float')")
+        expected.append(("ARG", kind, arg))
+        dims.add(arg)
+
+    opening = re.search(r"\bKERNEL\((\w+)\)\((.*?) GRID\)", text, re.DOTALL)
+    if not opening or opening[1] != name:
+        raise refuse(f"the body does not open with KERNEL({name})(... GRID)")
+    written = _PARAMETER.findall(opening[2])
+    if written != expected:
+        raise refuse(f"header and KERNEL(...) list different parameters (got {written}, expected {expected})")
+
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("//:"))
+    for tunable, values in header["tune"].items():
+        if not isinstance(values, list) or not values or any(type(v) is not int or v < 1 for v in values) or len(set(values)) < len(values):
+            raise refuse(f"tune.{tunable} is not a list of different positive numbers (got {values!r})")
+        used_by_launch = any(re.search(rf"\b{tunable}\b", str(e)) for e in header["grid"] + header["group"])
+        if not used_by_launch and not re.search(rf"\b{tunable}\b", body):
+            raise refuse(f"tunable {tunable} is used neither in the body nor in the launch")
+    for dim, rule in header["needs"].items():
+        if dim not in dims or not isinstance(rule, dict) or not rule or any(k not in RULES or type(v) is not int for k, v in rule.items()):
+            raise refuse(f"cannot read needs.{dim} (got {rule!r}, expected a dim with rules of {RULES})")
+    for field, known in (("grid", dims | header["tune"].keys()), ("group", set(header["tune"]))):
+        if len(header[field]) != 3:
+            raise refuse(f"{field} needs three expressions (got {header[field]!r})")
+        for expression in header[field]:
+            try:
+                unknown = _names(expression) - known
+            except (SyntaxError, ValueError, TypeError) as error:
+                raise refuse(f"cannot read {field} expression {expression!r}: {error}") from None
+            if unknown:
+                raise refuse(f"{field} uses unknown names {sorted(unknown)}")
+
+
+def load_all(folder: Path = SHADERS) -> dict[str, KernelFile]:
+    """Every kernel file, by name."""
+    return {path.stem: KernelFile.read(path) for path in sorted(folder.glob("*.cl"))}

@@ -1,0 +1,194 @@
+"""The state of one lowering: tensors made so far, which value lives in which tensor, casts between storage types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from ondevice.errors import GraphError, PlanError
+from ondevice.lower.kernel_file import KernelFile
+from ondevice.lower.program import DTYPES, Call, Program, Tensor
+from ondevice.lower.select import select
+from ondevice.lower.strides import arguments, contiguous
+from ondevice.ops import OPS
+from ondevice.verify import static_shape
+
+INT_TYPES = {ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL}
+# Plan inputs and outputs are always float32 or int32, whatever the storage inside: a player needs no half arithmetic.
+BOUNDARY = "f32"
+_INDEX_LIMIT = 2**31  # kernels index with 32-bit integers
+
+
+class Lowering:
+    """Collects calls. One instance lowers one graph; rules (rules.py) drive it node by node."""
+
+    def __init__(self, graph: ir.Graph, component: str, storage: str, kernels: Mapping[str, KernelFile], exact: frozenset[str]) -> None:
+        """`exact` names the values that stay float32 whatever `storage` is."""
+        self.graph, self.component, self.storage, self.kernels, self.exact = graph, component, storage, kernels, exact
+        self.program = Program(component, {}, [], (), ())
+        self._home: dict[str, str] = {}  # value name -> name of the tensor that holds it (views share their source's)
+        self._cast: dict[tuple[str, str], str] = {}
+
+    # Values -------------------------------------------------------------------------------------------------------
+
+    def dtype_of(self, value: ir.Value) -> str:
+        """Storage type in which `value` is kept."""
+        if value.dtype in INT_TYPES:
+            return "i32"
+        return "f32" if value.name in self.exact else self.storage
+
+    def constant(self, value: ir.Value | None) -> np.ndarray | None:
+        """The value as an array if it is known now, else None."""
+        if value is None or value.const_value is None:
+            return None
+        return value.const_value.numpy()
+
+    def add_input(self, value: ir.Value) -> None:
+        """Declare a graph input; its storage is the boundary type."""
+        dtype = "i32" if value.dtype in INT_TYPES else BOUNDARY
+        name = self._tensor(str(value.name), static_shape(value), dtype)
+        self._home[str(value.name)] = name
+
+    def operand(self, value: ir.Value, dtype: str) -> str:
+        """Name of a tensor that holds `value` in storage `dtype`, cast or loaded from the weights if need be."""
+        name = str(value.name)
+        if name not in self._home:
+            if value.const_value is None:
+                raise GraphError("it is used before it is made.", where=f"value {name}")
+            return self.weight(name, value.const_value, dtype)
+        home = self._home[name]
+        have = self.program.tensors[home].dtype
+        if have == dtype:
+            return home
+        if "i32" in (have, dtype):
+            raise GraphError(f"it is {have} where {dtype} is needed.", where=f"value {name}", fix="cast it in the graph")
+        if (home, dtype) not in self._cast:
+            self._cast[home, dtype] = self._emit_cast(home, f"{home}:{dtype}", dtype)
+        return self._cast[home, dtype]
+
+    def weight(self, name: str, values: ir.TensorProtocol, dtype: str, shape: Sequence[int] | None = None) -> str:
+        """A tensor filled from the bundle's weights, stored as `dtype`. One tensor for each name and storage type."""
+        key = name if dtype in (self.storage, "i32") else f"{name}:{dtype}"
+        if key not in self.program.tensors:
+            self._tensor(key, tuple(int(d) for d in (values.shape if shape is None else shape)), dtype)
+            self.program.weights[key] = values
+        return key
+
+    def derived_weight(self, name: str, source: ir.Value | None, shape: Sequence[int], make: Callable[[], np.ndarray], dtype: str) -> str:
+        """A weight computed from others (a transpose, a missing bias), evaluated when it is written."""
+        what = ir.DataType.FLOAT if source is None or source.dtype is None else source.dtype
+        return self.weight(name, ir.LazyTensor(lambda: ir.Tensor(make()), dtype=what, shape=ir.Shape(list(shape)), name=name), dtype)
+
+    def view(self, result: ir.Value, source: ir.Value) -> None:
+        """`result` is `source` under another shape: no call, no copy."""
+        name = str(source.name)
+        if name in self._home:
+            self._home[str(result.name)] = self._home[name]
+        elif source.const_value is not None:
+            self._home[str(result.name)] = self.operand(source, self.dtype_of(result))
+        else:
+            raise GraphError("it is used before it is made.", where=f"value {name}")
+
+    def result(self, value: ir.Value) -> str:
+        """A fresh tensor for a node's output."""
+        name = str(value.name)
+        self._home[name] = self._tensor(self._inner(value), static_shape(value), self.dtype_of(value))
+        return self._home[name]
+
+    def scratch(self, name: str, shape: Sequence[int], dtype: str) -> str:
+        """A fresh tensor that no graph value names."""
+        return self._tensor(name, tuple(shape), dtype)
+
+    # Calls --------------------------------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        op: str,
+        node: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        dims: Mapping[str, int | float],
+        flops: int = 0,
+        defines: Mapping[str, int] | None = None,
+    ) -> None:
+        """Select a kernel for `op` at `dims` and append its call.
+
+        Raises:
+            NoKernelError: no kernel file fits, with each candidate's reason.
+        """
+        tensors = self.program.tensors
+        kernel = select(op, dims, self.kernels)
+        tuning = kernel.tuning()
+        grid, group = kernel.launch(dims, tuning)
+        half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
+        self.program.calls.append(
+            Call(
+                kernel=kernel.name,
+                defines=tuple(sorted(({"F16": half, f"OP_{op}": 1} | tuning | dict(defines or {})).items())),
+                inputs=tuple(inputs),
+                outputs=tuple(outputs),
+                scalars=kernel.scalars(dims),
+                grid=grid,
+                group=group,
+                node=node,
+                op=op,
+                flops=flops,
+                reads=sum(tensors[name].nbytes for name in inputs),
+                writes=sum(tensors[name].nbytes for name in outputs),
+            )
+        )
+
+    def emit_node(self, node: ir.Node, inputs: Sequence[str], dims: Mapping[str, int | float]) -> None:
+        """`emit` for a node with one output, its FLOPs from the op table."""
+        shapes = [static_shape(v) for v in node.inputs if v is not None and v.shape is not None]
+        flops = OPS[node.op_type].flops(shapes, [static_shape(node.outputs[0])])
+        self.emit(node.op_type, str(node.name), inputs, [self.result(node.outputs[0])], dims, flops)
+
+    def finish(self) -> Program:
+        """Bring every graph output into its own tensor at the boundary type."""
+        program = self.program
+        for value in self.graph.outputs:
+            home, name = self._home[str(value.name)], str(value.name)
+            have = program.tensors[home]
+            boundary = "i32" if have.dtype == "i32" else BOUNDARY
+            if home == name and home not in program.inputs and home not in program.weights:
+                continue
+            if have.dtype != boundary:
+                self._emit_cast(home, name, boundary)
+            else:
+                walk = contiguous(have.shape)
+                dims = arguments(have.shape, s=walk, d=walk)
+                assert dims is not None, "a contiguous walk collapses to one dimension"
+                target = self._tensor(name if name not in program.tensors else f"{name}:copy", have.shape, boundary)
+                self.emit("Identity", name, [home], [target], dims | {"s_offset": 0, "d_offset": 0})
+        program.outputs = tuple(str(value.name) for value in self.graph.outputs)
+        return program
+
+    def _emit_cast(self, source: str, name: str, dtype: str) -> str:
+        have = self.program.tensors[source]
+        target = self._tensor(name, have.shape, dtype)
+        defines = {"SRC_F16": int(have.dtype == "f16"), "DST_F16": int(dtype == "f16")}
+        self.emit("Cast", name, [source], [target], {"n": have.size}, defines=defines)
+        return target
+
+    def _inner(self, value: ir.Value) -> str:
+        """A graph output computed in another type than the boundary's is kept under another name until its final cast."""
+        name, dtype = str(value.name), self.dtype_of(value)
+        return f"{name}:{dtype}" if value in self.graph.outputs and dtype not in (BOUNDARY, "i32") else name
+
+    def _tensor(self, name: str, shape: tuple[int, ...], dtype: str) -> str:
+        if name in self.program.tensors:
+            raise GraphError("the name is used twice.", where=f"tensor {name}")
+        if dtype not in DTYPES:
+            raise GraphError(f"storage type {dtype} is unknown (expected one of {', '.join(DTYPES)}).", where=f"tensor {name}")
+        if prod(shape) >= _INDEX_LIMIT:
+            raise PlanError(
+                f"it has {prod(shape)} elements (expected under {_INDEX_LIMIT}: kernels index with 32 bits).",
+                where=f"{self.component}: tensor {name} {shape}",
+                fix="use a smaller --size",
+            )
+        self.program.tensors[name] = Tensor(name, shape, dtype)
+        return name

@@ -1,0 +1,59 @@
+"""What lowering gives: kernel calls over named tensors. Nothing here has an address yet; that is the planner's work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+
+import onnx_ir as ir
+
+DTYPES = {"f32": 4, "f16": 2, "i32": 4}  # storage types a kernel may read or write, with bytes an element
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A dense row-major array that kernels read and write."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # a key of DTYPES
+
+    @property
+    def size(self) -> int:
+        """Elements."""
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * DTYPES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One kernel launch. `args` follow the kernel header's `in`, `out` and `args` lists, in that order."""
+
+    kernel: str  # file stem under shaders/
+    defines: tuple[tuple[str, int], ...]  # sorted; part of the program's identity
+    inputs: tuple[str, ...]  # tensor names, in header order
+    outputs: tuple[str, ...]
+    scalars: tuple[int | float, ...]  # header `args`, in order
+    grid: tuple[int, int, int]  # global size in work-items, a multiple of `group`
+    group: tuple[int, int, int]
+    node: str  # the graph node it came from
+    op: str
+    flops: int
+    reads: int  # bytes
+    writes: int
+
+
+@dataclass(slots=True)
+class Program:
+    """A component at one size: calls in execution order. Weights stay lazy until the bundle is written."""
+
+    component: str
+    tensors: dict[str, Tensor]
+    calls: list[Call]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: dict[str, ir.TensorProtocol] = field(default_factory=dict)  # tensor name -> values, converted to its dtype when written
+    sizes: dict[str, int] = field(default_factory=dict)  # batch, height, width (latent units for unet and vae)

@@ -1,0 +1,60 @@
+"""Program -> plan: arena offsets, weight keys, numbered operands and kernels."""
+
+from __future__ import annotations
+
+from ondevice.lower.program import Program
+from ondevice.plan.liveness import lives
+from ondevice.plan.memory import arena_size, check, place
+from ondevice.plan.plan import Dispatch, Kernel, Operand, Plan
+
+
+def weight_key(component: str, tensor: str) -> str:
+    """Name of a weight in the bundle's table. Plans of one component at several sizes share it."""
+    return f"{component}/{tensor}"
+
+
+def plan(program: Program, *, storage: str) -> Plan:
+    """Give every tensor a place and number everything a player needs.
+
+    Raises:
+        PlanError: the program reads what nothing wrote, or (our bug) the placement is unsafe.
+    """
+    alive = lives(program)
+    offsets = place(alive)
+    check(alive, offsets)
+    operands, kernels = [], dict[Kernel, int]()
+    index: dict[str, int] = {}
+    for name, tensor in program.tensors.items():
+        if name in offsets or name in program.weights:
+            index[name] = len(operands)
+            key = weight_key(program.component, name) if name in program.weights else None
+            operands.append(Operand(name, tensor.dtype, tensor.shape, tensor.nbytes, offsets.get(name), key))
+    dispatches = []
+    for call in program.calls:
+        kernel = kernels.setdefault(Kernel(call.kernel, call.defines), len(kernels))
+        dispatches.append(
+            Dispatch(
+                kernel=kernel,
+                operands=tuple(index[name] for name in (*call.inputs, *call.outputs)),
+                outputs=len(call.outputs),
+                scalars=call.scalars,
+                grid=call.grid,
+                group=call.group,
+                node=call.node,
+                op=call.op,
+                flops=call.flops,
+                reads=call.reads,
+                writes=call.writes,
+            )
+        )
+    return Plan(
+        component=program.component,
+        sizes=program.sizes,
+        dtype=storage,
+        arena=arena_size(alive, offsets),
+        operands=tuple(operands),
+        inputs=tuple(index[name] for name in program.inputs),
+        outputs=tuple(index[name] for name in program.outputs),
+        kernels=tuple(kernels),
+        dispatches=tuple(dispatches),
+    )

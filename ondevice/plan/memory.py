@@ -1,0 +1,73 @@
+"""Arena offsets: greedy by size, with a check that is always on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ondevice.errors import PlanError
+from ondevice.plan.plan import ALIGN
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """A tensor's bytes and the steps from its first write to its last read, both included."""
+
+    name: str
+    size: int
+    first: int
+    last: int
+
+
+def round_up(size: int, to: int = ALIGN) -> int:
+    return -(-size // to) * to
+
+
+def place(lives: Sequence[Life]) -> dict[str, int]:
+    """Offsets, biggest tensor first, each in the lowest gap that is free for its whole life (greedy by size)."""
+    order = sorted(lives, key=lambda life: (-life.size, life.first, life.name))
+    first, last, start, end = (np.zeros(len(order), np.int64) for _ in range(4))
+    offsets: dict[str, int] = {}
+    for count, life in enumerate(order):
+        meets = np.flatnonzero((first[:count] <= life.last) & (last[:count] >= life.first))
+        taken = meets[np.argsort(start[meets], kind="stable")]
+        offset = 0
+        for begin, stop in zip(start[taken].tolist(), end[taken].tolist(), strict=True):
+            if offset + life.size <= begin:
+                break
+            offset = max(offset, round_up(stop))
+        first[count], last[count], start[count], end[count] = life.first, life.last, offset, offset + life.size
+        offsets[life.name] = offset
+    return offsets
+
+
+def check(lives: Sequence[Life], offsets: dict[str, int]) -> None:
+    """Raise unless the placement is safe. Runs on every plan we write or read, not only in tests.
+
+    Raises:
+        PlanError: two tensors that are alive together share bytes, or an offset is negative or misaligned.
+    """
+    if not lives:
+        return
+    first = np.array([life.first for life in lives])
+    last = np.array([life.last for life in lives])
+    start = np.array([offsets[life.name] for life in lives])
+    end = start + np.array([life.size for life in lives])
+    for index in np.flatnonzero((start < 0) | (start % ALIGN != 0)).tolist():
+        raise PlanError(f"offset {start[index]} is negative or not a multiple of {ALIGN}.", where=f"memory plan: {lives[index].name}")
+    for index, life in enumerate(lives):
+        clash = (first <= life.last) & (last >= life.first) & (start < end[index]) & (end > start[index])
+        clash[index] = False
+        for other in np.flatnonzero(clash).tolist():
+            raise PlanError(
+                f"{life.name} and {lives[other].name} overlap in the arena while both are alive.",
+                where="memory plan",
+                fix="report this; a plan that we write must never do so",
+            )
+
+
+def arena_size(lives: Sequence[Life], offsets: dict[str, int]) -> int:
+    """Bytes the arena needs, rounded up to the alignment."""
+    return round_up(max((offsets[life.name] + life.size for life in lives), default=0))

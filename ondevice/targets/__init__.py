@@ -1,0 +1,1 @@
+"""Target descriptions. Data only."""

@@ -1,0 +1,57 @@
+"""What is legal after each stage. Every stage's result goes through its verifier, in tests and in use."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ondevice.errors import GraphError
+from ondevice.ops import OPS
+
+
+def static_shape(value: ir.Value) -> tuple[int, ...]:
+    """The value's shape as integers.
+
+    Raises:
+        GraphError: the shape is missing or symbolic.
+    """
+    if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
+        raise GraphError(
+            f"its shape is {value.shape} (expected integers).", where=f"value {value.name}", fix="build the graph for a fixed size"
+        )
+    return tuple(int(dim) for dim in value.shape)
+
+
+def verify_graph(model: ir.Model) -> None:
+    """After `graph`: known ops with known attributes, defined inputs, static shapes, one definition a name.
+
+    Raises:
+        GraphError: names the node and what is wrong with it.
+    """
+    graph = model.graph
+    known = {id(value) for value in (*graph.inputs, *graph.initializers.values())}
+    names: set[str] = {value.name or "" for value in (*graph.inputs, *graph.initializers.values())}
+    for node in graph:
+        where = f"node {node.name} ({node.op_type})"
+        row = OPS.get(node.op_type)
+        if node.domain not in ("", "ai.onnx") or row is None:
+            raise GraphError(
+                f"op {node.domain or 'ai.onnx'}::{node.op_type} is not supported.",
+                where=where,
+                fix=f"supported are {', '.join(sorted(OPS))}",
+            )
+        if not row.least <= len(node.inputs) <= row.most:
+            raise GraphError(f"it has {len(node.inputs)} inputs (expected {row.least} to {row.most}).", where=where)
+        if extra := sorted(set(node.attributes) - row.attributes):
+            raise GraphError(f"attributes {extra} are not supported (expected among {sorted(row.attributes)}).", where=where)
+        for value in node.inputs:
+            if value is not None and id(value) not in known:
+                raise GraphError(f"input {value.name} is used before it is made.", where=where)
+        for value in node.outputs:
+            static_shape(value)
+            if not value.name or value.name in names:
+                raise GraphError(f"output name {value.name!r} is empty or used twice.", where=where)
+            names.add(value.name)
+            known.add(id(value))
+    for value in graph.outputs:
+        if id(value) not in known:
+            raise GraphError("it is never made.", where=f"graph output {value.name}")

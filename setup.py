@@ -1,0 +1,29 @@
+"""Install one package, `ondevice`. The top-level folders `converters/` and `shaders/` become parts of it,
+so that a wheel never owns a top-level `converters`."""
+
+from setuptools import setup
+
+setup(
+    package_dir={"ondevice": "ondevice", "ondevice.converters": "converters", "ondevice.shaders": "shaders"},
+    packages=[
+        "ondevice",
+        "ondevice.bundle",
+        "ondevice.converters",
+        "ondevice.converters.components",
+        "ondevice.diffusion",
+        "ondevice.lower",
+        "ondevice.models",
+        "ondevice.plan",
+        "ondevice.rewrite",
+        "ondevice.run",
+        "ondevice.shaders",
+        "ondevice.targets",
+    ],
+    package_data={
+        "ondevice": ["py.typed"],
+        "ondevice.bundle": ["*.json"],
+        "ondevice.models": ["**/*"],
+        "ondevice.shaders": ["*.cl", "prelude/*.h", "metal/*.metal", "tuning/*.toml"],
+        "ondevice.targets": ["*.toml"],
+    },
+)

@@ -1,0 +1,1 @@
+"""Kernel sources. Data only; `ondevice.paths.SHADERS` is where to find them."""

@@ -1,0 +1,72 @@
+// OpenCL C 1.2 spelling of the kernel dialect. metal.h defines the same words; tests/kernels/test_dialects.py compares them.
+// Storage may be half without cl_khr_fp16: vload_half and vstore_half are core. Arithmetic is always float.
+#ifndef V
+#define V               4                                   // lanes of a `vec`: a tunable of the kernels that use it
+#endif
+#define JOIN_(a, b)     a##b
+#define JOIN(a, b)      JOIN_(a, b)
+typedef JOIN(float, V) vec;
+
+// Storage: LOAD/STORE one element, LOADV/STOREV V elements. `i` counts elements, so no alignment beyond an element's is needed.
+#if F16
+typedef half stg;
+#define LOAD(p, i)      vload_half(0, (p) + (i))
+#define STORE(p, i, v)  vstore_half(v, 0, (p) + (i))
+#define LOADV(p, i)     JOIN(vload_half, V)(0, (p) + (i))
+#define STOREV(p, i, v) JOIN(vstore_half, V)(v, 0, (p) + (i))
+#else
+typedef float stg;
+#define LOAD(p, i)      (p)[i]
+#define STORE(p, i, v)  (p)[i] = (v)
+#define LOADV(p, i)     JOIN(vload, V)(0, (p) + (i))
+#define STOREV(p, i, v) JOIN(vstore, V)(v, 0, (p) + (i))
+#endif
+
+// Casts have a second pair of storage types.
+#if SRC_F16
+typedef half src;
+#define LOAD_SRC(p, i)      vload_half(0, (p) + (i))
+#define LOADV_SRC(p, i)     JOIN(vload_half, V)(0, (p) + (i))
+#else
+typedef float src;
+#define LOAD_SRC(p, i)      (p)[i]
+#define LOADV_SRC(p, i)     JOIN(vload, V)(0, (p) + (i))
+#endif
+#if DST_F16
+typedef half dst;
+#define STORE_DST(p, i, v)  vstore_half(v, 0, (p) + (i))
+#define STOREV_DST(p, i, v) JOIN(vstore_half, V)(v, 0, (p) + (i))
+#else
+typedef float dst;
+#define STORE_DST(p, i, v)  (p)[i] = (v)
+#define STOREV_DST(p, i, v) JOIN(vstore, V)(v, 0, (p) + (i))
+#endif
+
+// V floats of a work-item's own array.
+#define LOADP(p, i)     JOIN(vload, V)(0, (p) + (i))
+#define STOREP(p, i, v) JOIN(vstore, V)(v, 0, (p) + (i))
+
+#define KERNEL(name)    __kernel void name
+#define IN(T, x)        __global const T* restrict x
+#define OUT(T, x)       __global T* restrict x
+#define ARG(T, x)       const T x
+#define GRID                                                // Metal passes thread ids as parameters; OpenCL does not
+#define IN_PTR(T)       __global const T*
+#define GID(d)          ((int)get_global_id(d))
+#define LID(d)          ((int)get_local_id(d))
+#define LOCAL(T, x, n)  __local T x[n]
+#define BARRIER()       barrier(CLK_LOCAL_MEM_FENCE)
+
+#define LOWEST          (-3.402823466e+38f)                 // most negative finite float
+#define SPLAT(s)        ((vec)(s))
+#define MIN(a, b)       min(a, b)
+#define MAX(a, b)       max(a, b)
+#define FMAX(a, b)      fmax(a, b)
+#define FMA(a, b, c)    fma(a, b, c)
+#define EXP(v)          exp(v)
+#define SIN(v)          sin(v)
+#define COS(v)          cos(v)
+#define TANH(v)         tanh(v)
+#define ERF(v)          erf(v)
+#define SQRT(v)         sqrt(v)
+#define RSQRT(s)        (1.0f / sqrt(s))
