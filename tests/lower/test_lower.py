@@ -45,7 +45,7 @@ def test_half_storage_casts_at_the_borders_only():
         ("Exp", "unary", ("b",), ("y:f16",)),
         ("Cast", "cast", ("y:f16",), ("y",)),
     ]
-    assert {t.name: t.dtype for t in program.tensors.values()} == {"x": "f32", "x:f16": "f16", "a": "f16", "b": "f16", "y:f16": "f16", "y": "f32"}
+    assert [t.name for t in program.tensors.values() if t.dtype == "f32"] == ["x", "y"]
 
 
 TIMESTEP = """(float[1] t, float[1,4] x, float[1,2] f) => (float[1,4] y) <int64[1] one = {1}> {
@@ -86,13 +86,17 @@ def test_concat_writes_one_tensor_part_by_part():
 
 X = "(float[2,3,4,4] x) =>"
 REFUSED = {
-    "unknown op": ("(float[4] x) => (float[4] y) { y = Relu(x) }", GraphError, r"node n0 \(Relu\): op ai.onnx::Relu is not supported"),
-    "attribute": ("(float[4] x) => (float[4] y) { y = Softmax<axis=-1, beta=2>(x) }", GraphError, r"attributes \['beta'\] are not supported"),
+    "unknown op": ("(float[4] x) => (float[4] y) { y = Relu(x) }", GraphError, r"n0 \(Relu\): op ai.onnx::Relu is not supported"),
+    "attribute": (
+        "(float[4] x) => (float[4] y) { y = Softmax<axis=-1, beta=2>(x) }",
+        GraphError,
+        r"attributes \['beta'\] are not supported",
+    ),
     "axis": (f"{X} (float[2,3,4,4] y) {{ y = Softmax<axis=1>(x) }}", GraphError, "only the last axis is supported"),
     "groups": ("(float[2,3,4,4] x, float[3,1,1,1] w) => (float[2,3,4,4] y) { y = Conv<group=3>(x, w) }", GraphError, "group 1, dilation 1"),
-    "symbolic": ('(float["n"] x) => (float["n"] y) { y = Neg(x) }', GraphError, "value y: its shape is .* Fix: build the graph for a fixed size"),
+    "symbolic": ('(float["n"] x) => (float["n"] y) { y = Neg(x) }', GraphError, "value y: its shape is .* Fix: build"),
     "resize": (
-        f"{X} (float[2,3,8,8] y) <float[4] s = {{1, 1, 2, 2}}> {{ y = Resize<mode=\"linear\">(x, , s) }}",
+        f'{X} (float[2,3,8,8] y) <float[4] s = {{1, 1, 2, 2}}> {{ y = Resize<mode="linear">(x, , s) }}',
         GraphError,
         "mode .*linear.* is not supported",
     ),
