@@ -1,1 +1,51 @@
 """Weights and graphs: a checkpoint becomes one ONNX graph a component."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ondevice.converters.component import Checkpoint
+from ondevice.converters.components.text_encoder import text_encoder
+from ondevice.converters.components.unet import unet
+from ondevice.converters.components.vae import vae_decoder, vae_encoder
+from ondevice.errors import UsageError
+
+COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Graphs of a checkpoint, made for a size when asked for: every later stage decides by sizes."""
+
+    checkpoint: Checkpoint
+
+    def graph(self, component: str, *, batch: int = 1, height: int = 0, width: int = 0) -> ir.Model:
+        """A component's graph in plain primitives (opset 18), static shapes, lazy float32 weights.
+
+        Args:
+            component: "text_encoder", "unet", "vae_decoder" or "vae_encoder"; their inputs and outputs are named as optimum does.
+            height, width: in latent units; the text encoder has none.
+
+        Raises:
+            UsageError: an unknown component, or a size that is not positive.
+            GraphError: a weight is missing.
+        """
+        if component not in COMPONENTS:
+            raise UsageError(f"component {component!r} is unknown (expected one of {', '.join(COMPONENTS)}).")
+        parts = self.checkpoint.components
+        if component == "text_encoder":
+            return text_encoder(parts["text_encoder"].config, parts["text_encoder"].weights, batch=batch)
+        if min(batch, height, width) < 1:
+            raise UsageError(f"batch {batch}, height {height}, width {width} must be positive.", where=component)
+        if component == "unet":
+            tokens = parts["text_encoder"].config["max_position_embeddings"]
+            return unet(parts["unet"].config, parts["unet"].weights, batch=batch, height=height, width=width, tokens=tokens)
+        make = vae_decoder if component == "vae_decoder" else vae_encoder
+        return make(parts["vae"].config, parts["vae"].weights, batch=batch, height=height, width=width)
+
+
+def build(checkpoint: Checkpoint) -> Model:
+    """The model of a checkpoint. Nothing is read but configs until a graph's weights are."""
+    return Model(checkpoint)

@@ -1,0 +1,110 @@
+"""What every reader of checkpoints returns, and the check that its weights are the ones the config asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ondevice.converters.expected import Shape, expected_weights
+from ondevice.errors import CheckpointError, WeightsError
+
+LISTED = 20  # names in an error message; a wrong file would list a thousand
+
+FLOATS = frozenset(
+    {ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One network: its normalized config, and its weights by diffusers on-disk name.
+
+    Weights keep the dtype they are stored in, are read on access and are not kept after it.
+    """
+
+    config: dict[str, Any]
+    weights: Mapping[str, ir.TensorProtocol]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A whole Stable Diffusion: components "text_encoder", "unet" and "vae", the scheduler's config and the tokenizer's files.
+
+    `notes` says in sentences what was in the source and not used.
+    """
+
+    components: dict[str, Component]
+    scheduler: dict[str, Any]
+    tokenizer: dict[str, bytes]
+    family: str
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def lazy(read: Callable[[], np.ndarray], dtype: ir.DataType, shape: Iterable[int], name: str) -> ir.LazyTensor:
+    """A tensor whose values `read` makes on every access; nothing is cached. `read` must return `shape` in `dtype`'s numpy type."""
+    fixed = ir.Shape(list(shape))
+    return ir.LazyTensor(lambda: ir.Tensor(read(), dtype=dtype, shape=fixed, name=name), dtype=dtype, shape=fixed, name=name, cache=False)
+
+
+def shape_of(tensor: ir.TensorProtocol) -> Shape:
+    """The static shape as plain integers."""
+    return tuple(int(size) for size in tensor.shape)
+
+
+def renamed(tensor: ir.TensorProtocol, name: str, shape: Shape) -> ir.LazyTensor:
+    """`tensor` under another name, and of another shape with as many elements."""
+    return lazy(lambda: tensor.numpy().reshape(shape), tensor.dtype, shape, name)
+
+
+def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.TensorProtocol], where: str) -> Component:
+    """The component with exactly the weights that `config` asks for, in the order of `expected_weights`.
+
+    `found` is keyed by canonical names (`names.canonical`). A 1x1 convolution where a Linear is expected, as the original layout
+    stores the VAE's attention, loses its two last dimensions.
+
+    Raises WeightsError listing every missing, extra and mis-shaped weight; CheckpointError for a weight that is not floating point.
+    """
+    expected = expected_weights(component, config)
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    wrong, weights = [], {}
+    for name, shape in expected.items():
+        if name not in found:
+            continue
+        tensor, got = found[name], shape_of(found[name])
+        if got not in (shape, _as_conv(shape)):
+            wrong.append(f"{name} (got {list(got)}, expected {list(shape)})")
+        elif tensor.dtype not in FLOATS:
+            raise CheckpointError(
+                f"the weight {name} holds {tensor.dtype.name}, not floating-point numbers.",
+                where=where,
+                fix="use a checkpoint that is not quantized",
+            )
+        else:
+            weights[name] = renamed(tensor, name, shape) if got != shape or tensor.name != name else tensor
+    problems = [
+        f"{len(names)} {word}: {listed(names)}" for word, names in (("missing", missing), ("extra", extra), ("mis-shaped", wrong)) if names
+    ]
+    if problems:
+        raise WeightsError(
+            f"the {component}'s weights do not match its config; " + "; ".join(problems),
+            where=where,
+            fix="use the config.json that came with the weights, and a Stable Diffusion 1.x checkpoint",
+        )
+    return Component(config, weights)
+
+
+def _as_conv(shape: Shape) -> Shape:
+    """A Linear's [out, in] as a 1x1 convolution; any other shape unchanged."""
+    return (*shape, 1, 1) if len(shape) == 2 else shape
+
+
+def listed(names: list[str], most: int = LISTED) -> str:
+    """The first names, and how many more there are. Names come from files, so each is cut to a readable length."""
+    shown = ", ".join(name if len(name) <= 160 else name[:157] + "..." for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

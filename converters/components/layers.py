@@ -1,0 +1,88 @@
+"""Layers that the components share, written as torch.onnx writes them at opset 18: primitives only, ready for the fusion rules."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ondevice.converters.components.builder import GraphBuilder, shape_of
+
+VAE_EPS = 1e-6  # diffusers' AutoencoderKL passes it to every GroupNorm, whatever the config says
+
+
+def linear(b: GraphBuilder, scope: str, x: ir.Value, bias: bool = True) -> ir.Value:
+    """[..., in] -> [..., out]: MatMul with the transposed weight, then Add."""
+    y = b.matmul(scope, x, b.transposed(f"{scope}.weight"))
+    return b.binary(scope, "Add", y, b.weight(f"{scope}.bias")) if bias else y
+
+
+def gemm(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
+    """[rows, in] -> [rows, out], as exporters write a Linear on a matrix."""
+    w = b.weight(f"{scope}.weight")
+    shape = (shape_of(x)[0], shape_of(w)[0])
+    return b.op(scope, "Gemm", [x, w, b.weight(f"{scope}.bias")], shape, alpha=1.0, beta=1.0, transA=0, transB=1)
+
+
+def silu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
+    return b.binary(scope, "Mul", x, b.unary(scope, "Sigmoid", x))
+
+
+def gelu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
+    """x * (erf(x / sqrt 2) + 1) * 0.5."""
+    erf = b.unary(scope, "Erf", b.binary(scope, "Div", x, b.full(2**0.5)))
+    half = b.binary(scope, "Mul", b.binary(scope, "Add", erf, b.full(1.0)), b.full(0.5))
+    return b.binary(scope, "Mul", x, half)
+
+
+def quick_gelu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
+    """x * sigmoid(1.702 x)."""
+    return b.binary(scope, "Mul", x, b.unary(scope, "Sigmoid", b.binary(scope, "Mul", x, b.full(1.702))))
+
+
+def layer_norm(b: GraphBuilder, scope: str, x: ir.Value, epsilon: float) -> ir.Value:
+    """Over the last axis."""
+    inputs = [x, b.weight(f"{scope}.weight"), b.weight(f"{scope}.bias")]
+    return b.op(scope, "LayerNormalization", inputs, shape_of(x), axis=-1, epsilon=epsilon)
+
+
+def group_norm(b: GraphBuilder, scope: str, x: ir.Value, groups: int, epsilon: float) -> ir.Value:
+    """[n, c, ...]: as instance normalisation over groups, then a scale and a shift a channel."""
+    shape = shape_of(x)
+    grouped = b.reshape(scope, x, 0, groups, -1)
+    inputs = [grouped, b.full(1.0, groups), b.full(0.0, groups)]
+    normal = b.op(scope, "InstanceNormalization", inputs, shape_of(grouped), epsilon=epsilon)
+    wide = b.reshape(scope, normal, *shape)
+    channel = (shape[1], *(1,) * (len(shape) - 2))
+    scaled = b.binary(scope, "Mul", wide, b.weight(f"{scope}.weight", channel))
+    return b.binary(scope, "Add", scaled, b.weight(f"{scope}.bias", channel))
+
+
+def attention(b: GraphBuilder, scope: str, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, mask: ir.Value | None = None) -> ir.Value:
+    """softmax(q k^T / sqrt d + mask) v over [n, tokens, heads * d]; the scale sits on both sides, as exporters of scaled dot-product
+    attention put it, which also keeps half-precision scores small."""
+    n, tokens, width = shape_of(q)
+    scale = b.full((width // heads) ** -0.25)
+
+    def split(value: ir.Value, *perm: int) -> ir.Value:
+        return b.transpose(scope, b.reshape(scope, value, 0, -1, heads, width // heads), *perm)
+
+    left = b.binary(scope, "Mul", split(q, 0, 2, 1, 3), scale)
+    right = b.binary(scope, "Mul", split(k, 0, 2, 3, 1), scale)
+    scores = b.matmul(scope, left, right)
+    if mask is not None:
+        scores = b.binary(scope, "Add", scores, mask)
+    weights = b.op(scope, "Softmax", [scores], shape_of(scores), axis=-1)
+    mixed = b.matmul(scope, weights, split(v, 0, 2, 1, 3))
+    return b.reshape(scope, b.transpose(scope, mixed, 0, 2, 1, 3), n, tokens, width)
+
+
+def resnet(b: GraphBuilder, scope: str, x: ir.Value, out: int, groups: int, epsilon: float, time: ir.Value | None = None) -> ir.Value:
+    """GroupNorm-SiLU-conv twice, with the time embedding (SiLU applied) added between, and a residual."""
+    y = b.conv(f"{scope}.conv1", silu(b, f"{scope}.norm1", group_norm(b, f"{scope}.norm1", x, groups, epsilon)))
+    if time is not None:
+        shift = gemm(b, f"{scope}.time_emb_proj", time)
+        shift = b.op(f"{scope}.time_emb_proj", "Unsqueeze", [shift, b.ints(2, 3)], (*shape_of(shift), 1, 1))
+        y = b.binary(scope, "Add", y, shift)
+    y = b.conv(f"{scope}.conv2", silu(b, f"{scope}.norm2", group_norm(b, f"{scope}.norm2", y, groups, epsilon)))
+    if shape_of(x)[1] != out:
+        x = b.conv(f"{scope}.conv_shortcut", x)
+    return b.binary(scope, "Add", x, y)

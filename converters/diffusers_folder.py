@@ -1,0 +1,140 @@
+"""Read a checkpoint in diffusers' layout: one folder a component, each with config.json and one or several weight files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import onnx_ir as ir
+
+from ondevice.converters.ckpt_file import read_ckpt
+from ondevice.converters.component import Checkpoint, Component, fitted
+from ondevice.converters.configs import COMPONENTS, normalize
+from ondevice.converters.families import TOKENIZER_FILES, Family
+from ondevice.converters.json_text import read_bytes, read_object
+from ondevice.converters.names import canonical, is_ignorable
+from ondevice.converters.safetensors_file import read_safetensors
+from ondevice.errors import CheckpointError
+
+_STEMS = {
+    "text_encoder": ("model", "pytorch_model"),
+    "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+    "vae": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WeightChoice:
+    """A component's weight file, or the index of its shards; `note` says what was taken instead of what was asked for."""
+
+    file: str
+    note: str = ""
+
+    @property
+    def is_index(self) -> bool:
+        """Whether the file lists shards instead of holding tensors."""
+        return self.file.endswith(".json")
+
+
+def _names(stem: str, suffix: str, variant: str | None) -> tuple[str, ...]:
+    """File names to look for, best first. diffusers has written a variant's index in two spellings."""
+    if variant is None:
+        return f"{stem}.{suffix}", f"{stem}.{suffix}.index.json"
+    return f"{stem}.{variant}.{suffix}", f"{stem}.{suffix}.index.{variant}.json", f"{stem}.{variant}.{suffix}.index.json"
+
+
+def choose_weights(component: str, files: Sequence[str], variant: str | None, where: str) -> WeightChoice:
+    """Which of `files` (names inside the component's folder) holds the weights.
+
+    .safetensors goes before .bin. Without a variant the plain file is taken, or the fp16 one where there is no other, with a note.
+    Raises CheckpointError listing what is there.
+    """
+    safe, binary = _STEMS[component]
+    wanted = [variant] if variant else [None, "fp16"]
+    for kind in wanted:
+        for name in (*_names(safe, "safetensors", kind), *_names(binary, "bin", kind)):
+            if name in files:
+                instead = kind != variant
+                return WeightChoice(name, f"{component}: only {name} is there, so it was taken" if instead else "")
+    found = ", ".join(sorted(files)[:20]) or "nothing"
+    what = f"no weights of variant {variant!r}" if variant else "no weights"
+    fix = "leave the variant out or name one that is there" if variant else "download the folder again, weights included"
+    raise CheckpointError(f"{what} (found {found}; expected {_names(safe, 'safetensors', variant)[0]}).", where=where, fix=fix)
+
+
+def shards_of(folder: Path, index_name: str) -> dict[str, list[str]]:
+    """{shard file: its weights} from an index file. Raises CheckpointError for shards outside the folder."""
+    path = folder / index_name
+    weight_map = read_object(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError("the index has no weight_map of file names.", where=str(path), fix="download the file again")
+    shards: dict[str, list[str]] = {}
+    for weight, file in weight_map.items():
+        if PurePosixPath(file).name != file or "\\" in file or file in ("", ".", ".."):
+            raise CheckpointError(
+                f"the index names a file outside its folder ({file[:200]!r}).", where=str(path), fix="use another checkpoint"
+            )
+        shards.setdefault(file, []).append(weight)
+    return shards
+
+
+def _read_file(path: Path) -> dict[str, ir.LazyTensor]:
+    return read_safetensors(path) if path.name.endswith(".safetensors") else read_ckpt(path).tensors
+
+
+def _read_weights(folder: Path, choice: WeightChoice) -> dict[str, ir.LazyTensor]:
+    if not choice.is_index:
+        return _read_file(folder / choice.file)
+    found: dict[str, ir.LazyTensor] = {}
+    for file, weights in shards_of(folder, choice.file).items():
+        tensors = _read_file(folder / file)
+        absent = [name for name in weights if name not in tensors]
+        if absent:
+            raise CheckpointError(
+                f"the index places {absent[0][:200]} in {file}, which does not hold it.",
+                where=str(folder / choice.file),
+                fix="download the folder again",
+            )
+        found |= {name: tensors[name] for name in weights}
+    return found
+
+
+def _read_component(root: Path, component: str, variant: str | None, notes: list[str]) -> Component:
+    folder = root / component
+    if not folder.is_dir():
+        raise CheckpointError(f"the folder {component}/ is missing.", where=str(root), fix="give a folder in diffusers' layout")
+    path = folder / "config.json"
+    config = normalize(component, read_object(path, "give a folder in diffusers' layout"), str(path))
+    choice = choose_weights(component, [file.name for file in folder.iterdir()], variant, str(folder))
+    if choice.note:
+        notes.append(choice.note)
+    found: dict[str, ir.TensorProtocol] = {}
+    for name, tensor in _read_weights(folder, choice).items():
+        if is_ignorable(name):
+            continue
+        if (to := canonical(component, name)) in found:
+            raise CheckpointError(
+                f"the weight {to} is there under two names.", where=str(folder / choice.file), fix="use another checkpoint"
+            )
+        found[to] = tensor
+    return fitted(component, config, found, str(folder / choice.file))
+
+
+def read_folder(root: Path, family: Family, variant: str | None) -> Checkpoint:
+    """The checkpoint in the folder `root`. Configs, scheduler and tokenizer are the folder's own. Raises CheckpointError."""
+    notes: list[str] = []
+    components = {name: _read_component(root, name, variant, notes) for name in COMPONENTS}
+    scheduler = read_object(root / "scheduler" / "scheduler_config.json", "give a folder in diffusers' layout")
+    return Checkpoint(components, scheduler, _tokenizer(root), family.name, str(root), tuple(notes))
+
+
+def _tokenizer(root: Path) -> dict[str, bytes]:
+    """The tokenizer's files. special_tokens_map.json is optional, as newer versions of transformers leave it out."""
+    folder = root / "tokenizer"
+    made = {}
+    for name in TOKENIZER_FILES:
+        if name == "special_tokens_map.json" and folder.is_dir() and not (folder / name).exists():
+            continue
+        made[name] = read_bytes(folder / name, "give a folder whose tokenizer/ holds vocab.json and merges.txt")
+    return made

@@ -1,0 +1,56 @@
+"""JSON from files that nobody vouches for: size bounds, no duplicate keys, one error class."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ondevice.errors import CheckpointError
+
+CONFIG_LIMIT = 16 << 20  # the largest honest one, a shard index of a 12 B model, is under 1 MB
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Later keys would win silently, so that two readers of one file could see different things."""
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise KeyError(key)
+        made[key] = value
+    return made
+
+
+def parse_object(data: bytes, where: str, fix: str) -> dict[str, Any]:
+    """A JSON object from UTF-8 `data`. Raises CheckpointError for anything else, duplicate keys and deep nesting included."""
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"the JSON is not UTF-8 (byte {error.start}).", where=where, fix=fix) from None
+    except KeyError as error:
+        raise CheckpointError(f"the JSON has the key {error.args[0][:200]!r} twice.", where=where, fix=fix) from None
+    except RecursionError:
+        raise CheckpointError("the JSON is nested too deeply.", where=where, fix=fix) from None
+    except ValueError as error:  # also an integer of more digits than Python converts
+        raise CheckpointError(f"the JSON is damaged ({error}).", where=where, fix=fix) from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"the JSON is no object (got {type(value).__name__}).", where=where, fix=fix)
+    return value
+
+
+def read_bytes(path: Path, fix: str = "download the file again") -> bytes:
+    """A small file whole. Raises CheckpointError if it is missing, unreadable or over 16 MB."""
+    try:
+        size = path.stat().st_size
+        if size > CONFIG_LIMIT:
+            raise CheckpointError(
+                f"the file is too large (got {size:,} bytes, expected at most {CONFIG_LIMIT:,}).", where=str(path), fix=fix
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"cannot read the file ({error.strerror}).", where=str(path), fix=fix) from None
+
+
+def read_object(path: Path, fix: str = "download the file again") -> dict[str, Any]:
+    """The JSON object in a small file. Raises CheckpointError."""
+    return parse_object(read_bytes(path, fix), str(path), fix)

@@ -1,0 +1,225 @@
+"""A hub id, against a server on this machine that answers as the hub does: only what is needed, resumed, and every refusal explained."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+import pytest
+from checkpoint_files import arrays_of, tiny_checkpoint, write_folder, write_json, write_safetensors
+
+from ondevice.converters.checkpoint import open_checkpoint
+from ondevice.errors import CheckpointError, DownloadError, OnDeviceError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+REPO = "someone/tiny"
+
+
+class Hub(http.server.ThreadingHTTPServer):
+    """One repository. `cut` drops the connection once, after that many bytes of a file over 1,000 bytes; `status` refuses everything."""
+
+    def __init__(self, files: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files = files
+        self.cut = 0
+        self.status = 0
+        self.code = ""
+        self.broken = ""  # a file that cannot be fetched
+        self.fetched: list[tuple[str, str]] = []  # (path, Range header)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """The endpoints that huggingface_hub asks: model info, tree, and resolve with HEAD and ranges."""
+
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Keep stderr clean."""
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        hub, path = self.server, unquote(urlparse(self.path).path)
+        if hub.status:
+            self.answer(hub.status, b"{}", {"X-Error-Code": hub.code} if hub.code else {})
+        elif path == f"/api/models/{REPO}/revision/main":
+            info = {"id": REPO, "sha": COMMIT, "siblings": [{"rfilename": name} for name in hub.files]}
+            self.answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
+        elif path.startswith(f"/api/models/{REPO}/tree/"):
+            rows = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()} for name, data in hub.files.items()
+            ]
+            self.answer(200, json.dumps(rows).encode(), {"Content-Type": "application/json"})
+        elif path.startswith(f"/{REPO}/resolve/") and (name := path.split("/", 5)[5]) in hub.files:
+            self.send_file(name, hub.files[name])
+        else:
+            code = "RevisionNotFound" if "/revision/" in path or "/tree/" in path else "RepoNotFound"
+            self.answer(404, b"{}", {"X-Error-Code": code if REPO in path else "RepoNotFound"})
+
+    def send_file(self, name: str, data: bytes) -> None:
+        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        asked = self.headers.get("Range", "")
+        start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
+        if self.command == "GET":
+            self.server.fetched.append((name, asked))
+        if self.command == "GET" and self.server.broken == name:
+            self.answer(503, b"")
+            return
+        if self.command == "GET" and self.server.cut and len(data) > 1000:
+            cut, self.server.cut = self.server.cut, 0
+            self.send_response(200)
+            for key, value in ({"Content-Length": str(len(data))} | headers).items():
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(data[:cut])
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.close()
+            return
+        if asked:
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self.answer(206 if asked else 200, data[start:], headers)
+
+
+def files_under(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with the tiny model in fp32 and fp16, and files that nobody needs."""
+    from huggingface_hub import constants
+
+    tiny = tiny_checkpoint()
+    write_folder(tmp_path / "repo", tiny)
+    for name, stem in (("text_encoder", "model"), ("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")):
+        halves = {key: array.astype(np.float16) for key, array in arrays_of(tiny, name).items()}
+        write_safetensors(tmp_path / "repo" / name / f"{stem}.fp16.safetensors", halves)
+        (tmp_path / "repo" / name / f"{stem}.non_ema.bin").write_bytes(b"never fetched")
+    write_json(tmp_path / "repo" / "model_index.json", {})
+    write_json(tmp_path / "repo" / "safety_checker" / "config.json", {})
+    server = Hub(files_under(tmp_path / "repo"))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # the waits between tries
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def assert_tiny(source: str, half: bool = False, **options: str) -> None:
+    found, tiny = open_checkpoint(source, family="sd14", **options), tiny_checkpoint()
+    for name in tiny.components:
+        expected = arrays_of(tiny, name)
+        for key, array in arrays_of(found, name).items():
+            np.testing.assert_array_equal(array, expected[key].astype(np.float16) if half else expected[key])
+
+
+def test_only_the_needed_files_are_fetched_and_only_once(hub: Hub) -> None:
+    assert_tiny(REPO)
+    fetched = {name for name, _ in hub.fetched}
+    needed = {name for name in hub.files if not name.endswith(("non_ema.bin", "fp16.safetensors")) and "safety_checker" not in name}
+    assert fetched == needed
+    before = len(hub.fetched)
+    assert_tiny(REPO)
+    assert len(hub.fetched) == before
+
+
+def test_a_variant_is_fetched_instead_of_the_plain_files(hub: Hub) -> None:
+    assert_tiny(REPO, half=True, variant="fp16")
+    assert not [name for name, _ in hub.fetched if name.endswith("model.safetensors")]
+
+
+def test_sharded_weights_are_fetched_after_their_index(hub: Hub) -> None:
+    whole = "unet/diffusion_pytorch_model.safetensors"
+    hub.files["unet/part-1.safetensors"] = hub.files.pop(whole)
+    names = list(arrays_of(tiny_checkpoint(), "unet"))
+    hub.files[f"{whole}.index.json"] = json.dumps({"weight_map": dict.fromkeys(names, "part-1.safetensors")}).encode()
+    assert_tiny(REPO)
+
+
+def test_a_lost_connection_resumes_where_it_stopped(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 256)  # 10 MB in earnest
+    hub.cut = 700
+    assert_tiny(REPO)
+    assert [asked for _, asked in hub.fetched if asked] == ["bytes=512-"]
+
+
+def test_files_fetched_before_an_interruption_are_kept(hub: Hub) -> None:
+    last = "vae/diffusion_pytorch_model.safetensors"
+    hub.broken = last
+    assert isinstance(refusal(), DownloadError)
+    hub.broken, before = "", len(hub.fetched)
+    assert_tiny(REPO)
+    assert [name for name, _ in hub.fetched[before:]] == [last]
+
+
+def test_without_a_network_the_copy_in_the_cache_is_used(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert_tiny(REPO)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert_tiny(REPO)
+    assert "cannot reach the hub; using the copy in" in caplog.text
+
+
+def refusal(source: str = REPO, **options: str) -> OnDeviceError:
+    with pytest.raises(OnDeviceError) as caught:
+        open_checkpoint(source, family="sd14", **options)
+    return caught.value
+
+
+def test_refusals_are_explained(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = refusal("someone/else")
+    assert isinstance(error, DownloadError)
+    assert str(error) == f"someone/else: {hub.url} has no such repository, or it is private. Fix: check the name, or set HF_TOKEN."
+    assert str(refusal(revision="v9")) == (
+        f"{REPO}@v9: the repository has no such revision. Fix: name a branch, tag or commit that exists."
+    )
+    hub.status, hub.code = 403, "GatedRepo"
+    assert str(refusal()) == f"{REPO}: the repository is gated. Fix: accept its licence on its page and set HF_TOKEN."
+    hub.status, hub.code = 401, ""
+    assert "set HF_TOKEN" in str(refusal())
+    hub.status = 500
+    assert str(refusal()) == f"{REPO}: {hub.url} answered 500. Fix: try again later."
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert str(refusal()) == (
+        f"{REPO}: cannot reach http://127.0.0.1:9 (ConnectError)."
+        " Fix: check the network, or give a local folder; files already fetched are kept."
+    )
+
+
+def test_a_repository_without_the_layout_or_the_variant_is_refused(hub: Hub) -> None:
+    error = refusal(variant="int8")
+    assert isinstance(error, CheckpointError)
+    assert error.where == f"{REPO}/text_encoder"
+    assert "no weights of variant 'int8'" in error.what
+    del hub.files["vae/config.json"]
+    assert str(refusal()) == (
+        f"{REPO}: the repository has no vae/config.json, so it is not in diffusers' layout."
+        " Fix: name another repository, or download its .safetensors file and give the file's path."
+    )
