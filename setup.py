@@ -11,6 +11,7 @@ setup(
         "ondevice.converters",
         "ondevice.converters.components",
         "ondevice.diffusion",
+        "ondevice.diffusion.samplers",
         "ondevice.lower",
         "ondevice.models",
         "ondevice.plan",

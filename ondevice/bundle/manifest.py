@@ -1,0 +1,191 @@
+"""`bundle.json` as data: what is in a bundle and where. The specification is docs/bundle.md, section "Manifest"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ondevice.bundle import format as f
+from ondevice.errors import BundleError
+from ondevice.lower.program import DTYPES
+from ondevice.plan.plan import ALIGN
+
+PREDICTIONS = ("epsilon", "sample", "v_prediction")
+# Facts with a known meaning: type, lowest and highest value. Others are kept as they are.
+MODEL_FACTS: dict[str, tuple[type, float, float]] = {
+    "scaling_factor": (float, 1e-9, 1e9),
+    "vae_scale": (int, 1, 64),
+    "latent_channels": (int, 1, 64),
+    "max_tokens": (int, 1, 65_536),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file of the bundle other than the manifest."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class WeightEntry:
+    """A tensor in a shard: little-endian, row-major, at a multiple of ALIGN bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    file: str
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEntry:
+    """A plan of the bundle, with the memory it needs known before it is read."""
+
+    component: str
+    sizes: dict[str, int]
+    dtype: str
+    file: str
+    arena: int  # bytes
+    weight_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The checked manifest. Everything it names is in `files`, and every weight lies inside its shard."""
+
+    version: tuple[int, int]
+    producer: str
+    model: dict[str, Any]
+    components: dict[str, str]  # name -> dtype
+    plans: tuple[PlanEntry, ...]
+    kernels: tuple[str, ...]  # kernels/<name>.cl
+    preludes: tuple[str, ...]  # dialects: kernels/prelude/<dialect>.h
+    tokenizer: tuple[str, ...]  # under tokenizer/
+    samplers: tuple[str, ...]  # samplers/<name>.json
+    default_sampler: str | None
+    weights: dict[str, WeightEntry]
+    files: dict[str, FileEntry]
+
+
+def parse_version(value: Any) -> tuple[int, int]:
+    """Version of parsed JSON, or BundleError: not a bundle, or a newer major version than this package reads."""
+    if type(value) is not dict or value.get("format") != f.FORMAT:
+        got = f.shown(value.get("format")) if type(value) is dict else f.shown(value)
+        raise BundleError(f'is not the manifest of a bundle (got format {got}, expected "{f.FORMAT}").', where=f.MANIFEST, fix=f.DAMAGED)
+    check = f.Checker(f.MANIFEST)
+    major, minor = map(int, check.match(value.get("version"), f.VERSION, "MAJOR.MINOR", "version").split("."))
+    if major != f.MAJOR:
+        what = f"has format {major}.{minor} (expected {f.MAJOR}.x)."
+        fix = "install a newer ondevice" if major > f.MAJOR else "write the bundle again with `ondevice convert`"
+        raise BundleError(what, where=f.MANIFEST, fix=fix)
+    return major, minor
+
+
+def parse_manifest(value: Any) -> Manifest:
+    """Manifest of parsed JSON. Raises BundleError with the field that is wrong."""
+    version = parse_version(value)
+    check = f.Checker(f.MANIFEST)
+    keys = ("producer", "model", "components", "plans", "kernels", "preludes", "tokenizer", "samplers", "default_sampler", "weights")
+    producer, model, components, plans, kernels, preludes, tokenizer, samplers, default, weights = check.record(value, keys)
+    check.text(producer, "producer")
+    files = _files(check, check.record(value, ("files",))[0])
+
+    dtypes = {}
+    for name, row in check.table(components, f.MAX_PLANS, "components").items():
+        check.identifier(name, "components")
+        dtypes[name] = check.one_of(check.record(row, ("dtype",), "components", (name,))[0], DTYPES, "components", (name,), "dtype")
+
+    def listed(names: Any, most: int, field: str, folder: str, ending: str = "") -> tuple[str, ...]:
+        found = tuple(check.name(name, field, i) for i, name in enumerate(check.array(names, (0, most), field)))
+        check.distinct(found, field)
+        for i, name in enumerate(found):
+            if (file := f"{folder}/{name}{ending}") not in files:
+                check.fail(f"is {f.shown(name)}, but {file} is not in files", field, i)
+        return found
+
+    kernels = listed(kernels, f.MAX_KERNELS, "kernels", "kernels", ".cl")
+    for i, name in enumerate(kernels):
+        check.identifier(name, "kernels", i)  # it is the entry point's name too
+    preludes = listed(preludes, 16, "preludes", "kernels/prelude", ".h")
+    tokenizer = listed(tokenizer, 64, "tokenizer", "tokenizer")
+    samplers = listed(samplers, f.MAX_FILES, "samplers", "samplers", ".json")
+    if f.SCHEDULER not in files:
+        check.fail(f"has no {f.SCHEDULER}", "files")
+    if default is not None:
+        check.one_of(default, samplers, "default_sampler")
+    table = {key: _weight(check, key, row, files) for key, row in check.table(weights, f.MAX_WEIGHTS, "weights").items()}
+    entries = tuple(_plan(check, row, i, dtypes, files) for i, row in enumerate(check.array(plans, (1, f.MAX_PLANS), "plans")))
+    for i, entry in enumerate(entries):
+        if any((entry.component, entry.sizes) == (other.component, other.sizes) for other in entries[:i]):
+            check.fail(f"is a second plan of {entry.component} at {entry.sizes}", "plans", i)
+    return Manifest(
+        version=version,
+        producer=producer,
+        model=_model(check, model),
+        components=dtypes,
+        plans=entries,
+        kernels=kernels,
+        preludes=preludes,
+        tokenizer=tokenizer,
+        samplers=samplers,
+        default_sampler=default,
+        weights=table,
+        files=files,
+    )
+
+
+def _files(check: f.Checker, value: Any) -> dict[str, FileEntry]:
+    files = {}
+    for name, row in check.table(value, f.MAX_FILES, "files").items():
+        parts = name.split("/")
+        if len(parts) > 3 or not all(f.NAME.fullmatch(part) for part in parts) or name.casefold() == f.MANIFEST:
+            check.fail(f"names {f.shown(name)} (expected a path of at most three plain names inside the bundle)", "files")
+        size, digest = check.record(row, ("bytes", "sha256"), "files", (name,))
+        check.integer(size, 0, f.MAX_BYTES, "files", (name,), "bytes")
+        check.match(digest, f.SHA256, "64 hexadecimal digits", "files", (name,), "sha256")
+        files[name] = FileEntry(size, digest)
+    check.distinct(tuple(files), "files")
+    return files
+
+
+def _weight(check: f.Checker, key: str, row: Any, files: dict[str, FileEntry]) -> WeightEntry:
+    at = ("weights", (key,))
+    check.text(key, "weights")
+    dtype, shape, file, offset, size = check.record(row, ("dtype", "shape", "file", "offset", "bytes"), *at)
+    check.one_of(dtype, DTYPES, *at, "dtype")
+    shape = check.shape(shape, dtype, *at, "shape")
+    if check.integer(size, 1, f.MAX_BYTES, *at, "bytes") != f.nbytes(shape, dtype):
+        check.fail(f"is {size} (expected {f.nbytes(shape, dtype)} for {dtype}{list(shape)})", *at, "bytes")
+    if type(file) is not str or not file.startswith("weights/") or file not in files:
+        check.fail(f"is {f.shown(file)} (expected a file of weights/ in files)", *at, "file")
+    check.integer(offset, 0, f.MAX_BYTES, *at, "offset")
+    if offset % ALIGN or offset + size > files[file].bytes:
+        check.fail(f"is {offset} (expected a multiple of {ALIGN} with {size} bytes before {files[file].bytes})", *at, "offset")
+    return WeightEntry(dtype, shape, file, offset, size)
+
+
+def _plan(check: f.Checker, row: Any, i: int, components: dict[str, str], files: dict[str, FileEntry]) -> PlanEntry:
+    at = ("plans", i)
+    component, sizes, file, arena, weight = check.record(row, ("component", "sizes", "file", "arena", "weight_bytes"), *at)
+    check.one_of(component, components, *at, "component")
+    sizes = check.sizes(sizes, *at, "sizes")
+    if type(file) is not str or not file.startswith("plans/") or file not in files:
+        check.fail(f"is {f.shown(file)} (expected a file of plans/ in files)", *at, "file")
+    check.integer(arena, 0, f.MAX_BYTES, *at, "arena")
+    check.integer(weight, 0, f.MAX_BYTES, *at, "weight_bytes")
+    return PlanEntry(component, sizes, components[component], file, arena, weight)
+
+
+def _model(check: f.Checker, value: Any) -> dict[str, Any]:
+    model = check.table(value, 256, "model")
+    for key in ("family", "source"):
+        check.text(check.record(model, (key,), "model")[0], "model", key)
+    for key, (kind, low, high) in MODEL_FACTS.items():
+        number = model.get(key, low)
+        if type(number) not in {int, kind} or not low <= number <= high:
+            check.fail(f"is {f.shown(number)} (expected {'a whole number' if kind is int else 'a number'} {low:g}..{high:g})", "model", key)
+    if "prediction_type" in model:
+        check.one_of(model["prediction_type"], PREDICTIONS, "model", "prediction_type")
+    return model

@@ -1,0 +1,240 @@
+"""Open a bundle. Everything is checked before it is given out: a bundle is untrusted input.
+
+`open_bundle` checks the manifest and that each file is there, inside the folder, with its size. Small files (plans, kernels,
+tokenizer, tables) are checked against their sha256 when read; shards of weights, which are large, only with `verify=True`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ondevice.bundle import format as f
+from ondevice.bundle.manifest import Manifest, PlanEntry, parse_manifest
+from ondevice.bundle.plan_file import parse_plan, weight_bytes
+from ondevice.errors import BundleError
+from ondevice.plan.plan import Plan
+
+
+class Bundle:
+    """A checked bundle. Plans and shards are read when first asked for, and kept."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._plans: dict[str, Plan] = {}
+        self._shards: dict[str, np.memmap] = {}
+
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r})"
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Facts of the model: family, source, and what a text-to-image player needs (docs/bundle.md lists the names)."""
+        return self.manifest.model
+
+    @property
+    def plans(self) -> tuple[PlanEntry, ...]:
+        """The plans it has: component, sizes, dtype, and bytes of arena and weights."""
+        return self.manifest.plans
+
+    @property
+    def components(self) -> dict[str, str]:
+        """Storage dtype of each component."""
+        return self.manifest.components
+
+    def plan(self, component: str, **sizes: int) -> Plan:
+        """The plan of a component at exactly these sizes. Raises BundleError, listing what there is, where it has none."""
+        entry = self._entry(component, sizes)
+        if entry.file not in self._plans:
+            data = self.read(entry.file, f.MAX_JSON_BYTES)
+            plan = parse_plan(f.load_json(data, entry.file), entry.file, self.manifest.weights, self.manifest.kernels)
+            for field in ("component", "sizes", "dtype", "arena"):
+                if getattr(plan, field) != (expected := getattr(entry, field)):
+                    what = f"{field} is {getattr(plan, field)} (expected {expected} as in {f.MANIFEST})."
+                    raise BundleError(what, where=entry.file, fix=f.DAMAGED)
+            if weight_bytes(plan) != entry.weight_bytes:
+                what = f"uses {weight_bytes(plan)} bytes of weights (expected {entry.weight_bytes} as in {f.MANIFEST})."
+                raise BundleError(what, where=entry.file, fix=f.DAMAGED)
+            self._plans[entry.file] = plan
+        return self._plans[entry.file]
+
+    def _entry(self, component: str, sizes: Mapping[str, int]) -> PlanEntry:
+        mine = [entry for entry in self.plans if entry.component == component]
+        if not mine:
+            have = ", ".join(sorted({entry.component for entry in self.plans}))
+            raise BundleError(f"has no {component} (it has {have}).", where=self.path.name, fix="convert the checkpoint again")
+        for entry in mine:
+            if entry.sizes == sizes:
+                return entry
+        have = "; ".join(_sizes(entry.sizes) for entry in mine)
+        scale = self.model.get("vae_scale", 0)
+        pixels = f"{sizes['width'] * scale}x{sizes['height'] * scale}" if scale and {"width", "height"} <= set(sizes) else "WIDTHxHEIGHT"
+        what = f"has no plan of {component} for {_sizes(sizes)} (it has {have})."
+        raise BundleError(what, where=self.path.name, fix=f"convert the checkpoint again with `--size {pixels}`")
+
+    def weight(self, key: str) -> tuple[str, int, int]:
+        """(shard, offset, bytes) of a weight. Raises BundleError for a key it does not have."""
+        if (entry := self.manifest.weights.get(key)) is None:
+            raise BundleError(f"has no weight {f.shown(key)}.", where=self.path.name, fix=f.DAMAGED)
+        return entry.file, entry.offset, entry.bytes
+
+    def shard(self, name: str) -> np.memmap:
+        """All bytes of a file of weights: uint8, read-only, mapped, so that pages are read when they are touched."""
+        if name not in self._shards:
+            if not name.startswith("weights/"):
+                raise BundleError(f"{f.shown(name)} is not a file of weights.", where=self.path.name, fix="ask `weight(key)` for the name")
+            path = self._locate(name)
+            try:
+                self._shards[name] = np.memmap(path, dtype=np.uint8, mode="r")
+            except (OSError, ValueError) as exc:
+                raise BundleError(f"cannot be mapped ({exc}).", where=name, fix=f.DAMAGED) from exc
+        return self._shards[name]
+
+    def array(self, key: str) -> np.ndarray:
+        """A weight as an array: a read-only view of the mapped shard."""
+        shard, offset, size = self.weight(key)
+        entry = self.manifest.weights[key]
+        dtype = {"f32": "<f4", "f16": "<f2", "i32": "<i4"}[entry.dtype]
+        return self.shard(shard)[offset : offset + size].view(dtype).reshape(entry.shape)
+
+    def kernel_source(self, file: str) -> str:
+        """Text of a kernel (`Kernel.file`: a file's stem), without prelude and defines."""
+        if file not in self.manifest.kernels:
+            raise BundleError(f"has no kernel {f.shown(file)}.", where=self.path.name, fix=f.DAMAGED)
+        return self._text(f"kernels/{file}.cl")
+
+    def prelude(self, dialect: str) -> str:
+        """Text of a dialect's prelude: "opencl" or "metal"."""
+        if dialect not in self.manifest.preludes:
+            have = ", ".join(self.manifest.preludes) or "none"
+            fix = "use a device of one of these dialects, or convert again"
+            raise BundleError(f"has no kernels for the dialect {f.shown(dialect)} (it has {have}).", where=self.path.name, fix=fix)
+        return self._text(f"kernels/prelude/{dialect}.h")
+
+    def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
+        """The program to build: defines, prelude, then the kernel with its own line numbers."""
+        flags = "".join(f"#define {name} {value}\n" for name, value in sorted(dict(defines).items()))
+        return f'{flags}{self.prelude(dialect)}\n#line 1 "{file}.cl"\n{self.kernel_source(file)}'
+
+    def tokenizer_files(self) -> dict[str, bytes]:
+        """The tokenizer's files by name (vocab.json, merges.txt...)."""
+        return {name: self.read(f"tokenizer/{name}", f.MAX_JSON_BYTES) for name in self.manifest.tokenizer}
+
+    @property
+    def scheduler(self) -> dict[str, Any]:
+        """The checkpoint's scheduler_config.json."""
+        return self._table(f.SCHEDULER)
+
+    def sampler(self, name: str) -> dict[str, Any]:
+        """A sampler's table of coefficients."""
+        if name not in self.manifest.samplers:
+            have = ", ".join(self.manifest.samplers) or "none"
+            raise BundleError(f"has no sampler table {f.shown(name)} (it has {have}).", where=self.path.name, fix="use one of these")
+        return self._table(f"samplers/{name}.json")
+
+    def component_bytes(self) -> dict[str, int]:
+        """Bytes of weights that each component keeps on the device."""
+        return {name: max((p.weight_bytes for p in self.plans if p.component == name), default=0) for name in self.components}
+
+    def verify(self) -> None:
+        """Check the sha256 of every file and read every plan, kernel and table. Raises BundleError."""
+        for name, entry in self.manifest.files.items():
+            digest = hashlib.sha256()
+            try:
+                with self._locate(name).open("rb") as handle:
+                    while chunk := handle.read(1 << 20):
+                        digest.update(chunk)
+            except OSError as exc:
+                raise BundleError(f"cannot be read ({exc.strerror}).", where=name, fix=f.DAMAGED) from exc
+            if digest.hexdigest() != entry.sha256:
+                _wrong_digest(name)
+        for plan in self.plans:
+            self.plan(plan.component, **plan.sizes)
+        for kernel in self.manifest.kernels:
+            self.kernel_source(kernel)
+        for dialect in self.manifest.preludes:
+            self.prelude(dialect)
+        for sampler in self.manifest.samplers:
+            self.sampler(sampler)
+        _ = self.scheduler
+
+    def read(self, name: str, limit: int) -> bytes:
+        """A small file of the bundle, checked against its sha256. Raises BundleError above `limit` bytes."""
+        entry = self.manifest.files[name]
+        if entry.bytes > limit:
+            raise BundleError(f"is too large (got {entry.bytes} bytes, expected at most {limit}).", where=name, fix=f.DAMAGED)
+        data = _read(self._locate(name), name, entry.bytes)
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            _wrong_digest(name)
+        return data
+
+    def _text(self, name: str) -> str:
+        try:
+            return self.read(name, f.MAX_TEXT_BYTES).decode("utf-8")
+        except UnicodeDecodeError:
+            raise BundleError("is not UTF-8 text.", where=name, fix=f.DAMAGED) from None
+
+    def _table(self, name: str) -> dict[str, Any]:
+        value = f.load_json(self.read(name, f.MAX_JSON_BYTES), name)
+        return f.Checker(name).table(value, f.MAX_FILES)
+
+    def _locate(self, name: str) -> Path:
+        """Path of a file, which must be a regular file inside the bundle with the size the manifest states."""
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise BundleError(f"is not a file of {self.path.name}.", where=name, fix=f.DAMAGED)
+        path = self.path / name
+        try:
+            real = path.resolve(strict=True)
+            info = real.stat()
+        except (OSError, RuntimeError):  # RuntimeError: a loop of links
+            raise BundleError(f"is missing from {self.path.name}.", where=name, fix=f.DAMAGED) from None
+        if not real.is_relative_to(self.path) or not stat.S_ISREG(info.st_mode):
+            raise BundleError(f"is a link out of {self.path.name} or not a regular file.", where=name, fix=f.DAMAGED)
+        if info.st_size != entry.bytes:
+            raise BundleError(f"is cut or changed (got {info.st_size} bytes, expected {entry.bytes}).", where=name, fix=f.DAMAGED)
+        return real
+
+
+def open_bundle(path: str | os.PathLike[str], *, verify: bool = False) -> Bundle:
+    """Open and check a bundle's folder; with `verify`, every byte of it. Raises BundleError."""
+    try:
+        root = Path(path).resolve(strict=True)
+        manifest = (root / f.MANIFEST).resolve(strict=True)
+        info = manifest.stat()
+    except (OSError, RuntimeError, ValueError):
+        fix = "give the folder that `ondevice convert` wrote"
+        raise BundleError(f"is not a bundle (no {f.MANIFEST} in it).", where=os.fspath(path), fix=fix) from None
+    if not manifest.is_relative_to(root) or not stat.S_ISREG(info.st_mode):
+        raise BundleError(f"is a link out of {root.name} or not a regular file.", where=f.MANIFEST, fix=f.DAMAGED)
+    if info.st_size > f.MAX_JSON_BYTES:
+        raise BundleError(f"is too large (got {info.st_size} bytes, expected at most {f.MAX_JSON_BYTES}).", where=f.MANIFEST, fix=f.DAMAGED)
+    bundle = Bundle(root, parse_manifest(f.load_json(_read(manifest, f.MANIFEST, info.st_size), f.MANIFEST)))
+    for name in bundle.manifest.files:
+        bundle._locate(name)
+    if verify:
+        bundle.verify()
+    return bundle
+
+
+def _read(path: Path, name: str, size: int) -> bytes:
+    try:
+        with path.open("rb") as handle:
+            return handle.read(size)
+    except OSError as exc:
+        raise BundleError(f"cannot be read ({exc.strerror}).", where=name, fix="check the file's permissions") from exc
+
+
+def _wrong_digest(name: str) -> None:
+    raise BundleError(f"was changed: its sha256 is not the one in {f.MANIFEST}.", where=name, fix=f.DAMAGED)
+
+
+def _sizes(sizes: Mapping[str, int]) -> str:
+    return " ".join(f"{name}={value}" for name, value in sizes.items()) or "no sizes"

@@ -1,0 +1,254 @@
+"""Write a bundle: all of it or nothing.
+
+Everything goes into a hidden folder beside the target, which is renamed over it at the end. Weights are read, converted and
+written one tensor at a time. What is written has passed the reader's checks.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ondevice import __version__, paths
+from ondevice.bundle import format as f
+from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
+from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem, weight_bytes
+from ondevice.bundle.reader import open_bundle
+from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
+from ondevice.errors import BundleError
+from ondevice.plan.plan import Plan
+
+MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block rounding
+Progress = Callable[[int, int], None]  # bytes written, bytes in all
+
+
+def write_bundle(
+    path: str | os.PathLike[str],
+    *,
+    plans: Iterable[Plan],
+    weights: Mapping[str, WeightSource],
+    tokenizer: Mapping[str, bytes],
+    scheduler: Mapping[str, Any],
+    samplers: Mapping[str, Mapping[str, Any]],
+    model: Mapping[str, Any],
+    kernels: Mapping[str, str] | None = None,
+    default_sampler: str | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+    shard_bytes: int = f.SHARD_BYTES,
+) -> Path:
+    """Write the folder `path` and return it.
+
+    kernels: texts by file name under kernels/ ("matmul.cl", "prelude/opencl.h"); by default the package's own, as the plans need.
+    samplers: tables by name ("pndm_20"). default_sampler: one of them; by default the first.
+    force: replace a bundle that is there. Anything else that is there is never touched.
+
+    Raises BundleError where the target cannot be written or replaced, the disk is too full, or what was given is no valid bundle.
+    Whatever is raised, by a weight's source too, or on Ctrl-C: nothing new is left and an old bundle stays as it was.
+    """
+    target = Path(path).resolve()
+    _check_target(target, force)
+    plans = list(plans)
+    placed = lay_out(plans, weights, shard_bytes)
+    small = _plan_files(plans, placed)
+    small |= _kernel_files(plans, kernels)
+    small |= {f"tokenizer/{name}": data for name, data in tokenizer.items()}
+    small[f.SCHEDULER] = f.dump_json(dict(scheduler), f.SCHEDULER)
+    small |= {f"samplers/{name}.json": f.dump_json(dict(table), f"samplers/{name}.json") for name, table in samplers.items()}
+    shards = shard_sizes(placed)
+
+    sizes = {name: len(data) for name, data in small.items()} | shards
+    manifest: dict[str, Any] = {
+        "format": f.FORMAT,
+        "version": f"{f.MAJOR}.{f.MINOR}",
+        "producer": f"ondevice {__version__}",
+        "model": dict(model),
+        "components": _components(plans),
+        "plans": [_plan_row(plan) for plan in plans],
+        "kernels": sorted({kernel.file for plan in plans for kernel in plan.kernels}),
+        "preludes": sorted(Path(name).stem for name in small if name.startswith("kernels/prelude/")),
+        "tokenizer": sorted(tokenizer),
+        "samplers": list(samplers),
+        "default_sampler": default_sampler or next(iter(samplers), None),
+        "weights": {
+            key: {"dtype": e.dtype, "shape": list(e.shape), "file": e.file, "offset": e.offset, "bytes": e.bytes}
+            for key, e in placed.items()
+        },
+        "files": {name: {"bytes": size, "sha256": "0" * 64} for name, size in sizes.items()},
+    }
+    # Checked as a reader would, before the long part: what is refused here costs seconds, not minutes.
+    with _ours():
+        draft = parse_manifest(f.load_json(f.dump_json(manifest, f.MANIFEST), f.MANIFEST))
+        for row in manifest["plans"]:
+            parse_plan(f.load_json(small[row["file"]], row["file"]), row["file"], draft.weights, draft.kernels)
+
+    _check_space(target.parent, sum(sizes.values()) + MARGIN)
+    temporary = target.parent / f".{target.name}.partial-{os.getpid()}"
+    total, written = sum(sizes.values()), 0
+
+    def report(size: int) -> None:
+        nonlocal written
+        written += size
+        if progress:
+            progress(written, total)
+
+    try:
+        with _system(target.name):
+            temporary.mkdir()
+        for name in sizes:
+            chunks = shard_chunks(name, placed, weights) if name in shards else iter((small[name],))
+            manifest["files"][name]["sha256"] = _put(temporary, name, chunks, report)
+        _put(temporary, f.MANIFEST, iter((f.dump_json(manifest, f.MANIFEST),)), lambda size: None)
+        open_bundle(temporary)
+        _publish(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return target
+
+
+def _plan_row(plan: Plan) -> dict[str, Any]:
+    file = f"plans/{plan_stem(plan.component, plan.sizes)}.json"
+    sizes = dict(plan.sizes)
+    return {"component": plan.component, "sizes": sizes, "file": file, "arena": plan.arena, "weight_bytes": weight_bytes(plan)}
+
+
+def _plan_files(plans: list[Plan], placed: Mapping[str, WeightEntry]) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for plan in plans:
+        name = _plan_row(plan)["file"]
+        if name in files:
+            raise BundleError("two plans have the same component and sizes.", where=name, fix="give each size once")
+        files[name] = dump_plan(plan, name)
+    return files
+
+
+def _components(plans: list[Plan]) -> dict[str, dict[str, str]]:
+    dtypes: dict[str, str] = {}
+    for plan in plans:
+        if (known := dtypes.setdefault(plan.component, plan.dtype)) != plan.dtype:
+            what = f"has plans of two dtypes (got {plan.dtype}, expected {known} as in its first plan)."
+            raise BundleError(what, where=plan.component, fix="write one bundle a dtype")
+    return {name: {"dtype": dtype} for name, dtype in dtypes.items()}
+
+
+def _kernel_files(plans: list[Plan], given: Mapping[str, str] | None) -> dict[str, bytes]:
+    """Kernels that the plans call, and the preludes."""
+    if given is None:
+        names = [p.relative_to(paths.SHADERS).as_posix() for p in (*paths.SHADERS.glob("*.cl"), *paths.SHADERS.glob("prelude/*.h"))]
+        given = {name: (paths.SHADERS / name).read_text(encoding="utf-8") for name in sorted(names)}
+    called = sorted({f"{kernel.file}.cl" for plan in plans for kernel in plan.kernels})
+    for name in called:
+        if name not in given:
+            raise BundleError("a plan calls this kernel, but its text was not given.", where=name, fix="give write_bundle its text")
+    names = called + sorted(name for name in given if name.startswith("prelude/"))
+    return {f"kernels/{name}": given[name].encode() for name in names}
+
+
+def _put(folder: Path, name: str, chunks: Iterator[bytes | memoryview], report: Callable[[int], None]) -> str:
+    """Write one file to the disk, report the bytes of each chunk, return the file's sha256."""
+    digest = hashlib.sha256()
+    with _system(name):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        handle = (folder / name).open("xb")
+    with handle:
+        for chunk in chunks:  # not inside `_system`: what a weight's source raises is its own error
+            with _system(name):
+                handle.write(chunk)
+            digest.update(chunk)
+            report(len(chunk))
+        with _system(name):
+            handle.flush()
+            os.fsync(handle.fileno())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _system(name: str) -> Iterator[None]:
+    """The operating system's refusals as BundleError."""
+    try:
+        yield
+    except OSError as exc:
+        fix = "free space on this disk, or choose another folder with --out" if exc.errno in _FULL else "choose another folder with --out"
+        raise BundleError(f"cannot be written ({exc.strerror or exc}).", where=name, fix=fix) from exc
+
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def _ours() -> Iterator[None]:
+    """The reader's refusals where nothing was copied or damaged: what we were given to write is wrong."""
+    try:
+        yield
+    except BundleError as exc:
+        raise BundleError(exc.what, where=exc.where, fix="report this: what is to be written is no valid bundle") from exc
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    with _system(str(folder)):
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        what = f"the bundle does not fit on this disk (got {free // 10**6} MB free, expected {-(-needed // 10**6)} MB)."
+        raise BundleError(what, where=str(folder), fix="free space, or choose another folder with --out")
+
+
+def _check_target(target: Path, force: bool) -> None:
+    """Refuse a target that is not ours to replace."""
+    if not target.parent.is_dir():
+        raise BundleError(f"the folder {target.parent} does not exist.", where=target.name, fix="create it, or choose another with --out")
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target / f.MANIFEST).is_file():
+        raise BundleError("is there already and is not a bundle.", where=str(target), fix="choose another name with --out")
+    if not force:
+        raise BundleError("is there already.", where=str(target), fix="choose another name with --out, or replace it with --force")
+    # A bundle is deleted file by file known to it: a picture that a user saved in the folder must not go with it.
+    try:
+        value = f.load_json((target / f.MANIFEST).read_bytes(), f.MANIFEST)
+        parse_version(value)
+        ours = {f.MANIFEST, *value["files"]}
+    except (BundleError, KeyError, TypeError, OSError) as exc:
+        fix = "delete the folder yourself, or choose another name with --out"
+        raise BundleError("is there already and is not a bundle that this version can read.", where=str(target), fix=fix) from exc
+    for path in sorted(target.rglob("*")):
+        if (not path.is_dir() or path.is_symlink()) and (name := path.relative_to(target).as_posix()) not in ours:
+            fix = "move it elsewhere, or choose another name with --out"
+            raise BundleError(f"cannot be replaced: {name} in it is not part of the bundle.", where=str(target), fix=fix)
+
+
+def _publish(temporary: Path, target: Path) -> None:
+    """Put the finished folder in place of the old one. Between the two renames the old bundle has a hidden name."""
+    old = target.parent / f".{target.name}.old-{os.getpid()}"
+    with _system(target.name):
+        replaces = target.is_dir() and any(target.iterdir())
+        try:
+            if replaces:
+                target.rename(old)
+            temporary.rename(target)
+            _sync(target.parent)
+        except BaseException:
+            if old.exists() and not target.exists():
+                old.rename(target)
+            raise
+        finally:
+            if old.exists() and target.exists():
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make renames durable. Some file systems refuse to sync a folder; the files themselves are synced already."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        except OSError:
+            return
+        finally:
+            os.close(handle)

@@ -1,0 +1,91 @@
+"""The golden bundle: what players in other languages are tested on. `python tests/golden/bundle/bless.py` writes it again."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundle.test_checks import MANIFEST_CHANGES, PLAN, PLAN_CHANGES, Setting
+from bundle.tiny_bundle import BIAS, KERNELS, PICKED, edit_json, tiny_answer, write_tiny
+
+from ondevice.bundle import open_bundle, writer
+from ondevice.errors import BundleError
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "bundle"
+
+
+def expected() -> dict[str, Any]:
+    """What a player must read and compute: expected.json."""
+    bundle = open_bundle(GOLDEN / "tiny.ondevice", verify=True)
+    plans = []
+    for entry in bundle.plans:
+        x = np.linspace(-4, 4, entry.sizes["width"]).astype(np.float32)
+        y = tiny_answer(x).astype(np.float32)
+        row = {
+            "component": entry.component,
+            "sizes": entry.sizes,
+            "inputs": {"x": x.tolist()},
+            "outputs": {"y": y.tolist()},
+            "tolerance": 1e-5,
+        }
+        plans.append(row)
+    kernels = bundle.plan("tiny", width=8).kernels
+    sources = {dialect: {k.file: bundle.source(k.file, dialect, k.defines) for k in kernels} for dialect in ("metal", "opencl")}
+    weights = {"tiny/bias": BIAS.tolist(), "picked": PICKED.tolist()}
+    return {"plans": plans, "weights": weights, "sources": sources}
+
+
+def refused() -> list[dict[str, Any]]:
+    """One change a row, after which a reader must refuse the bundle: refused.json."""
+    rows = []
+    for file, changes in (("bundle.json", MANIFEST_CHANGES), (PLAN, PLAN_CHANGES)):
+        for change, message in changes:
+            if isinstance(change, Setting) and message:
+                row = {"file": file, "path": list(change.path)} | ({} if change.to is ... else {"value": change.to})
+                rows.append(row | {"message": message})
+    return rows
+
+
+def bless(target: Path = GOLDEN) -> None:
+    """Write tiny.ondevice, expected.json and refused.json. The producer's version is left out, so that a release changes nothing."""
+    version, writer.__version__ = writer.__version__, "golden"
+    try:
+        write_tiny(target / "tiny.ondevice", force=True)
+    finally:
+        writer.__version__ = version
+    (target / "expected.json").write_text(json.dumps(expected(), indent=1) + "\n")
+    (target / "refused.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in refused()) + "\n]\n")
+
+
+def test_golden_files_are_what_is_written_today(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """A difference is a change of the format: it needs a new version and a line in docs/bundle.md, or it is a mistake."""
+    if request.config.getoption("--bless", default=False):
+        bless()
+    bless(tmp_path)
+    written = {p.relative_to(tmp_path): p for p in tmp_path.rglob("*") if p.is_file()}
+    kept = {p.relative_to(GOLDEN): p for p in GOLDEN.rglob("*") if p.is_file() and p.suffix not in {".py", ".pyc"}}
+    assert written.keys() == kept.keys()
+    for name in written:
+        assert written[name].read_bytes() == kept[name].read_bytes(), name
+
+
+def test_expected_json_is_true_of_the_reader() -> None:
+    wanted = json.loads((GOLDEN / "expected.json").read_text())
+    bundle = open_bundle(GOLDEN / "tiny.ondevice", verify=True)
+    for key, values in wanted["weights"].items():
+        np.testing.assert_array_equal(bundle.array(key).astype(np.float64), values)
+    assert wanted["sources"]["opencl"]["pick"].endswith(KERNELS["pick.cl"])
+    assert [(p["component"], p["sizes"]) for p in wanted["plans"]] == [(p.component, p.sizes) for p in bundle.plans]
+
+
+@pytest.mark.parametrize("row", json.loads((GOLDEN / "refused.json").read_text()), ids=lambda row: "-".join(map(str, row["path"])))
+def test_refused_json_is_true_of_the_reader(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = write_tiny(tmp_path / "t")
+    change = Setting(tuple(row["path"]), copy.deepcopy(row.get("value", ...)))
+    edit_json(path, row["file"], change)
+    with pytest.raises(BundleError):
+        open_bundle(path, verify=True)

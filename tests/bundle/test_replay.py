@@ -1,0 +1,74 @@
+"""The golden bundle computes on a device what its expected.json says; and plans of the real planner pass the reader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from bundle.test_golden import GOLDEN
+
+from ondevice.bundle import WeightSource, open_bundle, write_bundle
+from ondevice.errors import NoDeviceError
+from ondevice.lower import lower
+from ondevice.plan import plan, weight_key
+
+
+@pytest.mark.device
+def test_golden_bundle_on_a_device() -> None:
+    from ondevice.run.opencl import choose_device
+    from ondevice.run.session import Session
+
+    try:
+        device = choose_device()
+    except NoDeviceError as exc:
+        pytest.skip(str(exc))
+    session = Session(open_bundle(GOLDEN / "tiny.ondevice", verify=True), device)
+    for row in json.loads((GOLDEN / "expected.json").read_text())["plans"]:
+        inputs = {name: np.array(values, np.float32) for name, values in row["inputs"].items()}
+        for _ in range(2):  # a second run must not see what the first left in the arena
+            outputs = session.run(row["component"], inputs, **row["sizes"])
+            assert outputs.keys() == row["outputs"].keys()
+            for name, values in row["outputs"].items():
+                np.testing.assert_allclose(outputs[name], values, rtol=row["tolerance"], atol=row["tolerance"])
+
+
+def mlp(rows: int) -> ir.Model:
+    """y = sigmoid(x @ w + b) + x over f32[rows, 8]."""
+
+    def value(name: str) -> ir.Value:
+        return ir.Value(name=name, shape=ir.Shape((rows, 8)), type=ir.TensorType(ir.DataType.FLOAT))
+
+    rng = np.random.default_rng(0)
+    weights = {name: rng.standard_normal(shape, np.float32) for name, shape in {"w": (8, 8), "b": (8,)}.items()}
+    initializers = {
+        name: ir.Value(name=name, const_value=ir.tensor(array, name=name), shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT))
+        for name, array in weights.items()
+    }
+    x, product, biased, squashed, y = map(value, ("x", "product", "biased", "squashed", "y"))
+    nodes = [
+        ir.Node("", "MatMul", [x, initializers["w"]], outputs=[product], name="matmul"),
+        ir.Node("", "Add", [product, initializers["b"]], outputs=[biased], name="bias"),
+        ir.Node("", "Sigmoid", [biased], outputs=[squashed], name="sigmoid"),
+        ir.Node("", "Add", [squashed, x], outputs=[y], name="residual"),
+    ]
+    graph = ir.Graph([x], [y], nodes=nodes, initializers=list(initializers.values()), opset_imports={"": 18}, name="mlp")
+    return ir.Model(graph, ir_version=10)
+
+
+@pytest.mark.parametrize("storage", ["f32", "f16"])
+def test_plans_of_the_planner_pass_the_reader(tmp_path: Path, storage: str) -> None:
+    plans, weights = [], {}
+    for rows in (3, 5):
+        program = lower(mlp(rows), "mlp", storage=storage)
+        program.sizes["batch"] = rows
+        plans.append(plan(program, storage=storage))
+        for name, tensor in program.weights.items():
+            weights[weight_key("mlp", name)] = WeightSource(tensor, program.tensors[name].dtype, program.tensors[name].shape)
+    rest = {"tokenizer": {}, "scheduler": {}, "samplers": {}, "model": {"family": "test", "source": "test"}}
+    bundle = open_bundle(write_bundle(tmp_path / "mlp", plans=plans, weights=weights, **rest), verify=True)
+    for made in plans:
+        assert bundle.plan("mlp", **made.sizes) == made
+    np.testing.assert_array_equal(bundle.array("mlp/w"), mlp(3).graph.initializers["w"].const_value.numpy().astype(bundle.array("mlp/w").dtype))
