@@ -1,1 +1,1 @@
-
+"""Replays plans on a device."""
