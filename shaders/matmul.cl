@@ -30,33 +30,35 @@ KERNEL(matmul)(IN(stg, a), IN(stg, b), OUT(stg, y), ARG(int, batch), ARG(int, m)
   int at[NV];
   for (int h = 0; h < NV; h++) at[h] = MIN(col + h * V, n - V);
 
-  vec sums[MB * MR * NV];
-  for (int i = 0; i < MB * MR * NV; i++) sums[i] = SPLAT(0.0f);
-
+  vec sums[MB * MR * NV];  // where tiles wait between blocks
   for (int start = 0; start < k; start += KC) {
     const int depth = MIN(KC, k - start);
     for (int tile = 0; tile < tiles; tile++) {
+      const int top = first + tile * MR;
       float rows[MR * KC];
       for (int i = 0; i < MR; i++) {
-        const int from = MIN(first + tile * MR + i, m - 1) * k + start;  // rows past the end repeat the last one and are not stored
+        const int from = MIN(top + i, m - 1) * k + start;  // rows past the end repeat the last one and are not stored
         int j = 0;
         for (; j + V <= depth; j += V) STOREP(rows, i * KC + j, LOADV(left, from + j));
         for (; j < depth; j++) rows[i * KC + j] = LOAD(left, from + j);
       }
       vec sum[MR][NV];
       for (int i = 0; i < MR; i++)
-        for (int h = 0; h < NV; h++) sum[i][h] = sums[(tile * MR + i) * NV + h];
+        for (int h = 0; h < NV; h++) sum[i][h] = start == 0 ? SPLAT(0.0f) : sums[(tile * MR + i) * NV + h];
       for (int j = 0; j < depth; j++) {
         vec values[NV];
         for (int h = 0; h < NV; h++) values[h] = LOADV(right, (start + j) * n + at[h]);
         for (int i = 0; i < MR; i++)
           for (int h = 0; h < NV; h++) sum[i][h] = FMA(SPLAT(rows[i * KC + j]), values[h], sum[i][h]);
       }
-      for (int i = 0; i < MR; i++)
-        for (int h = 0; h < NV; h++) sums[(tile * MR + i) * NV + h] = sum[i][h];
+      if (start + KC < k) {
+        for (int i = 0; i < MR; i++)
+          for (int h = 0; h < NV; h++) sums[(tile * MR + i) * NV + h] = sum[i][h];
+      } else {
+        for (int i = 0; i < MR; i++)
+          if (top + i < m)
+            for (int h = 0; h < NV; h++) STOREV(y, y_item + (top + i) * n + at[h], sum[i][h]);
+      }
     }
   }
-
-  for (int i = 0; i < MIN(MR * MB, m - first); i++)
-    for (int h = 0; h < NV; h++) STOREV(y, y_item + (first + i) * n + at[h], sums[i * NV + h]);
 }

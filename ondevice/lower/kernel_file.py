@@ -29,9 +29,9 @@ FIELDS = {
     "tune": (dict,),
     "needs": (dict,),
 }
-STORAGE = {"stg": "stg", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}  # header's type -> the body's
+STORAGE = {"stg": "stg", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}  # header's type -> the body's
 SCALARS = ("int", "float")
-RULES = ("multiple", "min", "max")
+RULES = {"multiple": int, "min": int, "max": int, "equal": str}
 DIALECTS = ("opencl", "metal")
 _OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
 _PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)")
@@ -88,6 +88,8 @@ class KernelFile:
                 return f"{dim}={value} is under {rule['min']}"
             if value > rule.get("max", value):
                 return f"{dim}={value} is over {rule['max']}"
+            if "equal" in rule and value != dims.get(rule["equal"]):
+                return f"{dim}={value} is not {rule['equal']}={dims.get(rule['equal'])}"
         return None
 
     def tuning(self, **chosen: int) -> dict[str, int]:
@@ -213,8 +215,9 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
         if not used_by_launch and not re.search(rf"\b{tunable}\b", body):
             raise refuse(f"tunable {tunable} is used neither in the body nor in the launch")
     for dim, rule in header["needs"].items():
-        if dim not in dims or not isinstance(rule, dict) or not rule or any(k not in RULES or type(v) is not int for k, v in rule.items()):
-            raise refuse(f"cannot read needs.{dim} (got {rule!r}, expected a dim with rules of {RULES})")
+        good = isinstance(rule, dict) and rule and all(type(v) is RULES.get(k) and (k != "equal" or v in dims) for k, v in rule.items())
+        if not good:
+            raise refuse(f"cannot read needs.{dim} (got {rule!r}, expected rules of {sorted(RULES)})")
     for field, known in (("grid", dims | header["tune"].keys()), ("group", set(header["tune"]))):
         if len(header[field]) != 3:
             raise refuse(f"{field} needs three expressions (got {header[field]!r})")

@@ -14,7 +14,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Transpose", "Slice", "Split", "Concat", "Expand", "Identity"), ("strided_copy",)),
     **dict.fromkeys(("MatMul", "Gemm"), ("matmul",)),
     "Cast": ("cast",),
-    "Conv": ("conv2d",),
+    "Conv": ("conv2d_1x1", "conv2d_tile", "conv2d"),
     "InstanceNormalization": ("instance_norm",),
     "LayerNormalization": ("layer_norm",),
     "Softmax": ("softmax",),

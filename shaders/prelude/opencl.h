@@ -3,48 +3,52 @@
 #ifndef V
 #define V               4                                   // lanes of a `vec`: a tunable of the kernels that use it
 #endif
-#define JOIN_(a, b)     a##b
-#define JOIN(a, b)      JOIN_(a, b)
-typedef JOIN(float, V) vec;
+#define OD_JOIN_(a, b)  a##b
+#define OD_JOIN(a, b)   OD_JOIN_(a, b)
+typedef OD_JOIN(float, V) vec;
 
 // Storage: LOAD/STORE one element, LOADV/STOREV V elements. `i` counts elements, so no alignment beyond an element's is needed.
+// `bits` is storage that is only moved: every pattern survives.
 #if F16
 typedef half stg;
+typedef ushort bits;
 #define LOAD(p, i)      vload_half(0, (p) + (i))
 #define STORE(p, i, v)  vstore_half(v, 0, (p) + (i))
-#define LOADV(p, i)     JOIN(vload_half, V)(0, (p) + (i))
-#define STOREV(p, i, v) JOIN(vstore_half, V)(v, 0, (p) + (i))
+#define LOADV(p, i)     OD_JOIN(vload_half, V)(0, (p) + (i))
+#define STOREV(p, i, v) OD_JOIN(vstore_half, V)(v, 0, (p) + (i))
 #else
 typedef float stg;
+typedef uint bits;
 #define LOAD(p, i)      (p)[i]
 #define STORE(p, i, v)  (p)[i] = (v)
-#define LOADV(p, i)     JOIN(vload, V)(0, (p) + (i))
-#define STOREV(p, i, v) JOIN(vstore, V)(v, 0, (p) + (i))
+#define LOADV(p, i)     OD_JOIN(vload, V)(0, (p) + (i))
+#define STOREV(p, i, v) OD_JOIN(vstore, V)(v, 0, (p) + (i))
 #endif
+#define COPYV(to, from) OD_JOIN(vstore, V)(OD_JOIN(vload, V)(0, from), 0, to)
 
 // Casts have a second pair of storage types.
 #if SRC_F16
 typedef half src;
 #define LOAD_SRC(p, i)      vload_half(0, (p) + (i))
-#define LOADV_SRC(p, i)     JOIN(vload_half, V)(0, (p) + (i))
+#define LOADV_SRC(p, i)     OD_JOIN(vload_half, V)(0, (p) + (i))
 #else
 typedef float src;
 #define LOAD_SRC(p, i)      (p)[i]
-#define LOADV_SRC(p, i)     JOIN(vload, V)(0, (p) + (i))
+#define LOADV_SRC(p, i)     OD_JOIN(vload, V)(0, (p) + (i))
 #endif
 #if DST_F16
 typedef half dst;
 #define STORE_DST(p, i, v)  vstore_half(v, 0, (p) + (i))
-#define STOREV_DST(p, i, v) JOIN(vstore_half, V)(v, 0, (p) + (i))
+#define STOREV_DST(p, i, v) OD_JOIN(vstore_half, V)(v, 0, (p) + (i))
 #else
 typedef float dst;
 #define STORE_DST(p, i, v)  (p)[i] = (v)
-#define STOREV_DST(p, i, v) JOIN(vstore, V)(v, 0, (p) + (i))
+#define STOREV_DST(p, i, v) OD_JOIN(vstore, V)(v, 0, (p) + (i))
 #endif
 
 // V floats of a work-item's own array.
-#define LOADP(p, i)     JOIN(vload, V)(0, (p) + (i))
-#define STOREP(p, i, v) JOIN(vstore, V)(v, 0, (p) + (i))
+#define LOADP(p, i)     OD_JOIN(vload, V)(0, (p) + (i))
+#define STOREP(p, i, v) OD_JOIN(vstore, V)(v, 0, (p) + (i))
 
 #define KERNEL(name)    __kernel void name
 #define IN(T, x)        __global const T* restrict x

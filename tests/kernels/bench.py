@@ -1,0 +1,92 @@
+"""A bench for kernels: build one file, run it on guarded buffers, read the output back.
+
+Guards: inputs are surrounded by NaN (a read past the end that matters poisons the result), outputs start as NaN (an element that is
+never written shows) and are surrounded by a pattern that must survive (a write past the end shows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ondevice.lower.kernel_file import KernelFile
+from ondevice.run.device import Device
+
+GUARD = 4096  # bytes on each side; a multiple of every device's sub-buffer alignment
+PATTERN, NAN = 0xA5, 0xFF  # NAN everywhere is a NaN in f16 and in f32
+STORED = {"f32": np.float32, "f16": np.float16}
+
+
+class Bench:
+    """One device and the programs built on it."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self._built: dict[str, Any] = {}
+
+    def program(self, kernel: KernelFile, defines: Mapping[str, int]) -> Any:
+        source = kernel.source(self.device.dialect, **defines)
+        if source not in self._built:
+            self._built[source] = self.device.build(source, kernel.name, f"{kernel.name}.cl {dict(defines)}")
+        return self._built[source]
+
+    def guarded(self, inside: np.ndarray, guard: int) -> tuple[Any, Any]:
+        """A buffer with `guard` bytes on both sides of `inside`, and the part between them."""
+        edge = np.full(GUARD, guard, np.uint8)
+        whole = np.concatenate([edge, np.ascontiguousarray(inside).view(np.uint8).ravel(), edge])
+        parent = self.device.alloc(whole.nbytes, "test buffer")
+        self.device.write(parent, whole)
+        return parent, self.device.sub(parent, GUARD, inside.nbytes)
+
+    def run(
+        self,
+        kernel: KernelFile,
+        inputs: Sequence[np.ndarray],
+        output: tuple[tuple[int, ...], Any],
+        dims: Mapping[str, int | float],
+        tuning: Mapping[str, int] | None = None,
+        **defines: int,
+    ) -> np.ndarray:
+        """Run once and return the output, a (shape, dtype). Fails if the kernel wrote outside it."""
+        shape, dtype = output
+        chosen = kernel.tuning(**(tuning or {}))
+        nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        buffers = [self.guarded(array, NAN) for array in inputs]
+        buffers.append(self.guarded(np.full(nbytes, NAN, np.uint8), PATTERN))
+        program = self.program(kernel, {**defines, **chosen})
+        bound = self.device.bind(program, [inside for _, inside in buffers], kernel.scalars(dims))
+        self.device.launch(bound, *kernel.launch(dims, chosen))
+        self.device.finish()
+        whole = self.device.read(buffers[-1][0], (nbytes + 2 * GUARD,), np.dtype(np.uint8))
+        outside = np.concatenate([whole[:GUARD], whole[GUARD + nbytes :]])
+        assert (outside == PATTERN).all(), f"{kernel.name} wrote {int((outside != PATTERN).sum())} bytes outside its output"
+        return whole[GUARD : GUARD + nbytes].view(dtype).reshape(shape)
+
+
+def values(kind: str, shape: Sequence[int], stored: str, seed: int = 0) -> np.ndarray:
+    """Test values in storage `stored`: "normal", all "equal", "largest" (the largest half, both signs)."""
+    rng = np.random.default_rng([seed, *shape])
+    if kind == "equal":
+        return np.full(shape, 3.1415, STORED[stored])
+    if kind == "largest":
+        return rng.choice(np.array([-65504.0, 65504.0]), shape).astype(STORED[stored])
+    return rng.normal(0.0, 1.0, shape).astype(STORED[stored])
+
+
+def exact(*arrays: np.ndarray) -> list[np.ndarray]:
+    """The stored values, as the float64 that references compute with."""
+    return [array.astype(np.float64) for array in arrays]
+
+
+def tunings(kernel: KernelFile) -> list[Any]:
+    """(stored, tuning) cases: the defaults, then every other listed value alone, taking turns with the storage. Each value runs once."""
+    changes = [{name: value} for name, listed in kernel.header["tune"].items() for value in listed[1:]]
+    cases = [(("f16", "f32")[turn % 2], change) for turn, change in enumerate([{}, {}, *changes])]
+    return [pytest.param(stored, change, id=f"{kernel.name}-{stored}-{_label(change)}") for stored, change in cases]
+
+
+def _label(change: Mapping[str, int]) -> str:
+    return ",".join(f"{name}={value}" for name, value in change.items()) or "defaults"

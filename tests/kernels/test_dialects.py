@@ -1,0 +1,69 @@
+"""Every kernel file speaks both dialects, and both preludes define the same words."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ondevice.lower.kernel_file import KernelFile, load_all
+from ondevice.paths import SHADERS
+
+STUB = Path(__file__).parents[1] / "msl_stub"
+KERNELS = load_all()
+FORBIDDEN = r"\bget_(global|local|group)_\w+|__(global|local|kernel)\b|\bthread_position|\(float\d+\)\s*\(|\bv(load|store)\w*|\bnative_"
+
+
+def words(dialect: str) -> set[str]:
+    """Names a kernel may use: macros and types, less those that start with OD_ (a prelude's own)."""
+    text = (SHADERS / "prelude" / f"{dialect}.h").read_text()
+    found = set(re.findall(r"^#define (\w+)", text, re.M)) | set(re.findall(r"^typedef .* (\w+);", text, re.M))
+    return {word for word in found if not word.startswith("OD_")}
+
+
+def test_preludes_define_the_same_words() -> None:
+    assert words("opencl") == words("metal")
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_bodies_use_only_the_dialect(kernel: KernelFile) -> None:
+    assert not re.search(FORBIDDEN, kernel.text), "write it with the prelude's words"
+    assert len(kernel.text.splitlines()) <= 200
+
+
+@pytest.mark.parametrize("lanes", [4, 16])
+@pytest.mark.parametrize("f16", [0, 1])
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_parses_as_metal(kernel: KernelFile, f16: int, lanes: int, tmp_path: Path) -> None:
+    """`(float4)(a, b, c, d)` is legal C++: a comma expression, so Metal would silently splat `d`. Hence -Werror."""
+    compiler = shutil.which("g++")
+    assert compiler, "this test needs g++: install your system's g++ package"
+    defines = kernel.tuning(**({"V": lanes} if "V" in kernel.header["tune"] else {}))
+    source = tmp_path / f"{kernel.name}.cpp"
+    source.write_text(kernel.source("metal", F16=f16, SRC_F16=f16, DST_F16=1 - f16, **defines))
+    flags = [
+        "-std=c++17",
+        "-fsyntax-only",
+        "-Wall",
+        "-Wno-attributes",
+        "-Wno-unused-function",
+        "-Wno-unused-variable",
+        "-Werror",
+        f"-I{STUB}",
+    ]
+    done = subprocess.run([compiler, *flags, str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_stub_catches_a_vector_literal(tmp_path: Path) -> None:
+    kernel = KERNELS["softmax"]
+    source = tmp_path / "broken.cpp"
+    broken = kernel.source("metal", **kernel.tuning(V=4)).replace(
+        "float sum = 0.0f;", "float4 z = (float4)(0.0f, 0.0f, 0.0f, 1.0f); float sum = z.x;"
+    )
+    source.write_text(broken)
+    done = subprocess.run(
+        ["g++", "-std=c++17", "-fsyntax-only", "-Werror=unused-value", f"-I{STUB}", str(source)], capture_output=True, check=False
+    )
+    assert done.returncode != 0

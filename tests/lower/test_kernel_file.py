@@ -1,0 +1,142 @@
+"""Headers are checked, launches computed, sources joined."""
+
+from pathlib import Path
+
+import pytest
+
+from ondevice.errors import NoKernelError
+from ondevice.lower.kernel_file import KernelFile, load_all
+
+KERNELS = load_all()
+GOOD = """\
+//: op    = "Copy"
+//: why   = "An example."
+//: in    = ["x: stg[rows, cols]", "ids: i32[rows]"]
+//: out   = ["y: f32[rows, cols]"]
+//: args  = ["rows: int", "cols: int", "epsilon: float"]
+//: grid  = ["ceil_div(cols, V) * STEPS - 1 + 1", "rows // 2", "1"]
+//: group = ["X", "1", "1"]
+//: tune  = {V = [4, 8], STEPS = [2, 1], X = [16, 1]}
+//: needs = {cols = {multiple = 4, max = 64, min = 8}}
+
+KERNEL(copy)(IN(stg, x), IN(int, ids), OUT(float, y), ARG(int, rows), ARG(int, cols),
+             ARG(float, epsilon) GRID) {
+  y[GID(0)] = V + STEPS;
+}
+"""
+
+
+def read(folder: Path, text: str = GOOD, name: str = "copy") -> KernelFile:
+    path = folder / f"{name}.cl"
+    path.write_text(text)
+    return KernelFile.read(path)
+
+
+def test_reads_what_is_written(tmp_path: Path) -> None:
+    kernel = read(tmp_path)
+    assert kernel.ops == ("Copy",)
+    assert kernel.arg_types == {"rows": "int", "cols": "int", "epsilon": "float"}
+    assert kernel.tuning() == {"V": 4, "STEPS": 2, "X": 16}
+    assert kernel.tuning(V=8) == {"V": 8, "STEPS": 2, "X": 16}
+    assert kernel.scalars({"cols": 8, "rows": 6, "epsilon": 1, "other": 3}) == (6, 8, 1.0)
+
+
+def test_launch_rounds_up_to_whole_groups(tmp_path: Path) -> None:
+    kernel = read(tmp_path)
+    assert kernel.launch({"rows": 7, "cols": 37}, kernel.tuning()) == ((32, 3, 1), (16, 1, 1))  # ceil(37 / 4) * 2 = 20 -> 32
+    assert kernel.launch({"rows": 7, "cols": 37}, kernel.tuning(X=1, V=8, STEPS=1)) == ((5, 3, 1), (1, 1, 1))
+
+
+def test_launch_errors_name_the_file(tmp_path: Path) -> None:
+    kernel = read(tmp_path)
+    with pytest.raises(NoKernelError, match=r"copy\.cl: the launch needs 'rows'"):
+        kernel.launch({"cols": 8}, kernel.tuning())
+    with pytest.raises(NoKernelError, match=r"copy\.cl: nothing to launch"):
+        kernel.launch({"cols": 8, "rows": 1}, kernel.tuning())
+
+
+def test_scalars_refuse_what_32_bits_cannot_hold(tmp_path: Path) -> None:
+    kernel = read(tmp_path)
+    with pytest.raises(NoKernelError, match=r"argument does not fit 32 bits \(got cols=2147483648\)"):
+        kernel.scalars({"rows": 1, "cols": 2**31, "epsilon": 0.0})
+    with pytest.raises(NoKernelError, match="argument 'epsilon' is not given"):
+        kernel.scalars({"rows": 1, "cols": 2})
+
+
+def test_source_points_errors_at_the_file(tmp_path: Path) -> None:
+    source = read(tmp_path).source("opencl", F16=1, V=8)
+    assert source.startswith("#define F16 1\n#define V 8\n")
+    lines = source.splitlines()
+    assert lines[lines.index('#line 1 "copy.cl"') + 1] == GOOD.splitlines()[0]
+    assert "#include <metal_stdlib>" in read(tmp_path).source("metal")
+    with pytest.raises(NoKernelError, match="unknown dialect"):
+        read(tmp_path).source("vulkan")
+
+
+@pytest.mark.parametrize(
+    "cols, reason",
+    [(36, None), (37, "cols=37 is not a multiple of 4"), (68, "cols=68 is over 64"), (4, "cols=4 is under 8")],
+)
+def test_misfit(tmp_path: Path, cols: int, reason: str | None) -> None:
+    assert read(tmp_path).misfit({"rows": 1, "cols": cols}) == reason
+
+
+def test_misfit_between_dims(tmp_path: Path) -> None:
+    kernel = read(tmp_path, GOOD.replace("{multiple = 4, max = 64, min = 8}", '{equal = "rows"}'))
+    assert kernel.misfit({"rows": 5, "cols": 5}) is None
+    assert kernel.misfit({"rows": 4, "cols": 5}) == "cols=5 is not rows=4"
+    assert kernel.misfit({"rows": 4}) == "cols is not given"
+
+
+@pytest.mark.parametrize("chosen", [{"V": 16}, {"W": 1}], ids=str)
+def test_tunables_are_closed_sets(tmp_path: Path, chosen: dict[str, int]) -> None:
+    with pytest.raises(NoKernelError, match=r"copy\.cl: bad tunable"):
+        read(tmp_path).tuning(**chosen)
+
+
+BAD = {
+    "not TOML": ('op    = "Copy"', "op    = Copy", "the header is not TOML"),
+    "missing key": ('//: why   = "An example."\n', "", r"missing or extra fields \['why'\]"),
+    "extra key": ("//: needs", "//: speed = 9\n//: needs", r"missing or extra fields \['speed'\]"),
+    "wrong type": ('why   = "An example."', "why   = 7", "header's why has the wrong type"),
+    "unknown storage": ("y: f32[", "y: f64[", "cannot read out entry"),
+    "shape missing": ("ids: i32[rows]", "ids: i32", "cannot read in entry"),
+    "unknown scalar": ("epsilon: float", "epsilon: double", "cannot read args entry"),
+    "order differs": ("IN(stg, x), IN(int, ids)", "IN(int, ids), IN(stg, x)", "list different parameters"),
+    "type differs": ("ARG(int, cols)", "ARG(float, cols)", "list different parameters"),
+    "parameter missing": (", ARG(int, cols)", "", "list different parameters"),
+    "other name": ("KERNEL(copy)", "KERNEL(copied)", r"does not open with KERNEL\(copy\)"),
+    "empty tunable": ("V = [4, 8]", "V = []", "tune.V is not a list"),
+    "zero tunable": ("V = [4, 8]", "V = [0]", "tune.V is not a list"),
+    "repeated tunable": ("V = [4, 8]", "V = [4, 4]", "tune.V is not a list"),
+    "unused tunable": ("X = [16, 1]", "X = [16, 1], W = [1]", "tunable W is used neither"),
+    "unknown rule": ("{multiple = 4, max", "{divides = 4, max", "cannot read needs.cols"),
+    "rule of unknown dim": ("{multiple = 4, max = 64, min = 8}", '{equal = "depth"}', "cannot read needs.cols"),
+    "unknown dim": ("rows // 2", "depth // 2", r"grid uses unknown names \['depth'\]"),
+    "dim in group": ('["X", "1", "1"]', '["X", "rows", "1"]', r"group uses unknown names \['rows'\]"),
+    "two expressions": ('"rows // 2", "1"]', '"rows // 2"]', "grid needs three expressions"),
+    "attribute": ("rows // 2", "rows.real", "Attribute is not allowed"),
+    "call": ("rows // 2", "__import__('os')", "Call is not allowed"),
+    "power": ("rows // 2", "rows ** 2", "Pow is not allowed"),
+    "float": ("rows // 2", "rows * 0.5", "Constant is not allowed"),
+    "no expression": ("rows // 2", "rows //", "cannot read grid expression"),
+}
+
+
+@pytest.mark.parametrize("old, new, message", BAD.values(), ids=BAD)
+def test_refuses_a_bad_header(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(NoKernelError, match=rf"^copy\.cl: .*{message}"):
+        read(tmp_path, GOOD.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_groups_suit_small_devices(kernel: KernelFile) -> None:
+    """At most 256 work-items in a group whatever is chosen, at most 64 with some choice."""
+    sizes = {name: values for name, values in kernel.header["tune"].items() if name in ("X", "Y")}
+    biggest, smallest = 1, 1
+    for values in sizes.values():
+        biggest, smallest = biggest * max(values), smallest * min(values)
+    assert biggest <= 256
+    assert smallest <= 64
+    assert set(kernel.header["group"]) <= {*sizes, "1"}
