@@ -1,0 +1,88 @@
+"""Samplers, compiled to tables of coefficients that a player replays without knowing any sampler.
+
+`make_table("pndm", 20, scheduler_config)` -> SamplerTable; `run_table` replays it in NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ondevice.diffusion.samplers.alphas import ddim, ddpm, lcm
+from ondevice.diffusion.samplers.multistep import dpmpp_2m, unipc
+from ondevice.diffusion.samplers.pndm import pndm
+from ondevice.diffusion.samplers.settings import Settings
+from ondevice.diffusion.samplers.sigmas import euler, euler_a, heun, lms
+from ondevice.diffusion.samplers.table import MODEL, NOISE, Call, Row, SamplerTable, run_table
+from ondevice.errors import UsageError
+
+__all__ = ["MODEL", "NOISE", "SAMPLERS", "Call", "Row", "SamplerTable", "default_sampler", "make_table", "run_table"]
+
+SAMPLERS: dict[str, Callable[[Settings, int], SamplerTable]] = {
+    "pndm": pndm,
+    "ddim": ddim,
+    "euler": euler,
+    "euler_a": euler_a,
+    "dpmpp_2m": dpmpp_2m,
+    "heun": heun,
+    "lms": lms,
+    "unipc": unipc,
+    "lcm": lcm,
+    "ddpm": ddpm,
+}
+"""The samplers by the name that `--sampler` takes."""
+
+CLASSES = {
+    "PNDMScheduler": "pndm",
+    "DDIMScheduler": "ddim",
+    "EulerDiscreteScheduler": "euler",
+    "EulerAncestralDiscreteScheduler": "euler_a",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "HeunDiscreteScheduler": "heun",
+    "LMSDiscreteScheduler": "lms",
+    "UniPCMultistepScheduler": "unipc",
+    "LCMScheduler": "lcm",
+    "DDPMScheduler": "ddpm",
+}
+"""diffusers' class names, as scheduler_config.json's `_class_name` has them."""
+
+MAX_STEPS = 1000
+
+
+def default_sampler(config: Mapping[str, Any]) -> str:
+    """The sampler that a scheduler_config.json was written for."""
+    name = config.get("_class_name", "PNDMScheduler")
+    if not isinstance(name, str) or name not in CLASSES:
+        raise UsageError(
+            f"no sampler for this scheduler (got {str(name)[:60]}, expected one of {', '.join(CLASSES)})",
+            where="scheduler_config.json",
+            fix="name a sampler",
+        )
+    return CLASSES[name]
+
+
+def make_table(name: str, steps: int, config: Mapping[str, Any], **options: Any) -> SamplerTable:
+    """Compiles a sampler.
+
+    `config`: a scheduler_config.json, written for whichever sampler. `options`: any of its keys, overriding it (`timestep_spacing`,
+    `use_karras_sigmas`, `prediction_type`, ...), and `eta` (DDIM) and `strength` (0 to 1: start from a noised image).
+    Raises UsageError for a name, a number of steps, a key or a value that cannot be used.
+    """
+    if name not in SAMPLERS:
+        raise UsageError(f"no such sampler (got {name[:60]!r}, expected one of {', '.join(SAMPLERS)})", where="sampler", fix="choose one")
+    if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
+        raise UsageError(f"steps out of range (got {steps}, expected 1 to {MAX_STEPS})", where=f"sampler {name}", fix="choose 1 to 100")
+    settings = Settings(name, config, options)
+    try:
+        with np.errstate(all="ignore"):
+            table = SAMPLERS[name](settings, steps)
+    except (ArithmeticError, ValueError) as error:
+        raise UsageError(
+            f"these settings give a step that cannot be computed ({error})",
+            where=f"sampler {name}",
+            fix="use fewer steps or check the betas",
+        ) from error
+    settings.check_options()
+    return table

@@ -1,0 +1,95 @@
+"""One-step samplers by alphas_cumprod: DDIM (arXiv 2010.02502), DDPM (2006.11239), LCM (2310.04378). diffusers' classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ondevice.diffusion.samplers.builder import Builder, Value
+from ondevice.diffusion.samplers.schedule import Schedule, read_schedule, whole_timesteps
+from ondevice.diffusion.samplers.settings import Settings
+from ondevice.diffusion.samplers.start import Start
+from ondevice.diffusion.samplers.table import SamplerTable
+from ondevice.errors import UsageError
+
+
+def _predictions(schedule: Schedule, sample: Value, output: Value, alpha: float) -> tuple[Value, Value]:
+    """(the clean image, the noise) that the model's output means."""
+    a, b = alpha**0.5, (1 - alpha) ** 0.5
+    if schedule.prediction == "epsilon":
+        return (sample - b * output) / a, output
+    if schedule.prediction == "sample":
+        return output, (sample - a * output) / b
+    return a * sample - b * output, a * output + b * sample
+
+
+def ddim(settings: Settings, steps: int) -> SamplerTable:
+    """Equation 12. Option `eta`: 0 draws no noise, 1 draws as much as DDPM."""
+    settings.refuse_clipping(True)
+    schedule = read_schedule(settings, spacing="leading", zero_snr=True)
+    start = Start.read(settings, steps)
+    eta = settings.number("eta", 0.0, 0.0, 1.0)
+    final = 1.0 if settings.flag("set_alpha_to_one", True) else float(schedule.alphas_cumprod[0])
+    timesteps = whole_timesteps(schedule, steps)[start.calls :].tolist()
+    b = Builder()
+    x = b.sample
+    for t in timesteps:
+        alpha, to = schedule.alpha(t, final), schedule.alpha(t - schedule.train_steps // steps, final)
+        clean, noise = _predictions(schedule, x, b.call(x, t), alpha)
+        deviation = eta * max((1 - to) / (1 - alpha) * (1 - alpha / to), 0.0) ** 0.5
+        step = to**0.5 * clean + max(1 - to - deviation**2, 0.0) ** 0.5 * noise
+        x = b.keep(step + deviation * b.noise() if eta > 0 else step)
+    image, noise_scale = schedule.first_sample(timesteps[0]) if start.image else (0.0, 1.0)
+    return b.table("ddim", steps, x, noise_scale, image)
+
+
+def ddpm(settings: Settings, steps: int) -> SamplerTable:
+    """Equations 6 and 7, with the variance that `variance_type` names."""
+    settings.refuse_clipping(True)
+    schedule = read_schedule(settings, spacing="leading", zero_snr=True, more_beta_schedules=("laplace", "sigmoid"))
+    start = Start.read(settings, steps)
+    kind = settings.choice("variance_type", "fixed_small", "fixed_small", "fixed_small_log", "fixed_large")
+    timesteps = whole_timesteps(schedule, steps)[start.calls :].tolist()
+    b = Builder()
+    x = b.sample
+    for i, t in enumerate(timesteps):
+        alpha = schedule.alpha(t, 1.0)
+        to = schedule.alpha(timesteps[i + 1] if i + 1 < len(timesteps) else -1, 1.0)
+        beta = 1 - alpha / to
+        clean, _ = _predictions(schedule, x, b.call(x, t), alpha)
+        step = to**0.5 * beta / (1 - alpha) * clean + (alpha / to) ** 0.5 * (1 - to) / (1 - alpha) * x
+        if t > 0:
+            variance = beta if kind == "fixed_large" else max((1 - to) / (1 - alpha) * beta, 1e-20)
+            step = step + variance**0.5 * b.noise()
+        x = b.keep(step)
+    image, noise_scale = schedule.first_sample(timesteps[0]) if start.image else (0.0, 1.0)
+    return b.table("ddpm", steps, x, noise_scale, image)
+
+
+def lcm(settings: Settings, steps: int) -> SamplerTable:
+    """Algorithm 1 with the boundary conditions of section 4.1, over the distilled timesteps."""
+    settings.refuse_clipping(False)
+    schedule = read_schedule(settings, spacing="leading", beta=(0.00085, 0.012), beta_schedule="scaled_linear", zero_snr=True)
+    start = Start.read(settings, steps)
+    scaling = settings.number("timestep_scaling", 10.0, 0.0, 1e6)
+    original = settings.integer("original_inference_steps", 50, 1, schedule.train_steps)
+    if steps > original:
+        raise UsageError(
+            f"too many steps (got {steps}, expected at most original_inference_steps, {original})",
+            where="sampler lcm",
+            fix="use fewer steps; 4 to 8 are usual",
+        )
+    distilled = (np.arange(1, original + 1) * (schedule.train_steps // original) - 1)[::-1]
+    timesteps = distilled[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(np.int64)][start.calls :].tolist()
+    b = Builder()
+    x = b.sample
+    for i, t in enumerate(timesteps):
+        clean, _ = _predictions(schedule, x, b.call(x, t), schedule.alpha(t, 1.0))
+        scaled = t * scaling
+        skip, out = 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25) ** 0.5
+        step = out * clean + skip * x
+        if i + 1 < len(timesteps):
+            to = schedule.alpha(timesteps[i + 1], 1.0)
+            step = to**0.5 * step + (1 - to) ** 0.5 * b.noise()
+        x = b.keep(step)
+    image, noise_scale = schedule.first_sample(timesteps[0]) if start.image else (0.0, 1.0)
+    return b.table("lcm", steps, x, noise_scale, image)

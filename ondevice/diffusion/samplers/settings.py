@@ -1,0 +1,103 @@
+"""A scheduler_config.json and the caller's options, read key by key with types checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ondevice.errors import UsageError
+
+
+class Settings:
+    """Options win over the config; a key in neither takes the default that diffusers' class for this sampler has.
+
+    So a config written for PNDM and used with Euler gives what `EulerDiscreteScheduler.from_config(pndm.config)` gives: PNDM's own
+    defaults are not in the file and do not carry over. Every getter raises UsageError that names the key.
+    """
+
+    def __init__(self, sampler: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        self.sampler = sampler
+        self._config, self._options = config, options
+        self._read: set[str] = set()
+
+    def _get(self, key: str, default: Any) -> Any:
+        self._read.add(key)
+        return self._options.get(key, self._config.get(key, default))
+
+    def fail(self, key: str, expected: str, fix: str = "") -> UsageError:
+        """The error for `key`, ready to raise."""
+        got = str(self._get(key, "nothing"))[:80]
+        where = f"sampler {self.sampler}"
+        return UsageError(f"{key} cannot be used (got {got}, expected {expected})", where=where, fix=fix or f"set {key} in the config")
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self._get(key, default)
+        if value is None:
+            return False
+        if not isinstance(value, bool):
+            raise self.fail(key, "true or false")
+        return value
+
+    def choice(self, key: str, default: str | None, *allowed: str | None) -> str | None:
+        value = self._get(key, default)
+        if not (value is None or isinstance(value, str)) or value not in allowed:
+            raise self.fail(key, " or ".join(str(a) for a in allowed))
+        return value
+
+    def number(self, key: str, default: float, low: float = -math.inf, high: float = math.inf) -> float:
+        value = self.optional_number(key, default, low, high)
+        if value is None:
+            raise self.fail(key, "a number")
+        return value
+
+    def optional_number(self, key: str, default: float | None, low: float = -math.inf, high: float = math.inf) -> float | None:
+        value = self._get(key, default)
+        if value is None:
+            return None
+        if type(value) not in (int, float) or math.isnan(value) or not low <= value <= high:
+            raise self.fail(key, f"a number from {low:g} to {high:g}")
+        return float(value)
+
+    def integer(self, key: str, default: int, low: int, high: int) -> int:
+        value = self._get(key, default)
+        if type(value) is not int or not low <= value <= high:
+            raise self.fail(key, f"an integer from {low} to {high}")
+        return value
+
+    def numbers(self, key: str, count: int, low: float, high: float) -> list[float] | None:
+        """A list of `count` numbers, or None where the key is absent or null."""
+        value = self._get(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or len(value) != count:
+            raise self.fail(key, f"{count} numbers")
+        if not all(type(v) in (int, float) and low <= v <= high for v in value):
+            raise self.fail(key, f"numbers from {low:g} to {high:g}")
+        return [float(v) for v in value]
+
+    def integers(self, key: str) -> frozenset[int]:
+        value = self._get(key, [])
+        if not isinstance(value, list) or not all(type(v) is int for v in value):
+            raise self.fail(key, "a list of integers")
+        return frozenset(value)
+
+    def refuse(self, key: str, default: Any, *harmless: Any, fix: str = "") -> None:
+        """Raises where `key` has a value that needs what a table cannot say or this package does not do."""
+        if self._get(key, default) not in harmless:
+            raise self.fail(key, " or ".join(str(value).lower() for value in harmless), fix)
+
+    def refuse_clipping(self, default: bool) -> None:
+        """Clipping and thresholding are not linear, so a table of coefficients cannot hold them."""
+        self.refuse("clip_sample", default, False, None, fix="set clip_sample to false in scheduler_config.json, as latent models do")
+        self.refuse("thresholding", False, False, None, fix="set thresholding to false in scheduler_config.json")
+
+    def check_options(self) -> None:
+        """Raises where an option was given that this sampler does not have."""
+        unknown = sorted(set(self._options) - self._read)
+        if unknown:
+            raise UsageError(
+                f"no such option (got {unknown[0]}, expected {', '.join(sorted(self._read))})",
+                where=f"sampler {self.sampler}",
+                fix=f"leave {unknown[0]} out or choose another sampler",
+            )

@@ -1,0 +1,155 @@
+"""Samplers that step from sigma to sigma: Euler, Euler ancestral, Heun and LMS.
+
+Sources: arXiv 2206.00364, algorithms 1 and 2 (Euler, Heun); k-diffusion's `sample_euler_ancestral` and `sample_lms`;
+diffusers' classes. A sample here is image + sigma * noise, and the model sees it divided by sqrt(sigma**2 + 1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ondevice.diffusion.samplers.builder import Builder, Value
+from ondevice.diffusion.samplers.schedule import PREDICTIONS, Schedule, float_timesteps, read_schedule, respaced
+from ondevice.diffusion.samplers.settings import Settings
+from ondevice.diffusion.samplers.start import Start
+from ondevice.diffusion.samplers.table import SamplerTable
+
+
+def _clean(schedule: Schedule, sample: Value, output: Value, sigma: float) -> Value:
+    """The clean image that the model's output means."""
+    if schedule.prediction == "epsilon":
+        return sample - sigma * output
+    if schedule.prediction == "v_prediction":
+        return sample / (sigma**2 + 1) - sigma / (sigma**2 + 1) ** 0.5 * output
+    return output
+
+
+def _scale(sigma: float) -> float:
+    return 1 / (sigma**2 + 1) ** 0.5
+
+
+def _finish(b: Builder, x: Value, schedule: Schedule, steps: int, sigmas: np.ndarray, start: Start) -> SamplerTable:
+    """`sigmas` float32, whole schedule, ending where the run ends."""
+    top = float(sigmas.max())
+    if start.image:
+        noise, image = float(sigmas[start.calls]), 1.0
+    else:
+        # With spacing leading the first sample also holds an image of unit variance, in expectation.
+        noise, image = top if schedule.spacing in ("linspace", "trailing") else (top**2 + 1) ** 0.5, 0.0
+    return b.table(schedule.settings.sampler, steps, x, noise, image)
+
+
+def _plain(schedule: Schedule, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """(timesteps, sigmas) without respacing, float32 and float64[steps]."""
+    timesteps = float_timesteps(schedule, steps)
+    return timesteps, np.interp(timesteps, np.arange(schedule.train_steps), schedule.sigmas)
+
+
+def euler(settings: Settings, steps: int) -> SamplerTable:
+    """First order, no churn."""
+    schedule = read_schedule(
+        settings, spacing="linspace", zero_snr=True, floor_zero_snr=True, predictions=(*PREDICTIONS, "original_sample")
+    )
+    start = Start.read(settings, steps)
+    timesteps, levels = _plain(schedule, steps)
+    if settings.choice("interpolation_type", "linear", "linear", "log_linear") == "log_linear":
+        ends = np.log(schedule.sigmas)
+        levels = np.exp(np.linspace(ends[-1], ends[0], steps + 1, dtype=np.float32))
+    if other := respaced(schedule, levels, steps):
+        levels, timesteps = other
+    last = settings.choice("final_sigmas_type", "zero", "zero", "sigma_min")
+    sigmas = np.append(levels, 0.0 if last == "zero" else schedule.sigmas[0]).astype(np.float32)
+    if settings.choice("timestep_type", "discrete", "discrete", "continuous") == "continuous" and schedule.prediction == "v_prediction":
+        timesteps = np.float32(0.25) * np.log(sigmas[:-1])
+    b = Builder()
+    x = b.sample
+    for i in range(start.calls, len(timesteps)):
+        sigma, to = float(sigmas[i]), float(sigmas[i + 1])
+        output = b.call(x, np.float32(timesteps[i]), _scale(sigma))
+        x = b.keep(x + (to - sigma) / sigma * (x - _clean(schedule, x, output, sigma)))
+    return _finish(b, x, schedule, steps, sigmas, start)
+
+
+def euler_a(settings: Settings, steps: int) -> SamplerTable:
+    """Euler to a lower sigma than asked, then fresh noise back up. It draws at the last step too, with weight 0."""
+    schedule = read_schedule(settings, spacing="linspace", zero_snr=True, floor_zero_snr=True, predictions=("epsilon", "v_prediction"))
+    start = Start.read(settings, steps)
+    timesteps, levels = _plain(schedule, steps)
+    sigmas = np.append(levels, 0.0).astype(np.float32)
+    b = Builder()
+    x = b.sample
+    for i in range(start.calls, len(timesteps)):
+        sigma, to = float(sigmas[i]), float(sigmas[i + 1])
+        up = (to**2 * (sigma**2 - to**2) / sigma**2) ** 0.5
+        down = max(to**2 - up**2, 0.0) ** 0.5
+        output = b.call(x, timesteps[i], _scale(sigma))
+        x = b.keep(x + (down - sigma) / sigma * (x - _clean(schedule, x, output, sigma)) + up * b.noise())
+    return _finish(b, x, schedule, steps, sigmas, start)
+
+
+def heun(settings: Settings, steps: int) -> SamplerTable:
+    """Second order: two calls a step but for the last, which is Euler's."""
+    settings.refuse("clip_sample", False, False, None, fix="set clip_sample to false in scheduler_config.json")
+    schedule = read_schedule(settings, spacing="linspace", beta=(0.00085, 0.012), more_beta_schedules=("exp",))
+    start = Start.read(settings, steps, order=2)
+    timesteps, levels = _plain(schedule, steps)
+    if other := respaced(schedule, levels, steps):
+        levels, timesteps = other
+    sigmas = np.append(levels, 0.0).astype(np.float32)
+    first = start.calls // 2
+    b = Builder()
+    x = b.sample
+    for i in range(first, len(timesteps)):
+        sigma, to = float(sigmas[i]), float(sigmas[i + 1])
+        output = b.call(x, np.float32(timesteps[i]), _scale(sigma))
+        slope = (x - _clean(schedule, x, output, sigma)) / sigma
+        if to == 0.0:
+            x = b.keep(x + (to - sigma) * slope)
+            continue
+        slope = b.keep(slope)
+        guess = b.keep(x + (to - sigma) * slope)
+        output = b.call(guess, np.float32(timesteps[i + 1]), _scale(to))
+        slope_there = (guess - _clean(schedule, guess, output, to)) / to
+        x = b.keep(x + 0.5 * (to - sigma) * (slope + slope_there))
+    return _finish(b, x, schedule, steps, sigmas, Start(first, start.image))
+
+
+def lms(settings: Settings, steps: int) -> SamplerTable:
+    """Fourth-order linear multistep: the polynomial through the last slopes, integrated over the step."""
+    schedule = read_schedule(settings, spacing="linspace")
+    start = Start.read(settings, steps)
+    timesteps, levels = _plain(schedule, steps)
+    if other := respaced(schedule, levels, steps, limits=not settings.flag("use_karras_sigmas", False)):
+        levels, timesteps = other
+    sigmas = np.append(levels, 0.0).astype(np.float32)
+    b = Builder()
+    x = b.sample
+    slopes: list[Value] = []
+    for i in range(start.calls, len(timesteps)):
+        sigma = float(sigmas[i])
+        output = b.call(x, np.float32(timesteps[i]), _scale(sigma))
+        slopes = [b.keep((x - _clean(schedule, x, output, sigma)) / sigma), *slopes[:3]]
+        # A run that starts part of the way down has fewer slopes than the order; the reference then drops the last weights.
+        weights = _lms_weights([float(s) for s in sigmas[: i + 2]], min(i + 1, 4))
+        step = x
+        for weight, slope in zip(weights, slopes, strict=False):
+            step = step + weight * slope
+        x = b.keep(step)
+    return _finish(b, x, schedule, steps, sigmas, start)
+
+
+def _lms_weights(sigmas: list[float], order: int) -> list[float]:
+    """Integral over the last step of each Lagrange basis polynomial through the `order` sigmas before it, newest first."""
+    low, high = sigmas[-1], sigmas[-2]
+    nodes = sigmas[-2 : -2 - order : -1]
+    if len(set(nodes)) < len(nodes):
+        raise ZeroDivisionError("two steps at one sigma")
+    weights = []
+    for j, node in enumerate(nodes):
+        basis = np.polynomial.Polynomial([1.0])
+        for k, other in enumerate(nodes):
+            if k != j:
+                basis = basis * np.polynomial.Polynomial([-other, 1.0]) / (node - other)
+        integral = basis.integ(lbnd=high)
+        weights.append(float(integral(low)))
+    return weights

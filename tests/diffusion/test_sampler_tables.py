@@ -1,0 +1,284 @@
+"""Tables as such: linear, whole, small, readable only if sound; and the options and errors of make_table."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from diffusion.sampler_helpers import SD15, linear_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ondevice.diffusion.samplers import MODEL, NOISE, SAMPLERS, Call, Row, SamplerTable, default_sampler, make_table, run_table
+from ondevice.errors import BundleError, UsageError
+
+STEPS = st.integers(1, 30)
+NAMES = st.sampled_from(sorted(SAMPLERS))
+SPACINGS = st.sampled_from(["leading", "linspace", "trailing"])
+
+
+@settings(deadline=None, max_examples=80)
+@given(NAMES, STEPS, SPACINGS, st.integers(0, 2**32 - 1))
+def test_a_run_is_linear_in_start_and_noise(name: str, steps: int, spacing: str, seed: int) -> None:
+    """run(a + b) = run(a) + run(b) for a linear model without shift: what makes a table of coefficients possible at all."""
+    table = make_table(name, steps, SD15, timestep_spacing=spacing)
+    rng = np.random.default_rng(seed)
+    starts = rng.normal(size=(2, 5)).astype(np.float32) * table.start_noise
+    noises = rng.normal(size=(2, len(table.calls), 5)).astype(np.float32)
+
+    def run(start: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        return run_table(table, lambda x, t: np.float32(math.cos(t)) * x, start, lambda i: noise[i])
+
+    apart = run(starts[0], noises[0]) + run(starts[1], noises[1])
+    together = run(starts[0] + starts[1], noises[0] + noises[1])
+    largest = max(np.abs(apart).max(), np.abs(starts).max(), 1.0)
+    assert np.abs(together - apart).max() <= 2e-4 * largest
+
+
+@settings(deadline=None, max_examples=80)
+@given(NAMES, STEPS, SPACINGS, st.sampled_from([None, 0.3, 0.99, 1.0]))
+def test_json_keeps_every_bit(name: str, steps: int, spacing: str, strength: float | None) -> None:
+    options = {} if strength is None or int(steps * strength) < 1 else {"strength": strength}
+    table = make_table(name, steps, SD15, timestep_spacing=spacing, **options)
+    assert SamplerTable.from_json(json.loads(json.dumps(table.to_json()))) == table
+    assert table.slots <= 6 and len(table.calls) <= 2 * steps + 1
+    assert all(0 <= call.timestep <= 1000 for call in table.calls)
+
+
+def test_slots_are_few() -> None:
+    slots = {name: make_table(name, 20, SD15).slots for name in SAMPLERS}
+    assert slots == {
+        "pndm": 5, "ddim": 1, "euler": 1, "euler_a": 1, "dpmpp_2m": 3, "heun": 3, "lms": 5, "unipc": 4, "lcm": 1, "ddpm": 1,
+    }  # fmt: skip
+
+
+def test_ddim_by_hand() -> None:
+    """Two alphas, one step each, written out from the paper's equation 12."""
+    config = {**SD15, "num_train_timesteps": 2, "trained_betas": [0.5, 0.5], "steps_offset": 0, "set_alpha_to_one": True}
+    table = make_table("ddim", 2, config)
+    # From alpha 0.25 to alpha 0.5: x0 = (x - sqrt(.75) e) / .5, then sqrt(.5) x0 + sqrt(.5) e.
+    (row,) = table.calls[0].rows
+    assert dict(row.terms) == pytest.approx({0: 2**0.5, MODEL: 0.5**0.5 - 1.5**0.5})
+    (row,) = table.calls[1].rows
+    assert dict(row.terms) == pytest.approx({0: 2**0.5, MODEL: -1.0})
+
+
+def test_rows_read_before_they_write_and_follow_each_other() -> None:
+    call = Call(1.0, 0.5, 0, True, (Row(1, ((0, 2.0), (NOISE, 1.0))), Row(0, ((1, 1.0), (0, 1.0), (MODEL, 10.0)))))
+    table = SamplerTable("made", 1, 2, 0.0, 1.0, (call,), 0)
+    result = run_table(table, lambda x, _: x, np.array([4.0], np.float32), lambda _: np.array([0.25], np.float32))
+    assert result == [4 + 8.25 + 10 * 2]
+
+
+def test_start_mixes_image_and_noise() -> None:
+    table = make_table("ddim", 10, SD15, strength=0.5)
+    noise, image = np.array([2.0]), np.array([3.0])
+    assert table.start_image**2 + table.start_noise**2 == pytest.approx(1)
+    assert table.start(noise, image) == pytest.approx(table.start_image * image + table.start_noise * noise)
+    assert len(table.calls) == 5
+    assert make_table("ddim", 10, SD15).start(noise) == noise
+
+
+@pytest.mark.parametrize(("name", "calls"), [("pndm", 21), ("heun", 39), ("euler", 20), ("unipc", 20)], ids=lambda value: str(value))
+def test_calls_of_the_network(name: str, calls: int) -> None:
+    assert len(make_table(name, 20, SD15).calls) == calls
+
+
+def test_a_config_s_own_sampler() -> None:
+    assert default_sampler(SD15) == "pndm"
+    assert default_sampler({"_class_name": "LCMScheduler"}) == "lcm"
+    assert default_sampler({}) == "pndm"
+    for bad in ("DEISMultistepScheduler", ["PNDMScheduler"], 3):
+        with pytest.raises(UsageError, match="no sampler for this scheduler"):
+            default_sampler({"_class_name": bad})
+
+
+def test_another_class_s_defaults_do_not_carry_over() -> None:
+    """SD 1.5's file names no spacing: PNDM then uses leading and Euler linspace, as diffusers does on a swap."""
+    assert make_table("pndm", 4, SD15).calls[0].timestep == 751
+    assert make_table("euler", 4, SD15).calls[0].timestep == 999
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "options", "message"),
+    [
+        ("plms", 4, {}, "no such sampler"),
+        ("ddim", 0, {}, "steps out of range"),
+        ("ddim", 10**9, {}, "steps out of range"),
+        ("ddim", 1.5, {}, "steps out of range"),
+        ("ddim", True, {}, "steps out of range"),
+        ("ddim", 4, {"use_karras_sigmas": True}, "no such option"),
+        ("euler", 4, {"eta": 0.5}, "no such option"),
+        ("ddim", 4, {"eta": 2.0}, "eta cannot be used"),
+        ("ddim", 4, {"eta": float("nan")}, "eta cannot be used"),
+        ("ddim", 4, {"clip_sample": True}, "clip_sample cannot be used"),
+        ("lcm", 4, {"thresholding": True}, "thresholding cannot be used"),
+        ("unipc", 4, {"thresholding": True}, "thresholding cannot be used"),
+        ("dpmpp_2m", 4, {"thresholding": True}, "thresholding cannot be used"),
+        ("heun", 4, {"clip_sample": True}, "clip_sample cannot be used"),
+        ("pndm", 4, {"prediction_type": "sample"}, "prediction_type cannot be used"),
+        ("pndm", 3, {"skip_prk_steps": False}, "skip_prk_steps cannot be used"),
+        ("euler_a", 4, {"prediction_type": "sample"}, "prediction_type cannot be used"),
+        ("euler", 4, {"timestep_spacing": "even"}, "timestep_spacing cannot be used"),
+        ("euler", 4, {"beta_schedule": "sigmoid"}, "beta_schedule cannot be used"),
+        ("euler", 4, {"beta_start": "0.1"}, "beta_start cannot be used"),
+        ("euler", 4, {"beta_end": 2}, "beta_end cannot be used"),
+        ("euler", 4, {"num_train_timesteps": 10**9}, "num_train_timesteps cannot be used"),
+        ("euler", 4, {"num_train_timesteps": 0}, "num_train_timesteps cannot be used"),
+        ("euler", 4, {"trained_betas": [0.1]}, "trained_betas cannot be used"),
+        ("euler", 4, {"num_train_timesteps": 2, "trained_betas": [0.1, "x"]}, "trained_betas cannot be used"),
+        ("euler", 4, {"steps_offset": -1}, "steps_offset cannot be used"),
+        ("euler", 4, {"use_karras_sigmas": True, "use_exponential_sigmas": True}, "use_exponential_sigmas cannot be used"),
+        ("euler", 4, {"use_karras_sigmas": 1}, "use_karras_sigmas cannot be used"),
+        ("euler", 40, {"num_train_timesteps": 30}, "too many steps"),
+        ("ddim", 40, {"num_train_timesteps": 30}, "too many steps"),
+        ("unipc", 30, {"num_train_timesteps": 30, "timestep_spacing": "leading"}, "too many steps"),
+        ("lcm", 51, {}, "too many steps"),
+        ("ddim", 1000, {}, "the steps reach past the schedule"),
+        ("ddim", 4, {"strength": 0.2}, "strength cannot be used"),
+        ("ddim", 4, {"strength": 1.2}, "strength cannot be used"),
+        ("unipc", 4, {"predict_x0": False}, "predict_x0 cannot be used"),
+        ("unipc", 4, {"disable_corrector": 0}, "disable_corrector cannot be used"),
+        ("dpmpp_2m", 4, {"algorithm_type": "dpmsolver"}, "algorithm_type cannot be used"),
+        ("dpmpp_2m", 4, {"use_lu_lambdas": True}, "use_lu_lambdas cannot be used"),
+        ("ddpm", 4, {"variance_type": "learned"}, "variance_type cannot be used"),
+        ("ddim", 4, {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}, "divides by zero"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_by_name(name: str, steps: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_table(name, steps, SD15, **options)
+
+
+def test_trailing_steps_end_at_zero_or_above() -> None:
+    """61 steps of 1000 round to 62, the last at -1, in diffusers."""
+    for name, steps in (("ddim", 61), ("euler", 103), ("dpmpp_2m", 61)):
+        timesteps = [call.timestep for call in make_table(name, steps, SD15, timestep_spacing="trailing").calls]
+        assert len(timesteps) == steps and timesteps[-1] >= 0
+
+
+VALUES = st.sampled_from(
+    [
+        None,
+        True,
+        False,
+        0,
+        1,
+        2,
+        3,
+        -1,
+        0.0,
+        0.5,
+        1e-9,
+        0.999,
+        30.0,
+        1e300,
+        float("inf"),
+        float("nan"),
+        10**40,
+        "",
+        "linear",
+        [],
+        {},
+        [0.1] * 20,
+    ]
+)
+KEYS = st.sampled_from(
+    ["num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "timestep_spacing"]
+    + ["steps_offset", "set_alpha_to_one", "skip_prk_steps", "clip_sample", "thresholding", "rescale_betas_zero_snr", "eta", "strength"]
+    + ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "sigma_min", "sigma_max", "final_sigmas_type", "solver_order"]
+    + ["solver_type", "algorithm_type", "lower_order_final", "euler_at_final", "lambda_min_clipped", "disable_corrector", "solver_p"]
+    + ["original_inference_steps", "timestep_scaling", "variance_type", "interpolation_type", "timestep_type", "predict_x0"]
+)
+
+
+@settings(deadline=None, max_examples=400)
+@given(NAMES, st.integers(1, 25), st.dictionaries(KEYS, VALUES, max_size=4), st.booleans())
+def test_any_config_compiles_to_a_sound_table_or_is_refused(name: str, steps: int, changes: dict[str, Any], tiny: bool) -> None:
+    config = {**SD15, "num_train_timesteps": 20 if tiny else 1000, **changes}
+    try:
+        table = make_table(name, steps, config)
+    except UsageError:
+        return
+    assert SamplerTable.from_json(json.loads(json.dumps(table.to_json()))) == table
+
+
+def test_noise_is_asked_for_when_the_table_draws_it() -> None:
+    with pytest.raises(ValueError, match="noise_fn"):
+        run_table(make_table("ddim", 2, SD15, eta=1.0), linear_model, np.zeros(1, np.float32))
+
+
+def sound() -> dict[str, Any]:
+    return make_table("unipc", 3, SD15).to_json()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ((), [], "wrong fields"),
+        (("slots",), 0, "slots: out of range"),
+        (("slots",), 17, "slots: out of range"),
+        (("slots",), True, "slots: out of range"),
+        (("slots",), 2, "out of range"),
+        (("sampler",), "../x", "not a sampler's name"),
+        (("steps",), -1, "steps: out of range"),
+        (("result",), 4, "result: out of range"),
+        (("calls",), [], "calls: wrong list"),
+        (("calls",), {}, "calls: wrong list"),
+        (("calls", 0), 3, r"calls\[0\]: wrong fields"),
+        (("calls", 0, "timestep"), float("nan"), "timestep: not a number"),
+        (("calls", 0, "timestep"), "1", "timestep: not a number"),
+        (("calls", 0, "input_scale"), 1e39, "input_scale: not a number"),
+        (("calls", 0, "sample"), 1, "slot 1 is read before it is written"),
+        (("calls", 0, "draws_noise"), 1, "draws_noise: wrong type"),
+        (("calls", 0, "rows"), [], "rows: wrong list"),
+        (("calls", 0, "rows", 0, "slot"), -1, "slot: out of range"),
+        (("calls", 0, "rows", 0, "terms"), [[0, 1.0]] * 21, "terms: wrong list"),
+        (("calls", 0, "rows", 0, "terms", 0), [0], "term: wrong list"),
+        (("calls", 0, "rows", 0, "terms", 0, 0), -3, "source: out of range"),
+        (("calls", 0, "rows", 0, "terms", 0, 0), NOISE, "noise is used but not drawn"),
+        (("calls", 0, "rows", 0, "terms", 0, 0), 2, "slot 2 is read before it is written"),
+        (("calls", 0, "rows", 0, "terms", 0, 1), None, "coefficient: not a number"),
+        (("calls", 0, "rows", 0, "terms", 0, 1), float("inf"), "coefficient: not a number"),
+    ],
+)
+def test_json_that_cannot_be_replayed_is_refused(path: tuple[Any, ...], value: Any, message: str) -> None:
+    data: Any = sound()
+    if not path:
+        data = value
+    else:
+        at = data
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = value
+    with pytest.raises(BundleError, match=message):
+        SamplerTable.from_json(data)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_any_json_is_a_table_that_runs_or_our_error(data: st.DataObject) -> None:
+    """Replaces one value anywhere. What `from_json` lets through must replay without an exception."""
+    value: Any = copy.deepcopy(sound())
+    at, key = {"top": value}, "top"
+    while isinstance(at[key], dict | list) and at[key] and data.draw(st.booleans()):
+        at = at[key]
+        key = data.draw(st.sampled_from(sorted(at) if isinstance(at, dict) else list(range(len(at)))))
+    at[key] = data.draw(JSON | st.integers(-3, 20) | st.floats(-10, 10))
+    try:
+        table = SamplerTable.from_json(value if key != "top" else at["top"])
+    except BundleError:
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        run_table(table, lambda x, _: x, np.ones(2, np.float32), lambda _: np.ones(2, np.float32))

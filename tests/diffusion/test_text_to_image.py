@@ -1,0 +1,174 @@
+"""The loop with made-up networks: equal to one written out by hand, and every argument that is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from diffusion.sampler_helpers import SD15
+
+from ondevice.diffusion.noise import Noise
+from ondevice.diffusion.samplers import SAMPLERS
+from ondevice.diffusion.text_to_image import TextToImage
+from ondevice.errors import NumericError, UsageError
+
+
+class MadeUpSession:
+    """Networks that are short formulas. Remembers what it was asked."""
+
+    def __init__(self, broken_at: int | None = None) -> None:
+        self.calls: list[tuple[str, dict[str, int]]] = []
+        self.broken_at = broken_at
+
+    def run(self, component: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]:
+        self.calls.append((component, sizes))
+        if component == "text_encoder":
+            ids = inputs["input_ids"]
+            assert ids.dtype == np.int32 and ids.shape == (sizes["batch"], 77)
+            return {"last_hidden_state": np.repeat(ids[:, :, None].astype(np.float32) / 100, 3, axis=2)}
+        if component == "unet":
+            x, t, states = inputs["sample"], inputs["timestep"], inputs["encoder_hidden_states"]
+            assert x.shape == (sizes["batch"], 4, sizes["height"], sizes["width"]) and x.dtype == np.float32
+            assert t.shape == (1,) and t.dtype == np.float32 and len(states) == len(x)
+            if len([c for c, _ in self.calls if c == "unet"]) == self.broken_at:
+                return {"out_sample": np.full_like(x, np.nan)}
+            return {"out_sample": np.tanh(x + states.mean(axis=(1, 2))[:, None, None, None]) * np.float32(np.cos(t[0] / 100))}
+        if component == "vae_encoder":
+            small = inputs["sample"][:, :1, ::8, ::8]
+            return {"latent_parameters": np.concatenate([np.repeat(small, 4, 1), np.full((1, 4, *small.shape[2:]), -40, np.float32)], 1)}
+        assert inputs["latent_sample"].shape == (1, 4, sizes["height"], sizes["width"])
+        return {"sample": np.repeat(np.repeat(inputs["latent_sample"][:, :3], 8, 2), 8, 3)}
+
+
+def letters(text: str) -> np.ndarray:
+    return np.resize(np.array([*text.encode(), 1], np.int32), 77)
+
+
+def painter(session: MadeUpSession | None = None, **options: Any) -> TextToImage:
+    return TextToImage(session or MadeUpSession(), letters, SD15, size=(24, 16), **options)
+
+
+def by_hand(prompt: str, negative: str, steps: int, guidance: float, seed: int) -> np.ndarray:
+    """DDIM from the paper, guided: the final latents."""
+    session = MadeUpSession()
+    states = [session.run("text_encoder", {"input_ids": letters(t)[None]}, batch=1)["last_hidden_state"] for t in (negative, prompt)]
+    x = Noise(seed).randn((1, 4, 2, 3))
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    alphas = np.cumprod(1 - betas)
+    for t in [i * (1000 // steps) + 1 for i in reversed(range(steps))]:
+        time = np.array([t], np.float32)
+        none, some = (
+            session.run("unet", {"sample": x, "timestep": time, "encoder_hidden_states": s}, batch=1, height=2, width=3)["out_sample"]
+            for s in states
+        )
+        e = none + guidance * (some - none)
+        now, to = alphas[t], alphas[t - 1000 // steps] if t >= 1000 // steps else alphas[0]
+        x = (to**0.5 * (x - (1 - now) ** 0.5 * e) / now**0.5 + (1 - to) ** 0.5 * e).astype(np.float32)
+    return x
+
+
+def test_equals_a_loop_written_out() -> None:
+    session = MadeUpSession()
+    picture = painter(session)("a cat", negative_prompt="dog", steps=5, sampler="ddim", guidance_scale=4.0, seed=9)
+    want = by_hand("a cat", "dog", 5, 4.0, 9)
+    np.testing.assert_allclose(picture.latents, want, rtol=0, atol=2e-5 * np.abs(want).max())
+    assert np.array_equal(picture.start, Noise(9).randn((1, 4, 2, 3)))
+    assert picture.pixels.shape == (16, 24, 3) and picture.pixels.dtype == np.uint8
+    decoded = np.clip(picture.latents[0, :3] / np.float32(0.18215) / 2 + 0.5, 0, 1) * 255
+    assert np.array_equal(picture.pixels[::8, ::8], decoded.transpose(1, 2, 0).round().astype(np.uint8))
+    assert session.calls == [
+        *[("text_encoder", {"batch": 1})] * 2,
+        *[("unet", {"batch": 2, "height": 2, "width": 3})] * 5,
+        ("vae_decoder", {"batch": 1, "height": 2, "width": 3}),
+    ]
+    assert picture.parameters == {
+        "prompt": "a cat", "negative_prompt": "dog", "steps": 5, "sampler": "ddim",
+        "guidance_scale": 4.0, "seed": 9, "width": 24, "height": 16,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_same_call_gives_the_same_picture_and_another_seed_another(sampler: str) -> None:
+    first, again, other = (painter()("x", steps=4, sampler=sampler, seed=seed) for seed in (1, 1, 2))
+    assert np.array_equal(first.latents, again.latents)
+    assert not np.array_equal(first.latents, other.latents)
+
+
+def test_two_passes_equal_one() -> None:
+    session = MadeUpSession()
+    split = painter(session)("x", negative_prompt="y", steps=3, split_guidance=True)
+    assert [sizes["batch"] for name, sizes in session.calls if name == "unet"] == [1] * 8
+    np.testing.assert_allclose(split.latents, painter()("x", negative_prompt="y", steps=3).latents, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 0.0])
+def test_without_guidance_the_negative_prompt_is_not_read(guidance: float) -> None:
+    session = MadeUpSession()
+    picture = painter(session)("x", negative_prompt="y", steps=2, guidance_scale=guidance)
+    assert [sizes["batch"] for name, sizes in session.calls if name in ("unet", "text_encoder")] == [1] * 4
+    assert picture.parameters["negative_prompt"] == ""
+
+
+def test_given_latents_are_used_and_the_stream_starts_after_none() -> None:
+    latents = np.random.default_rng(0).normal(size=(1, 4, 2, 3)).astype(np.float32)
+    picture = painter()("x", steps=3, sampler="euler_a", latents=latents, seed=4)
+    assert np.array_equal(picture.start, latents)
+    # The first draw of the stream is then the first step's, not the start.
+    shifted = painter()("x", steps=3, sampler="euler_a", latents=Noise(4).randn((1, 4, 2, 3)), seed=4)
+    assert not np.array_equal(shifted.latents, painter()("x", steps=3, sampler="euler_a", seed=4).latents)
+
+
+def test_progress_counts_passes_of_the_network() -> None:
+    seen: list[tuple[int, int]] = []
+    painter()("x", steps=3, sampler="heun", on_step=lambda done, total, x: seen.append((done, total)) or x.shape)
+    assert seen == [(i, 5) for i in range(1, 6)]
+
+
+def test_from_an_image() -> None:
+    pixels = np.full((19, 30, 3), 200, np.uint8)
+    session = MadeUpSession()
+    picture = painter(session)("x", steps=10, sampler="ddim", image=pixels, strength=0.3, seed=2)
+    assert picture.pixels.shape == (16, 24, 3)  # rounded down to multiples of 8
+    assert session.calls.count(("unet", {"batch": 2, "height": 2, "width": 3})) == 3
+    assert picture.parameters["strength"] == 0.3
+    # log-variance -40 is cut to -30, so the encoder's draw is the mean but for a millionth; it still takes from the stream.
+    stream = Noise(2)
+    stream.randn((1, 4, 2, 3))
+    assert np.array_equal(picture.start, stream.randn((1, 4, 2, 3)))
+
+
+def test_a_result_that_is_not_finite_names_the_step() -> None:
+    with pytest.raises(NumericError, match=r"step 3 of 5 .timestep 501.: 24 of 24 values are NaN") as caught:
+        painter(MadeUpSession(broken_at=3))("x", steps=4)
+    assert caught.value.exit_code == 13
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"width": 20}, "width: not a size .* multiple of 8.* use 16 or 24"),
+        ({"height": 0}, "height: not a size .* use 8"),
+        ({"height": -8}, "height: not a size .* use 8"),
+        ({"width": 3}, "width: not a size .* use 8"),
+        ({"guidance_scale": float("nan")}, "guidance_scale: not a number"),
+        (
+            {"latents": np.zeros((1, 4, 3, 2), np.float32)},
+            r"latents: wrong array .*\[1, 4, 3, 2\], expected float32\[1, 4, 2, 3\]",
+        ),
+        ({"latents": np.zeros((1, 4, 2, 3), np.int32)}, "latents: wrong array"),
+        ({"latents": np.full((1, 4, 2, 3), np.inf, np.float32)}, "latents: some values are not finite"),
+        ({"latents": np.zeros((1, 4, 2, 3)), "image": np.zeros((8, 8, 3), np.uint8)}, "both given"),
+        ({"image": np.zeros((8, 8), np.uint8)}, "image: not pixels"),
+        ({"image": np.zeros((8, 8, 3))}, "image: not pixels"),
+        ({"seed": -(2**70)}, "not a seed"),
+        ({"steps": 0}, "steps out of range"),
+        ({"sampler": "nope"}, "no such sampler"),
+        ({"eta": 0.5}, "no such option"),
+    ],
+)
+def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], message: str) -> None:
+    session = MadeUpSession()
+    with pytest.raises(UsageError, match=message):
+        painter(session)("x", **arguments)
+    assert not [name for name, _ in session.calls if name == "unet"]

@@ -1,0 +1,78 @@
+"""`ondevice tokens` and `ondevice sampler` from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from diffusion.sampler_helpers import SD15
+
+from ondevice import cli
+from ondevice.diffusion.samplers import SamplerTable, make_table
+
+
+def test_tokens_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tokens", "a red cat"]) == 0
+    assert capsys.readouterr().out.split("\n")[:3] == [" 49406  <|startoftext|>", "   320  a</w>", "   736  red</w>"]
+
+
+def test_tokens_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main_for("tokens", ["cat, " * 40, "--json"]) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert len(got["ids"]) == 82 and len(got["ids77"]) == 77 and got["left_out"] == 5
+    assert got["tokens"][1:3] == ["cat</w>", ",</w>"]
+
+
+def test_tokens_not_read_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tokens", "cat, " * 40]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [i for i, line in enumerate(lines) if "(not read)" in line] == [76, 77, 78, 79, 80]
+
+
+def test_tokens_of_a_folder_that_holds_a_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    (folder / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}')
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    assert cli.main(["tokens", "a", "--tokenizer", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ids"] == [0, 2, 1]
+    assert cli.main(["tokens", "a", "--tokenizer", str(tmp_path / "none")]) == 3
+    assert "vocab.json: missing" in capsys.readouterr().err
+
+
+def test_sampler_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sampler", "euler_a", "--steps", "2", "--set", "timestep_spacing=trailing"]) == 0
+    out = capsys.readouterr().out
+    assert "euler_a, 2 steps, 2 calls, 1 slots" in out and "noise" in out and "result: x0" in out
+    assert [line.split()[0] for line in out.splitlines()[4:6]] == ["999.000", "499.000"]
+
+
+def test_sampler_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(SD15))
+    assert cli.main_for("sampler", ["ddim", "--steps", "4", "--config", str(tmp_path / "c.json"), "--set", "eta=0.5", "--json"]) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert got["timesteps"] == [751, 501, 251, 1]
+    assert SamplerTable.from_json(got["table"]) == make_table("ddim", 4, SD15, eta=0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "steps out of range"),
+        (["--steps", "4", "--set", "eta"], "not KEY=VALUE"),
+        (["--steps", "4", "--set", "eta=x"], "eta cannot be used"),
+        (["--steps", "4", "--set", "nothing=1"], "no such option"),
+        (["--steps", "4", "--config", "nowhere.json"], "no config can be read"),
+    ],
+)
+def test_sampler_arguments_that_cannot_be_used(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sampler", "ddim", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "\xff", "[" * 5000])
+def test_a_config_that_is_none(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.json").write_text(text, encoding="latin-1")
+    assert cli.main(["sampler", "ddim", "--steps", "4", "--config", str(tmp_path / "c.json")]) == 2
+    assert "config" in capsys.readouterr().err

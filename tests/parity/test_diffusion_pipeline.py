@@ -1,0 +1,193 @@
+"""The loop against diffusers' own pipelines: the same small random networks, latents, sampler, steps and guidance."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+from parity.gauss_legendre import GaussLegendre
+
+from ondevice.diffusion.samplers import CLASSES
+from ondevice.diffusion.text_to_image import TextToImage
+from ondevice.diffusion.tokenizer import Tokenizer
+from ondevice.paths import MODELS
+
+pytestmark = pytest.mark.parity
+
+CONFIG = {
+    "_class_name": "PNDMScheduler",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "num_train_timesteps": 1000,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "trained_betas": None,
+    "clip_sample": False,
+}
+
+
+class TorchSession:
+    """A session whose networks are diffusers' modules."""
+
+    def __init__(self, unet: Any, vae: Any, text_encoder: Any) -> None:
+        self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
+        self.calls: list[str] = []
+
+    def run(self, component: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]:
+        import torch
+
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}
+        assert next(iter(tensors.values())).shape[0] == sizes["batch"]
+        self.calls.append(component)
+        with torch.no_grad():
+            if component == "text_encoder":
+                return {"last_hidden_state": self.text_encoder(tensors["input_ids"].long())[0].numpy()}
+            if component == "unet":
+                out = self.unet(tensors["sample"], tensors["timestep"], tensors["encoder_hidden_states"]).sample
+                return {"out_sample": out.numpy()}
+            if component == "vae_decoder":
+                return {"sample": self.vae.decode(tensors["latent_sample"]).sample.numpy()}
+            return {"latent_parameters": self.vae.encode(tensors["sample"]).latent_dist.parameters.numpy()}
+
+
+@pytest.fixture(scope="module")
+def networks() -> Any:
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=4,
+    )
+    vae = diffusers.AutoencoderKL(
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+    )
+    text_encoder = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    )
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(MODELS / "clip_tokenizer", model_max_length=77)
+    return unet.eval(), vae.eval(), text_encoder.eval(), tokenizer
+
+
+def scheduler_class(name: str) -> Any:
+    diffusers = pytest.importorskip("diffusers")
+    if name != "LMSDiscreteScheduler":
+        return getattr(diffusers, name)
+    module = importlib.import_module("diffusers.schedulers.scheduling_lms_discrete")
+    if not hasattr(module, "integrate"):
+        module.integrate = GaussLegendre
+    return module.LMSDiscreteScheduler
+
+
+def pipeline(networks: Any, kind: str, scheduler: str, config: dict[str, Any]) -> Any:
+    diffusers = pytest.importorskip("diffusers")
+    unet, vae, text_encoder, tokenizer = networks
+    pipe = getattr(diffusers, kind)(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler_class(scheduler).from_config(config),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def ours(networks: Any, config: dict[str, Any]) -> TextToImage:
+    tokenizer = Tokenizer.from_files(MODELS / "clip_tokenizer")
+    return TextToImage(TorchSession(*networks[:3]), tokenizer, config, networks[1].config.scaling_factor, scale=2)
+
+
+def assert_same(pixels: np.ndarray, latents: np.ndarray, reference: np.ndarray, reference_latents: np.ndarray) -> None:
+    worst = np.abs(latents - reference_latents).max() / np.abs(reference_latents).max()
+    # The networks' own sums differ by batch order; the loop multiplies that by guidance and by steps.
+    assert worst < 2e-5, f"latents differ by {worst:.1e} of the largest"
+    expected = (reference * 255).round().astype(np.uint8)
+    assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("scheduler", CLASSES)
+def test_text_to_image_equals_the_pipeline_from_the_same_seed(networks: Any, scheduler: str) -> None:
+    torch = pytest.importorskip("torch")
+    pipe = pipeline(networks, "StableDiffusionPipeline", scheduler, CONFIG)
+    got = ours(networks, CONFIG)(
+        "a red circle", negative_prompt="blue", steps=6, sampler=CLASSES[scheduler], guidance_scale=3.5, seed=11, width=24, height=40
+    )
+    arguments = {
+        "prompt": "a red circle",
+        "negative_prompt": "blue",
+        "num_inference_steps": 6,
+        "guidance_scale": 3.5,
+        "width": 24,
+        "height": 40,
+        "return_dict": False,
+    }
+    image = pipe(**arguments, generator=torch.Generator().manual_seed(11), output_type="np")[0][0]
+    latents = pipe(**arguments, generator=torch.Generator().manual_seed(11), output_type="latent")[0].numpy()
+    assert_same(got.pixels, got.latents, image, latents)
+
+
+@pytest.mark.parametrize("scheduler", CLASSES)
+@pytest.mark.parametrize("strength", [0.35, 0.75, 1.0])
+def test_image_to_image_equals_the_pipeline_from_the_same_seed(networks: Any, scheduler: str, strength: float) -> None:
+    torch = pytest.importorskip("torch")
+    from PIL import Image
+
+    image = np.random.default_rng(0).integers(0, 256, (33, 27, 3), dtype=np.uint8)
+    pipe = pipeline(networks, "StableDiffusionImg2ImgPipeline", scheduler, CONFIG)
+    got = ours(networks, CONFIG)(
+        "a red circle", steps=8, sampler=CLASSES[scheduler], guidance_scale=2.0, seed=3, image=image, strength=strength
+    )
+    arguments = {
+        "prompt": "a red circle",
+        "negative_prompt": "",
+        "image": Image.fromarray(image),
+        "num_inference_steps": 8,
+        "strength": strength,
+        "guidance_scale": 2.0,
+        "return_dict": False,
+    }
+    reference = pipe(**arguments, generator=torch.Generator().manual_seed(3), output_type="np")[0][0]
+    latents = pipe(**arguments, generator=torch.Generator().manual_seed(3), output_type="latent")[0].numpy()
+    assert got.pixels.shape == (32, 26, 3)
+    assert_same(got.pixels, got.latents, reference, latents)
+
+
+def test_without_guidance_and_with_given_latents_and_eta(networks: Any) -> None:
+    torch = pytest.importorskip("torch")
+    latents = torch.randn(1, 4, 12, 8, generator=torch.Generator().manual_seed(5))
+    pipe = pipeline(networks, "StableDiffusionPipeline", "DDIMScheduler", CONFIG)
+    arguments = {
+        "prompt": "x",
+        "num_inference_steps": 5,
+        "guidance_scale": 1.0,
+        "width": 16,
+        "height": 24,
+        "eta": 0.7,
+        "latents": latents.clone(),
+        "return_dict": False,
+    }
+    expected = pipe(**arguments, generator=torch.Generator().manual_seed(9), output_type="latent")[0].numpy()
+    draw = ours(networks, CONFIG)
+    got = draw("x", steps=5, sampler="ddim", guidance_scale=1.0, width=16, height=24, eta=0.7, latents=latents.numpy(), seed=9)
+    assert np.abs(got.latents - expected).max() < 1e-5 * np.abs(expected).max()
+    assert np.array_equal(got.start, latents.numpy())

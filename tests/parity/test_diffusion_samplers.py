@@ -1,0 +1,178 @@
+"""Tables against diffusers' schedulers with random configs, step counts and starts.
+
+The schedulers' own tables are widened to float64 once they are made, so that what is compared is the formula and not its
+rounding: UniPC's and DPM-Solver's third-order weights lose half their digits in float32.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from parity.gauss_legendre import GaussLegendre
+
+from ondevice.diffusion.samplers import CLASSES, MODEL, NOISE, SamplerTable, make_table
+from ondevice.errors import UsageError
+
+pytestmark = pytest.mark.parity
+
+MODULES = {
+    "PNDMScheduler": "pndm",
+    "DDIMScheduler": "ddim",
+    "EulerDiscreteScheduler": "euler_discrete",
+    "EulerAncestralDiscreteScheduler": "euler_ancestral_discrete",
+    "DPMSolverMultistepScheduler": "dpmsolver_multistep",
+    "HeunDiscreteScheduler": "heun_discrete",
+    "LMSDiscreteScheduler": "lms_discrete",
+    "UniPCMultistepScheduler": "unipc_multistep",
+    "LCMScheduler": "lcm",
+    "DDPMScheduler": "ddpm",
+}
+NOISES = np.random.default_rng(7).normal(size=(32, 16))
+SHAPE = (1, 4, 2, 2)
+
+
+def random_config(name: str, pick: random.Random) -> dict[str, Any]:
+    """A config that the class takes. Half of the keys are left to their defaults."""
+    sigmas = pick.choice([{}, {}, {"use_karras_sigmas": True}, {"use_exponential_sigmas": True}])
+    own: dict[str, dict[str, list[Any]]] = {
+        "PNDMScheduler": {"skip_prk_steps": [True, False], "set_alpha_to_one": [True, False]},
+        "DDIMScheduler": {"set_alpha_to_one": [True, False], "rescale_betas_zero_snr": [True, False]},
+        "EulerDiscreteScheduler": {
+            "interpolation_type": ["linear", "log_linear"],
+            "final_sigmas_type": ["zero", "sigma_min"],
+            "rescale_betas_zero_snr": [True, False],
+            "timestep_type": ["discrete", "continuous"],
+            "sigma_min": [None, 0.05],
+            "sigma_max": [None, 30.0],
+        },
+        "EulerAncestralDiscreteScheduler": {"rescale_betas_zero_snr": [True, False]},
+        "DPMSolverMultistepScheduler": {
+            "solver_order": [1, 2, 3],
+            "algorithm_type": ["dpmsolver++", "sde-dpmsolver++"],
+            "solver_type": ["midpoint", "heun", "bh2"],
+            "lower_order_final": [True, False],
+            "euler_at_final": [True, False],
+            "final_sigmas_type": ["zero", "sigma_min"],
+            "lambda_min_clipped": [-5.1, -float("inf")],
+            "rescale_betas_zero_snr": [True, False],
+        },
+        "HeunDiscreteScheduler": {"beta_schedule": ["linear", "exp"]},
+        "UniPCMultistepScheduler": {
+            "solver_order": [1, 2, 3],
+            "solver_type": ["bh1", "bh2", "midpoint"],
+            "lower_order_final": [True, False],
+            "disable_corrector": [[], [0], [1, 3]],
+            "final_sigmas_type": ["zero", "sigma_min"],
+            "rescale_betas_zero_snr": [True, False],
+        },
+        "LCMScheduler": {
+            "original_inference_steps": [50, 40],
+            "timestep_scaling": [10.0, 4.0],
+            "rescale_betas_zero_snr": [True, False],
+        },
+        "DDPMScheduler": {
+            "variance_type": ["fixed_small", "fixed_small_log", "fixed_large"],
+            "beta_schedule": ["linear", "laplace", "sigmoid"],
+            "rescale_betas_zero_snr": [True, False],
+        },
+    }
+    choices = {
+        "num_train_timesteps": [1000, 500],
+        "beta_start": [0.00085, 0.0015],
+        "beta_end": [0.012, 0.0195],
+        "beta_schedule": ["linear", "scaled_linear", "squaredcos_cap_v2"],
+        "timestep_spacing": ["leading", "linspace", "trailing"],
+        "steps_offset": [0, 1],
+        "prediction_type": ["epsilon", "sample", "v_prediction"],
+        **own.get(name, {}),
+    }
+    config = {key: pick.choice(values) for key, values in choices.items() if pick.random() < 0.5}
+    if name in (
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "LMSDiscreteScheduler",
+        "UniPCMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+    ):
+        config |= sigmas
+    return config | {"clip_sample": False}
+
+
+def stand_in(x: Any, timestep: float) -> Any:
+    return 0.3 * x + 0.2 * np.cos(timestep / 50)
+
+
+def replay(table: SamplerTable, start: np.ndarray) -> list[np.ndarray]:
+    """`run_table` in float64, the timesteps being what they are."""
+    slots, states = {0: start}, []
+    for i, call in enumerate(table.calls):
+        sources = {MODEL: stand_in(slots[call.sample] * call.input_scale, call.timestep), NOISE: NOISES[i % 32]}
+        for row in call.rows:
+            slots[row.slot] = sum((w * (sources | slots)[s] for s, w in row.terms), np.zeros_like(start))
+        states.append(slots[table.result if i + 1 == len(table.calls) else table.calls[i + 1].sample])
+    return states
+
+
+def reference(monkeypatch: pytest.MonkeyPatch, name: str, config: dict[str, Any], steps: int, eta: float, start: np.ndarray) -> Any:
+    """(timesteps, samples) of the diffusers class, or None where it fails or gives NaN."""
+    import torch
+
+    pytest.importorskip("diffusers")
+    module = importlib.import_module(f"diffusers.schedulers.scheduling_{MODULES[name]}")
+    at = [0]
+    monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: torch.from_numpy(NOISES[at[0] % 32].reshape(SHAPE)), raising=False)
+    if name == "LMSDiscreteScheduler":
+        monkeypatch.setattr(module, "integrate", GaussLegendre, raising=False)
+    states = []
+    try:
+        scheduler = getattr(module, name).from_config(config)
+        scheduler.set_timesteps(steps)
+        for key in ("sigmas", "alphas_cumprod", "final_alpha_cumprod"):
+            if hasattr(scheduler, key):
+                setattr(scheduler, key, getattr(scheduler, key).double())
+        x = torch.from_numpy(start.reshape(SHAPE)) * scheduler.init_noise_sigma
+        for i, t in enumerate(scheduler.timesteps):
+            at[0] = i
+            output = stand_in(scheduler.scale_model_input(x, t), float(t))
+            x = scheduler.step(output, t, x, return_dict=False, **({"eta": eta} if eta else {}))[0]
+            states.append(x.double().numpy().ravel())
+    except (IndexError, ValueError, AssertionError, NotImplementedError, RuntimeError, ZeroDivisionError):
+        return None
+    if not all(np.isfinite(state).all() for state in states):
+        return None
+    return [float(t) for t in scheduler.timesteps], states
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_random_configs_follow_diffusers(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    pick = random.Random(name)
+    followed = refused = 0
+    for _ in range(60):
+        config, steps = random_config(name, pick), pick.choice([1, 2, 3, 4, 5, 7, 10, 14, 15, 16, 25, 37])
+        eta = pick.choice([0.0, 0.4, 1.0]) if name == "DDIMScheduler" else 0.0
+        start = np.random.default_rng(steps).normal(size=16)
+        want = reference(monkeypatch, name, config, steps, eta, start)
+        where = f"{name} {steps} steps, eta {eta}, {config}"
+        try:
+            table = make_table(CLASSES[name], steps, config, **({"eta": eta} if eta else {}))
+        except UsageError as error:
+            assert want is None, f"refused ({error}) what diffusers does: {where}"
+            refused += 1
+            continue
+        if want is None:
+            refused += 1
+            continue
+        timesteps, states = want
+        np.testing.assert_allclose([call.timestep for call in table.calls], timesteps, rtol=2e-7, atol=1e-4, err_msg=where)
+        largest = np.abs(start).max() * table.start_noise
+        for got, state in zip(replay(table, start * table.start_noise), states, strict=True):
+            largest = max(largest, np.abs(state).max())
+            # The classes cast the sample to float32 at each step.
+            assert np.abs(got - state).max() <= 5e-6 * largest, f"{np.abs(got - state).max() / largest:.1e} {where}"
+        followed += 1
+    assert followed >= 30, f"{followed} followed, {refused} refused"
