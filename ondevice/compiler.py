@@ -1,0 +1,130 @@
+"""The whole way through: a checkpoint becomes a bundle. Each arrow of the design is one call here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ondevice.bundle.writer import WeightSource, write_bundle
+from ondevice.converters import Model, build
+from ondevice.converters.checkpoint import Checkpoint
+from ondevice.diffusion.samplers import default_sampler, make_table
+from ondevice.errors import UsageError
+from ondevice.lower import lower
+from ondevice.lower.kernel_file import KernelFile, load_all
+from ondevice.lower.program import Program
+from ondevice.plan import plan, weight_key
+from ondevice.plan.plan import Plan
+
+log = logging.getLogger(__name__)
+
+TABLE_STEPS = 20  # the coefficient table that a player without Python finds in the bundle
+Progress = Callable[[str, int, int], None]  # what, done, of
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One plan to make: a graph at fixed sizes."""
+
+    component: str
+    sizes: dict[str, int]
+
+
+def facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a player must know of the model beside its plans; becomes the bundle's `model` object."""
+    text, unet, vae = (checkpoint.components[name].config for name in ("text_encoder", "unet", "vae"))
+    return {
+        "family": checkpoint.family,
+        "source": checkpoint.source,
+        "latent_channels": vae["latent_channels"],
+        "max_tokens": text["max_position_embeddings"],
+        "prediction_type": checkpoint.scheduler.get("prediction_type", "epsilon"),
+        "sample_size": unet["sample_size"],
+        "scaling_factor": vae["scaling_factor"],
+        "text_width": text["hidden_size"],
+        "vae_scale": 2 ** (len(vae["block_out_channels"]) - 1),
+    }
+
+
+def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
+    """The plans of a bundle: guidance runs the UNet at batch 2, none at batch 1; the rest runs one picture at a time.
+
+    Raises:
+        UsageError: a size is not a positive multiple of the VAE's scale.
+    """
+    yield Job("text_encoder", {"batch": 1})
+    for width, height in dict.fromkeys(sizes):
+        for pixels in (width, height):
+            if pixels <= 0 or pixels % scale:
+                below, above = max(pixels // scale, 1) * scale, (pixels // scale + 1) * scale
+                raise UsageError(
+                    f"{width}x{height} is not a multiple of {scale} pixels (got {pixels}).", where="--size", fix=f"use {below} or {above}"
+                )
+        latent = {"height": height // scale, "width": width // scale}
+        yield Job("unet", {"batch": 1} | latent)
+        yield Job("unet", {"batch": 2} | latent)
+        yield Job("vae_decoder", {"batch": 1} | latent)
+        yield Job("vae_encoder", {"batch": 1} | latent)
+
+
+def storage_of(component: str, dtype: str) -> str:
+    """The text encoder stays float32: it is small, runs once, and its rounding would reach every step."""
+    return "f32" if component == "text_encoder" else dtype
+
+
+def compile_bundle(
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    sizes: Sequence[tuple[int, int]] = (),
+    dtype: str = "f16",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Build, lower, plan and write every component of `checkpoint` at every size.
+
+    Args:
+        sizes: (width, height) in pixels; the size the model was trained at by default.
+        dtype: storage of UNet and VAE, "f16" or "f32". Arithmetic is float32 in both.
+        force: replace an existing bundle at `out`.
+
+    Raises:
+        OnDeviceError: any stage's error; nothing is left at `out` then but what was there before.
+    """
+    model, about = build(checkpoint), facts(checkpoint)
+    side = about["sample_size"] * about["vae_scale"]
+    kernels = load_all()
+    plans: list[Plan] = []
+    weights: dict[str, WeightSource] = {}
+    todo = list(jobs(about["vae_scale"], sizes or [(side, side)]))
+    for done, job in enumerate(todo):
+        if progress:
+            progress("planning", done, len(todo))
+        program = lower_job(model, job, storage_of(job.component, dtype), kernels)
+        plans.append(plan(program, storage=storage_of(job.component, dtype)))
+        for name, values in program.weights.items():
+            tensor = program.tensors[name]
+            weights.setdefault(weight_key(job.component, name), WeightSource(values, tensor.dtype, tensor.shape))
+    sampler = default_sampler(checkpoint.scheduler)
+    return write_bundle(
+        out,
+        plans=plans,
+        weights=weights,
+        tokenizer=checkpoint.tokenizer,
+        scheduler=checkpoint.scheduler,
+        samplers={f"{sampler}_{TABLE_STEPS}": make_table(sampler, TABLE_STEPS, checkpoint.scheduler).to_json()},
+        model=about,
+        progress=partial(progress, "writing weights") if progress else None,
+        force=force,
+    )
+
+
+def lower_job(model: Model, job: Job, storage: str, kernels: Mapping[str, KernelFile]) -> Program:
+    """The program of one job."""
+    program = lower(model.graph(job.component, **job.sizes), job.component, storage=storage, kernels=kernels)
+    program.sizes = dict(job.sizes)
+    return program

@@ -1,0 +1,81 @@
+"""Turn a Stable Diffusion checkpoint into a bundle.
+
+python -m ondevice.convert demo
+python -m ondevice.convert sd14 --checkpoint PATH_OR_HUB_ID --size 512x512,768x512
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ondevice import cli
+from ondevice.compiler import compile_bundle
+from ondevice.converters.checkpoint import open_checkpoint
+from ondevice.converters.families import FAMILIES
+from ondevice.converters.random_weights import random_checkpoint
+from ondevice.lower import STORAGE
+
+HELP = "turn a checkpoint into a bundle"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's flags."""
+    parser.add_argument("model", choices=sorted(FAMILIES), help="model family; `demo` is the small trained model inside the package")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--checkpoint", metavar="PATH_OR_HUB_ID", help="diffusers folder, .safetensors, .ckpt or hub id (default: the family's)"
+    )
+    weights.add_argument("--random-weights", type=int, metavar="SEED", help="make up full-size weights: for benchmarks and tests")
+    parser.add_argument("--ema", action="store_true", help="take the averaged weights of a checkpoint that holds both")
+    parser.add_argument(
+        "--size", default="", metavar="WxH,...", help="picture sizes in pixels (default: the size the model was trained at)"
+    )
+    parser.add_argument("--dtype", default="f16", choices=[*STORAGE, "fp16", "fp32"], help="storage of UNet and VAE (default f16)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="bundle to write (default MODEL.ondevice)")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the bundle and print its path."""
+    family = FAMILIES[args.model]
+    sizes = [cli.parse_size(text) for text in args.size.split(",")] if args.size else []
+    out = args.out or Path(f"{args.model}.ondevice")
+    if args.random_weights is not None:
+        checkpoint = random_checkpoint(family, args.random_weights)
+    else:
+        checkpoint = open_checkpoint(args.checkpoint or family.source, family=family, ema=args.ema)
+    with Bar() as bar:
+        written = compile_bundle(checkpoint, out, sizes=sizes, dtype=args.dtype.replace("fp", "f"), force=args.force, progress=bar.show)
+    print(written)
+    return 0
+
+
+class Bar:
+    """One progress bar a phase, on stderr; silent where that is not a terminal."""
+
+    def __init__(self) -> None:
+        self._phase, self._done = "", 0
+        self._bar = tqdm(disable=True)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Move the bar of phase `what` to `done` of `total`."""
+        if what != self._phase:
+            self._bar.close()
+            self._phase, self._done = what, 0
+            self._bar = tqdm(desc=what, total=total, file=sys.stderr, unit="", unit_scale=total > 10_000, leave=False, disable=None)
+        self._bar.update(done - self._done)
+        self._done = done
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main_for("convert"))

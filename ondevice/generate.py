@@ -1,0 +1,152 @@
+"""Draw a picture from a bundle.
+
+python -m ondevice.generate sd14.ondevice "a photo of an astronaut riding a horse on mars" --steps 20 --seed 1 --out a.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from ondevice import cli
+from ondevice.bundle.reader import Bundle, open_bundle
+from ondevice.diffusion.image import read_image, write_png
+from ondevice.diffusion.samplers import SAMPLERS
+from ondevice.diffusion.text_to_image import Picture, TextToImage
+from ondevice.diffusion.tokenizer import Tokenizer
+from ondevice.errors import UsageError
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
+
+HELP = "draw a picture from a bundle"
+LATENTS_LIMIT = 1 << 28  # bytes of a .npy file of latents; a 4096x4096 picture needs 4 MB
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's flags."""
+    parser.add_argument("bundle", type=Path, help="folder that `convert` wrote")
+    parser.add_argument("prompt", help="what to draw")
+    parser.add_argument("--negative", default="", metavar="TEXT", help="what not to draw")
+    parser.add_argument("--steps", type=int, default=20, help="sampler steps (default 20)")
+    parser.add_argument("--sampler", choices=SAMPLERS, help="default: the checkpoint's own")
+    parser.add_argument("--guidance", type=float, default=7.5, metavar="SCALE", help="guidance scale (default 7.5; 1 or less: none)")
+    parser.add_argument("--eta", type=float, default=0.0, help="noise of the ddim sampler, 0 to 1 (default 0)")
+    parser.add_argument("--karras", action="store_true", help="Karras noise levels, for the samplers that have them")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial noise, as torch's CPU generator takes it (default 0)")
+    parser.add_argument("--size", metavar="WxH", help="picture size in pixels, one that the bundle holds (default: its first)")
+    parser.add_argument("--init-image", type=Path, metavar="P", help="begin from a picture")
+    parser.add_argument("--strength", type=float, default=0.8, help="how much of the init image is redrawn, 0 to 1 (default 0.8)")
+    parser.add_argument("--latents", type=Path, metavar="FILE.npy", help="initial noise, float32 [1, channels, height/8, width/8]")
+    parser.add_argument("--save-latents", type=Path, metavar="FILE.npy", help="write the latents that were decoded")
+    parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
+    parser.add_argument("--check", action="store_true", help="look for NaN after every dispatch and name the first op that made one (slow)")
+    parser.add_argument("--profile", action="store_true", help="print where the time went, by kernel")
+    parser.add_argument("--out", type=Path, default=Path("image.png"), help="PNG to write (default image.png)")
+    parser.add_argument("--json", action="store_true", help="print the parameters as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw, write the PNG and print its path."""
+    check_writable(args.out)
+    bundle = open_bundle(args.bundle)
+    width, height = cli.parse_size(args.size) if args.size else default_size(bundle)
+    device = choose_device(args.device)
+    session = Session(bundle, device, profile=args.profile, check=args.check)
+    options = {"eta": args.eta} if args.eta else {}
+    options |= {"use_karras_sigmas": True} if args.karras else {}
+    with tqdm(total=args.steps, desc="steps", file=sys.stderr, disable=None) as bar:
+        picture = painter(bundle, session)(
+            args.prompt,
+            negative_prompt=args.negative,
+            steps=args.steps,
+            sampler=args.sampler,
+            guidance_scale=args.guidance,
+            seed=args.seed,
+            width=width,
+            height=height,
+            latents=None if args.latents is None else read_latents(args.latents),
+            image=None if args.init_image is None else read_image(args.init_image),
+            strength=args.strength,
+            on_step=lambda done, total, _: show(bar, done, total),
+            **options,
+        )
+    write(picture, args)
+    if args.profile:
+        print(session.profile.to_table(), file=sys.stderr)
+    print(json.dumps(picture.parameters | {"out": str(args.out)}) if args.json else args.out)
+    return 0
+
+
+def painter(bundle: Bundle, session: Session) -> TextToImage:
+    """The pipeline that a bundle describes, on a session that runs it."""
+    model = bundle.model
+    return TextToImage(
+        session,
+        Tokenizer.from_files(bundle.tokenizer_files()),
+        bundle.scheduler,
+        model["scaling_factor"],
+        latent_channels=model["latent_channels"],
+        scale=model["vae_scale"],
+        size=default_size(bundle),
+    )
+
+
+def default_size(bundle: Bundle) -> tuple[int, int]:
+    """(width, height) in pixels of the first UNet plan in the bundle."""
+    sizes = next(entry.sizes for entry in bundle.plans if entry.component == "unet")
+    return sizes["width"] * bundle.model["vae_scale"], sizes["height"] * bundle.model["vae_scale"]
+
+
+def show(bar: tqdm, done: int, total: int) -> None:
+    """Move the bar. Some samplers call the network more often than once a step, so the total is set from what they report."""
+    bar.total = total
+    bar.update(done - bar.n)
+
+
+def write(picture: Picture, args: argparse.Namespace) -> None:
+    """The PNG, and the latents if asked for."""
+    write_png(args.out, picture.pixels, picture.parameters)
+    if args.save_latents is not None:
+        beside = args.save_latents.with_name(f".{args.save_latents.name}.partial-{os.getpid()}")
+        try:
+            with beside.open("wb") as file:
+                np.save(file, picture.latents)
+            beside.replace(args.save_latents)
+        except OSError as error:
+            raise UsageError(f"cannot be written: {error.strerror}.", where=str(args.save_latents)) from None
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def read_latents(path: Path) -> np.ndarray:
+    """A .npy array; the pipeline checks its shape.
+
+    Raises:
+        UsageError: the file is missing, too large or not a plain array.
+    """
+    try:
+        if path.stat().st_size > LATENTS_LIMIT:
+            raise UsageError(f"it is {path.stat().st_size} bytes (expected at most {LATENTS_LIMIT}).", where=str(path))
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"no array can be read: {error}.", where=str(path), fix="save one with numpy.save") from None
+
+
+def check_writable(path: Path) -> None:
+    """Say so before the work, not after it, when the picture cannot be written.
+
+    Raises:
+        UsageError: the folder is missing or not writable, or the path is a folder.
+    """
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise UsageError("a picture cannot be written there.", where=str(path), fix="give --out a file in an existing, writable folder")
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main_for("generate"))

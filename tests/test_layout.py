@@ -1,0 +1,66 @@
+"""Where things live: imports point one way, files stay small, nothing a user runs imports torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAYERS = [
+    ("errors",),
+    ("paths",),
+    ("ops",),
+    ("verify",),
+    ("reference",),
+    ("converters",),
+    ("rewrite",),
+    ("lower",),
+    ("plan",),
+    ("bundle",),
+    ("run",),
+    ("diffusion",),
+    ("compiler",),
+    ("cli",),
+    ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+SOURCES = sorted(p for p in [*(ROOT / "ondevice").rglob("*.py"), *(ROOT / "converters").rglob("*.py")])
+
+
+def part(path):
+    """The layer a file belongs to: its folder or module under the package."""
+    inside = path.relative_to(ROOT / "ondevice").parts if path.is_relative_to(ROOT / "ondevice") else path.relative_to(ROOT).parts
+    return inside[0].removesuffix(".py")
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "ondevice":
+            below = (node.module or "").split(".")[1:]
+            yield from [below[0]] if below else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ondevice.")]
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if part(p) != "__init__"], ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_back_along_the_flow(path):
+    here = part(path)
+    if here in ("models", "targets"):
+        return
+    ahead = [name for name in imported(path) if name in LEVEL and LEVEL[name] > LEVEL[here]]
+    assert not ahead, f"{here} comes before {ahead} in {[names[0] for names in LAYERS]}"
+
+
+@pytest.mark.parametrize("pattern, limit", [("**/*.py", 400), ("shaders/**/*.cl", 200), ("shaders/**/*.metal", 200)])
+def test_files_stay_small(pattern, limit):
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    long = {name: count for name in tracked if Path(name).match(pattern) and (count := len((ROOT / name).read_text().splitlines())) > limit}
+    assert not long
+
+
+def test_nothing_a_user_runs_imports_torch():
+    code = "import sys, ondevice.cli as c; [__import__('ondevice.' + v) for v in c.VERBS]; print([m for m in ('torch', 'pyopencl') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
