@@ -157,19 +157,19 @@ class Lowering:
             if home == name and home not in program.inputs and home not in program.weights:
                 continue
             if have.dtype != boundary:
-                self._emit_cast(home, name, boundary)
+                self._emit_cast(home, name, boundary, static_shape(value))
             else:
                 walk = contiguous(have.shape)
                 dims = arguments(have.shape, s=walk, d=walk)
                 assert dims is not None, "a contiguous walk collapses to one dimension"
-                target = self._tensor(name if name not in program.tensors else f"{name}:copy", have.shape, boundary)
+                target = self._tensor(name, static_shape(value), boundary)  # a view has its own shape
                 self.emit("Identity", name, [home], [target], dims | {"s_offset": 0, "d_offset": 0})
         program.outputs = tuple(str(value.name) for value in self.graph.outputs)
         return program
 
-    def _emit_cast(self, source: str, name: str, dtype: str) -> str:
+    def _emit_cast(self, source: str, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> str:
         have = self.program.tensors[source]
-        target = self._tensor(name, have.shape, dtype)
+        target = self._tensor(name, shape or have.shape, dtype)
         defines = {"SRC_F16": int(have.dtype == "f16"), "DST_F16": int(dtype == "f16")}
         self.emit("Cast", name, [source], [target], {"n": have.size}, defines=defines)
         return target
