@@ -1,0 +1,139 @@
+"""Graphs: op counts as exporters write them, shapes that ONNX's own inference confirms, values that float64 confirms."""
+
+import collections
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from ondevice import reference
+from ondevice.converters import COMPONENTS, build
+from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
+from ondevice.errors import GraphError, UsageError
+from ondevice.verify import verify_graph
+
+TINY = {
+    "text_encoder": {
+        "vocab_size": 50,
+        "hidden_size": 12,
+        "intermediate_size": 20,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 3,
+        "max_position_embeddings": 7,
+        "hidden_act": "quick_gelu",
+    },
+    "unet": {
+        "block_out_channels": [6, 12],
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "layers_per_block": 1,
+        "cross_attention_dim": 12,
+        "attention_head_dim": 2,
+        "norm_num_groups": 3,
+        "sample_size": 5,
+    },
+    "vae": {
+        "block_out_channels": [6, 9],
+        "down_block_types": ["DownEncoderBlock2D"] * 2,
+        "up_block_types": ["UpDecoderBlock2D"] * 2,
+        "layers_per_block": 1,
+        "norm_num_groups": 3,
+    },
+}
+SIZES = {"batch": 2, "height": 5, "width": 3}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return build(random_checkpoint_from_configs(**TINY, seed=1))
+
+
+def tiny_graph(tiny, component):
+    return tiny.graph(component, **({"batch": 2} if component == "text_encoder" else SIZES))
+
+
+def listing(model):
+    """A graph as text: a node a line, names and shapes, without weights."""
+    lines = [f"input {v.name} {v.dtype.name}{list(v.shape)}" for v in model.graph.inputs]
+    for node in model.graph:
+        settings = " ".join(f"{a.name}={a.value}" for a in node.attributes.values())
+        made = ", ".join(f"{v.name}{list(v.shape)}" for v in node.outputs)
+        read = ", ".join(v.name if v is not None else "-" for v in node.inputs)
+        lines.append(f"{made} = {node.op_type}({read}) {settings}".rstrip())
+    return "\n".join([*lines, *(f"output {v.name}" for v in model.graph.outputs)]) + "\n"
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_tiny_graph_as_text(tiny, component, golden):
+    golden(f"graphs/tiny_{component}.txt", listing(tiny_graph(tiny, component)))
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_op_counts_at_full_size(component, golden):
+    sizes = {} if component == "text_encoder" else {"batch": 2, "height": 64, "width": 64}
+    model = build(random_checkpoint("sd14", 0)).graph(component, **sizes)
+    verify_graph(model)
+    counts = collections.Counter(node.op_type for node in model.graph)
+    golden(f"graphs/sd14_{component}_ops.txt", "".join(f"{op} {count}\n" for op, count in sorted(counts.items())))
+
+
+def test_the_unet_has_the_layers_of_the_paper():
+    counts = collections.Counter(n.op_type for n in build(random_checkpoint("sd14", 0)).graph("unet", height=64, width=64).graph)
+    assert (counts["InstanceNormalization"], counts["Softmax"], counts["Erf"], counts["Conv"]) == (61, 32, 16, 98)
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_shapes_are_those_that_onnx_infers(tiny, component):
+    model = tiny_graph(tiny, component)
+    ours = {v.name: list(v.shape) for node in model.graph for v in node.outputs}
+    proto = ir.to_proto(model)
+    del proto.graph.value_info[:]
+    onnx.checker.check_model(proto)
+    inferred = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
+    assert ours == {v.name: list(v.shape) for node in inferred.graph for v in node.outputs}
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_onnxruntime_agrees_with_float64(tiny, component):
+    model = tiny_graph(tiny, component)
+    rng = np.random.default_rng(0)
+    inputs = {v.name: rng.standard_normal([int(d) for d in v.shape], dtype=np.float32) for v in model.graph.inputs}
+    if component == "text_encoder":
+        inputs["input_ids"] = rng.integers(0, 50, (2, 7)).astype(np.int32)
+    got = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+    (expected,) = reference.run(model, inputs).values()
+    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_weights_stay_lazy_and_keep_their_names(tiny):
+    model = tiny_graph(tiny, "unet")
+    lazy = {name: v.const_value for name, v in model.graph.initializers.items() if isinstance(v.const_value, ir.LazyTensor)}
+    stored = tiny.checkpoint.components["unet"].weights
+    assert {name.split(":")[0].removesuffix(".T") for name in lazy} == set(stored)
+    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    np.testing.assert_array_equal(lazy[f"{name}.T"].numpy(), stored[name].numpy().T)
+
+
+def test_a_constant_of_one_name_has_one_content():
+    model = build(random_checkpoint_from_configs(**TINY, seed=1))
+    seen = {}
+    for height, width in ((5, 3), (8, 8), (9, 4)):
+        for name, value in model.graph("unet", height=height, width=width).graph.initializers.items():
+            if not isinstance(value.const_value, ir.LazyTensor):
+                array = value.const_value.numpy()
+                assert np.array_equal(seen.setdefault(name, array), array), name
+
+
+def test_refusals(tiny):
+    with pytest.raises(UsageError, match="component 'clip' is unknown"):
+        tiny.graph("clip")
+    with pytest.raises(UsageError, match="unet: batch 1, height 0, width 4 must be positive"):
+        tiny.graph("unet", height=0, width=4)
+    parts = dict(tiny.checkpoint.components)
+    weights = {n: t for n, t in parts["unet"].weights.items() if n != "conv_in.bias"}
+    parts["unet"] = type(parts["unet"])(parts["unet"].config, weights)
+    broken = build(type(tiny.checkpoint)(parts, {}, {}, "sd14", "test"))
+    with pytest.raises(GraphError, match=r"unet: conv_in\.bias: the checkpoint has no such weight"):
+        broken.graph("unet", height=4, width=4)
