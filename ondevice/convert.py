@@ -17,9 +17,9 @@ from ondevice.compiler import compile_bundle
 from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint
-from ondevice.lower import STORAGE
 
 HELP = "turn a checkpoint into a bundle"
+DTYPES = {"fp16": "f16", "fp32": "f32"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", default="", metavar="WxH,...", help="picture sizes in pixels (default: the size the model was trained at)"
     )
-    parser.add_argument("--dtype", default="f16", choices=[*STORAGE, "fp16", "fp32"], help="storage of UNet and VAE (default f16)")
+    parser.add_argument("--dtype", default="fp16", choices=DTYPES, help="storage of UNet and VAE (default fp16)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="bundle to write (default MODEL.ondevice)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         checkpoint = open_checkpoint(args.checkpoint or family.source, family=family, ema=args.ema)
     with Bar() as bar:
-        written = compile_bundle(checkpoint, out, sizes=sizes, dtype=args.dtype.replace("fp", "f"), force=args.force, progress=bar.show)
+        written = compile_bundle(checkpoint, out, sizes=sizes, dtype=DTYPES[args.dtype], force=args.force, progress=bar.show)
     print(written)
     return 0
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,8 @@ def write_bundle(
     Whatever is raised, by a weight's source too, or on Ctrl-C: nothing new is left and an old bundle stays as it was.
     """
     target = Path(path).resolve()
-    _check_target(target, force)
+    with _system(str(target)):
+        _check_target(target, force)
     plans = list(plans)
     placed = lay_out(plans, weights, shard_bytes)
     small = _plan_files(plans, placed)
@@ -157,7 +158,7 @@ def _put(folder: Path, name: str, chunks: Iterator[bytes | memoryview], report: 
     with _system(name):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         handle = (folder / name).open("xb")
-    with handle:
+    try:
         for chunk in chunks:  # not inside `_system`: what a weight's source raises is its own error
             with _system(name):
                 handle.write(chunk)
@@ -166,6 +167,9 @@ def _put(folder: Path, name: str, chunks: Iterator[bytes | memoryview], report: 
         with _system(name):
             handle.flush()
             os.fsync(handle.fileno())
+    finally:
+        with suppress(OSError):  # tries again to write what was refused; the refusal itself was raised above
+            handle.close()
     return digest.hexdigest()
 
 

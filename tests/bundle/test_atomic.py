@@ -146,6 +146,30 @@ def test_sigint_in_another_process(target: Path) -> None:
     assert snapshot(target.parent) == before
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE")
+@pytest.mark.parametrize("limit", [100, 4000])
+def test_a_write_that_the_system_refuses(target: Path, limit: int) -> None:
+    """A real refusal in the middle of a file, small (still in the buffer when it is flushed) or large, as on a full disk."""
+    before = snapshot(target.parent)
+    code = """
+        import resource, sys
+        from pathlib import Path
+        from bundle.tiny_bundle import write_tiny
+        from ondevice.errors import BundleError
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+        try:
+            write_tiny(Path(sys.argv[1]), tokenizer={"big.txt": bytes(1 << 20)} if int(sys.argv[2]) > 1000 else {}, force=True)
+        except BundleError as exc:
+            print(exc)
+    """
+    tests = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-c", textwrap.dedent(code), str(target), str(limit)]
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tests)}, timeout=60, check=False)
+    assert "cannot be written (File too large). Fix: " in result.stdout, result.stderr
+    assert snapshot(target.parent) == before
+
+
 def test_replacing_needs_force(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "t", model=MODEL | {"source": "old"})
     with pytest.raises(BundleError, match="is there already"):

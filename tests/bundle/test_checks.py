@@ -56,6 +56,7 @@ PLAN_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda plan: [], "is a list of 0 (expected an object)"),
     (setting("arena", to=...), "arena is missing"),
     (setting("arena", to=512), "operands[2].offset is 512 (expected a multiple of 512 with 32 bytes before 512)"),
+    (setting("arena", to=1032), "operands[5].offset is 1024 (expected a multiple of 512 with 16 bytes before 1032)"),
     (setting("arena", to=2048), "arena is 2048 (expected 1536 as in bundle.json)"),
     (setting("component", to="unet"), "component is unet (expected tiny as in bundle.json)"),
     (setting("component", to="a b"), 'component is "a b" (expected an identifier)'),
@@ -181,6 +182,10 @@ MANIFEST_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (WEIGHT("offset", to=1024), 'weights["tiny/bias"].offset is 1024 (expected a multiple of 512 with 8 bytes before 1024)'),
     (WEIGHT("file", to="weights/none.bin"), 'weights["tiny/bias"].file is "weights/none.bin" (expected a file of weights/ in files)'),
     (WEIGHT("file", to=[]), 'weights["tiny/bias"].file is a list of 0 (expected a file of weights/ in files)'),
+    (
+        setting("files", "weights/tiny-000.bin", "bytes", to=520),
+        'weights["picked"].offset is 512 (expected a multiple of 512 with 16 bytes before 520)',
+    ),
     (setting("files", "../../etc/passwd", to={}), 'files names "../../etc/passwd" (expected a path of at most three plain names'),
     (setting("files", "/etc/passwd", to={}), 'files names "/etc/passwd" (expected a path of at most three'),
     (setting("files", "a//b", to={}), 'files names "a//b" (expected a path of at most three'),

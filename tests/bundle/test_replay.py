@@ -44,7 +44,9 @@ def mlp(rows: int) -> ir.Model:
     rng = np.random.default_rng(0)
     weights = {name: rng.standard_normal(shape, np.float32) for name, shape in {"w": (8, 8), "b": (8,)}.items()}
     initializers = {
-        name: ir.Value(name=name, const_value=ir.tensor(array, name=name), shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT))
+        name: ir.Value(
+            name=name, const_value=ir.tensor(array, name=name), shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT)
+        )
         for name, array in weights.items()
     }
     x, product, biased, squashed, y = map(value, ("x", "product", "biased", "squashed", "y"))
@@ -71,4 +73,6 @@ def test_plans_of_the_planner_pass_the_reader(tmp_path: Path, storage: str) -> N
     bundle = open_bundle(write_bundle(tmp_path / "mlp", plans=plans, weights=weights, **rest), verify=True)
     for made in plans:
         assert bundle.plan("mlp", **made.sizes) == made
-    np.testing.assert_array_equal(bundle.array("mlp/w"), mlp(3).graph.initializers["w"].const_value.numpy().astype(bundle.array("mlp/w").dtype))
+    np.testing.assert_array_equal(
+        bundle.array("mlp/w"), mlp(3).graph.initializers["w"].const_value.numpy().astype(bundle.array("mlp/w").dtype)
+    )

@@ -108,7 +108,7 @@ def mutate(value: Any, data: st.DataObject) -> None:
     match data.draw(st.sampled_from(["set", "set", "set", "nudge", "delete", "swap", "double", "rename"])):
         case "set":
             parent[key] = data.draw(VALUES)
-        case "nudge" if isinstance(parent[key], (int, float)):
+        case "nudge" if isinstance(parent[key], (int, float)) and abs(parent[key]) < 1e30:
             parent[key] = data.draw(
                 st.sampled_from(
                     [

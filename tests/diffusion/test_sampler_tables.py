@@ -74,6 +74,14 @@ def test_rows_read_before_they_write_and_follow_each_other() -> None:
     assert result == [4 + 8.25 + 10 * 2]
 
 
+def test_orders_fall_at_the_end_of_few_steps_only() -> None:
+    """A third-order solver's last row has x and one clean image, the row before it two; with 15 steps only the last falls."""
+    for steps, last_rows in ((14, [4, 3, 2]), (15, [4, 4, 2])):
+        table = make_table("dpmpp_2m", steps, SD15, solver_order=3, final_sigmas_type="sigma_min", euler_at_final=True)
+        assert [len(call.rows[-1].terms) for call in table.calls[-3:]] == last_rows
+    assert [len(call.rows[-1].terms) for call in table.calls[:3]] == [2, 3, 4]
+
+
 def test_start_mixes_image_and_noise() -> None:
     table = make_table("ddim", 10, SD15, strength=0.5)
     noise, image = np.array([2.0]), np.array([3.0])
@@ -154,6 +162,12 @@ def test_what_cannot_be_compiled_is_refused_by_name(name: str, steps: Any, optio
         make_table(name, steps, SD15, **options)
 
 
+def test_every_option_is_known_even_where_another_makes_it_idle() -> None:
+    make_table("dpmpp_2m", 4, SD15, euler_at_final=True, final_sigmas_type="zero")
+    make_table("euler", 4, SD15, sigma_min=0.1, sigma_max=9.0, final_sigmas_type="zero", timestep_type="continuous")
+    make_table("unipc", 4, SD15, sigma_min=0.1, disable_corrector=[0], solver_p=None)
+
+
 def test_trailing_steps_end_at_zero_or_above() -> None:
     """61 steps of 1000 round to 62, the last at -1, in diffusers."""
     for name, steps in (("ddim", 61), ("euler", 103), ("dpmpp_2m", 61)):
@@ -161,38 +175,17 @@ def test_trailing_steps_end_at_zero_or_above() -> None:
         assert len(timesteps) == steps and timesteps[-1] >= 0
 
 
-VALUES = st.sampled_from(
-    [
-        None,
-        True,
-        False,
-        0,
-        1,
-        2,
-        3,
-        -1,
-        0.0,
-        0.5,
-        1e-9,
-        0.999,
-        30.0,
-        1e300,
-        float("inf"),
-        float("nan"),
-        10**40,
-        "",
-        "linear",
-        [],
-        {},
-        [0.1] * 20,
-    ]
-)
+NUMBERS = [0, 1, 2, 3, -1, 0.0, 0.5, 1e-9, 0.999, 30.0, 1e300, float("inf"), float("nan"), 10**40]
+VALUES = st.sampled_from([*NUMBERS, None, True, False, "", "linear", [], {}, [0.1] * 20])
 KEYS = st.sampled_from(
-    ["num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "timestep_spacing"]
-    + ["steps_offset", "set_alpha_to_one", "skip_prk_steps", "clip_sample", "thresholding", "rescale_betas_zero_snr", "eta", "strength"]
-    + ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "sigma_min", "sigma_max", "final_sigmas_type", "solver_order"]
-    + ["solver_type", "algorithm_type", "lower_order_final", "euler_at_final", "lambda_min_clipped", "disable_corrector", "solver_p"]
-    + ["original_inference_steps", "timestep_scaling", "variance_type", "interpolation_type", "timestep_type", "predict_x0"]
+    [
+        *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "timestep_spacing"),
+        *("steps_offset", "set_alpha_to_one", "skip_prk_steps", "clip_sample", "thresholding", "rescale_betas_zero_snr", "eta"),
+        *("strength", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "sigma_min", "sigma_max", "solver_order"),
+        *("final_sigmas_type", "solver_type", "algorithm_type", "lower_order_final", "euler_at_final", "lambda_min_clipped"),
+        *("disable_corrector", "solver_p", "original_inference_steps", "timestep_scaling", "variance_type", "interpolation_type"),
+        *("timestep_type", "predict_x0"),
+    ]
 )
 
 
@@ -242,6 +235,7 @@ def sound() -> dict[str, Any]:
         (("calls", 0, "rows", 0, "terms", 0, 0), -3, "source: out of range"),
         (("calls", 0, "rows", 0, "terms", 0, 0), NOISE, "noise is used but not drawn"),
         (("calls", 0, "rows", 0, "terms", 0, 0), 2, "slot 2 is read before it is written"),
+        (("calls", 0, "rows", 1, "terms", 0, 0), 2, "slot 2 is read before it is written"),
         (("calls", 0, "rows", 0, "terms", 0, 1), None, "coefficient: not a number"),
         (("calls", 0, "rows", 0, "terms", 0, 1), float("inf"), "coefficient: not a number"),
     ],

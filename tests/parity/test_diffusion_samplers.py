@@ -152,7 +152,7 @@ def test_random_configs_follow_diffusers(name: str, monkeypatch: pytest.MonkeyPa
     pytest.importorskip("torch")
     pick = random.Random(name)
     followed = refused = 0
-    for _ in range(60):
+    for _ in range(40):
         config, steps = random_config(name, pick), pick.choice([1, 2, 3, 4, 5, 7, 10, 14, 15, 16, 25, 37])
         eta = pick.choice([0.0, 0.4, 1.0]) if name == "DDIMScheduler" else 0.0
         start = np.random.default_rng(steps).normal(size=16)
@@ -175,4 +175,4 @@ def test_random_configs_follow_diffusers(name: str, monkeypatch: pytest.MonkeyPa
             # The classes cast the sample to float32 at each step.
             assert np.abs(got - state).max() <= 5e-6 * largest, f"{np.abs(got - state).max() / largest:.1e} {where}"
         followed += 1
-    assert followed >= 30, f"{followed} followed, {refused} refused"
+    assert followed >= 20, f"{followed} followed, {refused} refused"

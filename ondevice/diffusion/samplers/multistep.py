@@ -85,9 +85,9 @@ def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:
     sde = settings.choice("algorithm_type", "dpmsolver++", "dpmsolver++", "sde-dpmsolver++", "deis") == "sde-dpmsolver++"
     heun = settings.choice("solver_type", "midpoint", "midpoint", "heun", "logrho", "bh1", "bh2") == "heun"
     lower_final = settings.flag("lower_order_final", True) and steps < 15
-    first_final = (
-        lower_final or settings.flag("euler_at_final", False) or settings.choice("final_sigmas_type", "zero", "zero", "sigma_min") == "zero"
-    )
+    euler_final = settings.flag("euler_at_final", False)
+    to_zero = settings.choice("final_sigmas_type", "zero", "zero", "sigma_min") == "zero"
+    first_final = lower_final or euler_final or to_zero
     floor = settings.number("lambda_min_clipped", -math.inf)
     alphas = schedule.alphas_cumprod
     lambdas = np.log(np.sqrt(alphas)) - np.log(np.sqrt(np.float32(1) - alphas))

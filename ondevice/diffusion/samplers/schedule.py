@@ -169,14 +169,14 @@ def respaced(schedule: Schedule, in_sigmas: np.ndarray, steps: int, *, limits: b
     """
     settings = schedule.settings
     asked = [k for k in ("karras", "exponential", "beta") if settings.flag(f"use_{k}_sigmas", False)]
+    least, most = (settings.optional_number(key, None, 1e-10, 1e6) for key in ("sigma_min", "sigma_max"))
     if not asked:
         return None
     if len(asked) > 1:
         raise settings.fail(f"use_{asked[1]}_sigmas", f"one kind of sigmas, not {asked[0]} too")
     low, high = float(in_sigmas[-1]), float(in_sigmas[0])
     if limits:
-        low = settings.optional_number("sigma_min", None, 1e-10, 1e6) or low
-        high = settings.optional_number("sigma_max", None, 1e-10, 1e6) or high
+        low, high = least or low, most or high
     if asked[0] == "karras":
         ramp = np.linspace(0, 1, steps)
         sigmas = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7.0

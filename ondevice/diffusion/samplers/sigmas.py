@@ -65,7 +65,7 @@ def euler(settings: Settings, steps: int) -> SamplerTable:
     x = b.sample
     for i in range(start.calls, len(timesteps)):
         sigma, to = float(sigmas[i]), float(sigmas[i + 1])
-        output = b.call(x, np.float32(timesteps[i]), _scale(sigma))
+        output = b.call(x, float(np.float32(timesteps[i])), _scale(sigma))
         x = b.keep(x + (to - sigma) / sigma * (x - _clean(schedule, x, output, sigma)))
     return _finish(b, x, schedule, steps, sigmas, start)
 
@@ -82,7 +82,7 @@ def euler_a(settings: Settings, steps: int) -> SamplerTable:
         sigma, to = float(sigmas[i]), float(sigmas[i + 1])
         up = (to**2 * (sigma**2 - to**2) / sigma**2) ** 0.5
         down = max(to**2 - up**2, 0.0) ** 0.5
-        output = b.call(x, timesteps[i], _scale(sigma))
+        output = b.call(x, float(timesteps[i]), _scale(sigma))
         x = b.keep(x + (down - sigma) / sigma * (x - _clean(schedule, x, output, sigma)) + up * b.noise())
     return _finish(b, x, schedule, steps, sigmas, start)
 
@@ -101,14 +101,14 @@ def heun(settings: Settings, steps: int) -> SamplerTable:
     x = b.sample
     for i in range(first, len(timesteps)):
         sigma, to = float(sigmas[i]), float(sigmas[i + 1])
-        output = b.call(x, np.float32(timesteps[i]), _scale(sigma))
+        output = b.call(x, float(np.float32(timesteps[i])), _scale(sigma))
         slope = (x - _clean(schedule, x, output, sigma)) / sigma
         if to == 0.0:
             x = b.keep(x + (to - sigma) * slope)
             continue
         slope = b.keep(slope)
         guess = b.keep(x + (to - sigma) * slope)
-        output = b.call(guess, np.float32(timesteps[i + 1]), _scale(to))
+        output = b.call(guess, float(np.float32(timesteps[i + 1])), _scale(to))
         slope_there = (guess - _clean(schedule, guess, output, to)) / to
         x = b.keep(x + 0.5 * (to - sigma) * (slope + slope_there))
     return _finish(b, x, schedule, steps, sigmas, Start(first, start.image))
@@ -127,10 +127,10 @@ def lms(settings: Settings, steps: int) -> SamplerTable:
     slopes: list[Value] = []
     for i in range(start.calls, len(timesteps)):
         sigma = float(sigmas[i])
-        output = b.call(x, np.float32(timesteps[i]), _scale(sigma))
+        output = b.call(x, float(np.float32(timesteps[i])), _scale(sigma))
         slopes = [b.keep((x - _clean(schedule, x, output, sigma)) / sigma), *slopes[:3]]
         # A run that starts part of the way down has fewer slopes than the order; the reference then drops the last weights.
-        weights = _lms_weights([float(s) for s in sigmas[: i + 2]], min(i + 1, 4))
+        weights = _lms_weights([float(s) for s in sigmas[max(i - 3, 0) : i + 2]])
         step = x
         for weight, slope in zip(weights, slopes, strict=False):
             step = step + weight * slope
@@ -138,10 +138,10 @@ def lms(settings: Settings, steps: int) -> SamplerTable:
     return _finish(b, x, schedule, steps, sigmas, start)
 
 
-def _lms_weights(sigmas: list[float], order: int) -> list[float]:
-    """Integral over the last step of each Lagrange basis polynomial through the `order` sigmas before it, newest first."""
-    low, high = sigmas[-1], sigmas[-2]
-    nodes = sigmas[-2 : -2 - order : -1]
+def _lms_weights(sigmas: list[float]) -> list[float]:
+    """Integral over the last step of each Lagrange basis polynomial through the sigmas before its end, newest first."""
+    *nodes, low = sigmas
+    nodes.reverse()
     if len(set(nodes)) < len(nodes):
         raise ZeroDivisionError("two steps at one sigma")
     weights = []
@@ -150,6 +150,6 @@ def _lms_weights(sigmas: list[float], order: int) -> list[float]:
         for k, other in enumerate(nodes):
             if k != j:
                 basis = basis * np.polynomial.Polynomial([-other, 1.0]) / (node - other)
-        integral = basis.integ(lbnd=high)
+        integral = basis.integ(lbnd=nodes[0])
         weights.append(float(integral(low)))
     return weights

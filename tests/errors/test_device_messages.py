@@ -1,0 +1,122 @@
+"""What a user reads when there is no device, or none that fits. Build, launch and memory errors are in tests/run/test_replay.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ondevice.errors import DeviceError, NoDeviceError
+from ondevice.run import discovery
+from ondevice.run.discovery import Found, find_device
+from ondevice.run.opencl import OpenCLDevice, choose_device
+
+INSTALL = (
+    'Fix: run pip install "ondevice[cpu]" (a CPU runtime, no root needed), or install your GPU vendor\'s OpenCL driver '
+    "or apt-get install pocl-opencl-icd."
+)
+
+
+def no_device(spec: str | None) -> str:
+    with pytest.raises(NoDeviceError) as caught:
+        find_device(spec)
+    return str(caught.value)
+
+
+@pytest.fixture
+def one(monkeypatch: pytest.MonkeyPatch) -> Found:
+    """A machine with one device, whose driver is broken."""
+    found = Found("0:0", "llvmpipe", "rusticl", "OpenCL 3.0", "22", "cpu", None)
+    monkeypatch.setattr(discovery, "discover", lambda: ((found,), ("embedded CPU runtime: not installed",)))
+    monkeypatch.setattr(discovery, "_refusal", lambda device: "it cannot build a kernel: no LLVM")
+    monkeypatch.delenv("ONDEVICE_DEVICE", raising=False)
+    return found
+
+
+def test_no_usable_device_says_what_there_is_and_what_to_install(one: Found) -> None:
+    assert no_device(None) == (
+        "no usable OpenCL device (0 llvmpipe [rusticl]: it cannot build a kernel: no LLVM; embedded CPU runtime: not installed). " + INSTALL
+    )
+
+
+def test_a_device_that_is_not_there(one: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    for spec in ("nvidia", "7", "0:5", "gpu", "²"):
+        assert no_device(spec) == (
+            f"--device: no device fits {spec!r} (found: 0 llvmpipe [rusticl]: it cannot build a kernel: no LLVM; "
+            "embedded CPU runtime: not installed). Fix: name one that `ondevice devices` lists."
+        )
+    monkeypatch.setenv("ONDEVICE_DEVICE", "nvidia")
+    assert no_device(None).startswith("ONDEVICE_DEVICE: no device fits 'nvidia' (")
+
+
+def test_a_device_that_cannot_be_used(one: Found) -> None:
+    expected = (
+        "--device: llvmpipe [rusticl] cannot be used: it cannot build a kernel: no LLVM. Fix: name one that `ondevice devices` lists."
+    )
+    assert no_device("llvm") == no_device("0") == no_device("0:0") == expected
+
+
+def test_no_driver_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "discover", lambda: ((), ()))
+    assert no_device(None) == "no usable OpenCL device (no driver is installed). " + INSTALL
+    assert no_device("gpu") == "--device: no device fits 'gpu' (found: no driver is installed). " + INSTALL
+
+
+def test_pyopencl_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyopencl", None)
+    monkeypatch.setattr(discovery, "embedded", lambda: None)
+    with pytest.raises(NoDeviceError) as caught:
+        discovery.opencl.__wrapped__()
+    assert str(caught.value) == (
+        "OpenCL: pyopencl cannot be imported: import of pyopencl halted; None in sys.modules. Fix: pip install --force-reinstall pyopencl."
+    )
+
+
+def test_the_command_line_without_a_driver(tmp_path: Path) -> None:
+    environment = os.environ | {"OCL_ICD_VENDORS": f"{tmp_path}/", "ONDEVICE_CACHE": str(tmp_path)}
+    environment.pop("ONDEVICE_DEVICE", None)
+    done = subprocess.run([sys.executable, "-m", "ondevice.devices"], env=environment, capture_output=True, text=True)
+    assert done.returncode == NoDeviceError.exit_code
+    assert done.stdout == ""
+    *remarks, last = done.stderr.splitlines()
+    assert remarks[0] == f"not used: embedded CPU runtime: OCL_ICD_VENDORS={tmp_path}/ is set, and only that is used"
+    assert last.startswith("error: no usable OpenCL device (")
+    assert last.endswith(INSTALL)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def opened() -> OpenCLDevice:
+    try:
+        return choose_device()
+    except NoDeviceError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.device
+def test_more_memory_than_the_device_gives_at_once(opened: OpenCLDevice) -> None:
+    with pytest.raises(DeviceError) as caught:
+        opened.alloc(10**15, "unet batch=2 height=64 width=64: arena")
+    limit = opened.facts()["max_alloc_bytes"] / 1e6
+    assert str(caught.value) == (
+        f"unet batch=2 height=64 width=64: arena: it needs 1,000,000,000.0 MB at once, and {opened.name} gives at most {limit:,.1f} MB. "
+        "Fix: use a smaller --size, or another --device."
+    )
+
+
+@pytest.mark.device
+def test_a_plan_that_does_not_fit_its_kernel(opened: OpenCLDevice) -> None:
+    program = opened.build("__kernel void one(__global float* x, int n) { x[0] = n; }", "one", "one.cl")
+    with pytest.raises(DeviceError) as caught:
+        opened.bind(program, [opened.alloc(64, "x")], (1, 2), "unet: /conv_in (Conv)")
+    assert str(caught.value).startswith("unet: /conv_in (Conv): its arguments (1 buffers, 2 numbers) do not fit the kernel (")
+    assert str(caught.value).endswith("Fix: convert the checkpoint again.")
+
+
+@pytest.mark.device
+def test_part_of_a_buffer_that_is_not_there(opened: OpenCLDevice) -> None:
+    with pytest.raises(DeviceError, match=r"^bytes 0 to 8192 of a buffer: .* failed: clCreateSubBuffer failed: INVALID_VALUE\. Fix: "):
+        opened.sub(opened.alloc(4096, "arena"), 0, 8192)
