@@ -67,7 +67,7 @@ def read_ckpt(path: Path) -> Ckpt:
     try:
         value = follow(bytes(file.read(entry.offset, entry.size)))
     except PickleRefused as error:
-        raise CheckpointError(str(error), where=f"{where} data.pkl", fix=DIFFERENT) from None
+        raise CheckpointError(f"{error}.", where=f"{where} data.pkl", fix=DIFFERENT) from None
     return _tensors(value, file, entries, folder, where)
 
 

@@ -92,11 +92,27 @@ def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.Tensor
     ]
     if problems:
         raise WeightsError(
-            f"the {component}'s weights do not match its config; " + "; ".join(problems),
+            f"the {component}'s weights do not match its config; " + "; ".join(problems) + ".",
             where=where,
             fix="use the config.json that came with the weights, and a Stable Diffusion 1.x checkpoint",
         )
     return Component(config, weights)
+
+
+def check_joints(components: Mapping[str, Component], where: str) -> None:
+    """Refuse networks that do not fit each other. Raises CheckpointError naming both config keys."""
+    text, unet, vae = (components[name].config for name in ("text_encoder", "unet", "vae"))
+    for name, got, other, expected in (
+        ("cross_attention_dim", unet["cross_attention_dim"], "the text_encoder's hidden_size", text["hidden_size"]),
+        ("in_channels", unet["in_channels"], "the vae's latent_channels", vae["latent_channels"]),  # an inpainting UNet has 5 more
+        ("out_channels", unet["out_channels"], "the vae's latent_channels", vae["latent_channels"]),
+    ):
+        if got != expected:
+            raise CheckpointError(
+                f"the unet's {name} is not {other} (got {got}, expected {expected}).",
+                where=where,
+                fix="use a Stable Diffusion 1.x text-to-image model",
+            )
 
 
 def _as_conv(shape: Shape) -> Shape:

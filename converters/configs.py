@@ -203,6 +203,8 @@ def _same_length(config: dict[str, Any], where: str, *names: str) -> None:
 def _check_unet(config: dict[str, Any], where: str) -> None:
     heads = config["attention_head_dim"]
     _same_length(config, where, "down_block_types", "up_block_types", *(["attention_head_dim"] if isinstance(heads, list) else []))
+    if config["block_out_channels"][0] // 2 <= config["freq_shift"]:  # half of the first width is the number of time frequencies
+        raise CheckpointError("block_out_channels begins too narrow for the time embedding.", where=where, fix=_ITS_CONFIG)
     for level, channels in enumerate(config["block_out_channels"]):
         _divides("norm_num_groups", config["norm_num_groups"], "block_out_channels", channels, where)
         # attention_head_dim is the number of heads: a misnomer that diffusers keeps for old checkpoints.

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import onnx_ir as ir
 
 from ondevice.converters.ckpt_file import read_ckpt
-from ondevice.converters.component import Checkpoint, Component, fitted
+from ondevice.converters.component import Checkpoint, Component, check_joints, fitted
 from ondevice.converters.configs import COMPONENTS, normalize
 from ondevice.converters.families import TOKENIZER_FILES, Family
 from ondevice.converters.json_text import read_bytes, read_object
@@ -125,6 +125,7 @@ def read_folder(root: Path, family: Family, variant: str | None) -> Checkpoint:
     """The checkpoint in the folder `root`. Configs, scheduler and tokenizer are the folder's own. Raises CheckpointError."""
     notes: list[str] = []
     components = {name: _read_component(root, name, variant, notes) for name in COMPONENTS}
+    check_joints(components, str(root))
     scheduler = read_object(root / "scheduler" / "scheduler_config.json", "give a folder in diffusers' layout")
     return Checkpoint(components, scheduler, _tokenizer(root), family.name, str(root), tuple(notes))
 

@@ -20,12 +20,13 @@ class Family:
     """What one family is made of.
 
     `hub_id` is None for a family whose weights are inside the package. `folder` is laid out as a diffusers folder and holds at
-    least <component>/config.json and scheduler/scheduler_config.json.
+    least <component>/config.json and scheduler/scheduler_config.json. `guidance_scale` is what its pictures look best at by default.
     """
 
     name: str
     hub_id: str | None
     folder: Path
+    guidance_scale: float = 7.5
 
     @property
     def source(self) -> str:
@@ -50,7 +51,7 @@ class Family:
 FAMILIES = {
     family.name: family
     for family in (
-        Family("demo", None, MODELS / "demo"),
+        Family("demo", None, MODELS / "demo", guidance_scale=3.0),
         Family("sd14", "CompVis/stable-diffusion-v1-4", MODELS / "sd14"),
         Family("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", MODELS / "sd15"),
     )

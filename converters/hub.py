@@ -20,8 +20,8 @@ _SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json", *(f"token
 def download(repo: str, *, variant: str | None = None, revision: str | None = None) -> Path:
     """The local folder of `repo`'s snapshot in huggingface_hub's cache, in diffusers' layout.
 
-    Files already there are not fetched again, a lost connection resumes inside a file, progress bars go to stderr. `HF_ENDPOINT` names another
-    server; `HF_TOKEN` and `HF_HOME` work as in huggingface_hub. Without a network a snapshot in the cache is used.
+    Files already there are not fetched again, a lost connection resumes inside a file, progress bars go to stderr. `HF_ENDPOINT` names
+    another server; `HF_TOKEN` and `HF_HOME` work as in huggingface_hub. Without a network a snapshot in the cache is used.
 
     Raises DownloadError saying what to do; CheckpointError if the repository has no diffusers layout or not that variant.
     """
@@ -107,11 +107,7 @@ def _explained(error: Exception, where: str, endpoint: str | None) -> DownloadEr
         fix = "set HF_TOKEN to a token that may read it" if status in (401, 403) else "try again later"
         return DownloadError(f"{server} answered {status}.", where=where, fix=fix)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return DownloadError(
-            "the disk is full.", where=where, fix="free some space, or set HF_HOME to a folder on another disk; files already fetched are kept"
-        )
-    return DownloadError(
-        f"cannot reach {server} ({type(error).__name__}).",
-        where=where,
-        fix="check the network, or give a local folder; files already fetched are kept",
-    )
+        fix = "free some space, or set HF_HOME to a folder on another disk; files already fetched are kept"
+        return DownloadError("the disk is full.", where=where, fix=fix)
+    fix = "check the network, or give a local folder; files already fetched are kept"
+    return DownloadError(f"cannot reach {server} ({type(error).__name__}).", where=where, fix=fix)

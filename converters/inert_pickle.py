@@ -14,7 +14,7 @@ import pickletools
 from dataclasses import dataclass
 from typing import Any
 
-VALUE_BUDGET = 2_000_000  # a checkpoint with moving averages and optimizer state needs about 100,000
+VALUE_BUDGET = 1_000_000  # a checkpoint with moving averages and optimizer state needs about 100,000
 _MARK = object()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.converters.component import Checkpoint, Component, lazy
+from ondevice.converters.component import Checkpoint, Component, check_joints, lazy
 from ondevice.converters.configs import normalize
 from ondevice.converters.expected import Shape, expected_weights
 from ondevice.converters.families import Family, family_of
@@ -82,6 +82,7 @@ def random_checkpoint_from_configs(
     raw = {"text_encoder": text_encoder, "unet": unet, "vae": vae}
     configs = {name: normalize(name, config, f"{source}: {name}") for name, config in raw.items()}
     components = {name: Component(config, _weights(seed, name, config)) for name, config in configs.items()}
+    check_joints(components, source)
     return Checkpoint(components, chosen.scheduler(), chosen.tokenizer(), chosen.name, source)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from ondevice.bundle.writer import WeightSource, write_bundle
 from ondevice.converters import Model, build
-from ondevice.converters.checkpoint import Checkpoint
+from ondevice.converters.component import Checkpoint
+from ondevice.converters.families import family_of
 from ondevice.diffusion.samplers import default_sampler, make_table
 from ondevice.errors import UsageError
 from ondevice.lower import lower
@@ -39,6 +40,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
     text, unet, vae = (checkpoint.components[name].config for name in ("text_encoder", "unet", "vae"))
     return {
         "family": checkpoint.family,
+        "guidance_scale": family_of(checkpoint.family).guidance_scale,
         "source": checkpoint.source,
         "latent_channels": vae["latent_channels"],
         "max_tokens": text["max_position_embeddings"],

@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint", metavar="PATH_OR_HUB_ID", help="diffusers folder, .safetensors, .ckpt or hub id (default: the family's)"
     )
     weights.add_argument("--random-weights", type=int, metavar="SEED", help="make up full-size weights: for benchmarks and tests")
+    parser.add_argument("--variant", metavar="NAME", help="weight files of a folder or hub id to take, such as fp16")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a checkpoint that holds both")
     parser.add_argument(
         "--size", default="", metavar="WxH,...", help="picture sizes in pixels (default: the size the model was trained at)"
@@ -47,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.random_weights is not None:
         checkpoint = random_checkpoint(family, args.random_weights)
     else:
-        checkpoint = open_checkpoint(args.checkpoint or family.source, family=family, ema=args.ema)
+        checkpoint = open_checkpoint(args.checkpoint, family=family, variant=args.variant, revision=args.revision, ema=args.ema)
     with Bar() as bar:
         written = compile_bundle(checkpoint, out, sizes=sizes, dtype=DTYPES[args.dtype], force=args.force, progress=bar.show)
     print(written)

@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative", default="", metavar="TEXT", help="what not to draw")
     parser.add_argument("--steps", type=int, default=20, help="sampler steps (default 20)")
     parser.add_argument("--sampler", choices=SAMPLERS, help="default: the checkpoint's own")
-    parser.add_argument("--guidance", type=float, default=7.5, metavar="SCALE", help="guidance scale (default 7.5; 1 or less: none)")
+    parser.add_argument(
+        "--guidance", type=float, metavar="SCALE", help="guidance scale (default: the model's, 7.5 for SD 1.x; 1 or less: none)"
+    )
     parser.add_argument("--eta", type=float, default=0.0, help="noise of the ddim sampler, 0 to 1 (default 0)")
     parser.add_argument("--karras", action="store_true", help="Karras noise levels, for the samplers that have them")
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial noise, as torch's CPU generator takes it (default 0)")
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             negative_prompt=args.negative,
             steps=args.steps,
             sampler=args.sampler,
-            guidance_scale=args.guidance,
+            guidance_scale=bundle.model["guidance_scale"] if args.guidance is None else args.guidance,
             seed=args.seed,
             width=width,
             height=height,

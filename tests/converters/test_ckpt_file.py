@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,17 @@ def test_bombs_are_refused_or_harmless(tmp_path: Path, bomb: str) -> None:
     (tmp_path / "m").write_bytes(ckpt_bytes(BOMBS[bomb], []))
     with pytest.raises(CheckpointError):
         read_ckpt(tmp_path / "m")
+
+
+def test_a_bomb_fills_no_memory() -> None:
+    """One byte a dictionary: 32 MB of them would take 2 GB."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(PickleRefused):
+            follow(b"}" * (4 << 20) + b".")
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_zip_bomb_is_never_inflated(tmp_path: Path) -> None:

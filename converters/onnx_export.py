@@ -1,0 +1,50 @@
+"""A graph as an .onnx file with its weights beside it, for onnxruntime and any other reader of ONNX."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+import onnx_ir as ir
+
+from ondevice.errors import GraphError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:
+    """Write `model` to `path` and its weights to `path` + ".data", which must stay beside it; a file that is there is replaced.
+
+    Weights are read, written and forgotten one by one, so that memory holds the largest of them and not the model. Both files are
+    written in a hidden folder beside `path` and moved when they are whole. Between the two moves an old model would read the new
+    weights, so the old model goes first.
+
+    Returns:
+        `path`.
+
+    Raises:
+        GraphError: the folder does not exist, or the files cannot be written.
+    """
+    target = Path(path)
+    data = target.with_name(f"{target.name}.data")
+    if not target.parent.is_dir():
+        raise GraphError(f"the folder {target.parent} does not exist.", where=target.name, fix="create it, or choose another path")
+    if taken := [p.name for p in (target, data) if p.is_dir()]:
+        raise GraphError(f"{taken[0]} is a folder.", where=str(target), fix="choose another path")
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as folder:
+            beside = Path(folder) / target.name
+            ir.save(model, beside, format="protobuf", external_data=data.name)
+            target.unlink(missing_ok=True)
+            weights = Path(folder) / data.name
+            if weights.exists() and weights.stat().st_size:
+                os.replace(weights, data)
+            else:  # every weight was small enough for the model's own file
+                data.unlink(missing_ok=True)
+            os.replace(beside, target)
+    except OSError as error:
+        fix = "free space on this disk, or choose another path" if error.errno in _FULL else "choose another path"
+        raise GraphError(f"cannot be written ({error.strerror or error}).", where=str(target), fix=fix) from error
+    return target
