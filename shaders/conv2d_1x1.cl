@@ -1,5 +1,5 @@
 //: op    = "Conv"
-//: why   = "A 1x1 convolution is a matrix product over flattened pixels: matmul's tiles (MR channels by NV vectors of pixels), and a bias."
+//: why   = "A 1x1 convolution is a matrix product over flattened pixels: matmul's tiles, MR channels by NV vectors, plus a bias."
 //: in    = ["x: stg[n, ic, h, w]", "weight: stg[oc, ic, kh, kw]", "bias: stg[oc]"]
 //: out   = ["y: stg[n, oc, oh, ow]"]
 //: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int"]

@@ -1,11 +1,11 @@
 //: op    = "Conv"
-//: why   = "Register tiles of OCB channels by ROWS rows by V columns; a patch of ICB input channels is staged once, padding included, for MB tiles."
+//: why   = "Tiles of OCB channels by ROWS rows by V columns in registers; MB tiles share a staged patch of ICB input channels."
 //: in    = ["x: stg[n, ic, h, w]", "weight: stg[oc, ic, kh, kw]", "bias: stg[oc]"]
 //: out   = ["y: stg[n, oc, oh, ow]"]
 //: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "kh: int", "kw: int", "stride: int", "pad_top: int", "pad_left: int"]
 //: grid  = ["ceil_div(ow, V)", "ceil_div(oh, ROWS)", "n * ceil_div(oc, OCB * MB)"]
 //: group = ["X", "Y", "1"]
-//: tune  = {V = [16, 4, 8], ROWS = [4, 1, 2], OCB = [6, 4, 8], MB = [4, 1, 2, 8], ICB = [16, 1, 4, 8], X = [1, 8, 16], Y = [1, 4, 8]}
+//: tune  = {V = [16, 4, 8], ROWS = [4, 1, 2], OCB = [6, 4, 8], MB = [8, 1, 2, 4], ICB = [16, 1, 4, 8], X = [1, 8, 16], Y = [1, 4, 8]}
 //: needs = {kh = {max = 3}, kw = {max = 3}, stride = {max = 2}}
 
 #define MAX_K  3

@@ -1,5 +1,5 @@
 //: op    = "InstanceNormalization"
-//: why   = "Mean, then variance of the centred values, all relative to the row's first value: a mean far above the deviation costs no digits."
+//: why   = "Mean, then variance of the centred values, less the row's first value: a mean far above the deviation costs no digits."
 //: in    = ["x: stg[rows, cols]", "scale: stg[channels]", "bias: stg[channels]"]
 //: out   = ["y: stg[rows, cols]"]
 //: args  = ["rows: int", "cols: int", "channels: int", "epsilon: float"]

@@ -1,5 +1,5 @@
 //: op    = "LayerNormalization"
-//: why   = "Mean, then variance of the centred values, all relative to the row's first value: a mean far above the deviation costs no digits."
+//: why   = "Mean, then variance of the centred values, less the row's first value: a mean far above the deviation costs no digits."
 //: in    = ["x: stg[rows, cols]", "scale: stg[cols]", "bias: stg[cols]"]
 //: out   = ["y: stg[rows, cols]"]
 //: args  = ["rows: int", "cols: int", "epsilon: float"]
@@ -47,6 +47,7 @@ KERNEL(layer_norm)(IN(stg, x), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(i
   }
   const float gain = RSQRT(square / (float)cols + epsilon);
 
-  for (int i = 0; i < whole; i += V) STOREV(y, start + i, FMA((LOADV(x, start + i) - origin - mean) * gain, LOADV(scale, i), LOADV(bias, i)));
+  for (int i = 0; i < whole; i += V)
+    STOREV(y, start + i, FMA((LOADV(x, start + i) - origin - mean) * gain, LOADV(scale, i), LOADV(bias, i)));
   for (int i = whole; i < cols; i++) STORE(y, start + i, FMA((LOAD(x, start + i) - origin - mean) * gain, LOAD(scale, i), LOAD(bias, i)));
 }

@@ -1,5 +1,5 @@
 //: op    = ["MatMul", "Gemm"]
-//: why   = "Tiles of MR rows by NV vectors live in registers; MB tiles share each block of KC rows of b, which so stays in the nearest cache."
+//: why   = "Tiles of MR rows by NV vectors in registers; MB tiles share each block of KC rows of b, which stays in the nearest cache."
 //: in    = ["a: stg[batch, m, k]", "b: stg[batch, k, n]"]
 //: out   = ["y: stg[batch, m, n]"]
 //: args  = ["batch: int", "m: int", "n: int", "k: int", "a_batch: int", "b_batch: int"]

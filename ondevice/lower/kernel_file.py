@@ -54,7 +54,7 @@ class KernelFile:
         try:
             header = tomllib.loads("\n".join(line[3:] for line in text.splitlines() if line.startswith("//:")))
         except tomllib.TOMLDecodeError as error:
-            raise NoKernelError(f"the header is not TOML: {error}", where=where, fix="see shaders/README.md") from None
+            raise NoKernelError(f"the header is not TOML: {error}.", where=where, fix="see shaders/README.md") from None
         _check(path.stem, header, text, where)
         return cls(path.stem, header, text)
 
@@ -72,7 +72,7 @@ class KernelFile:
     def source(self, dialect: str, **defines: int) -> str:
         """Full source. `#line` keeps the driver's errors pointing at the file a person edits."""
         if dialect not in DIALECTS:
-            raise NoKernelError(f"unknown dialect (got {dialect!r}, expected one of {', '.join(DIALECTS)})", where=f"{self.name}.cl")
+            raise NoKernelError(f"unknown dialect (got {dialect!r}, expected one of {', '.join(DIALECTS)}).", where=f"{self.name}.cl")
         flags = "".join(f"#define {name} {value}\n" for name, value in sorted(defines.items()))
         return f'{flags}{_prelude(dialect)}#line 1 "{self.name}.cl"\n{self.text}'
 
@@ -99,7 +99,7 @@ class KernelFile:
             if value not in tune.get(name, ()):
                 allowed = f"one of {tune[name]}" if name in tune else f"a tunable, which are {sorted(tune)}"
                 raise NoKernelError(
-                    f"bad tunable (got {name}={value}, expected {allowed})", where=f"{self.name}.cl", fix="use a listed value"
+                    f"bad tunable (got {name}={value}, expected {allowed}).", where=f"{self.name}.cl", fix="use a listed value"
                 )
         return {name: chosen.get(name, values[0]) for name, values in tune.items()}
 
@@ -108,11 +108,11 @@ class KernelFile:
         values: list[int | float] = []
         for name, kind in self.arg_types.items():
             if name not in dims:
-                raise NoKernelError(f"argument {name!r} is not given (got {sorted(dims)})", where=f"{self.name}.cl")
+                raise NoKernelError(f"argument {name!r} is not given (got {sorted(dims)}).", where=f"{self.name}.cl")
             value = float(dims[name]) if kind == "float" else int(dims[name])
             if kind == "int" and not -(2**31) <= value < 2**31:
                 raise NoKernelError(
-                    f"argument does not fit 32 bits (got {name}={value})", where=f"{self.name}.cl", fix="use a smaller picture"
+                    f"argument does not fit 32 bits (got {name}={value}).", where=f"{self.name}.cl", fix="use a smaller picture"
                 )
             values.append(value)
         return tuple(values)
@@ -123,7 +123,7 @@ class KernelFile:
         grid = [_evaluate(text, names, f"{self.name}.cl") for text in self.header["grid"]]
         group = [_evaluate(text, names, f"{self.name}.cl") for text in self.header["group"]]
         if min(grid + group) < 1:
-            raise NoKernelError(f"nothing to launch (got grid {grid}, group {group} for {dict(dims)})", where=f"{self.name}.cl")
+            raise NoKernelError(f"nothing to launch (got grid {grid}, group {group} for {dict(dims)}).", where=f"{self.name}.cl")
         x, y, z = (_ceil_div(size, step) * step for size, step in zip(grid, group, strict=True))
         return (x, y, z), (group[0], group[1], group[2])
 
@@ -162,7 +162,7 @@ def _evaluate(text: str, names: Mapping[str, int | float], where: str) -> int:
                 return number
             case ast.Name(id=name):
                 if name not in names:
-                    raise NoKernelError(f"the launch needs {name!r} (got {sorted(names)})", where=where)
+                    raise NoKernelError(f"the launch needs {name!r} (got {sorted(names)}).", where=where)
                 return int(names[name])
             case ast.BinOp(left=left, op=op, right=right):
                 return _ARITHMETIC[type(op)](value(left), value(right))
@@ -180,9 +180,9 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
         return NoKernelError(what, where=where, fix="see shaders/README.md")
 
     if wrong := sorted(header.keys() ^ FIELDS.keys()):
-        raise refuse(f"the header has missing or extra fields {wrong}")
+        raise refuse(f"the header has missing or extra fields {wrong}.")
     if bad := [key for key, kinds in FIELDS.items() if not isinstance(header[key], kinds)]:
-        raise refuse(f"the header's {bad[0]} has the wrong type (got {header[bad[0]]!r})")
+        raise refuse(f"the header's {bad[0]} has the wrong type (got {header[bad[0]]!r}).")
 
     expected: list[tuple[str, str, str]] = []
     dims: set[str] = set()
@@ -190,44 +190,44 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
         for entry in header[field]:
             found = _OPERAND.fullmatch(entry) if isinstance(entry, str) else None
             if not found or found[2] not in STORAGE:
-                raise refuse(f"cannot read {field} entry (got {entry!r}, expected 'name: type[dims]' with a type of {sorted(STORAGE)})")
+                raise refuse(f"cannot read {field} entry (got {entry!r}, expected 'name: type[dims]' with a type of {sorted(STORAGE)}).")
             expected.append((word, STORAGE[found[2]], found[1]))
             dims |= set(re.findall(r"[A-Za-z_]\w*", found[3]))
     for entry in header["args"]:
         arg, _, kind = str(entry).partition(": ")
         if kind not in SCALARS:
-            raise refuse(f"cannot read args entry (got {entry!r}, expected 'name: int' or 'name: float')")
+            raise refuse(f"cannot read args entry (got {entry!r}, expected 'name: int' or 'name: float').")
         expected.append(("ARG", kind, arg))
         dims.add(arg)
 
     opening = re.search(r"\bKERNEL\((\w+)\)\((.*?) GRID\)", text, re.DOTALL)
     if not opening or opening[1] != name:
-        raise refuse(f"the body does not open with KERNEL({name})(... GRID)")
+        raise refuse(f"the body does not open with KERNEL({name})(... GRID).")
     written = _PARAMETER.findall(opening[2])
     if written != expected:
-        raise refuse(f"header and KERNEL(...) list different parameters (got {written}, expected {expected})")
+        raise refuse(f"header and KERNEL(...) list different parameters (got {written}, expected {expected}).")
 
     body = "\n".join(line for line in text.splitlines() if not line.startswith("//:"))
     for tunable, values in header["tune"].items():
         if not isinstance(values, list) or not values or any(type(v) is not int or v < 1 for v in values) or len(set(values)) < len(values):
-            raise refuse(f"tune.{tunable} is not a list of different positive numbers (got {values!r})")
+            raise refuse(f"tune.{tunable} is not a list of different positive numbers (got {values!r}).")
         used_by_launch = any(re.search(rf"\b{tunable}\b", str(e)) for e in header["grid"] + header["group"])
         if not used_by_launch and not re.search(rf"\b{tunable}\b", body):
-            raise refuse(f"tunable {tunable} is used neither in the body nor in the launch")
+            raise refuse(f"tunable {tunable} is used neither in the body nor in the launch.")
     for dim, rule in header["needs"].items():
         good = isinstance(rule, dict) and rule and all(type(v) is RULES.get(k) and (k != "equal" or v in dims) for k, v in rule.items())
         if not good:
-            raise refuse(f"cannot read needs.{dim} (got {rule!r}, expected rules of {sorted(RULES)})")
+            raise refuse(f"cannot read needs.{dim} (got {rule!r}, expected rules of {sorted(RULES)}).")
     for field, known in (("grid", dims | header["tune"].keys()), ("group", set(header["tune"]))):
         if len(header[field]) != 3:
-            raise refuse(f"{field} needs three expressions (got {header[field]!r})")
+            raise refuse(f"{field} needs three expressions (got {header[field]!r}).")
         for expression in header[field]:
             try:
                 unknown = _names(expression) - known
             except (SyntaxError, ValueError, TypeError) as error:
-                raise refuse(f"cannot read {field} expression {expression!r}: {error}") from None
+                raise refuse(f"cannot read {field} expression {expression!r}: {error}.") from None
             if unknown:
-                raise refuse(f"{field} uses unknown names {sorted(unknown)}")
+                raise refuse(f"{field} uses unknown names {sorted(unknown)}.")
 
 
 def load_all(folder: Path = SHADERS) -> dict[str, KernelFile]:

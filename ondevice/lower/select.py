@@ -32,4 +32,4 @@ def select(op: str, dims: Mapping[str, int | float], kernels: Mapping[str, Kerne
             return kernels[name]
         reasons.append(f"{name}: {reason}")
     why = "; ".join(reasons) or "no file for this op"
-    raise NoKernelError(f"no kernel fits ({why})", where=f"{op} {dict(dims)}", fix="add a fallback kernel")
+    raise NoKernelError(f"no kernel fits ({why}).", where=f"{op} {dict(dims)}", fix="add a fallback kernel")

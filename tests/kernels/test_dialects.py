@@ -67,3 +67,31 @@ def test_the_stub_catches_a_vector_literal(tmp_path: Path) -> None:
         ["g++", "-std=c++17", "-fsyntax-only", "-Werror=unused-value", f"-I{STUB}", str(source)], capture_output=True, check=False
     )
     assert done.returncode != 0
+
+
+def test_metals_own_erf_is_accurate(tmp_path: Path) -> None:
+    """Metal has no erf, so its prelude spells one; compiled here as C++ and compared with the C library's over all magnitudes."""
+    text = (SHADERS / "prelude" / "metal.h").read_text()
+    body = re.search(r"static inline float od_erf\(float x\) \{.*?\n\}\n", text, re.DOTALL)
+    assert body
+    main = """
+#include <cmath>
+#include <cstdio>
+using std::fmin; using std::fabs; using std::fma; using std::copysign;
+namespace precise { static float exp(float x) { return std::exp(x); } }
+%s
+int main() {
+  double worst = 0;
+  for (int i = 1; i < 200000; i++)
+    for (int sign = -1; sign < 2; sign += 2) {
+      const float x = sign * (i < 100000 ? i * 6e-5f : std::exp2(-(i - 100000) / 1000.0f));
+      worst = fmax(worst, fabs(od_erf(x) - std::erf((double)x)) / fabs(std::erf((double)x)));
+    }
+  printf("%%g %%g %%g", worst, od_erf(INFINITY), od_erf(-INFINITY));
+}
+"""
+    (tmp_path / "erf.cpp").write_text(main % body[0])
+    subprocess.run(["g++", "-O2", "-ffp-contract=off", "-o", tmp_path / "erf", tmp_path / "erf.cpp"], check=True)
+    worst, high, low = map(float, subprocess.run([tmp_path / "erf"], capture_output=True, text=True, check=True).stdout.split())
+    assert worst < 4 * 2.0**-24
+    assert (high, low) == (1.0, -1.0)

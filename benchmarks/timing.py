@@ -1,0 +1,59 @@
+"""One way to time anything, so two numbers in this repository can be compared."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """`spread` is (p90 - p10) / median: above 0.1 the machine was busy or hot, and the row does not count."""
+
+    name: str
+    median_ms: float
+    spread: float
+    gflop_per_s: float
+    gb_per_s: float
+    runs: int
+
+    @property
+    def counts(self) -> bool:
+        return self.spread <= 0.1
+
+    def row(self) -> dict[str, object]:
+        return {**asdict(self), "counts": self.counts}
+
+
+def measure(
+    name: str,
+    call: Callable[[], float | None],
+    *,
+    flops: int = 0,
+    moved_bytes: int = 0,
+    runs: int = 30,
+    warmup: int = 3,
+    budget_s: float = 2.0,
+) -> Timing:
+    """Median and spread of `call`, which must return only when the work is finished.
+
+    Args:
+        call: returns seconds if it measured itself (a device's own clock), else None and the wall clock counts.
+        flops: floating-point operations of one call; a fused multiply-add is two.
+        moved_bytes: the least one call could move.
+        runs: calls to time; fewer when `budget_s` is used up, never under 3.
+        warmup: calls before the first that counts.
+        budget_s: seconds to spend on timed calls.
+    """
+    for _ in range(warmup):
+        call()
+    times: list[float] = []
+    while len(times) < runs and (len(times) < 3 or sum(times) < budget_s):
+        start = time.perf_counter()
+        own = call()
+        times.append(time.perf_counter() - start if own is None else own)
+    median, tenths = statistics.median(times), statistics.quantiles(times, n=10)
+    spread = (tenths[8] - tenths[0]) / median
+    return Timing(name, median * 1e3, spread, flops / median / 1e9, moved_bytes / median / 1e9, len(times))
