@@ -14,11 +14,11 @@ def static_shape(value: ir.Value) -> tuple[int, ...]:
     Raises:
         GraphError: the shape is missing or symbolic.
     """
-    if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
+    if value.shape is None or not value.shape.is_static():
         raise GraphError(
             f"its shape is {value.shape} (expected integers).", where=f"value {value.name}", fix="build the graph for a fixed size"
         )
-    return tuple(int(dim) for dim in value.shape)
+    return value.shape.numpy()
 
 
 def verify_graph(model: ir.Model) -> None:

@@ -69,11 +69,11 @@ class Lowering:
             self._cast[home, dtype] = self._emit_cast(home, f"{home}:{dtype}", dtype)
         return self._cast[home, dtype]
 
-    def weight(self, name: str, values: ir.TensorProtocol, dtype: str, shape: Sequence[int] | None = None) -> str:
+    def weight(self, name: str, values: ir.TensorProtocol, dtype: str) -> str:
         """A tensor filled from the bundle's weights, stored as `dtype`. One tensor for each name and storage type."""
         key = name if dtype in (self.storage, "i32") else f"{name}:{dtype}"
         if key not in self.program.tensors:
-            self._tensor(key, tuple(int(d) for d in (values.shape if shape is None else shape)), dtype)
+            self._tensor(key, tuple(values.shape.numpy()), dtype)
             self.program.weights[key] = values
         return key
 

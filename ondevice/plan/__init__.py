@@ -22,14 +22,15 @@ def plan(program: Program, *, storage: str) -> Plan:
     alive = lives(program)
     offsets = place(alive)
     check(alive, offsets)
-    operands, kernels = [], dict[Kernel, int]()
+    operands: list[Operand] = []
+    kernels: dict[Kernel, int] = {}
     index: dict[str, int] = {}
     for name, tensor in program.tensors.items():
         if name in offsets or name in program.weights:
             index[name] = len(operands)
             key = weight_key(program.component, name) if name in program.weights else None
             operands.append(Operand(name, tensor.dtype, tensor.shape, tensor.nbytes, offsets.get(name), key))
-    dispatches = []
+    dispatches: list[Dispatch] = []
     for call in program.calls:
         kernel = kernels.setdefault(Kernel(call.kernel, call.defines), len(kernels))
         dispatches.append(

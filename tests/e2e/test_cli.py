@@ -1,0 +1,137 @@
+"""The commands as a user types them: what they print, what they leave behind, and how they fail."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ondevice import cli, errors
+
+pytestmark = pytest.mark.device
+PROMPT = "a red circle on a blue background"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """The demo model at two sizes that share their weights."""
+    path = tmp_path_factory.mktemp("cli") / "demo.ondevice"
+    assert cli.main(["convert", "demo", "--out", str(path), "--size", "128x128,64x72"]) == 0
+    return path
+
+
+def fails(capsys, error, *words):
+    """Run, expect `error`'s exit code, return what was said."""
+    assert cli.main([str(word) for word in words]) == error.exit_code
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ") and "Traceback" not in said.err
+    return said.err
+
+
+def test_convert_then_generate(bundle, tmp_path, capsys):
+    capsys.readouterr()
+    out, latents = tmp_path / "a.png", tmp_path / "a.npy"
+    words = ["generate", bundle, PROMPT, "--steps", "3", "--seed", "5", "--out", out, "--save-latents", latents, "--json"]
+    assert cli.main([str(word) for word in words]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["prompt"], printed["seed"], printed["out"]) == (PROMPT, 5, str(out))
+    picture = Image.open(out)
+    assert picture.size == (128, 128) and "Steps: 3" in picture.text["parameters"] and np.load(latents).shape == (1, 4, 16, 16)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "a.png"]
+
+
+def test_the_same_seed_draws_the_same_picture_and_another_does_not(bundle, tmp_path):
+    def draw(name, seed, *more):
+        words = ["generate", bundle, PROMPT, "--steps", "2", "--seed", seed, "--out", tmp_path / name, *more]
+        assert cli.main([str(word) for word in words]) == 0
+        return np.asarray(Image.open(tmp_path / name))
+
+    first = draw("a.png", 1)
+    assert np.array_equal(first, draw("b.png", 1)) and not np.array_equal(first, draw("c.png", 2))
+    assert draw("d.png", 1, "--size", "64x72").shape == (72, 64, 3)
+    assert not np.array_equal(first, draw("e.png", 1, "--negative", "a green star"))
+    again = draw("f.png", 1, "--init-image", tmp_path / "a.png", "--strength", "0.5")
+    assert again.shape == first.shape and not np.array_equal(again, first)
+
+
+def test_two_sizes_share_their_weights(bundle):
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    assert len(manifest["plans"]) == 9
+    assert len({w["file"] + str(w["offset"]) for w in manifest["weights"].values()}) == len(manifest["weights"])
+    assert sum(p.stat().st_size for p in (bundle / "weights").iterdir()) < 9e6
+
+
+def test_profile_names_the_kernels(bundle, tmp_path, capsys):
+    words = ["generate", str(bundle), PROMPT, "--steps", "1", "--out", str(tmp_path / "a.png"), "--profile"]
+    assert cli.main(words) == 0
+    assert "conv2d" in capsys.readouterr().err
+
+
+def test_wrong_use_says_what_to_do(bundle, tmp_path, capsys):
+    draw = ("generate", bundle, PROMPT, "--out", tmp_path / "a.png")
+    assert "is not a size (expected WIDTHxHEIGHT" in fails(capsys, errors.UsageError, *draw, "--size", "big")
+    assert "with `--size 256x256`" in fails(capsys, errors.BundleError, *draw, "--size", "256x256")
+    assert "multiple of 8" in fails(capsys, errors.UsageError, *draw, "--size", "100x128")
+    assert "give --out a file" in fails(capsys, errors.UsageError, "generate", bundle, PROMPT, "--out", tmp_path / "no" / "a.png")
+    assert "no array can be read" in fails(capsys, errors.UsageError, *draw, "--latents", tmp_path / "none.npy")
+    assert "found" in fails(capsys, errors.NoDeviceError, *draw, "--device", "none such")
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_paths(tmp_path, capsys):
+    assert "no" in fails(capsys, errors.BundleError, "generate", tmp_path / "none.ondevice", PROMPT)
+    said = fails(capsys, errors.CheckpointError, "convert", "sd14", "--checkpoint", tmp_path / "none.safetensors", "--out", tmp_path / "b")
+    assert "there is no such file or folder" in said
+    said = fails(capsys, errors.UsageError, "convert", "demo", "--size", "100x128", "--out", tmp_path / "b.ondevice")
+    assert "100x128 is not a multiple of 8 pixels (got 100). Fix: use 96 or 104." in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_bundle_is_kept_unless_forced(tmp_path, capsys):
+    words = ["convert", "demo", "--out", str(tmp_path / "b.ondevice"), "--size", "64x64"]
+    assert cli.main(words) == 0
+    before = (tmp_path / "b.ondevice" / "bundle.json").read_bytes()
+    assert "--force" in fails(capsys, errors.BundleError, *words)
+    assert (tmp_path / "b.ondevice" / "bundle.json").read_bytes() == before
+    assert cli.main([*words, "--force"]) == 0
+
+
+def test_ctrl_c_leaves_no_file(bundle, tmp_path):
+    words = [sys.executable, "-m", "ondevice.generate", bundle, PROMPT, "--steps", "900", "--out", tmp_path / "a.png"]
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=restore_interrupt)
+    time.sleep(5)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == cli.INTERRUPTED and "Traceback" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def restore_interrupt():
+    """A background job starts with Ctrl-C ignored; a user's terminal does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_devices_lists_one_that_is_used(capsys):
+    assert cli.main(["devices"]) == 0
+    assert "used by default" in capsys.readouterr().out
+    assert cli.main(["devices", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["default"]
+
+
+def test_without_any_device_the_error_names_the_install(bundle, tmp_path):
+    empty = tmp_path / "vendors"
+    empty.mkdir()
+    words = [sys.executable, "-m", "ondevice.generate", bundle, PROMPT, "--out", tmp_path / "a.png"]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | {"OCL_ICD_VENDORS": f"{empty}/"})
+    assert done.returncode == errors.NoDeviceError.exit_code
+    assert 'pip install "ondevice[cpu]"' in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_wrong_log_level_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("ONDEVICE_LOG", "loud")
+    assert "'loud' is not a log level" in fails(capsys, errors.UsageError, "tokens", "a cat")
