@@ -1,13 +1,18 @@
-"""List the OpenCL devices: which one is used, and why others are not."""
+"""List the OpenCL devices: which one is used by default, and why others are not.
+
+python -m ondevice.devices --json
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 from ondevice import cli
-from ondevice.run.opencl import INSTALL, OpenCLDevice, discover
+from ondevice.errors import NoDeviceError
+from ondevice.run.discovery import discover, find_device
 
 HELP = "list the devices that were found, and why something is not used"
 
@@ -18,20 +23,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the devices, best first; remarks go to stderr."""
+    """Print the devices, best first; remarks go to stderr. Exit code 10 where none can be used."""
     found, remarks = discover()
-    usable = [device for device in found if device.refused is None]
+    missing: NoDeviceError | None = None
+    try:
+        default = find_device().index
+    except NoDeviceError as error:
+        default, missing = None, error
     if args.json:
-        rows = [{"index": d.index, "refused": d.refused} | OpenCLDevice(d).facts() for d in found]
-        print(json.dumps({"devices": rows, "default": usable[0].index if usable else None, "remarks": remarks}, indent=1))
-        return 0
-    for number, device in enumerate(found):
-        use = device.refused or ("used by default" if device is usable[0] else "usable")
-        print(f"{number}  {device.index}  {device.kind:<4} {device.name}  [{device.platform}, {device.version}, driver {device.driver}]  {use}")
-    for remark in remarks:
-        print(f"not used: {remark}", file=sys.stderr)
-    if not usable:
-        print(f"no usable device; {INSTALL}", file=sys.stderr)
+        rows = [{"index": d.index, "refused": d.refused} | d.facts() for d in found]
+        print(json.dumps({"devices": rows, "default": default, "remarks": remarks}, indent=1))
+    else:
+        by = "used because of ONDEVICE_DEVICE" if os.environ.get("ONDEVICE_DEVICE") else "used by default"
+        for number, device in enumerate(found):
+            use = by if device.index == default else f"not used: {device.refused}" if device.refused else "usable"
+            about = f"{device.name}  [{device.platform}, {device.version}, driver {device.driver}]"
+            print(f"{number}  {device.index}  {device.kind:<4} {about}  {use}")
+        for remark in remarks:
+            print(f"not used: {remark}", file=sys.stderr)
+    if missing:
+        raise missing
     return 0
 
 

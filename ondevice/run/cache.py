@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
+import tempfile
+import time
 from pathlib import Path
 
 from ondevice.paths import cache_dir
@@ -12,11 +15,15 @@ from ondevice.paths import cache_dir
 log = logging.getLogger(__name__)
 
 LIMIT = 512 << 20  # bytes kept; the least recently used go first
+STALE = 3600.0  # seconds after which a half-written file belongs to a process that died
 _MAGIC = b"ondevice kernel 1\n"
 
 
 class KernelCache:
-    """Binaries by key. Never fails a run: what cannot be read is a miss, what cannot be written is logged once."""
+    """Binaries by key. Never fails a run: what cannot be read is a miss, what cannot be written is logged once.
+
+    Safe between processes: a file is written beside and renamed, and its content is checked against its own hash when read.
+    """
 
     def __init__(self, folder: Path | None = None, limit: int = LIMIT) -> None:
         self.folder, self.limit = folder or cache_dir() / "kernels", limit
@@ -43,42 +50,52 @@ class KernelCache:
         head = len(_MAGIC) + 32
         if not data.startswith(_MAGIC) or hashlib.sha256(data[head:]).digest() != data[len(_MAGIC) : head]:
             log.warning("cached kernel %s is damaged; it is built again", path.name)
-            self.drop(key)
             self.misses += 1
+            self.drop(key)
             return None
         self.hits += 1
-        try:
-            os.utime(path)
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            os.utime(path)  # the trim goes by time of last use
         return data[head:]
 
     def save(self, key: str, binary: bytes) -> None:
         """Write beside, then rename: another process sees all of it or nothing."""
         if not self._writable:
             return
-        beside = self.folder / f".{key}.{os.getpid()}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            beside.write_bytes(_MAGIC + hashlib.sha256(binary).digest() + binary)
-            beside.replace(self.folder / f"{key}.bin")
-            self._trim()
+            handle, beside = tempfile.mkstemp(prefix=".", suffix=".part", dir=self.folder)
+            try:
+                with open(handle, "wb") as file:
+                    file.write(_MAGIC + hashlib.sha256(binary).digest() + binary)
+                os.replace(beside, self.folder / f"{key}.bin")
+            except BaseException:
+                Path(beside).unlink(missing_ok=True)
+                raise
         except OSError as error:
             self._writable = False
-            beside.unlink(missing_ok=True) if self.folder.is_dir() else None
             log.warning("compiled kernels are not kept: %s cannot be written (%s)", self.folder, error.strerror)
+            return
+        self._trim()
 
     def drop(self, key: str) -> None:
-        """Forget a binary that the driver refused."""
-        try:
+        """Forget a binary that is damaged or that the driver refused."""
+        with contextlib.suppress(OSError):
             (self.folder / f"{key}.bin").unlink(missing_ok=True)
-        except OSError as error:
-            log.warning("%s", error)
 
     def _trim(self) -> None:
-        files = sorted(((path.stat().st_mtime, path.stat().st_size, path) for path in self.folder.glob("*.bin")), reverse=True)
+        """Remove the least recently used files over the limit, and what dead processes left half-written."""
+        files: list[tuple[float, int, Path]] = []
+        for path in self.folder.iterdir():
+            with contextlib.suppress(OSError):  # another process may remove it first
+                info = path.stat()
+                if path.suffix == ".bin":
+                    files.append((info.st_mtime, info.st_size, path))
+                elif path.suffix == ".part" and info.st_mtime < time.time() - STALE:
+                    path.unlink()
         kept = 0
-        for _, size, path in files:
+        for _, size, path in sorted(files, reverse=True):
             kept += size
             if kept > self.limit:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink()

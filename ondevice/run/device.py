@@ -10,17 +10,20 @@ import numpy as np
 
 
 class Device(Protocol):
-    """A queue that runs kernels in order."""
+    """A queue that runs kernels in order. Every verb may raise DeviceError."""
 
     name: str
     dialect: str  # "opencl" or "metal": picks the prelude
 
     def facts(self) -> dict[str, Any]:
-        """Platform, driver, limits: what a benchmark row or a bug report must say."""
+        """Platform, driver, limits: what a benchmark row or a bug report must say.
+
+        A session reads `global_bytes` (0: unknown) and `maps_weights` (whether `upload` takes no memory of its own).
+        """
         ...
 
     def build(self, source: str, entry: str, where: str) -> Any:
-        """Compile `source`; `where` names file and defines in an error. Returns what `bind` takes."""
+        """Compile `source`; `where` names file and defines in an error. Returns what `bind` takes. Raises KernelBuildError."""
         ...
 
     def alloc(self, nbytes: int, what: str) -> Any:
@@ -28,42 +31,56 @@ class Device(Protocol):
         ...
 
     def upload(self, data: np.ndarray, what: str) -> Any:
-        """A read-only buffer with the bytes of `data`, without a copy where the device shares memory with the host."""
+        """A read-only buffer with the bytes of `data`, without a copy where the device is the host; `data` must not change."""
         ...
 
     def sub(self, buffer: Any, offset: int, nbytes: int) -> Any:
-        """Part of a buffer."""
+        """Part of a buffer, sharing its bytes."""
         ...
 
-    def write(self, buffer: Any, data: np.ndarray) -> None: ...
+    def write(self, buffer: Any, data: np.ndarray) -> None:
+        """Copy an array in."""
+        ...
 
-    def read(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray: ...
+    def read(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Wait for all work, then copy out."""
+        ...
 
-    def bind(self, program: Any, buffers: Sequence[Any], scalars: Sequence[int | float]) -> Any:
-        """A kernel with its arguments set once; keeps the buffers alive."""
+    def bind(self, program: Any, buffers: Sequence[Any], scalars: Sequence[int | float], where: str = "") -> Any:
+        """A kernel with its arguments, ready to launch many times; keeps the buffers alive. `where` names it in errors."""
         ...
 
     def launch(self, bound: Any, grid: tuple[int, int, int], group: tuple[int, int, int]) -> Any:
-        """Enqueue; returns what `seconds` takes."""
+        """Enqueue; returns what `wait` and `seconds` take."""
+        ...
+
+    def wait(self, launched: Any) -> None:
+        """Until this launch is done."""
         ...
 
     def seconds(self, launched: Any) -> float:
         """How long a finished launch ran on the device."""
         ...
 
-    def finish(self) -> None: ...
+    def finish(self) -> None:
+        """Wait for all work."""
+        ...
 
 
 @dataclass(slots=True)
 class NullDevice:
-    """Runs nothing, remembers everything: lets a machine without a GPU test binding and dispatch."""
+    """Runs nothing, remembers everything: lets a machine without a GPU test binding and dispatch.
+
+    `log` holds one line a verb; `limits` goes into `facts()`.
+    """
 
     name: str = "null"
     dialect: str = "opencl"
+    limits: dict[str, Any] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
-        return {"name": self.name}
+        return {"name": self.name, "global_bytes": 0, "maps_weights": True} | self.limits
 
     def build(self, source: str, entry: str, where: str) -> str:
         self.log.append(f"build {where}")
@@ -75,23 +92,28 @@ class NullDevice:
 
     def upload(self, data: np.ndarray, what: str) -> np.ndarray:
         self.log.append(f"upload {what} {data.nbytes}")
-        return data.view(np.uint8)
+        return data.reshape(-1).view(np.uint8)
 
     def sub(self, buffer: np.ndarray, offset: int, nbytes: int) -> np.ndarray:
         return buffer[offset : offset + nbytes]
 
     def write(self, buffer: np.ndarray, data: np.ndarray) -> None:
-        buffer[:] = np.frombuffer(data.tobytes(), np.uint8)
+        self.log.append(f"write {data.nbytes}")
+        buffer[: data.nbytes] = np.frombuffer(data.tobytes(), np.uint8)
 
     def read(self, buffer: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        return np.frombuffer(buffer.tobytes(), dtype).reshape(shape)
+        self.log.append(f"read {dtype}{list(shape)}")
+        return np.frombuffer(buffer.tobytes(), dtype).reshape(shape).copy()
 
-    def bind(self, program: str, buffers: Sequence[Any], scalars: Sequence[int | float]) -> str:
+    def bind(self, program: str, buffers: Sequence[Any], scalars: Sequence[int | float], where: str = "") -> str:
         return f"{program}{tuple(scalars)}"
 
     def launch(self, bound: str, grid: tuple[int, int, int], group: tuple[int, int, int]) -> float:
         self.log.append(f"launch {bound} grid={grid} group={group}")
         return 0.0
+
+    def wait(self, launched: float) -> None:
+        self.log.append("wait")
 
     def seconds(self, launched: float) -> float:
         return launched

@@ -1,4 +1,4 @@
-"""Where the time went: one row a dispatch, summed by kernel or op."""
+"""Where the time went: one row a dispatch, summed by kernel, op or node."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from ondevice.plan.plan import Plan
 
 @dataclass(slots=True)
 class Row:
-    """One dispatch over all runs so far."""
+    """One dispatch over all runs so far. Rates are those of the device's own clock."""
 
     component: str
+    sizes: str
+    number: int  # of the dispatch in its plan
     node: str
     op: str
     kernel: str
     grid: tuple[int, int, int]
+    group: tuple[int, int, int]
     flops: int  # of one run
     nbytes: int  # read and written by one run
     runs: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # of all runs
 
 
 @dataclass(slots=True)
@@ -29,21 +32,25 @@ class Profile:
     """Times of a session's dispatches. `device` says what they were measured on."""
 
     device: dict[str, Any]
-    rows: dict[tuple[str, tuple[tuple[str, int], ...], int], Row] = field(default_factory=dict)
+    rows: dict[tuple[str, str, int], Row] = field(default_factory=dict)
 
     def add(self, plan: Plan, seconds: Sequence[float]) -> None:
         """Count one run of `plan`, with a time for each dispatch."""
-        sizes = tuple(sorted(plan.sizes.items()))
+        sizes = " ".join(f"{name}={size}" for name, size in plan.sizes.items())
         for number, (d, took) in enumerate(zip(plan.dispatches, seconds, strict=True)):
             key = (plan.component, sizes, number)
             if key not in self.rows:
                 kernel = plan.kernels[d.kernel].file
-                self.rows[key] = Row(plan.component, d.node, d.op, kernel, d.grid, d.flops, d.reads + d.writes)
+                self.rows[key] = Row(plan.component, sizes, number, d.node, d.op, kernel, d.grid, d.group, d.flops, d.reads + d.writes)
             self.rows[key].runs += 1
             self.rows[key].seconds += took
 
+    def clear(self) -> None:
+        """Forget all times: a warm-up run is not counted."""
+        self.rows.clear()
+
     def by(self, *fields: str) -> list[dict[str, Any]]:
-        """Sums over rows that agree in `fields`, slowest first: launches, seconds, GFLOP/s, GB/s, share."""
+        """Sums over rows that agree in `fields` (names of Row's), slowest first: launches, seconds, GFLOP/s, GB/s, share of all time."""
         total = sum(row.seconds for row in self.rows.values()) or 1.0
         sums: dict[tuple[Any, ...], dict[str, Any]] = {}
         for row in self.rows.values():
@@ -54,20 +61,33 @@ class Profile:
             entry["flops"] += row.flops * row.runs
             entry["bytes"] += row.nbytes * row.runs
         for entry in sums.values():
-            time = entry["seconds"] or 1e-12
-            entry |= {"gflops": entry.pop("flops") / time / 1e9, "gbytes": entry.pop("bytes") / time / 1e9, "share": entry["seconds"] / total}
+            entry["gflops"], entry["gbytes"] = (_rate(entry.pop(name), entry["seconds"]) for name in ("flops", "bytes"))
+            entry["share"] = entry["seconds"] / total
         return sorted(sums.values(), key=lambda entry: -entry["seconds"])
 
-    def to_table(self) -> str:
-        """A table by component and kernel."""
-        lines = [f"{'component':<13} {'kernel':<16} {'launches':>8} {'ms':>10} {'share':>6} {'GFLOP/s':>8} {'GB/s':>6}"]
-        for e in self.by("component", "kernel"):
+    def to_table(self, *fields: str, top: int | None = None) -> str:
+        """A table by `fields` (component and kernel by default), the `top` slowest entries."""
+        fields = fields or ("component", "kernel")
+        entries = self.by(*fields)[:top]
+        widths = [max([len(name), *(len(str(entry[name])) for entry in entries)]) for name in fields]
+        head = " ".join(f"{name:<{width}}" for name, width in zip(fields, widths, strict=True))
+        lines = [f"{head} {'launches':>8} {'ms':>10} {'share':>6} {'GFLOP/s':>8} {'GB/s':>6}"]
+        for e in entries:
+            names = " ".join(f"{e[name]!s:<{width}}" for name, width in zip(fields, widths, strict=True))
             lines.append(
-                f"{e['component']:<13} {e['kernel']:<16} {e['launches']:>8} {e['seconds'] * 1e3:>10.1f} {e['share']:>6.1%} "
-                f"{e['gflops']:>8.1f} {e['gbytes']:>6.1f}"
+                f"{names} {e['launches']:>8} {e['seconds'] * 1e3:>10.1f} {e['share']:>6.1%} {e['gflops']:>8.1f} {e['gbytes']:>6.1f}"
             )
         return "\n".join(lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Device facts and every dispatch."""
-        return {"device": self.device, "dispatches": [asdict(row) for row in self.rows.values()]}
+        """Device facts and every dispatch; `us` and the rates are of one run on average."""
+        rows = []
+        for row in self.rows.values():
+            once = row.seconds / row.runs
+            rows.append(asdict(row) | {"us": once * 1e6, "gflops": _rate(row.flops, once), "gbytes": _rate(row.nbytes, once)})
+        return {"device": self.device, "dispatches": rows}
+
+
+def _rate(count: int, seconds: float) -> float:
+    """Billions a second; 0 where the clock saw no time pass."""
+    return count / seconds / 1e9 if seconds > 0 else 0.0

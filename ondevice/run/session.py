@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,26 +10,35 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ondevice.errors import NumericError, UsageError
-from ondevice.plan.plan import Dispatch, Plan
+from ondevice.errors import DeviceError, OnDeviceError, UsageError
+from ondevice.plan.plan import Plan
+from ondevice.run.check import NUMPY, check_results, last_writers
 from ondevice.run.device import Device
 from ondevice.run.profile import Profile
 
 log = logging.getLogger(__name__)
 
-NUMPY = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "i32": np.dtype(np.int32)}
+IN_FLIGHT = 16  # launches between two waits: enough to hide an enqueue, few enough that Ctrl-C is not heard minutes later
 
 
 class Source(Protocol):
     """What is asked of a bundle (`ondevice.bundle.reader.Bundle`)."""
 
-    def plan(self, component: str, **sizes: int) -> Plan: ...
+    def plan(self, component: str, **sizes: int) -> Plan:
+        """The plan of a component at these sizes."""
+        ...
 
-    def weight(self, key: str) -> tuple[str, int, int]: ...
+    def weight(self, key: str) -> tuple[str, int, int]:
+        """(shard, offset, bytes) of a weight."""
+        ...
 
-    def shard(self, name: str) -> np.ndarray: ...
+    def shard(self, name: str) -> np.ndarray:
+        """All bytes of a shard, uint8."""
+        ...
 
-    def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str: ...
+    def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
+        """The program to build."""
+        ...
 
 
 @dataclass(slots=True)
@@ -41,10 +51,10 @@ class _Bound:
 
 
 class Session:
-    """Runs the components of one bundle on one device.
+    """Runs the components of one bundle on one device. Not for use by several threads at once.
 
     One arena serves every plan and grows to the largest in use; weights are uploaded when a plan first needs them and shared by all
-    plans; kernels are built once.
+    plans; kernels are built once. After an error or Ctrl-C nothing runs on the device, and the session can be used again.
 
     Args:
         profile: keep a time for every dispatch in `self.profile`.
@@ -53,10 +63,12 @@ class Session:
 
     def __init__(self, bundle: Source, device: Device, *, profile: bool = False, check: bool = False) -> None:
         self._bundle, self._device, self._profiling, self._check = bundle, device, profile, check
-        self.profile = Profile(device.facts())
+        self._facts = device.facts()
+        self.profile = Profile(self._facts)
         self._programs: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
         self._shards: dict[str, Any] = {}
         self._weights: dict[str, Any] = {}
+        self._weight_bytes = 0  # of the device's own memory
         self._bound: dict[tuple[Any, ...], _Bound] = {}
         self._arena: Any = None
         self._arena_bytes = 0
@@ -68,73 +80,87 @@ class Session:
             inputs: arrays by the plan's input names, float32 or int32, in the plan's shapes.
             sizes: which plan: batch, and height and width in latent units.
 
+        Returns:
+            Arrays by the plan's output names.
+
         Raises:
             BundleError: the bundle has no such plan.
             UsageError: an input is missing, unknown, or has another shape or type.
-            KernelBuildError, DeviceError: the driver failed.
+            KernelBuildError, DeviceError: the driver failed, or the plan does not fit the device's memory.
             NumericError: with `check`, the first result that is not finite.
         """
-        bound = self._bind(component, sizes)
-        plan = bound.plan
-        for index, array in _inputs(plan, inputs).items():
-            self._device.write(bound.buffers[index], array)
-        if self._check:
-            self._run_checked(bound)
-        else:
-            launched = [self._device.launch(k, d.grid, d.group) for k, d in zip(bound.launches, plan.dispatches, strict=True)]
-            if self._profiling:
+        plan = self._bundle.plan(component, **sizes)
+        ready = _inputs(plan, inputs)
+        bound = self._bind(plan, (component, *sorted(sizes.items())))
+        try:
+            for index, array in ready.items():
+                self._device.write(bound.buffers[index], array)
+            self._launch(bound)
+            return {plan.operands[i].name: self._read(bound, i) for i in plan.outputs}
+        except BaseException:
+            with contextlib.suppress(OnDeviceError):  # what is raised already says more
                 self._device.finish()
-                self.profile.add(plan, [self._device.seconds(event) for event in launched])
-        return {plan.operands[i].name: self._read(bound, i) for i in plan.outputs}
+            raise
+
+    def _launch(self, bound: _Bound) -> None:
+        device, plan = self._device, bound.plan
+        writers = last_writers(plan) if self._check else {}
+        launched = []
+        for number, (kernel, dispatch) in enumerate(zip(bound.launches, plan.dispatches, strict=True)):
+            launched.append(device.launch(kernel, dispatch.grid, dispatch.group))
+            if number >= IN_FLIGHT and number % IN_FLIGHT == 0:
+                device.wait(launched[number - IN_FLIGHT])
+            if self._check:
+                check_results(plan, number, writers, lambda index: self._read(bound, index))
+        if self._profiling:
+            device.finish()
+            self.profile.add(plan, [device.seconds(event) for event in launched])
 
     def _read(self, bound: _Bound, index: int) -> np.ndarray:
         operand = bound.plan.operands[index]
         return self._device.read(bound.buffers[index], operand.shape, NUMPY[operand.dtype])
 
-    def _run_checked(self, bound: _Bound) -> None:
-        for launch, dispatch in zip(bound.launches, bound.plan.dispatches, strict=True):
-            self._device.launch(launch, dispatch.grid, dispatch.group)
-            for index in dispatch.operands[len(dispatch.operands) - dispatch.outputs :]:
-                self._check_finite(bound, dispatch, index)
-
-    def _check_finite(self, bound: _Bound, dispatch: Dispatch, index: int) -> None:
-        values = self._read(bound, index)
-        if values.dtype.kind != "f" or dispatch.op == "Concat":  # a part of a concatenation: the rest is not written yet
-            return
-        bad = ~np.isfinite(values)
-        if bad.any():
-            kernel, operand = bound.plan.kernels[dispatch.kernel], bound.plan.operands[index]
-            first = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise NumericError(
-                f"{int(bad.sum())} of {values.size} values are NaN or infinite, the first at {first} ({values[first]}).",
-                where=f"{bound.plan.component}: {dispatch.node} ({dispatch.op}, {kernel.file}.cl {dict(kernel.defines)}) -> {operand.name}",
-                fix="convert with --dtype f32 to see whether half storage overflows",
-            )
-
-    def _bind(self, component: str, sizes: Mapping[str, int]) -> _Bound:
-        key = (component, *sorted(sizes.items()))
+    def _bind(self, plan: Plan, key: tuple[Any, ...]) -> _Bound:
         if key in self._bound:
             return self._bound[key]
-        plan = self._bundle.plan(component, **sizes)
-        where = f"{component} {' '.join(f'{name}={size}' for name, size in sizes.items())}"
-        if plan.arena > self._arena_bytes:
-            log.info("%s: an arena of %.1f MB", where, plan.arena / 1e6)
-            self._bound.clear()  # their buffers are parts of the arena that is given back
-            self._arena = None
-            self._arena, self._arena_bytes = self._device.alloc(plan.arena, f"{where}: arena"), plan.arena
+        where = f"{plan.component} {' '.join(f'{name}={size}' for name, size in plan.sizes.items())}".rstrip()
+        self._make_room(plan, where)
         programs = [self._program(kernel.file, kernel.defines) for kernel in plan.kernels]
         buffers = [
-            self._weight(operand.weight) if operand.weight is not None else self._device.sub(self._arena, operand.offset or 0, operand.nbytes)
+            self._device.sub(self._arena, operand.offset or 0, operand.nbytes) if operand.weight is None else self._weight(operand.weight)
             for operand in plan.operands
         ]
-        launches = [self._device.bind(programs[d.kernel], [buffers[i] for i in d.operands], d.scalars) for d in plan.dispatches]
+        launches = [
+            self._device.bind(programs[d.kernel], [buffers[i] for i in d.operands], d.scalars, f"{where}: {d.node} ({d.op})")
+            for d in plan.dispatches
+        ]
         self._bound[key] = _Bound(plan, buffers, launches)
         return self._bound[key]
+
+    def _make_room(self, plan: Plan, where: str) -> None:
+        """Say what the plan needs, check it against the device's memory before anything is loaded, and grow the arena to it."""
+        shards = {self._bundle.weight(operand.weight)[0] for operand in plan.operands if operand.weight is not None}
+        new = sum(self._bundle.shard(name).nbytes for name in shards if name not in self._shards)
+        arena, mapped, has = max(plan.arena, self._arena_bytes), self._facts["maps_weights"], self._facts["global_bytes"]
+        weights = self._weight_bytes + (0 if mapped else new)
+        log.info("%s: arena %.1f MB, new weights %.1f MB%s", where, plan.arena / 1e6, new / 1e6, " (mapped, not copied)" if mapped else "")
+        if has and arena + weights > has:
+            raise DeviceError(
+                f"it needs {(arena + weights) / 1e6:,.1f} MB (arena {arena / 1e6:,.1f}, weights {weights / 1e6:,.1f}), "
+                f"and {self._device.name} has {has / 1e6:,.1f} MB.",
+                where=where,
+                fix="use a smaller --size, or another --device",
+            )
+        if plan.arena > self._arena_bytes:
+            self._bound.clear()  # their buffers are parts of the arena that is given back
+            self._arena, self._arena_bytes = None, 0
+            self._arena = self._device.alloc(plan.arena, f"{where}: arena")
+            self._arena_bytes = plan.arena
 
     def _program(self, file: str, defines: tuple[tuple[str, int], ...]) -> Any:
         key = (file, defines)
         if key not in self._programs:
-            where = f"{file}.cl {' '.join(f'{name}={value}' for name, value in defines)}"
+            where = f"{file}.cl {' '.join(f'{name}={value}' for name, value in defines)}".rstrip()
             self._programs[key] = self._device.build(self._bundle.source(file, self._device.dialect, defines), file, where)
         return self._programs[key]
 
@@ -142,7 +168,9 @@ class Session:
         if key not in self._weights:
             shard, offset, nbytes = self._bundle.weight(key)
             if shard not in self._shards:
-                self._shards[shard] = self._device.upload(self._bundle.shard(shard), shard)
+                data = self._bundle.shard(shard)
+                self._shards[shard] = self._device.upload(data, shard)
+                self._weight_bytes += 0 if self._facts["maps_weights"] else data.nbytes
             self._weights[key] = self._device.sub(self._shards[shard], offset, nbytes)
         return self._weights[key]
 
@@ -150,13 +178,14 @@ class Session:
 def _inputs(plan: Plan, given: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
     """Arrays by operand index, checked and made contiguous."""
     wanted = {plan.operands[index].name: index for index in plan.inputs}
-    if wrong := sorted(given.keys() ^ wanted.keys()):
-        raise UsageError(f"inputs {wrong} are missing or unknown (expected {sorted(wanted)}).", where=plan.component)
+    for wrong, what in ((wanted.keys() - given.keys(), "is missing"), (given.keys() - wanted.keys(), "is unknown")):
+        if wrong:
+            raise UsageError(f"input {min(wrong)} {what} (got {sorted(given)}, expected {sorted(wanted)}).", where=plan.component)
     ready = {}
     for name, index in wanted.items():
         operand, array = plan.operands[index], np.asarray(given[name])
         if array.shape != operand.shape or array.dtype != NUMPY[operand.dtype]:
             expected = f"{NUMPY[operand.dtype]}{list(operand.shape)}"
             raise UsageError(f"it is {array.dtype}{list(array.shape)} (expected {expected}).", where=f"{plan.component}: input {name}")
-        ready[index] = np.ascontiguousarray(array)
+        ready[index] = np.ascontiguousarray(array).reshape(operand.shape)
     return ready

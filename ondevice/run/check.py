@@ -1,0 +1,61 @@
+"""Looks for NaN and infinity after every dispatch and names the first op that made one: the answer to "black picture" reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ondevice.errors import NumericError
+from ondevice.plan.plan import Plan
+
+NUMPY: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "i32": np.dtype(np.int32)}
+
+
+def last_writers(plan: Plan) -> dict[int, int]:
+    """Operand -> the last dispatch that writes it. A Concat is written in parts, so it is whole only then."""
+    return {index: number for number, d in enumerate(plan.dispatches) for index in d.operands[len(d.operands) - d.outputs :]}
+
+
+def check_results(plan: Plan, number: int, writers: Mapping[int, int], read: Callable[[int], np.ndarray]) -> None:
+    """Check what dispatch `number` wrote. Infinity is let through where an input already held it: attention masks are -inf.
+
+    Args:
+        writers: what `last_writers` gives.
+        read: operand index -> its values now.
+
+    Raises:
+        NumericError: names component, node, op, kernel, tensor, and the ranges of what went in and came out.
+    """
+    dispatch = plan.dispatches[number]
+    split = len(dispatch.operands) - dispatch.outputs
+    for index in dispatch.operands[split:]:
+        if writers[index] != number or plan.operands[index].dtype == "i32":
+            continue
+        values = read(index)
+        bad = ~np.isfinite(values)
+        if not bad.any():
+            continue
+        inputs = {plan.operands[i].name: read(i) for i in dict.fromkeys(dispatch.operands[:split]) if plan.operands[i].dtype != "i32"}
+        if not np.isnan(values).any() and any(np.isinf(array).any() for array in inputs.values()):
+            continue
+        kernel, operand = plan.kernels[dispatch.kernel], plan.operands[index]
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        came = "; ".join(f"{name} {_range(array)}" for name, array in inputs.items())
+        raise NumericError(
+            f"{int(bad.sum())} of {values.size} values are NaN or infinite, the first at {list(first)} ({values[first]}); "
+            f"out: {operand.name} {_range(values)}; in: {came or 'no numbers'}.",
+            where=f"{plan.component}: {dispatch.node} ({dispatch.op}, {kernel.file}.cl)",
+            fix="convert with --dtype f32 to see whether half storage overflows"
+            if operand.dtype == "f16"
+            else "run the same bundle on another --device to see whether the driver is at fault",
+        )
+
+
+def _range(values: np.ndarray) -> str:
+    """Type, least and largest finite value, and how many are not finite."""
+    finite = values[np.isfinite(values)]
+    lowest, highest = (f"{finite.min():.4g}", f"{finite.max():.4g}") if finite.size else ("none", "none")
+    nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+    odd = f", {nan} NaN" * bool(nan) + f", {infinite} infinite" * bool(infinite)
+    return f"{values.dtype} [{lowest} to {highest}{odd}]"

@@ -1,0 +1,201 @@
+"""Which OpenCL devices there are, why some are not used, and which one a user means.
+
+pyopencl is imported on first use, after icd.py has made the drivers visible; importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from ondevice.errors import NoDeviceError
+from ondevice.run import icd
+from ondevice.run.cache import KernelCache
+
+OPTIONS = ["-cl-std=CL1.2"]
+EMBEDDED = "Intel(R) OpenCL"  # platform name of the extra `cpu`, and of Intel's CPU runtime where the system has it
+INSTALL = (
+    'run pip install "ondevice[cpu]" (a CPU runtime, no root needed), or install your GPU vendor\'s OpenCL driver '
+    "or apt-get install pocl-opencl-icd"
+)
+LIST = "name one that `ondevice devices` lists"
+_PROBE = "__kernel void probe(__global float* x) { x[get_global_id(0)] = vload_half(0, (const __global half*)x); }"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A device that a driver reports."""
+
+    index: str  # "platform:device", as the loader counts them
+    name: str
+    platform: str
+    version: str
+    driver: str
+    kind: str  # cpu, gpu, accelerator, other
+    handle: Any
+
+    @property
+    def rank(self) -> int:
+        """Order of preference: GPU, the embedded CPU runtime, other CPUs, the rest."""
+        if self.kind == "gpu":
+            return 0
+        return (1 if self.platform.startswith(EMBEDDED) else 2) if self.kind == "cpu" else 3
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Everything about a device that a compiled kernel depends on."""
+        return self.name, self.platform, self.handle.platform.version, self.version, self.driver
+
+    @property
+    def refused(self) -> str | None:
+        """Why it cannot be used; None if it can. The answer needs a build, so it is looked for when first asked."""
+        return _refusal(self)
+
+    def facts(self) -> dict[str, Any]:
+        """Names, versions and limits (bytes, work-items): what a benchmark row or a bug report must say."""
+        device = self.handle
+        extensions = str(device.extensions).split()
+        return {
+            "name": self.name,
+            "platform": self.platform,
+            "version": self.version,
+            "driver": self.driver,
+            "kind": self.kind,
+            "compute_units": device.max_compute_units,
+            "global_bytes": device.global_mem_size,
+            "max_alloc_bytes": device.max_mem_alloc_size,
+            "max_work_group": device.max_work_group_size,
+            "local_bytes": device.local_mem_size,
+            "alignment": device.mem_base_addr_align // 8,
+            "half": "cl_khr_fp16" in extensions,
+            "sub_groups": "cl_khr_subgroups" in extensions or "cl_intel_subgroups" in extensions,
+            "maps_weights": self.kind == "cpu",
+        }
+
+
+@functools.cache
+def opencl() -> Any:
+    """The pyopencl module. Raises NoDeviceError where it cannot be imported."""
+    os.environ.setdefault("PYOPENCL_NO_CACHE", "1")  # one cache, ours
+    embedded()
+    try:
+        import pyopencl
+    except (ImportError, OSError) as error:
+        fix = "pip install --force-reinstall pyopencl"
+        raise NoDeviceError(f"pyopencl cannot be imported: {error}.", where="OpenCL", fix=fix) from None
+    return pyopencl
+
+
+def compile_program(program: Any, entry: str) -> Any:
+    """Build a pyopencl Program for the device of its context, and make its kernel: Mali compiles only then. Raises what pyopencl raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # drivers remark on success; a failure carries its log
+        built = program.build(options=OPTIONS)
+    opencl().Kernel(built, entry)
+    return built
+
+
+@functools.cache
+def embedded() -> str | None:
+    """Why the embedded runtime is not visible; None if it is."""
+    return icd.prepare()
+
+
+@functools.cache
+def discover() -> tuple[tuple[Found, ...], tuple[str, ...]]:
+    """(devices, best first; remarks on what was looked for and not found)."""
+    cl = opencl()
+    remarks = [f"embedded CPU runtime: {why}"] if (why := embedded()) else []
+    try:
+        platforms = cl.get_platforms()
+    except cl.Error as error:
+        return (), (*remarks, f"OpenCL loader: {code(error)}")
+    found: list[Found] = []
+    for p, platform in enumerate(platforms):
+        try:
+            devices = platform.get_devices()
+            found += [_describe(f"{p}:{d}", device) for d, device in enumerate(devices)]
+        except cl.Error as error:
+            remarks.append(f"{platform.name}: {code(error)}")
+            continue
+        if not devices:
+            remarks.append(f"{platform.name}: it has no devices")
+    return tuple(sorted(found, key=lambda device: device.rank)), tuple(remarks)
+
+
+def _describe(index: str, device: Any) -> Found:
+    kinds = {opencl().device_type.GPU: "gpu", opencl().device_type.CPU: "cpu", opencl().device_type.ACCELERATOR: "accelerator"}
+    kind = next((name for flag, name in kinds.items() if device.type & flag), "other")
+    facts = (device.name.strip(), device.platform.name.strip(), device.version.strip(), device.driver_version.strip())
+    return Found(index, *facts, kind, device)
+
+
+@functools.cache
+def _refusal(found: Found) -> str | None:
+    cl, device = opencl(), found.handle
+    if "FPGA" in found.name or "FPGA" in found.platform:
+        return "an FPGA emulator"
+    if not device.available or not device.compiler_available:
+        return "its driver says it is not available, or has no compiler"
+    if not device.endian_little:
+        return "it is big-endian"
+    # Some drivers report a device for which they cannot compile, so a tiny kernel is built; once it was, that is remembered.
+    cache, key = KernelCache(), KernelCache.key(_PROBE, *OPTIONS, *found.identity)
+    if cache.load(key) is not None:
+        return None
+    try:
+        compile_program(cl.Program(cl.Context([device]), _PROBE), "probe")
+        cache.save(key, b"built")
+    except (cl.Error, RuntimeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        telling = [line for line in lines[1:] if "error" in line.lower() or "unknown" in line.lower()]
+        return f"it cannot build a kernel: {(telling or lines or [type(error).__name__])[0][:200]}"
+    return None
+
+
+def find_device(spec: str | None = None) -> Found:
+    """The device that `spec` (else `ONDEVICE_DEVICE`) asks for, or the best one: GPU, then embedded CPU runtime, then other CPUs.
+
+    Args:
+        spec: "0" (number in `ondevice devices`), "1:0" (platform and device), "cpu", "gpu", or part of a name.
+
+    Raises:
+        NoDeviceError: there is none, or none that fits; lists what was found and why it was not used.
+    """
+    found, remarks = discover()
+    where = "--device"
+    if not spec and (spec := os.environ.get("ONDEVICE_DEVICE")):
+        where = "ONDEVICE_DEVICE"
+    if not spec:
+        usable = next((device for device in found if device.refused is None), None)
+        if usable is None:
+            raise NoDeviceError(f"no usable OpenCL device ({_there(found, remarks)}).", fix=INSTALL)
+        return usable
+    wanted = spec.lower().strip()
+    if wanted.isdecimal():
+        fits = list(found[int(wanted) : int(wanted) + 1])
+    else:
+        fits = [d for d in found if wanted in (d.index, d.kind)]
+        fits = fits or [
+            d for d in found if ":" not in wanted and wanted in f"{d.name} {d.platform} {d.version}".lower()
+        ]  # PoCL names itself only there
+    if not fits:
+        fix = LIST if found else INSTALL
+        raise NoDeviceError(f"no device fits {spec!r} (found: {_there(found, remarks)}).", where=where, fix=fix)
+    if (best := next((device for device in fits if device.refused is None), None)) is None:
+        raise NoDeviceError(f"{fits[0].name} [{fits[0].platform}] cannot be used: {fits[0].refused}.", where=where, fix=LIST)
+    return best
+
+
+def _there(found: tuple[Found, ...], remarks: tuple[str, ...]) -> str:
+    """What was found and why it is not used, in one line."""
+    rows = [f"{n} {d.name} [{d.platform}]{f': {d.refused}' if d.refused else ''}" for n, d in enumerate(found)]
+    return "; ".join([*rows, *remarks]) or "no driver is installed"
+
+
+def code(error: Exception) -> str:
+    """A driver's code by name, as pyopencl words it: "clCreateBuffer failed: OUT_OF_HOST_MEMORY"."""
+    return str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__

@@ -1,0 +1,186 @@
+"""What is said of a .ckpt that torch did not write, or wrote with more than tensors in it."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoint_files import (
+    Op,
+    ckpt_bytes,
+)
+
+from ondevice.converters import ckpt_file, zip_directory
+from ondevice.converters.ckpt_file import read_ckpt
+from ondevice.errors import CheckpointError, OnDeviceError
+
+AGAIN = "Fix: download the file again."
+DIFFERENT = "Fix: use a .safetensors file of the same model."
+
+
+def message(call: Callable[[], Any], kind: type[OnDeviceError] = CheckpointError) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    return str(caught.value)
+
+
+STORAGE = Op.storage("FloatStorage", "0", 6)
+FLOATS = [bytes(24)]
+
+
+def state(value: bytes) -> bytes:
+    return b"\x80\x02" + Op.dict([(Op.text("w"), value)]) + b"."
+
+
+def view(offset: int, shape: list[int], stride: list[int], storage: bytes = STORAGE) -> bytes:
+    return state(Op.tensor(storage, offset, shape, stride))
+
+
+NAMED = "the pickle names 'os.system', which is no part of a tensor (byte {}). " + DIFFERENT
+
+
+@pytest.mark.parametrize(
+    ("data", "where", "what"),
+    [
+        (state(Op.named("os", "system") + b")R"), " data.pkl", NAMED.format(10)),
+        (
+            b"\x80\x02" + Op.text("os") + Op.text("system") + b"\x93.",
+            " data.pkl",
+            NAMED.format(20),
+        ),
+        (b"\x80\x02}(ios\nsystem\n.", " data.pkl", f"the opcode INST makes more than tensors (byte 4). {DIFFERENT}"),
+        (b"\x80\x02Pid\n.", " data.pkl", f"the opcode PERSID makes more than tensors (byte 2). {DIFFERENT}"),
+        (b"\x80\x02K\x01Q.", " data.pkl", f"a persistent id is no torch storage (byte 4). {DIFFERENT}"),
+        (b"\x80\x02K\x01)R.", " data.pkl", f"the opcode REDUCE calls something that is no tensor maker (byte 5). {DIFFERENT}"),
+        (
+            b"\x80\x02" + Op.named("torch", "FloatStorage") + b")R.",
+            " data.pkl",
+            f"the opcode REDUCE calls 'torch.FloatStorage', which makes no tensor (byte 23). {DIFFERENT}",
+        ),
+        (
+            b"\x80\x02" + Op.named("torch._utils", "_rebuild_tensor_v2") + b")R.",
+            " data.pkl",
+            f"a tensor is made from arguments that describe none (byte 36). {DIFFERENT}",
+        ),
+        (
+            b"\x80\x02" + Op.named("torch._utils", "_rebuild_parameter") + b")R.",
+            " data.pkl",
+            f"a parameter is made from something that is no tensor (byte 36). {DIFFERENT}",
+        ),
+        (
+            b"\x80\x02" + Op.named("collections", "OrderedDict") + b"K\x01\x85R.",
+            " data.pkl",
+            f"an OrderedDict is made from arguments (byte 30). {DIFFERENT}",
+        ),
+        (b"\x80\x02]K\x01Ns.", " data.pkl", f"the opcode SETITEM does not fit what is on the stack (byte 6). {DIFFERENT}"),
+        (b"\x80\x02}K\x01\x85Ns.", " data.pkl", f"a dictionary has a key that is no name (of type tuple) (byte 7). {DIFFERENT}"),
+        (b"\x80\x02h\x07.", " data.pkl", f"the pickle recalls a value before it was made (byte 2). {DIFFERENT}"),
+        (b"\x80\x02R.", " data.pkl", f"the opcode REDUCE does not fit what is on the stack (byte 2). {DIFFERENT}"),
+        (b"\x80\x02}}.", " data.pkl", f"the pickle ends with 2 values (expected 1). {DIFFERENT}"),
+        (b"}" * 1_000_001 + b".", " data.pkl", f"the pickle makes more than 1,000,000 values (byte 1000000). {DIFFERENT}"),
+        (b"\x80\x02}", " data.pkl", f"the pickle is damaged (pickle exhausted before seeing STOP). {DIFFERENT}"),
+        (b"\x80\x02}.", "", "the file holds no named tensors. Fix: use a checkpoint that holds a state dict."),
+        (view(0, [1], [1], Op.storage("FloatStorage", "5", 6)), " tensor w", f"its storage data/5 is not in the archive. {AGAIN}"),
+        (
+            view(0, [1], [1], Op.storage("DoubleStorage", "0", 6)),
+            " tensor w",
+            f"its storage does not fit 6 numbers of F64 (got 24 bytes, expected 48). {AGAIN}",
+        ),
+        (
+            view(1, [2, 3], [3, 1]),
+            " tensor w",
+            "it reaches outside its storage (got shape [2, 3], strides [3, 1], offset 1; expected at most 6 numbers). " + AGAIN,
+        ),
+        (
+            view(0, [100, 100], [0, 0]),
+            " tensor w",
+            "it reaches outside its storage (got shape [100, 100], strides [0, 0], offset 0; expected at most 6 numbers). " + AGAIN,
+        ),
+    ],
+)
+def test_pickles(tmp_path: Path, data: bytes, where: str, what: str) -> None:
+    path = tmp_path / "m.ckpt"
+    path.write_bytes(ckpt_bytes(data, FLOATS))
+    assert message(lambda: read_ckpt(path)) == f"{path}{where}: {what}"
+
+
+def test_archives_that_torch_did_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.ckpt"
+
+    def refused(data: bytes) -> str:
+        path.write_bytes(data)
+        return message(lambda: read_ckpt(path)).removeprefix(f"{path}: ")
+
+    good = view(0, [6], [1])
+    assert refused(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.") == (
+        "this is neither a .safetensors file nor a zip archive of torch 1.6 or later; older files can run code and are not read. "
+        + DIFFERENT
+    )
+    whole = ckpt_bytes(good, FLOATS)
+    assert refused(whole.replace(b"little", b"biggie")) == f"the file is not little-endian. {DIFFERENT}"
+    assert refused(whole.replace(b"data.pkl", b"date.pkl")) == (
+        f"the archive is not one of torch.save (it has 0 entries data.pkl). {DIFFERENT}"
+    )
+    monkeypatch.setattr(ckpt_file, "PICKLE_LIMIT", 10)
+    assert refused(whole) == f"data.pkl is too large (got {len(good)} bytes, expected at most 10). {DIFFERENT}"
+
+
+def damaged_archives() -> dict[str, tuple[bytes, str]]:
+    """{case: (file, what is said of it)}"""
+    whole = ckpt_bytes(view(0, [6], [1]), FLOATS)
+    end = whole.rfind(b"PK\x05\x06")
+    central = whole.find(b"PK\x01\x02")
+    first = "archive/data.pkl"
+
+    def patched(at: int, form: str, *numbers: int) -> bytes:
+        made = bytearray(whole)
+        struct.pack_into(form, made, at, *numbers)
+        return bytes(made)
+
+    count = whole.count(b"PK\x01\x02")
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, 1 << 60, 1)
+    return {
+        "no end": (whole[:end], "it has no end record; the file is cut short"),
+        "parts": (patched(end + 4, "<H", 1), "it is one part of several"),
+        "many": (patched(end + 12, "<I", 1 << 30), f"its directory is too large (got {count} entries in 1,073,741,824 bytes)"),
+        "far": (patched(end + 16, "<I", 1 << 30), "its directory lies outside the file"),
+        "fewer": (patched(end + 10, "<H", count - 1), "its directory holds more than its entries"),
+        "more": (patched(end + 10, "<H", count + 1), "its directory is cut short"),
+        "name": (patched(central + 28, "<H", 60_000), "its directory is cut short"),
+        "magic": (patched(central, "<I", 0), "its directory holds something that is no entry"),
+        "deflated": (
+            ckpt_bytes(bytes(99), [], compression=zipfile.ZIP_DEFLATED),
+            f"the entry '{first}' is compressed or encrypted, which torch.save never does",
+        ),
+        "encrypted": (patched(central + 8, "<H", 1), f"the entry '{first}' is compressed or encrypted, which torch.save never does"),
+        "header outside": (patched(central + 42, "<I", 1 << 30), f"the entry '{first}' lies outside the file"),
+        "header elsewhere": (patched(central + 42, "<I", 3), f"the entry '{first}' is not where the directory says"),
+        "data outside": (patched(central + 20, "<2I", 1 << 30, 1 << 30), f"the entry '{first}' lies outside the file"),
+        "overlap": (patched(central + 20, "<2I", 250, 250), f"the entries '{first}' and 'archive/byteorder' overlap"),
+        "zip64 missing": (patched(central + 20, "<I", 0xFFFFFFFF), "a size is over 4 GiB and its zip64 field is missing"),
+        "zip64 outside": (whole[:end] + locator + whole[end:], "its zip64 end record lies outside the file"),
+        "zip64 elsewhere": (
+            whole[:end] + struct.pack("<4sIQI", b"PK\x06\x07", 0, 0, 1) + whole[end:],
+            "its zip64 end record is not where it should be",
+        ),
+    }
+
+
+@pytest.mark.parametrize("case", sorted(damaged_archives()))
+def test_damaged_archives(tmp_path: Path, case: str) -> None:
+    data, what = damaged_archives()[case]
+    path = tmp_path / "m.ckpt"
+    path.write_bytes(data)
+    assert message(lambda: read_ckpt(path)) == f"{path}: the zip archive is damaged: {what}. {AGAIN}"
+
+
+def test_an_entry_that_is_there_twice(tmp_path: Path) -> None:
+    path = tmp_path / "m.ckpt"
+    path.write_bytes(ckpt_bytes(view(0, [6], [1]), FLOATS * 2).replace(b"archive/data/1", b"archive/data/0"))
+    assert message(lambda: read_ckpt(path)) == f"{path}: the zip archive is damaged: the entry 'archive/data/0' is there twice. {AGAIN}"
+    assert zip_directory.ENTRY_LIMIT > 10_000

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ondevice.run.cache import STALE, KernelCache
+from ondevice.run.opencl import OpenCLDevice
+
+SOURCE = "__kernel void twice(__global float* x) { x[get_global_id(0)] *= 2.0f; }"
+CHILD = """
+import json, sys
+from ondevice.run.opencl import choose_device
+device = choose_device(sys.argv[1])
+device.build(sys.argv[2], "twice", "twice.cl")
+print(json.dumps([device.cache.hits, device.cache.misses]))
+"""
+
+
+def test_what_is_saved_is_loaded_and_counted(tmp_path: Path) -> None:
+    cache = KernelCache(tmp_path / "new" / "folder")
+    assert cache.load("a") is None
+    cache.save("a", b"binary")
+    assert cache.load("a") == b"binary"
+    assert (cache.hits, cache.misses) == (1, 1)
+    cache.drop("a")
+    assert cache.load("a") is None
+    assert [path.name for path in cache.folder.iterdir()] == []
+
+
+def test_key_depends_on_every_part_and_on_where_they_part() -> None:
+    keys = [KernelCache.key(*parts) for parts in (("ab", "c"), ("a", "bc"), ("abc",), ("abc", ""), ("ab", "d"))]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize("damage", [b"", b"ondevice kernel 1\n", None], ids=["empty", "cut", "flipped bit"])
+def test_damage_is_a_miss_that_is_logged_and_removed(tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
+    cache = KernelCache(tmp_path)
+    cache.save("a", b"binary")
+    path = tmp_path / "a.bin"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if damage is None else damage)
+    with caplog.at_level(logging.WARNING):
+        assert cache.load("a") is None
+    assert caplog.messages == ["cached kernel a.bin is damaged; it is built again"]
+    assert not path.exists()
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+    cache = KernelCache(tmp_path, limit=3500)
+    for age, name in enumerate("abc"):
+        cache.save(name, bytes(1000))
+        os.utime(tmp_path / f"{name}.bin", (1000 + age, 1000 + age))
+    assert cache.load("a") is not None  # now the most recent
+    cache.save("d", bytes(1000))
+    assert sorted(path.stem for path in tmp_path.glob("*.bin")) == ["a", "c", "d"]
+
+
+def test_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
+    old, new = tmp_path / ".old.part", tmp_path / ".new.part"
+    for path, age in ((old, STALE + 60), (new, 0.0)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age, time.time() - age))
+    KernelCache(tmp_path).save("a", b"binary")
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    cache = KernelCache(tmp_path / "file" / "kernels")
+    with caplog.at_level(logging.WARNING):
+        for name in "ab":
+            assert cache.load(name) is None
+            cache.save(name, b"binary")
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith(f"compiled kernels are not kept: {tmp_path}/file/kernels cannot be written (")
+
+
+def test_several_writers_of_one_key_leave_one_whole_file(tmp_path: Path) -> None:
+    def work(letter: str) -> None:
+        for _ in range(30):
+            KernelCache(tmp_path).save("a", letter.encode() * 50_000)
+            assert KernelCache(tmp_path).load("a") in (b"x" * 50_000, b"y" * 50_000)
+
+    threads = [threading.Thread(target=work, args=(letter,)) for letter in "xy"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.device
+def test_a_second_process_takes_the_kernel_of_the_first(device: OpenCLDevice, tmp_path: Path) -> None:
+    def counts(source: str) -> list[int]:
+        command = [sys.executable, "-c", CHILD, device._found.index, source]
+        environment = os.environ | {"ONDEVICE_CACHE": str(tmp_path)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    assert counts(SOURCE) == [0, 1]
+    assert counts(SOURCE) == [1, 0]
+    assert counts(SOURCE.replace("2.0f", "3.0f")) == [0, 1]
+
+
+@pytest.mark.device
+def test_a_binary_that_the_driver_refuses_is_built_again(device: OpenCLDevice, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    device.cache = KernelCache(tmp_path)
+    device.build(SOURCE, "twice", "twice.cl")
+    (key,) = (path.stem for path in tmp_path.glob("*.bin"))
+    good = device.cache.load(key)
+    device.cache.save(key, b"whole, but no kernel")
+    with caplog.at_level(logging.WARNING):
+        device.build(SOURCE, "twice", "twice.cl")
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("twice.cl: the driver refused a cached kernel (")
+    assert device.cache.load(key) is not None
+    assert len(device.cache.load(key) or b"") == len(good or b"")
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("fact", ["name", "platform", "version", "driver"])
+def test_a_binary_is_for_one_device_and_driver(device: OpenCLDevice, tmp_path: Path, fact: str) -> None:
+    device.cache = KernelCache(tmp_path)
+    device.build(SOURCE, "twice", "twice.cl")
+    device._found = replace(device._found, **{fact: "another"})
+    device.build(SOURCE, "twice", "twice.cl")
+    assert (device.cache.hits, device.cache.misses) == (0, 2)

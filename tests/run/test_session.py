@@ -1,0 +1,159 @@
+"""What a session asks of a device, seen on one that only takes notes."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from run.small_plans import FakeBundle, make_plan, three_steps, with_arena
+
+from ondevice.errors import DeviceError, UsageError
+from ondevice.plan.plan import Plan
+from ondevice.run.device import NullDevice
+from ondevice.run.session import IN_FLIGHT, Session
+
+
+def run(session: Session, plan: Plan) -> dict[str, np.ndarray]:
+    return session.run(plan.component, {"x": np.ones(plan.operands[plan.inputs[0]].shape, np.float32)}, **plan.sizes)
+
+
+def said(device: NullDevice, verb: str) -> list[str]:
+    return [line for line in device.log if line.startswith(f"{verb} ") or line == verb]
+
+
+def test_everything_is_made_once_and_then_only_replayed() -> None:
+    device, plan = NullDevice(), three_steps(8)
+    session = Session(FakeBundle(plan), device)
+    run(session, plan)
+    assert device.log == [
+        f"alloc net width=8: arena {plan.arena}",
+        "build affine.cl WEIGHTS=4",
+        "build root.cl",
+        "upload weights/0.bin 1024",
+        "write 32",
+        "launch affine(8, 2.0) grid=(8, 1, 1) group=(4, 1, 1)",
+        "launch root(8,) grid=(8, 1, 1) group=(4, 1, 1)",
+        "launch affine(8, -3.0) grid=(8, 1, 1) group=(4, 1, 1)",
+        "read float32[8]",
+    ]
+    device.log.clear()
+    run(session, plan)
+    assert [line.split()[0] for line in device.log] == ["write", "launch", "launch", "launch", "read"]
+
+
+def test_plans_share_arena_weights_and_kernels() -> None:
+    device = NullDevice()
+    small, large, other = three_steps(8), three_steps(1000), three_steps(16, "other")
+    session = Session(FakeBundle(small, large, other), device)
+    for plan in (small, large, small, other, large):
+        assert run(session, plan)["y"].shape == plan.operands[plan.outputs[0]].shape
+    assert said(device, "alloc") == [f"alloc net width=8: arena {small.arena}", f"alloc net width=1000: arena {large.arena}"]
+    assert len(said(device, "upload")) == 1
+    assert len(said(device, "build")) == 2
+
+
+def test_the_old_arena_is_gone_before_a_larger_one_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, small, large = NullDevice(), three_steps(8), three_steps(1000)
+    session, arenas = Session(FakeBundle(small, large), device), []
+    alloc = NullDevice.alloc
+
+    def watch(self: NullDevice, nbytes: int, what: str) -> np.ndarray:
+        gc.collect()
+        assert all(arena() is None for arena in arenas)
+        made = alloc(self, nbytes, what)
+        arenas.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(NullDevice, "alloc", watch)
+    run(session, small)
+    run(session, large)
+    assert len(arenas) == 2
+
+
+def test_few_launches_are_in_flight_so_that_an_interrupt_is_heard() -> None:
+    device = NullDevice()
+    plan = make_plan(4, [("root", ("x",), "y", ())] * (4 * IN_FLIGHT))
+    run(Session(FakeBundle(plan), device), plan)
+    waits = [sum(line.startswith("launch") for line in device.log[:at]) for at, line in enumerate(device.log) if line == "wait"]
+    assert waits == [IN_FLIGHT + 1, 2 * IN_FLIGHT + 1, 3 * IN_FLIGHT + 1]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DeviceError("it is gone.")])
+def test_after_an_interrupt_nothing_runs_and_the_session_works(error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, plan = NullDevice(), three_steps(8)
+    session = Session(FakeBundle(plan), device)
+    with monkeypatch.context() as patch:
+
+        def broken(self: NullDevice, bound: str, *_: object) -> float:
+            raise error
+
+        patch.setattr(NullDevice, "launch", broken)
+        with pytest.raises(type(error) if isinstance(error, Exception) else error):
+            run(session, plan)
+    assert device.log[-1] == "finish"
+    assert run(session, plan)["y"].shape == (8,)
+
+
+def test_an_arena_that_cannot_be_had_leaves_the_session_usable(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, small, large = NullDevice(), three_steps(8), three_steps(1000)
+    session = Session(FakeBundle(small, large), device)
+    run(session, small)
+    with monkeypatch.context() as patch:
+
+        def refuse(self: NullDevice, nbytes: int, what: str) -> Any:
+            raise DeviceError("no memory.", where=what)
+
+        patch.setattr(NullDevice, "alloc", refuse)
+        with pytest.raises(DeviceError, match=r"net width=1000: arena: no memory\."):
+            run(session, large)
+    assert run(session, small)["y"].shape == (8,)
+
+
+def test_memory_is_checked_before_anything_is_loaded() -> None:
+    plan = with_arena(three_steps(8), 3_000_000)
+    device = NullDevice(limits={"global_bytes": 2_000_000})
+    with pytest.raises(DeviceError) as caught:
+        run(Session(FakeBundle(plan), device), plan)
+    assert str(caught.value) == (
+        "net width=8: it needs 3.0 MB (arena 3.0, weights 0.0), and null has 2.0 MB. Fix: use a smaller --size, or another --device."
+    )
+    assert device.log == []
+
+
+@pytest.mark.parametrize("mapped, fits", [(True, True), (False, False)])
+def test_weights_count_where_they_are_copied(mapped: bool, fits: bool) -> None:
+    plan = with_arena(three_steps(8), 10_000)
+    device = NullDevice(limits={"global_bytes": 10_500, "maps_weights": mapped})
+    session = Session(FakeBundle(plan), device)
+    if fits:
+        assert run(session, plan)
+    else:
+        with pytest.raises(DeviceError, match=r"weights 0\.0"):
+            run(session, plan)
+
+
+def test_inputs_are_checked_by_name_shape_and_type() -> None:
+    plan = three_steps(8)
+    session = Session(FakeBundle(plan), NullDevice())
+    good = np.zeros(8, np.float32)
+
+    def message(**inputs: Any) -> str:
+        with pytest.raises(UsageError) as caught:
+            session.run("net", inputs, width=8)
+        return str(caught.value)
+
+    assert message() == "net: input x is missing (got [], expected ['x'])."
+    assert message(x=good, z=good) == "net: input z is unknown (got ['x', 'z'], expected ['x'])."
+    assert message(x=good[:7]) == "net: input x: it is float32[7] (expected float32[8])."
+    assert message(x=good.astype(np.float64)) == "net: input x: it is float64[8] (expected float32[8])."
+    assert message(x=[0] * 8) == "net: input x: it is int64[8] (expected float32[8])."
+
+
+def test_an_input_may_be_any_view_of_an_array() -> None:
+    device, plan = NullDevice(), replace(three_steps(8), dispatches=(), outputs=(0,))
+    x = np.arange(16, dtype=np.float32)[::-2]
+    np.testing.assert_array_equal(Session(FakeBundle(plan), device).run("net", {"x": x}, width=8)["x"], x)
