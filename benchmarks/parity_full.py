@@ -1,9 +1,13 @@
 """Full-size parity: each SD 1.4 graph in onnxruntime against the diffusers or transformers module, float32, made-up weights.
 
-    python -P benchmarks/parity_full.py [--component unet] [--latent 64]
+    python -P benchmarks/parity_full.py [--component unet] [--latent 64] [--double-norms]
 
 `-P`, because transformers looks for a package named `kernels` and would find the script of that name here. Needs the extras `dev`
 and `reference`, about 9 GB of RAM and 4 GB of disk. Prints one line a component; exits with 1 over the bound.
+
+onnxruntime's InstanceNormalization sums in float32 and is itself 1e-5 off over a million elements, 9e-5 over four million (measured against
+float64), which the full-size decoder has: it stays over the bound for a reason that is not in the graph. `--double-norms` runs
+those nodes, and only those, as sums in float64.
 """
 
 from __future__ import annotations
@@ -21,9 +25,11 @@ import onnx_ir as ir
 import onnxruntime
 import torch
 import transformers
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ondevice.converters import COMPONENTS, build
 from ondevice.converters.component import Checkpoint
+from ondevice.converters.onnx_export import save_onnx
 from ondevice.converters.random_weights import random_checkpoint
 
 BOUND = 1e-5
@@ -33,6 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--component", choices=COMPONENTS, action="append")
     parser.add_argument("--latent", type=int, default=64, help="latent height and width")
+    parser.add_argument("--double-norms", action="store_true", help="InstanceNormalization in float64, where onnxruntime is inexact")
     args = parser.parse_args()
     checkpoint = random_checkpoint("sd14", 0)
     worst = 0.0
@@ -41,7 +48,7 @@ def main() -> int:
         inputs = inputs_of(component, args.latent)
         expected = by_torch(checkpoint, component, inputs)
         gc.collect()
-        got = by_onnxruntime(checkpoint, component, inputs, args.latent)
+        got = by_onnxruntime(checkpoint, component, inputs, args.latent, args.double_norms)
         error = float(np.abs(got - expected).max() / np.abs(expected).max())
         worst = max(worst, error)
         print(f"{component:<13} {expected.shape!s:<18} relative error {error:.2e}  ({time.perf_counter() - started:.0f} s)", flush=True)
@@ -93,14 +100,35 @@ def load(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> torch.nn.Mo
     return module.eval()
 
 
-def by_onnxruntime(checkpoint: Checkpoint, component: str, inputs: dict[str, np.ndarray], side: int) -> np.ndarray:
+def by_onnxruntime(checkpoint: Checkpoint, component: str, inputs: dict[str, np.ndarray], side: int, double: bool) -> np.ndarray:
     """The graph's output. It is saved with its weights beside it: a protobuf cannot hold 2 GB."""
     sizes = {"batch": 1} if component == "text_encoder" else {"batch": 2 if component == "unet" else 1, "height": side, "width": side}
     model = build(checkpoint).graph(component, **sizes)
+    if double:
+        with_double_norms(model)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{component}.onnx"
-        ir.save(model, path, external_data=f"{component}.data")
+        path = save_onnx(model, Path(folder) / f"{component}.onnx")
         return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+
+
+def with_double_norms(model: ir.Model) -> None:
+    """Every InstanceNormalization (its scale is 1 and its bias 0 in our graphs) as means in float64."""
+    graph = model.graph
+    axes = ir.Value(name="last_axis", const_value=ir.tensor(np.array([-1], np.int64), name="last_axis"))
+    graph.register_initializer(axes)
+    for node in [n for n in graph if n.op_type == "InstanceNormalization"]:
+        scale, bias = (value.const_value.numpy() for value in node.inputs[1:])
+        if not (scale == 1).all() or bias.any():
+            raise SystemExit(f"{node.name} has a scale or a bias of its own")
+        tape = ir.tape.Tape()
+        x = tape.op("Cast", [node.inputs[0]], {"to": ir.DataType.DOUBLE})
+        centred = tape.op("Sub", [x, tape.op("ReduceMean", [x, axes])])
+        variance = tape.op("ReduceMean", [tape.op("Mul", [centred, centred]), axes])
+        epsilon = tape.op("Constant", [], {"value": ir.tensor(np.array(node.attributes["epsilon"].as_float(), np.float64))})
+        normal = tape.op("Div", [centred, tape.op("Sqrt", [tape.op("Add", [variance, epsilon])])])
+        y = tape.op("Cast", [normal], {"to": ir.DataType.FLOAT})
+        ir.convenience.replace_nodes_and_values(graph, node, [node], tape.nodes, [node.outputs[0]], [y])
+    RemoveUnusedNodesPass()(model)  # the scales and biases
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -18,7 +20,7 @@ from ondevice import cli
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion.image import read_image, write_png
 from ondevice.diffusion.samplers import SAMPLERS
-from ondevice.diffusion.text_to_image import Picture, TextToImage
+from ondevice.diffusion.text_to_image import TextToImage
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.errors import UsageError
 from ondevice.run.opencl import choose_device
@@ -35,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative", default="", metavar="TEXT", help="what not to draw")
     parser.add_argument("--steps", type=int, default=20, help="sampler steps (default 20)")
     parser.add_argument("--sampler", choices=SAMPLERS, help="default: the checkpoint's own")
-    parser.add_argument(
-        "--guidance", type=float, metavar="SCALE", help="guidance scale (default: the model's; 1 or less: none)"
-    )
+    parser.add_argument("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the model's; 1 or less: none)")
     parser.add_argument("--eta", type=float, default=0.0, help="noise of the ddim sampler, 0 to 1 (default 0)")
     parser.add_argument("--karras", action="store_true", help="Karras noise levels, for the samplers that have them")
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial noise, as torch's CPU generator takes it (default 0)")
@@ -45,21 +45,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init-image", type=Path, metavar="P", help="begin from a picture")
     parser.add_argument("--strength", type=float, default=0.8, help="how much of the init image is redrawn, 0 to 1 (default 0.8)")
     parser.add_argument("--latents", type=Path, metavar="FILE.npy", help="initial noise, float32 [1, channels, height/8, width/8]")
-    parser.add_argument("--save-latents", type=Path, metavar="FILE.npy", help="write the latents that were decoded")
+    parser.add_argument("--save-noise", type=Path, metavar="FILE.npy", help="write the initial noise, as --latents takes it")
+    parser.add_argument("--save-latents", type=Path, metavar="FILE.npy", help="write the final latents, those that were decoded")
     parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
     parser.add_argument("--check", action="store_true", help="look for NaN after every dispatch and name the first op that made one (slow)")
     parser.add_argument("--profile", action="store_true", help="print where the time went, by kernel")
+    parser.add_argument("--profile-out", type=Path, metavar="FILE.json", help="write the time of every dispatch")
     parser.add_argument("--out", type=Path, default=Path("image.png"), help="PNG to write (default image.png)")
     parser.add_argument("--json", action="store_true", help="print the parameters as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw, write the PNG and print its path."""
-    check_writable(args.out)
+    for path in filter(None, (args.out, args.save_noise, args.save_latents, args.profile_out)):
+        check_writable(path)
     bundle = open_bundle(args.bundle)
     width, height = cli.parse_size(args.size) if args.size else default_size(bundle)
     device = choose_device(args.device)
-    session = Session(bundle, device, profile=args.profile, check=args.check)
+    session = Session(bundle, device, profile=args.profile or args.profile_out is not None, check=args.check)
     options = {"eta": args.eta} if args.eta else {}
     options |= {"use_karras_sigmas": True} if args.karras else {}
     with tqdm(total=args.steps, desc="steps", file=sys.stderr, disable=None) as bar:
@@ -78,7 +81,13 @@ def run(args: argparse.Namespace) -> int:
             on_step=lambda done, total, _: show(bar, done, total),
             **options,
         )
-    write(picture, args)
+    write_png(args.out, picture.pixels, picture.parameters)
+    if args.save_noise is not None:
+        write_beside(args.save_noise, lambda file: np.save(file, picture.start))
+    if args.save_latents is not None:
+        write_beside(args.save_latents, lambda file: np.save(file, picture.latents))
+    if args.profile_out is not None:
+        write_beside(args.profile_out, lambda file: file.write(json.dumps(session.profile.to_json()).encode()))
     if args.profile:
         print(session.profile.to_table(), file=sys.stderr)
     print(json.dumps(picture.parameters | {"out": str(args.out)}) if args.json else args.out)
@@ -111,19 +120,21 @@ def show(bar: tqdm, done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-def write(picture: Picture, args: argparse.Namespace) -> None:
-    """The PNG, and the latents if asked for."""
-    write_png(args.out, picture.pixels, picture.parameters)
-    if args.save_latents is not None:
-        beside = args.save_latents.with_name(f".{args.save_latents.name}.partial-{os.getpid()}")
-        try:
-            with beside.open("wb") as file:
-                np.save(file, picture.latents)
-            beside.replace(args.save_latents)
-        except OSError as error:
-            raise UsageError(f"cannot be written: {error.strerror}.", where=str(args.save_latents)) from None
-        finally:
-            beside.unlink(missing_ok=True)
+def write_beside(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Let `fill` write a file beside `path`, then rename it: all of it or nothing.
+
+    Raises:
+        UsageError: the disk or the folder refused it.
+    """
+    beside = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            fill(file)
+        beside.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}.", where=str(path)) from None
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def read_latents(path: Path) -> np.ndarray:
@@ -141,13 +152,13 @@ def read_latents(path: Path) -> np.ndarray:
 
 
 def check_writable(path: Path) -> None:
-    """Say so before the work, not after it, when the picture cannot be written.
+    """Say so before the work, not after it, when a file cannot be written.
 
     Raises:
         UsageError: the folder is missing or not writable, or the path is a folder.
     """
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise UsageError("a picture cannot be written there.", where=str(path), fix="give --out a file in an existing, writable folder")
+        raise UsageError("no file can be written there.", where=str(path), fix="name a file in an existing, writable folder")
 
 
 if __name__ == "__main__":

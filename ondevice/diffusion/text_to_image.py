@@ -216,5 +216,7 @@ def _check_finite(values: np.ndarray, where: str) -> None:
     if not np.isfinite(values).all():
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise NumericError(
-            f"{bad} of {values.size} values are NaN or infinite", where=where, fix="run `ondevice doctor`, or convert with --dtype fp32"
+            f"{bad} of {values.size} values are NaN or infinite",
+            where=where,
+            fix="find the op with --check, or convert with --dtype fp32",
         )

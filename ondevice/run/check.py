@@ -46,7 +46,7 @@ def check_results(plan: Plan, number: int, writers: Mapping[int, int], read: Cal
             f"{int(bad.sum())} of {values.size} values are NaN or infinite, the first at {list(first)} ({values[first]}); "
             f"out: {operand.name} {_range(values)}; in: {came or 'no numbers'}.",
             where=f"{plan.component}: {dispatch.node} ({dispatch.op}, {kernel.file}.cl)",
-            fix="convert with --dtype f32 to see whether half storage overflows"
+            fix="convert with --dtype fp32 to see whether half storage overflows"
             if operand.dtype == "f16"
             else "run the same bundle on another --device to see whether the driver is at fault",
         )

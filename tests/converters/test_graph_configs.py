@@ -2,6 +2,8 @@
 
 import time
 
+import ml_dtypes
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from ondevice.converters import COMPONENTS, build
 from ondevice.converters.component import Checkpoint, Component
+from ondevice.converters.components.builder import GraphBuilder
 from ondevice.converters.configs import normalize
 from ondevice.converters.expected import expected_weights
 from ondevice.converters.families import FAMILIES
@@ -54,8 +57,8 @@ def check_shapes(model):
     proto.opset_import.add(version=18)
     for value in model.graph.inputs:
         proto.graph.input.append(ir.to_proto(value))
-    for name, value in model.graph.initializers.items():  # integers by value: they are shapes; weights by their type alone
-        if value.dtype == ir.DataType.INT64:
+    for name, value in model.graph.initializers.items():  # constants by value: some are shapes; weights by their type alone
+        if not isinstance(value.const_value, ir.LazyTensor):
             proto.graph.initializer.append(ir.to_proto(value.const_value))
         else:
             proto.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(value.shape)))
@@ -76,7 +79,10 @@ def configs(draw):
     """Raw configs of all three components: odd widths, any mix of blocks, one to four levels."""
     groups, heads = draw(st.integers(1, 4)), draw(st.integers(1, 3))
     unit, levels = groups * heads, draw(st.integers(1, 4))
-    widths = [unit * draw(st.integers(1, 4)) for _ in range(levels)]
+    widths = [
+        unit * draw(st.integers(4, 5)),
+        *(unit * draw(st.integers(1, 4)) for _ in range(levels - 1)),
+    ]  # the first holds the time frequencies
     down = [draw(st.sampled_from(sorted(UP))) for _ in range(levels)]
     text_heads = draw(st.integers(1, 3))
     text_width = text_heads * draw(st.integers(1, 5))
@@ -114,7 +120,7 @@ def configs(draw):
 
 
 @given(configs(), st.integers(1, 3), st.integers(1, 17), st.integers(1, 17))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_any_configuration_at_any_size(raw, batch, height, width):
     checkpoint = unread_checkpoint(raw)
     model = build(checkpoint)
@@ -142,3 +148,15 @@ def test_full_size_is_quick_and_reads_nothing(height, width):
         other = model.graph(component, height=height, width=width)
         check_shapes(other)
         assert list(other.graph.outputs[0].shape) == shape
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_weights_of_any_stored_type_become_float32(dtype):
+    stored = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    b = GraphBuilder("g", {"w": ir.tensor(stored, name="w")})
+    for value, expected in ((b.weight("w"), stored), (b.weight("w", (6, 1)), stored.reshape(6, 1)), (b.transposed("w"), stored.T)):
+        array = value.const_value.numpy()
+        assert value.dtype == value.const_value.dtype == ir.DataType.FLOAT and array.dtype == np.float32
+        assert value.name == value.const_value.name and list(value.shape) == list(array.shape)
+        np.testing.assert_array_equal(array, expected.astype(np.float32))
+    assert (b.weight("w"), b.transposed("w")) == (b.weight("w"), b.transposed("w"))

@@ -52,7 +52,9 @@ def test_the_same_seed_draws_the_same_picture_and_another_does_not(bundle, tmp_p
         return np.asarray(Image.open(tmp_path / name))
 
     first = draw("a.png", 1)
-    assert np.array_equal(first, draw("b.png", 1)) and not np.array_equal(first, draw("c.png", 2))
+    noise = tmp_path / "noise.npy"
+    assert np.array_equal(first, draw("b.png", 1, "--save-noise", noise)) and not np.array_equal(first, draw("c.png", 2))
+    assert np.array_equal(first, draw("g.png", 9, "--latents", noise))
     assert draw("d.png", 1, "--size", "64x72").shape == (72, 64, 3)
     assert not np.array_equal(first, draw("e.png", 1, "--negative", "a green star"))
     again = draw("f.png", 1, "--init-image", tmp_path / "a.png", "--strength", "0.5")
@@ -67,9 +69,13 @@ def test_two_sizes_share_their_weights(bundle):
 
 
 def test_profile_names_the_kernels(bundle, tmp_path, capsys):
-    words = ["generate", str(bundle), PROMPT, "--steps", "1", "--out", str(tmp_path / "a.png"), "--profile"]
+    rows = tmp_path / "rows.json"
+    words = ["generate", str(bundle), PROMPT, "--steps", "1", "--out", str(tmp_path / "a.png"), "--profile", "--profile-out", str(rows)]
     assert cli.main(words) == 0
     assert "conv2d" in capsys.readouterr().err
+    dispatches = json.loads(rows.read_text())["dispatches"]
+    assert {"component", "node", "op", "kernel", "flops", "seconds"} <= dispatches[0].keys()
+    assert {row["component"] for row in dispatches} == {"text_encoder", "unet", "vae_decoder"}
 
 
 def test_wrong_use_says_what_to_do(bundle, tmp_path, capsys):
@@ -77,7 +83,7 @@ def test_wrong_use_says_what_to_do(bundle, tmp_path, capsys):
     assert "is not a size (expected WIDTHxHEIGHT" in fails(capsys, errors.UsageError, *draw, "--size", "big")
     assert "with `--size 256x256`" in fails(capsys, errors.BundleError, *draw, "--size", "256x256")
     assert "multiple of 8" in fails(capsys, errors.UsageError, *draw, "--size", "100x128")
-    assert "give --out a file" in fails(capsys, errors.UsageError, "generate", bundle, PROMPT, "--out", tmp_path / "no" / "a.png")
+    assert "name a file in an existing" in fails(capsys, errors.UsageError, "generate", bundle, PROMPT, "--out", tmp_path / "no" / "a.png")
     assert "no array can be read" in fails(capsys, errors.UsageError, *draw, "--latents", tmp_path / "none.npy")
     assert "found" in fails(capsys, errors.NoDeviceError, *draw, "--device", "none such")
     assert not list(tmp_path.iterdir())
