@@ -11,10 +11,11 @@ import onnx_ir as ir
 from ondevice.converters.ckpt_file import read_ckpt
 from ondevice.converters.component import Checkpoint, Component, check_joints, fitted
 from ondevice.converters.configs import COMPONENTS, normalize
-from ondevice.converters.families import TOKENIZER_FILES, Family
-from ondevice.converters.json_text import read_bytes, read_object
+from ondevice.converters.families import Family
+from ondevice.converters.json_text import read_object
 from ondevice.converters.names import canonical, is_ignorable
 from ondevice.converters.safetensors_file import read_safetensors
+from ondevice.converters.tokenizer_files import read_tokenizer
 from ondevice.errors import CheckpointError
 
 _STEMS = {
@@ -127,15 +128,4 @@ def read_folder(root: Path, family: Family, variant: str | None) -> Checkpoint:
     components = {name: _read_component(root, name, variant, notes) for name in COMPONENTS}
     check_joints(components, str(root))
     scheduler = read_object(root / "scheduler" / "scheduler_config.json", "give a folder in diffusers' layout")
-    return Checkpoint(components, scheduler, _tokenizer(root), family.name, str(root), tuple(notes))
-
-
-def _tokenizer(root: Path) -> dict[str, bytes]:
-    """The tokenizer's files. special_tokens_map.json is optional, as newer versions of transformers leave it out."""
-    folder = root / "tokenizer"
-    made = {}
-    for name in TOKENIZER_FILES:
-        if name == "special_tokens_map.json" and folder.is_dir() and not (folder / name).exists():
-            continue
-        made[name] = read_bytes(folder / name, "give a folder whose tokenizer/ holds vocab.json and merges.txt")
-    return made
+    return Checkpoint(components, scheduler, read_tokenizer(root / "tokenizer"), family.name, str(root), tuple(notes))

@@ -63,6 +63,8 @@ def wanted_files(names: list[str], variant: str | None, where: str) -> list[str]
     Raises CheckpointError if it has no diffusers layout.
     """
     wanted = [name for name in _SMALL_FILES if name in names]
+    if "tokenizer/vocab.json" not in names:  # as transformers 5 saves it
+        wanted += [name for name in ("tokenizer/tokenizer.json",) if name in names]
     for component in COMPONENTS:
         inside = [name.removeprefix(f"{component}/") for name in names if name.startswith(f"{component}/")]
         if "config.json" not in inside:

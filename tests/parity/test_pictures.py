@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 from parity.modules import TEXT, UNET, VAE, torch_module
+from PIL import Image
 
+from ondevice import cli
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import compile_bundle
 from ondevice.converters.checkpoint import open_checkpoint
@@ -45,28 +47,22 @@ SIZES = {"demo": (128, 128), "random": (96, 64)}  # (width, height) in pixels
 
 
 @functools.cache
-def reference(name, sampler):
-    """(picture in 0..1, latents it began with) by diffusers in float32."""
+def pipeline(name, sampler):
+    """diffusers' pipeline with the checkpoint's weights, in float32."""
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     transformers = pytest.importorskip("transformers")
     source, modules = checkpoint(name), {}
     for part, component in source.components.items():
-        known = {"text_encoder": TEXT, "unet": {}, "vae": {}}[part]
-        config = {k: v for k, v in component.config.items() if not k.startswith("_") and k in (known or component.config)}
-        config = {k: v for k, v in config.items() if v is not None or part == "text_encoder"}
+        config = {k: v for k, v in component.config.items() if not k.startswith("_") and v is not None}
         if part == "text_encoder":
-            config["layer_norm_eps"] = component.config["layer_norm_eps"]
+            config = {k: v for k, v in config.items() if k in TEXT or k == "layer_norm_eps"}
         module = torch_module(part, config)
         state = {k: torch.tensor(np.asarray(v.numpy(), np.float32)) for k, v in component.weights.items()}
-        own = module.state_dict()
-        if part == "text_encoder" and not any(k.startswith("text_model.") for k in own):
+        if part == "text_encoder" and not any(k.startswith("text_model.") for k in module.state_dict()):
             state = {k.removeprefix("text_model."): v for k, v in state.items()}
         missing, extra = module.load_state_dict(state, strict=False)
         assert not extra and all(k.endswith("position_ids") for k in missing), (missing, extra)
         modules[part] = module
-    width, height = SIZES[name]
-    rng = np.random.default_rng(7)
-    latents = rng.standard_normal((1, 4, height // 8, width // 8), dtype=np.float32)
     pipe = diffusers.StableDiffusionPipeline(
         **modules,
         tokenizer=transformers.CLIPTokenizer.from_pretrained(str(tokenizer_folder(name)), model_max_length=77),
@@ -76,7 +72,16 @@ def reference(name, sampler):
         requires_safety_checker=False,
     )
     pipe.set_progress_bar_config(disable=True)
-    picture = pipe(
+    return pipe
+
+
+@functools.cache
+def reference(name, sampler):
+    """(picture in 0..1, latents it began with) by diffusers in float32."""
+    torch = pytest.importorskip("torch")
+    width, height = SIZES[name]
+    latents = np.random.default_rng(7).standard_normal((1, 4, height // 8, width // 8), dtype=np.float32)
+    picture = pipeline(name, sampler)(
         PROMPT,
         negative_prompt=NEGATIVE,
         num_inference_steps=STEPS,
@@ -128,3 +133,27 @@ def test_half_storage_reaches_40_db(name, tmp_path):
     error = draw(name, "f16", tmp_path, sampler).astype(np.float64) - expected
     psnr = 10 * math.log10(255**2 / max((error**2).mean(), 1e-9))
     assert psnr >= 40, f"{psnr:.1f} dB"
+
+
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_a_folder_that_diffusers_saved_through_the_commands(variant, tmp_path):
+    """As a user has it: save_pretrained, convert, generate with a seed; the picture is that of the seed in diffusers."""
+    torch = pytest.importorskip("torch")
+    pipe, (width, height) = pipeline("random", "PNDMScheduler"), SIZES["random"]
+    pipe.save_pretrained(tmp_path / "saved", variant=variant)
+    bundle, out = tmp_path / "m.ondevice", tmp_path / "a.png"
+    words = ["convert", "sd14", "--checkpoint", tmp_path / "saved", "--size", f"{width}x{height}", "--dtype", "fp32", "--out", bundle]
+    assert cli.main([str(word) for word in words]) == 0
+    words = ["generate", bundle, PROMPT, "--negative", NEGATIVE, "--steps", STEPS, "--guidance", GUIDANCE, "--seed", 11, "--out", out]
+    assert cli.main([str(word) for word in words]) == 0
+    expected = pipe(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        width=width,
+        height=height,
+        generator=torch.Generator("cpu").manual_seed(11),
+        output_type="np",
+    ).images[0]
+    assert np.abs(np.asarray(Image.open(out), np.float64) - (expected * 255).round()).max() <= 2
