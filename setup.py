@@ -15,7 +15,6 @@ setup(
         "ondevice.lower",
         "ondevice.models",
         "ondevice.plan",
-        "ondevice.rewrite",
         "ondevice.run",
         "ondevice.shaders",
         "ondevice.targets",

@@ -13,13 +13,15 @@ from ondevice.bundle.writer import WeightSource, write_bundle
 from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import family_of
+from ondevice.converters.onnx_export import save_onnx
 from ondevice.diffusion.samplers import default_sampler, make_table
-from ondevice.errors import UsageError
+from ondevice.errors import GraphError, UsageError
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import Program
 from ondevice.plan import plan, weight_key
 from ondevice.plan.plan import Plan
+from ondevice.target import Target, load_target
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ def compile_bundle(
     *,
     sizes: Sequence[tuple[int, int]] = (),
     dtype: str = "f16",
+    target: str = "host",
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -92,6 +95,7 @@ def compile_bundle(
     Args:
         sizes: (width, height) in pixels; the size the model was trained at by default.
         dtype: storage of UNet and VAE, "f16" or "f32". Arithmetic is float32 in both.
+        target: a name of ondevice/targets/: which tunables the kernels get.
         force: replace an existing bundle at `out`.
 
     Raises:
@@ -99,14 +103,14 @@ def compile_bundle(
     """
     model, about = build(checkpoint), facts(checkpoint)
     side = about["sample_size"] * about["vae_scale"]
-    kernels = load_all()
+    kernels, chosen = load_all(), load_target(target)
     plans: list[Plan] = []
     weights: dict[str, WeightSource] = {}
     todo = list(jobs(about["vae_scale"], sizes or [(side, side)]))
     for done, job in enumerate(todo):
         if progress:
             progress("planning", done, len(todo))
-        program = lower_job(model, job, storage_of(job.component, dtype), kernels)
+        program = lower_job(model, job, storage_of(job.component, dtype), kernels, chosen)
         plans.append(plan(program, storage=storage_of(job.component, dtype)))
         for name, values in program.weights.items():
             tensor = program.tensors[name]
@@ -119,14 +123,40 @@ def compile_bundle(
         tokenizer=checkpoint.tokenizer,
         scheduler=checkpoint.scheduler,
         samplers={f"{sampler}_{TABLE_STEPS}": make_table(sampler, TABLE_STEPS, checkpoint.scheduler).to_json()},
-        model=about,
+        model=about | {"target": target},
         progress=partial(progress, "writing weights") if progress else None,
         force=force,
     )
 
 
-def lower_job(model: Model, job: Job, storage: str, kernels: Mapping[str, KernelFile]) -> Program:
+def export_onnx(checkpoint: Checkpoint, out: Path, *, sizes: Sequence[tuple[int, int]] = (), progress: Progress | None = None) -> Path:
+    """The graphs as `out`/COMPONENT/model.onnx with their weights beside them: float32, static shapes, the UNet at batch 2.
+
+    Raises:
+        UsageError: more than one size, or one that the VAE's scale does not divide.
+        GraphError: a file cannot be written.
+    """
+    about = facts(checkpoint)
+    side = about["sample_size"] * about["vae_scale"]
+    if len(sizes) > 1:
+        raise UsageError(
+            f"{len(sizes)} sizes given (expected one: ONNX graphs here have static shapes).", where="--size", fix="name one size"
+        )
+    model = build(checkpoint)
+    todo = [job for job in jobs(about["vae_scale"], sizes or [(side, side)]) if (job.component, job.sizes["batch"]) != ("unet", 1)]
+    for done, job in enumerate(todo):
+        if progress:
+            progress("writing graphs", done, len(todo))
+        try:
+            (out / job.component).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise GraphError(f"the folder cannot be made ({error.strerror}).", where=str(out), fix="name another --out") from None
+        save_onnx(model.graph(job.component, **job.sizes), out / job.component / "model.onnx")
+    return out
+
+
+def lower_job(model: Model, job: Job, storage: str, kernels: Mapping[str, KernelFile], target: Target) -> Program:
     """The program of one job."""
-    program = lower(model.graph(job.component, **job.sizes), job.component, storage=storage, kernels=kernels)
+    program = lower(model.graph(job.component, **job.sizes), job.component, storage=storage, kernels=kernels, target=target)
     program.sizes = dict(job.sizes)
     return program

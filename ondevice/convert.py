@@ -13,10 +13,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ondevice import cli
-from ondevice.compiler import compile_bundle
+from ondevice.compiler import compile_bundle, export_onnx
 from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint
+from ondevice.target import target_names
 
 HELP = "turn a checkpoint into a bundle"
 DTYPES = {"fp16": "f16", "fp32": "f32"}
@@ -37,21 +38,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", default="", metavar="WxH,...", help="picture sizes in pixels (default: the size the model was trained at)"
     )
     parser.add_argument("--dtype", default="fp16", choices=DTYPES, help="storage of UNet and VAE (default fp16)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="bundle to write (default MODEL.ondevice)")
+    parser.add_argument("--format", default="bundle", choices=["bundle", "onnx"], help="what to write; onnx: a folder of float32 graphs")
+    parser.add_argument("--target", default="host", choices=target_names(), help="what the plans are tuned for (default host)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the bundle and print its path."""
+    """Write the bundle, or the folder of ONNX files, and print its path."""
     family = FAMILIES[args.model]
     sizes = [cli.parse_size(text) for text in args.size.split(",")] if args.size else []
-    out = args.out or Path(f"{args.model}.ondevice")
     if args.random_weights is not None:
         checkpoint = random_checkpoint(family, args.random_weights)
     else:
         checkpoint = open_checkpoint(args.checkpoint, family=family, variant=args.variant, revision=args.revision, ema=args.ema)
     with Bar() as bar:
-        written = compile_bundle(checkpoint, out, sizes=sizes, dtype=DTYPES[args.dtype], force=args.force, progress=bar.show)
+        if args.format == "onnx":
+            print(export_onnx(checkpoint, args.out or Path(f"{args.model}-onnx"), sizes=sizes, progress=bar.show))
+            return 0
+        written = compile_bundle(
+            checkpoint,
+            args.out or Path(f"{args.model}.ondevice"),
+            sizes=sizes,
+            dtype=DTYPES[args.dtype],
+            target=args.target,
+            force=args.force,
+            progress=bar.show,
+        )
     print(written)
     return 0
 

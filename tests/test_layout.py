@@ -15,7 +15,7 @@ LAYERS = [
     ("verify",),
     ("reference",),
     ("converters",),
-    ("rewrite",),
+    ("target",),
     ("lower",),
     ("plan",),
     ("bundle",),

@@ -11,12 +11,15 @@ from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.lowering import INT_TYPES, Lowering
 from ondevice.lower.program import Program
 from ondevice.lower.rules import RULES
+from ondevice.target import Target, load_target
 from ondevice.verify import verify_graph
 
 STORAGE = ("f32", "f16")
 
 
-def lower(model: ir.Model, component: str, *, storage: str = "f32", kernels: Mapping[str, KernelFile] | None = None) -> Program:
+def lower(
+    model: ir.Model, component: str, *, storage: str = "f32", kernels: Mapping[str, KernelFile] | None = None, target: Target | None = None
+) -> Program:
     """Lower a graph of primitives to kernel calls.
 
     Args:
@@ -24,6 +27,7 @@ def lower(model: ir.Model, component: str, *, storage: str = "f32", kernels: Map
         component: its name in errors and in weight keys, such as "unet".
         storage: "f32" or "f16", the type in which float tensors are kept; arithmetic is float32 in both.
         kernels: kernel files by name; all of shaders/ by default.
+        target: chooses the tunables; "host" by default.
 
     Raises:
         GraphError: an op or a form of it that is not supported, by node.
@@ -34,7 +38,9 @@ def lower(model: ir.Model, component: str, *, storage: str = "f32", kernels: Map
         raise UsageError(f"storage {storage!r} is unknown (expected one of {', '.join(STORAGE)}).", where=component)
     verify_graph(model)
     graph = model.graph
-    low = Lowering(graph, component, storage, load_all() if kernels is None else kernels, exact_values(graph))
+    low = Lowering(
+        graph, component, storage, load_all() if kernels is None else kernels, exact_values(graph), target or load_target("host")
+    )
     for value in graph.inputs:
         if value.const_value is None:
             low.add_input(value)

@@ -14,6 +14,7 @@ from ondevice.lower.program import DTYPES, Call, Program, Tensor
 from ondevice.lower.select import select
 from ondevice.lower.strides import arguments, contiguous
 from ondevice.ops import OPS
+from ondevice.target import Target
 from ondevice.verify import static_shape
 
 INT_TYPES = {ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL}
@@ -25,9 +26,11 @@ _INDEX_LIMIT = 2**31  # kernels index with 32-bit integers
 class Lowering:
     """Collects calls. One instance lowers one graph; rules (rules.py) drive it node by node."""
 
-    def __init__(self, graph: ir.Graph, component: str, storage: str, kernels: Mapping[str, KernelFile], exact: frozenset[str]) -> None:
+    def __init__(
+        self, graph: ir.Graph, component: str, storage: str, kernels: Mapping[str, KernelFile], exact: frozenset[str], target: Target
+    ) -> None:
         """`exact` names the values that stay float32 whatever `storage` is."""
-        self.graph, self.component, self.storage, self.kernels, self.exact = graph, component, storage, kernels, exact
+        self.graph, self.component, self.storage, self.kernels, self.exact, self.target = graph, component, storage, kernels, exact, target
         self.program = Program(component, {}, [], (), ())
         self._home: dict[str, str] = {}  # value name -> name of the tensor that holds it (views share their source's)
         self._cast: dict[tuple[str, str], str] = {}
@@ -121,7 +124,7 @@ class Lowering:
         """
         tensors = self.program.tensors
         kernel = select(op, dims, self.kernels)
-        tuning = kernel.tuning()
+        tuning = kernel.tuning(**self.target.tune.get(kernel.name, {}))
         grid, group = kernel.launch(dims, tuning)
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
         self.program.calls.append(

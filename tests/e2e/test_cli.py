@@ -8,6 +8,7 @@ import sys
 import time
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -105,6 +106,18 @@ def test_an_existing_bundle_is_kept_unless_forced(tmp_path, capsys):
     assert "--force" in fails(capsys, errors.BundleError, *words)
     assert (tmp_path / "b.ondevice" / "bundle.json").read_bytes() == before
     assert cli.main([*words, "--force"]) == 0
+
+
+def test_onnx_files_run_in_onnxruntime(tmp_path, capsys):
+    assert cli.main(["convert", "demo", "--format", "onnx", "--size", "64x72", "--out", str(tmp_path / "graphs")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "graphs")
+    names = sorted(str(p.parent.name) for p in (tmp_path / "graphs").rglob("model.onnx"))
+    assert names == ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+    decoder = onnxruntime.InferenceSession(str(tmp_path / "graphs" / "vae_decoder" / "model.onnx"))
+    (picture,) = decoder.run(None, {"latent_sample": np.zeros((1, 4, 9, 8), np.float32)})
+    assert picture.shape == (1, 3, 72, 64) and np.isfinite(picture).all()
+    said = fails(capsys, errors.UsageError, "convert", "demo", "--format", "onnx", "--size", "64x64,128x128", "--out", tmp_path / "no")
+    assert "2 sizes given" in said and not (tmp_path / "no").exists()
 
 
 def test_ctrl_c_leaves_no_file(bundle, tmp_path):
