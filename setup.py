@@ -15,6 +15,7 @@ setup(
         "ondevice.lower",
         "ondevice.models",
         "ondevice.plan",
+        "ondevice.rewrite",
         "ondevice.run",
         "ondevice.shaders",
         "ondevice.targets",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import Program
 from ondevice.plan import plan, weight_key
 from ondevice.plan.plan import Plan
+from ondevice.rewrite import rewrite
 from ondevice.target import Target, load_target
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def compile_bundle(
     sizes: Sequence[tuple[int, int]] = (),
     dtype: str = "f16",
     target: str = "host",
+    without: Collection[str] = (),
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -96,6 +98,7 @@ def compile_bundle(
         sizes: (width, height) in pixels; the size the model was trained at by default.
         dtype: storage of UNet and VAE, "f16" or "f32". Arithmetic is float32 in both.
         target: a name of ondevice/targets/: which tunables the kernels get.
+        without: families of fusion rules to leave out (`ondevice.rewrite.FAMILIES`).
         force: replace an existing bundle at `out`.
 
     Raises:
@@ -110,7 +113,7 @@ def compile_bundle(
     for done, job in enumerate(todo):
         if progress:
             progress("planning", done, len(todo))
-        program = lower_job(model, job, storage_of(job.component, dtype), kernels, chosen)
+        program = lower_job(model, job, storage_of(job.component, dtype), kernels, chosen, without)
         plans.append(plan(program, storage=storage_of(job.component, dtype)))
         for name, values in program.weights.items():
             tensor = program.tensors[name]
@@ -155,8 +158,10 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, sizes: Sequence[tuple[int,
     return out
 
 
-def lower_job(model: Model, job: Job, storage: str, kernels: Mapping[str, KernelFile], target: Target) -> Program:
-    """The program of one job."""
-    program = lower(model.graph(job.component, **job.sizes), job.component, storage=storage, kernels=kernels, target=target)
+def lower_job(model: Model, job: Job, storage: str, kernels: Mapping[str, KernelFile], target: Target, without: Collection[str]) -> Program:
+    """The program of one job: its graph, rewritten and lowered."""
+    graph = model.graph(job.component, **job.sizes)
+    rewrite(graph, without=without)
+    program = lower(graph, job.component, storage=storage, kernels=kernels, target=target)
     program.sizes = dict(job.sizes)
     return program

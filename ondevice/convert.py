@@ -15,8 +15,10 @@ from tqdm import tqdm
 from ondevice import cli
 from ondevice.compiler import compile_bundle, export_onnx
 from ondevice.converters.checkpoint import open_checkpoint
-from ondevice.converters.families import FAMILIES
+from ondevice.converters.component import Checkpoint
+from ondevice.converters.families import FAMILIES as MODELS
 from ondevice.converters.random_weights import random_checkpoint
+from ondevice.rewrite import FAMILIES
 from ondevice.target import target_names
 
 HELP = "turn a checkpoint into a bundle"
@@ -25,33 +27,24 @@ DTYPES = {"fp16": "f16", "fp32": "f32"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
-    parser.add_argument("model", choices=sorted(FAMILIES), help="model family; `demo` is the small trained model inside the package")
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument(
-        "--checkpoint", metavar="PATH_OR_HUB_ID", help="diffusers folder, .safetensors, .ckpt or hub id (default: the family's)"
-    )
-    weights.add_argument("--random-weights", type=int, metavar="SEED", help="make up full-size weights: for benchmarks and tests")
-    parser.add_argument("--variant", metavar="NAME", help="weight files of a folder or hub id to take, such as fp16")
-    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
-    parser.add_argument("--ema", action="store_true", help="take the averaged weights of a checkpoint that holds both")
+    add_model_arguments(parser)
     parser.add_argument(
         "--size", default="", metavar="WxH,...", help="picture sizes in pixels (default: the size the model was trained at)"
     )
     parser.add_argument("--dtype", default="fp16", choices=DTYPES, help="storage of UNet and VAE (default fp16)")
     parser.add_argument("--format", default="bundle", choices=["bundle", "onnx"], help="what to write; onnx: a folder of float32 graphs")
     parser.add_argument("--target", default="host", choices=target_names(), help="what the plans are tuned for (default host)")
+    parser.add_argument(
+        "--without", nargs="+", default=(), choices=FAMILIES, metavar="RULE", help=f"fusions to leave out: {', '.join(FAMILIES)}"
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the bundle, or the folder of ONNX files, and print its path."""
-    family = FAMILIES[args.model]
     sizes = [cli.parse_size(text) for text in args.size.split(",")] if args.size else []
-    if args.random_weights is not None:
-        checkpoint = random_checkpoint(family, args.random_weights)
-    else:
-        checkpoint = open_checkpoint(args.checkpoint, family=family, variant=args.variant, revision=args.revision, ema=args.ema)
+    checkpoint = open_model(args)
     with Bar() as bar:
         if args.format == "onnx":
             print(export_onnx(checkpoint, args.out or Path(f"{args.model}-onnx"), sizes=sizes, progress=bar.show))
@@ -62,11 +55,33 @@ def run(args: argparse.Namespace) -> int:
             sizes=sizes,
             dtype=DTYPES[args.dtype],
             target=args.target,
+            without=args.without,
             force=args.force,
             progress=bar.show,
         )
     print(written)
     return 0
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that name a model and its weights; other verbs take them, too."""
+    parser.add_argument("model", choices=sorted(MODELS), help="model family; `demo` is the small trained model inside the package")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--checkpoint", metavar="PATH_OR_HUB_ID", help="diffusers folder, .safetensors, .ckpt or hub id (default: the family's)"
+    )
+    weights.add_argument("--random-weights", type=int, metavar="SEED", help="make up full-size weights: for benchmarks and tests")
+    parser.add_argument("--variant", metavar="NAME", help="weight files of a folder or hub id to take, such as fp16")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    parser.add_argument("--ema", action="store_true", help="take the averaged weights of a checkpoint that holds both")
+
+
+def open_model(args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint that those flags name."""
+    family = MODELS[args.model]
+    if args.random_weights is not None:
+        return random_checkpoint(family, args.random_weights)
+    return open_checkpoint(args.checkpoint, family=family, variant=args.variant, revision=args.revision, ema=args.ema)
 
 
 class Bar:

@@ -1,4 +1,4 @@
-"""The ops a graph may hold: arity, attributes and arithmetic, one row each.
+"""The ops a graph may hold, plain and fused: arity, attributes and arithmetic, one row each.
 
 Meaning is ONNX's (default domain, opset 18); `ondevice.reference` runs it in float64. FLOPs count one multiply-add as two and one
 transcendental as one, which is what a roofline needs.
@@ -80,3 +80,27 @@ OPS: dict[str, Op] = {
     "Cast": _op(1, 1, _moved, "to"),
     "Constant": _op(0, 0, _moved, "value", "value_float", "value_floats", "value_int", "value_ints"),
 }
+
+DOMAIN = "ondevice"  # of the fused ops, which ondevice.rewrite makes and whose meaning is the function bodies there
+
+
+def _attention(ins: Sequence[Shape], outs: Sequence[Shape]) -> int:
+    batch, queries, width = ins[0]
+    return 4 * batch * queries * ins[1][1] * width
+
+
+FUSED: dict[str, Op] = {
+    "GroupNorm": _op(3, 3, _per_element(9), "groups", "epsilon"),
+    "GroupNormSilu": _op(3, 3, _per_element(11), "groups", "epsilon"),
+    "Silu": _op(1, 1, _per_element(2)),
+    "Gelu": _op(1, 1, _per_element(5)),
+    "QuickGelu": _op(1, 1, _per_element(3)),
+    "Geglu": _op(1, 1, _per_element(6)),
+    "Attention": _op(3, 3, _attention, "heads", "scale"),
+    "MaskedAttention": _op(4, 4, _attention, "heads", "scale"),
+}
+
+
+def find(domain: str, name: str) -> Op | None:
+    """The row of an op, or None for one that we do not support."""
+    return OPS.get(name) if domain in ("", "ai.onnx") else FUSED.get(name) if domain == DOMAIN else None

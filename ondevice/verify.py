@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
-from ondevice.ops import OPS
+from ondevice.ops import OPS, find
 
 
 def static_shape(value: ir.Value) -> tuple[int, ...]:
@@ -22,7 +22,7 @@ def static_shape(value: ir.Value) -> tuple[int, ...]:
 
 
 def verify_graph(model: ir.Model) -> None:
-    """After `graph`: known ops with known attributes, defined inputs, static shapes, one definition a name.
+    """After `graph` and after `rewrite`: known ops with known attributes, defined inputs, static shapes, one definition a name.
 
     Raises:
         GraphError: names the node and what is wrong with it.
@@ -32,8 +32,8 @@ def verify_graph(model: ir.Model) -> None:
     names: set[str] = {value.name or "" for value in (*graph.inputs, *graph.initializers.values())}
     for node in graph:
         where = f"node {node.name} ({node.op_type})"
-        row = OPS.get(node.op_type)
-        if node.domain not in ("", "ai.onnx") or row is None:
+        row = find(node.domain, node.op_type)
+        if row is None:
             raise GraphError(
                 f"op {node.domain or 'ai.onnx'}::{node.op_type} is not supported.",
                 where=where,

@@ -15,6 +15,7 @@ LAYERS = [
     ("verify",),
     ("reference",),
     ("converters",),
+    ("rewrite",),
     ("target",),
     ("lower",),
     ("plan",),
@@ -24,6 +25,7 @@ LAYERS = [
     ("compiler",),
     ("cli",),
     ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
+    ("explain",),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(p for p in [*(ROOT / "ondevice").rglob("*.py"), *(ROOT / "converters").rglob("*.py")])

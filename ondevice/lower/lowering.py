@@ -13,7 +13,7 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, Call, Program, Tensor
 from ondevice.lower.select import select
 from ondevice.lower.strides import arguments, contiguous
-from ondevice.ops import OPS
+from ondevice.ops import find
 from ondevice.target import Target
 from ondevice.verify import static_shape
 
@@ -144,11 +144,20 @@ class Lowering:
             )
         )
 
-    def emit_node(self, node: ir.Node, inputs: Sequence[str], dims: Mapping[str, int | float]) -> None:
-        """`emit` for a node with one output, its FLOPs from the op table."""
+    def emit_node(
+        self,
+        node: ir.Node,
+        inputs: Sequence[str],
+        dims: Mapping[str, int | float],
+        op: str | None = None,
+        defines: Mapping[str, int] | None = None,
+    ) -> None:
+        """`emit` for a node with one output, its FLOPs from the op table; `op` where its kernel serves another op, too."""
         shapes = [static_shape(v) for v in node.inputs if v is not None and v.shape is not None]
-        flops = OPS[node.op_type].flops(shapes, [static_shape(node.outputs[0])])
-        self.emit(node.op_type, str(node.name), inputs, [self.result(node.outputs[0])], dims, flops)
+        row = find(node.domain, node.op_type)
+        assert row is not None, "verify_graph let it through"
+        flops = row.flops(shapes, [static_shape(node.outputs[0])])
+        self.emit(op or node.op_type, str(node.name), inputs, [self.result(node.outputs[0])], dims, flops, defines)
 
     def finish(self) -> Program:
         """Bring every graph output into its own tensor at the boundary type."""

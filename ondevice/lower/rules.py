@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
+from ondevice.lower import fused
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.strides import RANK, arguments, broadcast, contiguous
 from ondevice.verify import static_shape
@@ -275,6 +276,10 @@ def _copy(
 
 
 RULES: dict[str, Rule] = {
+    **dict.fromkeys(("Silu", "Gelu", "QuickGelu"), unary),
+    **dict.fromkeys(("GroupNorm", "GroupNormSilu"), fused.group_norm),
+    **dict.fromkeys(("Attention", "MaskedAttention"), fused.attention),
+    "Geglu": fused.geglu,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), binary),
     **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg"), unary),
     **dict.fromkeys(("Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"), view),

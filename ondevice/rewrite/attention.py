@@ -1,0 +1,85 @@
+"""Attention as one op that carries heads and scale (paper 3.2): the scores need never be stored.
+
+q - Reshape - Transpose 0213 - Mul c -+
+k - Reshape - Transpose 0231 - Mul c -+ MatMul [- Add mask] - Softmax - MatMul - Transpose 0213 - Reshape    ->  [Masked]Attention
+v - Reshape - Transpose 0213 -------------------------------------------+
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from ondevice.rewrite.rule import Fusion, dims, fused, ints, number
+
+
+class Attention(Fusion):
+    """Over [n, tokens, heads * d]; the scale is the product of the factors on both sides."""
+
+    family = "attention"
+
+    def pattern(
+        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, k_split: ir.Value, v_split: ir.Value,
+        left: ir.Value, right: ir.Value, join: ir.Value,
+    ) -> Any:  # fmt: skip
+        scores = self.scores(op, q, k, q_split, k_split, left, right)
+        return self.mix(op, scores, v, v_split, join)
+
+    def scores(self, op: Any, q: Any, k: Any, q_split: Any, k_split: Any, left: Any, right: Any) -> Any:
+        """Scaled query times scaled, transposed key."""
+        queries = op.Mul(op.Transpose(op.Reshape(q, q_split), perm=[0, 2, 1, 3]), left)
+        return op.MatMul(queries, op.Mul(op.Transpose(op.Reshape(k, k_split), perm=[0, 2, 3, 1]), right))
+
+    def mix(self, op: Any, scores: Any, v: Any, v_split: Any, join: Any) -> Any:
+        """Softmax, values, heads back beside each other."""
+        values = op.Transpose(op.Reshape(v, v_split), perm=[0, 2, 1, 3])
+        mixed = op.MatMul(op.Softmax(scores, axis=-1), values)
+        return op.Reshape(op.Transpose(mixed, perm=[0, 2, 1, 3]), join)
+
+    def why_not(
+        self, q: ir.Value, q_split: ir.Value, k_split: ir.Value, v_split: ir.Value, left: ir.Value, right: ir.Value, **bound: Any
+    ) -> str | None:
+        splits = [ints(split) for split in (q_split, k_split, v_split)]
+        if any(split is None or len(split) != 4 or split[2] < 1 for split in splits) or len({split[2] for split in splits if split}) != 1:
+            return f"its heads are split as {splits} (expected [n, tokens, heads, d] with the same heads)"
+        if number(left) is None or number(right) is None:
+            return "its scale is not a constant"
+        if (shape := dims(q)) is None or ints(bound["join"]) != list(shape):
+            return f"it joins to {ints(bound['join'])} (expected the queries' shape {dims(q)})"
+        return None
+
+    def rewrite(
+        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, left: ir.Value, right: ir.Value, **_: Any
+    ) -> ir.Value:
+        return fused(op, "Attention", q, k, v, **self.settings(q_split, left, right))
+
+    def settings(self, q_split: ir.Value, left: ir.Value, right: ir.Value) -> dict[str, Any]:
+        """Attributes of the fused op."""
+        heads, a, b = ints(q_split), number(left), number(right)
+        assert heads is not None and a is not None and b is not None, "why_not has seen them"
+        return {"heads": [heads[2]], "scale": a * b}
+
+
+class MaskedAttention(Attention):
+    """With a mask of [1, 1, queries, keys] added to the scores, shared by all heads."""
+
+    family = "attention"
+
+    def pattern(
+        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, k_split: ir.Value, v_split: ir.Value,
+        left: ir.Value, right: ir.Value, join: ir.Value, mask: ir.Value,
+    ) -> Any:  # fmt: skip
+        scores = op.Add(self.scores(op, q, k, q_split, k_split, left, right), mask)
+        return self.mix(op, scores, v, v_split, join)
+
+    def why_not(self, q: ir.Value, k: ir.Value, mask: ir.Value, **bound: Any) -> str | None:
+        queries, keys, shape = dims(q), dims(k), dims(mask)
+        if queries is None or keys is None or shape != (1, 1, queries[1], keys[1]):
+            return f"its mask is {shape} (expected [1, 1, queries, keys])"
+        return super().why_not(q=q, **bound)
+
+    def rewrite(
+        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, left: ir.Value, right: ir.Value, mask: ir.Value, **_: Any
+    ) -> ir.Value:  # fmt: skip
+        return fused(op, "MaskedAttention", q, k, v, mask, **self.settings(q_split, left, right))

@@ -1,0 +1,193 @@
+"""The rules fire where they should, change nothing that a graph means, and leave near misses alone."""
+
+import collections
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from onnx.reference import ReferenceEvaluator
+from tiny_model import TINY, tiny_graph
+
+from ondevice.converters import COMPONENTS, build
+from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
+from ondevice.errors import UsageError
+from ondevice.rewrite import FAMILIES, rewrite
+from ondevice.rewrite.functions import BODIES, DOMAIN, function
+
+COUNTS = {  # of SD 1.4 at full size
+    "text_encoder": {"MaskedAttention": 12, "QuickGelu": 12},
+    "unet": {"GroupNormSilu": 45, "GroupNorm": 16, "Attention": 32, "Geglu": 16, "Silu": 2},
+    "vae_decoder": {"GroupNormSilu": 29, "GroupNorm": 1, "Attention": 1},
+    "vae_encoder": {"GroupNormSilu": 21, "GroupNorm": 1, "Attention": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return build(random_checkpoint_from_configs(**TINY, seed=1))
+
+
+def graph(text, **constants):
+    """A graph from ONNX's text form, shapes inferred; inputs named in `constants` become initializers."""
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 18]> g {text}')
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
+    for value in [v for v in model.graph.inputs if v.name in constants]:
+        model.graph.inputs.remove(value)
+        value.const_value = ir.tensor(np.asarray(constants[value.name]), name=value.name)
+        model.graph.register_initializer(value)
+    return model
+
+
+def ops(model):
+    return collections.Counter(f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in model.graph)
+
+
+def fused_ops(model):
+    return dict(collections.Counter(n.op_type for n in model.graph if n.domain == DOMAIN))
+
+
+def feed(model, seed=0):
+    rng = np.random.default_rng(seed)
+    made = {}
+    for value in model.graph.inputs:
+        shape = [int(dim) for dim in value.shape]
+        integer = value.dtype == ir.DataType.INT32
+        made[value.name] = rng.integers(0, 50, shape).astype(np.int32) if integer else rng.standard_normal(shape, dtype=np.float32)
+    return made
+
+
+def by_onnxruntime(model, inputs):
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)[0]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_counts_at_full_size(component):
+    sizes = {} if component == "text_encoder" else {"batch": 2, "height": 64, "width": 64}
+    model = build(random_checkpoint("sd14", 0)).graph(component, **sizes)
+    rewrite(model)
+    assert fused_ops(model) == COUNTS[component]
+    left = ops(model)
+    assert not {"InstanceNormalization", "Softmax", "Erf", "Sigmoid", "Split", "Div"} & set(left)
+
+
+@pytest.mark.parametrize("off", [(), *((family,) for family in FAMILIES)], ids=lambda off: off[0] if off else "every rule")
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_fused_graph_means_the_same(tiny, component, off):
+    plain, fused = tiny_graph(tiny, component), tiny_graph(tiny, component)
+    outcomes = rewrite(fused, without=off)
+    onnx.checker.check_model(ir.to_proto(fused), full_check=True)
+    inputs = feed(plain)
+    expected = by_onnxruntime(plain, inputs)
+    assert np.abs(by_onnxruntime(fused, inputs) - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert [o.family for o in outcomes if o.off] == [o.family for o in outcomes if o.family in off]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_onnx_reference_runs_it_too(tiny, component):
+    model = tiny_graph(tiny, component)
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    rewrite(model)
+    (got,) = ReferenceEvaluator(ir.to_proto(model)).run(None, inputs)
+    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_second_pass_changes_nothing(tiny, component):
+    model = tiny_graph(tiny, component)
+    rewrite(model)
+    before = ops(model)
+    assert not any(outcome.applied for outcome in rewrite(model)) and ops(model) == before
+
+
+def test_shapes_types_and_names_survive(tiny):
+    model = tiny_graph(tiny, "unet")
+    rewrite(model)
+    for node in model.graph:
+        assert node.name and all(v.shape is not None and v.shape.is_static() and v.dtype is not None for v in node.outputs)
+    assert len({node.name for node in model.graph}) == len(list(model.graph))
+
+
+def test_rewriting_reads_no_weights():
+    def refuse():
+        raise AssertionError("a weight was read")
+
+    model = build(random_checkpoint_from_configs(**TINY, seed=1)).graph("unet", height=4, width=4)
+    for value in model.graph.initializers.values():
+        if isinstance(value.const_value, ir.LazyTensor):
+            stored = value.const_value
+            value.const_value = ir.LazyTensor(refuse, dtype=stored.dtype, shape=stored.shape, name=stored.name)
+    rewrite(model)
+
+
+@pytest.mark.parametrize("op", BODIES)
+def test_bodies_are_legal_and_need_nothing_newer(op):
+    body = function(op)
+    assert body.domain == DOMAIN and body.opset_imports == {"": 18}
+
+
+SILU = "(float[2,3] x, float[2,3] z) => (float[2,3] y) { s = Sigmoid(x) y = Mul({}, s) }"
+GELU = "(float[4] x, float r, float o, float h) => (float[4] y) { d = Div(x, r) e = Erf(d) a = Add(e, o) m = Mul(a, h) y = Mul(x, m) }"
+NORM = """(float[2,6,5] x, float[3] o, float[3] z, float[6,1] w, float[6,1] b) => (float[2,6,5] y)
+    <int64[3] s = {0, 3, -1}, int64[3] j = {2, 6, 5}> {
+    a = Reshape(x, s) n = InstanceNormalization<epsilon=0.001>(a, o, z) r = Reshape(n, j) m = Mul(r, w) y = Add(m, b) }"""
+HEADS = """(float[1,3,8] q, float[1,5,8] k, float[1,5,8] v, float c) => (float[1,3,WIDTH] y)
+    <int64[4] s = {0, -1, 2, 4}, int64[4] t = {0, -1, SPLIT}, int64[3] j = {1, 3, WIDTH}> {
+    a = Reshape(q, s) b = Transpose<perm=[0,2,1,3]>(a) d = Mul(b, c)
+    e = Reshape(k, s) f = Transpose<perm=[0,2,3,1]>(e) g = Mul(f, c)
+    h = MatMul(d, g) i = Softmax<axis=-1>(h)
+    l = Reshape(v, t) m = Transpose<perm=[0,2,1,3]>(l) n = MatMul(i, m) o = Transpose<perm=[0,2,1,3]>(n) y = Reshape(o, j) }"""
+ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
+WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(6, 1), "b": np.ones((6, 1), np.float32)}
+
+FIRES = {
+    "silu": (SILU.replace("{}", "x"), {}, {"Silu": 1}),
+    "silu, other order": (SILU.replace("Mul({}, s)", "Mul(s, x)"), {}, {"Silu": 1}),
+    "gelu": (GELU, {"r": np.float32(2**0.5), "o": np.float32(1), "h": np.float32(0.5)}, {"Gelu": 1}),
+    "group norm": (NORM, {"o": ones, "z": zeros, **WEIGHTS}, {"GroupNorm": 1}),
+    "attention": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {"c": np.float32(0.7)}, {"Attention": 1}),
+}
+NEAR_MISSES = {
+    "silu of another value": (SILU.replace("{}", "z"), {}, ""),
+    "gelu, other root": (GELU, {"r": np.float32(1.5), "o": np.float32(1), "h": np.float32(0.5)}, "its constants are 1.5, 1.0, 0.5"),
+    "gelu, computed root": (GELU, {"o": np.float32(1), "h": np.float32(0.5)}, "its constants are None"),
+    "norm with a scale inside": (NORM, {"o": 2 * ones, "z": zeros, **WEIGHTS}, "a scale or a bias of its own"),
+    "norm of a part": (NORM.replace("{0, 3, -1}", "{2, 3, 10}"), {"o": ones, "z": zeros, **WEIGHTS}, "does not split [n, groups, rest]"),
+    "heads that differ": (HEADS.replace("SPLIT", "1, 8").replace("WIDTH", "16"), {"c": np.float32(0.7)}, "its heads are split as"),
+    "a computed scale": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {}, "its scale is not a constant"),
+}
+
+
+@pytest.mark.parametrize("text, constants, expected", FIRES.values(), ids=FIRES)
+def test_fires(text, constants, expected):
+    model = graph(text, **constants)
+    inputs = feed(model)
+    before = by_onnxruntime(model, inputs)
+    rewrite(model)
+    assert fused_ops(model) == expected
+    np.testing.assert_allclose(by_onnxruntime(model, inputs), before, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("text, constants, reason", NEAR_MISSES.values(), ids=NEAR_MISSES)
+def test_near_misses_are_left_alone_and_say_why(text, constants, reason):
+    model = graph(text, **constants)
+    before = ops(model)
+    skipped = [why for outcome in rewrite(model) for why in outcome.skipped]
+    assert ops(model) == before
+    assert not reason or any(reason in why for why in skipped), skipped
+
+
+def test_a_second_user_of_an_inner_value_stops_the_rule():
+    text = "(float[4] x, float r) => (float[4] y, float[4] e) { d = Div(x, r) e = Erf(d) a = Add(e, o) m = Mul(a, h) y = Mul(x, m) }"
+    text = text.replace("{ d", "<float o = {1.0}, float h = {0.5}> { d")
+    model = graph(text, r=np.float32(2**0.5))
+    rewrite(model)
+    assert fused_ops(model) == {}
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(UsageError, match=r"--without: rules winograd are unknown \(expected some of group_norm"):
+        rewrite(graph(SILU.replace("{}", "x")), without=["winograd"])
