@@ -1,4 +1,4 @@
-//: op    = ["Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg"]
+//: op    = ["Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "QuickGelu"]
 //: why   = "One function of every element. A work-item does STEPS vectors."
 //: in    = ["x: stg[n]"]
 //: out   = ["y: stg[n]"]
@@ -22,6 +22,12 @@
 #define APPLY(x) SQRT(x)
 #elif OP_Exp
 #define APPLY(x) EXP(x)
+#elif OP_Silu
+#define APPLY(x) ((x) / (1.0f + EXP(-(x))))
+#elif OP_Gelu
+#define APPLY(x) (0.5f * (x) * (1.0f + ERF((x) * 0.70710678118654752f)))
+#elif OP_QuickGelu
+#define APPLY(x) ((x) / (1.0f + EXP(-1.702f * (x))))
 #else
 #define APPLY(x) (-(x))
 #endif

@@ -36,5 +36,14 @@ def attention(low: Lowering, node: ir.Node) -> None:
     (batch, queries, width), values = static_shape(node.outputs[0]), node.inputs[1]
     heads = node.attributes["heads"].as_ints()[0]
     assert values is not None, "verify_graph counts inputs"
-    sizes = {"batch": batch, "queries": queries, "keys": static_shape(values)[1], "heads": heads, "d": width // heads}
-    low.emit_node(node, _operands(low, node), sizes | {"scale": node.attributes["scale"].as_float()})
+    dims = {
+        "batch": batch,
+        "queries": queries,
+        "keys": static_shape(values)[1],
+        "heads": heads,
+        "scale": node.attributes["scale"].as_float(),
+    }
+    operands = _operands(low, node)
+    if node.op_type == "Attention":
+        operands.append(operands[0])  # stands in the mask's place, and is not read there
+    low.emit_node(node, operands, dims, defines={"D": width // heads})

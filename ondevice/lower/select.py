@@ -10,7 +10,10 @@ from ondevice.lower.kernel_file import KernelFile
 # Fastest first; a general fallback goes last.
 CANDIDATES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), ("binary",)),
-    **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg"), ("unary",)),
+    **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "QuickGelu"), ("unary",)),
+    **dict.fromkeys(("Attention", "MaskedAttention"), ("attention",)),
+    "GroupNorm": ("group_norm",),
+    "Geglu": ("geglu",),
     **dict.fromkeys(("Transpose", "Slice", "Split", "Concat", "Expand", "Identity"), ("strided_copy",)),
     **dict.fromkeys(("MatMul", "Gemm"), ("matmul",)),
     "Cast": ("cast",),

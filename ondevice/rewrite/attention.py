@@ -14,17 +14,10 @@ import onnx_ir as ir
 from ondevice.rewrite.rule import Fusion, dims, fused, ints, number
 
 
-class Attention(Fusion):
-    """Over [n, tokens, heads * d]; the scale is the product of the factors on both sides."""
+class _Heads(Fusion):
+    """What both rules share. The scale is the product of the factors on both sides."""
 
     family = "attention"
-
-    def pattern(
-        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, k_split: ir.Value, v_split: ir.Value,
-        left: ir.Value, right: ir.Value, join: ir.Value,
-    ) -> Any:  # fmt: skip
-        scores = self.scores(op, q, k, q_split, k_split, left, right)
-        return self.mix(op, scores, v, v_split, join)
 
     def scores(self, op: Any, q: Any, k: Any, q_split: Any, k_split: Any, left: Any, right: Any) -> Any:
         """Scaled query times scaled, transposed key."""
@@ -37,22 +30,22 @@ class Attention(Fusion):
         mixed = op.MatMul(op.Softmax(scores, axis=-1), values)
         return op.Reshape(op.Transpose(mixed, perm=[0, 2, 1, 3]), join)
 
-    def why_not(
-        self, q: ir.Value, q_split: ir.Value, k_split: ir.Value, v_split: ir.Value, left: ir.Value, right: ir.Value, **bound: Any
-    ) -> str | None:
+    def refusal(
+        self, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, k_split: ir.Value, v_split: ir.Value,
+        left: ir.Value, right: ir.Value, join: ir.Value, **_: Any,
+    ) -> str | None:  # fmt: skip
+        """Why these heads are not ours."""
+        shapes = [dims(value) for value in (q, k, v)]
+        if any(shape is None or len(shape) != 3 for shape in shapes) or len({(s[0], s[2]) for s in shapes if s}) != 1:
+            return f"its operands are {shapes} (expected [n, tokens, width] with the same n and width)"
         splits = [ints(split) for split in (q_split, k_split, v_split)]
         if any(split is None or len(split) != 4 or split[2] < 1 for split in splits) or len({split[2] for split in splits if split}) != 1:
             return f"its heads are split as {splits} (expected [n, tokens, heads, d] with the same heads)"
         if number(left) is None or number(right) is None:
             return "its scale is not a constant"
-        if (shape := dims(q)) is None or ints(bound["join"]) != list(shape):
-            return f"it joins to {ints(bound['join'])} (expected the queries' shape {dims(q)})"
+        if ints(join) != list(shapes[0] or ()):
+            return f"it joins to {ints(join)} (expected the queries' shape {shapes[0]})"
         return None
-
-    def rewrite(
-        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, left: ir.Value, right: ir.Value, **_: Any
-    ) -> ir.Value:
-        return fused(op, "Attention", q, k, v, **self.settings(q_split, left, right))
 
     def settings(self, q_split: ir.Value, left: ir.Value, right: ir.Value) -> dict[str, Any]:
         """Attributes of the fused op."""
@@ -61,10 +54,27 @@ class Attention(Fusion):
         return {"heads": [heads[2]], "scale": a * b}
 
 
-class MaskedAttention(Attention):
-    """With a mask of [1, 1, queries, keys] added to the scores, shared by all heads."""
+class Attention(_Heads):
+    """Over [n, tokens, heads * d], every query with every key."""
 
-    family = "attention"
+    def pattern(
+        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, k_split: ir.Value, v_split: ir.Value,
+        left: ir.Value, right: ir.Value, join: ir.Value,
+    ) -> Any:  # fmt: skip
+        scores = self.scores(op, q, k, q_split, k_split, left, right)
+        return self.mix(op, scores, v, v_split, join)
+
+    def why_not(self, *_: Any, **bound: Any) -> str | None:
+        return self.refusal(**bound)
+
+    def rewrite(
+        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, left: ir.Value, right: ir.Value, **_: Any
+    ) -> ir.Value:
+        return fused(op, "Attention", q, k, v, **self.settings(q_split, left, right))
+
+
+class MaskedAttention(_Heads):
+    """With a mask of [1, 1, queries, keys] added to the scores, shared by all heads."""
 
     def pattern(
         self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, k_split: ir.Value, v_split: ir.Value,
@@ -77,7 +87,7 @@ class MaskedAttention(Attention):
         queries, keys, shape = dims(q), dims(k), dims(mask)
         if queries is None or keys is None or shape != (1, 1, queries[1], keys[1]):
             return f"its mask is {shape} (expected [1, 1, queries, keys])"
-        return super().why_not(q=q, **bound)
+        return self.refusal(q=q, k=k, **bound)
 
     def rewrite(
         self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, left: ir.Value, right: ir.Value, mask: ir.Value, **_: Any

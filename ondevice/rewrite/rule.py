@@ -20,11 +20,11 @@ class Fusion(RewriteRuleClassBase):
         super().__init__(remove_nodes=True)
         self._reasons = reasons
 
-    def why_not(self, **bound: Any) -> str | None:
+    def why_not(self, *_: Any, **bound: Any) -> str | None:
         """The reason why a match of the pattern is left alone."""
         return None
 
-    def check(self, context: object, **bound: Any) -> MatchResult:
+    def check(self, op: Any, *args: Any, **bound: Any) -> MatchResult:
         """onnxscript's hook: `why_not` with its reason noted."""
         result = MatchResult()
         if (reason := self.why_not(**bound)) is not None:

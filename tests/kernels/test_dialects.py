@@ -41,7 +41,7 @@ def test_parses_as_metal(kernel: KernelFile, f16: int, lanes: int, tmp_path: Pat
     assert compiler, "this test needs g++: install your system's g++ package"
     defines = kernel.tuning(**({"V": lanes} if "V" in kernel.header["tune"] else {}))
     source = tmp_path / f"{kernel.name}.cpp"
-    source.write_text(kernel.source("metal", F16=f16, SRC_F16=f16, DST_F16=1 - f16, **defines))
+    source.write_text(kernel.source("metal", F16=f16, SRC_F16=f16, DST_F16=1 - f16, D=40, SILU=1, **defines))
     flags = [
         "-std=c++17",
         "-fsyntax-only",

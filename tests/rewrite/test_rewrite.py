@@ -157,6 +157,15 @@ NEAR_MISSES = {
     "norm with a scale inside": (NORM, {"o": 2 * ones, "z": zeros, **WEIGHTS}, "a scale or a bias of its own"),
     "norm of a part": (NORM.replace("{0, 3, -1}", "{2, 3, 10}"), {"o": ones, "z": zeros, **WEIGHTS}, "does not split [n, groups, rest]"),
     "heads that differ": (HEADS.replace("SPLIT", "1, 8").replace("WIDTH", "16"), {"c": np.float32(0.7)}, "its heads are split as"),
+    "keys shared by a batch": (
+        HEADS.replace("SPLIT", "2, 4")
+        .replace("WIDTH", "8")
+        .replace("[1,3,8] q", "[2,3,8] q")
+        .replace("[1,3,8] y", "[2,3,8] y")
+        .replace("j = {1,", "j = {2,"),
+        {"c": np.float32(0.7)},
+        "with the same n and width",
+    ),
     "a computed scale": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {}, "its scale is not a constant"),
 }
 

@@ -1,0 +1,52 @@
+"""The demo model draws the same picture with every rule on, with each one off, and with none."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+
+from ondevice.bundle.reader import open_bundle
+from ondevice.compiler import compile_bundle
+from ondevice.converters.checkpoint import open_checkpoint
+from ondevice.generate import painter
+from ondevice.rewrite import FAMILIES
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
+
+pytestmark = pytest.mark.device
+
+
+@functools.cache
+def draw(folder, without, dtype):
+    """(pixels, dispatches, arena bytes) of a small picture."""
+    path = folder / f"{dtype}-{'-'.join(without) or 'all'}.ondevice"
+    bundle = open_bundle(compile_bundle(open_checkpoint(None, family="demo"), path, sizes=[(64, 72)], dtype=dtype, without=without))
+    drawn = painter(bundle, Session(bundle, choose_device()))("a red circle", steps=3, guidance_scale=3.0, seed=1)
+    unet = bundle.plan("unet", batch=2, height=9, width=8)
+    return drawn.pixels.astype(np.int64), len(unet.dispatches), unet.arena
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("rules")
+
+
+OFF = {**{family: (family,) for family in FAMILIES}, "every rule": FAMILIES}
+
+
+@pytest.mark.parametrize("without", OFF.values(), ids=OFF)
+def test_each_rule_off(folder, without):
+    everything, plain = draw(folder, (), "f32"), draw(folder, tuple(without), "f32")
+    assert np.abs(everything[0] - plain[0]).max() <= 1
+    assert everything[1] <= plain[1] and everything[2] <= plain[2]
+
+
+def test_all_rules_nearly_halve_the_dispatches(folder):
+    everything, plain = draw(folder, (), "f32"), draw(folder, FAMILIES, "f32")
+    assert everything[1] < 0.6 * plain[1] and everything[2] <= plain[2]
+
+
+def test_half_storage_too(folder):
+    error = draw(folder, (), "f16")[0] - draw(folder, FAMILIES, "f32")[0]
+    assert 10 * math.log10(255**2 / (error**2).mean()) >= 40
