@@ -11,7 +11,7 @@ PROMPT ?= a red circle on a blue background
 
 demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.convert demo --out demo.ondevice --force
-	$(BIN)/python -m ondevice.generate demo.ondevice "$(PROMPT)" --out demo.png
+	$(BIN)/python -m ondevice.generate demo.ondevice "$(PROMPT)" --device cpu --out demo.png
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not parity"

@@ -209,6 +209,8 @@ class _Machine:
             # Only small integers: a million chosen ones with one hash value take quadratic time.
             if not isinstance(key, str | bytes | int | Inert | _Global | None) or (isinstance(key, int) and abs(key) >= 1 << 60):
                 raise PickleRefused(f"a dictionary has a key that is no name (of type {type(key).__name__})")
+            if key in target:
+                raise PickleRefused(f"a dictionary has the key {str(key)[:80]!r} twice")
             target[key] = value
 
     def _memo(self, key: int) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ondevice.converters.families import TOKENIZER_FILES
-from ondevice.converters.json_text import read_bytes, read_object
+from ondevice.converters.json_text import parse_object, read_bytes, read_object
 from ondevice.errors import CheckpointError
 
+TOKENS = 77  # of a prompt, padded: Stable Diffusion 1.x is trained on no other length
 OPTIONAL = ("special_tokens_map.json",)  # newer versions of transformers leave it out
 _FIX = "give a folder whose tokenizer/ holds vocab.json and merges.txt, or tokenizer.json"
 
@@ -29,6 +31,20 @@ def read_tokenizer(folder: Path) -> dict[str, bytes]:
         if name not in made and not (name in OPTIONAL and folder.is_dir() and not (folder / name).exists()):
             made[name] = read_bytes(folder / name, _FIX)
     return made
+
+
+def check_vocabulary(tokenizer: Mapping[str, bytes], config: Mapping[str, Any], where: str) -> None:
+    """Raise CheckpointError unless every token id has a row in the text encoder's table, and texts have the length we tokenize to.
+
+    A gather would clamp an id past the end, and the picture would be of another prompt.
+    """
+    ids = parse_object(tokenizer["vocab.json"], f"{where}/vocab.json", _FIX).values()
+    top = max((value for value in ids if type(value) is int), default=-1)
+    if top >= config["vocab_size"]:
+        raise CheckpointError(f"it has the id {top}, and the text encoder {config['vocab_size']} rows.", where=where, fix=_FIX)
+    if config["max_position_embeddings"] != TOKENS:
+        what = f"the text encoder takes {config['max_position_embeddings']} tokens (expected {TOKENS})."
+        raise CheckpointError(what, where=where, fix="use a Stable Diffusion 1.x model")
 
 
 def _split(path: Path) -> dict[str, bytes]:

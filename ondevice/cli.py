@@ -10,7 +10,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ondevice import __version__
 from ondevice.errors import OnDeviceError, UsageError
@@ -22,6 +22,10 @@ LEVELS = ("debug", "info", "warning", "error")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse `argv` (default sys.argv[1:]) and run the verb it names; returns the exit code."""
+    return _guarded(lambda: _parsed(argv))
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="ondevice", description="Stable Diffusion checkpoints into dispatch plans that phone GPUs replay."
     )
@@ -30,15 +34,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     for verb in VERBS:
         module = importlib.import_module(f"ondevice.{verb}")
         _describe(verbs.add_parser(verb, help=module.HELP, description=module.__doc__), verb)
-    return _run(parser.parse_args(argv))
+    return parser.parse_args(argv)
 
 
 def main_for(verb: str, argv: Sequence[str] | None = None) -> int:
     """`python -m ondevice.<verb>`."""
+    return _guarded(lambda: _parsed_for(verb, argv))
+
+
+def _parsed_for(verb: str, argv: Sequence[str] | None) -> argparse.Namespace:
     module = importlib.import_module(f"ondevice.{verb}")
     parser = argparse.ArgumentParser(prog=f"python -m ondevice.{verb}", description=module.__doc__)
     _describe(parser, verb)
-    return _run(parser.parse_args(argv))
+    return parser.parse_args(argv)
 
 
 def _describe(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -48,9 +56,11 @@ def _describe(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.set_defaults(run=module.run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _guarded(parse: Callable[[], argparse.Namespace]) -> int:
+    """Parse and run; every error of ours is a line and an exit code. Verbs are imported inside, so Ctrl-C is heard from the start."""
     try:
         _log_to_stderr()
+        args = parse()
         return int(args.run(args))
     except OnDeviceError as error:
         print(f"error: {error}", file=sys.stderr)

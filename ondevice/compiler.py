@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,14 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
+def training_size(about: Mapping[str, Any]) -> tuple[int, int]:
+    """(width, height) in pixels that the UNet was trained at."""
+    if type(about["sample_size"]) is not int:
+        what = f"the UNet's config has no size to go by (sample_size is {about['sample_size']!r})."
+        raise UsageError(what, where="--size", fix="name a size")
+    return about["sample_size"] * about["vae_scale"], about["sample_size"] * about["vae_scale"]
+
+
 def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
     """The plans of a bundle: guidance runs the UNet at batch 2, none at batch 1; the rest runs one picture at a time.
 
@@ -105,11 +114,10 @@ def compile_bundle(
         OnDeviceError: any stage's error; nothing is left at `out` then but what was there before.
     """
     model, about = build(checkpoint), facts(checkpoint)
-    side = about["sample_size"] * about["vae_scale"]
     kernels, chosen = load_all(), load_target(target)
     plans: list[Plan] = []
     weights: dict[str, WeightSource] = {}
-    todo = list(jobs(about["vae_scale"], sizes or [(side, side)]))
+    todo = list(jobs(about["vae_scale"], sizes or [training_size(about)]))
     for done, job in enumerate(todo):
         if progress:
             progress("planning", done, len(todo))
@@ -118,14 +126,16 @@ def compile_bundle(
         for name, values in program.weights.items():
             tensor = program.tensors[name]
             weights.setdefault(weight_key(job.component, name), WeightSource(values, tensor.dtype, tensor.shape))
-    sampler = default_sampler(checkpoint.scheduler)
+    # JSON has no infinity. diffusers saves one as lambda_min_clipped's default, so leaving it out changes nothing.
+    scheduler = {key: value for key, value in checkpoint.scheduler.items() if not isinstance(value, float) or math.isfinite(value)}
+    sampler = default_sampler(scheduler)
     return write_bundle(
         out,
         plans=plans,
         weights=weights,
         tokenizer=checkpoint.tokenizer,
-        scheduler=checkpoint.scheduler,
-        samplers={f"{sampler}_{TABLE_STEPS}": make_table(sampler, TABLE_STEPS, checkpoint.scheduler).to_json()},
+        scheduler=scheduler,
+        samplers={f"{sampler}_{TABLE_STEPS}": make_table(sampler, TABLE_STEPS, scheduler).to_json()},
         model=about | {"target": target},
         progress=partial(progress, "writing weights") if progress else None,
         force=force,
@@ -140,13 +150,11 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, sizes: Sequence[tuple[int,
         GraphError: a file cannot be written.
     """
     about = facts(checkpoint)
-    side = about["sample_size"] * about["vae_scale"]
     if len(sizes) > 1:
-        raise UsageError(
-            f"{len(sizes)} sizes given (expected one: ONNX graphs here have static shapes).", where="--size", fix="name one size"
-        )
+        what = f"{len(sizes)} sizes given (expected one: ONNX graphs here have static shapes)."
+        raise UsageError(what, where="--size", fix="name one size")
     model = build(checkpoint)
-    todo = [job for job in jobs(about["vae_scale"], sizes or [(side, side)]) if (job.component, job.sizes["batch"]) != ("unet", 1)]
+    todo = [job for job in jobs(about["vae_scale"], sizes or [training_size(about)]) if (job.component, job.sizes["batch"]) != ("unet", 1)]
     for done, job in enumerate(todo):
         if progress:
             progress("writing graphs", done, len(todo))

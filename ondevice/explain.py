@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from ondevice import cli
-from ondevice.compiler import facts, jobs
+from ondevice.compiler import facts, jobs, training_size
 from ondevice.convert import add_model_arguments, open_model
 from ondevice.converters import build
 from ondevice.rewrite import FAMILIES, Outcome, rewrite
@@ -30,8 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Print a table a component."""
     checkpoint = open_model(args)
     about, model = facts(checkpoint), build(checkpoint)
-    side = about["sample_size"] * about["vae_scale"]
-    size = cli.parse_size(args.size) if args.size else (side, side)
+    size = cli.parse_size(args.size) if args.size else training_size(about)
     report: dict[str, Any] = {}
     for job in jobs(about["vae_scale"], [size]):
         if job.component not in report:  # the UNet's batch changes no fusion

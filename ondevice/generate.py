@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -22,11 +23,12 @@ from ondevice.diffusion.image import read_image, write_png
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.diffusion.text_to_image import TextToImage
 from ondevice.diffusion.tokenizer import Tokenizer
-from ondevice.errors import UsageError
+from ondevice.errors import BundleError, UsageError
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
 HELP = "draw a picture from a bundle"
+log = logging.getLogger(__name__)
 LATENTS_LIMIT = 1 << 28  # bytes of a .npy file of latents; a 4096x4096 picture needs 4 MB
 
 
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     bundle = open_bundle(args.bundle)
     width, height = cli.parse_size(args.size) if args.size else default_size(bundle)
     device = choose_device(args.device)
+    if device.facts()["kind"] == "gpu" and bundle.model.get("target") == "host":
+        log.warning("%s is a GPU and this bundle is tuned for a CPU; convert with --target gpu, or draw with --device cpu", device.name)
     session = Session(bundle, device, profile=args.profile or args.profile_out is not None, check=args.check)
     options = {"eta": args.eta} if args.eta else {}
     options |= {"use_karras_sigmas": True} if args.karras else {}
@@ -71,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             negative_prompt=args.negative,
             steps=args.steps,
             sampler=args.sampler,
-            guidance_scale=bundle.model["guidance_scale"] if args.guidance is None else args.guidance,
+            guidance_scale=fact(bundle, "guidance_scale") if args.guidance is None else args.guidance,
             seed=args.seed,
             width=width,
             height=height,
@@ -96,22 +100,37 @@ def run(args: argparse.Namespace) -> int:
 
 def painter(bundle: Bundle, session: Session) -> TextToImage:
     """The pipeline that a bundle describes, on a session that runs it."""
-    model = bundle.model
     return TextToImage(
         session,
         Tokenizer.from_files(bundle.tokenizer_files()),
         bundle.scheduler,
-        model["scaling_factor"],
-        latent_channels=model["latent_channels"],
-        scale=model["vae_scale"],
+        fact(bundle, "scaling_factor"),
+        latent_channels=int(fact(bundle, "latent_channels")),
+        scale=int(fact(bundle, "vae_scale")),
         size=default_size(bundle),
     )
 
 
 def default_size(bundle: Bundle) -> tuple[int, int]:
     """(width, height) in pixels of the first UNet plan in the bundle."""
-    sizes = next(entry.sizes for entry in bundle.plans if entry.component == "unet")
-    return sizes["width"] * bundle.model["vae_scale"], sizes["height"] * bundle.model["vae_scale"]
+    sizes = next((entry.sizes for entry in bundle.plans if entry.component == "unet"), {})
+    if not {"width", "height"} <= sizes.keys():
+        raise BundleError("it has no plan of a unet with a width and a height.", where=str(bundle.path), fix="convert the checkpoint again")
+    scale = int(fact(bundle, "vae_scale"))
+    return sizes["width"] * scale, sizes["height"] * scale
+
+
+def fact(bundle: Bundle, name: str) -> float:
+    """A positive number that the manifest's `model` object must hold.
+
+    Raises:
+        BundleError: it is missing or something else.
+    """
+    value = bundle.model.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+        what = f"model.{name} is {value!r} (expected a number above 0)."
+        raise BundleError(what, where=str(bundle.path), fix="convert the checkpoint again")
+    return value
 
 
 def show(bar: tqdm, done: int, total: int) -> None:
@@ -146,18 +165,21 @@ def read_latents(path: Path) -> np.ndarray:
     try:
         if path.stat().st_size > LATENTS_LIMIT:
             raise UsageError(f"it is {path.stat().st_size} bytes (expected at most {LATENTS_LIMIT}).", where=str(path))
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"no array can be read: {error}.", where=str(path), fix="save one with numpy.save") from None
+    if not isinstance(array, np.ndarray):
+        raise UsageError("it holds several arrays (expected one).", where=str(path), fix="save one with numpy.save")
+    return array
 
 
 def check_writable(path: Path) -> None:
     """Say so before the work, not after it, when a file cannot be written.
 
     Raises:
-        UsageError: the folder is missing or not writable, or the path is a folder.
+        UsageError: the folder is missing or not writable, or the path is a folder or a device.
     """
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+    if (path.exists() and not path.is_file()) or not os.access(path.absolute().parent, os.W_OK):
         raise UsageError("no file can be written there.", where=str(path), fix="name a file in an existing, writable folder")
 
 

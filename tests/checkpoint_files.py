@@ -21,7 +21,7 @@ from ondevice.converters.random_weights import random_checkpoint_from_configs
 DATA = Path(__file__).parent / "data"
 
 TINY_TEXT = {
-    "vocab_size": 50,
+    "vocab_size": 49408,
     "hidden_size": 20,
     "intermediate_size": 36,
     "num_hidden_layers": 2,

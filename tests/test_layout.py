@@ -1,6 +1,7 @@
 """Where things live: imports point one way, files stay small, nothing a user runs imports torch."""
 
 import ast
+import fnmatch
 import subprocess
 import sys
 from pathlib import Path
@@ -55,11 +56,12 @@ def test_imports_point_back_along_the_flow(path):
     assert not ahead, f"{here} comes before {ahead} in {[names[0] for names in LAYERS]}"
 
 
-@pytest.mark.parametrize("pattern, limit", [("**/*.py", 400), ("shaders/**/*.cl", 200), ("shaders/**/*.metal", 200)])
+@pytest.mark.parametrize("pattern, limit", [("*.py", 400), ("shaders/*.cl", 200)])
 def test_files_stay_small(pattern, limit):
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
-    long = {name: count for name in tracked if Path(name).match(pattern) and (count := len((ROOT / name).read_text().splitlines())) > limit}
-    assert not long
+    chosen = [name for name in fnmatch.filter(tracked, pattern) if (ROOT / name).is_file()]
+    long = {name: count for name in chosen if (count := len((ROOT / name).read_text().splitlines())) > limit}
+    assert chosen and not long
 
 
 def test_nothing_a_user_runs_imports_torch():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ondevice.converters.hub import wanted_files
-from ondevice.converters.tokenizer_files import read_tokenizer
+from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.errors import CheckpointError
 from ondevice.paths import MODELS
@@ -71,3 +71,15 @@ def test_the_hub_gives_the_one_file_only_where_there_are_not_two():
     names += [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")] + ["tokenizer/tokenizer.json"]
     assert "tokenizer/tokenizer.json" in wanted_files(names, None, "x")
     assert "tokenizer/tokenizer.json" not in wanted_files([*names, "tokenizer/vocab.json"], None, "x")
+
+
+@pytest.mark.parametrize(
+    "config, what",
+    [
+        ({"vocab_size": 49407, "max_position_embeddings": 77}, "it has the id 49407, and the text encoder 49407 rows"),
+        ({"vocab_size": 49408, "max_position_embeddings": 64}, "the text encoder takes 64 tokens"),
+    ],
+)
+def test_a_tokenizer_that_does_not_fit_the_text_encoder_is_refused(config, what):
+    with pytest.raises(CheckpointError, match=what):
+        check_vocabulary({"vocab.json": (MODELS / "clip_tokenizer" / "vocab.json").read_bytes()}, config, "tokenizer")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -118,6 +119,27 @@ def test_onnx_files_run_in_onnxruntime(tmp_path, capsys):
     assert picture.shape == (1, 3, 72, 64) and np.isfinite(picture).all()
     said = fails(capsys, errors.UsageError, "convert", "demo", "--format", "onnx", "--size", "64x64,128x128", "--out", tmp_path / "no")
     assert "2 sizes given" in said and not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("facts", [{"guidance_scale": None}, {"guidance_scale": "x"}, {"vae_scale": None}, {"latent_channels": True}])
+def test_a_bundle_without_its_facts_is_refused(bundle, tmp_path, capsys, facts):
+    copy = tmp_path / "copy.ondevice"
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["model"] = {k: v for k, v in (manifest["model"] | facts).items() if v is not None}
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    assert "model" in fails(capsys, errors.BundleError, "generate", copy, PROMPT, "--out", tmp_path / "a.png")
+
+
+def test_several_arrays_are_no_latents(bundle, tmp_path, capsys):
+    np.savez(tmp_path / "z.npz", a=np.zeros(3), b=np.zeros(3))
+    said = fails(capsys, errors.UsageError, "generate", bundle, PROMPT, "--latents", tmp_path / "z.npz", "--out", tmp_path / "a.png")
+    assert "it holds several arrays" in said
+
+
+def test_only_files_are_written_over(bundle, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "no file can be written there" in fails(capsys, errors.UsageError, "generate", bundle, PROMPT, "--out", tmp_path / "pipe.png")
 
 
 def test_ctrl_c_leaves_no_file(bundle, tmp_path):
