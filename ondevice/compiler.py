@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +23,6 @@ from ondevice.plan import plan, weight_key
 from ondevice.plan.plan import Plan
 from ondevice.rewrite import rewrite
 from ondevice.target import Target, load_target
-
-log = logging.getLogger(__name__)
 
 TABLE_STEPS = 20  # the coefficient table that a player without Python finds in the bundle
 Progress = Callable[[str, int, int], None]  # what, done, of

@@ -7,16 +7,18 @@ import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES, Family
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.errors import CheckpointError, OnDeviceError
 
 DATA = Path(__file__).parent / "data"
 
@@ -206,3 +208,15 @@ def write_ckpt(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def default_family() -> Family:
     """Stable Diffusion 1.4."""
     return FAMILIES["sd14"]
+
+
+AGAIN = "Fix: download the file again."
+DIFFERENT = "Fix: use a .safetensors file of the same model."
+
+
+def message(call: Callable[[], Any], kind: type[OnDeviceError] = CheckpointError) -> str:
+    """What `call` says as it raises exactly `kind`."""
+    with pytest.raises(kind) as caught:
+        call()
+    assert type(caught.value) is kind
+    return str(caught.value)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from checkpoint_files import (
+    AGAIN,
     TINY_TEXT,
     TINY_UNET,
     TINY_VAE,
     arrays_of,
     ckpt_bytes,
+    message,
     pickled_state,
     safetensors_bytes,
     safetensors_header,
@@ -34,16 +35,6 @@ from ondevice.converters.names import original_names
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.converters.safetensors_file import read_safetensors
 from ondevice.errors import CheckpointError, OnDeviceError, UsageError, WeightsError
-
-AGAIN = "Fix: download the file again."
-DIFFERENT = "Fix: use a .safetensors file of the same model."
-
-
-def message(call: Callable[[], Any], kind: type[OnDeviceError] = CheckpointError) -> str:
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    return str(caught.value)
 
 
 def header(**changes: Any) -> dict[str, Any]:

@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from checkpoint_files import (
-    Op,
-    ckpt_bytes,
-)
+from checkpoint_files import AGAIN, DIFFERENT, Op, ckpt_bytes, message
 
 from ondevice.converters import ckpt_file, zip_directory
 from ondevice.converters.ckpt_file import read_ckpt
-from ondevice.errors import CheckpointError, OnDeviceError
-
-AGAIN = "Fix: download the file again."
-DIFFERENT = "Fix: use a .safetensors file of the same model."
-
-
-def message(call: Callable[[], Any], kind: type[OnDeviceError] = CheckpointError) -> str:
-    with pytest.raises(kind) as caught:
-        call()
-    assert type(caught.value) is kind
-    return str(caught.value)
-
 
 STORAGE = Op.storage("FloatStorage", "0", 6)
 FLOATS = [bytes(24)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diffusion.sampler_helpers import SD15
 from parity.gauss_legendre import GaussLegendre
 
 from ondevice.diffusion.samplers import CLASSES
@@ -15,19 +16,6 @@ from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.paths import MODELS
 
 pytestmark = pytest.mark.parity
-
-CONFIG = {
-    "_class_name": "PNDMScheduler",
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "num_train_timesteps": 1000,
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-    "trained_betas": None,
-    "clip_sample": False,
-}
 
 
 class TorchSession:
@@ -128,8 +116,8 @@ def assert_same(pixels: np.ndarray, latents: np.ndarray, reference: np.ndarray, 
 @pytest.mark.parametrize("scheduler", CLASSES)
 def test_text_to_image_equals_the_pipeline_from_the_same_seed(networks: Any, scheduler: str) -> None:
     torch = pytest.importorskip("torch")
-    pipe = pipeline(networks, "StableDiffusionPipeline", scheduler, CONFIG)
-    got = ours(networks, CONFIG)(
+    pipe = pipeline(networks, "StableDiffusionPipeline", scheduler, SD15)
+    got = ours(networks, SD15)(
         "a red circle", negative_prompt="blue", steps=6, sampler=CLASSES[scheduler], guidance_scale=3.5, seed=11, width=24, height=40
     )
     arguments = {
@@ -153,8 +141,8 @@ def test_image_to_image_equals_the_pipeline_from_the_same_seed(networks: Any, sc
     from PIL import Image
 
     image = np.random.default_rng(0).integers(0, 256, (33, 27, 3), dtype=np.uint8)
-    pipe = pipeline(networks, "StableDiffusionImg2ImgPipeline", scheduler, CONFIG)
-    got = ours(networks, CONFIG)(
+    pipe = pipeline(networks, "StableDiffusionImg2ImgPipeline", scheduler, SD15)
+    got = ours(networks, SD15)(
         "a red circle", steps=8, sampler=CLASSES[scheduler], guidance_scale=2.0, seed=3, image=image, strength=strength
     )
     arguments = {
@@ -175,7 +163,7 @@ def test_image_to_image_equals_the_pipeline_from_the_same_seed(networks: Any, sc
 def test_without_guidance_and_with_given_latents_and_eta(networks: Any) -> None:
     torch = pytest.importorskip("torch")
     latents = torch.randn(1, 4, 12, 8, generator=torch.Generator().manual_seed(5))
-    pipe = pipeline(networks, "StableDiffusionPipeline", "DDIMScheduler", CONFIG)
+    pipe = pipeline(networks, "StableDiffusionPipeline", "DDIMScheduler", SD15)
     arguments = {
         "prompt": "x",
         "num_inference_steps": 5,
@@ -187,7 +175,7 @@ def test_without_guidance_and_with_given_latents_and_eta(networks: Any) -> None:
         "return_dict": False,
     }
     expected = pipe(**arguments, generator=torch.Generator().manual_seed(9), output_type="latent")[0].numpy()
-    draw = ours(networks, CONFIG)
+    draw = ours(networks, SD15)
     got = draw("x", steps=5, sampler="ddim", guidance_scale=1.0, width=16, height=24, eta=0.7, latents=latents.numpy(), seed=9)
     assert np.abs(got.latents - expected).max() < 1e-5 * np.abs(expected).max()
     assert np.array_equal(got.start, latents.numpy())
