@@ -80,7 +80,7 @@ def _attention(batch: int, queries: int, keys: int, heads: int, d: int) -> Case:
     rows = {"q_row": width, "k_row": width, "v_row": width, "q_from": 0, "k_from": 0, "v_from": 0}
     sizes = (batch * queries * width, batch * keys * width, batch * keys * width, 1, batch * queries * width)
     name = f"attention {batch}x{queries}x{keys} {heads} heads of {d}"
-    return Case(name, "Attention", dims | rows, sizes, 4 * batch * queries * keys * width, (("D", d),))
+    return Case(name, "FlashAttention", dims | rows, sizes, 4 * batch * queries * keys * width, (("D", d),))
 
 
 def _binary(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> Case:

@@ -166,7 +166,7 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, sizes: Sequence[tuple[int,
 def lower_job(model: Model, job: Job, storage: str, kernels: Mapping[str, KernelFile], target: Target, without: Collection[str]) -> Program:
     """The program of one job: its graph, rewritten and lowered."""
     graph = model.graph(job.component, **job.sizes)
-    rewrite(graph, without=without)
+    rewrite(graph, target, without=without)
     program = lower(graph, job.component, storage=storage, kernels=kernels, target=target)
     program.sizes = dict(job.sizes)
     return program

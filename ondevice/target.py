@@ -1,4 +1,5 @@
-"""What a plan is made for: the tunables of each kernel, from `ondevice/targets/NAME.toml`. No device is named in code."""
+"""What a plan is made for: which methods pay and the tunables of each kernel, from `ondevice/targets/NAME.toml`. No device is named in
+code."""
 
 from __future__ import annotations
 
@@ -9,13 +10,23 @@ from dataclasses import dataclass
 from ondevice.errors import PlanError, UsageError
 from ondevice.paths import TARGETS
 
+BOUNDS = {"winograd": {"min_channels", "min_tiles"}, "flash": {"max_head", "min_queries", "min_keys"}}
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`tune` holds tunables by kernel name; a kernel that is not in it keeps the defaults of its header."""
+    """`tune` holds tunables by kernel name; a kernel that is not in it keeps the defaults of its header.
+
+    `winograd` and `flash` bound the shapes for which these methods are chosen (a missing bound allows all): least channels of a 3x3
+    convolution's input and output and least 4x4 tiles of its result; the largest head and the least queries and keys of an attention.
+    `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands.
+    """
 
     name: str
     why: str
+    winograd: Mapping[str, int]
+    flash: Mapping[str, int]
+    scratch: int
     tune: Mapping[str, Mapping[str, int]]
 
 
@@ -38,6 +49,14 @@ def load_target(name: str) -> Target:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"it is not TOML: {error}.", where=path.name) from None
-    if content.keys() != {"why", "tune"} or not all(isinstance(values, dict) for values in content["tune"].values()):
-        raise PlanError("it needs `why` and tables [tune.KERNEL], and nothing else.", where=path.name)
-    return Target(name, content["why"], content["tune"])
+    bounds = all(_bounds(content.get(table), known) for table, known in BOUNDS.items())
+    scratch = content.get("scratch")
+    if content.keys() != {"why", "scratch", "tune", *BOUNDS} or not bounds or type(scratch) is not int or scratch < 1:
+        raise PlanError(f"it needs `why`, `scratch` in bytes, [tune.KERNEL] and the bounds {BOUNDS}, and nothing else.", where=path.name)
+    if not all(isinstance(values, dict) for values in content["tune"].values()):
+        raise PlanError("[tune] holds tables, one a kernel.", where=path.name)
+    return Target(name, content["why"], content["winograd"], content["flash"], scratch, content["tune"])
+
+
+def _bounds(table: object, known: set[str]) -> bool:
+    return isinstance(table, dict) and table.keys() <= known and all(type(value) is int and value >= 0 for value in table.values())

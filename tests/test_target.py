@@ -24,12 +24,21 @@ def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"--target: target 'toaster' is unknown \(expected one of gpu, host\)"):
         target.load_target("toaster")
     (tmp_path / "a.toml").write_text("why = ")
-    (tmp_path / "b.toml").write_text('why = "x"\nspeed = 3\n[tune]\n')
+    good = 'why = "x"\nscratch = 1\n[winograd]\n[flash]\n[tune]\n'
+    (tmp_path / "b.toml").write_text(f"speed = 3\n{good}")
+    (tmp_path / "c.toml").write_text(good.replace("[flash]", "[flash]\nmax_head = -1"))
+    (tmp_path / "d.toml").write_text(good.replace("scratch = 1", "scratch = 0"))
+    (tmp_path / "e.toml").write_text(good.replace("[tune]", "[tune]\nmatmul = 3"))
+    (tmp_path / "good.toml").write_text(good)
     monkeypatch.setattr(target, "TARGETS", tmp_path)
     with pytest.raises(PlanError, match=r"a\.toml: it is not TOML"):
         target.load_target("a")
-    with pytest.raises(PlanError, match=r"b\.toml: it needs `why` and tables"):
-        target.load_target("b")
+    for damaged in "bcd":
+        with pytest.raises(PlanError, match=rf"{damaged}\.toml: it needs `why`, `scratch` in bytes"):
+            target.load_target(damaged)
+    with pytest.raises(PlanError, match=r"e\.toml: \[tune\] holds tables"):
+        target.load_target("e")
+    assert target.load_target("good").scratch == 1
 
 
 @pytest.mark.device

@@ -49,17 +49,3 @@ def geglu(low: Lowering, node: ir.Node) -> None:
     """[..., 2 * cols] -> [..., cols]."""
     shape = static_shape(node.outputs[0])
     low.emit_node(node, _operands(low, node), {"rows": prod(shape[:-1]), "cols": shape[-1]})
-
-
-def attention(low: Lowering, node: ir.Node) -> None:
-    """Tokens stay [n, tokens, heads * d]: heads are strides, so nothing is transposed; q, k and v may be parts of wider rows."""
-    (batch, queries, width), dtype = static_shape(node.outputs[0]), low.dtype_of(node.outputs[0])
-    heads = node.attributes["heads"].as_ints()[0]
-    given = [value for value in node.inputs if value is not None]
-    parts = {name: low.strided(value, dtype) for name, value in zip("qkv", given, strict=False)}
-    rows = {f"{name}_row": row for name, (_, _, row) in parts.items()}
-    starts = {f"{name}_from": first for name, (_, first, _) in parts.items()}
-    sizes = {"batch": batch, "queries": queries, "keys": static_shape(given[1])[1], "heads": heads}
-    operands = [tensor for tensor, _, _ in parts.values()]
-    operands.append(low.operand(given[3], dtype) if len(given) == 4 else operands[0])  # no mask: a stand-in that is not read
-    low.emit_node(node, operands, sizes | rows | starts | {"scale": node.attributes["scale"].as_float()}, defines={"D": width // heads})

@@ -1,4 +1,4 @@
-"""How products become kernel calls: MatMul, the Linear and the ConvNhwc family with all that they do to a result as they store it."""
+"""How products become kernel calls: MatMul, and the Linear family with all that it does to a result as it is stored."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from math import prod
 import onnx_ir as ir
 
 from ondevice.lower.lowering import Lowering
-from ondevice.ops import CONV, LINEAR, Epilogue
+from ondevice.ops import LINEAR, Epilogue
 from ondevice.verify import static_shape
 
 
-def _defines(epilogue: Epilogue) -> dict[str, int]:
+def epilogue_defines(epilogue: Epilogue) -> dict[str, int]:
+    """What a kernel is built with to finish its result so."""
     flags = {"HAS_BIAS": epilogue.bias, "HAS_SHIFT": epilogue.shift, "HAS_ADD": epilogue.add}
     return {name: 1 for name, have in flags.items() if have} | ({f"ACT_{epilogue.activation}": 1} if epilogue.activation else {})
 
@@ -42,30 +43,4 @@ def linear(low: Lowering, node: ir.Node) -> None:
         low.operand(given["residual"], dtype) if "residual" in given else x,
     ]
     dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "ldb": ldb, "a_batch": 0, "b_batch": 0}
-    low.emit_node(node, operands, dims, "Linear", _defines(epilogue))
-
-
-def conv_nhwc(low: Lowering, node: ir.Node) -> None:
-    """[n, h, w, ic] -> [n, oh, ow, oc], from a larger picture that is never made where `sizes` is given."""
-    epilogue = CONV[node.op_type]
-    given = {name: value for name, value in zip(epilogue.operands, node.inputs, strict=True) if value is not None}
-    (n, h, w, ic), (_, oh, ow, oc), (kh, kw, _, _) = (static_shape(v) for v in (given["x"], node.outputs[0], given["weight"]))
-    dtype, lanes = low.dtype_of(node.outputs[0]), low.tuning("conv2d_nhwc")["V"]
-    strides, pads = node.attributes["strides"].as_ints(), node.attributes["pads"].as_ints()
-    up = node.attributes["sizes"].as_ints()[2:] if epilogue.prefix == "Up" else (h, w)
-    x, weight = low.operand(given["x"], dtype), low.padded(given["weight"], lanes, dtype)
-    shift, shift_from = x, 0
-    if "shift" in given:
-        shift, shift_from, row = low.strided(given["shift"], dtype)
-        rows = prod(static_shape(given["shift"])[:-1])
-    operands = [
-        x,
-        weight,
-        low.padded(given["bias"], lanes, dtype) if "bias" in given else x,
-        shift,
-        low.operand(given["residual"], dtype) if "residual" in given else x,
-    ]
-    sizes = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "ldb": low.program.tensors[weight].shape[-1], "oh": oh, "ow": ow}
-    steps = {"kh": kh, "kw": kw, "stride": strides[0], "pad_top": pads[0], "pad_left": pads[1], "up_h": up[0], "up_w": up[1]}
-    shifts = {"shift_from": shift_from, "shift_row": row if "shift" in given and rows > 1 else 0}
-    low.emit_node(node, operands, sizes | steps | shifts, "ConvNhwc", _defines(epilogue))
+    low.emit_node(node, operands, dims, "Linear", epilogue_defines(epilogue))

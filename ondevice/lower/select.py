@@ -11,7 +11,12 @@ from ondevice.lower.kernel_file import KernelFile
 CANDIDATES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), ("binary",)),
     **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"), ("unary",)),
-    **dict.fromkeys(("Attention", "MaskedAttention"), ("attention",)),
+    **dict.fromkeys(("FlashAttention", "FlashMaskedAttention"), ("flash_attention",)),
+    "AttentionScores": ("attention_scores",),
+    "SoftmaxStats": ("softmax_stats",),
+    "AttentionMix": ("attention_mix",),
+    "WinogradInput": ("winograd_input",),
+    "WinogradOutput": ("winograd_output",),
     "GroupNorm": ("group_norm",),
     "GroupNormNhwc": ("group_norm_nhwc", "group_norm_nhwc_any"),
     "ConvNhwc": ("conv2d_nhwc",),

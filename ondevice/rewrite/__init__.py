@@ -16,12 +16,14 @@ from ondevice.rewrite.channels_last import ChannelsLast
 from ondevice.rewrite.epilogue import Activation, Residual, TimeShift
 from ondevice.rewrite.functions import add_functions
 from ondevice.rewrite.linear import Bias, Gemm
+from ondevice.rewrite.methods import Flash, Winograd
 from ondevice.rewrite.norms import GroupNorm, GroupNormSilu
 from ondevice.rewrite.pictures import ConcatParts, Upsample
 from ondevice.rewrite.projections import Projections
 from ondevice.rewrite.rule import Rule
 from ondevice.rewrite.time_embedding import CosSin, FlippedSinCos, SinCos
 from ondevice.rewrite.weights import FoldWeights
+from ondevice.target import Target, load_target
 
 RULES: tuple[type[Rule], ...] = (
     # The paper's ops, out of primitives.
@@ -49,6 +51,9 @@ RULES: tuple[type[Rule], ...] = (
     TimeShift,
     Residual,  # last of the three: a residual is added after activation and shift
     ConcatParts,  # after Residual, which prefers the convolution beside a shortcut that reads two parts
+    # Methods, where the target has a choice; last, since other rules know ops by their plain names.
+    Flash,
+    Winograd,
     FoldWeights,  # what the rules above did to weights is done once, when the bundle is written
 )
 ALWAYS = frozenset({"fold"})  # not a choice: other rules rely on it
@@ -66,13 +71,14 @@ class Outcome:
     off: bool = False
 
 
-def rewrite(model: ir.Model, *, without: Collection[str] = ()) -> list[Outcome]:
+def rewrite(model: ir.Model, target: Target | None = None, *, without: Collection[str] = ()) -> list[Outcome]:
     """Fuse what the rules recognise, in place; returns an outcome for every rule, in order.
 
-    Each rule strictly lowers the number of nodes, so the pass ends; a second pass changes nothing. Fused ops carry their meaning as ONNX
-    function bodies (functions.py).
+    Each rule lowers the number of nodes or of bytes moved, or names a method, so the pass ends; a second pass changes nothing. Fused ops
+    carry their meaning as ONNX function bodies (functions.py).
 
     Args:
+        target: has bounds for the methods that it may choose; "host" by default.
         without: families (`FAMILIES`) to leave out: the paper's ablation, one flag a step.
 
     Raises:
@@ -80,13 +86,14 @@ def rewrite(model: ir.Model, *, without: Collection[str] = ()) -> list[Outcome]:
     """
     if unknown := sorted(set(without) - set(FAMILIES)):
         raise UsageError(f"rules {', '.join(unknown)} are unknown (expected some of {', '.join(FAMILIES)}).", where="--without")
+    target = target or load_target("host")
     model.functions.clear()  # the rules would fuse the bodies, too; they are added again at the end
     outcomes = []
     for rule in RULES:
         if rule.family in without:
             outcomes.append(Outcome(rule.__name__, rule.family, 0, Counter(), off=True))
             continue
-        applied, reasons = rule.run(model)
+        applied, reasons = rule.run(model, target)
         outcomes.append(Outcome(rule.__name__, rule.family, applied, reasons))
     for node in model.graph:
         node.name = node.name or f"{node.outputs[0].name}/{node.op_type}"

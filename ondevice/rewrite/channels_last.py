@@ -18,6 +18,7 @@ import onnx_ir as ir
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings
+from ondevice.target import Target
 
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"}
 
@@ -28,7 +29,7 @@ class ChannelsLast(Rule):
     family = "channels_last"
 
     @classmethod
-    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
         """Twins for all that can have them; returns how many nodes now work on channels last."""
         return _Walk(model).run()
 

@@ -16,6 +16,7 @@ from ondevice.ops import ACTIVATIONS, CONV, LINEAR, Epilogue
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings
+from ondevice.target import Target
 
 
 class _Absorb(Rule):
@@ -27,7 +28,7 @@ class _Absorb(Rule):
         raise NotImplementedError
 
     @classmethod
-    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
         """Absorb what can be; convolutions first where both sides of an addition could."""
         edit, applied, reasons = Edit(model), 0, Counter[str]()
         for node in list(model.graph):

@@ -94,6 +94,9 @@ def _trig(first: str, second: str) -> Body:
     return (), ("t", "frequencies"), f"angle = Mul (t, frequencies) a = {first} (angle) b = {second} (angle) y = Concat <axis = -1> (a, b)"
 
 
+_ATTENTION: Body = ("heads", "scale"), ("q", "k", "v"), _HEADS + _MIX.format("plain")
+_MASKED: Body = ("heads", "scale"), ("q", "k", "v", "mask"), _HEADS + "masked = Add (plain, mask)" + _MIX.format("masked")
+
 BODIES: dict[str, Body] = {
     "GroupNorm": (*_NORM, _GROUP_NORM + "shifted = Add (scaled, bias)" + _PLAIN),
     "GroupNormSilu": (*_NORM, _GROUP_NORM + "shifted = Add (scaled, bias)" + _SILU),
@@ -102,8 +105,8 @@ BODIES: dict[str, Body] = {
     "ConcatGroupNormNhwc": (*_CONCAT_NORM, _JOIN + _nhwc("x_all", _PLAIN)),
     "ConcatGroupNormSiluNhwc": (*_CONCAT_NORM, _JOIN + _nhwc("x_all", _SILU)),
     **{op: ((), ("x",), body.format("x", "y")) for op, body in ACTIVATIONS.items()},
-    "Attention": (("heads", "scale"), ("q", "k", "v"), _HEADS + _MIX.format("plain")),
-    "MaskedAttention": (("heads", "scale"), ("q", "k", "v", "mask"), _HEADS + "masked = Add (plain, mask)" + _MIX.format("masked")),
+    **dict.fromkeys(("Attention", "FlashAttention"), _ATTENTION),
+    **dict.fromkeys(("MaskedAttention", "FlashMaskedAttention"), _MASKED),
     "CosSin": _trig("Cos", "Sin"),
     "SinCos": _trig("Sin", "Cos"),
     **epilogues.BODIES,

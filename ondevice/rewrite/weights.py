@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.rule import Rule, ints
+from ondevice.target import Target
 
 
 class FoldWeights(Rule):
@@ -22,7 +23,7 @@ class FoldWeights(Rule):
     family = "fold"
 
     @classmethod
-    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
+    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
         """Fold until nothing that moves a weight is left."""
         edit, applied = Edit(model), 0
         for node in list(model.graph):

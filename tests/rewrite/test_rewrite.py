@@ -159,7 +159,7 @@ FIRES = {
     "silu, other order": (SILU.replace("Mul({}, s)", "Mul(s, x)"), {}, {"Silu": 1}),
     "gelu": (GELU, {"r": np.float32(2**0.5), "o": np.float32(1), "h": np.float32(0.5)}, {"Gelu": 1}),
     "group norm": (NORM, {"o": ones, "z": zeros, **WEIGHTS}, {"GroupNorm": 1}),
-    "attention": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {"c": np.float32(0.7)}, {"Attention": 1}),
+    "attention": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {"c": np.float32(0.7)}, {"FlashAttention": 1}),
 }
 NEAR_MISSES = {
     "silu of another value": (SILU.replace("{}", "z"), {}, ""),
@@ -209,5 +209,5 @@ def test_a_second_user_of_an_inner_value_stops_the_rule():
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(UsageError, match=r"--without: rules winograd are unknown \(expected some of group_norm"):
-        rewrite(graph(SILU.replace("{}", "x")), without=["winograd"])
+    with pytest.raises(UsageError, match=r"--without: rules fusion are unknown \(expected some of group_norm"):
+        rewrite(graph(SILU.replace("{}", "x")), without=["fusion"])

@@ -1,4 +1,4 @@
-//: op    = ["Attention", "MaskedAttention"]
+//: op    = ["FlashAttention", "FlashMaskedAttention"]
 //: why   = "FlashAttention (paper 3.2): V queries in lanes meet KB keys at a time; the scores are never stored, nothing is transposed."
 //: in    = ["q: stg[batch, queries, q_row]", "k: stg[batch, keys, k_row]", "v: stg[batch, keys, v_row]", "mask: stg[queries, keys]"]
 //: out   = ["y: stg[batch, queries, heads, D]"]
@@ -11,11 +11,11 @@
 #ifndef D  // the head dimension, so that the arrays below are as long as needed
 #error "D is not defined"
 #endif
-#if OP_MaskedAttention
+#if OP_FlashMaskedAttention
 #define MASKED 1
 #endif
 
-KERNEL(attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(stg, y), ARG(int, batch), ARG(int, queries), ARG(int, keys),
+KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(stg, y), ARG(int, batch), ARG(int, queries), ARG(int, keys),
                   ARG(int, heads), ARG(int, q_row), ARG(int, k_row), ARG(int, v_row), ARG(int, q_from), ARG(int, k_from),
                   ARG(int, v_from), ARG(float, scale) GRID) {
   const int first = GID(0) * V, head = GID(1), item = GID(2);

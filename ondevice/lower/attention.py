@@ -1,0 +1,52 @@
+"""How attention becomes kernel calls: in one (FlashAttention), or with its scores stored and softmax applied as they are read."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ondevice.lower.lowering import Lowering, Strided
+from ondevice.lower.program import DTYPES
+from ondevice.verify import static_shape
+
+
+def _operands(low: Lowering, node: ir.Node) -> tuple[list[ir.Value], dict[str, Strided], str]:
+    """(inputs, where q, k and v are, storage). Tokens stay [n, tokens, heads * d], or are parts of wider rows: nothing is transposed."""
+    given, dtype = [value for value in node.inputs if value is not None], low.dtype_of(node.outputs[0])
+    return given, {name: low.strided(value, dtype) for name, value in zip("qkv", given, strict=False)}, dtype
+
+
+def _rows(parts: dict[str, Strided], names: str) -> dict[str, int]:
+    return {f"{n}_row": parts[n][2] for n in names} | {f"{n}_from": parts[n][1] for n in names}
+
+
+def flash(low: Lowering, node: ir.Node) -> None:
+    """One command: the scores are never stored."""
+    given, parts, dtype = _operands(low, node)
+    (batch, queries, width), heads = static_shape(node.outputs[0]), node.attributes["heads"].as_ints()[0]
+    sizes = {"batch": batch, "queries": queries, "keys": static_shape(given[1])[1], "heads": heads}
+    operands = [tensor for tensor, _, _ in parts.values()]
+    operands.append(low.operand(given[3], dtype) if len(given) == 4 else operands[0])  # no mask: a stand-in that is not read
+    scale = {"scale": node.attributes["scale"].as_float()}
+    low.emit_node(node, operands, sizes | _rows(parts, "qkv") | scale, defines={"D": width // heads})
+
+
+def partially_fused(low: Lowering, node: ir.Node) -> None:
+    """Scores, their statistics, and the product that takes exp(score - max) / sum as it loads; as many heads at a time as the target's
+    scratch holds the scores of."""
+    given, parts, dtype = _operands(low, node)
+    (batch, queries, width), heads = static_shape(node.outputs[0]), node.attributes["heads"].as_ints()[0]
+    keys, d = static_shape(given[1])[1], width // heads
+    band = max(1, min(batch * heads, low.target.scratch // (queries * keys * DTYPES[dtype])))
+    (q, _, _), (k, _, _), (v, _, _) = parts.values()
+    mask = low.operand(given[3], dtype) if len(given) == 4 else q  # no mask: a stand-in that is not read
+    out, name = low.result(node.outputs[0]), str(node.name)
+    for first in range(0, batch * heads, band):
+        count = min(band, batch * heads - first)
+        scores = low.scratch(f"{name}:scores.{first}", (count, queries, keys), dtype)
+        stats = low.scratch(f"{name}:stats.{first}", (count, queries, 2), "f32")
+        sizes = {"queries": queries, "keys": keys, "heads": heads, "first": first, "count": count}
+        products = 2 * count * queries * keys * d
+        scale, defines = {"scale": node.attributes["scale"].as_float()}, {"D": d} | ({"MASKED": 1} if len(given) == 4 else {})
+        low.emit("AttentionScores", name, [q, k, mask], [scores], sizes | _rows(parts, "qk") | scale, products, defines)
+        low.emit("SoftmaxStats", name, [scores], [stats], {"rows": count * queries, "cols": keys}, 3 * count * queries * keys)
+        low.emit("AttentionMix", name, [scores, stats, v], [out], sizes | _rows(parts, "v"), products, {"D": d})

@@ -1,0 +1,94 @@
+"""How convolutions with the channels last become kernel calls: directly, or by Winograd's F(4x4, 3x3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import onnx_ir as ir
+
+from ondevice.lower.linear import epilogue_defines
+from ondevice.lower.lowering import Lowering
+from ondevice.lower.program import DTYPES
+from ondevice.ops import CONV
+from ondevice.verify import static_shape
+
+TILE = 4  # pixels a side that a Winograd tile makes of 6 by 6
+_P, _Q = 0.5**0.5, 2**0.5
+# Weights to the space of the points 0, +-1/sqrt 2, +-sqrt 2, infinity: G w G^T. The kernels' transforms are of the same points.
+G = np.array(
+    [[1, 0, 0], [-2 / 3, -2 / 3 * _P, -1 / 3], [-2 / 3, 2 / 3 * _P, -1 / 3], [1 / 6, _Q / 6, 1 / 3], [1 / 6, -_Q / 6, 1 / 3], [0, 0, 1]]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Conv:
+    """The operands of a ConvNhwc; `x` stands in for what is not there, and is not read."""
+
+    given: dict[str, ir.Value]
+    x: str
+    shift: str
+    residual: str
+    dims: dict[str, int]  # what both methods need of sizes and steps
+
+
+def _read(low: Lowering, node: ir.Node) -> _Conv:
+    epilogue, dtype = CONV[node.op_type], low.dtype_of(node.outputs[0])
+    given = {name: value for name, value in zip(epilogue.operands, node.inputs, strict=True) if value is not None}
+    (_, h, w, ic), (_, oh, ow, oc) = static_shape(given["x"]), static_shape(node.outputs[0])
+    pads, x = node.attributes["pads"].as_ints(), low.operand(given["x"], dtype)
+    up_h, up_w = node.attributes["sizes"].as_ints()[2:] if epilogue.prefix == "Up" else (h, w)
+    shift, shift_from, shift_row = low.strided(given["shift"], dtype) if "shift" in given else (x, 0, 0)
+    if "shift" in given and prod(static_shape(given["shift"])[:-1]) == 1:
+        shift_row = 0  # one for all pictures
+    residual = low.operand(given["residual"], dtype) if "residual" in given else x
+    sizes = {"ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "up_h": up_h, "up_w": up_w}
+    steps = {"pad_top": pads[0], "pad_left": pads[1], "shift_from": shift_from, "shift_row": shift_row}
+    return _Conv(given, x, shift, residual, sizes | steps)
+
+
+def direct(low: Lowering, node: ir.Node) -> None:
+    """[n, h, w, ic] -> [n, oh, ow, oc], from a larger picture that is never made where `sizes` is given."""
+    conv, dtype, lanes = _read(low, node), low.dtype_of(node.outputs[0]), low.tuning("conv2d_nhwc")["V"]
+    kh, kw, _, _ = static_shape(conv.given["weight"])
+    weight = low.padded(conv.given["weight"], lanes, dtype)
+    bias = low.padded(conv.given["bias"], lanes, dtype) if "bias" in conv.given else conv.x
+    more = {"n": static_shape(node.outputs[0])[0], "ldb": low.program.tensors[weight].shape[-1], "kh": kh, "kw": kw}
+    dims = conv.dims | more | {"stride": node.attributes["strides"].as_ints()[0]}
+    low.emit_node(node, [conv.x, weight, bias, conv.shift, conv.residual], dims, "ConvNhwc", epilogue_defines(CONV[node.op_type]))
+
+
+def winograd(low: Lowering, node: ir.Node) -> None:
+    """The same by 36 products a tile of 4x4 pixels; as many tiles at a time as the target's scratch holds."""
+    conv, dtype, out = _read(low, node), low.dtype_of(node.outputs[0]), node.outputs[0]
+    (n, oh, ow, oc), ic = static_shape(out), conv.dims["ic"]
+    tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
+    tiles = n * tiles_h * tiles_w
+    weight = _transformed(low, conv.given["weight"], dtype)
+    bias = low.operand(conv.given["bias"], dtype) if "bias" in conv.given else conv.x
+    result, name = low.result(out), str(node.name)
+    bands = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.target.scratch)
+    band = -(-tiles // bands)
+    for first in range(0, tiles, band):
+        count = min(band, tiles - first)
+        patches = low.scratch(f"{name}:patches.{first}", (36, count, ic), dtype)
+        products = low.scratch(f"{name}:products.{first}", (36, count, oc), dtype)
+        sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
+        low.emit("WinogradInput", name, [conv.x], [patches], sizes, count * ic * 144)
+        dims = {"batch": 36, "m": count, "n": oc, "k": ic, "k1": ic, "ldb": oc, "a_batch": count * ic, "b_batch": ic * oc}
+        low.emit("MatMul", name, [patches, patches, weight, patches, patches], [products], dims, 72 * count * ic * oc)
+        operands = [products, bias, conv.shift, conv.residual]
+        low.emit("WinogradOutput", name, operands, [result], sizes, count * oc * 120, epilogue_defines(CONV[node.op_type]))
+
+
+def _transformed(low: Lowering, weight: ir.Value, dtype: str) -> str:
+    """[3, 3, ic, oc] -> [36, ic, oc], when the bundle is written."""
+    values, (_, _, ic, oc) = weight.const_value, static_shape(weight)
+    assert values is not None, "only constant weights become convolutions of ours"
+
+    def make() -> np.ndarray:
+        taps = values.numpy().astype(np.float64)
+        return np.einsum("ay,bx,yxio->abio", G, G, taps, optimize=True).reshape(36, ic, oc).astype(np.float32)
+
+    return low.derived_weight(f"{weight.name}:winograd", weight, (36, ic, oc), make, dtype)

@@ -1,0 +1,115 @@
+"""Winograd's F(4x4, 3x3) in three commands, against a direct convolution in float64."""
+
+import numpy as np
+import pytest
+from kernels.bench import Bench, exact, tunings, values
+from kernels.epilogues import defines, finished
+from kernels.test_conv2d import convolve
+from tolerance import EPS, TINY, assert_close
+
+from ondevice.lower.convolution import G
+from ondevice.lower.kernel_file import load_all
+
+pytestmark = pytest.mark.device
+KERNELS = load_all()
+P, Q = 0.5**0.5, 2**0.5
+BT = np.array(
+    [
+        [1, 0, -2.5, 0, 1, 0],
+        [0, -Q, -2, P, 1, 0],
+        [0, Q, -2, -P, 1, 0],
+        [0, -P, -0.5, Q, 1, 0],
+        [0, P, -0.5, -Q, 1, 0],
+        [0, 1, 0, -2.5, 0, 1],
+    ]
+)
+AT = np.array([[1, 1, 1, 1, 1, 0], [0, P, -P, Q, -Q, 0], [0, 0.5, 0.5, 2, 2, 0], [0, P / 2, -P / 2, 2 * Q, -2 * Q, 1]])
+
+
+def test_the_matrices_make_a_convolution() -> None:
+    rng = np.random.default_rng(0)
+    d, g = rng.standard_normal((6, 6)), rng.standard_normal((3, 3))
+    direct = np.array([[(d[i : i + 3, j : j + 3] * g).sum() for j in range(4)] for i in range(4)])
+    np.testing.assert_allclose(AT @ ((G @ g @ G.T) * (BT @ d @ BT.T)) @ AT.T, direct, rtol=1e-12, atol=1e-12)
+
+
+def tiles_of(large: np.ndarray, oh: int, ow: int) -> np.ndarray:
+    """[n, H, W, c] padded by one -> patches [tiles, 6, 6, c]."""
+    n, high, wide, _ = large.shape
+    th, tw = -(-oh // 4), -(-ow // 4)
+    padded = np.pad(large, [(0, 0), (1, 4 * th + 5 - high), (1, 4 * tw + 5 - wide), (0, 0)])
+    return np.stack([padded[i, 4 * y : 4 * y + 6, 4 * x : 4 * x + 6] for i in range(n) for y in range(th) for x in range(tw)])
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1, 16), (2, 5, 7, 17), (1, 12, 9, 40)], ids=str)
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_input"]))
+def test_input(bench: Bench, size, up, stored, tuning):
+    n, h, w, ic = size
+    oh, ow = up * h, up * w
+    x = values("normal", (n, h, w, ic), stored)
+    th, tw = -(-oh // 4), -(-ow // 4)
+    tiles = n * th * tw
+    first, count = (0, tiles) if tiles < 3 else (1, tiles - 2)  # a band
+    sizes = {"h": h, "w": w, "ic": ic, "tiles_h": th, "tiles_w": tw, "first": first, "count": count}
+    dims = sizes | {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow}
+    got = bench.run(KERNELS["winograd_input"], [x], ((36, count, ic), x.dtype), dims, tuning, F16=int(stored == "f16"))
+    patches = tiles_of(x.astype(np.float64).repeat(up, 1).repeat(up, 2), oh, ow)[first : first + count]
+
+    def turned(matrix, data):
+        return np.einsum("ay,bx,tyxc->abtc", matrix, matrix, data).reshape(36, count, ic)
+
+    want, size_ = turned(BT, patches), turned(np.abs(BT), np.abs(patches))
+    assert_close(got, want, EPS[stored] * np.abs(want) + TINY[stored] + 12 * EPS["f32"] * size_, str(size))
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1, 16), (2, 5, 7, 17), (1, 12, 9, 40)], ids=str)
+@pytest.mark.parametrize("activation, shift, add", [("", False, False), ("Silu", True, True)])
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_output"]))
+def test_output(bench: Bench, size, activation, shift, add, stored, tuning):
+    n, oh, ow, oc = size
+    th, tw = -(-oh // 4), -(-ow // 4)
+    count = n * th * tw
+    products = values("normal", (36, count, oc), stored)
+    bias, shifts, residual = (values("normal", s, stored, i) for i, s in enumerate(((oc,), (n, 2 + oc), (n, oh, ow, oc)), 1))
+    sizes = {"oh": oh, "ow": ow, "oc": oc, "tiles_h": th, "tiles_w": tw, "first": 0, "count": count, "shift_from": 2, "shift_row": 2 + oc}
+    settings = {"F16": int(stored == "f16"), **defines(activation, True, shift, add)}
+    inputs = [products, bias, shifts, residual]
+    got = bench.run(KERNELS["winograd_output"], inputs, ((n, oh, ow, oc), products.dtype), sizes, tuning, **settings)
+    data, base, extra, rest = exact(*inputs)
+
+    def back(matrix, square):
+        tiles = np.einsum("ia,jb,abtc->tijc", matrix, matrix, square.reshape(6, 6, count, oc))
+        whole = tiles.reshape(n, th, tw, 4, 4, oc).transpose(0, 1, 3, 2, 4, 5).reshape(n, 4 * th, 4 * tw, oc)
+        return whole[:, :oh, :ow]
+
+    parts = {"bias": base, "shift": extra[:, None, None, 2:] if shift else None, "residual": rest if add else None}
+    want, wrong = finished(back(AT, data), back(np.abs(AT), np.abs(data)) * 2, 36, stored, activation, **parts)
+    assert_close(got, want, wrong, str(size))
+
+
+def test_a_band_writes_its_own_tiles_only(bench: Bench):
+    products, bias = values("normal", (36, 2, 16), "f32"), np.zeros(16, np.float32)
+    sizes = {"oh": 8, "ow": 8, "oc": 16, "tiles_h": 2, "tiles_w": 2, "first": 1, "count": 2, "shift_from": 0, "shift_row": 0}
+    got = bench.run(KERNELS["winograd_output"], [products, bias, bias, bias], ((1, 8, 8, 16), np.float32), sizes, F16=0, HAS_BIAS=1)
+    written = np.isfinite(got[0, ..., 0])
+    assert written[:4, 4:].all() and written[4:, :4].all() and not written[:4, :4].any() and not written[4:, 4:].any()
+
+
+def test_the_whole_is_a_convolution(bench: Bench):
+    """Transform, 36 products, transform back, as lowering chains them; the error that is left is float32's."""
+    n, h, w, ic, oc = 1, 14, 10, 48, 32
+    x, weight = values("normal", (n, h, w, ic), "f32"), values("normal", (3, 3, ic, oc), "f32", 1)
+    th, tw = 4, 3
+    sizes = {"h": h, "w": w, "ic": ic, "tiles_h": th, "tiles_w": tw, "first": 0, "count": 12}
+    steps = {"pad_top": 1, "pad_left": 1, "up_h": h, "up_w": w}
+    patches = bench.run(KERNELS["winograd_input"], [x], ((36, 12, ic), np.float32), sizes | steps, F16=0)
+    turned = np.einsum("ay,bx,yxio->abio", G, G, weight.astype(np.float64)).reshape(36, ic, oc).astype(np.float32)
+    dims = {"batch": 36, "m": 12, "n": oc, "k": ic, "k1": ic, "ldb": oc, "a_batch": 12 * ic, "b_batch": ic * oc}
+    products = bench.run(KERNELS["matmul"], [patches, patches, turned, turned, turned], ((36, 12, oc), np.float32), dims, F16=0)
+    back = {"oh": h, "ow": w, "oc": oc, "tiles_h": th, "tiles_w": tw, "first": 0, "count": 12, "shift_from": 0, "shift_row": 0}
+    got = bench.run(KERNELS["winograd_output"], [products, x, x, x], ((n, h, w, oc), np.float32), back, F16=0)
+    image, taps = exact(x, weight)
+    want = convolve(image.transpose(0, 3, 1, 2), taps.transpose(3, 2, 0, 1), 1, (1, 1, 1, 1)).transpose(0, 2, 3, 1)
+    error = np.sqrt(((got - want) ** 2).mean() / (want**2).mean())
+    assert error < 2e-6
