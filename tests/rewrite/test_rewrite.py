@@ -1,13 +1,11 @@
 """The rules fire where they should, change nothing that a graph means, and leave near misses alone."""
 
-import collections
-
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
+from rewrite.graphs import by_onnxruntime, feed, fused_ops, graph, ops
 from tiny_model import TINY, tiny_graph
 
 from ondevice.converters import COMPONENTS, build
@@ -27,40 +25,6 @@ COUNTS = {  # of SD 1.4 at full size: what stands in an op's name
 @pytest.fixture(scope="module")
 def tiny():
     return build(random_checkpoint_from_configs(**TINY, seed=1))
-
-
-def graph(text, **constants):
-    """A graph from ONNX's text form, shapes inferred; inputs named in `constants` become initializers."""
-    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 18]> g {text}')
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True))
-    for value in [v for v in model.graph.inputs if v.name in constants]:
-        model.graph.inputs.remove(value)
-        value.const_value = ir.tensor(np.asarray(constants[value.name]), name=value.name)
-        model.graph.register_initializer(value)
-    return model
-
-
-def ops(model):
-    return collections.Counter(f"{n.domain}::{n.op_type}" if n.domain else n.op_type for n in model.graph)
-
-
-def fused_ops(model):
-    return dict(collections.Counter(n.op_type for n in model.graph if n.domain == DOMAIN))
-
-
-def feed(model, seed=0):
-    rng = np.random.default_rng(seed)
-    made = {}
-    for value in model.graph.inputs:
-        shape = [int(dim) for dim in value.shape]
-        integer = value.dtype == ir.DataType.INT32
-        made[value.name] = rng.integers(0, 50, shape).astype(np.int32) if integer else rng.standard_normal(shape, dtype=np.float32)
-    return made
-
-
-def by_onnxruntime(model, inputs):
-    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)[0]
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
