@@ -6,7 +6,6 @@ written one tensor at a time. What is written has passed the reader's checks.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -19,6 +18,7 @@ from ondevice import __version__, paths
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
 from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem, weight_bytes
+from ondevice.bundle.publish import published, system
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
 from ondevice.errors import BundleError
@@ -53,7 +53,7 @@ def write_bundle(
     Whatever is raised, by a weight's source too, or on Ctrl-C: nothing new is left and an old bundle stays as it was.
     """
     target = Path(path).resolve()
-    with _system(str(target)):
+    with system(str(target)):
         _check_target(target, force)
     plans = list(plans)
     placed = lay_out(plans, weights, shard_bytes)
@@ -90,7 +90,6 @@ def write_bundle(
             parse_plan(f.load_json(small[row["file"]], row["file"]), row["file"], draft.weights, draft.kernels)
 
     _check_space(target.parent, sum(sizes.values()) + MARGIN)
-    temporary = target.parent / f".{target.name}.partial-{os.getpid()}"
     total, written = sum(sizes.values()), 0
 
     def report(size: int) -> None:
@@ -99,18 +98,12 @@ def write_bundle(
         if progress:
             progress(written, total)
 
-    try:
-        with _system(target.name):
-            temporary.mkdir()
+    with published(target) as folder:
         for name in sizes:
             chunks = shard_chunks(name, placed, weights) if name in shards else iter((small[name],))
-            manifest["files"][name]["sha256"] = _put(temporary, name, chunks, report)
-        _put(temporary, f.MANIFEST, iter((f.dump_json(manifest, f.MANIFEST),)), lambda size: None)
-        open_bundle(temporary)
-        _publish(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            manifest["files"][name]["sha256"] = _put(folder, name, chunks, report)
+        _put(folder, f.MANIFEST, iter((f.dump_json(manifest, f.MANIFEST),)), lambda size: None)
+        open_bundle(folder)
     return target
 
 
@@ -155,35 +148,22 @@ def _kernel_files(plans: list[Plan], given: Mapping[str, str] | None) -> dict[st
 def _put(folder: Path, name: str, chunks: Iterator[bytes | memoryview], report: Callable[[int], None]) -> str:
     """Write one file to the disk, report the bytes of each chunk, return the file's sha256."""
     digest = hashlib.sha256()
-    with _system(name):
+    with system(name):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         handle = (folder / name).open("xb")
     try:
-        for chunk in chunks:  # not inside `_system`: what a weight's source raises is its own error
-            with _system(name):
+        for chunk in chunks:  # not inside `system`: what a weight's source raises is its own error
+            with system(name):
                 handle.write(chunk)
             digest.update(chunk)
             report(len(chunk))
-        with _system(name):
+        with system(name):
             handle.flush()
             os.fsync(handle.fileno())
     finally:
         with suppress(OSError):  # tries again to write what was refused; the refusal itself was raised above
             handle.close()
     return digest.hexdigest()
-
-
-@contextmanager
-def _system(name: str) -> Iterator[None]:
-    """The operating system's refusals as BundleError."""
-    try:
-        yield
-    except OSError as exc:
-        fix = "free space on this disk, or choose another folder with --out" if exc.errno in _FULL else "choose another folder with --out"
-        raise BundleError(f"cannot be written ({exc.strerror or exc}).", where=name, fix=fix) from exc
-
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
@@ -196,7 +176,7 @@ def _ours() -> Iterator[None]:
 
 
 def _check_space(folder: Path, needed: int) -> None:
-    with _system(str(folder)):
+    with system(str(folder)):
         free = shutil.disk_usage(folder).free
     if free < needed:
         what = f"the bundle does not fit on this disk (got {free // 10**6} MB free, expected {-(-needed // 10**6)} MB)."
@@ -225,34 +205,3 @@ def _check_target(target: Path, force: bool) -> None:
         if (not path.is_dir() or path.is_symlink()) and (name := path.relative_to(target).as_posix()) not in ours:
             fix = "move it elsewhere, or choose another name with --out"
             raise BundleError(f"cannot be replaced: {name} in it is not part of the bundle.", where=str(target), fix=fix)
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    """Put the finished folder in place of the old one. Between the two renames the old bundle has a hidden name."""
-    old = target.parent / f".{target.name}.old-{os.getpid()}"
-    with _system(target.name):
-        replaces = target.is_dir() and any(target.iterdir())
-        try:
-            if replaces:
-                target.rename(old)
-            temporary.rename(target)
-            _sync(target.parent)
-        except BaseException:
-            if old.exists() and not target.exists():
-                old.rename(target)
-            raise
-        finally:
-            if old.exists() and target.exists():
-                shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Make renames durable. Some file systems refuse to sync a folder; the files themselves are synced already."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        except OSError:
-            return
-        finally:
-            os.close(handle)
