@@ -37,6 +37,7 @@ def write_bundle(
     scheduler: Mapping[str, Any],
     samplers: Mapping[str, Mapping[str, Any]],
     model: Mapping[str, Any],
+    rewrites: Mapping[str, Mapping[str, Any]] | None = None,
     kernels: Mapping[str, str] | None = None,
     default_sampler: str | None = None,
     progress: Progress | None = None,
@@ -46,6 +47,7 @@ def write_bundle(
     """Write the folder `path` and return it.
 
     kernels: texts by file name under kernels/ ("matmul.cl", "prelude/opencl.h"); by default the package's own, as the plans need.
+    rewrites: how each component's graph was rewritten, as the manifest says it; left out where it is not known.
     samplers: tables by name ("pndm_20"). default_sampler: one of them; by default the first.
     force: replace a bundle that is there. Anything else that is there is never touched.
 
@@ -70,7 +72,7 @@ def write_bundle(
         "version": f"{f.MAJOR}.{f.MINOR}",
         "producer": f"ondevice {__version__}",
         "model": dict(model),
-        "components": _components(plans),
+        "components": _components(plans, rewrites or {}),
         "plans": [_plan_row(plan) for plan in plans],
         "kernels": sorted({kernel.file for plan in plans for kernel in plan.kernels}),
         "preludes": sorted(Path(name).stem for name in small if name.startswith("kernels/prelude/")),
@@ -123,13 +125,13 @@ def _plan_files(plans: list[Plan], placed: Mapping[str, WeightEntry]) -> dict[st
     return files
 
 
-def _components(plans: list[Plan]) -> dict[str, dict[str, str]]:
+def _components(plans: list[Plan], rewrites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     dtypes: dict[str, str] = {}
     for plan in plans:
         if (known := dtypes.setdefault(plan.component, plan.dtype)) != plan.dtype:
             what = f"has plans of two dtypes (got {plan.dtype}, expected {known} as in its first plan)."
             raise BundleError(what, where=plan.component, fix="write one bundle a dtype")
-    return {name: {"dtype": dtype} for name, dtype in dtypes.items()}
+    return {name: {"dtype": dtype} | ({"rewrite": rewrites[name]} if name in rewrites else {}) for name, dtype in dtypes.items()}
 
 
 def _kernel_files(plans: list[Plan], given: Mapping[str, str] | None) -> dict[str, bytes]:
