@@ -23,6 +23,7 @@ LAYERS = [
     ("bundle",),
     ("run",),
     ("diffusion",),
+    ("fallbacks",),
     ("compiler",),
     ("cli",),
     ("convert", "generate", "devices", "tokens", "sampler", "__main__"),

@@ -226,7 +226,7 @@ def _rewrite(check: f.Checker, component: str, value: Any) -> RewriteEntry:
 def _rule(check: f.Checker, row: Any, at: tuple[str | int | tuple[str], ...]) -> RuleEntry:
     rule, family, applied, skipped, off = check.record(row, ("rule", "family", "applied", "skipped", "off"), *at)
     check.identifier(rule, *at, "rule")
-    check.identifier(family, *at, "family")
+    check.name(family, *at, "family")
     check.integer(applied, 0, f.MAX_COUNT, *at, "applied")
     for reason, count in check.table(skipped, f.MAX_REASONS, *at, "skipped").items():
         check.text(reason, *at, "skipped")

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,6 +48,14 @@ def published(target: Path, error: type[OnDeviceError] = BundleError) -> Iterato
         if old.exists() and not target.exists():
             old.rename(target)
         shutil.rmtree(hidden, ignore_errors=True)
+
+
+def foreign(folder: Path, ours: Collection[str]) -> str | None:
+    """The first file in `folder` that is none of `ours`: a picture that a user saved there must not be deleted with the rest."""
+    for path in sorted(folder.rglob("*")):
+        if (not path.is_dir() or path.is_symlink()) and (name := path.relative_to(folder).as_posix()) not in ours:
+            return name
+    return None
 
 
 def _sync(folder: Path) -> None:

@@ -18,7 +18,7 @@ from ondevice import __version__, paths
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
 from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem, weight_bytes
-from ondevice.bundle.publish import published, system
+from ondevice.bundle.publish import foreign, published, system
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
 from ondevice.errors import BundleError
@@ -195,7 +195,6 @@ def _check_target(target: Path, force: bool) -> None:
         raise BundleError("is there already and is not a bundle.", where=str(target), fix="choose another name with --out")
     if not force:
         raise BundleError("is there already.", where=str(target), fix="choose another name with --out, or replace it with --force")
-    # A bundle is deleted file by file known to it: a picture that a user saved in the folder must not go with it.
     try:
         value = f.load_json((target / f.MANIFEST).read_bytes(), f.MANIFEST)
         parse_version(value)
@@ -203,7 +202,6 @@ def _check_target(target: Path, force: bool) -> None:
     except (BundleError, KeyError, TypeError, OSError) as exc:
         fix = "delete the folder yourself, or choose another name with --out"
         raise BundleError("is there already and is not a bundle that this version can read.", where=str(target), fix=fix) from exc
-    for path in sorted(target.rglob("*")):
-        if (not path.is_dir() or path.is_symlink()) and (name := path.relative_to(target).as_posix()) not in ours:
-            fix = "move it elsewhere, or choose another name with --out"
-            raise BundleError(f"cannot be replaced: {name} in it is not part of the bundle.", where=str(target), fix=fix)
+    if name := foreign(target, ours):
+        fix = "move it elsewhere, or choose another name with --out"
+        raise BundleError(f"cannot be replaced: {name} in it is not part of the bundle.", where=str(target), fix=fix)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ondevice.errors import GraphError, PlanError
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, Call, Program, Tensor
-from ondevice.lower.select import select
+from ondevice.lower.select import GENERAL, select
 from ondevice.lower.strides import arguments, contiguous
 from ondevice.ops import find
 from ondevice.target import Target
@@ -123,7 +123,10 @@ class Lowering:
             NoKernelError: no kernel file fits, with each candidate's reason.
         """
         tensors = self.program.tensors
-        kernel = select(op, dims, self.kernels)
+        losers: list[str] = []
+        kernel = select(op, dims, self.kernels, losers)
+        if kernel.name in GENERAL and losers:
+            self.program.fallbacks.append(f"{self.component}: {node} runs on the general kernel {kernel.name}: {'; '.join(losers)}")
         tuning = kernel.tuning(**self.target.tune.get(kernel.name, {}))
         grid, group = kernel.launch(dims, tuning)
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))

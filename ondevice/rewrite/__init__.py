@@ -28,6 +28,7 @@ RULES: tuple[type[Fusion], ...] = (
     Attention,
 )
 FAMILIES = tuple(dict.fromkeys(rule.family for rule in RULES))
+ALL = "all"  # leaves every family out: the paper's baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +49,18 @@ def rewrite(model: ir.Model, *, without: Collection[str] = ()) -> list[Outcome]:
     function bodies (functions.py).
 
     Args:
-        without: families (`FAMILIES`) to leave out: the paper's ablation, one flag a step.
+        without: families (`FAMILIES`) to leave out: the paper's ablation, one flag a step. "all" leaves out every one.
 
     Raises:
         UsageError: a family that there is not.
     """
-    if unknown := sorted(set(without) - set(FAMILIES)):
-        raise UsageError(f"rules {', '.join(unknown)} are unknown (expected some of {', '.join(FAMILIES)}).", where="--without")
+    if unknown := sorted(set(without) - {*FAMILIES, ALL}):
+        raise UsageError(f"rules {', '.join(unknown)} are unknown (expected some of {', '.join((*FAMILIES, ALL))}).", where="--without")
+    off = FAMILIES if ALL in without else without
     model.functions.clear()  # the rules would fuse the bodies, too; they are added again at the end
     outcomes = []
     for rule in RULES:
-        if rule.family in without:
+        if rule.family in off:
             outcomes.append(Outcome(rule.__name__, rule.family, 0, Counter(), off=True))
             continue
         reasons: list[str] = []

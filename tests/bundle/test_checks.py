@@ -157,7 +157,7 @@ MANIFEST_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
         'components["tiny"].rewrite.nodes[1] is -1 (expected 0..9007199254740992)',
     ),
     (RULE("rule", to="a b"), 'components["tiny"].rewrite.rules[0].rule is "a b" (expected an identifier)'),
-    (RULE("family", to=7), 'components["tiny"].rewrite.rules[0].family is 7 (expected an identifier)'),
+    (RULE("family", to=7), 'components["tiny"].rewrite.rules[0].family is 7 (expected a file name of letters'),
     (RULE("applied", to=True), 'components["tiny"].rewrite.rules[0].applied is true (expected 0..9007199254740992)'),
     (RULE("skipped", to={"": 1}), 'components["tiny"].rewrite.rules[0].skipped is "" (expected 1..512 printable characters)'),
     (RULE("skipped", to={"why": 0}), 'components["tiny"].rewrite.rules[0].skipped["why"] is 0 (expected 1..9007199254740992)'),
