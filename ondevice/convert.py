@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", default="bundle", choices=["bundle", "onnx"], help="what to write; onnx: a folder of float32 graphs after the fusions"
     )
+    parser.add_argument("--strict", action="store_true", help="fail where a fallback is needed, and list all of them")
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle or folder of graphs")
 
@@ -79,12 +80,16 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RULE",
         help=f"fusions to leave out: {', '.join(FAMILIES)}; all: every one",
     )
-    parser.add_argument("--strict", action="store_true", help="fail where a fallback is needed, and list all of them")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that name a model and its weights; other verbs take them, too."""
+    """The argument and the flags that name a model and its weights."""
     parser.add_argument("model", choices=sorted(MODELS), help="model family; `demo` is the small trained model inside the package")
+    add_weight_arguments(parser)
+
+
+def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that name a model's weights; other verbs take them, too."""
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
         "--checkpoint", metavar="PATH_OR_HUB_ID", help="diffusers folder, .safetensors, .ckpt or hub id (default: the family's)"

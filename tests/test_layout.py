@@ -25,9 +25,11 @@ LAYERS = [
     ("diffusion",),
     ("fallbacks",),
     ("compiler",),
+    ("report",),
     ("cli",),
     ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
-    ("explain",),
+    ("subject",),
+    ("show", "explain"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(p for p in [*(ROOT / "ondevice").rglob("*.py"), *(ROOT / "converters").rglob("*.py")])

@@ -13,7 +13,7 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, Call, Program, Tensor
 from ondevice.lower.select import GENERAL, select
 from ondevice.lower.strides import arguments, contiguous
-from ondevice.ops import find
+from ondevice.ops import find, traffic
 from ondevice.target import Target
 from ondevice.verify import static_shape
 
@@ -130,6 +130,8 @@ class Lowering:
         tuning = kernel.tuning(**self.target.tune.get(kernel.name, {}))
         grid, group = kernel.launch(dims, tuning)
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
+        # An input that stands in two places is read once.
+        reads, writes = traffic(op, [tensors[name].nbytes for name in dict.fromkeys(inputs)], [tensors[name].nbytes for name in outputs])
         self.program.calls.append(
             Call(
                 kernel=kernel.name,
@@ -142,8 +144,8 @@ class Lowering:
                 node=node,
                 op=op,
                 flops=flops,
-                reads=sum(tensors[name].nbytes for name in inputs),
-                writes=sum(tensors[name].nbytes for name in outputs),
+                reads=reads,
+                writes=writes,
             )
         )
 
