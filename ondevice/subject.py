@@ -12,12 +12,13 @@ from ondevice.converters.families import FAMILIES as MODELS
 from ondevice.errors import BundleError, UsageError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the positional argument and the flags that go with a model; `given` refuses those beside a bundle."""
+def add_arguments(parser: argparse.ArgumentParser, *, strict: bool = True) -> None:
+    """Declare the positional argument and the flags that go with a model; `open_subject` refuses those beside a bundle."""
     parser.add_argument("model", metavar="MODEL_OR_BUNDLE", help=f"one of {', '.join(sorted(MODELS))}, or a folder that `convert` wrote")
     parser.add_argument("--size", metavar="WxH", help="picture size in pixels (default: the training size, or the bundle's first)")
     _model_arguments(parser)
-    parser.add_argument("--strict", action="store_true", help="fail where a fallback was needed, and list all of them")
+    if strict:
+        parser.add_argument("--strict", action="store_true", help="fail where a fallback was needed, and list all of them")
 
 
 def _model_arguments(parser: argparse.ArgumentParser) -> None:

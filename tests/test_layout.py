@@ -26,10 +26,11 @@ LAYERS = [
     ("fallbacks",),
     ("compiler",),
     ("report",),
+    ("ablation",),
     ("cli",),
     ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
     ("subject",),
-    ("show", "explain"),
+    ("show", "explain", "bench"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(p for p in [*(ROOT / "ondevice").rglob("*.py"), *(ROOT / "converters").rglob("*.py")])
