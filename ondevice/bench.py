@@ -11,6 +11,7 @@ import json
 
 from ondevice import ablation, cli, subject
 from ondevice.bundle.reader import Bundle
+from ondevice.convert import add_plan_arguments
 from ondevice.errors import UsageError
 from ondevice.report import entries, only
 from ondevice.run.opencl import choose_device
@@ -18,27 +19,31 @@ from ondevice.run.session import Session
 from ondevice.run.timing import time_plan
 
 HELP = "what the fusions save, or how long a bundle's components take"
+REPEAT = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
-    subject.add_arguments(parser, strict=False)
+    subject.add_arguments(parser)
+    add_plan_arguments(parser)
     parser.add_argument("--ablation", action="store_true", help="a table of the plans, one family of rules added at a time; needs a model")
     parser.add_argument("--markdown", action="store_true", help="print that table as Markdown")
     parser.add_argument("--component", metavar="NAME", help="only this one, such as unet")
-    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="runs to time, after one that is not (default 5, at least 3)")
+    parser.add_argument("--repeat", type=int, metavar="N", help=f"runs to time, after one that is not (default {REPEAT}, at least 3)")
     parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table asked for."""
-    if args.markdown and not args.ablation:
-        raise UsageError("it is a form of the ablation's table.", where="--markdown", fix="add --ablation")
-    if args.ablation and args.without:
-        raise UsageError("the ablation goes through all rules.", where="--without", fix="leave it out")
-    if args.repeat < 3:
-        raise UsageError(f"a median needs 3 runs or more (got {args.repeat}).", where="--repeat", fix="use 3 or more")
+    if args.ablation:
+        subject.refuse(args, ["--without"], "the ablation goes through all rules.")
+        subject.refuse(args, ["--device", "--repeat"], "the ablation is of plans; nothing runs.")
+    else:
+        subject.refuse(args, ["--markdown"], "it is a form of the ablation's table.")
+    repeat = REPEAT if args.repeat is None else args.repeat
+    if repeat < 3:
+        raise UsageError(f"a median needs 3 runs or more (got {repeat}).", where="--repeat", fix="use 3 or more")
     opened = subject.open_subject(args)
     if args.ablation:
         if isinstance(opened, Bundle):
@@ -55,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(what, fix=f"write one with `ondevice convert {args.model}`, or ask for --ablation")
     session = Session(opened, choose_device(args.device), profile=True)
     chosen = only(entries(opened, subject.size_of(args)), args.component)
-    timings = [time_plan(session, opened.plan(entry.component, **entry.sizes), args.repeat) for entry in chosen]
+    timings = [time_plan(session, opened.plan(entry.component, **entry.sizes), repeat) for entry in chosen]
     if args.json:
         rows = [timing.row() for timing in timings]
         print(json.dumps({"timings": rows, "kernels": session.profile.by("component", "op", "kernel"), **session.profile.to_json()}))

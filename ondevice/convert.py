@@ -72,6 +72,11 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say how a model is compiled; other verbs take them, too."""
     parser.add_argument("--dtype", choices=DTYPES, help="storage of UNet and VAE (default fp16)")
     parser.add_argument("--target", choices=target_names(), help="what the plans are tuned for (default host)")
+    add_without(parser)
+
+
+def add_without(parser: argparse.ArgumentParser) -> None:
+    """The flag that leaves fusions out; other verbs take it, too."""
     parser.add_argument(
         "--without",
         nargs="+",

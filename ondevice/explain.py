@@ -13,6 +13,7 @@ from typing import Any
 
 from ondevice import cli, subject
 from ondevice.bundle.reader import Bundle
+from ondevice.convert import add_without
 from ondevice.converters import build
 from ondevice.errors import BundleError
 from ondevice.fallbacks import of_rules, rewritten, settle
@@ -24,6 +25,8 @@ HELP = "which fusion rules apply to a model or a bundle, and which do not and wh
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     subject.add_arguments(parser)
+    add_without(parser)
+    subject.add_strict(parser)
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 

@@ -11,6 +11,7 @@ import json
 
 from ondevice import cli, report, subject
 from ondevice.bundle.reader import Bundle
+from ondevice.convert import add_plan_arguments
 from ondevice.fallbacks import settle
 
 HELP = "what a model becomes, stage by stage: ops, bytes moved, FLOPs, memory"
@@ -19,6 +20,8 @@ HELP = "what a model becomes, stage by stage: ops, bytes moved, FLOPs, memory"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     subject.add_arguments(parser)
+    add_plan_arguments(parser)
+    subject.add_strict(parser)
     parser.add_argument(
         "--after", default="plan", choices=report.STAGES, help="the stage to show (default plan); a bundle has lower and plan"
     )
@@ -29,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print a report a component, and what a picture needs."""
+    if args.after in ("graph", "rewrite"):
+        subject.refuse(args, ["--target"], f"nothing is chosen for a target before `lower` (got --after {args.after}).")
+    if args.after == "graph":
+        subject.refuse(args, ["--without"], "no rule has run after `graph`; it is the plain graph.")
     opened, size = subject.open_subject(args), subject.size_of(args)
     if isinstance(opened, Bundle):
         reports = report.of_bundle(opened, args.after, size=size, component=args.component)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from ondevice import cli
 from ondevice.bundle.reader import Bundle, open_bundle
@@ -12,18 +13,16 @@ from ondevice.converters.families import FAMILIES as MODELS
 from ondevice.errors import BundleError, UsageError
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, strict: bool = True) -> None:
-    """Declare the positional argument and the flags that go with a model; `open_subject` refuses those beside a bundle."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the positional argument and the flags that say which model at which size."""
     parser.add_argument("model", metavar="MODEL_OR_BUNDLE", help=f"one of {', '.join(sorted(MODELS))}, or a folder that `convert` wrote")
     parser.add_argument("--size", metavar="WxH", help="picture size in pixels (default: the training size, or the bundle's first)")
-    _model_arguments(parser)
-    if strict:
-        parser.add_argument("--strict", action="store_true", help="fail where a fallback was needed, and list all of them")
-
-
-def _model_arguments(parser: argparse.ArgumentParser) -> None:
     add_weight_arguments(parser)
-    add_plan_arguments(parser)
+
+
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    """Declare --strict."""
+    parser.add_argument("--strict", action="store_true", help="fail where a fallback was needed, and list all of them")
 
 
 def open_subject(args: argparse.Namespace) -> Checkpoint | Bundle:
@@ -43,11 +42,19 @@ def open_subject(args: argparse.Namespace) -> Checkpoint | Bundle:
         what = f"{args.model!r} is neither a model family ({', '.join(sorted(MODELS))}) nor a bundle."
         raise UsageError(what, fix="name a family, or the folder that `ondevice convert` wrote") from None
     plain = argparse.ArgumentParser()
-    _model_arguments(plain)
-    if changed := [name for name, default in vars(plain.parse_args([])).items() if getattr(args, name) != default]:
+    add_weight_arguments(plain)
+    add_plan_arguments(plain)
+    if changed := [name for name, default in vars(plain.parse_args([])).items() if getattr(args, name, default) != default]:
         flag = "--" + changed[0].replace("_", "-")
         raise UsageError("a bundle is compiled already; this goes only with a model.", where=flag, fix=f"leave {flag} out")
     return bundle
+
+
+def refuse(args: argparse.Namespace, flags: Sequence[str], why: str) -> None:
+    """Raise UsageError for the first of `flags` that was given: one that would be ignored is refused."""
+    for flag in flags:
+        if getattr(args, flag[2:]) not in (None, (), False):
+            raise UsageError(why, where=flag, fix=f"leave {flag} out")
 
 
 def size_of(args: argparse.Namespace) -> tuple[int, int] | None:
