@@ -113,7 +113,7 @@ def traffic(op: str, ins: Sequence[int], outs: Sequence[int]) -> tuple[int, int]
     concatenation.
     """
     reads, writes = sum(ins), sum(outs)
-    if op in ("Slice", "Split", "Concat"):
+    if op in ("Slice", "Split", "Concat", "Identity", "Transpose"):
         return min(reads, writes), min(reads, writes)
     if op == "Gather":
         return reads - max(ins) + min(max(ins), writes), writes

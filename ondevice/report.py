@@ -31,7 +31,7 @@ from ondevice.verify import static_shape, verify_graph
 
 STAGES = ("graph", "rewrite", "lower", "plan")
 IN_BUNDLES = ("lower", "plan")
-VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Flatten"}  # another shape of the same bytes
+VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"}  # another shape of the same bytes
 BEGINS_FROM_IMAGE = "vae_encoder"  # the component that only --init-image needs
 LARGEST = 5
 Part = TypeVar("Part", Job, PlanEntry)

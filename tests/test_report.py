@@ -20,8 +20,8 @@ from ondevice.ops import traffic
 PICKS = """(float[16, 4] table, int32[8] ids) => (float[8, 4] y) {
     rows = Gather <axis = 0> (table, ids)
     twice = Add (rows, rows)
-    left, right = Split <axis = 1, num_outputs = 2> (twice)
-    y = Concat <axis = 1> (right, left)
+    left, right = Split <axis = 0, num_outputs = 2> (twice)
+    y = Concat <axis = 0> (right, left)
 }"""
 ROWS = 8 * 4 * 4  # bytes of [8, 4] in float32
 
@@ -69,7 +69,7 @@ def test_its_program_moves_as_much():
 
 def test_traffic():
     assert traffic("MatMul", [100, 20], [30]) == (120, 30)
-    assert traffic("Slice", [100], [30]) == (30, 30)
+    assert traffic("Slice", [100], [30]) == traffic("Identity", [100], [30]) == (30, 30)
     assert traffic("Concat", [20], [100]) == (20, 20)
     assert traffic("Gather", [4, 100], [30]) == (34, 30) == traffic("Gather", [100, 4], [30])
 
