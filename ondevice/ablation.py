@@ -46,7 +46,7 @@ def ablation(
 ) -> Iterator[Step]:
     """Each component without any rule, then with one family more at a time until all are on; arguments as `report.of_model`'s."""
     model, kernels, chosen = build(checkpoint), load_all(), load_target(target)
-    for job in only(model_jobs(checkpoint, size), component):
+    for job in only(model_jobs(model, size), component):
         storage = storage_of(job.component, dtype)
         for count in range(len(FAMILIES) + 1):
             program, row = lower_job(model, job, storage, kernels, chosen, FAMILIES[count:])

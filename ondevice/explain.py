@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         told: dict[str, dict[str, Any]] = {component: asdict(entry) for component, entry in known.items()}
     else:
         notes, model = opened.notes, build(opened)
-        jobs = model_jobs(opened, subject.size_of(args))
+        jobs = model_jobs(model, subject.size_of(args))
         told = {job.component: rewritten(model.graph(job.component, **job.sizes), args.without) for job in jobs}
     settle([*notes, *(line for component, row in told.items() for line in of_rules(component, row))], args.strict)
     if args.json:

@@ -123,7 +123,7 @@ def of_model(
     """
     model, kernels, chosen = build(checkpoint), load_all(), load_target(target)
     reports = []
-    for job in only(model_jobs(checkpoint, size), component):
+    for job in only(model_jobs(model, size), component):
         storage = storage_of(job.component, dtype)
         if after in ("graph", "rewrite"):
             reports.append(_of_graph(model, job, storage, None if after == "graph" else without))
@@ -136,9 +136,9 @@ def of_model(
     return reports
 
 
-def model_jobs(checkpoint: Checkpoint, size: tuple[int, int] | None) -> list[Job]:
+def model_jobs(model: Model, size: tuple[int, int] | None) -> list[Job]:
     """One job a component: the largest batch, which is the one guidance runs."""
-    about = facts(checkpoint)
+    about = facts(model.checkpoint)
     largest: dict[str, Job] = {}
     for job in jobs(about["vae_scale"], [size or training_size(about)]):
         if job.component not in largest or job.sizes["batch"] > largest[job.component].sizes["batch"]:
@@ -250,23 +250,27 @@ def _kernels(made: Plan) -> Iterator[tuple[Any, str]]:
 def entries(bundle: Bundle, size: tuple[int, int] | None = None) -> list[PlanEntry]:
     """One plan a component: those of a picture size (the bundle's first by default), each at its largest batch.
 
+    A component that has none of that size is left out: not every bundle can begin from a picture at every size.
+
     Raises:
-        BundleError: a component has no plan of that size.
+        BundleError: there is nothing of that size.
     """
     scale = int(bundle.model["vae_scale"])
     wanted: dict[str, float] | None = None if size is None else {"width": size[0] / scale, "height": size[1] / scale}
     chosen: dict[str, PlanEntry] = {}
     for entry in bundle.plans:
-        drawn: dict[str, float] = {name: entry.sizes[name] for name in ("width", "height") if name in entry.sizes}
-        if wanted is None and drawn:
-            wanted = dict(drawn)
-        fits = not drawn or drawn == wanted
+        mine: dict[str, float] = {name: entry.sizes[name] for name in ("width", "height") if name in entry.sizes}
+        if wanted is None and mine:
+            wanted = dict(mine)
+        fits = not mine or mine == wanted
         if fits and entry.sizes.get("batch", 1) > (chosen[entry.component].sizes.get("batch", 1) if entry.component in chosen else 0):
             chosen[entry.component] = entry
-    if missing := [name for name in bundle.components if name not in chosen and any(p.component == name for p in bundle.plans)]:
-        asked = "x".join(map(str, size)) if size else "its first size"
-        fix = f"convert the checkpoint again with `--size {asked}`" if size else "name a --size"
-        raise BundleError(f"has no plan of {', '.join(missing)} for {asked}.", where=bundle.path.name, fix=fix)
+    if size is not None and not any("width" in entry.sizes for entry in chosen.values()):
+        drawn = [entry.sizes for entry in bundle.plans if {"width", "height"} <= entry.sizes.keys()]
+        have = ", ".join(dict.fromkeys(f"{sizes['width'] * scale}x{sizes['height'] * scale}" for sizes in drawn)) or "no sizes"
+        asked = "x".join(map(str, size))
+        what, fix = f"has no plan for {asked} (it has {have}).", f"convert the checkpoint again with `--size {asked}`"
+        raise BundleError(what, where=bundle.path.name, fix=fix)
     return list(chosen.values())
 
 

@@ -40,9 +40,7 @@ def test_what_the_checkpoint_holds_and_was_not_used(checkpoint, tmp_path):
     noted = replace(checkpoint, notes=("12 averaged weights were ignored",))
     written(noted, tmp_path / "b")
     for act in (compile_bundle, export_onnx):
-        with pytest.raises(
-            StrictError, match=r"^--strict: \d+ fallbacks? \(expected none\): 12 averaged weights were ignored[.;].* Fix: mend"
-        ):
+        with pytest.raises(StrictError, match=r"^--strict: \d+ fallbacks? \(expected none\): 12 averaged weights were ignored[.;]"):
             act(noted, tmp_path / "c", sizes=[(10, 6)], strict=True)
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 

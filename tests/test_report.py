@@ -1,6 +1,7 @@
 """Numbers of the stages: by hand on small graphs, and the same from a model as from the bundle made of it."""
 
 import json
+import shutil
 
 import pytest
 from bundle.tiny_bundle import edit_json, tiny_plan, write_tiny
@@ -141,8 +142,17 @@ def test_no_weight_is_read(monkeypatch, after):
 
 
 def test_a_bundle_at_a_size_it_has_not(bundle):
-    with pytest.raises(BundleError, match=r"has no plan of unet, vae_decoder, vae_encoder for 64x64.*--size 64x64"):
+    with pytest.raises(BundleError, match=r"has no plan for 64x64 \(it has 10x6, 6x6\)\. Fix: .*--size 64x64"):
         report.of_bundle(bundle, "plan", size=(64, 64))
+
+
+def test_a_component_that_has_not_that_size_is_left_out(bundle, tmp_path):
+    shutil.copytree(bundle.path, tmp_path / "b")
+    few = [p for p in json.loads((tmp_path / "b" / "bundle.json").read_text())["plans"] if "encoder_b1_3x5" not in p["file"]]
+    edit_json(tmp_path / "b", "bundle.json", lambda manifest: manifest | {"plans": few})
+    cut = open_bundle(tmp_path / "b")
+    names = {size: [part.component for part in report.of_bundle(cut, "plan", size=size)] for size in ((10, 6), (6, 6))}
+    assert names == {(10, 6): ["text_encoder", "unet", "vae_decoder"], (6, 6): ["text_encoder", "unet", "vae_decoder", "vae_encoder"]}
 
 
 def test_a_bundle_has_no_graph(bundle):

@@ -71,7 +71,7 @@ def test_show_says_what_cannot_be_shown(capsys, bundle, tmp_path):
     assert "there is no uney (it has text_encoder, unet" in fails(capsys, UsageError, "show", *DEMO, "--component", "uney")
     wrong = fails(capsys, UsageError, "show", str(tmp_path / "none"))
     assert "is neither a model family (demo, sd14, sd15) nor a bundle" in wrong
-    assert "for 512x512. Fix: convert the checkpoint again" in fails(capsys, BundleError, "show", bundle, "--size", "512x512")
+    assert "has no plan for 512x512 (it has 64x64). Fix: convert" in fails(capsys, BundleError, "show", bundle, "--size", "512x512")
 
 
 WEIGHTS = [["--random-weights", "0"], ["--checkpoint", "x"], ["--ema"], ["--without", "all"]]
