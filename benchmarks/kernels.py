@@ -9,7 +9,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 
 import numpy as np
 
@@ -30,12 +30,22 @@ class Case:
     dims: dict[str, int | float]
     sizes: tuple[int, ...]
     flops: int = 0
+    defines: tuple[tuple[str, int], ...] = ()
 
 
 def _matmul(batch: int, m: int, n: int, k: int, shared: bool = False) -> Case:
-    dims = {"batch": batch, "m": m, "n": n, "k": k, "a_batch": m * k, "b_batch": 0 if shared else k * n}
-    sizes = (batch * m * k, (1 if shared else batch) * k * n, batch * m * n)
+    dims = {"batch": batch, "m": m, "n": n, "k": k, "k1": k, "ldb": n, "a_batch": m * k, "b_batch": 0 if shared else k * n}
+    sizes = (batch * m * k, 1, (1 if shared else batch) * k * n, 1, 1, batch * m * n)
     return Case(f"matmul {batch}x{m}x{n}x{k}", "MatMul", dims, sizes, 2 * batch * m * n * k)
+
+
+def _linear(m: int, n: int, k: int, activation: str = "", add: bool = False) -> Case:
+    columns = 2 * n if activation == "Geglu" else n
+    dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": columns, "a_batch": 0, "b_batch": 0}
+    sizes = (m * k, 1, k * columns, columns, m * n if add else 1, m * n)
+    defines = {"HAS_BIAS": 1} | ({"HAS_ADD": 1} if add else {}) | ({f"ACT_{activation}": 1} if activation else {})
+    name = f"linear {m}x{n}x{k} bias" + (f" {activation.lower()}" if activation else "") + (" add" if add else "")
+    return Case(name, "Linear", dims, sizes, 2 * m * columns * k, tuple(defines.items()))
 
 
 def _conv(n: int, ic: int, size: int, oc: int, k: int = 3, stride: int = 1) -> Case:
@@ -44,6 +54,33 @@ def _conv(n: int, ic: int, size: int, oc: int, k: int = 3, stride: int = 1) -> C
     sizes = (n * ic * size**2, oc * ic * k**2, oc, n * oc * out**2)
     name = f"conv {k}x{k} {n}x{ic}x{size}x{size} -> {oc}" + (f" stride {stride}" if stride > 1 else "")
     return Case(name, "Conv", dims | {"stride": stride, "pad_top": pad, "pad_left": pad}, sizes, 2 * n * oc * out**2 * ic * k**2)
+
+
+def _conv_nhwc(n: int, ic: int, size: int, oc: int, stride: int = 1) -> Case:
+    out, ldb = size // stride, max(oc, 16)
+    sizes = {"n": n, "ic": ic, "h": size, "w": size, "oc": oc, "ldb": ldb, "oh": out, "ow": out, "kh": 3, "kw": 3}
+    steps = {"stride": stride, "pad_top": 1, "pad_left": 1, "up_h": size, "up_w": size, "shift_from": 0, "shift_row": 0}
+    buffers = (n * ic * size**2, 9 * ic * ldb, ldb, 1, n * oc * out**2, n * oc * out**2)
+    name = f"conv nhwc 3x3 {n}x{size}x{size}x{ic} -> {oc} add" + (f" stride {stride}" if stride > 1 else "")
+    return Case(name, "ConvNhwc", sizes | steps, buffers, 18 * n * oc * out**2 * ic, (("HAS_BIAS", 1), ("HAS_ADD", 1)))
+
+
+def _group_norm_nhwc(n: int, pixels: int, channels: int) -> Case:
+    per_group, span = channels // 32, lcm(channels // 32, 16)
+    sizes = {"n": n, "pixels": pixels, "channels": channels, "c1": channels, "per_group": per_group, "blocks": channels // span}
+    dims = sizes | {"epsilon": 1e-5, "ragged": 0}
+    size = n * pixels * channels
+    buffers = (size, 1, channels, channels, size)
+    return Case(f"group norm silu {n}x{pixels}x{channels}", "GroupNormNhwc", dims, buffers, 11 * size, (("ACT_Silu", 1), ("SPAN", span)))
+
+
+def _attention(batch: int, queries: int, keys: int, heads: int, d: int) -> Case:
+    width = heads * d
+    dims = {"batch": batch, "queries": queries, "keys": keys, "heads": heads, "scale": d**-0.5}
+    rows = {"q_row": width, "k_row": width, "v_row": width, "q_from": 0, "k_from": 0, "v_from": 0}
+    sizes = (batch * queries * width, batch * keys * width, batch * keys * width, 1, batch * queries * width)
+    name = f"attention {batch}x{queries}x{keys} {heads} heads of {d}"
+    return Case(name, "Attention", dims | rows, sizes, 4 * batch * queries * keys * width, (("D", d),))
 
 
 def _binary(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> Case:
@@ -77,6 +114,10 @@ def cases() -> Iterator[Case]:
         (128, 512, 128),
     ):
         yield _conv(1, ic, size, oc)
+        yield _conv_nhwc(1, ic, size, oc)
+    yield _conv_nhwc(1, 320, 64, 320, stride=2)
+    yield _conv_nhwc(1, 4, 64, 320)
+    yield _conv_nhwc(1, 128, 512, 3)
     yield _conv(1, 320, 64, 320, stride=2)
     yield _conv(1, 4, 64, 320)
     yield _conv(1, 128, 512, 3)
@@ -86,6 +127,15 @@ def cases() -> Iterator[Case]:
     yield _matmul(1, 4096, 320, 1280)
     yield _matmul(1, 1024, 640, 640)
     yield _matmul(1, 256, 1280, 5120)
+    yield _linear(4096, 1280, 320, "Geglu")
+    yield _linear(4096, 320, 1280, add=True)
+    yield _linear(256, 1280, 5120, add=True)
+    for queries, heads_d in ((4096, 40), (1024, 80), (256, 160)):
+        yield _attention(1, queries, queries, 8, heads_d)
+        yield _attention(1, queries, 77, 8, heads_d)
+    yield _attention(1, 4096, 4096, 1, 512)
+    for pixels, channels in ((4096, 320), (4096, 960), (1024, 640), (512 * 512, 128)):
+        yield _group_norm_nhwc(1, pixels, channels)
     yield _matmul(8, 4096, 4096, 40)
     yield _matmul(8, 4096, 40, 4096)
     yield _matmul(8, 1024, 1024, 80)
@@ -113,7 +163,7 @@ def run(device: Device, kernels: dict[str, KernelFile], case: Case, storage: str
     dtype = np.dtype(np.float16 if storage == "f16" else np.float32)
     kernel = select(case.op, case.dims, kernels)
     tuning = kernel.tuning()
-    defines = {"F16": int(storage == "f16"), f"OP_{case.op}": 1, **tuning}
+    defines = {"F16": int(storage == "f16"), f"OP_{case.op}": 1, **tuning, **dict(case.defines)}
     program = device.build(kernel.source(device.dialect, **defines), kernel.name, f"{kernel.name}.cl {defines}")
     buffers = [device.alloc(size * dtype.itemsize, case.name) for size in case.sizes]
     for buffer, size in zip(buffers[:-1], case.sizes, strict=False):

@@ -6,6 +6,7 @@ transcendental as one, which is what a roofline needs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -89,15 +90,66 @@ def _attention(ins: Sequence[Shape], outs: Sequence[Shape]) -> int:
     return 4 * batch * queries * ins[1][1] * width
 
 
+def _linear(ins: Sequence[Shape], outs: Sequence[Shape]) -> int:
+    return 2 * prod(outs[0][:-1]) * prod(ins[_weight(ins)])
+
+
+def _weight(ins: Sequence[Shape]) -> int:
+    """Which input of a Linear is its weight: the first after one part of x, or two."""
+    return 1 if len(ins[1]) == 2 else 2
+
+
+def _conv_nhwc(ins: Sequence[Shape], outs: Sequence[Shape]) -> int:
+    return 2 * prod(outs[0]) * prod(ins[1][:3])
+
+
+ACTIVATIONS = ("Silu", "Gelu", "GeluTanh", "QuickGelu", "Geglu")
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """What a Linear or a ConvNhwc does to its products before it stores them: activation(products + bias + shift) + residual."""
+
+    prefix: str = ""  # "Concat": x comes in two parts that stand beside each other; "Up": x is first repeated to a larger picture
+    bias: bool = False
+    shift: bool = False  # one number a channel and picture: the time embedding
+    activation: str = ""  # one of ACTIVATIONS; Geglu halves the width
+    add: bool = False  # of a residual, shaped as the result
+
+    def name(self, base: str) -> str:
+        """The op's name: a ConvNhwc with bias, shift and SiLU is ConvNhwcBiasShiftSilu."""
+        parts = ((self.bias, "Bias"), (self.shift, "Shift"), (self.activation, self.activation), (self.add, "Add"))
+        return self.prefix + base + "".join(word for have, word in parts if have)
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        """Names of the inputs, in order."""
+        x = ("x", "x2") if self.prefix == "Concat" else ("x",)
+        extra = ((self.bias, "bias"), (self.shift, "shift"), (self.add, "residual"))
+        return (*x, "weight", *(word for have, word in extra if have))
+
+
+_BOTH = (False, True)
+LINEAR = {
+    e.name("Linear"): e for e in itertools.starmap(Epilogue, itertools.product(("", "Concat"), _BOTH, (False,), ("", *ACTIVATIONS), _BOTH))
+}
+CONV = {e.name("ConvNhwc"): e for e in itertools.starmap(Epilogue, itertools.product(("", "Up"), _BOTH, _BOTH, ("", "Silu"), _BOTH))}
+
 FUSED: dict[str, Op] = {
-    "GroupNorm": _op(3, 3, _per_element(9), "groups", "epsilon"),
-    "GroupNormSilu": _op(3, 3, _per_element(11), "groups", "epsilon"),
+    **dict.fromkeys(("GroupNorm", "GroupNormNhwc"), _op(3, 3, _per_element(9), "groups", "epsilon")),
+    **dict.fromkeys(("GroupNormSilu", "GroupNormSiluNhwc"), _op(3, 3, _per_element(11), "groups", "epsilon")),
+    "ConcatGroupNormNhwc": _op(4, 4, _per_element(9), "groups", "epsilon"),
+    "ConcatGroupNormSiluNhwc": _op(4, 4, _per_element(11), "groups", "epsilon"),
     "Silu": _op(1, 1, _per_element(2)),
     "Gelu": _op(1, 1, _per_element(5)),
+    "GeluTanh": _op(1, 1, _per_element(8)),
     "QuickGelu": _op(1, 1, _per_element(3)),
     "Geglu": _op(1, 1, _per_element(6)),
     "Attention": _op(3, 3, _attention, "heads", "scale"),
     "MaskedAttention": _op(4, 4, _attention, "heads", "scale"),
+    **dict.fromkeys(("CosSin", "SinCos"), _op(2, 2, _per_element(2))),
+    **{name: _op(len(e.operands), len(e.operands), _linear) for name, e in LINEAR.items()},
+    **{name: _op(len(e.operands), len(e.operands), _conv_nhwc, "strides", "pads", *["sizes"] * bool(e.prefix)) for name, e in CONV.items()},
 }
 
 

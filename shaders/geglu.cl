@@ -8,8 +8,6 @@
 //: tune  = {V = [16, 4, 8], STEPS = [16, 1, 4], X = [1, 64]}
 //: needs = {}
 
-#define GELU(g) (0.5f * (g) * (1.0f + ERF((g) * 0.70710678118654752f)))
-
 KERNEL(geglu)(IN(stg, x), OUT(stg, y), ARG(int, rows), ARG(int, cols) GRID) {
   const int first = GID(0) * V * STEPS, row = GID(1);
   if (first >= cols || row >= rows) return;

@@ -1,5 +1,5 @@
 //: op    = "GroupNorm"
-//: why   = "Norm over a group of channels, scale, shift and, with SILU, the activation: one command instead of seven (paper 3.1)."
+//: why   = "Norm over a group of channels, scale, shift and, an activation: one command instead of seven (paper 3.1)."
 //: in    = ["x: stg[rows, cols]", "scale: stg[channels]", "bias: stg[channels]"]
 //: out   = ["y: stg[rows, cols]"]
 //: args  = ["rows: int", "cols: int", "hw: int", "channels: int", "per_group: int", "epsilon: float"]
@@ -9,11 +9,6 @@
 //: needs = {}
 
 #define BLOCK (64 * V)  // sums are kept for each block, then added: errors grow with the block, not with the row
-#if SILU
-#define FINISH(v) ((v) / (1.0f + EXP(-(v))))
-#else
-#define FINISH(v) (v)
-#endif
 
 KERNEL(group_norm)(IN(stg, x), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, rows), ARG(int, cols), ARG(int, hw),
                    ARG(int, channels), ARG(int, per_group), ARG(float, epsilon) GRID) {
@@ -59,11 +54,11 @@ KERNEL(group_norm)(IN(stg, x), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(i
     int i = 0;
     for (; i + V <= hw; i += V) {
       const vec z = FMA(LOADV(x, from + i) - origin - mean, SPLAT(gain), SPLAT(shift));
-      STOREV(y, from + i, FINISH(z));
+      STOREV(y, from + i, ACTIVATE(z));
     }
     for (; i < hw; i++) {
       const float z = FMA(LOAD(x, from + i) - origin - mean, gain, shift);
-      STORE(y, from + i, FINISH(z));
+      STORE(y, from + i, ACTIVATE(z));
     }
   }
 }

@@ -1,4 +1,4 @@
-//: op    = ["Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "QuickGelu"]
+//: op    = ["Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"]
 //: why   = "One function of every element. A work-item does STEPS vectors."
 //: in    = ["x: stg[n]"]
 //: out   = ["y: stg[n]"]
@@ -23,11 +23,13 @@
 #elif OP_Exp
 #define APPLY(x) EXP(x)
 #elif OP_Silu
-#define APPLY(x) ((x) / (1.0f + EXP(-(x))))
+#define APPLY(x) SILU(x)
 #elif OP_Gelu
-#define APPLY(x) (0.5f * (x) * (1.0f + ERF((x) * 0.70710678118654752f)))
+#define APPLY(x) GELU(x)
+#elif OP_GeluTanh
+#define APPLY(x) GELU_TANH(x)
 #elif OP_QuickGelu
-#define APPLY(x) ((x) / (1.0f + EXP(-1.702f * (x))))
+#define APPLY(x) QUICK_GELU(x)
 #else
 #define APPLY(x) (-(x))
 #endif

@@ -60,7 +60,7 @@ def exact_values(graph: ir.Graph) -> frozenset[str]:
     """
     exact: set[str] = set()
     for node in reversed(list(graph)):
-        if node.op_type in ("Sin", "Cos") or any(value.name in exact for value in node.outputs):
+        if node.op_type in ("Sin", "Cos", "SinCos", "CosSin") or any(value.name in exact for value in node.outputs):
             values = [*node.inputs, *node.outputs]
             exact.update(str(value.name) for value in values if value is not None and value.dtype not in INT_TYPES)
     return frozenset(exact)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import lcm, prod
 
 import onnx_ir as ir
 
@@ -22,7 +22,27 @@ def group_norm(low: Lowering, node: ir.Node) -> None:
     per_group = channels // groups
     sizes = {"rows": batch * groups, "cols": per_group * hw, "hw": hw, "channels": channels, "per_group": per_group}
     dims = sizes | {"epsilon": node.attributes["epsilon"].as_float()}
-    low.emit_node(node, _operands(low, node), dims, "GroupNorm", {"SILU": int(node.op_type == "GroupNormSilu")})
+    low.emit_node(node, _operands(low, node), dims, "GroupNorm", {"ACT_Silu": int(node.op_type == "GroupNormSilu")})
+
+
+def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
+    """[n, ..., c] in one part or two, with or without SiLU. A work-group takes whole groups that fill whole vectors."""
+    batch, *rest, channels = static_shape(node.outputs[0])
+    first, *others = _operands(low, node)
+    c1 = low.program.tensors[first].shape[-1] if len(others) == 3 else channels
+    per_group, lanes = channels // node.attributes["groups"].as_ints()[0], low.tuning("group_norm_nhwc")["V"]
+    block = lcm(per_group, lanes)
+    sizes = {"n": batch, "pixels": prod(rest), "channels": channels, "c1": c1, "per_group": per_group, "blocks": channels // block}
+    dims = sizes | {"epsilon": node.attributes["epsilon"].as_float(), "ragged": channels % block + c1 % lanes}
+    operands = [first, *others] if len(others) == 3 else [first, first, *others]
+    defines = {"ACT_Silu": int("Silu" in node.op_type), "SPAN": block if dims["ragged"] == 0 else 0}
+    low.emit_node(node, operands, dims, "GroupNormNhwc", defines)
+
+
+def sin_cos(low: Lowering, node: ir.Node) -> None:
+    """[rows, 1] and [half] -> [rows, 2 * half]."""
+    rows, width = static_shape(node.outputs[0])
+    low.emit_node(node, _operands(low, node), {"rows": rows, "half_width": width // 2})
 
 
 def geglu(low: Lowering, node: ir.Node) -> None:
@@ -32,18 +52,14 @@ def geglu(low: Lowering, node: ir.Node) -> None:
 
 
 def attention(low: Lowering, node: ir.Node) -> None:
-    """Tokens stay [n, tokens, heads * d]: heads are strides, so nothing is transposed."""
-    (batch, queries, width), values = static_shape(node.outputs[0]), node.inputs[1]
+    """Tokens stay [n, tokens, heads * d]: heads are strides, so nothing is transposed; q, k and v may be parts of wider rows."""
+    (batch, queries, width), dtype = static_shape(node.outputs[0]), low.dtype_of(node.outputs[0])
     heads = node.attributes["heads"].as_ints()[0]
-    assert values is not None, "verify_graph counts inputs"
-    dims = {
-        "batch": batch,
-        "queries": queries,
-        "keys": static_shape(values)[1],
-        "heads": heads,
-        "scale": node.attributes["scale"].as_float(),
-    }
-    operands = _operands(low, node)
-    if node.op_type == "Attention":
-        operands.append(operands[0])  # stands in the mask's place, and is not read there
-    low.emit_node(node, operands, dims, defines={"D": width // heads})
+    given = [value for value in node.inputs if value is not None]
+    parts = {name: low.strided(value, dtype) for name, value in zip("qkv", given, strict=False)}
+    rows = {f"{name}_row": row for name, (_, _, row) in parts.items()}
+    starts = {f"{name}_from": first for name, (_, first, _) in parts.items()}
+    sizes = {"batch": batch, "queries": queries, "keys": static_shape(given[1])[1], "heads": heads}
+    operands = [tensor for tensor, _, _ in parts.values()]
+    operands.append(low.operand(given[3], dtype) if len(given) == 4 else operands[0])  # no mask: a stand-in that is not read
+    low.emit_node(node, operands, sizes | rows | starts | {"scale": node.attributes["scale"].as_float()}, defines={"D": width // heads})

@@ -17,6 +17,8 @@ from ondevice.ops import find, traffic
 from ondevice.target import Target
 from ondevice.verify import static_shape
 
+# A part of every row of a tensor: (tensor, first element, elements from row to row).
+Strided = tuple[str, int, int]
 INT_TYPES = {ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL}
 # Plan inputs and outputs are always float32 or int32, whatever the storage inside: a player needs no half arithmetic.
 BOUNDARY = "f32"
@@ -34,6 +36,7 @@ class Lowering:
         self.program = Program(component, {}, [], (), ())
         self._home: dict[str, str] = {}  # value name -> name of the tensor that holds it (views share their source's)
         self._cast: dict[tuple[str, str], str] = {}
+        self._parts: dict[str, Strided] = {}  # values that are columns of a wider tensor, until somebody needs them dense
 
     # Values -------------------------------------------------------------------------------------------------------
 
@@ -58,6 +61,8 @@ class Lowering:
     def operand(self, value: ir.Value, dtype: str) -> str:
         """Name of a tensor that holds `value` in storage `dtype`, cast or loaded from the weights if need be."""
         name = str(value.name)
+        if name in self._parts and name not in self._home:
+            self._home[name] = self._dense(value)
         if name not in self._home:
             if value.const_value is None:
                 raise GraphError("it is used before it is made.", where=f"value {name}")
@@ -85,9 +90,38 @@ class Lowering:
         what = ir.DataType.FLOAT if source is None or source.dtype is None else source.dtype
         return self.weight(name, ir.LazyTensor(lambda: ir.Tensor(make()), dtype=what, shape=ir.Shape(list(shape)), name=name), dtype)
 
+    def padded(self, value: ir.Value, columns: int, dtype: str) -> str:
+        """A weight with its last axis filled up with zeros to `columns`, so that kernels may read whole vectors."""
+        shape, values = static_shape(value), value.const_value
+        if shape[-1] >= columns:
+            return self.operand(value, dtype)
+        if values is None:
+            raise GraphError("it is computed (expected a constant weight).", where=f"value {value.name}")
+        width = [(0, 0)] * (len(shape) - 1) + [(0, columns - shape[-1])]
+        wide = (*shape[:-1], columns)
+        return self.derived_weight(f"{value.name}:{columns} columns", value, wide, lambda: np.pad(values.numpy(), width), dtype)
+
+    def part(self, result: ir.Value, source: ir.Value, first: int) -> None:
+        """`result` is columns of `source` from `first` on: nothing is copied as long as kernels can read it where it is."""
+        dtype, shape = self.dtype_of(result), static_shape(source)
+        row = shape[-1] if prod(shape[:-1]) > 1 else 0  # one row has no next one: it is dense where it is
+        self._parts[str(result.name)] = (self.operand(source, dtype), first, row)
+
+    def strided(self, value: ir.Value, dtype: str) -> Strided:
+        """Where the rows of `value` are, for a kernel that can read parts of rows."""
+        tensor, first, row = self._parts.get(str(value.name), ("", 0, 0))
+        if tensor and self.program.tensors[tensor].dtype == dtype:
+            return tensor, first, row
+        return self.operand(value, dtype), 0, static_shape(value)[-1]
+
     def view(self, result: ir.Value, source: ir.Value) -> None:
         """`result` is `source` under another shape: no call, no copy."""
         name = str(source.name)
+        if name in self._parts and self._parts[name][2] == 0:
+            self._parts[str(result.name)] = self._parts[name]
+            return
+        if name in self._parts:
+            self.operand(source, self.dtype_of(source))
         if name in self._home:
             self._home[str(result.name)] = self._home[name]
         elif source.const_value is not None:
@@ -127,7 +161,7 @@ class Lowering:
         kernel = select(op, dims, self.kernels, losers)
         if kernel.name in GENERAL and losers:
             self.program.fallbacks.append(f"{self.component}: {node} runs on the general kernel {kernel.name}: {'; '.join(losers)}")
-        tuning = kernel.tuning(**self.target.tune.get(kernel.name, {}))
+        tuning = self.tuning(kernel.name)
         grid, group = kernel.launch(dims, tuning)
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
         # An input that stands in two places is read once.
@@ -148,6 +182,10 @@ class Lowering:
                 writes=writes,
             )
         )
+
+    def tuning(self, kernel: str) -> dict[str, int]:
+        """The tunables that `kernel` gets on this target."""
+        return self.kernels[kernel].tuning(**self.target.tune.get(kernel, {}))
 
     def emit_node(
         self,
@@ -183,6 +221,18 @@ class Lowering:
                 self.emit("Identity", name, [home], [target], dims | {"s_offset": 0, "d_offset": 0})
         program.outputs = tuple(str(value.name) for value in self.graph.outputs)
         return program
+
+    def _dense(self, value: ir.Value) -> str:
+        """A copy of a part of rows, for a kernel that reads dense tensors only."""
+        source, first, row = self._parts[str(value.name)]
+        shape = static_shape(value)
+        steps = contiguous(shape)
+        dims = arguments(shape, s=(*(step // shape[-1] * row for step in steps[:-1]), 1) if row else steps, d=steps)
+        if dims is None:
+            raise GraphError("its rows are spread over too many dimensions.", where=f"value {value.name}")
+        target = self._tensor(str(value.name), shape, self.program.tensors[source].dtype)
+        self.emit("Identity", str(value.name), [source], [target], dims | {"s_offset": first, "d_offset": 0})
+        return target
 
     def _emit_cast(self, source: str, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> str:
         have = self.program.tensors[source]

@@ -9,9 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
-from ondevice.lower import fused
+from ondevice.lower import fused, linear
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.strides import RANK, arguments, broadcast, contiguous
+from ondevice.ops import CONV, LINEAR
 from ondevice.verify import static_shape
 
 Rule = Callable[[Lowering, ir.Node], None]
@@ -105,9 +106,8 @@ def matmul(low: Lowering, node: ir.Node) -> None:
         a_step, b_step = m * k, k * n
     else:
         raise _unsupported(node, f"batch dimensions {a[:-2]} and {b[:-2]} are not supported (expected equal, or one side shared).")
-    dtype = low.dtype_of(node.outputs[0])
     dims = {"batch": batch, "m": m, "n": n, "k": k, "a_batch": a_step, "b_batch": b_step}
-    low.emit_node(node, [low.operand(_input(node, 0), dtype), low.operand(_input(node, 1), dtype)], dims)
+    linear.product(low, node, _input(node, 0), _input(node, 1), dims)
 
 
 def gemm(low: Lowering, node: ir.Node) -> None:
@@ -125,8 +125,9 @@ def gemm(low: Lowering, node: ir.Node) -> None:
     else:
         weight = low.operand(w, dtype)
     product = low.scratch(f"{out.name}:matmul", (m, n), dtype) if c is not None else low.result(out)
-    dims = {"batch": 1, "m": m, "n": n, "k": k, "a_batch": 0, "b_batch": 0}
-    low.emit("MatMul", str(node.name), [low.operand(x, dtype), weight], [product], dims, 2 * m * n * k)
+    dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": n, "a_batch": 0, "b_batch": 0}
+    left = low.operand(x, dtype)
+    low.emit("MatMul", str(node.name), [left, left, weight, left, left], [product], dims, 2 * m * n * k)
     if c is not None:
         walk = _walk(node, (m, n), a=contiguous((m, n)), b=broadcast(static_shape(c), (m, n)))
         low.emit("Add", str(node.name), [product, low.operand(c, dtype)], [low.result(out)], walk, m * n)
@@ -187,15 +188,20 @@ def softmax(low: Lowering, node: ir.Node) -> None:
 
 def resize(low: Lowering, node: ir.Node) -> None:
     shape, out = static_shape(_input(node, 0)), static_shape(node.outputs[0])
+    x = low.operand(_input(node, 0), low.dtype_of(node.outputs[0]))
     modes = (
         _string(node, "mode", "nearest"),
         _string(node, "coordinate_transformation_mode", "half_pixel"),
         _string(node, "nearest_mode", "round_prefer_floor"),
     )
-    if modes != ("nearest", "asymmetric", "floor") or len(shape) != 4 or shape[:2] != out[:2]:
-        raise _unsupported(node, f"mode {modes} is not supported (expected nearest, asymmetric, floor over the last two axes of four).")
-    dims = {"n": shape[0] * shape[1], "h": shape[2], "w": shape[3], "oh": out[2], "ow": out[3]}
-    low.emit_node(node, [low.operand(_input(node, 0), low.dtype_of(node.outputs[0]))], dims)
+    if modes != ("nearest", "asymmetric", "floor") or len(shape) != 4 or shape[0] != out[0] or out[3] != shape[3] != out[1] != shape[1]:
+        raise _unsupported(node, f"mode {modes} is not supported (expected nearest, asymmetric, floor over two neighbouring axes of four).")
+    if shape[1] == out[1]:
+        dims = {"n": shape[0] * shape[1], "h": shape[2], "w": shape[3], "oh": out[2], "ow": out[3]}
+        low.emit_node(node, [x], dims)
+    else:
+        dims = {"n": shape[0], "h": shape[1], "w": shape[2], "c": shape[3], "oh": out[1], "ow": out[2]}
+        low.emit_node(node, [x], dims, "ResizeNhwc")
 
 
 def gather(low: Lowering, node: ir.Node) -> None:
@@ -243,6 +249,10 @@ def split(low: Lowering, node: ir.Node) -> None:
     dtype = low.dtype_of(node.outputs[0])
     for part in node.outputs:
         out = static_shape(part)
+        if axis == len(shape) - 1:
+            low.part(part, x, at)
+            at += out[axis]
+            continue
         dims = _walk(node, out, s=steps, d=contiguous(out)) | {"s_offset": at * steps[axis], "d_offset": 0}
         low.emit("Split", str(node.name), [low.operand(x, dtype)], [low.result(part)], dims)
         at += out[axis]
@@ -276,8 +286,12 @@ def _copy(
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Silu", "Gelu", "QuickGelu"), unary),
+    **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu"), unary),
     **dict.fromkeys(("GroupNorm", "GroupNormSilu"), fused.group_norm),
+    **dict.fromkeys(("GroupNormNhwc", "GroupNormSiluNhwc", "ConcatGroupNormNhwc", "ConcatGroupNormSiluNhwc"), fused.group_norm_nhwc),
+    **dict.fromkeys(("SinCos", "CosSin"), fused.sin_cos),
+    **dict.fromkeys(LINEAR, linear.linear),
+    **dict.fromkeys(CONV, linear.conv_nhwc),
     **dict.fromkeys(("Attention", "MaskedAttention"), fused.attention),
     "Geglu": fused.geglu,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), binary),

@@ -10,22 +10,26 @@ from ondevice.lower.kernel_file import KernelFile
 # Fastest first; a general fallback goes last.
 CANDIDATES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), ("binary",)),
-    **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "QuickGelu"), ("unary",)),
+    **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"), ("unary",)),
     **dict.fromkeys(("Attention", "MaskedAttention"), ("attention",)),
     "GroupNorm": ("group_norm",),
+    "GroupNormNhwc": ("group_norm_nhwc", "group_norm_nhwc_any"),
+    "ConvNhwc": ("conv2d_nhwc",),
+    **dict.fromkeys(("SinCos", "CosSin"), ("sin_cos",)),
     "Geglu": ("geglu",),
     **dict.fromkeys(("Transpose", "Slice", "Split", "Concat", "Expand", "Identity"), ("strided_copy",)),
-    **dict.fromkeys(("MatMul", "Gemm"), ("matmul",)),
+    **dict.fromkeys(("MatMul", "Linear"), ("matmul",)),
     "Cast": ("cast",),
     "Conv": ("conv2d_1x1", "conv2d_tile", "conv2d"),
     "InstanceNormalization": ("instance_norm",),
     "LayerNormalization": ("layer_norm",),
     "Softmax": ("softmax",),
     "Resize": ("resize_nearest",),
+    "ResizeNhwc": ("resize_nearest_nhwc",),
     "Gather": ("gather",),
 }
 # Correct for every shape, and slow: where one of these runs, an op fell through what was made for it. --strict refuses that.
-GENERAL = frozenset({"conv2d"})
+GENERAL = frozenset({"conv2d", "group_norm_nhwc_any"})
 
 
 def select(op: str, dims: Mapping[str, int | float], kernels: Mapping[str, KernelFile], losers: list[str] | None = None) -> KernelFile:

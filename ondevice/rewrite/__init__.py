@@ -7,16 +7,24 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnxscript.rewriter import RewriteRuleSet
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ondevice.errors import UsageError
 from ondevice.rewrite.activations import Geglu, Gelu, LegacyGelu, QuickGelu, Silu
 from ondevice.rewrite.attention import Attention, MaskedAttention
+from ondevice.rewrite.channels_last import ChannelsLast
+from ondevice.rewrite.epilogue import Activation, Residual, TimeShift
 from ondevice.rewrite.functions import add_functions
+from ondevice.rewrite.linear import Bias, Gemm
 from ondevice.rewrite.norms import GroupNorm, GroupNormSilu
-from ondevice.rewrite.rule import Fusion
+from ondevice.rewrite.pictures import ConcatParts, Upsample
+from ondevice.rewrite.projections import Projections
+from ondevice.rewrite.rule import Rule
+from ondevice.rewrite.time_embedding import CosSin, FlippedSinCos, SinCos
+from ondevice.rewrite.weights import FoldWeights
 
-RULES: tuple[type[Fusion], ...] = (
+RULES: tuple[type[Rule], ...] = (
+    # The paper's ops, out of primitives.
     GroupNorm,
     GroupNormSilu,  # absorbs a GroupNorm; before Silu, which would take the same Sigmoid
     QuickGelu,
@@ -26,8 +34,25 @@ RULES: tuple[type[Fusion], ...] = (
     Geglu,  # absorbs a Gelu
     MaskedAttention,  # before Attention only for the reader: the patterns cannot both match
     Attention,
+    SinCos,
+    CosSin,
+    FlippedSinCos,
+    # Fewer and wider matrix products.
+    Bias,
+    Gemm,
+    FoldWeights,  # a weight that Gemm turned is a weight
+    Projections,  # after Bias, so that biases are joined with their weights; after Attention, which tells what belongs together
+    # Layout, and what can be done only in it.
+    ChannelsLast,  # after all that turns norms and attention into ops that know no layout but their own
+    Upsample,
+    Activation,
+    TimeShift,
+    Residual,  # last of the three: a residual is added after activation and shift
+    ConcatParts,  # after Residual, which prefers the convolution beside a shortcut that reads two parts
+    FoldWeights,  # what the rules above did to weights is done once, when the bundle is written
 )
-FAMILIES = tuple(dict.fromkeys(rule.family for rule in RULES))
+ALWAYS = frozenset({"fold"})  # not a choice: other rules rely on it
+FAMILIES = tuple(dict.fromkeys(rule.family for rule in RULES if rule.family not in ALWAYS))
 ALL = "all"  # leaves every family out: the paper's baseline
 
 
@@ -63,10 +88,10 @@ def rewrite(model: ir.Model, *, without: Collection[str] = ()) -> list[Outcome]:
         if rule.family in off:
             outcomes.append(Outcome(rule.__name__, rule.family, 0, Counter(), off=True))
             continue
-        reasons: list[str] = []
-        applied = RewriteRuleSet([rule.rule(reasons)], commute=True).apply_to_model(model)
-        outcomes.append(Outcome(rule.__name__, rule.family, applied, Counter(reasons)))
+        applied, reasons = rule.run(model)
+        outcomes.append(Outcome(rule.__name__, rule.family, applied, reasons))
     for node in model.graph:
         node.name = node.name or f"{node.outputs[0].name}/{node.op_type}"
+    RemoveUnusedNodesPass()(model)
     add_functions(model)
     return outcomes

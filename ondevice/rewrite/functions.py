@@ -12,6 +12,8 @@ import onnx
 import onnx_ir as ir
 
 from ondevice.ops import DOMAIN
+from ondevice.rewrite import epilogues
+from ondevice.rewrite.epilogues import ACTIVATIONS, Body
 
 VERSION = 1
 
@@ -29,18 +31,6 @@ _GROUP_NORM = """
     shape = Shape (x)
     wide = Reshape (normal, shape)
     scaled = Mul (wide, scale)
-"""
-_GELU = """
-    root = Constant <value_float = 1.4142135381698608> ()
-    typed_root = CastLike (root, {0})
-    one = Constant <value_float = 1.0> ()
-    typed_one = CastLike (one, {0})
-    half = Constant <value_float = 0.5> ()
-    typed_half = CastLike (half, {0})
-    reduced = Div ({0}, typed_root)
-    erf = Erf (reduced)
-    shifted = Add (erf, typed_one)
-    halved = Mul (shifted, typed_half)
 """
 _HEADS = """
     keep = Constant <value_ints = [0]> ()
@@ -66,28 +56,57 @@ _MIX = """
     y = Reshape (tokens, shape)
 """
 
-# op -> (attributes, inputs, body)
-BODIES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
-    "GroupNorm": (("groups", "epsilon"), ("x", "scale", "bias"), _GROUP_NORM + "y = Add (scaled, bias)"),
-    "GroupNormSilu": (
-        ("groups", "epsilon"),
-        ("x", "scale", "bias"),
-        _GROUP_NORM + "shifted = Add (scaled, bias) gate = Sigmoid (shifted) y = Mul (shifted, gate)",
-    ),
-    "Silu": ((), ("x",), "gate = Sigmoid (x) y = Mul (x, gate)"),
-    "Gelu": ((), ("x",), _GELU.format("x") + "y = Mul (x, halved)"),
-    "QuickGelu": (
-        (),
-        ("x",),
-        "k = Constant <value_float = 1.7020000219345093> () typed = CastLike (k, x) z = Mul (x, typed) s = Sigmoid (z) y = Mul (x, s)",
-    ),
-    "Geglu": (
-        (),
-        ("x",),
-        "value, gate = Split <axis = -1, num_outputs = 2> (x)" + _GELU.format("gate") + "g = Mul (gate, halved) y = Mul (value, g)",
-    ),
+_NORM = ("groups", "epsilon"), ("x", "scale", "bias")
+_CONCAT_NORM = ("groups", "epsilon"), ("x", "x2", "scale", "bias")
+_JOIN = "x_all = Concat <axis = -1> (x, x2)"
+_PLAIN, _SILU = "y = Identity (shifted)", ACTIVATIONS["Silu"].format("shifted", "y")
+
+
+def _nhwc(x: str, finish: str) -> str:
+    """Group norm with the channels last, any number of dimensions between."""
+    return f"""
+        shape = Shape ({x})
+        channels = Shape <start = -1> ({x})
+        keep = Constant <value_ints = [0]> ()
+        rest = Constant <value_ints = [-1]> ()
+        flat = Concat <axis = 0> (keep, rest, channels)
+        rows = Reshape ({x}, flat)
+        first = Transpose <perm = [0, 2, 1]> (rows)
+        count = Constant <value_ints: ints = @groups> ()
+        split = Concat <axis = 0> (keep, count, rest)
+        grouped = Reshape (first, split)
+        one = Constant <value_float = 1.0> ()
+        typed_one = CastLike (one, {x})
+        ones = Expand (typed_one, count)
+        zeros = Sub (ones, ones)
+        normal = InstanceNormalization <epsilon: float = @epsilon> (grouped, ones, zeros)
+        first_shape = Shape (first)
+        wide = Reshape (normal, first_shape)
+        last = Transpose <perm = [0, 2, 1]> (wide)
+        back = Reshape (last, shape)
+        scaled = Mul (back, scale)
+        shifted = Add (scaled, bias)
+        {finish}
+    """
+
+
+def _trig(first: str, second: str) -> Body:
+    return (), ("t", "frequencies"), f"angle = Mul (t, frequencies) a = {first} (angle) b = {second} (angle) y = Concat <axis = -1> (a, b)"
+
+
+BODIES: dict[str, Body] = {
+    "GroupNorm": (*_NORM, _GROUP_NORM + "shifted = Add (scaled, bias)" + _PLAIN),
+    "GroupNormSilu": (*_NORM, _GROUP_NORM + "shifted = Add (scaled, bias)" + _SILU),
+    "GroupNormNhwc": (*_NORM, _nhwc("x", _PLAIN)),
+    "GroupNormSiluNhwc": (*_NORM, _nhwc("x", _SILU)),
+    "ConcatGroupNormNhwc": (*_CONCAT_NORM, _JOIN + _nhwc("x_all", _PLAIN)),
+    "ConcatGroupNormSiluNhwc": (*_CONCAT_NORM, _JOIN + _nhwc("x_all", _SILU)),
+    **{op: ((), ("x",), body.format("x", "y")) for op, body in ACTIVATIONS.items()},
     "Attention": (("heads", "scale"), ("q", "k", "v"), _HEADS + _MIX.format("plain")),
     "MaskedAttention": (("heads", "scale"), ("q", "k", "v", "mask"), _HEADS + "masked = Add (plain, mask)" + _MIX.format("masked")),
+    "CosSin": _trig("Cos", "Sin"),
+    "SinCos": _trig("Sin", "Cos"),
+    **epilogues.BODIES,
 }
 
 

@@ -1,24 +1,45 @@
-"""What a fusion rule is, on top of onnxscript's matcher: a pattern, a check that says why not, a replacement. No state."""
+"""What a rule is: `run(model)` changes a graph in place and says how often, and why other places were left alone.
+
+Most rules are patterns for onnxscript's matcher (`Fusion`): a pattern, a check that says why not, a replacement. Those that must see
+more of the graph than a pattern can walk it with an `Edit` (edit.py).
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from onnxscript.rewriter import MatchResult, RewriteRuleClassBase
+from onnxscript.rewriter import MatchResult, RewriteRuleClassBase, RewriteRuleSet
 
 from ondevice.rewrite.functions import DOMAIN, VERSION
 
 
-class Fusion(RewriteRuleClassBase):
-    """One rule. `family` is what `--without` switches off; `why_not` returns a reason, or None where the match may be replaced."""
+class Rule:
+    """`family` is what `--without` switches off."""
 
     family = ""
+
+    @classmethod
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
+        """Change the model's graph; how often that was done, and how often it was not for which reason."""
+        raise NotImplementedError
+
+
+class Fusion(Rule, RewriteRuleClassBase):
+    """A rule as a pattern. `why_not` returns a reason, or None where the match may be replaced."""
 
     def __init__(self, reasons: list[str]) -> None:
         super().__init__(remove_nodes=True)
         self._reasons = reasons
+
+    @classmethod
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
+        """Replace every match."""
+        reasons: list[str] = []
+        applied = RewriteRuleSet([cls.rule(reasons)], commute=True).apply_to_model(model)
+        return applied, Counter(reasons)
 
     def why_not(self, *_: Any, **bound: Any) -> str | None:
         """The reason why a match of the pattern is left alone."""
@@ -36,6 +57,12 @@ class Fusion(RewriteRuleClassBase):
 def fused(op: Any, name: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
     """A node of our domain."""
     return getattr(op, name)(*inputs, _domain=DOMAIN, _version=VERSION, **attributes)
+
+
+def settings(node: ir.Node) -> dict[str, Any]:
+    """A node's attributes as plain Python values; sequences as lists."""
+    values = {name: attribute.value for name, attribute in node.attributes.items()}
+    return {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in values.items()}
 
 
 def number(value: ir.Value | None) -> float | None:

@@ -140,3 +140,20 @@ typedef float dst;
 #define ERF(v)          od_erf(v)
 #define SQRT(v)         od_sqrt(v)
 #define RSQRT(s)        (1.0f / od_sqrt(s))
+
+// Activations, and the one that a kernel's epilogue is built with. GEGLU multiplies by it what stands beside the gate.
+#define SILU(v)         ((v) / (1.0f + EXP(-(v))))
+#define QUICK_GELU(v)   ((v) / (1.0f + EXP(-1.702f * (v))))
+#define GELU(v)         (0.5f * (v) * (1.0f + ERF((v) * 0.70710678118654752f)))
+#define GELU_TANH(v)    (0.5f * (v) * (1.0f + TANH((v) * (0.7978845608028654f + 0.035677408136300125f * (v) * (v)))))
+#if ACT_Silu
+#define ACTIVATE(v)     SILU(v)
+#elif ACT_QuickGelu
+#define ACTIVATE(v)     QUICK_GELU(v)
+#elif ACT_GeluTanh
+#define ACTIVATE(v)     GELU_TANH(v)
+#elif ACT_Gelu || ACT_Geglu
+#define ACTIVATE(v)     GELU(v)
+#else
+#define ACTIVATE(v)     (v)
+#endif

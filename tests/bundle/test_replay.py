@@ -37,13 +37,13 @@ def test_golden_bundle_on_a_device() -> None:
 
 
 def mlp(rows: int) -> ir.Model:
-    """y = sigmoid(x @ w + b) + x over f32[rows, 8]."""
+    """y = sigmoid(x @ w @ c + b) + x over f32[rows, 8]; c is narrower than a vector, so it is stored wider."""
 
-    def value(name: str) -> ir.Value:
-        return ir.Value(name=name, shape=ir.Shape((rows, 8)), type=ir.TensorType(ir.DataType.FLOAT))
+    def value(name: str, width: int = 8) -> ir.Value:
+        return ir.Value(name=name, shape=ir.Shape((rows, width)), type=ir.TensorType(ir.DataType.FLOAT))
 
     rng = np.random.default_rng(0)
-    weights = {name: rng.standard_normal(shape, np.float32) for name, shape in {"w": (8, 8), "b": (8,)}.items()}
+    weights = {name: rng.standard_normal(shape, np.float32) for name, shape in {"w": (8, 16), "c": (16, 8), "b": (8,)}.items()}
     initializers = {
         name: ir.Value(
             name=name, const_value=ir.tensor(array, name=name), shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT)
@@ -51,8 +51,10 @@ def mlp(rows: int) -> ir.Model:
         for name, array in weights.items()
     }
     x, product, biased, squashed, y = map(value, ("x", "product", "biased", "squashed", "y"))
+    wide = value("wide", 16)
     nodes = [
-        ir.Node("", "MatMul", [x, initializers["w"]], outputs=[product], name="matmul"),
+        ir.Node("", "MatMul", [x, initializers["w"]], outputs=[wide], name="widen"),
+        ir.Node("", "MatMul", [wide, initializers["c"]], outputs=[product], name="matmul"),
         ir.Node("", "Add", [product, initializers["b"]], outputs=[biased], name="bias"),
         ir.Node("", "Sigmoid", [biased], outputs=[squashed], name="sigmoid"),
         ir.Node("", "Add", [squashed, x], outputs=[y], name="residual"),
@@ -77,3 +79,6 @@ def test_plans_of_the_planner_pass_the_reader(tmp_path: Path, storage: str) -> N
     np.testing.assert_array_equal(
         bundle.array("mlp/w"), mlp(3).graph.initializers["w"].const_value.numpy().astype(bundle.array("mlp/w").dtype)
     )
+    stored = bundle.array("mlp/c:16 columns")
+    np.testing.assert_array_equal(stored[:, :8], mlp(3).graph.initializers["c"].const_value.numpy().astype(stored.dtype))
+    assert not stored[:, 8:].any()

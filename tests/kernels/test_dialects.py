@@ -32,16 +32,20 @@ def test_bodies_use_only_the_dialect(kernel: KernelFile) -> None:
     assert len(kernel.text.splitlines()) <= 200
 
 
+EXTRA = {"D": 40, "SPAN": 48}  # what lowering defines beside the tunables
+EPILOGUES = [{}, {"ACT_Geglu": 1, "HAS_BIAS": 1}, {"ACT_Silu": 1, "HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1}]
+
+
 @pytest.mark.parametrize("lanes", [4, 16])
-@pytest.mark.parametrize("f16", [0, 1])
+@pytest.mark.parametrize("f16, epilogue", [(0, 0), (1, 1), (0, 2)])
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
-def test_parses_as_metal(kernel: KernelFile, f16: int, lanes: int, tmp_path: Path) -> None:
+def test_parses_as_metal(kernel: KernelFile, f16: int, epilogue: int, lanes: int, tmp_path: Path) -> None:
     """`(float4)(a, b, c, d)` is legal C++: a comma expression, so Metal would silently splat `d`. Hence -Werror."""
     compiler = shutil.which("g++")
     assert compiler, "this test needs g++: install your system's g++ package"
     defines = kernel.tuning(**({"V": lanes} if "V" in kernel.header["tune"] else {}))
     source = tmp_path / f"{kernel.name}.cpp"
-    source.write_text(kernel.source("metal", F16=f16, SRC_F16=f16, DST_F16=1 - f16, D=40, SILU=1, **defines))
+    source.write_text(kernel.source("metal", F16=f16, SRC_F16=f16, DST_F16=1 - f16, **EXTRA, **EPILOGUES[epilogue], **defines))
     flags = [
         "-std=c++17",
         "-fsyntax-only",

@@ -28,7 +28,7 @@ def group_norm(bench, x, scale, bias, groups, stored, silu, tuning=None):
     n, channels, hw = x.shape
     per_group = channels // groups
     sizes = {"rows": n * groups, "cols": per_group * hw, "hw": hw, "channels": channels, "per_group": per_group, "epsilon": EPSILON}
-    return bench.run(KERNELS["group_norm"], [x, scale, bias], (x.shape, x.dtype), sizes, tuning, F16=half(stored), SILU=silu)
+    return bench.run(KERNELS["group_norm"], [x, scale, bias], (x.shape, x.dtype), sizes, tuning, F16=half(stored), ACT_Silu=silu)
 
 
 def check_group_norm(bench, x, groups, stored, silu, tuning=None):
@@ -75,6 +75,7 @@ def test_group_norm_of_equal_values_is_the_bias(bench: Bench):
 ACTIVATIONS = {
     "Silu": lambda x: x / (1 + np.exp(-x)),
     "Gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
+    "GeluTanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "QuickGelu": lambda x: x / (1 + np.exp(-1.702 * x)),
 }
 
@@ -139,7 +140,8 @@ HEADS = [
 def attention(bench, q, k, v, heads, stored, mask=None, tuning=None):
     batch, queries, width = q.shape
     d = width // heads
-    dims = {"batch": batch, "queries": queries, "keys": k.shape[1], "heads": heads, "scale": d**-0.5}
+    sizes = {"batch": batch, "queries": queries, "keys": k.shape[1], "heads": heads, "scale": d**-0.5}
+    dims = sizes | {"q_row": width, "k_row": width, "v_row": width, "q_from": 0, "k_from": 0, "v_from": 0}
     op = "Attention" if mask is None else "MaskedAttention"
     inputs = [q, k, v, q if mask is None else mask]
     return bench.run(KERNELS["attention"], inputs, (q.shape, q.dtype), dims, tuning, F16=half(stored), D=d, **{f"OP_{op}": 1})
@@ -170,6 +172,27 @@ def check_attention(bench, sizes, stored, mask=None, tuning=None, spread=1.0):
 @pytest.mark.parametrize("stored", STORED)
 def test_attention(bench: Bench, sizes, stored):
     check_attention(bench, sizes, stored)
+
+
+@pytest.mark.parametrize("stored", STORED)
+def test_attention_over_parts_of_rows(bench: Bench, stored):
+    """q, k and v as columns of one product, and k and v of another: the same numbers as apart."""
+    heads, d, batch, tokens, keys = 2, 12, 2, 19, 7
+    width = heads * d
+    wide, pair = values("normal", (batch, tokens, 3 * width), stored), values("normal", (batch, keys, 2 * width), stored, 1)
+    q, k, v = (np.ascontiguousarray(part) for part in np.split(wide, 3, axis=2))
+    sizes = {"batch": batch, "queries": tokens, "heads": heads, "scale": 0.3, "q_row": 3 * width, "q_from": 0}
+    own = sizes | {"keys": tokens, "k_row": 3 * width, "v_row": 3 * width, "k_from": width, "v_from": 2 * width}
+    other = sizes | {"keys": keys, "k_row": 2 * width, "v_row": 2 * width, "k_from": 0, "v_from": width}
+    apart = sizes | {"q_row": width, "k_row": width, "v_row": width, "k_from": 0, "v_from": 0}
+    for inputs, dims, rows in (
+        ((wide, wide, wide), own, (q, k, v)),
+        ((wide, pair, pair), other, (q, *(np.ascontiguousarray(part) for part in np.split(pair, 2, axis=2)))),
+    ):
+        settings = {"F16": half(stored), "D": d, "OP_Attention": 1}
+        got = bench.run(KERNELS["attention"], [*inputs, wide], (q.shape, q.dtype), dims, **settings)
+        want = bench.run(KERNELS["attention"], [*rows, q], (q.shape, q.dtype), apart | {"keys": rows[1].shape[1]}, **settings)
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["attention"]))

@@ -1,0 +1,141 @@
+"""What follows a Linear or a ConvNhwc is done as its result is stored: one write, finished.
+
+Linear* - Silu | Gelu | QuickGelu | Geglu            ->  Linear*Silu ...      (family epilogue)
+ConvNhwc* - Add shift [n, 1, 1, c]                   ->  ConvNhwc*Shift       (family time_shift: the time embedding)
+Linear* | ConvNhwc* - Add residual                   ->  *Add                 (family residual)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from ondevice.ops import ACTIVATIONS, CONV, LINEAR, Epilogue
+from ondevice.rewrite.edit import Edit
+from ondevice.rewrite.functions import DOMAIN
+from ondevice.rewrite.rule import Rule, dims, settings
+
+
+class _Absorb(Rule):
+    """A walk in graph order: each node that one of its inputs' producers can take over becomes part of it."""
+
+    @classmethod
+    def extended(cls, node: ir.Node, taken: ir.Value, epilogue: Epilogue) -> Epilogue | str | None:
+        """The epilogue once `node`, which reads `taken`, is part of it; a reason why it cannot be; None if it is another rule's matter."""
+        raise NotImplementedError
+
+    @classmethod
+    def run(cls, model: ir.Model) -> tuple[int, Counter[str]]:
+        """Absorb what can be; convolutions first where both sides of an addition could."""
+        edit, applied, reasons = Edit(model), 0, Counter[str]()
+        for node in list(model.graph):
+            matches = [cls._match(node, value) for value in node.inputs]
+            found = sorted((match for match in matches if isinstance(match, _Match)), key=lambda match: match.base != "ConvNhwc")
+            if found:
+                found[0].apply(edit, node, cls.family)
+                applied += 1
+            else:
+                reasons.update(match for match in matches if isinstance(match, str))
+        edit.finish()
+        return applied, reasons
+
+    @classmethod
+    def _match(cls, node: ir.Node, taken: ir.Value | None) -> _Match | str | None:
+        source, seen = _producer(taken)
+        if taken is None or source is None or source.domain != DOMAIN or not (source.op_type in LINEAR or source.op_type in CONV):
+            return None
+        base, row = ("Linear", LINEAR) if source.op_type in LINEAR else ("ConvNhwc", CONV)
+        wanted = cls.extended(node, taken, row[source.op_type])
+        if not isinstance(wanted, Epilogue):
+            return wanted
+        if any(len(list(value.uses())) > 1 or value.is_graph_output() for value in seen):
+            return "another node reads the result before it"
+        if wanted.name(base) not in row:
+            return f"a {base} has no such epilogue"
+        return _Match(source, taken, base, wanted)
+
+
+def _producer(value: ir.Value | None) -> tuple[ir.Node | None, list[ir.Value]]:
+    """The node that computed it, seen through a Reshape, and the values on the way."""
+    seen = []
+    while value is not None:
+        seen.append(value)
+        node = value.producer()
+        if node is None or node.op_type != "Reshape":
+            return node, seen
+        value = node.inputs[0]
+    return None, seen
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    source: ir.Node
+    taken: ir.Value
+    base: str
+    epilogue: Epilogue
+
+    def apply(self, edit: Edit, node: ir.Node, family: str) -> None:
+        """Put the one op in the place of `node`; a residual has the shape of the source's result, not that of a view of it."""
+        out, made = node.outputs[0], self.source.outputs[0]
+        extra = [value for value in node.inputs if value is not self.taken and value is not None]
+        shape, inner = dims(out) or (), dims(made) or ()
+        if self.epilogue.activation == "Geglu":
+            inner = (*inner[:-1], inner[-1] // 2)
+        if inner != shape:
+            extra = [
+                edit.emit(node, "Reshape", [value, edit.ints(*inner)], inner, name=f"{out.name}:{family}.residual")[0] for value in extra
+            ]
+        given = settings(self.source)
+        name = self.epilogue.name(self.base)
+        (new,) = edit.emit(node, name, [*self.source.inputs, *extra], inner, name=f"{out.name}:{family}", ours=True, **given)
+        if inner != shape:
+            (new,) = edit.emit(node, "Reshape", [new, edit.ints(*shape)], shape, name=f"{out.name}:{family}.view")
+        edit.replace(out, new)
+
+
+class Activation(_Absorb):
+    """GEGLU included: value and gate are columns of one product."""
+
+    family = "epilogue"
+
+    @classmethod
+    def extended(cls, node: ir.Node, taken: ir.Value, epilogue: Epilogue) -> Epilogue | str | None:
+        if node.domain != DOMAIN or node.op_type not in ACTIVATIONS:
+            return None
+        if epilogue.activation or epilogue.add:
+            return f"its source ends in {epilogue.activation or 'a residual'} already"
+        return replace(epilogue, activation=node.op_type)
+
+
+class TimeShift(_Absorb):
+    """A resnet adds the time embedding to its first convolution: one number a picture and channel."""
+
+    family = "time_shift"
+
+    @classmethod
+    def extended(cls, node: ir.Node, taken: ir.Value, epilogue: Epilogue) -> Epilogue | str | None:
+        other = next((value for value in node.inputs if value is not taken), None)
+        shape, wanted = dims(other), dims(taken)
+        if node.domain or node.op_type != "Add" or other is None or shape is None or wanted is None or len(wanted) != 4:
+            return None
+        if shape == wanted or shape not in ((1, 1, 1, wanted[3]), (wanted[0], 1, 1, wanted[3])):
+            return None
+        source = taken.producer()
+        if epilogue.shift or epilogue.activation or epilogue.add or source is None or source.op_type not in CONV:
+            return "its source is finished already"
+        return replace(epilogue, shift=True)
+
+
+class Residual(_Absorb):
+    """What goes around the layers is added as their result is stored."""
+
+    family = "residual"
+
+    @classmethod
+    def extended(cls, node: ir.Node, taken: ir.Value, epilogue: Epilogue) -> Epilogue | str | None:
+        other = next((value for value in node.inputs if value is not taken), None)
+        if node.domain or node.op_type != "Add" or other is None or dims(other) is None or dims(other) != dims(taken):
+            return None
+        return "its source adds a residual already" if epilogue.add else replace(epilogue, add=True)

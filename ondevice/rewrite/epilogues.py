@@ -1,0 +1,91 @@
+"""The bodies of Linear and ConvNhwc: products, then bias, shift, activation and residual, in this order (`ondevice.ops.Epilogue`).
+
+Both are channels last: x is [..., in], a weight [in, out], or [kh, kw, in, out] for a convolution.
+"""
+
+from __future__ import annotations
+
+from ondevice.ops import CONV, LINEAR, Epilogue
+
+Body = tuple[tuple[str, ...], tuple[str, ...], str]  # attributes, inputs, nodes
+
+GELU = """
+    root = Constant <value_float = 1.4142135381698608> ()
+    typed_root = CastLike (root, {0})
+    one = Constant <value_float = 1.0> ()
+    typed_one = CastLike (one, {0})
+    half = Constant <value_float = 0.5> ()
+    typed_half = CastLike (half, {0})
+    reduced = Div ({0}, typed_root)
+    erf = Erf (reduced)
+    shifted_erf = Add (erf, typed_one)
+    halved = Mul (shifted_erf, typed_half)
+"""
+GELU_TANH = """
+    three = Constant <value_float = 3.0> ()
+    typed_three = CastLike (three, {0})
+    small = Constant <value_float = 0.044714998453855515> ()
+    typed_small = CastLike (small, {0})
+    root = Constant <value_float = 0.7978845834732056> ()
+    typed_root = CastLike (root, {0})
+    one = Constant <value_float = 1.0> ()
+    typed_one = CastLike (one, {0})
+    half = Constant <value_float = 0.5> ()
+    typed_half = CastLike (half, {0})
+    cube = Pow ({0}, typed_three)
+    part = Mul (cube, typed_small)
+    inner = Add ({0}, part)
+    angle = Mul (inner, typed_root)
+    tanh = Tanh (angle)
+    shifted_tanh = Add (tanh, typed_one)
+    halved = Mul (shifted_tanh, typed_half)
+"""
+ACTIVATIONS = {  # {0} is the input's name, {1} the output's
+    "Silu": "gate = Sigmoid ({0}) {1} = Mul ({0}, gate)",
+    "Gelu": GELU + "{1} = Mul ({0}, halved)",
+    "GeluTanh": GELU_TANH + "{1} = Mul ({0}, halved)",
+    "QuickGelu": """
+        k = Constant <value_float = 1.7020000219345093> () typed_k = CastLike (k, {0})
+        z = Mul ({0}, typed_k) s = Sigmoid (z) {1} = Mul ({0}, s)
+    """,
+    "Geglu": "value, gate = Split <axis = -1, num_outputs = 2> ({0})" + GELU.format("gate") + "g = Mul (gate, halved) {1} = Mul (value, g)",
+}
+
+
+def _finish(epilogue: Epilogue) -> str:
+    """From `product` to `y`."""
+    steps, value = [], "product"
+    for have, operand in ((epilogue.bias, "bias"), (epilogue.shift, "shift")):
+        if have:
+            steps.append(f"with_{operand} = Add ({value}, {operand})")
+            value = f"with_{operand}"
+    if epilogue.activation:
+        steps.append(ACTIVATIONS[epilogue.activation].format(value, "active"))
+        value = "active"
+    steps.append(f"y = Add ({value}, residual)" if epilogue.add else f"y = Identity ({value})")
+    return " ".join(steps)
+
+
+def _linear(epilogue: Epilogue) -> Body:
+    start = "wide = Concat <axis = -1> (x, x2) product = MatMul (wide, weight)" if epilogue.prefix else "product = MatMul (x, weight)"
+    return (), epilogue.operands, f"{start} {_finish(epilogue)}"
+
+
+def _conv(epilogue: Epilogue) -> Body:
+    up = epilogue.prefix == "Up"
+    resize = 'Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'
+    large = f"sizes = Constant <value_ints: ints = @sizes> () large = {resize} (first, , , sizes)" if up else "large = Identity (first)"
+    start = f"""
+        first = Transpose <perm = [0, 3, 1, 2]> (x)
+        {large}
+        turned = Transpose <perm = [3, 2, 0, 1]> (weight)
+        plain = Conv <strides: ints = @strides, pads: ints = @pads> (large, turned)
+        product = Transpose <perm = [0, 2, 3, 1]> (plain)
+    """
+    return ("strides", "pads", *["sizes"] * up), epilogue.operands, start + _finish(epilogue)
+
+
+BODIES: dict[str, Body] = {
+    **{name: _linear(epilogue) for name, epilogue in LINEAR.items()},
+    **{name: _conv(epilogue) for name, epilogue in CONV.items()},
+}

@@ -1,0 +1,42 @@
+"""What the kernels of products do as they store: references in float64, and bounds."""
+
+import math
+
+import numpy as np
+from tolerance import EPS, TINY, rtol
+
+erf = np.vectorize(math.erf, otypes=[np.float64])
+GELU = {
+    "": lambda z: z,
+    "Silu": lambda z: z / (1 + np.exp(-z)),
+    "Gelu": lambda z: 0.5 * z * (1 + erf(z / math.sqrt(2))),
+    "GeluTanh": lambda z: 0.5 * z * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))),
+    "QuickGelu": lambda z: z / (1 + np.exp(-1.702 * z)),
+}
+ACTIVATIONS = (*GELU, "Geglu")
+
+
+def finished(product, size, terms, stored, activation, bias=None, shift=None, residual=None):
+    """(value, bound) of activation(product + bias + shift) + residual; `size` bounds the sum of the products' magnitudes."""
+    z, magnitude = product, size
+    for more in (bias, shift):
+        if more is not None:
+            z, magnitude = z + more, magnitude + np.abs(more)
+    wrong = (rtol("f32", terms) + EPS["f32"]) * magnitude
+    if activation == "Geglu":
+        value, gate = np.split(z, 2, axis=-1)
+        open_, (wrong_value, wrong_gate) = GELU["Gelu"](gate), np.split(wrong, 2, axis=-1)
+        y = value * open_
+        wrong = np.abs(open_) * wrong_value + np.abs(value) * (1.2 * wrong_gate + 16 * EPS["f32"] * np.abs(gate))
+    else:
+        y = GELU[activation](z)
+        wrong = 1.2 * wrong + (16 + 4 * np.minimum(np.abs(z), 100)) * EPS["f32"] * np.abs(z) * bool(activation)  # no slope is above 1.2
+    if residual is not None:
+        y, wrong = y + residual, wrong + EPS["f32"] * np.abs(y + residual)
+    return y, EPS[stored] * np.abs(y) + TINY[stored] + wrong
+
+
+def defines(activation, bias, shift, add):
+    return {f"ACT_{activation}": 1 for _ in [0] if activation} | {
+        name: 1 for name, have in (("HAS_BIAS", bias), ("HAS_SHIFT", shift), ("HAS_ADD", add)) if have
+    }

@@ -1,0 +1,70 @@
+"""matmul with all that it may do to a result, against NumPy in float64."""
+
+import numpy as np
+import pytest
+from kernels.bench import STORED, Bench, exact, tunings, values
+from kernels.epilogues import ACTIVATIONS, defines, finished
+from tolerance import assert_close
+
+from ondevice.lower.kernel_file import load_all
+
+pytestmark = pytest.mark.device
+KERNEL = load_all()["matmul"]
+
+
+def check(bench: Bench, size, stored, activation="", *, bias=True, add=False, k1=None, pad=None, tuning=None):
+    """x [m, k] in one part, or in two with k1 columns in the first; weight [k, n or 2 n], stored `pad` columns wide."""
+    m, n, k = size
+    columns = 2 * n if activation == "Geglu" else n
+    x, weight, shift, residual = (
+        values("normal", shape, stored, seed) for seed, shape in enumerate(((m, k), (k, columns), (columns,), (m, n)))
+    )
+    x1, x2 = np.ascontiguousarray(x[:, :k1]), np.ascontiguousarray(x[:, k1:] if k1 else x)
+    ldb = pad or columns
+    wide, wide_shift = np.pad(weight, [(0, 0), (0, ldb - columns)]), np.pad(shift, (0, ldb - columns))
+    dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k1 or k, "ldb": ldb, "a_batch": 0, "b_batch": 0}
+    got = bench.run(
+        KERNEL,
+        [x1, x2, wide, wide_shift, residual],
+        ((m, n), x.dtype),
+        dims,
+        tuning,
+        F16=int(stored == "f16"),
+        **defines(activation, bias, False, add),
+    )
+    left, right, add_, rest = exact(x, weight, shift, residual)
+    extra = {"bias": add_ if bias else None, "residual": rest if add else None}
+    want, wrong = finished(left @ right, np.abs(left) @ np.abs(right), k, stored, activation, **extra)
+    assert_close(got, want, wrong, f"{size} {activation}")
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 15, 7), (7, 16, 20), (13, 65, 129), (50, 101, 300)], ids=str)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("stored", STORED)
+def test_epilogues(bench: Bench, stored, activation, size):
+    check(bench, size, stored, activation)
+    check(bench, size, stored, activation, add=True)
+
+
+@pytest.mark.parametrize("activation", ["", "Silu", "Geglu"])
+def test_without_a_bias(bench: Bench, activation):
+    check(bench, (9, 33, 40), "f32", activation, bias=False, add=True)
+
+
+@pytest.mark.parametrize("k1", [1, 16, 40, 128, 299])
+@pytest.mark.parametrize("stored", STORED)
+def test_two_parts(bench: Bench, stored, k1):
+    check(bench, (15, 70, 300), stored, k1=k1)
+    check(bench, (15, 5, 300), stored, "Geglu", k1=k1, add=True)  # too narrow for a vector
+
+
+@pytest.mark.parametrize("n", [1, 3, 15])
+@pytest.mark.parametrize("stored", STORED)
+def test_a_weight_padded_to_one_vector(bench: Bench, stored, n):
+    check(bench, (17, n, 150), stored, "Silu", pad=16, add=True)
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNEL))
+def test_tunings(bench: Bench, stored, tuning):
+    check(bench, (61, 83, 150), stored, "Geglu", add=True, tuning=tuning)
+    check(bench, (61, 83, 150), stored, "Gelu", k1=70, tuning=tuning)

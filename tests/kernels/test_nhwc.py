@@ -1,0 +1,207 @@
+"""Kernels that work with the channels last, against NumPy in float64."""
+
+import math
+
+import numpy as np
+import pytest
+from kernels.bench import STORED, Bench, exact, tunings, values
+from kernels.epilogues import defines, finished
+from kernels.test_conv2d import convolve
+from tolerance import EPS, TINY, assert_close, rtol
+
+from ondevice.lower.kernel_file import load_all
+
+pytestmark = pytest.mark.device
+KERNELS = load_all()
+EPSILON = 1e-5
+SAME = (1, 1, 1, 1)
+
+
+def half(stored):
+    return int(stored == "f16")
+
+
+# Convolution ----------------------------------------------------------------------------------------------------------
+
+# n, ic, h, w, oc, k, stride, pads (top, left, bottom, right)
+SHAPES = [
+    (1, 1, 1, 1, 1, 1, 1, (0, 0, 0, 0)),
+    (1, 1, 1, 1, 1, 3, 1, SAME),
+    (2, 3, 5, 7, 4, 3, 1, SAME),
+    (1, 17, 16, 16, 25, 3, 1, SAME),
+    (2, 19, 9, 33, 70, 3, 1, SAME),
+    (1, 150, 4, 5, 16, 3, 1, SAME),
+    (1, 5, 4, 18, 6, 3, 1, (0, 0, 0, 0)),
+    (2, 3, 17, 35, 5, 3, 2, (0, 0, 1, 1)),
+    (1, 2, 9, 20, 3, 2, 1, (0, 1, 1, 0)),
+    (1, 2, 12, 25, 33, 5, 3, (2, 2, 2, 2)),
+]
+
+
+def check_conv(bench, shape, stored, activation="", *, up=None, shift=False, add=False, tuning=None, kind="normal"):
+    n, ic, h, w, oc, k, stride, pads = shape
+    top, left, bottom, right = pads
+    up_h, up_w = up or (h, w)
+    oh, ow = (up_h + top + bottom - k) // stride + 1, (up_w + left + right - k) // stride + 1
+    lanes = KERNELS["conv2d_nhwc"].tuning(**(tuning or {}))["V"]
+    ldb = max(oc, lanes)
+    x, weight, bias = values(kind, (n, h, w, ic), stored), values("normal", (k, k, ic, oc), stored, 1), values("normal", (oc,), stored, 2)
+    if kind == "largest":
+        weight = (weight * STORED[stored](2**-9)).astype(STORED[stored])
+    shifts, residual = values("normal", (n, 3 + oc), stored, 3), values("normal", (n, oh, ow, oc), stored, 4)
+    wide, wide_bias = np.pad(weight, [(0, 0)] * 3 + [(0, ldb - oc)]), np.pad(bias, (0, ldb - oc))
+    sizes = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "ldb": ldb, "oh": oh, "ow": ow, "kh": k, "kw": k, "stride": stride}
+    steps = {"pad_top": top, "pad_left": left, "up_h": up_h, "up_w": up_w, "shift_from": 3, "shift_row": 3 + oc}
+    settings = {"F16": half(stored), **defines(activation, True, shift, add)}
+    inputs = [x, wide, wide_bias, shifts, residual]
+    got = bench.run(KERNELS["conv2d_nhwc"], inputs, ((n, oh, ow, oc), x.dtype), sizes | steps, tuning, **settings)
+    image, taps, base, extra, rest = exact(x, weight, bias, shifts, residual)
+    large = image[:, np.arange(up_h) * h // up_h][:, :, np.arange(up_w) * w // up_w]
+
+    def conv(a, b):
+        return convolve(a.transpose(0, 3, 1, 2), b.transpose(3, 2, 0, 1), stride, pads).transpose(0, 2, 3, 1)
+
+    parts = {"bias": base, "shift": extra[:, None, None, 3:] if shift else None, "residual": rest if add else None}
+    want, wrong = finished(conv(large, taps), conv(np.abs(large), np.abs(taps)), ic * k * k, stored, activation, **parts)
+    assert_close(got, want, wrong, f"{shape}")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_convolution(bench: Bench, shape, stored):
+    check_conv(bench, shape, stored)
+    check_conv(bench, shape, stored, "Silu", shift=True, add=True)
+
+
+@pytest.mark.parametrize("up", [(10, 14), (9, 13), (11, 7)], ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_convolution_of_a_larger_picture_that_is_not_there(bench: Bench, up, stored):
+    check_conv(bench, (2, 18, 5, 7, 20, 3, 1, SAME), stored, up=up)
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["conv2d_nhwc"]))
+def test_convolution_tunings(bench: Bench, stored, tuning):
+    check_conv(bench, (2, 21, 7, 9, 83, 3, 1, SAME), stored, shift=True, add=True, tuning=tuning)
+    check_conv(bench, (1, 5, 7, 9, 3, 3, 2, SAME), stored, "Silu", shift=True, add=True, tuning=tuning)
+
+
+@pytest.mark.parametrize("kind", ["equal", "largest"])
+def test_convolution_of_extreme_values(bench: Bench, kind):
+    check_conv(bench, (1, 20, 6, 18, 9, 3, 1, SAME), "f16", kind=kind)
+
+
+def test_padding_is_zero_even_beside_infinity(bench: Bench):
+    """A masked tap must not multiply: 0 * inf is NaN."""
+    x, weight, bias = np.full((1, 4, 20, 2), np.inf, np.float32), np.ones((3, 3, 2, 16), np.float32), np.zeros(16, np.float32)
+    sizes = {"n": 1, "ic": 2, "h": 4, "w": 20, "oc": 16, "ldb": 16, "oh": 4, "ow": 20, "kh": 3, "kw": 3, "stride": 1}
+    dims = sizes | {"pad_top": 1, "pad_left": 1, "up_h": 4, "up_w": 20, "shift_from": 0, "shift_row": 0}
+    got = bench.run(KERNELS["conv2d_nhwc"], [x, weight, bias, x, x], ((1, 4, 20, 16), x.dtype), dims, F16=0, HAS_BIAS=1)
+    assert np.isposinf(got).all()
+
+
+# Group norm -----------------------------------------------------------------------------------------------------------
+
+# n, pixels, channels, groups
+GROUPS = [(1, 1, 16, 1), (2, 15, 48, 3), (1, 64, 80, 8), (3, 65, 32, 32), (1, 300, 240, 8), (2, 7, 60, 4)]
+ODD_GROUPS = [(1, 1, 1, 1), (2, 5, 6, 3), (1, 70, 15, 5), (2, 9, 12, 2)]  # that fill no vectors of 16
+
+
+def group_norm(bench, kernel, x, c1, scale, bias, groups, stored, silu=0, tuning=None):
+    n, pixels, channels = x.shape
+    per_group, lanes = channels // groups, KERNELS["group_norm_nhwc"].tuning(**(tuning or {}))["V"]
+    block = math.lcm(per_group, lanes)
+    parts = [np.ascontiguousarray(x[..., :c1]), np.ascontiguousarray(x[..., c1:] if c1 < channels else x)]
+    sizes = {"n": n, "pixels": pixels, "channels": channels, "c1": c1, "per_group": per_group, "blocks": channels // block}
+    extra = {"SPAN": block} if kernel == "group_norm_nhwc" else {}
+    dims = sizes | {"epsilon": EPSILON}
+    return bench.run(KERNELS[kernel], [*parts, scale, bias], (x.shape, x.dtype), dims, tuning, F16=half(stored), ACT_Silu=silu, **extra)
+
+
+def check_group_norm(bench, kernel, x, groups, stored, silu=0, c1=None, tuning=None):
+    channels = x.shape[2]
+    scale, bias = values("normal", (channels,), stored, 1), values("normal", (channels,), stored, 2)
+    got = group_norm(bench, kernel, x, c1 or channels, scale, bias, groups, stored, silu, tuning)
+    data, gain, shift = exact(x, scale, bias)
+    rows = data.reshape(len(x), -1, groups, channels // groups)
+    centred = rows - rows.mean((1, 3), keepdims=True)
+    normal = (centred / np.sqrt((centred**2).mean((1, 3), keepdims=True) + EPSILON)).reshape(x.shape)
+    want = normal * gain + shift
+    size = np.abs(normal * gain) + np.abs(shift)
+    if silu:
+        want = want / (1 + np.exp(-want))
+    bound = EPS[stored] * np.abs(want) + TINY[stored] + rtol("f32", rows[0, :, 0].size) * (size + np.abs(gain)) * 4
+    assert_close(got, want, bound, f"{kernel} {x.shape} in {groups}")
+
+
+CASES = [("group_norm_nhwc", size) for size in GROUPS if size[2] % math.lcm(size[2] // size[3], 16) == 0]
+CASES += [("group_norm_nhwc_any", size) for size in (*GROUPS, *ODD_GROUPS)]
+
+
+@pytest.mark.parametrize("silu", [0, 1])
+@pytest.mark.parametrize("kernel, size", CASES, ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_group_norm(bench: Bench, kernel, size, stored, silu):
+    check_group_norm(bench, kernel, values("normal", size[:3], stored), size[3], stored, silu)
+
+
+@pytest.mark.parametrize("kernel, c1", [("group_norm_nhwc", 16), ("group_norm_nhwc", 80), ("group_norm_nhwc_any", 7)], ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_group_norm_of_two_parts(bench: Bench, kernel, c1, stored):
+    """A group may have channels of both."""
+    check_group_norm(bench, kernel, values("normal", (2, 37, 96), stored), 2, stored, 1, c1)
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["group_norm_nhwc"]))
+def test_group_norm_tunings(bench: Bench, stored, tuning):
+    check_group_norm(bench, "group_norm_nhwc", values("normal", (2, 150, 96), stored), 8, stored, 1, tuning=tuning)
+
+
+@pytest.mark.parametrize("kernel", ["group_norm_nhwc", "group_norm_nhwc_any"])
+def test_group_norm_of_a_mean_far_above_the_deviation(bench: Bench, kernel):
+    check_group_norm(bench, kernel, values("normal", (1, 257, 32), "f32") + np.float32(4096), 4, "f32")
+
+
+def test_group_norm_of_channels_that_differ_more_than_their_pixels(bench: Bench):
+    x = values("normal", (1, 200, 32), "f32") + np.arange(32, dtype=np.float32) * 50
+    check_group_norm(bench, "group_norm_nhwc", x, 4, "f32")
+
+
+@pytest.mark.parametrize("kernel", ["group_norm_nhwc", "group_norm_nhwc_any"])
+def test_group_norm_of_equal_values_is_the_bias(bench: Bench, kernel):
+    x, scale, bias = values("equal", (1, 33, 16), "f32"), values("normal", (16,), "f32", 1), values("normal", (16,), "f32", 2)
+    np.testing.assert_array_equal(group_norm(bench, kernel, x, 16, scale, bias, 4, "f32"), np.broadcast_to(bias, x.shape))
+
+
+# The rest -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1, 1, 2, 2), (2, 5, 3, 17, 10, 6), (1, 7, 4, 33, 13, 9), (2, 3, 5, 16, 3, 5)], ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_resize(bench: Bench, size, stored):
+    n, h, w, c, oh, ow = size
+    x = values("normal", (n, h, w, c), stored)
+    dims = dict(zip(("n", "h", "w", "c", "oh", "ow"), size, strict=True))
+    got = bench.run(KERNELS["resize_nearest_nhwc"], [x], ((n, oh, ow, c), x.dtype), dims, F16=half(stored))
+    np.testing.assert_array_equal(got, x[:, np.arange(oh) * h // oh][:, :, np.arange(ow) * w // ow])
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["resize_nearest_nhwc"]))
+def test_resize_tunings(bench: Bench, stored, tuning):
+    x = values("normal", (1, 3, 5, 19), stored)
+    dims = {"n": 1, "h": 3, "w": 5, "c": 19, "oh": 6, "ow": 10}
+    got = bench.run(KERNELS["resize_nearest_nhwc"], [x], ((1, 6, 10, 19), x.dtype), dims, tuning, F16=half(stored))
+    np.testing.assert_array_equal(got, x.repeat(2, 1).repeat(2, 2))
+
+
+@pytest.mark.parametrize("order", ["SinCos", "CosSin"])
+@pytest.mark.parametrize("rows, width", [(1, 1), (3, 33), (2, 160)])
+def test_sines_and_cosines(bench: Bench, order, rows, width):
+    t = np.array([981.0, 0.0, 501.0], np.float32)[:rows]
+    rates = np.exp(-np.arange(width) / width * math.log(10000)).astype(np.float32)
+    for tuning in ({}, {"X": 64}):
+        dims = {"rows": rows, "half_width": width}
+        got = bench.run(KERNELS["sin_cos"], [t, rates], ((rows, 2 * width), np.float32), dims, tuning, F16=0, **{f"OP_{order}": 1})
+        angle = (t[:, None] * rates).astype(np.float64)  # the product is rounded once, as the reference's is
+        halves = [np.sin(angle), np.cos(angle)]
+        want = np.concatenate(halves if order == "SinCos" else halves[::-1], 1)
+        assert_close(got, want, 4 * EPS["f32"], order)
