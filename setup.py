@@ -20,11 +20,12 @@ setup(
         "ondevice.shaders",
         "ondevice.targets",
     ],
+    include_package_data=False,  # `package_data` is the whole list: folders of data are no packages
     package_data={
         "ondevice": ["py.typed"],
         "ondevice.bundle": ["*.json"],
         "ondevice.models": ["**/*"],
-        "ondevice.shaders": ["*.cl", "prelude/*.h", "metal/*.metal", "tuning/*.toml"],
+        "ondevice.shaders": ["README.md", "*.cl", "prelude/*.h", "metal/*.metal", "tuning/*.toml"],
         "ondevice.targets": ["*.toml"],
     },
 )

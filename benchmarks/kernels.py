@@ -13,12 +13,12 @@ from math import lcm, prod
 
 import numpy as np
 
-from benchmarks.timing import Timing, measure
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.select import select
 from ondevice.lower.strides import arguments, broadcast, contiguous
 from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
+from ondevice.run.timing import Timing, measure
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ def open_checkpoint(
         checkpoint = _read_one_file(path, chosen, ema)
     elif _HUB_ID.fullmatch(text) and not text.endswith(_FILE_SUFFIXES):
         _only_for(ema, "--ema", "a single file", text)
-        checkpoint = read_folder(download(text, variant=variant, revision=revision), chosen, variant)
+        folder = download(text, variant=variant, revision=revision)
+        checkpoint = replace(read_folder(folder, chosen, variant), source=text)  # not the cache's folder, which a hash names
     else:
         raise CheckpointError(
             "there is no such file or folder, and it is no hub id.",

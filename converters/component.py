@@ -53,7 +53,7 @@ def lazy(read: Callable[[], np.ndarray], dtype: ir.DataType, shape: Iterable[int
 
 def shape_of(tensor: ir.TensorProtocol) -> Shape:
     """The static shape as plain integers."""
-    return tuple(int(size) for size in tensor.shape)
+    return tuple(tensor.shape.numpy())
 
 
 def renamed(tensor: ir.TensorProtocol, name: str, shape: Shape) -> ir.LazyTensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ondevice.bundle.publish import foreign, published
 from ondevice.bundle.writer import WeightSource, write_bundle
 from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint
@@ -16,12 +18,13 @@ from ondevice.converters.families import family_of
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.diffusion.samplers import default_sampler, make_table
 from ondevice.errors import GraphError, UsageError
+from ondevice.fallbacks import of_rules, rewritten, settle
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import Program
 from ondevice.plan import plan, weight_key
 from ondevice.plan.plan import Plan
-from ondevice.rewrite import rewrite
+from ondevice.rewrite import METHODS
 from ondevice.target import Target, load_target
 
 TABLE_STEPS = 20  # the coefficient table that a player without Python finds in the bundle
@@ -42,7 +45,8 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         "family": checkpoint.family,
         "guidance_scale": family_of(checkpoint.family).guidance_scale,
-        "source": checkpoint.source,
+        # Its name alone: a bundle is given away, and the rest of the path is nobody's business.
+        "source": os.path.basename(os.path.abspath(checkpoint.source)) or "unknown",
         "latent_channels": vae["latent_channels"],
         "max_tokens": text["max_position_embeddings"],
         "prediction_type": checkpoint.scheduler.get("prediction_type", "epsilon"),
@@ -95,6 +99,7 @@ def compile_bundle(
     dtype: str = "f16",
     target: str = "host",
     without: Collection[str] = (),
+    strict: bool = False,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -104,7 +109,8 @@ def compile_bundle(
         sizes: (width, height) in pixels; the size the model was trained at by default.
         dtype: storage of UNet and VAE, "f16" or "f32". Arithmetic is float32 in both.
         target: a name of ondevice/targets/: which tunables the kernels get.
-        without: families of fusion rules to leave out (`ondevice.rewrite.FAMILIES`).
+        without: families of fusion rules to leave out (`ondevice.rewrite.FAMILIES`, or "all").
+        strict: refuse fallbacks: parts of the checkpoint that are not used, matches that a rule left alone, general kernels.
         force: replace an existing bundle at `out`.
 
     Raises:
@@ -114,15 +120,20 @@ def compile_bundle(
     kernels, chosen = load_all(), load_target(target)
     plans: list[Plan] = []
     weights: dict[str, WeightSource] = {}
+    rewrites: dict[str, dict[str, Any]] = {}
+    fallbacks = list(checkpoint.notes)
     todo = list(jobs(about["vae_scale"], sizes or [training_size(about)]))
     for done, job in enumerate(todo):
         if progress:
             progress("planning", done, len(todo))
-        program = lower_job(model, job, storage_of(job.component, dtype), kernels, chosen, without)
+        program, row = lower_job(model, job, storage_of(job.component, dtype), kernels, chosen, without)
+        rewrites.setdefault(job.component, row)
+        fallbacks += of_rules(job.component, row) + program.fallbacks
         plans.append(plan(program, storage=storage_of(job.component, dtype)))
         for name, values in program.weights.items():
             tensor = program.tensors[name]
             weights.setdefault(weight_key(job.component, name), WeightSource(values, tensor.dtype, tensor.shape))
+    settle(fallbacks, strict)
     # JSON has no infinity. diffusers saves one as lambda_min_clipped's default, so leaving it out changes nothing.
     scheduler = {key: value for key, value in checkpoint.scheduler.items() if not isinstance(value, float) or math.isfinite(value)}
     sampler = default_sampler(scheduler)
@@ -134,39 +145,67 @@ def compile_bundle(
         scheduler=scheduler,
         samplers={f"{sampler}_{TABLE_STEPS}": make_table(sampler, TABLE_STEPS, scheduler).to_json()},
         model=about | {"target": target},
+        rewrites=rewrites,
         progress=partial(progress, "writing weights") if progress else None,
         force=force,
     )
 
 
-def export_onnx(checkpoint: Checkpoint, out: Path, *, sizes: Sequence[tuple[int, int]] = (), progress: Progress | None = None) -> Path:
-    """The graphs as `out`/COMPONENT/model.onnx with their weights beside them: float32, static shapes, the UNet at batch 2.
+def export_onnx(
+    checkpoint: Checkpoint,
+    out: Path,
+    *,
+    sizes: Sequence[tuple[int, int]] = (),
+    without: Collection[str] = (),
+    strict: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """The rewritten graphs as `out`/COMPONENT/model.onnx with their weights beside them: float32, static shapes, the UNet at batch 2.
+
+    Fused ops have function bodies, so any ONNX runtime runs them; `without` "all" gives the plain graphs. The folder appears whole or
+    not at all.
+
+    Args:
+        without, strict, force: as `compile_bundle` takes them; no kernels are chosen here, and no methods.
 
     Raises:
-        UsageError: more than one size, or one that the VAE's scale does not divide.
+        UsageError: more than one size, or one that the VAE's scale does not divide; or `out` is not ours to replace.
         GraphError: a file cannot be written.
     """
     about = facts(checkpoint)
     if len(sizes) > 1:
         what = f"{len(sizes)} sizes given (expected one: ONNX graphs here have static shapes)."
         raise UsageError(what, where="--size", fix="name one size")
-    model = build(checkpoint)
+    model, out, fallbacks = build(checkpoint), out.absolute(), list(checkpoint.notes)
     todo = [job for job in jobs(about["vae_scale"], sizes or [training_size(about)]) if (job.component, job.sizes["batch"]) != ("unet", 1)]
-    for done, job in enumerate(todo):
-        if progress:
-            progress("writing graphs", done, len(todo))
-        try:
-            (out / job.component).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise GraphError(f"the folder cannot be made ({error.strerror}).", where=str(out), fix="name another --out") from None
-        save_onnx(model.graph(job.component, **job.sizes), out / job.component / "model.onnx")
+    files = [f"{job.component}/model.onnx{ending}" for job in todo for ending in ("", ".data")]
+    if not out.parent.is_dir():
+        raise UsageError(f"the folder {out.parent} does not exist.", where="--out", fix="create it, or choose another")
+    if (out.exists() or out.is_symlink()) and (not out.is_dir() or (other := foreign(out, files))):
+        what = f"{out} holds {other}, which is not ours." if out.is_dir() else f"{out} is there already and no folder."
+        raise UsageError(what, where="--out", fix="choose another")
+    if out.is_dir() and any(out.iterdir()) and not force:
+        raise UsageError(f"{out} is there already.", where="--out", fix="choose another, or replace it with --force")
+    graphs = {job.component: model.graph(job.component, **job.sizes) for job in todo}  # their weights are lazy
+    for component, graph in graphs.items():
+        fallbacks += of_rules(component, rewritten(graph, load_target("host"), (*without, *METHODS)))
+    settle(fallbacks, strict)
+    with published(out, GraphError) as folder:
+        for done, (component, graph) in enumerate(graphs.items()):
+            if progress:
+                progress("writing graphs", done, len(graphs))
+            (folder / component).mkdir()
+            save_onnx(graph, folder / component / "model.onnx")
     return out
 
 
-def lower_job(model: Model, job: Job, storage: str, kernels: Mapping[str, KernelFile], target: Target, without: Collection[str]) -> Program:
-    """The program of one job: its graph, rewritten and lowered."""
+def lower_job(
+    model: Model, job: Job, storage: str, kernels: Mapping[str, KernelFile], target: Target, without: Collection[str]
+) -> tuple[Program, dict[str, Any]]:
+    """The program of one job, and what became of the rules: its graph, rewritten and lowered."""
     graph = model.graph(job.component, **job.sizes)
-    rewrite(graph, target, without=without)
+    row = rewritten(graph, target, without)
     program = lower(graph, job.component, storage=storage, kernels=kernels, target=target)
     program.sizes = dict(job.sizes)
-    return program
+    return program, row

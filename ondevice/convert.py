@@ -18,7 +18,8 @@ from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES as MODELS
 from ondevice.converters.random_weights import random_checkpoint
-from ondevice.rewrite import FAMILIES
+from ondevice.errors import UsageError
+from ondevice.rewrite import ALL, FAMILIES
 from ondevice.target import target_names
 
 HELP = "turn a checkpoint into a bundle"
@@ -31,41 +32,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", default="", metavar="WxH,...", help="picture sizes in pixels (default: the size the model was trained at)"
     )
-    parser.add_argument("--dtype", default="fp16", choices=DTYPES, help="storage of UNet and VAE (default fp16)")
-    parser.add_argument("--format", default="bundle", choices=["bundle", "onnx"], help="what to write; onnx: a folder of float32 graphs")
-    parser.add_argument("--target", default="host", choices=target_names(), help="what the plans are tuned for (default host)")
+    add_plan_arguments(parser)
     parser.add_argument(
-        "--without", nargs="+", default=(), choices=FAMILIES, metavar="RULE", help=f"fusions to leave out: {', '.join(FAMILIES)}"
+        "--format", default="bundle", choices=["bundle", "onnx"], help="what to write; onnx: a folder of float32 graphs after the fusions"
     )
+    parser.add_argument("--strict", action="store_true", help="fail where a fallback is needed, and list all of them")
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
-    parser.add_argument("--force", action="store_true", help="replace an existing bundle")
+    parser.add_argument("--force", action="store_true", help="replace an existing bundle or folder of graphs")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the bundle, or the folder of ONNX files, and print its path."""
     sizes = [cli.parse_size(text) for text in args.size.split(",")] if args.size else []
+    if args.format == "onnx" and (args.target or args.dtype == "fp16"):
+        flag = "--target" if args.target else "--dtype"
+        what = f"an ONNX graph {'is tuned for no target' if args.target else 'here is float32'} (got {args.target or args.dtype})."
+        raise UsageError(what, where=flag, fix=f"leave {flag} out, or write a bundle")
     checkpoint = open_model(args)
+    options = {"sizes": sizes, "without": args.without, "strict": args.strict, "force": args.force}
     with Bar() as bar:
         if args.format == "onnx":
-            print(export_onnx(checkpoint, args.out or Path(f"{args.model}-onnx"), sizes=sizes, progress=bar.show))
+            out = args.out or Path(f"{args.model}-onnx")
+            export_onnx(checkpoint, out, **options, progress=bar.show)
+            print(out)
             return 0
         written = compile_bundle(
             checkpoint,
             args.out or Path(f"{args.model}.ondevice"),
-            sizes=sizes,
-            dtype=DTYPES[args.dtype],
-            target=args.target,
-            without=args.without,
-            force=args.force,
+            dtype=DTYPES[args.dtype or "fp16"],
+            target=args.target or "host",
+            **options,
             progress=bar.show,
         )
     print(written)
     return 0
 
 
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how a model is compiled; other verbs take them, too."""
+    parser.add_argument("--dtype", choices=DTYPES, help="storage of UNet and VAE (default fp16)")
+    add_target(parser)
+    add_without(parser)
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """The flag that names a target; other verbs take it, too."""
+    parser.add_argument("--target", choices=target_names(), help="what the plans are tuned for (default host)")
+
+
+def add_without(parser: argparse.ArgumentParser) -> None:
+    """The flag that leaves fusions out; other verbs take it, too."""
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=(),
+        choices=(*FAMILIES, ALL),
+        metavar="RULE",
+        help=f"fusions to leave out: {', '.join(FAMILIES)}; all: every one",
+    )
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that name a model and its weights; other verbs take them, too."""
+    """The argument and the flags that name a model and its weights."""
     parser.add_argument("model", choices=sorted(MODELS), help="model family; `demo` is the small trained model inside the package")
+    add_weight_arguments(parser)
+
+
+def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that name a model's weights; other verbs take them, too."""
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
         "--checkpoint", metavar="PATH_OR_HUB_ID", help="diffusers folder, .safetensors, .ckpt or hub id (default: the family's)"

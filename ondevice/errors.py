@@ -12,7 +12,8 @@ OnDeviceError            1   base class
 ├── NoDeviceError       10   no usable device was found
 ├── KernelBuildError    11   the driver refused a kernel
 ├── DeviceError         12   the driver failed at run time
-└── NumericError        13   NaN or Inf came out of an op
+├── NumericError        13   NaN or Inf came out of an op
+└── StrictError         14   a fallback was needed, and --strict allows none
 """
 
 from __future__ import annotations
@@ -98,3 +99,9 @@ class NumericError(OnDeviceError):
     """NaN or Inf came out of an op."""
 
     exit_code = 13
+
+
+class StrictError(OnDeviceError):
+    """A fallback was needed, and --strict allows none."""
+
+    exit_code = 14

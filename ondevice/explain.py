@@ -1,59 +1,64 @@
 """Say which fusion rules apply to a model, how often, and why matches were left alone.
 
 ondevice explain sd14 --random-weights 0
+ondevice explain sd14.ondevice
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from typing import Any
 
-from ondevice import cli
-from ondevice.compiler import facts, jobs, training_size
-from ondevice.convert import add_model_arguments, open_model
+from ondevice import cli, subject
+from ondevice.bundle.reader import Bundle
+from ondevice.convert import add_target, add_without
 from ondevice.converters import build
-from ondevice.rewrite import FAMILIES, Outcome, rewrite
+from ondevice.errors import BundleError
+from ondevice.fallbacks import of_rules, rewritten, settle
+from ondevice.report import columns, model_jobs
+from ondevice.target import load_target
 
-HELP = "which fusion rules apply to a model, and which do not and why"
+HELP = "which fusion rules apply to a model or a bundle, and which do not and why"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
-    add_model_arguments(parser)
-    parser.add_argument("--size", metavar="WxH", help="picture size in pixels (default: the training size)")
-    parser.add_argument("--without", nargs="+", default=(), choices=FAMILIES, metavar="RULE", help=f"leave out: {', '.join(FAMILIES)}")
+    subject.add_arguments(parser)
+    add_target(parser)
+    add_without(parser)
+    subject.add_strict(parser)
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a table a component."""
-    checkpoint = open_model(args)
-    about, model = facts(checkpoint), build(checkpoint)
-    size = cli.parse_size(args.size) if args.size else training_size(about)
-    report: dict[str, Any] = {}
-    for job in jobs(about["vae_scale"], [size]):
-        if job.component not in report:  # the UNet's batch changes no fusion
-            graph = model.graph(job.component, **job.sizes)
-            before = len(graph.graph)
-            report[job.component] = {"rules": rewrite(graph, without=args.without), "nodes": [before, len(graph.graph)]}
+    opened = subject.open_subject(args)
+    notes: tuple[str, ...] = ()
+    if isinstance(opened, Bundle):
+        if not (known := opened.manifest.rewrites):
+            what = "it does not say how its graphs were rewritten (it was written in format 1.0)."
+            raise BundleError(what, where=opened.path.name, fix="convert the checkpoint again")
+        told: dict[str, dict[str, Any]] = {component: asdict(entry) for component, entry in known.items()}
+    else:
+        notes, model = opened.notes, build(opened)
+        jobs = model_jobs(model, subject.size_of(args))
+        target = load_target(args.target or "host")
+        told = {job.component: rewritten(model.graph(job.component, **job.sizes), target, args.without) for job in jobs}
+    settle([*notes, *(line for component, row in told.items() for line in of_rules(component, row))], args.strict)
     if args.json:
-        rows = {name: part | {"rules": [_row(outcome) for outcome in part["rules"]]} for name, part in report.items()}
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(told, indent=1))
         return 0
-    for name, part in report.items():
-        print(f"{name}: {part['nodes'][0]} nodes before, {part['nodes'][1]} after")
-        for outcome in part["rules"]:
-            if outcome.applied or outcome.skipped or outcome.off:
-                print(f"  {outcome.rule:<16} {'switched off' if outcome.off else f'applied {outcome.applied}'}")
-            for reason, count in outcome.skipped.items():
-                print(f"  {'':<16} skipped {count}: {reason}")
+    for component, row in told.items():
+        print(f"{component}: {row['nodes'][0]:,} nodes before, {row['nodes'][1]:,} after")
+        table = [("rule", "family", "matches")]
+        for rule in row["rules"]:
+            if rule["applied"] or rule["off"]:  # a rule that met no match at all is not worth a line
+                table.append((rule["rule"], rule["family"], "switched off" if rule["off"] else f"applied {rule['applied']:,}"))
+            table += [(rule["rule"], rule["family"], f"skipped {count:,}: {reason}") for reason, count in rule["skipped"].items()]
+        print("\n".join("  " + line for line in columns(table, left=3)))
     return 0
-
-
-def _row(outcome: Outcome) -> dict[str, Any]:
-    row = {"rule": outcome.rule, "family": outcome.family, "applied": outcome.applied, "off": outcome.off}
-    return row | {"skipped": dict(outcome.skipped)}
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
-from ondevice import cli
+from ondevice import __version__, cli
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion.image import read_image, write_png
 from ondevice.diffusion.samplers import SAMPLERS
@@ -29,6 +29,8 @@ from ondevice.run.session import Session
 
 HELP = "draw a picture from a bundle"
 log = logging.getLogger(__name__)
+STRENGTH = 0.8  # of img2img, as in diffusers
+MORE_OUTPUTS = ("--save-noise", "--save-latents", "--profile-out")
 LATENTS_LIMIT = 1 << 28  # bytes of a .npy file of latents; a 4096x4096 picture needs 4 MB
 
 
@@ -45,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial noise, as torch's CPU generator takes it (default 0)")
     parser.add_argument("--size", metavar="WxH", help="picture size in pixels, one that the bundle holds (default: its first)")
     parser.add_argument("--init-image", type=Path, metavar="P", help="begin from a picture")
-    parser.add_argument("--strength", type=float, default=0.8, help="how much of the init image is redrawn, 0 to 1 (default 0.8)")
+    parser.add_argument("--strength", type=float, help="how much of the init image is redrawn, 0 to 1 (default 0.8)")
     parser.add_argument("--latents", type=Path, metavar="FILE.npy", help="initial noise, float32 [1, channels, height/8, width/8]")
     parser.add_argument("--save-noise", type=Path, metavar="FILE.npy", help="write the initial noise, as --latents takes it")
     parser.add_argument("--save-latents", type=Path, metavar="FILE.npy", help="write the final latents, those that were decoded")
@@ -59,8 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw, write the PNG and print its path."""
-    for path in filter(None, (args.out, args.save_noise, args.save_latents, args.profile_out)):
-        check_writable(path)
+    if args.strength is not None and args.init_image is None:
+        raise UsageError("there is no picture to begin from.", where="--strength", fix="add --init-image, or leave it out")
+    check_outputs({"--out": args.out, **{flag: getattr(args, flag[2:].replace("-", "_")) for flag in MORE_OUTPUTS}})
     bundle = open_bundle(args.bundle)
     width, height = cli.parse_size(args.size) if args.size else default_size(bundle)
     device = choose_device(args.device)
@@ -75,17 +78,18 @@ def run(args: argparse.Namespace) -> int:
             negative_prompt=args.negative,
             steps=args.steps,
             sampler=args.sampler,
-            guidance_scale=fact(bundle, "guidance_scale") if args.guidance is None else args.guidance,
+            guidance_scale=bundle.model["guidance_scale"] if args.guidance is None else args.guidance,
             seed=args.seed,
             width=width,
             height=height,
             latents=None if args.latents is None else read_latents(args.latents),
             image=None if args.init_image is None else read_image(args.init_image),
-            strength=args.strength,
+            strength=STRENGTH if args.strength is None else args.strength,
             on_step=lambda done, total, _: show(bar, done, total),
             **options,
         )
-    write_png(args.out, picture.pixels, picture.parameters)
+    parameters = picture.parameters | about(bundle, args)
+    write_png(args.out, picture.pixels, parameters)
     if args.save_noise is not None:
         write_beside(args.save_noise, lambda file: np.save(file, picture.start))
     if args.save_latents is not None:
@@ -94,8 +98,15 @@ def run(args: argparse.Namespace) -> int:
         write_beside(args.profile_out, lambda file: file.write(json.dumps(session.profile.to_json()).encode()))
     if args.profile:
         print(session.profile.to_table(), file=sys.stderr)
-    print(json.dumps(picture.parameters | {"out": str(args.out)}) if args.json else args.out)
+    print(json.dumps(parameters | {"out": str(args.out)}) if args.json else args.out)
     return 0
+
+
+def about(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
+    """What the picture's metadata say beside the pipeline's own parameters. Of files the name alone: pictures are given away."""
+    files = {"init_image": args.init_image, "latents": args.latents}
+    named = {name: path.name.encode(errors="replace").decode() for name, path in files.items() if path is not None}
+    return {"model": bundle.model["source"], "version": f"ondevice {__version__}"} | named
 
 
 def painter(bundle: Bundle, session: Session) -> TextToImage:
@@ -104,9 +115,9 @@ def painter(bundle: Bundle, session: Session) -> TextToImage:
         session,
         Tokenizer.from_files(bundle.tokenizer_files()),
         bundle.scheduler,
-        fact(bundle, "scaling_factor"),
-        latent_channels=int(fact(bundle, "latent_channels")),
-        scale=int(fact(bundle, "vae_scale")),
+        bundle.model["scaling_factor"],
+        latent_channels=bundle.model["latent_channels"],
+        scale=bundle.model["vae_scale"],
         size=default_size(bundle),
     )
 
@@ -116,21 +127,8 @@ def default_size(bundle: Bundle) -> tuple[int, int]:
     sizes = next((entry.sizes for entry in bundle.plans if entry.component == "unet"), {})
     if not {"width", "height"} <= sizes.keys():
         raise BundleError("it has no plan of a unet with a width and a height.", where=str(bundle.path), fix="convert the checkpoint again")
-    scale = int(fact(bundle, "vae_scale"))
+    scale = bundle.model["vae_scale"]
     return sizes["width"] * scale, sizes["height"] * scale
-
-
-def fact(bundle: Bundle, name: str) -> float:
-    """A positive number that the manifest's `model` object must hold.
-
-    Raises:
-        BundleError: it is missing or something else.
-    """
-    value = bundle.model.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
-        what = f"model.{name} is {value!r} (expected a number above 0)."
-        raise BundleError(what, where=str(bundle.path), fix="convert the checkpoint again")
-    return value
 
 
 def show(bar: tqdm, done: int, total: int) -> None:
@@ -173,14 +171,20 @@ def read_latents(path: Path) -> np.ndarray:
     return array
 
 
-def check_writable(path: Path) -> None:
-    """Say so before the work, not after it, when a file cannot be written.
+def check_outputs(paths: Mapping[str, Path | None]) -> None:
+    """Say so before the work, not after it, when a file cannot be written or would be written over at once.
 
     Raises:
-        UsageError: the folder is missing or not writable, or the path is a folder or a device.
+        UsageError: the folder is missing or not writable, the path is a folder or a device, or two flags name one file.
     """
-    if (path.exists() and not path.is_file()) or not os.access(path.absolute().parent, os.W_OK):
-        raise UsageError("no file can be written there.", where=str(path), fix="name a file in an existing, writable folder")
+    flags: dict[str, str] = {}
+    for flag, path in paths.items():
+        if path is None:
+            continue
+        if (path.exists() and not path.is_file()) or not os.access(path.absolute().parent, os.W_OK):
+            raise UsageError("no file can be written there.", where=str(path), fix="name a file in an existing, writable folder")
+        if (other := flags.setdefault(os.path.realpath(path), flag)) != flag:
+            raise UsageError(f"{other} and {flag} name the same file.", where=str(path), fix="name two files")
 
 
 if __name__ == "__main__":

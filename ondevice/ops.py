@@ -161,3 +161,17 @@ FUSED: dict[str, Op] = {
 def find(domain: str, name: str) -> Op | None:
     """The row of an op, or None for one that we do not support."""
     return OPS.get(name) if domain in ("", "ai.onnx") else FUSED.get(name) if domain == DOMAIN else None
+
+
+def traffic(op: str, ins: Sequence[int], outs: Sequence[int]) -> tuple[int, int]:
+    """Bytes that an op must read and write, from the bytes of its distinct inputs and of its outputs.
+
+    What only picks or places a part touches no more than that part: a slice of its input, a row of a table, one operand's place in a
+    concatenation.
+    """
+    reads, writes = sum(ins), sum(outs)
+    if op in ("Slice", "Split", "Concat", "Identity", "Transpose"):
+        return min(reads, writes), min(reads, writes)
+    if op == "Gather":
+        return reads - max(ins) + min(max(ins), writes), writes
+    return reads, writes

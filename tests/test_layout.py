@@ -23,10 +23,14 @@ LAYERS = [
     ("bundle",),
     ("run",),
     ("diffusion",),
+    ("fallbacks",),
     ("compiler",),
+    ("report",),
+    ("ablation",),
     ("cli",),
     ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
-    ("explain",),
+    ("subject",),
+    ("show", "explain", "bench"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(p for p in [*(ROOT / "ondevice").rglob("*.py"), *(ROOT / "converters").rglob("*.py")])

@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 def shape_of(value: ir.Value) -> Shape:
     """The value's static shape."""
     assert value.shape is not None
-    return tuple(int(dim) for dim in value.shape)
+    return value.shape.numpy()
 
 
 class GraphBuilder:
@@ -42,7 +42,7 @@ class GraphBuilder:
     def weight(self, name: str, shape: Shape | None = None) -> ir.Value:
         """A weight as float32, reshaped if `shape` is given (then under `NAME:AxBxC`)."""
         stored = self._stored(name)
-        own = tuple(int(dim) for dim in stored.shape)
+        own = tuple(stored.shape.numpy())
         if shape is None or shape == own:
             return self._lazy(name, own, lambda: _float32(stored))
         return self._lazy(f"{name}:{'x'.join(map(str, shape))}", shape, lambda: _float32(stored).reshape(shape))
@@ -50,7 +50,7 @@ class GraphBuilder:
     def transposed(self, name: str) -> ir.Value:
         """A Linear's [out, in] weight as MatMul wants it, [in, out], under `NAME.T`."""
         stored = self._stored(name)
-        out, width = (int(dim) for dim in stored.shape)
+        out, width = stored.shape.numpy()
         return self._lazy(f"{name}.T", (width, out), lambda: np.ascontiguousarray(_float32(stored).T))
 
     def full(self, value: float, *shape: int) -> ir.Value:

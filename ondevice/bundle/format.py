@@ -16,7 +16,7 @@ from ondevice.errors import BundleError
 from ondevice.lower.program import DTYPES
 
 FORMAT = "ondevice-bundle"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1
 MANIFEST = "bundle.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 SHARD_BYTES = 256 << 20  # phones limit a single allocation: 887 MB was the largest on an Adreno 750, less on older ones
@@ -33,6 +33,8 @@ MAX_OPERANDS = 65_536
 MAX_DISPATCHES = 65_536
 MAX_KERNELS = 4_096
 MAX_ARGUMENTS = 64  # buffers, and as many scalars, of one kernel; also its defines
+MAX_RULES = 256  # fusion rules whose outcome a component records
+MAX_REASONS = 64  # for which one of them left matches alone
 MAX_RANK = 8
 MAX_SIZE = 65_536  # one of a plan's sizes
 MAX_BYTES = 1 << 40

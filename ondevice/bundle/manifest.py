@@ -11,8 +11,9 @@ from ondevice.lower.program import DTYPES
 from ondevice.plan.plan import ALIGN
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
-# Facts with a known meaning: type, lowest and highest value. Others are kept as they are.
+# Facts that every bundle has: type, lowest and highest value. Others are kept as they are.
 MODEL_FACTS: dict[str, tuple[type, float, float]] = {
+    "guidance_scale": (float, 0, 1e6),
     "scaling_factor": (float, 1e-9, 1e9),
     "vae_scale": (int, 1, 64),
     "latent_channels": (int, 1, 64),
@@ -52,6 +53,25 @@ class PlanEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class RuleEntry:
+    """What became of a fusion rule: how often it applied, and how many matches were left alone for which reason."""
+
+    rule: str
+    family: str
+    applied: int
+    skipped: dict[str, int]
+    off: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RewriteEntry:
+    """How a component's graph was rewritten: nodes before and after, and every rule in order."""
+
+    nodes: tuple[int, int]
+    rules: tuple[RuleEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The checked manifest. Everything it names is in `files`, and every weight lies inside its shard."""
 
@@ -67,6 +87,7 @@ class Manifest:
     default_sampler: str | None
     weights: dict[str, WeightEntry]
     files: dict[str, FileEntry]
+    rewrites: dict[str, RewriteEntry]  # by component; format 1.0 has none
 
 
 def parse_version(value: Any) -> tuple[int, int]:
@@ -92,10 +113,12 @@ def parse_manifest(value: Any) -> Manifest:
     check.text(producer, "producer")
     files = _files(check, check.record(value, ("files",))[0])
 
-    dtypes = {}
+    dtypes, rewrites = {}, {}
     for name, row in check.table(components, f.MAX_PLANS, "components").items():
         check.identifier(name, "components")
         dtypes[name] = check.one_of(check.record(row, ("dtype",), "components", (name,))[0], DTYPES, "components", (name,), "dtype")
+        if "rewrite" in row:
+            rewrites[name] = _rewrite(check, name, row["rewrite"])
 
     def listed(names: Any, most: int, field: str, folder: str, ending: str = "") -> tuple[str, ...]:
         found = tuple(check.name(name, field, i) for i, name in enumerate(check.array(names, (0, most), field)))
@@ -133,6 +156,7 @@ def parse_manifest(value: Any) -> Manifest:
         default_sampler=default,
         weights=table,
         files=files,
+        rewrites=rewrites,
     )
 
 
@@ -183,9 +207,30 @@ def _model(check: f.Checker, value: Any) -> dict[str, Any]:
     for key in ("family", "source"):
         check.text(check.record(model, (key,), "model")[0], "model", key)
     for key, (kind, low, high) in MODEL_FACTS.items():
-        number = model.get(key, low)
+        number = check.record(model, (key,), "model")[0]
         if type(number) not in {int, kind} or not low <= number <= high:
             check.fail(f"is {f.shown(number)} (expected {'a whole number' if kind is int else 'a number'} {low:g}..{high:g})", "model", key)
     if "prediction_type" in model:
         check.one_of(model["prediction_type"], PREDICTIONS, "model", "prediction_type")
     return model
+
+
+def _rewrite(check: f.Checker, component: str, value: Any) -> RewriteEntry:
+    at = ("components", (component,), "rewrite")
+    nodes, rules = check.record(value, ("nodes", "rules"), *at)
+    before, after = check.integers(nodes, 0, f.MAX_COUNT, (2, 2), *at, "nodes")
+    rows = check.array(rules, (0, f.MAX_RULES), *at, "rules")
+    return RewriteEntry((before, after), tuple(_rule(check, row, (*at, "rules", i)) for i, row in enumerate(rows)))
+
+
+def _rule(check: f.Checker, row: Any, at: tuple[str | int | tuple[str], ...]) -> RuleEntry:
+    rule, family, applied, skipped, off = check.record(row, ("rule", "family", "applied", "skipped", "off"), *at)
+    check.identifier(rule, *at, "rule")
+    check.name(family, *at, "family")
+    check.integer(applied, 0, f.MAX_COUNT, *at, "applied")
+    for reason, count in check.table(skipped, f.MAX_REASONS, *at, "skipped").items():
+        check.text(reason, *at, "skipped")
+        check.integer(count, 1, f.MAX_COUNT, *at, "skipped", (reason,))
+    if type(off) is not bool:
+        check.fail(f"is {f.shown(off)} (expected true or false)", *at, "off")
+    return RuleEntry(rule, family, applied, skipped, off)

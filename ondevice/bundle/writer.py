@@ -6,7 +6,6 @@ written one tensor at a time. What is written has passed the reader's checks.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -19,6 +18,7 @@ from ondevice import __version__, paths
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
 from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem, weight_bytes
+from ondevice.bundle.publish import foreign, published, system
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
 from ondevice.errors import BundleError
@@ -37,6 +37,7 @@ def write_bundle(
     scheduler: Mapping[str, Any],
     samplers: Mapping[str, Mapping[str, Any]],
     model: Mapping[str, Any],
+    rewrites: Mapping[str, Mapping[str, Any]] | None = None,
     kernels: Mapping[str, str] | None = None,
     default_sampler: str | None = None,
     progress: Progress | None = None,
@@ -46,6 +47,7 @@ def write_bundle(
     """Write the folder `path` and return it.
 
     kernels: texts by file name under kernels/ ("matmul.cl", "prelude/opencl.h"); by default the package's own, as the plans need.
+    rewrites: how each component's graph was rewritten, as the manifest says it; left out where it is not known.
     samplers: tables by name ("pndm_20"). default_sampler: one of them; by default the first.
     force: replace a bundle that is there. Anything else that is there is never touched.
 
@@ -53,7 +55,7 @@ def write_bundle(
     Whatever is raised, by a weight's source too, or on Ctrl-C: nothing new is left and an old bundle stays as it was.
     """
     target = Path(path).resolve()
-    with _system(str(target)):
+    with system(str(target)):
         _check_target(target, force)
     plans = list(plans)
     placed = lay_out(plans, weights, shard_bytes)
@@ -70,7 +72,7 @@ def write_bundle(
         "version": f"{f.MAJOR}.{f.MINOR}",
         "producer": f"ondevice {__version__}",
         "model": dict(model),
-        "components": _components(plans),
+        "components": _components(plans, rewrites or {}),
         "plans": [_plan_row(plan) for plan in plans],
         "kernels": sorted({kernel.file for plan in plans for kernel in plan.kernels}),
         "preludes": sorted(Path(name).stem for name in small if name.startswith("kernels/prelude/")),
@@ -90,7 +92,6 @@ def write_bundle(
             parse_plan(f.load_json(small[row["file"]], row["file"]), row["file"], draft.weights, draft.kernels)
 
     _check_space(target.parent, sum(sizes.values()) + MARGIN)
-    temporary = target.parent / f".{target.name}.partial-{os.getpid()}"
     total, written = sum(sizes.values()), 0
 
     def report(size: int) -> None:
@@ -99,18 +100,12 @@ def write_bundle(
         if progress:
             progress(written, total)
 
-    try:
-        with _system(target.name):
-            temporary.mkdir()
+    with published(target) as folder:
         for name in sizes:
             chunks = shard_chunks(name, placed, weights) if name in shards else iter((small[name],))
-            manifest["files"][name]["sha256"] = _put(temporary, name, chunks, report)
-        _put(temporary, f.MANIFEST, iter((f.dump_json(manifest, f.MANIFEST),)), lambda size: None)
-        open_bundle(temporary)
-        _publish(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            manifest["files"][name]["sha256"] = _put(folder, name, chunks, report)
+        _put(folder, f.MANIFEST, iter((f.dump_json(manifest, f.MANIFEST),)), lambda size: None)
+        open_bundle(folder)
     return target
 
 
@@ -130,13 +125,13 @@ def _plan_files(plans: list[Plan], placed: Mapping[str, WeightEntry]) -> dict[st
     return files
 
 
-def _components(plans: list[Plan]) -> dict[str, dict[str, str]]:
+def _components(plans: list[Plan], rewrites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     dtypes: dict[str, str] = {}
     for plan in plans:
         if (known := dtypes.setdefault(plan.component, plan.dtype)) != plan.dtype:
             what = f"has plans of two dtypes (got {plan.dtype}, expected {known} as in its first plan)."
             raise BundleError(what, where=plan.component, fix="write one bundle a dtype")
-    return {name: {"dtype": dtype} for name, dtype in dtypes.items()}
+    return {name: {"dtype": dtype} | ({"rewrite": rewrites[name]} if name in rewrites else {}) for name, dtype in dtypes.items()}
 
 
 def _kernel_files(plans: list[Plan], given: Mapping[str, str] | None) -> dict[str, bytes]:
@@ -155,35 +150,22 @@ def _kernel_files(plans: list[Plan], given: Mapping[str, str] | None) -> dict[st
 def _put(folder: Path, name: str, chunks: Iterator[bytes | memoryview], report: Callable[[int], None]) -> str:
     """Write one file to the disk, report the bytes of each chunk, return the file's sha256."""
     digest = hashlib.sha256()
-    with _system(name):
+    with system(name):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         handle = (folder / name).open("xb")
     try:
-        for chunk in chunks:  # not inside `_system`: what a weight's source raises is its own error
-            with _system(name):
+        for chunk in chunks:  # not inside `system`: what a weight's source raises is its own error
+            with system(name):
                 handle.write(chunk)
             digest.update(chunk)
             report(len(chunk))
-        with _system(name):
+        with system(name):
             handle.flush()
             os.fsync(handle.fileno())
     finally:
         with suppress(OSError):  # tries again to write what was refused; the refusal itself was raised above
             handle.close()
     return digest.hexdigest()
-
-
-@contextmanager
-def _system(name: str) -> Iterator[None]:
-    """The operating system's refusals as BundleError."""
-    try:
-        yield
-    except OSError as exc:
-        fix = "free space on this disk, or choose another folder with --out" if exc.errno in _FULL else "choose another folder with --out"
-        raise BundleError(f"cannot be written ({exc.strerror or exc}).", where=name, fix=fix) from exc
-
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
@@ -196,7 +178,7 @@ def _ours() -> Iterator[None]:
 
 
 def _check_space(folder: Path, needed: int) -> None:
-    with _system(str(folder)):
+    with system(str(folder)):
         free = shutil.disk_usage(folder).free
     if free < needed:
         what = f"the bundle does not fit on this disk (got {free // 10**6} MB free, expected {-(-needed // 10**6)} MB)."
@@ -213,7 +195,6 @@ def _check_target(target: Path, force: bool) -> None:
         raise BundleError("is there already and is not a bundle.", where=str(target), fix="choose another name with --out")
     if not force:
         raise BundleError("is there already.", where=str(target), fix="choose another name with --out, or replace it with --force")
-    # A bundle is deleted file by file known to it: a picture that a user saved in the folder must not go with it.
     try:
         value = f.load_json((target / f.MANIFEST).read_bytes(), f.MANIFEST)
         parse_version(value)
@@ -221,38 +202,6 @@ def _check_target(target: Path, force: bool) -> None:
     except (BundleError, KeyError, TypeError, OSError) as exc:
         fix = "delete the folder yourself, or choose another name with --out"
         raise BundleError("is there already and is not a bundle that this version can read.", where=str(target), fix=fix) from exc
-    for path in sorted(target.rglob("*")):
-        if (not path.is_dir() or path.is_symlink()) and (name := path.relative_to(target).as_posix()) not in ours:
-            fix = "move it elsewhere, or choose another name with --out"
-            raise BundleError(f"cannot be replaced: {name} in it is not part of the bundle.", where=str(target), fix=fix)
-
-
-def _publish(temporary: Path, target: Path) -> None:
-    """Put the finished folder in place of the old one. Between the two renames the old bundle has a hidden name."""
-    old = target.parent / f".{target.name}.old-{os.getpid()}"
-    with _system(target.name):
-        replaces = target.is_dir() and any(target.iterdir())
-        try:
-            if replaces:
-                target.rename(old)
-            temporary.rename(target)
-            _sync(target.parent)
-        except BaseException:
-            if old.exists() and not target.exists():
-                old.rename(target)
-            raise
-        finally:
-            if old.exists() and target.exists():
-                shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    """Make renames durable. Some file systems refuse to sync a folder; the files themselves are synced already."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        except OSError:
-            return
-        finally:
-            os.close(handle)
+    if name := foreign(target, ours):
+        fix = "move it elsewhere, or choose another name with --out"
+        raise BundleError(f"cannot be replaced: {name} in it is not part of the bundle.", where=str(target), fix=fix)

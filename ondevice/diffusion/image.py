@@ -59,10 +59,18 @@ def describe(parameters: Mapping[str, Any]) -> str:
         "Size": f"{parameters['width']}x{parameters['height']}" if "width" in parameters else None,
         "Model": parameters.get("model"),
         "Denoising strength": parameters.get("strength"),
+        "Init image": parameters.get("init_image"),
+        "Latents": parameters.get("latents"),
         "Version": parameters.get("version"),
     }
-    lines.append(", ".join(f"{key}: {value}" for key, value in named.items() if value not in (None, "")))
+    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in named.items() if value not in (None, "")))
     return "\n".join(lines).replace("\0", "")
+
+
+def _quoted(value: Any) -> str:
+    """In quotation marks where the text would end a field."""
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ',:"\n') else text
 
 
 def write_png(path: str | Path, pixels: np.ndarray, parameters: Mapping[str, Any]) -> None:

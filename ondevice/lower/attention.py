@@ -45,8 +45,9 @@ def partially_fused(low: Lowering, node: ir.Node) -> None:
         scores = low.scratch(f"{name}:scores.{first}", (count, queries, keys), dtype)
         stats = low.scratch(f"{name}:stats.{first}", (count, queries, 2), "f32")
         sizes = {"queries": queries, "keys": keys, "heads": heads, "first": first, "count": count}
+        part = {tensor: low.program.tensors[tensor].nbytes * count // (batch * heads) for tensor in (q, k, v, out)}
         products = 2 * count * queries * keys * d
         scale, defines = {"scale": node.attributes["scale"].as_float()}, {"D": d} | ({"MASKED": 1} if len(given) == 4 else {})
-        low.emit("AttentionScores", name, [q, k, mask], [scores], sizes | _rows(parts, "qk") | scale, products, defines)
+        low.emit("AttentionScores", name, [q, k, mask], [scores], sizes | _rows(parts, "qk") | scale, products, defines, part)
         low.emit("SoftmaxStats", name, [scores], [stats], {"rows": count * queries, "cols": keys}, 3 * count * queries * keys)
-        low.emit("AttentionMix", name, [scores, stats, v], [out], sizes | _rows(parts, "v"), products, {"D": d})
+        low.emit("AttentionMix", name, [scores, stats, v], [out], sizes | _rows(parts, "v"), products, {"D": d}, part)

@@ -74,12 +74,14 @@ def winograd(low: Lowering, node: ir.Node) -> None:
         count = min(band, tiles - first)
         patches = low.scratch(f"{name}:patches.{first}", (36, count, ic), dtype)
         products = low.scratch(f"{name}:products.{first}", (36, count, oc), dtype)
+        part = {t: low.program.tensors[t].nbytes * count // tiles for t in (conv.x, conv.residual, result)}
         sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
-        low.emit("WinogradInput", name, [conv.x], [patches], sizes, count * ic * 144)
+        low.emit("WinogradInput", name, [conv.x], [patches], sizes, count * ic * 144, touched=part)
         dims = {"batch": 36, "m": count, "n": oc, "k": ic, "k1": ic, "ldb": oc, "a_batch": count * ic, "b_batch": ic * oc}
         low.emit("MatMul", name, [patches, patches, weight, patches, patches], [products], dims, 72 * count * ic * oc)
-        operands = [products, bias, conv.shift, conv.residual]
-        low.emit("WinogradOutput", name, operands, [result], sizes, count * oc * 120, epilogue_defines(CONV[node.op_type]))
+        optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
+        operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
+        low.emit("WinogradOutput", name, operands, [result], sizes, count * oc * 120, epilogue_defines(CONV[node.op_type]), part)
 
 
 def _transformed(low: Lowering, weight: ir.Value, dtype: str) -> str:

@@ -11,9 +11,9 @@ import onnx_ir as ir
 from ondevice.errors import GraphError, PlanError
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, Call, Program, Tensor
-from ondevice.lower.select import select
+from ondevice.lower.select import GENERAL, select
 from ondevice.lower.strides import arguments, contiguous
-from ondevice.ops import find
+from ondevice.ops import find, traffic
 from ondevice.target import Target
 from ondevice.verify import static_shape
 
@@ -150,17 +150,24 @@ class Lowering:
         dims: Mapping[str, int | float],
         flops: int = 0,
         defines: Mapping[str, int] | None = None,
+        touched: Mapping[str, int] | None = None,
     ) -> None:
-        """Select a kernel for `op` at `dims` and append its call.
+        """Select a kernel for `op` at `dims` and append its call; `touched` has the bytes of tensors that it reads or writes in part.
 
         Raises:
             NoKernelError: no kernel file fits, with each candidate's reason.
         """
         tensors = self.program.tensors
-        kernel = select(op, dims, self.kernels)
+        losers: list[str] = []
+        kernel = select(op, dims, self.kernels, losers)
+        if kernel.name in GENERAL and losers:
+            self.program.fallbacks.append(f"{self.component}: {node} runs on the general kernel {kernel.name}: {'; '.join(losers)}")
         tuning = self.tuning(kernel.name)
         grid, group = kernel.launch(dims, tuning)
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
+        # An input that stands in two places is read once.
+        sizes = {name: tensors[name].nbytes for name in (*inputs, *outputs)} | dict(touched or {})
+        reads, writes = traffic(op, [sizes[name] for name in dict.fromkeys(inputs)], [sizes[name] for name in outputs])
         self.program.calls.append(
             Call(
                 kernel=kernel.name,
@@ -173,8 +180,8 @@ class Lowering:
                 node=node,
                 op=op,
                 flops=flops,
-                reads=sum(tensors[name].nbytes for name in dict.fromkeys(inputs)),
-                writes=sum(tensors[name].nbytes for name in outputs),
+                reads=reads,
+                writes=writes,
             )
         )
 

@@ -57,3 +57,4 @@ class Program:
     outputs: tuple[str, ...]
     weights: dict[str, ir.TensorProtocol] = field(default_factory=dict)  # tensor name -> values, converted to its dtype when written
     sizes: dict[str, int] = field(default_factory=dict)  # batch, height, width (latent units for unet and vae)
+    fallbacks: list[str] = field(default_factory=list)  # nodes that run on a general kernel, and why

@@ -33,11 +33,16 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "ResizeNhwc": ("resize_nearest_nhwc",),
     "Gather": ("gather",),
 }
+# Correct for every shape, and slow: where one of these runs, an op fell through what was made for it. --strict refuses that.
+GENERAL = frozenset({"conv2d", "group_norm_nhwc_any"})
 
 
-def select(op: str, dims: Mapping[str, int | float], kernels: Mapping[str, KernelFile]) -> KernelFile:
-    """The first candidate for `op` that fits `dims`. Raises NoKernelError with each candidate's reason."""
-    reasons = []
+def select(op: str, dims: Mapping[str, int | float], kernels: Mapping[str, KernelFile], losers: list[str] | None = None) -> KernelFile:
+    """The first candidate for `op` that fits `dims`. Raises NoKernelError with each candidate's reason.
+
+    losers: gets the reasons of the candidates before it.
+    """
+    reasons = [] if losers is None else losers
     for name in CANDIDATES.get(op, ()):
         reason = kernels[name].misfit(dims) if name in kernels else "its file is missing"
         if reason is None:

@@ -1,4 +1,4 @@
-"""Arena offsets: greedy by size, with a check that is always on."""
+"""Arena offsets: greedy by size, with a check of every placement that is made."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def place(lives: Sequence[Life]) -> dict[str, int]:
 
 
 def check(lives: Sequence[Life], offsets: dict[str, int]) -> None:
-    """Raise unless the placement is safe. Runs on every plan we write or read, not only in tests.
+    """Raise unless the placement is safe. Runs on every plan we make; plans that are read go through `bundle.plan_file.check_memory`.
 
     Raises:
         PlanError: two tensors that are alive together share bytes, or an offset is negative or misaligned.

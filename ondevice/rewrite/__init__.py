@@ -58,6 +58,8 @@ RULES: tuple[type[Rule], ...] = (
 )
 ALWAYS = frozenset({"fold"})  # not a choice: other rules rely on it
 FAMILIES = tuple(dict.fromkeys(rule.family for rule in RULES if rule.family not in ALWAYS))
+METHODS = frozenset({Flash.family, Winograd.family})  # what a target decides: not to choose one is no fallback
+ALL = "all"  # leaves every family out: the paper's baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +81,18 @@ def rewrite(model: ir.Model, target: Target | None = None, *, without: Collectio
 
     Args:
         target: has bounds for the methods that it may choose; "host" by default.
-        without: families (`FAMILIES`) to leave out: the paper's ablation, one flag a step.
+        without: families (`FAMILIES`) to leave out: the paper's ablation, one flag a step. "all" leaves out every one.
 
     Raises:
         UsageError: a family that there is not.
     """
-    if unknown := sorted(set(without) - set(FAMILIES)):
-        raise UsageError(f"rules {', '.join(unknown)} are unknown (expected some of {', '.join(FAMILIES)}).", where="--without")
-    target = target or load_target("host")
+    if unknown := sorted(set(without) - {*FAMILIES, ALL}):
+        raise UsageError(f"rules {', '.join(unknown)} are unknown (expected some of {', '.join((*FAMILIES, ALL))}).", where="--without")
+    off, target = FAMILIES if ALL in without else without, target or load_target("host")
     model.functions.clear()  # the rules would fuse the bodies, too; they are added again at the end
     outcomes = []
     for rule in RULES:
-        if rule.family in without:
+        if rule.family in off:
             outcomes.append(Outcome(rule.__name__, rule.family, 0, Counter(), off=True))
             continue
         applied, reasons = rule.run(model, target)

@@ -81,11 +81,11 @@ class Winograd(_Method):
         if kernel is None or out is None or CONV[node.op_type].method:
             return None
         n, height, width, _ = out
+        if kernel[:2] != (3, 3) or list(node.attributes["strides"].as_ints()) != [1, 1]:
+            return None
         bounds, tiles = target.winograd, n * prod(-(-size // 4) for size in (height, width))
         reason = None
-        if kernel[:2] != (3, 3) or list(node.attributes["strides"].as_ints()) != [1, 1]:
-            reason = "it is not 3x3 with stride 1"
-        elif min(kernel[2:]) < bounds.get("min_channels", 0):
+        if min(kernel[2:]) < bounds.get("min_channels", 0):
             reason = f"it has fewer than {bounds['min_channels']} channels"
         elif tiles < bounds.get("min_tiles", 0):
             reason = f"it has fewer than {bounds['min_tiles']} tiles of 4x4"

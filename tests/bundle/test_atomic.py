@@ -268,3 +268,39 @@ def test_invalid_input_is_refused_before_weights_are_read(tmp_path: Path) -> Non
     with pytest.raises(BundleError, match="no values were given"):
         write_tiny(tmp_path / "t", weights={})
     assert not any(tmp_path.iterdir())
+
+
+def test_a_hidden_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
+    """Whatever its process id: a killed writer's number may be ours today."""
+    theirs = tmp_path / f".t.partial-{os.getpid()}"
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("mine")
+    write_tiny(tmp_path / "t")
+    with pytest.raises(KeyboardInterrupt):
+        write_tiny(tmp_path / "u", weights=raising(KeyboardInterrupt()))
+    assert (theirs / "thesis.txt").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [theirs.name, "t"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions")
+def test_a_bundle_may_be_read_by_those_that_the_umask_lets(tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    assert write_tiny(tmp_path / "t").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_an_old_bundle_that_cannot_come_back_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiny(tmp_path / "t", model=MODEL | {"source": "old"})
+    real, calls = os.rename, []
+
+    def only_the_first(*args: Any, **kwargs: Any) -> None:
+        calls.append(args)
+        if len(calls) > 1:
+            raise OSError(errno.EIO, "bad disk")
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(os, "rename", only_the_first)
+    with pytest.raises(OSError):
+        write_tiny(path, force=True)
+    monkeypatch.undo()
+    (hidden,) = tmp_path.iterdir()
+    assert open_bundle(hidden / "old").model["source"] == "old"

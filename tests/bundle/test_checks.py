@@ -141,18 +141,39 @@ def test_plan(tmp_path: Path, change: Callable[[Any], Any], expected: str) -> No
 
 
 WEIGHT = partial(setting, "weights", "tiny/bias")
+RULE = partial(setting, "components", "tiny", "rewrite", "rules", 0)
 MANIFEST_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda manifest: [], 'is not the manifest of a bundle (got format a list of 0, expected "ondevice-bundle")'),
     (setting("format", to="zip"), 'is not the manifest of a bundle (got format "zip", expected "ondevice-bundle")'),
     (setting("version", to="2.0"), "has format 2.0 (expected 1.x). Fix: install a newer ondevice"),
     (setting("version", to="0.9"), "has format 0.9 (expected 1.x). Fix: write the bundle again"),
     (setting("version", to="1.7"), ""),  # a later minor version is read
+    (setting("version", to="1.0"), ""),  # an earlier one, too
+    (setting("components", "tiny", "rewrite", to=...), ""),  # as 1.0 had it
+    (setting("components", "tiny", "rewrite", to=[]), 'components["tiny"].rewrite is a list of 0 (expected an object)'),
+    (setting("components", "tiny", "rewrite", "nodes", to=[5]), 'components["tiny"].rewrite.nodes is a list of 1 (expected a list of 2)'),
+    (
+        setting("components", "tiny", "rewrite", "nodes", 1, to=-1),
+        'components["tiny"].rewrite.nodes[1] is -1 (expected 0..9007199254740992)',
+    ),
+    (RULE("rule", to="a b"), 'components["tiny"].rewrite.rules[0].rule is "a b" (expected an identifier)'),
+    (RULE("family", to=7), 'components["tiny"].rewrite.rules[0].family is 7 (expected a file name of letters'),
+    (RULE("applied", to=True), 'components["tiny"].rewrite.rules[0].applied is true (expected 0..9007199254740992)'),
+    (RULE("skipped", to={"": 1}), 'components["tiny"].rewrite.rules[0].skipped is "" (expected 1..512 printable characters)'),
+    (RULE("skipped", to={"why": 0}), 'components["tiny"].rewrite.rules[0].skipped["why"] is 0 (expected 1..9007199254740992)'),
+    (RULE("skipped", to={str(i): 1 for i in range(65)}), 'components["tiny"].rewrite.rules[0].skipped is an object of 65 (expected'),
+    (setting("components", "tiny", "rewrite", "rules", to=[0] * 257), 'components["tiny"].rewrite.rules is a list of 257 (expected'),
+    (RULE("off", to=0), 'components["tiny"].rewrite.rules[0].off is 0 (expected true or false)'),
+    (RULE("off", to=...), 'components["tiny"].rewrite.rules[0].off is missing'),
     (setting("version", to=1.0), "version is 1.0 (expected MAJOR.MINOR)"),
     (setting("version", to="1.0\n"), 'version is "1.0\\n" (expected MAJOR.MINOR)'),
     (setting("producer", to=None), "producer is null (expected 1..512 printable characters)"),
     (setting("model", "family", to=...), "model.family is missing"),
     (setting("model", "vae_scale", to=0), "model.vae_scale is 0 (expected a whole number 1..64)"),
     (setting("model", "vae_scale", to=8.0), "model.vae_scale is 8.0 (expected a whole number 1..64)"),
+    (setting("model", "guidance_scale", to=...), "model.guidance_scale is missing"),
+    (setting("model", "latent_channels", to=...), "model.latent_channels is missing"),
+    (setting("model", "guidance_scale", to="x"), 'model.guidance_scale is "x" (expected a number 0..1e+06)'),
     (setting("model", "scaling_factor", to=True), "model.scaling_factor is true (expected a number 1e-09..1e+09)"),
     (setting("model", "scaling_factor", to=10**400), "model.scaling_factor is 1000"),
     (setting("model", "prediction_type", to="noise"), 'model.prediction_type is "noise" (expected one of: epsilon, sample, v_prediction)'),

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from bundle.test_golden import GOLDEN
+from bundle.tiny_bundle import MODEL
 
 from ondevice.bundle import WeightSource, open_bundle, write_bundle
 from ondevice.errors import NoDeviceError
@@ -71,7 +72,7 @@ def test_plans_of_the_planner_pass_the_reader(tmp_path: Path, storage: str) -> N
         plans.append(plan(program, storage=storage))
         for name, tensor in program.weights.items():
             weights[weight_key("mlp", name)] = WeightSource(tensor, program.tensors[name].dtype, program.tensors[name].shape)
-    rest = {"tokenizer": {}, "scheduler": {}, "samplers": {}, "model": {"family": "test", "source": "test"}}
+    rest = {"tokenizer": {}, "scheduler": {}, "samplers": {}, "model": MODEL}
     bundle = open_bundle(write_bundle(tmp_path / "mlp", plans=plans, weights=weights, **rest), verify=True)
     for made in plans:
         assert bundle.plan("mlp", **made.sizes) == made

@@ -139,7 +139,7 @@ def test_kernels_default_to_those_of_the_package(tmp_path: Path) -> None:
     call = Dispatch(0, (0, 1), 1, (4,), (4, 1, 1), (1, 1, 1), "n", "Sqrt", 4, 16, 16)
     operands = (Operand("x", "f32", (4,), 16, offset=0), Operand("y", "f32", (4,), 16, offset=512))
     plan = Plan("c", {}, "f32", 1024, operands, (0,), (1,), (Kernel("unary", (("OP_Sqrt", 1),)),), (call,))
-    rest = {"tokenizer": {}, "scheduler": {}, "samplers": {}, "model": {"family": "f", "source": "s"}}
+    rest = {"tokenizer": {}, "scheduler": {}, "samplers": {}, "model": MODEL}
     bundle = open_bundle(write_bundle(tmp_path / "t", plans=[plan], weights={}, **rest))
     assert bundle.manifest.kernels == ("unary",)
     assert "opencl" in bundle.manifest.preludes

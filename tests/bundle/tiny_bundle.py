@@ -59,7 +59,22 @@ KERNEL(pick)(IN(int, ids), IN(float, x), OUT(float, y), ARG(int, n), ARG(int, co
 KERNELS = {"scale_add.cl": SCALE_ADD, "pick.cl": PICK, "prelude/opencl.h": OPENCL, "prelude/metal.h": METAL}
 BIAS = np.array([0.5, -0.25, 2.0, -8.0], np.float32)
 PICKED = np.array([3, 1, -2, 2_000_000_000], np.int32)
-MODEL = {"family": "tiny", "source": "tests", "vae_scale": 8, "latent_channels": 4, "scaling_factor": 0.18215, "max_tokens": 77}
+MODEL = {
+    "family": "tiny",
+    "source": "tests",
+    "guidance_scale": 7.5,
+    "vae_scale": 8,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+    "max_tokens": 77,
+}
+REWRITE = {
+    "nodes": [5, 3],
+    "rules": [
+        {"rule": "FirstRule", "family": "first", "applied": 2, "skipped": {"the axis is not the last": 3}, "off": False},
+        {"rule": "SecondRule", "family": "second", "applied": 0, "skipped": {}, "off": True},
+    ],
+}
 
 
 def tiny_plan(n: int, component: str = "tiny") -> Plan:
@@ -116,6 +131,7 @@ def write_tiny(path: Path, **changes: Any) -> Path:
         "scheduler": {"_class_name": "PNDMScheduler", "beta_start": 0.00085, "steps_offset": 1},
         "samplers": {"tiny_2": {"timesteps": [501, 1], "rows": [[0.5, -1.5e-07], [1, 0]]}},
         "model": MODEL,
+        "rewrites": {"tiny": REWRITE},
     }
     return write_bundle(path, **(arguments | changes))
 

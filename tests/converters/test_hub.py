@@ -133,6 +133,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def assert_tiny(source: str, half: bool = False, **options: str) -> None:
     found, tiny = open_checkpoint(source, family="sd14", **options), tiny_checkpoint()
+    assert found.source == source  # what the user named, not the cache's folder
     for name in tiny.components:
         expected = arrays_of(tiny, name)
         for key, array in arrays_of(found, name).items():

@@ -126,3 +126,17 @@ def test_damaged_images_give_pixels_or_our_error(tmp_path_factory: pytest.TempPa
 def test_resizing() -> None:
     assert resize(checkered(), 6, 4) is not None and np.array_equal(resize(checkered(), 6, 4), checkered())
     assert resize(checkered(), 8, 16).shape == (16, 8, 3)
+
+
+def test_metadata_name_the_files_a_picture_began_from_and_the_model():
+    told = {
+        "prompt": "a cat",
+        "steps": 3,
+        "model": "random weights, seed 0",
+        "version": "ondevice 1",
+        "init_image": 'a "b".png',
+        "latents": "n.npy",
+    }
+    assert describe(told).splitlines()[1] == (
+        'Steps: 3, Model: "random weights, seed 0", Init image: "a \\"b\\".png", Latents: n.npy, Version: ondevice 1'
+    )

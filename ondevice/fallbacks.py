@@ -1,0 +1,56 @@
+"""Fallbacks: what was done in a worse way than there is, or not at all. Each is logged with its reason; under --strict it is an error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import onnx_ir as ir
+
+from ondevice.bundle.format import MAX_REASONS
+from ondevice.errors import StrictError
+from ondevice.rewrite import METHODS, Outcome, rewrite
+from ondevice.target import Target
+
+log = logging.getLogger(__name__)
+LISTED = 8  # fallbacks in the error's message
+
+
+def rewritten(model: ir.Model, target: Target, without: Collection[str] = ()) -> dict[str, Any]:
+    """Rewrite a graph in place; returns what became of it as bundles record it (docs/bundle.md, `rewrite`)."""
+    before = len(model.graph)
+    outcomes = rewrite(model, target, without=without)
+    return {"nodes": [before, len(model.graph)], "rules": [_row(outcome) for outcome in outcomes]}
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    row = {"rule": outcome.rule, "family": outcome.family, "applied": outcome.applied}
+    skipped = {"".join(c if c.isprintable() else " " for c in why)[:512]: n for why, n in outcome.skipped.most_common(MAX_REASONS)}
+    return row | {"skipped": skipped, "off": outcome.off}
+
+
+def of_rules(component: str, row: Mapping[str, Any]) -> list[str]:
+    """The matches that a rule left alone, from what `rewritten` returned. A rule that was switched off is no fallback, nor is a method that
+    the target does not want."""
+    found = []
+    for rule in row["rules"]:
+        if rule["family"] in METHODS:
+            continue
+        found += [f"{component}: {rule['rule']} left {count} alone: {reason}" for reason, count in rule["skipped"].items()]
+    return found
+
+
+def settle(found: Iterable[str], strict: bool) -> None:
+    """Log every fallback, or refuse them all.
+
+    Raises:
+        StrictError: `strict`, and there is one.
+    """
+    found = list(dict.fromkeys(found))
+    for line in found:
+        log.info("%s", line)
+    if strict and found:
+        more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        what = f"{len(found)} fallback{'s' * (len(found) > 1)} (expected none): {'; '.join(found[:LISTED])}{more}."
+        raise StrictError(what, where="--strict", fix="mend the cause, or leave --strict out and they are only logged")

@@ -1,0 +1,61 @@
+"""Show what a model becomes, stage by stage: ops, dispatches, bytes moved, FLOPs, memory.
+
+ondevice show sd14 --random-weights 0 --after plan
+ondevice show sd14.ondevice --after lower --component unet --list
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ondevice import cli, report, subject
+from ondevice.bundle.reader import Bundle
+from ondevice.convert import add_plan_arguments
+from ondevice.fallbacks import settle
+
+HELP = "what a model becomes, stage by stage: ops, bytes moved, FLOPs, memory"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's flags."""
+    subject.add_arguments(parser)
+    add_plan_arguments(parser)
+    subject.add_strict(parser)
+    parser.add_argument(
+        "--after", default="plan", choices=report.STAGES, help="the stage to show (default plan); a bundle has lower and plan"
+    )
+    parser.add_argument("--component", metavar="NAME", help="only this one, such as unet")
+    parser.add_argument("--list", action="store_true", help="every node or dispatch, one a line")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a report a component, and what a picture needs."""
+    if args.after in ("graph", "rewrite"):
+        subject.refuse(args, ["--target"], f"nothing is chosen for a target before `lower` (got --after {args.after}).")
+    if args.after == "graph":
+        subject.refuse(args, ["--without"], "no rule has run after `graph`; it is the plain graph.")
+    opened, size = subject.open_subject(args), subject.size_of(args)
+    if isinstance(opened, Bundle):
+        reports = report.of_bundle(opened, args.after, size=size, component=args.component)
+        notes: tuple[str, ...] = ()
+    else:
+        options = {"dtype": subject.storage(args), "target": args.target or "host", "without": args.without}
+        reports = report.of_model(opened, args.after, size=size, component=args.component, **options)
+        notes = opened.notes
+    settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)
+    memory = report.picture_memory(reports) if args.after == "plan" and args.component is None else {}
+    if args.json:
+        print(json.dumps({"components": [part.to_json(rows=args.list) for part in reports], "picture": memory}, indent=1))
+        return 0
+    print("\n\n".join(report.to_text(part, rows=args.list) for part in reports))
+    for what, need in memory.items():
+        arena, weights, total = (f"{need[name] / 1e6:,.1f} MB" for name in ("arena", "weights", "total"))
+        print(f"\n{what} needs {total} on the device: {weights} weights and an arena of {arena} that all components share", end="")
+    print("\n" if memory else "", end="")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main_for("show"))

@@ -1,0 +1,164 @@
+"""show, explain and bench as a user types them, on the demo model and its bundle."""
+
+import json
+import shutil
+
+import pytest
+
+from ondevice import cli
+from ondevice.errors import BundleError, StrictError, UsageError
+from ondevice.lower.select import CANDIDATES
+from ondevice.report import STAGES
+from ondevice.rewrite import FAMILIES, RULES
+
+DEMO = ["demo", "--size", "64x64"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    path = tmp_path_factory.mktemp("seeing") / "demo.ondevice"
+    assert cli.main(["convert", *DEMO, "--out", str(path)]) == 0
+    return str(path)
+
+
+def said(capsys, *words):
+    capsys.readouterr()
+    assert cli.main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def fails(capsys, error, *words):
+    capsys.readouterr()
+    assert cli.main(list(words)) == error.exit_code
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("after", STAGES)
+def test_show_a_model(capsys, after):
+    text = said(capsys, "show", *DEMO, "--after", after)
+    assert f"unet after {after}, batch=2 height=8 width=8, f16" in text and "vae_decoder after" in text
+    assert ("text to image needs" in text) == (after == "plan") and text.endswith("\n") and not text.endswith("\n\n")
+    told = json.loads(said(capsys, "show", *DEMO, "--after", after, "--json"))
+    assert [part["component"] for part in told["components"]] == ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+    assert "rows" not in told["components"][0] and bool(told["picture"]) == (after == "plan")
+
+
+def test_show_lists_every_dispatch(capsys):
+    told = json.loads(said(capsys, "show", *DEMO, "--component", "unet", "--list", "--json"))["components"][0]
+    assert len(told["rows"]) == told["count"]
+    text = said(capsys, "show", *DEMO, "--component", "unet", "--list")
+    assert len(text.splitlines()) > told["count"] and all(row["name"] in text for row in told["rows"])
+
+
+@pytest.mark.parametrize("after", ["lower", "plan"])
+def test_show_a_bundle_says_what_its_model_does(capsys, bundle, after):
+    of_bundle, of_model = (json.loads(said(capsys, "show", *what, "--after", after, "--list", "--json")) for what in ([bundle], DEMO))
+    assert of_bundle == of_model
+
+
+def test_show_honours_converts_flags(capsys):
+    plain = json.loads(said(capsys, "show", *DEMO, "--without", "all", "--dtype", "fp32", "--component", "unet", "--json"))
+    fused = json.loads(said(capsys, "show", *DEMO, "--component", "unet", "--json"))
+    (plain,), (fused,) = plain["components"], fused["components"]
+    assert plain["count"] > fused["count"] and plain["dtype"] == "f32" and plain["weights"] > 1.9 * fused["weights"]
+    gpu = json.loads(said(capsys, "show", *DEMO, "--target", "gpu", "--component", "unet", "--list", "--json"))["components"][0]
+    host = json.loads(said(capsys, "show", *DEMO, "--component", "unet", "--list", "--json"))["components"][0]
+    assert [row["group"] for row in gpu["rows"]] != [row["group"] for row in host["rows"]]
+
+
+def test_show_says_what_cannot_be_shown(capsys, bundle, tmp_path):
+    assert "a bundle holds no graph (got rewrite" in fails(capsys, UsageError, "show", bundle, "--after", "rewrite")
+    assert "there is no uney (it has text_encoder, unet" in fails(capsys, UsageError, "show", *DEMO, "--component", "uney")
+    wrong = fails(capsys, UsageError, "show", str(tmp_path / "none"))
+    assert "is neither a model family (demo, sd14, sd15) nor a bundle" in wrong
+    assert "has no plan for 512x512 (it has 64x64). Fix: convert" in fails(capsys, BundleError, "show", bundle, "--size", "512x512")
+
+
+WEIGHTS = [["--random-weights", "0"], ["--checkpoint", "x"], ["--ema"], ["--without", "all"]]
+PLANS = [*WEIGHTS, ["--dtype", "fp16"], ["--target", "gpu"]]
+
+
+@pytest.mark.parametrize("verb, flags", [(v, fs) for v, all_ in (("show", PLANS), ("explain", WEIGHTS), ("bench", PLANS)) for fs in all_])
+def test_flags_of_models_are_refused_beside_a_bundle(capsys, bundle, verb, flags):
+    assert f"{flags[0]}: a bundle is compiled already" in fails(capsys, UsageError, verb, bundle, *flags)
+
+
+@pytest.mark.parametrize(
+    "words, why",
+    [
+        (["show", *DEMO, "--after", "graph", "--without", "all"], "--without: no rule has run after `graph`"),
+        (["show", *DEMO, "--after", "rewrite", "--target", "gpu"], "--target: nothing is chosen for a target before `lower`"),
+        (["bench", *DEMO, "--ablation", "--device", "cpu"], "--device: the ablation is of plans; nothing runs. Fix: leave --device out."),
+        (["bench", *DEMO, "--ablation", "--repeat", "9"], "--repeat: the ablation is of plans"),
+        (["bench", *DEMO, "--ablation", "--without", "all"], "--without: the ablation goes through all rules"),
+        (["bench", *DEMO, "--markdown"], "--markdown: it is a form of the ablation's table"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(capsys, words, why):
+    assert why in fails(capsys, UsageError, *words)
+
+
+def test_a_damaged_bundle_is_not_called_a_wrong_name(capsys, tmp_path):
+    (tmp_path / "bundle.json").write_text("{")
+    assert "not valid JSON" in fails(capsys, BundleError, "show", str(tmp_path))
+
+
+def test_explain_says_the_same_of_model_and_bundle(capsys, bundle):
+    assert said(capsys, "explain", *DEMO) == said(capsys, "explain", bundle)
+    told = json.loads(said(capsys, "explain", bundle, "--json"))
+    assert told == json.loads(said(capsys, "explain", *DEMO, "--json"))
+    assert [row["rule"] for row in told["unet"]["rules"]] == [rule.__name__ for rule in RULES]
+    assert any(row["applied"] for row in told["unet"]["rules"])
+
+
+def test_explain_names_what_was_switched_off(capsys, tmp_path):
+    path = str(tmp_path / "b")
+    assert cli.main(["convert", *DEMO, "--without", FAMILIES[0], "--out", path]) == 0
+    off = [row["family"] for row in json.loads(said(capsys, "explain", path, "--json"))["unet"]["rules"] if row["off"]]
+    assert set(off) == {FAMILIES[0]} and "switched off" in said(capsys, "explain", path)
+    every = json.loads(said(capsys, "explain", *DEMO, "--without", "all", "--json"))["unet"]
+    assert {row["family"] for row in every["rules"] if row["off"]} == set(FAMILIES) and every["nodes"][0] == every["nodes"][1]
+
+
+def test_a_bundle_of_format_1_0_has_nothing_to_explain(capsys, bundle, tmp_path):
+    copy = tmp_path / "old"
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["version"] = "1.0"
+    for row in manifest["components"].values():
+        del row["rewrite"]
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    assert "does not say how its graphs were rewritten" in fails(capsys, BundleError, "explain", str(copy))
+    assert "unet after plan" in said(capsys, "show", str(copy))
+
+
+def test_strict(capsys, bundle, monkeypatch):
+    for words in (["show", *DEMO], ["explain", *DEMO], ["show", bundle], ["explain", bundle]):
+        said(capsys, *words, "--strict")
+    monkeypatch.setitem(CANDIDATES, "Conv", ("conv2d_1x1", "conv2d"))
+    assert "runs on the general kernel conv2d" in fails(capsys, StrictError, "show", *DEMO, "--without", "all", "--strict")
+    assert "unet after plan" in said(capsys, "show", *DEMO, "--without", "all")
+
+
+def test_ablation(capsys):
+    rows = json.loads(said(capsys, "bench", *DEMO, "--ablation", "--component", "unet", "--json"))
+    assert [row["rules"] for row in rows] == ["plain graph", *FAMILIES]
+    text, page = (said(capsys, "bench", *DEMO, "--ablation", *more) for more in ([], ["--markdown"]))
+    assert text.startswith("component") and page.startswith("| component | rules |") and "| unet | all rules |" in page
+
+
+def test_bench_says_what_it_needs(capsys, bundle):
+    assert "a bundle holds its plans and no graph" in fails(capsys, UsageError, "bench", bundle, "--ablation")
+    assert "only a bundle can be timed (got the model demo)" in fails(capsys, UsageError, "bench", "demo")
+    assert "a median needs 3 runs or more (got 1)" in fails(capsys, UsageError, "bench", bundle, "--repeat", "1")
+
+
+@pytest.mark.device
+def test_bench_times_a_component(capsys, bundle):
+    told = json.loads(said(capsys, "bench", bundle, "--component", "text_encoder", "--repeat", "3", "--json"))
+    (timing,) = told["timings"]
+    assert timing["runs"] == 3 and timing["median_ms"] > 0 and timing["name"] == "text_encoder batch=1 f32"
+    assert {row["runs"] for row in told["dispatches"]} == {3}
+    assert {row["component"] for row in told["kernels"]} == {"text_encoder"}
+    text = said(capsys, "bench", bundle, "--component", "text_encoder", "--repeat", "3")
+    assert text.startswith("text_encoder batch=1 f32: ") and "matmul" in text and "GFLOP/s" in text
