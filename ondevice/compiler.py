@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from ondevice.plan.plan import Plan
 from ondevice.rewrite import rewrite
 from ondevice.target import Target, load_target
 
+log = logging.getLogger(__name__)
 TABLE_STEPS = 20  # the coefficient table that a player without Python finds in the bundle
 Progress = Callable[[str, int, int], None]  # what, done, of
 
@@ -82,6 +84,42 @@ def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
         yield Job("vae_encoder", {"batch": 1} | latent)
 
 
+def plannable(model: Model, todo: Iterable[Job]) -> list[Job]:
+    """Those jobs that the checkpoint has graphs for. Weights make every size; a folder of ONNX files may be fixed to one, or lack a part.
+
+    What is left out is logged with what a bundle cannot do without it.
+
+    Raises:
+        GraphError: the text encoder, the decoder, or every UNet of a size would be missing.
+    """
+    kept, missing = [], []
+    for job in todo:
+        reason = model.lacks(job.component, **job.sizes)
+        kept += [job] if reason is None else []
+        missing += [(job, reason)] if reason is not None else []
+    for job, reason in missing:
+        instead = any(_place(other) == _place(job) for other in kept if other.component == job.component == "unet")
+        if job.component != "vae_encoder" and not instead:
+            raise GraphError(
+                f"{reason}.",
+                where=f"{model.checkpoint.source}: {job.component}",
+                fix="choose the --size that it is fixed to, or export it again with dynamic axes",
+            )
+        log.warning("%s: %s; left out, so the bundle has %s", job.component, reason, _without(job))
+    return kept
+
+
+def _place(job: Job) -> tuple[int, int]:
+    return job.sizes["height"], job.sizes["width"]
+
+
+def _without(job: Job) -> str:
+    """What a bundle cannot do without a plan."""
+    if job.component == "vae_encoder":
+        return "no --init-image at this size"
+    return "no pictures without guidance" if job.sizes["batch"] == 1 else "guidance in two passes, which is slower"
+
+
 def storage_of(component: str, dtype: str) -> str:
     """The text encoder stays float32: it is small, runs once, and its rounding would reach every step."""
     return "f32" if component == "text_encoder" else dtype
@@ -114,7 +152,7 @@ def compile_bundle(
     kernels, chosen = load_all(), load_target(target)
     plans: list[Plan] = []
     weights: dict[str, WeightSource] = {}
-    todo = list(jobs(about["vae_scale"], sizes or [training_size(about)]))
+    todo = plannable(model, jobs(about["vae_scale"], sizes or [training_size(about)]))
     for done, job in enumerate(todo):
         if progress:
             progress("planning", done, len(todo))
@@ -151,7 +189,9 @@ def export_onnx(checkpoint: Checkpoint, out: Path, *, sizes: Sequence[tuple[int,
         what = f"{len(sizes)} sizes given (expected one: ONNX graphs here have static shapes)."
         raise UsageError(what, where="--size", fix="name one size")
     model = build(checkpoint)
-    todo = [job for job in jobs(about["vae_scale"], sizes or [training_size(about)]) if (job.component, job.sizes["batch"]) != ("unet", 1)]
+    todo = plannable(model, jobs(about["vae_scale"], sizes or [training_size(about)]))
+    if any(job.component == "unet" and job.sizes["batch"] == 2 for job in todo):
+        todo = [job for job in todo if job.component != "unet" or job.sizes["batch"] == 2]
     for done, job in enumerate(todo):
         if progress:
             progress("writing graphs", done, len(todo))

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from ondevice import cli
-from ondevice.compiler import facts, jobs, training_size
+from ondevice.compiler import facts, jobs, plannable, training_size
 from ondevice.convert import add_model_arguments, open_model
 from ondevice.converters import build
 from ondevice.rewrite import FAMILIES, Outcome, rewrite
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     about, model = facts(checkpoint), build(checkpoint)
     size = cli.parse_size(args.size) if args.size else training_size(about)
     report: dict[str, Any] = {}
-    for job in jobs(about["vae_scale"], [size]):
+    for job in plannable(model, jobs(about["vae_scale"], [size])):
         if job.component not in report:  # the UNet's batch changes no fusion
             graph = model.graph(job.component, **job.sizes)
             before = len(graph.graph)

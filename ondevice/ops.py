@@ -94,6 +94,7 @@ FUSED: dict[str, Op] = {
     "GroupNormSilu": _op(3, 3, _per_element(11), "groups", "epsilon"),
     "Silu": _op(1, 1, _per_element(2)),
     "Gelu": _op(1, 1, _per_element(5)),
+    "GeluTanh": _op(1, 1, _per_element(8)),
     "QuickGelu": _op(1, 1, _per_element(3)),
     "Geglu": _op(1, 1, _per_element(6)),
     "Attention": _op(3, 3, _attention, "heads", "scale"),

@@ -1,4 +1,4 @@
-//: op    = ["Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "QuickGelu"]
+//: op    = ["Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"]
 //: why   = "One function of every element. A work-item does STEPS vectors."
 //: in    = ["x: stg[n]"]
 //: out   = ["y: stg[n]"]
@@ -26,6 +26,8 @@
 #define APPLY(x) ((x) / (1.0f + EXP(-(x))))
 #elif OP_Gelu
 #define APPLY(x) (0.5f * (x) * (1.0f + ERF((x) * 0.70710678118654752f)))
+#elif OP_GeluTanh
+#define APPLY(x) (0.5f * (x) * (1.0f + TANH(0.7978845608028654f * ((x) + 0.044715f * (x) * (x) * (x)))))
 #elif OP_QuickGelu
 #define APPLY(x) ((x) / (1.0f + EXP(-1.702f * (x))))
 #else

@@ -276,7 +276,7 @@ def _copy(
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Silu", "Gelu", "QuickGelu"), unary),
+    **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu"), unary),
     **dict.fromkeys(("GroupNorm", "GroupNormSilu"), fused.group_norm),
     **dict.fromkeys(("Attention", "MaskedAttention"), fused.attention),
     "Geglu": fused.geglu,

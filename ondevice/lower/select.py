@@ -10,7 +10,7 @@ from ondevice.lower.kernel_file import KernelFile
 # Fastest first; a general fallback goes last.
 CANDIDATES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), ("binary",)),
-    **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "QuickGelu"), ("unary",)),
+    **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"), ("unary",)),
     **dict.fromkeys(("Attention", "MaskedAttention"), ("attention",)),
     "GroupNorm": ("group_norm",),
     "Geglu": ("geglu",),

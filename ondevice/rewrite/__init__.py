@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxscript.rewriter import RewriteRuleSet
 
 from ondevice.errors import UsageError
-from ondevice.rewrite.activations import Geglu, Gelu, LegacyGelu, QuickGelu, Silu
+from ondevice.rewrite.activations import Geglu, Gelu, GeluTanh, GeluTanhHalfLast, LegacyGelu, QuickGelu, Silu
 from ondevice.rewrite.attention import Attention, MaskedAttention
 from ondevice.rewrite.functions import add_functions
 from ondevice.rewrite.norms import GroupNorm, GroupNormSilu
@@ -23,6 +23,8 @@ RULES: tuple[type[Fusion], ...] = (
     Silu,
     Gelu,
     LegacyGelu,
+    GeluTanh,
+    GeluTanhHalfLast,
     Geglu,  # absorbs a Gelu
     MaskedAttention,  # before Attention only for the reader: the patterns cannot both match
     Attention,

@@ -42,6 +42,25 @@ _GELU = """
     shifted = Add (erf, typed_one)
     halved = Mul (shifted, typed_half)
 """
+_GELU_TANH = """
+    k = Constant <value_float = 0.044714998453855515> ()
+    typed_k = CastLike (k, x)
+    root = Constant <value_float = 0.7978845834732056> ()
+    typed_root = CastLike (root, x)
+    one = Constant <value_float = 1.0> ()
+    typed_one = CastLike (one, x)
+    half = Constant <value_float = 0.5> ()
+    typed_half = CastLike (half, x)
+    square = Mul (x, x)
+    cube = Mul (square, x)
+    small = Mul (cube, typed_k)
+    sum = Add (x, small)
+    inner = Mul (sum, typed_root)
+    tanh = Tanh (inner)
+    shifted = Add (tanh, typed_one)
+    halved = Mul (x, typed_half)
+    y = Mul (halved, shifted)
+"""
 _HEADS = """
     keep = Constant <value_ints = [0]> ()
     rest = Constant <value_ints = [-1]> ()
@@ -76,6 +95,7 @@ BODIES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     ),
     "Silu": ((), ("x",), "gate = Sigmoid (x) y = Mul (x, gate)"),
     "Gelu": ((), ("x",), _GELU.format("x") + "y = Mul (x, halved)"),
+    "GeluTanh": ((), ("x",), _GELU_TANH),
     "QuickGelu": (
         (),
         ("x",),

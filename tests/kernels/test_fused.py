@@ -75,6 +75,7 @@ def test_group_norm_of_equal_values_is_the_bias(bench: Bench):
 ACTIVATIONS = {
     "Silu": lambda x: x / (1 + np.exp(-x)),
     "Gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
+    "GeluTanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "QuickGelu": lambda x: x / (1 + np.exp(-1.702 * x)),
 }
 
