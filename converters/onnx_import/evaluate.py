@@ -263,13 +263,20 @@ def _perm(node: ir.Node) -> list[int]:
 
 
 def _merge(graph: ir.Graph, node: ir.Node) -> None:
-    """Give Reshape its whole shape; let a step that continues another one of its kind begin at the first one's source."""
+    """Give Reshape its whole shape, put the constant of a sum or a product on the right, and let a step that continues another one of its
+    kind begin at the first one's source."""
     before = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     if node.op_type == "Reshape" and (shape := shape_of(node.outputs[0])) is not None:
         node.replace_input_with(1, constant(graph, np.array(shape, np.int64)))
         node.attributes.pop("allowzero", None)
         if before is not None and before.op_type in ("Reshape", "Unsqueeze", "Squeeze", "Flatten"):
             node.replace_input_with(0, before.inputs[0])
+            _drop(node)
+    elif node.op_type in ("Add", "Mul"):
+        first, second = node.inputs
+        if first is not None and first.const_value is not None and second is not None and second.const_value is None:
+            node.replace_input_with(0, second)
+            node.replace_input_with(1, first)
             _drop(node)
     elif node.op_type == "Transpose" and before is not None and before.op_type == "Transpose":
         first, second = _perm(before), _perm(node)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnxscript.rewriter import RewriteRuleSet
 
 from ondevice.errors import UsageError
-from ondevice.rewrite.activations import Geglu, Gelu, GeluTanh, GeluTanhHalfLast, LegacyGelu, QuickGelu, Silu
+from ondevice.rewrite.activations import Geglu, Gelu, GeluTanh, GeluTanhHalfInside, GeluTanhHalfLast, LegacyGelu, QuickGelu, Silu
 from ondevice.rewrite.attention import Attention, MaskedAttention
 from ondevice.rewrite.functions import add_functions
 from ondevice.rewrite.norms import GroupNorm, GroupNormSilu
@@ -25,6 +25,7 @@ RULES: tuple[type[Fusion], ...] = (
     LegacyGelu,
     GeluTanh,
     GeluTanhHalfLast,
+    GeluTanhHalfInside,
     Geglu,  # absorbs a Gelu
     MaskedAttention,  # before Attention only for the reader: the patterns cannot both match
     Attention,
@@ -64,7 +65,7 @@ def rewrite(model: ir.Model, *, without: Collection[str] = ()) -> list[Outcome]:
             outcomes.append(Outcome(rule.__name__, rule.family, 0, Counter(), off=True))
             continue
         reasons: list[str] = []
-        applied = RewriteRuleSet([rule.rule(reasons)], commute=True).apply_to_model(model)
+        applied = RewriteRuleSet([rule.rule(reasons)], commute=rule.commute).apply_to_model(model)
         outcomes.append(Outcome(rule.__name__, rule.family, applied, Counter(reasons)))
     for node in model.graph:
         node.name = node.name or f"{node.outputs[0].name}/{node.op_type}"

@@ -12,9 +12,11 @@ from ondevice.rewrite.functions import DOMAIN, VERSION
 
 
 class Fusion(RewriteRuleClassBase):
-    """One rule. `family` is what `--without` switches off; `why_not` returns a reason, or None where the match may be replaced."""
+    """One rule. `family` is what `--without` switches off; `why_not` returns a reason, or None where the match may be replaced. `commute`:
+    sums and products match in any order, at two patterns for each."""
 
     family = ""
+    commute = True
 
     def __init__(self, reasons: list[str]) -> None:
         super().__init__(remove_nodes=True)

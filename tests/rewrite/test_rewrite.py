@@ -154,6 +154,11 @@ FIRES = {
     "group norm, split in numbers": (NORM.replace("{0, 3, -1}", "{2, 3, 10}"), {"o": ones, "z": zeros, **WEIGHTS}, {"GroupNorm": 1}),
     "group norm of a view": (NORM.replace("[2,6,5] x", "[2,6,1,5] x"), {"o": ones, "z": zeros, **WEIGHTS}, {"GroupNorm": 1}),
     "tanh gelu": (TANH, TANH_CONSTANTS, {"GeluTanh": 1}),
+    "tanh gelu, half inside": (
+        TANH.replace("c = Mul(s, x)", "c = Mul(x, s)").replace("f = Mul(x, h) y = Mul(f, e)", "f = Mul(e, h) y = Mul(x, f)"),
+        TANH_CONSTANTS,
+        {"GeluTanh": 1},
+    ),
     "tanh gelu, half last": (TANH.replace("f = Mul(x, h) y = Mul(f, e)", "f = Mul(x, e) y = Mul(f, h)"), TANH_CONSTANTS, {"GeluTanh": 1}),
     "attention": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {"c": np.float32(0.7)}, {"Attention": 1}),
 }
