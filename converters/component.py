@@ -17,6 +17,7 @@ LISTED = 20  # names in an error message; a wrong file would list a thousand
 FLOATS = frozenset(
     {ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2}
 )
+WHOLE = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.UINT8, ir.DataType.INT8})
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from ondevice.converters.component import lazy
+from ondevice.converters.component import FLOATS, WHOLE, lazy
+from ondevice.converters.components.builder import OPSET
 from ondevice.errors import GraphError
 
 SMALL = 1 << 16  # elements of a result that is computed now
@@ -46,7 +47,8 @@ def evaluate(model: ir.Model, where: str) -> None:
         GraphError: shapes do not fit each other, or stay unknown; names the node.
     """
     graph = model.graph
-    opset = graph.opset_imports.get("", 0)
+    opset = graph.opset_imports.get("", OPSET)
+    _prune(graph)  # a pooled output, say, has ops that nobody else needs
     for node in list(graph):
         where_node = f"{where}: node {node.name or node.outputs[0].name} ({node.op_type})"
         if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
@@ -99,8 +101,10 @@ def _literal(node: ir.Node, where: str) -> np.ndarray:
     if attribute is None or name not in ("value", "value_float", "value_floats", "value_int", "value_ints"):
         raise GraphError(f"its {name or 'value'} is not supported (expected numbers).", where=where)
     if name == "value":
-        array = attribute.as_tensor().numpy()
-        return array.astype(np.float32) if array.dtype != np.float32 and array.dtype.kind not in "iub" else array
+        tensor = attribute.as_tensor()
+        if tensor.dtype not in FLOATS and tensor.dtype not in WHOLE:
+            raise GraphError(f"it holds {tensor.dtype.name} (expected numbers).", where=where, fix="export the model again")
+        return tensor.numpy().astype(np.float32) if tensor.dtype in FLOATS else tensor.numpy()
     return np.array(attribute.value, np.float32 if "float" in name else np.int64)
 
 
@@ -125,18 +129,21 @@ def _infer(node: ir.Node, opset: int, where: str) -> None:
         if value is None:
             continue
         if value.name is None or value.dtype is None or (shape := shape_of(value)) is None:
-            raise GraphError(f"its input {value.name} is used before it is made.", where=where, fix="export the model again")
+            what = f"the shape of its input {value.name} does not follow from the sizes of the graph's inputs."
+            raise GraphError(what, where=where, fix="export the model again with torch.onnx")
         types[value.name] = onnx.helper.make_tensor_type_proto(int(value.dtype), shape)
         if value.const_value is not None and value.const_value.size <= KNOWN:
             data[value.name] = onnx.numpy_helper.from_array(np.asarray(value.const_value.numpy()))
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
-        found = onnx.shape_inference.infer_node_outputs(
-            schema, proto, types, data, opset_imports=[onnx.helper.make_operatorsetid("", opset)]
-        )
+        found: dict[str, onnx.TypeProto] = {}
+        for version in (opset, max(opset, OPSET)):  # early versions of some ops, such as LessOrEqual 12, have no rule
+            schema = onnx.defs.get_schema(node.op_type, version, "")
+            imports = [onnx.helper.make_operatorsetid("", version)]
+            if not any(kind.HasField("tensor_type") for kind in found.values()):
+                found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
     except onnx.defs.SchemaError:
         raise GraphError(f"there is no such op in opset {opset}.", where=where, fix="export the model again at opset 18") from None
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, KeyError) as error:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError, KeyError) as error:
         shapes = ", ".join(str(list(shape_of(value) or ())) for value in node.inputs if value is not None)
         reason = str(error).splitlines()[0].split("]")[-1].strip()[:160]
         raise GraphError(

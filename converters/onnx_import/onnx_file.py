@@ -17,14 +17,13 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from ondevice.converters.component import FLOATS, lazy
+from ondevice.converters.component import FLOATS, WHOLE, lazy
 from ondevice.converters.safetensors_file import FileSlice
 from ondevice.errors import CheckpointError
 
 INLINE = 4096  # bytes of a tensor that stays in the graph: shapes, scales, small biases
 GRAPH_LIMIT = 256 << 20  # bytes without the weights; the largest honest one, a full UNet exported dynamically, is under 8 MB
 AGAIN = "export the model again, or download the file again"
-INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.UINT8, ir.DataType.INT8})
 
 # Field numbers of onnx.proto.
 _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
@@ -63,14 +62,14 @@ class OnnxFile:
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor):
                 value.const_value = self._located(tensor, files)
-            elif tensor is None or (tensor.dtype not in FLOATS and tensor.dtype not in INTEGERS):
+            elif tensor is None or (tensor.dtype not in FLOATS and tensor.dtype not in WHOLE):
                 raise self._refused(str(value.name), f"holds {tensor.dtype.name if tensor else 'nothing'} (expected floats or integers)")
         return made
 
     def _located(self, tensor: ir.ExternalTensor, files: dict[str, FileSlice]) -> ir.LazyTensor:
         """The tensor, read when it is asked for."""
         name, location = str(tensor.name), str(tensor.location)
-        if tensor.dtype not in FLOATS and tensor.dtype not in INTEGERS:
+        if tensor.dtype not in FLOATS and tensor.dtype not in WHOLE:
             raise self._refused(name, f"holds {tensor.dtype.name} (expected floats or integers)")
         if location not in files:
             files[location] = FileSlice(self._beside(location, name))

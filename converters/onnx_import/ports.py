@@ -99,11 +99,24 @@ def adapt(model: ir.Model, wanted: Ports, where: str) -> None:
             assert own.shape is not None, "matched has seen it"
             batch = next((dims[0] for other, dims in wanted.inputs.items() if other == "sample"), 1)
             inner = () if len(own.shape) == 0 else (batch,) if own.shape[0] != 1 else (1,)
+            _stay_float(own)
             _begin_at_one(graph, own, inner)
         own.name, own.shape, own.type = name, ir.Shape(shape), ir.TensorType(kind)
     graph.inputs.sort(key=lambda value: list(wanted.inputs).index(str(value.name)) if value.name in wanted.inputs else -1)
     _one_output(graph, wanted, where)
     _single_precision(graph)
+
+
+def _stay_float(timestep: ir.Value) -> None:
+    """Casts of a timestep that is only moved about do nothing: it is a float already."""
+    ahead, seen = [timestep], set()
+    while ahead:
+        for user in (use.node for use in ahead.pop().uses()):
+            if user.op_type in ("Cast", "Expand", "Reshape", "Unsqueeze", "Squeeze", "Identity") and user not in seen:
+                seen.add(user)
+                ahead.append(user.outputs[0])
+                if user.op_type == "Cast":
+                    user.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
 
 
 def _begin_at_one(graph: ir.Graph, timestep: ir.Value, inner: Shape) -> None:

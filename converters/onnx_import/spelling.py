@@ -19,7 +19,7 @@ from ondevice.converters.onnx_import.evaluate import array_of, shape_of
 
 def respell(model: ir.Model) -> None:
     """Apply every rule, in place. Values that rules make have no shape yet."""
-    for rules in (NATIVE, FORMS):
+    for rules in (NORMS, NATIVE, FORMS):
         RewriteRuleSet([rule.rule() for rule in rules], commute=True).apply_to_model(model)
     for node in list(model.graph):
         if node.op_type == "Slice":
@@ -29,7 +29,7 @@ def respell(model: ir.Model) -> None:
 def _one(value: ir.Value | None) -> float | None:
     """The number that a constant of one element holds."""
     array = array_of(value)
-    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind == "f" else None
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind in "fi" else None
 
 
 def _attribute(value: ir.Value, name: str, default: Any) -> Any:
@@ -191,7 +191,8 @@ class PaddedConv(RewriteRuleClassBase):
         return op.Conv(x, w, *conv.inputs[2:], pads=both, **settings)
 
 
-NATIVE = (GroupNormalization, Gelu, AttentionWithMask, Attention, LayerNorm, Power, EqualSplit, PaddedConv)
+NORMS = (LayerNorm,)  # before Power, which would take its square
+NATIVE = (GroupNormalization, Gelu, AttentionWithMask, Attention, Power, EqualSplit, PaddedConv)
 
 
 # Attention, as exporters write it before opset 23 -----------------------------------------------------------------------------------
