@@ -40,7 +40,8 @@ def read_onnx_folder(root: Path, family: Family) -> Checkpoint:
         GraphError: a file is no graph of its component.
     """
     notes: list[str] = []
-    configs = {name: _config(root, name, family, notes) for name in _CONFIGS}
+    absent: list[str] = []
+    configs = {name: _config(root, name, family, absent) for name in _CONFIGS}
     components = {name: Component(config, {}) for name, config in configs.items()}
     check_joints(components, str(root))
     graphs: dict[str, ImportedGraph] = {}
@@ -53,20 +54,19 @@ def read_onnx_folder(root: Path, family: Family) -> Checkpoint:
         else:
             notes.append(f"there is no {name}/{FILE}, so the bundle cannot begin from a picture (--init-image)")
     scheduler, tokenizer = root / "scheduler" / "scheduler_config.json", root / "tokenizer"
-    if not scheduler.exists():
-        notes.append(f"there is no scheduler/, so {family.name}'s is used")
-    if not tokenizer.exists():
-        notes.append(f"there is no tokenizer/, so {family.name}'s is used")
+    absent += [f"{path.name}/" for path in (scheduler.parent, tokenizer) if not path.exists()]
+    if absent:
+        notes.append(f"there is no {', '.join(absent)}, so {family.name}'s own are used")
     files = read_tokenizer(tokenizer) if tokenizer.exists() else family.tokenizer()
     check_vocabulary(files, configs["text_encoder"], str(tokenizer))
-    schedule = read_object(scheduler, _LAYOUT) if scheduler.exists() else family.scheduler()
+    schedule = read_object(scheduler, _LAYOUT) if scheduler.parent.exists() else family.scheduler()
     return Checkpoint(components, schedule, files, family.name, str(root), tuple(notes), graphs)
 
 
-def _config(root: Path, component: str, family: Family, notes: list[str]) -> dict[str, Any]:
+def _config(root: Path, component: str, family: Family, absent: list[str]) -> dict[str, Any]:
     for folder in _CONFIGS[component]:
         path = root / folder / "config.json"
         if path.exists():
             return normalize(component, read_object(path, _LAYOUT), str(path))
-    notes.append(f"there is no {_CONFIGS[component][0]}/config.json, so {family.name}'s is used")
+    absent.append(f"{_CONFIGS[component][0]}/config.json")
     return family.config(component)

@@ -139,7 +139,7 @@ def _infer(node: ir.Node, opset: int, where: str) -> None:
         for version in (opset, max(opset, OPSET)):  # early versions of some ops, such as LessOrEqual 12, have no rule
             schema = onnx.defs.get_schema(node.op_type, version, "")
             imports = [onnx.helper.make_operatorsetid("", version)]
-            if not any(kind.HasField("tensor_type") for kind in found.values()):
+            if not any(kind.tensor_type.HasField("shape") for kind in found.values()):
                 found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
     except onnx.defs.SchemaError:
         raise GraphError(f"there is no such op in opset {opset}.", where=where, fix="export the model again at opset 18") from None

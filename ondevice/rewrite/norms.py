@@ -59,8 +59,11 @@ class GroupNorm(Fusion):
     ) -> ir.Value:
         node, groups = normal.producer(), ints(split)
         assert node is not None and groups is not None, "why_not has seen both"
-        if ints(join) != list(dims(x) or ()):
-            x = op.Reshape(x, join)
+        shape = ints(join)
+        if shape != list(dims(x) or ()):
+            assert shape is not None, "why_not has seen it"
+            kind, x = x.type, op.Reshape(x, join)
+            x.shape, x.type = ir.Shape(shape), kind
         epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
         return fused(op, "GroupNorm", x, scale, bias, groups=[groups[1]], epsilon=epsilon)
 
