@@ -48,7 +48,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "latent_channels": vae["latent_channels"],
         "max_tokens": text["max_position_embeddings"],
         "prediction_type": checkpoint.scheduler.get("prediction_type", "epsilon"),
-        "sample_size": unet["sample_size"],
+        "sample_size": unet.get("sample_size"),
         "scaling_factor": vae["scaling_factor"],
         "text_width": text["hidden_size"],
         "vae_scale": 2 ** (len(vae["block_out_channels"]) - 1),

@@ -24,7 +24,7 @@ from ondevice.errors import GraphError
 
 SMALL = 1 << 16  # elements of a result that is computed now
 LARGEST = 1 << 31  # elements of a result that is computed at all
-KNOWN = 1024  # elements of a constant that shape inference is told
+KNOWN, SCALES = 1024, 8  # elements of a whole and of a broken constant that shape inference is told
 
 # fmt: off
 FOLDS = frozenset((
@@ -132,7 +132,7 @@ def _infer(node: ir.Node, opset: int, where: str) -> None:
             what = f"the shape of its input {value.name} does not follow from the sizes of the graph's inputs."
             raise GraphError(what, where=where, fix="export the model again with torch.onnx")
         types[value.name] = onnx.helper.make_tensor_type_proto(int(value.dtype), shape)
-        if value.const_value is not None and value.const_value.size <= KNOWN:
+        if value.const_value is not None and value.const_value.size <= KNOWN and (value.dtype in WHOLE or value.const_value.size <= SCALES):
             data[value.name] = onnx.numpy_helper.from_array(np.asarray(value.const_value.numpy()))
     try:
         found: dict[str, onnx.TypeProto] = {}

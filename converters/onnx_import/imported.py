@@ -57,12 +57,7 @@ class ImportedGraph:
             raise GraphError(f"{reason}.", where=where, fix=RESIZE)
         InlinePass()(model)
         adapt(model, wanted, where)
-        evaluate(model, where)
-        respell(model)
-        model.graph.opset_imports.clear()
-        model.graph.opset_imports[""] = OPSET
-        evaluate(model, where)
-        _tidy(model)
+        legalise(model, where)
         try:
             verify_graph(model)
         except GraphError as error:
@@ -87,6 +82,16 @@ def read_graph(path: Path, component: str, configs: dict[str, dict[str, Any]]) -
     found = ImportedGraph(component, read_onnx(path), configs)
     found.misfit(batch=1, height=1, width=1)
     return found
+
+
+def legalise(model: ir.Model, where: str) -> None:
+    """Bring a graph whose inputs have static shapes to opset 18 and to our own graphs' spelling, in place. Raises GraphError."""
+    evaluate(model, where)
+    respell(model)
+    model.graph.opset_imports.clear()
+    model.graph.opset_imports[""] = OPSET
+    evaluate(model, where)
+    _tidy(model)
 
 
 def _tidy(model: ir.Model) -> None:
