@@ -13,7 +13,7 @@ from ondevice.converters.components.builder import OPSET
 from ondevice.converters.onnx_import.evaluate import evaluate, shape_of
 from ondevice.converters.onnx_import.onnx_file import OnnxFile, read_onnx
 from ondevice.converters.onnx_import.ports import adapt, misfit, ports
-from ondevice.converters.onnx_import.spelling import respell
+from ondevice.converters.onnx_import.spelling import FORMS, NATIVE, respell
 from ondevice.errors import GraphError
 from ondevice.verify import verify_graph
 
@@ -86,10 +86,14 @@ def read_graph(path: Path, component: str, configs: dict[str, dict[str, Any]]) -
 
 def legalise(model: ir.Model, where: str) -> None:
     """Bring a graph whose inputs have static shapes to opset 18 and to our own graphs' spelling, in place. Raises GraphError."""
+    imports = model.graph.opset_imports
     evaluate(model, where)
-    respell(model)
-    model.graph.opset_imports.clear()
-    model.graph.opset_imports[""] = OPSET
+    respell(model, NATIVE)
+    imports[""] = max(imports.get("", OPSET), OPSET)
+    evaluate(model, where)  # masks become constants, which the forms ask for
+    respell(model, FORMS)
+    imports.clear()
+    imports[""] = OPSET
     evaluate(model, where)
     _tidy(model)
 

@@ -16,10 +16,12 @@ from onnxscript.rewriter import RewriteRuleClassBase, RewriteRuleSet
 
 from ondevice.converters.onnx_import.evaluate import array_of, shape_of
 
+Rules = tuple[tuple[type[RewriteRuleClassBase], ...], ...]
 
-def respell(model: ir.Model) -> None:
-    """Apply every rule, in place. Values that rules make have no shape yet."""
-    for rules in (NORMS, NATIVE, FORMS):
+
+def respell(model: ir.Model, stages: Rules) -> None:
+    """Apply `NATIVE` or `FORMS`, in place. Values that rules make have no shape until the next walk of `evaluate`."""
+    for rules in stages:
         RewriteRuleSet([rule.rule() for rule in rules], commute=True).apply_to_model(model)
     for node in list(model.graph):
         if node.op_type == "Slice":
@@ -191,8 +193,10 @@ class PaddedConv(RewriteRuleClassBase):
         return op.Conv(x, w, *conv.inputs[2:], pads=both, **settings)
 
 
-NORMS = (LayerNorm,)  # before Power, which would take its square
-NATIVE = (GroupNormalization, Gelu, AttentionWithMask, Attention, Power, EqualSplit, PaddedConv)
+NATIVE: Rules = (
+    (LayerNorm,),  # before Power, which would take its square
+    (GroupNormalization, Gelu, AttentionWithMask, Attention, Power, EqualSplit, PaddedConv),
+)
 
 
 # Attention, as exporters write it before opset 23 -----------------------------------------------------------------------------------
@@ -311,7 +315,7 @@ class WideMask(RewriteRuleClassBase):
         return op.Softmax(op.Add(op.MatMul(q, k), wide), axis=int(_attribute(y, "axis", -1)))
 
 
-FORMS = (TurnedKeys, GuardedSoftmax, ScaledScores, DividedScores, ScaledQueries, ScaledBeforeHeads, WideMask)
+FORMS: Rules = ((TurnedKeys, GuardedSoftmax, ScaledScores, DividedScores, ScaledQueries, ScaledBeforeHeads, WideMask),)
 
 
 def _softened(scores: ir.Value) -> bool:
