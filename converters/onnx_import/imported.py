@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from ondevice.converters.onnx_import.evaluate import evaluate, shape_of
 from ondevice.converters.onnx_import.onnx_file import OnnxFile, read_onnx
 from ondevice.converters.onnx_import.ports import adapt, misfit, ports
 from ondevice.converters.onnx_import.spelling import FORMS, NATIVE, respell
-from ondevice.errors import GraphError
+from ondevice.errors import GraphError, OnDeviceError
 from ondevice.verify import verify_graph
 
+log = logging.getLogger(__name__)
 OPSETS = range(13, 26)  # torch.onnx labels what it writes at 26 and above as 18, which no reader can undo
 RESIZE = "choose the --size that it is fixed to, or export it again with dynamic axes"
 EXPORT_AGAIN = "export the model again with torch.onnx at one of the opsets 17 to 25"
@@ -55,9 +57,16 @@ class ImportedGraph:
         wanted = ports(self.component, self.configs, **sizes)
         if reason := misfit(model.graph, wanted, where):
             raise GraphError(f"{reason}.", where=where, fix=RESIZE)
-        InlinePass()(model)
-        adapt(model, wanted, where)
-        legalise(model, where)
+        try:
+            InlinePass()(model)
+            adapt(model, wanted, where)
+            legalise(model, where)
+        except OnDeviceError:
+            raise
+        except Exception as error:  # a damaged file can be a graph that onnx and onnx_ir stumble over anywhere
+            log.debug("%s", where, exc_info=True)
+            reason = f"{type(error).__name__}: {str(error)[:120]}"
+            raise GraphError(f"its graph cannot be brought to our form ({reason}).", where=where, fix=EXPORT_AGAIN) from None
         try:
             verify_graph(model)
         except GraphError as error:

@@ -57,6 +57,10 @@ class OnnxFile:
         except Exception as error:  # onnx_ir raises whatever its own code stumbles on; the file is to blame
             reason = str(error.__cause__ or error).splitlines()[0][:200]
             raise CheckpointError(f"its graph cannot be read ({reason}).", where=str(self.path), fix=AGAIN) from None
+        named = (value.name for node in made.graph for value in (*node.inputs, *node.outputs) if value is not None)
+        words = (word for node in made.graph for word in (node.name or "", node.op_type, node.domain, *node.attributes))
+        if not all(isinstance(word, str) for word in (*named, *words, *(value.name for value in made.graph.inputs))):
+            raise CheckpointError("a name in it is not UTF-8.", where=str(self.path), fix=AGAIN)  # protobuf gives bytes then
         files: dict[str, FileSlice] = {}
         for value in made.graph.initializers.values():
             tensor = value.const_value
@@ -64,6 +68,8 @@ class OnnxFile:
                 value.const_value = self._located(tensor, files)
             elif tensor is None or (tensor.dtype not in FLOATS and tensor.dtype not in WHOLE):
                 raise self._refused(str(value.name), f"holds {tensor.dtype.name if tensor else 'nothing'} (expected floats or integers)")
+            elif not _whole(tensor):
+                raise self._refused(str(value.name), f"does not hold what its shape {tensor.shape} says")
         return made
 
     def _located(self, tensor: ir.ExternalTensor, files: dict[str, FileSlice]) -> ir.LazyTensor:
@@ -103,6 +109,14 @@ class OnnxFile:
 
     def _refused(self, name: str, what: str) -> CheckpointError:
         return CheckpointError(f"the tensor {name[:200]} {what}.", where=str(self.path), fix=AGAIN)
+
+
+def _whole(tensor: ir.TensorProtocol) -> bool:
+    """Whether a tensor inside the graph has as much data as its shape says."""
+    try:
+        return tensor.numpy().size == tensor.size
+    except (ValueError, TypeError, OverflowError):
+        return False
 
 
 def read_onnx(path: Path) -> OnnxFile:

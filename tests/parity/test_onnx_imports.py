@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from parity.exports import CONFIGS, EXPORTERS, TRACED, arguments, export, forward, module, part_of
-from parity.modules import as_component, relative_error, torch_module
+from parity.modules import UNET, as_component, relative_error, torch_module
 from parity.test_pictures import GUIDANCE, NEGATIVE, PROMPT, SIZES, STEPS, checkpoint, pipeline, reference
 
 from ondevice import cli
@@ -27,9 +27,11 @@ pytestmark = pytest.mark.parity
 BOUND = 1e-5
 SPELLED = {"InstanceNormalization", "GroupNormalization", "Erf", "Gelu", "Softmax", "Sigmoid", "IsNaN", "Where", "Pow"}
 CASES = [(component, exporter, False) for component in CONFIGS for exporter in EXPORTERS]
-# Tracing a UNet with free sizes takes dynamo half a minute an opset, and differs between opsets in nothing that this does not cover.
-CASES += [("unet", exporter, True) for exporter in ("dynamo 23", "legacy 17", "legacy 14")]
+CASES += [("unet", exporter, True) for exporter in ("legacy 17", "legacy 14")]  # dynamo takes half a minute for these: a smaller one below
 CASES += [(component, exporter, True) for component in CONFIGS if component != "unet" for exporter in (*EXPORTERS, "legacy 14")]
+
+
+COUNTS = {}  # of each case, as the first test found them
 
 
 def configs(**changes):
@@ -109,19 +111,49 @@ def test_every_exporter_comes_to_our_own_graph(exported, component, exporter, dy
     if component == "unet" and sizes["batch"] > 1:
         fused["Expand"] += 1
     assert histogram(theirs) == fused and not SPELLED & set(fused)
+    COUNTS[component, exporter, dynamic] = f"{plain.total()} nodes -> {', '.join(f'{name} {n}' for name, n in sorted(fused.items()))}"
     assert relative_error(run(theirs, given), want) <= BOUND
 
 
-def test_counts_of_every_exporter(exported, golden):
+def test_counts_of_every_exporter(golden):
     """The figures of SD 1.4's own structure: 61 norms, 45 with SiLU; 32 attentions; 16 GEGLU."""
-    lines = []
-    for component, exporter, dynamic in CASES:
-        model = imported(exported(component, exporter, dynamic), component, TRACED)
-        before = len(model.graph)
-        rewrite(model)
-        counts = ", ".join(f"{name} {count}" for name, count in sorted(histogram(model).items()))
-        lines.append(f"{component:<12} {exporter} {'dynamic' if dynamic else 'static':<7} {before} nodes -> {counts}\n")
-    golden("graphs/imports.txt", "".join(lines))
+    if COUNTS.keys() != set(CASES):
+        pytest.skip("the tests above were not all run")
+    named = (f"{c:<12} {exporter} {'dynamic' if dynamic else 'static':<7} {COUNTS[c, exporter, dynamic]}" for c, exporter, dynamic in CASES)
+    golden("graphs/imports.txt", "".join(f"{line}\n" for line in named))
+
+
+SMALL = dict(UNET, sample_size=16)
+
+
+def small_unet(tmp_path, exporter, timestep, traced, asked):
+    """Export with free sizes, import at others, compare with the file in onnxruntime; returns the fused graph's ops.
+
+    With torch the comparison is no finer than the file: dynamo folds the time frequencies with NumPy's float32 exp, which is one bit off in
+    a third of them, and the file is 1.1e-5 off at timestep 981.
+    """
+    network = torch_module("unet", SMALL)
+    path = export("unet", exporter, tmp_path / "model.onnx", dynamic=True, network=network, config=SMALL, timestep=timestep, sizes=traced)
+    model = imported(path, "unet", asked, unet=SMALL)
+    rewrite(model)
+    given = arguments("unet", SMALL, timestep=timestep, **asked)
+    session = pytest.importorskip("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    named = zip([value.name for value in session.get_inputs()], given, strict=True)
+    raw = session.run(None, {name: tensor.numpy() for name, tensor in named})[0]
+    assert relative_error(run(model, given), raw) <= BOUND
+    assert relative_error(run(model, given), expected("unet", given, network)) <= 2 * BOUND
+    return histogram(model)
+
+
+@pytest.mark.parametrize("exporter", ["dynamo 18", "dynamo 23"])
+def test_a_unet_that_dynamo_traced_with_free_sizes(tmp_path, exporter):
+    found = small_unet(tmp_path, exporter, "float [1]", TRACED, {"batch": 1, "height": 8, "width": 32})
+    assert (found["Attention"], found["Geglu"], found["GroupNorm"] + found["GroupNormSilu"]) == (14, 7, 31) and not SPELLED & set(found)
+
+
+@pytest.mark.parametrize("timestep", ["int []", "int [batch]", "float []"])
+def test_timesteps_of_every_kind(tmp_path, timestep):
+    assert "Cast" not in small_unet(tmp_path, "legacy 17", timestep, TRACED, TRACED)
 
 
 OTHERS = [
@@ -150,18 +182,8 @@ def test_other_text_encoders(tmp_path, what, exporter, changes):
     assert histogram(model)["MaskedAttention"] == histogram(model)[name] == 3 and not SPELLED - {"Gelu"} & set(histogram(model))
 
 
-@pytest.mark.parametrize("timestep", ["int []", "int [batch]", "float []"])
-def test_timesteps_of_every_kind(tmp_path, timestep):
-    path = export("unet", "legacy 17", tmp_path / "model.onnx", timestep=timestep, dynamic=True)
-    model = imported(path, "unet", TRACED)
-    rewrite(model)
-    given = arguments("unet", CONFIGS["unet"], timestep=timestep, **TRACED)
-    assert "Cast" not in histogram(model) and relative_error(run(model, given), expected("unet", given)) <= BOUND
-
-
 @pytest.mark.device
-@pytest.mark.parametrize("exporter", ["dynamo 23", "legacy 17"])
-def test_a_folder_of_exports_draws_diffusers_picture(tmp_path, exporter):
+def test_a_folder_of_exports_draws_diffusers_picture(tmp_path):
     """As a user has it: the pipeline's networks exported one by one, then convert and generate."""
     pipe, (width, height) = pipeline("random", "PNDMScheduler"), SIZES["random"]
     sizes = {"batch": 2, "height": height // 8, "width": width // 8}
@@ -170,7 +192,7 @@ def test_a_folder_of_exports_draws_diffusers_picture(tmp_path, exporter):
         part = part_of(component)
         config = source.components[part].config
         own = sizes | {"batch": 2 if component == "unet" else 1}
-        export(component, exporter, folder / component / "model.onnx", network=getattr(pipe, part), config=config, sizes=own)
+        export(component, "legacy 17", folder / component / "model.onnx", network=getattr(pipe, part), config=config, sizes=own)
         (folder / component / "config.json").write_text(json.dumps(config))
     pipe.scheduler.save_pretrained(folder / "scheduler")
     words = ["convert", "sd14", "--checkpoint", folder, "--size", f"{width}x{height}", "--dtype", "fp32", "--out", tmp_path / "m.ondevice"]
