@@ -40,10 +40,7 @@ class GroupNorm(Fusion):
         self, x: ir.Value, split: ir.Value, one: ir.Value, zero: ir.Value, join: ir.Value, scale: ir.Value, bias: ir.Value, **_: Any
     ) -> str | None:
         source, groups, shape = dims(x), ints(split), ints(join)
-        if source is None or groups is None or len(groups) != 3 or groups[0] not in (0, source[0]):
-            return "it does not split [n, groups, rest]"
-        rest, left = divmod(prod(source), source[0] * max(groups[1], 1))
-        if groups[1] < 1 or left or groups[2] not in (-1, rest):
+        if source is None or groups is None or len(groups) != 3 or groups[0] not in (0, source[0]) or groups[1] < 1:
             return "it does not split [n, groups, rest]"
         if not filled_with(one, 1) or not filled_with(zero, 0):
             return "its inner norm has a scale or a bias of its own"

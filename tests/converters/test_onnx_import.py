@@ -168,8 +168,8 @@ def test_timesteps_of_every_kind(folder, tiny, shape, kind):
         for size in shape:
             given.type.tensor_type.shape.dim.add(dim_value=size)
         first = next(i for i, node in enumerate(proto.graph.node) if "timestep" in node.input)
-        cast = onnx.helper.make_node("Cast", ["timestep"], ["time"], to=onnx.TensorProto.FLOAT)
-        nodes = [cast]
+        whole = onnx.helper.make_node("Cast", ["timestep"], ["whole"], to=onnx.TensorProto.INT64)
+        nodes = [whole, onnx.helper.make_node("Cast", ["whole"], ["time"], to=onnx.TensorProto.FLOAT)]
         if shape != (1,):
             axes = onnx.numpy_helper.from_array(np.array([1] if shape == () else [2], np.int64), "sides")
             proto.graph.initializer.append(axes)
