@@ -10,6 +10,7 @@ setup(
         "ondevice.bundle",
         "ondevice.converters",
         "ondevice.converters.components",
+        "ondevice.converters.onnx_import",
         "ondevice.diffusion",
         "ondevice.diffusion.samplers",
         "ondevice.lower",

@@ -10,7 +10,7 @@ from ondevice.converters.component import Checkpoint
 from ondevice.converters.components.text_encoder import text_encoder
 from ondevice.converters.components.unet import unet
 from ondevice.converters.components.vae import vae_decoder, vae_encoder
-from ondevice.errors import UsageError
+from ondevice.errors import GraphError, UsageError
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 
@@ -30,20 +30,32 @@ class Model:
 
         Raises:
             UsageError: an unknown component, or a size that is not positive.
-            GraphError: a weight is missing.
+            GraphError: a weight is missing; or the checkpoint holds graphs, and none of this component or size.
         """
         if component not in COMPONENTS:
             raise UsageError(f"component {component!r} is unknown (expected one of {', '.join(COMPONENTS)}).")
-        parts = self.checkpoint.components
-        if component == "text_encoder":
-            return text_encoder(parts["text_encoder"].config, parts["text_encoder"].weights, batch=batch)
-        if min(batch, height, width) < 1:
+        parts, graphs = self.checkpoint.components, self.checkpoint.graphs
+        sized = component != "text_encoder"
+        if sized and min(batch, height, width) < 1:
             raise UsageError(f"batch {batch}, height {height}, width {width} must be positive.", where=component)
+        if graphs:
+            if component not in graphs:
+                raise GraphError(f"there is no {component}/model.onnx.", where=self.checkpoint.source, fix="export that component, too")
+            return graphs[component].graph(**({"batch": batch, "height": height, "width": width} if sized else {"batch": batch}))
+        if not sized:
+            return text_encoder(parts["text_encoder"].config, parts["text_encoder"].weights, batch=batch)
         if component == "unet":
             tokens = parts["text_encoder"].config["max_position_embeddings"]
             return unet(parts["unet"].config, parts["unet"].weights, batch=batch, height=height, width=width, tokens=tokens)
         make = vae_decoder if component == "vae_decoder" else vae_encoder
         return make(parts["vae"].config, parts["vae"].weights, batch=batch, height=height, width=width)
+
+    def lacks(self, component: str, **sizes: int) -> str | None:
+        """Why there is no graph of `component` at these sizes; None if there is. Weights make every size, exported graphs may not."""
+        graphs = self.checkpoint.graphs
+        if not graphs:
+            return None
+        return graphs[component].misfit(**sizes) if component in graphs else f"there is no {component}/model.onnx"
 
 
 def build(checkpoint: Checkpoint) -> Model:

@@ -1,4 +1,4 @@
-"""Open a checkpoint, whatever it is: a diffusers folder, one .safetensors or .ckpt file in the original layout, or a hub id."""
+"""Open a checkpoint, whatever it is: a diffusers folder, a folder of ONNX files, one .safetensors or .ckpt file, or a hub id."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ondevice.converters.component import Checkpoint, Component
 from ondevice.converters.diffusers_folder import read_folder
 from ondevice.converters.families import Family, family_of
 from ondevice.converters.hub import download
+from ondevice.converters.onnx_import import is_onnx_folder, read_onnx_folder
 from ondevice.converters.safetensors_file import read_safetensors
 from ondevice.converters.single_file import checkpoint_from
 from ondevice.errors import CheckpointError, UsageError
@@ -36,7 +37,7 @@ def open_checkpoint(
 
     Args:
         source: folder, file or hub id ("organisation/name"); the family's own when None.
-        family: gives a single file its configs, scheduler and tokenizer; a folder brings its own.
+        family: gives a single file its configs, scheduler and tokenizer; a folder brings its own. A folder of ONNX files may lack them.
         variant: which weight files of a folder or hub id, for example "fp16". By default the plain ones, or fp16 where there are no others.
         ema: take the averaged weights (model_ema.*) of a single file.
         revision: branch, tag or commit of a hub id.
@@ -45,6 +46,7 @@ def open_checkpoint(
         UsageError: no such family, or an option that does not go with the source.
         CheckpointError: the source is missing, damaged, hostile, or of a kind we do not read.
         WeightsError: weights are missing, extra or mis-shaped.
+        GraphError: an ONNX file is no graph of its component.
         DownloadError: the hub id could not be fetched.
     """
     chosen = family_of(family)
@@ -52,7 +54,11 @@ def open_checkpoint(
     path = Path(text).expanduser()
     if path.is_dir():
         _only_for(ema, "--ema", "a single file", text)
-        checkpoint = read_folder(path, chosen, variant)
+        if is_onnx_folder(path):
+            _only_for(variant, "variant", "a folder of weights or a hub id", text)
+            checkpoint = read_onnx_folder(path, chosen)
+        else:
+            checkpoint = read_folder(path, chosen, variant)
     elif path.is_file():
         _only_for(variant, "variant", "a folder or a hub id", text)
         checkpoint = _read_one_file(path, chosen, ema)
@@ -64,7 +70,8 @@ def open_checkpoint(
         raise CheckpointError(
             "there is no such file or folder, and it is no hub id.",
             where=text,
-            fix="give a diffusers folder, a .safetensors or .ckpt file, or a hub id such as CompVis/stable-diffusion-v1-4",
+            fix="give a diffusers folder, a folder of ONNX files, a .safetensors or .ckpt file, or a hub id such as "
+            "CompVis/stable-diffusion-v1-4",
         )
     for note in checkpoint.notes:
         log.warning("%s: %s", text, note)

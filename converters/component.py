@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +17,7 @@ LISTED = 20  # names in an error message; a wrong file would list a thousand
 FLOATS = frozenset(
     {ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2}
 )
+WHOLE = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.UINT8, ir.DataType.INT8})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,24 @@ class Component:
     weights: Mapping[str, ir.TensorProtocol]
 
 
+class GraphSource(Protocol):
+    """A component that comes as a graph instead of as weights."""
+
+    def misfit(self, **sizes: int) -> str | None:
+        """Why there is no graph of these sizes; None if there is."""
+        ...
+
+    def graph(self, **sizes: int) -> ir.Model:
+        """A fresh graph, as our own builders make them."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A whole Stable Diffusion: components "text_encoder", "unet" and "vae", the scheduler's config and the tokenizer's files.
 
-    `notes` says in sentences what was in the source and not used.
+    `notes` says in sentences what was in the source and not used. `graphs` is by graph name ("unet", "vae_decoder", ...) where the source
+    holds exported graphs; its components have configs then, and no weights.
     """
 
     components: dict[str, Component]
@@ -43,6 +57,7 @@ class Checkpoint:
     family: str
     source: str
     notes: tuple[str, ...] = ()
+    graphs: Mapping[str, GraphSource] = field(default_factory=dict)
 
 
 def lazy(read: Callable[[], np.ndarray], dtype: ir.DataType, shape: Iterable[int], name: str) -> ir.LazyTensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from ondevice.plan.plan import Plan
 from ondevice.rewrite import METHODS
 from ondevice.target import Target, load_target
 
+log = logging.getLogger(__name__)
 TABLE_STEPS = 20  # the coefficient table that a player without Python finds in the bundle
 Progress = Callable[[str, int, int], None]  # what, done, of
 
@@ -50,7 +52,7 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
         "latent_channels": vae["latent_channels"],
         "max_tokens": text["max_position_embeddings"],
         "prediction_type": checkpoint.scheduler.get("prediction_type", "epsilon"),
-        "sample_size": unet["sample_size"],
+        "sample_size": unet.get("sample_size"),
         "scaling_factor": vae["scaling_factor"],
         "text_width": text["hidden_size"],
         "vae_scale": 2 ** (len(vae["block_out_channels"]) - 1),
@@ -84,6 +86,43 @@ def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
         yield Job("unet", {"batch": 2} | latent)
         yield Job("vae_decoder", {"batch": 1} | latent)
         yield Job("vae_encoder", {"batch": 1} | latent)
+
+
+def plannable(model: Model, todo: Iterable[Job], fallbacks: list[str]) -> list[Job]:
+    """Those jobs that the checkpoint has graphs for. Weights make every size; a folder of ONNX files may be fixed to one, or lack a part.
+
+    What is left out is logged and added to `fallbacks`, with what a bundle cannot do without it.
+
+    Raises:
+        GraphError: the text encoder, the decoder, or every UNet of a size would be missing.
+    """
+    kept, missing = [], []
+    for job in todo:
+        reason = model.lacks(job.component, **job.sizes)
+        kept += [job] if reason is None else []
+        missing += [(job, reason)] if reason is not None else []
+    for job, reason in missing:
+        instead = any(_place(other) == _place(job) for other in kept if other.component == job.component == "unet")
+        if job.component != "vae_encoder" and not instead:
+            raise GraphError(
+                f"{reason}.",
+                where=f"{model.checkpoint.source}: {job.component}",
+                fix="choose the --size that it is fixed to, or export it again with dynamic axes",
+            )
+        fallbacks.append(f"{job.component}: {reason}; left out, so the bundle has {_without(job)}")
+        log.warning("%s", fallbacks[-1])
+    return kept
+
+
+def _place(job: Job) -> tuple[int, int]:
+    return job.sizes["height"], job.sizes["width"]
+
+
+def _without(job: Job) -> str:
+    """What a bundle cannot do without a plan."""
+    if job.component == "vae_encoder":
+        return "no --init-image at this size"
+    return "no pictures without guidance" if job.sizes["batch"] == 1 else "guidance in two passes, which is slower"
 
 
 def storage_of(component: str, dtype: str) -> str:
@@ -122,7 +161,7 @@ def compile_bundle(
     weights: dict[str, WeightSource] = {}
     rewrites: dict[str, dict[str, Any]] = {}
     fallbacks = list(checkpoint.notes)
-    todo = list(jobs(about["vae_scale"], sizes or [training_size(about)]))
+    todo = plannable(model, jobs(about["vae_scale"], sizes or [training_size(about)]), fallbacks)
     for done, job in enumerate(todo):
         if progress:
             progress("planning", done, len(todo))
@@ -178,7 +217,9 @@ def export_onnx(
         what = f"{len(sizes)} sizes given (expected one: ONNX graphs here have static shapes)."
         raise UsageError(what, where="--size", fix="name one size")
     model, out, fallbacks = build(checkpoint), out.absolute(), list(checkpoint.notes)
-    todo = [job for job in jobs(about["vae_scale"], sizes or [training_size(about)]) if (job.component, job.sizes["batch"]) != ("unet", 1)]
+    todo = plannable(model, jobs(about["vae_scale"], sizes or [training_size(about)]), fallbacks)
+    if any(job.component == "unet" and job.sizes["batch"] == 2 for job in todo):
+        todo = [job for job in todo if job.component != "unet" or job.sizes["batch"] == 2]
     files = [f"{job.component}/model.onnx{ending}" for job in todo for ending in ("", ".data")]
     if not out.parent.is_dir():
         raise UsageError(f"the folder {out.parent} does not exist.", where="--out", fix="create it, or choose another")

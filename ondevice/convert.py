@@ -102,7 +102,9 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that name a model's weights; other verbs take them, too."""
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
-        "--checkpoint", metavar="PATH_OR_HUB_ID", help="diffusers folder, .safetensors, .ckpt or hub id (default: the family's)"
+        "--checkpoint",
+        metavar="PATH_OR_HUB_ID",
+        help="diffusers folder, folder of ONNX files, .safetensors, .ckpt or hub id (default: the family's)",
     )
     weights.add_argument("--random-weights", type=int, metavar="SEED", help="make up full-size weights: for benchmarks and tests")
     parser.add_argument("--variant", metavar="NAME", help="weight files of a folder or hub id to take, such as fp16")

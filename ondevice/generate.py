@@ -72,13 +72,16 @@ def run(args: argparse.Namespace) -> int:
     session = Session(bundle, device, profile=args.profile or args.profile_out is not None, check=args.check)
     options = {"eta": args.eta} if args.eta else {}
     options |= {"use_karras_sigmas": True} if args.karras else {}
+    guidance = bundle.model["guidance_scale"] if args.guidance is None else args.guidance
+    split = in_two_passes(bundle, guidance, width, height)
     with tqdm(total=args.steps, desc="steps", file=sys.stderr, disable=None) as bar:
         picture = painter(bundle, session)(
             args.prompt,
             negative_prompt=args.negative,
             steps=args.steps,
             sampler=args.sampler,
-            guidance_scale=bundle.model["guidance_scale"] if args.guidance is None else args.guidance,
+            guidance_scale=guidance,
+            split_guidance=split,
             seed=args.seed,
             width=width,
             height=height,
@@ -129,6 +132,24 @@ def default_size(bundle: Bundle) -> tuple[int, int]:
         raise BundleError("it has no plan of a unet with a width and a height.", where=str(bundle.path), fix="convert the checkpoint again")
     scale = bundle.model["vae_scale"]
     return sizes["width"] * scale, sizes["height"] * scale
+
+
+def in_two_passes(bundle: Bundle, guidance: float, width: int, height: int) -> bool:
+    """Whether guidance must run the UNet twice at batch 1: a bundle from an ONNX file of one batch has plans of that batch only.
+
+    Raises:
+        UsageError: there are plans of batch 2 only, which a picture without guidance cannot use.
+    """
+    scale = bundle.model["vae_scale"]
+    place = {"height": height // scale, "width": width // scale}
+    batches = {entry.sizes.get("batch") for entry in bundle.plans if entry.component == "unet" and entry.sizes.items() >= place.items()}
+    if guidance <= 1 and batches == {2}:
+        what = f"a picture without guidance needs the UNet at batch 1, and the bundle has it at batch 2 only (got guidance {guidance:g})."
+        raise UsageError(what, where="--guidance", fix="use more than 1, or convert an export with a dynamic batch")
+    if guidance > 1 and batches == {1}:
+        log.warning("the bundle has the UNet at batch 1 only, so guidance takes two passes")
+        return True
+    return False
 
 
 def show(bar: tqdm, done: int, total: int) -> None:

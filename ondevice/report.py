@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from ondevice.bundle.manifest import PlanEntry
 from ondevice.bundle.reader import Bundle
-from ondevice.compiler import Job, facts, jobs, lower_job, storage_of, training_size
+from ondevice.compiler import Job, facts, jobs, lower_job, plannable, storage_of, training_size
 from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint
 from ondevice.errors import BundleError, UsageError
@@ -140,7 +140,7 @@ def model_jobs(model: Model, size: tuple[int, int] | None) -> list[Job]:
     """One job a component: the largest batch, which is the one guidance runs."""
     about = facts(model.checkpoint)
     largest: dict[str, Job] = {}
-    for job in jobs(about["vae_scale"], [size or training_size(about)]):
+    for job in plannable(model, jobs(about["vae_scale"], [size or training_size(about)]), []):
         if job.component not in largest or job.sizes["batch"] > largest[job.component].sizes["batch"]:
             largest[job.component] = job
     return list(largest.values())

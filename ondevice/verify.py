@@ -35,9 +35,9 @@ def verify_graph(model: ir.Model) -> None:
         row = find(node.domain, node.op_type)
         if row is None:
             raise GraphError(
-                f"op {node.domain or 'ai.onnx'}::{node.op_type} is not supported.",
+                f"op {node.domain or 'ai.onnx'}::{node.op_type} is not supported (expected one of {', '.join(sorted(OPS))}).",
                 where=where,
-                fix=f"supported are {', '.join(sorted(OPS))}",
+                fix="use a Stable Diffusion 1.x model, exported without quantization, control flow or ops of its own",
             )
         if not row.least <= len(node.inputs) <= row.most:
             raise GraphError(f"it has {len(node.inputs)} inputs (expected {row.least} to {row.most}).", where=where)

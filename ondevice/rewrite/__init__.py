@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ondevice.errors import UsageError
-from ondevice.rewrite.activations import Geglu, Gelu, LegacyGelu, QuickGelu, Silu
+from ondevice.rewrite.activations import Geglu, Gelu, GeluTanh, GeluTanhHalfInside, GeluTanhHalfLast, LegacyGelu, QuickGelu, Silu
 from ondevice.rewrite.attention import Attention, MaskedAttention
 from ondevice.rewrite.channels_last import ChannelsLast
 from ondevice.rewrite.epilogue import Activation, Residual, TimeShift
@@ -33,6 +33,9 @@ RULES: tuple[type[Rule], ...] = (
     Silu,
     Gelu,
     LegacyGelu,
+    GeluTanh,
+    GeluTanhHalfLast,
+    GeluTanhHalfInside,
     Geglu,  # absorbs a Gelu
     MaskedAttention,  # before Attention only for the reader: the patterns cannot both match
     Attention,

@@ -3,6 +3,7 @@
 x - Sigmoid - Mul x                               ->  Silu
 x - Mul 1.702 - Sigmoid - Mul x                   ->  QuickGelu
 x - Div sqrt 2 - Erf - Add 1 - Mul 0.5 - Mul x    ->  Gelu
+x - x + 0.044715 x^3 - Mul - Tanh - Add 1 - Mul   ->  GeluTanh
 x - Split - (value, gate) - value * Gelu(gate)    ->  Geglu
 """
 
@@ -12,6 +13,7 @@ import math
 from typing import Any
 
 import onnx_ir as ir
+from onnxscript.rewriter.pattern import OrValue
 
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Fusion, dims, fused, near, number
@@ -66,6 +68,49 @@ class LegacyGelu(Gelu):
 
     def pattern(self, op: Any, x: ir.Value, root: ir.Value, one: ir.Value, half: ir.Value) -> Any:
         return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, root)), one)), half)
+
+
+class GeluTanh(Fusion):
+    """(0.5 x) * (tanh(sqrt(2 / pi) (x + 0.044715 x^3)) + 1): the approximation, which is an op of its own because its values differ.
+
+    Eight products and sums in any order are 256 patterns, which took a second a graph. So constants stand on the right, where imports put
+    them, and what the exporters differ in is spelled out: where the half is, and the cube.
+    """
+
+    family = "gelu"
+    commute = False
+
+    def pattern(self, op: Any, x: ir.Value, k: ir.Value, root: ir.Value, one: ir.Value, half: ir.Value) -> Any:
+        return op.Mul(op.Mul(x, half), self.bell(op, x, k, root, one))
+
+    def bell(self, op: Any, x: Any, k: Any, root: Any, one: Any) -> Any:
+        """Twice the share of x that is let through."""
+        cube = OrValue([op.Mul(op.Mul(x, x), x), op.Mul(x, op.Mul(x, x))])
+        return op.Add(op.Tanh(op.Mul(op.Add(x, op.Mul(cube, k)), root)), one)
+
+    def why_not(self, k: ir.Value, root: ir.Value, one: ir.Value, half: ir.Value, **_: Any) -> str | None:
+        if near(k, 0.044715) and near(root, math.sqrt(2 / math.pi)) and number(one) == 1 and number(half) == 0.5:
+            return None
+        found = [number(value) for value in (k, root, one, half)]
+        shown = ", ".join("None" if value is None else f"{value:.6g}" for value in found)
+        return f"its constants are {shown} (expected 0.044715, the square root of 2 over pi, 1, 0.5)"
+
+    def rewrite(self, op: Any, x: ir.Value, **_: Any) -> ir.Value:
+        return fused(op, "GeluTanh", x)
+
+
+class GeluTanhHalfLast(GeluTanh):
+    """The same with the half after the product, as the TorchScript exporter writes it."""
+
+    def pattern(self, op: Any, x: ir.Value, k: ir.Value, root: ir.Value, one: ir.Value, half: ir.Value) -> Any:
+        return op.Mul(op.Mul(x, self.bell(op, x, k, root, one)), half)
+
+
+class GeluTanhHalfInside(GeluTanh):
+    """The same with the half before the product, as torch.onnx writes it at opset 18."""
+
+    def pattern(self, op: Any, x: ir.Value, k: ir.Value, root: ir.Value, one: ir.Value, half: ir.Value) -> Any:
+        return op.Mul(x, op.Mul(self.bell(op, x, k, root, one), half))
 
 
 class Geglu(Fusion):

@@ -6,6 +6,7 @@ GroupNorm - Sigmoid - Mul                                               ->  Grou
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import onnx_ir as ir
@@ -21,7 +22,11 @@ def _settings(norm: ir.Value) -> dict[str, Any]:
 
 
 class GroupNorm(Fusion):
-    """Normalisation over groups of channels, as exporters spell it before opset 21."""
+    """Normalisation over groups of channels, as exporters spell it before opset 21.
+
+    Where a view comes before it (the autoencoder's attention flattens its pixels), the view and the split are one Reshape, and only the
+    join tells the shape that is normalised.
+    """
 
     family = "group_norm"
 
@@ -34,21 +39,28 @@ class GroupNorm(Fusion):
     def why_not(
         self, x: ir.Value, split: ir.Value, one: ir.Value, zero: ir.Value, join: ir.Value, scale: ir.Value, bias: ir.Value, **_: Any
     ) -> str | None:
-        shape, groups = dims(x), ints(split)
-        if shape is None or groups is None or len(groups) != 3 or groups[2] != -1 or groups[0] not in (0, shape[0]):
+        source, groups, shape = dims(x), ints(split), ints(join)
+        if source is None or groups is None or len(groups) != 3 or groups[0] not in (0, source[0]) or groups[1] < 1:
             return "it does not split [n, groups, rest]"
         if not filled_with(one, 1) or not filled_with(zero, 0):
             return "its inner norm has a scale or a bias of its own"
-        if ints(join) != list(shape):
-            return f"it joins to {ints(join)} (expected {list(shape)})"
+        if shape is None or shape[:2] != list(source[:2]) or prod(shape) != prod(source) or min(shape) < 1:
+            return f"it joins to {shape} (expected {list(source)}, or a view of it with the same channels)"
         channel = (shape[1], *(1,) * (len(shape) - 2))
         if dims(scale) != channel or dims(bias) != channel:
             return f"its scale {dims(scale)} and bias {dims(bias)} are not one a channel (expected {channel})"
         return None
 
-    def rewrite(self, op: Any, x: ir.Value, split: ir.Value, scale: ir.Value, bias: ir.Value, normal: ir.Value, **_: Any) -> ir.Value:
+    def rewrite(
+        self, op: Any, x: ir.Value, split: ir.Value, join: ir.Value, scale: ir.Value, bias: ir.Value, normal: ir.Value, **_: Any
+    ) -> ir.Value:
         node, groups = normal.producer(), ints(split)
         assert node is not None and groups is not None, "why_not has seen both"
+        shape = ints(join)
+        if shape != list(dims(x) or ()):
+            assert shape is not None, "why_not has seen it"
+            kind, x = x.type, op.Reshape(x, join)
+            x.shape, x.type = ir.Shape(shape), kind
         epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
         return fused(op, "GroupNorm", x, scale, bias, groups=[groups[1]], epsilon=epsilon)
 

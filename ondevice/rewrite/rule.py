@@ -21,6 +21,7 @@ class Rule:
     """`family` is what `--without` switches off."""
 
     family = ""
+    commute = True
 
     @classmethod
     def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
@@ -29,7 +30,10 @@ class Rule:
 
 
 class Fusion(Rule, RewriteRuleClassBase):
-    """A rule as a pattern. `why_not` returns a reason, or None where the match may be replaced."""
+    """A rule as a pattern. `why_not` returns a reason, or None where the match may be replaced. `commute`: sums and products match in any
+    order, at two patterns for each."""
+
+    commute = True
 
     def __init__(self, reasons: list[str]) -> None:
         super().__init__(remove_nodes=True)
@@ -39,7 +43,7 @@ class Fusion(Rule, RewriteRuleClassBase):
     def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
         """Replace every match."""
         reasons: list[str] = []
-        applied = RewriteRuleSet([cls.rule(reasons)], commute=True).apply_to_model(model)
+        applied = RewriteRuleSet([cls.rule(reasons)], commute=cls.commute).apply_to_model(model)
         return applied, Counter(reasons)
 
     def why_not(self, *_: Any, **bound: Any) -> str | None:

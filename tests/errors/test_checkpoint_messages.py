@@ -287,7 +287,8 @@ def test_single_files(tmp_path: Path) -> None:
 def test_sources_and_options(tmp_path: Path, folder: Path) -> None:
     assert opened(tmp_path / "nowhere.ckpt") == (
         f"{tmp_path}/nowhere.ckpt: there is no such file or folder, and it is no hub id."
-        " Fix: give a diffusers folder, a .safetensors or .ckpt file, or a hub id such as CompVis/stable-diffusion-v1-4."
+        " Fix: give a diffusers folder, a folder of ONNX files, a .safetensors or .ckpt file, or a hub id"
+        " such as CompVis/stable-diffusion-v1-4."
     )
     assert opened(Path("models/sd.safetensors")).startswith("models/sd.safetensors: there is no such file or folder")
     assert opened(folder, UsageError, ema=True) == f"{folder}: --ema goes only with a single file. Fix: leave --ema out."

@@ -106,6 +106,9 @@ def test_bodies_are_legal_and_need_nothing_newer(op):
 
 SILU = "(float[2,3] x, float[2,3] z) => (float[2,3] y) { s = Sigmoid(x) y = Mul({}, s) }"
 GELU = "(float[4] x, float r, float o, float h) => (float[4] y) { d = Div(x, r) e = Erf(d) a = Add(e, o) m = Mul(a, h) y = Mul(x, m) }"
+TANH = """(float[4] x, float[4] z, float k, float r, float o, float h) => (float[4] y) {
+    s = Mul(x, x) c = Mul(s, x) m = Mul(c, k) a = Add(x, m) i = Mul(a, r) t = Tanh(i) e = Add(t, o) f = Mul(x, h) y = Mul(f, e) }"""
+TANH_CONSTANTS = {"k": np.float32(0.044715), "r": np.float32((2 / np.pi) ** 0.5), "o": np.float32(1), "h": np.float32(0.5)}
 NORM = """(float[2,6,5] x, float[3] o, float[3] z, float[6,1] w, float[6,1] b) => (float[2,6,5] y)
     <int64[3] s = {0, 3, -1}, int64[3] j = {2, 6, 5}> {
     a = Reshape(x, s) n = InstanceNormalization<epsilon=0.001>(a, o, z) r = Reshape(n, j) m = Mul(r, w) y = Add(m, b) }"""
@@ -123,14 +126,34 @@ FIRES = {
     "silu, other order": (SILU.replace("Mul({}, s)", "Mul(s, x)"), {}, {"Silu": 1}),
     "gelu": (GELU, {"r": np.float32(2**0.5), "o": np.float32(1), "h": np.float32(0.5)}, {"Gelu": 1}),
     "group norm": (NORM, {"o": ones, "z": zeros, **WEIGHTS}, {"GroupNorm": 1}),
+    "group norm, split in numbers": (NORM.replace("{0, 3, -1}", "{2, 3, 10}"), {"o": ones, "z": zeros, **WEIGHTS}, {"GroupNorm": 1}),
+    "group norm of a view": (NORM.replace("[2,6,5] x", "[2,6,1,5] x"), {"o": ones, "z": zeros, **WEIGHTS}, {"GroupNorm": 1}),
+    "tanh gelu": (TANH, TANH_CONSTANTS, {"GeluTanh": 1}),
+    "tanh gelu, half inside": (
+        TANH.replace("c = Mul(s, x)", "c = Mul(x, s)").replace("f = Mul(x, h) y = Mul(f, e)", "f = Mul(e, h) y = Mul(x, f)"),
+        TANH_CONSTANTS,
+        {"GeluTanh": 1},
+    ),
+    "tanh gelu, half last": (TANH.replace("f = Mul(x, h) y = Mul(f, e)", "f = Mul(x, e) y = Mul(f, h)"), TANH_CONSTANTS, {"GeluTanh": 1}),
     "attention": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {"c": np.float32(0.7)}, {"FlashAttention": 1}),
 }
 NEAR_MISSES = {
     "silu of another value": (SILU.replace("{}", "z"), {}, ""),
     "gelu, other root": (GELU, {"r": np.float32(1.5), "o": np.float32(1), "h": np.float32(0.5)}, "its constants are 1.5, 1.0, 0.5"),
     "gelu, computed root": (GELU, {"o": np.float32(1), "h": np.float32(0.5)}, "its constants are None"),
+    "tanh gelu, other cubic": (TANH, TANH_CONSTANTS | {"k": np.float32(0.05)}, "its constants are 0.05"),
+    "tanh gelu of another value": (TANH.replace("Mul(x, h)", "Mul(z, h)"), TANH_CONSTANTS, ""),
+    "norm that joins other channels": (
+        NORM.replace("j = {2, 6, 5}", "j = {2, 3, 10}").replace("[2,6,5] y", "[2,3,10] y").replace("[6,1]", "[3,1]"),
+        {"o": ones, "z": zeros, "w": np.ones((3, 1), np.float32), "b": np.ones((3, 1), np.float32)},
+        "it joins to [2, 3, 10]",
+    ),
     "norm with a scale inside": (NORM, {"o": 2 * ones, "z": zeros, **WEIGHTS}, "a scale or a bias of its own"),
-    "norm of a part": (NORM.replace("{0, 3, -1}", "{2, 3, 10}"), {"o": ones, "z": zeros, **WEIGHTS}, "does not split [n, groups, rest]"),
+    "norm across pictures": (
+        NORM.replace("{0, 3, -1}", "{1, 3, 20}"),
+        {"o": ones, "z": zeros, **WEIGHTS},
+        "does not split [n, groups, rest]",
+    ),
     "heads that differ": (HEADS.replace("SPLIT", "1, 8").replace("WIDTH", "16"), {"c": np.float32(0.7)}, "its heads are split as"),
     "keys shared by a batch": (
         HEADS.replace("SPLIT", "2, 4")
