@@ -230,7 +230,7 @@ def test_what_a_folder_lacks_is_the_familys(folder, caplog):
 
 def test_plans_are_made_of_the_batches_there_are(tmp_path, folder, caplog):
     checkpoint = open_checkpoint(folder, family="sd14")
-    made = plannable(build(checkpoint), jobs(2, [(12, 16)]))
+    made = plannable(build(checkpoint), jobs(2, [(12, 16)]), [])
     assert [(job.component, job.sizes["batch"]) for job in made] == [
         ("text_encoder", 1), ("unet", 2), ("vae_decoder", 1), ("vae_encoder", 1),
     ]  # fmt: skip
