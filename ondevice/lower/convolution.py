@@ -61,8 +61,14 @@ def direct(low: Lowering, node: ir.Node) -> None:
 
 def winograd(low: Lowering, node: ir.Node) -> None:
     """The same by 36 products a tile of 4x4 pixels; as many tiles at a time as the target's scratch holds."""
+    (n, oh, ow, oc), ic = static_shape(node.outputs[0]), static_shape(node.inputs[1])[2]
+    if min(ic, oc) < (lanes := max(low.tuning(kernel)["V"] for kernel in ("winograd_input", "winograd_output"))):
+        low.program.fallbacks.append(
+            f"{low.component}: {node.name} has too few channels for Winograd (got {min(ic, oc)}, expected {lanes})"
+        )
+        direct(low, node)
+        return
     conv, dtype, out = _read(low, node), low.dtype_of(node.outputs[0]), node.outputs[0]
-    (n, oh, ow, oc), ic = static_shape(out), conv.dims["ic"]
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles = n * tiles_h * tiles_w
     weight = _transformed(low, conv.given["weight"], dtype)

@@ -50,9 +50,9 @@ RULES: tuple[type[Rule], ...] = (
     # Layout, and what can be done only in it.
     ChannelsLast,  # after all that turns norms and attention into ops that know no layout but their own
     Upsample,
-    Activation,
     TimeShift,
-    Residual,  # last of the three: a residual is added after activation and shift
+    Activation,  # after TimeShift: in the order in which a kernel finishes its result
+    Residual,
     ConcatParts,  # after Residual, which prefers the convolution beside a shortcut that reads two parts
     # Methods, where the target has a choice; last, since other rules know ops by their plain names.
     Flash,
@@ -93,6 +93,7 @@ def rewrite(model: ir.Model, target: Target | None = None, *, without: Collectio
         raise UsageError(f"rules {', '.join(unknown)} are unknown (expected some of {', '.join((*FAMILIES, ALL))}).", where="--without")
     off, target = FAMILIES if ALL in without else without, target or load_target("host")
     model.functions.clear()  # the rules would fuse the bodies, too; they are added again at the end
+    RemoveUnusedNodesPass()(model)  # a reader whose result nobody wants must not stop a rule
     outcomes = []
     for rule in RULES:
         if rule.family in off:

@@ -1,0 +1,116 @@
+"""Any graph of convolutions, norms, activations, resizes, joins and sums means the same after rewriting; on a device, too."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rewrite.graphs import by_onnxruntime, feed
+from rewrite.test_pictures import Net
+
+from ondevice.converters.components.layers import silu
+from ondevice.lower import lower
+from ondevice.lower.kernel_file import load_all
+from ondevice.plan import plan
+from ondevice.rewrite import FAMILIES, rewrite
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
+from ondevice.target import Target, load_target
+
+PIECES = ("conv", "one by one", "stride", "norm", "silu", "add", "join", "larger", "shift", "tokens", "sigmoid")
+SHAPE = (2, 6, 5, 4)
+
+
+def apply(b, piece, scope, x, y):
+    """One more picture from two earlier ones; back to SHAPE, so that any two can be added."""
+    n, c, h, w = SHAPE
+    if piece == "conv":
+        return b.conv(scope, x, c)
+    if piece == "one by one":
+        return b.conv(scope, x, c, k=1)
+    if piece == "stride":
+        return b.resize(scope, b.conv(scope, x, c, strides=(2, 2)), h, w)
+    if piece == "norm":
+        return b.norm(scope, x)
+    if piece == "silu":
+        return silu(b, scope, x)
+    if piece == "sigmoid":
+        return b.unary(scope, "Sigmoid", x)
+    if piece == "join":
+        return b.conv(scope, b.concat(scope, 1, x, y), c, k=1)
+    if piece == "larger":
+        return b.conv(scope, b.resize(scope, x, 2 * h, 2 * w), c, strides=(2, 2))
+    if piece == "shift":
+        return b.binary(scope, "Add", b.conv(scope, x, c), b.made(f"{scope}.shift", 1, c, 1, 1))
+    if piece == "tokens":  # a linear layer over pixels, and back
+        rows = b.reshape(scope, b.transpose(scope, x, 0, 2, 3, 1), n, h * w, c)
+        rows = b.binary(scope, "Add", b.matmul(scope, rows, b.made(f"{scope}.w", c, c)), rows)
+        return b.transpose(scope, b.reshape(scope, rows, n, h, w, c), 0, 3, 1, 2)
+    return b.binary(scope, "Add", x, y)
+
+
+STEPS = st.lists(st.tuples(st.sampled_from(PIECES), st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=7)
+OFF = st.sets(st.sampled_from(FAMILIES), max_size=3)
+TARGETS = {"host": load_target("host"), "any shape": Target("t", "", {}, {}, 4096, {})}
+
+
+def build(steps, outputs):
+    b = Net()
+    b._weights = {}
+    values = [b.input("x", SHAPE)]
+    for number, (piece, left, right) in enumerate(steps):
+        values.append(apply(b, piece, f"s{number}", values[left % len(values)], values[right % len(values)]))
+    last = dict.fromkeys(values[1:][-outputs:])  # inner values that are outputs, too, must survive
+    return b.finish(**{f"y{i}": value for i, value in enumerate(last)})
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=2e-5 * max(1.0, float(np.abs(expected).max())))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STEPS, st.integers(1, 3), OFF, st.sampled_from(sorted(TARGETS)))
+def test_any_graph_of_pictures(steps, outputs, off, target):
+    model = build(steps, outputs)
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    before = len(model.graph)
+    rewrite(model, TARGETS[target], without=off)
+    close(by_onnxruntime(model, inputs), expected)
+    turned = sum(node.op_type in ("Transpose", "Reshape") for node in model.graph)
+    assert len(model.graph) - turned <= before
+    assert not any(outcome.applied for outcome in rewrite(model, TARGETS[target], without=off))
+
+
+class Weights:
+    """A source of weights and plans for a session: the program's own, in memory."""
+
+    def __init__(self, program, made):
+        self.made, self.kernels, self.arrays = made, load_all(), {}
+        for name, values in program.weights.items():
+            tensor = program.tensors[name]
+            self.arrays[f"{program.component}/{name}"] = values.numpy().astype({"f32": np.float32, "i32": np.int32}[tensor.dtype])
+
+    def plan(self, component, **sizes):
+        return self.made
+
+    def weight(self, key):
+        return key, 0, self.arrays[key].nbytes
+
+    def shard(self, name):
+        return np.ascontiguousarray(self.arrays[name]).reshape(-1).view(np.uint8)
+
+    def source(self, file, dialect, defines):
+        return self.kernels[file].source(dialect, **dict(defines))
+
+
+@pytest.mark.device
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(STEPS, OFF, st.sampled_from(sorted(TARGETS)))
+def test_any_graph_of_pictures_on_a_device(steps, off, target):
+    model = build(steps, 1)
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    rewrite(model, TARGETS[target], without=off)
+    program = lower(model, "net", target=TARGETS[target])
+    session = Session(Weights(program, plan(program, storage="f32")), choose_device())
+    close(session.run("net", inputs)["y0"], expected)
