@@ -43,7 +43,7 @@ def _linear(m: int, n: int, k: int, activation: str = "", add: bool = False) -> 
     columns = 2 * n if activation == "Geglu" else n
     dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": columns, "a_batch": 0, "b_batch": 0}
     sizes = (m * k, 1, k * columns, columns, m * n if add else 1, m * n)
-    defines = {"HAS_BIAS": 1} | ({"HAS_ADD": 1} if add else {}) | ({f"ACT_{activation}": 1} if activation else {})
+    defines = {"HAS_BIAS": 1, "PANELS": 1} | ({"HAS_ADD": 1} if add else {}) | ({f"ACT_{activation}": 1} if activation else {})
     name = f"linear {m}x{n}x{k} bias" + (f" {activation.lower()}" if activation else "") + (" add" if add else "")
     return Case(name, "Linear", dims, sizes, 2 * m * columns * k, tuple(defines.items()))
 
@@ -57,12 +57,19 @@ def _conv(n: int, ic: int, size: int, oc: int, k: int = 3, stride: int = 1) -> C
 
 
 def _conv_nhwc(n: int, ic: int, size: int, oc: int, stride: int = 1) -> Case:
-    out, ldb = size // stride, max(oc, 16)
+    out, ldb = size // stride, -(-oc // 64) * 64  # panels as wide as the default tile
     sizes = {"n": n, "ic": ic, "h": size, "w": size, "oc": oc, "ldb": ldb, "oh": out, "ow": out, "kh": 3, "kw": 3}
     steps = {"stride": stride, "pad_top": 1, "pad_left": 1, "up_h": size, "up_w": size, "shift_from": 0, "shift_row": 0}
     buffers = (n * ic * size**2, 9 * ic * ldb, ldb, 1, n * oc * out**2, n * oc * out**2)
     name = f"conv nhwc 3x3 {n}x{size}x{size}x{ic} -> {oc} add" + (f" stride {stride}" if stride > 1 else "")
-    return Case(name, "ConvNhwc", sizes | steps, buffers, 18 * n * oc * out**2 * ic, (("HAS_BIAS", 1), ("HAS_ADD", 1)))
+    return Case(
+        name,
+        "ConvNhwc",
+        sizes | steps,
+        buffers,
+        18 * n * oc * out**2 * ic,
+        (("HAS_BIAS", 1), ("HAS_ADD", 1), ("PANELS", 1), ("RAGGED", int(ic % 16 > 0))),
+    )
 
 
 def _group_norm_nhwc(n: int, pixels: int, channels: int) -> Case:

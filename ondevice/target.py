@@ -19,6 +19,7 @@ class Target:
 
     `winograd` and `flash` bound the shapes for which these methods are chosen (a missing bound allows all): least channels of a 3x3
     convolution's input and output and least 4x4 tiles of its result; the largest head and the least queries and keys of an attention.
+    `panels`: weights of products are stored as the kernels' tiles read them, a panel of columns after another, not row by row.
     `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands.
     """
 
@@ -26,6 +27,7 @@ class Target:
     why: str
     winograd: Mapping[str, int]
     flash: Mapping[str, int]
+    panels: bool
     scratch: int
     tune: Mapping[str, Mapping[str, int]]
 
@@ -50,12 +52,15 @@ def load_target(name: str) -> Target:
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"it is not TOML: {error}.", where=path.name) from None
     bounds = all(_bounds(content.get(table), known) for table, known in BOUNDS.items())
-    scratch = content.get("scratch")
-    if content.keys() != {"why", "scratch", "tune", *BOUNDS} or not bounds or type(scratch) is not int or scratch < 1:
-        raise PlanError(f"it needs `why`, `scratch` in bytes, [tune.KERNEL] and the bounds {BOUNDS}, and nothing else.", where=path.name)
+    scratch, panels = content.get("scratch"), content.get("panels")
+    known = content.keys() == {"why", "panels", "scratch", "tune", *BOUNDS}
+    if not known or not bounds or type(panels) is not bool or type(scratch) is not int or scratch < 1:
+        raise PlanError(
+            f"it needs `why`, `panels`, `scratch` in bytes, [tune.KERNEL] and the bounds {BOUNDS}, and nothing else.", where=path.name
+        )
     if not all(isinstance(values, dict) for values in content["tune"].values()):
         raise PlanError("[tune] holds tables, one a kernel.", where=path.name)
-    return Target(name, content["why"], content["winograd"], content["flash"], scratch, content["tune"])
+    return Target(name, content["why"], content["winograd"], content["flash"], panels, scratch, content["tune"])
 
 
 def _bounds(table: object, known: set[str]) -> bool:

@@ -5,8 +5,25 @@
 //: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "ldb: int", "oh: int", "ow: int", "kh: int", "kw: int", "stride: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
 //: grid  = ["ceil_div(oc, V * NV)", "ceil_div(oh * ow, MR * MB)", "n"]
 //: group = ["X", "Y", "1"]
-//: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [8, 1, 2, 4, 16], KC = [128, 16, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
+//: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [16, 1, 2, 4, 8], KC = [128, 16, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
 //: needs = {}
+
+// With PANELS, the weight is stored as work-items read it: the channels of one beside each other, all taps one after another, zeros past
+// the last. Without, rows of oc channels, padded to one vector where there are fewer.
+#ifndef PANELS
+#define PANELS 0
+#endif
+#if PANELS
+#define STEP (V * NV)
+#else
+#define STEP ldb
+#endif
+
+// Input channels that do not fill vectors are read one by one. As a build of its own: beside a scalar loop, even one that never runs,
+// CPU compilers make the vector loads of half four times slower.
+#ifndef RAGGED
+#define RAGGED 1
+#endif
 
 KERNEL(conv2d_nhwc)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), ARG(int, n), ARG(int, ic),
                     ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, ldb), ARG(int, oh), ARG(int, ow), ARG(int, kh), ARG(int, kw),
@@ -14,83 +31,90 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), 
                     ARG(int, shift_row) GRID) {
   const int pixels = oh * ow, col = GID(0) * V * NV, first = GID(1) * MR * MB, item = GID(2);
   if (col >= oc || first >= pixels || item >= n) return;
-  const int tiles = (MIN(MR * MB, pixels - first) + MR - 1) / MR, k = kh * kw * ic;
+  const int k = kh * kw * ic;
+  IN_PTR(stg) taps = weight + (PANELS ? GID(0) * k * STEP : 0);
 
-  // A vector that would pass the last channel moves back to end there: it computes some channels a second time, to the same values.
-  // Weight and bias are padded to one vector where there are fewer channels.
-  int at[NV];
-  for (int v = 0; v < NV; v++) at[v] = MIN(col + v * V, ldb - V);
+  // Channels of y, and of the weight. In rows a vector that would pass the last channel moves back to end there, and computes some a
+  // second time, to the same values; in panels it finds zeros there, which are not stored.
+  int at[NV], out_at[NV];
+  UNROLL
+  for (int v = 0; v < NV; v++) {
+    out_at[v] = PANELS ? col + v * V : MIN(col + v * V, ldb - V);
+    at[v] = PANELS ? v * V : out_at[v];
+  }
 
-  vec sums[MB * MR * NV];  // where tiles wait between blocks
-  for (int start = 0; start < k; start += KC) {
-    const int depth = MIN(KC, k - start);
-    for (int tile = 0; tile < tiles; tile++) {
-      const int top = first + tile * MR;
+  for (int top = first; top < MIN(first + MR * MB, pixels); top += MR) {
+    vec sum[MR][NV];
+    UNROLL
+    for (int i = 0; i < MR; i++)
+      UNROLL
+      for (int v = 0; v < NV; v++) sum[i][v] = SPLAT(0.0f);
+
+    for (int start = 0; start < k; start += KC) {
+      const int depth = MIN(KC, k - start);
       float rows[MR * KC];
+      UNROLL
       for (int i = 0; i < MR; i++) {
         const int pixel = MIN(top + i, pixels - 1);  // pixels past the end repeat the last one and are not stored
         const int oy = pixel / ow * stride - pad_top, ox = pixel % ow * stride - pad_left;
-        int to = i * KC, j = 0;
-        while (j < depth) {  // a run of channels under one tap
-          const int tap = (start + j) / ic, c = (start + j) % ic, run = MIN(ic - c, depth - j);
-          const int iy = oy + tap / kw, ix = ox + tap % kw, end = to + run;
-          if (iy < 0 || iy >= up_h || ix < 0 || ix >= up_w) {
-            for (; to < end; to++) rows[to] = 0.0f;
-          } else {
-            // up_h by up_w is the picture once repeated to its larger size (nearest neighbour); h by w as it is stored.
-            int from = ((item * h + iy * h / up_h) * w + ix * w / up_w) * ic + c;
-            for (; to + V <= end; to += V, from += V) STOREP(rows, to, LOADV(x, from));
-            for (; to < end; to++, from++) rows[to] = LOAD(x, from);
-          }
-          j += run;
+        for (int j = 0, run; j < depth; j += run) {  // a run of channels under one tap
+          const int tap = (start + j) / ic, c = (start + j) % ic, to = i * KC + j;
+          const int iy = oy + tap / kw, ix = ox + tap % kw;
+          // up_h by up_w is the picture once repeated to its larger size (nearest neighbour); h by w as it is stored.
+          const int from = ((item * h + iy * h / up_h) * w + ix * w / up_w) * ic + c;
+          const int outside = iy < 0 || iy >= up_h || ix < 0 || ix >= up_w;
+          run = MIN(ic - c, depth - j);
+#if RAGGED
+          for (int r = 0; r < run; r++) rows[to + r] = outside ? 0.0f : LOAD(x, from + r);
+#else
+          for (int r = 0; r < run; r += V) STOREP(rows, to + r, outside ? SPLAT(0.0f) : LOADV(x, from + r));
+#endif
         }
       }
-      vec sum[MR][NV];
-      for (int i = 0; i < MR; i++)
-        for (int v = 0; v < NV; v++) sum[i][v] = start == 0 ? SPLAT(0.0f) : sums[(tile * MR + i) * NV + v];
       for (int j = 0; j < depth; j++) {
         vec values[NV];
-        for (int v = 0; v < NV; v++) values[v] = LOADV(weight, (start + j) * ldb + at[v]);
+        UNROLL
+        for (int v = 0; v < NV; v++) values[v] = LOADV(taps, (start + j) * STEP + at[v]);
+        UNROLL
         for (int i = 0; i < MR; i++)
+          UNROLL
           for (int v = 0; v < NV; v++) sum[i][v] = FMA(SPLAT(rows[i * KC + j]), values[v], sum[i][v]);
       }
-      if (start + KC < k) {
-        for (int i = 0; i < MR; i++)
-          for (int v = 0; v < NV; v++) sums[(tile * MR + i) * NV + v] = sum[i][v];
-        continue;
-      }
-      for (int i = 0; i < MR; i++) {
-        if (top + i >= pixels) continue;
-        for (int v = 0; v < NV; v++) {
-          const int out = (item * pixels + top + i) * oc + at[v], shift_at = shift_from + item * shift_row + at[v];
-          vec z = sum[i][v];
+    }
+
+    UNROLL
+    for (int i = 0; i < MR; i++) {
+      if (top + i >= pixels) continue;
+      UNROLL
+      for (int v = 0; v < NV; v++) {
+        const int out = (item * pixels + top + i) * oc + out_at[v], shift_at = shift_from + item * shift_row + out_at[v];
+        vec z = sum[i][v];
 #if HAS_BIAS
-          z += LOADV(bias, at[v]);
+        z += LOADV(bias, (PANELS ? col : 0) + at[v]);
 #endif
-          if (at[v] + V <= oc) {
+        if (out_at[v] + V <= oc) {
 #if HAS_SHIFT
-            z += LOADV(shift, shift_at);
+          z += LOADV(shift, shift_at);
 #endif
-            z = ACTIVATE(z);
+          z = ACTIVATE(z);
 #if HAS_ADD
-            z += LOADV(residual, out);
+          z += LOADV(residual, out);
 #endif
-            STOREV(y, out, z);
-            continue;
-          }
-          float line[V];
-          STOREP(line, 0, z);
-          for (int c = 0; c < oc; c++) {
-            float one = line[c];
+          STOREV(y, out, z);
+          continue;
+        }
+        float line[V];
+        STOREP(line, 0, z);
+        for (int c = 0; c < oc - out_at[v]; c++) {
+          float one = line[c];
 #if HAS_SHIFT
-            one += LOAD(shift, shift_at + c);
+          one += LOAD(shift, shift_at + c);
 #endif
-            one = ACTIVATE(one);
+          one = ACTIVATE(one);
 #if HAS_ADD
-            one += LOAD(residual, out + c);
+          one += LOAD(residual, out + c);
 #endif
-            STORE(y, out + c, one);
-          }
+          STORE(y, out + c, one);
         }
       }
     }

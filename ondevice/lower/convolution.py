@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.lower.linear import epilogue_defines
+from ondevice.lower.linear import epilogue_defines, weight
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.program import DTYPES
 from ondevice.ops import CONV
@@ -50,18 +50,22 @@ def _read(low: Lowering, node: ir.Node) -> _Conv:
 
 def direct(low: Lowering, node: ir.Node) -> None:
     """[n, h, w, ic] -> [n, oh, ow, oc], from a larger picture that is never made where `sizes` is given."""
-    conv, dtype, lanes = _read(low, node), low.dtype_of(node.outputs[0]), low.tuning("conv2d_nhwc")["V"]
-    kh, kw, _, _ = static_shape(conv.given["weight"])
-    weight = low.padded(conv.given["weight"], lanes, dtype)
-    bias = low.padded(conv.given["bias"], lanes, dtype) if "bias" in conv.given else conv.x
-    more = {"n": static_shape(node.outputs[0])[0], "ldb": low.program.tensors[weight].shape[-1], "kh": kh, "kw": kw}
-    dims = conv.dims | more | {"stride": node.attributes["strides"].as_ints()[0]}
-    low.emit_node(node, [conv.x, weight, bias, conv.shift, conv.residual], dims, "ConvNhwc", epilogue_defines(CONV[node.op_type]))
+    conv, dtype, taps = _read(low, node), low.dtype_of(node.outputs[0]), node.inputs[1]
+    assert taps is not None, "verify_graph counts inputs"
+    kh, kw, ic, oc = static_shape(taps)
+    right, columns, defines = weight(low, low.as_matrix(taps, (kh * kw * ic, oc)), dtype, "conv2d_nhwc")
+    bias = weight(low, conv.given["bias"], dtype, "conv2d_nhwc")[0] if "bias" in conv.given else conv.x
+    more = {"n": static_shape(node.outputs[0])[0], "ldb": columns, "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0]}
+    operands = [conv.x, right, bias, conv.shift, conv.residual]
+    defines |= {"RAGGED": int(ic % low.tuning("conv2d_nhwc")["V"] > 0)}
+    low.emit_node(node, operands, conv.dims | more, "ConvNhwc", epilogue_defines(CONV[node.op_type]) | defines)
 
 
 def winograd(low: Lowering, node: ir.Node) -> None:
     """The same by 36 products a tile of 4x4 pixels; as many tiles at a time as the target's scratch holds."""
-    (n, oh, ow, oc), ic = static_shape(node.outputs[0]), static_shape(node.inputs[1])[2]
+    taps = node.inputs[1]
+    assert taps is not None, "verify_graph counts inputs"
+    (n, oh, ow, oc), (_, _, ic, _) = static_shape(node.outputs[0]), static_shape(taps)
     if min(ic, oc) < (lanes := max(low.tuning(kernel)["V"] for kernel in ("winograd_input", "winograd_output"))):
         low.program.fallbacks.append(
             f"{low.component}: {node.name} has too few channels for Winograd (got {min(ic, oc)}, expected {lanes})"
@@ -71,7 +75,7 @@ def winograd(low: Lowering, node: ir.Node) -> None:
     conv, dtype, out = _read(low, node), low.dtype_of(node.outputs[0]), node.outputs[0]
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles = n * tiles_h * tiles_w
-    weight = _transformed(low, conv.given["weight"], dtype)
+    right, columns, defines = weight(low, _transformed(low, taps), dtype, "matmul")
     bias = low.operand(conv.given["bias"], dtype) if "bias" in conv.given else conv.x
     result, name = low.result(out), str(node.name)
     bands = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.target.scratch)
@@ -83,20 +87,20 @@ def winograd(low: Lowering, node: ir.Node) -> None:
         part = {t: low.program.tensors[t].nbytes * count // tiles for t in (conv.x, conv.residual, result)}
         sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
         low.emit("WinogradInput", name, [conv.x], [patches], sizes, count * ic * 144, touched=part)
-        dims = {"batch": 36, "m": count, "n": oc, "k": ic, "k1": ic, "ldb": oc, "a_batch": count * ic, "b_batch": ic * oc}
-        low.emit("MatMul", name, [patches, patches, weight, patches, patches], [products], dims, 72 * count * ic * oc)
+        dims = {"batch": 36, "m": count, "n": oc, "k": ic, "k1": ic, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
+        low.emit("MatMul", name, [patches, patches, right, patches, patches], [products], dims, 72 * count * ic * oc, defines)
         optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
         operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
         low.emit("WinogradOutput", name, operands, [result], sizes, count * oc * 120, epilogue_defines(CONV[node.op_type]), part)
 
 
-def _transformed(low: Lowering, weight: ir.Value, dtype: str) -> str:
+def _transformed(low: Lowering, taps: ir.Value) -> ir.Value:
     """[3, 3, ic, oc] -> [36, ic, oc], when the bundle is written."""
-    values, (_, _, ic, oc) = weight.const_value, static_shape(weight)
+    values, (_, _, ic, oc) = taps.const_value, static_shape(taps)
     assert values is not None, "only constant weights become convolutions of ours"
 
     def make() -> np.ndarray:
-        taps = values.numpy().astype(np.float64)
-        return np.einsum("ay,bx,yxio->abio", G, G, taps, optimize=True).reshape(36, ic, oc).astype(np.float32)
+        turned = np.einsum("ay,bx,yxio->abio", G, G, values.numpy().astype(np.float64), optimize=True)
+        return turned.reshape(36, ic, oc).astype(np.float32)
 
-    return low.derived_weight(f"{weight.name}:winograd", weight, (36, ic, oc), make, dtype)
+    return low.derived(f"{taps.name}:winograd", taps, (36, ic, oc), make)

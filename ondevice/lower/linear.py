@@ -18,29 +18,41 @@ def epilogue_defines(epilogue: Epilogue) -> dict[str, int]:
     return {name: 1 for name, have in flags.items() if have} | ({f"ACT_{epilogue.activation}": 1} if epilogue.activation else {})
 
 
+def weight(low: Lowering, value: ir.Value, dtype: str, kernel: str, geglu: bool = False) -> tuple[str, int, dict[str, int]]:
+    """(tensor, columns as they are stored, what the kernel is built with) of a weight [..., k, n], or of a bias [n].
+
+    In panels where the target wants them; else in rows, of at least one vector.
+    """
+    tuning = low.tuning(kernel)
+    if low.target.panels:
+        halves = 2 if geglu else 1
+        width = tuning["V"] * (-(-tuning["NV"] // halves) * halves)
+        if len(static_shape(value)) == 1:
+            value = low.as_matrix(value, (1, prod(static_shape(value))))
+        stored = low.panels(value, width, dtype, halves)
+        return stored, low.program.tensors[stored].shape[-3] * width, {"PANELS": 1}
+    stored = low.operand(value, dtype) if geglu else low.padded(value, tuning["V"], dtype)  # GEGLU's two halves cannot be padded as one
+    return stored, low.program.tensors[stored].shape[-1], {}
+
+
 def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mapping[str, int]) -> None:
-    """a @ b. A constant b that is narrower than a vector is stored wider, so that it is read in vectors, too."""
-    dtype, lanes = low.dtype_of(node.outputs[0]), low.tuning("matmul")["V"]
-    left = low.operand(a, dtype)
-    right = low.padded(b, lanes, dtype) if b.const_value is not None and dims["b_batch"] == 0 else low.operand(b, dtype)
-    columns = low.program.tensors[right].shape[-1]
-    low.emit_node(node, [left, left, right, left, left], {**dims, "k1": dims["k"], "ldb": columns}, "MatMul")
+    """a @ b."""
+    dtype, left = low.dtype_of(node.outputs[0]), low.operand(a, low.dtype_of(node.outputs[0]))
+    if b.const_value is not None and len(static_shape(b)) == 2:
+        right, columns, defines = weight(low, b, dtype, "matmul")
+    else:
+        right, columns, defines = low.operand(b, dtype), dims["n"], {}
+    low.emit_node(node, [left, left, right, left, left], {**dims, "k1": dims["k"], "ldb": columns}, "MatMul", defines)
 
 
 def linear(low: Lowering, node: ir.Node) -> None:
     """[..., k] or two parts of it, with whatever follows the product."""
     epilogue, out = LINEAR[node.op_type], static_shape(node.outputs[0])
     given = {name: value for name, value in zip(epilogue.operands, node.inputs, strict=True) if value is not None}
-    dtype, lanes = low.dtype_of(node.outputs[0]), low.tuning("matmul")["V"]
-    columns = out[-1] if epilogue.activation == "Geglu" else lanes  # GEGLU's two halves cannot be padded as one
-    x, weight = low.operand(given["x"], dtype), low.padded(given["weight"], columns, dtype)
-    k1, (k, ldb) = static_shape(given["x"])[-1], low.program.tensors[weight].shape
-    operands = [
-        x,
-        low.operand(given["x2"], dtype) if "x2" in given else x,
-        weight,
-        low.padded(given["bias"], columns, dtype) if "bias" in given else x,  # x stands in for what is not there, and is not read
-        low.operand(given["residual"], dtype) if "residual" in given else x,
-    ]
-    dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "ldb": ldb, "a_batch": 0, "b_batch": 0}
-    low.emit_node(node, operands, dims, "Linear", epilogue_defines(epilogue))
+    dtype, geglu = low.dtype_of(node.outputs[0]), epilogue.activation == "Geglu"
+    x, (right, columns, defines) = low.operand(given["x"], dtype), weight(low, given["weight"], dtype, "matmul", geglu)
+    x2, residual = (low.operand(given[name], dtype) if name in given else x for name in ("x2", "residual"))
+    bias = weight(low, given["bias"], dtype, "matmul", geglu)[0] if "bias" in given else x  # x stands in for what is not there
+    k, k1 = static_shape(given["weight"])[0], static_shape(given["x"])[-1]
+    dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "ldb": columns, "a_batch": 0, "b_batch": 0}
+    low.emit_node(node, [x, x2, right, bias, residual], dims, "Linear", epilogue_defines(epilogue) | defines)

@@ -125,6 +125,7 @@ typedef float dst;
 #define GID(d)          ((int)od_gid[d])
 #define LID(d)          ((int)od_lid[d])
 #define LOCAL(T, x, n)  threadgroup T x[n]
+#define UNROLL          _Pragma("unroll")                   // before a loop of a few steps, so that what it fills stays in registers
 #define BARRIER()       threadgroup_barrier(mem_flags::mem_threadgroup)
 
 #define LOWEST          (-3.402823466e+38f)                 // most negative finite float

@@ -59,6 +59,7 @@ typedef float dst;
 #define GID(d)          ((int)get_global_id(d))
 #define LID(d)          ((int)get_local_id(d))
 #define LOCAL(T, x, n)  __local T x[n]
+#define UNROLL          _Pragma("unroll")                   // before a loop of a few steps, so that what it fills stays in registers
 #define BARRIER()       barrier(CLK_LOCAL_MEM_FENCE)
 
 #define LOWEST          (-3.402823466e+38f)                 // most negative finite float

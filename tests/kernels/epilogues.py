@@ -40,3 +40,15 @@ def defines(activation, bias, shift, add):
     return {f"ACT_{activation}": 1 for _ in [0] if activation} | {
         name: 1 for name, have in (("HAS_BIAS", bias), ("HAS_SHIFT", shift), ("HAS_ADD", add)) if have
     }
+
+
+def in_panels(weight, width, halves=1):
+    """[..., k, n] as the kernels read it with PANELS: [..., panels, k, width], a loop a column."""
+    *batch, k, n = weight.shape
+    own, half = width // halves, n // halves
+    count = -(-half // own)
+    made = np.zeros((*batch, count, k, width), weight.dtype)
+    for column in range(n):
+        side, at = divmod(column, half)
+        made[..., at // own, :, side * own + at % own] = weight[..., column]
+    return made

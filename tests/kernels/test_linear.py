@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, exact, tunings, values
-from kernels.epilogues import ACTIVATIONS, defines, finished
+from kernels.epilogues import ACTIVATIONS, defines, finished, in_panels
 from tolerance import assert_close
 
 from ondevice.lower.kernel_file import load_all
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.device
 KERNEL = load_all()["matmul"]
 
 
-def check(bench: Bench, size, stored, activation="", *, bias=True, add=False, k1=None, pad=None, tuning=None):
+def check(bench: Bench, size, stored, activation="", *, bias=True, add=False, k1=None, pad=None, tuning=None, panels=False):
     """x [m, k] in one part, or in two with k1 columns in the first; weight [k, n or 2 n], stored `pad` columns wide."""
     m, n, k = size
     columns = 2 * n if activation == "Geglu" else n
@@ -22,6 +22,11 @@ def check(bench: Bench, size, stored, activation="", *, bias=True, add=False, k1
     x1, x2 = np.ascontiguousarray(x[:, :k1]), np.ascontiguousarray(x[:, k1:] if k1 else x)
     ldb = pad or columns
     wide, wide_shift = np.pad(weight, [(0, 0), (0, ldb - columns)]), np.pad(shift, (0, ldb - columns))
+    if panels:
+        tile, halves = KERNEL.tuning(**(tuning or {})), 2 if activation == "Geglu" else 1
+        width = tile["V"] * -(-tile["NV"] // halves) * halves
+        wide, wide_shift = in_panels(weight, width, halves), in_panels(shift[None], width, halves)
+        ldb = wide.shape[0] * width
     dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k1 or k, "ldb": ldb, "a_batch": 0, "b_batch": 0}
     got = bench.run(
         KERNEL,
@@ -30,6 +35,7 @@ def check(bench: Bench, size, stored, activation="", *, bias=True, add=False, k1
         dims,
         tuning,
         F16=int(stored == "f16"),
+        PANELS=int(panels),
         **defines(activation, bias, False, add),
     )
     left, right, add_, rest = exact(x, weight, shift, residual)
@@ -44,6 +50,13 @@ def check(bench: Bench, size, stored, activation="", *, bias=True, add=False, k1
 def test_epilogues(bench: Bench, stored, activation, size):
     check(bench, size, stored, activation)
     check(bench, size, stored, activation, add=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 15, 7), (7, 64, 20), (13, 65, 129), (50, 133, 300)], ids=str)
+@pytest.mark.parametrize("activation", ["", "Geglu"])
+@pytest.mark.parametrize("stored", STORED)
+def test_weights_in_panels(bench: Bench, stored, activation, size):
+    check(bench, size, stored, activation, add=True, panels=True)
 
 
 @pytest.mark.parametrize("activation", ["", "Silu", "Geglu"])
@@ -68,3 +81,5 @@ def test_a_weight_padded_to_one_vector(bench: Bench, stored, n):
 def test_tunings(bench: Bench, stored, tuning):
     check(bench, (61, 83, 150), stored, "Geglu", add=True, tuning=tuning)
     check(bench, (61, 83, 150), stored, "Gelu", k1=70, tuning=tuning)
+    check(bench, (61, 83, 150), stored, "Geglu", k1=70, tuning=tuning, panels=True)
+    check(bench, (9, 3, 150), stored, tuning=tuning, panels=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, exact, tunings, values
-from kernels.epilogues import defines, finished
+from kernels.epilogues import defines, finished, in_panels
 from kernels.test_conv2d import convolve
 from tolerance import EPS, TINY, assert_close, rtol
 
@@ -31,6 +31,8 @@ SHAPES = [
     (1, 17, 16, 16, 25, 3, 1, SAME),
     (2, 19, 9, 33, 70, 3, 1, SAME),
     (1, 150, 4, 5, 16, 3, 1, SAME),
+    (2, 48, 5, 6, 20, 3, 1, SAME),
+    (1, 16, 3, 3, 5, 3, 2, SAME),
     (1, 5, 4, 18, 6, 3, 1, (0, 0, 0, 0)),
     (2, 3, 17, 35, 5, 3, 2, (0, 0, 1, 1)),
     (1, 2, 9, 20, 3, 2, 1, (0, 1, 1, 0)),
@@ -38,7 +40,7 @@ SHAPES = [
 ]
 
 
-def check_conv(bench, shape, stored, activation="", *, up=None, shift=False, add=False, tuning=None, kind="normal"):
+def check_conv(bench, shape, stored, activation="", *, up=None, shift=False, add=False, tuning=None, kind="normal", panels=False):
     n, ic, h, w, oc, k, stride, pads = shape
     top, left, bottom, right = pads
     up_h, up_w = up or (h, w)
@@ -50,9 +52,14 @@ def check_conv(bench, shape, stored, activation="", *, up=None, shift=False, add
         weight = (weight * STORED[stored](2**-9)).astype(STORED[stored])
     shifts, residual = values("normal", (n, 3 + oc), stored, 3), values("normal", (n, oh, ow, oc), stored, 4)
     wide, wide_bias = np.pad(weight, [(0, 0)] * 3 + [(0, ldb - oc)]), np.pad(bias, (0, ldb - oc))
+    if panels:
+        tile = KERNELS["conv2d_nhwc"].tuning(**(tuning or {}))
+        width = tile["V"] * tile["NV"]
+        wide, wide_bias = in_panels(weight.reshape(-1, oc), width), in_panels(bias[None], width)
+        ldb = wide.shape[0] * width
     sizes = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "ldb": ldb, "oh": oh, "ow": ow, "kh": k, "kw": k, "stride": stride}
     steps = {"pad_top": top, "pad_left": left, "up_h": up_h, "up_w": up_w, "shift_from": 3, "shift_row": 3 + oc}
-    settings = {"F16": half(stored), **defines(activation, True, shift, add)}
+    settings = {"F16": half(stored), "PANELS": int(panels), "RAGGED": int(ic % lanes > 0), **defines(activation, True, shift, add)}
     inputs = [x, wide, wide_bias, shifts, residual]
     got = bench.run(KERNELS["conv2d_nhwc"], inputs, ((n, oh, ow, oc), x.dtype), sizes | steps, tuning, **settings)
     image, taps, base, extra, rest = exact(x, weight, bias, shifts, residual)
@@ -71,6 +78,7 @@ def check_conv(bench, shape, stored, activation="", *, up=None, shift=False, add
 def test_convolution(bench: Bench, shape, stored):
     check_conv(bench, shape, stored)
     check_conv(bench, shape, stored, "Silu", shift=True, add=True)
+    check_conv(bench, shape, stored, "Silu", shift=True, add=True, panels=True)
 
 
 @pytest.mark.parametrize("up", [(10, 14), (9, 13), (11, 7)], ids=str)
@@ -83,6 +91,7 @@ def test_convolution_of_a_larger_picture_that_is_not_there(bench: Bench, up, sto
 def test_convolution_tunings(bench: Bench, stored, tuning):
     check_conv(bench, (2, 21, 7, 9, 83, 3, 1, SAME), stored, shift=True, add=True, tuning=tuning)
     check_conv(bench, (1, 5, 7, 9, 3, 3, 2, SAME), stored, "Silu", shift=True, add=True, tuning=tuning)
+    check_conv(bench, (1, 5, 7, 9, 83, 3, 1, SAME), stored, shift=True, add=True, tuning=tuning, panels=True)
 
 
 @pytest.mark.parametrize("kind", ["equal", "largest"])

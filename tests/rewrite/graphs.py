@@ -7,7 +7,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
+from ondevice.lower import lower
+from ondevice.lower.kernel_file import load_all
+from ondevice.plan import plan
 from ondevice.rewrite.functions import DOMAIN
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
 
 
 def graph(text, **constants):
@@ -42,3 +47,31 @@ def feed(model, seed=0):
 def by_onnxruntime(model, inputs):
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, inputs)[0]
+
+
+class Weights:
+    """A source of weights and plans for a session: the program's own, in memory."""
+
+    def __init__(self, program, made):
+        self.made, self.kernels, self.arrays = made, load_all(), {}
+        for name, values in program.weights.items():
+            tensor = program.tensors[name]
+            self.arrays[f"{program.component}/{name}"] = values.numpy().astype({"f32": np.float32, "i32": np.int32}[tensor.dtype])
+
+    def plan(self, component, **sizes):
+        return self.made
+
+    def weight(self, key):
+        return key, 0, self.arrays[key].nbytes
+
+    def shard(self, name):
+        return np.ascontiguousarray(self.arrays[name]).reshape(-1).view(np.uint8)
+
+    def source(self, file, dialect, defines):
+        return self.kernels[file].source(dialect, **dict(defines))
+
+
+def on_device(model, inputs, target=None):
+    """The first output as the device computes it, in float32."""
+    program = lower(model, "net", target=target)
+    return Session(Weights(program, plan(program, storage="f32")), choose_device()).run("net", inputs)[model.graph.outputs[0].name]

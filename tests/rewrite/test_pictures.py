@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from rewrite.graphs import by_onnxruntime, feed, fused_ops, graph, ops
+from rewrite.graphs import by_onnxruntime, feed, fused_ops, graph, on_device, ops
 
 from ondevice.converters.components.builder import GraphBuilder, shape_of
 from ondevice.converters.components.layers import group_norm, silu
@@ -13,7 +13,7 @@ from ondevice.rewrite.functions import BODIES
 from ondevice.target import Target
 
 rng = np.random.default_rng(0)
-ANYWHERE = Target("t", "", {}, {}, 1 << 20, {})
+ANYWHERE = Target("t", "", {}, {}, True, 1 << 20, {})
 
 
 class Net(GraphBuilder):
@@ -121,6 +121,7 @@ def test_near_misses_are_left_alone_and_say_why(build, expected, reason):
     skipped = [why for outcome in rewrite(model, without=NO_METHOD) for why in outcome.skipped]
     assert fused_ops(model) == expected
     assert not reason or any(reason in why for why in skipped), skipped
+    assert not any(outcome.applied for outcome in rewrite(model, without=NO_METHOD))
     np.testing.assert_allclose(by_onnxruntime(model, inputs), before, rtol=1e-5, atol=1e-5)
 
 
@@ -158,7 +159,7 @@ def test_tokens_and_pixels_are_the_same_rows():
 )
 def test_winograd_within_its_bounds(bounds, reason):
     model = chain(lambda b, x, y: b.conv("c", x, 9))  # 2 pictures of 5x4: 4 tiles
-    outcomes = {o.rule: o for o in rewrite(model, Target("t", "", bounds, {}, 1, {}))}
+    outcomes = {o.rule: o for o in rewrite(model, Target("t", "", bounds, {}, True, 1, {}))}
     assert fused_ops(model) == ({"WinogradConvNhwcBias": 1} if reason is None else {"ConvNhwcBias": 1})
     assert list(outcomes["Winograd"].skipped) == ([] if reason is None else [reason])
 
@@ -193,10 +194,23 @@ def test_flash_attention_within_its_bounds(bounds, reason):
     model = graph(ATTENTION)
     inputs = feed(model)
     before = by_onnxruntime(model, inputs)
-    outcomes = {o.rule: o for o in rewrite(model, Target("t", "", {}, bounds, 1, {}))}
+    outcomes = {o.rule: o for o in rewrite(model, Target("t", "", {}, bounds, True, 1, {}))}
     assert fused_ops(model) == ({"FlashAttention": 1} if reason is None else {"Attention": 1})
     assert list(outcomes["Flash"].skipped) == ([] if reason is None else [reason])
     np.testing.assert_allclose(by_onnxruntime(model, inputs), before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("scratch", [1, 130, 1 << 20])  # a head at a time, two, all of them
+def test_partially_fused_softmax_in_bands(scratch):
+    text = ATTENTION.replace("float[1,3,8] q", "float[2,3,8] q").replace("float[1,5,8]", "float[2,5,8]")
+    model = graph(text.replace("float[1,3,8] y", "float[2,3,8] y").replace("j = {1, 3, 8}", "j = {2, 3, 8}"))
+    inputs = feed(model)
+    before = by_onnxruntime(model, inputs)
+    target = Target("t", "", {}, {"max_head": 0}, True, scratch, {})
+    rewrite(model, target)
+    assert fused_ops(model) == {"Attention": 1}
+    np.testing.assert_allclose(on_device(model, inputs, target), before, rtol=1e-5, atol=1e-5)
 
 
 # Time embedding -------------------------------------------------------------------------------------------------------
