@@ -8,12 +8,13 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.lower.linear import epilogue_defines, weight
+from ondevice.lower.linear import epilogue_defines, narrowed, weight
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.program import DTYPES
 from ondevice.ops import CONV
 from ondevice.verify import static_shape
 
+CHUNK = 1 << 17  # pairs of channels that are transformed at once
 TILE = 4  # pixels a side that a Winograd tile makes of 6 by 6
 _P, _Q = 0.5**0.5, 2**0.5
 # Weights to the space of the points 0, +-1/sqrt 2, +-sqrt 2, infinity: G w G^T. The kernels' transforms are of the same points.
@@ -53,12 +54,13 @@ def direct(low: Lowering, node: ir.Node) -> None:
     conv, dtype, taps = _read(low, node), low.dtype_of(node.outputs[0]), node.inputs[1]
     assert taps is not None, "verify_graph counts inputs"
     kh, kw, ic, oc = static_shape(taps)
-    right, columns, defines = weight(low, low.as_matrix(taps, (kh * kw * ic, oc)), dtype, "conv2d_nhwc")
-    bias = weight(low, conv.given["bias"], dtype, "conv2d_nhwc")[0] if "bias" in conv.given else conv.x
+    tuning = narrowed(low, "conv2d_nhwc", oc)
+    right, columns, defines = weight(low, low.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning)
+    bias = weight(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
     more = {"n": static_shape(node.outputs[0])[0], "ldb": columns, "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0]}
     operands = [conv.x, right, bias, conv.shift, conv.residual]
-    defines |= {"RAGGED": int(ic % low.tuning("conv2d_nhwc")["V"] > 0)}
-    low.emit_node(node, operands, conv.dims | more, "ConvNhwc", epilogue_defines(CONV[node.op_type]) | defines)
+    defines |= {"RAGGED": int(ic % tuning["V"] > 0)}
+    low.emit_node(node, operands, conv.dims | more, "ConvNhwc", epilogue_defines(CONV[node.op_type]) | defines, tuning)
 
 
 def winograd(low: Lowering, node: ir.Node) -> None:
@@ -75,7 +77,7 @@ def winograd(low: Lowering, node: ir.Node) -> None:
     conv, dtype, out = _read(low, node), low.dtype_of(node.outputs[0]), node.outputs[0]
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles = n * tiles_h * tiles_w
-    right, columns, defines = weight(low, _transformed(low, taps), dtype, "matmul")
+    right, columns, defines = weight(low, _transformed(low, taps), dtype, low.tuning("matmul"))
     bias = low.operand(conv.given["bias"], dtype) if "bias" in conv.given else conv.x
     result, name = low.result(out), str(node.name)
     bands = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.target.scratch)
@@ -100,7 +102,9 @@ def _transformed(low: Lowering, taps: ir.Value) -> ir.Value:
     assert values is not None, "only constant weights become convolutions of ours"
 
     def make() -> np.ndarray:
-        turned = np.einsum("ay,bx,yxio->abio", G, G, values.numpy().astype(np.float64), optimize=True)
-        return turned.reshape(36, ic, oc).astype(np.float32)
+        given, made = values.numpy().reshape(9, -1), np.empty((36, ic * oc), np.float32)
+        for start in range(0, ic * oc, CHUNK):  # in float64, a part at a time: the whole of a large weight would take a gigabyte
+            made[:, start : start + CHUNK] = np.kron(G, G) @ given[:, start : start + CHUNK].astype(np.float64)
+        return made.reshape(36, ic, oc)
 
     return low.derived(f"{taps.name}:winograd", taps, (36, ic, oc), make)

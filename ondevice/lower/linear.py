@@ -18,12 +18,11 @@ def epilogue_defines(epilogue: Epilogue) -> dict[str, int]:
     return {name: 1 for name, have in flags.items() if have} | ({f"ACT_{epilogue.activation}": 1} if epilogue.activation else {})
 
 
-def weight(low: Lowering, value: ir.Value, dtype: str, kernel: str, geglu: bool = False) -> tuple[str, int, dict[str, int]]:
+def weight(low: Lowering, value: ir.Value, dtype: str, tuning: Mapping[str, int], geglu: bool = False) -> tuple[str, int, dict[str, int]]:
     """(tensor, columns as they are stored, what the kernel is built with) of a weight [..., k, n], or of a bias [n].
 
     In panels where the target wants them; else in rows, of at least one vector.
     """
-    tuning = low.tuning(kernel)
     if low.target.panels:
         halves = 2 if geglu else 1
         width = tuning["V"] * (-(-tuning["NV"] // halves) * halves)
@@ -35,11 +34,18 @@ def weight(low: Lowering, value: ir.Value, dtype: str, kernel: str, geglu: bool 
     return stored, low.program.tensors[stored].shape[-1], {}
 
 
+def narrowed(low: Lowering, kernel: str, columns: int) -> dict[str, int]:
+    """The kernel's tunables, with tiles no wider than what they make: a picture has three channels, not four vectors of them."""
+    tuning = low.tuning(kernel)
+    fits = [nv for nv in low.kernels[kernel].header["tune"]["NV"] if nv * tuning["V"] >= columns and nv < tuning["NV"]]
+    return tuning | ({"NV": min(fits)} if fits else {})
+
+
 def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mapping[str, int]) -> None:
     """a @ b."""
     dtype, left = low.dtype_of(node.outputs[0]), low.operand(a, low.dtype_of(node.outputs[0]))
     if b.const_value is not None and len(static_shape(b)) == 2:
-        right, columns, defines = weight(low, b, dtype, "matmul")
+        right, columns, defines = weight(low, b, dtype, low.tuning("matmul"))
     else:
         right, columns, defines = low.operand(b, dtype), dims["n"], {}
     low.emit_node(node, [left, left, right, left, left], {**dims, "k1": dims["k"], "ldb": columns}, "MatMul", defines)
@@ -49,10 +55,10 @@ def linear(low: Lowering, node: ir.Node) -> None:
     """[..., k] or two parts of it, with whatever follows the product."""
     epilogue, out = LINEAR[node.op_type], static_shape(node.outputs[0])
     given = {name: value for name, value in zip(epilogue.operands, node.inputs, strict=True) if value is not None}
-    dtype, geglu = low.dtype_of(node.outputs[0]), epilogue.activation == "Geglu"
-    x, (right, columns, defines) = low.operand(given["x"], dtype), weight(low, given["weight"], dtype, "matmul", geglu)
+    dtype, geglu, tuning = low.dtype_of(node.outputs[0]), epilogue.activation == "Geglu", low.tuning("matmul")
+    x, (right, columns, defines) = low.operand(given["x"], dtype), weight(low, given["weight"], dtype, tuning, geglu)
     x2, residual = (low.operand(given[name], dtype) if name in given else x for name in ("x2", "residual"))
-    bias = weight(low, given["bias"], dtype, "matmul", geglu)[0] if "bias" in given else x  # x stands in for what is not there
+    bias = weight(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x  # x stands in for what is not there
     k, k1 = static_shape(given["weight"])[0], static_shape(given["x"])[-1]
     dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "ldb": columns, "a_batch": 0, "b_batch": 0}
     low.emit_node(node, [x, x2, right, bias, residual], dims, "Linear", epilogue_defines(epilogue) | defines)

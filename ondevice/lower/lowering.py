@@ -179,8 +179,10 @@ class Lowering:
         flops: int = 0,
         defines: Mapping[str, int] | None = None,
         touched: Mapping[str, int] | None = None,
+        tuning: Mapping[str, int] | None = None,
     ) -> None:
-        """Select a kernel for `op` at `dims` and append its call; `touched` has the bytes of tensors that it reads or writes in part.
+        """Select a kernel for `op` at `dims` and append its call; `touched` has the bytes of tensors that it reads or writes in part,
+        `tuning` what this call has in place of the target's tunables.
 
         Raises:
             NoKernelError: no kernel file fits, with each candidate's reason.
@@ -190,7 +192,7 @@ class Lowering:
         kernel = select(op, dims, self.kernels, losers)
         if kernel.name in GENERAL and losers:
             self.program.fallbacks.append(f"{self.component}: {node} runs on the general kernel {kernel.name}: {'; '.join(losers)}")
-        tuning = self.tuning(kernel.name)
+        tuning = self.tuning(kernel.name) | dict(tuning or {})
         grid, group = kernel.launch(dims, tuning)
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
         # An input that stands in two places is read once.
@@ -224,13 +226,14 @@ class Lowering:
         dims: Mapping[str, int | float],
         op: str | None = None,
         defines: Mapping[str, int] | None = None,
+        tuning: Mapping[str, int] | None = None,
     ) -> None:
         """`emit` for a node with one output, its FLOPs from the op table; `op` where its kernel serves another op, too."""
         shapes = [static_shape(v) for v in node.inputs if v is not None and v.shape is not None]
         row = find(node.domain, node.op_type)
         assert row is not None, "verify_graph let it through"
         flops = row.flops(shapes, [static_shape(node.outputs[0])])
-        self.emit(op or node.op_type, str(node.name), inputs, [self.result(node.outputs[0])], dims, flops, defines)
+        self.emit(op or node.op_type, str(node.name), inputs, [self.result(node.outputs[0])], dims, flops, defines, tuning=tuning)
 
     def finish(self) -> Program:
         """Bring every graph output into its own tensor at the boundary type."""
