@@ -12,8 +12,8 @@ import onnx
 import onnx_ir as ir
 
 from ondevice.ops import DOMAIN
-from ondevice.rewrite import epilogues
-from ondevice.rewrite.epilogues import ACTIVATIONS, Body
+from ondevice.rewrite import product_bodies
+from ondevice.rewrite.product_bodies import ACTIVATIONS, Body
 
 VERSION = 1
 
@@ -109,7 +109,7 @@ BODIES: dict[str, Body] = {
     **dict.fromkeys(("MaskedAttention", "FlashMaskedAttention"), _MASKED),
     "CosSin": _trig("Cos", "Sin"),
     "SinCos": _trig("Sin", "Cos"),
-    **epilogues.BODIES,
+    **product_bodies.BODIES,
 }
 
 
