@@ -77,7 +77,8 @@ def winograd(low: Lowering, node: ir.Node) -> None:
     conv, dtype, out = _read(low, node), low.dtype_of(node.outputs[0]), node.outputs[0]
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles = n * tiles_h * tiles_w
-    right, columns, defines = weight(low, _transformed(low, taps), dtype, low.tuning("matmul"))
+    tuning = narrowed(low, "matmul", oc)
+    right, columns, defines = weight(low, _transformed(low, taps), dtype, tuning)
     bias = low.operand(conv.given["bias"], dtype) if "bias" in conv.given else conv.x
     result, name = low.result(out), str(node.name)
     bands = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.target.scratch)
@@ -90,7 +91,9 @@ def winograd(low: Lowering, node: ir.Node) -> None:
         sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
         low.emit("WinogradInput", name, [conv.x], [patches], sizes, count * ic * 144, touched=part)
         dims = {"batch": 36, "m": count, "n": oc, "k": ic, "k1": ic, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
-        low.emit("MatMul", name, [patches, patches, right, patches, patches], [products], dims, 72 * count * ic * oc, defines)
+        low.emit(
+            "MatMul", name, [patches, patches, right, patches, patches], [products], dims, 72 * count * ic * oc, defines, tuning=tuning
+        )
         optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
         operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
         low.emit("WinogradOutput", name, operands, [result], sizes, count * oc * 120, epilogue_defines(CONV[node.op_type]), part)

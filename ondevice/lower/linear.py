@@ -45,20 +45,22 @@ def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mappin
     """a @ b."""
     dtype, left = low.dtype_of(node.outputs[0]), low.operand(a, low.dtype_of(node.outputs[0]))
     if b.const_value is not None and len(static_shape(b)) == 2:
-        right, columns, defines = weight(low, b, dtype, low.tuning("matmul"))
+        tuning = narrowed(low, "matmul", dims["n"])
+        right, columns, defines = weight(low, b, dtype, tuning)
     else:
-        right, columns, defines = low.operand(b, dtype), dims["n"], {}
-    low.emit_node(node, [left, left, right, left, left], {**dims, "k1": dims["k"], "ldb": columns}, "MatMul", defines)
+        tuning, right, columns, defines = low.tuning("matmul"), low.operand(b, dtype), dims["n"], {}
+    low.emit_node(node, [left, left, right, left, left], {**dims, "k1": dims["k"], "ldb": columns}, "MatMul", defines, tuning)
 
 
 def linear(low: Lowering, node: ir.Node) -> None:
     """[..., k] or two parts of it, with whatever follows the product."""
     epilogue, out = LINEAR[node.op_type], static_shape(node.outputs[0])
     given = {name: value for name, value in zip(epilogue.operands, node.inputs, strict=True) if value is not None}
-    dtype, geglu, tuning = low.dtype_of(node.outputs[0]), epilogue.activation == "Geglu", low.tuning("matmul")
+    dtype, geglu = low.dtype_of(node.outputs[0]), epilogue.activation == "Geglu"
+    tuning = narrowed(low, "matmul", static_shape(given["weight"])[-1])
     x, (right, columns, defines) = low.operand(given["x"], dtype), weight(low, given["weight"], dtype, tuning, geglu)
     x2, residual = (low.operand(given[name], dtype) if name in given else x for name in ("x2", "residual"))
     bias = weight(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x  # x stands in for what is not there
     k, k1 = static_shape(given["weight"])[0], static_shape(given["x"])[-1]
     dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "ldb": columns, "a_batch": 0, "b_batch": 0}
-    low.emit_node(node, [x, x2, right, bias, residual], dims, "Linear", epilogue_defines(epilogue) | defines)
+    low.emit_node(node, [x, x2, right, bias, residual], dims, "Linear", epilogue_defines(epilogue) | defines, tuning)

@@ -28,6 +28,11 @@ class _Absorb(Rule):
         raise NotImplementedError
 
     @classmethod
+    def by_columns(cls, node: ir.Node) -> bool:
+        """Whether it is something else for a view of its input with other columns."""
+        return False
+
+    @classmethod
     def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
         """Absorb what can be; convolutions first where both sides of an addition could."""
         edit, applied, reasons = Edit(model), 0, Counter[str]()
@@ -55,6 +60,8 @@ class _Absorb(Rule):
             return "another node reads the result before it"
         if wanted.name(base) not in row:
             return f"a {base} has no such epilogue"
+        if cls.by_columns(node) and len(seen) > 1:
+            return "a view stands between, and it goes by columns"
         return _Match(source, taken, base, wanted)
 
 
@@ -109,6 +116,10 @@ class Activation(_Absorb):
             return f"its source ends in {epilogue.activation or 'a residual'} already"
         return replace(epilogue, activation=node.op_type)
 
+    @classmethod
+    def by_columns(cls, node: ir.Node) -> bool:
+        return node.op_type == "Geglu"
+
 
 class TimeShift(_Absorb):
     """A resnet adds the time embedding to its first convolution: one number a picture and channel."""
@@ -123,10 +134,13 @@ class TimeShift(_Absorb):
             return None
         if shape == wanted or shape not in ((1, 1, 1, wanted[3]), (wanted[0], 1, 1, wanted[3])):
             return None
-        source = taken.producer()
-        if epilogue.shift or epilogue.activation or epilogue.add or source is None or source.op_type not in CONV:
+        if epilogue.shift or epilogue.activation or epilogue.add:
             return "its source is finished already"
         return replace(epilogue, shift=True)
+
+    @classmethod
+    def by_columns(cls, node: ir.Node) -> bool:
+        return True
 
 
 class Residual(_Absorb):

@@ -81,7 +81,7 @@ def test_two_sizes_share_their_weights(bundle):
     assert len({w["file"] + str(w["offset"]) for w in manifest["weights"].values()}) == len(manifest["weights"])
     twice = [name for name in manifest["weights"] if name.removesuffix(":winograd") in manifest["weights"] and name.endswith(":winograd")]
     assert len(twice) < 20  # a size that has too few tiles for Winograd needs the plain weight
-    assert sum(p.stat().st_size for p in (bundle / "weights").iterdir()) < 11e6
+    assert sum(p.stat().st_size for p in (bundle / "weights").iterdir()) < 12e6
 
 
 def test_profile_names_the_kernels(bundle, tmp_path, capsys):

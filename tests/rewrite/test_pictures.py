@@ -85,6 +85,16 @@ FIRES = {
 PARTLY = {
     "grouped": (lambda b, x, y: b.conv("c", x, 9, group=3), {}, "it is grouped"),
     "dilated": (lambda b, x, y: b.conv("c", x, 9, dilations=(2, 2), pads=(2, 2, 2, 2)), {}, "dilated"),
+    "a shift of a view": (
+        lambda b, x, y: b.binary(
+            "s",
+            "Add",
+            b.transpose("t", b.reshape("r", b.transpose("u", b.conv("c", x, 8), 0, 2, 3, 1), 2, 5, 8, 4), 0, 3, 1, 2),
+            b.made("h", 1, 4, 1, 1),
+        ),
+        {"ConvNhwcBias": 1},
+        "a view stands between",
+    ),
     "a shift a pixel": (lambda b, x, y: shifted(b, x, (1, 1, 5, 4)), {"ConvNhwcBias": 1}, ""),
     "another rounding": (lambda b, x, y: upsampled(b, x, nearest_mode="ceil"), {"ConvNhwcBias": 2}, "does not repeat the nearest pixel"),
     "a larger picture that another op reads": (

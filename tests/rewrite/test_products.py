@@ -87,6 +87,13 @@ LEFT_ALONE = {
         {"LinearBias": 1, "Gelu": 1},
         "it splits axis 1",
     ),
+    "geglu of a view": (
+        f"{IN}) => (float[2,6,2] y) <int64[3] s = {{2, 6, 4}}, float r = {{1.4142135}}, float o = {{1.0}}, float f = {{0.5}}> "
+        f"{{ {LINEAR} w2 = Reshape(l, s) v, g = Split<axis=2, num_outputs=2>(w2) {GELU} y = Mul(v, t) }}",
+        BOTH,
+        {"LinearBias": 1, "Geglu": 1},
+        "a view stands between",
+    ),
     "projections of many rows for two readers": (
         "(float[9,6] x, float[6,8] w, float[6,8] u) => (float[9,8] y, float[9,8] z) "
         "{ m = MatMul(x, w) n = MatMul(x, u) y = Neg(m) z = Neg(n) }",
