@@ -194,7 +194,7 @@ def resize(low: Lowering, node: ir.Node) -> None:
         _string(node, "coordinate_transformation_mode", "half_pixel"),
         _string(node, "nearest_mode", "round_prefer_floor"),
     )
-    if modes != ("nearest", "asymmetric", "floor") or len(shape) != 4 or shape[0] != out[0] or out[3] != shape[3] != out[1] != shape[1]:
+    if modes != ("nearest", "asymmetric", "floor") or len(shape) != 4 or shape[0] != out[0] or (out[1] != shape[1] and out[3] != shape[3]):
         raise _unsupported(node, f"mode {modes} is not supported (expected nearest, asymmetric, floor over two neighbouring axes of four).")
     if shape[1] == out[1]:
         dims = {"n": shape[0] * shape[1], "h": shape[2], "w": shape[3], "oh": out[2], "ow": out[3]}

@@ -100,6 +100,12 @@ REFUSED = {
         GraphError,
         "mode .*linear.* is not supported",
     ),
+    "resize of channels, too": (
+        f"{X} (float[2,4,8,8] y) <int64[4] s = {{2, 4, 8, 8}}> "
+        '{ y = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , , s) }',
+        GraphError,
+        "two neighbouring axes of four",
+    ),
     "gemm": ("(float[2,2] x, float[2,2] w) => (float[2,2] y) { y = Gemm<alpha=2.0>(x, w) }", GraphError, "alpha=1"),
     "index": ("(float[65536,65536] x) => (float[65536,65536] y) { y = Neg(x) }", PlanError, "unet: tensor x .* Fix: use a smaller --size"),
 }
