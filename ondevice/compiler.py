@@ -229,8 +229,9 @@ def export_onnx(
     if out.is_dir() and any(out.iterdir()) and not force:
         raise UsageError(f"{out} is there already.", where="--out", fix="choose another, or replace it with --force")
     graphs = {job.component: model.graph(job.component, **job.sizes) for job in todo}  # their weights are lazy
+    target = load_target("host")  # of which nothing is asked without methods
     for component, graph in graphs.items():
-        fallbacks += of_rules(component, rewritten(graph, load_target("host"), (*without, *METHODS)))
+        fallbacks += of_rules(component, rewritten(graph, target, (*without, *METHODS)))
     settle(fallbacks, strict)
     with published(out, GraphError) as folder:
         for done, (component, graph) in enumerate(graphs.items()):

@@ -90,13 +90,9 @@ def _attention(ins: Sequence[Shape], outs: Sequence[Shape]) -> int:
     return 4 * batch * queries * ins[1][1] * width
 
 
-def _linear(ins: Sequence[Shape], outs: Sequence[Shape]) -> int:
-    return 2 * prod(outs[0][:-1]) * prod(ins[_weight(ins)])
-
-
-def _weight(ins: Sequence[Shape]) -> int:
-    """Which input of a Linear is its weight: the first after one part of x, or two."""
-    return 1 if len(ins[1]) == 2 else 2
+def _linear(weight: int) -> Flops:
+    """`weight`: which input it is."""
+    return lambda ins, outs: 2 * prod(outs[0][:-1]) * prod(ins[weight])
 
 
 def _conv_nhwc(ins: Sequence[Shape], outs: Sequence[Shape]) -> int:
@@ -153,7 +149,7 @@ FUSED: dict[str, Op] = {
     **dict.fromkeys(("Attention", "FlashAttention"), _op(3, 3, _attention, "heads", "scale")),
     **dict.fromkeys(("MaskedAttention", "FlashMaskedAttention"), _op(4, 4, _attention, "heads", "scale")),
     **dict.fromkeys(("CosSin", "SinCos"), _op(2, 2, _per_element(2))),
-    **{name: _op(len(e.operands), len(e.operands), _linear) for name, e in LINEAR.items()},
+    **{name: _op(len(e.operands), len(e.operands), _linear(e.operands.index("weight"))) for name, e in LINEAR.items()},
     **{name: _op(len(e.operands), len(e.operands), _conv_nhwc, "strides", "pads", *["sizes"] * bool(e.prefix)) for name, e in CONV.items()},
 }
 

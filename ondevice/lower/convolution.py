@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -41,8 +40,6 @@ def _read(low: Lowering, node: ir.Node) -> _Conv:
     pads, x = node.attributes["pads"].as_ints(), low.operand(given["x"], dtype)
     up_h, up_w = node.attributes["sizes"].as_ints()[2:] if epilogue.prefix == "Up" else (h, w)
     shift, shift_from, shift_row = low.strided(given["shift"], dtype) if "shift" in given else (x, 0, 0)
-    if "shift" in given and prod(static_shape(given["shift"])[:-1]) == 1:
-        shift_row = 0  # one for all pictures
     residual = low.operand(given["residual"], dtype) if "residual" in given else x
     sizes = {"ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "up_h": up_h, "up_w": up_w}
     steps = {"pad_top": pads[0], "pad_left": pads[1], "shift_from": shift_from, "shift_row": shift_row}
@@ -105,9 +102,9 @@ def _transformed(low: Lowering, taps: ir.Value) -> ir.Value:
     assert values is not None, "only constant weights become convolutions of ours"
 
     def make() -> np.ndarray:
-        given, made = values.numpy().reshape(9, -1), np.empty((36, ic * oc), np.float32)
+        given, made, both = values.numpy().reshape(9, -1), np.empty((36, ic * oc), np.float32), np.kron(G, G)
         for start in range(0, ic * oc, CHUNK):  # in float64, a part at a time: the whole of a large weight would take a gigabyte
-            made[:, start : start + CHUNK] = np.kron(G, G) @ given[:, start : start + CHUNK].astype(np.float64)
+            made[:, start : start + CHUNK] = both @ given[:, start : start + CHUNK].astype(np.float64)
         return made.reshape(36, ic, oc)
 
     return low.derived(f"{taps.name}:winograd", taps, (36, ic, oc), make)

@@ -131,16 +131,14 @@ class Lowering:
 
     def part(self, result: ir.Value, source: ir.Value, first: int) -> None:
         """`result` is columns of `source` from `first` on: nothing is copied as long as kernels can read it where it is."""
-        dtype, shape = self.dtype_of(result), static_shape(source)
-        row = shape[-1] if prod(shape[:-1]) > 1 else 0  # one row has no next one: it is dense where it is
-        self._parts[str(result.name)] = (self.operand(source, dtype), first, row)
+        self._parts[str(result.name)] = (self.operand(source, self.dtype_of(result)), first, _row(source))
 
     def strided(self, value: ir.Value, dtype: str) -> Strided:
         """Where the rows of `value` are, for a kernel that can read parts of rows."""
         tensor, first, row = self._parts.get(str(value.name), ("", 0, 0))
         if tensor and self.program.tensors[tensor].dtype == dtype:
             return tensor, first, row
-        return self.operand(value, dtype), 0, static_shape(value)[-1]
+        return self.operand(value, dtype), 0, _row(value)
 
     def view(self, result: ir.Value, source: ir.Value) -> None:
         """`result` is `source` under another shape: no call, no copy."""
@@ -292,3 +290,9 @@ class Lowering:
             )
         self.program.tensors[name] = Tensor(name, shape, dtype)
         return name
+
+
+def _row(value: ir.Value) -> int:
+    """Elements from row to row; 0 where there is one, which has no next and so is dense wherever it stands."""
+    *rows, width = static_shape(value)
+    return width if prod(rows) > 1 else 0

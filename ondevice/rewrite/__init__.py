@@ -59,7 +59,7 @@ RULES: tuple[type[Rule], ...] = (
     Winograd,
     FoldWeights,  # what the rules above did to weights is done once, when the bundle is written
 )
-ALWAYS = frozenset({"fold"})  # not a choice: other rules rely on it
+ALWAYS = frozenset({FoldWeights.family})  # not a choice: other rules rely on it
 FAMILIES = tuple(dict.fromkeys(rule.family for rule in RULES if rule.family not in ALWAYS))
 METHODS = frozenset({Flash.family, Winograd.family})  # what a target decides: not to choose one is no fallback
 ALL = "all"  # leaves every family out: the paper's baseline

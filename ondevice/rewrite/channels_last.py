@@ -19,6 +19,7 @@ from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings
 from ondevice.target import Target
+from ondevice.verify import static_shape
 
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"}
 
@@ -70,11 +71,11 @@ class _Walk:
         if not readers and not value.is_graph_output():
             self.edit.drop(value)
             return
-        rank = len(_shape(value))
+        rank = len(static_shape(value))
         perm = (0, rank - 1, *range(1, rank - 1))
         maker = twin.producer()
         assert maker is not None, "a twin is a node's result"
-        (back,) = self.edit.emit(maker, "Transpose", [twin], _shape(value), name=f"{value.name}:first", after=True, perm=perm)
+        (back,) = self.edit.emit(maker, "Transpose", [twin], static_shape(value), name=f"{value.name}:first", after=True, perm=perm)
         self.edit.replace(value, back)
 
     # What twins are made of ----------------------------------------------------------------------------------------
@@ -82,14 +83,14 @@ class _Walk:
     def last(self, at: ir.Node, value: ir.Value) -> ir.Value:
         """`value` [n, c, ...] as [n, ..., c], by a Transpose unless it is there already."""
         if value not in self.twins:
-            n, c, *rest = _shape(value)
+            n, c, *rest = static_shape(value)
             perm = (0, *range(2, len(rest) + 2), 1)
             (self.twins[value],) = self.edit.emit(at, "Transpose", [value], (n, *rest, c), name=f"{value.name}:last", perm=perm)
         return self.twins[value]
 
     def emit(self, node: ir.Node, op: str, inputs: Sequence[ir.Value | None], ours: bool = False, **attributes: Any) -> ir.Value:
         """The twin's node, beside the one it stands for."""
-        n, c, *rest = _shape(node.outputs[0])
+        n, c, *rest = static_shape(node.outputs[0])
         (out,) = self.edit.emit(node, op, inputs, (n, *rest, c), name=f"{node.outputs[0].name}:last", ours=ours, **attributes)
         return out
 
@@ -125,7 +126,7 @@ class _Walk:
         x, scale, bias = node.inputs
         if x not in self.twins or x is None or scale is None or bias is None:
             return None
-        channels = _shape(x)[1]
+        channels = static_shape(x)[1]
         flat = [
             self.edit.emit(node, "Reshape", [value, self.edit.ints(channels)], (channels,), name=f"{node.name}:{name}")[0]
             for name, value in (("scale", scale), ("bias", bias))
@@ -137,7 +138,7 @@ class _Walk:
         x, shape = node.inputs[0], dims(node.inputs[0])
         if x is None or shape is None or len(shape) != 4 or x not in self.twins:
             return None
-        n, c, height, width = _shape(node.outputs[0])
+        n, c, height, width = static_shape(node.outputs[0])
         if (n, c) != shape[:2]:
             self.reasons["it changes the number of channels"] += 1
             return None
@@ -145,7 +146,7 @@ class _Walk:
         return self.emit(node, "Resize", [self.twins[x], None, None, self.edit.ints(n, height, width, c)], **given)
 
     def concat(self, node: ir.Node) -> ir.Value | None:
-        rank = len(_shape(node.outputs[0]))
+        rank = len(static_shape(node.outputs[0]))
         if rank != 4 or node.attributes["axis"].as_int() % rank != 1 or not any(value in self.twins for value in node.inputs):
             return None
         return self.emit(node, "Concat", [self.last(node, value) for value in node.inputs if value is not None], axis=rank - 1)
@@ -153,7 +154,7 @@ class _Walk:
     def elementwise(self, node: ir.Node) -> ir.Value | None:
         if not any(value in self.twins for value in node.inputs):
             return None
-        shape = _shape(node.outputs[0])
+        shape = static_shape(node.outputs[0])
         inputs = [self.like(node, value, shape) for value in node.inputs if value is not None]
         return self.emit(node, node.op_type, inputs, ours=node.domain == DOMAIN)
 
@@ -193,9 +194,3 @@ class _Walk:
         elif perm == (0, rank - 1, *range(1, rank - 1)):
             self.twins[out] = x  # and `out` stays for who needs it so
         return None
-
-
-def _shape(value: ir.Value | None) -> tuple[int, ...]:
-    found = dims(value)
-    assert found is not None, "verified graphs have shapes"
-    return found

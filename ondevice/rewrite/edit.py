@@ -16,7 +16,6 @@ class Edit:
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
         self._old: list[ir.Node] = []
-        self._outputs = set(model.graph.outputs)
         self._names = {str(value.name) for node in model.graph for value in node.outputs}
 
     def emit(
@@ -60,7 +59,7 @@ class Edit:
         """Everything that used `old` uses `new`. A graph output keeps its name."""
         node = old.producer()
         assert node is not None, "only results are replaced"
-        if old in self._outputs:
+        if old.is_graph_output():
             name = old.name
             old.name, new.name = f"{name}:replaced", name
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
@@ -77,7 +76,7 @@ class Edit:
         pending = list(self._old)
         while pending:
             node = pending.pop()
-            if node.graph is None or any(value.uses() or value in self.graph.outputs for value in node.outputs):
+            if node.graph is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
                 continue
             sources = [value.producer() for value in node.inputs if value is not None]
             self.graph.remove(node, safe=True)

@@ -41,7 +41,6 @@ class Net(GraphBuilder):
 
 def chain(build):
     b = Net()
-    b._weights = {}
     x, y = b.input("x", (2, 6, 5, 4)), b.input("y", (2, 6, 5, 4))
     return b.finish(out=build(b, x, y))
 

@@ -50,7 +50,6 @@ TARGETS = {"host": load_target("host"), "any shape": Target("t", "", {}, {}, Fal
 
 def build(steps, outputs):
     b = Net()
-    b._weights = {}
     values = [b.input("x", SHAPE)]
     for number, (piece, left, right) in enumerate(steps):
         values.append(apply(b, piece, f"s{number}", values[left % len(values)], values[right % len(values)]))
