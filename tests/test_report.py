@@ -138,7 +138,7 @@ def test_no_weight_is_read(monkeypatch, after):
     parts = report.of_model(random_checkpoint("sd14", 0), after)
     assert sum(part.weights for part in parts) > 2e9
     unet = next(part for part in parts if part.component == "unet")
-    least = 1.2e12 if after in ("lower", "plan") else 1.5e12  # of two passes; Winograd's kernels multiply less
+    least = 1.0e12 if after in ("lower", "plan") else 1.5e12  # of two passes; Winograd's kernels multiply less
     assert least < unet.total("flops") < least + 0.2e12
 
 

@@ -15,6 +15,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "AttentionScores": ("attention_scores",),
     "SoftmaxStats": ("softmax_stats",),
     "AttentionMix": ("attention_mix",),
+    "WinogradStrips": ("winograd_strips",),
     "WinogradInput": ("winograd_input",),
     "WinogradOutput": ("winograd_output",),
     "GroupNorm": ("group_norm",),

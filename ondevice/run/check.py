@@ -13,8 +13,11 @@ NUMPY: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.fl
 
 
 def last_writers(plan: Plan) -> dict[int, int]:
-    """Operand -> the last dispatch that writes it. A Concat is written in parts, so it is whole only then."""
-    return {index: number for number, d in enumerate(plan.dispatches) for index in d.operands[len(d.operands) - d.outputs :]}
+    """Operand -> the last dispatch that writes it. A Concat is written in parts, so it is whole only then. Without what nobody reads:
+    a kernel's own scratch may hold anything."""
+    read = {index for d in plan.dispatches for index in d.operands[: len(d.operands) - d.outputs]} | set(plan.outputs)
+    written = ((index, number) for number, d in enumerate(plan.dispatches) for index in d.operands[len(d.operands) - d.outputs :])
+    return {index: number for index, number in written if index in read}
 
 
 def check_results(plan: Plan, number: int, writers: Mapping[int, int], read: Callable[[int], np.ndarray]) -> None:
@@ -30,7 +33,7 @@ def check_results(plan: Plan, number: int, writers: Mapping[int, int], read: Cal
     dispatch = plan.dispatches[number]
     split = len(dispatch.operands) - dispatch.outputs
     for index in dispatch.operands[split:]:
-        if writers[index] != number or plan.operands[index].dtype == "i32":
+        if writers.get(index) != number or plan.operands[index].dtype == "i32":
             continue
         values = read(index)
         bad = ~np.isfinite(values)

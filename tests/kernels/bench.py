@@ -48,22 +48,27 @@ class Bench:
         output: tuple[tuple[int, ...], Any],
         dims: Mapping[str, int | float],
         tuning: Mapping[str, int] | None = None,
+        scratch: int = 0,
         **defines: int,
     ) -> np.ndarray:
-        """Run once and return the output, a (shape, dtype). Fails if the kernel wrote outside it."""
+        """Run once and return the output, a (shape, dtype). Fails if the kernel wrote outside it, or outside so many floats of scratch."""
         shape, dtype = output
         chosen = kernel.tuning(**(tuning or {}))
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         buffers = [self.guarded(array, NAN) for array in inputs]
-        buffers.append(self.guarded(np.full(nbytes, NAN, np.uint8), PATTERN))
+        written = [nbytes, 4 * scratch] if scratch else [nbytes]
+        buffers += [self.guarded(np.full(size, NAN, np.uint8), PATTERN) for size in written]
         program = self.program(kernel, {**defines, **chosen})
         bound = self.device.bind(program, [inside for _, inside in buffers], kernel.scalars(dims))
         self.device.launch(bound, *kernel.launch(dims, chosen))
         self.device.finish()
-        whole = self.device.read(buffers[-1][0], (nbytes + 2 * GUARD,), np.dtype(np.uint8))
-        outside = np.concatenate([whole[:GUARD], whole[GUARD + nbytes :]])
-        assert (outside == PATTERN).all(), f"{kernel.name} wrote {int((outside != PATTERN).sum())} bytes outside its output"
-        return whole[GUARD : GUARD + nbytes].view(dtype).reshape(shape)
+        inside = []
+        for (parent, _), size in zip(buffers[len(inputs) :], written, strict=True):
+            whole = self.device.read(parent, (size + 2 * GUARD,), np.dtype(np.uint8))
+            outside = np.concatenate([whole[:GUARD], whole[GUARD + size :]])
+            assert (outside == PATTERN).all(), f"{kernel.name} wrote {int((outside != PATTERN).sum())} bytes outside its output"
+            inside.append(whole[GUARD : GUARD + size])
+        return inside[0].view(dtype).reshape(shape)
 
 
 def values(kind: str, shape: Sequence[int], stored: str, seed: int = 0) -> np.ndarray:

@@ -83,7 +83,7 @@ def test_metals_own_erf_is_accurate(tmp_path: Path) -> None:
 #include <cmath>
 #include <cstdio>
 using std::fmin; using std::fabs; using std::fma; using std::copysign;
-namespace precise { static float exp(float x) { return std::exp(x); } }
+namespace precise { static float exp(float x) { return std::exp(x); } static float exp2(float x) { return std::exp2(x); } }
 %s
 int main() {
   double worst = 0;
