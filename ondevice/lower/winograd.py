@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.lower.convolution import Conv, direct, read
+from ondevice.lower.convolution import direct, read
 from ondevice.lower.linear import epilogue_defines, narrowed, weight
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.program import DTYPES
@@ -114,7 +114,7 @@ def _depth(ic: int, most: int, v: int) -> int:
     """Channels at a time: at most about `most`, and such that the last part has a vector, too."""
     for parts in range(-(-ic // most), 1, -1):
         depth = -(-ic // parts // v) * v
-        if 0 < ic - (parts - 1) * depth and ic - (parts - 1) * depth >= v:
+        if ic - (parts - 1) * depth > 0 and ic - (parts - 1) * depth >= v:
             return depth
     return ic
 

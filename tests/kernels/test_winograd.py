@@ -131,7 +131,8 @@ def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), 
     bias, shifts, residual = parts or (np.zeros(oc, x.dtype), x, x)
     sizes = {"ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "tiles_h": th, "tiles_w": tw, "tiles": tiles, "panels": panels}
     steps = {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc, "slot": 36 * planes}
-    settings = {"FLY": int(fly), "RAGGED": int(oc % v > 0), "F16": int(stored == "f16"), **defines(activation, True, bool(parts), bool(parts))}
+    built = {"FLY": int(fly), "RAGGED": int(oc % v > 0), "F16": int(stored == "f16")}
+    settings = built | defines(activation, True, bool(parts), bool(parts))
     inputs = [x, weight, in_panels(bias[None], wide), shifts, residual]
     dims = sizes | steps | work
     return bench.run(kernel, inputs, ((n, oh, ow, oc), x.dtype), dims, tuning, 36 * planes * work["groups"], **settings)
