@@ -16,6 +16,7 @@ LAYERS = [
     ("verify",),
     ("reference",),
     ("converters",),
+    ("tuning",),
     ("target",),
     ("rewrite",),
     ("lower",),

@@ -21,7 +21,7 @@ def test_a_gpu_gets_groups_of_its_own_for_every_kernel():
 
 
 def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"--target: target 'toaster' is unknown \(expected one of gpu, host\)"):
+    with pytest.raises(UsageError, match=r"--target: target 'toaster' is unknown \(expected one of gpu, host, host-avx2, host-neon\)"):
         target.load_target("toaster")
     (tmp_path / "a.toml").write_text("why = ")
     good = 'why = "x"\npanels = true\nscratch = 1\n[winograd]\n[flash]\n[tune]\n'
