@@ -41,7 +41,8 @@ def test_the_most_specific_row_wins():
     assert table.choice({"n": 9}, {}) == ({"V": 4, "MR": 4}, tuning.BY_DEFAULT)
 
 
-GOOD = 'match = {kind = "cpu"}\nmeasured = {device = "x"}\n[kernel.unary]\ndefault = {V = 4}\nshape = [{at = {n = 5}, use = {X = 64}, us = 2}]\n'
+GOOD = 'match = {kind = "cpu"}\nmeasured = {device = "x"}\n[kernel.unary]\ndefault = {V = 4}\n'
+GOOD += "shape = [{at = {n = 5}, use = {X = 64}, us = 2}]\n"
 DAMAGED = {
     "not TOML": ("kernel = ", r"t\.toml: it is not TOML"),
     "not text": (b"\xff\xfe", r"t\.toml: it is not TOML"),
