@@ -7,6 +7,7 @@ ondevice tune sd14.ondevice --kernel matmul --out mine.toml
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     about_device = device.facts()
     out = args.out or TUNING / f"{family_of(about_device)[0]}.toml"
+    _writable(out)
     before = read_tuning(out, where="--out") if out.exists() else None
     cases = _cases(args, kernels, target)
     if not cases:
@@ -108,6 +110,14 @@ def _write(
     write_tuning(tuning_of(name, before.match if before else match, about(device), rows, kernels, before), out)
     was, now = sum(row.cost for row in rows), sum(row.us * row.runs for row in rows)
     _say(f"{len(rows)} shapes in {out}: {was / 1e6:.2f} s of a picture became {now / 1e6:.2f} s ({was / max(now, 1e-9):.3f}x)")
+
+
+def _writable(out: Path) -> None:
+    """Raise UsageError now, not after minutes of measuring."""
+    folder = next(path for path in out.absolute().parents if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        fix = "choose a file of yours with --out, and give it to `ondevice convert --tuning`"
+        raise UsageError(f"{out} cannot be written (its folder is not yours to write).", where="--out", fix=fix)
 
 
 def _say(line: str) -> None:

@@ -202,9 +202,7 @@ class One:
 def test_any_file_gives_the_same_results(tiny, fixed, turn):
     """Values far from any optimum included: tunables say how fast, never what."""
     base = HOST
-    found = a_file_for_every_call(
-        tiny, base, lambda name, listed: fixed[name] if fixed.get(name) in listed else listed[turn % len(listed)]
-    )
+    found = a_file_for_every_call(tiny, base, lambda name, listed: fixed[name] if fixed.get(name) in listed else listed[turn % len(listed)])
     model = tiny.graph("unet", batch=1, height=5, width=3)
     rewritten(model, base)
     rng, device = np.random.default_rng(0), choose_device()
