@@ -11,7 +11,7 @@ import json
 
 from ondevice import ablation, cli, subject
 from ondevice.bundle.reader import Bundle
-from ondevice.convert import add_plan_arguments
+from ondevice.convert import add_plan_arguments, target_of
 from ondevice.errors import UsageError
 from ondevice.report import entries, only
 from ondevice.run.opencl import choose_device
@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
             what = "a bundle holds its plans and no graph, so no rule can be left out."
             fix = f"name the model it was made from, such as `ondevice bench {opened.model['family']} --ablation`"
             raise UsageError(what, where="--ablation", fix=fix)
-        size, dtype, target = subject.size_of(args), subject.storage(args), args.target or "host"
+        # Without a flag the table is the same on any machine, not that of this one's CPU.
+        target = target_of(args) if args.target or args.tuning or args.tune_for else "host"
+        size, dtype = subject.size_of(args), subject.storage(args)
         steps = list(ablation.ablation(opened, size=size, dtype=dtype, target=target, component=args.component))
         text = ablation.to_markdown(steps) if args.markdown else ablation.to_text(steps)
         print(json.dumps(ablation.to_json(steps), indent=1) if args.json else text)

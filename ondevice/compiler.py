@@ -136,7 +136,7 @@ def compile_bundle(
     *,
     sizes: Sequence[tuple[int, int]] = (),
     dtype: str = "f16",
-    target: str = "host",
+    target: str | Target = "host",
     without: Collection[str] = (),
     strict: bool = False,
     force: bool = False,
@@ -147,7 +147,7 @@ def compile_bundle(
     Args:
         sizes: (width, height) in pixels; the size the model was trained at by default.
         dtype: storage of UNet and VAE, "f16" or "f32". Arithmetic is float32 in both.
-        target: a name of ondevice/targets/: which tunables the kernels get.
+        target: a name of ondevice/targets/, or a target: which methods are taken and which tunables the kernels get.
         without: families of fusion rules to leave out (`ondevice.rewrite.FAMILIES`, or "all").
         strict: refuse fallbacks: parts of the checkpoint that are not used, matches that a rule left alone, general kernels.
         force: replace an existing bundle at `out`.
@@ -168,6 +168,7 @@ def compile_bundle(
         program, row = lower_job(model, job, storage_of(job.component, dtype), kernels, chosen, without)
         rewrites.setdefault(job.component, row)
         fallbacks += of_rules(job.component, row) + program.fallbacks
+        log.info("%s %s: %s", job.component, " ".join(f"{name}={size}" for name, size in job.sizes.items()), tuned_line(program))
         plans.append(plan(program, storage=storage_of(job.component, dtype)))
         for name, values in program.weights.items():
             tensor = program.tensors[name]
@@ -183,7 +184,7 @@ def compile_bundle(
         tokenizer=checkpoint.tokenizer,
         scheduler=scheduler,
         samplers={f"{sampler}_{TABLE_STEPS}": make_table(sampler, TABLE_STEPS, scheduler).to_json()},
-        model=about | {"target": target},
+        model=about | {"target": chosen.name},
         rewrites=rewrites,
         progress=partial(progress, "writing weights") if progress else None,
         force=force,
@@ -240,6 +241,12 @@ def export_onnx(
             (folder / component).mkdir()
             save_onnx(graph, folder / component / "model.onnx")
     return out
+
+
+def tuned_line(program: Program) -> str:
+    """Where the program's calls have their tunables from, most of them first."""
+    parts = [f"{count} from {source}" for source, count in sorted(program.tuned.items(), key=lambda item: (-item[1], item[0]))]
+    return f"tunables of {len(program.calls)} dispatches: {', '.join(parts) or 'none'}"
 
 
 def lower_job(

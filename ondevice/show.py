@@ -11,7 +11,7 @@ import json
 
 from ondevice import cli, report, subject
 from ondevice.bundle.reader import Bundle
-from ondevice.convert import add_plan_arguments
+from ondevice.convert import add_plan_arguments, target_of
 from ondevice.fallbacks import settle
 
 HELP = "what a model becomes, stage by stage: ops, bytes moved, FLOPs, memory"
@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a report a component, and what a picture needs."""
     if args.after in ("graph", "rewrite"):
-        subject.refuse(args, ["--target"], f"nothing is chosen for a target before `lower` (got --after {args.after}).")
+        subject.refuse(
+            args, ["--target", "--tuning", "--tune-for"], f"nothing is chosen for a target before `lower` (got --after {args.after})."
+        )
     if args.after == "graph":
         subject.refuse(args, ["--without"], "no rule has run after `graph`; it is the plain graph.")
     opened, size = subject.open_subject(args), subject.size_of(args)
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         reports = report.of_bundle(opened, args.after, size=size, component=args.component)
         notes: tuple[str, ...] = ()
     else:
-        options = {"dtype": subject.storage(args), "target": args.target or "host", "without": args.without}
+        options = {"dtype": subject.storage(args), "target": target_of(args), "without": args.without}
         reports = report.of_model(opened, args.after, size=size, component=args.component, **options)
         notes = opened.notes
     settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)

@@ -7,6 +7,7 @@
 //: group = ["X", "Y", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [16, 1, 2, 4, 8], KC = [128, 16, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
 //: needs = {}
+//: layout = {tune = ["V", "NV"], by = ["kh", "kw", "ic", "oc"], gives = ["ldb"]}
 
 // With PANELS, the weight is stored as work-items read it: the channels of one beside each other, all taps one after another, zeros past
 // the last. Without, rows of oc channels, padded to one vector where there are fewer.

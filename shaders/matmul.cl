@@ -7,6 +7,7 @@
 //: group = ["X", "Y", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [16, 1, 2, 4, 8], KC = [128, 16, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
 //: needs = {}
+//: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb"]}
 
 // GEGLU's gates stand n columns after its values: a work-item has SIDE vectors of each.
 #if ACT_Geglu

@@ -7,6 +7,7 @@
 //: group = ["1", "1", "1"]
 //: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [32, 8, 16, 64], DEPTH = [64, 32, 128], SHARE = [10, 1, 5], GROUPS = [8, 1, 2, 4, 16, 32, 64]}
 //: needs = {}
+//: layout = {tune = ["V", "NV"], by = ["ic", "oc"], gives = ["panels", "groups", "slot"]}
 
 // STRIP, DEPTH, SHARE and GROUPS bound the sizes that lowering gives as arguments. A task is a strip of tiles by a chunk of panels; work-item
 // g has tasks g, g + groups, ... and one slot of scratch. FLY: the weights are plain taps, transformed DEPTH channels at a time, which

@@ -16,6 +16,7 @@ LAYERS = [
     ("verify",),
     ("reference",),
     ("converters",),
+    ("tuning",),
     ("target",),
     ("rewrite",),
     ("lower",),
@@ -25,12 +26,13 @@ LAYERS = [
     ("diffusion",),
     ("fallbacks",),
     ("compiler",),
+    ("tuner",),
     ("report",),
     ("ablation",),
     ("cli",),
     ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
     ("subject",),
-    ("show", "explain", "bench"),
+    ("show", "explain", "bench", "tune"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(p for p in [*(ROOT / "ondevice").rglob("*.py"), *(ROOT / "converters").rglob("*.py")])

@@ -42,10 +42,10 @@ def direct(low: Lowering, node: ir.Node) -> None:
     conv, dtype, taps = read(low, node), low.dtype_of(node.outputs[0]), node.inputs[1]
     assert taps is not None, "verify_graph counts inputs"
     kh, kw, ic, oc = static_shape(taps)
-    tuning = narrowed(low, "conv2d_nhwc", oc)
+    dims = conv.dims | {"n": static_shape(node.outputs[0])[0], "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0]}
+    tuning = narrowed(low, "conv2d_nhwc", oc, dims, dtype)
     right, columns, defines = weight(low, low.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning)
     bias = weight(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
-    more = {"n": static_shape(node.outputs[0])[0], "ldb": columns, "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0]}
     operands = [conv.x, right, bias, conv.shift, conv.residual]
     defines |= {"RAGGED": int(ic % tuning["V"] > 0)}
-    low.emit_node(node, operands, conv.dims | more, "ConvNhwc", epilogue_defines(CONV[node.op_type]) | defines, tuning)
+    low.emit_node(node, operands, dims | {"ldb": columns}, "ConvNhwc", epilogue_defines(CONV[node.op_type]) | defines, tuning)

@@ -13,6 +13,7 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, Call, Program, Tensor
 from ondevice.lower.select import GENERAL, select
 from ondevice.lower.strides import arguments, contiguous
+from ondevice.lower.tune import tunables
 from ondevice.ops import find, traffic
 from ondevice.target import Target
 from ondevice.verify import static_shape
@@ -180,7 +181,7 @@ class Lowering:
         tuning: Mapping[str, int] | None = None,
     ) -> None:
         """Select a kernel for `op` at `dims` and append its call; `touched` has the bytes of tensors that it reads or writes in part,
-        `tuning` what this call has in place of the target's tunables.
+        `tuning` what this call has in place of its tunables.
 
         Raises:
             NoKernelError: no kernel file fits, with each candidate's reason.
@@ -190,9 +191,11 @@ class Lowering:
         kernel = select(op, dims, self.kernels, losers)
         if kernel.name in GENERAL and losers:
             self.program.fallbacks.append(f"{self.component}: {node} runs on the general kernel {kernel.name}: {'; '.join(losers)}")
-        tuning = self.tuning(kernel.name) | dict(tuning or {})
-        grid, group = kernel.launch(dims, tuning)
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
+        chosen, source = tunables(kernel, {**dims, **(defines or {}), "F16": half}, self.target)
+        self.program.tuned[source] += 1
+        tuning = chosen | dict(tuning or {})
+        grid, group = kernel.launch(dims, tuning)
         # An input that stands in two places is read once.
         sizes = {name: tensors[name].nbytes for name in (*inputs, *outputs)} | dict(touched or {})
         reads, writes = traffic(op, [sizes[name] for name in dict.fromkeys(inputs)], [sizes[name] for name in outputs])
@@ -213,9 +216,14 @@ class Lowering:
             )
         )
 
-    def tuning(self, kernel: str) -> dict[str, int]:
-        """The tunables that `kernel` gets on this target."""
-        return self.kernels[kernel].tuning(**self.target.tune.get(kernel, {}))
+    def tuning(self, kernel: str, sizes: Mapping[str, int | float] | None = None, dtype: str = "f32") -> dict[str, int]:
+        """The tunables that a call of `kernel` gets on this target, for rules that must know them before they emit it.
+
+        Args:
+            sizes: the call's dims and defines as `emit` will get them, but for those that follow from the tunables.
+            dtype: its storage.
+        """
+        return tunables(self.kernels[kernel], None if sizes is None else {**sizes, "F16": int(dtype == "f16")}, self.target)[0]
 
     def emit_node(
         self,

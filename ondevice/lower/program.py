@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
 
@@ -58,3 +59,4 @@ class Program:
     weights: dict[str, ir.TensorProtocol] = field(default_factory=dict)  # tensor name -> values, converted to its dtype when written
     sizes: dict[str, int] = field(default_factory=dict)  # batch, height, width (latent units for unet and vae)
     fallbacks: list[str] = field(default_factory=list)  # nodes that run on a general kernel, and why
+    tuned: Counter[str] = field(default_factory=Counter)  # where calls have their tunables from -> how many

@@ -26,17 +26,8 @@ G = np.array(
 
 
 def winograd(low: Lowering, node: ir.Node) -> None:
-    """A 3x3 convolution of stride 1, as the target's class of kernels does it; directly where a vector is wider than its channels."""
-    taps = _taps(node)
-    ic, oc = static_shape(taps)[2:]
+    """A 3x3 convolution of stride 1, as the target's class of kernels does it."""
     if low.target.kernels == "cpu":
-        least, narrowest = ic, low.tuning("winograd_strips")["V"]
-    else:
-        least, narrowest = min(ic, oc), max(low.tuning(kernel)["V"] for kernel in ("winograd_input", "winograd_output"))
-    if least < narrowest:
-        low.program.fallbacks.append(f"{low.component}: {node.name} has too few channels for Winograd (got {least}, expected {narrowest})")
-        direct(low, node)
-    elif low.target.kernels == "cpu":
         strips(low, node)
     else:
         bands(low, node)
@@ -47,7 +38,10 @@ def strips(low: Lowering, node: ir.Node) -> None:
     taps, conv, dtype = _taps(node), read(low, node), low.dtype_of(node.outputs[0])
     (n, oh, ow, oc), ic = static_shape(node.outputs[0]), conv.dims["ic"]
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
-    tiles, tuning = n * tiles_h * tiles_w, narrowed(low, "winograd_strips", oc)
+    tiles, tuning = n * tiles_h * tiles_w, narrowed(low, "winograd_strips", oc, conv.dims | {"n": n}, dtype)
+    if ic < tuning["V"]:
+        _directly(low, node, ic, tuning["V"])
+        return
     if tiles < tuning["MR"]:
         tuning["MR"] = min(mr for mr in low.kernels["winograd_strips"].header["tune"]["MR"] if mr >= min(tiles, 4))
     v, mr, wide = tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
@@ -67,7 +61,7 @@ def strips(low: Lowering, node: ir.Node) -> None:
     slot = 36 * (strip * (depth + v) + v + share * (strip * wide + v) + (0 if stored else depth * wide + v))
     result = low.result(node.outputs[0])
     scratch = low.scratch(f"{node.name}:scratch", (groups, slot), "f32")
-    sizes = {"tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "depth": depth, "panels": panels}
+    sizes = {"n": n, "tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "depth": depth, "panels": panels}
     sizes |= {"share": share, "chunk": chunk, "groups": groups, "slot": slot}
     defines = epilogue_defines(CONV[node.op_type]) | {"FLY": int(not stored), "RAGGED": int(oc % v > 0)}
     operands = [conv.x, right_name, bias, conv.shift, conv.residual]
@@ -78,8 +72,12 @@ def strips(low: Lowering, node: ir.Node) -> None:
 
 def bands(low: Lowering, node: ir.Node) -> None:
     """Three commands; as many tiles at a time as the target's scratch holds."""
+    ic, oc = static_shape(_taps(node))[2:]
+    if min(ic, oc) < (lanes := max(low.tuning(kernel)["V"] for kernel in ("winograd_input", "winograd_output"))):
+        _directly(low, node, min(ic, oc), lanes)
+        return
     taps, conv, dtype, out = _taps(node), read(low, node), low.dtype_of(node.outputs[0]), node.outputs[0]
-    (n, oh, ow, oc), ic = static_shape(out), conv.dims["ic"]
+    n, oh, ow, _ = static_shape(out)
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles = n * tiles_h * tiles_w
     tuning = narrowed(low, "matmul", oc)
@@ -102,6 +100,11 @@ def bands(low: Lowering, node: ir.Node) -> None:
         optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
         operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
         low.emit("WinogradOutput", name, operands, [result], sizes, count * oc * 120, epilogue_defines(CONV[node.op_type]), part)
+
+
+def _directly(low: Lowering, node: ir.Node, channels: int, lanes: int) -> None:
+    low.program.fallbacks.append(f"{low.component}: {node.name} has too few channels for Winograd (got {channels}, expected {lanes})")
+    direct(low, node)
 
 
 def _taps(node: ir.Node) -> ir.Value:
