@@ -193,13 +193,14 @@ class Lowering:
         tuning = self.tuning(kernel.name) | dict(tuning or {})
         grid, group = kernel.launch(dims, tuning)
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
+        built = {"F16": half, f"OP_{op}": 1} | tuning | dict(defines or {})
         # An input that stands in two places is read once.
         sizes = {name: tensors[name].nbytes for name in (*inputs, *outputs)} | dict(touched or {})
         reads, writes = traffic(op, [sizes[name] for name in dict.fromkeys(inputs)], [sizes[name] for name in outputs])
         self.program.calls.append(
             Call(
                 kernel=kernel.name,
-                defines=tuple(sorted(({"F16": half, f"OP_{op}": 1} | tuning | dict(defines or {})).items())),
+                defines=tuple(sorted(built.items())),
                 inputs=tuple(inputs),
                 outputs=tuple(outputs),
                 scalars=kernel.scalars(dims),
@@ -210,6 +211,7 @@ class Lowering:
                 flops=flops,
                 reads=reads,
                 writes=writes,
+                inplace=kernel.inplace(dims, built),
             )
         )
 
