@@ -1,7 +1,8 @@
 """Kernel files: read and check the header, join the body with a dialect's prelude, say which shapes fit and how to launch.
 
-A header is nine TOML lines after `//:` (`op why in out args grid group tune needs`). The argument list is written there and in the
-body's KERNEL(...) line; `read` refuses a file where the two differ, so binding by the header is safe.
+A header is nine TOML lines after `//:` (`op why in out args grid group tune needs`), and `inplace` where the kernel can work so.
+The argument list is written there and in the body's KERNEL(...) line; `read` refuses a file where the two differ, so binding by the
+header is safe.
 """
 
 from __future__ import annotations

@@ -26,7 +26,9 @@ def plan(program: Program, *, storage: str) -> Plan:
     Raises:
         PlanError: the program reads what nothing wrote, or (our bug) the placement is unsafe.
     """
-    alive, offsets, program = min((_placed(in_place(given)) for given in (program, ordered(program))), key=lambda done: arena_size(*done[:2]))
+    alive, offsets, program = min(
+        (_placed(in_place(given)) for given in (program, ordered(program))), key=lambda done: arena_size(*done[:2])
+    )
     check(alive, offsets)
     operands: list[Operand] = []
     kernels: dict[Kernel, int] = {}

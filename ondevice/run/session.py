@@ -12,7 +12,7 @@ import numpy as np
 
 from ondevice.errors import DeviceError, OnDeviceError, UsageError
 from ondevice.plan.plan import Plan
-from ondevice.run.check import NUMPY, check_results, last_writers
+from ondevice.run.check import NUMPY, check_results, results
 from ondevice.run.device import Device
 from ondevice.run.profile import Profile
 
@@ -104,14 +104,14 @@ class Session:
 
     def _launch(self, bound: _Bound) -> None:
         device, plan = self._device, bound.plan
-        writers = last_writers(plan) if self._check else {}
+        whole = results(plan) if self._check else []
         launched = []
         for number, (kernel, dispatch) in enumerate(zip(bound.launches, plan.dispatches, strict=True)):
             launched.append(device.launch(kernel, dispatch.grid, dispatch.group))
             if number >= IN_FLIGHT and number % IN_FLIGHT == 0:
                 device.wait(launched[number - IN_FLIGHT])
             if self._check:
-                check_results(plan, number, writers, lambda index: self._read(bound, index))
+                check_results(plan, number, whole[number], lambda index: self._read(bound, index))
         if self._profiling:
             device.finish()
             self.profile.add(plan, [device.seconds(event) for event in launched])

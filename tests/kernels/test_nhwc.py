@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from kernels.bench import STORED, Bench, exact, tunings, values
+from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, values
 from kernels.epilogues import defines, finished, in_panels
 from kernels.test_conv2d import convolve
 from tolerance import EPS, TINY, assert_close, rtol
@@ -71,6 +71,28 @@ def check_conv(bench, shape, stored, activation="", *, up=None, shift=False, add
     parts = {"bias": base, "shift": extra[:, None, None, 3:] if shift else None, "residual": rest if add else None}
     want, wrong = finished(conv(large, taps), conv(np.abs(large), np.abs(taps)), ic * k * k, stored, activation, **parts)
     assert_close(got, want, wrong, f"{shape}")
+
+
+@pytest.mark.parametrize("oc", [3, 64, 70])
+@pytest.mark.parametrize("panels", [0, 1])
+def test_convolution_over_the_residual(bench: Bench, panels, oc):
+    stored = "f32"  # half takes a minute to compile, and changes nothing here
+    x, weight, bias = (values("normal", s, stored, i) for i, s in enumerate(((2, 9, 33, 16), (144, oc), (1, oc))))
+    shifts, residual, tile = (
+        values("normal", (2, oc), stored, 3),
+        values("normal", (2, 9, 33, oc), stored, 4),
+        KERNELS["conv2d_nhwc"].tuning(),
+    )
+    wide, wide_bias = (np.pad(part, [(0, 0), (0, max(16 - oc, 0))]) for part in (weight, bias))
+    if panels:
+        wide, wide_bias = (in_panels(part, tile["V"] * tile["NV"]) for part in (weight, bias))
+    ldb = wide.shape[0] * tile["V"] * tile["NV"] if panels else wide.shape[-1]
+    dims = {"n": 2, "ic": 16, "h": 9, "w": 33, "oc": oc, "ldb": ldb, "oh": 9, "ow": 33, "kh": 3, "kw": 3, "stride": 1}
+    dims |= {"pad_top": 1, "pad_left": 1, "up_h": 9, "up_w": 33, "shift_from": 0, "shift_row": oc}
+    built = {"F16": half(stored), "PANELS": panels, "RAGGED": 0} | defines("Silu", True, True, True)
+    inputs = [x, wide, wide_bias, shifts, residual]
+    done = assert_same_in_place(bench, KERNELS["conv2d_nhwc"], inputs, ((2, 9, 33, oc), x.dtype), dims, **built)
+    assert done == (panels == 1 or oc == 64)  # else some channels are computed twice
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -26,7 +26,9 @@ def test_lives_span_first_write_to_last_read():
 
 
 def test_plan_numbers_operands_and_shares_programs():
-    program = chain(call(("x", "w"), ("a",), F16=0), call(("a",), ("y",), F16=0), call(("a",), ("b",), F16=1), weights=("w",), outputs=("y", "b"))
+    program = chain(
+        call(("x", "w"), ("a",), F16=0), call(("a",), ("y",), F16=0), call(("a",), ("b",), F16=1), weights=("w",), outputs=("y", "b")
+    )
     made = plan(program, storage="f32")
     assert [(k.file, dict(k.defines)) for k in made.kernels] == [("k", {"F16": 0}), ("k", {"F16": 1})]
     assert [d.kernel for d in made.dispatches] == [0, 0, 1]
