@@ -128,3 +128,8 @@ def test_halves_are_done_in_place_together_or_not_at_all():
     sizes = {"x": 2, "a": 2, "b": 2, "y": 2}
     assert [pair.target for pair in pairs(program(both, sizes, ("y",)))] == ["b"]
     assert list(pairs(program(one, sizes, ("y",)))) == []
+
+
+def test_a_reader_between_two_writers_stays_there():
+    calls = [call("0", ["x"], "a"), call("1", ["a"], "b"), call("2", ["x"], "a"), call("3", ["a", "b"], "y")]
+    assert dependencies(program(calls, {"x": 1, "a": 1, "b": 1, "y": 1}, ("y",))) == [set(), {0}, {0, 1}, {1, 2}]
