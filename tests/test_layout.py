@@ -25,6 +25,7 @@ LAYERS = [
     ("diffusion",),
     ("fallbacks",),
     ("compiler",),
+    ("memory",),
     ("report",),
     ("ablation",),
     ("cli",),

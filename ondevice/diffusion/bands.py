@@ -60,6 +60,28 @@ def stage_of(plan: Plan) -> Stage:
     return stage
 
 
+def held_bytes(stages: Sequence[Stage]) -> int:
+    """The most bytes of pictures that `decode` holds at a time, with one that is being made."""
+    heights, sizes, most = {stages[0].output: stages[0].made[1]}, {stages[0].output: _bytes(stages[0], stages[0].made[1])}, 0
+    for number, stage in enumerate(stages[1:], 2):
+        later = stages[number:]
+        least = min(stage.pictures, key=lambda name: heights[name])
+        height = heights[least] * stage.made[1] // stage.inputs[least][1]
+        dying = [name for name in stage.pictures if not any(name in other.inputs for other in later)]
+        mine = 0 if later and not any(stage.output in other.inputs for other in later) else _bytes(stage, height)
+        reused = mine if any(sizes.get(name) == mine for name in dying) else 0
+        most = max(most, sum(sizes.values()) + mine - reused)
+        sizes = {name: size for name, size in sizes.items() if name not in dying}
+        heights[stage.output] = height
+        if mine:
+            sizes[stage.output] = mine
+    return most
+
+
+def _bytes(stage: Stage, height: int) -> int:
+    return int(np.prod(stage.made[2:])) * height * stage.dtype.itemsize
+
+
 def decode(session: Runner, stages: Sequence[Stage], latents: np.ndarray) -> np.ndarray:
     """Latents float32 [1, c, h, w], divided by the scaling factor -> float32 [1, 3, H, W].
 

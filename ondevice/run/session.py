@@ -36,6 +36,10 @@ class Source(Protocol):
         """All bytes of a shard, uint8."""
         ...
 
+    def unmap(self, name: str) -> None:
+        """Forget a shard until it is asked for again."""
+        ...
+
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
         """The program to build."""
         ...
@@ -68,6 +72,7 @@ class Session:
         self._programs: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
         self._shards: dict[str, Any] = {}
         self._weights: dict[str, Any] = {}
+        self._users: dict[str, set[str]] = {}  # shard -> the components that read it
         self._weight_bytes = 0  # of the device's own memory
         self._bound: dict[tuple[Any, ...], _Bound] = {}
         self._arena: Any = None
@@ -101,6 +106,20 @@ class Session:
             with contextlib.suppress(OnDeviceError):  # what is raised already says more
                 self._device.finish()
             raise
+
+    def release(self, component: str) -> None:
+        """Give back the arena, and the weights that no other component has used. What is needed again is loaded again."""
+        self._device.finish()
+        self._bound.clear()
+        self._arena, self._arena_bytes = None, 0
+        for shard in [name for name, users in self._users.items() if users == {component}]:
+            self._users.pop(shard)
+            self._weights = {key: buffer for key, buffer in self._weights.items() if self._bundle.weight(key)[0] != shard}
+            if self._shards.pop(shard, None) is not None and not self._facts["maps_weights"]:
+                self._weight_bytes -= self._bundle.shard(shard).nbytes
+            self._bundle.unmap(shard)
+        for users in self._users.values():
+            users.discard(component)
 
     def _launch(self, bound: _Bound) -> None:
         device, plan = self._device, bound.plan
@@ -140,6 +159,8 @@ class Session:
     def _make_room(self, plan: Plan, where: str) -> None:
         """Say what the plan needs, check it against the device's memory before anything is loaded, and grow the arena to it."""
         shards = {self._bundle.weight(operand.weight)[0] for operand in plan.operands if operand.weight is not None}
+        for name in shards:
+            self._users.setdefault(name, set()).add(plan.component)
         new = sum(self._bundle.shard(name).nbytes for name in shards if name not in self._shards)
         arena, mapped, has = max(plan.arena, self._arena_bytes), self._facts["maps_weights"], self._facts["global_bytes"]
         weights = self._weight_bytes + (0 if mapped else new)

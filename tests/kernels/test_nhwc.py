@@ -236,3 +236,39 @@ def test_sines_and_cosines(bench: Bench, order, rows, width):
         halves = [np.sin(angle), np.cos(angle)]
         want = np.concatenate(halves if order == "SinCos" else halves[::-1], 1)
         assert_close(got, want, 4 * EPS["f32"], order)
+
+
+# Group norm with given statistics --------------------------------------------------------------------------------------
+
+
+def check_normalize(bench, shape, groups, stored, silu, tuning=None, kind="normal"):
+    pixels, channels = shape
+    x, scale, bias = values(kind, shape, stored), values("normal", (channels,), stored, 1), values("normal", (channels,), stored, 2)
+    mean, variance = values("normal", (groups,), "f32", 3), np.abs(values("normal", (groups,), "f32", 4)) + np.float32(0.1)
+    dims = {"pixels": pixels, "channels": channels, "groups": groups, "per_group": channels // groups, "epsilon": EPSILON}
+    inputs, built = [x, mean, variance, scale, bias], {"F16": half(stored), "ACT_Silu": int(silu)}
+    kernel = KERNELS["normalize_nhwc"]
+    got = bench.run(kernel, inputs, (shape, x.dtype), dims, tuning, **built)
+    wide, middle, spread, gain, shift = exact(*inputs)
+    middle, spread = (np.repeat(part, channels // groups) for part in (middle, spread))
+    factor = gain / np.sqrt(spread + EPSILON)
+    size = (np.abs(wide) + np.abs(middle)) * np.abs(factor) + np.abs(shift)
+    want, wrong = finished((wide - middle) * factor + shift, size, 4, stored, "Silu" if silu else "")
+    assert_close(got, want, wrong, f"{shape}")
+    assert assert_same_in_place(bench, kernel, inputs, (shape, x.dtype), dims, tuning, **built)
+
+
+@pytest.mark.parametrize("shape, groups", [((1, 1), 1), ((7, 16), 4), ((33, 70), 5), ((300, 24), 3)], ids=str)
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("stored", STORED)
+def test_given_statistics(bench: Bench, stored, silu, shape, groups):
+    check_normalize(bench, shape, groups, stored, silu)
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["normalize_nhwc"]))
+def test_given_statistics_tunings(bench: Bench, stored, tuning):
+    check_normalize(bench, (61, 83), 83, stored, False, tuning)
+
+
+def test_given_statistics_of_the_largest_halves(bench: Bench):
+    check_normalize(bench, (20, 32), 4, "f32", True, kind="largest")
