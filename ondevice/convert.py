@@ -27,6 +27,7 @@ from ondevice.tuning import measured_for, read_tuning
 
 HELP = "turn a checkpoint into a bundle"
 log = logging.getLogger(__name__)
+BAND = 64  # rows of pixels in which a decoder in bands works: an eighth of a 512x512 picture
 DTYPES = {"fp16": "f16", "fp32": "f32"}
 
 
@@ -39,6 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_plan_arguments(parser)
     parser.add_argument(
         "--format", default="bundle", choices=["bundle", "onnx"], help="what to write; onnx: a folder of float32 graphs after the fusions"
+    )
+    parser.add_argument(
+        "--tile-vae",
+        type=int,
+        nargs="?",
+        const=BAND,
+        default=0,
+        metavar="ROWS",
+        help=f"add plans that decode in bands of ROWS rows ({BAND} where no number is given), for `generate --tile-vae`",
     )
     parser.add_argument("--strict", action="store_true", help="fail where a fallback is needed, and list all of them")
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
@@ -66,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
             args.out or Path(f"{args.model}.ondevice"),
             dtype=DTYPES[args.dtype or "fp16"],
             target=target_of(args),
+            tile_vae=args.tile_vae,
             **options,
             progress=bar.show,
         )

@@ -7,6 +7,7 @@
 //: group = ["1", "1", "1"]
 //: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [32, 8, 16, 64], DEPTH = [64, 32, 128], SHARE = [10, 1, 5], GROUPS = [8, 1, 2, 4, 16, 32, 64]}
 //: needs = {}
+//: inplace = {residual = ""}
 //: layout = {tune = ["V", "NV"], by = ["ic", "oc"], gives = ["panels", "groups", "slot"]}
 
 // STRIP, DEPTH, SHARE and GROUPS bound the sizes that lowering gives as arguments. A task is a strip of tiles by a chunk of panels; work-item
@@ -20,6 +21,13 @@
 #define RAGGED 1
 #endif
 #define WIDE (V * NV)
+
+// In place the residual stands where y is written: an element is read by the work-item that then stores it, and by no other.
+#if INPLACE
+#define ADDED y
+#else
+#define ADDED residual
+#endif
 
 KERNEL(winograd_strips)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), OUT(float, scratch),
                         ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow), ARG(int, tiles_h),
@@ -158,14 +166,14 @@ KERNEL(winograd_strips)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shif
 #endif
                 one = ACTIVATE(one);
 #if HAS_ADD
-                one += LOAD(residual, out + k);
+                one += LOAD(ADDED, out + k);
 #endif
                 STORE(y, out + k, one);
               }
 #else
               pixel = ACTIVATE(pixel);
 #if HAS_ADD
-              pixel += LOADV(residual, out);
+              pixel += LOADV(ADDED, out);
 #endif
               STOREV(y, out, pixel);
 #endif

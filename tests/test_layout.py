@@ -27,6 +27,7 @@ LAYERS = [
     ("fallbacks",),
     ("compiler",),
     ("tuner",),
+    ("memory",),
     ("report",),
     ("ablation",),
     ("cli",),

@@ -1,8 +1,8 @@
 """Kernel files: read and check the header, join the body with a dialect's prelude, say which shapes fit and how to launch.
 
-A header is nine TOML lines after `//:` (`op why in out args grid group tune needs`), and `layout` where tunables say how a weight is
-stored. The argument list is written there and in the body's KERNEL(...) line; `read` refuses a file where the two differ, so binding by
-the header is safe.
+A header is nine TOML lines after `//:` (`op why in out args grid group tune needs`), `layout` where tunables say how a weight is stored,
+and `inplace` where the kernel can work so. The argument list is written there and in the body's KERNEL(...) line; `read` refuses a file
+where the two differ, so binding by the header is safe.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ FIELDS = {
     "needs": (dict,),
 }
 LAYOUT = {"tune", "by", "gives"}
+OPTIONAL = {"inplace": (dict,), "layout": (dict,)}
 STORAGE = {"stg": "stg", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}  # header's type -> the body's
 SCALARS = ("int", "float")
 RULES = {"multiple": int, "min": int, "max": int, "equal": str}
@@ -132,6 +133,18 @@ class KernelFile:
                 )
         return {name: chosen.get(name, values[0]) for name, values in tune.items()}
 
+    def inplace(self, dims: Mapping[str, int | float], defines: Mapping[str, int]) -> int | None:
+        """Which input may stand where the output is written; None where there is none, or where some elements are computed twice.
+
+        The header's `inplace` is {INPUT = DIM}: vectors along DIM that would pass its end move back to end there, unless the weights are
+        in panels; "" where that never happens.
+        """
+        for name, dim in self.header.get("inplace", {}).items():
+            width = defines.get("V", 1) * defines.get("NV", 1)
+            if not dim or defines.get("PANELS") or dims[dim] % width == 0:
+                return [entry.partition(":")[0] for entry in self.header["in"]].index(name)
+        return None
+
     def scalars(self, dims: Mapping[str, int | float]) -> tuple[int | float, ...]:
         """The header's `args` in order, taken from `dims` by name. Raises NoKernelError if one is missing or over 32 bits."""
         values: list[int | float] = []
@@ -208,9 +221,9 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
     def refuse(what: str) -> NoKernelError:
         return NoKernelError(what, where=where, fix="see shaders/README.md")
 
-    if wrong := sorted((header.keys() ^ FIELDS.keys()) - {"layout"}):
+    if wrong := sorted((header.keys() - OPTIONAL.keys()) ^ FIELDS.keys()):
         raise refuse(f"the header has missing or extra fields {wrong}.")
-    if bad := [key for key, kinds in FIELDS.items() if not isinstance(header[key], kinds)]:
+    if bad := [key for key, kinds in (FIELDS | OPTIONAL).items() if key in header and not isinstance(header[key], kinds)]:
         raise refuse(f"the header's {bad[0]} has the wrong type (got {header[bad[0]]!r}).")
 
     expected: list[tuple[str, str, str]] = []
@@ -237,6 +250,12 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
         raise refuse(f"header and KERNEL(...) list different parameters (got {written}, expected {expected}).")
 
     body = "\n".join(line for line in text.splitlines() if not line.startswith("//:"))
+    inputs = [name for word, _, name in expected if word == "IN"]
+    for name, dim in header.get("inplace", {}).items():
+        if name not in inputs or len(header["inplace"]) > 1 or (dim != "" and dim not in dims):
+            raise refuse(f"cannot read inplace (got {header['inplace']!r}, expected one input of {inputs} and a dim or '').")
+        if not re.search(r"\bINPLACE\b", body):
+            raise refuse(f"it may find {name} where it writes, but its body does not ask whether INPLACE is defined.")
     for tunable, values in header["tune"].items():
         if not isinstance(values, list) or not values or any(type(v) is not int or v < 1 for v in values) or len(set(values)) < len(values):
             raise refuse(f"tune.{tunable} is not a list of different positive numbers (got {values!r}).")

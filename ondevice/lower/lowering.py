@@ -55,7 +55,7 @@ class Lowering:
 
     def add_input(self, value: ir.Value) -> None:
         """Declare a graph input; its storage is the boundary type."""
-        dtype = "i32" if value.dtype in INT_TYPES else BOUNDARY
+        dtype = self._boundary(value, self.dtype_of(value))
         name = self._tensor(str(value.name), static_shape(value), dtype)
         self._home[str(value.name)] = name
 
@@ -196,13 +196,14 @@ class Lowering:
         self.program.tuned[source] += 1
         tuning = chosen | dict(tuning or {})
         grid, group = kernel.launch(dims, tuning)
+        built = {"F16": half, f"OP_{op}": 1} | tuning | dict(defines or {})
         # An input that stands in two places is read once.
         sizes = {name: tensors[name].nbytes for name in (*inputs, *outputs)} | dict(touched or {})
         reads, writes = traffic(op, [sizes[name] for name in dict.fromkeys(inputs)], [sizes[name] for name in outputs])
         self.program.calls.append(
             Call(
                 kernel=kernel.name,
-                defines=tuple(sorted(({"F16": half, f"OP_{op}": 1} | tuning | dict(defines or {})).items())),
+                defines=tuple(sorted(built.items())),
                 inputs=tuple(inputs),
                 outputs=tuple(outputs),
                 scalars=kernel.scalars(dims),
@@ -213,6 +214,7 @@ class Lowering:
                 flops=flops,
                 reads=reads,
                 writes=writes,
+                inplace=kernel.inplace(dims, built),
             )
         )
 
@@ -247,7 +249,7 @@ class Lowering:
         for value in self.graph.outputs:
             home, name = self._home[str(value.name)], str(value.name)
             have = program.tensors[home]
-            boundary = "i32" if have.dtype == "i32" else BOUNDARY
+            boundary = self._boundary(value, have.dtype)
             if home == name and home not in program.inputs and home not in program.weights:
                 continue
             if have.dtype != boundary:
@@ -283,7 +285,12 @@ class Lowering:
     def _inner(self, value: ir.Value) -> str:
         """A graph output computed in another type than the boundary's is kept under another name until its final cast."""
         name, dtype = str(value.name), self.dtype_of(value)
-        return f"{name}:{dtype}" if value in self.graph.outputs and dtype not in (BOUNDARY, "i32") else name
+        return f"{name}:{dtype}" if value in self.graph.outputs and dtype != self._boundary(value, dtype) else name
+
+    @staticmethod
+    def _boundary(value: ir.Value, dtype: str) -> str:
+        """How a graph input or output is passed: halves where the graph itself says so, as between the stages of a decoder in bands."""
+        return "i32" if dtype == "i32" else "f16" if value.dtype == ir.DataType.FLOAT16 else BOUNDARY
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: str) -> str:
         if name in self.program.tensors:

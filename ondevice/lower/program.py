@@ -45,6 +45,7 @@ class Call:
     flops: int
     reads: int  # bytes
     writes: int
+    inplace: int | None = None  # which input may be found where the output is written
 
 
 @dataclass(slots=True)

@@ -289,6 +289,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu"), unary),
     **dict.fromkeys(("GroupNorm", "GroupNormSilu"), fused.group_norm),
     **dict.fromkeys(("GroupNormNhwc", "GroupNormSiluNhwc", "ConcatGroupNormNhwc", "ConcatGroupNormSiluNhwc"), fused.group_norm_nhwc),
+    **dict.fromkeys(("NormalizeNhwc", "NormalizeSiluNhwc"), fused.normalize_nhwc),
     **dict.fromkeys(("SinCos", "CosSin"), fused.sin_cos),
     **dict.fromkeys(LINEAR, linear.linear),
     **{name: winograd.winograd if epilogue.method else convolution.direct for name, epilogue in CONV.items()},

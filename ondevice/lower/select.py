@@ -20,6 +20,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "WinogradOutput": ("winograd_output",),
     "GroupNorm": ("group_norm",),
     "GroupNormNhwc": ("group_norm_nhwc", "group_norm_nhwc_any"),
+    "NormalizeNhwc": ("normalize_nhwc",),
     "ConvNhwc": ("conv2d_nhwc",),
     **dict.fromkeys(("SinCos", "CosSin"), ("sin_cos",)),
     "Geglu": ("geglu",),

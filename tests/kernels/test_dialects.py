@@ -33,7 +33,7 @@ def test_bodies_use_only_the_dialect(kernel: KernelFile) -> None:
 
 
 EXTRA = {"D": 40, "SPAN": 48}  # what lowering defines beside the tunables
-EPILOGUES = [{}, {"ACT_Geglu": 1, "HAS_BIAS": 1}, {"ACT_Silu": 1, "HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1}]
+EPILOGUES = [{}, {"ACT_Geglu": 1, "HAS_BIAS": 1}, {"ACT_Silu": 1, "HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1, "INPLACE": 1}]
 
 
 @pytest.mark.parametrize("lanes", [4, 16])

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kernels.bench import Bench, exact, tunings, values
+from kernels.bench import Bench, assert_same_in_place, exact, tunings, values
 from kernels.epilogues import defines, finished, in_panels
 from kernels.test_conv2d import convolve
 from tolerance import EPS, TINY, assert_close
@@ -75,7 +75,9 @@ def test_output(bench: Bench, size, activation, shift, add, stored, tuning):
     sizes = {"oh": oh, "ow": ow, "oc": oc, "tiles_h": th, "tiles_w": tw, "first": 0, "count": count, "shift_from": 2, "shift_row": 2 + oc}
     settings = {"F16": int(stored == "f16"), **defines(activation, True, shift, add)}
     inputs = [products, bias, shifts, residual]
-    got = bench.run(KERNELS["winograd_output"], inputs, ((n, oh, ow, oc), products.dtype), sizes, tuning, **settings)
+    call = (KERNELS["winograd_output"], inputs, ((n, oh, ow, oc), products.dtype), sizes, tuning)
+    assert not add or assert_same_in_place(bench, *call, **settings) == (oc % 16 == 0 or oc % tuning.get("V", 16) == 0)
+    got = bench.run(*call, **settings)
     data, base, extra, rest = exact(*inputs)
 
     def back(matrix, square):
@@ -133,9 +135,10 @@ def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), 
     steps = {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc, "slot": 36 * planes}
     built = {"FLY": int(fly), "RAGGED": int(oc % v > 0), "F16": int(stored == "f16")}
     settings = built | defines(activation, True, bool(parts), bool(parts))
-    inputs = [x, weight, in_panels(bias[None], wide), shifts, residual]
-    dims = sizes | steps | work
-    return bench.run(kernel, inputs, ((n, oh, ow, oc), x.dtype), dims, tuning, 36 * planes * work["groups"], **settings)
+    inputs, output = [x, weight, in_panels(bias[None], wide), shifts, residual], ((n, oh, ow, oc), x.dtype)
+    call = (kernel, inputs, output, sizes | steps | work, tuning, 36 * planes * work["groups"])
+    assert not parts or assert_same_in_place(bench, *call, **settings)
+    return bench.run(*call, **settings)
 
 
 def check_strips(bench: Bench, size, stored, fly=True, up=1, activation="", split=None, **tuning):
