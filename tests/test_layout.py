@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("errors",),
+    ("machine",),
     ("paths",),
     ("ops",),
     ("verify",),
@@ -30,6 +31,7 @@ LAYERS = [
     ("cli",),
     ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
     ("subject",),
+    ("peers",),
     ("show", "explain", "bench"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -60,6 +60,11 @@ def measure(
         start = time.perf_counter()
         own = call()
         times.append(time.perf_counter() - start if own is None else own)
+    return summary(name, times, flops=flops, moved_bytes=moved_bytes)
+
+
+def summary(name: str, times: Sequence[float], *, flops: int = 0, moved_bytes: int = 0) -> Timing:
+    """Median, spread and rates of at least two times in seconds, however they were taken."""
     median, tenths = statistics.median(times), statistics.quantiles(times, n=10)
     spread = (tenths[8] - tenths[0]) / median
     return Timing(name, median * 1e3, spread, flops / median / 1e9, moved_bytes / median / 1e9, len(times))
