@@ -21,7 +21,7 @@ import numpy as np
 
 from ondevice.errors import PeerError, UsageError
 from ondevice.peers.client import Worker, command
-from ondevice.peers.figures import Measured, difference
+from ondevice.peers.figures import Measured, Turn, difference
 from ondevice.peers.peer import STAMP, Peer, Task, inputs_of, stamp
 from ondevice.peers.worker import CONVERT, SERVE
 
@@ -80,10 +80,10 @@ class Comparison:
             for peer in others:
                 if pair := self._tried(peer, partial(self._pair, base, peer, rounds)):
                     mine, measured, outputs[peer.name] = pair
-                    found[0].times += mine
+                    found[0].turns += mine
                     found.append(measured)
             if len(found) == 1:
-                found[0].times += [self._turn(base) for _ in range(rounds)]
+                found[0].turns += [self._turn(base) for _ in range(rounds)]
             outputs[first.name] = self._end(base, found[0])
         reference = REFERENCE if REFERENCE in outputs else first.name
         for measured in found:
@@ -136,13 +136,14 @@ class Comparison:
         for _ in range(WARMUP):
             self._turn(worker)
 
-    def _turn(self, worker: Worker) -> float:
-        """Seconds of one run."""
+    def _turn(self, worker: Worker) -> Turn:
+        """One run."""
         time.sleep(self._pause)
-        return float(worker.ask("run")["seconds"])
+        told = worker.ask("run")
+        return Turn(told["seconds"], told["cpu_seconds"])
 
-    def _pair(self, base: Worker, peer: Peer, rounds: int) -> tuple[list[float], Measured, np.ndarray]:
-        """The base's times, the peer's figures and its output. Who goes first changes from round to round, so that drift cancels."""
+    def _pair(self, base: Worker, peer: Peer, rounds: int) -> tuple[list[Turn], Measured, np.ndarray]:
+        """The base's turns, the peer's figures and its output. Who goes first changes from round to round, so that drift cancels."""
         measured, mine = Measured(peer), []
         with self._start(peer) as other:
             self._warm(other, measured)
@@ -151,8 +152,8 @@ class Comparison:
             for number in range(rounds):
                 turns = {worker: self._turn(worker) for worker in ((base, other) if number % 2 == 0 else (other, base))}
                 mine.append(turns[base])
-                measured.times.append(turns[other])
-                measured.ratios.append(turns[other] / turns[base])
+                measured.turns.append(turns[other])
+                measured.ratios.append(turns[other].seconds / turns[base].seconds)
             return mine, measured, self._end(other, measured)
 
     def _end(self, worker: Worker, measured: Measured) -> np.ndarray:

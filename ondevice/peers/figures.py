@@ -13,7 +13,7 @@ from ondevice.peers.peer import Peer, Task
 from ondevice.report import columns
 from ondevice.run.timing import Timing, summary
 
-HEAD = ("peer", "median ms", "spread", "of its time", "(range)", "max diff", "rms diff", "peak RSS MB", "load s")
+HEAD = ("peer", "median ms", "spread", "CPU ms", "of its time", "(range)", "max diff", "rms diff", "peak RSS MB", "load s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,20 @@ def difference(got: np.ndarray, reference: np.ndarray, to: str) -> Difference:
     return Difference(to, float(np.abs(apart).max()), float(np.sqrt(np.mean(apart**2))), scale)
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One run, in seconds: by the wall, and of all threads of the process. On a core that others want, the first is the longer one."""
+
+    seconds: float
+    cpu: float
+
+
 @dataclass(slots=True)
 class Measured:
     """One peer. `ratios` are its time over the first peer's, one a round; the first peer has none."""
 
     peer: Peer
-    times: list[float] = field(default_factory=list)  # seconds
+    turns: list[Turn] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
     peak: int = 0  # bytes of the worker, at its most
     load_s: float = 0.0
@@ -48,14 +56,18 @@ class Measured:
 
     def timing(self, task: Task) -> Timing:
         """By the one timer's rules."""
-        return summary(f"{task.name()} {self.peer.name}", self.times)
+        return summary(f"{task.name()} {self.peer.name}", [turn.seconds for turn in self.turns])
+
+    def cpu_s(self) -> float:
+        """Median seconds of processor that a run took, all threads together."""
+        return statistics.median(turn.cpu for turn in self.turns)
 
     def row(self, task: Task, base: str) -> dict[str, Any]:
         """As plain data. JSON has no infinity: a difference that is not finite is null."""
         row: dict[str, Any] = {"kind": "peers", "peer": self.peer.name, "what": self.peer.what, **asdict(task)}
         row |= self.timing(task).row()
         del row["gflop_per_s"], row["gb_per_s"]
-        row["seconds"] = self.times
+        row |= {"seconds": [turn.seconds for turn in self.turns], "cpu_seconds": [turn.cpu for turn in self.turns]}
         row["ratio"] = {"to": base, **ratio_of(self.ratios)} if self.ratios else None
         row |= {"peak_rss_bytes": self.peak, "load_s": self.load_s, "versions": self.peer.versions()}
         apart = asdict(self.difference) if self.difference else None
@@ -81,6 +93,7 @@ def to_text(task: Task, cores: Sequence[int], found: Sequence[Measured], skipped
                 one.peer.name,
                 f"{timing.median_ms:,.1f}",
                 f"{timing.spread:.2f}",
+                f"{one.cpu_s() * 1e3:,.1f}",
                 f"{ratio['median']:.2f}x" if ratio else "1",
                 f"{ratio['low']:.2f}..{ratio['high']:.2f}" if ratio else "",
                 f"{apart.max_abs:.1e}" if apart else "",
@@ -90,7 +103,7 @@ def to_text(task: Task, cores: Sequence[int], found: Sequence[Measured], skipped
             )
         )
         busy += [] if timing.counts else [one.peer.name]
-    how = f"{len(found[-1].times)} rounds, {base} and one other peer at a time in turns"
+    how = f"{len(found[-1].turns)} rounds, {base} and one other peer at a time in turns"
     lines = [f"{task.name()}, {_cores(cores)}: {how}", *columns(table)]
     if found[0].difference:
         lines.append(f"differences to {found[0].difference.to}, whose largest value is {found[0].difference.scale:.2f}")

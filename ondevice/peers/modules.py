@@ -19,8 +19,11 @@ INPUTS = {  # in the order of forward's arguments
 }
 
 
-def module_of(component: str, part: Component, state: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """`component` in eval mode, holding the tensors of `state` (by their on-disk names) without a copy."""
+def module_of(component: str, part: Component, state: dict[str, torch.Tensor], *, plain_attention: bool = False) -> torch.nn.Module:
+    """`component` in eval mode, holding the tensors of `state` (by their on-disk names) without a copy.
+
+    With `plain_attention` the text encoder's is spelled out as products, mask and softmax.
+    """
     import diffusers
     import transformers
 
@@ -31,6 +34,8 @@ def module_of(component: str, part: Component, state: dict[str, torch.Tensor]) -
             whole = diffusers.AutoencoderKL.from_config(part.config)
         else:
             whole = transformers.CLIPTextModel(transformers.CLIPTextConfig(**part.config))
+            if plain_attention:
+                whole.set_attn_implementation("eager")
     if component == "text_encoder" and not any(name.startswith("text_model.") for name in whole.state_dict()):
         state = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
     missing, extra = whole.load_state_dict(state, strict=False, assign=True)

@@ -18,7 +18,7 @@ NUMPY_INPUTS = "inputs.txt"  # which of our inputs in0, in1, ... are
 def convert(task: Task, folder: Path, option: str) -> None:
     """Trace the module, and let pnnx turn the trace into ncnn's two files.
 
-    The attention stays torch's own scaled_dot_product_attention, which pnnx maps to ncnn's SDPA layer.
+    pnnx makes ncnn's SDPA layer of scaled_dot_product_attention, but not of a causal one: the text encoder's is spelled out.
     """
     import pnnx
     import torch
@@ -27,7 +27,7 @@ def convert(task: Task, folder: Path, option: str) -> None:
     from ondevice.peers.peer import inputs_of
 
     part = task.checkpoint().components[task.part()]
-    module = module_of(task.component, part, dict(weights_of(part)))
+    module = module_of(task.component, part, dict(weights_of(part)), plain_attention=True)
     given = arguments(task.component, inputs_of(task.graph()))
     trace = folder / "trace.pt"
     with torch.inference_mode(False), torch.no_grad():

@@ -1,8 +1,8 @@
 """One peer in a process of its own: `python -m ondevice.peers.worker convert|serve NAME FOLDER CORES`, driven over a pipe.
 
 FOLDER is a task's: task.json, inputs.npz, and a folder for what each peer reads. Each line in is a request, each line out a JSON
-object that answers it: `run` (seconds of one run), `save PATH` (the last output as .npy), `memory` (bytes, at the most so far). The
-end of the input ends the process, so none outlives its driver. What went wrong is `{"error": ...}`.
+object that answers it: `run` (seconds of one run, by the wall and of all its threads), `save PATH` (the last output as .npy), `memory`
+(bytes, at the most so far). The end of the input ends the process, so none outlives its driver. What went wrong is `{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from ondevice.errors import OnDeviceError, PeerError
+
 CONVERT, SERVE = "convert", "serve"
 
 
@@ -30,9 +32,9 @@ def main(argv: list[str]) -> int:
         os.dup2(2, 1)
         try:
             convert(name, folder) if verb == CONVERT else serve(name, folder, len(cores), sys.stdin, answers)
-        except Exception as error:
-            text = str(error).strip() or type(error).__name__
-            answers.write(json.dumps({"error": f"{type(error).__name__}: {text}"}) + "\n")
+        except Exception as error:  # whatever a runtime raises becomes the reason why it is left out
+            told = error.what if isinstance(error, OnDeviceError) else f"{type(error).__name__}: {error}"
+            answers.write(json.dumps({"error": told}) + "\n")
             return 1
         return 0
 
@@ -40,7 +42,6 @@ def main(argv: list[str]) -> int:
 def convert(name: str, folder: Path) -> None:
     """Write what the peer reads into its folder, whole or not at all, with a stamp of what it was made by."""
     from ondevice.bundle.publish import published
-    from ondevice.errors import PeerError
     from ondevice.peers.peer import PEERS, STAMP, Task, stamp
 
     peer = PEERS[name]
@@ -67,9 +68,9 @@ def serve(name: str, folder: Path, threads: int, requests: IO[str], answers: IO[
         what, _, path = line.strip().partition(" ")
         if what == "run":
             output = None  # what the caller of a runtime would have freed
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             output = run()
-            answer(seconds=time.perf_counter() - start)
+            answer(seconds=time.perf_counter() - start, cpu_seconds=time.process_time() - used)
         elif what == "save" and output is not None:
             np.save(path, np.asarray(output, np.float32))
             answer(saved=path)
