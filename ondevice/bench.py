@@ -1,6 +1,6 @@
 """Measure: what the fusions save, how long a bundle's components take on a device, or how other runtimes do on the same weights.
 
-ondevice bench sd14 --random-weights 0 --ablation
+ondevice bench sd14 --random-weights 0 --ablation --latency
 ondevice bench sd14.ondevice --component unet --trace unet.json
 ondevice bench sd14 --random-weights 0 --peers --component unet --cores 0
 """
@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ondevice import ablation, cli, machine, subject
+from ondevice import ablation, cli, latency, machine, subject
 from ondevice.bundle.reader import Bundle
 from ondevice.convert import add_plan_arguments
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.errors import UsageError
+from ondevice.generate import check_outputs, write_beside
 from ondevice.peers import figures
 from ondevice.peers.driver import Comparison
 from ondevice.peers.peer import COMPONENTS, PEERS, Task, named
@@ -27,6 +28,7 @@ from ondevice.report import entries, model_jobs, only
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.run.timing import time_plan
+from ondevice.run.trace import to_trace
 
 HELP = "what the fusions save, how long a bundle's components take, or how other runtimes do"
 REPEAT = 5
@@ -38,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subject.add_arguments(parser)
     add_plan_arguments(parser)
     parser.add_argument("--ablation", action="store_true", help="a table of the plans, one family of rules added at a time; needs a model")
+    parser.add_argument("--latency", action="store_true", help="with --ablation: the paper's steps, timed on a device")
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE.json", help="of a bundle: when each launch ran, for Perfetto or chrome://tracing"
+    )
     parser.add_argument("--markdown", action="store_true", help="print that table as Markdown")
     parser.add_argument("--component", metavar="NAME", help="only this one, such as unet")
     parser.add_argument("--repeat", type=int, metavar="N", help=f"runs to time, after one that is not (default {REPEAT}, at least 3)")
@@ -57,19 +63,7 @@ PEER_FLAGS = ("--only", "--cores", "--rounds", "--work", "--strict")
 
 def run(args: argparse.Namespace) -> int:
     """Print the table asked for."""
-    if args.peers and args.ablation:
-        raise UsageError("they are two tables.", where="--peers and --ablation", fix="ask for one at a time")
-    if args.ablation:
-        subject.refuse(args, ["--without"], "the ablation goes through all rules.")
-        subject.refuse(args, ["--device", "--repeat"], "the ablation is of plans; nothing runs.")
-    else:
-        subject.refuse(args, ["--markdown"], "it is a form of the ablation's table.")
-    if args.peers:
-        subject.refuse(args, ["--without", "--target", "--dtype"], "the peers run whole models at precisions of their own.")
-        subject.refuse(args, ["--device"], "the peers run on the CPU.")
-        subject.refuse(args, ["--repeat"], "the peers take turns; --rounds says how many.")
-    else:
-        subject.refuse(args, PEER_FLAGS, "it goes only with --peers.")
+    _check(args)
     for flag, given in (("--repeat", args.repeat), ("--rounds", args.rounds)):
         if given is not None and given < 3:
             raise UsageError(f"a median needs 3 runs or more (got {given}).", where=flag, fix="use 3 or more")
@@ -84,9 +78,38 @@ def run(args: argparse.Namespace) -> int:
     raise UsageError(what, fix=f"write one with `ondevice convert {args.model}`, or ask for --ablation or --peers")
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuse flags that would be ignored."""
+    if args.peers and args.ablation:
+        raise UsageError("they are two tables.", where="--peers and --ablation", fix="ask for one at a time")
+    if args.ablation:
+        subject.refuse(args, ["--without"], "the ablation goes through all rules.")
+        if not args.latency:
+            subject.refuse(args, ["--device", "--repeat", "--rows"], "the ablation is of plans; nothing runs.")
+    else:
+        subject.refuse(args, ["--markdown", "--latency"], "it is a form of the ablation's table.")
+    if args.peers:
+        subject.refuse(args, ["--without", "--target", "--dtype"], "the peers run whole models at precisions of their own.")
+        subject.refuse(args, ["--device"], "the peers run on the CPU.")
+        subject.refuse(args, ["--repeat"], "the peers take turns; --rounds says how many.")
+    else:
+        subject.refuse(args, PEER_FLAGS, "it goes only with --peers.")
+    if args.peers or args.ablation:
+        subject.refuse(args, ["--trace"], "it is of a bundle's components.")
+
+
 def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     size, dtype, target = subject.size_of(args), subject.storage(args), args.target or "host"
-    steps = list(ablation.ablation(checkpoint, size=size, dtype=dtype, target=target, component=args.component))
+    about = {"size": size, "dtype": dtype, "target": target, "component": args.component}
+    if args.latency:
+        device = choose_device(args.device)
+        timed = list(latency.timed_ablation(checkpoint, device, **about, repeat=args.repeat or REPEAT, progress=_say))
+        told = {"model": args.model, "target": target, "machine": machine.facts(device=device.facts())}
+        if not args.json:
+            print(latency.to_markdown(timed) if args.markdown else latency.to_text(timed))
+        _finish(args, [one.row() | told for one in timed])
+        return 0
+    steps = list(ablation.ablation(checkpoint, **about))
     text = ablation.to_markdown(steps) if args.markdown else ablation.to_text(steps)
     print(json.dumps(ablation.to_json(steps), indent=1) if args.json else text)
     return 0
@@ -99,13 +122,18 @@ def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
             what = what if flag == "ablation" else "a bundle holds its plans, and the other runtimes need the weights."
             fix = f"name the model it was made from, such as `ondevice bench {bundle.model['family']} --{flag}`"
             raise UsageError(what, where=f"--{flag}", fix=fix)
-    session = Session(bundle, choose_device(args.device), profile=True)
+    if args.trace is not None:
+        check_outputs({"--trace": args.trace})
+    session = Session(bundle, choose_device(args.device), profile=True, trace=args.trace is not None)
     chosen = only(entries(bundle, subject.size_of(args)), args.component)
     repeat = REPEAT if args.repeat is None else args.repeat
     timings = [time_plan(session, bundle.plan(entry.component, **entry.sizes), repeat) for entry in chosen]
+    if args.trace is not None:
+        write_beside(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
     about = {"machine": machine.facts(device=session.profile.device)}
+    rows = [timing.row() for timing in timings]
+    _append(args.rows, [{"kind": "bundle", **row, "model": bundle.model["source"], **about} for row in rows])
     if args.json:
-        rows = [timing.row() for timing in timings]
         kernels = session.profile.by("component", "op", "kernel")
         print(json.dumps({"timings": rows, "kernels": kernels, **session.profile.to_json(), **about}))
         return 0
@@ -147,17 +175,19 @@ def cores_of(text: str | None) -> list[int]:
 
 def _finish(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
     """Append the rows to --rows, and print them where JSON was asked for."""
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    if args.rows is not None:
-        try:
-            with args.rows.open("a", encoding="utf-8") as file:
-                file.write(lines)
-        except OSError as error:
-            raise UsageError(
-                f"cannot be written: {error.strerror}.", where=str(args.rows), fix="name a file in a writable folder"
-            ) from None
+    _append(args.rows, rows)
     if args.json:
         print(json.dumps(list(rows), indent=1))
+
+
+def _append(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    if path is None:
+        return
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}.", where=str(path), fix="name a file in a writable folder") from None
 
 
 def _say(text: str) -> None:

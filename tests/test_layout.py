@@ -27,7 +27,7 @@ LAYERS = [
     ("fallbacks",),
     ("compiler",),
     ("report",),
-    ("ablation",),
+    ("ablation", "latency"),
     ("cli",),
     ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
     ("subject",),

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ondevice.bundle.memory import weight_sources
 from ondevice.bundle.reader import open_bundle
-from ondevice.bundle.weights import WeightSource
 from ondevice.bundle.writer import write_bundle
 from ondevice.compiler import Job, facts, lower_job
 from ondevice.converters import build
 from ondevice.lower.kernel_file import load_all
 from ondevice.peers.peer import Run, Task
-from ondevice.plan import plan, weight_key
+from ondevice.plan import plan
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.target import load_target
@@ -24,14 +24,10 @@ def convert(task: Task, folder: Path, option: str) -> None:
     """A bundle of this one plan, `folder`/bundle."""
     checkpoint = task.checkpoint()
     program, _ = lower_job(build(checkpoint), Job(task.component, task.sizes), option, load_all(), load_target("host"), ())
-    weights = {
-        weight_key(task.component, name): WeightSource(values, program.tensors[name].dtype, program.tensors[name].shape)
-        for name, values in program.weights.items()
-    }
     write_bundle(
         folder / "bundle",
         plans=[plan(program, storage=option)],
-        weights=weights,
+        weights=weight_sources(program),
         tokenizer=checkpoint.tokenizer,
         scheduler={},
         samplers={},

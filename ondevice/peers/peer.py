@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from ondevice import paths
+from ondevice import converters, paths
 from ondevice.convert import open_model
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
@@ -71,16 +72,17 @@ class Peer:
 
 _OURS = ("converters", "rewrite", "lower", "plan", "bundle", "targets", "shaders", "compiler.py", "target.py")
 _MODULES = ("torch", "diffusers", "transformers", "safetensors")
+_WEIGHTS = ("converters/random_weights.py", "peers/modules.py")
 PEERS = {
     peer.name: peer
     for peer in (
         Peer("ours", "this project, fp32 storage", "ours", "ours-f32", "f32", sources=_OURS),
         Peer("ours-fp16", "this project, fp16 storage, fp32 arithmetic", "ours", "ours-f16", "f16", sources=_OURS),
-        Peer("ncnn", "ncnn, fp32, Winograd on", "ncnn_runtime", "ncnn", "", ("ncnn",), ("pnnx", *_MODULES)),
+        Peer("ncnn", "ncnn, fp32, Winograd on", "ncnn_runtime", "ncnn", "", ("ncnn",), ("pnnx", *_MODULES), _WEIGHTS),
         Peer("onnxruntime", "onnxruntime, fp32", "onnxruntime_cpu", "onnx", "", ("onnxruntime",)),
         Peer("openvino", "OpenVINO, f32", "openvino_cpu", "onnx", "f32", ("openvino",)),
         Peer("openvino-default", "OpenVINO at the precision it chooses", "openvino_cpu", "onnx", "", ("openvino",)),
-        Peer("torch", "PyTorch eager, diffusers' modules, fp32", "torch_eager", "torch", "", _MODULES),
+        Peer("torch", "PyTorch eager, diffusers' modules, fp32", "torch_eager", "torch", "", _MODULES, (), _WEIGHTS),
     )
 }
 
@@ -176,11 +178,12 @@ def _tokens(graph: ir.Model) -> int:
 def stamp(peer: Peer) -> dict[str, Any]:
     """What a conversion depends on beside the weights: it is done again where this has changed."""
     package = Path(paths.__file__).resolve().parent
-    here, beside = package / "peers" / f"{peer.module}.py", package.parent / "converters"
-    places = {"shaders": paths.SHADERS, "converters": beside if beside.is_dir() else package / "converters"}
-    digest = hashlib.sha256(here.read_bytes())
+    outside = {"shaders": paths.SHADERS, "converters": Path(converters.__file__).resolve().parent}
+    convert = inspect.getmodule(peer.load_module().convert)
+    digest = hashlib.sha256(inspect.getsource(convert).encode() if convert else b"")
     for source in peer.sources:
-        root = places.get(source, package / source)
+        top, _, rest = source.partition("/")
+        root = outside.get(top, package / top) / rest
         for path in [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix in (".py", ".toml", ".cl", ".h")):
             digest.update(path.name.encode() + path.read_bytes())
     return {"sources": digest.hexdigest(), "versions": _versions(peer.to_convert)}
