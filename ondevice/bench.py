@@ -107,7 +107,7 @@ def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
         told = {"model": args.model, "target": target, "machine": machine.facts(device=device.facts())}
         if not args.json:
             print(latency.to_markdown(timed) if args.markdown else latency.to_text(timed))
-        _finish(args, [one.row() | told for one in timed])
+        _finish(args, [one.row(args.model, target) | told for one in timed])
         return 0
     steps = list(ablation.ablation(checkpoint, **about))
     text = ablation.to_markdown(steps) if args.markdown else ablation.to_text(steps)
@@ -132,7 +132,8 @@ def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
         write_beside(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
     about = {"machine": machine.facts(device=session.profile.device)}
     rows = [timing.row() for timing in timings]
-    _append(args.rows, [{"kind": "bundle", **row, "model": bundle.model["source"], **about} for row in rows])
+    source = bundle.model["source"]
+    _append(args.rows, [{**row, "kind": "bundle", "name": f"bundle: {source} {row['name']}", "model": source, **about} for row in rows])
     if args.json:
         kernels = session.profile.by("component", "op", "kernel")
         print(json.dumps({"timings": rows, "kernels": kernels, **session.profile.to_json(), **about}))

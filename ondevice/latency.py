@@ -48,9 +48,9 @@ class TimedStep:
     timing: Timing
     difference: float
 
-    def row(self) -> dict[str, Any]:
+    def row(self, model: str, target: str) -> dict[str, Any]:
         """As plain data."""
-        name = f"{self.timing.name}, {self.step.rules}"
+        name = f"ablation: {model} {self.timing.name} for {target}, {self.step.rules}"
         return {"kind": "ablation", **asdict(self.step), **self.timing.row(), "name": name, "difference": self.difference}
 
 
