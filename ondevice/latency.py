@@ -82,7 +82,7 @@ def timed_ablation(
             progress(f"{job.component}: {STEPS[count][0]}")
             timed, output = _timed(model, job, device, count, storage_of(job.component, dtype), target, repeat)
             plain = output if plain is None else plain
-            yield replace(timed, difference=float(np.abs(output - plain).max() / np.abs(plain).max()))
+            yield replace(timed, difference=float(np.abs(output - plain).max() / (np.abs(plain).max() or 1)))
 
 
 def _timed(model: Model, job: Job, device: Device, count: int, storage: str, target: str, repeat: int) -> tuple[TimedStep, np.ndarray]:
