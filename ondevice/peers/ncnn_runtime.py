@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def convert(task: Task, folder: Path, option: str) -> None:
     module = module_of(task.component, part, dict(weights_of(part)), plain_attention=True)
     given = arguments(task.component, inputs_of(task.graph()))
     trace = folder / "trace.pt"
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that sizes become constants is what is wanted here
         torch.jit.trace(module, given, check_trace=False).save(str(trace))
     shapes = ",".join(f"[{','.join(map(str, x.shape))}]{'i64' if x.dtype == torch.int64 else 'f32'}" for x in given)
     del module
