@@ -115,3 +115,24 @@ def test_kernel_cases_have_names_of_their_own():
         "LinearBiasGeglu",
         "GroupNormSiluNhwc",
     }
+
+
+def test_drawings_are_the_same_from_the_same_rows(tmp_path):
+    pytest.importorskip("matplotlib")
+    plots = benchmark("plots")
+    rows = []
+    for number, name in enumerate(("ours", "ncnn", "ours")):
+        ratio = None if name == "ours" else {"median": 1.5}
+        ran = {"kind": "peers", "component": "unet", "peer": name, "ratio": ratio, "counts": number > 0}
+        rows.append(row(f"peers: unet {name}", 1000.0 + number, **ran))
+    for rules, ms in (("plain graph", 30), ("Winograd", 20), ("all rules", 10)):
+        rows.append(row(f"ablation: unet f16 for host, {rules}", ms, kind="ablation", component="unet", rules=rules, counts=True))
+    rows.append(row("ablation: other", 1, machine={"cpu": "b"}, kind="peers"))
+    assert [row["peer"] for row in plots.latest(rows[:-1], "peers")] == ["ours", "ncnn"]
+    assert plots.latest(rows[:-1], "peers")[0]["median_ms"] == 1002.0 and plots.latest(rows, "peers") == [rows[-1]]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    for out in ("a", "b"):
+        plots.main([str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / out)])
+    for name in ("peers.svg", "ablation.svg"):
+        drawn = (tmp_path / "a" / name).read_bytes()
+        assert drawn.startswith(b"<?xml") and drawn == (tmp_path / "b" / name).read_bytes()

@@ -154,6 +154,7 @@ class Comparison:
                 mine.append(turns[base])
                 measured.turns.append(turns[other])
                 measured.ratios.append(turns[other].seconds / turns[base].seconds)
+                measured.cpu_ratios.append(turns[other].cpu / max(turns[base].cpu, 1e-9))  # a clock may tick slower than a run takes
             return mine, measured, self._end(other, measured)
 
     def _end(self, worker: Worker, measured: Measured) -> np.ndarray:

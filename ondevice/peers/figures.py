@@ -13,7 +13,7 @@ from ondevice.peers.peer import Peer, Task
 from ondevice.report import columns
 from ondevice.run.timing import Timing, summary
 
-HEAD = ("peer", "median ms", "spread", "CPU ms", "of its time", "(range)", "max diff", "rms diff", "peak RSS MB", "load s")
+HEAD = ("peer", "median ms", "spread", "CPU ms", "of its time", "(range)", "by CPU", "max diff", "rms diff", "peak RSS MB", "load s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +45,13 @@ class Turn:
 
 @dataclass(slots=True)
 class Measured:
-    """One peer. `ratios` are its time over the first peer's, one a round; the first peer has none."""
+    """One peer. `ratios` are its time over the first peer's, one a round; the first peer has none. `cpu_ratios` are of CPU time: on
+    a core that others want, too, the wall clock counts their work and this one does not."""
 
     peer: Peer
     turns: list[Turn] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
+    cpu_ratios: list[float] = field(default_factory=list)
     peak: int = 0  # bytes of the worker, at its most
     load_s: float = 0.0
     difference: Difference | None = None
@@ -69,7 +71,8 @@ class Measured:
         row["name"] = f"peers: {task.model} {row['name']}"
         del row["gflop_per_s"], row["gb_per_s"]
         row |= {"seconds": [turn.seconds for turn in self.turns], "cpu_seconds": [turn.cpu for turn in self.turns]}
-        row["ratio"] = {"to": base, **ratio_of(self.ratios)} if self.ratios else None
+        for name, ratios in (("ratio", self.ratios), ("cpu_ratio", self.cpu_ratios)):
+            row[name] = {"to": base, **ratio_of(ratios)} if ratios else None
         row |= {"peak_rss_bytes": self.peak, "load_s": self.load_s, "versions": self.peer.versions()}
         apart = asdict(self.difference) if self.difference else None
         row["difference"] = apart if apart is None or np.isfinite(apart["max_abs"]) else apart | {"max_abs": None, "rms": None}
@@ -97,6 +100,7 @@ def to_text(task: Task, cores: Sequence[int], found: Sequence[Measured], skipped
                 f"{one.cpu_s() * 1e3:,.1f}",
                 f"{ratio['median']:.2f}x" if ratio else "1",
                 f"{ratio['low']:.2f}..{ratio['high']:.2f}" if ratio else "",
+                f"{ratio_of(one.cpu_ratios)['median']:.2f}x" if ratio else "",
                 f"{apart.max_abs:.1e}" if apart else "",
                 f"{apart.rms:.1e}" if apart else "",
                 f"{one.peak / 1e6:,.0f}",
