@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,9 @@ for line in sys.stdin:
     if what == "run":
         if fails == "run":
             os.kill(os.getpid(), 9)
+        if fails == "hang":
+            print("I hang", flush=True)
+            time.sleep(60)
         if fails == "words":
             print("Segmentation fault, but politely", flush=True)
             continue

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,13 @@ def test_no_worker_outlives_the_driver(bench):
                 os.kill(int(line.split("pid=")[1].split()[0]), 0)
 
 
+def test_a_worker_that_hears_nothing_is_ended(bench):
+    bench.script(a={"seconds": WARM * 9}, b={"seconds": WARM, "fails": "hang"})
+    started = time.monotonic()
+    bench.run(A, B)
+    assert "hang" in bench.comparison.skipped["b"] and time.monotonic() - started < 30
+
+
 @pytest.mark.parametrize(
     "fails, why",
     [
@@ -128,7 +136,7 @@ def test_conversions_are_kept_until_what_they_depend_on_changes(bench):
     bench.run(A)
     converts = [line for line in bench.log() if " convert " in line]
     assert len(converts) == 1
-    (bench.comparison.folder / "a" / "stamp.json").write_text("{}")
+    (bench.comparison.folder / "a" / "stamp.json").write_text('{"sources": "older"}')
     bench.run(A)
     assert len([line for line in bench.log() if " convert " in line]) == 2
 
