@@ -70,7 +70,7 @@ class Peer:
         return module
 
 
-_OURS = ("converters", "rewrite", "lower", "plan", "bundle", "targets", "shaders", "compiler.py", "target.py")
+_OURS = ("converters", "rewrite", "lower", "plan", "bundle", "targets", "shaders", "compiler.py", "target.py", "tuning.py")
 _MODULES = ("torch", "diffusers", "transformers", "safetensors")
 _WEIGHTS = ("converters/random_weights.py", "peers/modules.py")
 PEERS = {
