@@ -15,6 +15,7 @@ setup(
         "ondevice.diffusion.samplers",
         "ondevice.lower",
         "ondevice.models",
+        "ondevice.peers",
         "ondevice.plan",
         "ondevice.rewrite",
         "ondevice.run",

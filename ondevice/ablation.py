@@ -11,6 +11,7 @@ from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.lower.kernel_file import load_all
 from ondevice.plan import plan
+from ondevice.plan.plan import Plan
 from ondevice.report import columns, model_jobs, of_plan, only
 from ondevice.rewrite import FAMILIES
 from ondevice.target import Target, load_target
@@ -50,9 +51,13 @@ def ablation(
         storage = storage_of(job.component, dtype)
         for count in range(len(FAMILIES) + 1):
             program, row = lower_job(model, job, storage, kernels, chosen, FAMILIES[count:])
-            made = of_plan(plan(program, storage=storage))
-            numbers = (row["nodes"][1], len(made.rows), made.moved, made.total("flops"), made.arena or 0)
-            yield Step(job.component, FAMILIES[count - 1] if count else PLAIN, *numbers)
+            yield step_of(job.component, FAMILIES[count - 1] if count else PLAIN, row["nodes"][1], plan(program, storage=storage))
+
+
+def step_of(component: str, rules: str, nodes: int, made: Plan) -> Step:
+    """A step's numbers, out of its plan."""
+    told = of_plan(made)
+    return Step(component, rules, nodes, len(told.rows), told.moved, told.total("flops"), told.arena or 0)
 
 
 def to_json(steps: Sequence[Step]) -> list[dict[str, Any]]:

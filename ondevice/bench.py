@@ -1,25 +1,39 @@
-"""Measure: what the fusions save by the plans alone, or how long a bundle's components take on a device.
+"""Measure: what the fusions save, how long a bundle's components take on a device, or how other runtimes do on the same weights.
 
-ondevice bench sd14 --random-weights 0 --ablation
-ondevice bench sd14.ondevice --component unet
+ondevice bench sd14 --random-weights 0 --ablation --latency
+ondevice bench sd14.ondevice --component unet --trace unet.json
+ondevice bench sd14 --random-weights 0 --peers --component unet --cores 0
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from ondevice import ablation, cli, subject
+from ondevice import ablation, cli, latency, machine, subject
 from ondevice.bundle.reader import Bundle
 from ondevice.convert import add_plan_arguments, target_of
+from ondevice.converters import build
+from ondevice.converters.component import Checkpoint
 from ondevice.errors import UsageError
-from ondevice.report import entries, only
+from ondevice.generate import check_outputs, write_beside
+from ondevice.peers import figures
+from ondevice.peers.driver import Comparison
+from ondevice.peers.peer import COMPONENTS, PEERS, Task, named
+from ondevice.report import entries, model_jobs, only
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.run.timing import time_plan
+from ondevice.run.trace import to_trace
+from ondevice.target import load_target
 
-HELP = "what the fusions save, or how long a bundle's components take"
+HELP = "what the fusions save, how long a bundle's components take, or how other runtimes do"
 REPEAT = 5
+ROUNDS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,45 +41,105 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subject.add_arguments(parser)
     add_plan_arguments(parser)
     parser.add_argument("--ablation", action="store_true", help="a table of the plans, one family of rules added at a time; needs a model")
+    parser.add_argument("--latency", action="store_true", help="with --ablation: the paper's steps, timed on a device")
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE.json", help="of a bundle: when each launch ran, for Perfetto or chrome://tracing"
+    )
     parser.add_argument("--markdown", action="store_true", help="print that table as Markdown")
     parser.add_argument("--component", metavar="NAME", help="only this one, such as unet")
     parser.add_argument("--repeat", type=int, metavar="N", help=f"runs to time, after one that is not (default {REPEAT}, at least 3)")
     parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
+    parser.add_argument("--peers", action="store_true", help="other runtimes on the same weights, in turns with ours; needs a model")
+    parser.add_argument("--only", metavar="NAME,...", help=f"peers to run, the first in turns with each other one: {', '.join(PEERS)}")
+    parser.add_argument("--cores", metavar="N,...", help="numbers of the cores that each peer may use (default: all that this process may)")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"turns of each peer that count (default {ROUNDS}, at least 3)")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="where converted models are kept for the next time (default MODEL.peers)")
+    parser.add_argument("--strict", action="store_true", help="fail where a peer cannot take part")
+    parser.add_argument("--rows", type=Path, metavar="FILE.jsonl", help="append the results there, one JSON object a line")
     parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+PEER_FLAGS = ("--only", "--cores", "--rounds", "--work", "--strict")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table asked for."""
+    _check(args)
+    for flag, given in (("--repeat", args.repeat), ("--rounds", args.rounds)):
+        if given is not None and given < 3:
+            raise UsageError(f"a median needs 3 runs or more (got {given}).", where=flag, fix="use 3 or more")
+    opened = subject.open_subject(args)
+    if isinstance(opened, Bundle):
+        return _of_bundle(args, opened)
+    if args.peers:
+        return _peers(args, opened)
+    if args.ablation:
+        return _ablation(args, opened)
+    what = f"only a bundle can be timed (got the model {args.model})."
+    raise UsageError(what, fix=f"write one with `ondevice convert {args.model}`, or ask for --ablation or --peers")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse flags that would be ignored."""
+    if args.peers and args.ablation:
+        raise UsageError("they are two tables.", where="--peers and --ablation", fix="ask for one at a time")
     if args.ablation:
         subject.refuse(args, ["--without"], "the ablation goes through all rules.")
-        subject.refuse(args, ["--device", "--repeat"], "the ablation is of plans; nothing runs.")
+        if not args.latency:
+            subject.refuse(args, ["--device", "--repeat", "--rows"], "the ablation is of plans; nothing runs.")
     else:
-        subject.refuse(args, ["--markdown"], "it is a form of the ablation's table.")
-    repeat = REPEAT if args.repeat is None else args.repeat
-    if repeat < 3:
-        raise UsageError(f"a median needs 3 runs or more (got {repeat}).", where="--repeat", fix="use 3 or more")
-    opened = subject.open_subject(args)
-    if args.ablation:
-        if isinstance(opened, Bundle):
-            what = "a bundle holds its plans and no graph, so no rule can be left out."
-            fix = f"name the model it was made from, such as `ondevice bench {opened.model['family']} --ablation`"
-            raise UsageError(what, where="--ablation", fix=fix)
-        # Without a flag the table is the same on any machine, not that of this one's CPU.
-        target = target_of(args) if args.target or args.tuning or args.tune_for else "host"
-        size, dtype = subject.size_of(args), subject.storage(args)
-        steps = list(ablation.ablation(opened, size=size, dtype=dtype, target=target, component=args.component))
-        text = ablation.to_markdown(steps) if args.markdown else ablation.to_text(steps)
-        print(json.dumps(ablation.to_json(steps), indent=1) if args.json else text)
+        subject.refuse(args, ["--markdown", "--latency"], "it is a form of the ablation's table.")
+    if args.peers:
+        subject.refuse(args, ["--without", "--target", "--dtype"], "the peers run whole models at precisions of their own.")
+        subject.refuse(args, ["--device"], "the peers run on the CPU.")
+        subject.refuse(args, ["--repeat"], "the peers take turns; --rounds says how many.")
+    else:
+        subject.refuse(args, PEER_FLAGS, "it goes only with --peers.")
+    if args.peers or args.ablation:
+        subject.refuse(args, ["--trace"], "it is of a bundle's components.")
+
+
+def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
+    # Without a flag the table is the same on any machine, not that of this one's CPU.
+    target = target_of(args) if args.target or args.tuning or args.tune_for else load_target("host")
+    size, dtype = subject.size_of(args), subject.storage(args)
+    about = {"size": size, "dtype": dtype, "target": target, "component": args.component}
+    if args.latency:
+        device = choose_device(args.device)
+        timed = list(latency.timed_ablation(checkpoint, device, **about, repeat=args.repeat or REPEAT, progress=_say))
+        told = {"model": args.model, "target": target.name, "machine": machine.facts(device=device.facts())}
+        if not args.json:
+            print(latency.to_markdown(timed) if args.markdown else latency.to_text(timed))
+        _finish(args, [one.row(args.model, target.name) | told for one in timed])
         return 0
-    if not isinstance(opened, Bundle):
-        what = f"only a bundle can be timed (got the model {args.model})."
-        raise UsageError(what, fix=f"write one with `ondevice convert {args.model}`, or ask for --ablation")
-    session = Session(opened, choose_device(args.device), profile=True)
-    chosen = only(entries(opened, subject.size_of(args)), args.component)
-    timings = [time_plan(session, opened.plan(entry.component, **entry.sizes), repeat) for entry in chosen]
+    steps = list(ablation.ablation(checkpoint, **about))
+    text = ablation.to_markdown(steps) if args.markdown else ablation.to_text(steps)
+    print(json.dumps(ablation.to_json(steps), indent=1) if args.json else text)
+    return 0
+
+
+def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
+    for flag in ("ablation", "peers"):
+        if getattr(args, flag):
+            what = "a bundle holds its plans and no graph, so no rule can be left out."
+            what = what if flag == "ablation" else "a bundle holds its plans, and the other runtimes need the weights."
+            fix = f"name the model it was made from, such as `ondevice bench {bundle.model['family']} --{flag}`"
+            raise UsageError(what, where=f"--{flag}", fix=fix)
+    if args.trace is not None:
+        check_outputs({"--trace": args.trace})
+    session = Session(bundle, choose_device(args.device), profile=True, trace=args.trace is not None)
+    chosen = only(entries(bundle, subject.size_of(args)), args.component)
+    repeat = REPEAT if args.repeat is None else args.repeat
+    timings = [time_plan(session, bundle.plan(entry.component, **entry.sizes), repeat) for entry in chosen]
+    if args.trace is not None:
+        write_beside(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
+    about = {"machine": machine.facts(device=session.profile.device)}
+    rows = [timing.row() for timing in timings]
+    source = bundle.model["source"]
+    _append(args.rows, [{**row, "kind": "bundle", "name": f"bundle: {source} {row['name']}", "model": source, **about} for row in rows])
     if args.json:
-        rows = [timing.row() for timing in timings]
-        print(json.dumps({"timings": rows, "kernels": session.profile.by("component", "op", "kernel"), **session.profile.to_json()}))
+        kernels = session.profile.by("component", "op", "kernel")
+        print(json.dumps({"timings": rows, "kernels": kernels, **session.profile.to_json(), **about}))
         return 0
     for timing in timings:
         rates = f"{timing.gflop_per_s:,.1f} GFLOP/s, {timing.gb_per_s:,.1f} GB/s"
@@ -73,6 +147,55 @@ def run(args: argparse.Namespace) -> int:
         print(f"{timing.name}: {timing.median_ms:,.1f} ms, {rates} (median of {timing.runs}, spread {timing.spread:.2f}{doubt})")
     print(session.profile.to_table("component", "op", "kernel"))
     return 0
+
+
+def _peers(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
+    chosen, cores = named(args.only), cores_of(args.cores)
+    jobs = [job for job in model_jobs(build(checkpoint), subject.size_of(args)) if job.component in COMPONENTS]
+    rows: list[dict[str, Any]] = []
+    for job in only(jobs, args.component):
+        task = Task.of(args, job.component, job.sizes | {"batch": 1})
+        comparison = Comparison(task, args.work or Path(f"{args.model}.peers"), cores, strict=args.strict, progress=_say)
+        found = comparison.run(chosen, args.rounds or ROUNDS)
+        about = {"machine": machine.facts(cores), "skipped": comparison.skipped}
+        rows += [one.row(task, chosen[0].name) | about for one in found]
+        if not args.json:
+            print(figures.to_text(task, cores, found, comparison.skipped), flush=True)
+    _finish(args, rows)
+    return 0
+
+
+def cores_of(text: str | None) -> list[int]:
+    """`0,1` as numbers. Raises UsageError for a core that this process may not use."""
+    allowed = machine.available_cores()
+    if text is None:
+        return allowed
+    cores = [int(word) for word in text.split(",") if word.isdecimal()]
+    if ",".join(map(str, cores)) != text or len(set(cores)) != len(cores) or not set(cores) <= set(allowed):
+        have = ",".join(map(str, allowed))
+        raise UsageError(f"{text!r} is not a list of cores (expected some of {have}).", where="--cores", fix=f"use --cores {allowed[0]}")
+    return cores
+
+
+def _finish(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append the rows to --rows, and print them where JSON was asked for."""
+    _append(args.rows, rows)
+    if args.json:
+        print(json.dumps(list(rows), indent=1))
+
+
+def _append(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    if path is None:
+        return
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+    except OSError as error:
+        raise UsageError(f"cannot be written: {error.strerror}.", where=str(path), fix="name a file in a writable folder") from None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ondevice.bundle.memory import weight_sources
 from ondevice.bundle.publish import foreign, published
-from ondevice.bundle.writer import WeightSource, write_bundle
+from ondevice.bundle.weights import WeightSource
+from ondevice.bundle.writer import write_bundle
 from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.components.vae_bands import LEAST
@@ -26,7 +28,7 @@ from ondevice.fallbacks import of_rules, rewritten, settle
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import Program
-from ondevice.plan import plan, weight_key
+from ondevice.plan import plan
 from ondevice.plan.plan import Plan
 from ondevice.rewrite import METHODS
 from ondevice.rewrite.statistics import given_statistics
@@ -193,9 +195,7 @@ def compile_bundle(
         fallbacks += of_rules(job.component, row) + program.fallbacks
         log.info("%s %s: %s", job.component, " ".join(f"{name}={size}" for name, size in job.sizes.items()), tuned_line(program))
         plans.append(plan(program, storage=storage_of(job.component, dtype)))
-        for name, values in program.weights.items():
-            tensor = program.tensors[name]
-            weights.setdefault(weight_key(job.component, name), WeightSource(values, tensor.dtype, tensor.shape))
+        weights = weight_sources(program) | weights
     settle(fallbacks, strict)
     # JSON has no infinity. diffusers saves one as lambda_min_clipped's default, so leaving it out changes nothing.
     scheduler = {key: value for key, value in checkpoint.scheduler.items() if not isinstance(value, float) or math.isfinite(value)}

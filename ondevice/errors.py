@@ -13,7 +13,8 @@ OnDeviceError            1   base class
 ├── KernelBuildError    11   the driver refused a kernel
 ├── DeviceError         12   the driver failed at run time
 ├── NumericError        13   NaN or Inf came out of an op
-└── StrictError         14   a fallback was needed, and --strict allows none
+├── StrictError         14   a fallback was needed, and --strict allows none
+└── PeerError           15   another runtime, compared with ours, is missing or failed
 """
 
 from __future__ import annotations
@@ -105,3 +106,9 @@ class StrictError(OnDeviceError):
     """A fallback was needed, and --strict allows none."""
 
     exit_code = 14
+
+
+class PeerError(OnDeviceError):
+    """Another runtime, compared with ours, is missing or failed."""
+
+    exit_code = 15

@@ -28,11 +28,12 @@ from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.errors import BundleError, UsageError
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
+from ondevice.run.trace import to_trace
 
 HELP = "draw a picture from a bundle"
 log = logging.getLogger(__name__)
 STRENGTH = 0.8  # of img2img, as in diffusers
-MORE_OUTPUTS = ("--save-noise", "--save-latents", "--profile-out")
+MORE_OUTPUTS = ("--save-noise", "--save-latents", "--profile-out", "--trace")
 LATENTS_LIMIT = 1 << 28  # bytes of a .npy file of latents; a 4096x4096 picture needs 4 MB
 
 
@@ -69,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
     parser.add_argument("--check", action="store_true", help="look for NaN after every dispatch and name the first op that made one (slow)")
     parser.add_argument("--profile", action="store_true", help="print where the time went, by kernel")
-    parser.add_argument("--profile-out", type=Path, metavar="FILE.json", help="write the time of every dispatch")
+    parser.add_argument("--profile-out", type=Path, metavar="FILE.json", help="write the time of every dispatch, averaged over its runs")
+    parser.add_argument("--trace", type=Path, metavar="FILE.json", help="write when each launch ran, for Perfetto or chrome://tracing")
     parser.add_argument("--out", type=Path, default=Path("image.png"), help="PNG to write (default image.png)")
     parser.add_argument("--json", action="store_true", help="print the parameters as JSON")
 
@@ -84,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     if device.facts()["kind"] == "gpu" and bundle.model.get("target") == "host":
         log.warning("%s is a GPU and this bundle is tuned for a CPU; convert with --target gpu, or draw with --device cpu", device.name)
-    session = Session(bundle, device, profile=args.profile or args.profile_out is not None, check=args.check)
+    profile = args.profile or args.profile_out is not None
+    session = Session(bundle, device, profile=profile, trace=args.trace is not None, check=args.check)
     options = {"eta": args.eta} if args.eta else {}
     options |= {"use_karras_sigmas": True} if args.karras else {}
     guidance = bundle.model["guidance_scale"] if args.guidance is None else args.guidance
@@ -117,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
         write_beside(args.save_latents, lambda file: np.save(file, picture.latents))
     if args.profile_out is not None:
         write_beside(args.profile_out, lambda file: file.write(json.dumps(session.profile.to_json()).encode()))
+    if args.trace is not None:
+        write_beside(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
     if args.profile:
         print(session.profile.to_table(), file=sys.stderr)
     print(json.dumps(parameters | {"out": str(args.out)}) if args.json else args.out)

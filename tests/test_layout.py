@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("errors",),
+    ("machine",),
     ("paths",),
     ("ops",),
     ("verify",),
@@ -29,10 +30,11 @@ LAYERS = [
     ("tuner",),
     ("memory",),
     ("report",),
-    ("ablation",),
+    ("ablation", "latency"),
     ("cli",),
     ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
     ("subject",),
+    ("peers",),
     ("show", "explain", "bench", "tune"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

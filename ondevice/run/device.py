@@ -62,6 +62,10 @@ class Device(Protocol):
         """How long a finished launch ran on the device."""
         ...
 
+    def span(self, launched: Any) -> tuple[float, float]:
+        """When a finished launch began and ended, in seconds of the device's own clock."""
+        ...
+
     def finish(self) -> None:
         """Wait for all work."""
         ...
@@ -117,6 +121,9 @@ class NullDevice:
 
     def seconds(self, launched: float) -> float:
         return launched
+
+    def span(self, launched: float) -> tuple[float, float]:
+        return 0.0, launched
 
     def finish(self) -> None:
         self.log.append("finish")

@@ -195,6 +195,10 @@ class OpenCLDevice:
         """Device time of a finished launch."""
         return (launched.profile.end - launched.profile.start) * 1e-9
 
+    def span(self, launched: Any) -> tuple[float, float]:
+        """Device clock at a finished launch's begin and end."""
+        return launched.profile.start * 1e-9, launched.profile.end * 1e-9
+
     def finish(self) -> None:
         """Wait for all work."""
         self._guard("finish", self._queue.finish)

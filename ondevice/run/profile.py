@@ -1,8 +1,9 @@
-"""Where the time went: one row a dispatch, summed by kernel, op or node."""
+"""Where the time went: one row a dispatch, summed by kernel, op or node; and, where asked for, when each launch ran (trace.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,27 +28,53 @@ class Row:
     seconds: float = 0.0  # of all runs
 
 
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A dispatch in one run: seconds of the device's own clock."""
+
+    row: Row
+    start: float
+    end: float
+
+
 @dataclass(slots=True)
 class Profile:
-    """Times of a session's dispatches. `device` says what they were measured on."""
+    """Times of a session's dispatches. `device` says what they were measured on; `launches` is None unless every one is kept."""
 
     device: dict[str, Any]
     rows: dict[tuple[str, str, int], Row] = field(default_factory=dict)
+    launches: list[list[Launch]] | None = None  # one list a run
 
-    def add(self, plan: Plan, seconds: Sequence[float]) -> None:
-        """Count one run of `plan`, with a time for each dispatch."""
+    def add(self, plan: Plan, spans: Sequence[tuple[float, float]]) -> None:
+        """Count one run of `plan`, with begin and end of each dispatch."""
         sizes = " ".join(f"{name}={size}" for name, size in plan.sizes.items())
-        for number, (d, took) in enumerate(zip(plan.dispatches, seconds, strict=True)):
+        run: list[Launch] = []
+        for number, (d, (start, end)) in enumerate(zip(plan.dispatches, spans, strict=True)):
             key = (plan.component, sizes, number)
             if key not in self.rows:
                 kernel = plan.kernels[d.kernel].file
                 self.rows[key] = Row(plan.component, sizes, number, d.node, d.op, kernel, d.grid, d.group, d.flops, d.reads + d.writes)
             self.rows[key].runs += 1
-            self.rows[key].seconds += took
+            self.rows[key].seconds += end - start
+            run.append(Launch(self.rows[key], start, end))
+        if self.launches is not None:
+            self.launches.append(run)
 
     def clear(self) -> None:
-        """Forget all times: a warm-up run is not counted."""
+        """Forget all times."""
         self.rows.clear()
+        if self.launches is not None:
+            self.launches.clear()
+
+    @contextmanager
+    def ignored(self) -> Iterator[None]:
+        """What runs in the block is not counted: a warm-up."""
+        rows, self.rows = self.rows, {}
+        launches, self.launches = self.launches, None
+        try:
+            yield
+        finally:
+            self.rows, self.launches = rows, launches
 
     def by(self, *fields: str) -> list[dict[str, Any]]:
         """Sums over rows that agree in `fields` (names of Row's), slowest first: launches, seconds, GFLOP/s, GB/s, share of all time."""
@@ -61,7 +88,7 @@ class Profile:
             entry["flops"] += row.flops * row.runs
             entry["bytes"] += row.nbytes * row.runs
         for entry in sums.values():
-            entry["gflops"], entry["gbytes"] = (_rate(entry.pop(name), entry["seconds"]) for name in ("flops", "bytes"))
+            entry["gflops"], entry["gbytes"] = (rate(entry.pop(name), entry["seconds"]) for name in ("flops", "bytes"))
             entry["share"] = entry["seconds"] / total
         return sorted(sums.values(), key=lambda entry: -entry["seconds"])
 
@@ -84,10 +111,10 @@ class Profile:
         rows = []
         for row in self.rows.values():
             once = row.seconds / row.runs
-            rows.append(asdict(row) | {"us": once * 1e6, "gflops": _rate(row.flops, once), "gbytes": _rate(row.nbytes, once)})
+            rows.append(asdict(row) | {"us": once * 1e6, "gflops": rate(row.flops, once), "gbytes": rate(row.nbytes, once)})
         return {"device": self.device, "dispatches": rows}
 
 
-def _rate(count: int, seconds: float) -> float:
+def rate(count: int, seconds: float) -> float:
     """Billions a second; 0 where the clock saw no time pass."""
     return count / seconds / 1e9 if seconds > 0 else 0.0

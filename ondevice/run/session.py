@@ -62,13 +62,14 @@ class Session:
 
     Args:
         profile: keep a time for every dispatch in `self.profile`.
+        trace: keep there, too, when each launch began and ended.
         check: read every result back and stop at the first NaN or infinity (slow).
     """
 
-    def __init__(self, bundle: Source, device: Device, *, profile: bool = False, check: bool = False) -> None:
-        self._bundle, self._device, self._profiling, self._check = bundle, device, profile, check
+    def __init__(self, bundle: Source, device: Device, *, profile: bool = False, trace: bool = False, check: bool = False) -> None:
+        self._bundle, self._device, self._profiling, self._check = bundle, device, profile or trace, check
         self._facts = device.facts()
-        self.profile = Profile(self._facts)
+        self.profile = Profile(self._facts, launches=[] if trace else None)
         self._programs: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
         self._shards: dict[str, Any] = {}
         self._weights: dict[str, Any] = {}
@@ -133,7 +134,7 @@ class Session:
                 check_results(plan, number, whole[number], lambda index: self._read(bound, index))
         if self._profiling:
             device.finish()
-            self.profile.add(plan, [device.seconds(event) for event in launched])
+            self.profile.add(plan, [device.span(event) for event in launched])
 
     def _read(self, bound: _Bound, index: int) -> np.ndarray:
         operand = bound.plan.operands[index]

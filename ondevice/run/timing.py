@@ -54,6 +54,11 @@ def measure(
         budget_s: seconds to spend on timed calls.
     """
     (times,) = in_turns([call], runs=runs, warmup=warmup, budget_s=budget_s)
+    return summary(name, times, flops=flops, moved_bytes=moved_bytes)
+
+
+def summary(name: str, times: Sequence[float], *, flops: int = 0, moved_bytes: int = 0) -> Timing:
+    """Median, spread and rates of at least two times in seconds, however they were taken."""
     median, tenths = statistics.median(times), statistics.quantiles(times, n=10)
     spread = (tenths[8] - tenths[0]) / median
     return Timing(name, median * 1e3, spread, flops / median / 1e9, moved_bytes / median / 1e9, len(times))
@@ -85,17 +90,21 @@ def time_plan(session: Session, plan: Plan, runs: int) -> Timing:
 
     With a session that profiles, its profile then holds the times of the runs that count, by the device's own clock.
     """
-    rng = np.random.default_rng(0)
-    inputs = {}
-    for x in (plan.operands[index] for index in plan.inputs):  # integers are indices: 0 is one everywhere
-        inputs[x.name] = np.zeros(x.shape, np.int32) if x.dtype == "i32" else rng.standard_normal(x.shape).astype(NUMPY[x.dtype])
+    inputs = made_up(plan)
 
     def call() -> None:
         session.run(plan.component, inputs, **plan.sizes)
 
-    before, session.profile.rows = session.profile.rows, {}
-    call()
-    session.profile.rows = before
+    with session.profile.ignored():
+        call()
     name = f"{plan.component} {' '.join(f'{name}={size}' for name, size in plan.sizes.items())} {plan.dtype}"
     flops, moved = sum(d.flops for d in plan.dispatches), sum(d.reads + d.writes for d in plan.dispatches)
     return measure(name, call, flops=flops, moved_bytes=moved, runs=runs, warmup=0, budget_s=float("inf"))
+
+
+def made_up(plan: Plan) -> dict[str, np.ndarray]:
+    """Inputs that a plan takes: normal noise, the same every time; integers are indices, and 0 is one everywhere."""
+    rng, inputs = np.random.default_rng(0), {}
+    for x in (plan.operands[index] for index in plan.inputs):
+        inputs[x.name] = np.zeros(x.shape, np.int32) if x.dtype == "i32" else rng.standard_normal(x.shape).astype(NUMPY[x.dtype])
+    return inputs

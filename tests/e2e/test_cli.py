@@ -85,13 +85,16 @@ def test_two_sizes_share_their_weights(bundle):
 
 
 def test_profile_names_the_kernels(bundle, tmp_path, capsys):
-    rows = tmp_path / "rows.json"
+    rows, trace = tmp_path / "rows.json", tmp_path / "trace.json"
     words = ["generate", str(bundle), PROMPT, "--steps", "1", "--out", str(tmp_path / "a.png"), "--profile", "--profile-out", str(rows)]
-    assert cli.main(words) == 0
+    assert cli.main([*words, "--trace", str(trace)]) == 0
     assert "conv2d" in capsys.readouterr().err
     dispatches = json.loads(rows.read_text())["dispatches"]
     assert {"component", "node", "op", "kernel", "flops", "seconds"} <= dispatches[0].keys()
     assert {row["component"] for row in dispatches} == {"text_encoder", "unet", "vae_decoder"}
+    launches = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X" and event["cat"] != "run"]
+    assert len(launches) == sum(row["runs"] for row in dispatches)
+    assert sum(event["dur"] for event in launches) == pytest.approx(sum(row["seconds"] for row in dispatches) * 1e6, rel=1e-3)
 
 
 def test_wrong_use_says_what_to_do(bundle, tmp_path, capsys):
@@ -104,7 +107,7 @@ def test_wrong_use_says_what_to_do(bundle, tmp_path, capsys):
     assert "found" in fails(capsys, errors.NoDeviceError, *draw, "--device", "none such")
     assert "--strength: there is no picture to begin from" in fails(capsys, errors.UsageError, *draw, "--strength", "0.5")
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
-    for flag in ("--save-latents", "--save-noise", "--profile-out"):
+    for flag in ("--save-latents", "--save-noise", "--profile-out", "--trace"):
         assert f"--out and {flag} name the same file" in fails(capsys, errors.UsageError, *draw, flag, tmp_path / "link" / "a.png")
     (tmp_path / "link").unlink()
     assert not list(tmp_path.iterdir())

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
-from ondevice import cli
+from ondevice import cli, machine
 from ondevice.errors import BundleError, StrictError, UsageError
+from ondevice.latency import STEPS
 from ondevice.lower.select import CANDIDATES
 from ondevice.report import STAGES
 from ondevice.rewrite import FAMILIES, RULES
@@ -91,6 +92,22 @@ def test_flags_of_models_are_refused_beside_a_bundle(capsys, bundle, verb, flags
         (["show", *DEMO, "--after", "rewrite", "--target", "gpu"], "--target: nothing is chosen for a target before `lower`"),
         (["bench", *DEMO, "--ablation", "--device", "cpu"], "--device: the ablation is of plans; nothing runs. Fix: leave --device out."),
         (["bench", *DEMO, "--ablation", "--repeat", "9"], "--repeat: the ablation is of plans"),
+        (["bench", *DEMO, "--ablation", "--rows", "x.jsonl"], "--rows: the ablation is of plans"),
+        (["bench", *DEMO, "--latency"], "--latency: it is a form of the ablation's table"),
+        (["bench", *DEMO, "--ablation", "--trace", "x.json"], "--trace: it is of a bundle's components"),
+        (["bench", *DEMO, "--ablation", "--peers"], "--peers and --ablation: they are two tables"),
+        (["bench", *DEMO, "--peers", "--dtype", "fp16"], "--dtype: the peers run whole models at precisions of their own"),
+        (["bench", *DEMO, "--peers", "--device", "cpu"], "--device: the peers run on the CPU"),
+        (["bench", *DEMO, "--peers", "--repeat", "5"], "--repeat: the peers take turns; --rounds says how many"),
+        (["bench", *DEMO, "--ablation", "--rounds", "5"], "--rounds: it goes only with --peers"),
+        (["bench", *DEMO, "--peers", "--rounds", "2"], "--rounds: a median needs 3 runs or more (got 2)"),
+        (["bench", *DEMO, "--peers", "--only", "tvm"], "--only: there is no peer tvm (expected some of ours, ours-fp16, ncnn"),
+        (["bench", *DEMO, "--peers", "--cores", "0,x"], "--cores: '0,x' is not a list of cores (expected some of "),
+        (["bench", *DEMO, "--peers", "--cores", "4096"], "--cores: '4096' is not a list of cores"),
+        (
+            ["bench", *DEMO, "--peers", "--component", "vae_encoder"],
+            "--component: there is no vae_encoder (it has text_encoder, unet, vae_decoder)",
+        ),
         (["bench", *DEMO, "--ablation", "--without", "all"], "--without: the ablation goes through all rules"),
         (["bench", *DEMO, "--markdown"], "--markdown: it is a form of the ablation's table"),
     ],
@@ -151,6 +168,7 @@ def test_ablation(capsys):
 def test_bench_says_what_it_needs(capsys, bundle):
     assert "a bundle holds its plans and no graph" in fails(capsys, UsageError, "bench", bundle, "--ablation")
     assert "only a bundle can be timed (got the model demo)" in fails(capsys, UsageError, "bench", "demo")
+    assert "a bundle holds its plans, and the other runtimes need the weights" in fails(capsys, UsageError, "bench", bundle, "--peers")
     assert "a median needs 3 runs or more (got 1)" in fails(capsys, UsageError, "bench", bundle, "--repeat", "1")
 
 
@@ -163,3 +181,44 @@ def test_bench_times_a_component(capsys, bundle):
     assert {row["component"] for row in told["kernels"]} == {"text_encoder"}
     text = said(capsys, "bench", bundle, "--component", "text_encoder", "--repeat", "3")
     assert text.startswith("text_encoder batch=1 f32: ") and "matmul" in text and "GFLOP/s" in text
+
+
+@pytest.mark.device
+def test_bench_traces_a_component_and_appends_rows(capsys, bundle, tmp_path):
+    for _ in range(2):
+        words = ["--component", "text_encoder", "--repeat", "3", "--trace", str(tmp_path / "t.json"), "--rows", str(tmp_path / "r.jsonl")]
+        said(capsys, "bench", bundle, *words)
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    launches = [event for event in events if event["ph"] == "X" and event["cat"] != "run"]
+    assert len(launches) == 3 * len({event["args"]["number"] for event in launches}) and all(event["dur"] > 0 for event in launches)
+    first, second = map(json.loads, (tmp_path / "r.jsonl").read_text().splitlines())
+    assert first["name"] == second["name"] == "bundle: demo text_encoder batch=1 f32" and first["machine"]["device"]["name"]
+    missing = str(tmp_path / "none" / "x")
+    for flag in ("--trace", "--rows"):
+        wrong = fails(capsys, UsageError, "bench", bundle, "--component", "text_encoder", "--repeat", "3", flag, missing)
+        assert missing in wrong or str(tmp_path / "none") in wrong
+
+
+@pytest.mark.device
+def test_bench_times_the_papers_ablation(capsys, tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    words = ["bench", *DEMO, "--ablation", "--latency", "--component", "text_encoder", "--repeat", "3", "--device", "cpu"]
+    page = said(capsys, *words, "--markdown", "--rows", str(rows))
+    kept = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [row["rules"] for row in kept] == [name for name, _ in STEPS] and len(page.splitlines()) == len(STEPS) + 2
+    assert all(row["median_ms"] > 0 and row["difference"] < 1e-4 for row in kept) and kept[0]["difference"] == 0
+    assert kept[0]["machine"]["device"]["kind"] == "cpu"
+
+
+@pytest.mark.device
+def test_bench_runs_peers_on_the_same_weights(capsys, tmp_path):
+    core = str(machine.available_cores()[0])
+    words = ["bench", *DEMO, "--peers", "--only", "ours,onnxruntime", "--cores", core, "--rounds", "3", "--work", str(tmp_path / "work")]
+    ours, other = json.loads(said(capsys, *words, "--component", "text_encoder", "--strict", "--json"))
+    assert (ours["peer"], other["peer"], ours["skipped"]) == ("ours", "onnxruntime", {})
+    assert ours["difference"]["to"] == "onnxruntime" and 0 < ours["difference"]["rms"] < 1e-5 and other["difference"]["max_abs"] == 0
+    assert other["ratio"]["to"] == "ours" and other["ratio"]["low"] <= other["ratio"]["median"] <= other["ratio"]["high"]
+    assert other["runs"] == 3 and other["peak_rss_bytes"] > 1 << 24 and other["versions"]["onnxruntime"]
+    assert ours["machine"]["cores"] == 1 and ours["sizes"] == {"batch": 1}
+    text = said(capsys, *words, "--component", "text_encoder")
+    assert "converting" not in text and "onnxruntime" in text and "differences to onnxruntime" in text

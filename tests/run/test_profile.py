@@ -13,7 +13,7 @@ def profile() -> Profile:
     """Two runs of a plan whose dispatches take 1, 2 and 3 ms, then 3, 2 and 1; each does 2000 FLOPs on 8000 bytes."""
     made = Profile({"name": "clock"})
     for took in ([1e-3, 2e-3, 3e-3], [3e-3, 2e-3, 1e-3]):
-        made.add(three_steps(1000), took)
+        made.add(three_steps(1000), [(1.0, 1.0 + seconds) for seconds in took])
     return made
 
 
@@ -44,7 +44,7 @@ def test_table(profile: Profile) -> None:
 
 def test_a_clock_that_saw_no_time_pass() -> None:
     profile = Profile({})
-    profile.add(three_steps(4), [0.0, 0.0, 0.0])
+    profile.add(three_steps(4), [(1.0, 1.0)] * 3)
     assert profile.by("op")[0]["gflops"] == 0.0
     profile.clear()
     assert profile.to_json()["dispatches"] == []

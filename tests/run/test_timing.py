@@ -31,7 +31,7 @@ class Clock:
 
     def run(self, component, inputs, **sizes):
         self.seen.append((component, inputs, sizes))
-        self.profile.add(three_steps(1000), [1e-3, 2e-3, 3e-3])
+        self.profile.add(three_steps(1000), [(0.0, 1e-3), (1e-3, 3e-3), (3e-3, 6e-3)])
 
 
 def test_a_plan_is_timed_after_one_run_that_does_not_count() -> None:

@@ -1,0 +1,35 @@
+"""The other runtimes compute what onnxruntime does on the plain graph: a comparison of times is one of the same work."""
+
+import numpy as np
+import pytest
+
+from ondevice.peers.peer import PEERS, Task, inputs_of
+
+pytestmark = pytest.mark.parity
+WEIGHTS = {"checkpoint": None, "random_weights": None, "variant": None, "revision": None, "ema": False}
+SIZES = {"text_encoder": {"batch": 1}, "unet": {"batch": 1, "height": 8, "width": 8}, "vae_decoder": {"batch": 1, "height": 4, "width": 4}}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """`outputs(peer, component)`: what it makes of the demo model."""
+    kept = {}
+
+    def run(name, component):
+        if (name, component) not in kept:
+            peer, task = PEERS[name], Task("demo", WEIGHTS, component, SIZES[component])
+            for package in (*peer.packages, *peer.to_convert):
+                pytest.importorskip(package)
+            folder, module = tmp_path_factory.mktemp(name), peer.load_module()
+            module.convert(task, folder, peer.option)
+            kept[name, component] = np.array(module.load(folder, inputs_of(task.graph()), 1, peer.option)())
+        return kept[name, component]
+
+    return run
+
+
+@pytest.mark.parametrize("component", SIZES)
+@pytest.mark.parametrize("name, bound", [("torch", 1e-5), ("ncnn", 1e-4), ("openvino", 1e-4)])
+def test_a_peer_computes_the_same(outputs, name, bound, component):
+    got, expected = outputs(name, component), outputs("onnxruntime", component)
+    assert got.size == expected.size and np.abs(got.reshape(expected.shape) - expected).max() <= bound * np.abs(expected).max()

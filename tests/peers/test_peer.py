@@ -1,0 +1,127 @@
+"""The table of peers, what all of them compute, and a worker's own side."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from ondevice.bundle.memory import MemoryBundle, weight_sources
+from ondevice.bundle.reader import open_bundle
+from ondevice.compiler import Job, lower_job
+from ondevice.converters import build
+from ondevice.errors import UsageError
+from ondevice.lower.kernel_file import load_all
+from ondevice.peers import ours, worker
+from ondevice.peers.figures import difference
+from ondevice.peers.peer import PEERS, STAMP, Peer, Task, inputs_of, named, stamp
+from ondevice.plan import plan
+from ondevice.target import load_target
+
+NO_FLAGS = {"checkpoint": None, "random_weights": None, "variant": None, "revision": None, "ema": False}
+TASK = Task("demo", NO_FLAGS, "vae_decoder", {"batch": 1, "height": 3, "width": 2})
+
+
+def test_names():
+    assert [peer.name for peer in named(None)] == list(PEERS) and [peer.name for peer in named("torch,ours")] == ["torch", "ours"]
+    for wrong, why in (
+        ("ours,tvm", "there is no peer tvm (expected some of ours, "),
+        ("ours,ours", "each peer once"),
+        ("", "each peer once"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            named(wrong)
+        assert "--only: " in str(caught.value) and why in str(caught.value)
+
+
+def test_nothing_heavy_is_imported_to_look_at_a_peer():
+    for peer in PEERS.values():
+        assert stamp(peer)["sources"]
+    assert not {"ncnn", "openvino", "pnnx"} & sys.modules.keys()
+
+
+def test_who_reads_the_same_files_converts_alike():
+    assert stamp(PEERS["onnxruntime"]) == stamp(PEERS["openvino"]) == stamp(PEERS["openvino-default"])
+    assert stamp(PEERS["ours"]) != stamp(PEERS["onnxruntime"])
+
+
+def test_other_weights_or_sizes_are_another_task(tmp_path):
+    others = [
+        Task("demo", NO_FLAGS, "vae_decoder", {"batch": 1, "height": 4, "width": 2}),
+        Task("demo", NO_FLAGS, "text_encoder", {"batch": 1}),
+        Task("demo", NO_FLAGS | {"random_weights": 1}, "vae_decoder", TASK.sizes),
+        Task("demo", NO_FLAGS | {"random_weights": 2}, "vae_decoder", TASK.sizes),
+    ]
+    assert len({task.key() for task in (TASK, *others)}) == 5
+    TASK.write(tmp_path / "task.json")
+    assert Task.read(tmp_path / "task.json") == TASK
+
+
+def test_inputs_are_the_same_every_time():
+    for component, sizes in (("unet", {"batch": 1, "height": 4, "width": 4}), ("text_encoder", {"batch": 1})):
+        once, again = (inputs_of(Task("demo", NO_FLAGS, component, sizes).graph()) for _ in range(2))
+        assert once.keys() == again.keys() and all((once[name] == again[name]).all() for name in once)
+    assert once["input_ids"].dtype == np.int32 and once["input_ids"].max() > 300
+
+
+def test_differences():
+    got = difference(np.float32([1, 2]), np.float32([1, -4]), "x")
+    assert (got.max_abs, got.rms, got.scale) == (6.0, pytest.approx(18**0.5), 4.0)
+    assert difference(np.float32([1]), np.float32([1, 1]), "x").max_abs == float("inf")
+
+
+class Doubler:
+    """A peer's module."""
+
+    def convert(self, task, folder, option):
+        (folder / "made").write_text(f"{task.component} {option}")
+
+    def load(self, folder, inputs, threads, option):
+        assert (folder / "made").read_text() == "vae_decoder twice" and threads == 2
+        return lambda: 2 * inputs["latent_sample"]
+
+
+@pytest.fixture
+def doubler(monkeypatch, tmp_path):
+    peer = Peer("doubler", "", "onnxruntime_cpu", "doubled", "twice")
+    monkeypatch.setitem(PEERS, "doubler", peer)
+    monkeypatch.setattr(Peer, "load_module", lambda self: Doubler())
+    TASK.write(tmp_path / "task.json")
+    np.savez(tmp_path / "inputs.npz", latent_sample=np.float32([[1, 2]]))
+    return tmp_path
+
+
+def test_a_worker_converts_then_serves(doubler):
+    worker.convert("doubler", doubler)
+    assert json.loads((doubler / "doubled" / STAMP).read_text()) == stamp(PEERS["doubler"])
+    answers = io.StringIO()
+    requests = io.StringIO(f"save {doubler}/x.npy\nrun\nsave {doubler}/x.npy\nmemory\ndance\n")
+    worker.serve("doubler", doubler, 2, requests, answers)
+    loaded, early, ran, saved, memory, wrong = map(json.loads, answers.getvalue().splitlines())
+    assert loaded["loaded"] >= 0 and ran["seconds"] > 0 and ran["cpu_seconds"] >= 0 and memory["peak"] > 1 << 20
+    assert "not a request" in early["error"] and "not a request: 'dance'" in wrong["error"] and "x.npy" in saved["saved"]
+    np.testing.assert_array_equal(np.load(doubler / "x.npy"), [[2, 4]])
+
+
+def test_a_failed_conversion_leaves_nothing(doubler, monkeypatch):
+    monkeypatch.setattr(Doubler, "convert", lambda self, task, folder, option: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        worker.convert("doubler", doubler)
+    assert not (doubler / "doubled").exists() and len(list(doubler.iterdir())) == 2
+
+
+def test_a_bundle_in_memory_is_the_written_one(tmp_path):
+    ours.convert(TASK, tmp_path, "f16")
+    written = open_bundle(tmp_path / "bundle", verify=True)
+    kernels = load_all()
+    program, _ = lower_job(build(TASK.checkpoint()), Job(TASK.component, TASK.sizes), "f16", kernels, load_target("host"), ())
+    made = plan(program, storage="f16")
+    memory = MemoryBundle([made], weight_sources(program), kernels)
+    assert memory.plan("vae_decoder", **TASK.sizes) == made == written.plan("vae_decoder", **TASK.sizes)
+    for key in {operand.weight for operand in made.operands} - {None}:
+        (shard, start, size), (other, begin, same) = memory.weight(key), written.weight(key)
+        assert size == same and (memory.shard(shard)[start : start + size] == written.shard(other)[begin : begin + size]).all()
+    kernel = made.kernels[0]
+    strip = [source.split() for source in (held.source(kernel.file, "opencl", kernel.defines) for held in (memory, written))]
+    assert strip[0] == strip[1] and memory.shard(shard).ctypes.data % 4096 == 0 and not memory.shard(shard).flags.writeable

@@ -1,0 +1,138 @@
+"""What benchmarks are built of: machine facts, comparisons of results, kernel cases. Nothing is timed."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from ondevice import machine
+from ondevice.lower import lower
+from ondevice.lower.kernel_file import load_all
+from ondevice.plan import plan
+
+ROOT = Path(__file__).parents[1]
+KERNELS = load_all()
+
+
+def benchmark(name):
+    """A module of benchmarks/, which is no part of the package."""
+    spec = importlib.util.spec_from_file_location(f"benchmarks.{name}", ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+compare, kernel_cases = benchmark("compare"), benchmark("kernel_cases")
+MACHINE = {"cpu": "a", "cores": 1, "device": {"name": "d"}}
+
+
+def row(name, ms, spread=0.0, machine=MACHINE, **more):
+    return {"name": name, "median_ms": ms, "spread": spread, "machine": machine, **more}
+
+
+def peer(name, ratio, low=None, high=None):
+    return row(name, 1.0, ratio={"median": ratio, "low": low or ratio, "high": high or ratio})
+
+
+@pytest.fixture
+def both(tmp_path, capsys):
+    """`both(old rows, new rows, *flags)`: exit code and what was printed."""
+
+    def run(old, new, *flags):
+        for name, rows in (("old", old), ("new", new)):
+            (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        code = compare.main([str(tmp_path / "old"), str(tmp_path / "new"), *flags])
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def test_a_regression_fails(both):
+    code, text = both([row("x", 100), row("y", 10)], [row("x", 110), row("y", 10)])
+    assert code == 1 and "1.10" in text and text.count("SLOWER") == 1
+    assert both([row("x", 100)], [row("x", 104)])[0] == 0
+    assert both([row("x", 100)], [row("x", 104)], "--tolerance", "0.03")[0] == 1
+    assert both([row("x", 100)], [row("x", 50)])[0] == 0
+
+
+def test_spread_is_allowed_for_and_busy_rows_fail_nothing(both):
+    assert both([row("x", 100, 0.08)], [row("x", 112, 0.08)])[0] == 0  # 5 % and half of both spreads
+    assert both([row("x", 100, 0.08)], [row("x", 114, 0.08)])[0] == 1
+    code, text = both([row("x", 100)], [row("x", 300, 0.11)])
+    assert code == 0 and "does not count" in text
+
+
+def test_of_peers_the_ratio_is_compared(both):
+    assert both([peer("ncnn", 1.5)], [peer("ncnn", 1.2)])[0] == 1  # it takes less of our time than it did
+    assert both([peer("ncnn", 1.5)], [peer("ncnn", 1.8)])[0] == 0
+    assert both([peer("ncnn", 1.5, 1.45, 1.55)], [peer("ncnn", 1.4, 1.35, 1.45)])[0] == 0
+    assert "does not count" in both([peer("ncnn", 1.5)], [peer("ncnn", 1.0, 0.5, 2)])[1]
+
+
+def test_only_the_same_machine_is_compared(both):
+    other = MACHINE | {"cpu": "b"}
+    code, text = both([row("x", 1)], [row("x", 9, machine=other), row("new", 1)])
+    assert code == 0 and "only in old: x (a, 1, d)" in text and "only in new: x (b, 1, d)" in text and "only in new: new" in text
+
+
+def test_the_last_of_a_name_counts_and_other_lines_are_refused(both, tmp_path, capsys):
+    assert both([row("x", 1)], [row("x", 9), row("x", 1)])[0] == 0
+    (tmp_path / "old").write_text('{"name": "x"}\n')
+    assert compare.main([str(tmp_path / "old"), str(tmp_path / "old")]) == 2
+    assert "line 1 is not a row of results (KeyError: 'machine')" in capsys.readouterr().err
+    assert compare.main([str(tmp_path / "none"), str(tmp_path / "old")]) == 2
+
+
+def test_machine_facts():
+    facts = json.loads(json.dumps(machine.facts([3, 4], {"name": "d", "driver": "1", "limit": 7})))
+    assert facts["cores"] == 2 and facts["device"] == {"name": "d", "driver": "1"} and facts["memory_bytes"] > 1 << 28 and facts["cpu"]
+    assert machine.same(facts) == (facts["cpu"], 2, "d") and machine.same({}) == ("None", 0, "")
+    assert machine.facts()["cores"] == len(machine.available_cores()) > 0
+
+
+@pytest.mark.parametrize("case", list(kernel_cases.cases(plain=True)), ids=lambda case: case.name)
+def test_kernel_cases_are_ops_that_plans_run(case):
+    for storage in ("f32", "f16"):
+        program = lower(case.graph(), "case", storage=storage, kernels=KERNELS)
+        made = plan(program, storage=storage)
+        own = [d for d in made.dispatches if d.op != "Cast"]
+        assert own and not program.fallbacks
+        assert case.flops >= 0 and case.nbytes(4) == 2 * case.nbytes(2) > 0
+        if case.op.startswith(("MatMul", "Conv", "Linear")):
+            assert case.flops == pytest.approx(sum(d.flops for d in own), rel=0.05)
+        assert "Winograd" in case.op or case.nbytes(2 if storage == "f16" else 4) <= 1.001 * sum(d.reads + d.writes for d in own)
+
+
+def test_kernel_cases_have_names_of_their_own():
+    names = [case.name for case in kernel_cases.cases(plain=True)]
+    assert len(set(names)) == len(names)
+    assert {case.op for case in kernel_cases.cases()} >= {
+        "FlashAttention",
+        "WinogradConvNhwcBiasAdd",
+        "LinearBiasGeglu",
+        "GroupNormSiluNhwc",
+    }
+
+
+def test_drawings_are_the_same_from_the_same_rows(tmp_path):
+    pytest.importorskip("matplotlib")
+    plots = benchmark("plots")
+    rows = []
+    for number, name in enumerate(("ours", "ncnn", "ours")):
+        ratio = None if name == "ours" else {"median": 1.5}
+        ran = {"kind": "peers", "component": "unet", "peer": name, "ratio": ratio, "counts": number > 0}
+        rows.append(row(f"peers: unet {name}", 1000.0 + number, **ran))
+    for rules, ms in (("plain graph", 30), ("Winograd", 20), ("all rules", 10)):
+        rows.append(row(f"ablation: unet f16 for host, {rules}", ms, kind="ablation", component="unet", rules=rules, counts=True))
+    rows.append(row("ablation: other", 1, machine={"cpu": "b"}, kind="peers"))
+    assert [row["peer"] for row in plots.latest(rows[:-1], "peers")] == ["ours", "ncnn"]
+    assert plots.latest(rows[:-1], "peers")[0]["median_ms"] == 1002.0 and plots.latest(rows, "peers") == [rows[-1]]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    for out in ("a", "b"):
+        plots.main([str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / out)])
+    for name in ("peers.svg", "ablation.svg"):
+        drawn = (tmp_path / "a" / name).read_bytes()
+        assert drawn.startswith(b"<?xml") and drawn == (tmp_path / "b" / name).read_bytes()
