@@ -119,15 +119,12 @@ def main() -> None:
     print(f"UNet step, {at}, {ours['dtype']}: {ours['step']:.2f} s, arena {ours['arena']:.1f} MB")
     print(f"peak RSS {ours['peak_rss']:,.0f} MB: {ours['own']:,.0f} of its own, {ours['mapped']:,.0f} of mapped files")
     print(f"start to first step {ours['to_first_step']:.2f} s, of it imports {ours['import']:.2f} s")
-    print(
-        f"start-up beside the first step's kernels {ours['start_up']:.2f} s; {weights['mb']:,.0f} MB of weights are read in {weights['seconds']:.2f} s"
-    )
+    read = f"{weights['mb']:,.0f} MB of weights are read in {weights['seconds']:.2f} s"
+    print(f"start-up beside the first step's kernels {ours['start_up']:.2f} s; {read}")
     print(f"launch overhead {ours['overhead'] * 1e3:.0f} ms for {ours['launches']} launches, {ours['overhead_share']:.2%} of the step")
     if args.onnx:
-        peer = told["onnxruntime"]
-        print(
-            f"onnxruntime, float32, batch {peer['batch']}: {peer['step']:.2f} s, peak RSS {peer['peak_rss']:,.0f} MB; ratio {told['rss_ratio']:.2f}"
-        )
+        peer, ratio = told["onnxruntime"], f"ratio {told['rss_ratio']:.2f}"
+        print(f"onnxruntime, float32, batch {peer['batch']}: {peer['step']:.2f} s, peak RSS {peer['peak_rss']:,.0f} MB; {ratio}")
 
 
 if __name__ == "__main__":
