@@ -31,7 +31,8 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
-    for verb in VERBS:
+    words = sys.argv[1:] if argv is None else argv
+    for verb in [words[0]] if words and words[0] in VERBS else VERBS:  # the others need not be imported
         module = importlib.import_module(f"ondevice.{verb}")
         _describe(verbs.add_parser(verb, help=module.HELP, description=module.__doc__), verb)
     return parser.parse_args(argv)

@@ -88,8 +88,6 @@ def timed_ablation(
 def _timed(
     model: Model, job: Job, device: Device, count: int, storage: str, target: str | Target, repeat: int
 ) -> tuple[TimedStep, np.ndarray]:
-    model: Model, job: Job, device: Device, count: int, storage: str, target: str | Target, repeat: int
-) -> tuple[TimedStep, np.ndarray]:
     """One step, and its output in float64."""
     on = {family for _, families in STEPS[: count + 1] for family in families}
     kernels = load_all()

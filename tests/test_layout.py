@@ -78,3 +78,11 @@ def test_nothing_a_user_runs_imports_torch():
     code = f"import sys, ondevice.cli as c; [__import__('ondevice.' + v) for v in c.VERBS]; {heavy}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_picture_is_drawn_without_what_only_converting_needs():
+    """Each takes a tenth of a second to a second to import; from start to first step there are two in all."""
+    heavy = "print([m for m in ('onnx_ir', 'onnx', 'sympy', 'huggingface_hub', 'safetensors') if m in sys.modules])"
+    code = f"import sys, ondevice.cli as c; c.main(['generate', 'no such bundle', 'x']); {heavy}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import WeightEntry
 from ondevice.errors import BundleError
 from ondevice.plan.plan import ALIGN, Plan
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 STORED: dict[str, np.dtype] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "i32": np.dtype("<i4")}
 CHUNK = 1 << 18  # elements converted at once: source and result stay in the cache, and a large tensor is not copied whole

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import onnx_ir as ir
+from typing import TYPE_CHECKING
 
 from ondevice.errors import GraphError, UsageError
-from ondevice.lower.kernel_file import KernelFile, load_all
-from ondevice.lower.lowering import INT_TYPES, Lowering
-from ondevice.lower.program import Program
-from ondevice.lower.rules import RULES
-from ondevice.target import Target, load_target
-from ondevice.verify import verify_graph
+
+# A player imports this package for its types alone. What lowers graphs, onnx_ir first, takes it a second to import, so that waits.
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from ondevice.lower.kernel_file import KernelFile
+    from ondevice.lower.program import Program
+    from ondevice.target import Target
 
 STORAGE = ("f32", "f16")
 
@@ -34,6 +35,12 @@ def lower(
         NoKernelError: no kernel fits, with each candidate's reason.
         PlanError: a tensor is too large to index.
     """
+    from ondevice.lower.kernel_file import load_all
+    from ondevice.lower.lowering import Lowering
+    from ondevice.lower.rules import RULES
+    from ondevice.target import load_target
+    from ondevice.verify import verify_graph
+
     if storage not in STORAGE:
         raise UsageError(f"storage {storage!r} is unknown (expected one of {', '.join(STORAGE)}).", where=component)
     verify_graph(model)
@@ -58,6 +65,8 @@ def exact_values(graph: ir.Graph) -> frozenset[str]:
     A timestep of 981 times a frequency near 1 is off by a quarter radian once rounded to half precision; diffusers, too,
     embeds timesteps in float32 whatever the model's type.
     """
+    from ondevice.lower.lowering import INT_TYPES
+
     exact: set[str] = set()
     for node in reversed(list(graph)):
         if node.op_type in ("Sin", "Cos", "SinCos", "CosSin") or any(value.name in exact for value in node.outputs):

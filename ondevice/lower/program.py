@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 DTYPES = {"f32": 4, "f16": 2, "i32": 4}  # storage types a kernel may read or write, with bytes an element
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ondevice.lower.program import Program
 from ondevice.plan.inplace import in_place
 from ondevice.plan.liveness import lives
-from ondevice.plan.memory import Life, arena_size, check, place
+from ondevice.plan.memory import Life, arena_size, check, peak, place
 from ondevice.plan.order import ordered
 from ondevice.plan.plan import Dispatch, Kernel, Operand, Plan
 
@@ -15,9 +15,19 @@ def weight_key(component: str, tensor: str) -> str:
     return f"{component}/{tensor}"
 
 
-def _placed(program: Program) -> tuple[list[Life], dict[str, int], Program]:
-    alive = lives(program)
-    return alive, place(alive), program
+def _smallest(program: Program) -> tuple[list[Life], dict[str, int], Program]:
+    """Lives, offsets and calls of the smallest arena: reordered or not, in place or not. In place usually needs less; but tensors that live
+    for long may fit badly."""
+    moved = ordered(program)
+    best: tuple[list[Life], dict[str, int], Program] | None = None
+    for candidate in (in_place(moved), in_place(program), moved, program):
+        alive = lives(candidate)
+        if best is None or peak(alive) < arena_size(*best[:2]):
+            offsets = place(alive)
+            if best is None or arena_size(alive, offsets) < arena_size(*best[:2]):
+                best = alive, offsets, candidate
+    assert best is not None
+    return best
 
 
 def plan(program: Program, *, storage: str) -> Plan:
@@ -26,9 +36,7 @@ def plan(program: Program, *, storage: str) -> Plan:
     Raises:
         PlanError: the program reads what nothing wrote, or (our bug) the placement is unsafe.
     """
-    alive, offsets, program = min(
-        (_placed(in_place(given)) for given in (program, ordered(program))), key=lambda done: arena_size(*done[:2])
-    )
+    alive, offsets, program = _smallest(program)
     check(alive, offsets)
     operands: list[Operand] = []
     kernels: dict[Kernel, int] = {}

@@ -21,9 +21,9 @@ PROMPT = "a red circle on a blue background"
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    """The demo model at two sizes that share their weights."""
+    """The demo model at two sizes that share their weights, with decoders in bands."""
     path = tmp_path_factory.mktemp("cli") / "demo.ondevice"
-    assert cli.main(["convert", "demo", "--out", str(path), "--size", "128x128,64x72"]) == 0
+    assert cli.main(["convert", "demo", "--out", str(path), "--size", "128x128,64x72", "--tile-vae", "40"]) == 0
     return path
 
 
@@ -77,11 +77,27 @@ def test_the_same_seed_draws_the_same_picture_and_another_does_not(bundle, tmp_p
 
 def test_two_sizes_share_their_weights(bundle):
     manifest = json.loads((bundle / "bundle.json").read_text())
-    assert len(manifest["plans"]) == 9
+    assert len([entry for entry in manifest["plans"] if "stage" not in entry["sizes"]]) == 9
     assert len({w["file"] + str(w["offset"]) for w in manifest["weights"].values()}) == len(manifest["weights"])
     twice = [name for name in manifest["weights"] if name.removesuffix(":winograd") in manifest["weights"] and name.endswith(":winograd")]
     assert len(twice) < 20  # a size that has too few tiles for Winograd needs the plain weight
     assert sum(p.stat().st_size for p in (bundle / "weights").iterdir()) < 12e6
+
+
+def test_bands_give_the_same_picture_in_less_memory(bundle, tmp_path, capsys):
+    words = ["generate", str(bundle), PROMPT, "--steps", "1", "--sampler", "ddim", "--seed", "3"]
+    pictures, said = {}, {}
+    for name, more in {"whole": [], "bands": ["--tile-vae"], "least": ["--max-memory", "3300kB"], "ample": ["--max-memory", "1GB"]}.items():
+        assert cli.main([*words, "--out", str(tmp_path / f"{name}.png"), *more]) == 0
+        pictures[name] = np.asarray(Image.open(tmp_path / f"{name}.png"), np.float64)
+        said[name] = capsys.readouterr().err
+    error = ((pictures["whole"] - pictures["bands"]) ** 2).mean() / 255**2
+    assert error < 1e-5  # 50 dB
+    assert np.array_equal(pictures["bands"], pictures["least"]) and np.array_equal(pictures["whole"], pictures["ample"])
+    assert "decoding in bands of 40 rows" in said["least"] and "all at once" in said["ample"]
+    fails(capsys, errors.PlanError, *words, "--max-memory", "10kB", "--out", tmp_path / "no.png")
+    assert "it has bands of 40 rows" in fails(capsys, errors.UsageError, *words, "--tile-vae", "8", "--out", tmp_path / "no.png")
+    assert not (tmp_path / "no.png").exists()
 
 
 def test_profile_names_the_kernels(bundle, tmp_path, capsys):
