@@ -66,7 +66,7 @@ class Report:
     tensors: Sequence[Tensor]
     arena: int | None = None  # bytes; only a plan has one
     fallbacks: Sequence[str] = field(default_factory=tuple)
-    tuned: str = ""  # where the calls have their tunables from; a bundle does not tell
+    tuned: str = field(default="", compare=False)  # where the calls have their tunables from; a bundle does not tell
 
     def total(self, what: str) -> int:
         """The sum of a number over all rows: "flops", "reads" or "writes"."""
