@@ -95,7 +95,7 @@ class Report:
         """Everything as plain data; each row only with `rows`."""
         told = {"component": self.component, "after": self.after, "sizes": dict(self.sizes), "dtype": self.dtype, "count": len(self.rows)}
         told |= {name: self.total(name) for name in ("flops", "reads", "writes")} | {"weights": self.weights, "arena": self.arena}
-        told |= {"tuned": self.tuned} | {
+        told |= {
             "ops": self.histogram(),
             "largest": [asdict(tensor) | {"bytes": tensor.nbytes} for tensor in self.largest()],
         }
