@@ -66,7 +66,7 @@ class Report:
     tensors: Sequence[Tensor]
     arena: int | None = None  # bytes; only a plan has one
     fallbacks: Sequence[str] = field(default_factory=tuple)
-    tuned: str = ""  # where the calls have their tunables from; a bundle does not tell
+    tuned: str = field(default="", compare=False)  # where the calls have their tunables from; a bundle does not tell
 
     def total(self, what: str) -> int:
         """The sum of a number over all rows: "flops", "reads" or "writes"."""
@@ -95,7 +95,7 @@ class Report:
         """Everything as plain data; each row only with `rows`."""
         told = {"component": self.component, "after": self.after, "sizes": dict(self.sizes), "dtype": self.dtype, "count": len(self.rows)}
         told |= {name: self.total(name) for name in ("flops", "reads", "writes")} | {"weights": self.weights, "arena": self.arena}
-        told |= {"tuned": self.tuned} | {
+        told |= {
             "ops": self.histogram(),
             "largest": [asdict(tensor) | {"bytes": tensor.nbytes} for tensor in self.largest()],
         }

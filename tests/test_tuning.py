@@ -114,4 +114,4 @@ def test_a_device_before_its_family(tmp_path, monkeypatch):
 def test_the_packages_files_fit_its_kernels(path):
     found = read_tuning(path)
     check_tuning(found, load_all())
-    assert found.match and found.measured.keys() >= {"device", "driver", "commit"} and found.to_toml() == path.read_text()
+    assert found.match and found.measured.keys() >= {"device", "driver", "version"} and found.to_toml() == path.read_text()

@@ -21,6 +21,7 @@ INSTALL = (
     'run pip install "ondevice[cpu]" (a CPU runtime, no root needed), or install your GPU vendor\'s OpenCL driver '
     "or apt-get install pocl-opencl-icd"
 )
+LIMIT = "CL_CONFIG_CPU_TARGET_ARCH"  # Intel's CPU runtime then compiles for an older CPU
 LIST = "name one that `ondevice devices` lists"
 _PROBE = "__kernel void probe(__global float* x) { x[get_global_id(0)] = vload_half(0, (const __global half*)x); }"
 
@@ -47,7 +48,7 @@ class Found:
     @property
     def identity(self) -> tuple[str, ...]:
         """Everything about a device that a compiled kernel depends on."""
-        return self.name, self.platform, self.handle.platform.version, self.version, self.driver
+        return self.name, self.platform, self.handle.platform.version, self.version, self.driver, os.environ.get(LIMIT, "")
 
     @property
     def refused(self) -> str | None:

@@ -116,7 +116,9 @@ def test_a_program_counts_where_its_tunables_come_from():
 
 @pytest.fixture(scope="module")
 def tiny():
-    return build(random_checkpoint_from_configs(**TINY, seed=1))
+    """Wide enough for group norms over whole vectors."""
+    unet = TINY["unet"] | {"block_out_channels": [16, 32], "norm_num_groups": 4}
+    return build(random_checkpoint_from_configs(**TINY | {"unet": unet}, seed=1))
 
 
 def programs(tiny, target, storage="f16"):
@@ -147,8 +149,19 @@ def test_calls_are_found_by_the_same_sizes_before_and_after_their_weight_is_stor
     """A rule that asks for tunables before it knows all dims must get those that its call gets."""
     rng = np.random.default_rng(0)
     found = a_file_for_every_call(tiny, HOST, lambda name, listed: int(rng.choice(listed)))
+    used = set()
     for _, program in programs(tiny, tuned_by(HOST, [found])):
         assert set(program.tuned) == {"random by shape"}
+        for call in program.calls:
+            kernel, defines = KERNELS[call.kernel], dict(call.defines)
+            at = kernel.at(dict(zip(kernel.arg_types, call.scalars, strict=True)) | defines)
+            want, _ = found.kernels[kernel.name].choice(at, kernel.weight_at(at))
+            assert {name: defines[name] for name in want if name != "NV"} == {n: v for n, v in want.items() if n != "NV"}, call
+            if kernel.name == "group_norm_nhwc":
+                scalars = dict(zip(kernel.arg_types, call.scalars, strict=True))
+                assert scalars["blocks"] * np.lcm(scalars["per_group"], defines["V"]) == scalars["channels"]
+            used.add(kernel.name)
+    assert {"matmul", "conv2d_nhwc", "group_norm_nhwc", "layer_norm"} <= used
 
 
 def test_several_sizes_store_a_weight_once(tiny):

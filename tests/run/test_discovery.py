@@ -80,9 +80,12 @@ def test_the_environment_names_a_device_and_the_flag_wins(machine: dict[str, str
     assert find_device("gpu") == GPU
 
 
-def test_identity_changes_with_every_fact_a_binary_depends_on() -> None:
+def test_identity_changes_with_every_fact_a_binary_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [replace(GPU, **{field: "x"}) for field in ("name", "platform", "version", "driver")]
     assert len({device.identity for device in (GPU, *others)}) == 5
+    whole = GPU.identity
+    monkeypatch.setenv("CL_CONFIG_CPU_TARGET_ARCH", "core-avx2")  # the same device, for which other code is made
+    assert GPU.identity != whole
 
 
 class Broken(Exception):
