@@ -21,6 +21,7 @@ setup(
         "ondevice.run",
         "ondevice.shaders",
         "ondevice.targets",
+        "ondevice.tuner",
     ],
     include_package_data=False,  # `package_data` is the whole list: folders of data are no packages
     package_data={

@@ -10,6 +10,7 @@ from ondevice.converters.component import Checkpoint
 from ondevice.converters.components.text_encoder import text_encoder
 from ondevice.converters.components.unet import unet
 from ondevice.converters.components.vae import vae_decoder, vae_encoder
+from ondevice.converters.components.vae_bands import decoder_stage, decoder_stages
 from ondevice.errors import GraphError, UsageError
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
@@ -21,12 +22,13 @@ class Model:
 
     checkpoint: Checkpoint
 
-    def graph(self, component: str, *, batch: int = 1, height: int = 0, width: int = 0) -> ir.Model:
+    def graph(self, component: str, *, batch: int = 1, height: int = 0, width: int = 0, **band: int) -> ir.Model:
         """A component's graph in plain primitives (opset 18), static shapes, lazy float32 weights.
 
         Args:
             component: "text_encoder", "unet", "vae_decoder" or "vae_encoder"; their inputs and outputs are named as optimum does.
             height, width: in latent units; the text encoder has none.
+            band: `stage` and `rows`, one stage of the decoder in bands (components/vae_bands.py).
 
         Raises:
             UsageError: an unknown component, or a size that is not positive.
@@ -38,6 +40,8 @@ class Model:
         sized = component != "text_encoder"
         if sized and min(batch, height, width) < 1:
             raise UsageError(f"batch {batch}, height {height}, width {width} must be positive.", where=component)
+        if band:
+            return decoder_stage(parts["vae"].config, parts["vae"].weights, height=height, width=width, **band)
         if graphs:
             if component not in graphs:
                 raise GraphError(f"there is no {component}/model.onnx.", where=self.checkpoint.source, fix="export that component, too")
@@ -49,6 +53,12 @@ class Model:
             return unet(parts["unet"].config, parts["unet"].weights, batch=batch, height=height, width=width, tokens=tokens)
         make = vae_decoder if component == "vae_decoder" else vae_encoder
         return make(parts["vae"].config, parts["vae"].weights, batch=batch, height=height, width=width)
+
+    def stages(self, height: int, width: int) -> int:
+        """How many stages the decoder has in bands. Raises UsageError where the checkpoint is a folder of exported graphs."""
+        if self.checkpoint.graphs:
+            raise UsageError("an exported graph is not cut into stages.", where="--tile-vae", fix="convert from weights, or leave it out")
+        return len(decoder_stages(self.checkpoint.components["vae"].config, height, width)) + 1
 
     def lacks(self, component: str, **sizes: int) -> str | None:
         """Why there is no graph of `component` at these sizes; None if there is. Weights make every size, exported graphs may not."""

@@ -14,7 +14,7 @@ from ondevice.plan import plan
 from ondevice.plan.plan import Plan
 from ondevice.report import columns, model_jobs, of_plan, only
 from ondevice.rewrite import FAMILIES
-from ondevice.target import load_target
+from ondevice.target import Target, load_target
 
 PLAIN = "plain graph"
 HEAD = ("component", "rules", "nodes", "dispatches", "MB moved", "GFLOP", "arena MB")
@@ -42,7 +42,7 @@ def ablation(
     *,
     size: tuple[int, int] | None = None,
     dtype: str = "f16",
-    target: str = "host",
+    target: str | Target = "host",
     component: str | None = None,
 ) -> Iterator[Step]:
     """Each component without any rule, then with one family more at a time until all are on; arguments as `report.of_model`'s."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from ondevice import ablation, cli, latency, machine, subject
 from ondevice.bundle.reader import Bundle
-from ondevice.convert import add_plan_arguments
+from ondevice.convert import add_plan_arguments, target_of
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.errors import UsageError
@@ -29,6 +29,7 @@ from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.run.timing import time_plan
 from ondevice.run.trace import to_trace
+from ondevice.target import load_target
 
 HELP = "what the fusions save, how long a bundle's components take, or how other runtimes do"
 REPEAT = 5
@@ -99,15 +100,17 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
-    size, dtype, target = subject.size_of(args), subject.storage(args), args.target or "host"
+    # Without a flag the table is the same on any machine, not that of this one's CPU.
+    target = target_of(args) if args.target or args.tuning or args.tune_for else load_target("host")
+    size, dtype = subject.size_of(args), subject.storage(args)
     about = {"size": size, "dtype": dtype, "target": target, "component": args.component}
     if args.latency:
         device = choose_device(args.device)
         timed = list(latency.timed_ablation(checkpoint, device, **about, repeat=args.repeat or REPEAT, progress=_say))
-        told = {"model": args.model, "target": target, "machine": machine.facts(device=device.facts())}
+        told = {"model": args.model, "target": target.name, "machine": machine.facts(device=device.facts())}
         if not args.json:
             print(latency.to_markdown(timed) if args.markdown else latency.to_text(timed))
-        _finish(args, [one.row(args.model, target) | told for one in timed])
+        _finish(args, [one.row(args.model, target.name) | told for one in timed])
         return 0
     steps = list(ablation.ablation(checkpoint, **about))
     text = ablation.to_markdown(steps) if args.markdown else ablation.to_text(steps)

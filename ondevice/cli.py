@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from ondevice import __version__
 from ondevice.errors import OnDeviceError, UsageError
 
-VERBS = ("convert", "generate", "show", "explain", "bench", "devices", "tokens", "sampler")
+VERBS = ("convert", "generate", "show", "explain", "bench", "tune", "devices", "tokens", "sampler")
 INTERRUPTED = 130
 LEVELS = ("debug", "info", "warning", "error")
 

@@ -11,12 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
 from ondevice.bundle.memory import weight_sources
 from ondevice.bundle.publish import foreign, published
 from ondevice.bundle.weights import WeightSource
 from ondevice.bundle.writer import write_bundle
 from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint
+from ondevice.converters.components.vae_bands import LEAST
 from ondevice.converters.families import family_of
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.diffusion.samplers import default_sampler, make_table
@@ -28,7 +31,9 @@ from ondevice.lower.program import Program
 from ondevice.plan import plan
 from ondevice.plan.plan import Plan
 from ondevice.rewrite import METHODS
+from ondevice.rewrite.statistics import given_statistics
 from ondevice.target import Target, load_target
+from ondevice.verify import static_shape
 
 log = logging.getLogger(__name__)
 TABLE_STEPS = 20  # the coefficient table that a player without Python finds in the bundle
@@ -90,6 +95,20 @@ def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
         yield Job("vae_encoder", {"batch": 1} | latent)
 
 
+def band_jobs(model: Model, scale: int, sizes: Sequence[tuple[int, int]], rows: int) -> Iterator[Job]:
+    """The stages of a decoder that works on bands of at most `rows` rows of pixels.
+
+    Raises:
+        UsageError: exported graphs have no stages, or the bands are too low.
+    """
+    if rows < LEAST:
+        raise UsageError(f"bands of {rows} rows are too low (expected at least {LEAST}).", where="--tile-vae", fix="use 64")
+    for width, height in dict.fromkeys(sizes):
+        latent = {"batch": 1, "height": height // scale, "width": width // scale}
+        for stage in range(model.stages(latent["height"], latent["width"])):
+            yield Job("vae_decoder", latent | {"stage": stage + 1, "rows": rows})
+
+
 def plannable(model: Model, todo: Iterable[Job], fallbacks: list[str]) -> list[Job]:
     """Those jobs that the checkpoint has graphs for. Weights make every size; a folder of ONNX files may be fixed to one, or lack a part.
 
@@ -138,10 +157,11 @@ def compile_bundle(
     *,
     sizes: Sequence[tuple[int, int]] = (),
     dtype: str = "f16",
-    target: str = "host",
+    target: str | Target = "host",
     without: Collection[str] = (),
     strict: bool = False,
     force: bool = False,
+    tile_vae: int = 0,
     progress: Progress | None = None,
 ) -> Path:
     """Build, lower, plan and write every component of `checkpoint` at every size.
@@ -149,10 +169,11 @@ def compile_bundle(
     Args:
         sizes: (width, height) in pixels; the size the model was trained at by default.
         dtype: storage of UNet and VAE, "f16" or "f32". Arithmetic is float32 in both.
-        target: a name of ondevice/targets/: which tunables the kernels get.
+        target: a name of ondevice/targets/, or a target: which methods are taken and which tunables the kernels get.
         without: families of fusion rules to leave out (`ondevice.rewrite.FAMILIES`, or "all").
         strict: refuse fallbacks: parts of the checkpoint that are not used, matches that a rule left alone, general kernels.
         force: replace an existing bundle at `out`.
+        tile_vae: add plans that decode in bands of at most so many rows; 0: none.
 
     Raises:
         OnDeviceError: any stage's error; nothing is left at `out` then but what was there before.
@@ -164,12 +185,15 @@ def compile_bundle(
     rewrites: dict[str, dict[str, Any]] = {}
     fallbacks = list(checkpoint.notes)
     todo = plannable(model, jobs(about["vae_scale"], sizes or [training_size(about)]), fallbacks)
+    if tile_vae:
+        todo += band_jobs(model, about["vae_scale"], sizes or [training_size(about)], tile_vae)
     for done, job in enumerate(todo):
         if progress:
             progress("planning", done, len(todo))
         program, row = lower_job(model, job, storage_of(job.component, dtype), kernels, chosen, without)
         rewrites.setdefault(job.component, row)
         fallbacks += of_rules(job.component, row) + program.fallbacks
+        log.info("%s %s: %s", job.component, " ".join(f"{name}={size}" for name, size in job.sizes.items()), tuned_line(program))
         plans.append(plan(program, storage=storage_of(job.component, dtype)))
         weights = weight_sources(program) | weights
     settle(fallbacks, strict)
@@ -183,7 +207,7 @@ def compile_bundle(
         tokenizer=checkpoint.tokenizer,
         scheduler=scheduler,
         samplers={f"{sampler}_{TABLE_STEPS}": make_table(sampler, TABLE_STEPS, scheduler).to_json()},
-        model=about | {"target": target},
+        model=about | {"target": chosen.name},
         rewrites=rewrites,
         progress=partial(progress, "writing weights") if progress else None,
         force=force,
@@ -242,12 +266,28 @@ def export_onnx(
     return out
 
 
+def tuned_line(program: Program) -> str:
+    """Where the program's calls have their tunables from, most of them first."""
+    parts = [f"{count} from {source}" for source, count in sorted(program.tuned.items(), key=lambda item: (-item[1], item[0]))]
+    return f"tunables of {len(program.calls)} dispatches: {', '.join(parts) or 'none'}"
+
+
 def lower_job(
     model: Model, job: Job, storage: str, kernels: Mapping[str, KernelFile], target: Target, without: Collection[str]
 ) -> tuple[Program, dict[str, Any]]:
     """The program of one job, and what became of the rules: its graph, rewritten and lowered."""
     graph = model.graph(job.component, **job.sizes)
     row = rewritten(graph, target, without)
+    if "stage" in job.sizes:
+        given_statistics(graph)
+        _between_stages(graph, storage)
     program = lower(graph, job.component, storage=storage, kernels=kernels, target=target)
     program.sizes = dict(job.sizes)
     return program, row
+
+
+def _between_stages(graph: ir.Model, storage: str) -> None:
+    """Pictures that go from stage to stage are passed as they are stored: what a player keeps of them would be twice as large."""
+    for value in (*graph.graph.inputs, *graph.graph.outputs):
+        if storage == "f16" and len(static_shape(value)) == 4 and value.name not in ("latent_sample", "sample"):
+            value.type = ir.TensorType(ir.DataType.FLOAT16)

@@ -7,6 +7,7 @@ python -m ondevice.convert sd14 --checkpoint PATH_OR_HUB_ID --size 512x512,768x5
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -20,9 +21,13 @@ from ondevice.converters.families import FAMILIES as MODELS
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.errors import UsageError
 from ondevice.rewrite import ALL, FAMILIES
-from ondevice.target import target_names
+from ondevice.run.discovery import find_device
+from ondevice.target import AUTO, Target, load_target, target_names, tuned_by
+from ondevice.tuning import measured_for, read_tuning
 
 HELP = "turn a checkpoint into a bundle"
+log = logging.getLogger(__name__)
+BAND = 64  # rows of pixels in which a decoder in bands works: an eighth of a 512x512 picture
 DTYPES = {"fp16": "f16", "fp32": "f32"}
 
 
@@ -36,6 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", default="bundle", choices=["bundle", "onnx"], help="what to write; onnx: a folder of float32 graphs after the fusions"
     )
+    parser.add_argument(
+        "--tile-vae",
+        type=int,
+        nargs="?",
+        const=BAND,
+        default=0,
+        metavar="ROWS",
+        help=f"add plans that decode in bands of ROWS rows ({BAND} where no number is given), for `generate --tile-vae`",
+    )
     parser.add_argument("--strict", action="store_true", help="fail where a fallback is needed, and list all of them")
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle or folder of graphs")
@@ -44,9 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the bundle, or the folder of ONNX files, and print its path."""
     sizes = [cli.parse_size(text) for text in args.size.split(",")] if args.size else []
-    if args.format == "onnx" and (args.target or args.dtype == "fp16"):
-        flag = "--target" if args.target else "--dtype"
-        what = f"an ONNX graph {'is tuned for no target' if args.target else 'here is float32'} (got {args.target or args.dtype})."
+    if args.format == "onnx" and (args.target or args.tuning or args.tune_for or args.dtype == "fp16"):
+        given = {"--target": args.target, "--tuning": args.tuning, "--tune-for": args.tune_for}
+        flag, got = next(((flag, got) for flag, got in given.items() if got), ("--dtype", args.dtype))
+        what = f"an ONNX graph {'here is float32' if flag == '--dtype' else 'is tuned for no target'} (got {got})."
         raise UsageError(what, where=flag, fix=f"leave {flag} out, or write a bundle")
     checkpoint = open_model(args)
     options = {"sizes": sizes, "without": args.without, "strict": args.strict, "force": args.force}
@@ -60,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
             checkpoint,
             args.out or Path(f"{args.model}.ondevice"),
             dtype=DTYPES[args.dtype or "fp16"],
-            target=args.target or "host",
+            target=target_of(args),
+            tile_vae=args.tile_vae,
             **options,
             progress=bar.show,
         )
@@ -76,8 +92,29 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """The flag that names a target; other verbs take it, too."""
-    parser.add_argument("--target", choices=target_names(), help="what the plans are tuned for (default host)")
+    """The flags that name a target and its tunables; other verbs take them, too."""
+    parser.add_argument("--target", choices=(AUTO, *target_names()), help="what the plans are made for (default auto: this machine's CPU)")
+    parser.add_argument(
+        "--tuning", type=Path, metavar="FILE", help="measured tunables to prefer, as `ondevice tune --out FILE` writes them"
+    )
+    parser.add_argument("--tune-for", metavar="DEVICE", help="prefer the tunables measured for this device, or for its family")
+
+
+def target_of(args: argparse.Namespace) -> Target:
+    """The target that those flags name.
+
+    Raises:
+        OnDeviceError: a file or a device cannot be had.
+    """
+    target = load_target(args.target or AUTO)
+    files = [read_tuning(args.tuning)] if args.tuning else []
+    if args.tune_for:
+        device = find_device(args.tune_for)
+        found = measured_for(device.facts())
+        if not found:
+            log.warning("nothing was measured for %s; target %s keeps its own tunables", device.name, target.name)
+        files += found
+    return tuned_by(target, files)
 
 
 def add_without(parser: argparse.ArgumentParser) -> None:

@@ -13,12 +13,11 @@ from typing import Any
 
 from ondevice import cli, subject
 from ondevice.bundle.reader import Bundle
-from ondevice.convert import add_target, add_without
+from ondevice.convert import add_target, add_without, target_of
 from ondevice.converters import build
 from ondevice.errors import BundleError
 from ondevice.fallbacks import of_rules, rewritten, settle
 from ondevice.report import columns, model_jobs
-from ondevice.target import load_target
 
 HELP = "which fusion rules apply to a model or a bundle, and which do not and why"
 
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         notes, model = opened.notes, build(opened)
         jobs = model_jobs(model, subject.size_of(args))
-        target = load_target(args.target or "host")
+        target = target_of(args)
         told = {job.component: rewritten(model.graph(job.component, **job.sizes), target, args.without) for job in jobs}
     settle([*notes, *(line for component, row in told.items() for line in of_rules(component, row))], args.strict)
     if args.json:

@@ -11,14 +11,16 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
-from ondevice import __version__, cli
+from ondevice import __version__, cli, memory
 from ondevice.bundle.reader import Bundle, open_bundle
+from ondevice.diffusion.bands import Stage
 from ondevice.diffusion.image import read_image, write_png
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.diffusion.text_to_image import TextToImage
@@ -52,6 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latents", type=Path, metavar="FILE.npy", help="initial noise, float32 [1, channels, height/8, width/8]")
     parser.add_argument("--save-noise", type=Path, metavar="FILE.npy", help="write the initial noise, as --latents takes it")
     parser.add_argument("--save-latents", type=Path, metavar="FILE.npy", help="write the final latents, those that were decoded")
+    parser.add_argument(
+        "--tile-vae",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="ROWS",
+        help="decode in bands, in a fraction of the memory: of ROWS rows, or the lowest that the bundle has (see `convert --tile-vae`)",
+    )
+    parser.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        help="use at most this much, such as 2GB: in more passes, in bands, giving weights back; or say why not",
+    )
     parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
     parser.add_argument("--check", action="store_true", help="look for NaN after every dispatch and name the first op that made one (slow)")
     parser.add_argument("--profile", action="store_true", help="print where the time went, by kernel")
@@ -77,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     options |= {"use_karras_sigmas": True} if args.karras else {}
     guidance = bundle.model["guidance_scale"] if args.guidance is None else args.guidance
     split = in_two_passes(bundle, guidance, width, height)
+    way, stages = way_of(args, bundle, device.facts(), (width, height), guidance > 1, split)
     with tqdm(total=args.steps, desc="steps", file=sys.stderr, disable=None) as bar:
         picture = painter(bundle, session)(
             args.prompt,
@@ -84,7 +100,9 @@ def run(args: argparse.Namespace) -> int:
             steps=args.steps,
             sampler=args.sampler,
             guidance_scale=guidance,
-            split_guidance=split,
+            split_guidance=way.split,
+            tile_vae=stages,
+            unload=way.unload,
             seed=args.seed,
             width=width,
             height=height,
@@ -108,6 +126,36 @@ def run(args: argparse.Namespace) -> int:
         print(session.profile.to_table(), file=sys.stderr)
     print(json.dumps(parameters | {"out": str(args.out)}) if args.json else args.out)
     return 0
+
+
+def way_of(
+    args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], size: tuple[int, int], guided: bool, split: bool
+) -> tuple[memory.Way, list[Stage] | None]:
+    """How the picture is drawn in the memory that there is, and the decoder's stages where it works in bands; says so on stderr.
+
+    Raises:
+        UsageError: bands that the bundle has no plans for.
+        PlanError: the picture does not fit.
+    """
+    scale = bundle.model["vae_scale"]
+    width, height = (side // scale for side in size)
+    way = memory.Way(split)
+    if args.tile_vae is not None:
+        have = memory.band_heights(bundle, width, height)
+        way = replace(way, rows=args.tile_vae or (have[-1] if have else 0))
+        memory.stages(bundle, width, height, way.rows)
+    limit = memory.parse_bytes(args.max_memory) if args.max_memory else facts["global_bytes"]
+    known = memory.entry_of(bundle, "vae_decoder", batch=1, height=height, width=width) is not None  # else the session says what is missing
+    if limit and known and memory.entry_of(bundle, "unet", batch=1 if way.split or not guided else 2, height=height, width=width):
+        mapped = bool(facts["maps_weights"])
+        found = memory.fit(bundle, width, height, limit, mapped=mapped, guided=guided, image=args.init_image is not None, start=way)
+        total = memory.mb(found.total(mapped=mapped))
+        if args.max_memory:
+            print(f"memory: {total} of {memory.mb(limit)} ({memory.parts_of(found, mapped)}); {found.way.text()}", file=sys.stderr)
+        elif found.way != way:
+            log.warning("%s has %s: %s, which needs %s", facts["name"], memory.mb(limit), found.way.text(), total)
+        way = found.way
+    return way, memory.stages(bundle, width, height, way.rows) if way.rows else None
 
 
 def about(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ondevice.rewrite import FAMILIES
 from ondevice.run.device import Device
 from ondevice.run.session import Session
 from ondevice.run.timing import Timing, made_up, time_plan
-from ondevice.target import load_target
+from ondevice.target import Target, load_target
 
 STEPS = (  # what is added -> families of rules
     (PLAIN, ()),
@@ -60,7 +60,7 @@ def timed_ablation(
     *,
     size: tuple[int, int] | None = None,
     dtype: str = "f16",
-    target: str = "host",
+    target: str | Target = "host",
     component: str | None = None,
     repeat: int = 5,
     progress: Callable[[str], None] = lambda text: None,
@@ -85,7 +85,11 @@ def timed_ablation(
             yield replace(timed, difference=float(np.abs(output - plain).max() / (np.abs(plain).max() or 1)))
 
 
-def _timed(model: Model, job: Job, device: Device, count: int, storage: str, target: str, repeat: int) -> tuple[TimedStep, np.ndarray]:
+def _timed(
+    model: Model, job: Job, device: Device, count: int, storage: str, target: str | Target, repeat: int
+) -> tuple[TimedStep, np.ndarray]:
+    model: Model, job: Job, device: Device, count: int, storage: str, target: str | Target, repeat: int
+) -> tuple[TimedStep, np.ndarray]:
     """One step, and its output in float64."""
     on = {family for _, families in STEPS[: count + 1] for family in families}
     kernels = load_all()

@@ -139,6 +139,8 @@ CONV = {
 FUSED: dict[str, Op] = {
     **dict.fromkeys(("GroupNorm", "GroupNormNhwc"), _op(3, 3, _per_element(9), "groups", "epsilon")),
     **dict.fromkeys(("GroupNormSilu", "GroupNormSiluNhwc"), _op(3, 3, _per_element(11), "groups", "epsilon")),
+    "NormalizeNhwc": _op(5, 5, _per_element(2), "groups", "epsilon"),  # a GroupNorm whose mean and variance are given
+    "NormalizeSiluNhwc": _op(5, 5, _per_element(4), "groups", "epsilon"),
     "ConcatGroupNormNhwc": _op(4, 4, _per_element(9), "groups", "epsilon"),
     "ConcatGroupNormSiluNhwc": _op(4, 4, _per_element(11), "groups", "epsilon"),
     "Silu": _op(1, 1, _per_element(2)),

@@ -8,6 +8,7 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 # In a checkout `shaders/` stands beside the package; in a wheel it is installed inside it.
 SHADERS = next((p for p in (_HERE / "shaders", _HERE.parent / "shaders") if p.is_dir()), _HERE / "shaders")
+TUNING = SHADERS / "tuning"
 TARGETS = _HERE / "targets"
 MODELS = _HERE / "models"
 

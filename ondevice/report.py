@@ -7,14 +7,14 @@ At the stages `graph` and `rewrite` bytes are what the nodes would move if each 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import onnx_ir as ir
 
 from ondevice.bundle.manifest import PlanEntry
 from ondevice.bundle.reader import Bundle
-from ondevice.compiler import Job, facts, jobs, lower_job, plannable, storage_of, training_size
+from ondevice.compiler import Job, facts, jobs, lower_job, plannable, storage_of, training_size, tuned_line
 from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint
 from ondevice.errors import BundleError, UsageError
@@ -66,6 +66,7 @@ class Report:
     tensors: Sequence[Tensor]
     arena: int | None = None  # bytes; only a plan has one
     fallbacks: Sequence[str] = field(default_factory=tuple)
+    tuned: str = ""  # where the calls have their tunables from; a bundle does not tell
 
     def total(self, what: str) -> int:
         """The sum of a number over all rows: "flops", "reads" or "writes"."""
@@ -94,7 +95,10 @@ class Report:
         """Everything as plain data; each row only with `rows`."""
         told = {"component": self.component, "after": self.after, "sizes": dict(self.sizes), "dtype": self.dtype, "count": len(self.rows)}
         told |= {name: self.total(name) for name in ("flops", "reads", "writes")} | {"weights": self.weights, "arena": self.arena}
-        told |= {"ops": self.histogram(), "largest": [asdict(tensor) | {"bytes": tensor.nbytes} for tensor in self.largest()]}
+        told |= {"tuned": self.tuned} | {
+            "ops": self.histogram(),
+            "largest": [asdict(tensor) | {"bytes": tensor.nbytes} for tensor in self.largest()],
+        }
         return told | ({"rows": [asdict(row) for row in self.rows]} if rows else {})
 
 
@@ -107,7 +111,7 @@ def of_model(
     *,
     size: tuple[int, int] | None = None,
     dtype: str = "f16",
-    target: str = "host",
+    target: str | Target = "host",
     without: Collection[str] = (),
     component: str | None = None,
 ) -> list[Report]:
@@ -130,9 +134,8 @@ def of_model(
         else:
             program, row = lower_job(model, job, storage, kernels, chosen, without)
             fallbacks = of_rules(job.component, row) + program.fallbacks
-            reports.append(
-                of_program(program, storage, fallbacks) if after == "lower" else of_plan(plan(program, storage=storage), fallbacks)
-            )
+            told = of_program(program, storage, fallbacks) if after == "lower" else of_plan(plan(program, storage=storage), fallbacks)
+            reports.append(replace(told, tuned=tuned_line(program)))
     return reports
 
 
@@ -295,6 +298,7 @@ def to_text(report: Report, *, rows: bool = False) -> str:
     counts += [f"{report.moved / 1e6:,.1f} MB moved ({report.total('reads') / 1e6:,.1f} read, {report.total('writes') / 1e6:,.1f} written)"]
     counts += [f"{report.weights / 1e6:,.1f} MB weights"] + ([f"{report.arena / 1e6:,.1f} MB arena"] if report.arena is not None else [])
     lines = [f"{report.component} after {report.after}, {sizes}, {report.dtype}", "  " + ", ".join(counts)]
+    lines += [f"  {report.tuned}"] * bool(report.tuned)
     table = [("op", "kernel", "count", "GFLOP", "MB moved")]
     for e in report.histogram():
         table.append((e["op"], e["kernel"], f"{e['count']:,}", f"{e['flops'] / 1e9:,.2f}", f"{e['bytes'] / 1e6:,.1f}"))

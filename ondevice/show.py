@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 
-from ondevice import cli, report, subject
+from ondevice import cli, memory, report, subject
 from ondevice.bundle.reader import Bundle
-from ondevice.convert import add_plan_arguments
+from ondevice.convert import add_plan_arguments, target_of
 from ondevice.fallbacks import settle
 
 HELP = "what a model becomes, stage by stage: ops, bytes moved, FLOPs, memory"
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a report a component, and what a picture needs."""
     if args.after in ("graph", "rewrite"):
-        subject.refuse(args, ["--target"], f"nothing is chosen for a target before `lower` (got --after {args.after}).")
+        subject.refuse(
+            args, ["--target", "--tuning", "--tune-for"], f"nothing is chosen for a target before `lower` (got --after {args.after})."
+        )
     if args.after == "graph":
         subject.refuse(args, ["--without"], "no rule has run after `graph`; it is the plain graph.")
     opened, size = subject.open_subject(args), subject.size_of(args)
@@ -41,19 +44,23 @@ def run(args: argparse.Namespace) -> int:
         reports = report.of_bundle(opened, args.after, size=size, component=args.component)
         notes: tuple[str, ...] = ()
     else:
-        options = {"dtype": subject.storage(args), "target": args.target or "host", "without": args.without}
+        options = {"dtype": subject.storage(args), "target": target_of(args), "without": args.without}
         reports = report.of_model(opened, args.after, size=size, component=args.component, **options)
         notes = opened.notes
     settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)
-    memory = report.picture_memory(reports) if args.after == "plan" and args.component is None else {}
+    picture = report.picture_memory(reports) if args.after == "plan" and args.component is None else {}
+    rows = memory.table(opened, memory.latent_sizes(opened, size)) if picture and isinstance(opened, Bundle) else []
+    ways = [{"size": list(place), **asdict(need)} for place, need in rows]
     if args.json:
-        print(json.dumps({"components": [part.to_json(rows=args.list) for part in reports], "picture": memory}, indent=1))
+        print(json.dumps({"components": [part.to_json(rows=args.list) for part in reports], "picture": picture, "ways": ways}, indent=1))
         return 0
     print("\n\n".join(report.to_text(part, rows=args.list) for part in reports))
-    for what, need in memory.items():
+    for what, need in picture.items():
         arena, weights, total = (f"{need[name] / 1e6:,.1f} MB" for name in ("arena", "weights", "total"))
         print(f"\n{what} needs {total} on the device: {weights} weights and an arena of {arena} that all components share", end="")
-    print("\n" if memory else "", end="")
+    print("\n" if picture else "", end="")
+    for line in memory.to_text(rows):
+        print(line)
     return 0
 
 

@@ -53,7 +53,7 @@ def open_subject(args: argparse.Namespace) -> Checkpoint | Bundle:
 def refuse(args: argparse.Namespace, flags: Sequence[str], why: str) -> None:
     """Raise UsageError for the first of `flags` that was given: one that would be ignored is refused."""
     for flag in flags:
-        if getattr(args, flag[2:]) not in (None, (), False):
+        if getattr(args, flag[2:].replace("-", "_")) not in (None, (), False):
             raise UsageError(why, where=flag, fix=f"leave {flag} out")
 
 

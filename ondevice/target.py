@@ -3,33 +3,46 @@ code."""
 
 from __future__ import annotations
 
+import platform
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ondevice.errors import PlanError, UsageError
 from ondevice.paths import TARGETS
+from ondevice.tuning import Tuning, named
 
-BOUNDS = {"winograd": {"min_channels", "min_tiles"}, "flash": {"max_head", "min_queries", "min_keys"}}
+AUTO = "auto"  # the host target for the machine that asks
+CLASSES = ("cpu", "portable")
+BOUNDS = {"winograd": {"min_channels", "min_outputs", "min_tiles", "stored"}, "flash": {"max_head", "min_queries", "min_keys"}}
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`tune` holds tunables by kernel name; a kernel that is not in it keeps the defaults of its header.
+    """`tuning` are measured tunables, most specific file first; `tune` holds those of kernels that are in none of them, by kernel name. A
+    kernel that is in neither keeps the defaults of its header.
 
+    `kernels` is the class of kernels where an op has several: "cpu" for one work-item a group with a cache of its own, "portable" for any.
+    For "cpu", weights of products are stored in `panels`: as the kernels' tiles read them, columns after columns, not row by row.
     `winograd` and `flash` bound the shapes for which these methods are chosen (a missing bound allows all): least channels of a 3x3
     convolution's input and output and least 4x4 tiles of its result; the largest head and the least queries and keys of an attention.
-    `panels`: weights of products are stored as the kernels' tiles read them, a panel of columns after another, not row by row.
+    `winograd.stored`: from so many tiles a picture on, class "cpu" stores weights transformed (never by default).
     `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands.
     """
 
     name: str
     why: str
+    kernels: str
     winograd: Mapping[str, int]
     flash: Mapping[str, int]
-    panels: bool
     scratch: int
     tune: Mapping[str, Mapping[str, int]]
+    tuning: Sequence[Tuning] = ()
+
+    @property
+    def panels(self) -> bool:
+        return self.kernels == "cpu"
 
 
 def target_names() -> list[str]:
@@ -37,13 +50,17 @@ def target_names() -> list[str]:
     return sorted(path.stem for path in TARGETS.glob("*.toml"))
 
 
-def load_target(name: str) -> Target:
-    """The target of that name.
+def load_target(name: str | Target) -> Target:
+    """The target of that name, with the measured files that it names; AUTO is the one for this machine.
 
     Raises:
         UsageError: there is none.
         PlanError: its file is damaged.
     """
+    if isinstance(name, Target):
+        return name
+    if name == AUTO:
+        name = host_target()
     if name not in target_names():
         raise UsageError(f"target {name!r} is unknown (expected one of {', '.join(target_names())}).", where="--target")
     path = TARGETS / f"{name}.toml"
@@ -52,15 +69,41 @@ def load_target(name: str) -> Target:
     except tomllib.TOMLDecodeError as error:
         raise PlanError(f"it is not TOML: {error}.", where=path.name) from None
     bounds = all(_bounds(content.get(table), known) for table, known in BOUNDS.items())
-    scratch, panels = content.get("scratch"), content.get("panels")
-    known = content.keys() == {"why", "panels", "scratch", "tune", *BOUNDS}
-    if not known or not bounds or type(panels) is not bool or type(scratch) is not int or scratch < 1:
+    scratch, files = content.get("scratch"), content.pop("tuned", [])
+    known = content.keys() == {"why", "kernels", "scratch", "tune", *BOUNDS} and content["kernels"] in CLASSES
+    if not known or not bounds or type(scratch) is not int or scratch < 1:
         raise PlanError(
-            f"it needs `why`, `panels`, `scratch` in bytes, [tune.KERNEL] and the bounds {BOUNDS}, and nothing else.", where=path.name
+            f"it needs `why`, `kernels` (one of {', '.join(CLASSES)}), `scratch` in bytes, [tune.KERNEL] and the bounds {BOUNDS}, "
+            "may have `tuned`, and nothing else.",
+            where=path.name,
         )
-    if not all(isinstance(values, dict) for values in content["tune"].values()):
+    if not isinstance(content["tune"], dict) or not all(isinstance(values, dict) for values in content["tune"].values()):
         raise PlanError("[tune] holds tables, one a kernel.", where=path.name)
-    return Target(name, content["why"], content["winograd"], content["flash"], panels, scratch, content["tune"])
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise PlanError(f"`tuned` lists names of measured files (got {files!r}).", where=path.name)
+    tuning = tuple(named(file) for file in files)
+    return Target(name, content["why"], content["kernels"], content["winograd"], content["flash"], scratch, content["tune"], tuning)
+
+
+def tuned_by(target: Target, files: Sequence[Tuning]) -> Target:
+    """The target with these measured files, most specific first, before its own."""
+    return replace(target, tuning=(*files, *(own for own in target.tuning if own.name not in {file.name for file in files})))
+
+
+def host_target() -> str:
+    """Name of the host target for this machine's CPU, by the width of its vectors: 16 floats, 8, or 4 (where nothing else is known)."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "host-neon"
+    return "host" if "avx512f" in _cpu_flags() else "host-avx2"
+
+
+def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """What Linux says of the CPU; nothing elsewhere, where x86 machines of the last ten years have AVX2 at least."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
 def _bounds(table: object, known: set[str]) -> bool:

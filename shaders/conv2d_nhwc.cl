@@ -7,6 +7,8 @@
 //: group = ["X", "Y", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [16, 1, 2, 4, 8], KC = [128, 16, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
 //: needs = {}
+//: layout = {tune = ["V", "NV"], by = ["kh", "kw", "ic", "oc"], gives = ["ldb"]}
+//: inplace = {residual = "oc"}
 
 // With PANELS, the weight is stored as work-items read it: the channels of one beside each other, all taps one after another, zeros past
 // the last. Without, rows of oc channels, padded to one vector where there are fewer.
@@ -23,6 +25,13 @@
 // CPU compilers make the vector loads of half four times slower.
 #ifndef RAGGED
 #define RAGGED 1
+#endif
+
+// In place the residual stands where y is written: an element is read by the work-item that then stores it, and by no other.
+#if INPLACE
+#define ADDED y
+#else
+#define ADDED residual
 #endif
 
 KERNEL(conv2d_nhwc)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), ARG(int, n), ARG(int, ic),
@@ -98,7 +107,7 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), 
 #endif
           z = ACTIVATE(z);
 #if HAS_ADD
-          z += LOADV(residual, out);
+          z += LOADV(ADDED, out);
 #endif
           STOREV(y, out, z);
           continue;
@@ -112,7 +121,7 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), 
 #endif
           one = ACTIVATE(one);
 #if HAS_ADD
-          one += LOAD(residual, out + c);
+          one += LOAD(ADDED, out + c);
 #endif
           STORE(y, out + c, one);
         }

@@ -7,6 +7,8 @@
 //: group = ["X", "Y", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [16, 1, 2, 4, 8], KC = [128, 16, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
 //: needs = {}
+//: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb"]}
+//: inplace = {residual = "n"}
 
 // GEGLU's gates stand n columns after its values: a work-item has SIDE vectors of each.
 #if ACT_Geglu
@@ -27,6 +29,13 @@
 #endif
 // Half is widened a vector at a time where vectors are wide; elsewhere a broadcast reads memory directly.
 #define WIDEN (F16 && V > 4)
+
+// In place the residual stands where y is written: an element is read by the work-item that then stores it, and by no other.
+#if INPLACE
+#define ADDED y
+#else
+#define ADDED residual
+#endif
 
 KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(stg, b), IN(stg, bias), IN(stg, residual), OUT(stg, y), ARG(int, batch), ARG(int, m),
                ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch) GRID) {
@@ -56,7 +65,7 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(stg, b), IN(stg, bias), IN(stg, resid
 #endif
         z = VECS > SIDE ? z * ACTIVATE(gate) : ACTIVATE(z);
 #if HAS_ADD
-        z += LOAD(residual, y_item + r * n + c);
+        z += LOAD(ADDED, y_item + r * n + c);
 #endif
         STORE(y, y_item + r * n + c, z);
       }
@@ -131,7 +140,7 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(stg, b), IN(stg, bias), IN(stg, resid
         z = VECS > SIDE ? z * ACTIVATE(gate) : ACTIVATE(z);
         if (out_at[h] + V <= n) {
 #if HAS_ADD
-          z += LOADV(residual, out);
+          z += LOADV(ADDED, out);
 #endif
           STOREV(y, out, z);
           continue;
@@ -140,7 +149,7 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(stg, b), IN(stg, bias), IN(stg, resid
         STOREP(line, 0, z);
         for (int j = 0; j < n - out_at[h]; j++) {
 #if HAS_ADD
-          line[j] += LOAD(residual, out + j);
+          line[j] += LOAD(ADDED, out + j);
 #endif
           STORE(y, out + j, line[j]);
         }

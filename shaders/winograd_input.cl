@@ -8,21 +8,6 @@
 //: tune  = {V = [16, 4, 8], STEPS = [64, 1, 4], X = [1, 64]}
 //: needs = {}
 
-// Points 0, +-1/sqrt 2, +-sqrt 2 and infinity: half the error of 0, +-1, +-2. Six values a step apart become six others.
-#define P 0.70710678118654752f
-#define Q 1.41421356237309505f
-#define TRANSFORM(t, d, step)                                                                                    \
-  {                                                                                                              \
-    const vec even = FMA(SPLAT(-2.0f), d[2 * step], d[4 * step]), odd = FMA(SPLAT(-2.0f), d[step], d[3 * step]); \
-    const vec near = FMA(SPLAT(-0.5f), d[2 * step], d[4 * step]), far = FMA(SPLAT(-0.5f), d[step], d[3 * step]); \
-    t[0] = FMA(SPLAT(-2.5f), d[2 * step], d[0] + d[4 * step]);                                                   \
-    t[1] = FMA(SPLAT(P), odd, even);                                                                             \
-    t[2] = FMA(SPLAT(-P), odd, even);                                                                            \
-    t[3] = FMA(SPLAT(Q), far, near);                                                                             \
-    t[4] = FMA(SPLAT(-Q), far, near);                                                                            \
-    t[5] = FMA(SPLAT(-2.5f), d[3 * step], d[step] + d[5 * step]);                                                \
-  }
-
 KERNEL(winograd_input)(IN(stg, x), OUT(stg, y), ARG(int, h), ARG(int, w), ARG(int, ic), ARG(int, tiles_h), ARG(int, tiles_w),
                        ARG(int, first), ARG(int, count), ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w) GRID) {
   const int start = GID(0) * V * STEPS, row = GID(1);
@@ -43,12 +28,12 @@ KERNEL(winograd_input)(IN(stg, x), OUT(stg, y), ARG(int, h), ARG(int, w), ARG(in
     for (int i = 0; i < 36; i++) patch[i] = at[i] < 0 ? SPLAT(0.0f) : LOADV(x, at[i] + c);
     for (int j = 0; j < 6; j++) {
       vec t[6];
-      TRANSFORM(t, (patch + j), 6)
+      WINOGRAD_PATCH(t, (patch + j), 6)
       for (int i = 0; i < 6; i++) half_way[i * 6 + j] = t[i];
     }
     for (int i = 0; i < 6; i++) {
       vec t[6];
-      TRANSFORM(t, (half_way + i * 6), 1)
+      WINOGRAD_PATCH(t, (half_way + i * 6), 1)
       for (int j = 0; j < 6; j++) STOREV(y, ((i * 6 + j) * count + row) * ic + c, t[j]);
     }
   }

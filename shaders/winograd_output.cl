@@ -7,18 +7,14 @@
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], STEPS = [64, 1, 4], X = [1, 64]}
 //: needs = {}
+//: inplace = {residual = "oc"}
 
-#define P 0.70710678118654752f
-#define Q 1.41421356237309505f
-#define TRANSFORM(t, m, step)                                                                    \
-  {                                                                                              \
-    const vec inner = m[step] + m[2 * step], inner_odd = m[step] + SPLAT(-1.0f) * m[2 * step];   \
-    const vec outer = m[3 * step] + m[4 * step], outer_odd = m[3 * step] + SPLAT(-1.0f) * m[4 * step]; \
-    t[0] = m[0] + inner + outer;                                                                 \
-    t[1] = FMA(SPLAT(Q), outer_odd, P * inner_odd);                                              \
-    t[2] = FMA(SPLAT(2.0f), outer, 0.5f * inner);                                                \
-    t[3] = FMA(SPLAT(2.0f * Q), outer_odd, FMA(SPLAT(0.5f * P), inner_odd, m[5 * step]));        \
-  }
+// In place the residual stands where y is written: an element is read by the work-item that then stores it, and by no other.
+#if INPLACE
+#define ADDED y
+#else
+#define ADDED residual
+#endif
 
 KERNEL(winograd_output)(IN(stg, m), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), ARG(int, oh), ARG(int, ow), ARG(int, oc),
                         ARG(int, tiles_h), ARG(int, tiles_w), ARG(int, first), ARG(int, count), ARG(int, shift_from),
@@ -33,7 +29,7 @@ KERNEL(winograd_output)(IN(stg, m), IN(stg, bias), IN(stg, shift), IN(stg, resid
     for (int i = 0; i < 36; i++) products[i] = LOADV(m, (i * count + row) * oc + c);
     for (int j = 0; j < 6; j++) {
       vec t[4];
-      TRANSFORM(t, (products + j), 6)
+      WINOGRAD_PIXELS(t, (products + j), 6)
       for (int i = 0; i < 4; i++) half_way[i * 6 + j] = t[i];
     }
     vec base = SPLAT(0.0f);
@@ -45,13 +41,13 @@ KERNEL(winograd_output)(IN(stg, m), IN(stg, bias), IN(stg, shift), IN(stg, resid
 #endif
     for (int i = 0; i < MIN(4, oh - oy); i++) {
       vec t[4];
-      TRANSFORM(t, (half_way + i * 6), 1)
+      WINOGRAD_PIXELS(t, (half_way + i * 6), 1)
       for (int j = 0; j < MIN(4, ow - ox); j++) {
         const int out = ((item * oh + oy + i) * ow + ox + j) * oc + c;
         vec z = t[j] + base;
         z = ACTIVATE(z);
 #if HAS_ADD
-        z += LOADV(residual, out);
+        z += LOADV(ADDED, out);
 #endif
         STOREV(y, out, z);
       }

@@ -17,6 +17,7 @@ LAYERS = [
     ("verify",),
     ("reference",),
     ("converters",),
+    ("tuning",),
     ("target",),
     ("rewrite",),
     ("lower",),
@@ -26,13 +27,15 @@ LAYERS = [
     ("diffusion",),
     ("fallbacks",),
     ("compiler",),
+    ("tuner",),
+    ("memory",),
     ("report",),
     ("ablation", "latency"),
     ("cli",),
     ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
     ("subject",),
     ("peers",),
-    ("show", "explain", "bench"),
+    ("show", "explain", "bench", "tune"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(p for p in [*(ROOT / "ondevice").rglob("*.py"), *(ROOT / "converters").rglob("*.py")])

@@ -16,9 +16,7 @@ def vae_decoder(config: Mapping[str, Any], weights: Mapping[str, ir.TensorProtoc
     [batch, 3, scale*height, scale*width]."""
     b = GraphBuilder("vae_decoder", weights)
     widths, groups = config["block_out_channels"], config["norm_num_groups"]
-    x = b.input("latent_sample", (batch, config["latent_channels"], height, width))
-    x = b.conv("decoder.conv_in", b.conv("post_quant_conv", x))
-    x = _mid(b, "decoder.mid_block", x, groups)
+    x = middle(b, config, b.input("latent_sample", (batch, config["latent_channels"], height, width)))
     for level, out in enumerate(reversed(widths)):
         scope = f"decoder.up_blocks.{level}"
         for layer in range(config["layers_per_block"] + 1):
@@ -27,6 +25,12 @@ def vae_decoder(config: Mapping[str, Any], weights: Mapping[str, ir.TensorProtoc
             _, _, rows, columns = shape_of(x)
             x = b.conv(f"{scope}.upsamplers.0.conv", b.resize(f"{scope}.upsamplers.0", x, 2 * rows, 2 * columns))
     return b.finish(sample=_out(b, "decoder", x, groups))
+
+
+def middle(b: GraphBuilder, config: Mapping[str, Any], latents: ir.Value) -> ir.Value:
+    """The decoder before its first up block: all of it that looks at the whole picture at once."""
+    x = b.conv("decoder.conv_in", b.conv("post_quant_conv", latents))
+    return _mid(b, "decoder.mid_block", x, config["norm_num_groups"])
 
 
 def vae_encoder(config: Mapping[str, Any], weights: Mapping[str, ir.TensorProtocol], *, batch: int, height: int, width: int) -> ir.Model:

@@ -56,6 +56,10 @@ class MemoryBundle:
             self._shards[name].flags.writeable = False
         return self._shards[name]
 
+    def unmap(self, name: str) -> None:
+        """Forget a shard until it is asked for again; it is then filled again."""
+        self._shards.pop(name, None)
+
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
         """The program to build."""
         return self._kernels[file].source(dialect, **dict(defines))

@@ -97,6 +97,10 @@ class Bundle:
                 raise BundleError(f"cannot be mapped ({exc}).", where=name, fix=f.DAMAGED) from exc
         return self._shards[name]
 
+    def unmap(self, name: str) -> None:
+        """Forget a file of weights; its pages go once nobody holds an array of it."""
+        self._shards.pop(name, None)
+
     def array(self, key: str) -> np.ndarray:
         """A weight as an array: a read-only view of the mapped shard."""
         shard, offset, size = self.weight(key)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from ondevice.diffusion.bands import Stage, decode
 from ondevice.diffusion.image import from_pixels, resize, to_pixels
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.samplers import SamplerTable, default_sampler, make_table, run_table
@@ -19,6 +20,8 @@ class Runner(Protocol):
     """What is asked of a session."""
 
     def run(self, component: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]: ...
+
+    def release(self, component: str) -> None: ...
 
 
 class Tokens(Protocol):
@@ -76,6 +79,8 @@ class TextToImage:
         image: np.ndarray | None = None,
         strength: float = 0.8,
         split_guidance: bool = False,
+        tile_vae: Sequence[Stage] | None = None,
+        unload: bool = False,
         on_step: Callable[[int, int, np.ndarray], None] | None = None,
         **sampler_options: Any,
     ) -> Picture:
@@ -83,8 +88,10 @@ class TextToImage:
 
         `sampler` None: the one the checkpoint was published with. `guidance_scale` at most 1: no guidance, and `negative_prompt` is
         not used. `latents` float32[1, c, height/scale, width/scale]: the noise to begin with, instead of the seed's. `image`
-        uint8[h, w, 3] and `strength`: begin from a picture; strength 1 leaves nothing of it. `split_guidance`: two passes of batch 1
-        instead of one of batch 2, for less memory. `on_step(calls done, calls in all, latents)` after each pass of the network.
+        uint8[h, w, 3] and `strength`: begin from a picture; strength 1 leaves nothing of it. For less memory: `split_guidance`: two
+        passes of batch 1 instead of one of batch 2. `tile_vae`: the stages of a decoder that works in bands (`bands.stage_of`), which
+        gives the same picture but for rounding. `unload`: components are released after their last use. `on_step(calls done, calls in
+        all, latents)` after each pass of the network.
         `sampler_options`: `eta` and keys of scheduler_config.json, as in `make_table`.
 
         Raises UsageError for arguments that cannot be used, NumericError where a step's result is not finite.
@@ -105,6 +112,7 @@ class TextToImage:
         shape = (1, self._channels, height // self._scale, width // self._scale)
         clean = None if image is None else self._encode_image(resize(image, width, height), stream)
         noise = stream.randn(shape) if latents is None else self._given(latents, shape)
+        self._release(unload, "text_encoder", *["vae_encoder"] * (image is not None))
         final = self._sample(
             table,
             table.start(noise, clean),
@@ -112,9 +120,9 @@ class TextToImage:
             lambda _: stream.randn(shape),
             on_step,
         )
-        decoded = self._session.run(
-            "vae_decoder", {"latent_sample": final / np.float32(self._scaling_factor)}, batch=1, height=shape[2], width=shape[3]
-        )["sample"]
+        self._release(unload, "unet")
+        decoded = self._decode(final / np.float32(self._scaling_factor), tile_vae)
+        self._release(unload, "vae_decoder")
         _check_finite(decoded, "the decoder's output")
         parameters = {
             "prompt": prompt,
@@ -128,6 +136,16 @@ class TextToImage:
             **options,
         }
         return Picture(to_pixels(decoded)[0], final, noise, parameters)
+
+    def _release(self, unload: bool, *components: str) -> None:
+        for component in components if unload else ():
+            self._session.release(component)
+
+    def _decode(self, latents: np.ndarray, stages: Sequence[Stage] | None) -> np.ndarray:
+        if stages is not None:
+            return decode(self._session, stages, latents)
+        _, _, height, width = latents.shape
+        return self._session.run("vae_decoder", {"latent_sample": latents}, batch=1, height=height, width=width)["sample"]
 
     def _sizes(self, width: int | None, height: int | None, image: np.ndarray | None) -> tuple[int, int]:
         """Pixels, each a multiple of `scale`: as asked, else the image's (rounded down, as diffusers does), else the usual."""

@@ -30,13 +30,26 @@ def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
     batch, *rest, channels = static_shape(node.outputs[0])
     first, *others = _operands(low, node)
     c1 = low.program.tensors[first].shape[-1] if len(others) == 3 else channels
-    per_group, lanes = channels // node.attributes["groups"].as_ints()[0], low.tuning("group_norm_nhwc")["V"]
+    per_group = channels // node.attributes["groups"].as_ints()[0]
+    sizes = {"n": batch, "pixels": prod(rest), "channels": channels, "c1": c1, "per_group": per_group}
+    lanes = low.tuning("group_norm_nhwc", sizes, low.dtype_of(node.outputs[0]))["V"]
     block = lcm(per_group, lanes)
-    sizes = {"n": batch, "pixels": prod(rest), "channels": channels, "c1": c1, "per_group": per_group, "blocks": channels // block}
-    dims = sizes | {"epsilon": node.attributes["epsilon"].as_float(), "ragged": channels % block + c1 % lanes}
-    operands = [first, *others] if len(others) == 3 else [first, first, *others]
+    follow = {"blocks": channels // block, "ragged": channels % block + c1 % lanes}
+    dims = sizes | follow | {"epsilon": node.attributes["epsilon"].as_float()}
+    operands = [first, *others] if len(others) == 3 else [first, others[0], *others]  # a second part that is not there is not read
     defines = {"ACT_Silu": int("Silu" in node.op_type), "SPAN": block if dims["ragged"] == 0 else 0}
     low.emit_node(node, operands, dims, "GroupNormNhwc", defines)
+
+
+def normalize_nhwc(low: Lowering, node: ir.Node) -> None:
+    """[n, ..., c] with the statistics of a larger picture, which are float32 whatever the storage is."""
+    dtype, (*rest, channels) = low.dtype_of(node.outputs[0]), static_shape(node.outputs[0])
+    groups = node.attributes["groups"].as_ints()[0]
+    types = (dtype, "f32", "f32", dtype, dtype)
+    operands = [low.operand(value, kind) for value, kind in zip(node.inputs, types, strict=True) if value is not None]
+    sizes = {"pixels": prod(rest), "channels": channels, "groups": groups, "per_group": channels // groups}
+    dims = sizes | {"epsilon": node.attributes["epsilon"].as_float()}
+    low.emit_node(node, operands, dims, "NormalizeNhwc", {"ACT_Silu": int("Silu" in node.op_type)})
 
 
 def sin_cos(low: Lowering, node: ir.Node) -> None:

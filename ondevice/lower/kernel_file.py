@@ -1,7 +1,8 @@
 """Kernel files: read and check the header, join the body with a dialect's prelude, say which shapes fit and how to launch.
 
-A header is nine TOML lines after `//:` (`op why in out args grid group tune needs`). The argument list is written there and in the
-body's KERNEL(...) line; `read` refuses a file where the two differ, so binding by the header is safe.
+A header is nine TOML lines after `//:` (`op why in out args grid group tune needs`), `layout` where tunables say how a weight is stored,
+and `inplace` where the kernel can work so. The argument list is written there and in the body's KERNEL(...) line; `read` refuses a file
+where the two differ, so binding by the header is safe.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import ast
 import functools
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ FIELDS = {
     "tune": (dict,),
     "needs": (dict,),
 }
+LAYOUT = {"tune", "by", "gives"}
+OPTIONAL = {"inplace": (dict,), "layout": (dict,)}
 STORAGE = {"stg": "stg", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}  # header's type -> the body's
 SCALARS = ("int", "float")
 RULES = {"multiple": int, "min": int, "max": int, "equal": str}
@@ -69,6 +72,33 @@ class KernelFile:
         """Scalar arguments in order: name -> "int" or "float"."""
         return dict(entry.split(": ") for entry in self.header["args"])
 
+    @property
+    def stored_by(self) -> tuple[str, ...]:
+        """The tunables that say how a weight is stored. They are the same for every call that reads it, so `weight_at` alone picks them."""
+        return tuple(self.header.get("layout", {}).get("tune", ()))
+
+    def at(self, sizes: Mapping[str, int | float]) -> dict[str, int]:
+        """What the tunables of a call may depend on: the sizes of its operands, its storage (F16), and what `layout` goes by.
+
+        Args:
+            sizes: a call's arguments and defines by name; a define that is 0 is as good as none.
+        """
+        gives = self.header.get("layout", {}).get("gives", ())
+        own = [name for name in self._sizes if name in sizes and name not in gives]
+        flags = [name for name in ("F16", *self.header.get("layout", {}).get("by", ())) if name not in own and sizes.get(name)]
+        return {name: int(sizes[name]) for name in sorted({*own, *flags})}
+
+    def weight_at(self, at: Mapping[str, int]) -> dict[str, int]:
+        """The part of `at` that is about the weight: what `layout` goes by."""
+        names = self.header.get("layout", {}).get("by", ())
+        return {name: value for name, value in at.items() if names and name in (*names, "F16")}
+
+    @property
+    def _sizes(self) -> list[str]:
+        """Names in the brackets of the operands; all whole numbers where there are none (a strided walk)."""
+        text = " ".join(found[3] for field in ("in", "out") for entry in self.header[field] if (found := _OPERAND.fullmatch(entry)))
+        return sorted(set(re.findall(r"[A-Za-z_]\w*", text))) or [name for name, kind in self.arg_types.items() if kind == "int"]
+
     def source(self, dialect: str, **defines: int) -> str:
         """Full source. `#line` keeps the driver's errors pointing at the file a person edits."""
         if dialect not in DIALECTS:
@@ -102,6 +132,18 @@ class KernelFile:
                     f"bad tunable (got {name}={value}, expected {allowed}).", where=f"{self.name}.cl", fix="use a listed value"
                 )
         return {name: chosen.get(name, values[0]) for name, values in tune.items()}
+
+    def inplace(self, dims: Mapping[str, int | float], defines: Mapping[str, int]) -> int | None:
+        """Which input may stand where the output is written; None where there is none, or where some elements are computed twice.
+
+        The header's `inplace` is {INPUT = DIM}: vectors along DIM that would pass its end move back to end there, unless the weights are
+        in panels; "" where that never happens.
+        """
+        for name, dim in self.header.get("inplace", {}).items():
+            width = defines.get("V", 1) * defines.get("NV", 1)
+            if not dim or defines.get("PANELS") or dims[dim] % width == 0:
+                return [entry.partition(":")[0] for entry in self.header["in"]].index(name)
+        return None
 
     def scalars(self, dims: Mapping[str, int | float]) -> tuple[int | float, ...]:
         """The header's `args` in order, taken from `dims` by name. Raises NoKernelError if one is missing or over 32 bits."""
@@ -179,9 +221,9 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
     def refuse(what: str) -> NoKernelError:
         return NoKernelError(what, where=where, fix="see shaders/README.md")
 
-    if wrong := sorted(header.keys() ^ FIELDS.keys()):
+    if wrong := sorted((header.keys() - OPTIONAL.keys()) ^ FIELDS.keys()):
         raise refuse(f"the header has missing or extra fields {wrong}.")
-    if bad := [key for key, kinds in FIELDS.items() if not isinstance(header[key], kinds)]:
+    if bad := [key for key, kinds in (FIELDS | OPTIONAL).items() if key in header and not isinstance(header[key], kinds)]:
         raise refuse(f"the header's {bad[0]} has the wrong type (got {header[bad[0]]!r}).")
 
     expected: list[tuple[str, str, str]] = []
@@ -208,12 +250,19 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
         raise refuse(f"header and KERNEL(...) list different parameters (got {written}, expected {expected}).")
 
     body = "\n".join(line for line in text.splitlines() if not line.startswith("//:"))
+    inputs = [name for word, _, name in expected if word == "IN"]
+    for name, dim in header.get("inplace", {}).items():
+        if name not in inputs or len(header["inplace"]) > 1 or (dim != "" and dim not in dims):
+            raise refuse(f"cannot read inplace (got {header['inplace']!r}, expected one input of {inputs} and a dim or '').")
+        if not re.search(r"\bINPLACE\b", body):
+            raise refuse(f"it may find {name} where it writes, but its body does not ask whether INPLACE is defined.")
     for tunable, values in header["tune"].items():
         if not isinstance(values, list) or not values or any(type(v) is not int or v < 1 for v in values) or len(set(values)) < len(values):
             raise refuse(f"tune.{tunable} is not a list of different positive numbers (got {values!r}).")
         used_by_launch = any(re.search(rf"\b{tunable}\b", str(e)) for e in header["grid"] + header["group"])
         if not used_by_launch and not re.search(rf"\b{tunable}\b", body):
             raise refuse(f"tunable {tunable} is used neither in the body nor in the launch.")
+    _check_layout(header, dims, refuse)
     for dim, rule in header["needs"].items():
         good = isinstance(rule, dict) and rule and all(type(v) is RULES.get(k) and (k != "equal" or v in dims) for k, v in rule.items())
         if not good:
@@ -228,6 +277,18 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
                 raise refuse(f"cannot read {field} expression {expression!r}: {error}.") from None
             if unknown:
                 raise refuse(f"{field} uses unknown names {sorted(unknown)}.")
+
+
+def _check_layout(header: dict[str, Any], dims: set[str], refuse: Callable[[str], NoKernelError]) -> None:
+    """A header's `layout` lists tunables, what they go by (dims, or activations as ACT_Name), and the dims that follow from them."""
+    layout = header.get("layout")
+    if layout is None:
+        return
+    lists = isinstance(layout, dict) and layout.keys() == LAYOUT and all(isinstance(names, list) and names for names in layout.values())
+    known = lists and set(layout["tune"]) <= header["tune"].keys() and set(layout["gives"]) <= dims
+    if not known or not all(name in dims or str(name).startswith("ACT_") for name in layout["by"]):
+        what = f"cannot read layout (got {layout!r}, expected lists: `tune` of tunables, `by` of dims or ACT_..., `gives` of dims)."
+        raise refuse(what)
 
 
 def load_all(folder: Path = SHADERS) -> dict[str, KernelFile]:

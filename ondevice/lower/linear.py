@@ -34,9 +34,11 @@ def weight(low: Lowering, value: ir.Value, dtype: str, tuning: Mapping[str, int]
     return stored, low.program.tensors[stored].shape[-1], {}
 
 
-def narrowed(low: Lowering, kernel: str, columns: int) -> dict[str, int]:
+def narrowed(
+    low: Lowering, kernel: str, columns: int, sizes: Mapping[str, int | float] | None = None, dtype: str = "f32"
+) -> dict[str, int]:
     """The kernel's tunables, with tiles no wider than what they make: a picture has three channels, not four vectors of them."""
-    tuning = low.tuning(kernel)
+    tuning = low.tuning(kernel, sizes, dtype)
     fits = [nv for nv in low.kernels[kernel].header["tune"]["NV"] if nv * tuning["V"] >= columns and nv < tuning["NV"]]
     return tuning | ({"NV": min(fits)} if fits else {})
 
@@ -44,23 +46,24 @@ def narrowed(low: Lowering, kernel: str, columns: int) -> dict[str, int]:
 def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mapping[str, int]) -> None:
     """a @ b."""
     dtype, left = low.dtype_of(node.outputs[0]), low.operand(a, low.dtype_of(node.outputs[0]))
+    sizes = {**dims, "k1": dims["k"]}
     if b.const_value is not None and len(static_shape(b)) == 2:
-        tuning = narrowed(low, "matmul", dims["n"])
+        tuning = narrowed(low, "matmul", dims["n"], sizes, dtype)
         right, columns, defines = weight(low, b, dtype, tuning)
     else:
-        tuning, right, columns, defines = low.tuning("matmul"), low.operand(b, dtype), dims["n"], {}
-    low.emit_node(node, [left, left, right, left, left], {**dims, "k1": dims["k"], "ldb": columns}, "MatMul", defines, tuning)
+        tuning, right, columns, defines = low.tuning("matmul", sizes, dtype), low.operand(b, dtype), dims["n"], {}
+    low.emit_node(node, [left, left, right, left, left], {**sizes, "ldb": columns}, "MatMul", defines, tuning)
 
 
 def linear(low: Lowering, node: ir.Node) -> None:
     """[..., k] or two parts of it, with whatever follows the product."""
     epilogue, out = LINEAR[node.op_type], static_shape(node.outputs[0])
     given = {name: value for name, value in zip(epilogue.operands, node.inputs, strict=True) if value is not None}
-    dtype, geglu = low.dtype_of(node.outputs[0]), epilogue.activation == "Geglu"
-    tuning = narrowed(low, "matmul", static_shape(given["weight"])[-1])
+    dtype, geglu, after = low.dtype_of(node.outputs[0]), epilogue.activation == "Geglu", epilogue_defines(epilogue)
+    k, k1 = static_shape(given["weight"])[0], static_shape(given["x"])[-1]
+    dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "a_batch": 0, "b_batch": 0}
+    tuning = narrowed(low, "matmul", static_shape(given["weight"])[-1], dims | after, dtype)
     x, (right, columns, defines) = low.operand(given["x"], dtype), weight(low, given["weight"], dtype, tuning, geglu)
     x2, residual = (low.operand(given[name], dtype) if name in given else x for name in ("x2", "residual"))
     bias = weight(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x  # x stands in for what is not there
-    k, k1 = static_shape(given["weight"])[0], static_shape(given["x"])[-1]
-    dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "ldb": columns, "a_batch": 0, "b_batch": 0}
-    low.emit_node(node, [x, x2, right, bias, residual], dims, "Linear", epilogue_defines(epilogue) | defines, tuning)
+    low.emit_node(node, [x, x2, right, bias, residual], dims | {"ldb": columns}, "Linear", after | defines, tuning)

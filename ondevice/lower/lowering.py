@@ -13,6 +13,7 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, Call, Program, Tensor
 from ondevice.lower.select import GENERAL, select
 from ondevice.lower.strides import arguments, contiguous
+from ondevice.lower.tune import tunables
 from ondevice.ops import find, traffic
 from ondevice.target import Target
 from ondevice.verify import static_shape
@@ -54,7 +55,7 @@ class Lowering:
 
     def add_input(self, value: ir.Value) -> None:
         """Declare a graph input; its storage is the boundary type."""
-        dtype = "i32" if value.dtype in INT_TYPES else BOUNDARY
+        dtype = self._boundary(value, self.dtype_of(value))
         name = self._tensor(str(value.name), static_shape(value), dtype)
         self._home[str(value.name)] = name
 
@@ -180,7 +181,7 @@ class Lowering:
         tuning: Mapping[str, int] | None = None,
     ) -> None:
         """Select a kernel for `op` at `dims` and append its call; `touched` has the bytes of tensors that it reads or writes in part,
-        `tuning` what this call has in place of the target's tunables.
+        `tuning` what this call has in place of its tunables.
 
         Raises:
             NoKernelError: no kernel file fits, with each candidate's reason.
@@ -190,16 +191,19 @@ class Lowering:
         kernel = select(op, dims, self.kernels, losers)
         if kernel.name in GENERAL and losers:
             self.program.fallbacks.append(f"{self.component}: {node} runs on the general kernel {kernel.name}: {'; '.join(losers)}")
-        tuning = self.tuning(kernel.name) | dict(tuning or {})
-        grid, group = kernel.launch(dims, tuning)
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
+        chosen, source = tunables(kernel, {**dims, **(defines or {}), "F16": half}, self.target)
+        self.program.tuned[source] += 1
+        tuning = chosen | dict(tuning or {})
+        grid, group = kernel.launch(dims, tuning)
+        built = {"F16": half, f"OP_{op}": 1} | tuning | dict(defines or {})
         # An input that stands in two places is read once.
         sizes = {name: tensors[name].nbytes for name in (*inputs, *outputs)} | dict(touched or {})
         reads, writes = traffic(op, [sizes[name] for name in dict.fromkeys(inputs)], [sizes[name] for name in outputs])
         self.program.calls.append(
             Call(
                 kernel=kernel.name,
-                defines=tuple(sorted(({"F16": half, f"OP_{op}": 1} | tuning | dict(defines or {})).items())),
+                defines=tuple(sorted(built.items())),
                 inputs=tuple(inputs),
                 outputs=tuple(outputs),
                 scalars=kernel.scalars(dims),
@@ -210,12 +214,18 @@ class Lowering:
                 flops=flops,
                 reads=reads,
                 writes=writes,
+                inplace=kernel.inplace(dims, built),
             )
         )
 
-    def tuning(self, kernel: str) -> dict[str, int]:
-        """The tunables that `kernel` gets on this target."""
-        return self.kernels[kernel].tuning(**self.target.tune.get(kernel, {}))
+    def tuning(self, kernel: str, sizes: Mapping[str, int | float] | None = None, dtype: str = "f32") -> dict[str, int]:
+        """The tunables that a call of `kernel` gets on this target, for rules that must know them before they emit it.
+
+        Args:
+            sizes: the call's dims and defines as `emit` will get them, but for those that follow from the tunables.
+            dtype: its storage.
+        """
+        return tunables(self.kernels[kernel], None if sizes is None else {**sizes, "F16": int(dtype == "f16")}, self.target)[0]
 
     def emit_node(
         self,
@@ -239,7 +249,7 @@ class Lowering:
         for value in self.graph.outputs:
             home, name = self._home[str(value.name)], str(value.name)
             have = program.tensors[home]
-            boundary = "i32" if have.dtype == "i32" else BOUNDARY
+            boundary = self._boundary(value, have.dtype)
             if home == name and home not in program.inputs and home not in program.weights:
                 continue
             if have.dtype != boundary:
@@ -275,7 +285,12 @@ class Lowering:
     def _inner(self, value: ir.Value) -> str:
         """A graph output computed in another type than the boundary's is kept under another name until its final cast."""
         name, dtype = str(value.name), self.dtype_of(value)
-        return f"{name}:{dtype}" if value in self.graph.outputs and dtype not in (BOUNDARY, "i32") else name
+        return f"{name}:{dtype}" if value in self.graph.outputs and dtype != self._boundary(value, dtype) else name
+
+    @staticmethod
+    def _boundary(value: ir.Value, dtype: str) -> str:
+        """How a graph input or output is passed: halves where the graph itself says so, as between the stages of a decoder in bands."""
+        return "i32" if dtype == "i32" else "f16" if value.dtype == ir.DataType.FLOAT16 else BOUNDARY
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: str) -> str:
         if name in self.program.tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from math import prod
 
@@ -44,6 +45,7 @@ class Call:
     flops: int
     reads: int  # bytes
     writes: int
+    inplace: int | None = None  # which input may be found where the output is written
 
 
 @dataclass(slots=True)
@@ -58,3 +60,4 @@ class Program:
     weights: dict[str, ir.TensorProtocol] = field(default_factory=dict)  # tensor name -> values, converted to its dtype when written
     sizes: dict[str, int] = field(default_factory=dict)  # batch, height, width (latent units for unet and vae)
     fallbacks: list[str] = field(default_factory=list)  # nodes that run on a general kernel, and why
+    tuned: Counter[str] = field(default_factory=Counter)  # where calls have their tunables from -> how many

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
-from ondevice.lower import attention, convolution, fused, linear
+from ondevice.lower import attention, convolution, fused, linear, winograd
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.strides import RANK, arguments, broadcast, contiguous
 from ondevice.ops import CONV, LINEAR
@@ -289,9 +289,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu"), unary),
     **dict.fromkeys(("GroupNorm", "GroupNormSilu"), fused.group_norm),
     **dict.fromkeys(("GroupNormNhwc", "GroupNormSiluNhwc", "ConcatGroupNormNhwc", "ConcatGroupNormSiluNhwc"), fused.group_norm_nhwc),
+    **dict.fromkeys(("NormalizeNhwc", "NormalizeSiluNhwc"), fused.normalize_nhwc),
     **dict.fromkeys(("SinCos", "CosSin"), fused.sin_cos),
     **dict.fromkeys(LINEAR, linear.linear),
-    **{name: convolution.winograd if epilogue.method else convolution.direct for name, epilogue in CONV.items()},
+    **{name: winograd.winograd if epilogue.method else convolution.direct for name, epilogue in CONV.items()},
     **dict.fromkeys(("FlashAttention", "FlashMaskedAttention"), attention.flash),
     **dict.fromkeys(("Attention", "MaskedAttention"), attention.partially_fused),
     "Geglu": fused.geglu,

@@ -1,10 +1,12 @@
-"""Program -> plan: arena offsets, weight keys, numbered operands and kernels."""
+"""Program -> plan: execution order, results in place, arena offsets, weight keys, numbered operands and kernels."""
 
 from __future__ import annotations
 
 from ondevice.lower.program import Program
+from ondevice.plan.inplace import in_place
 from ondevice.plan.liveness import lives
-from ondevice.plan.memory import arena_size, check, place
+from ondevice.plan.memory import Life, arena_size, check, place
+from ondevice.plan.order import ordered
 from ondevice.plan.plan import Dispatch, Kernel, Operand, Plan
 
 
@@ -13,14 +15,20 @@ def weight_key(component: str, tensor: str) -> str:
     return f"{component}/{tensor}"
 
 
+def _placed(program: Program) -> tuple[list[Life], dict[str, int], Program]:
+    alive = lives(program)
+    return alive, place(alive), program
+
+
 def plan(program: Program, *, storage: str) -> Plan:
     """Give every tensor a place and number everything a player needs.
 
     Raises:
         PlanError: the program reads what nothing wrote, or (our bug) the placement is unsafe.
     """
-    alive = lives(program)
-    offsets = place(alive)
+    alive, offsets, program = min(
+        (_placed(in_place(given)) for given in (program, ordered(program))), key=lambda done: arena_size(*done[:2])
+    )
     check(alive, offsets)
     operands: list[Operand] = []
     kernels: dict[Kernel, int] = {}

@@ -94,6 +94,29 @@ def _trig(first: str, second: str) -> Body:
     return (), ("t", "frequencies"), f"angle = Mul (t, frequencies) a = {first} (angle) b = {second} (angle) y = Concat <axis = -1> (a, b)"
 
 
+_GIVEN = """
+    count = Constant <value_ints: ints = @groups> ()
+    channels = Shape <start = -1> (x)
+    one = Constant <value_ints = [1]> ()
+    column = Concat <axis = 0> (count, one)
+    per_group = Div (channels, count)
+    table = Concat <axis = 0> (count, per_group)
+    mean_column = Reshape (mean, column)
+    mean_table = Expand (mean_column, table)
+    mean_row = Reshape (mean_table, channels)
+    variance_column = Reshape (variance, column)
+    variance_table = Expand (variance_column, table)
+    variance_row = Reshape (variance_table, channels)
+    small = Constant <value_float: float = @epsilon> ()
+    typed_small = CastLike (small, variance)
+    above = Add (variance_row, typed_small)
+    deviation = Sqrt (above)
+    centred = Sub (x, mean_row)
+    normal = Div (centred, deviation)
+    scaled = Mul (normal, scale)
+    shifted = Add (scaled, bias)
+"""
+_GIVEN_NORM = ("groups", "epsilon"), ("x", "mean", "variance", "scale", "bias")
 _ATTENTION: Body = ("heads", "scale"), ("q", "k", "v"), _HEADS + _MIX.format("plain")
 _MASKED: Body = ("heads", "scale"), ("q", "k", "v", "mask"), _HEADS + "masked = Add (plain, mask)" + _MIX.format("masked")
 
@@ -104,6 +127,8 @@ BODIES: dict[str, Body] = {
     "GroupNormSiluNhwc": (*_NORM, _nhwc("x", _SILU)),
     "ConcatGroupNormNhwc": (*_CONCAT_NORM, _JOIN + _nhwc("x_all", _PLAIN)),
     "ConcatGroupNormSiluNhwc": (*_CONCAT_NORM, _JOIN + _nhwc("x_all", _SILU)),
+    "NormalizeNhwc": (*_GIVEN_NORM, _GIVEN + _PLAIN),
+    "NormalizeSiluNhwc": (*_GIVEN_NORM, _GIVEN + _SILU),
     **{op: ((), ("x",), body.format("x", "y")) for op, body in ACTIVATIONS.items()},
     **dict.fromkeys(("Attention", "FlashAttention"), _ATTENTION),
     **dict.fromkeys(("MaskedAttention", "FlashMaskedAttention"), _MASKED),

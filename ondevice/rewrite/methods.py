@@ -71,7 +71,7 @@ class Flash(_Method):
 
 
 class Winograd(_Method):
-    """Its weights are four times as large, and transforms cost what channels and tiles must repay."""
+    """Transforms of patches, weights and products cost what channels and tiles must repay."""
 
     family = "winograd"
 
@@ -85,8 +85,10 @@ class Winograd(_Method):
             return None
         bounds, tiles = target.winograd, n * prod(-(-size // 4) for size in (height, width))
         reason = None
-        if min(kernel[2:]) < bounds.get("min_channels", 0):
+        if kernel[2] < bounds.get("min_channels", 0):
             reason = f"it has fewer than {bounds['min_channels']} channels"
+        elif kernel[3] < bounds.get("min_outputs", 0):
+            reason = f"it makes fewer than {bounds['min_outputs']} channels"
         elif tiles < bounds.get("min_tiles", 0):
             reason = f"it has fewer than {bounds['min_tiles']} tiles of 4x4"
         return replace(CONV[node.op_type], method="Winograd").name("ConvNhwc"), reason

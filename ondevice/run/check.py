@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ondevice.errors import NumericError
+from ondevice.plan.inplace import DEFINE as INPLACE
 from ondevice.plan.plan import Plan
 
 NUMPY: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "i32": np.dtype(np.int32)}
 
 
-def last_writers(plan: Plan) -> dict[int, int]:
-    """Operand -> the last dispatch that writes it. A Concat is written in parts, so it is whole only then."""
-    return {index: number for number, d in enumerate(plan.dispatches) for index in d.operands[len(d.operands) - d.outputs :]}
+def results(plan: Plan) -> list[tuple[int, ...]]:
+    """For each dispatch the operands that are whole once it has run: the next to use them, if any, reads them.
+
+    A Concat is written in parts, so its result is whole after the last one. A dispatch that works in place reads what it overwrites. What
+    nobody reads is left out: a kernel's own scratch may hold anything.
+    """
+    whole: list[tuple[int, ...]] = []
+    read_next: dict[int, bool] = {}
+    for d in reversed(plan.dispatches):
+        split = len(d.operands) - d.outputs
+        written, inside = d.operands[split:], dict(plan.kernels[d.kernel].defines).get(INPLACE, 0)
+        whole.append(tuple(index for index in written if read_next.get(index, index in plan.outputs)))
+        read_next |= dict.fromkeys(written, bool(inside)) | dict.fromkeys(d.operands[:split], True)
+    return whole[::-1]
 
 
-def check_results(plan: Plan, number: int, writers: Mapping[int, int], read: Callable[[int], np.ndarray]) -> None:
+def check_results(plan: Plan, number: int, whole: Sequence[int], read: Callable[[int], np.ndarray]) -> None:
     """Check what dispatch `number` wrote. Infinity is let through where an input already held it: attention masks are -inf.
 
     Args:
-        writers: what `last_writers` gives.
+        whole: what `results` gives for it.
         read: operand index -> its values now.
 
     Raises:
@@ -29,8 +41,8 @@ def check_results(plan: Plan, number: int, writers: Mapping[int, int], read: Cal
     """
     dispatch = plan.dispatches[number]
     split = len(dispatch.operands) - dispatch.outputs
-    for index in dispatch.operands[split:]:
-        if writers[index] != number or plan.operands[index].dtype == "i32":
+    for index in whole:
+        if plan.operands[index].dtype == "i32":
             continue
         values = read(index)
         bad = ~np.isfinite(values)

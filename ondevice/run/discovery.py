@@ -61,10 +61,12 @@ class Found:
         return {
             "name": self.name,
             "platform": self.platform,
+            "vendor": device.vendor.strip(),
             "version": self.version,
             "driver": self.driver,
             "kind": self.kind,
             "compute_units": device.max_compute_units,
+            "vector_floats": device.native_vector_width_float,
             "global_bytes": device.global_mem_size,
             "max_alloc_bytes": device.max_mem_alloc_size,
             "max_work_group": device.max_work_group_size,

@@ -12,7 +12,7 @@ import numpy as np
 
 from ondevice.errors import DeviceError, OnDeviceError, UsageError
 from ondevice.plan.plan import Plan
-from ondevice.run.check import NUMPY, check_results, last_writers
+from ondevice.run.check import NUMPY, check_results, results
 from ondevice.run.device import Device
 from ondevice.run.profile import Profile
 
@@ -34,6 +34,10 @@ class Source(Protocol):
 
     def shard(self, name: str) -> np.ndarray:
         """All bytes of a shard, uint8."""
+        ...
+
+    def unmap(self, name: str) -> None:
+        """Forget a shard until it is asked for again."""
         ...
 
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
@@ -69,6 +73,7 @@ class Session:
         self._programs: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
         self._shards: dict[str, Any] = {}
         self._weights: dict[str, Any] = {}
+        self._users: dict[str, set[str]] = {}  # shard -> the components that read it
         self._weight_bytes = 0  # of the device's own memory
         self._bound: dict[tuple[Any, ...], _Bound] = {}
         self._arena: Any = None
@@ -103,16 +108,30 @@ class Session:
                 self._device.finish()
             raise
 
+    def release(self, component: str) -> None:
+        """Give back the arena, and the weights that no other component has used. What is needed again is loaded again."""
+        self._device.finish()
+        self._bound.clear()
+        self._arena, self._arena_bytes = None, 0
+        for shard in [name for name, users in self._users.items() if users == {component}]:
+            self._users.pop(shard)
+            self._weights = {key: buffer for key, buffer in self._weights.items() if self._bundle.weight(key)[0] != shard}
+            if self._shards.pop(shard, None) is not None and not self._facts["maps_weights"]:
+                self._weight_bytes -= self._bundle.shard(shard).nbytes
+            self._bundle.unmap(shard)
+        for users in self._users.values():
+            users.discard(component)
+
     def _launch(self, bound: _Bound) -> None:
         device, plan = self._device, bound.plan
-        writers = last_writers(plan) if self._check else {}
+        whole = results(plan) if self._check else []
         launched = []
         for number, (kernel, dispatch) in enumerate(zip(bound.launches, plan.dispatches, strict=True)):
             launched.append(device.launch(kernel, dispatch.grid, dispatch.group))
             if number >= IN_FLIGHT and number % IN_FLIGHT == 0:
                 device.wait(launched[number - IN_FLIGHT])
             if self._check:
-                check_results(plan, number, writers, lambda index: self._read(bound, index))
+                check_results(plan, number, whole[number], lambda index: self._read(bound, index))
         if self._profiling:
             device.finish()
             self.profile.add(plan, [device.span(event) for event in launched])
@@ -141,6 +160,8 @@ class Session:
     def _make_room(self, plan: Plan, where: str) -> None:
         """Say what the plan needs, check it against the device's memory before anything is loaded, and grow the arena to it."""
         shards = {self._bundle.weight(operand.weight)[0] for operand in plan.operands if operand.weight is not None}
+        for name in shards:
+            self._users.setdefault(name, set()).add(plan.component)
         new = sum(self._bundle.shard(name).nbytes for name in shards if name not in self._shards)
         arena, mapped, has = max(plan.arena, self._arena_bytes), self._facts["maps_weights"], self._facts["global_bytes"]
         weights = self._weight_bytes + (0 if mapped else new)

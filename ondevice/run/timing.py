@@ -53,13 +53,7 @@ def measure(
         warmup: calls before the first that counts.
         budget_s: seconds to spend on timed calls.
     """
-    for _ in range(warmup):
-        call()
-    times: list[float] = []
-    while len(times) < runs and (len(times) < 3 or sum(times) < budget_s):
-        start = time.perf_counter()
-        own = call()
-        times.append(time.perf_counter() - start if own is None else own)
+    (times,) = in_turns([call], runs=runs, warmup=warmup, budget_s=budget_s)
     return summary(name, times, flops=flops, moved_bytes=moved_bytes)
 
 
@@ -68,6 +62,27 @@ def summary(name: str, times: Sequence[float], *, flops: int = 0, moved_bytes: i
     median, tenths = statistics.median(times), statistics.quantiles(times, n=10)
     spread = (tenths[8] - tenths[0]) / median
     return Timing(name, median * 1e3, spread, flops / median / 1e9, moved_bytes / median / 1e9, len(times))
+
+
+def in_turns(calls: Sequence[Callable[[], float | None]], *, runs: int, warmup: int, budget_s: float) -> list[list[float]]:
+    """Seconds of each of `calls`, one list a call. They take turns, so that a machine that slows down meanwhile does so for all of them.
+
+    Args:
+        calls, warmup: as `measure` takes them.
+        runs: rounds to time; fewer when `budget_s` is used up, never under 3.
+    """
+    for _ in range(warmup):
+        for call in calls:
+            call()
+    times: list[list[float]] = [[] for _ in calls]
+    rounds = 0
+    while rounds < runs and (rounds < 3 or sum(map(sum, times)) < budget_s):
+        for call, row in zip(calls, times, strict=True):
+            start = time.perf_counter()
+            own = call()
+            row.append(time.perf_counter() - start if own is None else own)
+        rounds += 1
+    return times
 
 
 def time_plan(session: Session, plan: Plan, runs: int) -> Timing:

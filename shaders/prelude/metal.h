@@ -37,6 +37,7 @@ static inline float od_fma(float a, float b, float c) { return fma(a, b, c); }
 static inline float od_fmax(float a, float b) { return fmax(a, b); }
 #define OD_BOTH(f)      OD_MAP(f) static inline float od_##f(float s) { return precise::f(s); }
 OD_BOTH(exp)
+OD_BOTH(exp2)
 OD_BOTH(sin)
 OD_BOTH(cos)
 OD_BOTH(tanh)
@@ -122,6 +123,7 @@ typedef float dst;
 #define ARG(T, x)       constant T& x
 #define GRID            , uint3 od_gid [[thread_position_in_grid]], uint3 od_lid [[thread_position_in_threadgroup]]
 #define IN_PTR(T)       device const T*
+#define OUT_PTR(T)      device T*
 #define GID(d)          ((int)od_gid[d])
 #define LID(d)          ((int)od_lid[d])
 #define LOCAL(T, x, n)  threadgroup T x[n]
@@ -135,6 +137,7 @@ typedef float dst;
 #define FMAX(a, b)      od_fmax(a, b)
 #define FMA(a, b, c)    od_fma(a, b, c)
 #define EXP(v)          od_exp(v)
+#define EXP2_DOWN(v)    od_exp2(v)                          // 2^v of a vec that is at most 127, to two units in the last place; 0 under 2^-126
 #define SIN(v)          od_sin(v)
 #define COS(v)          od_cos(v)
 #define TANH(v)         od_tanh(v)
@@ -158,3 +161,37 @@ typedef float dst;
 #else
 #define ACTIVATE(v)     (v)
 #endif
+
+// Winograd's F(4x4, 3x3) at the points 0, +-1/sqrt 2, +-sqrt 2 and infinity, which have half the error of 0, +-1, +-2: six pixels, three
+// taps or six products, `step` apart, of one row or column. Lowering transforms stored weights by the same points.
+#define WINOGRAD_PATCH(t, d, step)                                                                                                   \
+  {                                                                                                                                  \
+    const vec od_even = FMA(SPLAT(-2.0f), d[2 * step], d[4 * step]), od_odd = FMA(SPLAT(-2.0f), d[step], d[3 * step]);               \
+    const vec od_near = FMA(SPLAT(-0.5f), d[2 * step], d[4 * step]), od_far = FMA(SPLAT(-0.5f), d[step], d[3 * step]);               \
+    t[0] = FMA(SPLAT(-2.5f), d[2 * step], d[0] + d[4 * step]);                                                                       \
+    t[1] = FMA(SPLAT(0.70710678118654752f), od_odd, od_even);                                                                        \
+    t[2] = FMA(SPLAT(-0.70710678118654752f), od_odd, od_even);                                                                       \
+    t[3] = FMA(SPLAT(1.41421356237309505f), od_far, od_near);                                                                        \
+    t[4] = FMA(SPLAT(-1.41421356237309505f), od_far, od_near);                                                                       \
+    t[5] = FMA(SPLAT(-2.5f), d[3 * step], d[step] + d[5 * step]);                                                                    \
+  }
+#define WINOGRAD_TAPS(t, g, step)                                                                                                    \
+  {                                                                                                                                  \
+    const vec od_near = (-1.0f / 3.0f) * FMA(SPLAT(2.0f), g[0], g[2 * step]), od_odd = (-0.47140452079103168f) * g[step];            \
+    const vec od_far = (1.0f / 3.0f) * FMA(SPLAT(0.5f), g[0], g[2 * step]), od_even = 0.23570226039551584f * g[step];                \
+    t[0] = g[0];                                                                                                                     \
+    t[1] = od_near + od_odd;                                                                                                         \
+    t[2] = od_near - od_odd;                                                                                                         \
+    t[3] = od_far + od_even;                                                                                                         \
+    t[4] = od_far - od_even;                                                                                                         \
+    t[5] = g[2 * step];                                                                                                              \
+  }
+#define WINOGRAD_PIXELS(t, m, step)                                                                                                  \
+  {                                                                                                                                  \
+    const vec od_near = m[step] + m[2 * step], od_far = m[3 * step] + m[4 * step];                                                   \
+    const vec od_odd = m[step] - m[2 * step], od_even = m[3 * step] - m[4 * step];                                                   \
+    t[0] = m[0] + od_near + od_far;                                                                                                  \
+    t[1] = FMA(SPLAT(1.41421356237309505f), od_even, 0.70710678118654752f * od_odd);                                                 \
+    t[2] = FMA(SPLAT(2.0f), od_far, 0.5f * od_near);                                                                                 \
+    t[3] = FMA(SPLAT(2.82842712474619009f), od_even, FMA(SPLAT(0.35355339059327376f), od_odd, m[5 * step]));                         \
+  }

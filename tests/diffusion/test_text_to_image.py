@@ -21,6 +21,9 @@ class MadeUpSession:
         self.calls: list[tuple[str, dict[str, int]]] = []
         self.broken_at = broken_at
 
+    def release(self, component: str) -> None:
+        self.calls.append((f"release {component}", {}))
+
     def run(self, component: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]:
         self.calls.append((component, sizes))
         if component == "text_encoder":
@@ -100,6 +103,15 @@ def test_two_passes_equal_one() -> None:
     split = painter(session)("x", negative_prompt="y", steps=3, split_guidance=True)
     assert [sizes["batch"] for name, sizes in session.calls if name == "unet"] == [1] * 8
     np.testing.assert_allclose(split.latents, painter()("x", negative_prompt="y", steps=3).latents, rtol=0, atol=1e-6)
+
+
+def test_components_are_released_after_their_last_use() -> None:
+    session = MadeUpSession()
+    painter(session)("x", steps=2, unload=True, image=np.zeros((16, 24, 3), np.uint8), strength=1.0)
+    order = [name for name, _ in session.calls]
+    assert order.index("release text_encoder") > max(i for i, name in enumerate(order) if name == "text_encoder")
+    assert order[-4:] == ["unet", "release unet", "vae_decoder", "release vae_decoder"]
+    assert order.index("vae_encoder") < order.index("release vae_encoder") < order.index("unet")
 
 
 @pytest.mark.parametrize("guidance", [1.0, 0.0])

@@ -48,22 +48,55 @@ class Bench:
         output: tuple[tuple[int, ...], Any],
         dims: Mapping[str, int | float],
         tuning: Mapping[str, int] | None = None,
+        scratch: int = 0,
+        before: np.ndarray | None = None,
         **defines: int,
     ) -> np.ndarray:
-        """Run once and return the output, a (shape, dtype). Fails if the kernel wrote outside it."""
+        """Run once and return the output, a (shape, dtype). Fails if the kernel wrote outside it.
+
+        `scratch`: floats of a second output, which nobody reads. `before`: what stands in the output, for a kernel that works in place.
+        """
         shape, dtype = output
         chosen = kernel.tuning(**(tuning or {}))
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         buffers = [self.guarded(array, NAN) for array in inputs]
-        buffers.append(self.guarded(np.full(nbytes, NAN, np.uint8), PATTERN))
+        written = [nbytes, 4 * scratch] if scratch else [nbytes]
+        stands = [np.full(size, NAN, np.uint8) for size in written]
+        stands[0] = stands[0] if before is None else before
+        buffers += [self.guarded(array, PATTERN) for array in stands]
         program = self.program(kernel, {**defines, **chosen})
         bound = self.device.bind(program, [inside for _, inside in buffers], kernel.scalars(dims))
         self.device.launch(bound, *kernel.launch(dims, chosen))
         self.device.finish()
-        whole = self.device.read(buffers[-1][0], (nbytes + 2 * GUARD,), np.dtype(np.uint8))
-        outside = np.concatenate([whole[:GUARD], whole[GUARD + nbytes :]])
-        assert (outside == PATTERN).all(), f"{kernel.name} wrote {int((outside != PATTERN).sum())} bytes outside its output"
-        return whole[GUARD : GUARD + nbytes].view(dtype).reshape(shape)
+        inside = []
+        for (parent, _), size in zip(buffers[len(inputs) :], written, strict=True):
+            whole = self.device.read(parent, (size + 2 * GUARD,), np.dtype(np.uint8))
+            outside = np.concatenate([whole[:GUARD], whole[GUARD + size :]])
+            assert (outside == PATTERN).all(), f"{kernel.name} wrote {int((outside != PATTERN).sum())} bytes outside its output"
+            inside.append(whole[GUARD : GUARD + size])
+        return inside[0].view(dtype).reshape(shape)
+
+
+def assert_same_in_place(
+    bench: Bench,
+    kernel: KernelFile,
+    inputs: Sequence[np.ndarray],
+    output: tuple[tuple[int, ...], Any],
+    dims: Mapping[str, int | float],
+    tuning: Mapping[str, int] | None = None,
+    scratch: int = 0,
+    **defines: int,
+) -> bool:
+    """Run where the output is a place of its own, and over the input that the header names: every bit must be the same. False where the
+    header says that these sizes cannot be done in place."""
+    index = kernel.inplace(dims, {**defines, **kernel.tuning(**(tuning or {}))})
+    if index is None:
+        return False
+    over = [*inputs[:index], inputs[0] if index else inputs[1], *inputs[index + 1 :]]  # a stand-in
+    apart = bench.run(kernel, inputs, output, dims, tuning, scratch, **defines)
+    same = bench.run(kernel, over, output, dims, tuning, scratch, before=inputs[index], INPLACE=1, **defines)
+    np.testing.assert_array_equal(same, apart)
+    return True
 
 
 def values(kind: str, shape: Sequence[int], stored: str, seed: int = 0) -> np.ndarray:

@@ -33,7 +33,7 @@ def test_bodies_use_only_the_dialect(kernel: KernelFile) -> None:
 
 
 EXTRA = {"D": 40, "SPAN": 48}  # what lowering defines beside the tunables
-EPILOGUES = [{}, {"ACT_Geglu": 1, "HAS_BIAS": 1}, {"ACT_Silu": 1, "HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1}]
+EPILOGUES = [{}, {"ACT_Geglu": 1, "HAS_BIAS": 1}, {"ACT_Silu": 1, "HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1, "INPLACE": 1}]
 
 
 @pytest.mark.parametrize("lanes", [4, 16])
@@ -83,7 +83,7 @@ def test_metals_own_erf_is_accurate(tmp_path: Path) -> None:
 #include <cmath>
 #include <cstdio>
 using std::fmin; using std::fabs; using std::fma; using std::copysign;
-namespace precise { static float exp(float x) { return std::exp(x); } }
+namespace precise { static float exp(float x) { return std::exp(x); } static float exp2(float x) { return std::exp2(x); } }
 %s
 int main() {
   double worst = 0;

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from kernels.bench import STORED, Bench, exact, tunings, values
+from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, values
 from kernels.epilogues import ACTIVATIONS, defines, finished, in_panels
 from tolerance import assert_close
 
@@ -83,3 +83,22 @@ def test_tunings(bench: Bench, stored, tuning):
     check(bench, (61, 83, 150), stored, "Gelu", k1=70, tuning=tuning)
     check(bench, (61, 83, 150), stored, "Geglu", k1=70, tuning=tuning, panels=True)
     check(bench, (9, 3, 150), stored, tuning=tuning, panels=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (7, 16, 20), (13, 65, 129), (50, 192, 40)], ids=str)
+@pytest.mark.parametrize("panels", [0, 1])
+@pytest.mark.parametrize("activation", ["", "Geglu"])
+@pytest.mark.parametrize("stored", STORED)
+def test_over_the_residual(bench: Bench, stored, activation, panels, size):
+    m, n, k = size
+    columns = n * (2 if activation else 1)
+    x, weight, bias, residual = (values("normal", s, stored, i) for i, s in enumerate(((m, k), (k, columns), (1, columns), (m, n))))
+    tile, ldb = KERNEL.tuning(), columns
+    if panels:
+        width, halves = tile["V"] * tile["NV"], 2 if activation else 1
+        weight, bias = in_panels(weight, width, halves), in_panels(bias, width, halves)
+        ldb = weight.shape[0] * width
+    dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": ldb, "a_batch": 0, "b_batch": 0}
+    built = {"F16": int(stored == "f16"), "PANELS": panels} | defines(activation, True, False, True)
+    done = assert_same_in_place(bench, KERNEL, [x, x, weight, bias, residual], ((m, n), x.dtype), dims, **built)
+    assert done == (panels == 1 or n % 64 == 0)  # else some columns are computed twice

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from kernels.bench import STORED, Bench, exact, tunings, values
+from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, values
 from kernels.epilogues import defines, finished, in_panels
 from kernels.test_conv2d import convolve
 from tolerance import EPS, TINY, assert_close, rtol
@@ -73,6 +73,28 @@ def check_conv(bench, shape, stored, activation="", *, up=None, shift=False, add
     assert_close(got, want, wrong, f"{shape}")
 
 
+@pytest.mark.parametrize("oc", [3, 64, 70])
+@pytest.mark.parametrize("panels", [0, 1])
+def test_convolution_over_the_residual(bench: Bench, panels, oc):
+    stored = "f32"  # half takes a minute to compile, and changes nothing here
+    x, weight, bias = (values("normal", s, stored, i) for i, s in enumerate(((2, 9, 33, 16), (144, oc), (1, oc))))
+    shifts, residual, tile = (
+        values("normal", (2, oc), stored, 3),
+        values("normal", (2, 9, 33, oc), stored, 4),
+        KERNELS["conv2d_nhwc"].tuning(),
+    )
+    wide, wide_bias = (np.pad(part, [(0, 0), (0, max(16 - oc, 0))]) for part in (weight, bias))
+    if panels:
+        wide, wide_bias = (in_panels(part, tile["V"] * tile["NV"]) for part in (weight, bias))
+    ldb = wide.shape[0] * tile["V"] * tile["NV"] if panels else wide.shape[-1]
+    dims = {"n": 2, "ic": 16, "h": 9, "w": 33, "oc": oc, "ldb": ldb, "oh": 9, "ow": 33, "kh": 3, "kw": 3, "stride": 1}
+    dims |= {"pad_top": 1, "pad_left": 1, "up_h": 9, "up_w": 33, "shift_from": 0, "shift_row": oc}
+    built = {"F16": half(stored), "PANELS": panels, "RAGGED": 0} | defines("Silu", True, True, True)
+    inputs = [x, wide, wide_bias, shifts, residual]
+    done = assert_same_in_place(bench, KERNELS["conv2d_nhwc"], inputs, ((2, 9, 33, oc), x.dtype), dims, **built)
+    assert done == (panels == 1 or oc == 64)  # else some channels are computed twice
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("stored", STORED)
 def test_convolution(bench: Bench, shape, stored):
@@ -123,7 +145,13 @@ def group_norm(bench, kernel, x, c1, scale, bias, groups, stored, silu=0, tuning
     sizes = {"n": n, "pixels": pixels, "channels": channels, "c1": c1, "per_group": per_group, "blocks": channels // block}
     extra = {"SPAN": block} if kernel == "group_norm_nhwc" else {}
     dims = sizes | {"epsilon": EPSILON}
-    return bench.run(KERNELS[kernel], [*parts, scale, bias], (x.shape, x.dtype), dims, tuning, F16=half(stored), ACT_Silu=silu, **extra)
+    call, built = (
+        (KERNELS[kernel], [*parts, scale, bias], (x.shape, x.dtype), dims, tuning),
+        {"F16": half(stored), "ACT_Silu": silu} | extra,
+    )
+    if kernel == "group_norm_nhwc" and c1 == channels:
+        assert assert_same_in_place(bench, *call, **built)
+    return bench.run(*call, **built)
 
 
 def check_group_norm(bench, kernel, x, groups, stored, silu=0, c1=None, tuning=None):
@@ -214,3 +242,39 @@ def test_sines_and_cosines(bench: Bench, order, rows, width):
         halves = [np.sin(angle), np.cos(angle)]
         want = np.concatenate(halves if order == "SinCos" else halves[::-1], 1)
         assert_close(got, want, 4 * EPS["f32"], order)
+
+
+# Group norm with given statistics --------------------------------------------------------------------------------------
+
+
+def check_normalize(bench, shape, groups, stored, silu, tuning=None, kind="normal"):
+    pixels, channels = shape
+    x, scale, bias = values(kind, shape, stored), values("normal", (channels,), stored, 1), values("normal", (channels,), stored, 2)
+    mean, variance = values("normal", (groups,), "f32", 3), np.abs(values("normal", (groups,), "f32", 4)) + np.float32(0.1)
+    dims = {"pixels": pixels, "channels": channels, "groups": groups, "per_group": channels // groups, "epsilon": EPSILON}
+    inputs, built = [x, mean, variance, scale, bias], {"F16": half(stored), "ACT_Silu": int(silu)}
+    kernel = KERNELS["normalize_nhwc"]
+    got = bench.run(kernel, inputs, (shape, x.dtype), dims, tuning, **built)
+    wide, middle, spread, gain, shift = exact(*inputs)
+    middle, spread = (np.repeat(part, channels // groups) for part in (middle, spread))
+    factor = gain / np.sqrt(spread + EPSILON)
+    size = (np.abs(wide) + np.abs(middle)) * np.abs(factor) + np.abs(shift)
+    want, wrong = finished((wide - middle) * factor + shift, size, 4, stored, "Silu" if silu else "")
+    assert_close(got, want, wrong, f"{shape}")
+    assert assert_same_in_place(bench, kernel, inputs, (shape, x.dtype), dims, tuning, **built)
+
+
+@pytest.mark.parametrize("shape, groups", [((1, 1), 1), ((7, 16), 4), ((33, 70), 5), ((300, 24), 3)], ids=str)
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("stored", STORED)
+def test_given_statistics(bench: Bench, stored, silu, shape, groups):
+    check_normalize(bench, shape, groups, stored, silu)
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["normalize_nhwc"]))
+def test_given_statistics_tunings(bench: Bench, stored, tuning):
+    check_normalize(bench, (61, 83), 83, stored, False, tuning)
+
+
+def test_given_statistics_of_the_largest_halves(bench: Bench):
+    check_normalize(bench, (20, 32), 4, "f32", True, kind="largest")

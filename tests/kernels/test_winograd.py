@@ -1,14 +1,14 @@
-"""Winograd's F(4x4, 3x3) in three commands, against a direct convolution in float64."""
+"""Winograd's F(4x4, 3x3), in one command and in three, against a direct convolution in float64."""
 
 import numpy as np
 import pytest
-from kernels.bench import Bench, exact, tunings, values
-from kernels.epilogues import defines, finished
+from kernels.bench import Bench, assert_same_in_place, exact, tunings, values
+from kernels.epilogues import defines, finished, in_panels
 from kernels.test_conv2d import convolve
 from tolerance import EPS, TINY, assert_close
 
-from ondevice.lower.convolution import G
 from ondevice.lower.kernel_file import load_all
+from ondevice.lower.winograd import G
 
 pytestmark = pytest.mark.device
 KERNELS = load_all()
@@ -75,7 +75,9 @@ def test_output(bench: Bench, size, activation, shift, add, stored, tuning):
     sizes = {"oh": oh, "ow": ow, "oc": oc, "tiles_h": th, "tiles_w": tw, "first": 0, "count": count, "shift_from": 2, "shift_row": 2 + oc}
     settings = {"F16": int(stored == "f16"), **defines(activation, True, shift, add)}
     inputs = [products, bias, shifts, residual]
-    got = bench.run(KERNELS["winograd_output"], inputs, ((n, oh, ow, oc), products.dtype), sizes, tuning, **settings)
+    call = (KERNELS["winograd_output"], inputs, ((n, oh, ow, oc), products.dtype), sizes, tuning)
+    assert not add or assert_same_in_place(bench, *call, **settings) == (oc % 16 == 0 or oc % tuning.get("V", 16) == 0)
+    got = bench.run(*call, **settings)
     data, base, extra, rest = exact(*inputs)
 
     def back(matrix, square):
@@ -113,3 +115,78 @@ def test_the_whole_is_a_convolution(bench: Bench):
     want = convolve(image.transpose(0, 3, 1, 2), taps.transpose(3, 2, 0, 1), 1, (1, 1, 1, 1)).transpose(0, 2, 3, 1)
     error = np.sqrt(((got - want) ** 2).mean() / (want**2).mean())
     assert error < 2e-6
+
+
+# In one command -------------------------------------------------------------------------------------------------------
+
+
+def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), split=None, **tuning):
+    """winograd_strips as lowering calls it, with the plain taps (`fly`) or the transformed ones; `split` replaces sizes of the work."""
+    kernel, (n, h, w, ic), oc = KERNELS["winograd_strips"], x.shape, taps.shape[-1]
+    tuning = kernel.tuning(**tuning)
+    th, tw, v, mr, wide = -(-oh // 4), -(-ow // 4), tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
+    tiles, panels = n * th * tw, -(-oc // wide)
+    work = {"strip": mr, "depth": ic, "share": 1, "chunk": panels, "groups": 2} | (split or {})
+    planes = work["strip"] * (work["depth"] + v) + v + work["share"] * (work["strip"] * wide + v) + fly * (work["depth"] * wide + v)
+    turned = taps if fly else np.einsum("ay,bx,yxio->abio", G, G, taps.astype(np.float64)).astype(taps.dtype)
+    weight = in_panels(turned.reshape(-1, oc), wide)
+    bias, shifts, residual = parts or (np.zeros(oc, x.dtype), x, x)
+    sizes = {"ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "tiles_h": th, "tiles_w": tw, "tiles": tiles, "panels": panels}
+    steps = {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc, "slot": 36 * planes}
+    built = {"FLY": int(fly), "RAGGED": int(oc % v > 0), "F16": int(stored == "f16")}
+    settings = built | defines(activation, True, bool(parts), bool(parts))
+    inputs, output = [x, weight, in_panels(bias[None], wide), shifts, residual], ((n, oh, ow, oc), x.dtype)
+    call = (kernel, inputs, output, sizes | steps | work, tuning, 36 * planes * work["groups"])
+    assert not parts or assert_same_in_place(bench, *call, **settings)
+    return bench.run(*call, **settings)
+
+
+def check_strips(bench: Bench, size, stored, fly=True, up=1, activation="", split=None, **tuning):
+    n, h, w, ic, oc = size
+    x, taps = values("normal", (n, h, w, ic), stored), values("normal", (3, 3, ic, oc), stored, 1)
+    oh, ow = up * h, up * w
+    shapes = ((oc,), (n, 2 + oc), (n, oh, ow, oc))
+    parts = tuple(values("normal", s, stored, i) for i, s in enumerate(shapes, 2)) if activation else ()
+    got = strips(bench, x, taps, oh, ow, stored, fly, activation, parts, split, **tuning)
+    image, exact_taps = exact(x, taps)
+    image = image.repeat(up, 1).repeat(up, 2)
+    want, magnitude = (
+        convolve(a.transpose(0, 3, 1, 2), b.transpose(3, 2, 0, 1), 1, (1, 1, 1, 1)).transpose(0, 2, 3, 1)
+        for a, b in ((image, exact_taps), (np.abs(image), np.abs(exact_taps)))
+    )
+    base, extra, rest = exact(*parts) if parts else (np.zeros(oc), None, None)
+    shift = None if extra is None else extra[:, None, None, 2:]
+    # The transforms make numbers that are larger than the result's by about this much; stored transformed, weights are rounded once more.
+    larger = 12 * (1 + (not fly) * EPS[stored] / EPS["f32"])
+    want, wrong = finished(want, larger * magnitude, 9 * ic, stored, activation, bias=base, shift=shift, residual=rest)
+    assert_close(got, want, wrong, f"{size} {split} {tuning}")
+
+
+SIZES = [(1, 1, 1, 16, 16), (2, 5, 7, 17, 40), (1, 12, 9, 48, 3), (1, 13, 8, 40, 33)]  # tiles cut off, channels that fill no vector
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("up, activation", [(1, ""), (2, "Silu")])
+@pytest.mark.parametrize("stored, fly", [("f32", True), ("f16", True), ("f32", False), ("f16", False)])
+def test_strips(bench: Bench, size, up, activation, stored, fly):
+    check_strips(bench, size, stored, fly, up, activation)
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_strips"]))
+def test_strips_tunings(bench: Bench, stored, tuning):
+    check_strips(bench, (1, 9, 10, 32, 72), stored, activation="Silu", **tuning)
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        {"depth": 32, "share": 2},  # channels in three parts, the last of them short; panels in pairs
+        {"depth": 48, "share": 1, "chunk": 1, "groups": 5},  # a task a panel, more tasks than work-items
+        {"strip": 24, "chunk": 2, "groups": 9},  # all tiles at once; work-items without a task
+        {"depth": 32, "share": 3, "chunk": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("fly", [True, False])
+def test_strips_however_the_work_is_split(bench: Bench, split, fly):
+    check_strips(bench, (2, 9, 10, 80, 70), "f32", fly, split=split)

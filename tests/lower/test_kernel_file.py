@@ -140,3 +140,30 @@ def test_groups_suit_small_devices(kernel: KernelFile) -> None:
     assert biggest <= 256
     assert smallest <= 64
     assert set(kernel.header["group"]) <= {*sizes, "1"}
+
+
+IN_PLACE = GOOD.replace("min = 8}}\n", 'min = 8}}\n//: inplace = {x = "cols"}\n').replace("V + STEPS;", "V + STEPS + INPLACE;")
+
+
+def test_in_place_where_no_element_is_computed_twice(tmp_path: Path) -> None:
+    kernel = read(tmp_path, IN_PLACE)
+    assert kernel.inplace({"cols": 16}, {"V": 4, "NV": 2}) == 0
+    assert kernel.inplace({"cols": 12}, {"V": 4, "NV": 2}) is None
+    assert kernel.inplace({"cols": 12}, {"V": 4, "NV": 2, "PANELS": 1}) == 0
+    assert read(tmp_path, IN_PLACE.replace('"cols"}\n\n', '""}\n\n')).inplace({"cols": 1}, {"V": 4}) == 0
+    assert read(tmp_path).inplace({"cols": 16}, {}) is None
+
+
+@pytest.mark.parametrize(
+    "old, new, reason",
+    [
+        ('{x = "cols"}', '{z = "cols"}', "cannot read inplace"),
+        ('{x = "cols"}', '{x = "lines"}', "cannot read inplace"),
+        ('{x = "cols"}', '{x = "", ids = ""}', "cannot read inplace"),
+        ('{x = "cols"}', '["x"]', "the header's inplace has the wrong type"),
+        ("+ INPLACE", "", "its body does not ask whether INPLACE is defined"),
+    ],
+)
+def test_in_place_headers_that_are_refused(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    with pytest.raises(NoKernelError, match=reason):
+        read(tmp_path, IN_PLACE.replace(old, new))

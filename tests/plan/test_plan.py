@@ -26,13 +26,15 @@ def test_lives_span_first_write_to_last_read():
 
 
 def test_plan_numbers_operands_and_shares_programs():
-    program = chain(call(("x", "w"), ("a",), F16=0), call(("a",), ("y",), F16=0), call(("a",), ("b",), F16=1), weights=("w",))
+    program = chain(
+        call(("x", "w"), ("a",), F16=0), call(("a",), ("y",), F16=0), call(("a",), ("b",), F16=1), weights=("w",), outputs=("y", "b")
+    )
     made = plan(program, storage="f32")
     assert [(k.file, dict(k.defines)) for k in made.kernels] == [("k", {"F16": 0}), ("k", {"F16": 1})]
     assert [d.kernel for d in made.dispatches] == [0, 0, 1]
     assert [o.weight for o in made.operands if o.weight] == ["unet/w"]
     assert all((o.offset is None) == (o.weight is not None) for o in made.operands)
-    assert [made.operands[i].name for i in (*made.inputs, *made.outputs)] == ["x", "y"]
+    assert [made.operands[i].name for i in (*made.inputs, *made.outputs)] == ["x", "y", "b"]
 
 
 def test_a_read_before_any_write_is_refused():

@@ -33,6 +33,7 @@ class FakeBundle:
 
     def __init__(self, *plans: Plan) -> None:
         self.plans = plans
+        self.unmapped: list[str] = []
         self.data = np.zeros(2 * ALIGN, np.uint8)
         self.data[:16], self.data[ALIGN : ALIGN + 16] = WEIGHTS.view(np.uint8), MASK.view(np.uint8)
         self.data.flags.writeable = False
@@ -46,6 +47,9 @@ class FakeBundle:
     def shard(self, name: str) -> np.ndarray:
         assert name == "weights/0.bin"
         return self.data
+
+    def unmap(self, name: str) -> None:
+        self.unmapped.append(name)
 
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
         assert dialect == "opencl"

@@ -108,6 +108,13 @@ def test_check_waits_for_a_tensor_that_is_written_in_parts(device: OpenCLDevice)
         session.run("net", {"x": np.full(8, np.nan, np.float32)}, width=8)
 
 
+def test_check_leaves_what_nobody_reads_alone(device: OpenCLDevice) -> None:
+    """A kernel's scratch may hold anything."""
+    nan = {"x": np.full(4, np.nan, np.float32)}
+    unread = make_plan(4, [("affine", ("x", "bias"), "scratch", (1.0,)), ("affine", ("bias", "bias"), "y", (1.0,))])
+    assert np.isfinite(Session(FakeBundle(unread), device, check=True).run("net", nan, width=4)["y"]).all()
+
+
 def test_a_broken_kernel_names_file_line_and_defines(device: OpenCLDevice) -> None:
     plan = make_plan(8, [("wrong", ("x",), "y", ())])
     with pytest.raises(KernelBuildError) as caught:

@@ -157,3 +157,33 @@ def test_an_input_may_be_any_view_of_an_array() -> None:
     device, plan = NullDevice(), replace(three_steps(8), dispatches=(), outputs=(0,))
     x = np.arange(16, dtype=np.float32)[::-2]
     np.testing.assert_array_equal(Session(FakeBundle(plan), device).run("net", {"x": x}, width=8)["x"], x)
+
+
+def test_release_gives_back_the_arena_and_what_no_other_component_reads() -> None:
+    device = NullDevice(limits={"maps_weights": False, "global_bytes": 10_000})
+    one, other = three_steps(8), three_steps(16, "other")
+    bundle = FakeBundle(one, other)
+    session = Session(bundle, device)
+    run(session, one)
+    run(session, other)
+    session.release("net")  # its weights are the other's, too
+    assert bundle.unmapped == []
+    run(session, other)
+    assert len(said(device, "upload")) == 1 and len(said(device, "alloc")) == 2
+    session.release("other")
+    assert bundle.unmapped == ["weights/0.bin"]
+    gc.collect()
+    run(session, one)
+    assert len(said(device, "upload")) == 2 and len(said(device, "build")) == 2
+    session.release("never used")
+
+
+def test_released_buffers_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, plan, made = NullDevice(), three_steps(8), []
+    alloc = NullDevice.alloc
+    monkeypatch.setattr(NullDevice, "alloc", lambda *args: made.append(weakref.ref(found := alloc(*args))) or found)
+    session = Session(FakeBundle(plan), device)
+    run(session, plan)
+    session.release("net")
+    gc.collect()
+    assert made[0]() is None

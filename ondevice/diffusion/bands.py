@@ -1,0 +1,213 @@
+"""Decoding in bands: the decoder's stages (docs/bundle.md, "A decoder in bands") over pictures that lie in the host's memory.
+
+The same numbers as in one piece, but for rounding: a band has the rows that its convolutions look at, and norms get the statistics of the
+whole picture. Of the pictures, only those that a later stage reads are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ondevice.errors import BundleError
+from ondevice.plan.plan import Plan
+from ondevice.run.check import NUMPY
+
+STATISTICS = (":mean", ":variance")
+
+
+class Runner(Protocol):
+    """What is asked of a session."""
+
+    def run(self, component: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One plan of the decoder: its sizes, and shapes by name. Pictures are [1, rows, width, channels]; statistics [groups]."""
+
+    sizes: Mapping[str, int]
+    inputs: Mapping[str, tuple[int, ...]]
+    output: str
+    made: tuple[int, ...]
+    dtype: np.dtype  # of what it makes
+
+    @property
+    def pictures(self) -> list[str]:
+        """The inputs that are cut into bands."""
+        return [name for name in self.inputs if not name.endswith(STATISTICS)]
+
+    @property
+    def statistics(self) -> dict[str, int]:
+        """Groups of each picture whose statistics it needs."""
+        return {name.removesuffix(STATISTICS[0]): shape[0] for name, shape in self.inputs.items() if name.endswith(STATISTICS[0])}
+
+
+def stage_of(plan: Plan) -> Stage:
+    """The stage that a plan is.
+
+    Raises:
+        BundleError: it makes something else than one picture.
+    """
+    inputs = {plan.operands[i].name: plan.operands[i].shape for i in plan.inputs}
+    out = plan.operands[plan.outputs[0]]
+    stage = Stage(plan.sizes, inputs, out.name, out.shape, NUMPY[out.dtype])
+    if len(plan.outputs) != 1 or {len(out.shape), *(len(inputs[name]) for name in stage.pictures)} != {4}:
+        raise BundleError("a stage reads and makes pictures of four dimensions.", where=_where(stage), fix="convert the checkpoint again")
+    return stage
+
+
+def held_bytes(stages: Sequence[Stage]) -> int:
+    """The most bytes of pictures that `decode` holds at a time, with one that is being made."""
+    heights, sizes, most = {stages[0].output: stages[0].made[1]}, {stages[0].output: _bytes(stages[0], stages[0].made[1])}, 0
+    for number, stage in enumerate(stages[1:], 2):
+        later = stages[number:]
+        least = min(stage.pictures, key=lambda name: heights[name])
+        height = heights[least] * stage.made[1] // stage.inputs[least][1]
+        dying = [name for name in stage.pictures if not any(name in other.inputs for other in later)]
+        mine = 0 if later and not any(stage.output in other.inputs for other in later) else _bytes(stage, height)
+        reused = mine if any(sizes.get(name) == mine for name in dying) else 0
+        most = max(most, sum(sizes.values()) + mine - reused)
+        sizes = {name: size for name, size in sizes.items() if name not in dying}
+        heights[stage.output] = height
+        if mine:
+            sizes[stage.output] = mine
+    return most
+
+
+def _bytes(stage: Stage, height: int) -> int:
+    return int(np.prod(stage.made[2:])) * height * stage.dtype.itemsize
+
+
+def decode(session: Runner, stages: Sequence[Stage], latents: np.ndarray) -> np.ndarray:
+    """Latents float32 [1, c, h, w], divided by the scaling factor -> float32 [1, 3, H, W].
+
+    Raises:
+        BundleError: the stages do not fit each other.
+    """
+    first, *rest = stages
+    pictures = {first.output: session.run("vae_decoder", {"latent_sample": latents}, **first.sizes)[first.output]}
+    statistics: dict[str, np.ndarray] = {}
+    for number, stage in enumerate(rest):
+        later = rest[number + 1 :]
+        groups = next((other.statistics[stage.output] for other in later if stage.output in other.statistics), 0)
+        if not number:
+            statistics |= _whole(pictures[first.output], first.output, stage.statistics.get(first.output, 0))
+        kept = not later or any(stage.output in other.inputs for other in later)
+        dying = [name for name in stage.pictures if not any(name in other.inputs for other in later)]
+        made, sums = _run(session, stage, pictures, statistics, groups, kept, dying)
+        pictures = {name: picture for name, picture in pictures.items() if name not in dying}
+        if made is not None:
+            pictures[stage.output] = made
+        if sums is not None:
+            statistics |= sums.result(stage.output)
+    return np.ascontiguousarray(pictures[stages[-1].output].transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def _run(
+    session: Runner,
+    stage: Stage,
+    pictures: Mapping[str, np.ndarray],
+    statistics: Mapping[str, np.ndarray],
+    groups: int,
+    kept: bool,
+    dying: Sequence[str],
+) -> tuple[np.ndarray | None, _Sums | None]:
+    """All bands of one stage: the picture, if it is kept, and its sums, if it has `groups`. A picture that dies gives its memory."""
+    for name in stage.pictures:
+        if name not in pictures or pictures[name].shape[2:] != stage.inputs[name][2:]:
+            raise BundleError(f"{name} is not what an earlier stage made.", where=_where(stage), fix="convert the checkpoint again")
+    least = min(stage.pictures, key=lambda name: pictures[name].shape[1])
+    height, high = pictures[least].shape[1], stage.inputs[least][1]
+    shape = (1, height * stage.made[1] // high, *stage.made[2:])
+    if (
+        high > height
+        or stage.made[1] % high
+        or any(_rows(pictures, name) * high != height * stage.inputs[name][1] for name in stage.pictures)
+    ):
+        raise BundleError(f"its bands do not fit pictures of {height} rows.", where=_where(stage), fix="convert the checkpoint again")
+    scale = stage.made[1] // high
+    made = None
+    if kept:
+        free = (pictures[name] for name in dying if pictures[name].shape == shape and pictures[name].dtype == stage.dtype)
+        made = next((array for array in free if array.flags.writeable), None)
+        made = np.empty(shape, stage.dtype) if made is None else made
+    sums = _Sums(groups, shape[-1]) if groups else None
+    waiting: list[tuple[int, np.ndarray]] = []  # (first row, rows) that a band to come may still read as they were
+    for start, begin, end in bands(height, high):
+        inputs: dict[str, Any] = {name: array for name, array in statistics.items() if name in stage.inputs}
+        for name in stage.pictures:
+            by = stage.inputs[name][1] // high
+            inputs[name] = pictures[name][:, start * by : (start + high) * by]
+        result = session.run("vae_decoder", inputs, **stage.sizes)[stage.output]
+        result = result[:, (begin - start) * scale : (end - start) * scale]
+        if sums is not None:
+            sums.add(result)
+        if made is not None:
+            waiting.append((begin * scale, result))
+            following = next((s for s, b, _ in bands(height, high) if b == end), height)
+            while waiting and waiting[0][0] + waiting[0][1].shape[1] <= following * scale:
+                row, rows = waiting.pop(0)
+                made[:, row : row + rows.shape[1]] = rows
+    for row, rows in waiting:
+        assert made is not None
+        made[:, row : row + rows.shape[1]] = rows
+    return made, sums
+
+
+def bands(height: int, high: int) -> list[tuple[int, int, int]]:
+    """(first row, first row that is kept, end of those) of bands of `high` rows: a row at each inner edge is not kept."""
+    found, end = [], 0
+    while end < height:
+        start = max(0, min(end - 1, height - high))
+        begin, end = end, height if start + high >= height else start + high - 1
+        found.append((start, begin, end))
+    return found
+
+
+class _Sums:
+    """Mean and variance of a picture's groups, band by band: float64 sums around each channel's first value."""
+
+    def __init__(self, groups: int, channels: int) -> None:
+        self.groups, self.count = groups, 0
+        self.origin: np.ndarray | None = None
+        self.sum, self.square = np.zeros(channels), np.zeros(channels)
+
+    def add(self, rows: np.ndarray) -> None:
+        """Count [1, rows, width, channels]."""
+        if self.origin is None:
+            self.origin = rows[0, 0, 0].astype(np.float32)
+        for row in rows[0]:
+            off = row.astype(np.float32) - self.origin
+            self.sum += off.sum(0)
+            self.square += np.einsum("wc,wc->c", off, off)
+        self.count += rows.shape[1] * rows.shape[2]
+
+    def result(self, name: str) -> dict[str, np.ndarray]:
+        """NAME:mean and NAME:variance, float32 [groups]."""
+        assert self.origin is not None
+        means, squares = self.sum / self.count, self.square / self.count
+        variances = squares - means**2
+        means = (means + self.origin).reshape(self.groups, -1)
+        mean = means.mean(1)
+        variance = variances.reshape(self.groups, -1).mean(1) + ((means - mean[:, None]) ** 2).mean(1)
+        return dict(zip((name + part for part in STATISTICS), (mean.astype(np.float32), variance.astype(np.float32)), strict=True))
+
+
+def _whole(picture: np.ndarray, name: str, groups: int) -> dict[str, np.ndarray]:
+    if not groups:
+        return {}
+    sums = _Sums(groups, picture.shape[-1])
+    sums.add(picture)
+    return sums.result(name)
+
+
+def _rows(pictures: Mapping[str, np.ndarray], name: str) -> int:
+    return int(pictures[name].shape[1])
+
+
+def _where(stage: Stage) -> str:
+    return "vae_decoder " + " ".join(f"{name}={size}" for name, size in stage.sizes.items())

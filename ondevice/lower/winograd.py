@@ -1,0 +1,136 @@
+"""Winograd's F(4x4, 3x3) for convolutions with the channels last: 36 products a tile of 4x4 pixels in place of 144.
+
+In one command (`strips`) on targets whose work-items have a cache of their own; in three (`bands`) where groups of work-items share the
+work of each: patches, products, pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from ondevice.lower.convolution import direct, read
+from ondevice.lower.linear import epilogue_defines, narrowed, weight
+from ondevice.lower.lowering import Lowering
+from ondevice.lower.program import DTYPES
+from ondevice.ops import CONV
+from ondevice.verify import static_shape
+
+CHUNK = 1 << 17  # pairs of channels that are transformed at once
+TILE = 4  # pixels a side that a Winograd tile makes of 6 by 6
+_P, _Q = 0.5**0.5, 2**0.5
+# Weights to the space of the points 0, +-1/sqrt 2, +-sqrt 2, infinity: G w G^T. The kernels' transforms are of the same points.
+G = np.array(
+    [[1, 0, 0], [-2 / 3, -2 / 3 * _P, -1 / 3], [-2 / 3, 2 / 3 * _P, -1 / 3], [1 / 6, _Q / 6, 1 / 3], [1 / 6, -_Q / 6, 1 / 3], [0, 0, 1]]
+)
+
+
+def winograd(low: Lowering, node: ir.Node) -> None:
+    """A 3x3 convolution of stride 1, as the target's class of kernels does it."""
+    if low.target.kernels == "cpu":
+        strips(low, node)
+    else:
+        bands(low, node)
+
+
+def strips(low: Lowering, node: ir.Node) -> None:
+    """One command. Work-item g takes every `groups`-th strip of tiles and has a slot of scratch for it."""
+    taps, conv, dtype = _taps(node), read(low, node), low.dtype_of(node.outputs[0])
+    (n, oh, ow, oc), ic = static_shape(node.outputs[0]), conv.dims["ic"]
+    tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
+    tiles, tuning = n * tiles_h * tiles_w, narrowed(low, "winograd_strips", oc, conv.dims | {"n": n}, dtype)
+    if ic < tuning["V"]:
+        _directly(low, node, ic, tuning["V"])
+        return
+    if tiles < tuning["MR"]:
+        tuning["MR"] = min(mr for mr in low.kernels["winograd_strips"].header["tune"]["MR"] if mr >= min(tiles, 4))
+    v, mr, wide = tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
+    strip = -(-min(tuning["STRIP"], tiles) // mr) * mr
+    # Where many strips read them, and a strip of all channels fits a slot.
+    fits = 36 * strip * (ic + v) * DTYPES["f32"] <= low.target.scratch // tuning["GROUPS"]
+    stored = fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
+    right = low.as_matrix(_transformed(low, taps), (36 * ic, oc)) if stored else low.as_matrix(taps, (9 * ic, oc))
+    right_name, columns, _ = weight(low, right, dtype, tuning)
+    bias = weight(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
+
+    depth = ic if stored else _depth(ic, tuning["DEPTH"], v)
+    panels, count = columns // wide, -(-tiles // strip)
+    share = 1 if depth == ic else min(tuning["SHARE"], panels)
+    chunk = panels if count >= tuning["GROUPS"] else max(share, -(-panels * count // tuning["GROUPS"]))
+    groups = min(tuning["GROUPS"], count * -(-panels // chunk))
+    slot = 36 * (strip * (depth + v) + v + share * (strip * wide + v) + (0 if stored else depth * wide + v))
+    result = low.result(node.outputs[0])
+    scratch = low.scratch(f"{node.name}:scratch", (groups, slot), "f32")
+    sizes = {"n": n, "tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "depth": depth, "panels": panels}
+    sizes |= {"share": share, "chunk": chunk, "groups": groups, "slot": slot}
+    defines = epilogue_defines(CONV[node.op_type]) | {"FLY": int(not stored), "RAGGED": int(oc % v > 0)}
+    operands = [conv.x, right_name, bias, conv.shift, conv.residual]
+    flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + (0 if stored else count * ic * oc * 84)
+    cached = {scratch: 0}  # written and read by one work-item: it is not traffic
+    low.emit("WinogradStrips", str(node.name), operands, [result, scratch], conv.dims | sizes, flops, defines, cached, tuning)
+
+
+def bands(low: Lowering, node: ir.Node) -> None:
+    """Three commands; as many tiles at a time as the target's scratch holds."""
+    ic, oc = static_shape(_taps(node))[2:]
+    if min(ic, oc) < (lanes := max(low.tuning(kernel)["V"] for kernel in ("winograd_input", "winograd_output"))):
+        _directly(low, node, min(ic, oc), lanes)
+        return
+    taps, conv, dtype, out = _taps(node), read(low, node), low.dtype_of(node.outputs[0]), node.outputs[0]
+    n, oh, ow, _ = static_shape(out)
+    tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
+    tiles = n * tiles_h * tiles_w
+    tuning = narrowed(low, "matmul", oc)
+    right, columns, defines = weight(low, _transformed(low, taps), dtype, tuning)
+    bias = low.operand(conv.given["bias"], dtype) if "bias" in conv.given else conv.x
+    result, name = low.result(out), str(node.name)
+    parts = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.target.scratch)
+    band = -(-tiles // parts)
+    for first in range(0, tiles, band):
+        count = min(band, tiles - first)
+        patches = low.scratch(f"{name}:patches.{first}", (36, count, ic), dtype)
+        products = low.scratch(f"{name}:products.{first}", (36, count, oc), dtype)
+        part = {t: low.program.tensors[t].nbytes * count // tiles for t in (conv.x, conv.residual, result)}
+        sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
+        low.emit("WinogradInput", name, [conv.x], [patches], sizes, count * ic * 144, touched=part)
+        dims = {"batch": 36, "m": count, "n": oc, "k": ic, "k1": ic, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
+        low.emit(
+            "MatMul", name, [patches, patches, right, patches, patches], [products], dims, 72 * count * ic * oc, defines, tuning=tuning
+        )
+        optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
+        operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
+        low.emit("WinogradOutput", name, operands, [result], sizes, count * oc * 120, epilogue_defines(CONV[node.op_type]), part)
+
+
+def _directly(low: Lowering, node: ir.Node, channels: int, lanes: int) -> None:
+    low.program.fallbacks.append(f"{low.component}: {node.name} has too few channels for Winograd (got {channels}, expected {lanes})")
+    direct(low, node)
+
+
+def _taps(node: ir.Node) -> ir.Value:
+    taps = node.inputs[1]
+    assert taps is not None, "verify_graph counts inputs"
+    return taps
+
+
+def _depth(ic: int, most: int, v: int) -> int:
+    """Channels at a time: at most about `most`, and such that the last part has a vector, too."""
+    for parts in range(-(-ic // most), 1, -1):
+        depth = -(-ic // parts // v) * v
+        if ic - (parts - 1) * depth > 0 and ic - (parts - 1) * depth >= v:
+            return depth
+    return ic
+
+
+def _transformed(low: Lowering, taps: ir.Value) -> ir.Value:
+    """[3, 3, ic, oc] -> [36, ic, oc], when the bundle is written."""
+    values, (_, _, ic, oc) = taps.const_value, static_shape(taps)
+    assert values is not None, "only constant weights become convolutions of ours"
+
+    def make() -> np.ndarray:
+        given, made, both = values.numpy().reshape(9, -1), np.empty((36, ic * oc), np.float32), np.kron(G, G)
+        for start in range(0, ic * oc, CHUNK):  # in float64, a part at a time: the whole of a large weight would take a gigabyte
+            made[:, start : start + CHUNK] = both @ given[:, start : start + CHUNK].astype(np.float64)
+        return made.reshape(36, ic, oc)
+
+    return low.derived(f"{taps.name}:winograd", taps, (36, ic, oc), make)

@@ -1,0 +1,128 @@
+"""Measure which tunables of the kernels are fastest on a device, at the shapes of a model or a bundle, and write them to a file.
+
+ondevice tune sd14 --random-weights 0 --budget 300
+ondevice tune sd14.ondevice --kernel matmul --out mine.toml
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ondevice import cli, subject
+from ondevice.bundle.reader import Bundle
+from ondevice.compiler import Job, facts, jobs, plannable, storage_of, training_size
+from ondevice.convert import DTYPES
+from ondevice.converters import build
+from ondevice.converters.families import FAMILIES as MODELS
+from ondevice.converters.random_weights import random_checkpoint
+from ondevice.errors import UsageError
+from ondevice.lower.kernel_file import KernelFile, load_all
+from ondevice.paths import TUNING
+from ondevice.plan.plan import Plan
+from ondevice.run.opencl import choose_device
+from ondevice.target import AUTO, Target, load_target, target_names
+from ondevice.tuner.cases import Case, Key, cases_of, key_of
+from ondevice.tuner.runner import Runner
+from ondevice.tuner.table import Measured, about, family_of, tuning_of
+from ondevice.tuner.tune import tune
+from ondevice.tuning import Tuning, read_tuning, write_tuning
+
+HELP = "measure which tunables are fastest on a device, and write them to a file"
+BUDGET = 300.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's flags."""
+    subject.add_arguments(parser)
+    parser.add_argument("--dtype", choices=DTYPES, help="storage of UNet and VAE (default: both)")
+    parser.add_argument("--target", choices=(AUTO, *target_names()), help="whose methods and panels to measure with (default auto)")
+    parser.add_argument("--kernel", action="append", metavar="NAME", help="only this kernel, such as matmul; may be given several times")
+    parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help=f"time for all of it (default {BUDGET:g})")
+    parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="what to write (default: the package's file for such devices)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write the file, and print its path. What an existing file has of other shapes stays in it."""
+    kernels, target = load_all(), load_target(args.target or AUTO)
+    if unknown := sorted(set(args.kernel or ()) - kernels.keys()):
+        raise UsageError(f"there is no kernel {unknown[0]} (there are {', '.join(kernels)}).", where="--kernel", fix="name one of these")
+    if not 0 < args.budget < float("inf"):
+        raise UsageError(f"it is no time (got {args.budget:g}, expected seconds over 0).", where="--budget")
+    device = choose_device(args.device)
+    about_device = device.facts()
+    out = args.out or TUNING / f"{family_of(about_device)[0]}.toml"
+    _writable(out)
+    before = read_tuning(out, where="--out") if out.exists() else None
+    cases = _cases(args, kernels, target)
+    if not cases:
+        raise UsageError("nothing of it can be tuned.", where=args.model, fix="name other kernels with --kernel")
+    _say(f"{len(cases)} shapes of {len({case.kernel.name for case in cases})} kernels on {device.name}; Ctrl-C keeps what was measured")
+    rows: list[Measured] = []
+    try:
+        for row in tune(cases, Runner(device, kernels), args.budget, _say):
+            rows.append(row)
+    finally:
+        _write(out, about_device, rows, kernels, before)
+    print(out)
+    return 0
+
+
+def _cases(args: argparse.Namespace, kernels: Mapping[str, KernelFile], target: Target) -> list[Case]:
+    """What the plans of the model, or of the bundle, dispatch."""
+    opened = subject.open_subject(args)
+    only = set(args.kernel or ())
+    if not isinstance(opened, Bundle):
+        model, about_model, todo = build(opened), facts(opened), []
+        sizes = [subject.size_of(args) or training_size(about_model)]
+        for dtype in [DTYPES[args.dtype]] if args.dtype else DTYPES.values():
+            for job in plannable(model, jobs(about_model["vae_scale"], sizes), []):
+                pair = (job, storage_of(job.component, dtype))
+                todo += [pair] if pair not in todo else []
+        return cases_of(model, todo, kernels, target, only=only, progress=_say)
+    # A bundle has no graph, and its calls come from one: its family's, with made-up weights, at the bundle's sizes.
+    if (family := opened.model["family"]) not in MODELS:
+        raise UsageError(f"its family {family!r} is unknown here (expected one of {', '.join(sorted(MODELS))}).", where=args.model)
+    todo = [(Job(entry.component, dict(entry.sizes)), entry.dtype) for entry in opened.manifest.plans]
+    there = set().union(*(_keys(opened.plan(job.component, **job.sizes), kernels) for job, _ in todo))
+    cases = cases_of(build(random_checkpoint(family, 0)), todo, kernels, target, only=only, progress=_say)
+    return [case for case in cases if case.key in there]
+
+
+def _keys(plan: Plan, kernels: Mapping[str, KernelFile]) -> set[Key]:
+    """What the plan dispatches, but for kernels that have changed since."""
+    used = [(kernels.get(plan.kernels[d.kernel].file), dict(plan.kernels[d.kernel].defines), d.scalars) for d in plan.dispatches]
+    return {key_of(kernel, defines, scalars) for kernel, defines, scalars in used if kernel and len(scalars) == len(kernel.arg_types)}
+
+
+def _write(
+    out: Path, device: Mapping[str, Any], rows: Sequence[Measured], kernels: Mapping[str, KernelFile], before: Tuning | None
+) -> None:
+    if not rows:
+        _say("nothing was measured, so nothing is written")
+        return
+    name, match = family_of(device)
+    write_tuning(tuning_of(name, before.match if before else match, about(device), rows, kernels, before), out)
+    was, now = sum(row.cost for row in rows), sum(row.us * row.runs for row in rows)
+    _say(f"{len(rows)} shapes in {out}: {was / 1e6:.2f} s of a picture became {now / 1e6:.2f} s ({was / max(now, 1e-9):.3f}x)")
+
+
+def _writable(out: Path) -> None:
+    """Raise UsageError now, not after minutes of measuring."""
+    folder = next(path for path in out.absolute().parents if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        fix = "choose a file of yours with --out, and give it to `ondevice convert --tuning`"
+        raise UsageError(f"{out} cannot be written (its folder is not yours to write).", where="--out", fix=fix)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.main_for("tune"))

@@ -1,0 +1,126 @@
+"""The search over closed sets: one tunable at a time, the best so far against each other value. Knows neither kernels nor devices."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ondevice.run.timing import in_turns
+
+MARGIN = 0.03  # what is not faster by this share is not faster
+AGREE = 0.75  # share of the rounds in which the winner must have been faster
+EARLY, EARLY_LONG = 1.5, 1.2  # a candidate this much slower at its first run is dropped; long runs tell more
+LONG = 0.02  # seconds
+SWEEPS = 2
+WON, LOST, FAR, NONE = "won", "lost", "far", "none"
+COSTS, GIVE_UP = {LOST: 1, FAR: 2, WON: 0, NONE: 0}, 4  # a value that was far off at two shapes, or lost at four, is given up
+ROUNDS = (3, 15)
+SPENT = 0.04  # seconds that the rounds of a short call may take
+Choice = dict[str, int]
+Run = Callable[[], float]  # seconds
+
+
+class Trial(Protocol):
+    """What a search asks of the thing it tunes."""
+
+    def run(self, choice: Mapping[str, int]) -> Run | None:
+        """What runs once with these tunables; None where it cannot, or where it would be what some others gave."""
+        ...
+
+    def right(self, choice: Mapping[str, int]) -> bool:
+        """Whether its result is that of the kernel's defaults."""
+        ...
+
+
+def medians(first: Run, second: Run) -> tuple[float, float]:
+    """Median seconds of two calls that took turns."""
+    a, b = in_turns([first, second], runs=_rounds(first()), warmup=0, budget_s=SPENT)
+    return statistics.median(a), statistics.median(b)
+
+
+def duel(champion: Run, challenger: Run) -> str:
+    """WON where the challenger is faster by more than the margin, and not by luck: they take turns, and most rounds must agree. Else LOST,
+    or FAR where its first run was enough to see that."""
+    usual = champion()
+    first = challenger()
+    if usual < LONG:
+        first = min(first, challenger())
+    if first > usual * (EARLY_LONG if usual >= LONG else EARLY):
+        return FAR
+    ratios = _ratios(champion, challenger, ROUNDS[0])
+    if statistics.median(ratios) > 1 - MARGIN:
+        return LOST
+    ratios += _ratios(champion, challenger, _rounds(usual))
+    agree = sum(ratio < 1 for ratio in ratios) >= AGREE * len(ratios)
+    return WON if agree and statistics.median(ratios) <= 1 - MARGIN else LOST
+
+
+@dataclass(slots=True)
+class Lessons:
+    """Values of one kernel's tunables that lost at other shapes, and nowhere were good: they are not tried for ever."""
+
+    lost: Counter[tuple[str, int]] = field(default_factory=Counter)
+    good: set[tuple[str, int]] = field(default_factory=set)
+
+    def hopeless(self, name: str, value: int) -> bool:
+        """Whether it need not be tried again."""
+        return self.lost[name, value] >= GIVE_UP and (name, value) not in self.good
+
+
+def descend(
+    space: Mapping[str, Sequence[int]],
+    starts: Sequence[Choice],
+    trial: Trial,
+    late: Callable[[], bool],
+    lessons: Lessons | None = None,
+) -> Choice:
+    """The best choice found: the first of `starts` against the others, then one tunable after another, until a sweep changes nothing.
+
+    Args:
+        space: values of each tunable to try; those that are not in it stay as in the first of `starts`.
+        late: whether time is up; asked before each candidate.
+        lessons: of other shapes; what is seen here is added.
+    """
+    best, learned = dict(starts[0]), lessons or Lessons()
+    champion = trial.run(best)
+    if champion is None:
+        return best
+    seen = [best]
+
+    def meet(candidate: Choice) -> str:
+        nonlocal best, champion
+        if candidate in seen or late():
+            return NONE
+        seen.append(candidate)
+        challenger = trial.run(candidate)
+        assert champion is not None
+        outcome = NONE if challenger is None else duel(champion, challenger)
+        if outcome == WON and trial.right(candidate):
+            best, champion = candidate, challenger
+        return outcome
+
+    for start in starts[1:]:
+        meet(dict(start))
+    for _ in range(SWEEPS):
+        before = best
+        for name, values in space.items():
+            for value in values:
+                if not learned.hopeless(name, value):
+                    learned.lost[name, value] += COSTS[meet(best | {name: value})]
+        if best == before:
+            break
+    learned.good.update(best.items())
+    return best
+
+
+def _ratios(champion: Run, challenger: Run, rounds: int) -> list[float]:
+    before, after = in_turns([champion, challenger], runs=rounds, warmup=0, budget_s=float("inf"))
+    return [b / a if a > 0 else 1.0 for a, b in zip(before, after, strict=True)]
+
+
+def _rounds(seconds: float) -> int:
+    low, high = ROUNDS
+    return max(low, min(high, int(SPENT / max(seconds, 1e-6))))

@@ -1,0 +1,186 @@
+//: op    = "WinogradStrips"
+//: why   = "F(4x4, 3x3) in one command (paper 3.3): a strip of tiles is transformed, multiplied and transformed back in scratch that stays in cache."
+//: in    = ["x: stg[n, h, w, ic]", "weight: stg[panels, taps, ic, V * NV]", "bias: stg[panels, V * NV]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]"]
+//: out   = ["y: stg[n, oh, ow, oc]", "scratch: f32[groups, slot]"]
+//: args  = ["ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "tiles_h: int", "tiles_w: int", "tiles: int", "strip: int", "depth: int", "panels: int", "share: int", "chunk: int", "groups: int", "slot: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
+//: grid  = ["groups", "1", "1"]
+//: group = ["1", "1", "1"]
+//: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [32, 8, 16, 64], DEPTH = [64, 32, 128], SHARE = [10, 1, 5], GROUPS = [8, 1, 2, 4, 16, 32, 64]}
+//: needs = {}
+//: inplace = {residual = ""}
+//: layout = {tune = ["V", "NV"], by = ["ic", "oc"], gives = ["panels", "groups", "slot"]}
+
+// STRIP, DEPTH, SHARE and GROUPS bound the sizes that lowering gives as arguments. A task is a strip of tiles by a chunk of panels; work-item
+// g has tasks g, g + groups, ... and one slot of scratch. FLY: the weights are plain taps, transformed DEPTH channels at a time, which
+// reads a quarter of the bytes. Without, they are stored transformed, which pays where many strips read them.
+#ifndef FLY
+#define FLY 1
+#endif
+#define TAPS (FLY ? 9 : 36)
+#ifndef RAGGED  // the last vector of y is not full: see conv2d_nhwc
+#define RAGGED 1
+#endif
+#define WIDE (V * NV)
+
+// In place the residual stands where y is written: an element is read by the work-item that then stores it, and by no other.
+#if INPLACE
+#define ADDED y
+#else
+#define ADDED residual
+#endif
+
+KERNEL(winograd_strips)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), OUT(float, scratch),
+                        ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow), ARG(int, tiles_h),
+                        ARG(int, tiles_w), ARG(int, tiles), ARG(int, strip), ARG(int, depth), ARG(int, panels), ARG(int, share),
+                        ARG(int, chunk), ARG(int, groups), ARG(int, slot), ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h),
+                        ARG(int, up_w), ARG(int, shift_from), ARG(int, shift_row) GRID) {
+  if (GID(0) >= groups) return;
+  // A vector between lines and between planes: a power of two apart they would share few sets of a cache.
+  const int row = depth + V, patch_plane = strip * row + V, product_plane = strip * WIDE + V, tap_plane = depth * WIDE + V;
+  const int chunks = (panels + chunk - 1) / chunk, strips = (tiles + strip - 1) / strip;
+  OUT_PTR(float) patches = scratch + GID(0) * slot;
+  OUT_PTR(float) products = patches + 36 * patch_plane;
+  OUT_PTR(float) taps = products + 36 * share * product_plane;
+
+  for (int task = GID(0); task < strips * chunks; task += groups) {
+    const int first = task / chunks * strip, count = MIN(strip, tiles - first);
+    const int from_panel = task % chunks * chunk, to_panel = MIN(from_panel + chunk, panels);
+    for (int some = from_panel; some < to_panel; some += share) {
+      for (int start = 0; start < ic; start += depth) {
+        const int part = MIN(depth, ic - start);
+
+        // Patches: B^T d B. If all channels fit, those of the first panels serve the others.
+        for (int t = 0; t < (some == from_panel || depth < ic ? count : 0); t++) {
+          const int tile = first + t, item = tile / (tiles_h * tiles_w);
+          const int top = tile / tiles_w % tiles_h * 4 - pad_top, left = tile % tiles_w * 4 - pad_left;
+          int at[36];  // up_h by up_w is the picture once repeated to its larger size, h by w as it is stored; -1 is padding
+          for (int i = 0; i < 36; i++) {
+            const int iy = top + i / 6, ix = left + i % 6;
+            at[i] = iy < 0 || iy >= up_h || ix < 0 || ix >= up_w ? -1 : ((item * h + iy * h / up_h) * w + ix * w / up_w) * ic + start;
+          }
+          for (int step = 0; step < part; step += V) {
+            const int c = MIN(step, part - V);  // the last vector ends at the last channel: some are done twice, to the same values
+            vec half_way[36];
+            for (int j = 0; j < 6; j++) {
+              vec d[6], z[6];
+              UNROLL
+              for (int i = 0; i < 6; i++) d[i] = at[i * 6 + j] < 0 ? SPLAT(0.0f) : LOADV(x, at[i * 6 + j] + c);
+              WINOGRAD_PATCH(z, d, 1)
+              UNROLL
+              for (int i = 0; i < 6; i++) half_way[i * 6 + j] = z[i];
+            }
+            for (int i = 0; i < 6; i++) {
+              vec z[6];
+              WINOGRAD_PATCH(z, (half_way + i * 6), 1)
+              UNROLL
+              for (int j = 0; j < 6; j++) STOREP(patches, (i * 6 + j) * patch_plane + t * row + c, z[j]);
+            }
+          }
+        }
+
+        for (int panel = some; panel < MIN(some + share, to_panel); panel++) {
+          IN_PTR(stg) given = weight + (panel * TAPS * ic + start) * WIDE;
+#if FLY
+          for (int j = 0; j < part * WIDE; j += V) {  // G g G^T
+            vec half_way[18];
+            for (int b = 0; b < 3; b++) {
+              vec g[3], z[6];
+              UNROLL
+              for (int a = 0; a < 3; a++) g[a] = LOADV(given, (a * 3 + b) * ic * WIDE + j);
+              WINOGRAD_TAPS(z, g, 1)
+              UNROLL
+              for (int a = 0; a < 6; a++) half_way[a * 3 + b] = z[a];
+            }
+            for (int a = 0; a < 6; a++) {
+              vec z[6];
+              WINOGRAD_TAPS(z, (half_way + a * 3), 1)
+              UNROLL
+              for (int b = 0; b < 6; b++) STOREP(taps, (a * 6 + b) * tap_plane + j, z[b]);
+            }
+          }
+#define RIGHT(p, j) LOADP(taps, (p) * tap_plane + (j))
+#else
+#define RIGHT(p, j) LOADV(given, (p) * ic * WIDE + (j))
+#endif
+          for (int p = 0; p < 36; p++)
+            for (int top = 0; top < count; top += MR) {
+              OUT_PTR(float) sums = products + ((panel - some) * 36 + p) * product_plane + top * WIDE;
+              vec sum[MR][NV];
+              int from[MR];
+              UNROLL
+              for (int i = 0; i < MR; i++) {
+                from[i] = p * patch_plane + MIN(top + i, count - 1) * row;  // tiles past the last repeat it and are not stored
+                UNROLL
+                for (int v = 0; v < NV; v++) sum[i][v] = start > 0 ? LOADP(sums, i * WIDE + v * V) : SPLAT(0.0f);
+              }
+              for (int j = 0; j < part; j++) {
+                vec values[NV];
+                UNROLL
+                for (int v = 0; v < NV; v++) values[v] = RIGHT(p, j * WIDE + v * V);
+                UNROLL
+                for (int i = 0; i < MR; i++)
+                  UNROLL
+                  for (int v = 0; v < NV; v++) sum[i][v] = FMA(SPLAT(patches[from[i] + j]), values[v], sum[i][v]);
+              }
+              UNROLL
+              for (int i = 0; i < MR; i++)
+                UNROLL
+                for (int v = 0; v < NV; v++) STOREP(sums, i * WIDE + v * V, sum[i][v]);
+            }
+        }
+      }
+
+      // Pixels: A^T m A, and what follows a convolution.
+      for (int t = 0; t < count; t++) {
+        const int tile = first + t, item = tile / (tiles_h * tiles_w), oy = tile / tiles_w % tiles_h * 4, ox = tile % tiles_w * 4;
+        for (int v = 0, c = some * WIDE; v < share * NV && c < MIN(to_panel * WIDE, oc); v++, c += V) {
+          OUT_PTR(float) from = products + v / NV * 36 * product_plane + t * WIDE + v % NV * V;
+          vec half_way[24], base = SPLAT(0.0f);
+          for (int j = 0; j < 6; j++) {
+            vec m[6], z[4];
+            UNROLL
+            for (int i = 0; i < 6; i++) m[i] = LOADP(from, (i * 6 + j) * product_plane);
+            WINOGRAD_PIXELS(z, m, 1)
+            UNROLL
+            for (int i = 0; i < 4; i++) half_way[i * 6 + j] = z[i];
+          }
+#if HAS_BIAS
+          base += LOADV(bias, c);
+#endif
+#if HAS_SHIFT && !RAGGED
+          base += LOADV(shift, shift_from + item * shift_row + c);
+#endif
+          for (int i = 0; i < MIN(4, oh - oy); i++) {
+            vec z[4];
+            WINOGRAD_PIXELS(z, (half_way + i * 6), 1)
+            for (int j = 0; j < MIN(4, ow - ox); j++) {
+              const int out = ((item * oh + oy + i) * ow + ox + j) * oc + c;
+              vec pixel = z[j] + base;
+#if RAGGED
+              float line[V];
+              STOREP(line, 0, pixel);
+              for (int k = 0; k < MIN(V, oc - c); k++) {
+                float one = line[k];
+#if HAS_SHIFT
+                one += LOAD(shift, shift_from + item * shift_row + c + k);
+#endif
+                one = ACTIVATE(one);
+#if HAS_ADD
+                one += LOAD(ADDED, out + k);
+#endif
+                STORE(y, out + k, one);
+              }
+#else
+              pixel = ACTIVATE(pixel);
+#if HAS_ADD
+              pixel += LOADV(ADDED, out);
+#endif
+              STOREV(y, out, pixel);
+#endif
+            }
+          }
+        }
+      }
+    }
+  }
+}
