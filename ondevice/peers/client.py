@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,14 +36,18 @@ class Worker:
         self.peer = peer
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed with the process
         env, pipe = os.environ | {name: str(threads) for name in THREADS}, subprocess.PIPE
-        self._process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=self._errors, text=True, bufsize=1, env=env)
+        # A group of its own: a converter that the worker started ends with it, and Ctrl-C is the driver's to handle.
+        self._process = subprocess.Popen(
+            words, stdin=pipe, stdout=pipe, stderr=self._errors, text=True, bufsize=1, env=env, process_group=0
+        )
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended already
+                os.killpg(self._process.pid, signal.SIGKILL)
         for stream in (self._process.stdin, self._process.stdout):  # the end of its input ends it
             with contextlib.suppress(BrokenPipeError):
                 if stream:

@@ -13,7 +13,7 @@ from ondevice.peers.peer import Peer, Task
 from ondevice.report import columns
 from ondevice.run.timing import Timing, summary
 
-HEAD = ("peer", "median ms", "spread", "CPU ms", "of its time", "(range)", "by CPU", "max diff", "rms diff", "peak RSS MB", "load s")
+HEAD = ("peer", "median ms", "spread", "CPU ms", "ratio", "(range)", "by CPU", "max diff", "rms diff", "peak RSS MB", "load s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def ratio_of(ratios: Sequence[float]) -> dict[str, float]:
 def to_text(task: Task, cores: Sequence[int], found: Sequence[Measured], skipped: Mapping[str, str]) -> str:
     """A table, and what must be known to read it."""
     base = found[0].peer.name
-    table = [tuple(f"{base}'s time" if text == "of its time" else text for text in HEAD)]
+    table = [tuple(f"x {base}" if text == "ratio" else text for text in HEAD)]
     busy = []
     for one in found:
         timing, ratio = one.timing(task), ratio_of(one.ratios) if one.ratios else None

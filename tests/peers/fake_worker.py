@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -42,6 +43,7 @@ for line in sys.stdin:
         if fails == "run":
             os.kill(os.getpid(), 9)
         if fails == "hang":
+            log(f"helper pid={subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid}")
             print("I hang", flush=True)
             time.sleep(60)
         if fails == "words":

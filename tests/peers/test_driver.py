@@ -84,11 +84,24 @@ def test_no_worker_outlives_the_driver(bench):
                 os.kill(int(line.split("pid=")[1].split()[0]), 0)
 
 
-def test_a_worker_that_hears_nothing_is_ended(bench):
+def running(pid):
+    """Whether a process runs; one that ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_worker_that_hears_nothing_is_ended_with_what_it_started(bench):
     bench.script(a={"seconds": WARM * 9}, b={"seconds": WARM, "fails": "hang"})
     started = time.monotonic()
     bench.run(A, B)
     assert "hang" in bench.comparison.skipped["b"] and time.monotonic() - started < 30
+    (helper,) = (int(line.split("pid=")[1]) for line in bench.log() if "helper" in line)
+    deadline = time.monotonic() + 10
+    while running(helper) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not running(helper)
 
 
 @pytest.mark.parametrize(
