@@ -15,7 +15,11 @@ from ondevice.tuning import Tuning, named
 
 AUTO = "auto"  # the host target for the machine that asks
 CLASSES = ("cpu", "portable")
-BOUNDS = {"winograd": {"min_channels", "min_outputs", "min_tiles", "stored"}, "flash": {"max_head", "min_queries", "min_keys"}}
+BOUNDS = {
+    "winograd": {"min_channels", "min_outputs", "min_tiles", "stored"},
+    "flash": {"max_head", "min_queries", "min_keys"},
+    "group_norm": {"two_commands"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Target:
     `winograd` and `flash` bound the shapes for which these methods are chosen (a missing bound allows all): least channels of a 3x3
     convolution's input and output and least 4x4 tiles of its result; the largest head and the least queries and keys of an attention.
     `winograd.stored`: from so many tiles a picture on, class "cpu" stores weights transformed (never by default).
+    `group_norm.two_commands`: from so many pixels on, a group norm is two commands (never by default).
     `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands.
     """
 
@@ -36,6 +41,7 @@ class Target:
     kernels: str
     winograd: Mapping[str, int]
     flash: Mapping[str, int]
+    group_norm: Mapping[str, int]
     scratch: int
     tune: Mapping[str, Mapping[str, int]]
     tuning: Sequence[Tuning] = ()
@@ -82,7 +88,17 @@ def load_target(name: str | Target) -> Target:
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise PlanError(f"`tuned` lists names of measured files (got {files!r}).", where=path.name)
     tuning = tuple(named(file) for file in files)
-    return Target(name, content["why"], content["kernels"], content["winograd"], content["flash"], scratch, content["tune"], tuning)
+    return Target(
+        name,
+        content["why"],
+        content["kernels"],
+        content["winograd"],
+        content["flash"],
+        content["group_norm"],
+        scratch,
+        content["tune"],
+        tuning,
+    )
 
 
 def tuned_by(target: Target, files: Sequence[Tuning]) -> Target:

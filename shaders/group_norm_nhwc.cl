@@ -78,20 +78,7 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
   float means[SPAN], gains[SPAN], origins[SPAN];
   for (int v = 0; v < VECS; v++) STOREP(origins, v * V, origin[v]);
   const float count = (float)pixels;
-  for (int group = 0; group < SPAN; group += per_group) {
-    float middle = 0.0f, spread = 0.0f;  // of the group, less the first channel's origin
-    for (int c = group; c < group + per_group; c++) middle += sums[c] / count + (origins[c] - origins[group]);
-    middle /= (float)per_group;
-    for (int c = group; c < group + per_group; c++) {
-      const float off = origins[c] - origins[group] - middle;
-      spread += squares[c] / count + off * (2.0f * (sums[c] / count) + off);
-    }
-    const float factor = RSQRT(FMAX(spread / (float)per_group, 0.0f) + epsilon);
-    for (int c = group; c < group + per_group; c++) {
-      means[c] = middle - (origins[c] - origins[group]);
-      gains[c] = factor;
-    }
-  }
+  GROUP_STATISTICS(0, SPAN, per_group, count, sums, squares, origins, epsilon, means, gains)
   for (int v = 0; v < VECS; v++) {
     mean[v] = LOADP(means, v * V);
     gain[v] = LOADP(gains, v * V) * LOADV(scale, first + v * V);

@@ -51,7 +51,7 @@ def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"--target: target 'toaster' is unknown \(expected one of gpu, host, host-avx2, host-neon\)"):
         target.load_target("toaster")
     (tmp_path / "a.toml").write_text("why = ")
-    good = 'why = "x"\nkernels = "cpu"\nscratch = 1\n[winograd]\n[flash]\n[tune]\n'
+    good = 'why = "x"\nkernels = "cpu"\nscratch = 1\n[winograd]\n[flash]\n[group_norm]\n[tune]\n'
     (tmp_path / "b.toml").write_text(f"speed = 3\n{good}")
     (tmp_path / "c.toml").write_text(good.replace("[flash]", "[flash]\nmax_head = -1"))
     (tmp_path / "d.toml").write_text(good.replace("scratch = 1", "scratch = 0"))

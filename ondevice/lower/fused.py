@@ -9,6 +9,8 @@ import onnx_ir as ir
 from ondevice.lower.lowering import Lowering
 from ondevice.verify import static_shape
 
+SPAN, CHUNKS = 128, 64  # channels and parts of a picture that a work-item of the two commands has, about
+
 
 def _operands(low: Lowering, node: ir.Node) -> list[str]:
     dtype = low.dtype_of(node.outputs[0])
@@ -38,7 +40,23 @@ def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
     dims = sizes | follow | {"epsilon": node.attributes["epsilon"].as_float()}
     operands = [first, *others] if len(others) == 3 else [first, others[0], *others]  # a second part that is not there is not read
     defines = {"ACT_Silu": int("Silu" in node.op_type), "SPAN": block if dims["ragged"] == 0 else 0}
-    low.emit_node(node, operands, dims, "GroupNormNhwc", defines)
+    if dims["ragged"] == 0 and c1 == channels and prod(rest) >= low.target.group_norm.get("two_commands", 1 << 31):
+        _two_commands(low, node, [first, *others], dims, defines)
+    else:
+        low.emit_node(node, operands, dims, "GroupNormNhwc", defines)
+
+
+def _two_commands(low: Lowering, node: ir.Node, operands: list[str], dims: dict[str, int | float], defines: dict[str, int]) -> None:
+    """Sums of chunks of pixels, then all else: work-items read memory in rows, and there are enough of them for a large picture."""
+    (x, scale, bias), block = operands, defines["SPAN"]
+    n, channels, pixels = (int(dims[key]) for key in ("n", "channels", "pixels"))
+    span = max(size for size in range(block, max(block, SPAN) + 1, block) if channels % size == 0)
+    chunk = max(-(-pixels // CHUNKS), 256)
+    sizes = dims | {"blocks": channels // span, "chunk": chunk, "chunks": -(-pixels // chunk), "rows": 1 + 2 * -(-pixels // chunk)}
+    sums, name, size = low.scratch(f"{node.name}:sums", (n, int(sizes["rows"]), channels), "f32"), str(node.name), n * pixels * channels
+    low.emit("GroupNormSums", name, [x], [sums], sizes, 4 * size, {"SPAN": span})
+    after = {"SPAN": span, "ACT_Silu": defines["ACT_Silu"]}
+    low.emit("GroupNormApply", name, [x, sums, scale, bias], [low.result(node.outputs[0])], sizes, 7 * size, after)
 
 
 def normalize_nhwc(low: Lowering, node: ir.Node) -> None:

@@ -20,6 +20,8 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "WinogradOutput": ("winograd_output",),
     "GroupNorm": ("group_norm",),
     "GroupNormNhwc": ("group_norm_nhwc", "group_norm_nhwc_any"),
+    "GroupNormSums": ("group_norm_sums",),
+    "GroupNormApply": ("group_norm_apply",),
     "NormalizeNhwc": ("normalize_nhwc",),
     "ConvNhwc": ("conv2d_nhwc",),
     **dict.fromkeys(("SinCos", "CosSin"), ("sin_cos",)),

@@ -195,3 +195,21 @@ typedef float dst;
     t[2] = FMA(SPLAT(2.0f), od_far, 0.5f * od_near);                                                                                 \
     t[3] = FMA(SPLAT(2.82842712474619009f), od_even, FMA(SPLAT(0.35355339059327376f), od_odd, m[5 * step]));                         \
   }
+
+// Of channels `first` to `last`, the statistics of their groups from sums and squares of `count` pixels each, less an origin a channel:
+// what is taken off a pixel less its origin (means), and 1 / deviation (gains).
+#define GROUP_STATISTICS(first, last, per_group, count, sums, squares, origins, epsilon, means, gains)                                 \
+  for (int od_g = first; od_g < last; od_g += per_group) {                                                                             \
+    float od_middle = 0.0f, od_spread = 0.0f; /* of the group, less its first channel's origin */                                      \
+    for (int c = od_g; c < od_g + per_group; c++) od_middle += sums[c] / count + (origins[c] - origins[od_g]);                         \
+    od_middle /= (float)per_group;                                                                                                     \
+    for (int c = od_g; c < od_g + per_group; c++) {                                                                                    \
+      const float od_off = origins[c] - origins[od_g] - od_middle;                                                                     \
+      od_spread += squares[c] / count + od_off * (2.0f * (sums[c] / count) + od_off);                                                  \
+    }                                                                                                                                  \
+    const float od_factor = RSQRT(FMAX(od_spread / (float)per_group, 0.0f) + epsilon);                                                 \
+    for (int c = od_g; c < od_g + per_group; c++) {                                                                                    \
+      means[c] = od_middle - (origins[c] - origins[od_g]);                                                                             \
+      gains[c] = od_factor;                                                                                                            \
+    }                                                                                                                                  \
+  }

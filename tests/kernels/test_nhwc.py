@@ -158,6 +158,11 @@ def check_group_norm(bench, kernel, x, groups, stored, silu=0, c1=None, tuning=N
     channels = x.shape[2]
     scale, bias = values("normal", (channels,), stored, 1), values("normal", (channels,), stored, 2)
     got = group_norm(bench, kernel, x, c1 or channels, scale, bias, groups, stored, silu, tuning)
+    check_against_reference(got, x, scale, bias, groups, stored, silu, f"{kernel} {x.shape} in {groups}")
+
+
+def check_against_reference(got, x, scale, bias, groups, stored, silu, where):
+    channels = x.shape[2]
     data, gain, shift = exact(x, scale, bias)
     rows = data.reshape(len(x), -1, groups, channels // groups)
     centred = rows - rows.mean((1, 3), keepdims=True)
@@ -167,7 +172,7 @@ def check_group_norm(bench, kernel, x, groups, stored, silu=0, c1=None, tuning=N
     if silu:
         want = want / (1 + np.exp(-want))
     bound = EPS[stored] * np.abs(want) + TINY[stored] + rtol("f32", rows[0, :, 0].size) * (size + np.abs(gain)) * 4
-    assert_close(got, want, bound, f"{kernel} {x.shape} in {groups}")
+    assert_close(got, want, bound, where)
 
 
 CASES = [("group_norm_nhwc", size) for size in GROUPS if size[2] % math.lcm(size[2] // size[3], 16) == 0]
@@ -207,6 +212,41 @@ def test_group_norm_of_channels_that_differ_more_than_their_pixels(bench: Bench)
 def test_group_norm_of_equal_values_is_the_bias(bench: Bench, kernel):
     x, scale, bias = values("equal", (1, 33, 16), "f32"), values("normal", (16,), "f32", 1), values("normal", (16,), "f32", 2)
     np.testing.assert_array_equal(group_norm(bench, kernel, x, 16, scale, bias, 4, "f32"), np.broadcast_to(bias, x.shape))
+
+
+def two_commands(bench, x, scale, bias, groups, stored, chunk, silu=1, sums_tuning=None, apply_tuning=None):
+    """group_norm_sums and group_norm_apply, as lowering chains them."""
+    n, pixels, channels = x.shape
+    span = math.lcm(channels // groups, 16)
+    chunks = -(-pixels // chunk)
+    sizes = {"n": n, "pixels": pixels, "channels": channels, "chunk": chunk, "chunks": chunks, "rows": 1 + 2 * chunks}
+    dims = sizes | {"blocks": channels // span, "per_group": channels // groups, "epsilon": EPSILON}
+    built = {"F16": half(stored), "SPAN": span}
+    shape = ((n, 1 + 2 * chunks, channels), np.float32)
+    sums = bench.run(KERNELS["group_norm_sums"], [x], shape, dims, sums_tuning, **built)
+    call = (KERNELS["group_norm_apply"], [x, sums, scale, bias], (x.shape, x.dtype), dims, apply_tuning)
+    assert assert_same_in_place(bench, *call, ACT_Silu=silu, **built)
+    return bench.run(*call, ACT_Silu=silu, **built)
+
+
+@pytest.mark.parametrize("size, chunk", [((1, 1, 16, 4), 8), ((2, 300, 96, 2), 128), ((1, 129, 320, 32), 40)], ids=str)
+@pytest.mark.parametrize("offset", [0, 4096])
+@pytest.mark.parametrize("stored", STORED)
+def test_group_norm_in_two_commands(bench: Bench, size, chunk, offset, stored):
+    *shape, groups = size
+    x = values("normal", shape, stored) + STORED[stored](offset)
+    scale, bias = values("normal", shape[2:], stored, 1), values("normal", shape[2:], stored, 2)
+    check_against_reference(two_commands(bench, x, scale, bias, groups, stored, chunk), x, scale, bias, groups, stored, 1, f"{size}")
+
+
+@pytest.mark.parametrize("kernel", ["group_norm_sums", "group_norm_apply"])
+def test_two_commands_tunings(bench: Bench, kernel):
+    x, scale, bias = (values("normal", shape, "f16", i) for i, shape in enumerate(((2, 150, 96), (96,), (96,))))
+    for stored_tuning in tunings(KERNELS[kernel]):
+        tuning = stored_tuning.values[1]
+        sums, rest = (tuning, None) if kernel == "group_norm_sums" else (None, tuning)
+        got = two_commands(bench, x, scale, bias, 8, "f16", 64, 1, sums, rest)
+        check_against_reference(got, x, scale, bias, 8, "f16", 1, str(tuning))
 
 
 # The rest -------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from ondevice.rewrite.functions import BODIES
 from ondevice.target import Target
 
 rng = np.random.default_rng(0)
-ANYWHERE = Target("t", "", "cpu", {}, {}, 1 << 20, {})
+ANYWHERE = Target("t", "", "cpu", {}, {}, {}, 1 << 20, {})
 
 
 class Net(GraphBuilder):
@@ -169,7 +169,7 @@ def test_tokens_and_pixels_are_the_same_rows():
 )
 def test_winograd_within_its_bounds(bounds, reason):
     model = chain(lambda b, x, y: b.conv("c", x, 9))  # 2 pictures of 5x4: 4 tiles
-    outcomes = {o.rule: o for o in rewrite(model, Target("t", "", "cpu", bounds, {}, 1, {}))}
+    outcomes = {o.rule: o for o in rewrite(model, Target("t", "", "cpu", bounds, {}, {}, 1, {}))}
     assert fused_ops(model) == ({"WinogradConvNhwcBias": 1} if reason is None else {"ConvNhwcBias": 1})
     assert list(outcomes["Winograd"].skipped) == ([] if reason is None else [reason])
 
@@ -204,7 +204,7 @@ def test_flash_attention_within_its_bounds(bounds, reason):
     model = graph(ATTENTION)
     inputs = feed(model)
     before = by_onnxruntime(model, inputs)
-    outcomes = {o.rule: o for o in rewrite(model, Target("t", "", "cpu", {}, bounds, 1, {}))}
+    outcomes = {o.rule: o for o in rewrite(model, Target("t", "", "cpu", {}, bounds, {}, 1, {}))}
     assert fused_ops(model) == ({"FlashAttention": 1} if reason is None else {"Attention": 1})
     assert list(outcomes["Flash"].skipped) == ([] if reason is None else [reason])
     np.testing.assert_allclose(by_onnxruntime(model, inputs), before, rtol=1e-5, atol=1e-5)
@@ -217,7 +217,7 @@ def test_partially_fused_softmax_in_bands(scratch):
     model = graph(text.replace("float[1,3,8] y", "float[2,3,8] y").replace("j = {1, 3, 8}", "j = {2, 3, 8}"))
     inputs = feed(model)
     before = by_onnxruntime(model, inputs)
-    target = Target("t", "", "cpu", {}, {"max_head": 0}, scratch, {})
+    target = Target("t", "", "cpu", {}, {"max_head": 0}, {}, scratch, {})
     rewrite(model, target)
     assert fused_ops(model) == {"Attention": 1}
     np.testing.assert_allclose(on_device(model, inputs, target), before, rtol=1e-5, atol=1e-5)

@@ -45,7 +45,7 @@ def apply(b, piece, scope, x, y):
 
 STEPS = st.lists(st.tuples(st.sampled_from(PIECES), st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=7)
 OFF = st.sets(st.sampled_from(FAMILIES), max_size=3)
-TARGETS = {"host": load_target("host"), "any shape": Target("t", "", "portable", {}, {}, 20_000, {})}  # 20 kB: several bands
+TARGETS = {"host": load_target("host"), "any shape": Target("t", "", "portable", {}, {}, {}, 20_000, {})}  # 20 kB: several bands
 
 
 def build(steps, outputs):
