@@ -112,11 +112,10 @@ def cost(entry, defines):
 
 
 def test_it_finds_what_the_clock_says_and_stores_a_weight_in_one_way(tiny):
-    rows, device, _ = ran(unet(tiny, "matmul"), cost)
+    rows, _, _ = ran(unet(tiny, "matmul"), cost)
     assert rows and all((row.choice["V"], row.choice["MR"], row.choice["X"]) == (8, 8, 1) for row in rows)
     assert all(row.us < row.was_us for row in rows)
     assert len({tuple(sorted(row.weight_at.items())) for row in rows}) < len(rows)
-    assert not any("X 16, Y 8" in line for line in device.log)
 
 
 def test_a_layout_is_chosen_for_all_calls_of_a_weight_or_for_none(tiny):
@@ -149,9 +148,7 @@ def test_wrong_results_are_refused_however_fast(tiny):
 
 def test_what_does_not_build_and_groups_that_are_too_large_are_left_out(tiny):
     rows, _, _ = ran(unet(tiny, "matmul"), lambda entry, d: None if d["V"] == 4 else 0.001 / (d["X"] * d["Y"]))
-    assert {(row.choice["X"], row.choice["Y"]) for row in rows} == {(16, 4)} or all(
-        row.choice["X"] * row.choice["Y"] <= FACTS["max_work_group"] for row in rows
-    )
+    assert rows and all(row.choice["V"] != 4 and 1 < row.choice["X"] * row.choice["Y"] <= FACTS["max_work_group"] for row in rows)
 
 
 def test_equal_times_change_nothing(tiny):
@@ -160,13 +157,14 @@ def test_equal_times_change_nothing(tiny):
 
 
 def test_the_budget_ends_it_between_cases(tiny):
+    cases = unet(tiny, "layer_norm", "conv2d_nhwc")
     ticks = iter(range(10_000_000))
-    few, _, said = ran(unet(tiny), cost, budget=300, clock=lambda: next(ticks))
+    few, _, said = ran(cases, cost, budget=100, clock=lambda: next(ticks))
     ticks = iter(range(10_000_000))
-    many, _, _ = ran(unet(tiny), cost, budget=1e9, clock=lambda: next(ticks))
+    many, _, _ = ran(cases, cost, budget=1e9, clock=lambda: next(ticks))
     assert 0 < len(few) < len(many) and re.search(r"\d+ units, .*% of a picture's time, are left at their kernels' defaults", said[-1])
-    total = sum(case.weight for case in unet(tiny))
-    assert len(many) >= sum(case.weight >= LEAST * total for case in unet(tiny)) // 2
+    total = sum(case.weight for case in cases)
+    assert len(many) >= sum(case.weight >= LEAST * total for case in cases)
 
 
 def test_results_may_differ_by_rounding_only(tiny):
@@ -214,7 +212,7 @@ def test_ctrl_c_keeps_what_was_measured(made_up, tmp_path, monkeypatch, capsys):
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(verb, "tune", interrupted)
-    assert cli.main([*DEMO, "--out", str(tmp_path / "mine.toml")]) == cli.INTERRUPTED
+    assert cli.main([*DEMO, "--dtype", "fp16", "--out", str(tmp_path / "mine.toml")]) == cli.INTERRUPTED
     assert len(read_tuning(tmp_path / "mine.toml").kernels["layer_norm"].shapes) == 2
     assert "2 shapes in" in capsys.readouterr().err
 
