@@ -25,7 +25,7 @@ from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.run.timing import Timing, made_up, measure
-from ondevice.target import load_target
+from ondevice.target import AUTO, load_target
 
 HEAD = "| op | kernels | storage | ms | GFLOP/s | of peak | GB/s | of copy |\n|---|---|---|---:|---:|---:|---:|---:|"
 
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("filter", nargs="?", default="", help="only cases whose name contains this")
     parser.add_argument("--storage", choices=("f32", "f16"), nargs="+", default=("f32", "f16"))
     parser.add_argument("--plain", action="store_true", help="also the ops that only graphs without fusions hold")
-    parser.add_argument("--target", default="host", help="whose tunables (default host)")
+    parser.add_argument("--target", default=AUTO, help="whose tunables (default auto: this machine's CPU)")
     parser.add_argument("--device", help="as `ondevice devices` lists them")
     parser.add_argument("--budget", type=float, default=1.0, help="seconds of timed calls a case")
     form = parser.add_mutually_exclusive_group()
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     device, kernels = choose_device(args.device), load_all()
     limits, facts = roofline(device, args.budget), device.facts()
-    about = {"target": args.target, "machine": machine.facts(device=facts)}
+    about = {"target": load_target(args.target).name, "machine": machine.facts(device=facts)}
     if not args.json:
         print(f"{facts['name']}, {facts['platform']}, {facts['driver']}, {about['machine']['cores']} cores")
         print(

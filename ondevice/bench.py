@@ -90,7 +90,9 @@ def _check(args: argparse.Namespace) -> None:
     else:
         subject.refuse(args, ["--markdown", "--latency"], "it is a form of the ablation's table.")
     if args.peers:
-        subject.refuse(args, ["--without", "--target", "--dtype"], "the peers run whole models at precisions of their own.")
+        subject.refuse(
+            args, ["--without", "--target", "--tuning", "--tune-for", "--dtype"], "the peers run whole models at precisions of their own."
+        )
         subject.refuse(args, ["--device"], "the peers run on the CPU.")
         subject.refuse(args, ["--repeat"], "the peers take turns; --rounds says how many.")
     else:
@@ -100,8 +102,8 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
-    # Without a flag the table is the same on any machine, not that of this one's CPU.
-    target = target_of(args) if args.target or args.tuning or args.tune_for else load_target("host")
+    # Without a flag the table of plans is the same on any machine, not that of this one's CPU; what is timed is what this machine gets.
+    target = target_of(args) if args.latency or args.target or args.tuning or args.tune_for else load_target("host")
     size, dtype = subject.size_of(args), subject.storage(args)
     about = {"size": size, "dtype": dtype, "target": target, "component": args.component}
     if args.latency:

@@ -17,13 +17,13 @@ from ondevice.peers.peer import Run, Task
 from ondevice.plan import plan
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
-from ondevice.target import load_target
+from ondevice.target import AUTO, load_target
 
 
 def convert(task: Task, folder: Path, option: str) -> None:
-    """A bundle of this one plan, `folder`/bundle."""
-    checkpoint = task.checkpoint()
-    program, _ = lower_job(build(checkpoint), Job(task.component, task.sizes), option, load_all(), load_target("host"), ())
+    """A bundle of this one plan for this machine's CPU, as `convert` makes it, `folder`/bundle."""
+    checkpoint, target = task.checkpoint(), load_target(AUTO)
+    program, _ = lower_job(build(checkpoint), Job(task.component, task.sizes), option, load_all(), target, ())
     write_bundle(
         folder / "bundle",
         plans=[plan(program, storage=option)],
@@ -31,7 +31,7 @@ def convert(task: Task, folder: Path, option: str) -> None:
         tokenizer=checkpoint.tokenizer,
         scheduler={},
         samplers={},
-        model=facts(checkpoint) | {"target": "host"},
+        model=facts(checkpoint) | {"target": target.name},
     )
 
 

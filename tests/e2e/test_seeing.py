@@ -97,6 +97,7 @@ def test_flags_of_models_are_refused_beside_a_bundle(capsys, bundle, verb, flags
         (["bench", *DEMO, "--ablation", "--trace", "x.json"], "--trace: it is of a bundle's components"),
         (["bench", *DEMO, "--ablation", "--peers"], "--peers and --ablation: they are two tables"),
         (["bench", *DEMO, "--peers", "--dtype", "fp16"], "--dtype: the peers run whole models at precisions of their own"),
+        (["bench", *DEMO, "--peers", "--tune-for", "cpu"], "--tune-for: the peers run whole models at precisions of their own"),
         (["bench", *DEMO, "--peers", "--device", "cpu"], "--device: the peers run on the CPU"),
         (["bench", *DEMO, "--peers", "--repeat", "5"], "--repeat: the peers take turns; --rounds says how many"),
         (["bench", *DEMO, "--ablation", "--rounds", "5"], "--rounds: it goes only with --peers"),

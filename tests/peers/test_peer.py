@@ -17,7 +17,7 @@ from ondevice.peers import ours, worker
 from ondevice.peers.figures import difference
 from ondevice.peers.peer import PEERS, STAMP, Peer, Task, inputs_of, named, stamp
 from ondevice.plan import plan
-from ondevice.target import load_target
+from ondevice.target import AUTO, load_target
 
 NO_FLAGS = {"checkpoint": None, "random_weights": None, "variant": None, "revision": None, "ema": False}
 TASK = Task("demo", NO_FLAGS, "vae_decoder", {"batch": 1, "height": 3, "width": 2})
@@ -115,7 +115,7 @@ def test_a_bundle_in_memory_is_the_written_one(tmp_path):
     ours.convert(TASK, tmp_path, "f16")
     written = open_bundle(tmp_path / "bundle", verify=True)
     kernels = load_all()
-    program, _ = lower_job(build(TASK.checkpoint()), Job(TASK.component, TASK.sizes), "f16", kernels, load_target("host"), ())
+    program, _ = lower_job(build(TASK.checkpoint()), Job(TASK.component, TASK.sizes), "f16", kernels, load_target(AUTO), ())
     made = plan(program, storage="f16")
     memory = MemoryBundle([made], weight_sources(program), kernels)
     assert memory.plan("vae_decoder", **TASK.sizes) == made == written.plan("vae_decoder", **TASK.sizes)
