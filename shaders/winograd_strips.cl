@@ -1,8 +1,8 @@
 //: op    = "WinogradStrips"
 //: why   = "F(4x4, 3x3) in one command (paper 3.3): a strip of tiles is transformed, multiplied and transformed back in scratch that stays in cache."
-//: in    = ["x: stg[n, h, w, ic]", "weight: stg[panels, taps, ic, V * NV]", "bias: stg[panels, V * NV]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]"]
+//: in    = ["x: stg[n, h, w, ic]", "weight: stg[panels, taps, ic, wide]", "bias: stg[panels, wide]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]"]
 //: out   = ["y: stg[n, oh, ow, oc]", "scratch: f32[groups, slot]"]
-//: args  = ["ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "tiles_h: int", "tiles_w: int", "tiles: int", "strip: int", "depth: int", "panels: int", "share: int", "chunk: int", "groups: int", "slot: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
+//: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "tiles_h: int", "tiles_w: int", "tiles: int", "strip: int", "depth: int", "panels: int", "share: int", "chunk: int", "groups: int", "slot: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
 //: grid  = ["groups", "1", "1"]
 //: group = ["1", "1", "1"]
 //: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [32, 8, 16, 64], DEPTH = [64, 32, 128], SHARE = [10, 1, 5], GROUPS = [8, 1, 2, 4, 16, 32, 64]}
@@ -30,7 +30,7 @@
 #endif
 
 KERNEL(winograd_strips)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), OUT(float, scratch),
-                        ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow), ARG(int, tiles_h),
+                        ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow), ARG(int, tiles_h),
                         ARG(int, tiles_w), ARG(int, tiles), ARG(int, strip), ARG(int, depth), ARG(int, panels), ARG(int, share),
                         ARG(int, chunk), ARG(int, groups), ARG(int, slot), ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h),
                         ARG(int, up_w), ARG(int, shift_from), ARG(int, shift_row) GRID) {

@@ -131,7 +131,7 @@ def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), 
     turned = taps if fly else np.einsum("ay,bx,yxio->abio", G, G, taps.astype(np.float64)).astype(taps.dtype)
     weight = in_panels(turned.reshape(-1, oc), wide)
     bias, shifts, residual = parts or (np.zeros(oc, x.dtype), x, x)
-    sizes = {"ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "tiles_h": th, "tiles_w": tw, "tiles": tiles, "panels": panels}
+    sizes = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "tiles_h": th, "tiles_w": tw, "tiles": tiles, "panels": panels}
     steps = {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc, "slot": 36 * planes}
     built = {"FLY": int(fly), "RAGGED": int(oc % v > 0), "F16": int(stored == "f16")}
     settings = built | defines(activation, True, bool(parts), bool(parts))
