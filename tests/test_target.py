@@ -44,7 +44,11 @@ def test_tiles_of_host_targets_fit_their_registers():
 
 
 def test_a_gpu_gets_groups_of_its_own_for_every_kernel():
-    assert target.load_target("gpu").tune.keys() == load_all().keys() - {"winograd_strips", "group_norm_sums", "group_norm_apply"}  # of class "cpu"
+    assert target.load_target("gpu").tune.keys() == load_all().keys() - {
+        "winograd_strips",
+        "group_norm_sums",
+        "group_norm_apply",
+    }  # of class "cpu"
 
 
 def test_unknown_and_damaged_targets(tmp_path, monkeypatch):

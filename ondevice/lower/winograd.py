@@ -47,7 +47,8 @@ def strips(low: Lowering, node: ir.Node) -> None:
     v, mr, wide = tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
     strip = -(-min(tuning["STRIP"], tiles) // mr) * mr
     # Where many strips read them, and a strip of all channels fits a slot.
-    fits = 36 * strip * (ic + v) * DTYPES["f32"] <= low.target.scratch // tuning["GROUPS"]
+    groups = low.target.winograd.get("groups", 8)
+    fits = 36 * strip * (ic + v) * DTYPES["f32"] <= low.target.scratch // groups
     stored = fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
     right = low.as_matrix(_transformed(low, taps), (36 * ic, oc)) if stored else low.as_matrix(taps, (9 * ic, oc))
     right_name, columns, _ = weight(low, right, dtype, tuning)
@@ -56,8 +57,8 @@ def strips(low: Lowering, node: ir.Node) -> None:
     depth = ic if stored else _depth(ic, tuning["DEPTH"], v)
     panels, count = columns // wide, -(-tiles // strip)
     share = 1 if depth == ic else min(tuning["SHARE"], panels)
-    chunk = panels if count >= tuning["GROUPS"] else max(share, -(-panels * count // tuning["GROUPS"]))
-    groups = min(tuning["GROUPS"], count * -(-panels // chunk))
+    chunk = panels if count >= groups else max(share, -(-panels * count // groups))
+    groups = min(groups, count * -(-panels // chunk))
     slot = 36 * (strip * (depth + v) + v + share * (strip * wide + v) + (0 if stored else depth * wide + v))
     result = low.result(node.outputs[0])
     scratch = low.scratch(f"{node.name}:scratch", (groups, slot), "f32")

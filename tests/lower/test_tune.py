@@ -156,7 +156,8 @@ def test_calls_are_found_by_the_same_sizes_before_and_after_their_weight_is_stor
             kernel, defines = KERNELS[call.kernel], dict(call.defines)
             at = kernel.at(dict(zip(kernel.arg_types, call.scalars, strict=True)) | defines)
             want, _ = found.kernels[kernel.name].choice(at, kernel.weight_at(at))
-            assert {name: defines[name] for name in want if name != "NV"} == {n: v for n, v in want.items() if n != "NV"}, call
+            free = {"NV", "MR"} if kernel.name == "winograd_strips" else {"NV"}  # lowering has them fit what a call makes
+            assert {name: defines[name] for name in want.keys() - free} == {n: v for n, v in want.items() if n not in free}, call
             if kernel.name == "group_norm_nhwc":
                 scalars = dict(zip(kernel.arg_types, call.scalars, strict=True))
                 assert scalars["blocks"] * np.lcm(scalars["per_group"], defines["V"]) == scalars["channels"]
