@@ -5,12 +5,12 @@
 //: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "tiles_h: int", "tiles_w: int", "tiles: int", "strip: int", "depth: int", "panels: int", "share: int", "chunk: int", "groups: int", "slot: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
 //: grid  = ["groups", "1", "1"]
 //: group = ["1", "1", "1"]
-//: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [32, 8, 16, 64], DEPTH = [64, 32, 128], SHARE = [10, 1, 5]}
+//: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [8, 16, 32], LONG = [32, 16, 64], DEPTH = [64, 32, 128], SHARE = [10, 1, 5]}
 //: needs = {}
 //: inplace = {residual = ""}
 //: layout = {tune = ["V", "NV"], by = ["ic", "oc"], gives = ["panels", "groups", "slot"]}
 
-// STRIP, DEPTH and SHARE bound the sizes that lowering gives as arguments. A task is a strip of tiles by a chunk of panels; work-item
+// STRIP (LONG with FLY), DEPTH and SHARE bound the sizes that lowering gives as arguments. A task is a strip of tiles by a chunk of panels; work-item
 // g has tasks g, g + groups, ... and one slot of scratch. FLY: the weights are plain taps, transformed DEPTH channels at a time, which
 // reads a quarter of the bytes. Without, they are stored transformed, which pays where many strips read them.
 #ifndef FLY

@@ -45,11 +45,11 @@ def strips(low: Lowering, node: ir.Node) -> None:
     if tiles < tuning["MR"]:
         tuning["MR"] = min(mr for mr in low.kernels["winograd_strips"].header["tune"]["MR"] if mr >= min(tiles, 4))
     v, mr, wide = tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
-    strip = -(-min(tuning["STRIP"], tiles) // mr) * mr
-    # Where many strips read them, and a strip of all channels fits a slot.
     groups = low.target.winograd.get("groups", 8)
-    fits = 36 * strip * (ic + v) * DTYPES["f32"] <= low.target.scratch // groups
+    # Where many strips read them, and a strip of all channels fits a slot.
+    fits = 36 * tuning["STRIP"] * (ic + v) * DTYPES["f32"] <= low.target.scratch // groups
     stored = fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
+    strip = -(-min(tuning["STRIP" if stored else "LONG"], tiles) // mr) * mr
     right = low.as_matrix(_transformed(low, taps), (36 * ic, oc)) if stored else low.as_matrix(taps, (9 * ic, oc))
     right_name, columns, _ = weight(low, right, dtype, tuning)
     bias = weight(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
