@@ -162,6 +162,7 @@ def compile_bundle(
     strict: bool = False,
     force: bool = False,
     tile_vae: int = 0,
+    weights_as: str = "",
     progress: Progress | None = None,
 ) -> Path:
     """Build, lower, plan and write every component of `checkpoint` at every size.
@@ -173,6 +174,7 @@ def compile_bundle(
         without: families of fusion rules to leave out (`ondevice.rewrite.FAMILIES`, or "all").
         strict: refuse fallbacks: parts of the checkpoint that are not used, matches that a rule left alone, general kernels.
         force: replace an existing bundle at `out`.
+        weights_as: "i8": the larger weights of products and convolutions as int8, which only targets with panels read; "": as `dtype`.
         tile_vae: add plans that decode in bands of at most so many rows; 0: none.
 
     Raises:
@@ -190,7 +192,7 @@ def compile_bundle(
     for done, job in enumerate(todo):
         if progress:
             progress("planning", done, len(todo))
-        program, row = lower_job(model, job, storage_of(job.component, dtype), kernels, chosen, without)
+        program, row = lower_job(model, job, storage_of(job.component, dtype), kernels, chosen, without, weights_as)
         rewrites.setdefault(job.component, row)
         fallbacks += of_rules(job.component, row) + program.fallbacks
         log.info("%s %s: %s", job.component, " ".join(f"{name}={size}" for name, size in job.sizes.items()), tuned_line(program))
@@ -273,7 +275,13 @@ def tuned_line(program: Program) -> str:
 
 
 def lower_job(
-    model: Model, job: Job, storage: str, kernels: Mapping[str, KernelFile], target: Target, without: Collection[str]
+    model: Model,
+    job: Job,
+    storage: str,
+    kernels: Mapping[str, KernelFile],
+    target: Target,
+    without: Collection[str],
+    weights_as: str = "",
 ) -> tuple[Program, dict[str, Any]]:
     """The program of one job, and what became of the rules: its graph, rewritten and lowered."""
     graph = model.graph(job.component, **job.sizes)
@@ -281,7 +289,7 @@ def lower_job(
     if "stage" in job.sizes:
         given_statistics(graph)
         _between_stages(graph, storage)
-    program = lower(graph, job.component, storage=storage, kernels=kernels, target=target)
+    program = lower(graph, job.component, storage=storage, kernels=kernels, target=target, weights=weights_as)
     program.sizes = dict(job.sizes)
     return program, row
 

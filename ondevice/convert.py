@@ -29,6 +29,7 @@ HELP = "turn a checkpoint into a bundle"
 log = logging.getLogger(__name__)
 BAND = 64  # rows of pixels in which a decoder in bands works: an eighth of a 512x512 picture
 DTYPES = {"fp16": "f16", "fp32": "f32"}
+WEIGHTS = {"int8": "i8"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROWS",
         help=f"add plans that decode in bands of ROWS rows ({BAND} where no number is given), for `generate --tile-vae`",
     )
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        help="store the larger weights of products and convolutions so, with a scale a column; CPU targets only (default: as --dtype says)",
+    )
     parser.add_argument("--strict", action="store_true", help="fail where a fallback is needed, and list all of them")
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle or folder of graphs")
@@ -58,10 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the bundle, or the folder of ONNX files, and print its path."""
     sizes = [cli.parse_size(text) for text in args.size.split(",")] if args.size else []
-    if args.format == "onnx" and (args.target or args.tuning or args.tune_for or args.dtype == "fp16"):
-        given = {"--target": args.target, "--tuning": args.tuning, "--tune-for": args.tune_for}
+    if args.format == "onnx" and (args.target or args.tuning or args.tune_for or args.weights or args.dtype == "fp16"):
+        given = {"--target": args.target, "--tuning": args.tuning, "--tune-for": args.tune_for, "--weights": args.weights}
         flag, got = next(((flag, got) for flag, got in given.items() if got), ("--dtype", args.dtype))
-        what = f"an ONNX graph {'here is float32' if flag == '--dtype' else 'is tuned for no target'} (got {got})."
+        what = f"an ONNX graph {'here is float32' if flag in ('--dtype', '--weights') else 'is tuned for no target'} (got {got})."
         raise UsageError(what, where=flag, fix=f"leave {flag} out, or write a bundle")
     checkpoint = open_model(args)
     options = {"sizes": sizes, "without": args.without, "strict": args.strict, "force": args.force}
@@ -76,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
             args.out or Path(f"{args.model}.ondevice"),
             dtype=DTYPES[args.dtype or "fp16"],
             target=target_of(args),
+            weights_as=WEIGHTS[args.weights] if args.weights else "",
             tile_vae=args.tile_vae,
             **options,
             progress=bar.show,

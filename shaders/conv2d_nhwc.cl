@@ -1,6 +1,6 @@
 //: op    = "ConvNhwc"
 //: why   = "A matrix product whose rows are patches: MR pixels by NV vectors of channels, blocks of KC (tap, channel) pairs. Any size and stride."
-//: in    = ["x: stg[n, h, w, ic]", "weight: stg[kh, kw, ic, ldb]", "bias: stg[ldb]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]"]
+//: in    = ["x: stg[n, h, w, ic]", "weight: wgt[kh, kw, ic, ldb]", "bias: stg[ldb]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]", "scales: f32[ldb]"]
 //: out   = ["y: stg[n, oh, ow, oc]"]
 //: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "ldb: int", "oh: int", "ow: int", "kh: int", "kw: int", "stride: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
 //: grid  = ["ceil_div(oc, V * NV)", "ceil_div(oh * ow, MR * MB)", "n"]
@@ -14,6 +14,9 @@
 // the last. Without, rows of oc channels, padded to one vector where there are fewer.
 #ifndef PANELS
 #define PANELS 0
+#endif
+#if W8 && !PANELS
+#error "int8 weights are stored in panels"
 #endif
 #if PANELS
 #define STEP (V * NV)
@@ -34,14 +37,14 @@
 #define ADDED residual
 #endif
 
-KERNEL(conv2d_nhwc)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), ARG(int, n), ARG(int, ic),
-                    ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, ldb), ARG(int, oh), ARG(int, ow), ARG(int, kh), ARG(int, kw),
-                    ARG(int, stride), ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w), ARG(int, shift_from),
-                    ARG(int, shift_row) GRID) {
+KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(float, scales), OUT(stg, y),
+                    ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, ldb), ARG(int, oh), ARG(int, ow),
+                    ARG(int, kh), ARG(int, kw), ARG(int, stride), ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w),
+                    ARG(int, shift_from), ARG(int, shift_row) GRID) {
   const int pixels = oh * ow, col = GID(0) * V * NV, first = GID(1) * MR * MB, item = GID(2);
   if (col >= oc || first >= pixels || item >= n) return;
   const int k = kh * kw * ic;
-  IN_PTR(stg) taps = weight + (PANELS ? GID(0) * k * STEP : 0);
+  IN_PTR(wgt) taps = weight + (PANELS ? GID(0) * k * STEP : 0);
 
   // Channels of y, and of the weight. In rows a vector that would pass the last channel moves back to end there, and computes some a
   // second time, to the same values; in panels it finds zeros there, which are not stored.
@@ -83,7 +86,7 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), 
       for (int j = 0; j < depth; j++) {
         vec values[NV];
         UNROLL
-        for (int v = 0; v < NV; v++) values[v] = LOADV(taps, (start + j) * STEP + at[v]);
+        for (int v = 0; v < NV; v++) values[v] = LOADWV(taps, (start + j) * STEP + at[v]);
         UNROLL
         for (int i = 0; i < MR; i++)
           UNROLL
@@ -98,6 +101,9 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), 
       for (int v = 0; v < NV; v++) {
         const int out = (item * pixels + top + i) * oc + out_at[v], shift_at = shift_from + item * shift_row + out_at[v];
         vec z = sum[i][v];
+#if W8
+        z = z * LOADP(scales, col + at[v]);
+#endif
 #if HAS_BIAS
         z += LOADV(bias, (PANELS ? col : 0) + at[v]);
 #endif

@@ -1,6 +1,6 @@
 //: op    = ["MatMul", "Linear"]
 //: why   = "Tiles of MR rows by NV vectors in registers; MB tiles one after another use the same columns of b. Bias, activation and residual as it stores."
-//: in    = ["a: stg[batch, m, k1]", "a2: stg[batch, m, k]", "b: stg[batch, k, ldb]", "bias: stg[ldb]", "residual: stg[batch, m, n]"]
+//: in    = ["a: stg[batch, m, k1]", "a2: stg[batch, m, k]", "b: wgt[batch, k, ldb]", "bias: stg[ldb]", "residual: stg[batch, m, n]", "scales: f32[ldb]"]
 //: out   = ["y: stg[batch, m, n]"]
 //: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
 //: grid  = ["ceil_div(ldb, V * NV)", "ceil_div(m, MR * MB)", "batch"]
@@ -22,6 +22,9 @@
 #ifndef PANELS
 #define PANELS 0
 #endif
+#if W8 && !PANELS
+#error "int8 weights are stored in panels"
+#endif
 #if PANELS
 #define STEP (V * VECS)
 #else
@@ -37,13 +40,13 @@
 #define ADDED residual
 #endif
 
-KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(stg, b), IN(stg, bias), IN(stg, residual), OUT(stg, y), ARG(int, batch), ARG(int, m),
-               ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch) GRID) {
+KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, residual), IN(float, scales), OUT(stg, y), ARG(int, batch),
+               ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch) GRID) {
   const int col = GID(0) * V * SIDE, first = GID(1) * MR * MB, item = GID(2);
   if (col >= n || first >= m || item >= batch) return;
   const int y_item = item * m * n;
   IN_PTR(stg) left = a + item * a_batch;
-  IN_PTR(stg) right = b + item * b_batch;
+  IN_PTR(wgt) right = b + item * b_batch;
 
 #if PANELS
   right += GID(0) * k * STEP;
@@ -56,8 +59,8 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(stg, b), IN(stg, bias), IN(stg, resid
         float z = 0.0f, gate = 0.0f;
         for (int j = 0; j < k; j++) {
           const float x = j < k1 ? LOAD(left, r * k1 + j) : LOAD(a2, r * (k - k1) + j - k1);
-          z = FMA(x, LOAD(right, j * ldb + c), z);
-          if (VECS > SIDE) gate = FMA(x, LOAD(right, j * ldb + n + c), gate);
+          z = FMA(x, LOADW(right, j * ldb + c), z);
+          if (VECS > SIDE) gate = FMA(x, LOADW(right, j * ldb + n + c), gate);
         }
 #if HAS_BIAS
         z += LOAD(bias, c);
@@ -118,7 +121,7 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(stg, b), IN(stg, bias), IN(stg, resid
       for (int j = 0; j < depth; j++) {
         vec values[VECS];
         UNROLL
-        for (int h = 0; h < VECS; h++) values[h] = LOADV(right, (start + j) * STEP + at[h]);
+        for (int h = 0; h < VECS; h++) values[h] = LOADWV(right, (start + j) * STEP + at[h]);
         UNROLL
         for (int i = 0; i < MR; i++)
           UNROLL
@@ -133,6 +136,10 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(stg, b), IN(stg, bias), IN(stg, resid
       for (int h = 0; h < SIDE; h++) {
         const int out = y_item + (top + i) * n + out_at[h];
         vec z = sum[i][h], gate = sum[i][VECS - SIDE + h];
+#if W8
+        z = z * LOADP(scales, bias_from + at[h]);
+        gate = gate * LOADP(scales, bias_from + at[VECS - SIDE + h]);
+#endif
 #if HAS_BIAS
         z += LOADV(bias, bias_from + at[h]);
         gate += LOADV(bias, bias_from + at[VECS - SIDE + h]);

@@ -1,6 +1,6 @@
 //: op    = "WinogradStrips"
 //: why   = "F(4x4, 3x3) in one command (paper 3.3): a strip of tiles is transformed, multiplied and transformed back in scratch that stays in cache."
-//: in    = ["x: stg[n, h, w, ic]", "weight: stg[panels, taps, ic, wide]", "bias: stg[panels, wide]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]"]
+//: in    = ["x: stg[n, h, w, ic]", "weight: wgt[panels, taps, ic, wide]", "bias: stg[panels, wide]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]", "scales: f32[panels, wide]"]
 //: out   = ["y: stg[n, oh, ow, oc]", "scratch: f32[groups, slot]"]
 //: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "tiles_h: int", "tiles_w: int", "tiles: int", "strip: int", "depth: int", "panels: int", "share: int", "chunk: int", "groups: int", "slot: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
 //: grid  = ["groups", "1", "1"]
@@ -29,11 +29,11 @@
 #define ADDED residual
 #endif
 
-KERNEL(winograd_strips)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), OUT(float, scratch),
-                        ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow), ARG(int, tiles_h),
-                        ARG(int, tiles_w), ARG(int, tiles), ARG(int, strip), ARG(int, depth), ARG(int, panels), ARG(int, share),
-                        ARG(int, chunk), ARG(int, groups), ARG(int, slot), ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h),
-                        ARG(int, up_w), ARG(int, shift_from), ARG(int, shift_row) GRID) {
+KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(float, scales), OUT(stg, y),
+                        OUT(float, scratch), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow),
+                        ARG(int, tiles_h), ARG(int, tiles_w), ARG(int, tiles), ARG(int, strip), ARG(int, depth), ARG(int, panels),
+                        ARG(int, share), ARG(int, chunk), ARG(int, groups), ARG(int, slot), ARG(int, pad_top), ARG(int, pad_left),
+                        ARG(int, up_h), ARG(int, up_w), ARG(int, shift_from), ARG(int, shift_row) GRID) {
   if (GID(0) >= groups) return;
   // A vector between lines and between planes: a power of two apart they would share few sets of a cache.
   const int row = depth + V, patch_plane = strip * row + V, product_plane = strip * WIDE + V, tap_plane = depth * WIDE + V;
@@ -79,14 +79,14 @@ KERNEL(winograd_strips)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shif
         }
 
         for (int panel = some; panel < MIN(some + share, to_panel); panel++) {
-          IN_PTR(stg) given = weight + (panel * TAPS * ic + start) * WIDE;
+          IN_PTR(wgt) given = weight + (panel * TAPS * ic + start) * WIDE;
 #if FLY
           for (int j = 0; j < part * WIDE; j += V) {  // G g G^T
             vec half_way[18];
             for (int b = 0; b < 3; b++) {
               vec g[3], z[6];
               UNROLL
-              for (int a = 0; a < 3; a++) g[a] = LOADV(given, (a * 3 + b) * ic * WIDE + j);
+              for (int a = 0; a < 3; a++) g[a] = LOADWV(given, (a * 3 + b) * ic * WIDE + j);
               WINOGRAD_TAPS(z, g, 1)
               UNROLL
               for (int a = 0; a < 6; a++) half_way[a * 3 + b] = z[a];
@@ -100,7 +100,7 @@ KERNEL(winograd_strips)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shif
           }
 #define RIGHT(p, j) LOADP(taps, (p) * tap_plane + (j))
 #else
-#define RIGHT(p, j) LOADV(given, (p) * ic * WIDE + (j))
+#define RIGHT(p, j) LOADWV(given, (p) * ic * WIDE + (j))
 #endif
           for (int p = 0; p < 36; p++)
             for (int top = 0; top < count; top += MR) {
@@ -144,6 +144,12 @@ KERNEL(winograd_strips)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shif
             UNROLL
             for (int i = 0; i < 4; i++) half_way[i * 6 + j] = z[i];
           }
+#if W8
+          const vec scale = LOADP(scales, c);
+#define SCALED(pixel) FMA(pixel, scale, base)
+#else
+#define SCALED(pixel) ((pixel) + base)
+#endif
 #if HAS_BIAS
           base += LOADV(bias, c);
 #endif
@@ -155,7 +161,7 @@ KERNEL(winograd_strips)(IN(stg, x), IN(stg, weight), IN(stg, bias), IN(stg, shif
             WINOGRAD_PIXELS(z, (half_way + i * 6), 1)
             for (int j = 0; j < MIN(4, ow - ox); j++) {
               const int out = ((item * oh + oy + i) * ow + ox + j) * oc + c;
-              vec pixel = z[j] + base;
+              vec pixel = SCALED(z[j]);
 #if RAGGED
               float line[V];
               STOREP(line, 0, pixel);

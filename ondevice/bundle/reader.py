@@ -18,6 +18,7 @@ import numpy as np
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import Manifest, PlanEntry, parse_manifest
 from ondevice.bundle.plan_file import parse_plan, weight_bytes
+from ondevice.bundle.weights import STORED
 from ondevice.errors import BundleError
 from ondevice.plan.plan import Plan
 
@@ -105,8 +106,7 @@ class Bundle:
         """A weight as an array: a read-only view of the mapped shard."""
         shard, offset, size = self.weight(key)
         entry = self.manifest.weights[key]
-        dtype = {"f32": "<f4", "f16": "<f2", "i32": "<i4"}[entry.dtype]
-        return self.shard(shard)[offset : offset + size].view(dtype).reshape(entry.shape)
+        return self.shard(shard)[offset : offset + size].view(STORED[entry.dtype]).reshape(entry.shape)
 
     def kernel_source(self, file: str) -> str:
         """Text of a kernel (`Kernel.file`: a file's stem), without prelude and defines."""

@@ -16,7 +16,8 @@ from ondevice.plan.plan import ALIGN, Plan
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-STORED: dict[str, np.dtype] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "i32": np.dtype("<i4")}
+STORED: dict[str, np.dtype] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "i32": np.dtype("<i4"), "i8": np.dtype("i1")}
+LIMITS = {"f32": ("-3.4e38", "3.4e38"), "f16": ("-65504", "65504"), "i32": f.INT32, "i8": (-128, 127)}
 CHUNK = 1 << 18  # elements converted at once: source and result stay in the cache, and a large tensor is not copied whole
 
 
@@ -116,6 +117,6 @@ def _refuse(key: str, source: WeightSource, value: np.generic, flat_index: int) 
     index = [int(i) for i in np.unravel_index(flat_index, source.shape)]
     if value != value:
         raise BundleError(f"holds NaN at {index}.", where=key, fix="use another checkpoint: this one is broken")
-    low, high = ("-3.4e38", "3.4e38") if source.dtype == "f32" else ("-65504", "65504") if source.dtype == "f16" else map(str, f.INT32)
+    low, high = LIMITS[source.dtype]
     fix = "convert with `--dtype fp32`" if source.dtype == "f16" else "use another checkpoint: this one is broken"
     raise BundleError(f"holds {value} at {index}, too large for {source.dtype} (expected {low}..{high}).", where=key, fix=fix)

@@ -16,10 +16,17 @@ if TYPE_CHECKING:
     from ondevice.target import Target
 
 STORAGE = ("f32", "f16")
+WEIGHTS = ("", "i8")  # as `storage`, or int8
 
 
 def lower(
-    model: ir.Model, component: str, *, storage: str = "f32", kernels: Mapping[str, KernelFile] | None = None, target: Target | None = None
+    model: ir.Model,
+    component: str,
+    *,
+    storage: str = "f32",
+    kernels: Mapping[str, KernelFile] | None = None,
+    target: Target | None = None,
+    weights: str = "",
 ) -> Program:
     """Lower a graph of primitives to kernel calls.
 
@@ -29,6 +36,7 @@ def lower(
         storage: "f32" or "f16", the type in which float tensors are kept; arithmetic is float32 in both.
         kernels: kernel files by name; all of shaders/ by default.
         target: chooses the tunables; "host" by default.
+        weights: "i8" stores the larger constant weights of products and convolutions as int8, with a scale a column; "": as `storage`.
 
     Raises:
         GraphError: an op or a form of it that is not supported, by node.
@@ -43,11 +51,15 @@ def lower(
 
     if storage not in STORAGE:
         raise UsageError(f"storage {storage!r} is unknown (expected one of {', '.join(STORAGE)}).", where=component)
+    if weights not in WEIGHTS:
+        raise UsageError(f"weights {weights!r} are unknown (expected one of {', '.join(map(repr, WEIGHTS))}).", where=component)
+    chosen = target or load_target("host")
+    if weights and not chosen.panels:
+        what = f"int8 weights are stored in panels (got target {chosen.name}, which reads rows)."
+        raise UsageError(what, where="--weights", fix="choose a target of CPUs, or leave --weights out")
     verify_graph(model)
     graph = model.graph
-    low = Lowering(
-        graph, component, storage, load_all() if kernels is None else kernels, exact_values(graph), target or load_target("host")
-    )
+    low = Lowering(graph, component, storage, load_all() if kernels is None else kernels, exact_values(graph), chosen, weights)
     for value in graph.inputs:
         if value.const_value is None:
             low.add_input(value)

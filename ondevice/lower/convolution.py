@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ondevice.lower.linear import epilogue_defines, narrowed, weight
+from ondevice.lower.linear import epilogue_defines, narrowed, product_weight, weight
 from ondevice.lower.lowering import Lowering
 from ondevice.ops import CONV
 from ondevice.verify import static_shape
@@ -44,8 +44,8 @@ def direct(low: Lowering, node: ir.Node) -> None:
     kh, kw, ic, oc = static_shape(taps)
     dims = conv.dims | {"n": static_shape(node.outputs[0])[0], "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0]}
     tuning = narrowed(low, "conv2d_nhwc", oc, dims, dtype)
-    right, columns, defines = weight(low, low.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning)
+    right, scales, columns, defines = product_weight(low, low.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning, conv.x)
     bias = weight(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
-    operands = [conv.x, right, bias, conv.shift, conv.residual]
+    operands = [conv.x, right, bias, conv.shift, conv.residual, scales]
     defines |= {"RAGGED": int(ic % tuning["V"] > 0)}
     low.emit_node(node, operands, dims | {"ldb": columns}, "ConvNhwc", epilogue_defines(CONV[node.op_type]) | defines, tuning)

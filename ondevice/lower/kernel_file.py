@@ -32,7 +32,8 @@ FIELDS = {
 }
 LAYOUT = {"tune", "by", "gives"}
 OPTIONAL = {"inplace": (dict,), "layout": (dict,)}
-STORAGE = {"stg": "stg", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}  # header's type -> the body's
+# A header's type of an operand -> the body's.
+STORAGE = {"stg": "stg", "wgt": "wgt", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}
 SCALARS = ("int", "float")
 RULES = {"multiple": int, "min": int, "max": int, "equal": str}
 DIALECTS = ("opencl", "metal")

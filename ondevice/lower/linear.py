@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import onnx_ir as ir
 
+from ondevice.lower import int8
 from ondevice.lower.lowering import Lowering
 from ondevice.ops import LINEAR, Epilogue
 from ondevice.verify import static_shape
@@ -34,6 +35,27 @@ def weight(low: Lowering, value: ir.Value, dtype: str, tuning: Mapping[str, int]
     return stored, low.program.tensors[stored].shape[-1], {}
 
 
+def product_weight(
+    low: Lowering, value: ir.Value, dtype: str, tuning: Mapping[str, int], instead: str, geglu: bool = False
+) -> tuple[str, str, int, dict[str, int]]:
+    """`weight` of a product's [k, n], as int8 where that is asked for: (tensor, scales of its columns, columns, defines).
+
+    `instead` stands in for the scales of a weight that is not int8.
+    """
+    if not as_int8(low, static_shape(value)):
+        stored, columns, defines = weight(low, value, dtype, tuning, geglu)
+        return stored, instead, columns, defines
+    values, scales = int8.quantized(low, value)
+    right, columns, defines = weight(low, values, "i8", tuning, geglu)
+    return right, weight(low, scales, "f32", tuning, geglu)[0], columns, defines | {"W8": 1}
+
+
+def as_int8(low: Lowering, shape: Sequence[int]) -> bool:
+    """Whether a constant weight [k, n] becomes int8: large ones do, the first and the last convolutions of a picture do not."""
+    k, n = shape
+    return low.weights == "i8" and k >= int8.ROWS and n >= int8.COLUMNS and k * n >= int8.ELEMENTS
+
+
 def narrowed(
     low: Lowering, kernel: str, columns: int, sizes: Mapping[str, int | float] | None = None, dtype: str = "f32"
 ) -> dict[str, int]:
@@ -49,10 +71,11 @@ def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mappin
     sizes = {**dims, "k1": dims["k"]}
     if b.const_value is not None and len(static_shape(b)) == 2:
         tuning = narrowed(low, "matmul", dims["n"], sizes, dtype)
-        right, columns, defines = weight(low, b, dtype, tuning)
+        right, scales, columns, defines = product_weight(low, b, dtype, tuning, left)
     else:
         tuning, right, columns, defines = low.tuning("matmul", sizes, dtype), low.operand(b, dtype), dims["n"], {}
-    low.emit_node(node, [left, left, right, left, left], {**sizes, "ldb": columns}, "MatMul", defines, tuning)
+        scales = left
+    low.emit_node(node, [left, left, right, left, left, scales], {**sizes, "ldb": columns}, "MatMul", defines, tuning)
 
 
 def linear(low: Lowering, node: ir.Node) -> None:
@@ -63,7 +86,8 @@ def linear(low: Lowering, node: ir.Node) -> None:
     k, k1 = static_shape(given["weight"])[0], static_shape(given["x"])[-1]
     dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "a_batch": 0, "b_batch": 0}
     tuning = narrowed(low, "matmul", static_shape(given["weight"])[-1], dims | after, dtype)
-    x, (right, columns, defines) = low.operand(given["x"], dtype), weight(low, given["weight"], dtype, tuning, geglu)
+    x = low.operand(given["x"], dtype)
+    right, scales, columns, defines = product_weight(low, given["weight"], dtype, tuning, x, geglu)
     x2, residual = (low.operand(given[name], dtype) if name in given else x for name in ("x2", "residual"))
     bias = weight(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x  # x stands in for what is not there
-    low.emit_node(node, [x, x2, right, bias, residual], dims | {"ldb": columns}, "Linear", after | defines, tuning)
+    low.emit_node(node, [x, x2, right, bias, residual, scales], dims | {"ldb": columns}, "Linear", after | defines, tuning)

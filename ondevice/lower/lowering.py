@@ -30,10 +30,18 @@ class Lowering:
     """Collects calls. One instance lowers one graph; rules (rules.py) drive it node by node."""
 
     def __init__(
-        self, graph: ir.Graph, component: str, storage: str, kernels: Mapping[str, KernelFile], exact: frozenset[str], target: Target
+        self,
+        graph: ir.Graph,
+        component: str,
+        storage: str,
+        kernels: Mapping[str, KernelFile],
+        exact: frozenset[str],
+        target: Target,
+        weights: str = "",
     ) -> None:
-        """`exact` names the values that stay float32 whatever `storage` is."""
+        """`exact` names the values that stay float32 whatever `storage` is; `weights` is "i8" where those of products are to be int8."""
         self.graph, self.component, self.storage, self.kernels, self.exact, self.target = graph, component, storage, kernels, exact, target
+        self.weights = weights
         self.program = Program(component, {}, [], (), ())
         self._home: dict[str, str] = {}  # value name -> name of the tensor that holds it (views share their source's)
         self._cast: dict[tuple[str, str], str] = {}
@@ -86,9 +94,11 @@ class Lowering:
             self.program.weights[key] = values
         return key
 
-    def derived(self, name: str, source: ir.Value | None, shape: Sequence[int], make: Callable[[], np.ndarray]) -> ir.Value:
-        """A value computed from weights (a transpose, a missing bias), evaluated when it is written."""
-        what = ir.DataType.FLOAT if source is None or source.dtype is None else source.dtype
+    def derived(
+        self, name: str, source: ir.Value | None, shape: Sequence[int], make: Callable[[], np.ndarray], what: ir.DataType | None = None
+    ) -> ir.Value:
+        """A value computed from weights (a transpose, a missing bias), evaluated when it is written; of the source's type, or `what`."""
+        what = what or (ir.DataType.FLOAT if source is None or source.dtype is None else source.dtype)
         fixed = ir.Shape(list(shape))
         tensor = ir.LazyTensor(lambda: ir.Tensor(np.ascontiguousarray(make())), dtype=what, shape=fixed, name=name)
         return ir.Value(name=name, shape=fixed, type=ir.TensorType(what), const_value=tensor)

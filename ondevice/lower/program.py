@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-DTYPES = {"f32": 4, "f16": 2, "i32": 4}  # storage types a kernel may read or write, with bytes an element
+DTYPES = {"f32": 4, "f16": 2, "i32": 4, "i8": 1}  # storage types a kernel may read or write, with bytes an element
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.lower.convolution import direct, read
-from ondevice.lower.linear import epilogue_defines, narrowed, weight
+from ondevice.lower.linear import as_int8, epilogue_defines, narrowed, product_weight, weight
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.program import DTYPES
 from ondevice.ops import CONV
@@ -48,10 +48,11 @@ def strips(low: Lowering, node: ir.Node) -> None:
     groups = low.target.winograd.get("groups", 8)
     # Where many strips read them, and a strip of all channels fits a slot.
     fits = 36 * tuning["STRIP"] * (ic + v) * DTYPES["f32"] <= low.target.scratch // groups
-    stored = fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
+    small = as_int8(low, (9 * ic, oc))  # int8 has no bits for transformed taps, and few bytes to save reads of
+    stored = not small and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
     strip = -(-min(tuning["STRIP" if stored else "LONG"], tiles) // mr) * mr
     right = low.as_matrix(_transformed(low, taps), (36 * ic, oc)) if stored else low.as_matrix(taps, (9 * ic, oc))
-    right_name, columns, _ = weight(low, right, dtype, tuning)
+    right_name, scales, columns, more = product_weight(low, right, dtype, tuning, conv.x)
     bias = weight(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
 
     depth = ic if stored else _depth(ic, tuning["DEPTH"], v)
@@ -65,7 +66,8 @@ def strips(low: Lowering, node: ir.Node) -> None:
     sizes = {"n": n, "tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "depth": depth, "panels": panels}
     sizes |= {"share": share, "chunk": chunk, "groups": groups, "slot": slot}
     defines = epilogue_defines(CONV[node.op_type]) | {"FLY": int(not stored), "RAGGED": int(oc % v > 0)}
-    operands = [conv.x, right_name, bias, conv.shift, conv.residual]
+    defines |= {name: on for name, on in more.items() if name == "W8"}
+    operands = [conv.x, right_name, bias, conv.shift, conv.residual, scales]
     flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + (0 if stored else count * ic * oc * 84)
     cached = {scratch: 0}  # written and read by one work-item: it is not traffic
     low.emit("WinogradStrips", str(node.name), operands, [result, scratch], conv.dims | sizes, flops, defines, cached, tuning)
@@ -96,7 +98,14 @@ def bands(low: Lowering, node: ir.Node) -> None:
         low.emit("WinogradInput", name, [conv.x], [patches], sizes, count * ic * 144, touched=part)
         dims = {"batch": 36, "m": count, "n": oc, "k": ic, "k1": ic, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
         low.emit(
-            "MatMul", name, [patches, patches, right, patches, patches], [products], dims, 72 * count * ic * oc, defines, tuning=tuning
+            "MatMul",
+            name,
+            [patches, patches, right, patches, patches, patches],
+            [products],
+            dims,
+            72 * count * ic * oc,
+            defines,
+            tuning=tuning,
         )
         optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
         operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]

@@ -10,7 +10,8 @@ from ondevice.errors import NumericError
 from ondevice.plan.inplace import DEFINE as INPLACE
 from ondevice.plan.plan import Plan
 
-NUMPY: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "i32": np.dtype(np.int32)}
+NUMPY: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "i32": np.dtype(np.int32), "i8": np.dtype(np.int8)}
+WHOLE = ("i32", "i8")  # neither NaN nor infinity is among these
 
 
 def results(plan: Plan) -> list[tuple[int, ...]]:
@@ -42,13 +43,13 @@ def check_results(plan: Plan, number: int, whole: Sequence[int], read: Callable[
     dispatch = plan.dispatches[number]
     split = len(dispatch.operands) - dispatch.outputs
     for index in whole:
-        if plan.operands[index].dtype == "i32":
+        if plan.operands[index].dtype in WHOLE:
             continue
         values = read(index)
         bad = ~np.isfinite(values)
         if not bad.any():
             continue
-        inputs = {plan.operands[i].name: read(i) for i in dict.fromkeys(dispatch.operands[:split]) if plan.operands[i].dtype != "i32"}
+        inputs = {plan.operands[i].name: read(i) for i in dict.fromkeys(dispatch.operands[:split]) if plan.operands[i].dtype not in WHOLE}
         if not np.isnan(values).any() and any(np.isinf(array).any() for array in inputs.values()):
             continue
         kernel, operand = plan.kernels[dispatch.kernel], plan.operands[index]

@@ -16,7 +16,7 @@ from ondevice.run.device import Device
 from ondevice.tuner.cases import Case, Made, normal
 
 GROUP = 256  # work-items of a group that kernels may count on
-EPS = {"f32": 2.0**-24, "f16": 2.0**-11, "i32": 0.0}  # half the gap between neighbouring values near 1
+EPS = {"f32": 2.0**-24, "f16": 2.0**-11, "i32": 0.0, "i8": 0.0}  # half the gap between neighbouring values near 1
 Choice = Mapping[str, int]
 
 

@@ -95,6 +95,14 @@ typedef uint bits;
 #define STORE(p, i, v)  (p)[i] = stg(v)
 #define LOADV(p, i)     od_load((p) + (i))
 #define STOREV(p, i, v) od_store((p) + (i), v)
+// A constant weight in panels: as `stg`, or with W8 int8, in units of its column's scale. Its vectors start at multiples of V elements.
+#if W8
+typedef char wgt;
+#else
+typedef stg wgt;
+#endif
+#define LOADW(p, i)     LOAD(p, i)
+#define LOADWV(p, i)    LOADV(p, i)
 #define COPYV(to, from) od_copy(to, from)
 
 // Casts have a second pair of storage types.

@@ -24,6 +24,17 @@ typedef uint bits;
 #define LOADV(p, i)     OD_JOIN(vload, V)(0, (p) + (i))
 #define STOREV(p, i, v) OD_JOIN(vstore, V)(v, 0, (p) + (i))
 #endif
+// A constant weight in panels: as `stg`, or with W8 int8, in units of its column's scale. Its vectors start at multiples of V elements, so one
+// may be read through a pointer: vload of char becomes V loads.
+#if W8
+typedef char wgt;
+#define LOADW(p, i)     ((float)(p)[i])
+#define LOADWV(p, i)    OD_JOIN(convert_float, V)(*(__global const OD_JOIN(char, V)*)((p) + (i)))
+#else
+typedef stg wgt;
+#define LOADW(p, i)     LOAD(p, i)
+#define LOADWV(p, i)    LOADV(p, i)
+#endif
 #define COPYV(to, from) OD_JOIN(vstore, V)(OD_JOIN(vload, V)(0, from), 0, to)
 
 // Casts have a second pair of storage types.

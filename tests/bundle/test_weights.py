@@ -11,7 +11,7 @@ from ondevice.bundle import WeightSource, weights
 from ondevice.bundle.weights import stored
 from ondevice.errors import BundleError
 
-STORED = {"f32": np.float32, "f16": np.float16, "i32": np.int32}
+STORED = {"f32": np.float32, "f16": np.float16, "i32": np.int32, "i8": np.int8}
 
 
 def convert(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -29,6 +29,13 @@ def test_every_float_dtype_of_a_checkpoint(source: type, dtype: str) -> None:
 @pytest.mark.parametrize("source", [np.int64, np.int32, np.uint8, np.bool_])
 def test_every_integer_dtype(source: type) -> None:
     np.testing.assert_array_equal(convert(np.array([0, 1, 1], source), "i32"), [0, 1, 1])
+    np.testing.assert_array_equal(convert(np.array([0, 1, 1], source), "i8"), [0, 1, 1])
+
+
+def test_a_byte_holds_no_more_than_it_can() -> None:
+    np.testing.assert_array_equal(convert(np.array([-128, 127], np.int32), "i8"), [-128, 127])
+    with pytest.raises(BundleError, match=r"w: holds 128 at \[1\], too large for i8 \(expected -128..127\)"):
+        convert(np.array([-128, 128], np.int32), "i8")
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])

@@ -42,6 +42,16 @@ def defines(activation, bias, shift, add):
     }
 
 
+def as_int8(weight):
+    """(int8 [k, n], float32 scales [1, n], what they say as float64) of a weight, a loop a column; the first of several is zeros."""
+    small, scales = np.zeros(weight.shape, np.int8), np.ones((1, weight.shape[1]), np.float32)
+    for column in range(int(weight.shape[1] > 1), weight.shape[1]):
+        given = weight[:, column].astype(np.float64)
+        scales[0, column] = np.abs(given).max() / 127 or 1.0
+        small[:, column] = np.round(given / scales[0, column])
+    return small, scales, small * scales.astype(np.float64)
+
+
 def in_panels(weight, width, halves=1):
     """[..., k, n] as the kernels read it with PANELS: [..., panels, k, width], a loop a column."""
     *batch, k, n = weight.shape

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, values
-from kernels.epilogues import ACTIVATIONS, defines, finished, in_panels
+from kernels.epilogues import ACTIVATIONS, as_int8, defines, finished, in_panels
 from tolerance import assert_close
 
 from ondevice.lower.kernel_file import load_all
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.device
 KERNEL = load_all()["matmul"]
 
 
-def check(bench: Bench, size, stored, activation="", *, bias=True, add=False, k1=None, pad=None, tuning=None, panels=False):
+def check(bench: Bench, size, stored, activation="", *, bias=True, add=False, k1=None, pad=None, tuning=None, panels=False, int8=False):
     """x [m, k] in one part, or in two with k1 columns in the first; weight [k, n or 2 n], stored `pad` columns wide."""
     m, n, k = size
     columns = 2 * n if activation == "Geglu" else n
@@ -20,27 +20,31 @@ def check(bench: Bench, size, stored, activation="", *, bias=True, add=False, k1
         values("normal", shape, stored, seed) for seed, shape in enumerate(((m, k), (k, columns), (columns,), (m, n)))
     )
     x1, x2 = np.ascontiguousarray(x[:, :k1]), np.ascontiguousarray(x[:, k1:] if k1 else x)
-    ldb = pad or columns
+    ldb, scales, meant = pad or columns, x, weight
+    if int8:
+        weight, scales, meant = as_int8(weight)
     wide, wide_shift = np.pad(weight, [(0, 0), (0, ldb - columns)]), np.pad(shift, (0, ldb - columns))
     if panels:
         tile, halves = KERNEL.tuning(**(tuning or {})), 2 if activation == "Geglu" else 1
         width = tile["V"] * -(-tile["NV"] // halves) * halves
         wide, wide_shift = in_panels(weight, width, halves), in_panels(shift[None], width, halves)
         ldb = wide.shape[0] * width
+        scales = in_panels(scales, width, halves) if int8 else x
     dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k1 or k, "ldb": ldb, "a_batch": 0, "b_batch": 0}
     got = bench.run(
         KERNEL,
-        [x1, x2, wide, wide_shift, residual],
+        [x1, x2, wide, wide_shift, residual, scales],
         ((m, n), x.dtype),
         dims,
         tuning,
         F16=int(stored == "f16"),
         PANELS=int(panels),
+        W8=int(int8),
         **defines(activation, bias, False, add),
     )
-    left, right, add_, rest = exact(x, weight, shift, residual)
+    left, right, add_, rest = exact(x, meant, shift, residual)
     extra = {"bias": add_ if bias else None, "residual": rest if add else None}
-    want, wrong = finished(left @ right, np.abs(left) @ np.abs(right), k, stored, activation, **extra)
+    want, wrong = finished(left @ right, np.abs(left) @ np.abs(right), k + int8, stored, activation, **extra)
     assert_close(got, want, wrong, f"{size} {activation}")
 
 
@@ -57,6 +61,18 @@ def test_epilogues(bench: Bench, stored, activation, size):
 @pytest.mark.parametrize("stored", STORED)
 def test_weights_in_panels(bench: Bench, stored, activation, size):
     check(bench, size, stored, activation, add=True, panels=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (7, 64, 20), (13, 65, 129), (50, 133, 300)], ids=str)
+@pytest.mark.parametrize("activation", ["", "Geglu"])
+@pytest.mark.parametrize("stored", STORED)
+def test_int8_weights(bench: Bench, stored, activation, size):
+    check(bench, size, stored, activation, add=True, panels=True, int8=True)
+
+
+@pytest.mark.parametrize("tuning", [{"V": 4}, {"V": 8, "NV": 2}, {"NV": 1, "MB": 1}, {"MR": 4, "KC": 16, "X": 8, "Y": 4}], ids=str)
+def test_int8_weights_however_they_are_cut(bench: Bench, tuning):
+    check(bench, (17, 83, 150), "f16", "Geglu", k1=70, tuning=tuning, panels=True, int8=True)
 
 
 @pytest.mark.parametrize("activation", ["", "Silu", "Geglu"])
@@ -100,5 +116,5 @@ def test_over_the_residual(bench: Bench, stored, activation, panels, size):
         ldb = weight.shape[0] * width
     dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": ldb, "a_batch": 0, "b_batch": 0}
     built = {"F16": int(stored == "f16"), "PANELS": panels} | defines(activation, True, False, True)
-    done = assert_same_in_place(bench, KERNEL, [x, x, weight, bias, residual], ((m, n), x.dtype), dims, **built)
+    done = assert_same_in_place(bench, KERNEL, [x, x, weight, bias, residual, x], ((m, n), x.dtype), dims, **built)
     assert done == (panels == 1 or n % 64 == 0)  # else some columns are computed twice

@@ -15,7 +15,7 @@ def check(bench: Bench, a: np.ndarray, b: np.ndarray, stored: str, tuning: dict[
     """`a` [batch or 1, m, k], `b` [batch or 1, k, n]; a batch of 1 is shared."""
     (a_items, m, k), (b_items, _, n), batch = a.shape, b.shape, max(len(a), len(b))
     dims = {"batch": batch, "m": m, "n": n, "k": k, "k1": k, "ldb": n, "a_batch": m * k * (a_items > 1), "b_batch": k * n * (b_items > 1)}
-    got = bench.run(KERNEL, [a, a, b, a, a], ((batch, m, n), a.dtype), dims, tuning, F16=int(stored == "f16"))
+    got = bench.run(KERNEL, [a, a, b, a, a, a], ((batch, m, n), a.dtype), dims, tuning, F16=int(stored == "f16"))
     left, right = exact(a, b)
     want = left @ right
     assert_close(got, want, bound(stored, want, np.abs(left) @ np.abs(right), k), f"{a.shape} @ {b.shape}")
@@ -57,6 +57,6 @@ def test_infinity_stays_in_its_row(bench: Bench) -> None:
     a, b = np.ones((1, 8, 20), np.float32), np.ones((1, 20, 70), np.float32)
     a[0, 7, 3] = -np.inf
     dims = {"batch": 1, "m": 8, "n": 70, "k": 20, "k1": 20, "ldb": 70, "a_batch": 0, "b_batch": 0}
-    got = bench.run(KERNEL, [a, a, b, a, a], ((1, 8, 70), a.dtype), dims, F16=0)
+    got = bench.run(KERNEL, [a, a, b, a, a, a], ((1, 8, 70), a.dtype), dims, F16=0)
     assert (got[0, :7] == 20).all()
     assert np.isneginf(got[0, 7]).all()

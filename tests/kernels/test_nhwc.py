@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, values
-from kernels.epilogues import defines, finished, in_panels
+from kernels.epilogues import as_int8, defines, finished, in_panels
 from kernels.test_conv2d import convolve
 from tolerance import EPS, TINY, assert_close, rtol
 
@@ -40,7 +40,9 @@ SHAPES = [
 ]
 
 
-def check_conv(bench, shape, stored, activation="", *, up=None, shift=False, add=False, tuning=None, kind="normal", panels=False):
+def check_conv(
+    bench, shape, stored, activation="", *, up=None, shift=False, add=False, tuning=None, kind="normal", panels=False, int8=False
+):
     n, ic, h, w, oc, k, stride, pads = shape
     top, left, bottom, right = pads
     up_h, up_w = up or (h, w)
@@ -52,24 +54,30 @@ def check_conv(bench, shape, stored, activation="", *, up=None, shift=False, add
         weight = (weight * STORED[stored](2**-9)).astype(STORED[stored])
     shifts, residual = values("normal", (n, 3 + oc), stored, 3), values("normal", (n, oh, ow, oc), stored, 4)
     wide, wide_bias = np.pad(weight, [(0, 0)] * 3 + [(0, ldb - oc)]), np.pad(bias, (0, ldb - oc))
+    scales, meant = x, weight
+    if int8:
+        weight, scales, meant = as_int8(weight.reshape(-1, oc))
+        meant = meant.reshape(k, k, ic, oc)
     if panels:
         tile = KERNELS["conv2d_nhwc"].tuning(**(tuning or {}))
         width = tile["V"] * tile["NV"]
         wide, wide_bias = in_panels(weight.reshape(-1, oc), width), in_panels(bias[None], width)
         ldb = wide.shape[0] * width
+        scales = in_panels(scales, width) if int8 else x
     sizes = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "ldb": ldb, "oh": oh, "ow": ow, "kh": k, "kw": k, "stride": stride}
     steps = {"pad_top": top, "pad_left": left, "up_h": up_h, "up_w": up_w, "shift_from": 3, "shift_row": 3 + oc}
-    settings = {"F16": half(stored), "PANELS": int(panels), "RAGGED": int(ic % lanes > 0), **defines(activation, True, shift, add)}
-    inputs = [x, wide, wide_bias, shifts, residual]
+    settings = {"F16": half(stored), "PANELS": int(panels), "W8": int(int8), "RAGGED": int(ic % lanes > 0)}
+    settings |= defines(activation, True, shift, add)
+    inputs = [x, wide, wide_bias, shifts, residual, scales]
     got = bench.run(KERNELS["conv2d_nhwc"], inputs, ((n, oh, ow, oc), x.dtype), sizes | steps, tuning, **settings)
-    image, taps, base, extra, rest = exact(x, weight, bias, shifts, residual)
+    image, taps, base, extra, rest = exact(x, meant, bias, shifts, residual)
     large = image[:, np.arange(up_h) * h // up_h][:, :, np.arange(up_w) * w // up_w]
 
     def conv(a, b):
         return convolve(a.transpose(0, 3, 1, 2), b.transpose(3, 2, 0, 1), stride, pads).transpose(0, 2, 3, 1)
 
     parts = {"bias": base, "shift": extra[:, None, None, 3:] if shift else None, "residual": rest if add else None}
-    want, wrong = finished(conv(large, taps), conv(np.abs(large), np.abs(taps)), ic * k * k, stored, activation, **parts)
+    want, wrong = finished(conv(large, taps), conv(np.abs(large), np.abs(taps)), ic * k * k + int8, stored, activation, **parts)
     assert_close(got, want, wrong, f"{shape}")
 
 
@@ -90,7 +98,7 @@ def test_convolution_over_the_residual(bench: Bench, panels, oc):
     dims = {"n": 2, "ic": 16, "h": 9, "w": 33, "oc": oc, "ldb": ldb, "oh": 9, "ow": 33, "kh": 3, "kw": 3, "stride": 1}
     dims |= {"pad_top": 1, "pad_left": 1, "up_h": 9, "up_w": 33, "shift_from": 0, "shift_row": oc}
     built = {"F16": half(stored), "PANELS": panels, "RAGGED": 0} | defines("Silu", True, True, True)
-    inputs = [x, wide, wide_bias, shifts, residual]
+    inputs = [x, wide, wide_bias, shifts, residual, x]
     done = assert_same_in_place(bench, KERNELS["conv2d_nhwc"], inputs, ((2, 9, 33, oc), x.dtype), dims, **built)
     assert done == (panels == 1 or oc == 64)  # else some channels are computed twice
 
@@ -116,6 +124,12 @@ def test_convolution_tunings(bench: Bench, stored, tuning):
     check_conv(bench, (1, 5, 7, 9, 83, 3, 1, SAME), stored, shift=True, add=True, tuning=tuning, panels=True)
 
 
+@pytest.mark.parametrize("shape", SHAPES[::2], ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_convolution_of_int8_weights(bench: Bench, shape, stored):
+    check_conv(bench, shape, stored, "Silu", shift=True, add=True, panels=True, int8=True)
+
+
 @pytest.mark.parametrize("kind", ["equal", "largest"])
 def test_convolution_of_extreme_values(bench: Bench, kind):
     check_conv(bench, (1, 20, 6, 18, 9, 3, 1, SAME), "f16", kind=kind)
@@ -126,7 +140,7 @@ def test_padding_is_zero_even_beside_infinity(bench: Bench):
     x, weight, bias = np.full((1, 4, 20, 2), np.inf, np.float32), np.ones((3, 3, 2, 16), np.float32), np.zeros(16, np.float32)
     sizes = {"n": 1, "ic": 2, "h": 4, "w": 20, "oc": 16, "ldb": 16, "oh": 4, "ow": 20, "kh": 3, "kw": 3, "stride": 1}
     dims = sizes | {"pad_top": 1, "pad_left": 1, "up_h": 4, "up_w": 20, "shift_from": 0, "shift_row": 0}
-    got = bench.run(KERNELS["conv2d_nhwc"], [x, weight, bias, x, x], ((1, 4, 20, 16), x.dtype), dims, F16=0, HAS_BIAS=1)
+    got = bench.run(KERNELS["conv2d_nhwc"], [x, weight, bias, x, x, x], ((1, 4, 20, 16), x.dtype), dims, F16=0, HAS_BIAS=1)
     assert np.isposinf(got).all()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from kernels.bench import Bench, assert_same_in_place, exact, tunings, values
-from kernels.epilogues import defines, finished, in_panels
+from kernels.epilogues import as_int8, defines, finished, in_panels
 from kernels.test_conv2d import convolve
 from tolerance import EPS, TINY, assert_close
 
@@ -108,7 +108,7 @@ def test_the_whole_is_a_convolution(bench: Bench):
     patches = bench.run(KERNELS["winograd_input"], [x], ((36, 12, ic), np.float32), sizes | steps, F16=0)
     turned = np.einsum("ay,bx,yxio->abio", G, G, weight.astype(np.float64)).reshape(36, ic, oc).astype(np.float32)
     dims = {"batch": 36, "m": 12, "n": oc, "k": ic, "k1": ic, "ldb": oc, "a_batch": 12 * ic, "b_batch": ic * oc}
-    products = bench.run(KERNELS["matmul"], [patches, patches, turned, turned, turned], ((36, 12, oc), np.float32), dims, F16=0)
+    products = bench.run(KERNELS["matmul"], [patches, patches, turned, turned, turned, turned], ((36, 12, oc), np.float32), dims, F16=0)
     back = {"oh": h, "ow": w, "oc": oc, "tiles_h": th, "tiles_w": tw, "first": 0, "count": 12, "shift_from": 0, "shift_row": 0}
     got = bench.run(KERNELS["winograd_output"], [products, x, x, x], ((n, h, w, oc), np.float32), back, F16=0)
     image, taps = exact(x, weight)
@@ -120,7 +120,7 @@ def test_the_whole_is_a_convolution(bench: Bench):
 # In one command -------------------------------------------------------------------------------------------------------
 
 
-def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), split=None, **tuning):
+def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), split=None, scales=None, **tuning):
     """winograd_strips as lowering calls it, with the plain taps (`fly`) or the transformed ones; `split` replaces sizes of the work."""
     kernel, (n, h, w, ic), oc = KERNELS["winograd_strips"], x.shape, taps.shape[-1]
     tuning = kernel.tuning(**tuning)
@@ -133,22 +133,27 @@ def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), 
     bias, shifts, residual = parts or (np.zeros(oc, x.dtype), x, x)
     sizes = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "tiles_h": th, "tiles_w": tw, "tiles": tiles, "panels": panels}
     steps = {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc, "slot": 36 * planes}
-    built = {"FLY": int(fly), "RAGGED": int(oc % v > 0), "F16": int(stored == "f16")}
+    built = {"FLY": int(fly), "RAGGED": int(oc % v > 0), "F16": int(stored == "f16"), "W8": int(scales is not None)}
     settings = built | defines(activation, True, bool(parts), bool(parts))
-    inputs, output = [x, weight, in_panels(bias[None], wide), shifts, residual], ((n, oh, ow, oc), x.dtype)
+    given = x if scales is None else in_panels(scales, wide)
+    inputs, output = [x, weight, in_panels(bias[None], wide), shifts, residual, given], ((n, oh, ow, oc), x.dtype)
     call = (kernel, inputs, output, sizes | steps | work, tuning, 36 * planes * work["groups"])
     assert not parts or assert_same_in_place(bench, *call, **settings)
     return bench.run(*call, **settings)
 
 
-def check_strips(bench: Bench, size, stored, fly=True, up=1, activation="", split=None, **tuning):
+def check_strips(bench: Bench, size, stored, fly=True, up=1, activation="", split=None, int8=False, **tuning):
     n, h, w, ic, oc = size
     x, taps = values("normal", (n, h, w, ic), stored), values("normal", (3, 3, ic, oc), stored, 1)
     oh, ow = up * h, up * w
     shapes = ((oc,), (n, 2 + oc), (n, oh, ow, oc))
     parts = tuple(values("normal", s, stored, i) for i, s in enumerate(shapes, 2)) if activation else ()
-    got = strips(bench, x, taps, oh, ow, stored, fly, activation, parts, split, **tuning)
-    image, exact_taps = exact(x, taps)
+    scales, meant = None, taps
+    if int8:
+        small, scales, meant = as_int8(taps.reshape(9 * ic, oc))
+        taps, meant = small.reshape(taps.shape), meant.reshape(taps.shape)
+    got = strips(bench, x, taps, oh, ow, stored, fly, activation, parts, split, scales, **tuning)
+    image, exact_taps = exact(x, meant)
     image = image.repeat(up, 1).repeat(up, 2)
     want, magnitude = (
         convolve(a.transpose(0, 3, 1, 2), b.transpose(3, 2, 0, 1), 1, (1, 1, 1, 1)).transpose(0, 2, 3, 1)
@@ -170,6 +175,12 @@ SIZES = [(1, 1, 1, 16, 16), (2, 5, 7, 17, 40), (1, 12, 9, 48, 3), (1, 13, 8, 40,
 @pytest.mark.parametrize("stored, fly", [("f32", True), ("f16", True), ("f32", False), ("f16", False)])
 def test_strips(bench: Bench, size, up, activation, stored, fly):
     check_strips(bench, size, stored, fly, up, activation)
+
+
+@pytest.mark.parametrize("size", SIZES[1:], ids=str)
+@pytest.mark.parametrize("stored", ["f32", "f16"])
+def test_strips_of_int8_weights(bench: Bench, size, stored):
+    check_strips(bench, size, stored, activation="Silu", int8=True)
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_strips"]))
