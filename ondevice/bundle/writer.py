@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ondevice import __version__, paths
+from ondevice import __version__
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
 from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem, weight_bytes
@@ -22,6 +22,7 @@ from ondevice.bundle.publish import foreign, published, system
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
 from ondevice.errors import BundleError
+from ondevice.lower.kernel_file import DIALECTS, load_all, prelude
 from ondevice.plan.plan import Plan
 
 MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block rounding
@@ -137,8 +138,8 @@ def _components(plans: list[Plan], rewrites: Mapping[str, Mapping[str, Any]]) ->
 def _kernel_files(plans: list[Plan], given: Mapping[str, str] | None) -> dict[str, bytes]:
     """Kernels that the plans call, and the preludes."""
     if given is None:
-        names = [p.relative_to(paths.SHADERS).as_posix() for p in (*paths.SHADERS.glob("*.cl"), *paths.SHADERS.glob("prelude/*.h"))]
-        given = {name: (paths.SHADERS / name).read_text(encoding="utf-8") for name in sorted(names)}
+        given = {f"{name}.cl": kernel.text for name, kernel in load_all().items()}
+        given |= {f"prelude/{dialect}.h": prelude(dialect) for dialect in DIALECTS}
     called = sorted({f"{kernel.file}.cl" for plan in plans for kernel in plan.kernels})
     for name in called:
         if name not in given:

@@ -105,7 +105,7 @@ class KernelFile:
         if dialect not in DIALECTS:
             raise NoKernelError(f"unknown dialect (got {dialect!r}, expected one of {', '.join(DIALECTS)}).", where=f"{self.name}.cl")
         flags = "".join(f"#define {name} {value}\n" for name, value in sorted(defines.items()))
-        return f'{flags}{_prelude(dialect)}#line 1 "{self.name}.cl"\n{self.text}'
+        return f'{flags}{prelude(dialect)}#line 1 "{self.name}.cl"\n{self.text}'
 
     def misfit(self, dims: Mapping[str, int | float]) -> str | None:
         """Why this kernel cannot run on `dims`; None if it can."""
@@ -172,8 +172,9 @@ class KernelFile:
 
 
 @functools.cache
-def _prelude(dialect: str) -> str:
-    return (SHADERS / "prelude" / f"{dialect}.h").read_text(encoding="utf-8")
+def prelude(dialect: str) -> str:
+    """What stands before every kernel in that dialect: its own words, then those that both spell alike."""
+    return "\n".join((SHADERS / "prelude" / f"{name}.h").read_text(encoding="utf-8") for name in (dialect, "common"))
 
 
 def _ceil_div(a: int, b: int) -> int:

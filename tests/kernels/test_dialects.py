@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.lower.kernel_file import KernelFile, load_all
-from ondevice.paths import SHADERS
+from ondevice.lower.kernel_file import KernelFile, load_all, prelude
 
 STUB = Path(__file__).parents[1] / "msl_stub"
 KERNELS = load_all()
@@ -17,7 +16,7 @@ FORBIDDEN = r"\bget_(global|local|group)_\w+|__(global|local|kernel)\b|\bthread_
 
 def words(dialect: str) -> set[str]:
     """Names a kernel may use: macros and types, less those that start with OD_ (a prelude's own)."""
-    text = (SHADERS / "prelude" / f"{dialect}.h").read_text()
+    text = prelude(dialect)
     found = set(re.findall(r"^#define (\w+)", text, re.M)) | set(re.findall(r"^typedef .* (\w+);", text, re.M))
     return {word for word in found if not word.startswith("OD_")}
 
@@ -82,7 +81,7 @@ def test_the_stub_catches_a_vector_literal(tmp_path: Path) -> None:
 
 def test_metals_own_erf_is_accurate(tmp_path: Path) -> None:
     """Metal has no erf, so its prelude spells one; compiled here as C++ and compared with the C library's over all magnitudes."""
-    text = (SHADERS / "prelude" / "metal.h").read_text()
+    text = prelude("metal")
     body = re.search(r"static inline float od_erf\(float x\) \{.*?\n\}\n", text, re.DOTALL)
     assert body
     main = """

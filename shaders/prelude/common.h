@@ -1,0 +1,70 @@
+// Words that both dialects spell alike, in terms of their own. Stands after either of them.
+
+// Activations, and the one that a kernel's epilogue is built with. GEGLU multiplies by it what stands beside the gate.
+#define SILU(v)         ((v) / (1.0f + EXP(-(v))))
+#define QUICK_GELU(v)   ((v) / (1.0f + EXP(-1.702f * (v))))
+#define GELU(v)         (0.5f * (v) * (1.0f + ERF((v) * 0.70710678118654752f)))
+#define GELU_TANH(v)    (0.5f * (v) * (1.0f + TANH((v) * (0.7978845608028654f + 0.035677408136300125f * (v) * (v)))))
+#if ACT_Silu
+#define ACTIVATE(v)     SILU(v)
+#elif ACT_QuickGelu
+#define ACTIVATE(v)     QUICK_GELU(v)
+#elif ACT_GeluTanh
+#define ACTIVATE(v)     GELU_TANH(v)
+#elif ACT_Gelu || ACT_Geglu
+#define ACTIVATE(v)     GELU(v)
+#else
+#define ACTIVATE(v)     (v)
+#endif
+
+// Winograd's F(4x4, 3x3) at the points 0, +-1/sqrt 2, +-sqrt 2 and infinity, which have half the error of 0, +-1, +-2: six pixels, three
+// taps or six products, `step` apart, of one row or column. Lowering transforms stored weights by the same points.
+#define WINOGRAD_PATCH(t, d, step)                                                                                                   \
+  {                                                                                                                                  \
+    const vec od_even = FMA(SPLAT(-2.0f), d[2 * step], d[4 * step]), od_odd = FMA(SPLAT(-2.0f), d[step], d[3 * step]);               \
+    const vec od_near = FMA(SPLAT(-0.5f), d[2 * step], d[4 * step]), od_far = FMA(SPLAT(-0.5f), d[step], d[3 * step]);               \
+    t[0] = FMA(SPLAT(-2.5f), d[2 * step], d[0] + d[4 * step]);                                                                       \
+    t[1] = FMA(SPLAT(0.70710678118654752f), od_odd, od_even);                                                                        \
+    t[2] = FMA(SPLAT(-0.70710678118654752f), od_odd, od_even);                                                                       \
+    t[3] = FMA(SPLAT(1.41421356237309505f), od_far, od_near);                                                                        \
+    t[4] = FMA(SPLAT(-1.41421356237309505f), od_far, od_near);                                                                       \
+    t[5] = FMA(SPLAT(-2.5f), d[3 * step], d[step] + d[5 * step]);                                                                    \
+  }
+#define WINOGRAD_TAPS(t, g, step)                                                                                                    \
+  {                                                                                                                                  \
+    const vec od_near = (-1.0f / 3.0f) * FMA(SPLAT(2.0f), g[0], g[2 * step]), od_odd = (-0.47140452079103168f) * g[step];            \
+    const vec od_far = (1.0f / 3.0f) * FMA(SPLAT(0.5f), g[0], g[2 * step]), od_even = 0.23570226039551584f * g[step];                \
+    t[0] = g[0];                                                                                                                     \
+    t[1] = od_near + od_odd;                                                                                                         \
+    t[2] = od_near - od_odd;                                                                                                         \
+    t[3] = od_far + od_even;                                                                                                         \
+    t[4] = od_far - od_even;                                                                                                         \
+    t[5] = g[2 * step];                                                                                                              \
+  }
+#define WINOGRAD_PIXELS(t, m, step)                                                                                                  \
+  {                                                                                                                                  \
+    const vec od_near = m[step] + m[2 * step], od_far = m[3 * step] + m[4 * step];                                                   \
+    const vec od_odd = m[step] - m[2 * step], od_even = m[3 * step] - m[4 * step];                                                   \
+    t[0] = m[0] + od_near + od_far;                                                                                                  \
+    t[1] = FMA(SPLAT(1.41421356237309505f), od_even, 0.70710678118654752f * od_odd);                                                 \
+    t[2] = FMA(SPLAT(2.0f), od_far, 0.5f * od_near);                                                                                 \
+    t[3] = FMA(SPLAT(2.82842712474619009f), od_even, FMA(SPLAT(0.35355339059327376f), od_odd, m[5 * step]));                         \
+  }
+
+// Of channels `first` to `last`, the statistics of their groups from sums and squares of `count` pixels each, less an origin a channel:
+// what is taken off a pixel less its origin (means), and 1 / deviation (gains).
+#define GROUP_STATISTICS(first, last, per_group, count, sums, squares, origins, epsilon, means, gains)                                 \
+  for (int od_g = first; od_g < last; od_g += per_group) {                                                                             \
+    float od_middle = 0.0f, od_spread = 0.0f; /* of the group, less its first channel's origin */                                      \
+    for (int c = od_g; c < od_g + per_group; c++) od_middle += sums[c] / count + (origins[c] - origins[od_g]);                         \
+    od_middle /= (float)per_group;                                                                                                     \
+    for (int c = od_g; c < od_g + per_group; c++) {                                                                                    \
+      const float od_off = origins[c] - origins[od_g] - od_middle;                                                                     \
+      od_spread += squares[c] / count + od_off * (2.0f * (sums[c] / count) + od_off);                                                  \
+    }                                                                                                                                  \
+    const float od_factor = RSQRT(FMAX(od_spread / (float)per_group, 0.0f) + epsilon);                                                 \
+    for (int c = od_g; c < od_g + per_group; c++) {                                                                                    \
+      means[c] = od_middle - (origins[c] - origins[od_g]);                                                                             \
+      gains[c] = od_factor;                                                                                                            \
+    }                                                                                                                                  \
+  }
