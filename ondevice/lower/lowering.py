@@ -201,6 +201,7 @@ class Lowering:
         kernel = select(op, dims, self.kernels, losers)
         if kernel.name in GENERAL and losers:
             self.program.fallbacks.append(f"{self.component}: {node} runs on the general kernel {kernel.name}: {'; '.join(losers)}")
+        assert (len(inputs), len(outputs)) == (len(kernel.header["in"]), len(kernel.header["out"])), f"operands of {kernel.name}"
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
         chosen, source = tunables(kernel, {**dims, **(defines or {}), "F16": half}, self.target)
         self.program.tuned[source] += 1

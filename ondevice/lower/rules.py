@@ -127,7 +127,7 @@ def gemm(low: Lowering, node: ir.Node) -> None:
     product = low.scratch(f"{out.name}:matmul", (m, n), dtype) if c is not None else low.result(out)
     dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": n, "a_batch": 0, "b_batch": 0}
     left = low.operand(x, dtype)
-    low.emit("MatMul", str(node.name), [left, left, weight, left, left], [product], dims, 2 * m * n * k)
+    low.emit("MatMul", str(node.name), [left, left, weight, left, left, left], [product], dims, 2 * m * n * k)
     if c is not None:
         walk = _walk(node, (m, n), a=contiguous((m, n)), b=broadcast(static_shape(c), (m, n)))
         low.emit("Add", str(node.name), [product, low.operand(c, dtype)], [low.result(out)], walk, m * n)
