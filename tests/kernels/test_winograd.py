@@ -185,7 +185,7 @@ def test_strips_of_int8_weights(bench: Bench, size, stored):
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_strips"]))
 def test_strips_tunings(bench: Bench, stored, tuning):
-    check_strips(bench, (1, 9, 10, 32, 72), stored, activation="Silu", **tuning)
+    check_strips(bench, (1, 9, 10, 32, 72), stored, **tuning)
 
 
 @pytest.mark.parametrize(
