@@ -51,10 +51,10 @@ def test_show_lists_every_dispatch(capsys):
     assert len(text.splitlines()) > told["count"] and all(row["name"] in text for row in told["rows"])
 
 
-@pytest.mark.parametrize("after", ["lower", "plan"])
-def test_show_a_bundle_says_what_its_model_does(capsys, bundle, after):
-    of_bundle, of_model = (json.loads(said(capsys, "show", *what, "--after", after, "--list", "--json")) for what in ([bundle], DEMO))
-    assert bool(of_bundle.pop("ways")) == (after == "plan") and not of_model.pop("ways")  # a model has no plans to choose from
+def test_show_a_bundle_says_what_its_model_does(capsys, bundle):
+    """After plan: what a bundle holds is in the plans' order, and done in place, which lowering does not know yet."""
+    of_bundle, of_model = (json.loads(said(capsys, "show", *what, "--after", "plan", "--list", "--json")) for what in ([bundle], DEMO))
+    assert of_bundle.pop("ways") and not of_model.pop("ways")  # a model has no plans to choose from
     assert of_bundle == of_model
 
 
