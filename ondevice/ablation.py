@@ -12,8 +12,9 @@ from ondevice.converters.component import Checkpoint
 from ondevice.lower.kernel_file import load_all
 from ondevice.plan import plan
 from ondevice.plan.plan import Plan
-from ondevice.report import columns, model_jobs, of_plan, only
+from ondevice.report import model_jobs, of_plan, only
 from ondevice.rewrite import FAMILIES
+from ondevice.table import columns
 from ondevice.target import Target, load_target
 
 PLAIN = "plain graph"

@@ -17,7 +17,8 @@ from ondevice.convert import add_target, add_without, target_of
 from ondevice.converters import build
 from ondevice.errors import BundleError
 from ondevice.fallbacks import of_rules, rewritten, settle
-from ondevice.report import columns, model_jobs
+from ondevice.report import model_jobs
+from ondevice.table import columns
 
 HELP = "which fusion rules apply to a model or a bundle, and which do not and why"
 

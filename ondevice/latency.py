@@ -21,11 +21,12 @@ from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint, Component
 from ondevice.lower.kernel_file import load_all
 from ondevice.plan import plan
-from ondevice.report import columns, model_jobs, only
+from ondevice.report import model_jobs, only
 from ondevice.rewrite import FAMILIES
 from ondevice.run.device import Device
 from ondevice.run.session import Session
 from ondevice.run.timing import Timing, made_up, time_plan
+from ondevice.table import columns
 from ondevice.target import Target, load_target
 
 STEPS = (  # what is added -> families of rules

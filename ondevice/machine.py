@@ -13,6 +13,7 @@ from typing import Any
 from ondevice import __version__
 
 ISA = ("avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd", "asimdhp", "asimddp", "sve", "i8mm")
+CPUINFO = Path("/proc/cpuinfo")
 KEPT = ("name", "platform", "version", "driver", "kind")  # of a device's facts
 
 
@@ -63,10 +64,15 @@ def commit() -> str | None:
         return None
 
 
-def _cpuinfo(*names: str) -> str:
+def cpu_flags(path: Path = CPUINFO) -> set[str]:
+    """Instruction sets of the processor as Linux names them; nothing elsewhere."""
+    return set(_cpuinfo("flags", "Features", path=path).split())
+
+
+def _cpuinfo(*names: str, path: Path = CPUINFO) -> str:
     """A field of Linux's list, under the first of `names` that it has."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     found = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
@@ -78,7 +84,7 @@ def _cpu() -> str:
 
 
 def _isa() -> list[str]:
-    flags = set(_cpuinfo("flags", "Features").split())
+    flags = cpu_flags()
     return [name for name in ISA if name in flags] or ([platform.machine()] if platform.machine() else [])
 
 

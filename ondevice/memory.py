@@ -14,6 +14,7 @@ from ondevice.bundle.manifest import PlanEntry
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion.bands import Stage, held_bytes, stage_of
 from ondevice.errors import PlanError, UsageError
+from ondevice.table import columns
 
 UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -95,22 +96,19 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
     """
     place = {"height": height, "width": width}
     batch = 2 if guided and not way.split and entry_of(bundle, "unet", batch=2, **place) else 1
-    parts: list[list[dict[str, int]]] = [[{"batch": batch, **place}]]
-    names = ["unet"]
     scale = int(bundle.model["vae_scale"])
-    host = 3 * 4 * height * width * scale**2
-    if way.rows:
-        bands = stages(bundle, width, height, way.rows)
-        names, parts = [*names, "vae_decoder"], [*parts, [dict(stage.sizes) for stage in bands]]
-        host += held_bytes(bands)
-    else:
-        names, parts = [*names, "vae_decoder"], [*parts, [{"batch": 1, **place}]]
-    names, parts = ["text_encoder", *names], [[{"batch": 1}], *parts]
+    bands = stages(bundle, width, height, way.rows) if way.rows else []
+    host = 3 * 4 * height * width * scale**2 + (held_bytes(bands) if bands else 0)
+    parts: dict[str, list[dict[str, int]]] = {  # sizes of the plans that are run
+        "text_encoder": [{"batch": 1}],
+        "unet": [{"batch": batch, **place}],
+        "vae_decoder": [dict(stage.sizes) for stage in bands] or [{"batch": 1, **place}],
+    }
     if image:
-        names, parts = ["vae_encoder", *names], [[{"batch": 1, **place}], *parts]
+        parts["vae_encoder"] = [{"batch": 1, **place}]
     arenas, weights = [], []
     held: dict[str, int] = {}
-    for name, sizes in zip(names, parts, strict=True):
+    for name, sizes in parts.items():
         mine: dict[str, int] = {}
         arena = 0
         for one in sizes:
@@ -218,6 +216,8 @@ def to_text(rows: Sequence[tuple[tuple[int, int], Need]]) -> list[str]:
         (f"{size[0]}x{size[1]}", one.way.text(), *(f"{n / 1e6:,.1f}" for n in (one.arena, one.weights, one.device, one.host)))
         for size, one in rows
     ]
-    widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
-    lines = ["  ".join(f"{cell:{'<' if i < 2 else '>'}{widths[i]}}" for i, cell in enumerate(row)).rstrip() for row in (head, *cells)]
-    return ["", "memory in MB: on the device, and beside it in the host's (pictures)", *(f"  {line}" for line in lines)]
+    return [
+        "",
+        "memory in MB: on the device, and beside it in the host's (pictures)",
+        *(f"  {line}" for line in columns([head, *cells], left=2)),
+    ]

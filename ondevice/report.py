@@ -26,6 +26,7 @@ from ondevice.lower.select import GENERAL
 from ondevice.ops import find, traffic
 from ondevice.plan import plan
 from ondevice.plan.plan import Plan
+from ondevice.table import columns
 from ondevice.target import Target, load_target
 from ondevice.verify import static_shape, verify_graph
 
@@ -314,10 +315,3 @@ def _line(row: Row) -> str:
     shapes = f"{', '.join(row.inputs)} -> {', '.join(row.outputs)}"
     launch = f" {row.kernel} {'x'.join(map(str, row.grid))}/{'x'.join(map(str, row.group))}" if row.kernel else ""
     return f"{row.op}{launch} {shapes} {row.flops:,} flop {row.reads:,} B in {row.writes:,} B out  {row.name}"
-
-
-def columns(table: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
-    """Lines of a table: the first `left` columns to the left, the others to the right; columns with nothing but a head are left out."""
-    kept = [i for i in range(len(table[0])) if any(row[i] for row in table[1:]) or len(table) == 1]
-    widths = {i: max(len(row[i]) for row in table) for i in kept}
-    return ["  ".join(f"{row[i]:{'<' if i < left else '>'}{widths[i]}}" for i in kept).rstrip() for row in table]

@@ -7,9 +7,9 @@ import platform
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ondevice.errors import PlanError, UsageError
+from ondevice.machine import cpu_flags as _cpu_flags
 from ondevice.paths import TARGETS
 from ondevice.tuning import Tuning, named
 
@@ -108,19 +108,11 @@ def tuned_by(target: Target, files: Sequence[Tuning]) -> Target:
 
 
 def host_target() -> str:
-    """Name of the host target for this machine's CPU, by the width of its vectors: 16 floats, 8, or 4 (where nothing else is known)."""
+    """Name of the host target for this machine's CPU, by the width of its vectors: 16 floats, 8 (x86 machines of the last ten years have
+    that at least), or 4."""
     if platform.machine().lower() in ("arm64", "aarch64"):
         return "host-neon"
     return "host" if "avx512f" in _cpu_flags() else "host-avx2"
-
-
-def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """What Linux says of the CPU; nothing elsewhere, where x86 machines of the last ten years have AVX2 at least."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return set()
-    return set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
 def _bounds(table: object, known: set[str]) -> bool:

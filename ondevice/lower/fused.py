@@ -52,8 +52,10 @@ def _two_commands(low: Lowering, node: ir.Node, operands: list[str], dims: dict[
     n, channels, pixels = (int(dims[key]) for key in ("n", "channels", "pixels"))
     span = max(size for size in range(block, max(block, SPAN) + 1, block) if channels % size == 0)
     chunk = max(-(-pixels // CHUNKS), 256)
-    sizes = dims | {"blocks": channels // span, "chunk": chunk, "chunks": -(-pixels // chunk), "rows": 1 + 2 * -(-pixels // chunk)}
-    sums, name, size = low.scratch(f"{node.name}:sums", (n, int(sizes["rows"]), channels), "f32"), str(node.name), n * pixels * channels
+    chunks = -(-pixels // chunk)
+    rows, name, size = 1 + 2 * chunks, str(node.name), n * pixels * channels
+    sizes = dims | {"blocks": channels // span, "chunk": chunk, "chunks": chunks, "rows": rows}
+    sums = low.scratch(f"{name}:sums", (n, rows, channels), "f32")
     low.emit("GroupNormSums", name, [x], [sums], sizes, 4 * size, {"SPAN": span})
     after = {"SPAN": span, "ACT_Silu": defines["ACT_Silu"]}
     low.emit("GroupNormApply", name, [x, sums, scale, bias], [low.result(node.outputs[0])], sizes, 7 * size, after)

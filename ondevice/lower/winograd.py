@@ -127,7 +127,7 @@ def _depth(ic: int, most: int, v: int) -> int:
     """Channels at a time: at most about `most`, and such that the last part has a vector, too."""
     for parts in range(-(-ic // most), 1, -1):
         depth = -(-ic // parts // v) * v
-        if ic - (parts - 1) * depth > 0 and ic - (parts - 1) * depth >= v:
+        if ic - (parts - 1) * depth >= v:
             return depth
     return ic
 

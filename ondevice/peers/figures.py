@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ondevice.peers.peer import Peer, Task
-from ondevice.report import columns
 from ondevice.run.timing import Timing, summary
+from ondevice.table import columns
 
 HEAD = ("peer", "median ms", "spread", "CPU ms", "ratio", "(range)", "by CPU", "max diff", "rms diff", "peak RSS MB", "load s")
 
