@@ -1,5 +1,5 @@
 //: op    = "ConvNhwc"
-//: why   = "A matrix product whose rows are patches: MR pixels by NV vectors of channels, blocks of KC (tap, channel) pairs. Any size and stride."
+//: why   = "A matrix product whose rows are patches: MR pixels by NV vectors of channels; MB tiles share a block of KC (tap, channel) pairs. Any size, any stride."
 //: in    = ["x: stg[n, h, w, ic]", "weight: wgt[kh, kw, ic, ldb]", "bias: stg[ldb]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]", "scales: f32[ldb]"]
 //: out   = ["y: stg[n, oh, ow, oc]"]
 //: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "ldb: int", "oh: int", "ow: int", "kh: int", "kw: int", "stride: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
@@ -30,13 +30,6 @@
 #define RAGGED 1
 #endif
 
-// In place the residual stands where y is written: an element is read by the work-item that then stores it, and by no other.
-#if INPLACE
-#define ADDED y
-#else
-#define ADDED residual
-#endif
-
 KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(float, scales), OUT(stg, y),
                     ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, ldb), ARG(int, oh), ARG(int, ow),
                     ARG(int, kh), ARG(int, kw), ARG(int, stride), ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w),
@@ -55,15 +48,12 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
     at[v] = PANELS ? v * V : out_at[v];
   }
 
-  for (int top = first; top < MIN(first + MR * MB, pixels); top += MR) {
-    vec sum[MR][NV];
-    UNROLL
-    for (int i = 0; i < MR; i++)
-      UNROLL
-      for (int v = 0; v < NV; v++) sum[i][v] = SPLAT(0.0f);
-
-    for (int start = 0; start < k; start += KC) {
-      const int depth = MIN(KC, k - start);
+  // MB tiles of MR pixels take turns with each block of the weight, which stays in cache for them.
+  vec sums[MB][MR][NV];
+  for (int start = 0; start < k; start += KC) {
+    const int depth = MIN(KC, k - start);
+    for (int tile = 0; tile < MB && first + tile * MR < pixels; tile++) {
+      const int top = first + tile * MR;
       float rows[MR * KC];
       UNROLL
       for (int i = 0; i < MR; i++) {
@@ -83,6 +73,11 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
 #endif
         }
       }
+      vec sum[MR][NV];
+      UNROLL
+      for (int i = 0; i < MR; i++)
+        UNROLL
+        for (int v = 0; v < NV; v++) sum[i][v] = start > 0 ? sums[tile][i][v] : SPLAT(0.0f);
       for (int j = 0; j < depth; j++) {
         vec values[NV];
         UNROLL
@@ -92,15 +87,22 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
           UNROLL
           for (int v = 0; v < NV; v++) sum[i][v] = FMA(SPLAT(rows[i * KC + j]), values[v], sum[i][v]);
       }
+      UNROLL
+      for (int i = 0; i < MR; i++)
+        UNROLL
+        for (int v = 0; v < NV; v++) sums[tile][i][v] = sum[i][v];
     }
+  }
 
+  for (int tile = 0; tile < MB && first + tile * MR < pixels; tile++) {
+    const int top = first + tile * MR;
     UNROLL
     for (int i = 0; i < MR; i++) {
       if (top + i >= pixels) continue;
       UNROLL
       for (int v = 0; v < NV; v++) {
         const int out = (item * pixels + top + i) * oc + out_at[v], shift_at = shift_from + item * shift_row + out_at[v];
-        vec z = sum[i][v];
+        vec z = sums[tile][i][v];
 #if W8
         z = z * LOADP(scales, col + at[v]);
 #endif
@@ -113,7 +115,7 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
 #endif
           z = ACTIVATE(z);
 #if HAS_ADD
-          z += LOADV(ADDED, out);
+          z += LOADV(OVERWRITTEN(residual, y), out);
 #endif
           STOREV(y, out, z);
           continue;
@@ -127,7 +129,7 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
 #endif
           one = ACTIVATE(one);
 #if HAS_ADD
-          one += LOAD(ADDED, out + c);
+          one += LOAD(OVERWRITTEN(residual, y), out + c);
 #endif
           STORE(y, out + c, one);
         }

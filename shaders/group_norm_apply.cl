@@ -14,13 +14,6 @@
 #endif
 #define VECS (SPAN / V)
 
-// In place x stands where y is written: a work-item reads an element, then stores that element.
-#if INPLACE
-#define SOURCE y
-#else
-#define SOURCE x
-#endif
-
 KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, pixels),
                          ARG(int, channels), ARG(int, per_group), ARG(int, chunk), ARG(int, chunks), ARG(int, rows), ARG(int, blocks),
                          ARG(float, epsilon) GRID) {
@@ -54,7 +47,7 @@ KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bi
     UNROLL
     for (int v = 0; v < VECS; v++) {
       const int at = (item * pixels + p) * channels + c0 + v * V;
-      const vec z = FMA(LOADV(SOURCE, at) - origin[v] - mean[v], gain[v], shift[v]);
+      const vec z = FMA(LOADV(OVERWRITTEN(x, y), at) - origin[v] - mean[v], gain[v], shift[v]);
       STOREV(y, at, ACTIVATE(z));
     }
 }

@@ -16,11 +16,6 @@
 #define RUN 64  // pixels summed before they are added to the rest: errors grow with the run, not with the picture
 
 // In place x stands where y is written: the work-group that has some channels reads all of them before it stores any.
-#if INPLACE
-#define SOURCE y
-#else
-#define SOURCE x
-#endif
 
 KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, pixels),
                         ARG(int, channels), ARG(int, c1), ARG(int, per_group), ARG(int, blocks), ARG(float, epsilon) GRID) {
@@ -37,7 +32,7 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
   for (int v = 0; v < VECS; v++) {
     const int c = first + v * V;
     row[v] = c < c1 ? c1 : channels - c1;
-    from[v] = c < c1 ? SOURCE + item * pixels * c1 + c : x2 + item * pixels * (channels - c1) + c - c1;
+    from[v] = c < c1 ? OVERWRITTEN(x, y) + item * pixels * c1 + c : x2 + item * pixels * (channels - c1) + c - c1;
     origin[v] = LOADV(from[v], 0);
   }
 

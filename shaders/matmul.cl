@@ -33,13 +33,6 @@
 // Half is widened a vector at a time where vectors are wide; elsewhere a broadcast reads memory directly.
 #define WIDEN (F16 && V > 4)
 
-// In place the residual stands where y is written: an element is read by the work-item that then stores it, and by no other.
-#if INPLACE
-#define ADDED y
-#else
-#define ADDED residual
-#endif
-
 KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, residual), IN(float, scales), OUT(stg, y), ARG(int, batch),
                ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch) GRID) {
   const int col = GID(0) * V * SIDE, first = GID(1) * MR * MB, item = GID(2);
@@ -68,7 +61,7 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
 #endif
         z = VECS > SIDE ? z * ACTIVATE(gate) : ACTIVATE(z);
 #if HAS_ADD
-        z += LOAD(ADDED, y_item + r * n + c);
+        z += LOAD(OVERWRITTEN(residual, y), y_item + r * n + c);
 #endif
         STORE(y, y_item + r * n + c, z);
       }
@@ -147,7 +140,7 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
         z = VECS > SIDE ? z * ACTIVATE(gate) : ACTIVATE(z);
         if (out_at[h] + V <= n) {
 #if HAS_ADD
-          z += LOADV(ADDED, out);
+          z += LOADV(OVERWRITTEN(residual, y), out);
 #endif
           STOREV(y, out, z);
           continue;
@@ -156,7 +149,7 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
         STOREP(line, 0, z);
         for (int j = 0; j < n - out_at[h]; j++) {
 #if HAS_ADD
-          line[j] += LOAD(ADDED, out + j);
+          line[j] += LOAD(OVERWRITTEN(residual, y), out + j);
 #endif
           STORE(y, out + j, line[j]);
         }

@@ -9,13 +9,6 @@
 //: needs = {}
 //: inplace = {x = ""}
 
-// In place x stands where y is written: a work-item reads an element, then stores that element.
-#if INPLACE
-#define SOURCE y
-#else
-#define SOURCE x
-#endif
-
 KERNEL(normalize_nhwc)(IN(stg, x), IN(float, mean), IN(float, variance), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, pixels),
                        ARG(int, channels), ARG(int, groups), ARG(int, per_group), ARG(float, epsilon) GRID) {
   const int first = GID(0) * V, start = GID(1) * STEPS;
@@ -32,14 +25,14 @@ KERNEL(normalize_nhwc)(IN(stg, x), IN(float, mean), IN(float, variance), IN(stg,
   if (lanes == V) {
     const vec middle = LOADP(means, 0), gain = LOADP(gains, 0), shift = LOADP(shifts, 0);
     for (int p = start; p < last; p++) {
-      const vec z = FMA(LOADV(SOURCE, p * channels + first) - middle, gain, shift);
+      const vec z = FMA(LOADV(OVERWRITTEN(x, y), p * channels + first) - middle, gain, shift);
       STOREV(y, p * channels + first, ACTIVATE(z));
     }
     return;
   }
   for (int p = start; p < last; p++)
     for (int c = 0; c < lanes; c++) {
-      const float z = FMA(LOAD(SOURCE, p * channels + first + c) - means[c], gains[c], shifts[c]);
+      const float z = FMA(LOAD(OVERWRITTEN(x, y), p * channels + first + c) - means[c], gains[c], shifts[c]);
       STORE(y, p * channels + first + c, ACTIVATE(z));
     }
 }

@@ -9,13 +9,6 @@
 //: needs = {}
 //: inplace = {residual = "oc"}
 
-// In place the residual stands where y is written: an element is read by the work-item that then stores it, and by no other.
-#if INPLACE
-#define ADDED y
-#else
-#define ADDED residual
-#endif
-
 KERNEL(winograd_output)(IN(stg, m), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), ARG(int, oh), ARG(int, ow), ARG(int, oc),
                         ARG(int, tiles_h), ARG(int, tiles_w), ARG(int, first), ARG(int, count), ARG(int, shift_from),
                         ARG(int, shift_row) GRID) {
@@ -47,7 +40,7 @@ KERNEL(winograd_output)(IN(stg, m), IN(stg, bias), IN(stg, shift), IN(stg, resid
         vec z = t[j] + base;
         z = ACTIVATE(z);
 #if HAS_ADD
-        z += LOADV(ADDED, out);
+        z += LOADV(OVERWRITTEN(residual, y), out);
 #endif
         STOREV(y, out, z);
       }

@@ -5,29 +5,23 @@
 //: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "tiles_h: int", "tiles_w: int", "tiles: int", "strip: int", "depth: int", "panels: int", "share: int", "chunk: int", "groups: int", "slot: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
 //: grid  = ["groups", "1", "1"]
 //: group = ["1", "1", "1"]
-//: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [8, 16, 32], LONG = [32, 16, 64], DEPTH = [64, 32, 128], SHARE = [10, 1, 5]}
+//: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [8, 16, 32, 64], DEPTH = [32, 16, 64, 128], SHARE = [320, 160, 640]}
 //: needs = {}
 //: inplace = {residual = ""}
-//: layout = {tune = ["V", "NV"], by = ["ic", "oc"], gives = ["panels", "groups", "slot"]}
+//: with  = {FLY = {NV = 4, MR = 4, STRIP = 64}}
+//: layout = {tune = ["V", "NV"], by = ["ic", "oc", "FLY"], gives = ["panels", "groups", "slot"]}
 
-// STRIP (LONG with FLY), DEPTH and SHARE bound the sizes that lowering gives as arguments. A task is a strip of tiles by a chunk of panels; work-item
-// g has tasks g, g + groups, ... and one slot of scratch. FLY: the weights are plain taps, transformed DEPTH channels at a time, which
-// reads a quarter of the bytes. Without, they are stored transformed, which pays where many strips read them.
+// STRIP, DEPTH and SHARE bound the sizes that lowering gives as arguments: tiles, channels in, and channels out at a time. A task is a
+// strip of tiles by a chunk of panels; work-item g has tasks g, g + groups, ... and one slot of scratch. FLY: the weights are plain taps,
+// transformed `depth` channels and 12 of 36 products at a time, which stay in the nearest caches; it reads a quarter of the bytes. Without,
+// they are stored transformed, which pays where many strips read them.
 #ifndef FLY
 #define FLY 1
 #endif
-#define TAPS (FLY ? 9 : 36)
 #ifndef RAGGED  // the last vector of y is not full: see conv2d_nhwc
 #define RAGGED 1
 #endif
 #define WIDE (V * NV)
-
-// In place the residual stands where y is written: an element is read by the work-item that then stores it, and by no other.
-#if INPLACE
-#define ADDED y
-#else
-#define ADDED residual
-#endif
 
 KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(float, scales), OUT(stg, y),
                         OUT(float, scratch), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow),
@@ -79,54 +73,58 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
         }
 
         for (int panel = some; panel < MIN(some + share, to_panel); panel++) {
-          IN_PTR(wgt) given = weight + (panel * TAPS * ic + start) * WIDE;
-#if FLY
-          for (int j = 0; j < part * WIDE; j += V) {  // G g G^T
-            vec half_way[18];
-            for (int b = 0; b < 3; b++) {
-              vec g[3], z[6];
+          for (int pair = 0; pair < (FLY ? 3 : 1); pair++) {
+#if FLY  // G g G^T, two rows at a time: 0 and 5, 1 and 2, 3 and 4
+            IN_PTR(wgt) given = weight + (panel * 9 * ic + start) * WIDE;
+            for (int j = 0; j < part * WIDE; j += V) {
+              vec above[3], below[3], z[6];
               UNROLL
-              for (int a = 0; a < 3; a++) g[a] = LOADWV(given, (a * 3 + b) * ic * WIDE + j);
-              WINOGRAD_TAPS(z, g, 1)
-              UNROLL
-              for (int a = 0; a < 6; a++) half_way[a * 3 + b] = z[a];
-            }
-            for (int a = 0; a < 6; a++) {
-              vec z[6];
-              WINOGRAD_TAPS(z, (half_way + a * 3), 1)
-              UNROLL
-              for (int b = 0; b < 6; b++) STOREP(taps, (a * 6 + b) * tap_plane + j, z[b]);
-            }
-          }
-#define RIGHT(p, j) LOADP(taps, (p) * tap_plane + (j))
-#else
-#define RIGHT(p, j) LOADWV(given, (p) * ic * WIDE + (j))
-#endif
-          for (int p = 0; p < 36; p++)
-            for (int top = 0; top < count; top += MR) {
-              OUT_PTR(float) sums = products + ((panel - some) * 36 + p) * product_plane + top * WIDE;
-              vec sum[MR][NV];
-              int from[MR];
-              UNROLL
-              for (int i = 0; i < MR; i++) {
-                from[i] = p * patch_plane + MIN(top + i, count - 1) * row;  // tiles past the last repeat it and are not stored
-                UNROLL
-                for (int v = 0; v < NV; v++) sum[i][v] = start > 0 ? LOADP(sums, i * WIDE + v * V) : SPLAT(0.0f);
+              for (int b = 0; b < 3; b++) {
+                above[b] = LOADWV(given, b * ic * WIDE + j);
+                below[b] = LOADWV(given, (6 + b) * ic * WIDE + j);
+                if (pair > 0) WINOGRAD_TAPS_ROWS(above[b], below[b], above[b], LOADWV(given, (3 + b) * ic * WIDE + j), below[b], pair == 1)
               }
-              for (int j = 0; j < part; j++) {
-                vec values[NV];
+              WINOGRAD_TAPS(z, above)
+              UNROLL
+              for (int b = 0; b < 6; b++) STOREP(taps, b * tap_plane + j, z[b]);
+              WINOGRAD_TAPS(z, below)
+              UNROLL
+              for (int b = 0; b < 6; b++) STOREP(taps, (6 + b) * tap_plane + j, z[b]);
+            }
+            const int rows[2] = {pair > 0 ? 2 * pair - 1 : 0, pair > 0 ? 2 * pair : 5};
+#define PRODUCT(q) (rows[(q) / 6] * 6 + (q) % 6)
+#define RIGHT(q, j) LOADP(taps, (q) * tap_plane + (j))
+#else
+            IN_PTR(wgt) given = weight + (panel * 36 * ic + start) * WIDE;
+#define PRODUCT(q) (q)
+#define RIGHT(q, j) LOADWV(given, (q) * ic * WIDE + (j))
+#endif
+            for (int q = 0; q < (FLY ? 12 : 36); q++)
+              for (int top = 0; top < count; top += MR) {
+                OUT_PTR(float) sums = products + ((panel - some) * 36 + PRODUCT(q)) * product_plane + top * WIDE;
+                vec sum[MR][NV];
+                int from[MR];
                 UNROLL
-                for (int v = 0; v < NV; v++) values[v] = RIGHT(p, j * WIDE + v * V);
+                for (int i = 0; i < MR; i++) {
+                  from[i] = PRODUCT(q) * patch_plane + MIN(top + i, count - 1) * row;  // past the last tile it is repeated and not stored
+                  UNROLL
+                  for (int v = 0; v < NV; v++) sum[i][v] = start > 0 ? LOADP(sums, i * WIDE + v * V) : SPLAT(0.0f);
+                }
+                for (int j = 0; j < part; j++) {
+                  vec values[NV];
+                  UNROLL
+                  for (int v = 0; v < NV; v++) values[v] = RIGHT(q, j * WIDE + v * V);
+                  UNROLL
+                  for (int i = 0; i < MR; i++)
+                    UNROLL
+                    for (int v = 0; v < NV; v++) sum[i][v] = FMA(SPLAT(patches[from[i] + j]), values[v], sum[i][v]);
+                }
                 UNROLL
                 for (int i = 0; i < MR; i++)
                   UNROLL
-                  for (int v = 0; v < NV; v++) sum[i][v] = FMA(SPLAT(patches[from[i] + j]), values[v], sum[i][v]);
+                  for (int v = 0; v < NV; v++) STOREP(sums, i * WIDE + v * V, sum[i][v]);
               }
-              UNROLL
-              for (int i = 0; i < MR; i++)
-                UNROLL
-                for (int v = 0; v < NV; v++) STOREP(sums, i * WIDE + v * V, sum[i][v]);
-            }
+          }
         }
       }
 
@@ -172,14 +170,14 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
 #endif
                 one = ACTIVATE(one);
 #if HAS_ADD
-                one += LOAD(ADDED, out + k);
+                one += LOAD(OVERWRITTEN(residual, y), out + k);
 #endif
                 STORE(y, out + k, one);
               }
 #else
               pixel = ACTIVATE(pixel);
 #if HAS_ADD
-              pixel += LOADV(ADDED, out);
+              pixel += LOADV(OVERWRITTEN(residual, y), out);
 #endif
               STOREV(y, out, pixel);
 #endif

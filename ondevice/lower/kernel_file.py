@@ -31,7 +31,7 @@ FIELDS = {
     "needs": (dict,),
 }
 LAYOUT = {"tune", "by", "gives"}
-OPTIONAL = {"inplace": (dict,), "layout": (dict,)}
+OPTIONAL = {"inplace": (dict,), "layout": (dict,), "with": (dict,)}
 # A header's type of an operand -> the body's.
 STORAGE = {"stg": "stg", "wgt": "wgt", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}
 SCALARS = ("int", "float")
@@ -123,8 +123,11 @@ class KernelFile:
                 return f"{dim}={value} is not {rule['equal']}={dims.get(rule['equal'])}"
         return None
 
-    def tuning(self, **chosen: int) -> dict[str, int]:
-        """Values for every tunable: `chosen` where given, else the first value listed. Raises NoKernelError outside the lists."""
+    def tuning(self, at: Mapping[str, int | float] | None = None, /, **chosen: int) -> dict[str, int]:
+        """Values for every tunable: `chosen` where given, else the header's own. Raises NoKernelError outside the lists.
+
+        The header's own are the first listed, changed by `with` for each of its defines that is set in `at` (a call's sizes and defines).
+        """
         tune: dict[str, list[int]] = self.header["tune"]
         for name, value in chosen.items():
             if value not in tune.get(name, ()):
@@ -132,7 +135,10 @@ class KernelFile:
                 raise NoKernelError(
                     f"bad tunable (got {name}={value}, expected {allowed}).", where=f"{self.name}.cl", fix="use a listed value"
                 )
-        return {name: chosen.get(name, values[0]) for name, values in tune.items()}
+        own = {name: values[0] for name, values in tune.items()}
+        for define, others in self.header.get("with", {}).items():
+            own |= others if (at or {}).get(define) else {}
+        return own | chosen
 
     def inplace(self, dims: Mapping[str, int | float], defines: Mapping[str, int]) -> int | None:
         """Which input may stand where the output is written; None where there is none, or where some elements are computed twice.
@@ -256,15 +262,19 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
     for name, dim in header.get("inplace", {}).items():
         if name not in inputs or len(header["inplace"]) > 1 or (dim != "" and dim not in dims):
             raise refuse(f"cannot read inplace (got {header['inplace']!r}, expected one input of {inputs} and a dim or '').")
-        if not re.search(r"\bINPLACE\b", body):
-            raise refuse(f"it may find {name} where it writes, but its body does not ask whether INPLACE is defined.")
+        if not re.search(rf"\bOVERWRITTEN\({name}, \w+\)", body):
+            raise refuse(f"it may find {name} where it writes, but its body does not read it as OVERWRITTEN({name}, ...).")
     for tunable, values in header["tune"].items():
         if not isinstance(values, list) or not values or any(type(v) is not int or v < 1 for v in values) or len(set(values)) < len(values):
             raise refuse(f"tune.{tunable} is not a list of different positive numbers (got {values!r}).")
         used_by_launch = any(re.search(rf"\b{tunable}\b", str(e)) for e in header["grid"] + header["group"])
         if not used_by_launch and not re.search(rf"\b{tunable}\b", body):
             raise refuse(f"tunable {tunable} is used neither in the body nor in the launch.")
-    _check_layout(header, dims, refuse)
+    for define, others in header.get("with", {}).items():
+        listed = isinstance(others, dict) and all(value in header["tune"].get(tunable, ()) for tunable, value in others.items())
+        if not listed or not re.search(rf"\b{define}\b", body):
+            raise refuse(f"cannot read with.{define} (got {others!r}, expected listed values of tunables, and a define that the body uses).")
+    _check_layout(header, dims, body, refuse)
     for dim, rule in header["needs"].items():
         good = isinstance(rule, dict) and rule and all(type(v) is RULES.get(k) and (k != "equal" or v in dims) for k, v in rule.items())
         if not good:
@@ -281,15 +291,15 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
                 raise refuse(f"{field} uses unknown names {sorted(unknown)}.")
 
 
-def _check_layout(header: dict[str, Any], dims: set[str], refuse: Callable[[str], NoKernelError]) -> None:
-    """A header's `layout` lists tunables, what they go by (dims, or activations as ACT_Name), and the dims that follow from them."""
+def _check_layout(header: dict[str, Any], dims: set[str], body: str, refuse: Callable[[str], NoKernelError]) -> None:
+    """A header's `layout` lists tunables, what they go by (dims, or defines), and the dims that follow from them."""
     layout = header.get("layout")
     if layout is None:
         return
     lists = isinstance(layout, dict) and layout.keys() == LAYOUT and all(isinstance(names, list) and names for names in layout.values())
     known = lists and set(layout["tune"]) <= header["tune"].keys() and set(layout["gives"]) <= dims
-    if not known or not all(name in dims or str(name).startswith("ACT_") for name in layout["by"]):
-        what = f"cannot read layout (got {layout!r}, expected lists: `tune` of tunables, `by` of dims or ACT_..., `gives` of dims)."
+    if not known or not all(name in dims or re.search(rf"\b{name}\b", body) for name in layout["by"]):
+        what = f"cannot read layout (got {layout!r}, expected lists: `tune` of tunables, `by` of dims or defines, `gives` of dims)."
         raise refuse(what)
 
 

@@ -28,10 +28,10 @@ def tunables(kernel: KernelFile, sizes: Mapping[str, int | float] | None, target
             at = kernel.at(sizes or {})
             chosen, how = tuning.kernels[kernel.name].choice(at, kernel.weight_at(at))
             try:
-                return kernel.tuning(**{**base, **chosen}), f"{tuning.name} {how}"
+                return kernel.tuning(sizes, **{**base, **chosen}), f"{tuning.name} {how}"
             except NoKernelError as error:
                 raise _unfit(tuning, kernel, error.what) from None
-    return kernel.tuning(**base), f"target {target.name}" if base else "the kernels' own"
+    return kernel.tuning(sizes, **base), f"target {target.name}" if base else "the kernels' own"
 
 
 def check_tuning(tuning: Tuning, kernels: Mapping[str, KernelFile]) -> None:

@@ -38,39 +38,40 @@ def strips(low: Lowering, node: ir.Node) -> None:
     taps, conv, dtype = _taps(node), read(low, node), low.dtype_of(node.outputs[0])
     (n, oh, ow, oc), ic = static_shape(node.outputs[0]), conv.dims["ic"]
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
-    tiles, tuning = n * tiles_h * tiles_w, narrowed(low, "winograd_strips", oc, conv.dims | {"n": n}, dtype)
+    tiles, groups, sizes = n * tiles_h * tiles_w, low.target.winograd.get("groups", 8), conv.dims | {"n": n}
+    few = low.tuning("winograd_strips", sizes, dtype)
+    # Where many strips read them, and a strip of all channels fits a slot.
+    fits = 36 * few["STRIP"] * (ic + few["V"]) * DTYPES["f32"] <= low.target.scratch // groups
+    small = as_int8(low, (9 * ic, oc))  # int8 has no bits for transformed taps, and few bytes to save reads of
+    stored = not small and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
+    tuning = narrowed(low, "winograd_strips", oc, sizes | {"FLY": int(not stored)}, dtype)
     if ic < tuning["V"]:
         _directly(low, node, ic, tuning["V"])
         return
     if tiles < tuning["MR"]:
         tuning["MR"] = min(mr for mr in low.kernels["winograd_strips"].header["tune"]["MR"] if mr >= min(tiles, 4))
     v, mr, wide = tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
-    groups = low.target.winograd.get("groups", 8)
-    # Where many strips read them, and a strip of all channels fits a slot.
-    fits = 36 * tuning["STRIP"] * (ic + v) * DTYPES["f32"] <= low.target.scratch // groups
-    small = as_int8(low, (9 * ic, oc))  # int8 has no bits for transformed taps, and few bytes to save reads of
-    stored = not small and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
-    strip = -(-min(tuning["STRIP" if stored else "LONG"], tiles) // mr) * mr
+    strip = -(-min(tuning["STRIP"], tiles) // mr) * mr
     right = low.as_matrix(_transformed(low, taps), (36 * ic, oc)) if stored else low.as_matrix(taps, (9 * ic, oc))
     right_name, scales, columns, more = product_weight(low, right, dtype, tuning, conv.x)
     bias = weight(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
 
     depth = ic if stored else _depth(ic, tuning["DEPTH"], v)
     panels, count = columns // wide, -(-tiles // strip)
-    share = 1 if depth == ic else min(tuning["SHARE"], panels)
+    share = 1 if depth == ic else min(max(tuning["SHARE"] // wide, 1), panels)
     chunk = panels if count >= groups else max(share, -(-panels * count // groups))
     groups = min(groups, count * -(-panels // chunk))
-    slot = 36 * (strip * (depth + v) + v + share * (strip * wide + v) + (0 if stored else depth * wide + v))
+    slot = 36 * (strip * (depth + v) + v + share * (strip * wide + v)) + (0 if stored else 12 * (depth * wide + v))
     result = low.result(node.outputs[0])
     scratch = low.scratch(f"{node.name}:scratch", (groups, slot), "f32")
-    sizes = {"n": n, "tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "depth": depth, "panels": panels}
+    sizes |= {"tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "depth": depth, "panels": panels}
     sizes |= {"share": share, "chunk": chunk, "groups": groups, "slot": slot}
     defines = epilogue_defines(CONV[node.op_type]) | {"FLY": int(not stored), "RAGGED": int(oc % v > 0)}
     defines |= {name: on for name, on in more.items() if name == "W8"}
     operands = [conv.x, right_name, bias, conv.shift, conv.residual, scales]
     flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + (0 if stored else count * ic * oc * 84)
     cached = {scratch: 0}  # written and read by one work-item: it is not traffic
-    low.emit("WinogradStrips", str(node.name), operands, [result, scratch], conv.dims | sizes, flops, defines, cached, tuning)
+    low.emit("WinogradStrips", str(node.name), operands, [result, scratch], sizes, flops, defines, cached, tuning)
 
 
 def bands(low: Lowering, node: ir.Node) -> None:

@@ -76,7 +76,7 @@ class Case:
 
     def default(self) -> dict[str, int]:
         """The tunables it has where nothing was measured."""
-        return self.kernel.tuning(**self.target.tune.get(self.kernel.name, {}))
+        return self.kernel.tuning(self.at, **self.target.tune.get(self.kernel.name, {}))
 
     def make(self, choice: Mapping[str, int], kernels: Mapping[str, KernelFile]) -> Made | None:
         """The call with the tunables `choice`; None where the node then becomes another kernel's, or cannot be lowered."""

@@ -81,7 +81,7 @@ def _kept(before: Tuning, kernels: Mapping[str, KernelFile], new: Sequence[Measu
         for row in table.shapes if kernel else ():
             assert kernel is not None
             try:
-                choice = kernel.tuning(**table.choice(row.at, kernel.weight_at(row.at))[0])
+                choice = kernel.tuning(row.at, **table.choice(row.at, kernel.weight_at(row.at))[0])
             except NoKernelError:
                 continue  # of a kernel that has other tunables now
             made = Measured(kernel, row.at, choice, row.us, row.was_us, row.runs)

@@ -17,6 +17,14 @@
 #define ACTIVATE(v)     (v)
 #endif
 
+// An input that the planner may have put where the output is written (the header's `inplace`): with INPLACE the output is read in its
+// place. An element is read by the work-item that then stores it, and by no other.
+#if INPLACE
+#define OVERWRITTEN(input, output) output
+#else
+#define OVERWRITTEN(input, output) input
+#endif
+
 // Winograd's F(4x4, 3x3) at the points 0, +-1/sqrt 2, +-sqrt 2 and infinity, which have half the error of 0, +-1, +-2: six pixels, three
 // taps or six products, `step` apart, of one row or column. Lowering transforms stored weights by the same points.
 #define WINOGRAD_PATCH(t, d, step)                                                                                                   \
@@ -30,16 +38,20 @@
     t[4] = FMA(SPLAT(-1.41421356237309505f), od_far, od_near);                                                                       \
     t[5] = FMA(SPLAT(-2.5f), d[3 * step], d[step] + d[5 * step]);                                                                    \
   }
-#define WINOGRAD_TAPS(t, g, step)                                                                                                    \
+// Rows 1 and 2 (`near`) or 3 and 4 of G g.
+#define WINOGRAD_TAPS_ROWS(t, u, g0, g1, g2, near)                                                                                   \
   {                                                                                                                                  \
-    const vec od_near = (-1.0f / 3.0f) * FMA(SPLAT(2.0f), g[0], g[2 * step]), od_odd = (-0.47140452079103168f) * g[step];            \
-    const vec od_far = (1.0f / 3.0f) * FMA(SPLAT(0.5f), g[0], g[2 * step]), od_even = 0.23570226039551584f * g[step];                \
+    const vec od_even = ((near) ? -1.0f / 3.0f : 1.0f / 3.0f) * FMA(SPLAT((near) ? 2.0f : 0.5f), g0, g2);                            \
+    const vec od_odd = ((near) ? -0.47140452079103168f : 0.23570226039551584f) * (g1);                                               \
+    t = od_even + od_odd;                                                                                                            \
+    u = od_even - od_odd;                                                                                                            \
+  }
+#define WINOGRAD_TAPS(t, g)                                                                                                          \
+  {                                                                                                                                  \
     t[0] = g[0];                                                                                                                     \
-    t[1] = od_near + od_odd;                                                                                                         \
-    t[2] = od_near - od_odd;                                                                                                         \
-    t[3] = od_far + od_even;                                                                                                         \
-    t[4] = od_far - od_even;                                                                                                         \
-    t[5] = g[2 * step];                                                                                                              \
+    WINOGRAD_TAPS_ROWS(t[1], t[2], g[0], g[1], g[2], 1)                                                                              \
+    WINOGRAD_TAPS_ROWS(t[3], t[4], g[0], g[1], g[2], 0)                                                                              \
+    t[5] = g[2];                                                                                                                     \
   }
 #define WINOGRAD_PIXELS(t, m, step)                                                                                                  \
   {                                                                                                                                  \

@@ -127,17 +127,18 @@ def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), 
     th, tw, v, mr, wide = -(-oh // 4), -(-ow // 4), tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
     tiles, panels = n * th * tw, -(-oc // wide)
     work = {"strip": mr, "depth": ic, "share": 1, "chunk": panels, "groups": 2} | (split or {})
-    planes = work["strip"] * (work["depth"] + v) + v + work["share"] * (work["strip"] * wide + v) + fly * (work["depth"] * wide + v)
+    planes = work["strip"] * (work["depth"] + v) + v + work["share"] * (work["strip"] * wide + v)
+    slot = 36 * planes + fly * 12 * (work["depth"] * wide + v)
     turned = taps if fly else np.einsum("ay,bx,yxio->abio", G, G, taps.astype(np.float64)).astype(taps.dtype)
     weight = in_panels(turned.reshape(-1, oc), wide)
     bias, shifts, residual = parts or (np.zeros(oc, x.dtype), x, x)
     sizes = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "tiles_h": th, "tiles_w": tw, "tiles": tiles, "panels": panels}
-    steps = {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc, "slot": 36 * planes}
+    steps = {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc, "slot": slot}
     built = {"FLY": int(fly), "RAGGED": int(oc % v > 0), "F16": int(stored == "f16"), "W8": int(scales is not None)}
     settings = built | defines(activation, True, bool(parts), bool(parts))
     given = x if scales is None else in_panels(scales, wide)
     inputs, output = [x, weight, in_panels(bias[None], wide), shifts, residual, given], ((n, oh, ow, oc), x.dtype)
-    call = (kernel, inputs, output, sizes | steps | work, tuning, 36 * planes * work["groups"])
+    call = (kernel, inputs, output, sizes | steps | work, tuning, slot * work["groups"])
     assert not parts or assert_same_in_place(bench, *call, **settings)
     return bench.run(*call, **settings)
 

@@ -142,7 +142,24 @@ def test_groups_suit_small_devices(kernel: KernelFile) -> None:
     assert set(kernel.header["group"]) <= {*sizes, "1"}
 
 
-IN_PLACE = GOOD.replace("min = 8}}\n", 'min = 8}}\n//: inplace = {x = "cols"}\n').replace("V + STEPS;", "V + STEPS + INPLACE;")
+
+WITH = GOOD.replace("min = 8}}\n", "min = 8}}\n//: with = {WIDE = {V = 8}}\n").replace("V + STEPS;", "V + STEPS + WIDE;")
+
+
+def test_values_that_stand_first_with_a_define(tmp_path: Path) -> None:
+    kernel = read(tmp_path, WITH)
+    assert kernel.tuning()["V"] == kernel.tuning({"WIDE": 0, "cols": 3})["V"] == 4
+    assert kernel.tuning({"WIDE": 1}) == kernel.tuning() | {"V": 8}
+    assert kernel.tuning({"WIDE": 1}, V=4)["V"] == 4, "what is chosen goes before"
+
+
+@pytest.mark.parametrize("old, new", [("{V = 8}", "{V = 5}"), ("{V = 8}", "{W = 8}"), ("{V = 8}", "8"), ("STEPS + WIDE", "STEPS")])
+def test_with_headers_that_are_refused(tmp_path: Path, old: str, new: str) -> None:
+    with pytest.raises(NoKernelError, match="cannot read with.WIDE"):
+        read(tmp_path, WITH.replace(old, new))
+
+
+IN_PLACE = GOOD.replace("min = 8}}\n", 'min = 8}}\n//: inplace = {x = "cols"}\n').replace("V + STEPS;", "V + STEPS + OVERWRITTEN(x, y)[0];")
 
 
 def test_in_place_where_no_element_is_computed_twice(tmp_path: Path) -> None:
@@ -161,7 +178,7 @@ def test_in_place_where_no_element_is_computed_twice(tmp_path: Path) -> None:
         ('{x = "cols"}', '{x = "lines"}', "cannot read inplace"),
         ('{x = "cols"}', '{x = "", ids = ""}', "cannot read inplace"),
         ('{x = "cols"}', '["x"]', "the header's inplace has the wrong type"),
-        ("+ INPLACE", "", "its body does not ask whether INPLACE is defined"),
+        ("OVERWRITTEN(x, y)", "x", r"does not read it as OVERWRITTEN\(x"),
     ],
 )
 def test_in_place_headers_that_are_refused(tmp_path: Path, old: str, new: str, reason: str) -> None:
