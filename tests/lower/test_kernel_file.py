@@ -155,7 +155,7 @@ def test_values_that_stand_first_with_a_define(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("old, new", [("{V = 8}", "{V = 5}"), ("{V = 8}", "{W = 8}"), ("{V = 8}", "8"), ("STEPS + WIDE", "STEPS")])
 def test_with_headers_that_are_refused(tmp_path: Path, old: str, new: str) -> None:
-    with pytest.raises(NoKernelError, match="cannot read with.WIDE"):
+    with pytest.raises(NoKernelError, match=r"cannot read with\.WIDE"):
         read(tmp_path, WITH.replace(old, new))
 
 
