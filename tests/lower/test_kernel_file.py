@@ -142,7 +142,6 @@ def test_groups_suit_small_devices(kernel: KernelFile) -> None:
     assert set(kernel.header["group"]) <= {*sizes, "1"}
 
 
-
 WITH = GOOD.replace("min = 8}}\n", "min = 8}}\n//: with = {WIDE = {V = 8}}\n").replace("V + STEPS;", "V + STEPS + WIDE;")
 
 
