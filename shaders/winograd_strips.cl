@@ -8,7 +8,7 @@
 //: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [8, 16, 32, 64], DEPTH = [32, 16, 64, 128], SHARE = [320, 160, 640]}
 //: needs = {}
 //: inplace = {residual = ""}
-//: with  = {FLY = {NV = 4, MR = 4, STRIP = 64}}
+//: with  = {F16 = {NV = 4, MR = 6}, FLY = {NV = 4, MR = 4, STRIP = 64}}
 //: layout = {tune = ["V", "NV"], by = ["ic", "oc", "FLY"], gives = ["panels", "groups", "slot"]}
 
 // STRIP, DEPTH and SHARE bound the sizes that lowering gives as arguments: tiles, channels in, and channels out at a time. A task is a

@@ -272,8 +272,8 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
             raise refuse(f"tunable {tunable} is used neither in the body nor in the launch.")
     for define, others in header.get("with", {}).items():
         listed = isinstance(others, dict) and all(value in header["tune"].get(tunable, ()) for tunable, value in others.items())
-        if not listed or not re.search(rf"\b{define}\b", body):
-            raise refuse(f"cannot read with.{define} (got {others!r}, expected listed values of tunables, and a define of the body).")
+        if not listed or not re.search(rf"\b{define}\b", prelude("opencl") + body):
+            raise refuse(f"cannot read with.{define} (got {others!r}, expected listed values of tunables, and a define that is asked for).")
     _check_layout(header, dims, body, refuse)
     for dim, rule in header["needs"].items():
         good = isinstance(rule, dict) and rule and all(type(v) is RULES.get(k) and (k != "equal" or v in dims) for k, v in rule.items())

@@ -40,8 +40,8 @@ def strips(low: Lowering, node: ir.Node) -> None:
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles, groups, sizes = n * tiles_h * tiles_w, low.target.winograd.get("groups", 8), conv.dims | {"n": n}
     few = low.tuning("winograd_strips", sizes, dtype)
-    # Where many strips read them, and a strip of all channels fits a slot.
-    fits = 36 * few["STRIP"] * (ic + few["V"]) * DTYPES["f32"] <= low.target.scratch // groups
+    # Where many strips read them from the shared cache, and a strip of all channels fits a slot.
+    fits = max(groups * 36 * few["STRIP"] * (ic + few["V"]) * DTYPES["f32"], 36 * ic * oc * DTYPES[dtype]) <= low.target.scratch
     small = as_int8(low, (9 * ic, oc))  # int8 has no bits for transformed taps, and few bytes to save reads of
     stored = not small and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
     tuning = narrowed(low, "winograd_strips", oc, sizes | {"FLY": int(not stored)}, dtype)
