@@ -14,10 +14,10 @@ demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.generate demo.ondevice "$(PROMPT)" --device cpu --out demo.png
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not parity"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not parity"
 
 parity: $(VENV)/.reference
-	$(BIN)/python -m pytest -m parity
+	$(BIN)/python -m pytest -n auto --dist worksteal -m parity
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
