@@ -69,6 +69,12 @@ def test_texts_come_back(tiny: Bundle) -> None:
     assert tiny.prelude("metal") == KERNELS["prelude/metal.h"]
 
 
+def test_a_kernels_text_is_read_once(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny.source("pick", "opencl", {"A": 1})
+    monkeypatch.setattr(tiny, "read", lambda *_: pytest.fail("read again"))
+    assert tiny.source("pick", "opencl", {"A": 2}) == first.replace("A 1", "A 2")
+
+
 def test_source_is_defines_then_prelude_then_kernel_with_its_own_lines(tiny: Bundle) -> None:
     kernel = tiny.plan("tiny", width=8).kernels[0]
     source = tiny.source(kernel.file, "opencl", kernel.defines)
