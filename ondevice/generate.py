@@ -26,9 +26,11 @@ from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.diffusion.text_to_image import TextToImage
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.errors import BundleError, UsageError
+from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.run.trace import to_trace
+from ondevice.target import is_for_cpus
 
 HELP = "draw a picture from a bundle"
 log = logging.getLogger(__name__)
@@ -84,8 +86,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = open_bundle(args.bundle)
     width, height = cli.parse_size(args.size) if args.size else default_size(bundle)
     device = choose_device(args.device)
-    if device.facts()["kind"] == "gpu" and bundle.model.get("target") == "host":
-        log.warning("%s is a GPU and this bundle is tuned for a CPU; convert with --target gpu, or draw with --device cpu", device.name)
+    warn_of_target(bundle.model.get("target"), device)
     profile = args.profile or args.profile_out is not None
     session = Session(bundle, device, profile=profile, trace=args.trace is not None, check=args.check)
     options = {"eta": args.eta} if args.eta else {}
@@ -126,6 +127,12 @@ def run(args: argparse.Namespace) -> int:
         print(session.profile.to_table(), file=sys.stderr)
     print(json.dumps(parameters | {"out": str(args.out)}) if args.json else args.out)
     return 0
+
+
+def warn_of_target(target: object, device: Device) -> None:
+    """Say so where a GPU is to draw with kernels that leave all but a few of its cores idle."""
+    if device.facts()["kind"] == "gpu" and is_for_cpus(target):
+        log.warning("%s is a GPU and this bundle is tuned for a CPU; convert with --target gpu, or draw with --device cpu", device.name)
 
 
 def way_of(
