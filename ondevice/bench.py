@@ -20,7 +20,7 @@ from ondevice.convert import add_plan_arguments, target_of
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.errors import UsageError
-from ondevice.generate import check_outputs, write_beside
+from ondevice.generate import check_outputs, write_output
 from ondevice.peers import figures
 from ondevice.peers.driver import Comparison
 from ondevice.peers.peer import COMPONENTS, PEERS, Task, named
@@ -134,7 +134,7 @@ def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
     repeat = REPEAT if args.repeat is None else args.repeat
     timings = [time_plan(session, bundle.plan(entry.component, **entry.sizes), repeat) for entry in chosen]
     if args.trace is not None:
-        write_beside(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
+        write_output(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
     about = {"machine": machine.facts(device=session.profile.device)}
     rows = [timing.row() for timing in timings]
     source = bundle.model["source"]
