@@ -45,13 +45,14 @@ def ablation(
     dtype: str = "f16",
     target: str | Target = "host",
     component: str | None = None,
+    weights_as: str = "",
 ) -> Iterator[Step]:
     """Each component without any rule, then with one family more at a time until all are on; arguments as `report.of_model`'s."""
     model, kernels, chosen = build(checkpoint), load_all(), load_target(target)
     for job in only(model_jobs(model, size), component):
         storage = storage_of(job.component, dtype)
         for count in range(len(FAMILIES) + 1):
-            program, row = lower_job(model, job, storage, kernels, chosen, FAMILIES[count:])
+            program, row = lower_job(model, job, storage, kernels, chosen, FAMILIES[count:], weights_as)
             yield step_of(job.component, FAMILIES[count - 1] if count else PLAIN, row["nodes"][1], plan(program, storage=storage))
 
 

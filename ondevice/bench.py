@@ -16,11 +16,11 @@ from typing import Any
 
 from ondevice import ablation, cli, latency, machine, subject
 from ondevice.bundle.reader import Bundle
-from ondevice.convert import add_plan_arguments, target_of
+from ondevice.convert import add_plan_arguments, target_of, weights_of
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.errors import UsageError
-from ondevice.generate import check_outputs, write_beside
+from ondevice.generate import check_outputs, write_output
 from ondevice.peers import figures
 from ondevice.peers.driver import Comparison
 from ondevice.peers.peer import COMPONENTS, PEERS, Task, named
@@ -91,7 +91,9 @@ def _check(args: argparse.Namespace) -> None:
         subject.refuse(args, ["--markdown", "--latency"], "it is a form of the ablation's table.")
     if args.peers:
         subject.refuse(
-            args, ["--without", "--target", "--tuning", "--tune-for", "--dtype"], "the peers run whole models at precisions of their own."
+            args,
+            ["--without", "--target", "--tuning", "--tune-for", "--dtype", "--weights"],
+            "the peers run whole models at precisions of their own.",
         )
         subject.refuse(args, ["--device"], "the peers run on the CPU.")
         subject.refuse(args, ["--repeat"], "the peers take turns; --rounds says how many.")
@@ -105,14 +107,15 @@ def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     # Without a flag the table of plans is the same on any machine, not that of this one's CPU; what is timed is what this machine gets.
     target = target_of(args) if args.latency or args.target or args.tuning or args.tune_for else load_target("host")
     size, dtype = subject.size_of(args), subject.storage(args)
-    about = {"size": size, "dtype": dtype, "target": target, "component": args.component}
+    about = {"size": size, "dtype": dtype, "target": target, "component": args.component, "weights_as": weights_of(args)}
     if args.latency:
         device = choose_device(args.device)
         timed = list(latency.timed_ablation(checkpoint, device, **about, repeat=args.repeat or REPEAT, progress=_say))
         told = {"model": args.model, "target": target.name, "machine": machine.facts(device=device.facts())}
         if not args.json:
             print(latency.to_markdown(timed) if args.markdown else latency.to_text(timed))
-        _finish(args, [one.row(args.model, target.name) | told for one in timed])
+        name = f"{args.model} with {args.weights} weights" if args.weights else args.model
+        _finish(args, [one.row(name, target.name) | told for one in timed])
         return 0
     steps = list(ablation.ablation(checkpoint, **about))
     text = ablation.to_markdown(steps) if args.markdown else ablation.to_text(steps)
@@ -134,7 +137,7 @@ def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
     repeat = REPEAT if args.repeat is None else args.repeat
     timings = [time_plan(session, bundle.plan(entry.component, **entry.sizes), repeat) for entry in chosen]
     if args.trace is not None:
-        write_beside(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
+        write_output(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
     about = {"machine": machine.facts(device=session.profile.device)}
     rows = [timing.row() for timing in timings]
     source = bundle.model["source"]

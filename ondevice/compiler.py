@@ -14,7 +14,6 @@ from typing import Any
 import onnx_ir as ir
 
 from ondevice.bundle.memory import weight_sources
-from ondevice.bundle.publish import foreign, published
 from ondevice.bundle.weights import WeightSource
 from ondevice.bundle.writer import write_bundle
 from ondevice.converters import Model, build
@@ -30,6 +29,7 @@ from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import Program
 from ondevice.plan import plan
 from ondevice.plan.plan import Plan
+from ondevice.publish import foreign, published
 from ondevice.rewrite import METHODS
 from ondevice.rewrite.statistics import given_statistics
 from ondevice.target import Target, load_target

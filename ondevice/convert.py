@@ -51,11 +51,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROWS",
         help=f"add plans that decode in bands of ROWS rows ({BAND} where no number is given), for `generate --tile-vae`",
     )
-    parser.add_argument(
-        "--weights",
-        choices=WEIGHTS,
-        help="store the larger weights of products and convolutions so, with a scale a column; CPU targets only (default: as --dtype says)",
-    )
     parser.add_argument("--strict", action="store_true", help="fail where a fallback is needed, and list all of them")
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle or folder of graphs")
@@ -82,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             args.out or Path(f"{args.model}.ondevice"),
             dtype=DTYPES[args.dtype or "fp16"],
             target=target_of(args),
-            weights_as=WEIGHTS[args.weights] if args.weights else "",
+            weights_as=weights_of(args),
             tile_vae=args.tile_vae,
             **options,
             progress=bar.show,
@@ -94,8 +89,23 @@ def run(args: argparse.Namespace) -> int:
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say how a model is compiled; other verbs take them, too."""
     parser.add_argument("--dtype", choices=DTYPES, help="storage of UNet and VAE (default fp16)")
+    add_weights(parser)
     add_target(parser)
     add_without(parser)
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """The flag that says how weights are stored; other verbs take it, too."""
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        help="store the larger weights of products and convolutions so, with a scale a column; CPU targets only (default: as --dtype says)",
+    )
+
+
+def weights_of(args: argparse.Namespace) -> str:
+    """--weights as `lower` names it."""
+    return WEIGHTS[args.weights] if args.weights else ""
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:

@@ -26,9 +26,12 @@ from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.diffusion.text_to_image import TextToImage
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.errors import BundleError, UsageError
+from ondevice.publish import published_file
+from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.run.trace import to_trace
+from ondevice.target import is_for_cpus
 
 HELP = "draw a picture from a bundle"
 log = logging.getLogger(__name__)
@@ -84,8 +87,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = open_bundle(args.bundle)
     width, height = cli.parse_size(args.size) if args.size else default_size(bundle)
     device = choose_device(args.device)
-    if device.facts()["kind"] == "gpu" and bundle.model.get("target") == "host":
-        log.warning("%s is a GPU and this bundle is tuned for a CPU; convert with --target gpu, or draw with --device cpu", device.name)
+    warn_of_target(bundle.model.get("target"), device)
     profile = args.profile or args.profile_out is not None
     session = Session(bundle, device, profile=profile, trace=args.trace is not None, check=args.check)
     options = {"eta": args.eta} if args.eta else {}
@@ -115,17 +117,23 @@ def run(args: argparse.Namespace) -> int:
     parameters = picture.parameters | about(bundle, args)
     write_png(args.out, picture.pixels, parameters)
     if args.save_noise is not None:
-        write_beside(args.save_noise, lambda file: np.save(file, picture.start))
+        write_output(args.save_noise, lambda file: np.save(file, picture.start))
     if args.save_latents is not None:
-        write_beside(args.save_latents, lambda file: np.save(file, picture.latents))
+        write_output(args.save_latents, lambda file: np.save(file, picture.latents))
     if args.profile_out is not None:
-        write_beside(args.profile_out, lambda file: file.write(json.dumps(session.profile.to_json()).encode()))
+        write_output(args.profile_out, lambda file: file.write(json.dumps(session.profile.to_json()).encode()))
     if args.trace is not None:
-        write_beside(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
+        write_output(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
     if args.profile:
         print(session.profile.to_table(), file=sys.stderr)
     print(json.dumps(parameters | {"out": str(args.out)}) if args.json else args.out)
     return 0
+
+
+def warn_of_target(target: object, device: Device) -> None:
+    """Say so where a GPU is to draw with kernels that leave all but a few of its cores idle."""
+    if device.facts()["kind"] == "gpu" and is_for_cpus(target):
+        log.warning("%s is a GPU and this bundle is tuned for a CPU; convert with --target gpu, or draw with --device cpu", device.name)
 
 
 def way_of(
@@ -211,21 +219,17 @@ def show(bar: tqdm, done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-def write_beside(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Let `fill` write a file beside `path`, then rename it: all of it or nothing.
+def write_output(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    """Let `fill` write a file: all of it or nothing.
 
     Raises:
         UsageError: the disk or the folder refused it.
     """
-    beside = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        with published_file(path) as file:
             fill(file)
-        beside.replace(path)
     except OSError as error:
         raise UsageError(f"cannot be written: {error.strerror}.", where=str(path)) from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_latents(path: Path) -> np.ndarray:

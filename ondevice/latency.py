@@ -63,6 +63,7 @@ def timed_ablation(
     dtype: str = "f16",
     target: str | Target = "host",
     component: str | None = None,
+    weights_as: str = "",
     repeat: int = 5,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[TimedStep]:
@@ -81,18 +82,19 @@ def timed_ablation(
         model, plain = build(kept(checkpoint, job.component)), None
         for count in range(len(STEPS)):
             progress(f"{job.component}: {STEPS[count][0]}")
-            timed, output = _timed(model, job, device, count, storage_of(job.component, dtype), target, repeat)
+            timed, output = _timed(model, job, device, count, storage_of(job.component, dtype), target, weights_as, repeat)
             plain = output if plain is None else plain
             yield replace(timed, difference=float(np.abs(output - plain).max() / (np.abs(plain).max() or 1)))
 
 
 def _timed(
-    model: Model, job: Job, device: Device, count: int, storage: str, target: str | Target, repeat: int
+    model: Model, job: Job, device: Device, count: int, storage: str, target: str | Target, weights_as: str, repeat: int
 ) -> tuple[TimedStep, np.ndarray]:
     """One step, and its output in float64."""
     on = {family for _, families in STEPS[: count + 1] for family in families}
     kernels = load_all()
-    program, row = lower_job(model, job, storage, kernels, load_target(target), [name for name in FAMILIES if name not in on])
+    off = [name for name in FAMILIES if name not in on]
+    program, row = lower_job(model, job, storage, kernels, load_target(target), off, weights_as)
     made = plan(program, storage=storage)
     session = Session(MemoryBundle([made], weight_sources(program), kernels), device)
     (output, *_) = session.run(made.component, made_up(made), **made.sizes).values()

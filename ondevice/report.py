@@ -115,6 +115,7 @@ def of_model(
     target: str | Target = "host",
     without: Collection[str] = (),
     component: str | None = None,
+    weights_as: str = "",
 ) -> list[Report]:
     """A report a component, the UNet as guidance runs it.
 
@@ -122,6 +123,7 @@ def of_model(
         after: one of STAGES.
         size: (width, height) in pixels; the training size by default.
         component: only this one.
+        weights_as: as `compile_bundle` takes it.
 
     Raises:
         UsageError: the size or the component cannot be had.
@@ -133,7 +135,7 @@ def of_model(
         if after in ("graph", "rewrite"):
             reports.append(_of_graph(model, job, storage, chosen, None if after == "graph" else without))
         else:
-            program, row = lower_job(model, job, storage, kernels, chosen, without)
+            program, row = lower_job(model, job, storage, kernels, chosen, without, weights_as)
             fallbacks = of_rules(job.component, row) + program.fallbacks
             told = of_program(program, storage, fallbacks) if after == "lower" else of_plan(plan(program, storage=storage), fallbacks)
             reports.append(replace(told, tuned=tuned_line(program)))

@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 from ondevice import cli, memory, report, subject
 from ondevice.bundle.reader import Bundle
-from ondevice.convert import add_plan_arguments, target_of
+from ondevice.convert import add_plan_arguments, target_of, weights_of
 from ondevice.fallbacks import settle
 
 HELP = "what a model becomes, stage by stage: ops, bytes moved, FLOPs, memory"
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         subject.refuse(
             args, ["--target", "--tuning", "--tune-for"], f"nothing is chosen for a target before `lower` (got --after {args.after})."
         )
+        subject.refuse(args, ["--weights"], f"weights are stored from `lower` on (got --after {args.after}).")
     if args.after == "graph":
         subject.refuse(args, ["--without"], "no rule has run after `graph`; it is the plain graph.")
     opened, size = subject.open_subject(args), subject.size_of(args)
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         reports = report.of_bundle(opened, args.after, size=size, component=args.component)
         notes: tuple[str, ...] = ()
     else:
-        options = {"dtype": subject.storage(args), "target": target_of(args), "without": args.without}
+        options = {"dtype": subject.storage(args), "target": target_of(args), "without": args.without, "weights_as": weights_of(args)}
         reports = report.of_model(opened, args.after, size=size, component=args.component, **options)
         notes = opened.notes
     settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)

@@ -102,6 +102,11 @@ def load_target(name: str | Target) -> Target:
     )
 
 
+def is_for_cpus(name: object) -> bool:
+    """Whether a target of this name, such as a bundle names, has the class of kernels for CPUs; not where the package knows none."""
+    return name in target_names() and load_target(str(name)).kernels == "cpu"
+
+
 def tuned_by(target: Target, files: Sequence[Tuning]) -> Target:
     """The target with these measured files, most specific first, before its own."""
     return replace(target, tuning=(*files, *(own for own in target.tuning if own.name not in {file.name for file in files})))

@@ -10,14 +10,16 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ondevice import cli, subject
 from ondevice.bundle.reader import Bundle
 from ondevice.compiler import Job, facts, jobs, plannable, storage_of, training_size
-from ondevice.convert import DTYPES
+from ondevice.convert import DTYPES, add_weights, weights_of
 from ondevice.converters import build
+from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES as MODELS
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.errors import UsageError
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     subject.add_arguments(parser)
     parser.add_argument("--dtype", choices=DTYPES, help="storage of UNet and VAE (default: both)")
+    add_weights(parser)
     parser.add_argument("--target", choices=(AUTO, *target_names()), help="whose methods and panels to measure with (default auto)")
     parser.add_argument("--kernel", action="append", metavar="NAME", help="only this kernel, such as matmul; may be given several times")
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help=f"time for all of it (default {BUDGET:g})")
@@ -54,12 +57,16 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"there is no kernel {unknown[0]} (there are {', '.join(kernels)}).", where="--kernel", fix="name one of these")
     if not 0 < args.budget < float("inf"):
         raise UsageError(f"it is no time (got {args.budget:g}, expected seconds over 0).", where="--budget")
+    opened = subject.open_subject(args)
+    if (weights_as := weights_of(args) or _stored(opened)) and args.out is None:
+        what = "rows do not say how weights are stored, so those of int8 weights must not stand among the package's."
+        raise UsageError(what, where="--out", fix="name a file of its own, and give it to `ondevice convert --weights int8 --tuning`")
     device = choose_device(args.device)
     about_device = device.facts()
     out = args.out or TUNING / f"{family_of(about_device)[0]}.toml"
     _writable(out)
     before = read_tuning(out, where="--out") if out.exists() else None
-    cases = _cases(args, kernels, target)
+    cases = _cases(args, opened, kernels, target, weights_as)
     if not cases:
         raise UsageError("nothing of it can be tuned.", where=args.model, fix="name other kernels with --kernel")
     _say(f"{len(cases)} shapes of {len({case.kernel.name for case in cases})} kernels on {device.name}; Ctrl-C keeps what was measured")
@@ -73,10 +80,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cases(args: argparse.Namespace, kernels: Mapping[str, KernelFile], target: Target) -> list[Case]:
+def _stored(opened: Checkpoint | Bundle) -> str:
+    """How a bundle has its larger weights, as `lower` names it."""
+    return "i8" if isinstance(opened, Bundle) and any(entry.dtype == "i8" for entry in opened.manifest.weights.values()) else ""
+
+
+def _cases(
+    args: argparse.Namespace, opened: Checkpoint | Bundle, kernels: Mapping[str, KernelFile], target: Target, weights_as: str
+) -> list[Case]:
     """What the plans of the model, or of the bundle, dispatch."""
-    opened = subject.open_subject(args)
-    only = set(args.kernel or ())
+    cases = partial(cases_of, kernels=kernels, target=target, only=set(args.kernel or ()), weights_as=weights_as, progress=_say)
     if not isinstance(opened, Bundle):
         model, about_model, todo = build(opened), facts(opened), []
         sizes = [subject.size_of(args) or training_size(about_model)]
@@ -84,14 +97,13 @@ def _cases(args: argparse.Namespace, kernels: Mapping[str, KernelFile], target: 
             for job in plannable(model, jobs(about_model["vae_scale"], sizes), []):
                 pair = (job, storage_of(job.component, dtype))
                 todo += [pair] if pair not in todo else []
-        return cases_of(model, todo, kernels, target, only=only, progress=_say)
+        return cases(model, todo)
     # A bundle has no graph, and its calls come from one: its family's, with made-up weights, at the bundle's sizes.
     if (family := opened.model["family"]) not in MODELS:
         raise UsageError(f"its family {family!r} is unknown here (expected one of {', '.join(sorted(MODELS))}).", where=args.model)
     todo = [(Job(entry.component, dict(entry.sizes)), entry.dtype) for entry in opened.manifest.plans]
     there = set().union(*(_keys(opened.plan(job.component, **job.sizes), kernels) for job, _ in todo))
-    cases = cases_of(build(random_checkpoint(family, 0)), todo, kernels, target, only=only, progress=_say)
-    return [case for case in cases if case.key in there]
+    return [case for case in cases(build(random_checkpoint(family, 0)), todo) if case.key in there]
 
 
 def _keys(plan: Plan, kernels: Mapping[str, KernelFile]) -> set[Key]:

@@ -6,12 +6,9 @@ so that it is stored once whatever calls read it), and rows for calls of some si
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import os
 import re
-import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +17,7 @@ from typing import Any
 
 from ondevice.errors import PlanError, UsageError
 from ondevice.paths import TUNING
+from ondevice.publish import published_file
 
 FACTS = ("kind", "name", "platform", "vendor", "vector_floats")  # of a device, by which a file says what it is for
 BY_SHAPE, BY_WEIGHT, BY_DEFAULT = "by shape", "by weight", "by default"
@@ -174,23 +172,15 @@ def _damaged(where: str, what: str) -> PlanError:
 
 
 def write_tuning(tuning: Tuning, path: Path) -> None:
-    """Write beside, then rename: a reader sees the old file or the whole new one.
+    """Write the file, whole or not at all.
 
     Raises:
         UsageError: the place cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(tuning.to_toml())
-            os.chmod(beside, 0o644)  # mkstemp's are closed to other users
-            os.replace(beside, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise
+        with published_file(path) as file:
+            file.write(tuning.to_toml().encode())
     except OSError as error:
         fix = "choose a file of yours with --out, and give it to `ondevice convert --tuning`"
         raise UsageError(f"{path} cannot be written ({error.strerror}).", where="--out", fix=fix) from None

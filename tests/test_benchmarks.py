@@ -1,13 +1,14 @@
-"""What benchmarks are built of: machine facts, comparisons of results, kernel cases. Nothing is timed."""
+"""What benchmarks are built of: machine facts, comparisons of results, kernel cases, parts of a start-up. No time is judged."""
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ondevice import machine
+from ondevice import cli, machine
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import load_all
 from ondevice.plan import plan
@@ -25,7 +26,7 @@ def benchmark(name):
     return module
 
 
-compare, kernel_cases = benchmark("compare"), benchmark("kernel_cases")
+compare, kernel_cases, startup = benchmark("compare"), benchmark("kernel_cases"), benchmark("startup")
 MACHINE = {"cpu": "a", "cores": 1, "device": {"name": "d"}}
 
 
@@ -136,3 +137,31 @@ def test_drawings_are_the_same_from_the_same_rows(tmp_path):
     for name in ("peers.svg", "ablation.svg"):
         drawn = (tmp_path / "a" / name).read_bytes()
         assert drawn.startswith(b"<?xml") and drawn == (tmp_path / "b" / name).read_bytes()
+
+
+def test_start_up_is_all_before_the_first_step_and_what_launches_add_to_it():
+    parts = [("python", 0.25, 0.2), ("text_encoder: run", 0.5, 0.5), ("unet: programs and buffers", 1.0, 0.75), (startup.RUN, 6.0, 5.5)]
+    later = [("sampler and noise", 9.0, 9.0), (startup.RUN, 5.5, 5.0), ("sampler and noise", 9.0, 9.0), (startup.RUN, 5.0, 5.0)]
+    found = startup.summary(parts + later, [5.75, 5.4, 4.9], (0.25, 0.25))
+    assert found["begun"] == [1.75, 1.45] and found["first"] == (6.0, 5.5) and found["later"] == (5.0, 5.0)
+    assert found["beyond"] == pytest.approx([2.0, 1.7]) and found["parts"] == parts[:3]
+    assert found["overhead"] == pytest.approx(0.1) and found["overhead_share"] == pytest.approx(0.02)
+    text = startup.to_text(found, 1000.0)
+    assert "reading 1,000 MB of weights             0.250" in text and "launches add 100 ms to a later step, 2.00% of it" in text
+    assert "start-up beyond reading the weights     2.000    1.700  (aimed at: at most 2)" in text
+
+
+@pytest.mark.device
+def test_start_up_of_generate_has_all_its_parts(tmp_path):
+    bundle = tmp_path / "demo.ondevice"
+    assert cli.main(["convert", "demo", "--out", str(bundle)]) == 0
+    words = [sys.executable, "-m", "benchmarks.startup", str(bundle), "--guidance", "4", "--steps", "2", "--json", "--cold"]
+    found = json.loads(subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout)
+    session = ["text_encoder: programs and buffers", "text_encoder: run", "unet: programs and buffers"]
+    before = ["python", "imports", "bundle", "device", "plans", "tokenizer"]
+    quiet = "sampler and noise"
+    texts = [quiet, *session[:2], quiet, "text_encoder: run"]  # the prompt and what is not wanted
+    assert [part for part, *_ in found["parts"]] == [*before, *texts, quiet, session[2]]
+    assert all(wall >= 0 and cpu >= 0 for _, wall, cpu in found["parts"])
+    assert found["begun"][0] == pytest.approx(sum(wall for _, wall, _ in found["parts"])) and 0 < found["overhead_share"] < 1
+    assert 0 < found["beyond"][0] - found["begun"][0] < found["first"][0]

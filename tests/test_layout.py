@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("errors",),
-    ("machine", "table"),
+    ("machine", "table", "publish"),
     ("paths",),
     ("ops",),
     ("verify",),

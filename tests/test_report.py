@@ -85,8 +85,8 @@ def test_a_plan_by_hand():
     told = report.of_plan(tiny_plan(8))
     assert [row.op for row in told.rows] == ["Add", "Add", "Gather"]
     assert told.rows[0].inputs == ("f32[8]", "f16[4]") and told.rows[0].outputs == ("f32[1,8]",)
-    assert (told.weights, told.arena, told.total("flops")) == (8 + 16, 1536, 32)
-    assert (told.total("reads"), told.total("writes")) == (2 * 40 + 32, 2 * 32 + 16)
+    assert (told.weights, told.arena, told.total("flops")) == (8 + 16 + 4, 1536, 36)
+    assert (told.total("reads"), told.total("writes")) == (2 * 40 + 36, 2 * 32 + 16)
     assert told.histogram()[0] == {"op": "Add", "kernel": "scale_add", "count": 2, "flops": 32, "bytes": 144}
     assert [tensor.name for tensor in told.largest()] == ["end", "mid", "x", "y"]
     assert report.of_plan(tiny_plan(8), after="lower").arena is None

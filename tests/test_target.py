@@ -35,6 +35,11 @@ def test_auto_goes_by_the_cpu(machine, flags, name, tmp_path, monkeypatch):
     assert target.load_target("host").name == "host", "a name is the same target on any machine"
 
 
+def test_each_target_says_whether_it_is_for_cpus():
+    assert {name for name in target.target_names() if target.is_for_cpus(name)} == {"host", "host-avx2", "host-neon"}
+    assert not any(map(target.is_for_cpus, ("of a later version", None, 3, ["host"])))
+
+
 def test_tiles_of_host_targets_fit_their_registers():
     """MR rows of NV vectors, NV of the weight and one to broadcast."""
     for name, registers in (("host", 32), ("host-avx2", 16), ("host-neon", 32)):

@@ -24,13 +24,14 @@ from ondevice.plan.plan import Plan
 
 
 class Bundle:
-    """A checked bundle. Plans and shards are read when first asked for, and kept."""
+    """A checked bundle. Plans, kernels' texts and shards are read when first asked for, and kept."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
         self._plans: dict[str, Plan] = {}
         self._shards: dict[str, np.memmap] = {}
+        self._texts: dict[str, str] = {}  # a kernel file is built with many sets of defines
 
     def __repr__(self) -> str:
         return f"Bundle({str(self.path)!r})"
@@ -181,7 +182,9 @@ class Bundle:
 
     def _text(self, name: str) -> str:
         try:
-            return self.read(name, f.MAX_TEXT_BYTES).decode("utf-8")
+            if name not in self._texts:
+                self._texts[name] = self.read(name, f.MAX_TEXT_BYTES).decode("utf-8")
+            return self._texts[name]
         except UnicodeDecodeError:
             raise BundleError("is not UTF-8 text.", where=name, fix=f.DAMAGED) from None
 

@@ -18,12 +18,12 @@ from ondevice import __version__
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
 from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem, weight_bytes
-from ondevice.bundle.publish import foreign, published, system
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
 from ondevice.errors import BundleError
 from ondevice.lower.kernel_file import DIALECTS, load_all, prelude
 from ondevice.plan.plan import Plan
+from ondevice.publish import foreign, published, system
 
 MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block rounding
 Progress = Callable[[int, int], None]  # bytes written, bytes in all

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, PngImagePlugin
 
 from ondevice.errors import UsageError
+from ondevice.publish import published_file
 
 MAX_PIXELS = 1 << 26
 """Largest image that is read: 64 megapixels."""
@@ -76,19 +76,15 @@ def _quoted(value: Any) -> str:
 def write_png(path: str | Path, pixels: np.ndarray, parameters: Mapping[str, Any]) -> None:
     """Writes uint8[h, w, 3] with its parameters in the texts `parameters` (A1111's style) and `ondevice` (JSON).
 
-    The file appears whole or not at all: it is written beside its place and renamed. UsageError where it cannot be written.
+    The file appears whole or not at all. UsageError where it cannot be written.
     """
     path = Path(path)
     texts = PngImagePlugin.PngInfo()
     texts.add_text("parameters", describe(parameters))
     texts.add_text("ondevice", json.dumps(dict(parameters), sort_keys=True))
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        try:
-            Image.fromarray(pixels).save(beside, format="PNG", pnginfo=texts)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        with published_file(path) as file:
+            Image.fromarray(pixels).save(file, format="PNG", pnginfo=texts)
     except OSError as error:
         raise UsageError(
             f"the picture cannot be written ({error.strerror or error})", where=str(path), fix="choose another --out"

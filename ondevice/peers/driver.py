@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from ondevice.peers.client import Worker, command
 from ondevice.peers.figures import Measured, Turn, difference
 from ondevice.peers.peer import STAMP, Peer, Task, inputs_of, stamp
 from ondevice.peers.worker import CONVERT, SERVE
+from ondevice.publish import published_file
 
 log = logging.getLogger(__name__)
 WARMUP = 2  # runs of each peer before those that count: the first touches memory, and some runtimes choose algorithms in it
@@ -96,8 +96,9 @@ class Comparison:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / "inputs.npz").is_file():
                 inputs = inputs_of(self.task.graph())
-                _whole(self.folder / "inputs.npz", lambda path: np.savez(path, **inputs))  # type: ignore[arg-type]
-            _whole(self.folder / "task.json", self.task.write)
+                with published_file(self.folder / "inputs.npz") as file:
+                    np.savez(file, **inputs)  # type: ignore[arg-type]
+            self.task.write(self.folder / "task.json")
         except OSError as error:
             what = f"{self.folder} cannot be written: {error.strerror}."
             raise UsageError(what, where="--work", fix="name a folder that can") from None
@@ -165,13 +166,3 @@ class Comparison:
             worker.ask(f"save {path}")
             output: np.ndarray = np.load(path, allow_pickle=False)
         return output
-
-
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then rename it."""
-    beside = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

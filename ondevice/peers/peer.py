@@ -22,6 +22,7 @@ from ondevice.convert import open_model
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.errors import UsageError
+from ondevice.publish import published_file
 
 COMPONENTS = ("unet", "vae_decoder", "text_encoder")
 WEIGHT_FLAGS = ("checkpoint", "random_weights", "variant", "revision", "ema")
@@ -110,7 +111,8 @@ class Task:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        with published_file(path) as file:
+            file.write(json.dumps(asdict(self)).encode())
 
     def checkpoint(self) -> Checkpoint:
         """The weights, lazy.

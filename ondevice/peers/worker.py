@@ -41,8 +41,8 @@ def main(argv: list[str]) -> int:
 
 def convert(name: str, folder: Path) -> None:
     """Write what the peer reads into its folder, whole or not at all, with a stamp of what it was made by."""
-    from ondevice.bundle.publish import published
     from ondevice.peers.peer import PEERS, STAMP, Task, stamp
+    from ondevice.publish import published
 
     peer = PEERS[name]
     with published(folder / peer.files, PeerError) as new:

@@ -6,11 +6,11 @@ import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 import time
 from pathlib import Path
 
 from ondevice.paths import cache_dir
+from ondevice.publish import PARTIAL, published_file
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _MAGIC = b"ondevice kernel 1\n"
 class KernelCache:
     """Binaries by key. Never fails a run: what cannot be read is a miss, what cannot be written is logged once.
 
-    Safe between processes: a file is written beside and renamed, and its content is checked against its own hash when read.
+    Safe between processes: a file appears whole, and its content is checked against its own hash when read.
     """
 
     def __init__(self, folder: Path | None = None, limit: int = LIMIT) -> None:
@@ -59,19 +59,13 @@ class KernelCache:
         return data[head:]
 
     def save(self, key: str, binary: bytes) -> None:
-        """Write beside, then rename: another process sees all of it or nothing."""
+        """Keep a binary: another process sees all of it or nothing."""
         if not self._writable:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            handle, beside = tempfile.mkstemp(prefix=".", suffix=".part", dir=self.folder)
-            try:
-                with open(handle, "wb") as file:
-                    file.write(_MAGIC + hashlib.sha256(binary).digest() + binary)
-                os.replace(beside, self.folder / f"{key}.bin")
-            except BaseException:
-                Path(beside).unlink(missing_ok=True)
-                raise
+            with published_file(self.folder / f"{key}.bin") as file:
+                file.write(_MAGIC + hashlib.sha256(binary).digest() + binary)
         except OSError as error:
             self._writable = False
             log.warning("compiled kernels are not kept: %s cannot be written (%s)", self.folder, error.strerror)
@@ -91,7 +85,7 @@ class KernelCache:
                 info = path.stat()
                 if path.suffix == ".bin":
                     files.append((info.st_mtime, info.st_size, path))
-                elif path.suffix == ".part" and info.st_mtime < time.time() - STALE:
+                elif PARTIAL in path.name and info.st_mtime < time.time() - STALE:
                     path.unlink()
         kept = 0
         for _, size, path in sorted(files, reverse=True):

@@ -92,13 +92,12 @@ def opencl() -> Any:
     return pyopencl
 
 
-def compile_program(program: Any, entry: str) -> Any:
+def compile_program(program: Any, entry: str) -> tuple[Any, Any]:
     """Build a pyopencl Program for the device of its context, and make its kernel: Mali compiles only then. Raises what pyopencl raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # drivers remark on success; a failure carries its log
         built = program.build(options=OPTIONS)
-    opencl().Kernel(built, entry)
-    return built
+    return built, opencl().Kernel(built, entry)
 
 
 @functools.cache

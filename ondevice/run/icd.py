@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ondevice.paths import cache_dir
+from ondevice.publish import published_file
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,5 @@ def _fill(folder: Path, wanted: dict[str, str]) -> None:
     for name, text in wanted.items():
         target = folder / name
         if not target.exists() or target.read_text() != text:
-            beside = folder / f".{name}.{os.getpid()}"
-            beside.write_text(text)
-            beside.replace(target)
+            with published_file(target) as file:
+                file.write(text.encode())

@@ -39,9 +39,10 @@ def choose_device(spec: str | None = None, *, cache: KernelCache | None = None) 
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """A built program, and its kernel by the types of its arguments (None: a buffer)."""
+    """A built program, and its kernel by the types of its arguments (None: a buffer); `spare` is one whose types nobody told yet."""
 
     built: Any
+    spare: list[Any]
     entry: str
     kernels: dict[tuple[type | None, ...], Any] = field(default_factory=dict)
 
@@ -77,16 +78,17 @@ class OpenCLDevice:
         key = self.cache.key(source, " ".join(OPTIONS), *self._found.identity)
         if (binary := self.cache.load(key)) is not None:
             try:
-                return _Program(compile_program(cl.Program(self._context, [self._device], [binary]), entry), entry)
+                built, kernel = compile_program(cl.Program(self._context, [self._device], [binary]), entry)
+                return _Program(built, [kernel], entry)
             except (cl.Error, RuntimeError) as error:
                 log.warning("%s: the driver refused a cached kernel (%s); it is built again", where, code(error))
                 self.cache.drop(key)
         try:
-            program = compile_program(cl.Program(self._context, source), entry)
+            built, kernel = compile_program(cl.Program(self._context, source), entry)
         except (cl.Error, RuntimeError) as error:
             raise self._build_error(str(error), where) from None
-        self.cache.save(key, program.get_info(cl.program_info.BINARIES)[0])
-        return _Program(program, entry)
+        self.cache.save(key, built.get_info(cl.program_info.BINARIES)[0])
+        return _Program(built, [kernel], entry)
 
     def _build_error(self, text: str, where: str) -> KernelBuildError:
         """File, line and reason first, then as much of the driver's log as a screen holds."""
@@ -162,7 +164,7 @@ class OpenCLDevice:
         where = where or program.entry
         try:
             if types not in program.kernels:
-                kernel = self._cl.Kernel(program.built, program.entry)
+                kernel = program.spare.pop() if program.spare else self._cl.Kernel(program.built, program.entry)
                 if any(types):
                     kernel.set_scalar_arg_dtypes(types)
                 program.kernels[types] = kernel

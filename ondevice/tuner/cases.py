@@ -52,6 +52,7 @@ class Case:
     storage: str
     node: ir.Node
     target: Target
+    weights_as: str = ""  # as `lower` takes it
     runs: float = 0.0
     guess: float = 0.0
     _alone: ir.Model | None = None
@@ -84,9 +85,8 @@ class Case:
             self._alone = alone(self.node)
         trial = Tuning("trial", {}, {}, {self.kernel.name: KernelTuning(choice)})
         try:
-            program = lower(
-                self._alone, self.component, storage=self.storage, kernels=kernels, target=replace(self.target, tuning=(trial,))
-            )
+            target = replace(self.target, tuning=(trial,))
+            program = lower(self._alone, self.component, storage=self.storage, kernels=kernels, target=target, weights=self.weights_as)
         except OnDeviceError:
             return None
         mine = (call for call in program.calls if call.kernel == self.kernel.name)
@@ -106,12 +106,14 @@ def cases_of(
     target: Target,
     *,
     only: Collection[str] = (),
+    weights_as: str = "",
     progress: Progress | None = None,
 ) -> list[Case]:
     """Every distinct (kernel, sizes) of these jobs, each with its storage; those that take most of a picture's time first.
 
     Args:
         only: names of kernels to leave all others out.
+        weights_as: how the larger weights are stored, as `lower` takes it.
     """
     found: dict[Key, Case] = {}
     todo = list(todo)
@@ -123,12 +125,12 @@ def cases_of(
         rewritten(graph, target)
         nodes = {node.name: node for node in graph.graph}
         weight = STEPS if job.component == "unet" and job.sizes["batch"] == largest else RARE.get(job.component, 1.0)
-        for call in lower(graph, job.component, storage=storage, kernels=kernels, target=target).calls:
+        for call in lower(graph, job.component, storage=storage, kernels=kernels, target=target, weights=weights_as).calls:
             kernel = kernels[call.kernel]
             if call.node not in nodes or (only and kernel.name not in only):
                 continue  # a cast or a copy at the borders: no node's
             key = key_of(kernel, dict(call.defines), call.scalars)
-            case = found.setdefault(key, Case(kernel, dict(sorted(key[1])), job.component, storage, nodes[call.node], target))
+            case = found.setdefault(key, Case(kernel, dict(sorted(key[1])), job.component, storage, nodes[call.node], target, weights_as))
             case.runs += weight
             case.guess = max(case.guess, max(call.flops / FLOPS, (call.reads + call.writes) / BYTES) + LAUNCH)
     return sorted(found.values(), key=lambda case: (-case.weight, str(case)))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bundle.test_checks import MANIFEST_CHANGES, PLAN, PLAN_CHANGES, Setting
-from bundle.tiny_bundle import BIAS, KERNELS, PICKED, edit_json, tiny_answer, write_tiny
+from bundle.tiny_bundle import BIAS, KERNELS, PARTS, PICKED, edit_json, tiny_answer, write_tiny
 
 from ondevice.bundle import open_bundle, writer
 from ondevice.errors import BundleError
@@ -35,7 +35,7 @@ def expected() -> dict[str, Any]:
         plans.append(row)
     kernels = bundle.plan("tiny", width=8).kernels
     sources = {dialect: {k.file: bundle.source(k.file, dialect, k.defines) for k in kernels} for dialect in ("metal", "opencl")}
-    weights = {"tiny/bias": BIAS.tolist(), "picked": PICKED.tolist()}
+    weights = {"tiny/bias": BIAS.tolist(), "picked": PICKED.tolist(), "parts": PARTS.tolist()}
     return {"plans": plans, "weights": weights, "sources": sources}
 
 

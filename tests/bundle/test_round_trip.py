@@ -29,11 +29,11 @@ def test_plans_come_back_equal(tiny: Bundle) -> None:
     assert tiny.plan("tiny", width=1000) == tiny_plan(1000)
     assert tiny.plan("tiny", width=8) is tiny.plan("tiny", width=8)  # read once
     assert [(p.component, p.sizes, p.dtype, p.arena, p.weight_bytes) for p in tiny.plans] == [
-        ("tiny", {"width": 8}, "f16", 1536, 24),
-        ("tiny", {"width": 1000}, "f16", 8704, 24),
+        ("tiny", {"width": 8}, "f16", 1536, 28),
+        ("tiny", {"width": 1000}, "f16", 8704, 28),
     ]
     assert tiny.components == {"tiny": "f16"}
-    assert tiny.component_bytes() == {"tiny": 24}
+    assert tiny.component_bytes() == {"tiny": 28}
 
 
 def test_scalar_types_come_back(tiny: Bundle) -> None:
@@ -53,6 +53,7 @@ def test_a_float_scalar_may_be_written_without_a_fraction(tiny: Bundle) -> None:
 def test_weights_come_back(tiny: Bundle) -> None:
     np.testing.assert_array_equal(tiny.array("tiny/bias"), BIAS.astype(np.float16))
     np.testing.assert_array_equal(tiny.array("picked"), PICKED)
+    assert tiny.array("parts").dtype == np.int8 and tiny.array("parts").tolist() == [-128, 127, -1, 64]
     shard, offset, size = tiny.weight("picked")
     data = tiny.shard(shard)
     assert data.dtype == np.uint8 and not data.flags.writeable and data.size % 512 == 0
@@ -67,6 +68,12 @@ def test_texts_come_back(tiny: Bundle) -> None:
     assert tiny.model == MODEL
     assert tiny.kernel_source("pick") == KERNELS["pick.cl"]
     assert tiny.prelude("metal") == KERNELS["prelude/metal.h"]
+
+
+def test_a_kernels_text_is_read_once(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny.source("pick", "opencl", {"A": 1})
+    monkeypatch.setattr(tiny, "read", lambda *_: pytest.fail("read again"))
+    assert tiny.source("pick", "opencl", {"A": 2}) == first.replace("A 1", "A 2")
 
 
 def test_source_is_defines_then_prelude_then_kernel_with_its_own_lines(tiny: Bundle) -> None:
@@ -94,9 +101,9 @@ def test_a_weight_of_two_plans_is_written_once(tmp_path: Path) -> None:
     weights = tiny_weights() | tiny_weights("other") | {"tiny/bias": WeightSource(values, "f16", (4,))}
     bundle = open_bundle(write_tiny(tmp_path / "t", plans=plans, weights=weights))
     assert len(reads) == 1
-    assert sorted(bundle.manifest.weights) == ["other/bias", "picked", "tiny/bias"]
+    assert sorted(bundle.manifest.weights) == ["other/bias", "parts", "picked", "tiny/bias"]
     assert bundle.weight("picked")[0] == "weights/tiny-000.bin"  # the component that reads it first
-    assert bundle.component_bytes() == {"tiny": 24, "other": 24}
+    assert bundle.component_bytes() == {"tiny": 28, "other": 28}
 
 
 def test_a_weight_no_plan_reads_is_not_written(tmp_path: Path) -> None:

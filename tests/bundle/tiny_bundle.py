@@ -51,14 +51,15 @@ KERNEL(scale_add)(IN(float, x), IN(stg, w), OUT(float, y), ARG(int, n), ARG(floa
 }
 """
 PICK = """\
-KERNEL(pick)(IN(int, ids), IN(float, x), OUT(float, y), ARG(int, n), ARG(int, count) GRID) {
+KERNEL(pick)(IN(int, ids), IN(float, x), IN(char, parts), OUT(float, y), ARG(int, n), ARG(int, count) GRID) {
   const int i = GID(0);
-  if (i < count) y[i] = x[min(max(ids[i], 0), n - 1)];
+  if (i < count) y[i] = x[min(max(ids[i], 0), n - 1)] * ((float)parts[i] * 0.0078125f);
 }
 """
 KERNELS = {"scale_add.cl": SCALE_ADD, "pick.cl": PICK, "prelude/opencl.h": OPENCL, "prelude/metal.h": METAL}
 BIAS = np.array([0.5, -0.25, 2.0, -8.0], np.float32)
 PICKED = np.array([3, 1, -2, 2_000_000_000], np.int32)
+PARTS = np.array([-128, 127, -1, 64], np.int8)  # of 128
 MODEL = {
     "family": "tiny",
     "source": "tests",
@@ -78,7 +79,8 @@ REWRITE = {
 
 
 def tiny_plan(n: int, component: str = "tiny") -> Plan:
-    """y = pick(scale_add(scale_add(x))): `mid` and `end` overlap nothing that is needed beside them; `end` takes over the place of `x`."""
+    """y = parts of pick(scale_add(scale_add(x))): `mid` and `end` overlap nothing that is needed beside them; `end` takes over the place of
+    `x`."""
     step = -(-4 * n // 512) * 512
     operands = (
         Operand("x", "f32", (n,), 4 * n, offset=0),
@@ -87,6 +89,7 @@ def tiny_plan(n: int, component: str = "tiny") -> Plan:
         Operand("end", "f32", (n,), 4 * n, offset=0),
         Operand("ids", "i32", (4,), 16, weight="picked"),
         Operand("y", "f32", (4,), 16, offset=2 * step),
+        Operand("parts", "i8", (4,), 4, weight="parts"),
     )
     group = (4, 1, 1)
     grid = (-(-n // 4) * 4, 1, 1)
@@ -102,7 +105,7 @@ def tiny_plan(n: int, component: str = "tiny") -> Plan:
         dispatches=(
             Dispatch(0, (0, 1, 2), 1, (n, 2.0), grid, group, "/first/Add", "Add", 2 * n, 4 * n + 8, 4 * n),
             Dispatch(0, (2, 1, 3), 1, (n, -0.1), grid, group, "/second/Add", "Add", 2 * n, 4 * n + 8, 4 * n),
-            Dispatch(1, (4, 3, 5), 1, (n, 4), (4, 1, 1), group, "/Gather", "Gather", 0, 32, 16),
+            Dispatch(1, (4, 3, 6, 5), 1, (n, 4), (4, 1, 1), group, "/Gather", "Gather", 4, 36, 16),
         ),
     )
 
@@ -111,13 +114,14 @@ def tiny_answer(x: np.ndarray) -> np.ndarray:
     """What the tiny plan computes, in float64: f32[n] -> f64[4]."""
     bias = np.resize(BIAS.astype(np.float16).astype(np.float64), x.size)
     end = np.float64(np.float32(-0.1)) * (2.0 * x.astype(np.float64) + bias) + bias
-    return end[np.clip(PICKED, 0, x.size - 1)]
+    return end[np.clip(PICKED, 0, x.size - 1)] * (PARTS / 128)
 
 
 def tiny_weights(component: str = "tiny") -> dict[str, WeightSource]:
     return {
         f"{component}/bias": WeightSource(lambda: BIAS, "f16", (4,)),
         "picked": WeightSource(lambda: PICKED.astype(np.int64), "i32", (4,)),
+        "parts": WeightSource(lambda: PARTS, "i8", (4,)),
     }
 
 

@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from ondevice import __version__, cli, errors
+from ondevice import __version__, cli, errors, generate
 
 pytestmark = pytest.mark.device
 PROMPT = "a red circle on a blue background"
@@ -47,6 +47,21 @@ def test_convert_then_generate(bundle, tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "a.png"]
     assert (printed["model"], printed["version"]) == ("demo", f"ondevice {__version__}")
     assert "Model: demo" in picture.text["parameters"] and not {"init_image", "latents"} & printed.keys()
+
+
+@pytest.mark.parametrize("kind, target, said", [("gpu", "host-neon", 1), ("gpu", "gpu", 0), ("gpu", "another", 0), ("cpu", "host-neon", 0)])
+def test_a_bundle_for_cpus_on_a_gpu_is_said(kind, target, said, bundle, tmp_path, monkeypatch, caplog):
+    device = generate.choose_device("cpu")
+    facts = device.facts() | {"kind": kind}
+    monkeypatch.setattr(device, "facts", lambda: facts)
+    monkeypatch.setattr(generate, "choose_device", lambda _: device)
+    copied = shutil.copytree(bundle, tmp_path / "copy.ondevice")
+    manifest = json.loads((copied / "bundle.json").read_text())
+    assert manifest["model"]["target"].startswith("host")
+    manifest["model"]["target"] = target
+    (copied / "bundle.json").write_text(json.dumps(manifest))
+    assert cli.main(["generate", str(copied), PROMPT, "--steps", "1", "--size", "64x72", "--out", str(tmp_path / "a.png")]) == 0
+    assert [line.endswith("convert with --target gpu, or draw with --device cpu") for line in caplog.messages] == [True] * said
 
 
 def test_metadata_name_the_files_a_picture_began_from(bundle, tmp_path, capsys):

@@ -1,10 +1,12 @@
 """The demo model with int8 weights: a bundle of about half the size that draws nearly the same picture."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
+from ondevice import cli
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import compile_bundle
 from ondevice.converters.checkpoint import open_checkpoint
@@ -52,3 +54,40 @@ def test_nearly_the_same_picture(bundles):
         for bundle in bundles.values()
     )
     assert 10 * math.log10(255**2 / ((half - small) ** 2).mean()) >= 35
+
+
+def told(capsys, *words):
+    capsys.readouterr()
+    assert cli.main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_model_is_shown_with_int8_weights_as_its_bundle_is(bundles, capsys):
+    words = ["--after", "plan", "--component", "unet"]
+    (of_model,) = told(capsys, "show", "demo", *words, "--target", "host", "--weights", "int8")["components"]
+    assert [of_model] == told(capsys, "show", str(bundles["i8"].path), *words)["components"]
+    (half,) = told(capsys, "show", "demo", *words, "--target", "host")["components"]
+    assert of_model["weights"] < 0.6 * half["weights"] and of_model["count"] == half["count"]
+
+
+def test_the_ablation_of_int8_weights(capsys):
+    words = ["bench", "demo", "--ablation", "--component", "text_encoder"]
+    small, half = told(capsys, *words, "--weights", "int8"), told(capsys, *words)
+    assert small[-1]["moved"] < half[-1]["moved"] and small[-1]["dispatches"] == half[-1]["dispatches"]
+    (*_, timed) = told(capsys, *words, "--weights", "int8", "--latency", "--repeat", "3", "--device", "cpu")
+    assert timed["name"].startswith("ablation: demo with int8 weights text_encoder batch=1 f32") and timed["moved"] == small[-1]["moved"]
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["show", "demo", "--after", "rewrite"], "weights are stored from `lower` on (got --after rewrite)"),
+        (["show", "demo", "--target", "gpu"], "int8 weights are stored in panels (got target gpu, which reads rows)"),
+        (["bench", "demo", "--peers"], "the peers run whole models at precisions of their own"),
+        (["show", "BUNDLE"], "a bundle is compiled already; this goes only with a model"),
+        (["bench", "BUNDLE"], "a bundle is compiled already; this goes only with a model"),
+    ],
+)
+def test_where_int8_cannot_be_asked_for(bundles, words, said, capsys):
+    assert cli.main([str(bundles["i8"].path) if word == "BUNDLE" else word for word in words] + ["--weights", "int8"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --weights: {said}")

@@ -87,7 +87,7 @@ def test_damage(tiny: Path) -> None:
     replace_file(tiny, "plans/tiny_width8.json", json.dumps({"component": "tiny"}).encode())
     assert message(lambda: open_bundle(tiny).plan("tiny", width=8)) == f"plans/tiny_width8.json: sizes is missing. {COPY}"
     (tiny / "weights/tiny-000.bin").write_bytes(b"")
-    assert message(lambda: open_bundle(tiny)) == f"weights/tiny-000.bin: is cut or changed (got 0 bytes, expected 1024). {COPY}"
+    assert message(lambda: open_bundle(tiny)) == f"weights/tiny-000.bin: is cut or changed (got 0 bytes, expected 1536). {COPY}"
     (tiny / "weights/tiny-000.bin").unlink()
     assert message(lambda: open_bundle(tiny)) == f"weights/tiny-000.bin: is missing from tiny.ondevice. {COPY}"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from ondevice.publish import PARTIAL
 from ondevice.run.cache import STALE, KernelCache
 from ondevice.run.opencl import OpenCLDevice
 
@@ -65,7 +66,7 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
 
 
 def test_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
-    old, new = tmp_path / ".old.part", tmp_path / ".new.part"
+    old, new = tmp_path / f".old.bin{PARTIAL}1", tmp_path / f".new.bin{PARTIAL}2"
     for path, age in ((old, STALE + 60), (new, 0.0)):
         path.write_bytes(b"half")
         os.utime(path, (time.time() - age, time.time() - age))

@@ -10,6 +10,7 @@ from run.small_plans import FakeBundle, make_plan, three_steps, three_steps_answ
 
 from ondevice.errors import DeviceError, KernelBuildError, NumericError
 from ondevice.plan.plan import ALIGN
+from ondevice.run import discovery
 from ondevice.run.opencl import OpenCLDevice
 from ondevice.run.session import Session
 
@@ -142,3 +143,17 @@ def test_bound_launches_share_a_program_but_keep_their_own_arguments(device: Ope
         device.launch(one, (1, 1, 1), (1, 1, 1))
     read = [int(device.read(buffer, (1,), np.dtype(np.int32))[0]) for buffer in buffers]
     assert read == [7, -8, int(np.float32(1.0).view(np.int32))]
+
+
+def test_a_program_makes_a_kernel_once_for_each_signature(device: OpenCLDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, cl = [], discovery.opencl()
+    kernel = cl.Kernel
+    monkeypatch.setattr(cl, "Kernel", lambda program, name: made.append(name) or kernel(program, name))
+    for _ in ("built", "from the cache"):
+        made.clear()
+        program = device.build("__kernel void put2(__global int* x, const int n) { x[0] = n; }", "put2", "put2.cl")
+        for value in (7, -8):
+            device.bind(program, [device.alloc(4, "x")], (value,))
+        assert made.count("put2") == 1  # pyopencl asks for others, such as one of the name _source
+    device.bind(program, [device.alloc(4, "x")], (1.0,))
+    assert made.count("put2") == 2

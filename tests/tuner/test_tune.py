@@ -1,6 +1,7 @@
 """A whole tuning run: on a made-up device, whose times follow from the defines, and a small one on a real device."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -231,6 +232,20 @@ def test_a_bundle_is_tuned_at_what_it_dispatches(made_up, tmp_path, capsys):
     assert cli.main(["convert", "demo", "--size", "64x64", "--tuning", str(tmp_path / "a.toml"), "--out", str(tmp_path / "c")]) == 0
     plan = open_bundle(tmp_path / "c").plan("unet", batch=2, height=8, width=8)
     assert {dict(kernel.defines)["V"] for kernel in plan.kernels if kernel.file == "layer_norm"} == {8}
+
+
+def test_int8_weights_are_tuned_as_int8_into_a_file_of_their_own(made_up, tmp_path, capsys):
+    bundle, out = str(tmp_path / "demo.ondevice"), str(tmp_path / "a.toml")
+    model = ["demo", "--size", "64x64", "--dtype", "fp16", "--target", "host", "--weights", "int8"]
+    assert cli.main(["convert", *model, "--out", bundle]) == 0
+    for words in (["tune", *model], ["tune", bundle]):
+        assert cli.main(words) == 2
+        assert "--out: rows do not say how weights are stored" in capsys.readouterr().err
+        made_up.log.clear()
+        assert cli.main([*words, "--kernel", "matmul", "--out", out]) == 0
+        ways = Counter("'W8': 1" in line for line in made_up.log if line.startswith("matmul"))
+        assert ways[True] > ways[False] > 0, "the smallest stay as they are"
+    assert cli.main(["tune", bundle, "--weights", "int8", "--out", out]) == 2
 
 
 MISTAKES = {

@@ -1,17 +1,20 @@
-"""A folder appears whole or not at all: it is filled beside its place under a hidden name, and renamed."""
+"""A file or a folder appears whole or not at all: it is filled beside its place under a hidden name, and renamed."""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ondevice.errors import BundleError, OnDeviceError
 
+PARTIAL = ".partial-"  # in the hidden name of what is not whole yet
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -26,6 +29,23 @@ def system(name: str, error: type[OnDeviceError] = BundleError) -> Iterator[None
 
 
 @contextmanager
+def published_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to fill; it takes the place of `path`, which may be a file already, when the block ends well.
+
+    Whatever is raised in the block, or on Ctrl-C: nothing new is left and an old file stays as it was. Raises OSError where the operating
+    system refuses: the caller knows which flag or folder to name.
+    """
+    beside = path.with_name(f".{path.name}{PARTIAL}{secrets.token_hex(4)}")
+    try:
+        with beside.open("xb") as file:  # not a temporary file of Python's: those are closed to other users, whatever the umask
+            yield file
+        os.replace(beside, path)
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+@contextmanager
 def published(target: Path, error: type[OnDeviceError] = BundleError) -> Iterator[Path]:
     """An empty folder to fill; it takes the place of `target`, which may be a folder already, when the block ends well.
 
@@ -33,7 +53,7 @@ def published(target: Path, error: type[OnDeviceError] = BundleError) -> Iterato
     nobody else has (`.NAME.partial-...`). Between the two renames of a replacement the old folder is in it, as `old`.
     """
     with system(target.name, error):
-        hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+        hidden = Path(tempfile.mkdtemp(prefix=f".{target.name}{PARTIAL}", dir=target.parent))
     new, old = hidden / "new", hidden / "old"
     try:
         with system(target.name, error):
