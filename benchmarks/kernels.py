@@ -1,7 +1,7 @@
 """Time the ops of Stable Diffusion 1.4 as plans run them: `python -m benchmarks.kernels [part of a name] [--storage f16] [--markdown]`.
 
 Prints GFLOP/s and GB/s (the least bytes the op could move), and what part they are of the device's peak and of a large copy, both
-measured in the same run. Pin it to a core for figures a core (`taskset -c 0`).
+measured in turns with the op. Pin it to a core for figures a core (`taskset -c 0`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.kernel_cases import Case, cases
-from benchmarks.roofline import Roofline, roofline
+from benchmarks.roofline import Limits, Reached
 from ondevice import machine
 from ondevice.bundle.memory import MemoryBundle, weight_sources
 from ondevice.lower import lower
@@ -24,14 +24,16 @@ from ondevice.plan import plan
 from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
-from ondevice.run.timing import Timing, made_up, measure
+from ondevice.run.timing import Timing, made_up
 from ondevice.target import AUTO, load_target
 
 HEAD = "| op | kernels | storage | ms | GFLOP/s | of peak | GB/s | of copy |\n|---|---|---|---:|---:|---:|---:|---:|"
 
 
-def run(device: Device, kernels: dict[str, KernelFile], case: Case, storage: str, target: str, budget_s: float) -> tuple[Timing, str]:
-    """Time one case on made-up values, by the device's own clock; and the names of its kernels.
+def run(
+    device: Device, kernels: dict[str, KernelFile], limits: Limits, case: Case, storage: str, target: str, budget_s: float
+) -> tuple[Timing, Reached, str]:
+    """Time one case on made-up values, by the device's own clock; what part of its limits that is; and the names of its kernels.
 
     A plan takes and gives float32: the casts at its borders are no part of the case.
     """
@@ -46,32 +48,32 @@ def run(device: Device, kernels: dict[str, KernelFile], case: Case, storage: str
         assert session.profile.launches is not None
         return sum(launch.end - launch.start for launch in session.profile.launches[0] if launch.row.op != "Cast")
 
-    timing = measure(f"{case.name} {storage}", call, flops=case.flops, moved_bytes=case.nbytes(DTYPES[storage]), budget_s=budget_s)
+    name, moved = f"{case.name} {storage}", case.nbytes(DTYPES[storage])
+    timing, reached = limits.compare(name, call, flops=case.flops, moved_bytes=moved, budget_s=budget_s)
     names = dict.fromkeys(row.kernel for row in session.profile.rows.values() if row.op != "Cast")
-    return timing, " + ".join(names)
+    return timing, reached, " + ".join(names)
 
 
-def row_of(timing: Timing, names: str, limits: Roofline, about: dict[str, Any]) -> dict[str, Any]:
+def row_of(timing: Timing, reached: Reached, names: str, about: dict[str, Any]) -> dict[str, Any]:
     """A result as plain data."""
-    parts = {"of_peak": timing.gflop_per_s / limits.gflop_per_s, "of_copy": timing.gb_per_s / limits.gb_per_s}
-    return {**timing.row(), "kind": "kernel", "name": f"kernel: {timing.name}", "kernels": names, **parts, "limits": limits.row(), **about}
+    return {**timing.row(), "kind": "kernel", "name": f"kernel: {timing.name}", "kernels": names, "reached": reached.row(), **about}
 
 
-def text_of(timing: Timing, names: str, limits: Roofline) -> str:
+def text_of(timing: Timing, reached: Reached, names: str) -> str:
     """A result as a line."""
-    flops = f"{timing.gflop_per_s:8.1f} GFLOP/s {timing.gflop_per_s / limits.gflop_per_s:4.0%}"
-    rates = f"{flops} {timing.gb_per_s:7.2f} GB/s {timing.gb_per_s / limits.gb_per_s:4.0%}"
-    return f"{timing.name:48s} {names:42s} {timing.median_ms:9.2f} ms {rates}  spread {timing.spread:.2f}" + (
-        "" if timing.counts else " (does not count)"
+    flops = f"{timing.gflop_per_s:8.1f} GFLOP/s {reached.of_peak:4.0%}"
+    rates = f"{flops} {timing.gb_per_s:7.2f} GB/s {reached.of_copy:4.0%}"
+    return f"{timing.name:48s} {names:42s} {timing.median_ms:9.2f} ms {rates}  spread {reached.spread:.2f}" + (
+        "" if reached.counts else " (does not count)"
     )
 
 
-def markdown_of(timing: Timing, names: str, limits: Roofline) -> str:
+def markdown_of(timing: Timing, reached: Reached, names: str) -> str:
     """A result as a table's row."""
     name, _, storage = timing.name.rpartition(" ")
-    flops = f"{timing.gflop_per_s:,.1f} | {timing.gflop_per_s / limits.gflop_per_s:.0%}" if timing.gflop_per_s else " | "
-    rates = f"{flops} | {timing.gb_per_s:,.1f} | {timing.gb_per_s / limits.gb_per_s:.0%}"
-    return f"| {name} | {names} | {storage} | {timing.median_ms:,.2f}{'' if timing.counts else ' (busy)'} | {rates} |"
+    flops = f"{timing.gflop_per_s:,.1f} | {reached.of_peak:.0%}" if timing.gflop_per_s else " | "
+    rates = f"{flops} | {timing.gb_per_s:,.1f} | {reached.of_copy:.0%}"
+    return f"| {name} | {names} | {storage} | {timing.median_ms:,.2f}{'' if reached.counts else ' (busy)'} | {rates} |"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -89,21 +91,18 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, metavar="FILE.jsonl", help="append the results there, one JSON object a line")
     args = parser.parse_args(argv)
     device, kernels = choose_device(args.device), load_all()
-    limits, facts = roofline(device, args.budget), device.facts()
+    limits, facts = Limits(device), device.facts()
     about = {"target": load_target(args.target).name, "machine": machine.facts(device=facts)}
     if not args.json:
-        print(f"{facts['name']}, {facts['platform']}, {facts['driver']}, {about['machine']['cores']} cores")
-        print(
-            f"peak {limits.gflop_per_s:,.1f} GFLOP/s in fp32, copy {limits.gb_per_s:,.1f} GB/s (spread {limits.spread:.2f})\n", flush=True
-        )
+        print(f"{facts['name']}, {facts['platform']}, {facts['driver']}, {about['machine']['cores']} cores\n", flush=True)
     print(HEAD, flush=True) if args.markdown else None
     for case in cases(args.plain):
         for storage in args.storage:
             if args.filter not in case.name:
                 continue
-            timing, names = run(device, kernels, case, storage, args.target, args.budget)
-            line = json.dumps(row_of(timing, names, limits, about))
-            print(line if args.json else (markdown_of if args.markdown else text_of)(timing, names, limits), flush=True)
+            found = run(device, kernels, limits, case, storage, args.target, args.budget)
+            line = json.dumps(row_of(*found, about))
+            print(line if args.json else (markdown_of if args.markdown else text_of)(*found), flush=True)
             if args.rows:
                 with args.rows.open("a", encoding="utf-8") as file:
                     file.write(line + "\n")

@@ -1,38 +1,95 @@
-"""What a device can do at most, measured in the same run as what is compared with it: fp32 multiply-adds, and bytes of a large copy."""
+"""What a device can do at most, measured in turns with what is compared with it: fp32 multiply-adds, and bytes of a large copy.
+
+In turns, because machines are shared: a core that others slow down is slower at all of these, and the part that is reached stays.
+"""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ondevice.run.device import Device
-from ondevice.run.timing import Timing, measure
+from ondevice.run.timing import Timing, in_turns, summary
 
 TEXT = Path(__file__).with_name("peak.cl")
 STEPS = 20_000  # multiply-adds of each sum in a work-item
 COPY_BYTES = 256 << 20  # beyond every cache
 CHAINS = 12  # a CPU core has two units that take four cycles; a GPU hides the rest with other work-items
+RUNS, WARMUP = 30, 2
 
 
 @dataclass(frozen=True, slots=True)
-class Roofline:
-    """GFLOP/s of fp32 multiply-adds, GB/s of a copy (bytes read and written)."""
+class Reached:
+    """Parts of the device's peak and copy that something reached: medians of its rounds, and how far those lie apart."""
 
-    gflop_per_s: float
-    gb_per_s: float
-    spread: float  # the larger one of the two
+    of_peak: float
+    of_copy: float
+    spread: float  # (p90 - p10) / median of the larger part
+    gflop_per_s: float  # of the peak
+    gb_per_s: float  # of the copy, bytes read and written
 
-    def row(self) -> dict[str, float]:
+    @property
+    def counts(self) -> bool:
+        """Whether the rounds agree, however busy the machine was: a part of a slower core is still that part."""
+        return self.spread <= 0.1
+
+    def row(self) -> dict[str, object]:
         """As plain data."""
-        return asdict(self)
+        return {**asdict(self), "counts": self.counts}
 
 
-def roofline(device: Device, budget_s: float = 1.0) -> Roofline:
-    """Both limits of a device, by its own clock."""
-    peak, copy = _peak(device, budget_s), _copy(device, budget_s)
-    return Roofline(peak.gflop_per_s, copy.gb_per_s, max(peak.spread, copy.spread))
+class Limits:
+    """A device's peak and copy, to be launched in turns with something else."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        lanes, group, groups = _shape(device)
+        steps, items = (STEPS if group == 1 else STEPS // 10), group * groups
+        vectors = COPY_BYTES // (4 * lanes)
+        movers = vectors // (1 << 12 if group == 1 else 16)
+        source, target = device.alloc(COPY_BYTES, "copy"), device.alloc(COPY_BYTES, "copy")
+        device.write(source, np.ones(COPY_BYTES // 4, np.float32))
+        text = _source(lanes)
+        self._peak = device.bind(device.build(text, "peak", "peak.cl"), [device.alloc(4 * lanes * items, "peak")], [steps])
+        per_item, stride = vectors // movers, 1 if group == 1 else movers
+        self._copy = device.bind(device.build(text, "copy", "peak.cl"), [source, target], [per_item, stride])
+        self._items, self._movers, self._group = items, movers, group
+        self._flops = 2 * lanes * CHAINS * steps * items
+
+    def peak(self) -> float:
+        """Seconds of a launch that only multiplies and adds."""
+        return self._launch(self._peak, self._items)
+
+    def copy(self) -> float:
+        """Seconds of a large copy."""
+        return self._launch(self._copy, self._movers)
+
+    def compare(
+        self, name: str, call: Callable[[], float], *, flops: int = 0, moved_bytes: int = 0, budget_s: float = 1.0
+    ) -> tuple[Timing, Reached]:
+        """Time `call` in turns with both limits; arguments as of `timing.measure`."""
+        times, peaks, copies = in_turns([call, self.peak, self.copy], runs=RUNS, warmup=WARMUP, budget_s=budget_s)
+        of_peak = [flops / time / (self._flops / peak) for time, peak in zip(times, peaks, strict=True)]
+        of_copy = [moved_bytes / time / (2 * COPY_BYTES / copy) for time, copy in zip(times, copies, strict=True)]
+        larger = max(of_peak, of_copy, key=statistics.median)
+        tenths, median = statistics.quantiles(larger, n=10), statistics.median(larger)
+        reached = Reached(
+            statistics.median(of_peak),
+            statistics.median(of_copy),
+            (tenths[8] - tenths[0]) / median if median else 0.0,
+            self._flops / statistics.median(peaks) / 1e9,
+            2 * COPY_BYTES / statistics.median(copies) / 1e9,
+        )
+        return summary(name, times, flops=flops, moved_bytes=moved_bytes), reached
+
+    def _launch(self, bound: object, items: int) -> float:
+        launched = self._device.launch(bound, (items, 1, 1), (self._group, 1, 1))
+        self._device.finish()
+        return self._device.seconds(launched)
 
 
 def _shape(device: Device) -> tuple[int, int, int]:
@@ -40,32 +97,6 @@ def _shape(device: Device) -> tuple[int, int, int]:
     return (16, 1, 256) if device.facts().get("kind") == "cpu" else (4, 64, 4096)
 
 
-def _peak(device: Device, budget_s: float) -> Timing:
-    lanes, group, groups = _shape(device)
-    steps = STEPS if group == 1 else STEPS // 10
-    items = group * groups
-    bound = device.bind(device.build(_source(lanes), "peak", "peak.cl"), [device.alloc(4 * lanes * items, "peak")], [steps])
-    flops = 2 * lanes * CHAINS * steps * items
-    return measure("peak", lambda: _launch(device, bound, items, group), flops=flops, budget_s=budget_s)
-
-
-def _copy(device: Device, budget_s: float) -> Timing:
-    lanes, group, _ = _shape(device)
-    vectors = COPY_BYTES // (4 * lanes)
-    items = vectors // (1 << 12 if group == 1 else 16)
-    source, target = device.alloc(COPY_BYTES, "copy"), device.alloc(COPY_BYTES, "copy")
-    device.write(source, np.ones(COPY_BYTES // 4, np.float32))
-    count, stride = vectors // items, 1 if group == 1 else items
-    bound = device.bind(device.build(_source(lanes), "copy", "peak.cl"), [source, target], [count, stride])
-    return measure("copy", lambda: _launch(device, bound, items, group), moved_bytes=2 * COPY_BYTES, budget_s=budget_s)
-
-
 def _source(lanes: int) -> str:
     defines = {"VEC": f"float{lanes}", "VLOAD": f"vload{lanes}", "VSTORE": f"vstore{lanes}", "CHAINS": CHAINS}
     return "".join(f"#define {name} {value}\n" for name, value in defines.items()) + TEXT.read_text(encoding="utf-8")
-
-
-def _launch(device: Device, bound: object, items: int, group: int) -> float:
-    launched = device.launch(bound, (items, 1, 1), (group, 1, 1))
-    device.finish()
-    return device.seconds(launched)
