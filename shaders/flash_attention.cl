@@ -5,7 +5,7 @@
 //: args  = ["batch: int", "queries: int", "keys: int", "heads: int", "q_row: int", "k_row: int", "v_row: int", "q_from: int", "k_from: int", "v_from: int", "scale: float"]
 //: grid  = ["ceil_div(queries, V * NV * SETS)", "heads", "batch"]
 //: group = ["X", "1", "1"]
-//: tune  = {V = [16, 4, 8], NV = [4, 1, 2], SETS = [4, 1, 2], KB = [64, 8, 16, 32, 128], MR = [5, 4, 8], X = [1, 8]}
+//: tune  = {V = [16, 4, 8], NV = [4, 1, 2], SETS = [8, 1, 2, 4], KB = [64, 8, 16, 32, 128], MR = [5, 4, 8], X = [1, 8]}
 //: needs = {}
 
 #ifndef D  // the head dimension, so that the arrays below are as long as needed
@@ -51,7 +51,7 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
   vec query[SETS * NV * D], mixed[SETS * NV * WIDE], score[KEYS * NV];
   vec top[SETS * NV], total[SETS * NV];
   float k_block[ROWS * WIDE], v_block[ROWS * WIDE], line[V];
-  for (int n = 0; n < SETS * NV; n++) {
+  for (int n = 0; n < SETS * NV && first + n / NV * NV * V < queries; n++) {
     BLOCK_FROM(k_block, V, q_head, (first + n * V), (queries - 1), q_row)
     for (int c = 0; c < D; c++) {
       for (int j = 0; j < V; j++) line[j] = k_block[j * WIDE + c];
@@ -132,9 +132,9 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
     }
   }
 
-  // A query that is masked everywhere has total 0 and gives zeros: it attends to nothing.
-  for (int n = 0; n < SETS * NV; n++) {
-    const vec inverse = 1.0f / FMAX(total[n], SPLAT(1e-30f));
+  // A query that is masked everywhere has a total of next to nothing, others have 1 or more. It gives zeros: it attends to nothing.
+  for (int n = 0; n < SETS * NV && first + n / NV * NV * V < queries; n++) {
+    const vec inverse = total[n] / FMAX(total[n] * total[n], SPLAT(1e-30f));
     for (int c = 0; c < D; c++) {
       STOREP(line, 0, mixed[(n / NV * WIDE + c) * NV + n % NV] * inverse);
       for (int j = 0; j < V; j++) k_block[j * WIDE + c] = line[j];

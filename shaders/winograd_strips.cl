@@ -91,11 +91,18 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
               UNROLL
               for (int b = 0; b < 6; b++) STOREP(taps, (6 + b) * tap_plane + j, z[b]);
             }
+            // While these are multiplied the next ones come nearer, a quarter of a tap for each product.
+            IN_PTR(wgt) next = given;
+            if (panel + 1 < MIN(some + share, to_panel)) next += 9 * ic * WIDE;
+            else if (start + depth < ic) next += (depth - (panel - some) * 9 * ic) * WIDE;
+            next += 3 * pair * ic * WIDE;
+#define NEXT(q, j) PREFETCH(next + (q) / 4 * ic * WIDE + ((q) % 4 * part + (j)) * (WIDE / 4))
             const int rows[2] = {pair > 0 ? 2 * pair - 1 : 0, pair > 0 ? 2 * pair : 5};
 #define PRODUCT(q) (rows[(q) / 6] * 6 + (q) % 6)
 #define RIGHT(q, j) LOADP(taps, (q) * tap_plane + (j))
 #else
             IN_PTR(wgt) given = weight + (panel * 36 * ic + start) * WIDE;
+#define NEXT(q, j)
 #define PRODUCT(q) (q)
 #define RIGHT(q, j) LOADWV(given, (q) * ic * WIDE + (j))
 #endif
@@ -111,6 +118,7 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
                   for (int v = 0; v < NV; v++) sum[i][v] = start > 0 ? LOADP(sums, i * WIDE + v * V) : SPLAT(0.0f);
                 }
                 for (int j = 0; j < part; j++) {
+                  if (top == 0) { NEXT(q, j); }
                   vec values[NV];
                   UNROLL
                   for (int v = 0; v < NV; v++) values[v] = RIGHT(q, j * WIDE + v * V);

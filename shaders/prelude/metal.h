@@ -139,13 +139,14 @@ typedef float dst;
 #define BARRIER()       threadgroup_barrier(mem_flags::mem_threadgroup)
 
 #define LOWEST          (-3.402823466e+38f)                 // most negative finite float
+#define PREFETCH(p)                                         // GPUs hide latency with other work-items
 #define SPLAT(s)        od_splat(s)
 #define MIN(a, b)       min(a, b)
 #define MAX(a, b)       max(a, b)
 #define FMAX(a, b)      od_fmax(a, b)
 #define FMA(a, b, c)    od_fma(a, b, c)
 #define EXP(v)          od_exp(v)
-#define EXP2_DOWN(v)    od_exp2(v)                          // 2^v of a vec that is at most 127, to two units in the last place; 0 under 2^-126
+#define EXP2_DOWN(v)    od_exp2(v)                          // 2^v of a vec that is at most 127, to two units in the last place; at most 2^-126 under -126
 #define SIN(v)          od_sin(v)
 #define COS(v)          od_cos(v)
 #define TANH(v)         od_tanh(v)

@@ -61,15 +61,17 @@ typedef float dst;
 #define LOADP(p, i)     OD_JOIN(vload, V)(0, (p) + (i))
 #define STOREP(p, i, v) OD_JOIN(vstore, V)(v, 0, (p) + (i))
 
-// Twice as fast as the library's: 2^n goes into the exponent, 2^f of -1/2 <= f <= 1/2 is a polynomial (relative error 1.2e-7).
-static inline vec od_exp2_down(vec v) {
+// Twice as fast as the library's: 2^n goes into the exponent, 2^f of -1/2 <= f <= 1/2 is a polynomial (relative error 1.2e-7). What is
+// under -127 counts as that, which leaves nothing but the last bit; a NaN stays one.
+static inline vec od_exp2_down(vec given) {
+  const vec v = -127.0f > given ? (vec)(-127.0f) : given;
   const vec shifted = v + 12582912.0f, f = v - (shifted - 12582912.0f);  // 1.5 * 2^23: the sum's low bits are v rounded
   vec p = fma((vec)(0.0013276472454890609f), f, (vec)(0.009675541892647743f));
   p = fma(p, f, (vec)(0.05550713092088699f));
   p = fma(p, f, (vec)(0.24022120237350464f));
   p = fma(p, f, (vec)(0.6931469440460205f));
   p = fma(p, f, (vec)(1.0000001192092896f));
-  return v < -126.0f ? (vec)(0.0f) : OD_JOIN(as_float, V)(OD_JOIN(as_int, V)(p) + (OD_JOIN(as_int, V)(shifted) << 23));
+  return OD_JOIN(as_float, V)(OD_JOIN(as_int, V)(p) + (OD_JOIN(as_int, V)(shifted) << 23));
 }
 
 #define KERNEL(name)    __kernel void name
@@ -86,13 +88,21 @@ static inline vec od_exp2_down(vec v) {
 #define BARRIER()       barrier(CLK_LOCAL_MEM_FENCE)
 
 #define LOWEST          (-3.402823466e+38f)                 // most negative finite float
+#ifdef __has_builtin                                        // of clang, from which most OpenCL compilers for CPUs are made
+#if __has_builtin(__builtin_prefetch)
+#define PREFETCH(p)     __builtin_prefetch(p, 0, 2)         // a hint: what is there is read soon; into the cache beyond the nearest
+#endif
+#endif
+#ifndef PREFETCH
+#define PREFETCH(p)
+#endif
 #define SPLAT(s)        ((vec)(s))
 #define MIN(a, b)       min(a, b)
 #define MAX(a, b)       max(a, b)
-#define FMAX(a, b)      fmax(a, b)
+#define FMAX(a, b)      ((b) > (a) ? (b) : (a))             // of a NaN and a number, a; fmax takes three instructions
 #define FMA(a, b, c)    fma(a, b, c)
 #define EXP(v)          exp(v)
-#define EXP2_DOWN(v)    od_exp2_down(v)                     // 2^v of a vec that is at most 127, to two units in the last place; 0 under 2^-126
+#define EXP2_DOWN(v)    od_exp2_down(v)                     // 2^v of a vec that is at most 127, to two units in the last place; at most 2^-126 under -126
 #define SIN(v)          sin(v)
 #define COS(v)          cos(v)
 #define TANH(v)         tanh(v)
