@@ -58,10 +58,12 @@ def strips(low: Lowering, node: ir.Node) -> None:
 
     depth = ic if stored else _depth(ic, tuning["DEPTH"], v)
     panels, count = columns // wide, -(-tiles // strip)
-    share = 1 if depth == ic else min(max(tuning["SHARE"] // wide, 1), panels)
+    patches, product, tapped = strip * (depth + v) + v, strip * wide + v, 0 if stored else 12 * (depth * wide + v)
+    room = (low.target.scratch // (groups * DTYPES["f32"]) - 36 * patches - tapped) // (36 * product)
+    share = 1 if depth == ic else max(1, min(tuning["SHARE"] // wide, panels, room))
     chunk = panels if count >= groups else max(share, -(-panels * count // groups))
     groups = min(groups, count * -(-panels // chunk))
-    slot = 36 * (strip * (depth + v) + v + share * (strip * wide + v)) + (0 if stored else 12 * (depth * wide + v))
+    slot = 36 * (patches + share * product) + tapped
     result = low.result(node.outputs[0])
     scratch = low.scratch(f"{node.name}:scratch", (groups, slot), "f32")
     sizes |= {"tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "depth": depth, "panels": panels}
