@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ondevice.machine import same
 Row = dict[str, Any]
 INK = "#848d97"  # contrast of 3.4 to white and 5.6 to GitHub's dark background
 OURS, OTHERS = "#2f81f7", "#a371f7"  # read on both, and apart for the colour-blind, too
+LETTERS = 14  # of the smallest size in an inch
 TITLES = {"unet": "UNet step", "vae_decoder": "VAE decode", "vae_encoder": "VAE encode", "text_encoder": "text encoder"}
 STYLE = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), INK),
@@ -118,7 +120,7 @@ def _about(rows: Sequence[Row], what: str) -> str:
 def _save(figure: Any, path: Path, about: str) -> None:
     from matplotlib import pyplot
 
-    figure.supxlabel(about, fontsize=8, color=INK)
+    figure.supxlabel(textwrap.fill(about, int(LETTERS * figure.get_figwidth())), fontsize=8, color=INK)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, transparent=True, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
