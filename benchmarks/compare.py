@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.machine import same
+from ondevice.run.timing import STEADY
 
 TOLERANCE = 0.05
 Row = dict[str, Any]
@@ -88,7 +89,7 @@ def compare(old: dict[Key, Row], new: dict[Key, Row], tolerance: float = TOLERAN
         else:
             what, noise, values = "time", [row["spread"] for row in (before, after)], (before["median_ms"], after["median_ms"])
             ratio = values[1] / values[0]
-        changes.append(Change(key, what, *values, ratio, tolerance + sum(noise) / 2, max(noise) <= 0.1))
+        changes.append(Change(key, what, *values, ratio, tolerance + sum(noise) / 2, max(noise) <= STEADY))
     return sorted(changes, key=lambda change: (-change.ratio, change.key))
 
 

@@ -66,7 +66,6 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, metavar="FOLDER", help="compare with onnxruntime on these graphs")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--probe", choices=PROBES, help=argparse.SUPPRESS)
-    parser.add_argument("--started", type=float, default=0.0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.probe:
         print(json.dumps(PROBES[args.probe](str(args.bundle))))

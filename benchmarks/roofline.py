@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ondevice.run.device import Device
-from ondevice.run.timing import Timing, in_turns, summary
+from ondevice.run.timing import STEADY, Timing, in_turns, spread_of, summary
 
 TEXT = Path(__file__).with_name("peak.cl")
 STEPS = 20_000  # multiply-adds of each sum in a work-item
@@ -28,14 +28,14 @@ class Reached:
 
     of_peak: float
     of_copy: float
-    spread: float  # (p90 - p10) / median of the larger part
+    spread: float  # of the larger part
     gflop_per_s: float  # of the peak
     gb_per_s: float  # of the copy, bytes read and written
 
     @property
     def counts(self) -> bool:
         """Whether the rounds agree, however busy the machine was: a part of a slower core is still that part."""
-        return self.spread <= 0.1
+        return self.spread <= STEADY
 
     def row(self) -> dict[str, object]:
         """As plain data."""
@@ -76,11 +76,10 @@ class Limits:
         of_peak = [flops / time / (self._flops / peak) for time, peak in zip(times, peaks, strict=True)]
         of_copy = [moved_bytes / time / (2 * COPY_BYTES / copy) for time, copy in zip(times, copies, strict=True)]
         larger = max(of_peak, of_copy, key=statistics.median)
-        tenths, median = statistics.quantiles(larger, n=10), statistics.median(larger)
         reached = Reached(
             statistics.median(of_peak),
             statistics.median(of_copy),
-            (tenths[8] - tenths[0]) / median if median else 0.0,
+            spread_of(larger),
             self._flops / statistics.median(peaks) / 1e9,
             2 * COPY_BYTES / statistics.median(copies) / 1e9,
         )

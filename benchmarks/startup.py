@@ -147,7 +147,7 @@ def summary(parts: list[tuple[str, float, float]], device: list[float], reading:
 
 def probe(module: str, subject: Path, name: str, *more: str) -> dict[str, Any]:
     """What `module --probe name` says in a process of its own, as JSON on its last line."""
-    words = [sys.executable, "-m", module, str(subject), "--probe", name, "--started", repr(time.time()), *more]
+    words = [sys.executable, "-m", module, str(subject), "--probe", name, *more]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
@@ -173,7 +173,7 @@ def main() -> None:
     for name, more in (("pages", ()), ("draw", ("--steps", str(args.steps), "--guidance", str(args.guidance)))):
         if args.cold:
             forget(args.bundle)
-        told.append(probe("benchmarks.startup", args.bundle, name, *more))
+        told.append(probe("benchmarks.startup", args.bundle, name, "--started", repr(time.time()), *more))
     read, drawn = told
     found = summary([tuple(row) for row in drawn["parts"]], drawn["device"], tuple(read["pages"]))
     print(json.dumps(found, indent=1) if args.json else to_text(found, read["mb"]))

@@ -272,7 +272,7 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
             raise refuse(f"tunable {tunable} is used neither in the body nor in the launch.")
     for define, others in header.get("with", {}).items():
         listed = isinstance(others, dict) and all(value in header["tune"].get(tunable, ()) for tunable, value in others.items())
-        if not listed or not re.search(rf"\b{define}\b", prelude("opencl") + body):
+        if not listed or not _is_define(define, header, body):
             raise refuse(f"cannot read with.{define} (got {others!r}, expected listed values of tunables, and a define that is asked for).")
     _check_layout(header, dims, body, refuse)
     for dim, rule in header["needs"].items():
@@ -291,6 +291,12 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
                 raise refuse(f"{field} uses unknown names {sorted(unknown)}.")
 
 
+def _is_define(name: object, header: dict[str, Any], body: str) -> bool:
+    """Whether it is a define, spelled as those are, that the body or the prelude asks for and that is no tunable."""
+    spelled = isinstance(name, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*|ACT_\w+", name) is not None
+    return spelled and name not in header["tune"] and re.search(rf"\b{name}\b", prelude("opencl") + body) is not None
+
+
 def _check_layout(header: dict[str, Any], dims: set[str], body: str, refuse: Callable[[str], NoKernelError]) -> None:
     """A header's `layout` lists tunables, what they go by (dims, or defines), and the dims that follow from them."""
     layout = header.get("layout")
@@ -298,7 +304,7 @@ def _check_layout(header: dict[str, Any], dims: set[str], body: str, refuse: Cal
         return
     lists = isinstance(layout, dict) and layout.keys() == LAYOUT and all(isinstance(names, list) and names for names in layout.values())
     known = lists and set(layout["tune"]) <= header["tune"].keys() and set(layout["gives"]) <= dims
-    if not known or not all(name in dims or re.search(rf"\b{name}\b", body) for name in layout["by"]):
+    if not known or not all(name in dims or _is_define(name, header, body) for name in layout["by"]):
         what = f"cannot read layout (got {layout!r}, expected lists: `tune` of tunables, `by` of dims or defines, `gives` of dims)."
         raise refuse(what)
 

@@ -13,10 +13,12 @@ from ondevice.plan.plan import Plan
 from ondevice.run.check import NUMPY
 from ondevice.run.session import Session
 
+STEADY = 0.1  # a spread above it: the machine was busy or hot
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """`spread` is (p90 - p10) / median: above 0.1 the machine was busy or hot, and the row does not count."""
+    """`spread` is as of `spread_of`; above STEADY the row does not count."""
 
     name: str
     median_ms: float
@@ -27,7 +29,7 @@ class Timing:
 
     @property
     def counts(self) -> bool:
-        return self.spread <= 0.1
+        return self.spread <= STEADY
 
     def row(self) -> dict[str, object]:
         return {**asdict(self), "counts": self.counts}
@@ -59,9 +61,14 @@ def measure(
 
 def summary(name: str, times: Sequence[float], *, flops: int = 0, moved_bytes: int = 0) -> Timing:
     """Median, spread and rates of at least two times in seconds, however they were taken."""
-    median, tenths = statistics.median(times), statistics.quantiles(times, n=10)
-    spread = (tenths[8] - tenths[0]) / median
-    return Timing(name, median * 1e3, spread, flops / median / 1e9, moved_bytes / median / 1e9, len(times))
+    median = statistics.median(times)
+    return Timing(name, median * 1e3, spread_of(times), flops / median / 1e9, moved_bytes / median / 1e9, len(times))
+
+
+def spread_of(values: Sequence[float]) -> float:
+    """(p90 - p10) / median of at least two values over 0: how far they lie apart."""
+    tenths = statistics.quantiles(values, n=10)
+    return (tenths[8] - tenths[0]) / statistics.median(values)
 
 
 def in_turns(calls: Sequence[Callable[[], float | None]], *, runs: int, warmup: int, budget_s: float) -> list[list[float]]:
