@@ -1,22 +1,22 @@
-"""The README's table of what the fusions save is what the command above it prints; `--bless` writes it again."""
+"""The table of docs/measured.md of what the fusions save is what the command above it prints; `--bless` writes it again."""
 
 import re
 from pathlib import Path
 
 from ondevice import cli
 
-README = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).parents[1] / "docs" / "measured.md"
 TABLE = re.compile(r"(<!-- ondevice ([^\n]*) -->\n)(.*?)(\n<!-- end of the table -->)", re.DOTALL)
 
 
 def test_tables_are_what_their_commands_print(capsys, request):
-    text = README.read_text()
+    text = PAGE.read_text()
     found = TABLE.findall(text)
     assert found
     for opening, command, table, end in found:
         assert cli.main(command.split()) == 0
         now = capsys.readouterr().out.strip()
         if request.config.getoption("--bless"):
-            README.write_text(README.read_text().replace(opening + table + end, opening + now + end))
+            PAGE.write_text(PAGE.read_text().replace(opening + table + end, opening + now + end))
         else:
-            assert table == now, "pytest --bless tests/test_readme.py writes it again"
+            assert table == now, "pytest --bless tests/test_measured.py writes it again"
