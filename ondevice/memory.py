@@ -81,11 +81,7 @@ def stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
         raise UsageError(
             f"the bundle has no plans that decode {size} in bands{f' of {rows} rows' * bool(rows)} ({got}).", where="--tile-vae", fix=fix
         )
-    wanted = {"batch": 1, "height": height, "width": width, "rows": rows}
-    found: list[Stage] = []
-    while entry := entry_of(bundle, "vae_decoder", **wanted, stage=len(found) + 1):
-        found.append(stage_of(bundle.plan(entry.component, **entry.sizes)))
-    return found
+    return [stage_of(plan) for plan in bundle.stages(height, width, rows)]
 
 
 def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = True, image: bool = False) -> Need:

@@ -18,6 +18,7 @@ import numpy as np
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import Manifest, PlanEntry, parse_manifest
 from ondevice.bundle.plan_file import parse_plan, weight_bytes
+from ondevice.bundle.ports import STAGE_SIZES, check_ports, check_stages
 from ondevice.bundle.weights import STORED
 from ondevice.errors import BundleError
 from ondevice.plan.plan import Plan
@@ -30,6 +31,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self._plans: dict[str, Plan] = {}
+        self._sizes: dict[str, int] = {}  # on which plans of different components must agree
         self._shards: dict[str, np.memmap] = {}
         self._texts: dict[str, str] = {}  # a kernel file is built with many sets of defines
 
@@ -64,8 +66,24 @@ class Bundle:
             if weight_bytes(plan) != entry.weight_bytes:
                 what = f"uses {weight_bytes(plan)} bytes of weights (expected {entry.weight_bytes} as in {f.MANIFEST})."
                 raise BundleError(what, where=entry.file, fix=f.DAMAGED)
+            check_ports(plan, entry.file, self.model, self._sizes)
             self._plans[entry.file] = plan
         return self._plans[entry.file]
+
+    def stages(self, height: int, width: int, rows: int) -> list[Plan]:
+        """The plans of a decoder in bands of `rows` rows for latents of this size, in order; none where it has none.
+
+        Raises:
+            BundleError: a plan is damaged, or they do not fit each other.
+        """
+        wanted = {"batch": 1, "height": height, "width": width, "rows": rows}
+        sizes = [entry.sizes for entry in self.plans if entry.component == "vae_decoder" and entry.sizes.keys() == STAGE_SIZES]
+        found: list[Plan] = []
+        while (one := wanted | {"stage": len(found) + 1}) in sizes:
+            found.append(self.plan("vae_decoder", **one))
+        if found:
+            check_stages(found, self.model)
+        return found
 
     def _entry(self, component: str, sizes: Mapping[str, int]) -> PlanEntry:
         mine = [entry for entry in self.plans if entry.component == component]
@@ -162,6 +180,8 @@ class Bundle:
                 _wrong_digest(name)
         for plan in self.plans:
             self.plan(plan.component, **plan.sizes)
+            if plan.component == "vae_decoder" and plan.sizes.keys() == STAGE_SIZES and plan.sizes["stage"] == 1:
+                self.stages(plan.sizes["height"], plan.sizes["width"], plan.sizes["rows"])
         for kernel in self.manifest.kernels:
             self.kernel_source(kernel)
         for dialect in self.manifest.preludes:

@@ -18,6 +18,7 @@ from ondevice import __version__
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
 from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem, weight_bytes
+from ondevice.bundle.ports import check_ports
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
 from ondevice.errors import BundleError
@@ -89,8 +90,10 @@ def write_bundle(
     # Checked as a reader would, before the long part: what is refused here costs seconds, not minutes.
     with _ours():
         draft = parse_manifest(f.load_json(f.dump_json(manifest, f.MANIFEST), f.MANIFEST))
+        agreed: dict[str, int] = {}
         for row in manifest["plans"]:
-            parse_plan(f.load_json(small[row["file"]], row["file"]), row["file"], draft.weights, draft.kernels)
+            plan = parse_plan(f.load_json(small[row["file"]], row["file"]), row["file"], draft.weights, draft.kernels)
+            check_ports(plan, row["file"], draft.model, agreed)
 
     _check_space(target.parent, sum(sizes.values()) + MARGIN)
     total, written = sum(sizes.values()), 0

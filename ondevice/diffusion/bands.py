@@ -7,57 +7,19 @@ whole picture. Of the pictures, only those that a later stage reads are kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from ondevice.errors import BundleError
-from ondevice.plan.plan import Plan
-from ondevice.run.check import NUMPY
+from ondevice.bundle.stages import STATISTICS, Stage, check_fit, groups_of, stage_of
 
-STATISTICS = (":mean", ":variance")
+__all__ = ["Stage", "bands", "decode", "held_bytes", "stage_of"]
 
 
 class Runner(Protocol):
     """What is asked of a session."""
 
     def run(self, component: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One plan of the decoder: its sizes, and shapes by name. Pictures are [1, rows, width, channels]; statistics [groups]."""
-
-    sizes: Mapping[str, int]
-    inputs: Mapping[str, tuple[int, ...]]
-    output: str
-    made: tuple[int, ...]
-    dtype: np.dtype  # of what it makes
-
-    @property
-    def pictures(self) -> list[str]:
-        """The inputs that are cut into bands."""
-        return [name for name in self.inputs if not name.endswith(STATISTICS)]
-
-    @property
-    def statistics(self) -> dict[str, int]:
-        """Groups of each picture whose statistics it needs."""
-        return {name.removesuffix(STATISTICS[0]): shape[0] for name, shape in self.inputs.items() if name.endswith(STATISTICS[0])}
-
-
-def stage_of(plan: Plan) -> Stage:
-    """The stage that a plan is.
-
-    Raises:
-        BundleError: it makes something else than one picture.
-    """
-    inputs = {plan.operands[i].name: plan.operands[i].shape for i in plan.inputs}
-    out = plan.operands[plan.outputs[0]]
-    stage = Stage(plan.sizes, inputs, out.name, out.shape, NUMPY[out.dtype])
-    if len(plan.outputs) != 1 or {len(out.shape), *(len(inputs[name]) for name in stage.pictures)} != {4}:
-        raise BundleError("a stage reads and makes pictures of four dimensions.", where=_where(stage), fix="convert the checkpoint again")
-    return stage
 
 
 def held_bytes(stages: Sequence[Stage]) -> int:
@@ -88,14 +50,13 @@ def decode(session: Runner, stages: Sequence[Stage], latents: np.ndarray) -> np.
     Raises:
         BundleError: the stages do not fit each other.
     """
+    check_fit(stages)
     first, *rest = stages
     pictures = {first.output: session.run("vae_decoder", {"latent_sample": latents}, **first.sizes)[first.output]}
-    statistics: dict[str, np.ndarray] = {}
+    statistics = _whole(pictures[first.output], first.output, groups_of(first.output, rest))
     for number, stage in enumerate(rest):
         later = rest[number + 1 :]
-        groups = next((other.statistics[stage.output] for other in later if stage.output in other.statistics), 0)
-        if not number:
-            statistics |= _whole(pictures[first.output], first.output, stage.statistics.get(first.output, 0))
+        groups = groups_of(stage.output, later)
         kept = not later or any(stage.output in other.inputs for other in later)
         dying = [name for name in stage.pictures if not any(name in other.inputs for other in later)]
         made, sums = _run(session, stage, pictures, statistics, groups, kept, dying)
@@ -117,18 +78,9 @@ def _run(
     dying: Sequence[str],
 ) -> tuple[np.ndarray | None, _Sums | None]:
     """All bands of one stage: the picture, if it is kept, and its sums, if it has `groups`. A picture that dies gives its memory."""
-    for name in stage.pictures:
-        if name not in pictures or pictures[name].shape[2:] != stage.inputs[name][2:]:
-            raise BundleError(f"{name} is not what an earlier stage made.", where=_where(stage), fix="convert the checkpoint again")
     least = min(stage.pictures, key=lambda name: pictures[name].shape[1])
     height, high = pictures[least].shape[1], stage.inputs[least][1]
     shape = (1, height * stage.made[1] // high, *stage.made[2:])
-    if (
-        high > height
-        or stage.made[1] % high
-        or any(_rows(pictures, name) * high != height * stage.inputs[name][1] for name in stage.pictures)
-    ):
-        raise BundleError(f"its bands do not fit pictures of {height} rows.", where=_where(stage), fix="convert the checkpoint again")
     scale = stage.made[1] // high
     made = None
     if kept:
@@ -203,11 +155,3 @@ def _whole(picture: np.ndarray, name: str, groups: int) -> dict[str, np.ndarray]
     sums = _Sums(groups, picture.shape[-1])
     sums.add(picture)
     return sums.result(name)
-
-
-def _rows(pictures: Mapping[str, np.ndarray], name: str) -> int:
-    return int(pictures[name].shape[1])
-
-
-def _where(stage: Stage) -> str:
-    return "vae_decoder " + " ".join(f"{name}={size}" for name, size in stage.sizes.items())

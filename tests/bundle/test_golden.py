@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bundle.picture_bundle import write_picture
 from bundle.test_checks import MANIFEST_CHANGES, PLAN, PLAN_CHANGES, Setting
+from bundle.test_ports import PORT_CHANGES
 from bundle.tiny_bundle import BIAS, KERNELS, PARTS, PICKED, edit_json, tiny_answer, write_tiny
 
 from ondevice.bundle import open_bundle, writer
@@ -40,25 +43,30 @@ def expected() -> dict[str, Any]:
 
 
 def refused() -> list[dict[str, Any]]:
-    """One change a row, after which a reader must refuse the bundle: refused.json."""
-    rows = []
-    for file, changes in (("bundle.json", MANIFEST_CHANGES), (PLAN, PLAN_CHANGES)):
-        for change, message in changes:
-            if isinstance(change, Setting) and message:
-                row = {"file": file, "path": list(change.path)} | ({} if change.to is ... else {"value": change.to})
-                rows.append(row | {"message": message})
-    return rows
+    """One change a row, after which a reader must refuse tiny.ondevice: refused.json."""
+    changes = [("bundle.json", *row) for row in MANIFEST_CHANGES] + [(PLAN, *row) for row in PLAN_CHANGES]
+    return [_row(file, change, message) for file, change, message in changes if isinstance(change, Setting) and message]
+
+
+def _row(file: str, change: Setting, message: str) -> dict[str, Any]:
+    return {"file": file, "path": list(change.path)} | ({} if change.to is ... else {"value": change.to}) | {"message": message}
+
+
+def _rows(rows: list[dict[str, Any]]) -> str:
+    return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
 
 
 def bless(target: Path = GOLDEN) -> None:
-    """Write tiny.ondevice, expected.json and refused.json. The producer's version is left out, so that a release changes nothing."""
+    """Write both bundles, expected.json and what is to be refused. The producer's version is left out, as a release changes nothing."""
     version, writer.__version__ = writer.__version__, "golden"
     try:
         write_tiny(target / "tiny.ondevice", force=True)
+        write_picture(target / "picture.ondevice", force=True)
     finally:
         writer.__version__ = version
     (target / "expected.json").write_text(json.dumps(expected(), indent=1) + "\n")
-    (target / "refused.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in refused()) + "\n]\n")
+    (target / "refused.json").write_text(_rows(refused()))
+    (target / "refused_pictures.json").write_text(_rows([_row(*change) for change in PORT_CHANGES]))
 
 
 def test_golden_files_are_what_is_written_today(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -82,9 +90,16 @@ def test_expected_json_is_true_of_the_reader() -> None:
     assert [(p["component"], p["sizes"]) for p in wanted["plans"]] == [(p.component, p.sizes) for p in bundle.plans]
 
 
-@pytest.mark.parametrize("row", json.loads((GOLDEN / "refused.json").read_text()), ids=lambda row: "-".join(map(str, row["path"])))
-def test_refused_json_is_true_of_the_reader(tmp_path: Path, row: dict[str, Any]) -> None:
-    path = write_tiny(tmp_path / "t")
+REFUSED = [
+    (write, row)
+    for name, write in (("refused.json", write_tiny), ("refused_pictures.json", write_picture))
+    for row in json.loads((GOLDEN / name).read_text())
+]
+
+
+@pytest.mark.parametrize(("write", "row"), REFUSED, ids=[f"{row['file']}-{'-'.join(map(str, row['path']))}" for _, row in REFUSED])
+def test_refused_json_is_true_of_the_reader(tmp_path: Path, write: Callable[[Path], Path], row: dict[str, Any]) -> None:
+    path = write(tmp_path / "t")
     change = Setting(tuple(row["path"]), copy.deepcopy(row.get("value", ...)))
     edit_json(path, row["file"], change)
     with pytest.raises(BundleError):

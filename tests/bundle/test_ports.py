@@ -1,0 +1,171 @@
+"""What the components of a text-to-image model take and make is checked when a plan is read: both ends, and from stage to stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundle.picture_bundle import component_plan, picture_plans, write_picture
+from bundle.test_checks import Setting, setting
+from bundle.tiny_bundle import edit_json
+
+from ondevice.bundle import open_bundle
+from ondevice.errors import BundleError
+from ondevice.plan.plan import Plan
+
+UNET, DECODER, TEXT = "plans/unet_b1_4x2.json", "plans/vae_decoder_b1_4x2.json", "plans/text_encoder_b1.json"
+STAGES = [f"plans/vae_decoder_b1_4x2_rows6_stage{number}.json" for number in (1, 2, 3)]
+
+
+def shape(operand: int, *sizes: int) -> Setting:
+    """Another shape of as many elements, so that nothing but what the component is finds it."""
+    return setting("operands", operand, "shape", to=list(sizes))
+
+
+# File, change, and how the refusal begins. Of the second kind are stages that are right by themselves.
+PORT_CHANGES: list[tuple[str, Setting, str]] = [
+    (UNET, setting("operands", 3, "name", to="sample2"), 'outputs has "sample2" (expected out_sample)'),
+    (UNET, setting("operands", 3, "dtype", to="i32"), 'outputs has "out_sample" as i32[1, 4, 4, 2] (expected f32[1, 4, 4, 2])'),
+    (UNET, shape(3, 1, 4, 2, 4), 'outputs has "out_sample" as f32[1, 4, 2, 4] (expected f32[1, 4, 4, 2])'),
+    (UNET, setting("outputs", to=[3, 0]), 'outputs has "out_sample", "sample" (expected out_sample)'),
+    (UNET, setting("inputs", to=[0, 1]), 'inputs has "sample", "timestep" (expected sample, timestep, encoder_hidden_states)'),
+    (UNET, shape(1, 1, 1), 'inputs has "timestep" as f32[1, 1] (expected f32[1])'),
+    (UNET, shape(2, 1, 5, 3), 'inputs has "encoder_hidden_states" as f32[1, 5, 3] (expected f32[1, 3, 5])'),
+    (UNET, shape(2, 15), 'inputs has "encoder_hidden_states" as f32[15] (expected f32[1, 3, 5])'),
+    (TEXT, setting("operands", 0, "dtype", to="f32"), 'inputs has "input_ids" as f32[1, 3] (expected i32[1, 3])'),
+    (TEXT, shape(1, 1, 5, 3), 'outputs has "last_hidden_state" as f32[1, 5, 3] (expected f32[1, 3, 3])'),
+    (DECODER, shape(1, 1, 3, 4, 8), 'outputs has "sample" as f32[1, 3, 4, 8] (expected f32[1, 3, 8, 4])'),
+    (
+        "plans/vae_encoder_b1_4x2.json",
+        shape(1, 1, 4, 8, 2),
+        'outputs has "latent_parameters" as f32[1, 4, 8, 2] (expected f32[1, 8, 4, 2])',
+    ),
+    (STAGES[0], setting("operands", 0, "name", to="latents"), 'inputs has "latents" (expected latent_sample)'),
+    (STAGES[0], shape(0, 1, 4, 2, 4), 'inputs has "latent_sample" as f32[1, 4, 2, 4] (expected f32[1, 4, 4, 2])'),
+    (STAGES[0], shape(1, 32), 'outputs has "a" as f32[32] (expected a picture f16 or f32 [1, rows, width, channels])'),
+    (STAGES[0], shape(1, 2, 2, 2, 4), 'outputs has "a" as f32[2, 2, 2, 4] (expected a picture'),
+    (STAGES[0], setting("operands", 1, "dtype", to="i32"), 'outputs has "a" as i32[1, 4, 2, 4] (expected a picture'),
+    (STAGES[1], shape(0, 24), 'inputs has "a" as f32[24] (expected a picture'),
+    (STAGES[2], setting("outputs", to=[3, 0]), "outputs is a list of 2 (expected one picture of a decoder in bands)"),
+    (STAGES[2], setting("inputs", to=[0, 1]), 'inputs has "b:mean" (expected f32 [groups], of a mean and a variance alike)'),
+    (STAGES[2], setting("operands", 1, "dtype", to="i32"), 'inputs has "b:mean" (expected f32 [groups]'),
+    (STAGES[2], shape(2, 1, 2), 'inputs has "b:mean" (expected f32 [groups]'),
+    (STAGES[2], shape(3, 1, 6, 6, 2), 'outputs has "sample" as f32[1, 6, 6, 2] (expected f32[1, 6, 4, 3])'),
+]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    return write_picture(tmp_path / "t")
+
+
+def test_what_is_right_opens(written: Path) -> None:
+    bundle = open_bundle(written, verify=True)
+    assert [plan.sizes["stage"] for plan in bundle.stages(4, 2, 6)] == [1, 2, 3]
+    assert bundle.stages(4, 2, 5) == []
+
+
+@pytest.mark.parametrize(("file", "change", "expected"), PORT_CHANGES)
+def test_ports(written: Path, file: str, change: Setting, expected: str) -> None:
+    edit_json(written, file, change)
+    with pytest.raises(BundleError) as caught:
+        open_bundle(written, verify=True)
+    assert str(caught.value).startswith(f"{file}: {expected}")
+
+
+def test_a_batch_of_bands(tmp_path: Path) -> None:
+    plans = [replace(plan, sizes=plan.sizes | {"batch": 2}) if "stage" in plan.sizes else plan for plan in picture_plans()]
+    with pytest.raises(BundleError, match=r'stage1.json: sizes\["batch"\] is 2 \(expected 1 for a decoder in bands\)'):
+        write_picture(tmp_path / "t", plans=plans)
+
+
+def test_what_no_pipeline_asks_for_is_left_alone(tmp_path: Path) -> None:
+    """Components and sizes of a later version."""
+    other = component_plan("refiner", {"batch": 1}, [("x", "f32", (1,))], ("y", "f32", (1,)))
+    later = component_plan("unet", {"batch": 1, "rank": 4}, [("x", "f32", (1,))], ("y", "f32", (1,)))
+    open_bundle(write_picture(tmp_path / "t", plans=[*picture_plans(), other, later]), verify=True)
+
+
+def test_text_encoder_and_unet_agree_on_a_width(tmp_path: Path) -> None:
+    """Whichever is read first: a writer finds it, too."""
+    _, *rest = picture_plans()
+    wide = component_plan("text_encoder", {"batch": 1}, [("input_ids", "i32", (1, 3))], ("last_hidden_state", "f32", (1, 3, 8)))
+    expected = r'unet_b1_4x2.json: inputs has "encoder_hidden_states" as f32\[1, 3, 5\] \(expected f32\[1, 3, 8\]\). Fix: report this'
+    with pytest.raises(BundleError, match=expected):
+        write_picture(tmp_path / "t", plans=[wide, *rest])
+
+
+Change = Callable[[Plan], Plan]
+
+
+def staged(number: int, **ports: Any) -> Change:
+    """Stage `number` with other inputs or another output."""
+
+    def change(plan: Plan) -> Plan:
+        if plan.sizes.get("stage") != number:
+            return plan
+        given = [(x.name, x.dtype, x.shape) for x in plan.operands]
+        return component_plan(plan.component, plan.sizes, ports.get("inputs", given[:-1]), ports.get("output", given[-1]))
+
+    return change
+
+
+WIDE = ("b", "f32", (1, 6, 5, 4))
+B, MEAN, VARIANCE = ("b", "f32", (1, 6, 4, 4)), ("b:mean", "f32", (2,)), ("b:variance", "f32", (2,))
+STAGE_CHANGES: dict[str, tuple[Change, str]] = {
+    "reads no picture": (staged(3, inputs=[MEAN, VARIANCE]), "stage=3 rows=6: it reads no picture of an earlier stage"),
+    "unknown": (staged(2, inputs=[("c", "f32", (1, 3, 2, 4))]), "stage=2 rows=6: c is not what an earlier stage made"),
+    "other channels": (staged(2, inputs=[("a", "f32", (1, 3, 2, 5))]), "stage=2 rows=6: a is not what an earlier stage made"),
+    "other type": (staged(2, inputs=[("a", "f16", (1, 3, 2, 4))]), "stage=2 rows=6: a is f16, and was made as f32"),
+    "statistics of nothing": (
+        staged(3, inputs=[B, ("c:mean", "f32", (2,)), ("c:variance", "f32", (2,))]),
+        "stage=3 rows=6: the statistics of c are not of a picture's groups of channels",
+    ),
+    "no groups of channels": (
+        staged(3, inputs=[B, ("b:mean", "f32", (3,)), ("b:variance", "f32", (3,))]),
+        "stage=3 rows=6: the statistics of b are not of a picture's groups of channels",
+    ),
+    "higher than the picture": (staged(2, inputs=[("a", "f32", (1, 5, 2, 4))], output=("b", "f32", (1, 10, 4, 4))), "do not fit"),
+    "bands that never end": (
+        staged(2, inputs=[("a", "f32", (1, 2, 2, 4))], output=("b", "f32", (1, 4, 4, 4))),
+        "stage=2 rows=6: its bands do not",
+    ),
+    "rows that are no multiple": (staged(2, output=("b", "f32", (1, 5, 4, 4))), "stage=2 rows=6: its bands do not fit pictures of 4 rows"),
+    "pictures of other heights": (
+        staged(3, inputs=[("a", "f32", (1, 4, 2, 4)), B, MEAN, VARIANCE], output=("sample", "f32", (1, 8, 4, 3))),
+        "stage=3 rows=6: its bands do not fit pictures of 4 rows",
+    ),
+    "made twice": (staged(3, output=("a", "f32", (1, 6, 4, 3))), "stage=3 rows=6: a was made by an earlier stage"),
+    "too high": (staged(2, output=("b", "f32", (1, 9, 4, 4))), "stage=2 rows=6: it makes a picture of 4x12 (expected at most 4x8)"),
+    "too wide": (
+        lambda plan: staged(3, inputs=[WIDE, MEAN, VARIANCE])(staged(2, output=WIDE)(plan)),
+        "stage=2 rows=6: it makes a picture of 5x8 (expected at most 4x8)",
+    ),
+    "another width": (staged(2, output=("b", "f32", (1, 6, 5, 4))), "stage=3 rows=6: b is not what an earlier stage made"),
+    "no sample": (
+        staged(3, output=("z", "f32", (1, 6, 4, 3))),
+        "stage=3 rows=6: the last stage makes z [1, 8, 4, 3] (expected sample [1, 8, 4, 3])",
+    ),
+    "half a sample": (
+        staged(3, output=("sample", "f32", (1, 12, 4, 3))),
+        "stage=3 rows=6: it makes a picture of 4x16 (expected at most 4x8)",
+    ),
+    "a gap": (
+        lambda plan: replace(plan, sizes=plan.sizes | {"stage": 9}) if plan.sizes.get("stage") == 3 else plan,
+        "the last stage makes b",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STAGE_CHANGES)
+def test_stages_fit_each_other(tmp_path: Path, name: str) -> None:
+    change, expected = STAGE_CHANGES[name]
+    bundle = open_bundle(write_picture(tmp_path / "t", plans=[change(plan) for plan in picture_plans()]))
+    with pytest.raises(BundleError) as caught:
+        bundle.stages(4, 2, 6)
+    assert expected in str(caught.value) and str(caught.value).endswith("Fix: convert the checkpoint again.")
+    with pytest.raises(BundleError):
+        bundle.verify()
