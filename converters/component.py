@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ondevice.converters.expected import Shape, expected_weights
 from ondevice.errors import CheckpointError, WeightsError
 
-LISTED = 20  # names in an error message; a wrong file would list a thousand
+LISTED = 170  # characters of names in an error message; a wrong file would list a thousand names
 
 FLOATS = frozenset(
     {ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2}
@@ -82,7 +82,7 @@ def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.Tensor
     `found` is keyed by canonical names (`names.canonical`). A 1x1 convolution where a Linear is expected, as the original layout
     stores the VAE's attention, loses its two last dimensions.
 
-    Raises WeightsError listing every missing, extra and mis-shaped weight; CheckpointError for a weight that is not floating point.
+    Raises WeightsError listing missing, extra and mis-shaped weights; CheckpointError for a weight that is not floating point.
     """
     expected = expected_weights(component, config)
     missing = [name for name in expected if name not in found]
@@ -102,9 +102,8 @@ def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.Tensor
             )
         else:
             weights[name] = renamed(tensor, name, shape) if got != shape or tensor.name != name else tensor
-    problems = [
-        f"{len(names)} {word}: {listed(names)}" for word, names in (("missing", missing), ("extra", extra), ("mis-shaped", wrong)) if names
-    ]
+    kinds = [(word, names) for word, names in (("missing", missing), ("extra", extra), ("mis-shaped", wrong)) if names]
+    problems = [f"{len(names)} {word}: {listed(names, room=LISTED // len(kinds))}" for word, names in kinds]
     if problems:
         raise WeightsError(
             f"the {component}'s weights do not match its config; " + "; ".join(problems) + ".",
@@ -135,7 +134,11 @@ def _as_conv(shape: Shape) -> Shape:
     return (*shape, 1, 1) if len(shape) == 2 else shape
 
 
-def listed(names: list[str], most: int = LISTED) -> str:
-    """The first names, and how many more there are. Names come from files, so each is cut to a readable length."""
-    shown = ", ".join(name if len(name) <= 160 else name[:157] + "..." for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+def listed(names: list[str], most: int = 20, room: int = LISTED) -> str:
+    """The first names, at most `most` and as many as `room` characters hold, and how many more there are. One is always shown, cut."""
+    shown = [names[0] if len(names[0]) <= room else names[0][: room - 3] + "..."]
+    for name in names[1:most]:
+        if sum(map(len, shown)) + 2 * len(shown) + len(name) > room:
+            break
+        shown.append(name)
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")

@@ -21,13 +21,40 @@ from __future__ import annotations
 
 
 class OnDeviceError(Exception):
-    """Says where, what is wrong, and what to do next. The command line prints it without a traceback."""
+    """Says where, what is wrong, and what to do next. The command line prints it without a traceback.
+
+    What comes from files is in it, so that it is made fit to print: one line (but where `multiline`), control characters and halves of
+    surrogate pairs escaped, at most `limit` characters. The fix is what a reader needs most, and is cut last. `what`, `where` and `fix` are
+    the parts as they are shown.
+    """
 
     exit_code = 1
+    limit = 500
+    multiline = False
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
-        self.what, self.where, self.fix = what, where, fix
-        super().__init__((f"{where}: " if where else "") + what + (f" Fix: {fix}." if fix else ""))
+        what, where, fix = (_printable(part, self.multiline) for part in (what, where, fix))
+        self.fix = _cut(fix, self.limit // 2)
+        self.where = _cut(where, self.limit // 3, keep_end=True)  # a path's end says more than its start
+        before, after = f"{self.where}: " if where else "", f" Fix: {self.fix}." if fix else ""
+        self.what = _cut(what, self.limit - len(before) - len(after))
+        super().__init__(before + self.what + after)
+
+
+def _printable(text: str, multiline: bool) -> str:
+    """`text` as a terminal may get it: an escape in a name would be obeyed, and half of a surrogate pair cannot be encoded."""
+    if text.isprintable():
+        return text
+    lines = text.replace("\t", " ").splitlines()
+    shown = ["".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line) for line in lines]
+    return ("\n" if multiline else " ").join(shown)
+
+
+def _cut(text: str, most: int, *, keep_end: bool = False) -> str:
+    if len(text) <= most:
+        return text
+    start = (most - 3) // 3 if keep_end else most - 3
+    return text[:start] + "..." + (text[start - most + 3 :] if keep_end else "")
 
 
 class UsageError(OnDeviceError):
@@ -85,9 +112,11 @@ class NoDeviceError(OnDeviceError):
 
 
 class KernelBuildError(OnDeviceError):
-    """The driver refused a kernel."""
+    """The driver refused a kernel. Its log is part of the message, a line a line."""
 
     exit_code = 11
+    limit = 4000
+    multiline = True
 
 
 class DeviceError(OnDeviceError):
@@ -103,9 +132,10 @@ class NumericError(OnDeviceError):
 
 
 class StrictError(OnDeviceError):
-    """A fallback was needed, and --strict allows none."""
+    """A fallback was needed, and --strict allows none. The message lists them."""
 
     exit_code = 14
+    limit = 4000
 
 
 class PeerError(OnDeviceError):

@@ -75,7 +75,7 @@ def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     expected = f"{tmp_path}: is not a bundle (no bundle.json in it). Fix: give the folder that `ondevice convert` wrote."
     assert message(lambda: open_bundle(tmp_path)) == expected
     assert message(lambda: open_bundle(tmp_path / "none")).startswith(f"{tmp_path / 'none'}: is not a bundle (no bundle.json in it).")
-    assert message(lambda: open_bundle("a\0b")).startswith("a\0b: is not a bundle")
+    assert message(lambda: open_bundle("a\0b")).startswith("a\\x00b: is not a bundle")
 
 
 def test_a_bundle_from_the_future(tiny: Path) -> None:

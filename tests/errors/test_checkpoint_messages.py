@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ def header(**changes: Any) -> dict[str, Any]:
         (safetensors_bytes(b"\xff{}", b""), " header", f"the JSON is not UTF-8 (byte 0). {AGAIN}"),
         (safetensors_bytes(b'{"a":1,"a":2}', b""), " header", f"the JSON has the key 'a' twice. {AGAIN}"),
         (safetensors_bytes(b"[" * 99_999, b""), " header", f"the JSON is nested too deeply. {AGAIN}"),
+        (
+            safetensors_bytes(b'{"\\ud800":1}', b""),
+            " header",
+            f"the JSON holds half of a surrogate pair, which is no text. {AGAIN}",
+        ),
         (safetensors_bytes(b'{"a"', b""), " header", f"the JSON is damaged (Expecting ':' delimiter: line 1 column 5 (char 4)). {AGAIN}"),
         (safetensors_bytes(b"[]", b""), " header", f"the JSON is no object (got list). {AGAIN}"),
         (safetensors_bytes({"__metadata__": 1}, b""), "", f"the header's __metadata__ is no object. {AGAIN}"),
@@ -120,6 +126,9 @@ def test_safetensors_bounds_and_files_that_change(tmp_path: Path, monkeypatch: p
 
 def test_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.json"
+    os.mkfifo(path)
+    assert message(lambda: read_object(path)) == f"{path}: this is no file. {AGAIN}"
+    path.unlink()
     assert message(lambda: read_object(path)) == f"{path}: cannot read the file (No such file or directory). {AGAIN}"
     monkeypatch.setattr(json_text, "CONFIG_LIMIT", 1)
     path.write_text("{}")
@@ -251,7 +260,7 @@ def test_weights_that_do_not_match(folder: Path) -> None:
     write_safetensors(path, kept | extra | {"post_quant_conv.bias": np.zeros((4, 1), np.float32)})
     assert opened(folder, WeightsError) == (
         f"{path}: the vae's weights do not match its config; 1 missing: quant_conv.bias;"
-        f" 25 extra: {', '.join(list(extra)[:20])} and 5 more;"
+        f" 25 extra: {', '.join(list(extra)[:5])} and 20 more;"
         " 1 mis-shaped: post_quant_conv.bias (got [4, 1], expected [4])."
         " Fix: use the config.json that came with the weights, and a Stable Diffusion 1.x checkpoint."
     )
