@@ -17,6 +17,7 @@ setup(
         "ondevice.models",
         "ondevice.peers",
         "ondevice.plan",
+        "ondevice.publish",
         "ondevice.rewrite",
         "ondevice.run",
         "ondevice.shaders",

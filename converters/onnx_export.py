@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from pathlib import Path
 
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
+from ondevice.publish import hidden_folder
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -34,11 +34,10 @@ def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:
     if taken := [p.name for p in (target, data) if p.is_dir()]:
         raise GraphError(f"{taken[0]} is a folder.", where=str(target), fix="choose another path")
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.partial-", dir=target.parent) as folder:
-            beside = Path(folder) / target.name
+        with hidden_folder(target, GraphError) as (folder, _):
+            beside, weights = folder / target.name, folder / data.name
             ir.save(model, beside, format="protobuf", external_data=data.name)
             target.unlink(missing_ok=True)
-            weights = Path(folder) / data.name
             if weights.exists() and weights.stat().st_size:
                 os.replace(weights, data)
             else:  # every weight was small enough for the model's own file

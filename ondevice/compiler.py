@@ -29,7 +29,7 @@ from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import Program
 from ondevice.plan import plan
 from ondevice.plan.plan import Plan
-from ondevice.publish import foreign, published
+from ondevice.publish import foreign, published, recover
 from ondevice.rewrite import METHODS
 from ondevice.rewrite.statistics import given_statistics
 from ondevice.target import Target, load_target
@@ -249,23 +249,31 @@ def export_onnx(
     files = [f"{job.component}/model.onnx{ending}" for job in todo for ending in ("", ".data")]
     if not out.parent.is_dir():
         raise UsageError(f"the folder {out.parent} does not exist.", where="--out", fix="create it, or choose another")
-    if (out.exists() or out.is_symlink()) and (not out.is_dir() or (other := foreign(out, files))):
-        what = f"{out} holds {other}, which is not ours." if out.is_dir() else f"{out} is there already and no folder."
-        raise UsageError(what, where="--out", fix="choose another")
-    if out.is_dir() and any(out.iterdir()) and not force:
-        raise UsageError(f"{out} is there already.", where="--out", fix="choose another, or replace it with --force")
+    recover(out)
+    check = partial(_check_folder, out=out, files=files, force=force)
+    if out.exists() or out.is_symlink():
+        check(out)
     graphs = {job.component: model.graph(job.component, **job.sizes) for job in todo}  # their weights are lazy
     target = load_target("host")  # of which nothing is asked without methods
     for component, graph in graphs.items():
         fallbacks += of_rules(component, rewritten(graph, target, (*without, *METHODS)))
     settle(fallbacks, strict)
-    with published(out, GraphError) as folder:
+    with published(out, GraphError, check) as folder:
         for done, (component, graph) in enumerate(graphs.items()):
             if progress:
                 progress("writing graphs", done, len(graphs))
             (folder / component).mkdir()
             save_onnx(graph, folder / component / "model.onnx")
     return out
+
+
+def _check_folder(there: Path, out: Path, files: Collection[str], force: bool) -> None:
+    """Refuse what is not ours to replace: `there`, which is at `out`, or was until a moment ago."""
+    if not there.is_dir() or (other := foreign(there, files)):
+        what = f"{out} holds {other}, which is not ours." if there.is_dir() else f"{out} is there already and no folder."
+        raise UsageError(what, where="--out", fix="choose another")
+    if any(there.iterdir()) and not force:
+        raise UsageError(f"{out} is there already.", where="--out", fix="choose another, or replace it with --force")
 
 
 def tuned_line(program: Program) -> str:

@@ -88,8 +88,24 @@ def test_a_folder_is_kept_unless_forced(checkpoint, tmp_path):
         export_onnx(checkpoint, tmp_path / "no" / "g", sizes=SIZES)
 
 
+def test_what_appears_meanwhile_stays(checkpoint, tmp_path, monkeypatch):
+    real = compiler.save_onnx
+
+    def late(graph, path):
+        (tmp_path / "g").mkdir(exist_ok=True)
+        (tmp_path / "g" / "thesis.txt").write_text("mine")
+        return real(graph, path)
+
+    monkeypatch.setattr(compiler, "save_onnx", late)
+    for force in (False, True):
+        with pytest.raises(UsageError, match=r"g holds thesis.txt, which is not ours" if force else "--out: "):
+            (tmp_path / "g" / "thesis.txt").unlink(missing_ok=True)
+            export_onnx(checkpoint, tmp_path / "g", sizes=SIZES, without=["all"], force=force)
+        assert [path.name for path in tmp_path.rglob("*")] == ["g", "thesis.txt"]
+
+
 def test_a_refusal_of_the_disk_names_the_way_out(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.mkdtemp", lambda **_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr("os.mkdir", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     with pytest.raises(GraphError, match=r"g: cannot be written \(Permission denied\)\. Fix: choose another folder with --out"):
         export_onnx(checkpoint, tmp_path / "g", sizes=SIZES)
 

@@ -22,6 +22,7 @@ from ondevice.bundle.ports import STAGE_SIZES, check_ports, check_stages
 from ondevice.bundle.weights import STORED
 from ondevice.errors import BundleError
 from ondevice.plan.plan import Plan
+from ondevice.publish import recover
 
 
 class Bundle:
@@ -232,6 +233,8 @@ class Bundle:
 
 def open_bundle(path: str | os.PathLike[str], *, verify: bool = False) -> Bundle:
     """Open and check a bundle's folder; with `verify`, every byte of it. Raises BundleError."""
+    if not os.path.lexists(path):
+        recover(Path(path))
     try:
         root = Path(path).resolve(strict=True)
         manifest = (root / f.MANIFEST).resolve(strict=True)

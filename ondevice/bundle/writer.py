@@ -24,7 +24,7 @@ from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_s
 from ondevice.errors import BundleError
 from ondevice.lower.kernel_file import DIALECTS, load_all, prelude
 from ondevice.plan.plan import Plan
-from ondevice.publish import foreign, published, system
+from ondevice.publish import foreign, published, real, recover, system
 
 MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block rounding
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
@@ -56,9 +56,10 @@ def write_bundle(
     Raises BundleError where the target cannot be written or replaced, the disk is too full, or what was given is no valid bundle.
     Whatever is raised, by a weight's source too, or on Ctrl-C: nothing new is left and an old bundle stays as it was.
     """
-    target = Path(path).resolve()
-    with system(str(target)):
-        _check_target(target, force)
+    with system(str(path)):
+        target = real(Path(path))
+        recover(target)
+        _check_target(target, target, force)
     plans = list(plans)
     placed = lay_out(plans, weights, shard_bytes)
     small = _plan_files(plans, placed)
@@ -104,7 +105,7 @@ def write_bundle(
         if progress:
             progress(written, total)
 
-    with published(target) as folder:
+    with published(target, check=lambda there: _check_target(there, target, force)) as folder:
         for name in sizes:
             chunks = shard_chunks(name, placed, weights) if name in shards else iter((small[name],))
             manifest["files"][name]["sha256"] = _put(folder, name, chunks, report)
@@ -189,23 +190,23 @@ def _check_space(folder: Path, needed: int) -> None:
         raise BundleError(what, where=str(folder), fix="free space, or choose another folder with --out")
 
 
-def _check_target(target: Path, force: bool) -> None:
-    """Refuse a target that is not ours to replace."""
+def _check_target(there: Path, target: Path, force: bool) -> None:
+    """Refuse what is not ours to replace: the folder `there`, which is at `target`, or was until a moment ago."""
     if not target.parent.is_dir():
         raise BundleError(f"the folder {target.parent} does not exist.", where=target.name, fix="create it, or choose another with --out")
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    if not there.exists() or (there.is_dir() and not any(there.iterdir())):
         return
-    if not (target / f.MANIFEST).is_file():
+    if not (there / f.MANIFEST).is_file():
         raise BundleError("is there already and is not a bundle.", where=str(target), fix="choose another name with --out")
     if not force:
         raise BundleError("is there already.", where=str(target), fix="choose another name with --out, or replace it with --force")
     try:
-        value = f.load_json((target / f.MANIFEST).read_bytes(), f.MANIFEST)
+        value = f.load_json((there / f.MANIFEST).read_bytes(), f.MANIFEST)
         parse_version(value)
         ours = {f.MANIFEST, *value["files"]}
     except (BundleError, KeyError, TypeError, OSError) as exc:
         fix = "delete the folder yourself, or choose another name with --out"
         raise BundleError("is there already and is not a bundle that this version can read.", where=str(target), fix=fix) from exc
-    if name := foreign(target, ours):
+    if name := foreign(there, ours):
         fix = "move it elsewhere, or choose another name with --out"
         raise BundleError(f"cannot be replaced: {name} in it is not part of the bundle.", where=str(target), fix=fix)

@@ -286,21 +286,3 @@ def test_a_hidden_folder_of_someone_else_is_left_alone(tmp_path: Path) -> None:
 def test_a_bundle_may_be_read_by_those_that_the_umask_lets(tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     assert write_tiny(tmp_path / "t").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_an_old_bundle_that_cannot_come_back_is_not_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_tiny(tmp_path / "t", model=MODEL | {"source": "old"})
-    real, calls = os.rename, []
-
-    def only_the_first(*args: Any, **kwargs: Any) -> None:
-        calls.append(args)
-        if len(calls) > 1:
-            raise OSError(errno.EIO, "bad disk")
-        real(*args, **kwargs)
-
-    monkeypatch.setattr(os, "rename", only_the_first)
-    with pytest.raises(OSError):
-        write_tiny(path, force=True)
-    monkeypatch.undo()
-    (hidden,) = tmp_path.iterdir()
-    assert open_bundle(hidden / "old").model["source"] == "old"
