@@ -39,7 +39,7 @@ class _Heads(Fusion):
         if any(shape is None or len(shape) != 3 for shape in shapes) or len({(s[0], s[2]) for s in shapes if s}) != 1:
             return f"its operands are {shapes} (expected [n, tokens, width] with the same n and width)"
         splits = [ints(split) for split in (q_split, k_split, v_split)]
-        if any(split is None or len(split) != 4 or split[2] < 1 for split in splits) or len({split[2] for split in splits if split}) != 1:
+        if any(not _is_split(shape, split) for shape, split in zip(shapes, splits, strict=True)) or len({s[2] for s in splits if s}) != 1:
             return f"its heads are split as {splits} (expected [n, tokens, heads, d] with the same heads)"
         if number(left) is None or number(right) is None:
             return "its scale is not a constant"
@@ -52,6 +52,15 @@ class _Heads(Fusion):
         heads, a, b = ints(q_split), number(left), number(right)
         assert heads is not None and a is not None and b is not None, "why_not has seen them"
         return {"heads": [heads[2]], "scale": a * b}
+
+
+def _is_split(shape: tuple[int, ...] | None, split: list[int] | None) -> bool:
+    """Whether a Reshape of [n, tokens, width] to `split` cuts rows into heads, and joins neither tokens nor pictures."""
+    if shape is None or split is None or len(split) != 4 or split[2] < 1 or shape[2] % split[2]:
+        return False
+    wanted = (*shape[:2], split[2], shape[2] // split[2])
+    known = [size if size or axis > 1 else shape[axis] for axis, size in enumerate(split)]  # 0: as it was
+    return all(size in (-1, want) for size, want in zip(known, wanted, strict=True)) and known.count(-1) < 2
 
 
 class Attention(_Heads):

@@ -42,6 +42,8 @@ class GroupNorm(Fusion):
         source, groups, shape = dims(x), ints(split), ints(join)
         if source is None or groups is None or len(groups) != 3 or groups[0] not in (0, source[0]) or groups[1] < 1:
             return "it does not split [n, groups, rest]"
+        if source[1] % groups[1]:
+            return f"it makes {groups[1]} groups of {source[1]} channels"
         if not filled_with(one, 1) or not filled_with(zero, 0):
             return "its inner norm has a scale or a bias of its own"
         if shape is None or shape[:2] != list(source[:2]) or prod(shape) != prod(source) or min(shape) < 1:

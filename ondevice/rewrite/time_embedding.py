@@ -6,6 +6,7 @@ SinCos - (Slice, Slice) - Concat             ->  CosSin      (diffusers' flip_si
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import onnx_ir as ir
@@ -33,7 +34,8 @@ class SinCos(Fusion):
             or times is None
             or len(times) != 2
             or times[1] != 1
-            or rates[-1] != shape[-1] // 2
+            or rates[-1] != prod(rates)
+            or shape != (times[0], 2 * rates[-1])
         ):
             return f"its operands are {times} and {rates} (expected [n, 1] and one constant row of frequencies)"
         return None
@@ -61,16 +63,16 @@ class FlippedSinCos(Fusion):
         wave = op.SinCos(t, frequencies, _domain=DOMAIN, _outputs=["wave"])
         right = op.Slice(wave, from1, to1, axes, _allow_other_inputs=True)
         left = op.Slice(wave, from2, to2, axes, _allow_other_inputs=True)
-        return op.Concat(right, left, _allow_other_attributes=True)
+        return op.Concat(right, left, _allow_other_attributes=True, _outputs=["joined"])
 
     def why_not(
-        self, from1: ir.Value, to1: ir.Value, from2: ir.Value, to2: ir.Value, axes: ir.Value, wave: ir.Value, **_: Any
+        self, from1: ir.Value, to1: ir.Value, from2: ir.Value, to2: ir.Value, axes: ir.Value, wave: ir.Value, joined: ir.Value, **_: Any
     ) -> str | None:
         width, bounds = (dims(wave) or (0,))[-1], [ints(value) for value in (from1, to1, from2, to2, axes)]
         if any(bound is None or len(bound) != 1 for bound in bounds):
             return "its slices are not constant"
         first, last, second, middle, axis = (bound[0] for bound in bounds if bound)
-        if axis not in (-1, 1) or (first, second, middle) != (width // 2, 0, width // 2) or last < width:
+        if axis not in (-1, 1) or (first, second, middle) != (width // 2, 0, width // 2) or last < width or dims(joined) != dims(wave):
             return "its slices are not the two halves"
         return None
 
