@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
@@ -19,6 +20,21 @@ def static_shape(value: ir.Value) -> tuple[int, ...]:
             f"its shape is {value.shape} (expected integers).", where=f"value {value.name}", fix="build the graph for a fixed size"
         )
     return value.shape.numpy()
+
+
+def resizes_by_sizes(node: ir.Node) -> bool:
+    """Whether a Resize reads the pixels that the ratio of its sizes tells. Scales that are given may be others: 10 pixels by 1.35 are 13.
+
+    Which ones it reads then is `floor(i / scale)` in float32 (ONNX: asymmetric, floor), and here `floor(i * size / larger size)`.
+    """
+    scales = node.inputs[2] if len(node.inputs) > 2 else None
+    if scales is None or scales.shape is None or scales.shape == (0,):
+        return True
+    if scales.const_value is None:
+        return False
+    sides = zip(static_shape(node.inputs[0]), static_shape(node.outputs[0]), scales.const_value.numpy().reshape(-1), strict=True)
+    places = [(np.arange(after), before, after, np.float32(scale)) for before, after, scale in sides]
+    return all(np.array_equal(np.floor(i.astype(np.float32) / scale), i * before // after) for i, before, after, scale in places)
 
 
 def verify_graph(model: ir.Model) -> None:

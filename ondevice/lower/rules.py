@@ -13,7 +13,7 @@ from ondevice.lower import attention, convolution, fused, linear, winograd
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.strides import RANK, arguments, broadcast, contiguous
 from ondevice.ops import CONV, LINEAR
-from ondevice.verify import static_shape
+from ondevice.verify import resizes_by_sizes, static_shape
 
 Rule = Callable[[Lowering, ir.Node], None]
 
@@ -135,6 +135,8 @@ def gemm(low: Lowering, node: ir.Node) -> None:
 
 def conv(low: Lowering, node: ir.Node) -> None:
     x, w, bias = _input(node, 0), _input(node, 1), _optional(node, 2)
+    if len(static_shape(x)) != 4:
+        raise _unsupported(node, f"only 2-D convolutions are supported (got an input of shape {static_shape(x)}).")
     (n, ic, h, width), (oc, wic, kh, kw) = static_shape(x), static_shape(w)
     _, _, oh, ow = static_shape(node.outputs[0])
     strides, pads = _ints(node, "strides", (1, 1)), _ints(node, "pads", (0, 0, 0, 0))
@@ -196,6 +198,8 @@ def resize(low: Lowering, node: ir.Node) -> None:
     )
     if modes != ("nearest", "asymmetric", "floor") or len(shape) != 4 or shape[0] != out[0] or (out[1] != shape[1] and out[3] != shape[3]):
         raise _unsupported(node, f"mode {modes} is not supported (expected nearest, asymmetric, floor over two neighbouring axes of four).")
+    if not resizes_by_sizes(node):
+        raise _unsupported(node, "its scales are not the ratio of its sizes.", "export it with sizes, or at sizes that its scales divide")
     if shape[1] == out[1]:
         dims = {"n": shape[0] * shape[1], "h": shape[2], "w": shape[3], "oh": out[2], "ow": out[3]}
         low.emit_node(node, [x], dims)

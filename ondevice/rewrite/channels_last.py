@@ -19,7 +19,7 @@ from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings
 from ondevice.target import Target
-from ondevice.verify import static_shape
+from ondevice.verify import resizes_by_sizes, static_shape
 
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"}
 
@@ -141,6 +141,9 @@ class _Walk:
         n, c, height, width = static_shape(node.outputs[0])
         if (n, c) != shape[:2]:
             self.reasons["it changes the number of channels"] += 1
+            return None
+        if not resizes_by_sizes(node):
+            self.reasons["its scales are not the ratio of its sizes"] += 1
             return None
         given = settings(node)
         return self.emit(node, "Resize", [self.twins[x], None, None, self.edit.ints(n, height, width, c)], **given)

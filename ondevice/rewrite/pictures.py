@@ -16,6 +16,7 @@ from ondevice.ops import CONV, LINEAR
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.rule import Rule, dims, settings
 from ondevice.target import Target
+from ondevice.verify import resizes_by_sizes
 
 NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 NORMS = ("GroupNormNhwc", "GroupNormSiluNhwc")
@@ -56,6 +57,8 @@ def _no_upsample(resize: ir.Node) -> str | None:
     given = settings(resize)
     if any(given.get(name, "") != value for name, value in NEAREST.items()):
         return "it does not repeat the nearest pixel"
+    if not resizes_by_sizes(resize):
+        return "its scales are not the ratio of its sizes"
     if before is None or after is None or len(after) != 4 or (before[0], before[3]) != (after[0], after[3]):
         return "it resizes more than height and width"
     if any(use.node.op_type not in CONV for use in out.uses()) or out.is_graph_output():

@@ -11,7 +11,7 @@ from ondevice.converters.components.layers import silu
 from ondevice.rewrite import FAMILIES, rewrite
 from ondevice.target import Target, load_target
 
-PIECES = ("conv", "one by one", "stride", "norm", "silu", "add", "join", "larger", "shift", "tokens", "sigmoid")
+PIECES = ("conv", "unequal", "ragged", "one by one", "stride", "norm", "silu", "add", "join", "larger", "shift", "tokens", "sigmoid")
 SHAPE = (2, 18, 5, 4)  # channels that fill a vector, and not two
 
 
@@ -20,6 +20,11 @@ def apply(b, piece, scope, x, y):
     n, c, h, w = SHAPE
     if piece == "conv":
         return b.conv(scope, x, c)
+    if piece == "unequal":
+        return b.conv(scope, x, c, pads=(0, 2, 2, 0))
+    if piece == "ragged":  # parts whose seam lies inside a vector of channels
+        wide = b.concat(scope, 1, b.conv(scope, x, 7), b.conv(f"{scope}.other", y, 5))
+        return b.conv(f"{scope}.short", b.norm(f"{scope}.norm", wide), c, k=1)
     if piece == "one by one":
         return b.conv(scope, x, c, k=1)
     if piece == "stride":

@@ -1,7 +1,7 @@
 """What stops a rule: each clause of each refusal met alone, by a graph that differs from one that is fused in that one thing.
 
-Three things hold of each: the reason is given, onnxruntime gives the fused graph's numbers for the plain graph, and so does the device, whose
-kernels know nothing of what the clauses keep from them.
+Three things hold of each: the reason is given, onnxruntime finds the same numbers before and after, and so does the device, whose kernels
+know nothing of what the clauses keep from them.
 """
 
 import numpy as np
@@ -126,7 +126,8 @@ ACTIVATIONS = {
 }
 WAVES = "(float[2,1] t, float[{r}] r) => (float[{y}] y) {{ a = Mul(t, r) s = Sin(a) c = Cos(a) y = Concat<axis={axis}>(s, c) }}"
 FLIPPED = """(float[2,1] t, float[1,4] r) => (float[2,{w}] y)
-    <int64[1] f = {{{f}}}, int64[1] g = {{{g}}}, int64[1] p = {{{p}}}, int64[1] q = {{{q}}}, int64[1] axis = {{{axis}}}, int64[1] step = {{{step}}}> {{
+    <int64[1] f = {{{f}}}, int64[1] g = {{{g}}}, int64[1] p = {{{p}}}, int64[1] q = {{{q}}}, int64[1] axis = {{{axis}}},
+    int64[1] step = {{{step}}}> {{
     a = Mul(t, r) s = Sin(a) c = Cos(a) w = Concat<axis=-1>(s, c)
     right = Slice(w, f, g, axis, step) left = Slice(w, p, q, axis, step) y = Concat<axis=-1>(right, left) }}"""
 
