@@ -27,12 +27,12 @@ def resizes_by_sizes(node: ir.Node) -> bool:
 
     Which ones it reads then is `floor(i / scale)` in float32 (ONNX: asymmetric, floor), and here `floor(i * size / larger size)`.
     """
-    scales = node.inputs[2] if len(node.inputs) > 2 else None
-    if scales is None or scales.shape is None or scales.shape == (0,):
+    x, scales = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
+    if x is None or scales is None or scales.shape is None or scales.shape == (0,):
         return True
     if scales.const_value is None:
         return False
-    sides = zip(static_shape(node.inputs[0]), static_shape(node.outputs[0]), scales.const_value.numpy().reshape(-1), strict=True)
+    sides = zip(static_shape(x), static_shape(node.outputs[0]), scales.const_value.numpy().reshape(-1), strict=True)
     places = [(np.arange(after), before, after, np.float32(scale)) for before, after, scale in sides]
     return all(np.array_equal(np.floor(i.astype(np.float32) / scale), i * before // after) for i, before, after, scale in places)
 
