@@ -2,12 +2,15 @@
 # make test   the tests, without torch
 # make parity the tests against torch, diffusers and transformers
 # make lint   style and types
+# make fuzz   damaged and hostile files for every reader, for a minute or SECONDS (SEED, WORKERS: see docs/fuzzing.md)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+SECONDS ?= 60
+SEED ?= 0
 PROMPT ?= a red circle on a blue background
 
-.PHONY: demo test parity lint clean
+.PHONY: demo test parity lint fuzz clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.convert demo --out demo.ondevice --force
@@ -23,6 +26,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS) --seed $(SEED) $(if $(WORKERS),--workers $(WORKERS))
 
 clean:
 	rm -rf $(VENV) demo.ondevice demo.png

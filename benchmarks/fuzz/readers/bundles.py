@@ -1,0 +1,133 @@
+"""Bundles: manifest and plan as values, a bundle on disk with its digests made right again, tables of samplers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bundle.tiny_bundle import write_tiny
+
+from benchmarks.fuzz.mutate.data import of_files, pack, unpack
+from benchmarks.fuzz.mutate.values import json_value, lines_of, words_of_line
+from benchmarks.fuzz.reader import Mutate, Reader, holds
+from ondevice.bundle.format import MANIFEST, dump_json, load_json
+from ondevice.bundle.manifest import WeightEntry, parse_manifest
+from ondevice.bundle.plan_file import dump_plan, parse_plan
+from ondevice.bundle.reader import open_bundle
+from ondevice.diffusion.samplers import SamplerTable, make_table, run_table
+
+_PLAN = "plans/tiny_width8.json"
+_WEIGHTS = {
+    "tiny/bias": WeightEntry("f16", (4,), "weights/tiny-000.bin", 0, 8),
+    "picked": WeightEntry("i32", (4,), "weights/tiny-000.bin", 512, 16),
+    "parts": WeightEntry("i8", (4,), "weights/tiny-000.bin", 1024, 4),
+}
+
+
+def _tiny(*names: str) -> list[bytes]:
+    with tempfile.TemporaryDirectory() as made:
+        bundle = write_tiny(Path(made) / "t")
+        return [(bundle / name).read_bytes() for name in names]
+
+
+def _read_manifest(data: bytes, _folder: Path) -> None:
+    manifest = parse_manifest(load_json(data, MANIFEST))
+    for entry in manifest.weights.values():
+        holds(entry.offset + entry.bytes <= manifest.files[entry.file].bytes, "a weight lies outside its file")
+
+
+def _read_plan(data: bytes, _folder: Path) -> None:
+    plan = parse_plan(load_json(data, _PLAN), _PLAN, _WEIGHTS, ("scale_add", "pick"))
+    for operand in plan.operands:
+        holds(operand.offset is None or operand.offset + operand.nbytes <= plan.arena, "an operand lies outside the arena")
+    used = {call.kernel for call in plan.dispatches}
+    if used == set(range(len(plan.kernels))):  # what nobody calls has no place in a plan that is written
+        again = parse_plan(load_json(dump_plan(plan, _PLAN), _PLAN), _PLAN, _WEIGHTS, ("scale_add", "pick"))
+        holds(again == plan, "a plan is another one when it is written and read again")
+
+
+def _bundle_seeds() -> list[bytes]:
+    names = (MANIFEST, _PLAN, "samplers/tiny_2.json", "scheduler/scheduler_config.json", "kernels/pick.cl", "tokenizer/vocab.json")
+    return [pack(dict(zip(names, _tiny(*names), strict=True)))]
+
+
+def _read_bundle(data: bytes, folder: Path) -> None:
+    """What a player does with it. The input's files replace those of a good bundle, whose digests are made to fit."""
+    root = folder / "t"
+    if not root.exists():
+        write_tiny(root)
+        shutil.copytree(root, folder / "master")
+    given = unpack(data)
+    names = [name for name in given if name != MANIFEST and (folder / "master" / name).is_file()]
+    for name in names:
+        (root / name).write_bytes(given[name])
+    (root / MANIFEST).write_bytes(_signed(given.get(MANIFEST, b""), {name: given[name] for name in names}))
+    try:
+        _use(root)
+    finally:
+        for name in names:
+            shutil.copyfile(folder / "master" / name, root / name)
+
+
+def _signed(manifest: bytes, files: dict[str, bytes]) -> bytes:
+    """The manifest with sizes and digests of the files that were changed, where it can be parsed."""
+    try:
+        value = json.loads(manifest)
+        for name, data in files.items():
+            value["files"][name] |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        return json.dumps(value).encode()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return manifest
+
+
+def _use(root: Path) -> None:
+    bundle = open_bundle(root, verify=True)
+    for entry in bundle.plans:
+        plan = bundle.plan(entry.component, **entry.sizes)
+        for kernel in plan.kernels:
+            for dialect in bundle.manifest.preludes:
+                bundle.source(kernel.file, dialect, kernel.defines)
+        for operand in plan.operands:
+            if operand.weight is not None:
+                holds(bundle.array(operand.weight).nbytes == operand.nbytes, "a weight is not as large as its operand")
+    dump_json(bundle.model, "model")
+    bundle.tokenizer_files()
+    bundle.component_bytes()
+    holds(isinstance(bundle.scheduler, dict), "the scheduler's config is no object")
+
+
+def _table_seeds() -> list[bytes]:
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+    return [json.dumps(make_table(name, 4, betas).to_json()).encode() for name in ("pndm", "euler_a", "dpmpp_2m", "unipc")]
+
+
+def _read_table(data: bytes, _folder: Path) -> None:
+    """A table that is taken can be replayed, and written again."""
+    table = SamplerTable.from_json(load_json(data, "samplers/x.json"), "samplers/x.json")
+    holds(
+        SamplerTable.from_json(json.loads(json.dumps(table.to_json(), allow_nan=False))) == table,
+        "a table is another one when it is read again",
+    )
+    if len(table.calls) > 64:
+        return
+    ones: Any = np.ones((1, 1, 1, 1), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # coefficients of up to 1e30 multiply
+        result = run_table(table, lambda sample, _: sample, table.start(ones, ones), lambda _: ones)
+    holds(result.shape == ones.shape, "a replay gives another shape")
+
+
+def _by_name(name: str) -> Mutate:
+    return json_value if name.endswith(".json") else lines_of(words_of_line)
+
+
+READERS = (
+    Reader("manifest", lambda: _tiny(MANIFEST), json_value, _read_manifest),
+    Reader("plan", lambda: _tiny(_PLAN), json_value, _read_plan),
+    Reader("bundle", _bundle_seeds, of_files(_by_name), _read_bundle),
+    Reader("sampler_table", _table_seeds, json_value, _read_table),
+)

@@ -1,0 +1,115 @@
+"""Configs of the components and of the scheduler."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from checkpoint_files import SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE
+from tiny_model import SIZES, TINY
+
+from benchmarks.fuzz.mutate.values import json_value
+from benchmarks.fuzz.reader import Reader, holds
+from ondevice.converters import COMPONENTS, build
+from ondevice.converters.component import Component, check_joints
+from ondevice.converters.configs import normalize
+from ondevice.converters.expected import expected_weights
+from ondevice.converters.json_text import parse_object
+from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, default_sampler, make_table
+from ondevice.sampler import read_config
+from ondevice.verify import verify_graph
+
+_PARTS = ("text_encoder", "unet", "vae")
+
+
+def _config_seeds() -> list[bytes]:
+    small = {"text_encoder": TINY_TEXT, "unet": TINY_UNET, "vae": TINY_VAE}
+    heads = small | {"unet": TINY_UNET | {"attention_head_dim": [3, 4], "norm_eps": 1e-5, "act_fn": "silu", "center_input_sample": False}}
+    return [json.dumps(value).encode() for value in (small, heads, TINY)]
+
+
+def _configs(data: bytes) -> dict[str, Any]:
+    """The three configs of an input, each parsed as a file of its own is."""
+    value = parse_object(data, "f.json", "use another")
+    return {name: value[name] for name in _PARTS if isinstance(value.get(name), dict)}
+
+
+def _read_configs(data: bytes, _folder: Path) -> None:
+    made = {name: normalize(name, raw, f"{name}/config.json") for name, raw in _configs(data).items()}
+    for name, config in made.items():
+        holds(normalize(name, config, "again") == config, f"the {name}'s config is another one when it is read again")
+        if _is_small(config):
+            shapes = expected_weights(name, config)
+            holds(all(size >= 1 for shape in shapes.values() for size in shape), f"the {name} has an empty weight")
+    if len(made) == len(_PARTS):
+        check_joints({name: Component(config, {}) for name, config in made.items()}, "f")
+
+
+def _is_small(config: dict[str, Any]) -> bool:
+    """So that its graph is made in a moment."""
+    widths = config.get("block_out_channels", [])
+    depth = config.get("num_hidden_layers", 1) * config.get("layers_per_block", 1) * max(len(widths), 1)
+    wide = max((value for value in config.values() if type(value) is int), default=0)
+    return depth <= 8 and sum(widths) <= 128 and wide <= 1 << 16 and config.get("hidden_size", 1) <= 128
+
+
+def _read_graphs(data: bytes, _folder: Path) -> None:
+    """Configs that are taken make graphs, of made-up weights."""
+    raw = _configs(data)
+    if len(raw) < len(_PARTS):
+        return
+    made = {name: normalize(name, raw[name], f"{name}/config.json") for name in _PARTS}
+    check_joints({name: Component(config, {}) for name, config in made.items()}, "f")
+    if not all(map(_is_small, made.values())):
+        return
+    model = build(random_checkpoint_from_configs(**raw, seed=1))
+    for component in COMPONENTS:
+        graph = model.graph(component, **({"batch": 1} if component == "text_encoder" else SIZES))
+        verify_graph(graph)
+
+
+_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+
+
+def _scheduler_seeds() -> list[bytes]:
+    more = {"prediction_type": "epsilon", "steps_offset": 1, "set_alpha_to_one": False, "skip_prk_steps": True, "clip_sample": False}
+    more |= {"timestep_spacing": "leading", "trained_betas": None, "solver_order": 2, "rescale_betas_zero_snr": False}
+    made = [{"sampler": name, "steps": 3, "config": SCHEDULER | _BETAS | more, "options": {}} for name in SAMPLERS]
+    made[1] |= {"options": {"eta": 0.5, "strength": 0.6}}
+    made[2] |= {"options": {"use_karras_sigmas": True, "timestep_spacing": "trailing"}}
+    made[4] |= {"config": {"_class_name": "DPMSolverMultistepScheduler", "trained_betas": [0.1, 0.2, 0.3, 0.4], "num_train_timesteps": 4}}
+    return [json.dumps(value).encode() for value in made]
+
+
+def _read_scheduler(data: bytes, folder: Path) -> None:
+    """A scheduler's config as `convert` and `sampler` take it: the file, the sampler it asks for, the table of any sampler."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        value = None
+    path = folder / "scheduler_config.json"
+    if not isinstance(value, dict) or not isinstance(value.get("config"), dict):
+        path.write_bytes(data)
+        default_sampler(read_config(path))
+        return
+    path.write_text(json.dumps(value["config"]))
+    config = read_config(path)
+    name, steps, options = value.get("sampler"), value.get("steps"), value.get("options")
+    if not isinstance(name, str) or type(steps) is not int or steps > 50 or not isinstance(options, dict):
+        default_sampler(config)
+        return
+    taken = {key: item for key, item in options.items() if key not in ("name", "steps", "config")}
+    table = make_table(name, steps, config, **taken)
+    written = json.loads(json.dumps(table.to_json(), allow_nan=False))
+    holds(SamplerTable.from_json(written) == table, "a table is another one when it is read again")
+    holds(all(math.isfinite(call.timestep) for call in table.calls), "a timestep is not finite")
+
+
+READERS = (
+    Reader("configs", _config_seeds, json_value, _read_configs),
+    Reader("config_graphs", _config_seeds, json_value, _read_graphs, memory=96 << 20),
+    Reader("scheduler", _scheduler_seeds, json_value, _read_scheduler),
+)
