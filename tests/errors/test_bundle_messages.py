@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundle.picture_bundle import component_plan, write_picture
 from bundle.tiny_bundle import BIAS, KERNELS, MODEL, edit_json, replace_file, tiny_plan, tiny_weights, write_tiny
 
 from ondevice.bundle import WeightSource, open_bundle
 from ondevice.errors import BundleError
-from ondevice.plan.plan import Plan
 
 COPY = "Fix: copy the bundle again, or write it again with `ondevice convert`."
 
@@ -31,13 +31,10 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def test_a_size_that_is_not_there_says_what_is_and_how_to_get_it(tmp_path: Path) -> None:
-    plan = tiny_plan(8)
-    unet = Plan(
-        "unet",
-        {"batch": 2, "height": 64, "width": 64},
-        *[getattr(plan, name) for name in Plan.__dataclass_fields__ if name not in ("component", "sizes")],
-    )
-    bundle = open_bundle(write_tiny(tmp_path / "sd.ondevice", plans=[unet], weights=tiny_weights()))
+    latents, states = ("sample", "f32", (2, 4, 64, 64)), ("encoder_hidden_states", "f32", (2, 77, 8))
+    sizes = {"batch": 2, "height": 64, "width": 64}
+    unet = component_plan("unet", sizes, [latents, ("timestep", "f32", (1,)), states], ("out_sample", "f32", (2, 4, 64, 64)))
+    bundle = open_bundle(write_picture(tmp_path / "sd.ondevice", plans=[unet], model=MODEL))
     assert message(lambda: bundle.plan("unet", batch=2, height=96, width=64)) == (
         "sd.ondevice: has no plan of unet for batch=2 height=96 width=64 (it has batch=2 height=64 width=64). "
         "Fix: convert the checkpoint again with `--size 512x768`."
