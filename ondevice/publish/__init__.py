@@ -101,7 +101,7 @@ def recover(target: Path) -> None:
 
     Whoever looks whether something is at `target` asks for this first.
     """
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # ValueError: a name that no file can have
         sweep(real(target))
 
 
