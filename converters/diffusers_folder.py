@@ -15,6 +15,7 @@ from ondevice.converters.families import Family
 from ondevice.converters.json_text import read_object
 from ondevice.converters.names import canonical, is_ignorable
 from ondevice.converters.safetensors_file import read_safetensors
+from ondevice.converters.scheduler_files import read_scheduler
 from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
 from ondevice.errors import CheckpointError
 
@@ -127,7 +128,7 @@ def read_folder(root: Path, family: Family, variant: str | None) -> Checkpoint:
     notes: list[str] = []
     components = {name: _read_component(root, name, variant, notes) for name in COMPONENTS}
     check_joints(components, str(root))
-    scheduler = read_object(root / "scheduler" / "scheduler_config.json", "give a folder in diffusers' layout")
+    scheduler = read_scheduler(root, read_object(root / "scheduler" / "scheduler_config.json", "give a folder in diffusers' layout"), notes)
     tokenizer = read_tokenizer(root / "tokenizer")
     check_vocabulary(tokenizer, components["text_encoder"].config, str(root / "tokenizer"))
     return Checkpoint(components, scheduler, tokenizer, family.name, str(root), tuple(notes))

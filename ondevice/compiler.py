@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from ondevice.converters.component import Checkpoint
 from ondevice.converters.components.vae_bands import LEAST
 from ondevice.converters.families import family_of
 from ondevice.converters.onnx_export import save_onnx
-from ondevice.diffusion.samplers import default_sampler, make_table
+from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.errors import GraphError, UsageError
 from ondevice.fallbacks import of_rules, rewritten, settle
 from ondevice.lower import lower
@@ -36,7 +35,6 @@ from ondevice.target import Target, load_target
 from ondevice.verify import static_shape
 
 log = logging.getLogger(__name__)
-TABLE_STEPS = 20  # the coefficient table that a player without Python finds in the bundle
 Progress = Callable[[str, int, int], None]  # what, done, of
 
 
@@ -163,6 +161,7 @@ def compile_bundle(
     force: bool = False,
     tile_vae: int = 0,
     weights_as: str = "",
+    sampler: str | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Build, lower, plan and write every component of `checkpoint` at every size.
@@ -176,6 +175,7 @@ def compile_bundle(
         force: replace an existing bundle at `out`.
         weights_as: "i8": the larger weights of products and convolutions as int8, which only targets with panels read; "": as `dtype`.
         tile_vae: add plans that decode in bands of at most so many rows; 0: none.
+        sampler: what the bundle draws with by default; None: the checkpoint's own, or the nearest to it with a fallback that says so.
 
     Raises:
         OnDeviceError: any stage's error; nothing is left at `out` then but what was there before.
@@ -186,6 +186,10 @@ def compile_bundle(
     weights: dict[str, WeightSource] = {}
     rewrites: dict[str, dict[str, Any]] = {}
     fallbacks = list(checkpoint.notes)
+    scheduler = choose(checkpoint.scheduler, sampler, checkpoint.source)
+    fallbacks += [scheduler.fallback] if scheduler.fallback else []
+    for line in (*scheduler.notes, *[scheduler.fallback] * bool(scheduler.fallback)):
+        log.warning("%s: %s", checkpoint.source, line)
     todo = plannable(model, jobs(about["vae_scale"], sizes or [training_size(about)]), fallbacks)
     if tile_vae:
         todo += band_jobs(model, about["vae_scale"], sizes or [training_size(about)], tile_vae)
@@ -199,16 +203,13 @@ def compile_bundle(
         plans.append(plan(program, storage=storage_of(job.component, dtype)))
         weights = weight_sources(program) | weights
     settle(fallbacks, strict)
-    # JSON has no infinity. diffusers saves one as lambda_min_clipped's default, so leaving it out changes nothing.
-    scheduler = {key: value for key, value in checkpoint.scheduler.items() if not isinstance(value, float) or math.isfinite(value)}
-    sampler = default_sampler(scheduler)
     return write_bundle(
         out,
         plans=plans,
         weights=weights,
         tokenizer=checkpoint.tokenizer,
-        scheduler=scheduler,
-        samplers={f"{sampler}_{TABLE_STEPS}": make_table(sampler, TABLE_STEPS, scheduler).to_json()},
+        scheduler=scheduler.config,
+        samplers={f"{scheduler.sampler}_{scheduler.table.steps}": scheduler.table.to_json()},
         model=about | {"target": chosen.name},
         rewrites=rewrites,
         progress=partial(progress, "writing weights") if progress else None,

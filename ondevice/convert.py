@@ -19,6 +19,7 @@ from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES as MODELS
 from ondevice.converters.random_weights import random_checkpoint
+from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
 from ondevice.rewrite import ALL, FAMILIES
 from ondevice.run.discovery import find_device
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 BAND = 64  # rows of pixels in which a decoder in bands works: an eighth of a 512x512 picture
 DTYPES = {"fp16": "f16", "fp32": "f32"}
 WEIGHTS = {"int8": "i8"}
+NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
+NOT_IN_GRAPHS |= dict.fromkeys(("--weights", "--dtype"), "here is float32") | {"--sampler": "has no sampler"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROWS",
         help=f"add plans that decode in bands of ROWS rows ({BAND} where no number is given), for `generate --tile-vae`",
     )
+    parser.add_argument(
+        "--sampler", choices=SAMPLERS, help="what the bundle draws with by default (default: the checkpoint's own, or the nearest)"
+    )
     parser.add_argument("--strict", action="store_true", help="fail where a fallback is needed, and list all of them")
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle or folder of graphs")
@@ -59,10 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the bundle, or the folder of ONNX files, and print its path."""
     sizes = [cli.parse_size(text) for text in args.size.split(",")] if args.size else []
-    if args.format == "onnx" and (args.target or args.tuning or args.tune_for or args.weights or args.dtype == "fp16"):
-        given = {"--target": args.target, "--tuning": args.tuning, "--tune-for": args.tune_for, "--weights": args.weights}
-        flag, got = next(((flag, got) for flag, got in given.items() if got), ("--dtype", args.dtype))
-        what = f"an ONNX graph {'here is float32' if flag in ('--dtype', '--weights') else 'is tuned for no target'} (got {got})."
+    given = {flag: getattr(args, flag[2:].replace("-", "_")) for flag in NOT_IN_GRAPHS}
+    given["--dtype"] = args.dtype if args.dtype == "fp16" else None
+    if args.format == "onnx" and (flag := next((flag for flag, got in given.items() if got), None)):
+        what = f"an ONNX graph {NOT_IN_GRAPHS[flag]} (got {given[flag]})."
         raise UsageError(what, where=flag, fix=f"leave {flag} out, or write a bundle")
     checkpoint = open_model(args)
     options = {"sizes": sizes, "without": args.without, "strict": args.strict, "force": args.force}
@@ -79,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
             target=target_of(args),
             weights_as=weights_of(args),
             tile_vae=args.tile_vae,
+            sampler=args.sampler,
             **options,
             progress=bar.show,
         )

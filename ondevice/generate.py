@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help="what to draw")
     parser.add_argument("--negative", default="", metavar="TEXT", help="what not to draw")
     parser.add_argument("--steps", type=int, default=20, help="sampler steps (default 20)")
-    parser.add_argument("--sampler", choices=SAMPLERS, help="default: the checkpoint's own")
+    parser.add_argument("--sampler", choices=SAMPLERS, help="default: the bundle's own")
     parser.add_argument("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the model's; 1 or less: none)")
     parser.add_argument("--eta", type=float, default=0.0, help="noise of the ddim sampler, 0 to 1 (default 0)")
     parser.add_argument("--karras", action="store_true", help="Karras noise levels, for the samplers that have them")

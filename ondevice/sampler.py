@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from ondevice import cli
 from ondevice.diffusion.samplers import MODEL, NOISE, SAMPLERS, SamplerTable, make_table
+from ondevice.diffusion.samplers.pipeline import as_in_pipeline
 from ondevice.errors import UsageError
 from ondevice.paths import MODELS
 
 HELP = "print a sampler's timesteps and coefficients"
+log = logging.getLogger(__name__)
 CONFIG_LIMIT = 1 << 20  # bytes of a scheduler_config.json
 CONFIG_FIX = "give the scheduler_config.json of a checkpoint"
 
@@ -38,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    config = read_config(args.config or MODELS / "sd15" / "scheduler" / "scheduler_config.json")
+    config, changed = as_in_pipeline(read_config(args.config or MODELS / "sd15" / "scheduler" / "scheduler_config.json"))
+    for line in changed:
+        log.warning("%s", line)
     table = make_table(args.name, args.steps, config, **dict(parse_option(text) for text in args.set))
     if args.json:
         print(json.dumps({"timesteps": [call.timestep for call in table.calls], "table": table.to_json()}))

@@ -15,6 +15,7 @@ from ondevice.converters.configs import normalize
 from ondevice.converters.families import Family
 from ondevice.converters.json_text import read_object
 from ondevice.converters.onnx_import.imported import ImportedGraph, read_graph
+from ondevice.converters.scheduler_files import read_scheduler
 from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
 from ondevice.errors import CheckpointError
 
@@ -60,7 +61,7 @@ def read_onnx_folder(root: Path, family: Family) -> Checkpoint:
     files = read_tokenizer(tokenizer) if tokenizer.exists() else family.tokenizer()
     check_vocabulary(files, configs["text_encoder"], str(tokenizer))
     schedule = read_object(scheduler, _LAYOUT) if scheduler.parent.exists() else family.scheduler()
-    return Checkpoint(components, schedule, files, family.name, str(root), tuple(notes), graphs)
+    return Checkpoint(components, read_scheduler(root, schedule, notes), files, family.name, str(root), tuple(notes), graphs)
 
 
 def _config(root: Path, component: str, family: Family, absent: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,10 @@ from ondevice.diffusion.bands import Stage, decode
 from ondevice.diffusion.image import from_pixels, resize, to_pixels
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.samplers import SamplerTable, default_sampler, make_table, run_table
+from ondevice.diffusion.samplers.pipeline import as_in_pipeline
 from ondevice.errors import NumericError, UsageError
+
+log = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
@@ -44,8 +48,9 @@ class Picture:
 class TextToImage:
     """Draws pictures. Call it with a prompt.
 
-    `scheduler_config` is scheduler_config.json's content; `scaling_factor` and `latent_channels` are the autoencoder's; `scale` is
-    pixels a latent (8 for Stable Diffusion); `size` is (width, height) in pixels where a call names none.
+    `scheduler_config` is scheduler_config.json's content, used as StableDiffusionPipeline uses it (`as_in_pipeline`); `scaling_factor` and
+    `latent_channels` are the autoencoder's; `scale` is pixels a latent (8 for Stable Diffusion); `size` is (width, height) in pixels where
+    a call names none.
     """
 
     def __init__(
@@ -60,7 +65,9 @@ class TextToImage:
         size: tuple[int, int] = (512, 512),
     ) -> None:
         self._session, self._tokenizer = session, tokenizer
-        self._scheduler_config = scheduler_config
+        self._scheduler_config, changed = as_in_pipeline(scheduler_config)  # nothing, in a bundle that has it from `convert`
+        for line in changed:
+            log.warning("%s", line)
         self._scaling_factor = float(scaling_factor)
         self._channels, self._scale, self._size = latent_channels, scale, size
 

@@ -74,6 +74,14 @@ def test_onnxruntime_agrees_with_float64(tiny, component):
     assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("shift, frequencies", [(0, [1, 10000 ** (-1 / 3), 10000 ** (-2 / 3)]), (1, [1, 1e-2, 1e-4])])
+def test_frequencies_of_the_time_embedding(shift, frequencies):
+    """Three of them: `freq_shift` 1 puts the last at 1/10000, 0 one step before it."""
+    model = build(random_checkpoint_from_configs(**TINY | {"unet": TINY["unet"] | {"freq_shift": shift}}, seed=1))
+    (value,) = [v for name, v in tiny_graph(model, "unet").graph.initializers.items() if name.startswith("time_proj.frequencies")]
+    np.testing.assert_allclose(value.const_value.numpy(), [frequencies], rtol=1e-6)
+
+
 def test_weights_stay_lazy_and_keep_their_names(tiny):
     model = tiny_graph(tiny, "unet")
     lazy = {name: v.const_value for name, v in model.graph.initializers.items() if isinstance(v.const_value, ir.LazyTensor)}

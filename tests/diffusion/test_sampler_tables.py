@@ -154,12 +154,38 @@ def test_another_class_s_defaults_do_not_carry_over() -> None:
         ("dpmpp_2m", 4, {"algorithm_type": "dpmsolver"}, "algorithm_type cannot be used"),
         ("dpmpp_2m", 4, {"use_lu_lambdas": True}, "use_lu_lambdas cannot be used"),
         ("ddpm", 4, {"variance_type": "learned"}, "variance_type cannot be used"),
+        ("dpmpp_2m", 4, {"variance_type": "learned"}, "variance_type cannot be used"),
+        ("dpmpp_2m", 4, {"lambda_min_clipped": 10**400}, "lambda_min_clipped cannot be used .got a whole number of 1329 bits"),
+        ("dpmpp_2m", 4, {"lambda_min_clipped": 1e300}, "lambda_min_clipped cannot be used .got 1e.300, expected less than"),
+        ("unipc", 4, {"use_dynamic_shifting": True}, "use_dynamic_shifting cannot be used"),
+        ("pndm", 4, {"y" * 5000: 1}, "no such option .got y{60}, expected beta_end"),
         ("ddim", 4, {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}, "divides by zero"),
     ],
 )
 def test_what_cannot_be_compiled_is_refused_by_name(name: str, steps: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         make_table(name, steps, SD15, **options)
+    assert len(str(caught.value)) <= 500
+
+
+def test_alpha_after_the_last_step() -> None:
+    """PNDM ends at the first alpha where `set_alpha_to_one` is absent, DDIM at one."""
+    absent = {key: value for key, value in SD15.items() if key != "set_alpha_to_one"}
+    for name, default in (("pndm", False), ("ddim", True)):
+        rows = {value: make_table(name, 4, SD15, set_alpha_to_one=value).calls[-1].rows for value in (False, True)}
+        assert make_table(name, 4, absent).calls[-1].rows == rows[default] != rows[not default]
+
+
+def test_ddpm_draws_no_noise_at_timestep_0() -> None:
+    for offset in (0, 1):
+        last = make_table("ddpm", 4, SD15, steps_offset=offset).calls[-1]
+        assert (last.timestep, last.draws_noise) == (offset, offset > 0)
+
+
+def test_a_variance_type_of_null_is_ddpm_s_smallest() -> None:
+    """As a config saved by DPMSolverMultistepScheduler has it; that class in turn does not mind DDPM's."""
+    assert make_table("ddpm", 4, SD15 | {"variance_type": None}) == make_table("ddpm", 4, SD15)
+    assert make_table("dpmpp_2m", 4, SD15 | {"variance_type": "fixed_small"}) == make_table("dpmpp_2m", 4, SD15)
 
 
 def test_every_option_is_known_even_where_another_makes_it_idle() -> None:
@@ -175,7 +201,7 @@ def test_trailing_steps_end_at_zero_or_above() -> None:
         assert len(timesteps) == steps and timesteps[-1] >= 0
 
 
-NUMBERS = [0, 1, 2, 3, -1, 0.0, 0.5, 1e-9, 0.999, 30.0, 1e300, float("inf"), float("nan"), 10**40]
+NUMBERS = [0, 1, 2, 3, -1, 0.0, 0.5, 1e-9, 0.999, 30.0, 1e300, float("inf"), float("nan"), 10**40, 10**400]
 VALUES = st.sampled_from([*NUMBERS, None, True, False, "", "linear", [], {}, [0.1] * 20])
 KEYS = st.sampled_from(
     [
@@ -226,6 +252,11 @@ def sound() -> dict[str, Any]:
         (("calls", 0, "timestep"), float("nan"), "timestep: not a number"),
         (("calls", 0, "timestep"), "1", "timestep: not a number"),
         (("calls", 0, "input_scale"), 1e39, "input_scale: not a number"),
+        (("start_noise",), 10**400, "start_noise: not a number a player can hold .got a whole number of 1329 bits, expected"),
+        (("start_image",), -(10**4299), "start_image: not a number"),
+        (("slots",), 10**400, "slots: out of range .got a whole number of 1329 bits"),
+        (("steps",), {"a": 10**400}, "steps: out of range .got an object of 1"),
+        (("sampler",), "x" * 5000, "sampler: not a sampler's name .got 'x{60}', expected"),
         (("calls", 0, "sample"), 1, "slot 1 is read before it is written"),
         (("calls", 0, "draws_noise"), 1, "draws_noise: wrong type"),
         (("calls", 0, "rows"), [], "rows: wrong list"),
@@ -249,12 +280,13 @@ def test_json_that_cannot_be_replayed_is_refused(path: tuple[Any, ...], value: A
         for key in path[:-1]:
             at = at[key]
         at[path[-1]] = value
-    with pytest.raises(BundleError, match=message):
+    with pytest.raises(BundleError, match=message) as caught:
         SamplerTable.from_json(data)
+    assert len(str(caught.value)) <= 500
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats() | st.text(max_size=4),
+    st.none() | st.booleans() | st.integers(-(10**330), 10**330) | st.floats() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=6,
 )

@@ -13,7 +13,7 @@ import numpy as np
 from ondevice.diffusion.samplers.alphas import ddim, ddpm, lcm
 from ondevice.diffusion.samplers.multistep import dpmpp_2m, unipc
 from ondevice.diffusion.samplers.pndm import pndm
-from ondevice.diffusion.samplers.settings import Settings
+from ondevice.diffusion.samplers.settings import Settings, shown
 from ondevice.diffusion.samplers.sigmas import euler, euler_a, heun, lms
 from ondevice.diffusion.samplers.table import MODEL, NOISE, Call, Row, SamplerTable, run_table
 from ondevice.errors import UsageError
@@ -45,6 +45,8 @@ CLASSES = {
     "UniPCMultistepScheduler": "unipc",
     "LCMScheduler": "lcm",
     "DDPMScheduler": "ddpm",
+    "DDIMParallelScheduler": "ddim",  # these two add what other pipelines use
+    "DDPMParallelScheduler": "ddpm",
 }
 """diffusers' class names, as scheduler_config.json's `_class_name` has them."""
 
@@ -56,9 +58,9 @@ def default_sampler(config: Mapping[str, Any]) -> str:
     name = config.get("_class_name", "PNDMScheduler")
     if not isinstance(name, str) or name not in CLASSES:
         raise UsageError(
-            f"no sampler for this scheduler (got {str(name)[:60]}, expected one of {', '.join(CLASSES)})",
+            f"no sampler for this scheduler (got {shown(name)}, expected one of {', '.join(CLASSES)})",
             where="scheduler_config.json",
-            fix="name a sampler",
+            fix="name a sampler (--sampler)",
         )
     return CLASSES[name]
 
@@ -71,9 +73,11 @@ def make_table(name: str, steps: int, config: Mapping[str, Any], **options: Any)
     Raises UsageError for a name, a number of steps, a key or a value that cannot be used.
     """
     if name not in SAMPLERS:
-        raise UsageError(f"no such sampler (got {name[:60]!r}, expected one of {', '.join(SAMPLERS)})", where="sampler", fix="choose one")
+        raise UsageError(f"no such sampler (got {shown(name)!r}, expected one of {', '.join(SAMPLERS)})", where="sampler", fix="choose one")
     if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
-        raise UsageError(f"steps out of range (got {steps}, expected 1 to {MAX_STEPS})", where=f"sampler {name}", fix="choose 1 to 100")
+        raise UsageError(
+            f"steps out of range (got {shown(steps)}, expected 1 to {MAX_STEPS})", where=f"sampler {name}", fix="choose 1 to 100"
+        )
     settings = Settings(name, config, options)
     try:
         with np.errstate(all="ignore"):

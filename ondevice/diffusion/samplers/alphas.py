@@ -47,7 +47,7 @@ def ddpm(settings: Settings, steps: int) -> SamplerTable:
     settings.refuse_clipping(True)
     schedule = read_schedule(settings, spacing="leading", zero_snr=True, more_beta_schedules=("laplace", "sigmoid"))
     start = Start.read(settings, steps)
-    kind = settings.choice("variance_type", "fixed_small", "fixed_small", "fixed_small_log", "fixed_large")
+    kind = settings.choice("variance_type", "fixed_small", "fixed_small", "fixed_small_log", "fixed_large", None)
     timesteps = whole_timesteps(schedule, steps)[start.calls :].tolist()
     b = Builder()
     x = b.sample

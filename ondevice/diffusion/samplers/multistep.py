@@ -76,9 +76,10 @@ def _finish(b: Builder, x: Value, schedule: Schedule, steps: int, levels: list[L
 
 def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:
     """DPM-Solver++, order `solver_order`, lower at both ends; `algorithm_type` sde-dpmsolver++ adds noise."""
-    settings.refuse("thresholding", False, False, None, fix="set thresholding to false in scheduler_config.json")
+    settings.refuse("thresholding", False, False, None)
     settings.refuse("use_lu_lambdas", False, False, None)
     settings.refuse("use_flow_sigmas", False, False, None)
+    settings.choice("variance_type", None, None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")  # idle, unless learned
     schedule = read_schedule(settings, spacing="linspace", zero_snr=True, floor_zero_snr=True)
     start = Start.read(settings, steps)
     order = settings.integer("solver_order", 2, 1, 3)
@@ -92,6 +93,8 @@ def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:
     alphas = schedule.alphas_cumprod
     lambdas = np.log(np.sqrt(alphas)) - np.log(np.sqrt(np.float32(1) - alphas))
     last = schedule.train_steps - int(np.searchsorted(lambdas[::-1], np.float32(floor)))
+    if last < 1:
+        raise settings.fail("lambda_min_clipped", f"less than {lambdas[0]:.3g}")
     timesteps, levels = _levels(settings, schedule, steps, last, whole=schedule_rounds(settings), last_of_respaced=False)
     b = Builder()
     x = b.sample
@@ -145,8 +148,9 @@ def _dpm_step(x: Value, clean: list[Value], levels: list[Level], heun: bool, sde
 
 def unipc(settings: Settings, steps: int) -> SamplerTable:
     """UniPC: each output first corrects the sample it was made from, then predicts the next."""
-    settings.refuse("thresholding", False, False, None, fix="set thresholding to false in scheduler_config.json")
+    settings.refuse("thresholding", False, False, None)
     settings.refuse("use_flow_sigmas", False, False, None)
+    settings.refuse("use_dynamic_shifting", False, False, None)
     settings.refuse("solver_p", None, None)
     settings.refuse("predict_x0", True, True)
     schedule = read_schedule(settings, spacing="linspace", zero_snr=True, floor_zero_snr=True)

@@ -190,8 +190,9 @@ def respaced(schedule: Schedule, in_sigmas: np.ndarray, steps: int, *, limits: b
 def _timesteps_of(sigmas: np.ndarray, log_sigmas: np.ndarray) -> np.ndarray:
     """The timestep of each sigma, between whole ones, by the logarithm."""
     log_sigma = np.log(np.maximum(sigmas, 1e-10))
-    reached = np.cumsum(log_sigma >= log_sigmas[:, np.newaxis], axis=0)
-    low = reached.argmax(axis=0).clip(max=len(log_sigmas) - 2)
+    # The last level that is reached, or the first of all; one sigma after another, as a table of all by all could take a gigabyte.
+    reached = [np.flatnonzero(log_sigmas <= at) for at in log_sigma]
+    low = np.array([levels[-1] if len(levels) else 0 for levels in reached]).clip(max=len(log_sigmas) - 2)
     below, above = log_sigmas[low], log_sigmas[low + 1]
     weight = np.clip((below - log_sigma) / (below - above), 0, 1)
     return (1 - weight) * low + weight * (low + 1)

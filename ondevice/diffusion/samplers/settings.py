@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ondevice.errors import UsageError
+
+
+def shown(value: object) -> str:
+    """A value of any file for an error message: short, on one line, and never slow to make."""
+    if isinstance(value, (dict, list, tuple)):
+        return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value)}"
+    if type(value) is int and value.bit_length() > 128:
+        return f"a whole number of {value.bit_length()} bits"
+    return "".join(c if c.isprintable() else "?" for c in str(value)[:60])
 
 
 class Settings:
@@ -27,9 +37,12 @@ class Settings:
 
     def fail(self, key: str, expected: str, fix: str = "") -> UsageError:
         """The error for `key`, ready to raise."""
-        got = str(self._get(key, "nothing"))[:80]
-        where = f"sampler {self.sampler}"
-        return UsageError(f"{key} cannot be used (got {got}, expected {expected})", where=where, fix=fix or f"set {key} in the config")
+        what = f"{key} cannot be used (got {shown(self._get(key, 'nothing'))}, expected {expected})"
+        if key in self._options:
+            fix = fix or "give another value, or leave it out"
+        else:
+            fix = fix or f"use another sampler, or mend {key} in the checkpoint's scheduler_config.json and convert again"
+        return UsageError(what, where=f"sampler {self.sampler}", fix=fix)
 
     def flag(self, key: str, default: bool) -> bool:
         value = self._get(key, default)
@@ -55,7 +68,7 @@ class Settings:
         value = self._get(key, default)
         if value is None:
             return None
-        if type(value) not in (int, float) or math.isnan(value) or not low <= value <= high:
+        if type(value) not in (int, float) or not low <= value <= high or (type(value) is int and abs(value) > sys.float_info.max):
             raise self.fail(key, f"a number from {low:g} to {high:g}")
         return float(value)
 
@@ -89,15 +102,15 @@ class Settings:
 
     def refuse_clipping(self, default: bool) -> None:
         """Clipping and thresholding are not linear, so a table of coefficients cannot hold them."""
-        self.refuse("clip_sample", default, False, None, fix="set clip_sample to false in scheduler_config.json, as latent models do")
-        self.refuse("thresholding", False, False, None, fix="set thresholding to false in scheduler_config.json")
+        self.refuse("clip_sample", default, False, None)
+        self.refuse("thresholding", False, False, None)
 
     def check_options(self) -> None:
         """Raises where an option was given that this sampler does not have."""
         unknown = sorted(set(self._options) - self._read)
         if unknown:
             raise UsageError(
-                f"no such option (got {unknown[0]}, expected {', '.join(sorted(self._read))})",
+                f"no such option (got {shown(unknown[0])}, expected {', '.join(sorted(self._read))})",
                 where=f"sampler {self.sampler}",
-                fix=f"leave {unknown[0]} out or choose another sampler",
+                fix="leave it out or choose another sampler",
             )

@@ -89,7 +89,7 @@ def euler_a(settings: Settings, steps: int) -> SamplerTable:
 
 def heun(settings: Settings, steps: int) -> SamplerTable:
     """Second order: two calls a step but for the last, which is Euler's."""
-    settings.refuse("clip_sample", False, False, None, fix="set clip_sample to false in scheduler_config.json")
+    settings.refuse("clip_sample", False, False, None)
     schedule = read_schedule(settings, spacing="linspace", beta=(0.00085, 0.012), more_beta_schedules=("exp",))
     start = Start.read(settings, steps, order=2)
     timesteps, levels = _plain(schedule, steps)

@@ -16,17 +16,18 @@ its slot is written; element by element, a row may thus work in place. docs/samp
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from ondevice.diffusion.samplers.settings import shown
 from ondevice.errors import BundleError
 
 MODEL = -1
 NOISE = -2
+LARGEST = 1e30  # of a table's numbers: a player multiplies them in float32
 
 _MAX_CALLS, _MAX_SLOTS, _MAX_ROWS, _MAX_TERMS = 20_000, 16, 8, 20
 
@@ -138,7 +139,7 @@ def _call(data: Any, slots: int, written: set[int], where: str) -> Call:
     fields = _fields(data, _CALL, where)
     draws = fields["draws_noise"]
     if not isinstance(draws, bool):
-        raise BundleError(f"wrong type (got {str(draws)[:40]!r}, expected true or false)", where=f"{where}: draws_noise", fix=_FIX)
+        raise BundleError(f"wrong type (got {shown(draws)!r}, expected true or false)", where=f"{where}: draws_noise", fix=_FIX)
     sample = _source(_integer(fields["sample"], 0, slots - 1, f"{where}: sample"), written, draws, f"{where}: sample")
     rows = []
     for i, row in enumerate(_sequence(fields["rows"], 1, _MAX_ROWS, f"{where}: rows")):
@@ -163,7 +164,7 @@ def _call(data: Any, slots: int, written: set[int], where: str) -> Call:
 
 def _fields(data: Any, names: tuple[str, ...], where: str) -> Mapping[str, Any]:
     if not isinstance(data, dict) or set(data) != set(names):
-        got = ", ".join(sorted(map(str, data)))[:120] if isinstance(data, dict) else type(data).__name__
+        got = ", ".join(sorted(map(shown, data)))[:120] if isinstance(data, dict) else type(data).__name__
         raise BundleError(f"wrong fields (got {got or 'none'}, expected {', '.join(names)})", where=where, fix=_FIX)
     return data
 
@@ -177,20 +178,20 @@ def _sequence(data: Any, low: int, high: int, where: str) -> list[Any]:
 
 def _integer(data: Any, low: int, high: int, where: str) -> int:
     if type(data) is not int or not low <= data <= high:
-        raise BundleError(f"out of range (got {str(data)[:40]}, expected an integer from {low} to {high})", where=where, fix=_FIX)
+        raise BundleError(f"out of range (got {shown(data)}, expected an integer from {low} to {high})", where=where, fix=_FIX)
     return data
 
 
 def _number(data: Any, where: str) -> float:
     # Beyond float32 a player would read infinity.
-    if type(data) not in (int, float) or not math.isfinite(data) or abs(data) > 1e30:
-        raise BundleError(f"not a number a player can hold (got {str(data)[:40]}, expected a float32)", where=where, fix=_FIX)
+    if type(data) not in (int, float) or not abs(data) <= LARGEST:
+        raise BundleError(f"not a number a player can hold (got {shown(data)}, expected a float32)", where=where, fix=_FIX)
     return float(data)
 
 
 def _name(data: Any, where: str) -> str:
     if not isinstance(data, str) or not data.isidentifier() or len(data) > 40:
-        raise BundleError(f"not a sampler's name (got {str(data)[:40]!r}, expected a word)", where=where, fix=_FIX)
+        raise BundleError(f"not a sampler's name (got {shown(data)!r}, expected a word)", where=where, fix=_FIX)
     return data
 
 
