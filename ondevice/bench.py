@@ -19,8 +19,8 @@ from ondevice.bundle.reader import Bundle
 from ondevice.convert import add_plan_arguments, target_of, weights_of
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
+from ondevice.diffusion.files import check_outputs, write_output
 from ondevice.errors import UsageError
-from ondevice.generate import check_outputs, write_output
 from ondevice.peers import figures
 from ondevice.peers.driver import Comparison
 from ondevice.peers.peer import COMPONENTS, PEERS, Task, named

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
@@ -60,6 +61,7 @@ def _describe(parser: argparse.ArgumentParser, verb: str) -> None:
 def _guarded(parse: Callable[[], argparse.Namespace]) -> int:
     """Parse and run; every error of ours is a line and an exit code. Verbs are imported inside, so Ctrl-C is heard from the start."""
     try:
+        _print_anything()
         _log_to_stderr()
         args = parse()
         return int(args.run(args))
@@ -72,6 +74,13 @@ def _guarded(parse: Callable[[], argparse.Namespace]) -> int:
     except BrokenPipeError:  # `ondevice devices | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _print_anything() -> None:
+    """What the terminal's encoding lacks is printed escaped: the work behind a path must not be lost for an umlaut in it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _log_to_stderr() -> None:

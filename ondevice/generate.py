@@ -8,9 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,13 +19,16 @@ from tqdm import tqdm
 
 from ondevice import __version__, cli, memory
 from ondevice.bundle.reader import Bundle, open_bundle
+from ondevice.diffusion import init_image
 from ondevice.diffusion.bands import Stage
-from ondevice.diffusion.image import read_image, write_png
+from ondevice.diffusion.files import check_outputs, write_output
+from ondevice.diffusion.image import resize, rounded_down
+from ondevice.diffusion.latents_file import read_latents
+from ondevice.diffusion.picture_file import format_of, free_names, write_picture
 from ondevice.diffusion.samplers import SAMPLERS
-from ondevice.diffusion.text_to_image import TextToImage
+from ondevice.diffusion.text_to_image import Picture, TextToImage
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.errors import BundleError, UsageError
-from ondevice.publish import published_file
 from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
@@ -37,7 +39,8 @@ HELP = "draw a picture from a bundle"
 log = logging.getLogger(__name__)
 STRENGTH = 0.8  # of img2img, as in diffusers
 MORE_OUTPUTS = ("--save-noise", "--save-latents", "--profile-out", "--trace")
-LATENTS_LIMIT = 1 << 28  # bytes of a .npy file of latents; a 4096x4096 picture needs 4 MB
+INPUTS = ("--init-image", "--latents")
+OUT = Path("image.png")  # or the first of image-1.png, image-2.png... that is free
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--eta", type=float, default=0.0, help="noise of the ddim sampler, 0 to 1 (default 0)")
     parser.add_argument("--karras", action="store_true", help="Karras noise levels, for the samplers that have them")
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial noise, as torch's CPU generator takes it (default 0)")
-    parser.add_argument("--size", metavar="WxH", help="picture size in pixels, one that the bundle holds (default: its first)")
-    parser.add_argument("--init-image", type=Path, metavar="P", help="begin from a picture")
+    parser.add_argument(
+        "--size", metavar="WxH", help="picture size in pixels, one that the bundle holds (default: the init image's, or its first)"
+    )
+    parser.add_argument(
+        "--init-image", type=Path, metavar="P", help="begin from a picture (PNG, JPEG, WebP or BMP), at its own size if the bundle has it"
+    )
+    parser.add_argument(
+        "--background", metavar="COLOUR", help="what lies under an init image's transparent parts: #rrggbb or a name (default white)"
+    )
     parser.add_argument("--strength", type=float, help="how much of the init image is redrawn, 0 to 1 (default 0.8)")
     parser.add_argument("--latents", type=Path, metavar="FILE.npy", help="initial noise, float32 [1, channels, height/8, width/8]")
     parser.add_argument("--save-noise", type=Path, metavar="FILE.npy", help="write the initial noise, as --latents takes it")
@@ -75,17 +85,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", action="store_true", help="print where the time went, by kernel")
     parser.add_argument("--profile-out", type=Path, metavar="FILE.json", help="write the time of every dispatch, averaged over its runs")
     parser.add_argument("--trace", type=Path, metavar="FILE.json", help="write when each launch ran, for Perfetto or chrome://tracing")
-    parser.add_argument("--out", type=Path, default=Path("image.png"), help="PNG to write (default image.png)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="picture to write: .png, .jpg or .webp; an old one is replaced (default: image.png, image-1.png... whichever is free)",
+    )
     parser.add_argument("--json", action="store_true", help="print the parameters as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw, write the PNG and print its path."""
-    if args.strength is not None and args.init_image is None:
-        raise UsageError("there is no picture to begin from.", where="--strength", fix="add --init-image, or leave it out")
-    check_outputs({"--out": args.out, **{flag: getattr(args, flag[2:].replace("-", "_")) for flag in MORE_OUTPUTS}})
+    """Draw, write the picture and print its path."""
+    for flag, value in {"--strength": args.strength, "--background": args.background}.items():
+        if value is not None and args.init_image is None:
+            raise UsageError("there is no picture to begin from.", where=flag, fix="add --init-image, or leave it out")
+    out = next(free_names(OUT)) if args.out is None else args.out
+    format_of(out)
+    check_outputs({"--out": out, **paths_of(args, MORE_OUTPUTS)}, paths_of(args, INPUTS), args.bundle)
+    ground = init_image.parse_colour(args.background) if args.background is not None else init_image.WHITE
+    begin = None if args.init_image is None else init_image.read_image(args.init_image, ground)
+    latents = None if args.latents is None else read_latents(args.latents)
     bundle = open_bundle(args.bundle)
-    width, height = cli.parse_size(args.size) if args.size else default_size(bundle)
+    width, height = picture_size(args, bundle, begin)
+    format_of(out, (width, height))
     device = choose_device(args.device)
     warn_of_target(bundle.model.get("target"), device)
     profile = args.profile or args.profile_out is not None
@@ -95,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     guidance = bundle.model["guidance_scale"] if args.guidance is None else args.guidance
     split = in_two_passes(bundle, guidance, width, height)
     way, stages = way_of(args, bundle, device.facts(), (width, height), guidance > 1, split)
-    with tqdm(total=args.steps, desc="steps", file=sys.stderr, disable=None) as bar:
+    with tqdm(total=args.steps, desc="steps", file=sys.stderr, disable=True if sys.stderr is None else None) as bar:
         picture = painter(bundle, session)(
             args.prompt,
             negative_prompt=args.negative,
@@ -108,26 +130,85 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             width=width,
             height=height,
-            latents=None if args.latents is None else read_latents(args.latents),
-            image=None if args.init_image is None else read_image(args.init_image),
+            latents=latents,
+            image=None if begin is None else resize(begin, width, height),
             strength=STRENGTH if args.strength is None else args.strength,
             on_step=lambda done, total, _: show(bar, done, total),
             **options,
         )
     parameters = picture.parameters | about(bundle, args)
-    write_png(args.out, picture.pixels, parameters)
-    if args.save_noise is not None:
-        write_output(args.save_noise, lambda file: np.save(file, picture.start))
-    if args.save_latents is not None:
-        write_output(args.save_latents, lambda file: np.save(file, picture.latents))
-    if args.profile_out is not None:
-        write_output(args.profile_out, lambda file: file.write(json.dumps(session.profile.to_json()).encode()))
-    if args.trace is not None:
-        write_output(args.trace, lambda file: file.write(json.dumps(to_trace(session.profile)).encode()))
-    if args.profile:
-        print(session.profile.to_table(), file=sys.stderr)
-    print(json.dumps(parameters | {"out": str(args.out)}) if args.json else args.out)
+    out = write_picture(out if args.out else OUT, picture.pixels, parameters, bundle.scheduler, numbered=args.out is None)
+    try:
+        write_more(args, picture, session)
+    finally:  # the picture is there, whatever became of the others
+        print(json.dumps(parameters | {"out": str(out)}) if args.json else out)
     return 0
+
+
+def paths_of(args: argparse.Namespace, flags: Sequence[str]) -> dict[str, Path | None]:
+    """The paths that were given, by flag."""
+    return {flag: getattr(args, flag[2:].replace("-", "_")) for flag in flags}
+
+
+def write_more(args: argparse.Namespace, picture: Picture, session: Session) -> None:
+    """Write and print what was asked for beside the picture: each that can be written, though another cannot.
+
+    Raises:
+        UsageError: the first that cannot.
+    """
+    fills: dict[str, Callable[[BinaryIO], object]] = {
+        "--save-noise": lambda file: np.save(file, picture.start),
+        "--save-latents": lambda file: np.save(file, picture.latents),
+        "--profile-out": lambda file: file.write(json.dumps(session.profile.to_json()).encode()),
+        "--trace": lambda file: file.write(json.dumps(to_trace(session.profile)).encode()),
+    }
+    failed = []
+    for flag, path in paths_of(args, MORE_OUTPUTS).items():
+        try:
+            if path is not None:
+                write_output(path, fills[flag])
+        except UsageError as error:
+            failed.append(error)
+    if args.profile:
+        say(session.profile.to_table())
+    if failed:
+        raise failed[0]
+
+
+def say(text: str) -> None:
+    """On stderr, where there is one: print would take stdout instead."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr)
+
+
+def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | None) -> tuple[int, int]:
+    """(width, height) in pixels: as asked, else the init image's own, else the nearest that the bundle has; says what becomes of the image.
+
+    Raises:
+        UsageError: --size is no size.
+    """
+    if begin is None:
+        return default_size(bundle) if args.size is None else cli.parse_size(args.size)
+    scale, own = int(bundle.model["vae_scale"]), (begin.shape[1], begin.shape[0])
+    if args.size is not None:
+        size = cli.parse_size(args.size)
+    else:
+        size = rounded_down(begin, scale)
+        have = [
+            (width * scale, height * scale)
+            for width, height in memory.latent_sizes(bundle)
+            if memory.entry_of(bundle, "vae_encoder", batch=1, height=height, width=width)
+        ]
+        if size not in have:
+            size = init_image.fitting_size(own, have) if have else default_size(bundle)
+            log.warning("the bundle has no %dx%d, so %dx%d is drawn", *rounded_down(begin, scale), *size)
+    if init_image.squashed(own, size, scale):
+        shapes = init_image.shape(own), init_image.shape(size)
+        log.warning(
+            "%s is squashed from %dx%d to %dx%d (from %s to %s); crop it, or convert the checkpoint with a --size of its shape",
+            args.init_image, *own, *size, *shapes,
+        )  # fmt: skip
+    return size
 
 
 def warn_of_target(target: object, device: Device) -> None:
@@ -159,7 +240,7 @@ def way_of(
         found = memory.fit(bundle, width, height, limit, mapped=mapped, guided=guided, image=args.init_image is not None, start=way)
         total = memory.mb(found.total(mapped=mapped))
         if args.max_memory:
-            print(f"memory: {total} of {memory.mb(limit)} ({memory.parts_of(found, mapped)}); {found.way.text()}", file=sys.stderr)
+            say(f"memory: {total} of {memory.mb(limit)} ({memory.parts_of(found, mapped)}); {found.way.text()}")
         elif found.way != way:
             log.warning("%s has %s: %s, which needs %s", facts["name"], memory.mb(limit), found.way.text(), total)
         way = found.way
@@ -170,7 +251,8 @@ def about(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
     """What the picture's metadata say beside the pipeline's own parameters. Of files the name alone: pictures are given away."""
     files = {"init_image": args.init_image, "latents": args.latents}
     named = {name: path.name.encode(errors="replace").decode() for name, path in files.items() if path is not None}
-    return {"model": bundle.model["source"], "version": f"ondevice {__version__}"} | named
+    colour = {} if args.background is None else {"background": args.background}
+    return {"model": bundle.model["source"], "version": f"ondevice {__version__}"} | named | colour
 
 
 def painter(bundle: Bundle, session: Session) -> TextToImage:
@@ -217,52 +299,6 @@ def show(bar: tqdm, done: int, total: int) -> None:
     """Move the bar. Some samplers call the network more often than once a step, so the total is set from what they report."""
     bar.total = total
     bar.update(done - bar.n)
-
-
-def write_output(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Let `fill` write a file: all of it or nothing.
-
-    Raises:
-        UsageError: the disk or the folder refused it.
-    """
-    try:
-        with published_file(path) as file:
-            fill(file)
-    except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}.", where=str(path)) from None
-
-
-def read_latents(path: Path) -> np.ndarray:
-    """A .npy array; the pipeline checks its shape.
-
-    Raises:
-        UsageError: the file is missing, too large or not a plain array.
-    """
-    try:
-        if path.stat().st_size > LATENTS_LIMIT:
-            raise UsageError(f"it is {path.stat().st_size} bytes (expected at most {LATENTS_LIMIT}).", where=str(path))
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UsageError(f"no array can be read: {error}.", where=str(path), fix="save one with numpy.save") from None
-    if not isinstance(array, np.ndarray):
-        raise UsageError("it holds several arrays (expected one).", where=str(path), fix="save one with numpy.save")
-    return array
-
-
-def check_outputs(paths: Mapping[str, Path | None]) -> None:
-    """Say so before the work, not after it, when a file cannot be written or would be written over at once.
-
-    Raises:
-        UsageError: the folder is missing or not writable, the path is a folder or a device, or two flags name one file.
-    """
-    flags: dict[str, str] = {}
-    for flag, path in paths.items():
-        if path is None:
-            continue
-        if (path.exists() and not path.is_file()) or not os.access(path.absolute().parent, os.W_OK):
-            raise UsageError("no file can be written there.", where=str(path), fix="name a file in an existing, writable folder")
-        if (other := flags.setdefault(os.path.realpath(path), flag)) != flag:
-            raise UsageError(f"{other} and {flag} name the same file.", where=str(path), fix="name two files")
 
 
 if __name__ == "__main__":

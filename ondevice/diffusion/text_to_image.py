@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ondevice.diffusion.bands import Stage, decode
-from ondevice.diffusion.image import from_pixels, resize, to_pixels
+from ondevice.diffusion.image import from_pixels, resize, rounded_down, to_pixels
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.samplers import SamplerTable, default_sampler, make_table, run_table
 from ondevice.diffusion.samplers.pipeline import as_in_pipeline
@@ -162,7 +162,7 @@ class TextToImage:
                 raise UsageError(
                     f"not pixels (got {image.dtype}{list(image.shape)}, expected uint8[h, w, 3])", where="image", fix="use read_image"
                 )
-            usual = tuple(max(side - side % self._scale, self._scale) for side in image.shape[1::-1])
+            usual = rounded_down(image, self._scale)
         sizes = (usual[0] if width is None else width, usual[1] if height is None else height)
         for name, value in zip(("width", "height"), sizes, strict=True):
             if value < self._scale or value % self._scale:

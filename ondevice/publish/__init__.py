@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ondevice.errors import BundleError, OnDeviceError
-from ondevice.publish.hidden import NEW, OLD, PARTIAL, claim_file, claim_folder, sweep
+from ondevice.publish.hidden import NEW, OLD, PARTIAL, claim_file, claim_folder, longest_name, sweep
 from ondevice.publish.rename import exchange, move_to_free
 
-__all__ = ["PARTIAL", "foreign", "hidden_folder", "published", "published_file", "real", "recover", "system"]
+__all__ = ["FULL", "PARTIAL", "foreign", "hidden_folder", "longest_name", "published", "published_file", "real", "recover", "system"]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
 _ATTEMPTS = 3  # to take a place that others make and remove at the same time
 
@@ -30,7 +30,7 @@ def system(name: str, error: type[OnDeviceError] = BundleError) -> Iterator[None
     try:
         yield
     except OSError as exc:
-        fix = "free space on this disk, or choose another folder with --out" if exc.errno in _FULL else "choose another folder with --out"
+        fix = "free space on this disk, or choose another folder with --out" if exc.errno in FULL else "choose another folder with --out"
         raise error(f"cannot be written ({exc.strerror or exc}).", where=name, fix=fix) from exc
 
 

@@ -95,7 +95,7 @@ def claim_folder(target: Path) -> Claim:
 
 def sweep(target: Path) -> None:
     """Remove what killed runs for this target left; a folder that one of them had moved away goes back. Never raises."""
-    longest = _longest(target.parent)
+    longest = longest_name(target.parent)
     head = _head(target.name, longest)
     with suppress(OSError), os.scandir(target.parent) as entries:
         for name in [entry.name for entry in entries if entry.name.startswith(head)]:
@@ -185,7 +185,7 @@ def _linked(handle: int) -> bool:
 
 
 def _fresh(target: Path) -> Path:
-    return target.with_name(hidden_name(target.name, secrets.token_hex(4), _longest(target.parent)))
+    return target.with_name(hidden_name(target.name, secrets.token_hex(4), longest_name(target.parent)))
 
 
 def _head(name: str, longest: int) -> str:
@@ -193,7 +193,8 @@ def _head(name: str, longest: int) -> str:
     return f".{name if len(encoded) <= room else encoded[:room].decode(errors='ignore')}{PARTIAL}"
 
 
-def _longest(folder: Path) -> int:
+def longest_name(folder: Path) -> int:
+    """Bytes that a file's name may have there."""
     try:
         return os.pathconf(folder, "PC_NAME_MAX")
     except (AttributeError, OSError, ValueError):

@@ -132,6 +132,9 @@ def test_wrong_use_says_what_to_do(bundle, tmp_path, capsys):
     assert "is not a size (expected WIDTHxHEIGHT" in fails(capsys, errors.UsageError, *draw, "--size", "big")
     assert "with `--size 256x256`" in fails(capsys, errors.BundleError, *draw, "--size", "256x256")
     assert "multiple of 8" in fails(capsys, errors.UsageError, *draw, "--size", "100x128")
+    assert "height: not a size the model can draw (got 0, expected a multiple of 8)" in fails(
+        capsys, errors.UsageError, *draw, "--size", "128x0"
+    )
     assert "name a file in an existing" in fails(capsys, errors.UsageError, "generate", bundle, PROMPT, "--out", tmp_path / "no" / "a.png")
     assert "no array can be read" in fails(capsys, errors.UsageError, *draw, "--latents", tmp_path / "none.npy")
     assert "found" in fails(capsys, errors.NoDeviceError, *draw, "--device", "none such")
@@ -210,6 +213,15 @@ def test_ctrl_c_leaves_no_file(bundle, tmp_path):
     _, said = running.communicate(timeout=60)
     assert running.returncode == cli.INTERRUPTED and "Traceback" not in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_stderr_a_poor_stdout_and_a_long_name_cost_no_picture(bundle, tmp_path):
+    name = "rot-ü" + "x" * 245 + ".png"
+    assert len(os.fsencode(name)) == 255
+    words = f'"{sys.executable}" -m ondevice.generate "{bundle}" x --steps 1 --size 64x72 --out "{name}" 2>&-'
+    done = subprocess.run(words, shell=True, cwd=tmp_path, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout.decode()) == (0, name.replace("ü", "\\xfc") + "\n")
+    assert Image.open(tmp_path / name).size == (64, 72)
 
 
 def restore_interrupt():

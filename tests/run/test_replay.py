@@ -97,6 +97,13 @@ def test_check_lets_a_mask_through_but_no_infinity_of_our_own(device: OpenCLDevi
         Session(FakeBundle(large), device, check=True).run("net", {"x": np.full(4, 9.0, np.float32)}, width=4)
 
 
+def test_check_names_what_makes_a_nan_of_an_infinity(device: OpenCLDevice) -> None:
+    """An input that holds infinities excuses those of the result, and nothing else."""
+    masked = make_plan(4, [("affine", ("x", "mask"), "a", (1.0,)), ("root", ("a",), "y", ())])
+    with pytest.raises(NumericError, match=r"^net: /1/root .*: 2 of 4 values .* NaN\]; in: a float32 \[.*, 2 infinite\]"):
+        Session(FakeBundle(masked), device, check=True).run("net", {"x": np.ones(4, np.float32)}, width=4)
+
+
 def test_check_waits_for_a_tensor_that_is_written_in_parts(device: OpenCLDevice) -> None:
     plan = make_plan(8, [("part", ("x",), "c", (0,)), ("part", ("x",), "c", (4,)), ("affine", ("c", "bias"), "y", (1.0,))])
     halves = [d if d.op != "Part" else replace(d, scalars=(4, d.scalars[1])) for d in plan.dispatches]

@@ -1,0 +1,146 @@
+"""`generate`'s files: which size is drawn from an init image, what is refused before the work, and that nothing is lost after it.
+
+The pictures are made up: what is drawn on a device is tested in test_cli.py.
+"""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ondevice import cli, errors, generate
+from ondevice.diffusion.text_to_image import Picture
+from ondevice.run.profile import Profile
+
+SIZES = ("64", "64x", "x64", "-64x64", "6.4x64", "64x64x64", "٦٤x64", "")  # that are none
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    path = tmp_path_factory.mktemp("files") / "demo.ondevice"
+    assert cli.main(["convert", "demo", "--out", str(path), "--size", "64x64,96x64"]) == 0
+    return path
+
+
+@pytest.fixture
+def drawn(bundle, tmp_path, monkeypatch, capsys):
+    """What the pipeline is asked for; run `generate` in a folder of its own by calling it with flags."""
+    calls = []
+
+    def painter(bundle, session):
+        def paint(prompt, **asked):
+            calls.append(asked)
+            pixels = np.full((asked["height"], asked["width"], 3), len(calls), np.uint8)
+            about = {"prompt": prompt, "sampler": "ddim", **{key: asked[key] for key in ("steps", "seed", "width", "height")}}
+            return Picture(pixels, np.zeros((1, 4, 8, 8), np.float32), np.ones((1, 4, 8, 8), np.float32), about)
+
+        return paint
+
+    device = SimpleNamespace(name="none", facts=lambda: {"kind": "cpu", "global_bytes": 1 << 40, "maps_weights": True, "name": "none"})
+    monkeypatch.setattr(generate, "painter", painter)
+    monkeypatch.setattr(generate, "choose_device", lambda _: device)
+    monkeypatch.setattr(generate, "Session", lambda *_, **__: SimpleNamespace(profile=Profile({}, launches=[])))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, code=0):
+        assert cli.main(["generate", str(bundle), "a red circle", *map(str, words)]) == code
+        return capsys.readouterr()
+
+    run.calls = calls
+    return run
+
+
+def picture(path, size, mode="RGB", colour=(10, 20, 30)):
+    Image.new(mode, size, colour).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "size, flags, expected, said",
+    [
+        ((96, 64), [], (96, 64), []),
+        ((103, 71), [], (96, 64), []),
+        ((64, 64), [], (64, 64), []),
+        ((300, 200), [], (96, 64), ["the bundle has no 296x200, so 96x64 is drawn"]),
+        ((64, 96), [], (64, 64), ["the bundle has no 64x96, so 64x64 is drawn", "is squashed from 64x96 to 64x64 (from 2:3 to 1:1)"]),
+        ((96, 64), ["--size", "64x64"], (64, 64), ["is squashed from 96x64 to 64x64 (from 3:2 to 1:1)"]),
+        ((300, 200), ["--size", "96x64"], (96, 64), []),
+        (None, [], (64, 64), []),
+    ],
+)
+def test_an_init_image_is_drawn_at_its_own_size_where_the_bundle_has_it(size, flags, expected, said, drawn, caplog):
+    begin = [] if size is None else ["--init-image", picture("begin.png", size)]
+    drawn(*begin, *flags)
+    (asked,) = drawn.calls
+    assert (asked["width"], asked["height"]) == expected and Image.open("image.png").size == expected
+    assert asked["image"] is None if size is None else asked["image"].shape == (expected[1], expected[0], 3)
+    assert len(caplog.messages) == len(said) and all(words in line for words, line in zip(said, caplog.messages, strict=True))
+
+
+def test_the_ground_under_an_init_image(drawn, caplog):
+    picture("begin.png", (64, 64), "RGBA", (255, 0, 255, 0))
+    for flags, colour in (([], [255] * 3), (["--background", "#102030"], [16, 32, 48]), (["--background", "red"], [255, 0, 0])):
+        drawn("--init-image", "begin.png", *flags, "--out", "a.png")
+        assert drawn.calls[-1]["image"][5, 5].tolist() == colour
+        assert ("Background: " in Image.open("a.png").text["parameters"]) == bool(flags)
+    assert caplog.messages[1] == "begin.png: its transparent parts are laid on #102030 (--background chooses)"
+    assert "'rot' is not a colour" in drawn("--init-image", "begin.png", "--background", "rot", code=2).err
+    assert "--background: there is no picture to begin from" in drawn("--background", "red", code=2).err
+
+
+def test_without_out_no_picture_is_lost(drawn, tmp_path):
+    before = picture(tmp_path / "image.png", (64, 64)).read_bytes()
+    assert drawn("--init-image", "image.png").out == "image-1.png\n"
+    assert json.loads(drawn("--json").out)["out"] == "image-2.png"
+    assert (tmp_path / "image.png").read_bytes() == before
+    for _ in range(2):  # a file that was named is replaced
+        assert drawn("--out", "own.png").out == "own.png\n"
+    assert np.asarray(Image.open("own.png"))[0, 0, 0] == len(drawn.calls) == 4
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--out", "o.gif"], "--out: o.gif: pictures are written as PNG, JPEG or WebP (got '.gif'"),
+        (["--out", "o"], "Fix: name it o.png."),
+        (["--out", "o" * 300 + ".png"], "its name is too long (got 304 bytes, expected at most 255). Fix: shorten it."),
+        (["--out", "begin.png", "--init-image", "begin.png"], "--init-image and --out name the same file"),
+        (["--out", "link.png", "--init-image", "begin.png"], "--init-image and --out name the same file"),
+        (["--latents", "noise.npy", "--save-latents", "noise.npy"], "--latents and --save-latents name the same file"),
+        (["--latents", "noise.npy", "--save-noise", "./noise.npy"], "--latents and --save-noise name the same file"),
+        (["--save-noise", "image.png"], "--out and --save-noise name the same file"),
+        (["--init-image", "x" * 300], "not a readable image (File name too long;"),
+        (["--latents", "begin.png"], "it is not a .npy file"),
+        *[([f"--size={text}"], f"{text!r} is not a size (expected WIDTHxHEIGHT") for text in SIZES],
+    ],
+)
+def test_what_cannot_be_drawn_or_kept_is_refused_before_the_work(flags, words, drawn, tmp_path):
+    picture("begin.png", (64, 64))
+    (tmp_path / "link.png").symlink_to("begin.png")
+    np.save("noise.npy", np.zeros((1, 4, 8, 8), np.float32))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    said = drawn(*flags, code=2).err
+    assert said.startswith("error: ") and words in said and said.count("\n") == 1 and len(said) <= 510
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before and not drawn.calls
+
+
+def test_a_second_output_that_fails_costs_nothing_but_itself(drawn, tmp_path, monkeypatch):
+    real = generate.write_output
+
+    def full(path, fill):
+        if path.name == "noise.npy":
+            raise errors.UsageError("cannot be written (No space left on device).", where=str(path), fix="free space on this disk")
+        real(path, fill)
+
+    monkeypatch.setattr(generate, "write_output", full)
+    said = drawn("--out", "a.jpg", "--save-noise", "noise.npy", "--save-latents", "l.npy", "--trace", "t.json", code=2)
+    assert said.out == "a.jpg\n" and said.err.startswith("error: noise.npy: cannot be written (No space left on device).")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jpg", "l.npy", "t.json"]
+
+
+def test_without_a_stderr_nothing_is_lost_and_stdout_is_the_path_alone(drawn, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert drawn("--max-memory", "4GB", "--profile").out == "image.png\n"
