@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.converters.expected import Shape, expected_weights
+from ondevice.converters.kinds import generation, kind_of
 from ondevice.errors import CheckpointError, WeightsError
 
 LISTED = 170  # characters of names in an error message; a wrong file would list a thousand names
@@ -80,7 +81,8 @@ def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.Tensor
     """The component with exactly the weights that `config` asks for, in the order of `expected_weights`.
 
     `found` is keyed by canonical names (`names.canonical`). A 1x1 convolution where a Linear is expected, as the original layout
-    stores the VAE's attention, loses its two last dimensions.
+    stores the VAE's attention, loses its two last dimensions, and a Linear gets them where a 1x1 convolution is expected; so do biases,
+    which scripts reshaped with their weights.
 
     Raises WeightsError listing missing, extra and mis-shaped weights; CheckpointError for a weight that is not floating point.
     """
@@ -92,7 +94,7 @@ def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.Tensor
         if name not in found:
             continue
         tensor, got = found[name], shape_of(found[name])
-        if got not in (shape, _as_conv(shape)):
+        if not _alike(got, shape):
             wrong.append(f"{name} (got {list(got)}, expected {list(shape)})")
         elif tensor.dtype not in FLOATS:
             raise CheckpointError(
@@ -105,8 +107,9 @@ def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.Tensor
     kinds = [(word, names) for word, names in (("missing", missing), ("extra", extra), ("mis-shaped", wrong)) if names]
     problems = [f"{len(names)} {word}: {listed(names, room=LISTED // len(kinds))}" for word, names in kinds]
     if problems:
+        kind = kind_of_weights(found) if component == "unet" else None
         raise WeightsError(
-            f"the {component}'s weights do not match its config; " + "; ".join(problems) + ".",
+            (f"this is {kind}; " if kind else "") + f"the {component}'s weights do not match its config; " + "; ".join(problems) + ".",
             where=where,
             fix="use the config.json that came with the weights, and a Stable Diffusion 1.x checkpoint",
         )
@@ -114,24 +117,40 @@ def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.Tensor
 
 
 def check_joints(components: Mapping[str, Component], where: str) -> None:
-    """Refuse networks that do not fit each other. Raises CheckpointError naming both config keys."""
+    """Refuse networks that do not fit each other, or do not draw RGB pictures from text alone.
+
+    Raises CheckpointError naming both config keys, and what the model is where its numbers tell.
+    """
     text, unet, vae = (components[name].config for name in ("text_encoder", "unet", "vae"))
-    for name, got, other, expected in (
-        ("cross_attention_dim", unet["cross_attention_dim"], "the text_encoder's hidden_size", text["hidden_size"]),
-        ("in_channels", unet["in_channels"], "the vae's latent_channels", vae["latent_channels"]),  # an inpainting UNet has 5 more
-        ("out_channels", unet["out_channels"], "the vae's latent_channels", vae["latent_channels"]),
+    width, context = text["hidden_size"], unet["cross_attention_dim"]
+    model = kind_of(unet["in_channels"], context)
+    whose = [f"the {part} is that of {of}" for part, of in (("text_encoder", generation(width)), ("unet", generation(context))) if of]
+    for name, got, other, expected, says in (
+        ("unet's in_channels", unet["in_channels"], "the vae's latent_channels", vae["latent_channels"], model and f"this is {model}"),
+        ("unet's cross_attention_dim", context, "the text_encoder's hidden_size", width, " and ".join(whose)),
+        ("unet's out_channels", unet["out_channels"], "the vae's latent_channels", vae["latent_channels"], ""),
+        ("vae's in_channels", vae["in_channels"], "that of RGB pictures", 3, ""),
+        ("vae's out_channels", vae["out_channels"], "that of RGB pictures", 3, ""),
     ):
         if got != expected:
             raise CheckpointError(
-                f"the unet's {name} is not {other} (got {got}, expected {expected}).",
+                f"the {name} is not {other} (got {got}, expected {expected})" + (f": {says}." if says else "."),
                 where=where,
                 fix="use a Stable Diffusion 1.x text-to-image model",
             )
 
 
-def _as_conv(shape: Shape) -> Shape:
-    """A Linear's [out, in] as a 1x1 convolution; any other shape unchanged."""
-    return (*shape, 1, 1) if len(shape) == 2 else shape
+def kind_of_weights(unet: Mapping[str, ir.TensorProtocol]) -> str | None:
+    """What a UNet is, unless it is Stable Diffusion 1.x's text-to-image or unknown, from the shapes of its weights by canonical name."""
+    keys = [tensor for name, tensor in unet.items() if name.endswith(".attn2.to_k.weight")]
+    shapes = [shape_of(tensor) for tensor in (unet.get("conv_in.weight"), next(iter(keys), None)) if tensor is not None]
+    channels = [shape[1] if len(shape) > 1 else None for shape in shapes]
+    return kind_of(*channels) if len(channels) == 2 else None
+
+
+def _alike(got: Shape, shape: Shape) -> bool:
+    """Whether a weight of shape `got` can stand for one of `shape`: they are equal, or differ by the two dimensions of a 1x1 kernel."""
+    return got == shape or got == (*shape, 1, 1) or (*got, 1, 1) == shape
 
 
 def listed(names: list[str], most: int = 20, room: int = LISTED) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,16 +10,17 @@ from pathlib import Path, PurePosixPath
 import onnx_ir as ir
 
 from ondevice.converters.ckpt_file import read_ckpt
-from ondevice.converters.component import Checkpoint, Component, check_joints, fitted
+from ondevice.converters.component import Checkpoint, Component, check_joints, fitted, listed
 from ondevice.converters.configs import COMPONENTS, normalize
 from ondevice.converters.families import Family
 from ondevice.converters.json_text import read_object
-from ondevice.converters.names import canonical, is_ignorable
+from ondevice.converters.names import canonical, is_clip_only, is_ignorable
 from ondevice.converters.safetensors_file import read_safetensors
 from ondevice.converters.scheduler_files import read_scheduler
 from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
 from ondevice.errors import CheckpointError
 
+_LAYOUT = "give a folder in diffusers' layout"
 _STEMS = {
     "text_encoder": ("model", "pytorch_model"),
     "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
@@ -105,22 +107,46 @@ def _read_weights(folder: Path, choice: WeightChoice) -> dict[str, ir.LazyTensor
 def _read_component(root: Path, component: str, variant: str | None, notes: list[str]) -> Component:
     folder = root / component
     if not folder.is_dir():
-        raise CheckpointError(f"the folder {component}/ is missing.", where=str(root), fix="give a folder in diffusers' layout")
+        pipeline = _pipeline(root)
+        what = f"the folder {component}/ is missing" + (f" (model_index.json says that this is a {pipeline})." if pipeline else ".")
+        raise CheckpointError(what, where=str(root), fix="use a Stable Diffusion 1.x model" if pipeline else _LAYOUT)
     path = folder / "config.json"
-    config = normalize(component, read_object(path, "give a folder in diffusers' layout"), str(path))
+    config = normalize(component, read_object(path, _LAYOUT), str(path))
     choice = choose_weights(component, [file.name for file in folder.iterdir()], variant, str(folder))
     if choice.note:
         notes.append(choice.note)
     found: dict[str, ir.TensorProtocol] = {}
+    unused: list[str] = []
     for name, tensor in _read_weights(folder, choice).items():
         if is_ignorable(name):
+            unused += [name] if is_clip_only(name) else []
             continue
         if (to := canonical(component, name)) in found:
             raise CheckpointError(
                 f"the weight {to} is there under two names.", where=str(folder / choice.file), fix="use another checkpoint"
             )
         found[to] = tensor
+    if component == "text_encoder":
+        beyond = [name for name in found if _layer(name) >= config["num_hidden_layers"]]
+        for name in beyond:
+            del found[name]
+        unused += beyond
+    if unused:
+        notes.append(f"{component}: weights that a text encoder has no use for were ignored: {listed(unused, most=2)}")
     return fitted(component, config, found, str(folder / choice.file))
+
+
+def _layer(name: str) -> int:
+    """The number of a text encoder's layer that a weight belongs to; -1: none. A config may ask for fewer than there are (CLIP skip)."""
+    match = re.match(r"text_model\.encoder\.layers\.(\d{1,6})\.", name)
+    return int(match[1]) if match else -1
+
+
+def _pipeline(root: Path) -> str | None:
+    """The class of diffusers that draws with the folder, if it says so."""
+    path = root / "model_index.json"
+    name = read_object(path, _LAYOUT).get("_class_name") if path.is_file() else None
+    return name[:100] if isinstance(name, str) and name != "StableDiffusionPipeline" else None
 
 
 def read_folder(root: Path, family: Family, variant: str | None) -> Checkpoint:
@@ -128,7 +154,7 @@ def read_folder(root: Path, family: Family, variant: str | None) -> Checkpoint:
     notes: list[str] = []
     components = {name: _read_component(root, name, variant, notes) for name in COMPONENTS}
     check_joints(components, str(root))
-    scheduler = read_scheduler(root, read_object(root / "scheduler" / "scheduler_config.json", "give a folder in diffusers' layout"), notes)
+    scheduler = read_scheduler(root, read_object(root / "scheduler" / "scheduler_config.json", _LAYOUT), notes)
     tokenizer = read_tokenizer(root / "tokenizer")
     check_vocabulary(tokenizer, components["text_encoder"].config, str(root / "tokenizer"))
     return Checkpoint(components, scheduler, tokenizer, family.name, str(root), tuple(notes))

@@ -13,7 +13,7 @@ from typing import Any
 
 from ondevice.converters.expected import expected_weights
 
-__all__ = ["canonical", "ema_name", "expected_weights", "is_ignorable", "original_names"]
+__all__ = ["canonical", "ema_name", "expected_weights", "is_clip_only", "is_ignorable", "original_names"]
 
 PREFIXES = {"text_encoder": "cond_stage_model.transformer.", "unet": "model.diffusion_model.", "vae": "first_stage_model."}
 
@@ -35,30 +35,47 @@ _UNET_TOP = {
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 _VAE_SCALE = {"downsamplers": "downsample", "upsamplers": "upsample"}
 # The VAE's attention before diffusers 0.12; the fp32 files of SD 1.x still have these names.
-_OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0", "to_out": "to_out.0"}
+# In the original layout, scripts that knew only the old names, or only the new ones, left the others as they were.
+_ORIGINAL_VAE_ATTENTION = {old: _VAE_ATTENTION[new] for old, new in _OLD_VAE_ATTENTION.items()} | _VAE_ATTENTION
+_WRAPPED = re.compile(r"(module\.|_orig_mod\.)+")  # DistributedDataParallel and torch.compile name what they wrap so
 
+# What a text encoder's file holds beside the text encoder: the rest of CLIP, and what maps its last token into the common space.
+_CLIP_ONLY = r"(.*\.)?(vision_model\..*|(text|visual)_projection(\.weight|\.bias)?|logit_scale)"
 # Training-time constants that the sampler's own tables replace, and the losses of the VAE's training.
 _IGNORABLE = re.compile(
-    r"(.*\.)?position_ids|(.*\.)?logit_scale|betas|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?"
+    _CLIP_ONLY + r"|(.*\.)?position_ids|betas|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?"
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])|logvar|lvlb_weights|global_step|model_ema\..*|first_stage_model\.loss\..*"
     r"|first_stage_model\.model_ema\..*"
 )
 
 
 def is_ignorable(name: str) -> bool:
-    """Whether a weight of that name is known and not needed: position_ids, schedule buffers, moving averages, training losses."""
+    """Whether a weight of that name is known and not needed: position_ids, schedule buffers, moving averages, training losses, and what
+    CLIP has beside its text encoder."""
     return len(name) <= 512 and _IGNORABLE.fullmatch(name) is not None
 
 
+def is_clip_only(name: str) -> bool:
+    """Whether a weight of that name is CLIP's, and Stable Diffusion has no use for it."""
+    return len(name) <= 512 and re.fullmatch(_CLIP_ONLY, name) is not None
+
+
 def canonical(component: str, name: str) -> str:
-    """The on-disk name that diffusers 0.42 and transformers 4 write, from any spelling of theirs. Unknown names come back unchanged."""
+    """The on-disk name that diffusers 0.42 and transformers 4 write, from any spelling of theirs; of a VAE in the original layout (without
+    its prefix) the name that CompVis' has, from what scripts made of it. Unknown names come back unchanged."""
+    name = _WRAPPED.sub("", name, count=1) if _WRAPPED.match(name) else name
     if component == "text_encoder" and name.startswith(("embeddings.", "encoder.", "final_layer_norm.")):
         return f"text_model.{name}"  # transformers 5 leaves the prefix out
     if component == "vae":
-        head, dot, rest = name.partition(".mid_block.attentions.0.")
-        part, _, leaf = rest.rpartition(".")
-        if dot and part in _OLD_VAE_ATTENTION:
-            return f"{head}{dot}{_OLD_VAE_ATTENTION[part]}.{leaf}"
+        for place, spelling in ((".mid_block.attentions.0.", _OLD_VAE_ATTENTION), (".mid.attn_1.", _ORIGINAL_VAE_ATTENTION)):
+            head, dot, rest = name.partition(place)
+            part, _, leaf = rest.rpartition(".")
+            if dot and part in spelling:
+                return f"{head}{dot}{spelling[part]}.{leaf}"
+    if component == "unet":
+        head, dot, leaf = name.rpartition(".to_out.")
+        return f"{head}.to_out.0.{leaf}" if dot and leaf in ("weight", "bias") else name
     return name
 
 

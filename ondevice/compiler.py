@@ -35,6 +35,7 @@ from ondevice.target import Target, load_target
 from ondevice.verify import static_shape
 
 log = logging.getLogger(__name__)
+LARGEST = 2048  # pixels a side of a picture that nobody asked for
 Progress = Callable[[str, int, int], None]  # what, done, of
 
 
@@ -65,11 +66,19 @@ def facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def training_size(about: Mapping[str, Any]) -> tuple[int, int]:
-    """(width, height) in pixels that the UNet was trained at."""
-    if type(about["sample_size"]) is not int:
-        what = f"the UNet's config has no size to go by (sample_size is {about['sample_size']!r})."
-        raise UsageError(what, where="--size", fix="name a size")
-    return about["sample_size"] * about["vae_scale"], about["sample_size"] * about["vae_scale"]
+    """(width, height) in pixels that the UNet was trained at; its config says so in latents, as one number or as [height, width].
+
+    Raises:
+        UsageError: it says nothing, or more than LARGEST pixels a side.
+    """
+    given, scale = about["sample_size"], about["vae_scale"]
+    if given is None:
+        raise UsageError("the UNet's config has no size to go by (sample_size is null).", where="--size", fix="name a size")
+    height, width = given if isinstance(given, list) else (given, given)
+    if max(height, width) * scale > LARGEST:
+        what = f"the UNet's config asks for {width * scale}x{height * scale} pixels (its sample_size of {given} may be in pixels itself)."
+        raise UsageError(what, where="--size", fix="name a size, such as 512x512")
+    return width * scale, height * scale
 
 
 def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:

@@ -222,7 +222,7 @@ def test_networks_that_do_not_fit_each_other(folder: Path) -> None:
     unet = arrays_of(tiny_checkpoint(), "unet") | {"conv_in.weight": np.zeros((12, 9, 3, 3), np.float32)}
     write_safetensors(folder / "unet" / "diffusion_pytorch_model.safetensors", unet)
     assert opened(folder) == (
-        f"{folder}: the unet's in_channels is not the vae's latent_channels (got 9, expected 4)."
+        f"{folder}: the unet's in_channels is not the vae's latent_channels (got 9, expected 4): this is an inpainting model."
         " Fix: use a Stable Diffusion 1.x text-to-image model."
     )
     configs = {"text_encoder": TINY_TEXT, "unet": TINY_UNET | {"cross_attention_dim": 8}, "vae": TINY_VAE}
