@@ -6,6 +6,7 @@ Results go to stdout; log and progress to stderr. Exit codes are those of ondevi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import io
 import logging
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from ondevice import __version__
 from ondevice.errors import OnDeviceError, UsageError
+from ondevice.run.waiting import stuck
 
 VERBS = ("convert", "generate", "show", "explain", "bench", "tune", "devices", "tokens", "sampler")
 INTERRUPTED = 130
@@ -59,6 +61,17 @@ def _describe(parser: argparse.ArgumentParser, verb: str) -> None:
 
 
 def _guarded(parse: Callable[[], argparse.Namespace]) -> int:
+    """The exit code of a verb. Leaves at once where a driver still works on what nobody waits for: the interpreter's end would wait."""
+    code = _run(parse)
+    if stuck():
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _run(parse: Callable[[], argparse.Namespace]) -> int:
     """Parse and run; every error of ours is a line and an exit code. Verbs are imported inside, so Ctrl-C is heard from the start."""
     try:
         _print_anything()

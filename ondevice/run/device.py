@@ -70,6 +70,10 @@ class Device(Protocol):
         """Wait for all work."""
         ...
 
+    def settle(self, seconds: float) -> bool:
+        """Wait for all work, but not longer than `seconds`; whether it is done. Raises nothing of its own."""
+        ...
+
 
 @dataclass(slots=True)
 class NullDevice:
@@ -127,3 +131,7 @@ class NullDevice:
 
     def finish(self) -> None:
         self.log.append("finish")
+
+    def settle(self, seconds: float) -> bool:
+        self.log.append("finish")
+        return True

@@ -18,6 +18,7 @@ import numpy as np
 from ondevice.errors import DeviceError, KernelBuildError
 from ondevice.run.cache import KernelCache
 from ondevice.run.discovery import INSTALL, OPTIONS, Found, code, compile_program, discover, find_device, opencl
+from ondevice.run.waiting import Waiter
 
 __all__ = ["INSTALL", "OpenCLDevice", "choose_device", "discover"]
 
@@ -57,6 +58,7 @@ class OpenCLDevice:
         self._cl, self._found, self._device = cl, found, found.handle
         self.name = found.name
         self.cache = cache or KernelCache()
+        self._waiter = Waiter()  # whatever may last as long as a kernel, or a compiler, does
         try:
             self._context = cl.Context([self._device])
             # Profiling cost nothing measurable on the CPU runtimes, so every launch can be timed.
@@ -78,13 +80,13 @@ class OpenCLDevice:
         key = self.cache.key(source, " ".join(OPTIONS), *self._found.identity)
         if (binary := self.cache.load(key)) is not None:
             try:
-                built, kernel = compile_program(cl.Program(self._context, [self._device], [binary]), entry)
+                built, kernel = self._waiter(lambda: compile_program(cl.Program(self._context, [self._device], [binary]), entry))
                 return _Program(built, [kernel], entry)
             except (cl.Error, RuntimeError) as error:
                 log.warning("%s: the driver refused a cached kernel (%s); it is built again", where, code(error))
                 self.cache.drop(key)
         try:
-            built, kernel = compile_program(cl.Program(self._context, source), entry)
+            built, kernel = self._waiter(lambda: compile_program(cl.Program(self._context, source), entry))
         except (cl.Error, RuntimeError) as error:
             raise self._build_error(str(error), where) from None
         self.cache.save(key, built.get_info(cl.program_info.BINARIES)[0])
@@ -139,7 +141,10 @@ class OpenCLDevice:
 
     def sub(self, buffer: Any, offset: int, nbytes: int) -> Any:
         """Bytes `offset` to `offset + nbytes` of a buffer, as a buffer that shares them."""
-        return self._guard(f"bytes {offset} to {offset + nbytes} of a buffer", lambda: buffer.get_sub_region(offset, nbytes))
+        try:
+            return buffer.get_sub_region(offset, nbytes)
+        except self._cl.Error as error:
+            raise self._failure(error, f"bytes {offset} to {offset + nbytes} of a buffer") from None
 
     def write(self, buffer: Any, data: np.ndarray) -> None:
         """Copy a contiguous array in; returns when it is there."""
@@ -205,9 +210,14 @@ class OpenCLDevice:
         """Wait for all work."""
         self._guard("finish", self._queue.finish)
 
+    def settle(self, seconds: float) -> bool:
+        """Wait for all work, but not longer than this; whether it is done."""
+        return self._waiter.within(self._queue.finish, seconds)
+
     def _guard(self, what: str, call: Callable[[], Any]) -> Any:
+        """Make a call that waits for the device. Ctrl-C is heard."""
         try:
-            return call()
+            return self._waiter(call)
         except self._cl.Error as error:
             raise self._failure(error, what) from None
 

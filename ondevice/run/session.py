@@ -19,6 +19,7 @@ from ondevice.run.profile import Profile
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 16  # launches between two waits: enough to hide an enqueue, few enough that Ctrl-C is not heard minutes later
+GRACE = 3.0  # seconds that launches in flight have after Ctrl-C
 
 
 class Source(Protocol):
@@ -58,7 +59,8 @@ class Session:
     """Runs the components of one bundle on one device. Not for use by several threads at once.
 
     One arena serves every plan and grows to the largest in use; weights are uploaded when a plan first needs them and shared by all
-    plans; kernels are built once. After an error or Ctrl-C nothing runs on the device, and the session can be used again.
+    plans; kernels are built once. After an error or Ctrl-C nothing runs on the device, and the session can be used again; but a kernel
+    that has not ended GRACE seconds after Ctrl-C is left running, and what is asked of the device waits behind it.
 
     Args:
         profile: keep a time for every dispatch in `self.profile`.
@@ -103,9 +105,13 @@ class Session:
                 self._device.write(bound.buffers[index], array)
             self._launch(bound)
             return {plan.operands[i].name: self._read(bound, i) for i in plan.outputs}
-        except BaseException:
+        except Exception:
             with contextlib.suppress(OnDeviceError):  # what is raised already says more
                 self._device.finish()
+            raise
+        except BaseException:  # Ctrl-C: work in flight cannot be called back, but a kernel that never ends is not waited for
+            if not self._device.settle(GRACE):
+                log.warning("%s still runs a kernel of %s that does not end; it is left alone", self._device.name, component)
             raise
 
     def release(self, component: str) -> None:
