@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ondevice.converters.ckpt_file import read_ckpt
 from ondevice.converters.component import Checkpoint, Component
+from ondevice.converters.configs import normalize
 from ondevice.converters.diffusers_folder import read_folder
 from ondevice.converters.families import Family, family_of
 from ondevice.converters.hub import download
+from ondevice.converters.json_text import read_object
 from ondevice.converters.onnx_import import is_onnx_folder, read_onnx_folder
-from ondevice.converters.safetensors_file import read_safetensors
+from ondevice.converters.parts import read_part
 from ondevice.converters.single_file import checkpoint_from
+from ondevice.converters.weights_file import read_weights
 from ondevice.errors import CheckpointError, UsageError
 
 __all__ = ["Checkpoint", "Component", "open_checkpoint"]
@@ -32,6 +35,8 @@ def open_checkpoint(
     variant: str | None = None,
     ema: bool = False,
     revision: str | None = None,
+    vae: str | Path | None = None,
+    text_encoder: str | Path | None = None,
 ) -> Checkpoint:
     """Read the headers of `source` and check every weight's name and shape; the weights themselves are read on access.
 
@@ -41,6 +46,7 @@ def open_checkpoint(
         variant: which weight files of a folder or hub id, for example "fp16". By default the plain ones, or fp16 where there are no others.
         ema: take the averaged weights (model_ema.*) of a single file.
         revision: branch, tag or commit of a hub id.
+        vae, text_encoder: a file or a diffusers folder that the component is taken from instead; the source need not have it.
 
     Raises:
         UsageError: no such family, or an option that does not go with the source.
@@ -56,16 +62,19 @@ def open_checkpoint(
         _only_for(ema, "--ema", "a single file", text)
         if is_onnx_folder(path):
             _only_for(variant, "variant", "a folder of weights or a hub id", text)
+            _only_for(vae, "--vae", "a checkpoint of weights", text)
+            _only_for(text_encoder, "--text-encoder", "a checkpoint of weights", text)
             checkpoint = read_onnx_folder(path, chosen)
         else:
-            checkpoint = read_folder(path, chosen, variant)
+            checkpoint = read_folder(path, chosen, variant, _given(vae, text_encoder, chosen, path))
     elif path.is_file():
         _only_for(variant, "variant", "a folder or a hub id", text)
-        checkpoint = _read_one_file(path, chosen, ema)
+        checkpoint = _read_one_file(path, chosen, ema, _given(vae, text_encoder, chosen, None))
     elif _HUB_ID.fullmatch(text) and not text.endswith(_FILE_SUFFIXES):
         _only_for(ema, "--ema", "a single file", text)
         folder = download(text, variant=variant, revision=revision)
-        checkpoint = replace(read_folder(folder, chosen, variant), source=text)  # not the cache's folder, which a hash names
+        read = read_folder(folder, chosen, variant, _given(vae, text_encoder, chosen, folder))
+        checkpoint = replace(read, source=text)  # not the cache's folder, which a hash names
     else:
         raise CheckpointError(
             "there is no such file or folder, and it is no hub id.",
@@ -83,16 +92,19 @@ def _only_for(value: object, name: str, what: str, where: str) -> None:
         raise UsageError(f"{name} goes only with {what}.", where=where, fix=f"leave {name} out")
 
 
-def _read_one_file(path: Path, family: Family, ema: bool) -> Checkpoint:
-    """The kind is read from the first bytes, because downloads are often misnamed."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise CheckpointError(f"cannot read the file ({error.strerror}).", where=str(path), fix="check its permissions") from None
-    # A safetensors file has its JSON after 8 bytes of length; a zip archive never has a brace there (it is a flag byte of at most 0x0f).
-    if head.startswith(b"PK\x03\x04") or (head[8:] != b"{" and path.suffix != ".safetensors"):
-        ckpt = read_ckpt(path)
-        checkpoint = checkpoint_from(ckpt.tensors, path, family, ema=ema)
-        return replace(checkpoint, notes=ckpt.notes + checkpoint.notes)
-    return checkpoint_from(read_safetensors(path), path, family, ema=ema)
+def _read_one_file(path: Path, family: Family, ema: bool, given: Mapping[str, Component]) -> Checkpoint:
+    read = read_weights(path, averaged=ema)
+    checkpoint = checkpoint_from(read.tensors, path, family, ema=ema, averaged=read.averaged, given=given)
+    return replace(checkpoint, notes=read.notes + checkpoint.notes)
+
+
+def _given(vae: str | Path | None, text_encoder: str | Path | None, family: Family, root: Path | None) -> dict[str, Component]:
+    """The components that are given beside a checkpoint. A file's config is that of the folder `root`, or the family's."""
+    given = {}
+    for name, source in (("text_encoder", text_encoder), ("vae", vae)):
+        if source is not None:
+            path = root / name / "config.json" if root else None
+            own = path is not None and path.is_file()
+            config = normalize(name, read_object(path), str(path)) if path and own else family.config(name)
+            given[name] = read_part(name, Path(source).expanduser(), config)
+    return given

@@ -1,4 +1,4 @@
-"""Read a .ckpt, .pt or .bin file that torch.save wrote (zip format, torch 1.6 and later), making tensors and nothing else."""
+"""Read a .ckpt, .pt or .bin file that torch.save wrote (a zip archive, or torch 1.5's form), making tensors and nothing else."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.converters.component import lazy, listed
-from ondevice.converters.inert_pickle import PickleRefused, TensorRef, follow
+from ondevice.converters.component import lazy
+from ondevice.converters.inert_pickle import follow
+from ondevice.converters.inert_values import Inert, PickleRefused, TensorRef
+from ondevice.converters.legacy_torch import MAGIC, read_legacy
+from ondevice.converters.names import is_ignorable
 from ondevice.converters.safetensors_file import AGAIN, DTYPES, FileSlice
+from ondevice.converters.state_dict import find_state
 from ondevice.converters.zip_directory import Entry, read_directory
 from ondevice.errors import CheckpointError
 
@@ -30,32 +34,44 @@ _DTYPES = {
     "Char": "I8",
     "Byte": "U8",
     "Bool": "BOOL",
+    "Float8_e4m3fn": "F8_E4M3",
+    "Float8_e5m2": "F8_E5M2",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Ckpt:
-    """The state dict of a file as lazy tensors, and what else was in it."""
+    """The state dict of a file as lazy tensors, what else was in it, and whether they are moving averages."""
 
     tensors: dict[str, ir.LazyTensor]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    averaged: bool = False
 
 
-def read_ckpt(path: Path) -> Ckpt:
-    """The tensors of the file's "state_dict", or of its top level. Raises CheckpointError saying what was refused and where."""
+def read_ckpt(path: Path, *, averaged: bool = False) -> Ckpt:
+    """The tensors of the file's state dict, which may lie deeper in it; of no state dict, all tensors by dotted path.
+
+    `averaged=True` prefers moving averages where the file keeps both. Raises CheckpointError saying what was refused and where.
+    """
     file = FileSlice(path)
     where = str(path)
-    if bytes(file.read(0, min(4, file.size))) != b"PK\x03\x04":
-        raise CheckpointError(
-            "this is neither a .safetensors file nor a zip archive of torch 1.6 or later; older files can run code and are not read.",
-            where=where,
-            fix=DIFFERENT,
-        )
+    head = bytes(file.read(0, min(len(MAGIC), file.size)))
+    if head == MAGIC:
+        try:
+            legacy = read_legacy(file, PICKLE_LIMIT)
+        except PickleRefused as error:
+            what = f"this torch file of before 1.6 cannot be read: {error}."
+            raise CheckpointError(what, where=where, fix=f"{AGAIN}, or {DIFFERENT}") from None
+        return _tensors(legacy.value, file, legacy.storages, averaged, where)
+    if head[:4] != b"PK\x03\x04":
+        raise CheckpointError("this is neither a .safetensors file nor one that torch.save wrote.", where=where, fix=DIFFERENT)
     entries = read_directory(file)
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
         raise CheckpointError(f"the archive is not one of torch.save (it has {len(pickles)} entries data.pkl).", where=where, fix=DIFFERENT)
     folder = pickles[0].removesuffix("data.pkl")
+    if f"{folder}constants.pkl" in entries:
+        raise CheckpointError("this is a TorchScript program, not weights.", where=where, fix=DIFFERENT)
     order = entries.get(f"{folder}byteorder")
     if order and bytes(file.read(order.offset, min(order.size, 16))) != b"little":
         raise CheckpointError("the file is not little-endian.", where=where, fix=DIFFERENT)
@@ -65,45 +81,50 @@ def read_ckpt(path: Path) -> Ckpt:
             f"data.pkl is too large (got {entry.size:,} bytes, expected at most {PICKLE_LIMIT:,}).", where=where, fix=DIFFERENT
         )
     try:
-        value = follow(bytes(file.read(entry.offset, entry.size)))
+        value = follow(bytes(file.read(entry.offset, entry.size))).value
     except PickleRefused as error:
         raise CheckpointError(f"{error}.", where=f"{where} data.pkl", fix=DIFFERENT) from None
-    return _tensors(value, file, entries, folder, where)
+    inside = f"{folder}data/"
+    storages = {name.removeprefix(inside): entry for name, entry in entries.items() if name.startswith(inside)}
+    return _tensors(value, file, storages, averaged, where)
 
 
-def _tensors(value: Any, file: FileSlice, entries: dict[str, Entry], folder: str, where: str) -> Ckpt:
-    outer = value if isinstance(value, dict) else {}
-    inner = outer.get("state_dict")
-    state = inner if isinstance(inner, dict) else outer
-    found = {name: ref for name, ref in state.items() if isinstance(name, str) and isinstance(ref, TensorRef)}
-    if not found:
+def _tensors(value: Any, file: FileSlice, storages: dict[str, Entry], averaged: bool, where: str) -> Ckpt:
+    state = find_state(value, averaged=averaged)
+    if not state.tensors and isinstance(value, Inert) and value.items:
+        what = f"the file holds a whole object ({value.name.replace(' ', '.')[:100]}), not named tensors."
+        raise CheckpointError(what, where=where, fix="load it where its class is installed, and save its state_dict()")
+    if not state.tensors:
         raise CheckpointError("the file holds no named tensors.", where=where, fix="use a checkpoint that holds a state dict")
-    beside = [name for name in outer if name != "state_dict"] if state is inner else []
-    ignored = [name if isinstance(name, str) else type(name).__name__ for name in (*beside, *state) if name not in found]
-    notes = (f"entries that are no tensors were ignored: {listed(ignored, most=3)}",) if ignored else ()
-    return Ckpt({name: _tensor(name, ref, file, entries, folder, where) for name, ref in found.items()}, notes)
+    for name, maker in state.odd.items():
+        if not is_ignorable(name):
+            what = f"it is made by {maker.replace(' ', '.')[:100]}, which is no plain torch tensor."
+            raise CheckpointError(what, where=f"{where} tensor {name[:200]}", fix=DIFFERENT)
+    return Ckpt({name: _tensor(name, ref, file, storages, where) for name, ref in state.tensors.items()}, state.notes, state.averaged)
 
 
-def _tensor(name: str, ref: TensorRef, file: FileSlice, entries: dict[str, Entry], folder: str, where: str) -> ir.LazyTensor:
+def _tensor(name: str, ref: TensorRef, file: FileSlice, storages: dict[str, Entry], where: str) -> ir.LazyTensor:
     """A lazy tensor of one reference, checked against its storage."""
     where = f"{where} tensor {name[:200]}"
-    kind, dtype = DTYPES[_DTYPES[ref.storage.kind]]
-    entry = entries.get(f"{folder}data/{ref.storage.key}")
+    kind, dtype = DTYPES[_DTYPES[ref.kind]]
+    entry = storages.get(ref.storage.key)
     if entry is None:
         raise CheckpointError(f"its storage data/{ref.storage.key[:100]} is not in the archive.", where=where, fix=AGAIN)
-    if entry.size != ref.storage.numel * dtype.itemsize:
+    size = ref.storage.numel * ref.storage.itemsize
+    if entry.size != size:
         raise CheckpointError(
-            f"its storage does not fit {ref.storage.numel:,} numbers of {_DTYPES[ref.storage.kind]} "
-            f"(got {entry.size:,} bytes, expected {ref.storage.numel * dtype.itemsize:,}).",
+            f"its storage does not fit {ref.storage.numel:,} numbers of {_DTYPES.get(ref.storage.kind, 'bytes')} "
+            f"(got {entry.size:,} bytes, expected {size:,}).",
             where=where,
             fix=AGAIN,
         )
     count = math.prod(ref.shape)
     reach = 1 + sum((size - 1) * step for size, step in zip(ref.shape, ref.stride, strict=True)) if count else 0
-    if len(ref.shape) > 8 or ref.offset + reach > ref.storage.numel or count > ref.storage.numel:
+    most = size // dtype.itemsize
+    if len(ref.shape) > 8 or ref.offset + reach > most or count > most:
         raise CheckpointError(
             f"it reaches outside its storage (got shape {_short(ref.shape)}, strides {_short(ref.stride)}, offset {ref.offset:,}; "
-            f"expected at most {ref.storage.numel:,} numbers).",
+            f"expected at most {most:,} numbers).",
             where=where,
             fix=AGAIN,
         )

@@ -13,6 +13,7 @@ from ondevice.converters.expected import Shape, expected_weights
 from ondevice.converters.kinds import generation, kind_of
 from ondevice.errors import CheckpointError, WeightsError
 
+_ITS_CONFIG = "use the config.json that came with the weights, and a Stable Diffusion 1.x checkpoint"
 LISTED = 170  # characters of names in an error message; a wrong file would list a thousand names
 
 FLOATS = frozenset(
@@ -77,7 +78,7 @@ def renamed(tensor: ir.TensorProtocol, name: str, shape: Shape) -> ir.LazyTensor
     return lazy(lambda: tensor.numpy().reshape(shape), tensor.dtype, shape, name)
 
 
-def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.TensorProtocol], where: str) -> Component:
+def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.TensorProtocol], where: str, fix: str = _ITS_CONFIG) -> Component:
     """The component with exactly the weights that `config` asks for, in the order of `expected_weights`.
 
     `found` is keyed by canonical names (`names.canonical`). A 1x1 convolution where a Linear is expected, as the original layout
@@ -111,7 +112,7 @@ def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.Tensor
         raise WeightsError(
             (f"this is {kind}; " if kind else "") + f"the {component}'s weights do not match its config; " + "; ".join(problems) + ".",
             where=where,
-            fix="use the config.json that came with the weights, and a Stable Diffusion 1.x checkpoint",
+            fix=fix,
         )
     return Component(config, weights)
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
-from ondevice.converters.ckpt_file import read_ckpt
 from ondevice.converters.component import Checkpoint, Component, check_joints, fitted, listed
 from ondevice.converters.configs import COMPONENTS, normalize
 from ondevice.converters.families import Family
 from ondevice.converters.json_text import read_object
 from ondevice.converters.names import canonical, is_clip_only, is_ignorable
-from ondevice.converters.safetensors_file import read_safetensors
 from ondevice.converters.scheduler_files import read_scheduler
 from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
+from ondevice.converters.weights_file import read_weights
 from ondevice.errors import CheckpointError
 
 _LAYOUT = "give a folder in diffusers' layout"
@@ -83,16 +82,12 @@ def shards_of(folder: Path, index_name: str) -> dict[str, list[str]]:
     return shards
 
 
-def _read_file(path: Path) -> dict[str, ir.LazyTensor]:
-    return read_safetensors(path) if path.name.endswith(".safetensors") else read_ckpt(path).tensors
-
-
 def _read_weights(folder: Path, choice: WeightChoice) -> dict[str, ir.LazyTensor]:
     if not choice.is_index:
-        return _read_file(folder / choice.file)
+        return read_weights(folder / choice.file).tensors
     found: dict[str, ir.LazyTensor] = {}
     for file, weights in shards_of(folder, choice.file).items():
-        tensors = _read_file(folder / file)
+        tensors = read_weights(folder / file).tensors
         absent = [name for name in weights if name not in tensors]
         if absent:
             raise CheckpointError(
@@ -104,9 +99,13 @@ def _read_weights(folder: Path, choice: WeightChoice) -> dict[str, ir.LazyTensor
     return found
 
 
-def _read_component(root: Path, component: str, variant: str | None, notes: list[str]) -> Component:
-    folder = root / component
+def read_component(folder: Path, component: str, variant: str | None, notes: list[str]) -> Component:
+    """The component in its own folder, config.json and weights; what was taken instead of what was asked for is added to `notes`.
+
+    Raises CheckpointError and WeightsError.
+    """
     if not folder.is_dir():
+        root = folder.parent
         pipeline = _pipeline(root)
         what = f"the folder {component}/ is missing" + (f" (model_index.json says that this is a {pipeline})." if pipeline else ".")
         raise CheckpointError(what, where=str(root), fix="use a Stable Diffusion 1.x model" if pipeline else _LAYOUT)
@@ -149,10 +148,14 @@ def _pipeline(root: Path) -> str | None:
     return name[:100] if isinstance(name, str) and name != "StableDiffusionPipeline" else None
 
 
-def read_folder(root: Path, family: Family, variant: str | None) -> Checkpoint:
-    """The checkpoint in the folder `root`. Configs, scheduler and tokenizer are the folder's own. Raises CheckpointError."""
+def read_folder(root: Path, family: Family, variant: str | None, given: Mapping[str, Component] | None = None) -> Checkpoint:
+    """The checkpoint in the folder `root`. Configs, scheduler and tokenizer are the folder's own; components in `given` are taken instead.
+
+    Raises CheckpointError.
+    """
     notes: list[str] = []
-    components = {name: _read_component(root, name, variant, notes) for name in COMPONENTS}
+    parts = given or {}
+    components = {name: parts[name] if name in parts else read_component(root / name, name, variant, notes) for name in COMPONENTS}
     check_joints(components, str(root))
     scheduler = read_scheduler(root, read_object(root / "scheduler" / "scheduler_config.json", _LAYOUT), notes)
     tokenizer = read_tokenizer(root / "tokenizer")

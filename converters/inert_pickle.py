@@ -1,8 +1,9 @@
 """Follow a pickle without running it: an interpreter of the opcodes that torch.save writes, which can make plain values and tensors only.
 
-Nothing is imported, called or instantiated. A GLOBAL is looked up in a fixed table of names; REDUCE on one of them makes a
-description (a `TensorRef`) or an `Inert` placeholder, never a call. Everything else is refused with the opcode, the name and the byte
-offset. Memory is bounded by the size of the pickle and by a budget of values, because one byte can ask for one dictionary.
+Nothing is imported, called or instantiated. A GLOBAL is a name; REDUCE on one that makes tensors makes a description of one (a
+`TensorRef`), and on any other an `Inert` placeholder, never a call: trainers keep configs, paths, dates and callbacks of their own classes
+beside the weights. Names that only an attack holds (os.system) and whatever could make a tensor wrong are refused with the opcode, the name
+and the byte offset. Memory is bounded by the size of the pickle and by a budget of values, because one byte can ask for one dictionary.
 
 Opcodes are decoded by the standard library's pickletools, which executes nothing either.
 """
@@ -14,77 +15,31 @@ import pickletools
 from dataclasses import dataclass
 from typing import Any
 
+from ondevice.converters.inert_values import Global, Inert, PickleRefused, StorageRef, global_, made_by, put_items, storage_kind
+
 VALUE_BUDGET = 1_000_000  # a checkpoint with moving averages and optimizer state needs about 100,000
 _MARK = object()
 
 
-class PickleRefused(Exception):
-    """What was refused and where; the reader of the file adds its name."""
-
-
 @dataclass(frozen=True, slots=True)
-class Inert:
-    """A value that nobody needs (a callback's class, a NumPy scalar): only its name is kept."""
+class Followed:
+    """What a pickle describes, the storages that it names by key, and the byte after its end."""
 
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class StorageRef:
-    """Raw numbers in the archive's entry data/<key>: `numel` of `kind` (torch's class name without "Storage")."""
-
-    kind: str
-    key: str
-    numel: int
+    value: Any
+    storages: dict[str, StorageRef]
+    end: int
 
 
-@dataclass(frozen=True, slots=True)
-class TensorRef:
-    """A strided view of a storage; offset and strides count elements."""
-
-    storage: StorageRef
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Global:
-    name: str
-
-
-_STORAGES = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_TENSOR_MAKERS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
-_PARAMETER_MAKERS = ("torch._utils _rebuild_parameter",)
-_DICT_MAKERS = ("collections OrderedDict",)
-# What public Stable Diffusion 1.x files carry beside their weights: training callbacks with NumPy scalars in them.
-_INERT = (
-    "_codecs encode",
-    "__builtin__ set",
-    "builtins set",
-    "collections defaultdict",
-    "numpy dtype",
-    "numpy ndarray",
-    "numpy._core.multiarray _reconstruct",
-    "numpy._core.multiarray scalar",
-    "numpy.core.multiarray _reconstruct",
-    "numpy.core.multiarray scalar",
-    "pytorch_lightning.callbacks.model_checkpoint ModelCheckpoint",
-    "torch Size",
-    "torch device",
-)
-ALLOWED = frozenset((*_TENSOR_MAKERS, *_PARAMETER_MAKERS, *_DICT_MAKERS, *_INERT, *(f"torch {kind}Storage" for kind in _STORAGES)))
-
-
-def follow(data: bytes) -> Any:
-    """The value that `data` describes: dicts, lists, tuples, strings, numbers, TensorRef and Inert. Raises PickleRefused."""
-    machine = _Machine()
+def follow(data: bytes, start: int = 0) -> Followed:
+    """What the pickle at byte `start` describes: dicts, lists, tuples, strings, numbers, TensorRef and Inert. Raises PickleRefused."""
+    machine, stream = _Machine(), io.BytesIO(data)
+    stream.seek(start)
     try:
-        for opcode, argument, position in pickletools.genops(io.BytesIO(data)):
+        for opcode, argument, position in pickletools.genops(stream):
             if opcode.name == "STOP":
                 if len(machine.stack) != 1 or machine.stack[0] is _MARK:
                     raise PickleRefused(f"the pickle ends with {len(machine.stack)} values (expected 1)")
-                return machine.stack[0]
+                return Followed(machine.stack[0], machine.storages, stream.tell())
             machine.step(opcode.name, argument, position or 0)
     except (ValueError, OverflowError, RecursionError, MemoryError, KeyError, IndexError) as error:  # from decoding an opcode's argument
         raise PickleRefused(f"the pickle is damaged ({str(error)[:200]})") from None
@@ -97,6 +52,7 @@ class _Machine:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, StorageRef] = {}
         self.made = 0
 
     def step(self, name: str, argument: Any, position: int) -> None:
@@ -144,6 +100,30 @@ class _Machine:
     def do_pop(self, _: Any) -> None:
         """POP"""
         self.stack.pop()
+
+    def do_pop_mark(self, _: Any) -> None:
+        """POP_MARK"""
+        self.pop_to_mark()
+
+    def do_dup(self, _: Any) -> None:
+        """DUP"""
+        self.stack.append(self.pop())
+        self.stack.append(self.stack[-1])
+
+    def do_empty_set(self, _: Any) -> None:
+        """EMPTY_SET"""
+        self.stack.append(Inert("builtins set"))
+
+    def do_frozenset(self, _: Any) -> None:
+        """FROZENSET"""
+        self.pop_to_mark()
+        self.stack.append(Inert("builtins frozenset"))
+
+    def do_additems(self, _: Any) -> None:
+        """ADDITEMS: into a set, or its kin"""
+        self.pop_to_mark()
+        if not isinstance(self.stack[-1], Inert):
+            raise TypeError
 
     def do_tuple(self, _: Any) -> None:
         """TUPLE"""
@@ -202,16 +182,7 @@ class _Machine:
         target = self.stack[-1]
         if len(values) % 2 or not isinstance(target, dict | Inert):
             raise ValueError
-        for key, value in zip(values[::2], values[1::2], strict=True):
-            if isinstance(target, Inert):
-                continue
-            # Only flat keys: hashing a tuple of tuples that share their parts takes time exponential in its depth.
-            # Only small integers: a million chosen ones with one hash value take quadratic time.
-            if not isinstance(key, str | bytes | int | Inert | _Global | None) or (isinstance(key, int) and abs(key) >= 1 << 60):
-                raise PickleRefused(f"a dictionary has a key that is no name (of type {type(key).__name__})")
-            if key in target:
-                raise PickleRefused(f"a dictionary has the key {str(key)[:80]!r} twice")
-            target[key] = value
+        put_items(target, zip(values[::2], values[1::2], strict=True))
 
     def _memo(self, key: int) -> None:
         if self.stack[-1] is _MARK:
@@ -238,9 +209,7 @@ class _Machine:
 
     def do_global(self, name: str) -> None:
         """GLOBAL"""
-        if name not in ALLOWED:
-            raise PickleRefused(f"the pickle names {name.replace(' ', '.', 1)[:200]!r}, which is no part of a tensor")
-        self.stack.append(_Global(name))
+        self.stack.append(global_(name))
 
     def do_stack_global(self, _: Any) -> None:
         """STACK_GLOBAL"""
@@ -250,51 +219,55 @@ class _Machine:
         self.do_global(f"{module} {name}")
 
     def do_binpersid(self, _: Any) -> None:
-        """BINPERSID: torch's ("storage", class, key, device, number of elements)"""
+        """BINPERSID: torch's ("storage", class, key, device, number of elements), and None for no view where torch is older than 1.6"""
         match self.pop():
-            case ("storage", _Global(name), str(key), _, int(numel)) if name.endswith("Storage") and 0 <= numel < 1 << 48:
-                self.stack.append(StorageRef(name.removeprefix("torch ").removesuffix("Storage"), key, numel))
+            case ("storage", Global(name), str(key), _, int(numel)) | ("storage", Global(name), str(key), _, int(numel), None) if (
+                0 <= numel < 1 << 48 and storage_kind(name)
+            ):
+                storage = StorageRef(storage_kind(name), key, numel)
+                if self.storages.setdefault(key, storage) != storage:
+                    raise PickleRefused(f"the storage {key[:100]!r} is of two kinds")
+                self.stack.append(storage)
             case _:
                 raise PickleRefused("a persistent id is no torch storage")
 
     def do_reduce(self, _: Any) -> None:
         """REDUCE"""
         arguments, maker = self.pop(), self.pop()
-        if not isinstance(maker, _Global) or not isinstance(arguments, tuple):
+        if not isinstance(maker, Global | Inert) or not isinstance(arguments, tuple):
             raise PickleRefused("the opcode REDUCE calls something that is no tensor maker")
-        self.stack.append(_reduced(maker.name, arguments))
+        self.stack.append(made_by(maker.name, arguments) if isinstance(maker, Global) else Inert(maker.name))
 
     do_newobj = do_reduce
 
+    def do_newobj_ex(self, _: Any) -> None:
+        """NEWOBJ_EX: with keyword arguments, which no tensor is made with"""
+        _, _, maker = self.pop(), self.pop(), self.pop()
+        if not isinstance(maker, Global | Inert):
+            raise TypeError
+        self.stack.append(Inert(maker.name))
+
+    def do_inst(self, name: str) -> None:
+        """INST: protocol 0's object of a class by name"""
+        arguments = tuple(self.pop_to_mark())
+        self.stack.append(made_by(global_(name).name, arguments))
+
+    def do_obj(self, _: Any) -> None:
+        """OBJ: protocol 1's object of the class above the mark"""
+        maker, *arguments = self.pop_to_mark()
+        if not isinstance(maker, Global | Inert):
+            raise TypeError
+        self.stack.append(made_by(maker.name, tuple(arguments)) if isinstance(maker, Global) else Inert(maker.name))
+
     def do_build(self, _: Any) -> None:
         """BUILD: the state of an OrderedDict (its _metadata) or of something inert; no tensor has one"""
-        self.pop()
-        if not isinstance(self.stack[-1], dict | Inert):
+        state, target = self.pop(), self.stack[-1]
+        if not isinstance(target, dict | Inert):
             raise TypeError
-
-
-def _reduced(name: str, arguments: tuple[Any, ...]) -> Any:
-    """What `name(*arguments)` would describe."""
-    if name in _DICT_MAKERS:
-        if arguments:
-            raise PickleRefused("an OrderedDict is made from arguments")
-        return {}
-    if name in _PARAMETER_MAKERS:
-        if not arguments or not isinstance(arguments[0], TensorRef):
-            raise PickleRefused("a parameter is made from something that is no tensor")
-        return arguments[0]
-    if name in _TENSOR_MAKERS:
-        match arguments:
-            case (StorageRef() as storage, int(offset), tuple(shape), tuple(stride), *_) if len(shape) == len(stride) and all(
-                type(size) is int and 0 <= size < 1 << 48 for size in (offset, *shape, *stride)
-            ):
-                return TensorRef(storage, offset, shape, stride)
-        raise PickleRefused("a tensor is made from arguments that describe none")
-    if name == "torch Size" and len(arguments) == 1 and isinstance(arguments[0], tuple):
-        return arguments[0]
-    if name in _INERT:
-        return Inert(name)
-    raise PickleRefused(f"the opcode REDUCE calls {name.replace(' ', '.')!r}, which makes no tensor")
+        # Held, not copied: a pickle can give one large state to a million objects.
+        parts = state if isinstance(state, tuple) else (state,)  # (__dict__, slots) where a class has both
+        if isinstance(target, Inert) and not target.items:
+            target.items = next((part for part in parts if isinstance(part, dict) and part), {})
 
 
 _CONSTANTS: dict[str, Any] = {
@@ -307,6 +280,6 @@ _CONSTANTS: dict[str, Any] = {
 }
 _NUMBERS = ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT")
 _TEXTS = ("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "STRING", "BINSTRING", "SHORT_BINSTRING")
-_BYTES = ("SHORT_BINBYTES", "BINBYTES")
+_BYTES = ("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8")
 _LITERALS = frozenset((*_NUMBERS, *_TEXTS, *_BYTES))
 _IGNORED = frozenset(("PROTO", "FRAME"))

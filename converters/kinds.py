@@ -1,9 +1,16 @@
-"""Which model numbers of its UNet give away, so that a refusal says what a checkpoint is and not only what it is not."""
+"""What weights are that are no whole Stable Diffusion 1.x checkpoint, so that a refusal says it: by a UNet's numbers, and by names.
+
+A name in the original layout that belongs to Stable Diffusion 1.x matches no row of the table; neither needs configs, nor reads data.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from ondevice.converters.expected import Shape
 
 _BY_INPUTS = {9: "an inpainting model", 8: "InstructPix2Pix", 5: "a depth-to-image model", 7: "an upscaler"}
 _BY_TEXT_WIDTH = {
@@ -36,3 +43,147 @@ def kind_of_unet(config: Mapping[str, Any]) -> str | None:
     if config.get("time_cond_proj_dim") is not None:
         return "a latent consistency model"
     return kind_of(config.get("in_channels", 4), config.get("cross_attention_dim"))
+
+
+SD1 = "use a Stable Diffusion 1.x file"
+_NOT = ", not Stable Diffusion 1.x"
+_UNQUANTIZED = "use the fp16 or fp32 file of the same model"
+_ITS_BASE = "give the Stable Diffusion 1.x checkpoint that it goes with; it is not used here"
+_FUSE = "load it into its base model with diffusers, call fuse_lora() and save_pretrained(FOLDER), and give that folder"
+_ADD_TOKEN = "load it into its model with diffusers' load_textual_inversion(), save_pretrained(FOLDER), and give that folder"
+_WHOLE_FOLDER = "give the whole folder, the one that holds model_index.json"
+_WITH_VAE = "give the checkpoint or folder that it goes with, and this one beside it with --vae"
+_WITH_TEXT = "give the checkpoint or folder that it goes with, and this one beside it with --text-encoder"
+_LOOKED_AT = 300  # characters of a name
+
+# (what it is, after "this is "; what its names begin with, as a regular expression; what can be done)
+_ROWS = (
+    (
+        "quantized by bitsandbytes",
+        r".*\.(absmax|nested_absmax|quant_map|nested_quant_map|SCB|weight_format)$|.*\.quant_state\.bitsandbytes",
+        _UNQUANTIZED,
+    ),
+    (
+        "a file of fp8 weights with scales beside them",
+        r"scaled_fp8$|.*\.(scale_weight|scale_input|weight_scale|input_scale|weight_scale_inv)$",
+        _UNQUANTIZED,
+    ),
+    ("quantized", r".*\.(qweight|qzeros|g_idx|comfy_quant|weight_packed|weight\._data|weight\._scale)$|.*\._packed_params", _UNQUANTIZED),
+    (
+        "a LoRA (or its kin), not a whole checkpoint",
+        r"(lora|lycoris|oft|boft)_(unet|te\d?|text_encoder|transformer)_|base_model\.model\.|.*lora_linear_layer\."
+        r"|.*[._](lora_(down|up|mid|[AB]|magnitude_vector|embedding_[AB])|hada_[wt]\d(_[ab])?|lokr_[wt]\d(_[ab])?|dora_scale|oft_(blocks|diag))(\.|$)"
+        r"|.*[._]lora\.(down|up)\.",
+        _FUSE,
+    ),
+    ("a textual inversion embedding, not a whole checkpoint", r"emb_params$|string_to_param(\.|$)|<[^>]+>$|clip_[lg]$", _ADD_TOKEN),
+    ("a hypernetwork, not a whole checkpoint", r"(\w+\.)?(320|640|768|1024|1280)\.[01]\.(linear|layer_?norm|\d)", _ITS_BASE),
+    ("an IP-Adapter, not a whole checkpoint", r"ip_adapter\.|image_proj(_model)?\.", _ITS_BASE),
+    (
+        "a ControlNet",
+        r"control_model\.|controlnet_(cond_embedding|down_blocks|mid_block)\.|lllite_|input_hint_block\.|zero_convs\.",
+        _ITS_BASE,
+    ),
+    (
+        "a T2I adapter, not a whole checkpoint",
+        r"adapter\.(body|conv_in|unshuffle)|body\.\d+\.(in_conv|block1|block2|down_opt)\b",
+        _ITS_BASE,
+    ),
+    ("a motion module (AnimateDiff), not a whole checkpoint", r".*\b(motion_modules?|temporal_transformer)\.", _ITS_BASE),
+    (f"Stable Video Diffusion{_NOT}", r".*\.(time_stack|time_mixer|temporal_res_block|temporal_transformer_blocks)\.", SD1),
+    (f"a latent consistency model{_NOT}", r"((model\.diffusion_model|unet)\.)?time_embed(ding)?\.cond_proj\.", SD1),
+    (f"a depth-to-image model{_NOT}", r"depth_model\.", SD1),
+    (f"an upscaling model{_NOT}", r"low_scale_model\.", SD1),
+    (f"Stable Diffusion unCLIP{_NOT}", r"noise_augmentor\.|embedder\.model\.visual\.", SD1),
+    (
+        f"Stable Diffusion XL{_NOT}",
+        r"conditioner\.embedders\.|(model\.diffusion_model\.)?label_emb\.|(unet\.)?add_embedding\.|text_encoder_2\.",
+        SD1,
+    ),
+    (
+        "an image variations model, which has no text encoder",
+        r"cond_stage_model\.((model\.)?visual|mapper|vision_model|model\.vision_model)\.",
+        SD1,
+    ),
+    (f"Stable Diffusion 2.x{_NOT}", r"cond_stage_model\.model\.", SD1),
+    (f"Stable Diffusion 3{_NOT}", r"(model\.diffusion_model\.)?joint_blocks\.|text_encoders\.|text_encoder_3\.", SD1),
+    (f"Flux or its kin{_NOT}", r"(model\.diffusion_model\.)?(double_blocks|single_blocks|single_transformer_blocks)\.", SD1),
+    (
+        f"the latent diffusion of before Stable Diffusion (a BERT){_NOT}",
+        r"cond_stage_model\.transformer\.(token_emb|attn_layers|pos_emb)\.",
+        SD1,
+    ),
+    (
+        "an upscaler (ESRGAN or its kin), not a checkpoint",
+        r"(params_ema\.|params\.)?(model\.\d+\.(sub\.\d|RDB\d|weight$)|RRDB_trunk\.|trunk_conv\.|conv_first\.|conv_body\.|body\.\d+\.(rdb\d|weight$|bias$)"
+        r"|layers\.\d+\.residual_group\.|upconv\d\.)",
+        SD1,
+    ),
+    ("a safety checker, not a checkpoint", r"concept_embeds|special_care_embeds", "leave it out: it is not used here"),
+    ("a T5 text encoder, not Stable Diffusion 1.x", r"(encoder\.)?block\.\d+\.layer\.\d|shared\.weight$", SD1),
+    (
+        f"a diffusion transformer{_NOT}",
+        r"(model\.diffusion_model\.)?(blocks|transformer_blocks|joint_transformer_layers)\.\d+\.|(model\.diffusion_model\.)?[xyt]_embedder\.",
+        SD1,
+    ),
+    (
+        "a CLIP text encoder alone",
+        r"text_model\.|embeddings\.(token|position)_embedding\.|encoder\.layers\.\d+\.(self_attn|mlp|layer_norm)",
+        _WITH_TEXT,
+    ),
+    ("CLIP's image encoder, not a checkpoint", r"vision_model\.|visual_projection\.", "leave it out: it is not used here"),
+    ("a CLIP model in OpenAI's names, not a checkpoint", r"visual\.|transformer\.resblocks\.|token_embedding\.|positional_embedding$", SD1),
+    ("a VQ autoencoder, not a checkpoint", r"quantize\.embedding\.", SD1),
+    (
+        "a tiny autoencoder (TAESD), not a checkpoint",
+        r"(taesd_)?(encoder|decoder)\.layers\.\d|\d+\.conv\.\d",
+        "leave it out: the whole VAE is used here",
+    ),
+    (
+        "a VAE alone",
+        r"(encoder|decoder)\.(down_blocks|up_blocks|mid_block|down|up|mid|conv_in|conv_out|conv_norm_out|norm_out)\.|(post_)?quant_conv\.",
+        _WITH_VAE,
+    ),
+    ("the UNet of a diffusers folder alone", r"(down_blocks|up_blocks|mid_block|time_embedding|conv_norm_out)\.", _WHOLE_FOLDER),
+    (
+        "a UNet alone",
+        r"(diffusion_model\.)?(input_blocks|middle_block|output_blocks|time_embed)\.",
+        "use the checkpoint that it was taken from",
+    ),
+    (
+        "an optimizer's state, not weights",
+        r"(.*\.)?(exp_avg|exp_avg_sq|momentum_buffer|max_exp_avg_sq)$",
+        "give the checkpoint that was saved beside it",
+    ),
+)
+_TABLE = re.compile("|".join(f"(?P<k{number}>{pattern})" for number, (_, pattern, _) in enumerate(_ROWS)))
+_PARTS = {"a CLIP text encoder alone": "text_encoder", "a VAE alone": "vae", "the UNet of a diffusers folder alone": "unet"}
+_TOKEN_WIDTHS = (768, 1024, 1280)  # of the text encoders of Stable Diffusion 1.x, 2.x and XL
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`what` completes "this is "; `fix` is what the owner of such a file can do; `part` is the component that it is, where it is one."""
+
+    what: str
+    fix: str
+    part: str = ""
+
+
+def file_kind(names: Iterable[str], shapes: Mapping[str, Shape]) -> Kind | None:
+    """What holds weights of these names, if it is one of the kinds that are no whole checkpoint; None if nothing tells.
+
+    `shapes` has those of `names` and may have others.
+    """
+    listed = list(names)
+    best, seen = len(_ROWS), ""
+    for name in listed:
+        found = _TABLE.match(name[:_LOOKED_AT])
+        if found and (number := int((found.lastgroup or "")[1:])) < best:  # a row's group closes after those inside it, so it is the last
+            best, seen = number, found.group() + ("..." if found.end() < len(name) else "")
+    if seen:
+        what, _, fix = _ROWS[best]
+        return Kind(f"{what} (it has weights named {seen if len(seen) <= 80 else seen[:77] + '...'})", fix, _PARTS.get(what, ""))
+    if len(listed) == 1 and len(shape := shapes[listed[0]]) <= 2 and shape[-1:] and shape[-1] in _TOKEN_WIDTHS:
+        return Kind(f"a textual inversion embedding, not a whole checkpoint (it has one tensor, {list(shape)})", _ADD_TOKEN)
+    return None

@@ -42,11 +42,12 @@ _WRAPPED = re.compile(r"(module\.|_orig_mod\.)+")  # DistributedDataParallel and
 
 # What a text encoder's file holds beside the text encoder: the rest of CLIP, and what maps its last token into the common space.
 _CLIP_ONLY = r"(.*\.)?(vision_model\..*|(text|visual)_projection(\.weight|\.bias)?|logit_scale)"
-# Training-time constants that the sampler's own tables replace, and the losses of the VAE's training.
+# Training-time constants that the sampler's own tables replace, the losses of the VAE's training, what an embedding was trained with, the
+# safety checker, and the tables of k-diffusion that some tools save with the model.
 _IGNORABLE = re.compile(
     _CLIP_ONLY + r"|(.*\.)?position_ids|betas|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?"
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])|logvar|lvlb_weights|global_step|model_ema\..*|first_stage_model\.loss\..*"
-    r"|first_stage_model\.model_ema\..*"
+    r"|first_stage_model\.model_ema\..*|embedding_manager\..*|safety_checker\..*|denoiser\..*|cond_stage_model\.(decay|num_updates)|ddim_\w+"
 )
 
 

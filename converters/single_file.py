@@ -1,61 +1,61 @@
-"""Read one file in the original (CompVis) layout: all three components under their prefixes, plus leftovers of training."""
+"""Read one file that holds all three components under their prefixes (the original layout's, or diffusers'), plus leftovers of training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
-from ondevice.converters.component import Checkpoint, fitted, listed
+from ondevice.converters.component import Checkpoint, Component, check_joints, listed, shape_of
 from ondevice.converters.configs import COMPONENTS
-from ondevice.converters.families import Family
-from ondevice.converters.names import PREFIXES, canonical, ema_name, is_ignorable, original_names
+from ondevice.converters.families import FAMILIES, Family
+from ondevice.converters.kinds import file_kind, kind_of
+from ondevice.converters.names import PREFIXES, canonical, ema_name, is_clip_only, is_ignorable, original_names
+from ondevice.converters.parts import FLAGS, WORDS, component_of
 from ondevice.errors import CheckpointError, WeightsError
 
-_FOREIGN = {
-    "conditioner.embedders.": "Stable Diffusion XL",
-    "cond_stage_model.model.": "Stable Diffusion 2.x",
-    "model.diffusion_model.joint_blocks.": "Stable Diffusion 3",
-    "lora_unet_": "a LoRA adapter",
-    "unet.": "a checkpoint in diffusers' layout inside one file",
-}
+_TOKENS = "text_model.embeddings.token_embedding.weight"
+_ANY_WIDTH = ".attn2.to_k.weight"  # the last dimension is the width of the text encoder's vectors
+
+Tensors = Mapping[str, ir.TensorProtocol]
 
 
-def checkpoint_from(tensors: Mapping[str, ir.TensorProtocol], path: Path, family: Family, *, ema: bool) -> Checkpoint:
+def checkpoint_from(
+    tensors: Tensors, path: Path, family: Family, *, ema: bool, averaged: bool = False, given: Mapping[str, Component] | None = None
+) -> Checkpoint:
     """A checkpoint from the tensors of one file; configs, scheduler and tokenizer are the family's.
 
-    `ema=True` takes the UNet's moving averages (model_ema.*) instead of its last weights.
+    `ema=True` takes the UNet's moving averages (model_ema.*) instead of its last weights; `averaged` says that the reader of the file took
+    averages already. Components in `given` are taken from there, and the file need not have them.
 
-    Raises CheckpointError if the file is of another kind or `ema` asks for averages that are not there; WeightsError listing every
-    missing, extra and mis-shaped weight.
+    Raises CheckpointError if the file is of another kind, lacks a part, or `ema` asks for averages that are not there; WeightsError listing
+    every missing, extra and mis-shaped weight.
     """
-    where = str(path)
-    for prefix, kind in _FOREIGN.items():
-        if any(name.startswith(prefix) for name in tensors):
-            raise CheckpointError(
-                f"this is {kind}, not Stable Diffusion 1.x (it has weights named {prefix}...).",
-                where=where,
-                fix="use a Stable Diffusion 1.x file",
-            )
-    left = dict(tensors)
-    has_ema = any(name.startswith("model_ema.diffusion_model") for name in left)
-    if ema and not has_ema:
+    where, parts = str(path), given or {}
+    telling = [name for name in tensors if not is_ignorable(name) or is_clip_only(name)]
+    if kind := file_kind(telling, {name: shape_of(tensors[name]) for name in telling}):
+        raise CheckpointError(f"this is {kind.what}.", where=where, fix=kind.fix)
+    has_ema = any(name.startswith("model_ema.diffusion_model") for name in tensors)
+    if ema and not (has_ema or averaged):
         raise CheckpointError("the file holds no averaged weights (model_ema.*).", where=where, fix="leave --ema out")
+    left = dict(tensors)
+    found = {component: _taken(component, left) for component in COMPONENTS}
+    if ema and has_ema:
+        wanted = original_names("unet", family.config("unet")).values()
+        averages = {name.removeprefix(PREFIXES["unet"]): tensors.get(ema_name(name)) for name in wanted}
+        found["unet"] = {name: tensor for name, tensor in averages.items() if tensor is not None}
+    _check_parts(found, [name for name in COMPONENTS if name not in parts], has_ema, where)
     components = {}
     for component in COMPONENTS:
-        config, prefix = family.config(component), PREFIXES[component]
-        wanted = original_names(component, config)
-        back = {original: name for name, original in wanted.items()}
-        found: dict[str, ir.TensorProtocol] = {}
-        for name in [name for name in left if name.startswith(prefix) and not is_ignorable(name)]:
-            original = prefix + canonical(component, name.removeprefix(prefix))
-            if (to := back.get(original, original)) in found:
-                raise CheckpointError(f"the weight {to[:200]} is there under two names.", where=where, fix="use another checkpoint")
-            found[to] = left.pop(name)
-        if ema and component == "unet":
-            found = {name: left[ema_name(original)] for name, original in wanted.items() if ema_name(original) in left}
-        components[component] = fitted(component, config, found, where)
+        if component in parts:
+            components[component] = parts[component]
+            continue
+        config = family.config(component)
+        _check_shapes(component, config, found[component], family, where)
+        components[component] = component_of(component, config, found[component], where)
+    check_joints(components, where)
     extra = [name for name in left if not is_ignorable(name)]
     if extra:
         raise WeightsError(
@@ -65,6 +65,67 @@ def checkpoint_from(tensors: Mapping[str, ir.TensorProtocol], path: Path, family
         )
     notes = _notes(list(left), has_ema, ema)
     return Checkpoint(components, family.scheduler(), family.tokenizer(), family.name, where, notes)
+
+
+def _taken(component: str, left: dict[str, ir.TensorProtocol]) -> dict[str, ir.TensorProtocol]:
+    """The component's weights without their prefix, out of `left`; those that are known to be unused stay there."""
+    prefix = next((prefix for prefix in (PREFIXES[component], f"{component}.") if any(name.startswith(prefix) for name in left)), None)
+    names = [name for name in left if prefix and name.startswith(prefix) and not is_ignorable(name)]
+    return {name.removeprefix(prefix or ""): left.pop(name) for name in names}
+
+
+def _check_parts(found: Mapping[str, Tensors], needed: list[str], has_ema: bool, where: str) -> None:
+    """Refuse a file that lacks a whole component out of `needed`. Raises CheckpointError that says which, and what can be done."""
+    lacking = [component for component in needed if not found[component]]
+    if "unet" in lacking and has_ema:
+        what = "the file holds the UNet's averaged weights (model_ema.*) and not its last ones."
+        raise CheckpointError(what, where=where, fix="add --ema, which takes them")
+    if "unet" in lacking:
+        raise CheckpointError(
+            f"the file holds no UNet (no weights named {PREFIXES['unet']}...).",
+            where=where,
+            fix="give a whole Stable Diffusion 1.x checkpoint; a VAE or a text encoder goes beside it with --vae or --text-encoder",
+        )
+    if lacking:
+        words = " and no ".join(WORDS[component] for component in lacking)
+        prefixes = " or ".join(PREFIXES[component] + "..." for component in lacking)
+        raise CheckpointError(
+            f"the file holds no {words} (no weights named {prefixes}).",
+            where=where,
+            fix=f"add {' and '.join(FLAGS[component] + ' PATH' for component in lacking)}, or use the whole checkpoint",
+        )
+
+
+def _check_shapes(component: str, config: dict[str, Any], found: Tensors, family: Family, where: str) -> None:
+    """Refuse another kind of model, which has the same names and other shapes. Raises CheckpointError that says which it is."""
+    if component == "text_encoder":
+        for name, tensor in found.items():
+            rows = shape_of(tensor)[:1]
+            if canonical(component, name) == _TOKENS and rows and rows[0] > config["vocab_size"]:
+                count = rows[0] - config["vocab_size"]
+                what = f"its text encoder knows {count} added token{'s' * (count > 1)} (textual inversion), and not their words."
+                fix = "give the diffusers folder of the same model, whose tokenizer/ has them"
+                raise CheckpointError(what, where=where, fix=fix)
+    if component != "unet":
+        return
+    first = next((shape_of(found[name]) for name in ("input_blocks.0.0.weight", "conv_in.weight") if name in found), None)
+    widths = {shape_of(tensor)[-1] for name, tensor in found.items() if name.endswith(_ANY_WIDTH) and shape_of(tensor)}
+    width = next(iter(widths)) if len(widths) == 1 and widths != {config["cross_attention_dim"]} else 768
+    channels = first[1] if first and len(first) == 4 else config["in_channels"]
+    if kind := kind_of(channels if channels != config["in_channels"] else 4, width):
+        raise CheckpointError(
+            f"this is {kind}, not Stable Diffusion 1.x's text-to-image (its UNet takes {channels} channels).",
+            where=where,
+            fix="use the text-to-image model of Stable Diffusion 1.x that it was made from",
+        )
+    if first and len(first) == 4 and first[0] != config["block_out_channels"][0]:
+        fitting = [name for name, other in FAMILIES.items() if other.config("unet")["block_out_channels"][0] == first[0]]
+        expected = config["block_out_channels"][0]
+        raise CheckpointError(
+            f"it is no model of the size of {family.name} (its UNet begins with {first[0]} channels, expected {expected}).",
+            where=where,
+            fix=f"convert it as {' or '.join(fitting)}" if fitting else f"use a checkpoint of {family.name}",
+        )
 
 
 def _notes(left: list[str], has_ema: bool, ema: bool) -> tuple[str, ...]:

@@ -52,6 +52,14 @@ def _read_directory(file: FileSlice) -> dict[str, Entry]:
     if offset + size > file.size:
         raise _Damaged("its directory lies outside the file")
     directory, at = bytes(file.read(offset, size)), 0
+    if directory.startswith(b"PK\x01\x02") and b"data.pkl" not in directory:
+        name_size = struct.unpack_from("<H", directory.ljust(_CENTRAL.size, b"\0"), 28)[0]
+        first = directory[_CENTRAL.size : _CENTRAL.size + name_size].decode("utf-8", "replace")
+        raise CheckpointError(
+            f"this is a zip archive of other files (such as {first[:100]!r}), not one of torch.save.",
+            where=str(file.path),
+            fix="unpack it, and give the weight file or the folder that is in it",
+        )
     entries: dict[str, Entry] = {}
     for _ in range(count):
         name, entry, at = _central_entry(file, directory, at, offset)

@@ -171,14 +171,28 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", metavar="NAME", help="weight files of a folder or hub id to take, such as fp16")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a checkpoint that holds both")
+    for flag, what in (("--vae", "VAE"), ("--text-encoder", "text encoder")):
+        words = f"take the {what} from this file or diffusers folder; the checkpoint need not have one"
+        parser.add_argument(flag, metavar="PATH", help=words)
 
 
 def open_model(args: argparse.Namespace) -> Checkpoint:
     """The checkpoint that those flags name."""
     family = MODELS[args.model]
     if args.random_weights is not None:
+        for flag, given in (("--vae", args.vae), ("--text-encoder", args.text_encoder)):
+            if given is not None:
+                raise UsageError("made-up weights have every part.", where=flag, fix=f"leave {flag} out")
         return random_checkpoint(family, args.random_weights)
-    return open_checkpoint(args.checkpoint, family=family, variant=args.variant, revision=args.revision, ema=args.ema)
+    return open_checkpoint(
+        args.checkpoint,
+        family=family,
+        variant=args.variant,
+        revision=args.revision,
+        ema=args.ema,
+        vae=args.vae,
+        text_encoder=args.text_encoder,
+    )
 
 
 class Bar:

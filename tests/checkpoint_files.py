@@ -17,6 +17,7 @@ import pytest
 
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES, Family
+from ondevice.converters.names import original_names
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import CheckpointError, OnDeviceError
 
@@ -70,6 +71,17 @@ def tiny_checkpoint(seed: int = 3) -> Checkpoint:
 def arrays_of(checkpoint: Checkpoint, component: str) -> dict[str, np.ndarray]:
     """All weights of one component."""
     return {name: tensor.numpy() for name, tensor in checkpoint.components[component].weights.items()}
+
+
+def original_arrays(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """All weights under their names in the original layout, whose VAE has 1x1 convolutions for its attention."""
+    arrays = {}
+    for component in checkpoint.components:
+        names = original_names(component, checkpoint.components[component].config)
+        for name, array in arrays_of(checkpoint, component).items():
+            conv = component == "vae" and ".attentions." in name and array.ndim == 2
+            arrays[names[name]] = array.reshape(*array.shape, 1, 1) if conv else array
+    return arrays
 
 
 def tiny_family(folder: Path) -> Family:
@@ -187,7 +199,13 @@ def pickled_dict(arrays: Mapping[str, np.ndarray]) -> bytes:
     return Op.dict(items)
 
 
-def ckpt_bytes(data_pkl: bytes, storages: Iterable[bytes], folder: str = "archive", compression: int = zipfile.ZIP_STORED) -> bytes:
+def ckpt_bytes(
+    data_pkl: bytes,
+    storages: Iterable[bytes],
+    folder: str = "archive",
+    compression: int = zipfile.ZIP_STORED,
+    extra: Mapping[str, bytes] | None = None,
+) -> bytes:
     """A zip archive as torch.save writes it."""
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", compression) as archive:
@@ -196,6 +214,8 @@ def ckpt_bytes(data_pkl: bytes, storages: Iterable[bytes], folder: str = "archiv
         for i, data in enumerate(storages):
             archive.writestr(f"{folder}/data/{i}", data)
         archive.writestr(f"{folder}/version", b"3\n")
+        for name, data in (extra or {}).items():
+            archive.writestr(name, data)
     return made.getvalue()
 
 

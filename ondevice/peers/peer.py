@@ -25,7 +25,8 @@ from ondevice.errors import UsageError
 from ondevice.publish import published_file
 
 COMPONENTS = ("unet", "vae_decoder", "text_encoder")
-WEIGHT_FLAGS = ("checkpoint", "random_weights", "variant", "revision", "ema")
+_PATHS = ("checkpoint", "vae", "text_encoder")
+WEIGHT_FLAGS = ("checkpoint", "random_weights", "variant", "revision", "ema", *_PATHS[1:])
 STAMP = "stamp.json"  # beside what was converted: what it was made by
 TIMESTEP = 500.0
 Run = Callable[[], np.ndarray]  # once through, inputs and output included
@@ -101,8 +102,9 @@ class Task:
     def of(cls, args: argparse.Namespace, component: str, sizes: Mapping[str, int]) -> Task:
         """The task that convert's flags and a component name."""
         weights = {flag: getattr(args, flag) for flag in WEIGHT_FLAGS}
-        if weights["checkpoint"] and Path(weights["checkpoint"]).exists():
-            weights["checkpoint"] = str(Path(weights["checkpoint"]).resolve())
+        for flag in _PATHS:
+            if weights[flag] and Path(weights[flag]).exists():
+                weights[flag] = str(Path(weights[flag]).resolve())
         return cls(args.model, weights, component, dict(sizes))
 
     @classmethod
@@ -121,7 +123,7 @@ class Task:
             UsageError: they come as exported graphs: other runtimes need the weights themselves.
             OnDeviceError: the checkpoint cannot be read.
         """
-        opened = open_model(argparse.Namespace(model=self.model, **self.weights))
+        opened = open_model(argparse.Namespace(model=self.model, **dict.fromkeys(WEIGHT_FLAGS) | self.weights))
         if opened.graphs:
             what = "other runtimes are given weights, and this is a folder of ONNX graphs."
             raise UsageError(what, where=opened.source, fix="name a checkpoint, or --random-weights 0")

@@ -11,13 +11,23 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
-from checkpoint_files import TINY_UNET, arrays_of, safetensors_header, tiny_checkpoint, tiny_family, write_ckpt, write_folder, write_json
+from checkpoint_files import (
+    TINY_UNET,
+    arrays_of,
+    original_arrays,
+    safetensors_header,
+    tiny_checkpoint,
+    tiny_family,
+    write_ckpt,
+    write_folder,
+    write_json,
+)
 from checkpoint_files import write_safetensors as save
 
 from ondevice.converters.checkpoint import Checkpoint, open_checkpoint
 from ondevice.converters.component import Component
 from ondevice.converters.configs import COMPONENTS
-from ondevice.converters.names import PREFIXES, ema_name, original_names
+from ondevice.converters.names import PREFIXES, ema_name
 from ondevice.errors import CheckpointError, WeightsError
 
 Arrays = dict[str, np.ndarray]
@@ -151,12 +161,7 @@ def test_a_tokenizer_without_special_tokens_map(folder: Path) -> None:
 
 def original(tiny: Checkpoint, *, ema: bool = False, extras: bool = True) -> Arrays:
     """One file's tensors in the original layout."""
-    arrays: Arrays = {}
-    for component in COMPONENTS:
-        names = original_names(component, tiny.components[component].config)
-        for name, array in arrays_of(tiny, component).items():
-            squeezed = component == "vae" and ".attentions." in name and array.ndim == 2
-            arrays[names[name]] = array.reshape(*array.shape, 1, 1) if squeezed else array
+    arrays = original_arrays(tiny)
     if ema:
         averages = {ema_name(name): array * 2 for name, array in arrays.items() if name.startswith(PREFIXES["unet"])}
         arrays |= averages | {"model_ema.decay": np.array(0.999, np.float32), "model_ema.num_updates": np.array(5)}

@@ -288,8 +288,8 @@ def test_single_files(tmp_path: Path) -> None:
     assert one_file(tmp_path, arrays | {position.replace("text_model.", ""): arrays[position]}) == (
         f"the weight {position.removeprefix('cond_stage_model.transformer.')} is there under two names. Fix: use another checkpoint."
     )
-    assert one_file(tmp_path, arrays | {"control_model.w": nothing}, WeightsError) == (
-        "the file holds weights that no component uses; 1 extra: control_model.w. Fix: use a plain Stable Diffusion 1.x checkpoint."
+    assert one_file(tmp_path, arrays | {"mystery.w": nothing}, WeightsError) == (
+        "the file holds weights that no component uses; 1 extra: mystery.w. Fix: use a plain Stable Diffusion 1.x checkpoint."
     )
 
 

@@ -36,7 +36,8 @@ NAMED = "the pickle names 'os.system', which is no part of a tensor (byte {}). "
             " data.pkl",
             NAMED.format(20),
         ),
-        (b"\x80\x02}(ios\nsystem\n.", " data.pkl", f"the opcode INST makes more than tensors (byte 4). {DIFFERENT}"),
+        (b"\x80\x02}(ios\nsystem\n.", " data.pkl", NAMED.format(4)),
+        (b"\x80\x02\x82\x01.", " data.pkl", f"the opcode EXT1 makes more than tensors (byte 2). {DIFFERENT}"),
         (b"\x80\x02Pid\n.", " data.pkl", f"the opcode PERSID makes more than tensors (byte 2). {DIFFERENT}"),
         (b"\x80\x02K\x01Q.", " data.pkl", f"a persistent id is no torch storage (byte 4). {DIFFERENT}"),
         (b"\x80\x02K\x01)R.", " data.pkl", f"the opcode REDUCE calls something that is no tensor maker (byte 5). {DIFFERENT}"),
@@ -61,7 +62,7 @@ NAMED = "the pickle names 'os.system', which is no part of a tensor (byte {}). "
             f"an OrderedDict is made from arguments (byte 30). {DIFFERENT}",
         ),
         (b"\x80\x02]K\x01Ns.", " data.pkl", f"the opcode SETITEM does not fit what is on the stack (byte 6). {DIFFERENT}"),
-        (b"\x80\x02}K\x01\x85Ns.", " data.pkl", f"a dictionary has a key that is no name (of type tuple) (byte 7). {DIFFERENT}"),
+        (b"\x80\x02}K\x01\x85Ns.", "", "the file holds no named tensors. Fix: use a checkpoint that holds a state dict."),
         (b"\x80\x02h\x07.", " data.pkl", f"the pickle recalls a value before it was made (byte 2). {DIFFERENT}"),
         (b"\x80\x02R.", " data.pkl", f"the opcode REDUCE does not fit what is on the stack (byte 2). {DIFFERENT}"),
         (b"\x80\x02}}.", " data.pkl", f"the pickle ends with 2 values (expected 1). {DIFFERENT}"),
@@ -100,15 +101,17 @@ def test_archives_that_torch_did_not_write(tmp_path: Path, monkeypatch: pytest.M
         return message(lambda: read_ckpt(path)).removeprefix(f"{path}: ")
 
     good = view(0, [6], [1])
-    assert refused(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.") == (
-        "this is neither a .safetensors file nor a zip archive of torch 1.6 or later; older files can run code and are not read. "
-        + DIFFERENT
-    )
+    assert refused(b"weights") == f"this is neither a .safetensors file nor one that torch.save wrote. {DIFFERENT}"
     whole = ckpt_bytes(good, FLOATS)
     assert refused(whole.replace(b"little", b"biggie")) == f"the file is not little-endian. {DIFFERENT}"
     assert refused(whole.replace(b"data.pkl", b"date.pkl")) == (
-        f"the archive is not one of torch.save (it has 0 entries data.pkl). {DIFFERENT}"
+        "this is a zip archive of other files (such as 'archive/date.pkl'), not one of torch.save."
+        " Fix: unpack it, and give the weight file or the folder that is in it."
     )
+    two = ckpt_bytes(good, FLOATS, extra={"archive/more/data.pkl": b""})
+    assert refused(two) == f"the archive is not one of torch.save (it has 2 entries data.pkl). {DIFFERENT}"
+    script = ckpt_bytes(good, FLOATS, extra={"archive/constants.pkl": b""})
+    assert refused(script) == f"this is a TorchScript program, not weights. {DIFFERENT}"
     monkeypatch.setattr(ckpt_file, "PICKLE_LIMIT", 10)
     assert refused(whole) == f"data.pkl is too large (got {len(good)} bytes, expected at most 10). {DIFFERENT}"
 
