@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.diffusers_folder import choose_weights, shards_of
@@ -13,15 +17,23 @@ from ondevice.converters.families import TOKENIZER_FILES
 from ondevice.errors import CheckpointError, DownloadError, OnDeviceError
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+TIMEOUT = 10.0  # seconds until a server that says nothing is given up
+WAITS = (1, 2)  # seconds between tries
 
 _SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json", *(f"tokenizer/{name}" for name in TOKENIZER_FILES))
+
+_AGAIN = "try again later"
+_READS_IT = "set HF_TOKEN to a token that may read it, or unset one that has expired"
+_FIXES = {401: _READS_IT, 403: _READS_IT, 408: _AGAIN, 429: "wait some minutes, or set HF_TOKEN, which raises the limit"}
 
 
 def download(repo: str, *, variant: str | None = None, revision: str | None = None) -> Path:
     """The local folder of `repo`'s snapshot in huggingface_hub's cache, in diffusers' layout.
 
     Files already there are not fetched again, a lost connection resumes inside a file, progress bars go to stderr. `HF_ENDPOINT` names
-    another server; `HF_TOKEN` and `HF_HOME` work as in huggingface_hub. Without a network a snapshot in the cache is used.
+    another server; `HF_TOKEN` and `HF_HOME` work as in huggingface_hub. Where there is no network, or the server refuses or fails, a
+    whole snapshot in the cache is used, with a warning and at once.
 
     Raises DownloadError saying what to do; CheckpointError if the repository has no diffusers layout or not that variant.
     """
@@ -30,31 +42,76 @@ def download(repo: str, *, variant: str | None = None, revision: str | None = No
     # Read here, not at import: huggingface_hub reads it once, before a caller had a chance to set it.
     endpoint = os.environ.get("HF_ENDPOINT") or None
     where = repo + (f"@{revision}" if revision else "")
+    name = revision or "main"
 
-    def fetch(files: list[str], *, local: bool = False) -> Path:
-        return Path(snapshot_download(repo, revision=revision, endpoint=endpoint, allow_patterns=files, local_files_only=local))
+    def fetch(files: list[str], revision: str) -> Path:
+        return Path(snapshot_download(repo, revision=revision, endpoint=endpoint, allow_patterns=files))
 
+    copy: Path | None = None
     try:
-        names = HfApi(endpoint=endpoint).list_repo_files(repo, revision=revision)
-    except Exception as error:
-        explained = _explained(error, where, endpoint)
-        if not _is_offline(error):
-            raise explained from None
-        try:
-            folder = fetch(list(_SMALL_FILES), local=True)
-        except OSError:
-            raise explained from None
-        log.warning("%s: cannot reach the hub; using the copy in %s", where, folder)
-        return folder
-    files = wanted_files(names, variant, where)
-    try:
-        folder = fetch(files)
+        copy = _copy(repo, name, variant, where)
+        api = HfApi(endpoint=endpoint)
+        info = _asked(lambda: api.model_info(repo, revision=name, timeout=TIMEOUT), tries=1 if copy else len(WAITS) + 1)
+        if copy and copy.name == info.sha:
+            return copy
+        # By commit: the branch's name in the cache goes on leading to the whole copy until there is a new one.
+        files = wanted_files([file.rfilename for file in info.siblings or ()], variant, where)
+        commit = info.sha or name
+        folder = fetch(files, commit)
         shards = [f"{parent}/{file}" for parent, index in _indices(files) for file in shards_of(folder / parent, index)]
-        return fetch([*files, *shards]) if shards else folder
-    except OnDeviceError:
+        folder = fetch([*files, *shards], commit) if shards else folder
+        absent = [file for file in (*files, *shards) if not (folder / file).is_file()]
+        if absent:
+            raise DownloadError(f"{absent[0]} could not be fetched.", where=where, fix=_AGAIN)
+        if commit != name:
+            with suppress(Exception):  # what was asked for is here; this only lets the cache know the branch or tag
+                fetch(files, name)
+        return folder
+    except CheckpointError:
         raise
     except Exception as error:
-        raise _explained(error, where, endpoint) from None
+        explained = error if isinstance(error, DownloadError) else _explained(error, where, endpoint)
+        if copy is None:
+            raise explained from None
+        reason = "cannot reach the hub" if _is_offline(error) else explained.what.removesuffix(".")
+        log.warning("%s: %s; using the copy in %s (HF_HUB_OFFLINE=1 does so without asking)", where, reason, copy)
+        return copy
+
+
+def _asked(request: Callable[[], T], tries: int) -> T:
+    """What `request` returns; it is tried again after a wait where the server may come back."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    for wait in WAITS[: tries - 1]:
+        try:
+            return request()
+        except (HFValidationError, OfflineModeIsEnabled):
+            raise
+        except HfHubHTTPError as error:
+            if error.response.status_code not in (408, 429) and error.response.status_code < 500:
+                raise
+        except Exception as error:
+            log.info("%s: trying again", type(error).__name__)
+        time.sleep(wait)
+    return request()
+
+
+def _copy(repo: str, revision: str, variant: str | None, where: str) -> Path | None:
+    """The snapshot of `revision` in the cache if it holds all that a checkpoint needs, whatever the server says of it now."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, "unet/config.json", revision=revision)
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parents[1]
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    try:
+        files = wanted_files(names, variant, where)
+        files += [f"{parent}/{file}" for parent, index in _indices(files) for file in shards_of(folder / parent, index)]
+    except CheckpointError:
+        return None
+    small = {"scheduler/scheduler_config.json", "tokenizer/merges.txt"} if "tokenizer/vocab.json" in names else {"tokenizer/tokenizer.json"}
+    return folder if {*files, *small} <= set(names) else None
 
 
 def wanted_files(names: list[str], variant: str | None, where: str) -> list[str]:
@@ -86,18 +143,31 @@ def _indices(files: list[str]) -> list[tuple[str, str]]:
 
 def _is_offline(error: Exception) -> bool:
     """No answer from the server, as opposed to an answer that says no. httpx names its own errors; none of them is an HfHubHTTPError."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError
 
-    return not isinstance(error, HfHubHTTPError | HFValidationError)
+    return not isinstance(error, HfHubHTTPError | OnDeviceError)
 
 
 def _explained(error: Exception, where: str, endpoint: str | None) -> DownloadError:
     """The same in one sentence, with what to do. The order matters: a gated repository is also one that is not found."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     server = endpoint or "the hub"
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # what the server said, which a fetch that also looked into the cache wraps
     if isinstance(error, HFValidationError):
         return DownloadError("this is no hub id.", where=where, fix="write organisation/name")
+    if isinstance(error, OfflineModeIsEnabled):
+        fix = "unset HF_HUB_OFFLINE to fetch it, or give a local folder"
+        return DownloadError("HF_HUB_OFFLINE is set, and the cache has no whole copy.", where=where, fix=fix)
     if isinstance(error, GatedRepoError):
         return DownloadError("the repository is gated.", where=where, fix="accept its licence on its page and set HF_TOKEN")
     if isinstance(error, RepositoryNotFoundError):
@@ -106,7 +176,7 @@ def _explained(error: Exception, where: str, endpoint: str | None) -> DownloadEr
         return DownloadError("the repository has no such revision.", where=where, fix="name a branch, tag or commit that exists")
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
-        fix = "set HF_TOKEN to a token that may read it" if status in (401, 403) else "try again later"
+        fix = _FIXES.get(status, _AGAIN if status >= 500 else "name another repository, or give a local folder")
         return DownloadError(f"{server} answered {status}.", where=where, fix=fix)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         fix = "free some space, or set HF_HOME to a folder on another disk; files already fetched are kept"

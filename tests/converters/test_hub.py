@@ -27,11 +27,13 @@ class Hub(http.server.ThreadingHTTPServer):
     def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = files
+        self.commit = COMMIT
         self.cut = 0
         self.status = 0
         self.code = ""
         self.broken = ""  # a file that cannot be fetched
         self.fetched: list[tuple[str, str]] = []  # (path, Range header)
+        self.waits: list[float] = []
 
     @property
     def url(self) -> str:
@@ -63,7 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if hub.status:
             self.answer(hub.status, b"{}", {"X-Error-Code": hub.code} if hub.code else {})
         elif path == f"/api/models/{REPO}/revision/main":
-            info = {"id": REPO, "sha": COMMIT, "siblings": [{"rfilename": name} for name in hub.files]}
+            info = {"id": REPO, "sha": hub.commit, "siblings": [{"rfilename": name} for name in hub.files]}
             self.answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
         elif path.startswith(f"/api/models/{REPO}/tree/"):
             rows = [
@@ -77,7 +79,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(404, b"{}", {"X-Error-Code": code if REPO in path else "RepoNotFound"})
 
     def send_file(self, name: str, data: bytes) -> None:
-        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": self.server.commit, "Accept-Ranges": "bytes"}
         asked = self.headers.get("Range", "")
         start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
         if self.command == "GET":
@@ -124,7 +126,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)  # the waits between tries
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", server.waits.append)  # the waits between tries, ours and its own
     yield server
     server.shutdown()
     server.server_close()
@@ -188,6 +190,58 @@ def test_without_a_network_the_copy_in_the_cache_is_used(
     assert "cannot reach the hub; using the copy in" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("status", "code", "revision"),
+    [
+        (404, "RepoNotFound", None),
+        (401, "RepoNotFound", None),
+        (403, "GatedRepo", "main"),
+        (404, "RevisionNotFound", "main"),
+        (429, "", None),
+        (451, "", None),
+        (500, "", COMMIT),
+        (503, "", None),
+    ],
+)
+def test_a_server_that_refuses_or_fails_is_not_waited_for_where_the_cache_has_all(
+    hub: Hub, caplog: pytest.LogCaptureFixture, status: int, code: str, revision: str | None
+) -> None:
+    assert_tiny(REPO)
+    hub.status, hub.code = status, code
+    assert_tiny(REPO, **({"revision": revision} if revision else {}))
+    assert "; using the copy in " in caplog.text and "(HF_HUB_OFFLINE=1 does so without asking)" in caplog.text
+    assert hub.waits == []
+
+
+def test_what_is_in_the_cache_asks_one_question(hub: Hub) -> None:
+    assert_tiny(REPO)
+    hub.fetched.clear()
+    hub.files = dict.fromkeys(hub.files, b"")  # the answer's names and commit are enough
+    assert_tiny(REPO)
+    assert hub.fetched == []
+
+
+def test_a_newer_commit_that_cannot_be_fetched_leaves_the_older_copy_in_use(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert_tiny(REPO)
+    hub.commit, hub.broken = "f" * 40, "vae/config.json"
+    hub.files["vae/config.json"] += b" "
+    assert_tiny(REPO)
+    assert f"{hub.url} answered 503; using the copy in" in caplog.text
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert_tiny(REPO)
+
+
+@pytest.mark.parametrize("lost", ["unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json", "tokenizer/merges.txt"])
+def test_a_copy_that_lacks_a_file_is_not_used(hub: Hub, tmp_path: Path, lost: str) -> None:
+    assert_tiny(REPO)
+    next((tmp_path / "cache").glob(f"*/snapshots/*/{lost}")).unlink()
+    hub.status = 500
+    assert str(refusal()) == f"{REPO}: {hub.url} answered 500. Fix: try again later."
+    assert hub.waits == [1, 2]  # it may have come back
+
+
 def refusal(source: str = REPO, **options: str) -> OnDeviceError:
     with pytest.raises(OnDeviceError) as caught:
         open_checkpoint(source, family="sd14", **options)
@@ -204,7 +258,12 @@ def test_refusals_are_explained(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     hub.status, hub.code = 403, "GatedRepo"
     assert str(refusal()) == f"{REPO}: the repository is gated. Fix: accept its licence on its page and set HF_TOKEN."
     hub.status, hub.code = 401, ""
-    assert "set HF_TOKEN" in str(refusal())
+    reads = "set HF_TOKEN to a token that may read it, or unset one that has expired"
+    assert str(refusal()) == f"{REPO}: {hub.url} answered 401. Fix: {reads}."
+    hub.status = 429
+    assert str(refusal()) == f"{REPO}: {hub.url} answered 429. Fix: wait some minutes, or set HF_TOKEN, which raises the limit."
+    hub.status = 451
+    assert str(refusal()) == f"{REPO}: {hub.url} answered 451. Fix: name another repository, or give a local folder."
     hub.status = 500
     assert str(refusal()) == f"{REPO}: {hub.url} answered 500. Fix: try again later."
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
@@ -212,6 +271,14 @@ def test_refusals_are_explained(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
         f"{REPO}: cannot reach http://127.0.0.1:9 (ConnectError)."
         " Fix: check the network, or give a local folder; files already fetched are kept."
     )
+
+
+def test_offline_by_choice(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert str(refusal()) == (
+        f"{REPO}: HF_HUB_OFFLINE is set, and the cache has no whole copy. Fix: unset HF_HUB_OFFLINE to fetch it, or give a local folder."
+    )
+    assert hub.waits == []
 
 
 def test_a_repository_without_the_layout_or_the_variant_is_refused(hub: Hub) -> None:
