@@ -94,7 +94,7 @@ def _only_for(value: object, name: str, what: str, where: str) -> None:
 
 def _read_one_file(path: Path, family: Family, ema: bool, given: Mapping[str, Component]) -> Checkpoint:
     read = read_weights(path, averaged=ema)
-    checkpoint = checkpoint_from(read.tensors, path, family, ema=ema, averaged=read.averaged, given=given)
+    checkpoint = checkpoint_from(read, path, family, ema=ema, given=given)
     return replace(checkpoint, notes=read.notes + checkpoint.notes)
 
 

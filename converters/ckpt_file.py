@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,12 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Ckpt:
-    """The state dict of a file as lazy tensors, what else was in it, and whether they are moving averages."""
+    """The state dict of a file as lazy tensors, what else was in it, whether they are averages, and a .safetensors file's metadata."""
 
     tensors: dict[str, ir.LazyTensor]
     notes: tuple[str, ...] = ()
     averaged: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_ckpt(path: Path, *, averaged: bool = False) -> Ckpt:

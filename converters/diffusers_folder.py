@@ -16,7 +16,7 @@ from ondevice.converters.json_text import read_object
 from ondevice.converters.names import canonical, is_clip_only, is_ignorable
 from ondevice.converters.scheduler_files import read_scheduler
 from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
-from ondevice.converters.weights_file import read_weights
+from ondevice.converters.weights_file import read_weights, without_wrappers
 from ondevice.errors import CheckpointError
 
 _LAYOUT = "give a folder in diffusers' layout"
@@ -88,6 +88,7 @@ def _read_weights(folder: Path, choice: WeightChoice) -> dict[str, ir.LazyTensor
     found: dict[str, ir.LazyTensor] = {}
     for file, weights in shards_of(folder, choice.file).items():
         tensors = read_weights(folder / file).tensors
+        weights = [without_wrappers(name) for name in weights]
         absent = [name for name in weights if name not in tensors]
         if absent:
             raise CheckpointError(

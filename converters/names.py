@@ -38,7 +38,6 @@ _VAE_SCALE = {"downsamplers": "downsample", "upsamplers": "upsample"}
 _OLD_VAE_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0", "to_out": "to_out.0"}
 # In the original layout, scripts that knew only the old names, or only the new ones, left the others as they were.
 _ORIGINAL_VAE_ATTENTION = {old: _VAE_ATTENTION[new] for old, new in _OLD_VAE_ATTENTION.items()} | _VAE_ATTENTION
-_WRAPPED = re.compile(r"(module\.|_orig_mod\.)+")  # DistributedDataParallel and torch.compile name what they wrap so
 
 # What a text encoder's file holds beside the text encoder: the rest of CLIP, and what maps its last token into the common space.
 _CLIP_ONLY = r"(.*\.)?(vision_model\..*|(text|visual)_projection(\.weight|\.bias)?|logit_scale)"
@@ -65,7 +64,6 @@ def is_clip_only(name: str) -> bool:
 def canonical(component: str, name: str) -> str:
     """The on-disk name that diffusers 0.42 and transformers 4 write, from any spelling of theirs; of a VAE in the original layout (without
     its prefix) the name that CompVis' has, from what scripts made of it. Unknown names come back unchanged."""
-    name = _WRAPPED.sub("", name, count=1) if _WRAPPED.match(name) else name
     if component == "text_encoder" and name.startswith(("embeddings.", "encoder.", "final_layer_norm.")):
         return f"text_model.{name}"  # transformers 5 leaves the prefix out
     if component == "vae":

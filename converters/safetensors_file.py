@@ -89,6 +89,11 @@ class FileSlice:
 
 def read_safetensors(path: Path) -> dict[str, ir.LazyTensor]:
     """{name: lazy tensor} of a file, in the order of its header. Raises CheckpointError naming the file and the tensor."""
+    return read_with_metadata(path)[0]
+
+
+def read_with_metadata(path: Path) -> tuple[dict[str, ir.LazyTensor], dict[str, Any]]:
+    """The same, and the header's __metadata__, whose values may be anything."""
     file = FileSlice(path)
     where = str(path)
     if file.size < 8:
@@ -109,7 +114,7 @@ def read_safetensors(path: Path) -> dict[str, ir.LazyTensor]:
     start, end = 8 + length, file.size - 8 - length
     entries = {name: _entry(name, value, end, where) for name, value in header.items()}
     _no_gap_no_overlap(entries, end, where)
-    return {name: _tensor(file, name, dtype, shape, start + begin) for name, (dtype, shape, begin, _) in entries.items()}
+    return {name: _tensor(file, name, dtype, shape, start + begin) for name, (dtype, shape, begin, _) in entries.items()}, metadata
 
 
 _Entry = tuple[str, tuple[int, ...], int, int]  # dtype, shape, begin, end

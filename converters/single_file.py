@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ondevice.converters.ckpt_file import Ckpt
 from ondevice.converters.component import Checkpoint, Component, check_joints, listed, shape_of
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.families import FAMILIES, Family
@@ -19,28 +20,28 @@ from ondevice.errors import CheckpointError, WeightsError
 _TOKENS = "text_model.embeddings.token_embedding.weight"
 _ANY_WIDTH = ".attn2.to_k.weight"  # the last dimension is the width of the text encoder's vectors
 
+_MARKS: dict[str, tuple[str, Any]] = {"v_pred": ("prediction_type", "v_prediction"), "ztsnr": ("rescale_betas_zero_snr", True)}
+
 Tensors = Mapping[str, ir.TensorProtocol]
 
 
-def checkpoint_from(
-    tensors: Tensors, path: Path, family: Family, *, ema: bool, averaged: bool = False, given: Mapping[str, Component] | None = None
-) -> Checkpoint:
+def checkpoint_from(read: Ckpt, path: Path, family: Family, *, ema: bool, given: Mapping[str, Component] | None = None) -> Checkpoint:
     """A checkpoint from the tensors of one file; configs, scheduler and tokenizer are the family's.
 
-    `ema=True` takes the UNet's moving averages (model_ema.*) instead of its last weights; `averaged` says that the reader of the file took
-    averages already. Components in `given` are taken from there, and the file need not have them.
+    `ema=True` takes the UNet's moving averages (model_ema.*) instead of its last weights. Components in `given` are taken from there, and
+    the file need not have them. What the file says of its prediction goes before the family's scheduler.
 
     Raises CheckpointError if the file is of another kind, lacks a part, or `ema` asks for averages that are not there; WeightsError listing
     every missing, extra and mis-shaped weight.
     """
-    where, parts = str(path), given or {}
+    tensors, where, parts = read.tensors, str(path), given or {}
     telling = [name for name in tensors if not is_ignorable(name) or is_clip_only(name)]
     if kind := file_kind(telling, {name: shape_of(tensors[name]) for name in telling}):
         raise CheckpointError(f"this is {kind.what}.", where=where, fix=kind.fix)
     has_ema = any(name.startswith("model_ema.diffusion_model") for name in tensors)
-    if ema and not (has_ema or averaged):
+    if ema and not (has_ema or read.averaged):
         raise CheckpointError("the file holds no averaged weights (model_ema.*).", where=where, fix="leave --ema out")
-    left = dict(tensors)
+    left: dict[str, ir.TensorProtocol] = {name: tensor for name, tensor in tensors.items() if name not in _MARKS}
     found = {component: _taken(component, left) for component in COMPONENTS}
     if ema and has_ema:
         wanted = original_names("unet", family.config("unet")).values()
@@ -64,7 +65,16 @@ def checkpoint_from(
             fix="use a plain Stable Diffusion 1.x checkpoint",
         )
     notes = _notes(list(left), has_ema, ema)
-    return Checkpoint(components, family.scheduler(), family.tokenizer(), family.name, where, notes)
+    scheduler = family.scheduler() | _prediction(read)
+    return Checkpoint(components, scheduler, family.tokenizer(), family.name, where, notes)
+
+
+def _prediction(read: Ckpt) -> dict[str, Any]:
+    """What the file itself says of how its UNet was trained, as keys of a scheduler's config: ComfyUI's empty tensors, kohya's metadata."""
+    said = {key: value for mark, (key, value) in _MARKS.items() if mark in read.tensors}
+    if read.metadata.get("modelspec.prediction_type") in ("v", "v_prediction"):
+        said["prediction_type"] = "v_prediction"
+    return said
 
 
 def _taken(component: str, left: dict[str, ir.TensorProtocol]) -> dict[str, ir.TensorProtocol]:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from ondevice.converters.ckpt_file import Ckpt, read_ckpt
 from ondevice.converters.legacy_torch import MAGIC
 from ondevice.converters.names import PREFIXES, is_ignorable
-from ondevice.converters.safetensors_file import HEADER_LIMIT, FileSlice, read_safetensors
+from ondevice.converters.safetensors_file import HEADER_LIMIT, FileSlice, read_with_metadata
 from ondevice.converters.signatures import HEAD, foreign
 from ondevice.errors import CheckpointError
 
@@ -38,19 +38,29 @@ def _read(path: Path, averaged: bool) -> Ckpt:
         return read_ckpt(path, averaged=averaged)
     # A safetensors file has its JSON after 8 bytes of length; a text has letters there, which make a length beyond every bound.
     if head[8:9] == b"{" and struct.unpack_from("<Q", head)[0] <= HEADER_LIMIT:
-        return Ckpt(read_safetensors(path))
+        return _safetensors(path)
     if kind := foreign(head):
         raise CheckpointError(f"this is {kind.what}.", where=str(path), fix=kind.fix)
-    return Ckpt(read_safetensors(path)) if path.suffix == ".safetensors" else read_ckpt(path, averaged=averaged)
+    return _safetensors(path) if path.suffix == ".safetensors" else read_ckpt(path, averaged=averaged)
+
+
+def _safetensors(path: Path) -> Ckpt:
+    tensors, metadata = read_with_metadata(path)
+    return Ckpt(tensors, metadata=metadata)
+
+
+def without_wrappers(name: str) -> str:
+    """A weight's name without the parts that DistributedDataParallel (module), torch.compile (_orig_mod) and their kin add."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def unwrapped(tensors: Mapping[str, ir.LazyTensor], where: str) -> tuple[dict[str, ir.LazyTensor], str]:
     """`tensors` without what training wrappers add to every name, and a sentence that says what that was; "" if nothing.
 
-    Wrappers (DistributedDataParallel's module., torch.compile's _orig_mod., ...) can stand inside a name. What stands before the prefixes
-    of a whole checkpoint goes where all names but unused ones have it. Raises CheckpointError where two names become one.
+    Wrappers can stand inside a name. What stands before the prefixes of a whole checkpoint goes where all names but unused ones have it.
+    Raises CheckpointError where two names become one.
     """
-    renamed = {name: ".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in tensors}
+    renamed = {name: without_wrappers(name) for name in tensors}
     taken = sorted({part for name in tensors for part in name.split(".") if part in _WRAPPERS})
     if outer := _outer([name for name in renamed.values() if not is_ignorable(name)]):
         renamed = {old: new.removeprefix(outer) for old, new in renamed.items()}

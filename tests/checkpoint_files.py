@@ -189,10 +189,10 @@ def pickled_state(arrays: Mapping[str, np.ndarray]) -> bytes:
     return b"\x80\x02" + pickled_dict(arrays) + Op.STOP
 
 
-def pickled_dict(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The dictionary alone, to build pickles around it."""
+def pickled_dict(arrays: Mapping[str, np.ndarray], first: int = 0) -> bytes:
+    """The dictionary alone, to build pickles around it; its storages are numbered from `first`."""
     items = []
-    for i, (name, array) in enumerate(arrays.items()):
+    for i, (name, array) in enumerate(arrays.items(), first):
         kind = STORAGES["bfloat16" if array.dtype == ml_dtypes.bfloat16 else array.dtype.str]
         stride = [step // array.itemsize for step in np.empty(array.shape, array.dtype).strides]
         items.append((Op.text(name), Op.tensor(Op.storage(kind, str(i), array.size), 0, array.shape, stride)))
@@ -223,6 +223,16 @@ def write_ckpt(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """A .ckpt whose top level is the state dict."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(ckpt_bytes(pickled_state(arrays), [array.tobytes() for array in arrays.values()]))
+
+
+def legacy_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """A file as torch.save wrote it before 1.6: four pickles, the storages' keys, and each storage behind its length."""
+    sizes = Op.dict([(Op.text("short"), Op.number(2))])
+    facts = Op.dict([(Op.text("protocol_version"), Op.number(1001)), (Op.text("little_endian"), b"\x88"), (Op.text("type_sizes"), sizes)])
+    keys = b"](" + b"".join(Op.text(str(i)) for i in range(len(arrays))) + b"e"
+    magic = Op.number(0x1950A86A20F9469CFC6C)
+    pickles = [b"\x80\x02" + body + Op.STOP for body in (magic, Op.number(1001), facts, pickled_dict(arrays), keys)]
+    return b"".join(pickles) + b"".join(struct.pack("<q", array.size) + array.tobytes() for array in arrays.values())
 
 
 def default_family() -> Family:

@@ -14,12 +14,14 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import pytest
-from checkpoint_files import Op, ckpt_bytes, pickled_dict, pickled_state, write_ckpt
+from checkpoint_files import Op, ckpt_bytes, legacy_bytes, pickled_dict, pickled_state, write_ckpt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ondevice.converters.ckpt_file import read_ckpt
-from ondevice.converters.inert_pickle import PickleRefused, follow
+from ondevice.converters.inert_pickle import follow
+from ondevice.converters.inert_values import PickleRefused
+from ondevice.converters.state_dict import find_state
 from ondevice.errors import CheckpointError
 
 FUZZ = settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -170,6 +172,7 @@ def opens_or_refuses(path: Path, data: bytes) -> None:
 
 ARCHIVE = ckpt_bytes(pickled_state(ARRAYS), STORED)
 PICKLE = pickled_state(ARRAYS)
+OLD = legacy_bytes(ARRAYS)
 
 
 @FUZZ
@@ -179,6 +182,15 @@ def test_flipped_bytes_open_or_are_refused(tmp_path: Path, flips: list[tuple[int
     for at, value in flips:
         data[at] = value
     opens_or_refuses(tmp_path / "m", bytes(data))
+
+
+@FUZZ
+@given(flips=st.lists(st.tuples(st.integers(0, len(OLD) - 1), st.integers(0, 255)), min_size=1, max_size=6), cut=st.integers(0, 40))
+def test_flipped_bytes_of_an_old_file_open_or_are_refused(tmp_path: Path, flips: list[tuple[int, int]], cut: int) -> None:
+    data = bytearray(OLD)
+    for at, value in flips:
+        data[at] = value
+    opens_or_refuses(tmp_path / "m", bytes(data[: len(data) - cut]))
 
 
 @FUZZ
@@ -197,6 +209,18 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, cut: int) -> None:
 
 PIECES = [b"(", b")", b"}", b"]", b"N", b"\x85", b"\x86", b"\x87", b"t", b"u", b"s", b"a", b"e", b"R", b"Q", b"q\x00", b"h\x00", b"0", b"b"]
 PIECES += [b"\x94", b"\x88", b"K\x01", b"l", b"d", b"\x81", b"\x93", b"2", Op.text("a"), Op.named("torch._utils", "_rebuild_tensor_v2")]
+PIECES += [
+    b"\x8f",
+    b"\x90",
+    b"\x91",
+    b"1",
+    b"o",
+    b"\x92",
+    b"imy.tools\nThing\n",
+    Op.text("state_dict"),
+    Op.text("ema"),
+    Op.named("my.tools", "Thing"),
+]
 PIECES += [Op.storage("FloatStorage", "0", 6), Op.named("collections", "OrderedDict"), Op.named("torch._utils", "_rebuild_parameter")]
 
 
@@ -204,7 +228,7 @@ PIECES += [Op.storage("FloatStorage", "0", 6), Op.named("collections", "OrderedD
 @given(st.lists(st.sampled_from(PIECES), max_size=40).map(b"".join))
 def test_any_order_of_opcodes_is_followed_or_refused(data: bytes) -> None:
     with contextlib.suppress(PickleRefused):
-        follow(b"\x80\x02" + data + b".")
+        find_state(follow(b"\x80\x02" + data + b".").value, averaged=False)
 
 
 @pytest.mark.parity

@@ -1,0 +1,333 @@
+"""One file as other tools write it, and parts from files of their own: the same weights as from the plain checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from checkpoint_files import (
+    TINY_VAE,
+    Op,
+    arrays_of,
+    ckpt_bytes,
+    legacy_bytes,
+    message,
+    original_arrays,
+    pickled_dict,
+    safetensors_bytes,
+    safetensors_header,
+    tiny_checkpoint,
+    tiny_family,
+    write_ckpt,
+    write_folder,
+    write_json,
+)
+from checkpoint_files import write_safetensors as save
+
+from ondevice import cli
+from ondevice.converters.checkpoint import Checkpoint, open_checkpoint
+from ondevice.converters.configs import COMPONENTS
+from ondevice.converters.names import ema_name
+from ondevice.errors import CheckpointError, UsageError
+
+Arrays = dict[str, np.ndarray]
+UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Checkpoint:
+    return tiny_checkpoint()
+
+
+@pytest.fixture(scope="module")
+def arrays(tiny: Checkpoint) -> Arrays:
+    return original_arrays(tiny)
+
+
+def same(found: Checkpoint, expected: Checkpoint, *components: str) -> None:
+    for name in components or COMPONENTS:
+        ours, theirs = arrays_of(found, name), arrays_of(expected, name)
+        assert list(ours) == list(theirs)
+        for key, array in theirs.items():
+            np.testing.assert_array_equal(ours[key], array, err_msg=key)
+
+
+def opened(tmp_path: Path, file: str, arrays: Arrays, **options: Any) -> Checkpoint:
+    (write_ckpt if file.endswith("ckpt") else save)(tmp_path / file, arrays)
+    return open_checkpoint(tmp_path / file, family=tiny_family(tmp_path / "family"), **options)
+
+
+def squeezed(arrays: Arrays) -> Arrays:
+    """The VAE's attention as Linear layers, and the UNet's projections, too."""
+    parts = ("attn_1.", ".proj_in.", ".proj_out.")
+    return {name: array[:, :, 0, 0] if any(part in name for part in parts) and array.ndim == 4 else array for name, array in arrays.items()}
+
+
+def diffusers_names(tiny: Checkpoint) -> Arrays:
+    return {f"{part}.{name}": array for part in COMPONENTS for name, array in arrays_of(tiny, part).items()}
+
+
+SPELLINGS: dict[str, Callable[[Arrays], Arrays]] = {
+    "DistributedDataParallel": lambda a: {f"module.{name}": array for name, array in a.items()},
+    "compiled UNet": lambda a: {
+        name.replace(UNET, f"{UNET}_orig_mod.") if name.startswith(UNET) else name: array for name, array in a.items()
+    },
+    "twice": lambda a: {f"model.{name}": array for name, array in a.items()},
+    "state_dict.": lambda a: {f"state_dict.{name}": array for name, array in a.items()} | {"global_step": np.array(5)},
+    "all of them": lambda a: {f"net.model._orig_mod.module.{name}": array for name, array in a.items()},
+    "Linear attention": squeezed,
+    "new names of the VAE's attention": lambda a: {
+        name.replace(".attn_1.q.", ".attn_1.to_q.").replace(".attn_1.proj_out.", ".attn_1.to_out.0."): array for name, array in a.items()
+    },
+    "no text_model.": lambda a: {name.replace(f"{TEXT}text_model.", TEXT): array for name, array in a.items()},
+    "leftovers": lambda a: (
+        a
+        | {
+            f"{TEXT}text_model.embeddings.position_ids": np.arange(77)[None],
+            f"{TEXT}text_projection.weight": np.eye(20, dtype=np.float32),
+            "cond_stage_model.logit_scale": np.array(4.6, np.float32),
+            "alphas_cumprod": np.ones(9, np.float32),
+            "embedding_manager.string_to_param_dict.*": np.ones((1, 20), np.float32),
+            "denoiser.sigmas": np.ones(9, np.float32),
+            "safety_checker.concept_embeds": np.ones(9, np.float32),
+            "model_ema.decay": np.array(0.9, np.float32),
+            "first_stage_model.loss.logvar": np.zeros((), np.float32),
+        }
+    ),
+}
+
+
+@pytest.mark.parametrize("spelling", sorted(SPELLINGS))
+def test_other_spellings_of_the_original_layout(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, spelling: str) -> None:
+    same(opened(tmp_path, "m.safetensors", SPELLINGS[spelling](arrays)), tiny)
+
+
+def test_wrappers_are_noted_and_two_names_for_one_weight_refused(tmp_path: Path, arrays: Arrays) -> None:
+    wrapped = {f"module.{name}": array for name, array in arrays.items()}
+    assert opened(tmp_path, "m.ckpt", wrapped).notes == ("a training tool's module was left out of the names of weights",)
+    name = f"{VAE}quant_conv.bias"
+    said = message(lambda: opened(tmp_path, "m.ckpt", wrapped | {name: arrays[name]}))
+    assert said == (
+        f"{tmp_path}/m.ckpt: the weight {name} is there under two names (with and without module). Fix: use another checkpoint."
+    )
+
+
+def test_diffusers_names_in_one_file(tmp_path: Path, tiny: Checkpoint) -> None:
+    same(opened(tmp_path, "m.safetensors", diffusers_names(tiny)), tiny)
+
+
+def nested(*path: str, body: bytes, beside: bytes = b"") -> bytes:
+    for key in reversed(path):
+        body = b"}(" + Op.text(key) + body + beside + b"u"
+    return b"\x80\x02" + body + Op.STOP
+
+
+def stored(arrays: Arrays) -> list[bytes]:
+    return [array.tobytes() for array in arrays.values()]
+
+
+PATHS = [("state_dict",), ("model",), ("module", "state_dict"), ("model_state_dict",), ("params_ema",), ("ema",), ("whatever",)]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=".".join)
+def test_where_trainers_keep_the_weights(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, path: tuple[str, ...]) -> None:
+    (tmp_path / "m.ckpt").write_bytes(ckpt_bytes(nested(*path, body=pickled_dict(arrays)), stored(arrays)))
+    same(open_checkpoint(tmp_path / "m.ckpt", family=tiny_family(tmp_path / "family")), tiny)
+
+
+@pytest.mark.parametrize("ema", [False, True])
+def test_averages_in_a_dictionary_of_their_own(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, ema: bool) -> None:
+    averages = {name: array * 2 for name, array in arrays.items()}
+    two = Op.text("model") + pickled_dict(arrays) + Op.text("ema") + pickled_dict(averages, first=len(arrays))
+    data = ckpt_bytes(b"\x80\x02}(" + two + b"u.", stored(arrays) + stored(averages))
+    (tmp_path / "m.ckpt").write_bytes(data)
+    found = open_checkpoint(tmp_path / "m.ckpt", family=tiny_family(tmp_path / "family"), ema=ema)
+    if ema:
+        np.testing.assert_array_equal(arrays_of(found, "unet")["conv_in.bias"], arrays_of(tiny, "unet")["conv_in.bias"] * 2)
+        assert found.notes[-1] == "the averaged weights (under ema) were taken"
+    else:
+        same(found, tiny)
+        assert found.notes == ("averaged weights (under ema) were ignored; --ema takes them instead",)
+
+
+def called(module: str, name: str, *arguments: bytes, state: bytes = b"") -> bytes:
+    return Op.named(module, name) + Op.tuple(*arguments) + b"R" + (state + b"b" if state else b"")
+
+
+BESIDE = {
+    "omegaconf": called("omegaconf.dictconfig", "DictConfig", state=Op.dict([(Op.text("_content"), Op.dict([]))])),
+    "Namespace": called("argparse", "Namespace", state=Op.dict([(Op.text("lr"), Op.number(1))])),
+    "datetime": called("datetime", "datetime", Op.text("\x07\xe7")),
+    "path": called("pathlib", "PosixPath", Op.text("/"), Op.text("tmp")),
+    "enum": called("torch.optim.swa_utils", "Strategy", Op.text("cos")),
+    "partial": called("functools", "partial", Op.named("my.trainer", "f"), state=Op.tuple(Op.named("my.trainer", "f"), b")", b"}", b"N")),
+    "numpy dtype": called("numpy", "dtype", Op.text("f8"), b"\x89", b"\x88", state=Op.tuple(Op.number(3), Op.text("<"), b"N", b"N")),
+    "attribute dict": b"c" + b"pytorch_lightning.utilities.parsing\nAttributeDict\n)\x81}(" + Op.text("a") + Op.number(1) + b"ub",
+    "a dict subclass": called("easydict", "EasyDict") + b"(" + Op.text("a") + Op.number(1) + b"u",
+    "a list subclass": called("my.trainer", "Losses") + b"(" + Op.number(1) + Op.number(2) + b"e",
+    "a set": b"\x8f(" + Op.number(1) + b"\x90",
+    "keyword arguments": Op.named("my.trainer", "Config") + b")}\x92",
+    "an old class": b"(" + Op.number(1) + b"imy.trainer\nOld\n",
+    "a called call": called("my.trainer", "maker")[:-1] + b"R)R",
+    "odd keys": b"}(" + Op.tuple(Op.number(1), Op.number(2)) + b"N" + b"G?\xf0\0\0\0\0\0\0" + b"Nu",
+    "bytes": b"\x96\x01\0\0\0\0\0\0\0x",
+    "dtype and device": Op.tuple(Op.named("torch", "float16"), called("torch", "device", Op.text("cuda"), Op.number(0))),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(BESIDE))
+@pytest.mark.parametrize("before", [False, True])
+def test_what_trainers_keep_beside_the_weights_is_skipped(
+    tmp_path: Path, tiny: Checkpoint, arrays: Arrays, kind: str, before: bool
+) -> None:
+    state, other = Op.text("state_dict") + pickled_dict(arrays), Op.text("hyper_parameters") + BESIDE[kind]
+    data = b"\x80\x02}(" + (other + state if before else state + other) + b"u."
+    (tmp_path / "m.ckpt").write_bytes(ckpt_bytes(data, stored(arrays)))
+    found = open_checkpoint(tmp_path / "m.ckpt", family=tiny_family(tmp_path / "family"))
+    same(found, tiny, "vae")
+    assert found.notes == ("entries that are no tensors were ignored: hyper_parameters",)
+
+
+@pytest.mark.parametrize("kind", ["defaultdict", "AttributeDict", "Namespace"])
+def test_a_state_dict_may_lie_in_an_object(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, kind: str) -> None:
+    items = pickled_dict(arrays)[1:]
+    body = {
+        "defaultdict": b"}" + Op.text("state_dict") + called("collections", "defaultdict", Op.named("builtins", "int")) + items + b"s",
+        "AttributeDict": b"}" + Op.text("state_dict") + called("my.tools", "AttributeDict") + items + b"s",
+        "Namespace": called("argparse", "Namespace", state=b"}" + Op.text("state_dict") + b"}" + items + b"s"),
+    }[kind]
+    (tmp_path / "m.ckpt").write_bytes(ckpt_bytes(b"\x80\x02" + body + b".", stored(arrays)))
+    same(open_checkpoint(tmp_path / "m.ckpt", family=tiny_family(tmp_path / "family")), tiny)
+
+
+def test_arrays_that_are_no_tensors_are_refused_where_a_weight_should_be(tmp_path: Path) -> None:
+    path = tmp_path / "m.ckpt"
+    array = called("numpy.core.multiarray", "_reconstruct", Op.named("numpy", "ndarray"), Op.tuple(Op.number(0)), Op.text("b"))
+    plain = {"a": np.ones(2, np.float32)}
+    for name in ("w", "position_ids"):
+        path.write_bytes(ckpt_bytes(b"\x80\x02" + pickled_dict(plain)[:-1] + Op.text(name) + array + b"u.", stored(plain)))
+        said = message(lambda: open_checkpoint(path, family="sd14"), CheckpointError)
+        odd = f"{path} tensor w: it is made by numpy.core.multiarray._reconstruct, which is no plain torch tensor."
+        assert said.startswith(odd) == (name == "w")
+    path.write_bytes(ckpt_bytes(b"\x80\x02" + called("my.models", "Unet", state=Op.dict([(Op.text("depth"), Op.number(4))])) + b".", []))
+    assert message(lambda: open_checkpoint(path, family="sd14")) == (
+        f"{path}: the file holds a whole object (my.models.Unet), not named tensors."
+        " Fix: load it where its class is installed, and save its state_dict()."
+    )
+
+
+@pytest.mark.parametrize("suffix", ["ckpt", "safetensors"])
+def test_files_of_old_torch(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, suffix: str) -> None:
+    path = tmp_path / f"m.{suffix}"
+    path.write_bytes(legacy_bytes(arrays))
+    same(open_checkpoint(path, family=tiny_family(tmp_path / "family")), tiny)
+
+
+OLD = legacy_bytes({"a": np.arange(4, dtype=np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (OLD[:-1], "the file ends inside the storage 0; it is cut short"),
+        (OLD[:-20], "the file ends before the storage 0; it is cut short"),
+        (OLD[:-24] + (5).to_bytes(8, "little") + OLD[-16:], "the storage 0 is not as long as its tensors say (got 5, expected 4)"),
+        (OLD.replace(Op.text("little_endian") + b"\x88", Op.text("little_endian") + b"\x89"), "the file is not little-endian"),
+        (OLD.replace(Op.number(1001), Op.number(1002)), "its second pickle is not the number 1001, torch's protocol"),
+        (OLD.replace(b"](" + Op.text("0"), b"](" + Op.text("1")), "the list of storages does not fit the value"),
+    ],
+    ids=["cut", "no storage", "length", "endian", "protocol", "keys"],
+)
+def test_damaged_files_of_old_torch(tmp_path: Path, data: bytes, what: str) -> None:
+    path = tmp_path / "m.ckpt"
+    path.write_bytes(data)
+    assert data != OLD
+    assert message(lambda: open_checkpoint(path, family="sd14")) == (
+        f"{path}: this torch file of before 1.6 cannot be read: {what}."
+        " Fix: download the file again, or use a .safetensors file of the same model."
+    )
+
+
+PARTS = {
+    "original names": ("vae", lambda tiny, a: {n.removeprefix(VAE): x for n, x in a.items() if n.startswith(VAE)}),
+    "with the training's loss": (
+        "vae",
+        lambda tiny, a: (
+            {n.removeprefix(VAE): x for n, x in a.items() if n.startswith(VAE)}
+            | {"loss.logvar": np.zeros((), np.float32), "model_ema.decay": np.zeros((), np.float32)}
+        ),
+    ),
+    "a whole checkpoint": ("vae", lambda tiny, a: a),
+    "diffusers names": ("vae", lambda tiny, a: arrays_of(tiny, "vae")),
+    "diffusers names in one file": ("vae", lambda tiny, a: diffusers_names(tiny)),
+    "text encoder": ("text_encoder", lambda tiny, a: arrays_of(tiny, "text_encoder")),
+    "original text encoder": ("text_encoder", lambda tiny, a: {n: x for n, x in a.items() if n.startswith(TEXT)}),
+    "a whole CLIP": (
+        "text_encoder",
+        lambda tiny, a: (
+            arrays_of(tiny, "text_encoder")
+            | {"vision_model.post_layernorm.bias": np.zeros(3, np.float32), "visual_projection.weight": np.zeros((2, 3), np.float32)}
+        ),
+    ),
+}
+WITHOUT = {"vae": VAE, "text_encoder": TEXT}
+
+
+@pytest.mark.parametrize("kind", sorted(PARTS))
+@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
+def test_a_part_from_a_file_of_its_own(tmp_path: Path, tiny: Checkpoint, kind: str, suffix: str) -> None:
+    other = tiny_checkpoint(seed=4)
+    part, make = PARTS[kind]
+    path = tmp_path / f"part.{suffix}"
+    (save if suffix == "safetensors" else write_ckpt)(path, make(other, original_arrays(other)))
+    family = tiny_family(tmp_path / "family")
+    whole = original_arrays(tiny)
+    lacking = {name: array for name, array in whole.items() if not name.startswith(WITHOUT[part])}
+    for arrays in (whole, lacking):  # replaced, and supplied
+        save(tmp_path / "m.safetensors", arrays)
+        found = open_checkpoint(tmp_path / "m.safetensors", family=family, **{part: str(path)})
+        same(found, other, part)
+        same(found, tiny, *(name for name in COMPONENTS if name != part))
+        assert found.notes == ()
+
+
+def test_a_part_for_a_folder_and_from_a_folder(tmp_path: Path, tiny: Checkpoint) -> None:
+    other, folder = tiny_checkpoint(seed=4), tmp_path / "model"
+    write_folder(folder, tiny)
+    write_folder(tmp_path / "other", other)
+    save(tmp_path / "vae.safetensors", arrays_of(other, "vae"))
+    write_json(folder / "vae" / "config.json", TINY_VAE | {"scaling_factor": 0.5})
+    for vae, factor in ((tmp_path / "vae.safetensors", 0.5), (tmp_path / "other", 0.18215), (tmp_path / "other" / "vae", 0.18215)):
+        found = open_checkpoint(folder, family="sd14", vae=vae)
+        same(found, other, "vae")
+        same(found, tiny, "unet", "text_encoder")
+        assert found.components["vae"].config["scaling_factor"] == factor  # a file has the checkpoint's own config, a folder brings one
+    (folder / "vae" / "config.json").unlink()
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    (folder / "vae").rmdir()
+    same(open_checkpoint(folder, family="sd14", vae=tmp_path / "other" / "vae"), other, "vae")
+
+
+def test_averages_without_last_weights(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:
+    averages = {ema_name(name) if name.startswith(UNET) else name: array for name, array in arrays.items()}
+    same(opened(tmp_path, "m.safetensors", averages, ema=True), tiny)
+
+
+def test_a_file_that_says_how_it_was_trained(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:
+    assert "prediction_type" not in opened(tmp_path, "m.safetensors", arrays).scheduler
+    marked = opened(tmp_path, "m.safetensors", arrays | {"v_pred": np.zeros(0, np.float32), "ztsnr": np.zeros(0, np.float32)})
+    same(marked, tiny)
+    assert (marked.scheduler["prediction_type"], marked.scheduler["rescale_betas_zero_snr"], marked.notes) == ("v_prediction", True, ())
+    header = safetensors_header(arrays) | {"__metadata__": {"modelspec.prediction_type": "v"}}
+    (tmp_path / "k.safetensors").write_bytes(safetensors_bytes(header, b"".join(stored(arrays))))
+    said = open_checkpoint(tmp_path / "k.safetensors", family=tiny_family(tmp_path / "family"))
+    assert said.scheduler["prediction_type"] == "v_prediction"
+
+
+@pytest.mark.parametrize("flag", ["--vae", "--text-encoder"])
+def test_parts_beside_made_up_weights_are_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["convert", "demo", "--random-weights", "1", flag, "x"]) == UsageError.exit_code
+    assert capsys.readouterr().err == f"error: {flag}: made-up weights have every part. Fix: leave {flag} out.\n"
