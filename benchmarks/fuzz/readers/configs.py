@@ -14,7 +14,7 @@ from benchmarks.fuzz.mutate.values import json_value
 from benchmarks.fuzz.reader import Reader, holds
 from ondevice.converters import COMPONENTS, build
 from ondevice.converters.component import Component, check_joints
-from ondevice.converters.configs import normalize
+from ondevice.converters.configs import KEYS, normalize
 from ondevice.converters.expected import expected_weights
 from ondevice.converters.json_text import parse_object
 from ondevice.converters.random_weights import random_checkpoint_from_configs
@@ -50,10 +50,10 @@ def _read_configs(data: bytes, _folder: Path) -> None:
 
 def _is_small(config: dict[str, Any]) -> bool:
     """So that its graph is made in a moment."""
-    widths = config.get("block_out_channels", [])
-    depth = config.get("num_hidden_layers", 1) * config.get("layers_per_block", 1) * max(len(widths), 1)
-    wide = max((value for value in config.values() if type(value) is int), default=0)
-    return depth <= 8 and sum(widths) <= 128 and wide <= 1 << 16 and config.get("hidden_size", 1) <= 128
+    numbers = {key: value for key, value in config.items() if type(value) is int}
+    widths = config["block_out_channels"] if KEYS["unet"].keys() <= config.keys() or KEYS["vae"].keys() <= config.keys() else []
+    depth = numbers.get("num_hidden_layers", 1) * numbers.get("layers_per_block", 1) * max(len(widths), 1)
+    return depth <= 8 and sum(widths) <= 128 and max(numbers.values(), default=0) <= 1 << 16 and numbers.get("hidden_size", 1) <= 128
 
 
 def _read_graphs(data: bytes, _folder: Path) -> None:

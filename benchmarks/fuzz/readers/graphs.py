@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +12,15 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.fuzz.mutate.protobuf import message
 from benchmarks.fuzz.reader import Reader, holds
+from benchmarks.fuzz.readers import small
 from ondevice.converters.configs import normalize
 from ondevice.converters.onnx_import.imported import read_graph
 from ondevice.converters.onnx_import.onnx_file import read_onnx
 
-_TEXT = {
-    "vocab_size": 9,
-    "hidden_size": 4,
-    "intermediate_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 7,
-}
-_NARROW = {"block_out_channels": [4], "norm_num_groups": 2, "layers_per_block": 1}
-_CONFIGS: dict[str, Any] = {
-    "text_encoder": _TEXT,
-    "unet": _NARROW
-    | {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "attention_head_dim": 2, "cross_attention_dim": 4},
-    "vae": _NARROW,
-}
-_PARSED: dict[str, Any] = {}
 
-
+@functools.cache
 def _configs() -> dict[str, Any]:
-    if not _PARSED:
-        _PARSED.update({name: normalize(name, raw, name) for name, raw in _CONFIGS.items()})
-    return _PARSED
+    return {name: normalize(name, raw, name) for name, raw in small.CONFIGS.items()}
 
 
 def _model(nodes: list[Any], inputs: list[Any], output: Any, constants: dict[str, Any], opset: int = 17) -> bytes:

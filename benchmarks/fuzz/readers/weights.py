@@ -17,9 +17,6 @@ from checkpoint_files import (
     pickled_state,
     safetensors_bytes,
     safetensors_header,
-    tiny_checkpoint,
-    tiny_family,
-    write_folder,
 )
 
 from benchmarks.fuzz.mutate.chunks import headed
@@ -27,6 +24,7 @@ from benchmarks.fuzz.mutate.data import of_files, pack, unpack
 from benchmarks.fuzz.mutate.pickles import checkpoint
 from benchmarks.fuzz.mutate.values import json_value
 from benchmarks.fuzz.reader import Reader, holds
+from benchmarks.fuzz.readers import small
 from ondevice.converters.ckpt_file import read_ckpt
 from ondevice.converters.component import lazy
 from ondevice.converters.configs import COMPONENTS
@@ -43,13 +41,6 @@ _SMALL = {
     "d": np.ones((2, 2), ml_dtypes.bfloat16),
     "none": np.zeros((0, 3), np.float32),
 }
-_FAMILY: list[Any] = []  # made once a process
-
-
-def _family(folder: Path) -> Any:
-    if not _FAMILY:
-        _FAMILY.append(tiny_family(folder.parent / f"{folder.name}-family"))
-    return _FAMILY[0]
 
 
 def _check(tensors: Any, size: int) -> None:
@@ -137,11 +128,10 @@ def _read_hub(data: bytes, folder: Path) -> None:
 
 def _single_seeds() -> list[bytes]:
     """{name: [dtype, shape]} of the tensors in a file."""
-    checkpoint_ = tiny_checkpoint()
     rows: dict[str, Any] = {}
     for component in COMPONENTS:
-        config = checkpoint_.components[component].config
-        shapes = {name: list(tensor.shape.numpy()) for name, tensor in checkpoint_.components[component].weights.items()}
+        config = small.checkpoint().components[component].config
+        shapes = {name: list(tensor.shape.numpy()) for name, tensor in small.checkpoint().components[component].weights.items()}
         rows |= {original: ["F16", shapes[name]] for name, original in original_names(component, config).items()}
     trained = rows | {"model_ema.decay": ["F32", []], "betas": ["F32", [1000]], "global_step": ["I64", []]}
     averaged = trained | {ema_name(name): row for name, row in rows.items() if name.startswith("model.")}
@@ -161,7 +151,7 @@ def _read_single(data: bytes, folder: Path) -> None:
                 kind, numpy_dtype = DTYPES[dtype]
                 tensors[name] = lazy(lambda shape=shape, form=numpy_dtype: np.zeros(shape, form), kind, shape, name)
     for ema in (False, True) if any(name.startswith("model_ema.") for name in tensors) else (False,):
-        found = checkpoint_from(tensors, folder / "f.safetensors", _family(folder), ema=ema)
+        found = checkpoint_from(tensors, folder / "f.safetensors", small.family(), ema=ema)
         holds(set(found.components) == set(COMPONENTS), "a component is missing")
 
 
@@ -172,10 +162,8 @@ _FILES += ("tokenizer/tokenizer_config.json", "tokenizer/special_tokens_map.json
 def _folder_seeds() -> list[bytes]:
     """Files that are small; weights stand in the folder as they were written."""
     with tempfile.TemporaryDirectory() as made:
-        write_folder(Path(made), tiny_checkpoint())
+        small.write_small(Path(made))
         files = {name: (Path(made) / name).read_bytes() for name in (*_FILES, "vae/config.json") if (Path(made) / name).exists()}
-    files["tokenizer/vocab.json"] = b'{"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2, "a": 3}'
-    files["tokenizer/merges.txt"] = b"#version: 0.2\n"
     index = {"weight_map": dict.fromkeys(("conv_in.weight", "conv_in.bias"), "diffusion_pytorch_model.safetensors")}
     return [pack(files), pack(files | {"vae/diffusion_pytorch_model.safetensors.index.json": json.dumps(index).encode()})]
 
@@ -184,7 +172,7 @@ def _read_folder(data: bytes, folder: Path) -> None:
     """The folder has all weights; configs, tokenizer, scheduler and indices are the input's."""
     base, root = folder.parent / f"{folder.name}-base", folder / "model"
     if not base.exists():
-        write_folder(base, tiny_checkpoint())
+        small.write_small(base)
     if not root.exists():
         for component in COMPONENTS:
             (root / component).mkdir(parents=True)
@@ -198,7 +186,7 @@ def _read_folder(data: bytes, folder: Path) -> None:
     for name, content in kept:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
-    found = read_folder(root, _family(folder), None)
+    found = read_folder(root, small.family(), None)
     holds(found.components["unet"].weights, "a component without weights was taken")
 
 
