@@ -19,6 +19,7 @@ from ondevice.converters.expected import expected_weights
 from ondevice.converters.json_text import parse_object
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, default_sampler, make_table
+from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.sampler import read_config
 from ondevice.verify import verify_graph
 
@@ -78,6 +79,7 @@ def _scheduler_seeds() -> list[bytes]:
     more = {"prediction_type": "epsilon", "steps_offset": 1, "set_alpha_to_one": False, "skip_prk_steps": True, "clip_sample": False}
     more |= {"timestep_spacing": "leading", "trained_betas": None, "solver_order": 2, "rescale_betas_zero_snr": False}
     made = [{"sampler": name, "steps": 3, "config": SCHEDULER | _BETAS | more, "options": {}} for name in SAMPLERS]
+    made += [{"sampler": None, "config": _BETAS | {"_class_name": name}} for name in ("DEISMultistepScheduler", "DDIMScheduler", "X")]
     made[1] |= {"options": {"eta": 0.5, "strength": 0.6}}
     made[2] |= {"options": {"use_karras_sigmas": True, "timestep_spacing": "trailing"}}
     made[4] |= {"config": {"_class_name": "DPMSolverMultistepScheduler", "trained_betas": [0.1, 0.2, 0.3, 0.4], "num_train_timesteps": 4}}
@@ -97,6 +99,10 @@ def _read_scheduler(data: bytes, folder: Path) -> None:
         return
     path.write_text(json.dumps(value["config"]))
     config = read_config(path)
+    if value.get("sampler") is None:
+        chosen = choose(config, None, "f")
+        holds(choose(chosen.config, None, "f").table == chosen.table, "what a bundle keeps of a config makes another table")
+        config, value = chosen.config, {"sampler": chosen.sampler, "steps": chosen.table.steps, "options": {}}
     name, steps, options = value.get("sampler"), value.get("steps"), value.get("options")
     if not isinstance(name, str) or type(steps) is not int or steps > 50 or not isinstance(options, dict):
         default_sampler(config)

@@ -16,8 +16,10 @@ from benchmarks.fuzz.mutate.chunks import jpeg, npy, png, riff
 from benchmarks.fuzz.mutate.data import havoc
 from benchmarks.fuzz.mutate.values import json_value
 from benchmarks.fuzz.reader import Reader, holds
-from ondevice.diffusion.image import describe, read_image, resize
-from ondevice.generate import read_latents
+from ondevice.diffusion.image import resize
+from ondevice.diffusion.init_image import MEMORY, read_image
+from ondevice.diffusion.latents_file import read_latents
+from ondevice.diffusion.parameters import describe
 
 
 def _npy_seeds() -> list[bytes]:
@@ -39,6 +41,7 @@ def _read_npy(data: bytes, folder: Path) -> None:
     holds(array.dtype.kind in "fiu" and np.isfinite(np.asarray(array, np.float64)).all(), "latents that are no finite numbers were taken")
 
 
+_MOST = MEMORY + (32 << 20)  # what the reader promises, and what an allocator keeps
 _GREY = np.linspace(0, 255, 35).reshape(5, 7)
 
 
@@ -125,9 +128,11 @@ def _unquoted(text: str) -> str:
 
 READERS = (
     Reader("npy", _npy_seeds, npy, _read_npy),
-    Reader("png", _png_seeds, png, _read("i.png")),
-    Reader("jpeg", lambda: _pictures("JPEG", "RGB", "L", "CMYK"), jpeg, _read("i.jpg")),
-    Reader("webp", lambda: [*_pictures("WEBP", "RGB", "RGBA"), *_pictures("WEBP", "RGB", lossless=True)], riff, _read("i.webp")),
-    Reader("bmp", lambda: _pictures("BMP", "RGB", "L", "P", "1"), havoc, _read("i.bmp")),
+    Reader("png", _png_seeds, png, _read("i.png"), memory=_MOST),
+    Reader("jpeg", lambda: _pictures("JPEG", "RGB", "L", "CMYK"), jpeg, _read("i.jpg"), memory=_MOST),
+    Reader(
+        "webp", lambda: [*_pictures("WEBP", "RGB", "RGBA"), *_pictures("WEBP", "RGB", lossless=True)], riff, _read("i.webp"), memory=_MOST
+    ),
+    Reader("bmp", lambda: _pictures("BMP", "RGB", "L", "P", "1"), havoc, _read("i.bmp"), memory=_MOST),
     Reader("parameters", lambda: [json.dumps(_PARAMETERS).encode()], json_value, _read_parameters),
 )
