@@ -22,6 +22,7 @@ setup(
         "ondevice.run",
         "ondevice.shaders",
         "ondevice.targets",
+        "ondevice.text",
         "ondevice.tuner",
     ],
     include_package_data=False,  # `package_data` is the whole list: folders of data are no packages

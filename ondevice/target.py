@@ -4,13 +4,13 @@ code."""
 from __future__ import annotations
 
 import platform
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ondevice.errors import PlanError, UsageError
 from ondevice.machine import cpu_flags as _cpu_flags
 from ondevice.paths import TARGETS
+from ondevice.text.toml import parse_toml
 from ondevice.tuning import Tuning, named
 
 AUTO = "auto"  # the host target for the machine that asks
@@ -72,8 +72,8 @@ def load_target(name: str | Target) -> Target:
         raise UsageError(f"target {name!r} is unknown (expected one of {', '.join(target_names())}).", where="--target")
     path = TARGETS / f"{name}.toml"
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+        content = parse_toml(path.read_bytes())
+    except ValueError as error:
         raise PlanError(f"it is not TOML: {error}.", where=path.name) from None
     bounds = all(_bounds(content.get(table), known) for table, known in BOUNDS.items())
     scratch, files = content.get("scratch"), content.pop("tuned", [])

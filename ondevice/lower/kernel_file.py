@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import functools
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from ondevice.errors import NoKernelError
 from ondevice.paths import SHADERS
+from ondevice.text.toml import parse_toml
 
 FIELDS = {
     "op": (str, list),
@@ -38,6 +38,7 @@ SCALARS = ("int", "float")
 RULES = {"multiple": int, "min": int, "max": int, "equal": str}
 DIALECTS = ("opencl", "metal")
 _OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)")
 _ARITHMETIC = {ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b}
 
@@ -53,11 +54,14 @@ class KernelFile:
     @classmethod
     def read(cls, path: Path) -> KernelFile:
         """Read and check one file. Raises NoKernelError naming the file and the rule it breaks."""
-        text = path.read_text(encoding="utf-8")
         where = path.name
         try:
-            header = tomllib.loads("\n".join(line[3:] for line in text.splitlines() if line.startswith("//:")))
-        except tomllib.TOMLDecodeError as error:
+            text = path.read_bytes().decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise NoKernelError(f"byte {error.start} is not UTF-8.", where=where, fix="see shaders/README.md") from None
+        try:
+            header = parse_toml("\n".join(line[3:] for line in text.splitlines() if line.startswith("//:")).encode())
+        except ValueError as error:
             raise NoKernelError(f"the header is not TOML: {error}.", where=where, fix="see shaders/README.md") from None
         _check(path.stem, header, text, where)
         return cls(path.stem, header, text)
@@ -220,7 +224,10 @@ def _evaluate(text: str, names: Mapping[str, int | float], where: str) -> int:
                 return _ceil_div(value(a), value(b))
         raise AssertionError(node)  # _parse let nothing else through
 
-    return value(_parse(text))
+    try:
+        return value(_parse(text))
+    except ZeroDivisionError:
+        raise NoKernelError(f"the launch divides by zero in {text!r} (got {dict(names)}).", where=where) from None
 
 
 def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
@@ -260,11 +267,13 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
     body = "\n".join(line for line in text.splitlines() if not line.startswith("//:"))
     inputs = [name for word, _, name in expected if word == "IN"]
     for name, dim in header.get("inplace", {}).items():
-        if name not in inputs or len(header["inplace"]) > 1 or (dim != "" and dim not in dims):
+        if name not in inputs or len(header["inplace"]) > 1 or not isinstance(dim, str) or (dim and dim not in dims):
             raise refuse(f"cannot read inplace (got {header['inplace']!r}, expected one input of {inputs} and a dim or '').")
         if not re.search(rf"\bOVERWRITTEN\({name}, \w+\)", body):
             raise refuse(f"it may find {name} where it writes, but its body does not read it as OVERWRITTEN({name}, ...).")
     for tunable, values in header["tune"].items():
+        if not _NAME.fullmatch(tunable):
+            raise refuse(f"tune.{tunable} has a name that is none.")
         if not isinstance(values, list) or not values or any(type(v) is not int or v < 1 for v in values) or len(set(values)) < len(values):
             raise refuse(f"tune.{tunable} is not a list of different positive numbers (got {values!r}).")
         used_by_launch = any(re.search(rf"\b{tunable}\b", str(e)) for e in header["grid"] + header["group"])
@@ -285,7 +294,7 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
         for expression in header[field]:
             try:
                 unknown = _names(expression) - known
-            except (SyntaxError, ValueError, TypeError) as error:
+            except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # the last two of many brackets
                 raise refuse(f"cannot read {field} expression {expression!r}: {error}.") from None
             if unknown:
                 raise refuse(f"{field} uses unknown names {sorted(unknown)}.")
@@ -302,11 +311,15 @@ def _check_layout(header: dict[str, Any], dims: set[str], body: str, refuse: Cal
     layout = header.get("layout")
     if layout is None:
         return
-    lists = isinstance(layout, dict) and layout.keys() == LAYOUT and all(isinstance(names, list) and names for names in layout.values())
+    lists = isinstance(layout, dict) and layout.keys() == LAYOUT and all(map(_are_names, layout.values()))
     known = lists and set(layout["tune"]) <= header["tune"].keys() and set(layout["gives"]) <= dims
     if not known or not all(name in dims or _is_define(name, header, body) for name in layout["by"]):
         what = f"cannot read layout (got {layout!r}, expected lists: `tune` of tunables, `by` of dims or defines, `gives` of dims)."
         raise refuse(what)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
 
 
 def load_all(folder: Path = SHADERS) -> dict[str, KernelFile]:

@@ -119,6 +119,10 @@ BAD = {
     "call": ("rows // 2", "__import__('os')", "Call is not allowed"),
     "power": ("rows // 2", "rows ** 2", "Pow is not allowed"),
     "float": ("rows // 2", "rows * 0.5", "Constant is not allowed"),
+    "many brackets": ("rows // 2", "(" * 300 + "rows" + ")" * 300, "cannot read grid expression"),
+    "deep": ('why   = "An example."', f"why   = {'[' * 3000}", "the header is not TOML: it is nested too deeply"),
+    "many digits": ('why   = "An example."', f"why   = {'1' * 5000}", "the header is not TOML: Exceeds the limit"),
+    "a pattern for a name": ("X = [16, 1]", 'X = [16, 1], "(" = [1]', r"tune\.\( has a name that is none"),
     "no expression": ("rows // 2", "rows //", "cannot read grid expression"),
 }
 

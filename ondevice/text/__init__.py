@@ -1,0 +1,1 @@
+"""Texts from files that nobody vouches for, parsed within bounds."""
