@@ -12,10 +12,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ondevice.bundle.format import MAX_PLANS, MAX_SIZE
 from ondevice.bundle.memory import weight_sources
 from ondevice.bundle.weights import WeightSource
-from ondevice.bundle.writer import write_bundle
-from ondevice.converters import Model, build
+from ondevice.bundle.writer import writable_target, write_bundle
+from ondevice.converters import COMPONENTS, Model, build
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.components.vae_bands import LEAST
 from ondevice.converters.families import family_of
@@ -28,7 +29,7 @@ from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import Program
 from ondevice.plan import plan
 from ondevice.plan.plan import Plan
-from ondevice.publish import foreign, published, recover
+from ondevice.publish import foreign, hidden_folder, published, recover
 from ondevice.rewrite import METHODS
 from ondevice.rewrite.statistics import given_statistics
 from ondevice.target import Target, load_target
@@ -85,7 +86,7 @@ def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
     """The plans of a bundle: guidance runs the UNet at batch 2, none at batch 1; the rest runs one picture at a time.
 
     Raises:
-        UsageError: a size is not a positive multiple of the VAE's scale.
+        UsageError: a size is not a positive multiple of the VAE's scale, or larger than a bundle can say.
     """
     yield Job("text_encoder", {"batch": 1})
     for width, height in dict.fromkeys(sizes):
@@ -95,6 +96,9 @@ def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
                 raise UsageError(
                     f"{width}x{height} is not a multiple of {scale} pixels (got {pixels}).", where="--size", fix=f"use {below} or {above}"
                 )
+        if max(width, height) > MAX_SIZE * scale:
+            what = f"{width}x{height} is larger than a bundle can say (expected at most {MAX_SIZE * scale} pixels a side)."
+            raise UsageError(what, where="--size", fix="use a smaller size")
         latent = {"height": height // scale, "width": width // scale}
         yield Job("unet", {"batch": 1} | latent)
         yield Job("unet", {"batch": 2} | latent)
@@ -108,8 +112,9 @@ def band_jobs(model: Model, scale: int, sizes: Sequence[tuple[int, int]], rows: 
     Raises:
         UsageError: exported graphs have no stages, or the bands are too low.
     """
-    if rows < LEAST:
-        raise UsageError(f"bands of {rows} rows are too low (expected at least {LEAST}).", where="--tile-vae", fix="use 64")
+    if not LEAST <= rows <= MAX_SIZE:
+        wrong = f"too low (expected at least {LEAST})" if rows < LEAST else f"too high (expected at most {MAX_SIZE})"
+        raise UsageError(f"bands of {rows} rows are {wrong}.", where="--tile-vae", fix="use 64")
     for width, height in dict.fromkeys(sizes):
         latent = {"batch": 1, "height": height // scale, "width": width // scale}
         for stage in range(model.stages(latent["height"], latent["width"])):
@@ -189,6 +194,7 @@ def compile_bundle(
     Raises:
         OnDeviceError: any stage's error; nothing is left at `out` then but what was there before.
     """
+    writable_target(out, force)
     model, about = build(checkpoint), facts(checkpoint)
     kernels, chosen = load_all(), load_target(target)
     plans: list[Plan] = []
@@ -202,6 +208,9 @@ def compile_bundle(
     todo = plannable(model, jobs(about["vae_scale"], sizes or [training_size(about)]), fallbacks)
     if tile_vae:
         todo += band_jobs(model, about["vae_scale"], sizes or [training_size(about)], tile_vae)
+    if len(todo) > MAX_PLANS:
+        what = f"{len(todo)} plans are too many for a bundle (expected at most {MAX_PLANS}, of which a size has four)."
+        raise UsageError(what, where="--size", fix="name fewer sizes")
     for done, job in enumerate(todo):
         if progress:
             progress("planning", done, len(todo))
@@ -256,19 +265,13 @@ def export_onnx(
     todo = plannable(model, jobs(about["vae_scale"], sizes or [training_size(about)]), fallbacks)
     if any(job.component == "unet" and job.sizes["batch"] == 2 for job in todo):
         todo = [job for job in todo if job.component != "unet" or job.sizes["batch"] == 2]
-    files = [f"{job.component}/model.onnx{ending}" for job in todo for ending in ("", ".data")]
-    if not out.parent.is_dir():
-        raise UsageError(f"the folder {out.parent} does not exist.", where="--out", fix="create it, or choose another")
-    recover(out)
-    check = partial(_check_folder, out=out, files=files, force=force)
-    if out.exists() or out.is_symlink():
-        check(out)
+    writable_folder(out, force)
     graphs = {job.component: model.graph(job.component, **job.sizes) for job in todo}  # their weights are lazy
     target = load_target("host")  # of which nothing is asked without methods
     for component, graph in graphs.items():
         fallbacks += of_rules(component, rewritten(graph, target, (*without, *METHODS)))
     settle(fallbacks, strict)
-    with published(out, GraphError, check) as folder:
+    with published(out, GraphError, partial(_check_folder, out=out, force=force)) as folder:
         for done, (component, graph) in enumerate(graphs.items()):
             if progress:
                 progress("writing graphs", done, len(graphs))
@@ -277,8 +280,21 @@ def export_onnx(
     return out
 
 
-def _check_folder(there: Path, out: Path, files: Collection[str], force: bool) -> None:
+def writable_folder(out: Path, force: bool) -> None:
+    """Raise UsageError or GraphError unless graphs can be written to the folder `out`: cheap, so that it is asked before the work, too."""
+    out = out.absolute()
+    if not out.parent.is_dir():
+        raise UsageError(f"the folder {out.parent} does not exist.", where="--out", fix="create it, or choose another")
+    recover(out)
+    if out.exists() or out.is_symlink():
+        _check_folder(out, out, force)
+    with hidden_folder(out, GraphError):  # permissions do not say it all: disks are read-only, names too long
+        return
+
+
+def _check_folder(there: Path, out: Path, force: bool) -> None:
     """Refuse what is not ours to replace: `there`, which is at `out`, or was until a moment ago."""
+    files = [f"{component}/model.onnx{ending}" for component in COMPONENTS for ending in ("", ".data")]
     if not there.is_dir() or (other := foreign(there, files)):
         what = f"{out} holds {other}, which is not ours." if there.is_dir() else f"{out} is there already and no folder."
         raise UsageError(what, where="--out", fix="choose another")

@@ -14,7 +14,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ondevice import cli
-from ondevice.compiler import compile_bundle, export_onnx
+from ondevice.bundle.writer import writable_target
+from ondevice.compiler import compile_bundle, export_onnx, writable_folder
 from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES as MODELS
@@ -70,19 +71,21 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "onnx" and (flag := next((flag for flag, got in given.items() if got), None)):
         what = f"an ONNX graph {NOT_IN_GRAPHS[flag]} (got {given[flag]})."
         raise UsageError(what, where=flag, fix=f"leave {flag} out, or write a bundle")
+    out = args.out or Path(f"{args.model}-onnx" if args.format == "onnx" else f"{args.model}.ondevice")
+    (writable_folder if args.format == "onnx" else writable_target)(out, args.force)  # before a download, not after it
+    target = target_of(args)
     checkpoint = open_model(args)
     options = {"sizes": sizes, "without": args.without, "strict": args.strict, "force": args.force}
     with Bar() as bar:
         if args.format == "onnx":
-            out = args.out or Path(f"{args.model}-onnx")
             export_onnx(checkpoint, out, **options, progress=bar.show)
             print(out)
             return 0
         written = compile_bundle(
             checkpoint,
-            args.out or Path(f"{args.model}.ondevice"),
+            out,
             dtype=DTYPES[args.dtype or "fp16"],
-            target=target_of(args),
+            target=target,
             weights_as=weights_of(args),
             tile_vae=args.tile_vae,
             sampler=args.sampler,

@@ -24,7 +24,7 @@ from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_s
 from ondevice.errors import BundleError
 from ondevice.lower.kernel_file import DIALECTS, load_all, prelude
 from ondevice.plan.plan import Plan
-from ondevice.publish import foreign, published, real, recover, system
+from ondevice.publish import foreign, hidden_folder, published, real, recover, system
 
 MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block rounding
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
@@ -56,10 +56,7 @@ def write_bundle(
     Raises BundleError where the target cannot be written or replaced, the disk is too full, or what was given is no valid bundle.
     Whatever is raised, by a weight's source too, or on Ctrl-C: nothing new is left and an old bundle stays as it was.
     """
-    with system(str(path)):
-        target = real(Path(path))
-        recover(target)
-        _check_target(target, target, force)
+    target = writable_target(path, force)
     plans = list(plans)
     placed = lay_out(plans, weights, shard_bytes)
     small = _plan_files(plans, placed)
@@ -112,6 +109,16 @@ def write_bundle(
         _put(folder, f.MANIFEST, iter((f.dump_json(manifest, f.MANIFEST),)), lambda size: None)
         open_bundle(folder)
     return target
+
+
+def writable_target(path: str | os.PathLike[str], force: bool) -> Path:
+    """Where `path` leads. Raises BundleError unless a bundle can be written there: cheap, so that it is asked before the work, too."""
+    with system(str(path)):
+        target = real(Path(path))
+        recover(target)
+        _check_target(target, target, force)
+    with hidden_folder(target):  # permissions do not say it all: disks are read-only, names too long
+        return target
 
 
 def _plan_row(plan: Plan) -> dict[str, Any]:

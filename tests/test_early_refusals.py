@@ -1,0 +1,86 @@
+"""What `convert` cannot write is refused before a checkpoint is opened, which may be a download, and before the minutes of planning."""
+
+import errno
+import os
+
+import pytest
+
+from ondevice import cli, compiler, convert, errors
+from ondevice.compiler import band_jobs, compile_bundle, jobs
+from ondevice.converters.random_weights import random_checkpoint_from_configs
+
+pytestmark = pytest.mark.usefixtures("sealed")
+FORMATS = [("bundle", errors.BundleError), ("onnx", errors.UsageError)]
+
+
+@pytest.fixture
+def sealed(monkeypatch):
+    """Neither a checkpoint nor a plan may be begun."""
+
+    def begun(*_, **__):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr(convert, "open_model", begun)
+    monkeypatch.setattr(compiler, "lower_job", begun)
+
+
+def refused(capsys, error, out, *words):
+    assert cli.main(["convert", "demo", "--out", str(out), *words]) == error.exit_code
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("form", "error"), FORMATS)
+def test_a_place_that_is_taken_or_missing(tmp_path, capsys, form, error):
+    said = refused(capsys, error, tmp_path / "none" / "m", "--format", form)
+    assert f"the folder {tmp_path / 'none'} does not exist. Fix: create it, or choose another" in said
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "cat.png").write_bytes(b"mine")
+    kept = "is there already and is not a bundle." if form == "bundle" else "holds cat.png, which is not ours."
+    assert kept in refused(capsys, error, tmp_path / "m", "--format", form)
+    assert kept in refused(capsys, error, tmp_path / "m", "--format", form, "--force")
+    assert (tmp_path / "m" / "cat.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(("form", "error"), [("bundle", errors.BundleError), ("onnx", errors.GraphError)])
+def test_a_place_that_the_system_refuses(tmp_path, capsys, monkeypatch, form, error):
+    def refusing(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "mkdir", refusing)  # a disk that is mounted read-only, whatever the permissions say
+    said = refused(capsys, error, tmp_path / "m", "--format", form)
+    assert said == "error: m: cannot be written (Read-only file system). Fix: choose another folder with --out.\n"
+
+
+def test_a_target_that_cannot_be_had(tmp_path, capsys):
+    assert "none.toml" in refused(capsys, errors.UsageError, tmp_path / "m", "--tuning", str(tmp_path / "none.toml"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_library_asks_first_too(tmp_path):
+    with pytest.raises(errors.BundleError, match="does not exist"):
+        compile_bundle(None, tmp_path / "none" / "m.ondevice")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("1000000x8", "1000000x8 is larger than a bundle can say (expected at most 131072 pixels a side). Fix: use a smaller size."),
+        ("9" * 5000 + "x8", f"'{'9' * 40}'... is larger than any picture. Fix: use a size such as 512x512."),
+        (
+            ",".join(f"{8 * i}x8" for i in range(1, 300)),
+            "1197 plans are too many for a bundle (expected at most 1024, of which a size has four).",
+        ),
+    ],
+)
+def test_sizes_that_no_bundle_can_have(tmp_path, capsys, monkeypatch, size, message):
+    from tiny_model import TINY
+
+    monkeypatch.setattr(convert, "open_model", lambda _: random_checkpoint_from_configs(**TINY, seed=1))
+    assert f"error: --size: {message}" in refused(capsys, errors.UsageError, tmp_path / "m", "--size", size)
+
+
+def test_bands_that_no_bundle_can_have():
+    for rows, message in ((1, "too low"), (65_537, "too high (expected at most 65536)")):
+        with pytest.raises(errors.UsageError, match=f"bands of {rows} rows are {message}".replace("(", r"\(").replace(")", r"\)")):
+            list(band_jobs(None, 8, [(64, 64)], rows))
+    assert len(list(jobs(8, [(64, 64)]))) == 5
