@@ -24,6 +24,7 @@ setup(
         "ondevice.targets",
         "ondevice.text",
         "ondevice.tuner",
+        "ondevice.vocabulary",
     ],
     include_package_data=False,  # `package_data` is the whole list: folders of data are no packages
     package_data={

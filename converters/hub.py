@@ -13,15 +13,15 @@ from typing import TypeVar
 
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.diffusers_folder import choose_weights, shards_of
-from ondevice.converters.families import TOKENIZER_FILES
 from ondevice.errors import CheckpointError, DownloadError, OnDeviceError
+from ondevice.vocabulary.files import FILES
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 TIMEOUT = 10.0  # seconds until a server that says nothing is given up
 WAITS = (1, 2)  # seconds between tries
 
-_SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json", *(f"tokenizer/{name}" for name in TOKENIZER_FILES))
+_SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json", *(f"tokenizer/{name}" for name in FILES))
 
 _AGAIN = "try again later"
 _READS_IT = "set HF_TOKEN to a token that may read it, or unset one that has expired"
@@ -120,8 +120,6 @@ def wanted_files(names: list[str], variant: str | None, where: str) -> list[str]
     Raises CheckpointError if it has no diffusers layout.
     """
     wanted = [name for name in _SMALL_FILES if name in names]
-    if "tokenizer/vocab.json" not in names:  # as transformers 5 saves it
-        wanted += [name for name in ("tokenizer/tokenizer.json",) if name in names]
     for component in COMPONENTS:
         inside = [name.removeprefix(f"{component}/") for name in names if name.startswith(f"{component}/")]
         if "config.json" not in inside:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     folder = args.tokenizer or MODELS / "clip_tokenizer"
     inner = folder / "tokenizer"
     tokenizer = Tokenizer.from_files(inner if inner.is_dir() else folder)
-    ids = tokenizer.encode(args.text)
+    ids = tokenizer.encode(tokenizer.spelled_out(args.text))
     read = tokenizer(args.text).tolist()
     names = tokenizer.tokens(ids)
     if args.json:

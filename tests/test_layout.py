@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("errors",),
-    ("machine", "table", "publish", "text"),
+    ("machine", "table", "publish", "text", "vocabulary"),
     ("paths",),
     ("ops",),
     ("verify",),

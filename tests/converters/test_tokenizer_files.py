@@ -1,8 +1,11 @@
 """The tokenizer of a folder, as transformers 4 and 5 save it, and files that are none."""
 
 import json
+import os
+import re
 
 import pytest
+from small_tokenizer import small_files
 
 from ondevice.converters.hub import wanted_files
 from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
@@ -18,6 +21,12 @@ def model(merges_as):
     merges = [merges_as(line) for line in (shared / "merges.txt").read_text().splitlines()[1:] if line]
     vocab = json.loads((shared / "vocab.json").read_text())
     return {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": vocab, "merges": merges}
+
+
+def tokenizer_json(**changes):
+    files = small_files()
+    merges = files["merges.txt"].decode().splitlines()[1:]
+    return {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": json.loads(files["vocab.json"]), "merges": merges} | changes
 
 
 def save(folder, made):
@@ -38,26 +47,71 @@ def test_one_file_gives_the_same_ids_as_two(tmp_path, merges_as):
     assert Tokenizer.from_files(files).encode(text) == both.encode(text)
 
 
-def test_vocabulary_and_merges_win_where_both_are_there(tmp_path):
-    folder = save(tmp_path / "tokenizer", {"type": "WordPiece"})
-    (folder / "vocab.json").write_text("{}")
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    assert read_tokenizer(folder)["vocab.json"] == b"{}"
+def test_both_forms_must_say_the_same(tmp_path):
+    """transformers 4 reads the one, transformers 5 the other."""
+    folder = save(tmp_path / "tokenizer", tokenizer_json())
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).write_bytes(small_files()[name])
+    assert read_tokenizer(folder)["vocab.json"] == small_files()["vocab.json"]
+    (folder / "merges.txt").write_text("#version: 0.2\nr e\n")
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.json: it has another vocabulary or other merges than vocab\.json and merges\.txt"
+    ):
+        read_tokenizer(folder)
+    save(folder, {"type": "WordPiece"})  # which no version of CLIPTokenizer reads
+    assert read_tokenizer(folder)["merges.txt"] == b"#version: 0.2\nr e\n"
 
 
 @pytest.mark.parametrize(
     "made, what",
     [
-        ({"type": "WordPiece"}, "no byte-pair tokenizer of CLIP's kind"),
-        ({"type": "BPE", "end_of_word_suffix": "</w>", "vocab": [], "merges": []}, "no vocab object or no merges list"),
-        ({"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {}, "merges": ["a b c"]}, "a merge is not two tokens"),
-        ({"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {}, "merges": [["a", "b\nc"]]}, "a merge is not two tokens"),
-        (None, "no byte-pair tokenizer"),
+        ({"type": "WordPiece"}, "no byte-pair tokenizer of CLIP's kind (got WordPiece with None, expected model type BPE with </w>)"),
+        ({"type": "BPE"}, "no byte-pair tokenizer of CLIP's kind (got BPE with None"),
+        (None, "no byte-pair tokenizer of CLIP's kind (got no model"),
+        (tokenizer_json(vocab=[]), "no vocab object or no merges list"),
+        (tokenizer_json(merges={}), "no vocab object or no merges list"),
+        (tokenizer_json(vocab={}), "wrong number of tokens"),
+        (tokenizer_json(merges=["a b c"]), "merge 1 is not a pair (got 'a b c'"),
+        (tokenizer_json(merges=["r e", ["a", "b\nc"]]), "merge 2 is not a pair (got 'a list of 2'"),
+        (tokenizer_json(merges=[["r", "e", "d"]]), "merge 1 is not a pair"),
+        (tokenizer_json(merges=[["r", 3]]), "merge 1 is not a pair"),
+        (tokenizer_json(merges=[3]), "merge 1 is not a pair"),
+        (tokenizer_json(merges=["r zz"]), "merge 1 merges what its vocab lacks (got 'zz'"),
+        (tokenizer_json(dropout=0.1), "the model's dropout is not CLIP's (got 0.1)"),
+        (tokenizer_json(fuse_unk=True), "the model's fuse_unk is not CLIP's"),
+        (tokenizer_json(byte_fallback=True), "the model's byte_fallback is not CLIP's"),
+        (tokenizer_json(ignore_merges=True), "the model's ignore_merges is not CLIP's"),
+        (tokenizer_json(continuing_subword_prefix="##"), "the model's continuing_subword_prefix is not CLIP's (got ##)"),
     ],
 )
 def test_what_is_no_tokenizer_is_refused(tmp_path, made, what):
-    with pytest.raises(CheckpointError, match=what):
+    with pytest.raises(CheckpointError, match=re.escape(what)):
         read_tokenizer(save(tmp_path / "tokenizer", made))
+
+
+@pytest.mark.parametrize("name, kind", [("vocab.txt", "a BERT tokenizer's"), ("spiece.model", "a sentencepiece model, as T5 has")])
+def test_another_kind_of_tokenizer_is_named(tmp_path, name, kind):
+    (tmp_path / name).write_text("a\n")
+    with pytest.raises(CheckpointError, match=rf"vocab\.json: missing \(got {name}, {kind}"):
+        read_tokenizer(tmp_path)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "vocab.json")
+    with pytest.raises(CheckpointError, match=r"vocab\.json: is no file"):
+        read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n"), lambda text: text + b"\n \n"]
+)
+def test_merges_as_editors_leave_them_become_plain_lines(tmp_path, write):
+    files = small_files() | {"merges.txt": write(small_files()["merges.txt"])}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    assert read_tokenizer(tmp_path) == small_files()
+    (tmp_path / "merges.txt").write_bytes(small_files()["merges.txt"].split(b"\n", 1)[1])
+    assert read_tokenizer(tmp_path) == small_files(), "no line of the version"
 
 
 def test_an_empty_folder_names_both_forms(tmp_path):
@@ -66,11 +120,11 @@ def test_an_empty_folder_names_both_forms(tmp_path):
         read_tokenizer(tmp_path / "tokenizer")
 
 
-def test_the_hub_gives_the_one_file_only_where_there_are_not_two():
+def test_the_hub_gives_every_file_that_a_tokenizer_may_be_in():
     names = [f"{part}/config.json" for part in ("text_encoder", "unet", "vae")] + ["text_encoder/model.safetensors"]
-    names += [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")] + ["tokenizer/tokenizer.json"]
-    assert "tokenizer/tokenizer.json" in wanted_files(names, None, "x")
-    assert "tokenizer/tokenizer.json" not in wanted_files([*names, "tokenizer/vocab.json"], None, "x")
+    names += [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
+    held = [f"tokenizer/{name}" for name in ("tokenizer.json", "added_tokens.json", "vocab.json", "tokenizer_config.json")]
+    assert set(held) <= set(wanted_files([*names, *held, "tokenizer/flax.msgpack"], None, "x"))
 
 
 @pytest.mark.parametrize(
@@ -81,5 +135,12 @@ def test_the_hub_gives_the_one_file_only_where_there_are_not_two():
     ],
 )
 def test_a_tokenizer_that_does_not_fit_the_text_encoder_is_refused(config, what):
+    files = {name: (MODELS / "clip_tokenizer" / name).read_bytes() for name in ("vocab.json", "merges.txt")}
     with pytest.raises(CheckpointError, match=what):
-        check_vocabulary({"vocab.json": (MODELS / "clip_tokenizer" / "vocab.json").read_bytes()}, config, "tokenizer")
+        check_vocabulary(files, config, "tokenizer")
+
+
+def test_what_generate_would_refuse_is_refused_before_the_work():
+    files = small_files(merges_txt=b"q zz")
+    with pytest.raises(CheckpointError, match=r"tokenizer/merges\.txt: line 1 merges what vocab\.json lacks"):
+        check_vocabulary(files, {"vocab_size": 49408, "max_position_embeddings": 77}, "tokenizer")

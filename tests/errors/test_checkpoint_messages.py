@@ -207,7 +207,7 @@ def test_folders_without_weights(folder: Path) -> None:
 def test_folders_without_scheduler_or_tokenizer(folder: Path) -> None:
     (folder / "tokenizer" / "vocab.json").unlink()
     assert opened(folder) == (
-        f"{folder}/tokenizer/vocab.json: cannot read the file (No such file or directory)."
+        f"{folder}/tokenizer/vocab.json: missing (got no file, expected the tokenizer's)."
         " Fix: give a folder whose tokenizer/ holds vocab.json and merges.txt, or tokenizer.json."
     )
     (folder / "scheduler" / "scheduler_config.json").unlink()

@@ -1,0 +1,161 @@
+"""The vocabulary of a CLIP tokenizer, read from its files and written as a bundle holds it (docs/tokenizer.md)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+from ondevice.errors import CheckpointError
+from ondevice.vocabulary.added_tokens import DECODER, FLAGS, AddedTokens, read_added_tokens
+from ondevice.vocabulary.files import ADDED, CHECK, CONFIG, EITHER, MAP, MERGES, VOCAB, WHOLE, Files, shown
+from ondevice.vocabulary.settings import LENGTH, SPACES, SUFFIX, WORDS, check_model, check_settings
+
+_MAX_TOKENS = 1 << 20
+_VERSION = "#version: 0.2"
+_PIECE = re.compile(r"\S+")
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """`backend` gives a text's ids without start and end; `roles` has the tokens of "bos_token", "eos_token", "unk_token", "pad_token"."""
+
+    backend: Tokenizer
+    roles: Mapping[str, str]
+    vocab: Mapping[str, int]
+    merges: list[tuple[str, str]]
+    size: int  # one more than the highest id
+    source: Files
+
+    def files(self) -> dict[str, bytes]:
+        """As a bundle holds it: the files as they are where a player reads them alike.
+
+        Merges become plain lines. Added tokens come together in tokenizer_config.json, with their ids and flags, whichever file had them.
+        """
+        added = self.backend.get_added_tokens_decoder()
+        lines = [_VERSION, *(" ".join(pair) for pair in self.merges), ""]
+        made = {name: self.source.read(name) for name in (VOCAB, CONFIG, MAP) if self.source.has(name)}
+        made = {VOCAB: json.dumps(self.vocab, ensure_ascii=False).encode(), **made, MERGES: "\n".join(lines).encode()}
+        if not self.source.has(ADDED) and not self.source.has(WHOLE) and {t.content for t in added.values()} <= set(self.roles.values()):
+            return made
+        decoder = {str(index): {"content": t.content, **{flag: getattr(t, flag) for flag in FLAGS}} for index, t in sorted(added.items())}
+        config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, **self.roles, DECODER: decoder}
+        made[CONFIG] = (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode()
+        return {name: data for name, data in made.items() if name != MAP}
+
+
+def read_vocabulary(source: str | Path | Mapping[str, bytes]) -> Vocabulary:
+    """The vocabulary in a folder, or in files' bytes by name; all that transformers 4 and 5 write is understood.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or it is no tokenizer of CLIP's kind, or gives other ids than its files say.
+    """
+    files = Files(source)
+    config = files.json(CONFIG)
+    vocab, merges = _model(files)
+    added = read_added_tokens(files, config, vocab)
+    check_settings(files, config, added.roles)
+    backend = Tokenizer(BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix=SUFFIX, unk_token=added.roles["unk_token"]))
+    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(SPACES), " "), normalizers.Lowercase()])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    # Added also means: found in a prompt it is one id. A model that pads with "!" so gives "!" in a prompt id 0, not 256.
+    backend.add_tokens(added.tokens)
+    _check_ids(backend, added, vocab, files)
+    size = max(*vocab.values(), *backend.get_added_tokens_decoder()) + 1
+    return Vocabulary(backend, added.roles, vocab, merges, size, files)
+
+
+def _check_ids(backend: Tokenizer, added: AddedTokens, vocab: Mapping[str, int], files: Files) -> None:
+    """New tokens get the ids after the vocabulary's count; where a file says otherwise, versions of transformers differ."""
+    for index, token in added.stated.items():
+        if (got := backend.token_to_id(token.content)) != index:
+            what = f"the added token {token.content[:80]!r} has the id {index} (expected {got}, which transformers gives it)."
+            raise CheckpointError(what, where=added.where, fix=CHECK)
+    taken: set[int | None] = set(vocab.values())
+    spelled: dict[str, str] = {}
+    for token in added.tokens:
+        if token.content not in vocab and (got := backend.token_to_id(token.content)) in taken:
+            what = f"the added token {token.content[:80]!r} gets the id {got}, which the vocabulary has given away (its ids leave gaps)."
+            raise CheckpointError(what, where=files.place(VOCAB), fix=CHECK)
+        if token.normalized:
+            same = spelled.setdefault(backend.normalizer.normalize_str(token.content), token.content)
+            if same != token.content:  # which of the two a text gets is chance, in transformers as well
+                what = f"the added tokens {same[:80]!r} and {token.content[:80]!r} are the same in lower case."
+                raise CheckpointError(what, where=added.where, fix="add them again under names that differ in letters")
+
+
+def _model(files: Files) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """(vocabulary, merges). transformers 4 reads two files, transformers 5 one where it is there: both must say the same."""
+    pair = files.has(VOCAB) or not files.has(WHOLE)
+    model = files.json(WHOLE).get("model")
+    bpe = isinstance(model, dict) and model.get("type") == "BPE" and model.get("end_of_word_suffix") == SUFFIX
+    if pair:
+        vocab = _vocab(files.json(VOCAB, needed=True), files.place(VOCAB))
+        merges = _merges(_lines(files.read(MERGES), files.place(MERGES)), vocab, VOCAB, files.place(MERGES))
+        if not bpe:
+            return vocab, merges
+    where = files.place(WHOLE)
+    if not isinstance(model, dict) or not bpe:
+        got = f"{shown(model.get('type'))} with {shown(model.get('end_of_word_suffix'))}" if isinstance(model, dict) else "no model"
+        what = f"it is no byte-pair tokenizer of CLIP's kind (got {got}, expected model type BPE with {SUFFIX})."
+        raise CheckpointError(what, where=where, fix=EITHER)
+    check_model(model, where)
+    if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
+        raise CheckpointError("its model has no vocab object or no merges list.", where=where, fix=EITHER)
+    held = _vocab(model["vocab"], where)
+    joined = _merges([(f"merge {i}", entry) for i, entry in enumerate(model["merges"], 1)], held, "its vocab", where)
+    if pair and (held, joined) != (vocab, merges):
+        what = f"it has another vocabulary or other merges than {VOCAB} and {MERGES}."
+        raise CheckpointError(what, where=where, fix=f"delete the one that does not belong to the text encoder: {WHOLE}, or the other two")
+    return held, joined
+
+
+def _vocab(vocab: dict[str, Any], where: str) -> dict[str, int]:
+    if not 0 < len(vocab) <= _MAX_TOKENS:
+        raise CheckpointError(f"wrong number of tokens (got {len(vocab)}, expected 1 to {_MAX_TOKENS}).", where=where, fix=CHECK)
+    for token, index in vocab.items():
+        if type(index) is not int or not 0 <= index < _MAX_TOKENS:
+            raise CheckpointError(
+                f"token {token[:40]!r} has no usable id (got {shown(index)}, expected an integer from 0 to {_MAX_TOKENS - 1})",
+                where=where,
+                fix=CHECK,
+            )
+    if len(set(vocab.values())) < len(vocab):
+        raise CheckpointError("two tokens share an id (expected one id a token).", where=where, fix=CHECK)
+    return vocab
+
+
+def _lines(data: bytes, where: str) -> list[tuple[str, str]]:
+    """(its place, the line) of every merge in merges.txt, as editors of any system leave it."""
+    try:
+        lines = data.decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(
+            f"not UTF-8 text ({error.reason} at byte {error.start})", where=where, fix="download the file again"
+        ) from None
+    numbered = [(f"line {number}", line.rstrip("\r")) for number, line in enumerate(lines, 1)]
+    return [(place, line) for i, (place, line) in enumerate(numbered) if line.strip() and not (i == 0 and line.startswith("#version"))]
+
+
+def _merges(entries: list[tuple[str, Any]], vocab: Mapping[str, int], name: str, where: str) -> list[tuple[str, str]]:
+    """Pairs from either spelling of a merge: ["a", "b"] or "a b"."""
+    merges = []
+    for place, entry in entries:
+        pair = entry.split(" ") if isinstance(entry, str) else entry
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and _PIECE.fullmatch(part) for part in pair):
+            what = f"{place} is not a pair (got {shown(entry)!r}, expected two tokens and one space between)."
+            raise CheckpointError(what, where=where, fix=CHECK)
+        unknown = [token for token in (*pair, "".join(pair)) if token not in vocab]
+        if unknown:
+            what = f"{place} merges what {name} lacks (got {unknown[0][:40]!r}, expected tokens of the vocabulary)."
+            raise CheckpointError(what, where=where, fix="use vocabulary and merges of the same tokenizer")
+        merges.append((pair[0], pair[1]))
+    return merges
