@@ -53,10 +53,10 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path 
         except OSError as error:
             what = f"no file can be written there ({error.strerror})."
             raise UsageError(what, where=where, fix="name a file in an existing, writable folder") from None
-        if (info and not stat.S_ISREG(info.st_mode)) or not place.parent.is_dir() or not os.access(place.parent, os.W_OK | os.X_OK):
+        if (info and not stat.S_ISREG(info.st_mode)) or not os.access(place.parent, os.W_OK | os.X_OK):
             raise UsageError("no file can be written there.", where=where, fix="name a file in an existing, writable folder")
         for other, given in (inputs or {}).items():
-            if given is not None and (os.path.realpath(given) == str(place) or (info and _same(given, info))):
+            if given is not None and info and _same(given, info):
                 what = f"{other} and {flag} name the same file, which would be lost."
                 raise UsageError(what, where=where, fix=f"name another file with {flag}")
         if info and bundle and place.is_relative_to(os.path.realpath(bundle)):

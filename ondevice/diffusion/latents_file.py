@@ -45,12 +45,9 @@ def read_latents(path: Path) -> np.ndarray:
             count = math.prod(shape)
             if count * dtype.itemsize > size - file.tell():
                 raise ValueError(f"it is cut (its header says {list(shape)} of {dtype.name}, {size - file.tell()} bytes follow)")
-            data = file.read(count * dtype.itemsize)
-            if len(data) != count * dtype.itemsize:
-                raise ValueError("it was cut while it was read")
+            return np.frombuffer(file.read(count * dtype.itemsize), dtype).reshape(shape, order=order)
         except ValueError as error:
             raise refused(str(error)) from None
-    return np.frombuffer(data, dtype).reshape(shape, order=order)
 
 
 def _read_header(file: BinaryIO) -> tuple[np.dtype, Literal["C", "F"], tuple[int, ...]]:

@@ -137,6 +137,13 @@ def test_a_name_that_is_free_is_found_and_nobody_elses_is_taken(tmp_path: Path) 
     assert all(read_image(path)[0, 0, 0] == shade for path, shade in got)
 
 
+def test_a_name_that_is_taken_at_the_last_moment_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"theirs")
+    monkeypatch.setattr(picture_file, "free_names", lambda path: iter([path, path.with_stem("b")]))
+    assert write_picture(tmp_path / "a.png", checkered(), {}, numbered=True).name == "b.png"
+    assert (tmp_path / "a.png").read_bytes() == b"theirs"
+
+
 def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "big").mkdir()
     (tmp_path / "link.png").symlink_to("big/real.png")
