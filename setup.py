@@ -17,6 +17,7 @@ setup(
         "ondevice.models",
         "ondevice.peers",
         "ondevice.plan",
+        "ondevice.process",
         "ondevice.publish",
         "ondevice.rewrite",
         "ondevice.run",

@@ -1,34 +1,46 @@
 """The command line: `ondevice <verb>` and `python -m ondevice.<verb>` are the same.
 
-Results go to stdout; log and progress to stderr. Exit codes are those of ondevice/errors.py; 130 after Ctrl-C.
+Results go to stdout; log and progress to stderr. Exit codes are those of ondevice/errors.py; 128 + its number after a signal (130: Ctrl-C).
+
+Nothing that takes time is imported here before signals are taken over: they are heard from the first moment.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import importlib
-import io
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from ondevice import __version__
 from ondevice.errors import OnDeviceError, UsageError
-from ondevice.run.waiting import stuck
+from ondevice.process import signals, streams
 
-VERBS = ("convert", "generate", "show", "explain", "bench", "tune", "devices", "tokens", "sampler")
+TYPE_CHECKING = False  # as typing's, which takes as long to import as all of this
+if TYPE_CHECKING:
+    import argparse
+
+VERBS = signals.VERBS
 INTERRUPTED = 130
 LEVELS = ("debug", "info", "warning", "error")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse `argv` (default sys.argv[1:]) and run the verb it names; returns the exit code."""
-    return _guarded(lambda: _parsed(argv))
+    """Parse `argv` and run the verb it names; returns the exit code.
+
+    Without `argv` the process is the verb's own: words come from sys.argv, and signals and streams are taken over.
+    """
+    return _guarded(lambda: _parsed(argv), own=argv is None)
+
+
+def main_for(verb: str, argv: Sequence[str] | None = None) -> int:
+    """`python -m ondevice.<verb>`."""
+    return _guarded(lambda: _parsed_for(verb, argv), own=argv is None)
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="ondevice", description="Stable Diffusion checkpoints into dispatch plans that phone GPUs replay."
     )
@@ -41,12 +53,9 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main_for(verb: str, argv: Sequence[str] | None = None) -> int:
-    """`python -m ondevice.<verb>`."""
-    return _guarded(lambda: _parsed_for(verb, argv))
-
-
 def _parsed_for(verb: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    import argparse
+
     module = importlib.import_module(f"ondevice.{verb}")
     parser = argparse.ArgumentParser(prog=f"python -m ondevice.{verb}", description=module.__doc__)
     _describe(parser, verb)
@@ -54,49 +63,72 @@ def _parsed_for(verb: str, argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _describe(parser: argparse.ArgumentParser, verb: str) -> None:
+    import argparse
+
     module = importlib.import_module(f"ondevice.{verb}")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     module.add_arguments(parser)
     parser.set_defaults(run=module.run)
 
 
-def _guarded(parse: Callable[[], argparse.Namespace]) -> int:
-    """The exit code of a verb. Leaves at once where a driver still works on what nobody waits for: the interpreter's end would wait."""
-    code = _run(parse)
-    if stuck():
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+def _guarded(parse: Callable[[], argparse.Namespace], *, own: bool = True) -> int:
+    """Parse and run; every error of ours is a line and an exit code, and so is a signal."""
+    if own:
+        signals.install()
+        streams.install()
+    try:
+        code = _answer(parse)
+    except KeyboardInterrupt as stop:
+        signals.cleaning()
+        code = signals.exit_code(stop)
+        from ondevice.publish.hidden import release_all
+
+        release_all()
+        print(signals.SAID, file=sys.stderr)
+    signals.over(code)
+    waiting = sys.modules.get("ondevice.run.waiting")  # not there where nothing ran on a device
+    if waiting and waiting.stuck():  # a driver works on what nobody waits for any more, and the interpreter's end would wait for it
+        streams.finish()
         os._exit(code)
+    if own:
+        streams.finish()
     return code
 
 
-def _run(parse: Callable[[], argparse.Namespace]) -> int:
-    """Parse and run; every error of ours is a line and an exit code. Verbs are imported inside, so Ctrl-C is heard from the start."""
+def _answer(parse: Callable[[], argparse.Namespace]) -> int:
+    """The exit code. Raises KeyboardInterrupt on a signal."""
     try:
-        _print_anything()
         _log_to_stderr()
-        args = parse()
-        return int(args.run(args))
+        try:
+            args = parse()
+        except SystemExit:  # --help was printed
+            sys.stdout.flush()
+            raise
+        signals.running()
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
     except OnDeviceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted; nothing half-written was left behind", file=sys.stderr)
-        return INTERRUPTED
+        return _say(error)
     except BrokenPipeError:  # `ondevice devices | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.give_up()
         return 0
+    except OSError:
+        try:
+            os.getcwd()
+        except OSError:
+            return _say(UsageError("the working directory no longer exists.", fix="change to a folder that does"))
+        raise
 
 
-def _print_anything() -> None:
-    """What the terminal's encoding lacks is printed escaped: the work behind a path must not be lost for an umlaut in it."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+def _say(error: OnDeviceError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return error.exit_code
 
 
 def _log_to_stderr() -> None:
+    import logging
+
     level = os.environ.get("ONDEVICE_LOG", "warning").lower()
     if level not in LEVELS:
         raise UsageError(f"{level!r} is not a log level (expected one of {', '.join(LEVELS)}).", where="ONDEVICE_LOG")

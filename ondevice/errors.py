@@ -14,7 +14,8 @@ OnDeviceError            1   base class
 ├── DeviceError         12   the driver failed at run time
 ├── NumericError        13   NaN or Inf came out of an op
 ├── StrictError         14   a fallback was needed, and --strict allows none
-└── PeerError           15   another runtime, compared with ours, is missing or failed
+├── PeerError           15   another runtime, compared with ours, is missing or failed
+└── OutputError         16   stdout cannot take the result; what was written to files is whole
 """
 
 from __future__ import annotations
@@ -142,3 +143,9 @@ class PeerError(OnDeviceError):
     """Another runtime, compared with ours, is missing or failed."""
 
     exit_code = 15
+
+
+class OutputError(OnDeviceError):
+    """stdout cannot take the result."""
+
+    exit_code = 16

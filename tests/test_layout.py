@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     ("errors",),
+    ("process",),
     ("machine", "table", "publish", "text", "vocabulary"),
     ("paths",),
     ("ops",),

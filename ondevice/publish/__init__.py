@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ondevice.errors import BundleError, OnDeviceError
+from ondevice.process.signals import Held
 from ondevice.publish.hidden import NEW, OLD, PARTIAL, claim_file, claim_folder, longest_name, sweep
 from ondevice.publish.rename import exchange, move_to_free
 
@@ -78,7 +79,7 @@ def published(
         with system(target.name, error):
             new.mkdir()  # not `hidden` itself: that one is closed to other users, whatever the umask
         yield new
-        with system(target.name, error):
+        with system(target.name, error), Held():
             _take(new, place, hidden / OLD, check)
             _sync(place.parent)
 

@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ondevice.process.signals import Held
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -47,12 +49,13 @@ class Claim:
 
         Raises OSError where it cannot go back: it is kept then.
         """
-        put_back(self.path, self.target)
-        remove(self.path)
-        Claim.living.pop(self.path, None)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        with Held():
+            put_back(self.path, self.target)
+            remove(self.path)
+            Claim.living.pop(self.path, None)
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
 
 def release_all() -> None:
@@ -65,31 +68,33 @@ def release_all() -> None:
 def claim_file(target: Path) -> tuple[Claim, BinaryIO]:
     """A new hidden file, open for writing."""
     for _ in range(_ATTEMPTS):
-        path = _fresh(target)
-        file = path.open("xb")  # not a temporary file of Python's: those are closed to other users, whatever the umask
-        if _lock(file.fileno()) is not False and _linked(file.fileno()):
-            # A second handle keeps the lock while the first is closed and the file gets its name.
-            return Claim(target, path, os.dup(file.fileno()) if fcntl else None), file
-        file.close()
-        remove(path)
+        with Held():
+            path = _fresh(target)
+            file = path.open("xb")  # not a temporary file of Python's: those are closed to other users, whatever the umask
+            if _lock(file.fileno()) is not False and _linked(file.fileno()):
+                # A second handle keeps the lock while the first is closed and the file gets its name.
+                return Claim(target, path, os.dup(file.fileno()) if fcntl else None), file
+            file.close()
+            remove(path)
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(target))
 
 
 def claim_folder(target: Path) -> Claim:
     """A new hidden folder, closed to other users; empty but for its lock."""
     for _ in range(_ATTEMPTS):
-        path = _fresh(target)
-        os.mkdir(path, 0o700)
-        try:
-            handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-        except FileNotFoundError:  # another run took it for a leftover
-            continue
-        except BaseException:
-            remove(path)
-            raise
-        if _lock(handle) is not False and _linked(handle):
-            return Claim(target, path, handle)
-        os.close(handle)
+        with Held():
+            path = _fresh(target)
+            os.mkdir(path, 0o700)
+            try:
+                handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            except FileNotFoundError:  # another run took it for a leftover
+                continue
+            except BaseException:
+                remove(path)
+                raise
+            if _lock(handle) is not False and _linked(handle):
+                return Claim(target, path, handle)
+            os.close(handle)
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(target))
 
 
