@@ -72,8 +72,6 @@ def read_ckpt(path: Path, *, averaged: bool = False) -> Ckpt:
     if len(pickles) != 1:
         raise CheckpointError(f"the archive is not one of torch.save (it has {len(pickles)} entries data.pkl).", where=where, fix=DIFFERENT)
     folder = pickles[0].removesuffix("data.pkl")
-    if f"{folder}constants.pkl" in entries:
-        raise CheckpointError("this is a TorchScript program, not weights.", where=where, fix=DIFFERENT)
     order = entries.get(f"{folder}byteorder")
     if order and bytes(file.read(order.offset, min(order.size, 16))) != b"little":
         raise CheckpointError("the file is not little-endian.", where=where, fix=DIFFERENT)
@@ -93,15 +91,15 @@ def read_ckpt(path: Path, *, averaged: bool = False) -> Ckpt:
 
 def _tensors(value: Any, file: FileSlice, storages: dict[str, Entry], averaged: bool, where: str) -> Ckpt:
     state = find_state(value, averaged=averaged)
+    for name, maker in state.odd.items():
+        if not is_ignorable(name):
+            what = f"it is made by {maker.replace(' ', '.')[:100]}, which is no plain torch tensor."
+            raise CheckpointError(what, where=f"{where} tensor {name[:200]}", fix=DIFFERENT)
     if not state.tensors and isinstance(value, Inert) and value.items:
         what = f"the file holds a whole object ({value.name.replace(' ', '.')[:100]}), not named tensors."
         raise CheckpointError(what, where=where, fix="load it where its class is installed, and save its state_dict()")
     if not state.tensors:
         raise CheckpointError("the file holds no named tensors.", where=where, fix="use a checkpoint that holds a state dict")
-    for name, maker in state.odd.items():
-        if not is_ignorable(name):
-            what = f"it is made by {maker.replace(' ', '.')[:100]}, which is no plain torch tensor."
-            raise CheckpointError(what, where=f"{where} tensor {name[:200]}", fix=DIFFERENT)
     return Ckpt({name: _tensor(name, ref, file, storages, where) for name, ref in state.tensors.items()}, state.notes, state.averaged)
 
 

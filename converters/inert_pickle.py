@@ -221,13 +221,12 @@ class _Machine:
     def do_binpersid(self, _: Any) -> None:
         """BINPERSID: torch's ("storage", class, key, device, number of elements), and None for no view where torch is older than 1.6"""
         match self.pop():
-            case ("storage", Global(name), str(key), _, int(numel)) | ("storage", Global(name), str(key), _, int(numel), None) if (
-                0 <= numel < 1 << 48 and storage_kind(name)
-            ):
-                storage = StorageRef(storage_kind(name), key, numel)
-                if self.storages.setdefault(key, storage) != storage:
+            case ("storage", Global(name), str(key), _, int(numel), *view) if 0 <= numel < 1 << 48 and (view or [None]) == [None]:
+                kind = storage_kind(name)
+                storage = StorageRef(kind, key, numel)
+                if kind and self.storages.setdefault(key, storage) != storage:
                     raise PickleRefused(f"the storage {key[:100]!r} is of two kinds")
-                self.stack.append(storage)
+                self.stack.append(storage if kind else Inert(name))  # complex or quantized numbers: no weights, or weights to be refused
             case _:
                 raise PickleRefused("a persistent id is no torch storage")
 

@@ -125,6 +125,8 @@ def made_by(name: str, arguments: tuple[Any, ...]) -> Any:
         match arguments:
             case (StorageRef() as storage, offset, shape, stride, *_) if storage.kind != "Untyped":
                 return _tensor(storage, storage.kind, offset, shape, stride)
+            case (Inert(), *_):
+                return Inert(name)
         raise PickleRefused("a tensor is made from arguments that describe none")
     if name in _TYPED_MAKERS:
         match arguments:

@@ -150,6 +150,7 @@ _ROWS = (
         r"(diffusion_model\.)?(input_blocks|middle_block|output_blocks|time_embed)\.",
         "use the checkpoint that it was taken from",
     ),
+    ("a list of tensors without names (as early LoRA files are), not a checkpoint", r"\d+$", SD1),
     (
         "an optimizer's state, not weights",
         r"(.*\.)?(exp_avg|exp_avg_sq|momentum_buffer|max_exp_avg_sq)$",

@@ -15,11 +15,12 @@ _AGAIN = "download the file again"
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One kind of file: `test` is true of its first bytes; `what` completes "this is "."""
+    """One kind of file: `test` is true of its first bytes; `what` completes "this is "; `says`: its first words may say why it is so."""
 
     what: str
     fix: str
     test: Callable[[bytes], bool]
+    says: bool = False
 
 
 def _begins(*starts: bytes) -> Callable[[bytes], bool]:
@@ -32,9 +33,7 @@ def _matches(pattern: bytes) -> Callable[[bytes], bool]:
 
 
 def _is_text(head: bytes) -> bool:
-    """Whether these bytes are UTF-8 (the last character may be cut), UTF-16 with its mark, or neither but a control character of text."""
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return True
+    """Whether these bytes are UTF-8 (the last character may be cut) without control characters but those of text."""
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -51,7 +50,7 @@ SIGNATURES = (
     Signature(
         "a web page, not weights",
         _LOG_IN,
-        _matches(_BLANK + rb"(<!--.*?-->\s*|<\?xml[^>]*>\s*)*<(!doctype html|html|head|body|script|meta)"),
+        _matches(_BLANK + rb"(<!--((?!-->).)*-->\s*|<\?xml[^>]*>\s*)*<(!doctype html|html|head|body|script|meta)"),
     ),
     Signature("a server's answer in XML, not weights", _LOG_IN, _matches(_BLANK + rb"<[?!a-z]")),
     Signature(
@@ -59,7 +58,7 @@ SIGNATURES = (
         "give the folder that it is in",
         _matches(_BLANK + rb"\{.*\"(weight_map|_class_name|_diffusers_version|model_type|architectures)\""),
     ),
-    Signature("JSON text (a server's answer), not weights", _LOG_IN, _matches(_BLANK + rb"[{\[]\s*([\"{\[}\]]|-?\d|$)")),
+    Signature("JSON text (a server's answer), not weights", _LOG_IN, _matches(_BLANK + rb"[{\[]\s*([\"{\[}\]]|-?\d|$)"), says=True),
     Signature(
         "a GGUF file (quantized)", "use the fp16 or fp32 .safetensors file of the same model", _begins(b"GGUF", b"ggml", b"lmgg", b"ggjt")
     ),
@@ -87,11 +86,22 @@ SIGNATURES = (
     ),
     Signature("macOS's side file of another (AppleDouble)", "give the file without the ._ before its name", _begins(b"\x00\x05\x16\x07")),
     Signature("a program", _PLAIN, _begins(b"\x7fELF", b"MZ\x90")),
-    Signature("text, not weights", f"{_AGAIN}; its words may say why there was none", _is_text),
+    Signature("text, not weights", f"{_AGAIN}; log in or set a token where that asks for it", _is_text, says=True),
 )
 _PICKLE = Signature("a Python pickle that torch did not write", "use a .safetensors file of the same model", _matches(rb"\x80[\x02-\x05]"))
 
 
 def foreign(head: bytes) -> Signature | None:
     """What the file with these first bytes (HEAD of them, or all) is; None where nothing is known of it. Weights are not looked for."""
+    head = _utf8(head)
     return next((kind for kind in (*SIGNATURES, _PICKLE) if kind.test(head)), None)
+
+
+def beginning(head: bytes) -> str:
+    """The first words of a text, on one line."""
+    return " ".join(_utf8(head)[:400].decode("utf-8-sig", "replace").split())[:60]
+
+
+def _utf8(head: bytes) -> bytes:
+    """A text in UTF-16 that is marked so as UTF-8; anything else unchanged."""
+    return head.decode("utf-16", "replace").encode() if head.startswith((b"\xff\xfe", b"\xfe\xff")) else head

@@ -47,7 +47,7 @@ def checkpoint_from(read: Ckpt, path: Path, family: Family, *, ema: bool, given:
         wanted = original_names("unet", family.config("unet")).values()
         averages = {name.removeprefix(PREFIXES["unet"]): tensors.get(ema_name(name)) for name in wanted}
         found["unet"] = {name: tensor for name, tensor in averages.items() if tensor is not None}
-    _check_parts(found, [name for name in COMPONENTS if name not in parts], has_ema, where)
+    _check_parts(found, [name for name in COMPONENTS if name not in parts], has_ema, telling, where)
     components = {}
     for component in COMPONENTS:
         if component in parts:
@@ -84,12 +84,17 @@ def _taken(component: str, left: dict[str, ir.TensorProtocol]) -> dict[str, ir.T
     return {name.removeprefix(prefix or ""): left.pop(name) for name in names}
 
 
-def _check_parts(found: Mapping[str, Tensors], needed: list[str], has_ema: bool, where: str) -> None:
-    """Refuse a file that lacks a whole component out of `needed`. Raises CheckpointError that says which, and what can be done."""
+def _check_parts(found: Mapping[str, Tensors], needed: list[str], has_ema: bool, names: list[str], where: str) -> None:
+    """Refuse a file that lacks a whole component out of `needed`, or all. Raises CheckpointError that says which, and what can be done."""
     lacking = [component for component in needed if not found[component]]
     if "unet" in lacking and has_ema:
         what = "the file holds the UNet's averaged weights (model_ema.*) and not its last ones."
         raise CheckpointError(what, where=where, fix="add --ema, which takes them")
+    if not has_ema and not any(found.values()):
+        what = f"its weights are named {listed(names, most=3)}" if names else "it holds no weights"
+        raise CheckpointError(
+            f"this is no Stable Diffusion checkpoint ({what}).", where=where, fix="give a Stable Diffusion 1.x checkpoint"
+        )
     if "unet" in lacking:
         raise CheckpointError(
             f"the file holds no UNet (no weights named {PREFIXES['unet']}...).",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from ondevice.converters.inert_values import ARRAYS, Inert, TensorRef
 _LAST = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights", "generator", "g_ema")
 _AVERAGES = ("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema", "params_ema", "averaged_model", "shadow_params")
 _DEEPEST = 4
-_MOST = 20_000  # names of what lies in another order than a state dict's
+_MOST = 200_000  # values that are looked at where no state dict is found: a whole model that was pickled as an object has about 60,000
+_LONGEST = 512  # characters of a path
+_MODULE = ("_parameters", "_buffers", "_modules")  # torch keeps a module's tensors and parts there, and leaves the words out of names
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def find_state(value: Any, *, averaged: bool) -> State:
     if not tensors:
         found = dict(_walk(value))
         tensors = {name: leaf for name, leaf in found.items() if isinstance(leaf, TensorRef)}
-        return State(tensors, (), False, {})
+        return State(tensors, (), False, {} if tensors else _odd(found))
     values = level or {}
     ignored = [_word(name) for name in (*beside, *(name for name in values if name not in tensors))]
     notes = [f"entries that are no tensors were ignored: {listed(ignored, most=3)}"] if ignored else []
@@ -57,9 +59,7 @@ def find_state(value: Any, *, averaged: bool) -> State:
         notes.append(f"averaged weights (under {unused[0]}) were ignored; --ema takes them instead")
     elif took:
         notes.append(f"the averaged weights (under {'.'.join(path)}) were taken")
-    made = {name: leaf.name for name, leaf in values.items() if isinstance(name, str) and isinstance(leaf, Inert)}
-    odd = {name: maker for name, maker in made.items() if ARRAYS.fullmatch(maker)}
-    return State(tensors, tuple(notes), took, odd)
+    return State(tensors, tuple(notes), took, _odd(values))
 
 
 def _items(value: Any) -> dict[Any, Any] | None:
@@ -83,21 +83,27 @@ def _leads_to_tensors(value: Any, depth: int, known: dict[tuple[int, int], bool]
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """Tensors in dictionaries, objects, lists and tuples, by dotted path; each container once, and not more than _MOST values."""
-    waiting, seen, left = [("", value, 0)], set(), _MOST
+    """Tensors and arrays in dictionaries, objects, lists and tuples, by dotted path; each container once, at most _MOST values."""
+    waiting, seen, left = [("", value)], set(), _MOST
     while waiting and left:
-        path, at, depth = waiting.pop()
+        path, at = waiting.pop()
         left -= 1
-        if isinstance(at, TensorRef):
+        if isinstance(at, TensorRef) or (isinstance(at, Inert) and ARRAYS.fullmatch(at.name)):
             yield path, at
-        if depth > 2 * _DEEPEST or id(at) in seen:
+        if len(path) > _LONGEST or id(at) in seen:
             continue
         level = _items(at)
         children = level.items() if level is not None else enumerate(at) if isinstance(at, list | tuple) else ()
         if children:
             seen.add(id(at))
-        inner = [(f"{path}.{_word(key)}" if path else _word(key), child, depth + 1) for key, child in list(children)[:left]]
-        waiting += reversed(inner)
+        for key, child in reversed(list(children)[:left]):
+            unnamed = isinstance(at, Inert) and key in _MODULE
+            waiting.append((path if unnamed else f"{path}.{_word(key)}" if path else _word(key), child))
+
+
+def _odd(values: Mapping[Any, Any]) -> dict[str, str]:
+    made = {name: leaf.name for name, leaf in values.items() if isinstance(name, str) and isinstance(leaf, Inert)}
+    return {name: maker for name, maker in made.items() if ARRAYS.fullmatch(maker)}
 
 
 def _word(key: Any) -> str:

@@ -13,7 +13,7 @@ from ondevice.converters.ckpt_file import Ckpt, read_ckpt
 from ondevice.converters.legacy_torch import MAGIC
 from ondevice.converters.names import PREFIXES, is_ignorable
 from ondevice.converters.safetensors_file import HEADER_LIMIT, FileSlice, read_with_metadata
-from ondevice.converters.signatures import HEAD, foreign
+from ondevice.converters.signatures import HEAD, beginning, foreign
 from ondevice.errors import CheckpointError
 
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_compiled_model"})
@@ -40,7 +40,8 @@ def _read(path: Path, averaged: bool) -> Ckpt:
     if head[8:9] == b"{" and struct.unpack_from("<Q", head)[0] <= HEADER_LIMIT:
         return _safetensors(path)
     if kind := foreign(head):
-        raise CheckpointError(f"this is {kind.what}.", where=str(path), fix=kind.fix)
+        said = f" (it begins {beginning(head)!r})" if kind.says else ""
+        raise CheckpointError(f"this is {kind.what}{said}.", where=str(path), fix=kind.fix)
     return _safetensors(path) if path.suffix == ".safetensors" else read_ckpt(path, averaged=averaged)
 
 

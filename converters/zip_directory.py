@@ -60,6 +60,10 @@ def _read_directory(file: FileSlice) -> dict[str, Entry]:
             where=str(file.path),
             fix="unpack it, and give the weight file or the folder that is in it",
         )
+    if b"/constants.pkl" in directory:  # beside compressed code
+        raise CheckpointError(
+            "this is a TorchScript program, not weights.", where=str(file.path), fix="use the weights that it was made from"
+        )
     entries: dict[str, Entry] = {}
     for _ in range(count):
         name, entry, at = _central_entry(file, directory, at, offset)

@@ -173,6 +173,7 @@ BESIDE = {
     "an old class": b"(" + Op.number(1) + b"imy.trainer\nOld\n",
     "a called call": called("my.trainer", "maker")[:-1] + b"R)R",
     "odd keys": b"}(" + Op.tuple(Op.number(1), Op.number(2)) + b"N" + b"G?\xf0\0\0\0\0\0\0" + b"Nu",
+    "a complex tensor": Op.tensor(Op.storage("ComplexFloatStorage", "x", 2), 0, (2,), (1,)),
     "bytes": b"\x96\x01\0\0\0\0\0\0\0x",
     "dtype and device": Op.tuple(Op.named("torch", "float16"), called("torch", "device", Op.text("cuda"), Op.number(0))),
 }
@@ -203,6 +204,28 @@ def test_a_state_dict_may_lie_in_an_object(tmp_path: Path, tiny: Checkpoint, arr
     same(open_checkpoint(tmp_path / "m.ckpt", family=tiny_family(tmp_path / "family")), tiny)
 
 
+def test_a_model_that_was_pickled_whole(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:
+    """A module keeps its tensors under _parameters and its parts under _modules; here one module a part of every name."""
+    tree: dict[str, Any] = {}
+    storages = {name: (Op.text(name), pickled_dict({name: array}, first=i)) for i, (name, array) in enumerate(arrays.items())}
+    for name in arrays:
+        *parts, leaf = name.split(".")
+        at = tree
+        for part in parts:
+            at = at.setdefault(part, {})
+        head, body = storages[name]
+        at[leaf] = body[2 + len(head) : -1]  # the tensor alone
+
+    def module(inside: dict[str, Any]) -> bytes:
+        leaves = b"".join(Op.text(key) + value for key, value in inside.items() if isinstance(value, bytes))
+        parts = b"".join(Op.text(key) + module(value) for key, value in inside.items() if isinstance(value, dict))
+        state = b"}(" + Op.text("_parameters") + b"}(" + leaves + b"u" + Op.text("_modules") + b"}(" + parts + b"uu"
+        return Op.named("my.models", "Layer") + b")\x81" + state + b"b"
+
+    (tmp_path / "m.pt").write_bytes(ckpt_bytes(b"\x80\x02" + module(tree) + b".", stored(arrays)))
+    same(open_checkpoint(tmp_path / "m.pt", family=tiny_family(tmp_path / "family")), tiny)
+
+
 def test_arrays_that_are_no_tensors_are_refused_where_a_weight_should_be(tmp_path: Path) -> None:
     path = tmp_path / "m.ckpt"
     array = called("numpy.core.multiarray", "_reconstruct", Op.named("numpy", "ndarray"), Op.tuple(Op.number(0)), Op.text("b"))
@@ -212,6 +235,11 @@ def test_arrays_that_are_no_tensors_are_refused_where_a_weight_should_be(tmp_pat
         said = message(lambda: open_checkpoint(path, family="sd14"), CheckpointError)
         odd = f"{path} tensor w: it is made by numpy.core.multiarray._reconstruct, which is no plain torch tensor."
         assert said.startswith(odd) == (name == "w")
+    path.write_bytes(ckpt_bytes(b"\x80\x02" + Op.dict([(Op.text("w"), array)]) + b".", []))
+    assert message(lambda: open_checkpoint(path, family="sd14")).startswith(odd)
+    quantized = Op.tensor(Op.storage("QInt8Storage", "0", 2), 0, (2,), (1,))
+    path.write_bytes(ckpt_bytes(b"\x80\x02" + Op.dict([(Op.text("w"), quantized)]) + b".", []))
+    assert "tensor w: it is made by torch._utils._rebuild_tensor_v2, which" in message(lambda: open_checkpoint(path, family="sd14"))
     path.write_bytes(ckpt_bytes(b"\x80\x02" + called("my.models", "Unet", state=Op.dict([(Op.text("depth"), Op.number(4))])) + b".", []))
     assert message(lambda: open_checkpoint(path, family="sd14")) == (
         f"{path}: the file holds a whole object (my.models.Unet), not named tensors."

@@ -111,7 +111,7 @@ def test_archives_that_torch_did_not_write(tmp_path: Path, monkeypatch: pytest.M
     two = ckpt_bytes(good, FLOATS, extra={"archive/more/data.pkl": b""})
     assert refused(two) == f"the archive is not one of torch.save (it has 2 entries data.pkl). {DIFFERENT}"
     script = ckpt_bytes(good, FLOATS, extra={"archive/constants.pkl": b""})
-    assert refused(script) == f"this is a TorchScript program, not weights. {DIFFERENT}"
+    assert refused(script) == "this is a TorchScript program, not weights. Fix: use the weights that it was made from."
     monkeypatch.setattr(ckpt_file, "PICKLE_LIMIT", 10)
     assert refused(whole) == f"data.pkl is too large (got {len(good)} bytes, expected at most 10). {DIFFERENT}"
 

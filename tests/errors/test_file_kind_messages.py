@@ -50,15 +50,17 @@ FILES = {
         b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code></Error>',
         f"this is a server's answer in XML, not weights. {LOG_IN}",
     ),
-    "json": (b'{"error":"Unauthorized"}', f"this is JSON text (a server's answer), not weights. {LOG_IN}"),
-    "json list": (b'[\n {"error": 1}]', f"this is JSON text (a server's answer), not weights. {LOG_IN}"),
+    "json": (b'{"error":"no"}', f'this is JSON text (a server\'s answer), not weights (it begins \'{{"error":"no"}}\'). {LOG_IN}'),
+    "page in UTF-16": ("<html>".encode("utf-16"), f"this is a web page, not weights. {LOG_IN}"),
+    "json list": (b'[\n {"error": 1}]', f"this is JSON text (a server's answer), not weights (it begins '[ {{\"error\": 1}}]'). {LOG_IN}"),
     "index": (
         b'{"metadata": {}, "weight_map": {"a": "b.safetensors"}}',
         "this is a config or an index, not weights. Fix: give the folder that it is in.",
     ),
     "words": (
         "Entry not found: \u00e9\n".encode(),
-        "this is text, not weights. Fix: download the file again; its words may say why there was none.",
+        "this is text, not weights (it begins 'Entry not found: \u00e9')."
+        " Fix: download the file again; log in or set a token where that asks for it.",
     ),
     "empty": (b"", "this is an empty file. Fix: download the file again, and see that the disk is not full."),
     "zeros": (bytes(4096), f"this is a download that never came to its first byte (it begins with zeros). {AGAIN}"),
@@ -186,6 +188,7 @@ KINDS = [
         "the UNet of a diffusers folder alone",
         "Fix: give the whole folder, the one that holds model_index.json.",
     ),
+    ("0", "a list of tensors without names (as early LoRA files are), not a checkpoint", SD1),
     ("input_blocks.0.0.weight", "a UNet alone", "Fix: use the checkpoint that it was taken from."),
     ("model.diffusion_model.out.2.weight.absmax", "quantized by bitsandbytes", UNQUANTIZED),
     ("model.diffusion_model.out.2.scale_weight", "a file of fp8 weights with scales beside them", UNQUANTIZED),
@@ -229,6 +232,7 @@ def wider(arrays: dict[str, Any], channels: int) -> dict[str, Any]:
     return arrays | {FIRST: np.zeros((len(first), channels, 3, 3), np.float32)}
 
 
+GIVE = " Fix: give a Stable Diffusion 1.x checkpoint."
 MADE_FROM = " Fix: use the text-to-image model of Stable Diffusion 1.x that it was made from."
 LACKING = {
     "no VAE": (
@@ -249,6 +253,11 @@ LACKING = {
         lambda a: without(a, UNET),
         "the file holds no UNet (no weights named model.diffusion_model....)."
         " Fix: give a whole Stable Diffusion 1.x checkpoint; a VAE or a text encoder goes beside it with --vae or --text-encoder.",
+    ),
+    "nothing": (lambda a: {}, "this is no Stable Diffusion checkpoint (it holds no weights)." + GIVE),
+    "another network": (
+        lambda a: {f"layer{i}.weight": np.zeros(1, np.float32) for i in range(9)},
+        "this is no Stable Diffusion checkpoint (its weights are named layer0.weight, layer1.weight, layer2.weight and 6 more)." + GIVE,
     ),
     "averages": (
         lambda a: {ema_name(name) if name.startswith(UNET) else name: array for name, array in a.items()},
@@ -312,7 +321,7 @@ def test_parts_that_are_something_else(tmp_path: Path, arrays: dict[str, Any]) -
         " Fix: give a VAE of Stable Diffusion 1.x."
     )
     part.write_text(json.dumps({"message": "no"}))
-    assert refused(path, family, vae=part) == f"{part}: this is JSON text (a server's answer), not weights. {LOG_IN}"
+    assert refused(path, family, vae=part).startswith(f"{part}: this is JSON text (a server's answer), not weights (it begins ")
     write_safetensors(part, {"decoder.conv_in.weight": np.zeros(1, np.float32)})
     assert refused(path, family, WeightsError, vae=part).startswith(f"--vae {part}: the vae's weights do not match its config; ")
     assert refused(path, family, text_encoder=part).startswith(f"--text-encoder {part}: this is a VAE alone (it has weights named")
