@@ -157,6 +157,7 @@ def test_another_class_s_defaults_do_not_carry_over() -> None:
         ("dpmpp_2m", 4, {"variance_type": "learned"}, "variance_type cannot be used"),
         ("dpmpp_2m", 4, {"lambda_min_clipped": 10**400}, "lambda_min_clipped cannot be used .got a whole number of 1329 bits"),
         ("dpmpp_2m", 4, {"lambda_min_clipped": 1e300}, "lambda_min_clipped cannot be used .got 1e.300, expected less than"),
+        ("unipc", 4, {"shift_terminal": 0.1}, "shift_terminal cannot be used"),
         ("unipc", 4, {"use_dynamic_shifting": True}, "use_dynamic_shifting cannot be used"),
         ("pndm", 4, {"y" * 5000: 1}, "no such option .got y{60}, expected beta_end"),
         ("ddim", 4, {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}, "divides by zero"),

@@ -98,6 +98,17 @@ def test_the_same_call_gives_the_same_picture_and_another_seed_another(sampler: 
     assert not np.array_equal(first.latents, other.latents)
 
 
+def test_a_bundle_made_before_draws_as_diffusers_pipeline_does(caplog: pytest.LogCaptureFixture) -> None:
+    """Its config is the checkpoint's as it was: the pipeline's changes are made here, and said."""
+    old = {key: value for key, value in SD15.items() if key not in ("steps_offset", "clip_sample")} | {"_class_name": "DDIMScheduler"}
+    drawn = [
+        TextToImage(MadeUpSession(), letters, config, size=(24, 16))("a", steps=3).latents
+        for config in (old, SD15 | {"_class_name": "DDIMScheduler"})
+    ]
+    np.testing.assert_array_equal(*drawn)
+    assert [record.getMessage()[:29] for record in caplog.records] == ["the scheduler's steps_offset ", "the scheduler's clip_sample i"]
+
+
 def test_two_passes_equal_one() -> None:
     session = MadeUpSession()
     split = painter(session)("x", negative_prompt="y", steps=3, split_guidance=True)

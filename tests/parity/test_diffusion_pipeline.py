@@ -11,6 +11,7 @@ from diffusion.sampler_helpers import SD15
 from parity.gauss_legendre import GaussLegendre
 
 from ondevice.diffusion.samplers import CLASSES
+from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.diffusion.text_to_image import TextToImage
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.paths import MODELS
@@ -131,6 +132,50 @@ def test_text_to_image_equals_the_pipeline_from_the_same_seed(networks: Any, sch
     }
     image = pipe(**arguments, generator=torch.Generator().manual_seed(11), output_type="np")[0][0]
     latents = pipe(**arguments, generator=torch.Generator().manual_seed(11), output_type="latent")[0].numpy()
+    assert_same(got.pixels, got.latents, image, latents)
+
+
+PLAIN = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+ODD = {
+    "PNDM of 2022": ("PNDMScheduler", PLAIN | {"skip_prk_steps": True}),
+    "PNDM with a warm-up": ("PNDMScheduler", PLAIN | {"steps_offset": 0, "set_alpha_to_one": True}),
+    "DDIM of 2022": ("DDIMScheduler", PLAIN),
+    "DDIM that clips": ("DDIMScheduler", SD15 | {"clip_sample": True, "clip_sample_range": 0.5, "steps_offset": 37}),
+    "DDIM of a PNDM config": ("DDIMScheduler", SD15 | {"_class_name": "PNDMScheduler", "sample_max_value": 0.1}),
+    "DDIM for v, zero SNR": (
+        "DDIMScheduler",
+        PLAIN | {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+    ),
+    "DDPM of 2022": ("DDPMScheduler", PLAIN),
+    "DDPM of a solver's config": ("DDPMScheduler", SD15 | {"variance_type": None, "clip_sample": True}),
+    "LCM that clips": ("LCMScheduler", PLAIN | {"clip_sample": True, "clip_sample_range": 0.1}),
+    "Heun that clips": ("HeunDiscreteScheduler", PLAIN | {"clip_sample": True, "use_karras_sigmas": True}),
+    "Euler, leading": ("EulerDiscreteScheduler", PLAIN | {"timestep_spacing": "leading", "steps_offset": 0}),
+    "Euler ancestral, leading": ("EulerAncestralDiscreteScheduler", PLAIN | {"timestep_spacing": "leading", "steps_offset": 2}),
+    "LMS, leading": ("LMSDiscreteScheduler", PLAIN | {"timestep_spacing": "leading"}),
+    "DPM-Solver of an Euler config": (
+        "DPMSolverMultistepScheduler",
+        PLAIN | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "sigma_min": 0.05, "use_karras_sigmas": True},
+    ),
+    "DPM-Solver with idle keys": (
+        "DPMSolverMultistepScheduler",
+        SD15 | {"lambda_min_clipped": -float("inf"), "variance_type": "fixed_small", "use_dynamic_shifting": True, "flow_shift": 3.0},
+    ),
+    "UniPC, leading": ("UniPCMultistepScheduler", PLAIN | {"timestep_spacing": "leading", "steps_offset": 0, "time_shift_type": "linear"}),
+}
+
+
+@pytest.mark.parametrize("scheduler, config", ODD.values(), ids=ODD)
+def test_a_checkpoint_s_own_scheduler_equals_the_pipeline_s(networks: Any, scheduler: str, config: dict[str, Any]) -> None:
+    """model_index.json's class with scheduler_config.json's numbers, as they are: the pipeline changes both alike."""
+    torch = pytest.importorskip("torch")
+    chosen = choose(config | {"_class_name": scheduler}, None, "")
+    assert chosen.sampler == CLASSES[scheduler] and not chosen.fallback
+    got = ours(networks, chosen.config)("a red circle", steps=5, guidance_scale=2.5, seed=5, width=24, height=16)
+    arguments = {"prompt": "a red circle", "num_inference_steps": 5, "guidance_scale": 2.5, "width": 24, "height": 16, "return_dict": False}
+    pipe = pipeline(networks, "StableDiffusionPipeline", scheduler, config)
+    image = pipe(**arguments, generator=torch.Generator().manual_seed(5), output_type="np")[0][0]
+    latents = pipe(**arguments, generator=torch.Generator().manual_seed(5), output_type="latent")[0].numpy()
     assert_same(got.pixels, got.latents, image, latents)
 
 

@@ -7,6 +7,7 @@ rounding: UniPC's and DPM-Solver's third-order weights lose half their digits in
 from __future__ import annotations
 
 import importlib
+import inspect
 import random
 from typing import Any
 
@@ -30,6 +31,8 @@ MODULES = {
     "UniPCMultistepScheduler": "unipc_multistep",
     "LCMScheduler": "lcm",
     "DDPMScheduler": "ddpm",
+    "DDIMParallelScheduler": "ddim_parallel",
+    "DDPMParallelScheduler": "ddpm_parallel",
 }
 NOISES = np.random.default_rng(7).normal(size=(32, 16))
 SHAPE = (1, 4, 2, 2)
@@ -103,7 +106,7 @@ def random_config(name: str, pick: random.Random) -> dict[str, Any]:
         "timestep_spacing": ["leading", "linspace", "trailing"],
         "steps_offset": [0, 1],
         "prediction_type": ["epsilon", "sample", "v_prediction"],
-        **own.get(name, {}),
+        **own.get(name.replace("Parallel", ""), {}),
     }
     config = {key: pick.choice(values) for key, values in choices.items() if pick.random() < 0.5}
     if name in (
@@ -155,11 +158,21 @@ def reference(monkeypatch: pytest.MonkeyPatch, name: str, config: dict[str, Any]
             output = stand_in(scheduler.scale_model_input(x, t), float(t))
             x = scheduler.step(output, t, x, return_dict=False, **({"eta": eta} if eta else {}))[0]
             states.append(x.double().numpy().ravel())
-    except (IndexError, ValueError, AssertionError, NotImplementedError, RuntimeError, ZeroDivisionError):
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, ImportError, NameError, RuntimeError, TypeError, ValueError):
         return None
     if not all(np.isfinite(state).all() for state in states):
         return None
     return [float(t) for t in scheduler.timesteps], states
+
+
+def assert_same(table: SamplerTable, start: np.ndarray, want: tuple[list[float], list[np.ndarray]], where: str) -> None:
+    timesteps, states = want
+    np.testing.assert_allclose([call.timestep for call in table.calls], timesteps, rtol=2e-7, atol=1e-4, err_msg=where)
+    largest = np.abs(start).max() * table.start_noise
+    for got, state in zip(replay(table, start * table.start_noise), states, strict=True):
+        largest = max(largest, np.abs(state).max())
+        # The classes cast the sample to float32 at each step.
+        assert np.abs(got - state).max() <= 5e-6 * largest, f"{np.abs(got - state).max() / largest:.1e} {where}"
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -182,12 +195,81 @@ def test_random_configs_follow_diffusers(name: str, monkeypatch: pytest.MonkeyPa
         if want is None:
             refused += 1
             continue
-        timesteps, states = want
-        np.testing.assert_allclose([call.timestep for call in table.calls], timesteps, rtol=2e-7, atol=1e-4, err_msg=where)
-        largest = np.abs(start).max() * table.start_noise
-        for got, state in zip(replay(table, start * table.start_noise), states, strict=True):
-            largest = max(largest, np.abs(state).max())
-            # The classes cast the sample to float32 at each step.
-            assert np.abs(got - state).max() <= 5e-6 * largest, f"{np.abs(got - state).max() / largest:.1e} {where}"
+        assert_same(table, start, want, where)
         followed += 1
     assert followed >= 20, f"{followed} followed, {refused} refused"
+
+
+OTHERS: dict[str, list[Any]] = {
+    "num_train_timesteps": [400, 1001],
+    "beta_start": [0.001, 0],
+    "beta_end": [0.5, 0.999],
+    "beta_schedule": ["scaled_linear", "squaredcos_cap_v2", "exp", "laplace", "sigmoid"],
+    "trained_betas": [[i / 60000 for i in range(1, 1001)]],
+    "prediction_type": ["sample", "v_prediction", "original_sample", "flow_prediction"],
+    "timestep_spacing": ["leading", "linspace", "trailing"],
+    "steps_offset": [1, 3],
+    "rescale_betas_zero_snr": [True, None],
+    "skip_prk_steps": [True, None],
+    "set_alpha_to_one": [True, False, None],
+    "clip_sample": [True, None],
+    "thresholding": [True, None],
+    "clip_sample_range": [0.5],
+    "dynamic_thresholding_ratio": [0.5],
+    "sample_max_value": [0.5],
+    "interpolation_type": ["log_linear"],
+    "use_karras_sigmas": [True, None],
+    "use_exponential_sigmas": [True, None],
+    "use_beta_sigmas": [True, None],
+    "use_lu_lambdas": [True, None],
+    "use_flow_sigmas": [True, None],
+    "use_dynamic_shifting": [True, None],
+    "flow_shift": [3.0],
+    "shift_terminal": [0.1],
+    "time_shift_type": ["linear"],
+    "sigma_min": [0.05],
+    "sigma_max": [10.0],
+    "timestep_type": ["continuous"],
+    "final_sigmas_type": ["sigma_min"],
+    "solver_order": [1, 2, 3],
+    "algorithm_type": ["dpmsolver", "sde-dpmsolver", "sde-dpmsolver++", "deis"],
+    "solver_type": ["midpoint", "heun", "logrho", "bh1", "bh2"],
+    "lower_order_final": [False, None],
+    "euler_at_final": [True, None],
+    "lambda_min_clipped": [-5.1, 0],
+    "variance_type": ["learned", "learned_range", "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", None],
+    "predict_x0": [False],
+    "disable_corrector": [[0, 2]],
+    "solver_p": ["DDIM"],
+    "original_inference_steps": [20],
+    "timestep_scaling": [3.0],
+}
+
+
+REFUSED = {  # though diffusers draws with it
+    *("clip_sample True", "thresholding True", "prediction_type flow_prediction", "use_lu_lambdas True", "use_flow_sigmas True"),
+    *("predict_x0 False", "use_beta_sigmas True"),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_key_of_every_class_is_followed_or_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One value other than the default at a time, of each key that the class has; no key of a later diffusers goes unnoticed."""
+    pytest.importorskip("torch")
+    kind = getattr(importlib.import_module(f"diffusers.schedulers.scheduling_{MODULES[name]}"), name)
+    keys = set(inspect.signature(kind.__init__).parameters) - {"self"}
+    start = np.random.default_rng(4).normal(size=16)
+    refused = set()
+    for key, value in [(k, v) for k in sorted(keys) for v in OTHERS[k]]:
+        for more in ({"timestep_spacing": "leading"}, {"use_karras_sigmas": True} if "use_karras_sigmas" in keys else {}):
+            config = {"clip_sample": False} | more | {key: value}
+            where = f"{name} {config}"
+            want = reference(monkeypatch, name, config, 8, 0.0, start)
+            try:
+                table = make_table(CLASSES[name], 8, config)
+            except UsageError:
+                refused |= {f"{key} {value}"} if want is not None else set()
+                continue
+            if want is not None:
+                assert_same(table, start, want, where)
+    assert refused <= REFUSED

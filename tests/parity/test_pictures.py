@@ -1,7 +1,9 @@
 """The same picture as diffusers: same weights, latents, sampler, steps and guidance."""
 
 import functools
+import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -157,3 +159,32 @@ def test_a_folder_that_diffusers_saved_through_the_commands(variant, tmp_path):
         output_type="np",
     ).images[0]
     assert np.abs(np.asarray(Image.open(out), np.float64) - (expected * 255).round()).max() <= 2
+
+
+DDIM_OF_2022 = {"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+FOLDERS = {  # what model_index.json names, scheduler_config.json
+    "two classes": ("EulerAncestralDiscreteScheduler", DDIM_OF_2022 | {"_class_name": "PNDMScheduler", "steps_offset": 1}),
+    "no steps_offset": ("PNDMScheduler", DDIM_OF_2022 | {"_class_name": "PNDMScheduler", "skip_prk_steps": True}),
+    "no clip_sample, no steps_offset": ("DDIMScheduler", DDIM_OF_2022),
+}
+
+
+@pytest.mark.parametrize("named, config", FOLDERS.values(), ids=FOLDERS)
+def test_folders_whose_scheduler_diffusers_changes(named, config, tmp_path):
+    """As a user has it: `from_pretrained`, and convert and generate of the same folder."""
+    torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    folder = shutil.copytree(MODELS / "demo", tmp_path / "saved")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"scheduler": ["diffusers", named]}))
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, torch_dtype=torch.float32)
+    pipe.set_progress_bar_config(disable=True)
+    arguments = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "width": 64, "height": 72, "output_type": "np"}
+    expected = pipe(PROMPT, generator=torch.Generator("cpu").manual_seed(11), **arguments).images[0]
+    bundle, out = tmp_path / "m.ondevice", tmp_path / "a.png"
+    words = ["convert", "demo", "--checkpoint", folder, "--size", "64x72", "--dtype", "fp32", "--out", bundle]
+    assert cli.main([str(word) for word in words]) == 0
+    words = ["generate", bundle, PROMPT, "--steps", STEPS, "--guidance", GUIDANCE, "--seed", 11, "--out", out]
+    assert cli.main([str(word) for word in words]) == 0
+    assert expected.std() > 0.04, "a flat picture proves nothing"
+    assert np.abs(np.asarray(Image.open(out), np.float64) - (expected * 255).round()).max() <= 1

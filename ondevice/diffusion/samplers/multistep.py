@@ -151,6 +151,7 @@ def unipc(settings: Settings, steps: int) -> SamplerTable:
     settings.refuse("thresholding", False, False, None)
     settings.refuse("use_flow_sigmas", False, False, None)
     settings.refuse("use_dynamic_shifting", False, False, None)
+    settings.refuse("shift_terminal", None, None)
     settings.refuse("solver_p", None, None)
     settings.refuse("predict_x0", True, True)
     schedule = read_schedule(settings, spacing="linspace", zero_snr=True, floor_zero_snr=True)
