@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from ondevice.diffusion.samplers.table import LARGEST, MODEL, NOISE, Call, Row, SamplerTable
+from ondevice.diffusion.samplers.table import MODEL, NOISE, Call, Row, SamplerTable
 from ondevice.errors import UsageError
 
 
@@ -78,7 +78,7 @@ class Builder:
         return Value({vector: 1.0})
 
     def table(self, sampler: str, steps: int, result: Value, start_noise: float, start_image: float = 0.0) -> SamplerTable:
-        """The table. Raises UsageError where a coefficient is not finite or past float32 (a step that divides by zero, or nearly)."""
+        """The table. Raises UsageError where a coefficient is not finite (a step that divides by zero)."""
         (last,) = result.terms
         self._drop_unread(last)
         last_use = self._last_uses(last)
@@ -135,7 +135,7 @@ class Builder:
 
     @staticmethod
     def _check(sampler: str, timestep: float, terms: dict[int, float]) -> None:
-        if not all(abs(weight) <= LARGEST for weight in terms.values()):
+        if not all(math.isfinite(weight) for weight in terms.values()):
             raise UsageError(
                 f"the step at timestep {timestep:g} divides by zero (expected levels of noise that differ, and none without an image)",
                 where=f"sampler {sampler}",

@@ -113,7 +113,7 @@ def choose(config: Mapping[str, Any], wanted: str | None, where: str) -> Chosen:
 def _class_of(config: Mapping[str, Any]) -> str:
     """The class that a config is of. PNDM is Stable Diffusion 1.x's own, where none is named."""
     name = config.get("_class_name", "PNDMScheduler")
-    return name.removeprefix("Flax") if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 80 else "class without a name"
+    return name.removeprefix("Flax") if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 80 else "a class without a name"
 
 
 def _candidates(name: str, wanted: str | None) -> Iterator[str]:
@@ -133,13 +133,14 @@ def _table_steps(sampler: str, config: Mapping[str, Any]) -> int:
 
 
 def _for_json(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """(what strict JSON can hold of `config`, the names of the rest).
+    """(what strict JSON can hold of `config`, the names of the rest but the class's, which a bundle gets anew).
 
     Every key that a sampler reads is a word, a number, null or a list of numbers. diffusers writes lambda_min_clipped's default, which is
     minus infinity; leaving it out changes nothing.
     """
     stored = {key: value for key, value in config.items() if _is_plain(key) and (_is_plain(value) or _is_list(value))}
-    left_out = [shown(key) for key in config if key not in stored and (key, config[key]) != ("lambda_min_clipped", -math.inf)]
+    expected = (("lambda_min_clipped", -math.inf), ("_class_name", config.get("_class_name")))
+    left_out = [shown(key) for key, value in config.items() if key not in stored and (key, value) not in expected]
     more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
     return stored, ", ".join(left_out[:5]) + more
 

@@ -37,7 +37,10 @@ class Settings:
 
     def fail(self, key: str, expected: str, fix: str = "") -> UsageError:
         """The error for `key`, ready to raise."""
-        what = f"{key} cannot be used (got {shown(self._get(key, 'nothing'))}, expected {expected})"
+        value = self._get(key, None)
+        got = repr(shown(value)) if isinstance(value, str) else shown(value)
+        got = got if key in self._options or key in self._config else "nothing"
+        what = f"{key} cannot be used (got {got}, expected {expected})"
         if key in self._options:
             fix = fix or "give another value, or leave it out"
         else:
