@@ -112,7 +112,7 @@ def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.Tensor
         raise WeightsError(
             (f"this is {kind}; " if kind else "") + f"the {component}'s weights do not match its config; " + "; ".join(problems) + ".",
             where=where,
-            fix=fix,
+            fix="use a Stable Diffusion 1.x text-to-image model" if kind else fix,
         )
     return Component(config, weights)
 

@@ -20,6 +20,8 @@ from ondevice.converters.weights_file import read_weights, without_wrappers
 from ondevice.errors import CheckpointError
 
 _LAYOUT = "give a folder in diffusers' layout"
+_VARIANT = re.compile(r"(?:diffusion_pytorch_model|pytorch_model|model)\.([A-Za-z0-9_-]{1,40})\.(?:safetensors|bin)")
+_OTHER_FRAMEWORKS = (".msgpack", ".h5")
 _STEMS = {
     "text_encoder": ("model", "pytorch_model"),
     "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
@@ -47,23 +49,38 @@ def _names(stem: str, suffix: str, variant: str | None) -> tuple[str, ...]:
     return f"{stem}.{variant}.{suffix}", f"{stem}.{suffix}.index.{variant}.json", f"{stem}.{variant}.{suffix}.index.json"
 
 
-def choose_weights(component: str, files: Sequence[str], variant: str | None, where: str) -> WeightChoice:
+def choose_weights(component: str, files: Sequence[str], variant: str | None, where: str, *, mixed: bool = False) -> WeightChoice:
     """Which of `files` (names inside the component's folder) holds the weights.
 
-    .safetensors goes before .bin. Without a variant the plain file is taken, or the fp16 one where there is no other, with a note.
+    .safetensors goes before .bin. Without a variant the plain file is taken, or the fp16 one where there is no other, with a note. With
+    one that only other components have (`mixed`) the plain file is taken with a note, as diffusers does.
     Raises CheckpointError listing what is there.
     """
-    safe, binary = _STEMS[component]
-    wanted = [variant] if variant else [None, "fp16"]
-    for kind in wanted:
-        for name in (*_names(safe, "safetensors", kind), *_names(binary, "bin", kind)):
-            if name in files:
-                instead = kind != variant
-                return WeightChoice(name, f"{component}: only {name} is there, so it was taken" if instead else "")
+    for kind in [variant, *([None] if mixed else [])] if variant else [None, "fp16"]:
+        if name := _file_of(component, files, kind):
+            return WeightChoice(name, f"{component}: only {name} is there, so it was taken" if kind != variant else "")
     found = ", ".join(sorted(files)[:20]) or "nothing"
     what = f"no weights of variant {variant!r}" if variant else "no weights"
-    fix = "leave the variant out or name one that is there" if variant else "download the folder again, weights included"
-    raise CheckpointError(f"{what} (found {found}; expected {_names(safe, 'safetensors', variant)[0]}).", where=where, fix=fix)
+    if variant:
+        fix = "leave the variant out or name one that is there"
+    elif there := sorted({match[1] for name in files if (match := _VARIANT.fullmatch(name))}):
+        fix = f"name the variant that is there with --variant {there[0]}"
+    elif any(name.endswith(_OTHER_FRAMEWORKS) for name in files):
+        fix = "use weights for PyTorch, as .safetensors or .bin: these are for Flax or TensorFlow"
+    else:
+        fix = "download the folder again, weights included"
+    expected = _names(_STEMS[component][0], "safetensors", variant)[0]
+    raise CheckpointError(f"{what} (found {found}; expected {expected}).", where=where, fix=fix)
+
+
+def _file_of(component: str, files: Sequence[str], variant: str | None) -> str | None:
+    safe, binary = _STEMS[component]
+    return next((name for name in (*_names(safe, "safetensors", variant), *_names(binary, "bin", variant)) if name in files), None)
+
+
+def is_somewhere(variant: str | None, files: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a component has weights of `variant`; `files` are the names inside each component's folder."""
+    return variant is not None and any(_file_of(component, names, variant) for component, names in files.items())
 
 
 def shards_of(folder: Path, index_name: str) -> dict[str, list[str]]:
@@ -100,10 +117,10 @@ def _read_weights(folder: Path, choice: WeightChoice) -> dict[str, ir.LazyTensor
     return found
 
 
-def read_component(folder: Path, component: str, variant: str | None, notes: list[str]) -> Component:
+def read_component(folder: Path, component: str, variant: str | None, notes: list[str], *, mixed: bool = False) -> Component:
     """The component in its own folder, config.json and weights; what was taken instead of what was asked for is added to `notes`.
 
-    Raises CheckpointError and WeightsError.
+    `mixed`: as `choose_weights` takes it. Raises CheckpointError and WeightsError.
     """
     if not folder.is_dir():
         root = folder.parent
@@ -112,7 +129,7 @@ def read_component(folder: Path, component: str, variant: str | None, notes: lis
         raise CheckpointError(what, where=str(root), fix="use a Stable Diffusion 1.x model" if pipeline else _LAYOUT)
     path = folder / "config.json"
     config = normalize(component, read_object(path, _LAYOUT), str(path))
-    choice = choose_weights(component, [file.name for file in folder.iterdir()], variant, str(folder))
+    choice = choose_weights(component, _listing(folder), variant, str(folder), mixed=mixed)
     if choice.note:
         notes.append(choice.note)
     found: dict[str, ir.TensorProtocol] = {}
@@ -136,6 +153,10 @@ def read_component(folder: Path, component: str, variant: str | None, notes: lis
     return fitted(component, config, found, str(folder / choice.file))
 
 
+def _listing(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()] if folder.is_dir() else []
+
+
 def _layer(name: str) -> int:
     """The number of a text encoder's layer that a weight belongs to; -1: none. A config may ask for fewer than there are (CLIP skip)."""
     match = re.match(r"text_model\.encoder\.layers\.(\d{1,6})\.", name)
@@ -156,7 +177,10 @@ def read_folder(root: Path, family: Family, variant: str | None, given: Mapping[
     """
     notes: list[str] = []
     parts = given or {}
-    components = {name: parts[name] if name in parts else read_component(root / name, name, variant, notes) for name in COMPONENTS}
+    own = [name for name in COMPONENTS if name not in parts]
+    mixed = is_somewhere(variant, {name: _listing(root / name) for name in own})
+    read = {name: read_component(root / name, name, variant, notes, mixed=mixed) for name in own}
+    components = {name: parts[name] if name in parts else read[name] for name in COMPONENTS}
     check_joints(components, str(root))
     scheduler = read_scheduler(root, read_object(root / "scheduler" / "scheduler_config.json", _LAYOUT), notes)
     tokenizer = read_tokenizer(root / "tokenizer")

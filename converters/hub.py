@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ondevice.converters.configs import COMPONENTS
-from ondevice.converters.diffusers_folder import choose_weights, shards_of
+from ondevice.converters.diffusers_folder import choose_weights, is_somewhere, shards_of
 from ondevice.errors import CheckpointError, DownloadError, OnDeviceError
 from ondevice.vocabulary.files import FILES
 
@@ -120,15 +120,15 @@ def wanted_files(names: list[str], variant: str | None, where: str) -> list[str]
     Raises CheckpointError if it has no diffusers layout.
     """
     wanted = [name for name in _SMALL_FILES if name in names]
-    for component in COMPONENTS:
-        inside = [name.removeprefix(f"{component}/") for name in names if name.startswith(f"{component}/")]
+    folders = {part: [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")] for part in COMPONENTS}
+    for component, inside in folders.items():
         if "config.json" not in inside:
             raise CheckpointError(
                 f"the repository has no {component}/config.json, so it is not in diffusers' layout.",
                 where=where,
                 fix="name another repository, or download its .safetensors file and give the file's path",
             )
-        choice = choose_weights(component, inside, variant, f"{where}/{component}")
+        choice = choose_weights(component, inside, variant, f"{where}/{component}", mixed=is_somewhere(variant, folders))
         wanted += [f"{component}/config.json", f"{component}/{choice.file}"]
     return wanted
 

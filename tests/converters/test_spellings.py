@@ -22,6 +22,7 @@ from checkpoint_files import (
 from ondevice.compiler import training_size
 from ondevice.converters.checkpoint import Checkpoint, open_checkpoint
 from ondevice.converters.configs import normalize
+from ondevice.converters.hub import wanted_files
 from ondevice.converters.kinds import kind_of_unet
 from ondevice.converters.names import original_names
 from ondevice.errors import CheckpointError, UsageError, WeightsError
@@ -274,4 +275,34 @@ def test_a_text_encoder_of_another_generation_is_named(tmp_path: Path) -> None:
     assert caught.value.what == (
         "the unet's cross_attention_dim is not the text_encoder's hidden_size (got 768, expected 1024):"
         " the text_encoder is that of Stable Diffusion 2.x and the unet is that of Stable Diffusion 1.x."
+    )
+
+
+def test_a_variant_that_only_some_components_have_is_taken_where_it_is(tmp_path: Path, tiny: Checkpoint) -> None:
+    write_folder(tmp_path, tiny)
+    unet = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    unet.rename(unet.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    found = open_checkpoint(tmp_path, family="sd14", variant="fp16")
+    assert_same(found, tiny)
+    assert found.notes == (
+        "text_encoder: only model.safetensors is there, so it was taken",
+        "vae: only diffusion_pytorch_model.safetensors is there, so it was taken",
+    )
+    names = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
+    weights = {name for name in wanted_files(names, "fp16", "a hub id") if name.endswith(".safetensors")}
+    assert weights == {name for name in names if name.endswith(".safetensors")}
+
+
+@pytest.mark.parametrize(
+    ("file", "fix"),
+    [
+        ("diffusion_pytorch_model.bf16.safetensors", "name the variant that is there with --variant bf16"),
+        ("diffusion_flax_model.msgpack", "use weights for PyTorch, as .safetensors or .bin: these are for Flax or TensorFlow"),
+    ],
+)
+def test_other_weights_than_those_asked_for(tmp_path: Path, tiny: Checkpoint, file: str, fix: str) -> None:
+    write_folder(tmp_path, tiny)
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "unet" / file)
+    assert refusal(tmp_path).replace(f"{tmp_path}/", "") == (
+        f"unet: no weights (found config.json, {file}; expected diffusion_pytorch_model.safetensors). Fix: {fix}."
     )
