@@ -111,6 +111,32 @@ def pickle(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
     return b"".join(parts)
 
 
+def legacy(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
+    """A change of one of the pickles that such a file begins with, or of the bytes behind them."""
+    parts, others = _pickles(data), _pickles(other)
+    at = rng.randrange(len(parts))
+    if at == len(parts) - 1 or rng.random() < 0.1:
+        parts[at] = havoc(parts[at], rng, others[-1], words)
+    else:
+        parts[at] = pickle(parts[at], rng, others[min(at, len(others) - 1)], words)
+    return b"".join(parts)
+
+
+def _pickles(data: bytes) -> list[bytes]:
+    """The pickles one after the other, five at most, and what follows them."""
+    parts: list[bytes] = []
+    file = io.BytesIO(data)
+    try:
+        for _ in range(5):
+            begin = file.tell()
+            for _opcode in pickletools.genops(file):
+                pass
+            parts.append(data[begin : file.tell()])
+    except Exception:  # as above
+        pass
+    return [*parts, data[sum(map(len, parts)) :]]
+
+
 def _opcodes(data: bytes) -> list[bytes]:
     """The bytes of each opcode; what cannot be decoded is the last."""
     starts = []

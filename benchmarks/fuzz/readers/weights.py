@@ -13,7 +13,9 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from checkpoint_files import (
+    arrays_of,
     ckpt_bytes,
+    legacy_bytes,
     pickled_state,
     safetensors_bytes,
     safetensors_header,
@@ -21,18 +23,20 @@ from checkpoint_files import (
 
 from benchmarks.fuzz.mutate.chunks import headed
 from benchmarks.fuzz.mutate.data import of_files, pack, unpack
-from benchmarks.fuzz.mutate.pickles import checkpoint
+from benchmarks.fuzz.mutate.pickles import checkpoint, legacy
 from benchmarks.fuzz.mutate.values import json_value
 from benchmarks.fuzz.reader import Reader, holds
 from benchmarks.fuzz.readers import small
-from ondevice.converters.ckpt_file import read_ckpt
+from ondevice.converters.ckpt_file import Ckpt
 from ondevice.converters.component import lazy
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.diffusers_folder import read_folder, shards_of
 from ondevice.converters.hub import wanted_files
 from ondevice.converters.names import ema_name, original_names
-from ondevice.converters.safetensors_file import DTYPES, read_safetensors
+from ondevice.converters.parts import read_part
+from ondevice.converters.safetensors_file import DTYPES
 from ondevice.converters.single_file import checkpoint_from
+from ondevice.converters.weights_file import read_weights
 
 _SMALL = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -67,7 +71,7 @@ def _safetensors_seeds() -> list[bytes]:
 def _read_safetensors(data: bytes, folder: Path) -> None:
     path = folder / "f.safetensors"
     path.write_bytes(data)
-    tensors = read_safetensors(path)
+    tensors = read_weights(path).tensors
     _check(tensors, len(data))
     total = sum(math.prod(tensor.shape.numpy()) * tensor.dtype.itemsize for tensor in tensors.values())
     holds(total + 8 + int.from_bytes(data[:8], "little") == len(data), "the tensors are not the whole file")
@@ -85,7 +89,27 @@ def _ckpt_seeds() -> list[bytes]:
 def _read_ckpt(data: bytes, folder: Path) -> None:
     path = folder / "f.ckpt"
     path.write_bytes(data)
-    _check(read_ckpt(path).tensors, len(data))
+    for averaged in (False, True):
+        _check(read_weights(path, averaged=averaged).tensors, len(data))
+
+
+def _legacy_seeds() -> list[bytes]:
+    return [legacy_bytes({name: array for name, array in _SMALL.items() if array.size})]
+
+
+def _part_seeds() -> list[bytes]:
+    """A VAE alone, in diffusers' names and in the original ones, and one inside a checkpoint."""
+    arrays = arrays_of(small.checkpoint(), "vae")
+    original = original_names("vae", small.checkpoint().components["vae"].config)
+    spelled = (arrays, {original[name].removeprefix("first_stage_model."): array for name, array in arrays.items()})
+    spelled += ({original[name]: array for name, array in arrays.items()} | {"model.diffusion_model.x": np.zeros(2, np.float32)},)
+    return [safetensors_bytes(safetensors_header(kind), b"".join(array.tobytes() for array in kind.values())) for kind in spelled]
+
+
+def _read_part(data: bytes, folder: Path) -> None:
+    path = folder / "vae.safetensors"
+    path.write_bytes(data)
+    _check(read_part("vae", path, small.family().config("vae")).weights, len(data))
 
 
 def _index_seeds() -> list[bytes]:
@@ -151,7 +175,7 @@ def _read_single(data: bytes, folder: Path) -> None:
                 kind, numpy_dtype = DTYPES[dtype]
                 tensors[name] = lazy(lambda shape=shape, form=numpy_dtype: np.zeros(shape, form), kind, shape, name)
     for ema in (False, True) if any(name.startswith("model_ema.") for name in tensors) else (False,):
-        found = checkpoint_from(tensors, folder / "f.safetensors", small.family(), ema=ema)
+        found = checkpoint_from(Ckpt(tensors), folder / "f.safetensors", small.family(), ema=ema)
         holds(set(found.components) == set(COMPONENTS), "a component is missing")
 
 
@@ -202,6 +226,8 @@ def _is_plain(name: str) -> bool:
 READERS = (
     Reader("safetensors", _safetensors_seeds, headed, _read_safetensors),
     Reader("ckpt", _ckpt_seeds, checkpoint, _read_ckpt),
+    Reader("torch_legacy", _legacy_seeds, legacy, _read_ckpt),
+    Reader("part", _part_seeds, headed, _read_part),
     Reader("index", _index_seeds, json_value, _read_index),
     Reader("hub", _hub_seeds, json_value, _read_hub),
     Reader("single_file", _single_seeds, json_value, _read_single),
