@@ -19,7 +19,7 @@ COUNTS = bytearray(ROOM)
 FLAG = COUNTS.__setitem__
 
 # What readers delegate to that is written in Python: its branches guide as well as our own.
-DELEGATES = ("pickletools", "tomllib", "numpy.lib", "PIL", "onnx_ir.serde", "onnx_ir._core")
+DELEGATES = ("pickletools", "tomllib", "PIL", "onnx_ir.serde")
 PROJECT = ("ondevice", "benchmarks.compare")
 
 _BUCKETS = bytes(min(count.bit_length(), 3) + (count > 7) + (count > 15) + (count > 31) + (count > 127) for count in range(256))
