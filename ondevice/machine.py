@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ondevice import __version__
 
 ISA = ("avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd", "asimdhp", "asimddp", "sve", "i8mm")
 CPUINFO = Path("/proc/cpuinfo")
+FEATURES = ("flags", "Features")  # what Linux calls them on x86 and on Arm
 KEPT = ("name", "platform", "version", "driver", "kind")  # of a device's facts
 
 
@@ -67,6 +69,22 @@ def commit() -> str | None:
 def cpu_flags(path: Path = CPUINFO) -> set[str]:
     """Instruction sets of the processor as Linux names them; nothing elsewhere."""
     return set(_cpuinfo("flags", "Features", path=path).split())
+
+
+def cpu_features() -> str:
+    """Everything that the processors say of their instructions, in one text that is the same on machines that are alike."""
+    return _features(CPUINFO)
+
+
+@functools.cache
+def _features(path: Path) -> str:
+    with suppress(OSError):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        sets = {" ".join(sorted(value.split())) for name, _, value in (line.partition(":") for line in lines) if name.strip() in FEATURES}
+        if sets:
+            return "; ".join(sorted(sets))
+    told = [_sysctl(name) for name in ("machdep.cpu.features", "machdep.cpu.leaf7_features", "hw.optional")]
+    return " ".join(filter(None, [*told, platform.machine(), platform.processor()]))
 
 
 def _cpuinfo(*names: str, path: Path = CPUINFO) -> str:

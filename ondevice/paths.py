@@ -13,8 +13,14 @@ TARGETS = _HERE / "targets"
 MODELS = _HERE / "models"
 
 
-def cache_dir() -> Path:
-    """Folder for compiled kernels. `ONDEVICE_CACHE` overrides `$XDG_CACHE_HOME/ondevice`."""
+def cache_dir() -> Path | None:
+    """Folder for compiled kernels: `ONDEVICE_CACHE`, else `ondevice` in `$XDG_CACHE_HOME` or `~/.cache`; None where there is no home."""
     if given := os.environ.get("ONDEVICE_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ondevice"
+        try:
+            return Path(os.path.abspath(os.path.expanduser(given)))
+        except OSError:  # relative to a working directory that has gone
+            return None
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the standard says that a relative one counts for nothing
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "ondevice" if os.path.isabs(base) else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import hashlib
 import logging
 import os
@@ -11,11 +13,12 @@ from pathlib import Path
 
 from ondevice.paths import cache_dir
 from ondevice.publish import PARTIAL, published_file
+from ondevice.publish.hidden import is_dead
 
 log = logging.getLogger(__name__)
 
 LIMIT = 512 << 20  # bytes kept; the least recently used go first
-STALE = 3600.0  # seconds after which a half-written file belongs to a process that died
+STALE = 3600.0  # seconds after which a half-written file belongs to a process that died, where there are no locks to tell
 _MAGIC = b"ondevice kernel 1\n"
 
 
@@ -26,7 +29,8 @@ class KernelCache:
     """
 
     def __init__(self, folder: Path | None = None, limit: int = LIMIT) -> None:
-        self.folder, self.limit = folder or cache_dir() / "kernels", limit
+        base = cache_dir()
+        self.folder, self.limit = folder or (base and base / "kernels"), limit
         self.hits = self.misses = 0
         self._writable = True
 
@@ -41,21 +45,20 @@ class KernelCache:
 
     def load(self, key: str) -> bytes | None:
         """The binary, or None. A file that is not what was written is removed."""
-        path = self.folder / f"{key}.bin"
         try:
-            data = path.read_bytes()
+            data = self._path(key).read_bytes()
         except OSError:
             self.misses += 1
             return None
         head = len(_MAGIC) + 32
         if not data.startswith(_MAGIC) or hashlib.sha256(data[head:]).digest() != data[len(_MAGIC) : head]:
-            log.warning("cached kernel %s is damaged; it is built again", path.name)
+            log.warning("cached kernel %s.bin is damaged; it is built again", key)
             self.misses += 1
             self.drop(key)
             return None
         self.hits += 1
         with contextlib.suppress(OSError):
-            os.utime(path)  # the trim goes by time of last use
+            os.utime(self._path(key))  # the trim goes by time of last use
         return data[head:]
 
     def save(self, key: str, binary: bytes) -> None:
@@ -63,29 +66,36 @@ class KernelCache:
         if not self._writable:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with published_file(self.folder / f"{key}.bin") as file:
+            path = self._path(key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with published_file(path) as file:
                 file.write(_MAGIC + hashlib.sha256(binary).digest() + binary)
         except OSError as error:
             self._writable = False
-            log.warning("compiled kernels are not kept: %s cannot be written (%s)", self.folder, error.strerror)
+            _not_kept(f"{self.folder} cannot be written ({error.strerror or error})" if self.folder else "there is no home folder")
             return
-        self._trim()
+        with contextlib.suppress(OSError):  # a folder may take files and not be listed
+            self._trim(path.parent)
 
     def drop(self, key: str) -> None:
         """Forget a binary that is damaged or that the driver refused."""
         with contextlib.suppress(OSError):
-            (self.folder / f"{key}.bin").unlink(missing_ok=True)
+            self._path(key).unlink(missing_ok=True)
 
-    def _trim(self) -> None:
+    def _path(self, key: str) -> Path:
+        if self.folder is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), key)
+        return self.folder / f"{key}.bin"
+
+    def _trim(self, folder: Path) -> None:
         """Remove the least recently used files over the limit, and what dead processes left half-written."""
         files: list[tuple[float, int, Path]] = []
-        for path in self.folder.iterdir():
+        for path in folder.iterdir():
             with contextlib.suppress(OSError):  # another process may remove it first
                 info = path.stat()
                 if path.suffix == ".bin":
                     files.append((info.st_mtime, info.st_size, path))
-                elif PARTIAL in path.name and info.st_mtime < time.time() - STALE:
+                elif PARTIAL in path.name and (is_dead(path) or info.st_mtime < time.time() - STALE):
                     path.unlink()
         kept = 0
         for _, size, path in sorted(files, reverse=True):
@@ -93,3 +103,9 @@ class KernelCache:
             if kept > self.limit:
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+@functools.cache
+def _not_kept(why: str) -> None:
+    """Say once a process why every run compiles anew."""
+    log.warning("compiled kernels are not kept: %s; set ONDEVICE_CACHE to a folder that can be", why)

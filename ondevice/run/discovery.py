@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ondevice import machine
 from ondevice.errors import NoDeviceError
 from ondevice.run import icd
 from ondevice.run.cache import KernelCache
@@ -47,8 +49,10 @@ class Found:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Everything about a device that a compiled kernel depends on."""
-        return self.name, self.platform, self.handle.platform.version, self.version, self.driver, os.environ.get(LIMIT, "")
+        """Everything about a device that a compiled kernel depends on. Of a CPU that is more than its name: two of one name, on machines
+        that share a home or in virtual ones, may have other instructions."""
+        features = machine.cpu_features() if self.kind == "cpu" else ""
+        return self.name, self.platform, self.handle.platform.version, self.version, self.driver, os.environ.get(LIMIT, ""), features
 
     @property
     def refused(self) -> str | None:
@@ -87,7 +91,7 @@ def opencl() -> Any:
     try:
         import pyopencl
     except (ImportError, OSError) as error:
-        fix = "pip install --force-reinstall pyopencl"
+        fix = f"{'unset LD_LIBRARY_PATH, or ' if os.environ.get('LD_LIBRARY_PATH') else ''}pip install --force-reinstall pyopencl"
         raise NoDeviceError(f"pyopencl cannot be imported: {error}.", where="OpenCL", fix=fix) from None
     return pyopencl
 
@@ -111,6 +115,7 @@ def discover() -> tuple[tuple[Found, ...], tuple[str, ...]]:
     """(devices, best first; remarks on what was looked for and not found)."""
     cl = opencl()
     remarks = [f"embedded CPU runtime: {why}"] if (why := embedded()) else []
+    remarks += icd.broken()
     try:
         platforms = cl.get_platforms()
     except cl.Error as error:
@@ -174,7 +179,7 @@ def find_device(spec: str | None = None) -> Found:
     if not spec:
         usable = next((device for device in found if device.refused is None), None)
         if usable is None:
-            raise NoDeviceError(f"no usable OpenCL device ({_there(found, remarks)}).", fix=INSTALL)
+            raise NoDeviceError(f"no usable OpenCL device ({_there(found, remarks)}).", fix=_remedy(found) or INSTALL)
         return usable
     wanted = spec.lower().strip()
     if wanted.isdecimal():
@@ -185,11 +190,23 @@ def find_device(spec: str | None = None) -> Found:
             d for d in found if ":" not in wanted and wanted in f"{d.name} {d.platform} {d.version}".lower()
         ]  # PoCL names itself only there
     if not fits:
-        fix = LIST if found else INSTALL
+        fix = _remedy(found) or (LIST if found else INSTALL)
+        fix = f"unset {where}, or {LIST}" if where != "--device" and found else fix
         raise NoDeviceError(f"no device fits {spec!r} (found: {_there(found, remarks)}).", where=where, fix=fix)
     if (best := next((device for device in fits if device.refused is None), None)) is None:
-        raise NoDeviceError(f"{fits[0].name} [{fits[0].platform}] cannot be used: {fits[0].refused}.", where=where, fix=LIST)
+        raise NoDeviceError(
+            f"{fits[0].name} [{fits[0].platform}] cannot be used: {fits[0].refused}.", where=where, fix=_remedy(fits) or LIST
+        )
     return best
+
+
+def _remedy(found: Sequence[Found]) -> str | None:
+    """What helps against what was found to be the cause; None where nothing stands out."""
+    if fix := icd.remedy():
+        return fix
+    if (limit := os.environ.get(LIMIT)) and any(device.platform.startswith(EMBEDDED) and device.refused for device in found):
+        return f"unset {LIMIT} (it is {limit!r}), or set it to instructions that this CPU has"
+    return None
 
 
 def _there(found: tuple[Found, ...], remarks: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ dynamic linker does not look, so they are loaded first. The OpenCL loader reads 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.metadata
@@ -53,41 +54,98 @@ def _candidates() -> Iterator[Path]:
 
 def prepare() -> str | None:
     """Point the loader at every driver. Returns why the embedded one is not among them, or None."""
-    given = os.environ.get(VARIABLE)
-    if given and not Path(given).name.startswith(PREFIX):
+    if given := users_choice():
         return f"{VARIABLE}={given} is set, and only that is used"
     libraries = embedded_libraries()
     if DRIVER not in libraries:
         os.environ.pop(VARIABLE, None)  # a parent's, with another installation's driver
         return NOT_INSTALLED
-    for name in NEEDED:
-        if name in libraries:
-            try:
-                ctypes.CDLL(str(libraries[name]), ctypes.RTLD_GLOBAL)
-            except OSError as error:
-                return f"{name} cannot be loaded: {error}"
-    os.environ[VARIABLE] = f"{_vendors(libraries[DRIVER])}{os.sep}"  # without the last slash the loader takes it for a file
+    if why := _load(libraries):
+        return why
+    os.environ[VARIABLE] = _visible(libraries[DRIVER])
     return None
 
 
-def _vendors(driver: Path) -> Path:
-    """A folder with an .icd for `driver` and copies of the system's. Its name is a hash of its content, so that it is never rewritten."""
+def users_choice() -> str | None:
+    """OCL_ICD_VENDORS where a user set it; None where it is not set, or by us in a parent process."""
+    given = os.environ.get(VARIABLE, "")
+    name = Path(given).name
+    return None if not given or name.startswith(PREFIX) or name == DRIVER else given
+
+
+def remedy() -> str | None:
+    """What makes drivers visible that are on this machine; None where nothing hides them."""
+    if users_choice():
+        return f"unset {VARIABLE}"
+    libraries = embedded_libraries()
+    if DRIVER in libraries and (_load(libraries) or _refusal(str(libraries[DRIVER]))):
+        again = f"run pip install --force-reinstall {' '.join(PACKAGES)}"
+        return f"unset LD_LIBRARY_PATH, or {again}" if os.environ.get("LD_LIBRARY_PATH") else again
+    return None
+
+
+def broken() -> list[str]:
+    """What is wrong with the drivers that the loader was pointed at: it says nothing of those it cannot load."""
+    place = Path(os.environ.get(VARIABLE) or SYSTEM)
+    remarks = []
+    for path in sorted(place.glob("*.icd")) if place.is_dir() else []:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if not (named := path.read_text().strip()):
+                continue
+            if why := _refusal(named):
+                shown = SYSTEM / path.name if (SYSTEM / path.name).exists() else path
+                remarks.append(f"{shown} names {named}, which cannot be loaded ({why})")
+    return remarks
+
+
+def _load(libraries: dict[str, Path]) -> str | None:
+    """Load what the driver needs, in order. Returns what is wrong with it, or None."""
+    for name in NEEDED:
+        if name in libraries and (why := _refusal(str(libraries[name]), ctypes.RTLD_GLOBAL)):
+            return f"{name} cannot be loaded: {why}"
+    return None
+
+
+def _refusal(library: str, mode: int = ctypes.DEFAULT_MODE) -> str | None:
+    """Load a library. Returns why the system cannot, or None."""
+    try:
+        ctypes.CDLL(library, mode)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _visible(driver: Path) -> str:
+    """A value of the variable that shows `driver` and the system's."""
     wanted = {"ondevice-embedded.icd": f"{driver}\n"}
     for path in sorted(SYSTEM.glob("*.icd")) if SYSTEM.is_dir() else []:
         try:
             wanted.setdefault(path.name, path.read_text())
         except (OSError, UnicodeDecodeError) as error:
             log.warning("%s cannot be read, so its driver is not used: %s", path, error)
-    digest = hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()[:16]
-    folder = cache_dir() / f"{PREFIX}{digest}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _fill(folder, wanted)
-    except OSError as error:
-        log.debug("%s cannot be written (%s); using a temporary folder", folder, error)
-        _temporary.append(tempfile.TemporaryDirectory(prefix=PREFIX))
-        folder = Path(_temporary[-1].name)
-        _fill(folder, wanted)
+        return f"{_vendors(wanted)}{os.sep}"  # without the last slash the loader takes it for a file
+    except OSError as error:  # not even a temporary folder: the loader takes one library by name, too
+        if len(wanted) > 1:
+            others = ", ".join(name for name in wanted if name != "ondevice-embedded.icd")
+            log.warning("%s: not used, as no folder can be written (%s); set ONDEVICE_CACHE to one that can be", others, error)
+        return str(driver)
+
+
+def _vendors(wanted: dict[str, str]) -> Path:
+    """A folder with these files. Its name is a hash of its content, so that it is never rewritten. Raises OSError."""
+    digest = hashlib.sha256(repr(sorted(wanted.items())).encode()).hexdigest()[:16]
+    if base := cache_dir():
+        folder = base / f"{PREFIX}{digest}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _fill(folder, wanted)
+            return folder
+        except OSError as error:
+            log.debug("%s cannot be written (%s); using a temporary folder", folder, error)
+    _temporary.append(tempfile.TemporaryDirectory(prefix=PREFIX))
+    folder = Path(_temporary[-1].name)
+    _fill(folder, wanted)
     return folder
 
 

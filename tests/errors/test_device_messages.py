@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ondevice.errors import DeviceError, NoDeviceError
-from ondevice.run import discovery
+from ondevice.run import discovery, icd
 from ondevice.run.discovery import Found, find_device
 from ondevice.run.opencl import OpenCLDevice, choose_device
 
@@ -59,6 +60,37 @@ def test_a_device_that_cannot_be_used(one: Found) -> None:
     assert no_device("llvm") == no_device("0") == no_device("0:0") == expected
 
 
+def test_a_variable_that_hides_or_breaks_a_device_is_the_fix(one: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONDEVICE_DEVICE", "nvidia")
+    assert no_device(None).endswith("Fix: unset ONDEVICE_DEVICE, or name one that `ondevice devices` lists.")
+    monkeypatch.delenv("ONDEVICE_DEVICE")
+    intel = replace(one, platform="Intel(R) OpenCL")
+    monkeypatch.setattr(discovery, "discover", lambda: ((intel,), ()))
+    monkeypatch.setenv("CL_CONFIG_CPU_TARGET_ARCH", "nonsense")
+    for spec in (None, "0"):
+        assert no_device(spec).endswith(
+            "Fix: unset CL_CONFIG_CPU_TARGET_ARCH (it is 'nonsense'), or set it to instructions that this CPU has."
+        )
+    monkeypatch.setenv("OCL_ICD_VENDORS", "/my/vendors")
+    for spec in (None, "gpu", "0"):
+        assert no_device(spec).endswith("Fix: unset OCL_ICD_VENDORS.")
+
+
+def test_a_driver_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "gpu.icd").write_text("libgone.so.1\n")
+    (tmp_path / "empty.icd").write_text("\n")
+    monkeypatch.setenv("OCL_ICD_VENDORS", f"{tmp_path}/")
+    (said,) = icd.broken()
+    assert said.startswith(f"{tmp_path}/gpu.icd names libgone.so.1, which cannot be loaded (libgone.so.1: cannot open shared object")
+    monkeypatch.delenv("OCL_ICD_VENDORS")
+    (tmp_path / "libimf.so").write_text("not a library")
+    monkeypatch.setattr(icd, "embedded_libraries", lambda: dict.fromkeys((icd.DRIVER, "libimf.so"), tmp_path / "libimf.so"))
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    assert icd.remedy() == "run pip install --force-reinstall intel-opencl-rt intel-cmplr-lib-rt tbb"
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/other")
+    assert str(icd.remedy()).startswith("unset LD_LIBRARY_PATH, or run pip install ")
+
+
 def test_no_driver_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "discover", lambda: ((), ()))
     assert no_device(None) == "no usable OpenCL device (no driver is installed). " + INSTALL
@@ -84,7 +116,7 @@ def test_the_command_line_without_a_driver(tmp_path: Path) -> None:
     *remarks, last = done.stderr.splitlines()
     assert remarks[0] == f"not used: embedded CPU runtime: OCL_ICD_VENDORS={tmp_path}/ is set, and only that is used"
     assert last.startswith("error: no usable OpenCL device (")
-    assert last.endswith(INSTALL)
+    assert last.endswith("Fix: unset OCL_ICD_VENDORS.")  # the runtime is installed: nothing that is installed changes anything
     assert "Traceback" not in done.stderr
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.publish import PARTIAL
+from ondevice.paths import cache_dir
+from ondevice.publish import PARTIAL, hidden
+from ondevice.run import cache as caches
 from ondevice.run.cache import STALE, KernelCache
 from ondevice.run.opencl import OpenCLDevice
 
@@ -24,6 +26,12 @@ device = choose_device(sys.argv[1])
 device.build(sys.argv[2], "twice", "twice.cl")
 print(json.dumps([device.cache.hits, device.cache.misses]))
 """
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    """A process that has said nothing yet."""
+    caches._not_kept.cache_clear()
 
 
 def test_what_is_saved_is_loaded_and_counted(tmp_path: Path) -> None:
@@ -84,6 +92,69 @@ def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path, caplog: py
             cache.save(name, b"binary")
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith(f"compiled kernels are not kept: {tmp_path}/file/kernels cannot be written (")
+
+
+def environment(tmp_path: Path, name: str) -> dict[str, str]:
+    """Environments in which there is no folder to keep kernels in."""
+    (tmp_path / "file").write_text("")
+    return {
+        "no home": {"HOME": "~nobody"},
+        "a home that is a file": {"HOME": str(tmp_path / "file")},
+        "a cache that is a file": {"ONDEVICE_CACHE": str(tmp_path / "file")},
+        "a name that is too long": {"ONDEVICE_CACHE": str(tmp_path / ("a" * 300))},
+        "a relative XDG_CACHE_HOME": {"XDG_CACHE_HOME": "cache", "HOME": str(tmp_path / "file")},
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name", ["no home", "a home that is a file", "a cache that is a file", "a name that is too long", "a relative XDG_CACHE_HOME"]
+)
+def test_without_a_place_kernels_are_not_kept_and_one_line_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    for variable in ("ONDEVICE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+    for variable, value in environment(tmp_path, name).items():
+        monkeypatch.setenv(variable, value)
+    for _ in range(2):  # one for the probe, one for the device
+        cache = KernelCache()
+        cache.save("a", b"binary")
+        assert cache.load("a") is None
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith("compiled kernels are not kept: ")
+    assert caplog.messages[0].endswith("; set ONDEVICE_CACHE to a folder that can be") and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_relative_cache_is_where_the_process_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    monkeypatch.setenv("ONDEVICE_CACHE", "kernels here")
+    assert cache_dir() == tmp_path / "gone" / "kernels here"
+    (tmp_path / "gone").rmdir()
+    assert cache_dir() is None
+    monkeypatch.setenv("ONDEVICE_CACHE", "~/mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "mine"
+
+
+def test_a_folder_that_cannot_be_listed_takes_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = KernelCache(tmp_path)
+    monkeypatch.setattr(Path, "iterdir", lambda _: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    cache.save("a", b"binary")
+    assert cache.load("a") == b"binary" and not caplog.messages
+
+
+def test_what_a_killed_run_left_of_any_kernel_goes_at_once(tmp_path: Path) -> None:
+    claim, file = hidden.claim_file(tmp_path / "other.bin")
+    file.close()
+    KernelCache(tmp_path).save("a", b"binary")
+    assert claim.path.exists()  # its run lives
+    os.close(claim._lock or 0)
+    hidden.Claim.living.pop(claim.path)
+    KernelCache(tmp_path).save("b", b"binary")
+    assert sorted(os.listdir(tmp_path)) == ["a.bin", "b.bin"]
 
 
 def test_several_writers_of_one_key_leave_one_whole_file(tmp_path: Path) -> None:

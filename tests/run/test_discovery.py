@@ -11,6 +11,7 @@ import pytest
 
 from ondevice.errors import NoDeviceError
 from ondevice.run import discovery
+from ondevice.run.cache import KernelCache
 from ondevice.run.discovery import Found, find_device
 
 HANDLE = SimpleNamespace(platform=SimpleNamespace(version="OpenCL 3.0"), available=True, compiler_available=True, endian_little=True)
@@ -86,6 +87,22 @@ def test_identity_changes_with_every_fact_a_binary_depends_on(monkeypatch: pytes
     whole = GPU.identity
     monkeypatch.setenv("CL_CONFIG_CPU_TARGET_ARCH", "core-avx2")  # the same device, for which other code is made
     assert GPU.identity != whole
+
+
+def test_cpus_of_one_name_with_other_instructions_do_not_share_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home on several machines, or a virtual machine that moved: what was compiled for AVX-512 ends a lesser CPU's process."""
+    (tmp_path / "kept").mkdir()
+    cache, identities = KernelCache(tmp_path / "kept"), []
+    for number, flags in enumerate(("fpu avx2 avx512f", "avx512f fpu  avx2", "fpu avx2", "")):
+        core = f"processor : 0\nmodel name\t: AMD EPYC\nflags\t\t: {flags}\nbugs : x{number}\n\n"
+        (tmp_path / str(number)).write_text(core * 2)
+        monkeypatch.setattr("ondevice.machine.CPUINFO", tmp_path / str(number))
+        identities.append(INTEL.identity)
+    assert identities[0] == identities[1] and len(set(identities)) == 3
+    cache.save(cache.key("source", *identities[0]), b"vaddps zmm0")
+    assert cache.load(cache.key("source", *identities[1])) and cache.load(cache.key("source", *identities[2])) is None
+    monkeypatch.setattr("ondevice.machine.CPUINFO", tmp_path / "none")  # another system
+    assert INTEL.identity[-1] and GPU.identity[-1] == ""
 
 
 class Broken(Exception):

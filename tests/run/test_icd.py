@@ -79,6 +79,20 @@ def test_a_cache_that_cannot_be_written_is_no_obstacle(machine: Path, monkeypatc
     assert Path(os.environ[icd.VARIABLE]).name.startswith(icd.PREFIX)
 
 
+def test_where_nothing_can_be_written_the_driver_itself_is_named(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(**_: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(icd, "cache_dir", lambda: None)
+    monkeypatch.setattr("tempfile.TemporaryDirectory", full)
+    for _ in range(2):  # as a child process that inherits it
+        assert icd.prepare() is None and os.environ[icd.VARIABLE] == str(machine / icd.DRIVER)
+    assert caplog.messages[0].startswith("pocl.icd: not used, as no folder can be written (")
+    assert caplog.messages[0].endswith("; set ONDEVICE_CACHE to one that can be")
+
+
 def test_libraries_are_found_where_their_package_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "intel_opencl_rt-1.dist-info"
     info.mkdir()
