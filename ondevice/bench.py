@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", action="store_true", help="print that table as Markdown")
     parser.add_argument("--component", metavar="NAME", help="only this one, such as unet")
     parser.add_argument("--repeat", type=int, metavar="N", help=f"runs to time, after one that is not (default {REPEAT}, at least 3)")
+    cli.add_kernels(parser)
     parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
     parser.add_argument("--peers", action="store_true", help="other runtimes on the same weights, in turns with ours; needs a model")
     parser.add_argument("--only", metavar="NAME,...", help=f"peers to run, the first in turns with each other one: {', '.join(PEERS)}")
@@ -70,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"a median needs 3 runs or more (got {given}).", where=flag, fix="use 3 or more")
     opened = subject.open_subject(args)
     if isinstance(opened, Bundle):
+        if args.kernels == "ours":
+            opened.require_own_kernels()
         return _of_bundle(args, opened)
+    subject.refuse(args, ["--kernels"], "a model is compiled with this ondevice's kernels.")
     if args.peers:
         return _peers(args, opened)
     if args.ablation:

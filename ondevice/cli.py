@@ -136,6 +136,12 @@ def _log_to_stderr() -> None:
     logging.getLogger("ondevice").setLevel(level.upper())
 
 
+def add_kernels(parser: argparse.ArgumentParser) -> None:
+    """Declare --kernels, of verbs that run a bundle's."""
+    what = "ours: refuse a bundle whose kernels are not those of this ondevice, for they are programs (default any)"
+    parser.add_argument("--kernels", choices=("any", "ours"), help=what)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """'768x512' -> (width, height) in pixels.
 

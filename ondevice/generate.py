@@ -81,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use at most this much, such as 2GB: in more passes, in bands, giving weights back; or say why not",
     )
     parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
+    cli.add_kernels(parser)
     parser.add_argument("--check", action="store_true", help="look for NaN after every dispatch and name the first op that made one (slow)")
     parser.add_argument("--profile", action="store_true", help="print where the time went, by kernel")
     parser.add_argument("--profile-out", type=Path, metavar="FILE.json", help="write the time of every dispatch, averaged over its runs")
@@ -106,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
     begin = None if args.init_image is None else init_image.read_image(args.init_image, ground)
     latents = None if args.latents is None else read_latents(args.latents)
     bundle = open_bundle(args.bundle)
+    if args.kernels == "ours":
+        bundle.require_own_kernels()
     width, height = picture_size(args, bundle, begin)
     format_of(out, (width, height))
     device = choose_device(args.device)

@@ -7,6 +7,8 @@
 //: group = ["1", "Y", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], KC = [128, 16, 64, 256], Y = [1, 8]}
 //: needs = {}
+//: reach = {v = "v_from + ((first + count - 1) // heads * keys + keys - 1) * v_row + heads * D", y = "((first + count - 1) // heads + 1) * queries * heads * D"}
+//: holds = ["1 <= heads", "1 <= D", "D <= 1024"]
 
 #ifndef D  // the head dimension
 #error "D is not defined"

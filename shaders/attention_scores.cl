@@ -7,6 +7,8 @@
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [64, 1, 4, 16], X = [1, 8]}
 //: needs = {}
+//: reach = {q = "q_from + ((first + count - 1) // heads * queries + queries - 1) * q_row + heads * D", k = "k_from + ((first + count - 1) // heads * keys + keys - 1) * k_row + heads * D", mask = "MASKED * queries * keys"}
+//: holds = ["1 <= heads", "1 <= D", "D <= 1024"]
 
 #ifndef D  // the head dimension
 #error "D is not defined"

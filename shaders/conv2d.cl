@@ -7,6 +7,7 @@
 //: group = ["X", "Y", "1"]
 //: tune  = {V = [16, 4, 8], ROWS = [4, 1, 2], OCB = [6, 4, 8], X = [1, 8, 16], Y = [1, 8, 4]}
 //: needs = {}
+//: holds = ["oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648"]
 
 KERNEL(conv2d)(IN(stg, x), IN(stg, weight), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w),
                ARG(int, oc), ARG(int, oh), ARG(int, ow), ARG(int, kh), ARG(int, kw), ARG(int, stride), ARG(int, pad_top),

@@ -7,6 +7,7 @@
 //: group = ["X", "Y", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [8, 1, 2, 4, 16], KC = [128, 16, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
 //: needs = {kh = {max = 1}, kw = {max = 1}, stride = {max = 1}, pad_top = {min = 0, max = 0}, pad_left = {min = 0, max = 0}, oh = {equal = "h"}, ow = {equal = "w"}}
+//: reach = {weight = "oc * ic", y = "n * oc * h * w"}
 
 KERNEL(conv2d_1x1)(IN(stg, x), IN(stg, weight), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w),
                    ARG(int, oc) GRID) {

@@ -9,6 +9,8 @@
 //: needs = {}
 //: layout = {tune = ["V", "NV"], by = ["kh", "kw", "ic", "oc"], gives = ["ldb"]}
 //: inplace = {residual = "oc"}
+//: reach = {weight = "kh * kw * ic * ldb", bias = "HAS_BIAS * ldb", shift = "HAS_SHIFT * (shift_from + (n - 1) * shift_row + oc)", residual = "HAS_ADD * n * oh * ow * oc", scales = "W8 * ldb"}
+//: holds = ["V <= ldb", "oc <= ldb", "PANELS * ceil_div(oc, V * NV) * V * NV <= ldb", "(1 - RAGGED) * (ic % V) == 0", "W8 <= PANELS", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648", "up_w * w < 2147483648", "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648"]
 
 // With PANELS, the weight is stored as work-items read it: the channels of one beside each other, all taps one after another, zeros past
 // the last. Without, rows of oc channels, padded to one vector where there are fewer.

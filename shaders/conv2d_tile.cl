@@ -7,6 +7,7 @@
 //: group = ["X", "Y", "1"]
 //: tune  = {V = [16, 4, 8], ROWS = [4, 1, 2], OCB = [6, 4, 8], MB = [8, 1, 2, 4], ICB = [16, 1, 4, 8], X = [1, 8, 16], Y = [1, 4, 8]}
 //: needs = {kh = {max = 3}, kw = {max = 3}, stride = {max = 2}}
+//: holds = ["1 <= stride", "h + pad_top < 2147483648", "w + pad_left < 2147483648", "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648"]
 
 #define MAX_K  3
 #define MAX_S  2

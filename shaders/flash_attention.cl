@@ -7,6 +7,8 @@
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], SETS = [8, 1, 2, 4], KB = [64, 8, 16, 32, 128], MR = [5, 4, 8], X = [1, 8]}
 //: needs = {}
+//: reach = {q = "q_from + (batch * queries - 1) * q_row + heads * D", k = "k_from + (batch * keys - 1) * k_row + heads * D", v = "v_from + (batch * keys - 1) * v_row + heads * D", mask = "OP_FlashMaskedAttention * queries * keys"}
+//: holds = ["1 <= keys", "D <= 1024"]
 
 #ifndef D  // the head dimension, so that the arrays below are as long as needed
 #error "D is not defined"

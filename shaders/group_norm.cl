@@ -7,6 +7,7 @@
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], X = [1, 64]}
 //: needs = {}
+//: holds = ["per_group * hw == cols", "channels % per_group == 0"]
 
 #define BLOCK (64 * V)  // sums are kept for each block, then added: errors grow with the block, not with the row
 

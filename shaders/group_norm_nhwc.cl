@@ -8,6 +8,8 @@
 //: tune  = {V = [16, 4, 8], X = [1, 64]}
 //: needs = {ragged = {max = 0}}
 //: inplace = {x = ""}
+//: reach = {x2 = "n * pixels * (channels - c1)"}
+//: holds = ["SPAN % V == 0", "SPAN % per_group == 0", "SPAN <= 4096", "channels == blocks * SPAN", "c1 <= channels", "c1 % V == 0"]
 
 #ifndef SPAN  // channels of a work-group: a multiple of V and of per_group
 #error "SPAN is not defined"

@@ -7,6 +7,8 @@
 //: group = ["X", "1", "1"]
 //: tune  = {X = [1, 64]}
 //: needs = {}
+//: reach = {x2 = "n * pixels * (channels - c1)"}
+//: holds = ["channels % per_group == 0", "c1 <= channels"]
 
 #define CHANNEL(c) ((c) < c1 ? x + item * pixels * c1 + (c) : x2 + item * pixels * (channels - c1) + (c) - c1)
 #define ROW(c) ((c) < c1 ? c1 : channels - c1)

@@ -7,6 +7,7 @@
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], X = [1, 8]}
 //: needs = {}
+//: holds = ["SPAN % V == 0", "SPAN <= 4096", "channels == blocks * SPAN", "chunks == ceil_div(pixels, chunk)", "rows == 1 + 2 * chunks"]
 
 #ifndef SPAN  // channels of a work-item: a multiple of V and of a group's
 #error "SPAN is not defined"

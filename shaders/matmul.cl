@@ -9,6 +9,8 @@
 //: needs = {}
 //: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb"]}
 //: inplace = {residual = "n"}
+//: reach = {a = "(batch - 1) * a_batch + m * k1", a2 = "m * (k - k1)", b = "(batch - 1) * b_batch + k * ldb", bias = "HAS_BIAS * ldb", residual = "HAS_ADD * batch * m * n", scales = "W8 * ldb"}
+//: holds = ["k1 <= k", "(1 + ACT_Geglu) * n <= ldb", "PANELS * ceil_div(n, V * (NV - ACT_Geglu * (NV // 2))) * V * (1 + ACT_Geglu) * (NV - ACT_Geglu * (NV // 2)) <= ldb", "W8 * (b_batch % V) == 0", "W8 <= PANELS"]
 
 // GEGLU's gates stand n columns after its values: a work-item has SIDE vectors of each.
 #if ACT_Geglu

@@ -8,6 +8,7 @@
 //: tune  = {V = [16, 4, 8], STEPS = [256, 16, 1], X = [1, 8, 64]}
 //: needs = {}
 //: inplace = {x = ""}
+//: holds = ["channels <= groups * per_group"]
 
 KERNEL(normalize_nhwc)(IN(stg, x), IN(float, mean), IN(float, variance), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, pixels),
                        ARG(int, channels), ARG(int, groups), ARG(int, per_group), ARG(float, epsilon) GRID) {

@@ -7,6 +7,7 @@
 //: group = ["X", "1", "1"]
 //: tune  = {STEPS = [64, 4, 1], X = [1, 64]}
 //: needs = {}
+//: holds = ["oh * h < 2147483648", "ow * w < 2147483648"]
 
 KERNEL(resize_nearest)(IN(bits, x), OUT(bits, y), ARG(int, n), ARG(int, h), ARG(int, w), ARG(int, oh), ARG(int, ow) GRID) {
   const int first = GID(0) * STEPS, oy = GID(1), plane = GID(2);

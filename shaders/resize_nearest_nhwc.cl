@@ -7,6 +7,7 @@
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], X = [1, 64]}
 //: needs = {}
+//: holds = ["oh * h < 2147483648", "ow * w < 2147483648"]
 
 KERNEL(resize_nearest_nhwc)(IN(bits, x), OUT(bits, y), ARG(int, n), ARG(int, h), ARG(int, w), ARG(int, c), ARG(int, oh), ARG(int, ow) GRID) {
   const int ox = GID(0), oy = GID(1), item = GID(2);

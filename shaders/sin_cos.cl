@@ -7,6 +7,7 @@
 //: group = ["X", "1", "1"]
 //: tune  = {X = [1, 64]}
 //: needs = {}
+//: reach = {frequencies = "half_width", y = "2 * rows * half_width"}
 
 KERNEL(sin_cos)(IN(stg, t), IN(stg, frequencies), OUT(stg, y), ARG(int, rows), ARG(int, half_width) GRID) {
   const int i = GID(0), row = GID(1);

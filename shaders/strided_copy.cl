@@ -7,6 +7,8 @@
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], STEPS = [4, 1, 16], TILE = [16, 1, 4], X = [1, 64]}
 //: needs = {}
+//: reach = {x = "1 + s_offset + s0 * (n0 - 1) + s1 * (n1 - 1) + s2 * (n2 - 1) + s3 * (n3 - 1)", y = "1 + d_offset + d0 * (n0 - 1) + d1 * (n1 - 1) + d2 * (n2 - 1) + d3 * (n3 - 1)"}
+//: holds = ["n2 * n3 < 2147483648"]
 
 KERNEL(strided_copy)(IN(bits, x), OUT(bits, y), ARG(int, n0), ARG(int, n1), ARG(int, n2), ARG(int, n3), ARG(int, s0), ARG(int, s1),
                      ARG(int, s2), ARG(int, s3), ARG(int, s_offset), ARG(int, d0), ARG(int, d1), ARG(int, d2), ARG(int, d3),

@@ -7,6 +7,8 @@
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], STEPS = [64, 1, 4], X = [1, 64]}
 //: needs = {}
+//: reach = {x = "((first + count - 1) // (tiles_h * tiles_w) + 1) * h * w * ic"}
+//: holds = ["V <= ic", "1 <= up_h", "1 <= up_w", "4 * tiles_h * tiles_w < 2147483648", "first + count < 2147483648", "up_h * h < 2147483648", "up_w * w < 2147483648"]
 
 KERNEL(winograd_input)(IN(stg, x), OUT(stg, y), ARG(int, h), ARG(int, w), ARG(int, ic), ARG(int, tiles_h), ARG(int, tiles_w),
                        ARG(int, first), ARG(int, count), ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w) GRID) {

@@ -8,6 +8,8 @@
 //: tune  = {V = [16, 4, 8], STEPS = [64, 1, 4], X = [1, 64]}
 //: needs = {}
 //: inplace = {residual = "oc"}
+//: reach = {bias = "HAS_BIAS * oc", shift = "HAS_SHIFT * (shift_from + (first + count - 1) // (tiles_h * tiles_w) * shift_row + oc)", residual = "HAS_ADD * ((first + count - 1) // (tiles_h * tiles_w) + 1) * oh * ow * oc", y = "((first + count - 1) // (tiles_h * tiles_w) + 1) * oh * ow * oc"}
+//: holds = ["V <= oc", "4 * tiles_h * tiles_w < 2147483648", "first + count < 2147483648"]
 
 KERNEL(winograd_output)(IN(stg, m), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), ARG(int, oh), ARG(int, ow), ARG(int, oc),
                         ARG(int, tiles_h), ARG(int, tiles_w), ARG(int, first), ARG(int, count), ARG(int, shift_from),

@@ -10,6 +10,8 @@
 //: inplace = {residual = ""}
 //: with  = {F16 = {NV = 4, MR = 6}, FLY = {NV = 4, MR = 4, STRIP = 64}}
 //: layout = {tune = ["V", "NV"], by = ["ic", "oc", "FLY"], gives = ["panels", "groups", "slot"]}
+//: reach = {weight = "panels * (36 - 27 * FLY) * ic * V * NV", bias = "HAS_BIAS * panels * V * NV", shift = "HAS_SHIFT * (shift_from + (n - 1) * shift_row + oc)", residual = "HAS_ADD * n * oh * ow * oc", scales = "W8 * panels * V * NV"}
+//: holds = ["tiles + strip < 2147483648", "panels + chunk < 2147483648", "4 * tiles < 2147483648", "tiles == n * tiles_h * tiles_w", "strip % MR == 0", "1 <= share", "1 <= chunk", "V <= depth", "V <= ic - (ceil_div(ic, depth) - 1) * depth", "(1 - RAGGED) * (oc % V) == 0", "36 * (strip * (depth + V) + V) + 36 * share * (strip * V * NV + V) + FLY * 12 * (depth * V * NV + V) <= slot", "1 <= up_h", "1 <= up_w", "ceil_div(tiles, strip) * ceil_div(panels, chunk) + groups < 2147483648", "up_h * h < 2147483648", "up_w * w < 2147483648"]
 
 // STRIP, DEPTH and SHARE bound the sizes that lowering gives as arguments: tiles, channels in, and channels out at a time. A task is a
 // strip of tiles by a chunk of panels; work-item g has tasks g, g + groups, ... and one slot of scratch. FLY: the weights are plain taps,

@@ -40,6 +40,7 @@ MAX_SIZE = 65_536  # one of a plan's sizes
 MAX_BYTES = 1 << 40
 MAX_COUNT = 1 << 53  # flops and the like: the largest range in which a double holds every integer
 MAX_GROUP = 1_024  # work-items in a work-group
+MAX_ITEMS = 1 << 31  # work-items of a launch; also a group's for each element of its operands, as none has less than one of its own
 INT32 = (-(1 << 31), (1 << 31) - 1)
 FLOAT32_MAX = 3.4028234663852886e38
 

@@ -118,8 +118,9 @@ def parse_plan(value: Any, where: str, weights: Mapping[str, Weight], kernel_nam
             if index in indices[:i]:
                 check.fail(f"is {index} (expected each operand once)", field, i)
     programs = [_kernel(check, row, i, kernel_names) for i, row in enumerate(check.array(kernels, (0, f.MAX_KERNELS), "kernels"))]
+    elements = [place.nbytes // DTYPES[place.dtype] for place in places]
     calls = check.array(dispatches, (0, f.MAX_DISPATCHES), "dispatches")
-    launches = tuple(_dispatch(check, row, i, last, programs) for i, row in enumerate(calls))
+    launches = tuple(_dispatch(check, row, i, elements, programs) for i, row in enumerate(calls))
     check_memory(check, places, inputs, outputs, launches)
     return Plan(component, sizes, dtype, arena, places, inputs, outputs, tuple(kernel for kernel, *_ in programs), launches)
 
@@ -163,12 +164,12 @@ def _kernel(check: f.Checker, row: Any, i: int, known: Collection[str]) -> tuple
 _DISPATCH = ("kernel", "operands", "scalars", "grid", "group", "node", "op", "flops", "reads", "writes")
 
 
-def _dispatch(check: f.Checker, row: Any, i: int, last: int, programs: list[tuple[Kernel, int, int, str]]) -> Dispatch:
+def _dispatch(check: f.Checker, row: Any, i: int, elements: list[int], programs: list[tuple[Kernel, int, int, str]]) -> Dispatch:
     at = ("dispatches", i)
     kernel, operands, scalars, grid, group, node, op, flops, reads, writes = check.record(row, _DISPATCH, *at)
     check.integer(kernel, 0, len(programs) - 1, *at, "kernel")
     _, inputs, outputs, types = programs[kernel]
-    operands = check.integers(operands, 0, last, (inputs + outputs, inputs + outputs), *at, "operands")
+    operands = check.integers(operands, 0, len(elements) - 1, (inputs + outputs, inputs + outputs), *at, "operands")
     for k, (scalar, kind) in enumerate(zip(check.array(scalars, (len(types), len(types)), *at, "scalars"), types, strict=True)):
         if kind == "i":
             check.integer(scalar, *f.INT32, *at, "scalars", k)
@@ -181,6 +182,9 @@ def _dispatch(check: f.Checker, row: Any, i: int, last: int, programs: list[tupl
         check.fail(f"has {wx * wy * wz} work-items (expected at most {f.MAX_GROUP})", *at, "group")
     if gx % wx or gy % wy or gz % wz:
         check.fail(f"is {grid} (expected multiples of the group {group})", *at, "grid")
+    most = min(f.MAX_ITEMS, wx * wy * wz * sum(elements[k] for k in operands))
+    if gx * gy * gz > most:
+        check.fail(f"has {gx * gy * gz} work-items (expected at most {most})", *at, "grid")
     check.text(node, *at, "node")
     check.text(op, *at, "op")
     for field, number in (("flops", flops), ("reads", reads), ("writes", writes)):

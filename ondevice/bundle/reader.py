@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.bundle import format as f
+from ondevice.bundle.kernels import check_launches, check_ours
 from ondevice.bundle.manifest import Manifest, PlanEntry, parse_manifest
 from ondevice.bundle.plan_file import parse_plan, weight_bytes
 from ondevice.bundle.ports import STAGE_SIZES, check_ports, check_stages
@@ -68,8 +69,14 @@ class Bundle:
                 what = f"uses {weight_bytes(plan)} bytes of weights (expected {entry.weight_bytes} as in {f.MANIFEST})."
                 raise BundleError(what, where=entry.file, fix=f.DAMAGED)
             check_ports(plan, entry.file, self.model, self._sizes)
+            files = self.manifest.files
+            check_launches(plan, entry.file, {name: files[f"kernels/{name}.cl"].sha256 for name in self.manifest.kernels})
             self._plans[entry.file] = plan
         return self._plans[entry.file]
+
+    def require_own_kernels(self) -> None:
+        """Refuse kernels that are not this package's: what runs is then known, whoever wrote the bundle. Raises BundleError."""
+        check_ours((name, entry.sha256) for name, entry in self.manifest.files.items())
 
     def stages(self, height: int, width: int, rows: int) -> list[Plan]:
         """The plans of a decoder in bands of `rows` rows for latents of this size, in order; none where it has none.

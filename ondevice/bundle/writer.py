@@ -16,6 +16,7 @@ from typing import Any
 
 from ondevice import __version__
 from ondevice.bundle import format as f
+from ondevice.bundle.kernels import check_launches
 from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
 from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem, weight_bytes
 from ondevice.bundle.ports import check_ports
@@ -89,9 +90,11 @@ def write_bundle(
     with _ours():
         draft = parse_manifest(f.load_json(f.dump_json(manifest, f.MANIFEST), f.MANIFEST))
         agreed: dict[str, int] = {}
+        texts = {name: hashlib.sha256(small[f"kernels/{name}.cl"]).hexdigest() for name in draft.kernels}
         for row in manifest["plans"]:
             plan = parse_plan(f.load_json(small[row["file"]], row["file"]), row["file"], draft.weights, draft.kernels)
             check_ports(plan, row["file"], draft.model, agreed)
+            check_launches(plan, row["file"], texts)
 
     _check_space(target.parent, sum(sizes.values()) + MARGIN)
     total, written = sum(sizes.values()), 0

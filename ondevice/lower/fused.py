@@ -39,7 +39,7 @@ def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
     follow = {"blocks": channels // block, "ragged": channels % block + c1 % lanes}
     dims = sizes | follow | {"epsilon": node.attributes["epsilon"].as_float()}
     operands = [first, *others] if len(others) == 3 else [first, others[0], *others]  # a second part that is not there is not read
-    defines = {"ACT_Silu": int("Silu" in node.op_type), "SPAN": block if dims["ragged"] == 0 else 0}
+    defines = {"ACT_Silu": int("Silu" in node.op_type)} | ({} if dims["ragged"] else {"SPAN": block})
     if dims["ragged"] == 0 and c1 == channels and prod(rest) >= low.target.group_norm.get("two_commands", 1 << 31):
         _two_commands(low, node, [first, *others], dims, defines)
     else:

@@ -7,15 +7,16 @@ where the two differ, so binding by the header is safe.
 
 from __future__ import annotations
 
-import ast
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ondevice.errors import NoKernelError
+from ondevice.lower.expression import ceil_div, evaluate
+from ondevice.lower.expression import names as names_of
 from ondevice.paths import SHADERS
 from ondevice.text.toml import parse_toml
 
@@ -31,16 +32,15 @@ FIELDS = {
     "needs": (dict,),
 }
 LAYOUT = {"tune", "by", "gives"}
-OPTIONAL = {"inplace": (dict,), "layout": (dict,), "with": (dict,)}
+OPTIONAL = {"inplace": (dict,), "layout": (dict,), "with": (dict,), "reach": (dict,), "holds": (list,)}
 # A header's type of an operand -> the body's.
 STORAGE = {"stg": "stg", "wgt": "wgt", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}
 SCALARS = ("int", "float")
 RULES = {"multiple": int, "min": int, "max": int, "equal": str}
 DIALECTS = ("opencl", "metal")
-_OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
+OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)")
-_ARITHMETIC = {ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b, ast.FloorDiv: lambda a, b: a // b}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class KernelFile:
     @property
     def _sizes(self) -> list[str]:
         """Names in the brackets of the operands; all whole numbers where there are none (a strided walk)."""
-        text = " ".join(found[3] for field in ("in", "out") for entry in self.header[field] if (found := _OPERAND.fullmatch(entry)))
+        text = " ".join(found[3] for field in ("in", "out") for entry in self.header[field] if (found := OPERAND.fullmatch(entry)))
         return sorted(set(re.findall(r"[A-Za-z_]\w*", text))) or [name for name, kind in self.arg_types.items() if kind == "int"]
 
     def source(self, dialect: str, **defines: int) -> str:
@@ -111,9 +111,11 @@ class KernelFile:
         flags = "".join(f"#define {name} {value}\n" for name, value in sorted(defines.items()))
         return f'{flags}{prelude(dialect)}#line 1 "{self.name}.cl"\n{self.text}'
 
-    def misfit(self, dims: Mapping[str, int | float]) -> str | None:
-        """Why this kernel cannot run on `dims`; None if it can."""
+    def misfit(self, dims: Mapping[str, int | float], only: Collection[str] | None = None) -> str | None:
+        """Why this kernel cannot run on `dims`; None if it can. `only` these of its needs are looked at, where they are given."""
         for dim, rule in self.header["needs"].items():
+            if only is not None and dim not in only:
+                continue
             if dim not in dims:
                 return f"{dim} is not given"
             value = dims[dim]
@@ -173,11 +175,16 @@ class KernelFile:
     def launch(self, dims: Mapping[str, int | float], tuning: Mapping[str, int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """Work-items (rounded up to whole groups) and group size for `dims` and `tuning`."""
         names = {**dims, **tuning}
-        grid = [_evaluate(text, names, f"{self.name}.cl") for text in self.header["grid"]]
-        group = [_evaluate(text, names, f"{self.name}.cl") for text in self.header["group"]]
+        try:
+            grid = [evaluate(text, names) for text in self.header["grid"]]
+            group = [evaluate(text, names) for text in self.header["group"]]
+        except KeyError as error:
+            raise NoKernelError(f"the launch needs {error.args[0]!r} (got {sorted(names)}).", where=f"{self.name}.cl") from None
+        except ZeroDivisionError:
+            raise NoKernelError(f"the launch divides by zero (got {dict(names)}).", where=f"{self.name}.cl") from None
         if min(grid + group) < 1:
             raise NoKernelError(f"nothing to launch (got grid {grid}, group {group} for {dict(dims)}).", where=f"{self.name}.cl")
-        x, y, z = (_ceil_div(size, step) * step for size, step in zip(grid, group, strict=True))
+        x, y, z = (ceil_div(size, step) * step for size, step in zip(grid, group, strict=True))
         return (x, y, z), (group[0], group[1], group[2])
 
 
@@ -185,49 +192,6 @@ class KernelFile:
 def prelude(dialect: str) -> str:
     """What stands before every kernel in that dialect: its own words, then those that both spell alike."""
     return "\n".join((SHADERS / "prelude" / f"{name}.h").read_text(encoding="utf-8") for name in (dialect, "common"))
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
-
-
-@functools.cache
-def _parse(text: str) -> ast.expr:
-    """An expression of names, whole numbers, + - * // and ceil_div(a, b). Raises ValueError on anything else."""
-    tree = ast.parse(text, mode="eval").body
-    for node in ast.walk(tree):
-        match node:
-            case ast.Constant(value=int()) | ast.Name() | ast.Load() | ast.BinOp() | ast.Add() | ast.Sub() | ast.Mult() | ast.FloorDiv():
-                continue
-            case ast.Call(func=ast.Name(id="ceil_div"), args=[_, _], keywords=[]):
-                continue
-        raise ValueError(f"{type(node).__name__} is not allowed")
-    return tree
-
-
-def _names(text: str) -> set[str]:
-    return {node.id for node in ast.walk(_parse(text)) if isinstance(node, ast.Name)} - {"ceil_div"}
-
-
-def _evaluate(text: str, names: Mapping[str, int | float], where: str) -> int:
-    def value(node: ast.expr) -> int:
-        match node:
-            case ast.Constant(value=int(number)):
-                return number
-            case ast.Name(id=name):
-                if name not in names:
-                    raise NoKernelError(f"the launch needs {name!r} (got {sorted(names)}).", where=where)
-                return int(names[name])
-            case ast.BinOp(left=left, op=op, right=right):
-                return _ARITHMETIC[type(op)](value(left), value(right))
-            case ast.Call(args=[a, b]):
-                return _ceil_div(value(a), value(b))
-        raise AssertionError(node)  # _parse let nothing else through
-
-    try:
-        return value(_parse(text))
-    except ZeroDivisionError:
-        raise NoKernelError(f"the launch divides by zero in {text!r} (got {dict(names)}).", where=where) from None
 
 
 def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
@@ -245,7 +209,7 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
     dims: set[str] = set()
     for word, field in (("IN", "in"), ("OUT", "out")):
         for entry in header[field]:
-            found = _OPERAND.fullmatch(entry) if isinstance(entry, str) else None
+            found = OPERAND.fullmatch(entry) if isinstance(entry, str) else None
             if not found or found[2] not in STORAGE:
                 raise refuse(f"cannot read {field} entry (got {entry!r}, expected 'name: type[dims]' with a type of {sorted(STORAGE)}).")
             expected.append((word, STORAGE[found[2]], found[1]))
@@ -284,6 +248,7 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
         if not listed or not _is_define(define, header, body):
             raise refuse(f"cannot read with.{define} (got {others!r}, expected listed values of tunables, and a define that is asked for).")
     _check_layout(header, dims, body, refuse)
+    _check_bounds(header, body, refuse)
     for dim, rule in header["needs"].items():
         good = isinstance(rule, dict) and rule and all(type(v) is RULES.get(k) and (k != "equal" or v in dims) for k, v in rule.items())
         if not good:
@@ -293,8 +258,8 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
             raise refuse(f"{field} needs three expressions (got {header[field]!r}).")
         for expression in header[field]:
             try:
-                unknown = _names(expression) - known
-            except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:  # the last two of many brackets
+                unknown = names_of(expression) - known
+            except (SyntaxError, ValueError, TypeError) as error:
                 raise refuse(f"cannot read {field} expression {expression!r}: {error}.") from None
             if unknown:
                 raise refuse(f"{field} uses unknown names {sorted(unknown)}.")
@@ -302,7 +267,7 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
 
 def _is_define(name: object, header: dict[str, Any], body: str) -> bool:
     """Whether it is a define, spelled as those are, that the body or the prelude asks for and that is no tunable."""
-    spelled = isinstance(name, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*|ACT_\w+", name) is not None
+    spelled = isinstance(name, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*|(ACT|OP)_\w+", name) is not None
     return spelled and name not in header["tune"] and re.search(rf"\b{name}\b", prelude("opencl") + body) is not None
 
 
@@ -320,6 +285,27 @@ def _check_layout(header: dict[str, Any], dims: set[str], body: str, refuse: Cal
 
 def _are_names(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _check_bounds(header: dict[str, Any], body: str, refuse: Callable[[str], NoKernelError]) -> None:
+    """What a header says of memory, `reach` and `holds`, is in terms of what a call of it has: arguments, tunables and defines."""
+    arguments = {str(entry).partition(": ")[0] for entry in header["args"]}
+    shapes = {found[1]: found[3] for field in ("in", "out") for entry in header[field] if (found := OPERAND.fullmatch(entry))}
+    reach, holds = header.get("reach", {}), header.get("holds", [])
+    if unknown := sorted(reach.keys() - shapes.keys()):
+        raise refuse(f"reach is of unknown operands {unknown}.")
+    of_shapes = {f"the shape of {name}": f"({shape.replace(',', ') * (')})" for name, shape in shapes.items() if name not in reach}
+    of_reach = {f"reach.{name}": text for name, text in reach.items()}
+    for where, text, comparison in [
+        *((where, text, False) for where, text in (of_reach | of_shapes).items()),
+        *((f"holds {text!r}", text, True) for text in holds),
+    ]:
+        try:
+            unknown = sorted(names_of(text, comparison=comparison) - arguments - header["tune"].keys())
+        except (SyntaxError, ValueError, TypeError) as error:
+            raise refuse(f"cannot read {where} ({text!r}): {error}.") from None
+        if missing := [name for name in unknown if not _is_define(name, header, body)]:
+            raise refuse(f"{where} uses {missing}, which are no arguments, tunables or defines; `reach` says what is meant.")
 
 
 def load_all(folder: Path = SHADERS) -> dict[str, KernelFile]:

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ondevice.lower.bounds import Bounds, Launch
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.run.device import Device
 
 GUARD = 4096  # bytes on each side; a multiple of every device's sub-buffer alignment
 PATTERN, NAN = 0xA5, 0xFF  # NAN everywhere is a NaN in f16 and in f32
+NAMES = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16", np.dtype(np.int32): "i32", np.dtype(np.int8): "i8"}
 STORED = {"f32": np.float32, "f16": np.float16}
 
 
@@ -52,7 +54,7 @@ class Bench:
         before: np.ndarray | None = None,
         **defines: int,
     ) -> np.ndarray:
-        """Run once and return the output, a (shape, dtype). Fails if the kernel wrote outside it.
+        """Run once and return the output, a (shape, dtype). Fails if the kernel wrote outside it, or its header would refuse the call.
 
         `scratch`: floats of a second output, which nobody reads. `before`: what stands in the output, for a kernel that works in place.
         """
@@ -64,6 +66,10 @@ class Bench:
         stands = [np.full(size, NAN, np.uint8) for size in written]
         stands[0] = stands[0] if before is None else before
         buffers += [self.guarded(array, PATTERN) for array in stands]
+        given = [(NAMES[array.dtype], array.size) for array in inputs] + [(NAMES[np.dtype(dtype)], int(np.prod(shape)))]
+        given += [("f32", scratch)] if scratch else []
+        launch = Launch({**defines, **chosen}, given, len(written), kernel.scalars(dims), *kernel.launch(dims, chosen))
+        assert (wrong := Bounds(kernel).misuse(launch)) is None, wrong
         program = self.program(kernel, {**defines, **chosen})
         bound = self.device.bind(program, [inside for _, inside in buffers], kernel.scalars(dims))
         self.device.launch(bound, *kernel.launch(dims, chosen))

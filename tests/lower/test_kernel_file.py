@@ -123,6 +123,12 @@ BAD = {
     "deep": ('why   = "An example."', f"why   = {'[' * 3000}", "the header is not TOML: it is nested too deeply"),
     "many digits": ('why   = "An example."', f"why   = {'1' * 5000}", "the header is not TOML: Exceeds the limit"),
     "a pattern for a name": ("X = [16, 1]", 'X = [16, 1], "(" = [1]', r"tune\.\( has a name that is none"),
+    "reach of nothing": ("//: needs", '//: reach = {z = "rows"}\n//: needs', r"reach is of unknown operands \['z'\]"),
+    "no reach": ("//: needs", '//: reach = {x = "rows +"}\n//: needs', r"cannot read reach.x \('rows \+'\)"),
+    "no comparison": ("//: needs", '//: holds = ["rows"]\n//: needs', "cannot read holds 'rows'.* it is no comparison"),
+    "two comparisons": ("//: needs", '//: holds = ["1 < rows < 2"]\n//: needs', "cannot read holds .* it is no comparison"),
+    "holds of nothing": ("//: needs", '//: holds = ["rows < depth"]\n//: needs', r"holds 'rows < depth' uses \['depth'\]"),
+    "shape of nothing": ("x: stg[rows, cols]", "x: stg[rows, depth]", r"the shape of x uses \['depth'\]"),
     "no expression": ("rows // 2", "rows //", "cannot read grid expression"),
 }
 

@@ -1,0 +1,78 @@
+"""A bundle's kernels against those of this package: whether they are the same, and if so whether a plan launches them as they are meant.
+
+Kernels are programs. Of a stranger's nothing is known but how it is launched; a kernel whose text is this package's has a header that says
+what its arguments mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping
+from math import prod
+
+from ondevice.bundle import format as f
+from ondevice.errors import BundleError
+from ondevice.lower.bounds import Bounds, Launch
+from ondevice.lower.kernel_file import DIALECTS, KernelFile, prelude
+from ondevice.paths import SHADERS
+from ondevice.plan.plan import Plan
+
+FOLDER = "kernels/"
+
+
+def check_launches(plan: Plan, file: str, kernels: Mapping[str, str]) -> None:
+    """Refuse launches of this package's kernels that would leave their operands, or never end.
+
+    Args:
+        kernels: sha256 of each kernel's text, by its name.
+
+    Raises:
+        BundleError: with the dispatch and what is wrong with it.
+    """
+    check = f.Checker(file)
+    known = [_bounds(kernel.file, kernels[kernel.file]) for kernel in plan.kernels]
+    defines = [dict(kernel.defines) for kernel in plan.kernels]
+    operands = [(operand.dtype, prod(operand.shape)) for operand in plan.operands]
+    for i, call in enumerate(plan.dispatches):
+        if (bounds := known[call.kernel]) is None:
+            continue
+        given = [operands[k] for k in call.operands]
+        if wrong := bounds.misuse(Launch(defines[call.kernel], given, call.outputs, call.scalars, call.grid, call.group)):
+            check.fail(f"does not fit {plan.kernels[call.kernel].file}.cl: {wrong}", "dispatches", i)
+
+
+def check_ours(files: Iterable[tuple[str, str]]) -> None:
+    """Refuse kernels and preludes that are not, byte for byte, those of this package.
+
+    Args:
+        files: path in the bundle and sha256 of each of its files.
+
+    Raises:
+        BundleError: with the first that differs.
+    """
+    for name, digest in files:
+        if name.startswith(FOLDER) and digest != (own := _digest(name)):
+            what = (
+                "is no file of this ondevice" if own is None else f"is another than this ondevice's (sha256 {digest[:12]}, not {own[:12]})"
+            )
+            fix = "convert the checkpoint yourself, or leave `--kernels ours` out if you trust whoever wrote the bundle"
+            raise BundleError(f"{what}.", where=name, fix=fix)
+
+
+@functools.cache
+def _digest(name: str) -> str | None:
+    """sha256 of this package's kernel or prelude of that name, as a bundle has it."""
+    stem, _, ending = name.removeprefix(FOLDER).partition(".")
+    if ending == "h" and stem.removeprefix("prelude/") in DIALECTS:
+        return hashlib.sha256(prelude(stem.removeprefix("prelude/")).encode()).hexdigest()
+    path = SHADERS / f"{stem}.cl"
+    if ending != "cl" or "/" in stem or not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@functools.cache
+def _bounds(name: str, digest: str) -> Bounds | None:
+    """Of this package's kernel of this name, if that is its text."""
+    return Bounds(KernelFile.read(SHADERS / f"{name}.cl")) if digest == _digest(f"{FOLDER}{name}.cl") else None

@@ -1,0 +1,128 @@
+"""Whether a launch of one of our kernels stays inside its operands and ends: its header, at the call's numbers.
+
+Lowering makes launches that do. A plan that was read from a file says it does, and is asked here: what the arguments mean, the header
+knows (shaders/README.md, `reach` and `holds`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ondevice.errors import NoKernelError
+from ondevice.lower.expression import evaluate, names
+from ondevice.lower.kernel_file import OPERAND, KernelFile
+from ondevice.lower.program import DTYPES
+
+LIMIT = 2**31  # elements of an operand: kernels index with 32 bits
+NUMBERS = ("D", "SPAN")  # defines that are sizes, bounded by `holds`; all others are off or on
+_DEFAULT = re.compile(r"#ifndef (\w+)\b[^\n]*\n#define \1 (\d+)")
+_ACTIVATION = re.compile(r"ACT_\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A dispatch as a plan has it: of each operand its dtype and its elements, inputs first."""
+
+    defines: Mapping[str, int]
+    operands: Sequence[tuple[str, int]]
+    outputs: int
+    scalars: Sequence[int | float]
+    grid: tuple[int, int, int]
+    group: tuple[int, int, int]
+
+
+class Bounds:
+    """What a kernel's header says of its launches."""
+
+    def __init__(self, kernel: KernelFile) -> None:
+        self.kernel, header = kernel, kernel.header
+        reach: dict[str, str] = header.get("reach", {})
+        self._operands: list[tuple[str, str, str]] = []  # name, type, elements that are touched from the first on
+        self._sizes: set[str] = set(header["grid"])  # expressions of what is 1 or more
+        for field in ("in", "out"):
+            for entry in header[field]:
+                found = OPERAND.fullmatch(entry)
+                assert found is not None, "KernelFile.read has seen it"
+                name, kind, shape = found.groups()
+                self._operands.append((name, kind, reach.get(name, f"({shape.replace(',', ') * (')})")))
+                self._sizes |= set() if name in reach else {part.strip() for part in shape.split(",")}
+        self._sizes = set().union(*map(names, self._sizes)) & ({name for name, kind in kernel.arg_types.items() if kind == "int"} | {"D"})
+        self._holds: list[str] = header.get("holds", [])
+        self._defaults = {name: int(value) for name, value in _DEFAULT.findall(kernel.text)}
+        said = set().union(*(names(text) for _, _, text in self._operands), *(names(text, comparison=True) for text in self._holds))
+        moved = {"SRC_F16", "DST_F16"} if any(kind in ("src", "dst") for _, kind, _ in self._operands) else set()
+        self._defines = said - kernel.arg_types.keys() | self._defaults.keys() | moved | {"F16", *(f"OP_{op}" for op in kernel.ops)}
+        self._defines |= {"INPLACE"} if "inplace" in header else set()
+
+    def misuse(self, launch: Launch) -> str | None:
+        """What is wrong with a launch, as a field and what is wrong with it; None where nothing is."""
+        header, tune = self.kernel.header, self.kernel.header["tune"]
+        for name, value in launch.defines.items():
+            if name in tune:
+                if value not in tune[name]:
+                    return f"define {name} is {value} (expected one of {tune[name]})"
+            elif name not in self._defines and not _ACTIVATION.fullmatch(name):
+                return f"define {name} is none of the kernel's"
+            elif name not in NUMBERS and value not in (0, 1):
+                return f"define {name} is {value} (expected 0 or 1)"
+        if missing := sorted(tune.keys() - launch.defines.keys()):
+            return f"define {missing[0]} is missing"
+        counts = len(header["in"]), len(header["out"]), len(header["args"])
+        if counts != (len(launch.operands) - launch.outputs, launch.outputs, len(launch.scalars)):
+            return f"it has other arguments than the kernel (expected {counts[0]} inputs, {counts[1]} outputs, {counts[2]} scalars)"
+        return self._values(launch) or self._launch(launch)
+
+    def _values(self, launch: Launch) -> str | None:
+        """Sizes, what must hold between them, and how far each operand is used."""
+        values: dict[str, int | float] = {**dict.fromkeys(self._defines, 0), **self._defaults, **launch.defines}
+        for (name, kind), value in zip(self.kernel.arg_types.items(), launch.scalars, strict=True):
+            if kind == "int" and (type(value) is not int or value < 0):
+                return f"{name} is {value} (expected a whole number, 0 or more)"
+            if kind == "float" and type(value) is not float:
+                return f"{name} is {value} (expected a float)"
+            values[name] = value
+        for name in sorted(self._sizes):
+            if values[name] < 1:
+                return f"{name} is {values[name]} (expected 1 or more)"
+        given = {name: value for name, value in values.items() if name in self.kernel.header["needs"]}
+        if given and (why := self.kernel.misfit(values, given)):
+            return why
+        try:
+            if broken := next((text for text in self._holds if not evaluate(text, values, comparison=True)), None):
+                shown = ", ".join(f"{name}={values[name]}" for name in sorted(names(broken, comparison=True)))
+                return f"{broken} does not hold ({shown})"
+            for number, ((name, kind, text), (dtype, elements)) in enumerate(zip(self._operands, launch.operands, strict=True)):
+                if launch.defines.get("INPLACE") and name in self.kernel.header["inplace"]:
+                    continue  # a stand-in
+                if (used := evaluate(text, values)) <= 0:
+                    continue
+                if wrong := _mistyped(kind, dtype, values):
+                    return f"operand {number} ({name}) is {dtype} (expected {wrong})"
+                if used > elements or elements >= LIMIT:
+                    most = min(elements, LIMIT - 1)
+                    return f"operand {number} ({name}) has {elements} elements, and the kernel uses {used} (expected at most {most})"
+        except ZeroDivisionError:
+            return "a size that others are divided by is 0"
+        return None
+
+    def _launch(self, launch: Launch) -> str | None:
+        dims = dict(zip(self.kernel.arg_types, launch.scalars, strict=True))
+        try:
+            grid, group = self.kernel.launch(dims, {name: launch.defines[name] for name in self.kernel.header["tune"]})
+        except NoKernelError as error:
+            return error.what
+        if (grid, group) != (launch.grid, launch.group):
+            return f"grid is {list(launch.grid)} of {list(launch.group)} (expected {list(grid)} of {list(group)})"
+        return None
+
+
+def _mistyped(kind: str, dtype: str, defines: Mapping[str, int | float]) -> str | None:
+    """The dtype that a header's type of an operand has with these defines, where it is not this one."""
+    stored = {"stg": "F16", "wgt": "F16", "src": "SRC_F16", "dst": "DST_F16"}
+    if kind == "bits":  # moved as it is
+        wide = 2 if defines["F16"] else 4
+        return None if DTYPES[dtype] == wide else f"{wide} bytes an element"
+    wanted = "i8" if kind == "wgt" and defines["W8"] else ("f16" if defines[stored[kind]] else "f32") if kind in stored else kind
+    return None if dtype == wanted else wanted

@@ -1,0 +1,153 @@
+"""Launches of plans that were read from files: those that lowering makes pass, and each clause of a header refuses something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import pytest
+
+from ondevice.compiler import jobs, lower_job, storage_of
+from ondevice.converters import build
+from ondevice.converters.random_weights import random_checkpoint
+from ondevice.lower.bounds import Bounds, Launch
+from ondevice.lower.kernel_file import load_all
+from ondevice.plan import plan
+from ondevice.target import load_target
+
+KERNELS = load_all()
+BOUNDS = {name: Bounds(kernel) for name, kernel in KERNELS.items()}
+# Target, storage, rules that are left out, weights, and the side of the picture: together they launch nearly every kernel.
+WAYS = [
+    ("host", "f16", (), "", 128),
+    ("host", "f16", (), "i8", 64),
+    ("gpu", "f32", (), "", 64),
+    ("gpu", "f16", ("all",), "", 64),
+    ("host", "f32", ("channels_last", "bias"), "", 64),
+    ("host", "f16", (), "", 512),
+]
+TILES = {"tiles_h": 2, "tiles_w": 2, "first": 0, "count": 4}
+# Kernels that no plan of those launches: sizes, elements of the operands, defines.
+BY_HAND: dict[str, tuple[dict[str, int | float], list[int], dict[str, int]]] = {
+    "conv2d": (
+        {"n": 2, "ic": 3, "h": 9, "w": 7, "oc": 5, "oh": 2, "ow": 1, "kh": 5, "kw": 5, "stride": 3, "pad_top": 1, "pad_left": 1},
+        [2 * 3 * 9 * 7, 5 * 3 * 5 * 5, 5, 2 * 5 * 2],
+        {},
+    ),
+    "group_norm_nhwc_any": ({"n": 1, "pixels": 4, "channels": 6, "c1": 4, "per_group": 2, "epsilon": 1e-5}, [16, 8, 6, 6, 24], {}),
+    "normalize_nhwc": ({"pixels": 4, "channels": 6, "groups": 3, "per_group": 2, "epsilon": 1e-5}, [24, 3, 3, 6, 6, 24], {}),
+    "resize_nearest_nhwc": ({"n": 1, "h": 2, "w": 2, "c": 3, "oh": 4, "ow": 4}, [12, 48], {}),
+    "winograd_input": (TILES | {"h": 8, "w": 8, "ic": 16, "pad_top": 1, "pad_left": 1, "up_h": 8, "up_w": 8}, [1024, 36 * 64], {}),
+    "winograd_output": (
+        TILES | {"oh": 8, "ow": 8, "oc": 16, "shift_from": 0, "shift_row": 16},
+        [36 * 64, 16, 16, 1024, 1024],
+        {"HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1},
+    ),
+}
+
+
+def by_hand(name: str) -> Launch:
+    dims, elements, defines = BY_HAND[name]
+    kernel, tuning = KERNELS[name], KERNELS[name].tuning()
+    operands = [("f32", count) for count in elements]
+    return Launch(tuning | defines, operands, 1, kernel.scalars(dims), *kernel.launch(dims, tuning))
+
+
+@pytest.fixture(scope="module")
+def launches() -> dict[str, list[Launch]]:
+    """Launches of each kernel, no two alike."""
+    model = build(random_checkpoint("demo", 0))
+    found: dict[str, dict[str, Launch]] = {name: {} for name in KERNELS}
+    for target, dtype, without, weights, side in WAYS:
+        for job in jobs(8, [(side, side)]):
+            if side == 512 and job.component != "vae_encoder":
+                continue
+            storage = storage_of(job.component, dtype)
+            program, _ = lower_job(model, job, storage, KERNELS, load_target(target), without, weights)
+            made = plan(program, storage=storage)
+            for call in made.dispatches:
+                kernel, given = made.kernels[call.kernel], [made.operands[k] for k in call.operands]
+                operands = [(operand.dtype, prod(operand.shape)) for operand in given]
+                launch = Launch(dict(kernel.defines), operands, call.outputs, call.scalars, call.grid, call.group)
+                found[kernel.file][repr((launch.defines, launch.scalars))] = launch
+    return {name: [*mine.values(), *([by_hand(name)] if name in BY_HAND else [])] for name, mine in found.items()}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_what_lowering_makes_is_within_bounds(launches: dict[str, list[Launch]], name: str) -> None:
+    assert launches[name], "no plan launches it: add one that does"
+    assert not [wrong for launch in launches[name] if (wrong := BOUNDS[name].misuse(launch))]
+
+
+def changed(name: str, launch: Launch) -> Iterator[Launch]:
+    """The launch with one number changed."""
+    for at, value in enumerate(launch.scalars):
+        if isinstance(value, int):
+            for other in (0, 1, value - 1, value + 1, 2 * value + 1, 2**30, 2**31 - 1):
+                yield replace(launch, scalars=[*launch.scalars[:at], other, *launch.scalars[at + 1 :]])
+    for at, (dtype, elements) in enumerate(launch.operands):
+        yield replace(launch, operands=[*launch.operands[:at], (dtype, elements // 2), *launch.operands[at + 1 :]])
+    for define in BOUNDS[name]._defines:
+        for value in (1 - launch.defines.get(define, 0), 2 * launch.defines.get(define, 0) + 1, 2048, 8192, 1):
+            yield replace(launch, defines={**launch.defines, define: value})
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_each_clause_of_a_header_refuses_something(launches: dict[str, list[Launch]], name: str) -> None:
+    said = {BOUNDS[name].misuse(other) or "" for launch in launches[name] for other in changed(name, launch)}
+    for clause in KERNELS[name].header.get("holds", []):
+        assert any(one.startswith(f"{clause} does not hold") for one in said), clause
+    for entry in (*KERNELS[name].header["in"], *KERNELS[name].header["out"]):
+        operand = entry.partition(":")[0]
+        assert any(f"({operand}) has" in one for one in said), operand
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"defines": {"V": 7}}, "define V is 7 (expected one of [16, 4, 8])"),
+        ({"defines": {"HAS_BIAS": 2}}, "define HAS_BIAS is 2 (expected 0 or 1)"),
+        ({"defines": {"oc": 1}}, "define oc is none of the kernel's"),  # it would stand wherever the body says oc
+        ({"operands": [("f32", 2304)] * 4}, "it has other arguments than the kernel (expected 4 inputs, 1 outputs, 9 scalars)"),
+        ({"operands": [("f16", 2304)] * 5}, "operand 0 (m) is f16 (expected f32)"),
+        ({"operands": [("i8", 2304)] * 5}, "operand 0 (m) is i8 (expected f32)"),
+        (
+            {"operands": [("f32", 2**31)] * 5},
+            "operand 0 (m) has 2147483648 elements, and the kernel uses 2304 (expected at most 2147483647)",
+        ),
+        ({"scalars": (8, 8, 16, 2, 2, -1, 4, 0, 16)}, "first is -1 (expected a whole number, 0 or more)"),
+        ({"scalars": (8, 8, 16.0, 2, 2, 0, 4, 0, 16)}, "oc is 16.0 (expected a whole number, 0 or more)"),
+        ({"scalars": (8, 8, 0, 2, 2, 0, 4, 0, 16)}, "oc is 0 (expected 1 or more)"),
+        ({"scalars": (8, 8, 16, 2, 0, 0, 4, 0, 16)}, "a size that others are divided by is 0"),
+        ({"scalars": (8, 8, 8, 2, 2, 0, 4, 0, 16)}, "V <= oc does not hold (V=16, oc=8)"),
+        ({"grid": (1, 8, 1)}, "grid is [1, 8, 1] of [1, 1, 1] (expected [1, 4, 1] of [1, 1, 1])"),
+        ({"grid": (8, 4, 1), "group": (8, 1, 1)}, "grid is [8, 4, 1] of [8, 1, 1] (expected [1, 4, 1] of [1, 1, 1])"),
+    ],
+)
+def test_what_is_said_of_a_launch(change: dict[str, Any], expected: str) -> None:
+    launch = by_hand("winograd_output")
+    if "defines" in change:
+        change = {"defines": {**launch.defines, **change["defines"]}}
+    assert BOUNDS["winograd_output"].misuse(replace(launch, **change)) == expected
+
+
+def test_tunables_and_floats() -> None:
+    launch = by_hand("normalize_nhwc")
+    assert BOUNDS["normalize_nhwc"].misuse(replace(launch, defines={"V": 4, "X": 1})) == "define STEPS is missing"
+    assert BOUNDS["normalize_nhwc"].misuse(replace(launch, scalars=(4, 6, 3, 2, 1))) == "epsilon is 1 (expected a float)"
+    assert BOUNDS["normalize_nhwc"].misuse(replace(launch, defines={**launch.defines, "INPLACE": 1})) is None
+
+
+def test_what_a_kernel_needs_is_looked_at() -> None:
+    tile = KERNELS["conv2d_tile"]
+    dims, elements, _ = BY_HAND["conv2d"]
+    launch = Launch(tile.tuning(), [("f32", n) for n in elements], 1, tile.scalars(dims), *tile.launch(dims, tile.tuning()))
+    assert BOUNDS["conv2d_tile"].misuse(launch) == "kh=5 is over 3"
+
+
+def test_bits_are_as_wide_as_storage(launches: dict[str, list[Launch]]) -> None:
+    half = next(one for one in launches["strided_copy"] if one.defines["F16"])
+    other = replace(half, defines={**half.defines, "F16": 0})
+    assert BOUNDS["strided_copy"].misuse(other) == "operand 0 (x) is f16 (expected 4 bytes an element)"
