@@ -39,7 +39,13 @@ READERS: dict[str, list[str]] = {
     "ondevice/diffusion/image.py": ["tests/diffusion/test_image.py"],
     "ondevice/diffusion/samplers/settings.py": ["tests/diffusion/test_sampler_tables.py"],
     "ondevice/diffusion/samplers/table.py": ["tests/diffusion/test_sampler_tables.py"],
+    "ondevice/vocabulary/*.py": [
+        "tests/vocabulary/test_added_tokens.py",
+        "tests/diffusion/test_tokenizer.py",
+        "tests/converters/test_tokenizer_files.py",
+    ],
     "ondevice/tuning.py": ["tests/test_tuning.py"],
+    "benchmarks/rows.py": ["tests/test_benchmarks.py"],
     "benchmarks/compare.py": ["tests/test_benchmarks.py"],
 }
 # Imported once before the children are forked, for what they import in turn.

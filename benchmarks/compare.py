@@ -9,18 +9,17 @@ count (a spread above 0.1) are listed and fail nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmarks.rows import Row, read_rows
+from ondevice.errors import UsageError
 from ondevice.machine import same
 from ondevice.run.timing import STEADY
 
 TOLERANCE = 0.05
-Row = dict[str, Any]
 Key = tuple[tuple[str, int, str], str]
 
 
@@ -51,30 +50,21 @@ def main(argv: list[str] | None = None) -> int:
         "--tolerance", type=float, default=TOLERANCE, help=f"part by which a time may grow beyond both spreads ({TOLERANCE})"
     )
     args = parser.parse_args(argv)
+    if not 0 <= args.tolerance <= 100:
+        parser.error(f"--tolerance: not a part from 0 to 100 (got {args.tolerance})")
     try:
         old, new = (read(path) for path in (args.old, args.new))
-    except (OSError, ValueError) as error:
+    except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
     changes = compare(old, new, args.tolerance)
     print("\n".join(table(changes, old, new)))
     return int(any(change.worse for change in changes))
 
 
 def read(path: Path) -> dict[Key, Row]:
-    """Rows by machine and name. Raises ValueError for a line that is no row, OSError for a file that cannot be read."""
-    rows: dict[Key, Row] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            key = same(row["machine"]), str(row["name"])
-            float(row["median_ms"]), float(row["spread"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: line {number} is not a row of results ({type(error).__name__}: {error})") from None
-        rows[key] = row
-    return rows
+    """Rows by machine and name. Raises UsageError for a file or a line that is none of results."""
+    return {(same(row["machine"]), row["name"]): row for row in read_rows(path)}
 
 
 def compare(old: dict[Key, Row], new: dict[Key, Row], tolerance: float = TOLERANCE) -> list[Change]:

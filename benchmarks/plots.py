@@ -7,16 +7,17 @@ a name counts; one machine a drawing. Backgrounds are transparent, and ink is of
 from __future__ import annotations
 
 import argparse
-import json
 import re
+import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.rows import Row, read_rows
+from ondevice.errors import UsageError
 from ondevice.machine import same
 
-Row = dict[str, Any]
 INK = "#848d97"  # contrast of 3.4 to white and 5.6 to GitHub's dark background
 OURS, OTHERS = "#2f81f7", "#a371f7"  # read on both, and apart for the colour-blind, too
 LETTERS = 14  # of the smallest size in an inch
@@ -31,20 +32,25 @@ STYLE = {
 }
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Draw what the rows have."""
+def main(argv: list[str] | None = None) -> int:
+    """Draw what the rows have; 2 where a file has none."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     parser.add_argument("--format", choices=("svg", "png"), default="svg")
     args = parser.parse_args(argv)
-    rows = [json.loads(line) for path in args.results for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        rows = [row for path in args.results for row in read_rows(path)]
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     for kind, draw in (("peers", draw_peers), ("ablation", draw_ablation)):
         chosen = latest(rows, kind)
         if chosen:
             path = args.out / f"{kind}.{args.format}"
             draw(chosen, path)
             print(path)
+    return 0
 
 
 def latest(rows: Sequence[Row], kind: str) -> list[Row]:
@@ -68,7 +74,7 @@ def draw_peers(rows: Sequence[Row], path: Path) -> None:
     figure, axes = _figure(len(parts), max(map(len, parts.values())))
     for axis, (component, mine) in zip(axes, parts.items(), strict=True):
         ordered = sorted(mine, key=lambda row: -row["median_ms"])
-        labels = [f"{row['median_ms'] / 1e3:,.3g} s" + (f", {row['ratio']['median']:.2f}x" if row["ratio"] else "") for row in ordered]
+        labels = [f"{row['median_ms'] / 1e3:,.3g} s" + (f", {row['ratio']['median']:.2f}x" if row.get("ratio") else "") for row in ordered]
         colours = [OURS if row["peer"].startswith("ours") else OTHERS for row in ordered]
         _bars(axis, [row["peer"] for row in ordered], [row["median_ms"] / 1e3 for row in ordered], labels, colours)
         axis.set_title(TITLES.get(component, component))
@@ -127,4 +133,4 @@ def _save(figure: Any, path: Path, about: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

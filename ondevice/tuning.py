@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import re
-import tomllib
+import reprlib
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 from ondevice.errors import PlanError, UsageError
 from ondevice.paths import TUNING
 from ondevice.publish import published_file
+from ondevice.text.toml import parse_toml
 
 FACTS = ("kind", "name", "platform", "vendor", "vector_floats")  # of a device, by which a file says what it is for
 BY_SHAPE, BY_WEIGHT, BY_DEFAULT = "by shape", "by weight", "by default"
@@ -26,6 +28,9 @@ HEAD = """\
 # launch with these tunables and without; `runs` is how often a picture launches it.
 """
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_MOST_BYTES = 1 << 20  # of a file; the package's have some thousand
+_MOST = (1 << 31) - 1  # a size, a tunable, a fact
+_LONGEST = 1e15  # microseconds, launches
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,10 @@ def read_tuning(path: Path, where: str = "--tuning") -> Tuning:
         PlanError: it is damaged; says where.
     """
     try:
-        return _read(path, path.stat().st_mtime_ns)
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # a pipe would be waited for
+            raise OSError(0, "it is no file")
+        return _read(path, facts.st_mtime_ns)
     except OSError as error:
         what = f"{path} cannot be read ({error.strerror})."
         raise UsageError(what, where=where, fix="name a file that `ondevice tune` wrote") from None
@@ -117,17 +125,23 @@ def read_tuning(path: Path, where: str = "--tuning") -> Tuning:
 
 @functools.lru_cache(maxsize=32)
 def _read(path: Path, _changed: int) -> Tuning:
+    with open(path, "rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise _damaged(path.name, f"it is too large (expected at most {_MOST_BYTES} bytes)")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = parse_toml(data)
+    except ValueError as error:
         raise _damaged(path.name, f"it is not TOML: {error}") from None
     match, measured, kernels = (content.pop(key, {}) for key in ("match", "measured", "kernel"))
     if content or not all(isinstance(table, dict) for table in (match, measured, kernels)):
-        raise _damaged(path.name, f"it has tables `match`, `measured` and [kernel.NAME] only (got also {sorted(content)})")
-    if not all(fact in FACTS and type(value) in (str, int) for fact, value in match.items()):
-        raise _damaged(path.name, f"`match` has texts and whole numbers of {', '.join(FACTS)} (got {match!r})")
+        raise _damaged(path.name, f"it has tables `match`, `measured` and [kernel.NAME] only (got also {reprlib.repr(sorted(content))})")
+    if not all(fact in FACTS and (type(value) is str or _is_number(value)) for fact, value in match.items()):
+        raise _damaged(path.name, f"`match` has texts and whole numbers of {', '.join(FACTS)} (got {reprlib.repr(match)})")
     if not all(isinstance(value, str) for value in measured.values()):
-        raise _damaged(path.name, f"`measured` has texts only (got {measured!r})")
+        raise _damaged(path.name, f"`measured` has texts only (got {reprlib.repr(measured)})")
+    if wrong := [name for name in kernels if not _NAME.fullmatch(name)]:
+        raise _damaged(path.name, f"a kernel's name is letters, digits and _ (got {reprlib.repr(wrong[0])})")
     return Tuning(path.stem, match, measured, {name: _kernel(table, f"{path.name}: kernel.{name}") for name, table in kernels.items()})
 
 
@@ -150,21 +164,25 @@ def _rows(rows: object, where: str) -> list[Row]:
             or not _numbers(row.get("at"))
             or not _numbers(row.get("use"))
         ):
-            what = f"row {number} needs `at` and `use`, tables of whole numbers, and may have `us`, `was_us` and `runs` (got {row!r})"
+            what = f"row {number} needs `at` and `use`, tables of numbers, and may have `us`, `was_us` and `runs` (got {reprlib.repr(row)})"
             raise _damaged(where, what)
         if (key := frozenset(row["at"].items())) in seen:
-            raise _damaged(where, f"two rows are for {_inline(row['at'])}")
+            raise _damaged(where, f"two rows are for {_inline(row['at'])[:200]}")
         seen.add(key)
         made.append(Row(row["at"], row["use"], *(float(row.get(name, 0)) for name in ("us", "was_us", "runs"))))
     return made
 
 
 def _numbers(table: object) -> bool:
-    return isinstance(table, dict) and all(_NAME.fullmatch(name) and type(value) is int and value >= 0 for name, value in table.items())
+    return isinstance(table, dict) and all(_NAME.fullmatch(name) and _is_number(value) for name, value in table.items())
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MOST
 
 
 def _is_time(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= float(value) < float("inf")  # type: ignore[arg-type]
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value <= _LONGEST  # compared as it is: it may be past float
 
 
 def _damaged(where: str, what: str) -> PlanError:

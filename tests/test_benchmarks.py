@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,8 @@ def benchmark(name):
     return module
 
 
-compare, kernel_cases, startup = benchmark("compare"), benchmark("kernel_cases"), benchmark("startup")
+rows_of, compare, plots = benchmark("rows"), benchmark("compare"), benchmark("plots")
+kernel_cases, startup = benchmark("kernel_cases"), benchmark("startup")
 MACHINE = {"cpu": "a", "cores": 1, "device": {"name": "d"}}
 
 
@@ -83,8 +85,77 @@ def test_the_last_of_a_name_counts_and_other_lines_are_refused(both, tmp_path, c
     assert both([row("x", 1)], [row("x", 9), row("x", 1)])[0] == 0
     (tmp_path / "old").write_text('{"name": "x"}\n')
     assert compare.main([str(tmp_path / "old"), str(tmp_path / "old")]) == 2
-    assert "line 1 is not a row of results (KeyError: 'machine')" in capsys.readouterr().err
+    assert "line 1 is not a row of results (median_ms is no number from 1e-09 to 1e+12)" in capsys.readouterr().err
     assert compare.main([str(tmp_path / "none"), str(tmp_path / "old")]) == 2
+
+
+def changed(**values):
+    """A line of a row with other values, or without those that are None."""
+    made = row("x", 1.0, ratio={"median": 1, "low": 1, "high": 1}) | values
+    return json.dumps({name: value for name, value in made.items() if value is not None})
+
+
+DAMAGED = {
+    "no JSON": ("{", "line 2 is not a row of results (JSONDecodeError:"),
+    "a list": ("[]", "(it is a list, no object)"),
+    "nested": ("[" * 99_999, "(RecursionError:"),
+    "many digits": ('{"name": ' + "9" * 5000 + "}", "(ValueError: Exceeds the limit"),
+    "no name": (changed(name=None), "(name is no printable text)"),
+    "name of escapes": (changed(name="\x1b[2J"), "(name is no printable text)"),
+    "half a pair": (changed(name="\ud800"), "(name is no printable text)"),
+    "long name": (changed(name="x" * 5000), "(name is no printable text)"),
+    "zero": (changed(median_ms=0), "(median_ms is no number"),
+    "text": (changed(median_ms="1"), "(median_ms is no number"),
+    "true": (changed(median_ms=True), "(median_ms is no number"),
+    "NaN": (changed(median_ms=float("nan")), "(median_ms is no number"),
+    "infinite": (changed(spread=float("inf")), "(spread is no number"),
+    "past float": (changed(spread=10**400), "(spread is no number"),
+    "negative": (changed(spread=-1), "(spread is no number"),
+    "ratio of text": (changed(ratio="1"), "(ratio has no numbers median, low and high)"),
+    "ratio of a number": (changed(ratio=1), "(ratio has no numbers median, low and high)"),
+    "ratio of zero": (changed(ratio={"median": 0, "low": 1, "high": 1}), "(ratio has no numbers"),
+    "ratio without low": (changed(ratio={"median": 1, "high": 1}), "(ratio has no numbers"),
+    "no machine": (changed(machine=None), "(machine is no object)"),
+    "no cpu": (changed(machine={"cores": 1}), "(machine has no printable cpu"),
+    "device of text": (changed(machine=MACHINE | {"device": "d"}), "(machine has no printable cpu, or a device without a name)"),
+    "device without a name": (changed(machine=MACHINE | {"device": {}}), "(machine has no printable cpu, or a device without a name)"),
+    "no cores": (changed(machine=MACHINE | {"cores": "1"}), "(machine has no number of cores)"),
+    "zero cores": (changed(machine=MACHINE | {"cores": 0}), "(machine has no number of cores)"),
+    "commit of numbers": (changed(machine=MACHINE | {"commit": 3}), "(machine has a commit that is no printable text)"),
+    "a peer without a name": (changed(kind="peers", component="unet", counts=True), "(peer is no printable text)"),
+    "steps without rules": (changed(kind="ablation", component="unet", counts=True), "(rules is no printable text)"),
+    "no component": (changed(kind="peers", peer="x", counts=True), "(component is no printable text)"),
+    "counts of numbers": (changed(kind="peers", component="unet", peer="x", counts=1), "(counts is not true or false)"),
+    "bytes": ("\ud8ff", "is no text (byte"),
+}
+
+
+@pytest.mark.parametrize("line, what", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_rows_are_one_line_of_error(line, what, tmp_path, capsys):
+    good = tmp_path / "good"
+    good.write_text(changed() + "\n")
+    (tmp_path / "bad").write_bytes((changed() + "\n" + line + "\n").encode(errors="surrogatepass"))
+    assert compare.main([str(good), str(good)]) == 0
+    capsys.readouterr()
+    for main in (lambda path: compare.main([str(good), path]), lambda path: plots.main([path])):
+        assert main(str(tmp_path / "bad")) == 2
+        out, err = capsys.readouterr()
+        assert not out and what in err and err.startswith("error: ") and err.count("\n") == 1 and len(err) < 510
+
+
+def test_a_folder_a_pipe_and_too_much_are_no_rows(tmp_path, capsys, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "good").write_text(changed() + "\n")
+    monkeypatch.setattr(sys.modules["benchmarks.rows"], "_MOST_BYTES", 9)
+    for name in (".", "pipe", "good"):
+        assert compare.main([str(tmp_path / name)] * 2) == 2
+        assert "this is no file of rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "inf", "-1"])
+def test_a_tolerance_is_a_part(both, tolerance):
+    with pytest.raises(SystemExit, match="2"):
+        both([row("x", 1)], [row("x", 1)], "--tolerance", tolerance)
 
 
 def test_machine_facts():
@@ -120,10 +191,9 @@ def test_kernel_cases_have_names_of_their_own():
 
 def test_drawings_are_the_same_from_the_same_rows(tmp_path):
     pytest.importorskip("matplotlib")
-    plots = benchmark("plots")
     rows = []
     for number, name in enumerate(("ours", "ncnn", "ours")):
-        ratio = None if name == "ours" else {"median": 1.5}
+        ratio = None if name == "ours" else {"median": 1.5, "low": 1.4, "high": 1.6}
         ran = {"kind": "peers", "component": "unet", "peer": name, "ratio": ratio, "counts": number > 0}
         rows.append(row(f"peers: unet {name}", 1000.0 + number, **ran))
     for rules, ms in (("plain graph", 30), ("Winograd", 20), ("all rules", 10)):

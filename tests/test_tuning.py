@@ -1,5 +1,7 @@
 """Tuning files: written and read alike, damage refused by name, matched with devices by their facts."""
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -57,6 +59,23 @@ DAMAGED = {
     "row without use": (GOOD.replace("use = {X = 64}", "us = 3"), "TOML|needs `at` and `use`"),
     "negative time": (GOOD.replace("us = 2", "us = -2"), "row 0 needs `at` and `use`"),
     "infinite time": (GOOD.replace("us = 2", "us = inf"), "row 0 needs"),
+    "endless time": (GOOD.replace("us = 2", f"us = 1{'0' * 400}"), "row 0 needs"),
+    "5000 digits": (GOOD.replace("us = 2", f"us = {'9' * 5000}"), r"t\.toml: it is not TOML: Exceeds the limit"),
+    "time of text": (GOOD.replace("us = 2", 'us = "2"'), "row 0 needs"),
+    "time true": (GOOD.replace("us = 2", "us = true"), "row 0 needs"),
+    "nested": (f"a = {'[' * 5000}{']' * 5000}", r"t\.toml: it is not TOML: it is nested too deeply"),
+    "nested in a row": (GOOD.replace("us = 2", f"us = {'[' * 300}{']' * 300}"), "row 0 needs"),
+    "long text": (GOOD.replace("us = 2", f'us = "{"x" * 20_000}"'), "row 0 needs"),
+    "unknown key of a row": (GOOD.replace("us = 2", "speed = 2"), "row 0 needs"),
+    "row of numbers": (GOOD.replace("[{at = {n = 5}, use = {X = 64}, us = 2}]", "[3]"), "row 0 needs"),
+    "sizes of text": (GOOD.replace("n = 5", 'n = "5"'), "row 0 needs"),
+    "tunable past 32 bits": (GOOD.replace("V = 4", "V = 2147483648"), "it needs `default`"),
+    "negative tunable": (GOOD.replace("V = 4", "V = -4"), "it needs `default`"),
+    "tunable of another name": (GOOD.replace("V = 4", '"a b" = 4'), "it needs `default`"),
+    "kernel is a number": ("[kernel]\nunary = 3\n", "it needs `default`"),
+    "kernel of another name": (GOOD.replace("kernel.unary", 'kernel."a b"'), "a kernel's name is letters, digits and _ .got 'a b'"),
+    "kernels are a list": ("kernel = []\n", r"t\.toml: it has tables `match`"),
+    "fact past 32 bits": (GOOD.replace('kind = "cpu"', "vector_floats = 2147483648"), "`match` has texts and whole numbers"),
     "same row twice": (GOOD.replace("}]", "}, {at = {n = 5}, use = {}}]"), r"two rows are for \{n = 5\}"),
 }
 
@@ -65,8 +84,9 @@ DAMAGED = {
 def test_a_damaged_file_is_refused_by_name(tmp_path, content, match):
     path = tmp_path / "t.toml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(PlanError, match=f"{match}.* Fix: write it again with `ondevice tune`"):
+    with pytest.raises(PlanError, match=f"{match}.* Fix: write it again with `ondevice tune`") as caught:
         read_tuning(path)
+    assert len(str(caught.value)) < 400
 
 
 def test_a_good_file_is_read_and_a_missing_one_said(tmp_path):
@@ -74,6 +94,17 @@ def test_a_good_file_is_read_and_a_missing_one_said(tmp_path):
     assert read_tuning(tmp_path / "t.toml").kernels["unary"].choice({"n": 5}, {}) == ({"V": 4, "X": 64}, tuning.BY_SHAPE)
     with pytest.raises(UsageError, match=r"--tuning: .*none\.toml cannot be read \(No such file or directory\)"):
         read_tuning(tmp_path / "none.toml")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(UsageError, match=r"--tuning: .* cannot be read \(it is no file\)"):
+            read_tuning(path)
+
+
+def test_a_file_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_MOST_BYTES", 9)
+    (tmp_path / "t.toml").write_text(GOOD)
+    with pytest.raises(PlanError, match=r"t\.toml: it is too large \(expected at most 9 bytes\)"):
+        read_tuning(tmp_path / "t.toml")
 
 
 def test_a_place_that_cannot_be_written(tmp_path):

@@ -93,5 +93,5 @@ def _read_rows(data: bytes, folder: Path) -> None:
 READERS = (
     Reader("tuning", lambda: [_TUNING.encode(), b"match = {}\n"], toml_value, _read_tuning),
     Reader("kernel_header", _kernel_seeds, of_files(lambda _: _kernel), _read_kernel),
-    Reader("compare", _row_seeds, of_files(lambda _: lines_of(json_value)), _read_rows, refuses=(ValueError, OSError)),
+    Reader("compare", _row_seeds, of_files(lambda _: lines_of(json_value)), _read_rows),
 )

@@ -18,12 +18,14 @@ _SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_t
 
 
 def _files() -> dict[str, bytes]:
-    added = {"16": {"content": "<cat>", "special": False, "normalized": False, "lstrip": False, "rstrip": True, "single_word": False}}
+    added = {
+        str(len(_VOCAB)): {"content": "<cat>", "special": False, "normalized": False, "lstrip": False, "rstrip": True, "single_word": False}
+    }
     given = {
         "vocab.json": {token: i for i, token in enumerate(_VOCAB)},
         "tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "added_tokens_decoder": added, "model_max_length": 77},
         "special_tokens_map.json": _SPECIAL | {"bos_token": {"content": "<|startoftext|>", "lstrip": False, "normalized": True}},
-        "added_tokens.json": {"<cat>": 15},
+        "added_tokens.json": {"<cat>": len(_VOCAB)},
     }
     return {name: json.dumps(value).encode() for name, value in given.items()} | {
         "merges.txt": "\n".join(("#version: 0.2", *_MERGES)).encode()
@@ -38,7 +40,8 @@ def _seeds() -> list[bytes]:
 def _one_file_seeds() -> list[bytes]:
     vocab = {token: i for i, token in enumerate(_VOCAB)}
     added = [
-        {"id": i, "content": name, "special": True, "normalized": False} for i, name in ((0, _VOCAB[0]), (1, _VOCAB[1]), (15, "<cat>"))
+        {"id": i, "content": name, "special": True, "normalized": False}
+        for i, name in ((0, _VOCAB[0]), (1, _VOCAB[1]), (len(_VOCAB), "<cat>"))
     ]
     made = []
     for merges in ([list(_MERGES)], [pair.split(" ") for pair in _MERGES]):
