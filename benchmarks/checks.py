@@ -17,11 +17,16 @@ from collections.abc import Iterator
 
 from benchmarks.mutation import ROOT, Break, preload, read, unnoticed
 
-BUNDLE = [f"tests/bundle/test_{name}.py" for name in ("checks", "ports", "golden", "weights", "round_trip", "atomic")]
+ROWS = ["tests/bundle/test_checks.py", "tests/bundle/test_ports.py"]
+MESSAGES = "tests/errors/test_bundle_messages.py"
 CHECKPOINTS = ["tests/errors/test_checkpoint_messages.py"]
 # Files (patterns) -> the tests that are to notice; the first that matches counts.
 READERS: dict[str, list[str]] = {
-    "ondevice/bundle/*.py": [*BUNDLE, "tests/errors/test_bundle_messages.py"],
+    "ondevice/bundle/reader.py": [*ROWS, MESSAGES, "tests/bundle/test_round_trip.py"],
+    "ondevice/bundle/kernels.py": ["tests/bundle/test_kernels.py"],
+    "ondevice/bundle/w*.py": [MESSAGES, "tests/bundle/test_weights.py", "tests/bundle/test_round_trip.py", "tests/bundle/test_atomic.py"],
+    "ondevice/bundle/*.py": [*ROWS, MESSAGES],
+    "ondevice/lower/bounds.py": ["tests/lower/test_bounds.py"],
     "converters/safetensors_file.py": ["tests/converters/test_safetensors_file.py", *CHECKPOINTS],
     "converters/ckpt_file.py": ["tests/converters/test_ckpt_file.py", "tests/errors/test_ckpt_messages.py"],
     "converters/inert_pickle.py": ["tests/converters/test_ckpt_file.py", "tests/errors/test_ckpt_messages.py"],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bundle.picture_bundle import write_picture
-from bundle.test_checks import MANIFEST_CHANGES, PLAN, PLAN_CHANGES, Setting
+from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES, Setting
 from bundle.test_ports import PORT_CHANGES
 from bundle.tiny_bundle import BIAS, KERNELS, PARTS, PICKED, edit_json, tiny_answer, write_tiny
 
@@ -49,7 +49,12 @@ def refused() -> list[dict[str, Any]]:
 
 
 def _row(file: str, change: Setting, message: str) -> dict[str, Any]:
-    return {"file": file, "path": list(change.path)} | ({} if change.to is ... else {"value": change.to}) | {"message": message}
+    also = {"also": [_change(other) for other in change.also]} if change.also else {}
+    return {"file": file} | _change(change) | also | {"message": message}
+
+
+def _change(change: Setting) -> dict[str, Any]:
+    return {"path": list(change.path)} | ({} if change.to is ... else {"value": change.to})
 
 
 def _rows(rows: list[dict[str, Any]]) -> str:
@@ -100,7 +105,7 @@ REFUSED = [
 @pytest.mark.parametrize(("write", "row"), REFUSED, ids=[f"{row['file']}-{'-'.join(map(str, row['path']))}" for _, row in REFUSED])
 def test_refused_json_is_true_of_the_reader(tmp_path: Path, write: Callable[[Path], Path], row: dict[str, Any]) -> None:
     path = write(tmp_path / "t")
-    change = Setting(tuple(row["path"]), copy.deepcopy(row.get("value", ...)))
-    edit_json(path, row["file"], change)
+    for change in (row, *row.get("also", ())):
+        edit_json(path, row["file"], Setting(tuple(change["path"]), copy.deepcopy(change.get("value", ...))))
     with pytest.raises(BundleError):
         open_bundle(path, verify=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from bundle.picture_bundle import write_picture
-from bundle.test_checks import setting
+from bundle.refusals import setting
 from bundle.test_replay import mlp
 from bundle.tiny_bundle import KERNELS, MODEL, edit_json, replace_file, write_tiny
 

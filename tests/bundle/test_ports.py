@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from bundle.picture_bundle import component_plan, picture_plans, write_picture
-from bundle.test_checks import Setting, setting
+from bundle.refusals import Setting, setting
 from bundle.tiny_bundle import edit_json
 
 from ondevice.bundle import open_bundle

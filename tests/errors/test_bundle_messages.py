@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bundle.picture_bundle import component_plan, write_picture
 from bundle.tiny_bundle import BIAS, KERNELS, MODEL, edit_json, replace_file, tiny_plan, tiny_weights, write_tiny
 
 from ondevice.bundle import WeightSource, open_bundle
+from ondevice.bundle.memory import MemoryBundle
 from ondevice.errors import BundleError
 
 COPY = "Fix: copy the bundle again, or write it again with `ondevice convert`."
@@ -168,3 +170,25 @@ def test_what_convert_hands_over_wrongly(tmp_path: Path) -> None:
         "scheduler/scheduler_config.json: cannot be written as JSON (Out of range float values are not JSON compliant"
     )
     assert not any(tmp_path.iterdir())
+
+
+def test_a_plan_that_no_file_can_say(tmp_path: Path) -> None:
+    plan = tiny_plan(8)
+    first, *others = plan.dispatches
+    for number in (-1, 2):
+        wrong = replace(plan, dispatches=(replace(first, kernel=number), *others))
+        assert message(lambda wrong=wrong: write_tiny(tmp_path / "t", plans=[wrong])) == (
+            f"plans/tiny_width8.json: dispatches[0].kernel is {number} (expected 0..1). Fix: report this."
+        )
+    unused = replace(plan, kernels=(*plan.kernels, plan.kernels[0]))
+    assert message(lambda: write_tiny(tmp_path / "t", plans=[unused])) == (
+        "plans/tiny_width8.json: lists the kernel scale_add but no dispatch calls it. Fix: list only kernels that are called."
+    )
+
+
+def test_plans_in_memory_say_what_was_not_given() -> None:
+    bundle = MemoryBundle([tiny_plan(8)], tiny_weights(), {})
+    assert bundle.plan("tiny", width=8) == tiny_plan(8)
+    assert message(lambda: bundle.plan("tiny", width=9)) == (
+        "plans in memory: no plan of tiny for {'width': 9} was given. Fix: give it the plan."
+    )
