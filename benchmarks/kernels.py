@@ -21,6 +21,7 @@ from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import DTYPES
 from ondevice.plan import plan
+from ondevice.publish import append_lines
 from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
@@ -104,8 +105,7 @@ def main(argv: list[str] | None = None) -> None:
             line = json.dumps(row_of(*found, about))
             print(line if args.json else (markdown_of if args.markdown else text_of)(*found), flush=True)
             if args.rows:
-                with args.rows.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
+                append_lines(args.rows, [line])
 
 
 if __name__ == "__main__":

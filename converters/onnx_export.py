@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
-from ondevice.publish import hidden_folder
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+from ondevice.publish import FULL, hidden_folder
 
 
 def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:
@@ -44,6 +41,7 @@ def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:
                 data.unlink(missing_ok=True)
             os.replace(beside, target)
     except OSError as error:
-        fix = "free space on this disk, or choose another path" if error.errno in _FULL else "choose another path"
-        raise GraphError(f"cannot be written ({error.strerror or error}).", where=str(target), fix=fix) from error
+        fix = "free space on this disk, or choose another path" if error.errno in FULL else "choose another path"
+        # Not the whole path, which may lead through a hidden folder.
+        raise GraphError(f"cannot be written ({error.strerror or error}).", where=f"{target.parent.name}/{target.name}", fix=fix) from error
     return target

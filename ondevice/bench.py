@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,10 +25,11 @@ from ondevice.errors import UsageError
 from ondevice.peers import figures
 from ondevice.peers.driver import Comparison
 from ondevice.peers.peer import COMPONENTS, PEERS, Task, named
+from ondevice.publish import FULL, append_lines
 from ondevice.report import entries, model_jobs, only
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
-from ondevice.run.timing import time_plan
+from ondevice.run.timing import Timing, time_plan
 from ondevice.run.trace import to_trace
 from ondevice.target import load_target
 
@@ -66,6 +68,8 @@ PEER_FLAGS = ("--only", "--cores", "--rounds", "--work", "--strict")
 def run(args: argparse.Namespace) -> int:
     """Print the table asked for."""
     _check(args)
+    if args.rows is not None:
+        _check_rows(args.rows)
     for flag, given in (("--repeat", args.repeat), ("--rounds", args.rounds)):
         if given is not None and given < 3:
             raise UsageError(f"a median needs 3 runs or more (got {given}).", where=flag, fix="use 3 or more")
@@ -145,17 +149,24 @@ def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
     about = {"machine": machine.facts(device=session.profile.device)}
     rows = [timing.row() for timing in timings]
     source = bundle.model["source"]
-    _append(args.rows, [{**row, "kind": "bundle", "name": f"bundle: {source} {row['name']}", "model": source, **about} for row in rows])
-    if args.json:
-        kernels = session.profile.by("component", "op", "kernel")
-        print(json.dumps({"timings": rows, "kernels": kernels, **session.profile.to_json(), **about}))
-        return 0
+    kept = [{**row, "kind": "bundle", "name": f"bundle: {source} {row['name']}", "model": source, **about} for row in rows]
+    try:
+        if args.json:
+            kernels = session.profile.by("component", "op", "kernel")
+            print(json.dumps({"timings": rows, "kernels": kernels, **session.profile.to_json(), **about}))
+        else:
+            _print_timings(timings, session)
+    finally:
+        _append(args.rows, kept)
+    return 0
+
+
+def _print_timings(timings: Sequence[Timing], session: Session) -> None:
     for timing in timings:
         rates = f"{timing.gflop_per_s:,.1f} GFLOP/s, {timing.gb_per_s:,.1f} GB/s"
         doubt = "" if timing.counts else "; the machine was busy: does not count"
         print(f"{timing.name}: {timing.median_ms:,.1f} ms, {rates} (median of {timing.runs}, spread {timing.spread:.2f}{doubt})")
     print(session.profile.to_table("component", "op", "kernel"))
-    return 0
 
 
 def _peers(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
@@ -187,20 +198,28 @@ def cores_of(text: str | None) -> list[int]:
 
 
 def _finish(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Append the rows to --rows, and print them where JSON was asked for."""
-    _append(args.rows, rows)
-    if args.json:
-        print(json.dumps(list(rows), indent=1))
+    """Append the rows to --rows, and print them where JSON was asked for. Where one fails, the other is done."""
+    try:
+        if args.json:
+            print(json.dumps(list(rows), indent=1))
+    finally:
+        _append(args.rows, rows)
 
 
 def _append(path: Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
     if path is None:
         return
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        append_lines(path, [json.dumps(row) for row in rows])
     except OSError as error:
-        raise UsageError(f"cannot be written: {error.strerror}.", where=str(path), fix="name a file in a writable folder") from None
+        fix = "free space on this disk" if error.errno in FULL else "name a file in a writable folder"
+        raise UsageError(f"cannot be written: {error.strerror}; no row was added.", where=str(path), fix=fix) from None
+
+
+def _check_rows(path: Path) -> None:
+    """Say so now, not after minutes of measuring, where rows cannot be appended."""
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError("no rows can be appended there.", where=str(path), fix="name a file in a writable folder")
 
 
 def _say(text: str) -> None:

@@ -29,7 +29,7 @@ from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import Program
 from ondevice.plan import plan
 from ondevice.plan.plan import Plan
-from ondevice.publish import foreign, hidden_folder, published, recover
+from ondevice.publish import check_space, foreign, hidden_folder, published, recover
 from ondevice.rewrite import METHODS
 from ondevice.rewrite.statistics import given_statistics
 from ondevice.target import Target, load_target
@@ -271,6 +271,8 @@ def export_onnx(
     for component, graph in graphs.items():
         fallbacks += of_rules(component, rewritten(graph, target, (*without, *METHODS)))
     settle(fallbacks, strict)
+    tensors = [value.const_value for graph in graphs.values() for value in graph.graph.initializers.values()]
+    check_space(out.parent, sum(tensor.nbytes for tensor in tensors if tensor is not None), "the graphs do", GraphError)
     with published(out, GraphError, partial(_check_folder, out=out, force=force)) as folder:
         for done, (component, graph) in enumerate(graphs.items()):
             if progress:

@@ -104,6 +104,27 @@ def test_what_appears_meanwhile_stays(checkpoint, tmp_path, monkeypatch):
         assert [path.name for path in tmp_path.rglob("*")] == ["g", "thesis.txt"]
 
 
+def test_a_full_disk_is_noticed_before_anything_is_written(checkpoint, tmp_path, monkeypatch):
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
+    with pytest.raises(
+        GraphError, match=r"the graphs do not fit on this disk \(got 0 MB free, expected 1 MB\)\. Fix: free 1 MB, or choose"
+    ):
+        export_onnx(checkpoint, tmp_path / "g", sizes=SIZES)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_names_the_file_and_no_hidden_folder(checkpoint, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("onnx_ir.save", full)
+    with pytest.raises(GraphError) as caught:
+        export_onnx(checkpoint, tmp_path / "g", sizes=SIZES)
+    said = "text_encoder/model.onnx: cannot be written (No space left on device). Fix: free space on this disk, or choose another path."
+    assert str(caught.value) == said and not list(tmp_path.iterdir())
+
+
 def test_a_refusal_of_the_disk_names_the_way_out(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("os.mkdir", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     with pytest.raises(GraphError, match=r"g: cannot be written \(Permission denied\)\. Fix: choose another folder with --out"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +24,7 @@ from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_s
 from ondevice.errors import BundleError
 from ondevice.lower.kernel_file import DIALECTS, load_all, prelude
 from ondevice.plan.plan import Plan
-from ondevice.publish import foreign, hidden_folder, published, real, recover, system
+from ondevice.publish import check_space, foreign, hidden_folder, published, real, recover, system
 
 MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block rounding
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
@@ -96,8 +95,8 @@ def write_bundle(
             check_ports(plan, row["file"], draft.model, agreed)
             check_launches(plan, row["file"], texts)
 
-    _check_space(target.parent, sum(sizes.values()) + MARGIN)
     total, written = sum(sizes.values()), 0
+    check_space(target.parent, total + MARGIN, "the bundle does")
 
     def report(size: int) -> None:
         nonlocal written
@@ -108,8 +107,8 @@ def write_bundle(
     with published(target, check=lambda there: _check_target(there, target, force)) as folder:
         for name in sizes:
             chunks = shard_chunks(name, placed, weights) if name in shards else iter((small[name],))
-            manifest["files"][name]["sha256"] = _put(folder, name, chunks, report)
-        _put(folder, f.MANIFEST, iter((f.dump_json(manifest, f.MANIFEST),)), lambda size: None)
+            manifest["files"][name]["sha256"] = _put(folder, name, chunks, report, total + MARGIN)
+        _put(folder, f.MANIFEST, iter((f.dump_json(manifest, f.MANIFEST),)), lambda size: None, total + MARGIN)
         open_bundle(folder)
     return target
 
@@ -162,19 +161,19 @@ def _kernel_files(plans: list[Plan], given: Mapping[str, str] | None) -> dict[st
     return {f"kernels/{name}": given[name].encode() for name in names}
 
 
-def _put(folder: Path, name: str, chunks: Iterator[bytes | memoryview], report: Callable[[int], None]) -> str:
-    """Write one file to the disk, report the bytes of each chunk, return the file's sha256."""
+def _put(folder: Path, name: str, chunks: Iterator[bytes | memoryview], report: Callable[[int], None], needed: int) -> str:
+    """Write one file to the disk, report the bytes of each chunk, return the file's sha256. The whole bundle takes `needed` bytes."""
     digest = hashlib.sha256()
-    with system(name):
+    with system(name, needed=needed):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         handle = (folder / name).open("xb")
     try:
         for chunk in chunks:  # not inside `system`: what a weight's source raises is its own error
-            with system(name):
+            with system(name, needed=needed):
                 handle.write(chunk)
             digest.update(chunk)
             report(len(chunk))
-        with system(name):
+        with system(name, needed=needed):
             handle.flush()
             os.fsync(handle.fileno())
     finally:
@@ -190,14 +189,6 @@ def _ours() -> Iterator[None]:
         yield
     except BundleError as exc:
         raise BundleError(exc.what, where=exc.where, fix="report this: what is to be written is no valid bundle") from exc
-
-
-def _check_space(folder: Path, needed: int) -> None:
-    with system(str(folder)):
-        free = shutil.disk_usage(folder).free
-    if free < needed:
-        what = f"the bundle does not fit on this disk (got {free // 10**6} MB free, expected {-(-needed // 10**6)} MB)."
-        raise BundleError(what, where=str(folder), fix="free space, or choose another folder with --out")
 
 
 def _check_target(there: Path, target: Path, force: bool) -> None:

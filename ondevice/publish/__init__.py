@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -15,10 +16,24 @@ from typing import BinaryIO
 
 from ondevice.errors import BundleError, OnDeviceError
 from ondevice.process.signals import Held
+from ondevice.publish.append import append_lines
 from ondevice.publish.hidden import NEW, OLD, PARTIAL, claim_file, claim_folder, longest_name, sweep
 from ondevice.publish.rename import exchange, move_to_free
 
-__all__ = ["FULL", "PARTIAL", "foreign", "hidden_folder", "longest_name", "published", "published_file", "real", "recover", "system"]
+__all__ = [
+    "FULL",
+    "PARTIAL",
+    "append_lines",
+    "check_space",
+    "foreign",
+    "hidden_folder",
+    "longest_name",
+    "published",
+    "published_file",
+    "real",
+    "recover",
+    "system",
+]
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 _TAKEN = {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}
@@ -26,13 +41,28 @@ _ATTEMPTS = 3  # to take a place that others make and remove at the same time
 
 
 @contextmanager
-def system(name: str, error: type[OnDeviceError] = BundleError) -> Iterator[None]:
-    """The operating system's refusals as `error`."""
+def system(name: str, error: type[OnDeviceError] = BundleError, needed: int = 0) -> Iterator[None]:
+    """The operating system's refusals as `error`. On a full disk the fix says how much is `needed` (bytes), where that is known."""
     try:
         yield
     except OSError as exc:
-        fix = "free space on this disk, or choose another folder with --out" if exc.errno in FULL else "choose another folder with --out"
+        free = f"free {mb(needed)} on this disk" if needed else "free space on this disk"
+        fix = f"{free}, or choose another folder with --out" if exc.errno in FULL else "choose another folder with --out"
         raise error(f"cannot be written ({exc.strerror or exc}).", where=name, fix=fix) from exc
+
+
+def check_space(folder: Path, needed: int, what: str, error: type[OnDeviceError] = BundleError) -> None:
+    """Raise `error` where the disk of `folder` has less than `needed` bytes left for `what`."""
+    with system(str(folder), error):
+        free = shutil.disk_usage(folder).free
+    if free < needed:
+        said = f"{what} not fit on this disk (got {free // 10**6} MB free, expected {mb(needed)})."
+        raise error(said, where=str(folder), fix=f"free {mb(needed - free)}, or choose another folder with --out")
+
+
+def mb(size: int) -> str:
+    """Bytes as a person frees them: rounded up."""
+    return f"{-(-size // 10**6)} MB"
 
 
 @contextmanager

@@ -184,6 +184,13 @@ def _lock(handle: int) -> bool | None:
     return True
 
 
+def wait_for_lock(handle: int) -> None:
+    """Take the lock of a file once others are done with it; nothing where there are no locks."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+
+
 def _linked(handle: int) -> bool:
     """Whether the file still has a name: another run may have taken it for a leftover before it was locked."""
     return os.fstat(handle).st_nlink > 0

@@ -135,3 +135,18 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(BundleError, match=r"loop: cannot be written .Too many levels of symbolic links"):
         write_tiny(tmp_path / "loop", force=True)
+
+
+@pytest.mark.parametrize(
+    "number, fix", [(errno.ENOSPC, "free 2 MB on this disk, or choose"), (errno.EDQUOT, "free 2 MB"), (errno.EIO, "choose")]
+)
+def test_a_disk_that_fills_up_says_how_much_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fix: str) -> None:
+    """Though there seemed to be room: a quota, or somebody else's file."""
+
+    def full(_: int) -> None:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BundleError, match=rf"cannot be written \(refused\)\. Fix: {fix}"):
+        write_tiny(tmp_path / "t")
+    assert not list(tmp_path.iterdir())
