@@ -65,8 +65,9 @@ SIGNATURES = (
     Signature(
         "an ONNX file",
         "give the folder that holds unet/model.onnx, text_encoder/model.onnx and the other parts",
-        _matches(rb"\x08[\x01-\x10](\x12[\x01-\x40](pytorch|tf2onnx|onnx|skl|keras|torch)|.{0,200}ai\.onnx|\x12\x00\x3a)"),
+        _matches(rb"\x08[\x01-\x10](\x12[\x01-\x40](pytorch|tf2onnx|onnx|skl|keras|torch)|.{0,200}ai\.onnx|(\x12\x00)?\x3a)"),
     ),
+    Signature("a Core ML model", _PLAIN, _matches(rb"\x08[\x01-\x10]\x12[^\x00].{0,2}\x0a")),
     Signature("an HDF5 file (Keras)", _PLAIN, _begins(b"\x89HDF\r\n\x1a\n")),
     Signature("a TFLite model", _PLAIN, lambda head: head[4:8] == b"TFL3"),
     Signature("a NumPy array", _PLAIN, _begins(b"\x93NUMPY")),

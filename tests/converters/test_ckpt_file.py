@@ -142,6 +142,13 @@ def test_bombs_are_refused_or_harmless(tmp_path: Path, bomb: str) -> None:
         read_ckpt(tmp_path / "m")
 
 
+def test_tensors_outside_a_state_dict_are_found_once() -> None:
+    """By their first path, in a list that holds itself, too."""
+    tensor = Op.tensor(Op.storage("FloatStorage", "0", 6), 0, (2,), (1,))
+    value = follow(b"\x80\x02}(" + Op.text("x") + b"]q\x00(" + tensor + b"h\x00e" + Op.text("y") + b"h\x00u.").value
+    assert list(find_state(value, averaged=False).tensors) == ["x.0"]
+
+
 def test_a_bomb_fills_no_memory() -> None:
     """One byte a dictionary: 32 MB of them would take 2 GB."""
     tracemalloc.start()

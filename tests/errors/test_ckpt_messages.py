@@ -39,6 +39,13 @@ NAMED = "the pickle names 'os.system', which is no part of a tensor (byte {}). "
         (b"\x80\x02}(ios\nsystem\n.", " data.pkl", NAMED.format(4)),
         (b"\x80\x02\x82\x01.", " data.pkl", f"the opcode EXT1 makes more than tensors (byte 2). {DIFFERENT}"),
         (b"\x80\x02Pid\n.", " data.pkl", f"the opcode PERSID makes more than tensors (byte 2). {DIFFERENT}"),
+        (
+            b"\x80\x02"
+            + Op.storage("FloatStorage", "0", 6).replace(b"tQ", Op.tuple(Op.text("0"), Op.number(1), Op.number(2)) + b"tQ")
+            + b".",
+            " data.pkl",
+            f"a persistent id is no torch storage (byte 67). {DIFFERENT}",
+        ),
         (b"\x80\x02K\x01Q.", " data.pkl", f"a persistent id is no torch storage (byte 4). {DIFFERENT}"),
         (b"\x80\x02K\x01)R.", " data.pkl", f"the opcode REDUCE calls something that is no tensor maker (byte 5). {DIFFERENT}"),
         (

@@ -26,6 +26,7 @@ LOG_IN = "Fix: log in where it comes from (or set a token such as HF_TOKEN), and
 UNPACK = "Fix: unpack it, and give the weight file that is in it."
 PLAIN = "Fix: use the .safetensors or .ckpt file of the same model."
 AGAIN = "Fix: download the file again."
+ONNX = "this is an ONNX file. Fix: give the folder that holds unet/model.onnx, text_encoder/model.onnx and the other parts."
 PULL = "Fix: run `git lfs pull` in its folder."
 FOLDER = "Fix: give the whole folder, the one that holds model_index.json."
 
@@ -74,8 +75,10 @@ FILES = {
     ),
     "onnx": (
         b"\x08\x08\x12\x07pytorch\x1a\x051.13.1" + bytes(9),
-        "this is an ONNX file. Fix: give the folder that holds unet/model.onnx, text_encoder/model.onnx and the other parts.",
+        ONNX,
     ),
+    "onnx without a producer": (b"\x08\x0a\x3a\xfd\x04\x0a", ONNX),
+    "core ml": (b"\x08\x04\x12\x7b\x0a\x2e\x0a\x05image", f"this is a Core ML model. {PLAIN}"),
     "keras": (b"\x89HDF\r\n\x1a\n" + bytes(99), f"this is an HDF5 file (Keras). {PLAIN}"),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(99), f"this is a TFLite model. {PLAIN}"),
     "numpy": (b"\x93NUMPY\x01\0v\0{'descr'", f"this is a NumPy array. {PLAIN}"),
@@ -145,6 +148,7 @@ KINDS = [
     ("text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight", LORA, FUSE),
     ("down_blocks.0.attentions.0.to_q.lokr_w1", LORA, FUSE),
     ("base_model.model.conv_in.weight", LORA, FUSE),
+    ("down_blocks.0.attentions.0.to_q.dora_scale", LORA, FUSE),
     ("emb_params", "a textual inversion embedding, not a whole checkpoint", ADD),
     ("<cat-toy>", "a textual inversion embedding, not a whole checkpoint", ADD),
     ("string_to_param.*", "a textual inversion embedding, not a whole checkpoint", ADD),
