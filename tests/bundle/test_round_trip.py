@@ -143,9 +143,10 @@ def test_progress_counts_every_byte_once(tmp_path: Path) -> None:
 
 
 def test_kernels_default_to_those_of_the_package(tmp_path: Path) -> None:
-    call = Dispatch(0, (0, 1), 1, (4,), (4, 1, 1), (1, 1, 1), "n", "Sqrt", 4, 16, 16)
+    call = Dispatch(0, (0, 1), 1, (4,), (1, 1, 1), (1, 1, 1), "n", "Sqrt", 4, 16, 16)
+    unary = Kernel("unary", (("OP_Sqrt", 1), ("STEPS", 1), ("V", 4), ("X", 1)))
     operands = (Operand("x", "f32", (4,), 16, offset=0), Operand("y", "f32", (4,), 16, offset=512))
-    plan = Plan("c", {}, "f32", 1024, operands, (0,), (1,), (Kernel("unary", (("OP_Sqrt", 1),)),), (call,))
+    plan = Plan("c", {}, "f32", 1024, operands, (0,), (1,), (unary,), (call,))
     rest = {"tokenizer": {}, "scheduler": {}, "samplers": {}, "model": MODEL}
     bundle = open_bundle(write_bundle(tmp_path / "t", plans=[plan], weights={}, **rest))
     assert bundle.manifest.kernels == ("unary",)
