@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.diffusers_folder import choose_weights, is_somewhere, shards_of
-from ondevice.errors import CheckpointError, DownloadError, OnDeviceError
+from ondevice.errors import CheckpointError, DownloadError
 from ondevice.vocabulary.files import FILES
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ def download(repo: str, *, variant: str | None = None, revision: str | None = No
     Raises DownloadError saying what to do; CheckpointError if the repository has no diffusers layout or not that variant.
     """
     from huggingface_hub import HfApi, snapshot_download  # slow to import, and of no use to a local checkpoint
+    from huggingface_hub.errors import OfflineModeIsEnabled
 
     # Read here, not at import: huggingface_hub reads it once, before a caller had a chance to set it.
     endpoint = os.environ.get("HF_ENDPOINT") or None
@@ -73,8 +74,9 @@ def download(repo: str, *, variant: str | None = None, revision: str | None = No
         explained = error if isinstance(error, DownloadError) else _explained(error, where, endpoint)
         if copy is None:
             raise explained from None
-        reason = "cannot reach the hub" if _is_offline(error) else explained.what.removesuffix(".")
-        log.warning("%s: %s; using the copy in %s (HF_HUB_OFFLINE=1 does so without asking)", where, reason, copy)
+        if not isinstance(error, OfflineModeIsEnabled):  # which the user chose
+            reason = "cannot reach the hub" if explained.what.startswith("cannot reach") else explained.what.removesuffix(".")
+            log.warning("%s: %s; using the copy in %s (HF_HUB_OFFLINE=1 does so without asking)", where, reason, copy)
         return copy
 
 
@@ -139,13 +141,6 @@ def _indices(files: list[str]) -> list[tuple[str, str]]:
     return [(folder, file) for folder, _, file in pairs if ".index." in file]
 
 
-def _is_offline(error: Exception) -> bool:
-    """No answer from the server, as opposed to an answer that says no. httpx names its own errors; none of them is an HfHubHTTPError."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    return not isinstance(error, HfHubHTTPError | OnDeviceError)
-
-
 def _explained(error: Exception, where: str, endpoint: str | None) -> DownloadError:
     """The same in one sentence, with what to do. The order matters: a gated repository is also one that is not found."""
     from huggingface_hub.errors import (
@@ -179,5 +174,8 @@ def _explained(error: Exception, where: str, endpoint: str | None) -> DownloadEr
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         fix = "free some space, or set HF_HOME to a folder on another disk; files already fetched are kept"
         return DownloadError("the disk is full.", where=where, fix=fix)
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what = f"the cache cannot be written ({os.strerror(error.errno)})."
+        return DownloadError(what, where=where, fix="set HF_HOME to a folder that you may write in")
     fix = "check the network, or give a local folder; files already fetched are kept"
     return DownloadError(f"cannot reach {server} ({type(error).__name__}).", where=where, fix=fix)

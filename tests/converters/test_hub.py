@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,6 +36,7 @@ class Hub(http.server.ThreadingHTTPServer):
         self.broken = ""  # a file that cannot be fetched
         self.fetched: list[tuple[str, str]] = []  # (path, Range header)
         self.waits: list[float] = []
+        self.asked: list[str] = []  # paths
 
     @property
     def url(self) -> str:
@@ -62,6 +65,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         hub, path = self.server, unquote(urlparse(self.path).path)
+        hub.asked.append(path)
         if hub.status:
             self.answer(hub.status, b"{}", {"X-Error-Code": hub.code} if hub.code else {})
         elif path == f"/api/models/{REPO}/revision/main":
@@ -215,10 +219,9 @@ def test_a_server_that_refuses_or_fails_is_not_waited_for_where_the_cache_has_al
 
 def test_what_is_in_the_cache_asks_one_question(hub: Hub) -> None:
     assert_tiny(REPO)
-    hub.fetched.clear()
-    hub.files = dict.fromkeys(hub.files, b"")  # the answer's names and commit are enough
+    hub.asked.clear()
     assert_tiny(REPO)
-    assert hub.fetched == []
+    assert hub.asked == [f"/api/models/{REPO}/revision/main"]
 
 
 def test_a_newer_commit_that_cannot_be_fetched_leaves_the_older_copy_in_use(
@@ -273,12 +276,27 @@ def test_refusals_are_explained(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     )
 
 
-def test_offline_by_choice(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusing(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refusing)
+    assert str(refusal()) == (
+        f"{REPO}: the cache cannot be written (Permission denied). Fix: set HF_HOME to a folder that you may write in."
+    )
+
+
+def test_offline_by_choice(hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert str(refusal()) == (
         f"{REPO}: HF_HUB_OFFLINE is set, and the cache has no whole copy. Fix: unset HF_HUB_OFFLINE to fetch it, or give a local folder."
     )
     assert hub.waits == []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert_tiny(REPO)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert_tiny(REPO)
+    assert "using the copy" not in caplog.text
 
 
 def test_a_repository_without_the_layout_or_the_variant_is_refused(hub: Hub) -> None:
