@@ -113,11 +113,13 @@ def _answer(parse: Callable[[], argparse.Namespace]) -> int:
     except BrokenPipeError:  # `ondevice devices | head -1`
         streams.give_up()
         return 0
-    except OSError:
+    except OSError as error:
         try:
             os.getcwd()
         except OSError:
             return _say(UsageError("the working directory no longer exists.", fix="change to a folder that does"))
+        if "temporary directory" in str(error):  # as tempfile says it
+            return _say(UsageError("there is no temporary folder.", fix="set TMPDIR to a folder that can be written"))
         raise
 
 

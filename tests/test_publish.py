@@ -142,6 +142,19 @@ def test_what_a_killed_run_left_goes_with_the_next_and_nothing_else_does(tmp_pat
     assert sorted(caplog.messages) == sorted(f"removed {path}, which a killed run left" for path in (*dead, bare))
 
 
+def test_a_file_is_not_taken_for_a_leftover_between_its_last_byte_and_its_name(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def late(source, target):
+        hidden.sweep(tmp_path / "a")  # another run for the same name
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", late)
+    with published_file(tmp_path / "a") as file:
+        file.write(b"new")
+    assert there(tmp_path) == {"a": b"new"}
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

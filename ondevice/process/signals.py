@@ -117,6 +117,9 @@ def _swallowed(told: sys.UnraisableHookArgs) -> None:
     def again() -> None:
         time.sleep(_AGAIN)
         _State.last = -ONE_WISH
-        signal.pthread_kill(here, number)  # wakes it where it waits
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(here, number)  # wakes it where it waits
+        else:
+            signal.raise_signal(number)
 
     threading.Thread(target=again, daemon=True).start()

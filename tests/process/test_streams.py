@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_a_reader_that_went_away_is_no_error(monkeypatch):
             assert stream.write("x") == 1
 
 
-def test_a_working_directory_that_has_gone_is_said(tmp_path, monkeypatch, capsys):
+def test_a_folder_that_has_gone_is_said(tmp_path, monkeypatch, capsys):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "here").rmdir()
@@ -96,6 +97,11 @@ def test_a_working_directory_that_has_gone_is_said(tmp_path, monkeypatch, capsys
     assert cli.main(["tokens", "cat"]) == 2
     assert capsys.readouterr().err == "error: the working directory no longer exists. Fix: change to a folder that does.\n"
     monkeypatch.chdir(tmp_path)
+    for name, value in (("tempdir", None), ("_candidate_tempdir_list", lambda: ["/none"])):
+        monkeypatch.setattr(f"tempfile.{name}", value)
+    monkeypatch.setattr("ondevice.tokens.run", lambda args: tempfile.mkdtemp())
+    assert cli.main(["tokens", "cat"]) == 2
+    assert capsys.readouterr().err == "error: there is no temporary folder. Fix: set TMPDIR to a folder that can be written.\n"
     monkeypatch.setattr("ondevice.tokens.run", lambda args: os.stat("none"))  # another error of the system is not hidden
     with pytest.raises(FileNotFoundError):
         cli.main(["tokens", "cat"])
