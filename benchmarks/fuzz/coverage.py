@@ -20,7 +20,7 @@ FLAG = COUNTS.__setitem__
 
 # What readers delegate to that is written in Python: its branches guide as well as our own.
 DELEGATES = ("pickletools", "tomllib", "PIL", "onnx_ir.serde")
-PROJECT = ("ondevice", "benchmarks.compare")
+PROJECT = ("ondevice", "benchmarks.compare", "benchmarks.rows")
 
 _BUCKETS = bytes(min(count.bit_length(), 3) + (count > 7) + (count > 15) + (count > 31) + (count > 127) for count in range(256))
 _BITS = bytes(1 << (bucket - 1) if bucket else 0 for bucket in _BUCKETS)

@@ -39,6 +39,7 @@ class Campaign:
     seen: int = 0  # coverage
     found: dict[tuple[str, str], tuple[bytes, Verdict]] = field(default_factory=dict)
     words: Words = field(default_factory=Words)
+    _seeding: bool = False
     _seeds: list[bytes] = field(default_factory=list)
 
     def begin(self) -> None:
@@ -49,6 +50,7 @@ class Campaign:
 
     def next(self) -> bytes:
         """The next input."""
+        self._seeding = bool(self._seeds)
         if self._seeds:
             return self._seeds.pop()
         rng = self.rng
@@ -74,9 +76,9 @@ class Campaign:
             self.counts.accepted += 1
         else:
             self.counts.refused += 1
-        if new or not self.corpus:
+        if new or self._seeding:
             self.seen |= taken
-            if (self.guided or not self.corpus or self._seeds) and len(self.corpus) < KEPT:
+            if (self.guided or self._seeding) and len(self.corpus) < KEPT:
                 self.corpus.append(data)
                 if verdict.outcome == ACCEPTED:
                     self.taken.append(data)

@@ -111,7 +111,7 @@ class Turns:
             self.window.show(reader.name, other)
             return campaign.judge.judge(reader, other).signature == verdict.signature
 
-        path = self.folder / f"{self.number}-{len(self.saved)}.input"
+        path = self.folder / f"{os.getpid()}-{len(self.saved)}.input"
         path.write_bytes(smaller(data, same))
         told = {"reader": reader.name, "kind": verdict.kind, "place": verdict.place, "what": verdict.what}
         path.with_suffix(".finding").write_text(json.dumps(told))

@@ -6,6 +6,7 @@ of large tensors are skipped, and only their places are kept. So a 2 GB file cos
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from ondevice.converters.safetensors_file import FileSlice
 from ondevice.errors import CheckpointError
 
 INLINE = 4096  # bytes of a tensor that stays in the graph: shapes, scales, small biases
+logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of what is checked here, in words as long as a file's names
 GRAPH_LIMIT = 256 << 20  # bytes without the weights; the largest honest one, a full UNet exported dynamically, is under 8 MB
 AGAIN = "export the model again, or download the file again"
 
@@ -69,11 +71,26 @@ class OnnxFile:
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor):
                 value.const_value = self._located(tensor, files)
-            elif tensor is None or (tensor.dtype not in FLOATS and tensor.dtype not in WHOLE):
-                raise self._refused(str(value.name), f"holds {tensor.dtype.name if tensor else 'nothing'} (expected floats or integers)")
-            elif not _whole(tensor):
-                raise self._refused(str(value.name), f"does not hold what its shape {tensor.shape} says")
+            else:
+                self._check_inside(tensor, str(value.name))
+        for node in made.graph.all_nodes():
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
+                    self._check_inside(attribute.value, f"{node.name or node.op_type}.{attribute.name}", strings=True)
         return made
+
+    def _check_inside(self, tensor: ir.TensorProtocol | None, name: str, *, strings: bool = False) -> None:
+        """A tensor inside the graph: of a type we read, and with as much data as its shape says. onnx_ir takes no data for zeros."""
+        try:
+            kind = tensor.dtype if tensor is not None else None
+        except ValueError:  # a number that stands for no type
+            kind = None
+        if strings and kind == ir.DataType.STRING:
+            return
+        if tensor is None or kind is None or (kind not in FLOATS and kind not in WHOLE):
+            raise self._refused(name, f"holds {kind.name if kind else 'nothing'} (expected floats or integers)")
+        if not _whole(tensor):
+            raise self._refused(name, f"does not hold what its shape {tensor.shape} says")
 
     def _located(self, tensor: ir.ExternalTensor, files: dict[str, FileSlice]) -> ir.LazyTensor:
         """The tensor, read when it is asked for."""
@@ -117,7 +134,12 @@ class OnnxFile:
 def _whole(tensor: ir.TensorProtocol) -> bool:
     """Whether a tensor inside the graph has as much data as its shape says."""
     try:
-        return tensor.numpy().size == tensor.size
+        proto, count = tensor.raw, math.prod(tensor.shape.numpy())
+        if not proto.HasField("raw_data"):
+            lists = (proto.float_data, proto.double_data, proto.int32_data, proto.int64_data, proto.uint64_data)
+            if min(proto.dims, default=0) < 0 or sum(map(len, lists)) != count:
+                return False
+        return tensor.numpy().size == count
     except Exception:  # as above; onnx_ir asserts, too
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import warnings
 from collections.abc import Mapping
 from types import CodeType
 from typing import Any
@@ -24,7 +25,9 @@ _GLOBALS: dict[str, Any] = {"__builtins__": {}, **_FUNCTIONS}
 def _parse(text: str, comparison: bool) -> ast.Expression:
     """Raises SyntaxError or ValueError on anything else."""
     try:
-        tree = ast.parse(text, mode="eval")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of words such as 1or 2, which are refused below
+            tree = ast.parse(text, mode="eval")
     except (RecursionError, MemoryError):  # of many brackets
         raise ValueError("it is nested too deeply") from None
     sides: list[ast.expr] = [tree.body]

@@ -204,6 +204,9 @@ def _check(name: str, header: dict[str, Any], text: str, where: str) -> None:
         raise refuse(f"the header has missing or extra fields {wrong}.")
     if bad := [key for key, kinds in (FIELDS | OPTIONAL).items() if key in header and not isinstance(header[key], kinds)]:
         raise refuse(f"the header's {bad[0]} has the wrong type (got {header[bad[0]]!r}).")
+    ops = header["op"] if isinstance(header["op"], list) else [header["op"]]
+    if not ops or not all(isinstance(op, str) and op.isidentifier() for op in ops):
+        raise refuse(f"op is not the name of an op, or a list of names (got {header['op']!r}).")
 
     expected: list[tuple[str, str, str]] = []
     dims: set[str] = set()

@@ -80,6 +80,33 @@ def test_places_that_the_file_has_not(folder):
     assert "the file model.onnx.data with the weights is missing. Fix: keep both files in one folder." in opened(folder)
 
 
+def test_tensors_inside_that_hold_something_else(folder):
+    """No data at all is what onnx_ir takes for zeros."""
+    path = folder / "unet" / "model.onnx"
+    whole = path.read_bytes()
+    for kind, dims, data, words in (
+        (1, [2, 3], {}, "does not hold what its shape [2,3] says"),
+        (1, [1 << 20, 1 << 20], {}, "does not hold what its shape [1048576,1048576] says"),
+        (1, [-1], {"float_data": [1.0]}, "does not hold what its shape [-1] says"),
+        (7, [1], {"double_data": [1.0]}, "does not hold what its shape [1] says"),
+    ):
+        tensor = onnx.TensorProto(name="made", data_type=kind, dims=dims, **data)
+        change(path, lambda proto, tensor=tensor: proto.graph.initializer.append(tensor))
+        assert opened(folder) == f"{path}: the tensor made {words}. {AGAIN}"
+        path.write_bytes(whole)
+        change(path, add_node("Constant", value=tensor))
+        assert opened(folder) == f"{path}: the tensor added.value {words}. {AGAIN}"
+        path.write_bytes(whole)
+    tensor = onnx.TensorProto(name="made", data_type=29, dims=[1], float_data=[1.0])  # 29 is no type
+    change(path, add_node("Constant", value=tensor))
+    assert opened(folder) == f"{path}: the tensor added.value holds nothing (expected floats or integers). {AGAIN}"
+    path.write_bytes(whole)
+    tensor = onnx.TensorProto(name="made", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="/etc/hostname")
+    change(path, add_node("Constant", value=tensor))
+    assert opened(folder) == f"{path}: the tensor added.value does not hold what its shape [1] says. {AGAIN}"
+
+
 def test_files_that_are_no_graph(folder, monkeypatch):
     path = folder / "unet" / "model.onnx"
     whole = path.read_bytes()

@@ -129,6 +129,7 @@ BAD = {
     "two comparisons": ("//: needs", '//: holds = ["1 < rows < 2"]\n//: needs', "cannot read holds .* it is no comparison"),
     "holds of nothing": ("//: needs", '//: holds = ["rows < depth"]\n//: needs', r"holds 'rows < depth' uses \['depth'\]"),
     "shape of nothing": ("x: stg[rows, cols]", "x: stg[rows, depth]", r"the shape of x uses \['depth'\]"),
+    "no op": ('"Copy"', "[]", "op is not the name of an op"),
     "no expression": ("rows // 2", "rows //", "cannot read grid expression"),
 }
 
