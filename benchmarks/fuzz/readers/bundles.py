@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import shutil
@@ -15,11 +16,17 @@ from bundle.tiny_bundle import write_tiny
 from benchmarks.fuzz.mutate.data import of_files, pack, unpack
 from benchmarks.fuzz.mutate.values import json_value, lines_of, words_of_line
 from benchmarks.fuzz.reader import Mutate, Reader, holds
+from benchmarks.fuzz.readers import small
 from ondevice.bundle.format import MANIFEST, dump_json, load_json
+from ondevice.bundle.kernels import check_launches
 from ondevice.bundle.manifest import WeightEntry, parse_manifest
 from ondevice.bundle.plan_file import dump_plan, parse_plan
 from ondevice.bundle.reader import open_bundle
+from ondevice.converters import build
 from ondevice.diffusion.samplers import SamplerTable, make_table, run_table
+from ondevice.lower import lower
+from ondevice.paths import SHADERS
+from ondevice.plan import plan
 
 _PLAN = "plans/tiny_width8.json"
 _WEIGHTS = {
@@ -42,13 +49,32 @@ def _read_manifest(data: bytes, _folder: Path) -> None:
 
 
 def _read_plan(data: bytes, _folder: Path) -> None:
-    plan = parse_plan(load_json(data, _PLAN), _PLAN, _WEIGHTS, ("scale_add", "pick"))
-    for operand in plan.operands:
-        holds(operand.offset is None or operand.offset + operand.nbytes <= plan.arena, "an operand lies outside the arena")
-    used = {call.kernel for call in plan.dispatches}
-    if used == set(range(len(plan.kernels))):  # what nobody calls has no place in a plan that is written
-        again = parse_plan(load_json(dump_plan(plan, _PLAN), _PLAN), _PLAN, _WEIGHTS, ("scale_add", "pick"))
-        holds(again == plan, "a plan is another one when it is written and read again")
+    found = parse_plan(load_json(data, _PLAN), _PLAN, _WEIGHTS, ("scale_add", "pick"))
+    for operand in found.operands:
+        holds(operand.offset is None or operand.offset + operand.nbytes <= found.arena, "an operand lies outside the arena")
+    used = {call.kernel for call in found.dispatches}
+    if used == set(range(len(found.kernels))):  # what nobody calls has no place in a plan that is written
+        again = parse_plan(load_json(dump_plan(found, _PLAN), _PLAN), _PLAN, _WEIGHTS, ("scale_add", "pick"))
+        holds(again == found, "a plan is another one when it is written and read again")
+
+
+@functools.cache
+def _launches() -> tuple[bytes, dict[str, WeightEntry], dict[str, str]]:
+    """A plan with this package's kernels; the weights that it names, and its kernels' digests."""
+    program = lower(build(small.checkpoint()).graph("text_encoder", batch=1), "small", storage="f16")
+    made = plan(program, storage="f16")
+    weights = {}
+    for operand in made.operands:
+        if operand.weight is not None:
+            weights[operand.weight] = WeightEntry(operand.dtype, operand.shape, "weights/small-000.bin", 0, operand.nbytes)
+    names = {kernel.file for kernel in made.kernels}
+    return dump_plan(made, _PLAN), weights, {name: hashlib.sha256((SHADERS / f"{name}.cl").read_bytes()).hexdigest() for name in names}
+
+
+def _read_launches(data: bytes, _folder: Path) -> None:
+    """What launches of our own kernels mean is checked against their headers."""
+    _, weights, kernels = _launches()
+    check_launches(parse_plan(load_json(data, _PLAN), _PLAN, weights, kernels), _PLAN, kernels)
 
 
 def _bundle_seeds() -> list[bytes]:
@@ -88,11 +114,11 @@ def _signed(manifest: bytes, files: dict[str, bytes]) -> bytes:
 def _use(root: Path) -> None:
     bundle = open_bundle(root, verify=True)
     for entry in bundle.plans:
-        plan = bundle.plan(entry.component, **entry.sizes)
-        for kernel in plan.kernels:
+        made = bundle.plan(entry.component, **entry.sizes)
+        for kernel in made.kernels:
             for dialect in bundle.manifest.preludes:
                 bundle.source(kernel.file, dialect, kernel.defines)
-        for operand in plan.operands:
+        for operand in made.operands:
             if operand.weight is not None:
                 holds(bundle.array(operand.weight).nbytes == operand.nbytes, "a weight is not as large as its operand")
     dump_json(bundle.model, "model")
@@ -128,6 +154,7 @@ def _by_name(name: str) -> Mutate:
 READERS = (
     Reader("manifest", lambda: _tiny(MANIFEST), json_value, _read_manifest),
     Reader("plan", lambda: _tiny(_PLAN), json_value, _read_plan),
+    Reader("launches", lambda: [_launches()[0]], json_value, _read_launches),
     Reader("bundle", _bundle_seeds, of_files(_by_name), _read_bundle),
     Reader("sampler_table", _table_seeds, json_value, _read_table),
 )
