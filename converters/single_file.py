@@ -43,19 +43,18 @@ def checkpoint_from(read: Ckpt, path: Path, family: Family, *, ema: bool, given:
         raise CheckpointError("the file holds no averaged weights (model_ema.*).", where=where, fix="leave --ema out")
     left: dict[str, ir.TensorProtocol] = {name: tensor for name, tensor in tensors.items() if name not in _MARKS}
     found = {component: _taken(component, left) for component in COMPONENTS}
+    has_last = bool(found["unet"])
     if ema and has_ema:
         wanted = original_names("unet", family.config("unet")).values()
         averages = {name.removeprefix(PREFIXES["unet"]): tensors.get(ema_name(name)) for name in wanted}
         found["unet"] = {name: tensor for name, tensor in averages.items() if tensor is not None}
     _check_parts(found, [name for name in COMPONENTS if name not in parts], has_ema, telling, where)
-    components = {}
-    for component in COMPONENTS:
-        if component in parts:
-            components[component] = parts[component]
-            continue
-        config = family.config(component)
-        _check_shapes(component, config, found[component], family, where)
-        components[component] = component_of(component, config, found[component], where)
+    configs = {component: family.config(component) for component in COMPONENTS if component not in parts}
+    for component in ("unet", "text_encoder"):  # the UNet says most of what a model is
+        if component in configs:
+            _check_shapes(component, configs[component], found[component], family, where)
+    made = {component: component_of(component, config, found[component], where) for component, config in configs.items()}
+    components = {component: parts[component] if component in parts else made[component] for component in COMPONENTS}
     check_joints(components, where)
     extra = [name for name in left if not is_ignorable(name)]
     if extra:
@@ -64,7 +63,7 @@ def checkpoint_from(read: Ckpt, path: Path, family: Family, *, ema: bool, given:
             where=where,
             fix="use a plain Stable Diffusion 1.x checkpoint",
         )
-    notes = _notes(list(left), has_ema, ema)
+    notes = _notes(list(left), has_ema, ema, has_last)
     scheduler = family.scheduler() | _prediction(read)
     return Checkpoint(components, scheduler, family.tokenizer(), family.name, where, notes)
 
@@ -143,12 +142,12 @@ def _check_shapes(component: str, config: dict[str, Any], found: Tensors, family
         )
 
 
-def _notes(left: list[str], has_ema: bool, ema: bool) -> tuple[str, ...]:
+def _notes(left: list[str], has_ema: bool, ema: bool, has_last: bool) -> tuple[str, ...]:
     averages = [name for name in left if name.startswith("model_ema.")]
     others = [name for name in left if not name.startswith("model_ema.")]
     notes = []
     if has_ema and ema:
-        notes.append("the UNet's averaged weights (model_ema.*) were taken; its last weights were ignored")
+        notes.append("the UNet's averaged weights (model_ema.*) were taken" + ("; its last weights were ignored" if has_last else ""))
     elif has_ema:
         notes.append(f"{len(averages)} averaged weights (model_ema.*) were ignored; --ema takes them instead")
     if others:

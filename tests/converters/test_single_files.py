@@ -341,7 +341,9 @@ def test_a_part_for_a_folder_and_from_a_folder(tmp_path: Path, tiny: Checkpoint)
 
 def test_averages_without_last_weights(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:
     averages = {ema_name(name) if name.startswith(UNET) else name: array for name, array in arrays.items()}
-    same(opened(tmp_path, "m.safetensors", averages, ema=True), tiny)
+    found = opened(tmp_path, "m.safetensors", averages, ema=True)
+    same(found, tiny)
+    assert found.notes == ("the UNet's averaged weights (model_ema.*) were taken",)
 
 
 def test_a_file_that_says_how_it_was_trained(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:

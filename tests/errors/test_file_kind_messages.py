@@ -285,7 +285,7 @@ LACKING = {
         " Fix: give the diffusers folder of the same model, whose tokenizer/ has them.",
     ),
     "another size": (
-        lambda a: a | {FIRST: np.zeros((320, 4, 3, 3), np.float16)},
+        lambda a: a | {FIRST: np.zeros((320, 4, 3, 3), np.float16), TOKENS: np.zeros((49408, 768), np.float16)},
         "it is no model of the size of tiny (its UNet begins with 320 channels, expected 12). Fix: convert it as sd14 or sd15.",
     ),
 }
