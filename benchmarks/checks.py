@@ -19,7 +19,17 @@ from benchmarks.mutation import ROOT, Break, preload, read, unnoticed
 
 ROWS = ["tests/bundle/test_checks.py", "tests/bundle/test_ports.py"]
 MESSAGES = "tests/errors/test_bundle_messages.py"
-CHECKPOINTS = ["tests/errors/test_checkpoint_messages.py"]
+FOLDERS = [
+    "tests/errors/test_checkpoint_messages.py",
+    *(f"tests/converters/test_{name}.py" for name in ("checkpoint", "configs", "spellings", "scheduler_files", "expected")),
+    "tests/test_early_refusals.py",
+    "tests/test_default_sampler.py",
+]
+SINGLE = ["tests/errors/test_file_kind_messages.py", "tests/errors/test_ckpt_messages.py"] + [
+    f"tests/converters/test_{name}.py" for name in ("ckpt_file", "single_files")
+]
+PICKLES = ["tests/converters/test_ckpt_file.py", "tests/errors/test_ckpt_messages.py", "tests/errors/test_file_kind_messages.py"]
+ONNX = ["tests/errors/test_onnx_messages.py", "tests/converters/test_onnx_import.py"]
 # Files (patterns) -> the tests that are to notice; the first that matches counts.
 READERS: dict[str, list[str]] = {
     "ondevice/bundle/reader.py": [*ROWS, MESSAGES, "tests/bundle/test_round_trip.py"],
@@ -27,31 +37,33 @@ READERS: dict[str, list[str]] = {
     "ondevice/bundle/w*.py": [MESSAGES, "tests/bundle/test_weights.py", "tests/bundle/test_round_trip.py", "tests/bundle/test_atomic.py"],
     "ondevice/bundle/*.py": [*ROWS, MESSAGES],
     "ondevice/lower/bounds.py": ["tests/lower/test_bounds.py"],
-    "converters/safetensors_file.py": ["tests/converters/test_safetensors_file.py", *CHECKPOINTS],
-    "converters/ckpt_file.py": ["tests/converters/test_ckpt_file.py", "tests/errors/test_ckpt_messages.py"],
-    "converters/inert_pickle.py": ["tests/converters/test_ckpt_file.py", "tests/errors/test_ckpt_messages.py"],
-    "converters/zip_directory.py": ["tests/converters/test_ckpt_file.py", "tests/errors/test_ckpt_messages.py"],
-    "converters/json_text.py": ["tests/converters/test_safetensors_file.py", "tests/converters/test_checkpoint.py", *CHECKPOINTS],
-    "converters/configs.py": ["tests/converters/test_configs.py", *CHECKPOINTS],
-    "converters/component.py": ["tests/converters/test_checkpoint.py", *CHECKPOINTS],
-    "converters/diffusers_folder.py": ["tests/converters/test_checkpoint.py", *CHECKPOINTS],
-    "converters/single_file.py": ["tests/converters/test_checkpoint.py", *CHECKPOINTS],
-    "converters/tokenizer_files.py": ["tests/converters/test_tokenizer_files.py", *CHECKPOINTS],
+    "converters/safetensors_file.py": ["tests/converters/test_safetensors_file.py", *FOLDERS[:2]],
+    "converters/*pickle*.py": PICKLES,
+    "converters/inert_values.py": PICKLES,
+    "converters/legacy_torch.py": PICKLES,
+    "converters/ckpt_file.py": PICKLES,
+    "converters/zip_directory.py": PICKLES,
+    "converters/json_text.py": ["tests/converters/test_safetensors_file.py", *FOLDERS],
+    "converters/tokenizer_files.py": ["tests/converters/test_tokenizer_files.py", "tests/diffusion/test_tokenizer.py", *FOLDERS],
     "converters/hub.py": ["tests/converters/test_hub.py"],
-    "converters/onnx_import/onnx_file.py": ["tests/errors/test_onnx_messages.py", "tests/converters/test_onnx_import.py"],
-    "converters/onnx_import/ports.py": ["tests/errors/test_onnx_messages.py", "tests/converters/test_onnx_import.py"],
-    "ondevice/diffusion/tokenizer.py": ["tests/diffusion/test_tokenizer.py"],
-    "ondevice/diffusion/image.py": ["tests/diffusion/test_image.py"],
-    "ondevice/diffusion/samplers/settings.py": ["tests/diffusion/test_sampler_tables.py"],
+    "converters/onnx_import/onnx_file.py": ONNX,
+    "converters/onnx_import/ports.py": ONNX,
+    **dict.fromkeys((f"converters/{name}.py" for name in ("configs", "component", "diffusers_folder", "scheduler_files")), FOLDERS),
+    **dict.fromkeys(
+        (f"converters/{name}.py" for name in ("single_file", "kinds", "parts", "signatures", "state_dict", "weights_file")),
+        SINGLE + FOLDERS,
+    ),
+    "ondevice/diffusion/tokenizer.py": ["tests/diffusion/test_tokenizer.py", "tests/converters/test_tokenizer_files.py"],
+    "ondevice/diffusion/latents_file.py": ["tests/diffusion/test_latents_file.py"],
+    "ondevice/diffusion/*image.py": ["tests/diffusion/test_image.py", "tests/diffusion/test_init_image.py"],
+    "ondevice/diffusion/picture_file.py": ["tests/diffusion/test_picture_file.py", "tests/diffusion/test_files.py"],
+    "ondevice/diffusion/files.py": ["tests/diffusion/test_files.py"],
+    "ondevice/diffusion/samplers/settings.py": ["tests/diffusion/test_sampler_tables.py", "tests/diffusion/test_sampler_pipeline.py"],
     "ondevice/diffusion/samplers/table.py": ["tests/diffusion/test_sampler_tables.py"],
-    "ondevice/vocabulary/*.py": [
-        "tests/vocabulary/test_added_tokens.py",
-        "tests/diffusion/test_tokenizer.py",
-        "tests/converters/test_tokenizer_files.py",
-    ],
+    "ondevice/text/toml.py": ["tests/test_tuning.py", "tests/lower/test_kernel_file.py"],
     "ondevice/tuning.py": ["tests/test_tuning.py"],
-    "benchmarks/rows.py": ["tests/test_benchmarks.py"],
     "benchmarks/compare.py": ["tests/test_benchmarks.py"],
+    "benchmarks/rows.py": ["tests/test_benchmarks.py"],
 }
 # Imported once before the children are forked, for what they import in turn.
 SLOW = ("numpy", "onnx_ir", "jsonschema", "onnxruntime", "PIL.Image", "ondevice.compiler", "ondevice.generate")
