@@ -150,7 +150,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, 1_000_000))
     assert message(lambda: write_tiny(tmp_path / "t")) == (
         f"{tmp_path}: the bundle does not fit on this disk (got 1 MB free, expected 2 MB). "
-        "Fix: free space, or choose another folder with --out."
+        "Fix: free 1 MB, or choose another folder with --out."
     )
 
 
