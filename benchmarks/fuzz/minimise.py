@@ -51,7 +51,7 @@ def _parts(data: bytes) -> Iterator[bytes]:
 
 
 def _values(data: bytes) -> Iterator[bytes]:
-    """A JSON text without one of its values, or with a short text in the place of a long one; outer ones first."""
+    """A JSON text without one of its values; outer ones first."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -60,10 +60,11 @@ def _values(data: bytes) -> Iterator[bytes]:
     while level:
         for holder in level:
             for key in list(holder) if isinstance(holder, dict) else range(len(holder) - 1, -1, -1):
-                kept = dict(holder) if isinstance(holder, dict) else list(holder)
-                del holder[key]
+                removed = holder.pop(key)
                 yield json.dumps(value).encode("utf-8", "surrogatepass")
-                holder.clear()
-                holder.update(kept) if isinstance(holder, dict) else holder.extend(kept)
+                if isinstance(holder, list):
+                    holder.insert(key, removed)
+                else:
+                    holder[key] = removed
         below = (item for holder in level for item in (holder.values() if isinstance(holder, dict) else holder))
         level = [item for item in below if isinstance(item, dict | list) and item]

@@ -51,7 +51,7 @@ def _check(tensors: Any, size: int) -> None:
     """Every tensor can be read, is what it says, and lies within a file of `size` bytes."""
     for name, tensor in tensors.items():
         count = math.prod(tensor.shape.numpy())
-        holds(count * tensor.dtype.itemsize <= 8 * size, f"the tensor {name[:80]!r} is larger than its file")
+        holds(count * tensor.dtype.itemsize <= size, f"the tensor {name[:80]!r} is larger than its file")
         array = tensor.numpy()
         holds(array.shape == tuple(tensor.shape.numpy()), f"the tensor {name[:80]!r} has another shape than it says")
         holds(array.dtype == tensor.dtype.numpy(), f"the tensor {name[:80]!r} has another dtype than it says")
