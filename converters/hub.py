@@ -14,7 +14,7 @@ from typing import TypeVar
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.diffusers_folder import choose_weights, is_somewhere, shards_of
 from ondevice.errors import CheckpointError, DownloadError
-from ondevice.vocabulary.files import FILES
+from ondevice.vocabulary.files import FILES, MERGES, VOCAB, WHOLE
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -53,10 +53,10 @@ def download(repo: str, *, variant: str | None = None, revision: str | None = No
         copy = _copy(repo, name, variant, where)
         api = HfApi(endpoint=endpoint)
         info = _asked(lambda: api.model_info(repo, revision=name, timeout=TIMEOUT), tries=1 if copy else len(WAITS) + 1)
-        if copy and copy.name == info.sha:
+        files = wanted_files([file.rfilename for file in info.siblings or ()], variant, where)
+        if copy and copy.name == info.sha and all((copy / file).is_file() for file in files):
             return copy
         # By commit: the branch's name in the cache goes on leading to the whole copy until there is a new one.
-        files = wanted_files([file.rfilename for file in info.siblings or ()], variant, where)
         commit = info.sha or name
         folder = fetch(files, commit)
         shards = [f"{parent}/{file}" for parent, index in _indices(files) for file in shards_of(folder / parent, index)]
@@ -112,7 +112,7 @@ def _copy(repo: str, revision: str, variant: str | None, where: str) -> Path | N
         files += [f"{parent}/{file}" for parent, index in _indices(files) for file in shards_of(folder / parent, index)]
     except CheckpointError:
         return None
-    small = {"scheduler/scheduler_config.json", "tokenizer/merges.txt"} if "tokenizer/vocab.json" in names else {"tokenizer/tokenizer.json"}
+    small = "scheduler/scheduler_config.json", f"tokenizer/{MERGES if f'tokenizer/{VOCAB}' in names else WHOLE}"
     return folder if {*files, *small} <= set(names) else None
 
 
