@@ -60,17 +60,22 @@ def test_what_the_last_line_is(tmp_path, caplog, there, left):
 
 
 def test_several_runs_take_turns(tmp_path, monkeypatch):
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, bytes(data[:3])))  # in many small pieces
-    rows = {letter: letter * 50 for letter in "xyz"}
-    threads = [
-        threading.Thread(target=lambda row=row: [append_lines(tmp_path / "rows", [row]) for _ in range(10)]) for row in rows.values()
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted((tmp_path / "rows").read_text().splitlines()) == sorted([*rows.values()] * 10)
+    """A second one begins while the first has written three bytes; it waits, or its row would stand within the first one's."""
+    path, write, others = tmp_path / "rows", os.write, []
+
+    def slow(handle, data):
+        if not others:
+            others.append(threading.Thread(target=append_lines, args=(path, ["second"])))
+            others[0].start()
+            done = write(handle, bytes(data[:3]))
+            others[0].join(0.2)
+            return done
+        return write(handle, data)
+
+    monkeypatch.setattr(os, "write", slow)
+    append_lines(path, ["first"])
+    others[0].join()
+    assert path.read_text() == "first\nsecond\n"
 
 
 def test_a_pipe_takes_lines_too():

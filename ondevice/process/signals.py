@@ -2,7 +2,8 @@
 
 Handlers are set as the first thing that a verb's process does. Until the verb runs there is nothing to clean up, and a signal ends the
 process at once; while it runs, a signal raises `Stopped` in the main thread; once it is done, nothing is left to interrupt. A signal
-that was ignored from the start (nohup, a job in the background) stays ignored.
+that was ignored from the start (nohup, a job in the background) stays ignored. One that comes before any line of ours, while Python itself
+starts, ends the process as Python does, with nothing written yet.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 
 from ondevice import cli
 from ondevice.process import signals
+from ondevice.publish import hidden
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals")
 SAID = "interrupted; nothing half-written was left behind\n"
@@ -63,6 +64,16 @@ def test_a_signal_that_was_ignored_from_the_start_stays_ignored(tmp_path):
     run.send_signal(signal.SIGHUP)
     assert run.communicate("go on\n", timeout=30) == ("done\n", "") and run.returncode == 0
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_what_an_interrupted_cleaning_up_left_is_removed_at_the_end(tmp_path, monkeypatch, capsys):
+    def run(args):
+        hidden.claim_folder(tmp_path / "a")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ondevice.tokens.run", run)
+    assert cli.main(["tokens", "cat"]) == cli.INTERRUPTED
+    assert capsys.readouterr().err == SAID and not os.listdir(tmp_path)
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

@@ -135,6 +135,10 @@ def test_a_relative_cache_is_where_the_process_began(tmp_path: Path, monkeypatch
     monkeypatch.setenv("ONDEVICE_CACHE", "~/mine")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "mine"
+    monkeypatch.delenv("ONDEVICE_CACHE")
+    for given, base in (("cache", tmp_path / ".cache"), ("", tmp_path / ".cache"), (str(tmp_path / "xdg"), tmp_path / "xdg")):
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+        assert cache_dir() == base / "ondevice"
 
 
 def test_a_folder_that_cannot_be_listed_takes_kernels(
