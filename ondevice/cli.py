@@ -148,11 +148,13 @@ def parse_size(text: str) -> tuple[int, int]:
     """'768x512' -> (width, height) in pixels.
 
     Raises:
-        UsageError: it is not two whole numbers joined by an x, or they have more than nine digits.
+        UsageError: it is not two whole numbers of 1 or more joined by an x, or they have more than nine digits.
     """
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal() and width.isascii() and height.isascii()):
         raise UsageError(f"{text!r} is not a size (expected WIDTHxHEIGHT in pixels, such as 512x512).", where="--size")
     if max(len(width), len(height)) > 9:  # digits; Python itself refuses to read thousands of them
         raise UsageError(f"{text[:40]!r}... is larger than any picture.", where="--size", fix="use a size such as 512x512")
+    if min(int(width), int(height)) < 1:
+        raise UsageError(f"{text!r} has no pixels (expected 1 or more each way).", where="--size", fix="use a size such as 512x512")
     return int(width), int(height)

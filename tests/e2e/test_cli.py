@@ -130,6 +130,8 @@ def test_profile_names_the_kernels(bundle, tmp_path, capsys):
 def test_wrong_use_says_what_to_do(bundle, tmp_path, capsys):
     draw = ("generate", bundle, PROMPT, "--out", tmp_path / "a.png")
     assert "is not a size (expected WIDTHxHEIGHT" in fails(capsys, errors.UsageError, *draw, "--size", "big")
+    for empty in ("0x128", "128x0"):
+        assert f"{empty!r} has no pixels" in fails(capsys, errors.UsageError, *draw, "--size", empty)
     assert "with `--size 256x256`" in fails(capsys, errors.BundleError, *draw, "--size", "256x256")
     assert "multiple of 8" in fails(capsys, errors.UsageError, *draw, "--size", "100x128")
     assert "height: not a size the model can draw (got 0, expected a multiple of 8)" in fails(
