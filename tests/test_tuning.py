@@ -48,7 +48,7 @@ GOOD = 'match = {kind = "cpu"}\nmeasured = {device = "x"}\n[kernel.unary]\ndefau
 GOOD += "shape = [{at = {n = 5}, use = {X = 64}, us = 2}]\n"
 DAMAGED = {
     "not TOML": ("kernel = ", r"t\.toml: it is not TOML"),
-    "not text": (b"\xff\xfe", r"t\.toml: it is not TOML"),
+    "not text": (b"\xff\xfe", r"t\.toml: it is not TOML: byte 0 is not UTF-8"),
     "unknown table": (f"speed = 3\n{GOOD}", r"t\.toml: it has tables .* \(got also \['speed'\]\)"),
     "unknown fact": (GOOD.replace("kind", "colour"), r"`match` has texts and whole numbers of kind, name, .*colour"),
     "measured by a number": (GOOD.replace('"x"', "3"), "`measured` has texts only"),
@@ -57,6 +57,7 @@ DAMAGED = {
     "unknown list": (GOOD.replace("shape =", "shapes ="), "may have lists `weight` and `shape`"),
     "no list": (GOOD.replace("[{", "{").replace("}]", "}"), r"kernel\.unary\.shape: it is no list"),
     "row without use": (GOOD.replace("use = {X = 64}", "us = 3"), "TOML|needs `at` and `use`"),
+    "use of text": (GOOD.replace("use = {X = 64}", 'use = {X = "64"}'), "row 0 needs `at` and `use`"),
     "negative time": (GOOD.replace("us = 2", "us = -2"), "row 0 needs `at` and `use`"),
     "infinite time": (GOOD.replace("us = 2", "us = inf"), "row 0 needs"),
     "endless time": (GOOD.replace("us = 2", f"us = 1{'0' * 400}"), "row 0 needs"),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES
 from bundle.tiny_bundle import edit_json, replace_file, write_tiny
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.bundle import open_bundle
-from ondevice.bundle.format import MAX_JSON_VALUES, Checker, load_json
+from ondevice.bundle.format import MAX_JSON_BYTES, MAX_JSON_VALUES, Checker, load_json
 from ondevice.bundle.plan_file import check_memory
 from ondevice.errors import BundleError, PlanError
 from ondevice.plan import memory
@@ -135,6 +136,45 @@ def test_files(tmp_path: Path, name: str, damage: Callable[[Path], None], expect
     path = write_tiny(tmp_path / "t")
     damage(path / name)
     assert refusal(path, verify=False).startswith(f"{name}: {expected}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links and pipes")
+@pytest.mark.parametrize("damage", [link_out, make_pipe, make_directory], ids=lambda damage: damage.__name__)
+def test_the_manifest_itself(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    path = write_tiny(folder / "t")
+    damage(path / "bundle.json")
+    assert refusal(path, verify=False).startswith("bundle.json: is a link out of t or not a regular file. Fix")
+
+
+def test_a_manifest_of_any_size(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "t")
+    os.truncate(path / "bundle.json", MAX_JSON_BYTES + 1)
+    assert refusal(path, verify=False).startswith("bundle.json: is too large (got 67108865 bytes, expected at most 67108864)")
+
+
+def test_what_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = open_bundle(write_tiny(tmp_path / "t"))
+
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "memmap", broken)
+        with pytest.raises(BundleError, match=r"weights/tiny-000.bin: cannot be mapped \(.*Input/output error\)"):
+            bundle.shard("weights/tiny-000.bin")
+    monkeypatch.setattr(Path, "open", broken)
+    for call in (bundle.verify, lambda: open_bundle(bundle.path)):
+        with pytest.raises(BundleError, match=r"cannot be read \(Input/output error\)"):
+            call()
+
+
+def test_a_shard_of_nothing(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "t")
+    replace_file(path, "weights/empty.bin", b"")
+    with pytest.raises(BundleError, match=r"weights/empty.bin: cannot be mapped"):
+        open_bundle(path).shard("weights/empty.bin")
 
 
 def test_a_link_inside_the_bundle_is_fine(tmp_path: Path) -> None:
