@@ -186,6 +186,13 @@ def test_a_plan_that_no_file_can_say(tmp_path: Path) -> None:
     )
 
 
+def test_two_dtypes_of_a_component(tmp_path: Path) -> None:
+    other = replace(tiny_plan(9), dtype="f32")
+    assert message(lambda: write_tiny(tmp_path / "t", plans=[tiny_plan(8), other])) == (
+        "tiny: has plans of two dtypes (got f32, expected f16 as in its first plan). Fix: write one bundle a dtype."
+    )
+
+
 def test_plans_in_memory_say_what_was_not_given() -> None:
     bundle = MemoryBundle([tiny_plan(8)], tiny_weights(), {})
     assert bundle.plan("tiny", width=8) == tiny_plan(8)
