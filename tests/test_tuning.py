@@ -71,6 +71,7 @@ DAMAGED = {
     "row of numbers": (GOOD.replace("[{at = {n = 5}, use = {X = 64}, us = 2}]", "[3]"), "row 0 needs"),
     "sizes of text": (GOOD.replace("n = 5", 'n = "5"'), "row 0 needs"),
     "tunable past 32 bits": (GOOD.replace("V = 4", "V = 2147483648"), "it needs `default`"),
+    "tunables of text": (GOOD.replace("X = 64", 'X = "64"'), "row 0 needs"),
     "negative tunable": (GOOD.replace("V = 4", "V = -4"), "it needs `default`"),
     "tunable of another name": (GOOD.replace("V = 4", '"a b" = 4'), "it needs `default`"),
     "kernel is a number": ("[kernel]\nunary = 3\n", "it needs `default`"),

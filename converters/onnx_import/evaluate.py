@@ -50,7 +50,7 @@ def evaluate(model: ir.Model, where: str) -> None:
     opset = graph.opset_imports.get("", OPSET)
     _prune(graph)  # a pooled output, say, has ops that nobody else needs
     for node in list(graph):
-        where_node = f"{where}: node {node.name or node.outputs[0].name} ({node.op_type})"
+        where_node = f"{where}: node {node.name or node.outputs[0].name} ({node.op_type[:80]})"
         if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
             raise GraphError("it holds a graph of its own.", where=where_node, fix="export the model without control flow")
         if node.op_type == "Constant":
@@ -123,7 +123,9 @@ def _infer(node: ir.Node, opset: int, where: str) -> None:
     for value in node.outputs:
         value.shape = None
     if node.domain not in ("", "ai.onnx"):
-        raise GraphError(f"op {node.domain}::{node.op_type} is not ONNX's own.", where=where, fix="export with torch.onnx's own ops only")
+        raise GraphError(
+            f"op {node.domain[:80]}::{node.op_type[:80]} is not ONNX's own.", where=where, fix="export with torch.onnx's own ops only"
+        )
     proto, types, data = ir.serde.serialize_node(node), {}, {}
     for value in filter(None, node.inputs):
         if value.name is None or value.dtype is None or (shape := shape_of(value)) is None:

@@ -12,6 +12,7 @@ from onnx_ir.passes.common import ClearMetadataAndDocStringPass, InlinePass, Nam
 
 from ondevice.converters.components.builder import OPSET
 from ondevice.converters.onnx_import.evaluate import evaluate, shape_of
+from ondevice.converters.onnx_import.naming import fit_names
 from ondevice.converters.onnx_import.onnx_file import OnnxFile, read_onnx
 from ondevice.converters.onnx_import.ports import adapt, misfit, ports
 from ondevice.converters.onnx_import.spelling import FORMS, NATIVE, respell
@@ -111,6 +112,7 @@ def _tidy(model: ir.Model) -> None:
     """Names for what rules made, none twice; no traces of the exporter."""
     model.ir_version, model.producer_name = 10, "ondevice"
     ClearMetadataAndDocStringPass()(model)
+    fit_names(model)  # those of functions, which are inlined now
     NameFixPass()(model)
     for node in model.graph:
         node.name = node.name or f"{node.outputs[0].name}/{node.op_type}"

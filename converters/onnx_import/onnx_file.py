@@ -20,6 +20,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from ondevice.converters.component import FLOATS, WHOLE, lazy
+from ondevice.converters.onnx_import.naming import fit_names
 from ondevice.converters.safetensors_file import FileSlice
 from ondevice.errors import CheckpointError
 
@@ -77,6 +78,7 @@ class OnnxFile:
             for attribute in node.attributes.values():
                 if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
                     self._check_inside(attribute.value, f"{node.name or node.op_type}.{attribute.name}", strings=True)
+        fit_names(made)
         return made
 
     def _check_inside(self, tensor: ir.TensorProtocol | None, name: str, *, strings: bool = False) -> None:
@@ -118,12 +120,15 @@ class OnnxFile:
         if not parts or location.startswith("/") or ".." in parts or "\\" in location or ":" in location or "\0" in location:
             raise self._refused(name, f"is said to lie outside the folder (in {location[:200]!r})")
         path, folder = self.path.parent / location, self.path.parent.resolve()
-        real = path.resolve()
+        try:
+            real, found = path.resolve(), path.is_file()
+        except (OSError, RuntimeError):  # a name that is too long for the system, links in a circle
+            real, found = folder, False
         if not real.is_relative_to(folder) and real.parent != self.path.resolve().parent:
             raise self._refused(name, f"is said to lie outside the folder (in {location[:200]!r}, a link)")
-        if not path.is_file():
+        if not found:
             raise CheckpointError(
-                f"the file {location[:200]} with the weights is missing.", where=str(self.path), fix="keep both files in one folder"
+                f"the file {location[:120]} with the weights is missing.", where=str(self.path), fix="keep both files in one folder"
             )
         return path
 

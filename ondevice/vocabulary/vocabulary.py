@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from ondevice.vocabulary.settings import LENGTH, SPACES, SUFFIX, WORDS, check_mo
 
 _MAX_TOKENS = 1 << 20
 _VERSION = "#version: 0.2"
-_PIECE = re.compile(r"\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +38,9 @@ class Vocabulary:
         """
         added = self.backend.get_added_tokens_decoder()
         lines = [_VERSION, *(" ".join(pair) for pair in self.merges), ""]
-        made = {name: self.source.read(name) for name in (VOCAB, CONFIG, MAP) if self.source.has(name)}
-        made = {VOCAB: json.dumps(self.vocab, ensure_ascii=False).encode(), **made, MERGES: "\n".join(lines).encode()}
+        same = self.source.has(VOCAB) and self.source.json(VOCAB) == self.vocab
+        made = {VOCAB: self.source.read(VOCAB) if same else json.dumps(self.vocab, ensure_ascii=False).encode()}
+        made |= {MERGES: "\n".join(lines).encode(), **{name: self.source.read(name) for name in (CONFIG, MAP) if self.source.has(name)}}
         if not self.source.has(ADDED) and not self.source.has(WHOLE) and {t.content for t in added.values()} <= set(self.roles.values()):
             return made
         decoder = {str(index): {"content": t.content, **{flag: getattr(t, flag) for flag in FLAGS}} for index, t in sorted(added.items())}
@@ -94,24 +93,25 @@ def _check_ids(backend: Tokenizer, added: AddedTokens, vocab: Mapping[str, int],
 
 def _model(files: Files) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """(vocabulary, merges). transformers 4 reads two files, transformers 5 one where it is there: both must say the same."""
-    pair = files.has(VOCAB) or not files.has(WHOLE)
-    model = files.json(WHOLE).get("model")
-    bpe = isinstance(model, dict) and model.get("type") == "BPE" and model.get("end_of_word_suffix") == SUFFIX
+    pair = (files.has(VOCAB) and files.has(MERGES)) or not files.has(WHOLE)
+    found = files.json(WHOLE).get("model")
+    model: dict[str, Any] = found if isinstance(found, dict) else {}
+    bpe = model.get("type") == "BPE" and model.get("end_of_word_suffix") == SUFFIX
     if pair:
         vocab = _vocab(files.json(VOCAB, needed=True), files.place(VOCAB))
         merges = _merges(_lines(files.read(MERGES), files.place(MERGES)), vocab, VOCAB, files.place(MERGES))
         if not bpe:
             return vocab, merges
     where = files.place(WHOLE)
-    if not isinstance(model, dict) or not bpe:
-        got = f"{shown(model.get('type'))} with {shown(model.get('end_of_word_suffix'))}" if isinstance(model, dict) else "no model"
+    if not bpe:
+        got = f"{shown(model.get('type'))} with {shown(model.get('end_of_word_suffix'))}" if model else "no model"
         what = f"it is no byte-pair tokenizer of CLIP's kind (got {got}, expected model type BPE with {SUFFIX})."
         raise CheckpointError(what, where=where, fix=EITHER)
     check_model(model, where)
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise CheckpointError("its model has no vocab object or no merges list.", where=where, fix=EITHER)
     held = _vocab(model["vocab"], where)
-    joined = _merges([(f"merge {i}", entry) for i, entry in enumerate(model["merges"], 1)], held, "its vocab", where)
+    joined = _merges(enumerate(model["merges"], 1), held, "its vocab", where)
     if pair and (held, joined) != (vocab, merges):
         what = f"it has another vocabulary or other merges than {VOCAB} and {MERGES}."
         raise CheckpointError(what, where=where, fix=f"delete the one that does not belong to the text encoder: {WHOLE}, or the other two")
@@ -133,29 +133,30 @@ def _vocab(vocab: dict[str, Any], where: str) -> dict[str, int]:
     return vocab
 
 
-def _lines(data: bytes, where: str) -> list[tuple[str, str]]:
-    """(its place, the line) of every merge in merges.txt, as editors of any system leave it."""
+def _lines(data: bytes, where: str) -> list[tuple[int, str]]:
+    """(its number, the line) of every merge in merges.txt, as editors of any system leave it."""
     try:
-        lines = data.decode("utf-8-sig").split("\n")
+        lines = data.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
-        raise CheckpointError(
-            f"not UTF-8 text ({error.reason} at byte {error.start})", where=where, fix="download the file again"
-        ) from None
-    numbered = [(f"line {number}", line.rstrip("\r")) for number, line in enumerate(lines, 1)]
-    return [(place, line) for i, (place, line) in enumerate(numbered) if line.strip() and not (i == 0 and line.startswith("#version"))]
+        what = f"not UTF-8 text ({error.reason} at byte {error.start})."
+        raise CheckpointError(what, where=where, fix="download the file again") from None
+    start = 1 if lines[0].startswith("#version") else 0
+    return [(number, line) for number, line in enumerate(lines[start:], start + 1) if line.strip()]
 
 
-def _merges(entries: list[tuple[str, Any]], vocab: Mapping[str, int], name: str, where: str) -> list[tuple[str, str]]:
-    """Pairs from either spelling of a merge: ["a", "b"] or "a b"."""
-    merges = []
-    for place, entry in entries:
-        pair = entry.split(" ") if isinstance(entry, str) else entry
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(part, str) and _PIECE.fullmatch(part) for part in pair):
-            what = f"{place} is not a pair (got {shown(entry)!r}, expected two tokens and one space between)."
+def _merges(entries: Iterable[tuple[int, Any]], vocab: Mapping[str, int], name: str, where: str) -> list[tuple[str, str]]:
+    """Pairs from either spelling of a merge: ["a", "b"] or "a b". `name` is what holds `vocab`, for messages."""
+    word, merges = "line" if name == VOCAB else "merge", []
+    for number, entry in entries:
+        text = " ".join(map(str, entry)) if isinstance(entry, list) else str(entry)
+        pair = entry if isinstance(entry, list) else text.split(" ")
+        if len(pair) != 2 or text.split() != pair:  # two texts without white space in them
+            what = f"{word} {number} is not a pair (got {shown(entry)!r}, expected two tokens and one space between)."
             raise CheckpointError(what, where=where, fix=CHECK)
-        unknown = [token for token in (*pair, "".join(pair)) if token not in vocab]
-        if unknown:
-            what = f"{place} merges what {name} lacks (got {unknown[0][:40]!r}, expected tokens of the vocabulary)."
+        first, second = pair
+        if not (first in vocab and second in vocab and first + second in vocab):
+            unknown = next(token for token in (first, second, first + second) if token not in vocab)
+            what = f"{word} {number} merges what {name} lacks (got {unknown[:40]!r}, expected tokens of the vocabulary)."
             raise CheckpointError(what, where=where, fix="use vocabulary and merges of the same tokenizer")
-        merges.append((pair[0], pair[1]))
+        merges.append((first, second))
     return merges

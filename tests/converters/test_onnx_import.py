@@ -258,3 +258,23 @@ def test_a_size_that_the_file_has_not(tmp_path, folder):
         " Fix: choose the --size that it is fixed to, or export it again with dynamic axes."
     )
     assert not (tmp_path / "m.ondevice").exists()
+
+
+@pytest.mark.parametrize("word", ["n" * 5000, "\x1b[2J\n\0", "\u202e"], ids=["long", "control", "turned"])
+def test_names_that_no_message_or_bundle_can_hold_are_replaced(folder, tiny, word):
+    def rename(proto):
+        ports, names = {value.name for value in (*proto.graph.input, *proto.graph.output)}, {}
+        for i, node in enumerate(proto.graph.node):
+            node.name = f"{word}{i}"
+            for side in (node.input, node.output):
+                side[:] = [name if not name or name in ports else names.setdefault(name, f"{word}{len(names)}") for name in side]
+        for value in (*proto.graph.initializer, *proto.graph.value_info):
+            value.name = names.get(value.name, value.name)
+
+    change(folder / "unet" / "model.onnx", rename)
+    ours, theirs = (build(c).graph("unet", **sizes_of("unet", 2)) for c in (tiny, open_checkpoint(folder, family="sd14")))
+    verify_graph(theirs)
+    assert histogram(ours) == histogram(theirs)
+    names = {str(name) for node in theirs.graph for name in (node.name, *(value.name for value in node.inputs if value))}
+    assert all(name.isprintable() and len(name) < 256 for name in names)
+    np.testing.assert_array_equal(run(theirs), run(ours))

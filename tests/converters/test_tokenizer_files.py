@@ -47,6 +47,12 @@ def test_one_file_gives_the_same_ids_as_two(tmp_path, merges_as):
     assert Tokenizer.from_files(files).encode(text) == both.encode(text)
 
 
+def test_half_of_the_old_form_does_not_count(tmp_path):
+    folder = save(tmp_path / "tokenizer", tokenizer_json())
+    (folder / "vocab.json").write_text('{"a": 0}')
+    assert json.loads(read_tokenizer(folder)["vocab.json"]) == tokenizer_json()["vocab"]
+
+
 def test_both_forms_must_say_the_same(tmp_path):
     """transformers 4 reads the one, transformers 5 the other."""
     folder = save(tmp_path / "tokenizer", tokenizer_json())

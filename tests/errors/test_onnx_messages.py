@@ -55,6 +55,12 @@ def test_weights_outside_the_folder(folder, location):
     assert opened(folder) == f"{path}: the tensor {names[0]} is said to lie outside the folder (in {location!r}). {AGAIN}"
 
 
+def test_weights_in_a_file_that_no_system_can_name(folder):
+    path = folder / "unet" / "model.onnx"
+    change(path, lambda proto: external(proto, location="n" * 5000))
+    assert opened(folder) == f"{path}: the file {'n' * 120} with the weights is missing. Fix: keep both files in one folder."
+
+
 def test_a_link_out_of_the_folder(folder):
     path = folder / "unet" / "model.onnx"
     (folder / "elsewhere").mkdir()

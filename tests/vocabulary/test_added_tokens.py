@@ -185,7 +185,11 @@ def test_added_tokens_that_cannot_be_followed_are_refused(contents: dict[str, An
         read_vocabulary(files_with(**contents))
 
 
-def test_too_many_added_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ondevice.vocabulary.vocabulary._MAX_TOKENS", NEXT - 1)
+    with pytest.raises(CheckpointError, match=rf"wrong number of tokens \(got {NEXT}, expected 1 to {NEXT - 1}\)"):
+        read_vocabulary(small_files())
+    monkeypatch.undo()
     monkeypatch.setattr("ondevice.vocabulary.added_tokens._MOST", 3)
     with pytest.raises(CheckpointError, match=r"too many added tokens \(got \d+, expected at most 3\)"):
         read_vocabulary(files_with(added_tokens_json={"<ring>": NEXT}))
