@@ -59,7 +59,10 @@ class Campaign:
         for _ in range(1 + int(rng.expovariate(1.0))):
             other = rng.choice(self.corpus)
             change = havoc if rng.random() < RAW else self.reader.mutate
-            data = change(data, rng, other, self.words)
+            try:
+                data = change(data, rng, other, self.words)
+            except RecursionError:  # nested too deeply for changes by format, which is for the reader to refuse
+                data = havoc(data, rng, other, self.words)
         return data[: self.reader.limit]
 
     def give(self, data: bytes) -> Verdict:

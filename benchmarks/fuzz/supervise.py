@@ -158,11 +158,13 @@ def _stats(folder: Path, number: int) -> dict[str, Any]:
 
 
 def _death(folder: Path, worker: _Worker, modules: Sequence[str], code: int | None) -> Finding:
-    """The input on which a worker died or hung. Raises RuntimeError where it had none yet, or failed itself."""
+    """The input on which a worker died or hung, or after which it failed itself. Raises RuntimeError where it had none yet."""
     given, name, data = _seen(folder, worker)
-    if not given or (code or 0) > 0:
-        text = (folder / f"log-{worker.number}").read_text(errors="replace")[-2000:]
+    text = (folder / f"log-{worker.number}").read_text(errors="replace")[-2000:]
+    if not given:
         raise RuntimeError(f"a worker ended with {code}:\n{text}")
+    if (code or 0) > 0:  # what the others found in the meantime must not be lost with it
+        return Finding(name, "the harness failed", text.strip().rpartition("\n")[2], text, data)
     kind = "hang" if code is None else f"death by {signal.Signals(-code).name}"
     if code is not None:
         data = smaller(data, lambda other: _dies(name, other, modules) == code, tries=40, seconds=60)
