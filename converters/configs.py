@@ -20,6 +20,7 @@ from ondevice.errors import CheckpointError
 COMPONENTS = ("text_encoder", "unet", "vae")
 _WIDEST = 1 << 20
 _DEEPEST = 256
+_LONGEST = 1024  # tokens of a text; the causal mask is a constant of the graph, of their square
 _LATENTS = 64  # channels of latents, and pixels a latent, that a bundle can say
 _VAE_LEVELS = 7
 
@@ -134,7 +135,7 @@ _TEXT_ENCODER = {
     "intermediate_size": _count(REQUIRED),
     "num_hidden_layers": _count(REQUIRED, _DEEPEST),
     "num_attention_heads": _count(REQUIRED),
-    "max_position_embeddings": _count(77),
+    "max_position_embeddings": _count(77, _LONGEST),
     "hidden_act": _only("quick_gelu", "gelu"),
     "layer_norm_eps": _number(1e-5),
 }

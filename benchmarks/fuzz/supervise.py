@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fuzz.minimise import smaller
-from benchmarks.fuzz.worker import Window
+from benchmarks.fuzz.worker import WINDOW, Window
 
 ROOT = Path(__file__).resolve().parents[2]
 HANG = 90.0  # seconds on one input, on a machine that others use, too; a worker stops itself after 2 of CPU, unless it is in C
@@ -142,7 +142,7 @@ def _start(folder: Path, number: int, order: dict[str, Any], seed: str) -> _Work
 
 def _seen(folder: Path, worker: _Worker) -> tuple[int, str, bytes]:
     path = folder / f"window-{worker.number}"
-    return Window(path).seen() if path.exists() and path.stat().st_size else (0, "", b"")
+    return Window(path).seen() if path.exists() and path.stat().st_size >= WINDOW else (0, "", b"")
 
 
 def _hangs(folder: Path, worker: _Worker, hang: float) -> bool:

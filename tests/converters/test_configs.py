@@ -43,6 +43,7 @@ def test_the_families_own_configs_are_supported(family: str, component: str) -> 
 @pytest.mark.parametrize(
     ("component", "key", "value"),
     [
+        ("text_encoder", "max_position_embeddings", 49409),
         ("unet", "class_embed_type", "timestep"),
         ("unet", "addition_embed_type", "text_time"),
         ("unet", "dual_cross_attention", True),
