@@ -92,10 +92,9 @@ def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
     for width, height in dict.fromkeys(sizes):
         for pixels in (width, height):
             if pixels <= 0 or pixels % scale:
-                below, above = max(pixels // scale, 1) * scale, (pixels // scale + 1) * scale
-                raise UsageError(
-                    f"{width}x{height} is not a multiple of {scale} pixels (got {pixels}).", where="--size", fix=f"use {below} or {above}"
-                )
+                low = max(pixels // scale, 1) * scale
+                near = f"{low} or {low + scale}" if pixels > low else str(low)
+                raise UsageError(f"{width}x{height} is not a multiple of {scale} pixels (got {pixels}).", where="--size", fix=f"use {near}")
         if max(width, height) > MAX_SIZE * scale:
             what = f"{width}x{height} is larger than a bundle can say (expected at most {MAX_SIZE * scale} pixels a side)."
             raise UsageError(what, where="--size", fix="use a smaller size")

@@ -155,7 +155,8 @@ def fit(bundle: Bundle, width: int, height: int, limit: int, *, mapped: bool, gu
         total = mb(least.total(mapped=mapped))
         what = f"a picture needs at least {total} ({parts_of(least, mapped)}; {least.way.text()}), and {mb(limit)} are allowed."
         raise PlanError(what, where="memory", fix=more)
-    for simpler in (replace(chosen.way, split=start.split), replace(chosen.way, rows=start.rows)):
+    for saving in ("rows", "split"):  # the costlier first
+        simpler = replace(chosen.way, **{saving: getattr(start, saving)})
         other = need(bundle, width, height, simpler, guided=guided, image=image)
         if other.total(mapped=mapped) <= limit:
             chosen = other

@@ -64,6 +64,8 @@ def test_the_library_asks_first_too(tmp_path):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
+        ("0x64", "'0x64' has no pixels (expected 1 or more each way). Fix: use a size such as 512x512."),
+        ("64x64,64x0", "'64x0' has no pixels (expected 1 or more each way). Fix: use a size such as 512x512."),
         ("1000000x8", "1000000x8 is larger than a bundle can say (expected at most 131072 pixels a side). Fix: use a smaller size."),
         ("9" * 5000 + "x8", f"'{'9' * 40}'... is larger than any picture. Fix: use a size such as 512x512."),
         (
@@ -84,3 +86,10 @@ def test_bands_that_no_bundle_can_have():
         with pytest.raises(errors.UsageError, match=f"bands of {rows} rows are {message}".replace("(", r"\(").replace(")", r"\)")):
             list(band_jobs(None, 8, [(64, 64)], rows))
     assert len(list(jobs(8, [(64, 64)]))) == 5
+
+
+def test_a_size_that_the_scale_does_not_divide_names_the_next_ones():
+    wrong = {(0, 16): "got 0.*use 8", (16, -8): "got -8.*use 8", (16, 20): "got 20.*use 16 or 24", (3, 8): "got 3.*use 8"}
+    for (width, height), what in wrong.items():
+        with pytest.raises(errors.UsageError, match=rf"--size: {width}x{height} is not a multiple of 8 pixels \({what}\.$"):
+            list(jobs(8, [(8, 8), (width, height)]))

@@ -1,10 +1,13 @@
 """What a picture needs, from plans alone, and which savings are taken to fit."""
 
+from argparse import Namespace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from tiny_model import TINY
 
-from ondevice import cli, errors, memory
+from ondevice import cli, errors, generate, memory
 from ondevice.bundle import open_bundle
 from ondevice.compiler import compile_bundle
 from ondevice.converters.random_weights import random_checkpoint_from_configs
@@ -66,6 +69,120 @@ def test_needs_by_hand(bundle):
     assert less.weights < cut.weights and less.device < cut.device
     assert memory.need(bundle, *PLACE, Way(), image=True).weights > whole.weights
     assert whole.total(mapped=True) == whole.arena + whole.host and whole.total(mapped=False) == whole.device + whole.host
+
+
+SIDE = {"height": 8, "width": 8}
+
+
+class Listed:
+    """A bundle known by its plans' arenas alone. Its weights: text encoder 5 bytes, UNet 200, decoder 3, encoder 4."""
+
+    model = {"vae_scale": 2}
+    weights = {"text_encoder": 5, "unet": 200, "vae_decoder": 3, "vae_encoder": 4}
+
+    def __init__(self, batches=(1, 2), rows=(), unet=50, decoder=300):
+        sizes = [("text_encoder", {"batch": 1}, 10), *(("unet", SIDE | {"batch": batch}, unet * batch) for batch in batches)]
+        sizes += [("vae_decoder", SIDE | {"batch": 1}, decoder), ("vae_encoder", SIDE | {"batch": 1}, 70)]
+        sizes += [
+            ("vae_decoder", SIDE | {"batch": 1, "rows": high, "stage": stage}, 20 * high + stage) for high in rows for stage in (1, 2)
+        ]
+        self.plans = [SimpleNamespace(component=component, sizes=place, arena=arena) for component, place, arena in sizes]
+        self.manifest = SimpleNamespace(files={name: SimpleNamespace(bytes=size) for name, size in self.weights.items()})
+
+    def plan(self, component, **sizes):
+        (found,) = (entry for entry in self.plans if (entry.component, entry.sizes) == (component, sizes))
+        return SimpleNamespace(arena=found.arena, operands=[SimpleNamespace(weight=component), SimpleNamespace(weight=None)])
+
+    def weight(self, key):
+        return key, 0, self.weights[key]
+
+
+@pytest.mark.parametrize(
+    "way, more, arena, weights, device",
+    [
+        (Way(), {}, 300, 208, 508),
+        (Way(), {"image": True}, 300, 212, 512),
+        (Way(unload=True), {}, 300, 200, 303),  # the decoder's arena and weights; before it the UNet's, 100 + 200
+        (Way(split=True, unload=True), {}, 300, 200, 303),
+        (Way(unload=True), {"unet": 150}, 300, 200, 500),  # the UNet's: not the largest arena and the largest weights
+        (Way(split=True, unload=True), {"unet": 150}, 300, 200, 350),
+        (Way(unload=True), {"unet": 150, "guided": False}, 300, 200, 350),
+        (Way(), {"unet": 150, "decoder": 20, "guided": False}, 150, 208, 358),
+        (Way(), {"unet": 150, "decoder": 20, "batches": (1,)}, 150, 208, 358),  # guided in two passes, as it has no other
+    ],
+)
+def test_the_most_at_once_by_hand(way, more, arena, weights, device):
+    made = Listed(**{name: more.pop(name) for name in list(more) if name in ("unet", "decoder", "batches")})
+    assert memory.need(made, 8, 8, way, **more) == Need(way, arena, weights, device, host=3 * 4 * 16 * 16)
+
+
+@pytest.mark.parametrize("rows", [(2, 4, 6), (6, 2, 4)])
+def test_of_several_band_heights_the_lowest_saves_most(rows, monkeypatch):
+    made = Listed(rows=rows)
+    assert memory.band_heights(made, 8, 8) == [6, 4, 2] and memory.band_heights(made, 8, 4) == []
+    assert [way.rows for way in memory.ways(made, 8, 8)] == [0, 0, 2, 2]
+    monkeypatch.setattr(memory, "stages", lambda *place: [SimpleNamespace(sizes=place[0].plans[-2].sizes)])
+    monkeypatch.setattr(memory, "held_bytes", lambda stages: 1000)
+    assert memory.need(made, 8, 8, Way(rows=2)).host == 3 * 4 * 16 * 16 + 1000
+
+
+@pytest.mark.parametrize(
+    "batches, guided, start, splits",
+    [
+        ((1, 2), True, Way(), [False, True]),
+        ((1, 2), True, Way(split=True), [True]),
+        ((1, 2), False, Way(), [False]),
+        ((2,), True, Way(), [False]),
+    ],
+)
+def test_two_passes_are_a_saving_of_guidance_and_of_bundles_that_have_both(batches, guided, start, splits):
+    assert [way.split for way in memory.ways(Listed(batches), 8, 8, guided=guided, start=start) if not way.unload] == splits
+    assert len(memory.ways(Listed(rows=(2, 4)), 8, 8, start=Way(True, 4, True))) == 1, "nothing is left to save"
+
+
+def way_of(made, *, guided=True, split=False, has=0, maps=False, **flags):
+    args = Namespace(**{"tile_vae": None, "max_memory": None, "init_image": None} | flags)
+    return generate.way_of(args, made, {"global_bytes": has, "maps_weights": maps, "name": "small"}, (16, 16), guided, split)
+
+
+@pytest.mark.parametrize("batches, guidance, split", [((1,), 7.5, True), ((1,), 1.0, False), ((2,), 7.5, False), ((1, 2), 7.5, False)])
+@pytest.mark.parametrize("flag, has", [("3kB", 0), (None, 3000), ("3kB", 10_000)])
+def test_a_bundle_of_one_batch_is_held_to_the_memory_there_is(batches, guidance, split, flag, has, capsys, caplog):
+    """3000 bytes: not even the picture's."""
+    made = Listed(batches)
+    assert generate.in_two_passes(made, guidance, 16, 16) is split and bool(caplog.messages) is split
+    with pytest.raises(errors.PlanError, match=r"memory: a picture needs at least .* 0\.0 MB are allowed"):
+        way_of(made, guided=guidance > 1, split=split, has=has, max_memory=flag)
+    assert way_of(made, guided=guidance > 1, split=split, has=3, max_memory="4kB") == (Way(split), None)
+    assert "memory: 0.0 MB of 0.0 MB" in capsys.readouterr().err
+
+
+def test_a_picture_without_guidance_needs_the_unet_at_batch_1():
+    with pytest.raises(errors.UsageError, match=r"--guidance: a picture without guidance .* batch 2 only \(got guidance 1\)"):
+        generate.in_two_passes(Listed((2,)), 1.0, 16, 16)
+
+
+def test_what_was_asked_for_stays_where_memory_is_short(monkeypatch, caplog):
+    """The picture takes 3072 bytes, the UNet 100 (in two passes 50) and weights of 200, the decoder 300 (in bands of 4 rows 82)."""
+    stage = SIDE | {"batch": 1, "stage": 2}
+    monkeypatch.setattr(memory, "stages", lambda bundle, width, height, rows: [SimpleNamespace(sizes=stage | {"rows": rows})])
+    monkeypatch.setattr(memory, "held_bytes", lambda stages: 0)
+    made = Listed(rows=(2, 4))
+    assert way_of(made, has=9000, tile_vae=4)[0] == Way(rows=4) and way_of(made, has=9000, tile_vae=0)[0] == Way(rows=2)
+    assert way_of(made, has=3072 + 508)[0] == Way() and way_of(made, has=3072 + 507)[0] == Way(rows=2)
+    assert way_of(made, has=3072 + 307)[0] == Way(True, 2)
+    assert way_of(made, has=3072 + 325, tile_vae=4)[0] == Way(rows=4) and way_of(made, has=3072 + 300, tile_vae=4)[0] == Way(True, 4)
+    assert way_of(made, has=3072 + 250)[0] == Way(True, 2, True) and "small has 0.0 MB: guidance in two passes, decod" in caplog.text
+    assert way_of(made, has=3072 + 300, maps=True)[0] == Way(), "weights that are mapped are not counted"
+    assert way_of(made, has=3072 + 300, max_memory="1MB")[0] == Way(), "the flag wins"
+    heavy = Listed(rows=(1,), decoder=30, unet=10)
+    assert way_of(heavy, has=3072 + 220)[0] == Way(unload=True), "giving weights back is enough"
+    assert way_of(heavy, has=3072 + 210)[0] == Way(split=True, unload=True), "and bands of no use"
+    small = Listed(decoder=20, unet=10)
+    assert way_of(small, has=3072 + 69, maps=True)[0] == Way()
+    assert way_of(small, has=3072 + 70, maps=True, init_image="a.png")[0] == Way()
+    with pytest.raises(errors.PlanError, match="convert with --tile-vae"):
+        way_of(small, has=3072 + 69, maps=True, init_image="a.png")
 
 
 def test_savings_are_taken_in_order_and_only_where_they_help(bundle):

@@ -1,16 +1,22 @@
 """The table of peers, what all of them compute, and a worker's own side."""
 
+import importlib.metadata
 import io
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
+from tiny_model import TINY
 
 from ondevice.bundle.memory import MemoryBundle, weight_sources
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import Job, lower_job
 from ondevice.converters import build
+from ondevice.converters.component import Component
+from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import UsageError
 from ondevice.lower.kernel_file import load_all
 from ondevice.peers import ours, worker
@@ -56,6 +62,42 @@ def test_other_weights_or_sizes_are_another_task(tmp_path):
     assert len({task.key() for task in (TASK, *others)}) == 5
     TASK.write(tmp_path / "task.json")
     assert Task.read(tmp_path / "task.json") == TASK
+
+
+BIAS, MATRIX = "decoder.conv_in.bias", "decoder.conv_in.weight"
+
+
+def test_the_key_is_that_of_the_weights_and_of_where_they_are_from(monkeypatch):
+    made = random_checkpoint_from_configs(**TINY, seed=1)
+    vae = made.components["vae"]
+
+    def key(component="vae", weights=vae.weights, config=vae.config, **changes):
+        other = replace(made, components=made.components | {component: Component(config, weights)}, **changes)
+        monkeypatch.setattr(Task, "checkpoint", lambda self: other)
+        return TASK.key()
+
+    def changed(name):
+        values = vae.weights[name].numpy().copy()
+        values.flat[-1] += 1
+        return vae.weights | {name: ir.tensor(values, name=name)}
+
+    renamed = {name.replace("conv_in.", "conv_first."): tensor for name, tensor in vae.weights.items()}
+    others = [key(weights=changed(BIAS)), key(weights=renamed), key(config=vae.config | {"x": 1}), key(source="b"), key(family="b")]
+    assert len({key(), *others}) == 6
+    # All training moves biases; a matrix is not read, which would take longer than most conversions. Nor is another component.
+    unread = ir.LazyTensor(lambda: pytest.fail("it was read"), dtype=ir.DataType.FLOAT, shape=vae.weights[MATRIX].shape, name=MATRIX)
+    assert key() == key(weights=vae.weights | {MATRIX: unread}) == key("unet", weights={}, config={})
+
+
+def test_a_conversion_is_done_again_with_other_packages_or_sources(monkeypatch, tmp_path):
+    ncnn = replace(PEERS["ncnn"], packages=("numpy",), to_convert=("pytest", "no_such_package"))
+    before = stamp(ncnn)
+    assert before["versions"] == {"pytest": pytest.__version__}, "what it runs on changes nothing that was converted"
+    assert stamp(replace(ncnn, sources=("converters/random_weights.py",)))["sources"] != before["sources"]
+    assert stamp(replace(ncnn, module="torch_eager"))["sources"] != before["sources"]
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name} 2")
+    assert stamp(ncnn) == before | {"versions": {"pytest": "pytest 2"}}
+    assert ncnn.versions() == {"numpy": "numpy 2", "pytest": "pytest 2"}
 
 
 def test_inputs_are_the_same_every_time():
