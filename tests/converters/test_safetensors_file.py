@@ -139,3 +139,22 @@ def test_hostile_json_is_refused(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "m").write_bytes(safetensors_bytes(text, b""))
     with pytest.raises(CheckpointError):
         read_safetensors(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"shape": [1] * 9}, "the shape is not a list of at most 8 whole numbers"),
+        ({"shape": [-1]}, "the shape is not a list of at most 8 whole numbers"),
+        ({"data_offsets": [0, 4.0]}, "data_offsets is not a pair of whole numbers"),
+        ({"data_offsets": [0, 4, 4]}, "data_offsets is not a pair of whole numbers"),
+        ({"data_offsets": [-4, 0]}, "the data lies outside the file .got bytes -4 to 0 of 4"),
+        ({"data_offsets": [4, 0]}, "the data lies outside the file"),
+        ({"data_offsets": [1, 5]}, "the data lies outside the file"),
+    ],
+)
+def test_an_entry_of_the_header(tmp_path: Path, entry: dict[str, Any], message: str) -> None:
+    header = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]} | entry}
+    (tmp_path / "m").write_bytes(safetensors_bytes(json.dumps(header).encode(), bytes(4)))
+    with pytest.raises(CheckpointError, match=message):
+        read_safetensors(tmp_path / "m")
