@@ -1,5 +1,7 @@
 """Targets: every file names real kernels and listed values; a plan for another target draws the same picture on the host."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,6 +35,14 @@ def test_auto_goes_by_the_cpu(machine, flags, name, tmp_path, monkeypatch):
     monkeypatch.setattr(target.platform, "machine", lambda: machine)
     assert target.load_target("auto").name == target.host_target() == name
     assert target.load_target("host").name == "host", "a name is the same target on any machine"
+
+
+def test_measured_files_that_are_named_come_before_the_targets_own():
+    host = target.load_target("host")
+    own = [tuning.name for tuning in host.tuning]
+    mine, newer = replace(host.tuning[0], name="mine"), replace(host.tuning[0], measured={"device": "newer"})
+    assert own and [tuning.name for tuning in target.tuned_by(host, [mine]).tuning] == ["mine", *own]
+    assert target.tuned_by(host, [newer]).tuning[0] == newer and len(target.tuned_by(host, [newer]).tuning) == len(own)
 
 
 def test_each_target_says_whether_it_is_for_cpus():

@@ -215,6 +215,18 @@ def test_version_is_looked_at_first(tmp_path: Path) -> None:
     assert "has format 3.1 (expected 1.x)" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(("first", "second"), [(0, 2048), (0, 3584), (2048, 0), (3584, 0)])
+def test_operands_that_share_some_of_their_bytes(tmp_path: Path, first: int, second: int) -> None:
+    """4000 bytes each, both needed by the first dispatch: the second reaches into the first from below or from above."""
+    path, name = write_tiny(tmp_path / "t"), "plans/tiny_width1000.json"
+
+    def move(plan: Any) -> None:
+        plan["operands"][0]["offset"], plan["operands"][2]["offset"] = first, second
+
+    edit_json(path, name, move)
+    assert refusal(path).startswith(f'{name}: operands[2] ("mid") overlaps operands[0] ("x") while both are needed')
+
+
 @settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_memory_check_agrees_with_the_planners(data: st.DataObject) -> None:

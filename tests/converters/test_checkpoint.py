@@ -25,7 +25,7 @@ from checkpoint_files import (
 from checkpoint_files import write_safetensors as save
 
 from ondevice.converters.checkpoint import Checkpoint, open_checkpoint
-from ondevice.converters.component import Component
+from ondevice.converters.component import Component, check_joints
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.names import PREFIXES, ema_name
 from ondevice.errors import CheckpointError, WeightsError
@@ -233,3 +233,21 @@ def test_missing_extra_and_misshaped_weights_are_listed_together(folder: Path, t
     assert "1 missing: conv_in.bias; 1 extra: mystery.weight; 1 mis-shaped: conv_out.bias (got [5], expected [4])" in caught.value.what, (
         caught.value
     )
+
+
+@pytest.mark.parametrize(
+    ("component", "key", "what"),
+    [
+        ("unet", "in_channels", "the unet's in_channels is not the vae's latent_channels (got 6, expected 4)."),
+        ("unet", "out_channels", "the unet's out_channels is not the vae's latent_channels (got 6, expected 4)."),
+        ("unet", "cross_attention_dim", "the unet's cross_attention_dim is not the text_encoder's hidden_size (got 6, expected 20)."),
+        ("vae", "in_channels", "the vae's in_channels is not that of RGB pictures (got 6, expected 3)."),
+        ("vae", "out_channels", "the vae's out_channels is not that of RGB pictures (got 6, expected 3)."),
+    ],
+)
+def test_networks_that_do_not_fit_each_other(tiny: Checkpoint, component: str, key: str, what: str) -> None:
+    check_joints(tiny.components, "m")
+    old = tiny.components[component]
+    with pytest.raises(CheckpointError) as caught:
+        check_joints(tiny.components | {component: Component(old.config | {key: 6}, old.weights)}, "m")
+    assert str(caught.value) == f"m: {what} Fix: use a Stable Diffusion 1.x text-to-image model."

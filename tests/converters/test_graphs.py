@@ -112,3 +112,26 @@ def test_refusals(tiny):
     broken = build(type(tiny.checkpoint)(parts, {}, {}, "sd14", "test"))
     with pytest.raises(GraphError, match=r"unet: conv_in\.bias: the checkpoint has no such weight"):
         broken.graph("unet", height=4, width=4)
+
+
+def test_what_configs_say_reaches_the_nodes():
+    """Values that no other test has: epsilons, the activation, and heads level by level."""
+    text = TINY["text_encoder"] | {"layer_norm_eps": 1e-3, "hidden_act": "gelu"}
+    unet = TINY["unet"] | {"attention_head_dim": [2, 3], "norm_eps": 1e-2}
+    model = build(random_checkpoint_from_configs(**TINY | {"text_encoder": text, "unet": unet}, seed=1))
+    nodes = list(tiny_graph(model, "text_encoder").graph)
+    assert [node.attributes["epsilon"].value for node in nodes if node.op_type == "LayerNormalization"] == [pytest.approx(1e-3)] * 3
+    assert [node.op_type for node in nodes].count("Erf") == 1
+    nodes = list(tiny_graph(model, "unet").graph)
+    heads = {node.name.split(".attentions")[0]: node.outputs[0].shape[1] for node in nodes if node.op_type == "Softmax"}
+    assert heads == {"down_blocks.0": 2, "mid_block": 3, "up_blocks.1": 2}
+    norms = {node.name: node.attributes["epsilon"].value for node in nodes if node.op_type == "InstanceNormalization"}
+    assert len(norms) > 9 and all(value == pytest.approx(1e-6 if ".attentions." in name else 1e-2) for name, value in norms.items())
+
+
+def test_an_odd_width_of_the_time_embedding_is_filled_with_a_zero():
+    unet = TINY["unet"] | {"block_out_channels": [9, 12], "attention_head_dim": 3}
+    graph = tiny_graph(build(random_checkpoint_from_configs(**TINY | {"unet": unet}, seed=1)), "unet").graph
+    (joined,) = [node for node in graph if node.op_type == "Concat" and node.name.startswith("time_proj")]
+    assert list(joined.outputs[0].shape) == [1, 9] and not joined.inputs[-1].const_value.numpy().any()
+    assert [value.producer().op_type for value in joined.inputs[:-1]] == ["Cos", "Sin"]

@@ -91,6 +91,18 @@ def test_start_mixes_image_and_noise() -> None:
     assert make_table("ddim", 10, SD15).start(noise) == noise
 
 
+@pytest.mark.parametrize(("name", "strength", "calls"), [("ddim", 0.55, 5), ("ddim", 0.59, 5), ("ddim", 1.0, 10), ("heun", 0.5, 9)])
+def test_a_strength_is_rounded_down_to_steps(name: str, strength: float, calls: int) -> None:
+    whole = make_table(name, 10, SD15)
+    assert [call.timestep for call in make_table(name, 10, SD15, strength=strength).calls] == [c.timestep for c in whole.calls[-calls:]]
+
+
+def test_a_flag_of_null_is_off_and_an_option_wins_over_the_config() -> None:
+    for value in (None, False):
+        assert make_table("ddim", 4, SD15 | {"set_alpha_to_one": value}) == make_table("ddim", 4, SD15)
+        assert make_table("ddim", 4, SD15, set_alpha_to_one=True) != make_table("ddim", 4, SD15 | {"set_alpha_to_one": value})
+
+
 @pytest.mark.parametrize(("name", "calls"), [("pndm", 21), ("heun", 39), ("euler", 20), ("unipc", 20)], ids=lambda value: str(value))
 def test_calls_of_the_network(name: str, calls: int) -> None:
     assert len(make_table(name, 20, SD15).calls) == calls

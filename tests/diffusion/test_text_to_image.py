@@ -168,6 +168,41 @@ def test_a_result_that_is_not_finite_names_the_step() -> None:
 
 
 @pytest.mark.parametrize(
+    ("component", "output", "where"),
+    [
+        ("text_encoder", "last_hidden_state", "the text encoder's output: 231 of 231 values"),
+        ("vae_encoder", "latent_parameters", "the image encoder's output: 48 of 48 values"),
+        ("vae_decoder", "sample", "the decoder's output: 1152 of 1152 values"),
+    ],
+)
+def test_what_any_network_makes_must_be_finite(component: str, output: str, where: str) -> None:
+    class Broken(MadeUpSession):
+        def run(self, name: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]:
+            made = super().run(name, inputs, **sizes)
+            return {output: np.full_like(made[output], np.inf)} if name == component else made
+
+    with pytest.raises(NumericError, match=f"^{where} are NaN or infinite"):
+        painter(Broken())("x", steps=2, image=np.zeros((16, 24, 3), np.uint8), strength=1.0)
+
+
+@pytest.mark.parametrize(("log_variance", "deviation"), [(2.0, np.e), (25.0, np.exp(10.0)), (-35.0, np.exp(-15.0))])
+def test_latents_of_an_image_are_drawn_and_scaled(log_variance: float, deviation: float) -> None:
+    """Mean 0.5 and a log-variance that is cut to -30..20; times the scaling factor."""
+
+    class Even(MadeUpSession):
+        def run(self, name: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]:
+            if name != "vae_encoder":
+                return super().run(name, inputs, **sizes)
+            return {"latent_parameters": np.repeat(np.array([0.5, log_variance], np.float32), 4)[None, :, None, None] * np.ones((2, 3))}
+
+    made = painter(Even(), scaling_factor=0.25)
+    got = made._encode_image(np.zeros((16, 24, 3), np.uint8), Noise(3))
+    drawn = Noise(3).randn((1, 4, 2, 3))
+    np.testing.assert_allclose(got / 0.25 - 0.5, deviation * drawn, rtol=1e-5, atol=1e-7)
+    assert painter()._scaling_factor == 0.18215
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"width": 20}, "width: not a size .* multiple of 8.* use 16 or 24"),

@@ -154,6 +154,25 @@ def test_conversions_are_kept_until_what_they_depend_on_changes(bench):
     assert len([line for line in bench.log() if " convert " in line]) == 2
 
 
+def test_what_was_converted_runs_without_what_converted_it(bench):
+    bench.script(a={"seconds": WARM * 9})
+    peer = Peer("a", "", "onnxruntime_cpu", "a", to_convert=("no_such_converter",))
+    with pytest.raises(PeerError, match="a: it needs no_such_converter, which is not installed"):
+        bench.run(peer)
+    bench.run(A)
+    (inputs,) = bench.work.glob("*/inputs.npz")
+    before = inputs.stat().st_mtime_ns
+    bench.run(peer)
+    assert len([line for line in bench.log() if " convert " in line]) == 1 and inputs.stat().st_mtime_ns == before
+
+
+def test_differences_are_to_onnxruntime_where_it_takes_part(bench):
+    outputs = {"a": [1, 2], "onnxruntime": [1, 4]}
+    bench.script(**{name: {"seconds": WARM * 9, "output": output} for name, output in outputs.items()})
+    found = bench.run(A, Peer("onnxruntime", "", "onnxruntime_cpu", "onnxruntime"))
+    assert [(one.difference.to, one.difference.max_abs) for one in found] == [("onnxruntime", 2.0), ("onnxruntime", 0.0)]
+
+
 def test_a_work_folder_that_cannot_be_written(bench, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"--work: .* cannot be written: Not a directory"):

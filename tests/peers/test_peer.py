@@ -1,5 +1,6 @@
 """The table of peers, what all of them compute, and a worker's own side."""
 
+import argparse
 import importlib.metadata
 import io
 import json
@@ -98,6 +99,15 @@ def test_a_conversion_is_done_again_with_other_packages_or_sources(monkeypatch, 
     monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name} 2")
     assert stamp(ncnn) == before | {"versions": {"pytest": "pytest 2"}}
     assert ncnn.versions() == {"numpy": "numpy 2", "pytest": "pytest 2"}
+
+
+def test_a_task_names_files_whole(tmp_path, monkeypatch):
+    """A worker has another working directory; a name on the hub is none of a file."""
+    (tmp_path / "m.safetensors").write_text("")
+    monkeypatch.chdir(tmp_path)
+    flags = NO_FLAGS | {"vae": "owner/name", "text_encoder": None, "checkpoint": "m.safetensors"}
+    task = Task.of(argparse.Namespace(model="sd15", **flags), "unet", {"batch": 1})
+    assert task.weights == flags | {"checkpoint": str(tmp_path.resolve() / "m.safetensors")}
 
 
 def test_inputs_are_the_same_every_time():

@@ -64,7 +64,7 @@ def test_damage_is_a_miss_that_is_logged_and_removed(tmp_path: Path, damage: byt
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
-    cache = KernelCache(tmp_path, limit=3500)
+    cache = KernelCache(tmp_path, limit=3 * (1000 + 50))  # three files, with what stands before a binary
     for age, name in enumerate("abc"):
         cache.save(name, bytes(1000))
         os.utime(tmp_path / f"{name}.bin", (1000 + age, 1000 + age))

@@ -136,6 +136,18 @@ def test_weights_count_where_they_are_copied(mapped: bool, fits: bool) -> None:
             run(session, plan)
 
 
+def test_weights_count_as_long_as_they_are_there() -> None:
+    """A shard of 1024 bytes: with arenas of 10 kB it fits once and not twice."""
+    small, large = with_arena(three_steps(8), 10_000), with_arena(three_steps(16, "other"), 11_000)
+    session = Session(FakeBundle(small, large), NullDevice(limits={"global_bytes": 11_500, "maps_weights": False}))
+    for _ in range(3):
+        run(session, small)
+        with pytest.raises(DeviceError, match=r"other width=16: it needs 0\.0 MB"):
+            run(session, large)  # its weights are there, and so are their bytes
+        session.release("other")
+        session.release("net")
+
+
 def test_inputs_are_checked_by_name_shape_and_type() -> None:
     plan = three_steps(8)
     session = Session(FakeBundle(plan), NullDevice())

@@ -80,6 +80,9 @@ def test_cases_are_the_distinct_calls_of_plans_the_costliest_first(tiny):
     assert {c.kernel.name for c in unet(tiny, "matmul")} == {"matmul"}
     runs = {case.at["n"]: case.runs for case in unet(tiny, "conv2d_nhwc") if case.at["oc"] == 6 and case.at["ic"] == 4}
     assert runs == {1: 1, 2: cases_module.STEPS}, "guidance runs the larger batch at each step"
+    place = {"batch": 1, "height": 4, "width": 4}
+    for component, runs in (("vae_decoder", 1), ("vae_encoder", 0.1)):  # few pictures begin from another one
+        assert min(case.runs for case in cases_of(tiny, [(Job(component, place), "f16")], KERNELS, TARGET)) == runs
 
 
 def test_every_node_lowered_alone_gives_the_call_of_the_plan(tiny):
@@ -155,6 +158,11 @@ def test_wrong_results_are_refused_however_fast(tiny):
 def test_what_does_not_build_and_groups_that_are_too_large_are_left_out(tiny):
     rows, _, _ = ran(unet(tiny, "matmul"), lambda entry, d: None if d["V"] == 4 else 0.001 / (d["X"] * d["Y"]))
     assert rows and all(row.choice["V"] != 4 and 1 < row.choice["X"] * row.choice["Y"] <= FACTS["max_work_group"] for row in rows)
+
+
+@pytest.mark.parametrize("limit, most", [(64, 64), (1024, 256), (None, 256), (0, 256)])
+def test_a_group_has_at_most_what_kernels_may_count_on(limit, most):
+    assert Runner(Clockwork(limits={"max_work_group": limit}), KERNELS).largest == most
 
 
 def test_equal_times_change_nothing(tiny):
