@@ -60,7 +60,16 @@ READERS: dict[str, list[str]] = {
         (f"converters/{name}.py" for name in ("single_file", "kinds", "parts", "signatures", "state_dict", "weights_file")),
         SINGLE + FOLDERS,
     ),
-    "ondevice/diffusion/tokenizer.py": ["tests/diffusion/test_tokenizer.py", "tests/converters/test_tokenizer_files.py"],
+    "ondevice/vocabulary/*.py": [
+        "tests/vocabulary/test_added_tokens.py",
+        "tests/diffusion/test_tokenizer.py",
+        "tests/converters/test_tokenizer_files.py",
+    ],
+    "ondevice/diffusion/tokenizer.py": [
+        "tests/vocabulary/test_added_tokens.py",
+        "tests/diffusion/test_tokenizer.py",
+        "tests/converters/test_tokenizer_files.py",
+    ],
     "ondevice/diffusion/latents_file.py": ["tests/diffusion/test_latents_file.py"],
     "ondevice/diffusion/text_to_image.py": ["tests/diffusion/test_text_to_image.py"],
     "ondevice/diffusion/*image.py": ["tests/diffusion/test_image.py", "tests/diffusion/test_init_image.py"],

@@ -48,29 +48,29 @@ def check_settings(files: Files, config: Mapping[str, Any], roles: Mapping[str, 
     if kind not in _CLASSES:
         raise CheckpointError(f"not a CLIP tokenizer (got {shown(kind)!r}, expected 'CLIPTokenizer').", where=where, fix=_FIX)
     for name in ("padding_side", "truncation_side"):
-        _expect(config.get(name), (None, "right"), name, where)
-    _expect(config.get("split_special_tokens"), (None, False), "split_special_tokens", where)
-    _expect(config.get("fast_tokenizer_files"), (None, [], [WHOLE]), "fast_tokenizer_files", where)
+        _check_value(config.get(name), (None, "right"), name, where)
+    _check_value(config.get("split_special_tokens"), (None, False), "split_special_tokens", where)
+    _check_value(config.get("fast_tokenizer_files"), (None, [], [WHOLE]), "fast_tokenizer_files", where)
     for name in ("model_max_length", "max_len"):
         length = config.get(name)
         if length is not None and not (type(length) in (int, float) and (length == LENGTH or length > _UNBOUNDED)):
             raise CheckpointError(f"{name} is {shown(length)} (expected {LENGTH}).", where=where, fix=_FIX)
     whole, where = files.json(WHOLE), files.place(WHOLE)
-    _expect(_inner(whole.get("normalizer"), "normalizers"), (None, _NORMALIZER), "the normalizer", where)
-    _expect(_pre_tokenizer(whole.get("pre_tokenizer")), (None, *_SPLITS), "the pre_tokenizer", where)
-    _expect(_ends(whole.get("post_processor")), (None, (roles["bos_token"], roles["eos_token"])), "the post_processor", where)
+    _check_value(_inner(whole.get("normalizer"), "normalizers"), (None, _NORMALIZER), "the normalizer", where)
+    _check_value(_pre_tokenizer(whole.get("pre_tokenizer")), (None, *_SPLITS), "the pre_tokenizer", where)
+    _check_value(_ends(whole.get("post_processor")), (None, (roles["bos_token"], roles["eos_token"])), "the post_processor", where)
     for name in ("truncation", "padding"):
         part = whole.get(name)
-        _expect(part.get("direction") if isinstance(part, dict) else part, (None, "Right"), f"the {name}'s direction", where)
+        _check_value(part.get("direction") if isinstance(part, dict) else part, (None, "Right"), f"the {name}'s direction", where)
 
 
 def check_model(model: Mapping[str, Any], where: str) -> None:
     """Raise CheckpointError unless tokenizer.json's byte-pair model cuts words as CLIP's does."""
     for name, expected in _MODEL.items():
-        _expect(model.get(name), expected, f"the model's {name}", where)
+        _check_value(model.get(name), expected, f"the model's {name}", where)
 
 
-def _expect(value: Any, allowed: tuple[Any, ...], name: str, where: str) -> None:
+def _check_value(value: Any, allowed: tuple[Any, ...], name: str, where: str) -> None:
     if value not in allowed:
         raise CheckpointError(f"{name} is not CLIP's (got {shown(value)}).", where=where, fix=_FIX)
 
