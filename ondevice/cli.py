@@ -129,13 +129,12 @@ def _say(error: OnDeviceError) -> int:
 
 
 def _log_to_stderr() -> None:
-    import logging
+    from ondevice.process import log  # with logging, which need not be there when a signal is first heard
 
     level = os.environ.get("ONDEVICE_LOG", "warning").lower()
     if level not in LEVELS:
         raise UsageError(f"{level!r} is not a log level (expected one of {', '.join(LEVELS)}).", where="ONDEVICE_LOG")
-    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("ondevice").setLevel(level.upper())
+    log.install(level)
 
 
 def add_kernels(parser: argparse.ArgumentParser) -> None:

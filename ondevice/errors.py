@@ -34,7 +34,7 @@ class OnDeviceError(Exception):
     multiline = False
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
-        what, where, fix = (_printable(part, self.multiline) for part in (what, where, fix))
+        what, where, fix = (printable(part, multiline=self.multiline) for part in (what, where, fix))
         self.fix = _cut(fix, self.limit // 2)
         self.where = _cut(where, self.limit // 3, keep_end=True)  # a path's end says more than its start
         before, after = f"{self.where}: " if where else "", f" Fix: {self.fix}." if fix else ""
@@ -42,7 +42,7 @@ class OnDeviceError(Exception):
         super().__init__(before + self.what + after)
 
 
-def _printable(text: str, multiline: bool) -> str:
+def printable(text: str, *, multiline: bool = False) -> str:
     """`text` as a terminal may get it: an escape in a name would be obeyed, and half of a surrogate pair cannot be encoded."""
     if text.isprintable():
         return text

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ondevice import cli
 from ondevice.diffusion.tokenizer import LENGTH, Tokenizer
+from ondevice.errors import printable
 from ondevice.paths import MODELS
 
 HELP = "print the token ids of a prompt"
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for place, (index, name) in enumerate(zip(ids, names, strict=True)):
         cut = len(ids) > LENGTH and LENGTH - 1 <= place < len(ids) - 1
-        print(f"{index:6d}  {name}{'  (not read)' if cut else ''}")
+        print(f"{index:6d}  {printable(name)}{'  (not read)' if cut else ''}")
     return 0
 
 

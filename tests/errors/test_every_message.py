@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from ondevice import cli, errors
@@ -38,6 +42,17 @@ def test_nothing_in_a_message_can_steer_a_terminal_or_fail_to_print(
     monkeypatch.setattr("ondevice.tokens.run", fail)
     assert cli.main(["tokens", "x"]) == 2
     assert capsys.readouterr().err == "error: a\\x07: \\x1b[2Jname\\ud800 \\u202eabc\\x00 next line Fix: b\\x9b.\n"
+
+
+def test_nor_can_what_is_logged_or_what_a_token_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1, "x</w>": 2, "\\u001b[2J": 3}')
+    (tmp_path / "merges.txt").write_text("")
+    (tmp_path / "added_tokens.json").write_text('{"\\u001b[2J": 3}')
+    script = "import logging; from ondevice import cli; cli._log_to_stderr(); logging.getLogger('x').warning('a %s', '\x1b[2J\\n')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == "WARNING x: a \\x1b[2J\n"
+    assert cli.main(["tokens", "\x1b[2J", "--tokenizer", str(tmp_path)]) == 0
+    assert "     3  \\x1b[2J\n" in capsys.readouterr().out
 
 
 def test_a_drivers_log_keeps_its_lines() -> None:
