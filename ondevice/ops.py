@@ -24,6 +24,11 @@ class Op:
     attributes: frozenset[str]
     flops: Flops
 
+    @property
+    def moves(self) -> bool:
+        """Whether it only moves numbers, of whatever type."""
+        return self.flops is _moved
+
 
 def _per_element(cost: int) -> Flops:
     return lambda ins, outs: cost * prod(outs[0])

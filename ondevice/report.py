@@ -20,7 +20,6 @@ from ondevice.converters.component import Checkpoint
 from ondevice.errors import BundleError, UsageError
 from ondevice.fallbacks import of_rules, rewritten
 from ondevice.lower.kernel_file import load_all
-from ondevice.lower.lowering import INT_TYPES
 from ondevice.lower.program import Program, Tensor
 from ondevice.lower.select import GENERAL
 from ondevice.ops import find, traffic
@@ -28,7 +27,7 @@ from ondevice.plan import plan
 from ondevice.plan.plan import Plan
 from ondevice.table import columns
 from ondevice.target import Target, load_target
-from ondevice.verify import static_shape, verify_graph
+from ondevice.verify import INTEGERS, static_shape, verify_graph
 
 STAGES = ("graph", "rewrite", "lower", "plan")
 IN_BUNDLES = ("lower", "plan")
@@ -188,11 +187,11 @@ def of_graph(graph: ir.Model, job: Job, storage: str, after: str, fallbacks: Seq
 
 def _is_data(value: ir.Value) -> bool:
     """Not a shape, an axis or another list of integers that is known now."""
-    return value.const_value is None or value.dtype not in INT_TYPES
+    return value.const_value is None or value.dtype not in INTEGERS
 
 
 def _tensor(value: ir.Value, storage: str) -> Tensor:
-    return Tensor(str(value.name), static_shape(value), "i32" if value.dtype in INT_TYPES else storage)
+    return Tensor(str(value.name), static_shape(value), "i32" if value.dtype in INTEGERS else storage)
 
 
 def _texts(tensors: Iterable[Tensor]) -> tuple[str, ...]:

@@ -8,6 +8,9 @@ import onnx_ir as ir
 from ondevice.errors import GraphError
 from ondevice.ops import OPS, find
 
+# Kept as int32; kernels move them, and compute floats alone.
+INTEGERS = {ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL}
+
 
 def static_shape(value: ir.Value) -> tuple[int, ...]:
     """The value's shape as integers.
@@ -62,8 +65,12 @@ def verify_graph(model: ir.Model) -> None:
         for value in node.inputs:
             if value is not None and id(value) not in known:
                 raise GraphError(f"input {value.name} is used before it is made.", where=where)
+        if node.op_type != "Split" and any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+            raise GraphError("more than its first output is used, which is not supported.", where=where)
         for value in node.outputs:
             static_shape(value)
+            if not row.moves and value.dtype in INTEGERS:
+                raise GraphError(f"it computes {value.dtype} (expected floats).", where=where, fix="export it without integer arithmetic")
             if not value.name or value.name in names:
                 raise GraphError(f"output name {value.name!r} is empty or used twice.", where=where)
             names.add(value.name)

@@ -132,9 +132,15 @@ class LayerNorm(RewriteRuleClassBase):
         variance = op.ReduceMean(op.Pow(centred, two), axes=[-1], _allow_other_attributes=True, _outputs=["variance"])
         return op.Add(op.Mul(op.Div(centred, op.Sqrt(op.Add(variance, epsilon))), scale), bias)
 
-    def check(self, op: Any, x: ir.Value, two: ir.Value, epsilon: ir.Value, scale: ir.Value, bias: ir.Value, **_: Any) -> bool:
+    def check(
+        self, op: Any, x: ir.Value, two: ir.Value, epsilon: ir.Value, scale: ir.Value, bias: ir.Value,
+        mean: ir.Value, variance: ir.Value, **_: Any,
+    ) -> bool:  # fmt: skip
         shape = shape_of(x)
-        return shape is not None and _one(two) == 2 and _one(epsilon) is not None and shape_of(scale) == shape_of(bias) == shape[-1:]
+        if shape is None or shape_of(scale) != shape[-1:] or shape_of(bias) != shape[-1:]:
+            return False
+        kept = all(_attribute(value, "keepdims", 1) for value in (mean, variance))
+        return kept and _one(two) == 2 and _one(epsilon) is not None
 
     def rewrite(self, op: Any, x: ir.Value, epsilon: ir.Value, scale: ir.Value, bias: ir.Value, **_: Any) -> Any:
         return op.LayerNormalization(x, scale, bias, axis=-1, epsilon=_one(epsilon))
@@ -146,8 +152,8 @@ class Power(RewriteRuleClassBase):
     def pattern(self, op: Any, x: ir.Value, exponent: ir.Value) -> Any:
         return op.Pow(x, exponent)
 
-    def check(self, op: Any, exponent: ir.Value, **_: Any) -> bool:
-        return _one(exponent) in (2.0, 3.0)
+    def check(self, op: Any, x: ir.Value, exponent: ir.Value, **_: Any) -> bool:
+        return _one(exponent) in (2.0, 3.0) and len(shape_of(exponent) or ()) <= len(shape_of(x) or ())
 
     def rewrite(self, op: Any, x: ir.Value, exponent: ir.Value) -> Any:
         square = op.Mul(x, x)
@@ -226,12 +232,13 @@ class GuardedSoftmax(RewriteRuleClassBase):
         weights = op.Softmax(op.Add(scores, mask), _allow_other_attributes=True, _outputs=["weights"])
         return op.Where(op.IsNaN(weights), zero, weights)
 
-    def check(self, op: Any, mask: ir.Value, zero: ir.Value, **_: Any) -> bool:
-        values = array_of(mask)
-        return _one(zero) == 0 and values is not None and bool(np.isfinite(values).any(axis=-1).all())
+    def check(self, op: Any, mask: ir.Value, zero: ir.Value, weights: ir.Value, **_: Any) -> bool:
+        values, axis = array_of(mask), _attribute(weights, "axis", -1)
+        last = axis in (-1, len(shape_of(weights) or ()) - 1)
+        return last and _one(zero) == 0 and values is not None and bool(np.isfinite(values).any(axis=-1).all())
 
-    def rewrite(self, op: Any, scores: ir.Value, mask: ir.Value, weights: ir.Value, **_: Any) -> Any:
-        return op.Softmax(op.Add(scores, mask), axis=int(_attribute(weights, "axis", -1)))
+    def rewrite(self, op: Any, scores: ir.Value, mask: ir.Value, **_: Any) -> Any:
+        return op.Softmax(op.Add(scores, mask), axis=-1)
 
 
 class ScaledScores(RewriteRuleClassBase):
@@ -330,10 +337,10 @@ def _join_halves(graph: ir.Graph, node: ir.Node) -> None:
     """Two Slices that take the first and the second half of the last axis become one Split, as newer exporters write it."""
     source = node.inputs[0]
     first = None if source is None else _half(node, source)
-    if source is None or first != 0:
+    if source is None or first != 0 or node.outputs[0].is_graph_output():
         return
     for other in (use.node for use in source.uses() if use.node.op_type == "Slice"):
-        if _half(other, source) == 1:
+        if _half(other, source) == 1 and not other.outputs[0].is_graph_output():
             split = ir.node("Split", [source], attributes={"axis": -1, "num_outputs": 2}, num_outputs=2, name=f"{node.name}/halves")
             for value, part in zip(split.outputs, (node, other), strict=True):
                 value.name, value.shape, value.type = f"{part.outputs[0].name}/half", part.outputs[0].shape, part.outputs[0].type

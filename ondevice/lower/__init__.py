@@ -77,11 +77,11 @@ def exact_values(graph: ir.Graph) -> frozenset[str]:
     A timestep of 981 times a frequency near 1 is off by a quarter radian once rounded to half precision; diffusers, too,
     embeds timesteps in float32 whatever the model's type.
     """
-    from ondevice.lower.lowering import INT_TYPES
+    from ondevice.verify import INTEGERS
 
     exact: set[str] = set()
     for node in reversed(list(graph)):
         if node.op_type in ("Sin", "Cos", "SinCos", "CosSin") or any(value.name in exact for value in node.outputs):
             values = [*node.inputs, *node.outputs]
-            exact.update(str(value.name) for value in values if value is not None and value.dtype not in INT_TYPES)
+            exact.update(str(value.name) for value in values if value is not None and value.dtype not in INTEGERS)
     return frozenset(exact)

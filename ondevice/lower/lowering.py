@@ -16,11 +16,10 @@ from ondevice.lower.strides import arguments, contiguous
 from ondevice.lower.tune import tunables
 from ondevice.ops import find, traffic
 from ondevice.target import Target
-from ondevice.verify import static_shape
+from ondevice.verify import INTEGERS, static_shape
 
 # A part of every row of a tensor: (tensor, first element, elements from row to row).
 Strided = tuple[str, int, int]
-INT_TYPES = {ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL}
 # Plan inputs and outputs are always float32 or int32, whatever the storage inside: a player needs no half arithmetic.
 BOUNDARY = "f32"
 _INDEX_LIMIT = 2**31  # kernels index with 32-bit integers
@@ -51,7 +50,7 @@ class Lowering:
 
     def dtype_of(self, value: ir.Value) -> str:
         """Storage type in which `value` is kept."""
-        if value.dtype in INT_TYPES:
+        if value.dtype in INTEGERS:
             return "i32"
         return "f32" if value.name in self.exact else self.storage
 
@@ -169,7 +168,7 @@ class Lowering:
     def result(self, value: ir.Value) -> str:
         """A fresh tensor for a node's output."""
         name = str(value.name)
-        self._home[name] = self._tensor(self._inner(value), static_shape(value), self.dtype_of(value))
+        self._home[name] = self._tensor(self._inner(value, self.dtype_of(value)), static_shape(value), self.dtype_of(value))
         return self._home[name]
 
     def scratch(self, name: str, shape: Sequence[int], dtype: str) -> str:
@@ -258,7 +257,8 @@ class Lowering:
         """Bring every graph output into its own tensor at the boundary type."""
         program = self.program
         for value in self.graph.outputs:
-            home, name = self._home[str(value.name)], str(value.name)
+            name = str(value.name)
+            home = self._home[name] if name in self._home else self.operand(value, self.dtype_of(value))  # a part of rows
             have = program.tensors[home]
             boundary = self._boundary(value, have.dtype)
             if home == name and home not in program.inputs and home not in program.weights:
@@ -282,7 +282,8 @@ class Lowering:
         dims = arguments(shape, s=(*(step // shape[-1] * row for step in steps[:-1]), 1) if row else steps, d=steps)
         if dims is None:
             raise GraphError("its rows are spread over too many dimensions.", where=f"value {value.name}")
-        target = self._tensor(str(value.name), shape, self.program.tensors[source].dtype)
+        dtype = self.program.tensors[source].dtype
+        target = self._tensor(self._inner(value, dtype), shape, dtype)
         self.emit("Identity", str(value.name), [source], [target], dims | {"s_offset": first, "d_offset": 0})
         return target
 
@@ -293,9 +294,9 @@ class Lowering:
         self.emit("Cast", name, [source], [target], {"n": have.size}, defines=defines)
         return target
 
-    def _inner(self, value: ir.Value) -> str:
+    def _inner(self, value: ir.Value, dtype: str) -> str:
         """A graph output computed in another type than the boundary's is kept under another name until its final cast."""
-        name, dtype = str(value.name), self.dtype_of(value)
+        name = str(value.name)
         return f"{name}:{dtype}" if value in self.graph.outputs and dtype != self._boundary(value, dtype) else name
 
     @staticmethod

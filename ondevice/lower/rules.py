@@ -13,8 +13,9 @@ from ondevice.lower import attention, convolution, fused, linear, winograd
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.strides import RANK, arguments, broadcast, contiguous
 from ondevice.ops import CONV, LINEAR
-from ondevice.verify import resizes_by_sizes, static_shape
+from ondevice.verify import INTEGERS, resizes_by_sizes, static_shape
 
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 Rule = Callable[[Lowering, ir.Node], None]
 
 
@@ -73,10 +74,12 @@ def view(low: Lowering, node: ir.Node) -> None:
 
 
 def cast(low: Lowering, node: ir.Node) -> None:
-    """Float to float is a change of storage, which `Lowering.operand` does where it is needed."""
-    source = _input(node, 0)
-    if low.dtype_of(source) != low.dtype_of(node.outputs[0]) and "i32" in (low.dtype_of(source), low.dtype_of(node.outputs[0])):
-        raise _unsupported(node, f"casts from {source.dtype} to {node.outputs[0].dtype} are not supported.")
+    """Float to float is a change of storage, which `Lowering.operand` does where it is needed; integers stay what they are."""
+    source, wanted = _input(node, 0), node.outputs[0].dtype
+    if source.dtype != wanted and not (
+        (source.dtype in FLOATS and wanted in FLOATS) or (source.dtype in INTEGERS and wanted in (ir.DataType.INT32, ir.DataType.INT64))
+    ):
+        raise _unsupported(node, f"casts from {source.dtype} to {wanted} are not supported.")
     low.view(node.outputs[0], source)
 
 
@@ -172,6 +175,9 @@ def layer_norm(low: Lowering, node: ir.Node) -> None:
     if _axis(node, len(shape), -1) != len(shape) - 1:
         raise _unsupported(node, "only the last axis is supported.")
     cols, bias = shape[-1], _optional(node, 2)
+    for value in (_input(node, 1), bias):
+        if value is not None and (prod(static_shape(value)), static_shape(value)[-1:]) != (cols, (cols,)):
+            raise _unsupported(node, f"its scale or its bias is {static_shape(value)} (expected one number a column: {(cols,)}).")
     shift = (
         low.operand(bias, dtype)
         if bias is not None
@@ -213,7 +219,9 @@ def gather(low: Lowering, node: ir.Node) -> None:
     shape = static_shape(table)
     if len(shape) != 2 or _axis(node, 2, 0) != 0:
         raise _unsupported(node, f"only rows of a matrix are supported (table {shape}, axis {_axis(node, len(shape), 0)}).")
-    dims = {"count": prod(static_shape(ids)), "rows": shape[0], "cols": shape[1]}
+    dims, known = {"count": prod(static_shape(ids)), "rows": shape[0], "cols": shape[1]}, low.constant(ids)
+    if known is not None and (known < 0).any():  # from the end; the kernel clamps
+        ids = low.derived(f"{ids.name}:of {shape[0]} rows", ids, known.shape, lambda: np.where(known < 0, known + shape[0], known))
     low.emit_node(node, [low.operand(ids, "i32"), low.operand(table, low.dtype_of(node.outputs[0]))], dims)
 
 

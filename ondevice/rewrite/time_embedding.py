@@ -29,7 +29,7 @@ class SinCos(Fusion):
         if node is None or shape is None or node.attributes["axis"].as_int() % len(shape) != len(shape) - 1:
             return "it does not join along the last axis"
         if (
-            rates is None
+            not rates
             or frequencies.const_value is None
             or times is None
             or len(times) != 2

@@ -97,6 +97,7 @@ OVERLAP = HALVES.replace("v = ", "i = Constant<value_ints = [3]>() j = Constant<
     "(x, h, e, a)", "(x, i, j, a)"
 )
 ACROSS = HALVES.replace("[2,3,8] x", "[2,8,4] x").replace("[2,3,4] y", "[2,4,4] y").replace("[2]>() o", "[1]>() o")
+EVERY = HALVES.replace("v = ", "t = Constant<value_ints = [2]>() v = ").replace(", a)", ", a, t)").replace("[2,3,4] y", "[2,3,2] y")
 LESS = HALVES.replace("v = ", "i = Constant<value_ints = [3]>() v = ").replace("(x, o, h, a)", "(x, o, i, a)")
 LESS = LESS.replace("y = Sub(v, g)", "y = Concat<axis = 2>(v, g)").replace("[2,3,4] y", "[2,3,7] y")
 NEAR_MISSES = {  # id: (text, opset, what stays)
@@ -106,7 +107,23 @@ NEAR_MISSES = {  # id: (text, opset, what stays)
     "halves that overlap": (OVERLAP, 17, {"Slice": 2}),
     "halves of another axis": (ACROSS, 17, {"Slice": 2}),
     "less than a half": (LESS, 17, {"Slice": 2}),
-}
+    "halves by every second column": (EVERY, 17, {"Slice": 2}),
+    "halves that are results": (
+        HALVES.replace("float[2,3,4] y", "float[2,3,4] v, float[2,3,4] g").replace("y = Sub(v, g)", ""), 17, {"Slice": 2},
+    ),
+    "parts that are no halves": (
+        "(float[2,5] x) => (float[2,3] y) { s = Constant<value_ints = [2, 3]>() a, b = Split<axis = 1>(x, s) y = Neg(b) }",
+        17, {"Split": 1},
+    ),
+    "a division by a negative number": (
+        heads(f"{PLAIN} c = Constant<value_float = -2.0>() s0 = MatMul(q, kt) s = Div(s0, c)"), 18, {"Div": 1},
+    ),
+    "a scale of three dimensions": (
+        """(float[2,3,4] q, float[2,4,5] k) => (float[2,3,5] y) {
+           c = Constant<value_float = 0.5>() s = MatMul(q, k) t = Mul(s, c) y = Softmax(t) }""",
+        18, {"Mul": 1},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("text, opset, constants, expected", CASES.values(), ids=CASES)
@@ -137,6 +154,36 @@ STAYS = {  # id: (text, opset, constants, op that is left as it was)
     "padding with ones": (PADDED.replace("FILL", "1.0"), 17, KERNEL, "Pad"),
     "padding of channels": (PADDED.replace("FILL", "0.0").replace("[0, 0, 0, 0, 0, 0,", "[0, 1, 0, 0, 0, 0,"), 17,
                             {"w": np.ones((3, 3, 3, 3), np.float32)}, "Pad"),
+    "padding by reflection": (PADDED.replace("constant", "reflect").replace("FILL", "0.0"), 17, KERNEL, "Pad"),
+    "padding that cuts": (PADDED.replace("FILL", "0.0").replace("0, 0, 0, 0, 0, 0, 1, 1", "0, 0, -1, 0, 0, 0, 2, 1"), 17, KERNEL, "Pad"),
+    "padding of named axes": (
+        PADDED.replace("[0, 0, 0, 0, 0, 0, 1, 1]", "[0, 0, 1, 1]").replace("FILL", "0.0")
+        .replace("z = ", "n = Constant<value_ints = [2, 3]>() z = ").replace("(x, p, z)", "(x, p, z, n)"), 18, KERNEL, "Pad",
+    ),
+    "padding before a convolution that pads by rule": (
+        PADDED.replace("FILL", "0.0").replace("pads = [0, 0, 0, 0]", 'auto_pad = "VALID"'), 17, KERNEL, "Pad",
+    ),
+    "a power of more axes": ("(float[4] x) => (float[1,4] y) { y = Pow(x, two) }", 18, {"two": np.full((1, 1), 2, np.float32)}, "Pow"),
+    "a norm of means without their axis": (
+        LAYER_NORM.replace("[-1]", "[-1], keepdims = 0").replace("[2,3,4]", "[4,4]"), 14, VALUES, "ReduceMean",
+    ),
+    "a norm over another axis": (LAYER_NORM.replace("[-1]", "[1]").replace("[2,3,4]", "[2,4,4]"), 14, VALUES, "ReduceMean"),
+    "a norm with one scale for all": (LAYER_NORM, 14, VALUES | {"w": np.float32(2)}, "ReduceMean"),
+    "a norm with one bias for all": (LAYER_NORM, 14, VALUES | {"b": np.float32(2)}, "ReduceMean"),
+    "a norm with an epsilon a column": (LAYER_NORM, 14, VALUES | {"e": np.full(4, 1e-5, np.float32)}, "ReduceMean"),
+    "a norm with a scale a group": (NORM, 21, {"w": np.ones(3, np.float32), "b": np.ones(3, np.float32)}, "GroupNormalization"),
+    "attention with fewer keys' heads": (
+        attend().replace("[1,2,5,4] k", "[1,1,5,4] k").replace("[1,2,5,4] v", "[1,1,5,4] v"), 23, {}, "Attention",
+    ),
+    "attention over rows of heads": (
+        """(float[1,3,8] q, float[1,5,8] k, float[1,5,8] v) => (float[1,3,8] y) {
+           y = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v) }""",
+        23, {}, "Attention",
+    ),
+    "a guard of a softmax over the queries": (
+        heads(f"{PLAIN} {BOTH}", mask="mask", between=GUARD.replace("FILL", "0.0")).replace("axis = -1", "axis = 2"),
+        18, {"mask": np.tile(np.array([-np.inf, 0, 0, 0, 0], np.float32), (1, 1, 3, 1))}, "IsNaN",
+    ),
     "a fourth power": ("(float[4] x) => (float[4] y) { y = Pow(x, four) }", 18, {"four": np.float32(4)}, "Pow"),
     "a norm of another power": (LAYER_NORM, 14, VALUES | {"two": np.float32(4)}, "Pow"),
 }  # fmt: skip
@@ -159,6 +206,34 @@ def test_a_scale_before_the_heads_moves_behind_them():
     model = legal(text)
     assert [node.op_type for node in model.graph][:2] != ["Mul", "Reshape"] and ops(model)["Mul"] == 2
     np.testing.assert_allclose(run(model), run(parsed(text)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_scale_a_column_stays_before_the_heads():
+    text = """(float[1,3,8] x, float[1,2,5,4] k, float[1,2,5,4] v) => (float[1,2,3,4] y) {
+        h = Constant<value_ints = [1, 3, 2, 4]>() a = Mul(x, c) b = Reshape(a, h)
+        q = Transpose<perm = [0, 2, 1, 3]>(b) kt = Transpose<perm = [0, 1, 3, 2]>(k) s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) }"""
+    scale = {"c": np.arange(1, 9, dtype=np.float32)}
+    assert [node.op_type for node in legal(text, **scale).graph][:2] == ["Mul", "Reshape"]
+    np.testing.assert_allclose(run(legal(text, **scale)), run(parsed(text, **scale)), rtol=1e-5, atol=1e-6)
+
+
+ROOMY = np.stack([CAUSAL, np.zeros_like(CAUSAL)])
+MASKS = {  # id: (mask, shape that is left)
+    "a mask a head": (ROOMY[None], (1, 2, 3, 5)),
+    "a mask a head, of three dimensions": (ROOMY, (2, 3, 5)),
+    "the same for each head": (np.stack([CAUSAL, CAUSAL]), (1, 1, 3, 5)),
+    "a mask of keys": (np.array([0, 0, 0, -np.inf, -np.inf], np.float32), (5,)),
+    "a mask of queries": (np.ones((3, 1), np.float32), (3, 1)),
+}
+
+
+@pytest.mark.parametrize("mask, left", MASKS.values(), ids=MASKS)
+def test_masks_that_heads_share_are_one(mask, left):
+    text = heads(f"{PLAIN} {BOTH}", mask="mask")
+    model = legal(text, mask=mask)
+    (add,) = (node for node in model.graph if node.op_type == "Add")
+    assert tuple(add.inputs[1].shape.numpy()) == left
+    np.testing.assert_allclose(run(model), run(parsed(text, mask=mask)), rtol=1e-5, atol=1e-6)
 
 
 def test_an_inner_value_with_another_user_survives():

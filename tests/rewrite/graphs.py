@@ -58,7 +58,9 @@ class Weights:
         self.made, self.kernels, self.arrays = made, load_all(), {}
         for name, values in program.weights.items():
             tensor = program.tensors[name]
-            self.arrays[f"{program.component}/{name}"] = values.numpy().astype({"f32": np.float32, "i32": np.int32}[tensor.dtype])
+            self.arrays[f"{program.component}/{name}"] = values.numpy().astype(
+                {"f32": np.float32, "f16": np.float16, "i32": np.int32}[tensor.dtype]
+            )
 
     def plan(self, component, **sizes):
         return self.made
@@ -73,7 +75,8 @@ class Weights:
         return self.kernels[file].source(dialect, **dict(defines))
 
 
-def on_device(model, inputs, target=None):
-    """The first output as the device computes it, in float32."""
-    program = lower(model, "net", target=target)
-    return Session(Weights(program, plan(program, storage="f32")), choose_device()).run("net", inputs)[model.graph.outputs[0].name]
+def on_device(model, inputs, target=None, storage="f32", every=False):
+    """The first output as the device computes it, or `every` one."""
+    program = lower(model, "net", storage=storage, target=target)
+    made = Session(Weights(program, plan(program, storage=storage)), choose_device()).run("net", inputs)
+    return [made[value.name] for value in model.graph.outputs] if every else made[model.graph.outputs[0].name]

@@ -140,6 +140,10 @@ TIME = {
     "joined below": ((WAVES.format(r="1,4", y="4,4", axis=0), {"r": made(1, 4)}), "along the last axis"),
     "frequencies a row": ((WAVES.format(r="2,4", y="2,8", axis=1), {"r": made(2, 4)}), "one constant row of frequencies"),
     "computed frequencies": ((WAVES.format(r="1,4", y="2,8", axis=1), {}), "one constant row of frequencies"),
+    "one frequency": (
+        (WAVES.format(r="1", y="2,2", axis=1).replace("float[1] r", "float r"), {"r": np.float32(0.3)}),
+        "one constant row of frequencies",
+    ),
     "times in a row": (
         (WAVES.format(r="1,4", y="1,8", axis=1).replace("float[2,1] t", "float[1,4] t"), {"r": made(1, 4)}),
         "one constant row of frequencies",
