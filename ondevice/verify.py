@@ -11,6 +11,9 @@ from ondevice.ops import OPS, find
 # Kept as int32; kernels move them, and compute floats alone.
 INTEGERS = {ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL}
 
+# Operands with one number a channel, which ONNX's shape inference does not look at: op -> (input and axis of the channels, operands).
+CHANNELS = {"Conv": (1, 0, (2,)), "InstanceNormalization": (0, 1, (1, 2))}
+
 
 def static_shape(value: ir.Value) -> tuple[int, ...]:
     """The value's shape as integers.
@@ -65,6 +68,7 @@ def verify_graph(model: ir.Model) -> None:
         for value in node.inputs:
             if value is not None and id(value) not in known:
                 raise GraphError(f"input {value.name} is used before it is made.", where=where)
+        _check_channels(node, where)
         if node.op_type != "Split" and any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
             raise GraphError("more than its first output is used, which is not supported.", where=where)
         for value in node.outputs:
@@ -78,3 +82,11 @@ def verify_graph(model: ir.Model) -> None:
     for value in graph.outputs:
         if id(value) not in known:
             raise GraphError("it is never made.", where=f"graph output {value.name}")
+
+
+def _check_channels(node: ir.Node, where: str) -> None:
+    index, axis, operands = CHANNELS.get(node.op_type, (0, 0, ()))
+    for value in (node.inputs[operand] for operand in operands if operand < len(node.inputs)):
+        source = node.inputs[index]
+        if value is not None and source is not None and static_shape(value) != (count := static_shape(source)[axis],):
+            raise GraphError(f"input {value.name} is {static_shape(value)} (expected one number a channel: {(count,)}).", where=where)

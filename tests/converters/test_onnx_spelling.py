@@ -108,8 +108,11 @@ NEAR_MISSES = {  # id: (text, opset, what stays)
     "halves of another axis": (ACROSS, 17, {"Slice": 2}),
     "less than a half": (LESS, 17, {"Slice": 2}),
     "halves by every second column": (EVERY, 17, {"Slice": 2}),
-    "halves that are results": (
-        HALVES.replace("float[2,3,4] y", "float[2,3,4] v, float[2,3,4] g").replace("y = Sub(v, g)", ""), 17, {"Slice": 2},
+    "a first half that is a result": (
+        HALVES.replace("float[2,3,4] y", "float[2,3,4] v, float[2,3,4] y").replace("Sub(v, g)", "Neg(g)"), 17, {"Slice": 2},
+    ),
+    "a second half that is a result": (
+        HALVES.replace("float[2,3,4] y", "float[2,3,4] g, float[2,3,4] y").replace("Sub(v, g)", "Neg(v)"), 17, {"Slice": 2},
     ),
     "parts that are no halves": (
         "(float[2,5] x) => (float[2,3] y) { s = Constant<value_ints = [2, 3]>() a, b = Split<axis = 1>(x, s) y = Neg(b) }",

@@ -42,6 +42,15 @@ REFUSED = {  # id: (text, reason)
     "one bias for all": ("(float[3,4] x, float[4] w, float b) => (float[3,4] y) { y = LayerNormalization(x, w, b) }", COLUMN),
     "the mean, too": ("(float[3,4] x, float[4] w) => (float[3,4] y, float[3,1] m) { y, m = LayerNormalization(x, w) }", "its first output"),
     "a mean that is read": ("(float[3,4] x, float[4] w) => (float[3,1] y) { n, m = LayerNormalization(x, w) y = Neg(m) }", "first output"),
+    "one bias for all channels": (
+        "(float[1,2,5,5] x, float[3,2,3,3] w, float[1] b) => (float[1,3,3,3] y) { y = Conv(x, w, b) }", r"b is \(1,\) .* channel: \(3,\)",
+    ),
+    "one scale for all channels": (
+        "(float[2,3,7] x, float[1] w, float[3] b) => (float[2,3,7] y) { y = InstanceNormalization(x, w, b) }", r"w is \(1,\) .*: \(3,\)",
+    ),
+    "more biases than channels": (
+        "(float[2,3,7] x, float[3] w, float[7] b) => (float[2,3,7] y) { y = InstanceNormalization(x, w, b) }", r"b is \(7,\) .*: \(3,\)",
+    ),
     "softmax over rows": ("(float[3,4] x) => (float[3,4] y) { y = Softmax<axis=0>(x) }", PLAIN),
     "resize of three axes": (
         f"(float[1,2,3] x) => (float[1,2,6] y) <int64[3] s = {{1, 2, 6}}> {{ y = Resize<{NEAREST}>(x, , , s) }}", "axes of four",

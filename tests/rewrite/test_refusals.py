@@ -200,6 +200,16 @@ def test_one_thing_changed_stops_the_rule_and_no_number(spelled, reason, unsuppo
         close(on_device(model, inputs), expected)
 
 
+def test_a_norm_keeps_its_epsilon():
+    text, constants = norm()
+    model = graph(text.replace("InstanceNormalization(", "InstanceNormalization<epsilon=0.5>("), **constants)
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    rewrite(model)
+    assert sum(name.startswith("GroupNorm") for name in fused_ops(model)) == 1
+    close(by_onnxruntime(model, inputs), expected)
+
+
 @pytest.mark.parametrize("how, x", [("beta=2.0", "3,6"), ("alpha=0.5", "3,6"), ("transA=1", "6,3")])
 def test_a_gemm_that_scales_or_turns_is_no_linear_layer(how, x):
     model = graph(GEMM.format(x=x, b="8", how=how), w=W, b=B)
