@@ -122,6 +122,9 @@ def test_what_configs_say_reaches_the_nodes():
     nodes = list(tiny_graph(model, "text_encoder").graph)
     assert [node.attributes["epsilon"].value for node in nodes if node.op_type == "LayerNormalization"] == [pytest.approx(1e-3)] * 3
     assert [node.op_type for node in nodes].count("Erf") == 1
+    (mask,) = [v.const_value.numpy() for name, v in tiny_graph(model, "text_encoder").graph.initializers.items() if "causal_mask" in name]
+    np.testing.assert_array_equal(mask[0, 0] == 0, np.tri(7, dtype=bool), "a token sees itself and what is before it")
+    assert np.isneginf(mask[mask != 0]).all()
     nodes = list(tiny_graph(model, "unet").graph)
     heads = {node.name.split(".attentions")[0]: node.outputs[0].shape[1] for node in nodes if node.op_type == "Softmax"}
     assert heads == {"down_blocks.0": 2, "mid_block": 3, "up_blocks.1": 2}

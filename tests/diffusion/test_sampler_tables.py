@@ -97,6 +97,14 @@ def test_a_strength_is_rounded_down_to_steps(name: str, strength: float, calls: 
     assert [call.timestep for call in make_table(name, 10, SD15, strength=strength).calls] == [c.timestep for c in whole.calls[-calls:]]
 
 
+def test_the_first_noise_by_spacing() -> None:
+    """Where the schedule's top is visited it is that sigma; with leading it also holds an image of unit variance."""
+    first = {spacing: make_table("euler", 4, SD15, timestep_spacing=spacing).start_noise for spacing in ("leading", "linspace", "trailing")}
+    assert first["linspace"] == first["trailing"] == pytest.approx(14.6146, rel=1e-5)
+    top = make_table("euler", 4, SD15, timestep_spacing="leading", strength=1.0).start_noise
+    assert first["leading"] == pytest.approx((top**2 + 1) ** 0.5) != top
+
+
 def test_a_flag_of_null_is_off_and_an_option_wins_over_the_config() -> None:
     for value in (None, False):
         assert make_table("ddim", 4, SD15 | {"set_alpha_to_one": value}) == make_table("ddim", 4, SD15)
