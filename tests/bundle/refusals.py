@@ -101,6 +101,7 @@ PLAN_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (setting("dispatches", 0, "grid", to=[9, 1, 1]), "dispatches[0].grid is [9, 1, 1] (expected multiples of the group [4, 1, 1])"),
     (setting("dispatches", 0, "grid", to=[0, 1, 1]), "dispatches[0].grid[0] is 0 (expected 1..2147483647)"),
     (setting("dispatches", 0, "grid", to=[8, 3, 1]), ""),  # less than a group an element
+    (setting("dispatches", 0, "grid", to=[8, 11, 1]), "dispatches[0].grid has 88 work-items (expected at most 80)"),
     (setting("dispatches", 0, "grid", to=[8, 1, 11]), "dispatches[0].grid has 88 work-items (expected at most 80)"),
     (setting("dispatches", 0, "grid", to=[4, 2**30, 2**30]), "dispatches[0].grid has 4611686018427387904 work-items (expected at most 80)"),
     (setting("dispatches", 0, "grid", to=[8, 1]), "dispatches[0].grid is a list of 2 (expected a list of 3)"),
