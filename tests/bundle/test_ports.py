@@ -45,7 +45,7 @@ PORT_CHANGES: list[tuple[str, Setting, str]] = [
     ),
     (STAGES[0], setting("operands", 0, "name", to="latents"), 'inputs has "latents" (expected latent_sample)'),
     (STAGES[0], shape(0, 1, 4, 2, 4), 'inputs has "latent_sample" as f32[1, 4, 2, 4] (expected f32[1, 4, 4, 2])'),
-    (STAGES[0], shape(1, 32), 'outputs has "a" as f32[32] (expected a picture f16 or f32 [1, rows, width, channels])'),
+    (STAGES[0], shape(1, 1, 8, 4), 'outputs has "a" as f32[1, 8, 4] (expected a picture f16 or f32 [1, rows, width, channels])'),
     (STAGES[0], shape(1, 2, 2, 2, 4), 'outputs has "a" as f32[2, 2, 2, 4] (expected a picture'),
     (STAGES[0], setting("operands", 1, "dtype", to="i32"), 'outputs has "a" as i32[1, 4, 2, 4] (expected a picture'),
     (STAGES[1], shape(0, 24), 'inputs has "a" as f32[24] (expected a picture'),
@@ -53,6 +53,7 @@ PORT_CHANGES: list[tuple[str, Setting, str]] = [
     (STAGES[2], setting("inputs", to=[0, 1]), 'inputs has "b:mean" (expected f32 [groups], of a mean and a variance alike)'),
     (STAGES[2], setting("operands", 1, "dtype", to="i32"), 'inputs has "b:mean" (expected f32 [groups]'),
     (STAGES[2], shape(2, 1, 2), 'inputs has "b:mean" (expected f32 [groups]'),
+    (STAGES[2], replace(shape(1, 1, 2), also=(shape(2, 1, 2),)), 'inputs has "b:mean" (expected f32 [groups]'),
     (STAGES[2], shape(3, 1, 6, 6, 2), 'outputs has "sample" as f32[1, 6, 6, 2] (expected f32[1, 6, 4, 3])'),
 ]
 
@@ -113,6 +114,7 @@ def staged(number: int, **ports: Any) -> Change:
     return change
 
 
+LOW = ("b", "f32", (1, 3, 4, 4))
 WIDE = ("b", "f32", (1, 6, 5, 4))
 B, MEAN, VARIANCE = ("b", "f32", (1, 6, 4, 4)), ("b:mean", "f32", (2,)), ("b:variance", "f32", (2,))
 STAGE_CHANGES: dict[str, tuple[Change, str]] = {
@@ -148,6 +150,10 @@ STAGE_CHANGES: dict[str, tuple[Change, str]] = {
     "no sample": (
         staged(3, output=("z", "f32", (1, 6, 4, 3))),
         "stage=3 rows=6: the last stage makes z [1, 8, 4, 3] (expected sample [1, 8, 4, 3])",
+    ),
+    "a small sample": (
+        lambda plan: staged(3, inputs=[LOW, MEAN, VARIANCE], output=("sample", "f32", (1, 3, 4, 3)))(staged(2, output=LOW)(plan)),
+        "stage=3 rows=6: the last stage makes sample [1, 4, 4, 3] (expected sample [1, 8, 4, 3])",
     ),
     "half a sample": (
         staged(3, output=("sample", "f32", (1, 12, 4, 3))),
