@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle.picture_bundle import component_plan, picture_plans, write_picture
+from bundle.picture_bundle import PLACE, component_plan, picture_plans, write_picture
 from bundle.refusals import Setting, setting
 from bundle.tiny_bundle import edit_json
 
@@ -175,3 +175,13 @@ def test_stages_fit_each_other(tmp_path: Path, name: str) -> None:
     assert expected in str(caught.value) and str(caught.value).endswith("Fix: convert the checkpoint again.")
     with pytest.raises(BundleError):
         bundle.verify()
+
+
+def test_statistics_are_asked_for_in_one_way(tmp_path: Path) -> None:
+    """A player makes each picture's once."""
+    plans = [staged(3, output=("c", "f32", (1, 6, 4, 4)))(plan) for plan in picture_plans()]
+    finer = [B, ("b:mean", "f32", (4,)), ("b:variance", "f32", (4,))]
+    last = component_plan("vae_decoder", PLACE | {"stage": 4, "rows": 6}, finer, ("sample", "f32", (1, 6, 4, 3)))
+    bundle = open_bundle(write_picture(tmp_path / "t", plans=[*plans, last]))
+    with pytest.raises(BundleError, match="stage=4 rows=6: the statistics of b are not of a picture's groups of channels"):
+        bundle.stages(4, 2, 6)
