@@ -20,8 +20,10 @@ def fit_names(model: ir.Model) -> None:
         value.name = fit(value.name)
 
 
-def fit(name: str | None) -> str | None:
-    """One name."""
+def fit(name: str | bytes | None) -> str | None:
+    """One name; protobuf gives bytes where a file's text is not UTF-8."""
+    if isinstance(name, bytes):
+        name = name.decode(errors="backslashreplace") + "\0"  # unfit, so that no other name is the same
     if not name or (len(name) <= LONGEST and name.isprintable()):
         return name
     start = "".join(c if c.isprintable() else "?" for c in name[: LONGEST // 2])

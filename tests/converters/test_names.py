@@ -11,6 +11,7 @@ from ondevice.converters.configs import COMPONENTS, normalize
 from ondevice.converters.expected import expected_weights
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.names import canonical, ema_name, is_ignorable, original_names
+from ondevice.converters.onnx_import.naming import fit
 
 
 def all_names() -> dict[str, str]:
@@ -66,3 +67,8 @@ def test_the_text_encoder_prefix_that_transformers_5_drops_is_put_back() -> None
     names = manifest("sd14.text_encoder")
     assert [name for name in names if canonical("text_encoder", name.removeprefix("text_model.")) != name] == []
     assert [name for name in names if canonical("text_encoder", name) != name] == []
+
+
+def test_a_name_that_is_no_text_becomes_one_of_its_own() -> None:
+    made = [fit(name) for name in (b"ab\xff", b"ab\xfe", "ab\\xff", "ab")]
+    assert len(set(made)) == 4 and all(name and name.isprintable() for name in made) and made[2:] == ["ab\\xff", "ab"]
