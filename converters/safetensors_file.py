@@ -87,13 +87,11 @@ class FileSlice:
         return data
 
 
-def read_safetensors(path: Path) -> dict[str, ir.LazyTensor]:
-    """{name: lazy tensor} of a file, in the order of its header. Raises CheckpointError naming the file and the tensor."""
-    return read_with_metadata(path)[0]
-
-
 def read_with_metadata(path: Path) -> tuple[dict[str, ir.LazyTensor], dict[str, Any]]:
-    """The same, and the header's __metadata__, whose values may be anything."""
+    """({name: lazy tensor} of a file, in the order of its header; the header's __metadata__, whose values may be anything).
+
+    Raises CheckpointError naming the file and the tensor.
+    """
     file = FileSlice(path)
     where = str(path)
     if file.size < 8:

@@ -19,6 +19,7 @@ from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES, Family
 from ondevice.converters.names import original_names
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.safetensors_file import read_with_metadata
 from ondevice.errors import CheckpointError, OnDeviceError
 
 DATA = Path(__file__).parent / "data"
@@ -250,3 +251,8 @@ def message(call: Callable[[], Any], kind: type[OnDeviceError] = CheckpointError
         call()
     assert type(caught.value) is kind
     return str(caught.value)
+
+
+def read_safetensors(path):
+    """The tensors of a file, without its metadata."""
+    return read_with_metadata(path)[0]

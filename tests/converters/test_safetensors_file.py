@@ -12,11 +12,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import safetensors.numpy
-from checkpoint_files import safetensors_bytes, safetensors_header, write_safetensors
+from checkpoint_files import read_safetensors, safetensors_bytes, safetensors_header, write_safetensors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ondevice.converters.safetensors_file import read_safetensors
 from ondevice.errors import CheckpointError
 
 FUZZ = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -19,6 +19,7 @@ from checkpoint_files import (
     ckpt_bytes,
     message,
     pickled_state,
+    read_safetensors,
     safetensors_bytes,
     safetensors_header,
     tiny_checkpoint,
@@ -34,7 +35,6 @@ from ondevice.converters.configs import normalize
 from ondevice.converters.json_text import read_object
 from ondevice.converters.names import original_names
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
-from ondevice.converters.safetensors_file import read_safetensors
 from ondevice.errors import CheckpointError, OnDeviceError, UsageError, WeightsError
 
 
