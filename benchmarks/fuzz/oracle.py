@@ -51,8 +51,7 @@ class Judge:
     def __init__(self, folder: Path, *, seconds: float = SECONDS) -> None:
         self.folder, self.seconds = folder, seconds
         self._said: list[tuple[str, str, str]] = []  # kind, place, what
-        self._statm = os.open("/proc/self/statm", os.O_RDONLY) if os.path.exists("/proc/self/statm") else None
-        self._page = resource.getpagesize()
+        self._status = os.open("/proc/self/status", os.O_RDONLY) if os.path.exists("/proc/self/status") else None
         self._made: set[str] = set()  # folders, one a reader
         self._highest = 0  # bytes: the high-water mark so far
         self._back = ExitStack()
@@ -78,7 +77,7 @@ class Judge:
         if reader.name not in self._made:
             folder.mkdir(parents=True, exist_ok=True)
             self._made.add(reader.name)
-        before = self._resident()
+        before = self._memory(b"VmRSS:")
         try:
             signal.setitimer(signal.ITIMER_PROF, self.seconds)
             try:
@@ -92,10 +91,10 @@ class Judge:
         if self._said:
             return Verdict(FINDING, *self._said[0])
         # The high-water mark of the process: where it did not rise an earlier input went higher, which was within bounds then.
-        peak = _peak()
+        peak = self._memory(b"VmHWM:")
         risen, self._highest = peak > self._highest, peak
         taken, allowed = peak - before, reader.memory + reader.growth * len(data)
-        if risen and self._statm is not None and taken > allowed:
+        if risen and taken > allowed:
             self.forget_peak()
             return Verdict(FINDING, "memory", reader.name, f"took {taken >> 20} MB (expected at most {allowed >> 20})")
         return verdict
@@ -104,7 +103,7 @@ class Judge:
         """Let the high-water mark of the process's memory begin anew: seeds, and inputs that were found out, are not to hide others."""
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
-        self._highest = _peak()
+        self._highest = self._memory(b"VmHWM:")
 
     def _run(self, reader: Reader, data: bytes, folder: Path) -> Verdict:
         try:
@@ -118,8 +117,11 @@ class Judge:
             return Verdict(FINDING, type(error).__name__, _place(error), what)
         return Verdict(ACCEPTED)
 
-    def _resident(self) -> int:
-        return int(os.pread(self._statm, 64, 0).split()[1]) * self._page if self._statm is not None else 0
+    def _memory(self, key: bytes) -> int:
+        """Bytes that this process holds or held, 0 where there is no /proc. Not ru_maxrss: a process inherits its parent's over exec."""
+        if self._status is None:
+            return 0
+        return int(os.pread(self._status, 1 << 13, 0).partition(key)[2].split(None, 1)[0]) << 10
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         raise _TooSlow
@@ -167,10 +169,6 @@ def _place(error: BaseException, *, own: bool = False) -> str:
     inside = [frame for frame in frames if frame.filename.startswith(str(ROOT)) and "/.venv" not in frame.filename]
     chosen = [frame for frame in inside if (frame.name != "holds" if own else not frame.filename.startswith(_HERE))] or inside
     return f"{_short(chosen[-1].filename)}:{chosen[-1].name}:{chosen[-1].lineno}" if chosen else "?"
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _short(path: str) -> str:

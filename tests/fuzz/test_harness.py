@@ -129,6 +129,7 @@ def test_faults_are_told_apart(judge, act):
 
 
 def test_a_worker_that_dies_hangs_or_takes_too_much_is_a_finding(tmp_path):
+    assert bytes(bytearray(200 << 20)), "what this process once held must not hide what a worker takes"
     names = ("memory", "too_much_memory", "dies")
     totals, findings = supervise.run(names, seconds=0, inputs=60, modules=("fuzz.bad_readers",))
     assert {(finding.reader, finding.kind, finding.data) for finding in findings} == {
