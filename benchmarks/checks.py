@@ -28,7 +28,12 @@ FOLDERS = [
 SINGLE = ["tests/errors/test_file_kind_messages.py", "tests/errors/test_ckpt_messages.py"] + [
     f"tests/converters/test_{name}.py" for name in ("ckpt_file", "single_files")
 ]
-PICKLES = ["tests/converters/test_ckpt_file.py", "tests/errors/test_ckpt_messages.py", "tests/errors/test_file_kind_messages.py"]
+PICKLES = [
+    "tests/converters/test_inert_pickle.py",
+    "tests/converters/test_ckpt_file.py",
+    "tests/errors/test_ckpt_messages.py",
+    "tests/errors/test_file_kind_messages.py",
+]
 ONNX = ["tests/errors/test_onnx_messages.py", "tests/converters/test_onnx_import.py"]
 # Files (patterns) -> the tests that are to notice; the first that matches counts.
 READERS: dict[str, list[str]] = {

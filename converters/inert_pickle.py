@@ -35,15 +35,15 @@ def follow(data: bytes, start: int = 0) -> Followed:
     machine, stream = _Machine(), io.BytesIO(data)
     stream.seek(start)
     try:
-        for opcode, argument, position in pickletools.genops(stream):
-            if opcode.name == "STOP":
-                if len(machine.stack) != 1 or machine.stack[0] is _MARK:
-                    raise PickleRefused(f"the pickle ends with {len(machine.stack)} values (expected 1)")
-                return Followed(machine.stack[0], machine.storages, stream.tell())
-            machine.step(opcode.name, argument, position or 0)
-    except (ValueError, OverflowError, RecursionError, MemoryError, KeyError, IndexError) as error:  # from decoding an opcode's argument
+        for opcode, argument, position in pickletools.genops(stream):  # up to STOP; a ValueError where there is none
+            if opcode.name != "STOP":
+                machine.step(opcode.name, argument, position or 0)
+    except ValueError as error:  # from decoding an opcode's argument
         raise PickleRefused(f"the pickle is damaged ({str(error)[:200]})") from None
-    raise PickleRefused("the pickle has no end")
+    values = [value for value in machine.stack if value is not _MARK]
+    if len(machine.stack) != 1 or not values:
+        raise PickleRefused(f"the pickle ends with {len(values)} values on a stack of {len(machine.stack)} (expected one)")
+    return Followed(values[0], machine.storages, stream.tell())
 
 
 class _Machine:
@@ -73,7 +73,7 @@ class _Machine:
                 raise PickleRefused(f"the opcode {name} makes more than tensors")
         except PickleRefused as error:
             raise PickleRefused(f"{error} (byte {position})") from None
-        except (IndexError, TypeError, ValueError, KeyError, AttributeError):
+        except (IndexError, TypeError, ValueError):
             # A popped value was missing or of another type than the opcode works on.
             raise PickleRefused(f"the opcode {name} does not fit what is on the stack (byte {position})") from None
 
@@ -180,8 +180,8 @@ class _Machine:
 
     def _set_items(self, values: list[Any]) -> None:
         target = self.stack[-1]
-        if len(values) % 2 or not isinstance(target, dict | Inert):
-            raise ValueError
+        if not isinstance(target, dict | Inert):
+            raise TypeError
         put_items(target, zip(values[::2], values[1::2], strict=True))
 
     def _memo(self, key: int) -> None:

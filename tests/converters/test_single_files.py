@@ -254,31 +254,6 @@ def test_files_of_old_torch(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, su
     same(open_checkpoint(path, family=tiny_family(tmp_path / "family")), tiny)
 
 
-OLD = legacy_bytes({"a": np.arange(4, dtype=np.float32)})
-
-
-@pytest.mark.parametrize(
-    ("data", "what"),
-    [
-        (OLD[:-1], "the file ends inside the storage 0; it is cut short"),
-        (OLD[:-20], "the file ends before the storage 0; it is cut short"),
-        (OLD[:-24] + (5).to_bytes(8, "little") + OLD[-16:], "the storage 0 is not as long as its tensors say (got 5, expected 4)"),
-        (OLD.replace(Op.text("little_endian") + b"\x88", Op.text("little_endian") + b"\x89"), "the file is not little-endian"),
-        (OLD.replace(Op.number(1001), Op.number(1002)), "its second pickle is not the number 1001, torch's protocol"),
-        (OLD.replace(b"](" + Op.text("0"), b"](" + Op.text("1")), "the list of storages does not fit the value"),
-    ],
-    ids=["cut", "no storage", "length", "endian", "protocol", "keys"],
-)
-def test_damaged_files_of_old_torch(tmp_path: Path, data: bytes, what: str) -> None:
-    path = tmp_path / "m.ckpt"
-    path.write_bytes(data)
-    assert data != OLD
-    assert message(lambda: open_checkpoint(path, family="sd14")) == (
-        f"{path}: this torch file of before 1.6 cannot be read: {what}."
-        " Fix: download the file again, or use a .safetensors file of the same model."
-    )
-
-
 PARTS = {
     "original names": ("vae", lambda tiny, a: {n.removeprefix(VAE): x for n, x in a.items() if n.startswith(VAE)}),
     "with the training's loss": (

@@ -6,8 +6,9 @@ import struct
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
-from checkpoint_files import AGAIN, DIFFERENT, Op, ckpt_bytes, message
+from checkpoint_files import AGAIN, DIFFERENT, Op, ckpt_bytes, legacy_bytes, message
 
 from ondevice.converters import ckpt_file, zip_directory
 from ondevice.converters.ckpt_file import read_ckpt
@@ -72,7 +73,7 @@ NAMED = "the pickle names 'os.system', which is no part of a tensor (byte {}). "
         (b"\x80\x02}K\x01\x85Ns.", "", "the file holds no named tensors. Fix: use a checkpoint that holds a state dict."),
         (b"\x80\x02h\x07.", " data.pkl", f"the pickle recalls a value before it was made (byte 2). {DIFFERENT}"),
         (b"\x80\x02R.", " data.pkl", f"the opcode REDUCE does not fit what is on the stack (byte 2). {DIFFERENT}"),
-        (b"\x80\x02}}.", " data.pkl", f"the pickle ends with 2 values (expected 1). {DIFFERENT}"),
+        (b"\x80\x02}}.", " data.pkl", f"the pickle ends with 2 values on a stack of 2 (expected one). {DIFFERENT}"),
         (b"}" * 1_000_001 + b".", " data.pkl", f"the pickle makes more than 1,000,000 values (byte 1000000). {DIFFERENT}"),
         (b"\x80\x02}", " data.pkl", f"the pickle is damaged (pickle exhausted before seeing STOP). {DIFFERENT}"),
         (b"\x80\x02}.", "", "the file holds no named tensors. Fix: use a checkpoint that holds a state dict."),
@@ -177,3 +178,39 @@ def test_an_entry_that_is_there_twice(tmp_path: Path) -> None:
     path.write_bytes(ckpt_bytes(view(0, [6], [1]), FLOATS * 2).replace(b"archive/data/1", b"archive/data/0"))
     assert message(lambda: read_ckpt(path)) == f"{path}: the zip archive is damaged: the entry 'archive/data/0' is there twice. {AGAIN}"
     assert zip_directory.ENTRY_LIMIT > 10_000
+
+
+OLD = legacy_bytes({"a": np.arange(4, dtype=np.float32)})
+ENDIAN = Op.text("little_endian") + b"\x88"
+FACTS = b"\x80\x02}(" + Op.text("protocol_version")
+KEYS = b"\x80\x02](" + Op.text("0") + b"e."
+SHORT, NO_LIST = "it is cut short", "the list of storages does not fit the value"
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (OLD[:-1], f"the file ends inside the storage 0; {SHORT}"),
+        (OLD[:-16], f"the file ends inside the storage 0; {SHORT}"),
+        (OLD[:-17], f"the file ends before the storage 0; {SHORT}"),
+        (OLD[:-24], f"the file ends before the storage 0; {SHORT}"),
+        (OLD[:-24] + (5).to_bytes(8, "little") + OLD[-16:], "the storage 0 is not as long as its tensors say (got 5, expected 4)"),
+        (OLD[:-24] + (-1).to_bytes(8, "little", signed=True), "the storage 0 is not as long as its tensors say (got -1, expected 4)"),
+        (OLD.replace(ENDIAN, ENDIAN[:-1] + b"\x89"), "the file is not little-endian"),
+        (OLD.replace(ENDIAN, ENDIAN[:-1] + b"K\x01"), "the file is not little-endian"),
+        (OLD.replace(ENDIAN, Op.text("big_endian") + b"\x88"), "the file is not little-endian"),
+        (OLD.replace(FACTS, b"\x80\x02N." + FACTS), "the file is not little-endian"),
+        (OLD.replace(Op.number(1001), Op.number(1002)), "its second pickle is not the number 1001, torch's protocol"),
+        (OLD.replace(KEYS, KEYS.replace(Op.text("0"), Op.text("1"))), NO_LIST),
+        (OLD.replace(KEYS, KEYS.replace(Op.text("0"), b"K\x00")), NO_LIST),
+        (OLD.replace(KEYS, b"\x80\x02" + Op.text("0") + b"."), NO_LIST),
+    ],
+)
+def test_damaged_files_of_old_torch(tmp_path: Path, data: bytes, what: str) -> None:
+    path = tmp_path / "m.ckpt"
+    path.write_bytes(data)
+    assert data != OLD
+    assert message(lambda: read_ckpt(path)) == (
+        f"{path}: this torch file of before 1.6 cannot be read: {what}."
+        " Fix: download the file again, or use a .safetensors file of the same model."
+    )
