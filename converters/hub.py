@@ -63,7 +63,7 @@ def download(repo: str, *, variant: str | None = None, revision: str | None = No
         folder = fetch([*files, *shards], commit) if shards else folder
         absent = [file for file in (*files, *shards) if not (folder / file).is_file()]
         if absent:
-            raise DownloadError(f"{absent[0]} could not be fetched.", where=where, fix=_AGAIN)
+            raise DownloadError(f"{absent[0]} could not be fetched.", where=where, fix=f"{_AGAIN}, or name another --revision")
         if commit != name:
             with suppress(Exception):  # what was asked for is here; this only lets the cache know the branch or tag
                 fetch(files, name)

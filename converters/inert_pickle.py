@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +36,11 @@ def follow(data: bytes, start: int = 0) -> Followed:
     machine, stream = _Machine(), io.BytesIO(data)
     stream.seek(start)
     try:
-        for opcode, argument, position in pickletools.genops(stream):  # up to STOP; a ValueError where there is none
-            if opcode.name != "STOP":
-                machine.step(opcode.name, argument, position or 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in text that Python does not know
+            for opcode, argument, position in pickletools.genops(stream):  # up to STOP; a ValueError where there is none
+                if opcode.name != "STOP":
+                    machine.step(opcode.name, argument, position or 0)
     except ValueError as error:  # from decoding an opcode's argument
         raise PickleRefused(f"the pickle is damaged ({str(error)[:200]})") from None
     values = [value for value in machine.stack if value is not _MARK]

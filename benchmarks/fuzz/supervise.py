@@ -64,9 +64,9 @@ class _Worker:
 
 
 def scratch() -> Path:
-    """A folder in memory where there is one: most readers take a path."""
+    """A folder in memory where there is one and TMPDIR names no other: most readers take a path."""
     shared = Path("/dev/shm")
-    parent = shared if shared.is_dir() and os.access(shared, os.W_OK) else None
+    parent = shared if "TMPDIR" not in os.environ and shared.is_dir() and os.access(shared, os.W_OK) else None
     return Path(tempfile.mkdtemp(prefix="fuzz-", dir=parent))
 
 
@@ -173,12 +173,13 @@ def _death(folder: Path, worker: _Worker, modules: Sequence[str], code: int | No
 
 def _dies(reader: str, data: bytes, modules: Sequence[str]) -> int:
     """The exit code of a process that reads one input."""
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(data)
-        file.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "input"
+        file.write_bytes(data)
         more = [word for module in modules for word in ("--module", module)]
-        command = [sys.executable, "-m", "benchmarks.fuzz", "--reader", reader, *more, "--replay", file.name]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=HANG).returncode
+        command = [sys.executable, "-m", "benchmarks.fuzz", "--reader", reader, *more, "--replay", str(file)]
+        env = os.environ | {"TMPDIR": folder}  # what a process leaves that dies goes with it
+        return subprocess.run(command, cwd=ROOT, capture_output=True, check=False, timeout=HANG, env=env).returncode
 
 
 def _added(readers: Sequence[str], counted: Sequence[dict[str, Any]], findings: Sequence[Finding]) -> dict[str, Total]:

@@ -165,7 +165,11 @@ def test_sharded_weights_are_fetched_after_their_index(hub: Hub) -> None:
     whole = "unet/diffusion_pytorch_model.safetensors"
     hub.files["unet/part-1.safetensors"] = hub.files.pop(whole)
     names = list(arrays_of(tiny_checkpoint(), "unet"))
-    hub.files[f"{whole}.index.json"] = json.dumps({"weight_map": dict.fromkeys(names, "part-1.safetensors")}).encode()
+    index = {"weight_map": dict.fromkeys(names, "part-2.safetensors")}
+    hub.files[f"{whole}.index.json"] = json.dumps(index).encode()
+    assert str(refusal()) == f"{REPO}: unet/part-2.safetensors could not be fetched. Fix: try again later, or name another --revision."
+    hub.files[f"{whole}.index.json"] = json.dumps(index).replace("part-2", "part-1").encode()
+    hub.commit = "b" * 40
     assert_tiny(REPO)
 
 

@@ -10,6 +10,10 @@ from checkpoint_files import Op
 from ondevice.converters.inert_pickle import follow
 from ondevice.converters.inert_values import Inert, PickleRefused, StorageRef
 
+FLOATS = Op.storage("FloatStorage", "0", 6)
+BYTES = FLOATS.replace(Op.named("torch", "FloatStorage"), Op.named("torch.storage", "UntypedStorage"))
+REBUILD, PARAMETER = Op.named("torch._utils", "_rebuild_tensor_v2"), Op.named("torch._utils", "_rebuild_parameter")
+NO_TENSOR = "a tensor is made from arguments that describe none"
 THING = Op.named("my.tools", "Thing")
 ODD = "the opcode {} does not fit what is on the stack"
 
@@ -49,6 +53,16 @@ REFUSED = {
         b"](" + Op.storage("FloatStorage", "0", 6) + Op.storage("FloatStorage", "0", 7) + b"e.",
         "the storage '0' is of two kinds",
     ),
+    "a parameter of a number": (PARAMETER + b"K\x01\x85R.", "a parameter is made from something that is no tensor"),
+    "a tensor of bytes": (Op.tensor(BYTES, 0, [6], [1]) + b".", NO_TENSOR),
+    "a tensor without a storage": (Op.tensor(b"N", 0, [6], [1]) + b".", NO_TENSOR),
+    "a tensor that begins before its storage": (Op.tensor(FLOATS, -1, [6], [1]) + b".", NO_TENSOR),
+    "a tensor of a negative size": (Op.tensor(FLOATS, 0, [-6], [1]) + b".", NO_TENSOR),
+    "a tensor that goes back": (Op.tensor(FLOATS, 0, [6], [-1]) + b".", NO_TENSOR),
+    "a tensor of a size that no file has": (Op.tensor(FLOATS, 0, [1 << 48, 0], [1, 1]) + b".", NO_TENSOR),
+    "a tensor with fewer strides": (Op.tensor(FLOATS, 0, [6, 1], [1]) + b".", NO_TENSOR),
+    "a tensor whose shape is a list": (REBUILD + Op.tuple(FLOATS, b"K\x00", b"]", b")") + b"R.", NO_TENSOR),
+    "a tensor whose strides are a list": (REBUILD + Op.tuple(FLOATS, b"K\x00", b")", b"]") + b"R.", NO_TENSOR),
     "text that is none": (b"X\x01\x00\x00\x00\xff.", "the pickle is damaged ('utf-8' codec can't decode"),
 }
 
@@ -78,6 +92,7 @@ FOLLOWED = {
     "its state in slots": (THING + b")RN" + Op.dict([(Op.text("w"), b"\x88")]) + b"\x86b.", ("my.tools Thing", {"w": True})),
     "an object by class": (THING + b")}\x92.", ("my.tools Thing", {})),
     "old objects": (b"]((imy.tools\nThing\n(" + THING + b"oe.", [("my.tools Thing", {})] * 2),
+    "an escape that Python does not know": (b"S'a\\l'\n.", "a\\l"),
     "a set": (b"\x8f(NN\x90.", ("builtins set", {})),
     "a frozen set": (b"(NN\x91.", ("builtins frozenset", {})),
     "lists and tuples": (b"](NN\x86N\x85K\x01K\x02K\x03\x87e.", [(None, None), (None,), (1, 2, 3)]),

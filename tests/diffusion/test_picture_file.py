@@ -142,6 +142,9 @@ def test_a_name_that_is_taken_at_the_last_moment_is_left(tmp_path: Path, monkeyp
     monkeypatch.setattr(picture_file, "free_names", lambda path: iter([path, path.with_stem("b")]))
     assert write_picture(tmp_path / "a.png", checkered(), {}, numbered=True).name == "b.png"
     assert (tmp_path / "a.png").read_bytes() == b"theirs"
+    monkeypatch.setattr(picture_file, "free_names", lambda path: iter([path]))
+    with pytest.raises(UsageError, match="its name was taken meanwhile"):
+        write_picture(tmp_path / "a.png", checkered(), {}, numbered=True)
 
 
 def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:

@@ -84,6 +84,23 @@ NAMED = "the pickle names 'os.system', which is no part of a tensor (byte {}). "
             f"its storage does not fit 6 numbers of F64 (got 24 bytes, expected 48). {AGAIN}",
         ),
         (
+            view(0, [2], [1], Op.storage("QInt8Storage", "0", 2)),
+            " tensor w",
+            f"it is made by torch._utils._rebuild_tensor_v2, which is no plain torch tensor. {DIFFERENT}",
+        ),
+        (
+            b"\x80\x02" + Op.named("my.models", "Unet") + b")\x81" + Op.dict([(Op.text("depth"), Op.number(4))]) + b"b.",
+            "",
+            "the file holds a whole object (my.models.Unet), not named tensors."
+            " Fix: load it where its class is installed, and save its state_dict().",
+        ),
+        (
+            view(0, [1] * 9, [1] * 9),
+            " tensor w",
+            "it reaches outside its storage (got shape [1, 1, 1, 1, 1, 1, 1, 1, ...], strides [1, 1, 1, 1, 1, 1, 1, 1, ...], offset 0;"
+            f" expected at most 6 numbers). {AGAIN}",
+        ),
+        (
             view(1, [2, 3], [3, 1]),
             " tensor w",
             "it reaches outside its storage (got shape [2, 3], strides [3, 1], offset 1; expected at most 6 numbers). " + AGAIN,
