@@ -159,6 +159,11 @@ STAYS = {  # id: (text, opset, constants, op that is left as it was)
                             {"w": np.ones((3, 3, 3, 3), np.float32)}, "Pad"),
     "padding by reflection": (PADDED.replace("constant", "reflect").replace("FILL", "0.0"), 17, KERNEL, "Pad"),
     "padding that cuts": (PADDED.replace("FILL", "0.0").replace("0, 0, 0, 0, 0, 0, 1, 1", "0, 0, -1, 0, 0, 0, 2, 1"), 17, KERNEL, "Pad"),
+    "padding of a film": (
+        """(float[1,2,3,5,4] x, float[3,2,1,3,3] w) => (float[1,3,3,4,3] y) {
+           p = Constant<value_ints = [0, 0, 0, 1, 0, 0, 0, 0, 0, 1]>() a = Pad(x, p) y = Conv(a, w) }""",
+        18, {"w": np.ones((3, 2, 1, 3, 3), np.float32)}, "Pad",
+    ),
     "padding of named axes": (
         PADDED.replace("[0, 0, 0, 0, 0, 0, 1, 1]", "[0, 0, 1, 1]").replace("FILL", "0.0")
         .replace("z = ", "n = Constant<value_ints = [2, 3]>() z = ").replace("(x, p, z)", "(x, p, z, n)"), 18, KERNEL, "Pad",
@@ -179,7 +184,7 @@ STAYS = {  # id: (text, opset, constants, op that is left as it was)
         attend().replace("[1,2,5,4] k", "[1,1,5,4] k").replace("[1,2,5,4] v", "[1,1,5,4] v"), 23, {}, "Attention",
     ),
     "attention over rows of heads": (
-        """(float[1,3,8] q, float[1,5,8] k, float[1,5,8] v) => (float[1,3,8] y) {
+        """(float[1,5,8] q, float[1,5,8] k, float[1,5,8] v) => (float[1,5,8] y) {
            y = Attention<q_num_heads = 2, kv_num_heads = 2>(q, k, v) }""",
         23, {}, "Attention",
     ),

@@ -219,6 +219,7 @@ def test_latents_of_an_image_are_drawn_and_scaled(log_variance: float, deviation
         ({"latents": np.zeros((1, 4, 2, 3)), "image": np.zeros((8, 8, 3), np.uint8)}, "both given"),
         ({"image": np.zeros((8, 8), np.uint8)}, "image: not pixels"),
         ({"image": np.zeros((8, 8, 3))}, "image: not pixels"),
+        ({"image": np.zeros((8, 8, 4), np.uint8)}, "image: not pixels"),
         ({"seed": -(2**70)}, "not a seed"),
         ({"steps": 0}, "steps out of range"),
         ({"sampler": "nope"}, "no such sampler"),

@@ -155,14 +155,26 @@ def damaged_archives() -> dict[str, tuple[bytes, str]]:
 
     count = whole.count(b"PK\x01\x02")
     locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, 1 << 60, 1)
+    size = end - central
+
+    def with_end64(count: int) -> bytes:
+        record = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, size, central)
+        return whole[:end] + record + struct.pack("<4sIQI", b"PK\x06\x07", 0, end, 1) + whole[end:]
+
     return {
         "no end": (whole[:end], "it has no end record; the file is cut short"),
+        "half an end": (whole[: end + 10], "it has no end record; the file is cut short"),
         "parts": (patched(end + 4, "<H", 1), "it is one part of several"),
+        "its first part": (patched(end + 6, "<H", 1), "it is one part of several"),
+        "too many": (with_end64(1 << 40), f"its directory is too large (got 1,099,511,627,776 entries in {size:,} bytes)"),
         "many": (patched(end + 12, "<I", 1 << 30), f"its directory is too large (got {count} entries in 1,073,741,824 bytes)"),
         "far": (patched(end + 16, "<I", 1 << 30), "its directory lies outside the file"),
         "fewer": (patched(end + 10, "<H", count - 1), "its directory holds more than its entries"),
         "more": (patched(end + 10, "<H", count + 1), "its directory is cut short"),
         "name": (patched(central + 28, "<H", 60_000), "its directory is cut short"),
+        "comment": (patched(whole.rfind(b"PK\x01\x02") + 32, "<H", 9), "its directory is cut short"),
+        "method": (patched(central + 10, "<H", 8), f"the entry '{first}' is compressed or encrypted, which torch.save never does"),
+        "packed": (patched(central + 20, "<I", 5), f"the entry '{first}' is compressed or encrypted, which torch.save never does"),
         "magic": (patched(central, "<I", 0), "its directory holds something that is no entry"),
         "deflated": (
             ckpt_bytes(bytes(99), [], compression=zipfile.ZIP_DEFLATED),

@@ -104,6 +104,7 @@ TAKEN = {
     ),
     "an uneven split": ("(float[3,5] x) => (float[3,3] y) <int64[2] s = {2, 3}> { n = Neg(x) a, b = Split<axis=1>(n, s) y = Exp(b) }", {}),
     "a split of rows": ("(float[2,5,4] x) => (float[2,2,4] y) { n = Neg(x) a, b = Split<axis=1, num_outputs=2>(n) y = Exp(b) }", {}),
+    "unequal pads": ("(float[1,2,5,4] x, float[3,2,3,3] w) => (float[1,3,6,3] y) { y = Conv<pads=[2,0,1,1]>(x, w) }", {}),
     "numbers without axes": ("(float x, float[3] z) => (float[3] y) { a = Exp(x) y = Add(a, z) }", {}),
 }  # fmt: skip
 

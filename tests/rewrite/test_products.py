@@ -62,6 +62,12 @@ LEFT_ALONE = {
         {"LinearBias": 1, "Silu": 1},
         "another node reads the result before it",
     ),
+    "a product that is a result": (
+        f"{IN}) => (float[2,3,8] l, float[2,3,8] y) {{ {LINEAR} s = Sigmoid(l) y = Mul(l, s) }}",
+        BOTH,
+        {"LinearBias": 1, "Silu": 1},
+        "another node reads the result before it",
+    ),
     "a second residual": (
         f"{IN}, float[2,3,8] z) => (float[2,3,8] y) {{ {LINEAR} p = Add(z, l) y = Add(p, z) }}",
         BOTH,

@@ -200,6 +200,33 @@ def test_one_thing_changed_stops_the_rule_and_no_number(spelled, reason, unsuppo
         close(on_device(model, inputs), expected)
 
 
+@pytest.mark.parametrize("left, right", [(0.3, 0.7), (0.7, -0.3)])
+def test_an_attention_scales_by_both_factors(left, right):
+    model = graph(heads(more=", float z, float w", left="z", right="w")[0], z=np.float32(left), w=np.float32(right))
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    rewrite(model)
+    assert sum("Attention" in op for op in fused_ops(model)) == 1
+    close(by_onnxruntime(model, inputs), expected)
+
+
+@pytest.mark.parametrize("more, left_alone", [("", 0), (" z = Neg(q)", 1), (" z = Neg(v)", 1)])
+def test_projections_that_something_else_reads_are_not_merged(more, left_alone):
+    text = heads(q="2,9,8", k="2,9,8")[0].replace("(float[2,9,8] q, float[2,9,8] k, float[2,9,8] v)", "(float[2,9,8] x, WEIGHTS)")
+    text = text.replace("WEIGHTS", "float[8,8] wq, float[8,8] wk, float[8,8] wv").replace(
+        "    a = Reshape", f"    q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv){more}\n    a = Reshape"
+    )
+    text = text.replace("=> (float[2,9,8] y)", "=> (float[2,9,8] y, float[2,9,8] z)") if more else text
+    model = graph(text, wq=made(8, 8), wk=made(8, 8), wv=made(8, 8))
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs, every=True)
+    rewrite(model)
+    (merged,) = [node for node in model.graph if node.op_type == "Split"]
+    assert len(merged.outputs) == 3 - left_alone
+    for got, wanted in zip(by_onnxruntime(model, inputs, every=True), expected, strict=True):
+        close(got, wanted)
+
+
 def test_a_norm_keeps_its_epsilon():
     text, constants = norm()
     model = graph(text.replace("InstanceNormalization(", "InstanceNormalization<epsilon=0.5>("), **constants)

@@ -11,6 +11,7 @@ from run.small_plans import FakeBundle, make_plan, three_steps, three_steps_answ
 from ondevice.errors import DeviceError, KernelBuildError, NumericError
 from ondevice.plan.plan import ALIGN
 from ondevice.run import discovery
+from ondevice.run.check import results
 from ondevice.run.opencl import OpenCLDevice
 from ondevice.run.session import Session
 
@@ -114,6 +115,15 @@ def test_check_waits_for_a_tensor_that_is_written_in_parts(device: OpenCLDevice)
     assert np.isfinite(session.run("net", {"x": np.ones(8, np.float32)}, width=8)["y"]).all()
     with pytest.raises(NumericError, match=r"^net: /1/part"):
         session.run("net", {"x": np.full(8, np.nan, np.float32)}, width=8)
+
+
+def test_check_looks_at_a_result_before_it_is_worked_on_in_place() -> None:
+    """A dispatch in place names what it overwrites as its result alone: what stands among its inputs is a stand-in."""
+    plan = make_plan(4, [("root", ("x",), "c", ()), ("affine", ("x", "bias"), "c", (1.0,)), ("affine", ("c", "bias"), "y", (1.0,))])
+    c, y = (plan.dispatches[number].operands[-1] for number in (1, 2))
+    assert results(plan) == [(), (c,), (y,)]
+    inside = tuple(replace(kernel, defines=(*kernel.defines, ("INPLACE", 1))) for kernel in plan.kernels)
+    assert results(replace(plan, kernels=inside)) == [(c,), (c,), (y,)]
 
 
 def test_check_leaves_what_nobody_reads_alone(device: OpenCLDevice) -> None:

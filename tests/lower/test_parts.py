@@ -1,0 +1,101 @@
+"""Parts of rows that kernels read where they are, methods that go by bands, and norms of two parts: right numbers, and honest traffic."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from rewrite.graphs import by_onnxruntime, feed, fused_ops, graph, on_device
+
+from ondevice.lower import lower
+from ondevice.rewrite import rewrite
+from ondevice.target import load_target
+
+ATTEND = """s = Reshape(q, h) qt = Transpose<perm=[0,2,1,3]>(s) qs = Mul(qt, c)
+    t = Reshape(k, h) kt = Transpose<perm=[0,2,3,1]>(t) ks = Mul(kt, c)
+    m = MatMul(qs, ks) p = Softmax<axis=-1>(m) u = Reshape(v, h) vt = Transpose<perm=[0,2,1,3]>(u)
+    o = MatMul(p, vt) ot = Transpose<perm=[0,2,1,3]>(o) y = Reshape(ot, j)"""
+HEADS = "int64[4] h = {{0, -1, 2, 4}}, int64[3] j = {{{}}}, float c = {{0.7}}"
+PARTS = {  # the rows that are split, under what shape an attention reads each part, what it gives
+    "rows as they are": ("3,24", "1,3,8"),
+    "one row": ("1,24", "1,1,8"),
+    "rows cut in two": ("3,48", "1,6,8"),
+    "one row cut in four": ("1,96", "1,4,8"),
+}
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("rows, shape", PARTS.values(), ids=PARTS)
+def test_parts_of_rows_under_another_shape(rows, shape):
+    text = f"""(float[{rows}] x) => (float[{shape}] y) <int64[3] r = {{{shape}}}, {HEADS.format(shape)}> {{
+        n = Neg(x) a, b, d = Split<axis=1, num_outputs=3>(n) q = Reshape(a, r) k = Reshape(b, r) v = Reshape(d, r) {ATTEND} }}"""
+    model = graph(text)
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    rewrite(model)
+    assert sum("Attention" in op for op in fused_ops(model)) == 1
+    np.testing.assert_allclose(on_device(model, inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.device
+def test_a_part_that_stays_float32_is_cast_for_who_reads_halves():
+    """What sine is computed from is float32 whatever the storage; an attention beside it reads halves."""
+    text = f"""(float[1,3,24] x) => (float[1,3,8] y, float[1,3,8] z) <{HEADS.format("1,3,8")}> {{
+        n = Neg(x) q, k, v = Split<axis=2, num_outputs=3>(n) z = Sin(q) {ATTEND} }}"""
+    model = graph(text)
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs, every=True)
+    rewrite(model)
+    assert sum("Attention" in op for op in fused_ops(model)) == 1
+    for got, wanted in zip(on_device(model, inputs, storage="f16", every=True), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-2, atol=1e-2)
+
+
+def read(program, op):
+    return [call.reads for call in program.calls if call.op == op], [call.writes for call in program.calls if call.op == op]
+
+
+def in_bands(model, ops, **bounds):
+    """By op: (bytes read, bytes written) by each call, with room for all and with room for a few bands."""
+    whole, few = (dataclasses.replace(load_target("gpu"), **{"scratch": size, **bounds}) for size in (1 << 30, 1 << 11))
+    rewrite(model, target=whole)
+    return {op: (read(lower(model, "net", target=whole), op), read(lower(model, "net", target=few), op)) for op in ops}
+
+
+def test_bands_of_an_attention_read_and_write_no_more_than_their_part():
+    model = graph(f"(float[1,20,8] q, float[1,20,8] k, float[1,20,8] v) => (float[1,20,8] y) <{HEADS.format('1,20,8')}> {{ {ATTEND} }}")
+    made = in_bands(model, ("AttentionScores", "AttentionMix"), flash={"max_head": 1})
+    for op, (whole, bands) in made.items():
+        assert len(whole[0]) == 1 and len(bands[0]) == 2, op
+        assert (sum(whole[0]), sum(whole[1])) == (sum(bands[0]), sum(bands[1])), op
+
+
+def test_bands_of_winograd_read_and_write_no_more_than_their_part():
+    w, b = np.ones((32, 32, 3, 3), np.float32), np.ones(32, np.float32)
+    model = graph(
+        "(float[1,32,16,16] x, float[32,32,3,3] w, float[32] b) => (float[1,32,16,16] y) { y = Conv<pads=[1,1,1,1]>(x, w, b) }", w=w, b=b
+    )
+    made = in_bands(model, ("WinogradInput",), winograd={})
+    (whole, bands), given = made["WinogradInput"], 32 * 16 * 16 * 4
+    assert len(whole[0]) == 1 and whole[0][0] == given
+    assert len(bands[0]) > 4 and given - len(bands[0]) < sum(bands[0]) <= given, "bytes of a band are rounded down"
+
+
+@pytest.mark.device
+def test_a_norm_of_two_parts_of_a_large_picture():
+    """The two commands that a large picture takes on a CPU read one part only."""
+    text = """(float[1,16,66,66] x, float[1,16,66,66] z, float[2] o, float[2] e, float[32,1,1] w, float[32,1,1] b) => (float[1,8,66,66] y)
+        <int64[3] s = {0, 2, -1}, int64[4] j = {1, 32, 66, 66}> {
+        u = Conv<kernel_shape=[1,1]>(x, f) v = Conv<kernel_shape=[1,1]>(z, f) i = Concat<axis=1>(u, v) a = Reshape(i, s)
+        n = InstanceNormalization(a, o, e) r = Reshape(n, j) m = Mul(r, w) l = Add(m, b) y = Conv<kernel_shape=[1,1]>(l, g) }"""
+    rng = np.random.default_rng(1)
+    weights = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in {"w": (32, 1, 1), "b": (32, 1, 1)}.items()}
+    weights |= {"f": rng.standard_normal((16, 16, 1, 1), dtype=np.float32), "g": rng.standard_normal((8, 32, 1, 1), dtype=np.float32)}
+    text = text.replace("float[2] o", "float[16,16,1,1] f, float[8,32,1,1] g, float[2] o")
+    model = graph(text, o=np.ones(2, np.float32), e=np.zeros(2, np.float32), **weights)
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    rewrite(model)
+    assert any("GroupNormNhwc" in op for op in fused_ops(model)), fused_ops(model)
+    program = lower(model, "net")
+    assert any(len(set(call.inputs)) == 4 for call in program.calls if call.op == "GroupNormNhwc"), [call.op for call in program.calls]
+    np.testing.assert_allclose(on_device(model, inputs), expected, rtol=1e-3, atol=1e-3)
