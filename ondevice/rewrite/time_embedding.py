@@ -71,7 +71,7 @@ class FlippedSinCos(Fusion):
         width, bounds = (dims(wave) or (0,))[-1], [ints(value) for value in (from1, to1, from2, to2, axes)]
         if any(bound is None or len(bound) != 1 for bound in bounds):
             return "its slices are not constant"
-        first, _, second, middle, axis = (bound[0] for bound in bounds if bound)
+        first, _last, second, middle, axis = (bound[0] for bound in bounds if bound)
         if axis not in (-1, 1) or (first, second, middle) != (width // 2, 0, width // 2) or dims(joined) != dims(wave):
             return "its slices are not the two halves"
         return None

@@ -219,3 +219,12 @@ def test_a_component_that_is_not_there(folder):
         model.graph("vae_encoder", batch=1, **SIZE)
     with pytest.raises(GraphError, match=r"unet/model.onnx: its input sample is fixed to \[2, 4, 8, 6\] \(12x16 pixels\)"):
         model.graph("unet", batch=2, height=9, width=6)
+
+
+@pytest.mark.parametrize("word", ["timestep", "before", "added", "Oddity", "some.domain"])
+def test_names_that_are_no_text(folder, word):
+    """Of an input, a value, a node, an op, a domain: protobuf gives bytes where they are not UTF-8."""
+    path = folder / "unet" / "model.onnx"
+    change(path, add_node("Oddity", domain="some.domain"))
+    path.write_bytes(path.read_bytes().replace(word.encode(), word[:-1].encode() + b"\xff"))
+    assert opened(folder) == f"{path}: a name in it is not UTF-8. {AGAIN}"
