@@ -89,7 +89,7 @@ class OnnxFile:
             kind = None
         if strings and kind == ir.DataType.STRING:
             return
-        if tensor is None or kind is None or (kind not in FLOATS and kind not in WHOLE):
+        if tensor is None or (kind not in FLOATS and kind not in WHOLE):
             raise self._refused(name, f"holds {kind.name if kind else 'nothing'} (expected floats or integers)")
         if not _whole(tensor):
             raise self._refused(name, f"does not hold what its shape {tensor.shape} says")
