@@ -103,6 +103,11 @@ def test_tensors_inside_that_hold_something_else(folder):
         change(path, add_node("Constant", value=tensor))
         assert opened(folder) == f"{path}: the tensor added.value {words}. {AGAIN}"
         path.write_bytes(whole)
+    for kind, data in (("COMPLEX64", {"float_data": [1.0, 0.0]}), ("STRING", {"string_data": [b"x"]})):
+        tensor = onnx.TensorProto(name="made", data_type=onnx.TensorProto.DataType.Value(kind), dims=[1], **data)
+        change(path, lambda proto, tensor=tensor: proto.graph.initializer.append(tensor))
+        assert opened(folder) == f"{path}: the tensor made holds {kind} (expected floats or integers). {AGAIN}"
+        path.write_bytes(whole)
     tensor = onnx.TensorProto(name="made", data_type=29, dims=[1], float_data=[1.0])  # 29 is no type
     change(path, add_node("Constant", value=tensor))
     assert opened(folder) == f"{path}: the tensor added.value holds nothing (expected floats or integers). {AGAIN}"
