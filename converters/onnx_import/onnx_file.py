@@ -193,8 +193,10 @@ def _fields(file: BinaryIO, at: int, end: int) -> Iterator[_Field]:
         elif wire in (_FIXED32, _FIXED64):
             stop = at + (4 if wire == _FIXED32 else 8)
         else:
+            stop = 0
+        if number == 0 or stop == 0:
             raise _Damaged(f"byte {begin:,} begins no field")
-        if stop > end or number == 0:
+        if stop > end:
             raise _Damaged(f"the field at byte {begin:,} ends after its message")
         yield _Field(number, wire, begin, at, stop)
         at = stop

@@ -232,14 +232,22 @@ def test_networks_that_do_not_fit_each_other(folder: Path) -> None:
     )
 
 
+def test_a_tokenizer_with_more_ids_than_rows(folder: Path) -> None:
+    write_json(folder / "tokenizer" / "added_tokens.json", {"<new>": 49408})
+    assert opened(folder).startswith(f"{folder}/tokenizer: it has the id 49408, and the text encoder 49408 rows. Fix: ")
+
+
 def test_shard_indices(folder: Path) -> None:
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(folder / "unet" / "part.safetensors")
     index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
     write_json(index, {})
     assert opened(folder) == f"{index}: the index has no weight_map of file names. Fix: download the file again."
-    write_json(index, {"weight_map": {"a": "../secret.safetensors"}})
-    assert opened(folder) == f"{index}: the index names a file outside its folder ('../secret.safetensors'). Fix: use another checkpoint."
+    write_json(index, {"weight_map": {"a": "part.safetensors", "b": 1}})
+    assert opened(folder) == f"{index}: the index has no weight_map of file names. Fix: download the file again."
+    for name in ("../secret.safetensors", "/secret", "..\\secret", "..", ".", ""):
+        write_json(index, {"weight_map": {"a": name}})
+        assert opened(folder) == f"{index}: the index names a file outside its folder ({name!r}). Fix: use another checkpoint."
     write_json(index, {"weight_map": {"a": "part.safetensors"}})
     assert opened(folder) == (f"{index}: the index places a in part.safetensors, which does not hold it. Fix: download the folder again.")
 

@@ -47,7 +47,7 @@ def external(proto, **changes):
     return tensor.name
 
 
-@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "a/../../b", "..\\b", "c:x", ""])
+@pytest.mark.parametrize("location", ["../secret", "/etc/hostname", "a/../../b", "..\\b", "c:x", "", "a\\b", "a\0b"])
 def test_weights_outside_the_folder(folder, location):
     (folder / "secret").write_bytes(b"x" * 100)
     path, names = folder / "unet" / "model.onnx", []
@@ -77,6 +77,8 @@ def test_places_that_the_file_has_not(folder):
     size, names = (folder / "unet" / "model.onnx.data").stat().st_size, []
     change(path, lambda proto: names.append(external(proto, offset=size)))
     assert f"unet/model.onnx: the tensor {names[0]} lies outside its file (got bytes {size:,} to " in opened(folder)
+    change(path, lambda proto: external(proto, offset=-8))
+    assert "unet/model.onnx: its graph cannot be read (" in opened(folder)
     change(path, lambda proto: external(proto, offset=0, length=4))
     assert f"the tensor {names[0]} has 4 bytes where FLOAT[" in opened(folder)
     change(path, lambda proto: external(proto, length="many"))
@@ -84,6 +86,24 @@ def test_places_that_the_file_has_not(folder):
     (folder / "unet" / "model.onnx.data").unlink()
     change(path, lambda proto: external(proto, offset=0, length=0))
     assert "the file model.onnx.data with the weights is missing. Fix: keep both files in one folder." in opened(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dims", "words"),
+    [
+        ("COMPLEX64", [1], "holds COMPLEX64 (expected floats or integers)"),
+        ("STRING", [1], "holds STRING (expected floats or integers)"),
+        ("FLOAT", [-1], "has the shape [-1]"),
+        ("FLOAT", [1 << 24, 1 << 24], "has the shape [16777216, 16777216]"),
+    ],
+)
+def test_tensors_beside_the_file_that_hold_something_else(folder, kind, dims, words):
+    path = folder / "unet" / "model.onnx"
+    tensor = onnx.TensorProto(name="made", data_type=onnx.TensorProto.DataType.Value(kind), dims=dims)
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="model.onnx.data")
+    change(path, lambda proto: proto.graph.initializer.append(tensor))
+    assert opened(folder) == f"{path}: the tensor made {words}. {AGAIN}"
 
 
 def test_tensors_inside_that_hold_something_else(folder):
@@ -125,6 +145,14 @@ def test_files_that_are_no_graph(folder, monkeypatch):
     assert opened(folder).startswith(f"{path}: it is damaged, or no ONNX file (")
     path.write_bytes(whole[: len(whole) // 2])
     assert opened(folder).startswith(f"{path}: it is damaged, or no ONNX file (the field at byte ")
+    for data, words in (
+        (b"\x02\x00", "byte 0 begins no field"),  # its number is 0
+        (b"\x0b\x00", "byte 0 begins no field"),  # the beginning of a group, which has no length
+        (b"\x08\x01\x0a\x05....", "the field at byte 2 ends after its message"),
+        (b"\x08" + b"\x80" * 12, "the number at byte 1 has no end"),
+    ):
+        path.write_bytes(data)
+        assert opened(folder) == f"{path}: it is damaged, or no ONNX file ({words}). {AGAIN}"
     path.write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     assert "this is a git-lfs pointer, not the file itself." in opened(folder)
     path.write_bytes(b"")
@@ -233,3 +261,11 @@ def test_names_that_are_no_text(folder, word):
     change(path, add_node("Oddity", domain="some.domain"))
     path.write_bytes(path.read_bytes().replace(word.encode(), word[:-1].encode() + b"\xff"))
     assert opened(folder) == f"{path}: a name in it is not UTF-8. {AGAIN}"
+
+
+def test_a_file_that_may_not_be_read(folder, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(onnx_file, "open", refuse, raising=False)
+    assert opened(folder).endswith("model.onnx: cannot read the file (Permission denied). Fix: check its permissions.")
