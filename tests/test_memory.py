@@ -228,6 +228,13 @@ def test_a_table_of_every_way(bundle, plain):
     assert memory.to_text(memory.table(plain, memory.latent_sizes(plain, (8, 8)))) == []
 
 
+def test_only_sizes_that_can_be_decoded_are_listed():
+    made = Listed()
+    assert memory.latent_sizes(made) == [(8, 8)]
+    made.plans.append(SimpleNamespace(component="unet", sizes={"batch": 1, "height": 8, "width": 16}, arena=1))
+    assert memory.latent_sizes(made) == [(8, 8)]
+
+
 def test_show_prints_it(bundle, capsys):
     assert cli.main(["show", str(bundle.path), "--after", "plan"]) == 0
     assert "guidance in two passes, decoding in bands of 12 rows, giving weights back after use" in capsys.readouterr().out

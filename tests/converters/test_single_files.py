@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint_files import (
+    TINY_TEXT,
+    TINY_UNET,
     TINY_VAE,
     Op,
     arrays_of,
@@ -31,6 +33,7 @@ from ondevice import cli
 from ondevice.converters.checkpoint import Checkpoint, open_checkpoint
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.names import ema_name
+from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import CheckpointError, UsageError
 
 Arrays = dict[str, np.ndarray]
@@ -312,6 +315,18 @@ def test_a_part_for_a_folder_and_from_a_folder(tmp_path: Path, tiny: Checkpoint)
     (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     (folder / "vae").rmdir()
     same(open_checkpoint(folder, family="sd14", vae=tmp_path / "other" / "vae"), other, "vae")
+
+
+def test_a_part_that_does_not_join(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:
+    wide = random_checkpoint_from_configs(
+        text_encoder=TINY_TEXT | {"hidden_size": 24}, unet=TINY_UNET | {"cross_attention_dim": 24}, vae=TINY_VAE, seed=1
+    )
+    write_folder(tmp_path / "other", wide)
+    write_json(tmp_path / "other" / "text_encoder" / "config.json", TINY_TEXT | {"hidden_size": 24})
+    path = tmp_path / "m.safetensors"
+    save(path, arrays)
+    said = message(lambda: open_checkpoint(path, family=tiny_family(tmp_path / "family"), text_encoder=tmp_path / "other" / "text_encoder"))
+    assert said.startswith(f"{path}: the unet's cross_attention_dim is not the text_encoder's hidden_size (got 20, expected 24).")
 
 
 def test_averages_without_last_weights(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:

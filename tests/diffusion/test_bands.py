@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from checkpoint_files import tiny_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ondevice.converters import build
 from ondevice.diffusion.bands import Stage, _Sums, bands, decode, held_bytes
-from ondevice.errors import BundleError
+from ondevice.errors import BundleError, UsageError
 
 F32 = np.dtype(np.float32)
 
@@ -90,6 +92,12 @@ def test_the_same_picture_in_bands_as_in_one(height, small, large):
 def test_what_is_held_is_counted():
     picture = 16 * 6 * 4 * 4  # of b, c and d
     assert held_bytes(stages(8, 3, 4, 8)) == 2 * picture  # d takes the place of b or c
+
+
+def test_bands_lower_than_two_rows_of_each_edge_are_refused():
+    checkpoint = tiny_checkpoint()
+    with pytest.raises(UsageError, match=r"stage 1, 7 rows \(expected 1\.\..*, at least 8\)"):
+        build(checkpoint).graph("vae_decoder", height=9, width=5, stage=1, rows=7)
 
 
 def test_stages_that_do_not_fit_are_refused():

@@ -207,6 +207,16 @@ def check_attention(bench, sizes, stored, mask=None, tuning=None, spread=1.0, me
     assert_close(got, want, EPS[stored] * np.abs(want) + TINY[stored] + size * 2, f"{method} attention {sizes}")
 
 
+@pytest.mark.parametrize("cols", [5, 16, 37])
+def test_statistics_of_scores_far_below_zero(bench: Bench, cols):
+    """Their powers would be nothing if they were not taken from the row's own maximum."""
+    scores = values("normal", (3, cols), "f32") - 500
+    stats = bench.run(KERNELS["softmax_stats"], [scores], ((3, 2), np.float32), {"rows": 3, "cols": cols}, F16=0)
+    top = scores.max(-1)
+    np.testing.assert_array_equal(stats[:, 0], top)
+    np.testing.assert_allclose(stats[:, 1], 1 / np.exp(scores - top[:, None]).sum(-1), rtol=1e-5)
+
+
 METHODS = pytest.mark.parametrize("method", ["flash", "partial"])
 PARTIAL = ("attention_scores", "softmax_stats", "attention_mix")
 
@@ -263,6 +273,12 @@ def test_attention_with_scores_far_apart(bench: Bench, stored, method):
 def test_attention_with_a_causal_mask(bench: Bench, stored, method):
     mask = np.triu(np.full((77, 77), -np.inf), 1).astype(STORED[stored])
     check_attention(bench, (2, 77, 77, 3, 12), stored, mask, method=method)
+
+
+@METHODS
+@pytest.mark.parametrize("stored", STORED)
+def test_attention_with_a_mask_of_numbers(bench: Bench, stored, method):
+    check_attention(bench, (2, 19, 21, 3, 12), stored, values("normal", (19, 21), stored, 5), method=method)
 
 
 @METHODS

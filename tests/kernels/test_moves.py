@@ -33,6 +33,7 @@ def copy(
 def test_transpose(bench: Bench, shape: tuple[int, int], stored: str) -> None:
     x, (rows, cols) = values("normal", shape, stored), shape
     np.testing.assert_array_equal(copy(bench, x, (cols, rows), [rows, cols], [cols, 1], [1, rows]), x.T)
+    np.testing.assert_array_equal(copy(bench, x, (cols, rows), [cols, rows], [1, cols], [rows, 1]), x.T)
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["strided_copy"]))

@@ -122,6 +122,14 @@ def test_what_is_not_done_in_place(calls, outputs):
     assert in_place(given_program).calls == given_program.calls
 
 
+def test_a_result_of_another_type_takes_no_bytes_of_its_operand():
+    chain = [call("0", ["x"], "a"), call("1", ["a", "x"], "b", 0), call("2", ["b"], "y")]
+    given_program = program(chain, {"x": 2, "a": 2, "b": 2, "y": 2}, ("y",))
+    assert [pair.target for pair in pairs(given_program)] == ["b"]
+    given_program.tensors["a"] = replace(given_program.tensors["a"], dtype="i32")
+    assert list(pairs(given_program)) == []
+
+
 def test_halves_are_done_in_place_together_or_not_at_all():
     both = [call("0", ["x"], "a"), call("1", ["a", "x"], "b", 0), call("2", ["a", "x"], "b", 0), call("3", ["b"], "y")]
     one = [both[0], both[1], replace(both[2], inplace=None), both[3]]
