@@ -88,5 +88,10 @@ def _check_channels(node: ir.Node, where: str) -> None:
     index, axis, operands = CHANNELS.get(node.op_type, (0, 0, ()))
     for value in (node.inputs[operand] for operand in operands if operand < len(node.inputs)):
         source = node.inputs[index]
-        if value is not None and source is not None and static_shape(value) != (count := static_shape(source)[axis],):
+        if value is None or source is None:
+            continue
+        shape = static_shape(source)
+        if len(shape) <= axis:
+            raise GraphError(f"input {source.name} is {shape}, which has no channels.", where=where)
+        if static_shape(value) != (count := shape[axis],):
             raise GraphError(f"input {value.name} is {static_shape(value)} (expected one number a channel: {(count,)}).", where=where)

@@ -48,6 +48,9 @@ REFUSED = {  # id: (text, reason)
     "one scale for all channels": (
         "(float[2,3,7] x, float[1] w, float[3] b) => (float[2,3,7] y) { y = InstanceNormalization(x, w, b) }", r"w is \(1,\) .*: \(3,\)",
     ),
+    "a norm of numbers in a row": (
+        "(float[3] x, float[3] w, float[3] b) => (float[3] y) { y = InstanceNormalization(x, w, b) }", r"x is .*, which has no channels",
+    ),
     "more biases than channels": (
         "(float[2,3,7] x, float[3] w, float[7] b) => (float[2,3,7] y) { y = InstanceNormalization(x, w, b) }", r"b is \(7,\) .*: \(3,\)",
     ),
