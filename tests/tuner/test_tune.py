@@ -190,6 +190,13 @@ def test_the_budget_ends_it_between_cases(tiny):
     assert len(many) >= sum(case.weight >= LEAST * total for case in cases)
 
 
+def test_what_takes_no_time_of_a_picture_is_not_measured(tiny):
+    cases = unet(tiny, "layer_norm")
+    small = [replace(case, guess=1e-3 if number == 0 else 1e-9) for number, case in enumerate(cases)]
+    rows, _, said = ran(small, cost)
+    assert len(rows) == 1 < len(cases) and said[-1].startswith(f"{len(cases) - 1} units, 0.0% of a picture's time, are left at")
+
+
 def test_results_may_differ_by_rounding_only(tiny):
     case = next(c for c in unet(tiny, "matmul", storage="f32") if c.storage == "f32")
     made = case.make(case.default(), KERNELS)
