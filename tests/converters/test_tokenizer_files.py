@@ -146,7 +146,10 @@ def test_a_tokenizer_that_does_not_fit_the_text_encoder_is_refused(config, what)
         check_vocabulary(files, config, "tokenizer")
 
 
-def test_what_generate_would_refuse_is_refused_before_the_work():
-    files = small_files(merges_txt=b"q zz")
-    with pytest.raises(CheckpointError, match=r"tokenizer/merges\.txt: line 1 merges what vocab\.json lacks"):
+@pytest.mark.parametrize("merge, lacking", [("q zz", "zz"), ("xy z", "xy"), ("r ed</w>", "ed</w>"), ("x y", "xy")])
+def test_what_generate_would_refuse_is_refused_before_the_work(merge, lacking):
+    """The first of a pair, the second, or both joined are no token."""
+    vocab = json.loads(small_files()["vocab.json"])
+    files = small_files(merges_txt=merge.encode(), vocab_json=json.dumps(vocab | {"xyz": len(vocab)}).encode())
+    with pytest.raises(CheckpointError, match=rf"tokenizer/merges\.txt: line 1 merges what vocab\.json lacks \(got '{lacking}'"):
         check_vocabulary(files, {"vocab_size": 49408, "max_position_embeddings": 77}, "tokenizer")
