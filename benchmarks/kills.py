@@ -87,7 +87,11 @@ def damaged(work: Path, expected: set[str]) -> list[str]:
 
 def hidden(work: Path) -> list[Path]:
     """Hidden names of what is not whole."""
-    return sorted(path for path in work.rglob(f"*{PARTIAL}*") if not any(PARTIAL in parent.name for parent in path.parents))
+    found: list[Path] = []
+    for folder, folders, files in os.walk(work):  # passes over what is gone before it is looked into
+        found += [Path(folder, name) for name in (*folders, *files) if PARTIAL in name]
+        folders[:] = [name for name in folders if PARTIAL not in name]
+    return sorted(found)
 
 
 def start(words: list[str], work: Path) -> subprocess.Popen[str]:

@@ -210,14 +210,14 @@ def test_an_attention_scales_by_both_factors(left, right):
     close(by_onnxruntime(model, inputs), expected)
 
 
-@pytest.mark.parametrize("more, left_alone", [("", 0), (" z = Neg(q)", 1), (" z = Neg(v)", 1)])
+@pytest.mark.parametrize("more, left_alone", [("", 0), (" z = Neg(q)", 1), (" z = Neg(v)", 1), (" s0 = MatMul(q, wk) z = Add(s0, bz)", 1)])
 def test_projections_that_something_else_reads_are_not_merged(more, left_alone):
     text = heads(q="2,9,8", k="2,9,8")[0].replace("(float[2,9,8] q, float[2,9,8] k, float[2,9,8] v)", "(float[2,9,8] x, WEIGHTS)")
-    text = text.replace("WEIGHTS", "float[8,8] wq, float[8,8] wk, float[8,8] wv").replace(
+    text = text.replace("WEIGHTS", "float[8,8] wq, float[8,8] wk, float[8,8] wv, float[8] bz").replace(
         "    a = Reshape", f"    q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv){more}\n    a = Reshape"
     )
     text = text.replace("=> (float[2,9,8] y)", "=> (float[2,9,8] y, float[2,9,8] z)") if more else text
-    model = graph(text, wq=made(8, 8), wk=made(8, 8), wv=made(8, 8))
+    model = graph(text, wq=made(8, 8), wk=made(8, 8), wv=made(8, 8), bz=made(8))
     inputs = feed(model)
     expected = by_onnxruntime(model, inputs, every=True)
     rewrite(model)
