@@ -153,7 +153,7 @@ class Lowering:
     def view(self, result: ir.Value, source: ir.Value) -> None:
         """`result` is `source` under another shape: no call, no copy."""
         name = str(source.name)
-        if name in self._parts and self._parts[name][2] == 0:  # one row: dense, however it is cut
+        if name in self._parts and self._parts[name][2] in (0, static_shape(source)[-1]):  # dense, however it is cut
             tensor, first, _ = self._parts[name]
             self._parts[str(result.name)] = tensor, first, _row(result)
             return
