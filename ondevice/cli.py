@@ -105,7 +105,11 @@ def _answer(parse: Callable[[], argparse.Namespace]) -> int:
             sys.stdout.flush()
             raise
         signals.running()
-        code = int(args.run(args))
+        try:
+            code = int(args.run(args))
+        except Exception:
+            signals.raise_again()
+            raise
         sys.stdout.flush()
         return code
     except OnDeviceError as error:

@@ -34,6 +34,7 @@ class _State:
     held = 0  # depth of `held`
     waiting = 0  # the signal that came while it was held
     last = -ONE_WISH  # when a signal was answered
+    asked = 0  # the signal that has asked this run to end
     code = 0  # of a run that is over
 
 
@@ -56,7 +57,13 @@ def install() -> None:
 def running() -> None:
     """From here on there may be something to clean up."""
     if _State.phase == STARTING:
-        _State.phase = RUNNING
+        _State.phase, _State.asked = RUNNING, 0
+
+
+def raise_again() -> None:
+    """Raise the signal that this run got, if it got one: C code that it interrupts may end in an exception of its own (NumPy's tofile)."""
+    if _State.phase == RUNNING and _State.asked:
+        raise Stopped(_State.asked) from None
 
 
 def cleaning() -> None:
@@ -102,7 +109,7 @@ def _hear(number: int, frame: object) -> None:
 
 
 def _raise(number: int) -> None:
-    _State.last = time.monotonic()
+    _State.last, _State.asked = time.monotonic(), number
     raise Stopped(number)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 
 import pytest
@@ -34,9 +35,9 @@ sys.exit(cli.main())
 """
 
 
-def writing(folder, before=None):
+def writing(folder, before=None, code=WRITING):
     """A verb in the midst of writing a folder and a file."""
-    pipe, words = subprocess.PIPE, [sys.executable, "-c", WRITING, str(folder)]
+    pipe, words = subprocess.PIPE, [sys.executable, "-c", code, str(folder)]
     run = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, text=True, preexec_fn=before or hear_ctrl_c)
     assert run.stdout.readline() == "writing\n"
     return run
@@ -56,6 +57,17 @@ def test_a_signal_ends_the_run_and_leaves_nothing(tmp_path, numbers):
     said = run.communicate(timeout=30)
     assert said == ("", SAID) and not os.listdir(tmp_path)
     assert run.returncode in [128 + number for number in numbers]
+
+
+@pytest.mark.parametrize("error", ["TypeError('not BufferedWriter')", "OSError(5, 'no open file')", "OnDeviceError('no room')"])
+def test_a_signal_that_c_code_made_another_error_of_is_still_one(tmp_path, error):
+    """As NumPy's tofile does: it asks whether a file has a path, and what it is asked then is taken for a no."""
+    waiting = '        print("writing", flush=True)\n        sys.stdin.readline()\n'
+    caught = f"        try:\n{textwrap.indent(waiting, '    ')}        except KeyboardInterrupt:\n            raise {error} from None\n"
+    code = WRITING.replace(waiting, caught).replace("import sys", "import sys\nfrom ondevice.errors import OnDeviceError")
+    run = writing(tmp_path, code=code)
+    run.send_signal(signal.SIGTERM)
+    assert run.communicate(timeout=30) == ("", SAID) and run.returncode == 143 and not os.listdir(tmp_path)
 
 
 def test_a_signal_that_was_ignored_from_the_start_stays_ignored(tmp_path):
