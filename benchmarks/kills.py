@@ -95,12 +95,16 @@ def hidden(work: Path) -> list[Path]:
 
 
 def start(words: list[str], work: Path) -> subprocess.Popen[str]:
-    """A verb in a process of its own, which hears Ctrl-C as one in a terminal does."""
+    """A verb in a process of its own, which hears signals as one in a terminal does, wherever this script runs (nohup, the background)."""
     environment = os.environ | {"ONDEVICE_CACHE": str(work / "cache")}
     ours = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "env": environment, "start_new_session": True}
-    return subprocess.Popen(
-        [sys.executable, "-m", "ondevice", *words], **ours, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
-    )
+    return subprocess.Popen([sys.executable, "-m", "ondevice", *words], **ours, preexec_fn=_hear)
+
+
+def _hear() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def whole(words: list[str], work: Path) -> float:
