@@ -35,7 +35,7 @@ class Upsample(Rule):
             resize = node.inputs[0].producer() if node.op_type in CONV and node.inputs[0] is not None else None
             if resize is None or resize.op_type != "Resize":
                 continue
-            reason = _no_upsample(resize)
+            reason = "the convolution enlarges what it reads already" if CONV[node.op_type].prefix else _no_upsample(resize)
             if reason:
                 reasons[reason] += 1
                 continue

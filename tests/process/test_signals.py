@@ -44,8 +44,10 @@ def writing(folder, before=None, code=WRITING):
 
 
 def hear_ctrl_c():
-    """A job in the background starts with Ctrl-C ignored; a user's terminal does not."""
+    """A job in the background starts with Ctrl-C ignored, one under nohup with SIGHUP; a user's terminal does not."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]])
@@ -104,7 +106,7 @@ def taken(monkeypatch):
     before, hook = {number: signal.getsignal(number) for number in numbers}, sys.unraisablehook
     for name in ("phase", "held", "waiting", "last", "code"):
         monkeypatch.setattr(signals._State, name, getattr(signals._State, name))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    hear_ctrl_c()
     signals.install()
     signals.running()
     yield

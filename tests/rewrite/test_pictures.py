@@ -122,6 +122,19 @@ def test_fires(build, expected):
     assert not any(outcome.applied for outcome in rewrite(model, without=NO_METHOD)) and ops(model) == after
 
 
+def test_of_two_enlargements_the_convolution_takes_one():
+    """The floors of two scales are not the floor of their product; and who rewrites again must not stumble over it."""
+    model = chain(lambda b, x, y: b.conv("d", b.resize("more", b.resize("up", b.conv("c", x, 9), 7, 6), 10, 8), 6))
+    inputs = feed(model)
+    before = by_onnxruntime(model, inputs)
+    rewrite(model, without=NO_METHOD)
+    assert fused_ops(model) == {"ConvNhwcBias": 1, "UpConvNhwcBias": 1} and ops(model)["Resize"] == 1
+    np.testing.assert_allclose(by_onnxruntime(model, inputs), before, rtol=1e-5, atol=1e-5)
+    again = rewrite(model, without=NO_METHOD)
+    assert not any(outcome.applied for outcome in again)
+    assert any("enlarges what it reads already" in why for outcome in again for why in outcome.skipped)
+
+
 @pytest.mark.parametrize("build, expected, reason", PARTLY.values(), ids=PARTLY)
 def test_near_misses_are_left_alone_and_say_why(build, expected, reason):
     model = chain(build)
