@@ -89,7 +89,7 @@ def _read_bundle(data: bytes, folder: Path) -> None:
         write_tiny(root)
         shutil.copytree(root, folder / "master")
     given = unpack(data)
-    names = [name for name in given if name != MANIFEST and (folder / "master" / name).is_file()]
+    names = [name for name in given if name != MANIFEST and name in _held(folder / "master")]
     for name in names:
         (root / name).write_bytes(given[name])
     (root / MANIFEST).write_bytes(_signed(given.get(MANIFEST, b""), {name: given[name] for name in names}))
@@ -98,6 +98,12 @@ def _read_bundle(data: bytes, folder: Path) -> None:
     finally:
         for name in names:
             shutil.copyfile(folder / "master" / name, root / name)
+
+
+@functools.cache
+def _held(folder: Path) -> frozenset[str]:
+    """The files of a bundle."""
+    return frozenset(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def _signed(manifest: bytes, files: dict[str, bytes]) -> bytes:
