@@ -11,11 +11,11 @@ import statistics
 from collections import defaultdict
 from dataclasses import replace
 
-from ondevice.cli import parse_size
 from ondevice.compiler import Job
 from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint
+from ondevice.flags import parse_size
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.tune import tunables
 from ondevice.run.opencl import choose_device

@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ondevice import ablation, cli, latency, machine, subject
+from ondevice import ablation, cli, flags, latency, machine
 from ondevice.bundle.reader import Bundle
-from ondevice.convert import add_plan_arguments, target_of, weights_of
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.diffusion.files import check_outputs, write_output
@@ -40,8 +39,8 @@ ROUNDS = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
-    subject.add_arguments(parser)
-    add_plan_arguments(parser)
+    flags.add_subject(parser)
+    flags.add_plan_arguments(parser)
     parser.add_argument("--ablation", action="store_true", help="a table of the plans, one family of rules added at a time; needs a model")
     parser.add_argument("--latency", action="store_true", help="with --ablation: the paper's steps, timed on a device")
     parser.add_argument(
@@ -50,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", action="store_true", help="print that table as Markdown")
     parser.add_argument("--component", metavar="NAME", help="only this one, such as unet")
     parser.add_argument("--repeat", type=int, metavar="N", help=f"runs to time, after one that is not (default {REPEAT}, at least 3)")
-    cli.add_kernels(parser)
+    flags.add_kernels(parser)
     parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
     parser.add_argument("--peers", action="store_true", help="other runtimes on the same weights, in turns with ours; needs a model")
     parser.add_argument("--only", metavar="NAME,...", help=f"peers to run, the first in turns with each other one: {', '.join(PEERS)}")
@@ -73,12 +72,12 @@ def run(args: argparse.Namespace) -> int:
     for flag, given in (("--repeat", args.repeat), ("--rounds", args.rounds)):
         if given is not None and given < 3:
             raise UsageError(f"a median needs 3 runs or more (got {given}).", where=flag, fix="use 3 or more")
-    opened = subject.open_subject(args)
+    opened = flags.open_subject(args)
     if isinstance(opened, Bundle):
         if args.kernels == "ours":
             opened.require_own_kernels()
         return _of_bundle(args, opened)
-    subject.refuse(args, ["--kernels"], "a model is compiled with this ondevice's kernels.")
+    flags.refuse(args, ["--kernels"], "a model is compiled with this ondevice's kernels.")
     if args.peers:
         return _peers(args, opened)
     if args.ablation:
@@ -92,30 +91,30 @@ def _check(args: argparse.Namespace) -> None:
     if args.peers and args.ablation:
         raise UsageError("they are two tables.", where="--peers and --ablation", fix="ask for one at a time")
     if args.ablation:
-        subject.refuse(args, ["--without"], "the ablation goes through all rules.")
+        flags.refuse(args, ["--without"], "the ablation goes through all rules.")
         if not args.latency:
-            subject.refuse(args, ["--device", "--repeat", "--rows"], "the ablation is of plans; nothing runs.")
+            flags.refuse(args, ["--device", "--repeat", "--rows"], "the ablation is of plans; nothing runs.")
     else:
-        subject.refuse(args, ["--markdown", "--latency"], "it is a form of the ablation's table.")
+        flags.refuse(args, ["--markdown", "--latency"], "it is a form of the ablation's table.")
     if args.peers:
-        subject.refuse(
+        flags.refuse(
             args,
             ["--without", "--target", "--tuning", "--tune-for", "--dtype", "--weights"],
             "the peers run whole models at precisions of their own.",
         )
-        subject.refuse(args, ["--device"], "the peers run on the CPU.")
-        subject.refuse(args, ["--repeat"], "the peers take turns; --rounds says how many.")
+        flags.refuse(args, ["--device"], "the peers run on the CPU.")
+        flags.refuse(args, ["--repeat"], "the peers take turns; --rounds says how many.")
     else:
-        subject.refuse(args, PEER_FLAGS, "it goes only with --peers.")
+        flags.refuse(args, PEER_FLAGS, "it goes only with --peers.")
     if args.peers or args.ablation:
-        subject.refuse(args, ["--trace"], "it is of a bundle's components.")
+        flags.refuse(args, ["--trace"], "it is of a bundle's components.")
 
 
 def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     # Without a flag the table of plans is the same on any machine, not that of this one's CPU; what is timed is what this machine gets.
-    target = target_of(args) if args.latency or args.target or args.tuning or args.tune_for else load_target("host")
-    size, dtype = subject.size_of(args), subject.storage(args)
-    about = {"size": size, "dtype": dtype, "target": target, "component": args.component, "weights_as": weights_of(args)}
+    target = flags.target_of(args) if args.latency or args.target or args.tuning or args.tune_for else load_target("host")
+    size, dtype = flags.size_of(args), flags.storage(args)
+    about = {"size": size, "dtype": dtype, "target": target, "component": args.component, "weights_as": flags.weights_of(args)}
     if args.latency:
         device = choose_device(args.device)
         timed = list(latency.timed_ablation(checkpoint, device, **about, repeat=args.repeat or REPEAT, progress=_say))
@@ -141,7 +140,7 @@ def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
     if args.trace is not None:
         check_outputs({"--trace": args.trace})
     session = Session(bundle, choose_device(args.device), profile=True, trace=args.trace is not None)
-    chosen = only(entries(bundle, subject.size_of(args)), args.component)
+    chosen = only(entries(bundle, flags.size_of(args)), args.component)
     repeat = REPEAT if args.repeat is None else args.repeat
     timings = [time_plan(session, bundle.plan(entry.component, **entry.sizes), repeat) for entry in chosen]
     if args.trace is not None:
@@ -171,10 +170,10 @@ def _print_timings(timings: Sequence[Timing], session: Session) -> None:
 
 def _peers(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     chosen, cores = named(args.only), cores_of(args.cores)
-    jobs = [job for job in model_jobs(build(checkpoint), subject.size_of(args)) if job.component in COMPONENTS]
+    jobs = [job for job in model_jobs(build(checkpoint), flags.size_of(args)) if job.component in COMPONENTS]
     rows: list[dict[str, Any]] = []
     for job in only(jobs, args.component):
-        task = Task.of(args, job.component, job.sizes | {"batch": 1})
+        task = Task(flags.source_of(args).resolved(), job.component, job.sizes | {"batch": 1})
         comparison = Comparison(task, args.work or Path(f"{args.model}.peers"), cores, strict=args.strict, progress=_say)
         found = comparison.run(chosen, args.rounds or ROUNDS)
         about = {"machine": machine.facts(cores), "skipped": comparison.skipped}

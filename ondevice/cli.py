@@ -139,25 +139,3 @@ def _log_to_stderr() -> None:
     if level not in LEVELS:
         raise UsageError(f"{level!r} is not a log level (expected one of {', '.join(LEVELS)}).", where="ONDEVICE_LOG")
     log.install(level)
-
-
-def add_kernels(parser: argparse.ArgumentParser) -> None:
-    """Declare --kernels, of verbs that run a bundle's."""
-    what = "ours: refuse a bundle whose kernels are not those of this ondevice, for they are programs (default any)"
-    parser.add_argument("--kernels", choices=("any", "ours"), help=what)
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """'768x512' -> (width, height) in pixels.
-
-    Raises:
-        UsageError: it is not two whole numbers of 1 or more joined by an x, or they have more than nine digits.
-    """
-    width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and width.isascii() and height.isascii()):
-        raise UsageError(f"{text!r} is not a size (expected WIDTHxHEIGHT in pixels, such as 512x512).", where="--size")
-    if max(len(width), len(height)) > 9:  # digits; Python itself refuses to read thousands of them
-        raise UsageError(f"{text[:40]!r}... is larger than any picture.", where="--size", fix="use a size such as 512x512")
-    if min(int(width), int(height)) < 1:
-        raise UsageError(f"{text!r} has no pixels (expected 1 or more each way).", where="--size", fix="use a size such as 512x512")
-    return int(width), int(height)

@@ -11,9 +11,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from ondevice import cli, subject
+from ondevice import cli, flags
 from ondevice.bundle.reader import Bundle
-from ondevice.convert import add_target, add_without, target_of
 from ondevice.converters import build
 from ondevice.errors import BundleError
 from ondevice.fallbacks import of_rules, rewritten, settle
@@ -25,16 +24,16 @@ HELP = "which fusion rules apply to a model or a bundle, and which do not and wh
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
-    subject.add_arguments(parser)
-    add_target(parser)
-    add_without(parser)
-    subject.add_strict(parser)
+    flags.add_subject(parser)
+    flags.add_target(parser)
+    flags.add_without(parser)
+    flags.add_strict(parser)
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a table a component."""
-    opened = subject.open_subject(args)
+    opened = flags.open_subject(args)
     notes: tuple[str, ...] = ()
     if isinstance(opened, Bundle):
         if not (known := opened.manifest.rewrites):
@@ -43,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
         told: dict[str, dict[str, Any]] = {component: asdict(entry) for component, entry in known.items()}
     else:
         notes, model = opened.notes, build(opened)
-        jobs = model_jobs(model, subject.size_of(args))
-        target = target_of(args)
+        jobs = model_jobs(model, flags.size_of(args))
+        target = flags.target_of(args)
         told = {job.component: rewritten(model.graph(job.component, **job.sizes), target, args.without) for job in jobs}
     settle([*notes, *(line for component, row in told.items() for line in of_rules(component, row))], args.strict)
     if args.json:

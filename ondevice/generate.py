@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from ondevice import __version__, cli, memory
+from ondevice import __version__, cli, flags, memory
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion import init_image
 from ondevice.diffusion.bands import Stage
@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use at most this much, such as 2GB: in more passes, in bands, giving weights back; or say why not",
     )
     parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
-    cli.add_kernels(parser)
+    flags.add_kernels(parser)
     parser.add_argument("--check", action="store_true", help="look for NaN after every dispatch and name the first op that made one (slow)")
     parser.add_argument("--profile", action="store_true", help="print where the time went, by kernel")
     parser.add_argument("--profile-out", type=Path, metavar="FILE.json", help="write the time of every dispatch, averaged over its runs")
@@ -191,10 +191,10 @@ def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | N
         UsageError: --size is no size.
     """
     if begin is None:
-        return default_size(bundle) if args.size is None else cli.parse_size(args.size)
+        return default_size(bundle) if args.size is None else flags.parse_size(args.size)
     scale, own = int(bundle.model["vae_scale"]), (begin.shape[1], begin.shape[0])
     if args.size is not None:
-        size = cli.parse_size(args.size)
+        size = flags.parse_size(args.size)
     else:
         size = rounded_down(begin, scale)
         have = [

@@ -10,9 +10,8 @@ import argparse
 import json
 from dataclasses import asdict
 
-from ondevice import cli, memory, report, subject
+from ondevice import cli, flags, memory, report
 from ondevice.bundle.reader import Bundle
-from ondevice.convert import add_plan_arguments, target_of, weights_of
 from ondevice.fallbacks import settle
 
 HELP = "what a model becomes, stage by stage: ops, bytes moved, FLOPs, memory"
@@ -20,9 +19,9 @@ HELP = "what a model becomes, stage by stage: ops, bytes moved, FLOPs, memory"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
-    subject.add_arguments(parser)
-    add_plan_arguments(parser)
-    subject.add_strict(parser)
+    flags.add_subject(parser)
+    flags.add_plan_arguments(parser)
+    flags.add_strict(parser)
     parser.add_argument(
         "--after", default="plan", choices=report.STAGES, help="the stage to show (default plan); a bundle has lower and plan"
     )
@@ -34,19 +33,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a report a component, and what a picture needs."""
     if args.after in ("graph", "rewrite"):
-        subject.refuse(
+        flags.refuse(
             args, ["--target", "--tuning", "--tune-for"], f"nothing is chosen for a target before `lower` (got --after {args.after})."
         )
-        subject.refuse(args, ["--weights"], f"weights are stored from `lower` on (got --after {args.after}).")
+        flags.refuse(args, ["--weights"], f"weights are stored from `lower` on (got --after {args.after}).")
     if args.after == "graph":
-        subject.refuse(args, ["--without"], "no rule has run after `graph`; it is the plain graph.")
-    opened, size = subject.open_subject(args), subject.size_of(args)
+        flags.refuse(args, ["--without"], "no rule has run after `graph`; it is the plain graph.")
+    opened, size = flags.open_subject(args), flags.size_of(args)
     if isinstance(opened, Bundle):
         reports = report.of_bundle(opened, args.after, size=size, component=args.component)
         notes: tuple[str, ...] = ()
     else:
-        options = {"dtype": subject.storage(args), "target": target_of(args), "without": args.without, "weights_as": weights_of(args)}
-        reports = report.of_model(opened, args.after, size=size, component=args.component, **options)
+        reports = report.of_model(
+            opened,
+            args.after,
+            size=size,
+            component=args.component,
+            dtype=flags.storage(args),
+            target=flags.target_of(args),
+            without=args.without,
+            weights_as=flags.weights_of(args),
+        )
         notes = opened.notes
     settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)
     picture = report.picture_memory(reports) if args.after == "plan" and args.component is None else {}

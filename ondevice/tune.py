@@ -14,10 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ondevice import cli, subject
+from ondevice import cli, flags
 from ondevice.bundle.reader import Bundle
 from ondevice.compiler import Job, facts, jobs, plannable, storage_of, training_size
-from ondevice.convert import DTYPES, add_weights, weights_of
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES as MODELS
@@ -40,9 +39,9 @@ BUDGET = 300.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
-    subject.add_arguments(parser)
-    parser.add_argument("--dtype", choices=DTYPES, help="storage of UNet and VAE (default: both)")
-    add_weights(parser)
+    flags.add_subject(parser)
+    parser.add_argument("--dtype", choices=flags.DTYPES, help="storage of UNet and VAE (default: both)")
+    flags.add_weights(parser)
     parser.add_argument("--target", choices=(AUTO, *target_names()), help="whose methods and panels to measure with (default auto)")
     parser.add_argument("--kernel", action="append", metavar="NAME", help="only this kernel, such as matmul; may be given several times")
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help=f"time for all of it (default {BUDGET:g})")
@@ -57,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"there is no kernel {unknown[0]} (there are {', '.join(kernels)}).", where="--kernel", fix="name one of these")
     if not 0 < args.budget < float("inf"):
         raise UsageError(f"it is no time (got {args.budget:g}, expected seconds over 0).", where="--budget")
-    opened = subject.open_subject(args)
-    if (weights_as := weights_of(args) or _stored(opened)) and args.out is None:
+    opened = flags.open_subject(args)
+    if (weights_as := flags.weights_of(args) or _stored(opened)) and args.out is None:
         what = "rows do not say how weights are stored, so those of int8 weights must not stand among the package's."
         raise UsageError(what, where="--out", fix="name a file of its own, and give it to `ondevice convert --weights int8 --tuning`")
     device = choose_device(args.device)
@@ -92,8 +91,8 @@ def _cases(
     cases = partial(cases_of, kernels=kernels, target=target, only=set(args.kernel or ()), weights_as=weights_as, progress=_say)
     if not isinstance(opened, Bundle):
         model, about_model, todo = build(opened), facts(opened), []
-        sizes = [subject.size_of(args) or training_size(about_model)]
-        for dtype in [DTYPES[args.dtype]] if args.dtype else DTYPES.values():
+        sizes = [flags.size_of(args) or training_size(about_model)]
+        for dtype in [flags.DTYPES[args.dtype]] if args.dtype else flags.DTYPES.values():
             for job in plannable(model, jobs(about_model["vae_scale"], sizes), []):
                 pair = (job, storage_of(job.component, dtype))
                 todo += [pair] if pair not in todo else []

@@ -5,9 +5,10 @@ import os
 
 import pytest
 
-from ondevice import cli, compiler, convert, errors
+from ondevice import cli, compiler, errors
 from ondevice.compiler import band_jobs, compile_bundle, jobs
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.source import Source
 
 pytestmark = pytest.mark.usefixtures("sealed")
 FORMATS = [("bundle", errors.BundleError), ("onnx", errors.UsageError)]
@@ -20,7 +21,7 @@ def sealed(monkeypatch):
     def begun(*_, **__):
         raise AssertionError("the work began")
 
-    monkeypatch.setattr(convert, "open_model", begun)
+    monkeypatch.setattr(Source, "open", begun)
     monkeypatch.setattr(compiler, "lower_job", begun)
 
 
@@ -77,7 +78,7 @@ def test_the_library_asks_first_too(tmp_path):
 def test_sizes_that_no_bundle_can_have(tmp_path, capsys, monkeypatch, size, message):
     from tiny_model import TINY
 
-    monkeypatch.setattr(convert, "open_model", lambda _: random_checkpoint_from_configs(**TINY, seed=1))
+    monkeypatch.setattr(Source, "open", lambda _: random_checkpoint_from_configs(**TINY, seed=1))
     assert f"error: --size: {message}" in refused(capsys, errors.UsageError, tmp_path / "m", "--size", size)
 
 

@@ -32,11 +32,9 @@ LAYERS = [
     ("memory",),
     ("report",),
     ("ablation", "latency"),
-    ("cli",),
-    ("convert", "generate", "devices", "tokens", "sampler", "__main__"),
-    ("subject",),
     ("peers",),
-    ("show", "explain", "bench", "tune"),
+    ("cli", "flags"),
+    ("convert", "generate", "devices", "tokens", "sampler", "show", "explain", "bench", "tune", "__main__"),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(p for p in [*(ROOT / "ondevice").rglob("*.py"), *(ROOT / "converters").rglob("*.py")])
@@ -64,6 +62,11 @@ def test_imports_point_back_along_the_flow(path):
         return
     ahead = [name for name in imported(path) if name in LEVEL and LEVEL[name] > LEVEL[here]]
     assert not ahead, f"{here} comes before {ahead} in {[names[0] for names in LAYERS]}"
+
+
+def test_verbs_import_no_verbs():
+    verbs = LAYERS[-1]
+    assert not {name: found for name in verbs if (found := set(imported(ROOT / "ondevice" / f"{name}.py")) & {*verbs})}
 
 
 @pytest.mark.parametrize("pattern, limit", [("*.py", 400), ("shaders/*.cl", 200)])

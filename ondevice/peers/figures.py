@@ -68,7 +68,7 @@ class Measured:
         """As plain data. JSON has no infinity: a difference that is not finite is null."""
         row: dict[str, Any] = {"kind": "peers", "peer": self.peer.name, "what": self.peer.what, **asdict(task)}
         row |= self.timing(task).row()
-        row["name"] = f"peers: {task.model} {row['name']}"
+        row["name"] = f"peers: {task.source.model} {row['name']}"
         del row["gflop_per_s"], row["gb_per_s"]
         row |= {"seconds": [turn.seconds for turn in self.turns], "cpu_seconds": [turn.cpu for turn in self.turns]}
         for name, ratios in (("ratio", self.ratios), ("cpu_ratio", self.cpu_ratios)):

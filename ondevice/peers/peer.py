@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
-import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
 
+import ondevice
 from ondevice import converters, paths
-from ondevice.convert import open_model
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
-from ondevice.errors import UsageError
+from ondevice.converters.source import Source
+from ondevice.errors import PeerError, UsageError
 from ondevice.publish import published_file
 
 COMPONENTS = ("unet", "vae_decoder", "text_encoder")
-_PATHS = ("checkpoint", "vae", "text_encoder")
-WEIGHT_FLAGS = ("checkpoint", "random_weights", "variant", "revision", "ema", *_PATHS[1:])
 STAMP = "stamp.json"  # beside what was converted: what it was made by
 TIMESTEP = 500.0
 Run = Callable[[], np.ndarray]  # once through, inputs and output included
@@ -55,7 +53,6 @@ class Peer:
     option: str = ""
     packages: tuple[str, ...] = ()  # that it runs on
     to_convert: tuple[str, ...] = ()  # that only the conversion needs
-    sources: tuple[str, ...] = ("converters",)  # parts of this project that what it reads depends on
 
     def missing(self, *, to_run: bool = False) -> list[str]:
         """Packages that are not installed; with `to_run`, of those that a converted model runs on."""
@@ -72,19 +69,23 @@ class Peer:
         return module
 
 
-_OURS = ("converters", "rewrite", "lower", "plan", "bundle", "targets", "shaders", "compiler.py", "target.py", "tuning.py")
+_FOLDERS = {
+    "ondevice": Path(ondevice.__file__).resolve().parent,
+    "converters": Path(converters.__file__).resolve().parent,
+    "shaders": paths.SHADERS,
+}
+_SOURCES = {".py", ".toml", ".cl", ".h", ".metal", ".json", ".txt"}
 _MODULES = ("torch", "diffusers", "transformers", "safetensors")
-_WEIGHTS = ("converters/random_weights.py", "peers/modules.py")
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("ours", "this project, fp32 storage", "ours", "ours-f32", "f32", sources=_OURS),
-        Peer("ours-fp16", "this project, fp16 storage, fp32 arithmetic", "ours", "ours-f16", "f16", sources=_OURS),
-        Peer("ncnn", "ncnn, fp32, Winograd on", "ncnn_runtime", "ncnn", "", ("ncnn",), ("pnnx", *_MODULES), _WEIGHTS),
+        Peer("ours", "this project, fp32 storage", "ours", "ours-f32", "f32"),
+        Peer("ours-fp16", "this project, fp16 storage, fp32 arithmetic", "ours", "ours-f16", "f16"),
+        Peer("ncnn", "ncnn, fp32, Winograd on", "ncnn_runtime", "ncnn", "", ("ncnn",), ("pnnx", *_MODULES)),
         Peer("onnxruntime", "onnxruntime, fp32", "onnxruntime_cpu", "onnx", "", ("onnxruntime",)),
         Peer("openvino", "OpenVINO, f32", "openvino_cpu", "onnx", "f32", ("openvino",)),
         Peer("openvino-default", "OpenVINO at the precision it chooses", "openvino_cpu", "onnx", "", ("openvino",)),
-        Peer("torch", "PyTorch eager, diffusers' modules, fp32", "torch_eager", "torch", "", _MODULES, (), _WEIGHTS),
+        Peer("torch", "PyTorch eager, diffusers' modules, fp32", "torch_eager", "torch", "", _MODULES),
     )
 }
 
@@ -93,24 +94,15 @@ PEERS = {
 class Task:
     """What every peer computes: one component of one checkpoint at fixed sizes (batch; height and width in latent units)."""
 
-    model: str
-    weights: dict[str, Any]  # convert's flags that say which weights
+    source: Source
     component: str
     sizes: dict[str, int]
 
     @classmethod
-    def of(cls, args: argparse.Namespace, component: str, sizes: Mapping[str, int]) -> Task:
-        """The task that convert's flags and a component name."""
-        weights = {flag: getattr(args, flag) for flag in WEIGHT_FLAGS}
-        for flag in _PATHS:
-            if weights[flag] and Path(weights[flag]).exists():
-                weights[flag] = str(Path(weights[flag]).resolve())
-        return cls(args.model, weights, component, dict(sizes))
-
-    @classmethod
     def read(cls, path: Path) -> Task:
         """As `write` left it."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return cls(Source(**content.pop("source")), **content)
 
     def write(self, path: Path) -> None:
         with published_file(path) as file:
@@ -123,7 +115,7 @@ class Task:
             UsageError: they come as exported graphs: other runtimes need the weights themselves.
             OnDeviceError: the checkpoint cannot be read.
         """
-        opened = open_model(argparse.Namespace(model=self.model, **dict.fromkeys(WEIGHT_FLAGS) | self.weights))
+        opened = self.source.open()
         if opened.graphs:
             what = "other runtimes are given weights, and this is a folder of ONNX graphs."
             raise UsageError(what, where=opened.source, fix="name a checkpoint, or --random-weights 0")
@@ -155,7 +147,7 @@ class Task:
             if tensor.shape.rank() == 1:
                 digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
         sizes = "x".join(str(size) for size in self.sizes.values())
-        return f"{self.model}-{self.component}-{sizes}-{digest.hexdigest()[:12]}"
+        return f"{self.source.model}-{self.component}-{sizes}-{digest.hexdigest()[:12]}"
 
 
 def inputs_of(graph: ir.Model) -> dict[str, np.ndarray]:
@@ -180,17 +172,25 @@ def _tokens(graph: ir.Model) -> int:
 
 
 def stamp(peer: Peer) -> dict[str, Any]:
-    """What a conversion depends on beside the weights: it is done again where this has changed."""
-    package = Path(paths.__file__).resolve().parent
-    outside = {"shaders": paths.SHADERS, "converters": Path(converters.__file__).resolve().parent}
-    convert = inspect.getmodule(peer.load_module().convert)
-    digest = hashlib.sha256(inspect.getsource(convert).encode() if convert else b"")
-    for source in peer.sources:
-        top, _, rest = source.partition("/")
-        root = outside.get(top, package / top) / rest
-        for path in [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix in (".py", ".toml", ".cl", ".h")):
-            digest.update(path.name.encode() + path.read_bytes())
-    return {"sources": digest.hexdigest(), "versions": _versions(peer.to_convert)}
+    """What a conversion depends on beside the weights: it is done again where this has changed. Of this project that is all of it."""
+    return {"sources": package_digest(), "versions": _versions(peer.to_convert)}
+
+
+@cache
+def package_digest() -> str:
+    """SHA-256 of every file of the package, by path.
+
+    Raises:
+        PeerError: one of its folders is not there, so that changes in it would go unnoticed.
+    """
+    digest = hashlib.sha256()
+    for name, folder in _FOLDERS.items():
+        if not folder.is_dir():
+            raise PeerError(f"the package's folder {name} is missing.", where=str(folder), fix="install ondevice again")
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in _SOURCES and path.is_file():
+                digest.update(f"{name}/{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from ondevice.converters.source import Source
 from ondevice.peers.peer import PEERS, Task, inputs_of
 
 pytestmark = pytest.mark.parity
-WEIGHTS = {"checkpoint": None, "random_weights": None, "variant": None, "revision": None, "ema": False}
 SIZES = {"text_encoder": {"batch": 1}, "unet": {"batch": 1, "height": 8, "width": 8}, "vae_decoder": {"batch": 1, "height": 4, "width": 4}}
 
 
@@ -17,7 +17,7 @@ def outputs(tmp_path_factory):
 
     def run(name, component):
         if (name, component) not in kept:
-            peer, task = PEERS[name], Task("demo", WEIGHTS, component, SIZES[component])
+            peer, task = PEERS[name], Task(Source("demo"), component, SIZES[component])
             for package in (*peer.packages, *peer.to_convert):
                 pytest.importorskip(package)
             folder, module = tmp_path_factory.mktemp(name), peer.load_module()

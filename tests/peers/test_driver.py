@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from ondevice.converters.source import Source
 from ondevice.errors import PeerError, UsageError
 from ondevice.peers import figures
 from ondevice.peers.driver import WARMUP, Comparison
 from ondevice.peers.peer import Peer, Task, stamp
 
 FAKE = Path(__file__).with_name("fake_worker.py")
-TASK = Task("demo", dict.fromkeys(("checkpoint", "random_weights", "variant", "revision")) | {"ema": False}, "text_encoder", {"batch": 1})
+TASK = Task(Source("demo"), "text_encoder", {"batch": 1})
 A, B, C = (Peer(name, f"the peer {name}", "onnxruntime_cpu", name) for name in "abc")
 WARM = [9.0] * WARMUP
 

@@ -1,9 +1,9 @@
 """The table of peers, what all of them compute, and a worker's own side."""
 
-import argparse
 import importlib.metadata
 import io
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -18,16 +18,17 @@ from ondevice.compiler import Job, lower_job
 from ondevice.converters import build
 from ondevice.converters.component import Component
 from ondevice.converters.random_weights import random_checkpoint_from_configs
-from ondevice.errors import UsageError
+from ondevice.converters.source import Source
+from ondevice.errors import PeerError, UsageError
 from ondevice.lower.kernel_file import load_all
-from ondevice.peers import ours, worker
+from ondevice.peers import ours, peer, worker
 from ondevice.peers.figures import difference
-from ondevice.peers.peer import PEERS, STAMP, Peer, Task, inputs_of, named, stamp
+from ondevice.peers.peer import PEERS, STAMP, Peer, Task, inputs_of, named, package_digest, stamp
 from ondevice.plan import plan
 from ondevice.target import AUTO, load_target
 
-NO_FLAGS = {"checkpoint": None, "random_weights": None, "variant": None, "revision": None, "ema": False}
-TASK = Task("demo", NO_FLAGS, "vae_decoder", {"batch": 1, "height": 3, "width": 2})
+DEMO = Source("demo")
+TASK = Task(DEMO, "vae_decoder", {"batch": 1, "height": 3, "width": 2})
 
 
 def test_names():
@@ -43,22 +44,21 @@ def test_names():
 
 
 def test_nothing_heavy_is_imported_to_look_at_a_peer():
-    for peer in PEERS.values():
-        assert stamp(peer)["sources"]
+    for one in PEERS.values():
+        assert stamp(one)["sources"]
     assert not {"ncnn", "openvino", "pnnx"} & sys.modules.keys()
 
 
 def test_who_reads_the_same_files_converts_alike():
     assert stamp(PEERS["onnxruntime"]) == stamp(PEERS["openvino"]) == stamp(PEERS["openvino-default"])
-    assert stamp(PEERS["ours"]) != stamp(PEERS["onnxruntime"])
 
 
 def test_other_weights_or_sizes_are_another_task(tmp_path):
     others = [
-        Task("demo", NO_FLAGS, "vae_decoder", {"batch": 1, "height": 4, "width": 2}),
-        Task("demo", NO_FLAGS, "text_encoder", {"batch": 1}),
-        Task("demo", NO_FLAGS | {"random_weights": 1}, "vae_decoder", TASK.sizes),
-        Task("demo", NO_FLAGS | {"random_weights": 2}, "vae_decoder", TASK.sizes),
+        Task(DEMO, "vae_decoder", {"batch": 1, "height": 4, "width": 2}),
+        Task(DEMO, "text_encoder", {"batch": 1}),
+        Task(replace(DEMO, random_weights=1), "vae_decoder", TASK.sizes),
+        Task(replace(DEMO, random_weights=2), "vae_decoder", TASK.sizes),
     ]
     assert len({task.key() for task in (TASK, *others)}) == 5
     TASK.write(tmp_path / "task.json")
@@ -94,8 +94,6 @@ def test_a_conversion_is_done_again_with_other_packages_or_sources(monkeypatch, 
     ncnn = replace(PEERS["ncnn"], packages=("numpy",), to_convert=("pytest", "no_such_package"))
     before = stamp(ncnn)
     assert before["versions"] == {"pytest": pytest.__version__}, "what it runs on changes nothing that was converted"
-    assert stamp(replace(ncnn, sources=("converters/random_weights.py",)))["sources"] != before["sources"]
-    assert stamp(replace(ncnn, module="torch_eager"))["sources"] != before["sources"]
     monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name} 2")
     assert stamp(ncnn) == before | {"versions": {"pytest": "pytest 2"}}
     assert ncnn.versions() == {"numpy": "numpy 2", "pytest": "pytest 2"}
@@ -105,14 +103,31 @@ def test_a_task_names_files_whole(tmp_path, monkeypatch):
     """A worker has another working directory; a name on the hub is none of a file."""
     (tmp_path / "m.safetensors").write_text("")
     monkeypatch.chdir(tmp_path)
-    flags = NO_FLAGS | {"vae": "owner/name", "text_encoder": None, "checkpoint": "m.safetensors"}
-    task = Task.of(argparse.Namespace(model="sd15", **flags), "unet", {"batch": 1})
-    assert task.weights == flags | {"checkpoint": str(tmp_path.resolve() / "m.safetensors")}
+    given = Source("sd15", checkpoint="m.safetensors", vae="owner/name", ema=True)
+    assert given.resolved() == replace(given, checkpoint=str(tmp_path.resolve() / "m.safetensors"))
+
+
+def test_any_change_of_the_package_is_another_stamp(tmp_path, monkeypatch):
+    for folder in ("ondevice/lower", "converters", "shaders/prelude"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(peer, "_FOLDERS", {name: tmp_path / name for name in ("ondevice", "converters", "shaders")})
+    (tmp_path / "ondevice" / "lower" / "a.py").write_text("x = 1")
+    seen = {package_digest.__wrapped__()}
+    for name, text in (("ondevice/lower/a.py", "x = 2"), ("ondevice/lower/b.py", ""), ("converters/a.py", ""), ("shaders/prelude/p.h", "")):
+        (tmp_path / name).write_text(text)
+        seen.add(package_digest.__wrapped__())
+    assert len(seen) == 5
+    (tmp_path / "ondevice" / "lower" / "__pycache__").mkdir()
+    (tmp_path / "ondevice" / "lower" / "__pycache__" / "a.pyc").write_text("")
+    assert package_digest.__wrapped__() in seen, "what Python makes of it is none of it"
+    shutil.rmtree(tmp_path / "shaders")
+    with pytest.raises(PeerError, match="the package's folder shaders is missing"):
+        package_digest.__wrapped__()
 
 
 def test_inputs_are_the_same_every_time():
     for component, sizes in (("unet", {"batch": 1, "height": 4, "width": 4}), ("text_encoder", {"batch": 1})):
-        once, again = (inputs_of(Task("demo", NO_FLAGS, component, sizes).graph()) for _ in range(2))
+        once, again = (inputs_of(Task(DEMO, component, sizes).graph()) for _ in range(2))
         assert once.keys() == again.keys() and all((once[name] == again[name]).all() for name in once)
     assert once["input_ids"].dtype == np.int32 and once["input_ids"].max() > 300
 

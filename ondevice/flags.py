@@ -1,0 +1,202 @@
+"""Flags that several verbs take, each declared once, and what they say once they are parsed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ondevice.errors import BundleError, UsageError
+from ondevice.target import AUTO, load_target, target_names, tuned_by
+
+if TYPE_CHECKING:
+    from ondevice.bundle.reader import Bundle
+    from ondevice.converters.component import Checkpoint
+    from ondevice.converters.source import Source
+    from ondevice.target import Target
+
+# Converters and rules are imported where a flag needs them: they take a second, and `generate` has flags of here, too.
+log = logging.getLogger(__name__)
+DTYPES = {"fp16": "f16", "fp32": "f32"}
+WEIGHTS = {"int8": "i8"}
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how a model is compiled."""
+    parser.add_argument("--dtype", choices=DTYPES, help="storage of UNet and VAE (default fp16)")
+    add_weights(parser)
+    add_target(parser)
+    add_without(parser)
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """The flag that says how weights are stored."""
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        help="store the larger weights of products and convolutions so, with a scale a column; CPU targets only (default: as --dtype says)",
+    )
+
+
+def weights_of(args: argparse.Namespace) -> str:
+    """--weights as `lower` names it."""
+    return WEIGHTS[args.weights] if args.weights else ""
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """The flags that name a target and its tunables."""
+    parser.add_argument("--target", choices=(AUTO, *target_names()), help="what the plans are made for (default auto: this machine's CPU)")
+    parser.add_argument(
+        "--tuning", type=Path, metavar="FILE", help="measured tunables to prefer, as `ondevice tune --out FILE` writes them"
+    )
+    parser.add_argument("--tune-for", metavar="DEVICE", help="prefer the tunables measured for this device, or for its family")
+
+
+def target_of(args: argparse.Namespace) -> Target:
+    """The target that those flags name.
+
+    Raises:
+        OnDeviceError: a file or a device cannot be had.
+    """
+    from ondevice.run.discovery import find_device
+    from ondevice.tuning import measured_for, read_tuning
+
+    target = load_target(args.target or AUTO)
+    files = [read_tuning(args.tuning)] if args.tuning else []
+    if args.tune_for:
+        device = find_device(args.tune_for)
+        found = measured_for(device.facts())
+        if not found:
+            log.warning("nothing was measured for %s; target %s keeps its own tunables", device.name, target.name)
+        files += found
+    return tuned_by(target, files)
+
+
+def add_without(parser: argparse.ArgumentParser) -> None:
+    """The flag that leaves fusions out."""
+    from ondevice.rewrite import ALL, FAMILIES
+
+    parser.add_argument(
+        "--without",
+        nargs="+",
+        default=(),
+        choices=(*FAMILIES, ALL),
+        metavar="RULE",
+        help=f"fusions to leave out: {', '.join(FAMILIES)}; all: every one",
+    )
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The argument and the flags that name a model and its weights."""
+    from ondevice.converters.families import FAMILIES as MODELS
+
+    parser.add_argument("model", choices=sorted(MODELS), help="model family; `demo` is the small trained model inside the package")
+    add_weight_arguments(parser)
+
+
+def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that name a model's weights."""
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--checkpoint",
+        metavar="PATH_OR_HUB_ID",
+        help="diffusers folder, folder of ONNX files, .safetensors, .ckpt or hub id (default: the family's)",
+    )
+    weights.add_argument("--random-weights", type=int, metavar="SEED", help="make up full-size weights: for benchmarks and tests")
+    parser.add_argument("--variant", metavar="NAME", help="weight files of a folder or hub id to take, such as fp16")
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    parser.add_argument("--ema", action="store_true", help="take the averaged weights of a checkpoint that holds both")
+    for flag, what in (("--vae", "VAE"), ("--text-encoder", "text encoder")):
+        words = f"take the {what} from this file or diffusers folder; the checkpoint need not have one"
+        parser.add_argument(flag, metavar="PATH", help=words)
+
+
+def source_of(args: argparse.Namespace) -> Source:
+    """The weights that those flags name."""
+    from ondevice.converters.source import Source
+
+    return Source(**{field.name: getattr(args, field.name) for field in fields(Source)})
+
+
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """Declare MODEL_OR_BUNDLE, a model family with convert's flags or a folder that convert wrote, and the picture's size."""
+    from ondevice.converters.families import FAMILIES as MODELS
+
+    parser.add_argument("model", metavar="MODEL_OR_BUNDLE", help=f"one of {', '.join(sorted(MODELS))}, or a folder that `convert` wrote")
+    parser.add_argument("--size", metavar="WxH", help="picture size in pixels (default: the training size, or the bundle's first)")
+    add_weight_arguments(parser)
+
+
+def add_strict(parser: argparse.ArgumentParser) -> None:
+    """Declare --strict."""
+    parser.add_argument("--strict", action="store_true", help="fail where a fallback was needed, and list all of them")
+
+
+def open_subject(args: argparse.Namespace) -> Checkpoint | Bundle:
+    """What the argument names.
+
+    Raises:
+        UsageError: it is neither, or a flag of models was given beside a bundle.
+        OnDeviceError: the checkpoint or the bundle cannot be read.
+    """
+    from ondevice.bundle.reader import open_bundle
+    from ondevice.converters.families import FAMILIES as MODELS
+
+    if args.model in MODELS:
+        return source_of(args).open()
+    try:
+        bundle = open_bundle(args.model)
+    except BundleError as error:
+        if not error.what.startswith("is not a bundle"):
+            raise
+        what = f"{args.model!r} is neither a model family ({', '.join(sorted(MODELS))}) nor a bundle."
+        raise UsageError(what, fix="name a family, or the folder that `ondevice convert` wrote") from None
+    plain = argparse.ArgumentParser()
+    add_weight_arguments(plain)
+    add_plan_arguments(plain)
+    if changed := [name for name, default in vars(plain.parse_args([])).items() if getattr(args, name, default) != default]:
+        flag = "--" + changed[0].replace("_", "-")
+        raise UsageError("a bundle is compiled already; this goes only with a model.", where=flag, fix=f"leave {flag} out")
+    return bundle
+
+
+def refuse(args: argparse.Namespace, flags: Sequence[str], why: str) -> None:
+    """Raise UsageError for the first of `flags` that was given: one that would be ignored is refused."""
+    for flag in flags:
+        if getattr(args, flag[2:].replace("-", "_")) not in (None, (), False):
+            raise UsageError(why, where=flag, fix=f"leave {flag} out")
+
+
+def size_of(args: argparse.Namespace) -> tuple[int, int] | None:
+    """--size in pixels, if it was given."""
+    return parse_size(args.size) if args.size else None
+
+
+def storage(args: argparse.Namespace) -> str:
+    """--dtype as plans name it."""
+    return DTYPES[args.dtype or "fp16"]
+
+
+def add_kernels(parser: argparse.ArgumentParser) -> None:
+    """Declare --kernels, of verbs that run a bundle's."""
+    what = "ours: refuse a bundle whose kernels are not those of this ondevice, for they are programs (default any)"
+    parser.add_argument("--kernels", choices=("any", "ours"), help=what)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'768x512' -> (width, height) in pixels.
+
+    Raises:
+        UsageError: it is not two whole numbers of 1 or more joined by an x, or they have more than nine digits.
+    """
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and width.isascii() and height.isascii()):
+        raise UsageError(f"{text!r} is not a size (expected WIDTHxHEIGHT in pixels, such as 512x512).", where="--size")
+    if max(len(width), len(height)) > 9:  # digits; Python itself refuses to read thousands of them
+        raise UsageError(f"{text[:40]!r}... is larger than any picture.", where="--size", fix="use a size such as 512x512")
+    if min(int(width), int(height)) < 1:
+        raise UsageError(f"{text!r} has no pixels (expected 1 or more each way).", where="--size", fix="use a size such as 512x512")
+    return int(width), int(height)
