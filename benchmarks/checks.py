@@ -22,8 +22,8 @@ MESSAGES = "tests/errors/test_bundle_messages.py"
 FOLDERS = [
     "tests/errors/test_checkpoint_messages.py",
     *(f"tests/converters/test_{name}.py" for name in ("checkpoint", "configs", "spellings", "scheduler_files", "expected")),
-    "tests/test_early_refusals.py",
-    "tests/test_default_sampler.py",
+    "tests/compiler/test_early_refusals.py",
+    "tests/compiler/test_default_sampler.py",
 ]
 SINGLE = ["tests/errors/test_file_kind_messages.py", "tests/errors/test_ckpt_messages.py"] + [
     f"tests/converters/test_{name}.py" for name in ("ckpt_file", "single_files")
@@ -82,8 +82,8 @@ READERS: dict[str, list[str]] = {
     "ondevice/diffusion/files.py": [f"tests/diffusion/test_{name}.py" for name in ("files", "init_image", "latents_file")],
     "ondevice/diffusion/samplers/settings.py": ["tests/diffusion/test_sampler_tables.py", "tests/diffusion/test_sampler_pipeline.py"],
     "ondevice/diffusion/samplers/table.py": ["tests/diffusion/test_sampler_tables.py"],
-    "ondevice/text/toml.py": ["tests/test_tuning.py", "tests/lower/test_kernel_file.py"],
-    "ondevice/tuning.py": ["tests/test_tuning.py"],
+    "ondevice/base/text/toml.py": ["tests/target/test_tuning.py", "tests/lower/test_kernel_file.py"],
+    "ondevice/target/tuning.py": ["tests/target/test_tuning.py"],
     "benchmarks/compare.py": ["tests/test_benchmarks.py"],
     "benchmarks/rows.py": ["tests/test_benchmarks.py"],
 }
@@ -95,7 +95,7 @@ HARMLESS: dict[tuple[str, str], str] = {
     ("converters/onnx_import/onnx_file.py", "offset < 0"): "onnx_ir refuses it before",
     ("converters/safetensors_file.py", "done < length"): "a file that is shorter than it was has another stamp",
     ("ondevice/diffusion/samplers/settings.py", "not (value is None or isinstance(value, str))"): "others are none of those allowed",
-    ("ondevice/text/toml.py", "ValueError"): "it only cuts the text of what stays a ValueError",
+    ("ondevice/base/text/toml.py", "ValueError"): "it only cuts the text of what stays a ValueError",
 }
 CHECKER = {"integer", "array", "table", "text", "match", "name", "identifier", "one_of"}  # of bundle/format.py: they give their value back
 BOUNDED, FAR = ("integer", "integers"), "10**400"  # the lowest and the highest value are checks of their own

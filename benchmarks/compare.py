@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.rows import Row, read_rows
+from ondevice.base.machine import same
 from ondevice.errors import UsageError
-from ondevice.machine import same
 from ondevice.run.timing import STEADY
 
 TOLERANCE = 0.05

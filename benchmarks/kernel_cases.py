@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.ops import CONV, DOMAIN, FUSED, find, traffic
+from ondevice.graph.ops import CONV, DOMAIN, FUSED, find, traffic
 
 Shape = tuple[int, ...]
 

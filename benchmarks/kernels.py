@@ -15,13 +15,13 @@ import numpy as np
 
 from benchmarks.kernel_cases import Case, cases
 from benchmarks.roofline import Limits, Reached
-from ondevice import machine
+from ondevice.base import machine
+from ondevice.base.publish import append_lines
 from ondevice.bundle.memory import MemoryBundle, weight_sources
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import DTYPES
 from ondevice.plan import plan
-from ondevice.publish import append_lines
 from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session

@@ -26,11 +26,11 @@ import numpy as np
 import onnx
 from PIL import Image
 
+from ondevice.base.process.signals import SAID
+from ondevice.base.publish import PARTIAL
 from ondevice.bundle.reader import open_bundle
-from ondevice.process.signals import SAID
-from ondevice.publish import PARTIAL
 from ondevice.run.cache import KernelCache
-from ondevice.tuning import read_tuning
+from ondevice.target.tuning import read_tuning
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 AIM_S = 0.06  # within which of a file's first moment an aimed kill comes

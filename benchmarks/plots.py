@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Row, read_rows
+from ondevice.base.machine import same
 from ondevice.errors import UsageError
-from ondevice.machine import same
 
 INK = "#848d97"  # contrast of 3.4 to white and 5.6 to GitHub's dark background
 OURS, OTHERS = "#2f81f7", "#a371f7"  # read on both, and apart for the colour-blind, too

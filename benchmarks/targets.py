@@ -18,11 +18,11 @@ from ondevice.converters.random_weights import random_checkpoint
 from ondevice.flags import parse_size
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.tune import tunables
+from ondevice.measure.tuner.cases import STEPS, Case, cases_of
+from ondevice.measure.tuner.runner import Ready, Runner
 from ondevice.run.opencl import choose_device
 from ondevice.run.timing import in_turns
 from ondevice.target import Target, load_target
-from ondevice.tuner.cases import STEPS, Case, cases_of
-from ondevice.tuner.runner import Ready, Runner
 
 STORAGE = {"fp16": "f16", "fp32": "f32"}
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ondevice.base.paths import MODELS
 from ondevice.converters.configs import normalize
 from ondevice.converters.json_text import read_bytes, read_object
 from ondevice.errors import UsageError
-from ondevice.paths import MODELS
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
 _REINSTALL = "reinstall ondevice; its own data is damaged"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from ondevice.base.publish import FULL, hidden_folder
 from ondevice.errors import GraphError
-from ondevice.publish import FULL, hidden_folder
 
 
 def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:

@@ -15,17 +15,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ondevice import ablation, cli, flags, latency, machine
+from ondevice import cli, flags
+from ondevice.base import machine
+from ondevice.base.publish import FULL, append_lines
 from ondevice.bundle.reader import Bundle
+from ondevice.compiler.report import entries, model_jobs, only
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.diffusion.files import check_outputs, write_output
 from ondevice.errors import UsageError
-from ondevice.peers import figures
-from ondevice.peers.driver import Comparison
-from ondevice.peers.peer import COMPONENTS, PEERS, Task, named
-from ondevice.publish import FULL, append_lines
-from ondevice.report import entries, model_jobs, only
+from ondevice.measure import ablation, latency
+from ondevice.measure.peers import figures
+from ondevice.measure.peers.driver import Comparison
+from ondevice.measure.peers.peer import COMPONENTS, PEERS, Task, named
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.run.timing import Timing, time_plan

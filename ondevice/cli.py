@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ondevice import __version__
+from ondevice.base.process import signals, streams
 from ondevice.errors import OnDeviceError, UsageError
-from ondevice.process import signals, streams
 
 TYPE_CHECKING = False  # as typing's, which takes as long to import as all of this
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _guarded(parse: Callable[[], argparse.Namespace], *, own: bool = True) -> in
     except KeyboardInterrupt as stop:
         signals.cleaning()
         code = signals.exit_code(stop)
-        from ondevice.publish.hidden import release_all
+        from ondevice.base.publish.hidden import release_all
 
         release_all()
         print(signals.SAID, file=sys.stderr)
@@ -133,7 +133,7 @@ def _say(error: OnDeviceError) -> int:
 
 
 def _log_to_stderr() -> None:
-    from ondevice.process import log  # with logging, which need not be there when a signal is first heard
+    from ondevice.base.process import log  # with logging, which need not be there when a signal is first heard
 
     level = os.environ.get("ONDEVICE_LOG", "warning").lower()
     if level not in LEVELS:

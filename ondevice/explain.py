@@ -12,12 +12,12 @@ from dataclasses import asdict
 from typing import Any
 
 from ondevice import cli, flags
+from ondevice.base.columns import columns
 from ondevice.bundle.reader import Bundle
+from ondevice.compiler.fallbacks import of_rules, rewritten, settle
+from ondevice.compiler.report import model_jobs
 from ondevice.converters import build
 from ondevice.errors import BundleError
-from ondevice.fallbacks import of_rules, rewritten, settle
-from ondevice.report import model_jobs
-from ondevice.table import columns
 
 HELP = "which fusion rules apply to a model or a bundle, and which do not and why"
 

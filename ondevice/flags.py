@@ -62,7 +62,7 @@ def target_of(args: argparse.Namespace) -> Target:
         OnDeviceError: a file or a device cannot be had.
     """
     from ondevice.run.discovery import find_device
-    from ondevice.tuning import measured_for, read_tuning
+    from ondevice.target.tuning import measured_for, read_tuning
 
     target = load_target(args.target or AUTO)
     files = [read_tuning(args.tuning)] if args.tuning else []

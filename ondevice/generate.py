@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from ondevice import __version__, cli, flags, memory
+from ondevice import __version__, cli, flags
 from ondevice.bundle.reader import Bundle, open_bundle
-from ondevice.diffusion import init_image
+from ondevice.diffusion import init_image, memory_budget
 from ondevice.diffusion.bands import Stage
 from ondevice.diffusion.files import check_outputs, write_output
 from ondevice.diffusion.image import resize, rounded_down
@@ -199,8 +199,8 @@ def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | N
         size = rounded_down(begin, scale)
         have = [
             (width * scale, height * scale)
-            for width, height in memory.latent_sizes(bundle)
-            if memory.entry_of(bundle, "vae_encoder", batch=1, height=height, width=width)
+            for width, height in memory_budget.latent_sizes(bundle)
+            if memory_budget.entry_of(bundle, "vae_encoder", batch=1, height=height, width=width)
         ]
         if size not in have:
             size = init_image.fitting_size(own, have) if have else default_size(bundle)
@@ -222,7 +222,7 @@ def warn_of_target(target: object, device: Device) -> None:
 
 def way_of(
     args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], size: tuple[int, int], guided: bool, split: bool
-) -> tuple[memory.Way, list[Stage] | None]:
+) -> tuple[memory_budget.Way, list[Stage] | None]:
     """How the picture is drawn in the memory that there is, and the decoder's stages where it works in bands; says so on stderr.
 
     Raises:
@@ -231,23 +231,25 @@ def way_of(
     """
     scale = bundle.model["vae_scale"]
     width, height = (side // scale for side in size)
-    way = memory.Way(split)
+    way = memory_budget.Way(split)
     if args.tile_vae is not None:
-        have = memory.band_heights(bundle, width, height)
+        have = memory_budget.band_heights(bundle, width, height)
         way = replace(way, rows=args.tile_vae or (have[-1] if have else 0))
-        memory.stages(bundle, width, height, way.rows)
-    limit = memory.parse_bytes(args.max_memory) if args.max_memory else facts["global_bytes"]
-    known = memory.entry_of(bundle, "vae_decoder", batch=1, height=height, width=width) is not None  # else the session says what is missing
-    if limit and known and memory.entry_of(bundle, "unet", batch=1 if way.split or not guided else 2, height=height, width=width):
+        memory_budget.stages(bundle, width, height, way.rows)
+    limit = memory_budget.parse_bytes(args.max_memory) if args.max_memory else facts["global_bytes"]
+    known = (
+        memory_budget.entry_of(bundle, "vae_decoder", batch=1, height=height, width=width) is not None
+    )  # else the session says what is missing
+    if limit and known and memory_budget.entry_of(bundle, "unet", batch=1 if way.split or not guided else 2, height=height, width=width):
         mapped = bool(facts["maps_weights"])
-        found = memory.fit(bundle, width, height, limit, mapped=mapped, guided=guided, image=args.init_image is not None, start=way)
-        total = memory.mb(found.total(mapped=mapped))
+        found = memory_budget.fit(bundle, width, height, limit, mapped=mapped, guided=guided, image=args.init_image is not None, start=way)
+        total = memory_budget.mb(found.total(mapped=mapped))
         if args.max_memory:
-            say(f"memory: {total} of {memory.mb(limit)} ({memory.parts_of(found, mapped)}); {found.way.text()}")
+            say(f"memory: {total} of {memory_budget.mb(limit)} ({memory_budget.parts_of(found, mapped)}); {found.way.text()}")
         elif found.way != way:
-            log.warning("%s has %s: %s, which needs %s", facts["name"], memory.mb(limit), found.way.text(), total)
+            log.warning("%s has %s: %s, which needs %s", facts["name"], memory_budget.mb(limit), found.way.text(), total)
         way = found.way
-    return way, memory.stages(bundle, width, height, way.rows) if way.rows else None
+    return way, memory_budget.stages(bundle, width, height, way.rows) if way.rows else None
 
 
 def about(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:

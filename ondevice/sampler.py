@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ondevice import cli
+from ondevice.base.paths import MODELS
 from ondevice.diffusion.samplers import MODEL, NOISE, SAMPLERS, SamplerTable, make_table
 from ondevice.diffusion.samplers.pipeline import as_in_pipeline
 from ondevice.errors import UsageError
-from ondevice.paths import MODELS
 
 HELP = "print a sampler's timesteps and coefficients"
 log = logging.getLogger(__name__)

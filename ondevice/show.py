@@ -10,9 +10,11 @@ import argparse
 import json
 from dataclasses import asdict
 
-from ondevice import cli, flags, memory, report
+from ondevice import cli, flags
 from ondevice.bundle.reader import Bundle
-from ondevice.fallbacks import settle
+from ondevice.compiler import report
+from ondevice.compiler.fallbacks import settle
+from ondevice.diffusion import memory_budget
 
 HELP = "what a model becomes, stage by stage: ops, bytes moved, FLOPs, memory"
 
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         notes = opened.notes
     settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)
     picture = report.picture_memory(reports) if args.after == "plan" and args.component is None else {}
-    rows = memory.table(opened, memory.latent_sizes(opened, size)) if picture and isinstance(opened, Bundle) else []
+    rows = memory_budget.table(opened, memory_budget.latent_sizes(opened, size)) if picture and isinstance(opened, Bundle) else []
     ways = [{"size": list(place), **asdict(need)} for place, need in rows]
     if args.json:
         print(json.dumps({"components": [part.to_json(rows=args.list) for part in reports], "picture": picture, "ways": ways}, indent=1))
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         arena, weights, total = (f"{need[name] / 1e6:,.1f} MB" for name in ("arena", "weights", "total"))
         print(f"\n{what} needs {total} on the device: {weights} weights and an arena of {arena} that all components share", end="")
     print("\n" if picture else "", end="")
-    for line in memory.to_text(rows):
+    for line in memory_budget.to_text(rows):
         print(line)
     return 0
 

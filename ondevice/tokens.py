@@ -10,9 +10,9 @@ import json
 from pathlib import Path
 
 from ondevice import cli
+from ondevice.base.paths import MODELS
 from ondevice.diffusion.tokenizer import LENGTH, Tokenizer
 from ondevice.errors import printable
-from ondevice.paths import MODELS
 
 HELP = "print the token ids of a prompt"
 

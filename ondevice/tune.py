@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice import cli, flags
+from ondevice.base.paths import TUNING
 from ondevice.bundle.reader import Bundle
 from ondevice.compiler import Job, facts, jobs, plannable, storage_of, training_size
 from ondevice.converters import build
@@ -23,15 +24,14 @@ from ondevice.converters.families import FAMILIES as MODELS
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.errors import UsageError
 from ondevice.lower.kernel_file import KernelFile, load_all
-from ondevice.paths import TUNING
+from ondevice.measure.tuner.cases import Case, Key, cases_of, key_of
+from ondevice.measure.tuner.runner import Runner
+from ondevice.measure.tuner.table import Measured, about, family_of, tuning_of
+from ondevice.measure.tuner.tune import tune
 from ondevice.plan.plan import Plan
 from ondevice.run.opencl import choose_device
 from ondevice.target import AUTO, Target, load_target, target_names
-from ondevice.tuner.cases import Case, Key, cases_of, key_of
-from ondevice.tuner.runner import Runner
-from ondevice.tuner.table import Measured, about, family_of, tuning_of
-from ondevice.tuner.tune import tune
-from ondevice.tuning import Tuning, read_tuning, write_tuning
+from ondevice.target.tuning import Tuning, read_tuning, write_tuning
 
 HELP = "measure which tunables are fastest on a device, and write them to a file"
 BUDGET = 300.0

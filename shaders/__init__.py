@@ -1,1 +1,1 @@
-"""Kernel sources. Data only; `ondevice.paths.SHADERS` is where to find them."""
+"""Kernel sources. Data only; `ondevice.base.paths.SHADERS` is where to find them."""

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ondevice import cli, machine
+from ondevice import cli
+from ondevice.base import machine
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import load_all
 from ondevice.plan import plan

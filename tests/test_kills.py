@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from test_benchmarks import benchmark
 
-from ondevice.process.signals import SAID
-from ondevice.publish import hidden
+from ondevice.base.process.signals import SAID
+from ondevice.base.publish import hidden
 from ondevice.run.cache import KernelCache
 
 kills = benchmark("kills")

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.fuzz import coverage, supervise
-from ondevice.machine import available_cores
+from ondevice.base.machine import available_cores
 
 
 def main(argv: Sequence[str] | None = None) -> int:

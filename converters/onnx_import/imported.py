@@ -17,7 +17,7 @@ from ondevice.converters.onnx_import.onnx_file import OnnxFile, read_onnx
 from ondevice.converters.onnx_import.ports import adapt, misfit, ports
 from ondevice.converters.onnx_import.spelling import FORMS, NATIVE, respell
 from ondevice.errors import GraphError, OnDeviceError
-from ondevice.verify import verify_graph
+from ondevice.graph.verify import verify_graph
 
 log = logging.getLogger(__name__)
 OPSETS = range(13, 26)  # torch.onnx labels what it writes at 26 and above as 18, which no reader can undo

@@ -11,11 +11,11 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from math import prod
 
+from ondevice.base.paths import SHADERS
 from ondevice.bundle import format as f
 from ondevice.errors import BundleError
 from ondevice.lower.bounds import Bounds, Launch
 from ondevice.lower.kernel_file import DIALECTS, KernelFile, prelude
-from ondevice.paths import SHADERS
 from ondevice.plan.plan import Plan
 
 FOLDER = "kernels/"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.base.publish import recover
 from ondevice.bundle import format as f
 from ondevice.bundle.kernels import check_launches, check_ours
 from ondevice.bundle.manifest import Manifest, PlanEntry, parse_manifest
@@ -23,7 +24,6 @@ from ondevice.bundle.ports import STAGE_SIZES, check_ports, check_stages
 from ondevice.bundle.weights import STORED
 from ondevice.errors import BundleError
 from ondevice.plan.plan import Plan
-from ondevice.publish import recover
 
 
 class Bundle:

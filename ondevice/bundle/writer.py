@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice import __version__
+from ondevice.base.publish import check_space, foreign, hidden_folder, published, real, recover, system
 from ondevice.bundle import format as f
 from ondevice.bundle.kernels import check_launches
 from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
@@ -24,7 +25,6 @@ from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_s
 from ondevice.errors import BundleError
 from ondevice.lower.kernel_file import DIALECTS, load_all, prelude
 from ondevice.plan.plan import Plan
-from ondevice.publish import check_space, foreign, hidden_folder, published, real, recover, system
 
 MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block rounding
 Progress = Callable[[int, int], None]  # bytes written, bytes in all

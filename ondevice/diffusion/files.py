@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ondevice.base.publish import FULL, longest_name, published_file, real
 from ondevice.errors import UsageError
-from ondevice.publish import FULL, longest_name, published_file, real
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 from PIL import Image, PngImagePlugin, features
 
+from ondevice.base.publish import published_file
 from ondevice.diffusion.files import fix_of
 from ondevice.diffusion.parameters import describe
 from ondevice.errors import UsageError
-from ondevice.publish import published_file
 
 log = logging.getLogger(__name__)
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}

@@ -31,7 +31,7 @@ def lower(
     """Lower a graph of primitives to kernel calls.
 
     Args:
-        model: a graph with static shapes (`ondevice.verify.verify_graph` says what is legal).
+        model: a graph with static shapes (`ondevice.graph.verify.verify_graph` says what is legal).
         component: its name in errors and in weight keys, such as "unet".
         storage: "f32" or "f16", the type in which float tensors are kept; arithmetic is float32 in both.
         kernels: kernel files by name; all of shaders/ by default.
@@ -43,11 +43,11 @@ def lower(
         NoKernelError: no kernel fits, with each candidate's reason.
         PlanError: a tensor is too large to index.
     """
+    from ondevice.graph.verify import verify_graph
     from ondevice.lower.kernel_file import load_all
     from ondevice.lower.lowering import Lowering
     from ondevice.lower.rules import RULES
     from ondevice.target import load_target
-    from ondevice.verify import verify_graph
 
     if storage not in STORAGE:
         raise UsageError(f"storage {storage!r} is unknown (expected one of {', '.join(STORAGE)}).", where=component)
@@ -77,7 +77,7 @@ def exact_values(graph: ir.Graph) -> frozenset[str]:
     A timestep of 981 times a frequency near 1 is off by a quarter radian once rounded to half precision; diffusers, too,
     embeds timesteps in float32 whatever the model's type.
     """
-    from ondevice.verify import INTEGERS
+    from ondevice.graph.verify import INTEGERS
 
     exact: set[str] = set()
     for node in reversed(list(graph)):

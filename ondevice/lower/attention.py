@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from ondevice.graph.verify import static_shape
 from ondevice.lower.lowering import Lowering, Strided
 from ondevice.lower.program import DTYPES
-from ondevice.verify import static_shape
 
 
 def _operands(low: Lowering, node: ir.Node) -> tuple[list[ir.Value], dict[str, Strided], str]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ondevice.graph.ops import CONV
+from ondevice.graph.verify import static_shape
 from ondevice.lower.linear import epilogue_defines, narrowed, product_weight, weight
 from ondevice.lower.lowering import Lowering
-from ondevice.ops import CONV
-from ondevice.verify import static_shape
 
 
 @dataclass(frozen=True, slots=True)

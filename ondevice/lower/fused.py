@@ -6,8 +6,8 @@ from math import lcm, prod
 
 import onnx_ir as ir
 
+from ondevice.graph.verify import static_shape
 from ondevice.lower.lowering import Lowering
-from ondevice.verify import static_shape
 
 SPAN, CHUNKS = 128, 64  # channels and parts of a picture that a work-item of the two commands has, about
 

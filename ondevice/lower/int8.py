@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from ondevice.graph.verify import static_shape
 from ondevice.lower.lowering import Lowering
-from ondevice.verify import static_shape
 
 # What is smaller saves little and costs the most: the first convolutions of a picture (27 or 36 rows), the last (3 or 4 columns).
 ROWS, COLUMNS, ELEMENTS = 40, 16, 4096

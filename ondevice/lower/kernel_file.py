@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ondevice.base.paths import SHADERS
+from ondevice.base.text.toml import parse_toml
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import ceil_div, evaluate
 from ondevice.lower.expression import names as names_of
-from ondevice.paths import SHADERS
-from ondevice.text.toml import parse_toml
 
 FIELDS = {
     "op": (str, list),

@@ -7,10 +7,10 @@ from math import prod
 
 import onnx_ir as ir
 
+from ondevice.graph.ops import LINEAR, Epilogue
+from ondevice.graph.verify import static_shape
 from ondevice.lower import int8
 from ondevice.lower.lowering import Lowering
-from ondevice.ops import LINEAR, Epilogue
-from ondevice.verify import static_shape
 
 
 def epilogue_defines(epilogue: Epilogue) -> dict[str, int]:

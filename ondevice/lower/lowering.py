@@ -9,14 +9,14 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError, PlanError
+from ondevice.graph.ops import find, traffic
+from ondevice.graph.verify import INTEGERS, static_shape
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, Call, Program, Tensor
 from ondevice.lower.select import GENERAL, select
 from ondevice.lower.strides import arguments, contiguous
 from ondevice.lower.tune import tunables
-from ondevice.ops import find, traffic
 from ondevice.target import Target
-from ondevice.verify import INTEGERS, static_shape
 
 # A part of every row of a tensor: (tensor, first element, elements from row to row).
 Strided = tuple[str, int, int]

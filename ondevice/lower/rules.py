@@ -9,11 +9,11 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
+from ondevice.graph.ops import CONV, LINEAR
+from ondevice.graph.verify import INTEGERS, resizes_by_sizes, static_shape
 from ondevice.lower import attention, convolution, fused, linear, winograd
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.strides import RANK, arguments, broadcast, contiguous
-from ondevice.ops import CONV, LINEAR
-from ondevice.verify import INTEGERS, resizes_by_sizes, static_shape
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 Rule = Callable[[Lowering, ir.Node], None]

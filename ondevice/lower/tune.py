@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ondevice.errors import NoKernelError, PlanError
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.target import Target
-from ondevice.tuning import Tuning
+from ondevice.target.tuning import Tuning
 
 
 def tunables(kernel: KernelFile, sizes: Mapping[str, int | float] | None, target: Target) -> tuple[dict[str, int], str]:

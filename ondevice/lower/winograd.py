@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ondevice.graph.ops import CONV
+from ondevice.graph.verify import static_shape
 from ondevice.lower.convolution import direct, read
 from ondevice.lower.linear import as_int8, epilogue_defines, narrowed, product_weight, weight
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.program import DTYPES
-from ondevice.ops import CONV
-from ondevice.verify import static_shape
 
 CHUNK = 1 << 17  # pairs of channels that are transformed at once
 TILE = 4  # pixels a side that a Winograd tile makes of 6 by 6

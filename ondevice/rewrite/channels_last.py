@@ -15,11 +15,11 @@ from typing import Any
 
 import onnx_ir as ir
 
+from ondevice.graph.verify import resizes_by_sizes, static_shape
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings
 from ondevice.target import Target
-from ondevice.verify import resizes_by_sizes, static_shape
 
 ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"}
 

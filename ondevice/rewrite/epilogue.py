@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from ondevice.ops import ACTIVATIONS, CONV, LINEAR, Epilogue
+from ondevice.graph.ops import ACTIVATIONS, CONV, LINEAR, Epilogue
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings

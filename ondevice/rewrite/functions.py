@@ -11,7 +11,7 @@ import functools
 import onnx
 import onnx_ir as ir
 
-from ondevice.ops import DOMAIN
+from ondevice.graph.ops import DOMAIN
 from ondevice.rewrite import product_bodies
 from ondevice.rewrite.product_bodies import ACTIVATIONS, Body
 

@@ -12,7 +12,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from ondevice.ops import CONV
+from ondevice.graph.ops import CONV
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from ondevice.ops import CONV, LINEAR
+from ondevice.graph.ops import CONV, LINEAR
+from ondevice.graph.verify import resizes_by_sizes
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.rule import Rule, dims, settings
 from ondevice.target import Target
-from ondevice.verify import resizes_by_sizes
 
 NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 NORMS = ("GroupNormNhwc", "GroupNormSiluNhwc")

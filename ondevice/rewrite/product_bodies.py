@@ -1,11 +1,11 @@
-"""The bodies of Linear and ConvNhwc: products, then bias, shift, activation and residual, in this order (`ondevice.ops.Epilogue`).
+"""The bodies of Linear and ConvNhwc: products, then bias, shift, activation and residual, in this order (`ondevice.graph.ops.Epilogue`).
 
 Both are channels last: x is [..., in], a weight [in, out], or [kh, kw, in, out] for a convolution.
 """
 
 from __future__ import annotations
 
-from ondevice.ops import CONV, LINEAR, Epilogue
+from ondevice.graph.ops import CONV, LINEAR, Epilogue
 
 Body = tuple[tuple[str, ...], tuple[str, ...], str]  # attributes, inputs, nodes
 

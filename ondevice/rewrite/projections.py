@@ -14,7 +14,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from ondevice.ops import LINEAR
+from ondevice.graph.ops import LINEAR
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.linear import is_weight
 from ondevice.rewrite.rule import Rule, dims

@@ -9,10 +9,10 @@ import onnx_ir as ir
 
 from ondevice.converters.components.vae_bands import STATISTICS_OF
 from ondevice.errors import UsageError
+from ondevice.graph.verify import static_shape
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import add_functions
 from ondevice.rewrite.rule import settings
-from ondevice.verify import static_shape
 
 NORMS = {"GroupNormNhwc": "NormalizeNhwc", "GroupNormSiluNhwc": "NormalizeSiluNhwc"}
 PRIMITIVES = ("InstanceNormalization", "GroupNorm", "GroupNormSilu")

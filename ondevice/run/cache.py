@@ -11,9 +11,9 @@ import os
 import time
 from pathlib import Path
 
-from ondevice.paths import cache_dir
-from ondevice.publish import PARTIAL, published_file
-from ondevice.publish.hidden import is_dead
+from ondevice.base.paths import cache_dir
+from ondevice.base.publish import PARTIAL, published_file
+from ondevice.base.publish.hidden import is_dead
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice import machine
+from ondevice.base import machine
 from ondevice.errors import NoDeviceError
 from ondevice.run import icd
 from ondevice.run.cache import KernelCache

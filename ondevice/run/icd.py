@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ondevice.paths import cache_dir
-from ondevice.publish import published_file
+from ondevice.base.paths import cache_dir
+from ondevice.base.publish import published_file
 
 log = logging.getLogger(__name__)
 

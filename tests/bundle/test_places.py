@@ -14,11 +14,11 @@ import pytest
 from bundle.test_atomic import MAKERS, snapshot
 from bundle.tiny_bundle import MODEL, tiny_weights, write_tiny
 
-from ondevice import publish
+from ondevice.base import publish
+from ondevice.base.publish import rename
+from ondevice.base.publish.hidden import Claim
 from ondevice.bundle import WeightSource, open_bundle
 from ondevice.errors import BundleError
-from ondevice.publish import rename
-from ondevice.publish.hidden import Claim
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from ondevice.converters.components.builder import GraphBuilder
 from ondevice.converters.configs import normalize
 from ondevice.converters.expected import expected_weights
 from ondevice.converters.families import FAMILIES
-from ondevice.verify import verify_graph
+from ondevice.graph.verify import verify_graph
 
 UP = {"CrossAttnDownBlock2D": "CrossAttnUpBlock2D", "DownBlock2D": "UpBlock2D"}
 

@@ -9,11 +9,11 @@ import onnxruntime
 import pytest
 from tiny_model import TINY, tiny_graph
 
-from ondevice import reference
 from ondevice.converters import COMPONENTS, build
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.errors import GraphError, UsageError
-from ondevice.verify import verify_graph
+from ondevice.graph import reference
+from ondevice.graph.verify import verify_graph
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from ondevice.converters.onnx_import import evaluate
 from ondevice.converters.onnx_import.onnx_file import read_onnx
 from ondevice.errors import GraphError, UsageError
 from ondevice.generate import in_two_passes
+from ondevice.graph.verify import verify_graph
 from ondevice.rewrite import rewrite
-from ondevice.verify import verify_graph
 
 
 @pytest.fixture(scope="module")

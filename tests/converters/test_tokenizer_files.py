@@ -7,11 +7,11 @@ import re
 import pytest
 from small_tokenizer import small_files
 
+from ondevice.base.paths import MODELS
 from ondevice.converters.hub import wanted_files
 from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.errors import CheckpointError
-from ondevice.paths import MODELS
 
 CONFIG = {"pad_token": "<|endoftext|>", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
 

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_tokenizer import SPECIAL, small_files
 
+from ondevice.base.paths import MODELS
 from ondevice.diffusion.tokenizer import LENGTH, Tokenizer
 from ondevice.errors import CheckpointError, UsageError
-from ondevice.paths import MODELS
 
 FOLDER = MODELS / "clip_tokenizer"
 PROMPTS = json.loads((DATA / "prompts" / "clip_tokens.json").read_text())["prompts"]

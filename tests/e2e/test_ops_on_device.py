@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 from tolerance import rtol
 
-from ondevice import reference
+from ondevice.graph import reference
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import load_all
 from ondevice.plan import plan

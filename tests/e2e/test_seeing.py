@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
-from ondevice import cli, machine
+from ondevice import cli
+from ondevice.base import machine
+from ondevice.compiler.report import STAGES
 from ondevice.errors import BundleError, StrictError, UsageError
-from ondevice.latency import STEPS
 from ondevice.lower.select import CANDIDATES
-from ondevice.report import STAGES
+from ondevice.measure.latency import STEPS
 from ondevice.rewrite import FAMILIES, RULES
 
 DEMO = ["demo", "--size", "64x64"]

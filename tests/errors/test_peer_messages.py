@@ -4,7 +4,7 @@ import pytest
 
 from ondevice import cli
 from ondevice.errors import PeerError, UsageError
-from ondevice.peers.peer import Peer
+from ondevice.measure.peers.peer import Peer
 
 BENCH = ["bench", "demo", "--peers", "--component", "text_encoder", "--rounds", "3"]
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from lower.test_lower import graph, zeros
 from tiny_model import TINY
 
+from ondevice.compiler.fallbacks import rewritten
 from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import NoKernelError, PlanError
-from ondevice.fallbacks import rewritten
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.tune import tunables
@@ -20,7 +20,7 @@ from ondevice.plan import plan, weight_key
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.target import load_target, tuned_by
-from ondevice.tuning import KernelTuning, Row, Tuning
+from ondevice.target.tuning import KernelTuning, Row, Tuning
 
 KERNELS = load_all()
 MATMUL = KERNELS["matmul"]

@@ -10,11 +10,11 @@ import pytest
 from diffusion.sampler_helpers import SD15
 from parity.gauss_legendre import GaussLegendre
 
+from ondevice.base.paths import MODELS
 from ondevice.diffusion.samplers import CLASSES
 from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.diffusion.text_to_image import TextToImage
 from ondevice.diffusion.tokenizer import Tokenizer
-from ondevice.paths import MODELS
 
 pytestmark = pytest.mark.parity
 

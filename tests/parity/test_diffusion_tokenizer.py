@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ondevice.base.paths import MODELS
 from ondevice.converters.tokenizer_files import read_tokenizer
 from ondevice.diffusion.tokenizer import Tokenizer
-from ondevice.paths import MODELS
 
 pytestmark = pytest.mark.parity
 

@@ -18,10 +18,10 @@ from ondevice.converters.component import Checkpoint
 from ondevice.converters.configs import normalize
 from ondevice.converters.onnx_import.imported import read_graph
 from ondevice.generate import painter
+from ondevice.graph.verify import verify_graph
 from ondevice.rewrite import rewrite
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
-from ondevice.verify import verify_graph
 
 pytestmark = pytest.mark.parity
 BOUND = 1e-5

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ondevice.converters.source import Source
-from ondevice.peers.peer import PEERS, Task, inputs_of
+from ondevice.measure.peers.peer import PEERS, Task, inputs_of
 
 pytestmark = pytest.mark.parity
 SIZES = {"text_encoder": {"batch": 1}, "unet": {"batch": 1, "height": 8, "width": 8}, "vae_decoder": {"batch": 1, "height": 4, "width": 4}}

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ondevice import cli
-from ondevice.paths import MODELS
+from ondevice.base.paths import MODELS
 
 pytestmark = [pytest.mark.parity, pytest.mark.device]
 

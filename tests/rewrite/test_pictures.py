@@ -294,6 +294,6 @@ def test_bodies_run_in_half_precision(name):
 
 
 def test_every_op_has_a_body():
-    from ondevice.ops import FUSED
+    from ondevice.graph.ops import FUSED
 
     assert BODIES.keys() == FUSED.keys()

@@ -4,10 +4,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ondevice import reference
 from ondevice.converters.components.vae_bands import STATISTICS_OF
 from ondevice.errors import UsageError
-from ondevice.ops import DOMAIN
+from ondevice.graph import reference
+from ondevice.graph.ops import DOMAIN
 from ondevice.rewrite.functions import add_functions
 from ondevice.rewrite.statistics import given_statistics
 

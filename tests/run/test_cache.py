@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.paths import cache_dir
-from ondevice.publish import PARTIAL, hidden
+from ondevice.base.paths import cache_dir
+from ondevice.base.publish import PARTIAL, hidden
 from ondevice.run import cache as caches
 from ondevice.run.cache import STALE, KernelCache
 from ondevice.run.opencl import OpenCLDevice

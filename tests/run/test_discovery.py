@@ -96,12 +96,12 @@ def test_cpus_of_one_name_with_other_instructions_do_not_share_kernels(tmp_path:
     for number, flags in enumerate(("fpu avx2 avx512f", "avx512f fpu  avx2", "fpu avx2", "")):
         core = f"processor : 0\nmodel name\t: AMD EPYC\nflags\t\t: {flags}\nbugs : x{number}\n\n"
         (tmp_path / str(number)).write_text(core * 2)
-        monkeypatch.setattr("ondevice.machine.CPUINFO", tmp_path / str(number))
+        monkeypatch.setattr("ondevice.base.machine.CPUINFO", tmp_path / str(number))
         identities.append(INTEL.identity)
     assert identities[0] == identities[1] and len(set(identities)) == 3
     cache.save(cache.key("source", *identities[0]), b"vaddps zmm0")
     assert cache.load(cache.key("source", *identities[1])) and cache.load(cache.key("source", *identities[2])) is None
-    monkeypatch.setattr("ondevice.machine.CPUINFO", tmp_path / "none")  # another system
+    monkeypatch.setattr("ondevice.base.machine.CPUINFO", tmp_path / "none")  # another system
     assert INTEL.identity[-1] and GPU.identity[-1] == ""
 
 

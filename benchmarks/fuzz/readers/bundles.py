@@ -17,6 +17,7 @@ from benchmarks.fuzz.mutate.data import of_files, pack, unpack
 from benchmarks.fuzz.mutate.values import json_value, lines_of, words_of_line
 from benchmarks.fuzz.reader import Mutate, Reader, holds
 from benchmarks.fuzz.readers import small
+from ondevice.base.paths import SHADERS
 from ondevice.bundle.format import MANIFEST, dump_json, load_json
 from ondevice.bundle.kernels import check_launches
 from ondevice.bundle.manifest import WeightEntry, parse_manifest
@@ -25,7 +26,6 @@ from ondevice.bundle.reader import open_bundle
 from ondevice.converters import build
 from ondevice.diffusion.samplers import SamplerTable, make_table, run_table
 from ondevice.lower import lower
-from ondevice.paths import SHADERS
 from ondevice.plan import plan
 
 _PLAN = "plans/tiny_width8.json"

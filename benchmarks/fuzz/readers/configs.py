@@ -20,8 +20,8 @@ from ondevice.converters.json_text import parse_object
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, default_sampler, make_table
 from ondevice.diffusion.samplers.pipeline import choose
+from ondevice.graph.verify import verify_graph
 from ondevice.sampler import read_config
-from ondevice.verify import verify_graph
 
 _PARTS = ("text_encoder", "unet", "vae")
 

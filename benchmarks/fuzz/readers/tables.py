@@ -10,9 +10,9 @@ from benchmarks.compare import compare, read, table
 from benchmarks.fuzz.mutate.data import of_files, pack, unpack
 from benchmarks.fuzz.mutate.values import json_value, lines_of, toml_value, words_of_line
 from benchmarks.fuzz.reader import Reader, Words, holds
-from ondevice import tuning
+from ondevice.base.paths import SHADERS
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.paths import SHADERS
+from ondevice.target import tuning
 
 _TUNING = """\
 match = {kind = "cpu", vector_floats = 16}

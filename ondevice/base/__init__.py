@@ -1,0 +1,1 @@
+"""What has nothing to do with models: paths, whole-or-nothing files, machine facts, streams and signals, text, columns."""

@@ -1,0 +1,220 @@
+"""What a picture needs, known before anything is loaded, and how it can be drawn with less.
+
+Three things save memory, in the order of what they cost: guidance in two passes of batch 1, a decoder that works in bands, and giving each
+component's weights back once it is done. A bundle says what its plans need; nothing here opens a device.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ondevice.base.columns import columns
+from ondevice.bundle.manifest import PlanEntry
+from ondevice.bundle.reader import Bundle
+from ondevice.diffusion.bands import Stage, held_bytes, stage_of
+from ondevice.errors import PlanError, UsageError
+
+UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a picture is drawn."""
+
+    split: bool = False  # guidance in two passes of batch 1
+    rows: int = 0  # of a band of the decoder; 0: in one piece
+    unload: bool = False  # weights are given back after a component's last use
+
+    def text(self) -> str:
+        """What it does differently, for people."""
+        done = [
+            ["guidance in two passes"] * self.split,
+            [f"decoding in bands of {self.rows} rows"] * bool(self.rows),
+            ["giving weights back after use"] * self.unload,
+        ]
+        return ", ".join(word for words in done for word in words) or "all at once"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes that drawing one picture takes. `weights` are whole shards, as a device holds them; `host` is what arrays between the
+    components take beside the device's memory."""
+
+    way: Way
+    arena: int
+    weights: int
+    device: int  # the most of arena and weights together, at any time
+    host: int
+
+    def total(self, *, mapped: bool) -> int:
+        """All of it; weights that are mapped from their files are the system's to drop, and not counted."""
+        return (self.arena if mapped else self.device) + self.host
+
+
+def entry_of(bundle: Bundle, component: str, **sizes: int) -> PlanEntry | None:
+    """The plan at exactly these sizes, if the bundle has it."""
+    return next((entry for entry in bundle.plans if entry.component == component and entry.sizes == sizes), None)
+
+
+def band_heights(bundle: Bundle, width: int, height: int) -> list[int]:
+    """Rows of the bands in which the bundle can decode a picture of this size (latent units), highest first."""
+    place = {"width": width, "height": height, "stage": 1}.items()
+    return sorted(
+        {e.sizes["rows"] for e in bundle.plans if e.component == "vae_decoder" and "rows" in e.sizes and place <= e.sizes.items()}
+    )[::-1]
+
+
+def stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
+    """The stages of a decoder in bands.
+
+    Raises:
+        UsageError: the bundle has none of this size; says how to make them.
+    """
+    have = band_heights(bundle, width, height)
+    if rows not in have:
+        scale = int(bundle.model["vae_scale"])
+        size = f"{width * scale}x{height * scale}"
+        got = f"it has bands of {', '.join(map(str, have))} rows" if have else "it has none"
+        fix = f"use one of these, or convert with `--tile-vae {rows} --size {size}`" if have else f"convert with `--tile-vae --size {size}`"
+        raise UsageError(
+            f"the bundle has no plans that decode {size} in bands{f' of {rows} rows' * bool(rows)} ({got}).", where="--tile-vae", fix=fix
+        )
+    return [stage_of(plan) for plan in bundle.stages(height, width, rows)]
+
+
+def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = True, image: bool = False) -> Need:
+    """Bytes for one picture of `width` by `height` latents; `image`: one that begins from a picture.
+
+    Raises:
+        UsageError: the bundle has no plans for this way.
+    """
+    place = {"height": height, "width": width}
+    batch = 2 if guided and not way.split and entry_of(bundle, "unet", batch=2, **place) else 1
+    scale = int(bundle.model["vae_scale"])
+    bands = stages(bundle, width, height, way.rows) if way.rows else []
+    host = 3 * 4 * height * width * scale**2 + (held_bytes(bands) if bands else 0)
+    parts: dict[str, list[dict[str, int]]] = {  # sizes of the plans that are run
+        "text_encoder": [{"batch": 1}],
+        "unet": [{"batch": batch, **place}],
+        "vae_decoder": [dict(stage.sizes) for stage in bands] or [{"batch": 1, **place}],
+    }
+    if image:
+        parts["vae_encoder"] = [{"batch": 1, **place}]
+    arenas, weights = [], []
+    held: dict[str, int] = {}
+    for name, sizes in parts.items():
+        mine: dict[str, int] = {}
+        arena = 0
+        for one in sizes:
+            plan = bundle.plan(name, **one)
+            arena = max(arena, plan.arena)
+            for operand in plan.operands:
+                if operand.weight is not None:
+                    shard = bundle.weight(operand.weight)[0]
+                    mine[shard] = bundle.manifest.files[shard].bytes
+        held |= mine
+        arenas.append(arena)
+        weights.append(sum(mine.values()))
+    if way.unload:
+        return Need(way, max(arenas), max(weights), max(map(sum, zip(arenas, weights, strict=True))), host)
+    return Need(way, max(arenas), sum(held.values()), max(arenas) + sum(held.values()), host)
+
+
+def ways(bundle: Bundle, width: int, height: int, *, guided: bool = True, start: Way | None = None) -> list[Way]:
+    """From `start` on each with one more saving, as far as the bundle has plans for it."""
+    found = [start or Way()]
+    if guided and not found[-1].split and entry_of(bundle, "unet", batch=1, height=height, width=width):
+        found.append(replace(found[-1], split=True))
+    if not found[-1].rows and (have := band_heights(bundle, width, height)):
+        found.append(replace(found[-1], rows=have[-1]))
+    if not found[-1].unload:
+        found.append(replace(found[-1], unload=True))
+    return found
+
+
+def fit(bundle: Bundle, width: int, height: int, limit: int, *, mapped: bool, guided: bool, image: bool, start: Way) -> Need:
+    """The first way that needs at most `limit` bytes, without the savings on its way that turned out to be of no use.
+
+    Raises:
+        PlanError: none does; says what the least would be.
+    """
+    needs = [
+        need(bundle, width, height, way, guided=guided, image=image) for way in ways(bundle, width, height, guided=guided, start=start)
+    ]
+    chosen = next((found for found in needs if found.total(mapped=mapped) <= limit), None)
+    if chosen is None:
+        least = min(needs, key=lambda found: found.total(mapped=mapped))
+        has_bands = bool(band_heights(bundle, width, height))
+        more = (
+            "use a smaller --size"
+            if has_bands
+            else "convert with --tile-vae, which lets the decoder work in bands, or use a smaller --size"
+        )
+        total = mb(least.total(mapped=mapped))
+        what = f"a picture needs at least {total} ({parts_of(least, mapped)}; {least.way.text()}), and {mb(limit)} are allowed."
+        raise PlanError(what, where="memory", fix=more)
+    for saving in ("rows", "split"):  # the costlier first
+        simpler = replace(chosen.way, **{saving: getattr(start, saving)})
+        other = need(bundle, width, height, simpler, guided=guided, image=image)
+        if other.total(mapped=mapped) <= limit:
+            chosen = other
+    return chosen
+
+
+def parts_of(found: Need, mapped: bool) -> str:
+    """The parts of a total in MB."""
+    weights = f"weights {mb(found.weights)}" + " mapped from their files, not counted" * mapped
+    return f"arena {mb(found.arena)}, {weights}, pictures {mb(found.host)}"
+
+
+def mb(nbytes: float) -> str:
+    """Bytes in MB."""
+    return f"{nbytes / 1e6:,.1f} MB"
+
+
+def parse_bytes(text: str) -> int:
+    """'2GB', '800 MB', '1.5GiB' or plain bytes.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", text.strip().lower())
+    if not found or found[2] not in UNITS or float(found[1]) <= 0:
+        raise UsageError(f"{text!r} is not an amount of memory (expected such as 2GB or 800MB).", where="--max-memory")
+    return int(float(found[1]) * UNITS[found[2]])
+
+
+def latent_sizes(bundle: Bundle, size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
+    """(width, height) of the pictures that the bundle can draw, in latent units; only `size` (pixels) where it is given."""
+    drawn = [(e.sizes["width"], e.sizes["height"]) for e in bundle.plans if e.component == "unet" and {"width", "height"} <= e.sizes.keys()]
+    scale = int(bundle.model["vae_scale"])
+    found = [p for p in dict.fromkeys(drawn) if entry_of(bundle, "vae_decoder", batch=1, width=p[0], height=p[1])]
+    return [place for place in found if size is None or (place[0] * scale, place[1] * scale) == size]
+
+
+def table(bundle: Bundle, sizes: Sequence[tuple[int, int]]) -> list[tuple[tuple[int, int], Need]]:
+    """What each of these picture sizes (latent units) needs, each way that it can be drawn; first (width, height) in pixels."""
+    scale = int(bundle.model["vae_scale"])
+    return [
+        ((width * scale, height * scale), need(bundle, width, height, way))
+        for width, height in sizes
+        for way in ways(bundle, width, height)
+    ]
+
+
+def to_text(rows: Sequence[tuple[tuple[int, int], Need]]) -> list[str]:
+    """A table of what `table` gives, in MB."""
+    if not rows:
+        return []
+    head = ("picture", "drawn with", "arena", "weights", "most at once", "beside it")
+    cells = [
+        (f"{size[0]}x{size[1]}", one.way.text(), *(f"{n / 1e6:,.1f}" for n in (one.arena, one.weights, one.device, one.host)))
+        for size, one in rows
+    ]
+    return [
+        "",
+        "memory in MB: on the device, and beside it in the host's (pictures)",
+        *(f"  {line}" for line in columns([head, *cells], left=2)),
+    ]

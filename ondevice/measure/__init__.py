@@ -1,0 +1,1 @@
+"""What is measured: the ablation, latencies, tunables, other runtimes."""

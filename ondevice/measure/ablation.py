@@ -1,0 +1,95 @@
+"""What each family of fusion rules saves, added one after another in the rules' order. From plans alone: exact, no device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ondevice.base.columns import columns
+from ondevice.compiler import lower_job, storage_of
+from ondevice.compiler.report import model_jobs, of_plan, only
+from ondevice.converters import build
+from ondevice.converters.component import Checkpoint
+from ondevice.lower.kernel_file import load_all
+from ondevice.plan import plan
+from ondevice.plan.plan import Plan
+from ondevice.rewrite import FAMILIES
+from ondevice.target import Target, load_target
+
+PLAIN = "plain graph"
+HEAD = ("component", "rules", "nodes", "dispatches", "MB moved", "GFLOP", "arena MB")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A component with the first families of rules."""
+
+    component: str
+    rules: str  # PLAIN, or the family that was added last
+    nodes: int
+    dispatches: int
+    moved: int  # bytes
+    flops: int
+    arena: int  # bytes
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        return self.nodes, self.dispatches, self.moved, self.flops, self.arena
+
+
+def ablation(
+    checkpoint: Checkpoint,
+    *,
+    size: tuple[int, int] | None = None,
+    dtype: str = "f16",
+    target: str | Target = "host",
+    component: str | None = None,
+    weights_as: str = "",
+) -> Iterator[Step]:
+    """Each component without any rule, then with one family more at a time until all are on; arguments as `report.of_model`'s."""
+    model, kernels, chosen = build(checkpoint), load_all(), load_target(target)
+    for job in only(model_jobs(model, size), component):
+        storage = storage_of(job.component, dtype)
+        for count in range(len(FAMILIES) + 1):
+            program, row = lower_job(model, job, storage, kernels, chosen, FAMILIES[count:], weights_as)
+            yield step_of(job.component, FAMILIES[count - 1] if count else PLAIN, row["nodes"][1], plan(program, storage=storage))
+
+
+def step_of(component: str, rules: str, nodes: int, made: Plan) -> Step:
+    """A step's numbers, out of its plan."""
+    told = of_plan(made)
+    return Step(component, rules, nodes, len(told.rows), told.moved, told.total("flops"), told.arena or 0)
+
+
+def to_json(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    """Every step, those that change nothing, too."""
+    return [asdict(step) for step in steps]
+
+
+def to_text(steps: Sequence[Step]) -> str:
+    """A table to read in a terminal."""
+    return "\n".join(columns([HEAD, *_rows(steps)], left=2))
+
+
+def to_markdown(steps: Sequence[Step]) -> str:
+    """A table for a page."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "---:|" * (len(HEAD) - 2)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in _rows(steps)])
+
+
+def _rows(steps: Sequence[Step]) -> Iterator[tuple[str, ...]]:
+    """The steps that change something, and the last one as the sum of all."""
+    shown: Step | None = None
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        starts = shown is None or shown.component != step.component
+        if starts or (shown is not None and step.numbers != shown.numbers):
+            yield _row(step, step.rules if step.rules == PLAIN else f"+ {step.rules}")
+            shown = step
+        if after is None or after.component != step.component:
+            yield _row(step, "all rules")
+
+
+def _row(step: Step, rules: str) -> tuple[str, ...]:
+    sums = (f"{step.moved / 1e6:,.1f}", f"{step.flops / 1e9:,.1f}", f"{step.arena / 1e6:,.1f}")
+    return step.component, rules, f"{step.nodes:,}", f"{step.dispatches:,}", *sums

@@ -1,0 +1,134 @@
+"""The paper's ablation, timed: each component with the paper's optimizations added one after another, on one device in one run.
+
+The steps are those of the paper's table (partially fused softmax, GroupNorm and GELU as one command, FlashAttention, Winograd), each
+a few families of our rules, and what this project does beyond them. Channels last stands before Winograd because Winograd's kernels
+work on it. `ablation` has the same numbers but the time for every single family, and needs no device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ondevice.base.columns import columns
+from ondevice.bundle.memory import MemoryBundle, weight_sources
+from ondevice.compiler import Job, lower_job, storage_of
+from ondevice.compiler.report import model_jobs, only
+from ondevice.converters import Model, build
+from ondevice.converters.component import Checkpoint, Component
+from ondevice.lower.kernel_file import load_all
+from ondevice.measure.ablation import PLAIN, Step, step_of
+from ondevice.plan import plan
+from ondevice.rewrite import FAMILIES
+from ondevice.run.device import Device
+from ondevice.run.session import Session
+from ondevice.run.timing import Timing, made_up, time_plan
+from ondevice.target import Target, load_target
+
+STEPS = (  # what is added -> families of rules
+    (PLAIN, ()),
+    ("partially fused softmax", ("attention",)),
+    ("GroupNorm and GELU", ("group_norm", "group_norm_silu", "gelu", "silu", "geglu")),
+    ("FlashAttention", ("flash",)),
+    ("channels last", ("channels_last",)),
+    ("Winograd", ("winograd",)),
+    ("all rules", FAMILIES),
+)
+HEAD = ("component", "optimizations", "ms", "spread", "of plain", "dispatches", "MB moved", "GFLOP", "arena MB", "max diff")
+
+
+@dataclass(frozen=True, slots=True)
+class TimedStep:
+    """A step's plan, its time, and how far its output is from the plain graph's, as a part of that one's largest value."""
+
+    step: Step
+    timing: Timing
+    difference: float
+
+    def row(self, model: str, target: str) -> dict[str, Any]:
+        """As plain data."""
+        name = f"ablation: {model} {self.timing.name} for {target}, {self.step.rules}"
+        return {"kind": "ablation", **asdict(self.step), **self.timing.row(), "name": name, "difference": self.difference}
+
+
+def timed_ablation(
+    checkpoint: Checkpoint,
+    device: Device,
+    *,
+    size: tuple[int, int] | None = None,
+    dtype: str = "f16",
+    target: str | Target = "host",
+    component: str | None = None,
+    weights_as: str = "",
+    repeat: int = 5,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Iterator[TimedStep]:
+    """Time every step of each component; sizes and arguments as `ablation.ablation` takes them.
+
+    A component's weights are made or read once and shared by its steps; what each step packs out of them is given back after it.
+
+    Args:
+        repeat: runs to time, at least 3.
+
+    Raises:
+        UsageError: the size or the component cannot be had.
+        DeviceError: the device failed, or a step does not fit its memory.
+    """
+    for job in only(model_jobs(build(checkpoint), size), component):
+        model, plain = build(kept(checkpoint, job.component)), None
+        for count in range(len(STEPS)):
+            progress(f"{job.component}: {STEPS[count][0]}")
+            timed, output = _timed(model, job, device, count, storage_of(job.component, dtype), target, weights_as, repeat)
+            plain = output if plain is None else plain
+            yield replace(timed, difference=float(np.abs(output - plain).max() / (np.abs(plain).max() or 1)))
+
+
+def _timed(
+    model: Model, job: Job, device: Device, count: int, storage: str, target: str | Target, weights_as: str, repeat: int
+) -> tuple[TimedStep, np.ndarray]:
+    """One step, and its output in float64."""
+    on = {family for _, families in STEPS[: count + 1] for family in families}
+    kernels = load_all()
+    off = [name for name in FAMILIES if name not in on]
+    program, row = lower_job(model, job, storage, kernels, load_target(target), off, weights_as)
+    made = plan(program, storage=storage)
+    session = Session(MemoryBundle([made], weight_sources(program), kernels), device)
+    (output, *_) = session.run(made.component, made_up(made), **made.sizes).values()
+    step = step_of(job.component, STEPS[count][0], row["nodes"][1], made)
+    return TimedStep(step, time_plan(session, made, repeat), 0.0), output.astype(np.float64)
+
+
+def kept(checkpoint: Checkpoint, component: str) -> Checkpoint:
+    """The checkpoint with the weights of one graph in memory; all others stay lazy."""
+    part = "vae" if component.startswith("vae") else component
+    if part not in checkpoint.components or checkpoint.graphs:
+        return checkpoint
+    found = checkpoint.components[part]
+    weights = {name: ir.tensor(tensor.numpy(), name=name) for name, tensor in found.weights.items()}
+    return replace(checkpoint, components=checkpoint.components | {part: Component(found.config, weights)})
+
+
+def to_text(steps: Sequence[TimedStep]) -> str:
+    """A table to read in a terminal."""
+    return "\n".join(columns([HEAD, *_rows(steps)], left=2))
+
+
+def to_markdown(steps: Sequence[TimedStep]) -> str:
+    """A table for a page."""
+    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "---:|" * (len(HEAD) - 2)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in _rows(steps)])
+
+
+def _rows(steps: Sequence[TimedStep]) -> Iterator[tuple[str, ...]]:
+    plain: dict[str, float] = {}
+    for timed in steps:
+        step, ms = timed.step, timed.timing.median_ms
+        first = plain.setdefault(step.component, ms)
+        rules = step.rules if step.rules in (PLAIN, STEPS[-1][0]) else f"+ {step.rules}"
+        spread = f"{timed.timing.spread:.2f}{'' if timed.timing.counts else ' (busy)'}"
+        sums = (f"{step.moved / 1e6:,.1f}", f"{step.flops / 1e9:,.1f}", f"{step.arena / 1e6:,.1f}")
+        yield step.component, rules, f"{ms:,.1f}", spread, f"{ms / first:.2f}", f"{step.dispatches:,}", *sums, f"{timed.difference:.1e}"

@@ -1,0 +1,168 @@
+"""Drives the workers: converts once, starts them, and runs each peer in turns with the first one.
+
+Pairs, not a round of all: a turn of everybody would need everybody's memory at once (over 30 GB for a UNet), and every ratio comes from
+one pair anyway. The first peer, ours unless `--only` says otherwise, stays loaded and takes part in every pair.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ondevice.base.publish import published_file
+from ondevice.errors import PeerError, UsageError
+from ondevice.measure.peers.client import Worker, command
+from ondevice.measure.peers.figures import Measured, Turn, difference
+from ondevice.measure.peers.peer import STAMP, Peer, Task, inputs_of, stamp
+from ondevice.measure.peers.worker import CONVERT, SERVE
+
+log = logging.getLogger(__name__)
+WARMUP = 2  # runs of each peer before those that count: the first touches memory, and some runtimes choose algorithms in it
+PAUSE_S = 0.3  # before a turn: threads that spin when they have nothing to do (OpenMP's do for 0.2 s) must be asleep by then
+REFERENCE = "onnxruntime"  # whose output the others are compared with
+Words = Callable[[str, Peer, Path, Sequence[int]], Sequence[str]]
+Progress = Callable[[str], None]
+T = TypeVar("T")
+
+
+class Comparison:
+    """One task on some cores, worked on in the folder `work`, where what was converted stays for the next time.
+
+    After `run`, `skipped` has the reason of each peer that could not take part.
+
+    Args:
+        strict: a peer that cannot take part is an error.
+        words: makes the command line of a worker; tests have their own.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        work: Path,
+        cores: Sequence[int],
+        *,
+        strict: bool = False,
+        words: Words = command,
+        pause_s: float = PAUSE_S,
+        progress: Progress = log.info,
+    ) -> None:
+        self.task, self.cores, self.strict = task, list(cores), strict
+        self.skipped: dict[str, str] = {}
+        self._words, self._pause, self._say = words, pause_s, progress
+        self.folder = work.absolute() / task.key()
+
+    def run(self, peers: Sequence[Peer], rounds: int) -> list[Measured]:
+        """Convert for every peer, then time each in turns with the first.
+
+        Args:
+            rounds: turns that count, at least 3.
+
+        Raises:
+            PeerError: the first peer cannot take part; with `strict`, any.
+            UsageError: the work folder cannot be written.
+        """
+        self._prepare()
+        first, *others = peers
+        self._ready(first)
+        others = [peer for peer in others if self._tried(peer, partial(self._ready, peer))]
+        found, outputs = [Measured(first)], {}
+        with self._start(first) as base:
+            self._warm(base, found[0])
+            for peer in others:
+                if pair := self._tried(peer, partial(self._pair, base, peer, rounds)):
+                    mine, measured, outputs[peer.name] = pair
+                    found[0].turns += mine
+                    found.append(measured)
+            if len(found) == 1:
+                found[0].turns += [self._turn(base) for _ in range(rounds)]
+            outputs[first.name] = self._end(base, found[0])
+        reference = REFERENCE if REFERENCE in outputs else first.name
+        for measured in found:
+            measured.difference = difference(outputs[measured.peer.name], outputs[reference], reference)
+        return found
+
+    def _prepare(self) -> None:
+        """The task and its inputs, as workers read them."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / "inputs.npz").is_file():
+                inputs = inputs_of(self.task.graph())
+                with published_file(self.folder / "inputs.npz") as file:
+                    np.savez(file, **inputs)  # type: ignore[arg-type]
+            self.task.write(self.folder / "task.json")
+        except OSError as error:
+            what = f"{self.folder} cannot be written: {error.strerror}."
+            raise UsageError(what, where="--work", fix="name a folder that can") from None
+
+    def _tried(self, peer: Peer, call: Callable[[], T]) -> T | None:
+        """What `call` gives, or None with the reason kept."""
+        try:
+            return call()
+        except PeerError as error:
+            if self.strict:
+                raise
+            self.skipped[peer.name] = error.what
+            self._say(f"{peer.name} is left out: {error.what}")
+            return None
+
+    def _ready(self, peer: Peer) -> bool:
+        """Make what it reads, unless that is there and still what would be made. True, or PeerError."""
+        stamped = self.folder / peer.files / STAMP
+        with suppress(OSError, ValueError):
+            if not peer.missing(to_run=True) and json.loads(stamped.read_text(encoding="utf-8")) == stamp(peer):
+                return True
+        if lacking := peer.missing():
+            fix = 'run pip install "ondevice[peers,reference]"'
+            raise PeerError(f"it needs {', '.join(lacking)}, which is not installed.", where=peer.name, fix=fix)
+        self._say(f"converting for {peer.name}")
+        with Worker(peer, self._words(CONVERT, peer, self.folder, self.cores), len(self.cores)) as worker:
+            worker.finish()
+        return True
+
+    def _start(self, peer: Peer) -> Worker:
+        return Worker(peer, self._words(SERVE, peer, self.folder, self.cores), len(self.cores))
+
+    def _warm(self, worker: Worker, measured: Measured) -> None:
+        self._say(f"loading {worker.peer.name}")
+        measured.load_s = worker.answer()["loaded"]
+        for _ in range(WARMUP):
+            self._turn(worker)
+
+    def _turn(self, worker: Worker) -> Turn:
+        """One run."""
+        time.sleep(self._pause)
+        told = worker.ask("run")
+        return Turn(told["seconds"], told["cpu_seconds"])
+
+    def _pair(self, base: Worker, peer: Peer, rounds: int) -> tuple[list[Turn], Measured, np.ndarray]:
+        """The base's turns, the peer's figures and its output. Who goes first changes from round to round, so that drift cancels."""
+        measured, mine = Measured(peer), []
+        with self._start(peer) as other:
+            self._warm(other, measured)
+            self._turn(base)  # its caches were another's while that one loaded
+            self._say(f"{rounds} rounds of {base.peer.name} and {peer.name}")
+            for number in range(rounds):
+                turns = {worker: self._turn(worker) for worker in ((base, other) if number % 2 == 0 else (other, base))}
+                mine.append(turns[base])
+                measured.turns.append(turns[other])
+                measured.ratios.append(turns[other].seconds / turns[base].seconds)
+                measured.cpu_ratios.append(turns[other].cpu / max(turns[base].cpu, 1e-9))  # a clock may tick slower than a run takes
+            return mine, measured, self._end(other, measured)
+
+    def _end(self, worker: Worker, measured: Measured) -> np.ndarray:
+        """Its memory and its last output."""
+        measured.peak = worker.ask("memory")["peak"]
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".output-") as folder:
+            path = Path(folder) / "output.npy"
+            worker.ask(f"save {path}")
+            output: np.ndarray = np.load(path, allow_pickle=False)
+        return output

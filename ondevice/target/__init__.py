@@ -1,0 +1,124 @@
+"""What a plan is made for: which methods pay and the tunables of each kernel, from `ondevice/targets/NAME.toml`. No device is named in
+code."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ondevice.base.machine import cpu_flags as _cpu_flags
+from ondevice.base.paths import TARGETS
+from ondevice.base.text.toml import parse_toml
+from ondevice.errors import PlanError, UsageError
+from ondevice.target.tuning import Tuning, named
+
+AUTO = "auto"  # the host target for the machine that asks
+CLASSES = ("cpu", "portable")
+BOUNDS = {
+    "winograd": {"min_channels", "min_outputs", "min_tiles", "stored", "groups"},
+    "flash": {"max_head", "min_queries", "min_keys"},
+    "group_norm": {"two_commands"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`tuning` are measured tunables, most specific file first; `tune` holds those of kernels that are in none of them, by kernel name. A
+    kernel that is in neither keeps the defaults of its header.
+
+    `kernels` is the class of kernels where an op has several: "cpu" for one work-item a group with a cache of its own, "portable" for any.
+    For "cpu", weights of products are stored in `panels`: as the kernels' tiles read them, columns after columns, not row by row.
+    `winograd` and `flash` bound the shapes for which these methods are chosen (a missing bound allows all): least channels of a 3x3
+    convolution's input and output and least 4x4 tiles of its result; the largest head and the least queries and keys of an attention.
+    `winograd.stored`: from so many tiles a picture on, class "cpu" stores weights transformed (never by default); `winograd.groups`: how
+    many work-items share a convolution then, each with scratch of its own (8 by default).
+    `group_norm.two_commands`: from so many pixels on, a group norm is two commands (never by default).
+    `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands.
+    """
+
+    name: str
+    why: str
+    kernels: str
+    winograd: Mapping[str, int]
+    flash: Mapping[str, int]
+    group_norm: Mapping[str, int]
+    scratch: int
+    tune: Mapping[str, Mapping[str, int]]
+    tuning: Sequence[Tuning] = ()
+
+    @property
+    def panels(self) -> bool:
+        return self.kernels == "cpu"
+
+
+def target_names() -> list[str]:
+    """Every target that the package knows."""
+    return sorted(path.stem for path in TARGETS.glob("*.toml"))
+
+
+def load_target(name: str | Target) -> Target:
+    """The target of that name, with the measured files that it names; AUTO is the one for this machine.
+
+    Raises:
+        UsageError: there is none.
+        PlanError: its file is damaged.
+    """
+    if isinstance(name, Target):
+        return name
+    if name == AUTO:
+        name = host_target()
+    if name not in target_names():
+        raise UsageError(f"target {name!r} is unknown (expected one of {', '.join(target_names())}).", where="--target")
+    path = TARGETS / f"{name}.toml"
+    try:
+        content = parse_toml(path.read_bytes())
+    except ValueError as error:
+        raise PlanError(f"it is not TOML: {error}.", where=path.name) from None
+    bounds = all(_bounds(content.get(table), known) for table, known in BOUNDS.items())
+    scratch, files = content.get("scratch"), content.pop("tuned", [])
+    known = content.keys() == {"why", "kernels", "scratch", "tune", *BOUNDS} and content["kernels"] in CLASSES
+    if not known or not bounds or type(scratch) is not int or scratch < 1:
+        raise PlanError(
+            f"it needs `why`, `kernels` (one of {', '.join(CLASSES)}), `scratch` in bytes, [tune.KERNEL] and the bounds {BOUNDS}, "
+            "may have `tuned`, and nothing else.",
+            where=path.name,
+        )
+    if not isinstance(content["tune"], dict) or not all(isinstance(values, dict) for values in content["tune"].values()):
+        raise PlanError("[tune] holds tables, one a kernel.", where=path.name)
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise PlanError(f"`tuned` lists names of measured files (got {files!r}).", where=path.name)
+    tuning = tuple(named(file) for file in files)
+    return Target(
+        name,
+        content["why"],
+        content["kernels"],
+        content["winograd"],
+        content["flash"],
+        content["group_norm"],
+        scratch,
+        content["tune"],
+        tuning,
+    )
+
+
+def is_for_cpus(name: object) -> bool:
+    """Whether a target of this name, such as a bundle names, has the class of kernels for CPUs; not where the package knows none."""
+    return name in target_names() and load_target(str(name)).kernels == "cpu"
+
+
+def tuned_by(target: Target, files: Sequence[Tuning]) -> Target:
+    """The target with these measured files, most specific first, before its own."""
+    return replace(target, tuning=(*files, *(own for own in target.tuning if own.name not in {file.name for file in files})))
+
+
+def host_target() -> str:
+    """Name of the host target for this machine's CPU, by the width of its vectors: 16 floats, 8 (x86 machines of the last ten years have
+    that at least), or 4."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "host-neon"
+    return "host" if "avx512f" in _cpu_flags() else "host-avx2"
+
+
+def _bounds(table: object, known: set[str]) -> bool:
+    return isinstance(table, dict) and table.keys() <= known and all(type(value) is int and value >= 0 for value in table.values())

@@ -1,0 +1,94 @@
+"""What was not done in the best way is logged with its reason, and refused under --strict."""
+
+import json
+import logging
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from tiny_model import TINY
+
+from ondevice import cli
+from ondevice.compiler import compile_bundle, export_onnx, facts, fallbacks
+from ondevice.converters.checkpoint import open_checkpoint
+from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.errors import StrictError
+from ondevice.lower.select import CANDIDATES, GENERAL
+from ondevice.rewrite import RULES, Outcome
+
+SMALL = {"sizes": [(10, 6)], "dtype": "f32"}  # the tiny autoencoder halves once
+
+
+@pytest.fixture
+def checkpoint():
+    return random_checkpoint_from_configs(**TINY, seed=1)
+
+
+def written(checkpoint, path, **options):
+    compile_bundle(checkpoint, path, **(SMALL | options))
+    return json.loads((path / "bundle.json").read_text())
+
+
+def test_a_clean_model_is_converted_under_strict(tmp_path):
+    manifest = written(open_checkpoint(None, family="demo"), tmp_path / "b", sizes=[(64, 64)], strict=True)
+    assert [row["rule"] for row in manifest["components"]["unet"]["rewrite"]["rules"]] == [rule.__name__ for rule in RULES]
+    before, after = manifest["components"]["unet"]["rewrite"]["nodes"]
+    assert after < before
+
+
+def test_what_the_checkpoint_holds_and_was_not_used(checkpoint, tmp_path):
+    noted = replace(checkpoint, notes=("12 averaged weights were ignored",))
+    written(noted, tmp_path / "b")
+    for act in (compile_bundle, export_onnx):
+        with pytest.raises(StrictError, match=r"^--strict: \d+ fallbacks? \(expected none\): 12 averaged weights were ignored[.;]"):
+            act(noted, tmp_path / "c", sizes=[(10, 6)], strict=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_match_that_a_rule_left_alone(checkpoint, tmp_path, monkeypatch, caplog):
+    odd = "the axis is\nnot the last" + "!" * 600
+    outcome = Outcome("SomeRule", "some", 1, Counter({odd: 3}))
+    monkeypatch.setattr(fallbacks, "rewrite", lambda model, target, without: [outcome])
+    with caplog.at_level(logging.INFO, "ondevice"):
+        manifest = written(checkpoint, tmp_path / "b")
+    (row,) = manifest["components"]["vae_decoder"]["rewrite"]["rules"]
+    (reason,) = row["skipped"]
+    assert row["skipped"][reason] == 3 and len(reason) == 512 and reason.startswith("the axis is not the last!!")
+    assert "vae_decoder: SomeRule left 3 alone: the axis is not" in caplog.text
+    with pytest.raises(StrictError, match=r"4 fallbacks .* text_encoder: SomeRule left 3 alone"):
+        written(checkpoint, tmp_path / "c", strict=True)
+
+
+def test_a_general_kernel(checkpoint, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(CANDIDATES, "Conv", ("conv2d_1x1", "conv2d"))  # without rules, as they may choose another op's kernel
+    with caplog.at_level(logging.INFO, "ondevice"):
+        written(checkpoint, tmp_path / "b", without=["all"])
+    assert "runs on the general kernel conv2d: conv2d_1x1: kh=3 is over 1" in caplog.text
+    with pytest.raises(StrictError, match=r"; and \d+ more"):
+        written(checkpoint, tmp_path / "c", without=["all"], strict=True)
+
+
+def test_the_only_kernel_of_an_op_is_no_fallback(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(CANDIDATES, "Conv", ("conv2d",))
+    written(checkpoint, tmp_path / "b", without=["all"], strict=True)
+
+
+def test_general_kernels_come_last():
+    assert all(name not in GENERAL for names in CANDIDATES.values() for name in names[:-1])
+    assert {names[-1] for names in CANDIDATES.values()} >= GENERAL
+
+
+def test_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(CANDIDATES, "Conv", ("conv2d_1x1", "conv2d"))
+    words = ["convert", "demo", "--size", "64x64", "--without", "all", "--strict", "--out", str(tmp_path / "b")]
+    assert cli.main(words) == StrictError.exit_code == 14
+    assert "error: --strict: " in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_only_the_name_of_the_source_is_kept(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "anna" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "anna" / "model")
+    sources = {"/home/anna/secret/model.safetensors": "model.safetensors", "CompVis/stable-diffusion-v1-4": "stable-diffusion-v1-4"}
+    sources |= {".": "model", "..": "anna", "a/": "a", "/": "unknown", "random weights, seed 0": "random weights, seed 0"}
+    for source, name in sources.items():
+        assert facts(replace(checkpoint, source=source))["source"] == name

@@ -1,0 +1,194 @@
+"""The table of peers, what all of them compute, and a worker's own side."""
+
+import importlib.metadata
+import io
+import json
+import shutil
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from tiny_model import TINY
+
+from ondevice.bundle.memory import MemoryBundle, weight_sources
+from ondevice.bundle.reader import open_bundle
+from ondevice.compiler import Job, lower_job
+from ondevice.converters import build
+from ondevice.converters.component import Component
+from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.source import Source
+from ondevice.errors import PeerError, UsageError
+from ondevice.lower.kernel_file import load_all
+from ondevice.measure.peers import ours, peer, worker
+from ondevice.measure.peers.figures import difference
+from ondevice.measure.peers.peer import PEERS, STAMP, Peer, Task, inputs_of, named, package_digest, stamp
+from ondevice.plan import plan
+from ondevice.target import AUTO, load_target
+
+DEMO = Source("demo")
+TASK = Task(DEMO, "vae_decoder", {"batch": 1, "height": 3, "width": 2})
+
+
+def test_names():
+    assert [peer.name for peer in named(None)] == list(PEERS) and [peer.name for peer in named("torch,ours")] == ["torch", "ours"]
+    for wrong, why in (
+        ("ours,tvm", "there is no peer tvm (expected some of ours, "),
+        ("ours,ours", "each peer once"),
+        ("", "each peer once"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            named(wrong)
+        assert "--only: " in str(caught.value) and why in str(caught.value)
+
+
+def test_nothing_heavy_is_imported_to_look_at_a_peer():
+    for one in PEERS.values():
+        assert stamp(one)["sources"]
+    assert not {"ncnn", "openvino", "pnnx"} & sys.modules.keys()
+
+
+def test_who_reads_the_same_files_converts_alike():
+    assert stamp(PEERS["onnxruntime"]) == stamp(PEERS["openvino"]) == stamp(PEERS["openvino-default"])
+
+
+def test_other_weights_or_sizes_are_another_task(tmp_path):
+    others = [
+        Task(DEMO, "vae_decoder", {"batch": 1, "height": 4, "width": 2}),
+        Task(DEMO, "text_encoder", {"batch": 1}),
+        Task(replace(DEMO, random_weights=1), "vae_decoder", TASK.sizes),
+        Task(replace(DEMO, random_weights=2), "vae_decoder", TASK.sizes),
+    ]
+    assert len({task.key() for task in (TASK, *others)}) == 5
+    TASK.write(tmp_path / "task.json")
+    assert Task.read(tmp_path / "task.json") == TASK
+
+
+BIAS, MATRIX = "decoder.conv_in.bias", "decoder.conv_in.weight"
+
+
+def test_the_key_is_that_of_the_weights_and_of_where_they_are_from(monkeypatch):
+    made = random_checkpoint_from_configs(**TINY, seed=1)
+    vae = made.components["vae"]
+
+    def key(component="vae", weights=vae.weights, config=vae.config, **changes):
+        other = replace(made, components=made.components | {component: Component(config, weights)}, **changes)
+        monkeypatch.setattr(Task, "checkpoint", lambda self: other)
+        return TASK.key()
+
+    def changed(name):
+        values = vae.weights[name].numpy().copy()
+        values.flat[-1] += 1
+        return vae.weights | {name: ir.tensor(values, name=name)}
+
+    renamed = {name.replace("conv_in.", "conv_first."): tensor for name, tensor in vae.weights.items()}
+    others = [key(weights=changed(BIAS)), key(weights=renamed), key(config=vae.config | {"x": 1}), key(source="b"), key(family="b")]
+    assert len({key(), *others}) == 6
+    # All training moves biases; a matrix is not read, which would take longer than most conversions. Nor is another component.
+    unread = ir.LazyTensor(lambda: pytest.fail("it was read"), dtype=ir.DataType.FLOAT, shape=vae.weights[MATRIX].shape, name=MATRIX)
+    assert key() == key(weights=vae.weights | {MATRIX: unread}) == key("unet", weights={}, config={})
+
+
+def test_a_conversion_is_done_again_with_other_packages_or_sources(monkeypatch, tmp_path):
+    ncnn = replace(PEERS["ncnn"], packages=("numpy",), to_convert=("pytest", "no_such_package"))
+    before = stamp(ncnn)
+    assert before["versions"] == {"pytest": pytest.__version__}, "what it runs on changes nothing that was converted"
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"{name} 2")
+    assert stamp(ncnn) == before | {"versions": {"pytest": "pytest 2"}}
+    assert ncnn.versions() == {"numpy": "numpy 2", "pytest": "pytest 2"}
+
+
+def test_a_task_names_files_whole(tmp_path, monkeypatch):
+    """A worker has another working directory; a name on the hub is none of a file."""
+    (tmp_path / "m.safetensors").write_text("")
+    monkeypatch.chdir(tmp_path)
+    given = Source("sd15", checkpoint="m.safetensors", vae="owner/name", ema=True)
+    assert given.resolved() == replace(given, checkpoint=str(tmp_path.resolve() / "m.safetensors"))
+
+
+def test_any_change_of_the_package_is_another_stamp(tmp_path, monkeypatch):
+    for folder in ("ondevice/lower", "converters", "shaders/prelude"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(peer, "_FOLDERS", {name: tmp_path / name for name in ("ondevice", "converters", "shaders")})
+    (tmp_path / "ondevice" / "lower" / "a.py").write_text("x = 1")
+    seen = {package_digest.__wrapped__()}
+    for name, text in (("ondevice/lower/a.py", "x = 2"), ("ondevice/lower/b.py", ""), ("converters/a.py", ""), ("shaders/prelude/p.h", "")):
+        (tmp_path / name).write_text(text)
+        seen.add(package_digest.__wrapped__())
+    assert len(seen) == 5
+    (tmp_path / "ondevice" / "lower" / "__pycache__").mkdir()
+    (tmp_path / "ondevice" / "lower" / "__pycache__" / "a.pyc").write_text("")
+    assert package_digest.__wrapped__() in seen, "what Python makes of it is none of it"
+    shutil.rmtree(tmp_path / "shaders")
+    with pytest.raises(PeerError, match="the package's folder shaders is missing"):
+        package_digest.__wrapped__()
+
+
+def test_inputs_are_the_same_every_time():
+    for component, sizes in (("unet", {"batch": 1, "height": 4, "width": 4}), ("text_encoder", {"batch": 1})):
+        once, again = (inputs_of(Task(DEMO, component, sizes).graph()) for _ in range(2))
+        assert once.keys() == again.keys() and all((once[name] == again[name]).all() for name in once)
+    assert once["input_ids"].dtype == np.int32 and once["input_ids"].max() > 300
+
+
+def test_differences():
+    got = difference(np.float32([1, 2]), np.float32([1, -4]), "x")
+    assert (got.max_abs, got.rms, got.scale) == (6.0, pytest.approx(18**0.5), 4.0)
+    assert difference(np.float32([1]), np.float32([1, 1]), "x").max_abs == float("inf")
+
+
+class Doubler:
+    """A peer's module."""
+
+    def convert(self, task, folder, option):
+        (folder / "made").write_text(f"{task.component} {option}")
+
+    def load(self, folder, inputs, threads, option):
+        assert (folder / "made").read_text() == "vae_decoder twice" and threads == 2
+        return lambda: 2 * inputs["latent_sample"]
+
+
+@pytest.fixture
+def doubler(monkeypatch, tmp_path):
+    peer = Peer("doubler", "", "onnxruntime_cpu", "doubled", "twice")
+    monkeypatch.setitem(PEERS, "doubler", peer)
+    monkeypatch.setattr(Peer, "load_module", lambda self: Doubler())
+    TASK.write(tmp_path / "task.json")
+    np.savez(tmp_path / "inputs.npz", latent_sample=np.float32([[1, 2]]))
+    return tmp_path
+
+
+def test_a_worker_converts_then_serves(doubler):
+    worker.convert("doubler", doubler)
+    assert json.loads((doubler / "doubled" / STAMP).read_text()) == stamp(PEERS["doubler"])
+    answers = io.StringIO()
+    requests = io.StringIO(f"save {doubler}/x.npy\nrun\nsave {doubler}/x.npy\nmemory\ndance\n")
+    worker.serve("doubler", doubler, 2, requests, answers)
+    loaded, early, ran, saved, memory, wrong = map(json.loads, answers.getvalue().splitlines())
+    assert loaded["loaded"] >= 0 and ran["seconds"] > 0 and ran["cpu_seconds"] >= 0 and memory["peak"] > 1 << 20
+    assert "not a request" in early["error"] and "not a request: 'dance'" in wrong["error"] and "x.npy" in saved["saved"]
+    np.testing.assert_array_equal(np.load(doubler / "x.npy"), [[2, 4]])
+
+
+def test_a_failed_conversion_leaves_nothing(doubler, monkeypatch):
+    monkeypatch.setattr(Doubler, "convert", lambda self, task, folder, option: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        worker.convert("doubler", doubler)
+    assert not (doubler / "doubled").exists() and len(list(doubler.iterdir())) == 2
+
+
+def test_a_bundle_in_memory_is_the_written_one(tmp_path):
+    ours.convert(TASK, tmp_path, "f16")
+    written = open_bundle(tmp_path / "bundle", verify=True)
+    kernels = load_all()
+    program, _ = lower_job(build(TASK.checkpoint()), Job(TASK.component, TASK.sizes), "f16", kernels, load_target(AUTO), ())
+    made = plan(program, storage="f16")
+    memory = MemoryBundle([made], weight_sources(program), kernels)
+    assert memory.plan("vae_decoder", **TASK.sizes) == made == written.plan("vae_decoder", **TASK.sizes)
+    for key in {operand.weight for operand in made.operands} - {None}:
+        (shard, start, size), (other, begin, same) = memory.weight(key), written.weight(key)
+        assert size == same and (memory.shard(shard)[start : start + size] == written.shard(other)[begin : begin + size]).all()
+    kernel = made.kernels[0]
+    strip = [source.split() for source in (held.source(kernel.file, "opencl", kernel.defines) for held in (memory, written))]
+    assert strip[0] == strip[1] and memory.shard(shard).ctypes.data % 4096 == 0 and not memory.shard(shard).flags.writeable

@@ -1,0 +1,69 @@
+"""The ablation's numbers are those of the plans; its tables show what changes."""
+
+import pytest
+from tiny_model import TINY
+
+from ondevice.compiler import report
+from ondevice.converters import COMPONENTS
+from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.measure import ablation
+from ondevice.measure.ablation import HEAD, PLAIN, Step
+from ondevice.rewrite import FAMILIES
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    return random_checkpoint_from_configs(**TINY, seed=1)
+
+
+@pytest.fixture(scope="module")
+def steps(checkpoint):
+    return list(ablation.ablation(checkpoint, size=(10, 6)))
+
+
+def test_every_family_is_added_in_order(steps):
+    assert [(step.component, step.rules) for step in steps] == [(name, rules) for name in COMPONENTS for rules in (PLAIN, *FAMILIES)]
+
+
+def test_the_ends_are_the_plain_graph_and_all_rules(checkpoint, steps):
+    for without, rules in ((["all"], PLAIN), ([], FAMILIES[-1])):
+        planned = report.of_model(checkpoint, "plan", size=(10, 6), without=without)
+        graphs = report.of_model(checkpoint, "rewrite", size=(10, 6), without=without)
+        expected = [(len(g.rows), len(p.rows), p.moved, p.total("flops"), p.arena) for g, p in zip(graphs, planned, strict=True)]
+        assert [step.numbers for step in steps if step.rules == rules] == expected
+
+
+def test_a_family_that_is_left_out_alone_is_what_its_step_adds(checkpoint, steps):
+    unet = {step.rules: step for step in steps if step.component == "unet"}
+    (only_first,) = report.of_model(checkpoint, "plan", size=(10, 6), without=FAMILIES[1:], component="unet")
+    assert (len(only_first.rows), only_first.moved) == (unet[FAMILIES[0]].dispatches, unet[FAMILIES[0]].moved)
+
+
+def test_all_rules_make_every_component_smaller(steps):
+    for first, last in zip(steps[:: len(FAMILIES) + 1], steps[len(FAMILIES) :: len(FAMILIES) + 1], strict=True):
+        assert first.rules == PLAIN and last.component == first.component
+        assert all(after < before for before, after in zip(first.numbers[:3], last.numbers[:3], strict=True))
+
+
+def test_one_component(checkpoint):
+    assert {step.component for step in ablation.ablation(checkpoint, size=(10, 6), component="unet")} == {"unet"}
+
+
+def test_tables_leave_out_what_changes_nothing():
+    made = [
+        Step("a", PLAIN, 1200, 9, 5_000_000, 2_000_000_000, 3_000_000),
+        Step("a", "first", 1200, 9, 5_000_000, 2_000_000_000, 3_000_000),
+        Step("a", "second", 1100, 9, 4_000_000, 2_000_000_000, 3_000_000),
+        Step("b", PLAIN, 1100, 9, 4_000_000, 2_000_000_000, 3_000_000),
+    ]
+    assert ablation.to_markdown(made).splitlines() == [
+        "| component | rules | nodes | dispatches | MB moved | GFLOP | arena MB |",
+        "|---|---|---:|---:|---:|---:|---:|",
+        "| a | plain graph | 1,200 | 9 | 5.0 | 2.0 | 3.0 |",
+        "| a | + second | 1,100 | 9 | 4.0 | 2.0 | 3.0 |",
+        "| a | all rules | 1,100 | 9 | 4.0 | 2.0 | 3.0 |",
+        "| b | plain graph | 1,100 | 9 | 4.0 | 2.0 | 3.0 |",
+        "| b | all rules | 1,100 | 9 | 4.0 | 2.0 | 3.0 |",
+    ]
+    assert ablation.to_text(made).splitlines()[0].split("  ")[0] == HEAD[0]
+    assert len(ablation.to_json(made)) == 4
