@@ -15,7 +15,8 @@ from ondevice.base.paths import SHADERS
 from ondevice.bundle import format as f
 from ondevice.errors import BundleError
 from ondevice.lower.bounds import Bounds, Launch
-from ondevice.lower.kernel_file import DIALECTS, KernelFile, prelude
+from ondevice.lower.kernel_file import KernelFile
+from ondevice.lower.prelude import DIALECTS, prelude
 from ondevice.plan.plan import Plan
 
 FOLDER = "kernels/"

@@ -23,7 +23,8 @@ from ondevice.bundle.ports import check_ports
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
 from ondevice.errors import BundleError
-from ondevice.lower.kernel_file import DIALECTS, load_all, prelude
+from ondevice.lower.kernel_file import load_all
+from ondevice.lower.prelude import DIALECTS, prelude
 from ondevice.plan.plan import Plan
 
 MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block rounding

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import evaluate, names
-from ondevice.lower.kernel_file import OPERAND, KernelFile
+from ondevice.lower.header import OPERAND
+from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES
 
 LIMIT = 2**31  # elements of an operand: kernels index with 32 bits

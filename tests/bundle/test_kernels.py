@@ -15,7 +15,8 @@ from ondevice import cli
 from ondevice.bundle import WeightSource, open_bundle, write_bundle
 from ondevice.errors import BundleError
 from ondevice.lower import lower
-from ondevice.lower.kernel_file import DIALECTS, load_all, prelude
+from ondevice.lower.kernel_file import load_all
+from ondevice.lower.prelude import DIALECTS, prelude
 from ondevice.plan import plan, weight_key
 
 PLAN = "plans/mlp_b3.json"

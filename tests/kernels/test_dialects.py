@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ondevice.lower.kernel_file import KernelFile, load_all, prelude
+from ondevice.lower.kernel_file import KernelFile, load_all
+from ondevice.lower.prelude import prelude
 
 STUB = Path(__file__).parents[1] / "msl_stub"
 KERNELS = load_all()
