@@ -348,6 +348,9 @@ def test_a_file_that_says_how_it_was_trained(tmp_path: Path, tiny: Checkpoint, a
 
 
 @pytest.mark.parametrize("flag", ["--vae", "--text-encoder"])
-def test_parts_beside_made_up_weights_are_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parts_beside_made_up_weights_are_refused(
+    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no earlier bundle is in the way
     assert cli.main(["convert", "demo", "--random-weights", "1", flag, "x"]) == UsageError.exit_code
     assert capsys.readouterr().err == f"error: {flag}: made-up weights have every part. Fix: leave {flag} out.\n"
