@@ -34,7 +34,7 @@ PICKLES = [
     "tests/errors/test_ckpt_messages.py",
     "tests/errors/test_file_kind_messages.py",
 ]
-ONNX = ["tests/errors/test_onnx_messages.py", "tests/converters/test_onnx_import.py"]
+TOKENS = ["tests/vocabulary/test_added_tokens.py", "tests/diffusion/test_tokenizer.py", "tests/converters/test_tokenizer_files.py"]
 # Files (patterns) -> the tests that are to notice; the first that matches counts.
 READERS: dict[str, list[str]] = {
     "ondevice/bundle/reader.py": [*ROWS, MESSAGES, "tests/bundle/test_round_trip.py", "tests/bundle/test_kernels.py"],
@@ -54,27 +54,19 @@ READERS: dict[str, list[str]] = {
     "converters/inert_values.py": PICKLES,
     "converters/legacy_torch.py": PICKLES,
     "converters/ckpt_file.py": PICKLES,
-    "converters/zip_directory.py": PICKLES[2:3],
+    "converters/zip_directory.py": ["tests/errors/test_ckpt_messages.py"],
     "converters/json_text.py": ["tests/converters/test_safetensors_file.py", *FOLDERS],
     "converters/tokenizer_files.py": ["tests/converters/test_tokenizer_files.py", "tests/diffusion/test_tokenizer.py", *FOLDERS],
     "converters/hub.py": ["tests/converters/test_hub.py"],
-    "converters/onnx_import/onnx_file.py": ONNX[:1],
-    "converters/onnx_import/ports.py": ONNX,
+    "converters/onnx_import/onnx_file.py": ["tests/errors/test_onnx_messages.py"],
+    "converters/onnx_import/ports.py": ["tests/errors/test_onnx_messages.py", "tests/converters/test_onnx_import.py"],
     **dict.fromkeys((f"converters/{name}.py" for name in ("configs", "component", "diffusers_folder", "scheduler_files")), FOLDERS),
     **dict.fromkeys(
         (f"converters/{name}.py" for name in ("single_file", "kinds", "parts", "signatures", "state_dict", "weights_file")),
         SINGLE + FOLDERS,
     ),
-    "ondevice/vocabulary/*.py": [
-        "tests/vocabulary/test_added_tokens.py",
-        "tests/diffusion/test_tokenizer.py",
-        "tests/converters/test_tokenizer_files.py",
-    ],
-    "ondevice/diffusion/tokenizer.py": [
-        "tests/vocabulary/test_added_tokens.py",
-        "tests/diffusion/test_tokenizer.py",
-        "tests/converters/test_tokenizer_files.py",
-    ],
+    "ondevice/vocabulary/*.py": TOKENS,
+    "ondevice/diffusion/tokenizer.py": TOKENS,
     "ondevice/diffusion/latents_file.py": ["tests/diffusion/test_latents_file.py"],
     "ondevice/diffusion/text_to_image.py": ["tests/diffusion/test_text_to_image.py"],
     "ondevice/diffusion/*image.py": ["tests/diffusion/test_image.py", "tests/diffusion/test_init_image.py"],

@@ -49,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trace", type=Path, metavar="FILE.json", help="of a bundle: when each launch ran, for Perfetto or chrome://tracing"
     )
     parser.add_argument("--markdown", action="store_true", help="print that table as Markdown")
-    parser.add_argument("--component", metavar="NAME", help="only this one, such as unet")
+    flags.add_component(parser)
     parser.add_argument("--repeat", type=int, metavar="N", help=f"runs to time, after one that is not (default {REPEAT}, at least 3)")
     flags.add_kernels(parser)
-    parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
+    flags.add_device(parser)
     parser.add_argument("--peers", action="store_true", help="other runtimes on the same weights, in turns with ours; needs a model")
     parser.add_argument("--only", metavar="NAME,...", help=f"peers to run, the first in turns with each other one: {', '.join(PEERS)}")
     parser.add_argument("--cores", metavar="N,...", help="numbers of the cores that each peer may use (default: all that this process may)")

@@ -7,7 +7,6 @@ python -m ondevice.convert sd14 --checkpoint PATH_OR_HUB_ID --size 512x512,768x5
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
 
 HELP = "turn a checkpoint into a bundle"
-log = logging.getLogger(__name__)
 BAND = 64  # rows of pixels in which a decoder in bands works: an eighth of a 512x512 picture
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
 NOT_IN_GRAPHS |= dict.fromkeys(("--weights", "--dtype"), "here is float32") | {"--sampler": "has no sampler"}
@@ -48,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sampler", choices=SAMPLERS, help="what the bundle draws with by default (default: the checkpoint's own, or the nearest)"
     )
-    parser.add_argument("--strict", action="store_true", help="fail where a fallback is needed, and list all of them")
+    flags.add_strict(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle or folder of graphs")
 
@@ -56,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the bundle, or the folder of ONNX files, and print its path."""
     sizes = [flags.parse_size(text) for text in args.size.split(",")] if args.size else []
-    given = {flag: getattr(args, flag[2:].replace("-", "_")) for flag in NOT_IN_GRAPHS}
+    given = {flag: flags.given(args, flag) for flag in NOT_IN_GRAPHS}
     given["--dtype"] = args.dtype if args.dtype == "fp16" else None
     if args.format == "onnx" and (flag := next((flag for flag, got in given.items() if got), None)):
         what = f"an ONNX graph {NOT_IN_GRAPHS[flag]} (got {given[flag]})."
@@ -74,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         written = compile_bundle(
             checkpoint,
             out,
-            dtype=flags.DTYPES[args.dtype or "fp16"],
+            dtype=flags.storage(args),
             target=target,
             weights_as=flags.weights_of(args),
             tile_vae=args.tile_vae,

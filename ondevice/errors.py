@@ -42,6 +42,12 @@ class OnDeviceError(Exception):
         super().__init__(before + self.what + after)
 
 
+def multiples_near(value: int, step: int) -> str:
+    """The multiples of `step` on both sides of `value`, for a fix: "16 or 24"; only the upper one of a value below the first."""
+    low = max(value // step, 1) * step
+    return f"{low} or {low + step}" if value > low else str(low)
+
+
 def printable(text: str, *, multiline: bool = False) -> str:
     """`text` as a terminal may get it: an escape in a name would be obeyed, and half of a surrogate pair cannot be encoded."""
     if text.isprintable():

@@ -7,18 +7,18 @@ import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.errors import BundleError, UsageError
-from ondevice.target import AUTO, load_target, target_names, tuned_by
+from ondevice.run.discovery import find_device
+from ondevice.target import AUTO, Target, load_target, target_names, tuned_by
+from ondevice.target.tuning import measured_for, read_tuning
 
-if TYPE_CHECKING:
-    from ondevice.bundle.reader import Bundle
+if TYPE_CHECKING:  # converters and rules take a second to import, and `generate` has flags of here, too: only what needs them imports them
     from ondevice.converters.component import Checkpoint
     from ondevice.converters.source import Source
-    from ondevice.target import Target
 
-# Converters and rules are imported where a flag needs them: they take a second, and `generate` has flags of here, too.
 log = logging.getLogger(__name__)
 DTYPES = {"fp16": "f16", "fp32": "f32"}
 WEIGHTS = {"int8": "i8"}
@@ -61,9 +61,6 @@ def target_of(args: argparse.Namespace) -> Target:
     Raises:
         OnDeviceError: a file or a device cannot be had.
     """
-    from ondevice.run.discovery import find_device
-    from ondevice.target.tuning import measured_for, read_tuning
-
     target = load_target(args.target or AUTO)
     files = [read_tuning(args.tuning)] if args.tuning else []
     if args.tune_for:
@@ -132,7 +129,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
 
 def add_strict(parser: argparse.ArgumentParser) -> None:
     """Declare --strict."""
-    parser.add_argument("--strict", action="store_true", help="fail where a fallback was needed, and list all of them")
+    parser.add_argument("--strict", action="store_true", help="fail where a fallback is needed, and list all of them")
 
 
 def open_subject(args: argparse.Namespace) -> Checkpoint | Bundle:
@@ -142,7 +139,6 @@ def open_subject(args: argparse.Namespace) -> Checkpoint | Bundle:
         UsageError: it is neither, or a flag of models was given beside a bundle.
         OnDeviceError: the checkpoint or the bundle cannot be read.
     """
-    from ondevice.bundle.reader import open_bundle
     from ondevice.converters.families import FAMILIES as MODELS
 
     if args.model in MODELS:
@@ -163,10 +159,15 @@ def open_subject(args: argparse.Namespace) -> Checkpoint | Bundle:
     return bundle
 
 
+def given(args: argparse.Namespace, flag: str) -> Any:
+    """What was given with `flag`, named as on the command line."""
+    return getattr(args, flag[2:].replace("-", "_"))
+
+
 def refuse(args: argparse.Namespace, flags: Sequence[str], why: str) -> None:
     """Raise UsageError for the first of `flags` that was given: one that would be ignored is refused."""
     for flag in flags:
-        if getattr(args, flag[2:].replace("-", "_")) not in (None, (), False):
+        if given(args, flag) not in (None, (), False):
             raise UsageError(why, where=flag, fix=f"leave {flag} out")
 
 
@@ -178,6 +179,16 @@ def size_of(args: argparse.Namespace) -> tuple[int, int] | None:
 def storage(args: argparse.Namespace) -> str:
     """--dtype as plans name it."""
     return DTYPES[args.dtype or "fp16"]
+
+
+def add_component(parser: argparse.ArgumentParser) -> None:
+    """Declare --component."""
+    parser.add_argument("--component", metavar="NAME", help="only this one, such as unet")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Declare --device."""
+    parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
 
 
 def add_kernels(parser: argparse.ArgumentParser) -> None:

@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="use at most this much, such as 2GB: in more passes, in bands, giving weights back; or say why not",
     )
-    parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
+    flags.add_device(parser)
     flags.add_kernels(parser)
     parser.add_argument("--check", action="store_true", help="look for NaN after every dispatch and name the first op that made one (slow)")
     parser.add_argument("--profile", action="store_true", help="print where the time went, by kernel")

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--after", default="plan", choices=report.STAGES, help="the stage to show (default plan); a bundle has lower and plan"
     )
-    parser.add_argument("--component", metavar="NAME", help="only this one, such as unet")
+    flags.add_component(parser)
     parser.add_argument("--list", action="store_true", help="every node or dispatch, one a line")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", choices=(AUTO, *target_names()), help="whose methods and panels to measure with (default auto)")
     parser.add_argument("--kernel", action="append", metavar="NAME", help="only this kernel, such as matmul; may be given several times")
     parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help=f"time for all of it (default {BUDGET:g})")
-    parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
+    flags.add_device(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help="what to write (default: the package's file for such devices)")
 
 

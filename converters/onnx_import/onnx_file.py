@@ -185,17 +185,15 @@ def _fields(file: BinaryIO, at: int, end: int) -> Iterator[_Field]:
         begin = at
         tag, at = _varint(file, at)
         number, wire = tag >> 3, tag & 7
+        if number == 0 or wire not in (_BYTES, _VARINT, _FIXED32, _FIXED64):
+            raise _Damaged(f"byte {begin:,} begins no field")
         if wire == _BYTES:
             length, at = _varint(file, at)
             stop = at + length
         elif wire == _VARINT:
             _, stop = _varint(file, at)
-        elif wire in (_FIXED32, _FIXED64):
-            stop = at + (4 if wire == _FIXED32 else 8)
         else:
-            stop = 0
-        if number == 0 or stop == 0:
-            raise _Damaged(f"byte {begin:,} begins no field")
+            stop = at + (4 if wire == _FIXED32 else 8)
         if stop > end:
             raise _Damaged(f"the field at byte {begin:,} ends after its message")
         yield _Field(number, wire, begin, at, stop)

@@ -24,7 +24,7 @@ from ondevice.converters.components.vae_bands import LEAST
 from ondevice.converters.families import family_of
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.diffusion.samplers.pipeline import choose
-from ondevice.errors import GraphError, UsageError
+from ondevice.errors import GraphError, UsageError, multiples_near
 from ondevice.graph.verify import static_shape
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
@@ -92,9 +92,8 @@ def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
     for width, height in dict.fromkeys(sizes):
         for pixels in (width, height):
             if pixels <= 0 or pixels % scale:
-                low = max(pixels // scale, 1) * scale
-                near = f"{low} or {low + scale}" if pixels > low else str(low)
-                raise UsageError(f"{width}x{height} is not a multiple of {scale} pixels (got {pixels}).", where="--size", fix=f"use {near}")
+                what = f"{width}x{height} is not a multiple of {scale} pixels (got {pixels})."
+                raise UsageError(what, where="--size", fix=f"use {multiples_near(pixels, scale)}")
         if max(width, height) > MAX_SIZE * scale:
             what = f"{width}x{height} is larger than a bundle can say (expected at most {MAX_SIZE * scale} pixels a side)."
             raise UsageError(what, where="--size", fix="use a smaller size")

@@ -15,7 +15,7 @@ from ondevice.diffusion.image import from_pixels, resize, rounded_down, to_pixel
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.samplers import SamplerTable, default_sampler, make_table, run_table
 from ondevice.diffusion.samplers.pipeline import as_in_pipeline
-from ondevice.errors import NumericError, UsageError
+from ondevice.errors import NumericError, UsageError, multiples_near
 
 log = logging.getLogger(__name__)
 
@@ -166,11 +166,8 @@ class TextToImage:
         sizes = (usual[0] if width is None else width, usual[1] if height is None else height)
         for name, value in zip(("width", "height"), sizes, strict=True):
             if value < self._scale or value % self._scale:
-                low = max(value // self._scale, 1) * self._scale
-                near = f"{low} or {low + self._scale}" if value > low else str(low)
-                raise UsageError(
-                    f"not a size the model can draw (got {value}, expected a multiple of {self._scale})", where=name, fix=f"use {near}"
-                )
+                what = f"not a size the model can draw (got {value}, expected a multiple of {self._scale})"
+                raise UsageError(what, where=name, fix=f"use {multiples_near(value, self._scale)}")
         return sizes
 
     def _given(self, latents: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

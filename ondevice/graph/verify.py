@@ -93,5 +93,5 @@ def _check_channels(node: ir.Node, where: str) -> None:
         shape = static_shape(source)
         if len(shape) <= axis:
             raise GraphError(f"input {source.name} is {shape}, which has no channels.", where=where)
-        if static_shape(value) != (count := shape[axis],):
-            raise GraphError(f"input {value.name} is {static_shape(value)} (expected one number a channel: {(count,)}).", where=where)
+        if static_shape(value) != (wanted := (shape[axis],)):
+            raise GraphError(f"input {value.name} is {static_shape(value)} (expected one number a channel: {wanted}).", where=where)

@@ -299,7 +299,7 @@ def test_tuning_for_a_device_takes_its_familys_file(tmp_path, monkeypatch, capsy
         def facts(self):
             return {"kind": "gpu", "name": "A GPU"}
 
-    monkeypatch.setattr("ondevice.run.discovery.find_device", lambda spec: Found())
+    monkeypatch.setattr("ondevice.flags.find_device", lambda spec: Found())
     words = ["show", "demo", "--random-weights", "0", "--target", "gpu", "--tune-for", "A GPU", "--component", "unet"]
     assert cli.main(words) == 0
     said = capsys.readouterr().out
