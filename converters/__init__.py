@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ondevice.converters.architectures.autoencoder_kl import vae_decoder, vae_encoder
+from ondevice.converters.architectures.clip_text import text_encoder
+from ondevice.converters.architectures.unet import unet
+from ondevice.converters.architectures.vae_bands import decoder_stage, decoder_stages
 from ondevice.converters.component import Checkpoint
-from ondevice.converters.components.text_encoder import text_encoder
-from ondevice.converters.components.unet import unet
-from ondevice.converters.components.vae import vae_decoder, vae_encoder
-from ondevice.converters.components.vae_bands import decoder_stage, decoder_stages
 from ondevice.errors import GraphError, UsageError
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.converters.expected import Shape, expected_weights
-from ondevice.converters.kinds import generation, kind_of
+from ondevice.converters.read.kinds import generation, kind_of
 from ondevice.errors import CheckpointError, WeightsError
 
 _ITS_CONFIG = "use the config.json that came with the weights, and a Stable Diffusion 1.x checkpoint"

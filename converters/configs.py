@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.converters.kinds import kind_of_unet
+from ondevice.converters.read.kinds import kind_of_unet
 from ondevice.errors import CheckpointError
 
 COMPONENTS = ("text_encoder", "unet", "vae")

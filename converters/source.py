@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint
+from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import UsageError
 
 

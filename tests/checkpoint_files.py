@@ -19,7 +19,7 @@ from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES, Family
 from ondevice.converters.names import original_names
 from ondevice.converters.random_weights import random_checkpoint_from_configs
-from ondevice.converters.safetensors_file import read_with_metadata
+from ondevice.converters.read.safetensors_file import read_with_metadata
 from ondevice.errors import CheckpointError, OnDeviceError
 
 DATA = Path(__file__).parent / "data"

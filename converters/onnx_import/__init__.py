@@ -13,10 +13,10 @@ from typing import Any
 from ondevice.converters.component import Checkpoint, Component, check_joints
 from ondevice.converters.configs import normalize
 from ondevice.converters.families import Family
-from ondevice.converters.json_text import read_object
 from ondevice.converters.onnx_import.imported import ImportedGraph, read_graph
-from ondevice.converters.scheduler_files import read_scheduler
-from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
+from ondevice.converters.read.json_text import read_object
+from ondevice.converters.read.scheduler_files import read_scheduler
+from ondevice.converters.read.tokenizer_files import check_vocabulary, read_tokenizer
 from ondevice.errors import CheckpointError
 
 FILE = "model.onnx"

@@ -18,8 +18,8 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from ondevice.converters.architectures.builder import OPSET
 from ondevice.converters.component import FLOATS, WHOLE, lazy
-from ondevice.converters.components.builder import OPSET
 from ondevice.errors import GraphError
 
 SMALL = 1 << 16  # elements of a result that is computed now

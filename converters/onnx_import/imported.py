@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, InlinePass, NameFixPass
 
-from ondevice.converters.components.builder import OPSET
+from ondevice.converters.architectures.builder import OPSET
 from ondevice.converters.onnx_import.evaluate import evaluate, shape_of
 from ondevice.converters.onnx_import.naming import fit_names
 from ondevice.converters.onnx_import.onnx_file import OnnxFile, read_onnx

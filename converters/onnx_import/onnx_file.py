@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from ondevice.converters.component import FLOATS, WHOLE, lazy
 from ondevice.converters.onnx_import.naming import fit_names
-from ondevice.converters.safetensors_file import FileSlice
+from ondevice.converters.read.safetensors_file import FileSlice
 from ondevice.errors import CheckpointError
 
 INLINE = 4096  # bytes of a tensor that stays in the graph: shapes, scales, small biases

@@ -19,8 +19,8 @@ from ondevice.bundle.weights import WeightSource
 from ondevice.bundle.writer import writable_target, write_bundle
 from ondevice.compiler.fallbacks import of_rules, rewritten, settle
 from ondevice.converters import COMPONENTS, Model, build
+from ondevice.converters.architectures.vae_bands import LEAST
 from ondevice.converters.component import Checkpoint
-from ondevice.converters.components.vae_bands import LEAST
 from ondevice.converters.families import family_of
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.diffusion.samplers.pipeline import choose

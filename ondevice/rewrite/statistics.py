@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ondevice.converters.components.vae_bands import STATISTICS_OF
+from ondevice.converters.architectures.vae_bands import STATISTICS_OF
 from ondevice.errors import UsageError
 from ondevice.graph.verify import static_shape
 from ondevice.rewrite.edit import Edit

@@ -10,8 +10,8 @@ from tiny_model import TINY
 from ondevice import cli, compiler
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import compile_bundle
-from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.diffusion.samplers import SamplerTable, make_table
 from ondevice.errors import CheckpointError, StrictError, UsageError
 

@@ -10,8 +10,8 @@ from tiny_model import TINY
 
 from ondevice import cli
 from ondevice.compiler import compile_bundle, export_onnx, facts, fallbacks
-from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import StrictError
 from ondevice.lower.select import CANDIDATES, GENERAL
 from ondevice.rewrite import RULES, Outcome

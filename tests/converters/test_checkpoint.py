@@ -24,10 +24,10 @@ from checkpoint_files import (
 )
 from checkpoint_files import write_safetensors as save
 
-from ondevice.converters.checkpoint import Checkpoint, open_checkpoint
 from ondevice.converters.component import Component, check_joints
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.names import PREFIXES, ema_name
+from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
 from ondevice.errors import CheckpointError, WeightsError
 
 Arrays = dict[str, np.ndarray]

@@ -18,10 +18,10 @@ from checkpoint_files import Op, ckpt_bytes, legacy_bytes, pickled_dict, pickled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ondevice.converters.ckpt_file import read_ckpt
-from ondevice.converters.inert_pickle import follow
-from ondevice.converters.inert_values import PickleRefused
-from ondevice.converters.state_dict import find_state
+from ondevice.converters.read.ckpt_file import read_ckpt
+from ondevice.converters.read.inert_pickle import follow
+from ondevice.converters.read.inert_values import PickleRefused
+from ondevice.converters.read.state_dict import find_state
 from ondevice.errors import CheckpointError
 
 FUZZ = settings(deadline=None, max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.converters import COMPONENTS, build
+from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.component import Checkpoint, Component
-from ondevice.converters.components.builder import GraphBuilder
 from ondevice.converters.configs import normalize
 from ondevice.converters.expected import expected_weights
 from ondevice.converters.families import FAMILIES

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from checkpoint_files import arrays_of, tiny_checkpoint, write_folder, write_json, write_safetensors
 
-from ondevice.converters.checkpoint import open_checkpoint
+from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import CheckpointError, DownloadError, OnDeviceError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from checkpoint_files import Op
 
-from ondevice.converters.inert_pickle import follow
-from ondevice.converters.inert_values import Inert, PickleRefused, StorageRef
+from ondevice.converters.read.inert_pickle import follow
+from ondevice.converters.read.inert_values import Inert, PickleRefused, StorageRef
 
 FLOATS = Op.storage("FloatStorage", "0", 6)
 BYTES = FLOATS.replace(Op.named("torch", "FloatStorage"), Op.named("torch.storage", "UntypedStorage"))

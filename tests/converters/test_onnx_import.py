@@ -13,10 +13,10 @@ from onnx_files import SIZE, change, make_dynamic, write_onnx_folder
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import compile_bundle, jobs, plannable
 from ondevice.converters import COMPONENTS, build
-from ondevice.converters import safetensors_file as module
-from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.onnx_import import evaluate
 from ondevice.converters.onnx_import.onnx_file import read_onnx
+from ondevice.converters.read import safetensors_file as module
+from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import GraphError, UsageError
 from ondevice.generate import in_two_passes
 from ondevice.graph.verify import verify_graph

@@ -10,8 +10,8 @@ import pytest
 from checkpoint_files import SCHEDULER, tiny_checkpoint, write_folder, write_json
 from onnx_files import write_onnx_folder
 
-from ondevice.converters.checkpoint import open_checkpoint
-from ondevice.converters.scheduler_files import read_scheduler
+from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.scheduler_files import read_scheduler
 
 NUMBERS = {"beta_end": 0.012, "steps_offset": 1}
 DIFFER = "scheduler_config.json is of {!r} and model_index.json names {}, which is taken, as diffusers does"

@@ -30,10 +30,10 @@ from checkpoint_files import (
 from checkpoint_files import write_safetensors as save
 
 from ondevice import cli
-from ondevice.converters.checkpoint import Checkpoint, open_checkpoint
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.names import ema_name
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
 from ondevice.errors import CheckpointError, UsageError
 
 Arrays = dict[str, np.ndarray]

@@ -20,11 +20,11 @@ from checkpoint_files import (
 )
 
 from ondevice.compiler import training_size
-from ondevice.converters.checkpoint import Checkpoint, open_checkpoint
 from ondevice.converters.configs import normalize
-from ondevice.converters.hub import wanted_files
-from ondevice.converters.kinds import kind_of_unet
 from ondevice.converters.names import original_names
+from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
+from ondevice.converters.read.hub import wanted_files
+from ondevice.converters.read.kinds import kind_of_unet
 from ondevice.errors import CheckpointError, UsageError, WeightsError
 
 TINY: dict[str, dict[str, Any]] = {"text_encoder": TINY_TEXT, "unet": TINY_UNET, "vae": TINY_VAE}

@@ -8,8 +8,8 @@ import pytest
 from small_tokenizer import small_files
 
 from ondevice.base.paths import MODELS
-from ondevice.converters.hub import wanted_files
-from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
+from ondevice.converters.read.hub import wanted_files
+from ondevice.converters.read.tokenizer_files import check_vocabulary, read_tokenizer
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.errors import CheckpointError
 

@@ -29,12 +29,12 @@ from checkpoint_files import (
     write_safetensors,
 )
 
-from ondevice.converters import json_text, safetensors_file
-from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.configs import normalize
-from ondevice.converters.json_text import read_object
 from ondevice.converters.names import original_names
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
+from ondevice.converters.read import json_text, safetensors_file
+from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.json_text import read_object
 from ondevice.errors import CheckpointError, OnDeviceError, UsageError, WeightsError
 
 

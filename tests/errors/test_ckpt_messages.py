@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from checkpoint_files import AGAIN, DIFFERENT, Op, ckpt_bytes, legacy_bytes, message
 
-from ondevice.converters import ckpt_file, zip_directory
-from ondevice.converters.ckpt_file import read_ckpt
+from ondevice.converters.read import ckpt_file, zip_directory
+from ondevice.converters.read.ckpt_file import read_ckpt
 
 STORAGE = Op.storage("FloatStorage", "0", 6)
 FLOATS = [bytes(24)]

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from checkpoint_files import message, original_arrays, safetensors_bytes, tiny_checkpoint, tiny_family, write_ckpt, write_safetensors
 
-from ondevice.converters.checkpoint import open_checkpoint
-from ondevice.converters.kinds import file_kind
 from ondevice.converters.names import ema_name
-from ondevice.converters.weights_file import read_weights
+from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.kinds import file_kind
+from ondevice.converters.read.weights_file import read_weights
 from ondevice.errors import CheckpointError, OnDeviceError, WeightsError
 
 LOG_IN = "Fix: log in where it comes from (or set a token such as HF_TOKEN), and download the file again."

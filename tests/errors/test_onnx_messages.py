@@ -9,9 +9,9 @@ from checkpoint_files import tiny_checkpoint, write_json
 from onnx_files import SIZE, TINY_UNET, change, write_onnx_folder
 
 from ondevice.converters import build
-from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.onnx_import import onnx_file
 from ondevice.converters.onnx_import.onnx_file import read_onnx
+from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import CheckpointError, GraphError, OnDeviceError, UsageError
 
 AGAIN = "Fix: export the model again, or download the file again."

@@ -5,9 +5,9 @@ import onnx_ir as ir
 import pytest
 from parity.modules import TEXT, UNET, VAE, as_component, relative_error, torch_module
 
-from ondevice.converters.components.text_encoder import text_encoder
-from ondevice.converters.components.unet import unet
-from ondevice.converters.components.vae import vae_decoder, vae_encoder
+from ondevice.converters.architectures.autoencoder_kl import vae_decoder, vae_encoder
+from ondevice.converters.architectures.clip_text import text_encoder
+from ondevice.converters.architectures.unet import unet
 
 pytestmark = pytest.mark.parity
 BOUND = 1e-5

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.base.paths import MODELS
-from ondevice.converters.tokenizer_files import read_tokenizer
+from ondevice.converters.read.tokenizer_files import read_tokenizer
 from ondevice.diffusion.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.parity

@@ -90,7 +90,7 @@ def test_the_picture_is_that_of_diffusers(aged, tmp_path):
 def test_the_size_that_diffusers_draws_by_default(saved_by, size, tmp_path):
     diffusers = pytest.importorskip("diffusers")
     from ondevice.compiler import facts, training_size
-    from ondevice.converters.checkpoint import open_checkpoint
+    from ondevice.converters.read.checkpoint import open_checkpoint
 
     pipeline("random", "PNDMScheduler").save_pretrained(tmp_path)
     rewrite(tmp_path / "unet" / "config.json", lambda config: config.update(sample_size=size, _diffusers_version=saved_by))

@@ -14,9 +14,9 @@ from ondevice import cli
 from ondevice.base.paths import MODELS
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import compile_bundle
-from ondevice.converters.checkpoint import open_checkpoint
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.generate import painter
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session

@@ -9,8 +9,8 @@ from rewrite.graphs import by_onnxruntime, feed, fused_ops, graph, on_device
 from rewrite.test_pictures import ANYWHERE, Net, chain, joined, upsampled
 from rewrite.test_refusals import close, made
 
-from ondevice.converters.components.builder import shape_of
-from ondevice.converters.components.layers import gelu, group_norm, silu
+from ondevice.converters.architectures.builder import shape_of
+from ondevice.converters.architectures.layers import gelu, group_norm, silu
 from ondevice.errors import GraphError
 from ondevice.rewrite import rewrite
 from ondevice.target import load_target

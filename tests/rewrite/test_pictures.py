@@ -6,8 +6,8 @@ import onnx_ir as ir
 import pytest
 from rewrite.graphs import by_onnxruntime, feed, fused_ops, graph, on_device, ops
 
-from ondevice.converters.components.builder import GraphBuilder, shape_of
-from ondevice.converters.components.layers import group_norm, silu
+from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.layers import group_norm, silu
 from ondevice.rewrite import rewrite
 from ondevice.rewrite.functions import BODIES
 from ondevice.target import Target

@@ -6,8 +6,8 @@ import onnxruntime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.converters.components.builder import GraphBuilder, shape_of
-from ondevice.converters.components.layers import attention, gelu, group_norm, quick_gelu, silu
+from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.layers import attention, gelu, group_norm, quick_gelu, silu
 from ondevice.rewrite import rewrite
 
 SHAPE = (2, 6, 5)  # [n, channels or tokens, rest]

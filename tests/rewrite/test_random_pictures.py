@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rewrite.graphs import by_onnxruntime, feed, on_device
 from rewrite.test_pictures import Net
 
-from ondevice.converters.components.layers import silu
+from ondevice.converters.architectures.layers import silu
 from ondevice.rewrite import FAMILIES, rewrite
 from ondevice.target import Target, load_target
 

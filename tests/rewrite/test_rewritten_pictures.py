@@ -8,7 +8,7 @@ import pytest
 
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import compile_bundle
-from ondevice.converters.checkpoint import open_checkpoint
+from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.generate import painter
 from ondevice.rewrite import FAMILIES
 from ondevice.run.opencl import choose_device

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from ondevice.converters.components.vae_bands import STATISTICS_OF
+from ondevice.converters.architectures.vae_bands import STATISTICS_OF
 from ondevice.errors import UsageError
 from ondevice.graph import reference
 from ondevice.graph.ops import DOMAIN

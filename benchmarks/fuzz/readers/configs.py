@@ -16,8 +16,8 @@ from ondevice.converters import COMPONENTS, build
 from ondevice.converters.component import Component, check_joints
 from ondevice.converters.configs import KEYS, normalize
 from ondevice.converters.expected import expected_weights
-from ondevice.converters.json_text import parse_object
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.read.json_text import parse_object
 from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, default_sampler, make_table
 from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.graph.verify import verify_graph

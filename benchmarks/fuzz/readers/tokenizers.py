@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.fuzz.mutate.data import of_files, pack, unpack
 from benchmarks.fuzz.mutate.values import json_value, lines_of, words_of_line
 from benchmarks.fuzz.reader import Mutate, Reader, holds
-from ondevice.converters.tokenizer_files import read_tokenizer
+from ondevice.converters.read.tokenizer_files import read_tokenizer
 from ondevice.diffusion.tokenizer import Tokenizer
 
 _PROMPTS = ("", "a cat's life", "<|endoftext|> é  \n日本 <cat> 12", "!" * 90)

@@ -27,16 +27,16 @@ from benchmarks.fuzz.mutate.pickles import checkpoint, legacy
 from benchmarks.fuzz.mutate.values import json_value
 from benchmarks.fuzz.reader import Reader, holds
 from benchmarks.fuzz.readers import small
-from ondevice.converters.ckpt_file import Ckpt
 from ondevice.converters.component import lazy
 from ondevice.converters.configs import COMPONENTS
-from ondevice.converters.diffusers_folder import read_folder, shards_of
-from ondevice.converters.hub import wanted_files
 from ondevice.converters.names import ema_name, original_names
-from ondevice.converters.parts import read_part
-from ondevice.converters.safetensors_file import DTYPES
-from ondevice.converters.single_file import checkpoint_from
-from ondevice.converters.weights_file import read_weights
+from ondevice.converters.read.ckpt_file import Ckpt
+from ondevice.converters.read.diffusers_folder import read_folder, shards_of
+from ondevice.converters.read.hub import wanted_files
+from ondevice.converters.read.parts import read_part
+from ondevice.converters.read.safetensors_file import DTYPES
+from ondevice.converters.read.single_file import checkpoint_from
+from ondevice.converters.read.weights_file import read_weights
 
 _SMALL = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),

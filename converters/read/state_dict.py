@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ondevice.converters.component import listed
-from ondevice.converters.inert_values import ARRAYS, Inert, TensorRef
+from ondevice.converters.read.inert_values import ARRAYS, Inert, TensorRef
 
 # Where trainers keep the weights, in the order in which they are looked for, and where the moving averages of them.
 _LAST = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights", "generator", "g_ema")

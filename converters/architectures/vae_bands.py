@@ -21,9 +21,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ondevice.converters.components.builder import GraphBuilder, shape_of
-from ondevice.converters.components.layers import VAE_EPS, group_norm, resnet, silu
-from ondevice.converters.components.vae import middle
+from ondevice.converters.architectures.autoencoder_kl import middle
+from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.layers import VAE_EPS, group_norm, resnet, silu
 from ondevice.errors import UsageError
 
 STATISTICS_OF = "statistics_of"  # in a graph's metadata: the picture whose statistics its norms need

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.converters.components.builder import GraphBuilder, shape_of
-from ondevice.converters.components.layers import attention, gelu, gemm, group_norm, layer_norm, linear, resnet, silu
+from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.layers import attention, gelu, gemm, group_norm, layer_norm, linear, resnet, silu
 
 TRANSFORMER_EPS = 1e-6  # of the GroupNorm before a transformer, whatever norm_eps says
 LAYER_NORM_EPS = 1e-5

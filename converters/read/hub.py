@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ondevice.converters.configs import COMPONENTS
-from ondevice.converters.diffusers_folder import choose_weights, is_somewhere, shards_of
+from ondevice.converters.read.diffusers_folder import choose_weights, is_somewhere, shards_of
 from ondevice.errors import CheckpointError, DownloadError
 from ondevice.vocabulary.files import FILES, MERGES, VOCAB, WHOLE
 

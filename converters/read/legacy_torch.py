@@ -10,10 +10,10 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.converters.inert_pickle import follow
-from ondevice.converters.inert_values import PickleRefused, StorageRef
-from ondevice.converters.safetensors_file import FileSlice
-from ondevice.converters.zip_directory import Entry
+from ondevice.converters.read.inert_pickle import follow
+from ondevice.converters.read.inert_values import PickleRefused, StorageRef
+from ondevice.converters.read.safetensors_file import FileSlice
+from ondevice.converters.read.zip_directory import Entry
 
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _VERSION = 1001

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ondevice.converters.json_text import read_object
+from ondevice.converters.read.json_text import read_object
 from ondevice.errors import CheckpointError
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,79}")

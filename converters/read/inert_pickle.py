@@ -16,7 +16,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.converters.inert_values import Global, Inert, PickleRefused, StorageRef, global_, made_by, put_items, storage_kind
+from ondevice.converters.read.inert_values import Global, Inert, PickleRefused, StorageRef, global_, made_by, put_items, storage_kind
 
 VALUE_BUDGET = 1_000_000  # a checkpoint with moving averages and optimizer state needs about 100,000
 _MARK = object()

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.converters.component import lazy
-from ondevice.converters.json_text import parse_object
+from ondevice.converters.read.json_text import parse_object
 from ondevice.errors import CheckpointError
 
 # The largest honest header is under 1 MB, or a few with a picture in its metadata. The reference implementation's bound, 100 MB, lets a

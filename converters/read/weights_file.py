@@ -9,11 +9,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ondevice.converters.ckpt_file import Ckpt, read_ckpt
-from ondevice.converters.legacy_torch import MAGIC
 from ondevice.converters.names import PREFIXES, is_ignorable
-from ondevice.converters.safetensors_file import HEADER_LIMIT, FileSlice, read_with_metadata
-from ondevice.converters.signatures import HEAD, beginning, foreign
+from ondevice.converters.read.ckpt_file import Ckpt, read_ckpt
+from ondevice.converters.read.legacy_torch import MAGIC
+from ondevice.converters.read.safetensors_file import HEADER_LIMIT, FileSlice, read_with_metadata
+from ondevice.converters.read.signatures import HEAD, beginning, foreign
 from ondevice.errors import CheckpointError
 
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_compiled_model"})

@@ -8,7 +8,7 @@ from typing import Any
 
 from ondevice.base.paths import MODELS
 from ondevice.converters.configs import normalize
-from ondevice.converters.json_text import read_bytes, read_object
+from ondevice.converters.read.json_text import read_bytes, read_object
 from ondevice.errors import UsageError
 
 TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")

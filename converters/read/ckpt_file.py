@@ -12,13 +12,13 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.converters.component import lazy
-from ondevice.converters.inert_pickle import follow
-from ondevice.converters.inert_values import Inert, PickleRefused, TensorRef
-from ondevice.converters.legacy_torch import MAGIC, read_legacy
 from ondevice.converters.names import is_ignorable
-from ondevice.converters.safetensors_file import AGAIN, DTYPES, FileSlice
-from ondevice.converters.state_dict import find_state
-from ondevice.converters.zip_directory import Entry, read_directory
+from ondevice.converters.read.inert_pickle import follow
+from ondevice.converters.read.inert_values import Inert, PickleRefused, TensorRef
+from ondevice.converters.read.legacy_torch import MAGIC, read_legacy
+from ondevice.converters.read.safetensors_file import AGAIN, DTYPES, FileSlice
+from ondevice.converters.read.state_dict import find_state
+from ondevice.converters.read.zip_directory import Entry, read_directory
 from ondevice.errors import CheckpointError
 
 PICKLE_LIMIT = 32 << 20  # names and shapes only; the numbers are in entries of their own

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from ondevice.converters.component import Checkpoint, Component
 from ondevice.converters.configs import normalize
-from ondevice.converters.diffusers_folder import read_folder
 from ondevice.converters.families import Family, family_of
-from ondevice.converters.hub import download
-from ondevice.converters.json_text import read_object
 from ondevice.converters.onnx_import import is_onnx_folder, read_onnx_folder
-from ondevice.converters.parts import read_part
-from ondevice.converters.single_file import checkpoint_from
-from ondevice.converters.weights_file import read_weights
+from ondevice.converters.read.diffusers_folder import read_folder
+from ondevice.converters.read.hub import download
+from ondevice.converters.read.json_text import read_object
+from ondevice.converters.read.parts import read_part
+from ondevice.converters.read.single_file import checkpoint_from
+from ondevice.converters.read.weights_file import read_weights
 from ondevice.errors import CheckpointError, UsageError
 
 __all__ = ["Checkpoint", "Component", "open_checkpoint"]

@@ -9,10 +9,10 @@ from typing import Any
 import onnx_ir as ir
 
 from ondevice.converters.component import Component, fitted, shape_of
-from ondevice.converters.diffusers_folder import read_component
-from ondevice.converters.kinds import file_kind
 from ondevice.converters.names import PREFIXES, canonical, is_ignorable, original_names
-from ondevice.converters.weights_file import read_weights
+from ondevice.converters.read.diffusers_folder import read_component
+from ondevice.converters.read.kinds import file_kind
+from ondevice.converters.read.weights_file import read_weights
 from ondevice.errors import CheckpointError
 
 FLAGS = {"vae": "--vae", "text_encoder": "--text-encoder"}

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ondevice.converters.safetensors_file import AGAIN, FileSlice
+from ondevice.converters.read.safetensors_file import AGAIN, FileSlice
 from ondevice.errors import CheckpointError
 
 DIRECTORY_LIMIT = 64 << 20

@@ -12,11 +12,11 @@ import onnx_ir as ir
 from ondevice.converters.component import Checkpoint, Component, check_joints, fitted, listed
 from ondevice.converters.configs import COMPONENTS, normalize
 from ondevice.converters.families import Family
-from ondevice.converters.json_text import read_object
 from ondevice.converters.names import canonical, is_clip_only, is_ignorable
-from ondevice.converters.scheduler_files import read_scheduler
-from ondevice.converters.tokenizer_files import check_vocabulary, read_tokenizer
-from ondevice.converters.weights_file import read_weights, without_wrappers
+from ondevice.converters.read.json_text import read_object
+from ondevice.converters.read.scheduler_files import read_scheduler
+from ondevice.converters.read.tokenizer_files import check_vocabulary, read_tokenizer
+from ondevice.converters.read.weights_file import read_weights, without_wrappers
 from ondevice.errors import CheckpointError
 
 _LAYOUT = "give a folder in diffusers' layout"

@@ -8,13 +8,13 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ondevice.converters.ckpt_file import Ckpt
 from ondevice.converters.component import Checkpoint, Component, check_joints, listed, shape_of
 from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.families import FAMILIES, Family
-from ondevice.converters.kinds import file_kind, kind_of
 from ondevice.converters.names import PREFIXES, canonical, ema_name, is_clip_only, is_ignorable, original_names
-from ondevice.converters.parts import FLAGS, WORDS, component_of
+from ondevice.converters.read.ckpt_file import Ckpt
+from ondevice.converters.read.kinds import file_kind, kind_of
+from ondevice.converters.read.parts import FLAGS, WORDS, component_of
 from ondevice.errors import CheckpointError, WeightsError
 
 _TOKENS = "text_model.embeddings.token_embedding.weight"

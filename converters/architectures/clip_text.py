@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.converters.components.builder import GraphBuilder
-from ondevice.converters.components.layers import attention, gelu, layer_norm, linear, quick_gelu
+from ondevice.converters.architectures.builder import GraphBuilder
+from ondevice.converters.architectures.layers import attention, gelu, layer_norm, linear, quick_gelu
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ondevice.converters.components.builder import GraphBuilder, shape_of
-from ondevice.converters.components.layers import VAE_EPS, attention, group_norm, linear, resnet, silu
+from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.layers import VAE_EPS, attention, group_norm, linear, resnet, silu
 
 
 def vae_decoder(config: Mapping[str, Any], weights: Mapping[str, ir.TensorProtocol], *, batch: int, height: int, width: int) -> ir.Model:

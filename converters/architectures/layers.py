@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from ondevice.converters.components.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 
 VAE_EPS = 1e-6  # diffusers' AutoencoderKL passes it to every GroupNorm, whatever the config says
 
