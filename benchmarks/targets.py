@@ -11,7 +11,7 @@ import statistics
 from collections import defaultdict
 from dataclasses import replace
 
-from ondevice.compiler import Job
+from ondevice.compiler import Job, Recipe
 from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint
@@ -50,7 +50,7 @@ def main() -> None:
     model = build(random_checkpoint(FAMILIES["sd14"], 0))
     runner = Runner(choose_device(arguments.device), kernels)
     sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0] * len(targets))
-    for case in cases_of(model, [(job, STORAGE[arguments.dtype])], kernels, first, only=arguments.kernel):
+    for case in cases_of(model, [(job, STORAGE[arguments.dtype])], kernels, Recipe(target=first), only=arguments.kernel):
         made = [ready(case, runner, target) for target in targets.values()]
         runs = [one.run for one in made if one is not None]
         if len(runs) < len(targets):

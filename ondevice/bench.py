@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from ondevice import cli, flags
 from ondevice.base import machine
 from ondevice.base.publish import FULL, append_lines
 from ondevice.bundle.reader import Bundle
-from ondevice.compiler.report import entries, model_jobs, only
+from ondevice.compiler.jobs import largest_jobs, only
+from ondevice.compiler.report import entries
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.diffusion.files import check_outputs, write_output
@@ -114,19 +116,19 @@ def _check(args: argparse.Namespace) -> None:
 
 def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     # Without a flag the table of plans is the same on any machine, not that of this one's CPU; what is timed is what this machine gets.
-    target = flags.target_of(args) if args.latency or args.target or args.tuning or args.tune_for else load_target("host")
-    size, dtype = flags.size_of(args), flags.storage(args)
-    about = {"size": size, "dtype": dtype, "target": target, "component": args.component, "weights_as": flags.weights_of(args)}
+    recipe, part = flags.recipe_of(args), {"size": flags.size_of(args), "component": args.component}
+    if not (args.latency or args.target or args.tuning or args.tune_for):
+        recipe = replace(recipe, target=load_target("host"))
     if args.latency:
         device = choose_device(args.device)
-        timed = list(latency.timed_ablation(checkpoint, device, **about, repeat=args.repeat or REPEAT, progress=_say))
-        told = {"model": args.model, "target": target.name, "machine": machine.facts(device=device.facts())}
+        timed = list(latency.timed_ablation(checkpoint, device, recipe, **part, repeat=args.repeat or REPEAT, progress=_say))
+        told = {"model": args.model, "target": recipe.target.name, "machine": machine.facts(device=device.facts())}
         if not args.json:
             print(latency.to_markdown(timed) if args.markdown else latency.to_text(timed))
         name = f"{args.model} with {args.weights} weights" if args.weights else args.model
-        _finish(args, [one.row(name, target.name) | told for one in timed])
+        _finish(args, [one.row(name, recipe.target.name) | told for one in timed])
         return 0
-    steps = list(ablation.ablation(checkpoint, **about))
+    steps = list(ablation.ablation(checkpoint, recipe, **part))
     text = ablation.to_markdown(steps) if args.markdown else ablation.to_text(steps)
     print(json.dumps(ablation.to_json(steps), indent=1) if args.json else text)
     return 0
@@ -172,7 +174,7 @@ def _print_timings(timings: Sequence[Timing], session: Session) -> None:
 
 def _peers(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     chosen, cores = named(args.only), cores_of(args.cores)
-    jobs = [job for job in model_jobs(build(checkpoint), flags.size_of(args)) if job.component in COMPONENTS]
+    jobs = [job for job in largest_jobs(build(checkpoint), flags.size_of(args)) if job.component in COMPONENTS]
     rows: list[dict[str, Any]] = []
     for job in only(jobs, args.component):
         task = Task(flags.source_of(args).resolved(), job.component, job.sizes | {"batch": 1})

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from ondevice import cli, flags
 from ondevice.bundle.writer import writable_target
-from ondevice.compiler import compile_bundle, export_onnx, writable_folder
+from ondevice.compiler import compile_bundle
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
+from ondevice.export.onnx import export_onnx, writable_folder
 
 HELP = "turn a checkpoint into a bundle"
 BAND = 64  # rows of pixels in which a decoder in bands works: an eighth of a 512x512 picture
@@ -61,26 +62,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(what, where=flag, fix=f"leave {flag} out, or write a bundle")
     out = args.out or Path(f"{args.model}-onnx" if args.format == "onnx" else f"{args.model}.ondevice")
     (writable_folder if args.format == "onnx" else writable_target)(out, args.force)  # before a download, not after it
-    target = flags.target_of(args)
+    recipe = flags.recipe_of(args)
     checkpoint = flags.source_of(args).open()
-    options = {"sizes": sizes, "without": args.without, "strict": args.strict, "force": args.force}
     with Bar() as bar:
+        options = {"sizes": sizes, "strict": args.strict, "force": args.force, "progress": bar.show}
         if args.format == "onnx":
-            export_onnx(checkpoint, out, **options, progress=bar.show)
-            print(out)
-            return 0
-        written = compile_bundle(
-            checkpoint,
-            out,
-            dtype=flags.storage(args),
-            target=target,
-            weights_as=flags.weights_of(args),
-            tile_vae=args.tile_vae,
-            sampler=args.sampler,
-            **options,
-            progress=bar.show,
-        )
-    print(written)
+            export_onnx(checkpoint, out, without=args.without, **options)
+        else:
+            out = compile_bundle(checkpoint, out, recipe, sampler=args.sampler, **options)
+    print(out)
     return 0
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from ondevice import cli, flags
 from ondevice.base.columns import columns
 from ondevice.bundle.reader import Bundle
-from ondevice.compiler.fallbacks import of_rules, rewritten, settle
-from ondevice.compiler.report import model_jobs
+from ondevice.compiler.fallbacks import of_rules, settle
+from ondevice.compiler.jobs import largest_jobs
+from ondevice.compiler.programs import fused_graphs
 from ondevice.converters import build
 from ondevice.errors import BundleError
 
@@ -39,17 +40,16 @@ def run(args: argparse.Namespace) -> int:
         if not (known := opened.manifest.rewrites):
             what = "it does not say how its graphs were rewritten (it was written in format 1.0)."
             raise BundleError(what, where=opened.path.name, fix="convert the checkpoint again")
-        told: dict[str, dict[str, Any]] = {component: asdict(entry) for component, entry in known.items()}
+        rewrites: dict[str, dict[str, Any]] = {component: asdict(entry) for component, entry in known.items()}
     else:
         notes, model = opened.notes, build(opened)
-        jobs = model_jobs(model, flags.size_of(args))
-        target = flags.target_of(args)
-        told = {job.component: rewritten(model.graph(job.component, **job.sizes), target, args.without) for job in jobs}
-    settle([*notes, *(line for component, row in told.items() for line in of_rules(component, row))], args.strict)
+        jobs, recipe = largest_jobs(model, flags.size_of(args)), flags.recipe_of(args)
+        rewrites = {fused.job.component: fused.rewrite for fused in fused_graphs(model, recipe, jobs)}
+    settle([*notes, *(line for component, row in rewrites.items() for line in of_rules(component, row))], args.strict)
     if args.json:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(rewrites, indent=1))
         return 0
-    for component, row in told.items():
+    for component, row in rewrites.items():
         print(f"{component}: {row['nodes'][0]:,} nodes before, {row['nodes'][1]:,} after")
         table = [("rule", "family", "matches")]
         for rule in row["rules"]:

@@ -16,6 +16,7 @@ from ondevice.target import AUTO, Target, load_target, target_names, tuned_by
 from ondevice.target.tuning import measured_for, read_tuning
 
 if TYPE_CHECKING:  # converters and rules take a second to import, and `generate` has flags of here, too: only what needs them imports them
+    from ondevice.compiler.recipe import Recipe
     from ondevice.converters.component import Checkpoint
     from ondevice.converters.source import Source
 
@@ -32,6 +33,24 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add_without(parser)
 
 
+def recipe_of(args: argparse.Namespace) -> Recipe:
+    """How the flags say that a model is compiled; a verb that lacks one of them gets its default.
+
+    Raises:
+        OnDeviceError: a file of tunables or a device cannot be had.
+    """
+    from ondevice.compiler.recipe import Recipe
+
+    dtype, weights = getattr(args, "dtype", None), getattr(args, "weights", None)
+    return Recipe(
+        dtype=DTYPES[dtype or "fp16"],
+        weights=WEIGHTS[weights] if weights else "",
+        target=target_of(args),
+        without=getattr(args, "without", ()),
+        tile_vae=getattr(args, "tile_vae", 0),
+    )
+
+
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """The flag that says how weights are stored."""
     parser.add_argument(
@@ -39,11 +58,6 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         choices=WEIGHTS,
         help="store the larger weights of products and convolutions so, with a scale a column; CPU targets only (default: as --dtype says)",
     )
-
-
-def weights_of(args: argparse.Namespace) -> str:
-    """--weights as `lower` names it."""
-    return WEIGHTS[args.weights] if args.weights else ""
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -56,15 +70,16 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 
 def target_of(args: argparse.Namespace) -> Target:
-    """The target that those flags name.
+    """The target that those flags name, or those of them that the verb has.
 
     Raises:
         OnDeviceError: a file or a device cannot be had.
     """
     target = load_target(args.target or AUTO)
-    files = [read_tuning(args.tuning)] if args.tuning else []
-    if args.tune_for:
-        device = find_device(args.tune_for)
+    tuning, tune_for = getattr(args, "tuning", None), getattr(args, "tune_for", None)
+    files = [read_tuning(tuning)] if tuning else []
+    if tune_for:
+        device = find_device(tune_for)
         found = measured_for(device.facts())
         if not found:
             log.warning("nothing was measured for %s; target %s keeps its own tunables", device.name, target.name)
@@ -174,11 +189,6 @@ def refuse(args: argparse.Namespace, flags: Sequence[str], why: str) -> None:
 def size_of(args: argparse.Namespace) -> tuple[int, int] | None:
     """--size in pixels, if it was given."""
     return parse_size(args.size) if args.size else None
-
-
-def storage(args: argparse.Namespace) -> str:
-    """--dtype as plans name it."""
-    return DTYPES[args.dtype or "fp16"]
 
 
 def add_component(parser: argparse.ArgumentParser) -> None:

@@ -46,16 +46,7 @@ def run(args: argparse.Namespace) -> int:
         reports = report.of_bundle(opened, args.after, size=size, component=args.component)
         notes: tuple[str, ...] = ()
     else:
-        reports = report.of_model(
-            opened,
-            args.after,
-            size=size,
-            component=args.component,
-            dtype=flags.storage(args),
-            target=flags.target_of(args),
-            without=args.without,
-            weights_as=flags.weights_of(args),
-        )
+        reports = report.of_model(opened, args.after, flags.recipe_of(args), size=size, component=args.component)
         notes = opened.notes
     settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)
     picture = report.picture_memory(reports) if args.after == "plan" and args.component is None else {}

@@ -10,14 +10,15 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ondevice import cli, flags
 from ondevice.base.paths import TUNING
 from ondevice.bundle.reader import Bundle
-from ondevice.compiler import Job, facts, jobs, plannable, storage_of, training_size
+from ondevice.compiler.jobs import Job, bundle_jobs
+from ondevice.compiler.recipe import Recipe
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES as MODELS
@@ -30,7 +31,7 @@ from ondevice.measure.tuner.table import Measured, about, family_of, tuning_of
 from ondevice.measure.tuner.tune import tune
 from ondevice.plan.plan import Plan
 from ondevice.run.opencl import choose_device
-from ondevice.target import AUTO, Target, load_target, target_names
+from ondevice.target import AUTO, target_names
 from ondevice.target.tuning import Tuning, read_tuning, write_tuning
 
 HELP = "measure which tunables are fastest on a device, and write them to a file"
@@ -51,13 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write the file, and print its path. What an existing file has of other shapes stays in it."""
-    kernels, target = load_all(), load_target(args.target or AUTO)
+    kernels, recipe = load_all(), flags.recipe_of(args)
     if unknown := sorted(set(args.kernel or ()) - kernels.keys()):
         raise UsageError(f"there is no kernel {unknown[0]} (there are {', '.join(kernels)}).", where="--kernel", fix="name one of these")
     if not 0 < args.budget < float("inf"):
         raise UsageError(f"it is no time (got {args.budget:g}, expected seconds over 0).", where="--budget")
     opened = flags.open_subject(args)
-    if (weights_as := flags.weights_of(args) or _stored(opened)) and args.out is None:
+    recipe = replace(recipe, weights=recipe.weights or _stored(opened))
+    if recipe.weights and args.out is None:
         what = "rows do not say how weights are stored, so those of int8 weights must not stand among the package's."
         raise UsageError(what, where="--out", fix="name a file of its own, and give it to `ondevice convert --weights int8 --tuning`")
     device = choose_device(args.device)
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or TUNING / f"{family_of(about_device)[0]}.toml"
     _writable(out)
     before = read_tuning(out, where="--out") if out.exists() else None
-    cases = _cases(args, opened, kernels, target, weights_as)
+    cases = _cases(args, opened, kernels, recipe)
     if not cases:
         raise UsageError("nothing of it can be tuned.", where=args.model, fix="name other kernels with --kernel")
     _say(f"{len(cases)} shapes of {len({case.kernel.name for case in cases})} kernels on {device.name}; Ctrl-C keeps what was measured")
@@ -84,25 +86,24 @@ def _stored(opened: Checkpoint | Bundle) -> str:
     return "i8" if isinstance(opened, Bundle) and any(entry.dtype == "i8" for entry in opened.manifest.weights.values()) else ""
 
 
-def _cases(
-    args: argparse.Namespace, opened: Checkpoint | Bundle, kernels: Mapping[str, KernelFile], target: Target, weights_as: str
-) -> list[Case]:
+def _cases(args: argparse.Namespace, opened: Checkpoint | Bundle, kernels: Mapping[str, KernelFile], recipe: Recipe) -> list[Case]:
     """What the plans of the model, or of the bundle, dispatch."""
-    cases = partial(cases_of, kernels=kernels, target=target, only=set(args.kernel or ()), weights_as=weights_as, progress=_say)
+    wanted = set(args.kernel or ())
     if not isinstance(opened, Bundle):
-        model, about_model, todo = build(opened), facts(opened), []
-        sizes = [flags.size_of(args) or training_size(about_model)]
-        for dtype in [flags.DTYPES[args.dtype]] if args.dtype else flags.DTYPES.values():
-            for job in plannable(model, jobs(about_model["vae_scale"], sizes), []):
-                pair = (job, storage_of(job.component, dtype))
-                todo += [pair] if pair not in todo else []
-        return cases(model, todo)
+        model, size = build(opened), flags.size_of(args)
+        jobs = bundle_jobs(model, [size] if size else [], 0, [])
+        pairs: list[tuple[Job, str]] = []
+        for dtype in [recipe.dtype] if args.dtype else flags.DTYPES.values():
+            of_dtype = [(job, replace(recipe, dtype=dtype).storage(job.component)) for job in jobs]
+            pairs += [pair for pair in of_dtype if pair not in pairs]
+        return cases_of(model, pairs, kernels, recipe, only=wanted, progress=_say)
     # A bundle has no graph, and its calls come from one: its family's, with made-up weights, at the bundle's sizes.
     if (family := opened.model["family"]) not in MODELS:
         raise UsageError(f"its family {family!r} is unknown here (expected one of {', '.join(sorted(MODELS))}).", where=args.model)
-    todo = [(Job(entry.component, dict(entry.sizes)), entry.dtype) for entry in opened.manifest.plans]
-    there = set().union(*(_keys(opened.plan(job.component, **job.sizes), kernels) for job, _ in todo))
-    return [case for case in cases(build(random_checkpoint(family, 0)), todo) if case.key in there]
+    pairs = [(Job(entry.component, dict(entry.sizes)), entry.dtype) for entry in opened.manifest.plans]
+    there = set().union(*(_keys(opened.plan(job.component, **job.sizes), kernels) for job, _ in pairs))
+    cases = cases_of(build(random_checkpoint(family, 0)), pairs, kernels, recipe, only=wanted, progress=_say)
+    return [case for case in cases if case.key in there]
 
 
 def _keys(plan: Plan, kernels: Mapping[str, KernelFile]) -> set[Key]:

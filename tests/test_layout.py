@@ -23,6 +23,7 @@ LAYERS = [
     ("run",),
     ("diffusion",),
     ("compiler",),
+    ("export",),
     ("measure",),
     ("cli", "flags"),
     ("convert", "generate", "devices", "tokens", "sampler", "show", "explain", "bench", "tune", "__main__"),

@@ -6,35 +6,33 @@ At the stages `graph` and `rewrite` bytes are what the nodes would move if each 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import onnx_ir as ir
 
 from ondevice.base.columns import columns
 from ondevice.bundle.manifest import PlanEntry
 from ondevice.bundle.reader import Bundle
-from ondevice.compiler import Job, facts, jobs, lower_job, plannable, storage_of, training_size, tuned_line
-from ondevice.compiler.fallbacks import of_rules, rewritten
-from ondevice.converters import Model, build
+from ondevice.compiler.fallbacks import of_rules
+from ondevice.compiler.jobs import Job, largest_jobs, only
+from ondevice.compiler.programs import fused_graphs, programs
+from ondevice.compiler.recipe import Recipe
+from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.errors import BundleError, UsageError
 from ondevice.graph.ops import find, traffic
 from ondevice.graph.verify import INTEGERS, static_shape, verify_graph
-from ondevice.lower.kernel_file import load_all
 from ondevice.lower.program import Program, Tensor
 from ondevice.lower.select import GENERAL
-from ondevice.plan import plan
 from ondevice.plan.plan import Plan
-from ondevice.target import Target, load_target
 
 STAGES = ("graph", "rewrite", "lower", "plan")
 IN_BUNDLES = ("lower", "plan")
 VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"}  # another shape of the same bytes
 BEGINS_FROM_IMAGE = "vae_encoder"  # the component that only --init-image needs
 LARGEST = 5
-Part = TypeVar("Part", Job, PlanEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,65 +104,32 @@ class Report:
 
 
 def of_model(
-    checkpoint: Checkpoint,
-    after: str,
-    *,
-    size: tuple[int, int] | None = None,
-    dtype: str = "f16",
-    target: str | Target = "host",
-    without: Collection[str] = (),
-    component: str | None = None,
-    weights_as: str = "",
+    checkpoint: Checkpoint, after: str, recipe: Recipe, *, size: tuple[int, int] | None = None, component: str | None = None
 ) -> list[Report]:
-    """A report a component, the UNet as guidance runs it.
+    """A report per component, the UNet as guidance runs it.
 
     Args:
         after: one of STAGES.
         size: (width, height) in pixels; the training size by default.
         component: only this one.
-        weights_as: as `compile_bundle` takes it.
 
     Raises:
         UsageError: the size or the component cannot be had.
     """
-    model, kernels, chosen = build(checkpoint), load_all(), load_target(target)
+    model = build(checkpoint)
+    todo = only(largest_jobs(model, size), component)
+    if after == "graph":
+        return [of_graph(model.graph(job.component, **job.sizes), job, recipe.storage(job.component), after) for job in todo]
+    if after == "rewrite":
+        fused_ones = fused_graphs(model, recipe, todo)
+        return [of_graph(fused.graph, fused.job, recipe.storage(fused.job.component), after, fused.fallbacks) for fused in fused_ones]
     reports = []
-    for job in only(model_jobs(model, size), component):
-        storage = storage_of(job.component, dtype)
-        if after in ("graph", "rewrite"):
-            reports.append(_of_graph(model, job, storage, chosen, None if after == "graph" else without))
-        else:
-            program, row = lower_job(model, job, storage, kernels, chosen, without, weights_as)
-            fallbacks = of_rules(job.component, row) + program.fallbacks
-            told = of_program(program, storage, fallbacks) if after == "lower" else of_plan(plan(program, storage=storage), fallbacks)
-            reports.append(replace(told, tuned=tuned_line(program)))
+    for compiled in programs(model, recipe, todo):
+        fallbacks = compiled.fallbacks
+        lowered = after == "lower"
+        report = of_program(compiled.program, compiled.storage, fallbacks) if lowered else of_plan(compiled.plan(), fallbacks)
+        reports.append(replace(report, tuned=compiled.tuned()))
     return reports
-
-
-def model_jobs(model: Model, size: tuple[int, int] | None) -> list[Job]:
-    """One job a component: the largest batch, which is the one guidance runs."""
-    about = facts(model.checkpoint)
-    largest: dict[str, Job] = {}
-    for job in plannable(model, jobs(about["vae_scale"], [size or training_size(about)]), []):
-        if job.component not in largest or job.sizes["batch"] > largest[job.component].sizes["batch"]:
-            largest[job.component] = job
-    return list(largest.values())
-
-
-def only(found: Sequence[Part], component: str | None) -> list[Part]:
-    """Those of one component, or all. Raises UsageError where there is none."""
-    chosen = [item for item in found if component in (None, item.component)]
-    if not chosen:
-        have = ", ".join(item.component for item in found)
-        raise UsageError(f"there is no {component} (it has {have}).", where="--component", fix="name one of these")
-    return chosen
-
-
-def _of_graph(model: Model, job: Job, storage: str, target: Target, without: Collection[str] | None) -> Report:
-    graph = model.graph(job.component, **job.sizes)
-    row = None if without is None else rewritten(graph, target, without)
-    fallbacks = of_rules(job.component, row) if row else []
-    return of_graph(graph, job, storage, "rewrite" if row else "graph", fallbacks)
 
 
 def of_graph(graph: ir.Model, job: Job, storage: str, after: str, fallbacks: Sequence[str] = ()) -> Report:

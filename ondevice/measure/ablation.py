@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ondevice.base.columns import columns
-from ondevice.compiler import lower_job, storage_of
-from ondevice.compiler.report import model_jobs, of_plan, only
+from ondevice.compiler.jobs import largest_jobs, only
+from ondevice.compiler.programs import Compiled, programs
+from ondevice.compiler.recipe import Recipe
+from ondevice.compiler.report import of_plan
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.lower.kernel_file import load_all
-from ondevice.plan import plan
 from ondevice.plan.plan import Plan
 from ondevice.rewrite import FAMILIES
-from ondevice.target import Target, load_target
 
 PLAIN = "plain graph"
 HEAD = ("component", "rules", "nodes", "dispatches", "MB moved", "GFLOP", "arena MB")
@@ -39,27 +39,24 @@ class Step:
 
 
 def ablation(
-    checkpoint: Checkpoint,
-    *,
-    size: tuple[int, int] | None = None,
-    dtype: str = "f16",
-    target: str | Target = "host",
-    component: str | None = None,
-    weights_as: str = "",
+    checkpoint: Checkpoint, recipe: Recipe, *, size: tuple[int, int] | None = None, component: str | None = None
 ) -> Iterator[Step]:
-    """Each component without any rule, then with one family more at a time until all are on; arguments as `report.of_model`'s."""
-    model, kernels, chosen = build(checkpoint), load_all(), load_target(target)
-    for job in only(model_jobs(model, size), component):
-        storage = storage_of(job.component, dtype)
+    """Each component without any rule, then with one family more at a time until all are on; arguments as `report.of_model`'s.
+
+    Args:
+        recipe: its `without` is replaced step by step.
+    """
+    model, kernels = build(checkpoint), load_all()
+    for job in only(largest_jobs(model, size), component):
         for count in range(len(FAMILIES) + 1):
-            program, row = lower_job(model, job, storage, kernels, chosen, FAMILIES[count:], weights_as)
-            yield step_of(job.component, FAMILIES[count - 1] if count else PLAIN, row["nodes"][1], plan(program, storage=storage))
+            (compiled,) = programs(model, replace(recipe, without=FAMILIES[count:]), [job], kernels)
+            yield step_of(FAMILIES[count - 1] if count else PLAIN, compiled, compiled.plan())
 
 
-def step_of(component: str, rules: str, nodes: int, made: Plan) -> Step:
+def step_of(rules: str, compiled: Compiled, plan: Plan) -> Step:
     """A step's numbers, out of its plan."""
-    told = of_plan(made)
-    return Step(component, rules, nodes, len(told.rows), told.moved, told.total("flops"), told.arena or 0)
+    nodes, report = compiled.fused.rewrite["nodes"][1], of_plan(plan)
+    return Step(plan.component, rules, nodes, len(report.rows), report.moved, report.total("flops"), report.arena or 0)
 
 
 def to_json(steps: Sequence[Step]) -> list[dict[str, Any]]:

@@ -16,18 +16,17 @@ import onnx_ir as ir
 
 from ondevice.base.columns import columns
 from ondevice.bundle.memory import MemoryBundle, weight_sources
-from ondevice.compiler import Job, lower_job, storage_of
-from ondevice.compiler.report import model_jobs, only
+from ondevice.compiler.jobs import Job, largest_jobs, only
+from ondevice.compiler.programs import programs
+from ondevice.compiler.recipe import Recipe
 from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint, Component
 from ondevice.lower.kernel_file import load_all
 from ondevice.measure.ablation import PLAIN, Step, step_of
-from ondevice.plan import plan
 from ondevice.rewrite import FAMILIES
 from ondevice.run.device import Device
 from ondevice.run.session import Session
 from ondevice.run.timing import Timing, made_up, time_plan
-from ondevice.target import Target, load_target
 
 STEPS = (  # what is added -> families of rules
     (PLAIN, ()),
@@ -58,12 +57,10 @@ class TimedStep:
 def timed_ablation(
     checkpoint: Checkpoint,
     device: Device,
+    recipe: Recipe,
     *,
     size: tuple[int, int] | None = None,
-    dtype: str = "f16",
-    target: str | Target = "host",
     component: str | None = None,
-    weights_as: str = "",
     repeat: int = 5,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Iterator[TimedStep]:
@@ -78,28 +75,26 @@ def timed_ablation(
         UsageError: the size or the component cannot be had.
         DeviceError: the device failed, or a step does not fit its memory.
     """
-    for job in only(model_jobs(build(checkpoint), size), component):
+    for job in only(largest_jobs(build(checkpoint), size), component):
         model, plain = build(kept(checkpoint, job.component)), None
         for count in range(len(STEPS)):
             progress(f"{job.component}: {STEPS[count][0]}")
-            timed, output = _timed(model, job, device, count, storage_of(job.component, dtype), target, weights_as, repeat)
+            timed, output = _timed(model, recipe, job, device, count, repeat)
             plain = output if plain is None else plain
             yield replace(timed, difference=float(np.abs(output - plain).max() / (np.abs(plain).max() or 1)))
 
 
-def _timed(
-    model: Model, job: Job, device: Device, count: int, storage: str, target: str | Target, weights_as: str, repeat: int
-) -> tuple[TimedStep, np.ndarray]:
+def _timed(model: Model, recipe: Recipe, job: Job, device: Device, count: int, repeat: int) -> tuple[TimedStep, np.ndarray]:
     """One step, and its output in float64."""
     on = {family for _, families in STEPS[: count + 1] for family in families}
     kernels = load_all()
     off = [name for name in FAMILIES if name not in on]
-    program, row = lower_job(model, job, storage, kernels, load_target(target), off, weights_as)
-    made = plan(program, storage=storage)
-    session = Session(MemoryBundle([made], weight_sources(program), kernels), device)
-    (output, *_) = session.run(made.component, made_up(made), **made.sizes).values()
-    step = step_of(job.component, STEPS[count][0], row["nodes"][1], made)
-    return TimedStep(step, time_plan(session, made, repeat), 0.0), output.astype(np.float64)
+    (compiled,) = programs(model, replace(recipe, without=off), [job], kernels)
+    plan = compiled.plan()
+    session = Session(MemoryBundle([plan], weight_sources(compiled.program), kernels), device)
+    (output, *_) = session.run(plan.component, made_up(plan), **plan.sizes).values()
+    step = step_of(STEPS[count][0], compiled, plan)
+    return TimedStep(step, time_plan(session, plan, repeat), 0.0), output.astype(np.float64)
 
 
 def kept(checkpoint: Checkpoint, component: str) -> Checkpoint:

@@ -7,15 +7,17 @@ from dataclasses import replace
 import pytest
 from tiny_model import TINY
 
-from ondevice import cli, compiler
+from ondevice import cli
 from ondevice.bundle.reader import open_bundle
-from ondevice.compiler import compile_bundle
+from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.diffusion.samplers import SamplerTable, make_table
+from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.errors import CheckpointError, StrictError, UsageError
 
-SMALL = {"sizes": [(10, 6)], "dtype": "f32"}
+F32, PLAIN = Recipe("f32"), Recipe("f32", without=("all",))
+SMALL = [(10, 6)]
 DEIS = "there is no sampler here for DEISMultistepScheduler; the bundle's default is dpmpp_2m (choose with --sampler)"
 
 
@@ -38,27 +40,27 @@ def of(checkpoint, **changes):
     ],
 )
 def test_a_bundle_s_sampler(checkpoint, tmp_path, caplog, changes, sampler, name, said):
-    bundle = open_bundle(compile_bundle(of(checkpoint, **changes), tmp_path / "b", sampler=sampler, **SMALL), verify=True)
+    bundle = open_bundle(compile_bundle(of(checkpoint, **changes), tmp_path / "b", F32, sampler=sampler, sizes=SMALL), verify=True)
     assert bundle.manifest.default_sampler == f"{name}_20" and bundle.scheduler["steps_offset"] == 1
     assert SamplerTable.from_json(bundle.sampler(f"{name}_20")) == make_table(name, 20, bundle.scheduler)
-    assert compiler.choose(bundle.scheduler, None, "").sampler == name
+    assert choose(bundle.scheduler, None, "").sampler == name
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert any(said in line for line in warned) if said else not warned
 
 
 def test_strict_refuses_another_sampler_and_not_what_diffusers_does(checkpoint, tmp_path):
     with pytest.raises(StrictError) as caught:
-        compile_bundle(checkpoint, tmp_path / "b", strict=True, without=["all"], **SMALL)
+        compile_bundle(checkpoint, tmp_path / "b", PLAIN, strict=True, sizes=SMALL)
     assert str(caught.value).startswith(f"--strict: 1 fallback (expected none): {DEIS}.") and not list(tmp_path.iterdir())
-    compile_bundle(of(checkpoint, _class_name="DDIMScheduler"), tmp_path / "b", strict=True, without=["all"], **SMALL)
+    compile_bundle(of(checkpoint, _class_name="DDIMScheduler"), tmp_path / "b", PLAIN, strict=True, sizes=SMALL)
 
 
 def test_what_no_sampler_can_use_is_refused_before_the_work(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(compiler, "lower_job", lambda *_: pytest.fail("a plan was made"))
+    monkeypatch.setattr("ondevice.compiler.compile.programs", lambda *_: pytest.fail("a plan was made"))
     with pytest.raises(CheckpointError, match=r"^m: the scheduler's config can be used by no sampler: beta_end cannot be used \(got inf,"):
-        compile_bundle(of(checkpoint, beta_end=math.inf), tmp_path / "b", **SMALL)
+        compile_bundle(of(checkpoint, beta_end=math.inf), tmp_path / "b", F32, sizes=SMALL)
     with pytest.raises(UsageError, match=r"^--sampler: unipc cannot use .*: use_flow_sigmas .* Fix: choose another, such as ddim\.$"):
-        compile_bundle(of(checkpoint, use_flow_sigmas=True), tmp_path / "b", sampler="unipc", **SMALL)
+        compile_bundle(of(checkpoint, use_flow_sigmas=True), tmp_path / "b", F32, sampler="unipc", sizes=SMALL)
     assert not list(tmp_path.iterdir())
 
 

@@ -5,8 +5,9 @@ import os
 
 import pytest
 
-from ondevice import cli, compiler, errors
-from ondevice.compiler import band_jobs, compile_bundle, jobs
+from ondevice import cli, errors
+from ondevice.compiler import Recipe, compile_bundle
+from ondevice.compiler.jobs import band_jobs, jobs
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.source import Source
 
@@ -22,7 +23,8 @@ def sealed(monkeypatch):
         raise AssertionError("the work began")
 
     monkeypatch.setattr(Source, "open", begun)
-    monkeypatch.setattr(compiler, "lower_job", begun)
+    monkeypatch.setattr("ondevice.compiler.compile.programs", begun)
+    monkeypatch.setattr("ondevice.export.onnx.fused_graphs", begun)
 
 
 def refused(capsys, error, out, *words):
@@ -59,7 +61,7 @@ def test_a_target_that_cannot_be_had(tmp_path, capsys):
 
 def test_the_library_asks_first_too(tmp_path):
     with pytest.raises(errors.BundleError, match="does not exist"):
-        compile_bundle(None, tmp_path / "none" / "m.ondevice")
+        compile_bundle(None, tmp_path / "none" / "m.ondevice", Recipe())
 
 
 @pytest.mark.parametrize(

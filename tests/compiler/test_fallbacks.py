@@ -4,19 +4,22 @@ import json
 import logging
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from tiny_model import TINY
 
 from ondevice import cli
-from ondevice.compiler import compile_bundle, export_onnx, facts, fallbacks
+from ondevice.compiler import Recipe, compile_bundle, fallbacks
+from ondevice.compiler.facts import facts
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import StrictError
+from ondevice.export.onnx import export_onnx
 from ondevice.lower.select import CANDIDATES, GENERAL
 from ondevice.rewrite import RULES, Outcome
 
-SMALL = {"sizes": [(10, 6)], "dtype": "f32"}  # the tiny autoencoder halves once
+SMALL = [(10, 6)]  # the tiny autoencoder halves once
 
 
 @pytest.fixture
@@ -24,8 +27,8 @@ def checkpoint():
     return random_checkpoint_from_configs(**TINY, seed=1)
 
 
-def written(checkpoint, path, **options):
-    compile_bundle(checkpoint, path, **(SMALL | options))
+def written(checkpoint, path, *, without=(), sizes=SMALL, **options):
+    compile_bundle(checkpoint, path, Recipe("f32", without=without), sizes=sizes, **options)
     return json.loads((path / "bundle.json").read_text())
 
 
@@ -39,9 +42,9 @@ def test_a_clean_model_is_converted_under_strict(tmp_path):
 def test_what_the_checkpoint_holds_and_was_not_used(checkpoint, tmp_path):
     noted = replace(checkpoint, notes=("12 averaged weights were ignored",))
     written(noted, tmp_path / "b")
-    for act in (compile_bundle, export_onnx):
+    for act in (partial(compile_bundle, recipe=Recipe()), export_onnx):
         with pytest.raises(StrictError, match=r"^--strict: \d+ fallbacks? \(expected none\): 12 averaged weights were ignored[.;]"):
-            act(noted, tmp_path / "c", sizes=[(10, 6)], strict=True)
+            act(noted, tmp_path / "c", sizes=SMALL, strict=True)
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
 

@@ -9,7 +9,7 @@ from rewrite.test_rewrite import graph
 from tiny_model import TINY
 
 from ondevice.bundle import open_bundle
-from ondevice.compiler import Job, compile_bundle, report
+from ondevice.compiler import Job, Recipe, compile_bundle, report
 from ondevice.converters import random_weights
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.errors import BundleError, UsageError
@@ -34,7 +34,7 @@ def checkpoint():
 @pytest.fixture(scope="module")
 def bundle(checkpoint, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "b"
-    return open_bundle(compile_bundle(checkpoint, path, sizes=[(10, 6), (6, 6)], dtype="f32"))
+    return open_bundle(compile_bundle(checkpoint, path, Recipe("f32"), sizes=[(10, 6), (6, 6)]))
 
 
 def picks():
@@ -75,7 +75,7 @@ def test_traffic():
 
 
 def test_views_move_nothing(checkpoint):
-    told = report.of_model(checkpoint, "graph", size=(10, 6), component="unet")[0]
+    told = report.of_model(checkpoint, "graph", Recipe(), size=(10, 6), component="unet")[0]
     views = [row for row in told.rows if row.op in report.VIEWS]
     assert views and not any(row.reads or row.writes or row.flops for row in views)
 
@@ -93,7 +93,7 @@ def test_a_plan_by_hand():
 
 @pytest.mark.parametrize("after", report.IN_BUNDLES)
 def test_a_bundle_tells_what_its_model_does(checkpoint, bundle, after):
-    of_model = report.of_model(checkpoint, after, size=(10, 6), dtype="f32")
+    of_model = report.of_model(checkpoint, after, Recipe("f32"), size=(10, 6))
     of_bundle = report.of_bundle(bundle, after)
     if after == "plan":
         assert [part.to_json(rows=True) for part in of_bundle] == [part.to_json(rows=True) for part in of_model]
@@ -103,16 +103,16 @@ def test_a_bundle_tells_what_its_model_does(checkpoint, bundle, after):
 
 
 def test_stages_follow_each_other(checkpoint):
-    graphs, fused, lowered, planned = (report.of_model(checkpoint, after, size=(10, 6)) for after in report.STAGES)
+    graphs, fused, lowered, planned = (report.of_model(checkpoint, after, Recipe(), size=(10, 6)) for after in report.STAGES)
     for before, after in zip(graphs, fused, strict=True):
         assert len(after.rows) < len(before.rows) and after.moved < before.moved and after.weights <= before.weights
     assert [part.moved for part in lowered] == [part.moved for part in planned]
-    plain = report.of_model(checkpoint, "rewrite", size=(10, 6), without=["all"])
+    plain = report.of_model(checkpoint, "rewrite", Recipe(without=("all",)), size=(10, 6))
     assert [part.to_json() | {"after": ""} for part in plain] == [part.to_json() | {"after": ""} for part in graphs]
 
 
 def test_the_unet_is_the_one_that_guidance_runs(checkpoint, bundle):
-    for parts in (report.of_model(checkpoint, "plan", size=(6, 6)), report.of_bundle(bundle, "plan", size=(6, 6))):
+    for parts in (report.of_model(checkpoint, "plan", Recipe(), size=(6, 6)), report.of_bundle(bundle, "plan", size=(6, 6))):
         assert {part.component: dict(part.sizes) for part in parts} == {
             "text_encoder": {"batch": 1},
             "unet": {"batch": 2, "height": 3, "width": 3},
@@ -122,7 +122,7 @@ def test_the_unet_is_the_one_that_guidance_runs(checkpoint, bundle):
 
 
 def test_what_a_picture_needs(checkpoint):
-    parts = {part.component: part for part in report.of_model(checkpoint, "plan", size=(10, 6))}
+    parts = {part.component: part for part in report.of_model(checkpoint, "plan", Recipe(), size=(10, 6))}
     need = report.picture_memory(list(parts.values()))
     encoder = parts.pop("vae_encoder")
     weights = sum(part.weights for part in parts.values())
@@ -138,7 +138,7 @@ def test_no_weight_is_read(monkeypatch, after):
         raise AssertionError(f"{name} was read")
 
     monkeypatch.setattr(random_weights, "_values", refuse)
-    parts = report.of_model(random_checkpoint("sd14", 0), after)
+    parts = report.of_model(random_checkpoint("sd14", 0), after, Recipe())
     assert sum(part.weights for part in parts) > 2e9
     unet = next(part for part in parts if part.component == "unet")
     least = 1.0e12 if after in ("lower", "plan") else 1.5e12  # of two passes; Winograd's kernels multiply less

@@ -3,18 +3,18 @@
 import pytest
 from tiny_model import TINY
 
-from ondevice.compiler import Job, band_jobs, lower_job, storage_of
+from ondevice.compiler import Job, Recipe
+from ondevice.compiler.jobs import band_jobs
+from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint_from_configs
-from ondevice.lower.kernel_file import load_all
-from ondevice.target import load_target
 
 
 @pytest.fixture(scope="module")
 def lowered():
-    model, kernels, target = build(random_checkpoint_from_configs(**TINY, seed=1)), load_all(), load_target("host")
+    model = build(random_checkpoint_from_configs(**TINY, seed=1))
     jobs = [Job("text_encoder", {"batch": 1}), *band_jobs(model, 2, [(6, 18)], 8)]
-    return [lower_job(model, job, storage_of(job.component, "f16"), kernels, target, ())[0] for job in jobs]
+    return [compiled.program for compiled in programs(model, Recipe("f16"), jobs)]
 
 
 def test_the_text_encoder_is_float32(lowered):
@@ -22,7 +22,7 @@ def test_the_text_encoder_is_float32(lowered):
     text, *stages = lowered
     assert {tensor.dtype for name, tensor in text.tensors.items() if name != "input_ids"} == {"f32"}
     assert all(any(tensor.dtype == "f16" for tensor in stage.tensors.values()) for stage in stages)
-    assert [storage_of(part, "f16") for part in ("text_encoder", "unet", "vae_decoder", "vae_encoder")] == ["f32", "f16", "f16", "f16"]
+    assert [Recipe("f16").storage(part) for part in ("text_encoder", "unet", "vae_decoder", "vae_encoder")] == ["f32", "f16", "f16", "f16"]
 
 
 def test_pictures_between_stages_are_as_they_are_stored_and_both_ends_float32(lowered):

@@ -11,7 +11,8 @@ from checkpoint_files import tiny_checkpoint, write_folder
 from onnx_files import SIZE, change, make_dynamic, write_onnx_folder
 
 from ondevice.bundle.reader import open_bundle
-from ondevice.compiler import compile_bundle, jobs, plannable
+from ondevice.compiler import Recipe, compile_bundle
+from ondevice.compiler.jobs import jobs, plannable
 from ondevice.converters import COMPONENTS, build
 from ondevice.converters.onnx_import import evaluate
 from ondevice.converters.onnx_import.onnx_file import read_onnx
@@ -235,7 +236,7 @@ def test_plans_are_made_of_the_batches_there_are(tmp_path, folder, caplog):
         ("text_encoder", 1), ("unet", 2), ("vae_decoder", 1), ("vae_encoder", 1),
     ]  # fmt: skip
     assert "unet: its input sample is fixed to [2, 4, 8, 6] (12x16 pixels), and [1, 4, 8, 6] is asked for; left out" in caplog.text
-    bundle = open_bundle(compile_bundle(checkpoint, tmp_path / "m.ondevice", sizes=[(12, 16)]))
+    bundle = open_bundle(compile_bundle(checkpoint, tmp_path / "m.ondevice", Recipe(), sizes=[(12, 16)]))
     assert [entry.sizes["batch"] for entry in bundle.plans if entry.component == "unet"] == [2]
     assert not in_two_passes(bundle, 7.5, 12, 16)
     with pytest.raises(UsageError, match=r"--guidance: a picture without guidance needs the UNet at batch 1, and .* \(got guidance 1\)"):
@@ -244,7 +245,7 @@ def test_plans_are_made_of_the_batches_there_are(tmp_path, folder, caplog):
 
 def test_guidance_takes_two_passes_where_there_is_only_batch_1(tmp_path, tiny, caplog):
     folder = write_onnx_folder(tmp_path / "one", tiny, COMPONENTS[:3], batch=1)
-    bundle = open_bundle(compile_bundle(open_checkpoint(folder, family="sd14"), tmp_path / "m.ondevice", sizes=[(12, 16)]))
+    bundle = open_bundle(compile_bundle(open_checkpoint(folder, family="sd14"), tmp_path / "m.ondevice", Recipe(), sizes=[(12, 16)]))
     assert "there is no vae_encoder/model.onnx" in caplog.text and "guidance in two passes, which is slower" in caplog.text
     assert {entry.component for entry in bundle.plans} == {"text_encoder", "unet", "vae_decoder"}
     assert in_two_passes(bundle, 7.5, 12, 16) and not in_two_passes(bundle, 1.0, 12, 16)
@@ -252,7 +253,7 @@ def test_guidance_takes_two_passes_where_there_is_only_batch_1(tmp_path, tiny, c
 
 def test_a_size_that_the_file_has_not(tmp_path, folder):
     with pytest.raises(GraphError) as caught:
-        compile_bundle(open_checkpoint(folder, family="sd14"), tmp_path / "m.ondevice", sizes=[(16, 16)])
+        compile_bundle(open_checkpoint(folder, family="sd14"), tmp_path / "m.ondevice", Recipe(), sizes=[(16, 16)])
     assert str(caught.value) == (
         f"{folder}: unet: its input sample is fixed to [2, 4, 8, 6] (12x16 pixels), and [1, 4, 8, 8] is asked for."
         " Fix: choose the --size that it is fixed to, or export it again with dynamic axes."

@@ -19,7 +19,7 @@ from checkpoint_files import (
     write_safetensors,
 )
 
-from ondevice.compiler import training_size
+from ondevice.compiler.jobs import training_size
 from ondevice.converters.configs import normalize
 from ondevice.converters.names import original_names
 from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint

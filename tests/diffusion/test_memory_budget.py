@@ -9,7 +9,7 @@ from tiny_model import TINY
 
 from ondevice import cli, errors, generate
 from ondevice.bundle import open_bundle
-from ondevice.compiler import compile_bundle
+from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.diffusion import memory_budget
 from ondevice.diffusion.bands import decode
@@ -33,13 +33,13 @@ PLACE = (5, 9)  # width, height in latents
 def bundle(tmp_path_factory):
     checkpoint = random_checkpoint_from_configs(**DEEP, seed=3)
     path = tmp_path_factory.mktemp("memory") / "deep.ondevice"
-    return open_bundle(compile_bundle(checkpoint, path, sizes=[(20, 36)], dtype="f32", tile_vae=12))
+    return open_bundle(compile_bundle(checkpoint, path, Recipe("f32", tile_vae=12), sizes=[(20, 36)]))
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     checkpoint = random_checkpoint_from_configs(**DEEP, seed=3)
-    return open_bundle(compile_bundle(checkpoint, tmp_path_factory.mktemp("memory") / "plain.ondevice", sizes=[(20, 36)], dtype="f32"))
+    return open_bundle(compile_bundle(checkpoint, tmp_path_factory.mktemp("memory") / "plain.ondevice", Recipe("f32"), sizes=[(20, 36)]))
 
 
 @pytest.mark.device

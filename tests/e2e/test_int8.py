@@ -8,7 +8,7 @@ import pytest
 
 from ondevice import cli
 from ondevice.bundle.reader import open_bundle
-from ondevice.compiler import compile_bundle
+from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.generate import painter
 from ondevice.run.opencl import choose_device
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.device
 def bundles(tmp_path_factory):
     folder, demo = tmp_path_factory.mktemp("int8"), open_checkpoint(None, family="demo")
     ways = {"f16": "", "i8": "i8"}
-    return {name: open_bundle(compile_bundle(demo, folder / f"{name}.ondevice", weights_as=how), verify=True) for name, how in ways.items()}
+    return {
+        name: open_bundle(compile_bundle(demo, folder / f"{name}.ondevice", Recipe(weights=how)), verify=True) for name, how in ways.items()
+    }
 
 
 def test_a_bundle_of_about_half_the_size(bundles):

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from ondevice.compiler import jobs, lower_job, storage_of
+from ondevice.compiler import Recipe
+from ondevice.compiler.jobs import jobs
+from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.lower.bounds import Bounds, Launch
 from ondevice.lower.kernel_file import load_all
-from ondevice.plan import plan
 from ondevice.target import load_target
 
 KERNELS = load_all()
@@ -61,12 +62,9 @@ def launches() -> dict[str, list[Launch]]:
     model = build(random_checkpoint("demo", 0))
     found: dict[str, dict[str, Launch]] = {name: {} for name in KERNELS}
     for target, dtype, without, weights, side in WAYS:
-        for job in jobs(8, [(side, side)]):
-            if side == 512 and job.component != "vae_encoder":
-                continue
-            storage = storage_of(job.component, dtype)
-            program, _ = lower_job(model, job, storage, KERNELS, load_target(target), without, weights)
-            made = plan(program, storage=storage)
+        todo = [job for job in jobs(8, [(side, side)]) if side < 512 or job.component == "vae_encoder"]
+        for compiled in programs(model, Recipe(dtype, weights, load_target(target), without), todo, KERNELS):
+            made = compiled.plan()
             for call in made.dispatches:
                 kernel, given = made.kernels[call.kernel], [made.operands[k] for k in call.operands]
                 operands = [(operand.dtype, prod(operand.shape)) for operand in given]

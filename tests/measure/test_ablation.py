@@ -3,7 +3,7 @@
 import pytest
 from tiny_model import TINY
 
-from ondevice.compiler import report
+from ondevice.compiler import Recipe, report
 from ondevice.converters import COMPONENTS
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.measure import ablation
@@ -18,7 +18,7 @@ def checkpoint():
 
 @pytest.fixture(scope="module")
 def steps(checkpoint):
-    return list(ablation.ablation(checkpoint, size=(10, 6)))
+    return list(ablation.ablation(checkpoint, Recipe(), size=(10, 6)))
 
 
 def test_every_family_is_added_in_order(steps):
@@ -27,15 +27,15 @@ def test_every_family_is_added_in_order(steps):
 
 def test_the_ends_are_the_plain_graph_and_all_rules(checkpoint, steps):
     for without, rules in ((["all"], PLAIN), ([], FAMILIES[-1])):
-        planned = report.of_model(checkpoint, "plan", size=(10, 6), without=without)
-        graphs = report.of_model(checkpoint, "rewrite", size=(10, 6), without=without)
+        planned = report.of_model(checkpoint, "plan", Recipe(without=without), size=(10, 6))
+        graphs = report.of_model(checkpoint, "rewrite", Recipe(without=without), size=(10, 6))
         expected = [(len(g.rows), len(p.rows), p.moved, p.total("flops"), p.arena) for g, p in zip(graphs, planned, strict=True)]
         assert [step.numbers for step in steps if step.rules == rules] == expected
 
 
 def test_a_family_that_is_left_out_alone_is_what_its_step_adds(checkpoint, steps):
     unet = {step.rules: step for step in steps if step.component == "unet"}
-    (only_first,) = report.of_model(checkpoint, "plan", size=(10, 6), without=FAMILIES[1:], component="unet")
+    (only_first,) = report.of_model(checkpoint, "plan", Recipe(without=FAMILIES[1:]), size=(10, 6), component="unet")
     assert (len(only_first.rows), only_first.moved) == (unet[FAMILIES[0]].dispatches, unet[FAMILIES[0]].moved)
 
 
@@ -46,7 +46,7 @@ def test_all_rules_make_every_component_smaller(steps):
 
 
 def test_one_component(checkpoint):
-    assert {step.component for step in ablation.ablation(checkpoint, size=(10, 6), component="unet")} == {"unet"}
+    assert {step.component for step in ablation.ablation(checkpoint, Recipe(), size=(10, 6), component="unet")} == {"unet"}
 
 
 def test_tables_leave_out_what_changes_nothing():

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_model import TINY
 
-from ondevice.compiler import report
+from ondevice.compiler import Recipe, report
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.measure import latency
 from ondevice.measure.ablation import PLAIN
@@ -23,7 +23,7 @@ def checkpoint():
 
 @pytest.fixture(scope="module")
 def steps(checkpoint):
-    return list(latency.timed_ablation(checkpoint, NullDevice(), size=(10, 6), component="unet", repeat=3))
+    return list(latency.timed_ablation(checkpoint, NullDevice(), Recipe(), size=(10, 6), component="unet", repeat=3))
 
 
 def test_every_family_is_in_a_step_and_the_last_has_all():
@@ -36,7 +36,7 @@ def test_the_steps_are_the_plans_of_those_rules(checkpoint, steps):
     for count, timed in enumerate(steps):
         on = {family for _, families in STEPS[: count + 1] for family in families}
         off = [family for family in FAMILIES if family not in on]
-        (planned,) = report.of_model(checkpoint, "plan", size=(10, 6), without=off, component="unet")
+        (planned,) = report.of_model(checkpoint, "plan", Recipe(without=off), size=(10, 6), component="unet")
         assert (timed.step.dispatches, timed.step.moved, timed.step.arena) == (len(planned.rows), planned.moved, planned.arena)
         assert timed.timing.runs == 3
 

@@ -89,7 +89,8 @@ def test_the_picture_is_that_of_diffusers(aged, tmp_path):
 @pytest.mark.parametrize(("saved_by", "size"), [("0.8.1", 32), ("0.9.0", 32), ("0.6.0", 96)])
 def test_the_size_that_diffusers_draws_by_default(saved_by, size, tmp_path):
     diffusers = pytest.importorskip("diffusers")
-    from ondevice.compiler import facts, training_size
+    from ondevice.compiler.facts import facts
+    from ondevice.compiler.jobs import training_size
     from ondevice.converters.read.checkpoint import open_checkpoint
 
     pipeline("random", "PNDMScheduler").save_pretrained(tmp_path)

@@ -13,7 +13,7 @@ from PIL import Image
 from ondevice import cli
 from ondevice.base.paths import MODELS
 from ondevice.bundle.reader import open_bundle
-from ondevice.compiler import compile_bundle
+from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
@@ -102,7 +102,7 @@ def tokenizer_folder(name):
 
 def draw(name, dtype, folder, sampler):
     width, height = SIZES[name]
-    path = compile_bundle(checkpoint(name), folder / "m.ondevice", sizes=[SIZES[name]], dtype=dtype)
+    path = compile_bundle(checkpoint(name), folder / "m.ondevice", Recipe(dtype), sizes=[SIZES[name]])
     bundle = open_bundle(path)
     _, latents = reference(name, sampler[1])
     made = painter(bundle, Session(bundle, choose_device()))(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ondevice.bundle.reader import open_bundle
-from ondevice.compiler import compile_bundle
+from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.generate import painter
 from ondevice.rewrite import FAMILIES
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.device
 def draw(folder, without, dtype):
     """(pixels, dispatches, arena bytes) of a small picture."""
     path = folder / f"{dtype}-{'-'.join(without) or 'all'}.ondevice"
-    bundle = open_bundle(compile_bundle(open_checkpoint(None, family="demo"), path, sizes=[(64, 72)], dtype=dtype, without=without))
+    bundle = open_bundle(compile_bundle(open_checkpoint(None, family="demo"), path, Recipe(dtype, without=without), sizes=[(64, 72)]))
     drawn = painter(bundle, Session(bundle, choose_device()))("a red circle", steps=3, guidance_scale=3.0, seed=1)
     unet = bundle.plan("unet", batch=2, height=9, width=8)
     return drawn.pixels.astype(np.int64), len(unet.dispatches), unet.arena

@@ -10,11 +10,11 @@ import numpy as np
 from ondevice.bundle.memory import weight_sources
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.writer import write_bundle
-from ondevice.compiler import Job, facts, lower_job
+from ondevice.compiler import Job, Recipe
+from ondevice.compiler.facts import facts
+from ondevice.compiler.programs import programs
 from ondevice.converters import build
-from ondevice.lower.kernel_file import load_all
 from ondevice.measure.peers.peer import Run, Task
-from ondevice.plan import plan
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.target import AUTO, load_target
@@ -22,16 +22,16 @@ from ondevice.target import AUTO, load_target
 
 def convert(task: Task, folder: Path, option: str) -> None:
     """A bundle of this one plan for this machine's CPU, as `convert` makes it, `folder`/bundle."""
-    checkpoint, target = task.checkpoint(), load_target(AUTO)
-    program, _ = lower_job(build(checkpoint), Job(task.component, task.sizes), option, load_all(), target, ())
+    checkpoint, recipe = task.checkpoint(), Recipe(option, target=load_target(AUTO))
+    (compiled,) = programs(build(checkpoint), recipe, [Job(task.component, task.sizes)])
     write_bundle(
         folder / "bundle",
-        plans=[plan(program, storage=option)],
-        weights=weight_sources(program),
+        plans=[compiled.plan()],
+        weights=weight_sources(compiled.program),
         tokenizer=checkpoint.tokenizer,
         scheduler={},
         samplers={},
-        model=facts(checkpoint) | {"target": target.name},
+        model=facts(checkpoint) | {"target": recipe.target.name},
     )
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.compiler import Job
-from ondevice.compiler.fallbacks import rewritten
+from ondevice.compiler.jobs import Job
+from ondevice.compiler.programs import programs
+from ondevice.compiler.recipe import Recipe
 from ondevice.converters import Model
 from ondevice.errors import OnDeviceError
 from ondevice.graph.verify import static_shape
@@ -103,17 +104,16 @@ def cases_of(
     model: Model,
     todo: Iterable[tuple[Job, str]],
     kernels: Mapping[str, KernelFile],
-    target: Target,
+    recipe: Recipe,
     *,
     only: Collection[str] = (),
-    weights_as: str = "",
     progress: Progress | None = None,
 ) -> list[Case]:
     """Every distinct (kernel, sizes) of these jobs, each with its storage; those that take most of a picture's time first.
 
     Args:
+        recipe: how they are compiled; the storage takes its `dtype`'s place.
         only: names of kernels to leave all others out.
-        weights_as: how the larger weights are stored, as `lower` takes it.
     """
     found: dict[Key, Case] = {}
     todo = list(todo)
@@ -121,16 +121,16 @@ def cases_of(
     for job, storage in todo:
         if progress:
             progress(f"planning {job.component} {' '.join(f'{name}={size}' for name, size in job.sizes.items())} {storage}")
-        graph = model.graph(job.component, **job.sizes)
-        rewritten(graph, target)
-        nodes = {node.name: node for node in graph.graph}
+        (compiled,) = programs(model, replace(recipe, dtype=storage), [job], kernels)
+        nodes = {node.name: node for node in compiled.fused.graph.graph}
         weight = STEPS if job.component == "unet" and job.sizes["batch"] == largest else RARE.get(job.component, 1.0)
-        for call in lower(graph, job.component, storage=storage, kernels=kernels, target=target, weights=weights_as).calls:
+        for call in compiled.program.calls:
             kernel = kernels[call.kernel]
             if call.node not in nodes or (only and kernel.name not in only):
                 continue  # a cast or a copy at the borders: no node's
             key = key_of(kernel, dict(call.defines), call.scalars)
-            case = found.setdefault(key, Case(kernel, dict(sorted(key[1])), job.component, storage, nodes[call.node], target, weights_as))
+            at, node = dict(sorted(key[1])), nodes[call.node]
+            case = found.setdefault(key, Case(kernel, at, job.component, compiled.storage, node, recipe.target, recipe.weights))
             case.runs += weight
             case.guess = max(case.guess, max(call.flops / FLOPS, (call.reads + call.writes) / BYTES) + LAUNCH)
     return sorted(found.values(), key=lambda case: (-case.weight, str(case)))

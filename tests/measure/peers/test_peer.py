@@ -14,7 +14,8 @@ from tiny_model import TINY
 
 from ondevice.bundle.memory import MemoryBundle, weight_sources
 from ondevice.bundle.reader import open_bundle
-from ondevice.compiler import Job, lower_job
+from ondevice.compiler import Job, Recipe
+from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.converters.component import Component
 from ondevice.converters.random_weights import random_checkpoint_from_configs
@@ -24,7 +25,6 @@ from ondevice.lower.kernel_file import load_all
 from ondevice.measure.peers import ours, peer, worker
 from ondevice.measure.peers.figures import difference
 from ondevice.measure.peers.peer import PEERS, STAMP, Peer, Task, inputs_of, named, package_digest, stamp
-from ondevice.plan import plan
 from ondevice.target import AUTO, load_target
 
 DEMO = Source("demo")
@@ -182,9 +182,9 @@ def test_a_bundle_in_memory_is_the_written_one(tmp_path):
     ours.convert(TASK, tmp_path, "f16")
     written = open_bundle(tmp_path / "bundle", verify=True)
     kernels = load_all()
-    program, _ = lower_job(build(TASK.checkpoint()), Job(TASK.component, TASK.sizes), "f16", kernels, load_target(AUTO), ())
-    made = plan(program, storage="f16")
-    memory = MemoryBundle([made], weight_sources(program), kernels)
+    (compiled,) = programs(build(TASK.checkpoint()), Recipe("f16", target=load_target(AUTO)), [Job(TASK.component, TASK.sizes)])
+    made = compiled.plan()
+    memory = MemoryBundle([made], weight_sources(compiled.program), kernels)
     assert memory.plan("vae_decoder", **TASK.sizes) == made == written.plan("vae_decoder", **TASK.sizes)
     for key in {operand.weight for operand in made.operands} - {None}:
         (shard, start, size), (other, begin, same) = memory.weight(key), written.weight(key)

@@ -11,7 +11,7 @@ from tiny_model import TINY
 from ondevice import cli
 from ondevice import tune as verb
 from ondevice.bundle.reader import open_bundle
-from ondevice.compiler import Job
+from ondevice.compiler import Job, Recipe
 from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import KernelBuildError
@@ -25,7 +25,7 @@ from ondevice.target import load_target, tuning
 from ondevice.target.tuning import read_tuning
 
 KERNELS = load_all()
-TARGET = replace(load_target("host"), tuning=())
+RECIPE = Recipe(target=replace(load_target("host"), tuning=()))
 FACTS = {"kind": "cpu", "platform": "Made(R) up", "vector_floats": 16, "max_work_group": 64, "driver": "1"}
 
 
@@ -61,7 +61,7 @@ def tiny():
 
 def unet(tiny, *kernels, batches=(1, 2), storage="f16"):
     todo = [(Job("unet", {"batch": batch, "height": 8, "width": 8}), storage) for batch in batches]
-    return cases_of(tiny, todo, KERNELS, TARGET, only=kernels)
+    return cases_of(tiny, todo, KERNELS, RECIPE, only=kernels)
 
 
 def ran(cases, cost, budget=1e9, **options):
@@ -82,7 +82,7 @@ def test_cases_are_the_distinct_calls_of_plans_the_costliest_first(tiny):
     assert runs == {1: 1, 2: cases_module.STEPS}, "guidance runs the larger batch at each step"
     place = {"batch": 1, "height": 4, "width": 4}
     for component, runs in (("vae_decoder", 1), ("vae_encoder", 0.1)):  # few pictures begin from another one
-        assert min(case.runs for case in cases_of(tiny, [(Job(component, place), "f16")], KERNELS, TARGET)) == runs
+        assert min(case.runs for case in cases_of(tiny, [(Job(component, place), "f16")], KERNELS, RECIPE)) == runs
 
 
 def test_every_node_lowered_alone_gives_the_call_of_the_plan(tiny):

@@ -8,10 +8,11 @@ import onnxruntime
 import pytest
 from tiny_model import TINY
 
-from ondevice import cli, compiler
-from ondevice.compiler import export_onnx
+from ondevice import cli
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import GraphError, UsageError
+from ondevice.export import onnx as onnx_files
+from ondevice.export.onnx import export_onnx
 from ondevice.graph.ops import DOMAIN
 from ondevice.rewrite import FAMILIES
 
@@ -55,7 +56,7 @@ def test_every_family_can_be_left_out_alone(checkpoint, tmp_path):
 def test_all_of_it_or_nothing(checkpoint, tmp_path, monkeypatch, failing):
     export_onnx(checkpoint, tmp_path / "g", sizes=SIZES)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    real, calls = compiler.save_onnx, []
+    real, calls = onnx_files.save_onnx, []
 
     def counted(graph, path):
         calls.append(path)
@@ -63,7 +64,7 @@ def test_all_of_it_or_nothing(checkpoint, tmp_path, monkeypatch, failing):
             raise KeyboardInterrupt
         return real(graph, path)
 
-    monkeypatch.setattr(compiler, "save_onnx", counted)
+    monkeypatch.setattr(onnx_files, "save_onnx", counted)
     for name in ("g", "h"):
         calls.clear()
         with pytest.raises(KeyboardInterrupt):
@@ -89,14 +90,14 @@ def test_a_folder_is_kept_unless_forced(checkpoint, tmp_path):
 
 
 def test_what_appears_meanwhile_stays(checkpoint, tmp_path, monkeypatch):
-    real = compiler.save_onnx
+    real = onnx_files.save_onnx
 
     def late(graph, path):
         (tmp_path / "g").mkdir(exist_ok=True)
         (tmp_path / "g" / "thesis.txt").write_text("mine")
         return real(graph, path)
 
-    monkeypatch.setattr(compiler, "save_onnx", late)
+    monkeypatch.setattr(onnx_files, "save_onnx", late)
     for force in (False, True):
         with pytest.raises(UsageError, match=r"g holds thesis.txt, which is not ours" if force else "--out: "):
             (tmp_path / "g" / "thesis.txt").unlink(missing_ok=True)

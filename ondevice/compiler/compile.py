@@ -1,0 +1,83 @@
+"""The whole way through: a checkpoint becomes a bundle. Each arrow of the design is one call here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ondevice.bundle.memory import weight_sources
+from ondevice.bundle.weights import WeightSource
+from ondevice.bundle.writer import writable_target, write_bundle
+from ondevice.compiler.facts import facts
+from ondevice.compiler.fallbacks import settle
+from ondevice.compiler.jobs import bundle_jobs
+from ondevice.compiler.programs import programs
+from ondevice.compiler.recipe import Recipe
+from ondevice.converters import build
+from ondevice.converters.component import Checkpoint
+from ondevice.diffusion.samplers.pipeline import choose
+from ondevice.plan.plan import Plan
+
+log = logging.getLogger(__name__)
+Progress = Callable[[str, int, int], None]  # what, done, of
+
+
+def compile_bundle(
+    checkpoint: Checkpoint,
+    out: Path,
+    recipe: Recipe,
+    *,
+    sizes: Sequence[tuple[int, int]] = (),
+    sampler: str | None = None,
+    strict: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Build, lower, plan and write every component of `checkpoint` at every size.
+
+    Args:
+        sizes: (width, height) in pixels; the size the model was trained at by default.
+        sampler: what the bundle draws with by default; None: the checkpoint's own, or the nearest to it with a fallback that says so.
+        strict: refuse fallbacks: parts of the checkpoint that are not used, matches that a rule left alone, general kernels.
+        force: replace an existing bundle at `out`.
+
+    Raises:
+        OnDeviceError: any stage's error; nothing is left at `out` then but what was there before.
+    """
+    writable_target(out, force)
+    model, fallbacks = build(checkpoint), list(checkpoint.notes)
+    scheduler = choose(checkpoint.scheduler, sampler, checkpoint.source)
+    fallbacks += [scheduler.fallback] if scheduler.fallback else []
+    for line in (*scheduler.notes, *[scheduler.fallback] * bool(scheduler.fallback)):
+        log.warning("%s: %s", checkpoint.source, line)
+    todo = bundle_jobs(model, sizes, recipe.tile_vae, fallbacks)
+    if progress:
+        progress("planning", 0, len(todo))
+    plans: list[Plan] = []
+    weights: dict[str, WeightSource] = {}
+    rewrites: dict[str, dict[str, Any]] = {}
+    for compiled in programs(model, recipe, todo):
+        job = compiled.job
+        rewrites.setdefault(job.component, compiled.fused.rewrite)
+        fallbacks += compiled.fallbacks
+        log.info("%s %s: %s", job.component, " ".join(f"{name}={size}" for name, size in job.sizes.items()), compiled.tuned())
+        plans.append(compiled.plan())
+        weights = weight_sources(compiled.program) | weights
+        if progress:
+            progress("planning", len(plans), len(todo))
+    settle(fallbacks, strict)
+    return write_bundle(
+        out,
+        plans=plans,
+        weights=weights,
+        tokenizer=checkpoint.tokenizer,
+        scheduler=scheduler.config,
+        samplers={f"{scheduler.sampler}_{scheduler.table.steps}": scheduler.table.to_json()},
+        model=facts(checkpoint) | {"target": recipe.target.name},
+        rewrites=rewrites,
+        progress=partial(progress, "writing weights") if progress else None,
+        force=force,
+    )

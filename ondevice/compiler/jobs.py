@@ -1,0 +1,160 @@
+"""Jobs: which plans a bundle gets, each a component at fixed sizes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ondevice.bundle.format import MAX_PLANS, MAX_SIZE
+from ondevice.bundle.manifest import PlanEntry
+from ondevice.compiler.facts import facts
+from ondevice.converters import Model
+from ondevice.converters.architectures.vae_bands import LEAST
+from ondevice.errors import GraphError, UsageError, multiples_near
+
+log = logging.getLogger(__name__)
+LARGEST = 2048  # pixels a side of a picture that nobody asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One plan to make: a graph at fixed sizes."""
+
+    component: str
+    sizes: dict[str, int]
+
+
+Part = TypeVar("Part", Job, PlanEntry)
+
+
+def training_size(about: Mapping[str, Any]) -> tuple[int, int]:
+    """(width, height) in pixels that the UNet was trained at; its config says so in latents, as one number or as [height, width].
+
+    Raises:
+        UsageError: it says nothing, or more than LARGEST pixels a side.
+    """
+    given, scale = about["sample_size"], about["vae_scale"]
+    if given is None:
+        raise UsageError("the UNet's config has no size to go by (sample_size is null).", where="--size", fix="name a size")
+    height, width = given if isinstance(given, list) else (given, given)
+    if max(height, width) * scale > LARGEST:
+        what = f"the UNet's config asks for {width * scale}x{height * scale} pixels (its sample_size of {given} may be in pixels itself)."
+        raise UsageError(what, where="--size", fix="name a size, such as 512x512")
+    return width * scale, height * scale
+
+
+def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
+    """The plans of a bundle: guidance runs the UNet at batch 2, none at batch 1; the rest runs one picture at a time.
+
+    Raises:
+        UsageError: a size is not a positive multiple of the VAE's scale, or larger than a bundle can say.
+    """
+    yield Job("text_encoder", {"batch": 1})
+    for width, height in dict.fromkeys(sizes):
+        for pixels in (width, height):
+            if pixels <= 0 or pixels % scale:
+                what = f"{width}x{height} is not a multiple of {scale} pixels (got {pixels})."
+                raise UsageError(what, where="--size", fix=f"use {multiples_near(pixels, scale)}")
+        if max(width, height) > MAX_SIZE * scale:
+            what = f"{width}x{height} is larger than a bundle can say (expected at most {MAX_SIZE * scale} pixels a side)."
+            raise UsageError(what, where="--size", fix="use a smaller size")
+        latent = {"height": height // scale, "width": width // scale}
+        yield Job("unet", {"batch": 1} | latent)
+        yield Job("unet", {"batch": 2} | latent)
+        yield Job("vae_decoder", {"batch": 1} | latent)
+        yield Job("vae_encoder", {"batch": 1} | latent)
+
+
+def band_jobs(model: Model, scale: int, sizes: Sequence[tuple[int, int]], rows: int) -> Iterator[Job]:
+    """The stages of a decoder that works on bands of at most `rows` rows of pixels.
+
+    Raises:
+        UsageError: exported graphs have no stages, or the bands are too low.
+    """
+    if not LEAST <= rows <= MAX_SIZE:
+        wrong = f"too low (expected at least {LEAST})" if rows < LEAST else f"too high (expected at most {MAX_SIZE})"
+        raise UsageError(f"bands of {rows} rows are {wrong}.", where="--tile-vae", fix="use 64")
+    for width, height in dict.fromkeys(sizes):
+        latent = {"batch": 1, "height": height // scale, "width": width // scale}
+        for stage in range(model.stages(latent["height"], latent["width"])):
+            yield Job("vae_decoder", latent | {"stage": stage + 1, "rows": rows})
+
+
+def bundle_jobs(model: Model, sizes: Sequence[tuple[int, int]], tile_vae: int, fallbacks: list[str]) -> list[Job]:
+    """Every plan of a bundle, in its order.
+
+    Args:
+        sizes: (width, height) in pixels; none: the size that the model was trained at.
+        tile_vae: rows of a band, as `Recipe` has it.
+        fallbacks: gets a line for each plan that the checkpoint has no graph for, as `plannable` says it.
+
+    Raises:
+        UsageError: a size or a height of bands cannot be had, or there are more plans than a bundle can hold.
+        GraphError: the checkpoint has no graph of a part that every picture needs.
+    """
+    about = facts(model.checkpoint)
+    scale, sizes = about["vae_scale"], sizes or [training_size(about)]
+    todo = plannable(model, jobs(scale, sizes), fallbacks)
+    if tile_vae:
+        todo += band_jobs(model, scale, sizes, tile_vae)
+    if len(todo) > MAX_PLANS:
+        what = f"{len(todo)} plans are too many for a bundle (expected at most {MAX_PLANS}, of which a size has four)."
+        raise UsageError(what, where="--size", fix="name fewer sizes")
+    return todo
+
+
+def largest_jobs(model: Model, size: tuple[int, int] | None) -> list[Job]:
+    """One job per component, of one size in pixels (None: the training size): the largest batch, which is the one guidance runs."""
+    largest: dict[str, Job] = {}
+    for job in bundle_jobs(model, [size] if size else [], 0, []):
+        if job.component not in largest or job.sizes["batch"] > largest[job.component].sizes["batch"]:
+            largest[job.component] = job
+    return list(largest.values())
+
+
+def only(found: Sequence[Part], component: str | None) -> list[Part]:
+    """Those of one component, or all. Raises UsageError where there is none."""
+    chosen = [item for item in found if component in (None, item.component)]
+    if not chosen:
+        have = ", ".join(item.component for item in found)
+        raise UsageError(f"there is no {component} (it has {have}).", where="--component", fix="name one of these")
+    return chosen
+
+
+def plannable(model: Model, todo: Iterable[Job], fallbacks: list[str]) -> list[Job]:
+    """Those jobs that the checkpoint has graphs for. Weights make every size; a folder of ONNX files may be fixed to one, or lack a part.
+
+    What is left out is logged and added to `fallbacks`, with what a bundle cannot do without it.
+
+    Raises:
+        GraphError: the text encoder, the decoder, or every UNet of a size would be missing.
+    """
+    kept, missing = [], []
+    for job in todo:
+        reason = model.lacks(job.component, **job.sizes)
+        kept += [job] if reason is None else []
+        missing += [(job, reason)] if reason is not None else []
+    for job, reason in missing:
+        instead = any(_place(other) == _place(job) for other in kept if other.component == job.component == "unet")
+        if job.component != "vae_encoder" and not instead:
+            raise GraphError(
+                f"{reason}.",
+                where=f"{model.checkpoint.source}: {job.component}",
+                fix="choose the --size that it is fixed to, or export it again with dynamic axes",
+            )
+        fallbacks.append(f"{job.component}: {reason}; left out, so the bundle has {_without(job)}")
+        log.warning("%s", fallbacks[-1])
+    return kept
+
+
+def _place(job: Job) -> tuple[int, int]:
+    return job.sizes["height"], job.sizes["width"]
+
+
+def _without(job: Job) -> str:
+    """What a bundle cannot do without a plan."""
+    if job.component == "vae_encoder":
+        return "no --init-image at this size"
+    return "no pictures without guidance" if job.sizes["batch"] == 1 else "guidance in two passes, which is slower"

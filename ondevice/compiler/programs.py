@@ -1,0 +1,97 @@
+"""A model's programs: each job's graph is built, rewritten and lowered as a recipe says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from ondevice.compiler.fallbacks import of_rules, rewritten
+from ondevice.compiler.jobs import Job
+from ondevice.compiler.recipe import Recipe
+from ondevice.converters import Model
+from ondevice.graph.verify import static_shape
+from ondevice.lower import lower
+from ondevice.lower.kernel_file import KernelFile, load_all
+from ondevice.lower.program import Program
+from ondevice.plan import plan
+from ondevice.plan.plan import Plan
+from ondevice.rewrite.statistics import given_statistics
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """A job's graph after the rules. `rewrite` is what became of them, as bundles record it (docs/bundle.md)."""
+
+    job: Job
+    graph: ir.Model
+    rewrite: dict[str, Any]
+
+    @property
+    def fallbacks(self) -> list[str]:
+        """The matches that a rule left alone."""
+        return of_rules(self.job.component, self.rewrite)
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A job's program, and the fused graph that it was lowered from."""
+
+    fused: Fused
+    program: Program
+    storage: str  # "f16" or "f32"
+
+    @property
+    def job(self) -> Job:
+        return self.fused.job
+
+    @property
+    def fallbacks(self) -> list[str]:
+        """The matches that a rule left alone, and the nodes that run on general kernels."""
+        return self.fused.fallbacks + self.program.fallbacks
+
+    def plan(self) -> Plan:
+        """The program with a place for every tensor. Raises PlanError as `ondevice.plan.plan` does."""
+        return plan(self.program, storage=self.storage)
+
+    def tuned(self) -> str:
+        """Where the program's calls have their tunables from, most of them first."""
+        counts = sorted(self.program.tuned.items(), key=lambda item: (-item[1], item[0]))
+        sources = ", ".join(f"{count} from {source}" for source, count in counts)
+        return f"tunables of {len(self.program.calls)} dispatches: {sources or 'none'}"
+
+
+def fused_graphs(model: Model, recipe: Recipe, jobs: Iterable[Job]) -> Iterator[Fused]:
+    """The graph of each job after the rules, one at a time. Raises OnDeviceError as the model and the rules do."""
+    for job in jobs:
+        graph = model.graph(job.component, **job.sizes)
+        yield Fused(job, graph, rewritten(graph, recipe.target, recipe.without))
+
+
+def programs(model: Model, recipe: Recipe, jobs: Iterable[Job], kernels: Mapping[str, KernelFile] | None = None) -> Iterator[Compiled]:
+    """The program of each job, one at a time.
+
+    Args:
+        kernels: kernel files by name; all of shaders/ by default.
+
+    Raises:
+        OnDeviceError: a graph cannot be built, a rule is unknown, or a node cannot be lowered.
+    """
+    kernels = load_all() if kernels is None else kernels
+    for fused in fused_graphs(model, recipe, jobs):
+        job, graph, storage = fused.job, fused.graph, recipe.storage(fused.job.component)
+        if "stage" in job.sizes:
+            given_statistics(graph)
+            _between_stages(graph, storage)
+        program = lower(graph, job.component, storage=storage, kernels=kernels, target=recipe.target, weights=recipe.weights)
+        program.sizes = dict(job.sizes)
+        yield Compiled(fused, program, storage)
+
+
+def _between_stages(graph: ir.Model, storage: str) -> None:
+    """Pictures that go from stage to stage are passed as they are stored: what a player keeps of them would be twice as large."""
+    for value in (*graph.graph.inputs, *graph.graph.outputs):
+        if storage == "f16" and len(static_shape(value)) == 4 and value.name not in ("latent_sample", "sample"):
+            value.type = ir.TensorType(ir.DataType.FLOAT16)

@@ -1,0 +1,30 @@
+"""How a model is compiled: everything that every plan of a bundle has in common, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from ondevice.target import Target, load_target
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the flags of `ondevice.flags.add_plan_arguments` say, and what is passed on whole.
+
+    dtype: storage of every component but the text encoder, "f16" or "f32". Arithmetic is float32 in both.
+    weights: "i8": the larger weights of products and convolutions as int8, which only targets with panels read; "": as `dtype`.
+    target: which methods are taken, and which tunables the kernels get.
+    without: families of fusion rules to leave out (`ondevice.rewrite.FAMILIES`, or "all").
+    tile_vae: add plans that decode in bands of at most so many rows of pixels; 0: none.
+    """
+
+    dtype: str = "f16"
+    weights: str = ""
+    target: Target = field(default_factory=lambda: load_target("host"))
+    without: Collection[str] = ()
+    tile_vae: int = 0
+
+    def storage(self, component: str) -> str:
+        """The text encoder stays float32: it is small, runs once, and its rounding would reach every step."""
+        return "f32" if component == "text_encoder" else self.dtype
