@@ -34,7 +34,7 @@ class Measured:
         return self.kernel.weight_at(self.at)
 
 
-def family_of(facts: Mapping[str, Any]) -> tuple[str, dict[str, str | int]]:
+def device_family(facts: Mapping[str, Any]) -> tuple[str, dict[str, str | int]]:
     """(file name, what it matches) of a device. CPUs with vectors of one width under one driver are a family; a GPU is its own, and a
     person who knows it for one of many alike may shorten the name that it matches."""
     if facts.get("kind") == "cpu":

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.errors import PlanError
-from ondevice.plan.memory import Life, arena_size, check, place, round_up
+from ondevice.plan.arena import Life, arena_size, check, place, round_up
 from ondevice.plan.plan import ALIGN
 
 STEPS = 12

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.tune import check_tuning
-from ondevice.measure.tuner.table import Measured, about, family_of, tuning_of
+from ondevice.measure.tuner.measured import Measured, about, device_family, tuning_of
 from ondevice.target.tuning import Tuning, read_tuning
 
 KERNELS = load_all()
@@ -90,8 +90,8 @@ def test_any_measurements_come_back(found):
 
 def test_names_of_devices():
     cpu = {"kind": "cpu", "name": "A CPU", "platform": "Intel(R) OpenCL", "vector_floats": 16, "driver": "2"}
-    assert family_of(cpu) == ("intel-opencl-cpu-16", {"kind": "cpu", "platform": "Intel(R) OpenCL", "vector_floats": 16})
+    assert device_family(cpu) == ("intel-opencl-cpu-16", {"kind": "cpu", "platform": "Intel(R) OpenCL", "vector_floats": 16})
     gpu = {"kind": "gpu", "name": "QUALCOMM Adreno(TM) 740", "platform": "QUALCOMM Snapdragon(TM)", "vector_floats": 1}
-    assert family_of(gpu) == ("qualcomm-adreno-740", {"name": gpu["name"], "platform": gpu["platform"]})
-    assert family_of({"name": "???"})[0] == "device"
-    assert about(cpu).keys() == {"device", "platform", "driver", "version"} and Tuning("t", family_of(cpu)[1], {}, {}).fits(cpu)
+    assert device_family(gpu) == ("qualcomm-adreno-740", {"name": gpu["name"], "platform": gpu["platform"]})
+    assert device_family({"name": "???"})[0] == "device"
+    assert about(cpu).keys() == {"device", "platform", "driver", "version"} and Tuning("t", device_family(cpu)[1], {}, {}).fits(cpu)
