@@ -61,7 +61,11 @@ READERS: dict[str, list[str]] = {
     "converters/onnx_import/onnx_file.py": ["tests/errors/test_onnx_messages.py"],
     "converters/onnx_import/ports.py": ["tests/errors/test_onnx_messages.py", "tests/converters/test_onnx_import.py"],
     **dict.fromkeys(
-        (f"converters/{name}.py" for name in ("configs", "component", "read/diffusers_folder", "read/scheduler_files")), FOLDERS
+        (
+            f"converters/{name}.py"
+            for name in ("architectures/*", "families/*", "component", "read/diffusers_folder", "read/scheduler_files")
+        ),
+        FOLDERS,
     ),
     **dict.fromkeys(
         (f"converters/read/{name}.py" for name in ("single_file", "kinds", "parts", "signatures", "state_dict", "weights_file")),

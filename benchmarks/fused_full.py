@@ -21,22 +21,24 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 
-from ondevice.converters import COMPONENTS, build
+from ondevice.converters import build
+from ondevice.converters.families import family_of
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.rewrite import ALL, FAMILIES, rewrite
 
 BOUND = 1e-5
+ROLES = tuple(family_of("sd14").roles)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--component", choices=COMPONENTS, action="append")
+    parser.add_argument("--component", choices=ROLES, action="append")
     parser.add_argument("--latent", type=int, default=64, help="latent height and width")
     parser.add_argument("--each", action="store_true", help="also with each family of rules off")
     args = parser.parse_args()
     worst = 0.0
-    for component in args.component or COMPONENTS:
+    for component in args.component or ROLES:
         plain, _ = answer(component, args.latent, [ALL])
         for off in [(), *((family,) for family in FAMILIES if args.each)]:
             got, cost = answer(component, args.latent, off)

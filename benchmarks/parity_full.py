@@ -27,23 +27,25 @@ import torch
 import transformers
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from ondevice.converters import COMPONENTS, build
+from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
+from ondevice.converters.families import FAMILIES
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.converters.random_weights import random_checkpoint
 
 BOUND = 1e-5
+ROLES = tuple(FAMILIES["sd14"].roles)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--component", choices=COMPONENTS, action="append")
+    parser.add_argument("--component", choices=ROLES, action="append")
     parser.add_argument("--latent", type=int, default=64, help="latent height and width")
     parser.add_argument("--double-norms", action="store_true", help="InstanceNormalization in float64, where onnxruntime is inexact")
     args = parser.parse_args()
     checkpoint = random_checkpoint("sd14", 0)
     worst = 0.0
-    for component in args.component or COMPONENTS:
+    for component in args.component or ROLES:
         started = time.perf_counter()
         inputs = inputs_of(component, args.latent)
         expected = by_torch(checkpoint, component, inputs)

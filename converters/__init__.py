@@ -1,4 +1,4 @@
-"""Weights and graphs: a checkpoint becomes one ONNX graph a component."""
+"""Weights and graphs: a checkpoint becomes one ONNX graph per role of its family."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ondevice.converters.architectures.autoencoder_kl import vae_decoder, vae_encoder
-from ondevice.converters.architectures.clip_text import text_encoder
-from ondevice.converters.architectures.unet import unet
-from ondevice.converters.architectures.vae_bands import decoder_stage, decoder_stages
+from ondevice.converters.architectures.architecture import Bands, Graph
+from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.component import Checkpoint
+from ondevice.converters.families import Family, family_of
 from ondevice.errors import GraphError, UsageError
-
-COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,50 +19,69 @@ class Model:
 
     checkpoint: Checkpoint
 
-    def graph(self, component: str, *, batch: int = 1, height: int = 0, width: int = 0, **band: int) -> ir.Model:
-        """A component's graph in plain primitives (opset 18), static shapes, lazy float32 weights.
+    @property
+    def family(self) -> Family:
+        """What says which graphs there are."""
+        return family_of(self.checkpoint.family)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The names of its graphs."""
+        return tuple(self.family.roles)
+
+    def sized(self, role: str) -> bool:
+        """Whether the graph has a height and a width. Raises UsageError for an unknown role."""
+        return self._graph(role).sized
+
+    def graph(self, role: str, *, batch: int = 1, height: int = 0, width: int = 0, **band: int) -> ir.Model:
+        """A role's graph in plain primitives (opset 18), static shapes, lazy float32 weights.
 
         Args:
-            component: "text_encoder", "unet", "vae_decoder" or "vae_encoder"; their inputs and outputs are named as optimum does.
-            height, width: in latent units; the text encoder has none.
-            band: `stage` and `rows`, one stage of the decoder in bands (components/vae_bands.py).
+            role: one of `roles`, such as "unet" or "vae_decoder"; inputs and outputs are named as optimum does.
+            height, width: in latent units; a text encoder has none.
+            band: `stage` and `rows`, one stage of a graph that works in bands.
 
         Raises:
-            UsageError: an unknown component, or a size that is not positive.
-            GraphError: a weight is missing; or the checkpoint holds graphs, and none of this component or size.
+            UsageError: an unknown role, or a size that is not positive.
+            GraphError: a weight is missing; or the checkpoint holds graphs, and none of this role or size.
         """
-        if component not in COMPONENTS:
-            raise UsageError(f"component {component!r} is unknown (expected one of {', '.join(COMPONENTS)}).")
-        parts, graphs = self.checkpoint.components, self.checkpoint.graphs
-        sized = component != "text_encoder"
-        if sized and min(batch, height, width) < 1:
-            raise UsageError(f"batch {batch}, height {height}, width {width} must be positive.", where=component)
+        graph, graphs = self._graph(role), self.checkpoint.graphs
+        sizes = {"batch": batch} | ({"height": height, "width": width} if graph.sized else {})
+        if min(sizes.values()) < 1:
+            raise UsageError(f"batch {batch}, height {height}, width {width} must be positive.", where=role)
+        part = self.checkpoint.components[self.family.roles[role].part]
         if band:
-            return decoder_stage(parts["vae"].config, parts["vae"].weights, height=height, width=width, **band)
+            bands = self._bands(role)
+            return bands.build(GraphBuilder(role, part.weights), part.config, height=height, width=width, **band)
         if graphs:
-            if component not in graphs:
-                raise GraphError(f"there is no {component}/model.onnx.", where=self.checkpoint.source, fix="export that component, too")
-            return graphs[component].graph(**({"batch": batch, "height": height, "width": width} if sized else {"batch": batch}))
-        if not sized:
-            return text_encoder(parts["text_encoder"].config, parts["text_encoder"].weights, batch=batch)
-        if component == "unet":
-            tokens = parts["text_encoder"].config["max_position_embeddings"]
-            return unet(parts["unet"].config, parts["unet"].weights, batch=batch, height=height, width=width, tokens=tokens)
-        make = vae_decoder if component == "vae_decoder" else vae_encoder
-        return make(parts["vae"].config, parts["vae"].weights, batch=batch, height=height, width=width)
+            if role not in graphs:
+                raise GraphError(f"there is no {role}/model.onnx.", where=self.checkpoint.source, fix="export that component, too")
+            return graphs[role].graph(**sizes)
+        sizes |= self.family.roles[role].joined({name: component.config for name, component in self.checkpoint.components.items()})
+        return graph.build(GraphBuilder(role, part.weights), part.config, **sizes)
 
-    def stages(self, height: int, width: int) -> int:
-        """How many stages the decoder has in bands. Raises UsageError where the checkpoint is a folder of exported graphs."""
+    def stages(self, height: int, width: int, role: str = "vae_decoder") -> int:
+        """How many stages a role has in bands. Raises UsageError where the checkpoint is a folder of exported graphs."""
         if self.checkpoint.graphs:
             raise UsageError("an exported graph is not cut into stages.", where="--tile-vae", fix="convert from weights, or leave it out")
-        return len(decoder_stages(self.checkpoint.components["vae"].config, height, width)) + 1
+        return self._bands(role).count(self.checkpoint.components[self.family.roles[role].part].config, height, width)
 
-    def lacks(self, component: str, **sizes: int) -> str | None:
-        """Why there is no graph of `component` at these sizes; None if there is. Weights make every size, exported graphs may not."""
+    def lacks(self, role: str, **sizes: int) -> str | None:
+        """Why there is no graph of `role` at these sizes; None if there is. Weights make every size, exported graphs may not."""
         graphs = self.checkpoint.graphs
         if not graphs:
             return None
-        return graphs[component].misfit(**sizes) if component in graphs else f"there is no {component}/model.onnx"
+        return graphs[role].misfit(**sizes) if role in graphs else f"there is no {role}/model.onnx"
+
+    def _graph(self, role: str) -> Graph:
+        if role not in self.family.roles:
+            raise UsageError(f"component {role!r} is unknown (expected one of {', '.join(self.roles)}).")
+        return self.family.graph(role)
+
+    def _bands(self, role: str) -> Bands:
+        if (bands := self._graph(role).bands) is None:
+            raise UsageError(f"{role} does not work in bands.", where="--tile-vae", fix="leave it out")
+        return bands
 
 
 def build(checkpoint: Checkpoint) -> Model:

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.converters.expected import Shape, expected_weights
-from ondevice.converters.read.kinds import generation, kind_of
+from ondevice.converters.architectures.architecture import Stored
+from ondevice.converters.architectures.builder import Shape
+from ondevice.converters.families import Family, advice
 from ondevice.errors import CheckpointError, WeightsError
 
-_ITS_CONFIG = "use the config.json that came with the weights, and a Stable Diffusion 1.x checkpoint"
+_ITS_CONFIG = "use the config.json that came with the weights, or other weights"
 LISTED = 170  # characters of names in an error message; a wrong file would list a thousand names
 
 FLOATS = frozenset(
@@ -47,19 +48,24 @@ class GraphSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A whole Stable Diffusion: components "text_encoder", "unet" and "vae", the scheduler's config and the tokenizer's files.
+    """A whole model: the networks of its family by component, the scheduler's config, and the files of each tokenizer by its folder.
 
-    `notes` says in sentences what was in the source and not used. `graphs` is by graph name ("unet", "vae_decoder", ...) where the source
+    `notes` says in sentences what was in the source and not used. `graphs` is by role ("unet", "vae_decoder", ...) where the source
     holds exported graphs; its components have configs then, and no weights.
     """
 
     components: dict[str, Component]
     scheduler: dict[str, Any]
-    tokenizer: dict[str, bytes]
+    tokenizers: dict[str, dict[str, bytes]]
     family: str
     source: str
     notes: tuple[str, ...] = ()
     graphs: Mapping[str, GraphSource] = field(default_factory=dict)
+
+    @property
+    def tokenizer(self) -> dict[str, bytes]:
+        """The files of the first tokenizer."""
+        return next(iter(self.tokenizers.values()))
 
 
 def lazy(read: Callable[[], np.ndarray], dtype: ir.DataType, shape: Iterable[int], name: str) -> ir.LazyTensor:
@@ -78,16 +84,27 @@ def renamed(tensor: ir.TensorProtocol, name: str, shape: Shape) -> ir.LazyTensor
     return lazy(lambda: tensor.numpy().reshape(shape), tensor.dtype, shape, name)
 
 
-def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.TensorProtocol], where: str, fix: str = _ITS_CONFIG) -> Component:
-    """The component with exactly the weights that `config` asks for, in the order of `expected_weights`.
+def taken(tensor: ir.TensorProtocol, place: Stored, name: str) -> ir.TensorProtocol:
+    """The weight `name` out of the tensor that has it at `place`."""
+    shape = place.shape(shape_of(tensor))
+    if shape == shape_of(tensor) and not place.transposed:
+        return tensor
+    return lazy(lambda: np.ascontiguousarray(place.values(tensor.numpy())), tensor.dtype, shape, name)
 
-    `found` is keyed by canonical names (`names.canonical`). A 1x1 convolution where a Linear is expected, as the original layout
+
+def fitted(
+    family: Family, part: str, config: dict[str, Any], found: Mapping[str, ir.TensorProtocol], where: str, fix: str = _ITS_CONFIG
+) -> Component:
+    """The family's `part` with exactly the weights that `config` asks for, in the order of `Architecture.weights`.
+
+    `found` is keyed by canonical names (`Architecture.canonical`). A 1x1 convolution where a Linear is expected, as the original layout
     stores the VAE's attention, loses its two last dimensions, and a Linear gets them where a 1x1 convolution is expected; so do biases,
     which scripts reshaped with their weights.
 
     Raises WeightsError listing missing, extra and mis-shaped weights; CheckpointError for a weight that is not floating point.
     """
-    expected = expected_weights(component, config)
+    network = family.parts[part].architecture
+    expected = network.weights(config)
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
     wrong, weights = [], {}
@@ -108,45 +125,14 @@ def fitted(component: str, config: dict[str, Any], found: Mapping[str, ir.Tensor
     kinds = [(word, names) for word, names in (("missing", missing), ("extra", extra), ("mis-shaped", wrong)) if names]
     problems = [f"{len(names)} {word}: {listed(names, room=LISTED // len(kinds))}" for word, names in kinds]
     if problems:
-        kind = kind_of_weights(found) if component == "unet" else None
+        kind = network.kind_of_shapes({name: shape_of(tensor) for name, tensor in found.items()})
+        kind = None if kind == family.title else kind
         raise WeightsError(
-            (f"this is {kind}; " if kind else "") + f"the {component}'s weights do not match its config; " + "; ".join(problems) + ".",
+            (f"this is {kind}; " if kind else "") + f"the {part}'s weights do not match its config; " + "; ".join(problems) + ".",
             where=where,
-            fix="use a Stable Diffusion 1.x text-to-image model" if kind else fix,
+            fix=advice(kind, family, "text-to-image model") if kind else fix,
         )
     return Component(config, weights)
-
-
-def check_joints(components: Mapping[str, Component], where: str) -> None:
-    """Refuse networks that do not fit each other, or do not draw RGB pictures from text alone.
-
-    Raises CheckpointError naming both config keys, and what the model is where its numbers tell.
-    """
-    text, unet, vae = (components[name].config for name in ("text_encoder", "unet", "vae"))
-    width, context = text["hidden_size"], unet["cross_attention_dim"]
-    model = kind_of(unet["in_channels"], context)
-    whose = [f"the {part} is that of {of}" for part, of in (("text_encoder", generation(width)), ("unet", generation(context))) if of]
-    for name, got, other, expected, says in (
-        ("unet's in_channels", unet["in_channels"], "the vae's latent_channels", vae["latent_channels"], model and f"this is {model}"),
-        ("unet's cross_attention_dim", context, "the text_encoder's hidden_size", width, " and ".join(whose)),
-        ("unet's out_channels", unet["out_channels"], "the vae's latent_channels", vae["latent_channels"], ""),
-        ("vae's in_channels", vae["in_channels"], "that of RGB pictures", 3, ""),
-        ("vae's out_channels", vae["out_channels"], "that of RGB pictures", 3, ""),
-    ):
-        if got != expected:
-            raise CheckpointError(
-                f"the {name} is not {other} (got {got}, expected {expected})" + (f": {says}." if says else "."),
-                where=where,
-                fix="use a Stable Diffusion 1.x text-to-image model",
-            )
-
-
-def kind_of_weights(unet: Mapping[str, ir.TensorProtocol]) -> str | None:
-    """What a UNet is, unless it is Stable Diffusion 1.x's text-to-image or unknown, from the shapes of its weights by canonical name."""
-    keys = [tensor for name, tensor in unet.items() if name.endswith(".attn2.to_k.weight")]
-    shapes = [shape_of(tensor) for tensor in (unet.get("conv_in.weight"), next(iter(keys), None)) if tensor is not None]
-    channels = [shape[1] if len(shape) > 1 else None for shape in shapes]
-    return kind_of(*channels) if len(channels) == 2 else None
 
 
 def _alike(got: Shape, shape: Shape) -> bool:

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.converters.component import Checkpoint, Component, check_joints, lazy
-from ondevice.converters.configs import normalize
-from ondevice.converters.expected import Shape, expected_weights
-from ondevice.converters.families import Family, family_of
+from ondevice.converters.architectures.builder import Shape
+from ondevice.converters.component import Checkpoint, Component, lazy
+from ondevice.converters.families import Family, check_joints, family_of
 from ondevice.errors import UsageError
 
 # The last layer of a residual branch: small, so that the sum of many branches stays near the size of one.
 _BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2")
 _BRANCH_GAIN = 0.4
+_TABLES = ("token_embedding", "position_embedding")  # which a layer norm follows; other embeddings (add_embedding, ...) are layers
 _PICTURE_GAIN = 0.5  # the decoder's last layer: most pixels then lie inside [-1, 1]
 
 
@@ -43,8 +43,8 @@ def _values(seed: int, component: str, name: str, shape: Shape) -> np.ndarray:
 def _center_and_spread(name: str, shape: Shape) -> tuple[float, float]:
     """Uniform values lie in center +- spread."""
     layer, _, leaf = name.rpartition(".")
-    if "embedding" in name and leaf == "weight" and "time_embedding" not in name:
-        return 0.0, 0.5  # the text encoder's tables, which a layer norm follows
+    if layer.endswith(_TABLES):
+        return 0.0, 0.5
     if leaf == "bias":
         return 0.0, 0.1
     if len(shape) == 1:
@@ -53,23 +53,14 @@ def _center_and_spread(name: str, shape: Shape) -> tuple[float, float]:
     return 0.0, gain * math.sqrt(3 / math.prod(shape[1:]))
 
 
-def _weights(seed: int, component: str, config: dict[str, Any]) -> dict[str, ir.LazyTensor]:
-    return {name: _one(seed, component, name, shape) for name, shape in expected_weights(component, config).items()}
-
-
 def _one(seed: int, component: str, name: str, shape: Shape) -> ir.LazyTensor:
     return lazy(lambda: _values(seed, component, name, shape), ir.DataType.FLOAT, shape, name)
 
 
-def random_checkpoint_from_configs(
-    *,
-    text_encoder: Mapping[str, Any],
-    unet: Mapping[str, Any],
-    vae: Mapping[str, Any],
-    seed: int,
-    family: Family | str = "sd14",
-) -> Checkpoint:
-    """A checkpoint of any SD 1.x-structured shape with made-up float32 weights; scheduler and tokenizer are the family's.
+def random_checkpoint_from_configs(*, seed: int, family: Family | str = "sd14", **configs: Mapping[str, Any]) -> Checkpoint:
+    """A checkpoint of any shape that is structured as the family, with made-up float32 weights; scheduler and tokenizers are the family's.
+
+    `configs`: one per part of the family, such as unet={...}.
 
     Raises CheckpointError for a config that is not supported, UsageError for a seed that is negative or over 64 bits.
     """
@@ -79,15 +70,17 @@ def random_checkpoint_from_configs(
         )
     chosen = family_of(family)
     source = f"random weights, seed {seed}"
-    raw = {"text_encoder": text_encoder, "unet": unet, "vae": vae}
-    configs = {name: normalize(name, config, f"{source}: {name}") for name, config in raw.items()}
-    components = {name: Component(config, _weights(seed, name, config)) for name, config in configs.items()}
-    check_joints(components, source)
-    return Checkpoint(components, chosen.scheduler(), chosen.tokenizer(), chosen.name, source)
+    normal = {part: chosen.normalize(part, configs[part], f"{source}: {part}") for part in chosen.parts}
+    check_joints(chosen, normal, source)
+    components = {}
+    for part, config in normal.items():
+        shapes = chosen.parts[part].architecture.weights(config)
+        components[part] = Component(config, {name: _one(seed, part, name, shape) for name, shape in shapes.items()})
+    tokenizers = {name: chosen.tokenizer(name) for name in chosen.tokenizers}
+    return Checkpoint(components, chosen.scheduler(), tokenizers, chosen.name, source)
 
 
 def random_checkpoint(family: Family | str, seed: int) -> Checkpoint:
     """A checkpoint of the family's full size with made-up float32 weights, the same ones for the same seed. Needs no file."""
     chosen = family_of(family)
-    text_encoder, unet, vae = (chosen.config(name) for name in ("text_encoder", "unet", "vae"))
-    return random_checkpoint_from_configs(text_encoder=text_encoder, unet=unet, vae=vae, seed=seed, family=chosen)
+    return random_checkpoint_from_configs(seed=seed, family=chosen, **{part: chosen.config(part) for part in chosen.parts})

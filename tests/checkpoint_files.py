@@ -17,12 +17,14 @@ import pytest
 
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES, Family
-from ondevice.converters.names import original_names
+from ondevice.converters.families.sd1 import sd1
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.safetensors_file import read_with_metadata
 from ondevice.errors import CheckpointError, OnDeviceError
 
 DATA = Path(__file__).parent / "data"
+PARTS, ROLES = tuple(FAMILIES["sd14"].parts), tuple(FAMILIES["sd14"].roles)
+KEYS = {name: part.architecture.keys for name, part in FAMILIES["sd14"].parts.items()}
 
 TINY_TEXT = {
     "vocab_size": 49408,
@@ -56,6 +58,26 @@ STORAGES = {
     "<i8": "LongStorage",
     "|u1": "ByteStorage",
 }
+
+
+def normalize(part: str, raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A config of Stable Diffusion 1.x with its defaults."""
+    return FAMILIES["sd14"].normalize(part, raw, where)
+
+
+def canonical(part: str, name: str) -> str:
+    """A weight's name as it is on disk today, from any spelling."""
+    return FAMILIES["sd14"].parts[part].architecture.canonical(name)
+
+
+def expected_weights(part: str, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """{weight: shape} that such a config asks for."""
+    return FAMILIES["sd14"].parts[part].architecture.weights(config)
+
+
+def original_names(part: str, config: Mapping[str, Any]) -> dict[str, str]:
+    """{diffusers name: name in the original layout}."""
+    return {name: place.name for name, place in FAMILIES["sd14"].parts[part].original_names(config).items()}
 
 
 def manifest(name: str) -> dict[str, tuple[int, ...]]:
@@ -92,7 +114,7 @@ def tiny_family(folder: Path) -> Family:
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         write_json(folder / "tokenizer" / name, {})
-    return Family("tiny", None, folder)
+    return sd1("tiny", None, folder=folder)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -104,8 +126,9 @@ def write_json(path: Path, value: Any) -> None:
 def write_folder(folder: Path, checkpoint: Checkpoint, weights: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
     """`checkpoint` in diffusers' layout, with `weights` (by component) instead of its own where given."""
     tiny_family(folder)
-    for name, data in checkpoint.tokenizer.items():
-        (folder / "tokenizer" / name).write_bytes(data)
+    for tokenizer, files in checkpoint.tokenizers.items():
+        for name, data in files.items():
+            (folder / tokenizer / name).write_bytes(data)
     for component in checkpoint.components:
         arrays = (weights or {}).get(component, arrays_of(checkpoint, component))
         stem = "model" if component == "text_encoder" else "diffusion_pytorch_model"

@@ -3,9 +3,9 @@
 import numpy as np
 import onnx
 import onnx_ir as ir
-from checkpoint_files import SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE, write_json
+from checkpoint_files import ROLES, SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE, write_json
 
-from ondevice.converters import COMPONENTS, build
+from ondevice.converters import build
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.converters.onnx_import.imported import legalise
 
@@ -13,7 +13,7 @@ CONFIGS = {"text_encoder": TINY_TEXT, "unet": TINY_UNET, "vae_decoder": TINY_VAE
 SIZE = {"height": 8, "width": 6}  # of latents
 
 
-def write_onnx_folder(folder, checkpoint, components=COMPONENTS, batch=2):
+def write_onnx_folder(folder, checkpoint, components=ROLES, batch=2):
     """`checkpoint`'s graphs with their configs, scheduler and tokenizer; all at batch 1 but the UNet."""
     model = build(checkpoint)
     for name in components:
@@ -22,9 +22,10 @@ def write_onnx_folder(folder, checkpoint, components=COMPONENTS, batch=2):
         save_onnx(model.graph(name, **sizes), folder / name / "model.onnx")
         write_json(folder / name / "config.json", CONFIGS[name])
     write_json(folder / "scheduler" / "scheduler_config.json", SCHEDULER)
-    (folder / "tokenizer").mkdir(exist_ok=True)
-    for name, data in checkpoint.tokenizer.items():
-        (folder / "tokenizer" / name).write_bytes(data)
+    for tokenizer, files in checkpoint.tokenizers.items():
+        (folder / tokenizer).mkdir(exist_ok=True)
+        for name, data in files.items():
+            (folder / tokenizer / name).write_bytes(data)
     return folder
 
 

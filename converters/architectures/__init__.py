@@ -1,1 +1,1 @@
-"""One builder a component: ONNX graphs in plain primitives from config and weights."""
+"""One file per network: the keys of its config, its graphs in plain ONNX primitives, and its names in the original layout."""

@@ -1,20 +1,47 @@
-"""The autoencoder (diffusers' AutoencoderKL): latents -> picture, and picture -> moments of the latents."""
+"""The autoencoder (diffusers' AutoencoderKL): its config, its two graphs, and names in the original layout.
+
+The original layout numbers its decoder levels from the picture inwards, diffusers from the latent outwards, and its attention is made of
+1x1 convolutions. The rules restate diffusers' convert_ldm_vae_checkpoint (loaders/single_file_utils.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import onnx_ir as ir
 
-from ondevice.converters.architectures.builder import GraphBuilder, shape_of
-from ondevice.converters.architectures.layers import VAE_EPS, attention, group_norm, linear, resnet, silu
+from ondevice.converters.architectures.architecture import Architecture, Bands, Config, Graph, Layout, Stored
+from ondevice.converters.architectures.builder import GraphBuilder
+from ondevice.converters.architectures.keys import SILU, count, counts, divides, each, number, only, same_length
+from ondevice.converters.architectures.layers import resnet
+from ondevice.converters.architectures.vae_bands import decoder_stage, decoder_stages
+from ondevice.converters.architectures.vae_layers import VAE_EPS, mid_block, middle, normal, upsampled
+
+_LATENTS = 64  # channels of latents, and pixels per latent, that a bundle can say
+_LEVELS = 7
+_KEYS = {
+    "in_channels": count(3),
+    "out_channels": count(3),
+    "latent_channels": count(4, _LATENTS),
+    "block_out_channels": counts([64], _LEVELS),
+    "down_block_types": each(["DownEncoderBlock2D"], "DownEncoderBlock2D"),
+    "up_block_types": each(["UpDecoderBlock2D"], "UpDecoderBlock2D"),
+    "layers_per_block": count(1, 32),
+    "norm_num_groups": count(32),
+    "act_fn": SILU,
+    "scaling_factor": number(0.18215, 1e-9),
+    "shift_factor": only(None, 0, 0.0),
+    "latents_mean": only(None),
+    "latents_std": only(None),
+    "use_quant_conv": only(True),
+    "use_post_quant_conv": only(True),
+    "mid_block_add_attention": only(True),
+}
 
 
-def vae_decoder(config: Mapping[str, Any], weights: Mapping[str, ir.TensorProtocol], *, batch: int, height: int, width: int) -> ir.Model:
+def decoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int) -> ir.Model:
     """latent_sample float32 [batch, c, height, width], already divided by scaling_factor -> sample float32
     [batch, 3, scale*height, scale*width]."""
-    b = GraphBuilder("vae_decoder", weights)
     widths, groups = config["block_out_channels"], config["norm_num_groups"]
     x = middle(b, config, b.input("latent_sample", (batch, config["latent_channels"], height, width)))
     for level, out in enumerate(reversed(widths)):
@@ -22,48 +49,90 @@ def vae_decoder(config: Mapping[str, Any], weights: Mapping[str, ir.TensorProtoc
         for layer in range(config["layers_per_block"] + 1):
             x = resnet(b, f"{scope}.resnets.{layer}", x, out, groups, VAE_EPS)
         if level < len(widths) - 1:
-            _, _, rows, columns = shape_of(x)
-            x = b.conv(f"{scope}.upsamplers.0.conv", b.resize(f"{scope}.upsamplers.0", x, 2 * rows, 2 * columns))
-    return b.finish(sample=_out(b, "decoder", x, groups))
+            x = upsampled(b, f"{scope}.upsamplers.0", x)
+    return b.finish(sample=b.conv("decoder.conv_out", normal(b, "decoder.conv_norm_out", x, groups), config["out_channels"]))
 
 
-def middle(b: GraphBuilder, config: Mapping[str, Any], latents: ir.Value) -> ir.Value:
-    """The decoder before its first up block: all of it that looks at the whole picture at once."""
-    x = b.conv("decoder.conv_in", b.conv("post_quant_conv", latents))
-    return _mid(b, "decoder.mid_block", x, config["norm_num_groups"])
-
-
-def vae_encoder(config: Mapping[str, Any], weights: Mapping[str, ir.TensorProtocol], *, batch: int, height: int, width: int) -> ir.Model:
+def encoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int) -> ir.Model:
     """sample float32 [batch, 3, scale*height, scale*width] in -1..1 -> latent_parameters [batch, 2c, height, width]: means, then
     log-variances."""
-    b = GraphBuilder("vae_encoder", weights)
-    widths, groups = config["block_out_channels"], config["norm_num_groups"]
-    scale = 2 ** (len(widths) - 1)
+    widths, groups, moments = config["block_out_channels"], config["norm_num_groups"], 2 * config["latent_channels"]
+    scale = _scale(config)
     x = b.input("sample", (batch, config["in_channels"], scale * height, scale * width))
-    x = b.conv("encoder.conv_in", x)
+    x = b.conv("encoder.conv_in", x, widths[0])
     for level, out in enumerate(widths):
         scope = f"encoder.down_blocks.{level}"
         for layer in range(config["layers_per_block"]):
             x = resnet(b, f"{scope}.resnets.{layer}", x, out, groups, VAE_EPS)
         if level < len(widths) - 1:
-            x = b.conv(f"{scope}.downsamplers.0.conv", x, stride=2, pads=(0, 0, 1, 1))  # diffusers pads below and right only
-    x = _out(b, "encoder", _mid(b, "encoder.mid_block", x, groups), groups)
-    return b.finish(latent_parameters=b.conv("quant_conv", x))
+            # diffusers pads below and right only
+            x = b.conv(f"{scope}.downsamplers.0.conv", x, out, stride=2, pads=(0, 0, 1, 1))
+    x = normal(b, "encoder.conv_norm_out", mid_block(b, "encoder.mid_block", x, groups), groups)
+    return b.finish(latent_parameters=b.conv("quant_conv", b.conv("encoder.conv_out", x, moments), moments, 1))
 
 
-def _mid(b: GraphBuilder, scope: str, x: ir.Value, groups: int) -> ir.Value:
-    """Resnet, single-head attention over pixels, resnet."""
-    n, channels, height, width = shape_of(x)
-    x = resnet(b, f"{scope}.resnets.0", x, channels, groups, VAE_EPS)
-    inner = f"{scope}.attentions.0"
-    pixels = b.reshape(inner, x, 0, channels, height * width)
-    pixels = b.transpose(inner, group_norm(b, f"{inner}.group_norm", pixels, groups, VAE_EPS), 0, 2, 1)
-    q, k, v = (linear(b, f"{inner}.to_{part}", pixels) for part in "qkv")
-    y = linear(b, f"{inner}.to_out.0", attention(b, inner, q, k, v, heads=1))
-    y = b.reshape(inner, b.transpose(inner, y, 0, 2, 1), n, channels, height, width)
-    return resnet(b, f"{scope}.resnets.1", b.binary(inner, "Add", x, y), channels, groups, VAE_EPS)
+def _scale(config: Config) -> int:
+    return 1 << (len(config["block_out_channels"]) - 1)
 
 
-def _out(b: GraphBuilder, half: str, x: ir.Value, groups: int) -> ir.Value:
-    y = group_norm(b, f"{half}.conv_norm_out", x, groups, VAE_EPS)
-    return b.conv(f"{half}.conv_out", silu(b, f"{half}.conv_norm_out", y))
+def _check(config: dict[str, Any], where: str) -> None:
+    same_length(config, where, "down_block_types", "up_block_types")
+    for channels in config["block_out_channels"]:
+        divides("norm_num_groups", config["norm_num_groups"], "block_out_channels", channels, where)
+
+
+_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+_SCALE = {"downsamplers": "downsample", "upsamplers": "upsample"}
+# The attention before diffusers 0.12; the fp32 files of SD 1.x still have these names.
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0", "to_out": "to_out.0"}
+# In the original layout, scripts that knew only the old names, or only the new ones, left the others as they were.
+_ORIGINAL_ATTENTION = {old: _ATTENTION[new] for old, new in _OLD_ATTENTION.items()} | _ATTENTION
+
+
+def _original(name: str, config: Config) -> str:
+    half, _, rest = name.partition(".")
+    if half not in ("encoder", "decoder"):
+        return name
+    if rest.startswith("mid_block.resnets."):
+        index, inner = rest.removeprefix("mid_block.resnets.").split(".", 1)
+        return f"{half}.mid.block_{int(index) + 1}.{_inner(inner)}"
+    if rest.startswith("mid_block.attentions.0."):
+        part, _, leaf = rest.removeprefix("mid_block.attentions.0.").rpartition(".")
+        return f"{half}.mid.attn_1.{_ATTENTION[part]}.{leaf}"
+    if not rest.startswith(("down_blocks.", "up_blocks.")):
+        return f"{half}.{rest.replace('conv_norm_out', 'norm_out')}"
+    side, level, kind, index, inner = rest.split(".", 4)
+    if side == "up_blocks":
+        level = str(len(config["block_out_channels"]) - 1 - int(level))
+    block = f"{half}.{side.removesuffix('_blocks')}.{level}"
+    return f"{block}.block.{index}.{_inner(inner)}" if kind == "resnets" else f"{block}.{_SCALE[kind]}.{inner}"
+
+
+def _inner(inner: str) -> str:
+    return inner.replace("conv_shortcut", "nin_shortcut")
+
+
+def _canonical(name: str) -> str:
+    """Of the original layout (without its prefix) the name that CompVis' has, from what scripts made of it."""
+    for place, spelling in ((".mid_block.attentions.0.", _OLD_ATTENTION), (".mid.attn_1.", _ORIGINAL_ATTENTION)):
+        head, dot, rest = name.partition(place)
+        part, _, leaf = rest.rpartition(".")
+        if dot and part in spelling:
+            return f"{head}{dot}{spelling[part]}.{leaf}"
+    return name
+
+
+LDM = Layout(lambda name, config: Stored(_original(name, config)))
+AUTOENCODER_KL = Architecture(
+    name="autoencoder_kl",
+    word="VAE",
+    keys=_KEYS,
+    graphs={
+        "decoder": Graph(decoder, bands=Bands(lambda config, *size: len(decoder_stages(config, *size)) + 1, decoder_stage)),
+        "encoder": Graph(encoder),
+    },
+    check=_check,
+    classes=("AutoencoderKL", "FlaxAutoencoderKL"),
+    canonical=_canonical,
+    scale=_scale,
+)

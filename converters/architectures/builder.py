@@ -39,18 +39,19 @@ class GraphBuilder:
         self._inputs.append(self._value(name, shape, dtype))
         return self._inputs[-1]
 
-    def weight(self, name: str, shape: Shape | None = None) -> ir.Value:
-        """A weight as float32, reshaped if `shape` is given (then under `NAME:AxBxC`)."""
-        stored = self._stored(name)
-        own = tuple(stored.shape.numpy())
-        if shape is None or shape == own:
-            return self._lazy(name, own, lambda: _float32(stored))
-        return self._lazy(f"{name}:{'x'.join(map(str, shape))}", shape, lambda: _float32(stored).reshape(shape))
+    def weight(self, name: str, *shape: int, view: Shape | None = None) -> ir.Value:
+        """The weight that is stored as `name` with `shape`, as float32; reshaped if `view` is another shape (then under `NAME:AxBxC`).
 
-    def transposed(self, name: str) -> ir.Value:
-        """A Linear's [out, in] weight as MatMul wants it, [in, out], under `NAME.T`."""
-        stored = self._stored(name)
-        out, width = stored.shape.numpy()
+        Raises GraphError where there is none, or it has another shape.
+        """
+        stored = self._stored(name, shape)
+        if view is None or view == shape:
+            return self._lazy(name, shape, lambda: _float32(stored))
+        return self._lazy(f"{name}:{'x'.join(map(str, view))}", view, lambda: _float32(stored).reshape(view))
+
+    def transposed(self, name: str, out: int, width: int) -> ir.Value:
+        """A Linear's [out, width] weight as MatMul wants it, [width, out], under `NAME.T`. Raises GraphError as `weight` does."""
+        stored = self._stored(name, (out, width))
         return self._lazy(f"{name}.T", (width, out), lambda: np.ascontiguousarray(_float32(stored).T))
 
     def full(self, value: float, *shape: int) -> ir.Value:
@@ -68,10 +69,14 @@ class GraphBuilder:
             self._initializers[name] = self._value(name, array.shape, tensor.dtype, tensor)
         return self._initializers[name]
 
-    def _stored(self, name: str) -> ir.TensorProtocol:
+    def _stored(self, name: str, shape: Shape) -> ir.TensorProtocol:
         if name not in self._weights:
             raise GraphError("the checkpoint has no such weight.", where=f"{self.name}: {name}")
-        return self._weights[name]
+        stored = self._weights[name]
+        if tuple(stored.shape.numpy()) != shape:
+            what = f"the weight has another shape (got {list(stored.shape.numpy())}, expected {list(shape)})."
+            raise GraphError(what, where=f"{self.name}: {name}", fix="use the config that the weights came with")
+        return stored
 
     def _lazy(self, name: str, shape: Shape, read: Any) -> ir.Value:
         if name not in self._initializers:
@@ -115,14 +120,15 @@ class GraphBuilder:
         shape[axis] = sum(shape_of(part)[axis] for part in parts)
         return self.op(scope, "Concat", parts, tuple(shape), axis=axis)
 
-    def conv(self, scope: str, x: ir.Value, *, stride: int = 1, pads: Sequence[int] | None = None) -> ir.Value:
-        """The convolution whose weights are `scope`.weight and .bias; `pads` is top, left, bottom, right ("same" by default)."""
-        w = self.weight(f"{scope}.weight")
-        (n, _, height, width), (out, _, kh, kw) = shape_of(x), shape_of(w)
-        top, left, bottom, right = pads or (kh // 2, kw // 2, kh // 2, kw // 2)
-        shape = (n, out, (height + top + bottom - kh) // stride + 1, (width + left + right - kw) // stride + 1)
-        settings = {"pads": (top, left, bottom, right), "strides": (stride, stride), "kernel_shape": (kh, kw)}
-        return self.op(scope, "Conv", [x, w, self.weight(f"{scope}.bias")], shape, dilations=(1, 1), group=1, **settings)
+    def conv(self, scope: str, x: ir.Value, out: int, kernel: int = 3, *, stride: int = 1, pads: Sequence[int] | None = None) -> ir.Value:
+        """The convolution to `out` channels whose weights are `scope`.weight and .bias; `pads` is top, left, bottom, right ("same" by
+        default)."""
+        n, channels, height, width = shape_of(x)
+        top, left, bottom, right = pads or (kernel // 2,) * 4
+        shape = (n, out, (height + top + bottom - kernel) // stride + 1, (width + left + right - kernel) // stride + 1)
+        inputs = [x, self.weight(f"{scope}.weight", out, channels, kernel, kernel), self.weight(f"{scope}.bias", out)]
+        settings = {"pads": (top, left, bottom, right), "strides": (stride, stride), "kernel_shape": (kernel, kernel)}
+        return self.op(scope, "Conv", inputs, shape, dilations=(1, 1), group=1, **settings)
 
     def resize(self, scope: str, x: ir.Value, height: int, width: int) -> ir.Value:
         """Nearest neighbour, as torch's interpolate: scales where both sides double, sizes otherwise."""
@@ -154,6 +160,30 @@ class GraphBuilder:
     def _unique(self, name: str) -> str:
         count = self._names[name] = self._names.get(name, 0) + 1
         return name if count == 1 else f"{name}_{count - 1}"
+
+
+class DryBuilder(GraphBuilder):
+    """Takes the same calls, and makes shapes alone: which weights are asked for, and what comes in and goes out.
+
+    `asked` is {name: shape as stored}, in the order of the calls.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, {})
+        self.asked: dict[str, Shape] = {}
+
+    def op(self, scope: str, op: str, inputs: Sequence[ir.Value | None], *shapes: Shape, **attributes: Any) -> Any:
+        """Its outputs, which nothing makes."""
+        outputs = [self._value(scope, shape) for shape in shapes]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _stored(self, name: str, shape: Shape) -> ir.TensorProtocol:
+        known = self.asked.setdefault(name, shape)
+        assert known == shape, f"{name} is asked for as {known} and as {shape}"
+        return _NOTHING
+
+
+_NOTHING = ir.tensor(np.zeros(0, np.float32))
 
 
 def _float32(tensor: ir.TensorProtocol) -> np.ndarray:

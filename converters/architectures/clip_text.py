@@ -2,38 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
+from ondevice.converters.architectures.architecture import Architecture, Config, Graph, Layout, Stored
 from ondevice.converters.architectures.builder import GraphBuilder
+from ondevice.converters.architectures.keys import DEEPEST, REQUIRED, count, divides, number, only
 from ondevice.converters.architectures.layers import attention, gelu, layer_norm, linear, quick_gelu
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
+_LONGEST = 1024  # tokens of a text; the causal mask is a constant of the graph, of their square
+# transformers writes a whole CLIP's config without what is the default of its text part.
+_NESTED = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
+_KEYS = {
+    "vocab_size": count(49408),
+    "hidden_size": count(REQUIRED),
+    "intermediate_size": count(REQUIRED),
+    "num_hidden_layers": count(REQUIRED, DEEPEST),
+    "num_attention_heads": count(REQUIRED),
+    "max_position_embeddings": count(77, _LONGEST),
+    "hidden_act": only(*ACTIVATIONS),
+    "layer_norm_eps": number(1e-5),
+}
 
 
-def text_encoder(config: Mapping[str, Any], weights: Mapping[str, ir.TensorProtocol], *, batch: int) -> ir.Model:
+def last_state(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
     """input_ids int32 [batch, tokens] -> last_hidden_state float32 [batch, tokens, width]; tokens = max_position_embeddings.
 
     The mask is causal and has no padding part, as Stable Diffusion calls it.
     """
-    b = GraphBuilder("text_encoder", weights)
     tokens, width, eps = config["max_position_embeddings"], config["hidden_size"], config["layer_norm_eps"]
     top = "text_model.embeddings"
     ids = b.input("input_ids", (batch, tokens), ir.DataType.INT32)
-    table = b.weight(f"{top}.token_embedding.weight")
+    table = b.weight(f"{top}.token_embedding.weight", config["vocab_size"], width)
     x = b.op(f"{top}.token_embedding", "Gather", [table, ids], (batch, tokens, width), axis=0)
-    x = b.binary(top, "Add", x, b.weight(f"{top}.position_embedding.weight", (1, tokens, width)))
+    x = b.binary(top, "Add", x, b.weight(f"{top}.position_embedding.weight", tokens, width, view=(1, tokens, width)))
     mask = b.constant(f"causal_mask.{tokens}", np.triu(np.full((1, 1, tokens, tokens), -np.inf, np.float32), 1))
     for layer in range(config["num_hidden_layers"]):
         scope = f"text_model.encoder.layers.{layer}"
         y = layer_norm(b, f"{scope}.layer_norm1", x, eps)
-        q, k, v = (linear(b, f"{scope}.self_attn.{part}_proj", y) for part in "qkv")
+        q, k, v = (linear(b, f"{scope}.self_attn.{part}_proj", y, width) for part in "qkv")
         y = attention(b, f"{scope}.self_attn", q, k, v, config["num_attention_heads"], mask)
-        x = b.binary(scope, "Add", x, linear(b, f"{scope}.self_attn.out_proj", y))
-        y = linear(b, f"{scope}.mlp.fc1", layer_norm(b, f"{scope}.layer_norm2", x, eps))
+        x = b.binary(scope, "Add", x, linear(b, f"{scope}.self_attn.out_proj", y, width))
+        y = linear(b, f"{scope}.mlp.fc1", layer_norm(b, f"{scope}.layer_norm2", x, eps), config["intermediate_size"])
         y = ACTIVATIONS[config["hidden_act"]](b, f"{scope}.mlp", y)
-        x = b.binary(scope, "Add", x, linear(b, f"{scope}.mlp.fc2", y))
+        x = b.binary(scope, "Add", x, linear(b, f"{scope}.mlp.fc2", y, width))
     return b.finish(last_hidden_state=layer_norm(b, "text_model.final_layer_norm", x, eps))
+
+
+def _text_part(config: dict[str, Any]) -> dict[str, Any]:
+    """The text encoder's own keys where `config` is a whole CLIP's; else `config`."""
+    for name in ("text_config", "text_config_dict"):  # the second where the first is null, as early versions of transformers wrote it
+        if isinstance(config.get(name), dict):
+            return _NESTED | config[name]
+    return config
+
+
+def _check(config: dict[str, Any], where: str) -> None:
+    divides("num_attention_heads", config["num_attention_heads"], "hidden_size", config["hidden_size"], where)
+
+
+def _canonical(name: str) -> str:
+    # transformers 5 leaves the prefix out
+    return f"text_model.{name}" if name.startswith(("embeddings.", "encoder.", "final_layer_norm.")) else name
+
+
+def _beyond(name: str, config: Config) -> bool:
+    """Whether it is of a layer that the config does not ask for: it may ask for fewer than there are (CLIP skip)."""
+    match = re.match(r"text_model\.encoder\.layers\.(\d{1,6})\.", name)
+    return match is not None and int(match[1]) >= config["num_hidden_layers"]
+
+
+OPENAI = Layout(lambda name, config: Stored(name))
+CLIP_TEXT = Architecture(
+    name="clip_text",
+    word="text encoder",
+    keys=_KEYS,
+    graphs={"last_state": Graph(last_state, sizes=("batch",))},
+    check=_check,
+    stems=("model", "pytorch_model"),
+    unwrapped=_text_part,
+    canonical=_canonical,
+    beyond=_beyond,
+)

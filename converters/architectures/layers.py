@@ -6,20 +6,18 @@ import onnx_ir as ir
 
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 
-VAE_EPS = 1e-6  # diffusers' AutoencoderKL passes it to every GroupNorm, whatever the config says
 
-
-def linear(b: GraphBuilder, scope: str, x: ir.Value, bias: bool = True) -> ir.Value:
+def linear(b: GraphBuilder, scope: str, x: ir.Value, out: int, bias: bool = True) -> ir.Value:
     """[..., in] -> [..., out]: MatMul with the transposed weight, then Add."""
-    y = b.matmul(scope, x, b.transposed(f"{scope}.weight"))
-    return b.binary(scope, "Add", y, b.weight(f"{scope}.bias")) if bias else y
+    y = b.matmul(scope, x, b.transposed(f"{scope}.weight", out, shape_of(x)[-1]))
+    return b.binary(scope, "Add", y, b.weight(f"{scope}.bias", out)) if bias else y
 
 
-def gemm(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
+def gemm(b: GraphBuilder, scope: str, x: ir.Value, out: int) -> ir.Value:
     """[rows, in] -> [rows, out], as exporters write a Linear on a matrix."""
-    w = b.weight(f"{scope}.weight")
-    shape = (shape_of(x)[0], shape_of(w)[0])
-    return b.op(scope, "Gemm", [x, w, b.weight(f"{scope}.bias")], shape, alpha=1.0, beta=1.0, transA=0, transB=1)
+    rows, width = shape_of(x)
+    inputs = [x, b.weight(f"{scope}.weight", out, width), b.weight(f"{scope}.bias", out)]
+    return b.op(scope, "Gemm", inputs, (rows, out), alpha=1.0, beta=1.0, transA=0, transB=1)
 
 
 def silu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
@@ -40,20 +38,21 @@ def quick_gelu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
 
 def layer_norm(b: GraphBuilder, scope: str, x: ir.Value, epsilon: float) -> ir.Value:
     """Over the last axis."""
-    inputs = [x, b.weight(f"{scope}.weight"), b.weight(f"{scope}.bias")]
+    width = shape_of(x)[-1]
+    inputs = [x, b.weight(f"{scope}.weight", width), b.weight(f"{scope}.bias", width)]
     return b.op(scope, "LayerNormalization", inputs, shape_of(x), axis=-1, epsilon=epsilon)
 
 
 def group_norm(b: GraphBuilder, scope: str, x: ir.Value, groups: int, epsilon: float) -> ir.Value:
-    """[n, c, ...]: as instance normalisation over groups, then a scale and a shift a channel."""
+    """[n, c, ...]: as instance normalisation over groups, then one scale and one shift per channel."""
     shape = shape_of(x)
     grouped = b.reshape(scope, x, 0, groups, -1)
     inputs = [grouped, b.full(1.0, groups), b.full(0.0, groups)]
     normal = b.op(scope, "InstanceNormalization", inputs, shape_of(grouped), epsilon=epsilon)
     wide = b.reshape(scope, normal, *shape)
     channel = (shape[1], *(1,) * (len(shape) - 2))
-    scaled = b.binary(scope, "Mul", wide, b.weight(f"{scope}.weight", channel))
-    return b.binary(scope, "Add", scaled, b.weight(f"{scope}.bias", channel))
+    scaled = b.binary(scope, "Mul", wide, b.weight(f"{scope}.weight", shape[1], view=channel))
+    return b.binary(scope, "Add", scaled, b.weight(f"{scope}.bias", shape[1], view=channel))
 
 
 def attention(b: GraphBuilder, scope: str, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, mask: ir.Value | None = None) -> ir.Value:
@@ -77,12 +76,12 @@ def attention(b: GraphBuilder, scope: str, q: ir.Value, k: ir.Value, v: ir.Value
 
 def resnet(b: GraphBuilder, scope: str, x: ir.Value, out: int, groups: int, epsilon: float, time: ir.Value | None = None) -> ir.Value:
     """GroupNorm-SiLU-conv twice, with the time embedding (SiLU applied) added between, and a residual."""
-    y = b.conv(f"{scope}.conv1", silu(b, f"{scope}.norm1", group_norm(b, f"{scope}.norm1", x, groups, epsilon)))
+    y = b.conv(f"{scope}.conv1", silu(b, f"{scope}.norm1", group_norm(b, f"{scope}.norm1", x, groups, epsilon)), out)
     if time is not None:
-        shift = gemm(b, f"{scope}.time_emb_proj", time)
+        shift = gemm(b, f"{scope}.time_emb_proj", time, out)
         shift = b.op(f"{scope}.time_emb_proj", "Unsqueeze", [shift, b.ints(2, 3)], (*shape_of(shift), 1, 1))
         y = b.binary(scope, "Add", y, shift)
-    y = b.conv(f"{scope}.conv2", silu(b, f"{scope}.norm2", group_norm(b, f"{scope}.norm2", y, groups, epsilon)))
+    y = b.conv(f"{scope}.conv2", silu(b, f"{scope}.norm2", group_norm(b, f"{scope}.norm2", y, groups, epsilon)), out)
     if shape_of(x)[1] != out:
-        x = b.conv(f"{scope}.conv_shortcut", x)
+        x = b.conv(f"{scope}.conv_shortcut", x, out, 1)
     return b.binary(scope, "Add", x, y)

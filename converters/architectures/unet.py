@@ -1,32 +1,112 @@
-"""The denoising network (diffusers' UNet2DConditionModel, the configurations that converters/configs.py lets through)."""
+"""The denoising network (diffusers' UNet2DConditionModel): its config, graph, and names in the original layout.
+
+The original layout numbers every block in one row (input_blocks.0 ... 11, middle_block, output_blocks.0 ... 11); diffusers groups them by
+resolution (down_blocks.i.resnets.j). With L layers per level, down level i starts at input_blocks.(1 + i * (L + 1)) and up level i at
+output_blocks.(i * (L + 1)). The rules restate diffusers' convert_ldm_unet_checkpoint (loaders/single_file_utils.py).
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.architecture import Architecture, Config, Graph, Layout, Stored
+from ondevice.converters.architectures.builder import GraphBuilder, Shape, shape_of
+from ondevice.converters.architectures.keys import (
+    ITS_CONFIG,
+    SILU,
+    Key,
+    count,
+    count_or_counts,
+    counts,
+    divides,
+    each,
+    is_count,
+    is_size,
+    number,
+    only,
+    per_level,
+    refused,
+    same_length,
+    switch,
+)
 from ondevice.converters.architectures.layers import attention, gelu, gemm, group_norm, layer_norm, linear, resnet, silu
+from ondevice.errors import CheckpointError
 
 TRANSFORMER_EPS = 1e-6  # of the GroupNorm before a transformer, whatever norm_eps says
 LAYER_NORM_EPS = 1e-5
 
 
-def unet(
-    config: Mapping[str, Any], weights: Mapping[str, ir.TensorProtocol], *, batch: int, height: int, width: int, tokens: int
-) -> ir.Model:
+def _block_types(default: list[str], *values: str) -> Key:
+    """Types of blocks, which diffusers takes under the names of its first versions, too (UNetResDownBlock2D)."""
+
+    def plain(value: Any) -> Any:
+        return [x.removeprefix("UNetRes") if isinstance(x, str) else x for x in value] if isinstance(value, list) else value
+
+    return replace(each(default, *values), plain=plain)
+
+
+_KEYS = {
+    "sample_size": Key(
+        None,
+        is_size,
+        "null, a whole number from 1, or two: [height, width]",
+        fix="write the latents' height and width there, such as 64 for pictures of 512 pixels",
+    ),
+    "in_channels": count(4),
+    "out_channels": count(4),
+    "block_out_channels": counts([320, 640, 1280, 1280]),
+    "down_block_types": _block_types(["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"], "CrossAttnDownBlock2D", "DownBlock2D"),
+    "mid_block_type": only("UNetMidBlock2DCrossAttn"),
+    "up_block_types": _block_types(["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3, "CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": per_level(count(2, 32)),
+    "cross_attention_dim": per_level(count(1280)),
+    "attention_head_dim": count_or_counts(8),
+    "num_attention_heads": only(None),
+    "transformer_layers_per_block": per_level(only(1)),
+    "use_linear_projection": switch(False, True),
+    "norm_num_groups": count(32),
+    "norm_eps": number(1e-5),
+    "act_fn": SILU,
+    "flip_sin_to_cos": only(True, False),
+    "freq_shift": Key(0, lambda v: type(v) is int and v in (0, 1), "0 or 1", lambda v: int(v) if type(v) is float and v in (0, 1) else v),
+    "center_input_sample": switch(False),
+    "only_cross_attention": per_level(only(False)),
+    "dual_cross_attention": switch(False),
+    "downsample_padding": only(1),
+    "mid_block_scale_factor": only(1, 1.0),
+    "encoder_hid_dim": only(None),
+    "encoder_hid_dim_type": only(None),
+    "class_embed_type": only(None),
+    "num_class_embeds": only(None),
+    "projection_class_embeddings_input_dim": only(None),
+    "addition_embed_type": only(None),
+    "resnet_time_scale_shift": only("default"),
+    "time_embedding_type": only("positional"),
+    "time_embedding_dim": Key(None, lambda v: v is None or is_count(v), "null, or 4 times the first of block_out_channels", fix=ITS_CONFIG),
+    "time_embedding_act_fn": only(None),
+    "timestep_post_act": only(None),
+    "time_cond_proj_dim": only(None),
+    "conv_in_kernel": only(3),
+    "conv_out_kernel": only(3),
+    "attention_type": only("default"),
+}
+
+
+def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, tokens: int) -> ir.Model:
     """sample float32 [batch, c, height, width], timestep float32 [1], encoder_hidden_states [batch, tokens, d] -> out_sample, shaped as
     sample. One timestep serves the whole batch, as in guidance."""
-    b = GraphBuilder("unet", weights)
     x = b.input("sample", (batch, config["in_channels"], height, width))
     timestep = b.input("timestep", (1,))
     text = b.input("encoder_hidden_states", (batch, tokens, config["cross_attention_dim"]))
     net = _UNet(b, config, silu(b, "time_embedding", _time_embedding(b, config, timestep)), text)
-    x = b.conv("conv_in", x)
+    x = b.conv("conv_in", x, config["block_out_channels"][0])
     skips = [x]
     for level, kind in enumerate(config["down_block_types"]):
         x = net.down(level, kind, x, skips)
@@ -34,10 +114,10 @@ def unet(
     for level, kind in enumerate(config["up_block_types"]):
         x = net.up(level, kind, x, skips)
     x = group_norm(b, "conv_norm_out", x, config["norm_num_groups"], config["norm_eps"])
-    return b.finish(out_sample=b.conv("conv_out", silu(b, "conv_norm_out", x)))
+    return b.finish(out_sample=b.conv("conv_out", silu(b, "conv_norm_out", x), config["out_channels"]))
 
 
-def _time_embedding(b: GraphBuilder, config: Mapping[str, Any], timestep: ir.Value) -> ir.Value:
+def _time_embedding(b: GraphBuilder, config: Config, timestep: ir.Value) -> ir.Value:
     """[1] -> [1, 4 * first width]: sines and cosines of geometric frequencies, then two linear layers."""
     width = config["block_out_channels"][0]
     half = width // 2
@@ -52,14 +132,14 @@ def _time_embedding(b: GraphBuilder, config: Mapping[str, Any], timestep: ir.Val
         parts.reverse()
     if width % 2:
         parts.append(b.full(0.0, 1, 1))
-    y = gemm(b, "time_embedding.linear_1", b.concat("time_proj", 1, *parts))
-    return gemm(b, "time_embedding.linear_2", silu(b, "time_embedding", y))
+    y = gemm(b, "time_embedding.linear_1", b.concat("time_proj", 1, *parts), 4 * width)
+    return gemm(b, "time_embedding.linear_2", silu(b, "time_embedding", y), 4 * width)
 
 
 class _UNet:
     """Blocks of one graph: what they share is the time embedding, the text and the config."""
 
-    def __init__(self, b: GraphBuilder, config: Mapping[str, Any], time: ir.Value, text: ir.Value) -> None:
+    def __init__(self, b: GraphBuilder, config: Config, time: ir.Value, text: ir.Value) -> None:
         self.b, self.config, self.time, self.text = b, config, time, text
         self.widths, self.layers = config["block_out_channels"], config["layers_per_block"]
         # attention_head_dim is the number of heads: a misnomer that diffusers keeps for old checkpoints.
@@ -74,7 +154,7 @@ class _UNet:
                 x = self._transformer(f"{scope}.attentions.{layer}", x, self.heads[level])
             skips.append(x)
         if level < len(self.widths) - 1:
-            x = self.b.conv(f"{scope}.downsamplers.0.conv", x, stride=2)
+            x = self.b.conv(f"{scope}.downsamplers.0.conv", x, self.widths[level], stride=2)
             skips.append(x)
         return x
 
@@ -93,7 +173,7 @@ class _UNet:
         if from_end:
             _, _, height, width = shape_of(skips[-1])  # the skip's size: an odd size was rounded up on the way down
             x = self.b.resize(f"{scope}.upsamplers.0", x, height, width)
-            x = self.b.conv(f"{scope}.upsamplers.0.conv", x)
+            x = self.b.conv(f"{scope}.upsamplers.0.conv", x, self.widths[from_end])
         return x
 
     def _resnet(self, scope: str, x: ir.Value, out: int) -> ir.Value:
@@ -105,29 +185,150 @@ class _UNet:
         y = group_norm(b, f"{scope}.norm", x, self.config["norm_num_groups"], TRANSFORMER_EPS)
         as_linear = self.config["use_linear_projection"]
         if not as_linear:
-            y = b.conv(f"{scope}.proj_in", y)
+            y = b.conv(f"{scope}.proj_in", y, channels, 1)
         y = b.reshape(scope, b.transpose(scope, y, 0, 2, 3, 1), n, height * width, channels)
         if as_linear:
-            y = linear(b, f"{scope}.proj_in", y)
+            y = linear(b, f"{scope}.proj_in", y, channels)
         block = f"{scope}.transformer_blocks.0"
         for norm, name, context in (("norm1", "attn1", None), ("norm2", "attn2", self.text)):
             normal = layer_norm(b, f"{block}.{norm}", y, LAYER_NORM_EPS)
             source, inner = normal if context is None else context, f"{block}.{name}"
-            q, k, v = (linear(b, f"{inner}.to_{p}", normal if p == "q" else source, bias=False) for p in "qkv")
-            mixed = linear(b, f"{inner}.to_out.0", attention(b, inner, q, k, v, heads))
+            q, k, v = (linear(b, f"{inner}.to_{p}", normal if p == "q" else source, channels, bias=False) for p in "qkv")
+            mixed = linear(b, f"{inner}.to_out.0", attention(b, inner, q, k, v, heads), channels)
             y = b.binary(block, "Add", mixed, y)
         normal = layer_norm(b, f"{block}.norm3", y, LAYER_NORM_EPS)
-        y = b.binary(block, "Add", linear(b, f"{block}.ff.net.2", self._geglu(f"{block}.ff.net.0", normal)), y)
+        y = b.binary(block, "Add", linear(b, f"{block}.ff.net.2", self._geglu(f"{block}.ff.net.0", normal), channels), y)
         if as_linear:
-            y = linear(b, f"{scope}.proj_out", y)
+            y = linear(b, f"{scope}.proj_out", y, channels)
         y = b.transpose(scope, b.reshape(scope, y, n, height, width, channels), 0, 3, 1, 2)
         if not as_linear:
-            y = b.conv(f"{scope}.proj_out", y)
+            y = b.conv(f"{scope}.proj_out", y, channels, 1)
         return b.binary(scope, "Add", y, x)
 
     def _geglu(self, scope: str, x: ir.Value) -> ir.Value:
-        """Value times GELU(gate), both from one linear layer."""
-        wide = linear(self.b, f"{scope}.proj", x)
-        shape = (*shape_of(wide)[:-1], shape_of(wide)[-1] // 2)
+        """Value times GELU(gate), both from one linear layer, each 4 times as wide as `x`."""
+        shape = (*shape_of(x)[:-1], 4 * shape_of(x)[-1])
+        wide = linear(self.b, f"{scope}.proj", x, 2 * shape[-1])
         value, gate = self.b.op(scope, "Split", [wide], shape, shape, axis=-1, num_outputs=2)
         return self.b.binary(scope, "Mul", value, gelu(self.b, scope, gate))
+
+
+def _is_before(version: object, minor: int) -> bool:
+    """Whether a version of diffusers is older than 0.`minor`."""
+    parts = re.match(r"0\.(\d{1,6})(?!\d)", version) if isinstance(version, str) else None
+    return parts is not None and int(parts[1]) < minor
+
+
+def _check(config: dict[str, Any], where: str) -> None:
+    heads, size, time = config["attention_head_dim"], config.get("sample_size"), config["time_embedding_dim"]
+    if type(size) is int and size < 64 and _is_before(config.get("_diffusers_version"), 9):
+        config["sample_size"] = 64  # as diffusers' pipeline does: version 0.8 and older saved their default of 32 with models of 64
+    if time not in (None, 4 * config["block_out_channels"][0]):
+        raise refused("time_embedding_dim", time, _KEYS["time_embedding_dim"], where)
+    same_length(config, where, "down_block_types", "up_block_types", *(["attention_head_dim"] if isinstance(heads, list) else []))
+    if config["block_out_channels"][0] // 2 <= config["freq_shift"]:  # half of the first width is the number of time frequencies
+        raise CheckpointError("block_out_channels begins too narrow for the time embedding.", where=where, fix=ITS_CONFIG)
+    for level, channels in enumerate(config["block_out_channels"]):
+        divides("norm_num_groups", config["norm_num_groups"], "block_out_channels", channels, where)
+        # attention_head_dim is the number of heads: a misnomer that diffusers keeps for old checkpoints.
+        divides("attention_head_dim", heads[level] if isinstance(heads, list) else heads, "block_out_channels", channels, where)
+
+
+_BY_INPUTS = {9: "an inpainting model", 8: "InstructPix2Pix", 5: "a depth-to-image model", 7: "an upscaler"}
+_BY_TEXT_WIDTH = {
+    768: "Stable Diffusion 1.x",
+    1024: "Stable Diffusion 2.x",
+    1280: "Stable Diffusion XL's refiner",
+    2048: "Stable Diffusion XL",
+}
+
+
+def generation(text_width: object) -> str | None:
+    """The Stable Diffusion whose UNet looks at text of so many channels; None where none does."""
+    return _BY_TEXT_WIDTH.get(text_width) if type(text_width) is int else None
+
+
+def kind_of(in_channels: object, text_width: object) -> str | None:
+    """What a UNet of these `in_channels` and `cross_attention_dim` draws; None where its numbers are of none that is known.
+
+    Both may be anything that a config or a file of weights says.
+    """
+    kind = _BY_INPUTS.get(in_channels) if type(in_channels) is int else None
+    of = generation(text_width)
+    if kind is None:
+        return of
+    return f"{kind} of {of}" if of and text_width != 768 else kind
+
+
+def _kind(config: Config) -> str | None:
+    """The same from a config, which may hold anything."""
+    if config.get("time_cond_proj_dim") is not None:
+        return "a latent consistency model"
+    return kind_of(config.get("in_channels", 4), config.get("cross_attention_dim"))
+
+
+def _kind_of_shapes(shapes: Mapping[str, Shape]) -> str | None:
+    """The same from the shapes of weights, in diffusers' names or the original layout's."""
+    widths = {shape[-1] for name, shape in shapes.items() if name.endswith(".attn2.to_k.weight") and shape}
+    first: Shape = next((shapes[name] for name in ("conv_in.weight", "input_blocks.0.0.weight") if name in shapes), ())
+    return kind_of(first[1] if len(first) == 4 else 4, widths.pop() if len(widths) == 1 else None)
+
+
+_TOP = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+
+def _original(name: str, config: Config) -> str:
+    head, _, leaf = name.rpartition(".")
+    if head in _TOP:
+        return f"{_TOP[head]}.{leaf}"
+    side, rest = name.split(".", 1)
+    if side == "mid_block":
+        kind, index, inner = rest.split(".", 2)
+        return f"middle_block.{2 * int(index) if kind == 'resnets' else 1}.{_inner(kind, inner)}"
+    level, kind, index, inner = rest.split(".", 3)
+    i, j, layers = int(level), int(index), config["layers_per_block"]
+    if kind == "downsamplers":
+        return f"input_blocks.{(i + 1) * (layers + 1)}.0.{inner.replace('conv', 'op')}"
+    if kind == "upsamplers":  # stands after the level's last resnet and, where there is one, its attention
+        return f"output_blocks.{i * (layers + 1) + layers}.{1 + (config['up_block_types'][i] == 'CrossAttnUpBlock2D')}.{inner}"
+    block = f"input_blocks.{1 + i * (layers + 1) + j}" if side == "down_blocks" else f"output_blocks.{i * (layers + 1) + j}"
+    return f"{block}.{0 if kind == 'resnets' else 1}.{_inner(kind, inner)}"
+
+
+def _inner(kind: str, inner: str) -> str:
+    part, _, leaf = inner.rpartition(".")
+    return f"{_RESNET[part]}.{leaf}" if kind == "resnets" else inner
+
+
+def _canonical(name: str) -> str:
+    head, dot, leaf = name.rpartition(".to_out.")
+    return f"{head}.to_out.0.{leaf}" if dot and leaf in ("weight", "bias") else name
+
+
+LDM = Layout(lambda name, config: Stored(_original(name, config)))
+UNET = Architecture(
+    name="unet",
+    word="UNet",
+    keys=_KEYS,
+    graphs={"noise": Graph(noise, sizes=("batch", "height", "width", "tokens"))},
+    check=_check,
+    classes=("UNet2DConditionModel", "FlaxUNet2DConditionModel"),
+    canonical=_canonical,
+    kind=_kind,
+    kind_of_shapes=_kind_of_shapes,
+    first="conv_in.weight",
+)

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 
-from ondevice.converters.architectures.autoencoder_kl import middle
+from ondevice.converters.architectures.architecture import Config
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
-from ondevice.converters.architectures.layers import VAE_EPS, group_norm, resnet, silu
+from ondevice.converters.architectures.layers import resnet
+from ondevice.converters.architectures.vae_layers import VAE_EPS, middle, normal, upsampled
 from ondevice.errors import UsageError
 
 STATISTICS_OF = "statistics_of"  # in a graph's metadata: the picture whose statistics its norms need
@@ -50,20 +50,18 @@ class Stage:
     build: Callable[[GraphBuilder, Mapping[str, ir.Value]], ir.Value]
 
 
-def decoder_stages(config: Mapping[str, Any], height: int, width: int) -> list[Stage]:
+def decoder_stages(config: Config, height: int, width: int) -> list[Stage]:
     """All after the first, in order, for latents of `height` by `width`."""
     return list(_stages(config, height, width))
 
 
-def decoder_stage(
-    config: Mapping[str, Any], weights: Mapping[str, ir.TensorProtocol], *, height: int, width: int, stage: int, rows: int
-) -> ir.Model:
+def decoder_stage(b: GraphBuilder, config: Config, *, height: int, width: int, stage: int, rows: int) -> ir.Model:
     """The graph of one stage; bands of at most `rows` rows of the largest picture that it reads or makes.
 
     Raises:
         UsageError: there is no such stage, or a band would be too low.
     """
-    b, stages = GraphBuilder("vae_decoder", weights), decoder_stages(config, height, width)
+    stages = decoder_stages(config, height, width)
     if not 1 <= stage <= len(stages) + 1 or rows < LEAST:
         raise UsageError(f"stage {stage}, {rows} rows (expected 1..{len(stages) + 1}, at least {LEAST}).", where="vae_decoder in bands")
     if stage == 1:
@@ -93,17 +91,17 @@ def band_rows(height: int, most: int) -> int:
     return -(-(height - 2) // bands) + 2
 
 
-def _last(config: Mapping[str, Any], level: int) -> str:
+def _last(config: Config, level: int) -> str:
     return f"decoder.up_blocks.{level}.resnets.{config['layers_per_block']}"
 
 
-def _stages(config: Mapping[str, Any], height: int, width: int) -> Iterator[Stage]:
+def _stages(config: Config, height: int, width: int) -> Iterator[Stage]:
     widths, groups = list(reversed(config["block_out_channels"])), config["norm_num_groups"]
     x = Picture(_last(config, 0), height, width, widths[0])
     for level in range(1, len(widths)):
         up = f"decoder.up_blocks.{level - 1}.upsamplers.0"
         large = Picture(up, 2 * x.height, 2 * x.width, x.channels)
-        yield Stage((x,), None, large, lambda b, v, x=x, up=up: _upsampled(b, up, v[x.name]))  # type: ignore[misc]
+        yield Stage((x,), None, large, lambda b, v, x=x, up=up: upsampled(b, up, v[x.name]))  # type: ignore[misc]
         again = level == len(widths) - 1
         x = x if again else large
         for layer in range(config["layers_per_block"] + 1):
@@ -111,9 +109,16 @@ def _stages(config: Mapping[str, Any], height: int, width: int) -> Iterator[Stag
             inside = Picture(f"{scope}.conv1", large.height, large.width, widths[level])
             made = up if again and layer == 0 else None
 
-            def first(b: GraphBuilder, v: Mapping[str, ir.Value], x: Picture = x, scope: str = scope, made: str | None = made) -> ir.Value:
-                picture = v[x.name] if made is None else _upsampled(b, made, v[x.name])
-                return b.conv(f"{scope}.conv1", _normal(b, f"{scope}.norm1", picture, groups))
+            def first(
+                b: GraphBuilder,
+                v: Mapping[str, ir.Value],
+                x: Picture = x,
+                inside: Picture = inside,
+                scope: str = scope,
+                made: str | None = made,
+            ) -> ir.Value:
+                picture = v[x.name] if made is None else upsampled(b, made, v[x.name])
+                return b.conv(f"{scope}.conv1", normal(b, f"{scope}.norm1", picture, groups), inside.channels)
 
             def second(
                 b: GraphBuilder,
@@ -123,10 +128,10 @@ def _stages(config: Mapping[str, Any], height: int, width: int) -> Iterator[Stag
                 scope: str = scope,
                 made: str | None = made,
             ) -> ir.Value:
-                picture = v[x.name] if made is None else _upsampled(b, made, v[x.name])
-                y = b.conv(f"{scope}.conv2", _normal(b, f"{scope}.norm2", v[inside.name], groups))
+                picture = v[x.name] if made is None else upsampled(b, made, v[x.name])
+                y = b.conv(f"{scope}.conv2", normal(b, f"{scope}.norm2", v[inside.name], groups), inside.channels)
                 if shape_of(picture)[1] != inside.channels:
-                    picture = b.conv(f"{scope}.conv_shortcut", picture)
+                    picture = b.conv(f"{scope}.conv_shortcut", picture, inside.channels, 1)
                 return b.binary(scope, "Add", picture, y)
 
             yield Stage((x,), made or x.name, inside, first)
@@ -135,15 +140,6 @@ def _stages(config: Mapping[str, Any], height: int, width: int) -> Iterator[Stag
             x = out
 
     def last(b: GraphBuilder, v: Mapping[str, ir.Value]) -> ir.Value:
-        return b.conv("decoder.conv_out", _normal(b, "decoder.conv_norm_out", v[x.name], groups))
+        return b.conv("decoder.conv_out", normal(b, "decoder.conv_norm_out", v[x.name], groups), config["out_channels"])
 
     yield Stage((x,), x.name, Picture("sample", x.height, x.width, config["out_channels"]), last)
-
-
-def _upsampled(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
-    _, _, rows, columns = shape_of(x)
-    return b.conv(f"{scope}.conv", b.resize(scope, x, 2 * rows, 2 * columns))
-
-
-def _normal(b: GraphBuilder, scope: str, x: ir.Value, groups: int) -> ir.Value:
-    return silu(b, scope, group_norm(b, scope, x, groups, VAE_EPS))

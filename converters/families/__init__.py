@@ -1,61 +1,26 @@
-"""Model families: where their weights come from by default, and the configs that a single weight file does not carry."""
+"""Model families, one kind per file: which networks they are made of, how these fit each other, and what they are called.
+
+A module of this folder that has `FAMILIES` adds them; nothing else lists families.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
 
-from ondevice.base.paths import MODELS
-from ondevice.converters.configs import normalize
-from ondevice.converters.read.json_text import read_bytes, read_object
-from ondevice.errors import UsageError
+from ondevice.converters.families.family import Configs, Family
+from ondevice.errors import CheckpointError, UsageError
 
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
-_REINSTALL = "reinstall ondevice; its own data is damaged"
+__all__ = ["FAMILIES", "Family", "advice", "check_joints", "family_of", "prefixes", "roles"]
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What one family is made of.
-
-    `hub_id` is None for a family whose weights are inside the package. `folder` is laid out as a diffusers folder and holds at
-    least <component>/config.json and scheduler/scheduler_config.json. `guidance_scale` is what its pictures look best at by default.
-    """
-
-    name: str
-    hub_id: str | None
-    folder: Path
-    guidance_scale: float = 7.5
-
-    @property
-    def source(self) -> str:
-        """What `open_checkpoint` reads when the user names no checkpoint."""
-        return self.hub_id or str(self.folder)
-
-    def config(self, component: str) -> dict[str, Any]:
-        """The normalized config of "text_encoder", "unet" or "vae"."""
-        path = self.folder / component / "config.json"
-        return normalize(component, read_object(path, _REINSTALL), str(path))
-
-    def scheduler(self) -> dict[str, Any]:
-        """The scheduler_config.json, as it is."""
-        return read_object(self.folder / "scheduler" / "scheduler_config.json", _REINSTALL)
-
-    def tokenizer(self) -> dict[str, bytes]:
-        """The tokenizer's files by name. Vocabulary and merges of OpenAI's CLIP are stored once for every family that uses them."""
-        own, shared = self.folder / "tokenizer", MODELS / "clip_tokenizer"
-        return {name: read_bytes(own / name if (own / name).exists() else shared / name, _REINSTALL) for name in TOKENIZER_FILES}
+def _found() -> Iterator[Family]:
+    for module in sorted(found.name for found in pkgutil.iter_modules(__path__)):
+        yield from getattr(importlib.import_module(f"{__name__}.{module}"), "FAMILIES", ())
 
 
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family("demo", None, MODELS / "demo", guidance_scale=3.0),
-        Family("sd14", "CompVis/stable-diffusion-v1-4", MODELS / "sd14"),
-        Family("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5", MODELS / "sd15"),
-    )
-}
+FAMILIES: Mapping[str, Family] = {family.name: family for family in _found()}
 
 
 def family_of(family: Family | str) -> Family:
@@ -65,3 +30,32 @@ def family_of(family: Family | str) -> Family:
     if family not in FAMILIES:
         raise UsageError(f"no model family is called {family!r}.", where="family", fix=f"use one of {', '.join(sorted(FAMILIES))}")
     return FAMILIES[family]
+
+
+def roles() -> tuple[str, ...]:
+    """The roles of all families."""
+    return tuple(dict.fromkeys(role for family in FAMILIES.values() for role in family.roles))
+
+
+def prefixes() -> tuple[str, ...]:
+    """What weights' names begin with in the original single files of all families."""
+    return tuple(dict.fromkeys(part.prefix for family in FAMILIES.values() for part in family.parts.values()))
+
+
+def advice(kind: str | None, family: Family, what: str = "checkpoint") -> str:
+    """What to do with a model of another `kind` than `family`: convert it as the family that it is of, where there is one."""
+    if names := [other.name for other in FAMILIES.values() if other.title == kind != family.title]:
+        return f"convert it as the model that it is: ondevice convert {' or '.join(names)}"
+    return f"use a {family.title} {what}"
+
+
+def check_joints(family: Family, configs: Configs, where: str) -> None:
+    """Refuse networks that do not fit each other, or do not make what the family makes.
+
+    Raises CheckpointError naming both config keys, and what the model is where its numbers tell.
+    """
+    for joint in family.joints(configs):
+        if joint.got != joint.expected:
+            says = f": {joint.says}." if joint.says else "."
+            what = f"the {joint.name} is not {joint.other} (got {joint.got}, expected {joint.expected}){says}"
+            raise CheckpointError(what, where=where, fix=advice(family.kind(configs), family, "text-to-image model"))

@@ -10,20 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ondevice.converters.component import Checkpoint, Component, check_joints
-from ondevice.converters.configs import normalize
-from ondevice.converters.families import Family
+from ondevice.converters.component import Checkpoint, Component
+from ondevice.converters.families import Family, check_joints
 from ondevice.converters.onnx_import.imported import ImportedGraph, read_graph
+from ondevice.converters.read.diffusers_folder import check_family
 from ondevice.converters.read.json_text import read_object
 from ondevice.converters.read.scheduler_files import read_scheduler
 from ondevice.converters.read.tokenizer_files import check_vocabulary, read_tokenizer
 from ondevice.errors import CheckpointError
 
 FILE = "model.onnx"
-REQUIRED = ("text_encoder", "unet", "vae_decoder")
-OPTIONAL = "vae_encoder"
-_CONFIGS = {"text_encoder": ("text_encoder",), "unet": ("unet",), "vae": ("vae_decoder", "vae_encoder", "vae")}
-_LAYOUT = "give a folder of text_encoder/, unet/ and vae_decoder/ with a model.onnx in each"
 _WEIGHTS = (".safetensors", ".bin")
 
 
@@ -34,7 +30,7 @@ def is_onnx_folder(root: Path) -> bool:
 
 
 def read_onnx_folder(root: Path, family: Family) -> Checkpoint:
-    """The checkpoint in the folder `root`. Configs, scheduler and tokenizer are the folder's own where it has them, else the family's.
+    """The checkpoint in the folder `root`. Configs, scheduler and tokenizers are the folder's own where it has them, else the family's.
 
     Raises:
         CheckpointError: a component is missing or damaged, or they do not fit each other.
@@ -42,32 +38,42 @@ def read_onnx_folder(root: Path, family: Family) -> Checkpoint:
     """
     notes: list[str] = []
     absent: list[str] = []
-    configs = {name: _config(root, name, family, absent) for name in _CONFIGS}
+    check_family(root, family)
+    configs = {part: _config(root, part, family, absent) for part in family.parts}
     components = {name: Component(config, {}) for name, config in configs.items()}
-    check_joints(components, str(root))
+    check_joints(family, configs, str(root))
     graphs: dict[str, ImportedGraph] = {}
-    for name in (*REQUIRED, OPTIONAL):
+    for name, role in family.roles.items():
         path = root / name / FILE
         if path.is_file():
-            graphs[name] = read_graph(path, name, configs)
-        elif name in REQUIRED:
-            raise CheckpointError(f"{name}/{FILE} is missing.", where=str(root), fix=_LAYOUT)
+            graphs[name] = read_graph(path, name, family, configs)
+        elif not role.optional:
+            raise CheckpointError(f"{name}/{FILE} is missing.", where=str(root), fix=_layout(family))
         else:
             notes.append(f"there is no {name}/{FILE}, so the bundle cannot begin from a picture (--init-image)")
-    scheduler, tokenizer = root / "scheduler" / "scheduler_config.json", root / "tokenizer"
-    absent += [f"{path.name}/" for path in (scheduler.parent, tokenizer) if not path.exists()]
+    scheduler = root / "scheduler" / "scheduler_config.json"
+    folders = {name: root / name for name in family.tokenizers}
+    absent += [f"{path.name}/" for path in (scheduler.parent, *folders.values()) if not path.exists()]
     if absent:
         notes.append(f"there is no {', '.join(absent)}, so {family.name}'s own are used")
-    files = read_tokenizer(tokenizer) if tokenizer.exists() else family.tokenizer()
-    check_vocabulary(files, configs["text_encoder"], str(tokenizer))
-    schedule = read_object(scheduler, _LAYOUT) if scheduler.parent.exists() else family.scheduler()
-    return Checkpoint(components, read_scheduler(root, schedule, notes), files, family.name, str(root), tuple(notes), graphs)
+    tokenizers = {name: read_tokenizer(path) if path.exists() else family.tokenizer(name) for name, path in folders.items()}
+    for name, part in family.tokenizers.items():
+        check_vocabulary(tokenizers[name], configs[part], str(folders[name]))
+    schedule = read_object(scheduler, _layout(family)) if scheduler.parent.exists() else family.scheduler()
+    return Checkpoint(components, read_scheduler(root, schedule, notes), tokenizers, family.name, str(root), tuple(notes), graphs)
 
 
-def _config(root: Path, component: str, family: Family, absent: list[str]) -> dict[str, Any]:
-    for folder in _CONFIGS[component]:
+def _layout(family: Family) -> str:
+    *most, last = (f"{name}/" for name, role in family.roles.items() if not role.optional)
+    return f"give a folder of {', '.join(most)} and {last} with a {FILE} in each"
+
+
+def _config(root: Path, part: str, family: Family, absent: list[str]) -> dict[str, Any]:
+    """The part's config.json out of the folder of a role that it has, or out of its own."""
+    folders = [name for name, role in family.roles.items() if role.part == part]
+    for folder in dict.fromkeys((*folders, part)):
         path = root / folder / "config.json"
         if path.exists():
-            return normalize(component, read_object(path, _LAYOUT), str(path))
-    absent.append(f"{_CONFIGS[component][0]}/config.json")
-    return family.config(component)
+            return family.normalize(part, read_object(path, _layout(family)), str(path))
+    absent.append(f"{folders[0]}/config.json")
+    return family.config(part)

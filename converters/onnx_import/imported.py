@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass, InlinePass, NameFixPass
 
 from ondevice.converters.architectures.builder import OPSET
+from ondevice.converters.families import Family
 from ondevice.converters.onnx_import.evaluate import evaluate, shape_of
 from ondevice.converters.onnx_import.naming import fit_names
 from ondevice.converters.onnx_import.onnx_file import OnnxFile, read_onnx
@@ -27,10 +28,11 @@ EXPORT_AGAIN = "export the model again with torch.onnx at one of the opsets 17 t
 
 @dataclass(frozen=True, slots=True)
 class ImportedGraph:
-    """One component of a folder of ONNX files. `configs` by component: "text_encoder", "unet", "vae"."""
+    """One role of a family in a folder of ONNX files. `configs` by part."""
 
-    component: str
+    role: str
     file: OnnxFile
+    family: Family
     configs: dict[str, dict[str, Any]]
 
     @property
@@ -45,7 +47,7 @@ class ImportedGraph:
             CheckpointError: the file is damaged.
             GraphError: it is no graph of this component.
         """
-        return misfit(self._read().graph, ports(self.component, self.configs, **sizes), str(self.path))
+        return misfit(self._read().graph, ports(self.family, self.role, self.configs, **sizes), str(self.path))
 
     def graph(self, **sizes: int) -> ir.Model:
         """A fresh graph in the primitives and the spelling of our own builders: static shapes, opset 18, lazy float32 weights.
@@ -55,7 +57,7 @@ class ImportedGraph:
             GraphError: it is fixed to another size, or holds what we do not support; names the node.
         """
         model, where = self._read(), str(self.path)
-        wanted = ports(self.component, self.configs, **sizes)
+        wanted = ports(self.family, self.role, self.configs, **sizes)
         if reason := misfit(model.graph, wanted, where):
             raise GraphError(f"{reason}.", where=where, fix=RESIZE)
         try:
@@ -72,10 +74,11 @@ class ImportedGraph:
             verify_graph(model)
         except GraphError as error:
             raise GraphError(error.what, where=f"{where}: {error.where}", fix=error.fix or EXPORT_AGAIN) from None
-        result = shape_of(model.graph.outputs[0])
-        if result != wanted.result:
-            what = f"its output is {list(result or ())} (expected {wanted.output} {list(wanted.result)})."
-            raise GraphError(what, where=where, fix="give the config.json that belongs to the file, or the model's family")
+        for value in model.graph.outputs:
+            result, expected = shape_of(value), wanted.outputs[str(value.name)]
+            if result != expected:
+                what = f"its output is {list(result or ())} (expected {value.name} {list(expected)})."
+                raise GraphError(what, where=where, fix="give the config.json that belongs to the file, or the model's family")
         return model
 
     def _read(self) -> ir.Model:
@@ -87,9 +90,9 @@ class ImportedGraph:
         return model
 
 
-def read_graph(path: Path, component: str, configs: dict[str, dict[str, Any]]) -> ImportedGraph:
-    """The component in the file at `path`. Raises CheckpointError and GraphError as its methods do."""
-    found = ImportedGraph(component, read_onnx(path), configs)
+def read_graph(path: Path, role: str, family: Family, configs: dict[str, dict[str, Any]]) -> ImportedGraph:
+    """The role's graph in the file at `path`. Raises CheckpointError and GraphError as its methods do."""
+    found = ImportedGraph(role, read_onnx(path), family, configs)
     found.misfit(batch=1, height=1, width=1)
     return found
 

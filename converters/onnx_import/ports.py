@@ -4,42 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 
+from ondevice.converters.architectures.architecture import Config
 from ondevice.converters.component import FLOATS, lazy
+from ondevice.converters.families import Family
 from ondevice.errors import GraphError
 
 Shape = tuple[int, ...]
-Configs = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a component's graph takes and gives, in our builder's terms. Shapes are in the sizes asked for."""
+    """What a role's graph takes and gives, in our builder's terms. Shapes are in the sizes asked for."""
 
     inputs: dict[str, Shape]
-    output: str
-    result: Shape
-    scale: int = 1  # pixels a unit of the inputs' height and width
+    outputs: dict[str, Shape]
+    scale: int = 1  # pixels per unit of the inputs' height and width
 
 
-def ports(component: str, configs: Configs, *, batch: int = 1, height: int = 0, width: int = 0) -> Ports:
-    """The ports of `component` at a size; height and width in latent units."""
-    text, unet, vae = configs["text_encoder"], configs["unet"], configs["vae"]
-    tokens, scale = text["max_position_embeddings"], 2 ** (len(vae["block_out_channels"]) - 1)
-    if component == "text_encoder":
-        return Ports({"input_ids": (batch, tokens)}, "last_hidden_state", (batch, tokens, text["hidden_size"]))
-    if component == "unet":
-        sample = (batch, unet["in_channels"], height, width)
-        inputs = {"sample": sample, "timestep": (1,), "encoder_hidden_states": (batch, tokens, unet["cross_attention_dim"])}
-        return Ports(inputs, "out_sample", (batch, unet["out_channels"], height, width), scale)
-    latent = (batch, vae["latent_channels"], height, width)
-    if component == "vae_decoder":
-        return Ports({"latent_sample": latent}, "sample", (batch, vae["out_channels"], scale * height, scale * width), scale)
-    picture = (batch, vae["in_channels"], scale * height, scale * width)
-    return Ports({"sample": picture}, "latent_parameters", (batch, 2 * vae["latent_channels"], height, width))
+def ports(family: Family, role: str, configs: Mapping[str, Config], *, batch: int = 1, height: int = 0, width: int = 0) -> Ports:
+    """The ports of `role` at a size, by running our builder dry; height and width in latent units."""
+    about, graph = family.roles[role], family.graph(role)
+    sizes = {"batch": batch} | ({"height": height, "width": width} if graph.sized else {}) | about.joined(configs)
+    found = family.parts[about.part].architecture.ports(about.graph, configs[about.part], **sizes)
+    inner = next((shape[2] for shape in found.inputs.values() if len(shape) == 4), 1)
+    return Ports(found.inputs, found.outputs, family.scale(configs) * height // inner if graph.sized else 1)
 
 
 def matched(graph: ir.Graph, wanted: Ports, where: str) -> dict[str, ir.Value]:
@@ -86,7 +77,7 @@ def _shown(value: ir.Value) -> str:
 
 
 def adapt(model: ir.Model, wanted: Ports, where: str) -> None:
-    """Give a graph our inputs and our one output, in place: sizes fixed, floats in float32, token ids in int32, a float timestep [1].
+    """Give a graph our inputs and outputs, in place: sizes fixed, floats in float32, token ids in int32, a float timestep [1].
 
     The timestep's own type is not kept: a file that takes whole numbers only moves them about and casts them, so that it can as well have
     the fractions of samplers that use them.
@@ -104,7 +95,7 @@ def adapt(model: ir.Model, wanted: Ports, where: str) -> None:
         own.name, own.shape, own.type = name, ir.Shape(shape), ir.TensorType(kind)
     order = list(wanted.inputs)
     graph.inputs[:] = sorted(graph.inputs, key=lambda value: order.index(str(value.name)) if value.name in order else -1)
-    _one_output(graph, wanted, where)
+    _our_outputs(graph, wanted, where)
     _single_precision(graph)
 
 
@@ -135,14 +126,19 @@ def _begin_at_one(graph: ir.Graph, timestep: ir.Value, inner: Shape) -> None:
     graph.insert_before(graph[0], made)
 
 
-def _one_output(graph: ir.Graph, wanted: Ports, where: str) -> None:
-    """Keep the output of our name, or the first; what only the others need goes later."""
+def _our_outputs(graph: ir.Graph, wanted: Ports, where: str) -> None:
+    """Keep the outputs of our names, or the first where we have one; what only the others need goes later."""
     if not graph.outputs:
         raise GraphError("it has no output.", where=where, fix="export the model again")
-    kept = next((value for value in graph.outputs if value.name == wanted.output), graph.outputs[0])
+    named = {str(value.name): value for value in graph.outputs}
+    if len(wanted.outputs) > 1 and not set(wanted.outputs) <= set(named):
+        what = f"it gives {', '.join(named)} (expected {', '.join(wanted.outputs)})."
+        raise GraphError(what, where=where, fix="export the model with outputs of these names")
+    kept = [named.get(name, graph.outputs[0]) for name in wanted.outputs]
     graph.outputs.clear()
-    graph.outputs.append(kept)
-    kept.name = wanted.output
+    for name, value in zip(wanted.outputs, kept, strict=True):
+        graph.outputs.append(value)
+        value.name = name
 
 
 def _single_precision(graph: ir.Graph) -> None:

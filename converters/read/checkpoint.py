@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ondevice.converters.component import Checkpoint, Component
-from ondevice.converters.configs import normalize
 from ondevice.converters.families import Family, family_of
 from ondevice.converters.onnx_import import is_onnx_folder, read_onnx_folder
 from ondevice.converters.read.diffusers_folder import read_folder
 from ondevice.converters.read.hub import download
 from ondevice.converters.read.json_text import read_object
-from ondevice.converters.read.parts import read_part
+from ondevice.converters.read.parts import FLAGS, read_part
 from ondevice.converters.read.single_file import checkpoint_from
 from ondevice.converters.read.weights_file import read_weights
 from ondevice.errors import CheckpointError, UsageError
@@ -72,7 +71,7 @@ def open_checkpoint(
         checkpoint = _read_one_file(path, chosen, ema, _given(vae, text_encoder, chosen, None))
     elif _HUB_ID.fullmatch(text) and not text.endswith(_FILE_SUFFIXES):
         _only_for(ema, "--ema", "a single file", text)
-        folder = download(text, variant=variant, revision=revision)
+        folder = download(text, chosen, variant=variant, revision=revision)
         read = read_folder(folder, chosen, variant, _given(vae, text_encoder, chosen, folder))
         checkpoint = replace(read, source=text)  # not the cache's folder, which a hash names
     else:
@@ -102,9 +101,12 @@ def _given(vae: str | Path | None, text_encoder: str | Path | None, family: Fami
     """The components that are given beside a checkpoint. A file's config is that of the folder `root`, or the family's."""
     given = {}
     for name, source in (("text_encoder", text_encoder), ("vae", vae)):
-        if source is not None:
-            path = root / name / "config.json" if root else None
-            own = path is not None and path.is_file()
-            config = normalize(name, read_object(path), str(path)) if path and own else family.config(name)
-            given[name] = read_part(name, Path(source).expanduser(), config)
+        if source is None:
+            continue
+        if name not in family.parts:
+            raise UsageError(f"{family.name} has no such part.", where=FLAGS[name], fix=f"leave {FLAGS[name]} out")
+        path = root / name / "config.json" if root else None
+        own = path is not None and path.is_file()
+        config = family.normalize(name, read_object(path), str(path)) if path and own else family.config(name)
+        given[name] = read_part(family, name, Path(source).expanduser(), config)
     return given

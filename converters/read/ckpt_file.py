@@ -12,10 +12,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.converters.component import lazy
-from ondevice.converters.names import is_ignorable
 from ondevice.converters.read.inert_pickle import follow
 from ondevice.converters.read.inert_values import Inert, PickleRefused, TensorRef
 from ondevice.converters.read.legacy_torch import MAGIC, read_legacy
+from ondevice.converters.read.names import is_ignorable
 from ondevice.converters.read.safetensors_file import AGAIN, DTYPES, FileSlice
 from ondevice.converters.read.state_dict import find_state
 from ondevice.converters.read.zip_directory import Entry, read_directory

@@ -9,11 +9,10 @@ from pathlib import Path, PurePosixPath
 
 import onnx_ir as ir
 
-from ondevice.converters.component import Checkpoint, Component, check_joints, fitted, listed
-from ondevice.converters.configs import COMPONENTS, normalize
-from ondevice.converters.families import Family
-from ondevice.converters.names import canonical, is_clip_only, is_ignorable
+from ondevice.converters.component import Checkpoint, Component, fitted, listed
+from ondevice.converters.families import FAMILIES, Family, advice, check_joints
 from ondevice.converters.read.json_text import read_object
+from ondevice.converters.read.names import is_clip_only, is_ignorable
 from ondevice.converters.read.scheduler_files import read_scheduler
 from ondevice.converters.read.tokenizer_files import check_vocabulary, read_tokenizer
 from ondevice.converters.read.weights_file import read_weights, without_wrappers
@@ -22,11 +21,7 @@ from ondevice.errors import CheckpointError
 _LAYOUT = "give a folder in diffusers' layout"
 _VARIANT = re.compile(r"(?:diffusion_pytorch_model|pytorch_model|model)\.([A-Za-z0-9_-]{1,40})\.(?:safetensors|bin)")
 _OTHER_FRAMEWORKS = (".msgpack", ".h5")
-_STEMS = {
-    "text_encoder": ("model", "pytorch_model"),
-    "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
-    "vae": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
-}
+Stems = tuple[str, str]  # of .safetensors and .bin files (Architecture.stems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +44,9 @@ def _names(stem: str, suffix: str, variant: str | None) -> tuple[str, ...]:
     return f"{stem}.{variant}.{suffix}", f"{stem}.{suffix}.index.{variant}.json", f"{stem}.{variant}.{suffix}.index.json"
 
 
-def choose_weights(component: str, files: Sequence[str], variant: str | None, where: str, *, mixed: bool = False) -> WeightChoice:
+def choose_weights(
+    component: str, stems: Stems, files: Sequence[str], variant: str | None, where: str, *, mixed: bool = False
+) -> WeightChoice:
     """Which of `files` (names inside the component's folder) holds the weights.
 
     .safetensors goes before .bin. Without a variant the plain file is taken, or the fp16 one where there is no other, with a note. With
@@ -57,7 +54,7 @@ def choose_weights(component: str, files: Sequence[str], variant: str | None, wh
     Raises CheckpointError listing what is there.
     """
     for kind in [variant, *([None] if mixed else [])] if variant else [None, "fp16"]:
-        if name := _file_of(component, files, kind):
+        if name := _file_of(stems, files, kind):
             return WeightChoice(name, f"{component}: only {name} is there, so it was taken" if kind != variant else "")
     found = ", ".join(sorted(files)[:20]) or "nothing"
     what = f"no weights of variant {variant!r}" if variant else "no weights"
@@ -69,18 +66,18 @@ def choose_weights(component: str, files: Sequence[str], variant: str | None, wh
         fix = "use weights for PyTorch, as .safetensors or .bin: these are for Flax or TensorFlow"
     else:
         fix = "download the folder again, weights included"
-    expected = _names(_STEMS[component][0], "safetensors", variant)[0]
+    expected = _names(stems[0], "safetensors", variant)[0]
     raise CheckpointError(f"{what} (found {found}; expected {expected}).", where=where, fix=fix)
 
 
-def _file_of(component: str, files: Sequence[str], variant: str | None) -> str | None:
-    safe, binary = _STEMS[component]
+def _file_of(stems: Stems, files: Sequence[str], variant: str | None) -> str | None:
+    safe, binary = stems
     return next((name for name in (*_names(safe, "safetensors", variant), *_names(binary, "bin", variant)) if name in files), None)
 
 
-def is_somewhere(variant: str | None, files: Mapping[str, Sequence[str]]) -> bool:
-    """Whether a component has weights of `variant`; `files` are the names inside each component's folder."""
-    return variant is not None and any(_file_of(component, names, variant) for component, names in files.items())
+def is_somewhere(variant: str | None, family: Family, files: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a part has weights of `variant`; `files` are the names inside each part's folder."""
+    return variant is not None and any(_file_of(family.parts[part].architecture.stems, names, variant) for part, names in files.items())
 
 
 def shards_of(folder: Path, index_name: str) -> dict[str, list[str]]:
@@ -117,72 +114,85 @@ def _read_weights(folder: Path, choice: WeightChoice) -> dict[str, ir.LazyTensor
     return found
 
 
-def read_component(folder: Path, component: str, variant: str | None, notes: list[str], *, mixed: bool = False) -> Component:
-    """The component in its own folder, config.json and weights; what was taken instead of what was asked for is added to `notes`.
+def read_component(folder: Path, family: Family, part: str, variant: str | None, notes: list[str], *, mixed: bool = False) -> Component:
+    """The part in its own folder, config.json and weights; what was taken instead of what was asked for is added to `notes`.
 
     `mixed`: as `choose_weights` takes it. Raises CheckpointError and WeightsError.
     """
+    network = family.parts[part].architecture
     if not folder.is_dir():
         root = folder.parent
         pipeline = _pipeline(root)
-        what = f"the folder {component}/ is missing" + (f" (model_index.json says that this is a {pipeline})." if pipeline else ".")
-        raise CheckpointError(what, where=str(root), fix="use a Stable Diffusion 1.x model" if pipeline else _LAYOUT)
+        other = pipeline not in (None, *family.pipelines)
+        what = f"the folder {part}/ is missing" + (f" (model_index.json says that this is a {pipeline})." if other else ".")
+        raise CheckpointError(what, where=str(root), fix=advice(None, family, "model") if other else _LAYOUT)
     path = folder / "config.json"
-    config = normalize(component, read_object(path, _LAYOUT), str(path))
-    choice = choose_weights(component, _listing(folder), variant, str(folder), mixed=mixed)
+    config = family.normalize(part, read_object(path, _LAYOUT), str(path))
+    choice = choose_weights(part, network.stems, _listing(folder), variant, str(folder), mixed=mixed)
     if choice.note:
         notes.append(choice.note)
+    needed = network.weights(config)
     found: dict[str, ir.TensorProtocol] = {}
     unused: list[str] = []
     for name, tensor in _read_weights(folder, choice).items():
-        if is_ignorable(name):
+        to = network.canonical(name)
+        if to not in needed and is_ignorable(name):
             unused += [name] if is_clip_only(name) else []
-            continue
-        if (to := canonical(component, name)) in found:
+        elif network.beyond(to, config):
+            unused.append(to)
+        elif to in found:
             raise CheckpointError(
                 f"the weight {to} is there under two names.", where=str(folder / choice.file), fix="use another checkpoint"
             )
-        found[to] = tensor
-    if component == "text_encoder":
-        beyond = [name for name in found if _layer(name) >= config["num_hidden_layers"]]
-        for name in beyond:
-            del found[name]
-        unused += beyond
+        else:
+            found[to] = tensor
     if unused:
-        notes.append(f"{component}: weights that a text encoder has no use for were ignored: {listed(unused, most=2)}")
-    return fitted(component, config, found, str(folder / choice.file))
+        notes.append(f"{part}: weights that a {network.word} has no use for were ignored: {listed(unused, most=2)}")
+    return fitted(family, part, config, found, str(folder / choice.file))
 
 
 def _listing(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir()] if folder.is_dir() else []
 
 
-def _layer(name: str) -> int:
-    """The number of a text encoder's layer that a weight belongs to; -1: none. A config may ask for fewer than there are (CLIP skip)."""
-    match = re.match(r"text_model\.encoder\.layers\.(\d{1,6})\.", name)
-    return int(match[1]) if match else -1
-
-
 def _pipeline(root: Path) -> str | None:
     """The class of diffusers that draws with the folder, if it says so."""
     path = root / "model_index.json"
     name = read_object(path, _LAYOUT).get("_class_name") if path.is_file() else None
-    return name[:100] if isinstance(name, str) and name != "StableDiffusionPipeline" else None
+    return name[:100] if isinstance(name, str) else None
+
+
+def check_family(root: Path, family: Family) -> None:
+    """Refuse the folder of another family that we have, by its pipeline's class or its networks' numbers. Raises CheckpointError."""
+    pipeline = _pipeline(root)
+    theirs = [other.title for other in FAMILIES.values() if pipeline in other.pipelines]
+    paths = {part: root / part / "config.json" for part in family.parts}
+    kind = family.kind({part: read_object(path, _LAYOUT) for part, path in paths.items() if path.is_file()})
+    if theirs and family.title not in theirs:
+        kind = kind if kind in theirs else theirs[0]
+        reason = f"its model_index.json names {pipeline}"
+    elif kind != family.title and any(other.title == kind for other in FAMILIES.values()):
+        reason = "by the numbers in its configs"
+    else:
+        return
+    raise CheckpointError(f"this is {kind}, not {family.title} ({reason}).", where=str(root), fix=advice(kind, family))
 
 
 def read_folder(root: Path, family: Family, variant: str | None, given: Mapping[str, Component] | None = None) -> Checkpoint:
-    """The checkpoint in the folder `root`. Configs, scheduler and tokenizer are the folder's own; components in `given` are taken instead.
+    """The checkpoint in the folder `root`. Configs, scheduler and tokenizers are the folder's own; parts in `given` are taken instead.
 
     Raises CheckpointError.
     """
     notes: list[str] = []
     parts = given or {}
-    own = [name for name in COMPONENTS if name not in parts]
-    mixed = is_somewhere(variant, {name: _listing(root / name) for name in own})
-    read = {name: read_component(root / name, name, variant, notes, mixed=mixed) for name in own}
-    components = {name: parts[name] if name in parts else read[name] for name in COMPONENTS}
-    check_joints(components, str(root))
+    check_family(root, family)
+    own = [name for name in family.parts if name not in parts]
+    mixed = is_somewhere(variant, family, {name: _listing(root / name) for name in own})
+    read = {name: read_component(root / name, family, name, variant, notes, mixed=mixed) for name in own}
+    components = {name: parts[name] if name in parts else read[name] for name in family.parts}
+    check_joints(family, {name: component.config for name, component in components.items()}, str(root))
     scheduler = read_scheduler(root, read_object(root / "scheduler" / "scheduler_config.json", _LAYOUT), notes)
-    tokenizer = read_tokenizer(root / "tokenizer")
-    check_vocabulary(tokenizer, components["text_encoder"].config, str(root / "tokenizer"))
-    return Checkpoint(components, scheduler, tokenizer, family.name, str(root), tuple(notes))
+    tokenizers = {name: read_tokenizer(root / name) for name in family.tokenizers}
+    for name, part in family.tokenizers.items():
+        check_vocabulary(tokenizers[name], components[part].config, str(root / name))
+    return Checkpoint(components, scheduler, tokenizers, family.name, str(root), tuple(notes))

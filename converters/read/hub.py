@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from ondevice.converters.configs import COMPONENTS
+from ondevice.converters.families import Family
 from ondevice.converters.read.diffusers_folder import choose_weights, is_somewhere, shards_of
 from ondevice.errors import CheckpointError, DownloadError
 from ondevice.vocabulary.files import FILES, MERGES, VOCAB, WHOLE
@@ -21,14 +21,14 @@ T = TypeVar("T")
 TIMEOUT = 10.0  # seconds until a server that says nothing is given up
 WAITS = (1, 2)  # seconds between tries
 
-_SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json", *(f"tokenizer/{name}" for name in FILES))
+_SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json")
 
 _AGAIN = "try again later"
 _READS_IT = "set HF_TOKEN to a token that may read it, or unset one that has expired"
 _FIXES = {401: _READS_IT, 403: _READS_IT, 408: _AGAIN, 429: "wait some minutes, or set HF_TOKEN, which raises the limit"}
 
 
-def download(repo: str, *, variant: str | None = None, revision: str | None = None) -> Path:
+def download(repo: str, family: Family, *, variant: str | None = None, revision: str | None = None) -> Path:
     """The local folder of `repo`'s snapshot in huggingface_hub's cache, in diffusers' layout.
 
     Files already there are not fetched again, a lost connection resumes inside a file, progress bars go to stderr. `HF_ENDPOINT` names
@@ -50,10 +50,10 @@ def download(repo: str, *, variant: str | None = None, revision: str | None = No
 
     copy: Path | None = None
     try:
-        copy = _copy(repo, name, variant, where)
+        copy = _copy(repo, name, family, variant, where)
         api = HfApi(endpoint=endpoint)
         info = _asked(lambda: api.model_info(repo, revision=name, timeout=TIMEOUT), tries=1 if copy else len(WAITS) + 1)
-        files = wanted_files([file.rfilename for file in info.siblings or ()], variant, where)
+        files = wanted_files([file.rfilename for file in info.siblings or ()], family, variant, where)
         if copy and copy.name == info.sha and all((copy / file).is_file() for file in files):
             return copy
         # By commit: the branch's name in the cache goes on leading to the whole copy until there is a new one.
@@ -98,31 +98,32 @@ def _asked(request: Callable[[], T], tries: int) -> T:
     return request()
 
 
-def _copy(repo: str, revision: str, variant: str | None, where: str) -> Path | None:
+def _copy(repo: str, revision: str, family: Family, variant: str | None, where: str) -> Path | None:
     """The snapshot of `revision` in the cache if it holds all that a checkpoint needs, whatever the server says of it now."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo, "unet/config.json", revision=revision)
+    found = try_to_load_from_cache(repo, f"{next(iter(family.parts))}/config.json", revision=revision)
     if not isinstance(found, str):
         return None
     folder = Path(found).parents[1]
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     try:
-        files = wanted_files(names, variant, where)
+        files = wanted_files(names, family, variant, where)
         files += [f"{parent}/{file}" for parent, index in _indices(files) for file in shards_of(folder / parent, index)]
     except CheckpointError:
         return None
-    small = "scheduler/scheduler_config.json", f"tokenizer/{MERGES if f'tokenizer/{VOCAB}' in names else WHOLE}"
-    return folder if {*files, *small} <= set(names) else None
+    tokenizers = [f"{name}/{MERGES if f'{name}/{VOCAB}' in names else WHOLE}" for name in family.tokenizers]
+    return folder if {*files, "scheduler/scheduler_config.json", *tokenizers} <= set(names) else None
 
 
-def wanted_files(names: list[str], variant: str | None, where: str) -> list[str]:
-    """The files of a repository (paths with "/") that make a checkpoint: configs, tokenizer, and one weight file or index a component.
+def wanted_files(names: list[str], family: Family, variant: str | None, where: str) -> list[str]:
+    """The files of a repository (paths with "/") that make a checkpoint: configs, tokenizers, and one weight file or index per part.
 
     Raises CheckpointError if it has no diffusers layout.
     """
-    wanted = [name for name in _SMALL_FILES if name in names]
-    folders = {part: [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")] for part in COMPONENTS}
+    small = (*_SMALL_FILES, *(f"{folder}/{name}" for folder in family.tokenizers for name in FILES))
+    wanted = [name for name in small if name in names]
+    folders = {part: [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")] for part in family.parts}
     for component, inside in folders.items():
         if "config.json" not in inside:
             raise CheckpointError(
@@ -130,7 +131,8 @@ def wanted_files(names: list[str], variant: str | None, where: str) -> list[str]
                 where=where,
                 fix="name another repository, or download its .safetensors file and give the file's path",
             )
-        choice = choose_weights(component, inside, variant, f"{where}/{component}", mixed=is_somewhere(variant, folders))
+        stems, mixed = family.parts[component].architecture.stems, is_somewhere(variant, family, folders)
+        choice = choose_weights(component, stems, inside, variant, f"{where}/{component}", mixed=mixed)
         wanted += [f"{component}/config.json", f"{component}/{choice.file}"]
     return wanted
 

@@ -1,6 +1,6 @@
-"""What weights are that are no whole Stable Diffusion 1.x checkpoint, so that a refusal says it: by a UNet's numbers, and by names.
+"""What weights are that are no whole checkpoint of the family that is asked for, by their names, so that a refusal says it.
 
-A name in the original layout that belongs to Stable Diffusion 1.x matches no row of the table; neither needs configs, nor reads data.
+A name in the original layout that belongs to the family matches no row of the table but the family's own; no configs or data are read.
 """
 
 from __future__ import annotations
@@ -8,47 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from ondevice.converters.expected import Shape
+from ondevice.converters.architectures.builder import Shape
+from ondevice.converters.families import Family, advice
 
-_BY_INPUTS = {9: "an inpainting model", 8: "InstructPix2Pix", 5: "a depth-to-image model", 7: "an upscaler"}
-_BY_TEXT_WIDTH = {
-    768: "Stable Diffusion 1.x",
-    1024: "Stable Diffusion 2.x",
-    1280: "Stable Diffusion XL's refiner",
-    2048: "Stable Diffusion XL",
-}
-
-
-def generation(text_width: object) -> str | None:
-    """The Stable Diffusion whose UNet looks at text of so many channels; None where none does."""
-    return _BY_TEXT_WIDTH.get(text_width) if type(text_width) is int else None
-
-
-def kind_of(in_channels: object, text_width: object) -> str | None:
-    """What a UNet of these `in_channels` and `cross_attention_dim` draws, unless it is Stable Diffusion 1.x's text-to-image or unknown.
-
-    Both may be anything that a config or a file of weights says.
-    """
-    kind = _BY_INPUTS.get(in_channels) if type(in_channels) is int else None
-    of = generation(text_width)
-    if kind is None:
-        return None if text_width == 768 else of
-    return f"{kind} of {of}" if of and text_width != 768 else kind
-
-
-def kind_of_unet(config: Mapping[str, Any]) -> str | None:
-    """The same from a UNet's config, which may hold anything."""
-    if config.get("time_cond_proj_dim") is not None:
-        return "a latent consistency model"
-    return kind_of(config.get("in_channels", 4), config.get("cross_attention_dim"))
-
-
-SD1 = "use a Stable Diffusion 1.x file"
-_NOT = ", not Stable Diffusion 1.x"
+_ANOTHER = ""  # the fix where only another file helps
+_NOT = ", not {family}"
 _UNQUANTIZED = "use the fp16 or fp32 file of the same model"
-_ITS_BASE = "give the Stable Diffusion 1.x checkpoint that it goes with; it is not used here"
+_ITS_BASE = "give the checkpoint that it goes with; it is not used here"
 _FUSE = "load it into its base model with diffusers, call fuse_lora() and save_pretrained(FOLDER), and give that folder"
 _ADD_TOKEN = "load it into its model with diffusers' load_textual_inversion(), save_pretrained(FOLDER), and give that folder"
 _WHOLE_FOLDER = "give the whole folder, the one that holds model_index.json"
@@ -90,41 +57,41 @@ _ROWS = (
         _ITS_BASE,
     ),
     ("a motion module (AnimateDiff), not a whole checkpoint", r".*\b(motion_modules?|temporal_transformer)\.", _ITS_BASE),
-    (f"Stable Video Diffusion{_NOT}", r".*\.(time_stack|time_mixer|temporal_res_block|temporal_transformer_blocks)\.", SD1),
-    (f"a latent consistency model{_NOT}", r"((model\.diffusion_model|unet)\.)?time_embed(ding)?\.cond_proj\.", SD1),
-    (f"a depth-to-image model{_NOT}", r"depth_model\.", SD1),
-    (f"an upscaling model{_NOT}", r"low_scale_model\.", SD1),
-    (f"Stable Diffusion unCLIP{_NOT}", r"noise_augmentor\.|embedder\.model\.visual\.", SD1),
+    (f"Stable Video Diffusion{_NOT}", r".*\.(time_stack|time_mixer|temporal_res_block|temporal_transformer_blocks)\.", _ANOTHER),
+    (f"a latent consistency model{_NOT}", r"((model\.diffusion_model|unet)\.)?time_embed(ding)?\.cond_proj\.", _ANOTHER),
+    (f"a depth-to-image model{_NOT}", r"depth_model\.", _ANOTHER),
+    (f"an upscaling model{_NOT}", r"low_scale_model\.", _ANOTHER),
+    (f"Stable Diffusion unCLIP{_NOT}", r"noise_augmentor\.|embedder\.model\.visual\.", _ANOTHER),
     (
         f"Stable Diffusion XL{_NOT}",
         r"conditioner\.embedders\.|(model\.diffusion_model\.)?label_emb\.|(unet\.)?add_embedding\.|text_encoder_2\.",
-        SD1,
+        _ANOTHER,
     ),
     (
         "an image variations model, which has no text encoder",
         r"cond_stage_model\.((model\.)?visual|mapper|vision_model|model\.vision_model)\.",
-        SD1,
+        _ANOTHER,
     ),
-    (f"Stable Diffusion 2.x{_NOT}", r"cond_stage_model\.model\.", SD1),
-    (f"Stable Diffusion 3{_NOT}", r"(model\.diffusion_model\.)?joint_blocks\.|text_encoders\.|text_encoder_3\.", SD1),
-    (f"Flux or its kin{_NOT}", r"(model\.diffusion_model\.)?(double_blocks|single_blocks|single_transformer_blocks)\.", SD1),
+    (f"Stable Diffusion 2.x{_NOT}", r"cond_stage_model\.model\.", _ANOTHER),
+    (f"Stable Diffusion 3{_NOT}", r"(model\.diffusion_model\.)?joint_blocks\.|text_encoders\.|text_encoder_3\.", _ANOTHER),
+    (f"Flux or its kin{_NOT}", r"(model\.diffusion_model\.)?(double_blocks|single_blocks|single_transformer_blocks)\.", _ANOTHER),
     (
         f"the latent diffusion of before Stable Diffusion (a BERT){_NOT}",
         r"cond_stage_model\.transformer\.(token_emb|attn_layers|pos_emb)\.",
-        SD1,
+        _ANOTHER,
     ),
     (
         "an upscaler (ESRGAN or its kin), not a checkpoint",
         r"(params_ema\.|params\.)?(model\.\d+\.(sub\.\d|RDB\d|weight$)|RRDB_trunk\.|trunk_conv\.|conv_first\.|conv_body\.|body\.\d+\.(rdb\d|weight$|bias$)"
         r"|layers\.\d+\.residual_group\.|upconv\d\.)",
-        SD1,
+        _ANOTHER,
     ),
     ("a safety checker, not a checkpoint", r"concept_embeds|special_care_embeds", "leave it out: it is not used here"),
-    ("a T5 text encoder, not Stable Diffusion 1.x", r"(encoder\.)?block\.\d+\.layer\.\d|shared\.weight$", SD1),
+    ("a T5 text encoder, not a checkpoint", r"(encoder\.)?block\.\d+\.layer\.\d|shared\.weight$", _ANOTHER),
     (
         f"a diffusion transformer{_NOT}",
         r"(model\.diffusion_model\.)?(blocks|transformer_blocks|joint_transformer_layers)\.\d+\.|(model\.diffusion_model\.)?[xyt]_embedder\.",
-        SD1,
+        _ANOTHER,
     ),
     (
         "a CLIP text encoder alone",
@@ -132,8 +99,12 @@ _ROWS = (
         _WITH_TEXT,
     ),
     ("CLIP's image encoder, not a checkpoint", r"vision_model\.|visual_projection\.", "leave it out: it is not used here"),
-    ("a CLIP model in OpenAI's names, not a checkpoint", r"visual\.|transformer\.resblocks\.|token_embedding\.|positional_embedding$", SD1),
-    ("a VQ autoencoder, not a checkpoint", r"quantize\.embedding\.", SD1),
+    (
+        "a CLIP model in OpenAI's names, not a checkpoint",
+        r"visual\.|transformer\.resblocks\.|token_embedding\.|positional_embedding$",
+        _ANOTHER,
+    ),
+    ("a VQ autoencoder, not a checkpoint", r"quantize\.embedding\.", _ANOTHER),
     (
         "a tiny autoencoder (TAESD), not a checkpoint",
         r"(taesd_)?(encoder|decoder)\.layers\.\d|\d+\.conv\.\d",
@@ -150,7 +121,7 @@ _ROWS = (
         r"(diffusion_model\.)?(input_blocks|middle_block|output_blocks|time_embed)\.",
         "use the checkpoint that it was taken from",
     ),
-    ("a list of tensors without names (as early LoRA files are), not a checkpoint", r"\d+$", SD1),
+    ("a list of tensors without names (as early LoRA files are), not a checkpoint", r"\d+$", _ANOTHER),
     (
         "an optimizer's state, not weights",
         r"(.*\.)?(exp_avg|exp_avg_sq|momentum_buffer|max_exp_avg_sq)$",
@@ -158,21 +129,22 @@ _ROWS = (
     ),
 )
 _TABLE = re.compile("|".join(f"(?P<k{number}>{pattern})" for number, (_, pattern, _) in enumerate(_ROWS)))
-_PARTS = {"a CLIP text encoder alone": "text_encoder", "a VAE alone": "vae", "the UNet of a diffusers folder alone": "unet"}
-_TOKEN_WIDTHS = (768, 1024, 1280)  # of the text encoders of Stable Diffusion 1.x, 2.x and XL
+_PARTS = {"a CLIP text encoder alone": "clip_text", "a VAE alone": "autoencoder_kl", "the UNet of a diffusers folder alone": "unet"}
+_TOKEN_WIDTHS = (768, 1024, 1280)  # of CLIP's text encoders
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`what` completes "this is "; `fix` is what the owner of such a file can do; `part` is the component that it is, where it is one."""
+    """`what` completes "this is "; `fix` is what the owner of such a file can do; `network` is the architecture that it is of, where it is
+    one network alone."""
 
     what: str
     fix: str
-    part: str = ""
+    network: str = ""
 
 
-def file_kind(names: Iterable[str], shapes: Mapping[str, Shape]) -> Kind | None:
-    """What holds weights of these names, if it is one of the kinds that are no whole checkpoint; None if nothing tells.
+def file_kind(names: Iterable[str], shapes: Mapping[str, Shape], family: Family) -> Kind | None:
+    """What holds weights of these names, if it is one of the kinds that are no whole checkpoint of `family`; None if nothing tells.
 
     `shapes` has those of `names` and may have others.
     """
@@ -181,10 +153,14 @@ def file_kind(names: Iterable[str], shapes: Mapping[str, Shape]) -> Kind | None:
     for name in listed:
         found = _TABLE.match(name[:_LOOKED_AT])
         if found and (number := int((found.lastgroup or "")[1:])) < best:  # a row's group closes after those inside it, so it is the last
+            if _ROWS[number][0] == family.title + _NOT:
+                continue
             best, seen = number, found.group() + ("..." if found.end() < len(name) else "")
     if seen:
         what, _, fix = _ROWS[best]
-        return Kind(f"{what} (it has weights named {seen if len(seen) <= 80 else seen[:77] + '...'})", fix, _PARTS.get(what, ""))
+        fix = fix or advice(what.removesuffix(_NOT), family, "file")
+        words = f"{what.format(family=family.title)} (it has weights named {seen if len(seen) <= 80 else seen[:77] + '...'})"
+        return Kind(words, fix, _PARTS.get(what, ""))
     if len(listed) == 1 and len(shape := shapes[listed[0]]) <= 2 and shape[-1:] and shape[-1] in _TOKEN_WIDTHS:
         return Kind(f"a textual inversion embedding, not a whole checkpoint (it has one tensor, {list(shape)})", _ADD_TOKEN)
     return None

@@ -8,17 +8,17 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ondevice.converters.component import Checkpoint, Component, check_joints, listed, shape_of
-from ondevice.converters.configs import COMPONENTS
-from ondevice.converters.families import FAMILIES, Family
-from ondevice.converters.names import PREFIXES, canonical, ema_name, is_clip_only, is_ignorable, original_names
+from ondevice.converters.architectures.builder import Shape
+from ondevice.converters.component import Checkpoint, Component, listed, shape_of
+from ondevice.converters.families import FAMILIES, Family, advice, check_joints
 from ondevice.converters.read.ckpt_file import Ckpt
-from ondevice.converters.read.kinds import file_kind, kind_of
-from ondevice.converters.read.parts import FLAGS, WORDS, component_of
+from ondevice.converters.read.kinds import file_kind
+from ondevice.converters.read.names import ema_name, is_clip_only, is_ignorable
+from ondevice.converters.read.parts import FLAGS, component_of
 from ondevice.errors import CheckpointError, WeightsError
 
 _TOKENS = "text_model.embeddings.token_embedding.weight"
-_ANY_WIDTH = ".attn2.to_k.weight"  # the last dimension is the width of the text encoder's vectors
+_AVERAGED, _LAST = "model_ema.diffusion_model", "model.diffusion_model."  # what averages are called, and what they are of
 
 _MARKS: dict[str, tuple[str, Any]] = {"v_pred": ("prediction_type", "v_prediction"), "ztsnr": ("rescale_betas_zero_snr", True)}
 
@@ -26,46 +26,46 @@ Tensors = Mapping[str, ir.TensorProtocol]
 
 
 def checkpoint_from(read: Ckpt, path: Path, family: Family, *, ema: bool, given: Mapping[str, Component] | None = None) -> Checkpoint:
-    """A checkpoint from the tensors of one file; configs, scheduler and tokenizer are the family's.
+    """A checkpoint from the tensors of one file; configs, scheduler and tokenizers are the family's.
 
-    `ema=True` takes the UNet's moving averages (model_ema.*) instead of its last weights. Components in `given` are taken from there, and
-    the file need not have them. What the file says of its prediction goes before the family's scheduler.
+    `ema=True` takes the UNet's moving averages (model_ema.*) instead of its last weights. Parts in `given` are taken from there, and the
+    file need not have them. What the file says of its prediction goes before the family's scheduler.
 
     Raises CheckpointError if the file is of another kind, lacks a part, or `ema` asks for averages that are not there; WeightsError listing
     every missing, extra and mis-shaped weight.
     """
     tensors, where, parts = read.tensors, str(path), given or {}
     telling = [name for name in tensors if not is_ignorable(name) or is_clip_only(name)]
-    if kind := file_kind(telling, {name: shape_of(tensors[name]) for name in telling}):
+    if kind := file_kind(telling, {name: shape_of(tensors[name]) for name in telling}, family):
         raise CheckpointError(f"this is {kind.what}.", where=where, fix=kind.fix)
-    has_ema = any(name.startswith("model_ema.diffusion_model") for name in tensors)
+    has_ema = any(name.startswith(_AVERAGED) for name in tensors)
     if ema and not (has_ema or read.averaged):
         raise CheckpointError("the file holds no averaged weights (model_ema.*).", where=where, fix="leave --ema out")
+    configs = {part: family.config(part) for part in family.parts if part not in parts}
     left: dict[str, ir.TensorProtocol] = {name: tensor for name, tensor in tensors.items() if name not in _MARKS}
-    found = {component: _taken(component, left) for component in COMPONENTS}
-    has_last = bool(found["unet"])
-    if ema and has_ema:
-        wanted = original_names("unet", family.config("unet")).values()
-        averages = {name.removeprefix(PREFIXES["unet"]): tensors.get(ema_name(name)) for name in wanted}
-        found["unet"] = {name: tensor for name, tensor in averages.items() if tensor is not None}
-    _check_parts(found, [name for name in COMPONENTS if name not in parts], has_ema, telling, where)
-    configs = {component: family.config(component) for component in COMPONENTS if component not in parts}
-    for component in ("unet", "text_encoder"):  # the UNet says most of what a model is
-        if component in configs:
-            _check_shapes(component, configs[component], found[component], family, where)
-    made = {component: component_of(component, config, found[component], where) for component, config in configs.items()}
-    components = {component: parts[component] if component in parts else made[component] for component in COMPONENTS}
-    check_joints(components, where)
+    found = {part: _taken(family, part, configs.get(part), left) for part in family.parts}
+    has_last = {part for part, weights in found.items() if weights}
+    averaged = next((part for part, about in family.parts.items() if about.prefix == _LAST), "")
+    if ema and has_ema and averaged in configs:
+        prefix, names = family.parts[averaged].prefix, family.parts[averaged].original_names(configs[averaged])
+        averages = {place.name.removeprefix(prefix): tensors.get(ema_name(place.name)) for place in names.values()}
+        found[averaged] = {name: tensor for name, tensor in averages.items() if tensor is not None}
+    _check_kind(family, configs, found, where)
+    _check_parts(family, found, list(configs), averaged if has_ema else "", telling, where)
+    _check_tokens(family, configs, found, where)
+    made = {part: component_of(family, part, config, found[part], where) for part, config in configs.items()}
+    components = {part: parts[part] if part in parts else made[part] for part in family.parts}
+    check_joints(family, {name: component.config for name, component in components.items()}, where)
     extra = [name for name in left if not is_ignorable(name)]
     if extra:
         raise WeightsError(
             f"the file holds weights that no component uses; {len(extra)} extra: {listed(extra)}.",
             where=where,
-            fix="use a plain Stable Diffusion 1.x checkpoint",
+            fix=f"use a plain {family.title} checkpoint",
         )
-    notes = _notes(list(left), has_ema, ema, has_last)
-    scheduler = family.scheduler() | _prediction(read)
-    return Checkpoint(components, scheduler, family.tokenizer(), family.name, where, notes)
+    notes = _notes(list(left), has_ema, ema, averaged in has_last)
+    tokenizers = {name: family.tokenizer(name) for name in family.tokenizers}
+    return Checkpoint(components, family.scheduler() | _prediction(read), tokenizers, family.name, where, notes)
 
 
 def _prediction(read: Ckpt) -> dict[str, Any]:
@@ -76,70 +76,83 @@ def _prediction(read: Ckpt) -> dict[str, Any]:
     return said
 
 
-def _taken(component: str, left: dict[str, ir.TensorProtocol]) -> dict[str, ir.TensorProtocol]:
-    """The component's weights without their prefix, out of `left`; those that are known to be unused stay there."""
-    prefix = next((prefix for prefix in (PREFIXES[component], f"{component}.") if any(name.startswith(prefix) for name in left)), None)
-    names = [name for name in left if prefix and name.startswith(prefix) and not is_ignorable(name)]
-    return {name.removeprefix(prefix or ""): left.pop(name) for name in names}
+def _taken(family: Family, part: str, config: Mapping[str, Any] | None, left: dict[str, ir.TensorProtocol]) -> dict[str, ir.TensorProtocol]:
+    """The part's weights without their prefix, out of `left`; those that are known to be unused, and not of its `config`, stay there."""
+    about = family.parts[part]
+    prefix = next((prefix for prefix in (about.prefix, f"{part}.") if any(name.startswith(prefix) for name in left)), None)
+    if prefix is None:
+        return {}
+    places = about.original_names(config) if config is not None else {}
+    needed = {*places, *(place.name.removeprefix(about.prefix) for place in places.values())}
+    names = [name.removeprefix(prefix) for name in left if name.startswith(prefix)]
+    return {name: left.pop(prefix + name) for name in names if name in needed or not is_ignorable(prefix + name)}
 
 
-def _check_parts(found: Mapping[str, Tensors], needed: list[str], has_ema: bool, names: list[str], where: str) -> None:
-    """Refuse a file that lacks a whole component out of `needed`, or all. Raises CheckpointError that says which, and what can be done."""
-    lacking = [component for component in needed if not found[component]]
-    if "unet" in lacking and has_ema:
+def _check_kind(family: Family, configs: Mapping[str, Mapping[str, Any]], found: Mapping[str, Tensors], where: str) -> None:
+    """Refuse another kind of model, which has the same names and other shapes. Raises CheckpointError that says which it is."""
+    for part, config in configs.items():
+        network = family.parts[part].architecture
+        shapes = {name: shape_of(tensor) for name, tensor in found[part].items()}
+        kind = network.kind_of_shapes(shapes)
+        if kind is not None and kind not in (family.title, network.kind(config)):
+            what = f"this is {kind}, not {family.title}'s text-to-image (by the shapes of its {network.word}'s weights)."
+            raise CheckpointError(what, where=where, fix=advice(kind, family, "text-to-image model"))
+        if not network.first:
+            continue
+        place, (expected, *_) = family.parts[part].layout.place(network.first, config).name, network.weights(config)[network.first]
+        first: Shape = next((shapes[name] for name in (place, network.first) if name in shapes), ())
+        if len(first) == 4 and first[0] != expected:
+            sized = {other.name: other.config(part) for other in FAMILIES.values() if other.title == family.title}
+            fitting = [name for name, other in sized.items() if network.weights(other)[network.first][0] == first[0]]
+            what = f"it is no model of the size of {family.name} (its {network.word} begins with {first[0]} channels, expected {expected})."
+            fix = f"convert it as {' or '.join(fitting)}" if fitting else f"use a checkpoint of {family.name}"
+            raise CheckpointError(what, where=where, fix=fix)
+
+
+def _check_parts(family: Family, found: Mapping[str, Tensors], needed: list[str], averaged: str, names: list[str], where: str) -> None:
+    """Refuse a file that lacks a whole part out of `needed`, or all. Raises CheckpointError that says which, and what can be done.
+
+    `averaged` is the part that the file has averaged weights of.
+    """
+    lacking = [part for part in needed if not found[part]]
+    if averaged in lacking:
         what = "the file holds the UNet's averaged weights (model_ema.*) and not its last ones."
         raise CheckpointError(what, where=where, fix="add --ema, which takes them")
-    if not has_ema and not any(found.values()):
+    if not averaged and not any(found.values()):
         what = f"its weights are named {listed(names, most=3)}" if names else "it holds no weights"
+        raise CheckpointError(f"this is no Stable Diffusion checkpoint ({what}).", where=where, fix=f"give a {family.title} checkpoint")
+    parts = {part: (family.parts[part].architecture.word, family.parts[part].prefix) for part in lacking}
+    if needy := [part for part in lacking if part not in FLAGS]:
+        word, prefix = parts[needy[0]]
         raise CheckpointError(
-            f"this is no Stable Diffusion checkpoint ({what}).", where=where, fix="give a Stable Diffusion 1.x checkpoint"
-        )
-    if "unet" in lacking:
-        raise CheckpointError(
-            f"the file holds no UNet (no weights named {PREFIXES['unet']}...).",
+            f"the file holds no {word} (no weights named {prefix}...).",
             where=where,
-            fix="give a whole Stable Diffusion 1.x checkpoint; a VAE or a text encoder goes beside it with --vae or --text-encoder",
+            fix=f"give a whole {family.title} checkpoint; a VAE or a text encoder goes beside it with --vae or --text-encoder",
         )
     if lacking:
-        words = " and no ".join(WORDS[component] for component in lacking)
-        prefixes = " or ".join(PREFIXES[component] + "..." for component in lacking)
+        words = " and no ".join(word for word, _ in parts.values())
+        prefixes = " or ".join(f"{prefix}..." for _, prefix in parts.values())
         raise CheckpointError(
             f"the file holds no {words} (no weights named {prefixes}).",
             where=where,
-            fix=f"add {' and '.join(FLAGS[component] + ' PATH' for component in lacking)}, or use the whole checkpoint",
+            fix=f"add {' and '.join(FLAGS[part] + ' PATH' for part in lacking)}, or use the whole checkpoint",
         )
 
 
-def _check_shapes(component: str, config: dict[str, Any], found: Tensors, family: Family, where: str) -> None:
-    """Refuse another kind of model, which has the same names and other shapes. Raises CheckpointError that says which it is."""
-    if component == "text_encoder":
-        for name, tensor in found.items():
+def _check_tokens(family: Family, configs: Mapping[str, Mapping[str, Any]], found: Mapping[str, Tensors], where: str) -> None:
+    """Refuse a text encoder with more tokens than its config, whose words the file does not have. Raises CheckpointError."""
+    for part in dict.fromkeys(family.tokenizers.values()):
+        if part not in configs:
+            continue
+        place = family.parts[part].layout.place(_TOKENS, configs[part]).name
+        for name, tensor in found[part].items():
             rows = shape_of(tensor)[:1]
-            if canonical(component, name) == _TOKENS and rows and rows[0] > config["vocab_size"]:
-                count = rows[0] - config["vocab_size"]
+            spelled = family.parts[part].architecture.canonical(name)
+            if spelled in (_TOKENS, place) and rows and rows[0] > configs[part]["vocab_size"]:
+                count = rows[0] - configs[part]["vocab_size"]
                 what = f"its text encoder knows {count} added token{'s' * (count > 1)} (textual inversion), and not their words."
                 fix = "give the diffusers folder of the same model, whose tokenizer/ has them"
                 raise CheckpointError(what, where=where, fix=fix)
-    if component != "unet":
-        return
-    first = next((shape_of(found[name]) for name in ("input_blocks.0.0.weight", "conv_in.weight") if name in found), None)
-    widths = {shape_of(tensor)[-1] for name, tensor in found.items() if name.endswith(_ANY_WIDTH) and shape_of(tensor)}
-    width = next(iter(widths)) if len(widths) == 1 and widths != {config["cross_attention_dim"]} else 768
-    channels = first[1] if first and len(first) == 4 else config["in_channels"]
-    if kind := kind_of(channels if channels != config["in_channels"] else 4, width):
-        raise CheckpointError(
-            f"this is {kind}, not Stable Diffusion 1.x's text-to-image (its UNet takes {channels} channels).",
-            where=where,
-            fix="use the text-to-image model of Stable Diffusion 1.x that it was made from",
-        )
-    if first and len(first) == 4 and first[0] != config["block_out_channels"][0]:
-        fitting = [name for name, other in FAMILIES.items() if other.config("unet")["block_out_channels"][0] == first[0]]
-        expected = config["block_out_channels"][0]
-        raise CheckpointError(
-            f"it is no model of the size of {family.name} (its UNet begins with {first[0]} channels, expected {expected}).",
-            where=where,
-            fix=f"convert it as {' or '.join(fitting)}" if fitting else f"use a checkpoint of {family.name}",
-        )
 
 
 def _notes(left: list[str], has_ema: bool, ema: bool, has_last: bool) -> tuple[str, ...]:

@@ -33,4 +33,4 @@ def check_vocabulary(tokenizer: Mapping[str, bytes], config: Mapping[str, Any], 
         raise CheckpointError(f"it has the id {size - 1}, and the text encoder {config['vocab_size']} rows.", where=where, fix=EITHER)
     if config["max_position_embeddings"] != LENGTH:
         what = f"the text encoder takes {config['max_position_embeddings']} tokens (expected {LENGTH})."
-        raise CheckpointError(what, where=where, fix="use a Stable Diffusion 1.x model")
+        raise CheckpointError(what, where=where, fix=f"use a model whose texts have {LENGTH} tokens")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from ondevice.converters.names import PREFIXES, is_ignorable
+from ondevice.converters.families import prefixes
 from ondevice.converters.read.ckpt_file import Ckpt, read_ckpt
 from ondevice.converters.read.legacy_torch import MAGIC
+from ondevice.converters.read.names import is_ignorable
 from ondevice.converters.read.safetensors_file import HEADER_LIMIT, FileSlice, read_with_metadata
 from ondevice.converters.read.signatures import HEAD, beginning, foreign
 from ondevice.errors import CheckpointError
@@ -80,7 +81,7 @@ def unwrapped(tensors: Mapping[str, ir.LazyTensor], where: str) -> tuple[dict[st
 
 def _outer(names: list[str]) -> str:
     """What all `names` have before the prefixes of a whole checkpoint; "" if nothing, or if not all of them have it."""
-    inner = tuple(PREFIXES.values())
+    inner = prefixes()
     for name in names:
         places = [at + 1 for prefix in inner if (at := name.find(f".{prefix}")) >= 0]
         if places or name.startswith(inner):

@@ -14,8 +14,9 @@ from ondevice.compiler.fallbacks import settle
 from ondevice.compiler.jobs import bundle_jobs
 from ondevice.compiler.programs import fused_graphs
 from ondevice.compiler.recipe import Recipe
-from ondevice.converters import COMPONENTS, build
+from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
+from ondevice.converters.families import roles
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.errors import GraphError, UsageError
 from ondevice.rewrite import METHODS
@@ -81,7 +82,7 @@ def writable_folder(out: Path, force: bool) -> None:
 
 def _check_folder(there: Path, out: Path, force: bool) -> None:
     """Refuse what is not ours to replace: `there`, which is at `out`, or was until a moment ago."""
-    files = [f"{component}/model.onnx{ending}" for component in COMPONENTS for ending in ("", ".data")]
+    files = [f"{component}/model.onnx{ending}" for component in roles() for ending in ("", ".data")]
     if not there.is_dir() or (other := foreign(there, files)):
         what = f"{out} holds {other}, which is not ours." if there.is_dir() else f"{out} is there already and no folder."
         raise UsageError(what, where="--out", fix="choose another")

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from checkpoint_files import (
+    PARTS,
     TINY_UNET,
     arrays_of,
     original_arrays,
@@ -24,10 +25,10 @@ from checkpoint_files import (
 )
 from checkpoint_files import write_safetensors as save
 
-from ondevice.converters.component import Component, check_joints
-from ondevice.converters.configs import COMPONENTS
-from ondevice.converters.names import PREFIXES, ema_name
+from ondevice.converters.component import Component
+from ondevice.converters.families import FAMILIES, check_joints
 from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
+from ondevice.converters.read.names import ema_name
 from ondevice.errors import CheckpointError, WeightsError
 
 Arrays = dict[str, np.ndarray]
@@ -46,7 +47,7 @@ def folder(tmp_path: Path, tiny: Checkpoint) -> Path:
 
 
 def assert_same_weights(found: Checkpoint, expected: Checkpoint, half: bool = False) -> None:
-    for name in COMPONENTS:
+    for name in PARTS:
         ours, theirs = arrays_of(found, name), arrays_of(expected, name)
         assert list(ours) == list(theirs)
         for key, array in theirs.items():
@@ -81,7 +82,7 @@ def halves(arrays: Arrays) -> Arrays:
 
 
 def write_variant(folder: Path, tiny: Checkpoint, remove_plain: bool) -> None:
-    for name in COMPONENTS:
+    for name in PARTS:
         stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
         save(folder / name / f"{stem}.fp16.safetensors", halves(arrays_of(tiny, name)))
         if remove_plain:
@@ -125,7 +126,7 @@ def test_sharded_files(folder: Path, tiny: Checkpoint, index: str, shard: str, v
 
 
 def test_bin_files_go_through_the_pickle_reader(folder: Path, tiny: Checkpoint) -> None:
-    for name in COMPONENTS:
+    for name in PARTS:
         stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
         (folder / name / f"{stem}.safetensors").unlink()
         write_ckpt(folder / name / ("pytorch_model.bin" if name == "text_encoder" else f"{stem}.bin"), arrays_of(tiny, name))
@@ -163,7 +164,7 @@ def original(tiny: Checkpoint, *, ema: bool = False, extras: bool = True) -> Arr
     """One file's tensors in the original layout."""
     arrays = original_arrays(tiny)
     if ema:
-        averages = {ema_name(name): array * 2 for name, array in arrays.items() if name.startswith(PREFIXES["unet"])}
+        averages = {ema_name(name): array * 2 for name, array in arrays.items() if name.startswith(FAMILIES["sd14"].parts["unet"].prefix)}
         arrays |= averages | {"model_ema.decay": np.array(0.999, np.float32), "model_ema.num_updates": np.array(5)}
     if extras:
         arrays |= {"betas": np.ones(10, np.float32), POSITION_IDS: np.arange(77)[None]}
@@ -246,8 +247,8 @@ def test_missing_extra_and_misshaped_weights_are_listed_together(folder: Path, t
     ],
 )
 def test_networks_that_do_not_fit_each_other(tiny: Checkpoint, component: str, key: str, what: str) -> None:
-    check_joints(tiny.components, "m")
-    old = tiny.components[component]
+    family, configs = FAMILIES["sd14"], {name: part.config for name, part in tiny.components.items()}
+    check_joints(family, configs, "m")
     with pytest.raises(CheckpointError) as caught:
-        check_joints(tiny.components | {component: Component(old.config | {key: 6}, old.weights)}, "m")
+        check_joints(family, configs | {component: configs[component] | {key: 6}}, "m")
     assert str(caught.value) == f"m: {what} Fix: use a Stable Diffusion 1.x text-to-image model."

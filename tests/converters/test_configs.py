@@ -6,19 +6,17 @@ import json
 from typing import Any
 
 import pytest
-from checkpoint_files import DATA, TINY_TEXT, TINY_UNET, TINY_VAE
+from checkpoint_files import DATA, KEYS, PARTS, TINY_TEXT, TINY_UNET, TINY_VAE, expected_weights, normalize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.converters.configs import COMPONENTS, KEYS, normalize
-from ondevice.converters.expected import expected_weights
 from ondevice.converters.families import FAMILIES
 from ondevice.errors import CheckpointError
 
 TINY: dict[str, dict[str, Any]] = {"text_encoder": TINY_TEXT, "unet": TINY_UNET, "vae": TINY_VAE}
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", PARTS)
 def test_every_known_key_is_there_afterwards(component: str) -> None:
     config = normalize(component, TINY[component], "test")
     assert set(KEYS[component]) <= set(config)
@@ -35,7 +33,7 @@ def test_unknown_keys_are_kept() -> None:
 
 
 @pytest.mark.parametrize("family", ["sd14", "sd15"])
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", PARTS)
 def test_the_families_own_configs_are_supported(family: str, component: str) -> None:
     assert set(KEYS[component]) <= set(FAMILIES[family].config(component))
 
@@ -94,7 +92,7 @@ JUNK = st.recursive(
 
 
 @settings(deadline=None, max_examples=300)
-@given(component=st.sampled_from(COMPONENTS), data=st.data())
+@given(component=st.sampled_from(PARTS), data=st.data())
 def test_any_config_is_normalized_or_refused(component: str, data: st.DataObject) -> None:
     keys = data.draw(st.lists(st.sampled_from([*KEYS[component], "_class_name"]), max_size=4))
     changes = {key: data.draw(JUNK) for key in keys}

@@ -6,10 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from checkpoint_files import DATA, TINY_TEXT, TINY_UNET, TINY_VAE, manifest
+from checkpoint_files import DATA, TINY_TEXT, TINY_UNET, TINY_VAE, expected_weights, manifest, normalize
 
-from ondevice.converters.configs import normalize
-from ondevice.converters.expected import expected_weights
 from ondevice.converters.families import FAMILIES
 
 

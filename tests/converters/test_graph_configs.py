@@ -7,14 +7,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from checkpoint_files import ROLES, expected_weights, normalize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.converters import COMPONENTS, build
+from ondevice.converters import build
 from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.component import Checkpoint, Component
-from ondevice.converters.configs import normalize
-from ondevice.converters.expected import expected_weights
 from ondevice.converters.families import FAMILIES
 from ondevice.graph.verify import verify_graph
 
@@ -125,7 +124,7 @@ def test_any_configuration_at_any_size(raw, batch, height, width):
     checkpoint = unread_checkpoint(raw)
     model = build(checkpoint)
     used = {"vae": set()}
-    for component in COMPONENTS:
+    for component in ROLES:
         sizes = {"batch": batch} if component == "text_encoder" else {"batch": batch, "height": height, "width": width}
         graph = model.graph(component, **sizes)
         check_shapes(graph)
@@ -154,9 +153,13 @@ def test_full_size_is_quick_and_reads_nothing(height, width):
 def test_weights_of_any_stored_type_become_float32(dtype):
     stored = np.arange(6).reshape(2, 3).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
     b = GraphBuilder("g", {"w": ir.tensor(stored, name="w")})
-    for value, expected in ((b.weight("w"), stored), (b.weight("w", (6, 1)), stored.reshape(6, 1)), (b.transposed("w"), stored.T)):
+    for value, expected in (
+        (b.weight("w", 2, 3), stored),
+        (b.weight("w", 2, 3, view=(6, 1)), stored.reshape(6, 1)),
+        (b.transposed("w", 2, 3), stored.T),
+    ):
         array = value.const_value.numpy()
         assert value.dtype == value.const_value.dtype == ir.DataType.FLOAT and array.dtype == np.float32
         assert value.name == value.const_value.name and list(value.shape) == list(array.shape)
         np.testing.assert_array_equal(array, expected.astype(np.float32))
-    assert (b.weight("w"), b.transposed("w")) == (b.weight("w"), b.transposed("w"))
+    assert (b.weight("w", 2, 3), b.transposed("w", 2, 3)) == (b.weight("w", 2, 3), b.transposed("w", 2, 3))

@@ -7,9 +7,10 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from checkpoint_files import ROLES
 from tiny_model import TINY, tiny_graph
 
-from ondevice.converters import COMPONENTS, build
+from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.errors import GraphError, UsageError
 from ondevice.graph import reference
@@ -32,12 +33,12 @@ def listing(model):
     return "\n".join([*lines, *(f"output {v.name}" for v in model.graph.outputs)]) + "\n"
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 def test_tiny_graph_as_text(tiny, component, golden):
     golden(f"graphs/tiny_{component}.txt", listing(tiny_graph(tiny, component)))
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 def test_op_counts_at_full_size(component, golden):
     sizes = {} if component == "text_encoder" else {"batch": 2, "height": 64, "width": 64}
     model = build(random_checkpoint("sd14", 0)).graph(component, **sizes)
@@ -51,7 +52,7 @@ def test_the_unet_has_the_layers_of_the_paper():
     assert (counts["InstanceNormalization"], counts["Softmax"], counts["Erf"], counts["Conv"]) == (61, 32, 16, 98)
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 def test_shapes_are_those_that_onnx_infers(tiny, component):
     model = tiny_graph(tiny, component)
     ours = {v.name: list(v.shape) for node in model.graph for v in node.outputs}
@@ -62,7 +63,7 @@ def test_shapes_are_those_that_onnx_infers(tiny, component):
     assert ours == {v.name: list(v.shape) for node in inferred.graph for v in node.outputs}
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 def test_onnxruntime_agrees_with_float64(tiny, component):
     model = tiny_graph(tiny, component)
     rng = np.random.default_rng(0)

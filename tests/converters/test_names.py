@@ -5,28 +5,26 @@ from __future__ import annotations
 import json
 
 import pytest
-from checkpoint_files import DATA, TINY_UNET, TINY_VAE, manifest
+from checkpoint_files import DATA, PARTS, TINY_UNET, TINY_VAE, canonical, expected_weights, manifest, normalize, original_names
 
-from ondevice.converters.configs import COMPONENTS, normalize
-from ondevice.converters.expected import expected_weights
 from ondevice.converters.families import FAMILIES
-from ondevice.converters.names import canonical, ema_name, is_ignorable, original_names
 from ondevice.converters.onnx_import.naming import fit
+from ondevice.converters.read.names import ema_name, is_ignorable
 
 
 def all_names() -> dict[str, str]:
     """{original: component} of Stable Diffusion 1.5."""
-    return {old: name for name in COMPONENTS for old in original_names(name, FAMILIES["sd15"].config(name)).values()}
+    return {old: name for name in PARTS for old in original_names(name, FAMILIES["sd15"].config(name)).values()}
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", PARTS)
 def test_rules_equal_the_published_map(component: str) -> None:
     rows = [json.loads(line) for line in (DATA / "maps" / "sd15.jsonl").read_text().splitlines()]
     published = {row["diffusers"]: row["src"][0][0] for row in rows if row["component"] == component}
     assert original_names(component, FAMILIES["sd15"].config(component)) == published
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", PARTS)
 def test_shapes_are_equal_but_for_the_vae_attention(component: str) -> None:
     config, original = FAMILIES["sd15"].config(component), manifest("sd1x_min")
     shapes = expected_weights(component, config)

@@ -7,13 +7,13 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from checkpoint_files import tiny_checkpoint, write_folder
+from checkpoint_files import ROLES, tiny_checkpoint, write_folder
 from onnx_files import SIZE, change, make_dynamic, write_onnx_folder
 
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.compiler.jobs import jobs, plannable
-from ondevice.converters import COMPONENTS, build
+from ondevice.converters import build
 from ondevice.converters.onnx_import import evaluate
 from ondevice.converters.onnx_import.onnx_file import read_onnx
 from ondevice.converters.read import safetensors_file as module
@@ -52,7 +52,7 @@ def run(model, seed=0):
     return session.run(None, inputs)[0]
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 def test_the_same_graph_as_from_weights(folder, tiny, component):
     batch = 2 if component == "unet" else 1
     ours, theirs = (build(c).graph(component, **sizes_of(component, batch)) for c in (tiny, open_checkpoint(folder, family="sd14")))
@@ -71,7 +71,7 @@ def test_the_same_graph_as_from_weights(folder, tiny, component):
     assert np.abs(run(theirs) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 @pytest.mark.parametrize("without", [["group_norm", "group_norm_silu"], ["attention"], ["gelu", "geglu"]])
 def test_rules_can_be_left_out(folder, component, without):
     model = build(open_checkpoint(folder, family="sd14")).graph(component, **sizes_of(component, 2 if component == "unet" else 1))
@@ -82,7 +82,7 @@ def test_rules_can_be_left_out(folder, component, without):
 
 @pytest.mark.parametrize("height, width", [(8, 6), (4, 10)])
 def test_a_dynamic_file_has_every_size(folder, tiny, height, width):
-    for component in COMPONENTS:
+    for component in ROLES:
         change(folder / component / "model.onnx", make_dynamic)
     # Our own graphs are static inside, too, so only what sizes reach through the inputs can change: the text encoder's batch stays.
     found = build(open_checkpoint(folder, family="sd14"))
@@ -244,7 +244,7 @@ def test_plans_are_made_of_the_batches_there_are(tmp_path, folder, caplog):
 
 
 def test_guidance_takes_two_passes_where_there_is_only_batch_1(tmp_path, tiny, caplog):
-    folder = write_onnx_folder(tmp_path / "one", tiny, COMPONENTS[:3], batch=1)
+    folder = write_onnx_folder(tmp_path / "one", tiny, ROLES[:3], batch=1)
     bundle = open_bundle(compile_bundle(open_checkpoint(folder, family="sd14"), tmp_path / "m.ondevice", Recipe(), sizes=[(12, 16)]))
     assert "there is no vae_encoder/model.onnx" in caplog.text and "guidance in two passes, which is slower" in caplog.text
     assert {entry.component for entry in bundle.plans} == {"text_encoder", "unet", "vae_decoder"}

@@ -6,15 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoint_files import arrays_of, manifest, tiny_checkpoint
+from checkpoint_files import PARTS, arrays_of, manifest, tiny_checkpoint
 
-from ondevice.converters.configs import COMPONENTS
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 
 
 def test_the_full_size_model_has_the_published_weights_and_holds_nothing() -> None:
     checkpoint = random_checkpoint("sd14", 0)
-    for component in COMPONENTS:
+    for component in PARTS:
         weights = checkpoint.components[component].weights
         assert {name: tuple(tensor.shape) for name, tensor in weights.items()} == manifest(f"sd14.{component}")
     weight = checkpoint.components["unet"].weights["conv_in.weight"]
@@ -23,7 +22,7 @@ def test_the_full_size_model_has_the_published_weights_and_holds_nothing() -> No
 
 
 def test_a_seed_decides_every_value() -> None:
-    for component in COMPONENTS:
+    for component in PARTS:
         one, again, other = (arrays_of(tiny_checkpoint(seed), component) for seed in (3, 3, 4))
         for name, array in one.items():
             assert array.dtype == np.float32
@@ -38,7 +37,7 @@ def test_values_do_not_change_between_releases() -> None:
 
 def test_no_two_tensors_are_alike() -> None:
     checkpoint = tiny_checkpoint()
-    arrays = [array.tobytes() for component in COMPONENTS for array in arrays_of(checkpoint, component).values()]
+    arrays = [array.tobytes() for component in PARTS for array in arrays_of(checkpoint, component).values()]
     assert len(set(arrays)) == len(arrays)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint_files import (
+    PARTS,
     TINY_TEXT,
     TINY_UNET,
     TINY_VAE,
@@ -30,10 +31,9 @@ from checkpoint_files import (
 from checkpoint_files import write_safetensors as save
 
 from ondevice import cli
-from ondevice.converters.configs import COMPONENTS
-from ondevice.converters.names import ema_name
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
+from ondevice.converters.read.names import ema_name
 from ondevice.errors import CheckpointError, UsageError
 
 Arrays = dict[str, np.ndarray]
@@ -51,7 +51,7 @@ def arrays(tiny: Checkpoint) -> Arrays:
 
 
 def same(found: Checkpoint, expected: Checkpoint, *components: str) -> None:
-    for name in components or COMPONENTS:
+    for name in components or PARTS:
         ours, theirs = arrays_of(found, name), arrays_of(expected, name)
         assert list(ours) == list(theirs)
         for key, array in theirs.items():
@@ -70,7 +70,7 @@ def squeezed(arrays: Arrays) -> Arrays:
 
 
 def diffusers_names(tiny: Checkpoint) -> Arrays:
-    return {f"{part}.{name}": array for part in COMPONENTS for name, array in arrays_of(tiny, part).items()}
+    return {f"{part}.{name}": array for part in PARTS for name, array in arrays_of(tiny, part).items()}
 
 
 SPELLINGS: dict[str, Callable[[Arrays], Arrays]] = {
@@ -257,7 +257,7 @@ def test_files_of_old_torch(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, su
     same(open_checkpoint(path, family=tiny_family(tmp_path / "family")), tiny)
 
 
-PARTS = {
+ALONE = {
     "original names": ("vae", lambda tiny, a: {n.removeprefix(VAE): x for n, x in a.items() if n.startswith(VAE)}),
     "with the training's loss": (
         "vae",
@@ -282,11 +282,11 @@ PARTS = {
 WITHOUT = {"vae": VAE, "text_encoder": TEXT}
 
 
-@pytest.mark.parametrize("kind", sorted(PARTS))
+@pytest.mark.parametrize("kind", sorted(ALONE))
 @pytest.mark.parametrize("suffix", ["safetensors", "pt"])
 def test_a_part_from_a_file_of_its_own(tmp_path: Path, tiny: Checkpoint, kind: str, suffix: str) -> None:
     other = tiny_checkpoint(seed=4)
-    part, make = PARTS[kind]
+    part, make = ALONE[kind]
     path = tmp_path / f"part.{suffix}"
     (save if suffix == "safetensors" else write_ckpt)(path, make(other, original_arrays(other)))
     family = tiny_family(tmp_path / "family")
@@ -296,7 +296,7 @@ def test_a_part_from_a_file_of_its_own(tmp_path: Path, tiny: Checkpoint, kind: s
         save(tmp_path / "m.safetensors", arrays)
         found = open_checkpoint(tmp_path / "m.safetensors", family=family, **{part: str(path)})
         same(found, other, part)
-        same(found, tiny, *(name for name in COMPONENTS if name != part))
+        same(found, tiny, *(name for name in PARTS if name != part))
         assert found.notes == ()
 
 

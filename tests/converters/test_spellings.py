@@ -12,6 +12,8 @@ from checkpoint_files import (
     TINY_UNET,
     TINY_VAE,
     arrays_of,
+    normalize,
+    original_names,
     tiny_checkpoint,
     tiny_family,
     write_folder,
@@ -20,11 +22,10 @@ from checkpoint_files import (
 )
 
 from ondevice.compiler.jobs import training_size
-from ondevice.converters.configs import normalize
-from ondevice.converters.names import original_names
+from ondevice.converters.architectures.unet import UNET
+from ondevice.converters.families import FAMILIES
 from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
 from ondevice.converters.read.hub import wanted_files
-from ondevice.converters.read.kinds import kind_of_unet
 from ondevice.errors import CheckpointError, UsageError, WeightsError
 
 TINY: dict[str, dict[str, Any]] = {"text_encoder": TINY_TEXT, "unet": TINY_UNET, "vae": TINY_VAE}
@@ -81,35 +82,47 @@ def test_what_diffusers_treats_alike_is_taken(component: str, key: str, value: A
             "sample_size",
             "64",
             "(got '64', expected null, a whole number from 1, or two: [height, width])."
-            " Fix: write 64 there, as Stable Diffusion 1.x has it.",
+            " Fix: write the latents' height and width there, such as 64 for pictures of 512 pixels.",
         ),
         ("unet", "sample_size", 64.0, "(got 64.0, expected null, a whole number from 1, or two: [height, width]). Fix: write 64 there."),
-        ("vae", "latent_channels", 65, "(got 65, expected a whole number from 1 to 64). Fix: use a Stable Diffusion 1.x model."),
+        (
+            "vae",
+            "latent_channels",
+            65,
+            "(got 65, expected a whole number from 1 to 64). Fix: use the config.json that came with the weights.",
+        ),
         (
             "vae",
             "block_out_channels",
             [4] * 8,
             "(got [4, 4, 4, 4, 4, 4, 4, 4], expected a list of 1 to 7 whole numbers from 1 to 1048576)."
-            " Fix: use a Stable Diffusion 1.x model.",
+            " Fix: use the config.json that came with the weights.",
         ),
-        ("vae", "scaling_factor", None, "(got None, expected a number above 1e-09 and below 1e6). Fix: use a Stable Diffusion 1.x model."),
+        (
+            "vae",
+            "scaling_factor",
+            None,
+            "(got None, expected a number above 1e-09 and below 1e6). Fix: use the config.json that came with the weights.",
+        ),
         (
             "unet",
             "layers_per_block",
             [1, 2],
-            "(got [1, 2], expected a whole number from 1 to 32, the same at every level). Fix: use a Stable Diffusion 1.x model.",
+            "(got [1, 2], expected a whole number from 1 to 32, the same at every level)."
+            " Fix: use the config.json that came with the weights.",
         ),
         (
             "unet",
             "time_embedding_dim",
             49,
-            "(got 49, expected null, or 4 times the first of block_out_channels). Fix: use a Stable Diffusion 1.x model.",
+            "(got 49, expected null, or 4 times the first of block_out_channels). Fix: use the config.json that came with the weights.",
         ),
         (
             "unet",
             "time_cond_proj_dim",
             256,
-            "(got 256, expected None): this is a latent consistency model. Fix: use a Stable Diffusion 1.x model.",
+            "(got 256, expected None): this is a latent consistency model."
+            " Fix: use another checkpoint; with this setting it is another network, which ondevice does not build.",
         ),
     ],
 )
@@ -220,12 +233,13 @@ def test_what_scripts_make_of_the_vaes_attention_in_one_file(
         ({"in_channels": 5, "cross_attention_dim": 1024}, "a depth-to-image model of Stable Diffusion 2.x"),
         ({"in_channels": 7, "cross_attention_dim": 1024}, "an upscaler of Stable Diffusion 2.x"),
         ({"cross_attention_dim": 2048}, "Stable Diffusion XL"),
-        ({"in_channels": 4, "cross_attention_dim": 768}, None),
+        ({"in_channels": 4, "cross_attention_dim": 768}, "Stable Diffusion 1.x"),
+        ({"in_channels": 4, "cross_attention_dim": 20}, None),
         ({"in_channels": [9], "cross_attention_dim": {}}, None),
     ],
 )
 def test_kinds_are_known_by_their_numbers(config: dict[str, Any], kind: str | None) -> None:
-    assert kind_of_unet(config) == kind
+    assert UNET.kind(config) == kind
 
 
 def refusal(folder: Path) -> str:
@@ -289,7 +303,7 @@ def test_a_variant_that_only_some_components_have_is_taken_where_it_is(tmp_path:
         "vae: only diffusion_pytorch_model.safetensors is there, so it was taken",
     )
     names = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
-    weights = {name for name in wanted_files(names, "fp16", "a hub id") if name.endswith(".safetensors")}
+    weights = {name for name in wanted_files(names, FAMILIES["sd14"], "fp16", "a hub id") if name.endswith(".safetensors")}
     assert weights == {name for name in names if name.endswith(".safetensors")}
 
 

@@ -8,6 +8,7 @@ import pytest
 from small_tokenizer import small_files
 
 from ondevice.base.paths import MODELS
+from ondevice.converters.families import FAMILIES
 from ondevice.converters.read.hub import wanted_files
 from ondevice.converters.read.tokenizer_files import check_vocabulary, read_tokenizer
 from ondevice.diffusion.tokenizer import Tokenizer
@@ -130,7 +131,7 @@ def test_the_hub_gives_every_file_that_a_tokenizer_may_be_in():
     names = [f"{part}/config.json" for part in ("text_encoder", "unet", "vae")] + ["text_encoder/model.safetensors"]
     names += [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
     held = [f"tokenizer/{name}" for name in ("tokenizer.json", "added_tokens.json", "vocab.json", "tokenizer_config.json")]
-    assert set(held) <= set(wanted_files([*names, *held, "tokenizer/flax.msgpack"], None, "x"))
+    assert set(held) <= set(wanted_files([*names, *held, "tokenizer/flax.msgpack"], FAMILIES["sd14"], None, "x"))
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from checkpoint_files import message, original_arrays, safetensors_bytes, tiny_checkpoint, tiny_family, write_ckpt, write_safetensors
 
-from ondevice.converters.names import ema_name
+from ondevice.converters.families import FAMILIES
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.kinds import file_kind
+from ondevice.converters.read.names import ema_name
 from ondevice.converters.read.weights_file import read_weights
 from ondevice.errors import CheckpointError, OnDeviceError, WeightsError
 
@@ -137,7 +138,7 @@ def test_damaged_weights_are_not_taken_for_something_else(tmp_path: Path) -> Non
 FUSE = "Fix: load it into its base model with diffusers, call fuse_lora() and save_pretrained(FOLDER), and give that folder."
 ADD = "Fix: load it into its model with diffusers' load_textual_inversion(), save_pretrained(FOLDER), and give that folder."
 SD1 = "Fix: use a Stable Diffusion 1.x file."
-BASE = "Fix: give the Stable Diffusion 1.x checkpoint that it goes with; it is not used here."
+BASE = "Fix: give the checkpoint that it goes with; it is not used here."
 UNQUANTIZED = "Fix: use the fp16 or fp32 file of the same model."
 LORA = "a LoRA (or its kin), not a whole checkpoint"
 KINDS = [
@@ -171,7 +172,7 @@ KINDS = [
     ("model.1.sub.0.RDB1.conv1.0.weight", "an upscaler (ESRGAN or its kin), not a checkpoint", SD1),
     ("concept_embeds_weights", "a safety checker, not a checkpoint", "Fix: leave it out: it is not used here."),
     ("vision_model.embeddings.class_embedding", "CLIP's image encoder, not a checkpoint", "Fix: leave it out: it is not used here."),
-    ("encoder.block.0.layer.0.SelfAttention.q.weight", "a T5 text encoder, not Stable Diffusion 1.x", SD1),
+    ("encoder.block.0.layer.0.SelfAttention.q.weight", "a T5 text encoder, not a checkpoint", SD1),
     (
         "text_model.final_layer_norm.weight",
         "a CLIP text encoder alone",
@@ -212,10 +213,10 @@ def test_what_is_no_whole_checkpoint_says_what_it_is(tmp_path: Path, name: str, 
 
 def test_no_name_of_a_checkpoint_is_one_of_another_kind() -> None:
     names = list(original_arrays(tiny_checkpoint()))
-    assert file_kind(names, dict.fromkeys(names, (1,))) is None
-    assert file_kind(["k" * 100_000], {"k" * 100_000: (768,)}) is not None  # one tensor of a token's width
-    assert file_kind(["k"], {"k": (767,)}) is None
-    assert file_kind(["lora_unet_" + "k" * 100_000], {}) is not None
+    assert file_kind(names, dict.fromkeys(names, (1,)), FAMILIES["sd14"]) is None
+    assert file_kind(["k" * 100_000], {"k" * 100_000: (768,)}, FAMILIES["sd14"]) is not None  # one tensor of a token's width
+    assert file_kind(["k"], {"k": (767,)}, FAMILIES["sd14"]) is None
+    assert file_kind(["lora_unet_" + "k" * 100_000], {}, FAMILIES["sd14"]) is not None
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +238,7 @@ def wider(arrays: dict[str, Any], channels: int) -> dict[str, Any]:
 
 
 GIVE = " Fix: give a Stable Diffusion 1.x checkpoint."
-MADE_FROM = " Fix: use the text-to-image model of Stable Diffusion 1.x that it was made from."
+TEXT_TO_IMAGE = " (by the shapes of its UNet's weights). Fix: use a Stable Diffusion 1.x text-to-image model."
 LACKING = {
     "no VAE": (
         lambda a: without(a, VAE),
@@ -269,15 +270,15 @@ LACKING = {
     ),
     "inpainting": (
         lambda a: wider(a, 9),
-        "this is an inpainting model, not Stable Diffusion 1.x's text-to-image (its UNet takes 9 channels)." + MADE_FROM,
+        "this is an inpainting model, not Stable Diffusion 1.x's text-to-image" + TEXT_TO_IMAGE,
     ),
     "pix2pix": (
         lambda a: wider(a, 8),
-        "this is InstructPix2Pix, not Stable Diffusion 1.x's text-to-image (its UNet takes 8 channels)." + MADE_FROM,
+        "this is InstructPix2Pix, not Stable Diffusion 1.x's text-to-image" + TEXT_TO_IMAGE,
     ),
     "context": (
         lambda a: {name: np.zeros((len(array), 1024), np.float16) if name.endswith(QUERY) else array for name, array in a.items()},
-        "this is Stable Diffusion 2.x, not Stable Diffusion 1.x's text-to-image (its UNet takes 4 channels)." + MADE_FROM,
+        "this is Stable Diffusion 2.x, not Stable Diffusion 1.x's text-to-image" + TEXT_TO_IMAGE,
     ),
     "two tokens": (
         lambda a: a | {TOKENS: np.zeros((49410, 20), np.float16)},
@@ -303,8 +304,7 @@ def test_a_damaged_checkpoint_still_lists_what_is_missing(tmp_path: Path, arrays
     path = tmp_path / "m.ckpt"
     write_ckpt(path, without(arrays, f"{VAE}quant_conv.bias", f"{UNET}out.2.bias"))
     assert message(lambda: open_checkpoint(path, family=tiny_family(tmp_path / "family")), WeightsError) == (
-        f"{path}: the unet's weights do not match its config; 1 missing: conv_out.bias."
-        " Fix: download the file again, or use another Stable Diffusion 1.x file."
+        f"{path}: the unet's weights do not match its config; 1 missing: conv_out.bias. Fix: download the file again, or use another file."
     )
 
 

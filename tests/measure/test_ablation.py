@@ -1,10 +1,10 @@
 """The ablation's numbers are those of the plans; its tables show what changes."""
 
 import pytest
+from checkpoint_files import ROLES
 from tiny_model import TINY
 
 from ondevice.compiler import Recipe, report
-from ondevice.converters import COMPONENTS
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.measure import ablation
 from ondevice.measure.ablation import HEAD, PLAIN, Step
@@ -22,7 +22,7 @@ def steps(checkpoint):
 
 
 def test_every_family_is_added_in_order(steps):
-    assert [(step.component, step.rules) for step in steps] == [(name, rules) for name in COMPONENTS for rules in (PLAIN, *FAMILIES)]
+    assert [(step.component, step.rules) for step in steps] == [(name, rules) for name in ROLES for rules in (PLAIN, *FAMILIES)]
 
 
 def test_the_ends_are_the_plain_graph_and_all_rules(checkpoint, steps):

@@ -3,9 +3,10 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from checkpoint_files import normalize
 
 from ondevice.converters.component import fitted
-from ondevice.converters.configs import normalize
+from ondevice.converters.families import FAMILIES
 
 # Odd on purpose: channels that no tile divides, three heads, groups that do not divide 32.
 UNET = {
@@ -66,7 +67,7 @@ def as_component(component, config, module):
             name = f"text_model.{name}"
         if not name.endswith("position_ids"):
             found[name] = ir.tensor(value.detach().numpy().copy(), name=name)
-    return fitted(component, normalize(component, config, "test"), found, "test")
+    return fitted(FAMILIES["sd14"], component, normalize(component, config, "test"), found, "test")
 
 
 def relative_error(got, expected):

@@ -5,9 +5,10 @@ import onnx_ir as ir
 import pytest
 from parity.modules import TEXT, UNET, VAE, as_component, relative_error, torch_module
 
-from ondevice.converters.architectures.autoencoder_kl import vae_decoder, vae_encoder
-from ondevice.converters.architectures.clip_text import text_encoder
-from ondevice.converters.architectures.unet import unet
+from ondevice.converters.architectures.autoencoder_kl import decoder, encoder
+from ondevice.converters.architectures.builder import GraphBuilder
+from ondevice.converters.architectures.clip_text import last_state
+from ondevice.converters.architectures.unet import noise
 
 pytestmark = pytest.mark.parity
 BOUND = 1e-5
@@ -67,7 +68,7 @@ def test_unet(changes, batch, height, width, timestep):
     x, text = normal(1, batch, 4, height, width), normal(2, batch, 77, 20)
     with torch.no_grad():
         expected = module(torch.tensor(x), torch.tensor(timestep), torch.tensor(text)).sample.numpy()
-    graph = unet(part.config, part.weights, batch=batch, height=height, width=width, tokens=77)
+    graph = noise(GraphBuilder("unet", part.weights), part.config, batch=batch, height=height, width=width, tokens=77)
     got = run(graph, {"sample": x, "timestep": np.array([timestep], np.float32), "encoder_hidden_states": text})
     assert got.shape == expected.shape and relative_error(got, expected) <= BOUND
 
@@ -81,7 +82,7 @@ def test_text_encoder(changes):
     ids = np.random.default_rng(0).integers(0, 1000, (2, 77)).astype(np.int32)
     with torch.no_grad():
         expected = module(torch.tensor(ids, dtype=torch.long)).last_hidden_state.numpy()
-    assert relative_error(run(text_encoder(part.config, part.weights, batch=2), {"input_ids": ids}), expected) <= BOUND
+    assert relative_error(run(last_state(GraphBuilder("text", part.weights), part.config, batch=2), {"input_ids": ids}), expected) <= BOUND
 
 
 @pytest.mark.parametrize("height, width", [(5, 3), (8, 12)])
@@ -95,6 +96,6 @@ def test_vae(height, width, layers):
     with torch.no_grad():
         decoded = module.decode(torch.tensor(latent)).sample.numpy()
         encoded = module.encode(torch.tensor(picture)).latent_dist.parameters.numpy()
-    sizes = {"batch": 2, "height": height, "width": width}
-    assert relative_error(run(vae_decoder(part.config, part.weights, **sizes), {"latent_sample": latent}), decoded) <= BOUND
-    assert relative_error(run(vae_encoder(part.config, part.weights, **sizes), {"sample": picture}), encoded) <= BOUND
+    sizes, b = {"batch": 2, "height": height, "width": width}, lambda: GraphBuilder("vae", part.weights)
+    assert relative_error(run(decoder(b(), part.config, **sizes), {"latent_sample": latent}), decoded) <= BOUND
+    assert relative_error(run(encoder(b(), part.config, **sizes), {"sample": picture}), encoded) <= BOUND

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import onnx_ir as ir
 import pytest
+from checkpoint_files import normalize
 from parity.exports import CONFIGS, EXPORTERS, TRACED, arguments, export, forward, module, part_of
 from parity.modules import UNET, as_component, relative_error, torch_module
 from parity.test_pictures import GUIDANCE, NEGATIVE, PROMPT, SIZES, STEPS, checkpoint, pipeline, reference
@@ -15,7 +16,7 @@ from ondevice import cli
 from ondevice.bundle.reader import open_bundle
 from ondevice.converters import Model
 from ondevice.converters.component import Checkpoint
-from ondevice.converters.configs import normalize
+from ondevice.converters.families import FAMILIES
 from ondevice.converters.onnx_import.imported import read_graph
 from ondevice.generate import painter
 from ondevice.graph.verify import verify_graph
@@ -91,7 +92,7 @@ def expected(component, given, network=None):
 
 
 def imported(path, component, sizes, **changes):
-    graph = read_graph(path, component, configs(**changes))
+    graph = read_graph(path, component, FAMILIES["sd14"], configs(**changes))
     return graph.graph(**({"batch": sizes["batch"]} if component == "text_encoder" else sizes))
 
 

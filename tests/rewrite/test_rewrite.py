@@ -4,11 +4,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from checkpoint_files import ROLES
 from onnx.reference import ReferenceEvaluator
 from rewrite.graphs import by_onnxruntime, feed, fused_ops, graph, ops
 from tiny_model import TINY, tiny_graph
 
-from ondevice.converters import COMPONENTS, build
+from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.errors import UsageError
 from ondevice.rewrite import FAMILIES, rewrite
@@ -27,7 +28,7 @@ def tiny():
     return build(random_checkpoint_from_configs(**TINY, seed=1))
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 def test_counts_at_full_size(component):
     sizes = {} if component == "text_encoder" else {"batch": 2, "height": 64, "width": 64}
     model = build(random_checkpoint("sd14", 0)).graph(component, **sizes)
@@ -38,7 +39,7 @@ def test_counts_at_full_size(component):
     assert not primitives & set(ops(model))
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 def test_the_fused_graph_of_sd14(golden, component):
     """Every op with its count, by name: a change of the rules shows here."""
     sizes = {} if component == "text_encoder" else {"batch": 2, "height": 64, "width": 64}
@@ -49,7 +50,7 @@ def test_the_fused_graph_of_sd14(golden, component):
 
 
 @pytest.mark.parametrize("off", [(), *((family,) for family in FAMILIES)], ids=lambda off: off[0] if off else "every rule")
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 def test_a_fused_graph_means_the_same(tiny, component, off):
     plain, fused = tiny_graph(tiny, component), tiny_graph(tiny, component)
     outcomes = rewrite(fused, without=off)
@@ -60,7 +61,7 @@ def test_a_fused_graph_means_the_same(tiny, component, off):
     assert [o.family for o in outcomes if o.off] == [o.family for o in outcomes if o.family in off]
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 def test_onnx_reference_runs_it_too(tiny, component):
     model = tiny_graph(tiny, component)
     inputs = feed(model)
@@ -70,7 +71,7 @@ def test_onnx_reference_runs_it_too(tiny, component):
     assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
+@pytest.mark.parametrize("component", ROLES)
 def test_a_second_pass_changes_nothing(tiny, component):
     model = tiny_graph(tiny, component)
     rewrite(model)

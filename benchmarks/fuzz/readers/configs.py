@@ -7,15 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from checkpoint_files import SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE
+from checkpoint_files import KEYS, ROLES, SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE, expected_weights, normalize
 from tiny_model import SIZES, TINY
 
 from benchmarks.fuzz.mutate.values import json_value
 from benchmarks.fuzz.reader import Reader, holds
-from ondevice.converters import COMPONENTS, build
-from ondevice.converters.component import Component, check_joints
-from ondevice.converters.configs import KEYS, normalize
-from ondevice.converters.expected import expected_weights
+from ondevice.converters import build
+from ondevice.converters.families import FAMILIES, check_joints
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.json_text import parse_object
 from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, default_sampler, make_table
@@ -46,7 +44,7 @@ def _read_configs(data: bytes, _folder: Path) -> None:
             shapes = expected_weights(name, config)
             holds(all(size >= 1 for shape in shapes.values() for size in shape), f"the {name} has an empty weight")
     if len(made) == len(_PARTS):
-        check_joints({name: Component(config, {}) for name, config in made.items()}, "f")
+        check_joints(FAMILIES["sd14"], made, "f")
 
 
 def _is_small(config: dict[str, Any]) -> bool:
@@ -63,11 +61,11 @@ def _read_graphs(data: bytes, _folder: Path) -> None:
     if len(raw) < len(_PARTS):
         return
     made = {name: normalize(name, raw[name], f"{name}/config.json") for name in _PARTS}
-    check_joints({name: Component(config, {}) for name, config in made.items()}, "f")
+    check_joints(FAMILIES["sd14"], made, "f")
     if not all(map(_is_small, made.values())):
         return
     model = build(random_checkpoint_from_configs(**raw, seed=1))
-    for component in COMPONENTS:
+    for component in ROLES:
         graph = model.graph(component, **({"batch": 1} if component == "text_encoder" else SIZES))
         verify_graph(graph)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import onnx
+from checkpoint_files import normalize
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.fuzz.mutate.protobuf import message
 from benchmarks.fuzz.reader import Reader, holds
 from benchmarks.fuzz.readers import small
-from ondevice.converters.configs import normalize
 from ondevice.converters.onnx_import.imported import read_graph
 from ondevice.converters.onnx_import.onnx_file import read_onnx
 
@@ -87,7 +87,7 @@ def _read_graph(data: bytes, folder: Path) -> None:
     path = folder / "model.onnx"
     path.write_bytes(data)
     sizes = {"batch": 1, "height": 3, "width": 2}
-    made = read_graph(path, "vae_decoder", _configs())
+    made = read_graph(path, "vae_decoder", small.family(), _configs())
     if made.misfit(**sizes) is None:
         graph = made.graph(**sizes).graph
         holds([value.name for value in graph.inputs] == ["latent_sample"] and len(graph.outputs) == 1, "a graph has other ports than ours")

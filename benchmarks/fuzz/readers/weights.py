@@ -13,9 +13,11 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 from checkpoint_files import (
+    PARTS,
     arrays_of,
     ckpt_bytes,
     legacy_bytes,
+    original_names,
     pickled_state,
     safetensors_bytes,
     safetensors_header,
@@ -28,11 +30,10 @@ from benchmarks.fuzz.mutate.values import json_value
 from benchmarks.fuzz.reader import Reader, holds
 from benchmarks.fuzz.readers import small
 from ondevice.converters.component import lazy
-from ondevice.converters.configs import COMPONENTS
-from ondevice.converters.names import ema_name, original_names
 from ondevice.converters.read.ckpt_file import Ckpt
 from ondevice.converters.read.diffusers_folder import read_folder, shards_of
 from ondevice.converters.read.hub import wanted_files
+from ondevice.converters.read.names import ema_name
 from ondevice.converters.read.parts import read_part
 from ondevice.converters.read.safetensors_file import DTYPES
 from ondevice.converters.read.single_file import checkpoint_from
@@ -109,7 +110,7 @@ def _part_seeds() -> list[bytes]:
 def _read_part(data: bytes, folder: Path) -> None:
     path = folder / "vae.safetensors"
     path.write_bytes(data)
-    _check(read_part("vae", path, small.family().config("vae")).weights, len(data))
+    _check(read_part(small.family(), "vae", path, small.family().config("vae")).weights, len(data))
 
 
 def _index_seeds() -> list[bytes]:
@@ -146,14 +147,14 @@ def _read_hub(data: bytes, folder: Path) -> None:
         return
     names = [name for name in files if isinstance(name, str)]
     variant = value.get("variant") if isinstance(value.get("variant"), str) else None
-    wanted = wanted_files(names, variant, "organisation/name")
+    wanted = wanted_files(names, small.family(), variant, "organisation/name")
     holds(set(wanted) <= set(names), "a file is wanted that the hub does not have")
 
 
 def _single_seeds() -> list[bytes]:
     """{name: [dtype, shape]} of the tensors in a file."""
     rows: dict[str, Any] = {}
-    for component in COMPONENTS:
+    for component in PARTS:
         config = small.checkpoint().components[component].config
         shapes = {name: list(tensor.shape.numpy()) for name, tensor in small.checkpoint().components[component].weights.items()}
         rows |= {original: ["F16", shapes[name]] for name, original in original_names(component, config).items()}
@@ -176,7 +177,7 @@ def _read_single(data: bytes, folder: Path) -> None:
                 tensors[name] = lazy(lambda shape=shape, form=numpy_dtype: np.zeros(shape, form), kind, shape, name)
     for ema in (False, True) if any(name.startswith("model_ema.") for name in tensors) else (False,):
         found = checkpoint_from(Ckpt(tensors), folder / "f.safetensors", small.family(), ema=ema)
-        holds(set(found.components) == set(COMPONENTS), "a component is missing")
+        holds(set(found.components) == set(PARTS), "a component is missing")
 
 
 _FILES = ("model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt")
@@ -198,7 +199,7 @@ def _read_folder(data: bytes, folder: Path) -> None:
     if not base.exists():
         small.write_small(base)
     if not root.exists():
-        for component in COMPONENTS:
+        for component in PARTS:
             (root / component).mkdir(parents=True)
             for file in (base / component).glob("*.safetensors"):
                 (root / component / file.name).symlink_to(file)

@@ -1,0 +1,133 @@
+"""What a model family is to the rest of the converters: one type, which a family's own file fills in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ondevice.base.paths import MODELS
+from ondevice.converters.architectures.architecture import Architecture, Config, Graph, Layout, Stored
+from ondevice.converters.read.json_text import read_bytes, read_object
+
+TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+_REINSTALL = "reinstall ondevice; its own data is damaged"
+Configs = Mapping[str, Config]  # normalized, by part
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One network of a checkpoint: a folder in diffusers' layout; in the original single file all weights under `prefix`, as `layout`
+    names them."""
+
+    architecture: Architecture
+    prefix: str
+    layout: Layout
+
+    def original_names(self, config: Config) -> dict[str, Stored]:
+        """{diffusers name: where the original layout has it} for every weight, in the order of `Architecture.weights`.
+
+        A tensor there has the diffusers weight's shape, or is the 1x1 convolution of a Linear.
+        """
+        return {name: self.original(name, config) for name in self.architecture.weights(config)}
+
+    def original(self, name: str, config: Config) -> Stored:
+        """Where the original layout has one weight."""
+        place = self.layout.place(name, config)
+        return Stored(self.prefix + place.name, place.part, place.parts, place.transposed)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One graph of the family's model: which part has its weights, and which graph of that part's architecture it is.
+
+    Args:
+        joined: sizes that another network's config decides, such as the tokens of a text.
+        batches: how many pictures or texts at once a bundle has plans for; guidance takes two.
+        storage: "f32" for a graph whose rounding would reach every step; "": as --dtype says.
+        optional: whether a folder of exported graphs may lack it.
+    """
+
+    part: str
+    graph: str
+    joined: Callable[[Configs], dict[str, int]] = lambda configs: {}
+    batches: tuple[int, ...] = (1,)
+    storage: str = ""
+    optional: bool = False
+
+
+class Joint(NamedTuple):
+    """Two numbers of configs that must be equal: `name` of one ("unet's in_channels"), `other` in words, and what their difference says."""
+
+    name: str
+    got: object
+    other: str
+    expected: object
+    says: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What one family is made of.
+
+    Args:
+        name: MODEL on the command line.
+        title: what such models are called, as in "this is Stable Diffusion 1.x": `Architecture.kind` and `file_kind` say the same.
+        hub_id: where its weights are by default; None for a family whose weights are inside the package.
+        folder: laid out as a diffusers folder; holds at least <part>/config.json and scheduler/scheduler_config.json.
+        parts: networks by component, the name of their folder.
+        roles: graphs by the name that a bundle gives them.
+        tokenizers: {folder: the part whose ids it makes}.
+        joints: the numbers by which networks fit each other.
+        pipelines: classes of diffusers that draw with such a folder, as model_index.json names them.
+        guidance_scale: what its pictures look best at by default.
+    """
+
+    name: str
+    title: str
+    hub_id: str | None
+    folder: Path
+    parts: Mapping[str, Part]
+    roles: Mapping[str, Role]
+    tokenizers: Mapping[str, str]
+    joints: Callable[[Configs], Iterable[Joint]]
+    pipelines: tuple[str, ...]
+    guidance_scale: float = 7.5
+
+    @property
+    def source(self) -> str:
+        """What `open_checkpoint` reads when the user names no checkpoint."""
+        return self.hub_id or str(self.folder)
+
+    def graph(self, role: str) -> Graph:
+        """The graph of a role."""
+        about = self.roles[role]
+        return self.parts[about.part].architecture.graphs[about.graph]
+
+    def scale(self, configs: Configs) -> int:
+        """Pixels per latent, each way."""
+        return self.parts["vae"].architecture.scale(configs["vae"])
+
+    def normalize(self, part: str, raw: Config, where: str) -> dict[str, Any]:
+        """The parsed config.json of a part with defaults filled in. Raises CheckpointError for one that is not supported."""
+        return self.parts[part].architecture.normalize(raw, where, self.title)
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The family's own normalized config of a part."""
+        path = self.folder / part / "config.json"
+        return self.normalize(part, read_object(path, _REINSTALL), str(path))
+
+    def scheduler(self) -> dict[str, Any]:
+        """The scheduler_config.json, as it is."""
+        return read_object(self.folder / "scheduler" / "scheduler_config.json", _REINSTALL)
+
+    def tokenizer(self, name: str = "tokenizer") -> dict[str, bytes]:
+        """One tokenizer's files by name. Vocabulary and merges of OpenAI's CLIP are stored once for every family that uses them."""
+        own, shared = self.folder / name, MODELS / "clip_tokenizer"
+        return {file: read_bytes(own / file if (own / file).exists() else shared / file, _REINSTALL) for file in TOKENIZER_FILES}
+
+    def kind(self, configs: Mapping[str, Mapping[str, Any]]) -> str | None:
+        """What kind of model these configs are of, as they are in their files, where a part's numbers tell; None where none does."""
+        kinds = (self.parts[part].architecture.kind(config) for part, config in configs.items() if part in self.parts)
+        return next((kind for kind in kinds if kind), None)

@@ -1,0 +1,65 @@
+"""Stable Diffusion 1.x: CLIP's text encoder, a UNet that looks at its last hidden state, and the autoencoder, for guidance in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ondevice.base.paths import MODELS
+from ondevice.converters.architectures import autoencoder_kl, clip_text, unet
+from ondevice.converters.architectures.unet import generation, kind_of
+from ondevice.converters.families.family import Configs, Family, Joint, Part, Role
+
+PARTS = {
+    "text_encoder": Part(clip_text.CLIP_TEXT, "cond_stage_model.transformer.", clip_text.OPENAI),
+    "unet": Part(unet.UNET, "model.diffusion_model.", unet.LDM),
+    "vae": Part(autoencoder_kl.AUTOENCODER_KL, "first_stage_model.", autoencoder_kl.LDM),
+}
+
+
+def _tokens(configs: Configs) -> dict[str, int]:
+    return {"tokens": configs["text_encoder"]["max_position_embeddings"]}
+
+
+ROLES = {
+    # In float32: it is small, runs once, and its rounding would reach every step.
+    "text_encoder": Role("text_encoder", "last_state", storage="f32"),
+    "unet": Role("unet", "noise", _tokens, batches=(1, 2)),
+    "vae_decoder": Role("vae", "decoder"),
+    "vae_encoder": Role("vae", "encoder", optional=True),
+}
+
+
+def joints(configs: Configs) -> Iterator[Joint]:
+    """The text encoder's states are what the UNet looks at, its latents are the VAE's, and pictures are RGB."""
+    text, net, vae = (configs[name] for name in PARTS)
+    width, context = text["hidden_size"], net["cross_attention_dim"]
+    model = kind if (kind := kind_of(net["in_channels"], context)) != generation(context) else None
+    whose = [f"the {part} is that of {of}" for part, of in (("text_encoder", generation(width)), ("unet", generation(context))) if of]
+    latents = vae["latent_channels"]
+    yield Joint("unet's in_channels", net["in_channels"], "the vae's latent_channels", latents, model and f"this is {model}")
+    yield Joint("unet's cross_attention_dim", context, "the text_encoder's hidden_size", width, " and ".join(whose))
+    yield Joint("unet's out_channels", net["out_channels"], "the vae's latent_channels", latents)
+    yield Joint("vae's in_channels", vae["in_channels"], "that of RGB pictures", 3)
+    yield Joint("vae's out_channels", vae["out_channels"], "that of RGB pictures", 3)
+
+
+def sd1(name: str, hub_id: str | None, **changes: Any) -> Family:
+    """A family of this kind, whose configs are in its folder of models/; `changes` are to other fields of `Family`."""
+    about: dict[str, Any] = {
+        "title": "Stable Diffusion 1.x",
+        "folder": MODELS / name,
+        "parts": PARTS,
+        "roles": ROLES,
+        "tokenizers": {"tokenizer": "text_encoder"},
+        "joints": joints,
+        "pipelines": ("StableDiffusionPipeline",),
+    }
+    return Family(name=name, hub_id=hub_id, **about | changes)
+
+
+FAMILIES = (
+    sd1("demo", None, guidance_scale=3.0),
+    sd1("sd14", "CompVis/stable-diffusion-v1-4"),
+    sd1("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+)
