@@ -40,7 +40,7 @@ setup(
         "ondevice": ["py.typed"],
         "ondevice.bundle": ["*.json"],
         "ondevice.models": ["**/*"],
-        "ondevice.shaders": ["README.md", "*.cl", "prelude/*.h", "metal/*.metal", "tuning/*.toml"],
+        "ondevice.shaders": ["README.md", "portable/*.cl", "cpu/*.cl", "mobile/*.cl", "prelude/*.h", "tuning/*.toml"],
         "ondevice.targets": ["*.toml"],
     },
 )

@@ -19,7 +19,7 @@ from ondevice.flags import parse_size
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.tune import tunables
 from ondevice.measure.tuner.cases import STEPS, Case, cases_of
-from ondevice.measure.tuner.runner import Ready, Runner
+from ondevice.measure.tuner.runner import CaseRunner, Ready
 from ondevice.run.opencl import choose_device
 from ondevice.run.timing import in_turns
 from ondevice.target import Target, load_target
@@ -27,7 +27,7 @@ from ondevice.target import Target, load_target
 STORAGE = {"fp16": "f16", "fp32": "f32"}
 
 
-def ready(case: Case, runner: Runner, target: Target) -> Ready | None:
+def ready(case: Case, runner: CaseRunner, target: Target) -> Ready | None:
     """The case under a target. Methods are those of the first target, so that all run the same calls."""
     return runner.ready(replace(case, target=target), tunables(case.kernel, case.at, target)[0])
 
@@ -48,7 +48,7 @@ def main() -> None:
     width, height = parse_size(arguments.size)
     job = Job("unet", {"batch": 2, "height": height // 8, "width": width // 8})
     model = build(random_checkpoint(FAMILIES["sd14"], 0))
-    runner = Runner(choose_device(arguments.device), kernels)
+    runner = CaseRunner(choose_device(arguments.device), kernels)
     sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0] * len(targets))
     for case in cases_of(model, [(job, STORAGE[arguments.dtype])], kernels, Recipe(target=first), only=arguments.kernel):
         made = [ready(case, runner, target) for target in targets.values()]

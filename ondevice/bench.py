@@ -29,7 +29,7 @@ from ondevice.errors import UsageError
 from ondevice.measure import ablation, latency
 from ondevice.measure.peers import figures
 from ondevice.measure.peers.driver import Comparison
-from ondevice.measure.peers.peer import COMPONENTS, PEERS, Task, named
+from ondevice.measure.peers.peer import COMPARED, PEERS, Task, named
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.run.timing import Timing, time_plan
@@ -121,7 +121,7 @@ def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
         recipe = replace(recipe, target=load_target("host"))
     if args.latency:
         device = choose_device(args.device)
-        timed = list(latency.timed_ablation(checkpoint, device, recipe, **part, repeat=args.repeat or REPEAT, progress=_say))
+        timed = list(latency.timed_ablation(checkpoint, device, recipe, **part, repeat=args.repeat or REPEAT, say=_say))
         told = {"model": args.model, "target": recipe.target.name, "machine": machine.facts(device=device.facts())}
         if not args.json:
             print(latency.to_markdown(timed) if args.markdown else latency.to_text(timed))
@@ -174,11 +174,11 @@ def _print_timings(timings: Sequence[Timing], session: Session) -> None:
 
 def _peers(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     chosen, cores = named(args.only), cores_of(args.cores)
-    jobs = [job for job in largest_jobs(build(checkpoint), flags.size_of(args)) if job.component in COMPONENTS]
+    jobs = [job for job in largest_jobs(build(checkpoint), flags.size_of(args)) if job.component in COMPARED]
     rows: list[dict[str, Any]] = []
     for job in only(jobs, args.component):
         task = Task(flags.source_of(args).resolved(), job.component, job.sizes | {"batch": 1})
-        comparison = Comparison(task, args.work or Path(f"{args.model}.peers"), cores, strict=args.strict, progress=_say)
+        comparison = Comparison(task, args.work or Path(f"{args.model}.peers"), cores, strict=args.strict, say=_say)
         found = comparison.run(chosen, args.rounds or ROUNDS)
         about = {"machine": machine.facts(cores), "skipped": comparison.skipped}
         rows += [one.row(task, chosen[0].name) | about for one in found]

@@ -26,8 +26,8 @@ from ondevice.converters.random_weights import random_checkpoint
 from ondevice.errors import UsageError
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.measure.tuner.cases import Case, Key, cases_of, key_of
-from ondevice.measure.tuner.runner import Runner
-from ondevice.measure.tuner.table import Measured, about, family_of, tuning_of
+from ondevice.measure.tuner.measured import Measured, about, device_family, tuning_of
+from ondevice.measure.tuner.runner import CaseRunner
 from ondevice.measure.tuner.tune import tune
 from ondevice.plan.plan import Plan
 from ondevice.run.opencl import choose_device
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(what, where="--out", fix="name a file of its own, and give it to `ondevice convert --weights int8 --tuning`")
     device = choose_device(args.device)
     about_device = device.facts()
-    out = args.out or TUNING / f"{family_of(about_device)[0]}.toml"
+    out = args.out or TUNING / f"{device_family(about_device)[0]}.toml"
     _writable(out)
     before = read_tuning(out, where="--out") if out.exists() else None
     cases = _cases(args, opened, kernels, recipe)
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     _say(f"{len(cases)} shapes of {len({case.kernel.name for case in cases})} kernels on {device.name}; Ctrl-C keeps what was measured")
     rows: list[Measured] = []
     try:
-        for row in tune(cases, Runner(device, kernels), args.budget, _say):
+        for row in tune(cases, CaseRunner(device, kernels), args.budget, _say):
             rows.append(row)
     finally:
         _write(out, about_device, rows, kernels, before)
@@ -96,13 +96,13 @@ def _cases(args: argparse.Namespace, opened: Checkpoint | Bundle, kernels: Mappi
         for dtype in [recipe.dtype] if args.dtype else flags.DTYPES.values():
             of_dtype = [(job, replace(recipe, dtype=dtype).storage(job.component)) for job in jobs]
             pairs += [pair for pair in of_dtype if pair not in pairs]
-        return cases_of(model, pairs, kernels, recipe, only=wanted, progress=_say)
+        return cases_of(model, pairs, kernels, recipe, only=wanted, say=_say)
     # A bundle has no graph, and its calls come from one: its family's, with made-up weights, at the bundle's sizes.
     if (family := opened.model["family"]) not in MODELS:
         raise UsageError(f"its family {family!r} is unknown here (expected one of {', '.join(sorted(MODELS))}).", where=args.model)
     pairs = [(Job(entry.component, dict(entry.sizes)), entry.dtype) for entry in opened.manifest.plans]
     there = set().union(*(_keys(opened.plan(job.component, **job.sizes), kernels) for job, _ in pairs))
-    cases = cases_of(build(random_checkpoint(family, 0)), pairs, kernels, recipe, only=wanted, progress=_say)
+    cases = cases_of(build(random_checkpoint(family, 0)), pairs, kernels, recipe, only=wanted, say=_say)
     return [case for case in cases if case.key in there]
 
 
@@ -118,7 +118,7 @@ def _write(
     if not rows:
         _say("nothing was measured, so nothing is written")
         return
-    name, match = family_of(device)
+    name, match = device_family(device)
     write_tuning(tuning_of(name, before.match if before else match, about(device), rows, kernels, before), out)
     was, now = sum(row.cost for row in rows), sum(row.us * row.runs for row in rows)
     _say(f"{len(rows)} shapes in {out}: {was / 1e6:.2f} s of a picture became {now / 1e6:.2f} s ({was / max(now, 1e-9):.3f}x)")

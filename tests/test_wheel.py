@@ -30,7 +30,13 @@ def wheel(tmp_path_factory):
 def test_it_owns_only_ondevice_and_holds_the_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0].split("-")[0] for name in names} == {"ondevice"}
-    held = ["shaders/matmul.cl", "shaders/prelude/metal.h", "converters/architectures/unet.py", "models/clip_tokenizer/vocab.json"]
+    held = [
+        "shaders/portable/matmul.cl",
+        "shaders/cpu/winograd_strips.cl",
+        "shaders/prelude/metal.h",
+        "converters/architectures/unet.py",
+        "models/clip_tokenizer/vocab.json",
+    ]
     held += ["shaders/tuning/intel-opencl-cpu-16.toml", "targets/host-avx2.toml", "measure/tuner/search.py", "base/publish/hidden.py"]
     held += ["shaders/README.md"]  # errors of kernel files name it
     held += ["models/demo/unet/diffusion_pytorch_model.safetensors", "bundle/plan.schema.json", "py.typed"]

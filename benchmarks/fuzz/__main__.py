@@ -55,15 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no reader is called {', '.join(sorted(unknown))} (there are {', '.join(known)})")
     print(f"seed {args.seed}, {args.workers} workers, {len(chosen)} readers", file=sys.stderr, flush=True)
     begun = time.monotonic()
+    seconds = 0 if args.inputs else args.seconds
     totals, findings = supervise.run(
-        chosen,
-        seconds=0 if args.inputs else args.seconds,
+        supervise.Order(chosen, seconds, args.inputs, guided=not args.unguided, nice=args.nice, modules=args.module),
         seed=args.seed,
         workers=args.workers,
-        inputs=args.inputs,
-        guided=not args.unguided,
-        nice=args.nice,
-        modules=args.module,
         show=lambda inputs, findings: print(
             f"{time.monotonic() - begun:6.0f} s: {inputs:,} inputs, {findings} findings", file=sys.stderr, flush=True
         ),

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,18 @@ class Finding:
     data: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What each worker is to do: feed `readers` for so many seconds, or until each had so many `inputs`. It gets this as JSON."""
+
+    readers: Sequence[str]
+    seconds: float = 0.0
+    inputs: int = 0
+    guided: bool = True
+    nice: int = 0
+    modules: Sequence[str] = ()
+
+
 @dataclass(slots=True)
 class _Worker:
     number: int
@@ -71,19 +83,14 @@ def scratch() -> Path:
 
 
 def run(
-    readers: Sequence[str],
+    order: Order,
     *,
-    seconds: float,
     seed: int = 0,
     workers: int = 1,
-    inputs: int = 0,
-    guided: bool = True,
-    nice: int = 0,
-    modules: Sequence[str] = (),
     hang: float = HANG,
     show: Callable[[int, int], None] = lambda inputs, findings: None,
 ) -> tuple[dict[str, Total], list[Finding]]:
-    """Feed `readers` for so long, or until each worker gave each reader `inputs`. What is counted goes by reader.
+    """Start `workers` with that order, and others where they die. What is counted goes by reader.
 
     `show` is told now and then how many inputs and findings there were.
 
@@ -91,7 +98,6 @@ def run(
         RuntimeError: a worker failed, not a reader; says what it printed.
     """
     folder = scratch()
-    order = {"readers": [*readers], "seconds": seconds, "inputs": inputs, "guided": guided, "nice": nice, "modules": [*modules]}
     counted: list[dict[str, Any]] = []
     findings: list[Finding] = []
     begun = told = time.monotonic()
@@ -113,12 +119,12 @@ def run(
                     worker.process.kill()
                     worker.process.wait()
                 if code != 0:
-                    findings.append(_death(folder, worker, modules, code))
+                    findings.append(_death(folder, worker, order.modules, code))
                 counted.append(_stats(folder, worker.number))
-                left = seconds - (time.monotonic() - begun)
+                left = order.seconds - (time.monotonic() - begun)
                 if code != 0 and left > LEAST and worker.deaths < DEATHS:
                     (folder / f"stats-{worker.number}.json").unlink(missing_ok=True)
-                    again = _start(folder, worker.number, order | {"seconds": left}, f"{seed}/{worker.number}/{worker.deaths + 1}")
+                    again = _start(folder, worker.number, replace(order, seconds=left), f"{seed}/{worker.number}/{worker.deaths + 1}")
                     again.deaths = worker.deaths + 1
                     going.append(again)
         for path in sorted(folder.glob("*.finding")):
@@ -128,11 +134,11 @@ def run(
             worker.process.kill()
             worker.process.wait()
         shutil.rmtree(folder, ignore_errors=True)
-    return _added(readers, counted, findings), _distinct(findings)
+    return _added(order.readers, counted, findings), _distinct(findings)
 
 
-def _start(folder: Path, number: int, order: dict[str, Any], seed: str) -> _Worker:
-    command = [sys.executable, "-m", "benchmarks.fuzz.worker", str(folder), str(number), json.dumps(order | {"seed": seed})]
+def _start(folder: Path, number: int, order: Order, seed: str) -> _Worker:
+    command = [sys.executable, "-m", "benchmarks.fuzz.worker", str(folder), str(number), json.dumps(asdict(order) | {"seed": seed})]
     (folder / f"window-{number}").unlink(missing_ok=True)
     with open(folder / f"log-{number}", "wb") as log:
         env = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -10,12 +10,12 @@ import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from math import prod
+from pathlib import Path
 
-from ondevice.base.paths import SHADERS
 from ondevice.bundle import format as f
 from ondevice.errors import BundleError
 from ondevice.lower.bounds import Bounds, Launch
-from ondevice.lower.kernel_file import KernelFile
+from ondevice.lower.kernel_file import KernelFile, kernel_paths
 from ondevice.lower.prelude import DIALECTS, prelude
 from ondevice.plan.plan import Plan
 
@@ -67,13 +67,17 @@ def _digest(name: str) -> str | None:
     stem, _, ending = name.removeprefix(FOLDER).partition(".")
     if ending == "h" and stem.removeprefix("prelude/") in DIALECTS:
         return hashlib.sha256(prelude(stem.removeprefix("prelude/")).encode()).hexdigest()
-    path = SHADERS / f"{stem}.cl"
-    if ending != "cl" or "/" in stem or not path.is_file():
+    if ending != "cl" or (path := _paths().get(stem)) is None:
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @functools.cache
+def _paths() -> dict[str, Path]:
+    return kernel_paths()
+
+
+@functools.cache
 def _bounds(name: str, digest: str) -> Bounds | None:
     """Of this package's kernel of this name, if that is its text."""
-    return Bounds(KernelFile.read(SHADERS / f"{name}.cl")) if digest == _digest(f"{FOLDER}{name}.cl") else None
+    return Bounds(KernelFile.read(_paths()[name])) if digest == _digest(f"{FOLDER}{name}.cl") else None

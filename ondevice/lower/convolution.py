@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from ondevice.graph.ops import CONV
 from ondevice.graph.verify import static_shape
-from ondevice.lower.linear import epilogue_defines, narrowed, product_weight, weight
+from ondevice.lower import pack
+from ondevice.lower.linear import epilogue_defines, narrowed
 from ondevice.lower.lowering import Lowering
 
 
@@ -44,8 +45,8 @@ def direct(low: Lowering, node: ir.Node) -> None:
     kh, kw, ic, oc = static_shape(taps)
     dims = conv.dims | {"n": static_shape(node.outputs[0])[0], "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0]}
     tuning = narrowed(low, "conv2d_nhwc", oc, dims, dtype)
-    right, scales, columns, defines = product_weight(low, low.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning, conv.x)
-    bias = weight(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
+    right, scales, columns, defines = pack.packed_product(low, pack.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning, conv.x)
+    bias = pack.packed(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
     operands = [conv.x, right, bias, conv.shift, conv.residual, scales]
     defines |= {"RAGGED": int(ic % tuning["V"] > 0)}
     low.emit_node(node, operands, dims | {"ldb": columns}, "ConvNhwc", epilogue_defines(CONV[node.op_type]) | defines, tuning)

@@ -9,9 +9,12 @@ from typing import Any
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import names as names_of
 from ondevice.lower.prelude import prelude
+from ondevice.target import CAPABILITIES, CLASSES
 
 FIELDS = {
     "op": (str, list),
+    "class": (str,),
+    "caps": (list,),
     "why": (str,),
     "in": (list,),
     "out": (list,),
@@ -26,6 +29,7 @@ OPTIONAL = {"inplace": (dict,), "layout": (dict,), "with": (dict,), "reach": (di
 # A header's type of an operand -> the body's.
 STORAGE = {"stg": "stg", "wgt": "wgt", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}
 SCALARS = ("int", "float")
+READ_BY = {"residual": "ADD_RESIDUAL|FINISH"}  # operands that words of the prelude read as OVERWRITTEN -> those words
 RULES = {"multiple": int, "min": int, "max": int, "equal": str}
 OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -45,6 +49,11 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
     ops = header["op"] if isinstance(header["op"], list) else [header["op"]]
     if not ops or not all(isinstance(op, str) and op.isidentifier() for op in ops):
         raise refuse(f"op is not the name of an op, or a list of names (got {header['op']!r}).")
+
+    if header["class"] not in CLASSES:
+        raise refuse(f"class is unknown (got {header['class']!r}, expected one of {', '.join(CLASSES)}).")
+    if unmet := [cap for cap in header["caps"] if cap not in CAPABILITIES]:
+        raise refuse(f"caps has the unknown {unmet[0]!r} (expected some of {', '.join(CAPABILITIES)}).")
 
     expected: list[tuple[str, str, str]] = []
     dims: set[str] = set()
@@ -74,7 +83,8 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
     for name, dim in header.get("inplace", {}).items():
         if name not in inputs or len(header["inplace"]) > 1 or not isinstance(dim, str) or (dim and dim not in dims):
             raise refuse(f"cannot read inplace (got {header['inplace']!r}, expected one input of {inputs} and a dim or '').")
-        if not re.search(rf"\bOVERWRITTEN\({name}, \w+\)", body):
+        read = re.search(rf"\bOVERWRITTEN\({name}, \w+\)", body) or (name in READ_BY and re.search(rf"\b({READ_BY[name]})\(", body))
+        if not read:
             raise refuse(f"it may find {name} where it writes, but its body does not read it as OVERWRITTEN({name}, ...).")
     for tunable, values in header["tune"].items():
         if not _NAME.fullmatch(tunable):

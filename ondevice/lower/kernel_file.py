@@ -1,7 +1,7 @@
 """Kernel files: read the header (header.py checks it), join the body with a dialect's prelude, say which shapes fit and how to launch.
 
-A header is nine TOML lines after `//:` (`op why in out args grid group tune needs`), `layout` where tunables say how a weight is stored,
-and `inplace` where the kernel can work so. The argument list is written there and in the body's KERNEL(...) line; `read` refuses a file
+A header is eleven TOML lines after `//:` (`op class caps why in out args grid group tune needs`), and more where they are needed
+(shaders/README.md). The argument list is written there and in the body's KERNEL(...) line; `read` refuses a file
 where the two differ, so binding by the header is safe.
 """
 
@@ -19,11 +19,12 @@ from ondevice.errors import NoKernelError
 from ondevice.lower.expression import ceil_div, evaluate
 from ondevice.lower.header import OPERAND, check_header
 from ondevice.lower.prelude import DIALECTS, prelude
+from ondevice.target import CLASSES
 
 
 @dataclass(frozen=True, slots=True)
 class KernelFile:
-    """One `shaders/*.cl` file: what it computes, how it is launched, what may be tuned."""
+    """One `shaders/CLASS/*.cl` file: what it computes, how it is launched, what may be tuned."""
 
     name: str
     header: dict[str, Any]
@@ -49,6 +50,11 @@ class KernelFile:
         """The graph ops this file computes."""
         op = self.header["op"]
         return (op,) if isinstance(op, str) else tuple(op)
+
+    @property
+    def kernel_class(self) -> str:
+        """The class of targets that it is for; "portable" for all."""
+        return str(self.header["class"])
 
     @property
     def arg_types(self) -> dict[str, str]:
@@ -166,6 +172,30 @@ class KernelFile:
         return (x, y, z), (group[0], group[1], group[2])
 
 
+def kernel_paths(folder: Path = SHADERS) -> dict[str, Path]:
+    """Where every kernel file is, by its name: `folder`/CLASS/NAME.cl. A bundle keeps them by name alone.
+
+    Raises:
+        NoKernelError: two classes have a kernel of one name.
+    """
+    paths: dict[str, Path] = {}
+    for path in sorted(path for kind in CLASSES for path in (folder / kind).glob("*.cl")):
+        if (other := paths.setdefault(path.stem, path)) != path:
+            what = f"{other.parent.name} has a kernel of this name, too (expected one kernel per name: bundles keep them by name)."
+            raise NoKernelError(what, where=f"{path.parent.name}/{path.name}", fix="rename one of them")
+    return paths
+
+
 def load_all(folder: Path = SHADERS) -> dict[str, KernelFile]:
-    """Every kernel file, by name."""
-    return {path.stem: KernelFile.read(path) for path in sorted(folder.glob("*.cl"))}
+    """Every kernel file, by name.
+
+    Raises:
+        NoKernelError: one cannot be read, or says that it is of another class than its folder.
+    """
+    kernels = {}
+    for name, path in sorted(kernel_paths(folder).items()):
+        kernels[name] = kernel = KernelFile.read(path)
+        if kernel.kernel_class != path.parent.name:
+            what = f"its header says class {kernel.kernel_class} (expected {path.parent.name}, as its folder)."
+            raise NoKernelError(what, where=f"{path.parent.name}/{path.name}", fix="move the file, or change its class")
+    return kernels

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
 
 import onnx_ir as ir
 
 from ondevice.graph.ops import LINEAR, Epilogue
 from ondevice.graph.verify import static_shape
-from ondevice.lower import int8
+from ondevice.lower import pack
 from ondevice.lower.lowering import Lowering
 
 
@@ -17,43 +17,6 @@ def epilogue_defines(epilogue: Epilogue) -> dict[str, int]:
     """What a kernel is built with to finish its result so."""
     flags = {"HAS_BIAS": epilogue.bias, "HAS_SHIFT": epilogue.shift, "HAS_ADD": epilogue.add}
     return {name: 1 for name, have in flags.items() if have} | ({f"ACT_{epilogue.activation}": 1} if epilogue.activation else {})
-
-
-def weight(low: Lowering, value: ir.Value, dtype: str, tuning: Mapping[str, int], geglu: bool = False) -> tuple[str, int, dict[str, int]]:
-    """(tensor, columns as they are stored, what the kernel is built with) of a weight [..., k, n], or of a bias [n].
-
-    In panels where the target wants them; else in rows, of at least one vector.
-    """
-    if low.target.panels:
-        halves = 2 if geglu else 1
-        width = tuning["V"] * (-(-tuning["NV"] // halves) * halves)
-        if len(static_shape(value)) == 1:
-            value = low.as_matrix(value, (1, prod(static_shape(value))))
-        stored = low.panels(value, width, dtype, halves)
-        return stored, low.program.tensors[stored].shape[-3] * width, {"PANELS": 1}
-    stored = low.operand(value, dtype) if geglu else low.padded(value, tuning["V"], dtype)  # GEGLU's two halves cannot be padded as one
-    return stored, low.program.tensors[stored].shape[-1], {}
-
-
-def product_weight(
-    low: Lowering, value: ir.Value, dtype: str, tuning: Mapping[str, int], instead: str, geglu: bool = False
-) -> tuple[str, str, int, dict[str, int]]:
-    """`weight` of a product's [k, n], as int8 where that is asked for: (tensor, scales of its columns, columns, defines).
-
-    `instead` stands in for the scales of a weight that is not int8.
-    """
-    if not as_int8(low, static_shape(value)):
-        stored, columns, defines = weight(low, value, dtype, tuning, geglu)
-        return stored, instead, columns, defines
-    values, scales = int8.quantized(low, value)
-    right, columns, defines = weight(low, values, "i8", tuning, geglu)
-    return right, weight(low, scales, "f32", tuning, geglu)[0], columns, defines | {"W8": 1}
-
-
-def as_int8(low: Lowering, shape: Sequence[int]) -> bool:
-    """Whether a constant weight [k, n] becomes int8: large ones do, the first and the last convolutions of a picture do not."""
-    k, n = shape
-    return low.weights == "i8" and k >= int8.ROWS and n >= int8.COLUMNS and k * n >= int8.ELEMENTS
 
 
 def narrowed(
@@ -71,7 +34,7 @@ def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mappin
     sizes = {**dims, "k1": dims["k"]}
     if b.const_value is not None and len(static_shape(b)) == 2:
         tuning = narrowed(low, "matmul", dims["n"], sizes, dtype)
-        right, scales, columns, defines = product_weight(low, b, dtype, tuning, left)
+        right, scales, columns, defines = pack.packed_product(low, b, dtype, tuning, left)
     else:
         tuning, right, columns, defines = low.tuning("matmul", sizes, dtype), low.operand(b, dtype), dims["n"], {}
         scales = left
@@ -87,7 +50,7 @@ def linear(low: Lowering, node: ir.Node) -> None:
     dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "a_batch": 0, "b_batch": 0}
     tuning = narrowed(low, "matmul", static_shape(given["weight"])[-1], dims | after, dtype)
     x = low.operand(given["x"], dtype)
-    right, scales, columns, defines = product_weight(low, given["weight"], dtype, tuning, x, geglu)
+    right, scales, columns, defines = pack.packed_product(low, given["weight"], dtype, tuning, x, geglu)
     x2, residual = (low.operand(given[name], dtype) if name in given else x for name in ("x2", "residual"))
-    bias = weight(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x  # x stands in for what is not there
+    bias = pack.packed(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x  # x stands in for what is not there
     low.emit_node(node, [x, x2, right, bias, residual, scales], dims | {"ldb": columns}, "Linear", after | defines, tuning)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -92,52 +92,6 @@ class Lowering:
             self._tensor(key, tuple(values.shape.numpy()), dtype)
             self.program.weights[key] = values
         return key
-
-    def derived(
-        self, name: str, source: ir.Value | None, shape: Sequence[int], make: Callable[[], np.ndarray], what: ir.DataType | None = None
-    ) -> ir.Value:
-        """A value computed from weights (a transpose, a missing bias), evaluated when it is written; of the source's type, or `what`."""
-        what = what or (ir.DataType.FLOAT if source is None or source.dtype is None else source.dtype)
-        fixed = ir.Shape(list(shape))
-        tensor = ir.LazyTensor(lambda: ir.Tensor(np.ascontiguousarray(make())), dtype=what, shape=fixed, name=name)
-        return ir.Value(name=name, shape=fixed, type=ir.TensorType(what), const_value=tensor)
-
-    def derived_weight(self, name: str, source: ir.Value | None, shape: Sequence[int], make: Callable[[], np.ndarray], dtype: str) -> str:
-        """A tensor filled with what `derived` makes."""
-        return self.operand(self.derived(name, source, shape, make), dtype)
-
-    def as_matrix(self, value: ir.Value, shape: tuple[int, int]) -> ir.Value:
-        """A weight under another shape of two dimensions; the same weight, so the same name."""
-        values = value.const_value
-        assert values is not None, "only weights are seen so"
-        return self.derived(str(value.name), value, shape, lambda: values.numpy().reshape(shape))
-
-    def padded(self, value: ir.Value, columns: int, dtype: str) -> str:
-        """A weight with its last axis filled up with zeros to `columns`, so that kernels may read whole vectors."""
-        shape, values = static_shape(value), value.const_value
-        if shape[-1] >= columns:
-            return self.operand(value, dtype)
-        if values is None:
-            raise GraphError("it is computed (expected a constant weight).", where=f"value {value.name}")
-        width = [(0, 0)] * (len(shape) - 1) + [(0, columns - shape[-1])]
-        wide = (*shape[:-1], columns)
-        return self.derived_weight(f"{value.name}:{columns} columns", value, wide, lambda: np.pad(values.numpy(), width), dtype)
-
-    def panels(self, value: ir.Value, width: int, dtype: str, halves: int = 1) -> str:
-        """A weight [..., k, n] as [..., panels, k, width]: its columns in panels, filled up with zeros. With two `halves`, a panel has as
-        many columns of the one as of the other."""
-        values, (*batch, k, n) = value.const_value, static_shape(value)
-        assert values is not None, "callers ask for weights only"
-        own = width // halves
-        count = -(-(n // halves) // own)
-
-        def make() -> np.ndarray:
-            parts = values.numpy().reshape(-1, k, halves, n // halves)
-            parts = np.pad(parts, [(0, 0), (0, 0), (0, 0), (0, count * own - n // halves)]).reshape(-1, k, halves, count, own)
-            return parts.transpose(0, 3, 1, 2, 4).reshape(*batch, count, k, width)
-
-        name = f"{value.name}:{'x'.join(map(str, (halves, own)))} columns a panel"
-        return self.derived_weight(name, value, (*batch, count, k, width), make, dtype)
 
     def part(self, result: ir.Value, source: ir.Value, first: int) -> None:
         """`result` is columns of `source` from `first` on: nothing is copied as long as kernels can read it where it is."""

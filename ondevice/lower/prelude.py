@@ -1,4 +1,6 @@
-"""The words that kernels are written in: one prelude a dialect."""
+"""The words that kernels are written in: one prelude per dialect, assembled from `shaders/prelude/`.
+
+A bundle has it as one file per dialect, so a player knows nothing of its parts."""
 
 from __future__ import annotations
 
@@ -7,9 +9,10 @@ import functools
 from ondevice.base.paths import SHADERS
 
 DIALECTS = ("opencl", "metal")
+SHARED = ("common", "epilogue", "rows", "winograd")  # in terms of a dialect's own words; a later one may use those before it
 
 
 @functools.cache
 def prelude(dialect: str) -> str:
-    """What stands before every kernel in that dialect: its own words, then those that both spell alike."""
-    return "\n".join((SHADERS / "prelude" / f"{name}.h").read_text(encoding="utf-8") for name in (dialect, "common"))
+    """What stands before every kernel in that dialect: its own words, then those that all spell alike."""
+    return "\n".join((SHADERS / "prelude" / f"{name}.h").read_text(encoding="utf-8") for name in (dialect, *SHARED))

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ondevice.errors import GraphError
 from ondevice.graph.ops import CONV, LINEAR
 from ondevice.graph.verify import INTEGERS, resizes_by_sizes, static_shape
-from ondevice.lower import attention, convolution, fused, linear, winograd
+from ondevice.lower import attention, convolution, fused, linear, pack, winograd
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.strides import RANK, arguments, broadcast, contiguous
 
@@ -124,7 +124,7 @@ def gemm(low: Lowering, node: ir.Node) -> None:
         values = w.const_value
         if values is None:
             raise _unsupported(node, f"transB=1 needs a constant weight ({w.name} is computed).")
-        weight = low.derived_weight(f"{w.name}.T", w, (k, n), lambda: np.ascontiguousarray(values.numpy().T), dtype)
+        weight = low.operand(pack.derived(f"{w.name}.T", w, (k, n), lambda: values.numpy().T), dtype)
     else:
         weight = low.operand(w, dtype)
     product = low.scratch(f"{out.name}:matmul", (m, n), dtype) if c is not None else low.result(out)
@@ -154,11 +154,7 @@ def conv(low: Lowering, node: ir.Node) -> None:
             node, "only 2-D convolutions with group 1, dilation 1, one stride for both axes and explicit pads are supported."
         )
     dtype = low.dtype_of(node.outputs[0])
-    shift = (
-        low.operand(bias, dtype)
-        if bias is not None
-        else low.derived_weight(f"zeros.{oc}", None, (oc,), lambda: np.zeros(oc, np.float32), dtype)
-    )
+    shift = low.operand(pack.zeros(oc) if bias is None else bias, dtype)
     sizes = {"n": n, "ic": ic, "h": h, "w": width, "oc": oc, "oh": oh, "ow": ow, "kh": kh, "kw": kw}
     dims = sizes | {"stride": strides[0], "pad_top": pads[0], "pad_left": pads[1]}
     low.emit_node(node, [low.operand(x, dtype), low.operand(w, dtype), shift], dims)
@@ -178,11 +174,7 @@ def layer_norm(low: Lowering, node: ir.Node) -> None:
     for value in (_input(node, 1), bias):
         if value is not None and (prod(static_shape(value)), static_shape(value)[-1:]) != (cols, (cols,)):
             raise _unsupported(node, f"its scale or its bias is {static_shape(value)} (expected one number a column: {(cols,)}).")
-    shift = (
-        low.operand(bias, dtype)
-        if bias is not None
-        else low.derived_weight(f"zeros.{cols}", None, (cols,), lambda: np.zeros(cols, np.float32), dtype)
-    )
+    shift = low.operand(pack.zeros(cols) if bias is None else bias, dtype)
     dims = {"rows": prod(shape[:-1]), "cols": cols, "epsilon": _float(node, "epsilon", 1e-5)}
     low.emit_node(node, [low.operand(_input(node, 0), dtype), low.operand(_input(node, 1), dtype), shift], dims)
 
@@ -221,7 +213,7 @@ def gather(low: Lowering, node: ir.Node) -> None:
         raise _unsupported(node, f"only rows of a matrix are supported (table {shape}, axis {_axis(node, len(shape), 0)}).")
     dims, known = {"count": prod(static_shape(ids)), "rows": shape[0], "cols": shape[1]}, low.constant(ids)
     if known is not None and (known < 0).any():  # from the end; the kernel clamps
-        ids = low.derived(f"{ids.name}:of {shape[0]} rows", ids, known.shape, lambda: np.where(known < 0, known + shape[0], known))
+        ids = pack.derived(f"{ids.name}:of {shape[0]} rows", ids, known.shape, lambda: np.where(known < 0, known + shape[0], known))
     low.emit_node(node, [low.operand(ids, "i32"), low.operand(table, low.dtype_of(node.outputs[0]))], dims)
 
 

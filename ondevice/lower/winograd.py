@@ -11,8 +11,9 @@ import onnx_ir as ir
 
 from ondevice.graph.ops import CONV
 from ondevice.graph.verify import static_shape
+from ondevice.lower import pack
 from ondevice.lower.convolution import direct, read
-from ondevice.lower.linear import as_int8, epilogue_defines, narrowed, product_weight, weight
+from ondevice.lower.linear import epilogue_defines, narrowed
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.program import DTYPES
 
@@ -27,7 +28,7 @@ G = np.array(
 
 def winograd(low: Lowering, node: ir.Node) -> None:
     """A 3x3 convolution of stride 1, as the target's class of kernels does it."""
-    if low.target.kernels == "cpu":
+    if low.target.kernel_class == "cpu":
         strips(low, node)
     else:
         bands(low, node)
@@ -42,7 +43,7 @@ def strips(low: Lowering, node: ir.Node) -> None:
     few = low.tuning("winograd_strips", sizes, dtype)
     # Where many strips read them from the shared cache, and a strip of all channels fits a slot.
     fits = max(groups * 36 * few["STRIP"] * (ic + few["V"]) * DTYPES["f32"], 36 * ic * oc * DTYPES[dtype]) <= low.target.scratch
-    small = as_int8(low, (9 * ic, oc))  # int8 has no bits for transformed taps, and few bytes to save reads of
+    small = pack.as_int8(low, (9 * ic, oc))  # int8 has no bits for transformed taps, and few bytes to save reads of
     stored = not small and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
     tuning = narrowed(low, "winograd_strips", oc, sizes | {"FLY": int(not stored)}, dtype)
     if ic < tuning["V"]:
@@ -52,9 +53,9 @@ def strips(low: Lowering, node: ir.Node) -> None:
         tuning["MR"] = min(mr for mr in low.kernels["winograd_strips"].header["tune"]["MR"] if mr >= min(tiles, 4))
     v, mr, wide = tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
     strip = -(-min(tuning["STRIP"], tiles) // mr) * mr
-    right = low.as_matrix(_transformed(low, taps), (36 * ic, oc)) if stored else low.as_matrix(taps, (9 * ic, oc))
-    right_name, scales, columns, more = product_weight(low, right, dtype, tuning, conv.x)
-    bias = weight(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
+    right = pack.as_matrix(_transformed(taps), (36 * ic, oc)) if stored else pack.as_matrix(taps, (9 * ic, oc))
+    right_name, scales, columns, more = pack.packed_product(low, right, dtype, tuning, conv.x)
+    bias = pack.packed(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
 
     depth = ic if stored else _depth(ic, tuning["DEPTH"], v)
     panels, count = columns // wide, -(-tiles // strip)
@@ -87,7 +88,7 @@ def bands(low: Lowering, node: ir.Node) -> None:
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles = n * tiles_h * tiles_w
     tuning = narrowed(low, "matmul", oc)
-    right, columns, defines = weight(low, _transformed(low, taps), dtype, tuning)
+    right, columns, defines = pack.packed(low, _transformed(taps), dtype, tuning)
     bias = low.operand(conv.given["bias"], dtype) if "bias" in conv.given else conv.x
     result, name = low.result(out), str(node.name)
     parts = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.target.scratch)
@@ -135,7 +136,7 @@ def _depth(ic: int, most: int, v: int) -> int:
     return ic
 
 
-def _transformed(low: Lowering, taps: ir.Value) -> ir.Value:
+def _transformed(taps: ir.Value) -> ir.Value:
     """[3, 3, ic, oc] -> [36, ic, oc], when the bundle is written."""
     values, (_, _, ic, oc) = taps.const_value, static_shape(taps)
     assert values is not None, "only constant weights become convolutions of ours"
@@ -146,4 +147,4 @@ def _transformed(low: Lowering, taps: ir.Value) -> ir.Value:
             made[:, start : start + CHUNK] = both @ given[:, start : start + CHUNK].astype(np.float64)
         return made.reshape(36, ic, oc)
 
-    return low.derived(f"{taps.name}:winograd", taps, (36, ic, oc), make)
+    return pack.derived(f"{taps.name}:winograd", taps, (36, ic, oc), make)

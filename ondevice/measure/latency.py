@@ -7,7 +7,7 @@ work on it. `ablation` has the same numbers but the time for every single family
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from ondevice.compiler.recipe import Recipe
 from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint, Component
 from ondevice.lower.kernel_file import load_all
+from ondevice.measure import Say
 from ondevice.measure.ablation import PLAIN, Step, step_of
 from ondevice.rewrite import FAMILIES
 from ondevice.run.device import Device
@@ -62,7 +63,7 @@ def timed_ablation(
     size: tuple[int, int] | None = None,
     component: str | None = None,
     repeat: int = 5,
-    progress: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> Iterator[TimedStep]:
     """Time every step of each component; sizes and arguments as `ablation.ablation` takes them.
 
@@ -78,7 +79,7 @@ def timed_ablation(
     for job in only(largest_jobs(build(checkpoint), size), component):
         model, plain = build(kept(checkpoint, job.component)), None
         for count in range(len(STEPS)):
-            progress(f"{job.component}: {STEPS[count][0]}")
+            say(f"{job.component}: {STEPS[count][0]}")
             timed, output = _timed(model, recipe, job, device, count, repeat)
             plain = output if plain is None else plain
             yield replace(timed, difference=float(np.abs(output - plain).max() / (np.abs(plain).max() or 1)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ondevice.lower.program import Program
+from ondevice.plan.arena import Life, arena_size, check, peak, place
 from ondevice.plan.inplace import in_place
 from ondevice.plan.liveness import lives
-from ondevice.plan.memory import Life, arena_size, check, peak, place
 from ondevice.plan.order import ordered
 from ondevice.plan.plan import Dispatch, Kernel, Operand, Plan
 

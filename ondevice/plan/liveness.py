@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ondevice.errors import PlanError
 from ondevice.lower.program import Program
-from ondevice.plan.memory import Life
+from ondevice.plan.arena import Life
 
 
 def lives(program: Program) -> list[Life]:

@@ -4,7 +4,7 @@ code."""
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ondevice.base.machine import cpu_flags as _cpu_flags
@@ -14,7 +14,14 @@ from ondevice.errors import PlanError, UsageError
 from ondevice.target.tuning import Tuning, named
 
 AUTO = "auto"  # the host target for the machine that asks
-CLASSES = ("cpu", "portable")
+CLASSES = ("portable", "cpu", "mobile")  # of kernels: a folder of shaders/ each
+# What a kernel may need of a device beyond OpenCL 1.2, and a target says that its devices have.
+CAPABILITIES = {
+    "half": "arithmetic in half precision",
+    "image2d": "operands that are read as images",
+    "matrix_unit": "products of small matrices in one instruction",
+    "subgroups": "exchange between the work-items that run side by side",
+}
 BOUNDS = {
     "winograd": {"min_channels", "min_outputs", "min_tiles", "stored", "groups"},
     "flash": {"max_head", "min_queries", "min_keys"},
@@ -27,8 +34,9 @@ class Target:
     """`tuning` are measured tunables, most specific file first; `tune` holds those of kernels that are in none of them, by kernel name. A
     kernel that is in neither keeps the defaults of its header.
 
-    `kernels` is the class of kernels where an op has several: "cpu" for one work-item a group with a cache of its own, "portable" for any.
-    For "cpu", weights of products are stored in `panels`: as the kernels' tiles read them, columns after columns, not row by row.
+    `kernel_class` is the class of kernels that it has beside the portable ones, which run anywhere: "cpu" for one work-item
+    per group with a cache of its own, "mobile" for GPUs of phones. `caps` are the CAPABILITIES that its devices have. For
+    "cpu", weights of products are stored in `panels`: as the kernels' tiles read them, columns after columns, not row by row.
     `winograd` and `flash` bound the shapes for which these methods are chosen (a missing bound allows all): least channels of a 3x3
     convolution's input and output and least 4x4 tiles of its result; the largest head and the least queries and keys of an attention.
     `winograd.stored`: from so many tiles a picture on, class "cpu" stores weights transformed (never by default); `winograd.groups`: how
@@ -39,17 +47,25 @@ class Target:
 
     name: str
     why: str
-    kernels: str
+    kernel_class: str
     winograd: Mapping[str, int]
     flash: Mapping[str, int]
     group_norm: Mapping[str, int]
     scratch: int
     tune: Mapping[str, Mapping[str, int]]
     tuning: Sequence[Tuning] = ()
+    caps: frozenset[str] = frozenset()
 
     @property
     def panels(self) -> bool:
-        return self.kernels == "cpu"
+        return self.kernel_class == "cpu"
+
+    def refuses(self, kernel_class: str, caps: Collection[str]) -> str | None:
+        """Why a kernel of this class that needs these capabilities does not run on it; None if it does."""
+        if kernel_class not in ("portable", self.kernel_class):
+            return f"it is of class {kernel_class} (target {self.name} has {self.kernel_class})"
+        missing = sorted(set(caps) - self.caps)
+        return f"it needs {', '.join(missing)}, which target {self.name} has not" if missing else None
 
 
 def target_names() -> list[str]:
@@ -77,10 +93,12 @@ def load_target(name: str | Target) -> Target:
         raise PlanError(f"it is not TOML: {error}.", where=path.name) from None
     bounds = all(_bounds(content.get(table), known) for table, known in BOUNDS.items())
     scratch, files = content.get("scratch"), content.pop("tuned", [])
-    known = content.keys() == {"why", "kernels", "scratch", "tune", *BOUNDS} and content["kernels"] in CLASSES
-    if not known or not bounds or type(scratch) is not int or scratch < 1:
+    known = content.keys() == {"why", "class", "caps", "scratch", "tune", *BOUNDS} and content["class"] in CLASSES
+    caps = content.get("caps")
+    if not known or not bounds or not _capabilities(caps) or type(scratch) is not int or scratch < 1:
         raise PlanError(
-            f"it needs `why`, `kernels` (one of {', '.join(CLASSES)}), `scratch` in bytes, [tune.KERNEL] and the bounds {BOUNDS}, "
+            f"it needs `why`, `class` (one of {', '.join(CLASSES)}), `caps` (some of {', '.join(CAPABILITIES)}), "
+            f"`scratch` in bytes, [tune.KERNEL] and the bounds {BOUNDS}, "
             "may have `tuned`, and nothing else.",
             where=path.name,
         )
@@ -92,19 +110,20 @@ def load_target(name: str | Target) -> Target:
     return Target(
         name,
         content["why"],
-        content["kernels"],
+        content["class"],
         content["winograd"],
         content["flash"],
         content["group_norm"],
         scratch,
         content["tune"],
         tuning,
+        frozenset(content["caps"]),
     )
 
 
 def is_for_cpus(name: object) -> bool:
     """Whether a target of this name, such as a bundle names, has the class of kernels for CPUs; not where the package knows none."""
-    return name in target_names() and load_target(str(name)).kernels == "cpu"
+    return name in target_names() and load_target(str(name)).kernel_class == "cpu"
 
 
 def tuned_by(target: Target, files: Sequence[Tuning]) -> Target:
@@ -118,6 +137,10 @@ def host_target() -> str:
     if platform.machine().lower() in ("arm64", "aarch64"):
         return "host-neon"
     return "host" if "avx512f" in _cpu_flags() else "host-avx2"
+
+
+def _capabilities(caps: object) -> bool:
+    return isinstance(caps, list) and all(isinstance(name, str) and name in CAPABILITIES for name in caps)
 
 
 def _bounds(table: object, known: set[str]) -> bool:

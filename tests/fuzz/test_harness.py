@@ -132,7 +132,7 @@ def test_a_worker_that_dies_hangs_or_takes_too_much_is_a_finding(tmp_path, monke
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert bytes(bytearray(200 << 20)), "what this process once held must not hide what a worker takes"
     names = ("memory", "too_much_memory", "dies")
-    totals, findings = supervise.run(names, seconds=0, inputs=60, modules=("fuzz.bad_readers",))
+    totals, findings = supervise.run(supervise.Order(names, inputs=60, modules=("fuzz.bad_readers",)))
     assert {(finding.reader, finding.kind, finding.data) for finding in findings} == {
         ("memory", "memory", b"!"),
         ("dies", "death by SIGSEGV", b"!"),
@@ -140,7 +140,7 @@ def test_a_worker_that_dies_hangs_or_takes_too_much_is_a_finding(tmp_path, monke
     }
     assert totals["dies"].findings == 1
     assert [*tmp_path.iterdir()] == []
-    _, found = supervise.run(("hangs",), seconds=0, inputs=60, modules=("fuzz.bad_readers",), hang=1)
+    _, found = supervise.run(supervise.Order(("hangs",), inputs=60, modules=("fuzz.bad_readers",)), hang=1)
     assert [(finding.kind, finding.data) for finding in found] == [("hang", b"b!c")]
     assert "memory" in "\n".join(table(totals)) and table(totals, markdown=True)[1].startswith("|---|")
 

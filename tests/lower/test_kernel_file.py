@@ -10,6 +10,8 @@ from ondevice.lower.kernel_file import KernelFile, load_all
 KERNELS = load_all()
 GOOD = """\
 //: op    = "Copy"
+//: class = "portable"
+//: caps  = []
 //: why   = "An example."
 //: in    = ["x: stg[rows, cols]", "ids: i32[rows]"]
 //: out   = ["y: f32[rows, cols]"]
@@ -98,6 +100,8 @@ BAD = {
     "not TOML": ('op    = "Copy"', "op    = Copy", "the header is not TOML"),
     "missing key": ('//: why   = "An example."\n', "", r"missing or extra fields \['why'\]"),
     "extra key": ("//: needs", "//: speed = 9\n//: needs", r"missing or extra fields \['speed'\]"),
+    "unknown class": ('"portable"', '"desktop"', r"class is unknown \(got 'desktop', expected one of portable, cpu, mobile\)"),
+    "unknown capability": ("caps  = []", 'caps  = ["wings"]', r"caps has the unknown 'wings' \(expected some of half, image2d"),
     "wrong type": ('why   = "An example."', "why   = 7", "header's why has the wrong type"),
     "unknown storage": ("y: f32[", "y: f64[", "cannot read out entry"),
     "shape missing": ("ids: i32[rows]", "ids: i32", "cannot read in entry"),
@@ -139,6 +143,19 @@ def test_refuses_a_bad_header(tmp_path: Path, old: str, new: str, message: str) 
     assert old in GOOD
     with pytest.raises(NoKernelError, match=rf"^copy\.cl: .*{message}"):
         read(tmp_path, GOOD.replace(old, new, 1))
+
+
+def test_a_folder_is_a_class(tmp_path: Path) -> None:
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "portable").mkdir()
+    read(tmp_path / "cpu")
+    with pytest.raises(NoKernelError, match=r"cpu/copy\.cl: its header says class portable \(expected cpu, as its folder\)"):
+        load_all(tmp_path)
+    read(tmp_path / "portable")
+    with pytest.raises(NoKernelError, match=r"portable/copy\.cl: cpu has a kernel of this name, too"):
+        load_all(tmp_path)
+    (tmp_path / "cpu" / "copy.cl").unlink()
+    assert load_all(tmp_path).keys() == {"copy"}
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)

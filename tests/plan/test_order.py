@@ -8,9 +8,9 @@ from plan.random_programs import legal_orders, programs, run_apart, run_planned
 
 from ondevice.lower.program import Call, Program, Tensor
 from ondevice.plan import plan
+from ondevice.plan.arena import arena_size, place
 from ondevice.plan.inplace import in_place, pairs
 from ondevice.plan.liveness import lives
-from ondevice.plan.memory import arena_size, place
 from ondevice.plan.order import dependencies, ordered, peak
 from ondevice.plan.plan import ALIGN
 

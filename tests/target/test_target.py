@@ -70,19 +70,21 @@ def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"--target: target 'toaster' is unknown \(expected one of gpu, host, host-avx2, host-neon\)"):
         target.load_target("toaster")
     (tmp_path / "a.toml").write_text("why = ")
-    good = 'why = "x"\nkernels = "cpu"\nscratch = 1\n[winograd]\n[flash]\n[group_norm]\n[tune]\n'
+    good = 'why = "x"\nclass = "cpu"\ncaps = ["half"]\nscratch = 1\n[winograd]\n[flash]\n[group_norm]\n[tune]\n'
     (tmp_path / "b.toml").write_text(f"speed = 3\n{good}")
     (tmp_path / "c.toml").write_text(good.replace("[flash]", "[flash]\nmax_head = -1"))
     (tmp_path / "d.toml").write_text(good.replace("scratch = 1", "scratch = 0"))
     (tmp_path / "e.toml").write_text(good.replace("[tune]", "[tune]\nmatmul = 3"))
     (tmp_path / "f.toml").write_text(f"tuned = [3]\n{good}")
     (tmp_path / "g.toml").write_text(f'tuned = ["none"]\n{good}')
+    (tmp_path / "h.toml").write_text(good.replace('"half"', '"wings"'))
     (tmp_path / "good.toml").write_text(good)
     monkeypatch.setattr(target, "TARGETS", tmp_path)
     with pytest.raises(PlanError, match=r"a\.toml: it is not TOML"):
         target.load_target("a")
-    for damaged in "bcd":
-        with pytest.raises(PlanError, match=rf"{damaged}\.toml: it needs `why`, `kernels` \(one of cpu, portable\), `scratch` in bytes"):
+    for damaged in "bcdh":
+        wanted = r"`why`, `class` \(one of portable, cpu, mobile\), `caps` \(some of half, image2d, matrix_unit, subgroups\)"
+        with pytest.raises(PlanError, match=rf"{damaged}\.toml: it needs {wanted}, `scratch` in bytes"):
             target.load_target(damaged)
     with pytest.raises(PlanError, match=r"e\.toml: \[tune\] holds tables"):
         target.load_target("e")

@@ -17,7 +17,6 @@ from benchmarks.fuzz.mutate.data import of_files, pack, unpack
 from benchmarks.fuzz.mutate.values import json_value, lines_of, words_of_line
 from benchmarks.fuzz.reader import Mutate, Reader, holds
 from benchmarks.fuzz.readers import small
-from ondevice.base.paths import SHADERS
 from ondevice.bundle.format import MANIFEST, dump_json, load_json
 from ondevice.bundle.kernels import check_launches
 from ondevice.bundle.manifest import WeightEntry, parse_manifest
@@ -26,6 +25,7 @@ from ondevice.bundle.reader import open_bundle
 from ondevice.converters import build
 from ondevice.diffusion.samplers import SamplerTable, make_table, run_table
 from ondevice.lower import lower
+from ondevice.lower.kernel_file import kernel_paths
 from ondevice.plan import plan
 
 _PLAN = "plans/tiny_width8.json"
@@ -67,8 +67,8 @@ def _launches() -> tuple[bytes, dict[str, WeightEntry], dict[str, str]]:
     for operand in made.operands:
         if operand.weight is not None:
             weights[operand.weight] = WeightEntry(operand.dtype, operand.shape, "weights/small-000.bin", 0, operand.nbytes)
-    names = {kernel.file for kernel in made.kernels}
-    return dump_plan(made, _PLAN), weights, {name: hashlib.sha256((SHADERS / f"{name}.cl").read_bytes()).hexdigest() for name in names}
+    names, paths = {kernel.file for kernel in made.kernels}, kernel_paths()
+    return dump_plan(made, _PLAN), weights, {name: hashlib.sha256(paths[name].read_bytes()).hexdigest() for name in names}
 
 
 def _read_launches(data: bytes, _folder: Path) -> None:

@@ -39,7 +39,7 @@ def _read_tuning(data: bytes, folder: Path) -> None:
 
 
 def _kernel_seeds() -> list[bytes]:
-    return [pack({path.name: path.read_bytes()}) for path in sorted(SHADERS.glob("*.cl")) if path.stat().st_size < 4000][:12]
+    return [pack({path.name: path.read_bytes()}) for path in sorted(SHADERS.rglob("*.cl")) if path.stat().st_size < 4000][:12]
 
 
 def _kernel(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:

@@ -20,6 +20,7 @@ import numpy as np
 
 from ondevice.base.publish import published_file
 from ondevice.errors import PeerError, UsageError
+from ondevice.measure import Say
 from ondevice.measure.peers.client import Worker, command
 from ondevice.measure.peers.figures import Measured, Turn, difference
 from ondevice.measure.peers.peer import STAMP, Peer, Task, inputs_of, stamp
@@ -30,7 +31,6 @@ WARMUP = 2  # runs of each peer before those that count: the first touches memor
 PAUSE_S = 0.3  # before a turn: threads that spin when they have nothing to do (OpenMP's do for 0.2 s) must be asleep by then
 REFERENCE = "onnxruntime"  # whose output the others are compared with
 Words = Callable[[str, Peer, Path, Sequence[int]], Sequence[str]]
-Progress = Callable[[str], None]
 T = TypeVar("T")
 
 
@@ -53,11 +53,11 @@ class Comparison:
         strict: bool = False,
         words: Words = command,
         pause_s: float = PAUSE_S,
-        progress: Progress = log.info,
+        say: Say = log.info,
     ) -> None:
         self.task, self.cores, self.strict = task, list(cores), strict
         self.skipped: dict[str, str] = {}
-        self._words, self._pause, self._say = words, pause_s, progress
+        self._words, self._pause, self._say = words, pause_s, say
         self.folder = work.absolute() / task.key()
 
     def run(self, peers: Sequence[Peer], rounds: int) -> list[Measured]:

@@ -25,7 +25,7 @@ from ondevice.converters.component import Checkpoint
 from ondevice.converters.source import Source
 from ondevice.errors import PeerError, UsageError
 
-COMPONENTS = ("unet", "vae_decoder", "text_encoder")
+COMPARED = ("unet", "vae_decoder", "text_encoder")
 STAMP = "stamp.json"  # beside what was converted: what it was made by
 TIMESTEP = 500.0
 Run = Callable[[], np.ndarray]  # once through, inputs and output included

@@ -6,7 +6,7 @@ defines) is then as it would be in a plan, and nothing here knows any kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ from ondevice.graph.verify import static_shape
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import Call, Tensor
+from ondevice.measure import Say
 from ondevice.target import Target
 from ondevice.target.tuning import KernelTuning, Tuning
 
@@ -30,7 +31,6 @@ PARTS = {"Split", "Reshape", "Unsqueeze", "Squeeze", "Flatten"}  # what only say
 STEPS = 20  # how often a picture runs the UNet with guidance, its largest batch
 RARE = {"vae_encoder": 0.1}  # of the pictures that begin from another one
 FLOPS, BYTES, LAUNCH = 100e9, 10e9, 10e-6  # a second, and seconds: to tell what is worth a measurement, not to predict
-Progress = Callable[[str], None]
 Key = tuple[str, frozenset[tuple[str, int]]]
 
 
@@ -107,7 +107,7 @@ def cases_of(
     recipe: Recipe,
     *,
     only: Collection[str] = (),
-    progress: Progress | None = None,
+    say: Say | None = None,
 ) -> list[Case]:
     """Every distinct (kernel, sizes) of these jobs, each with its storage; those that take most of a picture's time first.
 
@@ -119,8 +119,8 @@ def cases_of(
     todo = list(todo)
     largest = max((job.sizes["batch"] for job, _ in todo if job.component == "unet"), default=1)
     for job, storage in todo:
-        if progress:
-            progress(f"planning {job.component} {' '.join(f'{name}={size}' for name, size in job.sizes.items())} {storage}")
+        if say:
+            say(f"planning {job.component} {' '.join(f'{name}={size}' for name, size in job.sizes.items())} {storage}")
         (compiled,) = programs(model, replace(recipe, dtype=storage), [job], kernels)
         nodes = {node.name: node for node in compiled.fused.graph.graph}
         weight = STEPS if job.component == "unet" and job.sizes["batch"] == largest else RARE.get(job.component, 1.0)

@@ -29,7 +29,7 @@ class Ready:
     outputs: tuple[Any, ...]  # buffers
 
 
-class Runner:
+class CaseRunner:
     """One device, and the programs and operands of the case in hand."""
 
     def __init__(self, device: Device, kernels: Mapping[str, KernelFile]) -> None:

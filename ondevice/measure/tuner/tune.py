@@ -9,23 +9,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ondevice.measure import Say
 from ondevice.measure.tuner.cases import Case
-from ondevice.measure.tuner.runner import Ready, Runner, same
+from ondevice.measure.tuner.measured import Measured
+from ondevice.measure.tuner.runner import CaseRunner, Ready, same
 from ondevice.measure.tuner.search import MARGIN, Choice, Lessons, Run, descend, medians
-from ondevice.measure.tuner.table import Measured
 
 SLACK = 1.5  # of its share that a unit may take: most need less
 LEAST = 0.0005  # share of a picture under which a unit is not worth a measurement
 EARLIER = 3  # winners of other units to begin from
 QUICK = 0.005  # seconds
 FEW = 3  # runs for a median
-Said = Callable[[str], None]
 
 
 class _Trial:
     """One case, as the search sees it. Two choices may come to one call (a tile is never wider than its result): it runs once."""
 
-    def __init__(self, case: Case, runner: Runner) -> None:
+    def __init__(self, case: Case, runner: CaseRunner) -> None:
         self.case, self.runner = case, runner
         self._ready: dict[tuple[tuple[str, int], ...], Ready | None] = {}
         self._met: set[tuple[object, ...]] = set()
@@ -73,7 +73,7 @@ class _Trial:
 
 
 def tune(
-    cases: Sequence[Case], runner: Runner, budget_s: float, say: Said, clock: Callable[[], float] = time.monotonic
+    cases: Sequence[Case], runner: CaseRunner, budget_s: float, say: Say, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Measured]:
     """Measure the cases, those that cost a picture most first, until time is up; yields each as soon as it is known.
 
@@ -127,7 +127,7 @@ def _weight(unit: Sequence[Case]) -> float:
 
 
 def _unit(
-    unit: Sequence[Case], runner: Runner, earlier: Sequence[Choice], lessons: Lessons, late: Callable[[], bool], say: Said
+    unit: Sequence[Case], runner: CaseRunner, earlier: Sequence[Choice], lessons: Lessons, late: Callable[[], bool], say: Say
 ) -> list[Measured]:
     """The first case is searched, and says how the weight is stored; the others choose among winners. All go back where that does not pay
     in sum."""

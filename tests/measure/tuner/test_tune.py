@@ -18,7 +18,7 @@ from ondevice.errors import KernelBuildError
 from ondevice.lower.kernel_file import load_all
 from ondevice.measure.tuner import cases as cases_module
 from ondevice.measure.tuner.cases import cases_of, key_of
-from ondevice.measure.tuner.runner import Runner, same
+from ondevice.measure.tuner.runner import CaseRunner, same
 from ondevice.measure.tuner.tune import LEAST, tune
 from ondevice.run.device import NullDevice
 from ondevice.target import load_target, tuning
@@ -67,7 +67,7 @@ def unet(tiny, *kernels, batches=(1, 2), storage="f16"):
 def ran(cases, cost, budget=1e9, **options):
     device = Clockwork(limits=dict(FACTS), cost=cost)
     said = []
-    return list(tune(cases, Runner(device, KERNELS), budget, said.append, **options)), device, said
+    return list(tune(cases, CaseRunner(device, KERNELS), budget, said.append, **options)), device, said
 
 
 # Cases ----------------------------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_a_layout_is_chosen_for_all_calls_of_a_weight_or_for_none(tiny, one, two
         return 0.001 * ({1: one, 2: two}[defines["n"]] if "n" in defines and defines["V"] == 8 else 1 if defines["V"] == 16 else 6)
 
     lines = []
-    rows = list(tune(cases, Runner(Sized(limits=dict(FACTS), cost=uneven), KERNELS), 1e9, lines.append))
+    rows = list(tune(cases, CaseRunner(Sized(limits=dict(FACTS), cost=uneven), KERNELS), 1e9, lines.append))
     assert [row.choice["V"] for row in rows] == [lanes] * 4
     assert [row.us for row in rows] == [pytest.approx(1000 * (1 if lanes == 16 else {1: one, 2: two}[row.at["n"]])) for row in rows]
     assert any("its weight stored otherwise does not pay at all sizes; left at its defaults" in line for line in lines) is said
@@ -162,7 +162,7 @@ def test_what_does_not_build_and_groups_that_are_too_large_are_left_out(tiny):
 
 @pytest.mark.parametrize("limit, most", [(64, 64), (1024, 256), (None, 256), (0, 256)])
 def test_a_group_has_at_most_what_kernels_may_count_on(limit, most):
-    assert Runner(Clockwork(limits={"max_work_group": limit}), KERNELS).largest == most
+    assert CaseRunner(Clockwork(limits={"max_work_group": limit}), KERNELS).largest == most
 
 
 def test_equal_times_change_nothing(tiny):

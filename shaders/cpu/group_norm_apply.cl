@@ -1,0 +1,56 @@
+//: op    = "GroupNormApply"
+//: class = "cpu"
+//: caps  = []
+//: why   = "The second of two commands for a large picture: statistics from its sums, then scale, shift and activation."
+//: in    = ["x: stg[n, pixels, channels]", "sums: f32[n, rows, channels]", "scale: stg[channels]", "bias: stg[channels]"]
+//: out   = ["y: stg[n, pixels, channels]"]
+//: args  = ["n: int", "pixels: int", "channels: int", "per_group: int", "chunk: int", "chunks: int", "rows: int", "blocks: int", "epsilon: float"]
+//: grid  = ["blocks", "chunks", "n"]
+//: group = ["X", "1", "1"]
+//: tune  = {V = [16, 4, 8], X = [1, 8]}
+//: needs = {}
+//: inplace = {x = ""}
+//: holds = ["SPAN % V == 0", "SPAN % per_group == 0", "SPAN <= 4096", "channels == blocks * SPAN", "chunks == ceil_div(pixels, chunk)", "rows == 1 + 2 * chunks"]
+
+#ifndef SPAN  // channels of a work-item: a multiple of V and of a group's
+#error "SPAN is not defined"
+#endif
+#define VECS (SPAN / V)
+
+KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, pixels),
+                         ARG(int, channels), ARG(int, per_group), ARG(int, chunk), ARG(int, chunks), ARG(int, rows), ARG(int, blocks),
+                         ARG(float, epsilon) GRID) {
+  const int c0 = GID(0) * SPAN, part = GID(1), item = GID(2);
+  if (c0 >= channels || part >= chunks || item >= n) return;
+  IN_PTR(float) from = sums + item * rows * channels + c0;
+
+  float origins[SPAN], totals[SPAN], squares[SPAN], means[SPAN], gains[SPAN];
+  for (int v = 0; v < SPAN; v += V) {
+    vec total = SPLAT(0.0f), square = SPLAT(0.0f);
+    for (int i = 1; i < rows; i += 2) {
+      total += LOADP(from, i * channels + v);
+      square += LOADP(from, (i + 1) * channels + v);
+    }
+    STOREP(origins, v, LOADP(from, v));
+    STOREP(totals, v, total);
+    STOREP(squares, v, square);
+  }
+  const float count = (float)pixels;
+  GROUP_STATISTICS(0, SPAN, per_group, count, totals, squares, origins, epsilon, means, gains)
+
+  vec origin[VECS], mean[VECS], gain[VECS], shift[VECS];  // origin and mean apart: their sum would be rounded
+  UNROLL
+  for (int v = 0; v < VECS; v++) {
+    origin[v] = LOADP(origins, v * V);
+    mean[v] = LOADP(means, v * V);
+    gain[v] = LOADP(gains, v * V) * LOADV(scale, c0 + v * V);
+    shift[v] = LOADV(bias, c0 + v * V);
+  }
+  for (int p = part * chunk; p < MIN((part + 1) * chunk, pixels); p++)
+    UNROLL
+    for (int v = 0; v < VECS; v++) {
+      const int at = (item * pixels + p) * channels + c0 + v * V;
+      const vec z = FMA(LOADV(OVERWRITTEN(x, y), at) - origin[v] - mean[v], gain[v], shift[v]);
+      STOREV(y, at, ACTIVATE(z));
+    }
+}

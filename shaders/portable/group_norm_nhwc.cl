@@ -1,0 +1,91 @@
+//: op    = "GroupNormNhwc"
+//: class = "portable"
+//: caps  = []
+//: why   = "One command (paper 3.1): a group of X work-items has SPAN channels, whole groups of them and whole vectors, of one picture. Reads x twice."
+//: in    = ["x: stg[n, pixels, c1]", "x2: stg[n, pixels, channels]", "scale: stg[channels]", "bias: stg[channels]"]
+//: out   = ["y: stg[n, pixels, channels]"]
+//: args  = ["n: int", "pixels: int", "channels: int", "c1: int", "per_group: int", "blocks: int", "epsilon: float"]
+//: grid  = ["blocks * X", "n", "1"]
+//: group = ["X", "1", "1"]
+//: tune  = {V = [16, 4, 8], X = [1, 64]}
+//: needs = {ragged = {max = 0}}
+//: inplace = {x = ""}
+//: reach = {x2 = "n * pixels * (channels - c1)"}
+//: holds = ["SPAN % V == 0", "SPAN % per_group == 0", "SPAN <= 4096", "channels == blocks * SPAN", "c1 <= channels", "c1 % V == 0"]
+
+#ifndef SPAN  // channels of a work-group: a multiple of V and of per_group
+#error "SPAN is not defined"
+#endif
+#define VECS (SPAN / V)
+#define RUN 64  // pixels summed before they are added to the rest: errors grow with the run, not with the picture
+
+// In place x stands where y is written: the work-group that has some channels reads all of them before it stores any.
+
+KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, pixels),
+                        ARG(int, channels), ARG(int, c1), ARG(int, per_group), ARG(int, blocks), ARG(float, epsilon) GRID) {
+  LOCAL(float, sums, SPAN);
+  LOCAL(float, squares, SPAN);
+  LOCAL(float, parts, X * V * 2);
+  const int lane = LID(0), first = GID(0) / X * SPAN, item = GID(1);
+  if (first >= channels || item >= n) return;  // a whole work-group: nobody waits for it
+
+  // Channels below c1 stand in x, the others in x2. c1 is a multiple of V, so a vector never has both.
+  IN_PTR(stg) from[VECS];
+  int row[VECS];
+  vec origin[VECS];  // the first pixel, taken off first: a mean far above the deviation costs no digits
+  for (int v = 0; v < VECS; v++) {
+    const int c = first + v * V;
+    row[v] = c < c1 ? c1 : channels - c1;
+    from[v] = c < c1 ? OVERWRITTEN(x, y) + item * pixels * c1 + c : x2 + item * pixels * (channels - c1) + c - c1;
+    origin[v] = LOADV(from[v], 0);
+  }
+
+  vec sum[VECS], square[VECS];
+  for (int v = 0; v < VECS; v++) sum[v] = square[v] = SPLAT(0.0f);
+  for (int start = 0; start < pixels; start += RUN * X) {
+    vec some[VECS], some_squares[VECS];
+    for (int v = 0; v < VECS; v++) some[v] = some_squares[v] = SPLAT(0.0f);
+    for (int p = start + lane; p < MIN(start + RUN * X, pixels); p += X)
+      for (int v = 0; v < VECS; v++) {
+        const vec d = LOADV(from[v], p * row[v]) - origin[v];
+        some[v] += d;
+        some_squares[v] = FMA(d, d, some_squares[v]);
+      }
+    for (int v = 0; v < VECS; v++) {
+      sum[v] += some[v];
+      square[v] += some_squares[v];
+    }
+  }
+
+  for (int v = 0; v < VECS; v++) {
+    STOREP(parts, lane * V, sum[v]);
+    STOREP(parts, (X + lane) * V, square[v]);
+    BARRIER();  // all lanes' sums are there
+    for (int c = lane; c < V; c += X) {
+      float total = 0.0f, total_square = 0.0f;
+      for (int i = 0; i < X; i++) {
+        total += parts[i * V + c];
+        total_square += parts[(X + i) * V + c];
+      }
+      sums[v * V + c] = total;
+      squares[v * V + c] = total_square;
+    }
+    BARRIER();  // and read, before the next vector's take their place
+  }
+
+  vec mean[VECS], gain[VECS];  // less the origin
+  float means[SPAN], gains[SPAN], origins[SPAN];
+  for (int v = 0; v < VECS; v++) STOREP(origins, v * V, origin[v]);
+  const float count = (float)pixels;
+  GROUP_STATISTICS(0, SPAN, per_group, count, sums, squares, origins, epsilon, means, gains)
+  for (int v = 0; v < VECS; v++) {
+    mean[v] = LOADP(means, v * V);
+    gain[v] = LOADP(gains, v * V) * LOADV(scale, first + v * V);
+  }
+
+  for (int p = lane; p < pixels; p += X)
+    for (int v = 0; v < VECS; v++) {
+      const vec z = FMA(LOADV(from[v], p * row[v]) - origin[v] - mean[v], gain[v], LOADV(bias, first + v * V));
+      STOREV(y, (item * pixels + p) * channels + first + v * V, ACTIVATE(z));
+    }
+}

@@ -1,0 +1,147 @@
+//: op    = ["MatMul", "Linear"]
+//: class = "portable"
+//: caps  = []
+//: why   = "Tiles of MR rows by NV vectors in registers; MB tiles one after another use the same columns of b. Bias, activation and residual as it stores."
+//: in    = ["a: stg[batch, m, k1]", "a2: stg[batch, m, k]", "b: wgt[batch, k, ldb]", "bias: stg[ldb]", "residual: stg[batch, m, n]", "scales: f32[ldb]"]
+//: out   = ["y: stg[batch, m, n]"]
+//: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
+//: grid  = ["ceil_div(ldb, V * NV)", "ceil_div(m, MR * MB)", "batch"]
+//: group = ["X", "Y", "1"]
+//: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [16, 1, 2, 4, 8], KC = [128, 16, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
+//: needs = {}
+//: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb"]}
+//: inplace = {residual = "n"}
+//: reach = {a = "(batch - 1) * a_batch + m * k1", a2 = "m * (k - k1)", b = "(batch - 1) * b_batch + k * ldb", bias = "HAS_BIAS * ldb", residual = "HAS_ADD * batch * m * n", scales = "W8 * ldb"}
+//: holds = ["k1 <= k", "(1 + ACT_Geglu) * n <= ldb", "PANELS * ceil_div(n, V * (NV - ACT_Geglu * (NV // 2))) * V * (1 + ACT_Geglu) * (NV - ACT_Geglu * (NV // 2)) <= ldb", "W8 * (b_batch % V) == 0", "W8 <= PANELS"]
+
+// GEGLU's gates stand n columns after its values: a work-item has SIDE vectors of each.
+#if ACT_Geglu
+#define SIDE ((NV + 1) / 2)
+#define VECS (2 * SIDE)
+#else
+#define SIDE NV
+#define VECS NV
+#endif
+// With PANELS, b is stored as work-items read it: the columns of one beside each other, its k rows one after another, zeros past the last.
+#ifndef PANELS
+#define PANELS 0
+#endif
+#if W8 && !PANELS
+#error "int8 weights are stored in panels"
+#endif
+#if PANELS
+#define STEP (V * VECS)
+#else
+#define STEP ldb
+#endif
+// Half is widened a vector at a time where vectors are wide; elsewhere a broadcast reads memory directly.
+#define WIDEN (F16 && V > 4)
+
+KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, residual), IN(float, scales), OUT(stg, y), ARG(int, batch),
+               ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch) GRID) {
+  const int col = GID(0) * V * SIDE, first = GID(1) * MR * MB, item = GID(2);
+  if (col >= n || first >= m || item >= batch) return;
+  const int y_item = item * m * n;
+  IN_PTR(stg) left = a + item * a_batch;
+  IN_PTR(wgt) right = b + item * b_batch;
+
+#if PANELS
+  right += GID(0) * k * STEP;
+  const int bias_from = GID(0) * STEP;
+#else
+  const int bias_from = 0, limit = VECS > SIDE ? n : ldb;
+  if (limit < V) {  // too narrow for a vector
+    for (int r = first; r < MIN(first + MR * MB, m); r++)
+      for (int c = 0; c < n; c++) {
+        float z = 0.0f, gate = 0.0f;
+        for (int j = 0; j < k; j++) {
+          const float x = j < k1 ? LOAD(left, r * k1 + j) : LOAD(a2, r * (k - k1) + j - k1);
+          z = FMA(x, LOADW(right, j * ldb + c), z);
+          if (VECS > SIDE) gate = FMA(x, LOADW(right, j * ldb + n + c), gate);
+        }
+        ADD_BIAS(z, LOAD, c)
+        if (VECS > SIDE) { ADD_BIAS(gate, LOAD, n + c) }
+        z = VECS > SIDE ? z * ACTIVATE(gate) : ACTIVATE(z);
+        ADD_RESIDUAL(z, LOAD, y_item + r * n + c)
+        STORE(y, y_item + r * n + c, z);
+      }
+    return;
+  }
+#endif
+
+  // Columns of b, and of y. In rows of b a vector that would pass the last column moves back to end there, and computes some a second
+  // time, to the same values (b may be padded to one vector, then y is narrower); in panels it finds zeros there, which are not stored.
+  int at[VECS], out_at[SIDE];
+  UNROLL
+  for (int h = 0; h < SIDE; h++) {
+#if PANELS
+    out_at[h] = col + h * V;
+    at[h] = h * V;
+    at[VECS - SIDE + h] = (VECS - SIDE + h) * V;
+#else
+    at[h] = out_at[h] = MIN(col + h * V, limit - V);
+    at[VECS - SIDE + h] = VECS > SIDE ? n + at[h] : at[h];
+#endif
+  }
+
+  for (int top = first; top < MIN(first + MR * MB, m); top += MR) {
+    vec sum[MR][VECS];
+    UNROLL
+    for (int i = 0; i < MR; i++)
+      UNROLL
+      for (int h = 0; h < VECS; h++) sum[i][h] = SPLAT(0.0f);
+
+    for (int start = 0, depth; start < k; start += depth) {
+      const int end = start < k1 ? k1 : k, part = start < k1 ? k1 : k - k1;
+      IN_PTR(stg) source = start < k1 ? left + start : a2 + (start - k1);
+      int from[MR];
+      UNROLL
+      for (int i = 0; i < MR; i++) from[i] = MIN(top + i, m - 1) * part;  // rows past the end repeat the last one and are not stored
+#if WIDEN
+      depth = MIN(KC, end - start);
+      float rows[MR * KC];
+      UNROLL
+      for (int i = 0; i < MR; i++) {
+        int j = 0;
+        for (; j + V <= depth; j += V) STOREP(rows, i * KC + j, LOADV(source, from[i] + j));
+        for (; j < depth; j++) rows[i * KC + j] = LOAD(source, from[i] + j);
+      }
+#define LEFT(i, j) rows[(i) * KC + (j)]
+#else
+      depth = end - start;
+#define LEFT(i, j) LOAD(source, from[i] + (j))
+#endif
+      for (int j = 0; j < depth; j++) {
+        vec values[VECS];
+        UNROLL
+        for (int h = 0; h < VECS; h++) values[h] = LOADWV(right, (start + j) * STEP + at[h]);
+        UNROLL
+        for (int i = 0; i < MR; i++)
+          UNROLL
+          for (int h = 0; h < VECS; h++) sum[i][h] = FMA(SPLAT(LEFT(i, j)), values[h], sum[i][h]);
+      }
+    }
+
+    UNROLL
+    for (int i = 0; i < MR; i++) {
+      if (top + i >= m) continue;
+      UNROLL
+      for (int h = 0; h < SIDE; h++) {
+        const int out = y_item + (top + i) * n + out_at[h];
+        vec z = sum[i][h], gate = sum[i][VECS - SIDE + h];
+        SCALE(z, bias_from + at[h])
+        SCALE(gate, bias_from + at[VECS - SIDE + h])
+        ADD_BIAS(z, LOADV, bias_from + at[h])
+        ADD_BIAS(gate, LOADV, bias_from + at[VECS - SIDE + h])
+        z = VECS > SIDE ? z * ACTIVATE(gate) : ACTIVATE(z);
+        if (out_at[h] + V <= n) {
+          ADD_RESIDUAL(z, LOADV, out)
+          STOREV(y, out, z);
+          continue;
+        }
+#define FINISH_LANE(one, c) ADD_RESIDUAL(one, LOAD, out + c)
+        STORE_LANES(z, out, n - out_at[h], FINISH_LANE)
+      }
+    }
+  }
+}

@@ -1,0 +1,55 @@
+// The epilogue: what happens to a result before it is stored, in this order. ondevice/graph/epilogue.py has the same table of steps.
+//   scale (of int8 weights), bias, shift, activation or gate, residual
+// A kernel is built with the defines of the steps that its op has; the others come to nothing. The operands are called `scales`, `bias`,
+// `shift` and `residual`, and the result `y`, in every kernel. `load` is LOAD for one value and LOADV for a vector; `i` counts elements.
+#if W8
+#define SCALE(z, i)               z = z * LOADP(scales, i);
+#else
+#define SCALE(z, i)
+#endif
+#if HAS_BIAS
+#define ADD_BIAS(z, load, i)      z += load(bias, i);
+#else
+#define ADD_BIAS(z, load, i)
+#endif
+#if HAS_SHIFT
+#define ADD_SHIFT(z, load, i)     z += load(shift, i);
+#else
+#define ADD_SHIFT(z, load, i)
+#endif
+// GEGLU multiplies what stands beside a gate by it.
+#if ACT_Silu
+#define ACTIVATE(v)     SILU(v)
+#elif ACT_QuickGelu
+#define ACTIVATE(v)     QUICK_GELU(v)
+#elif ACT_GeluTanh
+#define ACTIVATE(v)     GELU_TANH(v)
+#elif ACT_Gelu || ACT_Geglu
+#define ACTIVATE(v)     GELU(v)
+#else
+#define ACTIVATE(v)     (v)
+#endif
+#if HAS_ADD
+#define ADD_RESIDUAL(z, load, i)  z += load(OVERWRITTEN(residual, y), i);
+#else
+#define ADD_RESIDUAL(z, load, i)
+#endif
+
+// What follows scale and bias, of one value or of a vector.
+#define FINISH(z, load, shift_at, out) \
+  ADD_SHIFT(z, load, shift_at)         \
+  z = ACTIVATE(z);                     \
+  ADD_RESIDUAL(z, load, out)
+
+// Of a vector that would pass the end of a row, `lanes` values one by one. `finish(value, lane)`: the steps that are left; AS_IS for none.
+#define STORE_LANES(z, out, lanes, finish)            \
+  {                                                   \
+    float od_line[V];                                 \
+    STOREP(od_line, 0, z);                            \
+    for (int od_c = 0; od_c < (lanes); od_c++) {      \
+      float od_one = od_line[od_c];                   \
+      finish(od_one, od_c)                            \
+      STORE(y, (out) + od_c, od_one);                 \
+    }                                                 \
+  }
+#define AS_IS(value, lane)

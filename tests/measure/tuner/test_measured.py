@@ -1,0 +1,97 @@
+"""Measurements become a file and come back out of it: defaults by cost, rows that differ, one layout for a weight."""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ondevice.lower.kernel_file import load_all
+from ondevice.lower.tune import check_tuning
+from ondevice.measure.tuner.measured import Measured, about, device_family, tuning_of
+from ondevice.target.tuning import Tuning, read_tuning
+
+KERNELS = load_all()
+MATMUL, UNARY = KERNELS["matmul"], KERNELS["unary"]
+
+
+def product(m, n, us, was_us, runs=1.0, **choice):
+    at = {"F16": 1, "batch": 1, "k": 64, "k1": 64, "m": m, "n": n}
+    return Measured(MATMUL, at, MATMUL.tuning(**choice), us, was_us, runs)
+
+
+def made(rows, before=None):
+    tuning = tuning_of("t", {"kind": "cpu"}, {"device": "x"}, rows, KERNELS, before)
+    check_tuning(tuning, KERNELS)
+    return tuning
+
+
+def looked_up(tuning, row):
+    return row.kernel.tuning(**tuning.kernels[row.kernel.name].choice(row.at, row.weight_at)[0])
+
+
+def test_the_default_is_what_most_time_falls_under():
+    rows = [product(1, 64, 9, 10, MR=4), product(2, 128, 90, 100, MR=8), product(3, 256, 9, 10, runs=2, MR=4)]
+    table = made(rows).kernels["matmul"]
+    assert table.default["MR"] == 8
+    assert [dict(row.use) for row in table.weights] == [{"MR": 4}, {}, {"MR": 4}]
+    assert [dict(row.use) for row in table.shapes] == [{}, {}, {}], "what a weight's row says is not said again"
+    assert [(row.us, row.was_us, row.runs) for row in table.shapes] == [(9, 10, 1), (90, 100, 1), (9, 10, 2)]
+
+
+def test_every_measurement_is_what_its_shape_gets():
+    rows = [product(1, 64, 9, 10, MR=4, NV=2), product(2, 64, 90, 100, MR=8, NV=2), product(5, 128, 9, 10, KC=16)]
+    rows.append(Measured(UNARY, {"F16": 1, "n": 7}, UNARY.tuning(V=4), 1, 2, 1))
+    tuning = made(rows)
+    for row in rows:
+        assert looked_up(tuning, row) == row.choice
+    other_size = product(77, 64, 0, 0)
+    assert looked_up(tuning, other_size) == MATMUL.tuning(MR=8, NV=2), "the costliest call's, at a size that was not measured"
+
+
+def test_a_second_run_keeps_what_it_did_not_measure():
+    first = made([product(1, 64, 9, 10, MR=4), product(2, 64, 9, 10, MR=8), Measured(UNARY, {"n": 7}, UNARY.tuning(V=4), 1, 2, 1)])
+    again = made([product(2, 64, 5, 10, MR=4)], first)
+    assert set(again.kernels) == {"matmul", "unary"} and [row.us for row in again.kernels["matmul"].shapes] == [9, 5]
+    stored_otherwise = made([product(2, 64, 5, 10, V=8)], first)
+    assert [row.us for row in stored_otherwise.kernels["matmul"].shapes] == [5], "measured with another layout of the same weight"
+    assert made([], again) == again
+
+
+def test_rows_of_kernels_that_changed_are_dropped():
+    first = made([product(1, 64, 9, 10), Measured(UNARY, {"n": 7}, UNARY.tuning(V=4), 1, 2, 1)])
+    gone = dict(first.kernels) | {"gone": first.kernels["unary"]}
+    assert set(made([product(2, 64, 1, 2)], Tuning("t", {}, {}, gone)).kernels) == {"matmul", "unary"}
+    text = first.to_toml().replace("16, V = 4", "16, V = 5")
+    assert text != first.to_toml() and tuning_of("t", {}, {}, [], KERNELS, _read(text)).kernels.keys() == {"matmul"}
+
+
+def _read(text):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.toml"
+        path.write_text(text)
+        return read_tuning(path)
+
+
+choices = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in MATMUL.header["tune"].items()})
+
+
+@given(st.dictionaries(st.tuples(st.integers(1, 4), st.integers(1, 3)), st.tuples(choices, st.integers(1, 99)), min_size=1, max_size=8))
+def test_any_measurements_come_back(found):
+    stored = {}
+    rows = []
+    for (m, n), (choice, cost) in found.items():
+        stored.setdefault(n, {name: choice[name] for name in MATMUL.stored_by})
+        rows.append(product(m, 16 * n, cost / 2, cost, **(choice | stored[n])))
+    tuning = made(rows)
+    assert all(looked_up(tuning, row) == row.choice for row in rows)
+    assert made([], tuning) == tuning
+
+
+def test_names_of_devices():
+    cpu = {"kind": "cpu", "name": "A CPU", "platform": "Intel(R) OpenCL", "vector_floats": 16, "driver": "2"}
+    assert device_family(cpu) == ("intel-opencl-cpu-16", {"kind": "cpu", "platform": "Intel(R) OpenCL", "vector_floats": 16})
+    gpu = {"kind": "gpu", "name": "QUALCOMM Adreno(TM) 740", "platform": "QUALCOMM Snapdragon(TM)", "vector_floats": 1}
+    assert device_family(gpu) == ("qualcomm-adreno-740", {"name": gpu["name"], "platform": gpu["platform"]})
+    assert device_family({"name": "???"})[0] == "device"
+    assert about(cpu).keys() == {"device", "platform", "driver", "version"} and Tuning("t", device_family(cpu)[1], {}, {}).fits(cpu)
