@@ -44,16 +44,14 @@ class Role:
 
     Args:
         joined: sizes that another network's config decides, such as the tokens of a text.
-        batches: how many pictures or texts at once a bundle has plans for; guidance takes two.
-        storage: "f32" for a graph whose rounding would reach every step; "": as --dtype says.
+        precise: stored in float32 whatever --dtype says: it is small, runs once, and its rounding would reach every step.
         optional: whether a folder of exported graphs may lack it.
     """
 
     part: str
     graph: str
     joined: Callable[[Configs], dict[str, int]] = lambda configs: {}
-    batches: tuple[int, ...] = (1,)
-    storage: str = ""
+    precise: bool = False
     optional: bool = False
 
 

@@ -22,9 +22,8 @@ def _tokens(configs: Configs) -> dict[str, int]:
 
 
 ROLES = {
-    # In float32: it is small, runs once, and its rounding would reach every step.
-    "text_encoder": Role("text_encoder", "last_state", storage="f32"),
-    "unet": Role("unet", "noise", _tokens, batches=(1, 2)),
+    "text_encoder": Role("text_encoder", "last_state", precise=True),
+    "unet": Role("unet", "noise", _tokens),
     "vae_decoder": Role("vae", "decoder"),
     "vae_encoder": Role("vae", "encoder", optional=True),
 }

@@ -12,7 +12,7 @@ from ondevice.converters.component import Checkpoint, Component
 from ondevice.converters.families import Family, family_of
 from ondevice.converters.onnx_import import is_onnx_folder, read_onnx_folder
 from ondevice.converters.read.diffusers_folder import read_folder
-from ondevice.converters.read.hub import download
+from ondevice.converters.read.hub import download, download_part
 from ondevice.converters.read.json_text import read_object
 from ondevice.converters.read.parts import FLAGS, read_part
 from ondevice.converters.read.single_file import checkpoint_from
@@ -45,7 +45,7 @@ def open_checkpoint(
         variant: which weight files of a folder or hub id, for example "fp16". By default the plain ones, or fp16 where there are no others.
         ema: take the averaged weights (model_ema.*) of a single file.
         revision: branch, tag or commit of a hub id.
-        vae, text_encoder: a file or a diffusers folder that the component is taken from instead; the source need not have it.
+        vae, text_encoder: a file, a diffusers folder or a hub id that the component is taken from instead; the source need not have it.
 
     Raises:
         UsageError: no such family, or an option that does not go with the source.
@@ -69,7 +69,7 @@ def open_checkpoint(
     elif path.is_file():
         _only_for(variant, "variant", "a folder or a hub id", text)
         checkpoint = _read_one_file(path, chosen, ema, _given(vae, text_encoder, chosen, None))
-    elif _HUB_ID.fullmatch(text) and not text.endswith(_FILE_SUFFIXES):
+    elif _is_hub_id(text):
         _only_for(ema, "--ema", "a single file", text)
         folder = download(text, chosen, variant=variant, revision=revision)
         read = read_folder(folder, chosen, variant, _given(vae, text_encoder, chosen, folder))
@@ -108,5 +108,15 @@ def _given(vae: str | Path | None, text_encoder: str | Path | None, family: Fami
         path = root / name / "config.json" if root else None
         own = path is not None and path.is_file()
         config = family.normalize(name, read_object(path), str(path)) if path and own else family.config(name)
-        given[name] = read_part(family, name, Path(source).expanduser(), config)
+        given[name] = read_part(family, name, _local(str(source), family, name), config)
     return given
+
+
+def _local(source: str, family: Family, part: str) -> Path:
+    """Where a part that is given beside a checkpoint lies; one with a hub id is fetched."""
+    path = Path(source).expanduser()
+    return download_part(source, family, part) if not path.exists() and _is_hub_id(source) else path
+
+
+def _is_hub_id(text: str) -> bool:
+    return _HUB_ID.fullmatch(text) is not None and not text.endswith(_FILE_SUFFIXES)

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,21 +29,52 @@ _READS_IT = "set HF_TOKEN to a token that may read it, or unset one that has exp
 _FIXES = {401: _READS_IT, 403: _READS_IT, 408: _AGAIN, 429: "wait some minutes, or set HF_TOKEN, which raises the limit"}
 
 
+@dataclass(frozen=True, slots=True)
+class _Need:
+    """What is wanted of a repository: `files` chooses among its names, or raises CheckpointError. A copy in the cache has one of `marks`;
+    it is whole if it also holds what `beside` says of its names."""
+
+    files: Callable[[list[str]], list[str]]
+    marks: tuple[str, ...]
+    beside: Callable[[list[str]], list[str]] = lambda names: []
+
+
 def download(repo: str, family: Family, *, variant: str | None = None, revision: str | None = None) -> Path:
     """The local folder of `repo`'s snapshot in huggingface_hub's cache, in diffusers' layout.
+
+    Raises DownloadError saying what to do; CheckpointError if the repository has no diffusers layout or not that variant.
+    """
+    where = repo + (f"@{revision}" if revision else "")
+
+    def beside(names: list[str]) -> list[str]:
+        tokenizers = [f"{name}/{MERGES if f'{name}/{VOCAB}' in names else WHOLE}" for name in family.tokenizers]
+        return ["scheduler/scheduler_config.json", *tokenizers]
+
+    mark = f"{next(iter(family.parts))}/config.json"
+    return _snapshot(repo, _Need(lambda names: wanted_files(names, family, variant, where), (mark,), beside), where, revision)
+
+
+def download_part(repo: str, family: Family, part: str) -> Path:
+    """The local folder of one part of `repo`, which has it in a folder of its name, or is nothing else. Raises as `download` does."""
+    marks = f"{part}/config.json", "config.json"
+    folder = _snapshot(repo, _Need(lambda names: wanted_part(names, family, part, repo), marks), repo, None)
+    return folder / part if (folder / part / "config.json").is_file() else folder
+
+
+def _snapshot(repo: str, need: _Need, where: str, revision: str | None) -> Path:
+    """The folder of a snapshot that holds what is needed.
 
     Files already there are not fetched again, a lost connection resumes inside a file, progress bars go to stderr. `HF_ENDPOINT` names
     another server; `HF_TOKEN` and `HF_HOME` work as in huggingface_hub. Where there is no network, or the server refuses or fails, a
     whole snapshot in the cache is used, with a warning and at once.
 
-    Raises DownloadError saying what to do; CheckpointError if the repository has no diffusers layout or not that variant.
+    Raises DownloadError saying what to do; CheckpointError as `need` does.
     """
     from huggingface_hub import HfApi, snapshot_download  # slow to import, and of no use to a local checkpoint
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     # Read here, not at import: huggingface_hub reads it once, before a caller had a chance to set it.
     endpoint = os.environ.get("HF_ENDPOINT") or None
-    where = repo + (f"@{revision}" if revision else "")
     name = revision or "main"
 
     def fetch(files: list[str], revision: str) -> Path:
@@ -50,10 +82,10 @@ def download(repo: str, family: Family, *, variant: str | None = None, revision:
 
     copy: Path | None = None
     try:
-        copy = _copy(repo, name, family, variant, where)
+        copy = _copy(repo, name, need)
         api = HfApi(endpoint=endpoint)
         info = _asked(lambda: api.model_info(repo, revision=name, timeout=TIMEOUT), tries=1 if copy else len(WAITS) + 1)
-        files = wanted_files([file.rfilename for file in info.siblings or ()], family, variant, where)
+        files = need.files([file.rfilename for file in info.siblings or ()])
         if copy and copy.name == info.sha and all((copy / file).is_file() for file in files):
             return copy
         # By commit: the branch's name in the cache goes on leading to the whole copy until there is a new one.
@@ -98,22 +130,21 @@ def _asked(request: Callable[[], T], tries: int) -> T:
     return request()
 
 
-def _copy(repo: str, revision: str, family: Family, variant: str | None, where: str) -> Path | None:
-    """The snapshot of `revision` in the cache if it holds all that a checkpoint needs, whatever the server says of it now."""
+def _copy(repo: str, revision: str, need: _Need) -> Path | None:
+    """The snapshot of `revision` in the cache if it holds all that is needed, whatever the server says of it now."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo, f"{next(iter(family.parts))}/config.json", revision=revision)
-    if not isinstance(found, str):
+    cached = ((mark, try_to_load_from_cache(repo, mark, revision=revision)) for mark in need.marks)
+    folder = next((Path(found).parents[mark.count("/")] for mark, found in cached if isinstance(found, str)), None)
+    if folder is None:
         return None
-    folder = Path(found).parents[1]
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     try:
-        files = wanted_files(names, family, variant, where)
+        files = need.files(names)
         files += [f"{parent}/{file}" for parent, index in _indices(files) for file in shards_of(folder / parent, index)]
     except CheckpointError:
         return None
-    tokenizers = [f"{name}/{MERGES if f'{name}/{VOCAB}' in names else WHOLE}" for name in family.tokenizers]
-    return folder if {*files, "scheduler/scheduler_config.json", *tokenizers} <= set(names) else None
+    return folder if {*files, *need.beside(names)} <= set(names) else None
 
 
 def wanted_files(names: list[str], family: Family, variant: str | None, where: str) -> list[str]:
@@ -135,6 +166,18 @@ def wanted_files(names: list[str], family: Family, variant: str | None, where: s
         choice = choose_weights(component, stems, inside, variant, f"{where}/{component}", mixed=mixed)
         wanted += [f"{component}/config.json", f"{component}/{choice.file}"]
     return wanted
+
+
+def wanted_part(names: list[str], family: Family, part: str, where: str) -> list[str]:
+    """The files of a repository that make one part: config and weight file or index. Raises CheckpointError if it has none."""
+    network = family.parts[part].architecture
+    for prefix in (f"{part}/", ""):
+        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix) and "/" not in name.removeprefix(prefix)]
+        if "config.json" in inside:
+            choice = choose_weights(part, network.stems, inside, None, f"{where}/{prefix}".rstrip("/"))
+            return [f"{prefix}config.json", prefix + choice.file]
+    what = f"the repository has no {part}/config.json and no config.json, so it has no {network.word} in diffusers' layout."
+    raise CheckpointError(what, where=where, fix="name another repository, or download its .safetensors file and give the file's path")
 
 
 def _indices(files: list[str]) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from ondevice.converters.families import precise_roles
 from ondevice.target import Target, load_target
 
 
@@ -12,7 +13,7 @@ from ondevice.target import Target, load_target
 class Recipe:
     """What the flags of `ondevice.flags.add_plan_arguments` say, and what is passed on whole.
 
-    dtype: storage of every component but the text encoder, "f16" or "f32". Arithmetic is float32 in both.
+    dtype: storage of every component but text encoders, "f16" or "f32". Arithmetic is float32 in both.
     weights: "i8": the larger weights of products and convolutions as int8, which only targets with panels read; "": as `dtype`.
     target: which methods are taken, and which tunables the kernels get.
     without: families of fusion rules to leave out (`ondevice.rewrite.FAMILIES`, or "all").
@@ -26,5 +27,5 @@ class Recipe:
     tile_vae: int = 0
 
     def storage(self, component: str) -> str:
-        """The text encoder stays float32: it is small, runs once, and its rounding would reach every step."""
-        return "f32" if component == "text_encoder" else self.dtype
+        """How a component is stored: as `dtype`, but for those whose rounding would reach every step (a text encoder), in float32."""
+        return "f32" if component in precise_roles() else self.dtype

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from checkpoint_files import arrays_of, tiny_checkpoint, write_folder, write_json, write_safetensors
 
+from ondevice.converters.families import family_of
 from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.hub import wanted_part
 from ondevice.errors import CheckpointError, DownloadError, OnDeviceError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -326,3 +328,16 @@ def test_a_repository_without_the_layout_or_the_variant_is_refused(hub: Hub) -> 
         f"{REPO}: the repository has no vae/config.json, so it is not in diffusers' layout."
         " Fix: name another repository, or download its .safetensors file and give the file's path."
     )
+
+
+@pytest.mark.parametrize("folder", ["vae/", ""], ids=["in a folder", "alone"])
+def test_a_vae_of_its_own_has_a_hub_id(hub: Hub, tmp_path: Path, folder: str) -> None:
+    write_folder(tmp_path / "own", tiny_checkpoint())
+    theirs = {name.removeprefix("vae/"): data for name, data in hub.files.items() if name.startswith("vae/")}
+    hub.files = {f"{folder}{name}": data for name, data in theirs.items()}
+    hub.files |= {"README.md": b"", "more.safetensors": b""}
+    found = open_checkpoint(tmp_path / "own", family="sd14", vae=REPO).components["vae"]
+    assert {name for name, _ in hub.fetched} == {f"{folder}config.json", f"{folder}diffusion_pytorch_model.safetensors"}
+    assert len(found.weights) == len(tiny_checkpoint().components["vae"].weights)
+    with pytest.raises(CheckpointError, match=r"no vae/config\.json and no config\.json, so it has no VAE"):
+        wanted_part(["README.md"], family_of("sd14"), "vae", REPO)
