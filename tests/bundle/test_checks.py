@@ -20,7 +20,7 @@ from ondevice.bundle import open_bundle
 from ondevice.bundle.format import MAX_JSON_BYTES, MAX_JSON_VALUES, Checker, load_json
 from ondevice.bundle.plan_file import check_memory
 from ondevice.errors import BundleError, PlanError
-from ondevice.plan import memory
+from ondevice.plan import arena
 from ondevice.plan.plan import Dispatch, Operand
 
 
@@ -245,7 +245,7 @@ def test_memory_check_agrees_with_the_planners(data: st.DataObject) -> None:
         for index in reads:
             last[index] = t - 1
     last[count - 1] = count - 1
-    lives = [memory.Life(x.name, x.nbytes, first[i], last[i]) for i, x in enumerate(operands)]
+    lives = [arena.Life(x.name, x.nbytes, first[i], last[i]) for i, x in enumerate(operands)]
 
     def refused(error: type[Exception], call: Callable[[], None]) -> bool:
         try:
@@ -254,6 +254,6 @@ def test_memory_check_agrees_with_the_planners(data: st.DataObject) -> None:
             return True
         return False
 
-    planner = refused(PlanError, lambda: memory.check(lives, {x.name: x.offset or 0 for x in operands}))
+    planner = refused(PlanError, lambda: arena.check(lives, {x.name: x.offset or 0 for x in operands}))
     reader = refused(BundleError, lambda: check_memory(Checker("p"), operands, (0,), (count - 1,), tuple(dispatches)))
     assert planner == reader

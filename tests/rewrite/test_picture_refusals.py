@@ -271,7 +271,7 @@ def test_few_rows_are_at_most_eight(rows, products):
 
 # On the device: shapes that only imported graphs have ------------------------------------------------------------------
 
-SHAPES = {"cpu": load_target("host"), "portable": replace(ANYWHERE, kernels="portable")}
+SHAPES = {"cpu": load_target("host"), "portable": replace(ANYWHERE, kernel_class="portable")}
 
 
 @pytest.mark.device
