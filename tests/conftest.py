@@ -1,7 +1,6 @@
 """Fixtures that every part uses: goldens, and a kernel cache of the tests' own."""
 
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,10 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    # One cache for the session, apart from the user's: builds are shared between tests, and nothing old can hide a failure.
-    os.environ.setdefault("ONDEVICE_CACHE", tempfile.mkdtemp(prefix="ondevice-tests-"))
+    # One cache, apart from the user's, that all workers share and the next run finds again: compiling kernels takes longer than all else.
+    # Its keys hold all that could change a kernel, so nothing old hides a failure; `pytest --cache-clear` builds every kernel anew.
+    if "ONDEVICE_CACHE" not in os.environ:
+        os.environ["ONDEVICE_CACHE"] = str(config.cache.mkdir("kernels").resolve())
 
 
 @pytest.fixture

@@ -120,11 +120,26 @@ def exact(*arrays: np.ndarray) -> list[np.ndarray]:
     return [array.astype(np.float64) for array in arrays]
 
 
+QUICK = 3  # cases of a kernel's tunables that are no sweep: the defaults in both storages, and one more value
+
+
 def tunings(kernel: KernelFile) -> list[Any]:
-    """(stored, tuning) cases: the defaults, then every other listed value alone, taking turns with the storage. Each value runs once."""
+    """(stored, tuning) cases: the defaults, then every other listed value alone, taking turns with the storage. Each value runs once.
+
+    All but the first are marked `sweep`: every value compiles a kernel, which takes longer than all else.
+    """
     changes = [{name: value} for name, listed in kernel.header["tune"].items() for value in listed[1:]]
     cases = [(("f16", "f32")[turn % 2], change) for turn, change in enumerate([{}, {}, *changes])]
-    return [pytest.param(stored, change, id=f"{kernel.name}-{stored}-{_label(change)}") for stored, change in cases]
+    marks = [()] * QUICK + [pytest.mark.sweep] * (len(cases) - QUICK)
+    return [
+        pytest.param(stored, change, id=f"{kernel.name}-{stored}-{_label(change)}", marks=mark)
+        for (stored, change), mark in zip(cases, marks[: len(cases)], strict=True)
+    ]
+
+
+def tunings_of(kernels: Mapping[str, KernelFile], names: Sequence[str]) -> list[Any]:
+    """(name, stored, tuning) cases of several kernels, as `tunings` gives them for one."""
+    return [pytest.param(name, *case.values, id=case.id, marks=case.marks) for name in names for case in tunings(kernels[name])]
 
 
 def _label(change: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from kernels.bench import STORED, Bench, exact, tunings, values
+from kernels.bench import STORED, Bench, exact, tunings, tunings_of, values
 from tolerance import EPS, TINY, assert_close, rtol
 
 from ondevice.lower.kernel_file import load_all
@@ -228,9 +228,7 @@ def test_attention(bench: Bench, sizes, stored, method):
     check_attention(bench, sizes, stored, method=method)
 
 
-@pytest.mark.parametrize(
-    "name, stored, tuning", [(name, *case.values) for name in PARTIAL for case in tunings(KERNELS[name])], ids=lambda v: str(v)
-)
+@pytest.mark.parametrize("name, stored, tuning", tunings_of(KERNELS, PARTIAL))
 def test_partially_fused_tunings(bench: Bench, name, stored, tuning):
     check_attention(bench, (2, 19, 21, 3, 10), stored, tuning={name: tuning}, method="partial")
     check_attention(bench, (1, 37, 83, 2, 40), stored, tuning={name: tuning}, method="partial")

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, values
+from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, tunings_of, values
 from kernels.epilogues import as_int8, defines, finished, in_panels
 from kernels.test_conv2d import convolve
 from tolerance import EPS, TINY, assert_close, rtol
@@ -253,14 +253,12 @@ def test_group_norm_in_two_commands(bench: Bench, size, chunk, offset, stored):
     check_against_reference(two_commands(bench, x, scale, bias, groups, stored, chunk), x, scale, bias, groups, stored, 1, f"{size}")
 
 
-@pytest.mark.parametrize("kernel", ["group_norm_sums", "group_norm_apply"])
-def test_two_commands_tunings(bench: Bench, kernel):
-    x, scale, bias = (values("normal", shape, "f16", i) for i, shape in enumerate(((2, 150, 96), (96,), (96,))))
-    for stored_tuning in tunings(KERNELS[kernel]):
-        tuning = stored_tuning.values[1]
-        sums, rest = (tuning, None) if kernel == "group_norm_sums" else (None, tuning)
-        got = two_commands(bench, x, scale, bias, 8, "f16", 64, 1, sums, rest)
-        check_against_reference(got, x, scale, bias, 8, "f16", 1, str(tuning))
+@pytest.mark.parametrize("kernel, stored, tuning", tunings_of(KERNELS, ["group_norm_sums", "group_norm_apply"]))
+def test_two_commands_tunings(bench: Bench, kernel, stored, tuning):
+    x, scale, bias = (values("normal", shape, stored, i) for i, shape in enumerate(((2, 150, 96), (96,), (96,))))
+    sums, rest = (tuning, None) if kernel == "group_norm_sums" else (None, tuning)
+    got = two_commands(bench, x, scale, bias, 8, stored, 64, 1, sums, rest)
+    check_against_reference(got, x, scale, bias, 8, stored, 1, str(tuning))
 
 
 # The rest -------------------------------------------------------------------------------------------------------------
