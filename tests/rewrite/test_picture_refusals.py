@@ -353,3 +353,9 @@ def test_shapes_are_those_of_the_builders():
     b = Net()
     x = b.input("x", (2, 6, 5, 4))
     assert (shape_of(last(b, x)), shape_of(first(b, last(b, x)))) == ((2, 5, 4, 6), (2, 6, 5, 4))
+
+
+def test_joined_rows_of_numbers_are_no_match_that_was_left_alone():
+    b = Net()
+    model = b.finish(out=b.concat("j", 2, b.input("x", (1, 7, 4)), b.input("y", (1, 7, 3))))
+    assert not [why for outcome in rewrite(model, ANYWHERE) for why in outcome.skipped]
