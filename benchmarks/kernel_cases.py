@@ -7,15 +7,19 @@ its rate is an effective one and may pass the peak.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.graph.ops import CONV, DOMAIN, FUSED, find, traffic
+from ondevice.graph.ops import DOMAIN, FUSED, find, traffic
+from ondevice.lower import lower
+from ondevice.lower.kernel_file import KernelFile
+from ondevice.lower.program import Program
+from ondevice.target import Target
 
 Shape = tuple[int, ...]
 
@@ -32,6 +36,8 @@ class Case:
     residual: bool = False
     attributes: tuple[tuple[str, Any], ...] = ()
     constants: tuple[np.ndarray, ...] = ()  # operands that are known, in place of weights
+    method: str = ""  # of ondevice.target.METHODS: what it is computed by, wherever that pays
+    without: tuple[str, ...] = ()  # methods that it is not computed by
 
     @property
     def shapes(self) -> list[Shape]:
@@ -51,6 +57,12 @@ class Case:
     @property
     def domain(self) -> str:
         return DOMAIN if self.op in FUSED else ""
+
+    def lowered(self, storage: str, target: Target, kernels: Mapping[str, KernelFile]) -> Program:
+        """The op's kernel calls: by its method at whatever sizes, else as the target chooses."""
+        bounds = {name: limit for name, limit in target.bounds(self.method).items() if not name.startswith(("min_", "max_"))}
+        chosen = replace(target, **{self.method: bounds}) if self.method else target
+        return lower(self.graph(), "case", storage=storage, kernels=kernels, target=chosen, without=self.without)
 
     def graph(self) -> ir.Model:
         """The op between inputs and one output; weights are made up when they are packed."""
@@ -107,7 +119,7 @@ def _convolutions() -> Iterator[Case]:
     vae = ((512, 64, 512), (512, 128, 512), (512, 256, 256), (256, 256, 256), (256, 512, 128), (128, 512, 128))
     for ic, size, oc in (*unet, *vae):
         yield _conv(ic, size, oc)
-        yield _conv(ic, size, oc, method="Winograd")
+        yield _conv(ic, size, oc, method="winograd")
     yield _conv(320, 64, 320, stride=2)
     yield _conv(4, 64, 320, add=False)
     yield _conv(128, 512, 3, add=False)
@@ -117,7 +129,7 @@ def _attentions() -> Iterator[Case]:
     for queries, head in ((4096, 40), (1024, 80), (256, 160), (64, 160)):
         yield _attention(queries, queries, 8, head)
         yield _attention(queries, 77, 8, head)
-    yield _attention(4096, 4096, 1, 512, op="Attention")
+    yield _attention(4096, 4096, 1, 512, method="")
 
 
 def _norms() -> Iterator[Case]:
@@ -136,7 +148,7 @@ def _plain() -> Iterator[Case]:
         settings = (("kernel_shape", [k, k]), ("pads", pads), ("strides", [1, 1]))
         name = f"conv {k}x{k} {ic}x{size}x{size} -> {oc}"
         yield Case(name, "Conv", ((1, ic, size, size),), (1, oc, size, size), shapes, attributes=settings)
-    yield _attention(4096, 4096, 8, 40, op="Attention")
+    yield _attention(4096, 4096, 8, 40, method="")
     for shape in ((8, 4096, 4096), (8, 4096, 77)):
         yield Case(f"softmax {_by(shape)}", "Softmax", (shape,), shape, attributes=(("axis", -1),))
     for elements in (40_960, 4 * 512 * 512):
@@ -162,18 +174,20 @@ def _linear(m: int, n: int, k: int, activation: str = "", *, bias: bool = True, 
 
 def _conv(ic: int, size: int, oc: int, *, stride: int = 1, add: bool = True, method: str = "") -> Case:
     out = size // stride
-    op = f"{method}ConvNhwcBias{'Add' * add}"
-    assert op in CONV
-    words = [*[method.lower()] * bool(method), *[f"stride {stride}"] * (stride > 1)]
+    op = f"ConvNhwcBias{'Add' * add}"
+    words = [*[method] * bool(method), *[f"stride {stride}"] * (stride > 1)]
     name = " ".join([f"conv 3x3 {size}x{size}x{ic} -> {oc}", *words])
     settings = (("strides", [stride, stride]), ("pads", [1, 1, 1, 1]))
-    return Case(name, op, ((1, size, size, ic),), (1, out, out, oc), ((3, 3, ic, oc), (oc,)), add, settings)
+    without = () if method else ("winograd",)
+    shapes = ((1, size, size, ic),), (1, out, out, oc), ((3, 3, ic, oc), (oc,))
+    return Case(name, op, *shapes, add, settings, method=method, without=without)
 
 
-def _attention(queries: int, keys: int, heads: int, head: int, *, op: str = "FlashAttention") -> Case:
+def _attention(queries: int, keys: int, heads: int, head: int, *, method: str = "flash") -> Case:
     q, kv = (1, queries, heads * head), (1, keys, heads * head)
-    name = f"{'attention' if op == 'Attention' else 'flash attention'} {queries}x{keys} {heads} heads of {head}"
-    return Case(name, op, (q, kv, kv), q, attributes=(("heads", [heads]), ("scale", head**-0.5)))
+    name = f"{'flash attention' if method else 'attention'} {queries}x{keys} {heads} heads of {head}"
+    settings = (("heads", [heads]), ("scale", head**-0.5))
+    return Case(name, "Attention", (q, kv, kv), q, attributes=settings, method=method, without=() if method else ("flash",))
 
 
 def _by(shape: Shape) -> str:

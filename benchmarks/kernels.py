@@ -18,7 +18,6 @@ from benchmarks.roofline import Limits, Reached
 from ondevice.base import machine
 from ondevice.base.publish import append_lines
 from ondevice.bundle.memory import MemoryBundle, weight_sources
-from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import DTYPES
 from ondevice.plan import plan
@@ -38,7 +37,7 @@ def run(
 
     A plan takes and gives float32: the casts at its borders are no part of the case.
     """
-    program = lower(case.graph(), "case", storage=storage, kernels=kernels, target=load_target(target))
+    program = case.lowered(storage, load_target(target), kernels)
     made = plan(program, storage=storage)
     session = Session(MemoryBundle([made], weight_sources(program), kernels), device, trace=True)
     inputs: dict[str, np.ndarray] = made_up(made)

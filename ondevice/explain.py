@@ -16,7 +16,7 @@ from ondevice.base.columns import columns
 from ondevice.bundle.reader import Bundle
 from ondevice.compiler.fallbacks import of_rules, settle
 from ondevice.compiler.jobs import largest_jobs
-from ondevice.compiler.programs import fused_graphs
+from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.errors import BundleError
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         notes, model = opened.notes, build(opened)
         jobs, recipe = largest_jobs(model, flags.size_of(args)), flags.recipe_of(args)
-        rewrites = {fused.job.component: fused.rewrite for fused in fused_graphs(model, recipe, jobs)}
+        rewrites = {compiled.job.component: compiled.rewrite for compiled in programs(model, recipe, jobs)}
     settle([*notes, *(line for component, row in rewrites.items() for line in of_rules(component, row))], args.strict)
     if args.json:
         print(json.dumps(rewrites, indent=1))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.errors import BundleError, UsageError
 from ondevice.run.discovery import find_device
-from ondevice.target import AUTO, Target, load_target, target_names, tuned_by
+from ondevice.target import AUTO, METHODS, Target, load_target, target_names, tuned_by
 from ondevice.target.tuning import measured_for, read_tuning
 
 if TYPE_CHECKING:  # converters and rules take a second to import, and `generate` has flags of here, too: only what needs them imports them
@@ -89,15 +89,15 @@ def target_of(args: argparse.Namespace) -> Target:
 
 def add_without(parser: argparse.ArgumentParser) -> None:
     """The flag that leaves fusions out."""
-    from ondevice.rewrite import ALL, FAMILIES
+    from ondevice.rewrite import CHOICES, FAMILIES
 
     parser.add_argument(
         "--without",
         nargs="+",
         default=(),
-        choices=(*FAMILIES, ALL),
+        choices=CHOICES,
         metavar="RULE",
-        help=f"fusions to leave out: {', '.join(FAMILIES)}; all: every one",
+        help=f"fusions to leave out: {', '.join(FAMILIES)}; methods: {', '.join(METHODS)}; all: every one",
     )
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from ondevice import cli
 from ondevice.base import machine
-from ondevice.lower import lower
 from ondevice.lower.kernel_file import load_all
 from ondevice.plan import plan
+from ondevice.target import load_target
 
 ROOT = Path(__file__).parents[1]
 KERNELS = load_all()
@@ -169,22 +169,25 @@ def test_machine_facts():
 @pytest.mark.parametrize("case", list(kernel_cases.cases(plain=True)), ids=lambda case: case.name)
 def test_kernel_cases_are_ops_that_plans_run(case):
     for storage in ("f32", "f16"):
-        program = lower(case.graph(), "case", storage=storage, kernels=KERNELS)
+        program = case.lowered(storage, load_target("host"), KERNELS)
         made = plan(program, storage=storage)
         own = [d for d in made.dispatches if d.op != "Cast"]
         assert own and not program.fallbacks
+        taken = {KERNELS[call.kernel].method for call in program.calls} - {"", "two_commands"}
+        assert taken == ({case.method} if case.method else set())
         assert case.flops >= 0 and case.nbytes(4) == 2 * case.nbytes(2) > 0
-        if case.op.startswith(("MatMul", "Conv", "Linear")):
+        if case.op.startswith(("MatMul", "Conv", "Linear")) and case.method != "winograd":
             assert case.flops == pytest.approx(sum(d.flops for d in own), rel=0.05)
-        assert "Winograd" in case.op or case.nbytes(2 if storage == "f16" else 4) <= 1.001 * sum(d.reads + d.writes for d in own)
+        assert case.method == "winograd" or case.nbytes(2 if storage == "f16" else 4) <= 1.001 * sum(d.reads + d.writes for d in own)
 
 
 def test_kernel_cases_have_names_of_their_own():
     names = [case.name for case in kernel_cases.cases(plain=True)]
     assert len(set(names)) == len(names)
+    assert {case.method for case in kernel_cases.cases()} == {"", "flash", "winograd"}
     assert {case.op for case in kernel_cases.cases()} >= {
-        "FlashAttention",
-        "WinogradConvNhwcBiasAdd",
+        "Attention",
+        "ConvNhwcBiasAdd",
         "LinearBiasGeglu",
         "GroupNormSiluNhwc",
     }

@@ -61,7 +61,7 @@ def compile_bundle(
     rewrites: dict[str, dict[str, Any]] = {}
     for compiled in programs(model, recipe, todo):
         job = compiled.job
-        rewrites.setdefault(job.component, compiled.fused.rewrite)
+        rewrites.setdefault(job.component, compiled.rewrite)
         fallbacks += compiled.fallbacks
         log.info("%s %s: %s", job.component, " ".join(f"{name}={size}" for name, size in job.sizes.items()), compiled.tuned())
         plans.append(compiled.plan())

@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from ondevice.bundle.format import MAX_REASONS
 from ondevice.errors import StrictError
-from ondevice.rewrite import METHODS, Outcome, rewrite
-from ondevice.target import Target
+from ondevice.lower.program import Program
+from ondevice.rewrite import Outcome, rewrite
+from ondevice.target import ALL, METHODS, Target
 
 log = logging.getLogger(__name__)
 LISTED = 8  # fallbacks in the error's message
@@ -22,6 +23,15 @@ def rewritten(model: ir.Model, target: Target, without: Collection[str] = ()) ->
     before = len(model.graph)
     outcomes = rewrite(model, target, without=without)
     return {"nodes": [before, len(model.graph)], "rules": [_row(outcome) for outcome in outcomes]}
+
+
+def of_methods(program: Program, without: Collection[str]) -> list[dict[str, Any]]:
+    """What became of the methods that lowering chooses among, as bundles record it beside the rules."""
+    rows = []
+    for method, use in program.methods.items():
+        name = "".join(word.title() for word in method.split("_"))
+        rows.append(_row(Outcome(name, method, use.applied, use.skipped, off=bool({method, ALL} & set(without)))))
+    return rows
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ondevice.compiler.fallbacks import of_rules, rewritten
+from ondevice.compiler.fallbacks import of_methods, of_rules, rewritten
 from ondevice.compiler.jobs import Job
 from ondevice.compiler.recipe import Recipe
 from ondevice.converters import Model
@@ -37,11 +37,12 @@ class Fused:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A job's program, and the fused graph that it was lowered from."""
+    """A job's program, and the fused graph that it was lowered from. `rewrite` is what became of rules and methods."""
 
     fused: Fused
     program: Program
     storage: str  # "f16" or "f32"
+    rewrite: dict[str, Any]
 
     @property
     def job(self) -> Job:
@@ -85,9 +86,18 @@ def programs(model: Model, recipe: Recipe, jobs: Iterable[Job], kernels: Mapping
         if "stage" in job.sizes:
             given_statistics(graph)
             _between_stages(graph, storage)
-        program = lower(graph, job.component, storage=storage, kernels=kernels, target=recipe.target, weights=recipe.weights)
+        program = lower(
+            graph,
+            job.component,
+            storage=storage,
+            kernels=kernels,
+            target=recipe.target,
+            weights=recipe.weights,
+            without=recipe.without,
+        )
         program.sizes = dict(job.sizes)
-        yield Compiled(fused, program, storage)
+        rules = [*fused.rewrite["rules"], *of_methods(program, recipe.without)]
+        yield Compiled(fused, program, storage, fused.rewrite | {"rules": rules})
 
 
 def _between_stages(graph: ir.Model, storage: str) -> None:

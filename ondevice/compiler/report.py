@@ -24,8 +24,9 @@ from ondevice.converters.component import Checkpoint
 from ondevice.errors import BundleError, UsageError
 from ondevice.graph.ops import find, traffic
 from ondevice.graph.verify import INTEGERS, static_shape, verify_graph
+from ondevice.lower.kernel_file import load_all
 from ondevice.lower.program import Program, Tensor
-from ondevice.lower.select import GENERAL
+from ondevice.lower.select import general
 from ondevice.plan.plan import Plan
 
 STAGES = ("graph", "rewrite", "lower", "plan")
@@ -204,10 +205,10 @@ def of_bundle(bundle: Bundle, after: str, *, size: tuple[int, int] | None = None
         what = f"a bundle holds no graph (got {after}, expected one of {', '.join(IN_BUNDLES)})."
         fix = f"name the model it was made from, such as `ondevice show {bundle.model['family']} --after {after}`"
         raise UsageError(what, where="--after", fix=fix)
-    reports = []
+    reports, general_ones = [], general(load_all())
     for entry in only(entries(bundle, size), component):
         made = bundle.plan(entry.component, **entry.sizes)
-        slow = [f"{entry.component}: {d.node} runs on the general kernel {file}" for d, file in _kernels(made) if file in GENERAL]
+        slow = [f"{entry.component}: {d.node} runs on the general kernel {file}" for d, file in _kernels(made) if file in general_ones]
         known = bundle.manifest.rewrites.get(entry.component)
         reports.append(of_plan(made, [*(of_rules(entry.component, asdict(known)) if known else []), *slow], after))
     return reports

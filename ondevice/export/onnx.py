@@ -19,7 +19,6 @@ from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import roles
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.errors import GraphError, UsageError
-from ondevice.rewrite import METHODS
 
 
 def export_onnx(
@@ -38,7 +37,7 @@ def export_onnx(
     not at all.
 
     Args:
-        without, strict, force: as `compile_bundle` takes them; no kernels are chosen here, and no methods.
+        without, strict, force: as `compile_bundle` takes them; no kernels are chosen here, so methods mean nothing.
 
     Raises:
         UsageError: more than one size, or one that the VAE's scale does not divide; or `out` is not ours to replace.
@@ -53,7 +52,7 @@ def export_onnx(
         todo = [job for job in todo if job.component != "unet" or job.sizes["batch"] == 2]
     writable_folder(out, force)
     graphs: dict[str, ir.Model] = {}  # their weights are lazy
-    for fused in fused_graphs(model, Recipe(without=(*without, *METHODS)), todo):
+    for fused in fused_graphs(model, Recipe(without=without), todo):
         graphs[fused.job.component] = fused.graph
         fallbacks += fused.fallbacks
     settle(fallbacks, strict)

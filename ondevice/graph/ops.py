@@ -111,7 +111,6 @@ ACTIVATIONS = ("Silu", "Gelu", "GeluTanh", "QuickGelu", "Geglu")
 class Epilogue:
     """What a Linear or a ConvNhwc does to its products before it stores them: activation(products + bias + shift) + residual."""
 
-    method: str = ""  # "Winograd": the same numbers by fewer multiplications
     prefix: str = ""  # "Concat": x comes in two parts that stand beside each other; "Up": x is first repeated to a larger picture
     bias: bool = False
     shift: bool = False  # one number a channel and picture: the time embedding
@@ -121,7 +120,7 @@ class Epilogue:
     def name(self, base: str) -> str:
         """The op's name: a ConvNhwc with bias, shift and SiLU is ConvNhwcBiasShiftSilu."""
         parts = ((self.bias, "Bias"), (self.shift, "Shift"), (self.activation, self.activation), (self.add, "Add"))
-        return self.method + self.prefix + base + "".join(word for have, word in parts if have)
+        return self.prefix + base + "".join(word for have, word in parts if have)
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -133,13 +132,9 @@ class Epilogue:
 
 _BOTH = (False, True)
 LINEAR = {
-    e.name("Linear"): e
-    for e in itertools.starmap(Epilogue, itertools.product(("",), ("", "Concat"), _BOTH, (False,), ("", *ACTIVATIONS), _BOTH))
+    e.name("Linear"): e for e in itertools.starmap(Epilogue, itertools.product(("", "Concat"), _BOTH, (False,), ("", *ACTIVATIONS), _BOTH))
 }
-CONV = {
-    e.name("ConvNhwc"): e
-    for e in itertools.starmap(Epilogue, itertools.product(("", "Winograd"), ("", "Up"), _BOTH, _BOTH, ("", "Silu"), _BOTH))
-}
+CONV = {e.name("ConvNhwc"): e for e in itertools.starmap(Epilogue, itertools.product(("", "Up"), _BOTH, _BOTH, ("", "Silu"), _BOTH))}
 
 FUSED: dict[str, Op] = {
     **dict.fromkeys(("GroupNorm", "GroupNormNhwc"), _op(3, 3, _per_element(9), "groups", "epsilon")),
@@ -153,8 +148,8 @@ FUSED: dict[str, Op] = {
     "GeluTanh": _op(1, 1, _per_element(8)),
     "QuickGelu": _op(1, 1, _per_element(3)),
     "Geglu": _op(1, 1, _per_element(6)),
-    **dict.fromkeys(("Attention", "FlashAttention"), _op(3, 3, _attention, "heads", "scale")),
-    **dict.fromkeys(("MaskedAttention", "FlashMaskedAttention"), _op(4, 4, _attention, "heads", "scale")),
+    "Attention": _op(3, 3, _attention, "heads", "scale"),
+    "MaskedAttention": _op(4, 4, _attention, "heads", "scale"),
     **dict.fromkeys(("CosSin", "SinCos"), _op(2, 2, _per_element(2))),
     **{name: _op(len(e.operands), len(e.operands), _linear(e.operands.index("weight"))) for name, e in LINEAR.items()},
     **{name: _op(len(e.operands), len(e.operands), _conv_nhwc, "strides", "pads", *["sizes"] * bool(e.prefix)) for name, e in CONV.items()},

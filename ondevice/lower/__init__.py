@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from ondevice.errors import GraphError, UsageError
@@ -27,6 +27,7 @@ def lower(
     kernels: Mapping[str, KernelFile] | None = None,
     target: Target | None = None,
     weights: str = "",
+    without: Collection[str] = (),
 ) -> Program:
     """Lower a graph of primitives to kernel calls.
 
@@ -35,8 +36,9 @@ def lower(
         component: its name in errors and in weight keys, such as "unet".
         storage: "f32" or "f16", the type in which float tensors are kept; arithmetic is float32 in both.
         kernels: kernel files by name; all of shaders/ by default.
-        target: chooses the tunables; "host" by default.
+        target: which kernels and methods are taken, and their tunables; "host" by default.
         weights: "i8" stores the larger constant weights of products and convolutions as int8, with a scale a column; "": as `storage`.
+        without: methods (`ondevice.target.METHODS`) to leave out; "all" leaves out every one. The names of fusions mean nothing here.
 
     Raises:
         GraphError: an op or a form of it that is not supported, by node.
@@ -59,7 +61,7 @@ def lower(
         raise UsageError(what, where="--weights", fix="choose a target of CPUs, or leave --weights out")
     verify_graph(model)
     graph = model.graph
-    low = Lowering(graph, component, storage, load_all() if kernels is None else kernels, exact_values(graph), chosen, weights)
+    low = Lowering(graph, component, storage, load_all() if kernels is None else kernels, exact_values(graph), chosen, weights, without)
     for value in graph.inputs:
         if value.const_value is None:
             low.add_input(value)

@@ -1,4 +1,4 @@
-"""How convolutions with the channels last become kernel calls (Winograd's method: winograd.py)."""
+"""How convolutions with the channels last become kernel calls: product by product (Winograd's method: winograd.py)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ondevice.graph.ops import CONV
 from ondevice.graph.verify import static_shape
 from ondevice.lower import pack
 from ondevice.lower.linear import epilogue_defines, narrowed
-from ondevice.lower.lowering import Lowering
+from ondevice.lower.lowering import Build, Lowering
+from ondevice.lower.select import Way
+
+TILE = 4  # pixels a side that a Winograd tile makes of 6 by 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,19 @@ class Conv:
     x: str
     shift: str
     residual: str
-    dims: dict[str, int]  # what both methods need of sizes and steps
+    dims: dict[str, int]  # what every way needs of sizes and steps
+    taps: ir.Value  # [kh, kw, ic, oc]
+
+    @property
+    def n(self) -> int:
+        """Pictures."""
+        return static_shape(self.given["x"])[0]
+
+    def choosing(self, node: ir.Node) -> dict[str, int]:
+        """What a way is chosen by."""
+        kh, kw = static_shape(self.taps)[:2]
+        tiles = self.n * -(-self.dims["oh"] // TILE) * -(-self.dims["ow"] // TILE)
+        return self.dims | {"n": self.n, "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0], "tiles": tiles}
 
 
 def read(low: Lowering, node: ir.Node) -> Conv:
@@ -35,18 +50,18 @@ def read(low: Lowering, node: ir.Node) -> Conv:
     residual = low.operand(given["residual"], dtype) if "residual" in given else x
     sizes = {"ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "up_h": up_h, "up_w": up_w}
     steps = {"pad_top": pads[0], "pad_left": pads[1], "shift_from": shift_from, "shift_row": shift_row}
-    return Conv(given, x, shift, residual, sizes | steps)
+    return Conv(given, x, shift, residual, sizes | steps, given["weight"])
 
 
-def direct(low: Lowering, node: ir.Node) -> None:
+def direct(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     """[n, h, w, ic] -> [n, oh, ow, oc], from a larger picture that is never made where `sizes` is given."""
-    conv, dtype, taps = read(low, node), low.dtype_of(node.outputs[0]), node.inputs[1]
-    assert taps is not None, "verify_graph counts inputs"
+    dtype, taps = low.dtype_of(node.outputs[0]), conv.taps
     kh, kw, ic, oc = static_shape(taps)
-    dims = conv.dims | {"n": static_shape(node.outputs[0])[0], "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0]}
+    dims = conv.dims | {"n": conv.n, "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0]}
     tuning = narrowed(low, "conv2d_nhwc", oc, dims, dtype)
     right, scales, columns, defines = pack.packed_product(low, pack.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning, conv.x)
     bias = pack.packed(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
     operands = [conv.x, right, bias, conv.shift, conv.residual, scales]
     defines |= {"RAGGED": int(ic % tuning["V"] > 0)}
-    low.emit_node(node, operands, dims | {"ldb": columns}, "ConvNhwc", epilogue_defines(CONV[node.op_type]) | defines, tuning)
+    defines |= epilogue_defines(CONV[node.op_type])
+    low.emit_node(node, operands, dims | {"ldb": columns}, "ConvNhwc", Build(defines, tuning, kernel=way.first))

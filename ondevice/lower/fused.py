@@ -7,7 +7,8 @@ from math import lcm, prod
 import onnx_ir as ir
 
 from ondevice.graph.verify import static_shape
-from ondevice.lower.lowering import Lowering
+from ondevice.lower.lowering import Build, Lowering
+from ondevice.lower.select import Way
 
 SPAN, CHUNKS = 128, 64  # channels and parts of a picture that a work-item of the two commands has, about
 
@@ -24,7 +25,7 @@ def group_norm(low: Lowering, node: ir.Node) -> None:
     per_group = channels // groups
     sizes = {"rows": batch * groups, "cols": per_group * hw, "hw": hw, "channels": channels, "per_group": per_group}
     dims = sizes | {"epsilon": node.attributes["epsilon"].as_float()}
-    low.emit_node(node, _operands(low, node), dims, "GroupNorm", {"ACT_Silu": int(node.op_type == "GroupNormSilu")})
+    low.emit_node(node, _operands(low, node), dims, "GroupNorm", Build({"ACT_Silu": int(node.op_type == "GroupNormSilu")}))
 
 
 def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
@@ -40,13 +41,16 @@ def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
     dims = sizes | follow | {"epsilon": node.attributes["epsilon"].as_float()}
     operands = [first, *others] if len(others) == 3 else [first, others[0], *others]  # a second part that is not there is not read
     defines = {"ACT_Silu": int("Silu" in node.op_type)} | ({} if dims["ragged"] else {"SPAN": block})
-    if dims["ragged"] == 0 and c1 == channels and prod(rest) >= low.target.group_norm.get("two_commands", 1 << 31):
-        _two_commands(low, node, [first, *others], dims, defines)
+    way = low.choose("GroupNormNhwc", str(node.name), dims, int(low.dtype_of(node.outputs[0]) == "f16"))
+    if len(way.kernels) == 2:
+        _two_commands(low, node, [first, *others], dims, defines, way)
     else:
-        low.emit_node(node, operands, dims, "GroupNormNhwc", defines)
+        low.emit_node(node, operands, dims, "GroupNormNhwc", Build(defines, kernel=way.first))
 
 
-def _two_commands(low: Lowering, node: ir.Node, operands: list[str], dims: dict[str, int | float], defines: dict[str, int]) -> None:
+def _two_commands(
+    low: Lowering, node: ir.Node, operands: list[str], dims: dict[str, int | float], defines: dict[str, int], way: Way
+) -> None:
     """Sums of chunks of pixels, then all else: work-items read memory in rows, and there are enough of them for a large picture."""
     (x, scale, bias), block = operands, defines["SPAN"]
     n, channels, pixels = (int(dims[key]) for key in ("n", "channels", "pixels"))
@@ -56,9 +60,10 @@ def _two_commands(low: Lowering, node: ir.Node, operands: list[str], dims: dict[
     rows, name, size = 1 + 2 * chunks, str(node.name), n * pixels * channels
     sizes = dims | {"blocks": channels // span, "chunk": chunk, "chunks": chunks, "rows": rows}
     sums = low.scratch(f"{name}:sums", (n, rows, channels), "f32")
-    low.emit("GroupNormSums", name, [x], [sums], sizes, 4 * size, {"SPAN": span})
+    low.emit("GroupNormNhwc", name, [x], [sums], sizes, 4 * size, Build({"SPAN": span}, kernel=way.kernels[0]))
     after = {"SPAN": span, "ACT_Silu": defines["ACT_Silu"]}
-    low.emit("GroupNormApply", name, [x, sums, scale, bias], [low.result(node.outputs[0])], sizes, 7 * size, after)
+    result = low.result(node.outputs[0])
+    low.emit("GroupNormNhwc", name, [x, sums, scale, bias], [result], sizes, 7 * size, Build(after, kernel=way.kernels[1]))
 
 
 def normalize_nhwc(low: Lowering, node: ir.Node) -> None:
@@ -69,7 +74,7 @@ def normalize_nhwc(low: Lowering, node: ir.Node) -> None:
     operands = [low.operand(value, kind) for value, kind in zip(node.inputs, types, strict=True) if value is not None]
     sizes = {"pixels": prod(rest), "channels": channels, "groups": groups, "per_group": channels // groups}
     dims = sizes | {"epsilon": node.attributes["epsilon"].as_float()}
-    low.emit_node(node, operands, dims, "NormalizeNhwc", {"ACT_Silu": int("Silu" in node.op_type)})
+    low.emit_node(node, operands, dims, "NormalizeNhwc", Build({"ACT_Silu": int("Silu" in node.op_type)}))
 
 
 def sin_cos(low: Lowering, node: ir.Node) -> None:

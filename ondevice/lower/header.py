@@ -9,7 +9,7 @@ from typing import Any
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import names as names_of
 from ondevice.lower.prelude import prelude
-from ondevice.target import CAPABILITIES, CLASSES
+from ondevice.target import CAPABILITIES, CLASSES, METHODS
 
 FIELDS = {
     "op": (str, list),
@@ -25,12 +25,12 @@ FIELDS = {
     "needs": (dict,),
 }
 LAYOUT = {"tune", "by", "gives"}
-OPTIONAL = {"inplace": (dict,), "layout": (dict,), "with": (dict,), "reach": (dict,), "holds": (list,)}
+OPTIONAL = {"method": (str,), "after": (str,), "inplace": (dict,), "layout": (dict,), "with": (dict,), "reach": (dict,), "holds": (list,)}
 # A header's type of an operand -> the body's.
 STORAGE = {"stg": "stg", "wgt": "wgt", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}
 SCALARS = ("int", "float")
 READ_BY = {"residual": "ADD_RESIDUAL|FINISH"}  # operands that words of the prelude read as OVERWRITTEN -> those words
-RULES = {"multiple": int, "min": int, "max": int, "equal": str}
+RULES = {"multiple": (int,), "min": (int, str), "max": (int, str), "equal": (str,)}  # a word: a dim, or a tunable
 OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)")
@@ -54,6 +54,9 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
         raise refuse(f"class is unknown (got {header['class']!r}, expected one of {', '.join(CLASSES)}).")
     if unmet := [cap for cap in header["caps"] if cap not in CAPABILITIES]:
         raise refuse(f"caps has the unknown {unmet[0]!r} (expected some of {', '.join(CAPABILITIES)}).")
+
+    if header.get("method", METHODS[0]) not in METHODS:
+        raise refuse(f"method is unknown (got {header['method']!r}, expected one of {', '.join(METHODS)}).")
 
     expected: list[tuple[str, str, str]] = []
     dims: set[str] = set()
@@ -101,7 +104,9 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
     _check_layout(header, dims, body, refuse)
     _check_bounds(header, body, refuse)
     for dim, rule in header["needs"].items():
-        good = isinstance(rule, dict) and rule and all(type(v) is RULES.get(k) and (k != "equal" or v in dims) for k, v in rule.items())
+        known = dims | header["tune"].keys()
+        good = isinstance(rule, dict) and rule and all(type(v) in RULES.get(k, ()) for k, v in rule.items())
+        good = good and all(v in known for v in rule.values() if isinstance(v, str))
         if not good:
             raise refuse(f"cannot read needs.{dim} (got {rule!r}, expected rules of {sorted(RULES)}).")
     for field, known in (("grid", dims | header["tune"].keys()), ("group", set(header["tune"]))):

@@ -57,6 +57,27 @@ class KernelFile:
         return str(self.header["class"])
 
     @property
+    def caps(self) -> tuple[str, ...]:
+        """The capabilities of a device that it needs."""
+        return tuple(self.header["caps"])
+
+    @property
+    def method(self) -> str:
+        """The method that it is a kernel of; "" for the plain way to compute its ops."""
+        return str(self.header.get("method", ""))
+
+    @property
+    def after(self) -> str:
+        """The kernel whose work it goes on with; "" where it is the first, or the only one."""
+        return str(self.header.get("after", ""))
+
+    @property
+    def tuned_needs(self) -> frozenset[str]:
+        """Those of its needs that name a tunable."""
+        tune = self.header["tune"]
+        return frozenset(dim for dim, rule in self.header["needs"].items() if any(isinstance(v, str) and v in tune for v in rule.values()))
+
+    @property
     def arg_types(self) -> dict[str, str]:
         """Scalar arguments in order: name -> "int" or "float"."""
         return dict(entry.split(": ") for entry in self.header["args"])
@@ -100,17 +121,19 @@ class KernelFile:
         for dim, rule in self.header["needs"].items():
             if only is not None and dim not in only:
                 continue
-            if dim not in dims:
-                return f"{dim} is not given"
+            if missing := [name for name in (dim, *rule.values()) if isinstance(name, str) and name not in dims]:
+                return f"{missing[0]} is not given"
             value = dims[dim]
-            if value % rule.get("multiple", 1):
-                return f"{dim}={value} is not a multiple of {rule['multiple']}"
-            if value < rule.get("min", value):
-                return f"{dim}={value} is under {rule['min']}"
-            if value > rule.get("max", value):
-                return f"{dim}={value} is over {rule['max']}"
-            if "equal" in rule and value != dims.get(rule["equal"]):
-                return f"{dim}={value} is not {rule['equal']}={dims.get(rule['equal'])}"
+            limits = {kind: dims[limit] if isinstance(limit, str) else limit for kind, limit in rule.items()}
+            shown = {kind: f"{rule[kind]}={limit}" if isinstance(rule[kind], str) else limit for kind, limit in limits.items()}
+            if value % limits.get("multiple", 1):
+                return f"{dim}={value} is not a multiple of {shown['multiple']}"
+            if value < limits.get("min", value):
+                return f"{dim}={value} is under {shown['min']}"
+            if value > limits.get("max", value):
+                return f"{dim}={value} is over {shown['max']}"
+            if value != limits.get("equal", value):
+                return f"{dim}={value} is not {shown['equal']}"
         return None
 
     def tuning(self, at: Mapping[str, int | float] | None = None, /, **chosen: int) -> dict[str, int]:
@@ -190,7 +213,7 @@ def load_all(folder: Path = SHADERS) -> dict[str, KernelFile]:
     """Every kernel file, by name.
 
     Raises:
-        NoKernelError: one cannot be read, or says that it is of another class than its folder.
+        NoKernelError: one cannot be read, says that it is of another class than its folder, or goes on after a kernel of another way.
     """
     kernels = {}
     for name, path in sorted(kernel_paths(folder).items()):
@@ -198,4 +221,10 @@ def load_all(folder: Path = SHADERS) -> dict[str, KernelFile]:
         if kernel.kernel_class != path.parent.name:
             what = f"its header says class {kernel.kernel_class} (expected {path.parent.name}, as its folder)."
             raise NoKernelError(what, where=f"{path.parent.name}/{path.name}", fix="move the file, or change its class")
+    for kernel in kernels.values():
+        before = kernels.get(kernel.after)
+        same = before and (before.ops, before.kernel_class, before.method) == (kernel.ops, kernel.kernel_class, kernel.method)
+        if kernel.after and not same:
+            what = f"it goes on after {kernel.after}, which is no kernel of the same ops, class and method."
+            raise NoKernelError(what, where=f"{kernel.name}.cl", fix="see shaders/README.md")
     return kernels

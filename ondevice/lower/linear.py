@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ondevice.graph.ops import LINEAR, Epilogue
 from ondevice.graph.verify import static_shape
 from ondevice.lower import pack
-from ondevice.lower.lowering import Lowering
+from ondevice.lower.lowering import Build, Lowering
 
 
 def epilogue_defines(epilogue: Epilogue) -> dict[str, int]:
@@ -38,7 +38,7 @@ def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mappin
     else:
         tuning, right, columns, defines = low.tuning("matmul", sizes, dtype), low.operand(b, dtype), dims["n"], {}
         scales = left
-    low.emit_node(node, [left, left, right, left, left, scales], {**sizes, "ldb": columns}, "MatMul", defines, tuning)
+    low.emit_node(node, [left, left, right, left, left, scales], {**sizes, "ldb": columns}, "MatMul", Build(defines, tuning))
 
 
 def linear(low: Lowering, node: ir.Node) -> None:
@@ -53,4 +53,4 @@ def linear(low: Lowering, node: ir.Node) -> None:
     right, scales, columns, defines = pack.packed_product(low, given["weight"], dtype, tuning, x, geglu)
     x2, residual = (low.operand(given[name], dtype) if name in given else x for name in ("x2", "residual"))
     bias = pack.packed(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x  # x stands in for what is not there
-    low.emit_node(node, [x, x2, right, bias, residual, scales], dims | {"ldb": columns}, "Linear", after | defines, tuning)
+    low.emit_node(node, [x, x2, right, bias, residual, scales], dims | {"ldb": columns}, "Linear", Build(after | defines, tuning))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -12,17 +13,31 @@ from ondevice.errors import GraphError, PlanError
 from ondevice.graph.ops import find, traffic
 from ondevice.graph.verify import INTEGERS, static_shape
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.lower.program import DTYPES, Call, Program, Tensor
-from ondevice.lower.select import GENERAL, select
+from ondevice.lower.program import DTYPES, Call, MethodUse, Program, Tensor
+from ondevice.lower.select import Way, select
 from ondevice.lower.strides import arguments, contiguous
 from ondevice.lower.tune import tunables
-from ondevice.target import Target
+from ondevice.target import METHODS, Target
 
 # A part of every row of a tensor: (tensor, first element, elements from row to row).
 Strided = tuple[str, int, int]
 # Plan inputs and outputs are always float32 or int32, whatever the storage inside: a player needs no half arithmetic.
 BOUNDARY = "f32"
 _INDEX_LIMIT = 2**31  # kernels index with 32-bit integers
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What a call is built with beside what follows from its op and its sizes.
+
+    `tuning` has values in place of the call's tunables, `touched` the bytes of tensors that it reads or writes in part, and `kernel` is one
+    of a way that was chosen before.
+    """
+
+    defines: Mapping[str, int] = field(default_factory=dict)
+    tuning: Mapping[str, int] = field(default_factory=dict)
+    touched: Mapping[str, int] = field(default_factory=dict)
+    kernel: KernelFile | None = None
 
 
 class Lowering:
@@ -37,11 +52,13 @@ class Lowering:
         exact: frozenset[str],
         target: Target,
         weights: str = "",
+        without: Collection[str] = (),
     ) -> None:
-        """`exact` names the values that stay float32 whatever `storage` is; `weights` is "i8" where those of products are to be int8."""
+        """`exact` names the values that stay float32 whatever `storage` is; `weights` is "i8" where those of products are to be int8;
+        `without` has the methods to leave out."""
         self.graph, self.component, self.storage, self.kernels, self.exact, self.target = graph, component, storage, kernels, exact, target
-        self.weights = weights
-        self.program = Program(component, {}, [], (), ())
+        self.weights, self.without = weights, without
+        self.program = Program(component, {}, [], (), (), methods={method: MethodUse() for method in METHODS})
         self._home: dict[str, str] = {}  # value name -> name of the tensor that holds it (views share their source's)
         self._cast: dict[tuple[str, str], str] = {}
         self._parts: dict[str, Strided] = {}  # values that are columns of a wider tensor, until somebody needs them dense
@@ -140,30 +157,24 @@ class Lowering:
         outputs: Sequence[str],
         dims: Mapping[str, int | float],
         flops: int = 0,
-        defines: Mapping[str, int] | None = None,
-        touched: Mapping[str, int] | None = None,
-        tuning: Mapping[str, int] | None = None,
+        build: Build = Build(),
     ) -> None:
-        """Select a kernel for `op` at `dims` and append its call; `touched` has the bytes of tensors that it reads or writes in part,
-        `tuning` what this call has in place of its tunables.
+        """Append a call of the kernel that was chosen before, or of the one that is selected for `op` at `dims`.
 
         Raises:
-            NoKernelError: no kernel file fits, with each candidate's reason.
+            NoKernelError: no kernel fits; with each one's reason.
         """
         tensors = self.program.tensors
-        losers: list[str] = []
-        kernel = select(op, dims, self.kernels, losers)
-        if kernel.name in GENERAL and losers:
-            self.program.fallbacks.append(f"{self.component}: {node} runs on the general kernel {kernel.name}: {'; '.join(losers)}")
-        assert (len(inputs), len(outputs)) == (len(kernel.header["in"]), len(kernel.header["out"])), f"operands of {kernel.name}"
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
-        chosen, source = tunables(kernel, {**dims, **(defines or {}), "F16": half}, self.target)
+        kernel = build.kernel or self.choose(op, node, dims, half).first
+        assert (len(inputs), len(outputs)) == (len(kernel.header["in"]), len(kernel.header["out"])), f"operands of {kernel.name}"
+        chosen, source = tunables(kernel, {**dims, **build.defines, "F16": half}, self.target)
         self.program.tuned[source] += 1
-        tuning = chosen | dict(tuning or {})
+        tuning = chosen | dict(build.tuning)
         grid, group = kernel.launch(dims, tuning)
-        built = {"F16": half, f"OP_{op}": 1} | tuning | dict(defines or {})
+        built = {"F16": half} | ({f"OP_{op}": 1} if f"OP_{op}" in kernel.text else {}) | tuning | dict(build.defines)
         # An input that stands in two places is read once.
-        sizes = {name: tensors[name].nbytes for name in (*inputs, *outputs)} | dict(touched or {})
+        sizes = {name: tensors[name].nbytes for name in (*inputs, *outputs)} | dict(build.touched)
         reads, writes = traffic(op, [sizes[name] for name in dict.fromkeys(inputs)], [sizes[name] for name in outputs])
         self.program.calls.append(
             Call(
@@ -183,6 +194,22 @@ class Lowering:
             )
         )
 
+    def choose(self, op: str, node: str, dims: Mapping[str, int | float], half: int) -> Way:
+        """How `op` is computed at `dims` in storage of half or single precision; what became of methods is noted.
+
+        Raises:
+            NoKernelError: no way fits; with each one's reason.
+        """
+        choice = select(op, {**dims, "F16": half}, self.target, self.kernels, self.without)
+        if choice.fallback:
+            self.program.fallbacks.append(f"{self.component}: {node} {choice.fallback}")
+        if method := choice.way.first.method:
+            self.program.methods[method].applied += 1
+        for loser, reason in choice.methods.items():
+            if loser != method:
+                self.program.methods[loser].skipped[reason] += 1
+        return choice.way
+
     def tuning(self, kernel: str, sizes: Mapping[str, int | float] | None = None, dtype: str = "f32") -> dict[str, int]:
         """The tunables that a call of `kernel` gets on this target, for rules that must know them before they emit it.
 
@@ -198,15 +225,14 @@ class Lowering:
         inputs: Sequence[str],
         dims: Mapping[str, int | float],
         op: str | None = None,
-        defines: Mapping[str, int] | None = None,
-        tuning: Mapping[str, int] | None = None,
+        build: Build = Build(),
     ) -> None:
-        """`emit` for a node with one output, its FLOPs from the op table; `op` where its kernel serves another op, too."""
+        """`emit` for a node with one output, its FLOPs from the op table; `op` where headers name another."""
         shapes = [static_shape(v) for v in node.inputs if v is not None and v.shape is not None]
         row = find(node.domain, node.op_type)
         assert row is not None, "verify_graph let it through"
         flops = row.flops(shapes, [static_shape(node.outputs[0])])
-        self.emit(op or node.op_type, str(node.name), inputs, [self.result(node.outputs[0])], dims, flops, defines, tuning=tuning)
+        self.emit(op or node.op_type, str(node.name), inputs, [self.result(node.outputs[0])], dims, flops, build)
 
     def finish(self) -> Program:
         """Bring every graph output into its own tensor at the boundary type."""
@@ -246,7 +272,7 @@ class Lowering:
         have = self.program.tensors[source]
         target = self._tensor(name, shape or have.shape, dtype)
         defines = {"SRC_F16": int(have.dtype == "f16"), "DST_F16": int(dtype == "f16")}
-        self.emit("Cast", name, [source], [target], {"n": have.size}, defines=defines)
+        self.emit("Cast", name, [source], [target], {"n": have.size}, build=Build(defines))
         return target
 
     def _inner(self, value: ir.Value, dtype: str) -> str:

@@ -35,7 +35,7 @@ class Tensor:
 class Call:
     """One kernel launch. `args` follow the kernel header's `in`, `out` and `args` lists, in that order."""
 
-    kernel: str  # file stem under shaders/
+    kernel: str  # the kernel's name
     defines: tuple[tuple[str, int], ...]  # sorted; part of the program's identity
     inputs: tuple[str, ...]  # tensor names, in header order
     outputs: tuple[str, ...]
@@ -51,6 +51,14 @@ class Call:
 
 
 @dataclass(slots=True)
+class MethodUse:
+    """What became of a method: how many nodes it computes, and why others that it could compute are computed another way."""
+
+    applied: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
 class Program:
     """A component at one size: calls in execution order. Weights stay lazy until the bundle is written."""
 
@@ -62,4 +70,5 @@ class Program:
     weights: dict[str, ir.TensorProtocol] = field(default_factory=dict)  # tensor name -> values, converted to its dtype when written
     sizes: dict[str, int] = field(default_factory=dict)  # batch, height, width (latent units for unet and vae)
     fallbacks: list[str] = field(default_factory=list)  # nodes that run on a general kernel, and why
+    methods: dict[str, MethodUse] = field(default_factory=dict)  # by method, of ondevice.target.METHODS
     tuned: Counter[str] = field(default_factory=Counter)  # where calls have their tunables from -> how many

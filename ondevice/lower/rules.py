@@ -289,6 +289,22 @@ def _copy(
     low.emit_node(node, [low.operand(value, dtype) for value in inputs], walk)
 
 
+# What lowers an op that can be computed in several ways, by the first kernel of the way that select.py takes.
+CONVOLUTIONS = {"conv2d_nhwc": convolution.direct, "winograd_strips": winograd.strips, "winograd_input": winograd.bands}
+ATTENTIONS = {"flash_attention": attention.flash, "attention_scores": attention.partially_fused}
+
+
+def conv_nhwc(low: Lowering, node: ir.Node) -> None:
+    conv = convolution.read(low, node)
+    way = low.choose("ConvNhwc", str(node.name), conv.choosing(node), int(low.dtype_of(node.outputs[0]) == "f16"))
+    CONVOLUTIONS[way.first.name](low, node, conv, way)
+
+
+def attend(low: Lowering, node: ir.Node) -> None:
+    way = low.choose(node.op_type, str(node.name), attention.choosing(node), int(low.dtype_of(node.outputs[0]) == "f16"))
+    ATTENTIONS[way.first.name](low, node, way)
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu"), unary),
     **dict.fromkeys(("GroupNorm", "GroupNormSilu"), fused.group_norm),
@@ -296,9 +312,8 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("NormalizeNhwc", "NormalizeSiluNhwc"), fused.normalize_nhwc),
     **dict.fromkeys(("SinCos", "CosSin"), fused.sin_cos),
     **dict.fromkeys(LINEAR, linear.linear),
-    **{name: winograd.winograd if epilogue.method else convolution.direct for name, epilogue in CONV.items()},
-    **dict.fromkeys(("FlashAttention", "FlashMaskedAttention"), attention.flash),
-    **dict.fromkeys(("Attention", "MaskedAttention"), attention.partially_fused),
+    **dict.fromkeys(CONV, conv_nhwc),
+    **dict.fromkeys(("Attention", "MaskedAttention"), attend),
     "Geglu": fused.geglu,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), binary),
     **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg"), unary),

@@ -1,56 +1,160 @@
-"""Which kernel runs an op. One table, first fit wins, and the losers say why."""
+"""Which kernels compute an op: the one place that chooses, for an op of some sizes on a target.
+
+A way to compute an op is one kernel, or several that run one after another (`after` in their headers). Ways are ranked by what
+they ask for, as that is what makes them fast: kernels of the target's own class before portable ones, methods before the plain
+way, more needs before fewer. The first that fits is taken, and each before it says why it lost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 from ondevice.errors import NoKernelError
 from ondevice.lower.kernel_file import KernelFile
+from ondevice.lower.tune import tunables
+from ondevice.target import ALL, Target
 
-# Fastest first; a general fallback goes last.
-CANDIDATES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), ("binary",)),
-    **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"), ("unary",)),
-    **dict.fromkeys(("FlashAttention", "FlashMaskedAttention"), ("flash_attention",)),
-    "AttentionScores": ("attention_scores",),
-    "SoftmaxStats": ("softmax_stats",),
-    "AttentionMix": ("attention_mix",),
-    "WinogradStrips": ("winograd_strips",),
-    "WinogradInput": ("winograd_input",),
-    "WinogradOutput": ("winograd_output",),
-    "GroupNorm": ("group_norm",),
-    "GroupNormNhwc": ("group_norm_nhwc", "group_norm_nhwc_any"),
-    "GroupNormSums": ("group_norm_sums",),
-    "GroupNormApply": ("group_norm_apply",),
-    "NormalizeNhwc": ("normalize_nhwc",),
-    "ConvNhwc": ("conv2d_nhwc",),
-    **dict.fromkeys(("SinCos", "CosSin"), ("sin_cos",)),
-    "Geglu": ("geglu",),
-    **dict.fromkeys(("Transpose", "Slice", "Split", "Concat", "Expand", "Identity"), ("strided_copy",)),
-    **dict.fromkeys(("MatMul", "Linear"), ("matmul",)),
-    "Cast": ("cast",),
-    "Conv": ("conv2d_1x1", "conv2d_tile", "conv2d"),
-    "InstanceNormalization": ("instance_norm",),
-    "LayerNormalization": ("layer_norm",),
-    "Softmax": ("softmax",),
-    "Resize": ("resize_nearest",),
-    "ResizeNhwc": ("resize_nearest_nhwc",),
-    "Gather": ("gather",),
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A size from which, or up to which, a target says that a method pays: `key` of the target's bounds, about the dim `dim`."""
+
+    key: str
+    dim: str
+    words: str  # why a size beyond it is none for the method
+    most: bool = False
+    asked_for: bool = False  # without the bound the method is not taken, rather than always
+
+    def reason(self, dims: Mapping[str, int | float], bounds: Mapping[str, int]) -> str | None:
+        """Why the target does not want the method at these sizes; None if it does."""
+        limit = bounds.get(self.key)
+        if limit is None:
+            return "the target does not ask for it" if self.asked_for else None
+        beyond = dims[self.dim] > limit if self.most else dims[self.dim] < limit
+        return self.words.format(limit) if beyond else None
+
+
+PAYS: dict[str, tuple[Bound, ...]] = {
+    "flash": (
+        Bound("max_head", "head", "its heads have more than {} columns", most=True),
+        Bound("min_queries", "queries", "it has fewer than {} queries"),
+        Bound("min_keys", "keys", "it has fewer than {} keys"),
+    ),
+    "winograd": (
+        Bound("min_channels", "ic", "it has fewer than {} channels"),
+        Bound("min_outputs", "oc", "it makes fewer than {} channels"),
+        Bound("min_tiles", "tiles", "it has fewer than {} tiles of 4x4"),
+    ),
+    "two_commands": (Bound("two_commands", "pixels", "it has fewer than {} pixels", asked_for=True),),
 }
-# Correct for every shape, and slow: where one of these runs, an op fell through what was made for it. --strict refuses that.
-GENERAL = frozenset({"conv2d", "group_norm_nhwc_any"})
 
 
-def select(op: str, dims: Mapping[str, int | float], kernels: Mapping[str, KernelFile], losers: list[str] | None = None) -> KernelFile:
-    """The first candidate for `op` that fits `dims`. Raises NoKernelError with each candidate's reason.
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Kernels that compute an op together, in order. The first one's header speaks for all."""
 
-    losers: gets the reasons of the candidates before it.
+    kernels: tuple[KernelFile, ...]
+
+    @property
+    def first(self) -> KernelFile:
+        return self.kernels[0]
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is no method of its own, and runs anywhere."""
+        return not self.first.method and self.first.kernel_class == "portable"
+
+    @property
+    def needs(self) -> int:
+        """How many needs it has."""
+        return sum(len(kernel.header["needs"]) for kernel in self.kernels)
+
+    def misfit(self, dims: Mapping[str, int | float]) -> str | None:
+        """Why it does not compute the op at these sizes, however it is tuned; None if it does."""
+        found = (kernel.misfit(dims, kernel.header["needs"].keys() - kernel.tuned_needs) for kernel in self.kernels)
+        return next(filter(None, found), None)
+
+    def untuned(self, dims: Mapping[str, int | float], target: Target) -> str | None:
+        """Why it does not compute the op as the target tunes it: such as fewer channels than a vector has; None if it does."""
+        for kernel in self.kernels:
+            needs = kernel.tuned_needs
+            if needs and (reason := kernel.misfit({**dims, **tunables(kernel, dims, target)[0]}, needs)):
+                return reason
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The way that is taken. `losers`: why each way before it lost, by its first kernel. `methods`: why methods did that could compute the
+    op at these sizes."""
+
+    way: Way
+    losers: Mapping[str, str]
+    methods: Mapping[str, str]
+    general: bool  # correct for every shape, and slow: the op fell through what was made for it
+
+    @property
+    def fallback(self) -> str | None:
+        """What to tell where a general kernel is taken; None where none is."""
+        if not self.general:
+            return None
+        return f"runs on the general kernel {self.way.first.name}: {'; '.join(f'{name}: {why}' for name, why in self.losers.items())}"
+
+
+def ways(op: str, kernels: Mapping[str, KernelFile]) -> list[Way]:
+    """The ways to compute `op`, best first."""
+    ours = [kernel for kernel in kernels.values() if op in kernel.ops]
+    later = {kernel.after: kernel for kernel in ours if kernel.after}
+    found = []
+    for kernel in ours:
+        if kernel.after:
+            continue
+        chain = [kernel]
+        while chain[-1].name in later:
+            chain.append(later[chain[-1].name])
+        found.append(Way(tuple(chain)))
+    return sorted(found, key=lambda way: (way.first.kernel_class == "portable", not way.first.method, -way.needs, way.first.name))
+
+
+def general(kernels: Mapping[str, KernelFile]) -> frozenset[str]:
+    """Kernels that take every shape of an op which has another plain kernel, faster and with needs. --strict refuses them."""
+    found = set()
+    for op in {op for kernel in kernels.values() for op in kernel.ops}:
+        plain = [way for way in ways(op, kernels) if way.plain]
+        found |= {way.first.name for way in plain if not way.needs and any(other.needs for other in plain)}
+    return frozenset(found)
+
+
+def select(
+    op: str, dims: Mapping[str, int | float], target: Target, kernels: Mapping[str, KernelFile], without: Collection[str] = ()
+) -> Choice:
+    """The first way to compute `op` at `dims` (its sizes, and defines such as F16) that the target can run and wants.
+
+    Args:
+        without: methods to leave out; "all" leaves out every one.
+
+    Raises:
+        NoKernelError: none fits; with each way's reason.
     """
-    reasons = [] if losers is None else losers
-    for name in CANDIDATES.get(op, ()):
-        reason = kernels[name].misfit(dims) if name in kernels else "its file is missing"
-        if reason is None:
-            return kernels[name]
-        reasons.append(f"{name}: {reason}")
-    why = "; ".join(reasons) or "no file for this op"
+    losers: dict[str, str] = {}
+    methods: dict[str, str] = {}
+    plain_losers: dict[str, str] = {}
+    for way in ways(op, kernels):
+        method = way.first.method
+        reason = next(filter(None, (target.refuses(kernel.kernel_class, kernel.caps) for kernel in way.kernels)), None)
+        if reason is None and method and (method in without or ALL in without):
+            reason = f"--without {method}"
+        elif reason is None and (reason := way.misfit(dims)) is None:
+            pays = (bound.reason(dims, target.bounds(method)) for bound in PAYS.get(method, ()))
+            reason = next(filter(None, pays), None) or way.untuned(dims, target)
+            if reason is None:
+                general = way.plain and not way.needs and bool(plain_losers)
+                return Choice(way, plain_losers if general else losers, methods, general)
+            if method:
+                methods.setdefault(method, reason)
+        losers[way.first.name] = reason
+        if way.plain:
+            plain_losers[way.first.name] = reason
+    why = "; ".join(f"{name}: {reason}" for name, reason in losers.items()) or "no file for this op"
     raise NoKernelError(f"no kernel fits ({why}).", where=f"{op} {dict(dims)}", fix="add a fallback kernel")

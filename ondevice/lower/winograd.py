@@ -12,13 +12,13 @@ import onnx_ir as ir
 from ondevice.graph.ops import CONV
 from ondevice.graph.verify import static_shape
 from ondevice.lower import pack
-from ondevice.lower.convolution import direct, read
+from ondevice.lower.convolution import TILE, Conv
 from ondevice.lower.linear import epilogue_defines, narrowed
-from ondevice.lower.lowering import Lowering
+from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.program import DTYPES
+from ondevice.lower.select import Way
 
 CHUNK = 1 << 17  # pairs of channels that are transformed at once
-TILE = 4  # pixels a side that a Winograd tile makes of 6 by 6
 _P, _Q = 0.5**0.5, 2**0.5
 # Weights to the space of the points 0, +-1/sqrt 2, +-sqrt 2, infinity: G w G^T. The kernels' transforms are of the same points.
 G = np.array(
@@ -26,17 +26,9 @@ G = np.array(
 )
 
 
-def winograd(low: Lowering, node: ir.Node) -> None:
-    """A 3x3 convolution of stride 1, as the target's class of kernels does it."""
-    if low.target.kernel_class == "cpu":
-        strips(low, node)
-    else:
-        bands(low, node)
-
-
-def strips(low: Lowering, node: ir.Node) -> None:
+def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     """One command. Work-item g takes every `groups`-th strip of tiles and has a slot of scratch for it."""
-    taps, conv, dtype = _taps(node), read(low, node), low.dtype_of(node.outputs[0])
+    taps, dtype = conv.taps, low.dtype_of(node.outputs[0])
     (n, oh, ow, oc), ic = static_shape(node.outputs[0]), conv.dims["ic"]
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles, groups, sizes = n * tiles_h * tiles_w, low.target.winograd.get("groups", 8), conv.dims | {"n": n}
@@ -46,9 +38,6 @@ def strips(low: Lowering, node: ir.Node) -> None:
     small = pack.as_int8(low, (9 * ic, oc))  # int8 has no bits for transformed taps, and few bytes to save reads of
     stored = not small and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
     tuning = narrowed(low, "winograd_strips", oc, sizes | {"FLY": int(not stored)}, dtype)
-    if ic < tuning["V"]:
-        _directly(low, node, ic, tuning["V"])
-        return
     if tiles < tuning["MR"]:
         tuning["MR"] = min(mr for mr in low.kernels["winograd_strips"].header["tune"]["MR"] if mr >= min(tiles, 4))
     v, mr, wide = tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
@@ -74,17 +63,14 @@ def strips(low: Lowering, node: ir.Node) -> None:
     operands = [conv.x, right_name, bias, conv.shift, conv.residual, scales]
     flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + (0 if stored else count * ic * oc * 84)
     cached = {scratch: 0}  # written and read by one work-item: it is not traffic
-    low.emit("WinogradStrips", str(node.name), operands, [result, scratch], sizes, flops, defines, cached, tuning)
+    low.emit("ConvNhwc", str(node.name), operands, [result, scratch], sizes, flops, Build(defines, tuning, cached, way.first))
 
 
-def bands(low: Lowering, node: ir.Node) -> None:
-    """Three commands; as many tiles at a time as the target's scratch holds."""
-    ic, oc = static_shape(_taps(node))[2:]
-    if min(ic, oc) < (lanes := max(low.tuning(kernel)["V"] for kernel in ("winograd_input", "winograd_output"))):
-        _directly(low, node, min(ic, oc), lanes)
-        return
-    taps, conv, dtype, out = _taps(node), read(low, node), low.dtype_of(node.outputs[0]), node.outputs[0]
-    n, oh, ow, _ = static_shape(out)
+def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
+    """Three commands, of which the second is a product; as many tiles at a time as the target's scratch holds."""
+    taps, dtype, out = conv.taps, low.dtype_of(node.outputs[0]), node.outputs[0]
+    n, oh, ow, oc = static_shape(out)
+    ic, (before, after) = conv.dims["ic"], way.kernels
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles = n * tiles_h * tiles_w
     tuning = narrowed(low, "matmul", oc)
@@ -99,7 +85,7 @@ def bands(low: Lowering, node: ir.Node) -> None:
         products = low.scratch(f"{name}:products.{first}", (36, count, oc), dtype)
         part = {t: low.program.tensors[t].nbytes * count // tiles for t in (conv.x, conv.residual, result)}
         sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
-        low.emit("WinogradInput", name, [conv.x], [patches], sizes, count * ic * 144, touched=part)
+        low.emit("ConvNhwc", name, [conv.x], [patches], sizes, count * ic * 144, Build(touched=part, kernel=before))
         dims = {"batch": 36, "m": count, "n": oc, "k": ic, "k1": ic, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
         low.emit(
             "MatMul",
@@ -108,23 +94,12 @@ def bands(low: Lowering, node: ir.Node) -> None:
             [products],
             dims,
             72 * count * ic * oc,
-            defines,
-            tuning=tuning,
+            Build(defines, tuning),
         )
         optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
         operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
-        low.emit("WinogradOutput", name, operands, [result], sizes, count * oc * 120, epilogue_defines(CONV[node.op_type]), part)
-
-
-def _directly(low: Lowering, node: ir.Node, channels: int, lanes: int) -> None:
-    low.program.fallbacks.append(f"{low.component}: {node.name} has too few channels for Winograd (got {channels}, expected {lanes})")
-    direct(low, node)
-
-
-def _taps(node: ir.Node) -> ir.Value:
-    taps = node.inputs[1]
-    assert taps is not None, "verify_graph counts inputs"
-    return taps
+        finish = epilogue_defines(CONV[node.op_type])
+        low.emit("ConvNhwc", name, operands, [result], sizes, count * oc * 120, Build(finish, touched=part, kernel=after))
 
 
 def _depth(ic: int, most: int, v: int) -> int:

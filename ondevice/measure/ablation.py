@@ -18,6 +18,7 @@ from ondevice.plan.plan import Plan
 from ondevice.rewrite import FAMILIES
 
 PLAIN = "plain graph"
+ADDED = (*FAMILIES, "flash", "winograd")  # the fusions in their order, then the paper's methods
 HEAD = ("component", "rules", "nodes", "dispatches", "MB moved", "GFLOP", "arena MB")
 
 
@@ -48,9 +49,9 @@ def ablation(
     """
     model, kernels = build(checkpoint), load_all()
     for job in only(largest_jobs(model, size), component):
-        for count in range(len(FAMILIES) + 1):
-            (compiled,) = programs(model, replace(recipe, without=FAMILIES[count:]), [job], kernels)
-            yield step_of(FAMILIES[count - 1] if count else PLAIN, compiled, compiled.plan())
+        for count in range(len(ADDED) + 1):
+            (compiled,) = programs(model, replace(recipe, without=ADDED[count:]), [job], kernels)
+            yield step_of(ADDED[count - 1] if count else PLAIN, compiled, compiled.plan())
 
 
 def step_of(rules: str, compiled: Compiled, plan: Plan) -> Step:

@@ -23,8 +23,7 @@ from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint, Component
 from ondevice.lower.kernel_file import load_all
 from ondevice.measure import Say
-from ondevice.measure.ablation import PLAIN, Step, step_of
-from ondevice.rewrite import FAMILIES
+from ondevice.measure.ablation import ADDED, PLAIN, Step, step_of
 from ondevice.run.device import Device
 from ondevice.run.session import Session
 from ondevice.run.timing import Timing, made_up, time_plan
@@ -36,7 +35,7 @@ STEPS = (  # what is added -> families of rules
     ("FlashAttention", ("flash",)),
     ("channels last", ("channels_last",)),
     ("Winograd", ("winograd",)),
-    ("all rules", FAMILIES),
+    ("all rules", ADDED),
 )
 HEAD = ("component", "optimizations", "ms", "spread", "of plain", "dispatches", "MB moved", "GFLOP", "arena MB", "max diff")
 
@@ -89,7 +88,7 @@ def _timed(model: Model, recipe: Recipe, job: Job, device: Device, count: int, r
     """One step, and its output in float64."""
     on = {family for _, families in STEPS[: count + 1] for family in families}
     kernels = load_all()
-    off = [name for name in FAMILIES if name not in on]
+    off = [name for name in ADDED if name not in on]
     (compiled,) = programs(model, replace(recipe, without=off), [job], kernels)
     plan = compiled.plan()
     session = Session(MemoryBundle([plan], weight_sources(compiled.program), kernels), device)

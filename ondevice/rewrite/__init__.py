@@ -16,14 +16,13 @@ from ondevice.rewrite.channels_last import ChannelsLast
 from ondevice.rewrite.epilogue import Activation, Residual, TimeShift
 from ondevice.rewrite.functions import add_functions
 from ondevice.rewrite.linear import Bias, Gemm
-from ondevice.rewrite.methods import Flash, Winograd
 from ondevice.rewrite.norms import GroupNorm, GroupNormSilu
 from ondevice.rewrite.pictures import ConcatParts, Upsample
 from ondevice.rewrite.projections import Projections
 from ondevice.rewrite.rule import Rule
 from ondevice.rewrite.time_embedding import CosSin, FlippedSinCos, SinCos
 from ondevice.rewrite.weights import FoldWeights
-from ondevice.target import Target, load_target
+from ondevice.target import ALL, METHODS, Target, load_target
 
 RULES: tuple[type[Rule], ...] = (
     # The paper's ops, out of primitives.
@@ -54,15 +53,11 @@ RULES: tuple[type[Rule], ...] = (
     Activation,  # after TimeShift: in the order in which a kernel finishes its result
     Residual,
     ConcatParts,  # after Residual, which prefers the convolution beside a shortcut that reads two parts
-    # Methods, where the target has a choice; last, since other rules know ops by their plain names.
-    Flash,
-    Winograd,
     FoldWeights,  # what the rules above did to weights is done once, when the bundle is written
 )
 ALWAYS = frozenset({FoldWeights.family})  # not a choice: other rules rely on it
 FAMILIES = tuple(dict.fromkeys(rule.family for rule in RULES if rule.family not in ALWAYS))
-METHODS = frozenset({Flash.family, Winograd.family})  # what a target decides: not to choose one is no fallback
-ALL = "all"  # leaves every family out: the paper's baseline
+CHOICES = (*FAMILIES, *METHODS, ALL)  # of `--without`: fusions, methods that lowering leaves out, and the paper's baseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +74,19 @@ class Outcome:
 def rewrite(model: ir.Model, target: Target | None = None, *, without: Collection[str] = ()) -> list[Outcome]:
     """Fuse what the rules recognise, in place; returns an outcome for every rule, in order.
 
-    Each rule lowers the number of nodes or of bytes moved, or names a method, so the pass ends; a second pass changes nothing. Fused ops
+    Each rule lowers the number of nodes or of bytes moved, so the pass ends; a second pass changes nothing. Fused ops
     carry their meaning as ONNX function bodies (functions.py).
 
     Args:
-        target: has bounds for the methods that it may choose; "host" by default.
-        without: families (`FAMILIES`) to leave out: the paper's ablation, one flag a step. "all" leaves out every one.
+        target: "host" by default.
+        without: families (`FAMILIES`) to leave out: the paper's ablation, one flag per step. "all" leaves out every one; METHODS are
+            lowering's to leave out.
 
     Raises:
-        UsageError: a family that there is not.
+        UsageError: a word that is none of CHOICES.
     """
-    if unknown := sorted(set(without) - {*FAMILIES, ALL}):
-        raise UsageError(f"rules {', '.join(unknown)} are unknown (expected some of {', '.join((*FAMILIES, ALL))}).", where="--without")
+    if unknown := sorted(set(without) - set(CHOICES)):
+        raise UsageError(f"rules {', '.join(unknown)} are unknown (expected some of {', '.join(CHOICES)}).", where="--without")
     off, target = FAMILIES if ALL in without else without, target or load_target("host")
     model.functions.clear()  # the rules would fuse the bodies, too; they are added again at the end
     RemoveUnusedNodesPass()(model)  # a reader whose result nobody wants must not stop a rule

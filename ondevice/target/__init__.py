@@ -15,6 +15,9 @@ from ondevice.target.tuning import Tuning, named
 
 AUTO = "auto"  # the host target for the machine that asks
 CLASSES = ("portable", "cpu", "mobile")  # of kernels: a folder of shaders/ each
+# Of computing an op: what a target bounds and `--without` leaves out one by one. An op has a plain way beside them.
+METHODS = ("flash", "winograd", "two_commands")
+ALL = "all"  # of `--without`: leaves every fusion and every method out
 # What a kernel may need of a device beyond OpenCL 1.2, and a target says that its devices have.
 CAPABILITIES = {
     "half": "arithmetic in half precision",
@@ -59,6 +62,10 @@ class Target:
     @property
     def panels(self) -> bool:
         return self.kernel_class == "cpu"
+
+    def bounds(self, method: str) -> Mapping[str, int]:
+        """Where it says that one of METHODS pays."""
+        return {"flash": self.flash, "winograd": self.winograd, "two_commands": self.group_norm}.get(method, {})
 
     def refuses(self, kernel_class: str, caps: Collection[str]) -> str | None:
         """Why a kernel of this class that needs these capabilities does not run on it; None if it does."""

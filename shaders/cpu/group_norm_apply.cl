@@ -1,6 +1,8 @@
-//: op    = "GroupNormApply"
+//: op    = "GroupNormNhwc"
 //: class = "cpu"
 //: caps  = []
+//: method = "two_commands"
+//: after = "group_norm_sums"
 //: why   = "The second of two commands for a large picture: statistics from its sums, then scale, shift and activation."
 //: in    = ["x: stg[n, pixels, channels]", "sums: f32[n, rows, channels]", "scale: stg[channels]", "bias: stg[channels]"]
 //: out   = ["y: stg[n, pixels, channels]"]

@@ -1,6 +1,7 @@
-//: op    = "GroupNormSums"
+//: op    = "GroupNormNhwc"
 //: class = "cpu"
 //: caps  = []
+//: method = "two_commands"
 //: why   = "The first of two commands for a large picture: sums and sums of squares, a work-item for every chunk of pixels and SPAN channels."
 //: in    = ["x: stg[n, pixels, channels]"]
 //: out   = ["sums: f32[n, rows, channels]"]
@@ -8,7 +9,7 @@
 //: grid  = ["blocks", "chunks", "n"]
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], X = [1, 8]}
-//: needs = {}
+//: needs = {ragged = {max = 0}, c1 = {equal = "channels"}}
 //: holds = ["SPAN % V == 0", "SPAN <= 4096", "channels == blocks * SPAN", "chunks == ceil_div(pixels, chunk)", "rows == 1 + 2 * chunks"]
 
 #ifndef SPAN  // channels of a work-item: a multiple of V and of a group's

@@ -1,6 +1,7 @@
-//: op    = "WinogradStrips"
+//: op    = "ConvNhwc"
 //: class = "cpu"
 //: caps  = []
+//: method = "winograd"
 //: why   = "F(4x4, 3x3) in one command (paper 3.3): a strip of tiles is transformed, multiplied and transformed back in scratch that stays in cache."
 //: in    = ["x: stg[n, h, w, ic]", "weight: wgt[panels, taps, ic, wide]", "bias: stg[panels, wide]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]", "scales: f32[panels, wide]"]
 //: out   = ["y: stg[n, oh, ow, oc]", "scratch: f32[groups, slot]"]
@@ -8,7 +9,7 @@
 //: grid  = ["groups", "1", "1"]
 //: group = ["1", "1", "1"]
 //: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [8, 16, 32, 64], DEPTH = [32, 16, 64, 128], SHARE = [320, 160, 640]}
-//: needs = {}
+//: needs = {kh = {min = 3, max = 3}, kw = {min = 3, max = 3}, stride = {max = 1}, ic = {min = "V"}}
 //: inplace = {residual = ""}
 //: with  = {F16 = {NV = 4, MR = 6}, FLY = {NV = 4, MR = 4, STRIP = 64}}
 //: layout = {tune = ["V", "NV"], by = ["ic", "oc", "FLY"], gives = ["panels", "groups", "slot"]}

@@ -1,6 +1,7 @@
-//: op    = "AttentionMix"
+//: op    = ["Attention", "MaskedAttention"]
 //: class = "portable"
 //: caps  = []
+//: after = "softmax_stats"
 //: why   = "softmax(scores) v, where exp(score - max) / sum is taken as the scores are loaded: partially fused softmax (paper 3.2)."
 //: in    = ["scores: stg[count, queries, keys]", "stats: f32[count, queries, 2]", "v: stg[batch, keys, v_row]"]
 //: out   = ["y: stg[batch, queries, heads, D]"]

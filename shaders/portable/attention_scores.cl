@@ -1,4 +1,4 @@
-//: op    = "AttentionScores"
+//: op    = ["Attention", "MaskedAttention"]
 //: class = "portable"
 //: caps  = []
 //: why   = "scale * q k^T (+ mask) of some heads, stored: the first of three commands of partially fused softmax (paper 3.2). Lanes are keys."

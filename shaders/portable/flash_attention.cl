@@ -1,6 +1,7 @@
-//: op    = ["FlashAttention", "FlashMaskedAttention"]
+//: op    = ["Attention", "MaskedAttention"]
 //: class = "portable"
 //: caps  = []
+//: method = "flash"
 //: why   = "FlashAttention (paper 3.2): SETS of NV vectors of queries in lanes meet KB keys at a time; no score is stored, nothing transposed."
 //: in    = ["q: stg[batch, queries, q_row]", "k: stg[batch, keys, k_row]", "v: stg[batch, keys, v_row]", "mask: stg[queries, keys]"]
 //: out   = ["y: stg[batch, queries, heads, D]"]
@@ -9,14 +10,11 @@
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], SETS = [8, 1, 2, 4], KB = [64, 8, 16, 32, 128], MR = [5, 4, 8], X = [1, 8]}
 //: needs = {}
-//: reach = {q = "q_from + (batch * queries - 1) * q_row + heads * D", k = "k_from + (batch * keys - 1) * k_row + heads * D", v = "v_from + (batch * keys - 1) * v_row + heads * D", mask = "OP_FlashMaskedAttention * queries * keys"}
+//: reach = {q = "q_from + (batch * queries - 1) * q_row + heads * D", k = "k_from + (batch * keys - 1) * k_row + heads * D", v = "v_from + (batch * keys - 1) * v_row + heads * D", mask = "MASKED * queries * keys"}
 //: holds = ["1 <= keys", "D <= 1024"]
 
 #ifndef D  // the head dimension, so that the arrays below are as long as needed
 #error "D is not defined"
-#endif
-#if OP_FlashMaskedAttention
-#define MASKED 1
 #endif
 #define WIDE ((D + MR - 1) / MR * MR)  // columns in whole tiles of MR; those past D are computed and not stored
 #define KEYS (KB / MR * MR)            // of a block, in whole tiles

@@ -1,6 +1,7 @@
-//: op    = "WinogradInput"
+//: op    = "ConvNhwc"
 //: class = "portable"
 //: caps  = []
+//: method = "winograd"
 //: why   = "6x6 patches, 4 apart, into the space where a 3x3 convolution is 36 products: B^T d B (paper 3.3). A work-item has V channels of a tile."
 //: in    = ["x: stg[n, h, w, ic]"]
 //: out   = ["y: stg[36, count, ic]"]
@@ -8,9 +9,9 @@
 //: grid  = ["ceil_div(ic, V * STEPS)", "count", "1"]
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], STEPS = [64, 1, 4], X = [1, 64]}
-//: needs = {}
+//: needs = {kh = {min = 3, max = 3}, kw = {min = 3, max = 3}, stride = {max = 1}, ic = {min = "V"}}
 //: reach = {x = "((first + count - 1) // (tiles_h * tiles_w) + 1) * h * w * ic"}
-//: holds = ["V <= ic", "1 <= up_h", "1 <= up_w", "4 * tiles_h * tiles_w < 2147483648", "first + count < 2147483648", "up_h * h < 2147483648", "up_w * w < 2147483648"]
+//: holds = ["1 <= up_h", "1 <= up_w", "4 * tiles_h * tiles_w < 2147483648", "first + count < 2147483648", "up_h * h < 2147483648", "up_w * w < 2147483648"]
 
 KERNEL(winograd_input)(IN(stg, x), OUT(stg, y), ARG(int, h), ARG(int, w), ARG(int, ic), ARG(int, tiles_h), ARG(int, tiles_w),
                        ARG(int, first), ARG(int, count), ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w) GRID) {

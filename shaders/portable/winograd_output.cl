@@ -1,6 +1,8 @@
-//: op    = "WinogradOutput"
+//: op    = "ConvNhwc"
 //: class = "portable"
 //: caps  = []
+//: method = "winograd"
+//: after = "winograd_input"
 //: why   = "36 products a tile back to 4x4 pixels: A^T m A (paper 3.3), with bias, shift, activation and residual as they are stored."
 //: in    = ["m: stg[36, count, oc]", "bias: stg[oc]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]"]
 //: out   = ["y: stg[n, oh, ow, oc]"]
@@ -8,10 +10,10 @@
 //: grid  = ["ceil_div(oc, V * STEPS)", "count", "1"]
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], STEPS = [64, 1, 4], X = [1, 64]}
-//: needs = {}
+//: needs = {oc = {min = "V"}}
 //: inplace = {residual = "oc"}
 //: reach = {bias = "HAS_BIAS * oc", shift = "HAS_SHIFT * (shift_from + (first + count - 1) // (tiles_h * tiles_w) * shift_row + oc)", residual = "HAS_ADD * ((first + count - 1) // (tiles_h * tiles_w) + 1) * oh * ow * oc", y = "((first + count - 1) // (tiles_h * tiles_w) + 1) * oh * ow * oc"}
-//: holds = ["V <= oc", "4 * tiles_h * tiles_w < 2147483648", "first + count < 2147483648"]
+//: holds = ["4 * tiles_h * tiles_w < 2147483648", "first + count < 2147483648"]
 
 KERNEL(winograd_output)(IN(stg, m), IN(stg, bias), IN(stg, shift), IN(stg, residual), OUT(stg, y), ARG(int, oh), ARG(int, ow), ARG(int, oc),
                         ARG(int, tiles_h), ARG(int, tiles_w), ARG(int, first), ARG(int, count), ARG(int, shift_from),

@@ -16,7 +16,8 @@ from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import StrictError
 from ondevice.export.onnx import export_onnx
-from ondevice.lower.select import CANDIDATES, GENERAL
+from ondevice.lower.kernel_file import load_all
+from ondevice.lower.select import general, ways
 from ondevice.rewrite import RULES, Outcome
 
 SMALL = [(10, 6)]  # the tiny autoencoder halves once
@@ -27,6 +28,11 @@ def checkpoint():
     return random_checkpoint_from_configs(**TINY, seed=1)
 
 
+def without_kernels(monkeypatch, *names):
+    few = {name: kernel for name, kernel in load_all().items() if name not in names}
+    monkeypatch.setattr("ondevice.compiler.programs.load_all", lambda: few)
+
+
 def written(checkpoint, path, *, without=(), sizes=SMALL, **options):
     compile_bundle(checkpoint, path, Recipe("f32", without=without), sizes=sizes, **options)
     return json.loads((path / "bundle.json").read_text())
@@ -34,7 +40,12 @@ def written(checkpoint, path, *, without=(), sizes=SMALL, **options):
 
 def test_a_clean_model_is_converted_under_strict(tmp_path):
     manifest = written(open_checkpoint(None, family="demo"), tmp_path / "b", sizes=[(64, 64)], strict=True)
-    assert [row["rule"] for row in manifest["components"]["unet"]["rewrite"]["rules"]] == [rule.__name__ for rule in RULES]
+    assert [row["rule"] for row in manifest["components"]["unet"]["rewrite"]["rules"]] == [
+        *(rule.__name__ for rule in RULES),
+        "Flash",
+        "Winograd",
+        "TwoCommands",
+    ]
     before, after = manifest["components"]["unet"]["rewrite"]["nodes"]
     assert after < before
 
@@ -54,7 +65,7 @@ def test_a_match_that_a_rule_left_alone(checkpoint, tmp_path, monkeypatch, caplo
     monkeypatch.setattr(fallbacks, "rewrite", lambda model, target, without: [outcome])
     with caplog.at_level(logging.INFO, "ondevice"):
         manifest = written(checkpoint, tmp_path / "b")
-    (row,) = manifest["components"]["vae_decoder"]["rewrite"]["rules"]
+    row, *_ = manifest["components"]["vae_decoder"]["rewrite"]["rules"]
     (reason,) = row["skipped"]
     assert row["skipped"][reason] == 3 and len(reason) == 512 and reason.startswith("the axis is not the last!!")
     assert "vae_decoder: SomeRule left 3 alone: the axis is not" in caplog.text
@@ -63,7 +74,7 @@ def test_a_match_that_a_rule_left_alone(checkpoint, tmp_path, monkeypatch, caplo
 
 
 def test_a_general_kernel(checkpoint, tmp_path, monkeypatch, caplog):
-    monkeypatch.setitem(CANDIDATES, "Conv", ("conv2d_1x1", "conv2d"))  # without rules, as they may choose another op's kernel
+    without_kernels(monkeypatch, "conv2d_tile")  # without rules, as they may choose another op's kernel
     with caplog.at_level(logging.INFO, "ondevice"):
         written(checkpoint, tmp_path / "b", without=["all"])
     assert "runs on the general kernel conv2d: conv2d_1x1: kh=3 is over 1" in caplog.text
@@ -72,17 +83,18 @@ def test_a_general_kernel(checkpoint, tmp_path, monkeypatch, caplog):
 
 
 def test_the_only_kernel_of_an_op_is_no_fallback(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setitem(CANDIDATES, "Conv", ("conv2d",))
+    without_kernels(monkeypatch, "conv2d_1x1", "conv2d_tile")
     written(checkpoint, tmp_path / "b", without=["all"], strict=True)
 
 
 def test_general_kernels_come_last():
-    assert all(name not in GENERAL for names in CANDIDATES.values() for name in names[:-1])
-    assert {names[-1] for names in CANDIDATES.values()} >= GENERAL
+    kernels = load_all()
+    assert general(kernels) == {"conv2d", "group_norm_nhwc_any"}
+    assert {ways(op, kernels)[-1].first.name for op in ("Conv", "GroupNormNhwc")} == general(kernels)
 
 
 def test_the_command_line(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(CANDIDATES, "Conv", ("conv2d_1x1", "conv2d"))
+    without_kernels(monkeypatch, "conv2d_tile")
     words = ["convert", "demo", "--size", "64x64", "--without", "all", "--strict", "--out", str(tmp_path / "b")]
     assert cli.main(words) == StrictError.exit_code == 14
     assert "error: --strict: " in capsys.readouterr().err and not list(tmp_path.iterdir())

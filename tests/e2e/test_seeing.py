@@ -9,9 +9,11 @@ from ondevice import cli
 from ondevice.base import machine
 from ondevice.compiler.report import STAGES
 from ondevice.errors import BundleError, StrictError, UsageError
-from ondevice.lower.select import CANDIDATES
+from ondevice.lower.kernel_file import load_all
+from ondevice.measure.ablation import ADDED
 from ondevice.measure.latency import STEPS
 from ondevice.rewrite import FAMILIES, RULES
+from ondevice.target import METHODS
 
 DEMO = ["demo", "--size", "64x64"]
 
@@ -138,7 +140,7 @@ def test_explain_names_what_was_switched_off(capsys, tmp_path):
     off = [row["family"] for row in json.loads(said(capsys, "explain", path, "--json"))["unet"]["rules"] if row["off"]]
     assert set(off) == {FAMILIES[0]} and "switched off" in said(capsys, "explain", path)
     every = json.loads(said(capsys, "explain", *DEMO, "--without", "all", "--json"))["unet"]
-    assert {row["family"] for row in every["rules"] if row["off"]} == set(FAMILIES) and every["nodes"][0] == every["nodes"][1]
+    assert {row["family"] for row in every["rules"] if row["off"]} == {*FAMILIES, *METHODS} and every["nodes"][0] == every["nodes"][1]
 
 
 def test_a_bundle_of_format_1_0_has_nothing_to_explain(capsys, bundle, tmp_path):
@@ -156,14 +158,15 @@ def test_a_bundle_of_format_1_0_has_nothing_to_explain(capsys, bundle, tmp_path)
 def test_strict(capsys, bundle, monkeypatch):
     for words in (["show", *DEMO], ["explain", *DEMO], ["show", bundle], ["explain", bundle]):
         said(capsys, *words, "--strict")
-    monkeypatch.setitem(CANDIDATES, "Conv", ("conv2d_1x1", "conv2d"))
+    few = {name: kernel for name, kernel in load_all().items() if name != "conv2d_tile"}
+    monkeypatch.setattr("ondevice.compiler.programs.load_all", lambda: few)
     assert "runs on the general kernel conv2d" in fails(capsys, StrictError, "show", *DEMO, "--without", "all", "--strict")
     assert "unet after plan" in said(capsys, "show", *DEMO, "--without", "all")
 
 
 def test_ablation(capsys):
     rows = json.loads(said(capsys, "bench", *DEMO, "--ablation", "--component", "unet", "--json"))
-    assert [row["rules"] for row in rows] == ["plain graph", *FAMILIES]
+    assert [row["rules"] for row in rows] == ["plain graph", *ADDED]
     text, page = (said(capsys, "bench", *DEMO, "--ablation", *more) for more in ([], ["--markdown"]))
     assert text.startswith("component") and page.startswith("| component | rules |") and "| unet | all rules |" in page
 

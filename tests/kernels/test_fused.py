@@ -145,9 +145,10 @@ def attention(bench, q, k, v, heads, stored, mask=None, tuning=None, method="fla
         return partial_softmax(bench, q, k, v, heads, stored, mask, tuning or {})
     sizes = {"batch": batch, "queries": queries, "keys": k.shape[1], "heads": heads, "scale": d**-0.5}
     dims = sizes | {"q_row": width, "k_row": width, "v_row": width, "q_from": 0, "k_from": 0, "v_from": 0}
-    op = "FlashAttention" if mask is None else "FlashMaskedAttention"
     inputs = [q, k, v, q if mask is None else mask]
-    return bench.run(KERNELS["flash_attention"], inputs, (q.shape, q.dtype), dims, tuning, F16=half(stored), D=d, **{f"OP_{op}": 1})
+    return bench.run(
+        KERNELS["flash_attention"], inputs, (q.shape, q.dtype), dims, tuning, F16=half(stored), D=d, MASKED=int(mask is not None)
+    )
 
 
 def partial_softmax(bench, q, k, v, heads, stored, mask, tuning, band=2):
@@ -249,7 +250,7 @@ def test_attention_over_parts_of_rows(bench: Bench, stored):
         ((wide, wide, wide), own, (q, k, v)),
         ((wide, pair, pair), other, (q, *(np.ascontiguousarray(part) for part in np.split(pair, 2, axis=2)))),
     ):
-        settings = {"F16": half(stored), "D": d, "OP_FlashAttention": 1}
+        settings = {"F16": half(stored), "D": d}
         got = bench.run(KERNELS["flash_attention"], [*inputs, wide], (q.shape, q.dtype), dims, **settings)
         want = bench.run(KERNELS["flash_attention"], [*rows, q], (q.shape, q.dtype), apart | {"keys": rows[1].shape[1]}, **settings)
         np.testing.assert_array_equal(got, want)

@@ -119,7 +119,7 @@ def test_each_clause_of_a_header_refuses_something(launches: dict[str, list[Laun
         ({"scalars": (8, 8, 16.0, 2, 2, 0, 4, 0, 16)}, "oc is 16.0 (expected a whole number, 0 or more)"),
         ({"scalars": (8, 8, 0, 2, 2, 0, 4, 0, 16)}, "oc is 0 (expected 1 or more)"),
         ({"scalars": (8, 8, 16, 2, 0, 0, 4, 0, 16)}, "a size that others are divided by is 0"),
-        ({"scalars": (8, 8, 8, 2, 2, 0, 4, 0, 16)}, "V <= oc does not hold (V=16, oc=8)"),
+        ({"scalars": (8, 8, 8, 2, 2, 0, 4, 0, 16)}, "oc=8 is under V=16"),
         ({"grid": (1, 8, 1)}, "grid is [1, 8, 1] of [1, 1, 1] (expected [1, 4, 1] of [1, 1, 1])"),
         ({"grid": (8, 4, 1), "group": (8, 1, 1)}, "grid is [8, 4, 1] of [8, 1, 1] (expected [1, 4, 1] of [1, 1, 1])"),
     ],

@@ -50,23 +50,24 @@ def test_a_part_that_stays_float32_is_cast_for_who_reads_halves():
         np.testing.assert_allclose(got, wanted, rtol=1e-2, atol=1e-2)
 
 
-def read(program, op):
-    return [call.reads for call in program.calls if call.op == op], [call.writes for call in program.calls if call.op == op]
+def read(program, kernel):
+    calls = [call for call in program.calls if call.kernel == kernel]
+    return [call.reads for call in calls], [call.writes for call in calls]
 
 
-def in_bands(model, ops, **bounds):
-    """By op: (bytes read, bytes written) by each call, with room for all and with room for a few bands."""
+def in_bands(model, kernels, **bounds):
+    """By kernel: (bytes read, bytes written) by each call, with room for all and with room for a few bands."""
     whole, few = (dataclasses.replace(load_target("gpu"), **{"scratch": size, **bounds}) for size in (1 << 30, 1 << 11))
     rewrite(model, target=whole)
-    return {op: (read(lower(model, "net", target=whole), op), read(lower(model, "net", target=few), op)) for op in ops}
+    return {kernel: tuple(read(lower(model, "net", target=target), kernel) for target in (whole, few)) for kernel in kernels}
 
 
 def test_bands_of_an_attention_read_and_write_no_more_than_their_part():
     model = graph(f"(float[1,20,8] q, float[1,20,8] k, float[1,20,8] v) => (float[1,20,8] y) <{HEADS.format('1,20,8')}> {{ {ATTEND} }}")
-    made = in_bands(model, ("AttentionScores", "AttentionMix"), flash={"max_head": 1})
-    for op, (whole, bands) in made.items():
-        assert len(whole[0]) == 1 and len(bands[0]) == 2, op
-        assert (sum(whole[0]), sum(whole[1])) == (sum(bands[0]), sum(bands[1])), op
+    made = in_bands(model, ("attention_scores", "attention_mix"), flash={"max_head": 1})
+    for kernel, (whole, bands) in made.items():
+        assert len(whole[0]) == 1 and len(bands[0]) == 2, kernel
+        assert (sum(whole[0]), sum(whole[1])) == (sum(bands[0]), sum(bands[1])), kernel
 
 
 def test_bands_of_winograd_read_and_write_no_more_than_their_part():
@@ -74,8 +75,8 @@ def test_bands_of_winograd_read_and_write_no_more_than_their_part():
     model = graph(
         "(float[1,32,16,16] x, float[32,32,3,3] w, float[32] b) => (float[1,32,16,16] y) { y = Conv<pads=[1,1,1,1]>(x, w, b) }", w=w, b=b
     )
-    made = in_bands(model, ("WinogradInput",), winograd={})
-    (whole, bands), given = made["WinogradInput"], 32 * 16 * 16 * 4
+    made = in_bands(model, ("winograd_input",), winograd={})
+    (whole, bands), given = made["winograd_input"], 32 * 16 * 16 * 4
     assert len(whole[0]) == 1 and whole[0][0] == given
     assert len(bands[0]) > 4 and given - len(bands[0]) < sum(bands[0]) <= given, "bytes of a band are rounded down"
 

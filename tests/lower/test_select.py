@@ -1,25 +1,45 @@
-"""The table covers every op, and losers say why."""
+"""One place chooses kernels: by op, sizes and target; losers say why."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from rewrite.graphs import by_onnxruntime, feed, fused_ops, on_device
+from rewrite.graphs import graph as from_text
+from rewrite.test_pictures import ANYWHERE, ATTENTION, chain
 
 from ondevice.errors import NoKernelError
+from ondevice.lower import lower
 from ondevice.lower.kernel_file import load_all
-from ondevice.lower.select import CANDIDATES, select
+from ondevice.lower.rules import ATTENTIONS, CONVOLUTIONS
+from ondevice.lower.select import PAYS, select, ways
+from ondevice.rewrite import rewrite
+from ondevice.target import METHODS, load_target
 
 KERNELS = load_all()
+OPS = sorted({op for kernel in KERNELS.values() for op in kernel.ops})
+HOST, GPU = load_target("host"), load_target("gpu")
 CONV = {"n": 1, "ic": 4, "h": 8, "w": 8, "oc": 4, "oh": 8, "ow": 8, "kh": 3, "kw": 3, "stride": 1, "pad_top": 1, "pad_left": 1}
 
 
-def test_every_file_is_a_candidate_for_the_ops_it_names() -> None:
-    assert set(KERNELS) == {name for names in CANDIDATES.values() for name in names}
-    for op, names in CANDIDATES.items():
-        assert all(op in KERNELS[name].ops for name in names)
-    for name, kernel in KERNELS.items():
-        assert all(name in CANDIDATES[op] for op in kernel.ops)
+@pytest.mark.parametrize("op", OPS)
+def test_the_last_way_takes_any_shape_on_any_target(op: str) -> None:
+    last = ways(op, KERNELS)[-1]
+    assert last.plain and not last.needs and not any(kernel.caps for kernel in last.kernels)
 
 
-def test_every_op_ends_with_a_kernel_that_takes_any_shape() -> None:
-    assert all(KERNELS[names[-1]].header["needs"] == {} for names in CANDIDATES.values())
+def test_every_kernel_is_part_of_a_way() -> None:
+    assert {kernel.name for op in OPS for way in ways(op, KERNELS) for kernel in way.kernels} == KERNELS.keys()
+    names = {op: [[kernel.name for kernel in way.kernels] for way in ways(op, KERNELS)] for op in OPS}
+    assert names["Attention"] == [["flash_attention"], ["attention_scores", "softmax_stats", "attention_mix"]]
+    assert names["ConvNhwc"] == [["winograd_strips"], ["winograd_input", "winograd_output"], ["conv2d_nhwc"]]
+    assert names["GroupNormNhwc"] == [["group_norm_sums", "group_norm_apply"], ["group_norm_nhwc"], ["group_norm_nhwc_any"]]
+
+
+def test_every_way_is_lowered_and_every_method_bounded() -> None:
+    assert {way.first.name for way in ways("ConvNhwc", KERNELS)} == CONVOLUTIONS.keys()
+    assert {way.first.name for op in ("Attention", "MaskedAttention") for way in ways(op, KERNELS)} == ATTENTIONS.keys()
+    assert {kernel.method for kernel in KERNELS.values()} - {""} == PAYS.keys() == set(METHODS)
 
 
 @pytest.mark.parametrize(
@@ -35,16 +55,114 @@ def test_every_op_ends_with_a_kernel_that_takes_any_shape() -> None:
     ids=str,
 )
 def test_convolutions(change: dict[str, int], name: str) -> None:
-    assert select("Conv", CONV | change, KERNELS).name == name
+    assert select("Conv", CONV | change, HOST, KERNELS).way.first.name == name
 
 
-def test_says_why_each_candidate_lost() -> None:
+def test_says_why_each_way_lost() -> None:
     few = {name: KERNELS[name] for name in ("conv2d_1x1", "conv2d_tile")}
     with pytest.raises(NoKernelError) as caught:
-        select("Conv", CONV | {"kh": 5}, few)
-    assert "conv2d_1x1: kh=5 is over 1; conv2d_tile: kh=5 is over 3; conv2d: its file is missing" in str(caught.value)
+        select("Conv", CONV | {"kh": 5}, HOST, few)
+    assert "no kernel fits (conv2d_1x1: kh=5 is over 1; conv2d_tile: kh=5 is over 3)" in str(caught.value)
+    choice = select("Conv", CONV | {"kh": 5}, HOST, KERNELS)
+    assert choice.fallback == "runs on the general kernel conv2d: conv2d_1x1: kh=5 is over 1; conv2d_tile: kh=5 is over 3"
+    assert select("Conv", CONV, HOST, KERNELS).fallback is None
 
 
 def test_unknown_op() -> None:
     with pytest.raises(NoKernelError, match=r"Einsum \{'n': 1\}: no kernel fits \(no file for this op\)\. Fix: add a fallback kernel\."):
-        select("Einsum", {"n": 1}, KERNELS)
+        select("Einsum", {"n": 1}, HOST, KERNELS)
+
+
+WIDE = CONV | {"ic": 256, "oc": 256, "tiles": 256, "up_h": 8, "up_w": 8}
+
+
+def test_class_and_capabilities_come_before_sizes() -> None:
+    """A kernel of another class, or one that needs what the device has not, is none of the target's."""
+    on_cpu, on_gpu = (select("ConvNhwc", WIDE, target, KERNELS) for target in (HOST, GPU))
+    assert (on_cpu.way.first.name, on_gpu.way.first.name) == ("winograd_strips", "winograd_input")
+    assert on_gpu.losers == {"winograd_strips": "it is of class cpu (target gpu has portable)"} and not on_gpu.methods
+    asking = replace(KERNELS["winograd_strips"], header=KERNELS["winograd_strips"].header | {"caps": ["half", "subgroups"]})
+    kernels = KERNELS | {"winograd_strips": asking}
+    without = select("ConvNhwc", WIDE, replace(HOST, caps=frozenset({"half"})), kernels)
+    assert without.losers == {"winograd_strips": "it needs subgroups, which target host has not"}
+    assert select("ConvNhwc", WIDE, replace(HOST, caps=frozenset({"half", "subgroups"})), kernels).way.first is asking
+
+
+@pytest.mark.parametrize("without", [["winograd"], ["all"]])
+def test_a_method_that_is_left_out(without: list[str]) -> None:
+    choice = select("ConvNhwc", WIDE, HOST, KERNELS, without)
+    assert choice.way.first.name == "conv2d_nhwc" and not choice.methods and choice.fallback is None
+    assert choice.losers == dict.fromkeys(("winograd_strips", "winograd_input"), "--without winograd")
+
+
+# Methods of whole graphs ----------------------------------------------------------------------------------------------
+
+
+def used(model, target, method, **options):  # type: ignore[no-untyped-def]
+    """(how many nodes a method computes, why it does not compute others)."""
+    use = lower(model, "net", target=target, **options).methods[method]
+    return use.applied, list(use.skipped)
+
+
+@pytest.mark.parametrize(
+    "bounds, reason",
+    [
+        ({}, None),
+        ({"min_channels": 7}, "it has fewer than 7 channels"),
+        ({"min_outputs": 10}, "it makes fewer than 10 channels"),
+        ({"min_tiles": 5}, "it has fewer than 5 tiles of 4x4"),
+        ({"min_channels": 6, "min_tiles": 4}, None),
+    ],
+    ids=str,
+)
+def test_winograd_within_its_bounds(bounds, reason) -> None:  # type: ignore[no-untyped-def]
+    narrow = {"winograd_strips": {"V": 4}, "conv2d_nhwc": {"V": 4}}
+    target = replace(ANYWHERE, winograd=bounds, tune=narrow)
+    model = chain(lambda b, x, y: b.conv("c", x, 9))  # 2 pictures of 5x4: 4 tiles
+    rewrite(model)
+    assert fused_ops(model) == {"ConvNhwcBias": 1}
+    assert used(model, target, "winograd") == ((1, []) if reason is None else (0, [reason]))
+    assert used(model, target, "winograd", without=["winograd"]) == (0, [])
+
+
+@pytest.mark.parametrize("kernel_class", ["cpu", "portable"])
+def test_winograd_needs_a_vector_of_channels(kernel_class: str) -> None:
+    model = chain(lambda b, x, y: b.conv("c", x, 9))
+    rewrite(model)
+    assert used(model, replace(ANYWHERE, kernel_class=kernel_class), "winograd") == (0, ["ic=6 is under V=16"])
+
+
+@pytest.mark.parametrize("settings", [{"k": 1, "strides": (2, 2)}, {"strides": (2, 2)}, {"k": 5}], ids=str)
+def test_winograd_is_for_3x3_of_stride_1(settings) -> None:  # type: ignore[no-untyped-def]
+    model = chain(lambda b, x, y: b.conv("c", x, 9, **settings))
+    rewrite(model)
+    assert used(model, ANYWHERE, "winograd") == (0, []), "what it is not meant for is no match that was left alone"
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(
+    "bounds, reason",
+    [
+        ({}, None),
+        ({"max_head": 4, "min_queries": 3, "min_keys": 5}, None),
+        ({"max_head": 3}, "its heads have more than 3 columns"),
+        ({"min_queries": 4}, "it has fewer than 4 queries"),
+        ({"min_keys": 6}, "it has fewer than 6 keys"),
+    ],
+    ids=str,
+)
+def test_flash_attention_within_its_bounds(bounds, reason) -> None:  # type: ignore[no-untyped-def]
+    model, target = from_text(ATTENTION), replace(ANYWHERE, flash=bounds)
+    inputs = feed(model)
+    before = by_onnxruntime(model, inputs)
+    rewrite(model)
+    assert used(model, target, "flash") == ((1, []) if reason is None else (0, [reason]))
+    np.testing.assert_allclose(on_device(model, inputs, target), before, rtol=1e-5, atol=1e-5)
+
+
+def test_two_commands_are_taken_where_the_target_asks_for_them() -> None:
+    model = chain(lambda b, x, y: b.norm("n", b.conv("c", x, 48)))  # groups of 16 channels, 20 pixels
+    rewrite(model)
+    for bound, wanted in (({}, "the target does not ask for it"), ({"two_commands": 21}, "it has fewer than 21 pixels")):
+        assert used(model, replace(ANYWHERE, group_norm=bound), "two_commands") == (0, [wanted])
+    assert used(model, replace(ANYWHERE, group_norm={"two_commands": 20}), "two_commands") == (1, [])

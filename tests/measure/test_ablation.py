@@ -8,7 +8,6 @@ from ondevice.compiler import Recipe, report
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.measure import ablation
 from ondevice.measure.ablation import HEAD, PLAIN, Step
-from ondevice.rewrite import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +21,11 @@ def steps(checkpoint):
 
 
 def test_every_family_is_added_in_order(steps):
-    assert [(step.component, step.rules) for step in steps] == [(name, rules) for name in ROLES for rules in (PLAIN, *FAMILIES)]
+    assert [(step.component, step.rules) for step in steps] == [(name, rules) for name in ROLES for rules in (PLAIN, *ablation.ADDED)]
 
 
 def test_the_ends_are_the_plain_graph_and_all_rules(checkpoint, steps):
-    for without, rules in ((["all"], PLAIN), ([], FAMILIES[-1])):
+    for without, rules in ((["all"], PLAIN), ([], ablation.ADDED[-1])):
         planned = report.of_model(checkpoint, "plan", Recipe(without=without), size=(10, 6))
         graphs = report.of_model(checkpoint, "rewrite", Recipe(without=without), size=(10, 6))
         expected = [(len(g.rows), len(p.rows), p.moved, p.total("flops"), p.arena) for g, p in zip(graphs, planned, strict=True)]
@@ -35,12 +34,12 @@ def test_the_ends_are_the_plain_graph_and_all_rules(checkpoint, steps):
 
 def test_a_family_that_is_left_out_alone_is_what_its_step_adds(checkpoint, steps):
     unet = {step.rules: step for step in steps if step.component == "unet"}
-    (only_first,) = report.of_model(checkpoint, "plan", Recipe(without=FAMILIES[1:]), size=(10, 6), component="unet")
-    assert (len(only_first.rows), only_first.moved) == (unet[FAMILIES[0]].dispatches, unet[FAMILIES[0]].moved)
+    (only_first,) = report.of_model(checkpoint, "plan", Recipe(without=ablation.ADDED[1:]), size=(10, 6), component="unet")
+    assert (len(only_first.rows), only_first.moved) == (unet[ablation.ADDED[0]].dispatches, unet[ablation.ADDED[0]].moved)
 
 
 def test_all_rules_make_every_component_smaller(steps):
-    for first, last in zip(steps[:: len(FAMILIES) + 1], steps[len(FAMILIES) :: len(FAMILIES) + 1], strict=True):
+    for first, last in zip(steps[:: len(ablation.ADDED) + 1], steps[len(ablation.ADDED) :: len(ablation.ADDED) + 1], strict=True):
         assert first.rules == PLAIN and last.component == first.component
         assert all(after < before for before, after in zip(first.numbers[:3], last.numbers[:3], strict=True))
 

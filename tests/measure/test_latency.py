@@ -8,9 +8,8 @@ from tiny_model import TINY
 from ondevice.compiler import Recipe, report
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.measure import latency
-from ondevice.measure.ablation import PLAIN
+from ondevice.measure.ablation import ADDED, PLAIN
 from ondevice.measure.latency import STEPS
-from ondevice.rewrite import FAMILIES
 from ondevice.run.device import NullDevice
 
 NAMES = [name for name, _ in STEPS]
@@ -28,14 +27,14 @@ def steps(checkpoint):
 
 def test_every_family_is_in_a_step_and_the_last_has_all():
     named = [family for _, families in STEPS[:-1] for family in families]
-    assert len(set(named)) == len(named) and set(named) <= set(FAMILIES) and STEPS[-1] == ("all rules", FAMILIES)
+    assert len(set(named)) == len(named) and set(named) <= set(ADDED) and STEPS[-1] == ("all rules", ADDED)
 
 
 def test_the_steps_are_the_plans_of_those_rules(checkpoint, steps):
     assert [timed.step.rules for timed in steps] == NAMES
     for count, timed in enumerate(steps):
         on = {family for _, families in STEPS[: count + 1] for family in families}
-        off = [family for family in FAMILIES if family not in on]
+        off = [family for family in ADDED if family not in on]
         (planned,) = report.of_model(checkpoint, "plan", Recipe(without=off), size=(10, 6), component="unet")
         assert (timed.step.dispatches, timed.step.moved, timed.step.arena) == (len(planned.rows), planned.moved, planned.arena)
         assert timed.timing.runs == 3

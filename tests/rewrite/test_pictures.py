@@ -1,4 +1,4 @@
-"""Rules over pictures: channels last, convolutions with what follows them, larger and joined pictures that are never made, methods."""
+"""Rules over pictures: channels last, convolutions with what follows them, larger and joined pictures that are never made."""
 
 import numpy as np
 import onnx
@@ -107,7 +107,6 @@ PARTLY = {
         "which cannot take two parts",
     ),
 }
-NO_METHOD = {"flash", "winograd"}
 
 
 @pytest.mark.parametrize("build, expected", FIRES.values(), ids=FIRES)
@@ -115,11 +114,11 @@ def test_fires(build, expected):
     model = chain(build)
     inputs = feed(model)
     before = by_onnxruntime(model, inputs)
-    rewrite(model, without=NO_METHOD)
+    rewrite(model)
     assert fused_ops(model) == expected
     np.testing.assert_allclose(by_onnxruntime(model, inputs), before, rtol=1e-5, atol=1e-5)
     after = ops(model)
-    assert not any(outcome.applied for outcome in rewrite(model, without=NO_METHOD)) and ops(model) == after
+    assert not any(outcome.applied for outcome in rewrite(model)) and ops(model) == after
 
 
 def test_of_two_enlargements_the_convolution_takes_one():
@@ -127,10 +126,10 @@ def test_of_two_enlargements_the_convolution_takes_one():
     model = chain(lambda b, x, y: b.conv("d", b.resize("more", b.resize("up", b.conv("c", x, 9), 7, 6), 10, 8), 6))
     inputs = feed(model)
     before = by_onnxruntime(model, inputs)
-    rewrite(model, without=NO_METHOD)
+    rewrite(model)
     assert fused_ops(model) == {"ConvNhwcBias": 1, "UpConvNhwcBias": 1} and ops(model)["Resize"] == 1
     np.testing.assert_allclose(by_onnxruntime(model, inputs), before, rtol=1e-5, atol=1e-5)
-    again = rewrite(model, without=NO_METHOD)
+    again = rewrite(model)
     assert not any(outcome.applied for outcome in again)
     assert any("enlarges what it reads already" in why for outcome in again for why in outcome.skipped)
 
@@ -140,10 +139,10 @@ def test_near_misses_are_left_alone_and_say_why(build, expected, reason):
     model = chain(build)
     inputs = feed(model)
     before = by_onnxruntime(model, inputs)
-    skipped = [why for outcome in rewrite(model, without=NO_METHOD) for why in outcome.skipped]
+    skipped = [why for outcome in rewrite(model) for why in outcome.skipped]
     assert fused_ops(model) == expected
     assert not reason or any(reason in why for why in skipped), skipped
-    assert not any(outcome.applied for outcome in rewrite(model, without=NO_METHOD))
+    assert not any(outcome.applied for outcome in rewrite(model))
     np.testing.assert_allclose(by_onnxruntime(model, inputs), before, rtol=1e-5, atol=1e-5)
 
 
@@ -166,32 +165,7 @@ def test_tokens_and_pixels_are_the_same_rows():
     np.testing.assert_allclose(by_onnxruntime(model, inputs), before, rtol=1e-5, atol=1e-5)
 
 
-# Methods --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "bounds, reason",
-    [
-        ({}, None),
-        ({"min_channels": 7}, "it has fewer than 7 channels"),
-        ({"min_outputs": 10}, "it makes fewer than 10 channels"),
-        ({"min_tiles": 5}, "it has fewer than 5 tiles of 4x4"),
-        ({"min_channels": 6, "min_tiles": 4}, None),
-    ],
-    ids=str,
-)
-def test_winograd_within_its_bounds(bounds, reason):
-    model = chain(lambda b, x, y: b.conv("c", x, 9))  # 2 pictures of 5x4: 4 tiles
-    outcomes = {o.rule: o for o in rewrite(model, Target("t", "", "cpu", bounds, {}, {}, 1, {}))}
-    assert fused_ops(model) == ({"WinogradConvNhwcBias": 1} if reason is None else {"ConvNhwcBias": 1})
-    assert list(outcomes["Winograd"].skipped) == ([] if reason is None else [reason])
-
-
-@pytest.mark.parametrize("settings", [{"k": 1, "strides": (2, 2)}, {"strides": (2, 2)}, {"k": 5}], ids=str)
-def test_winograd_is_for_3x3_of_stride_1(settings):
-    model = chain(lambda b, x, y: b.conv("c", x, 9, **settings))
-    rewrite(model, ANYWHERE)
-    assert fused_ops(model) == {"ConvNhwcBias": 1}
+# Attention in bands ---------------------------------------------------------------------------------------------------
 
 
 ATTENTION = """(float[1,3,8] q, float[1,5,8] k, float[1,5,8] v) => (float[1,3,8] y)
@@ -202,27 +176,6 @@ ATTENTION = """(float[1,3,8] q, float[1,5,8] k, float[1,5,8] v) => (float[1,3,8]
     l = Reshape(v, s) m = Transpose<perm=[0,2,1,3]>(l) n = MatMul(i, m) o = Transpose<perm=[0,2,1,3]>(n) y = Reshape(o, j) }"""
 
 
-@pytest.mark.parametrize(
-    "bounds, reason",
-    [
-        ({}, None),
-        ({"max_head": 4, "min_queries": 3, "min_keys": 5}, None),
-        ({"max_head": 3}, "its heads have more than 3 columns"),
-        ({"min_queries": 4}, "it has fewer than 4 queries"),
-        ({"min_keys": 6}, "it has fewer than 6 keys"),
-    ],
-    ids=str,
-)
-def test_flash_attention_within_its_bounds(bounds, reason):
-    model = graph(ATTENTION)
-    inputs = feed(model)
-    before = by_onnxruntime(model, inputs)
-    outcomes = {o.rule: o for o in rewrite(model, Target("t", "", "cpu", {}, bounds, {}, 1, {}))}
-    assert fused_ops(model) == ({"FlashAttention": 1} if reason is None else {"Attention": 1})
-    assert list(outcomes["Flash"].skipped) == ([] if reason is None else [reason])
-    np.testing.assert_allclose(by_onnxruntime(model, inputs), before, rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.device
 @pytest.mark.parametrize("scratch", [1, 130, 1 << 20])  # a head at a time, two, all of them
 def test_partially_fused_softmax_in_bands(scratch):
@@ -231,7 +184,7 @@ def test_partially_fused_softmax_in_bands(scratch):
     inputs = feed(model)
     before = by_onnxruntime(model, inputs)
     target = Target("t", "", "cpu", {}, {"max_head": 0}, {}, scratch, {})
-    rewrite(model, target)
+    rewrite(model)
     assert fused_ops(model) == {"Attention": 1}
     np.testing.assert_allclose(on_device(model, inputs, target), before, rtol=1e-5, atol=1e-5)
 

@@ -9,7 +9,7 @@ from rewrite.test_pictures import Net
 
 from ondevice.converters.architectures.layers import silu
 from ondevice.rewrite import FAMILIES, rewrite
-from ondevice.target import Target, load_target
+from ondevice.target import METHODS, Target, load_target
 
 PIECES = ("conv", "unequal", "ragged", "one by one", "stride", "norm", "silu", "add", "join", "larger", "shift", "tokens", "sigmoid")
 SHAPE = (2, 18, 5, 4)  # channels that fill a vector, and not two
@@ -49,7 +49,7 @@ def apply(b, piece, scope, x, y):
 
 
 STEPS = st.lists(st.tuples(st.sampled_from(PIECES), st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=7)
-OFF = st.sets(st.sampled_from(FAMILIES), max_size=3)
+OFF = st.sets(st.sampled_from((*FAMILIES, *METHODS)), max_size=3)
 TARGETS = {"host": load_target("host"), "any shape": Target("t", "", "portable", {}, {}, {}, 20_000, {})}  # 20 kB: several bands
 
 

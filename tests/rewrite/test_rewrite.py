@@ -12,6 +12,7 @@ from tiny_model import TINY, tiny_graph
 from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.errors import UsageError
+from ondevice.lower import lower
 from ondevice.rewrite import FAMILIES, rewrite
 from ondevice.rewrite.functions import BODIES, DOMAIN, function
 
@@ -46,6 +47,8 @@ def test_the_fused_graph_of_sd14(golden, component):
     model = build(random_checkpoint("sd14", 0)).graph(component, **sizes)
     outcomes = rewrite(model)
     rules = [f"{o.rule}: {o.applied}" + "".join(f"; not {n}: {why}" for why, n in o.skipped.items()) for o in outcomes]
+    uses = lower(model, component, storage="f16").methods
+    rules += [f"{method}: {u.applied}" + "".join(f"; not {n}: {why}" for why, n in u.skipped.items()) for method, u in uses.items()]
     golden(f"rewrite/sd14_{component}.txt", "\n".join([*(f"{op} {count}" for op, count in sorted(ops(model).items())), "", *rules, ""]))
 
 
@@ -136,7 +139,7 @@ FIRES = {
         {"GeluTanh": 1},
     ),
     "tanh gelu, half last": (TANH.replace("f = Mul(x, h) y = Mul(f, e)", "f = Mul(x, e) y = Mul(f, h)"), TANH_CONSTANTS, {"GeluTanh": 1}),
-    "attention": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {"c": np.float32(0.7)}, {"FlashAttention": 1}),
+    "attention": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {"c": np.float32(0.7)}, {"Attention": 1}),
 }
 NEAR_MISSES = {
     "silu of another value": (SILU.replace("{}", "z"), {}, ""),

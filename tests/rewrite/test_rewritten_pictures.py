@@ -13,6 +13,7 @@ from ondevice.generate import painter
 from ondevice.rewrite import FAMILIES
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
+from ondevice.target import METHODS
 
 pytestmark = pytest.mark.device
 
@@ -32,7 +33,8 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("rules")
 
 
-OFF = {**{family: (family,) for family in FAMILIES}, "every rule": FAMILIES}
+EVERY = (*FAMILIES, *METHODS)
+OFF = {**{family: (family,) for family in EVERY}, "every rule": EVERY}
 
 
 @pytest.mark.parametrize("without", OFF.values(), ids=OFF)
@@ -53,10 +55,10 @@ def test_rules_do_not_cost_memory(folder):
 
 
 def test_all_rules_leave_a_third_of_the_dispatches(folder):
-    everything, plain = draw(folder, (), "f32"), draw(folder, FAMILIES, "f32")
+    everything, plain = draw(folder, (), "f32"), draw(folder, EVERY, "f32")
     assert everything[1] < 0.33 * plain[1]
 
 
 def test_half_storage_too(folder):
-    error = draw(folder, (), "f16")[0] - draw(folder, FAMILIES, "f32")[0]
+    error = draw(folder, (), "f16")[0] - draw(folder, EVERY, "f32")[0]
     assert 10 * math.log10(255**2 / (error**2).mean()) >= 40
