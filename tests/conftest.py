@@ -1,6 +1,7 @@
 """Fixtures that every part uses: goldens, and a kernel cache of the tests' own."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ def pytest_configure(config):
     # One cache, apart from the user's, that all workers share and the next run finds again: compiling kernels takes longer than all else.
     # Its keys hold all that could change a kernel, so nothing old hides a failure; `pytest --cache-clear` builds every kernel anew.
     if "ONDEVICE_CACHE" not in os.environ:
-        os.environ["ONDEVICE_CACHE"] = str(config.cache.mkdir("kernels").resolve())
+        kept = config.cache.mkdir("kernels").resolve() if hasattr(config, "cache") else tempfile.mkdtemp(prefix="ondevice-tests-")
+        os.environ["ONDEVICE_CACHE"] = str(kept)  # workers inherit it
 
 
 @pytest.fixture

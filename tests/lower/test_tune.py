@@ -211,6 +211,7 @@ class One:
 
 
 @pytest.mark.device
+@pytest.mark.sweep
 @settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.fixed_dictionaries({"V": st.sampled_from([4, 8, 16]), "X": st.sampled_from([1, 8, 64])}), st.integers(0, 4))
 def test_any_file_gives_the_same_results(tiny, fixed, turn):
