@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.graph.ops import DOMAIN, FUSED, find, traffic
+from ondevice.graph.ops import DOMAIN, OPS, find, traffic
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import Program
@@ -56,7 +56,7 @@ class Case:
 
     @property
     def domain(self) -> str:
-        return DOMAIN if self.op in FUSED else ""
+        return "" if self.op in OPS else DOMAIN
 
     def lowered(self, storage: str, target: Target, kernels: Mapping[str, KernelFile]) -> Program:
         """The op's kernel calls: by its method at whatever sizes, else as the target chooses."""
@@ -137,7 +137,7 @@ def _norms() -> Iterator[Case]:
         shape = (1, side, side, channels)
         settings = (("groups", [32]), ("epsilon", 1e-5))
         name = f"group norm silu {_by(shape)}"
-        yield Case(name, "GroupNormSiluNhwc", (shape,), shape, ((channels,), (channels,)), attributes=settings)
+        yield Case(name, "GroupNormNhwcSilu", (shape,), shape, ((channels,), (channels,)), attributes=settings)
     for rows, width in ((4096, 320), (1024, 640), (256, 1280)):
         yield Case(f"layer norm {rows}x{width}", "LayerNormalization", ((1, rows, width),), (1, rows, width), ((width,), (width,)))
 

@@ -189,7 +189,7 @@ def test_kernel_cases_have_names_of_their_own():
         "Attention",
         "ConvNhwcBiasAdd",
         "LinearBiasGeglu",
-        "GroupNormSiluNhwc",
+        "GroupNormNhwcSilu",
     }
 
 

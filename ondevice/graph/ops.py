@@ -6,10 +6,12 @@ transcendental as one, which is what a roofline needs.
 
 from __future__ import annotations
 
-import itertools
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
+
+from ondevice.graph.epilogue import LINEAR, NORMS, read
 
 Shape = tuple[int, ...]
 Flops = Callable[[Sequence[Shape], Sequence[Shape]], int]
@@ -104,45 +106,12 @@ def _conv_nhwc(ins: Sequence[Shape], outs: Sequence[Shape]) -> int:
     return 2 * prod(outs[0]) * prod(ins[1][:3])
 
 
-ACTIVATIONS = ("Silu", "Gelu", "GeluTanh", "QuickGelu", "Geglu")
-
-
-@dataclass(frozen=True, slots=True)
-class Epilogue:
-    """What a Linear or a ConvNhwc does to its products before it stores them: activation(products + bias + shift) + residual."""
-
-    prefix: str = ""  # "Concat": x comes in two parts that stand beside each other; "Up": x is first repeated to a larger picture
-    bias: bool = False
-    shift: bool = False  # one number a channel and picture: the time embedding
-    activation: str = ""  # one of ACTIVATIONS; Geglu halves the width
-    add: bool = False  # of a residual, shaped as the result
-
-    def name(self, base: str) -> str:
-        """The op's name: a ConvNhwc with bias, shift and SiLU is ConvNhwcBiasShiftSilu."""
-        parts = ((self.bias, "Bias"), (self.shift, "Shift"), (self.activation, self.activation), (self.add, "Add"))
-        return self.prefix + base + "".join(word for have, word in parts if have)
-
-    @property
-    def operands(self) -> tuple[str, ...]:
-        """Names of the inputs, in order."""
-        x = ("x", "x2") if self.prefix == "Concat" else ("x",)
-        extra = ((self.bias, "bias"), (self.shift, "shift"), (self.add, "residual"))
-        return (*x, "weight", *(word for have, word in extra if have))
-
-
-_BOTH = (False, True)
-LINEAR = {
-    e.name("Linear"): e for e in itertools.starmap(Epilogue, itertools.product(("", "Concat"), _BOTH, (False,), ("", *ACTIVATIONS), _BOTH))
-}
-CONV = {e.name("ConvNhwc"): e for e in itertools.starmap(Epilogue, itertools.product(("", "Up"), _BOTH, _BOTH, ("", "Silu"), _BOTH))}
-
-FUSED: dict[str, Op] = {
-    **dict.fromkeys(("GroupNorm", "GroupNormNhwc"), _op(3, 3, _per_element(9), "groups", "epsilon")),
-    **dict.fromkeys(("GroupNormSilu", "GroupNormSiluNhwc"), _op(3, 3, _per_element(11), "groups", "epsilon")),
-    "NormalizeNhwc": _op(5, 5, _per_element(2), "groups", "epsilon"),  # a GroupNorm whose mean and variance are given
-    "NormalizeSiluNhwc": _op(5, 5, _per_element(4), "groups", "epsilon"),
-    "ConcatGroupNormNhwc": _op(4, 4, _per_element(9), "groups", "epsilon"),
-    "ConcatGroupNormSiluNhwc": _op(4, 4, _per_element(11), "groups", "epsilon"),
+FUSED: dict[str, Op] = {  # those of `ondevice.graph.epilogue` without steps
+    **{name: _op(len(inputs), len(inputs), _linear(inputs.index("weight"))) for name, inputs in LINEAR.items()},
+    "ConvNhwc": _op(2, 2, _conv_nhwc, "strides", "pads"),
+    "UpConvNhwc": _op(2, 2, _conv_nhwc, "strides", "pads", "sizes"),
+    **{name: _op(len(inputs), len(inputs), _per_element(9), "groups", "epsilon") for name, inputs in NORMS.items()},
+    "NormalizeNhwc": _op(5, 5, _per_element(2), "groups", "epsilon"),
     "Silu": _op(1, 1, _per_element(2)),
     "Gelu": _op(1, 1, _per_element(5)),
     "GeluTanh": _op(1, 1, _per_element(8)),
@@ -151,14 +120,24 @@ FUSED: dict[str, Op] = {
     "Attention": _op(3, 3, _attention, "heads", "scale"),
     "MaskedAttention": _op(4, 4, _attention, "heads", "scale"),
     **dict.fromkeys(("CosSin", "SinCos"), _op(2, 2, _per_element(2))),
-    **{name: _op(len(e.operands), len(e.operands), _linear(e.operands.index("weight"))) for name, e in LINEAR.items()},
-    **{name: _op(len(e.operands), len(e.operands), _conv_nhwc, "strides", "pads", *["sizes"] * bool(e.prefix)) for name, e in CONV.items()},
 }
+
+
+@functools.cache
+def _with_steps(name: str) -> Op | None:
+    """The row of an op with steps. What they cost is counted for norms; beside a product it is nothing."""
+    if (stepped := read(name)) is None:
+        return None
+    row, inputs = FUSED[stepped.base], len(stepped.operands)
+    step = FUSED[stepped.activation].flops if stepped.activation and stepped.base in NORMS else _moved
+    return replace(row, least=inputs, most=inputs, flops=lambda ins, outs: row.flops(ins, outs) + step(ins, outs))
 
 
 def find(domain: str, name: str) -> Op | None:
     """The row of an op, or None for one that we do not support."""
-    return OPS.get(name) if domain in ("", "ai.onnx") else FUSED.get(name) if domain == DOMAIN else None
+    if domain in ("", "ai.onnx"):
+        return OPS.get(name)
+    return FUSED.get(name) or _with_steps(name) if domain == DOMAIN else None
 
 
 def traffic(op: str, ins: Sequence[int], outs: Sequence[int]) -> tuple[int, int]:

@@ -48,7 +48,7 @@ def lower(
     from ondevice.graph.verify import verify_graph
     from ondevice.lower.kernel_file import load_all
     from ondevice.lower.lowering import Lowering
-    from ondevice.lower.rules import RULES
+    from ondevice.lower.rules import rule_of
     from ondevice.target import load_target
 
     if storage not in STORAGE:
@@ -69,7 +69,7 @@ def lower(
     for node in graph:
         if node.op_type == "Constant":
             raise GraphError("constants must be initializers here.", where=f"node {node.name}", fix="lift constants before lowering")
-        RULES[node.op_type](low, node)
+        rule_of(node.op_type)(low, node)
     return low.finish()
 
 

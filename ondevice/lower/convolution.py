@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ondevice.graph.ops import CONV
+from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
 from ondevice.lower import pack
-from ondevice.lower.linear import epilogue_defines, narrowed
+from ondevice.lower.linear import narrowed
 from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.select import Way
 
@@ -41,11 +41,11 @@ class Conv:
 
 def read(low: Lowering, node: ir.Node) -> Conv:
     """The operands and sizes of a ConvNhwc."""
-    epilogue, dtype = CONV[node.op_type], low.dtype_of(node.outputs[0])
-    given = {name: value for name, value in zip(epilogue.operands, node.inputs, strict=True) if value is not None}
+    stepped, dtype = of(node.op_type), low.dtype_of(node.outputs[0])
+    given = {name: value for name, value in zip(stepped.operands, node.inputs, strict=True) if value is not None}
     (_, h, w, ic), (_, oh, ow, oc) = static_shape(given["x"]), static_shape(node.outputs[0])
     pads, x = node.attributes["pads"].as_ints(), low.operand(given["x"], dtype)
-    up_h, up_w = node.attributes["sizes"].as_ints()[2:] if epilogue.prefix == "Up" else (h, w)
+    up_h, up_w = node.attributes["sizes"].as_ints()[2:] if stepped.base == "UpConvNhwc" else (h, w)
     shift, shift_from, shift_row = low.strided(given["shift"], dtype) if "shift" in given else (x, 0, 0)
     residual = low.operand(given["residual"], dtype) if "residual" in given else x
     sizes = {"ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "up_h": up_h, "up_w": up_w}
@@ -63,5 +63,5 @@ def direct(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     bias = pack.packed(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
     operands = [conv.x, right, bias, conv.shift, conv.residual, scales]
     defines |= {"RAGGED": int(ic % tuning["V"] > 0)}
-    defines |= epilogue_defines(CONV[node.op_type])
+    defines |= of(node.op_type).defines
     low.emit_node(node, operands, dims | {"ldb": columns}, "ConvNhwc", Build(defines, tuning, kernel=way.first))

@@ -6,6 +6,7 @@ from math import lcm, prod
 
 import onnx_ir as ir
 
+from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
 from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.select import Way
@@ -25,7 +26,7 @@ def group_norm(low: Lowering, node: ir.Node) -> None:
     per_group = channels // groups
     sizes = {"rows": batch * groups, "cols": per_group * hw, "hw": hw, "channels": channels, "per_group": per_group}
     dims = sizes | {"epsilon": node.attributes["epsilon"].as_float()}
-    low.emit_node(node, _operands(low, node), dims, "GroupNorm", Build({"ACT_Silu": int(node.op_type == "GroupNormSilu")}))
+    low.emit_node(node, _operands(low, node), dims, "GroupNorm", Build({"ACT_Silu": int("Silu" in of(node.op_type).steps)}))
 
 
 def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
@@ -40,7 +41,7 @@ def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
     follow = {"blocks": channels // block, "ragged": channels % block + c1 % lanes}
     dims = sizes | follow | {"epsilon": node.attributes["epsilon"].as_float()}
     operands = [first, *others] if len(others) == 3 else [first, others[0], *others]  # a second part that is not there is not read
-    defines = {"ACT_Silu": int("Silu" in node.op_type)} | ({} if dims["ragged"] else {"SPAN": block})
+    defines = {"ACT_Silu": int("Silu" in of(node.op_type).steps)} | ({} if dims["ragged"] else {"SPAN": block})
     way = low.choose("GroupNormNhwc", str(node.name), dims, int(low.dtype_of(node.outputs[0]) == "f16"))
     if len(way.kernels) == 2:
         _two_commands(low, node, [first, *others], dims, defines, way)
@@ -74,7 +75,7 @@ def normalize_nhwc(low: Lowering, node: ir.Node) -> None:
     operands = [low.operand(value, kind) for value, kind in zip(node.inputs, types, strict=True) if value is not None]
     sizes = {"pixels": prod(rest), "channels": channels, "groups": groups, "per_group": channels // groups}
     dims = sizes | {"epsilon": node.attributes["epsilon"].as_float()}
-    low.emit_node(node, operands, dims, "NormalizeNhwc", Build({"ACT_Silu": int("Silu" in node.op_type)}))
+    low.emit_node(node, operands, dims, "NormalizeNhwc", Build({"ACT_Silu": int("Silu" in of(node.op_type).steps)}))
 
 
 def sin_cos(low: Lowering, node: ir.Node) -> None:

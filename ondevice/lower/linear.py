@@ -7,16 +7,10 @@ from math import prod
 
 import onnx_ir as ir
 
-from ondevice.graph.ops import LINEAR, Epilogue
+from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
 from ondevice.lower import pack
 from ondevice.lower.lowering import Build, Lowering
-
-
-def epilogue_defines(epilogue: Epilogue) -> dict[str, int]:
-    """What a kernel is built with to finish its result so."""
-    flags = {"HAS_BIAS": epilogue.bias, "HAS_SHIFT": epilogue.shift, "HAS_ADD": epilogue.add}
-    return {name: 1 for name, have in flags.items() if have} | ({f"ACT_{epilogue.activation}": 1} if epilogue.activation else {})
 
 
 def narrowed(
@@ -43,9 +37,9 @@ def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mappin
 
 def linear(low: Lowering, node: ir.Node) -> None:
     """[..., k] or two parts of it, with whatever follows the product."""
-    epilogue, out = LINEAR[node.op_type], static_shape(node.outputs[0])
-    given = {name: value for name, value in zip(epilogue.operands, node.inputs, strict=True) if value is not None}
-    dtype, geglu, after = low.dtype_of(node.outputs[0]), epilogue.activation == "Geglu", epilogue_defines(epilogue)
+    stepped, out = of(node.op_type), static_shape(node.outputs[0])
+    given = {name: value for name, value in zip(stepped.operands, node.inputs, strict=True) if value is not None}
+    dtype, geglu, after = low.dtype_of(node.outputs[0]), stepped.activation == "Geglu", stepped.defines
     k, k1 = static_shape(given["weight"])[0], static_shape(given["x"])[-1]
     dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "a_batch": 0, "b_batch": 0}
     tuning = narrowed(low, "matmul", static_shape(given["weight"])[-1], dims | after, dtype)

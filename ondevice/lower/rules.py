@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
-from ondevice.graph.ops import CONV, LINEAR
+from ondevice.graph.epilogue import CONV, LINEAR, read
 from ondevice.graph.verify import INTEGERS, resizes_by_sizes, static_shape
 from ondevice.lower import attention, convolution, fused, linear, pack, winograd
 from ondevice.lower.lowering import Lowering
@@ -307,9 +307,9 @@ def attend(low: Lowering, node: ir.Node) -> None:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu"), unary),
-    **dict.fromkeys(("GroupNorm", "GroupNormSilu"), fused.group_norm),
-    **dict.fromkeys(("GroupNormNhwc", "GroupNormSiluNhwc", "ConcatGroupNormNhwc", "ConcatGroupNormSiluNhwc"), fused.group_norm_nhwc),
-    **dict.fromkeys(("NormalizeNhwc", "NormalizeSiluNhwc"), fused.normalize_nhwc),
+    "GroupNorm": fused.group_norm,
+    **dict.fromkeys(("GroupNormNhwc", "ConcatGroupNormNhwc"), fused.group_norm_nhwc),
+    "NormalizeNhwc": fused.normalize_nhwc,
     **dict.fromkeys(("SinCos", "CosSin"), fused.sin_cos),
     **dict.fromkeys(LINEAR, linear.linear),
     **dict.fromkeys(CONV, conv_nhwc),
@@ -333,3 +333,9 @@ RULES: dict[str, Rule] = {
     "Split": split,
     "Transpose": transpose,
 }
+
+
+def rule_of(op: str) -> Rule:
+    """What lowers an op, with whatever steps."""
+    stepped = read(op)
+    return RULES[stepped.base if stepped else op]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.graph.ops import CONV
+from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
 from ondevice.lower import pack
 from ondevice.lower.convolution import TILE, Conv
-from ondevice.lower.linear import epilogue_defines, narrowed
+from ondevice.lower.linear import narrowed
 from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.program import DTYPES
 from ondevice.lower.select import Way
@@ -58,7 +58,7 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     scratch = low.scratch(f"{node.name}:scratch", (groups, slot), "f32")
     sizes |= {"tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "depth": depth, "panels": panels}
     sizes |= {"share": share, "chunk": chunk, "groups": groups, "slot": slot}
-    defines = epilogue_defines(CONV[node.op_type]) | {"FLY": int(not stored), "RAGGED": int(oc % v > 0)}
+    defines = of(node.op_type).defines | {"FLY": int(not stored), "RAGGED": int(oc % v > 0)}
     defines |= {name: on for name, on in more.items() if name == "W8"}
     operands = [conv.x, right_name, bias, conv.shift, conv.residual, scales]
     flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + (0 if stored else count * ic * oc * 84)
@@ -98,7 +98,7 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         )
         optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
         operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
-        finish = epilogue_defines(CONV[node.op_type])
+        finish = of(node.op_type).defines
         low.emit("ConvNhwc", name, operands, [result], sizes, count * oc * 120, Build(finish, touched=part, kernel=after))
 
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
 
+from ondevice.graph.epilogue import of
 from ondevice.graph.verify import resizes_by_sizes, static_shape
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
@@ -131,8 +133,8 @@ class _Walk:
             self.edit.emit(node, "Reshape", [value, self.edit.ints(channels)], (channels,), name=f"{node.name}:{name}")[0]
             for name, value in (("scale", scale), ("bias", bias))
         ]
-        given = settings(node)
-        return self.emit(node, f"{node.op_type}Nhwc", [self.last(node, x), *flat], ours=True, **given)
+        given, norm = settings(node), of(node.op_type)
+        return self.emit(node, replace(norm, base=f"{norm.base}Nhwc").name, [self.last(node, x), *flat], ours=True, **given)
 
     def resize(self, node: ir.Node) -> ir.Value | None:
         x, shape = node.inputs[0], dims(node.inputs[0])

@@ -8,11 +8,11 @@ Linear* | ConvNhwc* - Add residual                   ->  *Add                 (f
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ondevice.graph.ops import ACTIVATIONS, CONV, LINEAR, Epilogue
+from ondevice.graph.epilogue import ACTIVATIONS, CONV, LINEAR, Stepped, is_one, of
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings
@@ -23,8 +23,8 @@ class _Absorb(Rule):
     """A walk in graph order: each node that one of its inputs' producers can take over becomes part of it."""
 
     @classmethod
-    def extended(cls, node: ir.Node, taken: ir.Value, epilogue: Epilogue) -> Epilogue | str | None:
-        """The epilogue once `node`, which reads `taken`, is part of it; a reason why it cannot be; None if it is another rule's matter."""
+    def extended(cls, node: ir.Node, taken: ir.Value, source: Stepped) -> Stepped | str | None:
+        """The source once `node`, which reads `taken`, is part of it; a reason why it cannot be; None if it is another rule's matter."""
         raise NotImplementedError
 
     @classmethod
@@ -38,7 +38,7 @@ class _Absorb(Rule):
         edit, applied, reasons = Edit(model), 0, Counter[str]()
         for node in list(model.graph):
             matches = [cls._match(node, value) for value in node.inputs]
-            found = sorted((match for match in matches if isinstance(match, _Match)), key=lambda match: match.base != "ConvNhwc")
+            found = sorted((match for match in matches if isinstance(match, _Match)), key=lambda match: match.wanted.base in LINEAR)
             if found:
                 found[0].apply(edit, node, cls.family)
                 applied += 1
@@ -50,19 +50,19 @@ class _Absorb(Rule):
     @classmethod
     def _match(cls, node: ir.Node, taken: ir.Value | None) -> _Match | str | None:
         source, seen = _producer(taken)
-        if taken is None or source is None or source.domain != DOMAIN or not (source.op_type in LINEAR or source.op_type in CONV):
+        if taken is None or source is None or source.domain != DOMAIN or not is_one(source.op_type, LINEAR | CONV):
             return None
-        base, row = ("Linear", LINEAR) if source.op_type in LINEAR else ("ConvNhwc", CONV)
-        wanted = cls.extended(node, taken, row[source.op_type])
-        if not isinstance(wanted, Epilogue):
+        before = of(source.op_type)
+        wanted = cls.extended(node, taken, before)
+        if not isinstance(wanted, Stepped):
             return wanted
         if any(len(list(value.uses())) > 1 or value.is_graph_output() for value in seen):
             return "another node reads the result before it"
-        if wanted.name(base) not in row:
-            return f"a {base} has no such epilogue"
+        if not wanted.exists:
+            return f"a {'Linear' if before.base in LINEAR else 'ConvNhwc'} has no such epilogue"
         if cls.by_columns(node) and len(seen) > 1:
             return "a view stands between, and it goes by columns"
-        return _Match(source, taken, base, wanted)
+        return _Match(source, taken, wanted)
 
 
 def _producer(value: ir.Value | None) -> tuple[ir.Node | None, list[ir.Value]]:
@@ -81,23 +81,21 @@ def _producer(value: ir.Value | None) -> tuple[ir.Node | None, list[ir.Value]]:
 class _Match:
     source: ir.Node
     taken: ir.Value
-    base: str
-    epilogue: Epilogue
+    wanted: Stepped
 
     def apply(self, edit: Edit, node: ir.Node, family: str) -> None:
         """Put the one op in the place of `node`; a residual has the shape of the source's result, not that of a view of it."""
         out, made = node.outputs[0], self.source.outputs[0]
         extra = [value for value in node.inputs if value is not self.taken and value is not None]
         shape, inner = dims(out) or (), dims(made) or ()
-        if self.epilogue.activation == "Geglu":
+        if self.wanted.steps[-1] == "Geglu":
             inner = (*inner[:-1], inner[-1] // 2)
         if inner != shape:
             extra = [
                 edit.emit(node, "Reshape", [value, edit.ints(*inner)], inner, name=f"{out.name}:{family}.residual")[0] for value in extra
             ]
         given = settings(self.source)
-        name = self.epilogue.name(self.base)
-        (new,) = edit.emit(node, name, [*self.source.inputs, *extra], inner, name=f"{out.name}:{family}", ours=True, **given)
+        (new,) = edit.emit(node, self.wanted.name, [*self.source.inputs, *extra], inner, name=f"{out.name}:{family}", ours=True, **given)
         if inner != shape:
             (new,) = edit.emit(node, "Reshape", [new, edit.ints(*shape)], shape, name=f"{out.name}:{family}.view")
         edit.replace(out, new)
@@ -109,12 +107,12 @@ class Activation(_Absorb):
     family = "epilogue"
 
     @classmethod
-    def extended(cls, node: ir.Node, taken: ir.Value, epilogue: Epilogue) -> Epilogue | str | None:
+    def extended(cls, node: ir.Node, taken: ir.Value, source: Stepped) -> Stepped | str | None:
         if node.domain != DOMAIN or node.op_type not in ACTIVATIONS:
             return None
-        if epilogue.activation or epilogue.add:
-            return f"its source ends in {epilogue.activation or 'a residual'} already"
-        return replace(epilogue, activation=node.op_type)
+        if source.activation or "Add" in source.steps:
+            return f"its source ends in {source.activation or 'a residual'} already"
+        return source.then(node.op_type)
 
     @classmethod
     def by_columns(cls, node: ir.Node) -> bool:
@@ -127,16 +125,16 @@ class TimeShift(_Absorb):
     family = "time_shift"
 
     @classmethod
-    def extended(cls, node: ir.Node, taken: ir.Value, epilogue: Epilogue) -> Epilogue | str | None:
+    def extended(cls, node: ir.Node, taken: ir.Value, source: Stepped) -> Stepped | str | None:
         other = next((value for value in node.inputs if value is not taken), None)
         shape, wanted = dims(other), dims(taken)
         if node.domain or node.op_type != "Add" or other is None or shape is None or wanted is None or len(wanted) != 4:
             return None
         if shape == wanted or shape not in ((1, 1, 1, wanted[3]), (wanted[0], 1, 1, wanted[3])):
             return None
-        if epilogue.shift or epilogue.activation or epilogue.add:
+        if set(source.steps) - {"Bias"}:
             return "its source is finished already"
-        return replace(epilogue, shift=True)
+        return source.then("Shift")
 
     @classmethod
     def by_columns(cls, node: ir.Node) -> bool:
@@ -149,8 +147,8 @@ class Residual(_Absorb):
     family = "residual"
 
     @classmethod
-    def extended(cls, node: ir.Node, taken: ir.Value, epilogue: Epilogue) -> Epilogue | str | None:
+    def extended(cls, node: ir.Node, taken: ir.Value, source: Stepped) -> Stepped | str | None:
         other = next((value for value in node.inputs if value is not taken), None)
         if node.domain or node.op_type != "Add" or other is None or dims(other) is None or dims(other) != dims(taken):
             return None
-        return "its source adds a residual already" if epilogue.add else replace(epilogue, add=True)
+        return "its source adds a residual already" if "Add" in source.steps else source.then("Add")

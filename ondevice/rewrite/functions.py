@@ -11,6 +11,7 @@ import functools
 import onnx
 import onnx_ir as ir
 
+from ondevice.graph import epilogue
 from ondevice.graph.ops import DOMAIN
 from ondevice.rewrite import product_bodies
 from ondevice.rewrite.product_bodies import ACTIVATIONS, Body
@@ -56,13 +57,8 @@ _MIX = """
     y = Reshape (tokens, shape)
 """
 
-_NORM = ("groups", "epsilon"), ("x", "scale", "bias")
-_CONCAT_NORM = ("groups", "epsilon"), ("x", "x2", "scale", "bias")
-_JOIN = "x_all = Concat <axis = -1> (x, x2)"
-_PLAIN, _SILU = "y = Identity (shifted)", ACTIVATIONS["Silu"].format("shifted", "y")
 
-
-def _nhwc(x: str, finish: str) -> str:
+def _nhwc(x: str) -> str:
     """Group norm with the channels last, any number of dimensions between."""
     return f"""
         shape = Shape ({x})
@@ -86,7 +82,6 @@ def _nhwc(x: str, finish: str) -> str:
         back = Reshape (last, shape)
         scaled = Mul (back, scale)
         shifted = Add (scaled, bias)
-        {finish}
     """
 
 
@@ -116,31 +111,36 @@ _GIVEN = """
     scaled = Mul (normal, scale)
     shifted = Add (scaled, bias)
 """
-_GIVEN_NORM = ("groups", "epsilon"), ("x", "mean", "variance", "scale", "bias")
 _ATTENTION: Body = ("heads", "scale"), ("q", "k", "v"), _HEADS + _MIX.format("plain")
 _MASKED: Body = ("heads", "scale"), ("q", "k", "v", "mask"), _HEADS + "masked = Add (plain, mask)" + _MIX.format("masked")
-
+_NORMS = {  # up to `shifted`
+    "GroupNorm": _GROUP_NORM + "shifted = Add (scaled, bias)",
+    "GroupNormNhwc": _nhwc("x"),
+    "ConcatGroupNormNhwc": "x_all = Concat <axis = -1> (x, x2)" + _nhwc("x_all"),
+    "NormalizeNhwc": _GIVEN,
+}
 BODIES: dict[str, Body] = {
-    "GroupNorm": (*_NORM, _GROUP_NORM + "shifted = Add (scaled, bias)" + _PLAIN),
-    "GroupNormSilu": (*_NORM, _GROUP_NORM + "shifted = Add (scaled, bias)" + _SILU),
-    "GroupNormNhwc": (*_NORM, _nhwc("x", _PLAIN)),
-    "GroupNormSiluNhwc": (*_NORM, _nhwc("x", _SILU)),
-    "ConcatGroupNormNhwc": (*_CONCAT_NORM, _JOIN + _nhwc("x_all", _PLAIN)),
-    "ConcatGroupNormSiluNhwc": (*_CONCAT_NORM, _JOIN + _nhwc("x_all", _SILU)),
-    "NormalizeNhwc": (*_GIVEN_NORM, _GIVEN + _PLAIN),
-    "NormalizeSiluNhwc": (*_GIVEN_NORM, _GIVEN + _SILU),
     **{op: ((), ("x",), body.format("x", "y")) for op, body in ACTIVATIONS.items()},
     "Attention": _ATTENTION,
     "MaskedAttention": _MASKED,
     "CosSin": _trig("Cos", "Sin"),
     "SinCos": _trig("Sin", "Cos"),
-    **product_bodies.BODIES,
 }
+
+
+def body_of(op: str) -> Body:
+    """The body of a fused op: of BODIES, or of one that takes steps."""
+    if op in BODIES:
+        return BODIES[op]
+    stepped = epilogue.of(op)
+    if stepped.base in _NORMS:
+        return ("groups", "epsilon"), stepped.operands, _NORMS[stepped.base] + product_bodies.finish(stepped.steps, "shifted")
+    return (product_bodies.linear if stepped.base in epilogue.LINEAR else product_bodies.conv)(stepped)
 
 
 @functools.cache
 def _text(op: str) -> str:
-    attributes, inputs, body = BODIES[op]
+    attributes, inputs, body = body_of(op)
     listed = f" <{', '.join(attributes)}>" if attributes else ""
     return f'<domain: "{DOMAIN}", opset_import: ["": 18]> {op}{listed} ({", ".join(inputs)}) => (y) {{ {body} }}'
 

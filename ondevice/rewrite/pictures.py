@@ -1,25 +1,24 @@
 """Pictures that need not be made: a larger copy for a convolution, two parts side by side.
 
 x - Resize nearest - ConvNhwc                          ->  UpConvNhwc                          (family upsample)
-a, b - Concat - GroupNormNhwc | GroupNormSiluNhwc      ->  ConcatGroupNormNhwc ...             (family concat)
+a, b - Concat - GroupNormNhwc*                         ->  ConcatGroupNormNhwc*                (family concat)
 a, b - Concat - Linear*                                ->  ConcatLinear*
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import onnx_ir as ir
 
-from ondevice.graph.ops import CONV, LINEAR
+from ondevice.graph.epilogue import CONV, is_one
 from ondevice.graph.verify import resizes_by_sizes
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.rule import Rule, dims, settings
 from ondevice.target import Target
 
 NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-NORMS = ("GroupNormNhwc", "GroupNormSiluNhwc")
+PARTS = ("GroupNormNhwc", "Linear")  # ops that may take two parts
 
 
 class Upsample(Rule):
@@ -32,16 +31,16 @@ class Upsample(Rule):
         """Each Resize that only convolutions read."""
         edit, applied, reasons = Edit(model), 0, Counter[str]()
         for node in list(model.graph):
-            resize = node.inputs[0].producer() if node.op_type in CONV and node.inputs[0] is not None else None
+            resize = node.inputs[0].producer() if is_one(node.op_type, CONV) and node.inputs[0] is not None else None
             if resize is None or resize.op_type != "Resize":
                 continue
-            reason = "the convolution enlarges what it reads already" if CONV[node.op_type].prefix else _no_upsample(resize)
+            reason = "the convolution enlarges what it reads already" if is_one(node.op_type, ("UpConvNhwc",)) else _no_upsample(resize)
             if reason:
                 reasons[reason] += 1
                 continue
             n, height, width, c = dims(resize.outputs[0]) or ()
             given = settings(node)
-            out, wanted = node.outputs[0], replace(CONV[node.op_type], prefix="Up").name("ConvNhwc")
+            out, wanted = node.outputs[0], f"Up{node.op_type}"
             inputs = [resize.inputs[0], *node.inputs[1:]]
             (new,) = edit.emit(
                 node, wanted, inputs, dims(out) or (), name=f"{out.name}:up", ours=True, sizes=[n, c, height, width], **given
@@ -61,7 +60,7 @@ def _no_upsample(resize: ir.Node) -> str | None:
         return "its scales are not the ratio of its sizes"
     if before is None or after is None or len(after) != 4 or (before[0], before[3]) != (after[0], after[3]):
         return "it resizes more than height and width"
-    if any(use.node.op_type not in CONV for use in out.uses()) or out.is_graph_output():
+    if any(not is_one(use.node.op_type, CONV) for use in out.uses()) or out.is_graph_output():
         return "another node reads the larger picture"
     return None
 
@@ -85,11 +84,7 @@ class ConcatParts(Rule):
                 continue
             for reader in [use.node for use in node.outputs[0].uses()]:
                 out = reader.outputs[0]
-                name = (
-                    f"Concat{reader.op_type}"
-                    if reader.op_type in NORMS
-                    else replace(LINEAR[reader.op_type], prefix="Concat").name("Linear")
-                )
+                name = f"Concat{reader.op_type}"
                 given = settings(reader)
                 inputs = [*node.inputs, *reader.inputs[1:]]
                 (new,) = edit.emit(reader, name, inputs, dims(out) or (), name=f"{out.name}:parts", ours=True, **given)
@@ -105,6 +100,6 @@ def _no_parts(node: ir.Node) -> str | None:
     if shape is None or len(shape) != 4 or node.attributes["axis"].as_int() % len(shape) != len(shape) - 1 or len(node.inputs) != 2:
         return "it does not join two pictures with channels last"
     for use in out.uses():
-        if use.idx != 0 or not (use.node.op_type in NORMS or (use.node.op_type in LINEAR and not LINEAR[use.node.op_type].prefix)):
+        if use.idx != 0 or not is_one(use.node.op_type, PARTS):
             return f"{use.node.op_type} reads it, which cannot take two parts"
     return "it is a result of the graph" if out.is_graph_output() else None

@@ -1,11 +1,13 @@
-"""The bodies of Linear and ConvNhwc: products, then bias, shift, activation and residual, in this order (`ondevice.graph.ops.Epilogue`).
+"""The bodies of activations, of Linear and of ConvNhwc: products, then steps in their order (`ondevice.graph.epilogue`).
 
 Both are channels last: x is [..., in], a weight [in, out], or [kh, kw, in, out] for a convolution.
 """
 
 from __future__ import annotations
 
-from ondevice.graph.ops import CONV, LINEAR, Epilogue
+from collections.abc import Sequence
+
+from ondevice.graph.epilogue import STEPS, Stepped
 
 Body = tuple[tuple[str, ...], tuple[str, ...], str]  # attributes, inputs, nodes
 
@@ -52,27 +54,26 @@ ACTIVATIONS = {  # {0} is the input's name, {1} the output's
 }
 
 
-def _finish(epilogue: Epilogue) -> str:
-    """From `product` to `y`."""
-    steps, value = [], "product"
-    for have, operand in ((epilogue.bias, "bias"), (epilogue.shift, "shift")):
-        if have:
-            steps.append(f"with_{operand} = Add ({value}, {operand})")
-            value = f"with_{operand}"
-    if epilogue.activation:
-        steps.append(ACTIVATIONS[epilogue.activation].format(value, "active"))
-        value = "active"
-    steps.append(f"y = Add ({value}, residual)" if epilogue.add else f"y = Identity ({value})")
-    return " ".join(steps)
+def finish(steps: Sequence[str], value: str) -> str:
+    """The steps from `value` to `y`."""
+    nodes = [] if steps else [f"y = Identity ({value})"]
+    for number, step in enumerate(steps, 1):
+        operand, after = STEPS[step].operand, "y" if number == len(steps) else f"with_{step}"
+        nodes.append(f"{after} = Add ({value}, {operand})" if operand else ACTIVATIONS[step].format(value, after))
+        value = after
+    return " ".join(nodes)
 
 
-def _linear(epilogue: Epilogue) -> Body:
-    start = "wide = Concat <axis = -1> (x, x2) product = MatMul (wide, weight)" if epilogue.prefix else "product = MatMul (x, weight)"
-    return (), epilogue.operands, f"{start} {_finish(epilogue)}"
+def linear(stepped: Stepped) -> Body:
+    """Of a Linear, whose x may come in two parts."""
+    joined = "x2" in stepped.operands
+    start = "wide = Concat <axis = -1> (x, x2) product = MatMul (wide, weight)" if joined else "product = MatMul (x, weight)"
+    return (), stepped.operands, f"{start} {finish(stepped.steps, 'product')}"
 
 
-def _conv(epilogue: Epilogue) -> Body:
-    up = epilogue.prefix == "Up"
+def conv(stepped: Stepped) -> Body:
+    """Of a ConvNhwc, whose x may first be repeated to a larger picture."""
+    up = stepped.base == "UpConvNhwc"
     resize = 'Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'
     large = f"sizes = Constant <value_ints: ints = @sizes> () large = {resize} (first, , , sizes)" if up else "large = Identity (first)"
     start = f"""
@@ -82,10 +83,4 @@ def _conv(epilogue: Epilogue) -> Body:
         plain = Conv <strides: ints = @strides, pads: ints = @pads> (large, turned)
         product = Transpose <perm = [0, 2, 3, 1]> (plain)
     """
-    return ("strides", "pads", *["sizes"] * up), epilogue.operands, start + _finish(epilogue)
-
-
-BODIES: dict[str, Body] = {
-    **{name: _linear(epilogue) for name, epilogue in LINEAR.items()},
-    **{name: _conv(epilogue) for name, epilogue in CONV.items()},
-}
+    return ("strides", "pads", *["sizes"] * up), stepped.operands, start + finish(stepped.steps, "product")

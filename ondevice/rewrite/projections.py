@@ -14,7 +14,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from ondevice.graph.ops import LINEAR
+from ondevice.graph.ops import DOMAIN
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.linear import is_weight
 from ondevice.rewrite.rule import Rule, dims
@@ -72,7 +72,7 @@ def _merge(edit: Edit, group: list[ir.Node]) -> None:
         weights = [node.inputs[index] for node in group]
         shape = (*(dims(weights[0]) or ())[:-1], sum(widths))
         inputs += edit.emit(first, "Concat", weights, shape, name=f"{name}.{index}", axis=-1)
-    (product,) = edit.emit(first, first.op_type, inputs, (*shapes[0][:-1], sum(widths)), name=name, ours=first.op_type in LINEAR)
+    (product,) = edit.emit(first, first.op_type, inputs, (*shapes[0][:-1], sum(widths)), name=name, ours=first.domain == DOMAIN)
     parts = edit.emit(first, "Split", [product, edit.ints(*widths)], *shapes, name=f"{name}.part", axis=-1)
     for node, part in zip(group, parts, strict=True):
         edit.replace(node.outputs[0], part)

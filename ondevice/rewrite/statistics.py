@@ -5,16 +5,18 @@ GroupNormNhwc(x, scale, bias)  ->  NormalizeNhwc(x, mean, variance, scale, bias)
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from ondevice.converters.architectures.vae_bands import STATISTICS_OF
 from ondevice.errors import UsageError
+from ondevice.graph.epilogue import is_one, of
 from ondevice.graph.verify import static_shape
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import add_functions
 from ondevice.rewrite.rule import settings
 
-NORMS = {"GroupNormNhwc": "NormalizeNhwc", "GroupNormSiluNhwc": "NormalizeSiluNhwc"}
 PRIMITIVES = ("InstanceNormalization", "GroupNorm", "GroupNormSilu")
 
 
@@ -32,14 +34,14 @@ def given_statistics(model: ir.Model) -> None:
         if node.op_type in PRIMITIVES:
             what = f"a picture in bands needs the rules group_norm and channels_last ({node.name} is still {node.op_type})."
             raise UsageError(what, where="--without", fix="leave them on, or leave --tile-vae out")
-        if node.op_type not in NORMS:
+        if not is_one(node.op_type, ("GroupNormNhwc",)):
             continue
         x, scale, bias = node.inputs
         given = settings(node)
         statistics = [_input(model.graph, f"{name}:{part}", given["groups"][0]) for part in ("mean", "variance")]
         (out,) = edit.emit(
             node,
-            NORMS[node.op_type],
+            replace(of(node.op_type), base="NormalizeNhwc").name,
             [x, *statistics, scale, bias],
             static_shape(node.outputs[0]),
             name=f"{node.outputs[0].name}:given",
