@@ -130,7 +130,7 @@ def test_explain_says_the_same_of_model_and_bundle(capsys, bundle):
     assert said(capsys, "explain", *DEMO) == said(capsys, "explain", bundle)
     told = json.loads(said(capsys, "explain", bundle, "--json"))
     assert told == json.loads(said(capsys, "explain", *DEMO, "--json"))
-    assert [row["rule"] for row in told["unet"]["rules"]] == [rule.__name__ for rule in RULES]
+    assert [row["rule"] for row in told["unet"]["rules"]] == [*(rule.__name__ for rule in RULES), "Flash", "Winograd", "TwoCommands"]
     assert any(row["applied"] for row in told["unet"]["rules"])
 
 
