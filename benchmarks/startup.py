@@ -57,11 +57,11 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
     device: list[float] = []
 
     class Watched(Session):
-        def run(self, component: str, inputs: Mapping[str, Any], **sizes: int) -> dict[str, Any]:
+        def _run(self, component: str, *rest: Any) -> dict[str, Any]:
             if component == "vae_decoder":
                 raise Enough
             mark("sampler and noise")
-            outputs = super().run(component, inputs, **sizes)
+            outputs = super()._run(component, *rest)
             mark(f"{component}: run")
             if component == "unet":
                 device.append(sum(row.seconds for row in self.profile.rows.values()))
@@ -75,20 +75,20 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
                 mark(f"{plan.component}: programs and buffers")
             return bound
 
-    def marked(name: str, part: str) -> None:
-        inner = getattr(generate, name)
+    def marked(name: str, part: str, owner: Any = generate) -> None:
+        inner = getattr(owner, name)
 
         def call(*args: Any, **options: Any) -> Any:
             result = inner(*args, **options)
             mark(part)
             return result
 
-        setattr(generate, name, call)
+        setattr(owner, name, call)
 
     marked("open_bundle", "bundle")
     marked("choose_device", "device")
     marked("way_of", "plans")
-    marked("painter", "tokenizer")
+    marked("of", "tokenizer", generate.Pipeline)
     generate.Session = Watched
     with tempfile.TemporaryDirectory() as folder:
         words = ["--sampler", "ddim", "--steps", str(steps), "--guidance", str(guidance), "--profile", "--out", f"{folder}/none.png"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import onnx_ir as ir
 
@@ -28,6 +29,19 @@ class Model:
     def roles(self) -> tuple[str, ...]:
         """The names of its graphs."""
         return tuple(self.family.roles)
+
+    @property
+    def configs(self) -> dict[str, dict[str, Any]]:
+        """The normalized config of each network."""
+        return {name: component.config for name, component in self.checkpoint.components.items()}
+
+    def pipeline(self) -> dict[str, Any]:
+        """How its graphs make a picture, as docs/pipeline.md writes it, without a sampler."""
+        return self.family.pipeline(self.family, self.configs)
+
+    def config(self, role: str) -> dict[str, Any]:
+        """The config of the network that a role is a graph of."""
+        return self.configs[self.family.roles[role].part]
 
     def sized(self, role: str) -> bool:
         """Whether the graph has a height and a width. Raises UsageError for an unknown role."""
@@ -57,10 +71,10 @@ class Model:
             if role not in graphs:
                 raise GraphError(f"there is no {role}/model.onnx.", where=self.checkpoint.source, fix="export that component, too")
             return graphs[role].graph(**sizes)
-        sizes |= self.family.roles[role].joined({name: component.config for name, component in self.checkpoint.components.items()})
+        sizes |= self.family.roles[role].joined(self.configs)
         return graph.build(GraphBuilder(role, part.weights), part.config, **sizes)
 
-    def stages(self, height: int, width: int, role: str = "vae_decoder") -> int:
+    def stages(self, height: int, width: int, role: str) -> int:
         """How many stages a role has in bands. Raises UsageError where the checkpoint is a folder of exported graphs."""
         if self.checkpoint.graphs:
             raise UsageError("an exported graph is not cut into stages.", where="--tile-vae", fix="convert from weights, or leave it out")

@@ -62,11 +62,6 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     graphs: Mapping[str, GraphSource] = field(default_factory=dict)
 
-    @property
-    def tokenizer(self) -> dict[str, bytes]:
-        """The files of the first tokenizer."""
-        return next(iter(self.tokenizers.values()))
-
 
 def lazy(read: Callable[[], np.ndarray], dtype: ir.DataType, shape: Iterable[int], name: str) -> ir.LazyTensor:
     """A tensor whose values `read` makes on every access; nothing is cached. `read` must return `shape` in `dtype`'s numpy type."""

@@ -207,6 +207,15 @@ def add_kernels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kernels", choices=("any", "ours"), help=what)
 
 
+def named_number(text: str) -> tuple[str, float]:
+    """'crop_top=64' -> ('crop_top', 64.0). Raises argparse.ArgumentTypeError where it is none."""
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE (expected such as crop_top=64)") from None
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """'768x512' -> (width, height) in pixels.
 

@@ -20,15 +20,14 @@ from tqdm import tqdm
 from ondevice import __version__, cli, flags
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion import init_image, memory_budget
-from ondevice.diffusion.bands import Stage
 from ondevice.diffusion.files import check_outputs, write_output
 from ondevice.diffusion.image import resize, rounded_down
 from ondevice.diffusion.latents_file import read_latents
 from ondevice.diffusion.picture_file import format_of, free_names, write_picture
+from ondevice.diffusion.pipeline import Pipeline
+from ondevice.diffusion.request import Picture, Request
 from ondevice.diffusion.samplers import SAMPLERS
-from ondevice.diffusion.text_to_image import Picture, TextToImage
-from ondevice.diffusion.tokenizer import Tokenizer
-from ondevice.errors import BundleError, UsageError
+from ondevice.errors import UsageError
 from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
@@ -37,7 +36,6 @@ from ondevice.target import is_for_cpus
 
 HELP = "draw a picture from a bundle"
 log = logging.getLogger(__name__)
-STRENGTH = 0.8  # of img2img, as in diffusers
 MORE_OUTPUTS = ("--save-noise", "--save-latents", "--profile-out", "--trace")
 INPUTS = ("--init-image", "--latents")
 OUT = Path("image.png")  # or the first of image-1.png, image-2.png... that is free
@@ -47,10 +45,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     parser.add_argument("bundle", type=Path, help="folder that `convert` wrote")
     parser.add_argument("prompt", help="what to draw")
-    parser.add_argument("--negative", default="", metavar="TEXT", help="what not to draw")
-    parser.add_argument("--steps", type=int, default=20, help="sampler steps (default 20)")
+    parser.add_argument("--negative", metavar="TEXT", help="what not to draw (default: what the model was trained with)")
+    parser.add_argument("--steps", type=int, help="sampler steps (default: the bundle's own, often 20)")
     parser.add_argument("--sampler", choices=SAMPLERS, help="default: the bundle's own")
     parser.add_argument("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the model's; 1 or less: none)")
+    parser.add_argument(
+        "--number",
+        action="append",
+        type=flags.named_number,
+        metavar="NAME=VALUE",
+        help="another number of the model, such as SDXL's original_width=1024 (`ondevice show BUNDLE` lists them)",
+    )
     parser.add_argument("--eta", type=float, default=0.0, help="noise of the ddim sampler, 0 to 1 (default 0)")
     parser.add_argument("--karras", action="store_true", help="Karras noise levels, for the samplers that have them")
     parser.add_argument("--seed", type=int, default=0, help="seed of the initial noise, as torch's CPU generator takes it (default 0)")
@@ -63,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--background", metavar="COLOUR", help="what lies under an init image's transparent parts: #rrggbb or a name (default white)"
     )
-    parser.add_argument("--strength", type=float, help="how much of the init image is redrawn, 0 to 1 (default 0.8)")
+    parser.add_argument(
+        "--strength", type=float, help="how much of the init image is redrawn, 0 to 1 (default: the bundle's own, often 0.8)"
+    )
     parser.add_argument("--latents", type=Path, metavar="FILE.npy", help="initial noise, float32 [1, channels, height/8, width/8]")
     parser.add_argument("--save-noise", type=Path, metavar="FILE.npy", help="write the initial noise, as --latents takes it")
     parser.add_argument("--save-latents", type=Path, metavar="FILE.npy", help="write the final latents, those that were decoded")
@@ -117,28 +124,24 @@ def run(args: argparse.Namespace) -> int:
     session = Session(bundle, device, profile=profile, trace=args.trace is not None, check=args.check)
     options = {"eta": args.eta} if args.eta else {}
     options |= {"use_karras_sigmas": True} if args.karras else {}
-    guidance = bundle.model["guidance_scale"] if args.guidance is None else args.guidance
-    split = in_two_passes(bundle, guidance, width, height)
-    way, stages = way_of(args, bundle, device.facts(), (width, height), guidance > 1, split)
+    request = Request(
+        prompt=args.prompt,
+        negative_prompt=args.negative,
+        num_inference_steps=args.steps,
+        guidance_scale=args.guidance,
+        seed=args.seed,
+        width=width,
+        height=height,
+        sampler=args.sampler,
+        sampler_options=options,
+        latents=latents,
+        image=None if begin is None else resize(begin, width, height),
+        strength=args.strength,
+        numbers=dict(args.number or ()),
+    )
+    way = way_of(args, bundle, device.facts(), request)
     with tqdm(total=args.steps, desc="steps", file=sys.stderr, disable=True if sys.stderr is None else None) as bar:
-        picture = painter(bundle, session)(
-            args.prompt,
-            negative_prompt=args.negative,
-            steps=args.steps,
-            sampler=args.sampler,
-            guidance_scale=guidance,
-            split_guidance=way.split,
-            tile_vae=stages,
-            unload=way.unload,
-            seed=args.seed,
-            width=width,
-            height=height,
-            latents=latents,
-            image=None if begin is None else resize(begin, width, height),
-            strength=STRENGTH if args.strength is None else args.strength,
-            on_step=lambda done, total, _: show(bar, done, total),
-            **options,
-        )
+        picture = Pipeline.of(bundle, session).draw(request, way, lambda done, total, *_: show(bar, done, total))
     parameters = picture.parameters | about(bundle, args)
     out = write_picture(out if args.out else OUT, picture.pixels, parameters, bundle.scheduler, numbered=args.out is None)
     try:
@@ -191,8 +194,8 @@ def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | N
         UsageError: --size is no size.
     """
     if begin is None:
-        return default_size(bundle) if args.size is None else flags.parse_size(args.size)
-    scale, own = int(bundle.model["vae_scale"]), (begin.shape[1], begin.shape[0])
+        return memory_budget.default_size(bundle) if args.size is None else flags.parse_size(args.size)
+    scale, own = bundle.pipeline.latents.scale, (begin.shape[1], begin.shape[0])
     if args.size is not None:
         size = flags.parse_size(args.size)
     else:
@@ -200,10 +203,10 @@ def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | N
         have = [
             (width * scale, height * scale)
             for width, height in memory_budget.latent_sizes(bundle)
-            if memory_budget.entry_of(bundle, "vae_encoder", batch=1, height=height, width=width)
+            if memory_budget.encodes_pictures(bundle, width, height)
         ]
         if size not in have:
-            size = init_image.fitting_size(own, have) if have else default_size(bundle)
+            size = init_image.fitting_size(own, have) if have else memory_budget.default_size(bundle)
             log.warning("the bundle has no %dx%d, so %dx%d is drawn", *rounded_down(begin, scale), *size)
     if init_image.squashed(own, size, scale):
         shapes = init_image.shape(own), init_image.shape(size)
@@ -220,36 +223,32 @@ def warn_of_target(target: object, device: Device) -> None:
         log.warning("%s is a GPU and this bundle is tuned for a CPU; convert with --target gpu, or draw with --device cpu", device.name)
 
 
-def way_of(
-    args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], size: tuple[int, int], guided: bool, split: bool
-) -> tuple[memory_budget.Way, list[Stage] | None]:
-    """How the picture is drawn in the memory that there is, and the decoder's stages where it works in bands; says so on stderr.
+def way_of(args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], request: Request) -> memory_budget.Way:
+    """How the picture is drawn in the memory that there is; says so on stderr.
 
     Raises:
-        UsageError: bands that the bundle has no plans for.
+        UsageError: bands that the bundle has no plans for, or a guidance that it has none for.
         PlanError: the picture does not fit.
     """
-    scale = bundle.model["vae_scale"]
-    width, height = (side // scale for side in size)
-    way = memory_budget.Way(split)
+    scale = bundle.pipeline.latents.scale
+    width, height = ((side or 0) // scale for side in (request.width, request.height))
+    guided = memory_budget.is_guided(bundle, request.guidance_scale)
+    way = memory_budget.Way(memory_budget.in_single_passes(bundle, guided, width, height))
     if args.tile_vae is not None:
         have = memory_budget.band_heights(bundle, width, height)
         way = replace(way, rows=args.tile_vae or (have[-1] if have else 0))
         memory_budget.stages(bundle, width, height, way.rows)
     limit = memory_budget.parse_bytes(args.max_memory) if args.max_memory else facts["global_bytes"]
-    known = (
-        memory_budget.entry_of(bundle, "vae_decoder", batch=1, height=height, width=width) is not None
-    )  # else the session says what is missing
-    if limit and known and memory_budget.entry_of(bundle, "unet", batch=1 if way.split or not guided else 2, height=height, width=width):
+    if limit and memory_budget.has_plans(bundle, width, height, guided and not way.split):  # else the session says what is missing
         mapped = bool(facts["maps_weights"])
-        found = memory_budget.fit(bundle, width, height, limit, mapped=mapped, guided=guided, image=args.init_image is not None, start=way)
+        found = memory_budget.fit(bundle, width, height, limit, mapped=mapped, guided=guided, image=request.image is not None, start=way)
         total = memory_budget.mb(found.total(mapped=mapped))
         if args.max_memory:
             say(f"memory: {total} of {memory_budget.mb(limit)} ({memory_budget.parts_of(found, mapped)}); {found.way.text()}")
         elif found.way != way:
             log.warning("%s has %s: %s, which needs %s", facts["name"], memory_budget.mb(limit), found.way.text(), total)
         way = found.way
-    return way, memory_budget.stages(bundle, width, height, way.rows) if way.rows else None
+    return way
 
 
 def about(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
@@ -258,46 +257,6 @@ def about(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
     named = {name: path.name.encode(errors="replace").decode() for name, path in files.items() if path is not None}
     colour = {} if args.background is None else {"background": args.background}
     return {"model": bundle.model["source"], "version": f"ondevice {__version__}"} | named | colour
-
-
-def painter(bundle: Bundle, session: Session) -> TextToImage:
-    """The pipeline that a bundle describes, on a session that runs it."""
-    return TextToImage(
-        session,
-        Tokenizer.from_files(bundle.tokenizer_files()),
-        bundle.scheduler,
-        bundle.model["scaling_factor"],
-        latent_channels=bundle.model["latent_channels"],
-        scale=bundle.model["vae_scale"],
-        size=default_size(bundle),
-    )
-
-
-def default_size(bundle: Bundle) -> tuple[int, int]:
-    """(width, height) in pixels of the first UNet plan in the bundle."""
-    sizes = next((entry.sizes for entry in bundle.plans if entry.component == "unet"), {})
-    if not {"width", "height"} <= sizes.keys():
-        raise BundleError("it has no plan of a unet with a width and a height.", where=str(bundle.path), fix="convert the checkpoint again")
-    scale = bundle.model["vae_scale"]
-    return sizes["width"] * scale, sizes["height"] * scale
-
-
-def in_two_passes(bundle: Bundle, guidance: float, width: int, height: int) -> bool:
-    """Whether guidance must run the UNet twice at batch 1: a bundle from an ONNX file of one batch has plans of that batch only.
-
-    Raises:
-        UsageError: there are plans of batch 2 only, which a picture without guidance cannot use.
-    """
-    scale = bundle.model["vae_scale"]
-    place = {"height": height // scale, "width": width // scale}
-    batches = {entry.sizes.get("batch") for entry in bundle.plans if entry.component == "unet" and entry.sizes.items() >= place.items()}
-    if guidance <= 1 and batches == {2}:
-        what = f"a picture without guidance needs the UNet at batch 1, and the bundle has it at batch 2 only (got guidance {guidance:g})."
-        raise UsageError(what, where="--guidance", fix="use more than 1, or convert an export with a dynamic batch")
-    if guidance > 1 and batches == {1}:
-        log.warning("the bundle has the UNet at batch 1 only, so guidance takes two passes")
-        return True
-    return False
 
 
 def show(bar: tqdm, done: int, total: int) -> None:

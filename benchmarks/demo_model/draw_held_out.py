@@ -20,7 +20,7 @@ from score import score, tally
 from shapes import held_out_prompts
 
 from ondevice.bundle.reader import open_bundle
-from ondevice.generate import painter
+from ondevice.diffusion.pipeline import Pipeline
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -42,12 +42,12 @@ def main() -> int:
     args = parser.parse_args()
 
     bundle = open_bundle(args.bundle)
-    paint = painter(bundle, Session(bundle, choose_device(args.device)))
-    guidance = bundle.model["guidance_scale"] if args.guidance is None else args.guidance
+    paint = Pipeline.of(bundle, Session(bundle, choose_device(args.device)))
+    guidance = bundle.pipeline.numbers["guidance_scale"].default if args.guidance is None else args.guidance
     specs = held_out_prompts(args.count, split=args.split)
     scores, pictures, started = [], [], time.perf_counter()
     for number, spec in enumerate(specs):
-        drawn = paint(spec.caption, steps=args.steps, guidance_scale=guidance, seed=args.seed + number, sampler=args.sampler)
+        drawn = paint(spec.caption, num_inference_steps=args.steps, guidance_scale=guidance, seed=args.seed + number, sampler=args.sampler)
         scores.append(score(drawn.pixels, spec))
         pictures.append(framed(drawn.pixels, all(scores[-1].values())))
         if not all(scores[-1].values()):

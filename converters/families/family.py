@@ -79,7 +79,9 @@ class Family:
         tokenizers: {folder: the part whose ids it makes}.
         joints: the numbers by which networks fit each other.
         pipelines: classes of diffusers that draw with such a folder, as model_index.json names them.
+        pipeline: how the graphs make a picture, of the networks' configs: docs/pipeline.md, without its `sampler`.
         guidance_scale: what its pictures look best at by default.
+        steps: of a sampler, by default.
     """
 
     name: str
@@ -91,7 +93,9 @@ class Family:
     tokenizers: Mapping[str, str]
     joints: Callable[[Configs], Iterable[Joint]]
     pipelines: tuple[str, ...]
+    pipeline: Callable[[Family, Configs], dict[str, Any]]
     guidance_scale: float = 7.5
+    steps: int = 20
 
     @property
     def source(self) -> str:

@@ -9,6 +9,7 @@ from ondevice.base.paths import MODELS
 from ondevice.converters.architectures import autoencoder_kl, clip_text, unet
 from ondevice.converters.architectures.unet import generation, kind_of
 from ondevice.converters.families.family import Configs, Family, Joint, Part, Role
+from ondevice.converters.families.pipelines import text_to_image
 
 PARTS = {
     "text_encoder": Part(clip_text.CLIP_TEXT, "cond_stage_model.transformer.", clip_text.OPENAI),
@@ -53,6 +54,7 @@ def sd1(name: str, hub_id: str | None, **changes: Any) -> Family:
         "tokenizers": {"tokenizer": "text_encoder"},
         "joints": joints,
         "pipelines": ("StableDiffusionPipeline",),
+        "pipeline": text_to_image,
     }
     return Family(name=name, hub_id=hub_id, **about | changes)
 

@@ -16,7 +16,7 @@ from ondevice.errors import BundleError
 from ondevice.lower.program import DTYPES
 
 FORMAT = "ondevice-bundle"
-MAJOR, MINOR = 1, 3
+MAJOR, MINOR = 2, 0
 MANIFEST = "bundle.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 SHARD_BYTES = 256 << 20  # phones limit a single allocation: 887 MB was the largest on an Adreno 750, less on older ones
@@ -36,6 +36,7 @@ MAX_ARGUMENTS = 64  # buffers, and as many scalars, of one kernel; also its defi
 MAX_RULES = 256  # fusion rules whose outcome a component records
 MAX_REASONS = 64  # for which one of them left matches alone
 MAX_RANK = 8
+MAX_NEEDS = 16
 MAX_SIZE = 65_536  # one of a plan's sizes
 MAX_BYTES = 1 << 40
 MAX_COUNT = 1 << 53  # flops and the like: the largest range in which a double holds every integer
@@ -213,6 +214,14 @@ class Checker:
         if nbytes(shape, dtype) > MAX_BYTES:
             self.fail(f"is {list(shape)} (expected at most {MAX_BYTES} bytes)", *path)
         return shape
+
+    def needs(self, value: Any, known: Collection[str], *path: str | int | tuple[str]) -> tuple[str, ...]:
+        """Words of later minor versions, all of which a reader must know."""
+        words = tuple(self.identifier(word, *path, i) for i, word in enumerate(self.array(value, (0, MAX_NEEDS), *path)))
+        for i, word in enumerate(words):
+            if word not in known:
+                self.fail(f"asks for {shown(word)}, which this version does not know; install a newer ondevice", *path, i)
+        return words
 
     def sizes(self, value: Any, *path: str | int | tuple[str]) -> dict[str, int]:
         table = self.table(value, MAX_RANK, *path)

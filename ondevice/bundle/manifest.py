@@ -6,19 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ondevice.bundle import format as f
+from ondevice.bundle.pipeline import PipelineSpec
+from ondevice.bundle.pipeline_file import Path, parse_pipeline
 from ondevice.errors import BundleError
 from ondevice.lower.program import DTYPES
 from ondevice.plan.plan import ALIGN
 
-PREDICTIONS = ("epsilon", "sample", "v_prediction")
-# Facts that every bundle has: type, lowest and highest value. Others are kept as they are.
-MODEL_FACTS: dict[str, tuple[type, float, float]] = {
-    "guidance_scale": (float, 0, 1e6),
-    "scaling_factor": (float, 1e-9, 1e9),
-    "vae_scale": (int, 1, 64),
-    "latent_channels": (int, 1, 64),
-    "max_tokens": (int, 1, 65_536),
-}
+TOKENIZERS = ("bpe", "unigram")  # kinds: docs/tokenizer.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +47,15 @@ class PlanEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenizerEntry:
+    """A tokenizer: how it cuts a text, how many ids it makes of one, and its files under tokenizers/NAME/."""
+
+    kind: str
+    length: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RuleEntry:
     """What became of a fusion rule: how often it applied, and how many matches were left alone for which reason."""
 
@@ -82,24 +85,27 @@ class Manifest:
     plans: tuple[PlanEntry, ...]
     kernels: tuple[str, ...]  # kernels/<name>.cl
     preludes: tuple[str, ...]  # dialects: kernels/prelude/<dialect>.h
-    tokenizer: tuple[str, ...]  # under tokenizer/
+    tokenizers: dict[str, TokenizerEntry]
     samplers: tuple[str, ...]  # samplers/<name>.json
-    default_sampler: str | None
+    pipeline: PipelineSpec | None  # None: plans that draw nothing by themselves
     weights: dict[str, WeightEntry]
     files: dict[str, FileEntry]
-    rewrites: dict[str, RewriteEntry]  # by component; format 1.0 has none
+    rewrites: dict[str, RewriteEntry]  # by component, where it is known
 
 
-def parse_version(value: Any) -> tuple[int, int]:
-    """Version of parsed JSON, or BundleError: not a bundle, or a newer major version than this package reads."""
+def parse_version(value: Any, oldest: int = f.MAJOR) -> tuple[int, int]:
+    """Version of parsed JSON, or BundleError: not a bundle, or of another major version than this package reads.
+
+    `oldest`: the lowest major version to take: an old bundle can be replaced, though not read.
+    """
     if type(value) is not dict or value.get("format") != f.FORMAT:
         got = f.shown(value.get("format")) if type(value) is dict else f.shown(value)
         raise BundleError(f'is not the manifest of a bundle (got format {got}, expected "{f.FORMAT}").', where=f.MANIFEST, fix=f.DAMAGED)
     check = f.Checker(f.MANIFEST)
     major, minor = map(int, check.match(value.get("version"), f.VERSION, "MAJOR.MINOR", "version").split("."))
-    if major != f.MAJOR:
+    if not oldest <= major <= f.MAJOR:
         what = f"has format {major}.{minor} (expected {f.MAJOR}.x)."
-        fix = "install a newer ondevice" if major > f.MAJOR else "write the bundle again with `ondevice convert`"
+        fix = "install a newer ondevice" if major > f.MAJOR else "convert the checkpoint again; --force replaces this one"
         raise BundleError(what, where=f.MANIFEST, fix=fix)
     return major, minor
 
@@ -108,8 +114,8 @@ def parse_manifest(value: Any) -> Manifest:
     """Manifest of parsed JSON. Raises BundleError with the field that is wrong."""
     version = parse_version(value)
     check = f.Checker(f.MANIFEST)
-    keys = ("producer", "model", "components", "plans", "kernels", "preludes", "tokenizer", "samplers", "default_sampler", "weights")
-    producer, model, components, plans, kernels, preludes, tokenizer, samplers, default, weights = check.record(value, keys)
+    keys = ("producer", "model", "components", "plans", "kernels", "preludes", "tokenizers", "samplers", "pipeline", "weights")
+    producer, model, components, plans, kernels, preludes, tokenizers, samplers, pipeline, weights = check.record(value, keys)
     check.text(producer, "producer")
     files = _files(check, check.record(value, ("files",))[0])
 
@@ -120,29 +126,35 @@ def parse_manifest(value: Any) -> Manifest:
         if "rewrite" in row:
             rewrites[name] = _rewrite(check, name, row["rewrite"])
 
-    def listed(names: Any, most: int, field: str, folder: str, ending: str = "") -> tuple[str, ...]:
-        found = tuple(check.name(name, field, i) for i, name in enumerate(check.array(names, (0, most), field)))
-        check.distinct(found, field)
+    def listed(names: Any, most: int, at: Path, folder: str, ending: str = "") -> tuple[str, ...]:
+        found = tuple(check.name(name, *at, i) for i, name in enumerate(check.array(names, (0, most), *at)))
+        check.distinct(found, *at)
         for i, name in enumerate(found):
             if (file := f"{folder}/{name}{ending}") not in files:
-                check.fail(f"is {f.shown(name)}, but {file} is not in files", field, i)
+                check.fail(f"is {f.shown(name)}, but {file} is not in files", *at, i)
         return found
 
-    kernels = listed(kernels, f.MAX_KERNELS, "kernels", "kernels", ".cl")
+    kernels = listed(kernels, f.MAX_KERNELS, ("kernels",), "kernels", ".cl")
     for i, name in enumerate(kernels):
         check.identifier(name, "kernels", i)  # it is the entry point's name too
-    preludes = listed(preludes, 16, "preludes", "kernels/prelude", ".h")
-    tokenizer = listed(tokenizer, 64, "tokenizer", "tokenizer")
-    samplers = listed(samplers, f.MAX_FILES, "samplers", "samplers", ".json")
+    preludes = listed(preludes, 16, ("preludes",), "kernels/prelude", ".h")
+    samplers = listed(samplers, f.MAX_FILES, ("samplers",), "samplers", ".json")
+    cutters = {}
+    for name, row in check.table(tokenizers, 16, "tokenizers").items():
+        at: Path = ("tokenizers", (name,))
+        check.identifier(name, "tokenizers")
+        kind, length, names = check.record(row, ("kind", "length", "files"), *at)
+        check.one_of(kind, TOKENIZERS, *at, "kind")
+        check.integer(length, 1, f.MAX_SIZE, *at, "length")
+        cutters[name] = TokenizerEntry(kind, length, listed(names, 64, (*at, "files"), f"tokenizers/{name}"))
     if f.SCHEDULER not in files:
         check.fail(f"has no {f.SCHEDULER}", "files")
-    if default is not None:
-        check.one_of(default, samplers, "default_sampler")
     table = {key: _weight(check, key, row, files) for key, row in check.table(weights, f.MAX_WEIGHTS, "weights").items()}
     entries = tuple(_plan(check, row, i, dtypes, files) for i, row in enumerate(check.array(plans, (1, f.MAX_PLANS), "plans")))
     for i, entry in enumerate(entries):
         if any((entry.component, entry.sizes) == (other.component, other.sizes) for other in entries[:i]):
             check.fail(f"is a second plan of {entry.component} at {entry.sizes}", "plans", i)
+    spec = None if pipeline is None else parse_pipeline(check, pipeline, dtypes, cutters, samplers)
     return Manifest(
         version=version,
         producer=producer,
@@ -151,9 +163,9 @@ def parse_manifest(value: Any) -> Manifest:
         plans=entries,
         kernels=kernels,
         preludes=preludes,
-        tokenizer=tokenizer,
+        tokenizers=cutters,
         samplers=samplers,
-        default_sampler=default,
+        pipeline=spec,
         weights=table,
         files=files,
         rewrites=rewrites,
@@ -206,12 +218,6 @@ def _model(check: f.Checker, value: Any) -> dict[str, Any]:
     model = check.table(value, 256, "model")
     for key in ("family", "source"):
         check.text(check.record(model, (key,), "model")[0], "model", key)
-    for key, (kind, low, high) in MODEL_FACTS.items():
-        number = check.record(model, (key,), "model")[0]
-        if type(number) not in {int, kind} or not low <= number <= high:
-            check.fail(f"is {f.shown(number)} (expected {'a whole number' if kind is int else 'a number'} {low:g}..{high:g})", "model", key)
-    if "prediction_type" in model:
-        check.one_of(model["prediction_type"], PREDICTIONS, "model", "prediction_type")
     return model
 
 

@@ -11,6 +11,9 @@ from ondevice.errors import BundleError
 from ondevice.lower.program import DTYPES
 from ondevice.plan.plan import ALIGN, Dispatch, Kernel, Operand, Plan
 
+KNOWN: frozenset[str] = frozenset()  # what `needs` may name: words of later minor versions that this reader knows
+KINDS = ("buffer",)  # of operands; image2d is reserved
+
 
 class Weight(Protocol):
     """What a plan must know of a weight."""
@@ -98,6 +101,7 @@ def parse_plan(value: Any, where: str, weights: Mapping[str, Weight], kernel_nam
     check = f.Checker(where)
     keys = ("component", "sizes", "dtype", "arena", "inputs", "outputs", "kernels", "operands", "dispatches")
     component, sizes, dtype, arena, inputs, outputs, kernels, operands, dispatches = check.record(value, keys)
+    check.needs(value.get("needs", []), KNOWN, "needs")
     check.identifier(component, "component")
     check.one_of(dtype, DTYPES, "dtype")
     check.integer(arena, 0, f.MAX_BYTES, "arena")
@@ -132,6 +136,7 @@ def _operand(check: f.Checker, row: Any, i: int, arena: int, weights: Mapping[st
     shape = check.shape(shape, dtype, "operands", i, "shape")
     if check.integer(size, 1, f.MAX_BYTES, "operands", i, "bytes") != f.nbytes(shape, dtype):
         check.fail(f"is {size} (expected {f.nbytes(shape, dtype)} for {dtype}{list(shape)})", "operands", i, "bytes")
+    check.one_of(row.get("kind", "buffer"), KINDS, "operands", i, "kind")
     if ("offset" in row) == ("weight" in row):
         check.fail("has both or none of offset and weight (expected one)", "operands", i)
     if "offset" in row:

@@ -1,80 +1,141 @@
-"""What the components of a text-to-image model take and make: names, dtypes and shapes. The specification is docs/bundle.md, "Components".
+"""What the components of a pipeline take and make: names, dtypes and shapes. The specification is docs/pipeline.md, "Ports".
 
 Checked when a plan is read, so that nothing runs before both ends of it are known to be what the pipeline passes and expects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ondevice.bundle import format as f
+from ondevice.bundle.manifest import Manifest
+from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Feed, PipelineSpec, Role, Sample
 from ondevice.bundle.stages import STATISTICS, check_fit, stage_of, where
 from ondevice.errors import BundleError
 from ondevice.plan.plan import Operand, Plan
 
-Shape = tuple[int | str, ...]
-TEXT_WIDTH = "text_width"  # the one size that no fact of the model says: text encoder and UNet must agree on it
+Shape = tuple[int, ...]
+Type = tuple[str, Shape]
+PLACE = frozenset({"batch", "height", "width"})
+STAGE_SIZES = PLACE | {"stage", "rows"}
+RUN_SIZES = PLACE | {"frames"}  # that a pipeline asks for; a plan has some of them
+CLIP_VISION = 224  # pixels a side of what `clip_vision` prepares
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Names -> (dtype, shape) of a component whose plans have exactly these `sizes`. Words in a shape are sizes: `_sizes` says which."""
+@dataclass(slots=True)
+class Seen:
+    """Types of values, as the plans that were read have them: by value, at which sizes, and the type in one pass."""
 
-    sizes: frozenset[str]
-    inputs: Mapping[str, tuple[str, Shape]]
-    outputs: Mapping[str, tuple[str, Shape]]
+    values: dict[str, list[tuple[Mapping[str, int], Type]]] = field(default_factory=dict)
 
+    def find(self, value: str, sizes: Mapping[str, int]) -> Type | None:
+        """The type of a value where all sizes that two plans have are the same."""
+        for other, found in self.values.get(value, []):
+            if all(sizes.get(name, size) == size for name, size in other.items() if name != "batch"):
+                return found
+        return None
 
-_PLACE = frozenset({"batch", "height", "width"})
-_LATENTS: Shape = ("batch", "latent_channels", "height", "width")
-_PICTURE: Shape = ("batch", 3, "picture_height", "picture_width")
-_STATES: Shape = ("batch", "max_tokens", TEXT_WIDTH)
-PORTS = {
-    "text_encoder": Ports(frozenset({"batch"}), {"input_ids": ("i32", ("batch", "max_tokens"))}, {"last_hidden_state": ("f32", _STATES)}),
-    "unet": Ports(
-        _PLACE,
-        {"sample": ("f32", _LATENTS), "timestep": ("f32", (1,)), "encoder_hidden_states": ("f32", _STATES)},
-        {"out_sample": ("f32", _LATENTS)},
-    ),
-    "vae_decoder": Ports(_PLACE, {"latent_sample": ("f32", _LATENTS)}, {"sample": ("f32", _PICTURE)}),
-    "vae_encoder": Ports(_PLACE, {"sample": ("f32", _PICTURE)}, {"latent_parameters": ("f32", ("batch", "moments", "height", "width"))}),
-}
-STAGE_SIZES = _PLACE | {"stage", "rows"}
+    def add(self, value: str, sizes: Mapping[str, int], found: Type) -> None:
+        if self.find(value, sizes) is None:
+            self.values.setdefault(value, []).append((sizes, found))
 
 
-def check_ports(plan: Plan, file: str, model: Mapping[str, Any], known: dict[str, int]) -> None:
-    """Refuse a plan of a known component with other inputs or outputs than the pipeline passes and expects.
+def check_ports(plan: Plan, file: str, manifest: Manifest, seen: Seen) -> None:
+    """Refuse a plan of a component that the pipeline runs with other inputs or outputs than the pipeline passes and expects.
 
-    Components and sets of sizes that this version does not know are nobody's to ask for, and pass.
+    Components that it does not run, and sizes that it does not ask for, pass.
 
     Args:
-        known: sizes that plans read before have settled; TEXT_WIDTH is added by the first that has it.
+        seen: what plans read before have settled; this one adds to it.
 
     Raises:
         BundleError: an input or output is missing, unknown, or of another dtype or shape.
     """
+    spec = manifest.pipeline
+    if spec is None:
+        return
     check = f.Checker(file)
-    if plan.component == "vae_decoder" and plan.sizes.keys() == STAGE_SIZES:
-        _check_stage(check, plan, _sizes(plan, model))
+    if plan.sizes.keys() == STAGE_SIZES:
+        role = next((role for role in spec.after if role.component == plan.component), None)
+        if role is not None:
+            _check_stage(check, plan, spec, role)
         return
-    ports = PORTS.get(plan.component)
-    if ports is None or plan.sizes.keys() != ports.sizes:
-        return
-    sizes = _sizes(plan, model) | known
-    for field, indices, wanted in (("inputs", plan.inputs, ports.inputs), ("outputs", plan.outputs, ports.outputs)):
+    if plan.sizes.keys() <= RUN_SIZES:
+        for role in spec.roles():
+            if role.component == plan.component:
+                _check_run(check, plan, role, manifest, seen)
+
+
+def _check_run(check: f.Checker, plan: Plan, role: Role, manifest: Manifest, seen: Seen) -> None:
+    spec = manifest.pipeline
+    assert spec is not None
+    batch = plan.sizes.get("batch", 1)
+    for name, indices, wanted in (("inputs", plan.inputs, role.feed), ("outputs", plan.outputs, role.keep)):
         given = {plan.operands[index].name: plan.operands[index] for index in indices}
-        _same_names(check, field, given, wanted)
-        for name, (dtype, shape) in wanted.items():
-            operand = given[name]
-            if TEXT_WIDTH in shape and len(operand.shape) == len(shape):
-                known.setdefault(TEXT_WIDTH, operand.shape[shape.index(TEXT_WIDTH)])
-                sizes = sizes | known
-            _same(check, field, operand, dtype, tuple(sizes.get(size, 0) if isinstance(size, str) else size for size in shape))
+        _same_names(check, name, given, wanted)
+    operands = {operand.name: operand for operand in plan.operands}
+    for port, feed in role.feed.items():
+        operand = operands[port]
+        expected = _fed(feed, plan.sizes, manifest, seen)
+        if expected is not None:
+            dtype, shape = expected
+            in_passes = shape if feed.name == TIMESTEP else (batch * shape[0], *shape[1:])
+            _same(check, "inputs", operand, dtype, in_passes)
+        elif operand.shape and operand.shape[0] % batch == 0:
+            seen.add(feed.name, plan.sizes, (operand.dtype, (operand.shape[0] // batch, *operand.shape[1:])))
+    for port, value in role.keep.items():
+        operand = operands[port]
+        expected = _made(value, plan.sizes, spec, seen)
+        if expected is not None:
+            _same(check, "outputs", operand, expected[0], (batch * expected[1][0], *expected[1][1:]))
+        elif not operand.shape or operand.shape[0] % batch:
+            check.fail(f"has {_shown(operand)} (expected {batch} equal parts, one per pass)", "outputs")
+        else:
+            seen.add(value, plan.sizes, (operand.dtype, (operand.shape[0] // batch, *operand.shape[1:])))
 
 
-def check_stages(plans: Sequence[Plan], model: Mapping[str, Any]) -> None:
+def _fed(feed: Feed, sizes: Mapping[str, int], manifest: Manifest, seen: Seen) -> Type | None:
+    """What a feed gives in one pass; None where only another plan says it."""
+    spec = manifest.pipeline
+    assert spec is not None
+    height, width = (sizes.get(side, 0) for side in ("height", "width"))
+    scale = spec.latents.scale
+    if feed.kind == "tokens":
+        return "i32", (1, manifest.tokenizers[feed.name].length)
+    if feed.kind == "numbers":
+        return "f32", (1, len(feed.numbers))
+    if feed.kind == "picture":
+        prepare = spec.pictures[feed.name].prepare
+        if prepare == "clip_vision":
+            return "f32", (1, 3, CLIP_VISION, CLIP_VISION)
+        return "f32", (1, 1, height, width) if prepare == "mask" else (1, 3, scale * height, scale * width)
+    if feed.name == TIMESTEP:
+        return "f32", (1,)
+    return _made(feed.name, sizes, spec, seen)
+
+
+def _made(value: str, sizes: Mapping[str, int], spec: PipelineSpec, seen: Seen) -> Type | None:
+    """The type of a value in one pass, where the pipeline or a plan that was read says it."""
+    frames, base = sizes.get("frames", 1), spec.latents
+    height, width = (sizes.get(side, 0) for side in ("height", "width"))
+    if value == LATENTS or any(value == loop.prediction for loop in spec.denoise):
+        return "f32", (frames, base.channels, height, width)
+    if value == spec.gives:
+        return "f32", (frames, 3, base.scale * height, base.scale * width)
+    for step in _samples(spec):
+        if value == step.moments:
+            return "f32", (1, 2 * base.channels, height, width)
+        if value == step.keep:
+            return "f32", (1, base.channels, height, width)
+    return seen.find(value, sizes)
+
+
+def _samples(spec: PipelineSpec) -> Iterator[Sample]:
+    yield from (step for step in spec.before if isinstance(step, Sample))
+
+
+def check_stages(plans: Sequence[Plan], spec: PipelineSpec) -> None:
     """Refuse stages of a decoder in bands, in order and each within `check_ports`, that do not fit each other or the decoder.
 
     Raises:
@@ -87,35 +148,37 @@ def check_stages(plans: Sequence[Plan], model: Mapping[str, Any]) -> None:
         for operand in (plan.operands[i] for i in plan.inputs):
             if operand.name in types and operand.dtype != types[operand.name]:
                 what = f"{operand.name[:60]} is {operand.dtype}, and was made as {types[operand.name]}."
-                raise BundleError(what, where=where(plan.sizes), fix="convert the checkpoint again")
+                raise BundleError(what, where=where(plan.component, plan.sizes), fix="convert the checkpoint again")
         out = plan.operands[plan.outputs[0]]
         types[out.name] = out.dtype
-    sizes = _sizes(plans[0], model)
-    height, width = sizes["picture_height"], sizes["picture_width"]
+    height, width = (spec.latents.scale * plans[0].sizes[side] for side in ("height", "width"))
+    result = next(role for role in spec.after if role.component == plans[0].component).keep
     for stage in stages:
         _, high, wide, _ = whole[stage.output]
         if high > height or wide > width:
             what = f"it makes a picture of {wide}x{high} (expected at most {width}x{height})."
-            raise BundleError(what, where=where(stage.sizes), fix="convert the checkpoint again")
+            raise BundleError(what, where=where(stage.component, stage.sizes), fix="convert the checkpoint again")
     last = stages[-1]
-    if last.output != "sample" or whole["sample"] != (1, height, width, 3):
-        what = f"the last stage makes {last.output[:60]} {list(whole[last.output])} (expected sample {[1, height, width, 3]})."
-        raise BundleError(what, where=where(last.sizes), fix="convert the checkpoint again")
+    if last.output not in result or whole[last.output] != (1, height, width, 3):
+        what = f"the last stage makes {last.output[:60]} {list(whole[last.output])} (expected {', '.join(result)} {[1, height, width, 3]})."
+        raise BundleError(what, where=where(last.component, last.sizes), fix="convert the checkpoint again")
 
 
-def _check_stage(check: f.Checker, plan: Plan, sizes: Mapping[str, int]) -> None:
+def _check_stage(check: f.Checker, plan: Plan, spec: PipelineSpec, role: Role) -> None:
     """One stage by itself: the first reads latents; others read pictures, and means and variances in pairs. Each makes one picture."""
+    sizes, base = plan.sizes, spec.latents
     given = {plan.operands[index].name: plan.operands[index] for index in plan.inputs}
     if plan.sizes["batch"] != 1:
         check.fail(f"is {plan.sizes['batch']} (expected 1 for a decoder in bands)", "sizes", ("batch",))
     if plan.sizes["stage"] == 1:
-        _same_names(check, "inputs", given, ("latent_sample",))
-        _same(check, "inputs", given["latent_sample"], "f32", tuple(sizes[str(size)] for size in _LATENTS))
+        _same_names(check, "inputs", given, role.feed)
+        for name in role.feed:
+            _same(check, "inputs", given[name], "f32", (1, base.channels, sizes["height"], sizes["width"]))
     else:
         for name, operand in given.items():
             if name.endswith(STATISTICS):
-                base, _, part = name.rpartition(":")
-                other = given.get(base + STATISTICS[part == "mean"])
+                stem, _, part = name.rpartition(":")
+                other = given.get(stem + STATISTICS[part == "mean"])
                 if other is None or operand.dtype != "f32" or len(operand.shape) != 1 or other.shape != operand.shape:
                     check.fail(f"has {f.shown(name)} (expected f32 [groups], of a mean and a variance alike)", "inputs")
             else:
@@ -124,8 +187,8 @@ def _check_stage(check: f.Checker, plan: Plan, sizes: Mapping[str, int]) -> None
         check.fail(f"is a list of {len(plan.outputs)} (expected one picture of a decoder in bands)", "outputs")
     out = plan.operands[plan.outputs[0]]
     _picture(check, "outputs", out)
-    if out.name == "sample":
-        _same(check, "outputs", out, "f32", (1, out.shape[1], sizes["picture_width"], 3))
+    if out.name in role.keep:
+        _same(check, "outputs", out, "f32", (1, out.shape[1], base.scale * sizes["width"], 3))
 
 
 def _picture(check: f.Checker, field: str, operand: Operand) -> None:
@@ -133,7 +196,7 @@ def _picture(check: f.Checker, field: str, operand: Operand) -> None:
         check.fail(f"has {_shown(operand)} (expected a picture f16 or f32 [1, rows, width, channels])", field)
 
 
-def _same_names(check: f.Checker, field: str, given: Mapping[str, Operand], wanted: Mapping[str, object] | Sequence[str]) -> None:
+def _same_names(check: f.Checker, field: str, given: Mapping[str, Operand], wanted: Mapping[str, object]) -> None:
     if given.keys() != set(wanted):
         check.fail(f"has {', '.join(f.shown(name) for name in list(given)[:4])} (expected {', '.join(wanted)})", field)
 
@@ -145,10 +208,3 @@ def _same(check: f.Checker, field: str, operand: Operand, dtype: str, shape: tup
 
 def _shown(operand: Operand) -> str:
     return f"{f.shown(operand.name)} as {operand.dtype}{list(operand.shape)}"
-
-
-def _sizes(plan: Plan, model: Mapping[str, Any]) -> dict[str, int]:
-    """What the words in shapes stand for."""
-    scale, channels = model["vae_scale"], model["latent_channels"]
-    place = {f"picture_{side}": scale * plan.sizes[side] for side in ("height", "width") if side in plan.sizes}
-    return dict(plan.sizes) | place | {"latent_channels": channels, "moments": 2 * channels, "max_tokens": model["max_tokens"]}

@@ -19,8 +19,9 @@ from ondevice.base.publish import recover
 from ondevice.bundle import format as f
 from ondevice.bundle.kernels import check_launches, check_ours
 from ondevice.bundle.manifest import Manifest, PlanEntry, parse_manifest
+from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.plan_file import parse_plan, weight_bytes
-from ondevice.bundle.ports import STAGE_SIZES, check_ports, check_stages
+from ondevice.bundle.ports import STAGE_SIZES, Seen, check_ports, check_stages
 from ondevice.bundle.weights import STORED
 from ondevice.errors import BundleError
 from ondevice.plan.plan import Plan
@@ -33,7 +34,7 @@ class Bundle:
         self.path = path
         self.manifest = manifest
         self._plans: dict[str, Plan] = {}
-        self._sizes: dict[str, int] = {}  # on which plans of different components must agree
+        self._seen = Seen()  # types of values, on which plans of different components must agree
         self._shards: dict[str, np.memmap] = {}
         self._texts: dict[str, str] = {}  # a kernel file is built with many sets of defines
 
@@ -42,8 +43,17 @@ class Bundle:
 
     @property
     def model(self) -> dict[str, Any]:
-        """Facts of the model: family, source, and what a text-to-image player needs (docs/bundle.md lists the names)."""
+        """Facts of the model for people: family, source, target."""
         return self.manifest.model
+
+    @property
+    def pipeline(self) -> PipelineSpec:
+        """How the plans make a picture. Raises BundleError where the bundle says nothing of it."""
+        if self.manifest.pipeline is None:
+            raise BundleError(
+                "it holds plans, and no pipeline that draws with them.", where=str(self.path), fix="convert a whole checkpoint"
+            )
+        return self.manifest.pipeline
 
     @property
     def plans(self) -> tuple[PlanEntry, ...]:
@@ -68,7 +78,7 @@ class Bundle:
             if weight_bytes(plan) != entry.weight_bytes:
                 what = f"uses {weight_bytes(plan)} bytes of weights (expected {entry.weight_bytes} as in {f.MANIFEST})."
                 raise BundleError(what, where=entry.file, fix=f.DAMAGED)
-            check_ports(plan, entry.file, self.model, self._sizes)
+            check_ports(plan, entry.file, self.manifest, self._seen)
             files = self.manifest.files
             check_launches(plan, entry.file, {name: files[f"kernels/{name}.cl"].sha256 for name in self.manifest.kernels})
             self._plans[entry.file] = plan
@@ -84,13 +94,14 @@ class Bundle:
         Raises:
             BundleError: a plan is damaged, or they do not fit each other.
         """
+        decoder = self.pipeline.decoder.component
         wanted = {"batch": 1, "height": height, "width": width, "rows": rows}
-        sizes = [entry.sizes for entry in self.plans if entry.component == "vae_decoder" and entry.sizes.keys() == STAGE_SIZES]
+        sizes = [entry.sizes for entry in self.plans if entry.component == decoder and entry.sizes.keys() == STAGE_SIZES]
         found: list[Plan] = []
         while (one := wanted | {"stage": len(found) + 1}) in sizes:
-            found.append(self.plan("vae_decoder", **one))
+            found.append(self.plan(decoder, **one))
         if found:
-            check_stages(found, self.model)
+            check_stages(found, self.pipeline)
         return found
 
     def _entry(self, component: str, sizes: Mapping[str, int]) -> PlanEntry:
@@ -102,7 +113,7 @@ class Bundle:
             if entry.sizes == sizes:
                 return entry
         have = "; ".join(_sizes(entry.sizes) for entry in mine)
-        scale = self.model.get("vae_scale", 0)
+        scale = self.manifest.pipeline.latents.scale if self.manifest.pipeline else 0
         pixels = f"{sizes['width'] * scale}x{sizes['height'] * scale}" if scale and {"width", "height"} <= set(sizes) else "WIDTHxHEIGHT"
         what = f"has no plan of {component} for {_sizes(sizes)} (it has {have})."
         raise BundleError(what, where=self.path.name, fix=f"convert the checkpoint again with `--size {pixels}`")
@@ -154,9 +165,9 @@ class Bundle:
         flags = "".join(f"#define {name} {value}\n" for name, value in sorted(dict(defines).items()))
         return f'{flags}{self.prelude(dialect)}\n#line 1 "{file}.cl"\n{self.kernel_source(file)}'
 
-    def tokenizer_files(self) -> dict[str, bytes]:
-        """The tokenizer's files by name (vocab.json, merges.txt...)."""
-        return {name: self.read(f"tokenizer/{name}", f.MAX_JSON_BYTES) for name in self.manifest.tokenizer}
+    def tokenizer_files(self, name: str) -> dict[str, bytes]:
+        """A tokenizer's files by name (vocab.json, merges.txt...)."""
+        return {file: self.read(f"tokenizers/{name}/{file}", f.MAX_JSON_BYTES) for file in self.manifest.tokenizers[name].files}
 
     @property
     def scheduler(self) -> dict[str, Any]:
@@ -188,7 +199,8 @@ class Bundle:
                 _wrong_digest(name)
         for plan in self.plans:
             self.plan(plan.component, **plan.sizes)
-            if plan.component == "vae_decoder" and plan.sizes.keys() == STAGE_SIZES and plan.sizes["stage"] == 1:
+            drawn = self.manifest.pipeline and plan.component == self.pipeline.decoder.component
+            if drawn and plan.sizes.keys() == STAGE_SIZES and plan.sizes["stage"] == 1:
                 self.stages(plan.sizes["height"], plan.sizes["width"], plan.sizes["rows"])
         for kernel in self.manifest.kernels:
             self.kernel_source(kernel)

@@ -20,6 +20,7 @@ LEAST_ROWS = 3  # of a band that is not the whole picture: an edge row is droppe
 class Stage:
     """One plan of the decoder: its sizes, and shapes by name. Pictures are [1, rows, width, channels]; statistics [groups]."""
 
+    component: str
     sizes: Mapping[str, int]
     inputs: Mapping[str, tuple[int, ...]]
     output: str
@@ -41,7 +42,7 @@ def stage_of(plan: Plan) -> Stage:
     """The stage that a plan is, one that passed `ports.check_ports`."""
     inputs = {plan.operands[i].name: plan.operands[i].shape for i in plan.inputs}
     out = plan.operands[plan.outputs[0]]
-    return Stage(plan.sizes, inputs, out.name, out.shape, STORED[out.dtype])
+    return Stage(plan.component, plan.sizes, inputs, out.name, out.shape, STORED[out.dtype])
 
 
 def groups_of(name: str, later: Sequence[Stage]) -> int:
@@ -84,9 +85,9 @@ def check_fit(stages: Sequence[Stage]) -> dict[str, tuple[int, ...]]:
 
 
 def _refuse(stage: Stage, what: str) -> NoReturn:
-    raise BundleError(f"{what}.", where=where(stage.sizes), fix="convert the checkpoint again")
+    raise BundleError(f"{what}.", where=where(stage.component, stage.sizes), fix="convert the checkpoint again")
 
 
-def where(sizes: Mapping[str, int]) -> str:
+def where(component: str, sizes: Mapping[str, int]) -> str:
     """A decoder's plan in an error."""
-    return "vae_decoder " + " ".join(f"{name}={size}" for name, size in sizes.items())
+    return f"{component} " + " ".join(f"{name}={size}" for name, size in sizes.items())

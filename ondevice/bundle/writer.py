@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ondevice.bundle import format as f
 from ondevice.bundle.kernels import check_launches
 from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
 from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem, weight_bytes
-from ondevice.bundle.ports import check_ports
+from ondevice.bundle.ports import Seen, check_ports
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
 from ondevice.errors import BundleError
@@ -31,40 +32,64 @@ MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block
 Progress = Callable[[int, int], None]  # bytes written, bytes in all
 
 
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """A tokenizer of a bundle: its files by name, how many ids it makes of a text, and its kind ("bpe" or "unigram")."""
+
+    files: Mapping[str, bytes]
+    length: int
+    kind: str = "bpe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a bundle is written from.
+
+    Attributes:
+        weights: by the keys that plans read them under.
+        model: facts for people: `family`, `source` and any others.
+        scheduler: the checkpoint's scheduler_config.json, as diffusers' pipeline has it.
+        samplers: tables by name ("pndm_20").
+        tokenizers: by the name that the pipeline calls them.
+        pipeline: how the plans make a picture (docs/pipeline.md); None: they do not.
+        rewrites: how each component's graph was rewritten, as the manifest says it; left out where it is not known.
+        kernels: texts by file name under kernels/ ("matmul.cl", "prelude/opencl.h"); None: the package's own, as the plans need.
+    """
+
+    plans: Sequence[Plan]
+    weights: Mapping[str, WeightSource]
+    model: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    samplers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tokenizers: Mapping[str, TokenizerFiles] = field(default_factory=dict)
+    pipeline: Mapping[str, Any] | None = None
+    rewrites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    kernels: Mapping[str, str] | None = None
+
+
 def write_bundle(
     path: str | os.PathLike[str],
+    contents: Contents,
     *,
-    plans: Iterable[Plan],
-    weights: Mapping[str, WeightSource],
-    tokenizer: Mapping[str, bytes],
-    scheduler: Mapping[str, Any],
-    samplers: Mapping[str, Mapping[str, Any]],
-    model: Mapping[str, Any],
-    rewrites: Mapping[str, Mapping[str, Any]] | None = None,
-    kernels: Mapping[str, str] | None = None,
-    default_sampler: str | None = None,
     progress: Progress | None = None,
     force: bool = False,
     shard_bytes: int = f.SHARD_BYTES,
 ) -> Path:
     """Write the folder `path` and return it.
 
-    kernels: texts by file name under kernels/ ("matmul.cl", "prelude/opencl.h"); by default the package's own, as the plans need.
-    rewrites: how each component's graph was rewritten, as the manifest says it; left out where it is not known.
-    samplers: tables by name ("pndm_20"). default_sampler: one of them; by default the first.
     force: replace a bundle that is there. Anything else that is there is never touched.
 
     Raises BundleError where the target cannot be written or replaced, the disk is too full, or what was given is no valid bundle.
     Whatever is raised, by a weight's source too, or on Ctrl-C: nothing new is left and an old bundle stays as it was.
     """
     target = writable_target(path, force)
-    plans = list(plans)
+    plans, weights = list(contents.plans), contents.weights
     placed = lay_out(plans, weights, shard_bytes)
     small = _plan_files(plans, placed)
-    small |= _kernel_files(plans, kernels)
-    small |= {f"tokenizer/{name}": data for name, data in tokenizer.items()}
-    small[f.SCHEDULER] = f.dump_json(dict(scheduler), f.SCHEDULER)
-    small |= {f"samplers/{name}.json": f.dump_json(dict(table), f"samplers/{name}.json") for name, table in samplers.items()}
+    small |= _kernel_files(plans, contents.kernels)
+    small |= {f"tokenizers/{name}/{file}": data for name, one in contents.tokenizers.items() for file, data in one.files.items()}
+    small[f.SCHEDULER] = f.dump_json(dict(contents.scheduler), f.SCHEDULER)
+    small |= {f"samplers/{name}.json": f.dump_json(dict(table), f"samplers/{name}.json") for name, table in contents.samplers.items()}
     shards = shard_sizes(placed)
 
     sizes = {name: len(data) for name, data in small.items()} | shards
@@ -72,14 +97,16 @@ def write_bundle(
         "format": f.FORMAT,
         "version": f"{f.MAJOR}.{f.MINOR}",
         "producer": f"ondevice {__version__}",
-        "model": dict(model),
-        "components": _components(plans, rewrites or {}),
+        "model": dict(contents.model),
+        "components": _components(plans, contents.rewrites),
         "plans": [_plan_row(plan) for plan in plans],
         "kernels": sorted({kernel.file for plan in plans for kernel in plan.kernels}),
         "preludes": sorted(Path(name).stem for name in small if name.startswith("kernels/prelude/")),
-        "tokenizer": sorted(tokenizer),
-        "samplers": list(samplers),
-        "default_sampler": default_sampler or next(iter(samplers), None),
+        "tokenizers": {
+            name: {"kind": one.kind, "length": one.length, "files": sorted(one.files)} for name, one in contents.tokenizers.items()
+        },
+        "samplers": list(contents.samplers),
+        "pipeline": contents.pipeline,
         "weights": {
             key: {"dtype": e.dtype, "shape": list(e.shape), "file": e.file, "offset": e.offset, "bytes": e.bytes}
             for key, e in placed.items()
@@ -89,11 +116,11 @@ def write_bundle(
     # Checked as a reader would, before the long part: what is refused here costs seconds, not minutes.
     with _ours():
         draft = parse_manifest(f.load_json(f.dump_json(manifest, f.MANIFEST), f.MANIFEST))
-        agreed: dict[str, int] = {}
+        seen = Seen()
         texts = {name: hashlib.sha256(small[f"kernels/{name}.cl"]).hexdigest() for name in draft.kernels}
         for row in manifest["plans"]:
             plan = parse_plan(f.load_json(small[row["file"]], row["file"]), row["file"], draft.weights, draft.kernels)
-            check_ports(plan, row["file"], draft.model, agreed)
+            check_ports(plan, row["file"], draft, seen)
             check_launches(plan, row["file"], texts)
 
     total, written = sum(sizes.values()), 0
@@ -204,7 +231,7 @@ def _check_target(there: Path, target: Path, force: bool) -> None:
         raise BundleError("is there already.", where=str(target), fix="choose another name with --out, or replace it with --force")
     try:
         value = f.load_json((there / f.MANIFEST).read_bytes(), f.MANIFEST)
-        parse_version(value)
+        parse_version(value, oldest=1)
         ours = {f.MANIFEST, *value["files"]}
     except (BundleError, KeyError, TypeError, OSError) as exc:
         fix = "delete the folder yourself, or choose another name with --out"

@@ -10,10 +10,10 @@ from typing import Any
 
 from ondevice.bundle.memory import weight_sources
 from ondevice.bundle.weights import WeightSource
-from ondevice.bundle.writer import writable_target, write_bundle
-from ondevice.compiler.facts import facts
+from ondevice.bundle.writer import Contents, writable_target, write_bundle
 from ondevice.compiler.fallbacks import settle
 from ondevice.compiler.jobs import bundle_jobs
+from ondevice.compiler.picture import about, pipeline_of, tables, tokenizers
 from ondevice.compiler.programs import programs
 from ondevice.compiler.recipe import Recipe
 from ondevice.converters import build
@@ -69,15 +69,14 @@ def compile_bundle(
         if progress:
             progress("planning", len(plans), len(todo))
     settle(fallbacks, strict)
-    return write_bundle(
-        out,
+    contents = Contents(
         plans=plans,
         weights=weights,
-        tokenizer=checkpoint.tokenizer,
+        model=about(checkpoint) | {"target": recipe.target.name},
         scheduler=scheduler.config,
-        samplers={f"{scheduler.sampler}_{scheduler.table.steps}": scheduler.table.to_json()},
-        model=facts(checkpoint) | {"target": recipe.target.name},
+        samplers=tables(scheduler),
+        tokenizers=tokenizers(checkpoint),
+        pipeline=pipeline_of(model, {made.component for made in plans}, scheduler.sampler, scheduler.table.steps),
         rewrites=rewrites,
-        progress=partial(progress, "writing weights") if progress else None,
-        force=force,
     )
+    return write_bundle(out, contents, progress=partial(progress, "writing weights") if progress else None, force=force)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ondevice.bundle.format import MAX_PLANS, MAX_SIZE
 from ondevice.bundle.manifest import PlanEntry
-from ondevice.compiler.facts import facts
+from ondevice.bundle.pipeline import PipelineSpec, Role
+from ondevice.compiler.picture import spec_of
 from ondevice.converters import Model
 from ondevice.converters.architectures.vae_bands import LEAST
 from ondevice.errors import GraphError, UsageError, multiples_near
@@ -29,13 +30,12 @@ class Job:
 Part = TypeVar("Part", Job, PlanEntry)
 
 
-def training_size(about: Mapping[str, Any]) -> tuple[int, int]:
-    """(width, height) in pixels that the UNet was trained at; its config says so in latents, as one number or as [height, width].
+def training_size(given: int | list[int] | None, scale: int) -> tuple[int, int]:
+    """(width, height) in pixels that a model was trained at; its config says so in latents, as one number or as [height, width].
 
     Raises:
         UsageError: it says nothing, or more than LARGEST pixels a side.
     """
-    given, scale = about["sample_size"], about["vae_scale"]
     if given is None:
         raise UsageError("the UNet's config has no size to go by (sample_size is null).", where="--size", fix="name a size")
     height, width = given if isinstance(given, list) else (given, given)
@@ -45,13 +45,23 @@ def training_size(about: Mapping[str, Any]) -> tuple[int, int]:
     return width * scale, height * scale
 
 
-def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
-    """The plans of a bundle: guidance runs the UNet at batch 2, none at batch 1; the rest runs one picture at a time.
+def jobs(spec: PipelineSpec, sized: Callable[[str], bool], sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
+    """The plans of a bundle: what the loop runs is there for one pass and for all passes; the rest runs once per text or picture.
+
+    Args:
+        sized: whether a component has a height and a width.
+        sizes: (width, height) in pixels.
 
     Raises:
         UsageError: a size is not a positive multiple of the VAE's scale, or larger than a bundle can say.
     """
-    yield Job("text_encoder", {"batch": 1})
+    scale = spec.latents.scale
+    in_loop = [role.component for role in spec.loop_roles()]
+    others = [role.component for role in spec.after] + [step.component for step in spec.before if isinstance(step, Role)]
+    todo = {component: sorted({1, len(loop.passes)}) for loop in spec.denoise for component in (role.component for role in loop.roles)}
+    todo |= {component: [1] for component in others if component not in in_loop}
+    unsized = ((component, batches) for component, batches in todo.items() if not sized(component))
+    yield from (Job(component, {"batch": batch}) for component, batches in unsized for batch in batches)
     for width, height in dict.fromkeys(sizes):
         for pixels in (width, height):
             if pixels <= 0 or pixels % scale:
@@ -61,13 +71,11 @@ def jobs(scale: int, sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
             what = f"{width}x{height} is larger than a bundle can say (expected at most {MAX_SIZE * scale} pixels a side)."
             raise UsageError(what, where="--size", fix="use a smaller size")
         latent = {"height": height // scale, "width": width // scale}
-        yield Job("unet", {"batch": 1} | latent)
-        yield Job("unet", {"batch": 2} | latent)
-        yield Job("vae_decoder", {"batch": 1} | latent)
-        yield Job("vae_encoder", {"batch": 1} | latent)
+        large = ((component, batches) for component, batches in todo.items() if sized(component))
+        yield from (Job(component, {"batch": batch} | latent) for component, batches in large for batch in batches)
 
 
-def band_jobs(model: Model, scale: int, sizes: Sequence[tuple[int, int]], rows: int) -> Iterator[Job]:
+def band_jobs(model: Model, spec: PipelineSpec, sizes: Sequence[tuple[int, int]], rows: int) -> Iterator[Job]:
     """The stages of a decoder that works on bands of at most `rows` rows of pixels.
 
     Raises:
@@ -76,10 +84,11 @@ def band_jobs(model: Model, scale: int, sizes: Sequence[tuple[int, int]], rows: 
     if not LEAST <= rows <= MAX_SIZE:
         wrong = f"too low (expected at least {LEAST})" if rows < LEAST else f"too high (expected at most {MAX_SIZE})"
         raise UsageError(f"bands of {rows} rows are {wrong}.", where="--tile-vae", fix="use 64")
+    scale = spec.latents.scale
     for width, height in dict.fromkeys(sizes):
         latent = {"batch": 1, "height": height // scale, "width": width // scale}
-        for stage in range(model.stages(latent["height"], latent["width"])):
-            yield Job("vae_decoder", latent | {"stage": stage + 1, "rows": rows})
+        for stage in range(model.stages(latent["height"], latent["width"], spec.decoder.component)):
+            yield Job(spec.decoder.component, latent | {"stage": stage + 1, "rows": rows})
 
 
 def bundle_jobs(model: Model, sizes: Sequence[tuple[int, int]], tile_vae: int, fallbacks: list[str]) -> list[Job]:
@@ -94,13 +103,13 @@ def bundle_jobs(model: Model, sizes: Sequence[tuple[int, int]], tile_vae: int, f
         UsageError: a size or a height of bands cannot be had, or there are more plans than a bundle can hold.
         GraphError: the checkpoint has no graph of a part that every picture needs.
     """
-    about = facts(model.checkpoint)
-    scale, sizes = about["vae_scale"], sizes or [training_size(about)]
-    todo = plannable(model, jobs(scale, sizes), fallbacks)
+    spec = spec_of(model)
+    sizes = sizes or [training_size(model.config(spec.denoise[0].roles[-1].component).get("sample_size"), spec.latents.scale)]
+    todo = plannable(model, spec, jobs(spec, model.sized, sizes), fallbacks)
     if tile_vae:
-        todo += band_jobs(model, scale, sizes, tile_vae)
+        todo += band_jobs(model, spec, sizes, tile_vae)
     if len(todo) > MAX_PLANS:
-        what = f"{len(todo)} plans are too many for a bundle (expected at most {MAX_PLANS}, of which a size has four)."
+        what = f"{len(todo)} plans are too many for a bundle (expected at most {MAX_PLANS}, of which a size has several)."
         raise UsageError(what, where="--size", fix="name fewer sizes")
     return todo
 
@@ -123,7 +132,7 @@ def only(found: Sequence[Part], component: str | None) -> list[Part]:
     return chosen
 
 
-def plannable(model: Model, todo: Iterable[Job], fallbacks: list[str]) -> list[Job]:
+def plannable(model: Model, spec: PipelineSpec, todo: Iterable[Job], fallbacks: list[str]) -> list[Job]:
     """Those jobs that the checkpoint has graphs for. Weights make every size; a folder of ONNX files may be fixed to one, or lack a part.
 
     What is left out is logged and added to `fallbacks`, with what a bundle cannot do without it.
@@ -132,29 +141,31 @@ def plannable(model: Model, todo: Iterable[Job], fallbacks: list[str]) -> list[J
         GraphError: the text encoder, the decoder, or every UNet of a size would be missing.
     """
     kept, missing = [], []
+    in_loop = {role.component for role in spec.loop_roles()}
     for job in todo:
         reason = model.lacks(job.component, **job.sizes)
         kept += [job] if reason is None else []
         missing += [(job, reason)] if reason is not None else []
     for job, reason in missing:
-        instead = any(_place(other) == _place(job) for other in kept if other.component == job.component == "unet")
-        if job.component != "vae_encoder" and not instead:
+        begins = spec.begins_from_picture(job.component)
+        instead = job.component in in_loop and any(_place(other) == _place(job) for other in kept if other.component == job.component)
+        if not begins and not instead:
             raise GraphError(
                 f"{reason}.",
                 where=f"{model.checkpoint.source}: {job.component}",
                 fix="choose the --size that it is fixed to, or export it again with dynamic axes",
             )
-        fallbacks.append(f"{job.component}: {reason}; left out, so the bundle has {_without(job)}")
+        fallbacks.append(f"{job.component}: {reason}; left out, so the bundle has {_without(job, begins)}")
         log.warning("%s", fallbacks[-1])
     return kept
 
 
-def _place(job: Job) -> tuple[int, int]:
-    return job.sizes["height"], job.sizes["width"]
+def _place(job: Job) -> dict[str, int]:
+    return {name: size for name, size in job.sizes.items() if name != "batch"}
 
 
-def _without(job: Job) -> str:
+def _without(job: Job, begins_from_picture: bool) -> str:
     """What a bundle cannot do without a plan."""
-    if job.component == "vae_encoder":
+    if begins_from_picture:
         return "no --init-image at this size"
     return "no pictures without guidance" if job.sizes["batch"] == 1 else "guidance in two passes, which is slower"

@@ -226,7 +226,7 @@ def entries(bundle: Bundle, size: tuple[int, int] | None = None) -> list[PlanEnt
     Raises:
         BundleError: there is nothing of that size.
     """
-    scale = int(bundle.model["vae_scale"])
+    scale = bundle.manifest.pipeline.latents.scale if bundle.manifest.pipeline else 1
     wanted: dict[str, float] | None = None if size is None else {"width": size[0] / scale, "height": size[1] / scale}
     chosen: dict[str, PlanEntry] = {}
     for entry in bundle.plans:

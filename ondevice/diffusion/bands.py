@@ -7,19 +7,14 @@ whole picture. Of the pictures, only those that a later stage reads are kept.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ondevice.bundle.stages import STATISTICS, Stage, check_fit, groups_of, stage_of
+from ondevice.diffusion.values import Runner
 
 __all__ = ["Stage", "bands", "decode", "held_bytes", "stage_of"]
-
-
-class Runner(Protocol):
-    """What is asked of a session."""
-
-    def run(self, component: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]: ...
 
 
 def held_bytes(stages: Sequence[Stage]) -> int:
@@ -45,14 +40,14 @@ def _bytes(stage: Stage, height: int) -> int:
 
 
 def decode(session: Runner, stages: Sequence[Stage], latents: np.ndarray) -> np.ndarray:
-    """Latents float32 [1, c, h, w], divided by the scaling factor -> float32 [1, 3, H, W].
+    """Latents float32 [1, c, h, w], as the whole decoder takes them -> float32 [1, 3, H, W].
 
     Raises:
         BundleError: the stages do not fit each other.
     """
     check_fit(stages)
     first, *rest = stages
-    pictures = {first.output: session.run("vae_decoder", {"latent_sample": latents}, **first.sizes)[first.output]}
+    pictures = {first.output: session.run(first.component, {next(iter(first.inputs)): latents}, **first.sizes)[first.output]}
     statistics = _whole(pictures[first.output], first.output, groups_of(first.output, rest))
     for number, stage in enumerate(rest):
         later = rest[number + 1 :]
@@ -94,7 +89,7 @@ def _run(
         for name in stage.pictures:
             by = stage.inputs[name][1] // high
             inputs[name] = pictures[name][:, start * by : (start + high) * by]
-        result = session.run("vae_decoder", inputs, **stage.sizes)[stage.output]
+        result = session.run(stage.component, inputs, **stage.sizes)[stage.output]
         result = result[:, (begin - start) * scale : (end - start) * scale]
         if sums is not None:
             sums.add(result)

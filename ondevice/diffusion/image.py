@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from ondevice.diffusion.noise import Noise
+
 
 def to_pixels(sample: np.ndarray) -> np.ndarray:
     """float32[n, 3, h, w] in -1..1 -> uint8[n, h, w, 3]. Clipped and rounded as diffusers' VaeImageProcessor does."""
@@ -16,6 +18,12 @@ def from_pixels(pixels: np.ndarray) -> np.ndarray:
     """uint8[h, w, 3] -> float32[1, 3, h, w] in -1..1, what the encoder takes."""
     unit = pixels.astype(np.float32) / np.float32(255)
     return (np.float32(2) * unit - np.float32(1)).transpose(2, 0, 1)[np.newaxis]
+
+
+def drawn(moments: np.ndarray, stream: Noise | None) -> np.ndarray:
+    """float32[n, c, h, w] of an encoder's [n, 2c, h, w], a mean and the logarithm of a variance: a draw from `stream`, or the mean."""
+    mean, log_variance = np.split(moments.astype(np.float32), 2, axis=1)
+    return mean if stream is None else mean + np.exp(np.float32(0.5) * log_variance.clip(-30, 20)) * stream.randn(mean.shape)
 
 
 def rounded_down(pixels: np.ndarray, step: int) -> tuple[int, int]:

@@ -6,16 +6,20 @@ component's weights back once it is done. A bundle says what its plans need; not
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ondevice.base.columns import columns
 from ondevice.bundle.manifest import PlanEntry
+from ondevice.bundle.pipeline import Role
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion.bands import Stage, held_bytes, stage_of
-from ondevice.errors import PlanError, UsageError
+from ondevice.diffusion.guidance import passes_in_use
+from ondevice.errors import BundleError, PlanError, UsageError
 
+log = logging.getLogger(__name__)
 UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -58,12 +62,90 @@ def entry_of(bundle: Bundle, component: str, **sizes: int) -> PlanEntry | None:
     return next((entry for entry in bundle.plans if entry.component == component and entry.sizes == sizes), None)
 
 
+def plan_sizes(bundle: Bundle) -> dict[str, list[dict[str, int]]]:
+    """The sizes of each component's plans, decoders in bands aside."""
+    found: dict[str, list[dict[str, int]]] = {}
+    for entry in bundle.plans:
+        if "stage" not in entry.sizes:
+            found.setdefault(entry.component, []).append(entry.sizes)
+    return found
+
+
+def denoiser(bundle: Bundle) -> str:
+    """The component whose output the sampler works with."""
+    return bundle.pipeline.denoise[0].roles[-1].component
+
+
+def most_passes(bundle: Bundle) -> int:
+    """Passes in a call with guidance."""
+    return max(len(loop.passes) for loop in bundle.pipeline.denoise)
+
+
+def batches(bundle: Bundle, width: int, height: int) -> set[int]:
+    """How many passes the denoiser can run at once at this size (latent units)."""
+    place = {"height": height, "width": width}.items()
+    return {e.sizes["batch"] for e in bundle.plans if e.component == denoiser(bundle) and "batch" in e.sizes and place <= e.sizes.items()}
+
+
+def is_guided(bundle: Bundle, guidance_scale: float | None) -> bool:
+    """Whether a guidance scale (None: the model's) takes more than one pass."""
+    numbers = {name: number.default for name, number in bundle.pipeline.numbers.items() if isinstance(number.default, float)}
+    if guidance_scale is not None:
+        numbers["guidance_scale"] = guidance_scale
+    return any(len(passes_in_use(loop, numbers)) > 1 for loop in bundle.pipeline.denoise)
+
+
+def in_single_passes(bundle: Bundle, guided: bool, width: int, height: int) -> bool:
+    """Whether guidance must run the denoiser once per pass: a bundle from an ONNX file of one batch has no other plans.
+
+    Args:
+        width, height: in latent units.
+
+    Raises:
+        UsageError: there are plans of more passes only, which a picture without guidance cannot use.
+    """
+    have, all_passes = batches(bundle, width, height), most_passes(bundle)
+    if not guided and have and 1 not in have:
+        what = f"a picture without guidance needs the {denoiser(bundle)} at batch 1, and the bundle has it at batch {max(have)} only."
+        raise UsageError(what, where="--guidance", fix="use more than 1, or convert an export with a dynamic batch")
+    if guided and have == {1} and all_passes > 1:
+        log.warning(
+            "the bundle has the %s at batch 1 only, so guidance takes %s passes", denoiser(bundle), "two" if all_passes == 2 else all_passes
+        )
+        return True
+    return False
+
+
+def has_plans(bundle: Bundle, width: int, height: int, at_once: bool) -> bool:
+    """Whether the denoiser and the decoder have plans of this size (latent units), and the denoiser for all passes `at_once` or for one."""
+    decoder = bundle.pipeline.decoder.component
+    wanted = most_passes(bundle) if at_once else 1
+    return wanted in batches(bundle, width, height) and entry_of(bundle, decoder, batch=1, height=height, width=width) is not None
+
+
+def encodes_pictures(bundle: Bundle, width: int, height: int) -> bool:
+    """Whether a run can begin from a picture of this size (latent units): there are plans of all that works on one."""
+    spec = bundle.pipeline
+    needed = [step.component for step in spec.before if isinstance(step, Role) and spec.begins_from_picture(step.component)]
+    return bool(needed) and all(entry_of(bundle, component, batch=1, height=height, width=width) for component in needed)
+
+
+def default_size(bundle: Bundle) -> tuple[int, int]:
+    """(width, height) in pixels of the denoiser's first plan. Raises BundleError where it has none with a width and a height."""
+    sizes = next((entry.sizes for entry in bundle.plans if entry.component == denoiser(bundle)), {})
+    if not {"width", "height"} <= sizes.keys():
+        what = f"it has no plan of {denoiser(bundle)} with a width and a height."
+        raise BundleError(what, where=str(bundle.path), fix="convert the checkpoint again")
+    scale = bundle.pipeline.latents.scale
+    return sizes["width"] * scale, sizes["height"] * scale
+
+
 def band_heights(bundle: Bundle, width: int, height: int) -> list[int]:
     """Rows of the bands in which the bundle can decode a picture of this size (latent units), highest first."""
-    place = {"width": width, "height": height, "stage": 1}.items()
-    return sorted(
-        {e.sizes["rows"] for e in bundle.plans if e.component == "vae_decoder" and "rows" in e.sizes and place <= e.sizes.items()}
-    )[::-1]
+    place, decoder = {"width": width, "height": height, "stage": 1}.items(), bundle.pipeline.decoder.component
+    return sorted({e.sizes["rows"] for e in bundle.plans if e.component == decoder and "rows" in e.sizes and place <= e.sizes.items()})[
+        ::-1
+    ]
 
 
 def stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
@@ -74,7 +156,7 @@ def stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
     """
     have = band_heights(bundle, width, height)
     if rows not in have:
-        scale = int(bundle.model["vae_scale"])
+        scale = bundle.pipeline.latents.scale
         size = f"{width * scale}x{height * scale}"
         got = f"it has bands of {', '.join(map(str, have))} rows" if have else "it has none"
         fix = f"use one of these, or convert with `--tile-vae {rows} --size {size}`" if have else f"convert with `--tile-vae --size {size}`"
@@ -90,33 +172,31 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
     Raises:
         UsageError: the bundle has no plans for this way.
     """
-    place = {"height": height, "width": width}
-    batch = 2 if guided and not way.split and entry_of(bundle, "unet", batch=2, **place) else 1
-    scale = int(bundle.model["vae_scale"])
+    spec, scale = bundle.pipeline, bundle.pipeline.latents.scale
+    place, plans = {"height": height, "width": width}, plan_sizes(bundle)
+    all_passes = most_passes(bundle)
+    at_once = all_passes if guided and not way.split and all_passes in batches(bundle, width, height) else 1
     bands = stages(bundle, width, height, way.rows) if way.rows else []
     host = 3 * 4 * height * width * scale**2 + (held_bytes(bands) if bands else 0)
-    parts: dict[str, list[dict[str, int]]] = {  # sizes of the plans that are run
-        "text_encoder": [{"batch": 1}],
-        "unet": [{"batch": batch, **place}],
-        "vae_decoder": [dict(stage.sizes) for stage in bands] or [{"batch": 1, **place}],
-    }
-    if image:
-        parts["vae_encoder"] = [{"batch": 1, **place}]
+    runs = {role.component: 1 for role in spec.roles() if image or not spec.begins_from_picture(role.component)}
+    runs |= {role.component: at_once for role in spec.loop_roles()}
     arenas, weights = [], []
     held: dict[str, int] = {}
-    for name, sizes in parts.items():
-        mine: dict[str, int] = {}
+    for component, batch in runs.items():
+        sizes = {name: size for name, size in {"batch": batch, **place}.items() if component in plans and name in plans[component][0]}
+        in_bands = bands and component == spec.decoder.component
+        shards: dict[str, int] = {}
         arena = 0
-        for one in sizes:
-            plan = bundle.plan(name, **one)
+        for one in [dict(stage.sizes) for stage in bands] if in_bands else [sizes]:
+            plan = bundle.plan(component, **one)
             arena = max(arena, plan.arena)
             for operand in plan.operands:
                 if operand.weight is not None:
                     shard = bundle.weight(operand.weight)[0]
-                    mine[shard] = bundle.manifest.files[shard].bytes
-        held |= mine
+                    shards[shard] = bundle.manifest.files[shard].bytes
+        held |= shards
         arenas.append(arena)
-        weights.append(sum(mine.values()))
+        weights.append(sum(shards.values()))
     if way.unload:
         return Need(way, max(arenas), max(weights), max(map(sum, zip(arenas, weights, strict=True))), host)
     return Need(way, max(arenas), sum(held.values()), max(arenas) + sum(held.values()), host)
@@ -125,7 +205,7 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
 def ways(bundle: Bundle, width: int, height: int, *, guided: bool = True, start: Way | None = None) -> list[Way]:
     """From `start` on each with one more saving, as far as the bundle has plans for it."""
     found = [start or Way()]
-    if guided and not found[-1].split and entry_of(bundle, "unet", batch=1, height=height, width=width):
+    if guided and not found[-1].split and most_passes(bundle) > 1 and 1 in batches(bundle, width, height):
         found.append(replace(found[-1], split=True))
     if not found[-1].rows and (have := band_heights(bundle, width, height)):
         found.append(replace(found[-1], rows=have[-1]))
@@ -188,15 +268,19 @@ def parse_bytes(text: str) -> int:
 
 def latent_sizes(bundle: Bundle, size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
     """(width, height) of the pictures that the bundle can draw, in latent units; only `size` (pixels) where it is given."""
-    drawn = [(e.sizes["width"], e.sizes["height"]) for e in bundle.plans if e.component == "unet" and {"width", "height"} <= e.sizes.keys()]
-    scale = int(bundle.model["vae_scale"])
-    found = [p for p in dict.fromkeys(drawn) if entry_of(bundle, "vae_decoder", batch=1, width=p[0], height=p[1])]
+    drawn = [
+        (e.sizes["width"], e.sizes["height"])
+        for e in bundle.plans
+        if e.component == denoiser(bundle) and {"width", "height"} <= e.sizes.keys()
+    ]
+    scale, decoder = bundle.pipeline.latents.scale, bundle.pipeline.decoder.component
+    found = [place for place in dict.fromkeys(drawn) if entry_of(bundle, decoder, batch=1, width=place[0], height=place[1])]
     return [place for place in found if size is None or (place[0] * scale, place[1] * scale) == size]
 
 
 def table(bundle: Bundle, sizes: Sequence[tuple[int, int]]) -> list[tuple[tuple[int, int], Need]]:
     """What each of these picture sizes (latent units) needs, each way that it can be drawn; first (width, height) in pixels."""
-    scale = int(bundle.model["vae_scale"])
+    scale = bundle.pipeline.latents.scale
     return [
         ((width * scale, height * scale), need(bundle, width, height, way))
         for width, height in sizes

@@ -52,7 +52,7 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
 
     if header["class"] not in CLASSES:
         raise refuse(f"class is unknown (got {header['class']!r}, expected one of {', '.join(CLASSES)}).")
-    if unmet := [cap for cap in header["caps"] if cap not in CAPABILITIES]:
+    if unmet := [cap for cap in header["caps"] if not isinstance(cap, str) or cap not in CAPABILITIES]:
         raise refuse(f"caps has the unknown {unmet[0]!r} (expected some of {', '.join(CAPABILITIES)}).")
 
     if header.get("method", METHODS[0]) not in METHODS:

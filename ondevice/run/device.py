@@ -46,6 +46,10 @@ class Device(Protocol):
         """Wait for all work, then copy out."""
         ...
 
+    def copy(self, source: Any, target: Any, nbytes: int, offset: int = 0) -> None:
+        """Enqueue a copy of the first `nbytes` of one buffer to `offset` bytes into another."""
+        ...
+
     def bind(self, program: Any, buffers: Sequence[Any], scalars: Sequence[int | float], where: str = "") -> Any:
         """A kernel with its arguments, ready to launch many times; keeps the buffers alive. `where` names it in errors."""
         ...
@@ -112,6 +116,10 @@ class NullDevice:
     def read(self, buffer: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         self.log.append(f"read {dtype}{list(shape)}")
         return np.frombuffer(buffer.tobytes(), dtype).reshape(shape).copy()
+
+    def copy(self, source: np.ndarray, target: np.ndarray, nbytes: int, offset: int = 0) -> None:
+        self.log.append(f"copy {nbytes}")
+        target[offset : offset + nbytes] = source[:nbytes]
 
     def bind(self, program: str, buffers: Sequence[Any], scalars: Sequence[int | float], where: str = "") -> str:
         return f"{program}{tuple(scalars)}"

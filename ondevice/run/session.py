@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ondevice.errors import DeviceError, OnDeviceError, UsageError
+from ondevice.lower.program import DTYPES
 from ondevice.plan.plan import Plan
 from ondevice.run.check import NUMPY, check_results, results
 from ondevice.run.device import Device
@@ -19,6 +21,7 @@ from ondevice.run.profile import Profile
 log = logging.getLogger(__name__)
 
 IN_FLIGHT = 16  # launches between two waits: enough to hide an enqueue, few enough that Ctrl-C is not heard minutes later
+Taken = TypeVar("Taken")
 GRACE = 3.0  # seconds that launches in flight have after Ctrl-C
 
 
@@ -44,6 +47,23 @@ class Source(Protocol):
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
         """The program to build."""
         ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceValue:
+    """A tensor that stays on the device from the run that made it to its last use: its buffer, dtype ("f16", "f32", ...) and shape."""
+
+    buffer: Any
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the buffer."""
+        return math.prod(self.shape) * DTYPES[self.dtype]
+
+
+Input = np.ndarray | DeviceValue | Sequence[DeviceValue]
 
 
 @dataclass(slots=True)
@@ -81,11 +101,12 @@ class Session:
         self._arena: Any = None
         self._arena_bytes = 0
 
-    def run(self, component: str, inputs: Mapping[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]:
-        """Run one plan.
+    def run(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> dict[str, np.ndarray]:
+        """Run one plan and read all that it makes.
 
         Args:
-            inputs: arrays by the plan's input names, float32 or int32, in the plan's shapes.
+            inputs: by the plan's input names and in its shapes: arrays, float32 or int32; what `run_on` kept; or several of
+                these, which are joined along the first dimension.
             sizes: which plan: batch, and height and width in latent units.
 
         Returns:
@@ -97,14 +118,34 @@ class Session:
             KernelBuildError, DeviceError: the driver failed, or the plan does not fit the device's memory.
             NumericError: with `check`, the first result that is not finite.
         """
+        return self._run(component, inputs, sizes, self._read)
+
+    def run_on(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> dict[str, DeviceValue]:
+        """Run one plan; what it makes stays on the device, in memory of its own. Otherwise as `run`."""
+        return self._run(component, inputs, sizes, self._kept)
+
+    def put(self, array: np.ndarray) -> DeviceValue:
+        """A float32 or int32 array on the device. Raises DeviceError."""
+        dtype = next(name for name, stored in NUMPY.items() if stored == array.dtype)
+        buffer = self._device.alloc(array.nbytes, "a value")
+        self._device.write(buffer, np.ascontiguousarray(array))
+        return DeviceValue(buffer, dtype, array.shape)
+
+    def read(self, value: DeviceValue) -> np.ndarray:
+        """Wait for all work, then copy a value out. Raises DeviceError."""
+        return self._device.read(value.buffer, value.shape, NUMPY[value.dtype])
+
+    def _run(
+        self, component: str, inputs: Mapping[str, Input], sizes: Mapping[str, int], take: Callable[[_Bound, int], Taken]
+    ) -> dict[str, Taken]:
         plan = self._bundle.plan(component, **sizes)
         ready = _inputs(plan, inputs)
         bound = self._bind(plan, (component, *sorted(sizes.items())))
         try:
-            for index, array in ready.items():
-                self._device.write(bound.buffers[index], array)
+            for index, given in ready.items():
+                self._write(bound.buffers[index], given)
             self._launch(bound)
-            return {plan.operands[i].name: self._read(bound, i) for i in plan.outputs}
+            return {plan.operands[i].name: take(bound, i) for i in plan.outputs}
         except Exception:
             with contextlib.suppress(OnDeviceError):  # what is raised already says more
                 self._device.finish()
@@ -113,6 +154,21 @@ class Session:
             if not self._device.settle(GRACE):
                 log.warning("%s still runs a kernel of %s that does not end; it is left alone", self._device.name, component)
             raise
+
+    def _write(self, buffer: Any, given: np.ndarray | Sequence[DeviceValue]) -> None:
+        if isinstance(given, np.ndarray):
+            self._device.write(buffer, given)
+            return
+        offset = 0
+        for value in given:
+            self._device.copy(value.buffer, buffer, value.nbytes, offset)
+            offset += value.nbytes
+
+    def _kept(self, bound: _Bound, index: int) -> DeviceValue:
+        operand = bound.plan.operands[index]
+        buffer = self._device.alloc(operand.nbytes, f"{bound.plan.component}: {operand.name}")
+        self._device.copy(bound.buffers[index], buffer, operand.nbytes)
+        return DeviceValue(buffer, operand.dtype, operand.shape)
 
     def release(self, component: str) -> None:
         """Give back the arena, and the weights that no other component has used. What is needed again is loaded again."""
@@ -203,15 +259,24 @@ class Session:
         return self._weights[key]
 
 
-def _inputs(plan: Plan, given: Mapping[str, np.ndarray]) -> dict[int, np.ndarray]:
-    """Arrays by operand index, checked and made contiguous."""
+def _inputs(plan: Plan, given: Mapping[str, Input]) -> dict[int, np.ndarray | Sequence[DeviceValue]]:
+    """Arrays, checked and made contiguous, and values on the device by operand index."""
     wanted = {plan.operands[index].name: index for index in plan.inputs}
     for wrong, what in ((wanted.keys() - given.keys(), "is missing"), (given.keys() - wanted.keys(), "is unknown")):
         if wrong:
             raise UsageError(f"input {min(wrong)} {what} (got {sorted(given)}, expected {sorted(wanted)}).", where=plan.component)
-    ready = {}
+    ready: dict[int, np.ndarray | Sequence[DeviceValue]] = {}
     for name, index in wanted.items():
-        operand, array = plan.operands[index], np.asarray(given[name])
+        operand, value = plan.operands[index], given[name]
+        values = [value] if isinstance(value, DeviceValue) else value
+        if isinstance(values, Sequence) and values and all(isinstance(one, DeviceValue) for one in values):
+            shape = (sum(one.shape[0] for one in values), *values[0].shape[1:])
+            if shape != operand.shape or any((one.dtype, one.shape[1:]) != (operand.dtype, operand.shape[1:]) for one in values):
+                got = f"{values[0].dtype}{list(shape)}"
+                raise UsageError(f"it is {got} (expected {operand.dtype}{list(operand.shape)}).", where=f"{plan.component}: input {name}")
+            ready[index] = values
+            continue
+        array = np.asarray(value)
         if array.shape != operand.shape or array.dtype != NUMPY[operand.dtype]:
             expected = f"{NUMPY[operand.dtype]}{list(operand.shape)}"
             raise UsageError(f"it is {array.dtype}{list(array.shape)} (expected {expected}).", where=f"{plan.component}: input {name}")

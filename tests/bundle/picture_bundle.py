@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bundle.tiny_bundle import MODEL, OPENCL, write_tiny
+from bundle.tiny_bundle import OPENCL, write_tiny
 
+from ondevice.bundle import TokenizerFiles
+from ondevice.converters.families import FAMILIES
 from ondevice.lower.program import DTYPES
 from ondevice.plan.plan import ALIGN, Dispatch, Kernel, Operand, Plan
 
 FILL = "KERNEL(fill)(IN(float, x), OUT(float, y), ARG(int, n) GRID) {\n  const int i = GID(0);\n  if (i < n) y[i] = 0.5f;\n}\n"
+VAE = {"latent_channels": 4, "block_out_channels": [8, 8], "scaling_factor": 0.18215}
+PIPELINE = FAMILIES["sd14"].pipeline(FAMILIES["sd14"], {"vae": VAE}) | {"sampler": {"name": "tiny", "steps": 2}}
 Port = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
 PLACE = {"batch": 1, "height": 4, "width": 2}  # latents; a picture is 8 by 4 pixels
 LATENTS, PICTURE, STATES = (1, 4, 4, 2), (1, 3, 8, 4), (1, 3, 5)
@@ -57,7 +61,8 @@ def write_picture(path: Path, **changes: Any) -> Path:
         "plans": picture_plans(),
         "weights": {},
         "kernels": {"fill.cl": FILL, "prelude/opencl.h": OPENCL},
-        "model": MODEL | {"vae_scale": 2, "max_tokens": 3},
-        "rewrites": None,
+        "tokenizers": {"tokenizer": TokenizerFiles({"vocab.json": b"{}", "merges.txt": b"#version: 0.2\n"}, 3)},
+        "pipeline": PIPELINE,
+        "rewrites": {},
     }
     return write_tiny(path, **(arguments | changes))

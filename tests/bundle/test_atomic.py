@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from bundle.tiny_bundle import MODEL, tiny_plan, tiny_weights, write_tiny
 
-from ondevice.bundle import WeightSource, open_bundle
+from ondevice.bundle import TokenizerFiles, WeightSource, open_bundle
 from ondevice.errors import BundleError, CheckpointError
 
 
@@ -155,11 +155,13 @@ def test_a_write_that_the_system_refuses(target: Path, limit: int) -> None:
         import resource, sys
         from pathlib import Path
         from bundle.tiny_bundle import write_tiny
+        from ondevice.bundle import TokenizerFiles
         from ondevice.errors import BundleError
 
+        big = {"tiny": TokenizerFiles({"big.txt": bytes(1 << 20)}, 77)}
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
         try:
-            write_tiny(Path(sys.argv[1]), tokenizer={"big.txt": bytes(1 << 20)} if int(sys.argv[2]) > 1000 else {}, force=True)
+            write_tiny(Path(sys.argv[1]), tokenizers=big if int(sys.argv[2]) > 1000 else {}, force=True)
         except BundleError as exc:
             print(exc)
     """
@@ -257,8 +259,8 @@ def test_invalid_input_is_refused_before_weights_are_read(tmp_path: Path) -> Non
         {"model": {"family": "x"}},
         {"scheduler": {"beta": float("nan")}},
         {"samplers": {"../evil": {}}},
-        {"tokenizer": {"/etc/passwd": b""}},
-        {"default_sampler": "euler_20"},
+        {"tokenizers": {"tiny": TokenizerFiles({"/etc/passwd": b""}, 77)}},
+        {"pipeline": {"gives": "picture"}},
         {"kernels": {}},
         {"plans": []},
         {"plans": [tiny_plan(8), tiny_plan(8)]},

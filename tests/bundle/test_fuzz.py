@@ -39,7 +39,7 @@ def use(path: Path) -> None:
             if operand.weight is not None:
                 shard, offset, size = bundle.weight(operand.weight)
                 assert bundle.shard(shard)[offset : offset + size].size == operand.nbytes
-    assert bundle.tokenizer_files() and bundle.scheduler and bundle.sampler("tiny_2") and bundle.component_bytes()
+    assert bundle.tokenizer_files("tiny") and bundle.scheduler and bundle.sampler("tiny_2") and bundle.component_bytes()
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

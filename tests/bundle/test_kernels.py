@@ -12,7 +12,7 @@ from bundle.test_replay import mlp
 from bundle.tiny_bundle import KERNELS, MODEL, edit_json, replace_file, write_tiny
 
 from ondevice import cli
-from ondevice.bundle import WeightSource, open_bundle, write_bundle
+from ondevice.bundle import Contents, WeightSource, open_bundle, write_bundle
 from ondevice.errors import BundleError
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import load_all
@@ -32,8 +32,7 @@ def written(tmp_path: Path) -> Path:
         weight_key("mlp", name): WeightSource(tensor, program.tensors[name].dtype, program.tensors[name].shape)
         for name, tensor in program.weights.items()
     }
-    rest = {"tokenizer": {}, "scheduler": {}, "samplers": {}, "model": MODEL}
-    return write_bundle(tmp_path / "mlp", plans=[plan(program, storage="f32")], weights=sources, **rest)
+    return write_bundle(tmp_path / "mlp", Contents(plans=[plan(program, storage="f32")], weights=sources, scheduler={}, model=MODEL))
 
 
 def refusal(path: Path) -> str:
@@ -85,9 +84,8 @@ def test_a_writer_is_told_of_its_own_mistake(tmp_path: Path) -> None:
     first, *others = made.dispatches
     wrong = replace(made, dispatches=(replace(first, grid=(1, 2, 1)), *others))
     sources = {f"mlp/{name}": WeightSource(tensor, "f32", program.tensors[name].shape) for name, tensor in program.weights.items()}
-    rest = {"tokenizer": {}, "scheduler": {}, "samplers": {}, "model": MODEL}
     with pytest.raises(BundleError, match=r"plans/mlp.json: dispatches\[0\] does not fit matmul.cl: grid is .* Fix: report this"):
-        write_bundle(tmp_path / "mlp", plans=[wrong], weights=sources, **rest)
+        write_bundle(tmp_path / "mlp", Contents(plans=[wrong], weights=sources, scheduler={}, model=MODEL))
 
 
 def test_own_kernels_can_be_asked_for(written: Path, tmp_path: Path) -> None:

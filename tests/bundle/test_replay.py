@@ -11,7 +11,7 @@ import pytest
 from bundle.test_golden import GOLDEN
 from bundle.tiny_bundle import MODEL
 
-from ondevice.bundle import WeightSource, open_bundle, write_bundle
+from ondevice.bundle import Contents, WeightSource, open_bundle, write_bundle
 from ondevice.errors import NoDeviceError
 from ondevice.lower import lower
 from ondevice.plan import plan, weight_key
@@ -72,8 +72,7 @@ def test_plans_of_the_planner_pass_the_reader(tmp_path: Path, storage: str) -> N
         plans.append(plan(program, storage=storage))
         for name, tensor in program.weights.items():
             weights[weight_key("mlp", name)] = WeightSource(tensor, program.tensors[name].dtype, program.tensors[name].shape)
-    rest = {"tokenizer": {}, "scheduler": {}, "samplers": {}, "model": MODEL}
-    bundle = open_bundle(write_bundle(tmp_path / "mlp", plans=plans, weights=weights, **rest), verify=True)
+    bundle = open_bundle(write_bundle(tmp_path / "mlp", Contents(plans=plans, weights=weights, scheduler={}, model=MODEL)), verify=True)
     for made in plans:
         assert bundle.plan("mlp", **made.sizes) == made
     stored, weights = bundle.array("mlp/c:1x16 columns a panel"), mlp(3).graph.initializers["c"].const_value.numpy()

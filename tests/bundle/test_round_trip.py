@@ -12,8 +12,9 @@ import onnx_ir as ir
 import pytest
 from bundle.tiny_bundle import BIAS, KERNELS, MODEL, PICKED, edit_json, tiny_plan, tiny_weights, write_tiny
 
-from ondevice.bundle import Bundle, WeightSource, open_bundle, write_bundle
+from ondevice.bundle import Bundle, Contents, WeightSource, open_bundle, write_bundle
 from ondevice.bundle.format import dump_json, load_json
+from ondevice.bundle.manifest import TokenizerEntry
 from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem
 from ondevice.errors import BundleError
 from ondevice.plan.plan import Dispatch, Kernel, Operand, Plan
@@ -61,10 +62,10 @@ def test_weights_come_back(tiny: Bundle) -> None:
 
 
 def test_texts_come_back(tiny: Bundle) -> None:
-    assert tiny.tokenizer_files() == {"vocab.json": b'{"a</w>":0}', "merges.txt": "#version: 0.2\né e\n".encode()}
+    assert tiny.tokenizer_files("tiny") == {"vocab.json": b'{"a</w>":0}', "merges.txt": "#version: 0.2\né e\n".encode()}
     assert tiny.scheduler["beta_start"] == 0.00085
     assert tiny.sampler("tiny_2") == {"timesteps": [501, 1], "rows": [[0.5, -1.5e-07], [1, 0]]}
-    assert tiny.manifest.default_sampler == "tiny_2"
+    assert tiny.manifest.tokenizers["tiny"] == TokenizerEntry("bpe", 77, ("merges.txt", "vocab.json"))
     assert tiny.model == MODEL
     assert tiny.kernel_source("pick") == KERNELS["pick.cl"]
     assert tiny.prelude("metal") == KERNELS["prelude/metal.h"]
@@ -147,11 +148,12 @@ def test_kernels_default_to_those_of_the_package(tmp_path: Path) -> None:
     unary = Kernel("unary", (("OP_Sqrt", 1), ("STEPS", 1), ("V", 4), ("X", 1)))
     operands = (Operand("x", "f32", (4,), 16, offset=0), Operand("y", "f32", (4,), 16, offset=512))
     plan = Plan("c", {}, "f32", 1024, operands, (0,), (1,), (unary,), (call,))
-    rest = {"tokenizer": {}, "scheduler": {}, "samplers": {}, "model": MODEL}
-    bundle = open_bundle(write_bundle(tmp_path / "t", plans=[plan], weights={}, **rest))
+    bundle = open_bundle(write_bundle(tmp_path / "t", Contents(plans=[plan], weights={}, scheduler={}, model=MODEL)))
     assert bundle.manifest.kernels == ("unary",)
     assert "opencl" in bundle.manifest.preludes
-    assert bundle.manifest.default_sampler is None
+    assert bundle.manifest.pipeline is None
+    with pytest.raises(BundleError, match="it holds plans, and no pipeline that draws with them"):
+        _ = bundle.pipeline
 
 
 def test_plan_names() -> None:

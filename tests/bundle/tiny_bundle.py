@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.bundle import WeightSource, write_bundle
+from ondevice.bundle import Contents, TokenizerFiles, WeightSource, write_bundle
+from ondevice.bundle.format import SHARD_BYTES
 from ondevice.plan.plan import Dispatch, Kernel, Operand, Plan
 
 OPENCL = """\
@@ -60,15 +61,7 @@ KERNELS = {"scale_add.cl": SCALE_ADD, "pick.cl": PICK, "prelude/opencl.h": OPENC
 BIAS = np.array([0.5, -0.25, 2.0, -8.0], np.float32)
 PICKED = np.array([3, 1, -2, 2_000_000_000], np.int32)
 PARTS = np.array([-128, 127, -1, 64], np.int8)  # of 128
-MODEL = {
-    "family": "tiny",
-    "source": "tests",
-    "guidance_scale": 7.5,
-    "vae_scale": 8,
-    "latent_channels": 4,
-    "scaling_factor": 0.18215,
-    "max_tokens": 77,
-}
+MODEL = {"family": "tiny", "source": "tests"}
 REWRITE = {
     "nodes": [5, 3],
     "rules": [
@@ -125,19 +118,24 @@ def tiny_weights(component: str = "tiny") -> dict[str, WeightSource]:
     }
 
 
-def write_tiny(path: Path, **changes: Any) -> Path:
-    """Write the tiny bundle; `changes` replace arguments of write_bundle."""
-    arguments: dict[str, Any] = {
+def tiny_contents(**changes: Any) -> Contents:
+    """What the tiny bundle is written from; `changes` replace some of it."""
+    contents: dict[str, Any] = {
         "plans": [tiny_plan(8), tiny_plan(1000)],
         "weights": tiny_weights(),
         "kernels": KERNELS,
-        "tokenizer": {"vocab.json": b'{"a</w>":0}', "merges.txt": "#version: 0.2\né e\n".encode()},
+        "tokenizers": {"tiny": TokenizerFiles({"vocab.json": b'{"a</w>":0}', "merges.txt": "#version: 0.2\né e\n".encode()}, 77)},
         "scheduler": {"_class_name": "PNDMScheduler", "beta_start": 0.00085, "steps_offset": 1},
         "samplers": {"tiny_2": {"timesteps": [501, 1], "rows": [[0.5, -1.5e-07], [1, 0]]}},
         "model": MODEL,
         "rewrites": {"tiny": REWRITE},
     }
-    return write_bundle(path, **(arguments | changes))
+    return Contents(**(contents | changes))
+
+
+def write_tiny(path: Path, *, force: bool = False, shard_bytes: int = SHARD_BYTES, progress: Any = None, **changes: Any) -> Path:
+    """Write the tiny bundle; `changes` are those of `tiny_contents`."""
+    return write_bundle(path, tiny_contents(**changes), force=force, shard_bytes=shard_bytes, progress=progress)
 
 
 def edit_json(bundle: Path, name: str, change: Callable[[Any], Any]) -> None:

@@ -41,7 +41,7 @@ def of(checkpoint, **changes):
 )
 def test_a_bundle_s_sampler(checkpoint, tmp_path, caplog, changes, sampler, name, said):
     bundle = open_bundle(compile_bundle(of(checkpoint, **changes), tmp_path / "b", F32, sampler=sampler, sizes=SMALL), verify=True)
-    assert bundle.manifest.default_sampler == f"{name}_20" and bundle.scheduler["steps_offset"] == 1
+    assert (bundle.pipeline.sampler, bundle.pipeline.steps) == (name, 20) and bundle.scheduler["steps_offset"] == 1
     assert SamplerTable.from_json(bundle.sampler(f"{name}_20")) == make_table(name, 20, bundle.scheduler)
     assert choose(bundle.scheduler, None, "").sampler == name
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]

@@ -4,6 +4,7 @@ import errno
 import os
 
 import pytest
+from diffusion.fake_networks import spec_of
 
 from ondevice import cli, errors
 from ondevice.compiler import Recipe, compile_bundle
@@ -13,6 +14,8 @@ from ondevice.converters.source import Source
 
 pytestmark = pytest.mark.usefixtures("sealed")
 FORMATS = [("bundle", errors.BundleError), ("onnx", errors.UsageError)]
+
+SPEC = spec_of()
 
 
 @pytest.fixture
@@ -73,7 +76,7 @@ def test_the_library_asks_first_too(tmp_path):
         ("9" * 5000 + "x8", f"'{'9' * 40}'... is larger than any picture. Fix: use a size such as 512x512."),
         (
             ",".join(f"{8 * i}x8" for i in range(1, 300)),
-            "1197 plans are too many for a bundle (expected at most 1024, of which a size has four).",
+            "1197 plans are too many for a bundle (expected at most 1024, of which a size has several).",
         ),
     ],
 )
@@ -87,12 +90,12 @@ def test_sizes_that_no_bundle_can_have(tmp_path, capsys, monkeypatch, size, mess
 def test_bands_that_no_bundle_can_have():
     for rows, message in ((1, "too low"), (65_537, "too high (expected at most 65536)")):
         with pytest.raises(errors.UsageError, match=f"bands of {rows} rows are {message}".replace("(", r"\(").replace(")", r"\)")):
-            list(band_jobs(None, 8, [(64, 64)], rows))
-    assert len(list(jobs(8, [(64, 64)]))) == 5
+            list(band_jobs(None, SPEC, [(64, 64)], rows))
+    assert len(list(jobs(SPEC, lambda component: component != "text_encoder", [(64, 64)]))) == 5
 
 
 def test_a_size_that_the_scale_does_not_divide_names_the_next_ones():
     wrong = {(0, 16): "got 0.*use 8", (16, -8): "got -8.*use 8", (16, 20): "got 20.*use 16 or 24", (3, 8): "got 3.*use 8"}
     for (width, height), what in wrong.items():
         with pytest.raises(errors.UsageError, match=rf"--size: {width}x{height} is not a multiple of 8 pixels \({what}\.$"):
-            list(jobs(8, [(8, 8), (width, height)]))
+            list(jobs(SPEC, lambda _: True, [(8, 8), (width, height)]))

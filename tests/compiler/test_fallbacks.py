@@ -11,7 +11,7 @@ from tiny_model import TINY
 
 from ondevice import cli
 from ondevice.compiler import Recipe, compile_bundle, fallbacks
-from ondevice.compiler.facts import facts
+from ondevice.compiler.picture import about
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import StrictError
@@ -106,4 +106,4 @@ def test_only_the_name_of_the_source_is_kept(checkpoint, tmp_path, monkeypatch):
     sources = {"/home/anna/secret/model.safetensors": "model.safetensors", "CompVis/stable-diffusion-v1-4": "stable-diffusion-v1-4"}
     sources |= {".": "model", "..": "anna", "a/": "a", "/": "unknown", "random weights, seed 0": "random weights, seed 0"}
     for source, name in sources.items():
-        assert facts(replace(checkpoint, source=source))["source"] == name
+        assert about(replace(checkpoint, source=source))["source"] == name

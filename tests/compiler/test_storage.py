@@ -5,6 +5,7 @@ from tiny_model import TINY
 
 from ondevice.compiler import Job, Recipe
 from ondevice.compiler.jobs import band_jobs
+from ondevice.compiler.picture import spec_of
 from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint_from_configs
@@ -13,7 +14,7 @@ from ondevice.converters.random_weights import random_checkpoint_from_configs
 @pytest.fixture(scope="module")
 def lowered():
     model = build(random_checkpoint_from_configs(**TINY, seed=1))
-    jobs = [Job("text_encoder", {"batch": 1}), *band_jobs(model, 2, [(6, 18)], 8)]
+    jobs = [Job("text_encoder", {"batch": 1}), *band_jobs(model, spec_of(model), [(6, 18)], 8)]
     return [compiled.program for compiled in programs(model, Recipe("f16"), jobs)]
 
 

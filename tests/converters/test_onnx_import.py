@@ -10,16 +10,17 @@ import pytest
 from checkpoint_files import ROLES, tiny_checkpoint, write_folder
 from onnx_files import SIZE, change, make_dynamic, write_onnx_folder
 
+from ondevice.bundle.pipeline import Role
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
-from ondevice.compiler.jobs import jobs, plannable
+from ondevice.compiler.jobs import bundle_jobs
 from ondevice.converters import build
 from ondevice.converters.onnx_import import evaluate
 from ondevice.converters.onnx_import.onnx_file import read_onnx
 from ondevice.converters.read import safetensors_file as module
 from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.diffusion.memory_budget import in_single_passes
 from ondevice.errors import GraphError, UsageError
-from ondevice.generate import in_two_passes
 from ondevice.graph.verify import verify_graph
 from ondevice.rewrite import rewrite
 
@@ -231,16 +232,16 @@ def test_what_a_folder_lacks_is_the_familys(folder, caplog):
 
 def test_plans_are_made_of_the_batches_there_are(tmp_path, folder, caplog):
     checkpoint = open_checkpoint(folder, family="sd14")
-    made = plannable(build(checkpoint), jobs(2, [(12, 16)]), [])
+    made = bundle_jobs(build(checkpoint), [(12, 16)], 0, [])
     assert [(job.component, job.sizes["batch"]) for job in made] == [
         ("text_encoder", 1), ("unet", 2), ("vae_decoder", 1), ("vae_encoder", 1),
     ]  # fmt: skip
     assert "unet: its input sample is fixed to [2, 4, 8, 6] (12x16 pixels), and [1, 4, 8, 6] is asked for; left out" in caplog.text
     bundle = open_bundle(compile_bundle(checkpoint, tmp_path / "m.ondevice", Recipe(), sizes=[(12, 16)]))
     assert [entry.sizes["batch"] for entry in bundle.plans if entry.component == "unet"] == [2]
-    assert not in_two_passes(bundle, 7.5, 12, 16)
-    with pytest.raises(UsageError, match=r"--guidance: a picture without guidance needs the UNet at batch 1, and .* \(got guidance 1\)"):
-        in_two_passes(bundle, 1.0, 12, 16)
+    assert not in_single_passes(bundle, True, 6, 8)
+    with pytest.raises(UsageError, match=r"--guidance: a picture without guidance needs the unet at batch 1, and .* batch 2 only"):
+        in_single_passes(bundle, False, 6, 8)
 
 
 def test_guidance_takes_two_passes_where_there_is_only_batch_1(tmp_path, tiny, caplog):
@@ -248,7 +249,9 @@ def test_guidance_takes_two_passes_where_there_is_only_batch_1(tmp_path, tiny, c
     bundle = open_bundle(compile_bundle(open_checkpoint(folder, family="sd14"), tmp_path / "m.ondevice", Recipe(), sizes=[(12, 16)]))
     assert "there is no vae_encoder/model.onnx" in caplog.text and "guidance in two passes, which is slower" in caplog.text
     assert {entry.component for entry in bundle.plans} == {"text_encoder", "unet", "vae_decoder"}
-    assert in_two_passes(bundle, 7.5, 12, 16) and not in_two_passes(bundle, 1.0, 12, 16)
+    assert in_single_passes(bundle, True, 6, 8) and not in_single_passes(bundle, False, 6, 8)
+    spec = bundle.pipeline
+    assert spec.latents.begin is None and [step for step in spec.before if isinstance(step, Role)] == [spec.before[0]]
 
 
 def test_a_size_that_the_file_has_not(tmp_path, folder):

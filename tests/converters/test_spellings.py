@@ -142,7 +142,7 @@ def test_configs_of_diffusers_before_0_9_have_its_default_size_by_mistake(saved_
 
 @pytest.mark.parametrize(("given", "pixels"), [(64, (512, 512)), ([48, 64], (512, 384)), (256, (2048, 2048))])
 def test_the_size_a_model_was_trained_at(given: Any, pixels: tuple[int, int]) -> None:
-    assert training_size({"sample_size": given, "vae_scale": 8}) == pixels  # lists are [height, width], sizes width first
+    assert training_size(given, 8) == pixels  # lists are [height, width], sizes width first
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_the_size_a_model_was_trained_at(given: Any, pixels: tuple[int, int]) ->
 )
 def test_a_size_that_cannot_be_meant_is_asked_for(given: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        training_size({"sample_size": given, "vae_scale": 8})
+        training_size(given, 8)
     assert str(caught.value) == f"--size: {message}"
 
 

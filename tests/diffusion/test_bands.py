@@ -55,7 +55,7 @@ class Session:
     def run(self, component, inputs, *, stage, **_):
         given_ = dict(inputs)
         if stage == 1:
-            return {"a": np.ascontiguousarray(given_["latent_sample"].transpose(0, 2, 3, 1))}
+            return {"a": np.ascontiguousarray(given_["latent:sample"].transpose(0, 2, 3, 1))}
         if stage == 2:
             return {"b": blurred(given_["a"].repeat(2, 1).repeat(2, 2))}
         if stage == 3:
@@ -67,11 +67,11 @@ class Session:
 
 def stages(height, width, small, large):
     def stage(number, output, made, **inputs):
-        return Stage({"stage": number}, {name.replace("_", ":"): shape for name, shape in inputs.items()}, output, made, F32)
+        return Stage("vae_decoder", {"stage": number}, {name.replace("_", ":"): shape for name, shape in inputs.items()}, output, made, F32)
 
     b, g = (1, large, 2 * width, 4), (2,)
     return [
-        stage(1, "a", (1, height, width, 4), latent__sample=(1, 4, height, width)),
+        stage(1, "a", (1, height, width, 4), latent_sample=(1, 4, height, width)),
         stage(2, "b", (1, 2 * small, 2 * width, 4), a=(1, small, width, 4)),
         stage(3, "c", b, b=b, b_mean=g, b_variance=g),
         stage(4, "d", b, b=b, c=b, c_mean=g, c_variance=g),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from diffusion.fake_networks import spec_of
 from tiny_model import TINY
 
 from ondevice import cli, errors, generate
@@ -14,6 +15,7 @@ from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.diffusion import memory_budget
 from ondevice.diffusion.bands import decode
 from ondevice.diffusion.memory_budget import Need, Way
+from ondevice.diffusion.request import Request
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -82,7 +84,7 @@ SIDE = {"height": 8, "width": 8}
 class Listed:
     """A bundle known by its plans' arenas alone. Its weights: text encoder 5 bytes, UNet 200, decoder 3, encoder 4."""
 
-    model = {"vae_scale": 2}
+    pipeline = spec_of(scale=2)
     weights = {"text_encoder": 5, "unet": 200, "vae_decoder": 3, "vae_encoder": 4}
 
     def __init__(self, batches=(1, 2), rows=(), unet=50, decoder=300):
@@ -145,9 +147,11 @@ def test_two_passes_are_a_saving_of_guidance_and_of_bundles_that_have_both(batch
     assert len(memory_budget.ways(Listed(rows=(2, 4)), 8, 8, start=Way(True, 4, True))) == 1, "nothing is left to save"
 
 
-def way_of(made, *, guided=True, split=False, has=0, maps=False, **flags):
-    args = Namespace(**{"tile_vae": None, "max_memory": None, "init_image": None} | flags)
-    return generate.way_of(args, made, {"global_bytes": has, "maps_weights": maps, "name": "small"}, (16, 16), guided, split)
+def way_of(made, *, guidance=7.5, image=False, has=0, maps=False, **flags):
+    args = Namespace(**{"tile_vae": None, "max_memory": None} | flags)
+    pixels = np.zeros((16, 16, 3), np.uint8) if image else None
+    request = Request(prompt="x", width=16, height=16, guidance_scale=guidance, image=pixels)
+    return generate.way_of(args, made, {"global_bytes": has, "maps_weights": maps, "name": "small"}, request)
 
 
 @pytest.mark.parametrize("batches, guidance, split", [((1,), 7.5, True), ((1,), 1.0, False), ((2,), 7.5, False), ((1, 2), 7.5, False)])
@@ -155,16 +159,16 @@ def way_of(made, *, guided=True, split=False, has=0, maps=False, **flags):
 def test_a_bundle_of_one_batch_is_held_to_the_memory_there_is(batches, guidance, split, flag, has, capsys, caplog):
     """3000 bytes: not even the picture's."""
     made = Listed(batches)
-    assert generate.in_two_passes(made, guidance, 16, 16) is split and bool(caplog.messages) is split
     with pytest.raises(errors.PlanError, match=r"memory: a picture needs at least .* 0\.0 MB are allowed"):
-        way_of(made, guided=guidance > 1, split=split, has=has, max_memory=flag)
-    assert way_of(made, guided=guidance > 1, split=split, has=3, max_memory="4kB") == (Way(split), None)
+        way_of(made, guidance=guidance, has=has, max_memory=flag)
+    assert bool(caplog.messages) is split
+    assert way_of(made, guidance=guidance, has=3, max_memory="4kB") == Way(split)
     assert "memory: 0.0 MB of 0.0 MB" in capsys.readouterr().err
 
 
 def test_a_picture_without_guidance_needs_the_unet_at_batch_1():
-    with pytest.raises(errors.UsageError, match=r"--guidance: a picture without guidance .* batch 2 only \(got guidance 1\)"):
-        generate.in_two_passes(Listed((2,)), 1.0, 16, 16)
+    with pytest.raises(errors.UsageError, match=r"--guidance: a picture without guidance needs the unet at batch 1, .* batch 2 only"):
+        way_of(Listed((2,)), guidance=1.0)
 
 
 def test_what_was_asked_for_stays_where_memory_is_short(monkeypatch, caplog):
@@ -173,21 +177,21 @@ def test_what_was_asked_for_stays_where_memory_is_short(monkeypatch, caplog):
     monkeypatch.setattr(memory_budget, "stages", lambda bundle, width, height, rows: [SimpleNamespace(sizes=stage | {"rows": rows})])
     monkeypatch.setattr(memory_budget, "held_bytes", lambda stages: 0)
     made = Listed(rows=(2, 4))
-    assert way_of(made, has=9000, tile_vae=4)[0] == Way(rows=4) and way_of(made, has=9000, tile_vae=0)[0] == Way(rows=2)
-    assert way_of(made, has=3072 + 508)[0] == Way() and way_of(made, has=3072 + 507)[0] == Way(rows=2)
-    assert way_of(made, has=3072 + 307)[0] == Way(True, 2)
-    assert way_of(made, has=3072 + 325, tile_vae=4)[0] == Way(rows=4) and way_of(made, has=3072 + 300, tile_vae=4)[0] == Way(True, 4)
-    assert way_of(made, has=3072 + 250)[0] == Way(True, 2, True) and "small has 0.0 MB: guidance in two passes, decod" in caplog.text
-    assert way_of(made, has=3072 + 300, maps=True)[0] == Way(), "weights that are mapped are not counted"
-    assert way_of(made, has=3072 + 300, max_memory="1MB")[0] == Way(), "the flag wins"
+    assert way_of(made, has=9000, tile_vae=4) == Way(rows=4) and way_of(made, has=9000, tile_vae=0) == Way(rows=2)
+    assert way_of(made, has=3072 + 508) == Way() and way_of(made, has=3072 + 507) == Way(rows=2)
+    assert way_of(made, has=3072 + 307) == Way(True, 2)
+    assert way_of(made, has=3072 + 325, tile_vae=4) == Way(rows=4) and way_of(made, has=3072 + 300, tile_vae=4) == Way(True, 4)
+    assert way_of(made, has=3072 + 250) == Way(True, 2, True) and "small has 0.0 MB: guidance in two passes, decod" in caplog.text
+    assert way_of(made, has=3072 + 300, maps=True) == Way(), "weights that are mapped are not counted"
+    assert way_of(made, has=3072 + 300, max_memory="1MB") == Way(), "the flag wins"
     heavy = Listed(rows=(1,), decoder=30, unet=10)
-    assert way_of(heavy, has=3072 + 220)[0] == Way(unload=True), "giving weights back is enough"
-    assert way_of(heavy, has=3072 + 210)[0] == Way(split=True, unload=True), "and bands of no use"
+    assert way_of(heavy, has=3072 + 220) == Way(unload=True), "giving weights back is enough"
+    assert way_of(heavy, has=3072 + 210) == Way(split=True, unload=True), "and bands of no use"
     small = Listed(decoder=20, unet=10)
-    assert way_of(small, has=3072 + 69, maps=True)[0] == Way()
-    assert way_of(small, has=3072 + 70, maps=True, init_image="a.png")[0] == Way()
+    assert way_of(small, has=3072 + 69, maps=True) == Way()
+    assert way_of(small, has=3072 + 70, maps=True, image=True) == Way()
     with pytest.raises(errors.PlanError, match="convert with --tile-vae"):
-        way_of(small, has=3072 + 69, maps=True, init_image="a.png")
+        way_of(small, has=3072 + 69, maps=True, image=True)
 
 
 def test_savings_are_taken_in_order_and_only_where_they_help(bundle):

@@ -13,7 +13,7 @@ from diffusion.sampler_helpers import SD15, linear_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.diffusion.samplers import MODEL, NOISE, SAMPLERS, Call, Row, SamplerTable, default_sampler, make_table, run_table
+from ondevice.diffusion.samplers import MODEL, NOISE, SAMPLERS, Call, Row, SamplerTable, make_table, run_table
 from ondevice.errors import BundleError, UsageError
 
 STEPS = st.integers(1, 30)
@@ -114,15 +114,6 @@ def test_a_flag_of_null_is_off_and_an_option_wins_over_the_config() -> None:
 @pytest.mark.parametrize(("name", "calls"), [("pndm", 21), ("heun", 39), ("euler", 20), ("unipc", 20)], ids=lambda value: str(value))
 def test_calls_of_the_network(name: str, calls: int) -> None:
     assert len(make_table(name, 20, SD15).calls) == calls
-
-
-def test_a_config_s_own_sampler() -> None:
-    assert default_sampler(SD15) == "pndm"
-    assert default_sampler({"_class_name": "LCMScheduler"}) == "lcm"
-    assert default_sampler({}) == "pndm"
-    for bad in ("DEISMultistepScheduler", ["PNDMScheduler"], 3):
-        with pytest.raises(UsageError, match="no sampler for this scheduler"):
-            default_sampler({"_class_name": bad})
 
 
 def test_another_class_s_defaults_do_not_carry_over() -> None:

@@ -183,14 +183,22 @@ def test_onnx_files_run_in_onnxruntime(tmp_path, capsys):
     assert "2 sizes given" in said and not (tmp_path / "no").exists()
 
 
-@pytest.mark.parametrize("facts", [{"guidance_scale": None}, {"guidance_scale": "x"}, {"vae_scale": None}, {"latent_channels": True}])
-def test_a_bundle_without_its_facts_is_refused(bundle, tmp_path, capsys, facts):
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"pipeline": None}, "it holds plans, and no pipeline that draws with them"),
+        ({"pipeline": {}}, "pipeline.gives is missing"),
+        ({"version": "1.3"}, "has format 1.3 (expected 2.x). Fix: convert the checkpoint again; --force replaces this one."),
+    ],
+)
+def test_a_bundle_that_says_not_how_to_draw_is_refused(bundle, tmp_path, capsys, change, said):
     copy = tmp_path / "copy.ondevice"
     shutil.copytree(bundle, copy)
-    manifest = json.loads((copy / "bundle.json").read_text())
-    manifest["model"] = {k: v for k, v in (manifest["model"] | facts).items() if v is not None}
+    manifest = json.loads((copy / "bundle.json").read_text()) | change
     (copy / "bundle.json").write_text(json.dumps(manifest))
-    assert "model" in fails(capsys, errors.BundleError, "generate", copy, PROMPT, "--out", tmp_path / "a.png")
+    assert said in fails(capsys, errors.BundleError, "generate", copy, PROMPT, "--out", tmp_path / "a.png")
+    if "version" in change:
+        assert cli.main(["convert", "demo", "--size", "64x64", "--out", str(copy), "--force"]) == 0
 
 
 def test_several_arrays_are_no_latents(bundle, tmp_path, capsys):

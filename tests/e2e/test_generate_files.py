@@ -5,6 +5,7 @@ The pictures are made up: what is drawn on a device is tested in test_cli.py.
 
 import json
 import sys
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ondevice import cli, errors, generate
-from ondevice.diffusion.text_to_image import Picture
+from ondevice.diffusion.request import Picture
 from ondevice.run.profile import Profile
 
 SIZES = ("64", "64x", "x64", "-64x64", "6.4x64", "64x64x64", "٦٤x64", "")  # that are none
@@ -30,17 +31,20 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
     """What the pipeline is asked for; run `generate` in a folder of its own by calling it with flags."""
     calls = []
 
-    def painter(bundle, session):
-        def paint(prompt, **asked):
-            calls.append(asked)
-            pixels = np.full((asked["height"], asked["width"], 3), len(calls), np.uint8)
-            about = {"prompt": prompt, "sampler": "ddim", **{key: asked[key] for key in ("steps", "seed", "width", "height")}}
+    class Painter:
+        @classmethod
+        def of(cls, bundle, session):
+            return cls()
+
+        def draw(self, request, way, on_step):
+            calls.append(asdict(request))
+            pixels = np.full((request.height, request.width, 3), len(calls), np.uint8)
+            about = {"prompt": request.prompt, "sampler": "ddim", "steps": request.num_inference_steps or 20}
+            about |= {"seed": request.seed, "width": request.width, "height": request.height}
             return Picture(pixels, np.zeros((1, 4, 8, 8), np.float32), np.ones((1, 4, 8, 8), np.float32), about)
 
-        return paint
-
     device = SimpleNamespace(name="none", facts=lambda: {"kind": "cpu", "global_bytes": 1 << 40, "maps_weights": True, "name": "none"})
-    monkeypatch.setattr(generate, "painter", painter)
+    monkeypatch.setattr(generate, "Pipeline", Painter)
     monkeypatch.setattr(generate, "choose_device", lambda _: device)
     monkeypatch.setattr(generate, "Session", lambda *_, **__: SimpleNamespace(profile=Profile({}, launches=[])))
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ from ondevice import cli
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.read.checkpoint import open_checkpoint
-from ondevice.generate import painter
+from ondevice.diffusion.pipeline import Pipeline
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -52,7 +52,9 @@ def test_what_is_int8(bundles):
 def test_nearly_the_same_picture(bundles):
     """Measured: 43.7 dB (README). No bound follows from rounding alone, so this one is loose."""
     half, small = (
-        painter(bundle, Session(bundle, choose_device()))("a red circle on a blue background", steps=20, seed=0).pixels.astype(float)
+        Pipeline.of(bundle, Session(bundle, choose_device()))(
+            "a red circle on a blue background", num_inference_steps=20, seed=0
+        ).pixels.astype(float)
         for bundle in bundles.values()
     )
     assert 10 * math.log10(255**2 / ((half - small) ** 2).mean()) >= 35

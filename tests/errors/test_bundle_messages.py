@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundle.picture_bundle import component_plan, write_picture
+from bundle.picture_bundle import component_plan, picture_plans, write_picture
 from bundle.tiny_bundle import BIAS, KERNELS, MODEL, edit_json, replace_file, tiny_plan, tiny_weights, write_tiny
 
 from ondevice.bundle import WeightSource, open_bundle
@@ -33,20 +33,20 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def test_a_size_that_is_not_there_says_what_is_and_how_to_get_it(tmp_path: Path) -> None:
-    latents, states = ("sample", "f32", (2, 4, 64, 64)), ("encoder_hidden_states", "f32", (2, 77, 8))
+    latents, states = ("sample", "f32", (2, 4, 64, 64)), ("encoder_hidden_states", "f32", (2, 3, 5))
     sizes = {"batch": 2, "height": 64, "width": 64}
     unet = component_plan("unet", sizes, [latents, ("timestep", "f32", (1,)), states], ("out_sample", "f32", (2, 4, 64, 64)))
-    bundle = open_bundle(write_picture(tmp_path / "sd.ondevice", plans=[unet], model=MODEL))
+    bundle = open_bundle(write_picture(tmp_path / "sd.ondevice", plans=[*picture_plans(), unet]))
     assert message(lambda: bundle.plan("unet", batch=2, height=96, width=64)) == (
-        "sd.ondevice: has no plan of unet for batch=2 height=96 width=64 (it has batch=2 height=64 width=64). "
-        "Fix: convert the checkpoint again with `--size 512x768`."
+        "sd.ondevice: has no plan of unet for batch=2 height=96 width=64 (it has batch=1 height=4 width=2; batch=2 "
+        "height=64 width=64). Fix: convert the checkpoint again with `--size 128x192`."
     )
     assert message(lambda: bundle.plan("unet")) == (
-        "sd.ondevice: has no plan of unet for no sizes (it has batch=2 height=64 width=64). "
+        "sd.ondevice: has no plan of unet for no sizes (it has batch=1 height=4 width=2; batch=2 height=64 width=64). "
         "Fix: convert the checkpoint again with `--size WIDTHxHEIGHT`."
     )
-    assert message(lambda: bundle.plan("vae_encoder", batch=1)) == (
-        "sd.ondevice: has no vae_encoder (it has unet). Fix: convert the checkpoint again."
+    assert message(lambda: bundle.plan("safety_checker", batch=1)) == (
+        "sd.ondevice: has no safety_checker (it has text_encoder, unet, vae_decoder, vae_encoder). Fix: convert the checkpoint again."
     )
 
 
@@ -78,8 +78,8 @@ def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
 
 
 def test_a_bundle_from_the_future(tiny: Path) -> None:
-    edit_json(tiny, "bundle.json", lambda manifest: manifest | {"version": "2.0"})
-    assert message(lambda: open_bundle(tiny)) == "bundle.json: has format 2.0 (expected 1.x). Fix: install a newer ondevice."
+    edit_json(tiny, "bundle.json", lambda manifest: manifest | {"version": "3.0"})
+    assert message(lambda: open_bundle(tiny)) == "bundle.json: has format 3.0 (expected 2.x). Fix: install a newer ondevice."
 
 
 def test_damage(tiny: Path) -> None:
@@ -157,8 +157,8 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_convert_hands_over_wrongly(tmp_path: Path) -> None:
     report = "Fix: report this: what is to be written is no valid bundle."
     assert message(lambda: write_tiny(tmp_path / "t", model={"family": "sd"})) == f"bundle.json: model.source is missing. {report}"
-    assert message(lambda: write_tiny(tmp_path / "t", kernels={**KERNELS, "pick.cl": ""}, model=MODEL | {"vae_scale": 0})) == (
-        f"bundle.json: model.vae_scale is 0 (expected a whole number 1..64). {report}"
+    assert message(lambda: write_tiny(tmp_path / "t", kernels={**KERNELS, "pick.cl": ""}, model=MODEL | {"source": 0})) == (
+        f"bundle.json: model.source is 0 (expected 1..512 printable characters). {report}"
     )
     assert message(lambda: write_tiny(tmp_path / "t", kernels={})) == (
         "pick.cl: a plan calls this kernel, but its text was not given. Fix: give write_bundle its text."

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ondevice.compiler import Recipe
-from ondevice.compiler.jobs import jobs
+from ondevice.compiler.jobs import bundle_jobs
 from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint
@@ -62,7 +62,7 @@ def launches() -> dict[str, list[Launch]]:
     model = build(random_checkpoint("demo", 0))
     found: dict[str, dict[str, Launch]] = {name: {} for name in KERNELS}
     for target, dtype, without, weights, side in WAYS:
-        todo = [job for job in jobs(8, [(side, side)]) if side < 512 or job.component == "vae_encoder"]
+        todo = [job for job in bundle_jobs(model, [(side, side)], 0, []) if side < 512 or job.component == "vae_encoder"]
         for compiled in programs(model, Recipe(dtype, weights, load_target(target), without), todo, KERNELS):
             made = compiled.plan()
             for call in made.dispatches:

@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diffusion.fake_networks import HostSession, plans_at, spec_of
 from diffusion.sampler_helpers import SD15
 from parity.gauss_legendre import GaussLegendre
 
 from ondevice.base.paths import MODELS
+from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.samplers import CLASSES
 from ondevice.diffusion.samplers.pipeline import choose
-from ondevice.diffusion.text_to_image import TextToImage
 from ondevice.diffusion.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.parity
 
 
-class TorchSession:
+class TorchSession(HostSession):
     """A session whose networks are diffusers' modules."""
 
     def __init__(self, unet: Any, vae: Any, text_encoder: Any) -> None:
@@ -101,9 +102,10 @@ def pipeline(networks: Any, kind: str, scheduler: str, config: dict[str, Any]) -
     return pipe
 
 
-def ours(networks: Any, config: dict[str, Any]) -> TextToImage:
-    tokenizer = Tokenizer.from_files(MODELS / "clip_tokenizer")
-    return TextToImage(TorchSession(*networks[:3]), tokenizer, config, networks[1].config.scaling_factor, scale=2)
+def ours(networks: Any, config: dict[str, Any], width: int, height: int) -> Pipeline:
+    tokenizers = {"tokenizer": Tokenizer.from_files(MODELS / "clip_tokenizer")}
+    spec = spec_of(scale=2, scaling=networks[1].config.scaling_factor)
+    return Pipeline(spec, TorchSession(*networks[:3]), tokenizers, config, plans=plans_at(height // 2, width // 2))
 
 
 def assert_same(pixels: np.ndarray, latents: np.ndarray, reference: np.ndarray, reference_latents: np.ndarray) -> None:
@@ -118,8 +120,15 @@ def assert_same(pixels: np.ndarray, latents: np.ndarray, reference: np.ndarray, 
 def test_text_to_image_equals_the_pipeline_from_the_same_seed(networks: Any, scheduler: str) -> None:
     torch = pytest.importorskip("torch")
     pipe = pipeline(networks, "StableDiffusionPipeline", scheduler, SD15)
-    got = ours(networks, SD15)(
-        "a red circle", negative_prompt="blue", steps=6, sampler=CLASSES[scheduler], guidance_scale=3.5, seed=11, width=24, height=40
+    got = ours(networks, SD15, 24, 40)(
+        "a red circle",
+        negative_prompt="blue",
+        num_inference_steps=6,
+        sampler=CLASSES[scheduler],
+        guidance_scale=3.5,
+        seed=11,
+        width=24,
+        height=40,
     )
     arguments = {
         "prompt": "a red circle",
@@ -171,7 +180,9 @@ def test_a_checkpoint_s_own_scheduler_equals_the_pipeline_s(networks: Any, sched
     torch = pytest.importorskip("torch")
     chosen = choose(config | {"_class_name": scheduler}, None, "")
     assert chosen.sampler == CLASSES[scheduler] and not chosen.fallback
-    got = ours(networks, chosen.config)("a red circle", steps=5, guidance_scale=2.5, seed=5, width=24, height=16)
+    got = ours(networks, chosen.config, 24, 16)(
+        "a red circle", sampler=chosen.sampler, num_inference_steps=5, guidance_scale=2.5, seed=5, width=24, height=16
+    )
     arguments = {"prompt": "a red circle", "num_inference_steps": 5, "guidance_scale": 2.5, "width": 24, "height": 16, "return_dict": False}
     pipe = pipeline(networks, "StableDiffusionPipeline", scheduler, config)
     image = pipe(**arguments, generator=torch.Generator().manual_seed(5), output_type="np")[0][0]
@@ -187,8 +198,8 @@ def test_image_to_image_equals_the_pipeline_from_the_same_seed(networks: Any, sc
 
     image = np.random.default_rng(0).integers(0, 256, (33, 27, 3), dtype=np.uint8)
     pipe = pipeline(networks, "StableDiffusionImg2ImgPipeline", scheduler, SD15)
-    got = ours(networks, SD15)(
-        "a red circle", steps=8, sampler=CLASSES[scheduler], guidance_scale=2.0, seed=3, image=image, strength=strength
+    got = ours(networks, SD15, 26, 32)(
+        "a red circle", num_inference_steps=8, sampler=CLASSES[scheduler], guidance_scale=2.0, seed=3, image=image, strength=strength
     )
     arguments = {
         "prompt": "a red circle",
@@ -220,7 +231,16 @@ def test_without_guidance_and_with_given_latents_and_eta(networks: Any) -> None:
         "return_dict": False,
     }
     expected = pipe(**arguments, generator=torch.Generator().manual_seed(9), output_type="latent")[0].numpy()
-    draw = ours(networks, SD15)
-    got = draw("x", steps=5, sampler="ddim", guidance_scale=1.0, width=16, height=24, eta=0.7, latents=latents.numpy(), seed=9)
+    got = ours(networks, SD15, 16, 24)(
+        "x",
+        num_inference_steps=5,
+        sampler="ddim",
+        guidance_scale=1.0,
+        width=16,
+        height=24,
+        sampler_options={"eta": 0.7},
+        latents=latents.numpy(),
+        seed=9,
+    )
     assert np.abs(got.latents - expected).max() < 1e-5 * np.abs(expected).max()
     assert np.array_equal(got.start, latents.numpy())

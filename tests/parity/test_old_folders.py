@@ -89,7 +89,6 @@ def test_the_picture_is_that_of_diffusers(aged, tmp_path):
 @pytest.mark.parametrize(("saved_by", "size"), [("0.8.1", 32), ("0.9.0", 32), ("0.6.0", 96)])
 def test_the_size_that_diffusers_draws_by_default(saved_by, size, tmp_path):
     diffusers = pytest.importorskip("diffusers")
-    from ondevice.compiler.facts import facts
     from ondevice.compiler.jobs import training_size
     from ondevice.converters.read.checkpoint import open_checkpoint
 
@@ -97,4 +96,5 @@ def test_the_size_that_diffusers_draws_by_default(saved_by, size, tmp_path):
     rewrite(tmp_path / "unet" / "config.json", lambda config: config.update(sample_size=size, _diffusers_version=saved_by))
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     expected = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    assert training_size(facts(open_checkpoint(tmp_path, family="sd14"))) == (expected, expected)
+    config = open_checkpoint(tmp_path, family="sd14").components["unet"].config
+    assert training_size(config["sample_size"], pipe.vae_scale_factor) == (expected, expected)

@@ -18,7 +18,7 @@ from ondevice.converters import Model
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.onnx_import.imported import read_graph
-from ondevice.generate import painter
+from ondevice.diffusion.pipeline import Pipeline
 from ondevice.graph.verify import verify_graph
 from ondevice.rewrite import rewrite
 from ondevice.run.opencl import choose_device
@@ -206,7 +206,14 @@ def test_a_folder_of_exports_draws_diffusers_picture(tmp_path):
     assert cli.main([str(word) for word in words]) == 0
     bundle = open_bundle(tmp_path / "m.ondevice")
     picture, latents = reference("random", "PNDMScheduler")
-    drawn = painter(bundle, Session(bundle, choose_device()))(
-        PROMPT, negative_prompt=NEGATIVE, steps=STEPS, sampler="pndm", guidance_scale=GUIDANCE, width=width, height=height, latents=latents
+    drawn = Pipeline.of(bundle, Session(bundle, choose_device()))(
+        PROMPT,
+        negative_prompt=NEGATIVE,
+        num_inference_steps=STEPS,
+        sampler="pndm",
+        guidance_scale=GUIDANCE,
+        width=width,
+        height=height,
+        latents=latents,
     )
     assert np.abs(drawn.pixels.astype(np.float64) - (picture * 255).round()).max() <= 2

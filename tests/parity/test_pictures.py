@@ -17,7 +17,7 @@ from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
-from ondevice.generate import painter
+from ondevice.diffusion.pipeline import Pipeline
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -105,10 +105,10 @@ def draw(name, dtype, folder, sampler):
     path = compile_bundle(checkpoint(name), folder / "m.ondevice", Recipe(dtype), sizes=[SIZES[name]])
     bundle = open_bundle(path)
     _, latents = reference(name, sampler[1])
-    made = painter(bundle, Session(bundle, choose_device()))(
+    made = Pipeline.of(bundle, Session(bundle, choose_device()))(
         PROMPT,
         negative_prompt=NEGATIVE,
-        steps=STEPS,
+        num_inference_steps=STEPS,
         sampler=sampler[0],
         guidance_scale=GUIDANCE,
         width=width,

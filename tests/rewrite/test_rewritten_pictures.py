@@ -11,7 +11,7 @@ from ondevice.compiler import Job, Recipe, compile_bundle
 from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.converters.read.checkpoint import open_checkpoint
-from ondevice.generate import painter
+from ondevice.diffusion.pipeline import Pipeline
 from ondevice.rewrite import FAMILIES
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
@@ -25,7 +25,7 @@ def draw(folder, without, dtype):
     """(pixels, dispatches of a UNet step) of a small picture."""
     path = folder / f"{dtype}-{'-'.join(without) or 'all'}.ondevice"
     bundle = open_bundle(compile_bundle(open_checkpoint(None, family="demo"), path, Recipe(dtype, without=without), sizes=[(64, 72)]))
-    drawn = painter(bundle, Session(bundle, choose_device()))("a red circle", steps=3, guidance_scale=3.0, seed=1)
+    drawn = Pipeline.of(bundle, Session(bundle, choose_device()))("a red circle", num_inference_steps=3, guidance_scale=3.0, seed=1)
     return drawn.pixels.astype(np.int64), len(bundle.plan("unet", batch=2, height=9, width=8).dispatches)
 
 

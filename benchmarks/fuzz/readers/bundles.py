@@ -78,7 +78,7 @@ def _read_launches(data: bytes, _folder: Path) -> None:
 
 
 def _bundle_seeds() -> list[bytes]:
-    names = (MANIFEST, _PLAN, "samplers/tiny_2.json", "scheduler/scheduler_config.json", "kernels/pick.cl", "tokenizer/vocab.json")
+    names = (MANIFEST, _PLAN, "samplers/tiny_2.json", "scheduler/scheduler_config.json", "kernels/pick.cl", "tokenizers/tiny/vocab.json")
     return [pack(dict(zip(names, _tiny(*names), strict=True)))]
 
 
@@ -128,7 +128,8 @@ def _use(root: Path) -> None:
             if operand.weight is not None:
                 holds(bundle.array(operand.weight).nbytes == operand.nbytes, "a weight is not as large as its operand")
     dump_json(bundle.model, "model")
-    bundle.tokenizer_files()
+    for tokenizer in bundle.manifest.tokenizers:
+        bundle.tokenizer_files(tokenizer)
     bundle.component_bytes()
     holds(isinstance(bundle.scheduler, dict), "the scheduler's config is no object")
 

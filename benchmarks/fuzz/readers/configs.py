@@ -16,7 +16,7 @@ from ondevice.converters import build
 from ondevice.converters.families import FAMILIES, check_joints
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.json_text import parse_object
-from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, default_sampler, make_table
+from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, make_table
 from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.graph.verify import verify_graph
 from ondevice.sampler import read_config
@@ -93,7 +93,7 @@ def _read_scheduler(data: bytes, folder: Path) -> None:
     path = folder / "scheduler_config.json"
     if not isinstance(value, dict) or not isinstance(value.get("config"), dict):
         path.write_bytes(data)
-        default_sampler(read_config(path))
+        read_config(path)
         return
     path.write_text(json.dumps(value["config"]))
     config = read_config(path)
@@ -103,7 +103,6 @@ def _read_scheduler(data: bytes, folder: Path) -> None:
         config, value = chosen.config, {"sampler": chosen.sampler, "steps": chosen.table.steps, "options": {}}
     name, steps, options = value.get("sampler"), value.get("steps"), value.get("options")
     if not isinstance(name, str) or type(steps) is not int or steps > 50 or not isinstance(options, dict):
-        default_sampler(config)
         return
     taken = {key: item for key, item in options.items() if key not in ("name", "steps", "config")}
     table = make_table(name, steps, config, **taken)

@@ -18,7 +18,7 @@ from ondevice.diffusion.samplers.sigmas import euler, euler_a, heun, lms
 from ondevice.diffusion.samplers.table import MODEL, NOISE, Call, Row, SamplerTable, run_table
 from ondevice.errors import UsageError
 
-__all__ = ["MODEL", "NOISE", "SAMPLERS", "Call", "Row", "SamplerTable", "default_sampler", "make_table", "run_table"]
+__all__ = ["MODEL", "NOISE", "SAMPLERS", "Call", "Row", "SamplerTable", "make_table", "run_table"]
 
 SAMPLERS: dict[str, Callable[[Settings, int], SamplerTable]] = {
     "pndm": pndm,
@@ -51,18 +51,6 @@ CLASSES = {
 """diffusers' class names, as scheduler_config.json's `_class_name` has them."""
 
 MAX_STEPS = 1000
-
-
-def default_sampler(config: Mapping[str, Any]) -> str:
-    """The sampler that a scheduler_config.json was written for."""
-    name = config.get("_class_name", "PNDMScheduler")
-    if not isinstance(name, str) or name not in CLASSES:
-        raise UsageError(
-            f"no sampler for this scheduler (got {shown(name)}, expected one of {', '.join(CLASSES)})",
-            where="scheduler_config.json",
-            fix="name a sampler (--sampler)",
-        )
-    return CLASSES[name]
 
 
 def make_table(name: str, steps: int, config: Mapping[str, Any], **options: Any) -> SamplerTable:

@@ -104,12 +104,13 @@ def run_table(
     model_fn: Callable[[np.ndarray, float], np.ndarray],
     sample: np.ndarray,
     noise_fn: Callable[[int], np.ndarray] | None = None,
-    on_call: Callable[[int, np.ndarray], None] | None = None,
+    on_call: Callable[[int, np.ndarray], np.ndarray | None] | None = None,
 ) -> np.ndarray:
     """Replays `table` in float32.
 
     `sample` is `table.start(...)`; `model_fn(input, timestep)` gives an array of the same shape; `noise_fn(call's number)` gives
-    one draw of that shape, in the order of calls; `on_call(call's number, sample after it)` is told after each call.
+    one draw of that shape, in the order of calls; `on_call(call's number, sample after it)` is told after each call, and what it returns
+    takes the sample's place.
     """
     slots: list[np.ndarray] = [sample.astype(np.float32)] + [np.empty(0, np.float32)] * (table.slots - 1)
     for i, call in enumerate(table.calls):
@@ -125,7 +126,9 @@ def run_table(
                 total += np.float32(coefficient) * (sources[source] if source < 0 else slots[source])
             slots[row.slot] = total
         if on_call is not None:
-            on_call(i, slots[table.calls[i + 1].sample if i + 1 < len(table.calls) else table.result])
+            sample_slot = table.calls[i + 1].sample if i + 1 < len(table.calls) else table.result
+            if (changed := on_call(i, slots[sample_slot])) is not None:
+                slots[sample_slot] = changed
     return slots[table.result]
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from ondevice.bundle.memory import weight_sources
 from ondevice.bundle.reader import open_bundle
-from ondevice.bundle.writer import write_bundle
+from ondevice.bundle.writer import Contents, write_bundle
 from ondevice.compiler import Job, Recipe
-from ondevice.compiler.facts import facts
+from ondevice.compiler.picture import about
 from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.measure.peers.peer import Run, Task
@@ -26,12 +26,12 @@ def convert(task: Task, folder: Path, option: str) -> None:
     (compiled,) = programs(build(checkpoint), recipe, [Job(task.component, task.sizes)])
     write_bundle(
         folder / "bundle",
-        plans=[compiled.plan()],
-        weights=weight_sources(compiled.program),
-        tokenizer=checkpoint.tokenizer,
-        scheduler={},
-        samplers={},
-        model=facts(checkpoint) | {"target": recipe.target.name},
+        Contents(
+            plans=[compiled.plan()],
+            weights=weight_sources(compiled.program),
+            scheduler={},
+            model=about(checkpoint) | {"target": recipe.target.name},
+        ),
     )
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from diffusion.fake_networks import HostSession, plans_at, spec_of
 from diffusion.sampler_helpers import SD15
 
+from ondevice.diffusion.guidance import combined
+from ondevice.diffusion.image import drawn
+from ondevice.diffusion.memory_budget import Way
 from ondevice.diffusion.noise import Noise
+from ondevice.diffusion.pipeline import Pipeline
+from ondevice.diffusion.request import Options, Request
 from ondevice.diffusion.samplers import SAMPLERS
-from ondevice.diffusion.text_to_image import TextToImage
 from ondevice.errors import NumericError, UsageError
 
 
-class MadeUpSession:
+class MadeUpSession(HostSession):
     """Networks that are short formulas. Remembers what it was asked."""
 
     def __init__(self, broken_at: int | None = None) -> None:
@@ -48,8 +55,9 @@ def letters(text: str) -> np.ndarray:
     return np.resize(np.array([*text.encode(), 1], np.int32), 77)
 
 
-def painter(session: MadeUpSession | None = None, **options: Any) -> TextToImage:
-    return TextToImage(session or MadeUpSession(), letters, SD15, size=(24, 16), **options)
+def painter(session: MadeUpSession | None = None, scaling: float = 0.18215, **options: Any) -> Pipeline:
+    about: dict[str, Any] = {"plans": plans_at(2, 3), "size": (24, 16)}
+    return Pipeline(spec_of(scaling=scaling), session or MadeUpSession(), {"tokenizer": letters}, SD15, **(about | options))
 
 
 def by_hand(prompt: str, negative: str, steps: int, guidance: float, seed: int) -> np.ndarray:
@@ -73,7 +81,7 @@ def by_hand(prompt: str, negative: str, steps: int, guidance: float, seed: int) 
 
 def test_equals_a_loop_written_out() -> None:
     session = MadeUpSession()
-    picture = painter(session)("a cat", negative_prompt="dog", steps=5, sampler="ddim", guidance_scale=4.0, seed=9)
+    picture = painter(session)("a cat", negative_prompt="dog", num_inference_steps=5, sampler="ddim", guidance_scale=4.0, seed=9)
     want = by_hand("a cat", "dog", 5, 4.0, 9)
     np.testing.assert_allclose(picture.latents, want, rtol=0, atol=2e-5 * np.abs(want).max())
     assert np.array_equal(picture.start, Noise(9).randn((1, 4, 2, 3)))
@@ -93,32 +101,22 @@ def test_equals_a_loop_written_out() -> None:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_same_call_gives_the_same_picture_and_another_seed_another(sampler: str) -> None:
-    first, again, other = (painter()("x", steps=4, sampler=sampler, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (painter()("x", num_inference_steps=4, sampler=sampler, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(first.latents, again.latents)
     assert not np.array_equal(first.latents, other.latents)
 
 
-def test_a_bundle_made_before_draws_as_diffusers_pipeline_does(caplog: pytest.LogCaptureFixture) -> None:
-    """Its config is the checkpoint's as it was: the pipeline's changes are made here, and said."""
-    old = {key: value for key, value in SD15.items() if key not in ("steps_offset", "clip_sample")} | {"_class_name": "DDIMScheduler"}
-    drawn = [
-        TextToImage(MadeUpSession(), letters, config, size=(24, 16))("a", steps=3).latents
-        for config in (old, SD15 | {"_class_name": "DDIMScheduler"})
-    ]
-    np.testing.assert_array_equal(*drawn)
-    assert [record.getMessage()[:29] for record in caplog.records] == ["the scheduler's steps_offset ", "the scheduler's clip_sample i"]
-
-
 def test_two_passes_equal_one() -> None:
     session = MadeUpSession()
-    split = painter(session)("x", negative_prompt="y", steps=3, split_guidance=True)
+    split = painter(session).draw(Request(prompt="x", negative_prompt="y", num_inference_steps=3), Way(split=True))
     assert [sizes["batch"] for name, sizes in session.calls if name == "unet"] == [1] * 8
-    np.testing.assert_allclose(split.latents, painter()("x", negative_prompt="y", steps=3).latents, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(split.latents, painter()("x", negative_prompt="y", num_inference_steps=3).latents, rtol=0, atol=1e-6)
 
 
 def test_components_are_released_after_their_last_use() -> None:
     session = MadeUpSession()
-    painter(session)("x", steps=2, unload=True, image=np.zeros((16, 24, 3), np.uint8), strength=1.0)
+    request = Request(prompt="x", num_inference_steps=2, image=np.zeros((16, 24, 3), np.uint8), strength=1.0)
+    painter(session).draw(request, Way(unload=True))
     order = [name for name, _ in session.calls]
     assert order.index("release text_encoder") > max(i for i, name in enumerate(order) if name == "text_encoder")
     assert order[-4:] == ["unet", "release unet", "vae_decoder", "release vae_decoder"]
@@ -128,30 +126,30 @@ def test_components_are_released_after_their_last_use() -> None:
 @pytest.mark.parametrize("guidance", [1.0, 0.0])
 def test_without_guidance_the_negative_prompt_is_not_read(guidance: float) -> None:
     session = MadeUpSession()
-    picture = painter(session)("x", negative_prompt="y", steps=2, guidance_scale=guidance)
+    picture = painter(session)("x", negative_prompt="y", num_inference_steps=2, guidance_scale=guidance)
     assert [sizes["batch"] for name, sizes in session.calls if name in ("unet", "text_encoder")] == [1] * 4
     assert picture.parameters["negative_prompt"] == ""
 
 
 def test_given_latents_are_used_and_the_stream_starts_after_none() -> None:
     latents = np.random.default_rng(0).normal(size=(1, 4, 2, 3)).astype(np.float32)
-    picture = painter()("x", steps=3, sampler="euler_a", latents=latents, seed=4)
+    picture = painter()("x", num_inference_steps=3, sampler="euler_a", latents=latents, seed=4)
     assert np.array_equal(picture.start, latents)
     # The first draw of the stream is then the first step's, not the start.
-    shifted = painter()("x", steps=3, sampler="euler_a", latents=Noise(4).randn((1, 4, 2, 3)), seed=4)
-    assert not np.array_equal(shifted.latents, painter()("x", steps=3, sampler="euler_a", seed=4).latents)
+    shifted = painter()("x", num_inference_steps=3, sampler="euler_a", latents=Noise(4).randn((1, 4, 2, 3)), seed=4)
+    assert not np.array_equal(shifted.latents, painter()("x", num_inference_steps=3, sampler="euler_a", seed=4).latents)
 
 
 def test_progress_counts_passes_of_the_network() -> None:
     seen: list[tuple[int, int]] = []
-    painter()("x", steps=3, sampler="heun", on_step=lambda done, total, x: seen.append((done, total)) or x.shape)
+    painter().draw(Request(prompt="x", num_inference_steps=3, sampler="heun"), on_step=lambda done, total, *_: seen.append((done, total)))
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
 def test_from_an_image() -> None:
     pixels = np.full((19, 30, 3), 200, np.uint8)
     session = MadeUpSession()
-    picture = painter(session)("x", steps=10, sampler="ddim", image=pixels, strength=0.3, seed=2)
+    picture = painter(session)("x", num_inference_steps=10, sampler="ddim", image=pixels, strength=0.3, seed=2)
     assert picture.pixels.shape == (16, 24, 3)  # rounded down to multiples of 8
     assert session.calls.count(("unet", {"batch": 2, "height": 2, "width": 3})) == 3
     assert picture.parameters["strength"] == 0.3
@@ -163,15 +161,15 @@ def test_from_an_image() -> None:
 
 def test_a_result_that_is_not_finite_names_the_step() -> None:
     with pytest.raises(NumericError, match=r"step 3 of 5 .timestep 501.: 24 of 24 values are NaN") as caught:
-        painter(MadeUpSession(broken_at=3))("x", steps=4)
+        painter(MadeUpSession(broken_at=3))("x", num_inference_steps=4)
     assert caught.value.exit_code == 13
 
 
 @pytest.mark.parametrize(
     ("component", "output", "where"),
     [
-        ("text_encoder", "last_hidden_state", "the text encoder's output: 231 of 231 values"),
-        ("vae_encoder", "latent_parameters", "the image encoder's output: 48 of 48 values"),
+        ("text_encoder", "last_hidden_state", "text_encoder's last_hidden_state: 231 of 231 values"),
+        ("vae_encoder", "latent_parameters", "vae_encoder's latent_parameters: 48 of 48 values"),
         ("vae_decoder", "sample", "the decoder's output: 1152 of 1152 values"),
     ],
 )
@@ -182,24 +180,24 @@ def test_what_any_network_makes_must_be_finite(component: str, output: str, wher
             return {output: np.full_like(made[output], np.inf)} if name == component else made
 
     with pytest.raises(NumericError, match=f"^{where} are NaN or infinite"):
-        painter(Broken())("x", steps=2, image=np.zeros((16, 24, 3), np.uint8), strength=1.0)
+        painter(Broken())("x", num_inference_steps=2, image=np.zeros((16, 24, 3), np.uint8), strength=1.0)
 
 
 @pytest.mark.parametrize(("log_variance", "deviation"), [(2.0, np.e), (25.0, np.exp(10.0)), (-35.0, np.exp(-15.0))])
-def test_latents_of_an_image_are_drawn_and_scaled(log_variance: float, deviation: float) -> None:
-    """Mean 0.5 and a log-variance that is cut to -30..20; times the scaling factor."""
+def test_latents_of_an_image_are_drawn(log_variance: float, deviation: float) -> None:
+    """Mean 0.5 and a log-variance that is cut to -30..20."""
+    moments = np.repeat(np.array([0.5, log_variance], np.float32), 4)[None, :, None, None] * np.ones((1, 8, 2, 3), np.float32)
+    np.testing.assert_allclose(drawn(moments, Noise(3)) - 0.5, deviation * Noise(3).randn((1, 4, 2, 3)), rtol=1e-5, atol=1e-7)
+    assert np.array_equal(drawn(moments, None), moments[:, :4])
 
-    class Even(MadeUpSession):
-        def run(self, name: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]:
-            if name != "vae_encoder":
-                return super().run(name, inputs, **sizes)
-            return {"latent_parameters": np.repeat(np.array([0.5, log_variance], np.float32), 4)[None, :, None, None] * np.ones((2, 3))}
 
-    made = painter(Even(), scaling_factor=0.25)
-    got = made._encode_image(np.zeros((16, 24, 3), np.uint8), Noise(3))
-    drawn = Noise(3).randn((1, 4, 2, 3))
-    np.testing.assert_allclose(got / 0.25 - 0.5, deviation * drawn, rtol=1e-5, atol=1e-7)
-    assert painter()._scaling_factor == 0.18215
+@pytest.mark.parametrize("scaling", [0.25, 0.5])
+def test_latents_of_an_image_are_scaled(scaling: float) -> None:
+    """The encoder's mean is its picture; little of it is drawn anew, and the decoder is given it back."""
+    pixels = np.full((16, 24, 3), 200, np.uint8)
+    made = painter(scaling=scaling)("x", num_inference_steps=1000, image=pixels, strength=0.001, sampler="ddim", guidance_scale=1)
+    np.testing.assert_allclose(made.latents, scaling * (2 * 200 / 255 - 1), atol=0.2)
+    assert abs(made.pixels.mean() - 200) < 15
 
 
 @pytest.mark.parametrize(
@@ -221,9 +219,12 @@ def test_latents_of_an_image_are_drawn_and_scaled(log_variance: float, deviation
         ({"image": np.zeros((8, 8, 3))}, "image: not pixels"),
         ({"image": np.zeros((8, 8, 4), np.uint8)}, "image: not pixels"),
         ({"seed": -(2**70)}, "not a seed"),
-        ({"steps": 0}, "steps out of range"),
+        ({"num_inference_steps": 0}, "steps out of range"),
         ({"sampler": "nope"}, "no such sampler"),
-        ({"eta": 0.5}, "no such option"),
+        ({"sampler_options": {"eta": 0.5}}, "no such option"),
+        ({"numbers": {"crop_top": 4}}, "crop_top: this model has no such number"),
+        ({"numbers": {"guidance_rescale": 2}}, "guidance_rescale: out of range"),
+        ({"strength": 2.0}, "strength: out of range"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], message: str) -> None:
@@ -231,3 +232,35 @@ def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], me
     with pytest.raises(UsageError, match=message):
         painter(session)("x", **arguments)
     assert not [name for name, _ in session.calls if name == "unet"]
+
+
+def test_options_are_the_fields_of_a_request() -> None:
+    assert {*Options.__annotations__} - {"generator", "callback_on_step_end"} == {f.name for f in fields(Request)} - {"prompt"}
+
+
+def test_in_the_words_of_diffusers() -> None:
+    """A generator gives its seed; a callback sees each step and may change the latents; `images` are PIL's."""
+    seen: list[tuple[int, float]] = []
+
+    def callback(pipeline: Any, step: int, timestep: float, kwargs: dict[str, Any]) -> dict[str, Any]:
+        seen.append((step, timestep))
+        return {"latents": np.zeros_like(kwargs["latents"])} if step == 1 else {}
+
+    generator = SimpleNamespace(initial_seed=lambda: 7)
+    changed = painter()("x", num_inference_steps=3, sampler="ddim", generator=generator, callback_on_step_end=callback)
+    assert [step for step, _ in seen] == [0, 1, 2] and seen[0][1] == 667.0
+    plain = painter()("x", num_inference_steps=3, sampler="ddim", seed=7)
+    assert np.array_equal(changed.start, plain.start) and not np.array_equal(changed.latents, plain.latents)
+    assert plain.images[0].size == (24, 16) and np.array_equal(np.array(plain.images[0]), plain.pixels)
+
+
+def test_rescaled_guidance() -> None:
+    """arXiv 2305.08891, equation 15 and 16, on one step from noise to the prediction itself."""
+    outputs = [np.random.default_rng(i).normal(size=(1, 4, 2, 3)).astype(np.float32) for i in range(2)]
+    loop = spec_of().denoise[0]
+    plain = combined(loop, outputs, {"guidance_scale": 3.0, "guidance_rescale": 0.0})
+    np.testing.assert_allclose(plain, outputs[0] + 3 * (outputs[1] - outputs[0]), rtol=1e-6)
+    rescaled = plain * outputs[1].std(ddof=1) / plain.std(ddof=1)
+    got = combined(loop, outputs, {"guidance_scale": 3.0, "guidance_rescale": 0.7})
+    np.testing.assert_allclose(got, 0.7 * rescaled + 0.3 * plain, rtol=1e-5)
+    assert combined(loop, outputs[1:], {"guidance_scale": 1.0, "guidance_rescale": 0.7}) is outputs[1]

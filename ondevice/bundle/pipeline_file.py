@@ -1,0 +1,311 @@
+"""Reads the `pipeline` of a manifest. The specification is docs/pipeline.md; every check of its last section is one of here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ondevice.bundle import format as f
+from ondevice.bundle.pipeline import (
+    LATENTS,
+    PREPARE,
+    RATES,
+    RESERVED,
+    TIMESTEP,
+    Combine,
+    Feed,
+    Given,
+    Guided,
+    InitialNoise,
+    Latents,
+    Loop,
+    Number,
+    Pass,
+    PipelineSpec,
+    Role,
+    Sample,
+    Step,
+    feed_rate,
+)
+
+MAX_ROLES, MAX_PASSES, MAX_VALUES, MAX_NUMBERS, MAX_GIVEN, MAX_LOOPS, MAX_FEEDS, MAX_STEPS = 64, 16, 256, 64, 16, 8, 64, 1_000
+KNOWN: frozenset[str] = frozenset()
+"""What `needs` may name: words that a later minor version adds, and that this reader knows."""
+_KEYS = ("gives", "numbers", "texts", "pictures", "latents", "sampler", "before", "denoise", "after")
+Path = tuple[str | int | tuple[str], ...]
+
+
+def parse_pipeline(
+    check: f.Checker, value: Any, components: Collection[str], tokenizers: Collection[str], samplers: Collection[str]
+) -> PipelineSpec:
+    """The pipeline of parsed JSON.
+
+    Args:
+        components, tokenizers, samplers: what else the manifest has, by name.
+
+    Raises:
+        BundleError: the first thing that is wrong, with its place.
+    """
+    gives, numbers, texts, pictures, latents, sampler, before, denoise, after = check.record(value, _KEYS, "pipeline")
+    reader = _Reader(check, components, tokenizers)
+    needs = check.needs(value.get("needs", []), KNOWN, "pipeline", "needs")
+    check.one_of(gives, ("picture", "frames"), "pipeline", "gives")
+    reader.read_numbers(numbers)
+    reader.read_texts(texts)
+    reader.read_pictures(pictures)
+    sampler_name, steps = check.record(sampler, ("name", "steps"), "pipeline", "sampler")
+    check.identifier(sampler_name, "pipeline", "sampler", "name")
+    check.integer(steps, 1, MAX_STEPS, "pipeline", "sampler", "steps")
+    if f"{sampler_name}_{steps}" not in samplers:
+        check.fail(f"is {sampler_name} at {steps} steps, but samplers has no {sampler_name}_{steps}", "pipeline", "sampler")
+    first = [reader.step(row, ("pipeline", "before", i)) for i, row in enumerate(check.array(before, (0, MAX_ROLES), "pipeline", "before"))]
+    if sum(isinstance(step, InitialNoise) for step in first) > 1:
+        check.fail("draws the initial noise twice", "pipeline", "before")
+    base = reader.latents(latents)
+    reader.rates |= {LATENTS: "call", TIMESTEP: "call"}
+    loops = [
+        reader.loop(row, ("pipeline", "denoise", i)) for i, row in enumerate(check.array(denoise, (1, MAX_LOOPS), "pipeline", "denoise"))
+    ]
+    reader.rates = {name: rate for name, rate in reader.rates.items() if rate != "call"} | {LATENTS: "picture"}
+    last = [reader.role(row, ("pipeline", "after", i)) for i, row in enumerate(check.array(after, (1, MAX_ROLES), "pipeline", "after"))]
+    if gives not in last[-1].keep.values():
+        check.fail(f"keeps no {gives} in its last role (expected what the pipeline gives)", "pipeline", "after")
+    if len(reader.rates) > MAX_VALUES:
+        check.fail(f"keeps {len(reader.rates)} values (expected at most {MAX_VALUES})", "pipeline")
+    return PipelineSpec(
+        needs=needs,
+        gives=gives,
+        numbers=reader.numbers,
+        texts=reader.texts,
+        pictures=reader.pictures,
+        latents=base,
+        sampler=sampler_name,
+        steps=steps,
+        before=tuple(first),
+        denoise=tuple(loops),
+        after=tuple(last),
+        rates=reader.rates | reader.made_in_calls | {LATENTS: "call", TIMESTEP: "call"},
+    )
+
+
+class _Reader:
+    """What was read so far: names, and of values how often they change."""
+
+    def __init__(self, check: f.Checker, components: Collection[str], tokenizers: Collection[str]) -> None:
+        self.check, self.components, self.tokenizers = check, components, tokenizers
+        self.numbers: dict[str, Number] = {}
+        self.texts: dict[str, bool] = {}
+        self.pictures: dict[str, Given] = {}
+        self.rates: dict[str, str] = {}
+        self.made_in_calls: dict[str, str] = {}
+        self.optional: set[str] = set()  # values that are not made where a picture is not given
+
+    def name(self, value: Any, taken: Collection[str], *path: str | int | tuple[str]) -> str:
+        """A new identifier."""
+        self.check.identifier(value, *path)
+        if value in RESERVED or value in taken:
+            self.check.fail(f"is {f.shown(value)}, a name that is taken", *path)
+        return str(value)
+
+    def number(self, value: Any, low: float, high: float, *path: str | int | tuple[str]) -> float:
+        if type(value) not in (int, float) or not low <= value <= high:
+            self.check.fail(f"is {f.shown(value)} (expected a number {low:g}..{high:g})", *path)
+        return float(value)
+
+    def constant_or_number(self, value: Any, *path: str | int | tuple[str]) -> float | str:
+        """A constant, or the name of a number (not a ramp), `width` or `height`."""
+        if type(value) is not str:
+            return self.number(value, -f.FLOAT32_MAX, f.FLOAT32_MAX, *path)
+        plain = [name for name, number in self.numbers.items() if number.ramp is None]
+        return self.check.one_of(value, (*plain, "width", "height"), *path)
+
+    def read_numbers(self, value: Any) -> None:
+        for name, row in self.check.table(value, MAX_NUMBERS, "pipeline", "numbers").items():
+            at: Path = ("pipeline", "numbers", (name,))
+            self.name(name, self.numbers, *at)
+            self.check.record(row, (), *at)
+            if "ramp" in row:
+                pair = self.pair(row["ramp"], *at, "ramp")
+                self.numbers[name] = Number(None, -f.FLOAT32_MAX, f.FLOAT32_MAX, ramp=pair)
+                continue
+            low = self.number(row.get("low", -f.FLOAT32_MAX), -f.FLOAT32_MAX, f.FLOAT32_MAX, *at, "low")
+            high = self.number(row.get("high", f.FLOAT32_MAX), low, f.FLOAT32_MAX, *at, "high")
+            default = self.constant_or_number(self.check.record(row, ("default",), *at)[0], *at, "default")
+            if isinstance(default, float):
+                self.number(default, low, high, *at, "default")
+            window = self.pair(row["window"], *at, "window") if "window" in row else None
+            self.numbers[name] = Number(default, low, high, window=window)
+
+    def pair(self, value: Any, *path: str | int | tuple[str]) -> tuple[str, str]:
+        """Two numbers that were read before."""
+        first, second = self.check.array(value, (2, 2), *path)
+        known = [name for name, number in self.numbers.items() if number.ramp is None]
+        return self.check.one_of(first, known, *path, 0), self.check.one_of(second, known, *path, 1)
+
+    def read_texts(self, value: Any) -> None:
+        for name, row in self.check.table(value, MAX_GIVEN, "pipeline", "texts").items():
+            at: Path = ("pipeline", "texts", (name,))
+            self.name(name, self.numbers, *at)
+            self.texts[name] = self.flag(self.check.table(row, MAX_GIVEN, *at), "optional", at)
+
+    def flag(self, row: Mapping[str, Any], key: str, at: Path) -> bool:
+        value = row.get(key, False)
+        if type(value) is not bool:
+            self.check.fail(f"is {f.shown(value)} (expected true or false)", *at, key)
+        return value
+
+    def read_pictures(self, value: Any) -> None:
+        for name, row in self.check.table(value, MAX_GIVEN, "pipeline", "pictures").items():
+            at: Path = ("pipeline", "pictures", (name,))
+            self.name(name, (*self.numbers, *self.texts), *at)
+            prepare = self.check.one_of(self.check.record(row, ("prepare",), *at)[0], PREPARE, *at, "prepare")
+            of = tuple(
+                self.check.one_of(other, self.pictures, *at, "of", i)
+                for i, other in enumerate(self.check.array(row.get("of", []), (0, 2), *at, "of"))
+            )
+            if (prepare == "masked") != (len(of) == 2) or len(of) == 1:
+                self.check.fail("is wrong (expected a picture and its mask for masked, and nothing else)", *at, "of")
+            optional = any(self.pictures[other].optional for other in of) or self.flag(row, "optional", at)
+            self.pictures[name] = Given(prepare, optional, of)
+
+    def latents(self, value: Any) -> Latents:
+        at: Path = ("pipeline", "latents")
+        channels, scale, scaling, shift = self.check.record(value, ("channels", "scale", "scaling", "shift"), *at)
+        frames, begin, strength = (value.get(key) for key in ("frames", "begin", "strength"))
+        if begin is not None and self.rates.get(begin if type(begin) is str else "") != "picture":
+            self.check.fail(f"is {f.shown(begin)} (expected a value that is made once per picture)", *at, "begin")
+        if (begin is None) != (strength is None):
+            self.check.fail("is there alone (expected begin and strength, or neither)", *at, "strength" if begin is None else "begin")
+        for key, number in (("frames", frames), ("strength", strength)):
+            if number is not None:
+                self.check.one_of(number, self.numbers, *at, key)
+        return Latents(
+            self.check.integer(channels, 1, 64, *at, "channels"),
+            self.check.integer(scale, 1, 64, *at, "scale"),
+            self.number(scaling, 1e-9, 1e9, *at, "scaling"),
+            self.number(shift, -1e9, 1e9, *at, "shift"),
+            frames,
+            begin,
+            strength,
+        )
+
+    def step(self, row: Any, at: Path) -> Step:
+        """A step of `before`."""
+        table = self.check.table(row, f.MAX_RANK, *at)
+        if "noise" in table:
+            self.check.one_of(table["noise"], (LATENTS,), *at, "noise")
+            return InitialNoise()
+        if "sample" not in table:
+            return self.role(row, at)
+        moments, take, keep = self.check.record(row, ("sample", "take", "keep"), *at)
+        if self.rates.get(moments if type(moments) is str else "") != "picture":
+            self.check.fail(f"is {f.shown(moments)} (expected a value that is made once per picture)", *at, "sample")
+        draw = self.check.one_of(take, ("draw", "mean"), *at, "take") == "draw"
+        self.keep(keep, "picture", moments in self.optional, *at, "keep")
+        return Sample(moments, draw, self.flag(row, "scaled", at), keep)
+
+    def keep(self, value: Any, rate: str, optional: bool, *path: str | int | tuple[str]) -> None:
+        name = self.name(value, (*self.numbers, *self.texts, *self.pictures, *self.rates, *self.made_in_calls), *path)
+        self.rates[name] = rate
+        if rate == "call":
+            self.made_in_calls[name] = rate
+        if optional:
+            self.optional.add(name)
+
+    def role(self, row: Any, at: Path, every: str | None = None) -> Role:
+        """A run of a component; `every` where its place says it."""
+        component, feed, keep = self.check.record(row, ("run", "feed", "keep"), *at)
+        self.check.one_of(component, self.components, *at, "run")
+        if every is None:
+            every = self.check.one_of(self.check.record(row, ("every",), *at)[0], (*RATES[:-1], "chunk"), *at, "every")
+        feeds = {port: self.feed(source, (*at, "feed", (port,))) for port, source in self.check.table(feed, MAX_FEEDS, *at, "feed").items()}
+        optional = False
+        for port, source in feeds.items():
+            self.check.text(port, *at, "feed")
+            self.changes(source, every, (*at, "feed", (port,)))
+            given = self.pictures[source.name].optional if source.kind == "picture" else source.name in self.optional
+            optional |= given and source.absent is None
+        if optional and every == "call":
+            self.check.fail("reads what is not made where an optional picture is not given", *at, "feed")
+        for port, name in self.check.table(keep, MAX_FEEDS, *at, "keep").items():
+            self.check.text(port, *at, "keep")
+            self.keep(name, "picture" if every == "chunk" else every, optional, *at, "keep", (port,))
+        return Role(component, every, feeds, keep)
+
+    def changes(self, feed: Feed, every: str, at: Path) -> None:
+        """Refuse a feed that changes more often than its role runs."""
+        rate = feed_rate(feed, self.rates, self.numbers)
+        if RATES.index(rate) > RATES.index("picture" if every == "chunk" else every):
+            self.check.fail(f"changes once per {rate}, and the role runs once per {every}", *at)
+
+    def feed(self, value: Any, at: Path) -> Feed:
+        table = self.check.table(value, 2, *at)
+        kinds = [kind for kind in ("value", "tokens", "picture", "numbers") if kind in table]
+        if len(kinds) != 1:
+            self.check.fail(f"is {f.shown(value)} of {', '.join(kinds) or 'no kind'} (expected value, tokens, picture or numbers)", *at)
+        kind, given, absent = kinds[0], table[kinds[0]], table.get("absent")
+        if absent is not None and (absent != "zeros" or kind not in ("value", "tokens")):
+            self.check.fail(f'is {f.shown(absent)} (expected "zeros", for a value or tokens)', *at, "absent")
+        if kind == "numbers":
+            rows = self.check.array(given, (1, MAX_NUMBERS), *at, kind)
+            return Feed(kind, numbers=tuple(self.listed(row, (*at, kind, i)) for i, row in enumerate(rows)))
+        known: Collection[str] = {"value": self.rates, "tokens": self.tokenizers, "picture": self.pictures}[kind]
+        self.check.one_of(given, known, *at, kind)
+        noise = self.constant_or_number(table["noise"], *at, "noise") if kind == "picture" and "noise" in table else None
+        return Feed(kind, given, absent, noise)
+
+    def listed(self, value: Any, at: Path) -> float | str | Mapping[str, float | str]:
+        """One of a list of numbers."""
+        if type(value) is not dict:
+            return self.constant_or_number(value, *at)
+        if value.keys() != self.texts.keys():
+            self.check.fail(f"is {f.shown(value)} (expected a number for each text)", *at)
+        return {text: self.constant_or_number(number, *at, (text,)) for text, number in value.items()}
+
+    def loop(self, row: Any, at: Path) -> Loop:
+        start, end, roles, prediction, passes, combine = self.check.record(
+            row, ("from", "until", "roles", "prediction", "passes", "combine"), *at
+        )
+        start, end = self.constant_or_number(start, *at, "from"), self.constant_or_number(end, *at, "until")
+        runs = tuple(
+            self.role(one, (*at, "roles", i), "call") for i, one in enumerate(self.check.array(roles, (1, MAX_ROLES), *at, "roles"))
+        )
+        self.check.one_of(prediction, runs[-1].keep.values(), *at, "prediction")
+        found = [self.one_pass(one, (*at, "passes", i)) for i, one in enumerate(self.check.array(passes, (1, MAX_PASSES), *at, "passes"))]
+        reads_texts = any(feed_rate(feed, self.rates, self.numbers) == "text" for role in runs for feed in role.feed.values())
+        for i, one in enumerate(found):
+            if reads_texts != (one.text is not None):
+                self.check.fail(
+                    f"has {'no' if reads_texts else 'a'} text, and its roles read {'one' if reads_texts else 'none'}", *at, "passes", i
+                )
+        rescale = row.get("rescale")
+        if rescale is not None:
+            self.check.one_of(rescale, self.numbers, *at, "rescale")
+        sums = self.combine(combine, len(found), (*at, "combine"))
+        if rescale is not None and not sums.add:
+            self.check.fail("is there, and nothing is combined", *at, "rescale")
+        guided = self.guided(row["guided"], len(found), (*at, "guided")) if row.get("guided") is not None else None
+        return Loop(start, end, runs, prediction, tuple(found), sums, guided, rescale)
+
+    def one_pass(self, row: Any, at: Path) -> Pass:
+        table = self.check.table(row, f.MAX_RANK, *at)
+        text = table.get("text")
+        if text is not None:
+            self.check.one_of(text, self.texts, *at, "text")
+        zeros = self.check.array(table.get("zeros", []), (0, MAX_FEEDS), *at, "zeros")
+        return Pass(text, tuple(self.check.one_of(name, self.rates, *at, "zeros", i) for i, name in enumerate(zeros)))
+
+    def combine(self, value: Any, passes: int, at: Path) -> Combine:
+        first, add = self.check.record(value, ("first", "add"), *at)
+        self.check.integer(first, 0, passes - 1, *at, "first")
+        terms = []
+        for i, row in enumerate(self.check.array(add, (0, MAX_PASSES), *at, "add")):
+            number, plus, minus = self.check.array(row, (3, 3), *at, "add", i)
+            self.check.one_of(number, self.numbers, *at, "add", i, 0)
+            terms.append((number, *(self.check.integer(one, 0, passes - 1, *at, "add", i, j) for j, one in ((1, plus), (2, minus)))))
+        return Combine(first, tuple(terms))
+
+    def guided(self, value: Any, passes: int, at: Path) -> Guided:
+        number, above, alone = self.check.record(value, ("number", "above", "alone"), *at)
+        self.check.one_of(number, self.numbers, *at, "number")
+        return Guided(number, self.number(above, -1e6, 1e6, *at, "above"), self.check.integer(alone, 0, passes - 1, *at, "alone"))

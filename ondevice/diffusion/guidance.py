@@ -1,0 +1,43 @@
+"""How the passes of a call become one prediction: classifier-free guidance and its kin, as a pipeline's `combine` says them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ondevice.bundle.pipeline import Combine, Loop, Pass
+
+
+def passes_in_use(loop: Loop, numbers: Mapping[str, float]) -> tuple[Pass, ...]:
+    """All passes, or the one that runs alone where there is no guidance."""
+    guided = loop.guided
+    if guided is None or numbers[guided.number] > guided.above:
+        return loop.passes
+    return (loop.passes[guided.alone],)
+
+
+def combined(loop: Loop, outputs: Sequence[np.ndarray], numbers: Mapping[str, float]) -> np.ndarray:
+    """float32: one prediction of the outputs of all passes; of one pass that runs alone, it is the output."""
+    if len(outputs) != len(loop.passes):
+        return outputs[0]
+    prediction = _sum(loop.combine, outputs, numbers)
+    phi = np.float32(numbers[loop.rescale]) if loop.rescale is not None else np.float32(0)
+    return prediction if phi == 0 else _rescaled(prediction, outputs[loop.combine.add[-1][1]], phi)
+
+
+def _sum(combine: Combine, outputs: Sequence[np.ndarray], numbers: Mapping[str, float]) -> np.ndarray:
+    total = outputs[combine.first]
+    for number, plus, minus in combine.add:
+        total = total + np.float32(numbers[number]) * (outputs[plus] - outputs[minus])
+    return total
+
+
+def _rescaled(prediction: np.ndarray, text: np.ndarray, phi: np.float32) -> np.ndarray:
+    """Guidance makes a prediction's deviation larger than the model was trained for; this takes part `phi` of it back.
+
+    Reference: "Common Diffusion Noise Schedules and Sample Steps are Flawed" (arXiv 2305.08891), section 3.4, as
+    diffusers' `rescale_noise_cfg`.
+    """
+    scale = text.std(ddof=1, dtype=np.float32) / prediction.std(ddof=1, dtype=np.float32)
+    return phi * (prediction * scale) + (np.float32(1) - phi) * prediction

@@ -1,0 +1,200 @@
+"""The pipeline of a manifest: those of families to come are read, and whatever is wrong in one is refused with its place."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundle.refusals import Setting, setting
+
+from ondevice.bundle.format import Checker
+from ondevice.bundle.pipeline import PipelineSpec
+from ondevice.bundle.pipeline_file import parse_pipeline
+from ondevice.errors import BundleError
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "pipeline"
+NAMES = ("sd1", "sdxl_refiner", "lcm", "inpaint", "controlnet", "sd3", "sd3_without_t5", "svd")
+LOOP: tuple[str | int, ...] = ("denoise", 0)
+UNET: tuple[str | int, ...] = (*LOOP, "roles", 0)
+CONDITION: tuple[str | int, ...] = ("before", 2)
+
+
+def value(name: str) -> dict[str, str]:
+    return {"value": name}
+
+
+# Changes of sdxl_refiner.json's pipeline, and how the refusal begins; "" where it is still a pipeline.
+PIPELINE_CHANGES: list[tuple[Setting, str]] = [
+    (setting("later", to=1), ""),
+    (setting("gives", to=...), ".gives is missing"),
+    (setting("gives", to="sound"), '.gives is "sound" (expected one of: frames, picture)'),
+    (setting("gives", to="frames"), ".after keeps no frames in its last role"),
+    (setting("needs", to=["tea"]), '.needs[0] asks for "tea", which this version does not know; install a newer ondevice'),
+    (setting("numbers", "a b", to={"default": 1}), '.numbers["a b"] is "a b" (expected an identifier)'),
+    (setting("numbers", "width", to={"default": 1}), '.numbers["width"] is "width", a name that is taken'),
+    (setting("numbers", "handover", "default", to=2), '.numbers["handover"].default is 2.0 (expected a number 0..1)'),
+    (setting("numbers", "handover", "default", to=None), '.numbers["handover"].default is null (expected a number'),
+    (setting("numbers", "handover", "default", to="later"), '.numbers["handover"].default is "later" (expected one of: guidance_scale'),
+    (setting("numbers", "handover", "low", to=True), '.numbers["handover"].low is true (expected a number'),
+    (setting("numbers", "handover", "high", to=-1), '.numbers["handover"].high is -1 (expected a number 0..'),
+    (setting("numbers", "handover", "window", to=["handover"]), '.numbers["handover"].window is a list of 1 (expected a list of 2)'),
+    (setting("numbers", "handover", "window", to=["handover", "strength"]), '.numbers["handover"].window[0] is "handover" (expected one'),
+    (setting("numbers", "handover", to={"ramp": ["strength", 1]}), '.numbers["handover"].ramp[1] is 1 (expected one of: guidance_scale'),
+    (
+        setting("numbers", "crop_top", "window", to=["strength", "handover"]),
+        '.before[2].feed["time_ids"] changes once per call, and the role',
+    ),
+    (setting("texts", "strength", to={}), '.texts["strength"] is "strength", a name that is taken'),
+    (setting("texts", "prompt", "optional", to=1), '.texts["prompt"].optional is 1 (expected true or false)'),
+    (setting("pictures", "image", "prepare", to="paint"), '.pictures["image"].prepare is "paint" (expected one of: clip_vision'),
+    (setting("pictures", "image", "prepare", to="masked"), '.pictures["image"].of is wrong (expected a picture and its mask'),
+    (setting("pictures", "image", "of", to=["image"]), '.pictures["image"].of[0] is "image" (expected nothing here)'),
+    (setting("pictures", "prompt", to={"prepare": "fit"}), '.pictures["prompt"] is "prompt", a name that is taken'),
+    (setting("latents", "channels", to=0), ".latents.channels is 0 (expected 1..64)"),
+    (setting("latents", "scale", to=8.0), ".latents.scale is 8.0 (expected 1..64)"),
+    (setting("latents", "scaling", to=0), ".latents.scaling is 0 (expected a number 1e-09..1e+09)"),
+    (setting("latents", "shift", to="x"), '.latents.shift is "x" (expected a number'),
+    (setting("latents", "begin", to="context"), '.latents.begin is "context" (expected a value that is made once per picture)'),
+    (setting("latents", "strength", to=...), ".latents.begin is there alone (expected begin and strength, or neither)"),
+    (setting("latents", "strength", to="power"), '.latents.strength is "power" (expected one of: aesthetic_score'),
+    (setting("latents", "frames", to=3), ".latents.frames is 3 (expected one of: aesthetic_score"),
+    (setting("sampler", "name", to="pndm"), ".sampler is pndm at 30 steps, but samplers has no pndm_30"),
+    (setting("sampler", "steps", to=1001), ".sampler.steps is 1001 (expected 1..1000)"),
+    (setting("before", to={}), ".before is an object of 0 (expected a list of 0..64)"),
+    (setting("before", 0, "run", to="encoder"), '.before[0].run is "encoder" (expected one of: condition'),
+    (setting("before", 0, "every", to="call"), '.before[0].every is "call" (expected one of: bundle, chunk, picture, text)'),
+    (setting("before", 0, "every", to="picture"), '.before[0].feed["input_ids"] changes once per text, and the role runs once per picture'),
+    (setting("before", 0, "feed", "input_ids", to={}), '.before[0].feed["input_ids"] is an object of 0 of no kind (expected value'),
+    (
+        setting("before", 0, "feed", "input_ids", to={"tokens": "tokenizer_3"}),
+        '.before[0].feed["input_ids"].tokens is "tokenizer_3" (expected one of: tokenizer',
+    ),
+    (setting("before", 0, "feed", "input_ids", "absent", to="ones"), '.before[0].feed["input_ids"].absent is "ones" (expected "zeros"'),
+    (setting("before", 0, "feed", "x\n", to=value("states")), '.before[0].feed["x\\n"].value is "states" (expected nothing here)'),
+    (setting("before", 0, "keep", "hidden_states", to="latents"), '.before[0].keep["hidden_states"] is "latents", a name that is taken'),
+    (setting("before", 1, "keep", "text_embeds", to="states_2"), '.before[1].keep["text_embeds"] is "states_2", a name that is taken'),
+    (setting(*CONDITION, "feed", "pooled", to=value("context")), '.before[2].feed["pooled"].value is "context" (expected one of: pooled'),
+    (
+        setting(*CONDITION, "feed", "time_ids", "numbers", to=[]),
+        '.before[2].feed["time_ids"].numbers is a list of 0 (expected a list of 1..64)',
+    ),
+    (
+        setting(*CONDITION, "feed", "time_ids", "numbers", 0, to={"prompt": 1}),
+        '.before[2].feed["time_ids"].numbers[0] is an object of 1 (expected a',
+    ),
+    (setting("before", 5, "feed", "sample", "noise", to="x"), '.before[5].feed["sample"].noise is "x" (expected one of: aesthetic_score'),
+    (
+        setting("before", 5, "feed", "sample", "picture", to="photo"),
+        '.before[5].feed["sample"].picture is "photo" (expected one of: image)',
+    ),
+    (setting("before", 6, "sample", to="pooled"), '.before[6].sample is "pooled" (expected a value that is made once per picture)'),
+    (setting("before", 6, "take", to="max"), '.before[6].take is "max" (expected one of: draw, mean)'),
+    (setting("before", 7, "noise", to="image"), '.before[7].noise is "image" (expected one of: latents)'),
+    (
+        setting("before", 6, to={"noise": "latents"}, also=(setting("latents", "begin", to=...), setting("latents", "strength", to=...))),
+        ".before draws the initial noise twice",
+    ),
+    (setting("denoise", to=[]), ".denoise is a list of 0 (expected a list of 1..8)"),
+    (setting(*LOOP, "from", to="dawn"), '.denoise[0].from is "dawn" (expected one of: aesthetic_score'),
+    (setting(*LOOP, "roles", to=[]), ".denoise[0].roles is a list of 0 (expected a list of 1..64)"),
+    (setting(*LOOP, "prediction", to="context"), '.denoise[0].prediction is "context" (expected one of: prediction)'),
+    (
+        setting(*UNET, "feed", "mask", to=value("image_latents")),
+        ".denoise[0].roles[0].feed reads what is not made where an optional picture",
+    ),
+    (setting(*UNET, "feed", "mask", to=value("image_latents") | {"absent": "zeros"}), ""),
+    (setting(*UNET, "feed", "mask", to={"picture": "image"}), ".denoise[0].roles[0].feed reads what is not made where an optional picture"),
+    (setting(*LOOP, "passes", 0, "text", to=...), ".denoise[0].passes[0] has no text, and its roles read one"),
+    (setting(*LOOP, "passes", 0, "text", to="song"), '.denoise[0].passes[0].text is "song" (expected one of: negative_prompt, prompt)'),
+    (setting(*LOOP, "passes", 0, "zeros", to=["song"]), '.denoise[0].passes[0].zeros[0] is "song" (expected one of: added'),
+    (setting(*LOOP, "combine", "first", to=2), ".denoise[0].combine.first is 2 (expected 0..1)"),
+    (setting(*LOOP, "combine", "add", 0, to=["guidance_scale", 1, 2]), ".denoise[0].combine.add[0][2] is 2 (expected 0..1)"),
+    (setting(*LOOP, "combine", "add", 0, 0, to="force"), '.denoise[0].combine.add[0][0] is "force" (expected one of: aesthetic_score'),
+    (setting(*LOOP, "guided", "alone", to=2), ".denoise[0].guided.alone is 2 (expected 0..1)"),
+    (setting(*LOOP, "guided", "number", to="force"), '.denoise[0].guided.number is "force" (expected one of: aesthetic_score'),
+    (setting(*LOOP, "guided", to=...), ""),
+    (setting(*LOOP, "rescale", to="strength"), ""),
+    (setting(*LOOP, "rescale", to="force"), '.denoise[0].rescale is "force" (expected one of: aesthetic_score'),
+    (
+        setting(*LOOP, "rescale", to="strength", also=(setting(*LOOP, "combine", "add", to=[]),)),
+        ".denoise[0].rescale is there, and nothing is",
+    ),
+    (
+        setting("after", 0, "feed", "latent_sample", to=value("prediction")),
+        '.after[0].feed["latent_sample"].value is "prediction" (expected',
+    ),
+    (
+        setting("after", 0, "feed", "latent_sample", to=value("context")),
+        '.after[0].feed["latent_sample"] changes once per text, and the role',
+    ),
+    (setting("after", to=[]), ".after is a list of 0 (expected a list of 1..64)"),
+]
+
+
+def golden(name: str) -> Any:
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def parsed(whole: Any) -> PipelineSpec:
+    return parse_pipeline(Checker("bundle.json"), whole["pipeline"], whole["components"], whole["tokenizers"], whole["samplers"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pipelines_by_hand_are_read(name: str) -> None:
+    spec = parsed(golden(name))
+    assert spec.rates["latents"] == spec.rates[spec.denoise[-1].prediction] == "call" and spec.decoder.keep["sample"] == spec.gives
+
+
+def test_how_often_ports_change() -> None:
+    """What depends on the text or the picture alone can be taken out of the loop."""
+    for name, rates in {
+        "sd1": {"sample": "call", "timestep": "call", "encoder_hidden_states": "text"},
+        "lcm": {"sample": "call", "timestep": "call", "encoder_hidden_states": "text", "guidance": "picture"},
+        "svd": {"sample": "call", "timestep": "call", "encoder_hidden_states": "picture", "added": "picture", "image_latents": "picture"},
+    }.items():
+        spec = parsed(golden(name))
+        unet = spec.denoise[0].roles[-1]
+        assert {port: spec.port_rate(unet, port) for port in unet.feed} == rates
+    control, unet = parsed(golden("controlnet")).denoise[0].roles
+    spec = parsed(golden("controlnet"))
+    assert (spec.port_rate(control, "scale"), spec.port_rate(control, "control"), spec.port_rate(unet, "residual_3")) == (
+        "call",
+        "picture",
+        "call",
+    )
+
+
+@pytest.mark.parametrize(("change", "expected"), PIPELINE_CHANGES)
+def test_refusals(change: Setting, expected: str) -> None:
+    whole = copy.deepcopy(golden("sdxl_refiner"))
+    change(whole["pipeline"])
+    if not expected:
+        parsed(whole)
+        return
+    with pytest.raises(BundleError) as caught:
+        parsed(whole)
+    assert str(caught.value).startswith(f"bundle.json: pipeline{expected}")
+
+
+def test_counts_are_bounded() -> None:
+    whole = golden("sd1")
+    role = whole["pipeline"]["before"][0]
+    whole["pipeline"]["before"][:0] = [role | {"keep": {f"x{i}": f"x{n}_{i}" for i in range(60)}} for n in range(5)]
+    with pytest.raises(BundleError, match=r"pipeline keeps 30\d values \(expected at most 256\)"):
+        parsed(whole)
+
+
+def row(change: Setting) -> dict[str, Any]:
+    new = {} if change.to is ... else {"value": change.to}
+    return {"path": list(change.path)} | new | ({"also": [row(other) for other in change.also]} if change.also else {})
+
+
+def test_refused_json_is_the_list_of_here(request: pytest.FixtureRequest) -> None:
+    rows = [row(change) | {"message": message} for change, message in PIPELINE_CHANGES if message]
+    text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+    if request.config.getoption("--bless", default=False):
+        (GOLDEN / "refused.json").write_text(text)
+    assert (GOLDEN / "refused.json").read_text() == text
