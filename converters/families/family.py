@@ -80,6 +80,7 @@ class Family:
         joints: the numbers by which networks fit each other.
         pipelines: classes of diffusers that draw with such a folder, as model_index.json names them.
         pipeline: how the graphs make a picture, of the networks' configs: docs/pipeline.md, without its `sampler`.
+        changes_scheduler: whether diffusers' pipeline of it sets steps_offset and clip_sample of the scheduler it is given.
         guidance_scale: what its pictures look best at by default.
         steps: of a sampler, by default.
     """
@@ -94,6 +95,7 @@ class Family:
     joints: Callable[[Configs], Iterable[Joint]]
     pipelines: tuple[str, ...]
     pipeline: Callable[[Family, Configs], dict[str, Any]]
+    changes_scheduler: bool = True
     guidance_scale: float = 7.5
     steps: int = 20
 

@@ -49,7 +49,8 @@ def compile_bundle(
     """
     writable_target(out, force)
     model, fallbacks = build(checkpoint), list(checkpoint.notes)
-    scheduler = choose(checkpoint.scheduler, sampler, checkpoint.source)
+    family = model.family
+    scheduler = choose(checkpoint.scheduler, sampler, checkpoint.source, changed=family.changes_scheduler, steps=family.steps)
     fallbacks += [scheduler.fallback] if scheduler.fallback else []
     for line in (*scheduler.notes, *[scheduler.fallback] * bool(scheduler.fallback)):
         log.warning("%s: %s", checkpoint.source, line)

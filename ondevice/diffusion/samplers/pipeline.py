@@ -35,7 +35,7 @@ NEAREST = {
 """What draws instead of a class that has no sampler here, or whose sampler cannot follow a config; for all others `ddim`."""
 
 _CLIPPING = {"DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler"}  # unless their config says not to
-_TABLE_STEPS = 20  # of the table that a player without Python finds in the bundle
+STEPS = 20  # of the table that a bundle draws with by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +72,26 @@ def as_in_pipeline(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     return made, notes
 
 
-def choose(config: Mapping[str, Any], wanted: str | None, where: str) -> Chosen:
+def choose(config: Mapping[str, Any], wanted: str | None, where: str, *, changed: bool = True, steps: int = STEPS) -> Chosen:
     """The sampler that a bundle draws with by default, from a scheduler_config.json whose values nobody has checked.
 
-    It is `wanted`, or the one of the config's class, or the nearest that the config can be used with. `where` names the checkpoint.
+    It is `wanted`, or the one of the config's class, or the nearest that the config can be used with.
+
+    Args:
+        where: the checkpoint's name, for errors.
+        changed: whether diffusers' pipeline changes the config on loading, as `as_in_pipeline` does.
+        steps: of the table, fewer where the schedule is too short.
 
     Raises:
         UsageError: `wanted` cannot use the config, and another sampler can.
         CheckpointError: no sampler can use it: betas out of range, no training steps, a value of a wrong type...
     """
     name = _class_of(config)
-    raw, notes = as_in_pipeline(config)
+    raw, notes = as_in_pipeline(config) if changed else (dict(config), [])
     refused = ""
     for sampler in dict.fromkeys(_candidates(name, wanted)):
         try:
-            table = make_table(sampler, _table_steps(sampler, raw), raw)
+            table = make_table(sampler, _table_steps(sampler, raw, steps), raw)
             break
         except UsageError as error:
             refused = refused or error.what
@@ -107,7 +112,8 @@ def choose(config: Mapping[str, Any], wanted: str | None, where: str) -> Chosen:
     stored, left_out = _for_json(raw)
     if left_out:
         notes.append(f"values of the scheduler's config that a bundle cannot hold were left out: {left_out}")
-    return Chosen(sampler, as_in_pipeline(stored)[0] | {"_class_name": CLASS_OF[sampler]}, table, tuple(notes), fallback)
+    kept = as_in_pipeline(stored)[0] if changed else stored
+    return Chosen(sampler, kept | {"_class_name": CLASS_OF[sampler]}, table, tuple(notes), fallback)
 
 
 def _class_of(config: Mapping[str, Any]) -> str:
@@ -123,9 +129,9 @@ def _candidates(name: str, wanted: str | None) -> Iterator[str]:
     yield from (wanted or first, first, NEAREST.get(name, "ddim"), "ddim", "euler", *SAMPLERS)
 
 
-def _table_steps(sampler: str, config: Mapping[str, Any]) -> int:
+def _table_steps(sampler: str, config: Mapping[str, Any], steps: int) -> int:
     """As many as a schedule of that length allows: some classes divide it into one step more, and steps_offset moves them all by one."""
-    most = [_TABLE_STEPS]
+    most = [steps]
     for key, spare in {"num_train_timesteps": 2, "original_inference_steps": 0}.items():
         if type(config.get(key)) is int and (key == "num_train_timesteps" or sampler == "lcm"):
             most.append(max(config[key] - spare, 1))
