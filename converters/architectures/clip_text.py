@@ -76,7 +76,37 @@ def _beyond(name: str, config: Config) -> bool:
     return match is not None and int(match[1]) >= config["num_hidden_layers"]
 
 
+_OPENCLIP_TOP = {
+    "text_model.embeddings.position_embedding.weight": Stored("positional_embedding"),
+    "text_model.embeddings.token_embedding.weight": Stored("token_embedding.weight"),
+    "text_model.final_layer_norm.weight": Stored("ln_final.weight"),
+    "text_model.final_layer_norm.bias": Stored("ln_final.bias"),
+}
+_OPENCLIP_LAYER = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
+_OPENCLIP_LAYER |= {"self_attn.out_proj": "attn.out_proj"}
+_STACKED = {"self_attn.q_proj": 0, "self_attn.k_proj": 1, "self_attn.v_proj": 2}
+
+
+def _in_openclip(name: str, config: Config) -> Stored:
+    """OpenCLIP stacks queries, keys and values in one tensor, whose parameters have names with a line instead of a dot."""
+    if name in _OPENCLIP_TOP:
+        return _OPENCLIP_TOP[name]
+    layer, inner = name.removeprefix("text_model.encoder.layers.").split(".", 1)
+    part, _, leaf = inner.rpartition(".")
+    block = f"transformer.resblocks.{layer}"
+    if part in _STACKED:
+        return Stored(f"{block}.attn.in_proj_{leaf}", _STACKED[part], len(_STACKED))
+    return Stored(f"{block}.{_OPENCLIP_LAYER[part]}.{leaf}")
+
+
+def _openclip_spare(name: str, config: Config) -> bool:
+    """Layers after the last that the config asks for, and what only comparing a text with pictures needs."""
+    match = re.match(r"transformer\.resblocks\.(\d{1,6})\.", name)
+    return int(match[1]) >= config["num_hidden_layers"] if match else name in ("text_projection", "logit_scale")
+
+
 OPENAI = Layout(lambda name, config: Stored(name))
+OPENCLIP = Layout(_in_openclip, _openclip_spare)
 CLIP_TEXT = Architecture(
     name="clip_text",
     word="text encoder",

@@ -31,6 +31,7 @@ from checkpoint_files import (
     write_safetensors,
 )
 
+from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.converters.read import json_text, safetensors_file
 from ondevice.converters.read.checkpoint import open_checkpoint
@@ -316,7 +317,7 @@ def test_sources_and_options(tmp_path: Path, folder: Path) -> None:
         f"{tmp_path}/m.ckpt: variant goes only with a folder or a hub id. Fix: leave variant out."
     )
     assert message(lambda: open_checkpoint(folder, family="sd3"), UsageError) == (
-        "family: no model family is called 'sd3'. Fix: use one of demo, sd14, sd15."
+        f"family: no model family is called 'sd3'. Fix: use one of {', '.join(sorted(FAMILIES))}."
     )
     assert message(lambda: random_checkpoint("sd14", -1), UsageError) == (
         "--random-weights: the seed is out of range (got -1, expected 0 to 2^64 - 1). Fix: use a seed such as 0."

@@ -162,7 +162,11 @@ KINDS = [
     ("model.diffusion_model.input_blocks.1.1.time_stack.0.w", "Stable Video Diffusion, not Stable Diffusion 1.x", SD1),
     ("conditioner.embedders.0.w", "Stable Diffusion XL, not Stable Diffusion 1.x", SD1),
     ("model.diffusion_model.label_emb.0.0.weight", "Stable Diffusion XL, not Stable Diffusion 1.x", SD1),
-    ("cond_stage_model.model.ln_final.weight", "Stable Diffusion 2.x, not Stable Diffusion 1.x", SD1),
+    (
+        "cond_stage_model.model.ln_final.weight",
+        "Stable Diffusion 2.x, not Stable Diffusion 1.x",
+        "Fix: convert it as the model that it is: ondevice convert sd21 or sd21-base.",
+    ),
     ("model.diffusion_model.joint_blocks.0.w", "Stable Diffusion 3, not Stable Diffusion 1.x", SD1),
     ("double_blocks.0.img_attn.qkv.weight", "Flux or its kin, not Stable Diffusion 1.x", SD1),
     ("model.diffusion_model.time_embed.cond_proj.weight", "a latent consistency model, not Stable Diffusion 1.x", SD1),
@@ -278,7 +282,8 @@ LACKING = {
     ),
     "context": (
         lambda a: {name: np.zeros((len(array), 1024), np.float16) if name.endswith(QUERY) else array for name, array in a.items()},
-        "this is Stable Diffusion 2.x, not Stable Diffusion 1.x's text-to-image" + TEXT_TO_IMAGE,
+        "this is Stable Diffusion 2.x, not Stable Diffusion 1.x's text-to-image (by the shapes of its UNet's weights)."
+        " Fix: convert it as the model that it is: ondevice convert sd21 or sd21-base.",
     ),
     "two tokens": (
         lambda a: a | {TOKENS: np.zeros((49410, 20), np.float16)},

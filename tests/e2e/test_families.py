@@ -1,0 +1,64 @@
+"""Whole pictures of the families beside Stable Diffusion 1.x: tiny networks whose latents diffusers' own pipelines gave."""
+
+import numpy as np
+import pytest
+from recipe_weights import case, weights
+
+from ondevice.bundle import open_bundle
+from ondevice.compiler import Recipe, compile_bundle
+from ondevice.converters.component import Checkpoint, Component
+from ondevice.converters.families import FAMILIES
+from ondevice.diffusion.pipeline import Pipeline
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
+
+pytestmark = pytest.mark.device
+WIDTH, HEIGHT = 24, 16  # pixels; the tiny VAEs have two levels
+PARTS = {  # family -> part: the case that has its config and salt
+    "sd21": {"text_encoder": "sd2_text_encoder", "unet": "sd2_unet", "vae": "sd2_vae"},
+}
+CASES = {
+    "sd2_e2e_v": ("sd21", {}),
+    "sd2_e2e_zero_snr": ("sd21", {"guidance_rescale": 0.7}),
+}
+
+
+def checkpoint(family, scheduler):
+    """The family's tiny model with the recipe's weights."""
+    components = {}
+    for part, name in PARTS[family.name].items():
+        raw, salt, _ = case(name)
+        config = family.normalize(part, raw, "test")
+        components[part] = Component(config, weights(family.parts[part].architecture, config, salt))
+    tokenizers = {name: family.tokenizer(name) for name in family.tokenizers}
+    return Checkpoint(components, scheduler, tokenizers, family.name, "test")
+
+
+def drawn(name, folder, dtype):
+    """(the picture, what diffusers gave) of a case."""
+    family, numbers = CASES[name]
+    config, _, arrays = case(name)
+    made = checkpoint(FAMILIES[family], config["scheduler"])
+    path = compile_bundle(made, folder / f"{name}.ondevice", Recipe(dtype), sizes=[(WIDTH, HEIGHT)])
+    bundle = open_bundle(path, verify=True)
+    call = config["call"] | config
+    pipeline = Pipeline.of(bundle, Session(bundle, choose_device()))
+    picture = pipeline(
+        config["prompt"],
+        negative_prompt=call.get("negative_prompt"),
+        num_inference_steps=call.get("num_inference_steps", config.get("steps")),
+        guidance_scale=call["guidance_scale"],
+        latents=arrays["in.latents"],
+        numbers=numbers,
+    )
+    return picture, arrays
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype, bound", [("f32", 2e-5), ("f16", 2e-2)])
+def test_latents_are_those_of_diffusers(name, dtype, bound, tmp_path):
+    """In float32 but for the order of sums, which guidance and steps multiply; in half as far as its rounding goes."""
+    picture, arrays = drawn(name, tmp_path, dtype)
+    expected = arrays["out.latents"]
+    assert np.abs(picture.latents - expected).max() <= bound * np.abs(expected).max()
+    assert picture.pixels.shape == (HEIGHT, WIDTH, 3)

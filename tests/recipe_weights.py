@@ -1,0 +1,53 @@
+"""Weights of the reference vectors in tests/data/families, as a function of their names alone.
+
+seed = the first 8 bytes of sha256("salt/name"); splitmix64 from it gives one number per element, of which 24 bits are kept.
+"""
+
+import hashlib
+import json
+import math
+
+import numpy as np
+import onnx_ir as ir
+from checkpoint_files import DATA
+
+_TABLES = ("token_embedding", "position_embedding")
+_BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2")
+
+
+def uniform(salt, name, shape):
+    """float32 in [-0.5, 0.5)."""
+    seed = int.from_bytes(hashlib.sha256(f"{salt}/{name}".encode()).digest()[:8], "little")
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed) + np.arange(1, math.prod(shape) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = z ^ (z >> np.uint64(31))
+    return ((z >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24) - np.float32(0.5)).reshape(shape)
+
+
+def weight(salt, name, shape):
+    """float32 values of one tensor."""
+    layer, _, leaf = name.rpartition(".")
+    gain = 0.5 if layer.endswith(_BRANCH_ENDS) else 1.0
+    center, spread = 0.0, gain * 2 * math.sqrt(3.0 / math.prod(shape[1:]))
+    if layer.endswith(_TABLES):
+        spread = 1.0
+    elif leaf == "bias":
+        spread = 0.2
+    elif len(shape) == 1:
+        center, spread = 1.0, 0.4
+    return np.float32(center) + np.float32(spread) * uniform(salt, name, shape)
+
+
+def case(name):
+    """(config, salt, arrays "in.*" and "out.*") of a case."""
+    family = name.partition("_")[0]
+    about = json.loads((DATA / "families" / f"{family}.json").read_text())[name]
+    with np.load(DATA / "families" / f"{name}.npz") as held:
+        return about["config"], about["salt"], dict(held)
+
+
+def weights(architecture, config, salt):
+    """Every weight of a normalized config, by its on-disk name."""
+    return {name: ir.tensor(weight(salt, name, shape), name=name) for name, shape in architecture.weights(config).items()}
