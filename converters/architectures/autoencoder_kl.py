@@ -6,16 +6,18 @@ The original layout numbers its decoder levels from the picture inwards, diffuse
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Architecture, Bands, Config, Graph, Layout, Stored
 from ondevice.converters.architectures.builder import GraphBuilder
-from ondevice.converters.architectures.keys import SILU, count, counts, divides, each, number, only, same_length
+from ondevice.converters.architectures.keys import SILU, count, counts, divides, each, number, only, same_length, switch
 from ondevice.converters.architectures.layers import resnet
 from ondevice.converters.architectures.vae_bands import decoder_stage, decoder_stages
-from ondevice.converters.architectures.vae_layers import VAE_EPS, mid_block, middle, normal, upsampled
+from ondevice.converters.architectures.vae_layers import HELD, VAE_EPS, mid_block, middle, normal, upsampled
 
 _LATENTS = 64  # channels of latents, and pixels per latent, that a bundle can say
 _LEVELS = 7
@@ -39,40 +41,44 @@ _KEYS = {
 }
 
 
-def decoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int) -> ir.Model:
+def decoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, scale: float = 1.0) -> ir.Model:
     """latent_sample float32 [batch, c, height, width], already divided by scaling_factor -> sample float32
-    [batch, 3, scale*height, scale*width]."""
+    [batch, 3, 2^levels*height, 2^levels*width]. The sum of its residuals is held times `scale` (vae_layers.py)."""
     widths, groups = config["block_out_channels"], config["norm_num_groups"]
-    x = middle(b, config, b.input("latent_sample", (batch, config["latent_channels"], height, width)))
+    x = middle(b, config, b.input("latent_sample", (batch, config["latent_channels"], height, width)), scale)
     for level, out in enumerate(reversed(widths)):
         scope = f"decoder.up_blocks.{level}"
         for layer in range(config["layers_per_block"] + 1):
-            x = resnet(b, f"{scope}.resnets.{layer}", x, out, groups, VAE_EPS)
+            x = resnet(b, f"{scope}.resnets.{layer}", x, out, groups, VAE_EPS, scale=scale)
         if level < len(widths) - 1:
-            x = upsampled(b, f"{scope}.upsamplers.0", x)
-    return b.finish(sample=b.conv("decoder.conv_out", normal(b, "decoder.conv_norm_out", x, groups), config["out_channels"]))
+            x = upsampled(b, f"{scope}.upsamplers.0", x, scale)
+    return b.finish(sample=b.conv("decoder.conv_out", normal(b, "decoder.conv_norm_out", x, groups, scale), config["out_channels"]))
 
 
-def encoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int) -> ir.Model:
-    """sample float32 [batch, 3, scale*height, scale*width] in -1..1 -> latent_parameters [batch, 2c, height, width]: means, then
-    log-variances."""
+def encoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, scale: float = 1.0) -> ir.Model:
+    """sample float32 [batch, 3, 2^levels*height, 2^levels*width] in -1..1 -> latent_parameters [batch, 2c, height, width]: means, then
+    log-variances. The sum of its residuals is held times `scale`."""
     widths, groups, moments = config["block_out_channels"], config["norm_num_groups"], 2 * config["latent_channels"]
-    scale = _scale(config)
-    x = b.input("sample", (batch, config["in_channels"], scale * height, scale * width))
-    x = b.conv("encoder.conv_in", x, widths[0])
+    pixels = _scale(config)
+    x = b.input("sample", (batch, config["in_channels"], pixels * height, pixels * width))
+    x = b.conv("encoder.conv_in", x, widths[0], scales=(scale, scale))
     for level, out in enumerate(widths):
         scope = f"encoder.down_blocks.{level}"
         for layer in range(config["layers_per_block"]):
-            x = resnet(b, f"{scope}.resnets.{layer}", x, out, groups, VAE_EPS)
+            x = resnet(b, f"{scope}.resnets.{layer}", x, out, groups, VAE_EPS, scale=scale)
         if level < len(widths) - 1:
             # diffusers pads below and right only
-            x = b.conv(f"{scope}.downsamplers.0.conv", x, out, stride=2, pads=(0, 0, 1, 1))
-    x = normal(b, "encoder.conv_norm_out", mid_block(b, "encoder.mid_block", x, groups), groups)
+            x = b.conv(f"{scope}.downsamplers.0.conv", x, out, stride=2, pads=(0, 0, 1, 1), scales=(1.0, scale))
+    x = normal(b, "encoder.conv_norm_out", mid_block(b, "encoder.mid_block", x, groups, scale), groups, scale)
     return b.finish(latent_parameters=b.conv("quant_conv", b.conv("encoder.conv_out", x, moments), moments, 1))
 
 
 def _scale(config: Config) -> int:
     return 1 << (len(config["block_out_channels"]) - 1)
+
+
+def _band_count(config: Config, height: int, width: int) -> int:
+    return len(decoder_stages(config, height, width)) + 1
 
 
 def _check(config: dict[str, Any], where: str) -> None:
@@ -128,11 +134,27 @@ AUTOENCODER_KL = Architecture(
     word="VAE",
     keys=_KEYS,
     graphs={
-        "decoder": Graph(decoder, bands=Bands(lambda config, *size: len(decoder_stages(config, *size)) + 1, decoder_stage)),
+        "decoder": Graph(decoder, bands=Bands(_band_count, decoder_stage)),
         "encoder": Graph(encoder),
     },
     check=_check,
     classes=("AutoencoderKL", "FlaxAutoencoderKL"),
     canonical=_canonical,
     scale=_scale,
+)
+
+
+def _held(build: Callable[..., ir.Model]) -> Callable[..., ir.Model]:
+    """The same graph, held smaller where the config says that diffusers would run it in float32."""
+    return lambda b, config, **sizes: build(b, config, **sizes, scale=HELD if config["force_upcast"] else 1.0)
+
+
+# What diffusers' SDXL pipeline makes of force_upcast; that of Stable Diffusion 1.x and 2.x does not look at it.
+AUTOENCODER_KL_HELD = replace(
+    AUTOENCODER_KL,
+    keys=_KEYS | {"force_upcast": switch(True, False)},
+    graphs={
+        "decoder": Graph(_held(decoder), bands=Bands(_band_count, _held(decoder_stage))),
+        "encoder": Graph(_held(encoder)),
+    },
 )

@@ -39,20 +39,21 @@ class GraphBuilder:
         self._inputs.append(self._value(name, shape, dtype))
         return self._inputs[-1]
 
-    def weight(self, name: str, *shape: int, view: Shape | None = None) -> ir.Value:
-        """The weight that is stored as `name` with `shape`, as float32; reshaped if `view` is another shape (then under `NAME:AxBxC`).
+    def weight(self, name: str, *shape: int, view: Shape | None = None, scale: float = 1.0) -> ir.Value:
+        """The weight that is stored as `name` with `shape`, as float32; reshaped if `view` is another shape (then under `NAME:AxBxC`),
+        times `scale` (`NAME:by0.5`), a power of two, so that nothing is rounded.
 
         Raises GraphError where there is none, or it has another shape.
         """
         stored = self._stored(name, shape)
         if view is None or view == shape:
-            return self._lazy(name, shape, lambda: _float32(stored))
-        return self._lazy(f"{name}:{'x'.join(map(str, view))}", view, lambda: _float32(stored).reshape(view))
+            return self._lazy(name + _by(scale), shape, lambda: _float32(stored, scale))
+        return self._lazy(f"{name}:{'x'.join(map(str, view))}{_by(scale)}", view, lambda: _float32(stored, scale).reshape(view))
 
-    def transposed(self, name: str, out: int, width: int) -> ir.Value:
+    def transposed(self, name: str, out: int, width: int, scale: float = 1.0) -> ir.Value:
         """A Linear's [out, width] weight as MatMul wants it, [width, out], under `NAME.T`. Raises GraphError as `weight` does."""
         stored = self._stored(name, (out, width))
-        return self._lazy(f"{name}.T", (width, out), lambda: np.ascontiguousarray(_float32(stored).T))
+        return self._lazy(f"{name}.T{_by(scale)}", (width, out), lambda: np.ascontiguousarray(_float32(stored, scale).T))
 
     def full(self, value: float, *shape: int) -> ir.Value:
         """A constant filled with one number; a scalar by default."""
@@ -120,13 +121,24 @@ class GraphBuilder:
         shape[axis] = sum(shape_of(part)[axis] for part in parts)
         return self.op(scope, "Concat", parts, tuple(shape), axis=axis)
 
-    def conv(self, scope: str, x: ir.Value, out: int, kernel: int = 3, *, stride: int = 1, pads: Sequence[int] | None = None) -> ir.Value:
-        """The convolution to `out` channels whose weights are `scope`.weight and .bias; `pads` is top, left, bottom, right ("same" by
-        default)."""
+    def conv(
+        self,
+        scope: str,
+        x: ir.Value,
+        out: int,
+        kernel: int = 3,
+        *,
+        stride: int = 1,
+        pads: Sequence[int] | None = None,
+        scales: tuple[float, float] = (1.0, 1.0),
+    ) -> ir.Value:
+        """The convolution to `out` channels whose weights are `scope`.weight and .bias, each times one of `scales`; `pads` is top, left,
+        bottom, right ("same" by default)."""
         n, channels, height, width = shape_of(x)
         top, left, bottom, right = pads or (kernel // 2,) * 4
         shape = (n, out, (height + top + bottom - kernel) // stride + 1, (width + left + right - kernel) // stride + 1)
-        inputs = [x, self.weight(f"{scope}.weight", out, channels, kernel, kernel), self.weight(f"{scope}.bias", out)]
+        kernels = self.weight(f"{scope}.weight", out, channels, kernel, kernel, scale=scales[0])
+        inputs = [x, kernels, self.weight(f"{scope}.bias", out, scale=scales[1])]
         settings = {"pads": (top, left, bottom, right), "strides": (stride, stride), "kernel_shape": (kernel, kernel)}
         return self.op(scope, "Conv", inputs, shape, dilations=(1, 1), group=1, **settings)
 
@@ -186,5 +198,10 @@ class DryBuilder(GraphBuilder):
 _NOTHING = ir.tensor(np.zeros(0, np.float32))
 
 
-def _float32(tensor: ir.TensorProtocol) -> np.ndarray:
-    return tensor.numpy().astype(np.float32, copy=False)
+def _float32(tensor: ir.TensorProtocol, scale: float = 1.0) -> np.ndarray:
+    values = tensor.numpy().astype(np.float32, copy=False)
+    return values if scale == 1.0 else values * np.float32(scale)
+
+
+def _by(scale: float) -> str:
+    return "" if scale == 1.0 else f":by{scale!r}"

@@ -1,19 +1,22 @@
-"""CLIP's text encoder (transformers' CLIPTextModel): token ids -> hidden states after the final layer norm."""
+"""CLIP's text encoder (transformers' CLIPTextModel and CLIPTextModelWithProjection): token ids -> hidden states, and the pooled text."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Architecture, Config, Graph, Layout, Stored
-from ondevice.converters.architectures.builder import GraphBuilder
-from ondevice.converters.architectures.keys import DEEPEST, REQUIRED, count, divides, number, only
+from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.keys import DEEPEST, ITS_CONFIG, REQUIRED, Key, count, divides, number, only
 from ondevice.converters.architectures.layers import attention, gelu, layer_norm, linear, quick_gelu
+from ondevice.errors import CheckpointError
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
+_OLD_END, _APART = 2, 64.0  # transformers' mark of configs whose text ends at the largest id; between ranks of tokens
 _LONGEST = 1024  # tokens of a text; the causal mask is a constant of the graph, of their square
 # transformers writes a whole CLIP's config without what is the default of its text part.
 _NESTED = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
@@ -30,18 +33,59 @@ _KEYS = {
 
 
 def last_state(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
-    """input_ids int32 [batch, tokens] -> last_hidden_state float32 [batch, tokens, width]; tokens = max_position_embeddings.
+    """input_ids int32 [batch, tokens] -> last_hidden_state float32 [batch, tokens, width], after the final layer norm."""
+    x = _layers(b, config, _embedded(b, config, _ids(b, config, batch)), 0, config["num_hidden_layers"])
+    return b.finish(last_hidden_state=layer_norm(b, "text_model.final_layer_norm", x, config["layer_norm_eps"]))
 
-    The mask is causal and has no padding part, as Stable Diffusion calls it.
+
+def penultimate(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
+    """input_ids -> hidden float32 [batch, tokens, width], transformers' hidden_states[-2]: before the last layer, and no norm."""
+    x = _embedded(b, config, _ids(b, config, batch))
+    return b.finish(hidden=_layers(b, config, x, 0, config["num_hidden_layers"] - 1))
+
+
+def penultimate_and_pooled(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
+    """input_ids -> hidden, as `penultimate`; and pooled float32 [batch, projection_dim], transformers' text_embeds: the projection of the
+    token that ends the text, after the last layer and the final norm."""
+    ids, last = _ids(b, config, batch), config["num_hidden_layers"] - 1
+    hidden = _layers(b, config, _embedded(b, config, ids), 0, last)
+    end = b.matmul("pooled", _where_it_ends(b, config, ids), _layers(b, config, hidden, last, last + 1))
+    end = layer_norm(b, "text_model.final_layer_norm", end, config["layer_norm_eps"])  # of rows, so it can come after the choice
+    pooled = linear(b, "text_projection", end, config["projection_dim"], bias=False)
+    return b.finish(hidden=hidden, pooled=b.reshape("pooled", pooled, batch, config["projection_dim"]))
+
+
+def _where_it_ends(b: GraphBuilder, config: Config, ids: ir.Value) -> ir.Value:
+    """[batch, 1, tokens]: 1 at the first of the largest ids, which ends a text (where the config's eos_token_id is 2, as transformers
+    takes it), or at the first eos_token_id; 0 elsewhere.
+
+    A softmax of ranks that differ by _APART or more, all of them exact in float32: what it gives elsewhere is below 1e-27.
     """
-    tokens, width, eps = config["max_position_embeddings"], config["hidden_size"], config["layer_norm_eps"]
-    top = "text_model.embeddings"
-    ids = b.input("input_ids", (batch, tokens), ir.DataType.INT32)
+    (batch, tokens), size, end = shape_of(ids), config["vocab_size"], config["eos_token_id"]
+    ranks = np.arange(size) if end == _OLD_END else np.arange(size) == end
+    table = b.constant(f"rank_of_token.{size}.{tokens}.{end}", (ranks.astype(np.float32) * (tokens * _APART))[:, np.newaxis])
+    rank = b.op("pooled", "Gather", [table, ids], (batch, tokens, 1), axis=0)
+    places = b.constant(f"rank_of_place.{tokens}", -_APART * np.arange(tokens, dtype=np.float32).reshape(1, 1, tokens))
+    rank = b.binary("pooled", "Add", b.reshape("pooled", rank, batch, 1, tokens), places)
+    return b.op("pooled", "Softmax", [rank], shape_of(rank), axis=-1)
+
+
+def _ids(b: GraphBuilder, config: Config, batch: int) -> ir.Value:
+    return b.input("input_ids", (batch, config["max_position_embeddings"]), ir.DataType.INT32)
+
+
+def _embedded(b: GraphBuilder, config: Config, ids: ir.Value) -> ir.Value:
+    (batch, tokens), width, top = shape_of(ids), config["hidden_size"], "text_model.embeddings"
     table = b.weight(f"{top}.token_embedding.weight", config["vocab_size"], width)
     x = b.op(f"{top}.token_embedding", "Gather", [table, ids], (batch, tokens, width), axis=0)
-    x = b.binary(top, "Add", x, b.weight(f"{top}.position_embedding.weight", tokens, width, view=(1, tokens, width)))
+    return b.binary(top, "Add", x, b.weight(f"{top}.position_embedding.weight", tokens, width, view=(1, tokens, width)))
+
+
+def _layers(b: GraphBuilder, config: Config, x: ir.Value, first: int, end: int) -> ir.Value:
+    """The layers from `first` to before `end`. The mask is causal and has no padding part, as Stable Diffusion calls it."""
+    (_, tokens, width), eps = shape_of(x), config["layer_norm_eps"]
     mask = b.constant(f"causal_mask.{tokens}", np.triu(np.full((1, 1, tokens, tokens), -np.inf, np.float32), 1))
-    for layer in range(config["num_hidden_layers"]):
+    for layer in range(first, end):
         scope = f"text_model.encoder.layers.{layer}"
         y = layer_norm(b, f"{scope}.layer_norm1", x, eps)
         q, k, v = (linear(b, f"{scope}.self_attn.{part}_proj", y, width) for part in "qkv")
@@ -50,7 +94,7 @@ def last_state(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
         y = linear(b, f"{scope}.mlp.fc1", layer_norm(b, f"{scope}.layer_norm2", x, eps), config["intermediate_size"])
         y = ACTIVATIONS[config["hidden_act"]](b, f"{scope}.mlp", y)
         x = b.binary(scope, "Add", x, linear(b, f"{scope}.mlp.fc2", y, width))
-    return b.finish(last_hidden_state=layer_norm(b, "text_model.final_layer_norm", x, eps))
+    return x
 
 
 def _text_part(config: dict[str, Any]) -> dict[str, Any]:
@@ -63,6 +107,13 @@ def _text_part(config: dict[str, Any]) -> dict[str, Any]:
 
 def _check(config: dict[str, Any], where: str) -> None:
     divides("num_attention_heads", config["num_attention_heads"], "hidden_size", config["hidden_size"], where)
+
+
+def _check_pooled(config: dict[str, Any], where: str) -> None:
+    _check(config, where)
+    if config["vocab_size"] * config["max_position_embeddings"] > 1 << 24:  # ranks would be rounded
+        what = f"vocab_size {config['vocab_size']} times max_position_embeddings {config['max_position_embeddings']} is over 2^24."
+        raise CheckpointError(what, where=where, fix=ITS_CONFIG)
 
 
 def _canonical(name: str) -> str:
@@ -81,6 +132,7 @@ _OPENCLIP_TOP = {
     "text_model.embeddings.token_embedding.weight": Stored("token_embedding.weight"),
     "text_model.final_layer_norm.weight": Stored("ln_final.weight"),
     "text_model.final_layer_norm.bias": Stored("ln_final.bias"),
+    "text_projection.weight": Stored("text_projection", transposed=True),
 }
 _OPENCLIP_LAYER = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
 _OPENCLIP_LAYER |= {"self_attn.out_proj": "attn.out_proj"}
@@ -111,10 +163,21 @@ CLIP_TEXT = Architecture(
     name="clip_text",
     word="text encoder",
     keys=_KEYS,
-    graphs={"last_state": Graph(last_state, sizes=("batch",))},
+    graphs={"last_state": Graph(last_state, sizes=("batch",)), "penultimate": Graph(penultimate, sizes=("batch",))},
     check=_check,
     stems=("model", "pytorch_model"),
     unwrapped=_text_part,
     canonical=_canonical,
     beyond=_beyond,
+)
+CLIP_TEXT_POOLED = replace(
+    CLIP_TEXT,
+    name="clip_text_pooled",
+    keys=_KEYS
+    | {
+        "projection_dim": count(512),
+        "eos_token_id": Key(49407, lambda v: type(v) is int and 0 <= v < 1 << 20, "a whole number from 0 to 1048575", fix=ITS_CONFIG),
+    },
+    graphs={"penultimate_and_pooled": Graph(penultimate_and_pooled, sizes=("batch",))},
+    check=_check_pooled,
 )

@@ -57,7 +57,7 @@ def counts(default: Any, most: int = 16, top: int = WIDEST) -> Key:
     )
 
 
-def _one_of_equals(value: Any) -> Any:
+def one_of_equals(value: Any) -> Any:
     """The entry of a list, one per level, whose entries are all the same."""
     same = isinstance(value, list) and value and all(type(x) is type(value[0]) and x == value[0] for x in value)
     return value[0] if same else value
@@ -65,11 +65,11 @@ def _one_of_equals(value: Any) -> Any:
 
 def per_level(key: Key) -> Key:
     """A key that diffusers also takes as a list of one entry per level; here the levels must agree."""
-    return replace(key, words=f"{key.words}, the same at every level", plain=_one_of_equals)
+    return replace(key, words=f"{key.words}, the same at every level", plain=one_of_equals)
 
 
-def count_or_counts(default: Any) -> Key:
-    one, many = count(default), counts(default)
+def count_or_counts(default: Any, top: int = WIDEST) -> Key:
+    one, many = count(default, top), counts(default, top=top)
     return Key(default, lambda v: one.test(v) or many.test(v), f"{one.words}, or {many.words}", fix=ITS_CONFIG)
 
 

@@ -7,10 +7,10 @@ import onnx_ir as ir
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 
 
-def linear(b: GraphBuilder, scope: str, x: ir.Value, out: int, bias: bool = True) -> ir.Value:
-    """[..., in] -> [..., out]: MatMul with the transposed weight, then Add."""
-    y = b.matmul(scope, x, b.transposed(f"{scope}.weight", out, shape_of(x)[-1]))
-    return b.binary(scope, "Add", y, b.weight(f"{scope}.bias", out)) if bias else y
+def linear(b: GraphBuilder, scope: str, x: ir.Value, out: int, bias: bool = True, scale: float = 1.0) -> ir.Value:
+    """[..., in] -> [..., out]: MatMul with the transposed weight, then Add; weight and bias times `scale`."""
+    y = b.matmul(scope, x, b.transposed(f"{scope}.weight", out, shape_of(x)[-1], scale))
+    return b.binary(scope, "Add", y, b.weight(f"{scope}.bias", out, scale=scale)) if bias else y
 
 
 def gemm(b: GraphBuilder, scope: str, x: ir.Value, out: int) -> ir.Value:
@@ -74,14 +74,28 @@ def attention(b: GraphBuilder, scope: str, q: ir.Value, k: ir.Value, v: ir.Value
     return b.reshape(scope, b.transpose(scope, mixed, 0, 2, 1, 3), n, tokens, width)
 
 
-def resnet(b: GraphBuilder, scope: str, x: ir.Value, out: int, groups: int, epsilon: float, time: ir.Value | None = None) -> ir.Value:
-    """GroupNorm-SiLU-conv twice, with the time embedding (SiLU applied) added between, and a residual."""
-    y = b.conv(f"{scope}.conv1", silu(b, f"{scope}.norm1", group_norm(b, f"{scope}.norm1", x, groups, epsilon)), out)
+def resnet(
+    b: GraphBuilder,
+    scope: str,
+    x: ir.Value,
+    out: int,
+    groups: int,
+    epsilon: float,
+    time: ir.Value | None = None,
+    scale: float = 1.0,
+) -> ir.Value:
+    """GroupNorm-SiLU-conv twice, with the time embedding (SiLU applied) added between, and a residual.
+
+    `x` is held times `scale`, and so is what comes out: the first norm does not see it but for its epsilon (vae_layers.py).
+    """
+    normal = silu(b, f"{scope}.norm1", group_norm(b, f"{scope}.norm1", x, groups, epsilon * scale**2))
+    y = b.conv(f"{scope}.conv1", normal, out)
     if time is not None:
         shift = gemm(b, f"{scope}.time_emb_proj", time, out)
         shift = b.op(f"{scope}.time_emb_proj", "Unsqueeze", [shift, b.ints(2, 3)], (*shape_of(shift), 1, 1))
         y = b.binary(scope, "Add", y, shift)
-    y = b.conv(f"{scope}.conv2", silu(b, f"{scope}.norm2", group_norm(b, f"{scope}.norm2", y, groups, epsilon)), out)
+    normal = silu(b, f"{scope}.norm2", group_norm(b, f"{scope}.norm2", y, groups, epsilon))
+    y = b.conv(f"{scope}.conv2", normal, out, scales=(scale, scale))
     if shape_of(x)[1] != out:
-        x = b.conv(f"{scope}.conv_shortcut", x, out, 1)
+        x = b.conv(f"{scope}.conv_shortcut", x, out, 1, scales=(1.0, scale))
     return b.binary(scope, "Add", x, y)

@@ -50,25 +50,25 @@ class Stage:
     build: Callable[[GraphBuilder, Mapping[str, ir.Value]], ir.Value]
 
 
-def decoder_stages(config: Config, height: int, width: int) -> list[Stage]:
+def decoder_stages(config: Config, height: int, width: int, scale: float = 1.0) -> list[Stage]:
     """All after the first, in order, for latents of `height` by `width`."""
-    return list(_stages(config, height, width))
+    return list(_stages(config, height, width, scale))
 
 
-def decoder_stage(b: GraphBuilder, config: Config, *, height: int, width: int, stage: int, rows: int) -> ir.Model:
+def decoder_stage(b: GraphBuilder, config: Config, *, height: int, width: int, stage: int, rows: int, scale: float = 1.0) -> ir.Model:
     """The graph of one stage; bands of at most `rows` rows of the largest picture that it reads or makes.
 
     Raises:
         UsageError: there is no such stage, or a band would be too low.
     """
-    stages = decoder_stages(config, height, width)
+    stages = decoder_stages(config, height, width, scale)
     if not 1 <= stage <= len(stages) + 1 or rows < LEAST:
         raise UsageError(f"stage {stage}, {rows} rows (expected 1..{len(stages) + 1}, at least {LEAST}).", where="vae_decoder in bands")
     if stage == 1:
-        x = middle(b, config, b.input("latent_sample", (1, config["latent_channels"], height, width)))
+        x = middle(b, config, b.input("latent_sample", (1, config["latent_channels"], height, width)), scale)
         out = config["block_out_channels"][-1]
         for layer in range(config["layers_per_block"] + 1):
-            x = resnet(b, f"decoder.up_blocks.0.resnets.{layer}", x, out, config["norm_num_groups"], VAE_EPS)
+            x = resnet(b, f"decoder.up_blocks.0.resnets.{layer}", x, out, config["norm_num_groups"], VAE_EPS, scale=scale)
         return b.finish(**{_last(config, 0): b.transpose("out", x, 0, 2, 3, 1)})
     now = stages[stage - 2]
     small = now.reads[0]
@@ -95,13 +95,13 @@ def _last(config: Config, level: int) -> str:
     return f"decoder.up_blocks.{level}.resnets.{config['layers_per_block']}"
 
 
-def _stages(config: Config, height: int, width: int) -> Iterator[Stage]:
+def _stages(config: Config, height: int, width: int, scale: float) -> Iterator[Stage]:
     widths, groups = list(reversed(config["block_out_channels"])), config["norm_num_groups"]
     x = Picture(_last(config, 0), height, width, widths[0])
     for level in range(1, len(widths)):
         up = f"decoder.up_blocks.{level - 1}.upsamplers.0"
         large = Picture(up, 2 * x.height, 2 * x.width, x.channels)
-        yield Stage((x,), None, large, lambda b, v, x=x, up=up: upsampled(b, up, v[x.name]))  # type: ignore[misc]
+        yield Stage((x,), None, large, lambda b, v, x=x, up=up: upsampled(b, up, v[x.name], scale))  # type: ignore[misc]
         again = level == len(widths) - 1
         x = x if again else large
         for layer in range(config["layers_per_block"] + 1):
@@ -117,8 +117,8 @@ def _stages(config: Config, height: int, width: int) -> Iterator[Stage]:
                 scope: str = scope,
                 made: str | None = made,
             ) -> ir.Value:
-                picture = v[x.name] if made is None else upsampled(b, made, v[x.name])
-                return b.conv(f"{scope}.conv1", normal(b, f"{scope}.norm1", picture, groups), inside.channels)
+                picture = v[x.name] if made is None else upsampled(b, made, v[x.name], scale)
+                return b.conv(f"{scope}.conv1", normal(b, f"{scope}.norm1", picture, groups, scale), inside.channels)
 
             def second(
                 b: GraphBuilder,
@@ -128,10 +128,10 @@ def _stages(config: Config, height: int, width: int) -> Iterator[Stage]:
                 scope: str = scope,
                 made: str | None = made,
             ) -> ir.Value:
-                picture = v[x.name] if made is None else upsampled(b, made, v[x.name])
-                y = b.conv(f"{scope}.conv2", normal(b, f"{scope}.norm2", v[inside.name], groups), inside.channels)
+                picture = v[x.name] if made is None else upsampled(b, made, v[x.name], scale)
+                y = b.conv(f"{scope}.conv2", normal(b, f"{scope}.norm2", v[inside.name], groups), inside.channels, scales=(scale, scale))
                 if shape_of(picture)[1] != inside.channels:
-                    picture = b.conv(f"{scope}.conv_shortcut", picture, inside.channels, 1)
+                    picture = b.conv(f"{scope}.conv_shortcut", picture, inside.channels, 1, scales=(1.0, scale))
                 return b.binary(scope, "Add", picture, y)
 
             yield Stage((x,), made or x.name, inside, first)
@@ -140,6 +140,6 @@ def _stages(config: Config, height: int, width: int) -> Iterator[Stage]:
             x = out
 
     def last(b: GraphBuilder, v: Mapping[str, ir.Value]) -> ir.Value:
-        return b.conv("decoder.conv_out", normal(b, "decoder.conv_norm_out", v[x.name], groups), config["out_channels"])
+        return b.conv("decoder.conv_out", normal(b, "decoder.conv_norm_out", v[x.name], groups, scale), config["out_channels"])
 
     yield Stage((x,), x.name, Picture("sample", x.height, x.width, config["out_channels"]), last)

@@ -39,6 +39,7 @@ def joints(configs: Configs) -> Iterator[Joint]:
     latents = vae["latent_channels"]
     yield Joint("unet's in_channels", net["in_channels"], "the vae's latent_channels", latents, model and f"this is {model}")
     yield Joint("unet's cross_attention_dim", context, "the text_encoder's hidden_size", width, " and ".join(whose))
+    yield Joint("unet's addition_embed_type", net["addition_embed_type"], "that of a model with one text encoder", None)
     yield Joint("unet's out_channels", net["out_channels"], "the vae's latent_channels", latents)
     yield Joint("vae's in_channels", vae["in_channels"], "that of RGB pictures", 3)
     yield Joint("vae's out_channels", vae["out_channels"], "that of RGB pictures", 3)

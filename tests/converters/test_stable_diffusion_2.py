@@ -1,11 +1,11 @@
 """Stable Diffusion 2.x: its folder, its single file with OpenCLIP's stacked layout, and what is said where the model is another."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from checkpoint_files import DATA, SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE, arrays_of, manifest, message, write_json, write_safetensors
+from checkpoint_files import DATA, TINY_TEXT, TINY_UNET, TINY_VAE, manifest, message, write_json, write_safetensors
+from family_files import original, same, tiny_of
 
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint_from_configs
@@ -27,31 +27,7 @@ def tiny():
 
 @pytest.fixture
 def family(tmp_path):
-    """sd21 with the tiny configs, for single files."""
-    for part, config in CONFIGS.items():
-        write_json(tmp_path / "family" / part / "config.json", config)
-    write_json(tmp_path / "family" / "scheduler" / "scheduler_config.json", SCHEDULER)
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        write_json(tmp_path / "family" / "tokenizer" / name, {})
-    return replace(SD21, folder=tmp_path / "family")
-
-
-def original(checkpoint, family):
-    """All weights as the single file has them: parts of rows stacked again."""
-    stacks = {}
-    for part, component in checkpoint.components.items():
-        for name, place in family.parts[part].original_names(component.config).items():
-            array = component.weights[name].numpy()
-            stacks.setdefault(place.name, {})[place.part] = array.T if place.transposed else array
-    return {name: np.concatenate([rows[i] for i in range(len(rows))]) for name, rows in stacks.items()}
-
-
-def same(found, expected):
-    for part in expected.components:
-        theirs = arrays_of(found, part)
-        assert list(theirs) == list(expected.components[part].weights)
-        for name, array in arrays_of(expected, part).items():
-            np.testing.assert_array_equal(theirs[name], array, err_msg=name)
+    return tiny_of(SD21, tmp_path / "family", CONFIGS)
 
 
 @pytest.mark.parametrize("name", ["sd21", "sd21-base"])

@@ -16,10 +16,16 @@ pytestmark = pytest.mark.device
 WIDTH, HEIGHT = 24, 16  # pixels; the tiny VAEs have two levels
 PARTS = {  # family -> part: the case that has its config and salt
     "sd21": {"text_encoder": "sd2_text_encoder", "unet": "sd2_unet", "vae": "sd2_vae"},
+    "sdxl": {"text_encoder": "sdxl_text_encoder", "text_encoder_2": "sdxl_text_encoder_2", "unet": "sdxl_unet", "vae": "sdxl_vae"},
 }
 CASES = {
     "sd2_e2e_v": ("sd21", {}),
     "sd2_e2e_zero_snr": ("sd21", {"guidance_rescale": 0.7}),
+    "sdxl_e2e": ("sdxl", {}),
+    "sdxl_e2e_negative": (
+        "sdxl",
+        {"original_height": 1024, "original_width": 1024, "target_height": 1024, "target_width": 1024},
+    ),
 }
 
 

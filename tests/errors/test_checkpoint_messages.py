@@ -287,7 +287,7 @@ def test_single_files(tmp_path: Path) -> None:
     tiny, nothing = tiny_checkpoint(), np.zeros(1, np.float32)
     assert one_file(tmp_path, {"conditioner.embedders.0.w": nothing}) == (
         "this is Stable Diffusion XL, not Stable Diffusion 1.x (it has weights named conditioner.embedders....)."
-        " Fix: use a Stable Diffusion 1.x file."
+        " Fix: convert it as the model that it is: ondevice convert sdxl."
     )
     arrays = {
         old: arrays_of(tiny, name)[new]

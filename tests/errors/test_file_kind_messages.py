@@ -138,6 +138,7 @@ def test_damaged_weights_are_not_taken_for_something_else(tmp_path: Path) -> Non
 FUSE = "Fix: load it into its base model with diffusers, call fuse_lora() and save_pretrained(FOLDER), and give that folder."
 ADD = "Fix: load it into its model with diffusers' load_textual_inversion(), save_pretrained(FOLDER), and give that folder."
 SD1 = "Fix: use a Stable Diffusion 1.x file."
+XL = "Fix: convert it as the model that it is: ondevice convert sdxl."
 BASE = "Fix: give the checkpoint that it goes with; it is not used here."
 UNQUANTIZED = "Fix: use the fp16 or fp32 file of the same model."
 LORA = "a LoRA (or its kin), not a whole checkpoint"
@@ -160,8 +161,8 @@ KINDS = [
     ("adapter.body.0.resnets.0.block1.weight", "a T2I adapter, not a whole checkpoint", BASE),
     ("down_blocks.0.motion_modules.0.norm.weight", "a motion module (AnimateDiff), not a whole checkpoint", BASE),
     ("model.diffusion_model.input_blocks.1.1.time_stack.0.w", "Stable Video Diffusion, not Stable Diffusion 1.x", SD1),
-    ("conditioner.embedders.0.w", "Stable Diffusion XL, not Stable Diffusion 1.x", SD1),
-    ("model.diffusion_model.label_emb.0.0.weight", "Stable Diffusion XL, not Stable Diffusion 1.x", SD1),
+    ("conditioner.embedders.0.w", "Stable Diffusion XL, not Stable Diffusion 1.x", XL),
+    ("model.diffusion_model.label_emb.0.0.weight", "Stable Diffusion XL, not Stable Diffusion 1.x", XL),
     (
         "cond_stage_model.model.ln_final.weight",
         "Stable Diffusion 2.x, not Stable Diffusion 1.x",
