@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 from typing import Any
 
-from checkpoint_files import KEYS, ROLES, SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE, expected_weights, normalize
+from checkpoint_files import KEYS, SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE
 from tiny_model import SIZES, TINY
 
 from benchmarks.fuzz.mutate.values import json_value
 from benchmarks.fuzz.reader import Reader, holds
 from ondevice.converters import build
-from ondevice.converters.families import FAMILIES, check_joints
+from ondevice.converters.families import FAMILIES, Family, check_joints
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.json_text import parse_object
 from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, make_table
@@ -21,53 +21,59 @@ from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.graph.verify import verify_graph
 from ondevice.sampler import read_config
 
-_PARTS = ("text_encoder", "unet", "vae")
+_SECOND = TINY_TEXT | {"num_hidden_layers": 1, "projection_dim": 8, "eos_token_id": 2}
+_ADDED = {"addition_embed_type": "text_time", "addition_time_embed_dim": 4, "projection_class_embeddings_input_dim": 32}
+_DEPTHS = {"transformer_layers_per_block": [1, 2], "cross_attention_dim": 2 * TINY_UNET["cross_attention_dim"]}
 
 
 def _config_seeds() -> list[bytes]:
     small = {"text_encoder": TINY_TEXT, "unet": TINY_UNET, "vae": TINY_VAE}
     heads = small | {"unet": TINY_UNET | {"attention_head_dim": [3, 4], "norm_eps": 1e-5, "act_fn": "silu", "center_input_sample": False}}
-    return [json.dumps(value).encode() for value in (small, heads, TINY)]
+    xl = small | {"text_encoder_2": _SECOND, "unet": TINY_UNET | _ADDED | _DEPTHS, "vae": TINY_VAE | {"force_upcast": True}}
+    return [json.dumps(value).encode() for value in (small, heads, TINY, xl)]
 
 
-def _configs(data: bytes) -> dict[str, Any]:
-    """The three configs of an input, each parsed as a file of its own is."""
+def _configs(data: bytes) -> tuple[Family, dict[str, Any]]:
+    """The configs of an input, each parsed as a file of its own is, and the family that has such parts."""
     value = parse_object(data, "f.json", "use another")
-    return {name: value[name] for name in _PARTS if isinstance(value.get(name), dict)}
+    family = FAMILIES["sdxl" if "text_encoder_2" in value else "sd14"]
+    return family, {name: value[name] for name in family.parts if isinstance(value.get(name), dict)}
 
 
 def _read_configs(data: bytes, _folder: Path) -> None:
-    made = {name: normalize(name, raw, f"{name}/config.json") for name, raw in _configs(data).items()}
+    family, raw = _configs(data)
+    made = {name: family.normalize(name, config, f"{name}/config.json") for name, config in raw.items()}
     for name, config in made.items():
-        holds(normalize(name, config, "again") == config, f"the {name}'s config is another one when it is read again")
+        holds(family.normalize(name, config, "again") == config, f"the {name}'s config is another one when it is read again")
         if _is_small(config):
-            shapes = expected_weights(name, config)
+            shapes = family.parts[name].architecture.weights(config)
             holds(all(size >= 1 for shape in shapes.values() for size in shape), f"the {name} has an empty weight")
-    if len(made) == len(_PARTS):
-        check_joints(FAMILIES["sd14"], made, "f")
+    if len(made) == len(family.parts):
+        check_joints(family, made, "f")
 
 
 def _is_small(config: dict[str, Any]) -> bool:
     """So that its graph is made in a moment."""
     numbers = {key: value for key, value in config.items() if type(value) is int}
     widths = config["block_out_channels"] if KEYS["unet"].keys() <= config.keys() or KEYS["vae"].keys() <= config.keys() else []
+    blocks = config.get("transformer_layers_per_block", 1)
     depth = numbers.get("num_hidden_layers", 1) * numbers.get("layers_per_block", 1) * max(len(widths), 1)
+    depth *= max(blocks) if isinstance(blocks, list) else blocks
     return depth <= 8 and sum(widths) <= 128 and max(numbers.values(), default=0) <= 1 << 16 and numbers.get("hidden_size", 1) <= 128
 
 
 def _read_graphs(data: bytes, _folder: Path) -> None:
     """Configs that are taken make graphs, of made-up weights."""
-    raw = _configs(data)
-    if len(raw) < len(_PARTS):
+    family, raw = _configs(data)
+    if len(raw) < len(family.parts):
         return
-    made = {name: normalize(name, raw[name], f"{name}/config.json") for name in _PARTS}
-    check_joints(FAMILIES["sd14"], made, "f")
+    made = {name: family.normalize(name, config, f"{name}/config.json") for name, config in raw.items()}
+    check_joints(family, made, "f")
     if not all(map(_is_small, made.values())):
         return
-    model = build(random_checkpoint_from_configs(**raw, seed=1))
-    for component in ROLES:
-        graph = model.graph(component, **({"batch": 1} if component == "text_encoder" else SIZES))
-        verify_graph(graph)
+    model = build(random_checkpoint_from_configs(**raw, seed=1, family=family))
+    for role in model.roles:
+        verify_graph(model.graph(role, **(SIZES if model.sized(role) else {"batch": 1})))
 
 
 _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
