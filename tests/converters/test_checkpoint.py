@@ -62,7 +62,7 @@ def test_a_diffusers_folder(folder: Path, tiny: Checkpoint) -> None:
     assert found.components["unet"].config["norm_eps"] == 1e-5  # diffusers' default, not in the file
     assert found.components["vae"].config["scaling_factor"] == 0.18215
     assert found.scheduler["_class_name"] == "PNDMScheduler"
-    assert set(found.tokenizer) == {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"}
+    assert set(found.tokenizers["tokenizer"]) == {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"}
     assert (found.family, found.source, found.notes) == ("sd14", str(folder), ())
 
 
@@ -179,7 +179,7 @@ def test_one_file_in_the_original_layout(tmp_path: Path, tiny: Checkpoint, kind:
     found = open_checkpoint(path, family=tiny_family(tmp_path / "family"))
     assert_same_weights(found, tiny)
     assert found.family == "tiny"
-    assert len(found.tokenizer["merges.txt"]) > 100_000
+    assert len(found.tokenizers["tokenizer"]["merges.txt"]) > 100_000
     assert found.notes == (("tensors that are no weights were ignored: betas, " + POSITION_IDS,) if extras else ())
 
 
