@@ -157,7 +157,7 @@ def test_the_old_attention_spelling_of_the_vae(tmp_path: Path, tiny: Checkpoint)
 
 def test_a_tokenizer_without_special_tokens_map(folder: Path) -> None:
     (folder / "tokenizer" / "special_tokens_map.json").unlink()
-    assert "special_tokens_map.json" not in open_checkpoint(folder, family="sd14").tokenizer
+    assert "special_tokens_map.json" not in open_checkpoint(folder, family="sd14").tokenizers["tokenizer"]
 
 
 def original(tiny: Checkpoint, *, ema: bool = False, extras: bool = True) -> Arrays:
