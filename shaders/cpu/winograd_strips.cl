@@ -60,14 +60,8 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
           for (int step = 0; step < part; step += V) {
             const int c = MIN(step, part - V);  // the last vector ends at the last channel: some are done twice, to the same values
             vec half_way[36];
-            for (int j = 0; j < 6; j++) {
-              vec d[6], z[6];
-              UNROLL
-              for (int i = 0; i < 6; i++) d[i] = at[i * 6 + j] < 0 ? SPLAT(0.0f) : LOADV(x, at[i * 6 + j] + c);
-              WINOGRAD_PATCH(z, d, 1)
-              UNROLL
-              for (int i = 0; i < 6; i++) half_way[i * 6 + j] = z[i];
-            }
+#define PIXEL(i, j) (at[(i) * 6 + (j)] < 0 ? SPLAT(0.0f) : LOADV(x, at[(i) * 6 + (j)] + c))
+            WINOGRAD_PATCH_COLUMNS(half_way, PIXEL)
             for (int i = 0; i < 6; i++) {
               vec z[6];
               WINOGRAD_PATCH(z, (half_way + i * 6), 1)
@@ -79,23 +73,9 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
 
         for (int panel = some; panel < MIN(some + share, to_panel); panel++) {
           for (int pair = 0; pair < (FLY ? 3 : 1); pair++) {
-#if FLY  // G g G^T, two rows at a time: 0 and 5, 1 and 2, 3 and 4
+#if FLY  // two rows of products at a time
             IN_PTR(wgt) given = weight + (panel * 9 * ic + start) * WIDE;
-            for (int j = 0; j < part * WIDE; j += V) {
-              vec above[3], below[3], z[6];
-              UNROLL
-              for (int b = 0; b < 3; b++) {
-                above[b] = LOADWV(given, b * ic * WIDE + j);
-                below[b] = LOADWV(given, (6 + b) * ic * WIDE + j);
-                if (pair > 0) WINOGRAD_TAPS_ROWS(above[b], below[b], above[b], LOADWV(given, (3 + b) * ic * WIDE + j), below[b], pair == 1)
-              }
-              WINOGRAD_TAPS(z, above)
-              UNROLL
-              for (int b = 0; b < 6; b++) STOREP(taps, b * tap_plane + j, z[b]);
-              WINOGRAD_TAPS(z, below)
-              UNROLL
-              for (int b = 0; b < 6; b++) STOREP(taps, (6 + b) * tap_plane + j, z[b]);
-            }
+            for (int j = 0; j < part * WIDE; j += V) WINOGRAD_TAP_PAIR(taps, tap_plane, given, ic * WIDE, j, pair)
             // While these are multiplied the next ones come nearer, a quarter of a tap for each product.
             IN_PTR(wgt) next = given;
             if (panel + 1 < MIN(some + share, to_panel)) next += 9 * ic * WIDE;
@@ -147,14 +127,8 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
         for (int v = 0, c = some * WIDE; v < share * NV && c < MIN(to_panel * WIDE, oc); v++, c += V) {
           OUT_PTR(float) from = products + v / NV * 36 * product_plane + t * WIDE + v % NV * V;
           vec half_way[24], base = SPLAT(0.0f);
-          for (int j = 0; j < 6; j++) {
-            vec m[6], z[4];
-            UNROLL
-            for (int i = 0; i < 6; i++) m[i] = LOADP(from, (i * 6 + j) * product_plane);
-            WINOGRAD_PIXELS(z, m, 1)
-            UNROLL
-            for (int i = 0; i < 4; i++) half_way[i * 6 + j] = z[i];
-          }
+#define SUM(i, j) LOADP(from, ((i) * 6 + (j)) * product_plane)
+          WINOGRAD_PIXEL_COLUMNS(half_way, SUM)
 #if W8
           const vec scale = LOADP(scales, c);
 #define SCALED(pixel) FMA(pixel, scale, base)

@@ -11,6 +11,16 @@
     t[4] = FMA(SPLAT(-1.41421356237309505f), od_far, od_near);                                                                       \
     t[5] = FMA(SPLAT(-2.5f), d[3 * step], d[step] + d[5 * step]);                                                                    \
   }
+// The first of the two ways over a patch, into `half_way`: `value(i, j)` is the pixel of row i and column j.
+#define WINOGRAD_PATCH_COLUMNS(half_way, value)                                                                       \
+  for (int j = 0; j < 6; j++) {                                                                                       \
+    vec od_d[6], od_t[6];                                                                                             \
+    UNROLL                                                                                                            \
+    for (int i = 0; i < 6; i++) od_d[i] = value(i, j);                                                                \
+    WINOGRAD_PATCH(od_t, od_d, 1)                                                                                     \
+    UNROLL                                                                                                            \
+    for (int i = 0; i < 6; i++) half_way[i * 6 + j] = od_t[i];                                                        \
+  }
 // Rows 1 and 2 (`near`) or 3 and 4 of G g.
 #define WINOGRAD_TAPS_ROWS(t, u, g0, g1, g2, near)                                                                                   \
   {                                                                                                                                  \
@@ -26,6 +36,26 @@
     WINOGRAD_TAPS_ROWS(t[3], t[4], g[0], g[1], g[2], 0)                                                                              \
     t[5] = g[2];                                                                                                                     \
   }
+// Rows 0 and 5 (`pair` 0), 1 and 2, or 3 and 4 of G g G^T, of V columns from `j` on: into twelve planes of `taps`, from
+// nine of `weight` that are `step` apart.
+#define WINOGRAD_TAP_PAIR(taps, plane, weight, step, j, pair)                                                         \
+  {                                                                                                                   \
+    vec od_above[3], od_below[3], od_row[6];                                                                          \
+    UNROLL                                                                                                            \
+    for (int b = 0; b < 3; b++) {                                                                                     \
+      od_above[b] = LOADWV(weight, b * (step) + j);                                                                   \
+      od_below[b] = LOADWV(weight, (6 + b) * (step) + j);                                                             \
+      if (pair > 0)                                                                                                   \
+        WINOGRAD_TAPS_ROWS(od_above[b], od_below[b], od_above[b], LOADWV(weight, (3 + b) * (step) + j), od_below[b],  \
+                           pair == 1)                                                                                 \
+    }                                                                                                                 \
+    WINOGRAD_TAPS(od_row, od_above)                                                                                   \
+    UNROLL                                                                                                            \
+    for (int b = 0; b < 6; b++) STOREP(taps, b * (plane) + j, od_row[b]);                                             \
+    WINOGRAD_TAPS(od_row, od_below)                                                                                   \
+    UNROLL                                                                                                            \
+    for (int b = 0; b < 6; b++) STOREP(taps, (6 + b) * (plane) + j, od_row[b]);                                       \
+  }
 #define WINOGRAD_PIXELS(t, m, step)                                                                                                  \
   {                                                                                                                                  \
     const vec od_near = m[step] + m[2 * step], od_far = m[3 * step] + m[4 * step];                                                   \
@@ -34,4 +64,14 @@
     t[1] = FMA(SPLAT(1.41421356237309505f), od_even, 0.70710678118654752f * od_odd);                                                 \
     t[2] = FMA(SPLAT(2.0f), od_far, 0.5f * od_near);                                                                                 \
     t[3] = FMA(SPLAT(2.82842712474619009f), od_even, FMA(SPLAT(0.35355339059327376f), od_odd, m[5 * step]));                         \
+  }
+// The first of the two ways over a tile's sums of products: `value(i, j)`, as for a patch.
+#define WINOGRAD_PIXEL_COLUMNS(half_way, value)                                                                       \
+  for (int j = 0; j < 6; j++) {                                                                                       \
+    vec od_m[6], od_t[4];                                                                                             \
+    UNROLL                                                                                                            \
+    for (int i = 0; i < 6; i++) od_m[i] = value(i, j);                                                                \
+    WINOGRAD_PIXELS(od_t, od_m, 1)                                                                                    \
+    UNROLL                                                                                                            \
+    for (int i = 0; i < 4; i++) half_way[i * 6 + j] = od_t[i];                                                        \
   }
