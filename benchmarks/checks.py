@@ -35,10 +35,13 @@ PICKLES = [
     "tests/errors/test_file_kind_messages.py",
 ]
 TOKENS = ["tests/vocabulary/test_added_tokens.py", "tests/diffusion/test_tokenizer.py", "tests/converters/test_tokenizer_files.py"]
+REPLAY = ["tests/diffusion/test_pipeline.py", "tests/diffusion/test_pipeline_shapes.py"]
 # Files (patterns) -> the tests that are to notice; the first that matches counts.
 READERS: dict[str, list[str]] = {
     "ondevice/bundle/reader.py": [*ROWS, MESSAGES, "tests/bundle/test_round_trip.py", "tests/bundle/test_kernels.py"],
     "ondevice/bundle/kernels.py": ["tests/bundle/test_kernels.py"],
+    "ondevice/bundle/pipeline_file.py": ["tests/bundle/test_pipeline.py"],
+    "ondevice/bundle/ports.py": ["tests/bundle/test_ports.py"],
     "ondevice/bundle/w*.py": [
         MESSAGES,
         "tests/bundle/test_ports.py",
@@ -74,7 +77,7 @@ READERS: dict[str, list[str]] = {
     "ondevice/vocabulary/*.py": TOKENS,
     "ondevice/diffusion/tokenizer.py": TOKENS,
     "ondevice/diffusion/latents_file.py": ["tests/diffusion/test_latents_file.py"],
-    "ondevice/diffusion/text_to_image.py": ["tests/diffusion/test_text_to_image.py"],
+    **dict.fromkeys((f"ondevice/diffusion/{name}.py" for name in ("pipeline", "values", "guidance", "request")), REPLAY),
     "ondevice/diffusion/*image.py": ["tests/diffusion/test_image.py", "tests/diffusion/test_init_image.py"],
     "ondevice/diffusion/picture_file.py": ["tests/diffusion/test_picture_file.py", "tests/diffusion/test_files.py"],
     "ondevice/diffusion/files.py": [f"tests/diffusion/test_{name}.py" for name in ("files", "init_image", "latents_file")],
@@ -96,7 +99,8 @@ HARMLESS: dict[tuple[str, str], str] = {
     ("ondevice/base/text/toml.py", "ValueError"): "it only cuts the text of what stays a ValueError",
 }
 CHECKER = {"integer", "array", "table", "text", "match", "name", "identifier", "one_of"}  # of bundle/format.py: they give their value back
-BOUNDED, FAR = ("integer", "integers"), "10**400"  # the lowest and the highest value are checks of their own
+CALLED = {"number", "constant_or_number", "name"}  # of bundle/pipeline_file.py's reader: as those of `check`
+BOUNDED, FAR = ("integer", "integers", "number"), "10**400"  # the lowest and the highest value are checks of their own
 SEQUENCES = {"integers": "tuple", "shape": "tuple", "sizes": "dict"}  # and these a value of their own
 REFUSING = re.compile(r"_?(fail|refuse|wrong)(_\w+)?")
 CHECKING = re.compile(r"_?(check|require|no)_\w+|_?check|distinct|verify")
@@ -208,7 +212,7 @@ class Finder(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        if _of_checker(node) and node.args and _name(node) in CHECKER | SEQUENCES.keys():
+        if _of_checker(node) and node.args and _name(node) in CHECKER | CALLED | SEQUENCES.keys():
             kept = self.text(node.args[0])
             self.drop(node, f"{SEQUENCES[_name(node)]}({kept})" if _name(node) in SEQUENCES else f"({kept})")
             if _name(node) in BOUNDED and not any(isinstance(argument, ast.Starred) for argument in node.args[:3]):
@@ -241,7 +245,10 @@ def _name(call: ast.Call) -> str:
 
 
 def _of_checker(call: ast.Call) -> bool:
-    return isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name) and call.func.value.id == "check"
+    """Whether it is `check.x()` or `self.check.x()`, or `self.x()` of a reader whose x checks."""
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    of_self = isinstance(owner, ast.Name) and owner.id == "self" and _name(call) in CALLED
+    return of_self or (isinstance(owner, ast.Name) and owner.id == "check") or (isinstance(owner, ast.Attribute) and owner.attr == "check")
 
 
 def files(pattern: str) -> Iterator[tuple[str, list[str]]]:

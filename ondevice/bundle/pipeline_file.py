@@ -70,6 +70,8 @@ def parse_pipeline(
     last = [reader.role(row, ("pipeline", "after", i)) for i, row in enumerate(check.array(after, (1, MAX_ROLES), "pipeline", "after"))]
     if gives not in last[-1].keep.values():
         check.fail(f"keeps no {gives} in its last role (expected what the pipeline gives)", "pipeline", "after")
+    if gives in reader.optional:
+        check.fail(f"makes no {gives} where an optional picture is not given", "pipeline", "after")
     if len(reader.rates) > MAX_VALUES:
         check.fail(f"keeps {len(reader.rates)} values (expected at most {MAX_VALUES})", "pipeline")
     return PipelineSpec(

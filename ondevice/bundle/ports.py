@@ -82,17 +82,21 @@ def _check_run(check: f.Checker, plan: Plan, role: Role, manifest: Manifest, see
             dtype, shape = expected
             in_passes = shape if feed.name == TIMESTEP else (batch * shape[0], *shape[1:])
             _same(check, "inputs", operand, dtype, in_passes)
-        elif operand.shape and operand.shape[0] % batch == 0:
-            seen.add(feed.name, plan.sizes, (operand.dtype, (operand.shape[0] // batch, *operand.shape[1:])))
+        else:
+            seen.add(feed.name, plan.sizes, _in_one_pass(check, "inputs", operand, batch))
     for port, value in role.keep.items():
         operand = operands[port]
         expected = _made(value, plan.sizes, spec, seen)
         if expected is not None:
             _same(check, "outputs", operand, expected[0], (batch * expected[1][0], *expected[1][1:]))
-        elif not operand.shape or operand.shape[0] % batch:
-            check.fail(f"has {_shown(operand)} (expected {batch} equal parts, one per pass)", "outputs")
         else:
-            seen.add(value, plan.sizes, (operand.dtype, (operand.shape[0] // batch, *operand.shape[1:])))
+            seen.add(value, plan.sizes, _in_one_pass(check, "outputs", operand, batch))
+
+
+def _in_one_pass(check: f.Checker, field: str, operand: Operand, batch: int) -> Type:
+    if not operand.shape or operand.shape[0] % batch:
+        check.fail(f"has {_shown(operand)} (expected {batch} equal parts, one per pass)", field)
+    return operand.dtype, (operand.shape[0] // batch, *operand.shape[1:])
 
 
 def _fed(feed: Feed, sizes: Mapping[str, int], manifest: Manifest, seen: Seen) -> Type | None:

@@ -58,8 +58,11 @@ def jobs(spec: PipelineSpec, sized: Callable[[str], bool], sizes: Sequence[tuple
     scale = spec.latents.scale
     in_loop = [role.component for role in spec.loop_roles()]
     others = [role.component for role in spec.after] + [step.component for step in spec.before if isinstance(step, Role)]
-    todo = {component: sorted({1, len(loop.passes)}) for loop in spec.denoise for component in (role.component for role in loop.roles)}
-    todo |= {component: [1] for component in others if component not in in_loop}
+    found: dict[str, set[int]] = {component: {1} for component in (*in_loop, *others)}
+    for loop in spec.denoise:
+        for role in loop.roles:
+            found[role.component].add(len(loop.passes))
+    todo = {component: sorted(batches) for component, batches in found.items()}
     unsized = ((component, batches) for component, batches in todo.items() if not sized(component))
     yield from (Job(component, {"batch": batch}) for component, batches in unsized for batch in batches)
     for width, height in dict.fromkeys(sizes):

@@ -106,17 +106,12 @@ class Pipeline:
         way = way or Way()
         width, height = size = self._sizes(request)
         spec, scale = self._spec, self._spec.latents.scale
-        table, options = self._table(request)
-        strength = spec.latents.strength
-        given: dict[str, float | None] = dict(request.numbers)
-        if "guidance_scale" in spec.numbers:
-            given["guidance_scale"] = request.guidance_scale
-        if strength is not None:
-            given[strength] = request.strength
+        self._check_given(request)
+        numbers = self._numbers(request, size)
+        table, options = self._table(request, numbers)
         stream = Noise(request.seed)
         pictures = {} if request.image is None else {"image": request.image}
-        texts = {name: text for name, text in request.texts().items() if name in spec.texts}
-        values = Values(spec, self._tokenizers, texts, pictures, resolved(spec, given, size), size, stream)
+        values = Values(spec, self._tokenizers, request.texts(), pictures, numbers, size, stream)
         place = {"height": height // scale, "width": width // scale}
         start = self._before(request, values, place, stream)
         self._release(way, "before")
@@ -127,10 +122,10 @@ class Pipeline:
         self._release(way, "after")
         parameters = {
             "prompt": request.prompt,
-            "negative_prompt": (request.negative_prompt or "") if self._guided(values.numbers) else "",
+            "negative_prompt": (request.negative_prompt or "") if self._guided(numbers) else "",
             "steps": table.steps,
             "sampler": table.sampler,
-            "guidance_scale": values.numbers.get("guidance_scale", 1.0),
+            "guidance_scale": numbers.get("guidance_scale", 1.0),
             "seed": request.seed,
             "width": width,
             "height": height,
@@ -142,15 +137,28 @@ class Pipeline:
     def _guided(self, numbers: Mapping[str, float]) -> bool:
         return any(len(passes_in_use(loop, numbers)) > 1 for loop in self._spec.denoise)
 
-    def _table(self, request: Request) -> tuple[SamplerTable, dict[str, Any]]:
+    def _check_given(self, request: Request) -> None:
+        """Refuse a picture that the pipeline does not take, and a text or a picture that is missing."""
+        spec = self._spec
+        if request.image is not None and "image" not in spec.pictures:
+            raise UsageError("this model begins from no picture", where="image", fix="leave it out")
+        texts, pictures = request.texts(), {"image": request.image}
+        for name in (name for name, optional in spec.texts.items() if not optional and texts[name] is None):
+            raise UsageError("this model draws nothing without this text", where=name, fix="give one; it may be empty")
+        for name in (name for name, given in spec.pictures.items() if not given.optional and pictures[name] is None):
+            raise UsageError("this model draws nothing without a picture", where=name, fix="give one")
+
+    def _numbers(self, request: Request, size: tuple[int, int]) -> dict[str, float]:
+        """Every number of the pipeline. Raises UsageError for one that it does not have."""
+        strength = self._spec.latents.strength or "strength"
+        given = {"guidance_scale": request.guidance_scale, strength: request.strength}
+        return resolved(self._spec, {**request.numbers, **{name: value for name, value in given.items() if value is not None}}, size)
+
+    def _table(self, request: Request, numbers: Mapping[str, float]) -> tuple[SamplerTable, dict[str, Any]]:
         """The sampler's table, and the options that it was made with."""
         spec, options = self._spec, dict(request.sampler_options)
-        if request.image is not None:
-            if spec.latents.strength is None:
-                raise UsageError("this model begins from no picture", where="image", fix="leave it out")
-            default = spec.numbers[spec.latents.strength].default
-            strength = default if request.strength is None else request.strength
-            options["strength"] = strength
+        if request.image is not None and spec.latents.strength is not None:
+            options["strength"] = numbers[spec.latents.strength]
         steps = spec.steps if request.num_inference_steps is None else request.num_inference_steps
         return make_table(request.sampler or spec.sampler, steps, self._scheduler_config, **options), options
 
@@ -158,9 +166,8 @@ class Pipeline:
         """All that comes before the loop; gives the initial noise."""
         base = self._spec.latents
         shape = (1, base.channels, place["height"], place["width"])
-        texts = dict.fromkeys(
-            one.text for loop in self._spec.denoise for one in passes_in_use(loop, values.numbers) if one.text is not None
-        )
+        passes = (one for loop in self._spec.denoise for one in passes_in_use(loop, values.numbers))
+        texts = dict.fromkeys(one.text for one in passes if one.text is not None)
         start = None
         for step in self._spec.before:
             if isinstance(step, InitialNoise):
@@ -169,9 +176,11 @@ class Pipeline:
                 if (moments := values.get(step.moments)) is not None:
                     clean = drawn(self._session.read(moments), stream if step.draw else None)
                     values.keep(step.keep, np.float32(base.scaling) * (clean - np.float32(base.shift)) if step.scaled else clean)
+            elif not values.runs(step):
+                continue
             elif step.every == "text":
-                self._for_texts(step, values, [text for text in texts if text is not None], place)
-            elif values.runs(step):
+                self._for_texts(step, values, list(texts), place)
+            else:
                 self._run(step, values, None, place)
         return self._given(request.latents, shape) if start is None else start
 
@@ -183,8 +192,7 @@ class Pipeline:
             self._run(role, values, text, place)
         for name in role.keep.values():
             for text in absent:
-                like = self._session.read(values.get(name, given[0]))
-                values.keep(name, self._session.put(np.zeros_like(like)), text)
+                values.keep(name, self._zeros(values.get(name, given[0])), text)
 
     def _run(self, role: Role, values: Values, text: str | None, place: Mapping[str, int]) -> None:
         feeds = values.feeds(role, text)
@@ -233,14 +241,13 @@ class Pipeline:
     def _predict(self, loop: Loop, values: Values, place: Mapping[str, int], way: Way) -> np.ndarray:
         """What the sampler takes as the model's output: all passes at once, or one after another."""
         passes = passes_in_use(loop, values.numbers)
-        at_once = all(self._plan_sizes(role.component, len(passes), place) in self._plans[role.component] for role in loop.roles)
+        at_once = all(self._plan_sizes(role.component, len(passes), place) in self._plans.get(role.component, ()) for role in loop.roles)
         groups = [passes] if at_once and not way.split else [(one,) for one in passes]
         outputs: list[np.ndarray] = []
         for group in groups:
             for role in loop.roles:
                 sizes = self._plan_sizes(role.component, len(group), place)
-                zeros = {name: self._zeros(values.get(name)) for one in group for name in one.zeros}
-                feeds = values.feeds_of_passes(role, group, zeros)
+                feeds = values.feeds_of_passes(role, group, self._zeros)
                 if role is loop.roles[-1]:
                     made = self._session.run(role.component, feeds, **sizes)
                     port = next(port for port, name in role.keep.items() if name == loop.prediction)
@@ -252,13 +259,15 @@ class Pipeline:
         return combined(loop, outputs, values.numbers)
 
     def _zeros(self, value: Any) -> Any:
-        return self._session.put(np.zeros_like(self._session.read(value)))
+        """Zeros like a value, and where it is."""
+        return np.zeros_like(value) if isinstance(value, np.ndarray) else self._session.put(np.zeros_like(self._session.read(value)))
 
     def _after(self, final: np.ndarray, values: Values, place: Mapping[str, int], way: Way) -> np.ndarray:
         base, decoder = self._spec.latents, self._spec.decoder
         values.keep(LATENTS, final / np.float32(base.scaling) + np.float32(base.shift))
         for role in self._spec.after[:-1]:
-            self._run(role, values, None, place)
+            if values.runs(role):
+                self._run(role, values, None, place)
         if way.rows and self._stages is not None:
             pixels = decode(self._session, self._stages(place["width"], place["height"], way.rows), values.latents)
         else:
@@ -314,9 +323,14 @@ class Pipeline:
 def _check_supported(spec: PipelineSpec) -> None:
     """Refuse words of docs/pipeline.md that are not here yet."""
     missing = [f"pictures prepared by {given.prepare}" for given in spec.pictures.values() if given.prepare not in PREPARED]
+    missing += [f"a picture {name}" for name in spec.pictures if name != "image"]
+    missing += [f"a text {name}" for name in spec.texts if name not in Request(prompt="").texts()]
     missing += ["frames"] * (spec.gives != "picture")
-    made = {name for role in spec.loop_roles() for name in role.keep.values()}
+    missing += ["a number per frame" for number in spec.numbers.values() if number.ramp is not None]
+    made = {TIMESTEP, *(name for role in spec.loop_roles() for name in role.keep.values())}
     missing += ["zeros for what a call makes" for loop in spec.denoise for one in loop.passes if made & set(one.zeros)]
+    feeds = [feed for role in spec.roles() for feed in role.feed.values()]
+    missing += ["zeros for a value that was not made" for feed in feeds if feed.kind == "value" and feed.absent is not None]
     if missing:
         what = f"its pipeline asks for {missing[0]}, which this version does not do."
         raise BundleError(what, where="pipeline", fix="install a newer ondevice")

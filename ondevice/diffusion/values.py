@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +59,7 @@ class Values:
         self._chosen, self._size, self._stream = dict(numbers), size, stream
         self._kept: dict[tuple[str, str | None], Any] = {}
         self._prepared: dict[str, np.ndarray] = {}
+        self._zeros: dict[tuple[str, str | None], Any] = {}
 
     def enter_call(self, call: int, calls: int) -> None:
         """Numbers that have a window are 0 in calls outside of it. Reference: diffusers' control_guidance_start and _end."""
@@ -98,17 +99,25 @@ class Values:
         """What the ports of a role outside the loop are fed with."""
         return {port: self._one(feed, text) for port, feed in role.feed.items()}
 
-    def feeds_of_passes(self, role: Role, passes: Sequence[Pass], like_zeros: Mapping[str, Any]) -> dict[str, Any]:
+    def feeds_of_passes(self, role: Role, passes: Sequence[Pass], zeros_like: Callable[[Any], Any]) -> dict[str, Any]:
         """What the ports of a role in the loop are fed with, one after another along the first dimension for each pass.
 
-        `like_zeros`: zeros by the name of each value that a pass exchanges for them.
+        `zeros_like` makes zeros of a value that a pass exchanges for them.
         """
         fed: dict[str, Any] = {}
         for port, feed in role.feed.items():
             if feed.kind == "value" and feed.name != LATENTS and self._spec.rates[feed.name] == "call":
                 fed[port] = self.get(feed.name)  # the timestep is the same in all passes; what a role of this call made is joined
                 continue
-            parts = [like_zeros[feed.name] if feed.name in one.zeros else self._one(feed, one.text) for one in passes]
+            parts = []
+            for one in passes:
+                key = feed.name, one.text
+                if feed.kind != "value" or feed.name not in one.zeros:
+                    parts.append(self._one(feed, one.text))
+                    continue
+                if key not in self._zeros:  # the same in every call
+                    self._zeros[key] = zeros_like(self._one(feed, one.text))
+                parts.append(self._zeros[key])
             fed[port] = np.concatenate(parts) if all(isinstance(part, np.ndarray) for part in parts) else parts
         return fed
 

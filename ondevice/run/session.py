@@ -105,8 +105,8 @@ class Session:
         """Run one plan and read all that it makes.
 
         Args:
-            inputs: by the plan's input names and in its shapes: arrays, float32 or int32; what `run_on` kept; or several of
-                these, which are joined along the first dimension.
+            inputs: by the plan's input names and in its shapes: arrays, float32 or int32; what `run_on` or `put`
+                left on the device; or several of the latter, which are joined along the first dimension.
             sizes: which plan: batch, and height and width in latent units.
 
         Returns:
@@ -270,10 +270,10 @@ def _inputs(plan: Plan, given: Mapping[str, Input]) -> dict[int, np.ndarray | Se
         operand, value = plan.operands[index], given[name]
         values = [value] if isinstance(value, DeviceValue) else value
         if isinstance(values, Sequence) and values and all(isinstance(one, DeviceValue) for one in values):
-            shape = (sum(one.shape[0] for one in values), *values[0].shape[1:])
-            if shape != operand.shape or any((one.dtype, one.shape[1:]) != (operand.dtype, operand.shape[1:]) for one in values):
-                got = f"{values[0].dtype}{list(shape)}"
-                raise UsageError(f"it is {got} (expected {operand.dtype}{list(operand.shape)}).", where=f"{plan.component}: input {name}")
+            alike = all((one.dtype, one.shape[1:]) == (operand.dtype, operand.shape[1:]) for one in values)
+            if not alike or sum(one.nbytes for one in values) != operand.nbytes:
+                got = ("it is " if len(values) == 1 else "its parts are ") + ", ".join(f"{one.dtype}{list(one.shape)}" for one in values)
+                raise UsageError(f"{got} (expected {operand.dtype}{list(operand.shape)}).", where=f"{plan.component}: input {name}")
             ready[index] = values
             continue
         array = np.asarray(value)

@@ -30,6 +30,12 @@ def value(name: str) -> dict[str, str]:
 PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     (setting("later", to=1), ""),
     (setting("gives", to=...), ".gives is missing"),
+    (setting("numbers", to=[]), ".numbers is a list of 0 (expected an object"),
+    (setting("numbers", "handover", to=[]), '.numbers["handover"] is a list of 0 (expected an object'),
+    (setting("texts", to=[]), ".texts is a list of 0 (expected an object"),
+    (setting("texts", "prompt", to=[]), '.texts["prompt"] is a list of 0 (expected an object'),
+    (setting("pictures", to=[]), ".pictures is a list of 0 (expected an object"),
+    (setting("sampler", "name", to="e uler"), '.sampler.name is "e uler" (expected an identifier)'),
     (setting("gives", to="sound"), '.gives is "sound" (expected one of: frames, picture)'),
     (setting("gives", to="frames"), ".after keeps no frames in its last role"),
     (setting("needs", to=["tea"]), '.needs[0] asks for "tea", which this version does not know; install a newer ondevice'),
@@ -51,6 +57,8 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     (setting("texts", "prompt", "optional", to=1), '.texts["prompt"].optional is 1 (expected true or false)'),
     (setting("pictures", "image", "prepare", to="paint"), '.pictures["image"].prepare is "paint" (expected one of: clip_vision'),
     (setting("pictures", "image", "prepare", to="masked"), '.pictures["image"].of is wrong (expected a picture and its mask'),
+    (setting("pictures", "image", "of", to={}), '.pictures["image"].of is an object of 0 (expected a list'),
+    (setting("pictures", "mask", to={"prepare": "fit", "of": ["image"]}), '.pictures["mask"].of is wrong (expected a picture and its mask'),
     (setting("pictures", "image", "of", to=["image"]), '.pictures["image"].of[0] is "image" (expected nothing here)'),
     (setting("pictures", "prompt", to={"prepare": "fit"}), '.pictures["prompt"] is "prompt", a name that is taken'),
     (setting("latents", "channels", to=0), ".latents.channels is 0 (expected 1..64)"),
@@ -130,6 +138,7 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
         setting("after", 0, "feed", "latent_sample", to=value("context")),
         '.after[0].feed["latent_sample"] changes once per text, and the role',
     ),
+    (setting("after", 0, "feed", "latent_sample", to=value("image_latents")), ".after makes no picture where an optional picture is"),
     (setting("after", to=[]), ".after is a list of 0 (expected a list of 1..64)"),
 ]
 

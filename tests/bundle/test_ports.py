@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +15,13 @@ from bundle.refusals import Setting, setting
 from bundle.tiny_bundle import edit_json
 
 from ondevice.bundle import open_bundle
+from ondevice.bundle.format import Checker
+from ondevice.bundle.pipeline_file import parse_pipeline
+from ondevice.bundle.ports import Seen, check_ports
 from ondevice.errors import BundleError
 from ondevice.plan.plan import Plan
 
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "pipeline"
 UNET, DECODER, TEXT = "plans/unet_b1_4x2.json", "plans/vae_decoder_b1_4x2.json", "plans/text_encoder_b1.json"
 STAGES = [f"plans/vae_decoder_b1_4x2_rows6_stage{number}.json" for number in (1, 2, 3)]
 
@@ -103,6 +109,73 @@ def test_text_encoder_and_unet_agree_on_a_width(tmp_path: Path) -> None:
     expected = r'unet_b1_4x2.json: inputs has "encoder_hidden_states" as f32\[1, 3, 5\] \(expected f32\[1, 3, 8\]\). Fix: report this'
     with pytest.raises(BundleError, match=expected):
         write_picture(tmp_path / "t", plans=[wide, *rest])
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        ((2, 3, 5), None),
+        ((1, 3, 5), '"encoder_hidden_states" as f32[1, 3, 5] (expected '),
+        ((3, 3, 5), '"encoder_hidden_states" as f32[3, 3, 5]'),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_all_passes_at_once(tmp_path: Path, states: tuple[int, ...], expected: str | None, first: bool) -> None:
+    """Each port has a part per pass, but the timestep; whether the plan that says how large a part is was read before or not."""
+    inputs = [("sample", "f32", (2, 4, 4, 2)), ("timestep", "f32", (1,)), ("encoder_hidden_states", "f32", states)]
+    both = component_plan("unet", PLACE | {"batch": 2}, inputs, ("out_sample", "f32", (2, 4, 4, 2)))
+    plans = [both, *picture_plans()] if first else [*picture_plans(), both]
+    if expected is None:
+        open_bundle(write_picture(tmp_path / "t", plans=plans), verify=True)
+        return
+    with pytest.raises(BundleError) as caught:
+        write_picture(tmp_path / "t", plans=plans)
+    assert f"unet_b2_4x2.json: inputs has {expected}" in str(caught.value)
+
+
+def test_values_are_the_same_at_the_same_sizes() -> None:
+    seen, kind = Seen(), ("f32", (1, 3))
+    seen.add("residual", {"batch": 2, "height": 4}, kind)
+    assert seen.find("residual", {"height": 4, "width": 8}) == seen.find("residual", {"batch": 1}) == kind
+    assert seen.find("residual", {"batch": 2, "height": 8}) is None and seen.find("other", {"height": 4}) is None
+
+
+# A pipeline of tests/golden/pipeline, a component, sizes, what its ports are, and the last of them with what else it could be taken for.
+PORTS: list[tuple[str, str, dict[str, int], dict[str, Any], tuple[int, ...]]] = [
+    (
+        "inpaint",
+        "unet",
+        PLACE | {"batch": 2},
+        {
+            "sample": (2, 4, 4, 2),
+            "timestep": (1,),
+            "encoder_hidden_states": (2, 3, 5),
+            "masked_latents": (2, 4, 4, 2),
+            "mask": (2, 1, 4, 2),
+        },
+        (2, 3, 32, 16),
+    ),
+    ("svd", "image_encoder", {"batch": 1}, {"pixel_values": (1, 3, 224, 224)}, (1, 3, 32, 16)),
+    ("svd", "condition", {"batch": 1}, {"time_ids": (1, 3)}, (3,)),
+    ("svd", "vae_decoder", PLACE | {"frames": 2}, {"latent_sample": (2, 4, 4, 2)}, (1, 4, 4, 2)),
+]
+
+
+@pytest.mark.parametrize(("name", "component", "sizes", "inputs", "wrong"), PORTS)
+def test_ports_of_families_to_come(name: str, component: str, sizes: dict[str, int], inputs: Any, wrong: tuple[int, ...]) -> None:
+    whole = json.loads((GOLDEN / f"{name}.json").read_text())
+    spec = parse_pipeline(Checker("bundle.json"), whole["pipeline"], whole["components"], whole["tokenizers"], whole["samplers"])
+    manifest: Any = SimpleNamespace(pipeline=spec, tokenizers={})
+    port = next(port for role in spec.roles() if role.component == component for port in role.keep)
+    made = {"unet": (2, 4, 4, 2), "vae_decoder": (2, 3, 32, 16)}.get(component, (1, 3, 5))
+
+    def check(shapes: dict[str, tuple[int, ...]]) -> None:
+        plan = component_plan(component, sizes, [(x, "f32", shape) for x, shape in shapes.items()], (port, "f32", made))
+        check_ports(plan, "plans/x.json", manifest, Seen())
+
+    check(inputs)
+    with pytest.raises(BundleError, match=f'x.json: inputs has "{list(inputs)[-1]}" as '):
+        check(inputs | {list(inputs)[-1]: wrong})
 
 
 Change = Callable[[Plan], Plan]

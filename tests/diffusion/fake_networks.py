@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,3 +47,54 @@ def plans_at(height: int, width: int, batches: Sequence[int] = (1, 2)) -> dict[s
     place = {"height": height, "width": width}
     found = {component: [{"batch": 1} | place] for component in ("vae_decoder", "vae_encoder")}
     return found | {"text_encoder": [{"batch": 1}], "unet": [{"batch": batch} | place for batch in batches]}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A value on a device that only `OtherDevice` reads."""
+
+    array: np.ndarray
+
+
+class OtherDevice(HostSession):
+    """Values have a kind of their own, as those of `ondevice.run.session.Session`: what takes one for an array, or joins both, fails.
+
+    Every run is in `runs`: component, batch, its inputs as arrays, and as they were given.
+    """
+
+    def __init__(self, network: Callable[[str, dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+        self.network = network
+        self.runs: list[tuple[str, int, dict[str, np.ndarray], Mapping[str, Any]]] = []
+        self.reads = 0
+        self.released: list[str] = []
+
+    def run(self, component: str, inputs: Mapping[str, Any], **sizes: int) -> dict[str, np.ndarray]:
+        arrays = {name: self._array(value) for name, value in inputs.items()}
+        self.runs.append((component, sizes.get("batch", 1), arrays, inputs))
+        return self.network(component, arrays)
+
+    def run_on(self, component: str, inputs: Mapping[str, Any], **sizes: int) -> dict[str, Any]:
+        return {name: Kept(array) for name, array in self.run(component, inputs, **sizes).items()}
+
+    def read(self, value: Any) -> np.ndarray:
+        assert isinstance(value, Kept)
+        self.reads += 1
+        return value.array
+
+    def put(self, array: np.ndarray) -> Any:
+        return Kept(array)
+
+    def release(self, component: str) -> None:
+        self.released.append(component)
+
+    @staticmethod
+    def _array(value: Any) -> np.ndarray:
+        if isinstance(value, np.ndarray):
+            return value
+        values = [value] if isinstance(value, Kept) else value
+        assert all(isinstance(one, Kept) for one in values)
+        return np.concatenate([one.array for one in values])
+
+    def of(self, component: str) -> list[dict[str, np.ndarray]]:
+        """The inputs of a component's runs."""
+        return [arrays for name, _, arrays, _ in self.runs if name == component]

@@ -43,6 +43,18 @@ def test_arena_grows_and_is_shared(device: OpenCLDevice) -> None:
         np.testing.assert_allclose(y, three_steps_answer(numbers(n)), rtol=1e-6, atol=1e-5)
 
 
+def test_values_go_from_plan_to_plan_without_the_host(device: OpenCLDevice) -> None:
+    session = Session(FakeBundle(three_steps(8), three_steps(12, "other")), device)
+    x = numbers(12)
+    kept = session.run_on("net", {"x": x[:8]}, width=8)["y"]
+    session.run_on("net", {"x": x[4:]}, width=8)  # into the same place of the arena
+    np.testing.assert_allclose(session.read(kept), three_steps_answer(x[:8]), rtol=1e-6, atol=1e-5)
+    joined = session.run("other", {"x": [session.put(x[:8]), session.put(x[:7:-1])]}, width=12)["y"]
+    np.testing.assert_allclose(joined, three_steps_answer(np.concatenate([x[:8], x[:7:-1]])), rtol=1e-6, atol=1e-5)
+    again = session.run("net", {"x": session.put(np.abs(session.read(kept)) + 2)}, width=8)["y"]
+    np.testing.assert_allclose(again, three_steps_answer(np.abs(session.read(kept)) + 2), rtol=1e-6, atol=1e-5)
+
+
 def test_plan_alignment_suits_the_device(device: OpenCLDevice) -> None:
     assert ALIGN % device.facts()["alignment"] == 0
 

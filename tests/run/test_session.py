@@ -165,6 +165,41 @@ def test_inputs_are_checked_by_name_shape_and_type() -> None:
     assert message(x=[0] * 8) == "net: input x: it is int64[8] (expected float32[8])."
 
 
+def test_values_stay_on_the_device_in_memory_of_their_own() -> None:
+    device, plan = NullDevice(), replace(three_steps(8), dispatches=(), outputs=(0,))
+    session, bundle_of_16 = Session(FakeBundle(plan, three_steps(16)), device), three_steps(16)
+    arrays = [np.arange(8, dtype=np.float32), np.arange(8, 16, dtype=np.float32)]
+    first, second = (session.run_on("net", {"x": array}, width=8)["x"] for array in arrays)
+    assert not said(device, "read") and said(device, "copy") == ["copy 32"] * 2
+    run(session, bundle_of_16)  # a larger arena takes the place of the one that they were made in
+    for value, array in ((first, arrays[0]), (second, arrays[1]), (session.put(arrays[1][::-1]), arrays[1][::-1])):
+        np.testing.assert_array_equal(session.read(value), array)
+    device.log.clear()
+    np.testing.assert_array_equal(session.run("net", {"x": second}, width=8)["x"], arrays[1])
+    assert [line.split()[0] for line in device.log] == ["copy", "read"]
+
+
+def test_values_are_joined_along_the_first_dimension() -> None:
+    device, plan = NullDevice(), replace(three_steps(12), dispatches=(), outputs=(0,))
+    session = Session(FakeBundle(plan), device)
+    parts = [np.arange(8, dtype=np.float32), np.arange(8, 12, dtype=np.float32)]
+    given = [session.put(part) for part in parts]
+    np.testing.assert_array_equal(session.run("net", {"x": given}, width=12)["x"], np.concatenate(parts))
+    whole = replace(given[0], shape=(12,))
+
+    def message(x: Any) -> str:
+        with pytest.raises(UsageError) as caught:
+            session.run("net", {"x": x}, width=12)
+        return str(caught.value)
+
+    assert message(given[:1]) == message(given[0]) == "net: input x: it is f32[8] (expected f32[12])."
+    assert message(replace(whole, dtype="i32")) == "net: input x: it is i32[12] (expected f32[12])."
+    assert message([given[0], replace(given[1], dtype="i32")]) == "net: input x: its parts are f32[8], i32[4] (expected f32[12])."
+    assert message(replace(whole, shape=(12, 1))) == "net: input x: it is f32[12, 1] (expected f32[12])."
+    assert message([given[0], replace(given[1], shape=(4, 2))]).startswith("net: input x: its parts are f32[8], f32[4, 2] (")
+    assert message([]) == "net: input x: it is float64[0] (expected float32[12])."
+
+
 def test_an_input_may_be_any_view_of_an_array() -> None:
     device, plan = NullDevice(), replace(three_steps(8), dispatches=(), outputs=(0,))
     x = np.arange(16, dtype=np.float32)[::-2]
