@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,47 @@ def test_start_mixes_image_and_noise() -> None:
     assert table.start(noise, image) == pytest.approx(table.start_image * image + table.start_noise * noise)
     assert len(table.calls) == 5
     assert make_table("ddim", 10, SD15).start(noise) == noise
+
+
+MEMORYLESS = ("ddim", "euler", "euler_a", "lcm", "ddpm")
+
+
+@settings(deadline=None, max_examples=150)
+@given(NAMES, STEPS, SPACINGS, st.floats(0.0, 1.0), st.sampled_from(["epsilon", "v_prediction"]))
+def test_a_run_begins_at_a_call_as_with_that_strength(name: str, steps: int, spacing: str, strength: float, prediction: str) -> None:
+    """What a player without Python does with `begins` is what `strength` gives, to the last bit."""
+    table = make_table(name, steps, SD15, timestep_spacing=spacing, prediction_type=prediction)
+    assert len(table.begins) == (len(table.calls) if name in MEMORYLESS else 0)
+    left = int(steps * strength)
+    if left >= 1 and table.begins:
+        image, noise = table.begins[steps - left]
+        rest = replace(table, start_image=image, start_noise=noise, calls=table.calls[steps - left :], begins=table.begins[steps - left :])
+        assert rest == make_table(name, steps, SD15, timestep_spacing=spacing, prediction_type=prediction, strength=strength)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ddim", {"eta": 0.7}),
+        ("ddim", {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}),
+        ("euler", {"use_karras_sigmas": True}),
+        ("euler", {"interpolation_type": "log_linear", "final_sigmas_type": "sigma_min"}),
+        ("euler_a", {"rescale_betas_zero_snr": True}),
+        ("ddpm", {"variance_type": "fixed_large"}),
+    ],
+)
+def test_a_run_begins_at_every_call_whatever_the_options(name: str, options: dict[str, Any]) -> None:
+    table = make_table(name, 10, SD15, **options)
+    assert len(table.begins) == len(table.calls) == 10
+    for call in range(10):
+        begun = make_table(name, 10, SD15, strength=(10 - call) / 10, **options)
+        assert (begun.calls, (begun.start_image, begun.start_noise)) == (table.calls[call:], table.begins[call])
+
+
+def test_a_table_without_begins_is_read() -> None:
+    """As bundles had them before."""
+    data = make_table("ddim", 3, SD15).to_json()
+    assert SamplerTable.from_json({key: value for key, value in data.items() if key != "begins"}).begins == ()
 
 
 @pytest.mark.parametrize(("name", "strength", "calls"), [("ddim", 0.55, 5), ("ddim", 0.59, 5), ("ddim", 1.0, 10), ("heun", 0.5, 9)])
@@ -245,55 +287,69 @@ def test_noise_is_asked_for_when_the_table_draws_it() -> None:
         run_table(make_table("ddim", 2, SD15, eta=1.0), linear_model, np.zeros(1, np.float32))
 
 
-def sound() -> dict[str, Any]:
-    return make_table("unipc", 3, SD15).to_json()
+# Changes of a table of unipc at 3 steps, after which it cannot be replayed; `()` is all of it.
+CHANGES: list[tuple[tuple[str | int, ...], Any, str]] = [
+    ((), [], "wrong fields"),
+    (("slots",), 0, "slots: out of range"),
+    (("slots",), 17, "slots: out of range"),
+    (("slots",), True, "slots: out of range"),
+    (("slots",), 2, "out of range"),
+    (("sampler",), "../x", "not a sampler's name"),
+    (("steps",), -1, "steps: out of range"),
+    (("result",), 4, "result: out of range"),
+    (("calls",), [], "calls: wrong list"),
+    (("calls",), {}, "calls: wrong list"),
+    (("calls", 0), 3, r"calls\[0\]: wrong fields"),
+    (("calls", 0, "timestep"), float("nan"), "timestep: not a number"),
+    (("calls", 0, "timestep"), "1", "timestep: not a number"),
+    (("calls", 0, "input_scale"), 1e39, "input_scale: not a number"),
+    (("start_noise",), 10**400, "start_noise: not a number a player can hold .got a whole number of 1329 bits, expected"),
+    (("start_image",), -(10**4299), "start_image: not a number"),
+    (("slots",), 10**400, "slots: out of range .got a whole number of 1329 bits"),
+    (("steps",), {"a": 10**400}, "steps: out of range .got an object of 1"),
+    (("sampler",), "x" * 5000, "sampler: not a sampler's name .got 'x{60}', expected"),
+    (("calls", 0, "sample"), 1, "slot 1 is read before it is written"),
+    (("calls", 0, "draws_noise"), 1, "draws_noise: wrong type"),
+    (("calls", 0, "rows"), [], "rows: wrong list"),
+    (("calls", 0, "rows", 0, "slot"), -1, "slot: out of range"),
+    (("calls", 0, "rows", 0, "terms"), [[0, 1.0]] * 21, "terms: wrong list"),
+    (("calls", 0, "rows", 0, "terms", 0), [0], "term: wrong list"),
+    (("calls", 0, "rows", 0, "terms", 0, 0), -3, "source: out of range"),
+    (("calls", 0, "rows", 0, "terms", 0, 0), NOISE, "noise is used but not drawn"),
+    (("calls", 0, "rows", 0, "terms", 0, 0), 2, "slot 2 is read before it is written"),
+    (("calls", 0, "rows", 1, "terms", 0, 0), 2, "slot 2 is read before it is written"),
+    (("calls", 0, "rows", 0, "terms", 0, 1), None, "coefficient: not a number"),
+    (("calls", 0, "rows", 0, "terms", 0, 1), float("inf"), "coefficient: not a number"),
+    (("begins",), [[1.0, 0.0]] * 3, "begins: wrong list .got 3 items for 3 calls and 3 slots, expected"),
+    (("begins",), None, "begins: wrong list"),
+    (("ends",), [], "wrong fields"),
+]
+BEGIN_CHANGES: list[tuple[tuple[str | int, ...], Any, str]] = [
+    (("begins",), [[1.0, 0.0]], "begins: wrong list .got 1 items for 3 calls and 1 slots, expected"),
+    (("begins",), [[1.0, 0.0]] * 4, "begins: wrong list .got 4 items, expected 0 to 3"),
+    (("begins", 1), [1.0], r"begins\[1\]: wrong list"),
+    (("begins", 2, 0), "1", r"begins\[2\]: not a number"),
+    (("begins", 2, 1), 1e39, r"begins\[2\]: not a number"),
+]
+"""The same of a table of ddim at 3 steps, which may begin at any call."""
+
+
+def changed(data: Any, path: tuple[str | int, ...], value: Any) -> Any:
+    """`data` with one value exchanged."""
+    if not path:
+        return value
+    at = data = copy.deepcopy(data)
+    for key in path[:-1]:
+        at = at[key]
+    at[path[-1]] = value
+    return data
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        ((), [], "wrong fields"),
-        (("slots",), 0, "slots: out of range"),
-        (("slots",), 17, "slots: out of range"),
-        (("slots",), True, "slots: out of range"),
-        (("slots",), 2, "out of range"),
-        (("sampler",), "../x", "not a sampler's name"),
-        (("steps",), -1, "steps: out of range"),
-        (("result",), 4, "result: out of range"),
-        (("calls",), [], "calls: wrong list"),
-        (("calls",), {}, "calls: wrong list"),
-        (("calls", 0), 3, r"calls\[0\]: wrong fields"),
-        (("calls", 0, "timestep"), float("nan"), "timestep: not a number"),
-        (("calls", 0, "timestep"), "1", "timestep: not a number"),
-        (("calls", 0, "input_scale"), 1e39, "input_scale: not a number"),
-        (("start_noise",), 10**400, "start_noise: not a number a player can hold .got a whole number of 1329 bits, expected"),
-        (("start_image",), -(10**4299), "start_image: not a number"),
-        (("slots",), 10**400, "slots: out of range .got a whole number of 1329 bits"),
-        (("steps",), {"a": 10**400}, "steps: out of range .got an object of 1"),
-        (("sampler",), "x" * 5000, "sampler: not a sampler's name .got 'x{60}', expected"),
-        (("calls", 0, "sample"), 1, "slot 1 is read before it is written"),
-        (("calls", 0, "draws_noise"), 1, "draws_noise: wrong type"),
-        (("calls", 0, "rows"), [], "rows: wrong list"),
-        (("calls", 0, "rows", 0, "slot"), -1, "slot: out of range"),
-        (("calls", 0, "rows", 0, "terms"), [[0, 1.0]] * 21, "terms: wrong list"),
-        (("calls", 0, "rows", 0, "terms", 0), [0], "term: wrong list"),
-        (("calls", 0, "rows", 0, "terms", 0, 0), -3, "source: out of range"),
-        (("calls", 0, "rows", 0, "terms", 0, 0), NOISE, "noise is used but not drawn"),
-        (("calls", 0, "rows", 0, "terms", 0, 0), 2, "slot 2 is read before it is written"),
-        (("calls", 0, "rows", 1, "terms", 0, 0), 2, "slot 2 is read before it is written"),
-        (("calls", 0, "rows", 0, "terms", 0, 1), None, "coefficient: not a number"),
-        (("calls", 0, "rows", 0, "terms", 0, 1), float("inf"), "coefficient: not a number"),
-    ],
+    ("name", "path", "value", "message"), [*(("unipc", *row) for row in CHANGES), *(("ddim", *row) for row in BEGIN_CHANGES)]
 )
-def test_json_that_cannot_be_replayed_is_refused(path: tuple[Any, ...], value: Any, message: str) -> None:
-    data: Any = sound()
-    if not path:
-        data = value
-    else:
-        at = data
-        for key in path[:-1]:
-            at = at[key]
-        at[path[-1]] = value
+def test_json_that_cannot_be_replayed_is_refused(name: str, path: tuple[str | int, ...], value: Any, message: str) -> None:
+    data = changed(make_table(name, 3, SD15).to_json(), path, value)
     with pytest.raises(BundleError, match=message) as caught:
         SamplerTable.from_json(data)
     assert len(str(caught.value)) <= 500
@@ -310,7 +366,7 @@ JSON = st.recursive(
 @given(st.data())
 def test_any_json_is_a_table_that_runs_or_our_error(data: st.DataObject) -> None:
     """Replaces one value anywhere. What `from_json` lets through must replay without an exception."""
-    value: Any = copy.deepcopy(sound())
+    value: Any = make_table(data.draw(st.sampled_from(["unipc", "ddim"])), 3, SD15).to_json()
     at, key = {"top": value}, "top"
     while isinstance(at[key], dict | list) and at[key] and data.draw(st.booleans()):
         at = at[key]

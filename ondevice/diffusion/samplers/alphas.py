@@ -38,8 +38,8 @@ def ddim(settings: Settings, steps: int) -> SamplerTable:
         deviation = eta * max((1 - to) / (1 - alpha) * (1 - alpha / to), 0.0) ** 0.5
         step = to**0.5 * clean + max(1 - to - deviation**2, 0.0) ** 0.5 * noise
         x = b.keep(step + deviation * b.noise() if eta > 0 else step)
-    image, noise_scale = schedule.first_sample(timesteps[0]) if start.image else (0.0, 1.0)
-    return b.table("ddim", steps, x, noise_scale, image)
+    begins = [schedule.first_sample(t) for t in timesteps]
+    return b.table("ddim", steps, x, begins[0] if start.image else (0.0, 1.0), begins)
 
 
 def ddpm(settings: Settings, steps: int) -> SamplerTable:
@@ -61,8 +61,8 @@ def ddpm(settings: Settings, steps: int) -> SamplerTable:
             variance = beta if kind == "fixed_large" else max((1 - to) / (1 - alpha) * beta, 1e-20)
             step = step + variance**0.5 * b.noise()
         x = b.keep(step)
-    image, noise_scale = schedule.first_sample(timesteps[0]) if start.image else (0.0, 1.0)
-    return b.table("ddpm", steps, x, noise_scale, image)
+    begins = [schedule.first_sample(t) for t in timesteps]
+    return b.table("ddpm", steps, x, begins[0] if start.image else (0.0, 1.0), begins)
 
 
 def lcm(settings: Settings, steps: int) -> SamplerTable:
@@ -91,5 +91,5 @@ def lcm(settings: Settings, steps: int) -> SamplerTable:
             to = schedule.alpha(timesteps[i + 1], 1.0)
             step = to**0.5 * step + (1 - to) ** 0.5 * b.noise()
         x = b.keep(step)
-    image, noise_scale = schedule.first_sample(timesteps[0]) if start.image else (0.0, 1.0)
-    return b.table("lcm", steps, x, noise_scale, image)
+    begins = [schedule.first_sample(t) for t in timesteps]
+    return b.table("lcm", steps, x, begins[0] if start.image else (0.0, 1.0), begins)

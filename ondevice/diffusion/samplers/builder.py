@@ -7,6 +7,7 @@ of its own (one row), and `call` asks the model. Slots are given out at the end,
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ondevice.diffusion.samplers.table import MODEL, NOISE, Call, Row, SamplerTable
@@ -77,8 +78,10 @@ class Builder:
         self._calls[-1].rows.append((vector, {v: w for v, w in value.terms.items() if w != 0.0}))
         return Value({vector: 1.0})
 
-    def table(self, sampler: str, steps: int, result: Value, start_noise: float, start_image: float = 0.0) -> SamplerTable:
-        """The table. Raises UsageError where a coefficient is not finite (a step that divides by zero)."""
+    def table(
+        self, sampler: str, steps: int, result: Value, start: tuple[float, float], begins: Sequence[tuple[float, float]] = ()
+    ) -> SamplerTable:
+        """The table; `start` and `begins` are factors of image and noise. Raises UsageError where a step divides by zero."""
         (last,) = result.terms
         self._drop_unread(last)
         last_use = self._last_uses(last)
@@ -102,7 +105,7 @@ class Builder:
                 slots[vector] = slot
                 rows.append(Row(slot, named))
             calls.append(Call(call.timestep, call.input_scale, sample, call.noise is not None, tuple(rows)))
-        return SamplerTable(sampler, steps, count, float(start_image), float(start_noise), tuple(calls), slots[last])
+        return SamplerTable(sampler, steps, count, float(start[0]), float(start[1]), tuple(calls), slots[last], tuple(begins))
 
     def _drop_unread(self, result: int) -> None:
         """Removes rows that nothing later reads, such as history kept by the last steps."""

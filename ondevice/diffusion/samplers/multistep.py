@@ -70,8 +70,8 @@ def _clean(schedule: Schedule, sample: Value, output: Value, at: Level) -> Value
 
 
 def _finish(b: Builder, x: Value, schedule: Schedule, steps: int, levels: list[Level], start: Start) -> SamplerTable:
-    image, noise = (levels[start.calls].alpha, levels[start.calls].sigma) if start.image else (0.0, 1.0)
-    return b.table(schedule.settings.sampler, steps, x, noise, image)
+    first = (levels[start.calls].alpha, levels[start.calls].sigma) if start.image else (0.0, 1.0)
+    return b.table(schedule.settings.sampler, steps, x, first)
 
 
 def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:

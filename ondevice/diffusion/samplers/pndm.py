@@ -61,8 +61,7 @@ def pndm(settings: Settings, steps: int) -> SamplerTable:
             for weight, past in zip(_SLOPES[len(outputs)], outputs, strict=True):
                 slope = slope + weight * past
             x = b.keep(move(x, slope, t, t - step))
-    image, noise = schedule.first_sample(timesteps[0]) if start.image else (0.0, 1.0)
-    return b.table("pndm", steps, x, noise, image)
+    return b.table("pndm", steps, x, schedule.first_sample(timesteps[0]) if start.image else (0.0, 1.0))
 
 
 def _timesteps(settings: Settings, schedule: Schedule, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,15 +28,13 @@ def _scale(sigma: float) -> float:
     return 1 / (sigma**2 + 1) ** 0.5
 
 
-def _finish(b: Builder, x: Value, schedule: Schedule, steps: int, sigmas: np.ndarray, start: Start) -> SamplerTable:
-    """`sigmas` float32, whole schedule, ending where the run ends."""
+def _finish(b: Builder, x: Value, schedule: Schedule, steps: int, sigmas: np.ndarray, start: Start, *, memory: bool = True) -> SamplerTable:
+    """`sigmas` float32, whole schedule, ending where the run ends; a sampler without `memory` may begin at each of its calls."""
     top = float(sigmas.max())
-    if start.image:
-        noise, image = float(sigmas[start.calls]), 1.0
-    else:
-        # With spacing leading the first sample also holds an image of unit variance, in expectation.
-        noise, image = top if schedule.spacing in ("linspace", "trailing") else (top**2 + 1) ** 0.5, 0.0
-    return b.table(schedule.settings.sampler, steps, x, noise, image)
+    # With spacing leading the first sample also holds an image of unit variance, in expectation.
+    noise = top if schedule.spacing in ("linspace", "trailing") else (top**2 + 1) ** 0.5
+    begins = [(1.0, float(sigma)) for sigma in sigmas[start.calls : -1]]
+    return b.table(schedule.settings.sampler, steps, x, begins[0] if start.image else (0.0, noise), () if memory else begins)
 
 
 def _plain(schedule: Schedule, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +65,7 @@ def euler(settings: Settings, steps: int) -> SamplerTable:
         sigma, to = float(sigmas[i]), float(sigmas[i + 1])
         output = b.call(x, float(np.float32(timesteps[i])), _scale(sigma))
         x = b.keep(x + (to - sigma) / sigma * (x - _clean(schedule, x, output, sigma)))
-    return _finish(b, x, schedule, steps, sigmas, start)
+    return _finish(b, x, schedule, steps, sigmas[: len(timesteps) + 1], start, memory=False)
 
 
 def euler_a(settings: Settings, steps: int) -> SamplerTable:
@@ -84,7 +82,7 @@ def euler_a(settings: Settings, steps: int) -> SamplerTable:
         down = max(to**2 - up**2, 0.0) ** 0.5
         output = b.call(x, float(timesteps[i]), _scale(sigma))
         x = b.keep(x + (down - sigma) / sigma * (x - _clean(schedule, x, output, sigma)) + up * b.noise())
-    return _finish(b, x, schedule, steps, sigmas, start)
+    return _finish(b, x, schedule, steps, sigmas, start, memory=False)
 
 
 def heun(settings: Settings, steps: int) -> SamplerTable:

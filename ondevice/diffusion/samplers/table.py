@@ -57,7 +57,10 @@ class Call:
 
 @dataclass(frozen=True)
 class SamplerTable:
-    """A compiled sampler. `slots` buffers of the sample's shape are enough to replay it."""
+    """A compiled sampler. `slots` buffers of the sample's shape are enough to replay it.
+
+    `begins`, of a sampler without memory: for each call the factors of image and noise in slot 0 where a run begins at that call.
+    """
 
     sampler: str
     steps: int
@@ -66,6 +69,7 @@ class SamplerTable:
     start_noise: float
     calls: tuple[Call, ...]
     result: int
+    begins: tuple[tuple[float, float], ...] = ()
 
     def start(self, noise: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
         """float32: what slot 0 holds before the first call."""
@@ -79,12 +83,13 @@ class SamplerTable:
             {**asdict(call), "rows": [{"slot": row.slot, "terms": [list(term) for term in row.terms]} for row in call.rows]}
             for call in self.calls
         ]
+        data["begins"] = [list(factors) for factors in self.begins]
         return data
 
     @classmethod
     def from_json(cls, data: Any, where: str = "sampler table") -> SamplerTable:
         """The table that `to_json` wrote. `data` is not trusted: BundleError names the first thing that cannot be replayed."""
-        top = _fields(data, _TOP, where)
+        top = _fields(data, _TOP, where, optional=("begins",))
         slots = _integer(top["slots"], 1, _MAX_SLOTS, f"{where}: slots")
         calls = _sequence(top["calls"], 1, _MAX_CALLS, f"{where}: calls")
         written = {0}
@@ -96,6 +101,7 @@ class SamplerTable:
             start_noise=_number(top["start_noise"], f"{where}: start_noise"),
             calls=tuple(_call(call, slots, written, f"{where}: calls[{i}]") for i, call in enumerate(calls)),
             result=_source(_integer(top["result"], 0, slots - 1, f"{where}: result"), written, False, f"{where}: result"),
+            begins=_begins(top.get("begins", []), slots, len(calls), f"{where}: begins"),
         )
 
 
@@ -165,8 +171,18 @@ def _call(data: Any, slots: int, written: set[int], where: str) -> Call:
     )
 
 
-def _fields(data: Any, names: tuple[str, ...], where: str) -> Mapping[str, Any]:
-    if not isinstance(data, dict) or set(data) != set(names):
+def _begins(data: Any, slots: int, calls: int, where: str) -> tuple[tuple[float, float], ...]:
+    """None, or a pair for each call; a table of more slots would read some before they are written."""
+    rows = _sequence(data, 0, calls, where)
+    if rows and (len(rows) != calls or slots > 1):
+        got = f"{len(rows)} items for {calls} calls and {slots} slots"
+        raise BundleError(f"wrong list (got {got}, expected one for each call, and one slot)", where=where, fix=_FIX)
+    pairs = [_sequence(row, 2, 2, f"{where}[{i}]") for i, row in enumerate(rows)]
+    return tuple((_number(image, f"{where}[{i}]"), _number(noise, f"{where}[{i}]")) for i, (image, noise) in enumerate(pairs))
+
+
+def _fields(data: Any, names: tuple[str, ...], where: str, optional: tuple[str, ...] = ()) -> Mapping[str, Any]:
+    if not isinstance(data, dict) or set(data) - set(optional) != set(names):
         got = ", ".join(sorted(map(shown, data)))[:120] if isinstance(data, dict) else type(data).__name__
         raise BundleError(f"wrong fields (got {got or 'none'}, expected {', '.join(names)})", where=where, fix=_FIX)
     return data
