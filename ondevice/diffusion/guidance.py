@@ -39,5 +39,5 @@ def _rescaled(prediction: np.ndarray, text: np.ndarray, phi: np.float32) -> np.n
     Reference: "Common Diffusion Noise Schedules and Sample Steps are Flawed" (arXiv 2305.08891), section 3.4, as
     diffusers' `rescale_noise_cfg`.
     """
-    scale = text.std(ddof=1, dtype=np.float32) / prediction.std(ddof=1, dtype=np.float32)
-    return phi * (prediction * scale) + (np.float32(1) - phi) * prediction
+    scale = text.std(ddof=1, dtype=np.float64) / prediction.std(ddof=1, dtype=np.float64)  # so that the order of a sum changes nothing
+    return phi * (prediction * np.float32(scale)) + (np.float32(1) - phi) * prediction

@@ -1,0 +1,250 @@
+"""A player of bundles, written from docs/bundle.md, pipeline.md, samplers.md, tokenizer.md and noise.md alone."""
+
+import itertools
+import json
+import math
+import re
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+F = np.float32
+LOG = (0.070376836292, -0.1151461031, 0.1167699874, -0.12420140846, 0.14249322787)
+LOG += (-0.16668057665, 0.20000714765, -0.24999993993, 0.33333331174)
+SPACES = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+PLAIN = [*range(33, 127), *range(161, 173), *range(174, 256)]
+LETTERS = {b: chr(b) for b in PLAIN} | {b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in PLAIN)}
+JOINERS, WORD = "\u200c\u200d", ("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "Pc")
+SHORT, RUN = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d"), re.compile("L+|N|-+| +")
+ROLES = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+
+
+class Noise:  # docs/noise.md; NumPy has the generator
+    def __init__(self, seed):
+        generator, self.kept = np.random.RandomState(seed % 2**32), []
+        self.words = lambda count: generator.randint(0, 2**32, count, np.uint32)
+
+    def draw(self, shape):
+        if (count := math.prod(shape)) < 16:
+            while len(self.kept) < count:
+                a, b, c, d = self.words(4).tolist()
+                radius = math.sqrt(-2 * math.log1p(-((c << 32 | d) % 2**53) * 2.0**-53))
+                angle = 2 * math.pi * ((a << 32 | b) % 2**53 * 2.0**-53)
+                self.kept += [radius * math.cos(angle), radius * math.sin(angle)]
+            values, self.kept = self.kept[:count], self.kept[count:]
+            return np.array(values, F).reshape(shape)
+        values = np.concatenate([box_muller(self.words(count)[: count & ~15]), np.empty(count % 16, F)])
+        if count % 16:
+            values[-16:] = box_muller(self.words(16))
+        return values.reshape(shape)
+
+
+def horner(x, value, *constants):  # (value * x + constant) * x + constant... by fused multiply-adds
+    for constant in constants:
+        value = (np.float64(F(value)) * np.float64(F(x)) + np.float64(F(constant))).astype(F)
+    return value
+
+
+def box_muller(words):
+    u, v = ((words & 0xFFFFFF).astype(F) * F(2.0**-24)).reshape(-1, 2, 8).transpose(1, 0, 2)
+    bits = (F(1) - u).view(np.int32)  # first the logarithm
+    e, x = ((bits >> 23) - 126).astype(F), ((bits & 0x007FFFFF) | 0x3F000000).view(F)
+    low = x < F(0.70710677)
+    e, x = np.where(low, e - F(1), e), np.where(low, (x - F(1)) + x, x - F(1))
+    z = x * x
+    y = horner(0.5, -z, horner(z, horner(x, *LOG) * x, e * F(-0.000212194440)))
+    radius, x = np.sqrt(F(-2) * horner(0.693359375, e, x + y)), F(6.2831855) * v
+    j = (x * F(1.27323954473516)).astype(np.int32) + 1 & ~1
+    for part in (-0.78515625, -0.00024187564849853515625, -0.0000000377489497744594108):
+        x = horner(part, j, x)
+    z = x * x
+    c = horner(z, horner(z, 0.00002443315711809948, -0.001388731625493765, 0.04166664568298827) * z, z * F(-0.5)) + F(1)
+    s = horner(x, horner(z, -0.00019515295891, 0.0083321608736, -0.16666654611) * z, x)
+    s, c = np.where(j & 2, c, s), np.where(j & 2, s, c)
+    return np.stack([radius * np.where((j == 2) | (j == 4), -c, c), radius * np.where(j & 4, -s, s)], 1).reshape(-1)
+
+
+class Tokenizer:  # docs/tokenizer.md; `files`: bytes by name
+    def __init__(self, files, length):
+        names = "vocab.json", "tokenizer_config.json", "special_tokens_map.json"
+        vocabulary, config, special = (json.loads(files.get(name, b"{}")) for name in names)
+        lines = files["merges.txt"].decode().split("\n")[1:]
+        self.ranks, self.length = {tuple(line.split(" ")): i for i, line in enumerate(lines) if line}, length
+        roles = [special.get(role) or config.get(role) or usual for role, usual in ROLES.items()]
+        roles = [role if isinstance(role, dict) else {"content": role} for role in roles]
+        listed = config.get("added_tokens_decoder") or {vocabulary[one["content"]]: one for one in roles}
+        self.added = {token["content"]: token | {"id": int(i)} for i, token in listed.items()}
+        self.ids = vocabulary | {name: token["id"] for name, token in self.added.items()}
+        self.bos, self.eos, self.pad = (self.ids[one["content"]] for one in roles)
+
+    def __call__(self, text):
+        names = {token["id"]: name for name, token in self.added.items()}
+        for name in [names[i] for i in dict.fromkeys(self.encode(text)) if i in names]:
+            vectors = itertools.takewhile(self.added.__contains__, (f"{name}_{i}" for i in itertools.count(1)))
+            if not self.added[name].get("normalized") or self.normal(name) == name:
+                text = text.replace(name, " ".join([name, *vectors]))
+        ids = [*[self.bos, *self.encode(text)][: self.length - 1], self.eos]
+        return np.array([[*ids, *[self.pad] * (self.length - len(ids))]], np.int32)
+
+    def encode(self, text):
+        parts = (self.cut(self.normal(p), True) if isinstance(p, str) else [p] for p in self.cut(text, False))
+        return [i for p in itertools.chain(*parts) for i in (self.words(p) if isinstance(p, str) else [p])]
+
+    def cut(self, text, normal_form):  # into texts, and the ids of added tokens between them
+        chosen = {name: token for name, token in self.added.items() if token.get("normalized", False) == normal_form}
+        names, found, done = {self.normal(n) if normal_form else n: token for n, token in chosen.items()}, [], 0
+        for match in re.finditer("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)", text):
+            token, before, after = names[match[0]], text[done : match.start()], text[match.end() :]
+            around = text[: match.start()][-1:] + after[:1]
+            if not token.get("single_word") or not any(unicodedata.category(c) in WORD or c in JOINERS for c in around):
+                found += [before.rstrip(SPACES) if token.get("lstrip") else before, token["id"]]
+                done = len(text) - len(after.lstrip(SPACES) if token.get("rstrip") else after)
+        return [*found, text[done:]]
+
+    def normal(self, text):
+        return "".join(map(str.lower, re.sub(f"[{SPACES}]+", " ", unicodedata.normalize("NFC", text))))
+
+    def words(self, text):
+        kinds = "".join(" " if c == " " else k if (k := unicodedata.category(c)[0]) in "LN" else "-" for c in text)
+        end = 0
+        while (at := end) < len(text):
+            short = [word for word in SHORT if text.startswith(word, at)]
+            end = at + len(short[0]) if short else RUN.match(kinds, at).end()
+            parts = [LETTERS[byte] for byte in text[at:end].encode() if kinds[at] != " "]
+            parts[-1:] = [part + "</w>" for part in parts[-1:]]
+            while pairs := [(self.ranks[p], i) for i, p in enumerate(itertools.pairwise(parts)) if p in self.ranks]:
+                parts[min(pairs)[1] : min(pairs)[1] + 2] = ["".join(parts[min(pairs)[1] : min(pairs)[1] + 2])]
+            yield from (self.ids[part] for part in parts)
+
+
+class Player:  # docs/pipeline.md, but for frames and what prepares pictures other than `fit`
+    def __init__(self, folder, run):  # `run(component, sizes, inputs) -> outputs` runs a plan; both are arrays by port
+        self.read, self.run, self.tokenizers = lambda name: (Path(folder) / name).read_bytes(), run, {}
+        self.manifest = json.loads(self.read("bundle.json"))
+        for name, about in self.manifest["tokenizers"].items():
+            files = {file: self.read(f"tokenizers/{name}/{file}") for file in about["files"]}
+            self.tokenizers[name] = Tokenizer(files, about["length"])
+
+    def draw(self, texts, size, *, seed=0, numbers=None, pictures=None, sampler=None, noise=None):
+        """(latents f32 [1, c, h, w], pixels u8 [height, width, 3]). `size`: width, height; `sampler`: a table."""
+        self.pipeline = pipeline = self.manifest["pipeline"]
+        about = pipeline["latents"]
+        self.texts, self.pictures, self.size, self.noise, self.values = texts, pictures or {}, size, Noise(seed), {}
+        self.numbers = {"width": size[0], "height": size[1]}
+        for name, number in pipeline["numbers"].items():
+            self.numbers[name] = self.numbers.get(value := (numbers or {}).get(name, number["default"]), value)
+        self.place = {"height": size[1] // about["scale"], "width": size[0] // about["scale"]}
+        used = dict.fromkeys(one.get("text") for loop in pipeline["denoise"] for one in self.passes(loop))
+        for step in pipeline["before"]:
+            if "noise" in step:
+                noise = self.noise.draw((1, about["channels"], *self.place.values())) if noise is None else noise
+            elif "run" in step:
+                self.role(step, used if step["every"] == "text" else [None])
+            elif (moments := self.get(step["sample"])) is not None:
+                value, log_variance = np.split(moments, 2, axis=1)
+                if step["take"] == "draw":
+                    deviation = np.exp(0.5 * np.clip(log_variance.astype(np.float64), -30, 20)).astype(F)
+                    value = value + deviation * self.noise.draw(value.shape)
+                scaled = F(about["scaling"]) * (value - F(about["shift"]))
+                self.values[step["keep"], None] = scaled if step.get("scaled") else value
+        table = self.read(f"samplers/{sampler or '{name}_{steps}'.format(**pipeline['sampler'])}.json")
+        final = self.denoise(json.loads(table), noise, self.get(about.get("begin")))
+        self.values["latents", None] = final / F(about["scaling"]) + F(about["shift"])
+        for role in pipeline["after"]:
+            self.role(role, [None])
+        unit = np.clip(self.get(pipeline["gives"])[0] * F(0.5) + F(0.5), 0, 1)
+        return final, np.round(unit.transpose(1, 2, 0) * F(255)).astype(np.uint8)
+
+    def get(self, name, text=None):  # None where it was not made; what is the same for all texts is kept under None
+        return self.values.get((name, text), self.values.get((name, None)))
+
+    def plan(self, component, batch):
+        sizes = {"batch": batch, **self.place}.items()
+        plans = (plan for plan in self.manifest["plans"] if plan["component"] == component)
+        return next((plan for plan in plans if plan["sizes"].items() <= sizes), None)
+
+    def zeros(self, component, port):
+        operands = json.loads(self.read(self.plan(component, 1)["file"]))["operands"]
+        return np.zeros(next(one["shape"] for one in operands if one["name"] == port), F)
+
+    def role(self, role, texts):  # outside of the loop, for each text
+        feeds = role["feed"].values()
+        reads = {one["value"] for one in feeds if "value" in one and "absent" not in one}
+        pictures = {one["picture"] for one in feeds if "picture" in one}
+        if reads <= {name for name, _ in self.values} and pictures <= self.pictures.keys():
+            for text in texts:
+                if self.texts.get(text) is None and any("tokens" in one and "absent" in one for one in feeds):
+                    outputs = {port: self.zeros(role["run"], port) for port in role["keep"]}
+                else:
+                    inputs = {port: self.feed(role, port, text) for port in role["feed"]}
+                    outputs = self.run(role["run"], self.plan(role["run"], 1)["sizes"], inputs)
+                self.values |= {(name, text): outputs[port] for port, name in role["keep"].items()}
+
+    def feed(self, role, port, text):
+        feed = role["feed"][port]
+        if "tokens" in feed:
+            return self.tokenizers[feed["tokens"]](self.texts.get(text) or "")
+        if "numbers" in feed:
+            listed = [one[text] if isinstance(one, dict) else one for one in feed["numbers"]]
+            return np.array([[self.numbers.get(one, one) for one in listed]], F)
+        if "picture" in feed:
+            picture = Image.fromarray(self.pictures[feed["picture"]]).resize(self.size, Image.Resampling.LANCZOS)
+            fitted = (F(2) * (np.asarray(picture).astype(F) / F(255)) - F(1)).transpose(2, 0, 1)[None]
+            scale = self.numbers.get(feed.get("noise"), feed.get("noise"))
+            return fitted if scale is None else fitted + F(scale) * self.noise.draw(fitted.shape)
+        value = self.get(feed["value"], text)
+        return self.zeros(role["run"], port) if value is None else value
+
+    def passes(self, loop):
+        alone = "guided" in loop and self.numbers[loop["guided"]["number"]] <= loop["guided"]["above"]
+        return [loop["passes"][loop["guided"]["alone"]]] if alone else loop["passes"]
+
+    def denoise(self, table, noise, image):
+        calls, begin, chosen = table["calls"], (table["start_image"], table["start_noise"]), dict(self.numbers)
+        if image is not None:
+            skipped = table["steps"] - int(table["steps"] * self.numbers[self.pipeline["latents"]["strength"]])
+            calls, begin = calls[skipped:], table["begins"][skipped]
+        slots = {0: F(begin[1]) * noise if image is None else F(begin[0]) * image + F(begin[1]) * noise}
+        for i, call in enumerate(calls):
+            for name, number in self.pipeline["numbers"].items():
+                first, last = (chosen[edge] for edge in number["window"]) if "window" in number else (0, 1)
+                self.numbers[name] = chosen[name] if i / len(calls) >= first and (i + 1) / len(calls) <= last else 0.0
+            self.values["latents", None] = slots[call["sample"]] * F(call["input_scale"])
+            self.values["timestep", None] = np.array([call["timestep"]], F)
+            for loop in self.pipeline["denoise"]:
+                first, last = (self.numbers.get(loop[edge], loop[edge]) for edge in ("from", "until"))
+                if first <= i / len(calls) < last:
+                    slots[-1] = self.predict(loop)
+            if call["draws_noise"]:
+                slots[-2] = self.noise.draw(noise.shape)
+            for row in call["rows"]:
+                terms = (F(weight) * slots[source] for source, weight in row["terms"])
+                slots[row["slot"]] = sum(terms, np.zeros_like(noise))
+        return slots[table["result"]]
+
+    def predict(self, loop):
+        passes, outputs = self.passes(loop), []
+        at_once = all(self.plan(role["run"], len(passes)) for role in loop["roles"])
+        for group in [passes] if at_once else [[one] for one in passes]:
+            joined = {"timestep"}  # what is there once for all passes: this, and what roles of this call made
+            for role in loop["roles"]:
+                inputs = {}
+                for port, feed in role["feed"].items():
+                    parts = [(self.feed(role, port, one.get("text")), one.get("zeros", ())) for one in group]
+                    parts = [np.zeros_like(part) if feed.get("value") in zeros else part for part, zeros in parts]
+                    inputs[port] = parts[0] if feed.get("value") in joined else np.concatenate(parts)
+                made = self.run(role["run"], self.plan(role["run"], len(group))["sizes"], inputs)
+                self.values |= {(name, None): made[port] for port, name in role["keep"].items()}
+                joined |= set(role["keep"].values())
+            outputs += np.split(self.get(loop["prediction"]), len(group))
+        if len(passes) < len(loop["passes"]):
+            return outputs[0]
+        prediction, add = outputs[loop["combine"]["first"]], loop["combine"]["add"]
+        for number, plus, minus in add:
+            prediction = prediction + F(self.numbers[number]) * (outputs[plus] - outputs[minus])
+        if (phi := F(self.numbers[loop["rescale"]] if "rescale" in loop else 0)) == 0:
+            return prediction
+        deviation = np.std(outputs[add[-1][1]], ddof=1, dtype=np.float64) / np.std(prediction, ddof=1, dtype=np.float64)
+        return phi * (prediction * F(deviation)) + (F(1) - phi) * prediction
