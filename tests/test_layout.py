@@ -25,6 +25,7 @@ LAYERS = [
     ("compiler",),
     ("export",),
     ("measure",),
+    ("api",),
     ("cli", "flags"),
     ("convert", "generate", "devices", "tokens", "sampler", "show", "explain", "bench", "tune", "__main__"),
 ]

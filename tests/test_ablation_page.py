@@ -1,11 +1,11 @@
-"""The table of docs/measured.md of what the fusions save is what the command above it prints; `--bless` writes it again."""
+"""The table of docs/ablation.md of what the fusions save is what the command above it prints; `--bless` writes it again."""
 
 import re
 from pathlib import Path
 
 from ondevice import cli
 
-PAGE = Path(__file__).parents[1] / "docs" / "measured.md"
+PAGE = Path(__file__).parents[1] / "docs" / "ablation.md"
 TABLE = re.compile(r"(<!-- ondevice ([^\n]*) -->\n)(.*?)(\n<!-- end of the table -->)", re.DOTALL)
 
 
@@ -19,4 +19,4 @@ def test_tables_are_what_their_commands_print(capsys, request):
         if request.config.getoption("--bless"):
             PAGE.write_text(PAGE.read_text().replace(opening + table + end, opening + now + end))
         else:
-            assert table == now, "pytest --bless tests/test_measured.py writes it again"
+            assert table == now, "pytest --bless tests/test_ablation_page.py writes it again"

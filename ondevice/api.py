@@ -1,0 +1,136 @@
+"""The library's front door, in diffusers' words: a bundle or a checkpoint in, pictures out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ondevice import __version__
+from ondevice.base.paths import cache_dir
+from ondevice.bundle.format import MAJOR, MINOR
+from ondevice.bundle.reader import Bundle, open_bundle
+from ondevice.compiler import Recipe, compile_bundle
+from ondevice.converters.families import FAMILIES
+from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
+from ondevice.diffusion import pipeline
+from ondevice.errors import BundleError, CheckpointError, UsageError
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
+from ondevice.target import AUTO, load_target
+
+log = logging.getLogger(__name__)
+DTYPES = {"fp16": "f16", "fp32": "f32"}
+
+
+class Pipeline(pipeline.Pipeline):
+    """Draws pictures on an OpenCL device.
+
+        pipe = Pipeline.from_bundle("sd14.ondevice")
+        pipe("a photo of an astronaut riding a horse on mars", num_inference_steps=20, seed=1).images[0].save("a.png")
+
+    Call it as diffusers' pipelines are called; `ondevice.diffusion.request.Request` lists all that can be asked for.
+    """
+
+    @classmethod
+    def from_bundle(cls, path: str | os.PathLike[str], *, device: str | None = None, own_kernels: bool = False) -> Pipeline:
+        """Open a folder that `ondevice convert` wrote.
+
+        Args:
+            device: an OpenCL device: a number, part of its name, "cpu" or "gpu"; None: the best there is.
+            own_kernels: refuse a bundle whose kernels are not this package's, for they are programs.
+
+        Raises:
+            BundleError: it is no bundle, or damaged.
+            NoDeviceError: there is nothing to run it on.
+        """
+        bundle = open_bundle(path)
+        if own_kernels:
+            bundle.require_own_kernels()
+        return cls._on(bundle, device)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        family: str | None = None,
+        size: tuple[int, int] | None = None,
+        dtype: str = "fp16",
+        device: str | None = None,
+        revision: str | None = None,
+    ) -> Pipeline:
+        """Convert a checkpoint into the cache, once, and open it there.
+
+        Args:
+            source: a diffusers folder, a .safetensors or .ckpt file, a folder of ONNX files, or a hub id.
+            family: MODEL of the command line, such as "sd15"; None: what the checkpoint says that it is.
+            size: (width, height) in pixels of the pictures; None: the size that the model was trained at.
+            dtype: storage of weights and activations, "fp16" or "fp32".
+            device: as `from_bundle` takes it.
+            revision: branch, tag or commit of a hub id. What a name leads to is looked up once, when it is converted.
+
+        Raises:
+            UsageError: an argument is none of these.
+            OnDeviceError: the checkpoint cannot be read or converted, or there is nothing to run it on.
+        """
+        if dtype not in DTYPES:
+            raise UsageError(f"{dtype!r} is no storage (expected {' or '.join(DTYPES)}).", where="dtype", fix="use fp16")
+        place = _place(source, {"family": family, "size": size, "dtype": dtype, "revision": revision})
+        try:
+            return cls._on(open_bundle(place), device)
+        except BundleError as error:
+            if place.exists():
+                log.warning("%s: %s; it is converted again", place, error)
+                shutil.rmtree(place)  # of a name that only this function gives
+        checkpoint = _opened(os.fspath(source), family, revision)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        recipe = Recipe(DTYPES[dtype], target=load_target(AUTO))
+        compile_bundle(checkpoint, place, recipe, sizes=[size] if size else ())
+        return cls._on(open_bundle(place), device)
+
+    @classmethod
+    def _on(cls, bundle: Bundle, device: str | None) -> Pipeline:
+        made = cls.of(bundle, Session(bundle, choose_device(device)))
+        assert isinstance(made, cls)
+        return made
+
+
+def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:
+    """The folder of the cache for a source as it is now. Raises UsageError where there is no cache."""
+    base = cache_dir()
+    if base is None:
+        raise UsageError("there is no folder for converted checkpoints.", where="ONDEVICE_CACHE", fix="set it to a folder")
+    path = Path(source).expanduser()
+    files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path] * path.is_file()
+    state = [(str(found), found.stat().st_size, found.stat().st_mtime_ns) for found in files]
+    known = [os.fspath(source) if not files else str(path.resolve()), state, options, __version__, f"{MAJOR}.{MINOR}"]
+    digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+    return base / "bundles" / f"{path.name or 'checkpoint'}-{digest}.ondevice"
+
+
+def _opened(source: str, family: str | None, revision: str | None) -> Checkpoint:
+    """The checkpoint as the family that it is of. Raises the error of the first family where no other takes it."""
+    if family is not None:
+        return open_checkpoint(source, family=family, revision=revision)
+    refusals: list[CheckpointError] = []
+    for name in _kinds():
+        try:
+            return open_checkpoint(source, family=name, revision=revision)
+        except CheckpointError as error:  # another kind is refused by its headers, before any weight is read
+            refusals.append(error)
+    raise refusals[0]
+
+
+def _kinds() -> Sequence[str]:
+    """One family of each kind that has weights of its own kind's size, Stable Diffusion 1.x first."""
+    first: dict[str, str] = {}
+    for name, family in sorted(FAMILIES.items(), key=lambda item: item[1].title):
+        if family.hub_id is not None:
+            first.setdefault(family.title, name)
+    return list(first.values())
