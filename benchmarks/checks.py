@@ -26,7 +26,7 @@ FOLDERS = [
     "tests/compiler/test_default_sampler.py",
 ]
 SINGLE = ["tests/errors/test_file_kind_messages.py", "tests/errors/test_ckpt_messages.py"] + [
-    f"tests/converters/test_{name}.py" for name in ("ckpt_file", "single_files")
+    f"tests/converters/test_{name}.py" for name in ("ckpt_file", "single_files", "parts_alone")
 ]
 PICKLES = [
     "tests/converters/test_inert_pickle.py",
@@ -81,8 +81,12 @@ READERS: dict[str, list[str]] = {
     "ondevice/diffusion/*image.py": ["tests/diffusion/test_image.py", "tests/diffusion/test_init_image.py"],
     "ondevice/diffusion/picture_file.py": ["tests/diffusion/test_picture_file.py", "tests/diffusion/test_files.py"],
     "ondevice/diffusion/files.py": [f"tests/diffusion/test_{name}.py" for name in ("files", "init_image", "latents_file")],
-    "ondevice/diffusion/samplers/settings.py": ["tests/diffusion/test_sampler_tables.py", "tests/diffusion/test_sampler_pipeline.py"],
-    "ondevice/diffusion/samplers/table.py": ["tests/diffusion/test_sampler_tables.py"],
+    "ondevice/diffusion/samplers/settings.py": [
+        "tests/diffusion/test_sampler_tables.py",
+        "tests/diffusion/test_sampler_table_files.py",
+        "tests/diffusion/test_sampler_pipeline.py",
+    ],
+    "ondevice/diffusion/samplers/table.py": ["tests/diffusion/test_sampler_tables.py", "tests/diffusion/test_sampler_table_files.py"],
     "ondevice/base/text/toml.py": ["tests/target/test_tuning.py", "tests/lower/test_kernel_file.py"],
     "ondevice/target/tuning.py": ["tests/target/test_tuning.py"],
     "benchmarks/compare.py": ["tests/test_benchmarks.py"],

@@ -279,3 +279,16 @@ def message(call: Callable[[], Any], kind: type[OnDeviceError] = CheckpointError
 def read_safetensors(path):
     """The tensors of a file, without its metadata."""
     return read_with_metadata(path)[0]
+
+
+def same(found, expected, *components):
+    """Weights are equal, in the same order; of all components where none is named."""
+    for name in components or PARTS:
+        ours, theirs = arrays_of(found, name), arrays_of(expected, name)
+        assert list(ours) == list(theirs)
+        for key, array in theirs.items():
+            np.testing.assert_array_equal(ours[key], array, err_msg=key)
+
+
+def diffusers_names(checkpoint):
+    return {f"{part}.{name}": array for part in PARTS for name, array in arrays_of(checkpoint, part).items()}

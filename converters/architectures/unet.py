@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Architecture, Config, Graph, Layout, Stored
-from ondevice.converters.architectures.builder import GraphBuilder, Shape, shape_of
+from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 from ondevice.converters.architectures.keys import (
     ITS_CONFIG,
     SILU,
@@ -39,6 +38,7 @@ from ondevice.converters.architectures.keys import (
     switch,
 )
 from ondevice.converters.architectures.layers import attention, gelu, gemm, group_norm, layer_norm, linear, resnet, silu
+from ondevice.converters.architectures.unet_kinds import kind_of_config, kind_of_shapes
 from ondevice.errors import CheckpointError
 
 _TIME_IDS = 6  # numbers that say a picture's sizes
@@ -290,46 +290,6 @@ def _check(config: dict[str, Any], where: str) -> None:
         divides("attention_head_dim", heads[level] if isinstance(heads, list) else heads, "block_out_channels", channels, where)
 
 
-_BY_INPUTS = {9: "an inpainting model", 8: "InstructPix2Pix", 5: "a depth-to-image model", 7: "an upscaler"}
-_BY_TEXT_WIDTH = {
-    768: "Stable Diffusion 1.x",
-    1024: "Stable Diffusion 2.x",
-    1280: "Stable Diffusion XL's refiner",
-    2048: "Stable Diffusion XL",
-}
-
-
-def generation(text_width: object) -> str | None:
-    """The Stable Diffusion whose UNet looks at text of so many channels; None where none does."""
-    return _BY_TEXT_WIDTH.get(text_width) if type(text_width) is int else None
-
-
-def kind_of(in_channels: object, text_width: object) -> str | None:
-    """What a UNet of these `in_channels` and `cross_attention_dim` draws; None where its numbers are of none that is known.
-
-    Both may be anything that a config or a file of weights says.
-    """
-    kind = _BY_INPUTS.get(in_channels) if type(in_channels) is int else None
-    of = generation(text_width)
-    if kind is None:
-        return of
-    return f"{kind} of {of}" if of and text_width != 768 else kind
-
-
-def _kind(config: Config) -> str | None:
-    """The same from a config, which may hold anything."""
-    if config.get("time_cond_proj_dim") is not None:
-        return "a latent consistency model"
-    return kind_of(config.get("in_channels", 4), config.get("cross_attention_dim"))
-
-
-def _kind_of_shapes(shapes: Mapping[str, Shape]) -> str | None:
-    """The same from the shapes of weights, in diffusers' names or the original layout's."""
-    widths = {shape[-1] for name, shape in shapes.items() if name.endswith(".attn2.to_k.weight") and shape}
-    first: Shape = next((shapes[name] for name in ("conv_in.weight", "input_blocks.0.0.weight") if name in shapes), ())
-    return kind_of(first[1] if len(first) == 4 else 4, widths.pop() if len(widths) == 1 else None)
-
-
 _TOP = {
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
@@ -389,7 +349,7 @@ UNET = Architecture(
     check=_check,
     classes=("UNet2DConditionModel", "FlaxUNet2DConditionModel"),
     canonical=_canonical,
-    kind=_kind,
-    kind_of_shapes=_kind_of_shapes,
+    kind=kind_of_config,
+    kind_of_shapes=kind_of_shapes,
     first="conv_in.weight",
 )

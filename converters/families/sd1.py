@@ -7,7 +7,7 @@ from typing import Any
 
 from ondevice.base.paths import MODELS
 from ondevice.converters.architectures import autoencoder_kl, clip_text, unet
-from ondevice.converters.architectures.unet import generation, kind_of
+from ondevice.converters.architectures.unet_kinds import generation, kind_of
 from ondevice.converters.families.family import Configs, Family, Joint, Part, Role
 from ondevice.converters.families.pipelines import text_to_image
 

@@ -9,32 +9,26 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint_files import (
-    PARTS,
-    TINY_TEXT,
-    TINY_UNET,
-    TINY_VAE,
     Op,
     arrays_of,
     ckpt_bytes,
+    diffusers_names,
     legacy_bytes,
     message,
     original_arrays,
     pickled_dict,
     safetensors_bytes,
     safetensors_header,
+    same,
     tiny_checkpoint,
     tiny_family,
     write_ckpt,
-    write_folder,
-    write_json,
 )
 from checkpoint_files import write_safetensors as save
 
-from ondevice import cli
-from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
 from ondevice.converters.read.names import ema_name
-from ondevice.errors import CheckpointError, UsageError
+from ondevice.errors import CheckpointError
 
 Arrays = dict[str, np.ndarray]
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
@@ -50,14 +44,6 @@ def arrays(tiny: Checkpoint) -> Arrays:
     return original_arrays(tiny)
 
 
-def same(found: Checkpoint, expected: Checkpoint, *components: str) -> None:
-    for name in components or PARTS:
-        ours, theirs = arrays_of(found, name), arrays_of(expected, name)
-        assert list(ours) == list(theirs)
-        for key, array in theirs.items():
-            np.testing.assert_array_equal(ours[key], array, err_msg=key)
-
-
 def opened(tmp_path: Path, file: str, arrays: Arrays, **options: Any) -> Checkpoint:
     (write_ckpt if file.endswith("ckpt") else save)(tmp_path / file, arrays)
     return open_checkpoint(tmp_path / file, family=tiny_family(tmp_path / "family"), **options)
@@ -67,10 +53,6 @@ def squeezed(arrays: Arrays) -> Arrays:
     """The VAE's attention as Linear layers, and the UNet's projections, too."""
     parts = ("attn_1.", ".proj_in.", ".proj_out.")
     return {name: array[:, :, 0, 0] if any(part in name for part in parts) and array.ndim == 4 else array for name, array in arrays.items()}
-
-
-def diffusers_names(tiny: Checkpoint) -> Arrays:
-    return {f"{part}.{name}": array for part in PARTS for name, array in arrays_of(tiny, part).items()}
 
 
 SPELLINGS: dict[str, Callable[[Arrays], Arrays]] = {
@@ -257,78 +239,6 @@ def test_files_of_old_torch(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, su
     same(open_checkpoint(path, family=tiny_family(tmp_path / "family")), tiny)
 
 
-ALONE = {
-    "original names": ("vae", lambda tiny, a: {n.removeprefix(VAE): x for n, x in a.items() if n.startswith(VAE)}),
-    "with the training's loss": (
-        "vae",
-        lambda tiny, a: (
-            {n.removeprefix(VAE): x for n, x in a.items() if n.startswith(VAE)}
-            | {"loss.logvar": np.zeros((), np.float32), "model_ema.decay": np.zeros((), np.float32)}
-        ),
-    ),
-    "a whole checkpoint": ("vae", lambda tiny, a: a),
-    "diffusers names": ("vae", lambda tiny, a: arrays_of(tiny, "vae")),
-    "diffusers names in one file": ("vae", lambda tiny, a: diffusers_names(tiny)),
-    "text encoder": ("text_encoder", lambda tiny, a: arrays_of(tiny, "text_encoder")),
-    "original text encoder": ("text_encoder", lambda tiny, a: {n: x for n, x in a.items() if n.startswith(TEXT)}),
-    "a whole CLIP": (
-        "text_encoder",
-        lambda tiny, a: (
-            arrays_of(tiny, "text_encoder")
-            | {"vision_model.post_layernorm.bias": np.zeros(3, np.float32), "visual_projection.weight": np.zeros((2, 3), np.float32)}
-        ),
-    ),
-}
-WITHOUT = {"vae": VAE, "text_encoder": TEXT}
-
-
-@pytest.mark.parametrize("kind", sorted(ALONE))
-@pytest.mark.parametrize("suffix", ["safetensors", "pt"])
-def test_a_part_from_a_file_of_its_own(tmp_path: Path, tiny: Checkpoint, kind: str, suffix: str) -> None:
-    other = tiny_checkpoint(seed=4)
-    part, make = ALONE[kind]
-    path = tmp_path / f"part.{suffix}"
-    (save if suffix == "safetensors" else write_ckpt)(path, make(other, original_arrays(other)))
-    family = tiny_family(tmp_path / "family")
-    whole = original_arrays(tiny)
-    lacking = {name: array for name, array in whole.items() if not name.startswith(WITHOUT[part])}
-    for arrays in (whole, lacking):  # replaced, and supplied
-        save(tmp_path / "m.safetensors", arrays)
-        found = open_checkpoint(tmp_path / "m.safetensors", family=family, **{part: str(path)})
-        same(found, other, part)
-        same(found, tiny, *(name for name in PARTS if name != part))
-        assert found.notes == ()
-
-
-def test_a_part_for_a_folder_and_from_a_folder(tmp_path: Path, tiny: Checkpoint) -> None:
-    other, folder = tiny_checkpoint(seed=4), tmp_path / "model"
-    write_folder(folder, tiny)
-    write_folder(tmp_path / "other", other)
-    save(tmp_path / "vae.safetensors", arrays_of(other, "vae"))
-    write_json(folder / "vae" / "config.json", TINY_VAE | {"scaling_factor": 0.5})
-    for vae, factor in ((tmp_path / "vae.safetensors", 0.5), (tmp_path / "other", 0.18215), (tmp_path / "other" / "vae", 0.18215)):
-        found = open_checkpoint(folder, family="sd14", vae=vae)
-        same(found, other, "vae")
-        same(found, tiny, "unet", "text_encoder")
-        assert found.components["vae"].config["scaling_factor"] == factor  # a file has the checkpoint's own config, a folder brings one
-    (folder / "vae" / "config.json").unlink()
-    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    (folder / "vae").rmdir()
-    same(open_checkpoint(folder, family="sd14", vae=tmp_path / "other" / "vae"), other, "vae")
-
-
-def test_a_part_that_does_not_join(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:
-    wide = random_checkpoint_from_configs(
-        text_encoder=TINY_TEXT | {"hidden_size": 24}, unet=TINY_UNET | {"cross_attention_dim": 24}, vae=TINY_VAE, seed=1
-    )
-    write_folder(tmp_path / "other", wide)
-    write_json(tmp_path / "other" / "text_encoder" / "config.json", TINY_TEXT | {"hidden_size": 24})
-    path = tmp_path / "m.safetensors"
-    save(path, arrays)
-    said = message(lambda: open_checkpoint(path, family=tiny_family(tmp_path / "family"), text_encoder=tmp_path / "other" / "text_encoder"))
-    assert said.startswith(f"{path}: the unet's cross_attention_dim is not the text_encoder's hidden_size (got 20, expected 24).")
-
-
 def test_averages_without_last_weights(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:
     averages = {ema_name(name) if name.startswith(UNET) else name: array for name, array in arrays.items()}
     found = opened(tmp_path, "m.safetensors", averages, ema=True)
@@ -345,12 +255,3 @@ def test_a_file_that_says_how_it_was_trained(tmp_path: Path, tiny: Checkpoint, a
     (tmp_path / "k.safetensors").write_bytes(safetensors_bytes(header, b"".join(stored(arrays))))
     said = open_checkpoint(tmp_path / "k.safetensors", family=tiny_family(tmp_path / "family"))
     assert said.scheduler["prediction_type"] == "v_prediction"
-
-
-@pytest.mark.parametrize("flag", ["--vae", "--text-encoder"])
-def test_parts_beside_made_up_weights_are_refused(
-    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)  # where no earlier bundle is in the way
-    assert cli.main(["convert", "demo", "--random-weights", "1", flag, "x"]) == UsageError.exit_code
-    assert capsys.readouterr().err == f"error: {flag}: made-up weights have every part. Fix: leave {flag} out.\n"
