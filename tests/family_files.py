@@ -3,7 +3,33 @@
 from dataclasses import replace
 
 import numpy as np
-from checkpoint_files import SCHEDULER, arrays_of, write_json
+from checkpoint_files import SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE, arrays_of, write_json
+
+TINY = {
+    "sd21": {
+        "text_encoder": TINY_TEXT | {"hidden_act": "gelu"},
+        "unet": TINY_UNET | {"use_linear_projection": True, "attention_head_dim": [3, 4]},
+        "vae": TINY_VAE,
+    },
+    "sdxl": {
+        "text_encoder": TINY_TEXT,
+        "text_encoder_2": TINY_TEXT
+        | {"hidden_size": 24, "num_hidden_layers": 3, "hidden_act": "gelu", "projection_dim": 10, "eos_token_id": 2},
+        "unet": TINY_UNET
+        | {
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+            "transformer_layers_per_block": [1, 2],
+            "use_linear_projection": True,
+            "cross_attention_dim": 44,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 6,
+            "projection_class_embeddings_input_dim": 46,
+        },
+        "vae": TINY_VAE | {"force_upcast": True, "scaling_factor": 0.13025},
+    },
+}
+"""Configs of the smallest model of each family that has all its layers."""
 
 
 def tiny_of(family, folder, configs):

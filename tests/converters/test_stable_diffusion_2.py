@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from checkpoint_files import DATA, TINY_TEXT, TINY_UNET, TINY_VAE, manifest, message, write_json, write_safetensors
-from family_files import original, same, tiny_of
+from checkpoint_files import DATA, manifest, message, write_json, write_safetensors
+from family_files import TINY, original, same, tiny_of
 
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint_from_configs
@@ -13,11 +13,7 @@ from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.names import is_ignorable
 
 SD21 = FAMILIES["sd21"]
-CONFIGS = {
-    "text_encoder": TINY_TEXT | {"hidden_act": "gelu"},
-    "unet": TINY_UNET | {"use_linear_projection": True, "attention_head_dim": [3, 4]},
-    "vae": TINY_VAE,
-}
+CONFIGS = TINY["sd21"]
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from checkpoint_files import DATA, TINY_TEXT, TINY_UNET, TINY_VAE, message, write_json, write_safetensors
-from family_files import original, same, tiny_of
+from checkpoint_files import DATA, TINY_TEXT, TINY_VAE, message, write_json, write_safetensors
+from family_files import TINY, original, same, tiny_of
 
 from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
@@ -16,23 +16,7 @@ from ondevice.errors import CheckpointError
 from ondevice.graph.verify import verify_graph
 
 SDXL = FAMILIES["sdxl"]
-CONFIGS = {
-    "text_encoder": TINY_TEXT,
-    "text_encoder_2": TINY_TEXT
-    | {"hidden_size": 24, "num_hidden_layers": 3, "hidden_act": "gelu", "projection_dim": 10, "eos_token_id": 2},
-    "unet": TINY_UNET
-    | {
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
-        "transformer_layers_per_block": [1, 2],
-        "use_linear_projection": True,
-        "cross_attention_dim": 44,
-        "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 6,
-        "projection_class_embeddings_input_dim": 46,
-    },
-    "vae": TINY_VAE | {"force_upcast": True, "scaling_factor": 0.13025},
-}
+CONFIGS = TINY["sdxl"]
 STEMS = {"text_encoder": "model", "text_encoder_2": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 
 

@@ -7,19 +7,27 @@ import functools
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from diffusion.fake_networks import OtherDevice
+from diffusion.sampler_helpers import SD15
+from diffusion.test_pipeline_shapes import PIXELS, PLACE, controlnet, golden, network, picture_guided, pipeline
+from family_files import TINY
 from reference.player import Noise, Player, Tokenizer
 
-from ondevice import cli
 from ondevice.base.paths import MODELS
 from ondevice.bundle import open_bundle
+from ondevice.compiler import Recipe, compile_bundle
+from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Request
+from ondevice.diffusion.samplers import make_table
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -40,10 +48,10 @@ def test_it_is_short_and_knows_nothing_of_this_package() -> None:
     assert len(source.splitlines()) <= 250
 
 
-@pytest.mark.parametrize("golden", goldens("noise"))
-def test_noise(golden: dict[str, Any]) -> None:
-    stream = Noise(golden["seed"])
-    for draw in golden["draws"]:
+@pytest.mark.parametrize("rows", goldens("noise"))
+def test_noise(rows: dict[str, Any]) -> None:
+    stream = Noise(rows["seed"])
+    for draw in rows["draws"]:
         got = stream.draw(draw["shape"])
         if "sha256" in draw:
             assert hashlib.sha256(got.astype("<f4").tobytes()).hexdigest() == draw["sha256"]
@@ -51,26 +59,26 @@ def test_noise(golden: dict[str, Any]) -> None:
             assert got.tobytes() == np.array(draw["values"], np.float32).tobytes()
 
 
-@pytest.mark.parametrize("golden", goldens("tokens"))
-def test_tokens(golden: dict[str, Any]) -> None:
+@pytest.mark.parametrize("rows", goldens("tokens"))
+def test_tokens(rows: dict[str, Any]) -> None:
     files = {name: (MODELS / "clip_tokenizer" / name).read_bytes() for name in ("vocab.json", "merges.txt")}
-    tokenizer = Tokenizer(files | {name: json.dumps(held).encode() for name, held in golden["files"].items()}, golden["length"])
-    rows = [(row["text"], row["ids"]) for row in golden["texts"]]
-    if golden["pad"] == 49407 and "special_tokens_map.json" in golden["files"]:
-        rows += [(row["prompt"], row["ids77"]["pad_eos"]) for row in json.loads(PROMPTS.read_text())["prompts"]]
-    for text, ids in rows:
-        assert tokenizer(text).tolist() == [[*ids, *[golden["pad"]] * (golden["length"] - len(ids))]], text
+    tokenizer = Tokenizer(files | {name: json.dumps(held).encode() for name, held in rows["files"].items()}, rows["length"])
+    texts = [(row["text"], row["ids"]) for row in rows["texts"]]
+    if rows["pad"] == 49407 and "special_tokens_map.json" in rows["files"]:
+        texts += [(row["prompt"], row["ids77"]["pad_eos"]) for row in json.loads(PROMPTS.read_text())["prompts"]]
+    for text, ids in texts:
+        assert tokenizer(text).tolist() == [[*ids, *[rows["pad"]] * (rows["length"] - len(ids))]], text
 
 
-@pytest.mark.parametrize("golden", goldens("samplers"))
-def test_samplers(golden: dict[str, Any]) -> None:
+@pytest.mark.parametrize("rows", goldens("samplers"))
+def test_samplers(rows: dict[str, Any]) -> None:
     """The same replay as in a picture, with the model of the goldens in a loop's place."""
-    shape, table = golden["shape"], golden["table"]
-    image, noise, *draws = (np.array(v, np.float32).reshape(shape) for v in (golden["image"], golden["noise"], *golden["draws"]))
+    shape, table = rows["shape"], rows["table"]
+    image, noise, *draws = (np.array(v, np.float32).reshape(shape) for v in (rows["image"], rows["noise"], *rows["draws"]))
     player = Player.__new__(Player)
     player.pipeline = {"numbers": {}, "latents": {"strength": "strength"}, "denoise": [{"from": 0, "until": 1}]}
     player.predict = lambda _: player.get("latents") * np.float32(0.5)
-    for call, result in [(None, golden["result"]), *((row["call"], row["result"]) for row in golden["begun"])]:
+    for call, result in [(None, rows["result"]), *((row["call"], row["result"]) for row in rows["begun"])]:
         player.values, player.noise = {}, SimpleNamespace(draw=functools.partial(lambda left, _: next(left), iter(draws)))
         player.numbers = {} if call is None else {"strength": (table["steps"] - call) / table["steps"] + 1e-9}
         got = player.denoise(table, noise, None if call is None else image)
@@ -78,41 +86,118 @@ def test_samplers(golden: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("player") / "demo.ondevice"
-    assert cli.main(["convert", "demo", "--out", str(path), "--size", "64x72"]) == 0
-    return path
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The demo model, and tiny models of the other families, by name."""
+    folder = tmp_path_factory.mktemp("player")
+
+    @functools.cache
+    def bundle(name: str) -> Path:
+        if name == "demo":
+            return compile_bundle(open_checkpoint(None, family="demo"), folder / "demo.ondevice", Recipe(), sizes=[SIZES["demo"]])
+        tiny = random_checkpoint_from_configs(**TINY[name], seed=5, family=name)
+        return compile_bundle(tiny, folder / f"{name}.ondevice", Recipe(), sizes=[SIZES[name]])
+
+    return bundle
 
 
+SIZES = {"demo": (64, 72), "sd21": (24, 16), "sdxl": (16, 24)}
 PICTURE = np.random.default_rng(5).integers(0, 256, (90, 70, 3), np.uint8)
-WAYS: dict[str, dict[str, Any]] = {
-    "guided": {},
-    "with a negative prompt": {"negative_prompt": "a dog, DOGS"},
-    "without guidance": {"guidance_scale": 1.0, "negative_prompt": "a dog"},
-    "ancestral": {"sampler": "euler_a", "num_inference_steps": 4, "seed": 2**32 - 1},
-    "from a picture": {"sampler": "ddim", "num_inference_steps": 10, "image": PICTURE, "strength": 0.45},
-    "from a picture, ancestral": {"sampler": "euler_a", "num_inference_steps": 6, "image": PICTURE},
-    "rescaled": {"numbers": {"guidance_rescale": 0.7}, "sampler": "unipc", "num_inference_steps": 6},
-}
+NEGATIVE = {"negative_prompt": "a dog, DOGS"}
+WAYS: list[tuple[str, dict[str, Any]]] = [
+    ("demo", {}),
+    ("demo", NEGATIVE),
+    ("demo", NEGATIVE | {"guidance_scale": 1.0}),
+    ("demo", {"sampler": "euler_a", "num_inference_steps": 4, "seed": 2**32 - 1}),
+    ("demo", {"sampler": "ddim", "num_inference_steps": 10, "image": PICTURE, "strength": 0.45}),
+    ("demo", {"sampler": "euler_a", "num_inference_steps": 6, "image": PICTURE}),
+    ("demo", {"numbers": {"guidance_rescale": 0.7}}),
+    ("sd21", NEGATIVE | {"numbers": {"guidance_rescale": 0.7}}),
+    ("sd21", {"guidance_scale": 0.0}),
+    ("sd21", {"sampler": "ddim", "image": PICTURE, "strength": 0.3}),
+    ("sdxl", {}),
+    ("sdxl", {"negative_prompt": ""}),
+    ("sdxl", {"guidance_scale": 1.0, "sampler": "euler", "numbers": {"crop_top": 8, "original_width": 900}}),
+    ("sdxl", NEGATIVE | {"sampler": "euler_a", "image": PICTURE, "strength": 0.6}),
+]
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_it_draws_the_same_latents_as_the_pipeline(demo: Path, way: str) -> None:
-    options = {"num_inference_steps": 8, "sampler": "dpmpp_2m", "seed": -3} | WAYS[way]
-    width, height = 64, 72
-    bundle = open_bundle(demo)
+@pytest.mark.device
+@pytest.mark.parametrize(("name", "options"), WAYS, ids=lambda value: value if isinstance(value, str) else "_".join(value) or "plain")
+def test_it_draws_the_same_latents_as_the_pipeline(bundles: Callable[[str], Path], name: str, options: dict[str, Any]) -> None:
+    options = {"num_inference_steps": 8, "sampler": "dpmpp_2m", "seed": -3} | options
+    (width, height), bundle = SIZES[name], open_bundle(bundles(name))
     session = Session(bundle, choose_device("cpu"))
-    player = Player(demo, lambda component, sizes, inputs: session.run(component, inputs, **sizes))
-    pipeline = Pipeline.of(bundle, session)
-    want = pipeline.draw(Request(prompt="A red cat's 3 hats", width=width, height=height, **options))
+    want = Pipeline.of(bundle, session).draw(Request(prompt=PROMPT, width=width, height=height, **options))
+    player = Player(bundle.path, lambda component, sizes, inputs: session.run(component, inputs, **sizes))
+    latents, pixels = draw(player, (width, height), options)
+    assert latents.tobytes() == want.latents.tobytes()
+    assert np.array_equal(pixels, want.pixels)
+
+
+PROMPT = "A red cat's 3 hats"
+
+
+def draw(player: Player, size: tuple[int, int], options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """What is asked of `Pipeline` with these options, asked of the player."""
     numbers = {name: options[name] for name in ("guidance_scale", "strength") if name in options} | options.get("numbers", {})
-    latents, pixels = player.draw(
-        {"prompt": "A red cat's 3 hats", "negative_prompt": options.get("negative_prompt")},
-        (width, height),
+    return player.draw(
+        {"prompt": PROMPT, "negative_prompt": options.get("negative_prompt")},
+        size,
         seed=options["seed"],
         numbers=numbers,
         pictures={"image": options["image"]} if "image" in options else None,
         sampler=f"{options['sampler']}_{options['num_inference_steps']}",
     )
+
+
+def guided_early() -> dict[str, Any]:
+    """Guidance in a window of calls."""
+    whole = golden("sd1")
+    edges, windowed = {"begin": {"default": 0}, "end": {"default": 0.5}}, {"default": 7.5, "window": ["begin", "end"]}
+    whole["pipeline"]["numbers"] = edges | whole["pipeline"]["numbers"] | {"guidance_scale": windowed}
+    return whole
+
+
+@pytest.mark.parametrize("batches", [(1, 2, 3), (1,)])
+@pytest.mark.parametrize(
+    ("whole", "options"),
+    [
+        (controlnet(), {"image": PIXELS, "numbers": {"control_scale": 0.5, "control_start": 0.25, "control_end": 0.75}}),
+        (golden("sdxl_refiner"), {"numbers": {"handover": 0.5, "crop_top": 3, "aesthetic_score": 7}}),
+        (golden("sdxl_refiner"), NEGATIVE | {"image": PIXELS, "sampler": "ddim", "strength": 0.8, "numbers": {"handover": 0.3}}),
+        (picture_guided(), NEGATIVE | {"image": PIXELS}),
+        (golden("lcm"), {"guidance_scale": 3.0}),
+        (guided_early(), NEGATIVE),
+    ],
+    ids=["controlnet", "sdxl_refiner", "sdxl_refiner_from_a_picture", "picture_guided", "lcm", "guided_early"],
+)
+def test_it_draws_the_pipelines_written_by_hand(
+    whole: dict[str, Any], options: dict[str, Any], batches: tuple[int, ...], tmp_path: Path
+) -> None:
+    """With made-up networks: two stretches, roles before the UNet, windows, numbers per text, zeros, passes one after another."""
+    options = {"num_inference_steps": 4, "sampler": "euler_a", "seed": 6} | options
+    given = dict.fromkeys(whole["components"], batches)
+    want = pipeline(whole, OtherDevice(network), given).draw(Request(prompt=PROMPT, **options))
+    operands = [("last_hidden_state", [1, 7, 1]), ("hidden_states", [1, 7, 1]), ("text_embeds", [1, 1])]
+    files = {
+        "bundle.json": {
+            "pipeline": whole["pipeline"],
+            "tokenizers": {},
+            "plans": [
+                {"component": name, "sizes": {"batch": batch} | at, "file": "text.json"}
+                for name in whole["components"]
+                for at in [{} if "text" in name or "condition" in name else PLACE]
+                for batch in batches
+            ],
+        },
+        "text.json": {"operands": [{"name": name, "shape": shape} for name, shape in operands]},
+        f"{options['sampler']}_4.json": make_table(options["sampler"], 4, SD15).to_json(),
+    }
+    (tmp_path / "samplers").mkdir()
+    for name, content in files.items():
+        (tmp_path / ("samplers" if name.endswith("_4.json") else "") / name).write_text(json.dumps(content))
+    player = Player(tmp_path, lambda component, sizes, inputs: network(component, inputs))
+    player.tokenizers = {name: lambda text: np.resize(np.array([[*text.encode(), 1]], np.int32), (1, 7)) for name in whole["tokenizers"]}
+    latents, pixels = draw(player, (24, 16), options)
     assert latents.tobytes() == want.latents.tobytes()
     assert np.array_equal(pixels, want.pixels)
