@@ -62,7 +62,14 @@ def run(args: argparse.Namespace) -> int:
     print("\n" if picture else "", end="")
     for line in memory_budget.to_text(rows):
         print(line)
+    if picture and isinstance(opened, Bundle):
+        print(f"\nnumbers that a picture is drawn with: {numbers(opened)}")
     return 0
+
+
+def numbers(bundle: Bundle) -> str:
+    """The pipeline's numbers and their defaults, as `generate` takes them with flags of their own or with --number."""
+    return ", ".join(f"{name} {number.default}" for name, number in bundle.pipeline.numbers.items() if number.default is not None)
 
 
 if __name__ == "__main__":

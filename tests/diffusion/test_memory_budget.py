@@ -246,7 +246,9 @@ def test_only_sizes_that_can_be_decoded_are_listed():
 
 def test_show_prints_it(bundle, capsys):
     assert cli.main(["show", str(bundle.path), "--after", "plan"]) == 0
-    assert "guidance in two passes, decoding in bands of 12 rows, giving weights back after use" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "guidance in two passes, decoding in bands of 12 rows, giving weights back after use" in said
+    assert said.endswith("numbers that a picture is drawn with: guidance_scale 7.5, guidance_rescale 0.0, strength 0.8\n")
 
 
 @pytest.mark.parametrize("text, value", [("2GB", 2_000_000_000), ("1.5 GiB", 1_610_612_736), ("800mb", 800_000_000), ("4096", 4096)])

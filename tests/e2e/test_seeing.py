@@ -76,7 +76,7 @@ def test_show_says_what_cannot_be_shown(capsys, bundle, tmp_path):
     assert "a bundle holds no graph (got rewrite" in fails(capsys, UsageError, "show", bundle, "--after", "rewrite")
     assert "there is no uney (it has text_encoder, unet" in fails(capsys, UsageError, "show", *DEMO, "--component", "uney")
     wrong = fails(capsys, UsageError, "show", str(tmp_path / "none"))
-    assert "is neither a model family (demo, sd14, sd15) nor a bundle" in wrong
+    assert "is neither a model family (demo, sd14, sd15, sd21, sd21-base, sdxl) nor a bundle" in wrong
     assert "has no plan for 512x512 (it has 64x64). Fix: convert" in fails(capsys, BundleError, "show", bundle, "--size", "512x512")
 
 
