@@ -117,6 +117,7 @@ def test_text_encoder_and_unet_agree_on_a_width(tmp_path: Path) -> None:
         ((2, 3, 5), None),
         ((1, 3, 5), '"encoder_hidden_states" as f32[1, 3, 5] (expected '),
         ((3, 3, 5), '"encoder_hidden_states" as f32[3, 3, 5]'),
+        ((), '"encoder_hidden_states" as f32[] (expected '),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])

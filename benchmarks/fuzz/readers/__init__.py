@@ -11,7 +11,9 @@ from pathlib import Path
 
 from benchmarks.fuzz.reader import Reader
 
-MODULES = tuple(f"{__name__}.{name}" for name in ("weights", "tokenizers", "configs", "bundles", "tables", "pictures", "graphs"))
+MODULES = tuple(
+    f"{__name__}.{name}" for name in ("weights", "tokenizers", "configs", "bundles", "pipelines", "tables", "pictures", "graphs")
+)
 
 
 def all_readers(*modules: str) -> dict[str, Reader]:
