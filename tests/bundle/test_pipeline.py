@@ -11,7 +11,7 @@ import pytest
 from bundle.refusals import Setting, setting
 
 from ondevice.bundle.format import Checker
-from ondevice.bundle.pipeline import PipelineSpec
+from ondevice.bundle.pipeline import RATES, PipelineSpec
 from ondevice.bundle.pipeline_file import parse_pipeline
 from ondevice.errors import BundleError
 
@@ -130,6 +130,26 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     ),
     (setting(*UNET, "feed", "mask", to=value("image_latents") | {"absent": "zeros"}), ""),
     (setting(*UNET, "feed", "mask", to={"picture": "image"}), ".denoise[0].roles[0].feed reads what is not made where an optional picture"),
+    (
+        setting(*UNET, "feed", "mask", to=value("image_latents"), also=(setting("before", 5, "feed", "x", to={"numbers": [1]}),)),
+        ".denoise[0].roles[0].feed reads what is not made where an optional picture",
+    ),
+    (
+        setting(
+            *(*UNET, "feed", "mask"),
+            to={"picture": "painted"},
+            also=(
+                setting("pictures", "mask", to={"prepare": "mask"}),
+                setting("pictures", "painted", to={"prepare": "masked", "of": ["image", "mask"]}),
+            ),
+        ),
+        ".denoise[0].roles[0].feed reads what is not made where an optional picture",
+    ),
+    (
+        setting(*UNET, "feed", "encoder_hidden_states", to=..., also=(setting(*UNET, "feed", "added", to=...),)),
+        ".denoise[0].passes[0] has a text, and its roles read none",
+    ),
+    (setting("after", 0, "keep", "more", to="prediction"), '.after[0].keep["more"] is "prediction", a name that is taken'),
     (setting(*LOOP, "passes", to={}), ".denoise[0].passes is an object of 0 (expected a list of 1..16)"),
     (setting(*LOOP, "passes", 0, to=[]), ".denoise[0].passes[0] is a list of 0 (expected an object"),
     (setting(*LOOP, "passes", 0, "zeros", to={}), ".denoise[0].passes[0].zeros is an object of 0 (expected a list of 0..64)"),
@@ -178,6 +198,7 @@ def parsed(whole: Any) -> PipelineSpec:
 def test_pipelines_by_hand_are_read(name: str) -> None:
     spec = parsed(golden(name))
     assert spec.rates["latents"] == spec.rates[spec.denoise[-1].prediction] == "call" and spec.decoder.keep["sample"] == spec.gives
+    assert set(spec.rates.values()) <= {*RATES}
 
 
 def test_how_often_ports_change() -> None:
@@ -190,6 +211,9 @@ def test_how_often_ports_change() -> None:
         spec = parsed(golden(name))
         unet = spec.denoise[0].roles[-1]
         assert {port: spec.port_rate(unet, port) for port in unet.feed} == rates
+    refiner = parsed(golden("sdxl_refiner"))
+    rates = [refiner.port_rate(role, "time_ids") for role in refiner.roles() if "time_ids" in role.feed]
+    assert rates == ["picture", "text"]  # a score per text
     control, unet = parsed(golden("controlnet")).denoise[0].roles
     spec = parsed(golden("controlnet"))
     assert (spec.port_rate(control, "scale"), spec.port_rate(control, "control"), spec.port_rate(unet, "residual_3")) == (

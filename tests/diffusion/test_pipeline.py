@@ -129,6 +129,7 @@ def test_without_guidance_the_negative_prompt_is_not_read(guidance: float) -> No
     picture = painter(session)("x", negative_prompt="y", num_inference_steps=2, guidance_scale=guidance)
     assert [sizes["batch"] for name, sizes in session.calls if name in ("unet", "text_encoder")] == [1] * 4
     assert picture.parameters["negative_prompt"] == ""
+    assert np.array_equal(picture.latents, painter()("x", num_inference_steps=2, guidance_scale=guidance).latents)
 
 
 def test_given_latents_are_used_and_the_stream_starts_after_none() -> None:
@@ -225,6 +226,7 @@ def test_latents_of_an_image_are_scaled(scaling: float) -> None:
         ({"numbers": {"crop_top": 4}}, "crop_top: this model has no such number"),
         ({"numbers": {"guidance_rescale": 2}}, "guidance_rescale: out of range"),
         ({"strength": 2.0}, "strength: out of range"),
+        ({"strength": -0.1}, "strength: out of range"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], message: str) -> None:
