@@ -251,7 +251,7 @@ def _name(call: ast.Call) -> str:
 def _of_checker(call: ast.Call) -> bool:
     """Whether it is `check.x()` or `self.check.x()`, or `self.x()` of a reader whose x checks."""
     owner = call.func.value if isinstance(call.func, ast.Attribute) else None
-    of_self = isinstance(owner, ast.Name) and owner.id == "self" and _name(call) in CALLED
+    of_self = isinstance(owner, ast.Name) and owner.id == "self" and _name(call) in CALLED and len(call.args) > 1
     return of_self or (isinstance(owner, ast.Name) and owner.id == "check") or (isinstance(owner, ast.Attribute) and owner.attr == "check")
 
 
