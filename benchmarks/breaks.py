@@ -1,7 +1,7 @@
 """Which small changes of the code no test notices: `python -m benchmarks.breaks [--area NAME] [--only TEXT]`.
 
-benchmarks/breaks.toml lists them: a piece of a file and what stands there instead, by area, each area with the tests that are to notice
-(benchmarks/mutation.py runs them). Prints what was caught; exit code 1 where under 95 % were.
+benchmarks/breaks.toml lists them: a piece of a file and what stands there instead, by area, each area with the tests
+that are to notice (benchmarks/mutation.py runs them). Prints what was caught; exit code 1 where under 95 % were.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from pathlib import Path
 from benchmarks.mutation import Break, named, preload, unnoticed
 
 LIST = Path(__file__).with_name("breaks.toml")
-SLOW = ("numpy", "onnx_ir", "onnxscript", "onnxruntime", "hypothesis", "PIL.Image", "ondevice.compiler", "ondevice.generate")
+SLOW = (
+    "numpy",
+    "onnx_ir",
+    "onnxscript",
+    "onnxruntime",
+    "hypothesis",
+    "PIL.Image",
+    "ondevice.compiler",
+    "ondevice.generate",
+)
 ASKED = 0.95
 
 
@@ -40,17 +49,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--area", action="append", metavar="NAME", help="only this area; may be given several times")
     parser.add_argument("--only", default="", metavar="TEXT", help="only changes whose line has this")
     args = parser.parse_args(argv)
-    todo = [(area, one, tests) for area, rows in listed().items() if not args.area or area in args.area for one, tests in rows]
+    todo = [
+        (area, one, tests)
+        for area, rows in listed().items()
+        if not args.area or area in args.area
+        for one, tests in rows
+    ]
     todo = [row for row in todo if args.only in str(row[1])]
-    os.environ["ONDEVICE_CACHE"] = tempfile.mkdtemp(prefix="ondevice-breaks-")  # kernels that are not changed are built once
+    # kernels that are not changed are built once
+    os.environ["ONDEVICE_CACHE"] = tempfile.mkdtemp(prefix="ondevice-breaks-")
     preload(SLOW)
     missed: list[Break] = []
     for tests in dict.fromkeys(tests for _, _, tests in todo):
-        mine = [one for _, one, others in todo if others == tests]
-        missed += unnoticed(mine, tests, lambda text: print(text, file=sys.stderr, flush=True))
+        chosen = [one for _, one, others in todo if others == tests]
+        missed += unnoticed(chosen, tests, lambda text: print(text, file=sys.stderr, flush=True))
     for area in dict.fromkeys(area for area, _, _ in todo):
-        mine = [one for other, one, _ in todo if other == area]
-        print(f"{area}: {sum(one not in missed for one in mine)} of {len(mine)} caught")
+        chosen = [one for other, one, _ in todo if other == area]
+        print(f"{area}: {sum(one not in missed for one in chosen)} of {len(chosen)} caught")
     caught = 1 - len(missed) / len(todo) if todo else 1.0
     print(f"{len(todo)} changes, {len(todo) - len(missed)} caught ({caught:.1%})")
     print("\n".join(f"not caught: {one}" for one in missed))

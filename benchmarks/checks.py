@@ -1,9 +1,10 @@
 """Which checks of the readers no test notices: `python -m benchmarks.checks [--module PATTERN] [--list]`.
 
-A check is a condition before something is refused (each operand of an `or` for itself, each end of a range), a call of a function that
-checks, an exception that is turned into an error of ours, or a `raise` that nothing else guards. One is dropped at a time and the tests of
-its module are run (benchmarks/mutation.py). Prints those that nothing noticed, with file and line; exit code 1 where there are any that
-HARMLESS does not explain. Random tests do not count: what they notice by luck today they may not notice tomorrow.
+A check is a condition before something is refused (each operand of an `or` for itself, each end of a range), a call of
+a function that checks, an exception that is turned into an error of ours, or a `raise` that nothing else guards. One is
+dropped at a time and the tests of its module are run (benchmarks/mutation.py). Prints those that nothing noticed, with
+file and line; exit code 1 where there are any that HARMLESS does not explain. Random tests do not count: what they
+notice by luck today they may not notice tomorrow.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ ROWS = ["tests/bundle/test_checks.py", "tests/bundle/test_ports.py"]
 MESSAGES = "tests/errors/test_bundle_messages.py"
 FOLDERS = [
     "tests/errors/test_checkpoint_messages.py",
-    *(f"tests/converters/test_{name}.py" for name in ("checkpoint", "configs", "spellings", "scheduler_files", "expected")),
+    *(
+        f"tests/converters/test_{name}.py"
+        for name in ("checkpoint", "configs", "spellings", "scheduler_files", "expected")
+    ),
     "tests/compiler/test_early_refusals.py",
     "tests/compiler/test_default_sampler.py",
 ]
@@ -34,7 +38,11 @@ PICKLES = [
     "tests/errors/test_ckpt_messages.py",
     "tests/errors/test_file_kind_messages.py",
 ]
-TOKENS = ["tests/vocabulary/test_added_tokens.py", "tests/diffusion/test_tokenizer.py", "tests/converters/test_tokenizer_files.py"]
+TOKENS = [
+    "tests/vocabulary/test_added_tokens.py",
+    "tests/diffusion/test_tokenizer.py",
+    "tests/converters/test_tokenizer_files.py",
+]
 REPLAY = ["tests/diffusion/test_pipeline.py", "tests/diffusion/test_pipeline_shapes.py"]
 # Files (patterns) -> the tests that are to notice; the first that matches counts.
 READERS: dict[str, list[str]] = {
@@ -59,7 +67,11 @@ READERS: dict[str, list[str]] = {
     "converters/read/ckpt_file.py": PICKLES,
     "converters/read/zip_directory.py": ["tests/errors/test_ckpt_messages.py"],
     "converters/read/json_text.py": ["tests/converters/test_safetensors_file.py", *FOLDERS],
-    "converters/read/tokenizer_files.py": ["tests/converters/test_tokenizer_files.py", "tests/diffusion/test_tokenizer.py", *FOLDERS],
+    "converters/read/tokenizer_files.py": [
+        "tests/converters/test_tokenizer_files.py",
+        "tests/diffusion/test_tokenizer.py",
+        *FOLDERS,
+    ],
     "converters/read/hub.py": ["tests/converters/test_hub.py"],
     "converters/onnx_import/onnx_file.py": ["tests/errors/test_onnx_messages.py"],
     "converters/onnx_import/ports.py": ["tests/errors/test_onnx_messages.py", "tests/converters/test_onnx_import.py"],
@@ -71,22 +83,32 @@ READERS: dict[str, list[str]] = {
         FOLDERS,
     ),
     **dict.fromkeys(
-        (f"converters/read/{name}.py" for name in ("single_file", "kinds", "parts", "signatures", "state_dict", "weights_file")),
+        (
+            f"converters/read/{name}.py"
+            for name in ("single_file", "kinds", "parts", "signatures", "state_dict", "weights_file")
+        ),
         SINGLE + FOLDERS,
     ),
     "ondevice/vocabulary/*.py": TOKENS,
     "ondevice/diffusion/tokenizer.py": TOKENS,
     "ondevice/diffusion/latents_file.py": ["tests/diffusion/test_latents_file.py"],
-    **dict.fromkeys((f"ondevice/diffusion/{name}.py" for name in ("pipeline", "values", "guidance", "request")), REPLAY),
+    **dict.fromkeys(
+        (f"ondevice/diffusion/{name}.py" for name in ("pipeline", "values", "guidance", "request")), REPLAY
+    ),
     "ondevice/diffusion/*image.py": ["tests/diffusion/test_image.py", "tests/diffusion/test_init_image.py"],
     "ondevice/diffusion/picture_file.py": ["tests/diffusion/test_picture_file.py", "tests/diffusion/test_files.py"],
-    "ondevice/diffusion/files.py": [f"tests/diffusion/test_{name}.py" for name in ("files", "init_image", "latents_file")],
+    "ondevice/diffusion/files.py": [
+        f"tests/diffusion/test_{name}.py" for name in ("files", "init_image", "latents_file")
+    ],
     "ondevice/diffusion/samplers/settings.py": [
         "tests/diffusion/test_sampler_tables.py",
         "tests/diffusion/test_sampler_table_files.py",
         "tests/diffusion/test_sampler_pipeline.py",
     ],
-    "ondevice/diffusion/samplers/table.py": ["tests/diffusion/test_sampler_tables.py", "tests/diffusion/test_sampler_table_files.py"],
+    "ondevice/diffusion/samplers/table.py": [
+        "tests/diffusion/test_sampler_tables.py",
+        "tests/diffusion/test_sampler_table_files.py",
+    ],
     "ondevice/base/text/toml.py": ["tests/target/test_tuning.py", "tests/lower/test_kernel_file.py"],
     "ondevice/target/tuning.py": ["tests/target/test_tuning.py"],
     "benchmarks/compare.py": ["tests/test_benchmarks.py"],
@@ -99,11 +121,15 @@ HARMLESS: dict[tuple[str, str], str] = {
     ("converters/onnx_import/onnx_file.py", "tensor is None"): "it is of no kind then, which is refused, too",
     ("converters/onnx_import/onnx_file.py", "offset < 0"): "onnx_ir refuses it before",
     ("converters/read/safetensors_file.py", "done < length"): "a file that is shorter than it was has another stamp",
-    ("ondevice/diffusion/samplers/settings.py", "not (value is None or isinstance(value, str))"): "others are none of those allowed",
+    (
+        "ondevice/diffusion/samplers/settings.py",
+        "not (value is None or isinstance(value, str))",
+    ): "others are none of those allowed",
     ("ondevice/diffusion/values.py", "value is None"): "a pipeline with a number per frame is refused before",
     ("ondevice/base/text/toml.py", "ValueError"): "it only cuts the text of what stays a ValueError",
 }
-CHECKER = {"integer", "array", "table", "text", "match", "name", "identifier", "one_of"}  # of bundle/format.py: they give their value back
+# of bundle/format.py: they give their value back
+CHECKER = {"integer", "array", "table", "text", "match", "name", "identifier", "one_of"}
 CALLED = {"number", "constant_or_number", "name"}  # of bundle/pipeline_file.py's reader: as those of `check`
 BOUNDED, FAR = ("integer", "integers", "number"), "10**400"  # the lowest and the highest value are checks of their own
 SEQUENCES = {"integers": "tuple", "shape": "tuple", "sizes": "dict"}  # and these a value of their own
@@ -131,7 +157,9 @@ class Finder(ast.NodeVisitor):
         self._never = {  # functions that only raise
             node.name
             for node in ast.walk(self.tree)
-            if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.Name) and node.returns.id == "NoReturn"
+            if isinstance(node, ast.FunctionDef)
+            and isinstance(node.returns, ast.Name)
+            and node.returns.id == "NoReturn"
         }
 
     def _at(self, line: int, column: int) -> int:
@@ -153,7 +181,9 @@ class Finder(ast.NodeVisitor):
         if isinstance(last, ast.Raise):
             return last.exc is not None and not _ends(last)
         call = last.value if isinstance(last, (ast.Expr, ast.Return)) else None
-        return isinstance(call, ast.Call) and (_name(call) in self._never or REFUSING.fullmatch(_name(call)) is not None)
+        return isinstance(call, ast.Call) and (
+            _name(call) in self._never or REFUSING.fullmatch(_name(call)) is not None
+        )
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         if node.name not in self._never:
@@ -183,7 +213,9 @@ class Finder(ast.NodeVisitor):
             links = [test.left, *test.comparators]
             for end, both in ((0, links[1:]), (len(links) - 1, links[:-1])):
                 rest = self.source[
-                    self._at(both[0].lineno, both[0].col_offset) : self._at(both[-1].end_lineno or 0, both[-1].end_col_offset or 0)
+                    self._at(both[0].lineno, both[0].col_offset) : self._at(
+                        both[-1].end_lineno or 0, both[-1].end_col_offset or 0
+                    )
                 ]
                 if end in (0, len(links) - 1):
                     yield test, f"({rest})"
@@ -209,7 +241,9 @@ class Finder(ast.NodeVisitor):
         call = node.value
         if isinstance(call, ast.Call) and _of_checker(call) and _name(call) in BOUNDED:
             self.visit_Call(call)  # its two bounds; without either it would be as good as dropped
-        elif isinstance(call, ast.Call) and (_of_checker(call) or CHECKING.fullmatch(_name(call)) or _name(call) in self._never):
+        elif isinstance(call, ast.Call) and (
+            _of_checker(call) or CHECKING.fullmatch(_name(call)) or _name(call) in self._never
+        ):
             self.drop(node, "pass")
             for argument in call.args:
                 self.visit(argument)
@@ -246,14 +280,24 @@ def _factors(test: ast.expr) -> list[ast.expr]:
 
 
 def _name(call: ast.Call) -> str:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
+    return (
+        call.func.attr
+        if isinstance(call.func, ast.Attribute)
+        else call.func.id
+        if isinstance(call.func, ast.Name)
+        else ""
+    )
 
 
 def _of_checker(call: ast.Call) -> bool:
     """Whether it is `check.x()` or `self.check.x()`, or `self.x()` of a reader whose x checks."""
     owner = call.func.value if isinstance(call.func, ast.Attribute) else None
     of_self = isinstance(owner, ast.Name) and owner.id == "self" and _name(call) in CALLED and len(call.args) > 1
-    return of_self or (isinstance(owner, ast.Name) and owner.id == "check") or (isinstance(owner, ast.Attribute) and owner.attr == "check")
+    return (
+        of_self
+        or (isinstance(owner, ast.Name) and owner.id == "check")
+        or (isinstance(owner, ast.Attribute) and owner.attr == "check")
+    )
 
 
 def files(pattern: str) -> Iterator[tuple[str, list[str]]]:
@@ -270,11 +314,16 @@ def files(pattern: str) -> Iterator[tuple[str, list[str]]]:
 def main(argv: list[str] | None = None) -> int:
     """Drop, run, print; 1 where a check was dropped and nothing noticed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--module", default="", metavar="PATTERN", help="only files whose path has this, such as bundle/plan_file")
+    parser.add_argument(
+        "--module", default="", metavar="PATTERN", help="only files whose path has this, such as bundle/plan_file"
+    )
     parser.add_argument("--line", type=int, help="only checks of this line")
     parser.add_argument("--list", action="store_true", help="print the checks and drop none")
     args = parser.parse_args(argv)
-    todo = [(file, tests, [one for one in checks(file) if args.line in (None, one.line)]) for file, tests in files(args.module)]
+    todo = [
+        (file, tests, [one for one in checks(file) if args.line in (None, one.line)])
+        for file, tests in files(args.module)
+    ]
     if args.list:
         print("\n".join(str(change) for _, _, changes in todo for change in changes))
         return 0
@@ -285,7 +334,8 @@ def main(argv: list[str] | None = None) -> int:
     unexplained = [change for change in missed if (change.file, change.old) not in HARMLESS]
     count = sum(len(changes) for _, _, changes in todo)
     print(
-        f"{count} checks dropped, {count - len(missed)} noticed, {len(missed) - len(unexplained)} harmless, {len(unexplained)} not noticed"
+        f"{count} checks dropped, {count - len(missed)} noticed, {len(missed) - len(unexplained)} harmless, "
+        f"{len(unexplained)} not noticed"
     )
     print("\n".join(map(str, unexplained)))
     return int(bool(unexplained))

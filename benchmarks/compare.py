@@ -1,9 +1,9 @@
 """Old and new results side by side: `python -m benchmarks.compare OLD.jsonl NEW.jsonl [--tolerance 0.05]`.
 
-Rows of `ondevice bench ... --rows` and `benchmarks.kernels --rows` are matched by machine and name; the last of a name counts.
-A time is compared as a ratio, new over old; of a peer, which was timed in turns with ours, the ratio of the two is what is compared, since
-a busy machine slows both. Exits with 1 where something of ours got slower by more than the tolerance and both spreads; rows that do not
-count (a spread above 0.1) are listed and fail nothing.
+Rows of `ondevice bench ... --rows` and `benchmarks.kernels --rows` are matched by machine and name; the last of a name
+counts. A time is compared as a ratio, new over old; of a peer, which was timed in turns with ours, the ratio of the two
+is what is compared, since a busy machine slows both. Exits with 1 where something of ours got slower by more than the
+tolerance and both spreads; rows that do not count (a spread above 0.1) are listed and fail nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
     parser.add_argument(
-        "--tolerance", type=float, default=TOLERANCE, help=f"part by which a time may grow beyond both spreads ({TOLERANCE})"
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        help=f"part by which a time may grow beyond both spreads ({TOLERANCE})",
     )
     args = parser.parse_args(argv)
     if not 0 <= args.tolerance <= 100:
@@ -74,10 +77,18 @@ def compare(old: dict[Key, Row], new: dict[Key, Row], tolerance: float = TOLERAN
         before, after = old[key], new[key]
         if before.get("ratio") and after.get("ratio"):  # of a peer: its time over ours, so smaller is worse for us
             a, b = before["ratio"], after["ratio"]
-            what, noise, values = "of peer", [(r["high"] - r["low"]) / r["median"] for r in (a, b)], (a["median"], b["median"])
+            what, noise, values = (
+                "of peer",
+                [(r["high"] - r["low"]) / r["median"] for r in (a, b)],
+                (a["median"], b["median"]),
+            )
             ratio = values[0] / values[1]
         else:
-            what, noise, values = "time", [row["spread"] for row in (before, after)], (before["median_ms"], after["median_ms"])
+            what, noise, values = (
+                "time",
+                [row["spread"] for row in (before, after)],
+                (before["median_ms"], after["median_ms"]),
+            )
             ratio = values[1] / values[0]
         changes.append(Change(key, what, *values, ratio, tolerance + sum(noise) / 2, max(noise) <= STEADY))
     return sorted(changes, key=lambda change: (-change.ratio, change.key))

@@ -1,9 +1,10 @@
-"""Full-size meaning of the fusion rules: each SD 1.4 graph, rewritten, against the plain one in onnxruntime, float32, made-up weights.
+"""Full-size meaning of the fusion rules: each SD 1.4 graph, rewritten, against the plain one in onnxruntime,
+float32, made-up weights.
 
     python -m benchmarks.fused_full [--component unet] [--latent 64] [--each]
 
-Prints for each component the seconds of rewriting, the memory it added, and the relative error with every rule on; with `--each`, also
-with each family off. Needs about 9 GB of RAM and 8 GB of disk. Exits with 1 over the bound.
+Prints for each component the seconds of rewriting, the memory it added, and the relative error with every rule on; with
+`--each`, also with each family off. Needs about 9 GB of RAM and 8 GB of disk. Exits with 1 over the bound.
 """
 
 from __future__ import annotations
@@ -44,13 +45,21 @@ def main() -> int:
             got, cost = answer(component, args.latent, off)
             error = float(np.abs(got - plain).max() / np.abs(plain).max())
             worst = max(worst, error)
-            print(f"{component:<13} {f'without {off[0]}' if off else 'every rule':<24} relative error {error:.2e}  {cost}", flush=True)
+            print(
+                f"{component:<13} {f'without {off[0]}' if off else 'every rule':<24} relative "
+                f"error {error:.2e}  {cost}",
+                flush=True,
+            )
     return int(worst > BOUND)
 
 
 def answer(component: str, side: int, off: Collection[str]) -> tuple[np.ndarray, str]:
     """What onnxruntime makes of the rewritten graph, and what rewriting cost."""
-    sizes = {"batch": 1} if component == "text_encoder" else {"batch": 2 if component == "unet" else 1, "height": side, "width": side}
+    sizes = (
+        {"batch": 1}
+        if component == "text_encoder"
+        else {"batch": 2 if component == "unet" else 1, "height": side, "width": side}
+    )
     model = build(random_checkpoint("sd14", 0)).graph(component, **sizes)
     inputs = given(model)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
@@ -65,15 +74,17 @@ def answer(component: str, side: int, off: Collection[str]) -> tuple[np.ndarray,
 
 def given(model: ir.Model) -> dict[str, np.ndarray]:
     """Normal noise, random tokens and a late timestep, by input name."""
-    rng, made = np.random.default_rng(0), {}
+    rng, inputs = np.random.default_rng(0), {}
     for value in model.graph.inputs:
         assert value.shape is not None
         shape = value.shape.numpy()
         if value.dtype == ir.DataType.INT32:
-            made[str(value.name)] = rng.integers(0, 49408, shape).astype(np.int32)
+            inputs[str(value.name)] = rng.integers(0, 49408, shape).astype(np.int32)
         else:
-            made[str(value.name)] = np.float32([981]) if value.name == "timestep" else rng.standard_normal(shape, dtype=np.float32)
-    return made
+            inputs[str(value.name)] = (
+                np.float32([981]) if value.name == "timestep" else rng.standard_normal(shape, dtype=np.float32)
+            )
+    return inputs
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The ops that a UNet step and a VAE decode at 512x512 spend their time on, as graphs of one op.
 
-They are lowered and planned as in a bundle, so that a case is timed with the kernels, tunables and packed weights that a picture gets, and
-an op that takes several commands is one case. FLOPs are those of the op: of a Winograd convolution those of the direct one, so that
-its rate is an effective one and may pass the peak.
+They are lowered and planned as in a bundle, so that a case is timed with the kernels, tunables and packed weights that
+a picture gets, and an op that takes several commands is one case. FLOPs are those of the op: of a Winograd convolution
+those of the direct one, so that its rate is an effective one and may pass the peak.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Case:
         return row.flops(self.shapes, [self.output])
 
     def nbytes(self, element: int) -> int:
-        """The least that is read and written, at `element` bytes a number."""
+        """The least that is read and written, at `element` bytes per number."""
         return sum(traffic(self.op, [element * prod(shape) for shape in self.shapes], [element * prod(self.output)]))
 
     @property
@@ -60,7 +60,9 @@ class Case:
 
     def lowered(self, storage: str, target: Target, kernels: Mapping[str, KernelFile]) -> Program:
         """The op's kernel calls: by its method at whatever sizes, else as the target chooses."""
-        bounds = {name: limit for name, limit in target.bounds(self.method).items() if not name.startswith(("min_", "max_"))}
+        bounds = {
+            name: limit for name, limit in target.bounds(self.method).items() if not name.startswith(("min_", "max_"))
+        }
         chosen = replace(target, **{self.method: bounds}) if self.method else target
         return lower(self.graph(), "case", storage=storage, kernels=kernels, target=chosen, without=self.without)
 
@@ -68,15 +70,26 @@ class Case:
         """The op between inputs and one output; weights are made up when they are packed."""
         inputs = [_value(f"x{number}", shape) for number, shape in enumerate(self.inputs)]
         weights = [_weight(f"w{number}", shape) for number, shape in enumerate(self.weights)]
-        known = [ir.Value(name=f"c{n}", const_value=ir.tensor(array, name=f"c{n}")) for n, array in enumerate(self.constants)]
+        known = [
+            ir.Value(name=f"c{n}", const_value=ir.tensor(array, name=f"c{n}")) for n, array in enumerate(self.constants)
+        ]
         for value, array in zip(known, self.constants, strict=True):
             value.shape, value.dtype = ir.Shape(array.shape), ir.DataType.from_numpy(array.dtype)
         residual = [_value("residual", self.output)] if self.residual else []
         output = _value("y", self.output)
         attributes = ir.convenience.convert_attributes(dict(self.attributes))
-        node = ir.Node(self.domain, self.op, [*inputs, *weights, *known, *residual], attributes, outputs=[output], name=self.op)
+        node = ir.Node(
+            self.domain, self.op, [*inputs, *weights, *known, *residual], attributes, outputs=[output], name=self.op
+        )
         opsets = {"": 18, DOMAIN: 1}
-        graph = ir.Graph([*inputs, *residual], [output], nodes=[node], initializers=[*weights, *known], opset_imports=opsets, name="case")
+        graph = ir.Graph(
+            [*inputs, *residual],
+            [output],
+            nodes=[node],
+            initializers=[*weights, *known],
+            opset_imports=opsets,
+            name="case",
+        )
         return ir.Model(graph, ir_version=10)
 
 
@@ -115,7 +128,15 @@ def _products() -> Iterator[Case]:
 
 
 def _convolutions() -> Iterator[Case]:
-    unet = ((320, 64, 320), (960, 64, 320), (640, 32, 640), (1920, 32, 640), (1280, 16, 1280), (2560, 16, 1280), (1280, 8, 1280))
+    unet = (
+        (320, 64, 320),
+        (960, 64, 320),
+        (640, 32, 640),
+        (1920, 32, 640),
+        (1280, 16, 1280),
+        (2560, 16, 1280),
+        (1280, 8, 1280),
+    )
     vae = ((512, 64, 512), (512, 128, 512), (512, 256, 256), (256, 256, 256), (256, 512, 128), (128, 512, 128))
     for ic, size, oc in (*unet, *vae):
         yield _conv(ic, size, oc)
@@ -139,11 +160,23 @@ def _norms() -> Iterator[Case]:
         name = f"group norm silu {_by(shape)}"
         yield Case(name, "GroupNormNhwcSilu", (shape,), shape, ((channels,), (channels,)), attributes=settings)
     for rows, width in ((4096, 320), (1024, 640), (256, 1280)):
-        yield Case(f"layer norm {rows}x{width}", "LayerNormalization", ((1, rows, width),), (1, rows, width), ((width,), (width,)))
+        yield Case(
+            f"layer norm {rows}x{width}",
+            "LayerNormalization",
+            ((1, rows, width),),
+            (1, rows, width),
+            ((width,), (width,)),
+        )
 
 
 def _plain() -> Iterator[Case]:
-    for ic, size, oc, k in ((320, 64, 320, 3), (1280, 16, 1280, 3), (128, 512, 128, 3), (320, 64, 320, 1), (512, 64, 512, 1)):
+    for ic, size, oc, k in (
+        (320, 64, 320, 3),
+        (1280, 16, 1280, 3),
+        (128, 512, 128, 3),
+        (320, 64, 320, 1),
+        (512, 64, 512, 1),
+    ):
         shapes, pads = ((oc, ic, k, k), (oc,)), [k // 2] * 4
         settings = (("kernel_shape", [k, k]), ("pads", pads), ("strides", [1, 1]))
         name = f"conv {k}x{k} {ic}x{size}x{size} -> {oc}"
@@ -159,7 +192,9 @@ def _plain() -> Iterator[Case]:
     yield Case(f"mul {_by(picture)} by channel", "Mul", (picture, (1, 320, 1, 1)), picture)
     for op in ("Sigmoid", "Erf", "Silu"):
         yield Case(f"{op.lower()} {_by(picture)}", op, (picture,), picture)
-    yield Case("transpose 1x320x4096", "Transpose", ((1, 320, 4096),), (1, 4096, 320), attributes=(("perm", [0, 2, 1]),))
+    yield Case(
+        "transpose 1x320x4096", "Transpose", ((1, 320, 4096),), (1, 4096, 320), attributes=(("perm", [0, 2, 1]),)
+    )
     heads = (("perm", [0, 2, 1, 3]),)
     yield Case("transpose 1x4096x8x40", "Transpose", ((1, 4096, 8, 40),), (1, 8, 4096, 40), attributes=heads)
 
@@ -187,7 +222,9 @@ def _attention(queries: int, keys: int, heads: int, head: int, *, method: str = 
     q, kv = (1, queries, heads * head), (1, keys, heads * head)
     name = f"{'flash attention' if method else 'attention'} {queries}x{keys} {heads} heads of {head}"
     settings = (("heads", [heads]), ("scale", head**-0.5))
-    return Case(name, "Attention", (q, kv, kv), q, attributes=settings, method=method, without=() if method else ("flash",))
+    return Case(
+        name, "Attention", (q, kv, kv), q, attributes=settings, method=method, without=() if method else ("flash",)
+    )
 
 
 def _by(shape: Shape) -> str:

@@ -1,7 +1,8 @@
-"""Time the ops of Stable Diffusion 1.4 as plans run them: `python -m benchmarks.kernels [part of a name] [--storage f16] [--markdown]`.
+"""Time the ops of Stable Diffusion 1.4 as plans run them:
+`python -m benchmarks.kernels [part of a name] [--storage f16] [--markdown]`.
 
-Prints GFLOP/s and GB/s (the least bytes the op could move), and what part they are of the device's peak and of a large copy, both
-measured in turns with the op. Pin it to a core for figures a core (`taskset -c 0`).
+Prints GFLOP/s and GB/s (the least bytes the op could move), and what part they are of the device's peak and of a large
+copy, both measured in turns with the op. Pin it to a core for figures per core (`taskset -c 0`).
 """
 
 from __future__ import annotations
@@ -31,16 +32,23 @@ HEAD = "| op | kernels | storage | ms | GFLOP/s | of peak | GB/s | of copy |\n|-
 
 
 def run(
-    device: Device, kernels: dict[str, KernelFile], limits: Limits, case: Case, storage: str, target: str, budget_s: float
+    device: Device,
+    kernels: dict[str, KernelFile],
+    limits: Limits,
+    case: Case,
+    storage: str,
+    target: str,
+    budget_s: float,
 ) -> tuple[Timing, Reached, str]:
-    """Time one case on made-up values, by the device's own clock; what part of its limits that is; and the names of its kernels.
+    """Time one case on made-up values, by the device's own clock; what part of its limits that is;
+    and the names of its kernels.
 
     A plan takes and gives float32: the casts at its borders are no part of the case.
     """
     program = case.lowered(storage, load_target(target), kernels)
-    made = plan(program, storage=storage)
-    session = Session(MemoryBundle([made], weight_sources(program), kernels), device, trace=True)
-    inputs: dict[str, np.ndarray] = made_up(made)
+    dispatch_plan = plan(program, storage=storage)
+    session = Session(MemoryBundle([dispatch_plan], weight_sources(program), kernels), device, trace=True)
+    inputs: dict[str, np.ndarray] = made_up(dispatch_plan)
 
     def call() -> float:
         session.profile.clear()
@@ -56,7 +64,14 @@ def run(
 
 def row_of(timing: Timing, reached: Reached, names: str, about: dict[str, Any]) -> dict[str, Any]:
     """A result as plain data."""
-    return {**timing.row(), "kind": "kernel", "name": f"kernel: {timing.name}", "kernels": names, "reached": reached.row(), **about}
+    return {
+        **timing.row(),
+        "kind": "kernel",
+        "name": f"kernel: {timing.name}",
+        "kernels": names,
+        "reached": reached.row(),
+        **about,
+    }
 
 
 def text_of(timing: Timing, reached: Reached, names: str) -> str:
@@ -77,24 +92,28 @@ def markdown_of(timing: Timing, reached: Reached, names: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Time what was asked for, one line a case."""
+    """Time what was asked for, one line per case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("filter", nargs="?", default="", help="only cases whose name contains this")
     parser.add_argument("--storage", choices=("f32", "f16"), nargs="+", default=("f32", "f16"))
     parser.add_argument("--plain", action="store_true", help="also the ops that only graphs without fusions hold")
     parser.add_argument("--target", default=AUTO, help="whose tunables (default auto: this machine's CPU)")
     parser.add_argument("--device", help="as `ondevice devices` lists them")
-    parser.add_argument("--budget", type=float, default=1.0, help="seconds of timed calls a case")
+    parser.add_argument("--budget", type=float, default=1.0, help="seconds of timed calls per case")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--json", action="store_true", help="one JSON object per line")
     form.add_argument("--markdown", action="store_true", help="a table for a page")
-    parser.add_argument("--rows", type=Path, metavar="FILE.jsonl", help="append the results there, one JSON object a line")
+    parser.add_argument(
+        "--rows", type=Path, metavar="FILE.jsonl", help="append the results there, one JSON object per line"
+    )
     args = parser.parse_args(argv)
     device, kernels = choose_device(args.device), load_all()
     limits, facts = Limits(device), device.facts()
     about = {"target": load_target(args.target).name, "machine": machine.facts(device=facts)}
     if not args.json:
-        print(f"{facts['name']}, {facts['platform']}, {facts['driver']}, {about['machine']['cores']} cores\n", flush=True)
+        print(
+            f"{facts['name']}, {facts['platform']}, {facts['driver']}, {about['machine']['cores']} cores\n", flush=True
+        )
     print(HEAD, flush=True) if args.markdown else None
     for case in cases(args.plain):
         for storage in args.storage:

@@ -1,10 +1,12 @@
-"""End runs of convert, generate, tune and bench at random moments: `python -m benchmarks.kills [--count 100] [--seed 0] [--work DIR]`.
+"""End runs of convert, generate, tune and bench at random moments:
+`python -m benchmarks.kills [--count 100] [--seed 0] [--work DIR]`.
 
-Each run works on the demo model and writes over what an earlier one wrote. Every second kill is at a moment drawn over the verb's whole
-duration; the others come up to 60 ms after something hidden has appeared in the folder, that is while files are written. Signals are
-drawn from SIGKILL, SIGTERM, SIGHUP and SIGINT. After each: every file under its final name is there and whole, by the readers that users
-have; the signals that can be heard left nothing hidden and ended the run as they should; what SIGKILL left is gone after the next run
-that ends by itself. Prints counts by verb and signal; exits with 1 where a check failed.
+Each run works on the demo model and writes over what an earlier one wrote. Every second kill is at a moment drawn over
+the verb's whole duration; the others come up to 60 ms after something hidden has appeared in the folder, that is while
+files are written. Signals are drawn from SIGKILL, SIGTERM, SIGHUP and SIGINT. After each: every file under its final
+name is there and whole, by the readers that users have; the signals that can be heard left nothing hidden and ended the
+run as they should; what SIGKILL left is gone after the next run that ends by itself. Prints counts by verb and signal;
+exits with 1 where a check failed.
 """
 
 from __future__ import annotations
@@ -44,7 +46,17 @@ def verbs(work: Path) -> dict[str, list[str]]:
     return {
         "convert": ["convert", "demo", *size, "--force", "--out", str(work / "written.ondevice")],
         "convert onnx": ["convert", "demo", *size, "--force", "--format", "onnx", "--out", str(work / "written-onnx")],
-        "generate": ["generate", bundle, "a red circle", "--steps", "1", "--out", str(work / "a.png"), "--save-latents", latents],
+        "generate": [
+            "generate",
+            bundle,
+            "a red circle",
+            "--steps",
+            "1",
+            "--out",
+            str(work / "a.png"),
+            "--save-latents",
+            latents,
+        ],
         "tune": ["tune", bundle, "--kernel", "layer_norm", "--budget", "0.5", "--out", str(work / "tuned.toml")],
         "bench": ["bench", bundle, "--component", "text_encoder", "--repeat", "3", "--rows", str(work / "rows.jsonl")],
     }
@@ -82,7 +94,11 @@ def damaged(work: Path, expected: set[str]) -> list[str]:
         except Exception as error:
             faults.append(f"{name}: {type(error).__name__}: {error}")
     cache = KernelCache(work / "cache" / "kernels")
-    return faults + [f"kernel {path.name}" for path in sorted((work / "cache" / "kernels").glob("*.bin")) if cache.load(path.stem) is None]
+    return faults + [
+        f"kernel {path.name}"
+        for path in sorted((work / "cache" / "kernels").glob("*.bin"))
+        if cache.load(path.stem) is None
+    ]
 
 
 def hidden(work: Path) -> list[Path]:
@@ -95,9 +111,16 @@ def hidden(work: Path) -> list[Path]:
 
 
 def start(words: list[str], work: Path) -> subprocess.Popen[str]:
-    """A verb in a process of its own, which hears signals as one in a terminal does, wherever this script runs (nohup, the background)."""
+    """A verb in a process of its own, which hears signals as one in a terminal does,
+    wherever this script runs (nohup, the background)."""
     environment = os.environ | {"ONDEVICE_CACHE": str(work / "cache")}
-    ours = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "env": environment, "start_new_session": True}
+    ours = {
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "env": environment,
+        "start_new_session": True,
+    }
     return subprocess.Popen([sys.executable, "-m", "ondevice", *words], **ours, preexec_fn=_hear)
 
 
@@ -168,7 +191,9 @@ def _kills(work: Path, count: int, draw: random.Random) -> int:
         row, left = counts.setdefault((verb, signal.Signals(number).name), Counter()), hidden(work)
         found = damaged(work, expected)
         if number != signal.SIGKILL:
-            found += [f"left {path.name}" for path in left] + ([wrong] if (wrong := ended_wrong(number, code, said)) else [])
+            found += [f"left {path.name}" for path in left] + (
+                [wrong] if (wrong := ended_wrong(number, code, said)) else []
+            )
         elif left:
             whole(commands[verb], work)
             found += [f"{path.name} is still there" for path in left if path.exists()]
@@ -176,7 +201,10 @@ def _kills(work: Path, count: int, draw: random.Random) -> int:
         row["had ended"] += code == 0
         row["while writing"] += aimed and code != 0
         row["left"] += len(left)
-        faults += [f"{verb}, {signal.Signals(number).name} after {delay:.3f} s{' of writing' * aimed}: {fault}" for fault in found]
+        faults += [
+            f"{verb}, {signal.Signals(number).name} after {delay:.3f} s{' of writing' * aimed}: {fault}"
+            for fault in found
+        ]
     print(table(counts))
     print("\n".join(faults) or "no fault: nothing under a final name was broken, no leftover survived the next run")
     return 1 if faults else 0
@@ -186,7 +214,10 @@ def table(counts: dict[tuple[str, str], Counter[str]]) -> str:
     """Counts by verb and signal, and their sums."""
     rows = [(*key, *(str(row[kind]) for kind in KINDS)) for key, row in sorted(counts.items())]
     rows.append(("all", "", *(str(sum(row[kind] for row in counts.values())) for kind in KINDS)))
-    return "\n".join(f"{verb:<14}{name:<10}" + "".join(f"{cell:>15}" for cell in cells) for verb, name, *cells in [("", "", *KINDS), *rows])
+    return "\n".join(
+        f"{verb:<14}{name:<10}" + "".join(f"{cell:>15}" for cell in cells)
+        for verb, name, *cells in [("", "", *KINDS), *rows]
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 taskset -c 0 python -m benchmarks.memory sd14.ondevice [--onnx FOLDER] [--json]
 
-Every figure is of a process of its own. FOLDER is what `ondevice convert sd14 --random-weights 0 --format onnx` writes. Run it twice: the
-first run fills the cache of kernels, and compiling takes memory too.
+Every figure is of a process of its own. FOLDER is what `ondevice convert sd14 --random-weights 0 --format onnx` writes.
+Run it twice: the first run fills the cache of kernels, and compiling takes memory too.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ def onnx_step(folder: str) -> dict[str, Any]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    model = onnxruntime.InferenceSession(str(Path(folder) / "unet" / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    model = onnxruntime.InferenceSession(
+        str(Path(folder) / "unet" / "model.onnx"), options, providers=["CPUExecutionProvider"]
+    )
     types = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
     inputs = {value.name: np.zeros(value.shape, types[value.type]) for value in model.get_inputs()}
     model.run(None, inputs)
@@ -71,19 +73,22 @@ def main() -> None:
         print(json.dumps(PROBES[args.probe](str(args.bundle))))
         return
     ours = probe("benchmarks.memory", args.bundle, "step")
-    told: dict[str, Any] = {"ours": ours}
+    figures: dict[str, Any] = {"ours": ours}
     if args.onnx:
-        told["onnxruntime"] = probe("benchmarks.memory", args.onnx, "onnx")
-        told["rss_ratio"] = ours["peak_rss"] / told["onnxruntime"]["peak_rss"]
+        figures["onnxruntime"] = probe("benchmarks.memory", args.onnx, "onnx")
+        figures["rss_ratio"] = ours["peak_rss"] / figures["onnxruntime"]["peak_rss"]
     if args.json:
-        print(json.dumps(told, indent=1))
+        print(json.dumps(figures, indent=1))
         return
     at = " ".join(f"{name}={size}" for name, size in ours["sizes"].items())
     print(f"UNet step, {at}, {ours['dtype']}: {ours['step']:.2f} s, arena {ours['arena']:.1f} MB")
     print(f"peak RSS {ours['peak_rss']:,.0f} MB: {ours['own']:,.0f} of its own, {ours['mapped']:,.0f} of mapped files")
     if args.onnx:
-        peer, ratio = told["onnxruntime"], f"ratio {told['rss_ratio']:.2f}"
-        print(f"onnxruntime, float32, batch {peer['batch']}: {peer['step']:.2f} s, peak RSS {peer['peak_rss']:,.0f} MB; {ratio}")
+        peer, ratio = figures["onnxruntime"], f"ratio {figures['rss_ratio']:.2f}"
+        print(
+            f"onnxruntime, float32, batch {peer['batch']}: {peer['step']:.2f} s, "
+            f"peak RSS {peer['peak_rss']:,.0f} MB; {ratio}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Does a test notice? One change of the source at a time, in memory, in a process forked for it, with the tests that belong to the file.
+"""Does a test notice? One change of the source at a time, in memory, in a process forked for it,
+with the tests that belong to the file.
 
-A `Break` is a piece of a file's text and what stands there instead. `notices` runs it: packages that are slow to import are imported once,
-here; each child drops the project's own modules and imports them again, one of them changed. No file is touched, so other work in the
-same tree goes on. Tests that start a process of their own see the unchanged source, and do not count.
+A `Break` is a piece of a file's text and what stands there instead. `notices` runs it: packages that are slow to import
+are imported once, here; each child drops the project's own modules and imports them again, one of them changed. No file
+is touched, so other work in the same tree goes on. Tests that start a process of their own see the unchanged source,
+and do not count.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = tuple(str(ROOT / folder) + os.sep for folder in ("ondevice", "converters", "shaders", "benchmarks", "tests"))
-RANDOM = "not memory_check_agrees and not fuzz and not mutations"  # what they notice by luck today they may not notice tomorrow
+# what they notice by luck today they may not notice tomorrow
+RANDOM = "not memory_check_agrees and not fuzz and not mutations"
 PYTEST = ("-k", RANDOM, "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-m", "not parity")
 MEMORY = "/dev/shm"  # a folder in memory, where there is one
-HUNG = 60.0  # seconds beyond what the unchanged tests take, after which a child is killed: the change made something endless
+# seconds beyond what the unchanged tests take, after which a child is killed: the change made something endless
+HUNG = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,8 @@ def read(file: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a break: `noticed` by a failing test, or by one that hung; `last` is the end of what pytest printed."""
+    """What became of a break: `noticed` by a failing test, or by one that hung;
+    `last` is the end of what pytest printed."""
 
     noticed: bool
     seconds: float
@@ -121,7 +126,8 @@ def _in_child(change: Break | None, tests: Sequence[str], out: int) -> None:
             _install(ROOT / change.file, change.text())
         import pytest
 
-        with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:  # tests sync what they write
+        # tests sync what they write
+        with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
             code = int(pytest.main([*PYTEST, f"--basetemp={folder}/t", *tests]))
     finally:
         sys.stdout.flush()
@@ -179,5 +185,8 @@ def unnoticed(changes: Sequence[Break], tests: Sequence[str], say: Any = print) 
         verdict = notices(change, tests, plain.seconds + HUNG)
         if not verdict.noticed:
             missed.append(change)
-        say(f"{number}/{len(changes)} {'noticed' if verdict.noticed else 'NOT NOTICED'} {verdict.seconds:.1f} s  {change}")
+        say(
+            f"{number}/{len(changes)} {'noticed' if verdict.noticed else 'NOT NOTICED'} "
+            f"{verdict.seconds:.1f} s  {change}"
+        )
     return missed

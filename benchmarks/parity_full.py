@@ -1,13 +1,15 @@
-"""Full-size parity: each SD 1.4 graph in onnxruntime against the diffusers or transformers module, float32, made-up weights.
+"""Full-size parity: each SD 1.4 graph in onnxruntime against the diffusers or transformers module,
+float32, made-up weights.
 
     python -P benchmarks/parity_full.py [--component unet] [--latent 64] [--double-norms]
 
-`-P`, because transformers looks for a package named `kernels` and would find the script of that name here. Needs the extras `dev`
-and `reference`, about 9 GB of RAM and 4 GB of disk. Prints one line a component; exits with 1 over the bound.
+`-P`, because transformers looks for a package named `kernels` and would find the script of that name here. Needs
+the extras `dev` and `reference`, about 9 GB of RAM and 4 GB of disk. Prints one line per component; exits with 1
+over the bound.
 
-onnxruntime's InstanceNormalization sums in float32 and is itself 1e-5 off over a million elements, 9e-5 over four million (measured against
-float64), which the full-size decoder has: it stays over the bound for a reason that is not in the graph. `--double-norms` runs
-those nodes, and only those, as sums in float64.
+onnxruntime's InstanceNormalization sums in float32 and is itself 1e-5 off over a million elements, 9e-5 over four
+million (measured against float64), which the full-size decoder has: it stays over the bound for a reason that is not in
+the graph. `--double-norms` runs those nodes, and only those, as sums in float64.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--component", choices=ROLES, action="append")
     parser.add_argument("--latent", type=int, default=64, help="latent height and width")
-    parser.add_argument("--double-norms", action="store_true", help="InstanceNormalization in float64, where onnxruntime is inexact")
+    parser.add_argument(
+        "--double-norms", action="store_true", help="InstanceNormalization in float64, where onnxruntime is inexact"
+    )
     args = parser.parse_args()
     checkpoint = random_checkpoint("sd14", 0)
     worst = 0.0
@@ -53,7 +57,11 @@ def main() -> int:
         got = by_onnxruntime(checkpoint, component, inputs, args.latent, args.double_norms)
         error = float(np.abs(got - expected).max() / np.abs(expected).max())
         worst = max(worst, error)
-        print(f"{component:<13} {expected.shape!s:<18} relative error {error:.2e}  ({time.perf_counter() - started:.0f} s)", flush=True)
+        print(
+            f"{component:<13} {expected.shape!s:<18} relative error {error:.2e}  "
+            f"({time.perf_counter() - started:.0f} s)",
+            flush=True,
+        )
     return int(worst > BOUND)
 
 
@@ -102,9 +110,15 @@ def load(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> torch.nn.Mo
     return module.eval()
 
 
-def by_onnxruntime(checkpoint: Checkpoint, component: str, inputs: dict[str, np.ndarray], side: int, double: bool) -> np.ndarray:
+def by_onnxruntime(
+    checkpoint: Checkpoint, component: str, inputs: dict[str, np.ndarray], side: int, double: bool
+) -> np.ndarray:
     """The graph's output. It is saved with its weights beside it: a protobuf cannot hold 2 GB."""
-    sizes = {"batch": 1} if component == "text_encoder" else {"batch": 2 if component == "unet" else 1, "height": side, "width": side}
+    sizes = (
+        {"batch": 1}
+        if component == "text_encoder"
+        else {"batch": 2 if component == "unet" else 1, "height": side, "width": side}
+    )
     model = build(checkpoint).graph(component, **sizes)
     if double:
         with_double_norms(model)
@@ -126,7 +140,9 @@ def with_double_norms(model: ir.Model) -> None:
         x = tape.op("Cast", [node.inputs[0]], {"to": ir.DataType.DOUBLE})
         centred = tape.op("Sub", [x, tape.op("ReduceMean", [x, axes])])
         variance = tape.op("ReduceMean", [tape.op("Mul", [centred, centred]), axes])
-        epsilon = tape.op("Constant", [], {"value": ir.tensor(np.array(node.attributes["epsilon"].as_float(), np.float64))})
+        epsilon = tape.op(
+            "Constant", [], {"value": ir.tensor(np.array(node.attributes["epsilon"].as_float(), np.float64))}
+        )
         normal = tape.op("Div", [centred, tape.op("Sqrt", [tape.op("Add", [variance, epsilon])])])
         y = tape.op("Cast", [normal], {"to": ir.DataType.FLOAT})
         ir.convenience.replace_nodes_and_values(graph, node, [node], tape.nodes, [node.outputs[0]], [y])

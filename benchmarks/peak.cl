@@ -1,5 +1,6 @@
-// What the device can do at most: multiply-adds in registers, and a copy of a large buffer. For benchmarks only; no bundle has them.
-// VEC: the widest vector the device likes. CHAINS: sums that do not wait for each other, enough to fill its pipelines.
+// What the device can do at most: multiply-adds in registers, and a copy of a large buffer. For benchmarks only; no
+// bundle has them. VEC: the widest vector the device likes. CHAINS: sums that do not wait for each other, enough to
+// fill its pipelines.
 
 __kernel void peak(__global float* out, const int steps) {
   VEC sums[CHAINS];
@@ -14,7 +15,8 @@ __kernel void peak(__global float* out, const int steps) {
   VSTORE(total, get_global_id(0), out);
 }
 
-// A work-item of a CPU copies neighbours; those of a GPU stand beside each other: item i takes vectors i * ACROSS, then STRIDE further.
+// A work-item of a CPU copies neighbours; those of a GPU stand beside each other: item i takes vectors i * ACROSS, then
+// STRIDE further.
 __kernel void copy(__global const float* x, __global float* y, const int count, const int stride) {
   const size_t first = (size_t)get_global_id(0) * (stride == 1 ? count : 1);
   for (int i = 0; i < count; i++) {

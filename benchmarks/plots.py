@@ -1,7 +1,8 @@
 """Draw committed results: `python -m benchmarks.plots RESULTS.jsonl... --out docs/images` (needs the extra `plots`).
 
-`peers.svg`: the time of each peer, one panel a component. `ablation.svg`: latency as the paper's optimizations are added. The last row of
-a name counts; one machine a drawing. Backgrounds are transparent, and ink is of a grey that reads on GitHub's white and on its black.
+`peers.svg`: the time of each peer, one panel per component. `ablation.svg`: latency as the paper's optimizations are
+added. The last row of a name counts; one machine per drawing. Backgrounds are transparent, and ink is of a grey that
+reads on GitHub's white and on its black.
 """
 
 from __future__ import annotations
@@ -54,10 +55,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def latest(rows: Sequence[Row], kind: str) -> list[Row]:
-    """The last row of each name, of the machine that the last row of that kind is of, in the order of first appearance."""
-    mine = [row for row in rows if row.get("kind") == kind]
-    machine = same(mine[-1]["machine"]) if mine else None
-    return list({row["name"]: row for row in mine if same(row["machine"]) == machine}.values())
+    """The last row of each name, of the machine that the last row of that kind is of,
+    in the order of first appearance."""
+    of_kind = [row for row in rows if row.get("kind") == kind]
+    machine = same(of_kind[-1]["machine"]) if of_kind else None
+    return list({row["name"]: row for row in of_kind if same(row["machine"]) == machine}.values())
 
 
 def panels(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -72,27 +74,30 @@ def draw_peers(rows: Sequence[Row], path: Path) -> None:
     """Bars of seconds, the fastest on top, with the ratio to ours."""
     parts = panels(rows)
     figure, axes = _figure(len(parts), max(map(len, parts.values())))
-    for axis, (component, mine) in zip(axes, parts.items(), strict=True):
-        ordered = sorted(mine, key=lambda row: -row["median_ms"])
-        labels = [f"{row['median_ms'] / 1e3:,.3g} s" + (f", {row['ratio']['median']:.2f}x" if row.get("ratio") else "") for row in ordered]
+    for axis, (component, times) in zip(axes, parts.items(), strict=True):
+        ordered = sorted(times, key=lambda row: -row["median_ms"])
+        labels = [
+            f"{row['median_ms'] / 1e3:,.3g} s" + (f", {row['ratio']['median']:.2f}x" if row.get("ratio") else "")
+            for row in ordered
+        ]
         colours = [OURS if row["peer"].startswith("ours") else OTHERS for row in ordered]
         _bars(axis, [row["peer"] for row in ordered], [row["median_ms"] / 1e3 for row in ordered], labels, colours)
         axis.set_title(TITLES.get(component, component))
-    _save(figure, path, _about(rows, "seconds a run, batch 1, and the time over that of ours"))
+    _save(figure, path, _about(rows, "seconds per run, batch 1, and the time over that of ours"))
 
 
 def draw_ablation(rows: Sequence[Row], path: Path) -> None:
     """Bars of seconds by step, in the steps' order, with the part of the plain graph's time."""
     parts = panels(rows)
     figure, axes = _figure(len(parts), max(map(len, parts.values())))
-    for axis, (component, mine) in zip(axes, parts.items(), strict=True):
-        first, ordered = mine[0]["median_ms"], mine[::-1]
-        names = [row["rules"] if row in (mine[0], mine[-1]) else f"+ {row['rules']}" for row in ordered]
+    for axis, (component, steps) in zip(axes, parts.items(), strict=True):
+        first, ordered = steps[0]["median_ms"], steps[::-1]
+        names = [row["rules"] if row in (steps[0], steps[-1]) else f"+ {row['rules']}" for row in ordered]
         labels = [f"{row['median_ms'] / 1e3:,.3g} s, {row['median_ms'] / first:.0%}" for row in ordered]
         _bars(axis, names, [row["median_ms"] / 1e3 for row in ordered], labels, [OURS] * len(ordered))
         axis.set_title(TITLES.get(component, component))
     sizes = re.sub(r" (f16|f32) .*", r" \1", rows[0]["name"].partition(": ")[2])
-    _save(figure, path, _about(rows, f"seconds a run as optimizations are added ({sizes} and so on)"))
+    _save(figure, path, _about(rows, f"seconds per run as optimizations are added ({sizes} and so on)"))
 
 
 def _figure(count: int, bars: int) -> tuple[Any, Sequence[Any]]:
@@ -100,11 +105,15 @@ def _figure(count: int, bars: int) -> tuple[Any, Sequence[Any]]:
 
     use("Agg")
     pyplot.rcParams.update(STYLE)
-    figure, axes = pyplot.subplots(1, count, figsize=(4.6 * count, 0.42 * bars + 1.4), squeeze=False, layout="constrained")
+    figure, axes = pyplot.subplots(
+        1, count, figsize=(4.6 * count, 0.42 * bars + 1.4), squeeze=False, layout="constrained"
+    )
     return figure, axes[0]
 
 
-def _bars(axis: Any, names: Sequence[str], values: Sequence[float], labels: Sequence[str], colours: Sequence[str]) -> None:
+def _bars(
+    axis: Any, names: Sequence[str], values: Sequence[float], labels: Sequence[str], colours: Sequence[str]
+) -> None:
     bars = axis.barh(range(len(names)), values, color=colours, height=0.62)
     axis.bar_label(bars, labels, padding=4, color=INK, fontsize=9)
     axis.set_yticks(range(len(names)), names)

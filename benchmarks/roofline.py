@@ -1,6 +1,8 @@
-"""What a device can do at most, measured in turns with what is compared with it: fp32 multiply-adds, and bytes of a large copy.
+"""What a device can do at most, measured in turns with what is compared with it:
+fp32 multiply-adds, and bytes of a large copy.
 
-In turns, because machines are shared: a core that others slow down is slower at all of these, and the part that is reached stays.
+In turns, because machines are shared: a core that others slow down is slower at all of these, and the part that is
+reached stays.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ RUNS, WARMUP = 30, 2
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """Parts of the device's peak and copy that something reached: medians of its rounds, and how far those lie apart."""
+    """Parts of the device's peak and copy that something reached:
+    medians of its rounds, and how far those lie apart."""
 
     of_peak: float
     of_copy: float
@@ -54,7 +57,9 @@ class Limits:
         source, target = device.alloc(COPY_BYTES, "copy"), device.alloc(COPY_BYTES, "copy")
         device.write(source, np.ones(COPY_BYTES // 4, np.float32))
         text = _source(lanes)
-        self._peak = device.bind(device.build(text, "peak", "peak.cl"), [device.alloc(4 * lanes * items, "peak")], [steps])
+        self._peak = device.bind(
+            device.build(text, "peak", "peak.cl"), [device.alloc(4 * lanes * items, "peak")], [steps]
+        )
         per_item, stride = vectors // movers, 1 if group == 1 else movers
         self._copy = device.bind(device.build(text, "copy", "peak.cl"), [source, target], [per_item, stride])
         self._items, self._movers, self._group = items, movers, group

@@ -1,4 +1,5 @@
-"""Rows of results (`ondevice bench ... --rows`, `benchmarks.kernels --rows`), read back: every value that is used is checked before."""
+"""Rows of results (`ondevice bench ... --rows`, `benchmarks.kernels --rows`), read back:
+every value that is used is checked before."""
 
 from __future__ import annotations
 
@@ -17,16 +18,20 @@ _FIX = "measure again with --rows in a new file, or take that line out"
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows in a file, one JSON object a line. Raises UsageError naming the first line that is none."""
+    """The rows in a file, one JSON object per line. Raises UsageError naming the first line that is none."""
     try:
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MOST_BYTES:
-            raise UsageError(f"this is no file of rows (expected a file of at most {_MOST_BYTES} bytes).", where=str(path))
+            raise UsageError(
+                f"this is no file of rows (expected a file of at most {_MOST_BYTES} bytes).", where=str(path)
+            )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot be read ({error.strerror}).", where=str(path), fix="check the path") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"is no text (byte {error.start} is not UTF-8).", where=str(path), fix="give a file that --rows wrote") from None
+        raise UsageError(
+            f"is no text (byte {error.start} is not UTF-8).", where=str(path), fix="give a file that --rows wrote"
+        ) from None
     rows = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -63,11 +68,17 @@ def _wrong(row: Any) -> str:
     if not isinstance(machine, dict):
         return "machine is no object"
     device = machine.get("device")
-    if not _is_text(machine.get("cpu")) or not (device is None or (isinstance(device, dict) and _is_text(device.get("name")))):
+    if not _is_text(machine.get("cpu")) or not (
+        device is None or (isinstance(device, dict) and _is_text(device.get("name")))
+    ):
         return "machine has no printable cpu, or a device without a name"
     if type(machine.get("cores")) is not int or not 1 <= machine["cores"] <= 1 << 16:
         return "machine has no number of cores"
-    return "" if machine.get("commit") is None or _is_text(machine["commit"]) else "machine has a commit that is no printable text"
+    return (
+        ""
+        if machine.get("commit") is None or _is_text(machine["commit"])
+        else "machine has a commit that is no printable text"
+    )
 
 
 def _is_text(value: Any) -> bool:
@@ -75,4 +86,5 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
-    return type(value) in (int, float) and low <= value <= high  # false for NaN; compared as it is, for it may be past float
+    # false for NaN; compared as it is, for it may be past float
+    return type(value) in (int, float) and low <= value <= high

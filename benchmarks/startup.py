@@ -1,14 +1,16 @@
-"""Start-up of `generate`, part by part: from the process's start to the end of the first UNet step; and what launches add to a step.
+"""Start-up of `generate`, part by part: from the process's start to the end of the first UNet step;
+and what launches add to a step.
 
 taskset -c 0 python -m benchmarks.startup sd14.ondevice [--guidance 7.5] [--cold] [--json]
 
-Runs the verb in a process of its own, with marks between its parts, and ends it before the decoder. Run it twice: the first run fills
-the cache of kernels. Another process measures what reading the weights takes: touching every page of them, mapped as they are for a
-step. With --cold both begin with the bundle's files out of the page cache.
+Runs the verb in a process of its own, with marks between its parts, and ends it before the decoder. Run it twice: the
+first run fills the cache of kernels. Another process measures what reading the weights takes: touching every page of
+them, mapped as they are for a step. With --cold both begin with the bundle's files out of the page cache.
 
-"Beyond reading the weights" is all until the first step begins, and what launches add to that step. Its kernels are the first to touch the
-weights, so what they take more than those of a later step is the reading and noise. Launches add a step's wall time less the time in its
-kernels by the device's clock. CPU seconds are those of all threads: the figure to look at where others use the core.
+"Beyond reading the weights" is all until the first step begins, and what launches add to that step. Its kernels are the
+first to touch the weights, so what they take more than those of a later step is the reading and noise. Launches add a
+step's wall time less the time in its kernels by the device's clock. CPU seconds are those of all threads: the figure to
+look at where others use the core.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class Enough(BaseException):
 
 
 class Marks:
-    """(part, wall seconds, CPU seconds) in the order in which the parts ended; each begins where the one before ended."""
+    """(part, wall seconds, CPU seconds) in the order in which the parts ended;
+    each begins where the one before ended."""
 
     def __init__(self, started: float) -> None:
         self.rows: list[tuple[str, float, float]] = []
@@ -91,7 +94,17 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
     marked("of", "tokenizer", generate.Pipeline)
     generate.Session = Watched
     with tempfile.TemporaryDirectory() as folder:
-        words = ["--sampler", "ddim", "--steps", str(steps), "--guidance", str(guidance), "--profile", "--out", f"{folder}/none.png"]
+        words = [
+            "--sampler",
+            "ddim",
+            "--steps",
+            str(steps),
+            "--guidance",
+            str(guidance),
+            "--profile",
+            "--out",
+            f"{folder}/none.png",
+        ]
         try:
             code = cli.main_for("generate", [str(bundle), "a photo of an astronaut riding a horse on mars", *words])
         except Enough:
@@ -157,7 +170,13 @@ def probe(module: str, subject: Path, name: str, *more: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("--guidance", type=float, default=1.0, metavar="SCALE", help="as of `generate`; 1, the default: a UNet of batch 1")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        default=1.0,
+        metavar="SCALE",
+        help="as of `generate`; 1, the default: a UNet of batch 1",
+    )
     parser.add_argument("--steps", type=int, default=3, help="the first and at least one later (default 3)")
     parser.add_argument("--cold", action="store_true", help="with the bundle's files out of the page cache")
     parser.add_argument("--json", action="store_true")
@@ -167,14 +186,20 @@ def main() -> None:
     if args.steps < 2:
         parser.error("--steps: one step has no later one to compare with (expected at least 2)")
     if args.probe:
-        print(json.dumps(draw(args.bundle, args.started, args.steps, args.guidance) if args.probe == "draw" else pages(args.bundle)))
+        print(
+            json.dumps(
+                draw(args.bundle, args.started, args.steps, args.guidance)
+                if args.probe == "draw"
+                else pages(args.bundle)
+            )
+        )
         return
-    told = []
+    reports = []
     for name, more in (("pages", ()), ("draw", ("--steps", str(args.steps), "--guidance", str(args.guidance)))):
         if args.cold:
             forget(args.bundle)
-        told.append(probe("benchmarks.startup", args.bundle, name, "--started", repr(time.time()), *more))
-    read, drawn = told
+        reports.append(probe("benchmarks.startup", args.bundle, name, "--started", repr(time.time()), *more))
+    read, drawn = reports
     found = summary([tuple(row) for row in drawn["parts"]], drawn["device"], tuple(read["pages"]))
     print(json.dumps(found, indent=1) if args.json else to_text(found, read["mb"]))
 
@@ -184,9 +209,14 @@ def to_text(found: Mapping[str, Any], mb: float) -> str:
     names = {"begun": "first UNet step begun after", "first": "first UNet step", "later": "a later UNet step"}
     names |= {"reading": f"reading {mb:,.0f} MB of weights", "beyond": "start-up beyond reading the weights"}
     rows = [*found["parts"], *((text, *found[name]) for name, text in names.items())]
-    lines = [f"{'':<36} {'seconds':>8} {'of CPU':>8}", *(f"{part:<36} {wall:>8.3f} {cpu:>8.3f}" for part, wall, cpu in rows)]
+    lines = [
+        f"{'':<36} {'seconds':>8} {'of CPU':>8}",
+        *(f"{part:<36} {wall:>8.3f} {cpu:>8.3f}" for part, wall, cpu in rows),
+    ]
     added = f"launches add {found['overhead'] * 1e3:.0f} ms to a later step, {found['overhead_share']:.2%} of it"
-    return "\n".join([f"{line}  ({AIM})" if names["beyond"] in line else line for line in lines] + [f"{added} (aimed at: under 2 %)"])
+    return "\n".join(
+        [f"{line}  ({AIM})" if names["beyond"] in line else line for line in lines] + [f"{added} (aimed at: under 2 %)"]
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""A UNet step under several targets: `python -m benchmarks.targets host host-avx2 [--size 256x256] [--dtype fp16] [--untuned]`.
+"""A UNet step under several targets: `python -m benchmarks.targets host host-avx2 [--size 256x256]
+[--dtype fp16] [--untuned]`.
 
-Each distinct dispatch is timed alone under all of them, taking turns, by the device's own clock; the table sums them as often as a step
-at batch 2 launches them. With Intel's CPU runtime, CL_CONFIG_CPU_TARGET_ARCH=core-avx2 makes a machine with wider vectors one with AVX2.
+Each distinct dispatch is timed alone under all of them, taking turns, by the device's own clock; the table sums them as
+often as a step at batch 2 launches them. With Intel's CPU runtime, CL_CONFIG_CPU_TARGET_ARCH=core-avx2 makes a machine
+with wider vectors one with AVX2.
 """
 
 from __future__ import annotations
@@ -50,16 +52,18 @@ def main() -> None:
     model = build(random_checkpoint(FAMILIES["sd14"], 0))
     runner = CaseRunner(choose_device(arguments.device), kernels)
     sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0] * len(targets))
-    for case in cases_of(model, [(job, STORAGE[arguments.dtype])], kernels, Recipe(target=first), only=arguments.kernel):
-        made = [ready(case, runner, target) for target in targets.values()]
-        runs = [one.run for one in made if one is not None]
+    for case in cases_of(
+        model, [(job, STORAGE[arguments.dtype])], kernels, Recipe(target=first), only=arguments.kernel
+    ):
+        ready_cases = [ready(case, runner, target) for target in targets.values()]
+        runs = [one.run for one in ready_cases if one is not None]
         if len(runs) < len(targets):
             print(f"left out: {case}")
             continue
         for number, times in enumerate(in_turns(runs, runs=15, warmup=1, budget_s=0.5)):
             sums[case.kernel.name][number] += statistics.median(times) * case.runs / STEPS
         runner.forget()
-    print(f"{'seconds a step':24s}" + "".join(f"{name:>18s}" for name in targets))
+    print(f"{'seconds per step':24s}" + "".join(f"{name:>18s}" for name in targets))
     for name, row in sorted(sums.items(), key=lambda item: -item[1][0]):
         print(f"{name:24s}" + "".join(f"{seconds:18.4f}" for seconds in row))
     print(f"{'all':24s}" + "".join(f"{sum(row[i] for row in sums.values()):18.4f}" for i in range(len(targets))))

@@ -69,19 +69,27 @@ class Model:
             return bands.build(GraphBuilder(role, part.weights), part.config, height=height, width=width, **band)
         if graphs:
             if role not in graphs:
-                raise GraphError(f"there is no {role}/model.onnx.", where=self.checkpoint.source, fix="export that component, too")
+                raise GraphError(
+                    f"there is no {role}/model.onnx.", where=self.checkpoint.source, fix="export that component, too"
+                )
             return graphs[role].graph(**sizes)
         sizes |= self.family.roles[role].joined(self.configs)
         return graph.build(GraphBuilder(role, part.weights), part.config, **sizes)
 
     def stages(self, height: int, width: int, role: str) -> int:
-        """How many stages a role has in bands. Raises UsageError where the checkpoint is a folder of exported graphs."""
+        """How many stages a role has in bands.
+        Raises UsageError where the checkpoint is a folder of exported graphs."""
         if self.checkpoint.graphs:
-            raise UsageError("an exported graph is not cut into stages.", where="--tile-vae", fix="convert from weights, or leave it out")
+            raise UsageError(
+                "an exported graph is not cut into stages.",
+                where="--tile-vae",
+                fix="convert from weights, or leave it out",
+            )
         return self._bands(role).count(self.checkpoint.components[self.family.roles[role].part].config, height, width)
 
     def lacks(self, role: str, **sizes: int) -> str | None:
-        """Why there is no graph of `role` at these sizes; None if there is. Weights make every size, exported graphs may not."""
+        """Why there is no graph of `role` at these sizes; None if there is.
+        Weights make every size, exported graphs may not."""
         graphs = self.checkpoint.graphs
         if not graphs:
             return None

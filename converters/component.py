@@ -18,7 +18,14 @@ _ITS_CONFIG = "use the config.json that came with the weights, or other weights"
 LISTED = 170  # characters of names in an error message; a wrong file would list a thousand names
 
 FLOATS = frozenset(
-    {ir.DataType.DOUBLE, ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT8E4M3FN, ir.DataType.FLOAT8E5M2}
+    {
+        ir.DataType.DOUBLE,
+        ir.DataType.FLOAT,
+        ir.DataType.FLOAT16,
+        ir.DataType.BFLOAT16,
+        ir.DataType.FLOAT8E4M3FN,
+        ir.DataType.FLOAT8E5M2,
+    }
 )
 WHOLE = frozenset({ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.UINT8, ir.DataType.INT8})
 
@@ -48,10 +55,11 @@ class GraphSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A whole model: the networks of its family by component, the scheduler's config, and the files of each tokenizer by its folder.
+    """A whole model: the networks of its family by component, the scheduler's config,
+    and the files of each tokenizer by its folder.
 
-    `notes` says in sentences what was in the source and not used. `graphs` is by role ("unet", "vae_decoder", ...) where the source
-    holds exported graphs; its components have configs then, and no weights.
+    `notes` says in sentences what was in the source and not used. `graphs` is by role ("unet", "vae_decoder", ...)
+    where the source holds exported graphs; its components have configs then, and no weights.
     """
 
     components: dict[str, Component]
@@ -64,9 +72,12 @@ class Checkpoint:
 
 
 def lazy(read: Callable[[], np.ndarray], dtype: ir.DataType, shape: Iterable[int], name: str) -> ir.LazyTensor:
-    """A tensor whose values `read` makes on every access; nothing is cached. `read` must return `shape` in `dtype`'s numpy type."""
+    """A tensor whose values `read` makes on every access; nothing is cached.
+    `read` must return `shape` in `dtype`'s numpy type."""
     fixed = ir.Shape(list(shape))
-    return ir.LazyTensor(lambda: ir.Tensor(read(), dtype=dtype, shape=fixed, name=name), dtype=dtype, shape=fixed, name=name, cache=False)
+    return ir.LazyTensor(
+        lambda: ir.Tensor(read(), dtype=dtype, shape=fixed, name=name), dtype=dtype, shape=fixed, name=name, cache=False
+    )
 
 
 def shape_of(tensor: ir.TensorProtocol) -> Shape:
@@ -88,15 +99,21 @@ def taken(tensor: ir.TensorProtocol, place: Stored, name: str) -> ir.TensorProto
 
 
 def fitted(
-    family: Family, part: str, config: dict[str, Any], found: Mapping[str, ir.TensorProtocol], where: str, fix: str = _ITS_CONFIG
+    family: Family,
+    part: str,
+    config: dict[str, Any],
+    found: Mapping[str, ir.TensorProtocol],
+    where: str,
+    fix: str = _ITS_CONFIG,
 ) -> Component:
     """The family's `part` with exactly the weights that `config` asks for, in the order of `Architecture.weights`.
 
-    `found` is keyed by canonical names (`Architecture.canonical`). A 1x1 convolution where a Linear is expected, as the original layout
-    stores the VAE's attention, loses its two last dimensions, and a Linear gets them where a 1x1 convolution is expected; so do biases,
-    which scripts reshaped with their weights.
+    `found` is keyed by canonical names (`Architecture.canonical`). A 1x1 convolution where a Linear is expected, as the
+    original layout stores the VAE's attention, loses its two last dimensions, and a Linear gets them where a 1x1
+    convolution is expected; so do biases, which scripts reshaped with their weights.
 
-    Raises WeightsError listing missing, extra and mis-shaped weights; CheckpointError for a weight that is not floating point.
+    Raises WeightsError listing missing, extra and mis-shaped weights; CheckpointError for a weight that is not
+    floating point.
     """
     network = family.parts[part].architecture
     expected = network.weights(config)
@@ -123,7 +140,10 @@ def fitted(
         kind = network.kind_of_shapes({name: shape_of(tensor) for name, tensor in found.items()})
         kind = None if kind == family.title else kind
         raise WeightsError(
-            (f"this is {kind}; " if kind else "") + f"the {part}'s weights do not match its config; " + "; ".join(problems) + ".",
+            (f"this is {kind}; " if kind else "")
+            + f"the {part}'s weights do not match its config; "
+            + "; ".join(problems)
+            + ".",
             where=where,
             fix=advice(kind, family, "text-to-image model") if kind else fix,
         )
@@ -131,12 +151,14 @@ def fitted(
 
 
 def _alike(got: Shape, shape: Shape) -> bool:
-    """Whether a weight of shape `got` can stand for one of `shape`: they are equal, or differ by the two dimensions of a 1x1 kernel."""
+    """Whether a weight of shape `got` can stand for one of `shape`:
+    they are equal, or differ by the two dimensions of a 1x1 kernel."""
     return got == shape or got == (*shape, 1, 1) or (*got, 1, 1) == shape
 
 
 def listed(names: list[str], most: int = 20, room: int = LISTED) -> str:
-    """The first names, at most `most` and as many as `room` characters hold, and how many more there are. One is always shown, cut."""
+    """The first names, at most `most` and as many as `room` characters hold, and how many more there are.
+    One is always shown, cut."""
     shown = [names[0] if len(names[0]) <= room else names[0][: room - 3] + "..."]
     for name in names[1:most]:
         if sum(map(len, shown)) + 2 * len(shown) + len(name) > room:

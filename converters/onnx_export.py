@@ -12,11 +12,12 @@ from ondevice.errors import GraphError
 
 
 def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:
-    """Write `model` to `path` and its weights to `path` + ".data", which must stay beside it; a file that is there is replaced.
+    """Write `model` to `path` and its weights to `path` + ".data", which must stay beside it;
+    a file that is there is replaced.
 
-    Weights are read, written and forgotten one by one, so that memory holds the largest of them and not the model. Both files are
-    written in a hidden folder beside `path` and moved when they are whole. Between the two moves an old model would read the new
-    weights, so the old model goes first.
+    Weights are read, written and forgotten one by one, so that memory holds the largest of them and not the model. Both
+    files are written in a hidden folder beside `path` and moved when they are whole. Between the two moves an old model
+    would read the new weights, so the old model goes first.
 
     Returns:
         `path`.
@@ -27,7 +28,9 @@ def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     data = target.with_name(f"{target.name}.data")
     if not target.parent.is_dir():
-        raise GraphError(f"the folder {target.parent} does not exist.", where=target.name, fix="create it, or choose another path")
+        raise GraphError(
+            f"the folder {target.parent} does not exist.", where=target.name, fix="create it, or choose another path"
+        )
     if taken := [p.name for p in (target, data) if p.is_dir()]:
         raise GraphError(f"{taken[0]} is a folder.", where=str(target), fix="choose another path")
     try:
@@ -43,5 +46,7 @@ def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         fix = "free space on this disk, or choose another path" if error.errno in FULL else "choose another path"
         # Not the whole path, which may lead through a hidden folder.
-        raise GraphError(f"cannot be written ({error.strerror or error}).", where=f"{target.parent.name}/{target.name}", fix=fix) from error
+        raise GraphError(
+            f"cannot be written ({error.strerror or error}).", where=f"{target.parent.name}/{target.name}", fix=fix
+        ) from error
     return target

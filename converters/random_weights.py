@@ -1,8 +1,10 @@
-"""A full-size model without any file, for benchmarks and tests: made-up weights under which every activation stays near 1.
+"""A full-size model without any file, for benchmarks and tests:
+made-up weights under which every activation stays near 1.
 
-Each tensor comes from its own generator, seeded with (seed, component, name), so any tensor can be made alone and again. Matrices and
-kernels are uniform with variance GAIN^2 / fan_in, as in LeCun's "Efficient BackProp": a normalized input gives outputs of that
-gain, no matter the width. Norms have weights around 1 and small biases; all differ, so that no two tensors can be mistaken for one.
+Each tensor comes from its own generator, seeded with (seed, component, name), so any tensor can be made alone and
+again. Matrices and kernels are uniform with variance GAIN^2 / fan_in, as in LeCun's "Efficient BackProp": a normalized
+input gives outputs of that gain, no matter the width. Norms have weights around 1 and small biases; all differ, so that
+no two tensors can be mistaken for one.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from ondevice.errors import UsageError
 # The last layer of a residual branch: small, so that the sum of many branches stays near the size of one.
 _BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2")
 _BRANCH_GAIN = 0.4
-_TABLES = ("token_embedding", "position_embedding")  # which a layer norm follows; other embeddings (add_embedding, ...) are layers
+# which a layer norm follows; other embeddings (add_embedding, ...) are layers
+_TABLES = ("token_embedding", "position_embedding")
 _PICTURE_GAIN = 0.5  # the decoder's last layer: most pixels then lie inside [-1, 1]
 
 
@@ -57,8 +60,11 @@ def _one(seed: int, component: str, name: str, shape: Shape) -> ir.LazyTensor:
     return lazy(lambda: _values(seed, component, name, shape), ir.DataType.FLOAT, shape, name)
 
 
-def random_checkpoint_from_configs(*, seed: int, family: Family | str = "sd14", **configs: Mapping[str, Any]) -> Checkpoint:
-    """A checkpoint of any shape that is structured as the family, with made-up float32 weights; scheduler and tokenizers are the family's.
+def random_checkpoint_from_configs(
+    *, seed: int, family: Family | str = "sd14", **configs: Mapping[str, Any]
+) -> Checkpoint:
+    """A checkpoint of any shape that is structured as the family, with made-up float32 weights;
+    scheduler and tokenizers are the family's.
 
     `configs`: one per part of the family, such as unet={...}.
 
@@ -66,7 +72,9 @@ def random_checkpoint_from_configs(*, seed: int, family: Family | str = "sd14", 
     """
     if not 0 <= seed < 1 << 64:
         raise UsageError(
-            f"the seed is out of range (got {seed}, expected 0 to 2^64 - 1).", where="--random-weights", fix="use a seed such as 0"
+            f"the seed is out of range (got {seed}, expected 0 to 2^64 - 1).",
+            where="--random-weights",
+            fix="use a seed such as 0",
         )
     chosen = family_of(family)
     source = f"random weights, seed {seed}"
@@ -81,6 +89,9 @@ def random_checkpoint_from_configs(*, seed: int, family: Family | str = "sd14", 
 
 
 def random_checkpoint(family: Family | str, seed: int) -> Checkpoint:
-    """A checkpoint of the family's full size with made-up float32 weights, the same ones for the same seed. Needs no file."""
+    """A checkpoint of the family's full size with made-up float32 weights,
+    the same ones for the same seed. Needs no file."""
     chosen = family_of(family)
-    return random_checkpoint_from_configs(seed=seed, family=chosen, **{part: chosen.config(part) for part in chosen.parts})
+    return random_checkpoint_from_configs(
+        seed=seed, family=chosen, **{part: chosen.config(part) for part in chosen.parts}
+    )

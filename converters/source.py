@@ -1,4 +1,5 @@
-"""Which weights: what convert's flags say of a model, as one value that can be written down, sent to another process and opened there."""
+"""Which weights: what convert's flags say of a model, as one value that can be written down,
+sent to another process and opened there."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from ondevice.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A family and where its weights come from. The fields are `open_checkpoint`'s arguments; `random_weights`: a seed, instead of any."""
+    """A family and where its weights come from.
+    The fields are `open_checkpoint`'s arguments; `random_weights`: a seed, instead of any."""
 
     model: str
     checkpoint: str | None = None
@@ -50,7 +52,12 @@ class Source:
 
     def resolved(self) -> Source:
         """The same with absolute paths, for a process with another working directory. Hub ids stay as they are."""
-        return replace(self, checkpoint=_absolute(self.checkpoint), vae=_absolute(self.vae), text_encoder=_absolute(self.text_encoder))
+        return replace(
+            self,
+            checkpoint=_absolute(self.checkpoint),
+            vae=_absolute(self.vae),
+            text_encoder=_absolute(self.text_encoder),
+        )
 
 
 def _absolute(path: str | None) -> str | None:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Pipeline", "__version__"]
 
-# Python says "-m" here while it looks for the module of `python -m`. What a verb imports takes a second, in which a signal is heard, too.
+# Python says "-m" here while it looks for the module of `python -m`. What a verb imports takes a second, in which a
+# signal is heard, too.
 if sys.argv[:1] == ["-m"]:
     try:
         from ondevice.base.process import signals

@@ -38,7 +38,9 @@ class Pipeline(pipeline.Pipeline):
     """
 
     @classmethod
-    def from_bundle(cls, path: str | os.PathLike[str], *, device: str | None = None, own_kernels: bool = False) -> Pipeline:
+    def from_bundle(
+        cls, path: str | os.PathLike[str], *, device: str | None = None, own_kernels: bool = False
+    ) -> Pipeline:
         """Open a folder that `ondevice convert` wrote.
 
         Args:
@@ -80,7 +82,9 @@ class Pipeline(pipeline.Pipeline):
             OnDeviceError: the checkpoint cannot be read or converted, or there is nothing to run it on.
         """
         if dtype not in DTYPES:
-            raise UsageError(f"{dtype!r} is no storage (expected {' or '.join(DTYPES)}).", where="dtype", fix="use fp16")
+            raise UsageError(
+                f"{dtype!r} is no storage (expected {' or '.join(DTYPES)}).", where="dtype", fix="use fp16"
+            )
         place = _place(source, {"family": family, "size": size, "dtype": dtype, "revision": revision})
         try:
             return cls._on(open_bundle(place), device)
@@ -105,7 +109,9 @@ def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:
     """The folder of the cache for a source as it is now. Raises UsageError where there is no cache."""
     base = cache_dir()
     if base is None:
-        raise UsageError("there is no folder for converted checkpoints.", where="ONDEVICE_CACHE", fix="set it to a folder")
+        raise UsageError(
+            "there is no folder for converted checkpoints.", where="ONDEVICE_CACHE", fix="set it to a folder"
+        )
     path = Path(source).expanduser()
     files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path] * path.is_file()
     state = [(str(found), found.stat().st_size, found.stat().st_mtime_ns) for found in files]

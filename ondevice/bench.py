@@ -1,4 +1,5 @@
-"""Measure: what the fusions save, how long a bundle's components take on a device, or how other runtimes do on the same weights.
+"""Measure: what the fusions save, how long a bundle's components take on a device,
+or how other runtimes do on the same weights.
 
 ondevice bench sd14 --random-weights 0 --ablation --latency
 ondevice bench sd14.ondevice --component unet --trace unet.json
@@ -45,23 +46,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     flags.add_subject(parser)
     flags.add_plan_arguments(parser)
-    parser.add_argument("--ablation", action="store_true", help="a table of the plans, one family of rules added at a time; needs a model")
+    parser.add_argument(
+        "--ablation",
+        action="store_true",
+        help="a table of the plans, one family of rules added at a time; needs a model",
+    )
     parser.add_argument("--latency", action="store_true", help="with --ablation: the paper's steps, timed on a device")
     parser.add_argument(
-        "--trace", type=Path, metavar="FILE.json", help="of a bundle: when each launch ran, for Perfetto or chrome://tracing"
+        "--trace",
+        type=Path,
+        metavar="FILE.json",
+        help="of a bundle: when each launch ran, for Perfetto or chrome://tracing",
     )
     parser.add_argument("--markdown", action="store_true", help="print that table as Markdown")
     flags.add_component(parser)
-    parser.add_argument("--repeat", type=int, metavar="N", help=f"runs to time, after one that is not (default {REPEAT}, at least 3)")
+    parser.add_argument(
+        "--repeat", type=int, metavar="N", help=f"runs to time, after one that is not (default {REPEAT}, at least 3)"
+    )
     flags.add_kernels(parser)
     flags.add_device(parser)
-    parser.add_argument("--peers", action="store_true", help="other runtimes on the same weights, in turns with ours; needs a model")
-    parser.add_argument("--only", metavar="NAME,...", help=f"peers to run, the first in turns with each other one: {', '.join(PEERS)}")
-    parser.add_argument("--cores", metavar="N,...", help="numbers of the cores that each peer may use (default: all that this process may)")
-    parser.add_argument("--rounds", type=int, metavar="N", help=f"turns of each peer that count (default {ROUNDS}, at least 3)")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="where converted models are kept for the next time (default MODEL.peers)")
+    parser.add_argument(
+        "--peers", action="store_true", help="other runtimes on the same weights, in turns with ours; needs a model"
+    )
+    parser.add_argument(
+        "--only", metavar="NAME,...", help=f"peers to run, the first in turns with each other one: {', '.join(PEERS)}"
+    )
+    parser.add_argument(
+        "--cores",
+        metavar="N,...",
+        help="numbers of the cores that each peer may use (default: all that this process may)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help=f"turns of each peer that count (default {ROUNDS}, at least 3)"
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        metavar="DIR",
+        help="where converted models are kept for the next time (default MODEL.peers)",
+    )
     parser.add_argument("--strict", action="store_true", help="fail where a peer cannot take part")
-    parser.add_argument("--rows", type=Path, metavar="FILE.jsonl", help="append the results there, one JSON object a line")
+    parser.add_argument(
+        "--rows", type=Path, metavar="FILE.jsonl", help="append the results there, one JSON object per line"
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
@@ -115,18 +142,19 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
-    # Without a flag the table of plans is the same on any machine, not that of this one's CPU; what is timed is what this machine gets.
+    # Without a flag the table of plans is the same on any machine, not that of this one's CPU; what is timed is what
+    # this machine gets.
     recipe, part = flags.recipe_of(args), {"size": flags.size_of(args), "component": args.component}
     if not (args.latency or args.target or args.tuning or args.tune_for):
         recipe = replace(recipe, target=load_target("host"))
     if args.latency:
         device = choose_device(args.device)
         timed = list(latency.timed_ablation(checkpoint, device, recipe, **part, repeat=args.repeat or REPEAT, say=_say))
-        told = {"model": args.model, "target": recipe.target.name, "machine": machine.facts(device=device.facts())}
+        about = {"model": args.model, "target": recipe.target.name, "machine": machine.facts(device=device.facts())}
         if not args.json:
             print(latency.to_markdown(timed) if args.markdown else latency.to_text(timed))
         name = f"{args.model} with {args.weights} weights" if args.weights else args.model
-        _finish(args, [one.row(name, recipe.target.name) | told for one in timed])
+        _finish(args, [one.row(name, recipe.target.name) | about for one in timed])
         return 0
     steps = list(ablation.ablation(checkpoint, recipe, **part))
     text = ablation.to_markdown(steps) if args.markdown else ablation.to_text(steps)
@@ -152,7 +180,9 @@ def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
     about = {"machine": machine.facts(device=session.profile.device)}
     rows = [timing.row() for timing in timings]
     source = bundle.model["source"]
-    kept = [{**row, "kind": "bundle", "name": f"bundle: {source} {row['name']}", "model": source, **about} for row in rows]
+    kept = [
+        {**row, "kind": "bundle", "name": f"bundle: {source} {row['name']}", "model": source, **about} for row in rows
+    ]
     try:
         if args.json:
             kernels = session.profile.by("component", "op", "kernel")
@@ -168,7 +198,10 @@ def _print_timings(timings: Sequence[Timing], session: Session) -> None:
     for timing in timings:
         rates = f"{timing.gflop_per_s:,.1f} GFLOP/s, {timing.gb_per_s:,.1f} GB/s"
         doubt = "" if timing.counts else "; the machine was busy: does not count"
-        print(f"{timing.name}: {timing.median_ms:,.1f} ms, {rates} (median of {timing.runs}, spread {timing.spread:.2f}{doubt})")
+        print(
+            f"{timing.name}: {timing.median_ms:,.1f} ms, {rates} (median of {timing.runs}, "
+            f"spread {timing.spread:.2f}{doubt})"
+        )
     print(session.profile.to_table("component", "op", "kernel"))
 
 
@@ -196,7 +229,11 @@ def cores_of(text: str | None) -> list[int]:
     cores = [int(word) for word in text.split(",") if word.isdecimal()]
     if ",".join(map(str, cores)) != text or len(set(cores)) != len(cores) or not set(cores) <= set(allowed):
         have = ",".join(map(str, allowed))
-        raise UsageError(f"{text!r} is not a list of cores (expected some of {have}).", where="--cores", fix=f"use --cores {allowed[0]}")
+        raise UsageError(
+            f"{text!r} is not a list of cores (expected some of {have}).",
+            where="--cores",
+            fix=f"use --cores {allowed[0]}",
+        )
     return cores
 
 

@@ -1,6 +1,7 @@
 """The command line: `ondevice <verb>` and `python -m ondevice.<verb>` are the same.
 
-Results go to stdout; log and progress to stderr. Exit codes are those of ondevice/errors.py; 128 + its number after a signal (130: Ctrl-C).
+Results go to stdout; log and progress to stderr. Exit codes are those of ondevice/errors.py; 128 + its number after a
+signal (130: Ctrl-C).
 
 Nothing that takes time is imported here before signals are taken over: they are heard from the first moment.
 """
@@ -87,7 +88,8 @@ def _guarded(parse: Callable[[], argparse.Namespace], *, own: bool = True) -> in
         print(signals.SAID, file=sys.stderr)
     signals.over(code)
     waiting = sys.modules.get("ondevice.run.waiting")  # not there where nothing ran on a device
-    if waiting and waiting.stuck():  # a driver works on what nobody waits for any more, and the interpreter's end would wait for it
+    # a driver works on what nobody waits for any more, and the interpreter's end would wait for it
+    if waiting and waiting.stuck():
         streams.finish()
         os._exit(code)
     if own:

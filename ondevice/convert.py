@@ -29,11 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     flags.add_model_arguments(parser)
     parser.add_argument(
-        "--size", default="", metavar="WxH,...", help="picture sizes in pixels (default: the size the model was trained at)"
+        "--size",
+        default="",
+        metavar="WxH,...",
+        help="picture sizes in pixels (default: the size the model was trained at)",
     )
     flags.add_plan_arguments(parser)
     parser.add_argument(
-        "--format", default="bundle", choices=["bundle", "onnx"], help="what to write; onnx: a folder of float32 graphs after the fusions"
+        "--format",
+        default="bundle",
+        choices=["bundle", "onnx"],
+        help="what to write; onnx: a folder of float32 graphs after the fusions",
     )
     parser.add_argument(
         "--tile-vae",
@@ -42,10 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=BAND,
         default=0,
         metavar="ROWS",
-        help=f"add plans that decode in bands of ROWS rows ({BAND} where no number is given), for `generate --tile-vae`",
+        help=(
+            f"add plans that decode in bands of ROWS rows ({BAND} where no number is given), for `generate --tile-vae`"
+        ),
     )
     parser.add_argument(
-        "--sampler", choices=SAMPLERS, help="what the bundle draws with by default (default: the checkpoint's own, or the nearest)"
+        "--sampler",
+        choices=SAMPLERS,
+        help="what the bundle draws with by default (default: the checkpoint's own, or the nearest)",
     )
     flags.add_strict(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
@@ -92,7 +102,9 @@ class Bar:
         if what != self._phase:
             self._bar.close()
             self._phase, self._done = what, 0
-            self._bar = tqdm(desc=what, total=total, file=sys.stderr, unit="", unit_scale=total > 10_000, leave=False, disable=None)
+            self._bar = tqdm(
+                desc=what, total=total, file=sys.stderr, unit="", unit_scale=total > 10_000, leave=False, disable=None
+            )
         self._bar.update(done - self._done)
         self._done = done
 

@@ -24,9 +24,9 @@ from __future__ import annotations
 class OnDeviceError(Exception):
     """Says where, what is wrong, and what to do next. The command line prints it without a traceback.
 
-    What comes from files is in it, so that it is made fit to print: one line (but where `multiline`), control characters and halves of
-    surrogate pairs escaped, at most `limit` characters. The fix is what a reader needs most, and is cut last. `what`, `where` and `fix` are
-    the parts as they are shown.
+    What comes from files is in it, so that it is made fit to print: one line (but where `multiline`), control
+    characters and halves of surrogate pairs escaped, at most `limit` characters. The fix is what a reader needs most,
+    and is cut last. `what`, `where` and `fix` are the parts as they are shown.
     """
 
     exit_code = 1
@@ -43,13 +43,15 @@ class OnDeviceError(Exception):
 
 
 def multiples_near(value: int, step: int) -> str:
-    """The multiples of `step` on both sides of `value`, for a fix: "16 or 24"; only the upper one of a value below the first."""
+    """The multiples of `step` on both sides of `value`, for a fix: "16 or 24";
+    only the upper one of a value below the first."""
     low = max(value // step, 1) * step
     return f"{low} or {low + step}" if value > low else str(low)
 
 
 def printable(text: str, *, multiline: bool = False) -> str:
-    """`text` as a terminal may get it: an escape in a name would be obeyed, and half of a surrogate pair cannot be encoded."""
+    """`text` as a terminal may get it: an escape in a name would be obeyed,
+    and half of a surrogate pair cannot be encoded."""
     if text.isprintable():
         return text
     lines = text.replace("\t", " ").splitlines()
@@ -119,7 +121,7 @@ class NoDeviceError(OnDeviceError):
 
 
 class KernelBuildError(OnDeviceError):
-    """The driver refused a kernel. Its log is part of the message, a line a line."""
+    """The driver refused a kernel. Its log is part of the message, line by line."""
 
     exit_code = 11
     limit = 4000

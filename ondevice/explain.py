@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a table a component."""
+    """Print a table per component."""
     opened = flags.open_subject(args)
     notes: tuple[str, ...] = ()
     if isinstance(opened, Bundle):
@@ -54,8 +54,13 @@ def run(args: argparse.Namespace) -> int:
         table = [("rule", "family", "matches")]
         for rule in row["rules"]:
             if rule["applied"] or rule["off"]:  # a rule that met no match at all is not worth a line
-                table.append((rule["rule"], rule["family"], "switched off" if rule["off"] else f"applied {rule['applied']:,}"))
-            table += [(rule["rule"], rule["family"], f"skipped {count:,}: {reason}") for reason, count in rule["skipped"].items()]
+                table.append(
+                    (rule["rule"], rule["family"], "switched off" if rule["off"] else f"applied {rule['applied']:,}")
+                )
+            table += [
+                (rule["rule"], rule["family"], f"skipped {count:,}: {reason}")
+                for reason, count in rule["skipped"].items()
+            ]
         print("\n".join("  " + line for line in columns(table, left=3)))
     return 0
 

@@ -15,7 +15,8 @@ from ondevice.run.discovery import find_device
 from ondevice.target import AUTO, METHODS, Target, load_target, target_names, tuned_by
 from ondevice.target.tuning import measured_for, read_tuning
 
-if TYPE_CHECKING:  # converters and rules take a second to import, and `generate` has flags of here, too: only what needs them imports them
+# converters and rules take a second to import, and `generate` has flags of here, too: only what needs them imports them
+if TYPE_CHECKING:
     from ondevice.compiler.recipe import Recipe
     from ondevice.converters.component import Checkpoint
     from ondevice.converters.source import Source
@@ -56,17 +57,29 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         choices=WEIGHTS,
-        help="store the larger weights of products and convolutions so, with a scale a column; CPU targets only (default: as --dtype says)",
+        help=(
+            "store the larger weights of products and convolutions so, with a scale per column; "
+            "CPU targets only (default: as --dtype says)"
+        ),
     )
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     """The flags that name a target and its tunables."""
-    parser.add_argument("--target", choices=(AUTO, *target_names()), help="what the plans are made for (default auto: this machine's CPU)")
     parser.add_argument(
-        "--tuning", type=Path, metavar="FILE", help="measured tunables to prefer, as `ondevice tune --out FILE` writes them"
+        "--target",
+        choices=(AUTO, *target_names()),
+        help="what the plans are made for (default auto: this machine's CPU)",
     )
-    parser.add_argument("--tune-for", metavar="DEVICE", help="prefer the tunables measured for this device, or for its family")
+    parser.add_argument(
+        "--tuning",
+        type=Path,
+        metavar="FILE",
+        help="measured tunables to prefer, as `ondevice tune --out FILE` writes them",
+    )
+    parser.add_argument(
+        "--tune-for", metavar="DEVICE", help="prefer the tunables measured for this device, or for its family"
+    )
 
 
 def target_of(args: argparse.Namespace) -> Target:
@@ -105,7 +118,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The argument and the flags that name a model and its weights."""
     from ondevice.converters.families import FAMILIES as MODELS
 
-    parser.add_argument("model", choices=sorted(MODELS), help="model family; `demo` is the small trained model inside the package")
+    parser.add_argument(
+        "model", choices=sorted(MODELS), help="model family; `demo` is the small trained model inside the package"
+    )
     add_weight_arguments(parser)
 
 
@@ -117,7 +132,9 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH_OR_HUB_ID",
         help="diffusers folder, folder of ONNX files, .safetensors, .ckpt or hub id (default: the family's)",
     )
-    weights.add_argument("--random-weights", type=int, metavar="SEED", help="make up full-size weights: for benchmarks and tests")
+    weights.add_argument(
+        "--random-weights", type=int, metavar="SEED", help="make up full-size weights: for benchmarks and tests"
+    )
     parser.add_argument("--variant", metavar="NAME", help="weight files of a folder or hub id to take, such as fp16")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a checkpoint that holds both")
@@ -134,11 +151,16 @@ def source_of(args: argparse.Namespace) -> Source:
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
-    """Declare MODEL_OR_BUNDLE, a model family with convert's flags or a folder that convert wrote, and the picture's size."""
+    """Declare MODEL_OR_BUNDLE, a model family with convert's flags or a folder that convert wrote,
+    and the picture's size."""
     from ondevice.converters.families import FAMILIES as MODELS
 
-    parser.add_argument("model", metavar="MODEL_OR_BUNDLE", help=f"one of {', '.join(sorted(MODELS))}, or a folder that `convert` wrote")
-    parser.add_argument("--size", metavar="WxH", help="picture size in pixels (default: the training size, or the bundle's first)")
+    parser.add_argument(
+        "model", metavar="MODEL_OR_BUNDLE", help=f"one of {', '.join(sorted(MODELS))}, or a folder that `convert` wrote"
+    )
+    parser.add_argument(
+        "--size", metavar="WxH", help="picture size in pixels (default: the training size, or the bundle's first)"
+    )
     add_weight_arguments(parser)
 
 
@@ -168,9 +190,13 @@ def open_subject(args: argparse.Namespace) -> Checkpoint | Bundle:
     plain = argparse.ArgumentParser()
     add_weight_arguments(plain)
     add_plan_arguments(plain)
-    if changed := [name for name, default in vars(plain.parse_args([])).items() if getattr(args, name, default) != default]:
+    if changed := [
+        name for name, default in vars(plain.parse_args([])).items() if getattr(args, name, default) != default
+    ]:
         flag = "--" + changed[0].replace("_", "-")
-        raise UsageError("a bundle is compiled already; this goes only with a model.", where=flag, fix=f"leave {flag} out")
+        raise UsageError(
+            "a bundle is compiled already; this goes only with a model.", where=flag, fix=f"leave {flag} out"
+        )
     return bundle
 
 
@@ -226,7 +252,11 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal() and width.isascii() and height.isascii()):
         raise UsageError(f"{text!r} is not a size (expected WIDTHxHEIGHT in pixels, such as 512x512).", where="--size")
     if max(len(width), len(height)) > 9:  # digits; Python itself refuses to read thousands of them
-        raise UsageError(f"{text[:40]!r}... is larger than any picture.", where="--size", fix="use a size such as 512x512")
+        raise UsageError(
+            f"{text[:40]!r}... is larger than any picture.", where="--size", fix="use a size such as 512x512"
+        )
     if min(int(width), int(height)) < 1:
-        raise UsageError(f"{text!r} has no pixels (expected 1 or more each way).", where="--size", fix="use a size such as 512x512")
+        raise UsageError(
+            f"{text!r} has no pixels (expected 1 or more each way).", where="--size", fix="use a size such as 512x512"
+        )
     return int(width), int(height)

@@ -1,6 +1,7 @@
 """Draw a picture from a bundle.
 
-python -m ondevice.generate sd14.ondevice "a photo of an astronaut riding a horse on mars" --steps 20 --seed 1 --out a.png
+python -m ondevice.generate sd14.ondevice "a photo of an astronaut riding a horse on mars" --steps 20
+--seed 1 --out a.png
 """
 
 from __future__ import annotations
@@ -45,10 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     parser.add_argument("bundle", type=Path, help="folder that `convert` wrote")
     parser.add_argument("prompt", help="what to draw")
-    parser.add_argument("--negative", metavar="TEXT", help="what not to draw (default: what the model was trained with)")
+    parser.add_argument(
+        "--negative", metavar="TEXT", help="what not to draw (default: what the model was trained with)"
+    )
     parser.add_argument("--steps", type=int, help="sampler steps (default: the bundle's own, often 20)")
     parser.add_argument("--sampler", choices=SAMPLERS, help="default: the bundle's own")
-    parser.add_argument("--guidance", type=float, metavar="SCALE", help="guidance scale (default: the model's; 1 or less: none)")
+    parser.add_argument(
+        "--guidance", type=float, metavar="SCALE", help="guidance scale (default: the model's; 1 or less: none)"
+    )
     parser.add_argument(
         "--number",
         action="append",
@@ -58,29 +63,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--eta", type=float, default=0.0, help="noise of the ddim sampler, 0 to 1 (default 0)")
     parser.add_argument("--karras", action="store_true", help="Karras noise levels, for the samplers that have them")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the initial noise, as torch's CPU generator takes it (default 0)")
     parser.add_argument(
-        "--size", metavar="WxH", help="picture size in pixels, one that the bundle holds (default: the init image's, or its first)"
+        "--seed", type=int, default=0, help="seed of the initial noise, as torch's CPU generator takes it (default 0)"
     )
     parser.add_argument(
-        "--init-image", type=Path, metavar="P", help="begin from a picture (PNG, JPEG, WebP or BMP), at its own size if the bundle has it"
+        "--size",
+        metavar="WxH",
+        help="picture size in pixels, one that the bundle holds (default: the init image's, or its first)",
     )
     parser.add_argument(
-        "--background", metavar="COLOUR", help="what lies under an init image's transparent parts: #rrggbb or a name (default white)"
+        "--init-image",
+        type=Path,
+        metavar="P",
+        help="begin from a picture (PNG, JPEG, WebP or BMP), at its own size if the bundle has it",
     )
     parser.add_argument(
-        "--strength", type=float, help="how much of the init image is redrawn, 0 to 1 (default: the bundle's own, often 0.8)"
+        "--background",
+        metavar="COLOUR",
+        help="what lies under an init image's transparent parts: #rrggbb or a name (default white)",
     )
-    parser.add_argument("--latents", type=Path, metavar="FILE.npy", help="initial noise, float32 [1, channels, height/8, width/8]")
-    parser.add_argument("--save-noise", type=Path, metavar="FILE.npy", help="write the initial noise, as --latents takes it")
-    parser.add_argument("--save-latents", type=Path, metavar="FILE.npy", help="write the final latents, those that were decoded")
+    parser.add_argument(
+        "--strength",
+        type=float,
+        help="how much of the init image is redrawn, 0 to 1 (default: the bundle's own, often 0.8)",
+    )
+    parser.add_argument(
+        "--latents", type=Path, metavar="FILE.npy", help="initial noise, float32 [1, channels, height/8, width/8]"
+    )
+    parser.add_argument(
+        "--save-noise", type=Path, metavar="FILE.npy", help="write the initial noise, as --latents takes it"
+    )
+    parser.add_argument(
+        "--save-latents", type=Path, metavar="FILE.npy", help="write the final latents, those that were decoded"
+    )
     parser.add_argument(
         "--tile-vae",
         type=int,
         nargs="?",
         const=0,
         metavar="ROWS",
-        help="decode in bands, in a fraction of the memory: of ROWS rows, or the lowest that the bundle has (see `convert --tile-vae`)",
+        help=(
+            "decode in bands, in a fraction of the memory: of ROWS rows, or the lowest that the bundle has "
+            "(see `convert --tile-vae`)"
+        ),
     )
     parser.add_argument(
         "--max-memory",
@@ -89,15 +114,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     flags.add_device(parser)
     flags.add_kernels(parser)
-    parser.add_argument("--check", action="store_true", help="look for NaN after every dispatch and name the first op that made one (slow)")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="look for NaN after every dispatch and name the first op that made one (slow)",
+    )
     parser.add_argument("--profile", action="store_true", help="print where the time went, by kernel")
-    parser.add_argument("--profile-out", type=Path, metavar="FILE.json", help="write the time of every dispatch, averaged over its runs")
-    parser.add_argument("--trace", type=Path, metavar="FILE.json", help="write when each launch ran, for Perfetto or chrome://tracing")
+    parser.add_argument(
+        "--profile-out", type=Path, metavar="FILE.json", help="write the time of every dispatch, averaged over its runs"
+    )
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE.json", help="write when each launch ran, for Perfetto or chrome://tracing"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="picture to write: .png, .jpg or .webp; an old one is replaced (default: image.png, image-1.png... whichever is free)",
+        help=(
+            "picture to write: .png, .jpg or .webp; an old one is replaced (default: "
+            "image.png, image-1.png... whichever is free)"
+        ),
     )
     parser.add_argument("--json", action="store_true", help="print the parameters as JSON")
 
@@ -143,7 +179,9 @@ def run(args: argparse.Namespace) -> int:
     with tqdm(total=args.steps, desc="steps", file=sys.stderr, disable=True if sys.stderr is None else None) as bar:
         picture = Pipeline.of(bundle, session).draw(request, way, lambda done, total, *_: show(bar, done, total))
     parameters = picture.parameters | about(bundle, args)
-    out = write_picture(out if args.out else OUT, picture.pixels, parameters, bundle.scheduler, numbered=args.out is None)
+    out = write_picture(
+        out if args.out else OUT, picture.pixels, parameters, bundle.scheduler, numbered=args.out is None
+    )
     try:
         write_more(args, picture, session)
     finally:  # the picture is there, whatever became of the others
@@ -188,7 +226,8 @@ def say(text: str) -> None:
 
 
 def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | None) -> tuple[int, int]:
-    """(width, height) in pixels: as asked, else the init image's own, else the nearest that the bundle has; says what becomes of the image.
+    """(width, height) in pixels: as asked, else the init image's own, else the nearest that the bundle has;
+    says what becomes of the image.
 
     Raises:
         UsageError: --size is no size.
@@ -211,7 +250,8 @@ def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | N
     if init_image.squashed(own, size, scale):
         shapes = init_image.shape(own), init_image.shape(size)
         log.warning(
-            "%s is squashed from %dx%d to %dx%d (from %s to %s); crop it, or convert the checkpoint with a --size of its shape",
+            "%s is squashed from %dx%d to %dx%d (from %s to %s); "
+            "crop it, or convert the checkpoint with a --size of its shape",
             args.init_image, *own, *size, *shapes,
         )  # fmt: skip
     return size
@@ -220,7 +260,10 @@ def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | N
 def warn_of_target(target: object, device: Device) -> None:
     """Say so where a GPU is to draw with kernels that leave all but a few of its cores idle."""
     if device.facts()["kind"] == "gpu" and is_for_cpus(target):
-        log.warning("%s is a GPU and this bundle is tuned for a CPU; convert with --target gpu, or draw with --device cpu", device.name)
+        log.warning(
+            "%s is a GPU and this bundle is tuned for a CPU; convert with --target gpu, or draw with --device cpu",
+            device.name,
+        )
 
 
 def way_of(args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], request: Request) -> memory_budget.Way:
@@ -239,20 +282,29 @@ def way_of(args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], r
         way = replace(way, rows=args.tile_vae or (have[-1] if have else 0))
         memory_budget.stages(bundle, width, height, way.rows)
     limit = memory_budget.parse_bytes(args.max_memory) if args.max_memory else facts["global_bytes"]
-    if limit and memory_budget.has_plans(bundle, width, height, guided and not way.split):  # else the session says what is missing
+    # else the session says what is missing
+    if limit and memory_budget.has_plans(bundle, width, height, guided and not way.split):
         mapped = bool(facts["maps_weights"])
-        found = memory_budget.fit(bundle, width, height, limit, mapped=mapped, guided=guided, image=request.image is not None, start=way)
+        found = memory_budget.fit(
+            bundle, width, height, limit, mapped=mapped, guided=guided, image=request.image is not None, start=way
+        )
         total = memory_budget.mb(found.total(mapped=mapped))
         if args.max_memory:
-            say(f"memory: {total} of {memory_budget.mb(limit)} ({memory_budget.parts_of(found, mapped)}); {found.way.text()}")
+            say(
+                "memory: "
+                f"{total} of {memory_budget.mb(limit)} ({memory_budget.parts_of(found, mapped)}); {found.way.text()}"
+            )
         elif found.way != way:
-            log.warning("%s has %s: %s, which needs %s", facts["name"], memory_budget.mb(limit), found.way.text(), total)
+            log.warning(
+                "%s has %s: %s, which needs %s", facts["name"], memory_budget.mb(limit), found.way.text(), total
+            )
         way = found.way
     return way
 
 
 def about(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
-    """What the picture's metadata say beside the pipeline's own parameters. Of files the name alone: pictures are given away."""
+    """What the picture's metadata say beside the pipeline's own parameters.
+    Of files the name alone: pictures are given away."""
     files = {"init_image": args.init_image, "latents": args.latents}
     named = {name: path.name.encode(errors="replace").decode() for name, path in files.items() if path is not None}
     colour = {} if args.background is None else {"background": args.background}
@@ -260,7 +312,8 @@ def about(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def show(bar: tqdm, done: int, total: int) -> None:
-    """Move the bar. Some samplers call the network more often than once a step, so the total is set from what they report."""
+    """Move the bar. Some samplers call the network more often than once per step,
+    so the total is set from what they report."""
     bar.total = total
     bar.update(done - bar.n)
 

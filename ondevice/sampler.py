@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     parser.add_argument("name", choices=SAMPLERS, help="the sampler")
     parser.add_argument("--steps", type=int, required=True, help="sampler steps")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="a scheduler_config.json (default: Stable Diffusion 1.x's)")
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a scheduler_config.json (default: Stable Diffusion 1.x's)"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -41,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    config, changed = as_in_pipeline(read_config(args.config or MODELS / "sd15" / "scheduler" / "scheduler_config.json"))
+    config, changed = as_in_pipeline(
+        read_config(args.config or MODELS / "sd15" / "scheduler" / "scheduler_config.json")
+    )
     for line in changed:
         log.warning("%s", line)
     table = make_table(args.name, args.steps, config, **dict(parse_option(text) for text in args.set))
@@ -67,7 +71,11 @@ def read_config(path: Path) -> dict[str, Any]:
             f"no config can be read: {error}.", where=str(path), fix="give the scheduler_config.json of a checkpoint"
         ) from None
     if not isinstance(config, dict):
-        raise UsageError("not a config (expected a JSON object).", where=str(path), fix="give the scheduler_config.json of a checkpoint")
+        raise UsageError(
+            "not a config (expected a JSON object).",
+            where=str(path),
+            fix="give the scheduler_config.json of a checkpoint",
+        )
     return config
 
 
@@ -87,7 +95,7 @@ def parse_option(text: str) -> tuple[str, Any]:
 
 
 def show(table: SamplerTable) -> str:
-    """One line a row: what the model is told and given, and what becomes of its output."""
+    """One line per row: what the model is told and given, and what becomes of its output."""
     image = f"{table.start_image:.7g} image + " if table.start_image else ""
     lines = [
         f"{table.sampler}, {table.steps} steps, {len(table.calls)} calls, {table.slots} slots",

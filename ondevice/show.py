@@ -25,18 +25,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_plan_arguments(parser)
     flags.add_strict(parser)
     parser.add_argument(
-        "--after", default="plan", choices=report.STAGES, help="the stage to show (default plan); a bundle has lower and plan"
+        "--after",
+        default="plan",
+        choices=report.STAGES,
+        help="the stage to show (default plan); a bundle has lower and plan",
     )
     flags.add_component(parser)
-    parser.add_argument("--list", action="store_true", help="every node or dispatch, one a line")
+    parser.add_argument("--list", action="store_true", help="every node or dispatch, one per line")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a report a component, and what a picture needs."""
+    """Print a report per component, and what a picture needs."""
     if args.after in ("graph", "rewrite"):
         flags.refuse(
-            args, ["--target", "--tuning", "--tune-for"], f"nothing is chosen for a target before `lower` (got --after {args.after})."
+            args,
+            ["--target", "--tuning", "--tune-for"],
+            f"nothing is chosen for a target before `lower` (got --after {args.after}).",
         )
         flags.refuse(args, ["--weights"], f"weights are stored from `lower` on (got --after {args.after}).")
     if args.after == "graph":
@@ -50,15 +55,28 @@ def run(args: argparse.Namespace) -> int:
         notes = opened.notes
     settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)
     picture = report.picture_memory(reports) if args.after == "plan" and args.component is None else {}
-    rows = memory_budget.table(opened, memory_budget.latent_sizes(opened, size)) if picture and isinstance(opened, Bundle) else []
+    rows = (
+        memory_budget.table(opened, memory_budget.latent_sizes(opened, size))
+        if picture and isinstance(opened, Bundle)
+        else []
+    )
     ways = [{"size": list(place), **asdict(need)} for place, need in rows]
     if args.json:
-        print(json.dumps({"components": [part.to_json(rows=args.list) for part in reports], "picture": picture, "ways": ways}, indent=1))
+        print(
+            json.dumps(
+                {"components": [part.to_json(rows=args.list) for part in reports], "picture": picture, "ways": ways},
+                indent=1,
+            )
+        )
         return 0
     print("\n\n".join(report.to_text(part, rows=args.list) for part in reports))
     for what, need in picture.items():
         arena, weights, total = (f"{need[name] / 1e6:,.1f} MB" for name in ("arena", "weights", "total"))
-        print(f"\n{what} needs {total} on the device: {weights} weights and an arena of {arena} that all components share", end="")
+        print(
+            f"\n{what} needs {total} on the device: "
+            f"{weights} weights and an arena of {arena} that all components share",
+            end="",
+        )
     print("\n" if picture else "", end="")
     for line in memory_budget.to_text(rows):
         print(line)
@@ -69,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
 
 def numbers(bundle: Bundle) -> str:
     """The pipeline's numbers and their defaults, as `generate` takes them with flags of their own or with --number."""
-    return ", ".join(f"{name} {number.default}" for name, number in bundle.pipeline.numbers.items() if number.default is not None)
+    return ", ".join(
+        f"{name} {number.default}" for name, number in bundle.pipeline.numbers.items() if number.default is not None
+    )
 
 
 if __name__ == "__main__":

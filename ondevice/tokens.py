@@ -26,11 +26,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a tokenizer's folder, or a bundle or checkpoint that holds one (default: Stable Diffusion 1.x's)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON: ids, the 77 ids that the model reads, and tokens")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON: ids, the 77 ids that the model reads, and tokens"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line a token, or JSON. The log names words that the model does not read."""
+    """Print one line per token, or JSON. The log names words that the model does not read."""
     folder = args.tokenizer or MODELS / "clip_tokenizer"
     inner = folder / "tokenizer"
     tokenizer = Tokenizer.from_files(inner if inner.is_dir() else folder)

@@ -1,4 +1,5 @@
-"""Measure which tunables of the kernels are fastest on a device, at the shapes of a model or a bundle, and write them to a file.
+"""Measure which tunables of the kernels are fastest on a device, at the shapes of a model or a bundle,
+and write them to a file.
 
 ondevice tune sd14 --random-weights 0 --budget 300
 ondevice tune sd14.ondevice --kernel matmul --out mine.toml
@@ -43,25 +44,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_subject(parser)
     parser.add_argument("--dtype", choices=flags.DTYPES, help="storage of UNet and VAE (default: both)")
     flags.add_weights(parser)
-    parser.add_argument("--target", choices=(AUTO, *target_names()), help="whose methods and panels to measure with (default auto)")
-    parser.add_argument("--kernel", action="append", metavar="NAME", help="only this kernel, such as matmul; may be given several times")
-    parser.add_argument("--budget", type=float, default=BUDGET, metavar="SECONDS", help=f"time for all of it (default {BUDGET:g})")
+    parser.add_argument(
+        "--target", choices=(AUTO, *target_names()), help="whose methods and panels to measure with (default auto)"
+    )
+    parser.add_argument(
+        "--kernel", action="append", metavar="NAME", help="only this kernel, such as matmul; may be given several times"
+    )
+    parser.add_argument(
+        "--budget", type=float, default=BUDGET, metavar="SECONDS", help=f"time for all of it (default {BUDGET:g})"
+    )
     flags.add_device(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help="what to write (default: the package's file for such devices)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="what to write (default: the package's file for such devices)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write the file, and print its path. What an existing file has of other shapes stays in it."""
     kernels, recipe = load_all(), flags.recipe_of(args)
     if unknown := sorted(set(args.kernel or ()) - kernels.keys()):
-        raise UsageError(f"there is no kernel {unknown[0]} (there are {', '.join(kernels)}).", where="--kernel", fix="name one of these")
+        raise UsageError(
+            f"there is no kernel {unknown[0]} (there are {', '.join(kernels)}).",
+            where="--kernel",
+            fix="name one of these",
+        )
     if not 0 < args.budget < float("inf"):
         raise UsageError(f"it is no time (got {args.budget:g}, expected seconds over 0).", where="--budget")
     opened = flags.open_subject(args)
     recipe = replace(recipe, weights=recipe.weights or _stored(opened))
     if recipe.weights and args.out is None:
         what = "rows do not say how weights are stored, so those of int8 weights must not stand among the package's."
-        raise UsageError(what, where="--out", fix="name a file of its own, and give it to `ondevice convert --weights int8 --tuning`")
+        raise UsageError(
+            what, where="--out", fix="name a file of its own, and give it to `ondevice convert --weights int8 --tuning`"
+        )
     device = choose_device(args.device)
     about_device = device.facts()
     out = args.out or TUNING / f"{device_family(about_device)[0]}.toml"
@@ -70,7 +85,10 @@ def run(args: argparse.Namespace) -> int:
     cases = _cases(args, opened, kernels, recipe)
     if not cases:
         raise UsageError("nothing of it can be tuned.", where=args.model, fix="name other kernels with --kernel")
-    _say(f"{len(cases)} shapes of {len({case.kernel.name for case in cases})} kernels on {device.name}; Ctrl-C keeps what was measured")
+    _say(
+        f"{len(cases)} shapes of {len({case.kernel.name for case in cases})} kernels on {device.name}; "
+        "Ctrl-C keeps what was measured"
+    )
     rows: list[Measured] = []
     try:
         for row in tune(cases, CaseRunner(device, kernels), args.budget, _say):
@@ -83,10 +101,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _stored(opened: Checkpoint | Bundle) -> str:
     """How a bundle has its larger weights, as `lower` names it."""
-    return "i8" if isinstance(opened, Bundle) and any(entry.dtype == "i8" for entry in opened.manifest.weights.values()) else ""
+    return (
+        "i8"
+        if isinstance(opened, Bundle) and any(entry.dtype == "i8" for entry in opened.manifest.weights.values())
+        else ""
+    )
 
 
-def _cases(args: argparse.Namespace, opened: Checkpoint | Bundle, kernels: Mapping[str, KernelFile], recipe: Recipe) -> list[Case]:
+def _cases(
+    args: argparse.Namespace, opened: Checkpoint | Bundle, kernels: Mapping[str, KernelFile], recipe: Recipe
+) -> list[Case]:
     """What the plans of the model, or of the bundle, dispatch."""
     wanted = set(args.kernel or ())
     if not isinstance(opened, Bundle):
@@ -99,7 +123,9 @@ def _cases(args: argparse.Namespace, opened: Checkpoint | Bundle, kernels: Mappi
         return cases_of(model, pairs, kernels, recipe, only=wanted, say=_say)
     # A bundle has no graph, and its calls come from one: its family's, with made-up weights, at the bundle's sizes.
     if (family := opened.model["family"]) not in MODELS:
-        raise UsageError(f"its family {family!r} is unknown here (expected one of {', '.join(sorted(MODELS))}).", where=args.model)
+        raise UsageError(
+            f"its family {family!r} is unknown here (expected one of {', '.join(sorted(MODELS))}).", where=args.model
+        )
     pairs = [(Job(entry.component, dict(entry.sizes)), entry.dtype) for entry in opened.manifest.plans]
     there = set().union(*(_keys(opened.plan(job.component, **job.sizes), kernels) for job, _ in pairs))
     cases = cases_of(build(random_checkpoint(family, 0)), pairs, kernels, recipe, only=wanted, say=_say)
@@ -108,12 +134,23 @@ def _cases(args: argparse.Namespace, opened: Checkpoint | Bundle, kernels: Mappi
 
 def _keys(plan: Plan, kernels: Mapping[str, KernelFile]) -> set[Key]:
     """What the plan dispatches, but for kernels that have changed since."""
-    used = [(kernels.get(plan.kernels[d.kernel].file), dict(plan.kernels[d.kernel].defines), d.scalars) for d in plan.dispatches]
-    return {key_of(kernel, defines, scalars) for kernel, defines, scalars in used if kernel and len(scalars) == len(kernel.arg_types)}
+    used = [
+        (kernels.get(plan.kernels[d.kernel].file), dict(plan.kernels[d.kernel].defines), d.scalars)
+        for d in plan.dispatches
+    ]
+    return {
+        key_of(kernel, defines, scalars)
+        for kernel, defines, scalars in used
+        if kernel and len(scalars) == len(kernel.arg_types)
+    }
 
 
 def _write(
-    out: Path, device: Mapping[str, Any], rows: Sequence[Measured], kernels: Mapping[str, KernelFile], before: Tuning | None
+    out: Path,
+    device: Mapping[str, Any],
+    rows: Sequence[Measured],
+    kernels: Mapping[str, KernelFile],
+    before: Tuning | None,
 ) -> None:
     if not rows:
         _say("nothing was measured, so nothing is written")
@@ -121,7 +158,10 @@ def _write(
     name, match = device_family(device)
     write_tuning(tuning_of(name, before.match if before else match, about(device), rows, kernels, before), out)
     was, now = sum(row.cost for row in rows), sum(row.us * row.runs for row in rows)
-    _say(f"{len(rows)} shapes in {out}: {was / 1e6:.2f} s of a picture became {now / 1e6:.2f} s ({was / max(now, 1e-9):.3f}x)")
+    _say(
+        f"{len(rows)} shapes in {out}: {was / 1e6:.2f} s of a picture became {now / 1e6:.2f} s "
+        f"({was / max(now, 1e-9):.3f}x)"
+    )
 
 
 def _writable(out: Path) -> None:

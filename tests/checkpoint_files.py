@@ -123,7 +123,9 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
 
 
-def write_folder(folder: Path, checkpoint: Checkpoint, weights: Mapping[str, Mapping[str, np.ndarray]] | None = None) -> None:
+def write_folder(
+    folder: Path, checkpoint: Checkpoint, weights: Mapping[str, Mapping[str, np.ndarray]] | None = None
+) -> None:
     """`checkpoint` in diffusers' layout, with `weights` (by component) instead of its own where given."""
     tiny_family(folder)
     for tokenizer, files in checkpoint.tokenizers.items():
@@ -135,7 +137,15 @@ def write_folder(folder: Path, checkpoint: Checkpoint, weights: Mapping[str, Map
         write_safetensors(folder / component / f"{stem}.safetensors", arrays)
 
 
-_SAFE_NAMES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
+_SAFE_NAMES = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
 
 
 def safetensors_header(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -160,7 +170,9 @@ def safetensors_bytes(header: Any, data: bytes) -> bytes:
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """A well-formed file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(safetensors_bytes(safetensors_header(arrays), b"".join(array.tobytes() for array in arrays.values())))
+    path.write_bytes(
+        safetensors_bytes(safetensors_header(arrays), b"".join(array.tobytes() for array in arrays.values()))
+    )
 
 
 class Op:
@@ -198,14 +210,21 @@ class Op:
     @classmethod
     def storage(cls, kind: str, key: str, numel: int) -> bytes:
         """torch's persistent id"""
-        return cls.tuple(cls.text("storage"), cls.named("torch", kind), cls.text(key), cls.text("cpu"), cls.number(numel)) + b"Q"
+        return (
+            cls.tuple(cls.text("storage"), cls.named("torch", kind), cls.text(key), cls.text("cpu"), cls.number(numel))
+            + b"Q"
+        )
 
     @classmethod
     def tensor(cls, storage: bytes, offset: int, shape: Iterable[int], stride: Iterable[int]) -> bytes:
         """torch._utils._rebuild_tensor_v2(storage, offset, shape, stride, False, OrderedDict())"""
         hooks = cls.named("collections", "OrderedDict") + b")R"
         numbers = [cls.tuple(*map(cls.number, values)) for values in (shape, stride)]
-        return cls.named("torch._utils", "_rebuild_tensor_v2") + cls.tuple(storage, cls.number(offset), *numbers, b"\x89", hooks) + b"R"
+        return (
+            cls.named("torch._utils", "_rebuild_tensor_v2")
+            + cls.tuple(storage, cls.number(offset), *numbers, b"\x89", hooks)
+            + b"R"
+        )
 
 
 def pickled_state(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -231,8 +250,8 @@ def ckpt_bytes(
     extra: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """A zip archive as torch.save writes it."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", compression) as archive:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
         archive.writestr(f"{folder}/data.pkl", data_pkl)
         archive.writestr(f"{folder}/byteorder", b"little")
         for i, data in enumerate(storages):
@@ -240,7 +259,7 @@ def ckpt_bytes(
         archive.writestr(f"{folder}/version", b"3\n")
         for name, data in (extra or {}).items():
             archive.writestr(name, data)
-    return made.getvalue()
+    return file.getvalue()
 
 
 def write_ckpt(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -250,9 +269,16 @@ def write_ckpt(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def legacy_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A file as torch.save wrote it before 1.6: four pickles, the storages' keys, and each storage behind its length."""
+    """A file as torch.save wrote it before 1.6: four pickles, the storages' keys,
+    and each storage behind its length."""
     sizes = Op.dict([(Op.text("short"), Op.number(2))])
-    facts = Op.dict([(Op.text("protocol_version"), Op.number(1001)), (Op.text("little_endian"), b"\x88"), (Op.text("type_sizes"), sizes)])
+    facts = Op.dict(
+        [
+            (Op.text("protocol_version"), Op.number(1001)),
+            (Op.text("little_endian"), b"\x88"),
+            (Op.text("type_sizes"), sizes),
+        ]
+    )
     keys = b"](" + b"".join(Op.text(str(i)) for i in range(len(arrays))) + b"e"
     magic = Op.number(0x1950A86A20F9469CFC6C)
     pickles = [b"\x80\x02" + body + Op.STOP for body in (magic, Op.number(1001), facts, pickled_dict(arrays), keys)]

@@ -14,10 +14,15 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    # One cache, apart from the user's, that all workers share and the next run finds again: compiling kernels takes longer than all else.
-    # Its keys hold all that could change a kernel, so nothing old hides a failure; `pytest --cache-clear` builds every kernel anew.
+    # One cache, apart from the user's, that all workers share and the next run finds again: compiling kernels takes
+    # longer than all else. Its keys hold all that could change a kernel, so nothing old hides a failure;
+    # `pytest --cache-clear` builds every kernel anew.
     if "ONDEVICE_CACHE" not in os.environ:
-        kept = config.cache.mkdir("kernels").resolve() if hasattr(config, "cache") else tempfile.mkdtemp(prefix="ondevice-tests-")
+        kept = (
+            config.cache.mkdir("kernels").resolve()
+            if hasattr(config, "cache")
+            else tempfile.mkdtemp(prefix="ondevice-tests-")
+        )
         os.environ["ONDEVICE_CACHE"] = str(kept)  # workers inherit it
 
 

@@ -37,7 +37,8 @@ def change(path, edit):
 
 
 def make_dynamic(proto):
-    """Free the axes that an exporter names: those of inputs and outputs, and all that is known of the values between."""
+    """Free the axes that an exporter names: those of inputs and outputs,
+    and all that is known of the values between."""
     names = {0: "batch", 2: "height", 3: "width"}
     for value in (*proto.graph.input, *proto.graph.output):
         dims = value.type.tensor_type.shape.dim
@@ -52,7 +53,9 @@ def parsed(text, opset=18, **constants):
     proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}]> g {text}')
     for given in [value for value in proto.graph.input if value.name in constants]:
         proto.graph.input.remove(given)
-    proto.graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items())
+    proto.graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()
+    )
     return ir.from_proto(proto)
 
 

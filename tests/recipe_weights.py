@@ -1,6 +1,7 @@
 """Weights of the reference vectors in tests/data/families, as a function of their names alone.
 
-seed = the first 8 bytes of sha256("salt/name"); splitmix64 from it gives one number per element, of which 24 bits are kept.
+seed = the first 8 bytes of sha256("salt/name"); splitmix64 from it gives one number per element, of which 24
+bits are kept.
 """
 
 import hashlib
@@ -50,4 +51,6 @@ def case(name):
 
 def weights(architecture, config, salt):
     """Every weight of a normalized config, by its on-disk name."""
-    return {name: ir.tensor(weight(salt, name, shape), name=name) for name, shape in architecture.weights(config).items()}
+    return {
+        name: ir.tensor(weight(salt, name, shape), name=name) for name, shape in architecture.weights(config).items()
+    }

@@ -19,7 +19,12 @@ def small_files(**changes: Any) -> dict[str, bytes]:
     """A vocabulary of bytes and a few words, as a small model has."""
     merges = [("r", "e"), ("re", "d</w>"), ("c", "a"), ("ca", "t</w>")]
     letters = byte_letters()
-    tokens = [*letters, *(letter + "</w>" for letter in letters), *("".join(m) for m in merges), *sorted(set(SPECIAL.values()))]
+    tokens = [
+        *letters,
+        *(letter + "</w>" for letter in letters),
+        *("".join(m) for m in merges),
+        *sorted(set(SPECIAL.values())),
+    ]
     files = {
         "vocab.json": json.dumps({token: i for i, token in enumerate(tokens)}).encode(),
         "merges.txt": ("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n").encode(),

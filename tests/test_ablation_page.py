@@ -1,4 +1,5 @@
-"""The table of docs/ablation.md of what the fusions save is what the command above it prints; `--bless` writes it again."""
+"""The table of docs/ablation.md of what the fusions save is what the command above it prints;
+`--bless` writes it again."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""What benchmarks are built of: machine facts, comparisons of results, kernel cases, parts of a start-up. No time is judged."""
+"""What benchmarks are built of: machine facts, comparisons of results, kernel cases, parts of a start-up.
+No time is judged."""
 
 import importlib.util
 import json
@@ -79,7 +80,12 @@ def test_of_peers_the_ratio_is_compared(both):
 def test_only_the_same_machine_is_compared(both):
     other = MACHINE | {"cpu": "b"}
     code, text = both([row("x", 1)], [row("x", 9, machine=other), row("new", 1)])
-    assert code == 0 and "only in old: x (a, 1, d)" in text and "only in new: x (b, 1, d)" in text and "only in new: new" in text
+    assert (
+        code == 0
+        and "only in old: x (a, 1, d)" in text
+        and "only in new: x (b, 1, d)" in text
+        and "only in new: new" in text
+    )
 
 
 def test_the_last_of_a_name_counts_and_other_lines_are_refused(both, tmp_path, capsys):
@@ -92,8 +98,8 @@ def test_the_last_of_a_name_counts_and_other_lines_are_refused(both, tmp_path, c
 
 def changed(**values):
     """A line of a row with other values, or without those that are None."""
-    made = row("x", 1.0, ratio={"median": 1, "low": 1, "high": 1}) | values
-    return json.dumps({name: value for name, value in made.items() if value is not None})
+    changed_row = row("x", 1.0, ratio={"median": 1, "low": 1, "high": 1}) | values
+    return json.dumps({name: value for name, value in changed_row.items() if value is not None})
 
 
 DAMAGED = {
@@ -118,8 +124,14 @@ DAMAGED = {
     "ratio without low": (changed(ratio={"median": 1, "high": 1}), "(ratio has no numbers"),
     "no machine": (changed(machine=None), "(machine is no object)"),
     "no cpu": (changed(machine={"cores": 1}), "(machine has no printable cpu"),
-    "device of text": (changed(machine=MACHINE | {"device": "d"}), "(machine has no printable cpu, or a device without a name)"),
-    "device without a name": (changed(machine=MACHINE | {"device": {}}), "(machine has no printable cpu, or a device without a name)"),
+    "device of text": (
+        changed(machine=MACHINE | {"device": "d"}),
+        "(machine has no printable cpu, or a device without a name)",
+    ),
+    "device without a name": (
+        changed(machine=MACHINE | {"device": {}}),
+        "(machine has no printable cpu, or a device without a name)",
+    ),
     "no cores": (changed(machine=MACHINE | {"cores": "1"}), "(machine has no number of cores)"),
     "zero cores": (changed(machine=MACHINE | {"cores": 0}), "(machine has no number of cores)"),
     "commit of numbers": (changed(machine=MACHINE | {"commit": 3}), "(machine has a commit that is no printable text)"),
@@ -147,7 +159,8 @@ def test_damaged_rows_are_one_line_of_error(line, what, tmp_path, capsys):
 def test_a_folder_a_pipe_and_too_much_are_no_rows(tmp_path, capsys, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "good").write_text(changed() + "\n")
-    monkeypatch.setitem(compare.read_rows.__globals__, "_MOST_BYTES", 9)  # other tests import the module anew, under its name
+    # other tests import the module anew, under its name
+    monkeypatch.setitem(compare.read_rows.__globals__, "_MOST_BYTES", 9)
     for name in (".", "pipe", "good"):
         assert compare.main([str(tmp_path / name)] * 2) == 2
         assert "this is no file of rows" in capsys.readouterr().err
@@ -161,7 +174,12 @@ def test_a_tolerance_is_a_part(both, tolerance):
 
 def test_machine_facts():
     facts = json.loads(json.dumps(machine.facts([3, 4], {"name": "d", "driver": "1", "limit": 7})))
-    assert facts["cores"] == 2 and facts["device"] == {"name": "d", "driver": "1"} and facts["memory_bytes"] > 1 << 28 and facts["cpu"]
+    assert (
+        facts["cores"] == 2
+        and facts["device"] == {"name": "d", "driver": "1"}
+        and facts["memory_bytes"] > 1 << 28
+        and facts["cpu"]
+    )
     assert machine.same(facts) == (facts["cpu"], 2, "d") and machine.same({}) == ("None", 0, "")
     assert machine.facts()["cores"] == len(machine.available_cores()) > 0
 
@@ -170,15 +188,17 @@ def test_machine_facts():
 def test_kernel_cases_are_ops_that_plans_run(case):
     for storage in ("f32", "f16"):
         program = case.lowered(storage, load_target("host"), KERNELS)
-        made = plan(program, storage=storage)
-        own = [d for d in made.dispatches if d.op != "Cast"]
+        dispatch_plan = plan(program, storage=storage)
+        own = [d for d in dispatch_plan.dispatches if d.op != "Cast"]
         assert own and not program.fallbacks
         taken = {KERNELS[call.kernel].method for call in program.calls} - {"", "two_commands"}
         assert taken == ({case.method} if case.method else set())
         assert case.flops >= 0 and case.nbytes(4) == 2 * case.nbytes(2) > 0
         if case.op.startswith(("MatMul", "Conv", "Linear")) and case.method != "winograd":
             assert case.flops == pytest.approx(sum(d.flops for d in own), rel=0.05)
-        assert case.method == "winograd" or case.nbytes(2 if storage == "f16" else 4) <= 1.001 * sum(d.reads + d.writes for d in own)
+        assert case.method == "winograd" or case.nbytes(2 if storage == "f16" else 4) <= 1.001 * sum(
+            d.reads + d.writes for d in own
+        )
 
 
 def test_kernel_cases_have_names_of_their_own():
@@ -201,7 +221,11 @@ def test_drawings_are_the_same_from_the_same_rows(tmp_path):
         ran = {"kind": "peers", "component": "unet", "peer": name, "ratio": ratio, "counts": number > 0}
         rows.append(row(f"peers: unet {name}", 1000.0 + number, **ran))
     for rules, ms in (("plain graph", 30), ("Winograd", 20), ("all rules", 10)):
-        rows.append(row(f"ablation: unet f16 for host, {rules}", ms, kind="ablation", component="unet", rules=rules, counts=True))
+        rows.append(
+            row(
+                f"ablation: unet f16 for host, {rules}", ms, kind="ablation", component="unet", rules=rules, counts=True
+            )
+        )
     rows.append(row("ablation: other", 1, machine={"cpu": "b"}, kind="peers"))
     assert [row["peer"] for row in plots.latest(rows[:-1], "peers")] == ["ours", "ncnn"]
     assert plots.latest(rows[:-1], "peers")[0]["median_ms"] == 1002.0 and plots.latest(rows, "peers") == [rows[-1]]
@@ -214,14 +238,27 @@ def test_drawings_are_the_same_from_the_same_rows(tmp_path):
 
 
 def test_start_up_is_all_before_the_first_step_and_what_launches_add_to_it():
-    parts = [("python", 0.25, 0.2), ("text_encoder: run", 0.5, 0.5), ("unet: programs and buffers", 1.0, 0.75), (startup.RUN, 6.0, 5.5)]
-    later = [("sampler and noise", 9.0, 9.0), (startup.RUN, 5.5, 5.0), ("sampler and noise", 9.0, 9.0), (startup.RUN, 5.0, 5.0)]
+    parts = [
+        ("python", 0.25, 0.2),
+        ("text_encoder: run", 0.5, 0.5),
+        ("unet: programs and buffers", 1.0, 0.75),
+        (startup.RUN, 6.0, 5.5),
+    ]
+    later = [
+        ("sampler and noise", 9.0, 9.0),
+        (startup.RUN, 5.5, 5.0),
+        ("sampler and noise", 9.0, 9.0),
+        (startup.RUN, 5.0, 5.0),
+    ]
     found = startup.summary(parts + later, [5.75, 5.4, 4.9], (0.25, 0.25))
     assert found["begun"] == [1.75, 1.45] and found["first"] == (6.0, 5.5) and found["later"] == (5.0, 5.0)
     assert found["beyond"] == pytest.approx([2.0, 1.7]) and found["parts"] == parts[:3]
     assert found["overhead"] == pytest.approx(0.1) and found["overhead_share"] == pytest.approx(0.02)
     text = startup.to_text(found, 1000.0)
-    assert "reading 1,000 MB of weights             0.250" in text and "launches add 100 ms to a later step, 2.00% of it" in text
+    assert (
+        "reading 1,000 MB of weights             0.250" in text
+        and "launches add 100 ms to a later step, 2.00% of it" in text
+    )
     assert "start-up beyond reading the weights     2.000    1.700  (aimed at: at most 2)" in text
 
 
@@ -229,7 +266,18 @@ def test_start_up_is_all_before_the_first_step_and_what_launches_add_to_it():
 def test_start_up_of_generate_has_all_its_parts(tmp_path):
     bundle = tmp_path / "demo.ondevice"
     assert cli.main(["convert", "demo", "--out", str(bundle)]) == 0
-    words = [sys.executable, "-m", "benchmarks.startup", str(bundle), "--guidance", "4", "--steps", "2", "--json", "--cold"]
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.startup",
+        str(bundle),
+        "--guidance",
+        "4",
+        "--steps",
+        "2",
+        "--json",
+        "--cold",
+    ]
     found = json.loads(subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout)
     session = ["text_encoder: programs and buffers", "text_encoder: run", "unet: programs and buffers"]
     before = ["python", "imports", "bundle", "device", "plans", "tokenizer"]
@@ -237,5 +285,8 @@ def test_start_up_of_generate_has_all_its_parts(tmp_path):
     texts = [quiet, *session[:2], quiet, "text_encoder: run"]  # the prompt and what is not wanted
     assert [part for part, *_ in found["parts"]] == [*before, *texts, quiet, session[2]]
     assert all(wall >= 0 and cpu >= 0 for _, wall, cpu in found["parts"])
-    assert found["begun"][0] == pytest.approx(sum(wall for _, wall, _ in found["parts"])) and 0 < found["overhead_share"] < 1
+    assert (
+        found["begun"][0] == pytest.approx(sum(wall for _, wall, _ in found["parts"]))
+        and 0 < found["overhead_share"] < 1
+    )
     assert 0 < found["beyond"][0] - found["begun"][0] < found["first"][0]

@@ -37,7 +37,11 @@ SOURCES = sorted(p for p in [*(ROOT / "ondevice").rglob("*.py"), *(ROOT / "conve
 
 def part(path):
     """The layer a file belongs to: its folder or module under the package."""
-    inside = path.relative_to(ROOT / "ondevice").parts if path.is_relative_to(ROOT / "ondevice") else path.relative_to(ROOT).parts
+    inside = (
+        path.relative_to(ROOT / "ondevice").parts
+        if path.is_relative_to(ROOT / "ondevice")
+        else path.relative_to(ROOT).parts
+    )
     return inside[0].removesuffix(".py")
 
 
@@ -66,18 +70,23 @@ def test_verbs_import_no_verbs():
 
 @pytest.mark.parametrize("pattern, limit", [("*.py", 400), ("shaders/*/*.cl", 200)])
 def test_files_stay_small(pattern, limit):
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\0")
     chosen = [name for name in fnmatch.filter(tracked, pattern) if (ROOT / name).is_file()]
     long = {name: count for name in chosen if (count := len((ROOT / name).read_text().splitlines())) > limit}
     assert chosen and not long
 
 
 def test_functions_take_few_parameters():
-    """More than 8 are a type that has no name yet. The parameters of a rule's methods are the values that its pattern binds."""
+    """More than 8 are a type that has no name yet.
+    The parameters of a rule's methods are the values that its pattern binds."""
     many = set()
     for path in [*SOURCES, *(ROOT / "benchmarks").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef) and not any(part(path) == room and node.name in names for room, names in BOUND.items()):
+            if isinstance(node, ast.FunctionDef) and not any(
+                part(path) == room and node.name in names for room, names in BOUND.items()
+            ):
                 parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 if len([one for one in parameters if one.arg not in ("self", "cls")]) > MOST:
                     many.add(f"{path.relative_to(ROOT)}: {node.name}")

@@ -16,8 +16,13 @@ def rtol(stored: str, terms: int = 1, math_eps: float = 4 * EPS["f32"]) -> float
 
 
 def bound(stored: str, want: np.ndarray, magnitude: np.ndarray | float, terms: int = 1) -> np.ndarray:
-    """Absolute bound for sums: the result's own rounding, plus float32 accumulation over `terms` whose sizes add up to `magnitude`."""
-    return EPS[stored] * np.abs(want) + TINY[stored] + (rtol("f32", terms) + EPS["f32"]) * np.asarray(magnitude, np.float64)
+    """Absolute bound for sums: the result's own rounding, plus float32 accumulation over `terms` whose sizes add
+    up to `magnitude`."""
+    return (
+        EPS[stored] * np.abs(want)
+        + TINY[stored]
+        + (rtol("f32", terms) + EPS["f32"]) * np.asarray(magnitude, np.float64)
+    )
 
 
 def assert_close(got: np.ndarray, want: np.ndarray, bound: np.ndarray | float, what: str = "") -> None:
@@ -34,6 +39,8 @@ def assert_close(got: np.ndarray, want: np.ndarray, bound: np.ndarray | float, w
         relative = float(np.nanmax(error / np.maximum(np.abs(np.where(finite, want, 1.0)), 1e-30)))
         limit = float(np.broadcast_to(np.asarray(bound, np.float64), want.shape)[first])
         raise AssertionError(
-            f"{what}: {int(bad.sum())} of {bad.size} values are off; first at {first}: got {got[first]!r}, expected {want[first]!r}, "
-            f"bound {limit:.3g}; max abs {np.nanmax(error):.3g}, max rel {relative:.3g}, NMSE {np.nanmean(error**2) / power:.3g}"
+            f"{what}: {int(bad.sum())} of {bad.size} values are off; first at {first}: "
+            f"got {got[first]!r}, expected {want[first]!r}, "
+            f"bound {limit:.3g}; max abs {np.nanmax(error):.3g}, max rel {relative:.3g}, "
+            f"NMSE {np.nanmean(error**2) / power:.3g}"
         )

@@ -1,9 +1,11 @@
-"""Draw the held-out prompts with a bundle of the demo model and judge the pixels: the README's figure and contact sheet.
+"""Draw the held-out prompts with a bundle of the demo model and judge the pixels:
+the README's figure and contact sheet.
 
     python -m ondevice.convert demo --out demo.ondevice
     python benchmarks/demo_model/draw_held_out.py demo.ondevice --sheet docs/images/demo_sheet.png
 
-Combinations of shape, colour and background are ones that training never showed. Exits with 1 under 90 of 100 fully right.
+Combinations of shape, colour and background are ones that training never showed. Exits with 1 under 90 of
+100 fully right.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def main() -> int:
     parser.add_argument("--sampler")
     parser.add_argument("--seed", type=int, default=0, help="picture i is drawn with seed + i")
     parser.add_argument("--device")
-    parser.add_argument("--sheet", type=Path, help="PNG with every picture; a red frame marks one that is not fully right")
+    parser.add_argument(
+        "--sheet", type=Path, help="PNG with every picture; a red frame marks one that is not fully right"
+    )
     args = parser.parse_args()
 
     bundle = open_bundle(args.bundle)
@@ -47,14 +51,28 @@ def main() -> int:
     specs = held_out_prompts(args.count, split=args.split)
     scores, pictures, started = [], [], time.perf_counter()
     for number, spec in enumerate(specs):
-        drawn = paint(spec.caption, num_inference_steps=args.steps, guidance_scale=guidance, seed=args.seed + number, sampler=args.sampler)
+        drawn = paint(
+            spec.caption,
+            num_inference_steps=args.steps,
+            guidance_scale=guidance,
+            seed=args.seed + number,
+            sampler=args.sampler,
+        )
         scores.append(score(drawn.pixels, spec))
         pictures.append(framed(drawn.pixels, all(scores[-1].values())))
         if not all(scores[-1].values()):
-            print(f"{spec.caption}: wrong {', '.join(name for name, right in scores[-1].items() if not right)}", file=sys.stderr)
+            print(
+                f"{spec.caption}: wrong {', '.join(name for name, right in scores[-1].items() if not right)}",
+                file=sys.stderr,
+            )
     result = tally(scores)
     seconds = (time.perf_counter() - started) / len(specs)
-    print(json.dumps(result | {"steps": args.steps, "guidance": guidance, "seed": args.seed, "seconds_a_picture": round(seconds, 2)}))
+    print(
+        json.dumps(
+            result
+            | {"steps": args.steps, "guidance": guidance, "seed": args.seed, "seconds_a_picture": round(seconds, 2)}
+        )
+    )
     if args.sheet:
         args.sheet.parent.mkdir(parents=True, exist_ok=True)
         rows = [np.concatenate(pictures[i : i + ACROSS], 1) for i in range(0, len(pictures) // ACROSS * ACROSS, ACROSS)]

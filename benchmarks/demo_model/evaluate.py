@@ -33,7 +33,9 @@ def make_scheduler(name: str) -> object:
 
 
 @torch.no_grad()
-def generate(pipe: StableDiffusionPipeline, specs: list[Spec], guidance: float, steps: int, seed: int = 1000) -> np.ndarray:
+def generate(
+    pipe: StableDiffusionPipeline, specs: list[Spec], guidance: float, steps: int, seed: int = 1000
+) -> np.ndarray:
     """One picture for each description, uint8 [N, 128, 128, 3]. Picture i starts from noise of seed + i."""
     pictures = []
     for first in range(0, len(specs), BATCH):
@@ -41,7 +43,13 @@ def generate(pipe: StableDiffusionPipeline, specs: list[Spec], guidance: float, 
         seeds = [torch.Generator().manual_seed(seed + first + i) for i in range(len(part))]
         captions = [spec.caption for spec in part]
         images = pipe(
-            captions, num_inference_steps=steps, guidance_scale=guidance, height=128, width=128, output_type="np", generator=seeds
+            captions,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            height=128,
+            width=128,
+            output_type="np",
+            generator=seeds,
         ).images
         pictures.append((images * 255).round().astype(np.uint8))
     return np.concatenate(pictures)
@@ -75,7 +83,13 @@ def main() -> None:
             for guidance in args.guidance:
                 pictures = generate(pipe, specs, guidance, steps)
                 scores = [score(picture, spec) for picture, spec in zip(pictures, specs, strict=True)]
-                row = {"split": args.split, "scheduler": name, "steps": steps, "guidance": guidance, "right": tally(scores)}
+                row = {
+                    "split": args.split,
+                    "scheduler": name,
+                    "steps": steps,
+                    "guidance": guidance,
+                    "right": tally(scores),
+                }
                 print(json.dumps(row), flush=True)
                 if args.misses:
                     for spec, one in zip(specs, scores, strict=True):

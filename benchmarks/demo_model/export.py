@@ -49,11 +49,14 @@ TEXT_CONFIG = (
 
 
 def scheduler() -> DDIMScheduler:
-    """The noise levels of Stable Diffusion 1.x, sampled by DDIM: this model's PNDM pictures fall apart from guidance 2.5 on."""
+    """The noise levels of Stable Diffusion 1.x, sampled by DDIM:
+    this model's PNDM pictures fall apart from guidance 2.5 on."""
     return DDIMScheduler(**NOISE, clip_sample=False)
 
 
-def pipeline(vae: AutoencoderKL, text: CLIPTextModel, tokens: CLIPTokenizer, unet: UNet2DConditionModel) -> StableDiffusionPipeline:
+def pipeline(
+    vae: AutoencoderKL, text: CLIPTextModel, tokens: CLIPTokenizer, unet: UNet2DConditionModel
+) -> StableDiffusionPipeline:
     """The parts as one diffusers pipeline."""
     pipe = StableDiffusionPipeline(
         vae=vae,
@@ -72,7 +75,8 @@ def pipeline(vae: AutoencoderKL, text: CLIPTextModel, tokens: CLIPTokenizer, une
 def write_text_encoder(text: CLIPTextModel, folder: Path) -> None:
     """Weights and configuration as real SD 1.x disks have them.
 
-    Newer transformers drop the `text_model.` prefix, the position ids and every configuration value equal to its default.
+    Newer transformers drop the `text_model.` prefix, the position ids and every configuration value equal
+    to its default.
     """
     weights = {}
     for name, value in text.state_dict().items():
@@ -82,7 +86,12 @@ def write_text_encoder(text: CLIPTextModel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     values = {name: getattr(text.config, name) for name in TEXT_CONFIG}
-    values |= {"architectures": ["CLIPTextModel"], "dropout": 0.0, "model_type": "clip_text_model", "torch_dtype": "float16"}
+    values |= {
+        "architectures": ["CLIPTextModel"],
+        "dropout": 0.0,
+        "model_type": "clip_text_model",
+        "torch_dtype": "float16",
+    }
     (folder / "config.json").write_text(json.dumps(dict(sorted(values.items())), indent=2) + "\n", "utf-8")
 
 
@@ -97,7 +106,8 @@ def export(pipe: StableDiffusionPipeline, out: Path) -> int:
     write_text_encoder(half["text_encoder"], fresh / "text_encoder")
     write(fresh / "tokenizer")
     noise = fresh / "scheduler" / "scheduler_config.json"
-    # Stable Diffusion's own config names these two as well; a user who switches to PNDM then gets the variant that SD uses.
+    # Stable Diffusion's own config names these two as well; a user who switches to PNDM then gets the
+    # variant that SD uses.
     values = json.loads(noise.read_text("utf-8")) | {"clip_sample": False, "skip_prk_steps": True}
     noise.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
     for path in fresh.rglob("*.*"):

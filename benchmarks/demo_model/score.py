@@ -1,7 +1,8 @@
 """Is the picture what the caption asked for? Judged from pixels alone, with NumPy.
 
-Three independent answers: the background's colour, the object's colour and the object's outline. The outline is compared
-with ideal masks of all five shapes after both are stretched to the same box, so size and place do not matter here.
+Three independent answers: the background's colour, the object's colour and the object's outline. The outline
+is compared with ideal masks of all five shapes after both are stretched to the same box, so size and place do
+not matter here.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ def find_object(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Split a picture into (background RGB, object RGB, object mask) without knowing what it should show."""
     pixels = image.astype(np.float32)
     band = max(1, image.shape[0] // 32)
-    border = np.concatenate([part.reshape(-1, 3) for part in (pixels[:band], pixels[-band:], pixels[:, :band], pixels[:, -band:])])
+    border = np.concatenate(
+        [part.reshape(-1, 3) for part in (pixels[:band], pixels[-band:], pixels[:, :band], pixels[:, -band:])]
+    )
     back = np.median(border, axis=0)
     distance = np.linalg.norm(pixels - back, axis=-1)
     far = distance > 0.5 * max(distance.max(), 1.0)
@@ -71,7 +74,8 @@ def find_object(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def score(image: np.ndarray, spec: Spec) -> dict[str, bool]:
-    """Judge a uint8 [H, W, 3] picture against what it should show: `background`, `colour` and `shape`, each right or not."""
+    """Judge a uint8 [H, W, 3] picture against what it should show:
+    `background`, `colour` and `shape`, each right or not."""
     back, front, mask = find_object(image)
     answer = {"background": COLOURS[nearest_colour(back[None])[0]] == spec.background, "colour": False, "shape": False}
     if mask.mean() < MIN_AREA or np.linalg.norm(front - back) < 40:

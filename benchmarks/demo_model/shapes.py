@@ -1,8 +1,8 @@
 """Captioned pictures of one plain shape, made from a seed.
 
 A picture is one anti-aliased shape in one palette colour on a flat background of another. Everything about it is in a
-`Spec`; `render(spec)` draws it and `spec.caption` describes it. Some (shape, colour, background) triples are never trained
-on: one part is for tuning (the validation split), another for the final figure (the test split).
+`Spec`; `render(spec)` draws it and `spec.caption` describes it. Some (shape, colour, background) triples are never
+trained on: one part is for tuning (the validation split), another for the final figure (the test split).
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Spec:
 
 
 def split_of(shape: str, colour: str, background: str) -> str:
-    """Which split a triple belongs to. Each held-out split has about one triple in eleven, spread over all attributes."""
+    """Which split a triple belongs to.
+    Each held-out split has about one triple in eleven, spread over all attributes."""
     key = SHAPES.index(shape) * 7 + COLOURS.index(colour) * 3 + COLOURS.index(background) * 5
     return {0: "test", 1: "validation"}.get(key % 11, "train")
 

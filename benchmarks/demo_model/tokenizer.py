@@ -1,7 +1,7 @@
 """Make the demo model's small byte-pair vocabulary in CLIPTokenizer's file format.
 
-Every byte is a token of its own, as in CLIP, so any text can be encoded. Pairs are merged until each caption word is one
-token. Nothing is learned from data: the result depends only on `shapes.word_list()`.
+Every byte is a token of its own, as in CLIP, so any text can be encoded. Pairs are merged until each caption word is
+one token. Nothing is learned from data: the result depends only on `shapes.word_list()`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def write(folder: Path) -> int:
         "tokenizer_class": "CLIPTokenizer",
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False), "utf-8")
+    (folder / "vocab.json").write_text(
+        json.dumps({token: i for i, token in enumerate(tokens)}, ensure_ascii=False), "utf-8"
+    )
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges), "utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n", "utf-8")

@@ -2,10 +2,10 @@
 
     python benchmarks/demo_model/train_text.py --out DIR --steps 1200
 
-Stable Diffusion starts from a text encoder that already separates meanings. Ours gets its start in a minute or two from a
-stand-in task: linear heads must name shape, colour, background, size and place from the hidden state at every position
-from the end token on. The heads are then dropped; the UNet's training goes on with the encoder. Writes DIR/tokenizer and
-DIR/text_encoder. Only training combinations are used.
+Stable Diffusion starts from a text encoder that already separates meanings. Ours gets its start in a minute or two from
+a stand-in task: linear heads must name shape, colour, background, size and place from the hidden state at every
+position from the end token on. The heads are then dropped; the UNet's training goes on with the encoder. Writes
+DIR/tokenizer and DIR/text_encoder. Only training combinations are used.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def main() -> None:
     tokens = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
     model = build(tokens).train()
     heads = torch.nn.ModuleDict({name: torch.nn.Linear(WIDTH, len(values)) for name, values in ATTRIBUTES.items()})
-    optimiser = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=2e-3, betas=(0.9, 0.98), weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(
+        [*model.parameters(), *heads.parameters()], lr=2e-3, betas=(0.9, 0.98), weight_decay=1e-3
+    )
     plan = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=args.steps, pct_start=0.1)
     for step in range(1, args.steps + 1):
         specs = [sample(rng) for _ in range(48)]

@@ -62,10 +62,16 @@ def cache_latents(run: Path, tokens: CLIPTokenizer, count: int, seed: int) -> di
     means, spreads = [], []
     for first in range(0, count, 64):
         with torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(to_tensor(np.stack([render(spec) for spec in specs[first : first + 64]]))).latent_dist
+            posterior = vae.encode(
+                to_tensor(np.stack([render(spec) for spec in specs[first : first + 64]]))
+            ).latent_dist
         means.append(posterior.mean.float().contiguous() * SCALING)
         spreads.append(posterior.std.float().contiguous() * SCALING)
-    data = {"mean": torch.cat(means), "spread": torch.cat(spreads), "ids": encode(tokens, [spec.caption for spec in specs])}
+    data = {
+        "mean": torch.cat(means),
+        "spread": torch.cat(spreads),
+        "ids": encode(tokens, [spec.caption for spec in specs]),
+    }
     torch.save(data, file)
     return data
 
@@ -79,7 +85,9 @@ def learning_rate(done: float, step: int, peak: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--export", type=Path, help="also write the half-precision model folder here at every checkpoint")
+    parser.add_argument(
+        "--export", type=Path, help="also write the half-precision model folder here at every checkpoint"
+    )
     parser.add_argument("--minutes", type=float, default=55)
     parser.add_argument("--pictures", type=int, default=16000)
     parser.add_argument("--batch", type=int, default=24)
@@ -121,10 +129,21 @@ def main() -> None:
         log.flush()
 
     log = (args.run / "unet_log.jsonl").open("a" if args.resume else "w")
-    sizes = {name: sum(p.numel() for p in model.parameters()) for name, model in (("unet", unet), ("text", text), ("vae", vae))}
+    sizes = {
+        name: sum(p.numel() for p in model.parameters())
+        for name, model in (("unet", unet), ("text", text), ("vae", vae))
+    }
     checkpoint({"stage": "unet", "step": 0, "parameters": sizes})
     data = cache_latents(args.run, tokens, args.pictures, args.seed + 1)
-    print("latents: mean", data["mean"].mean((0, 2, 3)), "std", data["mean"].std((0, 2, 3)), "spread", data["spread"].mean(), flush=True)
+    print(
+        "latents: mean",
+        data["mean"].mean((0, 2, 3)),
+        "std",
+        data["mean"].std((0, 2, 3)),
+        "spread",
+        data["spread"].mean(),
+        flush=True,
+    )
 
     abar = scheduler().alphas_cumprod
     snr = abar / (1 - abar)
@@ -132,7 +151,10 @@ def main() -> None:
     empty = encode(tokens, [""])
     reads_text = [p for name, p in unet.named_parameters() if "attn2" in name] + list(text.parameters())
     known = {id(p) for p in reads_text}
-    groups = [{"params": [p for p in unet.parameters() if id(p) not in known], "factor": 1.0}, {"params": reads_text, "factor": 2.0}]
+    groups = [
+        {"params": [p for p in unet.parameters() if id(p) not in known], "factor": 1.0},
+        {"params": reads_text, "factor": 2.0},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     live, averaged = [*unet.parameters(), *text.parameters()], [*average_unet.parameters(), *average_text.parameters()]
 

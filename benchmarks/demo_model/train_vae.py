@@ -140,7 +140,11 @@ def main() -> None:
             counts, psnr, _ = round_trip(final)
             noisy, _, _ = round_trip(final, noise=0.2)
             final.save_pretrained(args.out / "vae")
-            row = {"stage": "vae refine" if args.resume else "vae", "minutes": round(done * args.minutes, 1), "step": step}
+            row = {
+                "stage": "vae refine" if args.resume else "vae",
+                "minutes": round(done * args.minutes, 1),
+                "step": step,
+            }
             row |= {"l1_l2_kl": np.mean(recent, 0).round(5).tolist(), "psnr": round(psnr, 2)}
             row |= {"round_trip": counts, "round_trip_latent_noise_0.2": noisy}
             print(row, flush=True)
@@ -169,7 +173,9 @@ def main() -> None:
         optimiser.step()
         step += 1
         with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(vae.parameters()), 1 - min(0.997, (step + 1) / (step + 10)))
+            torch._foreach_lerp_(
+                list(average.parameters()), list(vae.parameters()), 1 - min(0.997, (step + 1) / (step + 10))
+            )
         recent.append((l1.item(), l2.item(), kl.item()))
         if step % 100 == 0:
             minutes = (time.time() - start - paused) / 60

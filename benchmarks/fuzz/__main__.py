@@ -4,7 +4,8 @@ python -m benchmarks.fuzz --reader npy --reader png --seconds 600 --workers 2
 python -m benchmarks.fuzz --reader npy --replay fuzz-findings/npy-ValueError-3f2a.bin
 python -m benchmarks.fuzz --replay tests/fuzz/regressions/*
 
-Exits with 1 where something was found; what was found is written to `--out`, each with a .txt beside it that says what it is.
+Exits with 1 where something was found; what was found is written to `--out`, each with a .txt beside it that
+says what it is.
 """
 
 from __future__ import annotations
@@ -28,16 +29,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=60.0, help="for how long (default 60)")
-    parser.add_argument("--inputs", type=int, default=0, help="stop after so many inputs a reader and worker instead")
-    parser.add_argument("--seed", type=int, default=0, help="of the inputs (default 0); one seed gives one sequence a reader and worker")
-    parser.add_argument("--workers", type=int, default=len(available_cores()), help="processes (default: the cores there are)")
-    parser.add_argument("--reader", action="append", help="only this one; may be given several times")
-    parser.add_argument("--module", action="append", default=[], help="take the READERS of this module instead of the project's own")
-    parser.add_argument("--unguided", action="store_true", help="make inputs from the seeds only, to see what coverage is good for")
-    parser.add_argument("--nice", type=int, default=0, help="how much the workers stand back behind other processes")
-    parser.add_argument("--out", type=Path, default=Path("fuzz-findings"), help="folder for what is found (default fuzz-findings)")
+    parser.add_argument("--inputs", type=int, default=0, help="stop after so many inputs per reader and worker instead")
     parser.add_argument(
-        "--replay", type=Path, nargs="+", metavar="FILE", help="read these inputs, and nothing else; .hex files are decoded"
+        "--seed",
+        type=int,
+        default=0,
+        help="of the inputs (default 0); one seed gives one sequence per reader and worker",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=len(available_cores()), help="processes (default: the cores there are)"
+    )
+    parser.add_argument("--reader", action="append", help="only this one; may be given several times")
+    parser.add_argument(
+        "--module", action="append", default=[], help="take the READERS of this module instead of the project's own"
+    )
+    parser.add_argument(
+        "--unguided", action="store_true", help="make inputs from the seeds only, to see what coverage is good for"
+    )
+    parser.add_argument("--nice", type=int, default=0, help="how much the workers stand back behind other processes")
+    parser.add_argument(
+        "--out", type=Path, default=Path("fuzz-findings"), help="folder for what is found (default fuzz-findings)"
+    )
+    parser.add_argument(
+        "--replay",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="read these inputs, and nothing else; .hex files are decoded",
     )
     parser.add_argument("--markdown", action="store_true", help="print the table as docs/fuzzing.md has it")
     parser.add_argument("--list", action="store_true", help="print the readers' names")
@@ -65,7 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ),
     )
     print("\n".join(table(totals, markdown=args.markdown)))
-    print(f"{sum(total.inputs for total in totals.values()):,} inputs in {time.monotonic() - begun:.0f} s, {len(findings)} findings")
+    print(
+        f"{sum(total.inputs for total in totals.values()):,} inputs in {time.monotonic() - begun:.0f} "
+        f"s, {len(findings)} findings"
+    )
     for finding in findings:
         print(f"{finding.reader}: {finding.kind} at {finding.place}: {finding.what}\n    {save(finding, args.out)}")
     return int(bool(findings))
@@ -98,7 +119,10 @@ def table(totals: Mapping[str, supervise.Total], *, markdown: bool = False) -> l
         return [lines[0], "|---" + "|---:" * (len(HEAD) - 1) + "|", *lines[1:]]
     widths = [max(len(row[column]) for row in texts) for column in range(len(HEAD))]
     return [
-        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
         for row in texts
     ]
 
@@ -110,7 +134,9 @@ def save(finding: supervise.Finding, out: Path) -> Path:
     path = out / f"{finding.reader}-{kind}-{hashlib.sha256(finding.data).hexdigest()[:8]}.bin"
     path.write_bytes(finding.data)
     again = f"python -m benchmarks.fuzz --reader {finding.reader} --replay {path}"
-    path.with_suffix(".txt").write_text(f"{finding.kind} at {finding.place}\n{finding.what}\n{again}\n", encoding="utf-8", errors="replace")
+    path.with_suffix(".txt").write_text(
+        f"{finding.kind} at {finding.place}\n{finding.what}\n{again}\n", encoding="utf-8", errors="replace"
+    )
     return path
 
 
@@ -131,7 +157,10 @@ def replay(paths: Sequence[Path], reader: str | None, modules: Sequence[str] = (
             with Judge(folder) as judge:
                 verdict = judge.judge(readers[name], data)
             found += verdict.outcome == FINDING
-            print(f"{path.name}: {verdict.outcome}" + (f", {verdict.kind} at {verdict.place}: {verdict.what}" if verdict.kind else ""))
+            print(
+                f"{path.name}: {verdict.outcome}"
+                + (f", {verdict.kind} at {verdict.place}: {verdict.what}" if verdict.kind else "")
+            )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return int(found > 0)

@@ -1,7 +1,9 @@
-"""Branch coverage of Python on any of its versions: a pass over the syntax tree puts a counter into every branch as a module is imported.
+"""Branch coverage of Python on any of its versions:
+a pass over the syntax tree puts a counter into every branch as a module is imported.
 
-sys.monitoring is not there before Python 3.12, and sys.settrace calls a function a line. Counters are bytes that wrap, in buckets as
-libFuzzer has them: a loop taken once, twice, three times, 4 to 7 ... 128 and more times are different paths.
+sys.monitoring is not there before Python 3.12, and sys.settrace calls a function per line. Counters are bytes that
+wrap, in buckets as libFuzzer has them: a loop taken once, twice, three times, 4 to 7 ... 128 and more times are
+different paths.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ FLAG = COUNTS.__setitem__
 DELEGATES = ("pickletools", "tomllib", "PIL", "onnx_ir.serde")
 PROJECT = ("ondevice", "benchmarks.compare", "benchmarks.rows")
 
-_BUCKETS = bytes(min(count.bit_length(), 3) + (count > 7) + (count > 15) + (count > 31) + (count > 127) for count in range(256))
+_BUCKETS = bytes(
+    min(count.bit_length(), 3) + (count > 7) + (count > 15) + (count > 31) + (count > 127) for count in range(256)
+)
 _BITS = bytes(1 << (bucket - 1) if bucket else 0 for bucket in _BUCKETS)
 _ZERO = bytes(ROOM)
 
@@ -40,7 +44,7 @@ class Map:
         COUNTS[: self.used] = _ZERO[: self.used]
 
     def snapshot(self) -> int:
-        """The branches taken since `clear`, and about how often: one bit a bucket of a branch."""
+        """The branches taken since `clear`, and about how often: one bit per bucket of a branch."""
         return int.from_bytes(COUNTS[: self.used].translate(_BITS), "little")
 
     def branches(self, snapshot: int) -> int:
@@ -48,9 +52,15 @@ class Map:
         return self.used - snapshot.to_bytes(self.used, "little").count(0)
 
     def words(self, snapshot: int) -> list[str | bytes | int]:
-        """Constants of the modules that a snapshot has a branch of: what mutations put into inputs. Sorted, so that a seed says it all."""
+        """Constants of the modules that a snapshot has a branch of: what mutations put into inputs.
+        Sorted, so that a seed says it all."""
         taken = snapshot.to_bytes(self.used, "little")
-        found = {word for name, span in self.modules.items() if any(taken[span.start : span.stop]) for word in self.constants[name]}
+        found = {
+            word
+            for name, span in self.modules.items()
+            if any(taken[span.start : span.stop])
+            for word in self.constants[name]
+        }
         return sorted(found, key=repr)
 
 
@@ -72,11 +82,13 @@ class _Instrument(ast.NodeTransformer):
     def _counted(self, body: list[ast.stmt]) -> list[ast.stmt]:
         number = self._number()
         probe = ast.parse(f"__counts__[{number.value}] = __counts__[{number.value}] + 1 & 255").body[0]
-        at = 1 if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) else 0  # a docstring stays first
+        # a docstring stays first
+        at = 1 if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) else 0
         return [*body[:at], probe, *body[at:]]
 
     def _flagged(self, value: ast.expr) -> ast.expr:
-        call = ast.Call(ast.Name("__flag__", ast.Load()), [self._number(), ast.Constant(1)], [])  # gives None, so `or` goes on
+        # gives None, so `or` goes on
+        call = ast.Call(ast.Name("__flag__", ast.Load()), [self._number(), ast.Constant(1)], [])
         return ast.BoolOp(ast.Or(), [call, value])
 
     def _function(self, node: Any) -> Any:
@@ -124,8 +136,14 @@ class _Instrument(ast.NodeTransformer):
 def instrumented(source: str, name: str, path: str) -> CodeType:
     """The module's code with counters; its constants are kept for `Map.words`."""
     tree, first = ast.parse(source, path), MAP.used
-    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes | int)}
-    MAP.constants[name] = {word for word in words if not isinstance(word, bool) and (isinstance(word, int) or 0 < len(word) <= 40)}
+    words = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes | int)
+    }
+    MAP.constants[name] = {
+        word for word in words if not isinstance(word, bool) and (isinstance(word, int) or 0 < len(word) <= 40)
+    }
     tree = _Instrument().visit(tree)
     MAP.modules[name] = range(first, MAP.used)
     head = ast.parse(f"from {__name__} import COUNTS as __counts__, FLAG as __flag__").body
@@ -151,7 +169,9 @@ class _Finder(importlib.abc.MetaPathFinder):
     def __init__(self, prefixes: Sequence[str]) -> None:
         self.prefixes = tuple(prefixes)
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
         """What the other finders find, loaded by us."""
         if not any(name == prefix or name.startswith(f"{prefix}.") for prefix in self.prefixes):
             return None

@@ -27,7 +27,8 @@ class Counts:
 
 @dataclass(slots=True)
 class Campaign:
-    """`next` makes an input, `give` runs it. With one seed the same inputs come in the same order, however the time is cut into slices."""
+    """`next` makes an input, `give` runs it.
+    With one seed the same inputs come in the same order, however the time is cut into slices."""
 
     reader: Reader
     judge: Judge
@@ -55,7 +56,9 @@ class Campaign:
             return self._seeds.pop()
         rng = self.rng
         kind = rng.random()  # what was refused early hides the checks behind, so that what was taken comes first
-        data = rng.choice(self.taken if kind < 0.4 and self.taken else self.corpus[-RECENT:] if kind < 0.8 else self.corpus)
+        data = rng.choice(
+            self.taken if kind < 0.4 and self.taken else self.corpus[-RECENT:] if kind < 0.8 else self.corpus
+        )
         for _ in range(1 + int(rng.expovariate(1.0))):
             other = rng.choice(self.corpus)
             change = havoc if rng.random() < RAW else self.reader.mutate

@@ -12,7 +12,8 @@ SECONDS = 20.0
 
 
 def smaller(data: bytes, same: Callable[[bytes], bool], *, tries: int = TRIES, seconds: float = SECONDS) -> bytes:
-    """The smallest input found for which `same` holds: values of JSON are left out first, then bytes, in halves, quarters, eighths...
+    """The smallest input found for which `same` holds:
+    values of JSON are left out first, then bytes, in halves, quarters, eighths...
 
     The input is given back as it is where it does not show the fault again.
     """

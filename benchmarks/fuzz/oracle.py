@@ -1,4 +1,5 @@
-"""What is a finding. A reader returns something that holds together or refuses in one sentence of ours; it does nothing else, and soon."""
+"""What is a finding. A reader returns something that holds together or refuses in one sentence of ours;
+it does nothing else, and soon."""
 
 from __future__ import annotations
 
@@ -46,13 +47,14 @@ class Verdict:
 
 
 class Judge:
-    """Gives inputs to readers, one after the other, in this process. While it is entered it has the process's warnings, log and SIGPROF."""
+    """Gives inputs to readers, one after the other, in this process.
+    While it is entered it has the process's warnings, log and SIGPROF."""
 
     def __init__(self, folder: Path, *, seconds: float = SECONDS) -> None:
         self.folder, self.seconds = folder, seconds
         self._said: list[tuple[str, str, str]] = []  # kind, place, what
         self._status = os.open("/proc/self/status", os.O_RDONLY) if os.path.exists("/proc/self/status") else None
-        self._made: set[str] = set()  # folders, one a reader
+        self._made: set[str] = set()  # folders, one per reader
         self._highest = 0  # bytes: the high-water mark so far
         self._back = ExitStack()
 
@@ -90,7 +92,8 @@ class Judge:
             return verdict
         if self._said:
             return Verdict(FINDING, *self._said[0])
-        # The high-water mark of the process: where it did not rise an earlier input went higher, which was within bounds then.
+        # The high-water mark of the process: where it did not rise an earlier input went higher, which was
+        # within bounds then.
         peak = self._memory(b"VmHWM:")
         risen, self._highest = peak > self._highest, peak
         taken, allowed = peak - before, reader.memory + reader.growth * len(data)
@@ -100,7 +103,8 @@ class Judge:
         return verdict
 
     def forget_peak(self) -> None:
-        """Let the high-water mark of the process's memory begin anew: seeds, and inputs that were found out, are not to hide others."""
+        """Let the high-water mark of the process's memory begin anew:
+        seeds, and inputs that were found out, are not to hide others."""
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
         self._highest = self._memory(b"VmHWM:")
@@ -118,7 +122,8 @@ class Judge:
         return Verdict(ACCEPTED)
 
     def _memory(self, key: bytes) -> int:
-        """Bytes that this process holds or held, 0 where there is no /proc. Not ru_maxrss: a process inherits its parent's over exec."""
+        """Bytes that this process holds or held, 0 where there is no /proc.
+        Not ru_maxrss: a process inherits its parent's over exec."""
         if self._status is None:
             return 0
         return int(os.pread(self._status, 1 << 13, 0).partition(key)[2].split(None, 1)[0]) << 10
@@ -167,7 +172,9 @@ def _place(error: BaseException, *, own: bool = False) -> str:
     """Where in the project an error was raised; with `own`, which line of the harness asked for what does not hold."""
     frames = traceback.extract_tb(error.__traceback__)
     inside = [frame for frame in frames if frame.filename.startswith(str(ROOT)) and "/.venv" not in frame.filename]
-    chosen = [frame for frame in inside if (frame.name != "holds" if own else not frame.filename.startswith(_HERE))] or inside
+    chosen = [
+        frame for frame in inside if (frame.name != "holds" if own else not frame.filename.startswith(_HERE))
+    ] or inside
     return f"{_short(chosen[-1].filename)}:{chosen[-1].name}:{chosen[-1].lineno}" if chosen else "?"
 
 

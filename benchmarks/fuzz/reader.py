@@ -17,7 +17,8 @@ class Broken(Exception):
 
 
 def holds(true: object, what: str) -> None:
-    """Raise Broken, saying `what` does not hold, unless it does. An `assert` would look like one of the reader's own."""
+    """Raise Broken, saying `what` does not hold, unless it does.
+    An `assert` would look like one of the reader's own."""
     if not true:
         raise Broken(what)
 
@@ -38,8 +39,10 @@ class Reader:
     Attributes:
         name: what `--reader` takes.
         seeds: makes the inputs to begin from. They are accepted by the reader, or nearly.
-        mutate: an input changed as its format allows; it is given another input, to take parts from, and words of the reader's code.
-        read: gives an input to the reader and checks what it returns (`holds`). May write into the folder, which it has for itself.
+        mutate: an input changed as its format allows; it is given another input, to take parts from, and words of the
+            reader's code.
+        read: gives an input to the reader and checks what it returns (`holds`). May write into the folder, which it
+            has for itself.
         refuses: exceptions by which the reader says no.
         memory: bytes that an input may take at most, beyond `growth` times its own size.
         growth: Python objects take many times the room of the text that they are parsed from.

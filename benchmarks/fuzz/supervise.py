@@ -19,7 +19,8 @@ from benchmarks.fuzz.minimise import smaller
 from benchmarks.fuzz.worker import WINDOW, Window
 
 ROOT = Path(__file__).resolve().parents[2]
-HANG = 90.0  # seconds on one input, on a machine that others use, too; a worker stops itself after 2 of CPU, unless it is in C
+# seconds on one input, on a machine that others use, too; a worker stops itself after 2 of CPU, unless it is in C
+HANG = 90.0
 DEATHS = 20  # of one worker, before it is given up
 LEAST = 5.0  # seconds that are left must be worth a worker's start
 TELL = 30.0  # seconds from one sign of life to the next
@@ -56,7 +57,8 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What each worker is to do: feed `readers` for so many seconds, or until each had so many `inputs`. It gets this as JSON."""
+    """What each worker is to do: feed `readers` for so many seconds, or until each had so many `inputs`.
+    It gets this as JSON."""
 
     readers: Sequence[str]
     seconds: float = 0.0
@@ -100,15 +102,19 @@ def run(
     folder = scratch()
     counted: list[dict[str, Any]] = []
     findings: list[Finding] = []
-    begun = told = time.monotonic()
+    begun = last_report = time.monotonic()
     going: list[_Worker] = []
     try:
         going += [_start(folder, number, order, f"{seed}/{number}") for number in range(workers)]
         while going:
             time.sleep(0.1)
-            if time.monotonic() > told + TELL:
-                told = time.monotonic()
-                rows = [row for stats in (*counted, *(_stats(folder, worker.number) for worker in going)) for row in stats.values()]
+            if time.monotonic() > last_report + TELL:
+                last_report = time.monotonic()
+                rows = [
+                    row
+                    for stats in (*counted, *(_stats(folder, worker.number) for worker in going))
+                    for row in stats.values()
+                ]
                 show(sum(row["inputs"] for row in rows), len(findings) + len(list(folder.glob("*.finding"))))
             for worker in list(going):
                 code = worker.process.poll()
@@ -124,7 +130,12 @@ def run(
                 left = order.seconds - (time.monotonic() - begun)
                 if code != 0 and left > LEAST and worker.deaths < DEATHS:
                     (folder / f"stats-{worker.number}.json").unlink(missing_ok=True)
-                    again = _start(folder, worker.number, replace(order, seconds=left), f"{seed}/{worker.number}/{worker.deaths + 1}")
+                    again = _start(
+                        folder,
+                        worker.number,
+                        replace(order, seconds=left),
+                        f"{seed}/{worker.number}/{worker.deaths + 1}",
+                    )
                     again.deaths = worker.deaths + 1
                     going.append(again)
         for path in sorted(folder.glob("*.finding")):
@@ -138,7 +149,14 @@ def run(
 
 
 def _start(folder: Path, number: int, order: Order, seed: str) -> _Worker:
-    command = [sys.executable, "-m", "benchmarks.fuzz.worker", str(folder), str(number), json.dumps(asdict(order) | {"seed": seed})]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.fuzz.worker",
+        str(folder),
+        str(number),
+        json.dumps(asdict(order) | {"seed": seed}),
+    ]
     (folder / f"window-{number}").unlink(missing_ok=True)
     with open(folder / f"log-{number}", "wb") as log:
         env = os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -164,7 +182,8 @@ def _stats(folder: Path, number: int) -> dict[str, Any]:
 
 
 def _death(folder: Path, worker: _Worker, modules: Sequence[str], code: int | None) -> Finding:
-    """The input on which a worker died or hung, or after which it failed itself. Raises RuntimeError where it had none yet."""
+    """The input on which a worker died or hung, or after which it failed itself.
+    Raises RuntimeError where it had none yet."""
     given, name, data = _seen(folder, worker)
     text = (folder / f"log-{worker.number}").read_text(errors="replace")[-2000:]
     if not given:
@@ -203,7 +222,7 @@ def _added(readers: Sequence[str], counted: Sequence[dict[str, Any]], findings: 
 
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:
-    """One finding a fault, the one with the smallest input."""
+    """One finding per fault, the one with the smallest input."""
     best: dict[tuple[str, str, str], Finding] = {}
     for finding in sorted(findings, key=lambda finding: len(finding.data)):
         best.setdefault((finding.reader, finding.kind, finding.place), finding)

@@ -1,4 +1,5 @@
-"""One process that feeds readers, in turns, until its time is over. Whoever started it sees in files what it does, also after it died."""
+"""One process that feeds readers, in turns, until its time is over.
+Whoever started it sees in files what it does, also after it died."""
 
 from __future__ import annotations
 
@@ -67,11 +68,16 @@ def main(folder: Path, number: int, order: dict[str, Any]) -> None:
 class Turns:
     """The readers' campaigns, one after the other, again and again."""
 
-    def __init__(self, folder: Path, number: int, order: dict[str, Any], window: Window, judge: Judge, readers: list[Reader]) -> None:
+    def __init__(
+        self, folder: Path, number: int, order: dict[str, Any], window: Window, judge: Judge, readers: list[Reader]
+    ) -> None:
         from benchmarks.fuzz.engine import Campaign  # what it imports must be counted, so only now
 
         self.folder, self.number, self.order, self.window = folder, number, order, window
-        self.campaigns = [Campaign(reader, judge, Random(f"{order['seed']} {reader.name}"), guided=order["guided"]) for reader in readers]
+        self.campaigns = [
+            Campaign(reader, judge, Random(f"{order['seed']} {reader.name}"), guided=order["guided"])
+            for reader in readers
+        ]
         self.spent = dict.fromkeys((reader.name for reader in readers), 0.0)  # seconds of CPU
         self.saved: set[tuple[str, str, str]] = set()
 
@@ -113,8 +119,8 @@ class Turns:
 
         path = self.folder / f"{os.getpid()}-{len(self.saved)}.input"
         path.write_bytes(smaller(data, same))
-        told = {"reader": reader.name, "kind": verdict.kind, "place": verdict.place, "what": verdict.what}
-        path.with_suffix(".finding").write_text(json.dumps(told))
+        finding = {"reader": reader.name, "kind": verdict.kind, "place": verdict.place, "what": verdict.what}
+        path.with_suffix(".finding").write_text(json.dumps(finding))
 
     def write(self) -> None:
         """The counts so far, whole or not at all."""

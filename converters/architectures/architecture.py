@@ -1,7 +1,8 @@
 """What a network is to the rest of the converters: one type, which its own file fills in.
 
-A network's file says the keys of its config, its graphs, and where a file in the original layout has its weights. All else is worked out
-from these: which weights it has, and what its graphs take and give, come from running the graphs' builders dry.
+A network's file says the keys of its config, its graphs, and where a file in the original layout has its weights.
+All else is worked out from these: which weights it has, and what its graphs take and give, come from running the
+graphs' builders dry.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """A graph in stages, each of which can work on bands of rows, for pictures whose activations do not fit into memory at once.
+    """A graph in stages, each of which can work on bands of rows,
+    for pictures whose activations do not fit into memory at once.
 
-    `count(config, height, width)` says how many stages there are, `build(b, config, height=, width=, stage=, rows=)` emits one.
+    `count(config, height, width)` says how many stages there are,
+    `build(b, config, height=, width=, stage=, rows=)` emits one.
     """
 
     count: Callable[[Config, int, int], int]
@@ -35,10 +38,11 @@ class Bands:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One graph of a network: `build(b, config, **sizes)` emits it with the builder `b` and gives what `b.finish` gives.
+    """One graph of a network: `build(b, config, **sizes)` emits it with the builder `b`
+    and gives what `b.finish` gives.
 
-    `sizes` are the names of what `build` must be told: "batch", "height" and "width" in latent units, and what other networks decide, such
-    as "tokens". `fits` is false of configs whose network has no such graph.
+    `sizes` are the names of what `build` must be told: "batch", "height" and "width" in latent units, and what other
+    networks decide, such as "tokens". `fits` is false of configs whose network has no such graph.
     """
 
     build: Callable[..., ir.Model]
@@ -62,8 +66,8 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where a file in the original layout has a weight: the tensor `name`, or the `part`-th of `parts` equal parts of its rows; transposed
-    where the layout holds it so."""
+    """Where a file in the original layout has a weight: the tensor `name`, or the `part`-th of `parts` equal parts of
+    its rows; transposed where the layout holds it so."""
 
     name: str
     part: int = 0
@@ -71,7 +75,8 @@ class Stored:
     transposed: bool = False
 
     def shape(self, stored: Shape) -> Shape:
-        """The shape of the weight in a tensor of shape `stored`; that shape itself where it cannot be cut or turned so."""
+        """The shape of the weight in a tensor of shape `stored`;
+        that shape itself where it cannot be cut or turned so."""
         if self.parts > 1 and stored and not stored[0] % self.parts:
             return stored[0] // self.parts, *stored[1:]
         return stored[::-1] if self.transposed and len(stored) == 2 else stored
@@ -86,8 +91,8 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The names of an original single file, without the prefix of the network: `place(name, config)` of each weight by its diffusers name,
-    and whether a name that no weight has is known and `spare`."""
+    """The names of an original single file, without the prefix of the network: `place(name, config)` of each weight by
+    its diffusers name, and whether a name that no weight has is known and `spare`."""
 
     place: Callable[[str, Config], Stored]
     spare: Callable[[str, Config], bool] = lambda name, config: False
@@ -105,7 +110,8 @@ class Architecture:
         stems: of weight files' names, .safetensors and .bin.
         unwrapped: gives a raw config's own part, where it can be inside another's.
         canonical: gives the on-disk name of diffusers 0.42 and transformers 4 from any spelling of theirs.
-        kind: what a raw config is of ("an inpainting model"), where its numbers tell; `kind_of_shapes` the same from weights' shapes.
+        kind: what a raw config is of ("an inpainting model"), where its numbers tell; `kind_of_shapes` the same from
+            weights' shapes.
         scale: pixels per latent, of an autoencoder's config.
         first: a weight whose first dimension tells how wide the network is; "" where none does.
         beyond: whether a weight belongs to what the network can have, and its config does not ask for.
@@ -130,7 +136,8 @@ class Architecture:
         """`raw` (a parsed config.json) with defaults filled in. Keys we do not know are kept, as diffusers does.
 
         `known` is the kind of model that is asked for, which goes without saying.
-        Raises CheckpointError naming the key, its value and what is supported, and what the model is where that is known.
+        Raises CheckpointError naming the key, its value and what is supported, and what the model is where
+        that is known.
         """
         if self.classes and raw.get("_class_name", self.classes[0]) not in self.classes:
             words = " or ".join(map(repr, self.classes[:1]))
@@ -153,8 +160,8 @@ class Architecture:
         return config
 
     def weights(self, config: Config) -> dict[str, Shape]:
-        """{name: shape} of every weight of a config that `normalize` gave, under the on-disk names of diffusers 0.42 and transformers 4:
-        all that its graphs ask for."""
+        """{name: shape} of every weight of a config that `normalize` gave, under the on-disk names of diffusers 0.42
+        and transformers 4: all that its graphs ask for."""
         asked: dict[str, Shape] = {}
         for name, graph in self.graphs.items():
             if graph.fits(config):
@@ -171,9 +178,13 @@ class Architecture:
 
 
 @functools.lru_cache(maxsize=64)
-def _dry(network: Architecture, graph: str, config: str, sizes: tuple[tuple[str, int], ...]) -> tuple[dict[str, Shape], Ports]:
+def _dry(
+    network: Architecture, graph: str, config: str, sizes: tuple[tuple[str, int], ...]
+) -> tuple[dict[str, Shape], Ports]:
     """Weights and ports of one graph. The config is text, which can be a key of a cache."""
     b = DryBuilder(graph)
     model = network.graphs[graph].build(b, json.loads(config), **dict(sizes))
-    inputs, outputs = ({str(value.name): shape_of(value) for value in values} for values in (model.graph.inputs, model.graph.outputs))
+    inputs, outputs = (
+        {str(value.name): shape_of(value) for value in values} for values in (model.graph.inputs, model.graph.outputs)
+    )
     return b.asked, Ports(inputs, outputs)

@@ -1,7 +1,8 @@
 """The autoencoder (diffusers' AutoencoderKL): its config, its two graphs, and names in the original layout.
 
-The original layout numbers its decoder levels from the picture inwards, diffusers from the latent outwards, and its attention is made of
-1x1 convolutions. The rules restate diffusers' convert_ldm_vae_checkpoint (loaders/single_file_utils.py).
+The original layout numbers its decoder levels from the picture inwards, diffusers from the latent outwards, and its
+attention is made of 1x1 convolutions. The rules restate diffusers' convert_ldm_vae_checkpoint
+(loaders/single_file_utils.py).
 """
 
 from __future__ import annotations
@@ -52,12 +53,14 @@ def decoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: 
             x = resnet(b, f"{scope}.resnets.{layer}", x, out, groups, VAE_EPS, scale=scale)
         if level < len(widths) - 1:
             x = upsampled(b, f"{scope}.upsamplers.0", x, scale)
-    return b.finish(sample=b.conv("decoder.conv_out", normal(b, "decoder.conv_norm_out", x, groups, scale), config["out_channels"]))
+    return b.finish(
+        sample=b.conv("decoder.conv_out", normal(b, "decoder.conv_norm_out", x, groups, scale), config["out_channels"])
+    )
 
 
 def encoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, scale: float = 1.0) -> ir.Model:
-    """sample float32 [batch, 3, 2^levels*height, 2^levels*width] in -1..1 -> latent_parameters [batch, 2c, height, width]: means, then
-    log-variances. The sum of its residuals is held times `scale`."""
+    """sample float32 [batch, 3, 2^levels*height, 2^levels*width] in -1..1 -> latent_parameters
+    [batch, 2c, height, width]: means, then log-variances. The sum of its residuals is held times `scale`."""
     widths, groups, moments = config["block_out_channels"], config["norm_num_groups"], 2 * config["latent_channels"]
     pixels = _scale(config)
     x = b.input("sample", (batch, config["in_channels"], pixels * height, pixels * width))

@@ -22,8 +22,8 @@ def shape_of(value: ir.Value) -> Shape:
 
 
 class GraphBuilder:
-    """One graph under construction. Names: a node is `scope/Op`, a weight keeps its diffusers name, a constant is named by its content
-    so that graphs of one component at several sizes can share it."""
+    """One graph under construction. Names: a node is `scope/Op`, a weight keeps its diffusers name, a constant is named
+    by its content so that graphs of one component at several sizes can share it."""
 
     def __init__(self, name: str, weights: Mapping[str, ir.TensorProtocol]) -> None:
         self.name, self._weights = name, weights
@@ -40,24 +40,31 @@ class GraphBuilder:
         return self._inputs[-1]
 
     def weight(self, name: str, *shape: int, view: Shape | None = None, scale: float = 1.0) -> ir.Value:
-        """The weight that is stored as `name` with `shape`, as float32; reshaped if `view` is another shape (then under `NAME:AxBxC`),
-        times `scale` (`NAME:by0.5`), a power of two, so that nothing is rounded.
+        """The weight that is stored as `name` with `shape`, as float32; reshaped if `view` is another shape (then under
+        `NAME:AxBxC`), times `scale` (`NAME:by0.5`), a power of two, so that nothing is rounded.
 
         Raises GraphError where there is none, or it has another shape.
         """
         stored = self._stored(name, shape)
         if view is None or view == shape:
             return self._lazy(name + _by(scale), shape, lambda: _float32(stored, scale))
-        return self._lazy(f"{name}:{'x'.join(map(str, view))}{_by(scale)}", view, lambda: _float32(stored, scale).reshape(view))
+        return self._lazy(
+            f"{name}:{'x'.join(map(str, view))}{_by(scale)}", view, lambda: _float32(stored, scale).reshape(view)
+        )
 
     def transposed(self, name: str, out: int, width: int, scale: float = 1.0) -> ir.Value:
-        """A Linear's [out, width] weight as MatMul wants it, [width, out], under `NAME.T`. Raises GraphError as `weight` does."""
+        """A Linear's [out, width] weight as MatMul wants it, [width, out], under `NAME.T`.
+        Raises GraphError as `weight` does."""
         stored = self._stored(name, (out, width))
-        return self._lazy(f"{name}.T{_by(scale)}", (width, out), lambda: np.ascontiguousarray(_float32(stored, scale).T))
+        return self._lazy(
+            f"{name}.T{_by(scale)}", (width, out), lambda: np.ascontiguousarray(_float32(stored, scale).T)
+        )
 
     def full(self, value: float, *shape: int) -> ir.Value:
         """A constant filled with one number; a scalar by default."""
-        return self.constant(f"full.{value!r}.{'x'.join(map(str, shape)) or 'scalar'}", np.full(shape, value, np.float32))
+        return self.constant(
+            f"full.{value!r}.{'x'.join(map(str, shape)) or 'scalar'}", np.full(shape, value, np.float32)
+        )
 
     def ints(self, *values: int) -> ir.Value:
         """A one-dimensional int64 constant: shapes and axes."""
@@ -88,7 +95,8 @@ class GraphBuilder:
     # Nodes --------------------------------------------------------------------------------------------------------
 
     def op(self, scope: str, op: str, inputs: Sequence[ir.Value | None], *shapes: Shape, **attributes: Any) -> Any:
-        """A node with one output a shape, all of the first float input's type; returns the value, or a tuple of them."""
+        """A node with one output per shape, all of the first float input's type;
+        returns the value, or a tuple of them."""
         name = self._unique(f"{scope}/{op}")
         outputs = [self._value(name if len(shapes) == 1 else f"{name}.{i}", shape) for i, shape in enumerate(shapes)]
         node = ir.node(op, list(inputs), attributes=attributes, outputs=outputs, name=name)
@@ -132,8 +140,8 @@ class GraphBuilder:
         pads: Sequence[int] | None = None,
         scales: tuple[float, float] = (1.0, 1.0),
     ) -> ir.Value:
-        """The convolution to `out` channels whose weights are `scope`.weight and .bias, each times one of `scales`; `pads` is top, left,
-        bottom, right ("same" by default)."""
+        """The convolution to `out` channels whose weights are `scope`.weight and .bias, each times one of `scales`;
+        `pads` is top, left, bottom, right ("same" by default)."""
         n, channels, height, width = shape_of(x)
         top, left, bottom, right = pads or (kernel // 2,) * 4
         shape = (n, out, (height + top + bottom - kernel) // stride + 1, (width + left + right - kernel) // stride + 1)
@@ -166,7 +174,9 @@ class GraphBuilder:
         )
         return ir.Model(graph, ir_version=10, producer_name="ondevice")
 
-    def _value(self, name: str, shape: Shape, dtype: ir.DataType = ir.DataType.FLOAT, const: ir.TensorProtocol | None = None) -> ir.Value:
+    def _value(
+        self, name: str, shape: Shape, dtype: ir.DataType = ir.DataType.FLOAT, const: ir.TensorProtocol | None = None
+    ) -> ir.Value:
         return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype), const_value=const)
 
     def _unique(self, name: str) -> str:

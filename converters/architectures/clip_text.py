@@ -1,4 +1,5 @@
-"""CLIP's text encoder (transformers' CLIPTextModel and CLIPTextModelWithProjection): token ids -> hidden states, and the pooled text."""
+"""CLIP's text encoder (transformers' CLIPTextModel and CLIPTextModelWithProjection):
+token ids -> hidden states, and the pooled text."""
 
 from __future__ import annotations
 
@@ -33,37 +34,43 @@ _KEYS = {
 
 
 def last_state(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
-    """input_ids int32 [batch, tokens] -> last_hidden_state float32 [batch, tokens, width], after the final layer norm."""
+    """input_ids int32 [batch, tokens] -> last_hidden_state float32 [batch, tokens, width],
+    after the final layer norm."""
     x = _layers(b, config, _embedded(b, config, _ids(b, config, batch)), 0, config["num_hidden_layers"])
     return b.finish(last_hidden_state=layer_norm(b, "text_model.final_layer_norm", x, config["layer_norm_eps"]))
 
 
 def penultimate(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
-    """input_ids -> hidden float32 [batch, tokens, width], transformers' hidden_states[-2]: before the last layer, and no norm."""
+    """input_ids -> hidden float32 [batch, tokens, width], transformers' hidden_states[-2]:
+    before the last layer, and no norm."""
     x = _embedded(b, config, _ids(b, config, batch))
     return b.finish(hidden=_layers(b, config, x, 0, config["num_hidden_layers"] - 1))
 
 
 def penultimate_and_pooled(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
-    """input_ids -> hidden, as `penultimate`; and pooled float32 [batch, projection_dim], transformers' text_embeds: the projection of the
-    token that ends the text, after the last layer and the final norm."""
+    """input_ids -> hidden, as `penultimate`; and pooled float32 [batch, projection_dim], transformers' text_embeds: the
+    projection of the token that ends the text, after the last layer and the final norm."""
     ids, last = _ids(b, config, batch), config["num_hidden_layers"] - 1
     hidden = _layers(b, config, _embedded(b, config, ids), 0, last)
     end = b.matmul("pooled", _where_it_ends(b, config, ids), _layers(b, config, hidden, last, last + 1))
-    end = layer_norm(b, "text_model.final_layer_norm", end, config["layer_norm_eps"])  # of rows, so it can come after the choice
+    # of rows, so it can come after the choice
+    end = layer_norm(b, "text_model.final_layer_norm", end, config["layer_norm_eps"])
     pooled = linear(b, "text_projection", end, config["projection_dim"], bias=False)
     return b.finish(hidden=hidden, pooled=b.reshape("pooled", pooled, batch, config["projection_dim"]))
 
 
 def _where_it_ends(b: GraphBuilder, config: Config, ids: ir.Value) -> ir.Value:
-    """[batch, 1, tokens]: 1 at the first of the largest ids, which ends a text (where the config's eos_token_id is 2, as transformers
-    takes it), or at the first eos_token_id; 0 elsewhere.
+    """[batch, 1, tokens]: 1 at the first of the largest ids, which ends a text (where the config's eos_token_id is 2,
+    as transformers takes it), or at the first eos_token_id; 0 elsewhere.
 
-    A softmax of ranks that differ by _APART or more, all of them exact in float32: what it gives elsewhere is below 1e-27.
+    A softmax of ranks that differ by _APART or more, all of them exact in float32: what it gives elsewhere
+    is below 1e-27.
     """
     (batch, tokens), size, end = shape_of(ids), config["vocab_size"], config["eos_token_id"]
     ranks = np.arange(size) if end == _OLD_END else np.arange(size) == end
-    table = b.constant(f"rank_of_token.{size}.{tokens}.{end}", (ranks.astype(np.float32) * (tokens * _APART))[:, np.newaxis])
+    table = b.constant(
+        f"rank_of_token.{size}.{tokens}.{end}", (ranks.astype(np.float32) * (tokens * _APART))[:, np.newaxis]
+    )
     rank = b.op("pooled", "Gather", [table, ids], (batch, tokens, 1), axis=0)
     places = b.constant(f"rank_of_place.{tokens}", -_APART * np.arange(tokens, dtype=np.float32).reshape(1, 1, tokens))
     rank = b.binary("pooled", "Add", b.reshape("pooled", rank, batch, 1, tokens), places)
@@ -82,7 +89,8 @@ def _embedded(b: GraphBuilder, config: Config, ids: ir.Value) -> ir.Value:
 
 
 def _layers(b: GraphBuilder, config: Config, x: ir.Value, first: int, end: int) -> ir.Value:
-    """The layers from `first` to before `end`. The mask is causal and has no padding part, as Stable Diffusion calls it."""
+    """The layers from `first` to before `end`.
+    The mask is causal and has no padding part, as Stable Diffusion calls it."""
     (_, tokens, width), eps = shape_of(x), config["layer_norm_eps"]
     mask = b.constant(f"causal_mask.{tokens}", np.triu(np.full((1, 1, tokens, tokens), -np.inf, np.float32), 1))
     for layer in range(first, end):
@@ -99,7 +107,8 @@ def _layers(b: GraphBuilder, config: Config, x: ir.Value, first: int, end: int) 
 
 def _text_part(config: dict[str, Any]) -> dict[str, Any]:
     """The text encoder's own keys where `config` is a whole CLIP's; else `config`."""
-    for name in ("text_config", "text_config_dict"):  # the second where the first is null, as early versions of transformers wrote it
+    # the second where the first is null, as early versions of transformers wrote it
+    for name in ("text_config", "text_config_dict"):
         if isinstance(config.get(name), dict):
             return _NESTED | config[name]
     return config
@@ -112,7 +121,10 @@ def _check(config: dict[str, Any], where: str) -> None:
 def _check_pooled(config: dict[str, Any], where: str) -> None:
     _check(config, where)
     if config["vocab_size"] * config["max_position_embeddings"] > 1 << 24:  # ranks would be rounded
-        what = f"vocab_size {config['vocab_size']} times max_position_embeddings {config['max_position_embeddings']} is over 2^24."
+        what = (
+            f"vocab_size {config['vocab_size']} times max_position_embeddings "
+            f"{config['max_position_embeddings']} is over 2^24."
+        )
         raise CheckpointError(what, where=where, fix=ITS_CONFIG)
 
 
@@ -140,7 +152,8 @@ _STACKED = {"self_attn.q_proj": 0, "self_attn.k_proj": 1, "self_attn.v_proj": 2}
 
 
 def _in_openclip(name: str, config: Config) -> Stored:
-    """OpenCLIP stacks queries, keys and values in one tensor, whose parameters have names with a line instead of a dot."""
+    """OpenCLIP stacks queries, keys and values in one tensor,
+    whose parameters have names with a line instead of a dot."""
     if name in _OPENCLIP_TOP:
         return _OPENCLIP_TOP[name]
     layer, inner = name.removeprefix("text_model.encoder.layers.").split(".", 1)
@@ -176,7 +189,9 @@ CLIP_TEXT_POOLED = replace(
     keys=_KEYS
     | {
         "projection_dim": count(512),
-        "eos_token_id": Key(49407, lambda v: type(v) is int and 0 <= v < 1 << 20, "a whole number from 0 to 1048575", fix=ITS_CONFIG),
+        "eos_token_id": Key(
+            49407, lambda v: type(v) is int and 0 <= v < 1 << 20, "a whole number from 0 to 1048575", fix=ITS_CONFIG
+        ),
     },
     graphs={"penultimate_and_pooled": Graph(penultimate_and_pooled, sizes=("batch",))},
     check=_check_pooled,

@@ -1,9 +1,10 @@
 """Keys of a network's config: their defaults, and what values of them are supported.
 
-A key that changes the network in a way our graphs do not build is refused by name; a key that only steers training or the reference
-implementation (dropout, upcast_attention, ...) passes through. Defaults are those of diffusers 0.42 (UNet2DConditionModel, AutoencoderKL)
-and transformers 5 (CLIPTextConfig); configs written by older versions leave many keys out. A value that diffusers treats as another one
-(a list of equal entries as the entry, 1 as 1.0) is brought to one spelling; one that diffusers itself fails on (4.0 channels) is refused.
+A key that changes the network in a way our graphs do not build is refused by name; a key that only steers training or
+the reference implementation (dropout, upcast_attention, ...) passes through. Defaults are those of diffusers 0.42
+(UNet2DConditionModel, AutoencoderKL) and transformers 5 (CLIPTextConfig); configs written by older versions leave many
+keys out. A value that diffusers treats as another one (a list of equal entries as the entry, 1 as 1.0) is brought to
+one spelling; one that diffusers itself fails on (4.0 channels) is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ def _as_it_is(value: Any) -> Any:
 class Key:
     """One config key: its default, a test, and the test in words. `default=REQUIRED` means that the key must be there.
 
-    `plain` gives a value the spelling that is tested and kept; diffusers must treat both alike. `fix` is what helps where it is refused.
+    `plain` gives a value the spelling that is tested and kept; diffusers must treat both alike. `fix` is what helps
+    where it is refused.
     """
 
     default: Any
@@ -89,7 +91,13 @@ def number(default: Any, low: float = 0.0) -> Key:
     def plain(value: Any) -> Any:
         return float(value) if type(value) is int and abs(value) < 1e6 else value
 
-    return Key(default, lambda v: type(v) is float and low < v < 1e6, f"a number above {low:g} and below 1e6", plain, ITS_CONFIG)
+    return Key(
+        default,
+        lambda v: type(v) is float and low < v < 1e6,
+        f"a number above {low:g} and below 1e6",
+        plain,
+        ITS_CONFIG,
+    )
 
 
 def _lower(value: Any) -> Any:
@@ -115,13 +123,16 @@ def is_size(value: Any) -> bool:
 
 def refused(name: str, value: Any, key: Key, where: str, kind: str | None = None) -> CheckpointError:
     """The error for `value`; `kind` is what the model is where that is known."""
-    if type(value) is float and value.is_integer() and key.test(int(value)):  # diffusers fails on these, too, and deep inside torch
+    # diffusers fails on these, too, and deep inside torch
+    if type(value) is float and value.is_integer() and key.test(int(value)):
         fix, kind = f"write {int(value)} there", None
     else:
         fix = key.fix
     shown = repr(value)
     shown = shown if len(shown) <= 120 else shown[:117] + "..."
-    what = f"config key {name!r} is not supported (got {shown}, expected {key.words})" + (f": this is {kind}." if kind else ".")
+    what = f"config key {name!r} is not supported (got {shown}, expected {key.words})" + (
+        f": this is {kind}." if kind else "."
+    )
     return CheckpointError(what, where=where, fix=fix)
 
 

@@ -1,4 +1,5 @@
-"""Layers that the components share, written as torch.onnx writes them at opset 18: primitives only, ready for the fusion rules."""
+"""Layers that the components share, written as torch.onnx writes them at opset 18:
+primitives only, ready for the fusion rules."""
 
 from __future__ import annotations
 
@@ -55,9 +56,11 @@ def group_norm(b: GraphBuilder, scope: str, x: ir.Value, groups: int, epsilon: f
     return b.binary(scope, "Add", scaled, b.weight(f"{scope}.bias", shape[1], view=channel))
 
 
-def attention(b: GraphBuilder, scope: str, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, mask: ir.Value | None = None) -> ir.Value:
-    """softmax(q k^T / sqrt d + mask) v over [n, tokens, heads * d]; the scale sits on both sides, as exporters of scaled dot-product
-    attention put it, which also keeps half-precision scores small."""
+def attention(
+    b: GraphBuilder, scope: str, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, mask: ir.Value | None = None
+) -> ir.Value:
+    """softmax(q k^T / sqrt d + mask) v over [n, tokens, heads * d]; the scale sits on both sides, as exporters of
+    scaled dot-product attention put it, which also keeps half-precision scores small."""
     n, tokens, width = shape_of(q)
     scale = b.full((width // heads) ** -0.25)
 
@@ -86,7 +89,8 @@ def resnet(
 ) -> ir.Value:
     """GroupNorm-SiLU-conv twice, with the time embedding (SiLU applied) added between, and a residual.
 
-    `x` is held times `scale`, and so is what comes out: the first norm does not see it but for its epsilon (vae_layers.py).
+    `x` is held times `scale`, and so is what comes out: the first norm does not see it but for its epsilon
+    (vae_layers.py).
     """
     normal = silu(b, f"{scope}.norm1", group_norm(b, f"{scope}.norm1", x, groups, epsilon * scale**2))
     y = b.conv(f"{scope}.conv1", normal, out)

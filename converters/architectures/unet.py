@@ -1,8 +1,9 @@
 """The denoising network (diffusers' UNet2DConditionModel): its config, graph, and names in the original layout.
 
-The original layout numbers every block in one row (input_blocks.0 ... 11, middle_block, output_blocks.0 ... 11); diffusers groups them by
-resolution (down_blocks.i.resnets.j). With L layers per level, down level i starts at input_blocks.(1 + i * (L + 1)) and up level i at
-output_blocks.(i * (L + 1)). The rules restate diffusers' convert_ldm_unet_checkpoint (loaders/single_file_utils.py).
+The original layout numbers every block in one row (input_blocks.0 ... 11, middle_block, output_blocks.0 ... 11);
+diffusers groups them by resolution (down_blocks.i.resnets.j). With L layers per level, down level i starts at
+input_blocks.(1 + i * (L + 1)) and up level i at output_blocks.(i * (L + 1)). The rules restate diffusers'
+convert_ldm_unet_checkpoint (loaders/single_file_utils.py).
 """
 
 from __future__ import annotations
@@ -57,7 +58,11 @@ def _block_types(default: list[str], *values: str) -> Key:
     """Types of blocks, which diffusers takes under the names of its first versions, too (UNetResDownBlock2D)."""
 
     def plain(value: Any) -> Any:
-        return [x.removeprefix("UNetRes") if isinstance(x, str) else x for x in value] if isinstance(value, list) else value
+        return (
+            [x.removeprefix("UNetRes") if isinstance(x, str) else x for x in value]
+            if isinstance(value, list)
+            else value
+        )
 
     return replace(each(default, *values), plain=plain)
 
@@ -72,7 +77,9 @@ _KEYS = {
     "in_channels": count(4),
     "out_channels": count(4),
     "block_out_channels": counts([320, 640, 1280, 1280]),
-    "down_block_types": _block_types(["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"], "CrossAttnDownBlock2D", "DownBlock2D"),
+    "down_block_types": _block_types(
+        ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"], "CrossAttnDownBlock2D", "DownBlock2D"
+    ),
     "mid_block_type": only("UNetMidBlock2DCrossAttn"),
     "up_block_types": _block_types(["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3, "CrossAttnUpBlock2D", "UpBlock2D"),
     "layers_per_block": per_level(count(2, 32)),
@@ -86,7 +93,12 @@ _KEYS = {
     "norm_eps": number(1e-5),
     "act_fn": SILU,
     "flip_sin_to_cos": only(True, False),
-    "freq_shift": Key(0, lambda v: type(v) is int and v in (0, 1), "0 or 1", lambda v: int(v) if type(v) is float and v in (0, 1) else v),
+    "freq_shift": Key(
+        0,
+        lambda v: type(v) is int and v in (0, 1),
+        "0 or 1",
+        lambda v: int(v) if type(v) is float and v in (0, 1) else v,
+    ),
     "center_input_sample": switch(False),
     "only_cross_attention": per_level(only(False)),
     "dual_cross_attention": switch(False),
@@ -101,7 +113,9 @@ _KEYS = {
     "addition_time_embed_dim": _optional_count(),
     "resnet_time_scale_shift": only("default"),
     "time_embedding_type": only("positional"),
-    "time_embedding_dim": Key(None, lambda v: v is None or is_count(v), "null, or 4 times the first of block_out_channels", fix=ITS_CONFIG),
+    "time_embedding_dim": Key(
+        None, lambda v: v is None or is_count(v), "null, or 4 times the first of block_out_channels", fix=ITS_CONFIG
+    ),
     "time_embedding_act_fn": only(None),
     "timestep_post_act": only(None),
     "time_cond_proj_dim": only(None),
@@ -112,8 +126,8 @@ _KEYS = {
 
 
 def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, tokens: int) -> ir.Model:
-    """sample float32 [batch, c, height, width], timestep float32 [1], encoder_hidden_states [batch, tokens, d] -> out_sample, shaped as
-    sample. One timestep serves the whole batch, as in guidance.
+    """sample float32 [batch, c, height, width], timestep float32 [1], encoder_hidden_states [batch, tokens, d] ->
+    out_sample, shaped as sample. One timestep serves the whole batch, as in guidance.
 
     Where the config has text_time there is also added [batch, 4 * first width], which `condition` makes.
     """
@@ -138,8 +152,9 @@ def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: in
 def condition(b: GraphBuilder, config: Config, *, batch: int, tokens: int, hidden: int, ids: int) -> ir.Model:
     """What two text encoders gave and the picture's sizes, as `noise` takes them; depends on no step.
 
-    hidden float32 [batch, tokens, `hidden`], hidden_2 [batch, tokens, d - `hidden`], pooled [batch, p], time_ids float32 [batch, `ids`]
-    (original height and width, top and left of the crop, height and width) -> context [batch, tokens, d], added [batch, 4 * first width].
+    hidden float32 [batch, tokens, `hidden`], hidden_2 [batch, tokens, d - `hidden`], pooled [batch, p], time_ids
+    float32 [batch, `ids`] (original height and width, top and left of the crop, height and width) -> context
+    [batch, tokens, d], added [batch, 4 * first width].
     """
     each, time = config["addition_time_embed_dim"], 4 * config["block_out_channels"][0]
     first = b.input("hidden", (batch, tokens, hidden))
@@ -167,9 +182,11 @@ def _time_embedding(b: GraphBuilder, config: Config, timestep: ir.Value) -> ir.V
 def _waves(b: GraphBuilder, config: Config, scope: str, numbers: ir.Value, width: int) -> ir.Value:
     """[n, 1] -> [n, width]: sines and cosines of geometric frequencies."""
     half, (count_of, _) = width // 2, shape_of(numbers)
-    # The exponent in float32, as diffusers' get_timestep_embedding has it; its exp rounded once, as torch's is (NumPy's float32 exp is
-    # a bit off for a third of them). One bit of a frequency turns the angle of timestep 981 by 6e-5.
-    exponent = np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half - config["freq_shift"])
+    # The exponent in float32, as diffusers' get_timestep_embedding has it; its exp rounded once, as torch's is (NumPy's
+    # float32 exp is a bit off for a third of them). One bit of a frequency turns the angle of timestep 981 by 6e-5.
+    exponent = (
+        np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half - config["freq_shift"])
+    )
     frequencies = np.exp(exponent.astype(np.float64)).astype(np.float32)
     angles = b.binary(scope, "Mul", numbers, b.constant(f"{scope}.frequencies", frequencies[np.newaxis]))
     parts = [b.unary(scope, "Sin", angles), b.unary(scope, "Cos", angles)]
@@ -245,16 +262,21 @@ class _UNet:
         return b.binary(scope, "Add", y, x)
 
     def _block(self, scope: str, y: ir.Value, heads: int) -> ir.Value:
-        """Self-attention, cross-attention, GEGLU feed-forward, each after a norm and with a residual: [n, pixels, channels]."""
+        """Self-attention, cross-attention, GEGLU feed-forward, each after a norm and with a residual:
+        [n, pixels, channels]."""
         b, channels = self.b, shape_of(y)[-1]
         for norm, name, context in (("norm1", "attn1", None), ("norm2", "attn2", self.text)):
             normal = layer_norm(b, f"{scope}.{norm}", y, LAYER_NORM_EPS)
             source, inner = normal if context is None else context, f"{scope}.{name}"
-            q, k, v = (linear(b, f"{inner}.to_{p}", normal if p == "q" else source, channels, bias=False) for p in "qkv")
+            q, k, v = (
+                linear(b, f"{inner}.to_{p}", normal if p == "q" else source, channels, bias=False) for p in "qkv"
+            )
             mixed = linear(b, f"{inner}.to_out.0", attention(b, inner, q, k, v, heads), channels)
             y = b.binary(scope, "Add", mixed, y)
         normal = layer_norm(b, f"{scope}.norm3", y, LAYER_NORM_EPS)
-        return b.binary(scope, "Add", linear(b, f"{scope}.ff.net.2", self._geglu(f"{scope}.ff.net.0", normal), channels), y)
+        return b.binary(
+            scope, "Add", linear(b, f"{scope}.ff.net.2", self._geglu(f"{scope}.ff.net.0", normal), channels), y
+        )
 
     def _geglu(self, scope: str, x: ir.Value) -> ir.Value:
         """Value times GELU(gate), both from one linear layer, each 4 times as wide as `x`."""
@@ -273,21 +295,36 @@ def _is_before(version: object, minor: int) -> bool:
 def _check(config: dict[str, Any], where: str) -> None:
     heads, size, time = config["attention_head_dim"], config.get("sample_size"), config["time_embedding_dim"]
     if type(size) is int and size < 64 and _is_before(config.get("_diffusers_version"), 9):
-        config["sample_size"] = 64  # as diffusers' pipeline does: version 0.8 and older saved their default of 32 with models of 64
+        # as diffusers' pipeline does: version 0.8 and older saved their default of 32 with models of 64
+        config["sample_size"] = 64
     if time not in (None, 4 * config["block_out_channels"][0]):
         raise refused("time_embedding_dim", time, _KEYS["time_embedding_dim"], where)
     lists = [name for name in ("attention_head_dim", "transformer_layers_per_block") if isinstance(config[name], list)]
     same_length(config, where, "down_block_types", "up_block_types", *lists)
     each, added = config["addition_time_embed_dim"], config["projection_class_embeddings_input_dim"]
-    if _adds(config) and (each is None or added is None or added <= _TIME_IDS * each or each // 2 <= config["freq_shift"]):
-        what = f"addition_time_embed_dim {each} and projection_class_embeddings_input_dim {added} leave no room for a text."
+    if _adds(config) and (
+        each is None or added is None or added <= _TIME_IDS * each or each // 2 <= config["freq_shift"]
+    ):
+        what = (
+            f"addition_time_embed_dim {each} and projection_class_embeddings_input_dim {added} "
+            "leave no room for a text."
+        )
         raise CheckpointError(what, where=where, fix=ITS_CONFIG)
-    if config["block_out_channels"][0] // 2 <= config["freq_shift"]:  # half of the first width is the number of time frequencies
-        raise CheckpointError("block_out_channels begins too narrow for the time embedding.", where=where, fix=ITS_CONFIG)
+    # half of the first width is the number of time frequencies
+    if config["block_out_channels"][0] // 2 <= config["freq_shift"]:
+        raise CheckpointError(
+            "block_out_channels begins too narrow for the time embedding.", where=where, fix=ITS_CONFIG
+        )
     for level, channels in enumerate(config["block_out_channels"]):
         divides("norm_num_groups", config["norm_num_groups"], "block_out_channels", channels, where)
         # attention_head_dim is the number of heads: a misnomer that diffusers keeps for old checkpoints.
-        divides("attention_head_dim", heads[level] if isinstance(heads, list) else heads, "block_out_channels", channels, where)
+        divides(
+            "attention_head_dim",
+            heads[level] if isinstance(heads, list) else heads,
+            "block_out_channels",
+            channels,
+            where,
+        )
 
 
 _TOP = {
@@ -322,8 +359,11 @@ def _original(name: str, config: Config) -> str:
     if kind == "downsamplers":
         return f"input_blocks.{(i + 1) * (layers + 1)}.0.{inner.replace('conv', 'op')}"
     if kind == "upsamplers":  # stands after the level's last resnet and, where there is one, its attention
-        return f"output_blocks.{i * (layers + 1) + layers}.{1 + (config['up_block_types'][i] == 'CrossAttnUpBlock2D')}.{inner}"
-    block = f"input_blocks.{1 + i * (layers + 1) + j}" if side == "down_blocks" else f"output_blocks.{i * (layers + 1) + j}"
+        place = 1 + (config["up_block_types"][i] == "CrossAttnUpBlock2D")
+        return f"output_blocks.{i * (layers + 1) + layers}.{place}.{inner}"
+    block = (
+        f"input_blocks.{1 + i * (layers + 1) + j}" if side == "down_blocks" else f"output_blocks.{i * (layers + 1) + j}"
+    )
     return f"{block}.{0 if kind == 'resnets' else 1}.{_inner(kind, inner)}"
 
 

@@ -22,7 +22,8 @@ def generation(text_width: object) -> str | None:
 
 
 def kind_of(in_channels: object, text_width: object) -> str | None:
-    """What a UNet of these `in_channels` and `cross_attention_dim` draws; None where its numbers are of none that is known.
+    """What a UNet of these `in_channels` and `cross_attention_dim` draws;
+    None where its numbers are of none that is known.
 
     Both may be anything that a config or a file of weights says.
     """

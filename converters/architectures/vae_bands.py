@@ -1,16 +1,17 @@
-"""The decoder in stages, each of which can work on a band of rows: for pictures whose activations do not fit into memory at once.
+"""The decoder in stages, each of which can work on a band of rows:
+for pictures whose activations do not fit into memory at once.
 
-A GroupNorm needs the whole picture, so a stage ends where the next norm begins; the statistics of what it made are its successor's inputs.
-What a stage reads and makes are pictures [1, rows, width, channels] by name:
+A GroupNorm needs the whole picture, so a stage ends where the next norm begins; the statistics of what it made are its
+successor's inputs. What a stage reads and makes are pictures [1, rows, width, channels] by name:
 
     1         latent_sample (whole) -> the picture before the first upsampler
     then      a resnet is two stages: norm - SiLU - conv1, and norm - SiLU - conv2 + shortcut; an upsampler is one
-    largest   what its upsampler makes is never kept: four times the channels of all else at that size. One stage makes it for its
-              statistics alone, and each of the two stages of the first resnet makes it again, band by band
+    largest   what its upsampler makes is never kept: four times the channels of all else at that size. One stage makes
+              it for its statistics alone, and each of the two stages of the first resnet makes it again, band by band
     last      norm - SiLU - conv_out -> sample [1, rows, width, 3]
 
-Every convolution reads one row beyond its own; so of a band, one row of its smallest picture at each inner edge comes out wrong, and bands
-overlap by two.
+Every convolution reads one row beyond its own; so of a band, one row of its smallest picture at each inner edge comes
+out wrong, and bands overlap by two.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def decoder_stages(config: Config, height: int, width: int, scale: float = 1.0) 
     return list(_stages(config, height, width, scale))
 
 
-def decoder_stage(b: GraphBuilder, config: Config, *, height: int, width: int, stage: int, rows: int, scale: float = 1.0) -> ir.Model:
+def decoder_stage(
+    b: GraphBuilder, config: Config, *, height: int, width: int, stage: int, rows: int, scale: float = 1.0
+) -> ir.Model:
     """The graph of one stage; bands of at most `rows` rows of the largest picture that it reads or makes.
 
     Raises:
@@ -63,12 +66,17 @@ def decoder_stage(b: GraphBuilder, config: Config, *, height: int, width: int, s
     """
     stages = decoder_stages(config, height, width, scale)
     if not 1 <= stage <= len(stages) + 1 or rows < LEAST:
-        raise UsageError(f"stage {stage}, {rows} rows (expected 1..{len(stages) + 1}, at least {LEAST}).", where="vae_decoder in bands")
+        raise UsageError(
+            f"stage {stage}, {rows} rows (expected 1..{len(stages) + 1}, at least {LEAST}).",
+            where="vae_decoder in bands",
+        )
     if stage == 1:
         x = middle(b, config, b.input("latent_sample", (1, config["latent_channels"], height, width)), scale)
         out = config["block_out_channels"][-1]
         for layer in range(config["layers_per_block"] + 1):
-            x = resnet(b, f"decoder.up_blocks.0.resnets.{layer}", x, out, config["norm_num_groups"], VAE_EPS, scale=scale)
+            x = resnet(
+                b, f"decoder.up_blocks.0.resnets.{layer}", x, out, config["norm_num_groups"], VAE_EPS, scale=scale
+            )
         return b.finish(**{_last(config, 0): b.transpose("out", x, 0, 2, 3, 1)})
     now = stages[stage - 2]
     small = now.reads[0]
@@ -107,7 +115,7 @@ def _stages(config: Config, height: int, width: int, scale: float) -> Iterator[S
         for layer in range(config["layers_per_block"] + 1):
             scope = f"decoder.up_blocks.{level}.resnets.{layer}"
             inside = Picture(f"{scope}.conv1", large.height, large.width, widths[level])
-            made = up if again and layer == 0 else None
+            upsampled_here = up if again and layer == 0 else None
 
             def first(
                 b: GraphBuilder,
@@ -115,9 +123,9 @@ def _stages(config: Config, height: int, width: int, scale: float) -> Iterator[S
                 x: Picture = x,
                 inside: Picture = inside,
                 scope: str = scope,
-                made: str | None = made,
+                upsampled_here: str | None = upsampled_here,
             ) -> ir.Value:
-                picture = v[x.name] if made is None else upsampled(b, made, v[x.name], scale)
+                picture = v[x.name] if upsampled_here is None else upsampled(b, upsampled_here, v[x.name], scale)
                 return b.conv(f"{scope}.conv1", normal(b, f"{scope}.norm1", picture, groups, scale), inside.channels)
 
             def second(
@@ -126,20 +134,27 @@ def _stages(config: Config, height: int, width: int, scale: float) -> Iterator[S
                 x: Picture = x,
                 inside: Picture = inside,
                 scope: str = scope,
-                made: str | None = made,
+                upsampled_here: str | None = upsampled_here,
             ) -> ir.Value:
-                picture = v[x.name] if made is None else upsampled(b, made, v[x.name], scale)
-                y = b.conv(f"{scope}.conv2", normal(b, f"{scope}.norm2", v[inside.name], groups), inside.channels, scales=(scale, scale))
+                picture = v[x.name] if upsampled_here is None else upsampled(b, upsampled_here, v[x.name], scale)
+                y = b.conv(
+                    f"{scope}.conv2",
+                    normal(b, f"{scope}.norm2", v[inside.name], groups),
+                    inside.channels,
+                    scales=(scale, scale),
+                )
                 if shape_of(picture)[1] != inside.channels:
                     picture = b.conv(f"{scope}.conv_shortcut", picture, inside.channels, 1, scales=(1.0, scale))
                 return b.binary(scope, "Add", picture, y)
 
-            yield Stage((x,), made or x.name, inside, first)
+            yield Stage((x,), upsampled_here or x.name, inside, first)
             out = Picture(scope, large.height, large.width, widths[level])
             yield Stage((x, inside), inside.name, out, second)
             x = out
 
     def last(b: GraphBuilder, v: Mapping[str, ir.Value]) -> ir.Value:
-        return b.conv("decoder.conv_out", normal(b, "decoder.conv_norm_out", v[x.name], groups, scale), config["out_channels"])
+        return b.conv(
+            "decoder.conv_out", normal(b, "decoder.conv_norm_out", v[x.name], groups, scale), config["out_channels"]
+        )
 
     yield Stage((x,), x.name, Picture("sample", x.height, x.width, config["out_channels"]), last)

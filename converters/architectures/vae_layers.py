@@ -1,14 +1,16 @@
-"""What the autoencoder's graphs share, whole or in bands; and how they are held smaller, so that half precision can store them.
+"""What the autoencoder's graphs share, whole or in bands;
+and how they are held smaller, so that half precision can store them.
 
-SDXL's autoencoder makes values beyond half precision's largest, 65,504, in the sum that its resnets add to; diffusers runs it in float32
-(force_upcast). What reads that sum is a GroupNorm, which does not see the scale of its input, or hands it on as it is. So the sum is held
-times s, a power of two: the weights and biases of whatever adds to it (conv_in, conv2, to_out) times s, the biases of what it
-goes through (conv_shortcut, down- and upsamplers) times s, and the epsilon of the norms that read it times s^2. All else stays, and in
-exact arithmetic the picture is the same.
+SDXL's autoencoder makes values beyond half precision's largest, 65,504, in the sum that its resnets add to; diffusers
+runs it in float32 (force_upcast). What reads that sum is a GroupNorm, which does not see the scale of its input, or
+hands it on as it is. So the sum is held times s, a power of two: the weights and biases of whatever adds to it
+(conv_in, conv2, to_out) times s, the biases of what it goes through (conv_shortcut, down- and upsamplers) times s, and
+the epsilon of the norms that read it times s^2. All else stays, and in exact arithmetic the picture is the same.
 
-s is 2^-6. That lets the sum go up to 4.2 million, 64 times what half precision has; how far the real weights go was not measured. At the
-other end half precision has 11 bits down to 6.1e-5, so values of the sum from 0.004 up keep all of theirs, and smaller ones are off by at
-most 1.9e-6: nothing beside values that go beyond 1, let alone 65,504. What conv1 makes is not scaled: it comes from a norm.
+s is 2^-6. That lets the sum go up to 4.2 million, 64 times what half precision has; how far the real weights go was not
+measured. At the other end half precision has 11 bits down to 6.1e-5, so values of the sum from 0.004 up keep all of
+theirs, and smaller ones are off by at most 1.9e-6: nothing beside values that go beyond 1, let alone 65,504. What conv1
+makes is not scaled: it comes from a norm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Model families, one kind per file: which networks they are made of, how these fit each other, and what they are called.
+"""Model families, one kind per file: which networks they are made of, how these fit each other,
+and what they are called.
 
 A module of this folder that has `FAMILIES` adds them; nothing else lists families.
 """
@@ -28,7 +29,9 @@ def family_of(family: Family | str) -> Family:
     if isinstance(family, Family):
         return family
     if family not in FAMILIES:
-        raise UsageError(f"no model family is called {family!r}.", where="family", fix=f"use one of {', '.join(sorted(FAMILIES))}")
+        raise UsageError(
+            f"no model family is called {family!r}.", where="family", fix=f"use one of {', '.join(sorted(FAMILIES))}"
+        )
     return FAMILIES[family]
 
 
@@ -48,7 +51,8 @@ def prefixes() -> tuple[str, ...]:
 
 
 def advice(kind: str | None, family: Family, what: str = "checkpoint") -> str:
-    """What to do with a model of another `kind` than `family`: convert it as the family that it is of, where there is one."""
+    """What to do with a model of another `kind` than `family`:
+    convert it as the family that it is of, where there is one."""
     if names := [other.name for other in FAMILIES.values() if other.title == kind != family.title]:
         return f"convert it as the model that it is: ondevice convert {' or '.join(names)}"
     return f"use a {family.title} {what}"

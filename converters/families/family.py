@@ -18,8 +18,8 @@ Configs = Mapping[str, Config]  # normalized, by part
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One network of a checkpoint: a folder in diffusers' layout; in the original single file all weights under `prefix`, as `layout`
-    names them."""
+    """One network of a checkpoint: a folder in diffusers' layout;
+    in the original single file all weights under `prefix`, as `layout` names them."""
 
     architecture: Architecture
     prefix: str
@@ -44,7 +44,8 @@ class Role:
 
     Args:
         joined: sizes that another network's config decides, such as the tokens of a text.
-        precise: stored in float32 whatever --dtype says: it is small, runs once, and its rounding would reach every step.
+        precise: stored in float32 whatever --dtype says: it is small, runs once, and its rounding would
+            reach every step.
         optional: whether a folder of exported graphs may lack it.
     """
 
@@ -56,7 +57,8 @@ class Role:
 
 
 class Joint(NamedTuple):
-    """Two numbers of configs that must be equal: `name` of one ("unet's in_channels"), `other` in words, and what their difference says."""
+    """Two numbers of configs that must be equal: `name` of one ("unet's in_channels"), `other` in words,
+    and what their difference says."""
 
     name: str
     got: object
@@ -71,7 +73,8 @@ class Family:
 
     Args:
         name: MODEL on the command line.
-        title: what such models are called, as in "this is Stable Diffusion 1.x": `Architecture.kind` and `file_kind` say the same.
+        title: what such models are called, as in "this is Stable Diffusion 1.x": `Architecture.kind` and
+            `file_kind` say the same.
         hub_id: where its weights are by default; None for a family whose weights are inside the package.
         folder: laid out as a diffusers folder; holds at least <part>/config.json and scheduler/scheduler_config.json.
         parts: networks by component, the name of their folder.
@@ -80,7 +83,8 @@ class Family:
         joints: the numbers by which networks fit each other.
         pipelines: classes of diffusers that draw with such a folder, as model_index.json names them.
         pipeline: how the graphs make a picture, of the networks' configs: docs/pipeline.md, without its `sampler`.
-        changes_scheduler: whether diffusers' pipeline of it sets steps_offset and clip_sample of the scheduler it is given.
+        changes_scheduler: whether diffusers' pipeline of it sets steps_offset and clip_sample of the
+            scheduler it is given.
         guidance_scale: what its pictures look best at by default.
         steps: of a sampler, by default.
     """
@@ -114,7 +118,8 @@ class Family:
         return self.parts["vae"].architecture.scale(configs["vae"])
 
     def normalize(self, part: str, raw: Config, where: str) -> dict[str, Any]:
-        """The parsed config.json of a part with defaults filled in. Raises CheckpointError for one that is not supported."""
+        """The parsed config.json of a part with defaults filled in.
+        Raises CheckpointError for one that is not supported."""
         return self.parts[part].architecture.normalize(raw, where, self.title)
 
     def config(self, part: str) -> dict[str, Any]:
@@ -127,11 +132,16 @@ class Family:
         return read_object(self.folder / "scheduler" / "scheduler_config.json", _REINSTALL)
 
     def tokenizer(self, name: str = "tokenizer") -> dict[str, bytes]:
-        """One tokenizer's files by name. Vocabulary and merges of OpenAI's CLIP are stored once for every family that uses them."""
+        """One tokenizer's files by name.
+        Vocabulary and merges of OpenAI's CLIP are stored once for every family that uses them."""
         own, shared = self.folder / name, MODELS / "clip_tokenizer"
-        return {file: read_bytes(own / file if (own / file).exists() else shared / file, _REINSTALL) for file in TOKENIZER_FILES}
+        return {
+            file: read_bytes(own / file if (own / file).exists() else shared / file, _REINSTALL)
+            for file in TOKENIZER_FILES
+        }
 
     def kind(self, configs: Mapping[str, Mapping[str, Any]]) -> str | None:
-        """What kind of model these configs are of, as they are in their files, where a part's numbers tell; None where none does."""
+        """What kind of model these configs are of, as they are in their files, where a part's numbers tell;
+        None where none does."""
         kinds = (self.parts[part].architecture.kind(config) for part, config in configs.items() if part in self.parts)
         return next((kind for kind in kinds if kind), None)

@@ -1,4 +1,5 @@
-"""Stable Diffusion 1.x: CLIP's text encoder, a UNet that looks at its last hidden state, and the autoencoder, for guidance in pairs."""
+"""Stable Diffusion 1.x: CLIP's text encoder, a UNet that looks at its last hidden state, and the autoencoder,
+for guidance in pairs."""
 
 from __future__ import annotations
 
@@ -35,9 +36,15 @@ def joints(configs: Configs) -> Iterator[Joint]:
     text, net, vae = (configs[name] for name in PARTS)
     width, context = text["hidden_size"], net["cross_attention_dim"]
     model = kind if (kind := kind_of(net["in_channels"], context)) != generation(context) else None
-    whose = [f"the {part} is that of {of}" for part, of in (("text_encoder", generation(width)), ("unet", generation(context))) if of]
+    whose = [
+        f"the {part} is that of {of}"
+        for part, of in (("text_encoder", generation(width)), ("unet", generation(context)))
+        if of
+    ]
     latents = vae["latent_channels"]
-    yield Joint("unet's in_channels", net["in_channels"], "the vae's latent_channels", latents, model and f"this is {model}")
+    yield Joint(
+        "unet's in_channels", net["in_channels"], "the vae's latent_channels", latents, model and f"this is {model}"
+    )
     yield Joint("unet's cross_attention_dim", context, "the text_encoder's hidden_size", width, " and ".join(whose))
     yield Joint("unet's addition_embed_type", net["addition_embed_type"], "that of a model with one text encoder", None)
     yield Joint("unet's out_channels", net["out_channels"], "the vae's latent_channels", latents)

@@ -1,5 +1,5 @@
-"""Stable Diffusion XL's base: two text encoders' states before their last layers, side by side, and the second's pooled text with the
-picture's sizes added to the time embedding."""
+"""Stable Diffusion XL's base: two text encoders' states before their last layers, side by side, and the second's pooled
+text with the picture's sizes added to the time embedding."""
 
 from __future__ import annotations
 
@@ -39,16 +39,21 @@ ROLES = {
 
 
 def joints(configs: Configs) -> Iterator[Joint]:
-    """The text encoders' states and the pooled text are what the UNet looks at, its latents are the VAE's, and pictures are RGB."""
+    """The text encoders' states and the pooled text are what the UNet looks at, its latents are the VAE's,
+    and pictures are RGB."""
     first, second, net, vae = (configs[name] for name in PARTS)
     latents, added = vae["latent_channels"], net["addition_time_embed_dim"] or 0
     widths, pooled = first["hidden_size"] + second["hidden_size"], second["projection_dim"] + TIME_IDS * added
     lengths = first["max_position_embeddings"], second["max_position_embeddings"]
     yield Joint("unet's addition_embed_type", net["addition_embed_type"], "that of Stable Diffusion XL", "text_time")
     yield Joint("unet's in_channels", net["in_channels"], "the vae's latent_channels", latents)
-    yield Joint("unet's cross_attention_dim", net["cross_attention_dim"], "the sum of the text encoders' hidden_size", widths)
+    yield Joint(
+        "unet's cross_attention_dim", net["cross_attention_dim"], "the sum of the text encoders' hidden_size", widths
+    )
     embedded = "the text_encoder_2's projection_dim and six times addition_time_embed_dim"
-    yield Joint("unet's projection_class_embeddings_input_dim", net["projection_class_embeddings_input_dim"], embedded, pooled)
+    yield Joint(
+        "unet's projection_class_embeddings_input_dim", net["projection_class_embeddings_input_dim"], embedded, pooled
+    )
     yield Joint("text_encoder_2's max_position_embeddings", lengths[1], "the text_encoder's", lengths[0])
     yield Joint("unet's out_channels", net["out_channels"], "the vae's latent_channels", latents)
     yield Joint("vae's in_channels", vae["in_channels"], "that of RGB pictures", 3)
@@ -56,8 +61,9 @@ def joints(configs: Configs) -> Iterator[Joint]:
 
 
 def pipeline(family: Family, configs: Configs) -> dict[str, Any]:
-    """Two text encoders, a graph that joins their states and embeds sizes, and the loop of Stable Diffusion 1.x around a UNet that is also
-    given what that graph made. A negative prompt that was not given is zeros (`force_zeros_for_empty_prompt`).
+    """Two text encoders, a graph that joins their states and embeds sizes, and the loop of Stable Diffusion 1.x around
+    a UNet that is also given what that graph made. A negative prompt that was not given is zeros
+    (`force_zeros_for_empty_prompt`).
 
     Reference: diffusers' StableDiffusionXLPipeline, encode_prompt and _get_add_time_ids.
     """
@@ -80,7 +86,8 @@ def pipeline(family: Family, configs: Configs) -> dict[str, Any]:
         {
             "run": "condition",
             "every": "text",
-            "feed": {name: {"value": name} for name in ("hidden", "hidden_2", "pooled")} | {"time_ids": {"numbers": list(sizes)}},
+            "feed": {name: {"value": name} for name in ("hidden", "hidden_2", "pooled")}
+            | {"time_ids": {"numbers": list(sizes)}},
             "keep": {"context": "context", "added": "added"},
         },
     ]

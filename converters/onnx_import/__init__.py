@@ -1,8 +1,9 @@
-"""A folder of ONNX files as torch.onnx or optimum lay it out: text_encoder/model.onnx, unet/model.onnx, vae_decoder/model.onnx, and
-vae_encoder/model.onnx where pictures are to be taken in.
+"""A folder of ONNX files as torch.onnx or optimum lay it out: text_encoder/model.onnx, unet/model.onnx,
+vae_decoder/model.onnx, and vae_encoder/model.onnx where pictures are to be taken in.
 
-onnx_file.py reads a file without its weights, ports.py gives it our inputs and sizes, evaluate.py makes shapes static and folds what sizes
-decide, spelling.py brings every exporter's spelling to our own, imported.py runs them in this order.
+onnx_file.py reads a file without its weights, ports.py gives it our inputs and sizes, evaluate.py makes shapes
+static and folds what sizes decide, spelling.py brings every exporter's spelling to our own, imported.py runs them
+in this order.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def is_onnx_folder(root: Path) -> bool:
 
 
 def read_onnx_folder(root: Path, family: Family) -> Checkpoint:
-    """The checkpoint in the folder `root`. Configs, scheduler and tokenizers are the folder's own where it has them, else the family's.
+    """The checkpoint in the folder `root`.
+    Configs, scheduler and tokenizers are the folder's own where it has them, else the family's.
 
     Raises:
         CheckpointError: a component is missing or damaged, or they do not fit each other.
@@ -56,11 +58,15 @@ def read_onnx_folder(root: Path, family: Family) -> Checkpoint:
     absent += [f"{path.name}/" for path in (scheduler.parent, *folders.values()) if not path.exists()]
     if absent:
         notes.append(f"there is no {', '.join(absent)}, so {family.name}'s own are used")
-    tokenizers = {name: read_tokenizer(path) if path.exists() else family.tokenizer(name) for name, path in folders.items()}
+    tokenizers = {
+        name: read_tokenizer(path) if path.exists() else family.tokenizer(name) for name, path in folders.items()
+    }
     for name, part in family.tokenizers.items():
         check_vocabulary(tokenizers[name], configs[part], str(folders[name]))
     schedule = read_object(scheduler, _layout(family)) if scheduler.parent.exists() else family.scheduler()
-    return Checkpoint(components, read_scheduler(root, schedule, notes), tokenizers, family.name, str(root), tuple(notes), graphs)
+    return Checkpoint(
+        components, read_scheduler(root, schedule, notes), tokenizers, family.name, str(root), tuple(notes), graphs
+    )
 
 
 def _layout(family: Family) -> str:

@@ -1,8 +1,9 @@
-"""Partial evaluation: one walk in the graph's order that gives every value its static shape and computes all that sizes alone decide.
+"""Partial evaluation: one walk in the graph's order that gives every value its static shape and computes all
+that sizes alone decide.
 
-An exporter leaves shape arithmetic, constants in a dozen spellings and steps that do nothing; with the sizes known, all of it goes. What is
-computed from a weight (a transpose, a scaled copy) becomes a weight that is computed when it is read. Results are named by what they are,
-so that graphs of one file at several sizes share what is the same.
+An exporter leaves shape arithmetic, constants in a dozen spellings and steps that do nothing; with the sizes known, all
+of it goes. What is computed from a weight (a transpose, a scaled copy) becomes a weight that is computed when it is
+read. Results are named by what they are, so that graphs of one file at several sizes share what is the same.
 
 onnxscript's folder does much of this; it reads every weight that it folds, and keeps the results in memory.
 """
@@ -28,10 +29,14 @@ KNOWN, SCALES = 1024, 8  # elements of a whole and of a broken constant that sha
 
 # fmt: off
 FOLDS = frozenset((
-    "Abs", "Add", "And", "ArgMax", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos", "CumSum", "Div", "Equal", "Erf",
-    "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherND", "Greater", "GreaterOrEqual", "IsNaN", "Less", "LessOrEqual", "Log", "MatMul",
-    "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum",
-    "Reshape", "Round", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Trilu",
+    "Abs", "Add", "And", "ArgMax", "Cast", "CastLike", "Ceil", "Clip", "Concat", "ConstantOfShape", "Cos", "CumSum",
+    "Div", "Equal", "Erf",
+    "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherND", "Greater", "GreaterOrEqual", "IsNaN", "Less",
+    "LessOrEqual", "Log", "MatMul",
+    "Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Range", "Reciprocal", "ReduceMax", "ReduceMin",
+    "ReduceProd", "ReduceSum",
+    "Reshape", "Round", "ScatterND", "Sigmoid", "Sign", "Sin", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile",
+    "Transpose", "Trilu",
     "Unsqueeze", "Where",
 ))
 # fmt: on
@@ -51,8 +56,13 @@ def evaluate(model: ir.Model, where: str) -> None:
     _prune(graph)  # a pooled output, say, has ops that nobody else needs
     for node in list(graph):
         where_node = f"{where}: node {node.name or node.outputs[0].name} ({node.op_type[:80]})"
-        if any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for attribute in node.attributes.values()):
-            raise GraphError("it holds a graph of its own.", where=where_node, fix="export the model without control flow")
+        if any(
+            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for attribute in node.attributes.values()
+        ):
+            raise GraphError(
+                "it holds a graph of its own.", where=where_node, fix="export the model without control flow"
+            )
         if node.op_type == "Constant":
             _keep(graph, node, [_literal(node, where_node)])
         elif node.op_type in ("Shape", "Size") and node.inputs[0] is not None and shape_of(node.inputs[0]) is not None:
@@ -74,7 +84,9 @@ def _initializer(graph: ir.Graph, tensor: ir.TensorProtocol) -> ir.Value:
     name = str(tensor.name)
     if name in graph.initializers:
         return graph.initializers[name]
-    value = ir.Value(name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    value = ir.Value(
+        name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
     graph.register_initializer(value)
     return value
 
@@ -93,7 +105,7 @@ def array_of(value: ir.Value | None) -> np.ndarray | None:
     return value.const_value.numpy()
 
 
-# What is known -----------------------------------------------------------------------------------------------------------------------
+# What is known --------------------------------------------------------------------------------------------------------
 
 
 def _literal(node: ir.Node, where: str) -> np.ndarray:
@@ -103,7 +115,9 @@ def _literal(node: ir.Node, where: str) -> np.ndarray:
     if name == "value":
         tensor = attribute.as_tensor()
         if tensor.dtype not in FLOATS and tensor.dtype not in WHOLE:
-            raise GraphError(f"it holds {tensor.dtype.name} (expected numbers).", where=where, fix="export the model again")
+            raise GraphError(
+                f"it holds {tensor.dtype.name} (expected numbers).", where=where, fix="export the model again"
+            )
         return tensor.numpy().astype(np.float32) if tensor.dtype in FLOATS else tensor.numpy()
     return np.array(attribute.value, np.float32 if "float" in name else np.int64)
 
@@ -114,7 +128,10 @@ def _measured(node: ir.Node) -> np.ndarray:
     assert shape is not None, "the caller has seen it"
     if node.op_type == "Size":
         return np.array(prod(shape), np.int64)
-    start, end = (node.attributes[name].as_int() if name in node.attributes else default for name, default in (("start", 0), ("end", None)))
+    start, end = (
+        node.attributes[name].as_int() if name in node.attributes else default
+        for name, default in (("start", 0), ("end", None))
+    )
     return np.array(shape[start:end], np.int64)
 
 
@@ -124,7 +141,9 @@ def _infer(node: ir.Node, opset: int, where: str) -> None:
         value.shape = None
     if node.domain not in ("", "ai.onnx"):
         raise GraphError(
-            f"op {node.domain[:80]}::{node.op_type[:80]} is not ONNX's own.", where=where, fix="export with torch.onnx's own ops only"
+            f"op {node.domain[:80]}::{node.op_type[:80]} is not ONNX's own.",
+            where=where,
+            fix="export with torch.onnx's own ops only",
         )
     proto, types, data = ir.serde.serialize_node(node), {}, {}
     for value in filter(None, node.inputs):
@@ -132,7 +151,11 @@ def _infer(node: ir.Node, opset: int, where: str) -> None:
             what = f"the shape of its input {value.name} does not follow from the sizes of the graph's inputs."
             raise GraphError(what, where=where, fix="export the model again with torch.onnx")
         types[value.name] = onnx.helper.make_tensor_type_proto(int(value.dtype), shape)
-        if value.const_value is not None and value.const_value.size <= KNOWN and (value.dtype in WHOLE or value.const_value.size <= SCALES):
+        if (
+            value.const_value is not None
+            and value.const_value.size <= KNOWN
+            and (value.dtype in WHOLE or value.const_value.size <= SCALES)
+        ):
             data[value.name] = onnx.numpy_helper.from_array(np.asarray(value.const_value.numpy()))
     try:
         found: dict[str, onnx.TypeProto] = {}
@@ -142,8 +165,16 @@ def _infer(node: ir.Node, opset: int, where: str) -> None:
             if not any(kind.tensor_type.HasField("shape") for kind in found.values()):
                 found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, opset_imports=imports)
     except onnx.defs.SchemaError:
-        raise GraphError(f"there is no such op in opset {opset}.", where=where, fix="export the model again at opset 18") from None
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError, KeyError) as error:
+        raise GraphError(
+            f"there is no such op in opset {opset}.", where=where, fix="export the model again at opset 18"
+        ) from None
+    except (
+        onnx.shape_inference.InferenceError,
+        onnx.checker.ValidationError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+    ) as error:
         shapes = ", ".join(str(list(shape_of(value) or ())) for value in node.inputs if value is not None)
         reason = str(error).splitlines()[0].split("]")[-1].strip()[:160]
         raise GraphError(
@@ -163,7 +194,7 @@ def _infer(node: ir.Node, opset: int, where: str) -> None:
             value.shape = ir.Shape([dim.dim_value for dim in kind.tensor_type.shape.dim])
 
 
-# What goes ---------------------------------------------------------------------------------------------------------------------------
+# What goes ------------------------------------------------------------------------------------------------------------
 
 
 def _keep(graph: ir.Graph, node: ir.Node, arrays: list[np.ndarray]) -> None:
@@ -188,11 +219,20 @@ def _fold(graph: ir.Graph, node: ir.Node, opset: int, where: str) -> bool:
     if len(sizes) < len(shapes) or any(size > LARGEST for size in sizes):
         return False
     proto = ir.serde.serialize_node(node)
-    if max(sizes, default=0) <= SMALL and all(value.const_value.size <= SMALL for value in inputs if value.const_value is not None):
+    if max(sizes, default=0) <= SMALL and all(
+        value.const_value.size <= SMALL for value in inputs if value.const_value is not None
+    ):
         _keep(graph, node, _run(proto, inputs, opset, where))
         return True
-    key = [node.op_type, *(str(value.name) for value in inputs), *sorted(f"{a.name}={a.value!r}" for a in node.attributes.values())]
-    digest, base = hashlib.sha256("\0".join(key).encode()).hexdigest()[:12], max(inputs, key=lambda value: prod(shape_of(value) or (1,)))
+    key = [
+        node.op_type,
+        *(str(value.name) for value in inputs),
+        *sorted(f"{a.name}={a.value!r}" for a in node.attributes.values()),
+    ]
+    digest, base = (
+        hashlib.sha256("\0".join(key).encode()).hexdigest()[:12],
+        max(inputs, key=lambda value: prod(shape_of(value) or (1,))),
+    )
     for index, (value, shape) in enumerate(zip(node.outputs, shapes, strict=True)):
         assert shape is not None and value.dtype is not None, "both are known above"
         name = f"{str(base.name).split(':')[0]}:{node.op_type}.{digest}" + (f".{index}" if index else "")
@@ -201,13 +241,22 @@ def _fold(graph: ir.Graph, node: ir.Node, opset: int, where: str) -> bool:
 
 
 def _later(
-    proto: onnx.NodeProto, inputs: list[ir.Value], opset: int, where: str, index: int, dtype: ir.DataType, shape: tuple[int, ...], name: str
+    proto: onnx.NodeProto,
+    inputs: list[ir.Value],
+    opset: int,
+    where: str,
+    index: int,
+    dtype: ir.DataType,
+    shape: tuple[int, ...],
+    name: str,
 ) -> ir.LazyTensor:
     sources = [(str(value.name), value.const_value) for value in inputs]
 
     def read() -> np.ndarray:
-        made = _evaluated(proto, {name: np.asarray(tensor.numpy()) for name, tensor in sources if tensor is not None}, opset, where)[index]
-        return np.ascontiguousarray(made).reshape(shape)
+        value = _evaluated(
+            proto, {name: np.asarray(tensor.numpy()) for name, tensor in sources if tensor is not None}, opset, where
+        )[index]
+        return np.ascontiguousarray(value).reshape(shape)
 
     return lazy(read, dtype, shape, name)
 
@@ -218,8 +267,8 @@ def _run(proto: onnx.NodeProto, inputs: list[ir.Value], opset: int, where: str) 
     wide = {name: array.astype(np.float64) if array.dtype == np.float32 else array for name, array in given.items()}
     if proto.op_type in ("Cast", "CastLike", "ConstantOfShape"):
         wide = given
-    made = _evaluated(proto, wide, opset, where)
-    return [array.astype(np.float32) if array.dtype == np.float64 else array for array in made]
+    results = _evaluated(proto, wide, opset, where)
+    return [array.astype(np.float32) if array.dtype == np.float64 else array for array in results]
 
 
 def _evaluated(proto: onnx.NodeProto, given: dict[str, np.ndarray], opset: int, where: str) -> list[np.ndarray]:
@@ -227,10 +276,12 @@ def _evaluated(proto: onnx.NodeProto, given: dict[str, np.ndarray], opset: int, 
     named.CopyFrom(proto)
     try:
         with np.errstate(all="ignore"):
-            made: Any = ReferenceEvaluator(named, opsets={"": opset}).run(None, given)
+            results: Any = ReferenceEvaluator(named, opsets={"": opset}).run(None, given)
     except Exception as error:  # ONNX's reference raises whatever NumPy raises; the graph is to blame
-        raise GraphError(f"it cannot be computed ({str(error)[:160]}).", where=where, fix="export the model again") from None
-    return [np.asarray(array) for array in made]
+        raise GraphError(
+            f"it cannot be computed ({str(error)[:160]}).", where=where, fix="export the model again"
+        ) from None
+    return [np.asarray(array) for array in results]
 
 
 def _drop(node: ir.Node) -> bool:
@@ -270,8 +321,8 @@ def _perm(node: ir.Node) -> list[int]:
 
 
 def _merge(graph: ir.Graph, node: ir.Node) -> None:
-    """Give Reshape its whole shape, put the constant of a sum or a product on the right, and let a step that continues another one of its
-    kind begin at the first one's source."""
+    """Give Reshape its whole shape, put the constant of a sum or a product on the right, and let a step that continues
+    another one of its kind begin at the first one's source."""
     before = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     if node.op_type == "Reshape" and (shape := shape_of(node.outputs[0])) is not None:
         node.replace_input_with(1, constant(graph, np.array(shape, np.int64)))

@@ -1,4 +1,5 @@
-"""A component whose graph someone else exported: checked, brought to the size asked for and to our own graphs' spelling."""
+"""A component whose graph someone else exported:
+checked, brought to the size asked for and to our own graphs' spelling."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ class ImportedGraph:
         return misfit(self._read().graph, ports(self.family, self.role, self.configs, **sizes), str(self.path))
 
     def graph(self, **sizes: int) -> ir.Model:
-        """A fresh graph in the primitives and the spelling of our own builders: static shapes, opset 18, lazy float32 weights.
+        """A fresh graph in the primitives and the spelling of our own builders:
+        static shapes, opset 18, lazy float32 weights.
 
         Raises:
             CheckpointError: the file is damaged.
@@ -69,7 +71,9 @@ class ImportedGraph:
         except Exception as error:  # a damaged file can be a graph that onnx and onnx_ir stumble over anywhere
             log.debug("%s", where, exc_info=True)
             reason = f"{type(error).__name__}: {str(error)[:120]}"
-            raise GraphError(f"its graph cannot be brought to our form ({reason}).", where=where, fix=EXPORT_AGAIN) from None
+            raise GraphError(
+                f"its graph cannot be brought to our form ({reason}).", where=where, fix=EXPORT_AGAIN
+            ) from None
         try:
             verify_graph(model)
         except GraphError as error:
@@ -78,7 +82,9 @@ class ImportedGraph:
             result, expected = shape_of(value), wanted.outputs[str(value.name)]
             if result != expected:
                 what = f"its output is {list(result or ())} (expected {value.name} {list(expected)})."
-                raise GraphError(what, where=where, fix="give the config.json that belongs to the file, or the model's family")
+                raise GraphError(
+                    what, where=where, fix="give the config.json that belongs to the file, or the model's family"
+                )
         return model
 
     def _read(self) -> ir.Model:
@@ -98,7 +104,8 @@ def read_graph(path: Path, role: str, family: Family, configs: dict[str, dict[st
 
 
 def legalise(model: ir.Model, where: str) -> None:
-    """Bring a graph whose inputs have static shapes to opset 18 and to our own graphs' spelling, in place. Raises GraphError."""
+    """Bring a graph whose inputs have static shapes to opset 18 and to our own graphs' spelling, in place.
+    Raises GraphError."""
     imports = model.graph.opset_imports
     evaluate(model, where)
     respell(model, NATIVE)

@@ -10,7 +10,8 @@ LONGEST = 160  # characters; rules join names, and a bundle keeps 512 of what co
 
 
 def fit_names(model: ir.Model) -> None:
-    """Cut names that are long, and replace characters that cannot be printed. Different names stay different; fit ones stay as they are."""
+    """Cut names that are long, and replace characters that cannot be printed.
+    Different names stay different; fit ones stay as they are."""
     for node in model.graph:
         node.name = fit(node.name)
         for value in (*node.inputs, *node.outputs):

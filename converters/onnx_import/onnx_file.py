@@ -1,7 +1,9 @@
-"""Read an .onnx file without trusting it and without loading its weights, wherever they lie: inside it or in files beside it.
+"""Read an .onnx file without trusting it and without loading its weights, wherever they lie:
+inside it or in files beside it.
 
-A tensor of some size inside the file is treated like external data in that same file: the protobuf is walked field by field, the bytes
-of large tensors are skipped, and only their places are kept. So a 2 GB file costs what its graph costs.
+A tensor of some size inside the file is treated like external data in that same file: the protobuf is walked
+field by field, the bytes of large tensors are skipped, and only their places are kept. So a 2 GB file costs what
+its graph costs.
 """
 
 from __future__ import annotations
@@ -25,8 +27,10 @@ from ondevice.converters.read.safetensors_file import FileSlice
 from ondevice.errors import CheckpointError
 
 INLINE = 4096  # bytes of a tensor that stays in the graph: shapes, scales, small biases
-logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns of what is checked here, in words as long as a file's names
-GRAPH_LIMIT = 256 << 20  # bytes without the weights; the largest honest one, a full UNet exported dynamically, is under 8 MB
+# it warns of what is checked here, in words as long as a file's names
+logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+# bytes without the weights; the largest honest one, a full UNet exported dynamically, is under 8 MB
+GRAPH_LIMIT = 256 << 20
 AGAIN = "export the model again, or download the file again"
 
 # Field numbers of onnx.proto.
@@ -36,7 +40,8 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 @dataclass(frozen=True, slots=True)
 class OnnxFile:
-    """The graph of one file as protobuf bytes, its weights by place. `model` makes a fresh graph every time it is asked."""
+    """The graph of one file as protobuf bytes, its weights by place.
+    `model` makes a fresh graph every time it is asked."""
 
     path: Path
     graph: bytes = field(repr=False)
@@ -57,32 +62,36 @@ class OnnxFile:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of keys that it does not know, which are left alone
-                made = ir.serde.deserialize_model(self.proto())
+                model = ir.serde.deserialize_model(self.proto())
         except CheckpointError:
             raise
         except Exception as error:  # onnx_ir raises whatever its own code stumbles on; the file is to blame
             reason = str(error.__cause__ or error).splitlines()[0][:200]
             raise CheckpointError(f"its graph cannot be read ({reason}).", where=str(self.path), fix=AGAIN) from None
-        named = (value.name for node in made.graph for value in (*node.inputs, *node.outputs) if value is not None)
-        words = (word for node in made.graph for word in (node.name or "", node.op_type, node.domain, *node.attributes))
-        if not all(isinstance(word, str) for word in (*named, *words, *(value.name for value in made.graph.inputs))):
-            raise CheckpointError("a name in it is not UTF-8.", where=str(self.path), fix=AGAIN)  # protobuf gives bytes then
+        named = (value.name for node in model.graph for value in (*node.inputs, *node.outputs) if value is not None)
+        words = (
+            word for node in model.graph for word in (node.name or "", node.op_type, node.domain, *node.attributes)
+        )
+        if not all(isinstance(word, str) for word in (*named, *words, *(value.name for value in model.graph.inputs))):
+            # protobuf gives bytes then
+            raise CheckpointError("a name in it is not UTF-8.", where=str(self.path), fix=AGAIN)
         files: dict[str, FileSlice] = {}
-        for value in made.graph.initializers.values():
+        for value in model.graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor):
                 value.const_value = self._located(tensor, files)
             else:
                 self._check_inside(tensor, str(value.name))
-        for node in made.graph.all_nodes():
+        for node in model.graph.all_nodes():
             for attribute in node.attributes.values():
                 if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
                     self._check_inside(attribute.value, f"{node.name or node.op_type}.{attribute.name}", strings=True)
-        fit_names(made)
-        return made
+        fit_names(model)
+        return model
 
     def _check_inside(self, tensor: ir.TensorProtocol | None, name: str, *, strings: bool = False) -> None:
-        """A tensor inside the graph: of a type we read, and with as much data as its shape says. onnx_ir takes no data for zeros."""
+        """A tensor inside the graph: of a type we read, and with as much data as its shape says.
+        onnx_ir takes no data for zeros."""
         try:
             kind = tensor.dtype if tensor is not None else None
         except ValueError:  # a number that stands for no type
@@ -107,17 +116,29 @@ class OnnxFile:
             raise self._refused(name, f"has the shape {list(shape)}")
         offset, length = tensor.offset or 0, math.prod(shape) * kind.itemsize
         if tensor.length is not None and tensor.length != length:
-            raise self._refused(name, f"has {tensor.length:,} bytes where {tensor.dtype.name}{list(shape)} has {length:,}")
+            raise self._refused(
+                name, f"has {tensor.length:,} bytes where {tensor.dtype.name}{list(shape)} has {length:,}"
+            )
         if offset < 0 or offset + length > file.size:
             raise self._refused(
-                name, f"lies outside its file (got bytes {offset:,} to {offset + length:,} of the {file.size:,} of {file.path.name})"
+                name,
+                f"lies outside its file (got bytes {offset:,} to {offset + length:,} of the "
+                f"{file.size:,} of {file.path.name})",
             )
         return lazy(lambda: np.frombuffer(file.read(offset, length), kind).reshape(shape), tensor.dtype, shape, name)
 
     def _beside(self, location: str, name: str) -> Path:
-        """The file of external data, which must be in the .onnx file's folder; in a hub's cache both are links into another one."""
+        """The file of external data, which must be in the .onnx file's folder;
+        in a hub's cache both are links into another one."""
         parts = PurePosixPath(location).parts
-        if not parts or location.startswith("/") or ".." in parts or "\\" in location or ":" in location or "\0" in location:
+        if (
+            not parts
+            or location.startswith("/")
+            or ".." in parts
+            or "\\" in location
+            or ":" in location
+            or "\0" in location
+        ):
             raise self._refused(name, f"is said to lie outside the folder (in {location[:200]!r})")
         path, folder = self.path.parent / location, self.path.parent.resolve()
         try:
@@ -128,7 +149,9 @@ class OnnxFile:
             raise self._refused(name, f"is said to lie outside the folder (in {location[:200]!r}, a link)")
         if not found:
             raise CheckpointError(
-                f"the file {location[:120]} with the weights is missing.", where=str(self.path), fix="keep both files in one folder"
+                f"the file {location[:120]} with the weights is missing.",
+                where=str(self.path),
+                fix="keep both files in one folder",
             )
         return path
 
@@ -156,7 +179,9 @@ def read_onnx(path: Path) -> OnnxFile:
         with open(path, "rb") as file:
             graph = _skeleton(file, size, path)
     except OSError as error:
-        raise CheckpointError(f"cannot read the file ({error.strerror}).", where=str(path), fix="check its permissions") from None
+        raise CheckpointError(
+            f"cannot read the file ({error.strerror}).", where=str(path), fix="check its permissions"
+        ) from None
     except _Damaged as error:
         raise CheckpointError(f"it is damaged, or no ONNX file ({error}).", where=str(path), fix=AGAIN) from None
     found = OnnxFile(path, graph)
@@ -170,7 +195,8 @@ class _Damaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a message: its number, its kind on the wire, where it begins (its tag), and where its content lies."""
+    """One field of a message: its number, its kind on the wire, where it begins (its tag),
+    and where its content lies."""
 
     number: int
     wire: int
@@ -220,7 +246,9 @@ def _skeleton(file: BinaryIO, size: int, path: Path) -> bytes:
         room -= part.end - part.begin
         if room < 0:
             raise CheckpointError(
-                f"it holds more than {GRAPH_LIMIT >> 20} MB beside its weights.", where=str(path), fix="export with external data"
+                f"it holds more than {GRAPH_LIMIT >> 20} MB beside its weights.",
+                where=str(path),
+                fix="export with external data",
             )
         file.seek(part.begin)
         return file.read(part.end - part.begin)
@@ -247,8 +275,12 @@ def _skeleton(file: BinaryIO, size: int, path: Path) -> bytes:
     return _walk(file, 0, size, {_GRAPH: graph}, copy)
 
 
-def _walk(file: BinaryIO, at: int, end: int, special: dict[int, Callable[[_Field], bytes]], copy: Callable[[_Field], bytes]) -> bytes:
-    parts = [special.get(part.number, copy)(part) if part.wire == _BYTES else copy(part) for part in _fields(file, at, end)]
+def _walk(
+    file: BinaryIO, at: int, end: int, special: dict[int, Callable[[_Field], bytes]], copy: Callable[[_Field], bytes]
+) -> bytes:
+    parts = [
+        special.get(part.number, copy)(part) if part.wire == _BYTES else copy(part) for part in _fields(file, at, end)
+    ]
     return b"".join(parts)
 
 

@@ -24,7 +24,9 @@ class Ports:
     scale: int = 1  # pixels per unit of the inputs' height and width
 
 
-def ports(family: Family, role: str, configs: Mapping[str, Config], *, batch: int = 1, height: int = 0, width: int = 0) -> Ports:
+def ports(
+    family: Family, role: str, configs: Mapping[str, Config], *, batch: int = 1, height: int = 0, width: int = 0
+) -> Ports:
     """The ports of `role` at a size, by running our builder dry; height and width in latent units."""
     about, graph = family.roles[role], family.graph(role)
     sizes = {"batch": batch} | ({"height": height, "width": width} if graph.sized else {}) | about.joined(configs)
@@ -53,7 +55,9 @@ def matched(graph: ir.Graph, wanted: Ports, where: str) -> dict[str, ir.Value]:
     for name, value in found.items():
         ranks = (0, 1) if name == "timestep" else (len(wanted.inputs[name]),)
         if value.shape is None or len(value.shape) not in ranks:
-            raise GraphError(f"its input {value.name} is {_shown(value)} (expected {list(wanted.inputs[name])}).", where=where)
+            raise GraphError(
+                f"its input {value.name} is {_shown(value)} (expected {list(wanted.inputs[name])}).", where=where
+            )
     return found
 
 
@@ -65,8 +69,15 @@ def misfit(graph: ir.Graph, wanted: Ports, where: str) -> str | None:
             continue  # adapted whatever it is
         own = [size if isinstance(size, int) else None for size in value.shape]
         if any(size is not None and size != asked for size, asked in zip(own, wanted.inputs[name], strict=True)):
-            pixels = f" ({own[3] * wanted.scale}x{own[2] * wanted.scale} pixels)" if len(own) == 4 and own[2] and own[3] else ""
-            return f"its input {value.name} is fixed to {_shown(value)}{pixels}, and {list(wanted.inputs[name])} is asked for"
+            pixels = (
+                f" ({own[3] * wanted.scale}x{own[2] * wanted.scale} pixels)"
+                if len(own) == 4 and own[2] and own[3]
+                else ""
+            )
+            return (
+                f"its input {value.name} is fixed to {_shown(value)}{pixels}, "
+                f"and {list(wanted.inputs[name])} is asked for"
+            )
     return None
 
 
@@ -77,10 +88,11 @@ def _shown(value: ir.Value) -> str:
 
 
 def adapt(model: ir.Model, wanted: Ports, where: str) -> None:
-    """Give a graph our inputs and outputs, in place: sizes fixed, floats in float32, token ids in int32, a float timestep [1].
+    """Give a graph our inputs and outputs, in place:
+    sizes fixed, floats in float32, token ids in int32, a float timestep [1].
 
-    The timestep's own type is not kept: a file that takes whole numbers only moves them about and casts them, so that it can as well have
-    the fractions of samplers that use them.
+    The timestep's own type is not kept: a file that takes whole numbers only moves them about and casts them, so that
+    it can as well have the fractions of samplers that use them.
     """
     graph = model.graph
     for name, value in matched(graph, wanted, where).items():
@@ -94,7 +106,9 @@ def adapt(model: ir.Model, wanted: Ports, where: str) -> None:
             _begin_at_one(graph, own, inner)
         own.name, own.shape, own.type = name, ir.Shape(shape), ir.TensorType(kind)
     order = list(wanted.inputs)
-    graph.inputs[:] = sorted(graph.inputs, key=lambda value: order.index(str(value.name)) if value.name in order else -1)
+    graph.inputs[:] = sorted(
+        graph.inputs, key=lambda value: order.index(str(value.name)) if value.name in order else -1
+    )
     _our_outputs(graph, wanted, where)
     _single_precision(graph)
 
@@ -112,18 +126,20 @@ def _stay_float(timestep: ir.Value) -> None:
 
 
 def _begin_at_one(graph: ir.Graph, timestep: ir.Value, inner: Shape) -> None:
-    """Let the graph take [1] where it was written for a scalar or for one a picture."""
+    """Let the graph take [1] where it was written for a scalar or for one per picture."""
     if inner == (1,):
         return
-    target = ir.Value(name="timestep/shape", const_value=ir.tensor(list(inner), dtype=ir.DataType.INT64, name="timestep/shape"))
+    target = ir.Value(
+        name="timestep/shape", const_value=ir.tensor(list(inner), dtype=ir.DataType.INT64, name="timestep/shape")
+    )
     target.shape, target.type = ir.Shape([len(inner)]), ir.TensorType(ir.DataType.INT64)
     users = tuple(timestep.uses())
-    made = ir.node("Expand" if inner else "Reshape", [timestep, target], name="timestep/fit")
-    made.outputs[0].name = "timestep/fitted"
+    node = ir.node("Expand" if inner else "Reshape", [timestep, target], name="timestep/fit")
+    node.outputs[0].name = "timestep/fitted"
     for user, index in users:
-        user.replace_input_with(index, made.outputs[0])
+        user.replace_input_with(index, node.outputs[0])
     graph.register_initializer(target)
-    graph.insert_before(graph[0], made)
+    graph.insert_before(graph[0], node)
 
 
 def _our_outputs(graph: ir.Graph, wanted: Ports, where: str) -> None:
@@ -159,4 +175,6 @@ def _single_precision(graph: ir.Graph) -> None:
 
 
 def _widened(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    return lazy(lambda: tensor.numpy().astype("float32"), ir.DataType.FLOAT, list(tensor.shape.numpy()), str(tensor.name))
+    return lazy(
+        lambda: tensor.numpy().astype("float32"), ir.DataType.FLOAT, list(tensor.shape.numpy()), str(tensor.name)
+    )

@@ -1,8 +1,9 @@
-"""One spelling for what exporters write in many: that of our own graphs (components/layers.py), so that one set of fusion rules serves all.
+"""One spelling for what exporters write in many:
+that of our own graphs (components/layers.py), so that one set of fusion rules serves all.
 
-Ops that opsets 20 to 25 made native are spelled out (GroupNormalization, Gelu, Attention), and what differs between the exporters is
-brought to one form (transposed keys, where attention is scaled, masks, halves, padding). Shapes are static here and constants folded;
-new constants are folded by the walk that follows.
+Ops that opsets 20 to 25 made native are spelled out (GroupNormalization, Gelu, Attention), and what differs between the
+exporters is brought to one form (transposed keys, where attention is scaled, masks, halves, padding). Shapes are static
+here and constants folded; new constants are folded by the walk that follows.
 """
 
 from __future__ import annotations
@@ -42,16 +43,17 @@ def _attribute(value: ir.Value, name: str, default: Any) -> Any:
 
 
 def _scaled(op: Any, q: ir.Value, k: ir.Value, scale: float) -> ir.Value:
-    """Scores of [n, heads, queries, d] with keys of [n, heads, d, keys]; the scale on both sides keeps half-precision scores small."""
+    """Scores of [n, heads, queries, d] with keys of [n, heads, d, keys];
+    the scale on both sides keeps half-precision scores small."""
     root = op.Constant(value_float=math.sqrt(scale))
     return op.MatMul(op.Mul(q, root), op.Mul(k, root))
 
 
-# Ops that are newer than opset 18 ---------------------------------------------------------------------------------------------------
+# Ops that are newer than opset 18 -------------------------------------------------------------------------------------
 
 
 class GroupNormalization(RewriteRuleClassBase):
-    """Opset 21: scale and bias are one a channel."""
+    """Opset 21: scale and bias are one per channel."""
 
     def pattern(self, op: Any, x: ir.Value, scale: ir.Value, bias: ir.Value) -> Any:
         return op.GroupNormalization(x, scale, bias, _allow_other_attributes=True, _outputs=["normal"])
@@ -98,7 +100,11 @@ class Attention(RewriteRuleClassBase):
     def check(self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, y: ir.Value, **_: Any) -> bool:
         shapes = [shape_of(value) for value in (q, k, v)]
         plain = all(not _attribute(y, name, 0) for name in ("softcap", "qk_matmul_output_mode"))
-        return plain and all(shape is not None and len(shape) == 4 for shape in shapes) and len({s[1] for s in shapes if s}) == 1
+        return (
+            plain
+            and all(shape is not None and len(shape) == 4 for shape in shapes)
+            and len({s[1] for s in shapes if s}) == 1
+        )
 
     def rewrite(self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, y: ir.Value, mask: ir.Value | None = None) -> Any:
         queries, keys = shape_of(q), shape_of(k)
@@ -184,10 +190,19 @@ class PaddedConv(RewriteRuleClassBase):
 
     def check(self, op: Any, pads: ir.Value, padded: ir.Value, y: ir.Value, **_: Any) -> bool:
         around, pad, conv = array_of(pads), padded.producer(), y.producer()
-        if around is None or around.shape != (8,) or (around < 0).any() or around[[0, 1, 4, 5]].any() or pad is None or conv is None:
+        if (
+            around is None
+            or around.shape != (8,)
+            or (around < 0).any()
+            or around[[0, 1, 4, 5]].any()
+            or pad is None
+            or conv is None
+        ):
             return False
         fill = [value for value in pad.inputs[2:] if value is not None]
-        explicit = _attribute(y, "auto_pad", "NOTSET") == "NOTSET" and _attribute(padded, "mode", "constant") == "constant"
+        explicit = (
+            _attribute(y, "auto_pad", "NOTSET") == "NOTSET" and _attribute(padded, "mode", "constant") == "constant"
+        )
         return explicit and len(fill) < 2 and all(_one(value) == 0 for value in fill)
 
     def rewrite(self, op: Any, x: ir.Value, pads: ir.Value, w: ir.Value, y: ir.Value, **_: Any) -> Any:
@@ -205,14 +220,16 @@ NATIVE: Rules = (
 )
 
 
-# Attention, as exporters write it before opset 23 -----------------------------------------------------------------------------------
+# Attention, as exporters write it before opset 23 ---------------------------------------------------------------------
 
 
 class TurnedKeys(RewriteRuleClassBase):
     """[n, h, t, d] - Reshape [n*h, t, d] - Transpose - Reshape [n, h, d, t]: one Transpose."""
 
     def pattern(self, op: Any, k: ir.Value, flat: ir.Value, wide: ir.Value) -> Any:
-        return op.Reshape(op.Transpose(op.Reshape(k, flat, _outputs=["rows"]), perm=[0, 2, 1]), wide, _outputs=["turned"])
+        return op.Reshape(
+            op.Transpose(op.Reshape(k, flat, _outputs=["rows"]), perm=[0, 2, 1]), wide, _outputs=["turned"]
+        )
 
     def check(self, op: Any, k: ir.Value, rows: ir.Value, turned: ir.Value, **_: Any) -> bool:
         shape = shape_of(k)
@@ -303,14 +320,23 @@ class ScaledBeforeHeads(RewriteRuleClassBase):
 
 
 class WideMask(RewriteRuleClassBase):
-    """A constant mask of [queries, keys], of [1, queries, keys], or the same for every picture: [1, 1, queries, keys]."""
+    """A constant mask of [queries, keys], of [1, queries, keys], or the same for every picture:
+    [1, 1, queries, keys]."""
 
     def pattern(self, op: Any, q: ir.Value, k: ir.Value, mask: ir.Value) -> Any:
-        return op.Softmax(op.Add(op.MatMul(q, k, _outputs=["scores"]), mask), _allow_other_attributes=True, _outputs=["y"])
+        return op.Softmax(
+            op.Add(op.MatMul(q, k, _outputs=["scores"]), mask), _allow_other_attributes=True, _outputs=["y"]
+        )
 
     def check(self, op: Any, mask: ir.Value, scores: ir.Value, **_: Any) -> bool:
         values, wanted = array_of(mask), shape_of(scores)
-        if values is None or wanted is None or len(wanted) != 4 or values.shape == (1, 1, *wanted[-2:]) or values.shape[-2:] != wanted[-2:]:
+        if (
+            values is None
+            or wanted is None
+            or len(wanted) != 4
+            or values.shape == (1, 1, *wanted[-2:])
+            or values.shape[-2:] != wanted[-2:]
+        ):
             return False
         each = values.reshape(-1, *wanted[-2:])
         return bool((each == each[0]).all())
@@ -328,22 +354,31 @@ FORMS: Rules = ((TurnedKeys, GuardedSoftmax, ScaledScores, DividedScores, Scaled
 def _softened(scores: ir.Value) -> bool:
     """Whether a softmax follows, with a mask between or without: these are attention's scores."""
     for node in (use.node for use in scores.uses()):
-        if node.op_type == "Softmax" or (node.op_type == "Add" and any(use.node.op_type == "Softmax" for use in node.outputs[0].uses())):
+        if node.op_type == "Softmax" or (
+            node.op_type == "Add" and any(use.node.op_type == "Softmax" for use in node.outputs[0].uses())
+        ):
             return True
     return False
 
 
 def _join_halves(graph: ir.Graph, node: ir.Node) -> None:
-    """Two Slices that take the first and the second half of the last axis become one Split, as newer exporters write it."""
+    """Two Slices that take the first and the second half of the last axis become one Split,
+    as newer exporters write it."""
     source = node.inputs[0]
     first = None if source is None else _half(node, source)
     if source is None or first != 0 or node.outputs[0].is_graph_output():
         return
     for other in (use.node for use in source.uses() if use.node.op_type == "Slice"):
         if _half(other, source) == 1 and not other.outputs[0].is_graph_output():
-            split = ir.node("Split", [source], attributes={"axis": -1, "num_outputs": 2}, num_outputs=2, name=f"{node.name}/halves")
+            split = ir.node(
+                "Split", [source], attributes={"axis": -1, "num_outputs": 2}, num_outputs=2, name=f"{node.name}/halves"
+            )
             for value, part in zip(split.outputs, (node, other), strict=True):
-                value.name, value.shape, value.type = f"{part.outputs[0].name}/half", part.outputs[0].shape, part.outputs[0].type
+                value.name, value.shape, value.type = (
+                    f"{part.outputs[0].name}/half",
+                    part.outputs[0].shape,
+                    part.outputs[0].type,
+                )
                 part.outputs[0].replace_all_uses_with(value)
             graph.insert_before(min((node, other), key=list(graph).index), split)
             graph.remove([node, other], safe=True)

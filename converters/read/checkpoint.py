@@ -1,4 +1,5 @@
-"""Open a checkpoint, whatever it is: a diffusers folder, a folder of ONNX files, one .safetensors or .ckpt file, or a hub id."""
+"""Open a checkpoint, whatever it is: a diffusers folder, a folder of ONNX files,
+one .safetensors or .ckpt file, or a hub id."""
 
 from __future__ import annotations
 
@@ -41,11 +42,14 @@ def open_checkpoint(
 
     Args:
         source: folder, file or hub id ("organisation/name"); the family's own when None.
-        family: gives a single file its configs, scheduler and tokenizer; a folder brings its own. A folder of ONNX files may lack them.
-        variant: which weight files of a folder or hub id, for example "fp16". By default the plain ones, or fp16 where there are no others.
+        family: gives a single file its configs, scheduler and tokenizer; a folder brings its own. A folder of ONNX
+            files may lack them.
+        variant: which weight files of a folder or hub id, for example "fp16". By default the plain ones, or fp16 where
+            there are no others.
         ema: take the averaged weights (model_ema.*) of a single file.
         revision: branch, tag or commit of a hub id.
-        vae, text_encoder: a file, a diffusers folder or a hub id that the component is taken from instead; the source need not have it.
+        vae, text_encoder: a file, a diffusers folder or a hub id that the component is taken from instead; the source
+            need not have it.
 
     Raises:
         UsageError: no such family, or an option that does not go with the source.
@@ -97,8 +101,11 @@ def _read_one_file(path: Path, family: Family, ema: bool, given: Mapping[str, Co
     return replace(checkpoint, notes=read.notes + checkpoint.notes)
 
 
-def _given(vae: str | Path | None, text_encoder: str | Path | None, family: Family, root: Path | None) -> dict[str, Component]:
-    """The components that are given beside a checkpoint. A file's config is that of the folder `root`, or the family's."""
+def _given(
+    vae: str | Path | None, text_encoder: str | Path | None, family: Family, root: Path | None
+) -> dict[str, Component]:
+    """The components that are given beside a checkpoint.
+    A file's config is that of the folder `root`, or the family's."""
     given = {}
     for name, source in (("text_encoder", text_encoder), ("vae", vae)):
         if source is None:

@@ -1,4 +1,5 @@
-"""Read a .ckpt, .pt or .bin file that torch.save wrote (a zip archive, or torch 1.5's form), making tensors and nothing else."""
+"""Read a .ckpt, .pt or .bin file that torch.save wrote (a zip archive, or torch 1.5's form),
+making tensors and nothing else."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Ckpt:
-    """The state dict of a file as lazy tensors, what else was in it, whether they are averages, and a .safetensors file's metadata."""
+    """The state dict of a file as lazy tensors, what else was in it, whether they are averages,
+    and a .safetensors file's metadata."""
 
     tensors: dict[str, ir.LazyTensor]
     notes: tuple[str, ...] = ()
@@ -53,7 +55,8 @@ class Ckpt:
 def read_ckpt(path: Path, *, averaged: bool = False) -> Ckpt:
     """The tensors of the file's state dict, which may lie deeper in it; of no state dict, all tensors by dotted path.
 
-    `averaged=True` prefers moving averages where the file keeps both. Raises CheckpointError saying what was refused and where.
+    `averaged=True` prefers moving averages where the file keeps both. Raises CheckpointError saying what was
+    refused and where.
     """
     file = FileSlice(path)
     where = str(path)
@@ -66,11 +69,17 @@ def read_ckpt(path: Path, *, averaged: bool = False) -> Ckpt:
             raise CheckpointError(what, where=where, fix=f"{AGAIN}, or {DIFFERENT}") from None
         return _tensors(legacy.value, file, legacy.storages, averaged, where)
     if head[:4] != b"PK\x03\x04":
-        raise CheckpointError("this is neither a .safetensors file nor one that torch.save wrote.", where=where, fix=DIFFERENT)
+        raise CheckpointError(
+            "this is neither a .safetensors file nor one that torch.save wrote.", where=where, fix=DIFFERENT
+        )
     entries = read_directory(file)
     pickles = [name for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise CheckpointError(f"the archive is not one of torch.save (it has {len(pickles)} entries data.pkl).", where=where, fix=DIFFERENT)
+        raise CheckpointError(
+            f"the archive is not one of torch.save (it has {len(pickles)} entries data.pkl).",
+            where=where,
+            fix=DIFFERENT,
+        )
     folder = pickles[0].removesuffix("data.pkl")
     order = entries.get(f"{folder}byteorder")
     if order and bytes(file.read(order.offset, min(order.size, 16))) != b"little":
@@ -78,7 +87,9 @@ def read_ckpt(path: Path, *, averaged: bool = False) -> Ckpt:
     entry = entries[pickles[0]]
     if entry.size > PICKLE_LIMIT:
         raise CheckpointError(
-            f"data.pkl is too large (got {entry.size:,} bytes, expected at most {PICKLE_LIMIT:,}).", where=where, fix=DIFFERENT
+            f"data.pkl is too large (got {entry.size:,} bytes, expected at most {PICKLE_LIMIT:,}).",
+            where=where,
+            fix=DIFFERENT,
         )
     try:
         value = follow(bytes(file.read(entry.offset, entry.size))).value
@@ -99,8 +110,14 @@ def _tensors(value: Any, file: FileSlice, storages: dict[str, Entry], averaged: 
         what = f"the file holds a whole object ({value.name.replace(' ', '.')[:100]}), not named tensors."
         raise CheckpointError(what, where=where, fix="load it where its class is installed, and save its state_dict()")
     if not state.tensors:
-        raise CheckpointError("the file holds no named tensors.", where=where, fix="use a checkpoint that holds a state dict")
-    return Ckpt({name: _tensor(name, ref, file, storages, where) for name, ref in state.tensors.items()}, state.notes, state.averaged)
+        raise CheckpointError(
+            "the file holds no named tensors.", where=where, fix="use a checkpoint that holds a state dict"
+        )
+    return Ckpt(
+        {name: _tensor(name, ref, file, storages, where) for name, ref in state.tensors.items()},
+        state.notes,
+        state.averaged,
+    )
 
 
 def _tensor(name: str, ref: TensorRef, file: FileSlice, storages: dict[str, Entry], where: str) -> ir.LazyTensor:
@@ -109,7 +126,9 @@ def _tensor(name: str, ref: TensorRef, file: FileSlice, storages: dict[str, Entr
     kind, dtype = DTYPES[_DTYPES[ref.kind]]
     entry = storages.get(ref.storage.key)
     if entry is None:
-        raise CheckpointError(f"its storage data/{ref.storage.key[:100]} is not in the archive.", where=where, fix=AGAIN)
+        raise CheckpointError(
+            f"its storage data/{ref.storage.key[:100]} is not in the archive.", where=where, fix=AGAIN
+        )
     size = ref.storage.numel * ref.storage.itemsize
     if entry.size != size:
         raise CheckpointError(
@@ -123,7 +142,8 @@ def _tensor(name: str, ref: TensorRef, file: FileSlice, storages: dict[str, Entr
     most = size // dtype.itemsize
     if len(ref.shape) > 8 or ref.offset + reach > most or count > most:
         raise CheckpointError(
-            f"it reaches outside its storage (got shape {_short(ref.shape)}, strides {_short(ref.stride)}, offset {ref.offset:,}; "
+            f"it reaches outside its storage (got shape {_short(ref.shape)}, "
+            f"strides {_short(ref.stride)}, offset {ref.offset:,}; "
             f"expected at most {most:,} numbers).",
             where=where,
             fix=AGAIN,
@@ -132,7 +152,11 @@ def _tensor(name: str, ref: TensorRef, file: FileSlice, storages: dict[str, Entr
     def read() -> np.ndarray:
         data = np.frombuffer(file.read(entry.offset + ref.offset * dtype.itemsize, reach * dtype.itemsize), dtype)
         strides = [step * dtype.itemsize for step in ref.stride]
-        return np.asarray(np.lib.stride_tricks.as_strided(data, ref.shape, strides), order="C") if count else data.reshape(ref.shape)
+        return (
+            np.asarray(np.lib.stride_tricks.as_strided(data, ref.shape, strides), order="C")
+            if count
+            else data.reshape(ref.shape)
+        )
 
     return lazy(read, kind, ref.shape, name)
 

@@ -1,4 +1,5 @@
-"""Read a checkpoint in diffusers' layout: one folder a component, each with config.json and one or several weight files."""
+"""Read a checkpoint in diffusers' layout: one folder per component,
+each with config.json and one or several weight files."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ Stems = tuple[str, str]  # of .safetensors and .bin files (Architecture.stems)
 
 @dataclass(frozen=True, slots=True)
 class WeightChoice:
-    """A component's weight file, or the index of its shards; `note` says what was taken instead of what was asked for."""
+    """A component's weight file, or the index of its shards;
+    `note` says what was taken instead of what was asked for."""
 
     file: str
     note: str = ""
@@ -41,7 +43,11 @@ def _names(stem: str, suffix: str, variant: str | None) -> tuple[str, ...]:
     """File names to look for, best first. diffusers has written a variant's index in two spellings."""
     if variant is None:
         return f"{stem}.{suffix}", f"{stem}.{suffix}.index.json"
-    return f"{stem}.{variant}.{suffix}", f"{stem}.{suffix}.index.{variant}.json", f"{stem}.{variant}.{suffix}.index.json"
+    return (
+        f"{stem}.{variant}.{suffix}",
+        f"{stem}.{suffix}.index.{variant}.json",
+        f"{stem}.{variant}.{suffix}.index.json",
+    )
 
 
 def choose_weights(
@@ -49,8 +55,9 @@ def choose_weights(
 ) -> WeightChoice:
     """Which of `files` (names inside the component's folder) holds the weights.
 
-    .safetensors goes before .bin. Without a variant the plain file is taken, or the fp16 one where there is no other, with a note. With
-    one that only other components have (`mixed`) the plain file is taken with a note, as diffusers does.
+    .safetensors goes before .bin. Without a variant the plain file is taken, or the fp16 one where there is no
+    other, with a note. With one that only other components have (`mixed`) the plain file is taken with a note, as
+    diffusers does.
     Raises CheckpointError listing what is there.
     """
     for kind in [variant, *([None] if mixed else [])] if variant else [None, "fp16"]:
@@ -72,12 +79,17 @@ def choose_weights(
 
 def _file_of(stems: Stems, files: Sequence[str], variant: str | None) -> str | None:
     safe, binary = stems
-    return next((name for name in (*_names(safe, "safetensors", variant), *_names(binary, "bin", variant)) if name in files), None)
+    return next(
+        (name for name in (*_names(safe, "safetensors", variant), *_names(binary, "bin", variant)) if name in files),
+        None,
+    )
 
 
 def is_somewhere(variant: str | None, family: Family, files: Mapping[str, Sequence[str]]) -> bool:
     """Whether a part has weights of `variant`; `files` are the names inside each part's folder."""
-    return variant is not None and any(_file_of(family.parts[part].architecture.stems, names, variant) for part, names in files.items())
+    return variant is not None and any(
+        _file_of(family.parts[part].architecture.stems, names, variant) for part, names in files.items()
+    )
 
 
 def shards_of(folder: Path, index_name: str) -> dict[str, list[str]]:
@@ -85,12 +97,16 @@ def shards_of(folder: Path, index_name: str) -> dict[str, list[str]]:
     path = folder / index_name
     weight_map = read_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CheckpointError("the index has no weight_map of file names.", where=str(path), fix="download the file again")
+        raise CheckpointError(
+            "the index has no weight_map of file names.", where=str(path), fix="download the file again"
+        )
     shards: dict[str, list[str]] = {}
     for weight, file in weight_map.items():
         if PurePosixPath(file).name != file or "\\" in file or file in ("", ".", ".."):
             raise CheckpointError(
-                f"the index names a file outside its folder ({file[:200]!r}).", where=str(path), fix="use another checkpoint"
+                f"the index names a file outside its folder ({file[:200]!r}).",
+                where=str(path),
+                fix="use another checkpoint",
             )
         shards.setdefault(file, []).append(weight)
     return shards
@@ -114,8 +130,11 @@ def _read_weights(folder: Path, choice: WeightChoice) -> dict[str, ir.LazyTensor
     return found
 
 
-def read_component(folder: Path, family: Family, part: str, variant: str | None, notes: list[str], *, mixed: bool = False) -> Component:
-    """The part in its own folder, config.json and weights; what was taken instead of what was asked for is added to `notes`.
+def read_component(
+    folder: Path, family: Family, part: str, variant: str | None, notes: list[str], *, mixed: bool = False
+) -> Component:
+    """The part in its own folder, config.json and weights;
+    what was taken instead of what was asked for is added to `notes`.
 
     `mixed`: as `choose_weights` takes it. Raises CheckpointError and WeightsError.
     """
@@ -124,7 +143,9 @@ def read_component(folder: Path, family: Family, part: str, variant: str | None,
         root = folder.parent
         pipeline = _pipeline(root)
         other = pipeline not in (None, *family.pipelines)
-        what = f"the folder {part}/ is missing" + (f" (model_index.json says that this is a {pipeline})." if other else ".")
+        what = f"the folder {part}/ is missing" + (
+            f" (model_index.json says that this is a {pipeline})." if other else "."
+        )
         raise CheckpointError(what, where=str(root), fix=advice(None, family, "model") if other else _LAYOUT)
     path = folder / "config.json"
     config = family.normalize(part, read_object(path, _LAYOUT), str(path))
@@ -142,7 +163,9 @@ def read_component(folder: Path, family: Family, part: str, variant: str | None,
             unused.append(to)
         elif to in found:
             raise CheckpointError(
-                f"the weight {to} is there under two names.", where=str(folder / choice.file), fix="use another checkpoint"
+                f"the weight {to} is there under two names.",
+                where=str(folder / choice.file),
+                fix="use another checkpoint",
             )
         else:
             found[to] = tensor
@@ -163,7 +186,8 @@ def _pipeline(root: Path) -> str | None:
 
 
 def check_family(root: Path, family: Family) -> None:
-    """Refuse the folder of another family that we have, by its pipeline's class or its networks' numbers. Raises CheckpointError."""
+    """Refuse the folder of another family that we have, by its pipeline's class or its networks' numbers.
+    Raises CheckpointError."""
     pipeline = _pipeline(root)
     theirs = [other.title for other in FAMILIES.values() if pipeline in other.pipelines]
     paths = {part: root / part / "config.json" for part in family.parts}
@@ -178,8 +202,11 @@ def check_family(root: Path, family: Family) -> None:
     raise CheckpointError(f"this is {kind}, not {family.title} ({reason}).", where=str(root), fix=advice(kind, family))
 
 
-def read_folder(root: Path, family: Family, variant: str | None, given: Mapping[str, Component] | None = None) -> Checkpoint:
-    """The checkpoint in the folder `root`. Configs, scheduler and tokenizers are the folder's own; parts in `given` are taken instead.
+def read_folder(
+    root: Path, family: Family, variant: str | None, given: Mapping[str, Component] | None = None
+) -> Checkpoint:
+    """The checkpoint in the folder `root`.
+    Configs, scheduler and tokenizers are the folder's own; parts in `given` are taken instead.
 
     Raises CheckpointError.
     """

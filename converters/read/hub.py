@@ -26,13 +26,18 @@ _SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json")
 
 _AGAIN = "try again later"
 _READS_IT = "set HF_TOKEN to a token that may read it, or unset one that has expired"
-_FIXES = {401: _READS_IT, 403: _READS_IT, 408: _AGAIN, 429: "wait some minutes, or set HF_TOKEN, which raises the limit"}
+_FIXES = {
+    401: _READS_IT,
+    403: _READS_IT,
+    408: _AGAIN,
+    429: "wait some minutes, or set HF_TOKEN, which raises the limit",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class _Need:
-    """What is wanted of a repository: `files` chooses among its names, or raises CheckpointError. A copy in the cache has one of `marks`;
-    it is whole if it also holds what `beside` says of its names."""
+    """What is wanted of a repository: `files` chooses among its names, or raises CheckpointError. A copy in the cache
+    has one of `marks`; it is whole if it also holds what `beside` says of its names."""
 
     files: Callable[[list[str]], list[str]]
     marks: tuple[str, ...]
@@ -42,7 +47,8 @@ class _Need:
 def download(repo: str, family: Family, *, variant: str | None = None, revision: str | None = None) -> Path:
     """The local folder of `repo`'s snapshot in huggingface_hub's cache, in diffusers' layout.
 
-    Raises DownloadError saying what to do; CheckpointError if the repository has no diffusers layout or not that variant.
+    Raises DownloadError saying what to do; CheckpointError if the repository has no diffusers layout or
+    not that variant.
     """
     where = repo + (f"@{revision}" if revision else "")
 
@@ -51,11 +57,14 @@ def download(repo: str, family: Family, *, variant: str | None = None, revision:
         return ["scheduler/scheduler_config.json", *tokenizers]
 
     mark = f"{next(iter(family.parts))}/config.json"
-    return _snapshot(repo, _Need(lambda names: wanted_files(names, family, variant, where), (mark,), beside), where, revision)
+    return _snapshot(
+        repo, _Need(lambda names: wanted_files(names, family, variant, where), (mark,), beside), where, revision
+    )
 
 
 def download_part(repo: str, family: Family, part: str) -> Path:
-    """The local folder of one part of `repo`, which has it in a folder of its name, or is nothing else. Raises as `download` does."""
+    """The local folder of one part of `repo`, which has it in a folder of its name, or is nothing else.
+    Raises as `download` does."""
     marks = f"{part}/config.json", "config.json"
     folder = _snapshot(repo, _Need(lambda names: wanted_part(names, family, part, repo), marks), repo, None)
     return folder / part if (folder / part / "config.json").is_file() else folder
@@ -64,9 +73,9 @@ def download_part(repo: str, family: Family, part: str) -> Path:
 def _snapshot(repo: str, need: _Need, where: str, revision: str | None) -> Path:
     """The folder of a snapshot that holds what is needed.
 
-    Files already there are not fetched again, a lost connection resumes inside a file, progress bars go to stderr. `HF_ENDPOINT` names
-    another server; `HF_TOKEN` and `HF_HOME` work as in huggingface_hub. Where there is no network, or the server refuses or fails, a
-    whole snapshot in the cache is used, with a warning and at once.
+    Files already there are not fetched again, a lost connection resumes inside a file, progress bars go to stderr.
+    `HF_ENDPOINT` names another server; `HF_TOKEN` and `HF_HOME` work as in huggingface_hub. Where there is no network,
+    or the server refuses or fails, a whole snapshot in the cache is used, with a warning and at once.
 
     Raises DownloadError saying what to do; CheckpointError as `need` does.
     """
@@ -95,7 +104,9 @@ def _snapshot(repo: str, need: _Need, where: str, revision: str | None) -> Path:
         folder = fetch([*files, *shards], commit) if shards else folder
         absent = [file for file in (*files, *shards) if not (folder / file).is_file()]
         if absent:
-            raise DownloadError(f"{absent[0]} could not be fetched.", where=where, fix=f"{_AGAIN}, or name another --revision")
+            raise DownloadError(
+                f"{absent[0]} could not be fetched.", where=where, fix=f"{_AGAIN}, or name another --revision"
+            )
         if commit != name:
             with suppress(Exception):  # what was asked for is here; this only lets the cache know the branch or tag
                 fetch(files, name)
@@ -107,7 +118,11 @@ def _snapshot(repo: str, need: _Need, where: str, revision: str | None) -> Path:
         if copy is None:
             raise explained from None
         if not isinstance(error, OfflineModeIsEnabled):  # which the user chose
-            reason = "cannot reach the hub" if explained.what.startswith("cannot reach") else explained.what.removesuffix(".")
+            reason = (
+                "cannot reach the hub"
+                if explained.what.startswith("cannot reach")
+                else explained.what.removesuffix(".")
+            )
             log.warning("%s: %s; using the copy in %s (HF_HUB_OFFLINE=1 does so without asking)", where, reason, copy)
         return copy
 
@@ -148,13 +163,16 @@ def _copy(repo: str, revision: str, need: _Need) -> Path | None:
 
 
 def wanted_files(names: list[str], family: Family, variant: str | None, where: str) -> list[str]:
-    """The files of a repository (paths with "/") that make a checkpoint: configs, tokenizers, and one weight file or index per part.
+    """The files of a repository (paths with "/") that make a checkpoint:
+    configs, tokenizers, and one weight file or index per part.
 
     Raises CheckpointError if it has no diffusers layout.
     """
     small = (*_SMALL_FILES, *(f"{folder}/{name}" for folder in family.tokenizers for name in FILES))
     wanted = [name for name in small if name in names]
-    folders = {part: [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")] for part in family.parts}
+    folders = {
+        part: [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")] for part in family.parts
+    }
     for component, inside in folders.items():
         if "config.json" not in inside:
             raise CheckpointError(
@@ -169,15 +187,25 @@ def wanted_files(names: list[str], family: Family, variant: str | None, where: s
 
 
 def wanted_part(names: list[str], family: Family, part: str, where: str) -> list[str]:
-    """The files of a repository that make one part: config and weight file or index. Raises CheckpointError if it has none."""
+    """The files of a repository that make one part: config and weight file or index.
+    Raises CheckpointError if it has none."""
     network = family.parts[part].architecture
     for prefix in (f"{part}/", ""):
-        inside = [name.removeprefix(prefix) for name in names if name.startswith(prefix) and "/" not in name.removeprefix(prefix)]
+        inside = [
+            name.removeprefix(prefix)
+            for name in names
+            if name.startswith(prefix) and "/" not in name.removeprefix(prefix)
+        ]
         if "config.json" in inside:
             choice = choose_weights(part, network.stems, inside, None, f"{where}/{prefix}".rstrip("/"))
             return [f"{prefix}config.json", prefix + choice.file]
-    what = f"the repository has no {part}/config.json and no config.json, so it has no {network.word} in diffusers' layout."
-    raise CheckpointError(what, where=where, fix="name another repository, or download its .safetensors file and give the file's path")
+    what = (
+        f"the repository has no {part}/config.json and no config.json, "
+        f"so it has no {network.word} in diffusers' layout."
+    )
+    raise CheckpointError(
+        what, where=where, fix="name another repository, or download its .safetensors file and give the file's path"
+    )
 
 
 def _indices(files: list[str]) -> list[tuple[str, str]]:
@@ -187,7 +215,8 @@ def _indices(files: list[str]) -> list[tuple[str, str]]:
 
 
 def _explained(error: Exception, where: str, endpoint: str | None) -> DownloadError:
-    """The same in one sentence, with what to do. The order matters: a gated repository is also one that is not found."""
+    """The same in one sentence, with what to do.
+    The order matters: a gated repository is also one that is not found."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -207,11 +236,17 @@ def _explained(error: Exception, where: str, endpoint: str | None) -> DownloadEr
         fix = "unset HF_HUB_OFFLINE to fetch it, or give a local folder"
         return DownloadError("HF_HUB_OFFLINE is set, and the cache has no whole copy.", where=where, fix=fix)
     if isinstance(error, GatedRepoError):
-        return DownloadError("the repository is gated.", where=where, fix="accept its licence on its page and set HF_TOKEN")
+        return DownloadError(
+            "the repository is gated.", where=where, fix="accept its licence on its page and set HF_TOKEN"
+        )
     if isinstance(error, RepositoryNotFoundError):
-        return DownloadError(f"{server} has no such repository, or it is private.", where=where, fix="check the name, or set HF_TOKEN")
+        return DownloadError(
+            f"{server} has no such repository, or it is private.", where=where, fix="check the name, or set HF_TOKEN"
+        )
     if isinstance(error, RevisionNotFoundError):
-        return DownloadError("the repository has no such revision.", where=where, fix="name a branch, tag or commit that exists")
+        return DownloadError(
+            "the repository has no such revision.", where=where, fix="name a branch, tag or commit that exists"
+        )
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         fix = _FIXES.get(status, _AGAIN if status >= 500 else "name another repository, or give a local folder")

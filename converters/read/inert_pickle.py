@@ -1,9 +1,11 @@
-"""Follow a pickle without running it: an interpreter of the opcodes that torch.save writes, which can make plain values and tensors only.
+"""Follow a pickle without running it: an interpreter of the opcodes that torch.save writes,
+which can make plain values and tensors only.
 
-Nothing is imported, called or instantiated. A GLOBAL is a name; REDUCE on one that makes tensors makes a description of one (a
-`TensorRef`), and on any other an `Inert` placeholder, never a call: trainers keep configs, paths, dates and callbacks of their own classes
-beside the weights. Names that only an attack holds (os.system) and whatever could make a tensor wrong are refused with the opcode, the name
-and the byte offset. Memory is bounded by the size of the pickle and by a budget of values, because one byte can ask for one dictionary.
+Nothing is imported, called or instantiated. A GLOBAL is a name; REDUCE on one that makes tensors makes a description of
+one (a `TensorRef`), and on any other an `Inert` placeholder, never a call: trainers keep configs, paths, dates and
+callbacks of their own classes beside the weights. Names that only an attack holds (os.system) and whatever could make a
+tensor wrong are refused with the opcode, the name and the byte offset. Memory is bounded by the size of the pickle and
+by a budget of values, because one byte can ask for one dictionary.
 
 Opcodes are decoded by the standard library's pickletools, which executes nothing either.
 """
@@ -16,7 +18,16 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.converters.read.inert_values import Global, Inert, PickleRefused, StorageRef, global_, made_by, put_items, storage_kind
+from ondevice.converters.read.inert_values import (
+    Global,
+    Inert,
+    PickleRefused,
+    StorageRef,
+    global_,
+    made_by,
+    put_items,
+    storage_kind,
+)
 
 VALUE_BUDGET = 1_000_000  # a checkpoint with moving averages and optimizer state needs about 100,000
 _MARK = object()
@@ -32,20 +43,24 @@ class Followed:
 
 
 def follow(data: bytes, start: int = 0) -> Followed:
-    """What the pickle at byte `start` describes: dicts, lists, tuples, strings, numbers, TensorRef and Inert. Raises PickleRefused."""
+    """What the pickle at byte `start` describes: dicts, lists, tuples, strings, numbers, TensorRef and Inert.
+    Raises PickleRefused."""
     machine, stream = _Machine(), io.BytesIO(data)
     stream.seek(start)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in text that Python does not know
-            for opcode, argument, position in pickletools.genops(stream):  # up to STOP; a ValueError where there is none
+            # up to STOP; a ValueError where there is none
+            for opcode, argument, position in pickletools.genops(stream):
                 if opcode.name != "STOP":
                     machine.step(opcode.name, argument, position or 0)
     except ValueError as error:  # from decoding an opcode's argument
         raise PickleRefused(f"the pickle is damaged ({str(error)[:200]})") from None
     values = [value for value in machine.stack if value is not _MARK]
     if len(machine.stack) != 1 or not values:
-        raise PickleRefused(f"the pickle ends with {len(values)} values on a stack of {len(machine.stack)} (expected one)")
+        raise PickleRefused(
+            f"the pickle ends with {len(values)} values on a stack of {len(machine.stack)} (expected one)"
+        )
     return Followed(values[0], machine.storages, stream.tell())
 
 
@@ -222,14 +237,18 @@ class _Machine:
         self.do_global(f"{module} {name}")
 
     def do_binpersid(self, _: Any) -> None:
-        """BINPERSID: torch's ("storage", class, key, device, number of elements), and None for no view where torch is older than 1.6"""
+        """BINPERSID: torch's ("storage", class, key, device, number of elements),
+        and None for no view where torch is older than 1.6"""
         match self.pop():
-            case ("storage", Global(name), str(key), _, int(numel), *view) if 0 <= numel < 1 << 48 and (view or [None]) == [None]:
+            case ("storage", Global(name), str(key), _, int(numel), *view) if 0 <= numel < 1 << 48 and (
+                view or [None]
+            ) == [None]:
                 kind = storage_kind(name)
                 storage = StorageRef(kind, key, numel)
                 if kind and self.storages.setdefault(key, storage) != storage:
                     raise PickleRefused(f"the storage {key[:100]!r} is of two kinds")
-                self.stack.append(storage if kind else Inert(name))  # complex or quantized numbers: no weights, or weights to be refused
+                # complex or quantized numbers: no weights, or weights to be refused
+                self.stack.append(storage if kind else Inert(name))
             case _:
                 raise PickleRefused("a persistent id is no torch storage")
 

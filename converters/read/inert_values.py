@@ -1,4 +1,5 @@
-"""What an inert pickle can hold: descriptions of tensors, placeholders of everything else, and which names make which."""
+"""What an inert pickle can hold: descriptions of tensors, placeholders of everything else,
+and which names make which."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ class PickleRefused(Exception):
 
 @dataclass(eq=False, repr=False, slots=True)
 class Inert:
-    """A value of a class that is not looked at (a callback, a config, a NumPy scalar): its name, and what it holds under names of text.
+    """A value of a class that is not looked at (a callback, a config, a NumPy scalar):
+    its name, and what it holds under names of text.
 
     `items` are those of a dictionary's kin, or its attributes: a state dict may lie in either.
     """
@@ -25,7 +27,8 @@ class Inert:
 
 @dataclass(frozen=True, slots=True)
 class StorageRef:
-    """Raw numbers in the archive's entry data/<key>: `numel` of `kind` (torch's class name without "Storage"; "Untyped" are bytes)."""
+    """Raw numbers in the archive's entry data/<key>:
+    `numel` of `kind` (torch's class name without "Storage"; "Untyped" are bytes)."""
 
     kind: str
     key: str
@@ -55,10 +58,22 @@ class Global:
     name: str
 
 
-_STORAGES = {"Double": 8, "Float": 4, "Half": 2, "BFloat16": 2, "Long": 8, "Int": 4, "Short": 2, "Char": 1, "Byte": 1, "Bool": 1}
+_STORAGES = {
+    "Double": 8,
+    "Float": 4,
+    "Half": 2,
+    "BFloat16": 2,
+    "Long": 8,
+    "Int": 4,
+    "Short": 2,
+    "Char": 1,
+    "Byte": 1,
+    "Bool": 1,
+}
 _STORAGES["Untyped"] = 1
 _UNTYPED = ("torch.storage UntypedStorage", "torch UntypedStorage")
-_TYPES = {"torch float8_e4m3fn": "Float8_e4m3fn", "torch float8_e5m2": "Float8_e5m2"}  # those that have no storage class of their own
+# those that have no storage class of their own
+_TYPES = {"torch float8_e4m3fn": "Float8_e4m3fn", "torch float8_e5m2": "Float8_e5m2"}
 _TENSOR_MAKERS = ("torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_tensor")
 _TYPED_MAKERS = ("torch._utils _rebuild_tensor_v3",)
 _PARAMETER_MAKERS = (
@@ -70,11 +85,16 @@ _PARAMETER_MAKERS = (
 _RETYPED = ("torch._tensor _rebuild_from_type_v2",)
 _DICT_MAKERS = ("collections OrderedDict",)
 _FACTORY_DICTS = ("collections defaultdict",)
-# Tensors that are made in another way than from a storage: their numbers would be missing, so that a state dict must not hold them.
-ARRAYS = re.compile(r"torch\._utils _rebuild_\w+|torch\._tensor _rebuild_\w+|numpy\.(_core|core)\.multiarray _reconstruct")
-# What runs code or reaches files when pickle.load follows it. No trainer saves one; a file that does is meant to harm who loads it.
+# Tensors that are made in another way than from a storage: their numbers would be missing, so that a state dict must
+# not hold them.
+ARRAYS = re.compile(
+    r"torch\._utils _rebuild_\w+|torch\._tensor _rebuild_\w+|numpy\.(_core|core)\.multiarray _reconstruct"
+)
+# What runs code or reaches files when pickle.load follows it. No trainer saves one; a file that does is meant to
+# harm who loads it.
 _HARMFUL = re.compile(
-    r"(os|posix|nt|subprocess|commands|sys|shutil|socket|ctypes|pty|runpy|importlib|_?pickle|marshal|webbrowser)(\.\S*)? .*"
+    r"(os|posix|nt|subprocess|commands|sys|shutil|socket|ctypes|pty|runpy|importlib|_?pickle"
+    r"|marshal|webbrowser)(\.\S*)? .*"
     r"|(builtins|__builtin__) (eval|exec|execfile|compile|open|file|__import__|breakpoint|input|apply)"
     r"|torch\.(hub|utils\.cpp_extension)\b.*",
     re.DOTALL,
@@ -102,7 +122,9 @@ def put_items(target: dict[Any, Any] | Inert, pairs: Iterable[tuple[Any, Any]]) 
     for key, value in pairs:
         # Only flat keys: hashing a tuple of tuples that share their parts takes time exponential in its depth.
         # Only small integers: a million chosen ones with one hash value take quadratic time.
-        if not isinstance(key, str | bytes | int | Inert | Global | None) or (isinstance(key, int) and abs(key) >= 1 << 60):
+        if not isinstance(key, str | bytes | int | Inert | Global | None) or (
+            isinstance(key, int) and abs(key) >= 1 << 60
+        ):
             continue
         if key in items:
             raise PickleRefused(f"a dictionary has the key {str(key)[:80]!r} twice")

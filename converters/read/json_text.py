@@ -14,25 +14,28 @@ CONFIG_LIMIT = 16 << 20  # the largest honest one, a shard index of a 12 B model
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Later keys would win silently, so that two readers of one file could see different things."""
-    made: dict[str, Any] = {}
+    table: dict[str, Any] = {}
     for key, value in pairs:
-        if key in made:
+        if key in table:
             raise KeyError(key)
-        made[key] = value
-    return made
+        table[key] = value
+    return table
 
 
 def parse_object(data: bytes, where: str, fix: str) -> dict[str, Any]:
     """A JSON object from UTF-8 `data`.
 
-    Raises CheckpointError for anything else; for duplicate keys, deep nesting and text with half of a surrogate pair, too.
+    Raises CheckpointError for anything else; for duplicate keys, deep nesting and text with half of a
+    surrogate pair, too.
     """
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates)
         if b"\\u" in data:  # half of a pair parses, but can never be printed or written again
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise CheckpointError("the JSON holds half of a surrogate pair, which is no text.", where=where, fix=fix) from None
+        raise CheckpointError(
+            "the JSON holds half of a surrogate pair, which is no text.", where=where, fix=fix
+        ) from None
     except UnicodeDecodeError as error:
         raise CheckpointError(f"the JSON is not UTF-8 (byte {error.start}).", where=where, fix=fix) from None
     except KeyError as error:
@@ -50,12 +53,15 @@ def read_bytes(path: Path, fix: str = "download the file again") -> bytes:
     """A small file whole. Raises CheckpointError if it is missing, unreadable or over 16 MB."""
     try:
         facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):  # a pipe would never end; a folder is refused by name below
+        # a pipe would never end; a folder is refused by name below
+        if not stat.S_ISREG(facts.st_mode) and not stat.S_ISDIR(facts.st_mode):
             raise CheckpointError("this is no file.", where=str(path), fix=fix)
         size = facts.st_size
         if size > CONFIG_LIMIT:
             raise CheckpointError(
-                f"the file is too large (got {size:,} bytes, expected at most {CONFIG_LIMIT:,}).", where=str(path), fix=fix
+                f"the file is too large (got {size:,} bytes, expected at most {CONFIG_LIMIT:,}).",
+                where=str(path),
+                fix=fix,
             )
         return path.read_bytes()
     except OSError as error:

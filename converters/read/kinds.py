@@ -1,6 +1,8 @@
-"""What weights are that are no whole checkpoint of the family that is asked for, by their names, so that a refusal says it.
+"""What weights are that are no whole checkpoint of the family that is asked for, by their names,
+so that a refusal says it.
 
-A name in the original layout that belongs to the family matches no row of the table but the family's own; no configs or data are read.
+A name in the original layout that belongs to the family matches no row of the table but the family's own; no configs or
+data are read.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ _NOT = ", not {family}"
 _UNQUANTIZED = "use the fp16 or fp32 file of the same model"
 _ITS_BASE = "give the checkpoint that it goes with; it is not used here"
 _FUSE = "load it into its base model with diffusers, call fuse_lora() and save_pretrained(FOLDER), and give that folder"
-_ADD_TOKEN = "load it into its model with diffusers' load_textual_inversion(), save_pretrained(FOLDER), and give that folder"
+_ADD_TOKEN = (
+    "load it into its model with diffusers' load_textual_inversion(), save_pretrained(FOLDER), and give that folder"
+)
 _WHOLE_FOLDER = "give the whole folder, the one that holds model_index.json"
 _WITH_VAE = "give the checkpoint or folder that it goes with, and this one beside it with --vae"
 _WITH_TEXT = "give the checkpoint or folder that it goes with, and this one beside it with --text-encoder"
@@ -35,16 +39,29 @@ _ROWS = (
         r"scaled_fp8$|.*\.(scale_weight|scale_input|weight_scale|input_scale|weight_scale_inv)$",
         _UNQUANTIZED,
     ),
-    ("quantized", r".*\.(qweight|qzeros|g_idx|comfy_quant|weight_packed|weight\._data|weight\._scale)$|.*\._packed_params", _UNQUANTIZED),
+    (
+        "quantized",
+        r".*\.(qweight|qzeros|g_idx|comfy_quant|weight_packed|weight\._data|weight\._scale)$|.*\._packed_params",
+        _UNQUANTIZED,
+    ),
     (
         "a LoRA (or its kin), not a whole checkpoint",
         r"(lora|lycoris|oft|boft)_(unet|te\d?|text_encoder|transformer)_|base_model\.model\.|.*lora_linear_layer\."
-        r"|.*[._](lora_(down|up|mid|[AB]|magnitude_vector|embedding_[AB])|hada_[wt]\d(_[ab])?|lokr_[wt]\d(_[ab])?|dora_scale|oft_(blocks|diag))(\.|$)"
+        r"|.*[._](lora_(down|up|mid|[AB]|magnitude_vector|embedding_[AB])|hada_[wt]\d(_[ab])?|lokr_[wt]\d(_[ab])?"
+        r"|dora_scale|oft_(blocks|diag))(\.|$)"
         r"|.*[._]lora\.(down|up)\.",
         _FUSE,
     ),
-    ("a textual inversion embedding, not a whole checkpoint", r"emb_params$|string_to_param(\.|$)|<[^>]+>$|clip_[lg]$", _ADD_TOKEN),
-    ("a hypernetwork, not a whole checkpoint", r"(\w+\.)?(320|640|768|1024|1280)\.[01]\.(linear|layer_?norm|\d)", _ITS_BASE),
+    (
+        "a textual inversion embedding, not a whole checkpoint",
+        r"emb_params$|string_to_param(\.|$)|<[^>]+>$|clip_[lg]$",
+        _ADD_TOKEN,
+    ),
+    (
+        "a hypernetwork, not a whole checkpoint",
+        r"(\w+\.)?(320|640|768|1024|1280)\.[01]\.(linear|layer_?norm|\d)",
+        _ITS_BASE,
+    ),
     ("an IP-Adapter, not a whole checkpoint", r"ip_adapter\.|image_proj(_model)?\.", _ITS_BASE),
     (
         "a ControlNet",
@@ -56,9 +73,21 @@ _ROWS = (
         r"adapter\.(body|conv_in|unshuffle)|body\.\d+\.(in_conv|block1|block2|down_opt)\b",
         _ITS_BASE,
     ),
-    ("a motion module (AnimateDiff), not a whole checkpoint", r".*\b(motion_modules?|temporal_transformer)\.", _ITS_BASE),
-    (f"Stable Video Diffusion{_NOT}", r".*\.(time_stack|time_mixer|temporal_res_block|temporal_transformer_blocks)\.", _ANOTHER),
-    (f"a latent consistency model{_NOT}", r"((model\.diffusion_model|unet)\.)?time_embed(ding)?\.cond_proj\.", _ANOTHER),
+    (
+        "a motion module (AnimateDiff), not a whole checkpoint",
+        r".*\b(motion_modules?|temporal_transformer)\.",
+        _ITS_BASE,
+    ),
+    (
+        f"Stable Video Diffusion{_NOT}",
+        r".*\.(time_stack|time_mixer|temporal_res_block|temporal_transformer_blocks)\.",
+        _ANOTHER,
+    ),
+    (
+        f"a latent consistency model{_NOT}",
+        r"((model\.diffusion_model|unet)\.)?time_embed(ding)?\.cond_proj\.",
+        _ANOTHER,
+    ),
     (f"a depth-to-image model{_NOT}", r"depth_model\.", _ANOTHER),
     (f"an upscaling model{_NOT}", r"low_scale_model\.", _ANOTHER),
     (f"Stable Diffusion unCLIP{_NOT}", r"noise_augmentor\.|embedder\.model\.visual\.", _ANOTHER),
@@ -73,8 +102,16 @@ _ROWS = (
         _ANOTHER,
     ),
     (f"Stable Diffusion 2.x{_NOT}", r"cond_stage_model\.model\.", _ANOTHER),
-    (f"Stable Diffusion 3{_NOT}", r"(model\.diffusion_model\.)?joint_blocks\.|text_encoders\.|text_encoder_3\.", _ANOTHER),
-    (f"Flux or its kin{_NOT}", r"(model\.diffusion_model\.)?(double_blocks|single_blocks|single_transformer_blocks)\.", _ANOTHER),
+    (
+        f"Stable Diffusion 3{_NOT}",
+        r"(model\.diffusion_model\.)?joint_blocks\.|text_encoders\.|text_encoder_3\.",
+        _ANOTHER,
+    ),
+    (
+        f"Flux or its kin{_NOT}",
+        r"(model\.diffusion_model\.)?(double_blocks|single_blocks|single_transformer_blocks)\.",
+        _ANOTHER,
+    ),
     (
         f"the latent diffusion of before Stable Diffusion (a BERT){_NOT}",
         r"cond_stage_model\.transformer\.(token_emb|attn_layers|pos_emb)\.",
@@ -82,7 +119,8 @@ _ROWS = (
     ),
     (
         "an upscaler (ESRGAN or its kin), not a checkpoint",
-        r"(params_ema\.|params\.)?(model\.\d+\.(sub\.\d|RDB\d|weight$)|RRDB_trunk\.|trunk_conv\.|conv_first\.|conv_body\.|body\.\d+\.(rdb\d|weight$|bias$)"
+        r"(params_ema\.|params\.)?(model\.\d+\.(sub\.\d|RDB\d|weight$)|RRDB_trunk\.|trunk_conv\.|conv_first\."
+        r"|conv_body\.|body\.\d+\.(rdb\d|weight$|bias$)"
         r"|layers\.\d+\.residual_group\.|upconv\d\.)",
         _ANOTHER,
     ),
@@ -90,7 +128,8 @@ _ROWS = (
     ("a T5 text encoder, not a checkpoint", r"(encoder\.)?block\.\d+\.layer\.\d|shared\.weight$", _ANOTHER),
     (
         f"a diffusion transformer{_NOT}",
-        r"(model\.diffusion_model\.)?(blocks|transformer_blocks|joint_transformer_layers)\.\d+\.|(model\.diffusion_model\.)?[xyt]_embedder\.",
+        r"(model\.diffusion_model\.)?(blocks|transformer_blocks|joint_transformer_layers)\.\d+\."
+        r"|(model\.diffusion_model\.)?[xyt]_embedder\.",
         _ANOTHER,
     ),
     (
@@ -98,7 +137,11 @@ _ROWS = (
         r"text_model\.|embeddings\.(token|position)_embedding\.|encoder\.layers\.\d+\.(self_attn|mlp|layer_norm)",
         _WITH_TEXT,
     ),
-    ("CLIP's image encoder, not a checkpoint", r"vision_model\.|visual_projection\.", "leave it out: it is not used here"),
+    (
+        "CLIP's image encoder, not a checkpoint",
+        r"vision_model\.|visual_projection\.",
+        "leave it out: it is not used here",
+    ),
     (
         "a CLIP model in OpenAI's names, not a checkpoint",
         r"visual\.|transformer\.resblocks\.|token_embedding\.|positional_embedding$",
@@ -112,10 +155,15 @@ _ROWS = (
     ),
     (
         "a VAE alone",
-        r"(encoder|decoder)\.(down_blocks|up_blocks|mid_block|down|up|mid|conv_in|conv_out|conv_norm_out|norm_out)\.|(post_)?quant_conv\.",
+        r"(encoder|decoder)\.(down_blocks|up_blocks|mid_block|down|up|mid|conv_in|conv_out|conv_norm_out"
+        r"|norm_out)\.|(post_)?quant_conv\.",
         _WITH_VAE,
     ),
-    ("the UNet of a diffusers folder alone", r"(down_blocks|up_blocks|mid_block|time_embedding|conv_norm_out)\.", _WHOLE_FOLDER),
+    (
+        "the UNet of a diffusers folder alone",
+        r"(down_blocks|up_blocks|mid_block|time_embedding|conv_norm_out)\.",
+        _WHOLE_FOLDER,
+    ),
     (
         "a UNet alone",
         r"(diffusion_model\.)?(input_blocks|middle_block|output_blocks|time_embed)\.",
@@ -129,14 +177,18 @@ _ROWS = (
     ),
 )
 _TABLE = re.compile("|".join(f"(?P<k{number}>{pattern})" for number, (_, pattern, _) in enumerate(_ROWS)))
-_PARTS = {"a CLIP text encoder alone": "clip_text", "a VAE alone": "autoencoder_kl", "the UNet of a diffusers folder alone": "unet"}
+_PARTS = {
+    "a CLIP text encoder alone": "clip_text",
+    "a VAE alone": "autoencoder_kl",
+    "the UNet of a diffusers folder alone": "unet",
+}
 _TOKEN_WIDTHS = (768, 1024, 1280)  # of CLIP's text encoders
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`what` completes "this is "; `fix` is what the owner of such a file can do; `network` is the architecture that it is of, where it is
-    one network alone."""
+    """`what` completes "this is "; `fix` is what the owner of such a file can do;
+    `network` is the architecture that it is of, where it is one network alone."""
 
     what: str
     fix: str
@@ -144,7 +196,8 @@ class Kind:
 
 
 def file_kind(names: Iterable[str], shapes: Mapping[str, Shape], family: Family) -> Kind | None:
-    """What holds weights of these names, if it is one of the kinds that are no whole checkpoint of `family`; None if nothing tells.
+    """What holds weights of these names, if it is one of the kinds that are no whole checkpoint of `family`;
+    None if nothing tells.
 
     `shapes` has those of `names` and may have others.
     """
@@ -152,15 +205,21 @@ def file_kind(names: Iterable[str], shapes: Mapping[str, Shape], family: Family)
     best, seen = len(_ROWS), ""
     for name in listed:
         found = _TABLE.match(name[:_LOOKED_AT])
-        if found and (number := int((found.lastgroup or "")[1:])) < best:  # a row's group closes after those inside it, so it is the last
+        # a row's group closes after those inside it, so it is the last
+        if found and (number := int((found.lastgroup or "")[1:])) < best:
             if _ROWS[number][0] == family.title + _NOT:
                 continue
             best, seen = number, found.group() + ("..." if found.end() < len(name) else "")
     if seen:
         what, _, fix = _ROWS[best]
         fix = fix or advice(what.removesuffix(_NOT), family, "file")
-        words = f"{what.format(family=family.title)} (it has weights named {seen if len(seen) <= 80 else seen[:77] + '...'})"
+        words = (
+            f"{what.format(family=family.title)} (it has weights named "
+            f"{seen if len(seen) <= 80 else seen[:77] + '...'})"
+        )
         return Kind(words, fix, _PARTS.get(what, ""))
     if len(listed) == 1 and len(shape := shapes[listed[0]]) <= 2 and shape[-1:] and shape[-1] in _TOKEN_WIDTHS:
-        return Kind(f"a textual inversion embedding, not a whole checkpoint (it has one tensor, {list(shape)})", _ADD_TOKEN)
+        return Kind(
+            f"a textual inversion embedding, not a whole checkpoint (it has one tensor, {list(shape)})", _ADD_TOKEN
+        )
     return None

@@ -1,7 +1,7 @@
 """Find the parts of a file that torch.save wrote before 1.6: four pickles, then the storages, each behind its length.
 
-The pickles are the magic number, the protocol's version, facts of the machine, and the value; a fifth lists the storages' keys in the order
-of their data. None is run (`inert_pickle`), and every length is checked against the file.
+The pickles are the magic number, the protocol's version, facts of the machine, and the value; a fifth lists the
+storages' keys in the order of their data. None is run (`inert_pickle`), and every length is checked against the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Legacy:
 
 
 def read_legacy(file: FileSlice, limit: int) -> Legacy:
-    """The parts of the file; its pickles may take `limit` bytes in all. Raises PickleRefused, CheckpointError where it cannot be read."""
+    """The parts of the file; its pickles may take `limit` bytes in all.
+    Raises PickleRefused, CheckpointError where it cannot be read."""
     data = bytes(file.read(0, min(file.size, limit)))
     storages: dict[str, StorageRef] = {}
     at, values = len(MAGIC), []
@@ -53,7 +54,9 @@ def read_legacy(file: FileSlice, limit: int) -> Legacy:
         (count,) = _LENGTH.unpack(file.read(at, _LENGTH.size))
         at += _LENGTH.size
         if count != storage.numel:
-            raise PickleRefused(f"the storage {key[:100]} is not as long as its tensors say (got {count:,}, expected {storage.numel:,})")
+            raise PickleRefused(
+                f"the storage {key[:100]} is not as long as its tensors say (got {count:,}, expected {storage.numel:,})"
+            )
         size = count * storage.itemsize
         if at + size > file.size:
             raise PickleRefused(f"the file ends inside the storage {key[:100]}; it is cut short")

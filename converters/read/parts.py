@@ -1,4 +1,5 @@
-"""One component from weights in any spelling: a part of a single file, or a file or folder that is given beside a checkpoint."""
+"""One component from weights in any spelling: a part of a single file,
+or a file or folder that is given beside a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,8 +22,11 @@ FLAGS = {"vae": "--vae", "text_encoder": "--text-encoder"}  # parts that can be 
 DAMAGED = "download the file again, or use another file"
 
 
-def component_of(family: Family, part: str, config: dict[str, Any], tensors: Mapping[str, ir.TensorProtocol], where: str) -> Component:
-    """The part from its weights in the original or in diffusers' names, without a prefix; what is known to be unused is left out.
+def component_of(
+    family: Family, part: str, config: dict[str, Any], tensors: Mapping[str, ir.TensorProtocol], where: str
+) -> Component:
+    """The part from its weights in the original or in diffusers' names, without a prefix;
+    what is known to be unused is left out.
 
     Raises WeightsError listing missing, extra and mis-shaped weights; CheckpointError for a weight under two names.
     """
@@ -35,17 +39,24 @@ def component_of(family: Family, part: str, config: dict[str, Any], tensors: Map
     found: dict[str, ir.TensorProtocol] = {}
     for name, tensor in tensors.items():
         spelled = about.architecture.canonical(name)
-        if spelled not in needed and spelled not in places and (is_ignorable(about.prefix + name) or about.layout.spare(spelled, config)):
+        if (
+            spelled not in needed
+            and spelled not in places
+            and (is_ignorable(about.prefix + name) or about.layout.spare(spelled, config))
+        ):
             continue
         for to, place in places.get(spelled, [(spelled, Stored(spelled))]):
             if to in found:
-                raise CheckpointError(f"the weight {to[:200]} is there under two names.", where=where, fix="use another checkpoint")
+                raise CheckpointError(
+                    f"the weight {to[:200]} is there under two names.", where=where, fix="use another checkpoint"
+                )
             found[to] = taken(tensor, place, to)
     return fitted(family, part, config, found, where, fix=DAMAGED)
 
 
 def read_part(family: Family, part: str, path: Path, config: dict[str, Any]) -> Component:
-    """A part ("vae", "text_encoder") in a file (in the original or diffusers' names, alone or in a checkpoint) or a folder.
+    """A part ("vae", "text_encoder") in a file (in the original or diffusers' names, alone or in a
+    checkpoint) or a folder.
 
     `config` is a file's; a folder brings its own. Raises CheckpointError and WeightsError.
     """
@@ -56,7 +67,9 @@ def read_part(family: Family, part: str, path: Path, config: dict[str, Any]) -> 
         return read_component(inside if inside.is_dir() else path, family, part, None, [])
     if not path.is_file():
         what = f"there is no such file or folder (expected a {word})."
-        raise CheckpointError(what, where=where, fix=f"give the {word}'s .safetensors, .ckpt, .pt or .bin file, or its folder")
+        raise CheckpointError(
+            what, where=where, fix=f"give the {word}'s .safetensors, .ckpt, .pt or .bin file, or its folder"
+        )
     tensors = read_weights(path).tensors
     chosen: dict[str, ir.TensorProtocol] = dict(tensors)
     for prefix in (about.prefix, f"{part}."):  # in a file that holds others, too
@@ -65,5 +78,7 @@ def read_part(family: Family, part: str, path: Path, config: dict[str, Any]) -> 
             break
     kind = file_kind(chosen, {name: shape_of(tensor) for name, tensor in chosen.items()}, family)
     if kind and kind.network != about.architecture.name:
-        raise CheckpointError(f"this is {kind.what}, and no {word}.", where=where, fix=f"give a {word} of {family.title}")
+        raise CheckpointError(
+            f"this is {kind.what}, and no {word}.", where=where, fix=f"give a {word} of {family.title}"
+        )
     return component_of(family, part, config, chosen, where)

@@ -1,7 +1,9 @@
-"""Read a .safetensors file without trusting it: every offset, size, name and dtype is checked before a tensor is offered.
+"""Read a .safetensors file without trusting it:
+every offset, size, name and dtype is checked before a tensor is offered.
 
-Layout: 8 bytes little-endian header size N; N bytes of JSON {name: {"dtype", "shape", "data_offsets": [begin, end]}}; the data, with
-offsets counted from its start. The format's own rules are kept: no holes, no overlaps, no duplicate keys, nothing after the last tensor.
+Layout: 8 bytes little-endian header size N; N bytes of JSON {name: {"dtype", "shape", "data_offsets": [begin, end]}};
+the data, with offsets counted from its start. The format's own rules are kept: no holes, no overlaps, no duplicate
+keys, nothing after the last tensor.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from ondevice.converters.component import lazy
 from ondevice.converters.read.json_text import parse_object
 from ondevice.errors import CheckpointError
 
-# The largest honest header is under 1 MB, or a few with a picture in its metadata. The reference implementation's bound, 100 MB, lets a
-# hostile header of empty lists fill gigabytes once parsed.
+# The largest honest header is under 1 MB, or a few with a picture in its metadata. The reference implementation's
+# bound, 100 MB, lets a hostile header of empty lists fill gigabytes once parsed.
 HEADER_LIMIT = 16 << 20
 TENSOR_LIMIT = 1_000_000
 AGAIN = "download the file again"
@@ -48,8 +50,8 @@ DTYPES: dict[str, tuple[ir.DataType, np.dtype]] = {
 class FileSlice:
     """Reads parts of one file later, if it is still the file that was checked.
 
-    Reads instead of mapping: mapped pages count as the process's memory until the system takes them back (a converter would seem to
-    hold the whole checkpoint), and a mapped file that shrinks kills the process.
+    Reads instead of mapping: mapped pages count as the process's memory until the system takes them back (a converter
+    would seem to hold the whole checkpoint), and a mapped file that shrinks kills the process.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,11 +59,15 @@ class FileSlice:
         try:
             self._stamp = self._state(os.stat(path))
         except OSError as error:
-            raise CheckpointError(f"cannot read the file ({error.strerror}).", where=str(path), fix="check the path") from None
+            raise CheckpointError(
+                f"cannot read the file ({error.strerror}).", where=str(path), fix="check the path"
+            ) from None
         self.size = self._stamp[0]
         if self.size < 1024 and self.read(0, self.size).startswith(b"version https://git-lfs"):
             raise CheckpointError(
-                "this is a git-lfs pointer, not the file itself.", where=str(path), fix="run `git lfs pull` in its folder"
+                "this is a git-lfs pointer, not the file itself.",
+                where=str(path),
+                fix="run `git lfs pull` in its folder",
             )
 
     @staticmethod
@@ -79,40 +85,57 @@ class FileSlice:
                 while done < length and (count := file.readinto(view[done:])):  # one call reads at most 2 GiB
                     done += count
         except OSError as error:
-            raise CheckpointError(f"cannot read the file ({error.strerror}).", where=str(self.path), fix="check the disk") from None
+            raise CheckpointError(
+                f"cannot read the file ({error.strerror}).", where=str(self.path), fix="check the disk"
+            ) from None
         if changed or done < length:
             raise CheckpointError(
-                "the file changed while it was being read.", where=str(self.path), fix="run again when nothing writes to it"
+                "the file changed while it was being read.",
+                where=str(self.path),
+                fix="run again when nothing writes to it",
             )
         return data
 
 
 def read_with_metadata(path: Path) -> tuple[dict[str, ir.LazyTensor], dict[str, Any]]:
-    """({name: lazy tensor} of a file, in the order of its header; the header's __metadata__, whose values may be anything).
+    """({name: lazy tensor} of a file, in the order of its header; the header's __metadata__, whose
+    values may be anything).
 
     Raises CheckpointError naming the file and the tensor.
     """
     file = FileSlice(path)
     where = str(path)
     if file.size < 8:
-        raise CheckpointError(f"the file is too short for a safetensors header (got {file.size} bytes).", where=where, fix=AGAIN)
+        raise CheckpointError(
+            f"the file is too short for a safetensors header (got {file.size} bytes).", where=where, fix=AGAIN
+        )
     (length,) = struct.unpack("<Q", file.read(0, 8))
     if length > HEADER_LIMIT:
-        raise CheckpointError(f"the header is too large (got {length:,} bytes, expected at most {HEADER_LIMIT:,}).", where=where, fix=AGAIN)
+        raise CheckpointError(
+            f"the header is too large (got {length:,} bytes, expected at most {HEADER_LIMIT:,}).",
+            where=where,
+            fix=AGAIN,
+        )
     if length > file.size - 8:
         raise CheckpointError(
-            f"the file ends inside its header (got {file.size:,} bytes, expected {length + 8:,} or more).", where=where, fix=AGAIN
+            f"the file ends inside its header (got {file.size:,} bytes, expected {length + 8:,} or more).",
+            where=where,
+            fix=AGAIN,
         )
     header = parse_object(bytes(file.read(8, length)), f"{where} header", AGAIN)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict):
         raise CheckpointError("the header's __metadata__ is no object.", where=where, fix=AGAIN)
     if len(header) > TENSOR_LIMIT:
-        raise CheckpointError(f"too many tensors (got {len(header):,}, expected at most {TENSOR_LIMIT:,}).", where=where, fix=AGAIN)
+        raise CheckpointError(
+            f"too many tensors (got {len(header):,}, expected at most {TENSOR_LIMIT:,}).", where=where, fix=AGAIN
+        )
     start, end = 8 + length, file.size - 8 - length
     entries = {name: _entry(name, value, end, where) for name, value in header.items()}
     _no_gap_no_overlap(entries, end, where)
-    return {name: _tensor(file, name, dtype, shape, start + begin) for name, (dtype, shape, begin, _) in entries.items()}, metadata
+    return {
+        name: _tensor(file, name, dtype, shape, start + begin) for name, (dtype, shape, begin, _) in entries.items()
+    }, metadata
 
 
 _Entry = tuple[str, tuple[int, ...], int, int]  # dtype, shape, begin, end
@@ -144,7 +167,9 @@ def _entry(name: str, value: Any, size: int, where: str) -> _Entry:
     expected = math.prod(shape) * DTYPES[dtype][1].itemsize
     if expected != end - begin:
         raise CheckpointError(
-            f"the data does not fit {dtype} {shape} (got {end - begin:,} bytes, expected {expected:,}).", where=where, fix=AGAIN
+            f"the data does not fit {dtype} {shape} (got {end - begin:,} bytes, expected {expected:,}).",
+            where=where,
+            fix=AGAIN,
         )
     return dtype, tuple(shape), begin, end
 
@@ -154,9 +179,13 @@ def _no_gap_no_overlap(entries: dict[str, _Entry], size: int, where: str) -> Non
     at, before = 0, "the start"
     for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if begin < at:
-            raise CheckpointError(f"the tensors {before} and {name[:200]} overlap (byte {begin:,} is in both).", where=where, fix=AGAIN)
+            raise CheckpointError(
+                f"the tensors {before} and {name[:200]} overlap (byte {begin:,} is in both).", where=where, fix=AGAIN
+            )
         if begin > at:
-            raise CheckpointError(f"{begin - at:,} bytes before the tensor {name[:200]} belong to no tensor.", where=where, fix=AGAIN)
+            raise CheckpointError(
+                f"{begin - at:,} bytes before the tensor {name[:200]} belong to no tensor.", where=where, fix=AGAIN
+            )
         at, before = end, name[:200]
     if at != size:
         raise CheckpointError(f"{size - at:,} bytes after the last tensor belong to no tensor.", where=where, fix=AGAIN)

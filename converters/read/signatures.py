@@ -1,4 +1,5 @@
-"""What a file is by its first bytes, where it is no weights: what a failed download or a wrong suffix leaves under a name such as .ckpt."""
+"""What a file is by its first bytes, where it is no weights:
+what a failed download or a wrong suffix leaves under a name such as .ckpt."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ _AGAIN = "download the file again"
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """One kind of file: `test` is true of its first bytes; `what` completes "this is "; `says`: its first words may say why it is so."""
+    """One kind of file: `test` is true of its first bytes; `what` completes "this is "; `says`:
+    its first words may say why it is so."""
 
     what: str
     fix: str
@@ -46,7 +48,11 @@ def _is_text(head: bytes) -> bool:
 _BLANK = rb"(\xef\xbb\xbf)?\s*"
 SIGNATURES = (
     Signature("an empty file", f"{_AGAIN}, and see that the disk is not full", lambda head: not head),
-    Signature("a download that never came to its first byte (it begins with zeros)", _AGAIN, lambda head: len(head) > 8 and not any(head)),
+    Signature(
+        "a download that never came to its first byte (it begins with zeros)",
+        _AGAIN,
+        lambda head: len(head) > 8 and not any(head),
+    ),
     Signature(
         "a web page, not weights",
         _LOG_IN,
@@ -58,14 +64,23 @@ SIGNATURES = (
         "give the folder that it is in",
         _matches(_BLANK + rb"\{.*\"(weight_map|_class_name|_diffusers_version|model_type|architectures)\""),
     ),
-    Signature("JSON text (a server's answer), not weights", _LOG_IN, _matches(_BLANK + rb"[{\[]\s*([\"{\[}\]]|-?\d|$)"), says=True),
     Signature(
-        "a GGUF file (quantized)", "use the fp16 or fp32 .safetensors file of the same model", _begins(b"GGUF", b"ggml", b"lmgg", b"ggjt")
+        "JSON text (a server's answer), not weights",
+        _LOG_IN,
+        _matches(_BLANK + rb"[{\[]\s*([\"{\[}\]]|-?\d|$)"),
+        says=True,
+    ),
+    Signature(
+        "a GGUF file (quantized)",
+        "use the fp16 or fp32 .safetensors file of the same model",
+        _begins(b"GGUF", b"ggml", b"lmgg", b"ggjt"),
     ),
     Signature(
         "an ONNX file",
         "give the folder that holds unet/model.onnx, text_encoder/model.onnx and the other parts",
-        _matches(rb"\x08[\x01-\x10](\x12[\x01-\x40](pytorch|tf2onnx|onnx|skl|keras|torch)|.{0,200}ai\.onnx|(\x12\x00)?\x3a)"),
+        _matches(
+            rb"\x08[\x01-\x10](\x12[\x01-\x40](pytorch|tf2onnx|onnx|skl|keras|torch)|.{0,200}ai\.onnx|(\x12\x00)?\x3a)"
+        ),
     ),
     Signature("a Core ML model", _PLAIN, _matches(rb"\x08[\x01-\x10]\x12[^\x00].{0,2}\x0a")),
     Signature("an HDF5 file (Keras)", _PLAIN, _begins(b"\x89HDF\r\n\x1a\n")),
@@ -83,17 +98,29 @@ SIGNATURES = (
     Signature(
         "a picture, not weights",
         _PLAIN,
-        lambda head: head.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8")) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"),
+        lambda head: (
+            head.startswith((b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8"))
+            or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+        ),
     ),
-    Signature("macOS's side file of another (AppleDouble)", "give the file without the ._ before its name", _begins(b"\x00\x05\x16\x07")),
+    Signature(
+        "macOS's side file of another (AppleDouble)",
+        "give the file without the ._ before its name",
+        _begins(b"\x00\x05\x16\x07"),
+    ),
     Signature("a program", _PLAIN, _begins(b"\x7fELF", b"MZ\x90")),
     Signature("text, not weights", f"{_AGAIN}; log in or set a token where that asks for it", _is_text, says=True),
 )
-_PICKLE = Signature("a Python pickle that torch did not write", "use a .safetensors file of the same model", _matches(rb"\x80[\x02-\x05]"))
+_PICKLE = Signature(
+    "a Python pickle that torch did not write",
+    "use a .safetensors file of the same model",
+    _matches(rb"\x80[\x02-\x05]"),
+)
 
 
 def foreign(head: bytes) -> Signature | None:
-    """What the file with these first bytes (HEAD of them, or all) is; None where nothing is known of it. Weights are not looked for."""
+    """What the file with these first bytes (HEAD of them, or all) is; None where nothing is known of it.
+    Weights are not looked for."""
     head = _utf8(head)
     return next((kind for kind in (*SIGNATURES, _PICKLE) if kind.test(head)), None)
 

@@ -1,4 +1,5 @@
-"""Read one file that holds all three components under their prefixes (the original layout's, or diffusers'), plus leftovers of training."""
+"""Read one file that holds all three components under their prefixes (the original layout's, or diffusers'),
+plus leftovers of training."""
 
 from __future__ import annotations
 
@@ -18,21 +19,28 @@ from ondevice.converters.read.parts import FLAGS, component_of
 from ondevice.errors import CheckpointError, WeightsError
 
 _TOKENS = "text_model.embeddings.token_embedding.weight"
-_AVERAGED, _LAST = "model_ema.diffusion_model", "model.diffusion_model."  # what averages are called, and what they are of
+# what averages are called, and what they are of
+_AVERAGED, _LAST = "model_ema.diffusion_model", "model.diffusion_model."
 
-_MARKS: dict[str, tuple[str, Any]] = {"v_pred": ("prediction_type", "v_prediction"), "ztsnr": ("rescale_betas_zero_snr", True)}
+_MARKS: dict[str, tuple[str, Any]] = {
+    "v_pred": ("prediction_type", "v_prediction"),
+    "ztsnr": ("rescale_betas_zero_snr", True),
+}
 
 Tensors = Mapping[str, ir.TensorProtocol]
 
 
-def checkpoint_from(read: Ckpt, path: Path, family: Family, *, ema: bool, given: Mapping[str, Component] | None = None) -> Checkpoint:
+def checkpoint_from(
+    read: Ckpt, path: Path, family: Family, *, ema: bool, given: Mapping[str, Component] | None = None
+) -> Checkpoint:
     """A checkpoint from the tensors of one file; configs, scheduler and tokenizers are the family's.
 
-    `ema=True` takes the UNet's moving averages (model_ema.*) instead of its last weights. Parts in `given` are taken from there, and the
-    file need not have them. What the file says of its prediction goes before the family's scheduler.
+    `ema=True` takes the UNet's moving averages (model_ema.*) instead of its last weights. Parts in `given` are
+    taken from there, and the file need not have them. What the file says of its prediction goes before the
+    family's scheduler.
 
-    Raises CheckpointError if the file is of another kind, lacks a part, or `ema` asks for averages that are not there; WeightsError listing
-    every missing, extra and mis-shaped weight.
+    Raises CheckpointError if the file is of another kind, lacks a part, or `ema` asks for averages that are not there;
+    WeightsError listing every missing, extra and mis-shaped weight.
     """
     tensors, where, parts = read.tensors, str(path), given or {}
     telling = [name for name in tensors if not is_ignorable(name) or is_clip_only(name)]
@@ -53,8 +61,8 @@ def checkpoint_from(read: Ckpt, path: Path, family: Family, *, ema: bool, given:
     _check_kind(family, configs, found, where)
     _check_parts(family, found, list(configs), averaged if has_ema else "", telling, where)
     _check_tokens(family, configs, found, where)
-    made = {part: component_of(family, part, config, found[part], where) for part, config in configs.items()}
-    components = {part: parts[part] if part in parts else made[part] for part in family.parts}
+    networks = {part: component_of(family, part, config, found[part], where) for part, config in configs.items()}
+    components = {part: parts[part] if part in parts else networks[part] for part in family.parts}
     check_joints(family, {name: component.config for name, component in components.items()}, where)
     extra = [name for name in left if not is_ignorable(name)]
     if extra:
@@ -69,17 +77,23 @@ def checkpoint_from(read: Ckpt, path: Path, family: Family, *, ema: bool, given:
 
 
 def _prediction(read: Ckpt) -> dict[str, Any]:
-    """What the file itself says of how its UNet was trained, as keys of a scheduler's config: ComfyUI's empty tensors, kohya's metadata."""
+    """What the file itself says of how its UNet was trained, as keys of a scheduler's config:
+    ComfyUI's empty tensors, kohya's metadata."""
     said = {key: value for mark, (key, value) in _MARKS.items() if mark in read.tensors}
     if read.metadata.get("modelspec.prediction_type") in ("v", "v_prediction"):
         said["prediction_type"] = "v_prediction"
     return said
 
 
-def _taken(family: Family, part: str, config: Mapping[str, Any] | None, left: dict[str, ir.TensorProtocol]) -> dict[str, ir.TensorProtocol]:
-    """The part's weights without their prefix, out of `left`; those that are known to be unused, and not of its `config`, stay there."""
+def _taken(
+    family: Family, part: str, config: Mapping[str, Any] | None, left: dict[str, ir.TensorProtocol]
+) -> dict[str, ir.TensorProtocol]:
+    """The part's weights without their prefix, out of `left`;
+    those that are known to be unused, and not of its `config`, stay there."""
     about = family.parts[part]
-    prefix = next((prefix for prefix in (about.prefix, f"{part}.") if any(name.startswith(prefix) for name in left)), None)
+    prefix = next(
+        (prefix for prefix in (about.prefix, f"{part}.") if any(name.startswith(prefix) for name in left)), None
+    )
     if prefix is None:
         return {}
     places = about.original_names(config) if config is not None else {}
@@ -88,29 +102,43 @@ def _taken(family: Family, part: str, config: Mapping[str, Any] | None, left: di
     return {name: left.pop(prefix + name) for name in names if name in needed or not is_ignorable(prefix + name)}
 
 
-def _check_kind(family: Family, configs: Mapping[str, Mapping[str, Any]], found: Mapping[str, Tensors], where: str) -> None:
-    """Refuse another kind of model, which has the same names and other shapes. Raises CheckpointError that says which it is."""
+def _check_kind(
+    family: Family, configs: Mapping[str, Mapping[str, Any]], found: Mapping[str, Tensors], where: str
+) -> None:
+    """Refuse another kind of model, which has the same names and other shapes.
+    Raises CheckpointError that says which it is."""
     for part, config in configs.items():
         network = family.parts[part].architecture
         shapes = {name: shape_of(tensor) for name, tensor in found[part].items()}
         kind = network.kind_of_shapes(shapes)
         if kind is not None and kind not in (family.title, network.kind(config)):
-            what = f"this is {kind}, not {family.title}'s text-to-image (by the shapes of its {network.word}'s weights)."
+            what = (
+                f"this is {kind}, not {family.title}'s text-to-image (by the shapes of its {network.word}'s weights)."
+            )
             raise CheckpointError(what, where=where, fix=advice(kind, family, "text-to-image model"))
         if not network.first:
             continue
-        place, (expected, *_) = family.parts[part].layout.place(network.first, config).name, network.weights(config)[network.first]
+        place, (expected, *_) = (
+            family.parts[part].layout.place(network.first, config).name,
+            network.weights(config)[network.first],
+        )
         first: Shape = next((shapes[name] for name in (place, network.first) if name in shapes), ())
         if len(first) == 4 and first[0] != expected:
             sized = {other.name: other.config(part) for other in FAMILIES.values() if other.title == family.title}
             fitting = [name for name, other in sized.items() if network.weights(other)[network.first][0] == first[0]]
-            what = f"it is no model of the size of {family.name} (its {network.word} begins with {first[0]} channels, expected {expected})."
+            what = (
+                f"it is no model of the size of {family.name} (its {network.word} begins with {first[0]} "
+                f"channels, expected {expected})."
+            )
             fix = f"convert it as {' or '.join(fitting)}" if fitting else f"use a checkpoint of {family.name}"
             raise CheckpointError(what, where=where, fix=fix)
 
 
-def _check_parts(family: Family, found: Mapping[str, Tensors], needed: list[str], averaged: str, names: list[str], where: str) -> None:
-    """Refuse a file that lacks a whole part out of `needed`, or all. Raises CheckpointError that says which, and what can be done.
+def _check_parts(
+    family: Family, found: Mapping[str, Tensors], needed: list[str], averaged: str, names: list[str], where: str
+) -> None:
+    """Refuse a file that lacks a whole part out of `needed`, or all.
+    Raises CheckpointError that says which, and what can be done.
 
     `averaged` is the part that the file has averaged weights of.
     """
@@ -120,14 +148,19 @@ def _check_parts(family: Family, found: Mapping[str, Tensors], needed: list[str]
         raise CheckpointError(what, where=where, fix="add --ema, which takes them")
     if not averaged and not any(found.values()):
         what = f"its weights are named {listed(names, most=3)}" if names else "it holds no weights"
-        raise CheckpointError(f"this is no Stable Diffusion checkpoint ({what}).", where=where, fix=f"give a {family.title} checkpoint")
+        raise CheckpointError(
+            f"this is no Stable Diffusion checkpoint ({what}).", where=where, fix=f"give a {family.title} checkpoint"
+        )
     parts = {part: (family.parts[part].architecture.word, family.parts[part].prefix) for part in lacking}
     if needy := [part for part in lacking if part not in FLAGS]:
         word, prefix = parts[needy[0]]
         raise CheckpointError(
             f"the file holds no {word} (no weights named {prefix}...).",
             where=where,
-            fix=f"give a whole {family.title} checkpoint; a VAE or a text encoder goes beside it with --vae or --text-encoder",
+            fix=(
+                f"give a whole {family.title} checkpoint; "
+                "a VAE or a text encoder goes beside it with --vae or --text-encoder"
+            ),
         )
     if lacking:
         words = " and no ".join(word for word, _ in parts.values())
@@ -139,8 +172,11 @@ def _check_parts(family: Family, found: Mapping[str, Tensors], needed: list[str]
         )
 
 
-def _check_tokens(family: Family, configs: Mapping[str, Mapping[str, Any]], found: Mapping[str, Tensors], where: str) -> None:
-    """Refuse a text encoder with more tokens than its config, whose words the file does not have. Raises CheckpointError."""
+def _check_tokens(
+    family: Family, configs: Mapping[str, Mapping[str, Any]], found: Mapping[str, Tensors], where: str
+) -> None:
+    """Refuse a text encoder with more tokens than its config, whose words the file does not have.
+    Raises CheckpointError."""
     for part in dict.fromkeys(family.tokenizers.values()):
         if part not in configs:
             continue
@@ -150,7 +186,10 @@ def _check_tokens(family: Family, configs: Mapping[str, Mapping[str, Any]], foun
             spelled = family.parts[part].architecture.canonical(name)
             if spelled in (_TOKENS, place) and rows and rows[0] > configs[part]["vocab_size"]:
                 count = rows[0] - configs[part]["vocab_size"]
-                what = f"its text encoder knows {count} added token{'s' * (count > 1)} (textual inversion), and not their words."
+                what = (
+                    f"its text encoder knows {count} added token{'s' * (count > 1)} "
+                    "(textual inversion), and not their words."
+                )
                 fix = "give the diffusers folder of the same model, whose tokenizer/ has them"
                 raise CheckpointError(what, where=where, fix=fix)
 
@@ -160,7 +199,10 @@ def _notes(left: list[str], has_ema: bool, ema: bool, has_last: bool) -> tuple[s
     others = [name for name in left if not name.startswith("model_ema.")]
     notes = []
     if has_ema and ema:
-        notes.append("the UNet's averaged weights (model_ema.*) were taken" + ("; its last weights were ignored" if has_last else ""))
+        notes.append(
+            "the UNet's averaged weights (model_ema.*) were taken"
+            + ("; its last weights were ignored" if has_last else "")
+        )
     elif has_ema:
         notes.append(f"{len(averages)} averaged weights (model_ema.*) were ignored; --ema takes them instead")
     if others:

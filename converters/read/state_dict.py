@@ -10,17 +10,31 @@ from ondevice.converters.component import listed
 from ondevice.converters.read.inert_values import ARRAYS, Inert, TensorRef
 
 # Where trainers keep the weights, in the order in which they are looked for, and where the moving averages of them.
-_LAST = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights", "generator", "g_ema")
-_AVERAGES = ("ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "ema", "params_ema", "averaged_model", "shadow_params")
+_LAST = (
+    "state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights", "generator", "g_ema",
+)  # fmt: skip
+_AVERAGES = (
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema_model",
+    "ema",
+    "params_ema",
+    "averaged_model",
+    "shadow_params",
+)
 _DEEPEST = 4
-_MOST = 200_000  # values that are looked at where no state dict is found: a whole model that was pickled as an object has about 60,000
+# values that are looked at where no state dict is found: a whole model that was pickled as an object has about 60,000
+_MOST = 200_000
 _LONGEST = 512  # characters of a path
-_MODULE = ("_parameters", "_buffers", "_modules")  # torch keeps a module's tensors and parts there, and leaves the words out of names
+# torch keeps a module's tensors and parts there, and leaves the words out of names
+_MODULE = ("_parameters", "_buffers", "_modules")
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Tensors by name; `averaged` where they are moving averages. `odd` are the makers of what is an array and no tensor, by name."""
+    """Tensors by name; `averaged` where they are moving averages.
+    `odd` are the makers of what is an array and no tensor, by name."""
 
     tensors: dict[str, TensorRef]
     notes: tuple[str, ...]
@@ -71,19 +85,22 @@ def _named(level: dict[Any, Any] | None) -> dict[str, TensorRef]:
 
 
 def _leads_to_tensors(value: Any, depth: int, known: dict[tuple[int, int], bool]) -> bool:
-    """Whether there are named tensors in `value`, or under those keys in it. `known` keeps answers: what is shared is looked at once."""
+    """Whether there are named tensors in `value`, or under those keys in it.
+    `known` keeps answers: what is shared is looked at once."""
     level = _items(value)
     if level is None:
         return False
     if (id(level), depth) not in known:
         known[id(level), depth] = bool(_named(level)) or (
-            depth > 0 and any(_leads_to_tensors(level[key], depth - 1, known) for key in (*_LAST, *_AVERAGES) if key in level)
+            depth > 0
+            and any(_leads_to_tensors(level[key], depth - 1, known) for key in (*_LAST, *_AVERAGES) if key in level)
         )
     return known[id(level), depth]
 
 
 def _walk(value: Any) -> Iterator[tuple[str, Any]]:
-    """Tensors and arrays in dictionaries, objects, lists and tuples, by dotted path; each container once, at most _MOST values."""
+    """Tensors and arrays in dictionaries, objects, lists and tuples, by dotted path;
+    each container once, at most _MOST values."""
     waiting, seen, left = [("", value)], set(), _MOST
     while waiting and left:
         path, at = waiting.pop()
@@ -102,8 +119,8 @@ def _walk(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _odd(values: Mapping[Any, Any]) -> dict[str, str]:
-    made = {name: leaf.name for name, leaf in values.items() if isinstance(name, str) and isinstance(leaf, Inert)}
-    return {name: maker for name, maker in made.items() if ARRAYS.fullmatch(maker)}
+    makers = {name: leaf.name for name, leaf in values.items() if isinstance(name, str) and isinstance(leaf, Inert)}
+    return {name: maker for name, maker in makers.items() if ARRAYS.fullmatch(maker)}
 
 
 def _word(key: Any) -> str:

@@ -13,7 +13,8 @@ from ondevice.vocabulary.vocabulary import read_vocabulary
 
 
 def read_tokenizer(folder: Path) -> dict[str, bytes]:
-    """Files by name: vocab.json, merges.txt, and tokenizer_config.json and special_tokens_map.json where there are such.
+    """Files by name: vocab.json, merges.txt, and tokenizer_config.json and special_tokens_map.json
+    where there are such.
 
     Added tokens (textual inversion) are in tokenizer_config.json, whichever file of the folder has them.
 
@@ -24,13 +25,16 @@ def read_tokenizer(folder: Path) -> dict[str, bytes]:
 
 
 def check_vocabulary(tokenizer: Mapping[str, bytes], config: Mapping[str, Any], where: str) -> None:
-    """Raise CheckpointError unless `generate` can read these files, ids have rows in the text encoder's table, and texts our length.
+    """Raise CheckpointError unless `generate` can read these files, ids have rows in the text encoder's table,
+    and texts our length.
 
     A gather would clamp an id past the end, and the picture would be of another prompt.
     """
     size = read_vocabulary(tokenizer).size
     if size > config["vocab_size"]:
-        raise CheckpointError(f"it has the id {size - 1}, and the text encoder {config['vocab_size']} rows.", where=where, fix=EITHER)
+        raise CheckpointError(
+            f"it has the id {size - 1}, and the text encoder {config['vocab_size']} rows.", where=where, fix=EITHER
+        )
     if config["max_position_embeddings"] != LENGTH:
         what = f"the text encoder takes {config['max_position_embeddings']} tokens (expected {LENGTH})."
         raise CheckpointError(what, where=where, fix=f"use a model whose texts have {LENGTH} tokens")

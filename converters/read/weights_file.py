@@ -1,4 +1,5 @@
-"""Read the tensors of one file, whatever its suffix says: .safetensors, torch's zip archives, and torch's files of before 1.6."""
+"""Read the tensors of one file, whatever its suffix says:
+.safetensors, torch's zip archives, and torch's files of before 1.6."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ from ondevice.converters.read.safetensors_file import HEADER_LIMIT, FileSlice, r
 from ondevice.converters.read.signatures import HEAD, beginning, foreign
 from ondevice.errors import CheckpointError
 
-_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_compiled_model"})
+_WRAPPERS = frozenset(
+    {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_compiled_model"}
+)
 
 
 def read_weights(path: Path, *, averaged: bool = False) -> Ckpt:
@@ -25,7 +28,8 @@ def read_weights(path: Path, *, averaged: bool = False) -> Ckpt:
 
     `averaged=True` prefers averaged weights that a .ckpt keeps beside the last ones in a dictionary of their own.
 
-    Raises CheckpointError saying what the file is where it is no weights, and what is wrong with it where it is damaged or hostile.
+    Raises CheckpointError saying what the file is where it is no weights, and what is wrong with it where it is
+    damaged or hostile.
     """
     read = _read(path, averaged)
     tensors, note = unwrapped(read.tensors, str(path))
@@ -37,7 +41,8 @@ def _read(path: Path, averaged: bool) -> Ckpt:
     head = bytes(file.read(0, min(HEAD, file.size)))
     if head.startswith((b"PK\x03\x04", MAGIC)):
         return read_ckpt(path, averaged=averaged)
-    # A safetensors file has its JSON after 8 bytes of length; a text has letters there, which make a length beyond every bound.
+    # A safetensors file has its JSON after 8 bytes of length; a text has letters there, which make a length
+    # beyond every bound.
     if head[8:9] == b"{" and struct.unpack_from("<Q", head)[0] <= HEADER_LIMIT:
         return _safetensors(path)
     if kind := foreign(head):
@@ -52,15 +57,17 @@ def _safetensors(path: Path) -> Ckpt:
 
 
 def without_wrappers(name: str) -> str:
-    """A weight's name without the parts that DistributedDataParallel (module), torch.compile (_orig_mod) and their kin add."""
+    """A weight's name without the parts that DistributedDataParallel (module),
+    torch.compile (_orig_mod) and their kin add."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
 def unwrapped(tensors: Mapping[str, ir.LazyTensor], where: str) -> tuple[dict[str, ir.LazyTensor], str]:
-    """`tensors` without what training wrappers add to every name, and a sentence that says what that was; "" if nothing.
+    """`tensors` without what training wrappers add to every name,
+    and a sentence that says what that was; "" if nothing.
 
-    Wrappers can stand inside a name. What stands before the prefixes of a whole checkpoint goes where all names but unused ones have it.
-    Raises CheckpointError where two names become one.
+    Wrappers can stand inside a name. What stands before the prefixes of a whole checkpoint goes where all names but
+    unused ones have it. Raises CheckpointError where two names become one.
     """
     renamed = {name: without_wrappers(name) for name in tensors}
     taken = sorted({part for name in tensors for part in name.split(".") if part in _WRAPPERS})
@@ -70,13 +77,13 @@ def unwrapped(tensors: Mapping[str, ir.LazyTensor], where: str) -> tuple[dict[st
     if not taken:
         return dict(tensors), ""
     words = ", ".join(taken)[:100]
-    made: dict[str, ir.LazyTensor] = {}
+    tensors_by_name: dict[str, ir.LazyTensor] = {}
     for old, new in renamed.items():
-        if new in made:
+        if new in tensors_by_name:
             what = f"the weight {new[:200]} is there under two names (with and without {words})."
             raise CheckpointError(what, where=where, fix="use another checkpoint")
-        made[new] = tensors[old]
-    return made, f"a training tool's {words} was left out of the names of weights"
+        tensors_by_name[new] = tensors[old]
+    return tensors_by_name, f"a training tool's {words} was left out of the names of weights"
 
 
 def _outer(names: list[str]) -> str:

@@ -1,8 +1,8 @@
 """Find the entries of the zip archive that torch.save writes, without trusting it.
 
-torch stores every entry uncompressed, so an entry is a slice of the file: nothing is inflated here and no bomb can go off. Layout: local
-header and data an entry, then the central directory, then the end record (APPNOTE 6.3.10, sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16;
-zip64 for files over 4 GiB).
+torch stores every entry uncompressed, so an entry is a slice of the file: nothing is inflated here and no bomb can go
+off. Layout: local header and data an entry, then the central directory, then the end record (APPNOTE 6.3.10, sections
+4.3.7, 4.3.12, 4.3.14 to 4.3.16; zip64 for files over 4 GiB).
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def _read_directory(file: FileSlice) -> dict[str, Entry]:
         )
     if b"/constants.pkl" in directory:  # beside compressed code
         raise CheckpointError(
-            "this is a TorchScript program, not weights.", where=str(file.path), fix="use the weights that it was made from"
+            "this is a TorchScript program, not weights.",
+            where=str(file.path),
+            fix="use the weights that it was made from",
         )
     entries: dict[str, Entry] = {}
     for _ in range(count):
@@ -102,7 +104,8 @@ def _end_record(file: FileSlice) -> tuple[int, int, int]:
 
 
 def _central_entry(file: FileSlice, directory: bytes, at: int, end: int) -> tuple[str, Entry, int]:
-    """One directory entry at `at`: its name, where its data is, and where the next one starts. Data must end before `end`."""
+    """One directory entry at `at`: its name, where its data is, and where the next one starts.
+    Data must end before `end`."""
     if at + _CENTRAL.size > len(directory):
         raise _Damaged("its directory is cut short")
     fields = _CENTRAL.unpack_from(directory, at)
@@ -131,7 +134,8 @@ def _central_entry(file: FileSlice, directory: bytes, at: int, end: int) -> tupl
 
 
 def _with_zip64(extra: bytes, *fields: int) -> tuple[int, ...]:
-    """`fields` (size, packed size, header offset) with those that are all ones replaced by the extra field 0x0001's, in that order."""
+    """`fields` (size, packed size, header offset) with those that are all ones replaced
+    by the extra field 0x0001's, in that order."""
     if _FULL32 not in fields:
         return fields
     at = 0
@@ -139,7 +143,9 @@ def _with_zip64(extra: bytes, *fields: int) -> tuple[int, ...]:
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1:
             field_end = min(at + 4 + length, len(extra))
-            values = [value for (value,) in struct.iter_unpack("<Q", extra[at + 4 : field_end - (field_end - at - 4) % 8])]
+            values = [
+                value for (value,) in struct.iter_unpack("<Q", extra[at + 4 : field_end - (field_end - at - 4) % 8])
+            ]
             if len(values) >= fields.count(_FULL32):
                 return tuple(values.pop(0) if field == _FULL32 else field for field in fields)
         at += 4 + length

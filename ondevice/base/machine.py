@@ -13,7 +13,10 @@ from typing import Any
 
 from ondevice import __version__
 
-ISA = ("avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd", "asimdhp", "asimddp", "sve", "i8mm")
+ISA = (
+    "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd", "asimdhp", "asimddp", "sve",
+    "i8mm",
+)  # fmt: skip
 CPUINFO = Path("/proc/cpuinfo")
 FEATURES = ("flags", "Features")  # what Linux calls them on x86 and on Arm
 KEPT = ("name", "platform", "version", "driver", "kind")  # of a device's facts
@@ -27,7 +30,7 @@ def facts(cores: Sequence[int] | None = None, device: Mapping[str, Any] | None =
         device: `Device.facts()`.
     """
     used = list(cores) if cores is not None else available_cores()
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "cpu": _cpu(),
         "cores": len(used),
         "isa": _isa(),
@@ -37,7 +40,7 @@ def facts(cores: Sequence[int] | None = None, device: Mapping[str, Any] | None =
         "ondevice": __version__,
         "commit": commit(),
     }
-    return told | ({"device": {name: device[name] for name in KEPT if name in device}} if device else {})
+    return found | ({"device": {name: device[name] for name in KEPT if name in device}} if device else {})
 
 
 def same(machine: Mapping[str, Any]) -> tuple[str, int, str]:
@@ -55,7 +58,8 @@ def available_cores() -> list[int]:
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the checkout that this code is from, with "+" where files differ from it; None where it is no checkout."""
+    """The commit of the checkout that this code is from, with "+" where files differ from it;
+    None where it is no checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -72,7 +76,8 @@ def cpu_flags(path: Path = CPUINFO) -> set[str]:
 
 
 def cpu_features() -> str:
-    """Everything that the processors say of their instructions, in one text that is the same on machines that are alike."""
+    """Everything that the processors say of their instructions,
+    in one text that is the same on machines that are alike."""
     return _features(CPUINFO)
 
 
@@ -80,11 +85,15 @@ def cpu_features() -> str:
 def _features(path: Path) -> str:
     with suppress(OSError):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        sets = {" ".join(sorted(value.split())) for name, _, value in (line.partition(":") for line in lines) if name.strip() in FEATURES}
+        sets = {
+            " ".join(sorted(value.split()))
+            for name, _, value in (line.partition(":") for line in lines)
+            if name.strip() in FEATURES
+        }
         if sets:
             return "; ".join(sorted(sets))
-    told = [_sysctl(name) for name in ("machdep.cpu.features", "machdep.cpu.leaf7_features", "hw.optional")]
-    return " ".join(filter(None, [*told, platform.machine(), platform.processor()]))
+    listed = [_sysctl(name) for name in ("machdep.cpu.features", "machdep.cpu.leaf7_features", "hw.optional")]
+    return " ".join(filter(None, [*listed, platform.machine(), platform.processor()]))
 
 
 def _cpuinfo(*names: str, path: Path = CPUINFO) -> str:
@@ -98,7 +107,12 @@ def _cpuinfo(*names: str, path: Path = CPUINFO) -> str:
 
 
 def _cpu() -> str:
-    return _cpuinfo("model name", "Hardware", "CPU part") or _sysctl("machdep.cpu.brand_string") or platform.processor() or "unknown"
+    return (
+        _cpuinfo("model name", "Hardware", "CPU part")
+        or _sysctl("machdep.cpu.brand_string")
+        or platform.processor()
+        or "unknown"
+    )
 
 
 def _isa() -> list[str]:
@@ -115,6 +129,8 @@ def _memory() -> int:
 
 def _sysctl(name: str) -> str:
     try:
-        return subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["sysctl", "-n", name], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

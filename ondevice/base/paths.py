@@ -14,7 +14,8 @@ MODELS = _HERE / "models"
 
 
 def cache_dir() -> Path | None:
-    """Folder for compiled kernels: `ONDEVICE_CACHE`, else `ondevice` in `$XDG_CACHE_HOME` or `~/.cache`; None where there is no home."""
+    """Folder for compiled kernels: `ONDEVICE_CACHE`, else `ondevice` in `$XDG_CACHE_HOME` or `~/.cache`;
+    None where there is no home."""
     if given := os.environ.get("ONDEVICE_CACHE"):
         try:
             return Path(os.path.abspath(os.path.expanduser(given)))

@@ -1,7 +1,7 @@
 """What a bundle is made of, and the checks each of its files must pass. The specification is docs/bundle.md.
 
-A bundle is untrusted input: nothing in it is used before it went through a `Checker`. Every check raises `BundleError` with
-the file, the place inside it, the value found and what was expected.
+A bundle is untrusted input: nothing in it is used before it went through a `Checker`. Every check raises `BundleError`
+with the file, the place inside it, the value found and what was expected.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ MAX_SIZE = 65_536  # one of a plan's sizes
 MAX_BYTES = 1 << 40
 MAX_COUNT = 1 << 53  # flops and the like: the largest range in which a double holds every integer
 MAX_GROUP = 1_024  # work-items in a work-group
-MAX_ITEMS = 1 << 31  # work-items of a launch; also a group's for each element of its operands, as none has less than one of its own
+# work-items of a launch; also a group's for each element of its operands, as none has less than one of its own
+MAX_ITEMS = 1 << 31
 INT32 = (-(1 << 31), (1 << 31) - 1)
 FLOAT32_MAX = 3.4028234663852886e38
 
@@ -77,29 +78,38 @@ def _no_constant(text: str) -> NoReturn:
 
 
 def load_json(data: bytes, where: str) -> Any:
-    """Parse strict JSON: UTF-8 without a mark, no repeated keys, no NaN or infinity, bounded size and depth. Raises BundleError."""
+    """Parse strict JSON: UTF-8 without a mark, no repeated keys, no NaN or infinity, bounded size and depth.
+    Raises BundleError."""
     if len(data) > MAX_JSON_BYTES:
-        raise BundleError(f"is too large (got {len(data)} bytes, expected at most {MAX_JSON_BYTES}).", where=where, fix=DAMAGED)
+        raise BundleError(
+            f"is too large (got {len(data)} bytes, expected at most {MAX_JSON_BYTES}).", where=where, fix=DAMAGED
+        )
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_JSON_VALUES:
         raise BundleError(f"holds too many values (expected at most {MAX_JSON_VALUES}).", where=where, fix=DAMAGED)
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
+        )
         if b"\\u" in data:  # half of a surrogate pair parses, but can never be printed or written again
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
-        raise BundleError(f"is nested too deeply (expected at most {MAX_JSON_DEPTH} levels).", where=where, fix=DAMAGED) from None
+        raise BundleError(
+            f"is nested too deeply (expected at most {MAX_JSON_DEPTH} levels).", where=where, fix=DAMAGED
+        ) from None
     except ValueError as exc:
         raise BundleError(f"is not valid JSON ({exc}).", where=where, fix=DAMAGED) from None
     depth, level = 0, [value]
     while level := [x for x in level if type(x) in (dict, list)]:
         if (depth := depth + 1) > MAX_JSON_DEPTH:
-            raise BundleError(f"is nested too deeply (expected at most {MAX_JSON_DEPTH} levels).", where=where, fix=DAMAGED)
+            raise BundleError(
+                f"is nested too deeply (expected at most {MAX_JSON_DEPTH} levels).", where=where, fix=DAMAGED
+            )
         level = [child for x in level for child in (x.values() if type(x) is dict else x)]
     return value
 
 
 def dump_json(value: Any, where: str) -> bytes:
-    """JSON text with one item a line at the top two levels, so that two bundles can be compared with `diff`.
+    """JSON text with one item per line at the top two levels, so that two bundles can be compared with `diff`.
 
     Raises BundleError where the value cannot be JSON (NaN, infinity, a type JSON has no word for).
     """
@@ -119,7 +129,9 @@ def dump_json(value: Any, where: str) -> bytes:
             return (flat(value) + "\n").encode()
         return ("{\n" + ",\n".join(f"{flat(key)}:{block(item)}" for key, item in value.items()) + "\n}\n").encode()
     except (TypeError, ValueError, RecursionError) as exc:
-        raise BundleError(f"cannot be written as JSON ({exc}).", where=where, fix="give finite numbers, text, lists and mappings") from None
+        raise BundleError(
+            f"cannot be written as JSON ({exc}).", where=where, fix="give finite numbers, text, lists and mappings"
+        ) from None
 
 
 def shown(value: object) -> str:
@@ -133,8 +145,8 @@ def shown(value: object) -> str:
 class Checker:
     """Checks one JSON file. Each method gives the value back, or raises BundleError naming `path` in the file `where`.
 
-    A path is made of field names (`str`), list indices (`int`) and keys of tables (1-tuples, shown quoted): it is turned into
-    text only when a check fails, so that checking a plan of thousands of dispatches stays quick.
+    A path is made of field names (`str`), list indices (`int`) and keys of tables (1-tuples, shown quoted): it is
+    turned into text only when a check fails, so that checking a plan of thousands of dispatches stays quick.
     """
 
     def __init__(self, where: str) -> None:
@@ -154,7 +166,9 @@ class Checker:
             self.fail(f"is {shown(value)} (expected {low}..{high})", *path)
         return value
 
-    def integers(self, value: Any, low: int, high: int, count: tuple[int, int], *path: str | int | tuple[str]) -> tuple[int, ...]:
+    def integers(
+        self, value: Any, low: int, high: int, count: tuple[int, int], *path: str | int | tuple[str]
+    ) -> tuple[int, ...]:
         return tuple(self.integer(item, low, high, *path, i) for i, item in enumerate(self.array(value, count, *path)))
 
     def array(self, value: Any, count: tuple[int, int], *path: str | int | tuple[str]) -> list[Any]:
@@ -197,11 +211,17 @@ class Checker:
     def one_of(self, value: Any, known: Collection[str], *path: str | int | tuple[str]) -> str:
         if type(value) is not str or value not in known:
             listed = ", ".join(sorted(known)[:8]) + (", ..." if len(known) > 8 else "")
-            self.fail(f"is {shown(value)} (expected one of: {listed})" if known else f"is {shown(value)} (expected nothing here)", *path)
+            self.fail(
+                f"is {shown(value)} (expected one of: {listed})"
+                if known
+                else f"is {shown(value)} (expected nothing here)",
+                *path,
+            )
         return value
 
     def distinct(self, values: list[str] | tuple[str, ...], *path: str | int | tuple[str]) -> None:
-        """Refuse a name that is there twice; names that differ by case only are one file on some phones and desktops."""
+        """Refuse a name that is there twice; names that differ by case only are one file
+        on some phones and desktops."""
         seen: set[str] = set()
         for value in values:
             if (folded := value.casefold()) in seen:
@@ -217,12 +237,18 @@ class Checker:
 
     def needs(self, value: Any, known: Collection[str], *path: str | int | tuple[str]) -> tuple[str, ...]:
         """Words of later minor versions, all of which a reader must know."""
-        words = tuple(self.identifier(word, *path, i) for i, word in enumerate(self.array(value, (0, MAX_NEEDS), *path)))
+        words = tuple(
+            self.identifier(word, *path, i) for i, word in enumerate(self.array(value, (0, MAX_NEEDS), *path))
+        )
         for i, word in enumerate(words):
             if word not in known:
-                self.fail(f"asks for {shown(word)}, which this version does not know; install a newer ondevice", *path, i)
+                self.fail(
+                    f"asks for {shown(word)}, which this version does not know; install a newer ondevice", *path, i
+                )
         return words
 
     def sizes(self, value: Any, *path: str | int | tuple[str]) -> dict[str, int]:
         table = self.table(value, MAX_RANK, *path)
-        return {self.identifier(key, *path): self.integer(item, 1, MAX_SIZE, *path, (key,)) for key, item in table.items()}
+        return {
+            self.identifier(key, *path): self.integer(item, 1, MAX_SIZE, *path, (key,)) for key, item in table.items()
+        }

@@ -1,7 +1,8 @@
-"""A bundle's kernels against those of this package: whether they are the same, and if so whether a plan launches them as they are meant.
+"""A bundle's kernels against those of this package:
+whether they are the same, and if so whether a plan launches them as they are meant.
 
-Kernels are programs. Of a stranger's nothing is known but how it is launched; a kernel whose text is this package's has a header that says
-what its arguments mean.
+Kernels are programs. Of a stranger's nothing is known but how it is launched; a kernel whose text is this package's has
+a header that says what its arguments mean.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def check_launches(plan: Plan, file: str, kernels: Mapping[str, str]) -> None:
         if (bounds := known[call.kernel]) is None:
             continue
         given = [operands[k] for k in call.operands]
-        if wrong := bounds.misuse(Launch(defines[call.kernel], given, call.outputs, call.scalars, call.grid, call.group)):
+        if wrong := bounds.misuse(
+            Launch(defines[call.kernel], given, call.outputs, call.scalars, call.grid, call.group)
+        ):
             check.fail(f"does not fit {plan.kernels[call.kernel].file}.cl: {wrong}", "dispatches", i)
 
 
@@ -55,7 +58,9 @@ def check_ours(files: Iterable[tuple[str, str]]) -> None:
     for name, digest in files:
         if name.startswith(FOLDER) and digest != (own := _digest(name)):
             what = (
-                "is no file of this ondevice" if own is None else f"is another than this ondevice's (sha256 {digest[:12]}, not {own[:12]})"
+                "is no file of this ondevice"
+                if own is None
+                else f"is another than this ondevice's (sha256 {digest[:12]}, not {own[:12]})"
             )
             fix = "convert the checkpoint yourself, or leave `--kernels ours` out if you trust whoever wrote the bundle"
             raise BundleError(f"{what}.", where=name, fix=fix)

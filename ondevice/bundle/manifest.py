@@ -100,12 +100,18 @@ def parse_version(value: Any, oldest: int = f.MAJOR) -> tuple[int, int]:
     """
     if type(value) is not dict or value.get("format") != f.FORMAT:
         got = f.shown(value.get("format")) if type(value) is dict else f.shown(value)
-        raise BundleError(f'is not the manifest of a bundle (got format {got}, expected "{f.FORMAT}").', where=f.MANIFEST, fix=f.DAMAGED)
+        raise BundleError(
+            f'is not the manifest of a bundle (got format {got}, expected "{f.FORMAT}").',
+            where=f.MANIFEST,
+            fix=f.DAMAGED,
+        )
     check = f.Checker(f.MANIFEST)
     major, minor = map(int, check.match(value.get("version"), f.VERSION, "MAJOR.MINOR", "version").split("."))
     if not oldest <= major <= f.MAJOR:
         what = f"has format {major}.{minor} (expected {f.MAJOR}.x)."
-        fix = "install a newer ondevice" if major > f.MAJOR else "convert the checkpoint again; --force replaces this one"
+        fix = (
+            "install a newer ondevice" if major > f.MAJOR else "convert the checkpoint again; --force replaces this one"
+        )
         raise BundleError(what, where=f.MANIFEST, fix=fix)
     return major, minor
 
@@ -114,15 +120,22 @@ def parse_manifest(value: Any) -> Manifest:
     """Manifest of parsed JSON. Raises BundleError with the field that is wrong."""
     version = parse_version(value)
     check = f.Checker(f.MANIFEST)
-    keys = ("producer", "model", "components", "plans", "kernels", "preludes", "tokenizers", "samplers", "pipeline", "weights")
-    producer, model, components, plans, kernels, preludes, tokenizers, samplers, pipeline, weights = check.record(value, keys)
+    keys = (
+        "producer", "model", "components", "plans", "kernels", "preludes", "tokenizers", "samplers", "pipeline",
+        "weights",
+    )  # fmt: skip
+    producer, model, components, plans, kernels, preludes, tokenizers, samplers, pipeline, weights = check.record(
+        value, keys
+    )
     check.text(producer, "producer")
     files = _files(check, check.record(value, ("files",))[0])
 
     dtypes, rewrites = {}, {}
     for name, row in check.table(components, f.MAX_PLANS, "components").items():
         check.identifier(name, "components")
-        dtypes[name] = check.one_of(check.record(row, ("dtype",), "components", (name,))[0], DTYPES, "components", (name,), "dtype")
+        dtypes[name] = check.one_of(
+            check.record(row, ("dtype",), "components", (name,))[0], DTYPES, "components", (name,), "dtype"
+        )
         if "rewrite" in row:
             rewrites[name] = _rewrite(check, name, row["rewrite"])
 
@@ -149,8 +162,12 @@ def parse_manifest(value: Any) -> Manifest:
         cutters[name] = TokenizerEntry(kind, length, listed(names, 64, (*at, "files"), f"tokenizers/{name}"))
     if f.SCHEDULER not in files:
         check.fail(f"has no {f.SCHEDULER}", "files")
-    table = {key: _weight(check, key, row, files) for key, row in check.table(weights, f.MAX_WEIGHTS, "weights").items()}
-    entries = tuple(_plan(check, row, i, dtypes, files) for i, row in enumerate(check.array(plans, (1, f.MAX_PLANS), "plans")))
+    table = {
+        key: _weight(check, key, row, files) for key, row in check.table(weights, f.MAX_WEIGHTS, "weights").items()
+    }
+    entries = tuple(
+        _plan(check, row, i, dtypes, files) for i, row in enumerate(check.array(plans, (1, f.MAX_PLANS), "plans"))
+    )
     for i, entry in enumerate(entries):
         if any((entry.component, entry.sizes) == (other.component, other.sizes) for other in entries[:i]):
             check.fail(f"is a second plan of {entry.component} at {entry.sizes}", "plans", i)
@@ -177,7 +194,9 @@ def _files(check: f.Checker, value: Any) -> dict[str, FileEntry]:
     for name, row in check.table(value, f.MAX_FILES, "files").items():
         parts = name.split("/")
         if len(parts) > 3 or not all(f.NAME.fullmatch(part) for part in parts) or name.casefold() == f.MANIFEST:
-            check.fail(f"names {f.shown(name)} (expected a path of at most three plain names inside the bundle)", "files")
+            check.fail(
+                f"names {f.shown(name)} (expected a path of at most three plain names inside the bundle)", "files"
+            )
         size, digest = check.record(row, ("bytes", "sha256"), "files", (name,))
         check.integer(size, 0, f.MAX_BYTES, "files", (name,), "bytes")
         check.match(digest, f.SHA256, "64 hexadecimal digits", "files", (name,), "sha256")
@@ -198,13 +217,17 @@ def _weight(check: f.Checker, key: str, row: Any, files: dict[str, FileEntry]) -
         check.fail(f"is {f.shown(file)} (expected a file of weights/ in files)", *at, "file")
     check.integer(offset, 0, f.MAX_BYTES, *at, "offset")
     if offset % ALIGN or offset + size > files[file].bytes:
-        check.fail(f"is {offset} (expected a multiple of {ALIGN} with {size} bytes before {files[file].bytes})", *at, "offset")
+        check.fail(
+            f"is {offset} (expected a multiple of {ALIGN} with {size} bytes before {files[file].bytes})", *at, "offset"
+        )
     return WeightEntry(dtype, shape, file, offset, size)
 
 
 def _plan(check: f.Checker, row: Any, i: int, components: dict[str, str], files: dict[str, FileEntry]) -> PlanEntry:
     at = ("plans", i)
-    component, sizes, file, arena, weight = check.record(row, ("component", "sizes", "file", "arena", "weight_bytes"), *at)
+    component, sizes, file, arena, weight = check.record(
+        row, ("component", "sizes", "file", "arena", "weight_bytes"), *at
+    )
     check.one_of(component, components, *at, "component")
     sizes = check.sizes(sizes, *at, "sizes")
     if type(file) is not str or not file.startswith("plans/") or file not in files:

@@ -16,7 +16,8 @@ from ondevice.plan.plan import Plan
 
 
 def weight_sources(program: Program) -> dict[str, WeightSource]:
-    """What `write_bundle` and a `MemoryBundle` take: a program's weights, lazy, by the keys that its plan reads them under."""
+    """What `write_bundle` and a `MemoryBundle` take:
+    a program's weights, lazy, by the keys that its plan reads them under."""
     tensors = {name: program.tensors[name] for name in program.weights}
     return {
         weight_key(program.component, name): WeightSource(values, tensors[name].dtype, tensors[name].shape)
@@ -27,7 +28,9 @@ def weight_sources(program: Program) -> dict[str, WeightSource]:
 class MemoryBundle:
     """What a session asks of a bundle. All weights are one shard, which is filled when it is first asked for."""
 
-    def __init__(self, plans: Sequence[Plan], weights: Mapping[str, WeightSource], kernels: Mapping[str, KernelFile]) -> None:
+    def __init__(
+        self, plans: Sequence[Plan], weights: Mapping[str, WeightSource], kernels: Mapping[str, KernelFile]
+    ) -> None:
         self._plans, self._weights, self._kernels = list(plans), weights, kernels
         self._placed = lay_out(self._plans, weights, shard_bytes=1 << 62)
         self._shards: dict[str, np.ndarray] = {}
@@ -37,7 +40,9 @@ class MemoryBundle:
         for plan in self._plans:
             if plan.component == component and plan.sizes == sizes:
                 return plan
-        raise BundleError(f"no plan of {component} for {sizes} was given.", where="plans in memory", fix="give it the plan")
+        raise BundleError(
+            f"no plan of {component} for {sizes} was given.", where="plans in memory", fix="give it the plan"
+        )
 
     def weight(self, key: str) -> tuple[str, int, int]:
         """(shard, offset, bytes) of a weight."""
@@ -45,7 +50,8 @@ class MemoryBundle:
         return entry.file, entry.offset, entry.bytes
 
     def shard(self, name: str) -> np.ndarray:
-        """All bytes of a shard, uint8, read-only, at the start of a page as a mapped file's are: a device reads them where they lie."""
+        """All bytes of a shard, uint8, read-only, at the start of a page as a mapped file's are:
+        a device reads them where they lie."""
         if name not in self._shards:
             size = shard_sizes(self._placed)[name]
             memory, end = mmap.mmap(-1, size), 0

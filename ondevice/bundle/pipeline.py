@@ -36,7 +36,8 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A picture that the user gives, how it is prepared (PREPARE), and whether it may be left out. `of`: made of these two instead."""
+    """A picture that the user gives, how it is prepared (PREPARE), and whether it may be left out.
+    `of`: made of these two instead."""
 
     prepare: str
     optional: bool
@@ -66,7 +67,8 @@ class Feed:
     """Where a port's numbers come from. `kind` is the first key of the JSON object, `name` its value.
 
     value: a kept value, or `latents` or `timestep`; `absent` "zeros": zeros where it was not made.
-    tokens: int32 [1, length], the ids of the text that the role runs for, by the tokenizer `name`; `absent` "zeros": a text that was not
+    tokens: int32 [1, length], the ids of the text that the role runs for, by the tokenizer `name`; `absent` "zeros": a
+    text that was not
         given is not run, and what the role keeps of it are zeros; else it is the empty text.
     picture: the prepared picture `name`; `noise` (a number, or a number's name) times a normal draw is added.
     numbers: float32 [1, n]: each a constant, the name of a number, or one of these per text.
@@ -91,7 +93,8 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Latents of an encoder's `moments` [n, 2c, h, w], a mean and the logarithm of a variance: a draw, or the mean alone.
+    """Latents of an encoder's `moments` [n, 2c, h, w], a mean and the logarithm of a variance:
+    a draw, or the mean alone.
 
     `scaled`: they become (x - shift) * scaling, what the loop works on.
     """
@@ -129,7 +132,8 @@ class Guided:
 
 @dataclass(frozen=True, slots=True)
 class Combine:
-    """prediction = out[first] + sum of number * (out[plus] - out[minus]), in float32, in the order of `add` (number, plus, minus)."""
+    """prediction = out[first] + sum of number * (out[plus] - out[minus]), in float32,
+    in the order of `add` (number, plus, minus)."""
 
     first: int
     add: tuple[tuple[str, int, int], ...]

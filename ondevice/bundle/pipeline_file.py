@@ -1,4 +1,5 @@
-"""Reads the `pipeline` of a manifest. The specification is docs/pipeline.md; every check of its last section is one of here."""
+"""Reads the `pipeline` of a manifest.
+The specification is docs/pipeline.md; every check of its last section is one of here."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ from ondevice.bundle.pipeline import (
     feed_rate,
 )
 
-MAX_ROLES, MAX_PASSES, MAX_VALUES, MAX_NUMBERS, MAX_GIVEN, MAX_LOOPS, MAX_FEEDS, MAX_STEPS = 64, 16, 256, 64, 16, 8, 64, 1_000
+MAX_ROLES, MAX_PASSES, MAX_VALUES, MAX_NUMBERS = 64, 16, 256, 64
+MAX_GIVEN, MAX_LOOPS, MAX_FEEDS, MAX_STEPS = 16, 8, 64, 1_000
 KNOWN: frozenset[str] = frozenset()
 """What `needs` may name: words that a later minor version adds, and that this reader knows."""
 _KEYS = ("gives", "numbers", "texts", "pictures", "latents", "sampler", "before", "denoise", "after")
@@ -57,17 +59,26 @@ def parse_pipeline(
     check.identifier(sampler_name, "pipeline", "sampler", "name")
     check.integer(steps, 1, MAX_STEPS, "pipeline", "sampler", "steps")
     if f"{sampler_name}_{steps}" not in samplers:
-        check.fail(f"is {sampler_name} at {steps} steps, but samplers has no {sampler_name}_{steps}", "pipeline", "sampler")
-    first = [reader.step(row, ("pipeline", "before", i)) for i, row in enumerate(check.array(before, (0, MAX_ROLES), "pipeline", "before"))]
+        check.fail(
+            f"is {sampler_name} at {steps} steps, but samplers has no {sampler_name}_{steps}", "pipeline", "sampler"
+        )
+    first = [
+        reader.step(row, ("pipeline", "before", i))
+        for i, row in enumerate(check.array(before, (0, MAX_ROLES), "pipeline", "before"))
+    ]
     if sum(isinstance(step, InitialNoise) for step in first) > 1:
         check.fail("draws the initial noise twice", "pipeline", "before")
     base = reader.latents(latents)
     reader.rates |= {LATENTS: "call", TIMESTEP: "call"}
     loops = [
-        reader.loop(row, ("pipeline", "denoise", i)) for i, row in enumerate(check.array(denoise, (1, MAX_LOOPS), "pipeline", "denoise"))
+        reader.loop(row, ("pipeline", "denoise", i))
+        for i, row in enumerate(check.array(denoise, (1, MAX_LOOPS), "pipeline", "denoise"))
     ]
     reader.rates = {name: rate for name, rate in reader.rates.items() if rate != "call"} | {LATENTS: "picture"}
-    last = [reader.role(row, ("pipeline", "after", i)) for i, row in enumerate(check.array(after, (1, MAX_ROLES), "pipeline", "after"))]
+    last = [
+        reader.role(row, ("pipeline", "after", i))
+        for i, row in enumerate(check.array(after, (1, MAX_ROLES), "pipeline", "after"))
+    ]
     if gives not in last[-1].keep.values():
         check.fail(f"keeps no {gives} in its last role (expected what the pipeline gives)", "pipeline", "after")
     if gives in reader.optional:
@@ -177,7 +188,11 @@ class _Reader:
         if begin is not None and self.rates.get(begin if type(begin) is str else "") != "picture":
             self.check.fail(f"is {f.shown(begin)} (expected a value that is made once per picture)", *at, "begin")
         if (begin is None) != (strength is None):
-            self.check.fail("is there alone (expected begin and strength, or neither)", *at, "strength" if begin is None else "begin")
+            self.check.fail(
+                "is there alone (expected begin and strength, or neither)",
+                *at,
+                "strength" if begin is None else "begin",
+            )
         for key, number in (("frames", frames), ("strength", strength)):
             if number is not None:
                 self.check.one_of(number, self.numbers, *at, key)
@@ -220,7 +235,10 @@ class _Reader:
         self.check.one_of(component, self.components, *at, "run")
         if every is None:
             every = self.check.one_of(self.check.record(row, ("every",), *at)[0], (*RATES[:-1], "chunk"), *at, "every")
-        feeds = {port: self.feed(source, (*at, "feed", (port,))) for port, source in self.check.table(feed, MAX_FEEDS, *at, "feed").items()}
+        feeds = {
+            port: self.feed(source, (*at, "feed", (port,)))
+            for port, source in self.check.table(feed, MAX_FEEDS, *at, "feed").items()
+        }
         optional = False
         for port, source in feeds.items():
             self.check.text(port, *at, "feed")
@@ -244,7 +262,10 @@ class _Reader:
         table = self.check.table(value, 2, *at)
         kinds = [kind for kind in ("value", "tokens", "picture", "numbers") if kind in table]
         if len(kinds) != 1:
-            self.check.fail(f"is {f.shown(value)} of {', '.join(kinds) or 'no kind'} (expected value, tokens, picture or numbers)", *at)
+            self.check.fail(
+                f"is {f.shown(value)} of {', '.join(kinds) or 'no kind'} (expected value, tokens, picture or numbers)",
+                *at,
+            )
         kind, given, absent = kinds[0], table[kinds[0]], table.get("absent")
         if absent is not None and (absent != "zeros" or kind not in ("value", "tokens")):
             self.check.fail(f'is {f.shown(absent)} (expected "zeros", for a value or tokens)', *at, "absent")
@@ -253,7 +274,9 @@ class _Reader:
             return Feed(kind, numbers=tuple(self.listed(row, (*at, kind, i)) for i, row in enumerate(rows)))
         known: Collection[str] = {"value": self.rates, "tokens": self.tokenizers, "picture": self.pictures}[kind]
         self.check.one_of(given, known, *at, kind)
-        noise = self.constant_or_number(table["noise"], *at, "noise") if kind == "picture" and "noise" in table else None
+        noise = (
+            self.constant_or_number(table["noise"], *at, "noise") if kind == "picture" and "noise" in table else None
+        )
         return Feed(kind, given, absent, noise)
 
     def listed(self, value: Any, at: Path) -> float | str | Mapping[str, float | str]:
@@ -270,15 +293,24 @@ class _Reader:
         )
         start, end = self.constant_or_number(start, *at, "from"), self.constant_or_number(end, *at, "until")
         runs = tuple(
-            self.role(one, (*at, "roles", i), "call") for i, one in enumerate(self.check.array(roles, (1, MAX_ROLES), *at, "roles"))
+            self.role(one, (*at, "roles", i), "call")
+            for i, one in enumerate(self.check.array(roles, (1, MAX_ROLES), *at, "roles"))
         )
         self.check.one_of(prediction, runs[-1].keep.values(), *at, "prediction")
-        found = [self.one_pass(one, (*at, "passes", i)) for i, one in enumerate(self.check.array(passes, (1, MAX_PASSES), *at, "passes"))]
-        reads_texts = any(feed_rate(feed, self.rates, self.numbers) == "text" for role in runs for feed in role.feed.values())
+        found = [
+            self.one_pass(one, (*at, "passes", i))
+            for i, one in enumerate(self.check.array(passes, (1, MAX_PASSES), *at, "passes"))
+        ]
+        reads_texts = any(
+            feed_rate(feed, self.rates, self.numbers) == "text" for role in runs for feed in role.feed.values()
+        )
         for i, one in enumerate(found):
             if reads_texts != (one.text is not None):
                 self.check.fail(
-                    f"has {'no' if reads_texts else 'a'} text, and its roles read {'one' if reads_texts else 'none'}", *at, "passes", i
+                    f"has {'no' if reads_texts else 'a'} text, and its roles read {'one' if reads_texts else 'none'}",
+                    *at,
+                    "passes",
+                    i,
                 )
         rescale = row.get("rescale")
         if rescale is not None:
@@ -304,10 +336,17 @@ class _Reader:
         for i, row in enumerate(self.check.array(add, (0, MAX_PASSES), *at, "add")):
             number, plus, minus = self.check.array(row, (3, 3), *at, "add", i)
             self.check.one_of(number, self.numbers, *at, "add", i, 0)
-            terms.append((number, *(self.check.integer(one, 0, passes - 1, *at, "add", i, j) for j, one in ((1, plus), (2, minus)))))
+            terms.append(
+                (
+                    number,
+                    *(self.check.integer(one, 0, passes - 1, *at, "add", i, j) for j, one in ((1, plus), (2, minus))),
+                )
+            )
         return Combine(first, tuple(terms))
 
     def guided(self, value: Any, passes: int, at: Path) -> Guided:
         number, above, alone = self.check.record(value, ("number", "above", "alone"), *at)
         self.check.one_of(number, self.numbers, *at, "number")
-        return Guided(number, self.number(above, -1e6, 1e6, *at, "above"), self.check.integer(alone, 0, passes - 1, *at, "alone"))
+        return Guided(
+            number, self.number(above, -1e6, 1e6, *at, "above"), self.check.integer(alone, 0, passes - 1, *at, "alone")
+        )

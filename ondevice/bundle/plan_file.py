@@ -36,22 +36,34 @@ def plan_stem(component: str, sizes: Mapping[str, int]) -> str:
 def signatures(plan: Plan, where: str) -> list[tuple[int, int, str]]:
     """(inputs, outputs, scalar types) of each kernel program: "i" is an int32, "f" a float32.
 
-    Raises BundleError where two dispatches pass one program different arguments: in OpenCL and Metal a kernel has one signature.
+    Raises BundleError where two dispatches pass one program different arguments: in OpenCL and Metal a kernel has
+    one signature.
     """
     found: list[tuple[int, int, str] | None] = [None] * len(plan.kernels)
     for i, call in enumerate(plan.dispatches):
         types = "".join("f" if isinstance(scalar, float) else "i" for scalar in call.scalars)
-        mine = (len(call.operands) - call.outputs, call.outputs, types)
+        own_signature = (len(call.operands) - call.outputs, call.outputs, types)
         if not 0 <= call.kernel < len(found):
-            raise BundleError(f"dispatches[{i}].kernel is {call.kernel} (expected 0..{len(found) - 1}).", where=where, fix="report this")
-        if (known := found[call.kernel]) not in (None, mine):
+            raise BundleError(
+                f"dispatches[{i}].kernel is {call.kernel} (expected 0..{len(found) - 1}).",
+                where=where,
+                fix="report this",
+            )
+        if (known := found[call.kernel]) not in (None, own_signature):
             file = plan.kernels[call.kernel].file
-            what = f"dispatches[{i}] ({call.node}) calls {file} with other arguments (got {mine}, expected {known} as before)."
-            raise BundleError(what, where=where, fix="give every call of a kernel the same inputs, outputs and scalar types")
-        found[call.kernel] = mine
+            what = (
+                f"dispatches[{i}] ({call.node}) calls {file} with other arguments (got {own_signature}, "
+                f"expected {known} as before)."
+            )
+            raise BundleError(
+                what, where=where, fix="give every call of a kernel the same inputs, outputs and scalar types"
+            )
+        found[call.kernel] = own_signature
     if None in found:
         unused = plan.kernels[found.index(None)].file
-        raise BundleError(f"lists the kernel {unused} but no dispatch calls it.", where=where, fix="list only kernels that are called")
+        raise BundleError(
+            f"lists the kernel {unused} but no dispatch calls it.", where=where, fix="list only kernels that are called"
+        )
     return [signature for signature in found if signature is not None]
 
 
@@ -111,22 +123,36 @@ def parse_plan(value: Any, where: str, weights: Mapping[str, Weight], kernel_nam
     names: dict[str, int] = {}
     for i, place in enumerate(places):
         if names.setdefault(place.name, i) != i:
-            check.fail(f"is {f.shown(place.name)}, as in operands[{names[place.name]}] (expected another)", "operands", i, "name")
+            check.fail(
+                f"is {f.shown(place.name)}, as in operands[{names[place.name]}] (expected another)",
+                "operands",
+                i,
+                "name",
+            )
     last = len(places) - 1
     inputs = check.integers(inputs, 0, last, (0, f.MAX_ARGUMENTS), "inputs")
     outputs = check.integers(outputs, 0, last, (1, f.MAX_ARGUMENTS), "outputs")
     for field, indices in (("inputs", inputs), ("outputs", outputs)):
         for i, index in enumerate(indices):
             if places[index].offset is None:
-                check.fail(f"is {index} (expected an operand of the arena, not the weight {f.shown(places[index].weight)})", field, i)
+                check.fail(
+                    f"is {index} (expected an operand of the arena, not the weight {f.shown(places[index].weight)})",
+                    field,
+                    i,
+                )
             if index in indices[:i]:
                 check.fail(f"is {index} (expected each operand once)", field, i)
-    programs = [_kernel(check, row, i, kernel_names) for i, row in enumerate(check.array(kernels, (0, f.MAX_KERNELS), "kernels"))]
+    programs = [
+        _kernel(check, row, i, kernel_names)
+        for i, row in enumerate(check.array(kernels, (0, f.MAX_KERNELS), "kernels"))
+    ]
     elements = [place.nbytes // DTYPES[place.dtype] for place in places]
     calls = check.array(dispatches, (0, f.MAX_DISPATCHES), "dispatches")
     launches = tuple(_dispatch(check, row, i, elements, programs) for i, row in enumerate(calls))
     check_memory(check, places, inputs, outputs, launches)
-    return Plan(component, sizes, dtype, arena, places, inputs, outputs, tuple(kernel for kernel, *_ in programs), launches)
+    return Plan(
+        component, sizes, dtype, arena, places, inputs, outputs, tuple(kernel for kernel, *_ in programs), launches
+    )
 
 
 def _operand(check: f.Checker, row: Any, i: int, arena: int, weights: Mapping[str, Weight]) -> Operand:
@@ -142,7 +168,12 @@ def _operand(check: f.Checker, row: Any, i: int, arena: int, weights: Mapping[st
     if "offset" in row:
         offset = check.integer(row["offset"], 0, f.MAX_BYTES, "operands", i, "offset")
         if offset % ALIGN or offset + size > arena:
-            check.fail(f"is {offset} (expected a multiple of {ALIGN} with {size} bytes before {arena})", "operands", i, "offset")
+            check.fail(
+                f"is {offset} (expected a multiple of {ALIGN} with {size} bytes before {arena})",
+                "operands",
+                i,
+                "offset",
+            )
         return Operand(name, dtype, shape, size, offset=offset)
     key = row["weight"]
     if type(key) is not str or key not in weights:
@@ -154,7 +185,9 @@ def _operand(check: f.Checker, row: Any, i: int, arena: int, weights: Mapping[st
 
 
 def _kernel(check: f.Checker, row: Any, i: int, known: Collection[str]) -> tuple[Kernel, int, int, str]:
-    name, defines, inputs, outputs, scalars = check.record(row, ("name", "defines", "inputs", "outputs", "scalars"), "kernels", i)
+    name, defines, inputs, outputs, scalars = check.record(
+        row, ("name", "defines", "inputs", "outputs", "scalars"), "kernels", i
+    )
     check.one_of(name, known, "kernels", i, "name")
     for define, number in check.table(defines, f.MAX_ARGUMENTS, "kernels", i, "defines").items():
         check.identifier(define, "kernels", i, "defines")
@@ -169,13 +202,17 @@ def _kernel(check: f.Checker, row: Any, i: int, known: Collection[str]) -> tuple
 _DISPATCH = ("kernel", "operands", "scalars", "grid", "group", "node", "op", "flops", "reads", "writes")
 
 
-def _dispatch(check: f.Checker, row: Any, i: int, elements: list[int], programs: list[tuple[Kernel, int, int, str]]) -> Dispatch:
+def _dispatch(
+    check: f.Checker, row: Any, i: int, elements: list[int], programs: list[tuple[Kernel, int, int, str]]
+) -> Dispatch:
     at = ("dispatches", i)
     kernel, operands, scalars, grid, group, node, op, flops, reads, writes = check.record(row, _DISPATCH, *at)
     check.integer(kernel, 0, len(programs) - 1, *at, "kernel")
     _, inputs, outputs, types = programs[kernel]
     operands = check.integers(operands, 0, len(elements) - 1, (inputs + outputs, inputs + outputs), *at, "operands")
-    for k, (scalar, kind) in enumerate(zip(check.array(scalars, (len(types), len(types)), *at, "scalars"), types, strict=True)):
+    for k, (scalar, kind) in enumerate(
+        zip(check.array(scalars, (len(types), len(types)), *at, "scalars"), types, strict=True)
+    ):
         if kind == "i":
             check.integer(scalar, *f.INT32, *at, "scalars", k)
         elif type(scalar) not in (int, float) or not -f.FLOAT32_MAX <= scalar <= f.FLOAT32_MAX:
@@ -198,12 +235,18 @@ def _dispatch(check: f.Checker, row: Any, i: int, elements: list[int], programs:
 
 
 def check_memory(
-    check: f.Checker, operands: tuple[Operand, ...], inputs: tuple[int, ...], outputs: tuple[int, ...], dispatches: tuple[Dispatch, ...]
+    check: f.Checker,
+    operands: tuple[Operand, ...],
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    dispatches: tuple[Dispatch, ...],
 ) -> None:
-    """Refuse a plan that would read what nothing wrote, write weights, or let two live operands share bytes of the arena.
+    """Refuse a plan that would read what nothing wrote, write weights,
+    or let two live operands share bytes of the arena.
 
-    An operand lives from its first write (a plan input: before the first dispatch) to its last use (a plan output: after the last
-    dispatch), both included. Operands alive together are kept sorted by offset, so that each new one meets its neighbours only.
+    An operand lives from its first write (a plan input: before the first dispatch) to its last use (a plan output:
+    after the last dispatch), both included. Operands alive together are kept sorted by offset, so that each new one
+    meets its neighbours only.
     """
     first: dict[int, int] = dict.fromkeys(inputs, -1)
     last: dict[int, int] = dict.fromkeys(inputs, -1)
@@ -214,12 +257,22 @@ def check_memory(
             if k < reads and weight is not None:
                 continue
             if k < reads and index not in first:
-                check.fail(f"reads {f.shown(operands[index].name)} before anything writes it", "dispatches", t, "operands", k)
+                check.fail(
+                    f"reads {f.shown(operands[index].name)} before anything writes it", "dispatches", t, "operands", k
+                )
             if k >= reads:
                 if weight is not None:
-                    check.fail(f"writes the weight {f.shown(weight)} (expected an operand of the arena)", "dispatches", t, "operands", k)
+                    check.fail(
+                        f"writes the weight {f.shown(weight)} (expected an operand of the arena)",
+                        "dispatches",
+                        t,
+                        "operands",
+                        k,
+                    )
                 if index in call.operands[:k]:
-                    check.fail(f"writes {f.shown(operands[index].name)}, which it also uses", "dispatches", t, "operands", k)
+                    check.fail(
+                        f"writes {f.shown(operands[index].name)}, which it also uses", "dispatches", t, "operands", k
+                    )
                 first.setdefault(index, t)
             last[index] = t
     for i, index in enumerate(outputs):
@@ -239,14 +292,20 @@ def check_memory(
             for dead in dying[death]:
                 del alive[bisect_left(alive, (operands[dead].offset or 0, dead))]
             death = next(deaths, len(dispatches) + 1)
-        mine = operands[index]
-        start = mine.offset or 0
+        operand = operands[index]
+        start = operand.offset or 0
         at = bisect_left(alive, (start, -1))
         for _, other in alive[max(at - 1, 0) : at + 1]:
-            theirs = operands[other]
-            if start < (theirs.offset or 0) + theirs.nbytes and (theirs.offset or 0) < start + mine.nbytes:
+            other_operand = operands[other]
+            if (
+                start < (other_operand.offset or 0) + other_operand.nbytes
+                and (other_operand.offset or 0) < start + operand.nbytes
+            ):
                 check.fail(
-                    f"({f.shown(mine.name)}) overlaps operands[{other}] ({f.shown(theirs.name)}) while both are needed", "operands", index
+                    f"({f.shown(operand.name)}) overlaps operands[{other}] "
+                    f"({f.shown(other_operand.name)}) while both are needed",
+                    "operands",
+                    index,
                 )
         insort(alive, (start, index))
 

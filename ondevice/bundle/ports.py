@@ -1,6 +1,8 @@
-"""What the components of a pipeline take and make: names, dtypes and shapes. The specification is docs/pipeline.md, "Ports".
+"""What the components of a pipeline take and make: names, dtypes and shapes.
+The specification is docs/pipeline.md, "Ports".
 
-Checked when a plan is read, so that nothing runs before both ends of it are known to be what the pipeline passes and expects.
+Checked when a plan is read, so that nothing runs before both ends of it are known to be what the pipeline
+passes and expects.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ Type = tuple[str, Shape]
 PLACE = frozenset({"batch", "height", "width"})
 STAGE_SIZES = PLACE | {"stage", "rows"}
 RUN_SIZES = PLACE | {"frames"}  # that a pipeline asks for; a plan has some of them
-CLIP_VISION = 224  # pixels a side of what `clip_vision` prepares
+CLIP_VISION = 224  # pixels per side of what `clip_vision` prepares
 
 
 @dataclass(slots=True)
@@ -42,7 +44,8 @@ class Seen:
 
 
 def check_ports(plan: Plan, file: str, manifest: Manifest, seen: Seen) -> None:
-    """Refuse a plan of a component that the pipeline runs with other inputs or outputs than the pipeline passes and expects.
+    """Refuse a plan of a component that the pipeline runs with other inputs or outputs
+    than the pipeline passes and expects.
 
     Components that it does not run, and sizes that it does not ask for, pass.
 
@@ -140,7 +143,8 @@ def _samples(spec: PipelineSpec) -> Iterator[Sample]:
 
 
 def check_stages(plans: Sequence[Plan], spec: PipelineSpec) -> None:
-    """Refuse stages of a decoder in bands, in order and each within `check_ports`, that do not fit each other or the decoder.
+    """Refuse stages of a decoder in bands, in order and each within `check_ports`,
+    that do not fit each other or the decoder.
 
     Raises:
         BundleError: with the stage that is wrong.
@@ -164,12 +168,16 @@ def check_stages(plans: Sequence[Plan], spec: PipelineSpec) -> None:
             raise BundleError(what, where=where(stage.component, stage.sizes), fix="convert the checkpoint again")
     last = stages[-1]
     if last.output not in result or whole[last.output] != (1, height, width, 3):
-        what = f"the last stage makes {last.output[:60]} {list(whole[last.output])} (expected {', '.join(result)} {[1, height, width, 3]})."
+        what = (
+            f"the last stage makes {last.output[:60]} {list(whole[last.output])} (expected {', '.join(result)} "
+            f"{[1, height, width, 3]})."
+        )
         raise BundleError(what, where=where(last.component, last.sizes), fix="convert the checkpoint again")
 
 
 def _check_stage(check: f.Checker, plan: Plan, spec: PipelineSpec, role: Role) -> None:
-    """One stage by itself: the first reads latents; others read pictures, and means and variances in pairs. Each makes one picture."""
+    """One stage by itself: the first reads latents; others read pictures, and means and variances in pairs.
+    Each makes one picture."""
     sizes, base = plan.sizes, spec.latents
     given = {plan.operands[index].name: plan.operands[index] for index in plan.inputs}
     if plan.sizes["batch"] != 1:

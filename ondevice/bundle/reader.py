@@ -1,7 +1,8 @@
 """Open a bundle. Everything is checked before it is given out: a bundle is untrusted input.
 
-`open_bundle` checks the manifest and that each file is there, inside the folder, with its size. Small files (plans, kernels,
-tokenizer, tables) are checked against their sha256 when read; shards of weights, which are large, only with `verify=True`.
+`open_bundle` checks the manifest and that each file is there, inside the folder, with its size. Small files (plans,
+kernels, tokenizer, tables) are checked against their sha256 when read; shards of weights, which are large, only with
+`verify=True`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class Bundle:
         """How the plans make a picture. Raises BundleError where the bundle says nothing of it."""
         if self.manifest.pipeline is None:
             raise BundleError(
-                "it holds plans, and no pipeline that draws with them.", where=str(self.path), fix="convert a whole checkpoint"
+                "it holds plans, and no pipeline that draws with them.",
+                where=str(self.path),
+                fix="convert a whole checkpoint",
             )
         return self.manifest.pipeline
 
@@ -66,7 +69,8 @@ class Bundle:
         return self.manifest.components
 
     def plan(self, component: str, **sizes: int) -> Plan:
-        """The plan of a component at exactly these sizes. Raises BundleError, listing what there is, where it has none."""
+        """The plan of a component at exactly these sizes.
+        Raises BundleError, listing what there is, where it has none."""
         entry = self._entry(component, sizes)
         if entry.file not in self._plans:
             data = self.read(entry.file, f.MAX_JSON_BYTES)
@@ -80,12 +84,15 @@ class Bundle:
                 raise BundleError(what, where=entry.file, fix=f.DAMAGED)
             check_ports(plan, entry.file, self.manifest, self._seen)
             files = self.manifest.files
-            check_launches(plan, entry.file, {name: files[f"kernels/{name}.cl"].sha256 for name in self.manifest.kernels})
+            check_launches(
+                plan, entry.file, {name: files[f"kernels/{name}.cl"].sha256 for name in self.manifest.kernels}
+            )
             self._plans[entry.file] = plan
         return self._plans[entry.file]
 
     def require_own_kernels(self) -> None:
-        """Refuse kernels that are not this package's: what runs is then known, whoever wrote the bundle. Raises BundleError."""
+        """Refuse kernels that are not this package's: what runs is then known, whoever wrote the bundle.
+        Raises BundleError."""
         check_ours((name, entry.sha256) for name, entry in self.manifest.files.items())
 
     def stages(self, height: int, width: int, rows: int) -> list[Plan]:
@@ -96,7 +103,9 @@ class Bundle:
         """
         decoder = self.pipeline.decoder.component
         wanted = {"batch": 1, "height": height, "width": width, "rows": rows}
-        sizes = [entry.sizes for entry in self.plans if entry.component == decoder and entry.sizes.keys() == STAGE_SIZES]
+        sizes = [
+            entry.sizes for entry in self.plans if entry.component == decoder and entry.sizes.keys() == STAGE_SIZES
+        ]
         found: list[Plan] = []
         while (one := wanted | {"stage": len(found) + 1}) in sizes:
             found.append(self.plan(decoder, **one))
@@ -105,16 +114,22 @@ class Bundle:
         return found
 
     def _entry(self, component: str, sizes: Mapping[str, int]) -> PlanEntry:
-        mine = [entry for entry in self.plans if entry.component == component]
-        if not mine:
+        entries = [entry for entry in self.plans if entry.component == component]
+        if not entries:
             have = ", ".join(sorted({entry.component for entry in self.plans}))
-            raise BundleError(f"has no {component} (it has {have}).", where=self.path.name, fix="convert the checkpoint again")
-        for entry in mine:
+            raise BundleError(
+                f"has no {component} (it has {have}).", where=self.path.name, fix="convert the checkpoint again"
+            )
+        for entry in entries:
             if entry.sizes == sizes:
                 return entry
-        have = "; ".join(_sizes(entry.sizes) for entry in mine)
+        have = "; ".join(_sizes(entry.sizes) for entry in entries)
         scale = self.manifest.pipeline.latents.scale if self.manifest.pipeline else 0
-        pixels = f"{sizes['width'] * scale}x{sizes['height'] * scale}" if scale and {"width", "height"} <= set(sizes) else "WIDTHxHEIGHT"
+        pixels = (
+            f"{sizes['width'] * scale}x{sizes['height'] * scale}"
+            if scale and {"width", "height"} <= set(sizes)
+            else "WIDTHxHEIGHT"
+        )
         what = f"has no plan of {component} for {_sizes(sizes)} (it has {have})."
         raise BundleError(what, where=self.path.name, fix=f"convert the checkpoint again with `--size {pixels}`")
 
@@ -128,7 +143,11 @@ class Bundle:
         """All bytes of a file of weights: uint8, read-only, mapped, so that pages are read when they are touched."""
         if name not in self._shards:
             if not name.startswith("weights/"):
-                raise BundleError(f"{f.shown(name)} is not a file of weights.", where=self.path.name, fix="ask `weight(key)` for the name")
+                raise BundleError(
+                    f"{f.shown(name)} is not a file of weights.",
+                    where=self.path.name,
+                    fix="ask `weight(key)` for the name",
+                )
             path = self._locate(name)
             try:
                 self._shards[name] = np.memmap(path, dtype=np.uint8, mode="r")
@@ -157,7 +176,9 @@ class Bundle:
         if dialect not in self.manifest.preludes:
             have = ", ".join(self.manifest.preludes) or "none"
             fix = "use a device of one of these dialects, or convert again"
-            raise BundleError(f"has no kernels for the dialect {f.shown(dialect)} (it has {have}).", where=self.path.name, fix=fix)
+            raise BundleError(
+                f"has no kernels for the dialect {f.shown(dialect)} (it has {have}).", where=self.path.name, fix=fix
+            )
         return self._text(f"kernels/prelude/{dialect}.h")
 
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
@@ -167,7 +188,10 @@ class Bundle:
 
     def tokenizer_files(self, name: str) -> dict[str, bytes]:
         """A tokenizer's files by name (vocab.json, merges.txt...)."""
-        return {file: self.read(f"tokenizers/{name}/{file}", f.MAX_JSON_BYTES) for file in self.manifest.tokenizers[name].files}
+        return {
+            file: self.read(f"tokenizers/{name}/{file}", f.MAX_JSON_BYTES)
+            for file in self.manifest.tokenizers[name].files
+        }
 
     @property
     def scheduler(self) -> dict[str, Any]:
@@ -178,12 +202,17 @@ class Bundle:
         """A sampler's table of coefficients."""
         if name not in self.manifest.samplers:
             have = ", ".join(self.manifest.samplers) or "none"
-            raise BundleError(f"has no sampler table {f.shown(name)} (it has {have}).", where=self.path.name, fix="use one of these")
+            raise BundleError(
+                f"has no sampler table {f.shown(name)} (it has {have}).", where=self.path.name, fix="use one of these"
+            )
         return self._table(f"samplers/{name}.json")
 
     def component_bytes(self) -> dict[str, int]:
         """Bytes of weights that each component keeps on the device."""
-        return {name: max((p.weight_bytes for p in self.plans if p.component == name), default=0) for name in self.components}
+        return {
+            name: max((p.weight_bytes for p in self.plans if p.component == name), default=0)
+            for name in self.components
+        }
 
     def verify(self) -> None:
         """Check the sha256 of every file and read every plan, kernel and table. Raises BundleError."""
@@ -214,7 +243,9 @@ class Bundle:
         """A small file of the bundle, checked against its sha256. Raises BundleError above `limit` bytes."""
         entry = self.manifest.files[name]
         if entry.bytes > limit:
-            raise BundleError(f"is too large (got {entry.bytes} bytes, expected at most {limit}).", where=name, fix=f.DAMAGED)
+            raise BundleError(
+                f"is too large (got {entry.bytes} bytes, expected at most {limit}).", where=name, fix=f.DAMAGED
+            )
         data = _read(self._locate(name), name, entry.bytes)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             _wrong_digest(name)
@@ -246,7 +277,9 @@ class Bundle:
         if not real.is_relative_to(self.path) or not stat.S_ISREG(info.st_mode):
             raise BundleError(f"is a link out of {self.path.name} or not a regular file.", where=name, fix=f.DAMAGED)
         if info.st_size != entry.bytes:
-            raise BundleError(f"is cut or changed (got {info.st_size} bytes, expected {entry.bytes}).", where=name, fix=f.DAMAGED)
+            raise BundleError(
+                f"is cut or changed (got {info.st_size} bytes, expected {entry.bytes}).", where=name, fix=f.DAMAGED
+            )
         return real
 
 
@@ -264,7 +297,11 @@ def open_bundle(path: str | os.PathLike[str], *, verify: bool = False) -> Bundle
     if not manifest.is_relative_to(root) or not stat.S_ISREG(info.st_mode):
         raise BundleError(f"is a link out of {root.name} or not a regular file.", where=f.MANIFEST, fix=f.DAMAGED)
     if info.st_size > f.MAX_JSON_BYTES:
-        raise BundleError(f"is too large (got {info.st_size} bytes, expected at most {f.MAX_JSON_BYTES}).", where=f.MANIFEST, fix=f.DAMAGED)
+        raise BundleError(
+            f"is too large (got {info.st_size} bytes, expected at most {f.MAX_JSON_BYTES}).",
+            where=f.MANIFEST,
+            fix=f.DAMAGED,
+        )
     bundle = Bundle(root, parse_manifest(f.load_json(_read(manifest, f.MANIFEST, info.st_size), f.MANIFEST)))
     for name in bundle.manifest.files:
         bundle._locate(name)

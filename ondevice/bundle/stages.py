@@ -1,4 +1,5 @@
-"""A decoder in bands: its stages, and whether they fit each other. The specification is docs/bundle.md, "A decoder in bands"."""
+"""A decoder in bands: its stages, and whether they fit each other.
+The specification is docs/bundle.md, "A decoder in bands"."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ LEAST_ROWS = 3  # of a band that is not the whole picture: an edge row is droppe
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One plan of the decoder: its sizes, and shapes by name. Pictures are [1, rows, width, channels]; statistics [groups]."""
+    """One plan of the decoder: its sizes, and shapes by name.
+    Pictures are [1, rows, width, channels]; statistics [groups]."""
 
     component: str
     sizes: Mapping[str, int]
@@ -35,7 +37,11 @@ class Stage:
     @property
     def statistics(self) -> dict[str, int]:
         """Groups of each picture whose statistics it needs."""
-        return {name.removesuffix(STATISTICS[0]): shape[0] for name, shape in self.inputs.items() if name.endswith(STATISTICS[0])}
+        return {
+            name.removesuffix(STATISTICS[0]): shape[0]
+            for name, shape in self.inputs.items()
+            if name.endswith(STATISTICS[0])
+        }
 
 
 def stage_of(plan: Plan) -> Stage:

@@ -16,9 +16,15 @@ from ondevice.plan.plan import ALIGN, Plan
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-STORED: dict[str, np.dtype] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "i32": np.dtype("<i4"), "i8": np.dtype("i1")}
+STORED: dict[str, np.dtype] = {
+    "f32": np.dtype("<f4"),
+    "f16": np.dtype("<f2"),
+    "i32": np.dtype("<i4"),
+    "i8": np.dtype("i1"),
+}
 LIMITS = {"f32": ("-3.4e38", "3.4e38"), "f16": ("-65504", "65504"), "i32": f.INT32, "i8": (-128, 127)}
-CHUNK = 1 << 18  # elements converted at once: source and result stay in the cache, and a large tensor is not copied whole
+# elements converted at once: source and result stay in the cache, and a large tensor is not copied whole
+CHUNK = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +39,9 @@ class WeightSource:
 def lay_out(plans: Iterable[Plan], weights: Mapping[str, WeightSource], shard_bytes: int) -> dict[str, WeightEntry]:
     """A place in a shard for each weight the plans read, in the order they are first read.
 
-    A shard is named after the component that reads its weights first, and closed before it would pass `shard_bytes`; a larger
-    tensor gets a shard of its own. Weights that no plan reads get no place. Raises BundleError for a weight that is missing or that a
-    plan reads with another dtype or shape.
+    A shard is named after the component that reads its weights first, and closed before it would pass `shard_bytes`; a
+    larger tensor gets a shard of its own. Weights that no plan reads get no place. Raises BundleError for a weight that
+    is missing or that a plan reads with another dtype or shape.
     """
     placed: dict[str, WeightEntry] = {}
     shards: dict[str, tuple[int, int]] = {}  # component -> (number, end) of its last shard
@@ -51,7 +57,8 @@ def lay_out(plans: Iterable[Plan], weights: Mapping[str, WeightSource], shard_by
             if (source.dtype, source.shape) != (operand.dtype, operand.shape):
                 got = f"{source.dtype}{list(source.shape)}"
                 what = (
-                    f"has two layouts (got {got}, expected {operand.dtype}{list(operand.shape)} as the plan of {plan.component} reads it)."
+                    f"has two layouts (got {got}, expected {operand.dtype}{list(operand.shape)} as the plan of "
+                    f"{plan.component} reads it)."
                 )
                 raise BundleError(what, where=key, fix="give each layout its own key")
             if key in placed:
@@ -61,7 +68,9 @@ def lay_out(plans: Iterable[Plan], weights: Mapping[str, WeightSource], shard_by
             offset = -(-end // ALIGN) * ALIGN
             if offset and offset + size > shard_bytes:
                 number, offset = number + 1, 0
-            placed[key] = WeightEntry(source.dtype, source.shape, f"weights/{plan.component}-{number:03d}.bin", offset, size)
+            placed[key] = WeightEntry(
+                source.dtype, source.shape, f"weights/{plan.component}-{number:03d}.bin", offset, size
+            )
             shards[plan.component] = number, offset + size
     return placed
 
@@ -75,7 +84,9 @@ def shard_sizes(placed: Mapping[str, WeightEntry]) -> dict[str, int]:
     return sizes
 
 
-def shard_chunks(file: str, placed: Mapping[str, WeightEntry], weights: Mapping[str, WeightSource]) -> Iterator[memoryview | bytes]:
+def shard_chunks(
+    file: str, placed: Mapping[str, WeightEntry], weights: Mapping[str, WeightSource]
+) -> Iterator[memoryview | bytes]:
     """The bytes of one shard, in order, padding included."""
     end = 0
     for key, entry in placed.items():
@@ -91,7 +102,9 @@ def stored(key: str, source: WeightSource) -> Iterator[memoryview]:
     values = source.values() if callable(source.values) else source.values.numpy()
     if values.shape != source.shape:
         what = f"has the wrong shape (got {list(values.shape)}, expected {list(source.shape)})."
-        raise BundleError(what, where=key, fix="report this with the checkpoint's name: the graph and the weights disagree")
+        raise BundleError(
+            what, where=key, fix="report this with the checkpoint's name: the graph and the weights disagree"
+        )
     wanted = STORED[source.dtype]
     if (values.dtype.kind in "iub") != (wanted.kind == "i") or values.dtype.kind in "cOSUMm":
         what = f"cannot be stored as {source.dtype} (got {values.dtype})."
@@ -119,4 +132,6 @@ def _refuse(key: str, source: WeightSource, value: np.generic, flat_index: int) 
         raise BundleError(f"holds NaN at {index}.", where=key, fix="use another checkpoint: this one is broken")
     low, high = LIMITS[source.dtype]
     fix = "convert with `--dtype fp32`" if source.dtype == "f16" else "use another checkpoint: this one is broken"
-    raise BundleError(f"holds {value} at {index}, too large for {source.dtype} (expected {low}..{high}).", where=key, fix=fix)
+    raise BundleError(
+        f"holds {value} at {index}, too large for {source.dtype} (expected {low}..{high}).", where=key, fix=fix
+    )

@@ -1,7 +1,7 @@
 """Write a bundle: all of it or nothing.
 
-Everything goes into a hidden folder beside the target, which is renamed over it at the end. Weights are read, converted and
-written one tensor at a time. What is written has passed the reader's checks.
+Everything goes into a hidden folder beside the target, which is renamed over it at the end. Weights are read, converted
+and written one tensor at a time. What is written has passed the reader's checks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ Progress = Callable[[int, int], None]  # bytes written, bytes in all
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """A tokenizer of a bundle: its files by name, how many ids it makes of a text, and its kind ("bpe" or "unigram")."""
+    """A tokenizer of a bundle: its files by name, how many ids it makes of a text,
+    and its kind ("bpe" or "unigram")."""
 
     files: Mapping[str, bytes]
     length: int
@@ -53,7 +54,8 @@ class Contents:
         tokenizers: by the name that the pipeline calls them.
         pipeline: how the plans make a picture (docs/pipeline.md); None: they do not.
         rewrites: how each component's graph was rewritten, as the manifest says it; left out where it is not known.
-        kernels: texts by file name under kernels/ ("matmul.cl", "prelude/opencl.h"); None: the package's own, as the plans need.
+        kernels: texts by file name under kernels/ ("matmul.cl", "prelude/opencl.h"); None: the package's own, as
+            the plans need.
     """
 
     plans: Sequence[Plan]
@@ -79,17 +81,25 @@ def write_bundle(
 
     force: replace a bundle that is there. Anything else that is there is never touched.
 
-    Raises BundleError where the target cannot be written or replaced, the disk is too full, or what was given is no valid bundle.
-    Whatever is raised, by a weight's source too, or on Ctrl-C: nothing new is left and an old bundle stays as it was.
+    Raises BundleError where the target cannot be written or replaced, the disk is too full, or what was given is no
+    valid bundle. Whatever is raised, by a weight's source too, or on Ctrl-C: nothing new is left and an old bundle
+    stays as it was.
     """
     target = writable_target(path, force)
     plans, weights = list(contents.plans), contents.weights
     placed = lay_out(plans, weights, shard_bytes)
     small = _plan_files(plans, placed)
     small |= _kernel_files(plans, contents.kernels)
-    small |= {f"tokenizers/{name}/{file}": data for name, one in contents.tokenizers.items() for file, data in one.files.items()}
+    small |= {
+        f"tokenizers/{name}/{file}": data
+        for name, one in contents.tokenizers.items()
+        for file, data in one.files.items()
+    }
     small[f.SCHEDULER] = f.dump_json(dict(contents.scheduler), f.SCHEDULER)
-    small |= {f"samplers/{name}.json": f.dump_json(dict(table), f"samplers/{name}.json") for name, table in contents.samplers.items()}
+    small |= {
+        f"samplers/{name}.json": f.dump_json(dict(table), f"samplers/{name}.json")
+        for name, table in contents.samplers.items()
+    }
     shards = shard_sizes(placed)
 
     sizes = {name: len(data) for name, data in small.items()} | shards
@@ -103,7 +113,8 @@ def write_bundle(
         "kernels": sorted({kernel.file for plan in plans for kernel in plan.kernels}),
         "preludes": sorted(Path(name).stem for name in small if name.startswith("kernels/prelude/")),
         "tokenizers": {
-            name: {"kind": one.kind, "length": one.length, "files": sorted(one.files)} for name, one in contents.tokenizers.items()
+            name: {"kind": one.kind, "length": one.length, "files": sorted(one.files)}
+            for name, one in contents.tokenizers.items()
         },
         "samplers": list(contents.samplers),
         "pipeline": contents.pipeline,
@@ -142,7 +153,8 @@ def write_bundle(
 
 
 def writable_target(path: str | os.PathLike[str], force: bool) -> Path:
-    """Where `path` leads. Raises BundleError unless a bundle can be written there: cheap, so that it is asked before the work, too."""
+    """Where `path` leads. Raises BundleError unless a bundle can be written there:
+    cheap, so that it is asked before the work, too."""
     with system(str(path)):
         target = real(Path(path))
         recover(target)
@@ -154,7 +166,13 @@ def writable_target(path: str | os.PathLike[str], force: bool) -> Path:
 def _plan_row(plan: Plan) -> dict[str, Any]:
     file = f"plans/{plan_stem(plan.component, plan.sizes)}.json"
     sizes = dict(plan.sizes)
-    return {"component": plan.component, "sizes": sizes, "file": file, "arena": plan.arena, "weight_bytes": weight_bytes(plan)}
+    return {
+        "component": plan.component,
+        "sizes": sizes,
+        "file": file,
+        "arena": plan.arena,
+        "weight_bytes": weight_bytes(plan),
+    }
 
 
 def _plan_files(plans: list[Plan], placed: Mapping[str, WeightEntry]) -> dict[str, bytes]:
@@ -172,8 +190,11 @@ def _components(plans: list[Plan], rewrites: Mapping[str, Mapping[str, Any]]) ->
     for plan in plans:
         if (known := dtypes.setdefault(plan.component, plan.dtype)) != plan.dtype:
             what = f"has plans of two dtypes (got {plan.dtype}, expected {known} as in its first plan)."
-            raise BundleError(what, where=plan.component, fix="write one bundle a dtype")
-    return {name: {"dtype": dtype} | ({"rewrite": rewrites[name]} if name in rewrites else {}) for name, dtype in dtypes.items()}
+            raise BundleError(what, where=plan.component, fix="write one bundle per dtype")
+    return {
+        name: {"dtype": dtype} | ({"rewrite": rewrites[name]} if name in rewrites else {})
+        for name, dtype in dtypes.items()
+    }
 
 
 def _kernel_files(plans: list[Plan], given: Mapping[str, str] | None) -> dict[str, bytes]:
@@ -184,13 +205,18 @@ def _kernel_files(plans: list[Plan], given: Mapping[str, str] | None) -> dict[st
     called = sorted({f"{kernel.file}.cl" for plan in plans for kernel in plan.kernels})
     for name in called:
         if name not in given:
-            raise BundleError("a plan calls this kernel, but its text was not given.", where=name, fix="give write_bundle its text")
+            raise BundleError(
+                "a plan calls this kernel, but its text was not given.", where=name, fix="give write_bundle its text"
+            )
     names = called + sorted(name for name in given if name.startswith("prelude/"))
     return {f"kernels/{name}": given[name].encode() for name in names}
 
 
-def _put(folder: Path, name: str, chunks: Iterator[bytes | memoryview], report: Callable[[int], None], needed: int) -> str:
-    """Write one file to the disk, report the bytes of each chunk, return the file's sha256. The whole bundle takes `needed` bytes."""
+def _put(
+    folder: Path, name: str, chunks: Iterator[bytes | memoryview], report: Callable[[int], None], needed: int
+) -> str:
+    """Write one file to the disk, report the bytes of each chunk, return the file's sha256.
+    The whole bundle takes `needed` bytes."""
     digest = hashlib.sha256()
     with system(name, needed=needed):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -216,26 +242,38 @@ def _ours() -> Iterator[None]:
     try:
         yield
     except BundleError as exc:
-        raise BundleError(exc.what, where=exc.where, fix="report this: what is to be written is no valid bundle") from exc
+        raise BundleError(
+            exc.what, where=exc.where, fix="report this: what is to be written is no valid bundle"
+        ) from exc
 
 
 def _check_target(there: Path, target: Path, force: bool) -> None:
     """Refuse what is not ours to replace: the folder `there`, which is at `target`, or was until a moment ago."""
     if not target.parent.is_dir():
-        raise BundleError(f"the folder {target.parent} does not exist.", where=target.name, fix="create it, or choose another with --out")
+        raise BundleError(
+            f"the folder {target.parent} does not exist.",
+            where=target.name,
+            fix="create it, or choose another with --out",
+        )
     if not there.exists() or (there.is_dir() and not any(there.iterdir())):
         return
     if not (there / f.MANIFEST).is_file():
-        raise BundleError("is there already and is not a bundle.", where=str(target), fix="choose another name with --out")
+        raise BundleError(
+            "is there already and is not a bundle.", where=str(target), fix="choose another name with --out"
+        )
     if not force:
-        raise BundleError("is there already.", where=str(target), fix="choose another name with --out, or replace it with --force")
+        raise BundleError(
+            "is there already.", where=str(target), fix="choose another name with --out, or replace it with --force"
+        )
     try:
         value = f.load_json((there / f.MANIFEST).read_bytes(), f.MANIFEST)
         parse_version(value, oldest=1)
         ours = {f.MANIFEST, *value["files"]}
     except (BundleError, KeyError, TypeError, OSError) as exc:
         fix = "delete the folder yourself, or choose another name with --out"
-        raise BundleError("is there already and is not a bundle that this version can read.", where=str(target), fix=fix) from exc
+        raise BundleError(
+            "is there already and is not a bundle that this version can read.", where=str(target), fix=fix
+        ) from exc
     if name := foreign(there, ours):
         fix = "move it elsewhere, or choose another name with --out"
         raise BundleError(f"cannot be replaced: {name} in it is not part of the bundle.", where=str(target), fix=fix)

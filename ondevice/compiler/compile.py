@@ -40,8 +40,10 @@ def compile_bundle(
 
     Args:
         sizes: (width, height) in pixels; the size the model was trained at by default.
-        sampler: what the bundle draws with by default; None: the checkpoint's own, or the nearest to it with a fallback that says so.
-        strict: refuse fallbacks: parts of the checkpoint that are not used, matches that a rule left alone, general kernels.
+        sampler: what the bundle draws with by default; None: the checkpoint's own, or the nearest to it with a
+            fallback that says so.
+        strict: refuse fallbacks: parts of the checkpoint that are not used, matches that a rule left alone,
+            general kernels.
         force: replace an existing bundle at `out`.
 
     Raises:
@@ -50,7 +52,9 @@ def compile_bundle(
     writable_target(out, force)
     model, fallbacks = build(checkpoint), list(checkpoint.notes)
     family = model.family
-    scheduler = choose(checkpoint.scheduler, sampler, checkpoint.source, changed=family.changes_scheduler, steps=family.steps)
+    scheduler = choose(
+        checkpoint.scheduler, sampler, checkpoint.source, changed=family.changes_scheduler, steps=family.steps
+    )
     fallbacks += [scheduler.fallback] if scheduler.fallback else []
     for line in (*scheduler.notes, *[scheduler.fallback] * bool(scheduler.fallback)):
         log.warning("%s: %s", checkpoint.source, line)
@@ -64,7 +68,9 @@ def compile_bundle(
         job = compiled.job
         rewrites.setdefault(job.component, compiled.rewrite)
         fallbacks += compiled.fallbacks
-        log.info("%s %s: %s", job.component, " ".join(f"{name}={size}" for name, size in job.sizes.items()), compiled.tuned())
+        log.info(
+            "%s %s: %s", job.component, " ".join(f"{name}={size}" for name, size in job.sizes.items()), compiled.tuned()
+        )
         plans.append(compiled.plan())
         weights = weight_sources(compiled.program) | weights
         if progress:
@@ -77,7 +83,7 @@ def compile_bundle(
         scheduler=scheduler.config,
         samplers=tables(scheduler),
         tokenizers=tokenizers(checkpoint),
-        pipeline=pipeline_of(model, {made.component for made in plans}, scheduler.sampler, scheduler.table.steps),
+        pipeline=pipeline_of(model, {plan.component for plan in plans}, scheduler.sampler, scheduler.table.steps),
         rewrites=rewrites,
     )
     return write_bundle(out, contents, progress=partial(progress, "writing weights") if progress else None, force=force)

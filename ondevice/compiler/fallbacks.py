@@ -1,4 +1,5 @@
-"""Fallbacks: what was done in a worse way than there is, or not at all. Each is logged with its reason; under --strict it is an error."""
+"""Fallbacks: what was done in a worse way than there is, or not at all.
+Each is logged with its reason; under --strict it is an error."""
 
 from __future__ import annotations
 
@@ -36,18 +37,23 @@ def of_methods(program: Program, without: Collection[str]) -> list[dict[str, Any
 
 def _row(outcome: Outcome) -> dict[str, Any]:
     row = {"rule": outcome.rule, "family": outcome.family, "applied": outcome.applied}
-    skipped = {"".join(c if c.isprintable() else " " for c in why)[:512]: n for why, n in outcome.skipped.most_common(MAX_REASONS)}
+    skipped = {
+        "".join(c if c.isprintable() else " " for c in why)[:512]: n
+        for why, n in outcome.skipped.most_common(MAX_REASONS)
+    }
     return row | {"skipped": skipped, "off": outcome.off}
 
 
 def of_rules(component: str, row: Mapping[str, Any]) -> list[str]:
-    """The matches that a rule left alone, from what `rewritten` returned. A rule that was switched off is no fallback, nor is a method that
-    the target does not want."""
+    """The matches that a rule left alone, from what `rewritten` returned. A rule that was switched off is no fallback,
+    nor is a method that the target does not want."""
     found = []
     for rule in row["rules"]:
         if rule["family"] in METHODS:
             continue
-        found += [f"{component}: {rule['rule']} left {count} alone: {reason}" for reason, count in rule["skipped"].items()]
+        found += [
+            f"{component}: {rule['rule']} left {count} alone: {reason}" for reason, count in rule["skipped"].items()
+        ]
     return found
 
 

@@ -16,7 +16,7 @@ from ondevice.converters.architectures.vae_bands import LEAST
 from ondevice.errors import GraphError, UsageError, multiples_near
 
 log = logging.getLogger(__name__)
-LARGEST = 2048  # pixels a side of a picture that nobody asked for
+LARGEST = 2048  # pixels per side of a picture that nobody asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +31,29 @@ Part = TypeVar("Part", Job, PlanEntry)
 
 
 def training_size(given: int | list[int] | None, scale: int) -> tuple[int, int]:
-    """(width, height) in pixels that a model was trained at; its config says so in latents, as one number or as [height, width].
+    """(width, height) in pixels that a model was trained at;
+    its config says so in latents, as one number or as [height, width].
 
     Raises:
-        UsageError: it says nothing, or more than LARGEST pixels a side.
+        UsageError: it says nothing, or more than LARGEST pixels per side.
     """
     if given is None:
-        raise UsageError("the UNet's config has no size to go by (sample_size is null).", where="--size", fix="name a size")
+        raise UsageError(
+            "the UNet's config has no size to go by (sample_size is null).", where="--size", fix="name a size"
+        )
     height, width = given if isinstance(given, list) else (given, given)
     if max(height, width) * scale > LARGEST:
-        what = f"the UNet's config asks for {width * scale}x{height * scale} pixels (its sample_size of {given} may be in pixels itself)."
+        what = (
+            f"the UNet's config asks for {width * scale}x{height * scale} pixels (its sample_size of {given} "
+            "may be in pixels itself)."
+        )
         raise UsageError(what, where="--size", fix="name a size, such as 512x512")
     return width * scale, height * scale
 
 
 def jobs(spec: PipelineSpec, sized: Callable[[str], bool], sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
-    """The plans of a bundle: what the loop runs is there for one pass and for all passes; the rest runs once per text or picture.
+    """The plans of a bundle: what the loop runs is there for one pass and for all passes;
+    the rest runs once per text or picture.
 
     Args:
         sized: whether a component has a height and a width.
@@ -57,7 +64,9 @@ def jobs(spec: PipelineSpec, sized: Callable[[str], bool], sizes: Sequence[tuple
     """
     scale = spec.latents.scale
     in_loop = [role.component for role in spec.loop_roles()]
-    others = [role.component for role in spec.after] + [step.component for step in spec.before if isinstance(step, Role)]
+    others = [role.component for role in spec.after] + [
+        step.component for step in spec.before if isinstance(step, Role)
+    ]
     found: dict[str, set[int]] = {component: {1} for component in (*in_loop, *others)}
     for loop in spec.denoise:
         for role in loop.roles:
@@ -71,7 +80,10 @@ def jobs(spec: PipelineSpec, sized: Callable[[str], bool], sizes: Sequence[tuple
                 what = f"{width}x{height} is not a multiple of {scale} pixels (got {pixels})."
                 raise UsageError(what, where="--size", fix=f"use {multiples_near(pixels, scale)}")
         if max(width, height) > MAX_SIZE * scale:
-            what = f"{width}x{height} is larger than a bundle can say (expected at most {MAX_SIZE * scale} pixels a side)."
+            what = (
+                f"{width}x{height} is larger than a bundle can say (expected at most "
+                f"{MAX_SIZE * scale} pixels per side)."
+            )
             raise UsageError(what, where="--size", fix="use a smaller size")
         latent = {"height": height // scale, "width": width // scale}
         large = ((component, batches) for component, batches in todo.items() if sized(component))
@@ -107,18 +119,23 @@ def bundle_jobs(model: Model, sizes: Sequence[tuple[int, int]], tile_vae: int, f
         GraphError: the checkpoint has no graph of a part that every picture needs.
     """
     spec = spec_of(model)
-    sizes = sizes or [training_size(model.config(spec.denoise[0].roles[-1].component).get("sample_size"), spec.latents.scale)]
+    sizes = sizes or [
+        training_size(model.config(spec.denoise[0].roles[-1].component).get("sample_size"), spec.latents.scale)
+    ]
     todo = plannable(model, spec, jobs(spec, model.sized, sizes), fallbacks)
     if tile_vae:
         todo += band_jobs(model, spec, sizes, tile_vae)
     if len(todo) > MAX_PLANS:
-        what = f"{len(todo)} plans are too many for a bundle (expected at most {MAX_PLANS}, of which a size has several)."
+        what = (
+            f"{len(todo)} plans are too many for a bundle (expected at most {MAX_PLANS}, of which a size has several)."
+        )
         raise UsageError(what, where="--size", fix="name fewer sizes")
     return todo
 
 
 def largest_jobs(model: Model, size: tuple[int, int] | None) -> list[Job]:
-    """One job per component, of one size in pixels (None: the training size): the largest batch, which is the one guidance runs."""
+    """One job per component, of one size in pixels (None: the training size):
+    the largest batch, which is the one guidance runs."""
     largest: dict[str, Job] = {}
     for job in bundle_jobs(model, [size] if size else [], 0, []):
         if job.component not in largest or job.sizes["batch"] > largest[job.component].sizes["batch"]:
@@ -136,7 +153,8 @@ def only(found: Sequence[Part], component: str | None) -> list[Part]:
 
 
 def plannable(model: Model, spec: PipelineSpec, todo: Iterable[Job], fallbacks: list[str]) -> list[Job]:
-    """Those jobs that the checkpoint has graphs for. Weights make every size; a folder of ONNX files may be fixed to one, or lack a part.
+    """Those jobs that the checkpoint has graphs for.
+    Weights make every size; a folder of ONNX files may be fixed to one, or lack a part.
 
     What is left out is logged and added to `fallbacks`, with what a bundle cannot do without it.
 
@@ -151,7 +169,9 @@ def plannable(model: Model, spec: PipelineSpec, todo: Iterable[Job], fallbacks: 
         missing += [(job, reason)] if reason is not None else []
     for job, reason in missing:
         begins = spec.begins_from_picture(job.component)
-        instead = job.component in in_loop and any(_place(other) == _place(job) for other in kept if other.component == job.component)
+        instead = job.component in in_loop and any(
+            _place(other) == _place(job) for other in kept if other.component == job.component
+        )
         if not begins and not instead:
             raise GraphError(
                 f"{reason}.",

@@ -1,4 +1,5 @@
-"""How a bundle's plans make a picture: the family's pipeline with what the checkpoint and the user chose, and the tables of samplers."""
+"""How a bundle's plans make a picture: the family's pipeline with what the checkpoint and the user chose,
+and the tables of samplers."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from ondevice.errors import UsageError
 
 USUAL_SAMPLERS = ("euler", "euler_a", "dpmpp_2m", "ddim", "unipc")
 USUAL_STEPS = (1, 2, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
-"""Of each of these samplers and the bundle's own, a bundle has tables of so many steps: what a player without Python chooses from."""
+"""Of each of these samplers and the bundle's own, a bundle has tables of so many steps:
+what a player without Python chooses from."""
 
 
 def about(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -39,7 +41,8 @@ def pipeline_of(model: Model, components: Collection[str], sampler: str = "defau
 
 
 def cut(pipeline: dict[str, Any], components: Collection[str]) -> dict[str, Any]:
-    """A pipeline without what needs components that there are no plans of: a folder of ONNX files may lack what encodes pictures."""
+    """A pipeline without what needs components that there are no plans of:
+    a folder of ONNX files may lack what encodes pictures."""
     lost: set[str] = set()
     before = []
     for step in pipeline["before"]:
@@ -57,7 +60,11 @@ def cut(pipeline: dict[str, Any], components: Collection[str]) -> dict[str, Any]
 def spec_of(model: Model) -> PipelineSpec:
     """The same, read: what runs how often and in which passes."""
     return parse_pipeline(
-        Checker("the family's pipeline"), pipeline_of(model, model.roles), model.roles, tokenizers(model.checkpoint), ("default_1",)
+        Checker("the family's pipeline"),
+        pipeline_of(model, model.roles),
+        model.roles,
+        tokenizers(model.checkpoint),
+        ("default_1",),
     )
 
 
@@ -69,7 +76,8 @@ def tokenizers(checkpoint: Checkpoint) -> dict[str, TokenizerFiles]:
 
 
 def tables(chosen: Chosen) -> dict[str, Mapping[str, Any]]:
-    """Sampler tables by name ("euler_20"), the bundle's default first; without those that the scheduler's config cannot give."""
+    """Sampler tables by name ("euler_20"), the bundle's default first;
+    without those that the scheduler's config cannot give."""
     found: dict[str, Mapping[str, Any]] = {f"{chosen.sampler}_{chosen.table.steps}": chosen.table.to_json()}
     for sampler in dict.fromkeys((chosen.sampler, *USUAL_SAMPLERS)):
         for steps in USUAL_STEPS:

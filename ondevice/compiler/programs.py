@@ -71,7 +71,9 @@ def fused_graphs(model: Model, recipe: Recipe, jobs: Iterable[Job]) -> Iterator[
         yield Fused(job, graph, rewritten(graph, recipe.target, recipe.without))
 
 
-def programs(model: Model, recipe: Recipe, jobs: Iterable[Job], kernels: Mapping[str, KernelFile] | None = None) -> Iterator[Compiled]:
+def programs(
+    model: Model, recipe: Recipe, jobs: Iterable[Job], kernels: Mapping[str, KernelFile] | None = None
+) -> Iterator[Compiled]:
     """The program of each job, one at a time.
 
     Args:
@@ -101,7 +103,8 @@ def programs(model: Model, recipe: Recipe, jobs: Iterable[Job], kernels: Mapping
 
 
 def _between_stages(graph: ir.Model, storage: str) -> None:
-    """Pictures that go from stage to stage are passed as they are stored: what a player keeps of them would be twice as large."""
+    """Pictures that go from stage to stage are passed as they are stored:
+    what a player keeps of them would be twice as large."""
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         if storage == "f16" and len(static_shape(value)) == 4 and value.name not in ("latent_sample", "sample"):
             value.type = ir.TensorType(ir.DataType.FLOAT16)

@@ -1,7 +1,7 @@
 """A model or a bundle stage by stage: what each component holds, moves and computes. No weight is read.
 
-At the stages `graph` and `rewrite` bytes are what the nodes would move if each were a kernel at the storage type asked for; from
-`lower` on they are those of the kernel calls.
+At the stages `graph` and `rewrite` bytes are what the nodes would move if each were a kernel at the storage type asked
+for; from `lower` on they are those of the kernel calls.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Report:
         """Sums by op and kernel, most bytes first."""
         sums: dict[tuple[str, str], dict[str, Any]] = {}
         for row in self.rows:
-            entry = sums.setdefault((row.op, row.kernel), {"op": row.op, "kernel": row.kernel, "count": 0, "flops": 0, "bytes": 0})
+            entry = sums.setdefault(
+                (row.op, row.kernel), {"op": row.op, "kernel": row.kernel, "count": 0, "flops": 0, "bytes": 0}
+            )
             entry["count"] += 1
             entry["flops"] += row.flops
             entry["bytes"] += row.reads + row.writes
@@ -92,20 +94,34 @@ class Report:
 
     def to_json(self, *, rows: bool = False) -> dict[str, Any]:
         """Everything as plain data; each row only with `rows`."""
-        told = {"component": self.component, "after": self.after, "sizes": dict(self.sizes), "dtype": self.dtype, "count": len(self.rows)}
-        told |= {name: self.total(name) for name in ("flops", "reads", "writes")} | {"weights": self.weights, "arena": self.arena}
-        told |= {
+        table = {
+            "component": self.component,
+            "after": self.after,
+            "sizes": dict(self.sizes),
+            "dtype": self.dtype,
+            "count": len(self.rows),
+        }
+        table |= {name: self.total(name) for name in ("flops", "reads", "writes")} | {
+            "weights": self.weights,
+            "arena": self.arena,
+        }
+        table |= {
             "ops": self.histogram(),
             "largest": [asdict(tensor) | {"bytes": tensor.nbytes} for tensor in self.largest()],
         }
-        return told | ({"rows": [asdict(row) for row in self.rows]} if rows else {})
+        return table | ({"rows": [asdict(row) for row in self.rows]} if rows else {})
 
 
 # From a model -------------------------------------------------------------------------------------------------------
 
 
 def of_model(
-    checkpoint: Checkpoint, after: str, recipe: Recipe, *, size: tuple[int, int] | None = None, component: str | None = None
+    checkpoint: Checkpoint,
+    after: str,
+    recipe: Recipe,
+    *,
+    size: tuple[int, int] | None = None,
+    component: str | None = None,
 ) -> list[Report]:
     """A report per component, the UNet as guidance runs it.
 
@@ -120,15 +136,24 @@ def of_model(
     model = build(checkpoint)
     todo = only(largest_jobs(model, size), component)
     if after == "graph":
-        return [of_graph(model.graph(job.component, **job.sizes), job, recipe.storage(job.component), after) for job in todo]
+        return [
+            of_graph(model.graph(job.component, **job.sizes), job, recipe.storage(job.component), after) for job in todo
+        ]
     if after == "rewrite":
         fused_ones = fused_graphs(model, recipe, todo)
-        return [of_graph(fused.graph, fused.job, recipe.storage(fused.job.component), after, fused.fallbacks) for fused in fused_ones]
+        return [
+            of_graph(fused.graph, fused.job, recipe.storage(fused.job.component), after, fused.fallbacks)
+            for fused in fused_ones
+        ]
     reports = []
     for compiled in programs(model, recipe, todo):
         fallbacks = compiled.fallbacks
         lowered = after == "lower"
-        report = of_program(compiled.program, compiled.storage, fallbacks) if lowered else of_plan(compiled.plan(), fallbacks)
+        report = (
+            of_program(compiled.program, compiled.storage, fallbacks)
+            if lowered
+            else of_plan(compiled.plan(), fallbacks)
+        )
         reports.append(replace(report, tuned=compiled.tuned()))
     return reports
 
@@ -140,15 +165,22 @@ def of_graph(graph: ir.Model, job: Job, storage: str, after: str, fallbacks: Seq
     for node in graph.graph:
         row = find(node.domain, node.op_type)
         assert row is not None, "verify_graph let it through"
-        ins, outs = [_tensor(v, storage) for v in node.inputs if v is not None and _is_data(v)], [_tensor(v, storage) for v in node.outputs]
+        ins, outs = (
+            [_tensor(v, storage) for v in node.inputs if v is not None and _is_data(v)],
+            [_tensor(v, storage) for v in node.outputs],
+        )
         shapes = [static_shape(v) for v in node.inputs if v is not None and v.shape is not None]
         distinct = {tensor.name: tensor.nbytes for tensor in ins}
-        moved = (0, 0) if node.op_type in VIEWS else traffic(node.op_type, list(distinct.values()), [tensor.nbytes for tensor in outs])
+        moved = (
+            (0, 0)
+            if node.op_type in VIEWS
+            else traffic(node.op_type, list(distinct.values()), [tensor.nbytes for tensor in outs])
+        )
         flops = row.flops(shapes, [tensor.shape for tensor in outs])
         rows.append(Row(str(node.name), node.op_type, "", _texts(ins), _texts(outs), (), (), flops, *moved))
     weights = sum(_tensor(value, storage).nbytes for value in graph.graph.initializers.values() if _is_data(value))
-    made = [_tensor(value, storage) for node in graph.graph for value in node.outputs if node.op_type not in VIEWS]
-    return Report(job.component, after, job.sizes, storage, rows, weights, made, fallbacks=fallbacks)
+    tensors = [_tensor(value, storage) for node in graph.graph for value in node.outputs if node.op_type not in VIEWS]
+    return Report(job.component, after, job.sizes, storage, rows, weights, tensors, fallbacks=fallbacks)
 
 
 def _is_data(value: ir.Value) -> bool:
@@ -172,30 +204,32 @@ def of_program(program: Program, storage: str, fallbacks: Sequence[str] = ()) ->
         where = (call.node, call.op, call.kernel, _texts(ins), _texts(outs), call.grid, call.group)
         rows.append(Row(*where, call.flops, call.reads, call.writes))
     weights = sum(program.tensors[name].nbytes for name in program.weights)
-    made = [tensor for name, tensor in program.tensors.items() if name not in program.weights]
-    return Report(program.component, "lower", program.sizes, storage, rows, weights, made, fallbacks=fallbacks)
+    tensors = [tensor for name, tensor in program.tensors.items() if name not in program.weights]
+    return Report(program.component, "lower", program.sizes, storage, rows, weights, tensors, fallbacks=fallbacks)
 
 
 # From a plan ----------------------------------------------------------------------------------------------------------
 
 
-def of_plan(made: Plan, fallbacks: Sequence[str] = (), after: str = "plan") -> Report:
+def of_plan(plan: Plan, fallbacks: Sequence[str] = (), after: str = "plan") -> Report:
     """The report of a plan. At the stage `lower` it is told without its arena."""
     rows = []
-    tensors = [Tensor(x.name, x.shape, x.dtype) for x in made.operands]
-    for d in made.dispatches:
+    tensors = [Tensor(x.name, x.shape, x.dtype) for x in plan.operands]
+    for d in plan.dispatches:
         split = len(d.operands) - d.outputs
         ins, outs = ([tensors[index] for index in part] for part in (d.operands[:split], d.operands[split:]))
-        where = (d.node, d.op, made.kernels[d.kernel].file, _texts(ins), _texts(outs), d.grid, d.group)
+        where = (d.node, d.op, plan.kernels[d.kernel].file, _texts(ins), _texts(outs), d.grid, d.group)
         rows.append(Row(*where, d.flops, d.reads, d.writes))
-    weights = sum({x.weight: x.nbytes for x in made.operands if x.weight is not None}.values())
-    own = [tensor for tensor, x in zip(tensors, made.operands, strict=True) if x.weight is None]
-    arena = made.arena if after == "plan" else None
-    return Report(made.component, after, made.sizes, made.dtype, rows, weights, own, arena, fallbacks)
+    weights = sum({x.weight: x.nbytes for x in plan.operands if x.weight is not None}.values())
+    own = [tensor for tensor, x in zip(tensors, plan.operands, strict=True) if x.weight is None]
+    arena = plan.arena if after == "plan" else None
+    return Report(plan.component, after, plan.sizes, plan.dtype, rows, weights, own, arena, fallbacks)
 
 
-def of_bundle(bundle: Bundle, after: str, *, size: tuple[int, int] | None = None, component: str | None = None) -> list[Report]:
-    """A report a component, from the bundle's plans.
+def of_bundle(
+    bundle: Bundle, after: str, *, size: tuple[int, int] | None = None, component: str | None = None
+) -> list[Report]:
+    """A report per component, from the bundle's plans.
 
     Raises:
         UsageError: a stage that a bundle does not hold, or a component that it has not.
@@ -207,19 +241,23 @@ def of_bundle(bundle: Bundle, after: str, *, size: tuple[int, int] | None = None
         raise UsageError(what, where="--after", fix=fix)
     reports, general_ones = [], general(load_all())
     for entry in only(entries(bundle, size), component):
-        made = bundle.plan(entry.component, **entry.sizes)
-        slow = [f"{entry.component}: {d.node} runs on the general kernel {file}" for d, file in _kernels(made) if file in general_ones]
+        plan = bundle.plan(entry.component, **entry.sizes)
+        slow = [
+            f"{entry.component}: {d.node} runs on the general kernel {file}"
+            for d, file in _kernels(plan)
+            if file in general_ones
+        ]
         known = bundle.manifest.rewrites.get(entry.component)
-        reports.append(of_plan(made, [*(of_rules(entry.component, asdict(known)) if known else []), *slow], after))
+        reports.append(of_plan(plan, [*(of_rules(entry.component, asdict(known)) if known else []), *slow], after))
     return reports
 
 
-def _kernels(made: Plan) -> Iterator[tuple[Any, str]]:
-    return ((d, made.kernels[d.kernel].file) for d in made.dispatches)
+def _kernels(plan: Plan) -> Iterator[tuple[Any, str]]:
+    return ((d, plan.kernels[d.kernel].file) for d in plan.dispatches)
 
 
 def entries(bundle: Bundle, size: tuple[int, int] | None = None) -> list[PlanEntry]:
-    """One plan a component: those of a picture size (the bundle's first by default), each at its largest batch.
+    """One plan per component: those of a picture size (the bundle's first by default), each at its largest batch.
 
     A component that has none of that size is left out: not every bundle can begin from a picture at every size.
 
@@ -230,15 +268,20 @@ def entries(bundle: Bundle, size: tuple[int, int] | None = None) -> list[PlanEnt
     wanted: dict[str, float] | None = None if size is None else {"width": size[0] / scale, "height": size[1] / scale}
     chosen: dict[str, PlanEntry] = {}
     for entry in bundle.plans:
-        mine: dict[str, float] = {name: entry.sizes[name] for name in ("width", "height") if name in entry.sizes}
-        if wanted is None and mine:
-            wanted = dict(mine)
-        fits = not mine or mine == wanted
-        if fits and entry.sizes.get("batch", 1) > (chosen[entry.component].sizes.get("batch", 1) if entry.component in chosen else 0):
+        own_size: dict[str, float] = {name: entry.sizes[name] for name in ("width", "height") if name in entry.sizes}
+        if wanted is None and own_size:
+            wanted = dict(own_size)
+        fits = not own_size or own_size == wanted
+        if fits and entry.sizes.get("batch", 1) > (
+            chosen[entry.component].sizes.get("batch", 1) if entry.component in chosen else 0
+        ):
             chosen[entry.component] = entry
     if size is not None and not any("width" in entry.sizes for entry in chosen.values()):
         drawn = [entry.sizes for entry in bundle.plans if {"width", "height"} <= entry.sizes.keys()]
-        have = ", ".join(dict.fromkeys(f"{sizes['width'] * scale}x{sizes['height'] * scale}" for sizes in drawn)) or "no sizes"
+        have = (
+            ", ".join(dict.fromkeys(f"{sizes['width'] * scale}x{sizes['height'] * scale}" for sizes in drawn))
+            or "no sizes"
+        )
         asked = "x".join(map(str, size))
         what, fix = f"has no plan for {asked} (it has {have}).", f"convert the checkpoint again with `--size {asked}`"
         raise BundleError(what, where=bundle.path.name, fix=fix)
@@ -246,13 +289,17 @@ def entries(bundle: Bundle, size: tuple[int, int] | None = None) -> list[PlanEnt
 
 
 def picture_memory(reports: Sequence[Report]) -> dict[str, dict[str, int]]:
-    """Bytes on the device that one picture needs: the largest arena, which all share, and the weights of what it runs."""
+    """Bytes on the device that one picture needs: the largest arena, which all share,
+    and the weights of what it runs."""
 
     def sums(parts: Sequence[Report]) -> dict[str, int]:
         arena, weights = max((part.arena or 0 for part in parts), default=0), sum(part.weights for part in parts)
         return {"arena": arena, "weights": weights, "total": arena + weights}
 
-    return {"text to image": sums([r for r in reports if r.component != BEGINS_FROM_IMAGE]), "image to image": sums(reports)}
+    return {
+        "text to image": sums([r for r in reports if r.component != BEGINS_FROM_IMAGE]),
+        "image to image": sums(reports),
+    }
 
 
 # As text --------------------------------------------------------------------------------------------------------------
@@ -263,8 +310,13 @@ def to_text(report: Report, *, rows: bool = False) -> str:
     sizes = " ".join(f"{name}={value}" for name, value in report.sizes.items())
     unit = "nodes" if report.after in ("graph", "rewrite") else "dispatches"
     counts = [f"{len(report.rows):,} {unit}", f"{report.total('flops') / 1e9:,.1f} GFLOP"]
-    counts += [f"{report.moved / 1e6:,.1f} MB moved ({report.total('reads') / 1e6:,.1f} read, {report.total('writes') / 1e6:,.1f} written)"]
-    counts += [f"{report.weights / 1e6:,.1f} MB weights"] + ([f"{report.arena / 1e6:,.1f} MB arena"] if report.arena is not None else [])
+    counts += [
+        f"{report.moved / 1e6:,.1f} MB moved ({report.total('reads') / 1e6:,.1f} read, "
+        f"{report.total('writes') / 1e6:,.1f} written)"
+    ]
+    counts += [f"{report.weights / 1e6:,.1f} MB weights"] + (
+        [f"{report.arena / 1e6:,.1f} MB arena"] if report.arena is not None else []
+    )
     lines = [f"{report.component} after {report.after}, {sizes}, {report.dtype}", "  " + ", ".join(counts)]
     lines += [f"  {report.tuned}"] * bool(report.tuned)
     table = [("op", "kernel", "count", "GFLOP", "MB moved")]
@@ -272,7 +324,9 @@ def to_text(report: Report, *, rows: bool = False) -> str:
         table.append((e["op"], e["kernel"], f"{e['count']:,}", f"{e['flops'] / 1e9:,.2f}", f"{e['bytes'] / 1e6:,.1f}"))
     lines += ["  " + line for line in columns(table, left=2)]
     lines += ["  largest tensors"]
-    lines += [f"    {tensor.nbytes / 1e6:8,.1f} MB  {_texts([tensor])[0]}  {tensor.name}" for tensor in report.largest()]
+    lines += [
+        f"    {tensor.nbytes / 1e6:8,.1f} MB  {_texts([tensor])[0]}  {tensor.name}" for tensor in report.largest()
+    ]
     if rows:
         lines += [f"  {number:>5} {_line(row)}" for number, row in enumerate(report.rows)]
     return "\n".join(lines)

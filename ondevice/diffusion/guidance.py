@@ -1,4 +1,5 @@
-"""How the passes of a call become one prediction: classifier-free guidance and its kin, as a pipeline's `combine` says them."""
+"""How the passes of a call become one prediction:
+classifier-free guidance and its kin, as a pipeline's `combine` says them."""
 
 from __future__ import annotations
 
@@ -39,5 +40,6 @@ def _rescaled(prediction: np.ndarray, text: np.ndarray, phi: np.float32) -> np.n
     Reference: "Common Diffusion Noise Schedules and Sample Steps are Flawed" (arXiv 2305.08891), section 3.4, as
     diffusers' `rescale_noise_cfg`.
     """
-    scale = text.std(ddof=1, dtype=np.float64) / prediction.std(ddof=1, dtype=np.float64)  # so that the order of a sum changes nothing
+    # so that the order of a sum changes nothing
+    scale = text.std(ddof=1, dtype=np.float64) / prediction.std(ddof=1, dtype=np.float64)
     return phi * (prediction * np.float32(scale)) + (np.float32(1) - phi) * prediction

@@ -21,16 +21,20 @@ def from_pixels(pixels: np.ndarray) -> np.ndarray:
 
 
 def drawn(moments: np.ndarray, stream: Noise | None) -> np.ndarray:
-    """float32[n, c, h, w] of an encoder's [n, 2c, h, w], a mean and the logarithm of a variance: a draw from `stream`, or the mean."""
+    """float32[n, c, h, w] of an encoder's [n, 2c, h, w], a mean and the logarithm of a variance:
+    a draw from `stream`, or the mean."""
     mean, log_variance = np.split(moments.astype(np.float32), 2, axis=1)
     if stream is None:
         return mean
     # In double, rounded: the last bit of a float32 exponential is each library's own.
-    return mean + np.exp(0.5 * log_variance.clip(-30, 20).astype(np.float64)).astype(np.float32) * stream.randn(mean.shape)
+    return mean + np.exp(0.5 * log_variance.clip(-30, 20).astype(np.float64)).astype(np.float32) * stream.randn(
+        mean.shape
+    )
 
 
 def rounded_down(pixels: np.ndarray, step: int) -> tuple[int, int]:
-    """(width, height) that is drawn from uint8[h, w, 3] where none is asked for: multiples of `step`, as in diffusers."""
+    """(width, height) that is drawn from uint8[h, w, 3] where none is asked for:
+    multiples of `step`, as in diffusers."""
     height, width = (max(side - side % step, step) for side in pixels.shape[:2])
     return width, height
 

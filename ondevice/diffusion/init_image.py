@@ -1,7 +1,7 @@
 """Pictures to begin from: a file as pixels, in a bounded amount of memory, and the size that is drawn from it.
 
-A file is what a person sees in it: turned upright, the first frame of several, its transparent parts on a ground of one colour. Colour
-profiles are not applied, as in diffusers.
+A file is what a person sees in it: turned upright, the first frame of several, its transparent parts on a ground of one
+colour. Colour profiles are not applied, as in diffusers.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ SIDE_LIMIT = 1 << 16
 """Of a side: resampling keeps 48 bytes for each pixel of it, however low the picture is."""
 
 SCANS_LIMIT = 200
-"""Of a progressive JPEG, which is decoded once a scan. Encoders write ten."""
+"""Of a progressive JPEG, which is decoded once per scan. Encoders write ten."""
 
 WHITE = (255, 255, 255)
-_BYTES = {"PNG": 8, "BMP": 8, "JPEG": 8, "progressive JPEG": 14, "WEBP": 18}  # measured of a pixel: decoder, Pillow's copy, ours
+# measured of a pixel: decoder, Pillow's copy, ours
+_BYTES = {"PNG": 8, "BMP": 8, "JPEG": 8, "progressive JPEG": 14, "WEBP": 18}
 _READS = ("PNG", "JPEG", "WEBP", "BMP")
 _SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"}
 _OTHERS = {
@@ -47,7 +48,8 @@ _OTHERS = {
 }
 _STRIP = 1 << 18  # pixels that are composed at once
 _GREYS = {"1": 255, "L;2": 85, "L;4": 17}  # what a step of grey in a PNG is of 255
-_UPRIGHT = {2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (3, 1), 6: (3, 0), 7: (1, 1), 8: (1, 0)}  # EXIF orientation: quarter turns, then mirrored
+# EXIF orientation: quarter turns, then mirrored
+_UPRIGHT = {2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (3, 1), 6: (3, 0), 7: (1, 1), 8: (1, 0)}
 
 
 def parse_colour(text: str) -> tuple[int, int, int]:
@@ -62,13 +64,16 @@ def parse_colour(text: str) -> tuple[int, int, int]:
             raise ValueError
     except ValueError:
         raise UsageError(
-            f"{text[:40]!r} is not a colour (expected #rrggbb or a name).", where="--background", fix="write white or '#ffffff'"
+            f"{text[:40]!r} is not a colour (expected #rrggbb or a name).",
+            where="--background",
+            fix="write white or '#ffffff'",
         ) from None
     return red, green, blue
 
 
 def read_image(path: str | Path, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """uint8[h, w, 3] of a PNG, JPEG, WebP or BMP file of any depth, turned upright, its transparent parts laid on `background`.
+    """uint8[h, w, 3] of a PNG, JPEG, WebP or BMP file of any depth, turned upright,
+    its transparent parts laid on `background`.
 
     Says on the log what is left out of the file or added to it. It takes at most MEMORY bytes, whatever the file says.
 
@@ -80,7 +85,10 @@ def read_image(path: str | Path, background: tuple[int, int, int] = WHITE) -> np
     def refused(why: str, fix: str = "save it as PNG and try again") -> UsageError:
         return UsageError(f"not a readable image ({why}; expected {', '.join(_READS)}).", where=where, fix=fix)
 
-    with opened(Path(path), FILE_LIMIT, lambda why: refused(why, "check the path, or save it as a smaller PNG")) as (file, _):
+    with opened(Path(path), FILE_LIMIT, lambda why: refused(why, "check the path, or save it as a smaller PNG")) as (
+        file,
+        _,
+    ):
         data = file.read(FILE_LIMIT)
     kind = _kind(data)
     if kind not in _READS:
@@ -114,7 +122,9 @@ def _kind(data: bytes) -> str:
         return "a HEIC or AVIF picture or a film"
     start = data[:64].lstrip()
     found = next((name for mark, name in _SIGNATURES.items() if data.startswith(mark)), None)
-    return found or next((name for mark, name in _OTHERS.items() if start.startswith(mark)), "no picture" if data else "empty")
+    return found or next(
+        (name for mark, name in _OTHERS.items() if start.startswith(mark)), "no picture" if data else "empty"
+    )
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
@@ -132,7 +142,7 @@ def _check_size(size: tuple[int, int], kind: str, where: str) -> None:
     width, height = size
     limit = MEMORY // _BYTES[kind]
     if width * height > limit or max(size) > SIDE_LIMIT:
-        what = f"too large (got {width}x{height}, expected at most {limit} pixels of a {kind}, {SIDE_LIMIT} a side)."
+        what = f"too large (got {width}x{height}, expected at most {limit} pixels of a {kind}, {SIDE_LIMIT} per side)."
         raise UsageError(what, where=where, fix="shrink it")
 
 
@@ -149,12 +159,15 @@ def _decode(data: bytes, kind: str, background: tuple[int, int, int], where: str
         _say_profile(image, where)
         pixels, composed = _compose(image, background)
         if composed:
-            log.warning("%s: its transparent parts are laid on #%02x%02x%02x (--background chooses)", where, *background)
+            log.warning(
+                "%s: its transparent parts are laid on #%02x%02x%02x (--background chooses)", where, *background
+            )
         return pixels, _orientation(image)
 
 
 def _correct_transparency(image: Image.Image) -> None:
-    """The transparent colour of a PNG in the units of the pixels that Pillow gives: it scales greys of few bits and cuts colours of 16."""
+    """The transparent colour of a PNG in the units of the pixels that Pillow gives:
+    it scales greys of few bits and cuts colours of 16."""
     tiles = getattr(image, "tile", None)
     key, stored = image.info.get("transparency"), str(tiles[0][3]) if tiles else ""
     if isinstance(key, int) and image.mode in ("1", "L"):
@@ -164,7 +177,8 @@ def _correct_transparency(image: Image.Image) -> None:
 
 
 def _compose(image: Image.Image, background: tuple[int, int, int]) -> tuple[np.ndarray, bool]:
-    """(uint8[h, w, 3], whether anything of the ground is seen), strip by strip, so that there are never two whole copies more."""
+    """(uint8[h, w, 3], whether anything of the ground is seen), strip by strip,
+    so that there are never two whole copies more."""
     width, height = image.size
     pixels, composed = np.empty((height, width, 3), np.uint8), False
     ground = np.array(background, np.uint16)
@@ -191,9 +205,13 @@ def _compose(image: Image.Image, background: tuple[int, int, int]) -> tuple[np.n
 def _say_profile(image: Image.Image, where: str) -> None:
     profile = image.info.get("icc_profile") or b""
     if image.mode == "CMYK":
-        log.warning("%s: it is in the colours of print (CMYK), which are not exact here; save it as sRGB for exact ones", where)
+        log.warning(
+            "%s: it is in the colours of print (CMYK), which are not exact here; save it as sRGB for exact ones", where
+        )
     elif profile and b"sRGB" not in profile and "sRGB".encode("utf-16-be") not in profile:
-        log.warning("%s: its colour profile is not applied, as in diffusers; save it as sRGB for its own colours", where)
+        log.warning(
+            "%s: its colour profile is not applied, as in diffusers; save it as sRGB for its own colours", where
+        )
 
 
 def _orientation(image: Image.Image) -> int:
@@ -206,7 +224,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def fitting_size(own: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Of the sizes (width, height) that can be drawn the one for a picture of size `own`: nearest in shape, then in area."""
+    """Of the sizes (width, height) that can be drawn the one for a picture of size `own`:
+    nearest in shape, then in area."""
 
     def distance(size: tuple[int, int]) -> tuple[float, float]:
         wider, higher = (math.log(size[i] / own[i]) for i in (0, 1))
@@ -216,7 +235,8 @@ def fitting_size(own: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> tupl
 
 
 def squashed(own: tuple[int, int], size: tuple[int, int], step: int) -> bool:
-    """Whether a picture of size `own` changes its shape at `size`, by more than rounding a side to a multiple of `step` does."""
+    """Whether a picture of size `own` changes its shape at `size`,
+    by more than rounding a side to a multiple of `step` does."""
     return abs(size[0] * own[1] - size[1] * own[0]) >= step * max(own)
 
 

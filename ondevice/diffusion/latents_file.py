@@ -1,6 +1,8 @@
-"""Latents from a .npy file. The header is read first and every word of it checked; nothing is mapped, and nothing unpickled.
+"""Latents from a .npy file.
+The header is read first and every word of it checked; nothing is mapped, and nothing unpickled.
 
-NumPy's own reader is not for files of strangers: with an item size of 0 its mapping divides by zero, which ends the process.
+NumPy's own reader is not for files of strangers: with an item size of 0 its mapping divides by zero, which
+ends the process.
 """
 
 from __future__ import annotations
@@ -37,14 +39,18 @@ def read_latents(path: Path) -> np.ndarray:
     """
 
     def refused(why: str) -> UsageError:
-        return UsageError(f"no array can be read: {why}.", where=str(path), fix="save one array of float32 with numpy.save")
+        return UsageError(
+            f"no array can be read: {why}.", where=str(path), fix="save one array of float32 with numpy.save"
+        )
 
     with opened(path, LATENTS_LIMIT, refused) as (file, size):
         try:
             dtype, order, shape = _read_header(file)
             count = math.prod(shape)
             if count * dtype.itemsize > size - file.tell():
-                raise ValueError(f"it is cut (its header says {list(shape)} of {dtype.name}, {size - file.tell()} bytes follow)")
+                raise ValueError(
+                    f"it is cut (its header says {list(shape)} of {dtype.name}, {size - file.tell()} bytes follow)"
+                )
             return np.frombuffer(file.read(count * dtype.itemsize), dtype).reshape(shape, order=order)
         except ValueError as error:
             raise refused(str(error)) from None
@@ -77,7 +83,9 @@ def _read_header(file: BinaryIO) -> tuple[np.dtype, Literal["C", "F"], tuple[int
         or len(shape) > DIMENSIONS_LIMIT
         or any(type(n) is not int or not 0 <= n <= LATENTS_LIMIT for n in shape)
     ):
-        raise ValueError(f"its shape is {str(shape)[:40]} (expected at most {DIMENSIONS_LIMIT} whole numbers that a file can hold)")
+        raise ValueError(
+            f"its shape is {str(shape)[:40]} (expected at most {DIMENSIONS_LIMIT} whole numbers that a file can hold)"
+        )
     return np.dtype(descr), "F" if fortran else "C", shape
 
 

@@ -1,7 +1,8 @@
 """What a picture needs, known before anything is loaded, and how it can be drawn with less.
 
-Three things save memory, in the order of what they cost: guidance in two passes of batch 1, a decoder that works in bands, and giving each
-component's weights back once it is done. A bundle says what its plans need; nothing here opens a device.
+Three things save memory, in the order of what they cost: guidance in two passes of batch 1, a decoder that works in
+bands, and giving each component's weights back once it is done. A bundle says what its plans need; nothing here
+opens a device.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that drawing one picture takes. `weights` are whole shards, as a device holds them; `host` is what arrays between the
-    components take beside the device's memory."""
+    """Bytes that drawing one picture takes. `weights` are whole shards, as a device holds them; `host` is what arrays
+    between the components take beside the device's memory."""
 
     way: Way
     arena: int
@@ -84,12 +85,18 @@ def most_passes(bundle: Bundle) -> int:
 def batches(bundle: Bundle, width: int, height: int) -> set[int]:
     """How many passes the denoiser can run at once at this size (latent units)."""
     place = {"height": height, "width": width}.items()
-    return {e.sizes["batch"] for e in bundle.plans if e.component == denoiser(bundle) and "batch" in e.sizes and place <= e.sizes.items()}
+    return {
+        e.sizes["batch"]
+        for e in bundle.plans
+        if e.component == denoiser(bundle) and "batch" in e.sizes and place <= e.sizes.items()
+    }
 
 
 def is_guided(bundle: Bundle, guidance_scale: float | None) -> bool:
     """Whether a guidance scale (None: the model's) takes more than one pass."""
-    numbers = {name: number.default for name, number in bundle.pipeline.numbers.items() if isinstance(number.default, float)}
+    numbers = {
+        name: number.default for name, number in bundle.pipeline.numbers.items() if isinstance(number.default, float)
+    }
     if guidance_scale is not None:
         numbers["guidance_scale"] = guidance_scale
     return any(len(passes_in_use(loop, numbers)) > 1 for loop in bundle.pipeline.denoise)
@@ -106,32 +113,46 @@ def in_single_passes(bundle: Bundle, guided: bool, width: int, height: int) -> b
     """
     have, all_passes = batches(bundle, width, height), most_passes(bundle)
     if not guided and have and 1 not in have:
-        what = f"a picture without guidance needs the {denoiser(bundle)} at batch 1, and the bundle has it at batch {max(have)} only."
+        what = (
+            f"a picture without guidance needs the {denoiser(bundle)} at batch 1, "
+            f"and the bundle has it at batch {max(have)} only."
+        )
         raise UsageError(what, where="--guidance", fix="use more than 1, or convert an export with a dynamic batch")
     if guided and have == {1} and all_passes > 1:
         log.warning(
-            "the bundle has the %s at batch 1 only, so guidance takes %s passes", denoiser(bundle), "two" if all_passes == 2 else all_passes
+            "the bundle has the %s at batch 1 only, so guidance takes %s passes",
+            denoiser(bundle),
+            "two" if all_passes == 2 else all_passes,
         )
         return True
     return False
 
 
 def has_plans(bundle: Bundle, width: int, height: int, at_once: bool) -> bool:
-    """Whether the denoiser and the decoder have plans of this size (latent units), and the denoiser for all passes `at_once` or for one."""
+    """Whether the denoiser and the decoder have plans of this size (latent units),
+    and the denoiser for all passes `at_once` or for one."""
     decoder = bundle.pipeline.decoder.component
     wanted = most_passes(bundle) if at_once else 1
-    return wanted in batches(bundle, width, height) and entry_of(bundle, decoder, batch=1, height=height, width=width) is not None
+    return (
+        wanted in batches(bundle, width, height)
+        and entry_of(bundle, decoder, batch=1, height=height, width=width) is not None
+    )
 
 
 def encodes_pictures(bundle: Bundle, width: int, height: int) -> bool:
     """Whether a run can begin from a picture of this size (latent units): there are plans of all that works on one."""
     spec = bundle.pipeline
-    needed = [step.component for step in spec.before if isinstance(step, Role) and spec.begins_from_picture(step.component)]
-    return bool(needed) and all(entry_of(bundle, component, batch=1, height=height, width=width) for component in needed)
+    needed = [
+        step.component for step in spec.before if isinstance(step, Role) and spec.begins_from_picture(step.component)
+    ]
+    return bool(needed) and all(
+        entry_of(bundle, component, batch=1, height=height, width=width) for component in needed
+    )
 
 
 def default_size(bundle: Bundle) -> tuple[int, int]:
-    """(width, height) in pixels of the denoiser's first plan. Raises BundleError where it has none with a width and a height."""
+    """(width, height) in pixels of the denoiser's first plan.
+    Raises BundleError where it has none with a width and a height."""
     sizes = next((entry.sizes for entry in bundle.plans if entry.component == denoiser(bundle)), {})
     if not {"width", "height"} <= sizes.keys():
         what = f"it has no plan of {denoiser(bundle)} with a width and a height."
@@ -143,9 +164,13 @@ def default_size(bundle: Bundle) -> tuple[int, int]:
 def band_heights(bundle: Bundle, width: int, height: int) -> list[int]:
     """Rows of the bands in which the bundle can decode a picture of this size (latent units), highest first."""
     place, decoder = {"width": width, "height": height, "stage": 1}.items(), bundle.pipeline.decoder.component
-    return sorted({e.sizes["rows"] for e in bundle.plans if e.component == decoder and "rows" in e.sizes and place <= e.sizes.items()})[
-        ::-1
-    ]
+    return sorted(
+        {
+            e.sizes["rows"]
+            for e in bundle.plans
+            if e.component == decoder and "rows" in e.sizes and place <= e.sizes.items()
+        }
+    )[::-1]
 
 
 def stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
@@ -159,9 +184,15 @@ def stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
         scale = bundle.pipeline.latents.scale
         size = f"{width * scale}x{height * scale}"
         got = f"it has bands of {', '.join(map(str, have))} rows" if have else "it has none"
-        fix = f"use one of these, or convert with `--tile-vae {rows} --size {size}`" if have else f"convert with `--tile-vae --size {size}`"
+        fix = (
+            f"use one of these, or convert with `--tile-vae {rows} --size {size}`"
+            if have
+            else f"convert with `--tile-vae --size {size}`"
+        )
         raise UsageError(
-            f"the bundle has no plans that decode {size} in bands{f' of {rows} rows' * bool(rows)} ({got}).", where="--tile-vae", fix=fix
+            f"the bundle has no plans that decode {size} in bands{f' of {rows} rows' * bool(rows)} ({got}).",
+            where="--tile-vae",
+            fix=fix,
         )
     return [stage_of(plan) for plan in bundle.stages(height, width, rows)]
 
@@ -183,7 +214,11 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
     arenas, weights = [], []
     held: dict[str, int] = {}
     for component, batch in runs.items():
-        sizes = {name: size for name, size in {"batch": batch, **place}.items() if component in plans and name in plans[component][0]}
+        sizes = {
+            name: size
+            for name, size in {"batch": batch, **place}.items()
+            if component in plans and name in plans[component][0]
+        }
         in_bands = bands and component == spec.decoder.component
         shards: dict[str, int] = {}
         arena = 0
@@ -214,14 +249,17 @@ def ways(bundle: Bundle, width: int, height: int, *, guided: bool = True, start:
     return found
 
 
-def fit(bundle: Bundle, width: int, height: int, limit: int, *, mapped: bool, guided: bool, image: bool, start: Way) -> Need:
+def fit(
+    bundle: Bundle, width: int, height: int, limit: int, *, mapped: bool, guided: bool, image: bool, start: Way
+) -> Need:
     """The first way that needs at most `limit` bytes, without the savings on its way that turned out to be of no use.
 
     Raises:
         PlanError: none does; says what the least would be.
     """
     needs = [
-        need(bundle, width, height, way, guided=guided, image=image) for way in ways(bundle, width, height, guided=guided, start=start)
+        need(bundle, width, height, way, guided=guided, image=image)
+        for way in ways(bundle, width, height, guided=guided, start=start)
     ]
     chosen = next((found for found in needs if found.total(mapped=mapped) <= limit), None)
     if chosen is None:
@@ -233,7 +271,10 @@ def fit(bundle: Bundle, width: int, height: int, limit: int, *, mapped: bool, gu
             else "convert with --tile-vae, which lets the decoder work in bands, or use a smaller --size"
         )
         total = mb(least.total(mapped=mapped))
-        what = f"a picture needs at least {total} ({parts_of(least, mapped)}; {least.way.text()}), and {mb(limit)} are allowed."
+        what = (
+            f"a picture needs at least {total} ({parts_of(least, mapped)}; "
+            f"{least.way.text()}), and {mb(limit)} are allowed."
+        )
         raise PlanError(what, where="memory", fix=more)
     for saving in ("rows", "split"):  # the costlier first
         simpler = replace(chosen.way, **{saving: getattr(start, saving)})
@@ -267,19 +308,23 @@ def parse_bytes(text: str) -> int:
 
 
 def latent_sizes(bundle: Bundle, size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
-    """(width, height) of the pictures that the bundle can draw, in latent units; only `size` (pixels) where it is given."""
+    """(width, height) of the pictures that the bundle can draw, in latent units;
+    only `size` (pixels) where it is given."""
     drawn = [
         (e.sizes["width"], e.sizes["height"])
         for e in bundle.plans
         if e.component == denoiser(bundle) and {"width", "height"} <= e.sizes.keys()
     ]
     scale, decoder = bundle.pipeline.latents.scale, bundle.pipeline.decoder.component
-    found = [place for place in dict.fromkeys(drawn) if entry_of(bundle, decoder, batch=1, width=place[0], height=place[1])]
+    found = [
+        place for place in dict.fromkeys(drawn) if entry_of(bundle, decoder, batch=1, width=place[0], height=place[1])
+    ]
     return [place for place in found if size is None or (place[0] * scale, place[1] * scale) == size]
 
 
 def table(bundle: Bundle, sizes: Sequence[tuple[int, int]]) -> list[tuple[tuple[int, int], Need]]:
-    """What each of these picture sizes (latent units) needs, each way that it can be drawn; first (width, height) in pixels."""
+    """What each of these picture sizes (latent units) needs, each way that it can be drawn;
+    first (width, height) in pixels."""
     scale = bundle.pipeline.latents.scale
     return [
         ((width * scale, height * scale), need(bundle, width, height, way))
@@ -294,7 +339,11 @@ def to_text(rows: Sequence[tuple[tuple[int, int], Need]]) -> list[str]:
         return []
     head = ("picture", "drawn with", "arena", "weights", "most at once", "beside it")
     cells = [
-        (f"{size[0]}x{size[1]}", one.way.text(), *(f"{n / 1e6:,.1f}" for n in (one.arena, one.weights, one.device, one.host)))
+        (
+            f"{size[0]}x{size[1]}",
+            one.way.text(),
+            *(f"{n / 1e6:,.1f}" for n in (one.arena, one.weights, one.device, one.host)),
+        )
         for size, one in rows
     ]
     return [

@@ -1,14 +1,14 @@
 """Noise with the bits of `torch.randn` on a CPU generator, without torch.
 
-The stream is mt19937. Sixteen or more values: 24-bit uniforms go through Box-Muller in runs of sixteen (the first eight of
-a run are radii, the last eight angles), in float32. Fewer: one pair of 53-bit uniforms at a time in float64, the second
-value of a pair kept for the next draw.
+The stream is mt19937. Sixteen or more values: 24-bit uniforms go through Box-Muller in runs of sixteen (the first eight
+of a run are radii, the last eight angles), in float32. Fewer: one pair of 53-bit uniforms at a time in float64, the
+second value of a pair kept for the next draw.
 Reference: PyTorch ATen/native/cpu/DistributionTemplates.h (`normal_fill`), ATen/core/DistributionsHelper.h.
 
-torch's x86 kernel takes logarithm, sine and cosine from the Cephes polynomials (`avx_mathfun.h`), and the compiler contracts
-each multiply-add there into one rounding. The same polynomials with the same contractions stand below, because NumPy's own
-functions differ in the last bit of one value in seven. (torch on a machine without AVX2 uses the C library, and agrees with
-this within 5e-7 only.)
+torch's x86 kernel takes logarithm, sine and cosine from the Cephes polynomials (`avx_mathfun.h`), and the compiler
+contracts each multiply-add there into one rounding. The same polynomials with the same contractions stand below,
+because NumPy's own functions differ in the last bit of one value in seven. (torch on a machine without AVX2 uses the C
+library, and agrees with this within 5e-7 only.)
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ class Noise:
 
     def __init__(self, seed: int) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or not -(2**63) <= seed < 2**64:
-            raise UsageError(f"not a seed (got {seed!r}, expected an integer from 0 to 2**64-1)", where="seed", fix="choose another seed")
+            raise UsageError(
+                f"not a seed (got {seed!r}, expected an integer from 0 to 2**64-1)",
+                where="seed",
+                fix="choose another seed",
+            )
         self._words = np.random.RandomState(seed & 0xFFFFFFFF)
         self._kept: float | None = None
 
@@ -86,7 +90,8 @@ class Noise:
 
 
 def _fma(a: np.ndarray, b: np.ndarray | float, c: np.ndarray | float) -> np.ndarray:
-    """float32 a*b+c with one rounding. The float64 product is exact, so only a tie of the float64 sum could differ (1 in 2**29)."""
+    """float32 a*b+c with one rounding.
+    The float64 product is exact, so only a tie of the float64 sum could differ (1 in 2**29)."""
     return (a.astype(np.float64) * _wide(b) + _wide(c)).astype(_F)
 
 

@@ -1,4 +1,5 @@
-"""What a picture was drawn with, in the words of AUTOMATIC1111's WebUI (1.9 and later), which tools that read pictures know."""
+"""What a picture was drawn with, in the words of AUTOMATIC1111's WebUI (1.9 and later),
+which tools that read pictures know."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
     """Prompt, negative prompt and a line of settings, as WebUI writes them.
 
     Args:
-        parameters: a picture's own (`Picture.parameters`), with `model`, `version`, `init_image`, `latents` and `background` where known.
+        parameters: a picture's own (`Picture.parameters`), with `model`, `version`, `init_image`, `latents` and
+            `background` where known.
         config: the scheduler_config.json that the sampler was made with.
     """
     config = dict(config or {}) | dict(parameters)
@@ -63,7 +65,8 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
 
 
 def schedule_type(sampler: str, config: Mapping[str, Any]) -> str | None:
-    """WebUI's name of the noise levels that a sampler takes under this config; None for a sampler that it does not know."""
+    """WebUI's name of the noise levels that a sampler takes under this config;
+    None for a sampler that it does not know."""
     if sampler not in _SAMPLERS:
         return None
     for flag, name in _FLAGS.items():
@@ -82,7 +85,8 @@ def _unipc(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _words(text: Any) -> str:
-    """A prompt. A line that WebUI would take for the negative prompt's begins with a small letter: the tokens are the same."""
+    """A prompt. A line that WebUI would take for the negative prompt's begins with a small letter:
+    the tokens are the same."""
     return _NEGATIVE.sub(r"\1negative prompt:", str(text or ""))
 
 

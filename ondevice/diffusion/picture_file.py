@@ -1,7 +1,7 @@
 """The file of a picture, in the format that its name says, with what it was drawn with inside.
 
-PNG has two texts: `parameters` (as WebUI writes it) and `ondevice` (JSON). JPEG and WebP have the first in EXIF's UserComment and
-the second in XMP, as `ondevice:parameters`.
+PNG has two texts: `parameters` (as WebUI writes it) and `ondevice` (JSON). JPEG and WebP have the first in EXIF's
+UserComment and the second in XMP, as `ondevice:parameters`.
 """
 
 from __future__ import annotations
@@ -57,10 +57,12 @@ def format_of(path: Path, size: tuple[int, int] = (1, 1)) -> str:
         what = f"pictures are written as PNG, JPEG or WebP ({got[:40]}, expected {', '.join(FORMATS)})."
         raise UsageError(what, where=f"--out: {path}", fix=f"name it {plain}.png")
     if max(size) > SIDES.get(name, max(size)):
-        what = f"a {name} has at most {SIDES[name]} pixels a side (got {size[0]}x{size[1]})."
+        what = f"a {name} has at most {SIDES[name]} pixels per side (got {size[0]}x{size[1]})."
         raise UsageError(what, where=f"--out: {path}", fix=f"name it {plain}.png")
     if not features.check(_CODECS[name]):
-        raise UsageError(f"Pillow was built without {name} here.", where=f"--out: {path}", fix="install Pillow from PyPI")
+        raise UsageError(
+            f"Pillow was built without {name} here.", where=f"--out: {path}", fix="install Pillow from PyPI"
+        )
     return name
 
 
@@ -71,15 +73,22 @@ def free_names(path: Path) -> Iterator[Path]:
 
 
 def write_picture(
-    path: Path, pixels: np.ndarray, parameters: Mapping[str, Any], config: Mapping[str, Any] | None = None, *, numbered: bool = False
+    path: Path,
+    pixels: np.ndarray,
+    parameters: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+    *,
+    numbered: bool = False,
 ) -> Path:
     """Writes uint8[h, w, 3] in the format that the name says, with its parameters; gives the path that it has.
 
-    A file that is there already is replaced, and a link's target where it is a link; `numbered`: nothing is replaced, and the first of
-    `free_names` is taken, which no other process gets. `config`: the scheduler's, for WebUI's words. The file appears whole or not at all.
+    A file that is there already is replaced, and a link's target where it is a link; `numbered`: nothing is replaced,
+    and the first of `free_names` is taken, which no other process gets. `config`: the scheduler's, for WebUI's words.
+    The file appears whole or not at all.
 
     Raises:
-        UsageError: it cannot be written there. It is then kept in the folder for temporary files, if that takes it, and the error names it.
+        UsageError: it cannot be written there. It is then kept in the folder for temporary files, if that takes it, and
+            the error names it.
     """
     data = _encode(pixels, format_of(path), parameters, config)
     for target in free_names(path) if numbered else (path,):
@@ -90,10 +99,16 @@ def write_picture(
             continue
         except OSError as error:
             kept = _kept(data, path.suffix)
-            what = f"the picture cannot be written ({error.strerror or error}){f'; it is kept as {kept}' if kept else ''}."
-            raise UsageError(what, where=str(target), fix=f"move it from there; {fix_of(error)}" if kept else fix_of(error)) from None
+            what = (
+                f"the picture cannot be written ({error.strerror or error}){f'; it is kept as {kept}' if kept else ''}."
+            )
+            raise UsageError(
+                what, where=str(target), fix=f"move it from there; {fix_of(error)}" if kept else fix_of(error)
+            ) from None
         return target
-    raise UsageError("the picture cannot be written (its name was taken meanwhile).", where=str(path), fix="choose another --out")
+    raise UsageError(
+        "the picture cannot be written (its name was taken meanwhile).", where=str(path), fix="choose another --out"
+    )
 
 
 def _kept(data: bytes, suffix: str) -> str | None:
@@ -133,8 +148,13 @@ def _short_tags(parameters: Mapping[str, Any], config: Mapping[str, Any] | None)
     tags, limit = _tags(parameters, config), 1 << 14
     while max(map(len, tags)) > SEGMENT:
         limit //= 2
-        cut = {key: value[:limit] + "..." if isinstance(value, str) and len(value) > limit else value for key, value in parameters.items()}
+        cut = {
+            key: value[:limit] + "..." if isinstance(value, str) and len(value) > limit else value
+            for key, value in parameters.items()
+        }
         tags = _tags(cut | {"texts_cut_at": limit}, config)
     if limit < 1 << 14:
-        log.warning("a JPEG has no room for all of the prompt: its parameters hold the first %d characters of each text", limit)
+        log.warning(
+            "a JPEG has no room for all of the prompt: its parameters hold the first %d characters of each text", limit
+        )
     return tags

@@ -1,4 +1,5 @@
-"""Replay of a bundle's pipeline: texts, pictures and numbers -> a picture. It knows no family of models and no GPU (docs/pipeline.md)."""
+"""Replay of a bundle's pipeline: texts, pictures and numbers -> a picture.
+It knows no family of models and no GPU (docs/pipeline.md)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from ondevice.errors import BundleError, NumericError, UsageError, multiples_nea
 
 log = logging.getLogger(__name__)
 OnStep = Callable[[int, int, float, np.ndarray], np.ndarray | None]
-"""Called after each pass of the network: calls done, calls in all, timestep, latents. What it returns takes the latents' place."""
+"""Called after each pass of the network: calls done, calls in all, timestep, latents.
+What it returns takes the latents' place."""
 
 
 class Pipeline:
@@ -34,7 +36,8 @@ class Pipeline:
         spec: the bundle's pipeline.
         tokenizers: by the names that it calls them.
         scheduler_config: scheduler_config.json's content, as diffusers' pipeline has it once loaded.
-        plans: sizes of the plans of each component: `batch`, and `height` and `width` where it works on something as large as a picture.
+        plans: sizes of the plans of each component: `batch`, and `height` and `width` where it works on something as
+            large as a picture.
         size: (width, height) in pixels where a request names none.
         stages: the decoder's stages for a size in latent units (width, height) and rows of a band.
 
@@ -59,7 +62,8 @@ class Pipeline:
 
     @classmethod
     def of(cls, bundle: Bundle, session: Runner) -> Pipeline:
-        """The pipeline that a bundle describes, on a session that runs it. Raises OnDeviceError for what cannot be read."""
+        """The pipeline that a bundle describes, on a session that runs it.
+        Raises OnDeviceError for what cannot be read."""
         tokenizers = {name: Tokenizer.from_files(bundle.tokenizer_files(name)) for name in bundle.manifest.tokenizers}
         return cls(
             bundle.pipeline,
@@ -75,15 +79,17 @@ class Pipeline:
         """Draw one picture; what comes back has `.images`, as in diffusers.
 
         Args:
-            options: the fields of `Request`, and diffusers' `generator` (its seed is taken, and the numbers are those of
-                torch's CPU generator) and `callback_on_step_end(pipeline, step, timestep, {"latents"})`. Where the
+            options: the fields of `Request`, and diffusers' `generator` (its seed is taken, and the numbers are those
+                of torch's CPU generator) and `callback_on_step_end(pipeline, step, timestep, {"latents"})`. Where the
                 callback gives other latents back, these are gone on with.
 
         Raises:
             OnDeviceError: as `draw`.
         """
         callback, generator = options.pop("callback_on_step_end", None), options.pop("generator", None)
-        fields: dict[str, Any] = {"prompt": prompt, **options} | ({} if generator is None else {"seed": generator.initial_seed()})
+        fields: dict[str, Any] = {"prompt": prompt, **options} | (
+            {} if generator is None else {"seed": generator.initial_seed()}
+        )
 
         def on_step(done: int, calls: int, timestep: float, latents: np.ndarray) -> np.ndarray | None:
             assert callback is not None
@@ -152,7 +158,9 @@ class Pipeline:
         """Every number of the pipeline. Raises UsageError for one that it does not have."""
         strength = self._spec.latents.strength or "strength"
         given = {"guidance_scale": request.guidance_scale, strength: request.strength}
-        return resolved(self._spec, {**request.numbers, **{name: value for name, value in given.items() if value is not None}}, size)
+        return resolved(
+            self._spec, {**request.numbers, **{name: value for name, value in given.items() if value is not None}}, size
+        )
 
     def _table(self, request: Request, numbers: Mapping[str, float]) -> tuple[SamplerTable, dict[str, Any]]:
         """The sampler's table, and the options that it was made with."""
@@ -175,7 +183,9 @@ class Pipeline:
             elif isinstance(step, Sample):
                 if (moments := values.get(step.moments)) is not None:
                     clean = drawn(self._session.read(moments), stream if step.draw else None)
-                    values.keep(step.keep, np.float32(base.scaling) * (clean - np.float32(base.shift)) if step.scaled else clean)
+                    values.keep(
+                        step.keep, np.float32(base.scaling) * (clean - np.float32(base.shift)) if step.scaled else clean
+                    )
             elif not values.runs(step):
                 continue
             elif step.every == "text":
@@ -196,10 +206,10 @@ class Pipeline:
 
     def _run(self, role: Role, values: Values, text: str | None, place: Mapping[str, int]) -> None:
         feeds = values.feeds(role, text)
-        made = self._session.run_on(role.component, feeds, **self._plan_sizes(role.component, 1, place))
+        outputs = self._session.run_on(role.component, feeds, **self._plan_sizes(role.component, 1, place))
         for port, name in role.keep.items():
-            _check_finite(self._session.read(made[port]), f"{role.component}'s {port}")
-            values.keep(name, made[port], text)
+            _check_finite(self._session.read(outputs[port]), f"{role.component}'s {port}")
+            values.keep(name, outputs[port], text)
 
     def _sample(
         self,
@@ -235,13 +245,18 @@ class Pipeline:
             if values.number(loop.start) <= part < values.number(loop.end):
                 return loop
         raise UsageError(
-            f"no part of the pipeline runs at {part:g} of the schedule", where="pipeline", fix="choose other parts, from 0 to 1"
+            f"no part of the pipeline runs at {part:g} of the schedule",
+            where="pipeline",
+            fix="choose other parts, from 0 to 1",
         )
 
     def _predict(self, loop: Loop, values: Values, place: Mapping[str, int], way: Way) -> np.ndarray:
         """What the sampler takes as the model's output: all passes at once, or one after another."""
         passes = passes_in_use(loop, values.numbers)
-        at_once = all(self._plan_sizes(role.component, len(passes), place) in self._plans.get(role.component, ()) for role in loop.roles)
+        at_once = all(
+            self._plan_sizes(role.component, len(passes), place) in self._plans.get(role.component, ())
+            for role in loop.roles
+        )
         groups = [passes] if at_once and not way.split else [(one,) for one in passes]
         outputs: list[np.ndarray] = []
         for group in groups:
@@ -249,9 +264,9 @@ class Pipeline:
                 sizes = self._plan_sizes(role.component, len(group), place)
                 feeds = values.feeds_of_passes(role, group, self._zeros)
                 if role is loop.roles[-1]:
-                    made = self._session.run(role.component, feeds, **sizes)
+                    predicted = self._session.run(role.component, feeds, **sizes)
                     port = next(port for port, name in role.keep.items() if name == loop.prediction)
-                    outputs += np.split(made[port], len(group))
+                    outputs += np.split(predicted[port], len(group))
                     continue
                 kept = self._session.run_on(role.component, feeds, **sizes)
                 for port, name in role.keep.items():
@@ -260,7 +275,11 @@ class Pipeline:
 
     def _zeros(self, value: Any) -> Any:
         """Zeros like a value, and where it is."""
-        return np.zeros_like(value) if isinstance(value, np.ndarray) else self._session.put(np.zeros_like(self._session.read(value)))
+        return (
+            np.zeros_like(value)
+            if isinstance(value, np.ndarray)
+            else self._session.put(np.zeros_like(self._session.read(value)))
+        )
 
     def _after(self, final: np.ndarray, values: Values, place: Mapping[str, int], way: Way) -> np.ndarray:
         base, decoder = self._spec.latents, self._spec.decoder
@@ -271,8 +290,10 @@ class Pipeline:
         if way.rows and self._stages is not None:
             pixels = decode(self._session, self._stages(place["width"], place["height"], way.rows), values.latents)
         else:
-            made = self._session.run(decoder.component, values.feeds(decoder), **self._plan_sizes(decoder.component, 1, place))
-            pixels = made[next(port for port, name in decoder.keep.items() if name == self._spec.gives)]
+            outputs = self._session.run(
+                decoder.component, values.feeds(decoder), **self._plan_sizes(decoder.component, 1, place)
+            )
+            pixels = outputs[next(port for port, name in decoder.keep.items() if name == self._spec.gives)]
         _check_finite(pixels, "the decoder's output")
         return pixels
 
@@ -294,10 +315,14 @@ class Pipeline:
                 self._session.release(component)
 
     def _sizes(self, request: Request) -> tuple[int, int]:
-        """Pixels, each a multiple of `scale`: as asked, else the image's (rounded down, as diffusers does), else the usual."""
+        """Pixels, each a multiple of `scale`: as asked, else the image's
+        (rounded down, as diffusers does), else the usual."""
         scale = self._spec.latents.scale
         usual = self._size if request.image is None else rounded_down(request.image, scale)
-        sizes = (usual[0] if request.width is None else request.width, usual[1] if request.height is None else request.height)
+        sizes = (
+            usual[0] if request.width is None else request.width,
+            usual[1] if request.height is None else request.height,
+        )
         for name, value in zip(("width", "height"), sizes, strict=True):
             if value < scale or value % scale:
                 what = f"not a size the model can draw (got {value}, expected a multiple of {scale})"
@@ -307,7 +332,9 @@ class Pipeline:
     def _given(self, latents: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
         if latents is None:
             raise UsageError(
-                "this model goes on from latents, and none were given", where="latents", fix="give those of the model before it"
+                "this model goes on from latents, and none were given",
+                where="latents",
+                fix="give those of the model before it",
             )
         if latents.shape != shape or latents.dtype.kind != "f":
             raise UsageError(
@@ -316,21 +343,27 @@ class Pipeline:
                 fix=f"give latents of the picture's size divided by {self._spec.latents.scale}",
             )
         if not np.isfinite(latents).all():
-            raise UsageError("some values are not finite (expected normal noise)", where="latents", fix="save them again")
+            raise UsageError(
+                "some values are not finite (expected normal noise)", where="latents", fix="save them again"
+            )
         return latents.astype(np.float32)
 
 
 def _check_supported(spec: PipelineSpec) -> None:
     """Refuse words of docs/pipeline.md that are not here yet."""
-    missing = [f"pictures prepared by {given.prepare}" for given in spec.pictures.values() if given.prepare not in PREPARED]
+    missing = [
+        f"pictures prepared by {given.prepare}" for given in spec.pictures.values() if given.prepare not in PREPARED
+    ]
     missing += [f"a picture {name}" for name in spec.pictures if name != "image"]
     missing += [f"a text {name}" for name in spec.texts if name not in Request(prompt="").texts()]
     missing += ["frames"] * (spec.gives != "picture")
     missing += ["a number per frame" for number in spec.numbers.values() if number.ramp is not None]
-    made = {TIMESTEP, *(name for role in spec.loop_roles() for name in role.keep.values())}
-    missing += ["zeros for what a call makes" for loop in spec.denoise for one in loop.passes if made & set(one.zeros)]
+    kept = {TIMESTEP, *(name for role in spec.loop_roles() for name in role.keep.values())}
+    missing += ["zeros for what a call makes" for loop in spec.denoise for one in loop.passes if kept & set(one.zeros)]
     feeds = [feed for role in spec.roles() for feed in role.feed.values()]
-    missing += ["zeros for a value that was not made" for feed in feeds if feed.kind == "value" and feed.absent is not None]
+    missing += [
+        "zeros for a value that was not made" for feed in feeds if feed.kind == "value" and feed.absent is not None
+    ]
     if missing:
         what = f"its pipeline asks for {missing[0]}, which this version does not do."
         raise BundleError(what, where="pipeline", fix="install a newer ondevice")

@@ -25,7 +25,8 @@ class Request:
         seed: of the noise, as torch's CPU generator takes it.
         width, height: pixels.
         sampler: one of `ondevice.diffusion.samplers.SAMPLERS`.
-        sampler_options: `eta`, and keys of scheduler_config.json that replace the checkpoint's, as `make_table` takes them.
+        sampler_options: `eta`, and keys of scheduler_config.json that replace the checkpoint's, as
+            `make_table` takes them.
         latents: float32 [1, channels, height / scale, width / scale], the noise to begin with instead of the seed's.
         image: uint8 [height, width, 3], a picture to begin from; `strength`, 0 to 1, says how much of it is drawn anew.
         numbers: values of other numbers that the pipeline has, such as SDXL's `crop_top`.
@@ -48,7 +49,9 @@ class Request:
     def __post_init__(self) -> None:
         """Refuse what no pipeline can use."""
         if self.image is not None and self.latents is not None:
-            raise UsageError("both given (got latents and an image, expected one)", where="latents", fix="leave one out")
+            raise UsageError(
+                "both given (got latents and an image, expected one)", where="latents", fix="leave one out"
+            )
         image = self.image
         if image is not None and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3):
             what = f"not pixels (got {image.dtype}{list(image.shape)}, expected uint8[h, w, 3])"
@@ -83,8 +86,8 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`pixels` uint8[height, width, 3]; `latents` float32[1, c, h, w], the final ones; `start` the noise the run began with, before
-    the sampler's scale; `parameters` all that is needed to draw it again, for the file's metadata."""
+    """`pixels` uint8[height, width, 3]; `latents` float32[1, c, h, w], the final ones; `start` the noise the run began
+    with, before the sampler's scale; `parameters` all that is needed to draw it again, for the file's metadata."""
 
     pixels: np.ndarray
     latents: np.ndarray

@@ -1,8 +1,8 @@
 """CLIP's byte-pair tokenizer: text -> 77 ids.
 
-Gives the ids of Hugging Face's CLIPTokenizer (transformers 4.57's fast one, which is transformers 5's only one): NFC, runs of
-white space become one space, lower case, CLIP's word pattern, byte-level pairs with `</w>` at a word's end. Where other
-implementations differ is in docs/tokenizer.md.
+Gives the ids of Hugging Face's CLIPTokenizer (transformers 4.57's fast one, which is transformers 5's only one): NFC,
+runs of white space become one space, lower case, CLIP's word pattern, byte-level pairs with `</w>` at a word's end.
+Where other implementations differ is in docs/tokenizer.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Tokenizer:
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._backend = vocabulary.backend
         self._added = self._backend.get_added_tokens_decoder()
-        ids = [int(self._backend.token_to_id(vocabulary.roles[role]) or 0) for role in ("bos_token", "eos_token", "pad_token")]
+        ids = [
+            int(self._backend.token_to_id(vocabulary.roles[role]) or 0)
+            for role in ("bos_token", "eos_token", "pad_token")
+        ]
         self.bos, self.eos, self.pad = ids
         self.size = vocabulary.size
 
@@ -40,7 +43,8 @@ class Tokenizer:
     def from_files(cls, source: str | Path | Mapping[str, bytes]) -> Tokenizer:
         """Reads a tokenizer as transformers 4 or 5 saves it, or as a bundle holds it.
 
-        `source` is a folder, or the files' bytes by name. Raises CheckpointError for anything a tokenizer cannot be made of.
+        `source` is a folder, or the files' bytes by name. Raises CheckpointError for anything a tokenizer
+        cannot be made of.
         """
         return cls(read_vocabulary(source))
 
@@ -49,7 +53,8 @@ class Tokenizer:
         return [self.bos, *self._encode(text).ids, self.eos]
 
     def spelled_out(self, text: str) -> str:
-        """`text` with each added token of several vectors (`<a>`, `<a>_1`, ...) written as all of them, as diffusers' pipelines do.
+        """`text` with each added token of several vectors (`<a>`, `<a>_1`, ...) written as all of them,
+        as diffusers' pipelines do.
 
         Raises UsageError where the text would become too long.
         """
@@ -62,11 +67,14 @@ class Tokenizer:
                 vectors.append(f"{name}_{len(vectors)}")
             text = text.replace(name, " ".join(vectors))
             if len(text) > _MAX_TEXT:
-                raise UsageError(f"it is too long with all vectors of {name!r}.", where="prompt", fix="name the token less often")
+                raise UsageError(
+                    f"it is too long with all vectors of {name!r}.", where="prompt", fix="name the token less often"
+                )
         return text
 
     def pad77(self, ids: list[int]) -> np.ndarray:
-        """int32[77]: `ids` cut to 77, the last then being the end, or filled up with `pad`. `ids` has its start and end."""
+        """int32[77]: `ids` cut to 77, the last then being the end, or filled up with `pad`.
+        `ids` has its start and end."""
         kept = [*ids[: LENGTH - 1], self.eos] if len(ids) > LENGTH else ids
         return np.array([*kept, *[self.pad] * (LENGTH - len(kept))], np.int32)
 
@@ -94,7 +102,8 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise UsageError(
-                f"the prompt is not valid Unicode (got {error.object[error.start]!r} at character {error.start}, expected text)",
+                f"the prompt is not valid Unicode (got {error.object[error.start]!r} at character "
+                f"{error.start}, expected text)",
                 where="prompt",
                 fix="pass it as UTF-8",
             ) from None

@@ -22,7 +22,8 @@ class Tokens(Protocol):
 
 
 class Runner(Protocol):
-    """What is asked of a session (`ondevice.run.session.Session`). Values that stay on the device are its own business."""
+    """What is asked of a session (`ondevice.run.session.Session`).
+    Values that stay on the device are its own business."""
 
     def run(self, component: str, inputs: Mapping[str, Any], **sizes: int) -> dict[str, np.ndarray]: ...
 
@@ -62,7 +63,8 @@ class Values:
         self._zeros: dict[tuple[str, str | None], Any] = {}
 
     def enter_call(self, call: int, calls: int) -> None:
-        """Numbers that have a window are 0 in calls outside of it. Reference: diffusers' control_guidance_start and _end."""
+        """Numbers that have a window are 0 in calls outside of it.
+        Reference: diffusers' control_guidance_start and _end."""
         for name, number in self._spec.numbers.items():
             if number.window is not None:
                 start, end = (self._chosen[edge] for edge in number.window)
@@ -86,14 +88,18 @@ class Values:
         for feed in role.feed.values():
             if feed.kind == "picture" and feed.name not in self._pictures:
                 return False
-            missing = feed.kind == "value" and feed.absent is None and not any(name == feed.name for name, _ in self._kept)
+            missing = (
+                feed.kind == "value" and feed.absent is None and not any(name == feed.name for name, _ in self._kept)
+            )
             if missing and feed.name not in (LATENTS, TIMESTEP):
                 return False
         return True
 
     def stands_for_zeros(self, role: Role, text: str) -> bool:
         """Whether a text was not given, and zeros stand for what a role would make of it."""
-        return self._texts[text] is None and any(feed.kind == "tokens" and feed.absent == "zeros" for feed in role.feed.values())
+        return self._texts[text] is None and any(
+            feed.kind == "tokens" and feed.absent == "zeros" for feed in role.feed.values()
+        )
 
     def feeds(self, role: Role, text: str | None = None) -> dict[str, Any]:
         """What the ports of a role outside the loop are fed with."""
@@ -107,7 +113,8 @@ class Values:
         fed: dict[str, Any] = {}
         for port, feed in role.feed.items():
             if feed.kind == "value" and feed.name != LATENTS and self._spec.rates[feed.name] == "call":
-                fed[port] = self.get(feed.name)  # the timestep is the same in all passes; what a role of this call made is joined
+                # the timestep is the same in all passes; what a role of this call made is joined
+                fed[port] = self.get(feed.name)
                 continue
             parts = []
             for one in passes:
@@ -137,7 +144,9 @@ class Values:
             self._prepared[name] = from_pixels(resize(self._pictures[name], *self._size))
         if feed.noise is None:
             return self._prepared[name]
-        return self._prepared[name] + np.float32(self.number(feed.noise)) * self._stream.randn(self._prepared[name].shape)
+        return self._prepared[name] + np.float32(self.number(feed.noise)) * self._stream.randn(
+            self._prepared[name].shape
+        )
 
     def number(self, value: float | str) -> float:
         """A constant, or a number by name."""
@@ -160,6 +169,10 @@ def resolved(spec: PipelineSpec, given: Mapping[str, float | None], size: tuple[
         value = number.default if chosen is None else float(chosen)
         value = found[value] if isinstance(value, str) else value
         if value is None or not number.low <= value <= number.high:
-            raise UsageError(f"out of range (got {value}, expected {number.low:g} to {number.high:g})", where=name, fix="choose another")
+            raise UsageError(
+                f"out of range (got {value}, expected {number.low:g} to {number.high:g})",
+                where=name,
+                fix="choose another",
+            )
         found[name] = value
     return found

@@ -31,10 +31,11 @@ def export_onnx(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """The rewritten graphs as `out`/COMPONENT/model.onnx with their weights beside them: float32, static shapes, the UNet at batch 2.
+    """The rewritten graphs as `out`/COMPONENT/model.onnx with their weights beside them:
+    float32, static shapes, the UNet at batch 2.
 
-    Fused ops have function bodies, so any ONNX runtime runs them; `without` "all" gives the plain graphs. The folder appears whole or
-    not at all.
+    Fused ops have function bodies, so any ONNX runtime runs them; `without` "all" gives the plain graphs. The folder
+    appears whole or not at all.
 
     Args:
         without, strict, force: as `compile_bundle` takes them; no kernels are chosen here, so methods mean nothing.
@@ -68,7 +69,8 @@ def export_onnx(
 
 
 def writable_folder(out: Path, force: bool) -> None:
-    """Raise UsageError or GraphError unless graphs can be written to the folder `out`: cheap, so that it is asked before the work, too."""
+    """Raise UsageError or GraphError unless graphs can be written to the folder `out`:
+    cheap, so that it is asked before the work, too."""
     out = out.absolute()
     if not out.parent.is_dir():
         raise UsageError(f"the folder {out.parent} does not exist.", where="--out", fix="create it, or choose another")
@@ -83,7 +85,9 @@ def _check_folder(there: Path, out: Path, force: bool) -> None:
     """Refuse what is not ours to replace: `there`, which is at `out`, or was until a moment ago."""
     files = [f"{component}/model.onnx{ending}" for component in roles() for ending in ("", ".data")]
     if not there.is_dir() or (other := foreign(there, files)):
-        what = f"{out} holds {other}, which is not ours." if there.is_dir() else f"{out} is there already and no folder."
+        what = (
+            f"{out} holds {other}, which is not ours." if there.is_dir() else f"{out} is there already and no folder."
+        )
         raise UsageError(what, where="--out", fix="choose another")
     if any(there.iterdir()) and not force:
         raise UsageError(f"{out} is there already.", where="--out", fix="choose another, or replace it with --force")

@@ -1,7 +1,8 @@
 """What is done to a result before it is stored: one ordered list of steps, which the op's name spells.
 
-A Linear with bias, SiLU and residual is LinearBiasSiluAdd. ONNX finds an op's meaning by its name alone, so the steps are in it;
-names are put together and read here, and listed nowhere. shaders/prelude/epilogue.h has the same steps in the same order.
+A Linear with bias, SiLU and residual is LinearBiasSiluAdd. ONNX finds an op's meaning by its name alone, so the steps
+are in it; names are put together and read here, and listed nowhere. shaders/prelude/epilogue.h has the same steps in
+the same order.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`order`: steps of an op ascend in it. `define`: what a kernel is built with. `operand`: the input that it reads, if one."""
+    """`order`: steps of an op ascend in it. `define`: what a kernel is built with.
+    `operand`: the input that it reads, if one."""
 
     order: int
     define: str
     operand: str = ""
 
 
-ACTIVATIONS = ("Silu", "Gelu", "GeluTanh", "QuickGelu", "Geglu")  # Geglu halves the width: the second half gates the first
+# Geglu halves the width: the second half gates the first
+ACTIVATIONS = ("Silu", "Gelu", "GeluTanh", "QuickGelu", "Geglu")
 STEPS: dict[str, Step] = {
     "Bias": Step(0, "HAS_BIAS", "bias"),  # one number per channel
     "Shift": Step(1, "HAS_SHIFT", "shift"),  # one number per channel and picture: the time embedding
@@ -29,7 +32,8 @@ STEPS: dict[str, Step] = {
     "Add": Step(3, "HAS_ADD", "residual"),  # shaped as the result
 }
 _OF_LINEAR, _OF_CONV, _OF_NORM = ("Bias", *ACTIVATIONS, "Add"), ("Bias", "Shift", "Silu", "Add"), ("Silu",)
-LINEAR = {"Linear": ("x", "weight"), "ConcatLinear": ("x", "x2", "weight")}  # op -> its inputs; x may come in two parts, side by side
+# op -> its inputs; x may come in two parts, side by side
+LINEAR = {"Linear": ("x", "weight"), "ConcatLinear": ("x", "x2", "weight")}
 CONV = {"ConvNhwc": ("x", "weight"), "UpConvNhwc": ("x", "weight")}  # Up: x is first repeated to a larger picture
 NORMS = {
     "GroupNorm": ("x", "scale", "bias"),
@@ -37,7 +41,8 @@ NORMS = {
     "ConcatGroupNormNhwc": ("x", "x2", "scale", "bias"),
     "NormalizeNhwc": ("x", "mean", "variance", "scale", "bias"),  # a GroupNorm whose mean and variance are given
 }
-TAKES = dict.fromkeys(LINEAR, _OF_LINEAR) | dict.fromkeys(CONV, _OF_CONV) | dict.fromkeys(NORMS, _OF_NORM)  # op -> steps that it may have
+# op -> steps that it may have
+TAKES = dict.fromkeys(LINEAR, _OF_LINEAR) | dict.fromkeys(CONV, _OF_CONV) | dict.fromkeys(NORMS, _OF_NORM)
 _INPUTS = LINEAR | CONV | NORMS
 _BASE = re.compile("|".join(sorted(TAKES, key=len, reverse=True)))
 _STEP = re.compile("|".join(sorted(STEPS, key=len, reverse=True)))

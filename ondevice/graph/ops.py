@@ -1,7 +1,7 @@
 """The ops a graph may hold, plain and fused: arity, attributes and arithmetic, one row each.
 
-Meaning is ONNX's (default domain, opset 18); `ondevice.graph.reference` runs it in float64. FLOPs count one multiply-add as two and one
-transcendental as one, which is what a roofline needs.
+Meaning is ONNX's (default domain, opset 18); `ondevice.graph.reference` runs it in float64. FLOPs count one
+multiply-add as two and one transcendental as one, which is what a roofline needs.
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ def find(domain: str, name: str) -> Op | None:
 def traffic(op: str, ins: Sequence[int], outs: Sequence[int]) -> tuple[int, int]:
     """Bytes that an op must read and write, from the bytes of its distinct inputs and of its outputs.
 
-    What only picks or places a part touches no more than that part: a slice of its input, a row of a table, one operand's place in a
-    concatenation.
+    What only picks or places a part touches no more than that part: a slice of its input, a row of a table, one
+    operand's place in a concatenation.
     """
     reads, writes = sum(ins), sum(outs)
     if op in ("Slice", "Split", "Concat", "Identity", "Transpose"):

@@ -11,7 +11,8 @@ from ondevice.graph.ops import OPS, find
 # Kept as int32; kernels move them, and compute floats alone.
 INTEGERS = {ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL}
 
-# Operands with one number a channel, which ONNX's shape inference does not look at: op -> (input and axis of the channels, operands).
+# Operands with one number per channel, which ONNX's shape inference does not look at: op -> (input and axis of the
+# channels, operands).
 CHANNELS = {"Conv": (1, 0, (2,)), "InstanceNormalization": (0, 1, (1, 2))}
 
 
@@ -23,15 +24,19 @@ def static_shape(value: ir.Value) -> tuple[int, ...]:
     """
     if value.shape is None or not value.shape.is_static():
         raise GraphError(
-            f"its shape is {value.shape} (expected integers).", where=f"value {value.name}", fix="build the graph for a fixed size"
+            f"its shape is {value.shape} (expected integers).",
+            where=f"value {value.name}",
+            fix="build the graph for a fixed size",
         )
     return value.shape.numpy()
 
 
 def resizes_by_sizes(node: ir.Node) -> bool:
-    """Whether a Resize reads the pixels that the ratio of its sizes tells. Scales that are given may be others: 10 pixels by 1.35 are 13.
+    """Whether a Resize reads the pixels that the ratio of its sizes tells.
+    Scales that are given may be others: 10 pixels by 1.35 are 13.
 
-    Which ones it reads then is `floor(i / scale)` in float32 (ONNX: asymmetric, floor), and here `floor(i * size / larger size)`.
+    Which ones it reads then is `floor(i / scale)` in float32 (ONNX: asymmetric, floor), and here
+    `floor(i * size / larger size)`.
     """
     x, scales = node.inputs[0], node.inputs[2] if len(node.inputs) > 2 else None
     if x is None or scales is None or scales.shape is None or scales.shape == (0,):
@@ -40,11 +45,15 @@ def resizes_by_sizes(node: ir.Node) -> bool:
         return False
     sides = zip(static_shape(x), static_shape(node.outputs[0]), scales.const_value.numpy().reshape(-1), strict=True)
     places = [(np.arange(after), before, after, np.float32(scale)) for before, after, scale in sides]
-    return all(np.array_equal(np.floor(i.astype(np.float32) / scale), i * before // after) for i, before, after, scale in places)
+    return all(
+        np.array_equal(np.floor(i.astype(np.float32) / scale), i * before // after)
+        for i, before, after, scale in places
+    )
 
 
 def verify_graph(model: ir.Model) -> None:
-    """After `graph` and after `rewrite`: known ops with known attributes, defined inputs, static shapes, one definition a name.
+    """After `graph` and after `rewrite`: known ops with known attributes, defined inputs, static shapes,
+    one definition per name.
 
     Raises:
         GraphError: names the node and what is wrong with it.
@@ -57,14 +66,17 @@ def verify_graph(model: ir.Model) -> None:
         row = find(node.domain, node.op_type)
         if row is None:
             raise GraphError(
-                f"op {node.domain or 'ai.onnx'}::{node.op_type} is not supported (expected one of {', '.join(sorted(OPS))}).",
+                f"op {node.domain or 'ai.onnx'}::{node.op_type} is not supported (expected one of "
+                f"{', '.join(sorted(OPS))}).",
                 where=where,
                 fix="use a Stable Diffusion 1.x model, exported without quantization, control flow or ops of its own",
             )
         if not row.least <= len(node.inputs) <= row.most:
             raise GraphError(f"it has {len(node.inputs)} inputs (expected {row.least} to {row.most}).", where=where)
         if extra := sorted(set(node.attributes) - row.attributes):
-            raise GraphError(f"attributes {extra} are not supported (expected among {sorted(row.attributes)}).", where=where)
+            raise GraphError(
+                f"attributes {extra} are not supported (expected among {sorted(row.attributes)}).", where=where
+            )
         for value in node.inputs:
             if value is not None and id(value) not in known:
                 raise GraphError(f"input {value.name} is used before it is made.", where=where)
@@ -74,7 +86,11 @@ def verify_graph(model: ir.Model) -> None:
         for value in node.outputs:
             static_shape(value)
             if not row.moves and value.dtype in INTEGERS:
-                raise GraphError(f"it computes {value.dtype} (expected floats).", where=where, fix="export it without integer arithmetic")
+                raise GraphError(
+                    f"it computes {value.dtype} (expected floats).",
+                    where=where,
+                    fix="export it without integer arithmetic",
+                )
             if not value.name or value.name in names:
                 raise GraphError(f"output name {value.name!r} is empty or used twice.", where=where)
             names.add(value.name)
@@ -94,4 +110,6 @@ def _check_channels(node: ir.Node, where: str) -> None:
         if len(shape) <= axis:
             raise GraphError(f"input {source.name} is {shape}, which has no channels.", where=where)
         if static_shape(value) != (wanted := (shape[axis],)):
-            raise GraphError(f"input {value.name} is {static_shape(value)} (expected one number a channel: {wanted}).", where=where)
+            raise GraphError(
+                f"input {value.name} is {static_shape(value)} (expected one number per channel: {wanted}).", where=where
+            )

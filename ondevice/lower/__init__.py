@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from ondevice.errors import GraphError, UsageError
 
-# A player imports this package for its types alone. What lowers graphs, onnx_ir first, takes it a second to import, so that waits.
+# A player imports this package for its types alone. What lowers graphs, onnx_ir first, takes it a second to import,
+# so that waits.
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -37,8 +38,10 @@ def lower(
         storage: "f32" or "f16", the type in which float tensors are kept; arithmetic is float32 in both.
         kernels: kernel files by name; all of shaders/ by default.
         target: which kernels and methods are taken, and their tunables; "host" by default.
-        weights: "i8" stores the larger constant weights of products and convolutions as int8, with a scale a column; "": as `storage`.
-        without: methods (`ondevice.target.METHODS`) to leave out; "all" leaves out every one. The names of fusions mean nothing here.
+        weights: "i8" stores the larger constant weights of products and convolutions as int8, with a scale per column;
+            "": as `storage`.
+        without: methods (`ondevice.target.METHODS`) to leave out; "all" leaves out every one. The names of fusions
+            mean nothing here.
 
     Raises:
         GraphError: an op or a form of it that is not supported, by node.
@@ -54,21 +57,34 @@ def lower(
     if storage not in STORAGE:
         raise UsageError(f"storage {storage!r} is unknown (expected one of {', '.join(STORAGE)}).", where=component)
     if weights not in WEIGHTS:
-        raise UsageError(f"weights {weights!r} are unknown (expected one of {', '.join(map(repr, WEIGHTS))}).", where=component)
+        raise UsageError(
+            f"weights {weights!r} are unknown (expected one of {', '.join(map(repr, WEIGHTS))}).", where=component
+        )
     chosen = target or load_target("host")
     if weights and not chosen.panels:
         what = f"int8 weights are stored in panels (got target {chosen.name}, which reads rows)."
         raise UsageError(what, where="--weights", fix="choose a target of CPUs, or leave --weights out")
     verify_graph(model)
     graph = model.graph
-    low = Lowering(graph, component, storage, load_all() if kernels is None else kernels, exact_values(graph), chosen, weights, without)
+    low = Lowering(
+        graph,
+        component,
+        storage,
+        load_all() if kernels is None else kernels,
+        exact_values(graph),
+        chosen,
+        weights,
+        without,
+    )
     for value in graph.inputs:
         if value.const_value is None:
             low.add_input(value)
     low.program.inputs = tuple(low.program.tensors)
     for node in graph:
         if node.op_type == "Constant":
-            raise GraphError("constants must be initializers here.", where=f"node {node.name}", fix="lift constants before lowering")
+            raise GraphError(
+                "constants must be initializers here.", where=f"node {node.name}", fix="lift constants before lowering"
+            )
         rule_of(node.op_type)(low, node)
     return low.finish()
 
@@ -76,8 +92,8 @@ def lower(
 def exact_values(graph: ir.Graph) -> frozenset[str]:
     """Names of the values that stay float32: the arguments of sine and cosine, and all they are computed from.
 
-    A timestep of 981 times a frequency near 1 is off by a quarter radian once rounded to half precision; diffusers, too,
-    embeds timesteps in float32 whatever the model's type.
+    A timestep of 981 times a frequency near 1 is off by a quarter radian once rounded to half precision; diffusers,
+    too, embeds timesteps in float32 whatever the model's type.
     """
     from ondevice.graph.verify import INTEGERS
 

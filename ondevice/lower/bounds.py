@@ -1,7 +1,7 @@
 """Whether a launch of one of our kernels stays inside its operands and ends: its header, at the call's numbers.
 
-Lowering makes launches that do. A plan that was read from a file says it does, and is asked here: what the arguments mean, the header
-knows (shaders/README.md, `reach` and `holds`).
+Lowering makes launches that do. A plan that was read from a file says it does, and is asked here: what the arguments
+mean, the header knows (shaders/README.md, `reach` and `holds`).
 """
 
 from __future__ import annotations
@@ -49,12 +49,18 @@ class Bounds:
                 name, kind, shape = found.groups()
                 self._operands.append((name, kind, reach.get(name, f"({shape.replace(',', ') * (')})")))
                 self._sizes |= set() if name in reach else {part.strip() for part in shape.split(",")}
-        self._sizes = set().union(*map(names, self._sizes)) & ({name for name, kind in kernel.arg_types.items() if kind == "int"} | {"D"})
+        self._sizes = set().union(*map(names, self._sizes)) & (
+            {name for name, kind in kernel.arg_types.items() if kind == "int"} | {"D"}
+        )
         self._holds: list[str] = header.get("holds", [])
         self._defaults = {name: int(value) for name, value in _DEFAULT.findall(kernel.text)}
-        said = set().union(*(names(text) for _, _, text in self._operands), *(names(text, comparison=True) for text in self._holds))
+        said = set().union(
+            *(names(text) for _, _, text in self._operands), *(names(text, comparison=True) for text in self._holds)
+        )
         moved = {"SRC_F16", "DST_F16"} if any(kind in ("src", "dst") for _, kind, _ in self._operands) else set()
-        self._defines = said - kernel.arg_types.keys() | self._defaults.keys() | moved | {"F16", *(f"OP_{op}" for op in kernel.ops)}
+        self._defines = (
+            said - kernel.arg_types.keys() | self._defaults.keys() | moved | {"F16", *(f"OP_{op}" for op in kernel.ops)}
+        )
         self._defines |= {"INPLACE"} if "inplace" in header else set()
 
     def misuse(self, launch: Launch) -> str | None:
@@ -72,7 +78,10 @@ class Bounds:
             return f"define {missing[0]} is missing"
         counts = len(header["in"]), len(header["out"]), len(header["args"])
         if counts != (len(launch.operands) - launch.outputs, launch.outputs, len(launch.scalars)):
-            return f"it has other arguments than the kernel (expected {counts[0]} inputs, {counts[1]} outputs, {counts[2]} scalars)"
+            return (
+                f"it has other arguments than the kernel (expected {counts[0]} inputs, "
+                f"{counts[1]} outputs, {counts[2]} scalars)"
+            )
         return self._values(launch) or self._launch(launch)
 
     def _values(self, launch: Launch) -> str | None:
@@ -94,7 +103,9 @@ class Bounds:
             if broken := next((text for text in self._holds if not evaluate(text, values, comparison=True)), None):
                 shown = ", ".join(f"{name}={values[name]}" for name in sorted(names(broken, comparison=True)))
                 return f"{broken} does not hold ({shown})"
-            for number, ((name, kind, text), (dtype, elements)) in enumerate(zip(self._operands, launch.operands, strict=True)):
+            for number, ((name, kind, text), (dtype, elements)) in enumerate(
+                zip(self._operands, launch.operands, strict=True)
+            ):
                 if launch.defines.get("INPLACE") and name in self.kernel.header["inplace"]:
                     continue  # a stand-in
                 if (used := evaluate(text, values)) <= 0:
@@ -103,7 +114,10 @@ class Bounds:
                     return f"operand {number} ({name}) is {dtype} (expected {wrong})"
                 if used > elements or elements >= LIMIT:
                     most = min(elements, LIMIT - 1)
-                    return f"operand {number} ({name}) has {elements} elements, and the kernel uses {used} (expected at most {most})"
+                    return (
+                        f"operand {number} ({name}) has {elements} elements, and the kernel uses {used} "
+                        f"(expected at most {most})"
+                    )
         except ZeroDivisionError:
             return "a size that others are divided by is 0"
         return None
@@ -124,6 +138,12 @@ def _mistyped(kind: str, dtype: str, defines: Mapping[str, int | float]) -> str 
     stored = {"stg": "F16", "wgt": "F16", "src": "SRC_F16", "dst": "DST_F16"}
     if kind == "bits":  # moved as it is
         wide = 2 if defines["F16"] else 4
-        return None if DTYPES[dtype] == wide else f"{wide} bytes an element"
-    wanted = "i8" if kind == "wgt" and defines["W8"] else ("f16" if defines[stored[kind]] else "f32") if kind in stored else kind
+        return None if DTYPES[dtype] == wide else f"{wide} bytes per element"
+    wanted = (
+        "i8"
+        if kind == "wgt" and defines["W8"]
+        else ("f16" if defines[stored[kind]] else "f32")
+        if kind in stored
+        else kind
+    )
     return None if dtype == wanted else wanted

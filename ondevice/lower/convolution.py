@@ -13,7 +13,7 @@ from ondevice.lower.linear import narrowed
 from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.select import Way
 
-TILE = 4  # pixels a side that a Winograd tile makes of 6 by 6
+TILE = 4  # pixels per side that a Winograd tile makes of 6 by 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,13 @@ class Conv:
         """What a way is chosen by."""
         kh, kw = static_shape(self.taps)[:2]
         tiles = self.n * -(-self.dims["oh"] // TILE) * -(-self.dims["ow"] // TILE)
-        return self.dims | {"n": self.n, "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0], "tiles": tiles}
+        return self.dims | {
+            "n": self.n,
+            "kh": kh,
+            "kw": kw,
+            "stride": node.attributes["strides"].as_ints()[0],
+            "tiles": tiles,
+        }
 
 
 def read(low: Lowering, node: ir.Node) -> Conv:
@@ -59,7 +65,9 @@ def direct(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     kh, kw, ic, oc = static_shape(taps)
     dims = conv.dims | {"n": conv.n, "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0]}
     tuning = narrowed(low, "conv2d_nhwc", oc, dims, dtype)
-    right, scales, columns, defines = pack.packed_product(low, pack.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning, conv.x)
+    right, scales, columns, defines = pack.packed_product(
+        low, pack.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning, conv.x
+    )
     bias = pack.packed(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
     operands = [conv.x, right, bias, conv.shift, conv.residual, scales]
     defines |= {"RAGGED": int(ic % tuning["V"] > 0)}

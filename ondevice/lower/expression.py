@@ -1,4 +1,5 @@
-"""The arithmetic of kernel headers: whole numbers, names, + - * // %, ceil_div, min, max; and comparisons of two such sides."""
+"""The arithmetic of kernel headers: whole numbers, names, + - * // %, ceil_div, min, max;
+and comparisons of two such sides."""
 
 from __future__ import annotations
 

@@ -26,7 +26,9 @@ def group_norm(low: Lowering, node: ir.Node) -> None:
     per_group = channels // groups
     sizes = {"rows": batch * groups, "cols": per_group * hw, "hw": hw, "channels": channels, "per_group": per_group}
     dims = sizes | {"epsilon": node.attributes["epsilon"].as_float()}
-    low.emit_node(node, _operands(low, node), dims, "GroupNorm", Build({"ACT_Silu": int("Silu" in of(node.op_type).steps)}))
+    low.emit_node(
+        node, _operands(low, node), dims, "GroupNorm", Build({"ACT_Silu": int("Silu" in of(node.op_type).steps)})
+    )
 
 
 def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
@@ -40,7 +42,8 @@ def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
     block = lcm(per_group, lanes)
     follow = {"blocks": channels // block, "ragged": channels % block + c1 % lanes}
     dims = sizes | follow | {"epsilon": node.attributes["epsilon"].as_float()}
-    operands = [first, *others] if len(others) == 3 else [first, others[0], *others]  # a second part that is not there is not read
+    # a second part that is not there is not read
+    operands = [first, *others] if len(others) == 3 else [first, others[0], *others]
     defines = {"ACT_Silu": int("Silu" in of(node.op_type).steps)} | ({} if dims["ragged"] else {"SPAN": block})
     way = low.choose("GroupNormNhwc", str(node.name), dims, int(low.dtype_of(node.outputs[0]) == "f16"))
     if len(way.kernels) == 2:
@@ -52,7 +55,8 @@ def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
 def _two_commands(
     low: Lowering, node: ir.Node, operands: list[str], dims: dict[str, int | float], defines: dict[str, int], way: Way
 ) -> None:
-    """Sums of chunks of pixels, then all else: work-items read memory in rows, and there are enough of them for a large picture."""
+    """Sums of chunks of pixels, then all else: work-items read memory in rows,
+    and there are enough of them for a large picture."""
     (x, scale, bias), block = operands, defines["SPAN"]
     n, channels, pixels = (int(dims[key]) for key in ("n", "channels", "pixels"))
     span = max(size for size in range(block, max(block, SPAN) + 1, block) if channels % size == 0)
@@ -64,7 +68,9 @@ def _two_commands(
     low.emit("GroupNormNhwc", name, [x], [sums], sizes, 4 * size, Build({"SPAN": span}, kernel=way.kernels[0]))
     after = {"SPAN": span, "ACT_Silu": defines["ACT_Silu"]}
     result = low.result(node.outputs[0])
-    low.emit("GroupNormNhwc", name, [x, sums, scale, bias], [result], sizes, 7 * size, Build(after, kernel=way.kernels[1]))
+    low.emit(
+        "GroupNormNhwc", name, [x, sums, scale, bias], [result], sizes, 7 * size, Build(after, kernel=way.kernels[1])
+    )
 
 
 def normalize_nhwc(low: Lowering, node: ir.Node) -> None:

@@ -1,4 +1,5 @@
-"""What the header of a kernel file may say, and the check that it fits the body: binding by the header is safe only then."""
+"""What the header of a kernel file may say, and the check that it fits the body:
+binding by the header is safe only then."""
 
 from __future__ import annotations
 
@@ -25,7 +26,15 @@ FIELDS = {
     "needs": (dict,),
 }
 LAYOUT = {"tune", "by", "gives"}
-OPTIONAL = {"method": (str,), "after": (str,), "inplace": (dict,), "layout": (dict,), "with": (dict,), "reach": (dict,), "holds": (list,)}
+OPTIONAL = {
+    "method": (str,),
+    "after": (str,),
+    "inplace": (dict,),
+    "layout": (dict,),
+    "with": (dict,),
+    "reach": (dict,),
+    "holds": (list,),
+}
 # A header's type of an operand -> the body's.
 STORAGE = {"stg": "stg", "wgt": "wgt", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}
 SCALARS = ("int", "float")
@@ -44,7 +53,9 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
 
     if wrong := sorted((header.keys() - OPTIONAL.keys()) ^ FIELDS.keys()):
         raise refuse(f"the header has missing or extra fields {wrong}.")
-    if bad := [key for key, kinds in (FIELDS | OPTIONAL).items() if key in header and not isinstance(header[key], kinds)]:
+    if bad := [
+        key for key, kinds in (FIELDS | OPTIONAL).items() if key in header and not isinstance(header[key], kinds)
+    ]:
         raise refuse(f"the header's {bad[0]} has the wrong type (got {header[bad[0]]!r}).")
     ops = header["op"] if isinstance(header["op"], list) else [header["op"]]
     if not ops or not all(isinstance(op, str) and op.isidentifier() for op in ops):
@@ -64,7 +75,10 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
         for entry in header[field]:
             found = OPERAND.fullmatch(entry) if isinstance(entry, str) else None
             if not found or found[2] not in STORAGE:
-                raise refuse(f"cannot read {field} entry (got {entry!r}, expected 'name: type[dims]' with a type of {sorted(STORAGE)}).")
+                raise refuse(
+                    f"cannot read {field} entry (got {entry!r}, expected 'name: "
+                    f"type[dims]' with a type of {sorted(STORAGE)})."
+                )
             expected.append((word, STORAGE[found[2]], found[1]))
             dims |= set(re.findall(r"[A-Za-z_]\w*", found[3]))
     for entry in header["args"]:
@@ -85,22 +99,38 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
     inputs = [name for word, _, name in expected if word == "IN"]
     for name, dim in header.get("inplace", {}).items():
         if name not in inputs or len(header["inplace"]) > 1 or not isinstance(dim, str) or (dim and dim not in dims):
-            raise refuse(f"cannot read inplace (got {header['inplace']!r}, expected one input of {inputs} and a dim or '').")
-        read = re.search(rf"\bOVERWRITTEN\({name}, \w+\)", body) or (name in READ_BY and re.search(rf"\b({READ_BY[name]})\(", body))
+            raise refuse(
+                f"cannot read inplace (got {header['inplace']!r}, expected one input of {inputs} and a dim or '')."
+            )
+        read = re.search(rf"\bOVERWRITTEN\({name}, \w+\)", body) or (
+            name in READ_BY and re.search(rf"\b({READ_BY[name]})\(", body)
+        )
         if not read:
-            raise refuse(f"it may find {name} where it writes, but its body does not read it as OVERWRITTEN({name}, ...).")
+            raise refuse(
+                f"it may find {name} where it writes, but its body does not read it as OVERWRITTEN({name}, ...)."
+            )
     for tunable, values in header["tune"].items():
         if not _NAME.fullmatch(tunable):
             raise refuse(f"tune.{tunable} has a name that is none.")
-        if not isinstance(values, list) or not values or any(type(v) is not int or v < 1 for v in values) or len(set(values)) < len(values):
+        if (
+            not isinstance(values, list)
+            or not values
+            or any(type(v) is not int or v < 1 for v in values)
+            or len(set(values)) < len(values)
+        ):
             raise refuse(f"tune.{tunable} is not a list of different positive numbers (got {values!r}).")
         used_by_launch = any(re.search(rf"\b{tunable}\b", str(e)) for e in header["grid"] + header["group"])
         if not used_by_launch and not re.search(rf"\b{tunable}\b", body):
             raise refuse(f"tunable {tunable} is used neither in the body nor in the launch.")
     for define, others in header.get("with", {}).items():
-        listed = isinstance(others, dict) and all(value in header["tune"].get(tunable, ()) for tunable, value in others.items())
+        listed = isinstance(others, dict) and all(
+            value in header["tune"].get(tunable, ()) for tunable, value in others.items()
+        )
         if not listed or not _is_define(define, header, body):
-            raise refuse(f"cannot read with.{define} (got {others!r}, expected listed values of tunables, and a define that is asked for).")
+            raise refuse(
+                f"cannot read with.{define} (got {others!r}, expected listed values of tunables, "
+                "and a define that is asked for)."
+            )
     _check_layout(header, dims, body, refuse)
     _check_bounds(header, body, refuse)
     for dim, rule in header["needs"].items():
@@ -135,7 +165,10 @@ def _check_layout(header: dict[str, Any], dims: set[str], body: str, refuse: Cal
     lists = isinstance(layout, dict) and layout.keys() == LAYOUT and all(map(_are_names, layout.values()))
     known = lists and set(layout["tune"]) <= header["tune"].keys() and set(layout["gives"]) <= dims
     if not known or not all(name in dims or _is_define(name, header, body) for name in layout["by"]):
-        what = f"cannot read layout (got {layout!r}, expected lists: `tune` of tunables, `by` of dims or defines, `gives` of dims)."
+        what = (
+            f"cannot read layout (got {layout!r}, expected lists: "
+            "`tune` of tunables, `by` of dims or defines, `gives` of dims)."
+        )
         raise refuse(what)
 
 
@@ -144,13 +177,20 @@ def _are_names(value: object) -> bool:
 
 
 def _check_bounds(header: dict[str, Any], body: str, refuse: Callable[[str], NoKernelError]) -> None:
-    """What a header says of memory, `reach` and `holds`, is in terms of what a call of it has: arguments, tunables and defines."""
+    """What a header says of memory, `reach` and `holds`, is in terms of what a call of it has:
+    arguments, tunables and defines."""
     arguments = {str(entry).partition(": ")[0] for entry in header["args"]}
-    shapes = {found[1]: found[3] for field in ("in", "out") for entry in header[field] if (found := OPERAND.fullmatch(entry))}
+    shapes = {
+        found[1]: found[3] for field in ("in", "out") for entry in header[field] if (found := OPERAND.fullmatch(entry))
+    }
     reach, holds = header.get("reach", {}), header.get("holds", [])
     if unknown := sorted(reach.keys() - shapes.keys()):
         raise refuse(f"reach is of unknown operands {unknown}.")
-    of_shapes = {f"the shape of {name}": f"({shape.replace(',', ') * (')})" for name, shape in shapes.items() if name not in reach}
+    of_shapes = {
+        f"the shape of {name}": f"({shape.replace(',', ') * (')})"
+        for name, shape in shapes.items()
+        if name not in reach
+    }
     of_reach = {f"reach.{name}": text for name, text in reach.items()}
     for where, text, comparison in [
         *((where, text, False) for where, text in (of_reach | of_shapes).items()),
@@ -161,4 +201,6 @@ def _check_bounds(header: dict[str, Any], body: str, refuse: Callable[[str], NoK
         except (SyntaxError, ValueError, TypeError) as error:
             raise refuse(f"cannot read {where} ({text!r}): {error}.") from None
         if missing := [name for name in unknown if not _is_define(name, header, body)]:
-            raise refuse(f"{where} uses {missing}, which are no arguments, tunables or defines; `reach` says what is meant.")
+            raise refuse(
+                f"{where} uses {missing}, which are no arguments, tunables or defines; `reach` says what is meant."
+            )

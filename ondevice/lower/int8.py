@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-# What is smaller saves little and costs the most: the first convolutions of a picture (27 or 36 rows), the last (3 or 4 columns).
+# What is smaller saves little and costs the most: the first convolutions of a picture (27 or 36 rows), the last (3
+# or 4 columns).
 ROWS, COLUMNS, ELEMENTS = 40, 16, 4096
 LARGEST = 127  # -128 is left out, so that a weight and its negative are rounded alike
 

@@ -1,8 +1,9 @@
-"""Kernel files: read the header (header.py checks it), join the body with a dialect's prelude, say which shapes fit and how to launch.
+"""Kernel files: read the header (header.py checks it), join the body with a dialect's prelude,
+say which shapes fit and how to launch.
 
-A header is eleven TOML lines after `//:` (`op class caps why in out args grid group tune needs`), and more where they are needed
-(shaders/README.md). The argument list is written there and in the body's KERNEL(...) line; `read` refuses a file
-where the two differ, so binding by the header is safe.
+A header is eleven TOML lines after `//:` (`op class caps why in out args grid group tune needs`), and more where they
+are needed (shaders/README.md). The argument list is written there and in the body's KERNEL(...) line; `read` refuses a
+file where the two differ, so binding by the header is safe.
 """
 
 from __future__ import annotations
@@ -75,7 +76,11 @@ class KernelFile:
     def tuned_needs(self) -> frozenset[str]:
         """Those of its needs that name a tunable."""
         tune = self.header["tune"]
-        return frozenset(dim for dim, rule in self.header["needs"].items() if any(isinstance(v, str) and v in tune for v in rule.values()))
+        return frozenset(
+            dim
+            for dim, rule in self.header["needs"].items()
+            if any(isinstance(v, str) and v in tune for v in rule.values())
+        )
 
     @property
     def arg_types(self) -> dict[str, str]:
@@ -84,18 +89,24 @@ class KernelFile:
 
     @property
     def stored_by(self) -> tuple[str, ...]:
-        """The tunables that say how a weight is stored. They are the same for every call that reads it, so `weight_at` alone picks them."""
+        """The tunables that say how a weight is stored.
+        They are the same for every call that reads it, so `weight_at` alone picks them."""
         return tuple(self.header.get("layout", {}).get("tune", ()))
 
     def at(self, sizes: Mapping[str, int | float]) -> dict[str, int]:
-        """What the tunables of a call may depend on: the sizes of its operands, its storage (F16), and what `layout` goes by.
+        """What the tunables of a call may depend on: the sizes of its operands, its storage (F16),
+        and what `layout` goes by.
 
         Args:
             sizes: a call's arguments and defines by name; a define that is 0 is as good as none.
         """
         gives = self.header.get("layout", {}).get("gives", ())
         own = [name for name in self._sizes if name in sizes and name not in gives]
-        flags = [name for name in ("F16", *self.header.get("layout", {}).get("by", ())) if name not in own and sizes.get(name)]
+        flags = [
+            name
+            for name in ("F16", *self.header.get("layout", {}).get("by", ()))
+            if name not in own and sizes.get(name)
+        ]
         return {name: int(sizes[name]) for name in sorted({*own, *flags})}
 
     def weight_at(self, at: Mapping[str, int]) -> dict[str, int]:
@@ -106,18 +117,25 @@ class KernelFile:
     @property
     def _sizes(self) -> list[str]:
         """Names in the brackets of the operands; all whole numbers where there are none (a strided walk)."""
-        text = " ".join(found[3] for field in ("in", "out") for entry in self.header[field] if (found := OPERAND.fullmatch(entry)))
-        return sorted(set(re.findall(r"[A-Za-z_]\w*", text))) or [name for name, kind in self.arg_types.items() if kind == "int"]
+        text = " ".join(
+            found[3] for field in ("in", "out") for entry in self.header[field] if (found := OPERAND.fullmatch(entry))
+        )
+        return sorted(set(re.findall(r"[A-Za-z_]\w*", text))) or [
+            name for name, kind in self.arg_types.items() if kind == "int"
+        ]
 
     def source(self, dialect: str, **defines: int) -> str:
         """Full source. `#line` keeps the driver's errors pointing at the file a person edits."""
         if dialect not in DIALECTS:
-            raise NoKernelError(f"unknown dialect (got {dialect!r}, expected one of {', '.join(DIALECTS)}).", where=f"{self.name}.cl")
+            raise NoKernelError(
+                f"unknown dialect (got {dialect!r}, expected one of {', '.join(DIALECTS)}).", where=f"{self.name}.cl"
+            )
         flags = "".join(f"#define {name} {value}\n" for name, value in sorted(defines.items()))
         return f'{flags}{prelude(dialect)}#line 1 "{self.name}.cl"\n{self.text}'
 
     def misfit(self, dims: Mapping[str, int | float], only: Collection[str] | None = None) -> str | None:
-        """Why this kernel cannot run on `dims`; None if it can. `only` these of its needs are looked at, where they are given."""
+        """Why this kernel cannot run on `dims`; None if it can.
+        `only` these of its needs are looked at, where they are given."""
         for dim, rule in self.header["needs"].items():
             if only is not None and dim not in only:
                 continue
@@ -125,7 +143,10 @@ class KernelFile:
                 return f"{missing[0]} is not given"
             value = dims[dim]
             limits = {kind: dims[limit] if isinstance(limit, str) else limit for kind, limit in rule.items()}
-            shown = {kind: f"{rule[kind]}={limit}" if isinstance(rule[kind], str) else limit for kind, limit in limits.items()}
+            shown = {
+                kind: f"{rule[kind]}={limit}" if isinstance(rule[kind], str) else limit
+                for kind, limit in limits.items()
+            }
             if value % limits.get("multiple", 1):
                 return f"{dim}={value} is not a multiple of {shown['multiple']}"
             if value < limits.get("min", value):
@@ -137,16 +158,20 @@ class KernelFile:
         return None
 
     def tuning(self, at: Mapping[str, int | float] | None = None, /, **chosen: int) -> dict[str, int]:
-        """Values for every tunable: `chosen` where given, else the header's own. Raises NoKernelError outside the lists.
+        """Values for every tunable: `chosen` where given, else the header's own.
+        Raises NoKernelError outside the lists.
 
-        The header's own are the first listed, changed by `with` for each of its defines that is set in `at` (a call's sizes and defines).
+        The header's own are the first listed, changed by `with` for each of its defines that is set in `at` (a call's
+        sizes and defines).
         """
         tune: dict[str, list[int]] = self.header["tune"]
         for name, value in chosen.items():
             if value not in tune.get(name, ()):
                 allowed = f"one of {tune[name]}" if name in tune else f"a tunable, which are {sorted(tune)}"
                 raise NoKernelError(
-                    f"bad tunable (got {name}={value}, expected {allowed}).", where=f"{self.name}.cl", fix="use a listed value"
+                    f"bad tunable (got {name}={value}, expected {allowed}).",
+                    where=f"{self.name}.cl",
+                    fix="use a listed value",
                 )
         own = {name: values[0] for name, values in tune.items()}
         for define, others in self.header.get("with", {}).items():
@@ -154,10 +179,11 @@ class KernelFile:
         return own | chosen
 
     def inplace(self, dims: Mapping[str, int | float], defines: Mapping[str, int]) -> int | None:
-        """Which input may stand where the output is written; None where there is none, or where some elements are computed twice.
+        """Which input may stand where the output is written;
+        None where there is none, or where some elements are computed twice.
 
-        The header's `inplace` is {INPUT = DIM}: vectors along DIM that would pass its end move back to end there, unless the weights are
-        in panels; "" where that never happens.
+        The header's `inplace` is {INPUT = DIM}: vectors along DIM that would pass its end move back to end there,
+        unless the weights are in panels; "" where that never happens.
         """
         for name, dim in self.header.get("inplace", {}).items():
             width = defines.get("V", 1) * defines.get("NV", 1)
@@ -166,7 +192,8 @@ class KernelFile:
         return None
 
     def scalars(self, dims: Mapping[str, int | float]) -> tuple[int | float, ...]:
-        """The header's `args` in order, taken from `dims` by name. Raises NoKernelError if one is missing or over 32 bits."""
+        """The header's `args` in order, taken from `dims` by name.
+        Raises NoKernelError if one is missing or over 32 bits."""
         values: list[int | float] = []
         for name, kind in self.arg_types.items():
             if name not in dims:
@@ -174,23 +201,31 @@ class KernelFile:
             value = float(dims[name]) if kind == "float" else int(dims[name])
             if kind == "int" and not -(2**31) <= value < 2**31:
                 raise NoKernelError(
-                    f"argument does not fit 32 bits (got {name}={value}).", where=f"{self.name}.cl", fix="use a smaller picture"
+                    f"argument does not fit 32 bits (got {name}={value}).",
+                    where=f"{self.name}.cl",
+                    fix="use a smaller picture",
                 )
             values.append(value)
         return tuple(values)
 
-    def launch(self, dims: Mapping[str, int | float], tuning: Mapping[str, int]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    def launch(
+        self, dims: Mapping[str, int | float], tuning: Mapping[str, int]
+    ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """Work-items (rounded up to whole groups) and group size for `dims` and `tuning`."""
         names = {**dims, **tuning}
         try:
             grid = [evaluate(text, names) for text in self.header["grid"]]
             group = [evaluate(text, names) for text in self.header["group"]]
         except KeyError as error:
-            raise NoKernelError(f"the launch needs {error.args[0]!r} (got {sorted(names)}).", where=f"{self.name}.cl") from None
+            raise NoKernelError(
+                f"the launch needs {error.args[0]!r} (got {sorted(names)}).", where=f"{self.name}.cl"
+            ) from None
         except ZeroDivisionError:
             raise NoKernelError(f"the launch divides by zero (got {dict(names)}).", where=f"{self.name}.cl") from None
         if min(grid + group) < 1:
-            raise NoKernelError(f"nothing to launch (got grid {grid}, group {group} for {dict(dims)}).", where=f"{self.name}.cl")
+            raise NoKernelError(
+                f"nothing to launch (got grid {grid}, group {group} for {dict(dims)}).", where=f"{self.name}.cl"
+            )
         x, y, z = (ceil_div(size, step) * step for size, step in zip(grid, group, strict=True))
         return (x, y, z), (group[0], group[1], group[2])
 
@@ -204,7 +239,10 @@ def kernel_paths(folder: Path = SHADERS) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for path in sorted(path for kind in CLASSES for path in (folder / kind).glob("*.cl")):
         if (other := paths.setdefault(path.stem, path)) != path:
-            what = f"{other.parent.name} has a kernel of this name, too (expected one kernel per name: bundles keep them by name)."
+            what = (
+                f"{other.parent.name} has a kernel of this name, too (expected one kernel per name: "
+                "bundles keep them by name)."
+            )
             raise NoKernelError(what, where=f"{path.parent.name}/{path.name}", fix="rename one of them")
     return paths
 
@@ -213,7 +251,8 @@ def load_all(folder: Path = SHADERS) -> dict[str, KernelFile]:
     """Every kernel file, by name.
 
     Raises:
-        NoKernelError: one cannot be read, says that it is of another class than its folder, or goes on after a kernel of another way.
+        NoKernelError: one cannot be read, says that it is of another class than its folder, or goes on after a kernel
+            of another way.
     """
     kernels = {}
     for name, path in sorted(kernel_paths(folder).items()):
@@ -223,7 +262,11 @@ def load_all(folder: Path = SHADERS) -> dict[str, KernelFile]:
             raise NoKernelError(what, where=f"{path.parent.name}/{path.name}", fix="move the file, or change its class")
     for kernel in kernels.values():
         before = kernels.get(kernel.after)
-        same = before and (before.ops, before.kernel_class, before.method) == (kernel.ops, kernel.kernel_class, kernel.method)
+        same = before and (before.ops, before.kernel_class, before.method) == (
+            kernel.ops,
+            kernel.kernel_class,
+            kernel.method,
+        )
         if kernel.after and not same:
             what = f"it goes on after {kernel.after}, which is no kernel of the same ops, class and method."
             raise NoKernelError(what, where=f"{kernel.name}.cl", fix="see shaders/README.md")

@@ -16,7 +16,8 @@ from ondevice.lower.lowering import Build, Lowering
 def narrowed(
     low: Lowering, kernel: str, columns: int, sizes: Mapping[str, int | float] | None = None, dtype: str = "f32"
 ) -> dict[str, int]:
-    """The kernel's tunables, with tiles no wider than what they make: a picture has three channels, not four vectors of them."""
+    """The kernel's tunables, with tiles no wider than what they make:
+    a picture has three channels, not four vectors of them."""
     tuning = low.tuning(kernel, sizes, dtype)
     fits = [nv for nv in low.kernels[kernel].header["tune"]["NV"] if nv * tuning["V"] >= columns and nv < tuning["NV"]]
     return tuning | ({"NV": min(fits)} if fits else {})
@@ -32,7 +33,9 @@ def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mappin
     else:
         tuning, right, columns, defines = low.tuning("matmul", sizes, dtype), low.operand(b, dtype), dims["n"], {}
         scales = left
-    low.emit_node(node, [left, left, right, left, left, scales], {**sizes, "ldb": columns}, "MatMul", Build(defines, tuning))
+    low.emit_node(
+        node, [left, left, right, left, left, scales], {**sizes, "ldb": columns}, "MatMul", Build(defines, tuning)
+    )
 
 
 def linear(low: Lowering, node: ir.Node) -> None:
@@ -46,5 +49,8 @@ def linear(low: Lowering, node: ir.Node) -> None:
     x = low.operand(given["x"], dtype)
     right, scales, columns, defines = pack.packed_product(low, given["weight"], dtype, tuning, x, geglu)
     x2, residual = (low.operand(given[name], dtype) if name in given else x for name in ("x2", "residual"))
-    bias = pack.packed(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x  # x stands in for what is not there
-    low.emit_node(node, [x, x2, right, bias, residual, scales], dims | {"ldb": columns}, "Linear", Build(after | defines, tuning))
+    # x stands in for what is not there
+    bias = pack.packed(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x
+    low.emit_node(
+        node, [x, x2, right, bias, residual, scales], dims | {"ldb": columns}, "Linear", Build(after | defines, tuning)
+    )

@@ -30,8 +30,8 @@ _INDEX_LIMIT = 2**31  # kernels index with 32-bit integers
 class Build:
     """What a call is built with beside what follows from its op and its sizes.
 
-    `tuning` has values in place of the call's tunables, `touched` the bytes of tensors that it reads or writes in part, and `kernel` is one
-    of a way that was chosen before.
+    `tuning` has values in place of the call's tunables, `touched` the bytes of tensors that it reads or writes in part,
+    and `kernel` is one of a way that was chosen before.
     """
 
     defines: Mapping[str, int] = field(default_factory=dict)
@@ -54,14 +54,22 @@ class Lowering:
         weights: str = "",
         without: Collection[str] = (),
     ) -> None:
-        """`exact` names the values that stay float32 whatever `storage` is; `weights` is "i8" where those of products are to be int8;
-        `without` has the methods to leave out."""
-        self.graph, self.component, self.storage, self.kernels, self.exact, self.target = graph, component, storage, kernels, exact, target
+        """`exact` names the values that stay float32 whatever `storage` is; `weights` is "i8" where those of products
+        are to be int8; `without` has the methods to leave out."""
+        self.graph, self.component, self.storage, self.kernels, self.exact, self.target = (
+            graph,
+            component,
+            storage,
+            kernels,
+            exact,
+            target,
+        )
         self.weights, self.without = weights, without
         self.program = Program(component, {}, [], (), (), methods={method: MethodUse() for method in METHODS})
         self._home: dict[str, str] = {}  # value name -> name of the tensor that holds it (views share their source's)
         self._cast: dict[tuple[str, str], str] = {}
-        self._parts: dict[str, Strided] = {}  # values that are columns of a wider tensor, until somebody needs them dense
+        # values that are columns of a wider tensor, until somebody needs them dense
+        self._parts: dict[str, Strided] = {}
 
     # Values -------------------------------------------------------------------------------------------------------
 
@@ -97,7 +105,9 @@ class Lowering:
         if have == dtype:
             return home
         if "i32" in (have, dtype):
-            raise GraphError(f"it is {have} where {dtype} is needed.", where=f"value {name}", fix="cast it in the graph")
+            raise GraphError(
+                f"it is {have} where {dtype} is needed.", where=f"value {name}", fix="cast it in the graph"
+            )
         if (home, dtype) not in self._cast:
             self._cast[home, dtype] = self._emit_cast(home, f"{home}:{dtype}", dtype)
         return self._cast[home, dtype]
@@ -111,7 +121,8 @@ class Lowering:
         return key
 
     def part(self, result: ir.Value, source: ir.Value, first: int) -> None:
-        """`result` is columns of `source` from `first` on: nothing is copied as long as kernels can read it where it is."""
+        """`result` is columns of `source` from `first` on:
+        nothing is copied as long as kernels can read it where it is."""
         self._parts[str(result.name)] = (self.operand(source, self.dtype_of(result)), first, _row(source))
 
     def strided(self, value: ir.Value, dtype: str) -> Strided:
@@ -140,7 +151,9 @@ class Lowering:
     def result(self, value: ir.Value) -> str:
         """A fresh tensor for a node's output."""
         name = str(value.name)
-        self._home[name] = self._tensor(self._inner(value, self.dtype_of(value)), static_shape(value), self.dtype_of(value))
+        self._home[name] = self._tensor(
+            self._inner(value, self.dtype_of(value)), static_shape(value), self.dtype_of(value)
+        )
         return self._home[name]
 
     def scratch(self, name: str, shape: Sequence[int], dtype: str) -> str:
@@ -167,7 +180,9 @@ class Lowering:
         tensors = self.program.tensors
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
         kernel = build.kernel or self.choose(op, node, dims, half).first
-        assert (len(inputs), len(outputs)) == (len(kernel.header["in"]), len(kernel.header["out"])), f"operands of {kernel.name}"
+        assert (len(inputs), len(outputs)) == (len(kernel.header["in"]), len(kernel.header["out"])), (
+            f"operands of {kernel.name}"
+        )
         chosen, source = tunables(kernel, {**dims, **build.defines, "F16": half}, self.target)
         self.program.tuned[source] += 1
         tuning = chosen | dict(build.tuning)
@@ -217,7 +232,9 @@ class Lowering:
             sizes: the call's dims and defines as `emit` will get them, but for those that follow from the tunables.
             dtype: its storage.
         """
-        return tunables(self.kernels[kernel], None if sizes is None else {**sizes, "F16": int(dtype == "f16")}, self.target)[0]
+        return tunables(
+            self.kernels[kernel], None if sizes is None else {**sizes, "F16": int(dtype == "f16")}, self.target
+        )[0]
 
     def emit_node(
         self,
@@ -239,7 +256,8 @@ class Lowering:
         program = self.program
         for value in self.graph.outputs:
             name = str(value.name)
-            home = self._home[name] if name in self._home else self.operand(value, self.dtype_of(value))  # a part of rows
+            # a part of rows
+            home = self._home[name] if name in self._home else self.operand(value, self.dtype_of(value))
             have = program.tensors[home]
             boundary = self._boundary(value, have.dtype)
             if home == name and home not in program.inputs and home not in program.weights:
@@ -276,20 +294,24 @@ class Lowering:
         return target
 
     def _inner(self, value: ir.Value, dtype: str) -> str:
-        """A graph output computed in another type than the boundary's is kept under another name until its final cast."""
+        """A graph output computed in another type than the boundary's
+        is kept under another name until its final cast."""
         name = str(value.name)
         return f"{name}:{dtype}" if value in self.graph.outputs and dtype != self._boundary(value, dtype) else name
 
     @staticmethod
     def _boundary(value: ir.Value, dtype: str) -> str:
-        """How a graph input or output is passed: halves where the graph itself says so, as between the stages of a decoder in bands."""
+        """How a graph input or output is passed: halves where the graph itself says so,
+        as between the stages of a decoder in bands."""
         return "i32" if dtype == "i32" else "f16" if value.dtype == ir.DataType.FLOAT16 else BOUNDARY
 
     def _tensor(self, name: str, shape: tuple[int, ...], dtype: str) -> str:
         if name in self.program.tensors:
             raise GraphError("the name is used twice.", where=f"tensor {name}")
         if dtype not in DTYPES:
-            raise GraphError(f"storage type {dtype} is unknown (expected one of {', '.join(DTYPES)}).", where=f"tensor {name}")
+            raise GraphError(
+                f"storage type {dtype} is unknown (expected one of {', '.join(DTYPES)}).", where=f"tensor {name}"
+            )
         if prod(shape) >= _INDEX_LIMIT:
             raise PlanError(
                 f"it has {prod(shape)} elements (expected under {_INDEX_LIMIT}: kernels index with 32 bits).",

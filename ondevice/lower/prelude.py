@@ -9,7 +9,8 @@ import functools
 from ondevice.base.paths import SHADERS
 
 DIALECTS = ("opencl", "metal")
-SHARED = ("common", "epilogue", "rows", "winograd")  # in terms of a dialect's own words; a later one may use those before it
+# in terms of a dialect's own words; a later one may use those before it
+SHARED = ("common", "epilogue", "rows", "winograd")
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-DTYPES = {"f32": 4, "f16": 2, "i32": 4, "i8": 1}  # storage types a kernel may read or write, with bytes an element
+DTYPES = {"f32": 4, "f16": 2, "i32": 4, "i8": 1}  # storage types a kernel may read or write, with bytes per element
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class Call:
 
 @dataclass(slots=True)
 class MethodUse:
-    """What became of a method: how many nodes it computes, and why others that it could compute are computed another way."""
+    """What became of a method: how many nodes it computes, and why others
+    that it could compute are computed another way."""
 
     applied: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
@@ -67,7 +68,8 @@ class Program:
     calls: list[Call]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    weights: dict[str, ir.TensorProtocol] = field(default_factory=dict)  # tensor name -> values, converted to its dtype when written
+    # tensor name -> values, converted to its dtype when written
+    weights: dict[str, ir.TensorProtocol] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)  # batch, height, width (latent units for unet and vae)
     fallbacks: list[str] = field(default_factory=list)  # nodes that run on a general kernel, and why
     methods: dict[str, MethodUse] = field(default_factory=dict)  # by method, of ondevice.target.METHODS

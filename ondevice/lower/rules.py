@@ -74,10 +74,12 @@ def view(low: Lowering, node: ir.Node) -> None:
 
 
 def cast(low: Lowering, node: ir.Node) -> None:
-    """Float to float is a change of storage, which `Lowering.operand` does where it is needed; integers stay what they are."""
+    """Float to float is a change of storage, which `Lowering.operand` does where it is needed;
+    integers stay what they are."""
     source, wanted = _input(node, 0), node.outputs[0].dtype
     if source.dtype != wanted and not (
-        (source.dtype in FLOATS and wanted in FLOATS) or (source.dtype in INTEGERS and wanted in (ir.DataType.INT32, ir.DataType.INT64))
+        (source.dtype in FLOATS and wanted in FLOATS)
+        or (source.dtype in INTEGERS and wanted in (ir.DataType.INT32, ir.DataType.INT64))
     ):
         raise _unsupported(node, f"casts from {source.dtype} to {wanted} are not supported.")
     low.view(node.outputs[0], source)
@@ -108,13 +110,16 @@ def matmul(low: Lowering, node: ir.Node) -> None:
     elif a[:-2] == b[:-2]:
         a_step, b_step = m * k, k * n
     else:
-        raise _unsupported(node, f"batch dimensions {a[:-2]} and {b[:-2]} are not supported (expected equal, or one side shared).")
+        raise _unsupported(
+            node, f"batch dimensions {a[:-2]} and {b[:-2]} are not supported (expected equal, or one side shared)."
+        )
     dims = {"batch": batch, "m": m, "n": n, "k": k, "a_batch": a_step, "b_batch": b_step}
     linear.product(low, node, _input(node, 0), _input(node, 1), dims)
 
 
 def gemm(low: Lowering, node: ir.Node) -> None:
-    """y = x @ w^T + c. The weight is stored transposed, so that one matmul kernel serves both ops; the bias is an Add."""
+    """y = x @ w^T + c. The weight is stored transposed, so that one matmul kernel serves both ops;
+    the bias is an Add."""
     x, w, c = _input(node, 0), _input(node, 1), _optional(node, 2)
     if _int(node, "transA", 0) or _float(node, "alpha", 1.0) != 1.0 or _float(node, "beta", 1.0) != 1.0:
         raise _unsupported(node, "only transA=0, alpha=1 and beta=1 are supported.")
@@ -151,7 +156,8 @@ def conv(low: Lowering, node: ir.Node) -> None:
         or _string(node, "auto_pad", "NOTSET") != "NOTSET"
     ):
         raise _unsupported(
-            node, "only 2-D convolutions with group 1, dilation 1, one stride for both axes and explicit pads are supported."
+            node,
+            "only 2-D convolutions with group 1, dilation 1, one stride for both axes and explicit pads are supported.",
         )
     dtype = low.dtype_of(node.outputs[0])
     shift = low.operand(pack.zeros(oc) if bias is None else bias, dtype)
@@ -162,7 +168,12 @@ def conv(low: Lowering, node: ir.Node) -> None:
 
 def instance_norm(low: Lowering, node: ir.Node) -> None:
     shape, dtype = static_shape(_input(node, 0)), low.dtype_of(node.outputs[0])
-    dims = {"rows": shape[0] * shape[1], "cols": prod(shape[2:]), "channels": shape[1], "epsilon": _float(node, "epsilon", 1e-5)}
+    dims = {
+        "rows": shape[0] * shape[1],
+        "cols": prod(shape[2:]),
+        "channels": shape[1],
+        "epsilon": _float(node, "epsilon", 1e-5),
+    }
     low.emit_node(node, [low.operand(_input(node, i), dtype) for i in range(3)], dims)
 
 
@@ -173,7 +184,9 @@ def layer_norm(low: Lowering, node: ir.Node) -> None:
     cols, bias = shape[-1], _optional(node, 2)
     for value in (_input(node, 1), bias):
         if value is not None and (prod(static_shape(value)), static_shape(value)[-1:]) != (cols, (cols,)):
-            raise _unsupported(node, f"its scale or its bias is {static_shape(value)} (expected one number a column: {(cols,)}).")
+            raise _unsupported(
+                node, f"its scale or its bias is {static_shape(value)} (expected one number per column: {(cols,)})."
+            )
     shift = low.operand(pack.zeros(cols) if bias is None else bias, dtype)
     dims = {"rows": prod(shape[:-1]), "cols": cols, "epsilon": _float(node, "epsilon", 1e-5)}
     low.emit_node(node, [low.operand(_input(node, 0), dtype), low.operand(_input(node, 1), dtype), shift], dims)
@@ -194,10 +207,22 @@ def resize(low: Lowering, node: ir.Node) -> None:
         _string(node, "coordinate_transformation_mode", "half_pixel"),
         _string(node, "nearest_mode", "round_prefer_floor"),
     )
-    if modes != ("nearest", "asymmetric", "floor") or len(shape) != 4 or shape[0] != out[0] or (out[1] != shape[1] and out[3] != shape[3]):
-        raise _unsupported(node, f"mode {modes} is not supported (expected nearest, asymmetric, floor over two neighbouring axes of four).")
+    if (
+        modes != ("nearest", "asymmetric", "floor")
+        or len(shape) != 4
+        or shape[0] != out[0]
+        or (out[1] != shape[1] and out[3] != shape[3])
+    ):
+        raise _unsupported(
+            node,
+            f"mode {modes} is not supported (expected nearest, asymmetric, floor over two neighbouring axes of four).",
+        )
     if not resizes_by_sizes(node):
-        raise _unsupported(node, "its scales are not the ratio of its sizes.", "export it with sizes, or at sizes that its scales divide")
+        raise _unsupported(
+            node,
+            "its scales are not the ratio of its sizes.",
+            "export it with sizes, or at sizes that its scales divide",
+        )
     if shape[1] == out[1]:
         dims = {"n": shape[0] * shape[1], "h": shape[2], "w": shape[3], "oh": out[2], "ow": out[3]}
         low.emit_node(node, [x], dims)
@@ -210,10 +235,14 @@ def gather(low: Lowering, node: ir.Node) -> None:
     table, ids = _input(node, 0), _input(node, 1)
     shape = static_shape(table)
     if len(shape) != 2 or _axis(node, 2, 0) != 0:
-        raise _unsupported(node, f"only rows of a matrix are supported (table {shape}, axis {_axis(node, len(shape), 0)}).")
+        raise _unsupported(
+            node, f"only rows of a matrix are supported (table {shape}, axis {_axis(node, len(shape), 0)})."
+        )
     dims, known = {"count": prod(static_shape(ids)), "rows": shape[0], "cols": shape[1]}, low.constant(ids)
     if known is not None and (known < 0).any():  # from the end; the kernel clamps
-        ids = pack.derived(f"{ids.name}:of {shape[0]} rows", ids, known.shape, lambda: np.where(known < 0, known + shape[0], known))
+        ids = pack.derived(
+            f"{ids.name}:of {shape[0]} rows", ids, known.shape, lambda: np.where(known < 0, known + shape[0], known)
+        )
     low.emit_node(node, [low.operand(ids, "i32"), low.operand(table, low.dtype_of(node.outputs[0]))], dims)
 
 
@@ -301,7 +330,9 @@ def conv_nhwc(low: Lowering, node: ir.Node) -> None:
 
 
 def attend(low: Lowering, node: ir.Node) -> None:
-    way = low.choose(node.op_type, str(node.name), attention.choosing(node), int(low.dtype_of(node.outputs[0]) == "f16"))
+    way = low.choose(
+        node.op_type, str(node.name), attention.choosing(node), int(low.dtype_of(node.outputs[0]) == "f16")
+    )
     ATTENTIONS[way.first.name](low, node, way)
 
 

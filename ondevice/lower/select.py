@@ -1,8 +1,8 @@
 """Which kernels compute an op: the one place that chooses, for an op of some sizes on a target.
 
-A way to compute an op is one kernel, or several that run one after another (`after` in their headers). Ways are ranked by what
-they ask for, as that is what makes them fast: kernels of the target's own class before portable ones, methods before the plain
-way, more needs before fewer. The first that fits is taken, and each before it says why it lost.
+A way to compute an op is one kernel, or several that run one after another (`after` in their headers). Ways are ranked
+by what they ask for, as that is what makes them fast: kernels of the target's own class before portable ones, methods
+before the plain way, more needs before fewer. The first that fits is taken, and each before it says why it lost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from ondevice.target import ALL, Target
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A size from which, or up to which, a target says that a method pays: `key` of the target's bounds, about the dim `dim`."""
+    """A size from which, or up to which, a target says that a method pays:
+    `key` of the target's bounds, about the dim `dim`."""
 
     key: str
     dim: str
@@ -76,7 +77,8 @@ class Way:
         return next(filter(None, found), None)
 
     def untuned(self, dims: Mapping[str, int | float], target: Target) -> str | None:
-        """Why it does not compute the op as the target tunes it: such as fewer channels than a vector has; None if it does."""
+        """Why it does not compute the op as the target tunes it:
+        such as fewer channels than a vector has; None if it does."""
         for kernel in self.kernels:
             needs = kernel.tuned_needs
             if needs and (reason := kernel.misfit({**dims, **tunables(kernel, dims, target)[0]}, needs)):
@@ -86,8 +88,8 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The way that is taken. `losers`: why each way before it lost, by its first kernel. `methods`: why methods did that could compute the
-    op at these sizes."""
+    """The way that is taken. `losers`: why each way before it lost, by its first kernel. `methods`: why methods did
+    that could compute the op at these sizes."""
 
     way: Way
     losers: Mapping[str, str]
@@ -99,7 +101,10 @@ class Choice:
         """What to tell where a general kernel is taken; None where none is."""
         if not self.general:
             return None
-        return f"runs on the general kernel {self.way.first.name}: {'; '.join(f'{name}: {why}' for name, why in self.losers.items())}"
+        return (
+            f"runs on the general kernel {self.way.first.name}: "
+            f"{'; '.join(f'{name}: {why}' for name, why in self.losers.items())}"
+        )
 
 
 def ways(op: str, kernels: Mapping[str, KernelFile]) -> list[Way]:
@@ -114,11 +119,14 @@ def ways(op: str, kernels: Mapping[str, KernelFile]) -> list[Way]:
         while chain[-1].name in later:
             chain.append(later[chain[-1].name])
         found.append(Way(tuple(chain)))
-    return sorted(found, key=lambda way: (way.first.kernel_class == "portable", not way.first.method, -way.needs, way.first.name))
+    return sorted(
+        found, key=lambda way: (way.first.kernel_class == "portable", not way.first.method, -way.needs, way.first.name)
+    )
 
 
 def general(kernels: Mapping[str, KernelFile]) -> frozenset[str]:
-    """Kernels that take every shape of an op which has another plain kernel, faster and with needs. --strict refuses them."""
+    """Kernels that take every shape of an op which has another plain kernel, faster and with needs.
+    --strict refuses them."""
     found = set()
     for op in {op for kernel in kernels.values() for op in kernel.ops}:
         plain = [way for way in ways(op, kernels) if way.plain]
@@ -127,7 +135,11 @@ def general(kernels: Mapping[str, KernelFile]) -> frozenset[str]:
 
 
 def select(
-    op: str, dims: Mapping[str, int | float], target: Target, kernels: Mapping[str, KernelFile], without: Collection[str] = ()
+    op: str,
+    dims: Mapping[str, int | float],
+    target: Target,
+    kernels: Mapping[str, KernelFile],
+    without: Collection[str] = (),
 ) -> Choice:
     """The first way to compute `op` at `dims` (its sizes, and defines such as F16) that the target can run and wants.
 

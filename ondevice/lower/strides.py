@@ -8,7 +8,7 @@ RANK = 4  # dimensions a strided kernel walks
 
 
 def contiguous(shape: Sequence[int]) -> tuple[int, ...]:
-    """Row-major strides in elements, one a dimension."""
+    """Row-major strides in elements, one per dimension."""
     strides, step = [], 1
     for dim in reversed(shape):
         strides.append(step)
@@ -50,7 +50,8 @@ def collapse(dims: Sequence[int], *walks: Sequence[int]) -> tuple[list[int], lis
 
 
 def arguments(dims: Sequence[int], **walks: Sequence[int]) -> dict[str, int] | None:
-    """Kernel arguments n0.. and, for each walk named `x`, x0..; innermost first, padded to RANK. None if more dimensions remain."""
+    """Kernel arguments n0.. and, for each walk named `x`, x0..; innermost first, padded to RANK.
+    None if more dimensions remain."""
     sizes, steps = collapse(dims, *walks.values())
     if len(sizes) > RANK:
         return None

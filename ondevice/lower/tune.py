@@ -13,8 +13,8 @@ from ondevice.target.tuning import Tuning
 def tunables(kernel: KernelFile, sizes: Mapping[str, int | float] | None, target: Target) -> tuple[dict[str, int], str]:
     """(a value for every tunable, where they come from) of a call.
 
-    The first of the target's files that has the kernel decides; in it the row of these sizes, else the one of this weight, else the
-    kernel's default. So what says how a weight is stored depends on the weight alone.
+    The first of the target's files that has the kernel decides; in it the row of these sizes, else the one of this
+    weight, else the kernel's default. So what says how a weight is stored depends on the weight alone.
 
     Args:
         sizes: arguments and defines of the call by name; without any, the kernel's default.
@@ -51,7 +51,9 @@ def check_tuning(tuning: Tuning, kernels: Mapping[str, KernelFile]) -> None:
         for row in table.shapes:
             if stored := sorted(set(row.use) & set(kernel.stored_by)):
                 raise _unfit(
-                    tuning, kernel, f"{stored} say how a weight is stored, so they stand in rows of `weight` (got {dict(row.at)})."
+                    tuning,
+                    kernel,
+                    f"{stored} say how a weight is stored, so they stand in rows of `weight` (got {dict(row.at)}).",
                 )
 
 

@@ -1,7 +1,7 @@
-"""Winograd's F(4x4, 3x3) for convolutions with the channels last: 36 products a tile of 4x4 pixels in place of 144.
+"""Winograd's F(4x4, 3x3) for convolutions with the channels last: 36 products per tile of 4x4 pixels in place of 144.
 
-In one command (`strips`) on targets whose work-items have a cache of their own; in three (`bands`) where groups of work-items share the
-work of each: patches, products, pixels.
+In one command (`strips`) on targets whose work-items have a cache of their own; in three (`bands`) where groups of
+work-items share the work of each: patches, products, pixels.
 """
 
 from __future__ import annotations
@@ -20,9 +20,17 @@ from ondevice.lower.select import Way
 
 CHUNK = 1 << 17  # pairs of channels that are transformed at once
 _P, _Q = 0.5**0.5, 2**0.5
-# Weights to the space of the points 0, +-1/sqrt 2, +-sqrt 2, infinity: G w G^T. The kernels' transforms are of the same points.
+# Weights to the space of the points 0, +-1/sqrt 2, +-sqrt 2, infinity: G w G^T. The kernels' transforms are of
+# the same points.
 G = np.array(
-    [[1, 0, 0], [-2 / 3, -2 / 3 * _P, -1 / 3], [-2 / 3, 2 / 3 * _P, -1 / 3], [1 / 6, _Q / 6, 1 / 3], [1 / 6, -_Q / 6, 1 / 3], [0, 0, 1]]
+    [
+        [1, 0, 0],
+        [-2 / 3, -2 / 3 * _P, -1 / 3],
+        [-2 / 3, 2 / 3 * _P, -1 / 3],
+        [1 / 6, _Q / 6, 1 / 3],
+        [1 / 6, -_Q / 6, 1 / 3],
+        [0, 0, 1],
+    ]
 )
 
 
@@ -34,7 +42,10 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     tiles, groups, sizes = n * tiles_h * tiles_w, low.target.winograd.get("groups", 8), conv.dims | {"n": n}
     few = low.tuning("winograd_strips", sizes, dtype)
     # Where many strips read them from the shared cache, and a strip of all channels fits a slot.
-    fits = max(groups * 36 * few["STRIP"] * (ic + few["V"]) * DTYPES["f32"], 36 * ic * oc * DTYPES[dtype]) <= low.target.scratch
+    fits = (
+        max(groups * 36 * few["STRIP"] * (ic + few["V"]) * DTYPES["f32"], 36 * ic * oc * DTYPES[dtype])
+        <= low.target.scratch
+    )
     small = pack.as_int8(low, (9 * ic, oc))  # int8 has no bits for transformed taps, and few bytes to save reads of
     stored = not small and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
     tuning = narrowed(low, "winograd_strips", oc, sizes | {"FLY": int(not stored)}, dtype)
@@ -63,7 +74,9 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     operands = [conv.x, right_name, bias, conv.shift, conv.residual, scales]
     flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + (0 if stored else count * ic * oc * 84)
     cached = {scratch: 0}  # written and read by one work-item: it is not traffic
-    low.emit("ConvNhwc", str(node.name), operands, [result, scratch], sizes, flops, Build(defines, tuning, cached, way.first))
+    low.emit(
+        "ConvNhwc", str(node.name), operands, [result, scratch], sizes, flops, Build(defines, tuning, cached, way.first)
+    )
 
 
 def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
@@ -86,7 +99,16 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         part = {t: low.program.tensors[t].nbytes * count // tiles for t in (conv.x, conv.residual, result)}
         sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
         low.emit("ConvNhwc", name, [conv.x], [patches], sizes, count * ic * 144, Build(touched=part, kernel=before))
-        dims = {"batch": 36, "m": count, "n": oc, "k": ic, "k1": ic, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
+        dims = {
+            "batch": 36,
+            "m": count,
+            "n": oc,
+            "k": ic,
+            "k1": ic,
+            "ldb": columns,
+            "a_batch": count * ic,
+            "b_batch": ic * columns,
+        }
         low.emit(
             "MatMul",
             name,
@@ -99,7 +121,9 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
         operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
         finish = of(node.op_type).defines
-        low.emit("ConvNhwc", name, operands, [result], sizes, count * oc * 120, Build(finish, touched=part, kernel=after))
+        low.emit(
+            "ConvNhwc", name, operands, [result], sizes, count * oc * 120, Build(finish, touched=part, kernel=after)
+        )
 
 
 def _depth(ic: int, most: int, v: int) -> int:
@@ -117,9 +141,10 @@ def _transformed(taps: ir.Value) -> ir.Value:
     assert values is not None, "only constant weights become convolutions of ours"
 
     def make() -> np.ndarray:
-        given, made, both = values.numpy().reshape(9, -1), np.empty((36, ic * oc), np.float32), np.kron(G, G)
-        for start in range(0, ic * oc, CHUNK):  # in float64, a part at a time: the whole of a large weight would take a gigabyte
-            made[:, start : start + CHUNK] = both @ given[:, start : start + CHUNK].astype(np.float64)
-        return made.reshape(36, ic, oc)
+        given, transformed, both = values.numpy().reshape(9, -1), np.empty((36, ic * oc), np.float32), np.kron(G, G)
+        # in float64, a part at a time: the whole of a large weight would take a gigabyte
+        for start in range(0, ic * oc, CHUNK):
+            transformed[:, start : start + CHUNK] = both @ given[:, start : start + CHUNK].astype(np.float64)
+        return transformed.reshape(36, ic, oc)
 
     return pack.derived(f"{taps.name}:winograd", taps, (36, ic, oc), make)

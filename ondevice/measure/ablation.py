@@ -1,4 +1,5 @@
-"""What each family of fusion rules saves, added one after another in the rules' order. From plans alone: exact, no device."""
+"""What each family of fusion rules saves, added one after another in the rules' order.
+From plans alone: exact, no device."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ class Step:
 def ablation(
     checkpoint: Checkpoint, recipe: Recipe, *, size: tuple[int, int] | None = None, component: str | None = None
 ) -> Iterator[Step]:
-    """Each component without any rule, then with one family more at a time until all are on; arguments as `report.of_model`'s.
+    """Each component without any rule, then with one family more at a time until all are on;
+    arguments as `report.of_model`'s.
 
     Args:
         recipe: its `without` is replaced step by step.

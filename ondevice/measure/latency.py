@@ -1,8 +1,10 @@
-"""The paper's ablation, timed: each component with the paper's optimizations added one after another, on one device in one run.
+"""The paper's ablation, timed: each component with the paper's optimizations added one after another,
+on one device in one run.
 
-The steps are those of the paper's table (partially fused softmax, GroupNorm and GELU as one command, FlashAttention, Winograd), each
-a few families of our rules, and what this project does beyond them. Channels last stands before Winograd because Winograd's kernels
-work on it. `ablation` has the same numbers but the time for every single family, and needs no device.
+The steps are those of the paper's table (partially fused softmax, GroupNorm and GELU as one command, FlashAttention,
+Winograd), each a few families of our rules, and what this project does beyond them. Channels last stands before
+Winograd because Winograd's kernels work on it. `ablation` has the same numbers but the time for every single family,
+and needs no device.
 """
 
 from __future__ import annotations
@@ -37,12 +39,15 @@ STEPS = (  # what is added -> families of rules
     ("Winograd", ("winograd",)),
     ("all rules", ADDED),
 )
-HEAD = ("component", "optimizations", "ms", "spread", "of plain", "dispatches", "MB moved", "GFLOP", "arena MB", "max diff")
+HEAD = (
+    "component", "optimizations", "ms", "spread", "of plain", "dispatches", "MB moved", "GFLOP", "arena MB", "max diff",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class TimedStep:
-    """A step's plan, its time, and how far its output is from the plain graph's, as a part of that one's largest value."""
+    """A step's plan, its time, and how far its output is from the plain graph's,
+    as a part of that one's largest value."""
 
     step: Step
     timing: Timing
@@ -51,7 +56,13 @@ class TimedStep:
     def row(self, model: str, target: str) -> dict[str, Any]:
         """As plain data."""
         name = f"ablation: {model} {self.timing.name} for {target}, {self.step.rules}"
-        return {"kind": "ablation", **asdict(self.step), **self.timing.row(), "name": name, "difference": self.difference}
+        return {
+            "kind": "ablation",
+            **asdict(self.step),
+            **self.timing.row(),
+            "name": name,
+            "difference": self.difference,
+        }
 
 
 def timed_ablation(
@@ -66,7 +77,8 @@ def timed_ablation(
 ) -> Iterator[TimedStep]:
     """Time every step of each component; sizes and arguments as `ablation.ablation` takes them.
 
-    A component's weights are made or read once and shared by its steps; what each step packs out of them is given back after it.
+    A component's weights are made or read once and shared by its steps; what each step packs out of them is given
+    back after it.
 
     Args:
         repeat: runs to time, at least 3.
@@ -84,7 +96,9 @@ def timed_ablation(
             yield replace(timed, difference=float(np.abs(output - plain).max() / (np.abs(plain).max() or 1)))
 
 
-def _timed(model: Model, recipe: Recipe, job: Job, device: Device, count: int, repeat: int) -> tuple[TimedStep, np.ndarray]:
+def _timed(
+    model: Model, recipe: Recipe, job: Job, device: Device, count: int, repeat: int
+) -> tuple[TimedStep, np.ndarray]:
     """One step, and its output in float64."""
     on = {family for _, families in STEPS[: count + 1] for family in families}
     kernels = load_all()
@@ -126,4 +140,13 @@ def _rows(steps: Sequence[TimedStep]) -> Iterator[tuple[str, ...]]:
         rules = step.rules if step.rules in (PLAIN, STEPS[-1][0]) else f"+ {step.rules}"
         spread = f"{timed.timing.spread:.2f}{'' if timed.timing.counts else ' (busy)'}"
         sums = (f"{step.moved / 1e6:,.1f}", f"{step.flops / 1e9:,.1f}", f"{step.arena / 1e6:,.1f}")
-        yield step.component, rules, f"{ms:,.1f}", spread, f"{ms / first:.2f}", f"{step.dispatches:,}", *sums, f"{timed.difference:.1e}"
+        yield (
+            step.component,
+            rules,
+            f"{ms:,.1f}",
+            spread,
+            f"{ms / first:.2f}",
+            f"{step.dispatches:,}",
+            *sums,
+            f"{timed.difference:.1e}",
+        )

@@ -16,8 +16,8 @@ def weight_key(component: str, tensor: str) -> str:
 
 
 def _smallest(program: Program) -> tuple[list[Life], dict[str, int], Program]:
-    """Lives, offsets and calls of the smallest arena: reordered or not, in place or not. In place usually needs less; but tensors that live
-    for long may fit badly."""
+    """Lives, offsets and calls of the smallest arena: reordered or not, in place or not. In place usually needs less;
+    but tensors that live for long may fit badly."""
     moved = ordered(program)
     best: tuple[list[Life], dict[str, int], Program] | None = None
     for candidate in (in_place(moved), in_place(program), moved, program):

@@ -31,11 +31,16 @@ def round_up(size: int, to: int = ALIGN) -> int:
 def place(lives: Sequence[Life]) -> dict[str, int]:
     """Offsets: one tensor after the other, each in the lowest gap that is free for its whole life.
 
-    The order decides how well they fit. Tried are biggest first, and longest life first, which stacks a UNet's skip connections; in
-    each, tensors that reach the arena's end then go first, and so on. The smallest arena of all tries is taken.
+    The order decides how well they fit. Tried are biggest first, and longest life first, which stacks a UNet's skip
+    connections; in each, tensors that reach the arena's end then go first, and so on. The smallest arena of all
+    tries is taken.
     """
     least, best, needs = peak(lives), dict[str, int](), -1
-    for key in (lambda life: (-life.size,), lambda life: (life.first - life.last,), lambda life: ((life.first - life.last) * life.size,)):
+    for key in (
+        lambda life: (-life.size,),
+        lambda life: (life.first - life.last,),
+        lambda life: ((life.first - life.last) * life.size,),
+    ):
         order = sorted(lives, key=lambda life: (*key(life), -life.size, life.first, life.name))
         for _ in range(TRIES):
             tried = _fitted(order)
@@ -77,7 +82,8 @@ def _fitted(order: Sequence[Life]) -> dict[str, int]:
 
 
 def check(lives: Sequence[Life], offsets: dict[str, int]) -> None:
-    """Raise unless the placement is safe. Runs on every plan we make; plans that are read go through `bundle.plan_file.check_memory`.
+    """Raise unless the placement is safe.
+    Runs on every plan we make; plans that are read go through `bundle.plan_file.check_memory`.
 
     Raises:
         PlanError: two tensors that are alive together share bytes, or an offset is negative or misaligned.
@@ -89,7 +95,10 @@ def check(lives: Sequence[Life], offsets: dict[str, int]) -> None:
     start = np.array([offsets[life.name] for life in lives])
     end = start + np.array([life.size for life in lives])
     for index in np.flatnonzero((start < 0) | (start % ALIGN != 0)).tolist():
-        raise PlanError(f"offset {start[index]} is negative or not a multiple of {ALIGN}.", where=f"memory plan: {lives[index].name}")
+        raise PlanError(
+            f"offset {start[index]} is negative or not a multiple of {ALIGN}.",
+            where=f"memory plan: {lives[index].name}",
+        )
     for index, life in enumerate(lives):
         clash = (first <= life.last) & (last >= life.first) & (start < end[index]) & (end > start[index])
         clash[index] = False

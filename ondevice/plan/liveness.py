@@ -10,8 +10,8 @@ from ondevice.plan.arena import Life
 def lives(program: Program) -> list[Life]:
     """One life for every tensor of the arena; weights live elsewhere.
 
-    Inputs are written before call 0 and outputs read after the last call. A tensor that is made and never read still needs its bytes
-    while it is written.
+    Inputs are written before call 0 and outputs read after the last call. A tensor that is made and never read still
+    needs its bytes while it is written.
 
     Raises:
         PlanError: a call reads a tensor before anything wrote it.
@@ -23,7 +23,9 @@ def lives(program: Program) -> list[Life]:
             if name in program.weights:
                 continue
             if name not in first:
-                raise PlanError(f"{name} is read before it is written.", where=f"{program.component}: call {step} ({call.node})")
+                raise PlanError(
+                    f"{name} is read before it is written.", where=f"{program.component}: call {step} ({call.node})"
+                )
             last[name] = step
         for name in call.outputs:
             first.setdefault(name, step)

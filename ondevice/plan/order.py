@@ -1,8 +1,9 @@
 """Execution order: calls change places where that lowers the most bytes that are alive at once.
 
-A search from the order that lowering gave: at the step that holds the most bytes, whatever lies idle there is either used up before it
-(its readers move ahead) or made after it (its writers move behind). Moves that help are kept, so the result is never worse than what was
-given, and the same program always gives the same order. Calls that write parts of one tensor keep their order.
+A search from the order that lowering gave: at the step that holds the most bytes, whatever lies idle there is either
+used up before it (its readers move ahead) or made after it (its writers move behind). Moves that help are kept, so the
+result is never worse than what was given, and the same program always gives the same order. Calls that write parts of
+one tensor keep their order.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def ordered(program: Program) -> Program:
 
 
 def dependencies(program: Program) -> list[set[int]]:
-    """For each call those that must come before it: writers of what it reads, and readers and writers of what it writes."""
+    """For each call those that must come before it:
+    writers of what it reads, and readers and writers of what it writes."""
     before: list[set[int]] = []
     writer: dict[str, int] = {}
     readers: dict[str, list[int]] = {}
@@ -95,7 +97,11 @@ class _Search:
         order = list(range(len(self.before)))
         cost = self.cost(order)
         for _ in range(ROUNDS):
-            moved = min(((self.cost(other), other) for other in self.moves(order)), key=lambda found: found[0], default=(cost, order))
+            moved = min(
+                ((self.cost(other), other) for other in self.moves(order)),
+                key=lambda found: found[0],
+                default=(cost, order),
+            )
             if moved[0] >= cost:
                 break
             cost, order = moved
@@ -124,12 +130,16 @@ class _Search:
             if not any(place[i] < top and i not in self.writers.get(self.names[tensor], ()) for i in uses):
                 yield from self._behind(order, place, top, [i for i in uses if place[i] < top])
 
-    def _ahead(self, order: list[int], place: np.ndarray, top: int, calls: list[int], uses: list[int]) -> Iterator[list[int]]:
+    def _ahead(
+        self, order: list[int], place: np.ndarray, top: int, calls: list[int], uses: list[int]
+    ) -> Iterator[list[int]]:
         """`calls`, with all that they need and is not done by then, before the peak."""
         group = self._closure(calls, self.before, lambda i: place[i] >= top)
         if order[top] in group or not group:
             return
-        earliest = max((int(place[i]) + 1 for member in group for i in self.before[member] if i not in group), default=0)
+        earliest = max(
+            (int(place[i]) + 1 for member in group for i in self.before[member] if i not in group), default=0
+        )
         for at in sorted({earliest, top, *(int(place[i]) for i in uses if earliest < place[i] < top)}):
             head = order[:at]
             yield [*head, *(i for i in order if i in group), *(i for i in order[at:] if i not in group)]
@@ -139,7 +149,9 @@ class _Search:
         group = self._closure(calls, self.after, lambda i: place[i] <= top)
         if order[top] in group or not group:
             return
-        latest = min((int(place[i]) for member in group for i in self.after[member] if i not in group), default=len(order))
+        latest = min(
+            (int(place[i]) for member in group for i in self.after[member] if i not in group), default=len(order)
+        )
         for at in sorted({top + 1, latest}):
             yield [*(i for i in order[:at] if i not in group), *(i for i in order if i in group), *order[at:]]
 
@@ -158,7 +170,9 @@ class _Search:
 class _Merge:
     """A pair of tensors by number: when the one may be overwritten by the other."""
 
-    def __init__(self, pair: Pair, index: dict[str, int], uses: dict[str, list[int]], writers: dict[str, set[int]]) -> None:
+    def __init__(
+        self, pair: Pair, index: dict[str, int], uses: dict[str, list[int]], writers: dict[str, set[int]]
+    ) -> None:
         self.source, self.target = index[pair.source], index[pair.target]
         self.others = [call for call in uses[pair.source] if call not in writers[pair.target]]
 

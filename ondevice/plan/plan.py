@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-ALIGN = 512  # bytes; the strictest sub-buffer alignment seen (CL_DEVICE_MEM_BASE_ADDR_ALIGN: NVIDIA 4096 bits, phones 1024)
+# bytes; the strictest sub-buffer alignment seen (CL_DEVICE_MEM_BASE_ADDR_ALIGN: NVIDIA 4096 bits, phones 1024)
+ALIGN = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,16 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from ondevice.errors import UsageError
-from ondevice.rewrite.activations import Geglu, Gelu, GeluTanh, GeluTanhHalfInside, GeluTanhHalfLast, LegacyGelu, QuickGelu, Silu
+from ondevice.rewrite.activations import (
+    Geglu,
+    Gelu,
+    GeluTanh,
+    GeluTanhHalfInside,
+    GeluTanhHalfLast,
+    LegacyGelu,
+    QuickGelu,
+    Silu,
+)
 from ondevice.rewrite.attention import Attention, MaskedAttention
 from ondevice.rewrite.channels_last import ChannelsLast
 from ondevice.rewrite.epilogue import Activation, Residual, TimeShift
@@ -45,7 +54,8 @@ RULES: tuple[type[Rule], ...] = (
     Bias,
     Gemm,
     FoldWeights,  # a weight that Gemm turned is a weight
-    Projections,  # after Bias, so that biases are joined with their weights; after Attention, which tells what belongs together
+    # after Bias, so that biases are joined with their weights; after Attention, which tells what belongs together
+    Projections,
     # Layout, and what can be done only in it.
     ChannelsLast,  # after all that turns norms and attention into ops that know no layout but their own
     Upsample,
@@ -57,7 +67,8 @@ RULES: tuple[type[Rule], ...] = (
 )
 ALWAYS = frozenset({FoldWeights.family})  # not a choice: other rules rely on it
 FAMILIES = tuple(dict.fromkeys(rule.family for rule in RULES if rule.family not in ALWAYS))
-CHOICES = (*FAMILIES, *METHODS, ALL)  # of `--without`: fusions, methods that lowering leaves out, and the paper's baseline
+# of `--without`: fusions, methods that lowering leaves out, and the paper's baseline
+CHOICES = (*FAMILIES, *METHODS, ALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +90,16 @@ def rewrite(model: ir.Model, target: Target | None = None, *, without: Collectio
 
     Args:
         target: "host" by default.
-        without: families (`FAMILIES`) to leave out: the paper's ablation, one flag per step. "all" leaves out every one; METHODS are
-            lowering's to leave out.
+        without: families (`FAMILIES`) to leave out: the paper's ablation, one flag per step. "all" leaves out every
+            one; METHODS are lowering's to leave out.
 
     Raises:
         UsageError: a word that is none of CHOICES.
     """
     if unknown := sorted(set(without) - set(CHOICES)):
-        raise UsageError(f"rules {', '.join(unknown)} are unknown (expected some of {', '.join(CHOICES)}).", where="--without")
+        raise UsageError(
+            f"rules {', '.join(unknown)} are unknown (expected some of {', '.join(CHOICES)}).", where="--without"
+        )
     off, target = FAMILIES if ALL in without else without, target or load_target("host")
     model.functions.clear()  # the rules would fuse the bodies, too; they are added again at the end
     RemoveUnusedNodesPass()(model)  # a reader whose result nobody wants must not stop a rule

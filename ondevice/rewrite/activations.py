@@ -57,7 +57,9 @@ class Gelu(Fusion):
     def why_not(self, root: ir.Value, one: ir.Value, half: ir.Value, **_: Any) -> str | None:
         if near(root, math.sqrt(2)) and number(one) == 1 and number(half) == 0.5:
             return None
-        return f"its constants are {number(root)}, {number(one)}, {number(half)} (expected the square root of 2, 1, 0.5)"
+        return (
+            f"its constants are {number(root)}, {number(one)}, {number(half)} (expected the square root of 2, 1, 0.5)"
+        )
 
     def rewrite(self, op: Any, x: ir.Value, **_: Any) -> ir.Value:
         return fused(op, "Gelu", x)
@@ -71,10 +73,11 @@ class LegacyGelu(Gelu):
 
 
 class GeluTanh(Fusion):
-    """(0.5 x) * (tanh(sqrt(2 / pi) (x + 0.044715 x^3)) + 1): the approximation, which is an op of its own because its values differ.
+    """(0.5 x) * (tanh(sqrt(2 / pi) (x + 0.044715 x^3)) + 1):
+    the approximation, which is an op of its own because its values differ.
 
-    Eight products and sums in any order are 256 patterns, which took a second a graph. So constants stand on the right, where imports put
-    them, and what the exporters differ in is spelled out: where the half is, and the cube.
+    Eight products and sums in any order are 256 patterns, which took a second per graph. So constants stand on the
+    right, where imports put them, and what the exporters differ in is spelled out: where the half is, and the cube.
     """
 
     family = "gelu"

@@ -1,8 +1,9 @@
 """Attention as one op that carries heads and scale (paper 3.2): the scores need never be stored.
 
 q - Reshape - Transpose 0213 - Mul c -+
-k - Reshape - Transpose 0231 - Mul c -+ MatMul [- Add mask] - Softmax - MatMul - Transpose 0213 - Reshape    ->  [Masked]Attention
+k - Reshape - Transpose 0231 - Mul c -+ MatMul [- Add mask] - Softmax - MatMul - Transpose 0213 - Reshape
 v - Reshape - Transpose 0213 -------------------------------------------+
+->  Attention | MaskedAttention
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ class _Heads(Fusion):
         if any(shape is None or len(shape) != 3 for shape in shapes) or len({(s[0], s[2]) for s in shapes if s}) != 1:
             return f"its operands are {shapes} (expected [n, tokens, width] with the same n and width)"
         splits = [ints(split) for split in (q_split, k_split, v_split)]
-        if any(not _is_split(shape, split) for shape, split in zip(shapes, splits, strict=True)) or len({s[2] for s in splits if s}) != 1:
+        if (
+            any(not _is_split(shape, split) for shape, split in zip(shapes, splits, strict=True))
+            or len({s[2] for s in splits if s}) != 1
+        ):
             return f"its heads are split as {splits} (expected [n, tokens, heads, d] with the same heads)"
         if number(left) is None or number(right) is None:
             return "its scale is not a constant"
@@ -55,7 +59,8 @@ class _Heads(Fusion):
 
 
 def _is_split(shape: tuple[int, ...] | None, split: list[int] | None) -> bool:
-    """Whether a Reshape of [n, tokens, width] to `split` cuts rows into heads, and joins neither tokens nor pictures."""
+    """Whether a Reshape of [n, tokens, width] to `split` cuts rows into heads,
+    and joins neither tokens nor pictures."""
     if shape is None or split is None or len(split) != 4 or split[2] < 1 or shape[2] % split[2]:
         return False
     wanted = (*shape[:2], split[2], shape[2] // split[2])
@@ -77,7 +82,15 @@ class Attention(_Heads):
         return self.refusal(**bound)
 
     def rewrite(
-        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, left: ir.Value, right: ir.Value, **_: Any
+        self,
+        op: Any,
+        q: ir.Value,
+        k: ir.Value,
+        v: ir.Value,
+        q_split: ir.Value,
+        left: ir.Value,
+        right: ir.Value,
+        **_: Any,
     ) -> ir.Value:
         return fused(op, "Attention", q, k, v, **self.settings(q_split, left, right))
 
@@ -99,6 +112,7 @@ class MaskedAttention(_Heads):
         return self.refusal(q=q, k=k, **bound)
 
     def rewrite(
-        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, left: ir.Value, right: ir.Value, mask: ir.Value, **_: Any
+        self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, left: ir.Value, right: ir.Value,
+        mask: ir.Value, **_: Any
     ) -> ir.Value:  # fmt: skip
         return fused(op, "MaskedAttention", q, k, v, mask, **self.settings(q_split, left, right))

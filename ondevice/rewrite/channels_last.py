@@ -1,10 +1,11 @@
-"""Channels last (NHWC): tokens and pixels are the same rows, so nothing is transposed between attention and convolutions.
+"""Channels last (NHWC): tokens and pixels are the same rows,
+so nothing is transposed between attention and convolutions.
 
-Conv | GroupNorm | Resize | Concat over [n, c, h, w]    ->  ConvNhwc (a 1x1 one: LinearBias) | GroupNormNhwc | ... over [n, h, w, c]
-Transpose [n, h, w, c] - Reshape [n, tokens, c]         ->  Reshape
+Conv | GroupNorm | Resize | Concat [n, c, h, w]  ->  ConvNhwc (1x1: LinearBias) | GroupNormNhwc | ... [n, h, w, c]
+Transpose [n, h, w, c] - Reshape [n, tokens, c]  ->  Reshape
 
-Every value with channels first gets a twin with channels last when a node can work on it; a Transpose stands only where a twin meets a
-node that cannot. That is at the graph's edges, once the norms and activations are fused.
+Every value with channels first gets a twin with channels last when a node can work on it; a Transpose stands only where
+a twin meets a node that cannot. That is at the graph's edges, once the norms and activations are fused.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from ondevice.rewrite.functions import DOMAIN
 from ondevice.rewrite.rule import Rule, dims, settings
 from ondevice.target import Target
 
-ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"}
+ELEMENTWISE = {
+    "Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu",
+}  # fmt: skip
 
 
 class ChannelsLast(Rule):
@@ -77,7 +80,9 @@ class _Walk:
         perm = (0, rank - 1, *range(1, rank - 1))
         maker = twin.producer()
         assert maker is not None, "a twin is a node's result"
-        (back,) = self.edit.emit(maker, "Transpose", [twin], static_shape(value), name=f"{value.name}:first", after=True, perm=perm)
+        (back,) = self.edit.emit(
+            maker, "Transpose", [twin], static_shape(value), name=f"{value.name}:first", after=True, perm=perm
+        )
         self.edit.replace(value, back)
 
     # What twins are made of ----------------------------------------------------------------------------------------
@@ -87,13 +92,19 @@ class _Walk:
         if value not in self.twins:
             n, c, *rest = static_shape(value)
             perm = (0, *range(2, len(rest) + 2), 1)
-            (self.twins[value],) = self.edit.emit(at, "Transpose", [value], (n, *rest, c), name=f"{value.name}:last", perm=perm)
+            (self.twins[value],) = self.edit.emit(
+                at, "Transpose", [value], (n, *rest, c), name=f"{value.name}:last", perm=perm
+            )
         return self.twins[value]
 
-    def emit(self, node: ir.Node, op: str, inputs: Sequence[ir.Value | None], ours: bool = False, **attributes: Any) -> ir.Value:
+    def emit(
+        self, node: ir.Node, op: str, inputs: Sequence[ir.Value | None], ours: bool = False, **attributes: Any
+    ) -> ir.Value:
         """The twin's node, beside the one it stands for."""
         n, c, *rest = static_shape(node.outputs[0])
-        (out,) = self.edit.emit(node, op, inputs, (n, *rest, c), name=f"{node.outputs[0].name}:last", ours=ours, **attributes)
+        (out,) = self.edit.emit(
+            node, op, inputs, (n, *rest, c), name=f"{node.outputs[0].name}:last", ours=ours, **attributes
+        )
         return out
 
     def conv(self, node: ir.Node) -> ir.Value | None:
@@ -102,7 +113,14 @@ class _Walk:
         shape, kernel = dims(x), dims(weight)
         given = settings(node)
         strides, pads = list(given.get("strides", (1, 1))), list(given.get("pads", (0, 0, 0, 0)))
-        if x is None or weight is None or shape is None or kernel is None or len(shape) != 4 or weight.const_value is None:
+        if (
+            x is None
+            or weight is None
+            or shape is None
+            or kernel is None
+            or len(shape) != 4
+            or weight.const_value is None
+        ):
             self.reasons["its weight is not a constant, or it is not over two dimensions"] += 1
             return None
         plain = given.get("group", 1) == 1 and set(given.get("dilations", (1, 1))) == {1} and len(set(strides)) == 1
@@ -114,7 +132,9 @@ class _Walk:
             (matrix,) = self.edit.emit(
                 node, "Reshape", [weight, self.edit.ints(out, channels)], (out, channels), name=f"{node.name}:matrix"
             )
-            (turned,) = self.edit.emit(node, "Transpose", [matrix], (channels, out), name=f"{node.name}:turned", perm=(1, 0))
+            (turned,) = self.edit.emit(
+                node, "Transpose", [matrix], (channels, out), name=f"{node.name}:turned", perm=(1, 0)
+            )
             if bias is None:
                 return self.emit(node, "MatMul", [self.last(node, x), turned])
             return self.emit(node, "LinearBias", [self.last(node, x), turned, bias], ours=True)
@@ -122,7 +142,9 @@ class _Walk:
             node, "Transpose", [weight], (height, width, channels, out), name=f"{node.name}:turned", perm=(2, 3, 1, 0)
         )
         inputs = [self.last(node, x), turned, *([] if bias is None else [bias])]
-        return self.emit(node, "ConvNhwc" if bias is None else "ConvNhwcBias", inputs, ours=True, strides=strides, pads=pads)
+        return self.emit(
+            node, "ConvNhwc" if bias is None else "ConvNhwcBias", inputs, ours=True, strides=strides, pads=pads
+        )
 
     def group_norm(self, node: ir.Node) -> ir.Value | None:
         x, scale, bias = node.inputs
@@ -130,11 +152,15 @@ class _Walk:
             return None
         channels = static_shape(x)[1]
         flat = [
-            self.edit.emit(node, "Reshape", [value, self.edit.ints(channels)], (channels,), name=f"{node.name}:{name}")[0]
+            self.edit.emit(node, "Reshape", [value, self.edit.ints(channels)], (channels,), name=f"{node.name}:{name}")[
+                0
+            ]
             for name, value in (("scale", scale), ("bias", bias))
         ]
         given, norm = settings(node), of(node.op_type)
-        return self.emit(node, replace(norm, base=f"{norm.base}Nhwc").name, [self.last(node, x), *flat], ours=True, **given)
+        return self.emit(
+            node, replace(norm, base=f"{norm.base}Nhwc").name, [self.last(node, x), *flat], ours=True, **given
+        )
 
     def resize(self, node: ir.Node) -> ir.Value | None:
         x, shape = node.inputs[0], dims(node.inputs[0])
@@ -152,9 +178,15 @@ class _Walk:
 
     def concat(self, node: ir.Node) -> ir.Value | None:
         rank = len(static_shape(node.outputs[0]))
-        if rank != 4 or node.attributes["axis"].as_int() % rank != 1 or not any(value in self.twins for value in node.inputs):
+        if (
+            rank != 4
+            or node.attributes["axis"].as_int() % rank != 1
+            or not any(value in self.twins for value in node.inputs)
+        ):
             return None
-        return self.emit(node, "Concat", [self.last(node, value) for value in node.inputs if value is not None], axis=rank - 1)
+        return self.emit(
+            node, "Concat", [self.last(node, value) for value in node.inputs if value is not None], axis=rank - 1
+        )
 
     def elementwise(self, node: ir.Node) -> ir.Value | None:
         if not any(value in self.twins for value in node.inputs):
@@ -171,10 +203,14 @@ class _Walk:
         if len(own) == len(shape) and any(size > 1 for size in own[2:]):
             return self.last(node, value)
         padded = (1,) * (len(shape) - len(own)) + own
-        if set(padded[2:]) == {1}:  # one number a channel: a view
+        if set(padded[2:]) == {1}:  # one number per channel: a view
             wanted = (padded[0], *padded[2:], padded[1])
-            return self.edit.emit(node, "Reshape", [value, self.edit.ints(*wanted)], wanted, name=f"{value.name}:{node.name}:last")[0]
-        (wide,) = self.edit.emit(node, "Reshape", [value, self.edit.ints(*padded)], padded, name=f"{value.name}:{node.name}:wide")
+            return self.edit.emit(
+                node, "Reshape", [value, self.edit.ints(*wanted)], wanted, name=f"{value.name}:{node.name}:last"
+            )[0]
+        (wide,) = self.edit.emit(
+            node, "Reshape", [value, self.edit.ints(*padded)], padded, name=f"{value.name}:{node.name}:wide"
+        )
         return self.last(node, wide)
 
     # What vanishes -------------------------------------------------------------------------------------------------

@@ -29,7 +29,8 @@ class Edit:
         after: bool = False,
         **attributes: Any,
     ) -> list[ir.Value]:
-        """A node before `at`, or after it, with one output a shape, of its first input's type; `ours` for an op of our domain."""
+        """A node before `at`, or after it, with one output per shape, of its first input's type;
+        `ours` for an op of our domain."""
         first = next(value for value in inputs if value is not None)
         outputs = []
         for number, shape in enumerate(shapes):
@@ -37,9 +38,16 @@ class Edit:
             while unique in self._names:
                 unique = f"{unique}'"
             self._names.add(unique)
-            outputs.append(ir.Value(name=unique, shape=ir.Shape(list(shape)), type=ir.TensorType(first.dtype or ir.DataType.FLOAT)))
+            outputs.append(
+                ir.Value(name=unique, shape=ir.Shape(list(shape)), type=ir.TensorType(first.dtype or ir.DataType.FLOAT))
+            )
         node = ir.node(
-            op, list(inputs), attributes=attributes, outputs=outputs, domain=DOMAIN if ours else "", name=f"{outputs[0].name}/{op}"
+            op,
+            list(inputs),
+            attributes=attributes,
+            outputs=outputs,
+            domain=DOMAIN if ours else "",
+            name=f"{outputs[0].name}/{op}",
         )
         (self.graph.insert_after if after else self.graph.insert_before)(at, node)
         return outputs
@@ -51,7 +59,9 @@ class Edit:
     def constant(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         """An initializer; the same name always means the same content."""
         if name not in self.graph.initializers:
-            value = ir.Value(name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor)
+            value = ir.Value(
+                name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
             self.graph.register_initializer(value)
         return self.graph.initializers[name]
 

@@ -24,7 +24,8 @@ class _Absorb(Rule):
 
     @classmethod
     def extended(cls, node: ir.Node, taken: ir.Value, source: Stepped) -> Stepped | str | None:
-        """The source once `node`, which reads `taken`, is part of it; a reason why it cannot be; None if it is another rule's matter."""
+        """The source once `node`, which reads `taken`, is part of it; a reason why it cannot be;
+        None if it is another rule's matter."""
         raise NotImplementedError
 
     @classmethod
@@ -38,7 +39,9 @@ class _Absorb(Rule):
         edit, applied, reasons = Edit(model), 0, Counter[str]()
         for node in list(model.graph):
             matches = [cls._match(node, value) for value in node.inputs]
-            found = sorted((match for match in matches if isinstance(match, _Match)), key=lambda match: match.wanted.base in LINEAR)
+            found = sorted(
+                (match for match in matches if isinstance(match, _Match)), key=lambda match: match.wanted.base in LINEAR
+            )
             if found:
                 found[0].apply(edit, node, cls.family)
                 applied += 1
@@ -84,18 +87,28 @@ class _Match:
     wanted: Stepped
 
     def apply(self, edit: Edit, node: ir.Node, family: str) -> None:
-        """Put the one op in the place of `node`; a residual has the shape of the source's result, not that of a view of it."""
-        out, made = node.outputs[0], self.source.outputs[0]
+        """Put the one op in the place of `node`; a residual has the shape of the source's result,
+        not that of a view of it."""
+        out, source_out = node.outputs[0], self.source.outputs[0]
         extra = [value for value in node.inputs if value is not self.taken and value is not None]
-        shape, inner = dims(out) or (), dims(made) or ()
+        shape, inner = dims(out) or (), dims(source_out) or ()
         if self.wanted.steps[-1] == "Geglu":
             inner = (*inner[:-1], inner[-1] // 2)
         if inner != shape:
             extra = [
-                edit.emit(node, "Reshape", [value, edit.ints(*inner)], inner, name=f"{out.name}:{family}.residual")[0] for value in extra
+                edit.emit(node, "Reshape", [value, edit.ints(*inner)], inner, name=f"{out.name}:{family}.residual")[0]
+                for value in extra
             ]
         given = settings(self.source)
-        (new,) = edit.emit(node, self.wanted.name, [*self.source.inputs, *extra], inner, name=f"{out.name}:{family}", ours=True, **given)
+        (new,) = edit.emit(
+            node,
+            self.wanted.name,
+            [*self.source.inputs, *extra],
+            inner,
+            name=f"{out.name}:{family}",
+            ours=True,
+            **given,
+        )
         if inner != shape:
             (new,) = edit.emit(node, "Reshape", [new, edit.ints(*shape)], shape, name=f"{out.name}:{family}.view")
         edit.replace(out, new)
@@ -120,7 +133,7 @@ class Activation(_Absorb):
 
 
 class TimeShift(_Absorb):
-    """A resnet adds the time embedding to its first convolution: one number a picture and channel."""
+    """A resnet adds the time embedding to its first convolution: one number per picture and channel."""
 
     family = "time_shift"
 

@@ -1,7 +1,8 @@
-"""What a fused op means: an ONNX function body in the primitives it replaces, so that any ONNX runtime runs a fused graph unchanged.
+"""What a fused op means: an ONNX function body in the primitives it replaces,
+so that any ONNX runtime runs a fused graph unchanged.
 
-Bodies are opset 18, as our graphs are; constants are cast like the data, so one body serves float32 and float16. Integer lists are
-attributes of type INTS even where there is one number: a body can only pass those on.
+Bodies are opset 18, as our graphs are; constants are cast like the data, so one body serves float32 and float16.
+Integer lists are attributes of type INTS even where there is one number: a body can only pass those on.
 """
 
 from __future__ import annotations
@@ -86,7 +87,11 @@ def _nhwc(x: str) -> str:
 
 
 def _trig(first: str, second: str) -> Body:
-    return (), ("t", "frequencies"), f"angle = Mul (t, frequencies) a = {first} (angle) b = {second} (angle) y = Concat <axis = -1> (a, b)"
+    return (
+        (),
+        ("t", "frequencies"),
+        f"angle = Mul (t, frequencies) a = {first} (angle) b = {second} (angle) y = Concat <axis = -1> (a, b)",
+    )
 
 
 _GIVEN = """
@@ -112,7 +117,11 @@ _GIVEN = """
     shifted = Add (scaled, bias)
 """
 _ATTENTION: Body = ("heads", "scale"), ("q", "k", "v"), _HEADS + _MIX.format("plain")
-_MASKED: Body = ("heads", "scale"), ("q", "k", "v", "mask"), _HEADS + "masked = Add (plain, mask)" + _MIX.format("masked")
+_MASKED: Body = (
+    ("heads", "scale"),
+    ("q", "k", "v", "mask"),
+    _HEADS + "masked = Add (plain, mask)" + _MIX.format("masked"),
+)
 _NORMS = {  # up to `shifted`
     "GroupNorm": _GROUP_NORM + "shifted = Add (scaled, bias)",
     "GroupNormNhwc": _nhwc("x"),
@@ -134,7 +143,11 @@ def body_of(op: str) -> Body:
         return BODIES[op]
     stepped = epilogue.of(op)
     if stepped.base in _NORMS:
-        return ("groups", "epsilon"), stepped.operands, _NORMS[stepped.base] + product_bodies.finish(stepped.steps, "shifted")
+        return (
+            ("groups", "epsilon"),
+            stepped.operands,
+            _NORMS[stepped.base] + product_bodies.finish(stepped.steps, "shifted"),
+        )
     return (product_bodies.linear if stepped.base in epilogue.LINEAR else product_bodies.conv)(stepped)
 
 

@@ -30,7 +30,7 @@ class Bias(Fusion):
         if not is_weight(weight):
             return "its right side is not a weight"
         if bias.const_value is None or dims(bias) != (dims(weight) or ())[1:]:
-            return f"what is added is no bias (it is {dims(bias)}, expected one number a column)"
+            return f"what is added is no bias (it is {dims(bias)}, expected one number per column)"
         return None
 
     def rewrite(self, op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value, **_: Any) -> ir.Value:

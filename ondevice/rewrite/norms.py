@@ -24,20 +24,38 @@ def _settings(norm: ir.Value) -> dict[str, Any]:
 class GroupNorm(Fusion):
     """Normalisation over groups of channels, as exporters spell it before opset 21.
 
-    Where a view comes before it (the autoencoder's attention flattens its pixels), the view and the split are one Reshape, and only the
-    join tells the shape that is normalised.
+    Where a view comes before it (the autoencoder's attention flattens its pixels), the view and the split are one
+    Reshape, and only the join tells the shape that is normalised.
     """
 
     family = "group_norm"
 
     def pattern(
-        self, op: Any, x: ir.Value, split: ir.Value, one: ir.Value, zero: ir.Value, join: ir.Value, scale: ir.Value, bias: ir.Value
+        self,
+        op: Any,
+        x: ir.Value,
+        split: ir.Value,
+        one: ir.Value,
+        zero: ir.Value,
+        join: ir.Value,
+        scale: ir.Value,
+        bias: ir.Value,
     ) -> Any:
-        normal = op.InstanceNormalization(op.Reshape(x, split), one, zero, _allow_other_attributes=True, _outputs=["normal"])
+        normal = op.InstanceNormalization(
+            op.Reshape(x, split), one, zero, _allow_other_attributes=True, _outputs=["normal"]
+        )
         return op.Add(op.Mul(op.Reshape(normal, join), scale), bias)
 
     def why_not(
-        self, x: ir.Value, split: ir.Value, one: ir.Value, zero: ir.Value, join: ir.Value, scale: ir.Value, bias: ir.Value, **_: Any
+        self,
+        x: ir.Value,
+        split: ir.Value,
+        one: ir.Value,
+        zero: ir.Value,
+        join: ir.Value,
+        scale: ir.Value,
+        bias: ir.Value,
+        **_: Any,
     ) -> str | None:
         source, groups, shape = dims(x), ints(split), ints(join)
         if source is None or groups is None or len(groups) != 3 or groups[0] not in (0, source[0]) or groups[1] < 1:
@@ -50,11 +68,19 @@ class GroupNorm(Fusion):
             return f"it joins to {shape} (expected {list(source)}, or a view of it with the same channels)"
         channel = (shape[1], *(1,) * (len(shape) - 2))
         if dims(scale) != channel or dims(bias) != channel:
-            return f"its scale {dims(scale)} and bias {dims(bias)} are not one a channel (expected {channel})"
+            return f"its scale {dims(scale)} and bias {dims(bias)} are not one per channel (expected {channel})"
         return None
 
     def rewrite(
-        self, op: Any, x: ir.Value, split: ir.Value, join: ir.Value, scale: ir.Value, bias: ir.Value, normal: ir.Value, **_: Any
+        self,
+        op: Any,
+        x: ir.Value,
+        split: ir.Value,
+        join: ir.Value,
+        scale: ir.Value,
+        bias: ir.Value,
+        normal: ir.Value,
+        **_: Any,
     ) -> ir.Value:
         node, groups = normal.producer(), ints(split)
         assert node is not None and groups is not None, "why_not has seen both"

@@ -34,7 +34,11 @@ class Upsample(Rule):
             resize = node.inputs[0].producer() if is_one(node.op_type, CONV) and node.inputs[0] is not None else None
             if resize is None or resize.op_type != "Resize":
                 continue
-            reason = "the convolution enlarges what it reads already" if is_one(node.op_type, ("UpConvNhwc",)) else _no_upsample(resize)
+            reason = (
+                "the convolution enlarges what it reads already"
+                if is_one(node.op_type, ("UpConvNhwc",))
+                else _no_upsample(resize)
+            )
             if reason:
                 reasons[reason] += 1
                 continue
@@ -43,7 +47,14 @@ class Upsample(Rule):
             out, wanted = node.outputs[0], f"Up{node.op_type}"
             inputs = [resize.inputs[0], *node.inputs[1:]]
             (new,) = edit.emit(
-                node, wanted, inputs, dims(out) or (), name=f"{out.name}:up", ours=True, sizes=[n, c, height, width], **given
+                node,
+                wanted,
+                inputs,
+                dims(out) or (),
+                name=f"{out.name}:up",
+                ours=True,
+                sizes=[n, c, height, width],
+                **given,
             )
             edit.replace(out, new)
             applied += 1
@@ -77,7 +88,8 @@ class ConcatParts(Rule):
         for node in list(model.graph):
             if node.op_type != "Concat" or any(value is None or value.const_value is not None for value in node.inputs):
                 continue
-            if len(dims(node.outputs[0]) or ()) < 4:  # rows of numbers, as of texts: no picture that could be read in parts
+            # rows of numbers, as of texts: no picture that could be read in parts
+            if len(dims(node.outputs[0]) or ()) < 4:
                 continue
             if (reason := _no_parts(node)) is not None:
                 reasons[reason] += 1
@@ -97,7 +109,12 @@ class ConcatParts(Rule):
 def _no_parts(node: ir.Node) -> str | None:
     out = node.outputs[0]
     shape = dims(out)
-    if shape is None or len(shape) != 4 or node.attributes["axis"].as_int() % len(shape) != len(shape) - 1 or len(node.inputs) != 2:
+    if (
+        shape is None
+        or len(shape) != 4
+        or node.attributes["axis"].as_int() % len(shape) != len(shape) - 1
+        or len(node.inputs) != 2
+    ):
         return "it does not join two pictures with channels last"
     for use in out.uses():
         if use.idx != 0 or not is_one(use.node.op_type, PARTS):

@@ -1,4 +1,5 @@
-"""The bodies of activations, of Linear and of ConvNhwc: products, then steps in their order (`ondevice.graph.epilogue`).
+"""The bodies of activations, of Linear and of ConvNhwc:
+products, then steps in their order (`ondevice.graph.epilogue`).
 
 Both are channels last: x is [..., in], a weight [in, out], or [kh, kw, in, out] for a convolution.
 """
@@ -50,7 +51,9 @@ ACTIVATIONS = {  # {0} is the input's name, {1} the output's
         k = Constant <value_float = 1.7020000219345093> () typed_k = CastLike (k, {0})
         z = Mul ({0}, typed_k) s = Sigmoid (z) {1} = Mul ({0}, s)
     """,
-    "Geglu": "value, gate = Split <axis = -1, num_outputs = 2> ({0})" + GELU.format("gate") + "g = Mul (gate, halved) {1} = Mul (value, g)",
+    "Geglu": "value, gate = Split <axis = -1, num_outputs = 2> ({0})"
+    + GELU.format("gate")
+    + "g = Mul (gate, halved) {1} = Mul (value, g)",
 }
 
 
@@ -67,7 +70,11 @@ def finish(steps: Sequence[str], value: str) -> str:
 def linear(stepped: Stepped) -> Body:
     """Of a Linear, whose x may come in two parts."""
     joined = "x2" in stepped.operands
-    start = "wide = Concat <axis = -1> (x, x2) product = MatMul (wide, weight)" if joined else "product = MatMul (x, weight)"
+    start = (
+        "wide = Concat <axis = -1> (x, x2) product = MatMul (wide, weight)"
+        if joined
+        else "product = MatMul (x, weight)"
+    )
     return (), stepped.operands, f"{start} {finish(stepped.steps, 'product')}"
 
 
@@ -75,7 +82,11 @@ def conv(stepped: Stepped) -> Body:
     """Of a ConvNhwc, whose x may first be repeated to a larger picture."""
     up = stepped.base == "UpConvNhwc"
     resize = 'Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'
-    large = f"sizes = Constant <value_ints: ints = @sizes> () large = {resize} (first, , , sizes)" if up else "large = Identity (first)"
+    large = (
+        f"sizes = Constant <value_ints: ints = @sizes> () large = {resize} (first, , , sizes)"
+        if up
+        else "large = Identity (first)"
+    )
     start = f"""
         first = Transpose <perm = [0, 3, 1, 2]> (x)
         {large}

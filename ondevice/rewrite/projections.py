@@ -1,4 +1,5 @@
-"""Projections of one input are one matrix product: the input is read once, and the product is wide enough to fill a device.
+"""Projections of one input are one matrix product:
+the input is read once, and the product is wide enough to fill a device.
 
 x - MatMul wq, x - MatMul wk, x - MatMul wv - Attention     ->  MatMul [wq wk wv] - Split - Attention
 t - Linear w1, t - Linear w2, ... of one row                ->  Linear [w1 w2 ...] - Split      (the time embedding's)
@@ -72,7 +73,9 @@ def _merge(edit: Edit, group: list[ir.Node]) -> None:
         weights = [node.inputs[index] for node in group]
         shape = (*(dims(weights[0]) or ())[:-1], sum(widths))
         inputs += edit.emit(first, "Concat", weights, shape, name=f"{name}.{index}", axis=-1)
-    (product,) = edit.emit(first, first.op_type, inputs, (*shapes[0][:-1], sum(widths)), name=name, ours=first.domain == DOMAIN)
+    (product,) = edit.emit(
+        first, first.op_type, inputs, (*shapes[0][:-1], sum(widths)), name=name, ours=first.domain == DOMAIN
+    )
     parts = edit.emit(first, "Split", [product, edit.ints(*widths)], *shapes, name=f"{name}.part", axis=-1)
     for node, part in zip(group, parts, strict=True):
         edit.replace(node.outputs[0], part)

@@ -1,7 +1,7 @@
 """What a rule is: `run(model)` changes a graph in place and says how often, and why other places were left alone.
 
-Most rules are patterns for onnxscript's matcher (`Fusion`): a pattern, a check that says why not, a replacement. Those that must see
-more of the graph than a pattern can walk it with an `Edit` (edit.py).
+Most rules are patterns for onnxscript's matcher (`Fusion`): a pattern, a check that says why not, a replacement. Those
+that must see more of the graph than a pattern can walk it with an `Edit` (edit.py).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Rule:
 
 
 class Fusion(Rule, RewriteRuleClassBase):
-    """A rule as a pattern. `why_not` returns a reason, or None where the match may be replaced. `commute`: sums and products match in any
-    order, at two patterns for each."""
+    """A rule as a pattern. `why_not` returns a reason, or None where the match may be replaced. `commute`: sums and
+    products match in any order, at two patterns for each."""
 
     commute = True
 

@@ -1,6 +1,8 @@
 """Group norms of a picture that is worked on in bands: their statistics come from outside, those of the whole picture.
 
-GroupNormNhwc(x, scale, bias)  ->  NormalizeNhwc(x, mean, variance, scale, bias), mean and variance float32 [groups] inputs of the graph
+GroupNormNhwc(x, scale, bias)  ->  NormalizeNhwc(x, mean, variance, scale, bias)
+
+`mean` and `variance` are inputs of the graph, float32 [groups].
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ PRIMITIVES = ("InstanceNormalization", "GroupNorm", "GroupNormSilu")
 
 
 def given_statistics(model: ir.Model) -> None:
-    """Let every group norm of the graph take the statistics NAME:mean and NAME:variance, NAME being what its metadata say; in place.
+    """Let every group norm of the graph take the statistics NAME:mean and NAME:variance,
+    NAME being what its metadata say; in place.
 
     Raises:
         UsageError: a norm was left as it was by the rules before, so nothing here knows it.
@@ -32,7 +35,10 @@ def given_statistics(model: ir.Model) -> None:
     edit = Edit(model)
     for node in list(model.graph):
         if node.op_type in PRIMITIVES:
-            what = f"a picture in bands needs the rules group_norm and channels_last ({node.name} is still {node.op_type})."
+            what = (
+                f"a picture in bands needs the rules group_norm and channels_last ({node.name} "
+                f"is still {node.op_type})."
+            )
             raise UsageError(what, where="--without", fix="leave them on, or leave --tile-vae out")
         if not is_one(node.op_type, ("GroupNormNhwc",)):
             continue

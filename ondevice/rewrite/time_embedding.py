@@ -58,7 +58,15 @@ class FlippedSinCos(Fusion):
     family = "time_embedding"
 
     def pattern(
-        self, op: Any, t: ir.Value, frequencies: ir.Value, from1: ir.Value, to1: ir.Value, from2: ir.Value, to2: ir.Value, axes: ir.Value
+        self,
+        op: Any,
+        t: ir.Value,
+        frequencies: ir.Value,
+        from1: ir.Value,
+        to1: ir.Value,
+        from2: ir.Value,
+        to2: ir.Value,
+        axes: ir.Value,
     ) -> Any:
         wave = op.SinCos(t, frequencies, _domain=DOMAIN, _outputs=["wave"])
         right = op.Slice(wave, from1, to1, axes, _allow_other_inputs=True)
@@ -66,7 +74,15 @@ class FlippedSinCos(Fusion):
         return op.Concat(right, left, _allow_other_attributes=True, _outputs=["joined"])
 
     def why_not(
-        self, from1: ir.Value, to1: ir.Value, from2: ir.Value, to2: ir.Value, axes: ir.Value, wave: ir.Value, joined: ir.Value, **_: Any
+        self,
+        from1: ir.Value,
+        to1: ir.Value,
+        from2: ir.Value,
+        to2: ir.Value,
+        axes: ir.Value,
+        wave: ir.Value,
+        joined: ir.Value,
+        **_: Any,
     ) -> str | None:
         width, bounds = (dims(wave) or (0,))[-1], [ints(value) for value in (from1, to1, from2, to2, axes)]
         if any(bound is None or len(bound) != 1 for bound in bounds):

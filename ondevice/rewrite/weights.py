@@ -18,7 +18,8 @@ from ondevice.target import Target
 
 
 class FoldWeights(Rule):
-    """The values stay lazy: nothing is read here. Names say what was done, so that plans of several sizes share the weight."""
+    """The values stay lazy: nothing is read here.
+    Names say what was done, so that plans of several sizes share the weight."""
 
     family = "fold"
 
@@ -27,10 +28,10 @@ class FoldWeights(Rule):
         """Fold until nothing that moves a weight is left."""
         edit, applied = Edit(model), 0
         for node in list(model.graph):
-            made = _moved(node)
-            if made is None:
+            moved = _moved(node)
+            if moved is None:
                 continue
-            name, make = made
+            name, make = moved
             out = node.outputs[0]
             assert out.shape is not None and out.dtype is not None, "verified graphs have shapes"
             tensor = ir.LazyTensor(_reader(make), dtype=out.dtype, shape=ir.Shape(out.shape.numpy()), name=name)
@@ -48,16 +49,30 @@ def _moved(node: ir.Node) -> tuple[str, Callable[[], np.ndarray]] | None:
     """(name, values) of what `node` makes of weights; None if it makes something else."""
     data = [value for value in (node.inputs if node.op_type == "Concat" else node.inputs[:1]) if value is not None]
     tensors = [value.const_value for value in data if value.const_value is not None]
-    if node.domain or not data or len(tensors) != len(data) or node.outputs[0].shape is None or not node.outputs[0].shape.is_static():
+    if (
+        node.domain
+        or not data
+        or len(tensors) != len(data)
+        or node.outputs[0].shape is None
+        or not node.outputs[0].shape.is_static()
+    ):
         return None
     first, shape = tensors[0], tuple(node.outputs[0].shape.numpy())
     if node.op_type == "Transpose":
-        perm = tuple(node.attributes["perm"].as_ints()) if "perm" in node.attributes else tuple(reversed(range(len(shape))))
-        return f"{data[0].name}.{'T' if perm == (1, 0) else ''.join(map(str, perm))}", lambda: first.numpy().transpose(perm)
+        perm = (
+            tuple(node.attributes["perm"].as_ints())
+            if "perm" in node.attributes
+            else tuple(reversed(range(len(shape))))
+        )
+        return f"{data[0].name}.{'T' if perm == (1, 0) else ''.join(map(str, perm))}", lambda: first.numpy().transpose(
+            perm
+        )
     if node.op_type == "Unsqueeze" or (node.op_type == "Reshape" and ints(node.inputs[1]) is not None):
         return f"{data[0].name}:{'x'.join(map(str, shape))}", lambda: first.numpy().reshape(shape)
     if node.op_type == "Concat":
         axis = node.attributes["axis"].as_int()
         rest = hashlib.sha256("\n".join(str(value.name) for value in data).encode()).hexdigest()[:12]
-        return f"{data[0].name}+{len(data) - 1}.{rest}", lambda: np.concatenate([tensor.numpy() for tensor in tensors], axis)
+        return f"{data[0].name}+{len(data) - 1}.{rest}", lambda: np.concatenate(
+            [tensor.numpy() for tensor in tensors], axis
+        )
     return None

@@ -1,4 +1,4 @@
-"""Compiled kernels between processes: one file a program, keyed by everything that could change it."""
+"""Compiled kernels between processes: one file per program, keyed by everything that could change it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ondevice.base.publish.hidden import is_dead
 log = logging.getLogger(__name__)
 
 LIMIT = 512 << 20  # bytes kept; the least recently used go first
-STALE = 3600.0  # seconds after which a half-written file belongs to a process that died, where there are no locks to tell
+# seconds after which a half-written file belongs to a process that died, where there are no locks to tell
+STALE = 3600.0
 _MAGIC = b"ondevice kernel 1\n"
 
 
@@ -72,7 +73,11 @@ class KernelCache:
                 file.write(_MAGIC + hashlib.sha256(binary).digest() + binary)
         except OSError as error:
             self._writable = False
-            _not_kept(f"{self.folder} cannot be written ({error.strerror or error})" if self.folder else "there is no home folder")
+            _not_kept(
+                f"{self.folder} cannot be written ({error.strerror or error})"
+                if self.folder
+                else "there is no home folder"
+            )
             return
         with contextlib.suppress(OSError):  # a folder may take files and not be listed
             self._trim(path.parent)

@@ -1,4 +1,5 @@
-"""Looks for NaN and infinity after every dispatch and names the first op that made one: the answer to "black picture" reports."""
+"""Looks for NaN and infinity after every dispatch and names the first op that made one:
+the answer to "black picture" reports."""
 
 from __future__ import annotations
 
@@ -10,15 +11,20 @@ from ondevice.errors import NumericError
 from ondevice.plan.inplace import DEFINE as INPLACE
 from ondevice.plan.plan import Plan
 
-NUMPY: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "f16": np.dtype(np.float16), "i32": np.dtype(np.int32), "i8": np.dtype(np.int8)}
+NUMPY: dict[str, np.dtype] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "i32": np.dtype(np.int32),
+    "i8": np.dtype(np.int8),
+}
 WHOLE = ("i32", "i8")  # neither NaN nor infinity is among these
 
 
 def results(plan: Plan) -> list[tuple[int, ...]]:
     """For each dispatch the operands that are whole once it has run: the next to use them, if any, reads them.
 
-    A Concat is written in parts, so its result is whole after the last one. A dispatch that works in place reads what it overwrites. What
-    nobody reads is left out: a kernel's own scratch may hold anything.
+    A Concat is written in parts, so its result is whole after the last one. A dispatch that works in place reads what
+    it overwrites. What nobody reads is left out: a kernel's own scratch may hold anything.
     """
     whole: list[tuple[int, ...]] = []
     read_next: dict[int, bool] = {}
@@ -31,7 +37,8 @@ def results(plan: Plan) -> list[tuple[int, ...]]:
 
 
 def check_results(plan: Plan, number: int, whole: Sequence[int], read: Callable[[int], np.ndarray]) -> None:
-    """Check what dispatch `number` wrote. Infinity is let through where an input already held it: attention masks are -inf.
+    """Check what dispatch `number` wrote.
+    Infinity is let through where an input already held it: attention masks are -inf.
 
     Args:
         whole: what `results` gives for it.
@@ -49,14 +56,19 @@ def check_results(plan: Plan, number: int, whole: Sequence[int], read: Callable[
         bad = ~np.isfinite(values)
         if not bad.any():
             continue
-        inputs = {plan.operands[i].name: read(i) for i in dict.fromkeys(dispatch.operands[:split]) if plan.operands[i].dtype not in WHOLE}
+        inputs = {
+            plan.operands[i].name: read(i)
+            for i in dict.fromkeys(dispatch.operands[:split])
+            if plan.operands[i].dtype not in WHOLE
+        }
         if not np.isnan(values).any() and any(np.isinf(array).any() for array in inputs.values()):
             continue
         kernel, operand = plan.kernels[dispatch.kernel], plan.operands[index]
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         came = "; ".join(f"{name} {_range(array)}" for name, array in inputs.items())
         raise NumericError(
-            f"{int(bad.sum())} of {values.size} values are NaN or infinite, the first at {list(first)} ({values[first]}); "
+            f"{int(bad.sum())} of {values.size} values are NaN or infinite, "
+            f"the first at {list(first)} ({values[first]}); "
             f"out: {operand.name} {_range(values)}; in: {came or 'no numbers'}.",
             where=f"{plan.component}: {dispatch.node} ({dispatch.op}, {kernel.file}.cl)",
             fix="convert with --dtype fp32 to see whether half storage overflows"

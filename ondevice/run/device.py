@@ -23,7 +23,8 @@ class Device(Protocol):
         ...
 
     def build(self, source: str, entry: str, where: str) -> Any:
-        """Compile `source`; `where` names file and defines in an error. Returns what `bind` takes. Raises KernelBuildError."""
+        """Compile `source`; `where` names file and defines in an error. Returns what `bind` takes.
+        Raises KernelBuildError."""
         ...
 
     def alloc(self, nbytes: int, what: str) -> Any:
@@ -31,7 +32,8 @@ class Device(Protocol):
         ...
 
     def upload(self, data: np.ndarray, what: str) -> Any:
-        """A read-only buffer with the bytes of `data`, without a copy where the device is the host; `data` must not change."""
+        """A read-only buffer with the bytes of `data`, without a copy where the device is the host;
+        `data` must not change."""
         ...
 
     def sub(self, buffer: Any, offset: int, nbytes: int) -> Any:
@@ -51,7 +53,8 @@ class Device(Protocol):
         ...
 
     def bind(self, program: Any, buffers: Sequence[Any], scalars: Sequence[int | float], where: str = "") -> Any:
-        """A kernel with its arguments, ready to launch many times; keeps the buffers alive. `where` names it in errors."""
+        """A kernel with its arguments, ready to launch many times; keeps the buffers alive.
+        `where` names it in errors."""
         ...
 
     def launch(self, bound: Any, grid: tuple[int, int, int], group: tuple[int, int, int]) -> Any:
@@ -83,7 +86,7 @@ class Device(Protocol):
 class NullDevice:
     """Runs nothing, remembers everything: lets a machine without a GPU test binding and dispatch.
 
-    `log` holds one line a verb; `limits` goes into `facts()`.
+    `log` holds one line per verb; `limits` goes into `facts()`.
     """
 
     name: str = "null"

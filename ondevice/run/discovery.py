@@ -49,10 +49,18 @@ class Found:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """Everything about a device that a compiled kernel depends on. Of a CPU that is more than its name: two of one name, on machines
-        that share a home or in virtual ones, may have other instructions."""
+        """Everything about a device that a compiled kernel depends on. Of a CPU that is more than its name: two of one
+        name, on machines that share a home or in virtual ones, may have other instructions."""
         features = machine.cpu_features() if self.kind == "cpu" else ""
-        return self.name, self.platform, self.handle.platform.version, self.version, self.driver, os.environ.get(LIMIT, ""), features
+        return (
+            self.name,
+            self.platform,
+            self.handle.platform.version,
+            self.version,
+            self.driver,
+            os.environ.get(LIMIT, ""),
+            features,
+        )
 
     @property
     def refused(self) -> str | None:
@@ -91,13 +99,17 @@ def opencl() -> Any:
     try:
         import pyopencl
     except (ImportError, OSError) as error:
-        fix = f"{'unset LD_LIBRARY_PATH, or ' if os.environ.get('LD_LIBRARY_PATH') else ''}pip install --force-reinstall pyopencl"
+        fix = (
+            f"{'unset LD_LIBRARY_PATH, or ' if os.environ.get('LD_LIBRARY_PATH') else ''}pip install "
+            "--force-reinstall pyopencl"
+        )
         raise NoDeviceError(f"pyopencl cannot be imported: {error}.", where="OpenCL", fix=fix) from None
     return pyopencl
 
 
 def compile_program(program: Any, entry: str) -> tuple[Any, Any]:
-    """Build a pyopencl Program for the device of its context, and make its kernel: Mali compiles only then. Raises what pyopencl raises."""
+    """Build a pyopencl Program for the device of its context, and make its kernel: Mali compiles only then.
+    Raises what pyopencl raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # drivers remark on success; a failure carries its log
         built = program.build(options=OPTIONS)
@@ -134,7 +146,11 @@ def discover() -> tuple[tuple[Found, ...], tuple[str, ...]]:
 
 
 def _describe(index: str, device: Any) -> Found:
-    kinds = {opencl().device_type.GPU: "gpu", opencl().device_type.CPU: "cpu", opencl().device_type.ACCELERATOR: "accelerator"}
+    kinds = {
+        opencl().device_type.GPU: "gpu",
+        opencl().device_type.CPU: "cpu",
+        opencl().device_type.ACCELERATOR: "accelerator",
+    }
     kind = next((name for flag, name in kinds.items() if device.type & flag), "other")
     facts = (device.name.strip(), device.platform.name.strip(), device.version.strip(), device.driver_version.strip())
     return Found(index, *facts, kind, device)
@@ -149,7 +165,8 @@ def _refusal(found: Found) -> str | None:
         return "its driver says it is not available, or has no compiler"
     if not device.endian_little:
         return "it is big-endian"
-    # Some drivers report a device for which they cannot compile, so a tiny kernel is built; once it was, that is remembered.
+    # Some drivers report a device for which they cannot compile, so a tiny kernel is built; once it was, that
+    # is remembered.
     cache, key = KernelCache(), KernelCache.key(_PROBE, *OPTIONS, *found.identity)
     if cache.load(key) is not None:
         return None
@@ -164,7 +181,8 @@ def _refusal(found: Found) -> str | None:
 
 
 def find_device(spec: str | None = None) -> Found:
-    """The device that `spec` (else `ONDEVICE_DEVICE`) asks for, or the best one: GPU, then embedded CPU runtime, then other CPUs.
+    """The device that `spec` (else `ONDEVICE_DEVICE`) asks for, or the best one:
+    GPU, then embedded CPU runtime, then other CPUs.
 
     Args:
         spec: "0" (number in `ondevice devices`), "1:0" (platform and device), "cpu", "gpu", or part of a name.
@@ -195,7 +213,9 @@ def find_device(spec: str | None = None) -> Found:
         raise NoDeviceError(f"no device fits {spec!r} (found: {_there(found, remarks)}).", where=where, fix=fix)
     if (best := next((device for device in fits if device.refused is None), None)) is None:
         raise NoDeviceError(
-            f"{fits[0].name} [{fits[0].platform}] cannot be used: {fits[0].refused}.", where=where, fix=_remedy(fits) or LIST
+            f"{fits[0].name} [{fits[0].platform}] cannot be used: {fits[0].refused}.",
+            where=where,
+            fix=_remedy(fits) or LIST,
         )
     return best
 
@@ -204,7 +224,9 @@ def _remedy(found: Sequence[Found]) -> str | None:
     """What helps against what was found to be the cause; None where nothing stands out."""
     if fix := icd.remedy():
         return fix
-    if (limit := os.environ.get(LIMIT)) and any(device.platform.startswith(EMBEDDED) and device.refused for device in found):
+    if (limit := os.environ.get(LIMIT)) and any(
+        device.platform.startswith(EMBEDDED) and device.refused for device in found
+    ):
         return f"unset {LIMIT} (it is {limit!r}), or set it to instructions that this CPU has"
     return None
 

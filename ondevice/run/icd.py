@@ -1,7 +1,9 @@
-"""Makes OpenCL drivers visible before pyopencl is imported: the embedded CPU runtime of the extra `cpu` beside the system's own.
+"""Makes OpenCL drivers visible before pyopencl is imported:
+the embedded CPU runtime of the extra `cpu` beside the system's own.
 
-The runtime's wheel holds an .icd file with a path that does not exist, so one that does is written; its math libraries lie where the
-dynamic linker does not look, so they are loaded first. The OpenCL loader reads one folder only, hence the copies of the system's files.
+The runtime's wheel holds an .icd file with a path that does not exist, so one that does is written; its math libraries
+lie where the dynamic linker does not look, so they are loaded first. The OpenCL loader reads one folder only, hence the
+copies of the system's files.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("intel-opencl-rt", "intel-cmplr-lib-rt", "tbb")
 DRIVER = "libintelocl.so"
-NEEDED = ("libintlc.so.5", "libirng.so", "libsvml.so", "libimf.so", "libtbb.so.12", "libtbbmalloc.so.2")  # in the order of their needs
+# in the order of their needs
+NEEDED = ("libintlc.so.5", "libirng.so", "libsvml.so", "libimf.so", "libtbb.so.12", "libtbbmalloc.so.2")
 SYSTEM = Path("/etc/OpenCL/vendors")
 VARIABLE = "OCL_ICD_VENDORS"
-PREFIX = "ondevice-vendors-"  # of folders that we write: a child process inherits the variable, and must not take it for the user's
+# of folders that we write: a child process inherits the variable, and must not take it for the user's
+PREFIX = "ondevice-vendors-"
 NOT_INSTALLED = 'not installed (pip install "ondevice[cpu]")'
 
 _temporary: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
@@ -43,7 +47,8 @@ def embedded_libraries() -> dict[str, Path]:
 
 
 def _candidates() -> Iterator[Path]:
-    """What the packages say they installed (right for venv, --user and --target), then the folder where their wheels put it."""
+    """What the packages say they installed (right for venv, --user and --target),
+    then the folder where their wheels put it."""
     for package in PACKAGES:
         try:
             yield from (Path(str(file.locate())) for file in importlib.metadata.files(package) or [])
@@ -128,7 +133,9 @@ def _visible(driver: Path) -> str:
     except OSError as error:  # not even a temporary folder: the loader takes one library by name, too
         if len(wanted) > 1:
             others = ", ".join(name for name in wanted if name != "ondevice-embedded.icd")
-            log.warning("%s: not used, as no folder can be written (%s); set ONDEVICE_CACHE to one that can be", others, error)
+            log.warning(
+                "%s: not used, as no folder can be written (%s); set ONDEVICE_CACHE to one that can be", others, error
+            )
         return str(driver)
 
 

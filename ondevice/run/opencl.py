@@ -1,6 +1,7 @@
 """The device verbs of device.py on OpenCL, with compiled kernels kept between processes.
 
-The Intel CPU runtime uses the cores that the process may run on: `taskset -c 0 ondevice generate ...` leaves the others alone.
+The Intel CPU runtime uses the cores that the process may run on: `taskset -c 0 ondevice generate ...` leaves
+the others alone.
 """
 
 from __future__ import annotations
@@ -34,13 +35,15 @@ _NOISE = ("(options:", "(source saved", "Build on <")
 
 
 def choose_device(spec: str | None = None, *, cache: KernelCache | None = None) -> OpenCLDevice:
-    """The device that `spec` (else `ONDEVICE_DEVICE`) names, or the best one; `find_device` says how. Raises NoDeviceError."""
+    """The device that `spec` (else `ONDEVICE_DEVICE`) names, or the best one; `find_device` says how.
+    Raises NoDeviceError."""
     return OpenCLDevice(find_device(spec), cache)
 
 
 @dataclass(frozen=True, slots=True)
 class _Program:
-    """A built program, and its kernel by the types of its arguments (None: a buffer); `spare` is one whose types nobody told yet."""
+    """A built program, and its kernel by the types of its arguments (None: a buffer);
+    `spare` is one whose types nobody told yet."""
 
     built: Any
     spare: list[Any]
@@ -80,7 +83,9 @@ class OpenCLDevice:
         key = self.cache.key(source, " ".join(OPTIONS), *self._found.identity)
         if (binary := self.cache.load(key)) is not None:
             try:
-                built, kernel = self._waiter(lambda: compile_program(cl.Program(self._context, [self._device], [binary]), entry))
+                built, kernel = self._waiter(
+                    lambda: compile_program(cl.Program(self._context, [self._device], [binary]), entry)
+                )
                 return _Program(built, [kernel], entry)
             except (cl.Error, RuntimeError) as error:
                 log.warning("%s: the driver refused a cached kernel (%s); it is built again", where, code(error))
@@ -111,7 +116,8 @@ class OpenCLDevice:
         return self._buffer(self._cl.mem_flags.READ_WRITE, nbytes, what, SMALLER)
 
     def upload(self, data: np.ndarray, what: str) -> Any:
-        """A read-only buffer: the array itself where the device is a CPU, so a mapped file is never copied; else a copy.
+        """A read-only buffer: the array itself where the device is a CPU,
+        so a mapped file is never copied; else a copy.
 
         Raises:
             DeviceError: as `alloc`.
@@ -130,14 +136,18 @@ class OpenCLDevice:
     def _buffer(self, flags: Any, nbytes: int, what: str, fix: str, data: np.ndarray | None = None) -> Any:
         limit = self._device.max_mem_alloc_size
         if nbytes > limit:
-            raise DeviceError(f"it needs {_mb(nbytes)} at once, and {self.name} gives at most {_mb(limit)}.", where=what, fix=fix)
+            raise DeviceError(
+                f"it needs {_mb(nbytes)} at once, and {self.name} gives at most {_mb(limit)}.", where=what, fix=fix
+            )
         try:
             if data is None:
                 return self._cl.Buffer(self._context, flags, size=max(nbytes, 1))
             return self._cl.Buffer(self._context, flags, hostbuf=data)
         except (self._cl.Error, MemoryError) as error:
             has = _mb(self._device.global_mem_size)
-            raise DeviceError(f"{self.name} ({has}) could not give {_mb(nbytes)}: {code(error)}.", where=what, fix=fix) from None
+            raise DeviceError(
+                f"{self.name} ({has}) could not give {_mb(nbytes)}: {code(error)}.", where=what, fix=fix
+            ) from None
 
     def sub(self, buffer: Any, offset: int, nbytes: int) -> Any:
         """Bytes `offset` to `offset + nbytes` of a buffer, as a buffer that shares them."""
@@ -158,14 +168,17 @@ class OpenCLDevice:
 
     def copy(self, source: Any, target: Any, nbytes: int, offset: int = 0) -> None:
         """Enqueue a copy of the first `nbytes` of one buffer to `offset` bytes into another."""
-        copy = functools.partial(self._cl.enqueue_copy, self._queue, target, source, byte_count=nbytes, dst_offset=offset)
+        copy = functools.partial(
+            self._cl.enqueue_copy, self._queue, target, source, byte_count=nbytes, dst_offset=offset
+        )
         self._guard("copy", copy)
 
     def bind(self, program: Any, buffers: Sequence[Any], scalars: Sequence[int | float], where: str = "") -> Any:
-        """A kernel and its arguments. Setting them at each launch takes 4 us where their types were told once; 15 us a number where not.
+        """A kernel and its arguments.
+        Setting them at each launch takes 4 us where their types were told once; 15 us per number where not.
 
-        Launches share one kernel object, as making one takes pyopencl longer than most kernels run. set_args keeps no buffer alive; the
-        result does.
+        Launches share one kernel object, as making one takes pyopencl longer than most kernels run. set_args keeps no
+        buffer alive; the result does.
 
         Raises:
             DeviceError: the kernel takes other arguments.
@@ -181,7 +194,8 @@ class OpenCLDevice:
             program.kernels[types].set_args(*buffers, *scalars)
         except (self._cl.Error, TypeError, RuntimeError, struct.error) as error:  # TypeError: another number of them
             what = (
-                f"its arguments ({len(buffers)} buffers, {len(scalars)} numbers) do not fit the kernel ({code(error).partition(':')[0]})."
+                f"its arguments ({len(buffers)} buffers, {len(scalars)} numbers) do not fit the kernel "
+                f"({code(error).partition(':')[0]})."
             )
             raise DeviceError(what, where=where, fix="convert the checkpoint again") from None
         return program.kernels[types], (*buffers, *scalars), where

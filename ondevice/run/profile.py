@@ -1,4 +1,5 @@
-"""Where the time went: one row a dispatch, summed by kernel, op or node; and, where asked for, when each launch ran (trace.py)."""
+"""Where the time went: one row per dispatch, summed by kernel, op or node;
+and, where asked for, when each launch ran (trace.py)."""
 
 from __future__ import annotations
 
@@ -39,11 +40,12 @@ class Launch:
 
 @dataclass(slots=True)
 class Profile:
-    """Times of a session's dispatches. `device` says what they were measured on; `launches` is None unless every one is kept."""
+    """Times of a session's dispatches.
+    `device` says what they were measured on; `launches` is None unless every one is kept."""
 
     device: dict[str, Any]
     rows: dict[tuple[str, str, int], Row] = field(default_factory=dict)
-    launches: list[list[Launch]] | None = None  # one list a run
+    launches: list[list[Launch]] | None = None  # one list per run
 
     def add(self, plan: Plan, spans: Sequence[tuple[float, float]]) -> None:
         """Count one run of `plan`, with begin and end of each dispatch."""
@@ -53,7 +55,9 @@ class Profile:
             key = (plan.component, sizes, number)
             if key not in self.rows:
                 kernel = plan.kernels[d.kernel].file
-                self.rows[key] = Row(plan.component, sizes, number, d.node, d.op, kernel, d.grid, d.group, d.flops, d.reads + d.writes)
+                self.rows[key] = Row(
+                    plan.component, sizes, number, d.node, d.op, kernel, d.grid, d.group, d.flops, d.reads + d.writes
+                )
             self.rows[key].runs += 1
             self.rows[key].seconds += end - start
             run.append(Launch(self.rows[key], start, end))
@@ -77,12 +81,15 @@ class Profile:
             self.rows, self.launches = rows, launches
 
     def by(self, *fields: str) -> list[dict[str, Any]]:
-        """Sums over rows that agree in `fields` (names of Row's), slowest first: launches, seconds, GFLOP/s, GB/s, share of all time."""
+        """Sums over rows that agree in `fields` (names of Row's), slowest first:
+        launches, seconds, GFLOP/s, GB/s, share of all time."""
         total = sum(row.seconds for row in self.rows.values()) or 1.0
         sums: dict[tuple[Any, ...], dict[str, Any]] = {}
         for row in self.rows.values():
             names = tuple(getattr(row, name) for name in fields)
-            entry = sums.setdefault(names, {**dict(zip(fields, names, strict=True)), "launches": 0, "seconds": 0.0, "flops": 0, "bytes": 0})
+            entry = sums.setdefault(
+                names, {**dict(zip(fields, names, strict=True)), "launches": 0, "seconds": 0.0, "flops": 0, "bytes": 0}
+            )
             entry["launches"] += row.runs
             entry["seconds"] += row.seconds
             entry["flops"] += row.flops * row.runs
@@ -102,7 +109,8 @@ class Profile:
         for e in entries:
             names = " ".join(f"{e[name]!s:<{width}}" for name, width in zip(fields, widths, strict=True))
             lines.append(
-                f"{names} {e['launches']:>8} {e['seconds'] * 1e3:>10.1f} {e['share']:>6.1%} {e['gflops']:>8.1f} {e['gbytes']:>6.1f}"
+                f"{names} {e['launches']:>8} {e['seconds'] * 1e3:>10.1f} {e['share']:>6.1%} "
+                f"{e['gflops']:>8.1f} {e['gbytes']:>6.1f}"
             )
         return "\n".join(lines)
 
@@ -111,10 +119,12 @@ class Profile:
         rows = []
         for row in self.rows.values():
             once = row.seconds / row.runs
-            rows.append(asdict(row) | {"us": once * 1e6, "gflops": rate(row.flops, once), "gbytes": rate(row.nbytes, once)})
+            rows.append(
+                asdict(row) | {"us": once * 1e6, "gflops": rate(row.flops, once), "gbytes": rate(row.nbytes, once)}
+            )
         return {"device": self.device, "dispatches": rows}
 
 
 def rate(count: int, seconds: float) -> float:
-    """Billions a second; 0 where the clock saw no time pass."""
+    """Billions per second; 0 where the clock saw no time pass."""
     return count / seconds / 1e9 if seconds > 0 else 0.0

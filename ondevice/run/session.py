@@ -20,7 +20,8 @@ from ondevice.run.profile import Profile
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT = 16  # launches between two waits: enough to hide an enqueue, few enough that Ctrl-C is not heard minutes later
+# launches between two waits: enough to hide an enqueue, few enough that Ctrl-C is not heard minutes later
+IN_FLIGHT = 16
 Taken = TypeVar("Taken")
 GRACE = 3.0  # seconds that launches in flight have after Ctrl-C
 
@@ -51,7 +52,8 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceValue:
-    """A tensor that stays on the device from the run that made it to its last use: its buffer, dtype ("f16", "f32", ...) and shape."""
+    """A tensor that stays on the device from the run that made it to its last use:
+    its buffer, dtype ("f16", "f32", ...) and shape."""
 
     buffer: Any
     dtype: str
@@ -78,9 +80,10 @@ class _Bound:
 class Session:
     """Runs the components of one bundle on one device. Not for use by several threads at once.
 
-    One arena serves every plan and grows to the largest in use; weights are uploaded when a plan first needs them and shared by all
-    plans; kernels are built once. After an error or Ctrl-C nothing runs on the device, and the session can be used again; but a kernel
-    that has not ended GRACE seconds after Ctrl-C is left running, and what is asked of the device waits behind it.
+    One arena serves every plan and grows to the largest in use; weights are uploaded when a plan first needs them and
+    shared by all plans; kernels are built once. After an error or Ctrl-C nothing runs on the device, and the session
+    can be used again; but a kernel that has not ended GRACE seconds after Ctrl-C is left running, and what is asked of
+    the device waits behind it.
 
     Args:
         profile: keep a time for every dispatch in `self.profile`.
@@ -88,7 +91,9 @@ class Session:
         check: read every result back and stop at the first NaN or infinity (slow).
     """
 
-    def __init__(self, bundle: Source, device: Device, *, profile: bool = False, trace: bool = False, check: bool = False) -> None:
+    def __init__(
+        self, bundle: Source, device: Device, *, profile: bool = False, trace: bool = False, check: bool = False
+    ) -> None:
         self._bundle, self._device, self._profiling, self._check = bundle, device, profile or trace, check
         self._facts = device.facts()
         self.profile = Profile(self._facts, launches=[] if trace else None)
@@ -136,7 +141,11 @@ class Session:
         return self._device.read(value.buffer, value.shape, NUMPY[value.dtype])
 
     def _run(
-        self, component: str, inputs: Mapping[str, Input], sizes: Mapping[str, int], take: Callable[[_Bound, int], Taken]
+        self,
+        component: str,
+        inputs: Mapping[str, Input],
+        sizes: Mapping[str, int],
+        take: Callable[[_Bound, int], Taken],
     ) -> dict[str, Taken]:
         plan = self._bundle.plan(component, **sizes)
         ready = _inputs(plan, inputs)
@@ -150,9 +159,12 @@ class Session:
             with contextlib.suppress(OnDeviceError):  # what is raised already says more
                 self._device.finish()
             raise
-        except BaseException:  # Ctrl-C: work in flight cannot be called back, but a kernel that never ends is not waited for
+        except BaseException:
+            # Ctrl-C: work in flight cannot be called back, but a kernel that never ends is not waited for
             if not self._device.settle(GRACE):
-                log.warning("%s still runs a kernel of %s that does not end; it is left alone", self._device.name, component)
+                log.warning(
+                    "%s still runs a kernel of %s that does not end; it is left alone", self._device.name, component
+                )
             raise
 
     def _write(self, buffer: Any, given: np.ndarray | Sequence[DeviceValue]) -> None:
@@ -171,13 +183,16 @@ class Session:
         return DeviceValue(buffer, operand.dtype, operand.shape)
 
     def release(self, component: str) -> None:
-        """Give back the arena, and the weights that no other component has used. What is needed again is loaded again."""
+        """Give back the arena, and the weights that no other component has used.
+        What is needed again is loaded again."""
         self._device.finish()
         self._bound.clear()
         self._arena, self._arena_bytes = None, 0
         for shard in [name for name, users in self._users.items() if users == {component}]:
             self._users.pop(shard)
-            self._weights = {key: buffer for key, buffer in self._weights.items() if self._bundle.weight(key)[0] != shard}
+            self._weights = {
+                key: buffer for key, buffer in self._weights.items() if self._bundle.weight(key)[0] != shard
+            }
             if self._shards.pop(shard, None) is not None and not self._facts["maps_weights"]:
                 self._weight_bytes -= self._bundle.shard(shard).nbytes
             self._bundle.unmap(shard)
@@ -209,25 +224,40 @@ class Session:
         self._make_room(plan, where)
         programs = [self._program(kernel.file, kernel.defines) for kernel in plan.kernels]
         buffers = [
-            self._device.sub(self._arena, operand.offset or 0, operand.nbytes) if operand.weight is None else self._weight(operand.weight)
+            self._device.sub(self._arena, operand.offset or 0, operand.nbytes)
+            if operand.weight is None
+            else self._weight(operand.weight)
             for operand in plan.operands
         ]
         launches = [
-            self._device.bind(programs[d.kernel], [buffers[i] for i in d.operands], d.scalars, f"{where}: {d.node} ({d.op})")
+            self._device.bind(
+                programs[d.kernel], [buffers[i] for i in d.operands], d.scalars, f"{where}: {d.node} ({d.op})"
+            )
             for d in plan.dispatches
         ]
         self._bound[key] = _Bound(plan, buffers, launches)
         return self._bound[key]
 
     def _make_room(self, plan: Plan, where: str) -> None:
-        """Say what the plan needs, check it against the device's memory before anything is loaded, and grow the arena to it."""
+        """Say what the plan needs, check it against the device's memory before anything is loaded,
+        and grow the arena to it."""
         shards = {self._bundle.weight(operand.weight)[0] for operand in plan.operands if operand.weight is not None}
         for name in shards:
             self._users.setdefault(name, set()).add(plan.component)
         new = sum(self._bundle.shard(name).nbytes for name in shards if name not in self._shards)
-        arena, mapped, has = max(plan.arena, self._arena_bytes), self._facts["maps_weights"], self._facts["global_bytes"]
+        arena, mapped, has = (
+            max(plan.arena, self._arena_bytes),
+            self._facts["maps_weights"],
+            self._facts["global_bytes"],
+        )
         weights = self._weight_bytes + (0 if mapped else new)
-        log.info("%s: arena %.1f MB, new weights %.1f MB%s", where, plan.arena / 1e6, new / 1e6, " (mapped, not copied)" if mapped else "")
+        log.info(
+            "%s: arena %.1f MB, new weights %.1f MB%s",
+            where,
+            plan.arena / 1e6,
+            new / 1e6,
+            " (mapped, not copied)" if mapped else "",
+        )
         if has and arena + weights > has:
             raise DeviceError(
                 f"it needs {(arena + weights) / 1e6:,.1f} MB (arena {arena / 1e6:,.1f}, weights {weights / 1e6:,.1f}), "
@@ -245,7 +275,9 @@ class Session:
         key = (file, defines)
         if key not in self._programs:
             where = f"{file}.cl {' '.join(f'{name}={value}' for name, value in defines)}".rstrip()
-            self._programs[key] = self._device.build(self._bundle.source(file, self._device.dialect, defines), file, where)
+            self._programs[key] = self._device.build(
+                self._bundle.source(file, self._device.dialect, defines), file, where
+            )
         return self._programs[key]
 
     def _weight(self, key: str) -> Any:
@@ -264,7 +296,9 @@ def _inputs(plan: Plan, given: Mapping[str, Input]) -> dict[int, np.ndarray | Se
     wanted = {plan.operands[index].name: index for index in plan.inputs}
     for wrong, what in ((wanted.keys() - given.keys(), "is missing"), (given.keys() - wanted.keys(), "is unknown")):
         if wrong:
-            raise UsageError(f"input {min(wrong)} {what} (got {sorted(given)}, expected {sorted(wanted)}).", where=plan.component)
+            raise UsageError(
+                f"input {min(wrong)} {what} (got {sorted(given)}, expected {sorted(wanted)}).", where=plan.component
+            )
     ready: dict[int, np.ndarray | Sequence[DeviceValue]] = {}
     for name, index in wanted.items():
         operand, value = plan.operands[index], given[name]
@@ -272,13 +306,20 @@ def _inputs(plan: Plan, given: Mapping[str, Input]) -> dict[int, np.ndarray | Se
         if isinstance(values, Sequence) and values and all(isinstance(one, DeviceValue) for one in values):
             alike = all((one.dtype, one.shape[1:]) == (operand.dtype, operand.shape[1:]) for one in values)
             if not alike or sum(one.nbytes for one in values) != operand.nbytes:
-                got = ("it is " if len(values) == 1 else "its parts are ") + ", ".join(f"{one.dtype}{list(one.shape)}" for one in values)
-                raise UsageError(f"{got} (expected {operand.dtype}{list(operand.shape)}).", where=f"{plan.component}: input {name}")
+                got = ("it is " if len(values) == 1 else "its parts are ") + ", ".join(
+                    f"{one.dtype}{list(one.shape)}" for one in values
+                )
+                raise UsageError(
+                    f"{got} (expected {operand.dtype}{list(operand.shape)}).", where=f"{plan.component}: input {name}"
+                )
             ready[index] = values
             continue
         array = np.asarray(value)
         if array.shape != operand.shape or array.dtype != NUMPY[operand.dtype]:
             expected = f"{NUMPY[operand.dtype]}{list(operand.shape)}"
-            raise UsageError(f"it is {array.dtype}{list(array.shape)} (expected {expected}).", where=f"{plan.component}: input {name}")
+            raise UsageError(
+                f"it is {array.dtype}{list(array.shape)} (expected {expected}).",
+                where=f"{plan.component}: input {name}",
+            )
         ready[index] = np.ascontiguousarray(array).reshape(operand.shape)
     return ready

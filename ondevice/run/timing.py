@@ -71,8 +71,11 @@ def spread_of(values: Sequence[float]) -> float:
     return (tenths[8] - tenths[0]) / statistics.median(values)
 
 
-def in_turns(calls: Sequence[Callable[[], float | None]], *, runs: int, warmup: int, budget_s: float) -> list[list[float]]:
-    """Seconds of each of `calls`, one list a call. They take turns, so that a machine that slows down meanwhile does so for all of them.
+def in_turns(
+    calls: Sequence[Callable[[], float | None]], *, runs: int, warmup: int, budget_s: float
+) -> list[list[float]]:
+    """Seconds of each of `calls`, one list per call.
+    They take turns, so that a machine that slows down meanwhile does so for all of them.
 
     Args:
         calls, warmup: as `measure` takes them.
@@ -93,7 +96,8 @@ def in_turns(calls: Sequence[Callable[[], float | None]], *, runs: int, warmup: 
 
 
 def time_plan(session: Session, plan: Plan, runs: int) -> Timing:
-    """Time whole runs of a plan by the wall clock, inputs and outputs included, on made-up inputs; one run before warms up.
+    """Time whole runs of a plan by the wall clock, inputs and outputs included, on made-up inputs;
+    one run before warms up.
 
     With a session that profiles, its profile then holds the times of the runs that count, by the device's own clock.
     """
@@ -113,5 +117,7 @@ def made_up(plan: Plan) -> dict[str, np.ndarray]:
     """Inputs that a plan takes: normal noise, the same every time; integers are indices, and 0 is one everywhere."""
     rng, inputs = np.random.default_rng(0), {}
     for x in (plan.operands[index] for index in plan.inputs):
-        inputs[x.name] = np.zeros(x.shape, np.int32) if x.dtype == "i32" else rng.standard_normal(x.shape).astype(NUMPY[x.dtype])
+        inputs[x.name] = (
+            np.zeros(x.shape, np.int32) if x.dtype == "i32" else rng.standard_normal(x.shape).astype(NUMPY[x.dtype])
+        )
     return inputs

@@ -1,8 +1,8 @@
 """Calls into a driver that block, heard through: Ctrl-C and other signals are handled while they run.
 
-Python handles a signal between two of its own instructions, and a call into a driver may last as long as a kernel does: for ever, if it
-is a stranger's. So the call is made on a thread of its own, and the thread that signals reach waits for a lock, which they interrupt. That
-costs 3 us a call.
+Python handles a signal between two of its own instructions, and a call into a driver may last as long as a kernel does:
+for ever, if it is a stranger's. So the call is made on a thread of its own, and the thread that signals reach waits for
+a lock, which they interrupt. That costs 3 us per call.
 """
 
 from __future__ import annotations
@@ -85,5 +85,6 @@ def _serve(calls: queue.SimpleQueue[_Call | None]) -> None:
 
 
 def stuck() -> bool:
-    """Whether a driver still works on a call that somebody stopped waiting for. The interpreter's end would wait for it, too."""
+    """Whether a driver still works on a call that somebody stopped waiting for.
+    The interpreter's end would wait for it, too."""
     return not all(waiter.idle() for waiter in list(_ALL))

@@ -1,5 +1,5 @@
-"""What a plan is made for: which methods pay and the tunables of each kernel, from `ondevice/targets/NAME.toml`. No device is named in
-code."""
+"""What a plan is made for: which methods pay and the tunables of each kernel, from `ondevice/targets/NAME.toml`.
+No device is named in code."""
 
 from __future__ import annotations
 
@@ -34,17 +34,18 @@ BOUNDS = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`tuning` are measured tunables, most specific file first; `tune` holds those of kernels that are in none of them, by kernel name. A
-    kernel that is in neither keeps the defaults of its header.
+    """`tuning` are measured tunables, most specific file first; `tune` holds those of kernels that are in none of them,
+    by kernel name. A kernel that is in neither keeps the defaults of its header.
 
-    `kernel_class` is the class of kernels that it has beside the portable ones, which run anywhere: "cpu" for one work-item
-    per group with a cache of its own, "mobile" for GPUs of phones. `caps` are the CAPABILITIES that its devices have. For
-    "cpu", weights of products are stored in `panels`: as the kernels' tiles read them, columns after columns, not row by row.
-    `winograd` and `flash` bound the shapes for which these methods are chosen (a missing bound allows all): least channels of a 3x3
-    convolution's input and output and least 4x4 tiles of its result; the largest head and the least queries and keys of an attention.
-    `winograd.stored`: from so many tiles a picture on, class "cpu" stores weights transformed (never by default); `winograd.groups`: how
-    many work-items share a convolution then, each with scratch of its own (8 by default).
-    `group_norm.two_commands`: from so many pixels on, a group norm is two commands (never by default).
+    `kernel_class` is the class of kernels that it has beside the portable ones, which run anywhere: "cpu" for one
+    work-item per group with a cache of its own, "mobile" for GPUs of phones. `caps` are the CAPABILITIES that its
+    devices have. For "cpu", weights of products are stored in `panels`: as the kernels' tiles read them, columns after
+    columns, not row by row. `winograd` and `flash` bound the shapes for which these methods are chosen (a missing bound
+    allows all): least channels of a 3x3 convolution's input and output and least 4x4 tiles of its result; the largest
+    head and the least queries and keys of an attention. `winograd.stored`: from so many tiles a picture on, class "cpu"
+    stores weights transformed (never by default); `winograd.groups`: how many work-items share a convolution then, each
+    with scratch of its own (8 by default). `group_norm.two_commands`: from so many pixels on, a group norm is two
+    commands (never by default).
     `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands.
     """
 
@@ -109,8 +110,10 @@ def load_target(name: str | Target) -> Target:
             "may have `tuned`, and nothing else.",
             where=path.name,
         )
-    if not isinstance(content["tune"], dict) or not all(isinstance(values, dict) for values in content["tune"].values()):
-        raise PlanError("[tune] holds tables, one a kernel.", where=path.name)
+    if not isinstance(content["tune"], dict) or not all(
+        isinstance(values, dict) for values in content["tune"].values()
+    ):
+        raise PlanError("[tune] holds tables, one per kernel.", where=path.name)
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise PlanError(f"`tuned` lists names of measured files (got {files!r}).", where=path.name)
     tuning = tuple(named(file) for file in files)
@@ -129,18 +132,21 @@ def load_target(name: str | Target) -> Target:
 
 
 def is_for_cpus(name: object) -> bool:
-    """Whether a target of this name, such as a bundle names, has the class of kernels for CPUs; not where the package knows none."""
+    """Whether a target of this name, such as a bundle names, has the class of kernels for CPUs;
+    not where the package knows none."""
     return name in target_names() and load_target(str(name)).kernel_class == "cpu"
 
 
 def tuned_by(target: Target, files: Sequence[Tuning]) -> Target:
     """The target with these measured files, most specific first, before its own."""
-    return replace(target, tuning=(*files, *(own for own in target.tuning if own.name not in {file.name for file in files})))
+    return replace(
+        target, tuning=(*files, *(own for own in target.tuning if own.name not in {file.name for file in files}))
+    )
 
 
 def host_target() -> str:
-    """Name of the host target for this machine's CPU, by the width of its vectors: 16 floats, 8 (x86 machines of the last ten years have
-    that at least), or 4."""
+    """Name of the host target for this machine's CPU, by the width of its vectors: 16 floats, 8 (x86 machines of the
+    last ten years have that at least), or 4."""
     if platform.machine().lower() in ("arm64", "aarch64"):
         return "host-neon"
     return "host" if "avx512f" in _cpu_flags() else "host-avx2"
@@ -151,4 +157,8 @@ def _capabilities(caps: object) -> bool:
 
 
 def _bounds(table: object, known: set[str]) -> bool:
-    return isinstance(table, dict) and table.keys() <= known and all(type(value) is int and value >= 0 for value in table.values())
+    return (
+        isinstance(table, dict)
+        and table.keys() <= known
+        and all(type(value) is int and value >= 0 for value in table.values())
+    )

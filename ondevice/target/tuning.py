@@ -1,7 +1,9 @@
-"""What `ondevice tune` measured: `shaders/tuning/NAME.toml`, which devices it is for, and which tunables it has for a call of some sizes.
+"""What `ondevice tune` measured: `shaders/tuning/NAME.toml`, which devices it is for,
+and which tunables it has for a call of some sizes.
 
-A file has a table a kernel: a `default`, rows for weights of some size (tunables that say how a weight is stored depend on nothing else,
-so that it is stored once whatever calls read it), and rows for calls of some sizes. The most specific one that is there wins.
+A file has a table per kernel: a `default`, rows for weights of some size (tunables that say how a weight is stored
+depend on nothing else, so that it is stored once whatever calls read it), and rows for calls of some sizes. The most
+specific one that is there wins.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from ondevice.errors import PlanError, UsageError
 FACTS = ("kind", "name", "platform", "vendor", "vector_floats")  # of a device, by which a file says what it is for
 BY_SHAPE, BY_WEIGHT, BY_DEFAULT = "by shape", "by weight", "by default"
 HEAD = """\
-# Tunables that `ondevice tune` measured; docs/tuning.md says how they are chosen and used. `us` and `was_us` are microseconds of one
-# launch with these tunables and without; `runs` is how often a picture launches it.
+# Tunables that `ondevice tune` measured; docs/tuning.md says how they are chosen and used. `us` and `was_us` are
+# microseconds of one launch with these tunables and without; `runs` is how often a picture launches it.
 """
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _MOST_BYTES = 1 << 20  # of a file; the package's have some thousand
@@ -41,7 +43,7 @@ class Row:
     use: Mapping[str, int]
     us: float = 0.0
     was_us: float = 0.0
-    runs: float = 0.0  # launches a picture
+    runs: float = 0.0  # launches per picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ class KernelTuning:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """One file. `match` holds facts of the devices it is for (text: a part of the fact), `measured` says on what, in words."""
+    """One file. `match` holds facts of the devices it is for (text: a part of the fact),
+    `measured` says on what, in words."""
 
     name: str
     match: Mapping[str, str | int]
@@ -77,12 +80,14 @@ class Tuning:
     def fits(self, facts: Mapping[str, Any]) -> bool:
         """Whether it is for a device with these facts."""
         return all(
-            str(wanted).lower() in str(facts.get(fact, "")).lower() if isinstance(wanted, str) else wanted == facts.get(fact)
+            str(wanted).lower() in str(facts.get(fact, "")).lower()
+            if isinstance(wanted, str)
+            else wanted == facts.get(fact)
             for fact, wanted in self.match.items()
         )
 
     def to_toml(self) -> str:
-        """The file's text: sorted, a row a line, so that two measurements can be compared by eye and by diff."""
+        """The file's text: sorted, a row per line, so that two measurements can be compared by eye and by diff."""
         lines = [HEAD, f"match = {_inline(self.match)}", f"measured = {_inline(self.measured)}"]
         for name, kernel in sorted(self.kernels.items()):
             lines += ["", f"[kernel.{name}]", f"default = {_inline(kernel.default)}"]
@@ -135,19 +140,35 @@ def _read(path: Path, _changed: int) -> Tuning:
         raise _damaged(path.name, f"it is not TOML: {error}") from None
     match, measured, kernels = (content.pop(key, {}) for key in ("match", "measured", "kernel"))
     if content or not all(isinstance(table, dict) for table in (match, measured, kernels)):
-        raise _damaged(path.name, f"it has tables `match`, `measured` and [kernel.NAME] only (got also {reprlib.repr(sorted(content))})")
+        raise _damaged(
+            path.name,
+            f"it has tables `match`, `measured` and [kernel.NAME] only (got also {reprlib.repr(sorted(content))})",
+        )
     if not all(fact in FACTS and (type(value) is str or _is_number(value)) for fact, value in match.items()):
-        raise _damaged(path.name, f"`match` has texts and whole numbers of {', '.join(FACTS)} (got {reprlib.repr(match)})")
+        raise _damaged(
+            path.name, f"`match` has texts and whole numbers of {', '.join(FACTS)} (got {reprlib.repr(match)})"
+        )
     if not all(isinstance(value, str) for value in measured.values()):
         raise _damaged(path.name, f"`measured` has texts only (got {reprlib.repr(measured)})")
     if wrong := [name for name in kernels if not _NAME.fullmatch(name)]:
         raise _damaged(path.name, f"a kernel's name is letters, digits and _ (got {reprlib.repr(wrong[0])})")
-    return Tuning(path.stem, match, measured, {name: _kernel(table, f"{path.name}: kernel.{name}") for name, table in kernels.items()})
+    return Tuning(
+        path.stem,
+        match,
+        measured,
+        {name: _kernel(table, f"{path.name}: kernel.{name}") for name, table in kernels.items()},
+    )
 
 
 def _kernel(table: object, where: str) -> KernelTuning:
-    if not isinstance(table, dict) or not table.keys() <= {"default", "weight", "shape"} or not _numbers(table.get("default")):
-        raise _damaged(where, "it needs `default`, tunables with whole numbers, and may have lists `weight` and `shape`")
+    if (
+        not isinstance(table, dict)
+        or not table.keys() <= {"default", "weight", "shape"}
+        or not _numbers(table.get("default"))
+    ):
+        raise _damaged(
+            where, "it needs `default`, tunables with whole numbers, and may have lists `weight` and `shape`"
+        )
     weights, shapes = (_rows(table.get(key, []), f"{where}.{key}") for key in ("weight", "shape"))
     return KernelTuning(table["default"], weights, shapes)
 
@@ -155,7 +176,7 @@ def _kernel(table: object, where: str) -> KernelTuning:
 def _rows(rows: object, where: str) -> list[Row]:
     if not isinstance(rows, list):
         raise _damaged(where, "it is no list")
-    made, seen = [], set()
+    read_rows, seen = [], set()
     for number, row in enumerate(rows):
         timed = isinstance(row, dict) and all(_is_time(row.get(name, 0)) for name in ("us", "was_us", "runs"))
         if (
@@ -164,13 +185,16 @@ def _rows(rows: object, where: str) -> list[Row]:
             or not _numbers(row.get("at"))
             or not _numbers(row.get("use"))
         ):
-            what = f"row {number} needs `at` and `use`, tables of numbers, and may have `us`, `was_us` and `runs` (got {reprlib.repr(row)})"
+            what = (
+                f"row {number} needs `at` and `use`, tables of numbers, and may have `us`, "
+                f"`was_us` and `runs` (got {reprlib.repr(row)})"
+            )
             raise _damaged(where, what)
         if (key := frozenset(row["at"].items())) in seen:
             raise _damaged(where, f"two rows are for {_inline(row['at'])[:200]}")
         seen.add(key)
-        made.append(Row(row["at"], row["use"], *(float(row.get(name, 0)) for name in ("us", "was_us", "runs"))))
-    return made
+        read_rows.append(Row(row["at"], row["use"], *(float(row.get(name, 0)) for name in ("us", "was_us", "runs"))))
+    return read_rows
 
 
 def _numbers(table: object) -> bool:
@@ -182,7 +206,8 @@ def _is_number(value: object) -> bool:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and type(value) is not bool and 0 <= value <= _LONGEST  # compared as it is: it may be past float
+    # compared as it is: it may be past float
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value <= _LONGEST
 
 
 def _damaged(where: str, what: str) -> PlanError:
@@ -210,6 +235,7 @@ def named(name: str) -> Tuning:
 
 
 def measured_for(facts: Mapping[str, Any]) -> list[Tuning]:
-    """The package's files for a device with these facts, the one that asks for most facts first: a device's before its family's."""
+    """The package's files for a device with these facts, the one that asks for most facts first:
+    a device's before its family's."""
     found = [tuning for path in sorted(TUNING.glob("*.toml")) if (tuning := read_tuning(path)).fits(facts)]
     return sorted(found, key=lambda tuning: (-len(tuning.match), -len(repr(sorted(tuning.match.items()))), tuning.name))

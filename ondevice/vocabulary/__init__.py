@@ -1,1 +1,2 @@
-"""What a CLIP tokenizer is made of, read from files that nobody vouches for: vocabulary, merges, added tokens, settings."""
+"""What a CLIP tokenizer is made of, read from files that nobody vouches for:
+vocabulary, merges, added tokens, settings."""

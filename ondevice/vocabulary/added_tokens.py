@@ -1,7 +1,8 @@
-"""Tokens that are found whole in a text before it is cut into words: the start, the end, and what training added (textual inversion).
+"""Tokens that are found whole in a text before it is cut into words:
+the start, the end, and what training added (textual inversion).
 
-transformers has written them in four places over the years; which place counts, in which order they are added and with which flags follows
-transformers 5's CLIPTokenizer, step by step, because ids are given in that order.
+transformers has written them in four places over the years; which place counts, in which order they are added and with
+which flags follows transformers 5's CLIPTokenizer, step by step, because ids are given in that order.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from tokenizers import AddedToken
 from ondevice.errors import CheckpointError
 from ondevice.vocabulary.files import ADDED, CHECK, CONFIG, MAP, WHOLE, Files, shown
 
-ROLES = {"unk_token": "<|endoftext|>", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
+ROLES = {
+    "unk_token": "<|endoftext|>",
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+}
 """What the model needs by name, and what they are where no file says so."""
 
 DECODER = "added_tokens_decoder"
@@ -28,7 +34,8 @@ _LONGEST = 512  # characters
 
 @dataclass(frozen=True, slots=True)
 class AddedTokens:
-    """`tokens` in the order in which they are added; `stated` are the ids that the file `where` gives; `roles` the tokens of ROLES."""
+    """`tokens` in the order in which they are added; `stated` are the ids that the file `where` gives;
+    `roles` the tokens of ROLES."""
 
     tokens: list[AddedToken]
     stated: dict[int, AddedToken]
@@ -59,7 +66,9 @@ def read_added_tokens(files: Files, config: Mapping[str, Any], vocab: Mapping[st
             flags = {"content": content, "special": content in known, "normalized": content not in known}
             _state(stated, index, flags, files.place(ADDED))
         for token in _listed(files):
-            _state(stated, token.get("id"), {key: value for key, value in token.items() if key != "id"}, files.place(WHOLE))
+            _state(
+                stated, token.get("id"), {key: value for key, value in token.items() if key != "id"}, files.place(WHOLE)
+            )
         extra = extra or _extra(special, _EXTRA[1:], place, special=True)
     values = {role: named.pop(role, None) or ROLES.get(role) for role in _NAMED}
     roles = {role: _content(values[role]) for role in ROLES}
@@ -68,12 +77,19 @@ def read_added_tokens(files: Files, config: Mapping[str, Any], vocab: Mapping[st
         if not isinstance(content, str) or not (content in vocab or (content in added and role != "unk_token")):
             what = f"{role} is not in the vocabulary (got {shown(content)!r}, expected a token of vocab.json)."
             raise CheckpointError(what, where=place, fix=CHECK)
-    special_tokens = [_as_special(_token(value, place, special=True)) for value in (*values.values(), *named.values()) if value]
+    special_tokens = [
+        _as_special(_token(value, place, special=True)) for value in (*values.values(), *named.values()) if value
+    ]
     contents = {token.content for token in special_tokens}
-    tokens = [_as_special(token) if token.content in contents else token for _, token in sorted(stated.items(), key=lambda item: item[0])]
+    tokens = [
+        _as_special(token) if token.content in contents else token
+        for _, token in sorted(stated.items(), key=lambda item: item[0])
+    ]
     tokens += [token for token in (*special_tokens, *extra.values()) if token.content not in added]
     if len(tokens) > _MOST:
-        raise CheckpointError(f"too many added tokens (got {len(tokens)}, expected at most {_MOST}).", where=place, fix=CHECK)
+        raise CheckpointError(
+            f"too many added tokens (got {len(tokens)}, expected at most {_MOST}).", where=place, fix=CHECK
+        )
     return AddedTokens(tokens, stated, roles, where)
 
 
@@ -83,7 +99,8 @@ def _is_named(key: str, value: Any) -> bool:
 
 
 def _value(value: Any, place: str, *, special: bool) -> Any:
-    """What a setting names: an object becomes a token with its flags, which special_tokens_map.json and the config read differently."""
+    """What a setting names: an object becomes a token with its flags,
+    which special_tokens_map.json and the config read differently."""
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         return value
     return _token({key: flag for key, flag in value.items() if key != "special" or not special}, place, special=special)
@@ -135,13 +152,17 @@ def _token(value: Any, place: str, *, special: bool) -> AddedToken:
     """`value` is the token, or an object with it and its flags; `special` is what it is where no flag says so."""
     if isinstance(value, AddedToken):
         return value
-    options = {key: flag for key, flag in value.items() if key != "__type"} if isinstance(value, dict) else {"content": value}
+    options = (
+        {key: flag for key, flag in value.items() if key != "__type"} if isinstance(value, dict) else {"content": value}
+    )
     content = options.pop("content", None)
     if not isinstance(content, str) or not 0 < len(content) <= _LONGEST:
         what = f"an added token is no text of 1..{_LONGEST} characters (got {shown(content)!r})."
         raise CheckpointError(what, where=place, fix=CHECK)
     if not options.keys() <= set(FLAGS) or not all(type(flag) is bool for flag in options.values()):
-        what = f"the added token {content[:80]!r} has flags other than {', '.join(FLAGS)}, or none that are true or false."
+        what = (
+            f"the added token {content[:80]!r} has flags other than {', '.join(FLAGS)}, or none that are true or false."
+        )
         raise CheckpointError(what, where=place, fix=CHECK)
     return AddedToken(content, **({"special": special} | options))
 

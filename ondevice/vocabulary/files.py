@@ -18,7 +18,8 @@ VOCAB, MERGES, CONFIG, MAP, ADDED, WHOLE = FILES = (
     "added_tokens.json",
     "tokenizer.json",
 )
-"""All that a tokenizer may be made of. transformers 5 writes CONFIG and WHOLE only, which holds vocabulary, merges and added tokens."""
+"""All that a tokenizer may be made of.
+transformers 5 writes CONFIG and WHOLE only, which holds vocabulary, merges and added tokens."""
 
 EITHER = "give a folder whose tokenizer/ holds vocab.json and merges.txt, or tokenizer.json"
 CHECK = "check the file, or copy the checkpoint's tokenizer folder again"
@@ -51,16 +52,23 @@ class Files:
         """The file's bytes, read once. Raises CheckpointError: it is missing, unreadable, no file, or too large."""
         if name not in self._read:
             limit = _LARGE if name in (VOCAB, MERGES, WHOLE) else _SMALL
-            data = self._source.get(name) if isinstance(self._source, Mapping) else self._on_disk(self._source / name, limit)
+            data = (
+                self._source.get(name)
+                if isinstance(self._source, Mapping)
+                else self._on_disk(self._source / name, limit)
+            )
             if data is None:
                 raise CheckpointError(self._missing(), where=self.place(name), fix=EITHER)
             if len(data) > limit:
-                raise CheckpointError(f"too large (got over {limit} bytes, expected less).", where=self.place(name), fix=CHECK)
+                raise CheckpointError(
+                    f"too large (got over {limit} bytes, expected less).", where=self.place(name), fix=CHECK
+                )
             self._read[name] = data
         return self._read[name]
 
     def json(self, name: str, *, needed: bool = False) -> dict[str, Any]:
-        """The JSON object in the file; an empty one where there is no file and none is needed. Raises CheckpointError."""
+        """The JSON object in the file; an empty one where there is no file and none is needed.
+        Raises CheckpointError."""
         if name not in self._parsed:
             self._parsed[name] = parse(self.read(name), self.place(name)) if needed or self.has(name) else {}
         return self._parsed[name]
@@ -80,14 +88,21 @@ class Files:
     def _missing(self) -> str:
         for name, kind in _FOREIGN.items():
             if self.has(name):
-                return f"missing (got {name}, {kind}; expected a CLIP tokenizer's vocab.json and merges.txt, or tokenizer.json)."
+                return (
+                    f"missing (got {name}, {kind}; "
+                    "expected a CLIP tokenizer's vocab.json and merges.txt, or tokenizer.json)."
+                )
         return "missing (got no file, expected the tokenizer's)."
 
 
 def shown(value: Any) -> str:
     """A value of a JSON file for a message, cut short."""
     if isinstance(value, dict):
-        return f"an object of type {shown(value['type'])}" if isinstance(value.get("type"), str) else f"an object of {len(value)}"
+        return (
+            f"an object of type {shown(value['type'])}"
+            if isinstance(value.get("type"), str)
+            else f"an object of {len(value)}"
+        )
     return f"a list of {len(value)}" if isinstance(value, list) else str(value)[:80]
 
 
@@ -98,18 +113,22 @@ def parse(data: bytes, where: str) -> dict[str, Any]:
         if b"\\u" in data:  # half of a pair parses, but is no text
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise CheckpointError("not JSON text (it holds half of a surrogate pair).", where=where, fix="download the file again") from None
+        raise CheckpointError(
+            "not JSON text (it holds half of a surrogate pair).", where=where, fix="download the file again"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"not JSON ({error}).", where=where, fix="download the file again") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"wrong content (got {type(value).__name__}, expected a JSON object).", where=where, fix=CHECK)
+        raise CheckpointError(
+            f"wrong content (got {type(value).__name__}, expected a JSON object).", where=where, fix=CHECK
+        )
     return value
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    table = dict(pairs)
+    if len(table) < len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {twice[:80]!r} is there twice")
-    return made
+    return table

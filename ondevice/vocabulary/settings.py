@@ -1,4 +1,5 @@
-"""Settings of a tokenizer that would give other ids than CLIP's. Each is refused by name: none may silently change a picture."""
+"""Settings of a tokenizer that would give other ids than CLIP's.
+Each is refused by name: none may silently change a picture."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[
 SPACES = r"\s+"
 SUFFIX = "</w>"  # of a word's last piece
 
-# The class says nothing where the files are CLIP's: transformers 5 writes the names of its base classes, and some tools no name or null.
+# The class says nothing where the files are CLIP's: transformers 5 writes the names of its base classes, and some tools
+# no name or null.
 _CLASSES = (
     None,
     "CLIPTokenizer",
@@ -27,7 +29,11 @@ _CLASSES = (
 _UNBOUNDED = 10**9  # a length above it is transformers' "none is known"
 _FIX = "use the tokenizer folder of a Stable Diffusion 1.x or 2.x checkpoint"
 
-_NORMALIZER = [{"type": "NFC"}, {"type": "Replace", "pattern": {"Regex": SPACES}, "content": " "}, {"type": "Lowercase"}]
+_NORMALIZER = [
+    {"type": "NFC"},
+    {"type": "Replace", "pattern": {"Regex": SPACES}, "content": " "},
+    {"type": "Lowercase"},
+]
 _SPLITS = [  # transformers 4 leaves the special tokens out, which are cut out of a text before
     {"type": "Split", "pattern": {"Regex": words}, "behavior": "Removed", "invert": True}
     for words in (WORDS, WORDS.removeprefix(r"<\|startoftext\|>|<\|endoftext\|>|"))
@@ -46,7 +52,9 @@ def check_settings(files: Files, config: Mapping[str, Any], roles: Mapping[str, 
     where = files.place(CONFIG)
     kind = config.get("tokenizer_class")
     if kind not in _CLASSES:
-        raise CheckpointError(f"not a CLIP tokenizer (got {shown(kind)!r}, expected 'CLIPTokenizer').", where=where, fix=_FIX)
+        raise CheckpointError(
+            f"not a CLIP tokenizer (got {shown(kind)!r}, expected 'CLIPTokenizer').", where=where, fix=_FIX
+        )
     for name in ("padding_side", "truncation_side"):
         _check_value(config.get(name), (None, "right"), name, where)
     _check_value(config.get("split_special_tokens"), (None, False), "split_special_tokens", where)
@@ -58,10 +66,17 @@ def check_settings(files: Files, config: Mapping[str, Any], roles: Mapping[str, 
     whole, where = files.json(WHOLE), files.place(WHOLE)
     _check_value(_inner(whole.get("normalizer"), "normalizers"), (None, _NORMALIZER), "the normalizer", where)
     _check_value(_pre_tokenizer(whole.get("pre_tokenizer")), (None, *_SPLITS), "the pre_tokenizer", where)
-    _check_value(_ends(whole.get("post_processor")), (None, (roles["bos_token"], roles["eos_token"])), "the post_processor", where)
+    _check_value(
+        _ends(whole.get("post_processor")),
+        (None, (roles["bos_token"], roles["eos_token"])),
+        "the post_processor",
+        where,
+    )
     for name in ("truncation", "padding"):
         part = whole.get(name)
-        _check_value(part.get("direction") if isinstance(part, dict) else part, (None, "Right"), f"the {name}'s direction", where)
+        _check_value(
+            part.get("direction") if isinstance(part, dict) else part, (None, "Right"), f"the {name}'s direction", where
+        )
 
 
 def check_model(model: Mapping[str, Any], where: str) -> None:
@@ -98,6 +113,13 @@ def _ends(step: Any) -> Any:
         pairs = [step.get("cls"), step.get("sep")]
         return tuple(pair[0] if isinstance(pair, list) and pair else None for pair in pairs)
     single = step.get("single") if step.get("type") == "TemplateProcessing" else None
-    if isinstance(single, list) and len(single) == 3 and all(isinstance(part, dict) for part in single) and "Sequence" in single[1]:
-        return tuple(part["SpecialToken"].get("id") for part in single[::2] if isinstance(part.get("SpecialToken"), dict))
+    if (
+        isinstance(single, list)
+        and len(single) == 3
+        and all(isinstance(part, dict) for part in single)
+        and "Sequence" in single[1]
+    ):
+        return tuple(
+            part["SpecialToken"].get("id") for part in single[::2] if isinstance(part.get("SpecialToken"), dict)
+        )
     return step

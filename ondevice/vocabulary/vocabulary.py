@@ -22,7 +22,8 @@ _VERSION = "#version: 0.2"
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """`backend` gives a text's ids without start and end; `roles` has the tokens of "bos_token", "eos_token", "unk_token", "pad_token"."""
+    """`backend` gives a text's ids without start and end;
+    `roles` has the tokens of "bos_token", "eos_token", "unk_token", "pad_token"."""
 
     backend: Tokenizer
     roles: Mapping[str, str]
@@ -34,38 +35,58 @@ class Vocabulary:
     def files(self) -> dict[str, bytes]:
         """As a bundle holds it: the files as they are where a player reads them alike.
 
-        Merges become plain lines. Added tokens come together in tokenizer_config.json, with their ids and flags, whichever file had them.
+        Merges become plain lines. Added tokens come together in tokenizer_config.json, with their ids and flags,
+        whichever file had them.
         """
         added = self.backend.get_added_tokens_decoder()
         lines = [_VERSION, *(" ".join(pair) for pair in self.merges), ""]
         same = self.source.has(VOCAB) and self.source.json(VOCAB) == self.vocab
-        made = {VOCAB: self.source.read(VOCAB) if same else json.dumps(self.vocab, ensure_ascii=False).encode()}
-        made |= {MERGES: "\n".join(lines).encode(), **{name: self.source.read(name) for name in (CONFIG, MAP) if self.source.has(name)}}
-        if not self.source.has(ADDED) and not self.source.has(WHOLE) and {t.content for t in added.values()} <= set(self.roles.values()):
-            return made
-        decoder = {str(index): {"content": t.content, **{flag: getattr(t, flag) for flag in FLAGS}} for index, t in sorted(added.items())}
+        files = {VOCAB: self.source.read(VOCAB) if same else json.dumps(self.vocab, ensure_ascii=False).encode()}
+        files |= {
+            MERGES: "\n".join(lines).encode(),
+            **{name: self.source.read(name) for name in (CONFIG, MAP) if self.source.has(name)},
+        }
+        if (
+            not self.source.has(ADDED)
+            and not self.source.has(WHOLE)
+            and {t.content for t in added.values()} <= set(self.roles.values())
+        ):
+            return files
+        decoder = {
+            str(index): {"content": t.content, **{flag: getattr(t, flag) for flag in FLAGS}}
+            for index, t in sorted(added.items())
+        }
         config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, **self.roles, DECODER: decoder}
-        made[CONFIG] = (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode()
-        return {name: data for name, data in made.items() if name != MAP}
+        files[CONFIG] = (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode()
+        return {name: data for name, data in files.items() if name != MAP}
 
 
 def read_vocabulary(source: str | Path | Mapping[str, bytes]) -> Vocabulary:
     """The vocabulary in a folder, or in files' bytes by name; all that transformers 4 and 5 write is understood.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or it is no tokenizer of CLIP's kind, or gives other ids than its files say.
+        CheckpointError: a file is missing or damaged, or it is no tokenizer of CLIP's kind, or gives other ids than
+            its files say.
     """
     files = Files(source)
     config = files.json(CONFIG)
     vocab, merges = _model(files)
     added = read_added_tokens(files, config, vocab)
     check_settings(files, config, added.roles)
-    backend = Tokenizer(BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix=SUFFIX, unk_token=added.roles["unk_token"]))
-    backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(SPACES), " "), normalizers.Lowercase()])
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    backend = Tokenizer(
+        BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix=SUFFIX, unk_token=added.roles["unk_token"])
     )
-    # Added also means: found in a prompt it is one id. A model that pads with "!" so gives "!" in a prompt id 0, not 256.
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(SPACES), " "), normalizers.Lowercase()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    # Added also means: found in a prompt it is one id. A model that pads with "!" so gives "!" in a prompt
+    # id 0, not 256.
     backend.add_tokens(added.tokens)
     _check_ids(backend, added, vocab, files)
     size = max(*vocab.values(), *backend.get_added_tokens_decoder()) + 1
@@ -73,16 +94,23 @@ def read_vocabulary(source: str | Path | Mapping[str, bytes]) -> Vocabulary:
 
 
 def _check_ids(backend: Tokenizer, added: AddedTokens, vocab: Mapping[str, int], files: Files) -> None:
-    """New tokens get the ids after the vocabulary's count; where a file says otherwise, versions of transformers differ."""
+    """New tokens get the ids after the vocabulary's count;
+    where a file says otherwise, versions of transformers differ."""
     for index, token in added.stated.items():
         if (got := backend.token_to_id(token.content)) != index:
-            what = f"the added token {token.content[:80]!r} has the id {index} (expected {got}, which transformers gives it)."
+            what = (
+                f"the added token {token.content[:80]!r} has the id {index} (expected {got}, "
+                "which transformers gives it)."
+            )
             raise CheckpointError(what, where=added.where, fix=CHECK)
     taken: set[int | None] = set(vocab.values())
     spelled: dict[str, str] = {}
     for token in added.tokens:
         if token.content not in vocab and (got := backend.token_to_id(token.content)) in taken:
-            what = f"the added token {token.content[:80]!r} gets the id {got}, which the vocabulary has given away (its ids leave gaps)."
+            what = (
+                f"the added token {token.content[:80]!r} gets the id {got}, which the vocabulary has given "
+                "away (its ids leave gaps)."
+            )
             raise CheckpointError(what, where=files.place(VOCAB), fix=CHECK)
         if token.normalized:
             same = spelled.setdefault(backend.normalizer.normalize_str(token.content), token.content)
@@ -92,7 +120,8 @@ def _check_ids(backend: Tokenizer, added: AddedTokens, vocab: Mapping[str, int],
 
 
 def _model(files: Files) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """(vocabulary, merges). transformers 4 reads two files, transformers 5 one where it is there: both must say the same."""
+    """(vocabulary, merges). transformers 4 reads two files, transformers 5 one where it is there:
+    both must say the same."""
     pair = (files.has(VOCAB) and files.has(MERGES)) or not files.has(WHOLE)
     found = files.json(WHOLE).get("model")
     model: dict[str, Any] = found if isinstance(found, dict) else {}
@@ -114,22 +143,27 @@ def _model(files: Files) -> tuple[dict[str, int], list[tuple[str, str]]]:
     joined = _merges(enumerate(model["merges"], 1), held, "its vocab", where)
     if pair and (held, joined) != (vocab, merges):
         what = f"it has another vocabulary or other merges than {VOCAB} and {MERGES}."
-        raise CheckpointError(what, where=where, fix=f"delete the one that does not belong to the text encoder: {WHOLE}, or the other two")
+        raise CheckpointError(
+            what, where=where, fix=f"delete the one that does not belong to the text encoder: {WHOLE}, or the other two"
+        )
     return held, joined
 
 
 def _vocab(vocab: dict[str, Any], where: str) -> dict[str, int]:
     if not 0 < len(vocab) <= _MAX_TOKENS:
-        raise CheckpointError(f"wrong number of tokens (got {len(vocab)}, expected 1 to {_MAX_TOKENS}).", where=where, fix=CHECK)
+        raise CheckpointError(
+            f"wrong number of tokens (got {len(vocab)}, expected 1 to {_MAX_TOKENS}).", where=where, fix=CHECK
+        )
     for token, index in vocab.items():
         if type(index) is not int or not 0 <= index < _MAX_TOKENS:
             raise CheckpointError(
-                f"token {token[:40]!r} has no usable id (got {shown(index)}, expected an integer from 0 to {_MAX_TOKENS - 1})",
+                f"token {token[:40]!r} has no usable id (got {shown(index)}, "
+                f"expected an integer from 0 to {_MAX_TOKENS - 1})",
                 where=where,
                 fix=CHECK,
             )
     if len(set(vocab.values())) < len(vocab):
-        raise CheckpointError("two tokens share an id (expected one id a token).", where=where, fix=CHECK)
+        raise CheckpointError("two tokens share an id (expected one id per token).", where=where, fix=CHECK)
     return vocab
 
 
@@ -144,7 +178,9 @@ def _lines(data: bytes, where: str) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines[start:], start + 1) if line.strip()]
 
 
-def _merges(entries: Iterable[tuple[int, Any]], vocab: Mapping[str, int], name: str, where: str) -> list[tuple[str, str]]:
+def _merges(
+    entries: Iterable[tuple[int, Any]], vocab: Mapping[str, int], name: str, where: str
+) -> list[tuple[str, str]]:
     """Pairs from either spelling of a merge: ["a", "b"] or "a b". `name` is what holds `vocab`, for messages."""
     word, merges = "line" if name == VOCAB else "merge", []
     for number, entry in entries:
@@ -156,7 +192,9 @@ def _merges(entries: Iterable[tuple[int, Any]], vocab: Mapping[str, int], name: 
         first, second = pair
         if not (first in vocab and second in vocab and first + second in vocab):
             unknown = next(token for token in (first, second, first + second) if token not in vocab)
-            what = f"{word} {number} merges what {name} lacks (got {unknown[:40]!r}, expected tokens of the vocabulary)."
+            what = (
+                f"{word} {number} merges what {name} lacks (got {unknown[:40]!r}, expected tokens of the vocabulary)."
+            )
             raise CheckpointError(what, where=where, fix="use vocabulary and merges of the same tokenizer")
         merges.append((first, second))
     return merges

@@ -3,25 +3,34 @@
 //: caps  = []
 //: method = "two_commands"
 //: after = "group_norm_sums"
-//: why   = "The second of two commands for a large picture: statistics from its sums, then scale, shift and activation."
-//: in    = ["x: stg[n, pixels, channels]", "sums: f32[n, rows, channels]", "scale: stg[channels]", "bias: stg[channels]"]
+//: why   = """The second of two commands for a large picture: statistics from its sums, then scale, shift
+//:         and activation."""
+//: in    = [
+//:   "x: stg[n, pixels, channels]", "sums: f32[n, rows, channels]", "scale: stg[channels]", "bias: stg[channels]",
+//: ]
 //: out   = ["y: stg[n, pixels, channels]"]
-//: args  = ["n: int", "pixels: int", "channels: int", "per_group: int", "chunk: int", "chunks: int", "rows: int", "blocks: int", "epsilon: float"]
+//: args  = [
+//:   "n: int", "pixels: int", "channels: int", "per_group: int", "chunk: int", "chunks: int", "rows: int",
+//:   "blocks: int", "epsilon: float",
+//: ]
 //: grid  = ["blocks", "chunks", "n"]
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], X = [1, 8]}
 //: needs = {}
 //: inplace = {x = ""}
-//: holds = ["SPAN % V == 0", "SPAN % per_group == 0", "SPAN <= 4096", "channels == blocks * SPAN", "chunks == ceil_div(pixels, chunk)", "rows == 1 + 2 * chunks"]
+//: holds = [
+//:   "SPAN % V == 0", "SPAN % per_group == 0", "SPAN <= 4096", "channels == blocks * SPAN",
+//:   "chunks == ceil_div(pixels, chunk)", "rows == 1 + 2 * chunks",
+//: ]
 
 #ifndef SPAN  // channels of a work-item: a multiple of V and of a group's
 #error "SPAN is not defined"
 #endif
 #define VECS (SPAN / V)
 
-KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, pixels),
-                         ARG(int, channels), ARG(int, per_group), ARG(int, chunk), ARG(int, chunks), ARG(int, rows), ARG(int, blocks),
-                         ARG(float, epsilon) GRID) {
+KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n),
+                         ARG(int, pixels), ARG(int, channels), ARG(int, per_group), ARG(int, chunk), ARG(int, chunks),
+                         ARG(int, rows), ARG(int, blocks), ARG(float, epsilon) GRID) {
   const int c0 = GID(0) * SPAN, part = GID(1), item = GID(2);
   if (c0 >= channels || part >= chunks || item >= n) return;
   IN_PTR(float) from = sums + item * rows * channels + c0;

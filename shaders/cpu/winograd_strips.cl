@@ -2,24 +2,49 @@
 //: class = "cpu"
 //: caps  = []
 //: method = "winograd"
-//: why   = "F(4x4, 3x3) in one command (paper 3.3): a strip of tiles is transformed, multiplied and transformed back in scratch that stays in cache."
-//: in    = ["x: stg[n, h, w, ic]", "weight: wgt[panels, taps, ic, wide]", "bias: stg[panels, wide]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]", "scales: f32[panels, wide]"]
+//: why   = """F(4x4, 3x3) in one command (paper 3.3): a strip of tiles is transformed, multiplied and transformed back
+//:         in scratch that stays in cache."""
+//: in    = [
+//:   "x: stg[n, h, w, ic]", "weight: wgt[panels, taps, ic, wide]", "bias: stg[panels, wide]", "shift: stg[n, oc]",
+//:   "residual: stg[n, oh, ow, oc]", "scales: f32[panels, wide]",
+//: ]
 //: out   = ["y: stg[n, oh, ow, oc]", "scratch: f32[groups, slot]"]
-//: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "tiles_h: int", "tiles_w: int", "tiles: int", "strip: int", "depth: int", "panels: int", "share: int", "chunk: int", "groups: int", "slot: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
+//: args  = [
+//:   "n: int", "ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "tiles_h: int", "tiles_w: int",
+//:   "tiles: int", "strip: int", "depth: int", "panels: int", "share: int", "chunk: int", "groups: int", "slot: int",
+//:   "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int",
+//: ]
 //: grid  = ["groups", "1", "1"]
 //: group = ["1", "1", "1"]
-//: tune  = {V = [16, 4, 8], NV = [2, 1, 4], MR = [8, 4, 6, 12], STRIP = [8, 16, 32, 64], DEPTH = [32, 16, 64, 128], SHARE = [320, 160, 640]}
+//: tune.V = [16, 4, 8]
+//: tune.NV = [2, 1, 4]
+//: tune.MR = [8, 4, 6, 12]
+//: tune.STRIP = [8, 16, 32, 64]
+//: tune.DEPTH = [32, 16, 64, 128]
+//: tune.SHARE = [320, 160, 640]
 //: needs = {kh = {min = 3, max = 3}, kw = {min = 3, max = 3}, stride = {max = 1}, ic = {min = "V"}}
 //: inplace = {residual = ""}
 //: with  = {F16 = {NV = 4, MR = 6}, FLY = {NV = 4, MR = 4, STRIP = 64}}
 //: layout = {tune = ["V", "NV"], by = ["ic", "oc", "FLY"], gives = ["panels", "groups", "slot"]}
-//: reach = {weight = "panels * (36 - 27 * FLY) * ic * V * NV", bias = "HAS_BIAS * panels * V * NV", shift = "HAS_SHIFT * (shift_from + (n - 1) * shift_row + oc)", residual = "HAS_ADD * n * oh * ow * oc", scales = "W8 * panels * V * NV"}
-//: holds = ["tiles + strip < 2147483648", "panels + chunk < 2147483648", "4 * tiles < 2147483648", "tiles == n * tiles_h * tiles_w", "strip % MR == 0", "1 <= share", "1 <= chunk", "V <= depth", "V <= ic - (ceil_div(ic, depth) - 1) * depth", "(1 - RAGGED) * (oc % V) == 0", "36 * (strip * (depth + V) + V) + 36 * share * (strip * V * NV + V) + FLY * 12 * (depth * V * NV + V) <= slot", "1 <= up_h", "1 <= up_w", "ceil_div(tiles, strip) * ceil_div(panels, chunk) + groups < 2147483648", "up_h * h < 2147483648", "up_w * w < 2147483648"]
+//: reach.weight = "panels * (36 - 27 * FLY) * ic * V * NV"
+//: reach.bias = "HAS_BIAS * panels * V * NV"
+//: reach.shift = "HAS_SHIFT * (shift_from + (n - 1) * shift_row + oc)"
+//: reach.residual = "HAS_ADD * n * oh * ow * oc"
+//: reach.scales = "W8 * panels * V * NV"
+//: holds = [
+//:   "tiles + strip < 2147483648", "panels + chunk < 2147483648", "4 * tiles < 2147483648",
+//:   "tiles == n * tiles_h * tiles_w", "strip % MR == 0", "1 <= share", "1 <= chunk", "V <= depth",
+//:   "V <= ic - (ceil_div(ic, depth) - 1) * depth", "(1 - RAGGED) * (oc % V) == 0",
+//:   "36 * (strip * (depth + V) + V) + 36 * share * (strip * V * NV + V) + FLY * 12 * (depth * V * NV + V) <= slot",
+//:   "1 <= up_h", "1 <= up_w", "ceil_div(tiles, strip) * ceil_div(panels, chunk) + groups < 2147483648",
+//:   "up_h * h < 2147483648", "up_w * w < 2147483648",
+//: ]
 
-// STRIP, DEPTH and SHARE bound the sizes that lowering gives as arguments: tiles, channels in, and channels out at a time. A task is a
-// strip of tiles by a chunk of panels; work-item g has tasks g, g + groups, ... and one slot of scratch. FLY: the weights are plain taps,
-// transformed `depth` channels and 12 of 36 products at a time, which stay in the nearest caches; it reads a quarter of the bytes. Without,
-// they are stored transformed, which pays where many strips read them.
+// STRIP, DEPTH and SHARE bound the sizes that lowering gives as arguments: tiles, channels in, and channels out at a
+// time. A task is a strip of tiles by a chunk of panels; work-item g has tasks g, g + groups, ... and one slot of
+// scratch. FLY: the weights are plain taps, transformed `depth` channels and 12 of 36 products at a time, which stay in
+// the nearest caches; it reads a quarter of the bytes. Without, they are stored transformed, which pays where many
+// strips read them.
 #ifndef FLY
 #define FLY 1
 #endif
@@ -28,14 +53,16 @@
 #endif
 #define WIDE (V * NV)
 
-KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(float, scales), OUT(stg, y),
-                        OUT(float, scratch), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow),
-                        ARG(int, tiles_h), ARG(int, tiles_w), ARG(int, tiles), ARG(int, strip), ARG(int, depth), ARG(int, panels),
-                        ARG(int, share), ARG(int, chunk), ARG(int, groups), ARG(int, slot), ARG(int, pad_top), ARG(int, pad_left),
+KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual),
+                        IN(float, scales), OUT(stg, y), OUT(float, scratch), ARG(int, n), ARG(int, ic), ARG(int, h),
+                        ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow), ARG(int, tiles_h), ARG(int, tiles_w),
+                        ARG(int, tiles), ARG(int, strip), ARG(int, depth), ARG(int, panels), ARG(int, share),
+                        ARG(int, chunk), ARG(int, groups), ARG(int, slot), ARG(int, pad_top), ARG(int, pad_left),
                         ARG(int, up_h), ARG(int, up_w), ARG(int, shift_from), ARG(int, shift_row) GRID) {
   if (GID(0) >= groups) return;
   // A vector between lines and between planes: a power of two apart they would share few sets of a cache.
-  const int row = depth + V, patch_plane = strip * row + V, product_plane = strip * WIDE + V, tap_plane = depth * WIDE + V;
+  const int row = depth + V, patch_plane = strip * row + V, product_plane = strip * WIDE + V,
+        tap_plane = depth * WIDE + V;
   const int chunks = (panels + chunk - 1) / chunk, strips = (tiles + strip - 1) / strip;
   OUT_PTR(float) patches = scratch + GID(0) * slot;
   OUT_PTR(float) products = patches + 36 * patch_plane;
@@ -52,13 +79,16 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
         for (int t = 0; t < (some == from_panel || depth < ic ? count : 0); t++) {
           const int tile = first + t, item = tile / (tiles_h * tiles_w);
           const int top = tile / tiles_w % tiles_h * 4 - pad_top, left = tile % tiles_w * 4 - pad_left;
-          int at[36];  // up_h by up_w is the picture once repeated to its larger size, h by w as it is stored; -1 is padding
+          // up_h by up_w is the picture once repeated to its larger size, h by w as it is stored; -1 is padding
+          int at[36];
           for (int i = 0; i < 36; i++) {
             const int iy = top + i / 6, ix = left + i % 6;
-            at[i] = iy < 0 || iy >= up_h || ix < 0 || ix >= up_w ? -1 : ((item * h + iy * h / up_h) * w + ix * w / up_w) * ic + start;
+            at[i] = iy < 0 || iy >= up_h || ix < 0 || ix >= up_w ? -1 :
+                ((item * h + iy * h / up_h) * w + ix * w / up_w) * ic + start;
           }
           for (int step = 0; step < part; step += V) {
-            const int c = MIN(step, part - V);  // the last vector ends at the last channel: some are done twice, to the same values
+            // the last vector ends at the last channel: some are done twice, to the same values
+            const int c = MIN(step, part - V);
             vec half_way[36];
 #define PIXEL(i, j) (at[(i) * 6 + (j)] < 0 ? SPLAT(0.0f) : LOADV(x, at[(i) * 6 + (j)] + c))
             WINOGRAD_PATCH_COLUMNS(half_way, PIXEL)
@@ -98,7 +128,8 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
                 int from[MR];
                 UNROLL
                 for (int i = 0; i < MR; i++) {
-                  from[i] = PRODUCT(q) * patch_plane + MIN(top + i, count - 1) * row;  // past the last tile it is repeated and not stored
+                  // past the last tile it is repeated and not stored
+                  from[i] = PRODUCT(q) * patch_plane + MIN(top + i, count - 1) * row;
                   UNROLL
                   for (int v = 0; v < NV; v++) sum[i][v] = start > 0 ? LOADP(sums, i * WIDE + v * V) : SPLAT(0.0f);
                 }
@@ -123,7 +154,8 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
 
       // Pixels: A^T m A, and what follows a convolution.
       for (int t = 0; t < count; t++) {
-        const int tile = first + t, item = tile / (tiles_h * tiles_w), oy = tile / tiles_w % tiles_h * 4, ox = tile % tiles_w * 4;
+        const int tile = first + t, item = tile / (tiles_h * tiles_w), oy = tile / tiles_w % tiles_h * 4,
+              ox = tile % tiles_w * 4;
         for (int v = 0, c = some * WIDE; v < share * NV && c < MIN(to_panel * WIDE, oc); v++, c += V) {
           OUT_PTR(float) from = products + v / NV * 36 * product_plane + t * WIDE + v % NV * V;
           vec half_way[24], base = SPLAT(0.0f);

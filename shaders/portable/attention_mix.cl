@@ -2,7 +2,8 @@
 //: class = "portable"
 //: caps  = []
 //: after = "softmax_stats"
-//: why   = "softmax(scores) v, where exp(score - max) / sum is taken as the scores are loaded: partially fused softmax (paper 3.2)."
+//: why   = """softmax(scores) v, where exp(score - max) / sum is taken as the scores are loaded: partially fused
+//:         softmax (paper 3.2)."""
 //: in    = ["scores: stg[count, queries, keys]", "stats: f32[count, queries, 2]", "v: stg[batch, keys, v_row]"]
 //: out   = ["y: stg[batch, queries, heads, D]"]
 //: args  = ["queries: int", "keys: int", "heads: int", "first: int", "count: int", "v_row: int", "v_from: int"]
@@ -10,7 +11,8 @@
 //: group = ["1", "Y", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], KC = [128, 16, 64, 256], Y = [1, 8]}
 //: needs = {}
-//: reach = {v = "v_from + ((first + count - 1) // heads * keys + keys - 1) * v_row + heads * D", y = "((first + count - 1) // heads + 1) * queries * heads * D"}
+//: reach.v = "v_from + ((first + count - 1) // heads * keys + keys - 1) * v_row + heads * D"
+//: reach.y = "((first + count - 1) // heads + 1) * queries * heads * D"
 //: holds = ["1 <= heads", "1 <= D", "D <= 1024"]
 
 #ifndef D  // the head dimension
@@ -18,8 +20,8 @@
 #endif
 #define PANELS ((D + V * NV - 1) / (V * NV))
 
-KERNEL(attention_mix)(IN(stg, scores), IN(float, stats), IN(stg, v), OUT(stg, y), ARG(int, queries), ARG(int, keys), ARG(int, heads),
-                      ARG(int, first), ARG(int, count), ARG(int, v_row), ARG(int, v_from) GRID) {
+KERNEL(attention_mix)(IN(stg, scores), IN(float, stats), IN(stg, v), OUT(stg, y), ARG(int, queries), ARG(int, keys),
+                      ARG(int, heads), ARG(int, first), ARG(int, count), ARG(int, v_row), ARG(int, v_from) GRID) {
   const int top = GID(1) * MR, row = GID(2);
   if (top >= queries || row >= count) return;
   const int head = (first + row) % heads, item = (first + row) / heads;
@@ -32,7 +34,8 @@ KERNEL(attention_mix)(IN(stg, scores), IN(float, stats), IN(stg, v), OUT(stg, y)
   for (int start = 0; start < keys; start += KC) {
     const int depth = MIN(KC, keys - start);
     for (int i = 0; i < MR; i++) {
-      const int line = row * queries + MIN(top + i, queries - 1), from = line * keys + start;  // rows past the end are not stored
+      // rows past the end are not stored
+      const int line = row * queries + MIN(top + i, queries - 1), from = line * keys + start;
       const float high = stats[2 * line], inverse = stats[2 * line + 1];
       int j = 0;
       for (; j + V <= depth; j += V) STOREP(weights, i * KC + j, EXP(LOADV(scores, from + j) - high) * inverse);
@@ -45,7 +48,8 @@ KERNEL(attention_mix)(IN(stg, scores), IN(float, stats), IN(stg, v), OUT(stg, y)
       for (int j = 0; j < depth; j++) {
         vec columns[NV];
         for (int h = 0; h < NV; h++) {
-          // A vector that would pass the head's last column moves back to end there; a head narrower than a vector is read one by one.
+          // A vector that would pass the head's last column moves back to end there; a head narrower than a vector is
+          // read one by one.
           const int at = (start + j) * v_row + MAX(0, MIN((panel * NV + h) * V, D - V));
 #if D < V
           float line[V];

@@ -1,19 +1,23 @@
 //: op    = "Conv"
 //: class = "portable"
 //: caps  = []
-//: why   = "The general fallback: any kernel size and stride, every load checked. Its faster siblings take what they can."
+//: why   = """The general fallback: any kernel size and stride, every load checked. Its faster siblings take
+//:         what they can."""
 //: in    = ["x: stg[n, ic, h, w]", "weight: stg[oc, ic, kh, kw]", "bias: stg[oc]"]
 //: out   = ["y: stg[n, oc, oh, ow]"]
-//: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "kh: int", "kw: int", "stride: int", "pad_top: int", "pad_left: int"]
+//: args  = [
+//:   "n: int", "ic: int", "h: int", "w: int", "oc: int", "oh: int", "ow: int", "kh: int", "kw: int", "stride: int",
+//:   "pad_top: int", "pad_left: int",
+//: ]
 //: grid  = ["ceil_div(ow, V)", "ceil_div(oh, ROWS)", "n * ceil_div(oc, OCB)"]
 //: group = ["X", "Y", "1"]
 //: tune  = {V = [16, 4, 8], ROWS = [4, 1, 2], OCB = [6, 4, 8], X = [1, 8, 16], Y = [1, 8, 4]}
 //: needs = {}
 //: holds = ["oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648"]
 
-KERNEL(conv2d)(IN(stg, x), IN(stg, weight), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w),
-               ARG(int, oc), ARG(int, oh), ARG(int, ow), ARG(int, kh), ARG(int, kw), ARG(int, stride), ARG(int, pad_top),
-               ARG(int, pad_left) GRID) {
+KERNEL(conv2d)(IN(stg, x), IN(stg, weight), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h),
+               ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow), ARG(int, kh), ARG(int, kw), ARG(int, stride),
+               ARG(int, pad_top), ARG(int, pad_left) GRID) {
   const int blocks = (oc + OCB - 1) / OCB;
   const int ox = GID(0) * V, oy = GID(1) * ROWS, item = GID(2) / blocks, c0 = GID(2) % blocks * OCB;
   if (ox >= ow || oy >= oh || item >= n) return;

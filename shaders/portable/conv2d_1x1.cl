@@ -1,18 +1,31 @@
 //: op    = "Conv"
 //: class = "portable"
 //: caps  = []
-//: why   = "A 1x1 convolution is a matrix product over flattened pixels: matmul's tiles, MR channels by NV vectors, plus a bias."
+//: why   = """A 1x1 convolution is a matrix product over flattened pixels: matmul's tiles, MR channels by NV
+//:         vectors, plus a bias."""
 //: in    = ["x: stg[n, ic, h, w]", "weight: stg[oc, ic, kh, kw]", "bias: stg[oc]"]
 //: out   = ["y: stg[n, oc, oh, ow]"]
 //: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int"]
 //: grid  = ["ceil_div(h * w, V * NV)", "ceil_div(oc, MR * MB)", "n"]
 //: group = ["X", "Y", "1"]
-//: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [8, 1, 2, 4, 16], KC = [128, 16, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
-//: needs = {kh = {max = 1}, kw = {max = 1}, stride = {max = 1}, pad_top = {min = 0, max = 0}, pad_left = {min = 0, max = 0}, oh = {equal = "h"}, ow = {equal = "w"}}
+//: tune.V = [16, 4, 8]
+//: tune.NV = [4, 1, 2]
+//: tune.MR = [6, 4, 8]
+//: tune.MB = [8, 1, 2, 4, 16]
+//: tune.KC = [128, 16, 64, 256]
+//: tune.X = [1, 8, 16]
+//: tune.Y = [1, 4, 8]
+//: needs.kh = {max = 1}
+//: needs.kw = {max = 1}
+//: needs.stride = {max = 1}
+//: needs.pad_top = {min = 0, max = 0}
+//: needs.pad_left = {min = 0, max = 0}
+//: needs.oh = {equal = "h"}
+//: needs.ow = {equal = "w"}
 //: reach = {weight = "oc * ic", y = "n * oc * h * w"}
 
-KERNEL(conv2d_1x1)(IN(stg, x), IN(stg, weight), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w),
-                   ARG(int, oc) GRID) {
+KERNEL(conv2d_1x1)(IN(stg, x), IN(stg, weight), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h),
+                   ARG(int, w), ARG(int, oc) GRID) {
   const int pixels = h * w, col = GID(0) * V * NV, first = GID(1) * MR * MB, item = GID(2);
   if (col >= pixels || first >= oc || item >= n) return;
   const int tiles = (MIN(MR * MB, oc - first) + MR - 1) / MR, y_item = item * oc * pixels;
@@ -28,7 +41,8 @@ KERNEL(conv2d_1x1)(IN(stg, x), IN(stg, weight), IN(stg, bias), OUT(stg, y), ARG(
     return;
   }
 
-  // A vector that would pass the last pixel moves back to end there: it computes some pixels a second time, to the same values.
+  // A vector that would pass the last pixel moves back to end there: it computes some pixels a second time, to
+  // the same values.
   int at[NV];
   for (int v = 0; v < NV; v++) at[v] = MIN(col + v * V, pixels - V);
 
@@ -40,7 +54,8 @@ KERNEL(conv2d_1x1)(IN(stg, x), IN(stg, weight), IN(stg, bias), OUT(stg, y), ARG(
       float rows[MR * KC];
       vec sum[MR][NV];
       for (int i = 0; i < MR; i++) {
-        const int row = MIN(top + i, oc - 1), from = row * ic + start;  // rows past the end repeat the last one and are not stored
+        // rows past the end repeat the last one and are not stored
+        const int row = MIN(top + i, oc - 1), from = row * ic + start;
         int j = 0;
         for (; j + V <= depth; j += V) STOREP(rows, i * KC + j, LOADV(weight, from + j));
         for (; j < depth; j++) rows[i * KC + j] = LOAD(weight, from + j);

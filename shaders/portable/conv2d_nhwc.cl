@@ -1,21 +1,42 @@
 //: op    = "ConvNhwc"
 //: class = "portable"
 //: caps  = []
-//: why   = "A matrix product whose rows are patches: MR pixels by NV vectors of channels; MB tiles share a block of KC (tap, channel) pairs. Any size, any stride."
-//: in    = ["x: stg[n, h, w, ic]", "weight: wgt[kh, kw, ic, ldb]", "bias: stg[ldb]", "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]", "scales: f32[ldb]"]
+//: why   = """A matrix product whose rows are patches: MR pixels by NV vectors of channels; MB tiles share a block of
+//:         KC (tap, channel) pairs. Any size, any stride."""
+//: in    = [
+//:   "x: stg[n, h, w, ic]", "weight: wgt[kh, kw, ic, ldb]", "bias: stg[ldb]", "shift: stg[n, oc]",
+//:   "residual: stg[n, oh, ow, oc]", "scales: f32[ldb]",
+//: ]
 //: out   = ["y: stg[n, oh, ow, oc]"]
-//: args  = ["n: int", "ic: int", "h: int", "w: int", "oc: int", "ldb: int", "oh: int", "ow: int", "kh: int", "kw: int", "stride: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int"]
+//: args  = [
+//:   "n: int", "ic: int", "h: int", "w: int", "oc: int", "ldb: int", "oh: int", "ow: int", "kh: int", "kw: int",
+//:   "stride: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int",
+//: ]
 //: grid  = ["ceil_div(oc, V * NV)", "ceil_div(oh * ow, MR * MB)", "n"]
 //: group = ["X", "Y", "1"]
-//: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [16, 1, 2, 4, 8], KC = [128, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
+//: tune.V = [16, 4, 8]
+//: tune.NV = [4, 1, 2]
+//: tune.MR = [6, 4, 8]
+//: tune.MB = [16, 1, 2, 4, 8]
+//: tune.KC = [128, 64, 256]
+//: tune.X = [1, 8, 16]
+//: tune.Y = [1, 4, 8]
 //: needs = {}
 //: layout = {tune = ["V", "NV"], by = ["kh", "kw", "ic", "oc"], gives = ["ldb"]}
 //: inplace = {residual = "oc"}
-//: reach = {weight = "kh * kw * ic * ldb", bias = "HAS_BIAS * ldb", shift = "HAS_SHIFT * (shift_from + (n - 1) * shift_row + oc)", residual = "HAS_ADD * n * oh * ow * oc", scales = "W8 * ldb"}
-//: holds = ["V <= ldb", "oc <= ldb", "PANELS * ceil_div(oc, V * NV) * V * NV <= ldb", "(1 - RAGGED) * (ic % V) == 0", "W8 <= PANELS", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648", "up_w * w < 2147483648", "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648"]
+//: reach.weight = "kh * kw * ic * ldb"
+//: reach.bias = "HAS_BIAS * ldb"
+//: reach.shift = "HAS_SHIFT * (shift_from + (n - 1) * shift_row + oc)"
+//: reach.residual = "HAS_ADD * n * oh * ow * oc"
+//: reach.scales = "W8 * ldb"
+//: holds = [
+//:   "V <= ldb", "oc <= ldb", "PANELS * ceil_div(oc, V * NV) * V * NV <= ldb", "(1 - RAGGED) * (ic % V) == 0",
+//:   "W8 <= PANELS", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648", "up_w * w < 2147483648",
+//:   "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648",
+//: ]
 
-// With PANELS, the weight is stored as work-items read it: the channels of one beside each other, all taps one after another, zeros past
-// the last. Without, rows of oc channels, padded to one vector where there are fewer.
+// With PANELS, the weight is stored as work-items read it: the channels of one beside each other, all taps one after
+// another, zeros past the last. Without, rows of oc channels, padded to one vector where there are fewer.
 #ifndef PANELS
 #define PANELS 0
 #endif
@@ -28,23 +49,24 @@
 #define STEP ldb
 #endif
 
-// Input channels that do not fill vectors are read one by one. As a build of its own: beside a scalar loop, even one that never runs,
-// CPU compilers make the vector loads of half four times slower.
+// Input channels that do not fill vectors are read one by one. As a build of its own: beside a scalar loop, even one
+// that never runs, CPU compilers make the vector loads of half four times slower.
 #ifndef RAGGED
 #define RAGGED 1
 #endif
 
-KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(float, scales), OUT(stg, y),
-                    ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, ldb), ARG(int, oh), ARG(int, ow),
-                    ARG(int, kh), ARG(int, kw), ARG(int, stride), ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w),
-                    ARG(int, shift_from), ARG(int, shift_row) GRID) {
+KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(float, scales),
+                    OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, ldb),
+                    ARG(int, oh), ARG(int, ow), ARG(int, kh), ARG(int, kw), ARG(int, stride), ARG(int, pad_top),
+                    ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w), ARG(int, shift_from),
+                    ARG(int, shift_row) GRID) {
   const int pixels = oh * ow, col = GID(0) * V * NV, first = GID(1) * MR * MB, item = GID(2);
   if (col >= oc || first >= pixels || item >= n) return;
   const int k = kh * kw * ic;
   IN_PTR(wgt) taps = weight + (PANELS ? GID(0) * k * STEP : 0);
 
-  // Channels of y, and of the weight. In rows a vector that would pass the last channel moves back to end there, and computes some a
-  // second time, to the same values; in panels it finds zeros there, which are not stored.
+  // Channels of y, and of the weight. In rows a vector that would pass the last channel moves back to end there, and
+  // computes some a second time, to the same values; in panels it finds zeros there, which are not stored.
   int at[NV], out_at[NV];
   UNROLL
   for (int v = 0; v < NV; v++) {
@@ -105,7 +127,8 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
       if (top + i >= pixels) continue;
       UNROLL
       for (int v = 0; v < NV; v++) {
-        const int out = (item * pixels + top + i) * oc + out_at[v], shift_at = shift_from + item * shift_row + out_at[v];
+        const int out = (item * pixels + top + i) * oc + out_at[v],
+              shift_at = shift_from + item * shift_row + out_at[v];
         vec z = sums[tile][i][v];
         SCALE(z, col + at[v])
         ADD_BIAS(z, LOADV, (PANELS ? col : 0) + at[v])

@@ -2,15 +2,25 @@
 //: class = "portable"
 //: caps  = []
 //: method = "flash"
-//: why   = "FlashAttention (paper 3.2): SETS of NV vectors of queries in lanes meet KB keys at a time; no score is stored, nothing transposed."
-//: in    = ["q: stg[batch, queries, q_row]", "k: stg[batch, keys, k_row]", "v: stg[batch, keys, v_row]", "mask: stg[queries, keys]"]
+//: why   = """FlashAttention (paper 3.2): SETS of NV vectors of queries in lanes meet KB keys at a time; no score is
+//:         stored, nothing transposed."""
+//: in    = [
+//:   "q: stg[batch, queries, q_row]", "k: stg[batch, keys, k_row]", "v: stg[batch, keys, v_row]",
+//:   "mask: stg[queries, keys]",
+//: ]
 //: out   = ["y: stg[batch, queries, heads, D]"]
-//: args  = ["batch: int", "queries: int", "keys: int", "heads: int", "q_row: int", "k_row: int", "v_row: int", "q_from: int", "k_from: int", "v_from: int", "scale: float"]
+//: args  = [
+//:   "batch: int", "queries: int", "keys: int", "heads: int", "q_row: int", "k_row: int", "v_row: int", "q_from: int",
+//:   "k_from: int", "v_from: int", "scale: float",
+//: ]
 //: grid  = ["ceil_div(queries, V * NV * SETS)", "heads", "batch"]
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], NV = [4, 1, 2], SETS = [8, 1, 2, 4], KB = [64, 8, 16, 32, 128], MR = [5, 4, 8], X = [1, 8]}
 //: needs = {}
-//: reach = {q = "q_from + (batch * queries - 1) * q_row + heads * D", k = "k_from + (batch * keys - 1) * k_row + heads * D", v = "v_from + (batch * keys - 1) * v_row + heads * D", mask = "MASKED * queries * keys"}
+//: reach.q = "q_from + (batch * queries - 1) * q_row + heads * D"
+//: reach.k = "k_from + (batch * keys - 1) * k_row + heads * D"
+//: reach.v = "v_from + (batch * keys - 1) * v_row + heads * D"
+//: reach.mask = "MASKED * queries * keys"
 //: holds = ["1 <= keys", "D <= 1024"]
 
 #ifndef D  // the head dimension, so that the arrays below are as long as needed
@@ -21,8 +31,8 @@
 #define ROWS (KEYS > V ? KEYS : V)
 #define LOG2_E 1.4426950408889634f     // scores are taken in powers of two
 
-// Rows of a block, as floats: half is converted once for all queries, and a broadcast reads memory directly. Rows past the last repeat it.
-// The last vector of a row ends where the row does: some columns are copied twice.
+// Rows of a block, as floats: half is converted once for all queries, and a broadcast reads memory directly. Rows past
+// the last repeat it. The last vector of a row ends where the row does: some columns are copied twice.
 #if D < V
 #define COPY_ROW(c) for (int c = 0; c < D; c++)
 #define COPY(to, i, from, j) to[i] = LOAD(from, j)
@@ -40,9 +50,9 @@
     COPY_ROW(c) { COPY(block, j * WIDE + COLUMN(c), source, at + COLUMN(c)); }          \
   }
 
-KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(stg, y), ARG(int, batch), ARG(int, queries), ARG(int, keys),
-                        ARG(int, heads), ARG(int, q_row), ARG(int, k_row), ARG(int, v_row), ARG(int, q_from), ARG(int, k_from),
-                        ARG(int, v_from), ARG(float, scale) GRID) {
+KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(stg, y), ARG(int, batch),
+                        ARG(int, queries), ARG(int, keys), ARG(int, heads), ARG(int, q_row), ARG(int, k_row),
+                        ARG(int, v_row), ARG(int, q_from), ARG(int, k_from), ARG(int, v_from), ARG(float, scale) GRID) {
   const int first = GID(0) * V * NV * SETS, head = GID(1), item = GID(2);
   if (first >= queries || head >= heads || item >= batch) return;
   // q, k and v may be parts of wider rows: of one product that made all three.
@@ -125,7 +135,8 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
           UNROLL
           for (int i = 0; i < MR; i++)
             UNROLL
-            for (int n = 0; n < NV; n++) sum[i][n] = FMA(SPLAT(v_block[j * WIDE + left + i]), score[j * NV + n], sum[i][n]);
+            for (int n = 0; n < NV; n++)
+              sum[i][n] = FMA(SPLAT(v_block[j * WIDE + left + i]), score[j * NV + n], sum[i][n]);
         UNROLL
         for (int i = 0; i < MR; i++)
           UNROLL
@@ -134,7 +145,8 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
     }
   }
 
-  // A query that is masked everywhere has a total of next to nothing, others have 1 or more. It gives zeros: it attends to nothing.
+  // A query that is masked everywhere has a total of next to nothing, others have 1 or more. It gives zeros: it
+  // attends to nothing.
   for (int n = 0; n < SETS * NV && first + n / NV * NV * V < queries; n++) {
     const vec inverse = total[n] / FMAX(total[n] * total[n], SPLAT(1e-30f));
     for (int c = 0; c < D; c++) {

@@ -1,7 +1,8 @@
 //: op    = "Gather"
 //: class = "portable"
 //: caps  = []
-//: why   = "Copies rows of a table by index: token and position embeddings. An index outside the table is clamped into it."
+//: why   = """Copies rows of a table by index: token and position embeddings. An index outside the table is
+//:         clamped into it."""
 //: in    = ["ids: i32[count]", "table: bits[rows, cols]"]
 //: out   = ["y: bits[count, cols]"]
 //: args  = ["count: int", "rows: int", "cols: int"]

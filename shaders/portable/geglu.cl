@@ -1,7 +1,8 @@
 //: op    = "Geglu"
 //: class = "portable"
 //: caps  = []
-//: why   = "value * gelu(gate) of both halves of a row, instead of two copies and six passes. A work-item does STEPS vectors of a row."
+//: why   = """value * gelu(gate) of both halves of a row, instead of two copies and six passes. A work-item does STEPS
+//:         vectors of a row."""
 //: in    = ["x: stg[rows, 2 * cols]"]
 //: out   = ["y: stg[rows, cols]"]
 //: args  = ["rows: int", "cols: int"]

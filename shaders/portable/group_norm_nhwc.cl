@@ -1,7 +1,8 @@
 //: op    = "GroupNormNhwc"
 //: class = "portable"
 //: caps  = []
-//: why   = "One command (paper 3.1): a group of X work-items has SPAN channels, whole groups of them and whole vectors, of one picture. Reads x twice."
+//: why   = """One command (paper 3.1): a group of X work-items has SPAN channels, whole groups of them and whole
+//:         vectors, of one picture. Reads x twice."""
 //: in    = ["x: stg[n, pixels, c1]", "x2: stg[n, pixels, channels]", "scale: stg[channels]", "bias: stg[channels]"]
 //: out   = ["y: stg[n, pixels, channels]"]
 //: args  = ["n: int", "pixels: int", "channels: int", "c1: int", "per_group: int", "blocks: int", "epsilon: float"]
@@ -11,7 +12,10 @@
 //: needs = {ragged = {max = 0}}
 //: inplace = {x = ""}
 //: reach = {x2 = "n * pixels * (channels - c1)"}
-//: holds = ["SPAN % V == 0", "SPAN % per_group == 0", "SPAN <= 4096", "channels == blocks * SPAN", "c1 <= channels", "c1 % V == 0"]
+//: holds = [
+//:   "SPAN % V == 0", "SPAN % per_group == 0", "SPAN <= 4096", "channels == blocks * SPAN", "c1 <= channels",
+//:   "c1 % V == 0",
+//: ]
 
 #ifndef SPAN  // channels of a work-group: a multiple of V and of per_group
 #error "SPAN is not defined"
@@ -21,8 +25,9 @@
 
 // In place x stands where y is written: the work-group that has some channels reads all of them before it stores any.
 
-KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, pixels),
-                        ARG(int, channels), ARG(int, c1), ARG(int, per_group), ARG(int, blocks), ARG(float, epsilon) GRID) {
+KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n),
+                        ARG(int, pixels), ARG(int, channels), ARG(int, c1), ARG(int, per_group), ARG(int, blocks),
+                        ARG(float, epsilon) GRID) {
   LOCAL(float, sums, SPAN);
   LOCAL(float, squares, SPAN);
   LOCAL(float, parts, X * V * 2);

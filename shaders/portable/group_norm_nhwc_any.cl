@@ -1,7 +1,7 @@
 //: op    = "GroupNormNhwc"
 //: class = "portable"
 //: caps  = []
-//: why   = "The general fallback: one work-item a group, channel by channel. For groups that fill no vectors."
+//: why   = "The general fallback: one work-item per group, channel by channel. For groups that fill no vectors."
 //: in    = ["x: stg[n, pixels, c1]", "x2: stg[n, pixels, channels]", "scale: stg[channels]", "bias: stg[channels]"]
 //: out   = ["y: stg[n, pixels, channels]"]
 //: args  = ["n: int", "pixels: int", "channels: int", "c1: int", "per_group: int", "epsilon: float"]
@@ -15,8 +15,9 @@
 #define CHANNEL(c) ((c) < c1 ? x + item * pixels * c1 + (c) : x2 + item * pixels * (channels - c1) + (c) - c1)
 #define ROW(c) ((c) < c1 ? c1 : channels - c1)
 
-KERNEL(group_norm_nhwc_any)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n), ARG(int, pixels),
-                            ARG(int, channels), ARG(int, c1), ARG(int, per_group), ARG(float, epsilon) GRID) {
+KERNEL(group_norm_nhwc_any)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n),
+                            ARG(int, pixels), ARG(int, channels), ARG(int, c1), ARG(int, per_group),
+                            ARG(float, epsilon) GRID) {
   const int first = GID(0) * per_group, item = GID(1);
   if (first >= channels || item >= n) return;
   const float origin = LOAD(CHANNEL(first), 0), count = (float)pixels * (float)per_group;

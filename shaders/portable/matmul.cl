@@ -1,18 +1,37 @@
 //: op    = ["MatMul", "Linear"]
 //: class = "portable"
 //: caps  = []
-//: why   = "Tiles of MR rows by NV vectors in registers; MB tiles one after another use the same columns of b. Bias, activation and residual as it stores."
-//: in    = ["a: stg[batch, m, k1]", "a2: stg[batch, m, k]", "b: wgt[batch, k, ldb]", "bias: stg[ldb]", "residual: stg[batch, m, n]", "scales: f32[ldb]"]
+//: why   = """Tiles of MR rows by NV vectors in registers; MB tiles one after another use the same columns of b. Bias,
+//:         activation and residual as it stores."""
+//: in    = [
+//:   "a: stg[batch, m, k1]", "a2: stg[batch, m, k]", "b: wgt[batch, k, ldb]", "bias: stg[ldb]",
+//:   "residual: stg[batch, m, n]", "scales: f32[ldb]",
+//: ]
 //: out   = ["y: stg[batch, m, n]"]
 //: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
 //: grid  = ["ceil_div(ldb, V * NV)", "ceil_div(m, MR * MB)", "batch"]
 //: group = ["X", "Y", "1"]
-//: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], MB = [16, 1, 2, 4, 8], KC = [128, 16, 64, 256], X = [1, 8, 16], Y = [1, 4, 8]}
+//: tune.V = [16, 4, 8]
+//: tune.NV = [4, 1, 2]
+//: tune.MR = [6, 4, 8]
+//: tune.MB = [16, 1, 2, 4, 8]
+//: tune.KC = [128, 16, 64, 256]
+//: tune.X = [1, 8, 16]
+//: tune.Y = [1, 4, 8]
 //: needs = {}
 //: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb"]}
 //: inplace = {residual = "n"}
-//: reach = {a = "(batch - 1) * a_batch + m * k1", a2 = "m * (k - k1)", b = "(batch - 1) * b_batch + k * ldb", bias = "HAS_BIAS * ldb", residual = "HAS_ADD * batch * m * n", scales = "W8 * ldb"}
-//: holds = ["k1 <= k", "(1 + ACT_Geglu) * n <= ldb", "PANELS * ceil_div(n, V * (NV - ACT_Geglu * (NV // 2))) * V * (1 + ACT_Geglu) * (NV - ACT_Geglu * (NV // 2)) <= ldb", "W8 * (b_batch % V) == 0", "W8 <= PANELS"]
+//: reach.a = "(batch - 1) * a_batch + m * k1"
+//: reach.a2 = "m * (k - k1)"
+//: reach.b = "(batch - 1) * b_batch + k * ldb"
+//: reach.bias = "HAS_BIAS * ldb"
+//: reach.residual = "HAS_ADD * batch * m * n"
+//: reach.scales = "W8 * ldb"
+//: holds = [
+//:   "k1 <= k", "(1 + ACT_Geglu) * n <= ldb",
+//:   "PANELS * ceil_div(n, V * (NV - NV // 2 * ACT_Geglu)) * V * (1 + ACT_Geglu) * (NV - NV // 2 * ACT_Geglu) <= ldb",
+//:   "W8 * (b_batch % V) == 0", "W8 <= PANELS",
+//: ]
 
 // GEGLU's gates stand n columns after its values: a work-item has SIDE vectors of each.
 #if ACT_Geglu
@@ -22,7 +41,8 @@
 #define SIDE NV
 #define VECS NV
 #endif
-// With PANELS, b is stored as work-items read it: the columns of one beside each other, its k rows one after another, zeros past the last.
+// With PANELS, b is stored as work-items read it: the columns of one beside each other, its k rows one after another,
+// zeros past the last.
 #ifndef PANELS
 #define PANELS 0
 #endif
@@ -37,8 +57,9 @@
 // Half is widened a vector at a time where vectors are wide; elsewhere a broadcast reads memory directly.
 #define WIDEN (F16 && V > 4)
 
-KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, residual), IN(float, scales), OUT(stg, y), ARG(int, batch),
-               ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch) GRID) {
+KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, residual), IN(float, scales), OUT(stg, y),
+               ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch),
+               ARG(int, b_batch) GRID) {
   const int col = GID(0) * V * SIDE, first = GID(1) * MR * MB, item = GID(2);
   if (col >= n || first >= m || item >= batch) return;
   const int y_item = item * m * n;
@@ -69,8 +90,9 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
   }
 #endif
 
-  // Columns of b, and of y. In rows of b a vector that would pass the last column moves back to end there, and computes some a second
-  // time, to the same values (b may be padded to one vector, then y is narrower); in panels it finds zeros there, which are not stored.
+  // Columns of b, and of y. In rows of b a vector that would pass the last column moves back to end there, and computes
+  // some a second time, to the same values (b may be padded to one vector, then y is narrower); in panels it finds
+  // zeros there, which are not stored.
   int at[VECS], out_at[SIDE];
   UNROLL
   for (int h = 0; h < SIDE; h++) {
@@ -96,7 +118,8 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
       IN_PTR(stg) source = start < k1 ? left + start : a2 + (start - k1);
       int from[MR];
       UNROLL
-      for (int i = 0; i < MR; i++) from[i] = MIN(top + i, m - 1) * part;  // rows past the end repeat the last one and are not stored
+      // rows past the end repeat the last one and are not stored
+      for (int i = 0; i < MR; i++) from[i] = MIN(top + i, m - 1) * part;
 #if WIDEN
       depth = MIN(KC, end - start);
       float rows[MR * KC];

@@ -1,8 +1,12 @@
 //: op    = "NormalizeNhwc"
 //: class = "portable"
 //: caps  = []
-//: why   = "GroupNorm whose statistics are known: of a whole picture, applied to a band of it. A work-item does STEPS pixels of one vector of channels."
-//: in    = ["x: stg[pixels, channels]", "mean: f32[groups]", "variance: f32[groups]", "scale: stg[channels]", "bias: stg[channels]"]
+//: why   = """GroupNorm whose statistics are known: of a whole picture, applied to a band of it. A work-item does STEPS
+//:         pixels of one vector of channels."""
+//: in    = [
+//:   "x: stg[pixels, channels]", "mean: f32[groups]", "variance: f32[groups]", "scale: stg[channels]",
+//:   "bias: stg[channels]",
+//: ]
 //: out   = ["y: stg[pixels, channels]"]
 //: args  = ["pixels: int", "channels: int", "groups: int", "per_group: int", "epsilon: float"]
 //: grid  = ["ceil_div(channels, V)", "ceil_div(pixels, STEPS)", "1"]
@@ -12,8 +16,9 @@
 //: inplace = {x = ""}
 //: holds = ["channels <= groups * per_group"]
 
-KERNEL(normalize_nhwc)(IN(stg, x), IN(float, mean), IN(float, variance), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, pixels),
-                       ARG(int, channels), ARG(int, groups), ARG(int, per_group), ARG(float, epsilon) GRID) {
+KERNEL(normalize_nhwc)(IN(stg, x), IN(float, mean), IN(float, variance), IN(stg, scale), IN(stg, bias), OUT(stg, y),
+                       ARG(int, pixels), ARG(int, channels), ARG(int, groups), ARG(int, per_group),
+                       ARG(float, epsilon) GRID) {
   const int first = GID(0) * V, start = GID(1) * STEPS;
   if (first >= channels || start >= pixels) return;
   const int last = MIN(start + STEPS, pixels), lanes = MIN(V, channels - first);

@@ -11,7 +11,8 @@
 //: needs = {}
 //: holds = ["oh * h < 2147483648", "ow * w < 2147483648"]
 
-KERNEL(resize_nearest)(IN(bits, x), OUT(bits, y), ARG(int, n), ARG(int, h), ARG(int, w), ARG(int, oh), ARG(int, ow) GRID) {
+KERNEL(resize_nearest)(IN(bits, x), OUT(bits, y), ARG(int, n), ARG(int, h), ARG(int, w), ARG(int, oh),
+                       ARG(int, ow) GRID) {
   const int first = GID(0) * STEPS, oy = GID(1), plane = GID(2);
   if (first >= ow || oy >= oh || plane >= n) return;
   const int last = MIN(first + STEPS, ow), out = (plane * oh + oy) * ow;
@@ -22,7 +23,7 @@ KERNEL(resize_nearest)(IN(bits, x), OUT(bits, y), ARG(int, n), ARG(int, h), ARG(
     return;
   }
 
-  // i * w / ow without a division an element: the quotient, and the remainder that carries into it.
+  // i * w / ow without a division per element: the quotient, and the remainder that carries into it.
   const int whole = w / ow, part = w % ow;
   int ix = first * w / ow, carry = first * w % ow;
   for (int i = first; i < last; i++) {

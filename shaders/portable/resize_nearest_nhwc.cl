@@ -11,7 +11,8 @@
 //: needs = {}
 //: holds = ["oh * h < 2147483648", "ow * w < 2147483648"]
 
-KERNEL(resize_nearest_nhwc)(IN(bits, x), OUT(bits, y), ARG(int, n), ARG(int, h), ARG(int, w), ARG(int, c), ARG(int, oh), ARG(int, ow) GRID) {
+KERNEL(resize_nearest_nhwc)(IN(bits, x), OUT(bits, y), ARG(int, n), ARG(int, h), ARG(int, w), ARG(int, c), ARG(int, oh),
+                            ARG(int, ow) GRID) {
   const int ox = GID(0), oy = GID(1), item = GID(2);
   if (ox >= ow || oy >= oh || item >= n) return;
   const int from = ((item * h + oy * h / oh) * w + ox * w / ow) * c, to = ((item * oh + oy) * ow + ox) * c;

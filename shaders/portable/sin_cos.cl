@@ -1,7 +1,8 @@
 //: op    = ["SinCos", "CosSin"]
 //: class = "portable"
 //: caps  = []
-//: why   = "The sinusoidal embedding of a timestep: sines and cosines of t times each frequency, in one command instead of five."
+//: why   = """The sinusoidal embedding of a timestep: sines and cosines of t times each frequency, in one command
+//:         instead of five."""
 //: in    = ["t: stg[rows]", "frequencies: stg[half]"]
 //: out   = ["y: stg[rows, 2 * half]"]
 //: args  = ["rows: int", "half_width: int"]

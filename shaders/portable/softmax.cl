@@ -1,7 +1,7 @@
 //: op    = "Softmax"
 //: class = "portable"
 //: caps  = []
-//: why   = "Rows of exp(x - max) / sum. One work-item a row: the row stays in its cache between the passes."
+//: why   = "Rows of exp(x - max) / sum. One work-item per row: the row stays in its cache between the passes."
 //: in    = ["x: stg[rows, cols]"]
 //: out   = ["y: stg[rows, cols]"]
 //: args  = ["rows: int", "cols: int"]
@@ -26,7 +26,8 @@ KERNEL(softmax)(IN(stg, x), OUT(stg, y), ARG(int, rows), ARG(int, cols) GRID) {
     return;
   }
 
-  // The last vector ends at the last column, so it may overlap the one before: `fresh` is 0 where a column was counted already.
+  // The last vector ends at the last column, so it may overlap the one before: `fresh` is 0 where a column was
+  // counted already.
   float parts[V];
   const int tail = start + cols - V, rest = cols % V;
   for (int j = 0; j < V; j++) parts[j] = j < V - rest ? 0.0f : 1.0f;

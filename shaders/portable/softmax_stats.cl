@@ -2,7 +2,8 @@
 //: class = "portable"
 //: caps  = []
 //: after = "attention_scores"
-//: why   = "A row's maximum and one over its sum of exponentials: the next product applies them as it loads (paper 3.2). X lanes share a row."
+//: why   = """A row's maximum and one over its sum of exponentials: the next product applies them as it loads (paper
+//:         3.2). X lanes share a row."""
 //: in    = ["x: stg[rows, cols]"]
 //: out   = ["stats: f32[rows, 2]"]
 //: args  = ["rows: int", "cols: int"]

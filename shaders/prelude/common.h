@@ -6,8 +6,8 @@
 #define GELU(v)         (0.5f * (v) * (1.0f + ERF((v) * 0.70710678118654752f)))
 #define GELU_TANH(v)    (0.5f * (v) * (1.0f + TANH((v) * (0.7978845608028654f + 0.035677408136300125f * (v) * (v)))))
 
-// An input that the planner may have put where the output is written (the header's `inplace`): with INPLACE the output is read in its
-// place. An element is read by the work-item that then stores it, and by no other.
+// An input that the planner may have put where the output is written (the header's `inplace`): with INPLACE the output
+// is read in its place. An element is read by the work-item that then stores it, and by no other.
 #if INPLACE
 #define OVERWRITTEN(input, output) output
 #else

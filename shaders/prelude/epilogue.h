@@ -1,7 +1,9 @@
-// The epilogue: what happens to a result before it is stored, in this order. ondevice/graph/epilogue.py has the same table of steps.
+// The epilogue: what happens to a result before it is stored, in this order. ondevice/graph/epilogue.py has the same
+// table of steps.
 //   scale (of int8 weights), bias, shift, activation or gate, residual
-// A kernel is built with the defines of the steps that its op has; the others come to nothing. The operands are called `scales`, `bias`,
-// `shift` and `residual`, and the result `y`, in every kernel. `load` is LOAD for one value and LOADV for a vector; `i` counts elements.
+// A kernel is built with the defines of the steps that its op has; the others come to nothing. The operands are called
+// `scales`, `bias`, `shift` and `residual`, and the result `y`, in every kernel. `load` is LOAD for one value and LOADV
+// for a vector; `i` counts elements.
 #if W8
 #define SCALE(z, i)               z = z * LOADP(scales, i);
 #else
@@ -41,7 +43,8 @@
   z = ACTIVATE(z);                     \
   ADD_RESIDUAL(z, load, out)
 
-// Of a vector that would pass the end of a row, `lanes` values one by one. `finish(value, lane)`: the steps that are left; AS_IS for none.
+// Of a vector that would pass the end of a row, `lanes` values one by one. `finish(value, lane)`: the steps that are
+// left; AS_IS for none.
 #define STORE_LANES(z, out, lanes, finish)            \
   {                                                   \
     float od_line[V];                                 \

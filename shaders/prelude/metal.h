@@ -1,5 +1,6 @@
-// Metal spelling of the kernel dialect. opencl.h defines the same words; tests/kernels/test_dialects.py compares them.
-// Storage may be half; arithmetic is always float, with Metal's precise functions: the fast ones are loose about infinities.
+// Metal spelling of the kernel dialect. opencl.h defines the same words; tests/kernels/test_dialects.py compares
+// them. Storage may be half; arithmetic is always float, with Metal's precise functions: the fast ones are loose
+// about infinities.
 #include <metal_stdlib>
 using namespace metal;
 #ifndef V
@@ -43,7 +44,8 @@ OD_BOTH(cos)
 OD_BOTH(tanh)
 OD_BOTH(sqrt)
 
-// Metal has no erf. Below 1 an even polynomial times x, above 1 - exp(-polynomial); Chebyshev fits, within 1.4 ulp of erf.
+// Metal has no erf. Below 1 an even polynomial times x, above 1 - exp(-polynomial); Chebyshev fits, within
+// 1.4 ulp of erf.
 static inline float od_erf(float x) {
   const float a = fmin(fabs(x), 4.0f), u = a * a;
   float r = 7.882500358391553e-05f;
@@ -69,7 +71,8 @@ static inline vec od_erf(vec v) {
   return r;
 }
 
-// V elements in a row, one by one: the compiler joins them where the address allows. P is a pointer in any address space.
+// V elements in a row, one by one: the compiler joins them where the address allows. P is a pointer in any
+// address space.
 template <typename P> static inline vec od_load(P p) {
   vec r;
   for (int i = 0; i < V; i++) OD_LANE(r, i) = float(p[i]);
@@ -82,8 +85,8 @@ template <typename T> static inline void od_copy(device T* to, device const T* f
   for (int i = 0; i < V; i++) to[i] = from[i];
 }
 
-// Storage: LOAD/STORE one element, LOADV/STOREV V elements. `i` counts elements, so no alignment beyond an element's is needed.
-// `bits` is storage that is only moved: every pattern survives.
+// Storage: LOAD/STORE one element, LOADV/STOREV V elements. `i` counts elements, so no alignment beyond an element's is
+// needed. `bits` is storage that is only moved: every pattern survives.
 #if F16
 typedef half stg;
 typedef ushort bits;
@@ -95,7 +98,8 @@ typedef uint bits;
 #define STORE(p, i, v)  (p)[i] = stg(v)
 #define LOADV(p, i)     od_load((p) + (i))
 #define STOREV(p, i, v) od_store((p) + (i), v)
-// A constant weight in panels: as `stg`, or with W8 int8, in units of its column's scale. Its vectors start at multiples of V elements.
+// A constant weight in panels: as `stg`, or with W8 int8, in units of its column's scale. Its vectors start at
+// multiples of V elements.
 #if W8
 typedef char wgt;
 #else
@@ -135,7 +139,7 @@ typedef float dst;
 #define GID(d)          ((int)od_gid[d])
 #define LID(d)          ((int)od_lid[d])
 #define LOCAL(T, x, n)  threadgroup T x[n]
-#define UNROLL          _Pragma("unroll")                   // before a loop of a few steps, so that what it fills stays in registers
+#define UNROLL          _Pragma("unroll")                   // before a short loop: what it fills stays in registers
 #define BARRIER()       threadgroup_barrier(mem_flags::mem_threadgroup)
 
 #define LOWEST          (-3.402823466e+38f)                 // most negative finite float
@@ -146,7 +150,7 @@ typedef float dst;
 #define FMAX(a, b)      od_fmax(a, b)
 #define FMA(a, b, c)    od_fma(a, b, c)
 #define EXP(v)          od_exp(v)
-#define EXP2_DOWN(v)    od_exp2(v)                          // 2^v of a vec that is at most 127, to two units in the last place; at most 2^-126 under -126
+#define EXP2_DOWN(v)    od_exp2(v)                          // 2^v, v <= 127, to 2 ulp; at most 2^-126 under -126
 #define SIN(v)          od_sin(v)
 #define COS(v)          od_cos(v)
 #define TANH(v)         od_tanh(v)

@@ -1,5 +1,5 @@
-// OpenCL C 1.2 spelling of the kernel dialect. metal.h defines the same words; tests/kernels/test_dialects.py compares them.
-// Storage may be half without cl_khr_fp16: vload_half and vstore_half are core. Arithmetic is always float.
+// OpenCL C 1.2 spelling of the kernel dialect. metal.h defines the same words; tests/kernels/test_dialects.py compares
+// them. Storage may be half without cl_khr_fp16: vload_half and vstore_half are core. Arithmetic is always float.
 #ifndef V
 #define V               4                                   // lanes of a `vec`: a tunable of the kernels that use it
 #endif
@@ -7,8 +7,8 @@
 #define OD_JOIN(a, b)   OD_JOIN_(a, b)
 typedef OD_JOIN(float, V) vec;
 
-// Storage: LOAD/STORE one element, LOADV/STOREV V elements. `i` counts elements, so no alignment beyond an element's is needed.
-// `bits` is storage that is only moved: every pattern survives.
+// Storage: LOAD/STORE one element, LOADV/STOREV V elements. `i` counts elements, so no alignment beyond an element's is
+// needed. `bits` is storage that is only moved: every pattern survives.
 #if F16
 typedef half stg;
 typedef ushort bits;
@@ -24,8 +24,8 @@ typedef uint bits;
 #define LOADV(p, i)     OD_JOIN(vload, V)(0, (p) + (i))
 #define STOREV(p, i, v) OD_JOIN(vstore, V)(v, 0, (p) + (i))
 #endif
-// A constant weight in panels: as `stg`, or with W8 int8, in units of its column's scale. Its vectors start at multiples of V elements, so one
-// may be read through a pointer: vload of char becomes V loads.
+// A constant weight in panels: as `stg`, or with W8 int8, in units of its column's scale. Its vectors start at
+// multiples of V elements, so one may be read through a pointer: vload of char becomes V loads.
 #if W8
 typedef char wgt;
 #define LOADW(p, i)     ((float)(p)[i])
@@ -61,8 +61,8 @@ typedef float dst;
 #define LOADP(p, i)     OD_JOIN(vload, V)(0, (p) + (i))
 #define STOREP(p, i, v) OD_JOIN(vstore, V)(v, 0, (p) + (i))
 
-// Twice as fast as the library's: 2^n goes into the exponent, 2^f of -1/2 <= f <= 1/2 is a polynomial (relative error 1.2e-7). What is
-// under -127 counts as that, which leaves nothing but the last bit; a NaN stays one.
+// Twice as fast as the library's: 2^n goes into the exponent, 2^f of -1/2 <= f <= 1/2 is a polynomial (relative error
+// 1.2e-7). What is under -127 counts as that, which leaves nothing but the last bit; a NaN stays one.
 static inline vec od_exp2_down(vec given) {
   const vec v = -127.0f > given ? (vec)(-127.0f) : given;
   const vec shifted = v + 12582912.0f, f = v - (shifted - 12582912.0f);  // 1.5 * 2^23: the sum's low bits are v rounded
@@ -84,13 +84,14 @@ static inline vec od_exp2_down(vec given) {
 #define GID(d)          ((int)get_global_id(d))
 #define LID(d)          ((int)get_local_id(d))
 #define LOCAL(T, x, n)  __local T x[n]
-#define UNROLL          _Pragma("unroll")                   // before a loop of a few steps, so that what it fills stays in registers
+#define UNROLL          _Pragma("unroll")                   // before a short loop: what it fills stays in registers
 #define BARRIER()       barrier(CLK_LOCAL_MEM_FENCE)
 
 #define LOWEST          (-3.402823466e+38f)                 // most negative finite float
-#ifdef __has_builtin                                        // of clang, from which most OpenCL compilers for CPUs are made
+// of clang, from which most OpenCL compilers for CPUs are made
+#ifdef __has_builtin
 #if __has_builtin(__builtin_prefetch)
-#define PREFETCH(p)     __builtin_prefetch(p, 0, 2)         // a hint: what is there is read soon; into the cache beyond the nearest
+#define PREFETCH(p)     __builtin_prefetch(p, 0, 2)         // a hint: p is read soon; not into the nearest cache
 #endif
 #endif
 #ifndef PREFETCH
@@ -102,7 +103,7 @@ static inline vec od_exp2_down(vec given) {
 #define FMAX(a, b)      ((b) > (a) ? (b) : (a))             // of a NaN and a number, a; fmax takes three instructions
 #define FMA(a, b, c)    fma(a, b, c)
 #define EXP(v)          exp(v)
-#define EXP2_DOWN(v)    od_exp2_down(v)                     // 2^v of a vec that is at most 127, to two units in the last place; at most 2^-126 under -126
+#define EXP2_DOWN(v)    od_exp2_down(v)                     // 2^v, v <= 127, to 2 ulp; at most 2^-126 under -126
 #define SIN(v)          sin(v)
 #define COS(v)          cos(v)
 #define TANH(v)         tanh(v)

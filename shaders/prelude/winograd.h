@@ -1,15 +1,16 @@
-// Winograd's F(4x4, 3x3) at the points 0, +-1/sqrt 2, +-sqrt 2 and infinity, which have half the error of 0, +-1, +-2: six pixels, three
-// taps or six products, `step` apart, of one row or column. Lowering transforms stored weights by the same points.
-#define WINOGRAD_PATCH(t, d, step)                                                                                                   \
-  {                                                                                                                                  \
-    const vec od_even = FMA(SPLAT(-2.0f), d[2 * step], d[4 * step]), od_odd = FMA(SPLAT(-2.0f), d[step], d[3 * step]);               \
-    const vec od_near = FMA(SPLAT(-0.5f), d[2 * step], d[4 * step]), od_far = FMA(SPLAT(-0.5f), d[step], d[3 * step]);               \
-    t[0] = FMA(SPLAT(-2.5f), d[2 * step], d[0] + d[4 * step]);                                                                       \
-    t[1] = FMA(SPLAT(0.70710678118654752f), od_odd, od_even);                                                                        \
-    t[2] = FMA(SPLAT(-0.70710678118654752f), od_odd, od_even);                                                                       \
-    t[3] = FMA(SPLAT(1.41421356237309505f), od_far, od_near);                                                                        \
-    t[4] = FMA(SPLAT(-1.41421356237309505f), od_far, od_near);                                                                       \
-    t[5] = FMA(SPLAT(-2.5f), d[3 * step], d[step] + d[5 * step]);                                                                    \
+// Winograd's F(4x4, 3x3) at the points 0, +-1/sqrt 2, +-sqrt 2 and infinity, which have half the error of 0, +-1, +-2:
+// six pixels, three taps or six products, `step` apart, of one row or column. Lowering transforms stored weights by
+// the same points.
+#define WINOGRAD_PATCH(t, d, step)                                                                                     \
+  {                                                                                                                    \
+    const vec od_even = FMA(SPLAT(-2.0f), d[2 * step], d[4 * step]), od_odd = FMA(SPLAT(-2.0f), d[step], d[3 * step]); \
+    const vec od_near = FMA(SPLAT(-0.5f), d[2 * step], d[4 * step]), od_far = FMA(SPLAT(-0.5f), d[step], d[3 * step]); \
+    t[0] = FMA(SPLAT(-2.5f), d[2 * step], d[0] + d[4 * step]);                                                         \
+    t[1] = FMA(SPLAT(0.70710678118654752f), od_odd, od_even);                                                          \
+    t[2] = FMA(SPLAT(-0.70710678118654752f), od_odd, od_even);                                                         \
+    t[3] = FMA(SPLAT(1.41421356237309505f), od_far, od_near);                                                          \
+    t[4] = FMA(SPLAT(-1.41421356237309505f), od_far, od_near);                                                         \
+    t[5] = FMA(SPLAT(-2.5f), d[3 * step], d[step] + d[5 * step]);                                                      \
   }
 // The first of the two ways over a patch, into `half_way`: `value(i, j)` is the pixel of row i and column j.
 #define WINOGRAD_PATCH_COLUMNS(half_way, value)                                                                       \
@@ -22,19 +23,19 @@
     for (int i = 0; i < 6; i++) half_way[i * 6 + j] = od_t[i];                                                        \
   }
 // Rows 1 and 2 (`near`) or 3 and 4 of G g.
-#define WINOGRAD_TAPS_ROWS(t, u, g0, g1, g2, near)                                                                                   \
-  {                                                                                                                                  \
-    const vec od_even = ((near) ? -1.0f / 3.0f : 1.0f / 3.0f) * FMA(SPLAT((near) ? 2.0f : 0.5f), g0, g2);                            \
-    const vec od_odd = ((near) ? -0.47140452079103168f : 0.23570226039551584f) * (g1);                                               \
-    t = od_even + od_odd;                                                                                                            \
-    u = od_even - od_odd;                                                                                                            \
+#define WINOGRAD_TAPS_ROWS(t, u, g0, g1, g2, near)                                                        \
+  {                                                                                                       \
+    const vec od_even = ((near) ? -1.0f / 3.0f : 1.0f / 3.0f) * FMA(SPLAT((near) ? 2.0f : 0.5f), g0, g2); \
+    const vec od_odd = ((near) ? -0.47140452079103168f : 0.23570226039551584f) * (g1);                    \
+    t = od_even + od_odd;                                                                                 \
+    u = od_even - od_odd;                                                                                 \
   }
-#define WINOGRAD_TAPS(t, g)                                                                                                          \
-  {                                                                                                                                  \
-    t[0] = g[0];                                                                                                                     \
-    WINOGRAD_TAPS_ROWS(t[1], t[2], g[0], g[1], g[2], 1)                                                                              \
-    WINOGRAD_TAPS_ROWS(t[3], t[4], g[0], g[1], g[2], 0)                                                                              \
-    t[5] = g[2];                                                                                                                     \
+#define WINOGRAD_TAPS(t, g)                             \
+  {                                                     \
+    t[0] = g[0];                                        \
+    WINOGRAD_TAPS_ROWS(t[1], t[2], g[0], g[1], g[2], 1) \
+    WINOGRAD_TAPS_ROWS(t[3], t[4], g[0], g[1], g[2], 0) \
+    t[5] = g[2];                                        \
   }
 // Rows 0 and 5 (`pair` 0), 1 and 2, or 3 and 4 of G g G^T, of V columns from `j` on: into twelve planes of `taps`, from
 // nine of `weight` that are `step` apart.
@@ -56,14 +57,14 @@
     UNROLL                                                                                                            \
     for (int b = 0; b < 6; b++) STOREP(taps, (6 + b) * (plane) + j, od_row[b]);                                       \
   }
-#define WINOGRAD_PIXELS(t, m, step)                                                                                                  \
-  {                                                                                                                                  \
-    const vec od_near = m[step] + m[2 * step], od_far = m[3 * step] + m[4 * step];                                                   \
-    const vec od_odd = m[step] - m[2 * step], od_even = m[3 * step] - m[4 * step];                                                   \
-    t[0] = m[0] + od_near + od_far;                                                                                                  \
-    t[1] = FMA(SPLAT(1.41421356237309505f), od_even, 0.70710678118654752f * od_odd);                                                 \
-    t[2] = FMA(SPLAT(2.0f), od_far, 0.5f * od_near);                                                                                 \
-    t[3] = FMA(SPLAT(2.82842712474619009f), od_even, FMA(SPLAT(0.35355339059327376f), od_odd, m[5 * step]));                         \
+#define WINOGRAD_PIXELS(t, m, step)                                                                          \
+  {                                                                                                          \
+    const vec od_near = m[step] + m[2 * step], od_far = m[3 * step] + m[4 * step];                           \
+    const vec od_odd = m[step] - m[2 * step], od_even = m[3 * step] - m[4 * step];                           \
+    t[0] = m[0] + od_near + od_far;                                                                          \
+    t[1] = FMA(SPLAT(1.41421356237309505f), od_even, 0.70710678118654752f * od_odd);                         \
+    t[2] = FMA(SPLAT(2.0f), od_far, 0.5f * od_near);                                                         \
+    t[3] = FMA(SPLAT(2.82842712474619009f), od_even, FMA(SPLAT(0.35355339059327376f), od_odd, m[5 * step])); \
   }
 // The first of the two ways over a tile's sums of products: `value(i, j)`, as for a patch.
 #define WINOGRAD_PIXEL_COLUMNS(half_way, value)                                                                       \

@@ -22,7 +22,9 @@ def test_lines_are_added_and_the_file_is_made(tmp_path):
     assert path.stat().st_size == 30
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=["full", "interrupt"])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=["full", "interrupt"]
+)
 @pytest.mark.parametrize("fits", [0, 5, 4096])
 def test_what_cannot_be_added_whole_is_not_added(tmp_path, monkeypatch, fits, error):
     path, write, left = tmp_path / "rows.jsonl", os.write, [fits]
@@ -56,11 +58,14 @@ def test_what_the_last_line_is(tmp_path, caplog, there, left):
     path.write_text(there)
     append_lines(path, ['{"d": 4}'])
     assert path.read_text() == left + '{"d": 4}\n'
-    assert caplog.messages == [f"{path} ended in half a row, which a killed run left; it is cut off"] * (len(left) < len(there))
+    assert caplog.messages == [f"{path} ended in half a row, which a killed run left; it is cut off"] * (
+        len(left) < len(there)
+    )
 
 
 def test_several_runs_take_turns(tmp_path, monkeypatch):
-    """A second one begins while the first has written three bytes; it waits, or its row would stand within the first one's."""
+    """A second one begins while the first has written three bytes;
+    it waits, or its row would stand within the first one's."""
     path, write, others = tmp_path / "rows", os.write, []
 
     def slow(handle, data):
@@ -93,12 +98,17 @@ def test_bench_says_where_no_row_was_added(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "append_lines", full)
     with pytest.raises(UsageError) as caught:
         bench._append(tmp_path / "r", [{}])
-    assert str(caught.value) == f"{tmp_path}/r: cannot be written: No space left on device; no row was added. Fix: free space on this disk."
+    assert (
+        str(caught.value)
+        == f"{tmp_path}/r: cannot be written: No space left on device; no row was added. Fix: free space on this disk."
+    )
 
 
 def test_bench_refuses_rows_before_it_measures(tmp_path):
     for path in (tmp_path, tmp_path / "none" / "rows.jsonl"):
-        with pytest.raises(UsageError, match=r"no rows can be appended there\. Fix: name a file in a writable folder\."):
+        with pytest.raises(
+            UsageError, match=r"no rows can be appended there\. Fix: name a file in a writable folder\."
+        ):
             bench._check_rows(path)
 
 

@@ -50,7 +50,9 @@ def hear_ctrl_c():
         signal.signal(number, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]])
+@pytest.mark.parametrize(
+    "numbers", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]]
+)
 def test_a_signal_ends_the_run_and_leaves_nothing(tmp_path, numbers):
     run = writing(tmp_path)
     assert len(os.listdir(tmp_path)) == 2
@@ -61,12 +63,19 @@ def test_a_signal_ends_the_run_and_leaves_nothing(tmp_path, numbers):
     assert run.returncode in [128 + number for number in numbers]
 
 
-@pytest.mark.parametrize("error", ["TypeError('not BufferedWriter')", "OSError(5, 'no open file')", "OnDeviceError('no room')"])
+@pytest.mark.parametrize(
+    "error", ["TypeError('not BufferedWriter')", "OSError(5, 'no open file')", "OnDeviceError('no room')"]
+)
 def test_a_signal_that_c_code_made_another_error_of_is_still_one(tmp_path, error):
     """As NumPy's tofile does: it asks whether a file has a path, and what it is asked then is taken for a no."""
     waiting = '        print("writing", flush=True)\n        sys.stdin.readline()\n'
-    caught = f"        try:\n{textwrap.indent(waiting, '    ')}        except KeyboardInterrupt:\n            raise {error} from None\n"
-    code = WRITING.replace(waiting, caught).replace("import sys", "import sys\nfrom ondevice.errors import OnDeviceError")
+    caught = (
+        f"        try:\n{textwrap.indent(waiting, '    ')}        except KeyboardInterrupt:\n"
+        f"            raise {error} from None\n"
+    )
+    code = WRITING.replace(waiting, caught).replace(
+        "import sys", "import sys\nfrom ondevice.errors import OnDeviceError"
+    )
     run = writing(tmp_path, code=code)
     run.send_signal(signal.SIGTERM)
     assert run.communicate(timeout=30) == ("", SAID) and run.returncode == 143 and not os.listdir(tmp_path)
@@ -95,7 +104,9 @@ def test_a_verb_that_imports_what_it_needs_hears_a_signal(verb, tmp_path):
     """The first thing that takes time in every verb stops here and sends the signal."""
     (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGTERM)\n")
     words = [sys.executable, "-m", f"ondevice.{verb}"]
-    run = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(
+        words, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60
+    )
     assert (run.returncode, run.stdout, run.stderr) == (143, "", SAID)
 
 

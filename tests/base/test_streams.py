@@ -1,4 +1,5 @@
-"""A result that cannot be printed is an error; words on stderr that nobody takes cost nothing; every encoding takes every path."""
+"""A result that cannot be printed is an error; words on stderr that nobody takes cost nothing;
+every encoding takes every path."""
 
 import io
 import os
@@ -12,7 +13,10 @@ from ondevice import cli
 from ondevice.base.process import streams
 from ondevice.errors import OutputError
 
-FULL = "error: stdout: the result cannot be printed (No space left on device); files that were written are kept. Fix: free space there, or "
+FULL = (
+    "error: stdout: the result cannot be printed (No space left on device); files that were written are kept. "
+    "Fix: free space there, or "
+)
 SHUT = "error: stdout: the result cannot be printed (Bad file descriptor); files that were written are kept. Fix: "
 linux = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full")
 
@@ -46,7 +50,8 @@ def test_wherever_it_prints(line, code, out, err):
 
 def test_a_closed_handle_is_not_given_to_the_next_file(tmp_path):
     code = (
-        "import os; from ondevice.base.process import streams; streams.install(); print(os.open(os.devnull, os.O_RDONLY) > 2, flush=True)"
+        "import os; from ondevice.base.process import streams; streams.install(); print(os.open(os.devnull, "
+        "os.O_RDONLY) > 2, flush=True)"
     )
     done = subprocess.run(["sh", "-c", f'{sys.executable} -c "{code}" <&- 2>&-'], capture_output=True, text=True)
     assert done.stdout == "True\n"
@@ -54,7 +59,9 @@ def test_a_closed_handle_is_not_given_to_the_next_file(tmp_path):
 
 def wrapped(encoding, errors="strict"):
     file = io.BytesIO()
-    return file, streams._wrapped(io.TextIOWrapper(file, encoding=encoding, errors=errors, write_through=True), 1, streams.Checked)
+    return file, streams._wrapped(
+        io.TextIOWrapper(file, encoding=encoding, errors=errors, write_through=True), 1, streams.Checked
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,14 +104,20 @@ def test_a_folder_that_has_gone_is_said(tmp_path, monkeypatch, capsys):
     (tmp_path / "here").rmdir()
     monkeypatch.setattr("ondevice.tokens.run", lambda args: os.getcwd())
     assert cli.main(["tokens", "cat"]) == 2
-    assert capsys.readouterr().err == "error: the working directory no longer exists. Fix: change to a folder that does.\n"
+    assert (
+        capsys.readouterr().err == "error: the working directory no longer exists. Fix: change to a folder that does.\n"
+    )
     monkeypatch.chdir(tmp_path)
     for name, value in (("tempdir", None), ("_candidate_tempdir_list", lambda: ["/none"])):
         monkeypatch.setattr(f"tempfile.{name}", value)
     monkeypatch.setattr("ondevice.tokens.run", lambda args: tempfile.mkdtemp())
     assert cli.main(["tokens", "cat"]) == 2
-    assert capsys.readouterr().err == "error: there is no temporary folder. Fix: set TMPDIR to a folder that can be written.\n"
-    monkeypatch.setattr("ondevice.tokens.run", lambda args: os.stat("none"))  # another error of the system is not hidden
+    assert (
+        capsys.readouterr().err
+        == "error: there is no temporary folder. Fix: set TMPDIR to a folder that can be written.\n"
+    )
+    # another error of the system is not hidden
+    monkeypatch.setattr("ondevice.tokens.run", lambda args: os.stat("none"))
     with pytest.raises(FileNotFoundError):
         cli.main(["tokens", "cat"])
 

@@ -1,4 +1,5 @@
-"""Every component of a text-to-image model at the smallest sizes: what its plans take and make is right, what they compute is not."""
+"""Every component of a text-to-image model at the smallest sizes:
+what its plans take and make is right, what they compute is not."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ from ondevice.converters.families import FAMILIES
 from ondevice.lower.program import DTYPES
 from ondevice.plan.plan import ALIGN, Dispatch, Kernel, Operand, Plan
 
-FILL = "KERNEL(fill)(IN(float, x), OUT(float, y), ARG(int, n) GRID) {\n  const int i = GID(0);\n  if (i < n) y[i] = 0.5f;\n}\n"
+FILL = (
+    "KERNEL(fill)(IN(float, x), OUT(float, y), ARG(int, n) GRID) {\n  const int i = GID(0);\n"
+    "  if (i < n) y[i] = 0.5f;\n}\n"
+)
 VAE = {"latent_channels": 4, "block_out_channels": [8, 8], "scaling_factor": 0.18215}
 PIPELINE = FAMILIES["sd14"].pipeline(FAMILIES["sd14"], {"vae": VAE}) | {"sampler": {"name": "tiny", "steps": 2}}
 Port = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
@@ -33,7 +37,9 @@ def component_plan(component: str, sizes: dict[str, int], inputs: list[Port], ou
     last = len(inputs)
     n = operands[last].nbytes // 4
     call = Dispatch(0, (0, last), 1, (n,), (n, 1, 1), (1, 1, 1), "/fill", "Fill", 0, 0, 0)
-    return Plan(component, sizes, "f32", offset, tuple(operands), tuple(range(last)), (last,), (Kernel("fill", ()),), (call,))
+    return Plan(
+        component, sizes, "f32", offset, tuple(operands), tuple(range(last)), (last,), (Kernel("fill", ()),), (call,)
+    )
 
 
 def picture_plans() -> list[Plan]:
@@ -45,7 +51,9 @@ def picture_plans() -> list[Plan]:
     statistics: list[Port] = [("b:mean", "f32", (2,)), ("b:variance", "f32", (2,))]
     unet: list[Port] = [("sample", "f32", LATENTS), ("timestep", "f32", (1,)), ("encoder_hidden_states", "f32", STATES)]
     return [
-        component_plan("text_encoder", {"batch": 1}, [("input_ids", "i32", (1, 3))], ("last_hidden_state", "f32", STATES)),
+        component_plan(
+            "text_encoder", {"batch": 1}, [("input_ids", "i32", (1, 3))], ("last_hidden_state", "f32", STATES)
+        ),
         component_plan("unet", PLACE, unet, ("out_sample", "f32", LATENTS)),
         component_plan("vae_decoder", PLACE, [("latent_sample", "f32", LATENTS)], ("sample", "f32", PICTURE)),
         component_plan("vae_encoder", PLACE, [("sample", "f32", PICTURE)], ("latent_parameters", "f32", (1, 8, 4, 2))),

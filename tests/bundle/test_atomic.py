@@ -24,7 +24,9 @@ from ondevice.errors import BundleError, CheckpointError
 
 def snapshot(folder: Path) -> dict[str, bytes | str]:
     """Every path below a folder with its content."""
-    return {p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else "folder" for p in sorted(folder.rglob("*"))}
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else "folder" for p in sorted(folder.rglob("*"))
+    }
 
 
 @pytest.fixture(params=["new", "replace"])
@@ -44,7 +46,9 @@ def raising(error: BaseException) -> dict[str, WeightSource]:
 
 
 @pytest.mark.parametrize(
-    "error", [CheckpointError("is cut"), MemoryError(), OSError(errno.EIO, "bad disk"), KeyboardInterrupt()], ids=lambda e: type(e).__name__
+    "error",
+    [CheckpointError("is cut"), MemoryError(), OSError(errno.EIO, "bad disk"), KeyboardInterrupt()],
+    ids=lambda e: type(e).__name__,
 )
 def test_an_error_of_a_weight_leaves_everything_as_it_was(target: Path, error: BaseException) -> None:
     before = snapshot(target.parent)
@@ -71,7 +75,11 @@ REFUSALS: dict[str, Callable[..., Any]] = {"fsync": os.fsync, "rename": os.renam
 @pytest.mark.parametrize("call", REFUSALS)
 @pytest.mark.parametrize(
     "error",
-    [OSError(errno.ENOSPC, "No space left on device"), PermissionError(errno.EACCES, "Permission denied"), KeyboardInterrupt()],
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        KeyboardInterrupt(),
+    ],
     ids=["full", "denied", "interrupt"],
 )
 def test_a_refusal_at_any_system_call_leaves_everything_as_it_was(
@@ -149,7 +157,8 @@ def test_sigint_in_another_process(target: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_FSIZE")
 @pytest.mark.parametrize("limit", [100, 4000])
 def test_a_write_that_the_system_refuses(target: Path, limit: int) -> None:
-    """A real refusal in the middle of a file, small (still in the buffer when it is flushed) or large, as on a full disk."""
+    """A real refusal in the middle of a file, small (still in the buffer when it is flushed) or large,
+    as on a full disk."""
     before = snapshot(target.parent)
     code = """
         import resource, sys
@@ -167,7 +176,9 @@ def test_a_write_that_the_system_refuses(target: Path, limit: int) -> None:
     """
     tests = Path(__file__).resolve().parents[1]
     command = [sys.executable, "-c", textwrap.dedent(code), str(target), str(limit)]
-    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tests)}, timeout=60, check=False)
+    result = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tests)}, timeout=60, check=False
+    )
     assert "cannot be written (File too large). Fix: " in result.stdout, result.stderr
     assert snapshot(target.parent) == before
 
@@ -218,7 +229,14 @@ def make_bundle_with_a_link(path: Path) -> None:
     (path / "pictures").symlink_to(path.parent, target_is_directory=True)
 
 
-MAKERS = [make_file, make_folder, make_foreign_manifest, make_broken_manifest, make_bundle_with_a_picture, make_bundle_with_a_link]
+MAKERS = [
+    make_file,
+    make_folder,
+    make_foreign_manifest,
+    make_broken_manifest,
+    make_bundle_with_a_picture,
+    make_bundle_with_a_link,
+]
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -152,7 +152,9 @@ def test_a_manifest_of_any_size(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "t")
     for size in (MAX_JSON_BYTES + 1, 1 << 40):  # more than can be read
         os.truncate(path / "bundle.json", size)
-        assert refusal(path, verify=False).startswith(f"bundle.json: is too large (got {size} bytes, expected at most 67108864)")
+        assert refusal(path, verify=False).startswith(
+            f"bundle.json: is too large (got {size} bytes, expected at most 67108864)"
+        )
 
 
 def test_what_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +222,8 @@ def test_version_is_looked_at_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("first", "second"), [(0, 2048), (0, 3584), (2048, 0), (3584, 0)])
 def test_operands_that_share_some_of_their_bytes(tmp_path: Path, first: int, second: int) -> None:
-    """4000 bytes each, both needed by the first dispatch: the second reaches into the first from below or from above."""
+    """4000 bytes each, both needed by the first dispatch:
+    the second reaches into the first from below or from above."""
     path, name = write_tiny(tmp_path / "t"), "plans/tiny_width1000.json"
 
     def move(plan: Any) -> None:
@@ -236,7 +239,8 @@ def test_memory_check_agrees_with_the_planners(data: st.DataObject) -> None:
     """A chain of dispatches over operands at random places: refused by both checks or by none."""
     count = data.draw(st.integers(2, 10))
     operands = tuple(
-        Operand(f"t{i}", "f32", (128 * data.draw(st.integers(1, 3)),), 0, offset=512 * data.draw(st.integers(0, 12))) for i in range(count)
+        Operand(f"t{i}", "f32", (128 * data.draw(st.integers(1, 3)),), 0, offset=512 * data.draw(st.integers(0, 12)))
+        for i in range(count)
     )
     operands = tuple(Operand(x.name, x.dtype, x.shape, 4 * x.shape[0], offset=x.offset) for x in operands)
     dispatches, first, last = [], {0: -1}, {0: -1}

@@ -1,4 +1,5 @@
-"""Damaged folders: always BundleError or a bundle that still holds together; never a crash, a hang or a blow-up of memory."""
+"""Damaged folders: always BundleError or a bundle that still holds together;
+never a crash, a hang or a blow-up of memory."""
 
 from __future__ import annotations
 
@@ -124,7 +125,13 @@ def test_hostile_json_costs_little_memory_and_time(tmp_path: Path, name: str) ->
             assert time.process_time() - start < 20, title
     """
     tests = Path(__file__).resolve().parents[1]
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tests)!r})\n" + textwrap.dedent(code), str(path), name]
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(tests)!r})\n" + textwrap.dedent(code),
+        str(path),
+        name,
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
 

@@ -1,4 +1,5 @@
-"""The golden bundle: what players in other languages are tested on. `python tests/golden/bundle/bless.py` writes it again."""
+"""The golden bundle: what players in other languages are tested on.
+`python tests/golden/bundle/bless.py` writes it again."""
 
 from __future__ import annotations
 
@@ -37,13 +38,15 @@ def expected() -> dict[str, Any]:
         }
         plans.append(row)
     kernels = bundle.plan("tiny", width=8).kernels
-    sources = {dialect: {k.file: bundle.source(k.file, dialect, k.defines) for k in kernels} for dialect in ("metal", "opencl")}
+    sources = {
+        dialect: {k.file: bundle.source(k.file, dialect, k.defines) for k in kernels} for dialect in ("metal", "opencl")
+    }
     weights = {"tiny/bias": BIAS.tolist(), "picked": PICKED.tolist(), "parts": PARTS.tolist()}
     return {"plans": plans, "weights": weights, "sources": sources}
 
 
 def refused() -> list[dict[str, Any]]:
-    """One change a row, after which a reader must refuse tiny.ondevice: refused.json."""
+    """One change per row, after which a reader must refuse tiny.ondevice: refused.json."""
     changes = [("bundle.json", *row) for row in MANIFEST_CHANGES] + [(PLAN, *row) for row in PLAN_CHANGES]
     return [_row(file, change, message) for file, change, message in changes if isinstance(change, Setting) and message]
 
@@ -62,7 +65,8 @@ def _rows(rows: list[dict[str, Any]]) -> str:
 
 
 def bless(target: Path = GOLDEN) -> None:
-    """Write both bundles, expected.json and what is to be refused. The producer's version is left out, as a release changes nothing."""
+    """Write both bundles, expected.json and what is to be refused.
+    The producer's version is left out, as a release changes nothing."""
     version, writer.__version__ = writer.__version__, "golden"
     try:
         write_tiny(target / "tiny.ondevice", force=True)
@@ -75,7 +79,8 @@ def bless(target: Path = GOLDEN) -> None:
 
 
 def test_golden_files_are_what_is_written_today(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """A difference is a change of the format: it needs a new version and a line in docs/bundle.md, or it is a mistake."""
+    """A difference is a change of the format: it needs a new version and a line in docs/bundle.md,
+    or it is a mistake."""
     if request.config.getoption("--bless", default=False):
         bless()
     bless(tmp_path)
@@ -102,7 +107,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("write", "row"), REFUSED, ids=[f"{row['file']}-{'-'.join(map(str, row['path']))}" for _, row in REFUSED])
+@pytest.mark.parametrize(
+    ("write", "row"), REFUSED, ids=[f"{row['file']}-{'-'.join(map(str, row['path']))}" for _, row in REFUSED]
+)
 def test_refused_json_is_true_of_the_reader(tmp_path: Path, write: Callable[[Path], Path], row: dict[str, Any]) -> None:
     path = write(tmp_path / "t")
     for change in (row, *row.get("also", ())):

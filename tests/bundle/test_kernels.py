@@ -1,4 +1,5 @@
-"""Kernels are programs: whose they are can be asked for, and those of this package are launched only as they are meant."""
+"""Kernels are programs: whose they are can be asked for, and those of this package are launched only
+as they are meant."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def written(tmp_path: Path) -> Path:
         weight_key("mlp", name): WeightSource(tensor, program.tensors[name].dtype, program.tensors[name].shape)
         for name, tensor in program.weights.items()
     }
-    return write_bundle(tmp_path / "mlp", Contents(plans=[plan(program, storage="f32")], weights=sources, scheduler={}, model=MODEL))
+    return write_bundle(
+        tmp_path / "mlp", Contents(plans=[plan(program, storage="f32")], weights=sources, scheduler={}, model=MODEL)
+    )
 
 
 def refusal(path: Path) -> str:
@@ -52,7 +55,8 @@ def refusal(path: Path) -> str:
         (
             (0, "scalars", 1),
             4,
-            "dispatches[0] does not fit matmul.cl: operand 0 (a) has 24 elements, and the kernel uses 32 (expected at most 24)",
+            "dispatches[0] does not fit matmul.cl: operand 0 (a) has 24 elements, "
+            "and the kernel uses 32 (expected at most 24)",
         ),
         (
             (0, "grid"),
@@ -68,7 +72,9 @@ def test_a_launch_that_leaves_its_operands(written: Path, at: tuple[str | int, .
 
 def test_a_define_that_rewrites_a_kernel(written: Path) -> None:
     edit_json(written, PLAN, setting("kernels", 0, "defines", "first", to=7))
-    assert refusal(written).startswith(f"{PLAN}: dispatches[0] does not fit matmul.cl: define first is none of the kernel's.")
+    assert refusal(written).startswith(
+        f"{PLAN}: dispatches[0] does not fit matmul.cl: define first is none of the kernel's."
+    )
 
 
 def test_of_a_kernel_that_was_changed_nothing_is_known(written: Path) -> None:
@@ -80,11 +86,16 @@ def test_of_a_kernel_that_was_changed_nothing_is_known(written: Path) -> None:
 
 def test_a_writer_is_told_of_its_own_mistake(tmp_path: Path) -> None:
     program = lower(mlp(3), "mlp", storage="f32")
-    made = plan(program, storage="f32")
-    first, *others = made.dispatches
-    wrong = replace(made, dispatches=(replace(first, grid=(1, 2, 1)), *others))
-    sources = {f"mlp/{name}": WeightSource(tensor, "f32", program.tensors[name].shape) for name, tensor in program.weights.items()}
-    with pytest.raises(BundleError, match=r"plans/mlp.json: dispatches\[0\] does not fit matmul.cl: grid is .* Fix: report this"):
+    right = plan(program, storage="f32")
+    first, *others = right.dispatches
+    wrong = replace(right, dispatches=(replace(first, grid=(1, 2, 1)), *others))
+    sources = {
+        f"mlp/{name}": WeightSource(tensor, "f32", program.tensors[name].shape)
+        for name, tensor in program.weights.items()
+    }
+    with pytest.raises(
+        BundleError, match=r"plans/mlp.json: dispatches\[0\] does not fit matmul.cl: grid is .* Fix: report this"
+    ):
         write_bundle(tmp_path / "mlp", Contents(plans=[wrong], weights=sources, scheduler={}, model=MODEL))
 
 
@@ -99,7 +110,9 @@ def test_own_kernels_can_be_asked_for(written: Path, tmp_path: Path) -> None:
             replace_file(written, name, texts[name].encode() + b"\n")
             with pytest.raises(BundleError) as caught:
                 open_bundle(written).require_own_kernels()
-            assert str(caught.value).startswith(f"{name}: is another than this ondevice's (sha256 ") and str(caught.value).endswith(FIX)
+            assert str(caught.value).startswith(f"{name}: is another than this ondevice's (sha256 ") and str(
+                caught.value
+            ).endswith(FIX)
             replace_file(written, name, texts[name].encode())
     open_bundle(written).require_own_kernels()
     with pytest.raises(BundleError) as caught:
@@ -108,7 +121,12 @@ def test_own_kernels_can_be_asked_for(written: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [["generate", "BUNDLE", "a cat"], ["bench", "BUNDLE"]], ids=lambda words: words[0])
-def test_verbs_that_run_kernels_ask_for_them(tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbs_that_run_kernels_ask_for_them(
+    tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     path = str(write_picture(tmp_path / "t"))
-    assert cli.main([path if word == "BUNDLE" else word for word in words] + ["--kernels", "ours"]) == BundleError.exit_code
+    assert (
+        cli.main([path if word == "BUNDLE" else word for word in words] + ["--kernels", "ours"])
+        == BundleError.exit_code
+    )
     assert capsys.readouterr().err == f"error: kernels/fill.cl: is no file of this ondevice. {FIX}\n"

@@ -1,4 +1,5 @@
-"""The pipeline of a manifest: those of families to come are read, and whatever is wrong in one is refused with its place."""
+"""The pipeline of a manifest: those of families to come are read,
+and whatever is wrong in one is refused with its place."""
 
 from __future__ import annotations
 
@@ -38,34 +39,61 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     (setting("sampler", "name", to="e uler"), '.sampler.name is "e uler" (expected an identifier)'),
     (setting("gives", to="sound"), '.gives is "sound" (expected one of: frames, picture)'),
     (setting("gives", to="frames"), ".after keeps no frames in its last role"),
-    (setting("needs", to=["tea"]), '.needs[0] asks for "tea", which this version does not know; install a newer ondevice'),
+    (
+        setting("needs", to=["tea"]),
+        '.needs[0] asks for "tea", which this version does not know; install a newer ondevice',
+    ),
     (setting("numbers", "a b", to={"default": 1}), '.numbers["a b"] is "a b" (expected an identifier)'),
     (setting("numbers", "width", to={"default": 1}), '.numbers["width"] is "width", a name that is taken'),
     (setting("numbers", "handover", "default", to=2), '.numbers["handover"].default is 2.0 (expected a number 0..1)'),
     (setting("numbers", "handover", "default", to=None), '.numbers["handover"].default is null (expected a number'),
-    (setting("numbers", "handover", "default", to="later"), '.numbers["handover"].default is "later" (expected one of: guidance_scale'),
+    (
+        setting("numbers", "handover", "default", to="later"),
+        '.numbers["handover"].default is "later" (expected one of: guidance_scale',
+    ),
     (setting("numbers", "handover", "low", to=True), '.numbers["handover"].low is true (expected a number'),
     (setting("numbers", "handover", "high", to=-1), '.numbers["handover"].high is -1 (expected a number 0..'),
-    (setting("numbers", "handover", "window", to=["handover"]), '.numbers["handover"].window is a list of 1 (expected a list of 2)'),
-    (setting("numbers", "handover", "window", to=["handover", "strength"]), '.numbers["handover"].window[0] is "handover" (expected one'),
-    (setting("numbers", "handover", to={"ramp": ["strength", 1]}), '.numbers["handover"].ramp[1] is 1 (expected one of: guidance_scale'),
+    (
+        setting("numbers", "handover", "window", to=["handover"]),
+        '.numbers["handover"].window is a list of 1 (expected a list of 2)',
+    ),
+    (
+        setting("numbers", "handover", "window", to=["handover", "strength"]),
+        '.numbers["handover"].window[0] is "handover" (expected one',
+    ),
+    (
+        setting("numbers", "handover", to={"ramp": ["strength", 1]}),
+        '.numbers["handover"].ramp[1] is 1 (expected one of: guidance_scale',
+    ),
     (
         setting("numbers", "crop_top", "window", to=["strength", "handover"]),
         '.before[2].feed["time_ids"] changes once per call, and the role',
     ),
     (setting("texts", "strength", to={}), '.texts["strength"] is "strength", a name that is taken'),
     (setting("texts", "prompt", "optional", to=1), '.texts["prompt"].optional is 1 (expected true or false)'),
-    (setting("pictures", "image", "prepare", to="paint"), '.pictures["image"].prepare is "paint" (expected one of: clip_vision'),
-    (setting("pictures", "image", "prepare", to="masked"), '.pictures["image"].of is wrong (expected a picture and its mask'),
+    (
+        setting("pictures", "image", "prepare", to="paint"),
+        '.pictures["image"].prepare is "paint" (expected one of: clip_vision',
+    ),
+    (
+        setting("pictures", "image", "prepare", to="masked"),
+        '.pictures["image"].of is wrong (expected a picture and its mask',
+    ),
     (setting("pictures", "image", "of", to={}), '.pictures["image"].of is an object of 0 (expected a list'),
-    (setting("pictures", "mask", to={"prepare": "fit", "of": ["image"]}), '.pictures["mask"].of is wrong (expected a picture and its mask'),
+    (
+        setting("pictures", "mask", to={"prepare": "fit", "of": ["image"]}),
+        '.pictures["mask"].of is wrong (expected a picture and its mask',
+    ),
     (setting("pictures", "image", "of", to=["image"]), '.pictures["image"].of[0] is "image" (expected nothing here)'),
     (setting("pictures", "prompt", to={"prepare": "fit"}), '.pictures["prompt"] is "prompt", a name that is taken'),
     (setting("latents", "channels", to=0), ".latents.channels is 0 (expected 1..64)"),
     (setting("latents", "scale", to=8.0), ".latents.scale is 8.0 (expected 1..64)"),
     (setting("latents", "scaling", to=0), ".latents.scaling is 0 (expected a number 1e-09..1e+09)"),
     (setting("latents", "shift", to="x"), '.latents.shift is "x" (expected a number'),
-    (setting("latents", "begin", to="context"), '.latents.begin is "context" (expected a value that is made once per picture)'),
+    (
+        setting("latents", "begin", to="context"),
+        '.latents.begin is "context" (expected a value that is made once per picture)',
+    ),
     (setting("latents", "strength", to=...), ".latents.begin is there alone (expected begin and strength, or neither)"),
     (setting("latents", "strength", to="power"), '.latents.strength is "power" (expected one of: aesthetic_score'),
     (setting("latents", "frames", to=3), ".latents.frames is 3 (expected one of: aesthetic_score"),
@@ -75,22 +103,49 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     (setting("before", 0, to=1), ".before[0] is 1 (expected an object"),
     (setting("before", 0, "feed", to=[]), ".before[0].feed is a list of 0 (expected an object"),
     (setting("before", 0, "keep", to=[]), ".before[0].keep is a list of 0 (expected an object"),
-    (setting("before", 0, "feed", "input_ids", to=[]), '.before[0].feed["input_ids"] is a list of 0 (expected an object'),
+    (
+        setting("before", 0, "feed", "input_ids", to=[]),
+        '.before[0].feed["input_ids"] is a list of 0 (expected an object',
+    ),
     (setting("before", 0, "feed", "x\ny", to={"tokens": "tokenizer"}), '.before[0].feed is "x\\ny" (expected'),
     (setting("before", 0, "keep", "x\ny", to="more"), '.before[0].keep is "x\\ny" (expected'),
     (setting("before", 0, "run", to="encoder"), '.before[0].run is "encoder" (expected one of: condition'),
-    (setting("before", 0, "every", to="call"), '.before[0].every is "call" (expected one of: bundle, chunk, picture, text)'),
-    (setting("before", 0, "every", to="picture"), '.before[0].feed["input_ids"] changes once per text, and the role runs once per picture'),
-    (setting("before", 0, "feed", "input_ids", to={}), '.before[0].feed["input_ids"] is an object of 0 of no kind (expected value'),
+    (
+        setting("before", 0, "every", to="call"),
+        '.before[0].every is "call" (expected one of: bundle, chunk, picture, text)',
+    ),
+    (
+        setting("before", 0, "every", to="picture"),
+        '.before[0].feed["input_ids"] changes once per text, and the role runs once per picture',
+    ),
+    (
+        setting("before", 0, "feed", "input_ids", to={}),
+        '.before[0].feed["input_ids"] is an object of 0 of no kind (expected value',
+    ),
     (
         setting("before", 0, "feed", "input_ids", to={"tokens": "tokenizer_3"}),
         '.before[0].feed["input_ids"].tokens is "tokenizer_3" (expected one of: tokenizer',
     ),
-    (setting("before", 0, "feed", "input_ids", "absent", to="ones"), '.before[0].feed["input_ids"].absent is "ones" (expected "zeros"'),
-    (setting("before", 0, "feed", "x\n", to=value("states")), '.before[0].feed["x\\n"].value is "states" (expected nothing here)'),
-    (setting("before", 0, "keep", "hidden_states", to="latents"), '.before[0].keep["hidden_states"] is "latents", a name that is taken'),
-    (setting("before", 1, "keep", "text_embeds", to="states_2"), '.before[1].keep["text_embeds"] is "states_2", a name that is taken'),
-    (setting(*CONDITION, "feed", "pooled", to=value("context")), '.before[2].feed["pooled"].value is "context" (expected one of: pooled'),
+    (
+        setting("before", 0, "feed", "input_ids", "absent", to="ones"),
+        '.before[0].feed["input_ids"].absent is "ones" (expected "zeros"',
+    ),
+    (
+        setting("before", 0, "feed", "x\n", to=value("states")),
+        '.before[0].feed["x\\n"].value is "states" (expected nothing here)',
+    ),
+    (
+        setting("before", 0, "keep", "hidden_states", to="latents"),
+        '.before[0].keep["hidden_states"] is "latents", a name that is taken',
+    ),
+    (
+        setting("before", 1, "keep", "text_embeds", to="states_2"),
+        '.before[1].keep["text_embeds"] is "states_2", a name that is taken',
+    ),
+    (
+        setting(*CONDITION, "feed", "pooled", to=value("context")),
+        '.before[2].feed["pooled"].value is "context" (expected one of: pooled',
+    ),
     (
         setting(*CONDITION, "feed", "time_ids", "numbers", to=[]),
         '.before[2].feed["time_ids"].numbers is a list of 0 (expected a list of 1..64)',
@@ -107,16 +162,27 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
         setting(*CONDITION, "feed", "time_ids", "numbers", 0, to={"prompt": "x", "negative_prompt": 1}),
         '.before[2].feed["time_ids"].numbers[0]["prompt"] is "x" (expected one of: aesthetic_score',
     ),
-    (setting("before", 5, "feed", "sample", "noise", to="x"), '.before[5].feed["sample"].noise is "x" (expected one of: aesthetic_score'),
+    (
+        setting("before", 5, "feed", "sample", "noise", to="x"),
+        '.before[5].feed["sample"].noise is "x" (expected one of: aesthetic_score',
+    ),
     (
         setting("before", 5, "feed", "sample", "picture", to="photo"),
         '.before[5].feed["sample"].picture is "photo" (expected one of: image)',
     ),
-    (setting("before", 6, "sample", to="pooled"), '.before[6].sample is "pooled" (expected a value that is made once per picture)'),
+    (
+        setting("before", 6, "sample", to="pooled"),
+        '.before[6].sample is "pooled" (expected a value that is made once per picture)',
+    ),
     (setting("before", 6, "take", to="max"), '.before[6].take is "max" (expected one of: draw, mean)'),
     (setting("before", 7, "noise", to="image"), '.before[7].noise is "image" (expected one of: latents)'),
     (
-        setting("before", 6, to={"noise": "latents"}, also=(setting("latents", "begin", to=...), setting("latents", "strength", to=...))),
+        setting(
+            "before",
+            6,
+            to={"noise": "latents"},
+            also=(setting("latents", "begin", to=...), setting("latents", "strength", to=...)),
+        ),
         ".before draws the initial noise twice",
     ),
     (setting("denoise", to=[]), ".denoise is a list of 0 (expected a list of 1..8)"),
@@ -129,9 +195,18 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
         ".denoise[0].roles[0].feed reads what is not made where an optional picture",
     ),
     (setting(*UNET, "feed", "mask", to=value("image_latents") | {"absent": "zeros"}), ""),
-    (setting(*UNET, "feed", "mask", to={"picture": "image"}), ".denoise[0].roles[0].feed reads what is not made where an optional picture"),
     (
-        setting(*UNET, "feed", "mask", to=value("image_latents"), also=(setting("before", 5, "feed", "x", to={"numbers": [1]}),)),
+        setting(*UNET, "feed", "mask", to={"picture": "image"}),
+        ".denoise[0].roles[0].feed reads what is not made where an optional picture",
+    ),
+    (
+        setting(
+            *UNET,
+            "feed",
+            "mask",
+            to=value("image_latents"),
+            also=(setting("before", 5, "feed", "x", to={"numbers": [1]}),),
+        ),
         ".denoise[0].roles[0].feed reads what is not made where an optional picture",
     ),
     (
@@ -149,23 +224,56 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
         setting(*UNET, "feed", "encoder_hidden_states", to=..., also=(setting(*UNET, "feed", "added", to=...),)),
         ".denoise[0].passes[0] has a text, and its roles read none",
     ),
-    (setting("after", 0, "keep", "more", to="prediction"), '.after[0].keep["more"] is "prediction", a name that is taken'),
+    (
+        setting("after", 0, "keep", "more", to="prediction"),
+        '.after[0].keep["more"] is "prediction", a name that is taken',
+    ),
     (setting(*LOOP, "passes", to={}), ".denoise[0].passes is an object of 0 (expected a list of 1..16)"),
     (setting(*LOOP, "passes", 0, to=[]), ".denoise[0].passes[0] is a list of 0 (expected an object"),
-    (setting(*LOOP, "passes", 0, "zeros", to={}), ".denoise[0].passes[0].zeros is an object of 0 (expected a list of 0..64)"),
+    (
+        setting(*LOOP, "passes", 0, "zeros", to={}),
+        ".denoise[0].passes[0].zeros is an object of 0 (expected a list of 0..64)",
+    ),
     (setting(*LOOP, "passes", 0, "text", to=...), ".denoise[0].passes[0] has no text, and its roles read one"),
-    (setting(*LOOP, "passes", 0, "text", to="song"), '.denoise[0].passes[0].text is "song" (expected one of: negative_prompt, prompt)'),
-    (setting(*LOOP, "passes", 0, "zeros", to=["song"]), '.denoise[0].passes[0].zeros[0] is "song" (expected one of: added'),
+    (
+        setting(*LOOP, "passes", 0, "text", to="song"),
+        '.denoise[0].passes[0].text is "song" (expected one of: negative_prompt, prompt)',
+    ),
+    (
+        setting(*LOOP, "passes", 0, "zeros", to=["song"]),
+        '.denoise[0].passes[0].zeros[0] is "song" (expected one of: added',
+    ),
     (setting(*LOOP, "combine", "first", to=2), ".denoise[0].combine.first is 2 (expected 0..1)"),
     (setting(*LOOP, "combine", "add", to={}), ".denoise[0].combine.add is an object of 0 (expected a list of 0..16)"),
-    (setting(*LOOP, "combine", "add", 0, to=["guidance_scale", 1]), ".denoise[0].combine.add[0] is a list of 2 (expected a list of 3)"),
-    (setting(*LOOP, "combine", "add", 0, to=["guidance_scale", 1, 2]), ".denoise[0].combine.add[0][2] is 2 (expected 0..1)"),
-    (setting(*LOOP, "combine", "add", 0, 0, to="force"), '.denoise[0].combine.add[0][0] is "force" (expected one of: aesthetic_score'),
+    (
+        setting(*LOOP, "combine", "add", 0, to=["guidance_scale", 1]),
+        ".denoise[0].combine.add[0] is a list of 2 (expected a list of 3)",
+    ),
+    (
+        setting(*LOOP, "combine", "add", 0, to=["guidance_scale", 1, 2]),
+        ".denoise[0].combine.add[0][2] is 2 (expected 0..1)",
+    ),
+    (
+        setting(*LOOP, "combine", "add", 0, 0, to="force"),
+        '.denoise[0].combine.add[0][0] is "force" (expected one of: aesthetic_score',
+    ),
     (setting(*LOOP, "guided", "alone", to=2), ".denoise[0].guided.alone is 2 (expected 0..1)"),
-    (setting(*LOOP, "guided", "above", to="much"), '.denoise[0].guided.above is "much" (expected a number -1e+06..1e+06)'),
-    (setting(*LOOP, "guided", "above", to=1e7), ".denoise[0].guided.above is 10000000.0 (expected a number -1e+06..1e+06)"),
-    (setting(*LOOP, "guided", "above", to=-1e7), ".denoise[0].guided.above is -10000000.0 (expected a number -1e+06..1e+06)"),
-    (setting(*LOOP, "guided", "number", to="force"), '.denoise[0].guided.number is "force" (expected one of: aesthetic_score'),
+    (
+        setting(*LOOP, "guided", "above", to="much"),
+        '.denoise[0].guided.above is "much" (expected a number -1e+06..1e+06)',
+    ),
+    (
+        setting(*LOOP, "guided", "above", to=1e7),
+        ".denoise[0].guided.above is 10000000.0 (expected a number -1e+06..1e+06)",
+    ),
+    (
+        setting(*LOOP, "guided", "above", to=-1e7),
+        ".denoise[0].guided.above is -10000000.0 (expected a number -1e+06..1e+06)",
+    ),
+    (
+        setting(*LOOP, "guided", "number", to="force"),
+        '.denoise[0].guided.number is "force" (expected one of: aesthetic_score',
+    ),
     (setting(*LOOP, "guided", to=...), ""),
     (setting(*LOOP, "rescale", to="strength"), ""),
     (setting(*LOOP, "rescale", to="force"), '.denoise[0].rescale is "force" (expected one of: aesthetic_score'),
@@ -181,7 +289,10 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
         setting("after", 0, "feed", "latent_sample", to=value("context")),
         '.after[0].feed["latent_sample"] changes once per text, and the role',
     ),
-    (setting("after", 0, "feed", "latent_sample", to=value("image_latents")), ".after makes no picture where an optional picture is"),
+    (
+        setting("after", 0, "feed", "latent_sample", to=value("image_latents")),
+        ".after makes no picture where an optional picture is",
+    ),
     (setting("after", to=[]), ".after is a list of 0 (expected a list of 1..64)"),
 ]
 
@@ -191,13 +302,18 @@ def golden(name: str) -> Any:
 
 
 def parsed(whole: Any) -> PipelineSpec:
-    return parse_pipeline(Checker("bundle.json"), whole["pipeline"], whole["components"], whole["tokenizers"], whole["samplers"])
+    return parse_pipeline(
+        Checker("bundle.json"), whole["pipeline"], whole["components"], whole["tokenizers"], whole["samplers"]
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pipelines_by_hand_are_read(name: str) -> None:
     spec = parsed(golden(name))
-    assert spec.rates["latents"] == spec.rates[spec.denoise[-1].prediction] == "call" and spec.decoder.keep["sample"] == spec.gives
+    assert (
+        spec.rates["latents"] == spec.rates[spec.denoise[-1].prediction] == "call"
+        and spec.decoder.keep["sample"] == spec.gives
+    )
     assert set(spec.rates.values()) <= {*RATES}
 
 
@@ -206,7 +322,13 @@ def test_how_often_ports_change() -> None:
     for name, rates in {
         "sd1": {"sample": "call", "timestep": "call", "encoder_hidden_states": "text"},
         "lcm": {"sample": "call", "timestep": "call", "encoder_hidden_states": "text", "guidance": "picture"},
-        "svd": {"sample": "call", "timestep": "call", "encoder_hidden_states": "picture", "added": "picture", "image_latents": "picture"},
+        "svd": {
+            "sample": "call",
+            "timestep": "call",
+            "encoder_hidden_states": "picture",
+            "added": "picture",
+            "image_latents": "picture",
+        },
     }.items():
         spec = parsed(golden(name))
         unet = spec.denoise[0].roles[-1]
@@ -216,7 +338,11 @@ def test_how_often_ports_change() -> None:
     assert rates == ["picture", "text"]  # a score per text
     control, unet = parsed(golden("controlnet")).denoise[0].roles
     spec = parsed(golden("controlnet"))
-    assert (spec.port_rate(control, "scale"), spec.port_rate(control, "control"), spec.port_rate(unet, "residual_3")) == (
+    assert (
+        spec.port_rate(control, "scale"),
+        spec.port_rate(control, "control"),
+        spec.port_rate(unet, "residual_3"),
+    ) == (
         "call",
         "picture",
         "call",

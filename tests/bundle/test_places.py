@@ -82,7 +82,9 @@ def meanwhile(act: Callable[[], Any]) -> dict[str, WeightSource]:
 
 
 @pytest.mark.parametrize("one_step", [True, False])
-def test_the_slower_of_two_runs_for_one_name_loses_nothing_of_the_first(tmp_path: Path, request: Any, one_step: bool) -> None:
+def test_the_slower_of_two_runs_for_one_name_loses_nothing_of_the_first(
+    tmp_path: Path, request: Any, one_step: bool
+) -> None:
     if not one_step:
         request.getfixturevalue("no_exchange")
     path = tmp_path / "t"
@@ -120,7 +122,9 @@ def test_a_picture_saved_into_the_old_bundle_at_the_last_moment_stays(
     monkeypatch.setattr(publish, "exchange", late)
     with pytest.raises(BundleError, match=r"cannot be replaced: plans/astronaut\.png in it is not part of the bundle"):
         write_tiny(path, force=True)
-    assert (path / "plans" / "astronaut.png").exists() and json.loads((path / "bundle.json").read_bytes())["model"]["source"] == "old"
+    assert (path / "plans" / "astronaut.png").exists() and json.loads((path / "bundle.json").read_bytes())["model"][
+        "source"
+    ] == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["t"]
 
 
@@ -136,9 +140,12 @@ def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "number, fix", [(errno.ENOSPC, "free 2 MB on this disk, or choose"), (errno.EDQUOT, "free 2 MB"), (errno.EIO, "choose")]
+    "number, fix",
+    [(errno.ENOSPC, "free 2 MB on this disk, or choose"), (errno.EDQUOT, "free 2 MB"), (errno.EIO, "choose")],
 )
-def test_a_disk_that_fills_up_says_how_much_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fix: str) -> None:
+def test_a_disk_that_fills_up_says_how_much_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, fix: str
+) -> None:
     """Though there seemed to be room: a quota, or somebody else's file."""
 
     def full(_: int) -> None:

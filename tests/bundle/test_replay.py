@@ -43,10 +43,15 @@ def mlp(rows: int) -> ir.Model:
         return ir.Value(name=name, shape=ir.Shape((rows, width)), type=ir.TensorType(ir.DataType.FLOAT))
 
     rng = np.random.default_rng(0)
-    weights = {name: rng.standard_normal(shape, np.float32) for name, shape in {"w": (8, 16), "c": (16, 8), "b": (8,)}.items()}
+    weights = {
+        name: rng.standard_normal(shape, np.float32) for name, shape in {"w": (8, 16), "c": (16, 8), "b": (8,)}.items()
+    }
     initializers = {
         name: ir.Value(
-            name=name, const_value=ir.tensor(array, name=name), shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.FLOAT)
+            name=name,
+            const_value=ir.tensor(array, name=name),
+            shape=ir.Shape(array.shape),
+            type=ir.TensorType(ir.DataType.FLOAT),
         )
         for name, array in weights.items()
     }
@@ -59,7 +64,9 @@ def mlp(rows: int) -> ir.Model:
         ir.Node("", "Sigmoid", [biased], outputs=[squashed], name="sigmoid"),
         ir.Node("", "Add", [squashed, x], outputs=[y], name="residual"),
     ]
-    graph = ir.Graph([x], [y], nodes=nodes, initializers=list(initializers.values()), opset_imports={"": 18}, name="mlp")
+    graph = ir.Graph(
+        [x], [y], nodes=nodes, initializers=list(initializers.values()), opset_imports={"": 18}, name="mlp"
+    )
     return ir.Model(graph, ir_version=10)
 
 
@@ -71,10 +78,14 @@ def test_plans_of_the_planner_pass_the_reader(tmp_path: Path, storage: str) -> N
         program.sizes["batch"] = rows
         plans.append(plan(program, storage=storage))
         for name, tensor in program.weights.items():
-            weights[weight_key("mlp", name)] = WeightSource(tensor, program.tensors[name].dtype, program.tensors[name].shape)
-    bundle = open_bundle(write_bundle(tmp_path / "mlp", Contents(plans=plans, weights=weights, scheduler={}, model=MODEL)), verify=True)
-    for made in plans:
-        assert bundle.plan("mlp", **made.sizes) == made
-    stored, weights = bundle.array("mlp/c:1x16 columns a panel"), mlp(3).graph.initializers["c"].const_value.numpy()
+            weights[weight_key("mlp", name)] = WeightSource(
+                tensor, program.tensors[name].dtype, program.tensors[name].shape
+            )
+    bundle = open_bundle(
+        write_bundle(tmp_path / "mlp", Contents(plans=plans, weights=weights, scheduler={}, model=MODEL)), verify=True
+    )
+    for planned in plans:
+        assert bundle.plan("mlp", **planned.sizes) == planned
+    stored, weights = bundle.array("mlp/c:1x16 columns per panel"), mlp(3).graph.initializers["c"].const_value.numpy()
     np.testing.assert_array_equal(stored[0, :, :8], weights.astype(stored.dtype))
     assert not stored[..., 8:].any()

@@ -168,7 +168,9 @@ def test_a_plan_as_large_as_stable_diffusions_is_small_and_read_fast() -> None:
     n = 2600
     name = "/down_blocks.{}/attentions.1/transformer_blocks.0/attn1/to_q/MatMul_output_0"
     weights = {
-        f"down_blocks.{i}.attentions.1.transformer_blocks.0.attn1.to_q.weight": WeightSource(lambda: BIAS, "f16", (320, 320))
+        f"down_blocks.{i}.attentions.1.transformer_blocks.0.attn1.to_q.weight": WeightSource(
+            lambda: BIAS, "f16", (320, 320)
+        )
         for i in range(700)
     }
     stored = [Operand(key, "f16", (320, 320), 204800, weight=key) for key in weights]
@@ -198,15 +200,31 @@ def test_a_plan_as_large_as_stable_diffusions_is_small_and_read_fast() -> None:
     assert time.process_time() - start < 2  # 0.1 s on an idle desktop core
 
 
-@pytest.mark.parametrize("value", [{}, {"a": []}, {"a": [1, 2.5, "x"], "b": {"c": {"d": None}}}, {"é": '\u2028 \\ "'}, {"a": [[1], {}]}])
+@pytest.mark.parametrize(
+    "value", [{}, {"a": []}, {"a": [1, 2.5, "x"], "b": {"c": {"d": None}}}, {"é": '\u2028 \\ "'}, {"a": [[1], {}]}]
+)
 def test_json_survives(value: object) -> None:
     assert load_json(dump_json(value, "x"), "x") == value
 
 
 def test_one_kernel_has_one_signature() -> None:
     plan = tiny_plan(8)
-    calls = (plan.dispatches[0], Dispatch(0, (2, 1, 3), 1, (8, 2), (8, 1, 1), (4, 1, 1), "/second", "Add", 0, 0, 0), plan.dispatches[2])
-    mixed = Plan(plan.component, plan.sizes, plan.dtype, plan.arena, plan.operands, plan.inputs, plan.outputs, plan.kernels, calls)
+    calls = (
+        plan.dispatches[0],
+        Dispatch(0, (2, 1, 3), 1, (8, 2), (8, 1, 1), (4, 1, 1), "/second", "Add", 0, 0, 0),
+        plan.dispatches[2],
+    )
+    mixed = Plan(
+        plan.component,
+        plan.sizes,
+        plan.dtype,
+        plan.arena,
+        plan.operands,
+        plan.inputs,
+        plan.outputs,
+        plan.kernels,
+        calls,
+    )
     with pytest.raises(BundleError, match=r"dispatches\[1\] \(/second\)"):
         dump_plan(mixed, "p")
 

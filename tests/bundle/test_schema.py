@@ -1,4 +1,5 @@
-"""The published schemas describe what is written, and the reader refuses whatever they refuse (and no more than BundleError)."""
+"""The published schemas describe what is written, and the reader refuses whatever they refuse
+(and no more than BundleError)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ VALIDATORS = {kind: validator(kind) for kind in KINDS}
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = write_tiny(tmp_path_factory.mktemp("schema") / "t")
-    return {"bundle": json.loads((path / MANIFEST).read_text()), "plan": json.loads((path / "plans" / "tiny_width8.json").read_text())}
+    return {
+        "bundle": json.loads((path / MANIFEST).read_text()),
+        "plan": json.loads((path / "plans" / "tiny_width8.json").read_text()),
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,7 +75,25 @@ LEAVES = st.one_of(
     st.booleans(),
     st.integers(-3, 10),
     st.sampled_from(
-        [-1, 511, 512, 513, 1024, 1025, 65535, 65536, 2**31 - 1, 2**31, 2**32, 2**40, 2**40 + 512, 2**53 + 1, 2**64, 10**400, -(10**400)]
+        [
+            -1,
+            511,
+            512,
+            513,
+            1024,
+            1025,
+            65535,
+            65536,
+            2**31 - 1,
+            2**31,
+            2**32,
+            2**40,
+            2**40 + 512,
+            2**53 + 1,
+            2**64,
+            10**400,
+            -(10**400),
+        ]
     ),
     st.sampled_from([0.5, -0.0, 8.0, 1e-300, 3.5e38, -1e308]),
     st.text(max_size=3),
@@ -95,7 +117,13 @@ LEAVES = st.one_of(
         ]
     ),
 )
-VALUES = st.one_of(LEAVES, st.just([]), st.just({}), st.lists(LEAVES, max_size=9), st.dictionaries(st.text(max_size=3), LEAVES, max_size=3))
+VALUES = st.one_of(
+    LEAVES,
+    st.just([]),
+    st.just({}),
+    st.lists(LEAVES, max_size=9),
+    st.dictionaries(st.text(max_size=3), LEAVES, max_size=3),
+)
 
 
 def mutate(value: Any, data: st.DataObject) -> None:
@@ -154,7 +182,9 @@ def test_mutations_are_refused_or_valid(written: dict[str, Any], kind: str, data
 
 
 @settings(deadline=None, max_examples=200)
-@given(data=st.binary(max_size=200) | st.text(alphabet='{}[]",:0123456789.eE-truefalsn\\ud8', max_size=200).map(str.encode))
+@given(
+    data=st.binary(max_size=200) | st.text(alphabet='{}[]",:0123456789.eE-truefalsn\\ud8', max_size=200).map(str.encode)
+)
 def test_any_bytes_are_json_or_refused(data: bytes) -> None:
     try:
         value = load_json(data, "x")

@@ -1,4 +1,5 @@
-"""A tiny bundle for tests: two kernels, two plans (8 and 1000 numbers), and text files with the letters of their names."""
+"""A tiny bundle for tests: two kernels, two plans (8 and 1000 numbers),
+and text files with the letters of their names."""
 
 from __future__ import annotations
 
@@ -65,15 +66,21 @@ MODEL = {"family": "tiny", "source": "tests"}
 REWRITE = {
     "nodes": [5, 3],
     "rules": [
-        {"rule": "FirstRule", "family": "first", "applied": 2, "skipped": {"the axis is not the last": 3}, "off": False},
+        {
+            "rule": "FirstRule",
+            "family": "first",
+            "applied": 2,
+            "skipped": {"the axis is not the last": 3},
+            "off": False,
+        },
         {"rule": "SecondRule", "family": "second", "applied": 0, "skipped": {}, "off": True},
     ],
 }
 
 
 def tiny_plan(n: int, component: str = "tiny") -> Plan:
-    """y = parts of pick(scale_add(scale_add(x))): `mid` and `end` overlap nothing that is needed beside them; `end` takes over the place of
-    `x`."""
+    """y = parts of pick(scale_add(scale_add(x))): `mid` and `end` overlap nothing that is needed beside them;
+    `end` takes over the place of `x`."""
     step = -(-4 * n // 512) * 512
     operands = (
         Operand("x", "f32", (n,), 4 * n, offset=0),
@@ -124,7 +131,9 @@ def tiny_contents(**changes: Any) -> Contents:
         "plans": [tiny_plan(8), tiny_plan(1000)],
         "weights": tiny_weights(),
         "kernels": KERNELS,
-        "tokenizers": {"tiny": TokenizerFiles({"vocab.json": b'{"a</w>":0}', "merges.txt": "#version: 0.2\né e\n".encode()}, 77)},
+        "tokenizers": {
+            "tiny": TokenizerFiles({"vocab.json": b'{"a</w>":0}', "merges.txt": "#version: 0.2\né e\n".encode()}, 77)
+        },
         "scheduler": {"_class_name": "PNDMScheduler", "beta_start": 0.00085, "steps_offset": 1},
         "samplers": {"tiny_2": {"timesteps": [501, 1], "rows": [[0.5, -1.5e-07], [1, 0]]}},
         "model": MODEL,
@@ -133,20 +142,24 @@ def tiny_contents(**changes: Any) -> Contents:
     return Contents(**(contents | changes))
 
 
-def write_tiny(path: Path, *, force: bool = False, shard_bytes: int = SHARD_BYTES, progress: Any = None, **changes: Any) -> Path:
+def write_tiny(
+    path: Path, *, force: bool = False, shard_bytes: int = SHARD_BYTES, progress: Any = None, **changes: Any
+) -> Path:
     """Write the tiny bundle; `changes` are those of `tiny_contents`."""
     return write_bundle(path, tiny_contents(**changes), force=force, shard_bytes=shard_bytes, progress=progress)
 
 
 def edit_json(bundle: Path, name: str, change: Callable[[Any], Any]) -> None:
-    """Change a JSON file in place (`change` returns the new value, or None to keep the one it changed) and sign it again."""
+    """Change a JSON file in place (`change` returns the new value, or None to keep the one it changed)
+    and sign it again."""
     value = json.loads((bundle / name).read_text())
     value = changed if (changed := change(value)) is not None else value
     replace_file(bundle, name, json.dumps(value).encode())
 
 
 def replace_file(bundle: Path, name: str, data: bytes) -> None:
-    """Put other bytes into a file, with its new size and sha256 in the manifest: damage that only the checks of its content can find."""
+    """Put other bytes into a file, with its new size and sha256 in the manifest:
+    damage that only the checks of its content can find."""
     (bundle / name).write_bytes(data)
     if name != "bundle.json":
         manifest = json.loads((bundle / "bundle.json").read_text())

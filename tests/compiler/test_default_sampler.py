@@ -23,8 +23,12 @@ DEIS = "there is no sampler here for DEISMultistepScheduler; the bundle's defaul
 
 @pytest.fixture(scope="module")
 def checkpoint():
-    made = random_checkpoint_from_configs(**TINY, seed=1)
-    return replace(made, scheduler={"beta_start": 0.00085, "beta_end": 0.012, "_class_name": "DEISMultistepScheduler"}, source="m")
+    random_weights = random_checkpoint_from_configs(**TINY, seed=1)
+    return replace(
+        random_weights,
+        scheduler={"beta_start": 0.00085, "beta_end": 0.012, "_class_name": "DEISMultistepScheduler"},
+        source="m",
+    )
 
 
 def of(checkpoint, **changes):
@@ -36,11 +40,18 @@ def of(checkpoint, **changes):
     [
         ({}, None, "dpmpp_2m", DEIS),
         ({}, "lms", "lms", "m: the scheduler's steps_offset is absent; 1 is taken"),
-        ({"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -math.inf, "steps_offset": 1}, None, "dpmpp_2m", None),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -math.inf, "steps_offset": 1},
+            None,
+            "dpmpp_2m",
+            None,
+        ),
     ],
 )
 def test_a_bundle_s_sampler(checkpoint, tmp_path, caplog, changes, sampler, name, said):
-    bundle = open_bundle(compile_bundle(of(checkpoint, **changes), tmp_path / "b", F32, sampler=sampler, sizes=SMALL), verify=True)
+    bundle = open_bundle(
+        compile_bundle(of(checkpoint, **changes), tmp_path / "b", F32, sampler=sampler, sizes=SMALL), verify=True
+    )
     assert (bundle.pipeline.sampler, bundle.pipeline.steps) == (name, 20) and bundle.scheduler["steps_offset"] == 1
     assert SamplerTable.from_json(bundle.sampler(f"{name}_20")) == make_table(name, 20, bundle.scheduler)
     assert choose(bundle.scheduler, None, "").sampler == name
@@ -51,15 +62,22 @@ def test_a_bundle_s_sampler(checkpoint, tmp_path, caplog, changes, sampler, name
 def test_strict_refuses_another_sampler_and_not_what_diffusers_does(checkpoint, tmp_path):
     with pytest.raises(StrictError) as caught:
         compile_bundle(checkpoint, tmp_path / "b", PLAIN, strict=True, sizes=SMALL)
-    assert str(caught.value).startswith(f"--strict: 1 fallback (expected none): {DEIS}.") and not list(tmp_path.iterdir())
+    assert str(caught.value).startswith(f"--strict: 1 fallback (expected none): {DEIS}.") and not list(
+        tmp_path.iterdir()
+    )
     compile_bundle(of(checkpoint, _class_name="DDIMScheduler"), tmp_path / "b", PLAIN, strict=True, sizes=SMALL)
 
 
 def test_what_no_sampler_can_use_is_refused_before_the_work(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("ondevice.compiler.compile.programs", lambda *_: pytest.fail("a plan was made"))
-    with pytest.raises(CheckpointError, match=r"^m: the scheduler's config can be used by no sampler: beta_end cannot be used \(got inf,"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"^m: the scheduler's config can be used by no sampler: beta_end cannot be used \(got inf,",
+    ):
         compile_bundle(of(checkpoint, beta_end=math.inf), tmp_path / "b", F32, sizes=SMALL)
-    with pytest.raises(UsageError, match=r"^--sampler: unipc cannot use .*: use_flow_sigmas .* Fix: choose another, such as ddim\.$"):
+    with pytest.raises(
+        UsageError, match=r"^--sampler: unipc cannot use .*: use_flow_sigmas .* Fix: choose another, such as ddim\.$"
+    ):
         compile_bundle(of(checkpoint, use_flow_sigmas=True), tmp_path / "b", F32, sampler="unipc", sizes=SMALL)
     assert not list(tmp_path.iterdir())
 

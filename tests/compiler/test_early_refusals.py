@@ -1,4 +1,5 @@
-"""What `convert` cannot write is refused before a checkpoint is opened, which may be a download, and before the minutes of planning."""
+"""What `convert` cannot write is refused before a checkpoint is opened, which may be a download,
+and before the minutes of planning."""
 
 import errno
 import os
@@ -72,7 +73,11 @@ def test_the_library_asks_first_too(tmp_path):
     [
         ("0x64", "'0x64' has no pixels (expected 1 or more each way). Fix: use a size such as 512x512."),
         ("64x64,64x0", "'64x0' has no pixels (expected 1 or more each way). Fix: use a size such as 512x512."),
-        ("1000000x8", "1000000x8 is larger than a bundle can say (expected at most 131072 pixels a side). Fix: use a smaller size."),
+        (
+            "1000000x8",
+            "1000000x8 is larger than a bundle can say (expected at most 131072 pixels per "
+            "side). Fix: use a smaller size.",
+        ),
         ("9" * 5000 + "x8", f"'{'9' * 40}'... is larger than any picture. Fix: use a size such as 512x512."),
         (
             ",".join(f"{8 * i}x8" for i in range(1, 300)),
@@ -89,13 +94,22 @@ def test_sizes_that_no_bundle_can_have(tmp_path, capsys, monkeypatch, size, mess
 
 def test_bands_that_no_bundle_can_have():
     for rows, message in ((1, "too low"), (65_537, "too high (expected at most 65536)")):
-        with pytest.raises(errors.UsageError, match=f"bands of {rows} rows are {message}".replace("(", r"\(").replace(")", r"\)")):
+        with pytest.raises(
+            errors.UsageError, match=f"bands of {rows} rows are {message}".replace("(", r"\(").replace(")", r"\)")
+        ):
             list(band_jobs(None, SPEC, [(64, 64)], rows))
     assert len(list(jobs(SPEC, lambda component: component != "text_encoder", [(64, 64)]))) == 5
 
 
 def test_a_size_that_the_scale_does_not_divide_names_the_next_ones():
-    wrong = {(0, 16): "got 0.*use 8", (16, -8): "got -8.*use 8", (16, 20): "got 20.*use 16 or 24", (3, 8): "got 3.*use 8"}
+    wrong = {
+        (0, 16): "got 0.*use 8",
+        (16, -8): "got -8.*use 8",
+        (16, 20): "got 20.*use 16 or 24",
+        (3, 8): "got 3.*use 8",
+    }
     for (width, height), what in wrong.items():
-        with pytest.raises(errors.UsageError, match=rf"--size: {width}x{height} is not a multiple of 8 pixels \({what}\.$"):
+        with pytest.raises(
+            errors.UsageError, match=rf"--size: {width}x{height} is not a multiple of 8 pixels \({what}\.$"
+        ):
             list(jobs(SPEC, lambda _: True, [(8, 8), (width, height)]))

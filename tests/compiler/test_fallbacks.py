@@ -54,7 +54,9 @@ def test_what_the_checkpoint_holds_and_was_not_used(checkpoint, tmp_path):
     noted = replace(checkpoint, notes=("12 averaged weights were ignored",))
     written(noted, tmp_path / "b")
     for act in (partial(compile_bundle, recipe=Recipe()), export_onnx):
-        with pytest.raises(StrictError, match=r"^--strict: \d+ fallbacks? \(expected none\): 12 averaged weights were ignored[.;]"):
+        with pytest.raises(
+            StrictError, match=r"^--strict: \d+ fallbacks? \(expected none\): 12 averaged weights were ignored[.;]"
+        ):
             act(noted, tmp_path / "c", sizes=SMALL, strict=True)
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
 
@@ -103,7 +105,16 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
 def test_only_the_name_of_the_source_is_kept(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "anna" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "anna" / "model")
-    sources = {"/home/anna/secret/model.safetensors": "model.safetensors", "CompVis/stable-diffusion-v1-4": "stable-diffusion-v1-4"}
-    sources |= {".": "model", "..": "anna", "a/": "a", "/": "unknown", "random weights, seed 0": "random weights, seed 0"}
+    sources = {
+        "/home/anna/secret/model.safetensors": "model.safetensors",
+        "CompVis/stable-diffusion-v1-4": "stable-diffusion-v1-4",
+    }
+    sources |= {
+        ".": "model",
+        "..": "anna",
+        "a/": "a",
+        "/": "unknown",
+        "random weights, seed 0": "random weights, seed 0",
+    }
     for source, name in sources.items():
         assert about(replace(checkpoint, source=source))["source"] == name

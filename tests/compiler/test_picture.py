@@ -41,7 +41,9 @@ def test_without_the_picture_encoder_a_pipeline_begins_from_noise() -> None:
 
 
 def of(spec: PipelineSpec) -> list[tuple[str, int]]:
-    return [(job.component, job.sizes["batch"]) for job in jobs(spec, lambda component: "text" not in component, [(64, 64)])]
+    return [
+        (job.component, job.sizes["batch"]) for job in jobs(spec, lambda component: "text" not in component, [(64, 64)])
+    ]
 
 
 def test_what_the_loop_runs_is_there_for_one_pass_and_for_all() -> None:

@@ -45,26 +45,26 @@ def picks():
 
 
 def test_a_graph_by_hand():
-    told = report.of_graph(picks(), Job("net", {"batch": 1}), "f32", "graph")
-    assert [(row.name, row.op, row.flops, row.reads, row.writes) for row in told.rows] == [
+    of_graph = report.of_graph(picks(), Job("net", {"batch": 1}), "f32", "graph")
+    assert [(row.name, row.op, row.flops, row.reads, row.writes) for row in of_graph.rows] == [
         ("n0", "Gather", 0, ROWS + 32, ROWS),  # 8 rows of the table, 8 ids
         ("n1", "Add", 32, ROWS, ROWS),  # one input in both places
         ("n2", "Split", 0, ROWS, ROWS),
         ("n3", "Concat", 0, ROWS, ROWS),
     ]
-    assert told.rows[0].inputs == ("f32[16,4]", "i32[8]") and told.rows[0].outputs == ("f32[8,4]",)
-    assert (told.weights, told.moved, told.total("flops")) == (16 * 4 * 4, 8 * ROWS + 32, 32)
+    assert of_graph.rows[0].inputs == ("f32[16,4]", "i32[8]") and of_graph.rows[0].outputs == ("f32[8,4]",)
+    assert (of_graph.weights, of_graph.moved, of_graph.total("flops")) == (16 * 4 * 4, 8 * ROWS + 32, 32)
     half = report.of_graph(picks(), Job("net", {}), "f16", "graph")
     assert (half.weights, half.moved) == (16 * 4 * 2, 4 * ROWS + 32)
 
 
 def test_its_program_moves_as_much():
-    told = report.of_program(lower(picks(), "net", storage="f32"), "f32")
-    by_op = {entry["op"]: entry for entry in told.histogram()}
+    of_program = report.of_program(lower(picks(), "net", storage="f32"), "f32")
+    by_op = {entry["op"]: entry for entry in of_program.histogram()}
     assert by_op["Gather"]["bytes"] == 2 * ROWS + 32 and by_op["Add"]["bytes"] == 2 * ROWS
-    assert (by_op["Split"]["count"], by_op["Split"]["bytes"]) == (2, 2 * ROWS)  # a copy a part, each half as large
+    assert (by_op["Split"]["count"], by_op["Split"]["bytes"]) == (2, 2 * ROWS)  # a copy per part, each half as large
     assert (by_op["Concat"]["count"], by_op["Concat"]["bytes"]) == (2, 2 * ROWS)
-    assert told.moved == 8 * ROWS + 32
+    assert of_program.moved == 8 * ROWS + 32
 
 
 def test_traffic():
@@ -75,19 +75,19 @@ def test_traffic():
 
 
 def test_views_move_nothing(checkpoint):
-    told = report.of_model(checkpoint, "graph", Recipe(), size=(10, 6), component="unet")[0]
-    views = [row for row in told.rows if row.op in report.VIEWS]
+    of_model = report.of_model(checkpoint, "graph", Recipe(), size=(10, 6), component="unet")[0]
+    views = [row for row in of_model.rows if row.op in report.VIEWS]
     assert views and not any(row.reads or row.writes or row.flops for row in views)
 
 
 def test_a_plan_by_hand():
-    told = report.of_plan(tiny_plan(8))
-    assert [row.op for row in told.rows] == ["Add", "Add", "Gather"]
-    assert told.rows[0].inputs == ("f32[8]", "f16[4]") and told.rows[0].outputs == ("f32[1,8]",)
-    assert (told.weights, told.arena, told.total("flops")) == (8 + 16 + 4, 1536, 36)
-    assert (told.total("reads"), told.total("writes")) == (2 * 40 + 36, 2 * 32 + 16)
-    assert told.histogram()[0] == {"op": "Add", "kernel": "scale_add", "count": 2, "flops": 32, "bytes": 144}
-    assert [tensor.name for tensor in told.largest()] == ["end", "mid", "x", "y"]
+    of_plan = report.of_plan(tiny_plan(8))
+    assert [row.op for row in of_plan.rows] == ["Add", "Add", "Gather"]
+    assert of_plan.rows[0].inputs == ("f32[8]", "f16[4]") and of_plan.rows[0].outputs == ("f32[1,8]",)
+    assert (of_plan.weights, of_plan.arena, of_plan.total("flops")) == (8 + 16 + 4, 1536, 36)
+    assert (of_plan.total("reads"), of_plan.total("writes")) == (2 * 40 + 36, 2 * 32 + 16)
+    assert of_plan.histogram()[0] == {"op": "Add", "kernel": "scale_add", "count": 2, "flops": 32, "bytes": 144}
+    assert [tensor.name for tensor in of_plan.largest()] == ["end", "mid", "x", "y"]
     assert report.of_plan(tiny_plan(8), after="lower").arena is None
 
 
@@ -97,13 +97,18 @@ def test_a_bundle_tells_what_its_model_does(checkpoint, bundle, after):
     of_bundle = report.of_bundle(bundle, after)
     if after == "plan":
         assert [part.to_json(rows=True) for part in of_bundle] == [part.to_json(rows=True) for part in of_model]
-    # A bundle's plans are in their final order, and some tensors have taken the bytes of others; what is done is the same.
-    assert [part.to_json() | {"largest": []} for part in of_bundle] == [part.to_json() | {"largest": []} for part in of_model]
+    # A bundle's plans are in their final order, and some tensors have taken the bytes of others; what is
+    # done is the same.
+    assert [part.to_json() | {"largest": []} for part in of_bundle] == [
+        part.to_json() | {"largest": []} for part in of_model
+    ]
     assert [len(part.largest()) for part in of_model] == [5] * 4
 
 
 def test_stages_follow_each_other(checkpoint):
-    graphs, fused, lowered, planned = (report.of_model(checkpoint, after, Recipe(), size=(10, 6)) for after in report.STAGES)
+    graphs, fused, lowered, planned = (
+        report.of_model(checkpoint, after, Recipe(), size=(10, 6)) for after in report.STAGES
+    )
     for before, after in zip(graphs, fused, strict=True):
         assert len(after.rows) < len(before.rows) and after.moved < before.moved and after.weights <= before.weights
     assert [part.moved for part in lowered] == [part.moved for part in planned]
@@ -112,7 +117,10 @@ def test_stages_follow_each_other(checkpoint):
 
 
 def test_the_unet_is_the_one_that_guidance_runs(checkpoint, bundle):
-    for parts in (report.of_model(checkpoint, "plan", Recipe(), size=(6, 6)), report.of_bundle(bundle, "plan", size=(6, 6))):
+    for parts in (
+        report.of_model(checkpoint, "plan", Recipe(), size=(6, 6)),
+        report.of_bundle(bundle, "plan", size=(6, 6)),
+    ):
         assert {part.component: dict(part.sizes) for part in parts} == {
             "text_encoder": {"batch": 1},
             "unet": {"batch": 2, "height": 3, "width": 3},
@@ -152,11 +160,18 @@ def test_a_bundle_at_a_size_it_has_not(bundle):
 
 def test_a_component_that_has_not_that_size_is_left_out(bundle, tmp_path):
     shutil.copytree(bundle.path, tmp_path / "b")
-    few = [p for p in json.loads((tmp_path / "b" / "bundle.json").read_text())["plans"] if "encoder_b1_3x5" not in p["file"]]
+    few = [
+        p
+        for p in json.loads((tmp_path / "b" / "bundle.json").read_text())["plans"]
+        if "encoder_b1_3x5" not in p["file"]
+    ]
     edit_json(tmp_path / "b", "bundle.json", lambda manifest: manifest | {"plans": few})
     cut = open_bundle(tmp_path / "b")
     names = {size: [part.component for part in report.of_bundle(cut, "plan", size=size)] for size in ((10, 6), (6, 6))}
-    assert names == {(10, 6): ["text_encoder", "unet", "vae_decoder"], (6, 6): ["text_encoder", "unet", "vae_decoder", "vae_encoder"]}
+    assert names == {
+        (10, 6): ["text_encoder", "unet", "vae_decoder"],
+        (6, 6): ["text_encoder", "unet", "vae_decoder", "vae_encoder"],
+    }
 
 
 def test_a_bundle_has_no_graph(bundle):
@@ -166,20 +181,22 @@ def test_a_bundle_has_no_graph(bundle):
 
 def test_skipped_matches_of_a_bundle_are_fallbacks(tmp_path):
     path = write_tiny(tmp_path / "t")
-    assert report.of_bundle(open_bundle(path), "plan")[0].fallbacks == ["tiny: FirstRule left 3 alone: the axis is not the last"]
+    assert report.of_bundle(open_bundle(path), "plan")[0].fallbacks == [
+        "tiny: FirstRule left 3 alone: the axis is not the last"
+    ]
     edit_json(path, "bundle.json", lambda manifest: manifest["components"]["tiny"].pop("rewrite") and None)
     assert report.of_bundle(open_bundle(path), "plan")[0].fallbacks == []
 
 
 def test_text_says_the_same_as_json():
-    told = report.of_plan(tiny_plan(1000))
-    head, counts, *table = report.to_text(told, rows=True).splitlines()
+    of_plan = report.of_plan(tiny_plan(1000))
+    head, counts, *table = report.to_text(of_plan, rows=True).splitlines()
     assert head == "tiny after plan, width=1000, f16"
     assert counts == "  3 dispatches, 0.0 GFLOP, 0.0 MB moved (0.0 read, 0.0 written), 0.0 MB weights, 0.0 MB arena"
     assert table[0].split() == ["op", "kernel", "count", "GFLOP", "MB", "moved"]
     line = "Add scale_add 1000x1x1/4x1x1 f32[1000], f16[4] -> f32[1,1000] 2,000 flop 4,008 B in 4,000 B out  /first/Add"
     assert table[-3].split(maxsplit=1) == ["0", line]
-    assert json.loads(json.dumps(told.to_json(rows=True)))["rows"][0]["name"] == "/first/Add"
+    assert json.loads(json.dumps(of_plan.to_json(rows=True)))["rows"][0]["name"] == "/first/Add"
 
 
 def test_columns():

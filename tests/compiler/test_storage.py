@@ -23,7 +23,12 @@ def test_the_text_encoder_is_float32(lowered):
     text, *stages = lowered
     assert {tensor.dtype for name, tensor in text.tensors.items() if name != "input_ids"} == {"f32"}
     assert all(any(tensor.dtype == "f16" for tensor in stage.tensors.values()) for stage in stages)
-    assert [Recipe("f16").storage(part) for part in ("text_encoder", "unet", "vae_decoder", "vae_encoder")] == ["f32", "f16", "f16", "f16"]
+    assert [Recipe("f16").storage(part) for part in ("text_encoder", "unet", "vae_decoder", "vae_encoder")] == [
+        "f32",
+        "f16",
+        "f16",
+        "f16",
+    ]
 
 
 def test_pictures_between_stages_are_as_they_are_stored_and_both_ends_float32(lowered):

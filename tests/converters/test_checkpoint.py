@@ -62,7 +62,12 @@ def test_a_diffusers_folder(folder: Path, tiny: Checkpoint) -> None:
     assert found.components["unet"].config["norm_eps"] == 1e-5  # diffusers' default, not in the file
     assert found.components["vae"].config["scaling_factor"] == 0.18215
     assert found.scheduler["_class_name"] == "PNDMScheduler"
-    assert set(found.tokenizers["tokenizer"]) == {"vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"}
+    assert set(found.tokenizers["tokenizer"]) == {
+        "vocab.json",
+        "merges.txt",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    }
     assert (found.family, found.source, found.notes) == ("sd14", str(folder), ())
 
 
@@ -97,7 +102,9 @@ def test_a_variant_is_taken_when_it_is_named(folder: Path, tiny: Checkpoint) -> 
     assert found.components["unet"].weights["conv_in.weight"].dtype == ir.DataType.FLOAT16
 
 
-def test_fp16_is_taken_with_a_note_when_there_is_nothing_else(folder: Path, tiny: Checkpoint, caplog: pytest.LogCaptureFixture) -> None:
+def test_fp16_is_taken_with_a_note_when_there_is_nothing_else(
+    folder: Path, tiny: Checkpoint, caplog: pytest.LogCaptureFixture
+) -> None:
     write_variant(folder, tiny, remove_plain=True)
     found = open_checkpoint(folder, family="sd14")
     assert_same_weights(found, tiny, half=True)
@@ -109,8 +116,16 @@ def test_fp16_is_taken_with_a_note_when_there_is_nothing_else(folder: Path, tiny
     ("index", "shard", "variant"),
     [
         ("diffusion_pytorch_model.safetensors.index.json", "diffusion_pytorch_model-{}-of-00002.safetensors", None),
-        ("diffusion_pytorch_model.safetensors.index.fp16.json", "diffusion_pytorch_model.fp16-{}-of-00002.safetensors", "fp16"),
-        ("diffusion_pytorch_model.fp16.safetensors.index.json", "diffusion_pytorch_model-{}-of-00002.fp16.safetensors", "fp16"),
+        (
+            "diffusion_pytorch_model.safetensors.index.fp16.json",
+            "diffusion_pytorch_model.fp16-{}-of-00002.safetensors",
+            "fp16",
+        ),
+        (
+            "diffusion_pytorch_model.fp16.safetensors.index.json",
+            "diffusion_pytorch_model-{}-of-00002.fp16.safetensors",
+            "fp16",
+        ),
     ],
 )
 def test_sharded_files(folder: Path, tiny: Checkpoint, index: str, shard: str, variant: str | None) -> None:
@@ -129,12 +144,16 @@ def test_bin_files_go_through_the_pickle_reader(folder: Path, tiny: Checkpoint) 
     for name in PARTS:
         stem = "model" if name == "text_encoder" else "diffusion_pytorch_model"
         (folder / name / f"{stem}.safetensors").unlink()
-        write_ckpt(folder / name / ("pytorch_model.bin" if name == "text_encoder" else f"{stem}.bin"), arrays_of(tiny, name))
+        write_ckpt(
+            folder / name / ("pytorch_model.bin" if name == "text_encoder" else f"{stem}.bin"), arrays_of(tiny, name)
+        )
     assert_same_weights(open_checkpoint(folder, family="sd14"), tiny)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.float32])
-def test_position_ids_of_either_dtype_and_both_text_encoder_spellings(tmp_path: Path, tiny: Checkpoint, dtype: type) -> None:
+def test_position_ids_of_either_dtype_and_both_text_encoder_spellings(
+    tmp_path: Path, tiny: Checkpoint, dtype: type
+) -> None:
     text = {name.removeprefix("text_model."): array for name, array in arrays_of(tiny, "text_encoder").items()}
     text["embeddings.position_ids"] = np.arange(77, dtype=dtype)[None]
     write_folder(tmp_path, tiny, {"text_encoder": text})
@@ -164,7 +183,11 @@ def original(tiny: Checkpoint, *, ema: bool = False, extras: bool = True) -> Arr
     """One file's tensors in the original layout."""
     arrays = original_arrays(tiny)
     if ema:
-        averages = {ema_name(name): array * 2 for name, array in arrays.items() if name.startswith(FAMILIES["sd14"].parts["unet"].prefix)}
+        averages = {
+            ema_name(name): array * 2
+            for name, array in arrays.items()
+            if name.startswith(FAMILIES["sd14"].parts["unet"].prefix)
+        }
         arrays |= averages | {"model_ema.decay": np.array(0.999, np.float32), "model_ema.num_updates": np.array(5)}
     if extras:
         arrays |= {"betas": np.ones(10, np.float32), POSITION_IDS: np.arange(77)[None]}
@@ -219,7 +242,9 @@ def test_opening_reads_headers_only(tmp_path: Path, tiny: Checkpoint) -> None:
     with open(tmp_path / "m.safetensors", "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + sum(array.nbytes for array in arrays.values()))
-    found: Component = open_checkpoint(tmp_path / "m.safetensors", family=tiny_family(tmp_path / "family")).components["unet"]
+    found: Component = open_checkpoint(tmp_path / "m.safetensors", family=tiny_family(tmp_path / "family")).components[
+        "unet"
+    ]
     assert not found.weights["conv_in.weight"].numpy().any()
 
 
@@ -231,9 +256,10 @@ def test_missing_extra_and_misshaped_weights_are_listed_together(folder: Path, t
     save(folder / "unet" / "diffusion_pytorch_model.safetensors", arrays)
     with pytest.raises(WeightsError) as caught:
         open_checkpoint(folder, family="sd14")
-    assert "1 missing: conv_in.bias; 1 extra: mystery.weight; 1 mis-shaped: conv_out.bias (got [5], expected [4])" in caught.value.what, (
-        caught.value
-    )
+    assert (
+        "1 missing: conv_in.bias; 1 extra: mystery.weight; 1 mis-shaped: conv_out.bias (got [5], expected [4])"
+        in caught.value.what
+    ), caught.value
 
 
 @pytest.mark.parametrize(
@@ -241,7 +267,11 @@ def test_missing_extra_and_misshaped_weights_are_listed_together(folder: Path, t
     [
         ("unet", "in_channels", "the unet's in_channels is not the vae's latent_channels (got 6, expected 4)."),
         ("unet", "out_channels", "the unet's out_channels is not the vae's latent_channels (got 6, expected 4)."),
-        ("unet", "cross_attention_dim", "the unet's cross_attention_dim is not the text_encoder's hidden_size (got 6, expected 20)."),
+        (
+            "unet",
+            "cross_attention_dim",
+            "the unet's cross_attention_dim is not the text_encoder's hidden_size (got 6, expected 20).",
+        ),
         ("vae", "in_channels", "the vae's in_channels is not that of RGB pictures (got 6, expected 3)."),
         ("vae", "out_channels", "the vae's out_channels is not that of RGB pictures (got 6, expected 3)."),
     ],

@@ -63,19 +63,31 @@ def test_a_training_checkpoint_gives_its_state_dict_and_says_what_it_left_out(tm
     )
     (tmp_path / "m").write_bytes(ckpt_bytes(b"\x80\x02" + body + b".", STORED))
     assert values(tmp_path / "m") == plain()
-    assert read_ckpt(tmp_path / "m").notes == ("entries that are no tensors were ignored: epoch, callbacks, optimizer_states",)
+    assert read_ckpt(tmp_path / "m").notes == (
+        "entries that are no tensors were ignored: epoch, callbacks, optimizer_states",
+    )
 
 
 @pytest.mark.parametrize(
-    ("shape", "stride", "offset"), [((3, 2), (1, 3), 0), ((2,), (3,), 1), ((2, 1, 2), (2, 9, 1), 2), ((), (), 5), ((0, 3), (3, 1), 6)]
+    ("shape", "stride", "offset"),
+    [((3, 2), (1, 3), 0), ((2,), (3,), 1), ((2, 1, 2), (2, 9, 1), 2), ((), (), 5), ((0, 3), (3, 1), 6)],
 )
-def test_strides_offsets_and_shared_storages(tmp_path: Path, shape: tuple[int, ...], stride: tuple[int, ...], offset: int) -> None:
+def test_strides_offsets_and_shared_storages(
+    tmp_path: Path, shape: tuple[int, ...], stride: tuple[int, ...], offset: int
+) -> None:
     data = np.arange(6, dtype=np.float32)
     storage = Op.storage("FloatStorage", "0", 6)
-    body = Op.dict([(Op.text("view"), Op.tensor(storage, offset, shape, stride)), (Op.text("all"), Op.tensor(storage, 0, (6,), (1,)))])
+    body = Op.dict(
+        [
+            (Op.text("view"), Op.tensor(storage, offset, shape, stride)),
+            (Op.text("all"), Op.tensor(storage, 0, (6,), (1,))),
+        ]
+    )
     (tmp_path / "m").write_bytes(ckpt_bytes(b"\x80\x02" + body + b".", [data.tobytes()]))
     found = read_ckpt(tmp_path / "m").tensors
-    expected = np.lib.stride_tricks.as_strided(data[offset:] if shape != (0, 3) else data, shape, [4 * step for step in stride])
+    expected = np.lib.stride_tricks.as_strided(
+        data[offset:] if shape != (0, 3) else data, shape, [4 * step for step in stride]
+    )
     np.testing.assert_array_equal(found["view"].numpy(), expected)
     np.testing.assert_array_equal(found["all"].numpy(), data)
 
@@ -113,7 +125,7 @@ def test_nothing_runs(tmp_path: Path, evil: str) -> None:
 
 
 BOMBS = {
-    "a dictionary a byte": b"}" * (8 << 20) + b".",
+    "a dictionary per byte": b"}" * (8 << 20) + b".",
     "a long string": b"X\xff\xff\xff\x7fabc.",
     "a longer string": b"\x8d" + b"\xff" * 8 + b"abc.",
     "a long number": b"\x8b\xff\xff\xff\x7f1.",
@@ -192,8 +204,13 @@ def test_flipped_bytes_open_or_are_refused(tmp_path: Path, flips: list[tuple[int
 
 
 @FUZZ
-@given(flips=st.lists(st.tuples(st.integers(0, len(OLD) - 1), st.integers(0, 255)), min_size=1, max_size=6), cut=st.integers(0, 40))
-def test_flipped_bytes_of_an_old_file_open_or_are_refused(tmp_path: Path, flips: list[tuple[int, int]], cut: int) -> None:
+@given(
+    flips=st.lists(st.tuples(st.integers(0, len(OLD) - 1), st.integers(0, 255)), min_size=1, max_size=6),
+    cut=st.integers(0, 40),
+)
+def test_flipped_bytes_of_an_old_file_open_or_are_refused(
+    tmp_path: Path, flips: list[tuple[int, int]], cut: int
+) -> None:
     data = bytearray(OLD)
     for at, value in flips:
         data[at] = value
@@ -214,8 +231,22 @@ def test_a_truncated_archive_is_refused(tmp_path: Path, cut: int) -> None:
         read_ckpt(tmp_path / "m")
 
 
-PIECES = [b"(", b")", b"}", b"]", b"N", b"\x85", b"\x86", b"\x87", b"t", b"u", b"s", b"a", b"e", b"R", b"Q", b"q\x00", b"h\x00", b"0", b"b"]
-PIECES += [b"\x94", b"\x88", b"K\x01", b"l", b"d", b"\x81", b"\x93", b"2", Op.text("a"), Op.named("torch._utils", "_rebuild_tensor_v2")]
+PIECES = [
+    b"(", b")", b"}", b"]", b"N", b"\x85", b"\x86", b"\x87", b"t", b"u", b"s", b"a", b"e", b"R", b"Q", b"q\x00",
+    b"h\x00", b"0", b"b",
+]  # fmt: skip
+PIECES += [
+    b"\x94",
+    b"\x88",
+    b"K\x01",
+    b"l",
+    b"d",
+    b"\x81",
+    b"\x93",
+    b"2",
+    Op.text("a"),
+    Op.named("torch._utils", "_rebuild_tensor_v2"),
+]
 PIECES += [
     b"\x8f",
     b"\x90",
@@ -228,7 +259,11 @@ PIECES += [
     Op.text("ema"),
     Op.named("my.tools", "Thing"),
 ]
-PIECES += [Op.storage("FloatStorage", "0", 6), Op.named("collections", "OrderedDict"), Op.named("torch._utils", "_rebuild_parameter")]
+PIECES += [
+    Op.storage("FloatStorage", "0", 6),
+    Op.named("collections", "OrderedDict"),
+    Op.named("torch._utils", "_rebuild_parameter"),
+]
 
 
 @FUZZ

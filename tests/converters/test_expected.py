@@ -30,7 +30,12 @@ def test_other_widths_heads_and_projections_follow_the_config(component: str) ->
 def test_odd_unets_have_the_weights_that_diffusers_makes(layers: int, down: list[str]) -> None:
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     up = [name.replace("Down", "Up") for name in reversed(down)]
-    raw = TINY_UNET | {"layers_per_block": layers, "down_block_types": down, "up_block_types": up, "block_out_channels": [12, 36]}
+    raw = TINY_UNET | {
+        "layers_per_block": layers,
+        "down_block_types": down,
+        "up_block_types": up,
+        "block_out_channels": [12, 36],
+    }
     config = normalize("unet", raw, "test")
     with torch.device("meta"):
         model = diffusers.UNet2DConditionModel(**raw)
@@ -38,11 +43,16 @@ def test_odd_unets_have_the_weights_that_diffusers_makes(layers: int, down: list
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("changes", [{}, {"layers_per_block": 2, "block_out_channels": [8, 12, 20], "latent_channels": 3}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"layers_per_block": 2, "block_out_channels": [8, 12, 20], "latent_channels": 3}]
+)
 def test_odd_vaes_have_the_weights_that_diffusers_makes(changes: dict[str, Any]) -> None:
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     raw = TINY_VAE | changes
-    raw |= {f"{side}_block_types": raw[f"{side}_block_types"][:1] * len(raw["block_out_channels"]) for side in ("down", "up")}
+    raw |= {
+        f"{side}_block_types": raw[f"{side}_block_types"][:1] * len(raw["block_out_channels"])
+        for side in ("down", "up")
+    }
     with torch.device("meta"):
         model = diffusers.AutoencoderKL(**raw)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -54,5 +64,8 @@ def test_odd_text_encoders_have_the_weights_that_transformers_makes() -> None:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     with torch.device("meta"):
         model = transformers.CLIPTextModel(transformers.CLIPTextConfig(**TINY_TEXT))
-    found = {f"text_model.{name.removeprefix('text_model.')}": tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {
+        f"text_model.{name.removeprefix('text_model.')}": tuple(value.shape)
+        for name, value in model.state_dict().items()
+    }
     assert expected_weights("text_encoder", normalize("text_encoder", TINY_TEXT, "test")) == found

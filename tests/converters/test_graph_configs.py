@@ -1,4 +1,5 @@
-"""Any configuration that is let through: shapes that ONNX infers, exactly the weights that are expected, nothing read while building."""
+"""Any configuration that is let through: shapes that ONNX infers, exactly the weights that are expected,
+nothing read while building."""
 
 import time
 
@@ -34,7 +35,9 @@ def unread_checkpoint(raw):
     parts = {}
     for component, config in raw.items():
         full = normalize(component, config, "test")
-        parts[component] = Component(full, {name: unread(name, shape) for name, shape in expected_weights(component, full).items()})
+        parts[component] = Component(
+            full, {name: unread(name, shape) for name, shape in expected_weights(component, full).items()}
+        )
     return Checkpoint(parts, {}, {}, "sd14", "test")
 
 
@@ -56,11 +59,14 @@ def check_shapes(model):
     proto.opset_import.add(version=18)
     for value in model.graph.inputs:
         proto.graph.input.append(ir.to_proto(value))
-    for name, value in model.graph.initializers.items():  # constants by value: some are shapes; weights by their type alone
+    # constants by value: some are shapes; weights by their type alone
+    for name, value in model.graph.initializers.items():
         if not isinstance(value.const_value, ir.LazyTensor):
             proto.graph.initializer.append(ir.to_proto(value.const_value))
         else:
-            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(value.shape)))
+            proto.graph.input.append(
+                onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, list(value.shape))
+            )
     for node in model.graph:
         proto.graph.node.append(ir.to_proto(node))
     for value in model.graph.outputs:  # no shape: it is to be found

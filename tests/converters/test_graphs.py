@@ -1,4 +1,5 @@
-"""Graphs: op counts as exporters write them, shapes that ONNX's own inference confirms, values that float64 confirms."""
+"""Graphs: op counts as exporters write them, shapes that ONNX's own inference confirms,
+values that float64 confirms."""
 
 import collections
 
@@ -23,13 +24,13 @@ def tiny():
 
 
 def listing(model):
-    """A graph as text: a node a line, names and shapes, without weights."""
+    """A graph as text: a node per line, names and shapes, without weights."""
     lines = [f"input {v.name} {v.dtype.name}{list(v.shape)}" for v in model.graph.inputs]
     for node in model.graph:
         settings = " ".join(f"{a.name}={a.value}" for a in node.attributes.values())
-        made = ", ".join(f"{v.name}{list(v.shape)}" for v in node.outputs)
+        outputs = ", ".join(f"{v.name}{list(v.shape)}" for v in node.outputs)
         read = ", ".join(v.name if v is not None else "-" for v in node.inputs)
-        lines.append(f"{made} = {node.op_type}({read}) {settings}".rstrip())
+        lines.append(f"{outputs} = {node.op_type}({read}) {settings}".rstrip())
     return "\n".join([*lines, *(f"output {v.name}" for v in model.graph.outputs)]) + "\n"
 
 
@@ -48,7 +49,9 @@ def test_op_counts_at_full_size(component, golden):
 
 
 def test_the_unet_has_the_layers_of_the_paper():
-    counts = collections.Counter(n.op_type for n in build(random_checkpoint("sd14", 0)).graph("unet", height=64, width=64).graph)
+    counts = collections.Counter(
+        n.op_type for n in build(random_checkpoint("sd14", 0)).graph("unet", height=64, width=64).graph
+    )
     assert (counts["InstanceNormalization"], counts["Softmax"], counts["Erf"], counts["Conv"]) == (61, 32, 16, 98)
 
 
@@ -70,7 +73,9 @@ def test_onnxruntime_agrees_with_float64(tiny, component):
     inputs = {v.name: rng.standard_normal([int(d) for d in v.shape], dtype=np.float32) for v in model.graph.inputs}
     if component == "text_encoder":
         inputs["input_ids"] = rng.integers(0, 50, (2, 7)).astype(np.int32)
-    got = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+    got = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, inputs
+    )[0]
     (expected,) = reference.run(model, inputs).values()
     assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
 
@@ -79,13 +84,19 @@ def test_onnxruntime_agrees_with_float64(tiny, component):
 def test_frequencies_of_the_time_embedding(shift, frequencies):
     """Three of them: `freq_shift` 1 puts the last at 1/10000, 0 one step before it."""
     model = build(random_checkpoint_from_configs(**TINY | {"unet": TINY["unet"] | {"freq_shift": shift}}, seed=1))
-    (value,) = [v for name, v in tiny_graph(model, "unet").graph.initializers.items() if name.startswith("time_proj.frequencies")]
+    (value,) = [
+        v
+        for name, v in tiny_graph(model, "unet").graph.initializers.items()
+        if name.startswith("time_proj.frequencies")
+    ]
     np.testing.assert_allclose(value.const_value.numpy(), [frequencies], rtol=1e-6)
 
 
 def test_weights_stay_lazy_and_keep_their_names(tiny):
     model = tiny_graph(tiny, "unet")
-    lazy = {name: v.const_value for name, v in model.graph.initializers.items() if isinstance(v.const_value, ir.LazyTensor)}
+    lazy = {
+        name: v.const_value for name, v in model.graph.initializers.items() if isinstance(v.const_value, ir.LazyTensor)
+    }
     stored = tiny.checkpoint.components["unet"].weights
     assert {name.split(":")[0].removesuffix(".T") for name in lazy} == set(stored)
     name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
@@ -121,16 +132,24 @@ def test_what_configs_say_reaches_the_nodes():
     unet = TINY["unet"] | {"attention_head_dim": [2, 3], "norm_eps": 1e-2}
     model = build(random_checkpoint_from_configs(**TINY | {"text_encoder": text, "unet": unet}, seed=1))
     nodes = list(tiny_graph(model, "text_encoder").graph)
-    assert [node.attributes["epsilon"].value for node in nodes if node.op_type == "LayerNormalization"] == [pytest.approx(1e-3)] * 3
+    assert [node.attributes["epsilon"].value for node in nodes if node.op_type == "LayerNormalization"] == [
+        pytest.approx(1e-3)
+    ] * 3
     assert [node.op_type for node in nodes].count("Erf") == 1
-    (mask,) = [v.const_value.numpy() for name, v in tiny_graph(model, "text_encoder").graph.initializers.items() if "causal_mask" in name]
+    (mask,) = [
+        v.const_value.numpy()
+        for name, v in tiny_graph(model, "text_encoder").graph.initializers.items()
+        if "causal_mask" in name
+    ]
     np.testing.assert_array_equal(mask[0, 0] == 0, np.tri(7, dtype=bool), "a token sees itself and what is before it")
     assert np.isneginf(mask[mask != 0]).all()
     nodes = list(tiny_graph(model, "unet").graph)
     heads = {node.name.split(".attentions")[0]: node.outputs[0].shape[1] for node in nodes if node.op_type == "Softmax"}
     assert heads == {"down_blocks.0": 2, "mid_block": 3, "up_blocks.1": 2}
     norms = {node.name: node.attributes["epsilon"].value for node in nodes if node.op_type == "InstanceNormalization"}
-    assert len(norms) > 9 and all(value == pytest.approx(1e-6 if ".attentions." in name else 1e-2) for name, value in norms.items())
+    assert len(norms) > 9 and all(
+        value == pytest.approx(1e-6 if ".attentions." in name else 1e-2) for name, value in norms.items()
+    )
 
 
 def test_an_odd_width_of_the_time_embedding_is_filled_with_a_zero():

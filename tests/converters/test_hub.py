@@ -1,4 +1,5 @@
-"""A hub id, against a server on this machine that answers as the hub does: only what is needed, resumed, and every refusal explained."""
+"""A hub id, against a server on this machine that answers as the hub does:
+only what is needed, resumed, and every refusal explained."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ REPO = "someone/tiny"
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """One repository. `cut` drops the connection once, after that many bytes of a file over 1,000 bytes; `status` refuses everything."""
+    """One repository. `cut` drops the connection once, after that many bytes of a file over 1,000 bytes;
+    `status` refuses everything."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -75,7 +77,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200, json.dumps(info).encode(), {"Content-Type": "application/json"})
         elif path.startswith(f"/api/models/{REPO}/tree/"):
             rows = [
-                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()} for name, data in hub.files.items()
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in hub.files.items()
             ]
             self.answer(200, json.dumps(rows).encode(), {"Content-Type": "application/json"})
         elif path.startswith(f"/{REPO}/resolve/") and (name := path.split("/", 5)[5]) in hub.files:
@@ -85,7 +88,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(404, b"{}", {"X-Error-Code": code if REPO in path else "RepoNotFound"})
 
     def send_file(self, name: str, data: bytes) -> None:
-        headers = {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": self.server.commit, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{hashlib.sha1(data).hexdigest()}"',
+            "X-Repo-Commit": self.server.commit,
+            "Accept-Ranges": "bytes",
+        }
         asked = self.headers.get("Range", "")
         start = int(asked.removeprefix("bytes=").partition("-")[0]) if asked else 0
         if self.command == "GET":
@@ -120,7 +127,11 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
     tiny = tiny_checkpoint()
     write_folder(tmp_path / "repo", tiny)
-    for name, stem in (("text_encoder", "model"), ("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")):
+    for name, stem in (
+        ("text_encoder", "model"),
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+    ):
         halves = {key: array.astype(np.float16) for key, array in arrays_of(tiny, name).items()}
         write_safetensors(tmp_path / "repo" / name / f"{stem}.fp16.safetensors", halves)
         (tmp_path / "repo" / name / f"{stem}.non_ema.bin").write_bytes(b"never fetched")
@@ -132,7 +143,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", server.waits.append)  # the waits between tries, ours and its own
+    # the waits between tries, ours and its own
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", server.waits.append)
     yield server
     server.shutdown()
     server.server_close()
@@ -151,7 +163,11 @@ def assert_tiny(source: str, half: bool = False, **options: str) -> None:
 def test_only_the_needed_files_are_fetched_and_only_once(hub: Hub) -> None:
     assert_tiny(REPO)
     fetched = {name for name, _ in hub.fetched}
-    needed = {name for name in hub.files if not name.endswith(("non_ema.bin", "fp16.safetensors")) and "safety_checker" not in name}
+    needed = {
+        name
+        for name in hub.files
+        if not name.endswith(("non_ema.bin", "fp16.safetensors")) and "safety_checker" not in name
+    }
     assert fetched == needed
     before = len(hub.fetched)
     assert_tiny(REPO)
@@ -169,7 +185,10 @@ def test_sharded_weights_are_fetched_after_their_index(hub: Hub) -> None:
     names = list(arrays_of(tiny_checkpoint(), "unet"))
     index = {"weight_map": dict.fromkeys(names, "part-2.safetensors")}
     hub.files[f"{whole}.index.json"] = json.dumps(index).encode()
-    assert str(refusal()) == f"{REPO}: unet/part-2.safetensors could not be fetched. Fix: try again later, or name another --revision."
+    assert (
+        str(refusal())
+        == f"{REPO}: unet/part-2.safetensors could not be fetched. Fix: try again later, or name another --revision."
+    )
     hub.files[f"{whole}.index.json"] = json.dumps(index).replace("part-2", "part-1").encode()
     hub.commit = "b" * 40
     assert_tiny(REPO)
@@ -251,11 +270,18 @@ def test_a_newer_commit_that_cannot_be_fetched_leaves_the_older_copy_in_use(
     assert_tiny(REPO)
 
 
-@pytest.mark.parametrize("lost", ["unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json", "tokenizer/merges.txt"])
+@pytest.mark.parametrize(
+    "lost", ["unet/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json", "tokenizer/merges.txt"]
+)
 def test_a_copy_that_lacks_a_file_is_not_used(hub: Hub, tmp_path: Path, lost: str) -> None:
     if lost.startswith("scheduler"):  # as transformers 5 saves a tokenizer
         vocab, merges = (hub.files.pop(f"tokenizer/{name}").decode() for name in ("vocab.json", "merges.txt"))
-        model = {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": json.loads(vocab), "merges": merges.splitlines()[1:]}
+        model = {
+            "type": "BPE",
+            "end_of_word_suffix": "</w>",
+            "vocab": json.loads(vocab),
+            "merges": merges.splitlines()[1:],
+        }
         hub.files["tokenizer/tokenizer.json"] = json.dumps({"version": "1.0", "model": model}).encode()
     assert_tiny(REPO)
     next((tmp_path / "cache").glob(f"*/snapshots/*/{lost}")).unlink()
@@ -273,7 +299,10 @@ def refusal(source: str = REPO, **options: str) -> OnDeviceError:
 def test_refusals_are_explained(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     error = refusal("someone/else")
     assert isinstance(error, DownloadError)
-    assert str(error) == f"someone/else: {hub.url} has no such repository, or it is private. Fix: check the name, or set HF_TOKEN."
+    assert (
+        str(error)
+        == f"someone/else: {hub.url} has no such repository, or it is private. Fix: check the name, or set HF_TOKEN."
+    )
     assert str(refusal(revision="v9")) == (
         f"{REPO}@v9: the repository has no such revision. Fix: name a branch, tag or commit that exists."
     )
@@ -283,7 +312,10 @@ def test_refusals_are_explained(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> No
     reads = "set HF_TOKEN to a token that may read it, or unset one that has expired"
     assert str(refusal()) == f"{REPO}: {hub.url} answered 401. Fix: {reads}."
     hub.status = 429
-    assert str(refusal()) == f"{REPO}: {hub.url} answered 429. Fix: wait some minutes, or set HF_TOKEN, which raises the limit."
+    assert (
+        str(refusal())
+        == f"{REPO}: {hub.url} answered 429. Fix: wait some minutes, or set HF_TOKEN, which raises the limit."
+    )
     hub.status = 451
     assert str(refusal()) == f"{REPO}: {hub.url} answered 451. Fix: name another repository, or give a local folder."
     hub.status = 500
@@ -308,7 +340,8 @@ def test_a_cache_that_cannot_be_written(hub: Hub, monkeypatch: pytest.MonkeyPatc
 def test_offline_by_choice(hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert str(refusal()) == (
-        f"{REPO}: HF_HUB_OFFLINE is set, and the cache has no whole copy. Fix: unset HF_HUB_OFFLINE to fetch it, or give a local folder."
+        f"{REPO}: HF_HUB_OFFLINE is set, and the cache has no whole copy. Fix: "
+        "unset HF_HUB_OFFLINE to fetch it, or give a local folder."
     )
     assert hub.waits == []
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

@@ -32,7 +32,10 @@ REFUSED = {
     "a key without a value": (b"}(Nu.", ODD.format("SETITEMS")),
     "half a pair in DICT": (b"(Nd.", ODD.format("DICT")),
     "a key twice": (Op.dict([(Op.text("w"), b"N"), (Op.text("w"), b"N")]) + b".", "a dictionary has the key 'w' twice"),
-    "a key twice in an object": (THING + b")R}0(" + 2 * (Op.text("w") + b"N") + b"u.", "a dictionary has the key 'w' twice"),
+    "a key twice in an object": (
+        THING + b")R}0(" + 2 * (Op.text("w") + b"N") + b"u.",
+        "a dictionary has the key 'w' twice",
+    ),
     "a name that is no text": (b"N" + Op.text("w") + b"\x93.", ODD.format("STACK_GLOBAL")),
     "a name in a module that is no text": (Op.text("w") + b"N\x93.", ODD.format("STACK_GLOBAL")),
     "a name without end": (
@@ -89,7 +92,10 @@ FOLLOWED = {
     "values into an object": (THING + b")R(NNe.", ("my.tools Thing", {})),
     "one value into an object": (THING + b")RNa.", ("my.tools Thing", {})),
     "its state": (THING + b")R" + Op.dict([(Op.text("w"), b"\x88")]) + b"b.", ("my.tools Thing", {"w": True})),
-    "its state in slots": (THING + b")RN" + Op.dict([(Op.text("w"), b"\x88")]) + b"\x86b.", ("my.tools Thing", {"w": True})),
+    "its state in slots": (
+        THING + b")RN" + Op.dict([(Op.text("w"), b"\x88")]) + b"\x86b.",
+        ("my.tools Thing", {"w": True}),
+    ),
     "an object by class": (THING + b")}\x92.", ("my.tools Thing", {})),
     "old objects": (b"]((imy.tools\nThing\n(" + THING + b"oe.", [("my.tools Thing", {})] * 2),
     "an escape that Python does not know": (b"S'a\\l'\n.", "a\\l"),
@@ -99,7 +105,10 @@ FOLLOWED = {
     "a value twice": (b"](N2e.", [None, None]),
     "what was kept": (b"]K\x07q\x05ah\x05a.", [7, 7]),
     "what was kept by count": (b"K\x07\x94\x85\x94\x85h\x00\x86.", (((7,),), 7)),
-    "keys that name no weight": (Op.dict([(b")", b"N"), (Op.number(1 << 60), b"N"), (b"K\x02", b"N")]) + b".", {2: None}),
+    "keys that name no weight": (
+        Op.dict([(b")", b"N"), (Op.number(1 << 60), b"N"), (b"K\x02", b"N")]) + b".",
+        {2: None},
+    ),
 }
 
 

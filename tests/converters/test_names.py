@@ -5,7 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
-from checkpoint_files import DATA, PARTS, TINY_UNET, TINY_VAE, canonical, expected_weights, manifest, normalize, original_names
+from checkpoint_files import (
+    DATA,
+    PARTS,
+    TINY_UNET,
+    TINY_VAE,
+    canonical,
+    expected_weights,
+    manifest,
+    normalize,
+    original_names,
+)
 
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.onnx_import.naming import fit
@@ -68,5 +78,7 @@ def test_the_text_encoder_prefix_that_transformers_5_drops_is_put_back() -> None
 
 
 def test_a_name_that_is_no_text_becomes_one_of_its_own() -> None:
-    made = [fit(name) for name in (b"ab\xff", b"ab\xfe", "ab\\xff", "ab")]
-    assert len(set(made)) == 4 and all(name and name.isprintable() for name in made) and made[2:] == ["ab\\xff", "ab"]
+    names = [fit(name) for name in (b"ab\xff", b"ab\xfe", "ab\\xff", "ab")]
+    assert (
+        len(set(names)) == 4 and all(name and name.isprintable() for name in names) and names[2:] == ["ab\\xff", "ab"]
+    )

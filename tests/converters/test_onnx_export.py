@@ -26,7 +26,10 @@ def hidden_states(model_or_path, ids):
 def test_onnxruntime_reads_what_was_saved(tmp_path):
     model, ids = text_graph(), np.arange(154, dtype=np.int32).reshape(2, 77) % 50
     path = save_onnx(model, tmp_path / "text.onnx")
-    assert path == tmp_path / "text.onnx" and sorted(p.name for p in tmp_path.iterdir()) == ["text.onnx", "text.onnx.data"]
+    assert path == tmp_path / "text.onnx" and sorted(p.name for p in tmp_path.iterdir()) == [
+        "text.onnx",
+        "text.onnx.data",
+    ]
     onnx.checker.check_model(str(path), full_check=True)
     expected = hidden_states(ir.to_proto(model).SerializeToString(), ids)
     np.testing.assert_array_equal(hidden_states(str(path), ids), expected)
@@ -51,12 +54,18 @@ def big_weights(count, read):
     x = ir.Value(name="x", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
     values, nodes, y = [], [], x
     for i in range(count):
-        tensor = ir.LazyTensor(lambda i=i: ir.Tensor(read(i)), dtype=ir.DataType.FLOAT, shape=ir.Shape(shape), name=f"w{i}")
-        values.append(ir.Value(name=f"w{i}", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor))
+        tensor = ir.LazyTensor(
+            lambda i=i: ir.Tensor(read(i)), dtype=ir.DataType.FLOAT, shape=ir.Shape(shape), name=f"w{i}"
+        )
+        values.append(
+            ir.Value(name=f"w{i}", shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT), const_value=tensor)
+        )
         nodes.append(ir.node("Add", [y, values[-1]]))
         y = nodes[-1].outputs[0]
         y.name, y.shape, y.type = f"y{i}", ir.Shape(shape), ir.TensorType(ir.DataType.FLOAT)
-    return ir.Model(ir.Graph([x], [y], nodes=nodes, initializers=values, opset_imports={"": 18}, name="big"), ir_version=10)
+    return ir.Model(
+        ir.Graph([x], [y], nodes=nodes, initializers=values, opset_imports={"": 18}, name="big"), ir_version=10
+    )
 
 
 def test_memory_holds_few_weights_at_a_time(tmp_path):
@@ -86,20 +95,26 @@ def test_a_failure_leaves_the_old_model_whole(tmp_path):
     def read(i):
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(GraphError, match=r"m\.onnx: cannot be written \(No space left on device\)\. Fix: free space on this disk"):
+    with pytest.raises(
+        GraphError, match=r"m\.onnx: cannot be written \(No space left on device\)\. Fix: free space on this disk"
+    ):
         save_onnx(big_weights(1, read), tmp_path / "m.onnx")
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
 def test_a_model_without_big_weights_has_no_data_file(tmp_path):
     save_onnx(big_weights(1, lambda i: np.zeros(1 << 20, np.float32)), tmp_path / "m.onnx")
-    proto = onnx.parser.parse_model('<ir_version: 10, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Neg(x) }')
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 18]> g (float[2] x) => (float[2] y) { y = Neg(x) }'
+    )
     save_onnx(ir.from_proto(proto), tmp_path / "m.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_refusals_of_paths(tmp_path):
-    with pytest.raises(GraphError, match=r"the folder .*nowhere does not exist\. Fix: create it, or choose another path\."):
+    with pytest.raises(
+        GraphError, match=r"the folder .*nowhere does not exist\. Fix: create it, or choose another path\."
+    ):
         save_onnx(text_graph(), tmp_path / "nowhere" / "m.onnx")
     (tmp_path / "m.onnx").mkdir()
     with pytest.raises(GraphError, match=r"m\.onnx is a folder\. Fix: choose another path\."):

@@ -48,7 +48,9 @@ def run(model, seed=0):
     for value in model.graph.inputs:
         shape = [int(size) for size in value.shape]
         ids = value.dtype == ir.DataType.INT32
-        inputs[value.name] = rng.integers(0, 999, shape).astype(np.int32) if ids else rng.standard_normal(shape).astype(np.float32)
+        inputs[value.name] = (
+            rng.integers(0, 999, shape).astype(np.int32) if ids else rng.standard_normal(shape).astype(np.float32)
+        )
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, inputs)[0]
 
@@ -56,9 +58,13 @@ def run(model, seed=0):
 @pytest.mark.parametrize("component", ROLES)
 def test_the_same_graph_as_from_weights(folder, tiny, component):
     batch = 2 if component == "unet" else 1
-    ours, theirs = (build(c).graph(component, **sizes_of(component, batch)) for c in (tiny, open_checkpoint(folder, family="sd14")))
+    ours, theirs = (
+        build(c).graph(component, **sizes_of(component, batch)) for c in (tiny, open_checkpoint(folder, family="sd14"))
+    )
     verify_graph(theirs)
-    assert [(v.name, v.dtype, v.shape) for v in theirs.graph.inputs] == [(v.name, v.dtype, v.shape) for v in ours.graph.inputs]
+    assert [(v.name, v.dtype, v.shape) for v in theirs.graph.inputs] == [
+        (v.name, v.dtype, v.shape) for v in ours.graph.inputs
+    ]
     assert [(v.name, v.shape) for v in theirs.graph.outputs] == [(v.name, v.shape) for v in ours.graph.outputs]
     plain = histogram(ours)
     if component.startswith("vae"):  # the view of the pixels and the norm's split are one Reshape in an import
@@ -75,7 +81,9 @@ def test_the_same_graph_as_from_weights(folder, tiny, component):
 @pytest.mark.parametrize("component", ROLES)
 @pytest.mark.parametrize("without", [["group_norm", "group_norm_silu"], ["attention"], ["gelu", "geglu"]])
 def test_rules_can_be_left_out(folder, component, without):
-    model = build(open_checkpoint(folder, family="sd14")).graph(component, **sizes_of(component, 2 if component == "unet" else 1))
+    model = build(open_checkpoint(folder, family="sd14")).graph(
+        component, **sizes_of(component, 2 if component == "unet" else 1)
+    )
     expected = run(model)
     rewrite(model, without=without)
     assert np.abs(run(model) - expected).max() <= 1e-5 * np.abs(expected).max()
@@ -85,14 +93,18 @@ def test_rules_can_be_left_out(folder, component, without):
 def test_a_dynamic_file_has_every_size(folder, tiny, height, width):
     for component in ROLES:
         change(folder / component / "model.onnx", make_dynamic)
-    # Our own graphs are static inside, too, so only what sizes reach through the inputs can change: the text encoder's batch stays.
+    # Our own graphs are static inside, too, so only what sizes reach through the inputs can change: the text
+    # encoder's batch stays.
     found = build(open_checkpoint(folder, family="sd14"))
     assert found.lacks("unet", batch=1, height=height, width=width) is None
     if (height, width) == (8, 6):
         rewrite(model := found.graph("unet", batch=2, height=8, width=6))
         assert histogram(model) == histogram(fused(tiny))
     else:
-        with pytest.raises(GraphError, match=r"unet/model.onnx: node .* do not fit .* Fix: choose a --size that the file was exported for"):
+        with pytest.raises(
+            GraphError,
+            match=r"unet/model.onnx: node .* do not fit .* Fix: choose a --size that the file was exported for",
+        ):
             found.graph("unet", batch=1, height=height, width=width)
 
 
@@ -125,7 +137,9 @@ def test_weights_inside_the_file_are_lazy_too(folder):
     path.write_bytes(whole.SerializeToString())
     found = read_onnx(path)
     assert len(found.graph) < 0.7 * path.stat().st_size and b"raw" not in repr(found).encode()
-    np.testing.assert_array_equal(run(build(open_checkpoint(folder, family="sd14")).graph("unet", batch=2, **SIZE)), expected)
+    np.testing.assert_array_equal(
+        run(build(open_checkpoint(folder, family="sd14")).graph("unet", batch=2, **SIZE)), expected
+    )
 
 
 def test_one_weight_has_one_name_whatever_the_size(folder):
@@ -143,7 +157,9 @@ def test_float16_files_become_float32(folder, tiny):
     def halve(proto):
         for tensor in proto.graph.initializer:
             if tensor.data_type == onnx.TensorProto.FLOAT:
-                tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+                tensor.CopyFrom(
+                    onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
+                )
         for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
             if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
                 value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
@@ -153,12 +169,21 @@ def test_float16_files_become_float32(folder, tiny):
     halve(whole)
     path.write_bytes(whole.SerializeToString())
     model = build(open_checkpoint(folder, family="sd14")).graph("vae_decoder", batch=1, **SIZE)
-    assert all(value.dtype != ir.DataType.FLOAT16 for node in model.graph for value in (*node.inputs, *node.outputs) if value is not None)
+    assert all(
+        value.dtype != ir.DataType.FLOAT16
+        for node in model.graph
+        for value in (*node.inputs, *node.outputs)
+        if value is not None
+    )
     expected = run(build(tiny).graph("vae_decoder", batch=1, **SIZE))
     assert np.abs(run(model) - expected).max() <= 2e-2 * np.abs(expected).max()
 
 
-TIMESTEPS = {"scalar": ((), onnx.TensorProto.INT64), "one": ((1,), onnx.TensorProto.INT64), "one a picture": ((2,), onnx.TensorProto.FLOAT)}
+TIMESTEPS = {
+    "scalar": ((), onnx.TensorProto.INT64),
+    "one": ((1,), onnx.TensorProto.INT64),
+    "one per picture": ((2,), onnx.TensorProto.FLOAT),
+}
 
 
 @pytest.mark.parametrize("shape, kind", TIMESTEPS.values(), ids=TIMESTEPS)
@@ -223,31 +248,43 @@ def test_what_a_folder_lacks_is_the_familys(folder, caplog):
         (folder / name / "config.json").unlink()
     with pytest.raises(GraphError, match=r"its output is \[1, 77, 20\] \(expected last_hidden_state \[1, 77, 768\]\)"):
         build(open_checkpoint(folder, family="sd14")).graph("text_encoder")
-    asked = "there is no text_encoder/config.json, unet/config.json, vae_decoder/config.json, scheduler/, so sd14's own are used"
+    asked = (
+        "there is no text_encoder/config.json, unet/config.json, vae_decoder/config.json, "
+        "scheduler/, so sd14's own are used"
+    )
     assert asked in caplog.text
 
 
-# Bundles ------------------------------------------------------------------------------------------------------------------------------
+# Bundles --------------------------------------------------------------------------------------------------------------
 
 
 def test_plans_are_made_of_the_batches_there_are(tmp_path, folder, caplog):
     checkpoint = open_checkpoint(folder, family="sd14")
-    made = bundle_jobs(build(checkpoint), [(12, 16)], 0, [])
-    assert [(job.component, job.sizes["batch"]) for job in made] == [
+    jobs = bundle_jobs(build(checkpoint), [(12, 16)], 0, [])
+    assert [(job.component, job.sizes["batch"]) for job in jobs] == [
         ("text_encoder", 1), ("unet", 2), ("vae_decoder", 1), ("vae_encoder", 1),
     ]  # fmt: skip
-    assert "unet: its input sample is fixed to [2, 4, 8, 6] (12x16 pixels), and [1, 4, 8, 6] is asked for; left out" in caplog.text
+    assert (
+        "unet: its input sample is fixed to [2, 4, 8, 6] (12x16 pixels), and [1, 4, 8, 6] is asked for; left out"
+        in caplog.text
+    )
     bundle = open_bundle(compile_bundle(checkpoint, tmp_path / "m.ondevice", Recipe(), sizes=[(12, 16)]))
     assert [entry.sizes["batch"] for entry in bundle.plans if entry.component == "unet"] == [2]
     assert not in_single_passes(bundle, True, 6, 8)
-    with pytest.raises(UsageError, match=r"--guidance: a picture without guidance needs the unet at batch 1, and .* batch 2 only"):
+    with pytest.raises(
+        UsageError, match=r"--guidance: a picture without guidance needs the unet at batch 1, and .* batch 2 only"
+    ):
         in_single_passes(bundle, False, 6, 8)
 
 
 def test_guidance_takes_two_passes_where_there_is_only_batch_1(tmp_path, tiny, caplog):
     folder = write_onnx_folder(tmp_path / "one", tiny, ROLES[:3], batch=1)
-    bundle = open_bundle(compile_bundle(open_checkpoint(folder, family="sd14"), tmp_path / "m.ondevice", Recipe(), sizes=[(12, 16)]))
-    assert "there is no vae_encoder/model.onnx" in caplog.text and "guidance in two passes, which is slower" in caplog.text
+    bundle = open_bundle(
+        compile_bundle(open_checkpoint(folder, family="sd14"), tmp_path / "m.ondevice", Recipe(), sizes=[(12, 16)])
+    )
+    assert (
+        "there is no vae_encoder/model.onnx" in caplog.text and "guidance in two passes, which is slower" in caplog.text
+    )
     assert {entry.component for entry in bundle.plans} == {"text_encoder", "unet", "vae_decoder"}
     assert in_single_passes(bundle, True, 6, 8) and not in_single_passes(bundle, False, 6, 8)
     spec = bundle.pipeline
@@ -271,14 +308,21 @@ def test_names_that_no_message_or_bundle_can_hold_are_replaced(folder, tiny, wor
         for i, node in enumerate(proto.graph.node):
             node.name = f"{word}{i}"
             for side in (node.input, node.output):
-                side[:] = [name if not name or name in ports else names.setdefault(name, f"{word}{len(names)}") for name in side]
+                side[:] = [
+                    name if not name or name in ports else names.setdefault(name, f"{word}{len(names)}")
+                    for name in side
+                ]
         for value in (*proto.graph.initializer, *proto.graph.value_info):
             value.name = names.get(value.name, value.name)
 
     change(folder / "unet" / "model.onnx", rename)
-    ours, theirs = (build(c).graph("unet", **sizes_of("unet", 2)) for c in (tiny, open_checkpoint(folder, family="sd14")))
+    ours, theirs = (
+        build(c).graph("unet", **sizes_of("unet", 2)) for c in (tiny, open_checkpoint(folder, family="sd14"))
+    )
     verify_graph(theirs)
     assert histogram(ours) == histogram(theirs)
-    names = {str(name) for node in theirs.graph for name in (node.name, *(value.name for value in node.inputs if value))}
+    names = {
+        str(name) for node in theirs.graph for name in (node.name, *(value.name for value in node.inputs if value))
+    }
     assert all(name.isprintable() and len(name) < 256 for name in names)
     np.testing.assert_array_equal(run(theirs), run(ours))

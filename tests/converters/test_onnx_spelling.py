@@ -18,8 +18,12 @@ onnxruntime.set_default_logger_severity(3)
 
 def run(model):
     rng = np.random.default_rng(0)
-    inputs = {v.name: rng.standard_normal([int(size) for size in v.shape], dtype=np.float32) for v in model.graph.inputs}
-    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+    inputs = {
+        v.name: rng.standard_normal([int(size) for size in v.shape], dtype=np.float32) for v in model.graph.inputs
+    }
+    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, inputs
+    )[0]
 
 
 def ops(model):
@@ -30,7 +34,10 @@ def heads(scores, *, mask="", between="", out="y = MatMul(p, v)"):
     """Attention over [1, 2, tokens, 4]: `scores` makes s of q and k."""
     soft = f"t = Add(s, {mask}) p0 = Softmax<axis = -1>(t)" if mask else "p0 = Softmax<axis = -1>(s)"
     keep = between or "p = Identity(p0)"
-    return f"(float[1,2,3,4] q, float[1,2,5,4] k, float[1,2,5,4] v) => (float[1,2,3,4] y) {{ {scores} {soft} {keep} {out} }}"
+    return (
+        "(float[1,2,3,4] q, float[1,2,5,4] k, float[1,2,5,4] v) => (float[1,2,3,4] y) "
+        f"{{ {scores} {soft} {keep} {out} }}"
+    )
 
 
 SANDWICH = """f = Constant<value_ints = [2, 5, 4]>() a = Reshape(k, f) b = Transpose<perm = [0, 2, 1]>(a)
@@ -44,14 +51,20 @@ CAUSAL = np.triu(np.full((3, 5), -np.inf, np.float32), 1)
 WIDE = CAUSAL.reshape(1, 1, 3, 5)
 NOTHING = np.full((1, 1, 3, 5), -np.inf, np.float32)
 NORM = (
-    "(float[2,6,5,1] x, float[6] w, float[6] b) => (float[2,6,5,1] y) { y = GroupNormalization<num_groups = 3, epsilon = 0.001>(x, w, b) }"
+    "(float[2,6,5,1] x, float[6] w, float[6] b) => (float[2,6,5,1] y) { y = GroupNormalization<num_groups = 3, "
+    "epsilon = 0.001>(x, w, b) }"
 )
 WEIGHTS = {"w": np.arange(6, dtype=np.float32), "b": np.ones(6, np.float32)}
-ATTEND = "(float[1,2,3,4] q, float[1,2,5,4] k, float[1,2,5,4] v) => (float[1,2,3,4] y) { MASK y = Attention<ATTRS>(q, k, v MORE) }"
+ATTEND = (
+    "(float[1,2,3,4] q, float[1,2,5,4] k, float[1,2,5,4] v) => (float[1,2,3,4] y) "
+    "{ MASK y = Attention<ATTRS>(q, k, v MORE) }"
+)
 
 
 def attend(attributes="", mask="", more=""):
-    return ATTEND.replace("<ATTRS>", f"<{attributes}>" if attributes else "").replace("MASK", mask).replace("MORE", more)
+    return (
+        ATTEND.replace("<ATTRS>", f"<{attributes}>" if attributes else "").replace("MASK", mask).replace("MORE", more)
+    )
 
 
 PRIMITIVE_NORM = {"Reshape": 2, "InstanceNormalization": 1, "Mul": 1, "Add": 1}
@@ -60,7 +73,8 @@ LAYER_NORM = """(float[2,3,4] x) => (float[2,3,4] y) {
     m = ReduceMean<axes = [-1]>(x) c = Sub(x, m) s = Pow(c, two) n = ReduceMean<axes = [-1]>(s) d = Add(n, e)
     r = Sqrt(d) h = Div(c, r) g = Mul(h, w) y = Add(g, b) }"""
 HALVES = """(float[2,3,8] x) => (float[2,3,4] y) {
-    a = Constant<value_ints = [2]>() o = Constant<value_ints = [0]>() h = Constant<value_ints = [4]>() e = Constant<value_ints = [99]>()
+    a = Constant<value_ints = [2]>() o = Constant<value_ints = [0]>() h = Constant<value_ints = [4]>()
+    e = Constant<value_ints = [99]>()
     v = Slice(x, o, h, a) g = Slice(x, h, e, a) y = Sub(v, g) }"""
 PADDED = """(float[1,2,5,4] x, float[3,2,3,3] w) => (float[1,3,2,2] y) {
     p = Constant<value_ints = [0, 0, 0, 0, 0, 0, 1, 1]>() z = Constant<value_float = FILL>()
@@ -70,12 +84,15 @@ KERNEL = {"w": np.arange(54, dtype=np.float32).reshape(3, 2, 3, 3)}
 CASES = {  # id: (text, opset, constants, ops)
     "group norm": (NORM, 21, WEIGHTS, PRIMITIVE_NORM),
     "gelu": ("(float[4] x) => (float[4] y) { y = Gelu(x) }", 20, {}, {"Div": 1, "Erf": 1, "Add": 1, "Mul": 2}),
-    "tanh gelu": ('(float[4] x) => (float[4] y) { y = Gelu<approximate = "tanh">(x) }', 20, {}, {"Mul": 6, "Add": 2, "Tanh": 1}),
+    "tanh gelu": (
+        '(float[4] x) => (float[4] y) { y = Gelu<approximate = "tanh">(x) }', 20, {}, {"Mul": 6, "Add": 2, "Tanh": 1},
+    ),
     "attention": (attend(), 23, {}, OURS),
     "attention with a scale": (attend("scale = 0.3"), 23, {}, OURS),
     "attention, causal": (attend("is_causal = 1"), 23, {}, OURS | {"Add": 1}),
     "attention, mask of booleans": (
-        attend(mask="m = Constant<value = bool[1,1,3,5] {1,0,0,0,0,1,1,0,0,0,1,1,1,0,0}>()", more=", m"), 23, {}, OURS | {"Add": 1},
+        attend(mask="m = Constant<value = bool[1,1,3,5] {1,0,0,0,0,1,1,0,0,0,1,1,1,0,0}>()", more=", m"), 23, {},
+        OURS | {"Add": 1},
     ),
     "attention, mask to add": (attend(mask="m = Identity(mask)", more=", m"), 23, {"mask": WIDE}, OURS | {"Add": 1}),
     "turned keys": (heads(f"{SANDWICH} {BOTH}"), 18, {}, OURS),
@@ -83,12 +100,15 @@ CASES = {  # id: (text, opset, constants, ops)
     "scale divides the scores": (heads(f"{PLAIN} {HALF} s0 = MatMul(q, kt) s = Div(s0, c)"), 18, {}, OURS),
     "scale on the queries": (heads(f"{PLAIN} {HALF} q1 = Mul(c, q) s = MatMul(q1, kt)"), 18, {}, OURS),
     "guarded softmax": (
-        heads(f"{PLAIN} {BOTH}", mask="mask", between=GUARD.replace("FILL", "0.0")), 18, {"mask": WIDE}, OURS | {"Add": 1},
+        heads(f"{PLAIN} {BOTH}", mask="mask", between=GUARD.replace("FILL", "0.0")), 18, {"mask": WIDE},
+        OURS | {"Add": 1},
     ),
     "narrow mask": (heads(f"{PLAIN} {BOTH}", mask="mask"), 18, {"mask": CAUSAL}, OURS | {"Add": 1}),
     "layer norm": (LAYER_NORM, 14, VALUES, {"LayerNormalization": 1}),
     "halves": (HALVES, 17, {}, {"Split": 1, "Sub": 1}),
-    "split without a number": (HALVES.split("{\n")[0] + "{ v, g = Split<axis = -1>(x) y = Sub(v, g) }", 17, {}, {"Split": 1, "Sub": 1}),
+    "split without a number": (
+        HALVES.split("{\n")[0] + "{ v, g = Split<axis = -1>(x) y = Sub(v, g) }", 17, {}, {"Split": 1, "Sub": 1},
+    ),
     "padding": (PADDED.replace("FILL", "0.0"), 17, KERNEL, {"Conv": 1}),
     "powers": ("(float[4] x) => (float[4] y) { y = Pow(x, three) }", 18, {"three": np.float32(3)}, {"Mul": 2}),
 }  # fmt: skip
@@ -97,25 +117,36 @@ OVERLAP = HALVES.replace("v = ", "i = Constant<value_ints = [3]>() j = Constant<
     "(x, h, e, a)", "(x, i, j, a)"
 )
 ACROSS = HALVES.replace("[2,3,8] x", "[2,8,4] x").replace("[2,3,4] y", "[2,4,4] y").replace("[2]>() o", "[1]>() o")
-EVERY = HALVES.replace("v = ", "t = Constant<value_ints = [2]>() v = ").replace(", a)", ", a, t)").replace("[2,3,4] y", "[2,3,2] y")
+EVERY = (
+    HALVES.replace("v = ", "t = Constant<value_ints = [2]>() v = ")
+    .replace(", a)", ", a, t)")
+    .replace("[2,3,4] y", "[2,3,2] y")
+)
 LESS = HALVES.replace("v = ", "i = Constant<value_ints = [3]>() v = ").replace("(x, o, h, a)", "(x, o, i, a)")
 LESS = LESS.replace("y = Sub(v, g)", "y = Concat<axis = 2>(v, g)").replace("[2,3,4] y", "[2,3,7] y")
 NEAR_MISSES = {  # id: (text, opset, what stays)
     "keys turned otherwise": (heads(f"{OTHERWISE} {BOTH}"), 18, {"Reshape": 2}),
-    "a factor that is no scale": (heads(f"{PLAIN} {HALF} s0 = MatMul(q, kt) s1 = Mul(s0, c) s = Neg(s1)"), 18, {"Neg": 1, "Mul": 1}),
-    "a negative scale": (heads(f"{PLAIN} c = Constant<value_float = -0.5>() s0 = MatMul(q, kt) s = Mul(s0, c)"), 18, {"Mul": 1}),
+    "a factor that is no scale": (
+        heads(f"{PLAIN} {HALF} s0 = MatMul(q, kt) s1 = Mul(s0, c) s = Neg(s1)"), 18, {"Neg": 1, "Mul": 1},
+    ),
+    "a negative scale": (
+        heads(f"{PLAIN} c = Constant<value_float = -0.5>() s0 = MatMul(q, kt) s = Mul(s0, c)"), 18, {"Mul": 1},
+    ),
     "halves that overlap": (OVERLAP, 17, {"Slice": 2}),
     "halves of another axis": (ACROSS, 17, {"Slice": 2}),
     "less than a half": (LESS, 17, {"Slice": 2}),
     "halves by every second column": (EVERY, 17, {"Slice": 2}),
     "a first half that is a result": (
-        HALVES.replace("float[2,3,4] y", "float[2,3,4] v, float[2,3,4] y").replace("Sub(v, g)", "Neg(g)"), 17, {"Slice": 2},
+        HALVES.replace("float[2,3,4] y", "float[2,3,4] v, float[2,3,4] y").replace("Sub(v, g)", "Neg(g)"), 17,
+        {"Slice": 2},
     ),
     "a second half that is a result": (
-        HALVES.replace("float[2,3,4] y", "float[2,3,4] g, float[2,3,4] y").replace("Sub(v, g)", "Neg(v)"), 17, {"Slice": 2},
+        HALVES.replace("float[2,3,4] y", "float[2,3,4] g, float[2,3,4] y").replace("Sub(v, g)", "Neg(v)"), 17,
+        {"Slice": 2},
     ),
     "parts that are no halves": (
-        "(float[2,5] x) => (float[2,3] y) { s = Constant<value_ints = [2, 3]>() a, b = Split<axis = 1>(x, s) y = Neg(b) }",
+        "(float[2,5] x) => (float[2,3] y) { s = Constant<value_ints = [2, 3]>() a, "
+        "b = Split<axis = 1>(x, s) y = Neg(b) }",
         17, {"Split": 1},
     ),
     "a division by a negative number": (
@@ -158,7 +189,9 @@ STAYS = {  # id: (text, opset, constants, op that is left as it was)
     "padding of channels": (PADDED.replace("FILL", "0.0").replace("[0, 0, 0, 0, 0, 0,", "[0, 1, 0, 0, 0, 0,"), 17,
                             {"w": np.ones((3, 3, 3, 3), np.float32)}, "Pad"),
     "padding by reflection": (PADDED.replace("constant", "reflect").replace("FILL", "0.0"), 17, KERNEL, "Pad"),
-    "padding that cuts": (PADDED.replace("FILL", "0.0").replace("0, 0, 0, 0, 0, 0, 1, 1", "0, 0, -1, 0, 0, 0, 2, 1"), 17, KERNEL, "Pad"),
+    "padding that cuts": (
+        PADDED.replace("FILL", "0.0").replace("0, 0, 0, 0, 0, 0, 1, 1", "0, 0, -1, 0, 0, 0, 2, 1"), 17, KERNEL, "Pad",
+    ),
     "padding of a film": (
         """(float[1,2,3,5,4] x, float[3,2,1,3,3] w) => (float[1,3,3,4,3] y) {
            p = Constant<value_ints = [0, 0, 0, 1, 0, 0, 0, 0, 0, 1]>() a = Pad(x, p) y = Conv(a, w) }""",
@@ -166,20 +199,27 @@ STAYS = {  # id: (text, opset, constants, op that is left as it was)
     ),
     "padding of named axes": (
         PADDED.replace("[0, 0, 0, 0, 0, 0, 1, 1]", "[0, 0, 1, 1]").replace("FILL", "0.0")
-        .replace("z = ", "n = Constant<value_ints = [2, 3]>() z = ").replace("(x, p, z)", "(x, p, z, n)"), 18, KERNEL, "Pad",
+        .replace("z = ", "n = Constant<value_ints = [2, 3]>() z = ").replace("(x, p, z)", "(x, p, z, n)"), 18, KERNEL,
+        "Pad",
     ),
     "padding before a convolution that pads by rule": (
         PADDED.replace("FILL", "0.0").replace("pads = [0, 0, 0, 0]", 'auto_pad = "VALID"'), 17, KERNEL, "Pad",
     ),
-    "a power of more axes": ("(float[4] x) => (float[1,4] y) { y = Pow(x, two) }", 18, {"two": np.full((1, 1), 2, np.float32)}, "Pow"),
+    "a power of more axes": (
+        "(float[4] x) => (float[1,4] y) { y = Pow(x, two) }", 18, {"two": np.full((1, 1), 2, np.float32)}, "Pow",
+    ),
     "a norm of means without their axis": (
         LAYER_NORM.replace("[-1]", "[-1], keepdims = 0").replace("[2,3,4]", "[4,4]"), 14, VALUES, "ReduceMean",
     ),
-    "a norm over another axis": (LAYER_NORM.replace("[-1]", "[1]").replace("[2,3,4]", "[2,4,4]"), 14, VALUES, "ReduceMean"),
+    "a norm over another axis": (
+        LAYER_NORM.replace("[-1]", "[1]").replace("[2,3,4]", "[2,4,4]"), 14, VALUES, "ReduceMean",
+    ),
     "a norm with one scale for all": (LAYER_NORM, 14, VALUES | {"w": np.float32(2)}, "ReduceMean"),
     "a norm with one bias for all": (LAYER_NORM, 14, VALUES | {"b": np.float32(2)}, "ReduceMean"),
-    "a norm with an epsilon a column": (LAYER_NORM, 14, VALUES | {"e": np.full(4, 1e-5, np.float32)}, "ReduceMean"),
-    "a norm with a scale a group": (NORM, 21, {"w": np.ones(3, np.float32), "b": np.ones(3, np.float32)}, "GroupNormalization"),
+    "a norm with an epsilon per column": (LAYER_NORM, 14, VALUES | {"e": np.full(4, 1e-5, np.float32)}, "ReduceMean"),
+    "a norm with a scale per group": (
+        NORM, 21, {"w": np.ones(3, np.float32), "b": np.ones(3, np.float32)}, "GroupNormalization",
+    ),
     "attention with fewer keys' heads": (
         attend().replace("[1,2,5,4] k", "[1,1,5,4] k").replace("[1,2,5,4] v", "[1,1,5,4] v"), 23, {}, "Attention",
     ),
@@ -210,7 +250,8 @@ def test_what_means_something_else_is_left(text, opset, constants, op):
 def test_a_scale_before_the_heads_moves_behind_them():
     text = """(float[1,3,8] x, float[1,2,5,4] k, float[1,2,5,4] v) => (float[1,2,3,4] y) {
         c = Constant<value_float = 0.5>() h = Constant<value_ints = [1, 3, 2, 4]>() a = Mul(x, c) b = Reshape(a, h)
-        q = Transpose<perm = [0, 2, 1, 3]>(b) kt = Transpose<perm = [0, 1, 3, 2]>(k) s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) }"""
+        q = Transpose<perm = [0, 2, 1, 3]>(b) kt = Transpose<perm = [0, 1, 3, 2]>(k) s = MatMul(q, kt) p = Softmax(s)
+        y = MatMul(p, v) }"""
     model = legal(text)
     assert [node.op_type for node in model.graph][:2] != ["Mul", "Reshape"] and ops(model)["Mul"] == 2
     np.testing.assert_allclose(run(model), run(parsed(text)), rtol=1e-5, atol=1e-6)
@@ -219,7 +260,8 @@ def test_a_scale_before_the_heads_moves_behind_them():
 def test_a_scale_a_column_stays_before_the_heads():
     text = """(float[1,3,8] x, float[1,2,5,4] k, float[1,2,5,4] v) => (float[1,2,3,4] y) {
         h = Constant<value_ints = [1, 3, 2, 4]>() a = Mul(x, c) b = Reshape(a, h)
-        q = Transpose<perm = [0, 2, 1, 3]>(b) kt = Transpose<perm = [0, 1, 3, 2]>(k) s = MatMul(q, kt) p = Softmax(s) y = MatMul(p, v) }"""
+        q = Transpose<perm = [0, 2, 1, 3]>(b) kt = Transpose<perm = [0, 1, 3, 2]>(k) s = MatMul(q, kt) p = Softmax(s)
+        y = MatMul(p, v) }"""
     scale = {"c": np.arange(1, 9, dtype=np.float32)}
     assert [node.op_type for node in legal(text, **scale).graph][:2] == ["Mul", "Reshape"]
     np.testing.assert_allclose(run(legal(text, **scale)), run(parsed(text, **scale)), rtol=1e-5, atol=1e-6)
@@ -227,8 +269,8 @@ def test_a_scale_a_column_stays_before_the_heads():
 
 ROOMY = np.stack([CAUSAL, np.zeros_like(CAUSAL)])
 MASKS = {  # id: (mask, shape that is left)
-    "a mask a head": (ROOMY[None], (1, 2, 3, 5)),
-    "a mask a head, of three dimensions": (ROOMY, (2, 3, 5)),
+    "a mask per head": (ROOMY[None], (1, 2, 3, 5)),
+    "a mask per head, of three dimensions": (ROOMY, (2, 3, 5)),
     "the same for each head": (np.stack([CAUSAL, CAUSAL]), (1, 1, 3, 5)),
     "a mask of keys": (np.array([0, 0, 0, -np.inf, -np.inf], np.float32), (5,)),
     "a mask of queries": (np.ones((3, 1), np.float32), (3, 1)),
@@ -253,11 +295,12 @@ def test_an_inner_value_with_another_user_survives():
     np.testing.assert_allclose(run(model), run(parsed(text)), rtol=1e-5, atol=1e-6)
 
 
-# Partial evaluation -------------------------------------------------------------------------------------------------------------------
+# Partial evaluation ---------------------------------------------------------------------------------------------------
 
 FOLDED = {
     "shape arithmetic": (
-        """(float[2,3,4] x) => (float[6,4] y) { s = Shape(x) i = Constant<value_ints = [0, 1]>() a = Gather(s, i) p = ReduceProd(a)
+        """(float[2,3,4] x) => (float[6,4] y) { s = Shape(x) i = Constant<value_ints = [0, 1]>() a = Gather(s, i)
+    p = ReduceProd(a)
            l = Constant<value_ints = [-1]>() j = Concat<axis = 0>(p, l) y = Reshape(x, j) }""",
         {"Reshape": 1},
     ),
@@ -268,7 +311,8 @@ FOLDED = {
     ),
     "a turn back": ("(float[2,3] x) => (float[2,3] y) { a = Transpose(x) b = Transpose(a) y = Neg(b) }", {"Neg": 1}),
     "two turns": (
-        "(float[2,3,4] x) => (float[3,2,4] y) { a = Transpose<perm = [1, 2, 0]>(x) b = Transpose<perm = [0, 2, 1]>(a) y = Neg(b) }",
+        "(float[2,3,4] x) => (float[3,2,4] y) { a = Transpose<perm = [1, 2, 0]>(x) "
+        "b = Transpose<perm = [0, 2, 1]>(a) y = Neg(b) }",
         {"Transpose": 1, "Neg": 1},
     ),
     "steps that do nothing": (
@@ -283,7 +327,8 @@ FOLDED = {
     ),
     "a part of a whole": (
         """(float[2,3] x, float[2,4] z) => (float[2,4] y) { c = Concat<axis = 1>(x, z) a = Constant<value_ints = [1]>()
-           s = Constant<value_ints = [3]>() e = Constant<value_ints = [9223372036854775807]>() p = Slice(c, s, e, a) y = Neg(p) }""",
+           s = Constant<value_ints = [3]>() e = Constant<value_ints = [9223372036854775807]>() p = Slice(c, s, e, a)
+           y = Neg(p) }""",
         {"Neg": 1},
     ),
 }  # fmt: skip
@@ -298,13 +343,16 @@ def test_what_sizes_decide_is_folded(text, expected):
 
 @pytest.mark.parametrize("start, end", [(2, 6), (3, 5), (0, 4)])
 def test_a_part_that_is_not_the_whole_of_one_stays(start, end):
-    text = f"""(float[2,3] x, float[2,4] z) => (float[2,{end - start}] y) {{ c = Concat<axis = 1>(x, z) a = Constant<value_ints = [1]>()
-              s = Constant<value_ints = [{start}]>() e = Constant<value_ints = [{end}]>() p = Slice(c, s, e, a) y = Neg(p) }}"""
+    text = f"""(float[2,3] x, float[2,4] z) => (float[2,{end - start}] y) {{ c = Concat<axis = 1>(x, z)
+    a = Constant<value_ints = [1]>()
+              s = Constant<value_ints = [{start}]>() e = Constant<value_ints = [{end}]>() p = Slice(c, s, e, a)
+              y = Neg(p) }}"""
     assert ops(legal(text)) == {"Concat": 1, "Slice": 1, "Neg": 1}
 
 
 def test_a_constant_is_rounded_once():
-    """One bit of a frequency turns the angle of timestep 981 by 6e-5, and NumPy's float32 exp is off by one in a third of them."""
+    """One bit of a frequency turns the angle of timestep 981 by 6e-5,
+    and NumPy's float32 exp is off by one in a third of them."""
     given = np.linspace(-9, 0, 160, dtype=np.float32)
     model = legal("(float[160] x) => (float[160] y) { f = Exp(e) y = Mul(x, f) }", e=given)
     (found,) = (value.const_value.numpy() for value in model.graph.initializers.values())
@@ -312,10 +360,17 @@ def test_a_constant_is_rounded_once():
 
 
 UNKNOWN = {
-    "shapes that do not fit": ("(float[2,3] x, float[4,5] w) => (float[2,5] y) { y = MatMul(x, w) }", r"its inputs \[2, 3\], \[4, 5\] do"),
+    "shapes that do not fit": (
+        "(float[2,3] x, float[4,5] w) => (float[2,5] y) { y = MatMul(x, w) }", r"its inputs \[2, 3\], \[4, 5\] do",
+    ),
     "an op of a later opset": ("(float[4] x) => (float[4] y) { y = Gelu(x) }", r"there is no such op in opset 18"),
-    "as many as there are": ("(float[4] x) => (float[N] y) { a = NonZero(x) y = Cast<to = 1>(a) }", r"the shape of its input a does not"),
-    "another domain": ("(float[4] x) => (float[4] y) { y = com.microsoft.FastGelu(x) }", r"op com\.microsoft::FastGelu is not ONNX's own"),
+    "as many as there are": (
+        "(float[4] x) => (float[N] y) { a = NonZero(x) y = Cast<to = 1>(a) }", r"the shape of its input a does not",
+    ),
+    "another domain": (
+        "(float[4] x) => (float[4] y) { y = com.microsoft.FastGelu(x) }",
+        r"op com\.microsoft::FastGelu is not ONNX's own",
+    ),
 }  # fmt: skip
 
 

@@ -61,7 +61,10 @@ ALONE = {
         "text_encoder",
         lambda tiny, a: (
             arrays_of(tiny, "text_encoder")
-            | {"vision_model.post_layernorm.bias": np.zeros(3, np.float32), "visual_projection.weight": np.zeros((2, 3), np.float32)}
+            | {
+                "vision_model.post_layernorm.bias": np.zeros(3, np.float32),
+                "visual_projection.weight": np.zeros((2, 3), np.float32),
+            }
         ),
     ),
 }
@@ -92,11 +95,16 @@ def test_a_part_for_a_folder_and_from_a_folder(tmp_path: Path, tiny: Checkpoint)
     write_folder(tmp_path / "other", other)
     save(tmp_path / "vae.safetensors", arrays_of(other, "vae"))
     write_json(folder / "vae" / "config.json", TINY_VAE | {"scaling_factor": 0.5})
-    for vae, factor in ((tmp_path / "vae.safetensors", 0.5), (tmp_path / "other", 0.18215), (tmp_path / "other" / "vae", 0.18215)):
+    for vae, factor in (
+        (tmp_path / "vae.safetensors", 0.5),
+        (tmp_path / "other", 0.18215),
+        (tmp_path / "other" / "vae", 0.18215),
+    ):
         found = open_checkpoint(folder, family="sd14", vae=vae)
         same(found, other, "vae")
         same(found, tiny, "unet", "text_encoder")
-        assert found.components["vae"].config["scaling_factor"] == factor  # a file has the checkpoint's own config, a folder brings one
+        # a file has the checkpoint's own config, a folder brings one
+        assert found.components["vae"].config["scaling_factor"] == factor
     (folder / "vae" / "config.json").unlink()
     (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
     (folder / "vae").rmdir()
@@ -111,8 +119,14 @@ def test_a_part_that_does_not_join(tmp_path: Path, tiny: Checkpoint, arrays: Arr
     write_json(tmp_path / "other" / "text_encoder" / "config.json", TINY_TEXT | {"hidden_size": 24})
     path = tmp_path / "m.safetensors"
     save(path, arrays)
-    said = message(lambda: open_checkpoint(path, family=tiny_family(tmp_path / "family"), text_encoder=tmp_path / "other" / "text_encoder"))
-    assert said.startswith(f"{path}: the unet's cross_attention_dim is not the text_encoder's hidden_size (got 20, expected 24).")
+    said = message(
+        lambda: open_checkpoint(
+            path, family=tiny_family(tmp_path / "family"), text_encoder=tmp_path / "other" / "text_encoder"
+        )
+    )
+    assert said.startswith(
+        f"{path}: the unet's cross_attention_dim is not the text_encoder's hidden_size (got 20, expected 24)."
+    )
 
 
 @pytest.mark.parametrize("flag", ["--vae", "--text-encoder"])

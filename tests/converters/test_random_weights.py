@@ -1,4 +1,5 @@
-"""Made-up weights: the same for the same seed, all different, and activations that stay near 1 through every network."""
+"""Made-up weights: the same for the same seed, all different,
+and activations that stay near 1 through every network."""
 
 from __future__ import annotations
 
@@ -50,7 +51,13 @@ MEDIUM_UNET = {
     "cross_attention_dim": 96,
     "attention_head_dim": 4,
 }
-MEDIUM_TEXT = {"vocab_size": 300, "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 12, "num_attention_heads": 4}
+MEDIUM_TEXT = {
+    "vocab_size": 300,
+    "hidden_size": 96,
+    "intermediate_size": 384,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 4,
+}
 MEDIUM_VAE = {
     "block_out_channels": [32, 64, 128, 128],
     "down_block_types": ["DownEncoderBlock2D"] * 4,

@@ -1,4 +1,5 @@
-"""The safetensors reader: the same values as the reference implementation, and one error class for every damaged file."""
+"""The safetensors reader: the same values as the reference implementation,
+and one error class for every damaged file."""
 
 from __future__ import annotations
 
@@ -29,7 +30,10 @@ ARRAYS = {
 
 def test_values_of_every_dtype_come_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    arrays = {name: (rng.random((3, 4)) * 100).astype(name) for name in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "bool")}
+    arrays = {
+        name: (rng.random((3, 4)) * 100).astype(name)
+        for name in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "bool")
+    }
     path = tmp_path / "m.safetensors"
     safetensors.numpy.save_file(arrays, path)
     found = read_safetensors(path)
@@ -46,7 +50,9 @@ def test_bfloat16_scalars_and_empty_tensors_come_back(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "m", arrays)
     found = read_safetensors(tmp_path / "m")
     assert found["half"].dtype == ir.DataType.BFLOAT16
-    assert {name: tensor.numpy().tolist() for name, tensor in found.items()} == {name: array.tolist() for name, array in arrays.items()}
+    assert {name: tensor.numpy().tolist() for name, tensor in found.items()} == {
+        name: array.tolist() for name, array in arrays.items()
+    }
 
 
 def test_metadata_is_no_tensor(tmp_path: Path) -> None:
@@ -74,8 +80,8 @@ DATA = b"".join(array.tobytes() for array in ARRAYS.values())
 @st.composite
 def damaged_headers(draw: st.DrawFn) -> bytes:
     """A good header with one field replaced by something else."""
-    made = copy.deepcopy(header())
-    name = draw(st.sampled_from(sorted(made)))
+    damaged = copy.deepcopy(header())
+    name = draw(st.sampled_from(sorted(damaged)))
     field = draw(st.sampled_from(["dtype", "shape", "data_offsets", None]))
     junk = draw(
         st.one_of(
@@ -87,10 +93,10 @@ def damaged_headers(draw: st.DrawFn) -> bytes:
         )
     )
     if field is None:
-        made[name] = junk
+        damaged[name] = junk
     else:
-        made[name][field] = junk
-    return safetensors_bytes(made, DATA)
+        damaged[name][field] = junk
+    return safetensors_bytes(damaged, DATA)
 
 
 def opens_or_refuses(path: Path, data: bytes) -> None:
@@ -121,7 +127,11 @@ def test_a_truncated_file_is_refused(tmp_path: Path, cut: int, tail: bytes) -> N
 
 
 @FUZZ
-@given(flips=st.lists(st.tuples(st.integers(0, len(safetensors_bytes(header(), DATA)) - 1), st.integers(0, 255)), max_size=6))
+@given(
+    flips=st.lists(
+        st.tuples(st.integers(0, len(safetensors_bytes(header(), DATA)) - 1), st.integers(0, 255)), max_size=6
+    )
+)
 def test_flipped_bytes_open_or_are_refused(tmp_path: Path, flips: list[tuple[int, int]]) -> None:
     data = bytearray(safetensors_bytes(header(), DATA))
     for at, value in flips:
@@ -131,7 +141,13 @@ def test_flipped_bytes_open_or_are_refused(tmp_path: Path, flips: list[tuple[int
 
 @pytest.mark.parametrize(
     "text",
-    [b"[" * 100_000, b'{"a":' * 100_000, b'{"a":' + b"9" * 100_000 + b"}", b'{"a":1e999999}', json.dumps({"a": {}}).encode()],
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b'{"a":' + b"9" * 100_000 + b"}",
+        b'{"a":1e999999}',
+        json.dumps({"a": {}}).encode(),
+    ],
     ids=["lists", "objects", "digits", "exponent", "empty entry"],
 )
 def test_hostile_json_is_refused(tmp_path: Path, text: bytes) -> None:

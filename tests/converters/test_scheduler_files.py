@@ -1,4 +1,5 @@
-"""The scheduler's class is model_index.json's, its numbers are scheduler_config.json's; the index may be absent, damaged or foreign."""
+"""The scheduler's class is model_index.json's, its numbers are scheduler_config.json's;
+the index may be absent, damaged or foreign."""
 
 from __future__ import annotations
 
@@ -60,7 +61,10 @@ def test_which_class_is_taken(index: Any, own: str | None, name: str, note: str 
     [
         (b"{", "model_index.json names no scheduler: the JSON is damaged ("),
         (b"[]", "model_index.json names no scheduler: the JSON is no object (got list);"),
-        (b'{"scheduler": 1, "scheduler": 2}', "model_index.json names no scheduler: the JSON has the key 'scheduler' twice;"),
+        (
+            b'{"scheduler": 1, "scheduler": 2}',
+            "model_index.json names no scheduler: the JSON has the key 'scheduler' twice;",
+        ),
         (b"[" * 100_000, "model_index.json names no scheduler: the JSON is nested too deeply;"),
         (b"{}", NO_PAIR),
     ],
@@ -69,7 +73,11 @@ def test_an_index_that_cannot_be_read_is_said(data: bytes, why: str, tmp_path: P
     (tmp_path / "model_index.json").write_bytes(data)
     notes: list[str] = []
     assert read_scheduler(tmp_path, SCHEDULER, notes) == SCHEDULER
-    assert len(notes) == 1 and notes[0].startswith(why) and notes[0].endswith("the class in scheduler_config.json is taken")
+    assert (
+        len(notes) == 1
+        and notes[0].startswith(why)
+        and notes[0].endswith("the class in scheduler_config.json is taken")
+    )
 
 
 def test_folders_of_weights_and_of_graphs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -81,4 +89,7 @@ def test_folders_of_weights_and_of_graphs(tmp_path: Path, caplog: pytest.LogCapt
         with caplog.at_level(logging.WARNING, "ondevice"):
             found = open_checkpoint(tmp_path / kind, family="sd14")
         assert found.scheduler == SCHEDULER | {"_class_name": "LMSDiscreteScheduler"}
-        assert f"{kind}: scheduler_config.json is of 'PNDMScheduler' and model_index.json names LMSDiscreteScheduler" in caplog.text
+        assert (
+            f"{kind}: scheduler_config.json is of 'PNDMScheduler' and model_index.json names LMSDiscreteScheduler"
+            in caplog.text
+        )

@@ -1,4 +1,5 @@
-"""One file as other tools write it, and parts from files of their own: the same weights as from the plain checkpoint."""
+"""One file as other tools write it, and parts from files of their own:
+the same weights as from the plain checkpoint."""
 
 from __future__ import annotations
 
@@ -52,7 +53,10 @@ def opened(tmp_path: Path, file: str, arrays: Arrays, **options: Any) -> Checkpo
 def squeezed(arrays: Arrays) -> Arrays:
     """The VAE's attention as Linear layers, and the UNet's projections, too."""
     parts = ("attn_1.", ".proj_in.", ".proj_out.")
-    return {name: array[:, :, 0, 0] if any(part in name for part in parts) and array.ndim == 4 else array for name, array in arrays.items()}
+    return {
+        name: array[:, :, 0, 0] if any(part in name for part in parts) and array.ndim == 4 else array
+        for name, array in arrays.items()
+    }
 
 
 SPELLINGS: dict[str, Callable[[Arrays], Arrays]] = {
@@ -65,7 +69,8 @@ SPELLINGS: dict[str, Callable[[Arrays], Arrays]] = {
     "all of them": lambda a: {f"net.model._orig_mod.module.{name}": array for name, array in a.items()},
     "Linear attention": squeezed,
     "new names of the VAE's attention": lambda a: {
-        name.replace(".attn_1.q.", ".attn_1.to_q.").replace(".attn_1.proj_out.", ".attn_1.to_out.0."): array for name, array in a.items()
+        name.replace(".attn_1.q.", ".attn_1.to_q.").replace(".attn_1.proj_out.", ".attn_1.to_out.0."): array
+        for name, array in a.items()
     },
     "no text_model.": lambda a: {name.replace(f"{TEXT}text_model.", TEXT): array for name, array in a.items()},
     "leftovers": lambda a: (
@@ -86,17 +91,22 @@ SPELLINGS: dict[str, Callable[[Arrays], Arrays]] = {
 
 
 @pytest.mark.parametrize("spelling", sorted(SPELLINGS))
-def test_other_spellings_of_the_original_layout(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, spelling: str) -> None:
+def test_other_spellings_of_the_original_layout(
+    tmp_path: Path, tiny: Checkpoint, arrays: Arrays, spelling: str
+) -> None:
     same(opened(tmp_path, "m.safetensors", SPELLINGS[spelling](arrays)), tiny)
 
 
 def test_wrappers_are_noted_and_two_names_for_one_weight_refused(tmp_path: Path, arrays: Arrays) -> None:
     wrapped = {f"module.{name}": array for name, array in arrays.items()}
-    assert opened(tmp_path, "m.ckpt", wrapped).notes == ("a training tool's module was left out of the names of weights",)
+    assert opened(tmp_path, "m.ckpt", wrapped).notes == (
+        "a training tool's module was left out of the names of weights",
+    )
     name = f"{VAE}quant_conv.bias"
     said = message(lambda: opened(tmp_path, "m.ckpt", wrapped | {name: arrays[name]}))
     assert said == (
-        f"{tmp_path}/m.ckpt: the weight {name} is there under two names (with and without module). Fix: use another checkpoint."
+        f"{tmp_path}/m.ckpt: the weight {name} is there under two names (with and without module). "
+        "Fix: use another checkpoint."
     )
 
 
@@ -114,11 +124,21 @@ def stored(arrays: Arrays) -> list[bytes]:
     return [array.tobytes() for array in arrays.values()]
 
 
-PATHS = [("state_dict",), ("model",), ("module", "state_dict"), ("model_state_dict",), ("params_ema",), ("ema",), ("whatever",)]
+PATHS = [
+    ("state_dict",),
+    ("model",),
+    ("module", "state_dict"),
+    ("model_state_dict",),
+    ("params_ema",),
+    ("ema",),
+    ("whatever",),
+]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=".".join)
-def test_where_trainers_keep_the_weights(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, path: tuple[str, ...]) -> None:
+def test_where_trainers_keep_the_weights(
+    tmp_path: Path, tiny: Checkpoint, arrays: Arrays, path: tuple[str, ...]
+) -> None:
     (tmp_path / "m.ckpt").write_bytes(ckpt_bytes(nested(*path, body=pickled_dict(arrays)), stored(arrays)))
     same(open_checkpoint(tmp_path / "m.ckpt", family=tiny_family(tmp_path / "family")), tiny)
 
@@ -131,7 +151,9 @@ def test_averages_in_a_dictionary_of_their_own(tmp_path: Path, tiny: Checkpoint,
     (tmp_path / "m.ckpt").write_bytes(data)
     found = open_checkpoint(tmp_path / "m.ckpt", family=tiny_family(tmp_path / "family"), ema=ema)
     if ema:
-        np.testing.assert_array_equal(arrays_of(found, "unet")["conv_in.bias"], arrays_of(tiny, "unet")["conv_in.bias"] * 2)
+        np.testing.assert_array_equal(
+            arrays_of(found, "unet")["conv_in.bias"], arrays_of(tiny, "unet")["conv_in.bias"] * 2
+        )
         assert found.notes[-1] == "the averaged weights (under ema) were taken"
     else:
         same(found, tiny)
@@ -148,9 +170,20 @@ BESIDE = {
     "datetime": called("datetime", "datetime", Op.text("\x07\xe7")),
     "path": called("pathlib", "PosixPath", Op.text("/"), Op.text("tmp")),
     "enum": called("torch.optim.swa_utils", "Strategy", Op.text("cos")),
-    "partial": called("functools", "partial", Op.named("my.trainer", "f"), state=Op.tuple(Op.named("my.trainer", "f"), b")", b"}", b"N")),
-    "numpy dtype": called("numpy", "dtype", Op.text("f8"), b"\x89", b"\x88", state=Op.tuple(Op.number(3), Op.text("<"), b"N", b"N")),
-    "attribute dict": b"c" + b"pytorch_lightning.utilities.parsing\nAttributeDict\n)\x81}(" + Op.text("a") + Op.number(1) + b"ub",
+    "partial": called(
+        "functools",
+        "partial",
+        Op.named("my.trainer", "f"),
+        state=Op.tuple(Op.named("my.trainer", "f"), b")", b"}", b"N"),
+    ),
+    "numpy dtype": called(
+        "numpy", "dtype", Op.text("f8"), b"\x89", b"\x88", state=Op.tuple(Op.number(3), Op.text("<"), b"N", b"N")
+    ),
+    "attribute dict": b"c"
+    + b"pytorch_lightning.utilities.parsing\nAttributeDict\n)\x81}("
+    + Op.text("a")
+    + Op.number(1)
+    + b"ub",
     "a dict subclass": called("easydict", "EasyDict") + b"(" + Op.text("a") + Op.number(1) + b"u",
     "a list subclass": called("my.trainer", "Losses") + b"(" + Op.number(1) + Op.number(2) + b"e",
     "a set": b"\x8f(" + Op.number(1) + b"\x90",
@@ -160,7 +193,9 @@ BESIDE = {
     "odd keys": b"}(" + Op.tuple(Op.number(1), Op.number(2)) + b"N" + b"G?\xf0\0\0\0\0\0\0" + b"Nu",
     "a complex tensor": Op.tensor(Op.storage("ComplexFloatStorage", "x", 2), 0, (2,), (1,)),
     "bytes": b"\x96\x01\0\0\0\0\0\0\0x",
-    "dtype and device": Op.tuple(Op.named("torch", "float16"), called("torch", "device", Op.text("cuda"), Op.number(0))),
+    "dtype and device": Op.tuple(
+        Op.named("torch", "float16"), called("torch", "device", Op.text("cuda"), Op.number(0))
+    ),
 }
 
 
@@ -181,7 +216,11 @@ def test_what_trainers_keep_beside_the_weights_is_skipped(
 def test_a_state_dict_may_lie_in_an_object(tmp_path: Path, tiny: Checkpoint, arrays: Arrays, kind: str) -> None:
     items = pickled_dict(arrays)[1:]
     body = {
-        "defaultdict": b"}" + Op.text("state_dict") + called("collections", "defaultdict", Op.named("builtins", "int")) + items + b"s",
+        "defaultdict": b"}"
+        + Op.text("state_dict")
+        + called("collections", "defaultdict", Op.named("builtins", "int"))
+        + items
+        + b"s",
         "AttributeDict": b"}" + Op.text("state_dict") + called("my.tools", "AttributeDict") + items + b"s",
         "Namespace": called("argparse", "Namespace", state=b"}" + Op.text("state_dict") + b"}" + items + b"s"),
     }[kind]
@@ -190,9 +229,12 @@ def test_a_state_dict_may_lie_in_an_object(tmp_path: Path, tiny: Checkpoint, arr
 
 
 def test_a_model_that_was_pickled_whole(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:
-    """A module keeps its tensors under _parameters and its parts under _modules; here one module a part of every name."""
+    """A module keeps its tensors under _parameters and its parts under _modules;
+    here one module per part of every name."""
     tree: dict[str, Any] = {}
-    storages = {name: (Op.text(name), pickled_dict({name: array}, first=i)) for i, (name, array) in enumerate(arrays.items())}
+    storages = {
+        name: (Op.text(name), pickled_dict({name: array}, first=i)) for i, (name, array) in enumerate(arrays.items())
+    }
     for name in arrays:
         *parts, leaf = name.split(".")
         at = tree
@@ -213,10 +255,14 @@ def test_a_model_that_was_pickled_whole(tmp_path: Path, tiny: Checkpoint, arrays
 
 def test_arrays_that_are_no_tensors_are_refused_where_a_weight_should_be(tmp_path: Path) -> None:
     path = tmp_path / "m.ckpt"
-    array = called("numpy.core.multiarray", "_reconstruct", Op.named("numpy", "ndarray"), Op.tuple(Op.number(0)), Op.text("b"))
+    array = called(
+        "numpy.core.multiarray", "_reconstruct", Op.named("numpy", "ndarray"), Op.tuple(Op.number(0)), Op.text("b")
+    )
     plain = {"a": np.ones(2, np.float32)}
     for name in ("w", "position_ids"):
-        path.write_bytes(ckpt_bytes(b"\x80\x02" + pickled_dict(plain)[:-1] + Op.text(name) + array + b"u.", stored(plain)))
+        path.write_bytes(
+            ckpt_bytes(b"\x80\x02" + pickled_dict(plain)[:-1] + Op.text(name) + array + b"u.", stored(plain))
+        )
         said = message(lambda: open_checkpoint(path, family="sd14"), CheckpointError)
         odd = f"{path} tensor w: it is made by numpy.core.multiarray._reconstruct, which is no plain torch tensor."
         assert said.startswith(odd) == (name == "w")
@@ -224,8 +270,14 @@ def test_arrays_that_are_no_tensors_are_refused_where_a_weight_should_be(tmp_pat
     assert message(lambda: open_checkpoint(path, family="sd14")).startswith(odd)
     quantized = Op.tensor(Op.storage("QInt8Storage", "0", 2), 0, (2,), (1,))
     path.write_bytes(ckpt_bytes(b"\x80\x02" + Op.dict([(Op.text("w"), quantized)]) + b".", []))
-    assert "tensor w: it is made by torch._utils._rebuild_tensor_v2, which" in message(lambda: open_checkpoint(path, family="sd14"))
-    path.write_bytes(ckpt_bytes(b"\x80\x02" + called("my.models", "Unet", state=Op.dict([(Op.text("depth"), Op.number(4))])) + b".", []))
+    assert "tensor w: it is made by torch._utils._rebuild_tensor_v2, which" in message(
+        lambda: open_checkpoint(path, family="sd14")
+    )
+    path.write_bytes(
+        ckpt_bytes(
+            b"\x80\x02" + called("my.models", "Unet", state=Op.dict([(Op.text("depth"), Op.number(4))])) + b".", []
+        )
+    )
     assert message(lambda: open_checkpoint(path, family="sd14")) == (
         f"{path}: the file holds a whole object (my.models.Unet), not named tensors."
         " Fix: load it where its class is installed, and save its state_dict()."
@@ -248,9 +300,15 @@ def test_averages_without_last_weights(tmp_path: Path, tiny: Checkpoint, arrays:
 
 def test_a_file_that_says_how_it_was_trained(tmp_path: Path, tiny: Checkpoint, arrays: Arrays) -> None:
     assert "prediction_type" not in opened(tmp_path, "m.safetensors", arrays).scheduler
-    marked = opened(tmp_path, "m.safetensors", arrays | {"v_pred": np.zeros(0, np.float32), "ztsnr": np.zeros(0, np.float32)})
+    marked = opened(
+        tmp_path, "m.safetensors", arrays | {"v_pred": np.zeros(0, np.float32), "ztsnr": np.zeros(0, np.float32)}
+    )
     same(marked, tiny)
-    assert (marked.scheduler["prediction_type"], marked.scheduler["rescale_betas_zero_snr"], marked.notes) == ("v_prediction", True, ())
+    assert (marked.scheduler["prediction_type"], marked.scheduler["rescale_betas_zero_snr"], marked.notes) == (
+        "v_prediction",
+        True,
+        (),
+    )
     header = safetensors_header(arrays) | {"__metadata__": {"modelspec.prediction_type": "v"}}
     (tmp_path / "k.safetensors").write_bytes(safetensors_bytes(header, b"".join(stored(arrays))))
     said = open_checkpoint(tmp_path / "k.safetensors", family=tiny_family(tmp_path / "family"))

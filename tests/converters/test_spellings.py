@@ -29,7 +29,12 @@ from ondevice.converters.read.hub import wanted_files
 from ondevice.errors import CheckpointError, UsageError, WeightsError
 
 TINY: dict[str, dict[str, Any]] = {"text_encoder": TINY_TEXT, "unet": TINY_UNET, "vae": TINY_VAE}
-CLIP_ONLY = ("text_projection.weight", "logit_scale", "vision_model.embeddings.class_embedding", "visual_projection.weight")
+CLIP_ONLY = (
+    "text_projection.weight",
+    "logit_scale",
+    "vision_model.embeddings.class_embedding",
+    "visual_projection.weight",
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +62,12 @@ def assert_same(found: Checkpoint, expected: Checkpoint) -> None:
         ("unet", "transformer_layers_per_block", [1, 1], 1),
         ("unet", "cross_attention_dim", [20, 20], 20),
         ("unet", "only_cross_attention", [False, False], False),
-        ("unet", "down_block_types", ["CrossAttnDownBlock2D", "UNetResDownBlock2D"], ["CrossAttnDownBlock2D", "DownBlock2D"]),
+        (
+            "unet",
+            "down_block_types",
+            ["CrossAttnDownBlock2D", "UNetResDownBlock2D"],
+            ["CrossAttnDownBlock2D", "DownBlock2D"],
+        ),
         ("unet", "use_linear_projection", None, False),
         ("unet", "dual_cross_attention", None, False),
         ("unet", "time_embedding_dim", 48, 48),
@@ -76,7 +86,12 @@ def test_what_diffusers_treats_alike_is_taken(component: str, key: str, value: A
     ("component", "key", "value", "message"),
     [
         ("unet", "in_channels", 4.0, "(got 4.0, expected a whole number from 1 to 1048576). Fix: write 4 there."),
-        ("text_encoder", "num_hidden_layers", 2.0, "(got 2.0, expected a whole number from 1 to 256). Fix: write 2 there."),
+        (
+            "text_encoder",
+            "num_hidden_layers",
+            2.0,
+            "(got 2.0, expected a whole number from 1 to 256). Fix: write 2 there.",
+        ),
         (
             "unet",
             "sample_size",
@@ -84,7 +99,12 @@ def test_what_diffusers_treats_alike_is_taken(component: str, key: str, value: A
             "(got '64', expected null, a whole number from 1, or two: [height, width])."
             " Fix: write the latents' height and width there, such as 64 for pictures of 512 pixels.",
         ),
-        ("unet", "sample_size", 64.0, "(got 64.0, expected null, a whole number from 1, or two: [height, width]). Fix: write 64 there."),
+        (
+            "unet",
+            "sample_size",
+            64.0,
+            "(got 64.0, expected null, a whole number from 1, or two: [height, width]). Fix: write 64 there.",
+        ),
         (
             "vae",
             "latent_channels",
@@ -102,7 +122,8 @@ def test_what_diffusers_treats_alike_is_taken(component: str, key: str, value: A
             "vae",
             "scaling_factor",
             None,
-            "(got None, expected a number above 1e-09 and below 1e6). Fix: use the config.json that came with the weights.",
+            "(got None, expected a number above 1e-09 and below 1e6). Fix: "
+            "use the config.json that came with the weights.",
         ),
         (
             "unet",
@@ -115,7 +136,8 @@ def test_what_diffusers_treats_alike_is_taken(component: str, key: str, value: A
             "unet",
             "time_embedding_dim",
             49,
-            "(got 49, expected null, or 4 times the first of block_out_channels). Fix: use the config.json that came with the weights.",
+            "(got 49, expected null, or 4 times the first of block_out_channels). Fix: "
+            "use the config.json that came with the weights.",
         ),
         (
             "unet",
@@ -126,7 +148,9 @@ def test_what_diffusers_treats_alike_is_taken(component: str, key: str, value: A
         ),
     ],
 )
-def test_what_diffusers_fails_on_or_we_do_not_build_is_refused(component: str, key: str, value: Any, message: str) -> None:
+def test_what_diffusers_fails_on_or_we_do_not_build_is_refused(
+    component: str, key: str, value: Any, message: str
+) -> None:
     with pytest.raises(CheckpointError) as caught:
         normalize(component, TINY[component] | {key: value}, "its config")
     assert str(caught.value) == f"its config: config key {key!r} is not supported {message}"
@@ -136,8 +160,13 @@ def test_what_diffusers_fails_on_or_we_do_not_build_is_refused(component: str, k
     ("saved_by", "size", "kept"),
     [("0.8.1", 32, 64), ("0.9.0.dev0", 32, 32), ("0.42.1", 32, 32), ("0.6.0", [48, 64], [48, 64]), (None, 32, 32)],
 )
-def test_configs_of_diffusers_before_0_9_have_its_default_size_by_mistake(saved_by: str | None, size: Any, kept: Any) -> None:
-    assert normalize("unet", TINY_UNET | {"sample_size": size, "_diffusers_version": saved_by}, "test")["sample_size"] == kept
+def test_configs_of_diffusers_before_0_9_have_its_default_size_by_mistake(
+    saved_by: str | None, size: Any, kept: Any
+) -> None:
+    assert (
+        normalize("unet", TINY_UNET | {"sample_size": size, "_diffusers_version": saved_by}, "test")["sample_size"]
+        == kept
+    )
 
 
 @pytest.mark.parametrize(("given", "pixels"), [(64, (512, 512)), ([48, 64], (512, 384)), (256, (2048, 2048))])
@@ -169,22 +198,31 @@ def test_keys_that_diffusers_lists_as_its_own_defaults_do_not_count() -> None:
 
 @pytest.mark.parametrize("name", ["text_config", "text_config_dict"])
 def test_a_whole_clips_config_counts_as_its_text_part(name: str) -> None:
-    nested = {"model_type": "clip", "projection_dim": 64, "text_config": None, "vision_config": {"hidden_size": 8}} | {name: TINY_TEXT}
+    nested = {"model_type": "clip", "projection_dim": 64, "text_config": None, "vision_config": {"hidden_size": 8}} | {
+        name: TINY_TEXT
+    }
     assert normalize("text_encoder", nested, "test") == normalize("text_encoder", TINY_TEXT, "test")
     widths = normalize("text_encoder", {name: {}}, "test")  # what is transformers' default is not written
-    assert [widths[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")] == [512, 2048, 12, 8]
+    assert [
+        widths[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    ] == [512, 2048, 12, 8]
 
 
 @pytest.mark.parametrize("prefix", ["", "text_model."])
-def test_a_whole_clip_and_layers_beyond_the_config_are_ignored_with_a_note(tmp_path: Path, tiny: Checkpoint, prefix: str) -> None:
+def test_a_whole_clip_and_layers_beyond_the_config_are_ignored_with_a_note(
+    tmp_path: Path, tiny: Checkpoint, prefix: str
+) -> None:
     text = {name.replace("text_model.", prefix): array for name, array in arrays_of(tiny, "text_encoder").items()}
-    text |= {name: np.ones(3, np.float32) for name in CLIP_ONLY} | {f"{prefix}encoder.layers.2.mlp.fc1.bias": np.ones(36, np.float32)}
+    text |= {name: np.ones(3, np.float32) for name in CLIP_ONLY} | {
+        f"{prefix}encoder.layers.2.mlp.fc1.bias": np.ones(36, np.float32)
+    }
     write_folder(tmp_path, tiny, {"text_encoder": text})
     write_json(tmp_path / "text_encoder" / "config.json", {"text_config": TINY_TEXT})
     found = open_checkpoint(tmp_path, family="sd14")
     assert_same(found, tiny)
     assert found.notes == (
-        "text_encoder: weights that a text encoder has no use for were ignored: text_projection.weight, logit_scale and 3 more",
+        "text_encoder: weights that a text encoder has no use for were ignored: "
+        "text_projection.weight, logit_scale and 3 more",
     )
 
 
@@ -194,12 +232,14 @@ def test_names_that_wrappers_and_other_tools_left(tmp_path: Path, tiny: Checkpoi
     write_folder(tmp_path, tiny, {"unet": unet, "vae": vae})
     assert_same(open_checkpoint(tmp_path, family="sd14"), tiny)
     unet = {name.replace(".to_out.0.", ".to_out."): array for name, array in arrays_of(tiny, "unet").items()}
-    unet = {name: array[:, :, 0, 0] if ".proj_in.w" in name else array for name, array in unet.items()}  # a Linear for a 1x1 convolution
+    # a Linear for a 1x1 convolution
+    unet = {name: array[:, :, 0, 0] if ".proj_in.w" in name else array for name, array in unet.items()}
     write_folder(tmp_path, tiny, {"unet": unet})
     assert_same(open_checkpoint(tmp_path, family="sd14"), tiny)
 
 
-NEW = {part: part for part in ("group_norm", "to_q", "to_k", "to_v", "to_out.0")}  # a script that knew the old names only
+# a script that knew the old names only
+NEW = {part: part for part in ("group_norm", "to_q", "to_k", "to_v", "to_out.0")}
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn", "group_norm": "norm"}
 BACK = {"to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out", "group_norm": "norm"}
 
@@ -218,7 +258,8 @@ def test_what_scripts_make_of_the_vaes_attention_in_one_file(
             if component == "vae" and ".attentions.0." in name:
                 part, leaf = name.split(".attentions.0.")[1].rsplit(".", 1)
                 original = f"{names[name].split('.mid.attn_1.')[0]}.mid.attn_1.{spelling[part]}.{leaf}"
-                array = array.reshape(*array.shape, *extra) if part != "group_norm" else array  # biases too, as one version did
+                # biases too, as one version did
+                array = array.reshape(*array.shape, *extra) if part != "group_norm" else array
             arrays[original] = array
     arrays["cond_stage_model.transformer.text_projection.weight"] = np.ones((20, 20), np.float32)
     write_safetensors(tmp_path / "m.safetensors", arrays)
@@ -275,7 +316,8 @@ def test_pictures_that_are_not_rgb_are_refused(tmp_path: Path, tiny: Checkpoint)
     }
     write_safetensors(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", vae)
     assert refusal(tmp_path) == (
-        "the vae's out_channels is not that of RGB pictures (got 4, expected 3). Fix: use a Stable Diffusion 1.x text-to-image model."
+        "the vae's out_channels is not that of RGB pictures (got 4, expected 3). Fix: "
+        "use a Stable Diffusion 1.x text-to-image model."
     )
 
 
@@ -284,7 +326,10 @@ def test_a_text_encoder_of_another_generation_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(CheckpointError) as caught:
         random_checkpoint_from_configs(
-            text_encoder=TINY_TEXT | {"hidden_size": 1024}, unet=TINY_UNET | {"cross_attention_dim": 768}, vae=TINY_VAE, seed=1
+            text_encoder=TINY_TEXT | {"hidden_size": 1024},
+            unet=TINY_UNET | {"cross_attention_dim": 768},
+            vae=TINY_VAE,
+            seed=1,
         )
     assert caught.value.what == (
         "the unet's cross_attention_dim is not the text_encoder's hidden_size (got 768, expected 1024):"
@@ -303,7 +348,9 @@ def test_a_variant_that_only_some_components_have_is_taken_where_it_is(tmp_path:
         "vae: only diffusion_pytorch_model.safetensors is there, so it was taken",
     )
     names = [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()]
-    weights = {name for name in wanted_files(names, FAMILIES["sd14"], "fp16", "a hub id") if name.endswith(".safetensors")}
+    weights = {
+        name for name in wanted_files(names, FAMILIES["sd14"], "fp16", "a hub id") if name.endswith(".safetensors")
+    }
     assert weights == {name for name in names if name.endswith(".safetensors")}
 
 
@@ -311,7 +358,10 @@ def test_a_variant_that_only_some_components_have_is_taken_where_it_is(tmp_path:
     ("file", "fix"),
     [
         ("diffusion_pytorch_model.bf16.safetensors", "name the variant that is there with --variant bf16"),
-        ("diffusion_flax_model.msgpack", "use weights for PyTorch, as .safetensors or .bin: these are for Flax or TensorFlow"),
+        (
+            "diffusion_flax_model.msgpack",
+            "use weights for PyTorch, as .safetensors or .bin: these are for Flax or TensorFlow",
+        ),
     ],
 )
 def test_other_weights_than_those_asked_for(tmp_path: Path, tiny: Checkpoint, file: str, fix: str) -> None:

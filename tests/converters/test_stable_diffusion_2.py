@@ -1,4 +1,5 @@
-"""Stable Diffusion 2.x: its folder, its single file with OpenCLIP's stacked layout, and what is said where the model is another."""
+"""Stable Diffusion 2.x: its folder, its single file with OpenCLIP's stacked layout,
+and what is said where the model is another."""
 
 import json
 
@@ -33,7 +34,10 @@ def test_the_published_weights(name, part):
 
 
 def test_what_the_families_say():
-    assert [FAMILIES[name].scheduler()["prediction_type"] for name in ("sd21", "sd21-base")] == ["v_prediction", "epsilon"]
+    assert [FAMILIES[name].scheduler()["prediction_type"] for name in ("sd21", "sd21-base")] == [
+        "v_prediction",
+        "epsilon",
+    ]
     assert [FAMILIES[name].config("unet")["sample_size"] for name in ("sd21", "sd21-base")] == [96, 64]
     for name in ("sd21", "sd21-base"):
         assert json.loads(FAMILIES[name].tokenizer()["special_tokens_map.json"])["pad_token"] == "!"
@@ -59,8 +63,15 @@ def test_rules_equal_the_published_map():
 def test_a_single_file(tmp_path, tiny, family):
     arrays = original(tiny, family)
     assert arrays["cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight"].shape == (60, 20)
-    beyond = {name.replace("resblocks.1.", "resblocks.2."): array * 2 for name, array in arrays.items() if "resblocks.1." in name}
-    more = {"cond_stage_model.model.text_projection": np.eye(20, dtype="f4"), "cond_stage_model.model.logit_scale": np.ones((), "f4")}
+    beyond = {
+        name.replace("resblocks.1.", "resblocks.2."): array * 2
+        for name, array in arrays.items()
+        if "resblocks.1." in name
+    }
+    more = {
+        "cond_stage_model.model.text_projection": np.eye(20, dtype="f4"),
+        "cond_stage_model.model.logit_scale": np.ones((), "f4"),
+    }
     write_safetensors(tmp_path / "m.safetensors", arrays | beyond | more)
     same(open_checkpoint(tmp_path / "m.safetensors", family=family), tiny)
     name = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_bias"
@@ -90,9 +101,12 @@ def test_a_file_of_another_family_names_the_model(tmp_path):
     path = tmp_path / "m.safetensors"
     write_safetensors(path, {"cond_stage_model.model.ln_final.weight": np.ones(4, "f4")})
     assert message(lambda: open_checkpoint(path, family="sd14")) == (
-        f"{path}: this is Stable Diffusion 2.x, not Stable Diffusion 1.x (it has weights named cond_stage_model.model....)."
+        f"{path}: this is Stable Diffusion 2.x, not Stable Diffusion 1.x (it has weights named "
+        "cond_stage_model.model....)."
         " Fix: convert it as the model that it is: ondevice convert sd21 or sd21-base."
     )
     key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     write_safetensors(path, {key: np.zeros((4, 768), "f4"), key.replace("to_k", "to_v"): np.zeros((4, 768), "f4")})
-    assert "this is Stable Diffusion 1.x, not Stable Diffusion 2.x's" in message(lambda: open_checkpoint(path, family="sd21"))
+    assert "this is Stable Diffusion 1.x, not Stable Diffusion 2.x's" in message(
+        lambda: open_checkpoint(path, family="sd21")
+    )

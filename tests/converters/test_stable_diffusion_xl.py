@@ -1,4 +1,5 @@
-"""Stable Diffusion XL: its weights, names and configs, its single file and folder with two tokenizers, and what fits what."""
+"""Stable Diffusion XL: its weights, names and configs, its single file and folder with two tokenizers,
+and what fits what."""
 
 import gzip
 import json
@@ -17,7 +18,12 @@ from ondevice.graph.verify import verify_graph
 
 SDXL = FAMILIES["sdxl"]
 CONFIGS = TINY["sdxl"]
-STEMS = {"text_encoder": "model", "text_encoder_2": "model", "unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+STEMS = {
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,10 @@ def test_names_and_shapes_equal_the_published_map():
 def test_what_the_family_says():
     pads = {name: json.loads(SDXL.tokenizer(name)["special_tokens_map.json"])["pad_token"] for name in SDXL.tokenizers}
     assert pads == {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
-    assert (SDXL.scheduler()["_class_name"], SDXL.config("vae")["scaling_factor"]) == ("EulerDiscreteScheduler", 0.13025)
+    assert (SDXL.scheduler()["_class_name"], SDXL.config("vae")["scaling_factor"]) == (
+        "EulerDiscreteScheduler",
+        0.13025,
+    )
 
 
 def test_its_graphs(tiny):
@@ -57,16 +66,24 @@ def test_its_graphs(tiny):
         verify_graph(graph)
         ports = SDXL.parts[SDXL.roles[role].part].architecture
         names = {name.split(":")[0].removesuffix(".T") for name in graph.graph.initializers}
-        used.setdefault(SDXL.roles[role].part, set()).update(names & ports.weights(tiny.components[SDXL.roles[role].part].config).keys())
-    assert used["unet"] == set(tiny.components["unet"].weights) and used["text_encoder_2"] == set(tiny.components["text_encoder_2"].weights)
+        used.setdefault(SDXL.roles[role].part, set()).update(
+            names & ports.weights(tiny.components[SDXL.roles[role].part].config).keys()
+        )
+    assert used["unet"] == set(tiny.components["unet"].weights) and used["text_encoder_2"] == set(
+        tiny.components["text_encoder_2"].weights
+    )
     beyond = set(tiny.components["text_encoder"].weights) - used["text_encoder"]
-    assert beyond and all(".layers.1." in name or "final_layer_norm" in name for name in beyond)  # the last layer is not asked for
+    # the last layer is not asked for
+    assert beyond and all(".layers.1." in name or "final_layer_norm" in name for name in beyond)
 
 
 def test_a_unet_that_takes_sizes_is_not_of_a_model_with_one_text_encoder():
     unet = CONFIGS["unet"] | {"cross_attention_dim": TINY_TEXT["hidden_size"]}
     said = message(lambda: random_checkpoint_from_configs(text_encoder=TINY_TEXT, unet=unet, vae=TINY_VAE, seed=1))
-    assert "the unet's addition_embed_type is not that of a model with one text encoder (got text_time, expected None)" in said
+    assert (
+        "the unet's addition_embed_type is not that of a model with one text encoder (got text_time, expected None)"
+        in said
+    )
 
 
 def write_sdxl(root, checkpoint):
@@ -77,7 +94,10 @@ def write_sdxl(root, checkpoint):
         for file, data in files.items():
             (root / name / file).write_bytes(data)
     for part, component in checkpoint.components.items():
-        write_safetensors(root / part / f"{STEMS[part]}.safetensors", {name: tensor.numpy() for name, tensor in component.weights.items()})
+        write_safetensors(
+            root / part / f"{STEMS[part]}.safetensors",
+            {name: tensor.numpy() for name, tensor in component.weights.items()},
+        )
 
 
 def test_a_folder(tmp_path, tiny):
@@ -86,7 +106,8 @@ def test_a_folder(tmp_path, tiny):
     same(found, tiny)
     assert found.tokenizers == tiny.tokenizers and list(found.tokenizers) == ["tokenizer", "tokenizer_2"]
     assert message(lambda: open_checkpoint(tmp_path / "m", family="sd14")) == (
-        f"{tmp_path / 'm'}: this is Stable Diffusion XL, not Stable Diffusion 1.x (its model_index.json names StableDiffusionXLPipeline)."
+        f"{tmp_path / 'm'}: this is Stable Diffusion XL, not Stable Diffusion 1.x (its model_index.json names "
+        "StableDiffusionXLPipeline)."
         " Fix: convert it as the model that it is: ondevice convert sdxl."
     )
 
@@ -99,11 +120,17 @@ def test_a_single_file(tmp_path, tiny):
     assert arrays["conditioner.embedders.1.model.text_projection"].shape == (24, 10)
     same(open_checkpoint(tmp_path / "m.safetensors", family=family), tiny)
     assert "ondevice convert sdxl." in message(lambda: open_checkpoint(tmp_path / "m.safetensors", family="sd15"))
-    vae = {name.removeprefix("first_stage_model."): array * 2 for name, array in arrays.items() if name.startswith("first_stage_model.")}
+    vae = {
+        name.removeprefix("first_stage_model."): array * 2
+        for name, array in arrays.items()
+        if name.startswith("first_stage_model.")
+    }
     write_safetensors(tmp_path / "vae.safetensors", vae)
     found = open_checkpoint(tmp_path / "m.safetensors", family=family, vae=tmp_path / "vae.safetensors")
     name = "decoder.conv_in.weight"
-    np.testing.assert_array_equal(found.components["vae"].weights[name].numpy(), 2 * tiny.components["vae"].weights[name].numpy())
+    np.testing.assert_array_equal(
+        found.components["vae"].weights[name].numpy(), 2 * tiny.components["vae"].weights[name].numpy()
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,12 +141,32 @@ def test_a_single_file(tmp_path, tiny):
             {"cross_attention_dim": 20},
             "unet's cross_attention_dim is not the sum of the text encoders' hidden_size (got 20, expected 44)",
         ),
-        ("text_encoder_2", {"projection_dim": 11}, "projection_dim and six times addition_time_embed_dim (got 46, expected 47)"),
-        ("unet", {"addition_embed_type": None}, "addition_embed_type is not that of Stable Diffusion XL (got None, expected text_time)"),
-        ("unet", {"addition_time_embed_dim": None}, "addition_time_embed_dim None and projection_class_embeddings_input_dim 46 leave no"),
-        ("unet", {"transformer_layers_per_block": [1, 2, 3]}, "'transformer_layers_per_block' has 3 entries and block_out_channels has 2"),
+        (
+            "text_encoder_2",
+            {"projection_dim": 11},
+            "projection_dim and six times addition_time_embed_dim (got 46, expected 47)",
+        ),
+        (
+            "unet",
+            {"addition_embed_type": None},
+            "addition_embed_type is not that of Stable Diffusion XL (got None, expected text_time)",
+        ),
+        (
+            "unet",
+            {"addition_time_embed_dim": None},
+            "addition_time_embed_dim None and projection_class_embeddings_input_dim 46 leave no",
+        ),
+        (
+            "unet",
+            {"transformer_layers_per_block": [1, 2, 3]},
+            "'transformer_layers_per_block' has 3 entries and block_out_channels has 2",
+        ),
         ("text_encoder_2", {"vocab_size": 1 << 18}, "vocab_size 262144 times max_position_embeddings 77 is over 2^24"),
-        ("text_encoder_2", {"max_position_embeddings": 70}, "text_encoder_2's max_position_embeddings is not the text_encoder's"),
+        (
+            "text_encoder_2",
+            {"max_position_embeddings": 70},
+            "text_encoder_2's max_position_embeddings is not the text_encoder's",
+        ),
     ],
 )
 def test_configs_that_do_not_fit(part, changes, what):

@@ -14,7 +14,12 @@ from ondevice.converters.read.tokenizer_files import check_vocabulary, read_toke
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.errors import CheckpointError
 
-CONFIG = {"pad_token": "<|endoftext|>", "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+CONFIG = {
+    "pad_token": "<|endoftext|>",
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+}
 
 
 def model(merges_as):
@@ -27,13 +32,18 @@ def model(merges_as):
 def tokenizer_json(**changes):
     files = small_files()
     merges = files["merges.txt"].decode().splitlines()[1:]
-    return {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": json.loads(files["vocab.json"]), "merges": merges} | changes
+    return {
+        "type": "BPE",
+        "end_of_word_suffix": "</w>",
+        "vocab": json.loads(files["vocab.json"]),
+        "merges": merges,
+    } | changes
 
 
-def save(folder, made):
+def save(folder, files):
     folder.mkdir(exist_ok=True)
     (folder / "tokenizer_config.json").write_text(json.dumps(CONFIG))
-    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": made}))
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": files}))
     return folder
 
 
@@ -62,7 +72,8 @@ def test_both_forms_must_say_the_same(tmp_path):
     assert read_tokenizer(folder)["vocab.json"] == small_files()["vocab.json"]
     (folder / "merges.txt").write_text("#version: 0.2\nr e\n")
     with pytest.raises(
-        CheckpointError, match=r"tokenizer\.json: it has another vocabulary or other merges than vocab\.json and merges\.txt"
+        CheckpointError,
+        match=r"tokenizer\.json: it has another vocabulary or other merges than vocab\.json and merges\.txt",
     ):
         read_tokenizer(folder)
     save(folder, {"type": "WordPiece"})  # which no version of CLIPTokenizer reads
@@ -72,7 +83,10 @@ def test_both_forms_must_say_the_same(tmp_path):
 @pytest.mark.parametrize(
     "made, what",
     [
-        ({"type": "WordPiece"}, "no byte-pair tokenizer of CLIP's kind (got WordPiece with None, expected model type BPE with </w>)"),
+        (
+            {"type": "WordPiece"},
+            "no byte-pair tokenizer of CLIP's kind (got WordPiece with None, expected model type BPE with </w>)",
+        ),
         ({"type": "BPE"}, "no byte-pair tokenizer of CLIP's kind (got BPE with None"),
         (None, "no byte-pair tokenizer of CLIP's kind (got no model"),
         (tokenizer_json(vocab=[]), "no vocab object or no merges list"),
@@ -88,15 +102,20 @@ def test_both_forms_must_say_the_same(tmp_path):
         (tokenizer_json(fuse_unk=True), "the model's fuse_unk is not CLIP's"),
         (tokenizer_json(byte_fallback=True), "the model's byte_fallback is not CLIP's"),
         (tokenizer_json(ignore_merges=True), "the model's ignore_merges is not CLIP's"),
-        (tokenizer_json(continuing_subword_prefix="##"), "the model's continuing_subword_prefix is not CLIP's (got ##)"),
+        (
+            tokenizer_json(continuing_subword_prefix="##"),
+            "the model's continuing_subword_prefix is not CLIP's (got ##)",
+        ),
     ],
 )
-def test_what_is_no_tokenizer_is_refused(tmp_path, made, what):
+def test_what_is_no_tokenizer_is_refused(tmp_path, files, what):
     with pytest.raises(CheckpointError, match=re.escape(what)):
-        read_tokenizer(save(tmp_path / "tokenizer", made))
+        read_tokenizer(save(tmp_path / "tokenizer", files))
 
 
-@pytest.mark.parametrize("name, kind", [("vocab.txt", "a BERT tokenizer's"), ("spiece.model", "a sentencepiece model, as T5 has")])
+@pytest.mark.parametrize(
+    "name, kind", [("vocab.txt", "a BERT tokenizer's"), ("spiece.model", "a sentencepiece model, as T5 has")]
+)
 def test_another_kind_of_tokenizer_is_named(tmp_path, name, kind):
     (tmp_path / name).write_text("a\n")
     with pytest.raises(CheckpointError, match=rf"vocab\.json: missing \(got {name}, {kind}"):
@@ -110,7 +129,8 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "write", [lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n"), lambda text: text + b"\n \n"]
+    "write",
+    [lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n"), lambda text: text + b"\n \n"],
 )
 def test_merges_as_editors_leave_them_become_plain_lines(tmp_path, write):
     files = small_files() | {"merges.txt": write(small_files()["merges.txt"])}
@@ -130,7 +150,9 @@ def test_an_empty_folder_names_both_forms(tmp_path):
 def test_the_hub_gives_every_file_that_a_tokenizer_may_be_in():
     names = [f"{part}/config.json" for part in ("text_encoder", "unet", "vae")] + ["text_encoder/model.safetensors"]
     names += [f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")]
-    held = [f"tokenizer/{name}" for name in ("tokenizer.json", "added_tokens.json", "vocab.json", "tokenizer_config.json")]
+    held = [
+        f"tokenizer/{name}" for name in ("tokenizer.json", "added_tokens.json", "vocab.json", "tokenizer_config.json")
+    ]
     assert set(held) <= set(wanted_files([*names, *held, "tokenizer/flax.msgpack"], FAMILIES["sd14"], None, "x"))
 
 
@@ -152,5 +174,7 @@ def test_what_generate_would_refuse_is_refused_before_the_work(merge, lacking):
     """The first of a pair, the second, or both joined are no token."""
     vocab = json.loads(small_files()["vocab.json"])
     files = small_files(merges_txt=merge.encode(), vocab_json=json.dumps(vocab | {"xyz": len(vocab)}).encode())
-    with pytest.raises(CheckpointError, match=rf"tokenizer/merges\.txt: line 1 merges what vocab\.json lacks \(got '{lacking}'"):
+    with pytest.raises(
+        CheckpointError, match=rf"tokenizer/merges\.txt: line 1 merges what vocab\.json lacks \(got '{lacking}'"
+    ):
         check_vocabulary(files, {"vocab_size": 49408, "max_position_embeddings": 77}, "tokenizer")

@@ -1,4 +1,5 @@
-"""Every network of the families beside Stable Diffusion 1.x, against outputs that diffusers and transformers gave in float64."""
+"""Every network of the families beside Stable Diffusion 1.x,
+against outputs that diffusers and transformers gave in float64."""
 
 import numpy as np
 import pytest
@@ -15,7 +16,10 @@ CASES = {
     ("sd2_text_encoder", "sd21", "text_encoder"): (["input_ids"], {"last_hidden_state": "last_hidden_state"}),
     ("sd2_unet", "sd21", "unet"): (["sample", "timestep", "encoder_hidden_states"], {"out_sample": "sample"}),
     ("sdxl_text_encoder", "sdxl", "text_encoder"): (["input_ids"], {"hidden": "hidden_states.-2"}),
-    ("sdxl_text_encoder_2", "sdxl", "text_encoder_2"): (["input_ids"], {"hidden": "hidden_states.-2", "pooled": "text_embeds"}),
+    ("sdxl_text_encoder_2", "sdxl", "text_encoder_2"): (
+        ["input_ids"],
+        {"hidden": "hidden_states.-2", "pooled": "text_embeds"},
+    ),
     ("sdxl_vae", "sdxl", "vae_decoder"): ({"latent_sample": "latent"}, {"sample": "sample"}),
     ("sd2_vae", "sd21", "vae_decoder"): ({"latent_sample": "latent"}, {"sample": "sample"}),
     ("sd2_vae", "sd21", "vae_encoder"): ({"sample": "pixels"}, {"latent_parameters": "moments"}),
@@ -32,7 +36,9 @@ def run(family, role, raw, salt, inputs, **sizes):
     if picture:
         scale = network.scale(config) if picture[1] == 3 else 1
         sizes |= {"height": picture[2] // scale, "width": picture[3] // scale}
-    model = graph.build(GraphBuilder(role, weights(network, config, salt)), config, **{name: sizes[name] for name in graph.sizes})
+    model = graph.build(
+        GraphBuilder(role, weights(network, config, salt)), config, **{name: sizes[name] for name in graph.sizes}
+    )
     return reference.run(model, inputs)
 
 
@@ -64,7 +70,12 @@ def test_sdxl_unet_takes_what_its_condition_gives():
     }
     made = run(FAMILIES["sdxl"], "condition", raw, salt, given, hidden=width, ids=6)
     np.testing.assert_array_equal(made["context"], text)
-    inputs = {"sample": arrays["in.sample"], "timestep": arrays["in.timestep"], "encoder_hidden_states": text, "added": made["added"]}
+    inputs = {
+        "sample": arrays["in.sample"],
+        "timestep": arrays["in.timestep"],
+        "encoder_hidden_states": text,
+        "added": made["added"],
+    }
     assert close(run(FAMILIES["sdxl"], "unet", raw, salt, inputs)["out_sample"], arrays["out.sample"])
 
 
@@ -90,13 +101,20 @@ def test_the_vae_is_held_smaller_and_draws_the_same(role):
     raw, salt, arrays = case("sdxl_vae")
     port, array = ("latent_sample", arrays["in.latent"]) if role == "vae_decoder" else ("sample", arrays["out.sample"])
     plain, small = (
-        run(FAMILIES["sdxl"], role, raw | {"force_upcast": upcast, "norm_num_groups": 4}, salt, {port: array}) for upcast in (False, True)
+        run(FAMILIES["sdxl"], role, raw | {"force_upcast": upcast, "norm_num_groups": 4}, salt, {port: array})
+        for upcast in (False, True)
     )
     family = FAMILIES["sdxl"]
     network, config = family.parts["vae"].architecture, family.normalize("vae", raw, "test")
-    graph = family.graph(role).build(GraphBuilder(role, weights(network, config, salt)), config, batch=1, height=4, width=4).graph
+    graph = (
+        family.graph(role)
+        .build(GraphBuilder(role, weights(network, config, salt)), config, batch=1, height=4, width=4)
+        .graph
+    )
     half = role.removeprefix("vae_")
-    assert {f"{half}.conv_in.weight:by0.015625", f"{half}.mid_block.attentions.0.to_out.0.weight.T:by0.015625"} <= set(graph.initializers)
+    assert {f"{half}.conv_in.weight:by0.015625", f"{half}.mid_block.attentions.0.to_out.0.weight.T:by0.015625"} <= set(
+        graph.initializers
+    )
     epsilons = {node.attributes["epsilon"].as_float() for node in graph if node.op_type == "InstanceNormalization"}
     assert sorted(epsilons) == pytest.approx([1e-6 * 2.0**-12, 1e-6])
     for name, expected in plain.items():

@@ -1,4 +1,5 @@
-"""Networks that run in the host's memory: what a pipeline needs of a session, and the pipeline of Stable Diffusion 1.x around them."""
+"""Networks that run in the host's memory: what a pipeline needs of a session,
+and the pipeline of Stable Diffusion 1.x around them."""
 
 from __future__ import annotations
 
@@ -57,7 +58,8 @@ class Kept:
 
 
 class OtherDevice(HostSession):
-    """Values have a kind of their own, as those of `ondevice.run.session.Session`: what takes one for an array, or joins both, fails.
+    """Values have a kind of their own, as those of `ondevice.run.session.Session`:
+    what takes one for an array, or joins both, fails.
 
     Every run is in `runs`: component, batch, its inputs as arrays, and as they were given.
     """

@@ -15,8 +15,11 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(values: np.ndarray, kind: int, depth: int, *, more: Sequence[bytes] = (), size: tuple[int, int] | None = None) -> bytes:
-    """Rows of samples (h, w * samples a pixel) of `depth` bits. `size`: (width, height) in the header, if not the rows' own."""
+def png(
+    values: np.ndarray, kind: int, depth: int, *, more: Sequence[bytes] = (), size: tuple[int, int] | None = None
+) -> bytes:
+    """Rows of samples (h, w * samples per pixel) of `depth` bits.
+    `size`: (width, height) in the header, if not the rows' own."""
     samples = {GREY: 1, RGB: 3, INDEXED: 1, GREY_ALPHA: 2, RGBA: 4}[kind]
     height, width = values.shape[0], values.shape[1] // samples
     bits = np.unpackbits(values.astype(">u2").view(np.uint8).reshape(height, -1, 2), axis=2)[:, :, 16 - depth :]

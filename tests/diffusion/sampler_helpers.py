@@ -37,8 +37,8 @@ def linear_model(x: np.ndarray, timestep: float) -> np.ndarray:
     return np.float32(0.1) * x + np.float32(0.05 * math.sin(timestep))
 
 
-# Roundings that the reference may make where a table has one row: it writes each step as several float32 operations, and takes
-# the weight of fresh noise from differences of nearly equal numbers.
+# Roundings that the reference may make where a table has one row: it writes each step as several float32 operations,
+# and takes the weight of fresh noise from differences of nearly equal numbers.
 ROUNDINGS = 12
 UNIT = 2.0**-24
 
@@ -46,8 +46,9 @@ UNIT = 2.0**-24
 def replay_with_bound(table: SamplerTable, start: np.ndarray, noise: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     """(sample, bound) after each call, in float64: how far a float32 run may be from exact arithmetic.
 
-    Each row rounds ROUNDINGS times, by half a unit in the last place of its terms and of the sample it moves. Everything being
-    linear, each such error reaches later samples by a known factor; the bound is the sum of |factor| * error over all rows.
+    Each row rounds ROUNDINGS times, by half a unit in the last place of its terms and of the sample it moves.
+    Everything being linear, each such error reaches later samples by a known factor; the bound is the sum of |factor| *
+    error over all rows.
     """
     rows = 2 * len(table.calls) + sum(len(call.rows) for call in table.calls)
     errors = np.zeros((1 + rows, start.size))
@@ -62,7 +63,10 @@ def replay_with_bound(table: SamplerTable, start: np.ndarray, noise: np.ndarray)
         output_reach[count] = 1.0
         errors[count] = UNIT * (4 * np.abs(slope * x) + 2 * abs(shift))
         count += 1
-        sources = {MODEL: (slope * x + shift, output_reach), NOISE: (noise[i % len(noise)].astype(np.float64), np.zeros(1 + rows))}
+        sources = {
+            MODEL: (slope * x + shift, output_reach),
+            NOISE: (noise[i % len(noise)].astype(np.float64), np.zeros(1 + rows)),
+        }
         for row in call.rows:
             terms = [(weight, *(sources | slots)[source]) for source, weight in row.terms]
             row_reach = sum((weight * r for weight, _, r in terms), np.zeros(1 + rows))

@@ -46,11 +46,14 @@ def blurred(x):
 
 
 def normal(x, mean, variance):
-    return ((x - np.repeat(mean, x.shape[3] // len(mean))) / np.sqrt(np.repeat(variance, x.shape[3] // len(mean)) + 1)).astype(np.float32)
+    return (
+        (x - np.repeat(mean, x.shape[3] // len(mean))) / np.sqrt(np.repeat(variance, x.shape[3] // len(mean)) + 1)
+    ).astype(np.float32)
 
 
 class Session:
-    """Stages as short formulas: a -> (b, twice as large) -> c = blur(normal(b)) -> d = blur(normal(c)) + b -> sample."""
+    """Stages as short formulas: a -> (b, twice as large) -> c = blur(normal(b)) -> d =
+    blur(normal(c)) + b -> sample."""
 
     def run(self, component, inputs, *, stage, **_):
         given_ = dict(inputs)
@@ -66,8 +69,15 @@ class Session:
 
 
 def stages(height, width, small, large):
-    def stage(number, output, made, **inputs):
-        return Stage("vae_decoder", {"stage": number}, {name.replace("_", ":"): shape for name, shape in inputs.items()}, output, made, F32)
+    def stage(number, output, output_shape, **inputs):
+        return Stage(
+            "vae_decoder",
+            {"stage": number},
+            {name.replace("_", ":"): shape for name, shape in inputs.items()},
+            output,
+            output_shape,
+            F32,
+        )
 
     b, g = (1, large, 2 * width, 4), (2,)
     return [

@@ -1,4 +1,5 @@
-"""Outputs are looked at before the work: nothing that a picture is drawn from, and no other output, may be lost under one."""
+"""Outputs are looked at before the work: nothing that a picture is drawn from, and no other output,
+may be lost under one."""
 
 from __future__ import annotations
 
@@ -33,13 +34,21 @@ def test_outputs_over_inputs_by_any_name(place: Path, monkeypatch: pytest.Monkey
     (place / "folder").symlink_to(".", target_is_directory=True)
     for name in ("begin.png", "soft.png", "hard.png", "folder/begin.png", "b.ondevice/../begin.png"):
         for one, other in ((place / name, begin), (begin, place / name)):
-            said = refused("--init-image and --out name the same file", {"--out": one}, inputs={"--latents": None, "--init-image": other})
+            said = refused(
+                "--init-image and --out name the same file",
+                {"--out": one},
+                inputs={"--latents": None, "--init-image": other},
+            )
             assert said.endswith("which would be lost. Fix: name another file with --out.")
-    refused("--latents and --trace name the same", {"--out": place / "a.png", "--trace": begin}, inputs={"--latents": begin})
+    refused(
+        "--latents and --trace name the same", {"--out": place / "a.png", "--trace": begin}, inputs={"--latents": begin}
+    )
     monkeypatch.chdir(place)
     refused("name the same file", {"--out": Path("begin.png")}, inputs={"--init-image": begin})
     check_outputs(
-        {"--out": place / "a.png", "--trace": None}, {"--init-image": begin, "--latents": place / "none.npy"}, place / "b.ondevice"
+        {"--out": place / "a.png", "--trace": None},
+        {"--init-image": begin, "--latents": place / "none.npy"},
+        place / "b.ondevice",
     )
 
 
@@ -56,9 +65,14 @@ def test_places_that_take_no_file(place: Path, monkeypatch: pytest.MonkeyPatch) 
     (place / "begin.png").chmod(0o755)  # as open to us as a folder
     for name in ("", "pipe.png", "loop.png", "away.png", "none/a.png", "begin.png/a.png"):
         refused("no file can be written there", {"--out": place / name})
-    refused("its name is too long (got 256 bytes, expected at most 255). Fix: shorten it", {"--out": place / ("ü" * 126 + ".png")})
+    refused(
+        "its name is too long (got 256 bytes, expected at most 255). Fix: shorten it",
+        {"--out": place / ("ü" * 126 + ".png")},
+    )
     check_outputs({"--out": place / ("ü" * 125 + "x.png")})
-    assert "--out and --save-noise name the same file" in refused("", {"--out": place / "a", "--save-noise": place / "plans" / ".." / "a"})
+    assert "--out and --save-noise name the same file" in refused(
+        "", {"--out": place / "a", "--save-noise": place / "plans" / ".." / "a"}
+    )
     (place / "gone").mkdir()
     monkeypatch.chdir(place / "gone")
     (place / "gone").rmdir()
@@ -72,7 +86,8 @@ def test_a_full_disk_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UsageError) as caught:
         write_output(place / "a.npy", full)
     assert str(caught.value) == (
-        f"{place}/a.npy: cannot be written (No space left on device). Fix: free space on this disk, or name a file on another."
+        f"{place}/a.npy: cannot be written (No space left on device). Fix: free space on this disk, "
+        "or name a file on another."
     )
     assert sorted(p.name for p in place.iterdir()) == ["b.ondevice", "begin.png"]
     (place / "link.npy").symlink_to("b.ondevice/real.npy")

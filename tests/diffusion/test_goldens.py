@@ -1,4 +1,5 @@
-"""Noise, sampler tables and tokens as files: what players in other languages are tested on. `pytest --bless` writes them again."""
+"""Noise, sampler tables and tokens as files: what players in other languages are tested on.
+`pytest --bless` writes them again."""
 
 from __future__ import annotations
 
@@ -67,7 +68,9 @@ def half(x: np.ndarray, _: float) -> np.ndarray:
     return np.float32(0.5) * x
 
 
-@pytest.mark.parametrize(("name", "steps", "options"), TABLES, ids=lambda value: "_".join(value) if isinstance(value, dict) else str(value))
+@pytest.mark.parametrize(
+    ("name", "steps", "options"), TABLES, ids=lambda value: "_".join(value) if isinstance(value, dict) else str(value)
+)
 def test_sampler_tables(name: str, steps: int, options: dict[str, Any], golden: Compare) -> None:
     """What replaying a table gives, from noise and from a picture, and from each call where it may begin there."""
     table = make_table(name, steps, SD15, **options)

@@ -33,4 +33,8 @@ def test_resizing() -> None:
 
 
 def test_a_picture_is_drawn_at_multiples_that_fit_into_it() -> None:
-    assert [rounded_down(np.empty((h, w, 3)), 8) for w, h in ((192, 128), (199, 135), (3, 9))] == [(192, 128), (192, 128), (8, 8)]
+    assert [rounded_down(np.empty((h, w, 3)), 8) for w, h in ((192, 128), (199, 135), (3, 9))] == [
+        (192, 128),
+        (192, 128),
+        (8, 8),
+    ]

@@ -1,4 +1,5 @@
-"""Pictures to begin from: what a person sees in a file of any kind is what is read, and no file takes more memory than it may."""
+"""Pictures to begin from: what a person sees in a file of any kind is what is read,
+and no file takes more memory than it may."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def refused(path: Path, *words: str) -> str:
 
 
 def test_upright_and_without_an_opaque_alpha(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert np.array_equal(read_image(saved(tmp_path / "a.png", Image.fromarray(checkered()).convert("RGBA"))), checkered())
+    assert np.array_equal(
+        read_image(saved(tmp_path / "a.png", Image.fromarray(checkered()).convert("RGBA"))), checkered()
+    )
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
@@ -64,7 +67,8 @@ def test_greys_of_every_depth(depth: int, tmp_path: Path) -> None:
     path.write_bytes(png(steps, GREY, depth))
     expected = (steps[0] * 255 / top).round().astype(int)
     assert read_image(path)[0].tolist() == [[v] * 3 for v in expected]
-    path.write_bytes(png(steps, GREY, depth, more=[chunk(b"tRNS", struct.pack(">H", top))]))  # the lightest is transparent
+    # the lightest is transparent
+    path.write_bytes(png(steps, GREY, depth, more=[chunk(b"tRNS", struct.pack(">H", top))]))
     assert read_image(path, (255, 0, 0))[0].tolist() == [*([v] * 3 for v in expected[:-1]), RED] if depth > 1 else True
 
 
@@ -103,7 +107,10 @@ def test_hidden_colours_stay_hidden(tmp_path: Path, caplog: pytest.LogCaptureFix
         over = Image.alpha_composite(Image.new("RGBA", (2, 2), "white"), image).convert("RGB")
         assert np.abs(seen[-1].astype(int) - np.asarray(over)).max() <= 1
     assert np.array_equal(*seen) and seen[0][0, 0].tolist() == WHITE
-    assert caplog.messages[0] == f"{tmp_path}/magenta.png: its transparent parts are laid on #ffffff (--background chooses)"
+    assert (
+        caplog.messages[0]
+        == f"{tmp_path}/magenta.png: its transparent parts are laid on #ffffff (--background chooses)"
+    )
     assert read_image(tmp_path / "magenta.png", (0, 0, 0)).tolist()[1] == [[20] * 3, [10] * 3]
     grey = Image.merge("LA", (Image.fromarray(np.full((2, 2), 40, np.uint8)), alpha))
     assert np.array_equal(read_image(saved(tmp_path / "grey.png", grey))[1], seen[0][1])
@@ -118,14 +125,18 @@ def test_a_large_picture_is_composed_in_strips(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "CMYK", "YCbCr", "P"])
-def test_other_kinds_of_pixels_are_those_that_a_viewer_shows(mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_kinds_of_pixels_are_those_that_a_viewer_shows(
+    mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     image = Image.new("RGB", (16, 16), (200, 40, 40)).convert(mode)
     path = saved(tmp_path / ("a.jpg" if mode in ("CMYK", "YCbCr", "L") else "a.png"), image)
     assert np.abs(read_image(path)[8, 8].astype(int) - np.asarray(image.convert("RGB"))[8, 8]).max() <= 3
     assert any("colours of print" in line for line in caplog.messages) == (mode == "CMYK")
 
 
-def test_of_several_pictures_the_first_is_taken_and_profiles_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_of_several_pictures_the_first_is_taken_and_profiles_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for name in ("a.png", "a.webp"):
         path = saved(tmp_path / name, frames[0], save_all=True, append_images=frames[1:], lossless=True)
@@ -174,7 +185,7 @@ def webp(width: int, height: int, chunk: bytes) -> bytes:
     ("data", "words"),
     [
         (png(np.zeros((1, 3)), RGB, 8, size=(8193, 4096)), "too large (got 8193x4096, expected at most 33554432"),
-        (png(np.zeros((1, 3)), RGB, 8, size=(1, 65537)), "65536 a side"),
+        (png(np.zeros((1, 3)), RGB, 8, size=(1, 65537)), "65536 per side"),
         (png(np.zeros((1, 3)), RGB, 8, size=(0, 5)), "not a readable image (its header is damaged;"),
         (b"BM" + struct.pack("<IIIIiiHHI", 99, 0, 54, 40, 1 << 20, 1 << 10, 1, 24, 0) + b"\0" * 60, "too many pixels"),
         (webp(16384, 16384, b"VP8X"), "too large (got 16384x16384, expected at most 14913080 pixels of a WEBP"),
@@ -183,7 +194,9 @@ def webp(width: int, height: int, chunk: bytes) -> bytes:
     ],
     ids=["png", "side", "nothing", "bmp", "VP8X", "VP8L", "VP8"],
 )
-def test_sizes_are_known_before_anything_is_decoded(data: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_are_known_before_anything_is_decoded(
+    data: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.png").write_bytes(data)
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda _: pytest.fail("decoded"))
     monkeypatch.setattr("PIL._webp.WebPAnimDecoder", lambda _: pytest.fail("decoded"))
@@ -204,7 +217,8 @@ def test_bounds_of_files_and_of_jpegs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
-    """The largest that is read, of one bit a pixel: 5 KB; its neighbour of 67 million pixels is refused (it took 640 MB)."""
+    """The largest that is read, of one bit per pixel: 5 KB;
+    its neighbour of 67 million pixels is refused (it took 640 MB)."""
     rows = np.zeros((1, 8))
     for name, (width, height) in (("read", (8192, 4096)), ("refused", (8192, 8192))):
         data = png(rows, GREY, 1, size=(width, height))
@@ -213,7 +227,8 @@ def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
         start = data.index(b"IDAT") - 4
         (tmp_path / f"{name}.png").write_bytes(data[:start] + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
     code = (
-        "import resource, sys; from ondevice.diffusion.init_image import read_image; from ondevice.errors import UsageError\n"
+        "import resource, sys; from ondevice.diffusion.init_image import read_image; "
+        "from ondevice.errors import UsageError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try: read_image(sys.argv[1])\n"
         "except UsageError: print('refused')\n"
@@ -221,7 +236,9 @@ def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
     )
     unit = 1024 if sys.platform == "linux" else 1
     for name, limit in (("read", MEMORY), ("refused", MEMORY // 32)):
-        done = subprocess.run([sys.executable, "-c", code, tmp_path / f"{name}.png"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, tmp_path / f"{name}.png"], capture_output=True, text=True, check=True
+        )
         *said, took = done.stdout.split()
         assert (said == ["refused"]) == (name == "refused") and int(took) * unit < limit, done.stdout
 
@@ -231,13 +248,17 @@ def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
 def test_damaged_images_give_pixels_or_our_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     path = tmp_path_factory.mktemp("damaged") / "a.img"
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 4), dtype=np.uint8))
-    mode, kind = data.draw(st.sampled_from([("RGBA", "PNG"), ("P", "PNG"), ("RGB", "JPEG"), ("RGB", "BMP"), ("RGBA", "WEBP")]))
+    mode, kind = data.draw(
+        st.sampled_from([("RGBA", "PNG"), ("P", "PNG"), ("RGB", "JPEG"), ("RGB", "BMP"), ("RGBA", "WEBP")])
+    )
     image.convert(mode).save(path, format=kind)
     whole = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(whole) - 1))
         whole[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
-    path.write_bytes(bytes(whole[: data.draw(st.integers(0, len(whole)))]) if data.draw(st.booleans()) else bytes(whole))
+    path.write_bytes(
+        bytes(whole[: data.draw(st.integers(0, len(whole)))]) if data.draw(st.booleans()) else bytes(whole)
+    )
     with contextlib.suppress(UsageError):
         assert read_image(path).dtype == np.uint8
 
@@ -250,7 +271,10 @@ def test_colours() -> None:
         (1, 2, 3),
     ]
     for text in ("", "whit", "#12345", "#11223344", "x" * 900):
-        with pytest.raises(UsageError, match=r"--background: '.{0,40}' is not a colour \(expected #rrggbb or a name\)\. Fix: write white"):
+        with pytest.raises(
+            UsageError,
+            match=r"--background: '.{0,40}' is not a colour \(expected #rrggbb or a name\)\. Fix: write white",
+        ):
             parse_colour(text)
 
 
@@ -262,5 +286,8 @@ def test_the_nearest_size_has_the_shape_first_and_then_the_area() -> None:
 
 def test_a_shape_changes_by_more_than_rounding_does() -> None:
     assert squashed((192, 128), (128, 128), 8) and squashed((4000, 3000), (512, 376), 8)
-    assert not any(squashed(*sizes, 8) for sizes in (((515, 389), (512, 384)), ((135, 135), (128, 128)), ((4000, 3000), (512, 384))))
+    assert not any(
+        squashed(*sizes, 8)
+        for sizes in (((515, 389), (512, 384)), ((135, 135), (128, 128)), ((4000, 3000), (512, 384)))
+    )
     assert [shape(size) for size in ((192, 128), (515, 389), (1, 500), (7, 7))] == ["3:2", "4:3", "1:500", "1:1"]

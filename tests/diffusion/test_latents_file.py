@@ -47,7 +47,8 @@ def test_floats_of_any_width_order_and_version(dtype: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (npy(header("'|V0'")), "it holds '|V0' (expected floats: '<f4')"),  # its items have no size, which numpy divides by
+        # its items have no size, which numpy divides by
+        (npy(header("'|V0'")), "it holds '|V0' (expected floats: '<f4')"),
         (npy(header("'<f0'")), "it holds '<f0'"),
         (npy(header("'<i8'")), "it holds '<i8'"),
         (npy(header("'|O'"), pickle.dumps([1])), "it holds '|O'"),
@@ -59,8 +60,14 @@ def test_floats_of_any_width_order_and_version(dtype: str, tmp_path: Path) -> No
         (npy(header(shape="(-1, 24)")), "its shape is (-1, 24)"),
         (npy(header(shape="(1.0,)")), "its shape is (1.0,)"),
         (npy(header(shape=f"(0, {'9' * 4000})")), "its shape is (0, 9999"),
-        (npy(header(shape="(1, 1, 1, 1, 1, 1, 1, 1, 24)")), "its shape is (1, 1, 1, 1, 1, 1, 1, 1, 24) (expected at most 8 whole"),
-        (npy(header(shape="(9999, 9999, 9999)")), "it is cut (its header says [9999, 9999, 9999] of float32, 96 bytes follow)"),
+        (
+            npy(header(shape="(1, 1, 1, 1, 1, 1, 1, 1, 24)")),
+            "its shape is (1, 1, 1, 1, 1, 1, 1, 1, 24) (expected at most 8 whole",
+        ),
+        (
+            npy(header(shape="(9999, 9999, 9999)")),
+            "it is cut (its header says [9999, 9999, 9999] of float32, 96 bytes follow)",
+        ),
         (npy(header(), bytes(95)), "it is cut (its header says [1, 4, 3, 2] of float32, 95 bytes follow)"),
         (npy(header(more="'x': 1")), "its header is damaged (expected descr, fortran_order and shape)"),
         (npy("[1, 2]"), "its header is damaged"),

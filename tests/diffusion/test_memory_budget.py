@@ -41,7 +41,11 @@ def bundle(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     checkpoint = random_checkpoint_from_configs(**DEEP, seed=3)
-    return open_bundle(compile_bundle(checkpoint, tmp_path_factory.mktemp("memory") / "plain.ondevice", Recipe("f32"), sizes=[(20, 36)]))
+    return open_bundle(
+        compile_bundle(
+            checkpoint, tmp_path_factory.mktemp("memory") / "plain.ondevice", Recipe("f32"), sizes=[(20, 36)]
+        )
+    )
 
 
 @pytest.mark.device
@@ -71,11 +75,16 @@ def test_needs_by_hand(bundle):
     shards = {name: entry.bytes for name, entry in bundle.manifest.files.items() if name.startswith("weights/")}
     assert whole.weights == sum(shards.values()) - shards["weights/vae_encoder-000.bin"]
     cut = memory_budget.need(bundle, *PLACE, Way(rows=12))
-    assert cut.arena == max(arena("text_encoder"), arena("unet", batch=2), arena("vae_decoder", rows=12)) and cut.host > whole.host
+    assert (
+        cut.arena == max(arena("text_encoder"), arena("unet", batch=2), arena("vae_decoder", rows=12))
+        and cut.host > whole.host
+    )
     less = memory_budget.need(bundle, *PLACE, Way(split=True, rows=12, unload=True))
     assert less.weights < cut.weights and less.device < cut.device
     assert memory_budget.need(bundle, *PLACE, Way(), image=True).weights > whole.weights
-    assert whole.total(mapped=True) == whole.arena + whole.host and whole.total(mapped=False) == whole.device + whole.host
+    assert (
+        whole.total(mapped=True) == whole.arena + whole.host and whole.total(mapped=False) == whole.device + whole.host
+    )
 
 
 SIDE = {"height": 8, "width": 8}
@@ -88,17 +97,28 @@ class Listed:
     weights = {"text_encoder": 5, "unet": 200, "vae_decoder": 3, "vae_encoder": 4}
 
     def __init__(self, batches=(1, 2), rows=(), unet=50, decoder=300):
-        sizes = [("text_encoder", {"batch": 1}, 10), *(("unet", SIDE | {"batch": batch}, unet * batch) for batch in batches)]
+        sizes = [
+            ("text_encoder", {"batch": 1}, 10),
+            *(("unet", SIDE | {"batch": batch}, unet * batch) for batch in batches),
+        ]
         sizes += [("vae_decoder", SIDE | {"batch": 1}, decoder), ("vae_encoder", SIDE | {"batch": 1}, 70)]
         sizes += [
-            ("vae_decoder", SIDE | {"batch": 1, "rows": high, "stage": stage}, 20 * high + stage) for high in rows for stage in (1, 2)
+            ("vae_decoder", SIDE | {"batch": 1, "rows": high, "stage": stage}, 20 * high + stage)
+            for high in rows
+            for stage in (1, 2)
         ]
-        self.plans = [SimpleNamespace(component=component, sizes=place, arena=arena) for component, place, arena in sizes]
-        self.manifest = SimpleNamespace(files={name: SimpleNamespace(bytes=size) for name, size in self.weights.items()})
+        self.plans = [
+            SimpleNamespace(component=component, sizes=place, arena=arena) for component, place, arena in sizes
+        ]
+        self.manifest = SimpleNamespace(
+            files={name: SimpleNamespace(bytes=size) for name, size in self.weights.items()}
+        )
 
     def plan(self, component, **sizes):
         (found,) = (entry for entry in self.plans if (entry.component, entry.sizes) == (component, sizes))
-        return SimpleNamespace(arena=found.arena, operands=[SimpleNamespace(weight=component), SimpleNamespace(weight=None)])
+        return SimpleNamespace(
+            arena=found.arena, operands=[SimpleNamespace(weight=component), SimpleNamespace(weight=None)]
+        )
 
     def weight(self, key):
         return key, 0, self.weights[key]
@@ -115,22 +135,23 @@ class Listed:
         (Way(split=True, unload=True), {"unet": 150}, 300, 200, 350),
         (Way(unload=True), {"unet": 150, "guided": False}, 300, 200, 350),
         (Way(), {"unet": 150, "decoder": 20, "guided": False}, 150, 208, 358),
-        (Way(), {"unet": 150, "decoder": 20, "batches": (1,)}, 150, 208, 358),  # guided in two passes, as it has no other
+        # guided in two passes, as it has no other
+        (Way(), {"unet": 150, "decoder": 20, "batches": (1,)}, 150, 208, 358),
     ],
 )
 def test_the_most_at_once_by_hand(way, more, arena, weights, device):
-    made = Listed(**{name: more.pop(name) for name in list(more) if name in ("unet", "decoder", "batches")})
-    assert memory_budget.need(made, 8, 8, way, **more) == Need(way, arena, weights, device, host=3 * 4 * 16 * 16)
+    bundle = Listed(**{name: more.pop(name) for name in list(more) if name in ("unet", "decoder", "batches")})
+    assert memory_budget.need(bundle, 8, 8, way, **more) == Need(way, arena, weights, device, host=3 * 4 * 16 * 16)
 
 
 @pytest.mark.parametrize("rows", [(2, 4, 6), (6, 2, 4)])
 def test_of_several_band_heights_the_lowest_saves_most(rows, monkeypatch):
-    made = Listed(rows=rows)
-    assert memory_budget.band_heights(made, 8, 8) == [6, 4, 2] and memory_budget.band_heights(made, 8, 4) == []
-    assert [way.rows for way in memory_budget.ways(made, 8, 8)] == [0, 0, 2, 2]
+    bundle = Listed(rows=rows)
+    assert memory_budget.band_heights(bundle, 8, 8) == [6, 4, 2] and memory_budget.band_heights(bundle, 8, 4) == []
+    assert [way.rows for way in memory_budget.ways(bundle, 8, 8)] == [0, 0, 2, 2]
     monkeypatch.setattr(memory_budget, "stages", lambda *place: [SimpleNamespace(sizes=place[0].plans[-2].sizes)])
     monkeypatch.setattr(memory_budget, "held_bytes", lambda stages: 1000)
-    assert memory_budget.need(made, 8, 8, Way(rows=2)).host == 3 * 4 * 16 * 16 + 1000
+    assert memory_budget.need(bundle, 8, 8, Way(rows=2)).host == 3 * 4 * 16 * 16 + 1000
 
 
 @pytest.mark.parametrize(
@@ -143,47 +164,61 @@ def test_of_several_band_heights_the_lowest_saves_most(rows, monkeypatch):
     ],
 )
 def test_two_passes_are_a_saving_of_guidance_and_of_bundles_that_have_both(batches, guided, start, splits):
-    assert [way.split for way in memory_budget.ways(Listed(batches), 8, 8, guided=guided, start=start) if not way.unload] == splits
+    assert [
+        way.split for way in memory_budget.ways(Listed(batches), 8, 8, guided=guided, start=start) if not way.unload
+    ] == splits
     assert len(memory_budget.ways(Listed(rows=(2, 4)), 8, 8, start=Way(True, 4, True))) == 1, "nothing is left to save"
 
 
-def way_of(made, *, guidance=7.5, image=False, has=0, maps=False, **flags):
+def way_of(bundle, *, guidance=7.5, image=False, has=0, maps=False, **flags):
     args = Namespace(**{"tile_vae": None, "max_memory": None} | flags)
     pixels = np.zeros((16, 16, 3), np.uint8) if image else None
     request = Request(prompt="x", width=16, height=16, guidance_scale=guidance, image=pixels)
-    return generate.way_of(args, made, {"global_bytes": has, "maps_weights": maps, "name": "small"}, request)
+    return generate.way_of(args, bundle, {"global_bytes": has, "maps_weights": maps, "name": "small"}, request)
 
 
-@pytest.mark.parametrize("batches, guidance, split", [((1,), 7.5, True), ((1,), 1.0, False), ((2,), 7.5, False), ((1, 2), 7.5, False)])
+@pytest.mark.parametrize(
+    "batches, guidance, split", [((1,), 7.5, True), ((1,), 1.0, False), ((2,), 7.5, False), ((1, 2), 7.5, False)]
+)
 @pytest.mark.parametrize("flag, has", [("3kB", 0), (None, 3000), ("3kB", 10_000)])
 def test_a_bundle_of_one_batch_is_held_to_the_memory_there_is(batches, guidance, split, flag, has, capsys, caplog):
     """3000 bytes: not even the picture's."""
-    made = Listed(batches)
+    bundle = Listed(batches)
     with pytest.raises(errors.PlanError, match=r"memory: a picture needs at least .* 0\.0 MB are allowed"):
-        way_of(made, guidance=guidance, has=has, max_memory=flag)
+        way_of(bundle, guidance=guidance, has=has, max_memory=flag)
     assert bool(caplog.messages) is split
-    assert way_of(made, guidance=guidance, has=3, max_memory="4kB") == Way(split)
+    assert way_of(bundle, guidance=guidance, has=3, max_memory="4kB") == Way(split)
     assert "memory: 0.0 MB of 0.0 MB" in capsys.readouterr().err
 
 
 def test_a_picture_without_guidance_needs_the_unet_at_batch_1():
-    with pytest.raises(errors.UsageError, match=r"--guidance: a picture without guidance needs the unet at batch 1, .* batch 2 only"):
+    with pytest.raises(
+        errors.UsageError, match=r"--guidance: a picture without guidance needs the unet at batch 1, .* batch 2 only"
+    ):
         way_of(Listed((2,)), guidance=1.0)
 
 
 def test_what_was_asked_for_stays_where_memory_is_short(monkeypatch, caplog):
-    """The picture takes 3072 bytes, the UNet 100 (in two passes 50) and weights of 200, the decoder 300 (in bands of 4 rows 82)."""
+    """The picture takes 3072 bytes, the UNet 100 (in two passes 50) and weights of 200,
+    the decoder 300 (in bands of 4 rows 82)."""
     stage = SIDE | {"batch": 1, "stage": 2}
-    monkeypatch.setattr(memory_budget, "stages", lambda bundle, width, height, rows: [SimpleNamespace(sizes=stage | {"rows": rows})])
+    monkeypatch.setattr(
+        memory_budget, "stages", lambda bundle, width, height, rows: [SimpleNamespace(sizes=stage | {"rows": rows})]
+    )
     monkeypatch.setattr(memory_budget, "held_bytes", lambda stages: 0)
-    made = Listed(rows=(2, 4))
-    assert way_of(made, has=9000, tile_vae=4) == Way(rows=4) and way_of(made, has=9000, tile_vae=0) == Way(rows=2)
-    assert way_of(made, has=3072 + 508) == Way() and way_of(made, has=3072 + 507) == Way(rows=2)
-    assert way_of(made, has=3072 + 307) == Way(True, 2)
-    assert way_of(made, has=3072 + 325, tile_vae=4) == Way(rows=4) and way_of(made, has=3072 + 300, tile_vae=4) == Way(True, 4)
-    assert way_of(made, has=3072 + 250) == Way(True, 2, True) and "small has 0.0 MB: guidance in two passes, decod" in caplog.text
-    assert way_of(made, has=3072 + 300, maps=True) == Way(), "weights that are mapped are not counted"
-    assert way_of(made, has=3072 + 300, max_memory="1MB") == Way(), "the flag wins"
+    listed = Listed(rows=(2, 4))
+    assert way_of(listed, has=9000, tile_vae=4) == Way(rows=4) and way_of(listed, has=9000, tile_vae=0) == Way(rows=2)
+    assert way_of(listed, has=3072 + 508) == Way() and way_of(listed, has=3072 + 507) == Way(rows=2)
+    assert way_of(listed, has=3072 + 307) == Way(True, 2)
+    assert way_of(listed, has=3072 + 325, tile_vae=4) == Way(rows=4) and way_of(
+        listed, has=3072 + 300, tile_vae=4
+    ) == Way(True, 4)
+    assert (
+        way_of(listed, has=3072 + 250) == Way(True, 2, True)
+        and "small has 0.0 MB: guidance in two passes, decod" in caplog.text
+    )
+    assert way_of(listed, has=3072 + 300, maps=True) == Way(), "weights that are mapped are not counted"
+    assert way_of(listed, has=3072 + 300, max_memory="1MB") == Way(), "the flag wins"
     heavy = Listed(rows=(1,), decoder=30, unet=10)
     assert way_of(heavy, has=3072 + 220) == Way(unload=True), "giving weights back is enough"
     assert way_of(heavy, has=3072 + 210) == Way(split=True, unload=True), "and bands of no use"
@@ -198,7 +233,9 @@ def test_savings_are_taken_in_order_and_only_where_they_help(bundle):
     def fit(limit, mapped=False):
         return memory_budget.fit(bundle, *PLACE, limit, mapped=mapped, guided=True, image=False, start=Way()).way
 
-    needs = {way: memory_budget.need(bundle, *PLACE, way).total(mapped=False) for way in memory_budget.ways(bundle, *PLACE)}
+    needs = {
+        way: memory_budget.need(bundle, *PLACE, way).total(mapped=False) for way in memory_budget.ways(bundle, *PLACE)
+    }
     assert list(needs) == [Way(), Way(True), Way(True, 12), Way(True, 12, True)]
     assert fit(needs[Way()]) == Way()
     least = min(needs.values())
@@ -206,7 +243,8 @@ def test_savings_are_taken_in_order_and_only_where_they_help(bundle):
     for limit in range(least, needs[Way()] + 4096, 4096):
         assert memory_budget.need(bundle, *PLACE, fit(limit)).total(mapped=False) <= limit
     with pytest.raises(
-        errors.PlanError, match=r"memory: a picture needs at least .* giving weights back after use\), and 0.0 MB are allowed"
+        errors.PlanError,
+        match=r"memory: a picture needs at least .* giving weights back after use\), and 0.0 MB are allowed",
     ) as caught:
         fit(1000)
     assert caught.value.exit_code == 8
@@ -218,13 +256,15 @@ def test_without_bands_the_error_says_how_to_get_them(plain):
     with pytest.raises(errors.UsageError) as caught:
         memory_budget.stages(plain, *PLACE, 0)
     assert str(caught.value) == (
-        "--tile-vae: the bundle has no plans that decode 20x36 in bands (it has none). Fix: convert with `--tile-vae --size 20x36`."
+        "--tile-vae: the bundle has no plans that decode 20x36 in bands (it has none). Fix: "
+        "convert with `--tile-vae --size 20x36`."
     )
 
 
 def test_other_bands_are_named(bundle):
     with pytest.raises(
-        errors.UsageError, match=r"in bands of 99 rows \(it has bands of 12 rows\)\. Fix: use one of these, or convert with"
+        errors.UsageError,
+        match=r"in bands of 99 rows \(it has bands of 12 rows\)\. Fix: use one of these, or convert with",
     ):
         memory_budget.stages(bundle, *PLACE, 99)
 
@@ -238,20 +278,24 @@ def test_a_table_of_every_way(bundle, plain):
 
 
 def test_only_sizes_that_can_be_decoded_are_listed():
-    made = Listed()
-    assert memory_budget.latent_sizes(made) == [(8, 8)]
-    made.plans.append(SimpleNamespace(component="unet", sizes={"batch": 1, "height": 8, "width": 16}, arena=1))
-    assert memory_budget.latent_sizes(made) == [(8, 8)]
+    bundle = Listed()
+    assert memory_budget.latent_sizes(bundle) == [(8, 8)]
+    bundle.plans.append(SimpleNamespace(component="unet", sizes={"batch": 1, "height": 8, "width": 16}, arena=1))
+    assert memory_budget.latent_sizes(bundle) == [(8, 8)]
 
 
 def test_show_prints_it(bundle, capsys):
     assert cli.main(["show", str(bundle.path), "--after", "plan"]) == 0
     said = capsys.readouterr().out
     assert "guidance in two passes, decoding in bands of 12 rows, giving weights back after use" in said
-    assert said.endswith("numbers that a picture is drawn with: guidance_scale 7.5, guidance_rescale 0.0, strength 0.8\n")
+    assert said.endswith(
+        "numbers that a picture is drawn with: guidance_scale 7.5, guidance_rescale 0.0, strength 0.8\n"
+    )
 
 
-@pytest.mark.parametrize("text, value", [("2GB", 2_000_000_000), ("1.5 GiB", 1_610_612_736), ("800mb", 800_000_000), ("4096", 4096)])
+@pytest.mark.parametrize(
+    "text, value", [("2GB", 2_000_000_000), ("1.5 GiB", 1_610_612_736), ("800mb", 800_000_000), ("4096", 4096)]
+)
 def test_amounts(text, value):
     assert memory_budget.parse_bytes(text) == value
 

@@ -26,7 +26,9 @@ def test_successive_draws_have_the_bits_of_torch(stream: dict[str, Any]) -> None
         assert got.dtype == np.float32 and list(got.shape) == draw["shape"]
         np.testing.assert_allclose(got.ravel()[:8], np.array(draw["first"], np.float32), rtol=0, atol=0)
         np.testing.assert_allclose((got.astype(np.float64) ** 2).sum(), draw["sum_of_squares"], rtol=1e-12)
-        assert hashlib.sha256(got.astype("<f4").tobytes()).hexdigest() == draw["sha256"], f"bits differ at {draw['shape']}"
+        assert hashlib.sha256(got.astype("<f4").tobytes()).hexdigest() == draw["sha256"], (
+            f"bits differ at {draw['shape']}"
+        )
 
 
 def test_only_the_low_32_bits_of_a_seed_matter() -> None:
@@ -48,7 +50,11 @@ def test_the_numbers_are_normal() -> None:
     values = Noise(3).randn((1 << 18,)).astype(np.float64)
     # Five standard errors of each moment.
     error = 5 / 512
-    assert abs(values.mean()) < error and abs(values.var() - 1) < error * 2**0.5 and abs((values**3).mean()) < error * 15**0.5
+    assert (
+        abs(values.mean()) < error
+        and abs(values.var() - 1) < error * 2**0.5
+        and abs((values**3).mean()) < error * 15**0.5
+    )
 
 
 @pytest.mark.parametrize("seed", [2**64, -(2**63) - 1, 1.5, "1", True, None])

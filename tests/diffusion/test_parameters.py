@@ -12,11 +12,20 @@ from diffusion.sampler_helpers import SD15
 from ondevice.diffusion.parameters import describe, schedule_type
 from ondevice.diffusion.samplers import make_table
 
-DRAWN = {"prompt": "a red circle", "steps": 20, "sampler": "euler", "guidance_scale": 7.5, "seed": 3, "width": 6, "height": 4}
+DRAWN = {
+    "prompt": "a red circle",
+    "steps": 20,
+    "sampler": "euler",
+    "guidance_scale": 7.5,
+    "seed": 3,
+    "width": 6,
+    "height": 4,
+}
 
 
 def read(text: str) -> dict[str, str]:
-    """As WebUI documents its format: settings on the last line, before it the negative prompt, before that the prompt."""
+    """As WebUI documents its format: settings on the last line, before it the negative prompt,
+    before that the prompt."""
     *lines, last = text.strip().split("\n")
     first = next((i for i, line in enumerate(lines) if line.strip().startswith("Negative prompt:")), len(lines))
     found = {"Prompt": "\n".join(line.strip() for line in lines[:first])}
@@ -27,10 +36,17 @@ def read(text: str) -> dict[str, str]:
 
 
 def test_the_settings_in_their_order() -> None:
-    drawn = DRAWN | {"negative_prompt": "blue, été 猫", "seed": 2**63, "strength": 0.8, "model": "demo", "version": "ondevice 1"}
+    drawn = DRAWN | {
+        "negative_prompt": "blue, été 猫",
+        "seed": 2**63,
+        "strength": 0.8,
+        "model": "demo",
+        "version": "ondevice 1",
+    }
     assert describe(drawn, SD15) == (
         "a red circle\nNegative prompt: blue, été 猫\n"
-        "Steps: 20, Sampler: Euler, Schedule type: Uniform, CFG scale: 7.5, Seed: 9223372036854775808, Size: 6x4, Model: demo, "
+        "Steps: 20, Sampler: Euler, Schedule type: Uniform, CFG scale: 7.5, Seed: "
+        "9223372036854775808, Size: 6x4, Model: demo, "
         "Denoising strength: 0.8, RNG: CPU, Version: ondevice 1"
     )
 
@@ -40,10 +56,22 @@ def test_what_is_not_known_is_left_out() -> None:
 
 
 def test_files_and_model_are_quoted_where_a_field_would_end() -> None:
-    told = {"steps": 3, "model": "random weights, seed 0", "init_image": 'a "b".png', "latents": "n.npy", "background": "#ffffff"}
-    text = describe(told)
-    assert text == '\nSteps: 3, Model: "random weights, seed 0", Init image: "a \\"b\\".png", Background: #ffffff, Latents: n.npy'
-    assert {key: read(text)[key] for key in ("Model", "Init image")} == {"Model": told["model"], "Init image": told["init_image"]}
+    given = {
+        "steps": 3,
+        "model": "random weights, seed 0",
+        "init_image": 'a "b".png',
+        "latents": "n.npy",
+        "background": "#ffffff",
+    }
+    text = describe(given)
+    assert (
+        text == '\nSteps: 3, Model: "random weights, seed 0", Init image: '
+        '"a \\"b\\".png", Background: #ffffff, Latents: n.npy'
+    )
+    assert {key: read(text)[key] for key in ("Model", "Init image")} == {
+        "Model": given["model"],
+        "Init image": given["init_image"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -74,7 +102,8 @@ def test_words_for_what_was_drawn(more: dict[str, Any], words: dict[str, str | N
 
 
 def test_the_levels_are_those_of_webui() -> None:
-    """Its schedules by their own formulas: even timesteps with both ends; without the last; steps from the top; steps from 1 up."""
+    """Its schedules by their own formulas: even timesteps with both ends; without the last;
+    steps from the top; steps from 1 up."""
     even = [999 - 999 * i / 9 for i in range(10)]
     for sampler, spacing, expected in (
         ("euler", "linspace", even),
@@ -84,11 +113,23 @@ def test_the_levels_are_those_of_webui() -> None:
     ):
         table = make_table(sampler, 10, SD15, timestep_spacing=spacing)
         assert [call.timestep for call in table.calls] == pytest.approx(expected, abs=0.51)
-    names = [schedule_type(*pair) for pair in (("euler", {}), ("dpmpp_2m", {}), ("euler", {"timestep_spacing": "trailing"}))]
-    assert names == ["Uniform", "SGM Uniform", "Simple"] and schedule_type("euler", {"timestep_spacing": "leading"}) == "DDIM"
+    names = [
+        schedule_type(*pair) for pair in (("euler", {}), ("dpmpp_2m", {}), ("euler", {"timestep_spacing": "trailing"}))
+    ]
+    assert (
+        names == ["Uniform", "SGM Uniform", "Simple"]
+        and schedule_type("euler", {"timestep_spacing": "leading"}) == "DDIM"
+    )
 
 
-PROMPTS = ["", "a\nb\n\nc", "Negative prompt: x", "a\n Negative prompt: x\nb", "Steps: 1, Seed: 9, Size: 8x8", "caf\udce9"]
+PROMPTS = [
+    "",
+    "a\nb\n\nc",
+    "Negative prompt: x",
+    "a\n Negative prompt: x\nb",
+    "Steps: 1, Seed: 9, Size: 8x8",
+    "caf\udce9",
+]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -96,7 +137,9 @@ def test_prompts_come_back(prompt: str) -> None:
     for negative in ("", "n\nm", "Negative prompt: n"):
         found = read(describe(DRAWN | {"prompt": prompt, "negative_prompt": negative}, SD15))
         # The tokens are the same: neither case nor blanks at the ends of lines are in them.
-        expected = "\n".join(line.strip() for line in prompt.replace("\udce9", "?").replace("Negative", "negative").split("\n"))
+        expected = "\n".join(
+            line.strip() for line in prompt.replace("\udce9", "?").replace("Negative", "negative").split("\n")
+        )
         assert found["Prompt"] == expected and found["Steps"] == "20" and found["Seed"] == "3"
         assert found["Negative"] == negative.replace("Negative", "negative")
 

@@ -97,7 +97,9 @@ def test_other_names_are_refused_with_one_that_is_not(name: str, got: str, fix: 
 def test_sizes_that_a_format_cannot_say_and_formats_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert format_of(Path("a.png"), (70000, 8)) == "PNG" and format_of(Path("a.webp"), (16383, 8)) == "WEBP"
     for name, size in (("a.webp", (8, 16384)), ("a.jpg", (65504, 8))):
-        with pytest.raises(UsageError, match=rf"has at most \d+ pixels a side \(got {size[0]}x{size[1]}\)\. Fix: name it a\.png\."):
+        with pytest.raises(
+            UsageError, match=rf"has at most \d+ pixels per side \(got {size[0]}x{size[1]}\)\. Fix: name it a\.png\."
+        ):
             format_of(Path(name), size)
     monkeypatch.setattr(picture_file.features, "check", lambda codec: codec != "webp")
     assert format_of(Path("a.jpg")) == "JPEG"
@@ -114,7 +116,9 @@ def test_a_long_prompt_fits_into_a_jpeg(letter: str, tmp_path: Path, caplog: pyt
     text, parameters = told(tmp_path / "a.jpg")
     kept = parameters["texts_cut_at"]
     assert kept >= 1024 and f"the first {kept} characters" in line
-    assert parameters["prompt"] == letter * kept + "..." and text.startswith(parameters["prompt"]) and "Steps: 20" in text
+    assert (
+        parameters["prompt"] == letter * kept + "..." and text.startswith(parameters["prompt"]) and "Steps: 20" in text
+    )
     assert told(tmp_path / "a.webp") == told(tmp_path / "a.png") == (describe(long), long)
     with Image.open(tmp_path / "a.jpg") as image:
         assert max(len(image.info["exif"]), len(image.info["xmp"])) <= SEGMENT
@@ -152,7 +156,9 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "link.png").symlink_to("big/real.png")
     for _ in range(2):  # the target is made, and replaced
         write_picture(tmp_path / "link.png", checkered(), {})
-        assert (tmp_path / "link.png").is_symlink() and np.array_equal(read_image(tmp_path / "big" / "real.png"), checkered())
+        assert (tmp_path / "link.png").is_symlink() and np.array_equal(
+            read_image(tmp_path / "big" / "real.png"), checkered()
+        )
 
 
 def refuse(error: BaseException) -> Callable[..., None]:
@@ -162,7 +168,9 @@ def refuse(error: BaseException) -> Callable[..., None]:
     return call
 
 
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
     monkeypatch.setattr(os, "replace", refuse(KeyboardInterrupt()))
@@ -184,5 +192,8 @@ def test_a_picture_that_its_place_refuses_is_kept(tmp_path: Path, monkeypatch: p
     )
     assert read_image(kept).shape == (32, 32, 3)
     monkeypatch.setattr(picture_file.tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(UsageError, match=r"nowhere/a\.png: the picture cannot be written \(No such file or directory\)\. Fix: name a file"):
+    with pytest.raises(
+        UsageError,
+        match=r"nowhere/a\.png: the picture cannot be written \(No such file or directory\)\. Fix: name a file",
+    ):
         write_picture(tmp_path / "nowhere" / "a.png", checkered(), {})

@@ -43,10 +43,17 @@ class MadeUpSession(HostSession):
             assert t.shape == (1,) and t.dtype == np.float32 and len(states) == len(x)
             if len([c for c, _ in self.calls if c == "unet"]) == self.broken_at:
                 return {"out_sample": np.full_like(x, np.nan)}
-            return {"out_sample": np.tanh(x + states.mean(axis=(1, 2))[:, None, None, None]) * np.float32(np.cos(t[0] / 100))}
+            return {
+                "out_sample": np.tanh(x + states.mean(axis=(1, 2))[:, None, None, None])
+                * np.float32(np.cos(t[0] / 100))
+            }
         if component == "vae_encoder":
             small = inputs["sample"][:, :1, ::8, ::8]
-            return {"latent_parameters": np.concatenate([np.repeat(small, 4, 1), np.full((1, 4, *small.shape[2:]), -40, np.float32)], 1)}
+            return {
+                "latent_parameters": np.concatenate(
+                    [np.repeat(small, 4, 1), np.full((1, 4, *small.shape[2:]), -40, np.float32)], 1
+                )
+            }
         assert inputs["latent_sample"].shape == (1, 4, sizes["height"], sizes["width"])
         return {"sample": np.repeat(np.repeat(inputs["latent_sample"][:, :3], 8, 2), 8, 3)}
 
@@ -57,20 +64,27 @@ def letters(text: str) -> np.ndarray:
 
 def painter(session: MadeUpSession | None = None, scaling: float = 0.18215, **options: Any) -> Pipeline:
     about: dict[str, Any] = {"plans": plans_at(2, 3), "size": (24, 16)}
-    return Pipeline(spec_of(scaling=scaling), session or MadeUpSession(), {"tokenizer": letters}, SD15, **(about | options))
+    return Pipeline(
+        spec_of(scaling=scaling), session or MadeUpSession(), {"tokenizer": letters}, SD15, **(about | options)
+    )
 
 
 def by_hand(prompt: str, negative: str, steps: int, guidance: float, seed: int) -> np.ndarray:
     """DDIM from the paper, guided: the final latents."""
     session = MadeUpSession()
-    states = [session.run("text_encoder", {"input_ids": letters(t)[None]}, batch=1)["last_hidden_state"] for t in (negative, prompt)]
+    states = [
+        session.run("text_encoder", {"input_ids": letters(t)[None]}, batch=1)["last_hidden_state"]
+        for t in (negative, prompt)
+    ]
     x = Noise(seed).randn((1, 4, 2, 3))
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     alphas = np.cumprod(1 - betas)
     for t in [i * (1000 // steps) + 1 for i in reversed(range(steps))]:
         time = np.array([t], np.float32)
         none, some = (
-            session.run("unet", {"sample": x, "timestep": time, "encoder_hidden_states": s}, batch=1, height=2, width=3)["out_sample"]
+            session.run(
+                "unet", {"sample": x, "timestep": time, "encoder_hidden_states": s}, batch=1, height=2, width=3
+            )["out_sample"]
             for s in states
         )
         e = none + guidance * (some - none)
@@ -81,7 +95,9 @@ def by_hand(prompt: str, negative: str, steps: int, guidance: float, seed: int) 
 
 def test_equals_a_loop_written_out() -> None:
     session = MadeUpSession()
-    picture = painter(session)("a cat", negative_prompt="dog", num_inference_steps=5, sampler="ddim", guidance_scale=4.0, seed=9)
+    picture = painter(session)(
+        "a cat", negative_prompt="dog", num_inference_steps=5, sampler="ddim", guidance_scale=4.0, seed=9
+    )
     want = by_hand("a cat", "dog", 5, 4.0, 9)
     np.testing.assert_allclose(picture.latents, want, rtol=0, atol=2e-5 * np.abs(want).max())
     assert np.array_equal(picture.start, Noise(9).randn((1, 4, 2, 3)))
@@ -110,7 +126,9 @@ def test_two_passes_equal_one() -> None:
     session = MadeUpSession()
     split = painter(session).draw(Request(prompt="x", negative_prompt="y", num_inference_steps=3), Way(split=True))
     assert [sizes["batch"] for name, sizes in session.calls if name == "unet"] == [1] * 8
-    np.testing.assert_allclose(split.latents, painter()("x", negative_prompt="y", num_inference_steps=3).latents, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        split.latents, painter()("x", negative_prompt="y", num_inference_steps=3).latents, rtol=0, atol=1e-6
+    )
 
 
 def test_components_are_released_after_their_last_use() -> None:
@@ -143,7 +161,10 @@ def test_given_latents_are_used_and_the_stream_starts_after_none() -> None:
 
 def test_progress_counts_passes_of_the_network() -> None:
     seen: list[tuple[int, int]] = []
-    painter().draw(Request(prompt="x", num_inference_steps=3, sampler="heun"), on_step=lambda done, total, *_: seen.append((done, total)))
+    painter().draw(
+        Request(prompt="x", num_inference_steps=3, sampler="heun"),
+        on_step=lambda done, total, *_: seen.append((done, total)),
+    )
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
@@ -154,7 +175,8 @@ def test_from_an_image() -> None:
     assert picture.pixels.shape == (16, 24, 3)  # rounded down to multiples of 8
     assert session.calls.count(("unet", {"batch": 2, "height": 2, "width": 3})) == 3
     assert picture.parameters["strength"] == 0.3
-    # log-variance -40 is cut to -30, so the encoder's draw is the mean but for a millionth; it still takes from the stream.
+    # log-variance -40 is cut to -30, so the encoder's draw is the mean but for a millionth; it still takes
+    # from the stream.
     stream = Noise(2)
     stream.randn((1, 4, 2, 3))
     assert np.array_equal(picture.start, stream.randn((1, 4, 2, 3)))
@@ -177,8 +199,8 @@ def test_a_result_that_is_not_finite_names_the_step() -> None:
 def test_what_any_network_makes_must_be_finite(component: str, output: str, where: str) -> None:
     class Broken(MadeUpSession):
         def run(self, name: str, inputs: dict[str, np.ndarray], **sizes: int) -> dict[str, np.ndarray]:
-            made = super().run(name, inputs, **sizes)
-            return {output: np.full_like(made[output], np.inf)} if name == component else made
+            outputs = super().run(name, inputs, **sizes)
+            return {output: np.full_like(outputs[output], np.inf)} if name == component else outputs
 
     with pytest.raises(NumericError, match=f"^{where} are NaN or infinite"):
         painter(Broken())("x", num_inference_steps=2, image=np.zeros((16, 24, 3), np.uint8), strength=1.0)
@@ -187,8 +209,12 @@ def test_what_any_network_makes_must_be_finite(component: str, output: str, wher
 @pytest.mark.parametrize(("log_variance", "deviation"), [(2.0, np.e), (25.0, np.exp(10.0)), (-35.0, np.exp(-15.0))])
 def test_latents_of_an_image_are_drawn(log_variance: float, deviation: float) -> None:
     """Mean 0.5 and a log-variance that is cut to -30..20."""
-    moments = np.repeat(np.array([0.5, log_variance], np.float32), 4)[None, :, None, None] * np.ones((1, 8, 2, 3), np.float32)
-    np.testing.assert_allclose(drawn(moments, Noise(3)) - 0.5, deviation * Noise(3).randn((1, 4, 2, 3)), rtol=1e-5, atol=1e-7)
+    moments = np.repeat(np.array([0.5, log_variance], np.float32), 4)[None, :, None, None] * np.ones(
+        (1, 8, 2, 3), np.float32
+    )
+    np.testing.assert_allclose(
+        drawn(moments, Noise(3)) - 0.5, deviation * Noise(3).randn((1, 4, 2, 3)), rtol=1e-5, atol=1e-7
+    )
     assert np.array_equal(drawn(moments, None), moments[:, :4])
 
 
@@ -196,9 +222,11 @@ def test_latents_of_an_image_are_drawn(log_variance: float, deviation: float) ->
 def test_latents_of_an_image_are_scaled(scaling: float) -> None:
     """The encoder's mean is its picture; little of it is drawn anew, and the decoder is given it back."""
     pixels = np.full((16, 24, 3), 200, np.uint8)
-    made = painter(scaling=scaling)("x", num_inference_steps=1000, image=pixels, strength=0.001, sampler="ddim", guidance_scale=1)
-    np.testing.assert_allclose(made.latents, scaling * (2 * 200 / 255 - 1), atol=0.2)
-    assert abs(made.pixels.mean() - 200) < 15
+    result = painter(scaling=scaling)(
+        "x", num_inference_steps=1000, image=pixels, strength=0.001, sampler="ddim", guidance_scale=1
+    )
+    np.testing.assert_allclose(result.latents, scaling * (2 * 200 / 255 - 1), atol=0.2)
+    assert abs(result.pixels.mean() - 200) < 15
 
 
 @pytest.mark.parametrize(
@@ -237,7 +265,9 @@ def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], me
 
 
 def test_options_are_the_fields_of_a_request() -> None:
-    assert {*Options.__annotations__} - {"generator", "callback_on_step_end"} == {f.name for f in fields(Request)} - {"prompt"}
+    assert {*Options.__annotations__} - {"generator", "callback_on_step_end"} == {f.name for f in fields(Request)} - {
+        "prompt"
+    }
 
 
 def test_in_the_words_of_diffusers() -> None:

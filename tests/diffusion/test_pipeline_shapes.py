@@ -1,4 +1,5 @@
-"""Pipelines of other shapes than Stable Diffusion 1.x's, on a device that keeps its values: tests/golden/pipeline, and changes of it."""
+"""Pipelines of other shapes than Stable Diffusion 1.x's, on a device that keeps its values:
+tests/golden/pipeline, and changes of it."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def network(component: str, inputs: Arrays) -> Arrays:
     if component.endswith("condition"):
         return {"context": inputs["states"] + 1, "added": inputs["time_ids"] / 10}
     if component == "controlnet":
-        residual = np.tanh(inputs["sample"] + inputs["scale"][:, :, None, None] + per_pass(inputs["encoder_hidden_states"]))
+        residual = np.tanh(
+            inputs["sample"] + inputs["scale"][:, :, None, None] + per_pass(inputs["encoder_hidden_states"])
+        )
         return {f"residual_{i}": residual * np.float32(i) for i in range(13)}
     if component.endswith("unet"):
         rest = sum(per_pass(value) for name, value in inputs.items() if name not in ("sample", "timestep"))
@@ -60,7 +63,9 @@ def pipeline(whole: dict[str, Any], device: OtherDevice, batches: dict[str, tupl
     spec = parse_pipeline(Checker("test"), value, whole["components"], whole["tokenizers"], whole["samplers"])
     place = {name: {} if "text" in name or "condition" in name else PLACE for name in whole["components"]}
     plans = {name: [{"batch": batch} | at for batch in (batches or {}).get(name, (1, 2))] for name, at in place.items()}
-    tokenizers = {name: lambda text: np.resize(np.array([*text.encode(), 1], np.int32), 7) for name in whole["tokenizers"]}
+    tokenizers = {
+        name: lambda text: np.resize(np.array([*text.encode(), 1], np.int32), 7) for name in whole["tokenizers"]
+    }
     return Pipeline(spec, device, tokenizers, SD15, plans=plans, size=(24, 16))
 
 
@@ -77,10 +82,18 @@ def test_what_a_role_of_the_loop_makes_stays_on_the_device() -> None:
     numbers = {"control_scale": 0.5, "control_start": 0.25, "control_end": 0.75}
     drawn = pipeline(controlnet(), device)("x", num_inference_steps=4, image=PIXELS, numbers=numbers)
     assert [name for name, *_ in device.runs] == ["text_encoder"] * 2 + ["controlnet", "unet"] * 4 + ["vae_decoder"]
-    assert {batch for name, batch, *_ in device.runs if name.endswith("net")} == {2} and device.reads == 2  # the encoder's, for NaN
-    assert [arrays["scale"].tolist() for arrays in device.of("controlnet")] == [[[0], [0]], [[0.5], [0.5]], [[0.5], [0.5]], [[0], [0]]]
+    # the encoder's, for NaN
+    assert {batch for name, batch, *_ in device.runs if name.endswith("net")} == {2} and device.reads == 2
+    assert [arrays["scale"].tolist() for arrays in device.of("controlnet")] == [
+        [[0], [0]],
+        [[0.5], [0.5]],
+        [[0.5], [0.5]],
+        [[0], [0]],
+    ]
     assert [arrays["timestep"].shape for arrays in device.of("unet")] == [(1,)] * 4
-    assert all(isinstance(given[f"residual_{i}"], Kept) for name, *_, given in device.runs if name == "unet" for i in range(13))
+    assert all(
+        isinstance(given[f"residual_{i}"], Kept) for name, *_, given in device.runs if name == "unet" for i in range(13)
+    )
     assert np.array_equal(device.of("unet")[0]["residual_3"], 3 * device.of("unet")[0]["residual_1"])
     assert drawn.parameters["control_scale"] == 0.5 and "strength" not in drawn.parameters
 
@@ -91,7 +104,10 @@ def test_passes_one_after_another_where_a_role_has_no_plan_for_all(batches: dict
     at_once = pipeline(controlnet(), one)("x", negative_prompt="y", num_inference_steps=3, image=PIXELS)
     request = Request(prompt="x", negative_prompt="y", num_inference_steps=3, image=PIXELS)
     singly = pipeline(controlnet(), other, batches).draw(request, Way(split=not batches))
-    assert [(name, batch) for name, batch, *_ in other.runs if name.endswith("net")] == [("controlnet", 1), ("unet", 1)] * 6
+    assert [(name, batch) for name, batch, *_ in other.runs if name.endswith("net")] == [
+        ("controlnet", 1),
+        ("unet", 1),
+    ] * 6
     np.testing.assert_allclose(singly.latents, at_once.latents, rtol=0, atol=1e-6)
 
 
@@ -104,13 +120,23 @@ def test_two_stretches_of_the_schedule(handover: float, base: int) -> None:
 
 
 def test_a_number_per_text_and_a_text_that_stands_for_zeros() -> None:
-    """SDXL: what the base's encoders would make of a text that was not given are zeros, and the refiner's is the empty text's."""
+    """SDXL: what the base's encoders would make of a text that was not given are zeros,
+    and the refiner's is the empty text's."""
     device, states = OtherDevice(network), (1, 7, 1)
-    drawn = pipeline(golden("sdxl_refiner"), device)("x", num_inference_steps=2, numbers={"crop_top": 3, "aesthetic_score": 7})
-    assert [len(device.of(name)) for name in ("text_encoder", "text_encoder_2", "condition", "refiner_condition")] == [1, 3, 2, 2]
+    drawn = pipeline(golden("sdxl_refiner"), device)(
+        "x", num_inference_steps=2, numbers={"crop_top": 3, "aesthetic_score": 7}
+    )
+    assert [len(device.of(name)) for name in ("text_encoder", "text_encoder_2", "condition", "refiner_condition")] == [
+        1,
+        3,
+        2,
+        2,
+    ]
     absent, given = device.of("condition")
     assert np.array_equal(absent["states"], np.zeros(states)) and np.array_equal(absent["pooled"], np.zeros((1, 1)))
-    assert given["states"].all() and given["time_ids"].tolist() == absent["time_ids"].tolist() == [[16, 24, 3, 0, 16, 24]]
+    assert given["states"].all() and given["time_ids"].tolist() == absent["time_ids"].tolist() == [
+        [16, 24, 3, 0, 16, 24]
+    ]
     negative, positive = device.of("refiner_condition")
     assert (negative["time_ids"][0, 4], positive["time_ids"][0, 4]) == (2.5, 7)
     assert np.array_equal(negative["states"], np.full(states, 0.01, np.float32))
@@ -123,7 +149,8 @@ def test_a_number_per_text_and_a_text_that_stands_for_zeros() -> None:
 
 
 def picture_guided() -> dict[str, Any]:
-    """InstructPix2Pix: three passes, of which the first has zeros for the picture, and here for what the text became too."""
+    """InstructPix2Pix: three passes, of which the first has zeros for the picture,
+    and here for what the text became too."""
     whole = golden("sd1")
     value = whole["pipeline"]
     value["numbers"] = {"guidance_scale": {"default": 7.5}, "picture_guidance": {"default": 1.5}}
@@ -153,9 +180,14 @@ def test_a_pass_with_zeros(batches: tuple[int, ...]) -> None:
     parts = device.of("unet")[: 1 if 3 in batches else 3]
     mean = np.float32(2 * 200 / 255 - 1)
     picture, context = (np.concatenate([part[name] for part in parts]) for name in ("picture", "encoder_hidden_states"))
-    np.testing.assert_allclose(picture, np.concatenate([np.zeros((1, 4, 2, 3)), np.full((2, 4, 2, 3), mean)]), rtol=1e-6)
+    np.testing.assert_allclose(
+        picture, np.concatenate([np.zeros((1, 4, 2, 3)), np.full((2, 4, 2, 3), mean)]), rtol=1e-6
+    )
     assert not context[0].any() and context[1].any() and context[2].any() and not np.array_equal(context[1], context[2])
-    outputs = [network("unet", {"sample": drawn.start, "picture": picture[i : i + 1], "states": context[i : i + 1]}) for i in range(3)]
+    outputs = [
+        network("unet", {"sample": drawn.start, "picture": picture[i : i + 1], "states": context[i : i + 1]})
+        for i in range(3)
+    ]
     nothing, some, all_of_it = (output["out_sample"] for output in outputs)
     prediction = nothing + 1.5 * (some - nothing) + 7.5 * (all_of_it - some)
     now, later = (np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)[t] for t in (501, 1))
@@ -175,7 +207,10 @@ def test_guidance_that_ends_early() -> None:
 
 
 def test_roles_after_the_loop_and_roles_of_a_picture_that_was_not_given() -> None:
-    whole, device = golden("sd1"), OtherDevice(lambda name, given: {"y": -given["x"]} if name == "flip" else network(name, given))
+    whole, device = (
+        golden("sd1"),
+        OtherDevice(lambda name, given: {"y": -given["x"]} if name == "flip" else network(name, given)),
+    )
     whole["components"] += ["flip"]
     value = whole["pipeline"]
     value["latents"] |= {"scaling": 0.5, "shift": 0.25}
@@ -183,7 +218,10 @@ def test_roles_after_the_loop_and_roles_of_a_picture_that_was_not_given() -> Non
     unread = {"run": "flip", "every": "picture", "feed": {"x": {"value": "image_latents"}}, "keep": {"y": "unread"}}
     value["after"] = [flip, unread, *value["after"]]
     value["after"][-1]["feed"]["latent_sample"] = {"value": "flipped"}
-    reads = {"feed": {"input_ids": {"tokens": "tokenizer"}, "image": {"picture": "image"}}, "keep": {"last_hidden_state": "seen"}}
+    reads = {
+        "feed": {"input_ids": {"tokens": "tokenizer"}, "image": {"picture": "image"}},
+        "keep": {"last_hidden_state": "seen"},
+    }
     value["before"].append({"run": "text_encoder", "every": "text"} | reads)
     drawn = pipeline(whole, device)("x", num_inference_steps=2)
     assert [name for name, *_ in device.runs] == ["text_encoder"] * 2 + ["unet"] * 3 + ["flip", "vae_decoder"]
@@ -195,13 +233,20 @@ def test_weights_of_a_component_are_kept_until_its_last_run() -> None:
     whole, device = golden("sd1"), OtherDevice(network)
     value = whole["pipeline"]
     value["latents"] |= {"scaling": 0.5, "shift": 0.25}
-    seen = {"run": "vae_decoder", "every": "picture", "feed": {"latent_sample": {"value": "image_latents"}}, "keep": {"sample": "seen"}}
+    seen = {
+        "run": "vae_decoder",
+        "every": "picture",
+        "feed": {"latent_sample": {"value": "image_latents"}},
+        "keep": {"sample": "seen"},
+    }
     value["before"].insert(3, seen)
     value["before"][2]["take"] = "mean"
     request = Request(prompt="x", num_inference_steps=2, sampler="ddim", image=PIXELS, strength=0.5)
     assert pipeline(whole, device).draw(request, Way(unload=True)).parameters["strength"] == 0.5
     assert device.released == ["text_encoder", "vae_encoder", "unet", "vae_decoder"]
-    np.testing.assert_allclose(device.of("vae_decoder")[0]["latent_sample"], 0.5 * (2 * 200 / 255 - 1 - 0.25), rtol=1e-5)
+    np.testing.assert_allclose(
+        device.of("vae_decoder")[0]["latent_sample"], 0.5 * (2 * 200 / 255 - 1 - 0.25), rtol=1e-5
+    )
     assert len(device.of("unet")) == 1
 
 
@@ -219,16 +264,29 @@ def changed(name: str, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any
         (golden("controlnet"), "asks for pictures prepared by edges"),
         (changed("sd1", lambda value: value["pictures"].update(other={"prepare": "fit"})), "asks for a picture other"),
         (changed("sd1", lambda value: value["texts"].update(song={"optional": True})), "asks for a text song"),
-        (changed("sd1", lambda value: value["numbers"].update(up={"ramp": ["strength", "strength"]})), "asks for a number per frame"),
-        (changed("sd1", lambda value: value["denoise"][0]["passes"][0].update(zeros=["timestep"])), "asks for zeros for what a call makes"),
         (
-            changed("sd1", lambda value: value["denoise"][0]["roles"][0]["feed"].update(x={"value": "image_latents", "absent": "zeros"})),
+            changed("sd1", lambda value: value["numbers"].update(up={"ramp": ["strength", "strength"]})),
+            "asks for a number per frame",
+        ),
+        (
+            changed("sd1", lambda value: value["denoise"][0]["passes"][0].update(zeros=["timestep"])),
+            "asks for zeros for what a call makes",
+        ),
+        (
+            changed(
+                "sd1",
+                lambda value: value["denoise"][0]["roles"][0]["feed"].update(
+                    x={"value": "image_latents", "absent": "zeros"}
+                ),
+            ),
             "asks for zeros for a value that was not made",
         ),
     ],
 )
 def test_words_that_are_not_here_yet_are_refused(whole: dict[str, Any], expected: str) -> None:
-    with pytest.raises(BundleError, match=f"^pipeline: its pipeline {expected}, which this version does not do. Fix: install a newer"):
+    with pytest.raises(
+        BundleError, match=f"^pipeline: its pipeline {expected}, which this version does not do. Fix: install a newer"
+    ):
         pipeline(whole, OtherDevice(network))
 
 
@@ -236,15 +294,29 @@ def test_words_that_are_not_here_yet_are_refused(whole: dict[str, Any], expected
     ("whole", "options", "expected"),
     [
         (picture_guided(), {}, "^image: this model draws nothing without a picture"),
-        (changed("sd1", lambda value: value["texts"].update(negative_prompt={})), {}, "^negative_prompt: this model draws nothing without"),
+        (
+            changed("sd1", lambda value: value["texts"].update(negative_prompt={})),
+            {},
+            "^negative_prompt: this model draws nothing without",
+        ),
         (golden("lcm"), {"image": PIXELS}, "^image: this model begins from no picture"),
         (golden("lcm"), {"strength": 0.5}, r"^strength: this model has no such number \(it has guidance_scale\)"),
         (golden("sdxl_refiner"), {"numbers": {"handover": 1.5}}, "^handover: out of range .got 1.5, expected 0 to 1"),
-        (changed("lcm", lambda value: value["denoise"][0].update({"until": 0.5})), {}, "^pipeline: no part of the pipeline runs at 0.5"),
-        (changed("lcm", lambda value: value["before"].pop()), {}, "^latents: this model goes on from latents, and none were given"),
+        (
+            changed("lcm", lambda value: value["denoise"][0].update({"until": 0.5})),
+            {},
+            "^pipeline: no part of the pipeline runs at 0.5",
+        ),
+        (
+            changed("lcm", lambda value: value["before"].pop()),
+            {},
+            "^latents: this model goes on from latents, and none were given",
+        ),
     ],
 )
-def test_requests_that_a_pipeline_cannot_serve_are_refused(whole: dict[str, Any], options: dict[str, Any], expected: str) -> None:
+def test_requests_that_a_pipeline_cannot_serve_are_refused(
+    whole: dict[str, Any], options: dict[str, Any], expected: str
+) -> None:
     device = OtherDevice(network)
     with pytest.raises(UsageError, match=expected):
         pipeline(whole, device)("x", num_inference_steps=4, sampler="euler", **options)
@@ -255,4 +327,6 @@ def test_a_number_that_the_graph_takes() -> None:
     """LCM: one pass, and guidance as an input."""
     device = OtherDevice(network)
     pipeline(golden("lcm"), device)("x", num_inference_steps=2, sampler="euler", guidance_scale=3)
-    assert [(batch, arrays["guidance"].tolist()) for name, batch, arrays, _ in device.runs if name == "unet"] == [(1, [[3.0]])] * 2
+    assert [(batch, arrays["guidance"].tolist()) for name, batch, arrays, _ in device.runs if name == "unet"] == [
+        (1, [[3.0]])
+    ] * 2

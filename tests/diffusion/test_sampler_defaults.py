@@ -1,4 +1,5 @@
-"""What a key means that is in no config: the default of diffusers' class, one by one. A config that names them all draws the same."""
+"""What a key means that is in no config: the default of diffusers' class, one by one.
+A config that names them all draws the same."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ import pytest
 from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, make_table
 from ondevice.errors import UsageError
 
-# Key -> (diffusers' default, another value that gives another table or is refused, what else is set so that the key is not idle).
+# Key -> (diffusers' default, another value that gives another table or is refused, what else is set so that the
+# key is not idle).
 Row = tuple[Any, Any, dict[str, Any]]
 LEADING, KARRAS = {"timestep_spacing": "leading"}, {"use_karras_sigmas": True}
 COMMON: dict[str, Row] = {
@@ -25,7 +27,9 @@ COMMON: dict[str, Row] = {
 WARM: dict[str, Row] = COMMON | {"timestep_spacing": ("leading", "trailing", {})}
 STABLE: dict[str, Row] = {"beta_start": (0.00085, 0.001, {}), "beta_end": (0.012, 0.01, {})}
 ZERO_SNR: dict[str, Row] = {"rescale_betas_zero_snr": (False, True, {})}
-RESPACED: dict[str, Row] = {key: (False, True, {}) for key in ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")}
+RESPACED: dict[str, Row] = {
+    key: (False, True, {}) for key in ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+}
 LIMITS: dict[str, Row] = {"sigma_min": (None, 0.1, KARRAS), "sigma_max": (None, 9.0, KARRAS)}
 LAST: dict[str, Row] = {"final_sigmas_type": ("zero", "sigma_min", {})}
 CLIPPED: dict[str, Row] = {"thresholding": (False, True, {})}
@@ -34,7 +38,8 @@ DEFAULTS: dict[str, dict[str, Row]] = {
     "ddim": WARM | ZERO_SNR | CLIPPED | {"set_alpha_to_one": (True, False, {}), "eta": (0.0, 1.0, {})},
     "ddpm": WARM | ZERO_SNR | CLIPPED | {"variance_type": ("fixed_small", "fixed_large", {})},
     "lcm": {key: row for key, row in WARM.items() if key not in ("timestep_spacing", "steps_offset")}
-    | {**STABLE, **ZERO_SNR, **CLIPPED, "beta_schedule": ("scaled_linear", "linear", {}), "clip_sample": (False, True, {})}
+    | {**STABLE, **ZERO_SNR, **CLIPPED}
+    | {"beta_schedule": ("scaled_linear", "linear", {}), "clip_sample": (False, True, {})}
     | {"original_inference_steps": (50, 60, {}), "timestep_scaling": (10.0, 1.0, {})},
     "euler": COMMON | ZERO_SNR | RESPACED | LIMITS | LAST
     | {

@@ -1,4 +1,5 @@
-"""A checkpoint's scheduler config as diffusers' pipeline has it, and the sampler that a bundle gets: its own, the nearest, or none."""
+"""A checkpoint's scheduler config as diffusers' pipeline has it, and the sampler that a bundle gets:
+its own, the nearest, or none."""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ from ondevice.diffusion.samplers.pipeline import CLASS_OF, NEAREST, as_in_pipeli
 from ondevice.errors import CheckpointError, UsageError
 
 DDIM = SD15 | {"_class_name": "DDIMScheduler"}
-OFFSET, CLIP = "the scheduler's steps_offset is {}; 1 is taken, as", "the scheduler's clip_sample is {}; false is taken, as"
+OFFSET, CLIP = (
+    "the scheduler's steps_offset is {}; 1 is taken, as",
+    "the scheduler's clip_sample is {}; false is taken, as",
+)
 GONE = object()
 
 
@@ -25,11 +29,15 @@ def changed(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-@pytest.mark.parametrize(("given", "said"), [(1, None), (1.0, None), (GONE, "absent"), (0, "0"), (None, "None"), (37, "37"), ("0", "0")])
+@pytest.mark.parametrize(
+    ("given", "said"), [(1, None), (1.0, None), (GONE, "absent"), (0, "0"), (None, "None"), (37, "37"), ("0", "0")]
+)
 def test_steps_offset_is_1_for_every_class(name: str, given: Any, said: str | None) -> None:
     chosen = choose(changed(SD15, _class_name=name, steps_offset=given), None, "folder")
     assert chosen.table == make_table(CLASSES[name], 20, SD15) and chosen.config["steps_offset"] == 1
-    assert [note[: len(OFFSET) - 2 + len(str(said))] for note in chosen.notes] == ([OFFSET.format(said)] if said else [])
+    assert [note[: len(OFFSET) - 2 + len(str(said))] for note in chosen.notes] == (
+        [OFFSET.format(said)] if said else []
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,10 +73,26 @@ def test_a_config_that_is_right_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("changes", "sampler", "fallback"),
     [
-        ({"_class_name": "DPMSolverSinglestepScheduler"}, "dpmpp_2m", "there is no sampler here for DPMSolverSinglestepScheduler"),
-        ({"_class_name": "DEISMultistepScheduler", "algorithm_type": "deis", "solver_type": "logrho"}, "dpmpp_2m", "there is no sampler"),
-        ({"_class_name": "KDPM2AncestralDiscreteScheduler"}, "euler_a", "there is no sampler here for KDPM2AncestralDiscreteScheduler"),
-        ({"_class_name": "diffusion_tools.DDPMScheduler"}, "ddpm", "there is no sampler here for diffusion_tools.DDPMScheduler"),
+        (
+            {"_class_name": "DPMSolverSinglestepScheduler"},
+            "dpmpp_2m",
+            "there is no sampler here for DPMSolverSinglestepScheduler",
+        ),
+        (
+            {"_class_name": "DEISMultistepScheduler", "algorithm_type": "deis", "solver_type": "logrho"},
+            "dpmpp_2m",
+            "there is no sampler",
+        ),
+        (
+            {"_class_name": "KDPM2AncestralDiscreteScheduler"},
+            "euler_a",
+            "there is no sampler here for KDPM2AncestralDiscreteScheduler",
+        ),
+        (
+            {"_class_name": "diffusion_tools.DDPMScheduler"},
+            "ddpm",
+            "there is no sampler here for diffusion_tools.DDPMScheduler",
+        ),
         ({"_class_name": "MyScheduler"}, "ddim", "there is no sampler here for MyScheduler"),
         ({"_class_name": ["PNDMScheduler"]}, "ddim", "there is no sampler here for a class without a name"),
         ({"_class_name": "a\x1b[31m\nb"}, "ddim", "there is no sampler here for a class without a name"),
@@ -77,21 +101,59 @@ def test_a_config_that_is_right_stays_as_it_is() -> None:
             "euler",
             "with this config ddim cannot draw as DDIMScheduler does: thresholding cannot be used (got True",
         ),
-        ({"_class_name": "UniPCMultistepScheduler", "predict_x0": False}, "dpmpp_2m", "with this config unipc cannot draw"),
-        ({"_class_name": "UniPCMultistepScheduler", "use_dynamic_shifting": True}, "dpmpp_2m", "with this config unipc cannot draw"),
-        ({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}, "unipc", "with this config dpmpp_2m cannot draw"),
-        ({"_class_name": "DPMSolverMultistepScheduler", "variance_type": "learned_range"}, "unipc", "with this config dpmpp_2m cannot"),
-        ({"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": 1e300}, "unipc", "with this config dpmpp_2m cannot draw"),
-        ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "ddim", "with this config ddpm cannot draw as DDPMScheduler does"),
-        ({"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True}, "ddim", "with this config euler cannot draw as Euler"),
-        ({"_class_name": "PNDMScheduler", "prediction_type": "sample"}, "ddim", "with this config pndm cannot draw as PNDMScheduler does"),
-        ({"_class_name": "EulerDiscreteScheduler", "sigma_max": math.inf}, "ddim", "with this config euler cannot draw"),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "predict_x0": False},
+            "dpmpp_2m",
+            "with this config unipc cannot draw",
+        ),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "use_dynamic_shifting": True},
+            "dpmpp_2m",
+            "with this config unipc cannot draw",
+        ),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"},
+            "unipc",
+            "with this config dpmpp_2m cannot draw",
+        ),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "variance_type": "learned_range"},
+            "unipc",
+            "with this config dpmpp_2m cannot",
+        ),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": 1e300},
+            "unipc",
+            "with this config dpmpp_2m cannot draw",
+        ),
+        (
+            {"_class_name": "DDPMScheduler", "variance_type": "learned"},
+            "ddim",
+            "with this config ddpm cannot draw as DDPMScheduler does",
+        ),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True},
+            "ddim",
+            "with this config euler cannot draw as Euler",
+        ),
+        (
+            {"_class_name": "PNDMScheduler", "prediction_type": "sample"},
+            "ddim",
+            "with this config pndm cannot draw as PNDMScheduler does",
+        ),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "sigma_max": math.inf},
+            "ddim",
+            "with this config euler cannot draw",
+        ),
     ],
 )
 def test_what_no_sampler_here_follows_gets_the_nearest(changes: dict[str, Any], sampler: str, fallback: str) -> None:
     chosen = choose(SD15 | changes, None, "folder")
     assert (chosen.sampler, chosen.config["_class_name"]) == (sampler, CLASS_OF[sampler])
-    assert chosen.fallback.startswith(fallback) and chosen.fallback.endswith(f"; the bundle's default is {sampler} (choose with --sampler)")
+    assert chosen.fallback.startswith(fallback) and chosen.fallback.endswith(
+        f"; the bundle's default is {sampler} (choose with --sampler)"
+    )
     assert len(chosen.fallback) <= 300 and ("sigma_max" in changes or not chosen.notes)
     json.dumps(chosen.config, allow_nan=False)
     wanted = "ddpm" if "prediction_type" in changes else "euler_a"
@@ -118,7 +180,10 @@ def test_the_table_of_nearest_names_samplers() -> None:
         ({"num_train_timesteps": 1e3}, "num_train_timesteps cannot be used (got 1000.0"),
         ({"num_train_timesteps": 10**400}, "num_train_timesteps cannot be used (got a whole number of"),
         ({"trained_betas": [0.1] * 999}, "trained_betas cannot be used (got a list of 999, expected 1000 numbers)"),
-        ({"trained_betas": [math.nan] * 1000}, "trained_betas cannot be used (got a list of 1000, expected numbers from 0 to 0.999)"),
+        (
+            {"trained_betas": [math.nan] * 1000},
+            "trained_betas cannot be used (got a list of 1000, expected numbers from 0 to 0.999)",
+        ),
         ({"prediction_type": {"a": [{}]}}, "prediction_type cannot be used (got an object of 1, expected"),
         ({"timestep_spacing": "even\x1b[0m"}, "timestep_spacing cannot be used (got 'even?[0m', expected"),
     ],
@@ -129,14 +194,17 @@ def test_values_that_no_sampler_can_use(changes: dict[str, Any], what: str) -> N
             choose(SD15 | changes, wanted, "folder")
         said = str(caught.value)
         assert said.startswith(f"folder: the scheduler's config can be used by no sampler: {what}") and len(said) <= 500
-        assert said.endswith("Fix: mend the value, or put the scheduler/ folder of a Stable Diffusion 1.x model in its place.")
+        assert said.endswith(
+            "Fix: mend the value, or put the scheduler/ folder of a Stable Diffusion 1.x model in its place."
+        )
 
 
 def test_a_sampler_that_was_asked_for_and_cannot_use_the_config() -> None:
     with pytest.raises(UsageError) as caught:
         choose(DDIM | {"thresholding": True}, "unipc", "folder")
     assert str(caught.value) == (
-        "--sampler: unipc cannot use the checkpoint's scheduler config: thresholding cannot be used (got True, expected false or none)."
+        "--sampler: unipc cannot use the checkpoint's scheduler config: "
+        "thresholding cannot be used (got True, expected false or none)."
         " Fix: choose another, such as euler."
     )
 
@@ -145,12 +213,24 @@ def test_what_a_bundle_cannot_hold_is_left_out() -> None:
     """diffusers writes -Infinity as lambda_min_clipped's default; nothing is said of that one."""
     chosen = choose(SD15 | {"lambda_min_clipped": -math.inf}, None, "folder")
     assert chosen.config == SD15 and not chosen.notes
-    assert choose(SD15 | {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -math.inf}, None, "").sampler == "dpmpp_2m"
-    odd = {"sigma_max": math.inf, "a\nb": 1, "deep": {"x": [1]}, "word": "\ud800", "big": 10**30, "list": [math.nan], "many": "x" * 201}
+    assert (
+        choose(SD15 | {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -math.inf}, None, "").sampler
+        == "dpmpp_2m"
+    )
+    odd = {
+        "sigma_max": math.inf,
+        "a\nb": 1,
+        "deep": {"x": [1]},
+        "word": "\ud800",
+        "big": 10**30,
+        "list": [math.nan],
+        "many": "x" * 201,
+    }
     chosen = choose(SD15 | odd, None, "folder")
     assert chosen.config == SD15
     assert chosen.notes == (
-        "values of the scheduler's config that a bundle cannot hold were left out: sigma_max, a?b, deep, word, big and 2 more",
+        "values of the scheduler's config that a bundle cannot hold were left out: "
+        "sigma_max, a?b, deep, word, big and 2 more",
     )
 
 
@@ -169,7 +249,9 @@ def test_short_schedules_get_shorter_tables(changes: dict[str, Any], steps: int)
     assert (chosen.table.steps, chosen.fallback) == (steps, "")
 
 
-def test_the_sampler_verb_prints_what_a_bundle_would_draw(tmp_path: Any, capsys: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_sampler_verb_prints_what_a_bundle_would_draw(
+    tmp_path: Any, capsys: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "scheduler_config.json"
     path.write_text(json.dumps(changed(DDIM, clip_sample=GONE, steps_offset=GONE)))
     with caplog.at_level(logging.WARNING, "ondevice"):
@@ -178,5 +260,6 @@ def test_the_sampler_verb_prints_what_a_bundle_would_draw(tmp_path: Any, capsys:
     assert "clip_sample is absent" in caplog.text and "steps_offset is absent" in caplog.text
     assert cli.main_for("sampler", ["ddim", "--steps", "4", "--config", str(path), "--set", "clip_sample=true"]) == 2
     assert capsys.readouterr().err == (
-        "error: sampler ddim: clip_sample cannot be used (got True, expected false or none) Fix: give another value, or leave it out.\n"
+        "error: sampler ddim: clip_sample cannot be used (got True, expected false or none) Fix: "
+        "give another value, or leave it out.\n"
     )

@@ -30,7 +30,11 @@ CHANGES: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("calls", 0, "timestep"), float("nan"), "timestep: not a number"),
     (("calls", 0, "timestep"), "1", "timestep: not a number"),
     (("calls", 0, "input_scale"), 1e39, "input_scale: not a number"),
-    (("start_noise",), 10**400, "start_noise: not a number a player can hold .got a whole number of 1329 bits, expected"),
+    (
+        ("start_noise",),
+        10**400,
+        "start_noise: not a number a player can hold .got a whole number of 1329 bits, expected",
+    ),
     (("start_image",), -(10**4299), "start_image: not a number"),
     (("slots",), 10**400, "slots: out of range .got a whole number of 1329 bits"),
     (("steps",), {"a": 10**400}, "steps: out of range .got an object of 1"),
@@ -73,9 +77,12 @@ def changed(data: Any, path: tuple[str | int, ...], value: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("name", "path", "value", "message"), [*(("unipc", *row) for row in CHANGES), *(("ddim", *row) for row in BEGIN_CHANGES)]
+    ("name", "path", "value", "message"),
+    [*(("unipc", *row) for row in CHANGES), *(("ddim", *row) for row in BEGIN_CHANGES)],
 )
-def test_json_that_cannot_be_replayed_is_refused(name: str, path: tuple[str | int, ...], value: Any, message: str) -> None:
+def test_json_that_cannot_be_replayed_is_refused(
+    name: str, path: tuple[str | int, ...], value: Any, message: str
+) -> None:
     data = changed(make_table(name, 3, SD15).to_json(), path, value)
     with pytest.raises(BundleError, match=message) as caught:
         SamplerTable.from_json(data)

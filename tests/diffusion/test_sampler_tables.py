@@ -24,7 +24,8 @@ SPACINGS = st.sampled_from(["leading", "linspace", "trailing"])
 @settings(deadline=None, max_examples=80)
 @given(NAMES, STEPS, SPACINGS, st.integers(0, 2**32 - 1))
 def test_a_run_is_linear_in_start_and_noise(name: str, steps: int, spacing: str, seed: int) -> None:
-    """run(a + b) = run(a) + run(b) for a linear model without shift: what makes a table of coefficients possible at all."""
+    """run(a + b) = run(a) + run(b) for a linear model without shift:
+    what makes a table of coefficients possible at all."""
     table = make_table(name, steps, SD15, timestep_spacing=spacing)
     rng = np.random.default_rng(seed)
     starts = rng.normal(size=(2, 5)).astype(np.float32) * table.start_noise
@@ -52,13 +53,20 @@ def test_json_keeps_every_bit(name: str, steps: int, spacing: str, strength: flo
 def test_slots_are_few() -> None:
     slots = {name: make_table(name, 20, SD15).slots for name in SAMPLERS}
     assert slots == {
-        "pndm": 5, "ddim": 1, "euler": 1, "euler_a": 1, "dpmpp_2m": 3, "heun": 3, "lms": 5, "unipc": 4, "lcm": 1, "ddpm": 1,
+        "pndm": 5, "ddim": 1, "euler": 1, "euler_a": 1, "dpmpp_2m": 3, "heun": 3, "lms": 5, "unipc": 4, "lcm": 1,
+        "ddpm": 1,
     }  # fmt: skip
 
 
 def test_ddim_by_hand() -> None:
     """Two alphas, one step each, written out from the paper's equation 12."""
-    config = {**SD15, "num_train_timesteps": 2, "trained_betas": [0.5, 0.5], "steps_offset": 0, "set_alpha_to_one": True}
+    config = {
+        **SD15,
+        "num_train_timesteps": 2,
+        "trained_betas": [0.5, 0.5],
+        "steps_offset": 0,
+        "set_alpha_to_one": True,
+    }
     table = make_table("ddim", 2, config)
     # From alpha 0.25 to alpha 0.5: x0 = (x - sqrt(.75) e) / .5, then sqrt(.5) x0 + sqrt(.5) e.
     (row,) = table.calls[0].rows
@@ -75,7 +83,8 @@ def test_rows_read_before_they_write_and_follow_each_other() -> None:
 
 
 def test_orders_fall_at_the_end_of_few_steps_only() -> None:
-    """A third-order solver's last row has x and one clean image, the row before it two; with 15 steps only the last falls."""
+    """A third-order solver's last row has x and one clean image, the row before it two;
+    with 15 steps only the last falls."""
     for steps, last_rows in ((14, [4, 3, 2]), (15, [4, 4, 2])):
         table = make_table("dpmpp_2m", steps, SD15, solver_order=3, final_sigmas_type="sigma_min", euler_at_final=True)
         assert [len(call.rows[-1].terms) for call in table.calls[-3:]] == last_rows
@@ -96,15 +105,25 @@ MEMORYLESS = ("ddim", "euler", "euler_a", "lcm", "ddpm")
 
 @settings(deadline=None, max_examples=150)
 @given(NAMES, STEPS, SPACINGS, st.floats(0.0, 1.0), st.sampled_from(["epsilon", "v_prediction"]))
-def test_a_run_begins_at_a_call_as_with_that_strength(name: str, steps: int, spacing: str, strength: float, prediction: str) -> None:
+def test_a_run_begins_at_a_call_as_with_that_strength(
+    name: str, steps: int, spacing: str, strength: float, prediction: str
+) -> None:
     """What a player without Python does with `begins` is what `strength` gives, to the last bit."""
     table = make_table(name, steps, SD15, timestep_spacing=spacing, prediction_type=prediction)
     assert len(table.begins) == (len(table.calls) if name in MEMORYLESS else 0)
     left = int(steps * strength)
     if left >= 1 and table.begins:
         image, noise = table.begins[steps - left]
-        rest = replace(table, start_image=image, start_noise=noise, calls=table.calls[steps - left :], begins=table.begins[steps - left :])
-        assert rest == make_table(name, steps, SD15, timestep_spacing=spacing, prediction_type=prediction, strength=strength)
+        rest = replace(
+            table,
+            start_image=image,
+            start_noise=noise,
+            calls=table.calls[steps - left :],
+            begins=table.begins[steps - left :],
+        )
+        assert rest == make_table(
+            name, steps, SD15, timestep_spacing=spacing, prediction_type=prediction, strength=strength
+        )
 
 
 @pytest.mark.parametrize(
@@ -132,15 +151,22 @@ def test_a_table_without_begins_is_read() -> None:
     assert SamplerTable.from_json({key: value for key, value in data.items() if key != "begins"}).begins == ()
 
 
-@pytest.mark.parametrize(("name", "strength", "calls"), [("ddim", 0.55, 5), ("ddim", 0.59, 5), ("ddim", 1.0, 10), ("heun", 0.5, 9)])
+@pytest.mark.parametrize(
+    ("name", "strength", "calls"), [("ddim", 0.55, 5), ("ddim", 0.59, 5), ("ddim", 1.0, 10), ("heun", 0.5, 9)]
+)
 def test_a_strength_is_rounded_down_to_steps(name: str, strength: float, calls: int) -> None:
     whole = make_table(name, 10, SD15)
-    assert [call.timestep for call in make_table(name, 10, SD15, strength=strength).calls] == [c.timestep for c in whole.calls[-calls:]]
+    assert [call.timestep for call in make_table(name, 10, SD15, strength=strength).calls] == [
+        c.timestep for c in whole.calls[-calls:]
+    ]
 
 
 def test_the_first_noise_by_spacing() -> None:
     """Where the schedule's top is visited it is that sigma; with leading it also holds an image of unit variance."""
-    first = {spacing: make_table("euler", 4, SD15, timestep_spacing=spacing).start_noise for spacing in ("leading", "linspace", "trailing")}
+    first = {
+        spacing: make_table("euler", 4, SD15, timestep_spacing=spacing).start_noise
+        for spacing in ("leading", "linspace", "trailing")
+    }
     assert first["linspace"] == first["trailing"] == pytest.approx(14.6146, rel=1e-5)
     top = make_table("euler", 4, SD15, timestep_spacing="leading", strength=1.0).start_noise
     assert first["leading"] == pytest.approx((top**2 + 1) ** 0.5) != top
@@ -149,10 +175,14 @@ def test_the_first_noise_by_spacing() -> None:
 def test_a_flag_of_null_is_off_and_an_option_wins_over_the_config() -> None:
     for value in (None, False):
         assert make_table("ddim", 4, SD15 | {"set_alpha_to_one": value}) == make_table("ddim", 4, SD15)
-        assert make_table("ddim", 4, SD15, set_alpha_to_one=True) != make_table("ddim", 4, SD15 | {"set_alpha_to_one": value})
+        assert make_table("ddim", 4, SD15, set_alpha_to_one=True) != make_table(
+            "ddim", 4, SD15 | {"set_alpha_to_one": value}
+        )
 
 
-@pytest.mark.parametrize(("name", "calls"), [("pndm", 21), ("heun", 39), ("euler", 20), ("unipc", 20)], ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("name", "calls"), [("pndm", 21), ("heun", 39), ("euler", 20), ("unipc", 20)], ids=lambda value: str(value)
+)
 def test_calls_of_the_network(name: str, calls: int) -> None:
     assert len(make_table(name, 20, SD15).calls) == calls
 
@@ -193,7 +223,12 @@ def test_another_class_s_defaults_do_not_carry_over() -> None:
         ("euler", 4, {"trained_betas": [0.1]}, "trained_betas cannot be used"),
         ("euler", 4, {"num_train_timesteps": 2, "trained_betas": [0.1, "x"]}, "trained_betas cannot be used"),
         ("euler", 4, {"steps_offset": -1}, "steps_offset cannot be used"),
-        ("euler", 4, {"use_karras_sigmas": True, "use_exponential_sigmas": True}, "use_exponential_sigmas cannot be used"),
+        (
+            "euler",
+            4,
+            {"use_karras_sigmas": True, "use_exponential_sigmas": True},
+            "use_exponential_sigmas cannot be used",
+        ),
         ("euler", 4, {"use_karras_sigmas": 1}, "use_karras_sigmas cannot be used"),
         ("euler", 40, {"num_train_timesteps": 30}, "too many steps"),
         ("ddim", 40, {"num_train_timesteps": 30}, "too many steps"),
@@ -209,15 +244,27 @@ def test_another_class_s_defaults_do_not_carry_over() -> None:
         ("dpmpp_2m", 4, {"use_lu_lambdas": True}, "use_lu_lambdas cannot be used"),
         ("ddpm", 4, {"variance_type": "learned"}, "variance_type cannot be used"),
         ("dpmpp_2m", 4, {"variance_type": "learned"}, "variance_type cannot be used"),
-        ("dpmpp_2m", 4, {"lambda_min_clipped": 10**400}, "lambda_min_clipped cannot be used .got a whole number of 1329 bits"),
-        ("dpmpp_2m", 4, {"lambda_min_clipped": 1e300}, "lambda_min_clipped cannot be used .got 1e.300, expected less than"),
+        (
+            "dpmpp_2m",
+            4,
+            {"lambda_min_clipped": 10**400},
+            "lambda_min_clipped cannot be used .got a whole number of 1329 bits",
+        ),
+        (
+            "dpmpp_2m",
+            4,
+            {"lambda_min_clipped": 1e300},
+            "lambda_min_clipped cannot be used .got 1e.300, expected less than",
+        ),
         ("unipc", 4, {"shift_terminal": 0.1}, "shift_terminal cannot be used"),
         ("unipc", 4, {"use_dynamic_shifting": True}, "use_dynamic_shifting cannot be used"),
         ("pndm", 4, {"y" * 5000: 1}, "no such option .got y{60}, expected beta_end"),
         ("ddim", 4, {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}, "divides by zero"),
     ],
 )
-def test_what_cannot_be_compiled_is_refused_by_name(name: str, steps: Any, options: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_compiled_is_refused_by_name(
+    name: str, steps: Any, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         make_table(name, steps, SD15, **options)
     assert len(str(caught.value)) <= 500
@@ -260,11 +307,49 @@ NUMBERS = [0, 1, 2, 3, -1, 0.0, 0.5, 1e-9, 0.999, 30.0, 1e300, float("inf"), flo
 VALUES = st.sampled_from([*NUMBERS, None, True, False, "", "linear", [], {}, [0.1] * 20])
 KEYS = st.sampled_from(
     [
-        *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "timestep_spacing"),
-        *("steps_offset", "set_alpha_to_one", "skip_prk_steps", "clip_sample", "thresholding", "rescale_betas_zero_snr", "eta"),
-        *("strength", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "sigma_min", "sigma_max", "solver_order"),
-        *("final_sigmas_type", "solver_type", "algorithm_type", "lower_order_final", "euler_at_final", "lambda_min_clipped"),
-        *("disable_corrector", "solver_p", "original_inference_steps", "timestep_scaling", "variance_type", "interpolation_type"),
+        *(
+            "num_train_timesteps",
+            "beta_start",
+            "beta_end",
+            "beta_schedule",
+            "trained_betas",
+            "prediction_type",
+            "timestep_spacing",
+        ),
+        *(
+            "steps_offset",
+            "set_alpha_to_one",
+            "skip_prk_steps",
+            "clip_sample",
+            "thresholding",
+            "rescale_betas_zero_snr",
+            "eta",
+        ),
+        *(
+            "strength",
+            "use_karras_sigmas",
+            "use_exponential_sigmas",
+            "use_beta_sigmas",
+            "sigma_min",
+            "sigma_max",
+            "solver_order",
+        ),
+        *(
+            "final_sigmas_type",
+            "solver_type",
+            "algorithm_type",
+            "lower_order_final",
+            "euler_at_final",
+            "lambda_min_clipped",
+        ),
+        *(
+            "disable_corrector",
+            "solver_p",
+            "original_inference_steps",
+            "timestep_scaling",
+            "variance_type",
+            "interpolation_type",
+        ),
         *("timestep_type", "predict_x0"),
     ]
 )
@@ -272,7 +357,9 @@ KEYS = st.sampled_from(
 
 @settings(deadline=None, max_examples=400)
 @given(NAMES, st.integers(1, 25), st.dictionaries(KEYS, VALUES, max_size=4), st.booleans())
-def test_any_config_compiles_to_a_sound_table_or_is_refused(name: str, steps: int, changes: dict[str, Any], tiny: bool) -> None:
+def test_any_config_compiles_to_a_sound_table_or_is_refused(
+    name: str, steps: int, changes: dict[str, Any], tiny: bool
+) -> None:
     config = {**SD15, "num_train_timesteps": 20 if tiny else 1000, **changes}
     try:
         table = make_table(name, steps, config)

@@ -1,4 +1,5 @@
-"""Every table against trajectories recorded from diffusers 0.42.1 (tests/data/schedulers): all samplers, step counts and points."""
+"""Every table against trajectories recorded from diffusers 0.42.1 (tests/data/schedulers):
+all samplers, step counts and points."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ def test_table_follows_the_recorded_trajectory(name: str) -> None:
     assert [run["steps"] for run in trace["runs"]] == [1, 4, 8, 20, 50]
     for run in trace["runs"]:
         table = make_table(CLASSES[trace["cls"]], run["steps"], trace["config_given"], **trace["step_kwargs"])
-        # Between whole timesteps one is read off float32 logarithms of sigma, which move by about 0.1 a timestep near zero.
+        # Between whole timesteps one is read off float32 logarithms of sigma, which move by about 0.1 per
+        # timestep near zero.
         np.testing.assert_allclose([call.timestep for call in table.calls], run["timesteps"], rtol=2e-7, atol=5e-6)
         np.testing.assert_allclose(table.start_noise, run["init_noise_sigma"], rtol=2e-7)
         assert sum(call.draws_noise for call in table.calls) == run["noise_calls"]
@@ -34,9 +36,13 @@ def test_table_follows_the_recorded_trajectory(name: str) -> None:
             where = f"{name}, {run['steps']} steps, call {i}"
             want = np.array(want)
             largest = max(np.abs(start).max(), np.abs(want).max())
-            assert (np.abs(want - true) <= bound + 1e-9).all(), f"{where}: the reference is {np.abs(want - true).max():.2e} away"
+            assert (np.abs(want - true) <= bound + 1e-9).all(), (
+                f"{where}: the reference is {np.abs(want - true).max():.2e} away"
+            )
             assert (np.abs(got - true) <= bound).all(), f"{where}: the replay is {np.abs(got - true).max():.2e} away"
-            assert np.abs(got - want).max() <= 3e-6 * largest, f"{where}: {np.abs(got - want).max() / largest:.1e} of the largest value"
+            assert np.abs(got - want).max() <= 3e-6 * largest, (
+                f"{where}: {np.abs(got - want).max() / largest:.1e} of the largest value"
+            )
             assert bound.max() <= 1e-4 * largest  # so the bound says something
 
 

@@ -59,7 +59,9 @@ def test_the_map_wins_over_the_config(clip: Tokenizer) -> None:
     assert Tokenizer.from_files(clip_files("!") | {"tokenizer_config.json": config}).pad == 0
     files = {name: data for name, data in clip_files("!").items() if name != "special_tokens_map.json"}
     assert (
-        Tokenizer.from_files(files | {"tokenizer_config.json": config.replace(b'"pad_token": "<|endoftext|>"', b'"pad_token": "!"')}).pad
+        Tokenizer.from_files(
+            files | {"tokenizer_config.json": config.replace(b'"pad_token": "<|endoftext|>"', b'"pad_token": "!"')}
+        ).pad
         == 0
     )
 
@@ -152,7 +154,9 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=150)
 @given(st.sampled_from(["vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"]), st.data())
 def test_damaged_files_give_a_tokenizer_or_our_error(name: str, data: st.DataObject) -> None:
-    files = small_files(tokenizer_config_json=b'{"pad_token": "a"}', special_tokens_map_json=json.dumps(SPECIAL).encode())
+    files = small_files(
+        tokenizer_config_json=b'{"pad_token": "a"}', special_tokens_map_json=json.dumps(SPECIAL).encode()
+    )
     whole = bytearray(files[name])
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(whole) - 1))

@@ -50,7 +50,12 @@ def test_sampler_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_sampler_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.json").write_text(json.dumps(SD15))
-    assert cli.main_for("sampler", ["ddim", "--steps", "4", "--config", str(tmp_path / "c.json"), "--set", "eta=0.5", "--json"]) == 0
+    assert (
+        cli.main_for(
+            "sampler", ["ddim", "--steps", "4", "--config", str(tmp_path / "c.json"), "--set", "eta=0.5", "--json"]
+        )
+        == 0
+    )
     got = json.loads(capsys.readouterr().out)
     assert got["timesteps"] == [751, 501, 251, 1]
     assert SamplerTable.from_json(got["table"]) == make_table("ddim", 4, SD15, eta=0.5)
@@ -66,7 +71,9 @@ def test_sampler_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["--steps", "4", "--config", "nowhere.json"], "no config can be read"),
     ],
 )
-def test_sampler_arguments_that_cannot_be_used(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sampler_arguments_that_cannot_be_used(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["sampler", "ddim", *arguments]) == 2
     assert message in capsys.readouterr().err
 

@@ -38,18 +38,26 @@ def fails(capsys, error, *words):
 def test_convert_then_generate(bundle, tmp_path, capsys):
     capsys.readouterr()
     out, latents = tmp_path / "a.png", tmp_path / "a.npy"
-    words = ["generate", bundle, PROMPT, "--steps", "3", "--seed", "5", "--out", out, "--save-latents", latents, "--json"]
+    words = [
+        "generate", bundle, PROMPT, "--steps", "3", "--seed", "5", "--out", out, "--save-latents", latents, "--json",
+    ]  # fmt: skip
     assert cli.main([str(word) for word in words]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed["prompt"], printed["seed"], printed["out"]) == (PROMPT, 5, str(out))
     picture = Image.open(out)
-    assert picture.size == (128, 128) and "Steps: 3" in picture.text["parameters"] and np.load(latents).shape == (1, 4, 16, 16)
+    assert (
+        picture.size == (128, 128)
+        and "Steps: 3" in picture.text["parameters"]
+        and np.load(latents).shape == (1, 4, 16, 16)
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npy", "a.png"]
     assert (printed["model"], printed["version"]) == ("demo", f"ondevice {__version__}")
     assert "Model: demo" in picture.text["parameters"] and not {"init_image", "latents"} & printed.keys()
 
 
-@pytest.mark.parametrize("kind, target, said", [("gpu", "host-neon", 1), ("gpu", "gpu", 0), ("gpu", "another", 0), ("cpu", "host-neon", 0)])
+@pytest.mark.parametrize(
+    "kind, target, said", [("gpu", "host-neon", 1), ("gpu", "gpu", 0), ("gpu", "another", 0), ("cpu", "host-neon", 0)]
+)
 def test_a_bundle_for_cpus_on_a_gpu_is_said(kind, target, said, bundle, tmp_path, monkeypatch, caplog):
     device = generate.choose_device("cpu")
     facts = device.facts() | {"kind": kind}
@@ -60,8 +68,13 @@ def test_a_bundle_for_cpus_on_a_gpu_is_said(kind, target, said, bundle, tmp_path
     assert manifest["model"]["target"].startswith("host")
     manifest["model"]["target"] = target
     (copied / "bundle.json").write_text(json.dumps(manifest))
-    assert cli.main(["generate", str(copied), PROMPT, "--steps", "1", "--size", "64x72", "--out", str(tmp_path / "a.png")]) == 0
-    assert [line.endswith("convert with --target gpu, or draw with --device cpu") for line in caplog.messages] == [True] * said
+    assert (
+        cli.main(["generate", str(copied), PROMPT, "--steps", "1", "--size", "64x72", "--out", str(tmp_path / "a.png")])
+        == 0
+    )
+    assert [line.endswith("convert with --target gpu, or draw with --device cpu") for line in caplog.messages] == [
+        True
+    ] * said
 
 
 def test_metadata_name_the_files_a_picture_began_from(bundle, tmp_path, capsys):
@@ -82,7 +95,9 @@ def test_the_same_seed_draws_the_same_picture_and_another_does_not(bundle, tmp_p
 
     first = draw("a.png", 1)
     noise = tmp_path / "noise.npy"
-    assert np.array_equal(first, draw("b.png", 1, "--save-noise", noise)) and not np.array_equal(first, draw("c.png", 2))
+    assert np.array_equal(first, draw("b.png", 1, "--save-noise", noise)) and not np.array_equal(
+        first, draw("c.png", 2)
+    )
     assert np.array_equal(first, draw("g.png", 9, "--latents", noise))
     assert draw("d.png", 1, "--size", "64x72").shape == (72, 64, 3)
     assert not np.array_equal(first, draw("e.png", 1, "--negative", "a green star"))
@@ -94,7 +109,11 @@ def test_two_sizes_share_their_weights(bundle):
     manifest = json.loads((bundle / "bundle.json").read_text())
     assert len([entry for entry in manifest["plans"] if "stage" not in entry["sizes"]]) == 9
     assert len({w["file"] + str(w["offset"]) for w in manifest["weights"].values()}) == len(manifest["weights"])
-    twice = [name for name in manifest["weights"] if name.removesuffix(":winograd") in manifest["weights"] and name.endswith(":winograd")]
+    twice = [
+        name
+        for name in manifest["weights"]
+        if name.removesuffix(":winograd") in manifest["weights"] and name.endswith(":winograd")
+    ]
     assert len(twice) < 20  # a size that has too few tiles for Winograd needs the plain weight
     assert sum(p.stat().st_size for p in (bundle / "weights").iterdir()) < 12e6
 
@@ -110,21 +129,38 @@ def test_bands_give_the_same_picture(bundle, tmp_path, capsys):
     assert error < 1e-5  # 50 dB
     assert np.array_equal(pictures["whole"], pictures["ample"]) and "all at once" in said["ample"]
     fails(capsys, errors.PlanError, *words, "--max-memory", "10kB", "--out", tmp_path / "no.png")
-    assert "it has bands of 40 rows" in fails(capsys, errors.UsageError, *words, "--tile-vae", "8", "--out", tmp_path / "no.png")
+    assert "it has bands of 40 rows" in fails(
+        capsys, errors.UsageError, *words, "--tile-vae", "8", "--out", tmp_path / "no.png"
+    )
     assert not (tmp_path / "no.png").exists()
 
 
 def test_profile_names_the_kernels(bundle, tmp_path, capsys):
     rows, trace = tmp_path / "rows.json", tmp_path / "trace.json"
-    words = ["generate", str(bundle), PROMPT, "--steps", "1", "--out", str(tmp_path / "a.png"), "--profile", "--profile-out", str(rows)]
+    words = [
+        "generate",
+        str(bundle),
+        PROMPT,
+        "--steps",
+        "1",
+        "--out",
+        str(tmp_path / "a.png"),
+        "--profile",
+        "--profile-out",
+        str(rows),
+    ]
     assert cli.main([*words, "--trace", str(trace)]) == 0
     assert "conv2d" in capsys.readouterr().err
     dispatches = json.loads(rows.read_text())["dispatches"]
     assert {"component", "node", "op", "kernel", "flops", "seconds"} <= dispatches[0].keys()
     assert {row["component"] for row in dispatches} == {"text_encoder", "unet", "vae_decoder"}
-    launches = [event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X" and event["cat"] != "run"]
+    launches = [
+        event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X" and event["cat"] != "run"
+    ]
     assert len(launches) == sum(row["runs"] for row in dispatches)
-    assert sum(event["dur"] for event in launches) == pytest.approx(sum(row["seconds"] for row in dispatches) * 1e6, rel=1e-3)
+    assert sum(event["dur"] for event in launches) == pytest.approx(
+        sum(row["seconds"] for row in dispatches) * 1e6, rel=1e-3
+    )
 
 
 def test_wrong_use_says_what_to_do(bundle, tmp_path, capsys):
@@ -134,20 +170,35 @@ def test_wrong_use_says_what_to_do(bundle, tmp_path, capsys):
         assert f"{empty!r} has no pixels" in fails(capsys, errors.UsageError, *draw, "--size", empty)
     assert "with `--size 256x256`" in fails(capsys, errors.BundleError, *draw, "--size", "256x256")
     assert "multiple of 8" in fails(capsys, errors.UsageError, *draw, "--size", "100x128")
-    assert "name a file in an existing" in fails(capsys, errors.UsageError, "generate", bundle, PROMPT, "--out", tmp_path / "no" / "a.png")
+    assert "name a file in an existing" in fails(
+        capsys, errors.UsageError, "generate", bundle, PROMPT, "--out", tmp_path / "no" / "a.png"
+    )
     assert "no array can be read" in fails(capsys, errors.UsageError, *draw, "--latents", tmp_path / "none.npy")
     assert "found" in fails(capsys, errors.NoDeviceError, *draw, "--device", "none such")
-    assert "--strength: there is no picture to begin from" in fails(capsys, errors.UsageError, *draw, "--strength", "0.5")
+    assert "--strength: there is no picture to begin from" in fails(
+        capsys, errors.UsageError, *draw, "--strength", "0.5"
+    )
     (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
     for flag in ("--save-latents", "--save-noise", "--profile-out", "--trace"):
-        assert f"--out and {flag} name the same file" in fails(capsys, errors.UsageError, *draw, flag, tmp_path / "link" / "a.png")
+        assert f"--out and {flag} name the same file" in fails(
+            capsys, errors.UsageError, *draw, flag, tmp_path / "link" / "a.png"
+        )
     (tmp_path / "link").unlink()
     assert not list(tmp_path.iterdir())
 
 
 def test_wrong_paths(tmp_path, capsys):
     assert "no" in fails(capsys, errors.BundleError, "generate", tmp_path / "none.ondevice", PROMPT)
-    said = fails(capsys, errors.CheckpointError, "convert", "sd14", "--checkpoint", tmp_path / "none.safetensors", "--out", tmp_path / "b")
+    said = fails(
+        capsys,
+        errors.CheckpointError,
+        "convert",
+        "sd14",
+        "--checkpoint",
+        tmp_path / "none.safetensors",
+        "--out",
+        tmp_path / "b",
+    )
     assert "there is no such file or folder" in said
     said = fails(capsys, errors.UsageError, "convert", "demo", "--size", "100x128", "--out", tmp_path / "b.ondevice")
     assert "100x128 is not a multiple of 8 pixels (got 100). Fix: use 96 or 104." in said
@@ -157,8 +208,13 @@ def test_wrong_paths(tmp_path, capsys):
 def test_int8_weights_need_a_target_that_reads_them(tmp_path, capsys):
     words = ["convert", "demo", "--size", "64x64", "--weights", "int8", "--out", tmp_path / "b"]
     said = fails(capsys, errors.UsageError, *words, "--target", "gpu")
-    assert "--weights: int8 weights are stored in panels (got target gpu, which reads rows). Fix: choose a target of CPUs" in said
-    assert "--weights: an ONNX graph here is float32 (got int8)" in fails(capsys, errors.UsageError, *words, "--format", "onnx")
+    assert (
+        "--weights: int8 weights are stored in panels (got target gpu, which reads rows). Fix: choose a target of CPUs"
+        in said
+    )
+    assert "--weights: an ONNX graph here is float32 (got int8)" in fails(
+        capsys, errors.UsageError, *words, "--format", "onnx"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -179,7 +235,18 @@ def test_onnx_files_run_in_onnxruntime(tmp_path, capsys):
     decoder = onnxruntime.InferenceSession(str(tmp_path / "graphs" / "vae_decoder" / "model.onnx"))
     (picture,) = decoder.run(None, {"latent_sample": np.zeros((1, 4, 9, 8), np.float32)})
     assert picture.shape == (1, 3, 72, 64) and np.isfinite(picture).all()
-    said = fails(capsys, errors.UsageError, "convert", "demo", "--format", "onnx", "--size", "64x64,128x128", "--out", tmp_path / "no")
+    said = fails(
+        capsys,
+        errors.UsageError,
+        "convert",
+        "demo",
+        "--format",
+        "onnx",
+        "--size",
+        "64x64,128x128",
+        "--out",
+        tmp_path / "no",
+    )
     assert "2 sizes given" in said and not (tmp_path / "no").exists()
 
 
@@ -188,7 +255,10 @@ def test_onnx_files_run_in_onnxruntime(tmp_path, capsys):
     [
         ({"pipeline": None}, "it holds plans, and no pipeline that draws with them"),
         ({"pipeline": {}}, "pipeline.gives is missing"),
-        ({"version": "1.3"}, "has format 1.3 (expected 2.x). Fix: convert the checkpoint again; --force replaces this one."),
+        (
+            {"version": "1.3"},
+            "has format 1.3 (expected 2.x). Fix: convert the checkpoint again; --force replaces this one.",
+        ),
     ],
 )
 def test_a_bundle_that_says_not_how_to_draw_is_refused(bundle, tmp_path, capsys, change, said):
@@ -203,13 +273,25 @@ def test_a_bundle_that_says_not_how_to_draw_is_refused(bundle, tmp_path, capsys,
 
 def test_several_arrays_are_no_latents(bundle, tmp_path, capsys):
     np.savez(tmp_path / "z.npz", a=np.zeros(3), b=np.zeros(3))
-    said = fails(capsys, errors.UsageError, "generate", bundle, PROMPT, "--latents", tmp_path / "z.npz", "--out", tmp_path / "a.png")
+    said = fails(
+        capsys,
+        errors.UsageError,
+        "generate",
+        bundle,
+        PROMPT,
+        "--latents",
+        tmp_path / "z.npz",
+        "--out",
+        tmp_path / "a.png",
+    )
     assert "it holds several arrays" in said
 
 
 def test_only_files_are_written_over(bundle, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.png")
-    assert "no file can be written there" in fails(capsys, errors.UsageError, "generate", bundle, PROMPT, "--out", tmp_path / "pipe.png")
+    assert "no file can be written there" in fails(
+        capsys, errors.UsageError, "generate", bundle, PROMPT, "--out", tmp_path / "pipe.png"
+    )
 
 
 def test_ctrl_c_leaves_no_file(bundle, tmp_path):
@@ -226,7 +308,9 @@ def test_a_closed_stderr_a_poor_stdout_and_a_long_name_cost_no_picture(bundle, t
     name = "rot-ü" + "x" * 245 + ".png"
     assert len(os.fsencode(name)) == 255
     words = f'"{sys.executable}" -m ondevice.generate "{bundle}" x --steps 1 --size 64x72 --out "{name}" 2>&-'
-    done = subprocess.run(words, shell=True, cwd=tmp_path, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    done = subprocess.run(
+        words, shell=True, cwd=tmp_path, stdout=subprocess.PIPE, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
     assert (done.returncode, done.stdout.decode()) == (0, name.replace("ü", "\\xfc") + "\n")
     assert Image.open(tmp_path / name).size == (64, 72)
 

@@ -1,4 +1,5 @@
-"""Whole pictures of the families beside Stable Diffusion 1.x: tiny networks whose latents diffusers' own pipelines gave."""
+"""Whole pictures of the families beside Stable Diffusion 1.x:
+tiny networks whose latents diffusers' own pipelines gave."""
 
 import numpy as np
 import pytest
@@ -16,7 +17,12 @@ pytestmark = pytest.mark.device
 WIDTH, HEIGHT = 24, 16  # pixels; the tiny VAEs have two levels
 PARTS = {  # family -> part: the case that has its config and salt
     "sd21": {"text_encoder": "sd2_text_encoder", "unet": "sd2_unet", "vae": "sd2_vae"},
-    "sdxl": {"text_encoder": "sdxl_text_encoder", "text_encoder_2": "sdxl_text_encoder_2", "unet": "sdxl_unet", "vae": "sdxl_vae"},
+    "sdxl": {
+        "text_encoder": "sdxl_text_encoder",
+        "text_encoder_2": "sdxl_text_encoder_2",
+        "unet": "sdxl_unet",
+        "vae": "sdxl_vae",
+    },
 }
 CASES = {
     "sd2_e2e_v": ("sd21", {}),

@@ -1,4 +1,5 @@
-"""`generate`'s files: which size is drawn from an init image, what is refused before the work, and that nothing is lost after it.
+"""`generate`'s files: which size is drawn from an init image, what is refused before the work,
+and that nothing is lost after it.
 
 The pictures are made up: what is drawn on a device is tested in test_cli.py.
 """
@@ -43,7 +44,9 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
             about |= {"seed": request.seed, "width": request.width, "height": request.height}
             return Picture(pixels, np.zeros((1, 4, 8, 8), np.float32), np.ones((1, 4, 8, 8), np.float32), about)
 
-    device = SimpleNamespace(name="none", facts=lambda: {"kind": "cpu", "global_bytes": 1 << 40, "maps_weights": True, "name": "none"})
+    device = SimpleNamespace(
+        name="none", facts=lambda: {"kind": "cpu", "global_bytes": 1 << 40, "maps_weights": True, "name": "none"}
+    )
     monkeypatch.setattr(generate, "Pipeline", Painter)
     monkeypatch.setattr(generate, "choose_device", lambda _: device)
     monkeypatch.setattr(generate, "Session", lambda *_, **__: SimpleNamespace(profile=Profile({}, launches=[])))
@@ -69,7 +72,12 @@ def picture(path, size, mode="RGB", colour=(10, 20, 30)):
         ((103, 71), [], (96, 64), []),
         ((64, 64), [], (64, 64), []),
         ((300, 200), [], (96, 64), ["the bundle has no 296x200, so 96x64 is drawn"]),
-        ((64, 96), [], (64, 64), ["the bundle has no 64x96, so 64x64 is drawn", "is squashed from 64x96 to 64x64 (from 2:3 to 1:1)"]),
+        (
+            (64, 96),
+            [],
+            (64, 64),
+            ["the bundle has no 64x96, so 64x64 is drawn", "is squashed from 64x96 to 64x64 (from 2:3 to 1:1)"],
+        ),
         ((96, 64), ["--size", "64x64"], (64, 64), ["is squashed from 96x64 to 64x64 (from 3:2 to 1:1)"]),
         ((300, 200), ["--size", "96x64"], (96, 64), []),
         (None, [], (64, 64), []),
@@ -81,12 +89,18 @@ def test_an_init_image_is_drawn_at_its_own_size_where_the_bundle_has_it(size, fl
     (asked,) = drawn.calls
     assert (asked["width"], asked["height"]) == expected and Image.open("image.png").size == expected
     assert asked["image"] is None if size is None else asked["image"].shape == (expected[1], expected[0], 3)
-    assert len(caplog.messages) == len(said) and all(words in line for words, line in zip(said, caplog.messages, strict=True))
+    assert len(caplog.messages) == len(said) and all(
+        words in line for words, line in zip(said, caplog.messages, strict=True)
+    )
 
 
 def test_the_ground_under_an_init_image(drawn, caplog):
     picture("begin.png", (64, 64), "RGBA", (255, 0, 255, 0))
-    for flags, colour in (([], [255] * 3), (["--background", "#102030"], [16, 32, 48]), (["--background", "red"], [255, 0, 0])):
+    for flags, colour in (
+        ([], [255] * 3),
+        (["--background", "#102030"], [16, 32, 48]),
+        (["--background", "red"], [255, 0, 0]),
+    ):
         drawn("--init-image", "begin.png", *flags, "--out", "a.png")
         assert drawn.calls[-1]["image"][5, 5].tolist() == colour
         assert ("Background: " in Image.open("a.png").text["parameters"]) == bool(flags)
@@ -136,12 +150,16 @@ def test_a_second_output_that_fails_costs_nothing_but_itself(drawn, tmp_path, mo
 
     def full(path, fill):
         if path.name == "noise.npy":
-            raise errors.UsageError("cannot be written (No space left on device).", where=str(path), fix="free space on this disk")
+            raise errors.UsageError(
+                "cannot be written (No space left on device).", where=str(path), fix="free space on this disk"
+            )
         real(path, fill)
 
     monkeypatch.setattr(generate, "write_output", full)
     said = drawn("--out", "a.jpg", "--save-noise", "noise.npy", "--save-latents", "l.npy", "--trace", "t.json", code=2)
-    assert said.out == "a.jpg\n" and said.err.startswith("error: noise.npy: cannot be written (No space left on device).")
+    assert said.out == "a.jpg\n" and said.err.startswith(
+        "error: noise.npy: cannot be written (No space left on device)."
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jpg", "l.npy", "t.json"]
 
 

@@ -22,7 +22,8 @@ def bundles(tmp_path_factory):
     folder, demo = tmp_path_factory.mktemp("int8"), open_checkpoint(None, family="demo")
     ways = {"f16": "", "i8": "i8"}
     return {
-        name: open_bundle(compile_bundle(demo, folder / f"{name}.ondevice", Recipe(weights=how)), verify=True) for name, how in ways.items()
+        name: open_bundle(compile_bundle(demo, folder / f"{name}.ondevice", Recipe(weights=how)), verify=True)
+        for name, how in ways.items()
     }
 
 
@@ -34,18 +35,29 @@ def test_a_bundle_of_about_half_the_size(bundles):
 
 
 def test_what_is_int8(bundles):
-    """Every large weight, and with each a scale a column; values from -127 to 127."""
+    """Every large weight, and with each a scale per column; values from -127 to 127."""
     bundle = bundles["i8"]
     dtypes = [entry.dtype for entry in bundle.manifest.weights.values()]
     assert dtypes.count("i8") > 20
-    kept = [key for key, entry in bundle.manifest.weights.items() if entry.dtype == "f16" and math.prod(entry.shape) >= 40_000]
+    kept = [
+        key
+        for key, entry in bundle.manifest.weights.items()
+        if entry.dtype == "f16" and math.prod(entry.shape) >= 40_000
+    ]
     assert not kept
     key = next(key for key, entry in bundle.manifest.weights.items() if entry.dtype == "i8")
     values = bundle.array(key)
-    assert values.dtype == np.int8 and values.max() <= 127 and values.min() >= -127 and np.abs(values.astype(int)).max() == 127
+    assert (
+        values.dtype == np.int8
+        and values.max() <= 127
+        and values.min() >= -127
+        and np.abs(values.astype(int)).max() == 127
+    )
     for plan in (bundle.plan(entry.component, **entry.sizes) for entry in bundle.plans):
         assert all(
-            dict(kernel.defines)["FLY"] for kernel in plan.kernels if kernel.file == "winograd_strips" and ("W8", 1) in kernel.defines
+            dict(kernel.defines)["FLY"]
+            for kernel in plan.kernels
+            if kernel.file == "winograd_strips" and ("W8", 1) in kernel.defines
         )
 
 
@@ -79,7 +91,10 @@ def test_the_ablation_of_int8_weights(capsys):
     small, half = told(capsys, *words, "--weights", "int8"), told(capsys, *words)
     assert small[-1]["moved"] < half[-1]["moved"] and small[-1]["dispatches"] == half[-1]["dispatches"]
     (*_, timed) = told(capsys, *words, "--weights", "int8", "--latency", "--repeat", "3", "--device", "cpu")
-    assert timed["name"].startswith("ablation: demo with int8 weights text_encoder batch=1 f32") and timed["moved"] == small[-1]["moved"]
+    assert (
+        timed["name"].startswith("ablation: demo with int8 weights text_encoder batch=1 f32")
+        and timed["moved"] == small[-1]["moved"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -93,5 +108,7 @@ def test_the_ablation_of_int8_weights(capsys):
     ],
 )
 def test_where_int8_cannot_be_asked_for(bundles, words, said, capsys):
-    assert cli.main([str(bundles["i8"].path) if word == "BUNDLE" else word for word in words] + ["--weights", "int8"]) == 2
+    assert (
+        cli.main([str(bundles["i8"].path) if word == "BUNDLE" else word for word in words] + ["--weights", "int8"]) == 2
+    )
     assert capsys.readouterr().err.startswith(f"error: --weights: {said}")

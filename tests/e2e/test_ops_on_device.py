@@ -19,8 +19,8 @@ pytestmark = pytest.mark.device
 class Memory:
     """A bundle that is not on disk."""
 
-    def __init__(self, made, weights):
-        self._plan, self._kernels, self._arrays = made, load_all(), weights
+    def __init__(self, plan, weights):
+        self._plan, self._kernels, self._arrays = plan, load_all(), weights
 
     def plan(self, component, **sizes):
         return self._plan
@@ -37,13 +37,13 @@ class Memory:
 
 def run(model, inputs, storage):
     program = lower(model, "test", storage=storage)
-    made = plan(program, storage=storage)
+    dispatch_plan = plan(program, storage=storage)
     arrays = {}
-    for operand in made.operands:
+    for operand in dispatch_plan.operands:
         if operand.weight is not None:
             values = program.weights[operand.name].numpy()
             arrays[operand.weight] = np.ascontiguousarray(values, NUMPY[operand.dtype])
-    return Session(Memory(made, arrays), choose_device()).run("test", inputs)
+    return Session(Memory(dispatch_plan, arrays), choose_device()).run("test", inputs)
 
 
 # Text of a graph, then how many terms an output sums. Weights are the inputs named w*.
@@ -51,7 +51,11 @@ OPS = {
     "add, per channel": ("(float[2,5,3,7] x, float[5,1,1] w0) => (float[2,5,3,7] y) { y = Add(x, w0) }", 1),
     "sub, scalar": ("(float[3,7] x, float w0) => (float[3,7] y) { y = Sub(w0, x) }", 1),
     "mul, both sides repeat": ("(float[3,1,5] x, float[7,1] w0) => (float[3,7,5] y) { y = Mul(x, w0) }", 1),
-    "div": ("(float[11] x, float[11] w0) => (float[11] y) <float[1] two = {2.0}> { a = Mul(w0, w0) b = Add(a, two) y = Div(x, b) }", 4),
+    "div": (
+        "(float[11] x, float[11] w0) => (float[11] y) <float[1] two = {2.0}> { a = Mul(w0, w0) "
+        "b = Add(a, two) y = Div(x, b) }",
+        4,
+    ),
     "sigmoid, erf, tanh": ("(float[2,9] x) => (float[2,9] y) { a = Sigmoid(x) b = Erf(a) y = Tanh(b) }", 4),
     "exp, neg, sqrt": ("(float[13] x) => (float[13] y) { a = Neg(x) b = Exp(a) y = Sqrt(b) }", 4),
     "sin, cos": ("(float[3] x) => (float[6] y) { a = Sin(x) b = Cos(x) y = Concat<axis=0>(a, b) }", 4),
@@ -59,23 +63,33 @@ OPS = {
     "matmul, batched": ("(float[2,3,5,7] x, float[2,3,7,19] w0) => (float[2,3,5,19] y) { y = MatMul(x, w0) }", 7),
     "matmul, shared left": ("(float[5,7] x, float[3,7,2] w0) => (float[3,5,2] y) { y = MatMul(x, w0) }", 7),
     "gemm": ("(float[3,5] x, float[7,5] w0, float[7] w1) => (float[3,7] y) { y = Gemm<transB=1>(x, w0, w1) }", 6),
-    "conv": ("(float[2,3,9,7] x, float[5,3,3,3] w0, float[5] w1) => (float[2,5,9,7] y) { y = Conv<pads=[1,1,1,1]>(x, w0, w1) }", 28),
+    "conv": (
+        "(float[2,3,9,7] x, float[5,3,3,3] w0, float[5] w1) => (float[2,5,9,7] y) "
+        "{ y = Conv<pads=[1,1,1,1]>(x, w0, w1) }",
+        28,
+    ),
     "conv, strided, padded after": (
-        "(float[1,4,8,10] x, float[3,4,3,3] w0) => (float[1,3,4,5] y) { y = Conv<pads=[0,0,1,1], strides=[2,2]>(x, w0) }",
+        "(float[1,4,8,10] x, float[3,4,3,3] w0) => (float[1,3,4,5] y) "
+        "{ y = Conv<pads=[0,0,1,1], strides=[2,2]>(x, w0) }",
         36,
     ),
     "conv 1x1": ("(float[2,6,5,3] x, float[9,6,1,1] w0, float[9] w1) => (float[2,9,5,3] y) { y = Conv(x, w0, w1) }", 7),
     "instance norm": (
-        "(float[2,3,35] x, float[3] w0, float[3] w1) => (float[2,3,35] y) { y = InstanceNormalization<epsilon=1e-6>(x, w0, w1) }",
+        "(float[2,3,35] x, float[3] w0, float[3] w1) => (float[2,3,35] y) "
+        "{ y = InstanceNormalization<epsilon=1e-6>(x, w0, w1) }",
         64,
     ),
-    "layer norm": ("(float[2,5,21] x, float[21] w0, float[21] w1) => (float[2,5,21] y) { y = LayerNormalization(x, w0, w1) }", 64),
+    "layer norm": (
+        "(float[2,5,21] x, float[21] w0, float[21] w1) => (float[2,5,21] y) { y = LayerNormalization(x, w0, w1) }",
+        64,
+    ),
     "softmax": ("(float[2,3,77] x) => (float[2,3,77] y) { y = Softmax<axis=-1>(x) }", 77),
     "transpose": ("(float[2,3,5,7] x) => (float[2,5,7,3] y) { y = Transpose<perm=[0,2,3,1]>(x) }", 1),
     "reshape": ("(float[2,3,4] x) => (float[4,6] y) <int64[2] s = {4, -1}> { a = Neg(x) y = Reshape(a, s) }", 1),
     "split": ("(float[2,3,8] x) => (float[2,3,4] y) { a, b = Split<axis=-1, num_outputs=2>(x) y = Sub(a, b) }", 2),
     "slice": (
-        "(float[2,9,5] x) => (float[2,3,5] y) <int64[1] b={1}, int64[1] e={9}, int64[1] a={1}, int64[1] s={3}> { y = Slice(x,b,e,a,s) }",
+        "(float[2,9,5] x) => (float[2,3,5] y) <int64[1] b={1}, int64[1] e={9}, int64[1] a={1}, "
+        "int64[1] s={3}> { y = Slice(x,b,e,a,s) }",
         1,
     ),
     "expand": ("(float[3,1] x) => (float[2,3,5] y) <int64[3] s = {2,3,5}> { y = Expand(x, s) }", 1),
@@ -119,4 +133,6 @@ def test_op(text, terms, storage):
     got = run(model, inputs, storage)["y"]
     assert got.dtype == np.float32 and got.shape == expected.shape
     nodes = sum(1 for _ in model.graph)  # each may round once to storage
-    np.testing.assert_allclose(got, expected, rtol=0, atol=rtol(storage, terms) * nodes * max(1.0, np.abs(expected).max()) * 2)
+    np.testing.assert_allclose(
+        got, expected, rtol=0, atol=rtol(storage, terms) * nodes * max(1.0, np.abs(expected).max()) * 2
+    )

@@ -42,49 +42,61 @@ def test_show_a_model(capsys, after):
     text = said(capsys, "show", *DEMO, "--after", after)
     assert f"unet after {after}, batch=2 height=8 width=8, f16" in text and "vae_decoder after" in text
     assert ("text to image needs" in text) == (after == "plan") and text.endswith("\n") and not text.endswith("\n\n")
-    told = json.loads(said(capsys, "show", *DEMO, "--after", after, "--json"))
-    assert [part["component"] for part in told["components"]] == ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
-    assert "rows" not in told["components"][0] and bool(told["picture"]) == (after == "plan")
+    shown = json.loads(said(capsys, "show", *DEMO, "--after", after, "--json"))
+    assert [part["component"] for part in shown["components"]] == ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+    assert "rows" not in shown["components"][0] and bool(shown["picture"]) == (after == "plan")
 
 
 def test_show_lists_every_dispatch(capsys):
-    told = json.loads(said(capsys, "show", *DEMO, "--component", "unet", "--list", "--json"))["components"][0]
-    assert len(told["rows"]) == told["count"]
+    shown = json.loads(said(capsys, "show", *DEMO, "--component", "unet", "--list", "--json"))["components"][0]
+    assert len(shown["rows"]) == shown["count"]
     text = said(capsys, "show", *DEMO, "--component", "unet", "--list")
-    assert len(text.splitlines()) > told["count"] and all(row["name"] in text for row in told["rows"])
+    assert len(text.splitlines()) > shown["count"] and all(row["name"] in text for row in shown["rows"])
 
 
 def test_show_a_bundle_says_what_its_model_does(capsys, bundle):
     """After plan: what a bundle holds is in the plans' order, and done in place, which lowering does not know yet."""
-    of_bundle, of_model = (json.loads(said(capsys, "show", *what, "--after", "plan", "--list", "--json")) for what in ([bundle], DEMO))
+    of_bundle, of_model = (
+        json.loads(said(capsys, "show", *what, "--after", "plan", "--list", "--json")) for what in ([bundle], DEMO)
+    )
     assert of_bundle.pop("ways") and not of_model.pop("ways")  # a model has no plans to choose from
     assert of_bundle == of_model
 
 
 def test_show_honours_converts_flags(capsys):
-    plain = json.loads(said(capsys, "show", *DEMO, "--without", "all", "--dtype", "fp32", "--component", "unet", "--json"))
+    plain = json.loads(
+        said(capsys, "show", *DEMO, "--without", "all", "--dtype", "fp32", "--component", "unet", "--json")
+    )
     fused = json.loads(said(capsys, "show", *DEMO, "--component", "unet", "--json"))
     (plain,), (fused,) = plain["components"], fused["components"]
     assert plain["count"] > fused["count"] and plain["dtype"] == "f32"
     assert plain["weights"] > 1.5 * fused["weights"]  # half, and tiles filled up
-    gpu = json.loads(said(capsys, "show", *DEMO, "--target", "gpu", "--component", "unet", "--list", "--json"))["components"][0]
+    gpu = json.loads(said(capsys, "show", *DEMO, "--target", "gpu", "--component", "unet", "--list", "--json"))[
+        "components"
+    ][0]
     host = json.loads(said(capsys, "show", *DEMO, "--component", "unet", "--list", "--json"))["components"][0]
     assert [row["group"] for row in gpu["rows"]] != [row["group"] for row in host["rows"]]
 
 
 def test_show_says_what_cannot_be_shown(capsys, bundle, tmp_path):
     assert "a bundle holds no graph (got rewrite" in fails(capsys, UsageError, "show", bundle, "--after", "rewrite")
-    assert "there is no uney (it has text_encoder, unet" in fails(capsys, UsageError, "show", *DEMO, "--component", "uney")
+    assert "there is no uney (it has text_encoder, unet" in fails(
+        capsys, UsageError, "show", *DEMO, "--component", "uney"
+    )
     wrong = fails(capsys, UsageError, "show", str(tmp_path / "none"))
     assert "is neither a model family (demo, sd14, sd15, sd21, sd21-base, sdxl) nor a bundle" in wrong
-    assert "has no plan for 512x512 (it has 64x64). Fix: convert" in fails(capsys, BundleError, "show", bundle, "--size", "512x512")
+    assert "has no plan for 512x512 (it has 64x64). Fix: convert" in fails(
+        capsys, BundleError, "show", bundle, "--size", "512x512"
+    )
 
 
 WEIGHTS = [["--random-weights", "0"], ["--checkpoint", "x"], ["--ema"], ["--without", "all"]]
 PLANS = [*WEIGHTS, ["--dtype", "fp16"], ["--target", "gpu"]]
 
 
-@pytest.mark.parametrize("verb, flags", [(v, fs) for v, all_ in (("show", PLANS), ("explain", WEIGHTS), ("bench", PLANS)) for fs in all_])
+@pytest.mark.parametrize(
+    "verb, flags", [(v, fs) for v, all_ in (("show", PLANS), ("explain", WEIGHTS), ("bench", PLANS)) for fs in all_]
+)
 def test_flags_of_models_are_refused_beside_a_bundle(capsys, bundle, verb, flags):
     assert f"{flags[0]}: a bundle is compiled already" in fails(capsys, UsageError, verb, bundle, *flags)
 
@@ -93,20 +105,35 @@ def test_flags_of_models_are_refused_beside_a_bundle(capsys, bundle, verb, flags
     "words, why",
     [
         (["show", *DEMO, "--after", "graph", "--without", "all"], "--without: no rule has run after `graph`"),
-        (["show", *DEMO, "--after", "rewrite", "--target", "gpu"], "--target: nothing is chosen for a target before `lower`"),
-        (["bench", *DEMO, "--ablation", "--device", "cpu"], "--device: the ablation is of plans; nothing runs. Fix: leave --device out."),
+        (
+            ["show", *DEMO, "--after", "rewrite", "--target", "gpu"],
+            "--target: nothing is chosen for a target before `lower`",
+        ),
+        (
+            ["bench", *DEMO, "--ablation", "--device", "cpu"],
+            "--device: the ablation is of plans; nothing runs. Fix: leave --device out.",
+        ),
         (["bench", *DEMO, "--ablation", "--repeat", "9"], "--repeat: the ablation is of plans"),
         (["bench", *DEMO, "--ablation", "--rows", "x.jsonl"], "--rows: the ablation is of plans"),
         (["bench", *DEMO, "--latency"], "--latency: it is a form of the ablation's table"),
         (["bench", *DEMO, "--ablation", "--trace", "x.json"], "--trace: it is of a bundle's components"),
         (["bench", *DEMO, "--ablation", "--peers"], "--peers and --ablation: they are two tables"),
-        (["bench", *DEMO, "--peers", "--dtype", "fp16"], "--dtype: the peers run whole models at precisions of their own"),
-        (["bench", *DEMO, "--peers", "--tune-for", "cpu"], "--tune-for: the peers run whole models at precisions of their own"),
+        (
+            ["bench", *DEMO, "--peers", "--dtype", "fp16"],
+            "--dtype: the peers run whole models at precisions of their own",
+        ),
+        (
+            ["bench", *DEMO, "--peers", "--tune-for", "cpu"],
+            "--tune-for: the peers run whole models at precisions of their own",
+        ),
         (["bench", *DEMO, "--peers", "--device", "cpu"], "--device: the peers run on the CPU"),
         (["bench", *DEMO, "--peers", "--repeat", "5"], "--repeat: the peers take turns; --rounds says how many"),
         (["bench", *DEMO, "--ablation", "--rounds", "5"], "--rounds: it goes only with --peers"),
         (["bench", *DEMO, "--peers", "--rounds", "2"], "--rounds: a median needs 3 runs or more (got 2)"),
-        (["bench", *DEMO, "--peers", "--only", "tvm"], "--only: there is no peer tvm (expected some of ours, ours-fp16, ncnn"),
+        (
+            ["bench", *DEMO, "--peers", "--only", "tvm"],
+            "--only: there is no peer tvm (expected some of ours, ours-fp16, ncnn",
+        ),
         (["bench", *DEMO, "--peers", "--cores", "0,x"], "--cores: '0,x' is not a list of cores (expected some of "),
         (["bench", *DEMO, "--peers", "--cores", "4096"], "--cores: '4096' is not a list of cores"),
         (
@@ -128,10 +155,15 @@ def test_a_damaged_bundle_is_not_called_a_wrong_name(capsys, tmp_path):
 
 def test_explain_says_the_same_of_model_and_bundle(capsys, bundle):
     assert said(capsys, "explain", *DEMO) == said(capsys, "explain", bundle)
-    told = json.loads(said(capsys, "explain", bundle, "--json"))
-    assert told == json.loads(said(capsys, "explain", *DEMO, "--json"))
-    assert [row["rule"] for row in told["unet"]["rules"]] == [*(rule.__name__ for rule in RULES), "Flash", "Winograd", "TwoCommands"]
-    assert any(row["applied"] for row in told["unet"]["rules"])
+    explained = json.loads(said(capsys, "explain", bundle, "--json"))
+    assert explained == json.loads(said(capsys, "explain", *DEMO, "--json"))
+    assert [row["rule"] for row in explained["unet"]["rules"]] == [
+        *(rule.__name__ for rule in RULES),
+        "Flash",
+        "Winograd",
+        "TwoCommands",
+    ]
+    assert any(row["applied"] for row in explained["unet"]["rules"])
 
 
 def test_explain_names_what_was_switched_off(capsys, tmp_path):
@@ -140,7 +172,9 @@ def test_explain_names_what_was_switched_off(capsys, tmp_path):
     off = [row["family"] for row in json.loads(said(capsys, "explain", path, "--json"))["unet"]["rules"] if row["off"]]
     assert set(off) == {FAMILIES[0]} and "switched off" in said(capsys, "explain", path)
     every = json.loads(said(capsys, "explain", *DEMO, "--without", "all", "--json"))["unet"]
-    assert {row["family"] for row in every["rules"] if row["off"]} == {*FAMILIES, *METHODS} and every["nodes"][0] == every["nodes"][1]
+    assert {row["family"] for row in every["rules"] if row["off"]} == {*FAMILIES, *METHODS} and every["nodes"][
+        0
+    ] == every["nodes"][1]
 
 
 def test_a_bundle_that_does_not_say_how_it_was_rewritten(capsys, bundle, tmp_path):
@@ -159,7 +193,9 @@ def test_strict(capsys, bundle, monkeypatch):
         said(capsys, *words, "--strict")
     few = {name: kernel for name, kernel in load_all().items() if name != "conv2d_tile"}
     monkeypatch.setattr("ondevice.compiler.programs.load_all", lambda: few)
-    assert "runs on the general kernel conv2d" in fails(capsys, StrictError, "show", *DEMO, "--without", "all", "--strict")
+    assert "runs on the general kernel conv2d" in fails(
+        capsys, StrictError, "show", *DEMO, "--without", "all", "--strict"
+    )
     assert "unet after plan" in said(capsys, "show", *DEMO, "--without", "all")
 
 
@@ -168,23 +204,29 @@ def test_ablation(capsys):
     assert [row["rules"] for row in rows] == ["plain graph", *ADDED]
     part = ["--component", "text_encoder"]  # whose plans are made in no time
     text, page = (said(capsys, "bench", *DEMO, "--ablation", *part, *more) for more in ([], ["--markdown"]))
-    assert text.startswith("component") and page.startswith("| component | rules |") and "| text_encoder | all rules |" in page
+    assert (
+        text.startswith("component")
+        and page.startswith("| component | rules |")
+        and "| text_encoder | all rules |" in page
+    )
 
 
 def test_bench_says_what_it_needs(capsys, bundle):
     assert "a bundle holds its plans and no graph" in fails(capsys, UsageError, "bench", bundle, "--ablation")
     assert "only a bundle can be timed (got the model demo)" in fails(capsys, UsageError, "bench", "demo")
-    assert "a bundle holds its plans, and the other runtimes need the weights" in fails(capsys, UsageError, "bench", bundle, "--peers")
+    assert "a bundle holds its plans, and the other runtimes need the weights" in fails(
+        capsys, UsageError, "bench", bundle, "--peers"
+    )
     assert "a median needs 3 runs or more (got 1)" in fails(capsys, UsageError, "bench", bundle, "--repeat", "1")
 
 
 @pytest.mark.device
 def test_bench_times_a_component(capsys, bundle):
-    told = json.loads(said(capsys, "bench", bundle, "--component", "text_encoder", "--repeat", "3", "--json"))
-    (timing,) = told["timings"]
+    timed = json.loads(said(capsys, "bench", bundle, "--component", "text_encoder", "--repeat", "3", "--json"))
+    (timing,) = timed["timings"]
     assert timing["runs"] == 3 and timing["median_ms"] > 0 and timing["name"] == "text_encoder batch=1 f32"
-    assert {row["runs"] for row in told["dispatches"]} == {3}
-    assert {row["component"] for row in told["kernels"]} == {"text_encoder"}
+    assert {row["runs"] for row in timed["dispatches"]} == {3}
+    assert {row["component"] for row in timed["kernels"]} == {"text_encoder"}
     text = said(capsys, "bench", bundle, "--component", "text_encoder", "--repeat", "3")
     assert text.startswith("text_encoder batch=1 f32: ") and "matmul" in text and "GFLOP/s" in text
 
@@ -192,23 +234,50 @@ def test_bench_times_a_component(capsys, bundle):
 @pytest.mark.device
 def test_bench_traces_a_component_and_appends_rows(capsys, bundle, tmp_path):
     for _ in range(2):
-        words = ["--component", "text_encoder", "--repeat", "3", "--trace", str(tmp_path / "t.json"), "--rows", str(tmp_path / "r.jsonl")]
+        words = [
+            "--component",
+            "text_encoder",
+            "--repeat",
+            "3",
+            "--trace",
+            str(tmp_path / "t.json"),
+            "--rows",
+            str(tmp_path / "r.jsonl"),
+        ]
         said(capsys, "bench", bundle, *words)
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
     launches = [event for event in events if event["ph"] == "X" and event["cat"] != "run"]
-    assert len(launches) == 3 * len({event["args"]["number"] for event in launches}) and all(event["dur"] > 0 for event in launches)
+    assert len(launches) == 3 * len({event["args"]["number"] for event in launches}) and all(
+        event["dur"] > 0 for event in launches
+    )
     first, second = map(json.loads, (tmp_path / "r.jsonl").read_text().splitlines())
-    assert first["name"] == second["name"] == "bundle: demo text_encoder batch=1 f32" and first["machine"]["device"]["name"]
+    assert (
+        first["name"] == second["name"] == "bundle: demo text_encoder batch=1 f32"
+        and first["machine"]["device"]["name"]
+    )
     missing = str(tmp_path / "none" / "x")
     for flag in ("--trace", "--rows"):
-        wrong = fails(capsys, UsageError, "bench", bundle, "--component", "text_encoder", "--repeat", "3", flag, missing)
+        wrong = fails(
+            capsys, UsageError, "bench", bundle, "--component", "text_encoder", "--repeat", "3", flag, missing
+        )
         assert missing in wrong or str(tmp_path / "none") in wrong
 
 
 @pytest.mark.device
 def test_bench_times_the_papers_ablation(capsys, tmp_path):
     rows = tmp_path / "rows.jsonl"
-    words = ["bench", *DEMO, "--ablation", "--latency", "--component", "text_encoder", "--repeat", "3", "--device", "cpu"]
+    words = [
+        "bench",
+        *DEMO,
+        "--ablation",
+        "--latency",
+        "--component",
+        "text_encoder",
+        "--repeat",
+        "3",
+        "--device",
+        "cpu",
+    ]
     page = said(capsys, *words, "--markdown", "--rows", str(rows))
     kept = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [row["rules"] for row in kept] == [name for name, _ in STEPS] and len(page.splitlines()) == len(STEPS) + 2
@@ -219,11 +288,29 @@ def test_bench_times_the_papers_ablation(capsys, tmp_path):
 @pytest.mark.device
 def test_bench_runs_peers_on_the_same_weights(capsys, tmp_path):
     core = str(machine.available_cores()[0])
-    words = ["bench", *DEMO, "--peers", "--only", "ours,onnxruntime", "--cores", core, "--rounds", "3", "--work", str(tmp_path / "work")]
+    words = [
+        "bench",
+        *DEMO,
+        "--peers",
+        "--only",
+        "ours,onnxruntime",
+        "--cores",
+        core,
+        "--rounds",
+        "3",
+        "--work",
+        str(tmp_path / "work"),
+    ]
     ours, other = json.loads(said(capsys, *words, "--component", "text_encoder", "--strict", "--json"))
     assert (ours["peer"], other["peer"], ours["skipped"]) == ("ours", "onnxruntime", {})
-    assert ours["difference"]["to"] == "onnxruntime" and 0 < ours["difference"]["rms"] < 1e-5 and other["difference"]["max_abs"] == 0
-    assert other["ratio"]["to"] == "ours" and other["ratio"]["low"] <= other["ratio"]["median"] <= other["ratio"]["high"]
+    assert (
+        ours["difference"]["to"] == "onnxruntime"
+        and 0 < ours["difference"]["rms"] < 1e-5
+        and other["difference"]["max_abs"] == 0
+    )
+    assert (
+        other["ratio"]["to"] == "ours" and other["ratio"]["low"] <= other["ratio"]["median"] <= other["ratio"]["high"]
+    )
     assert other["runs"] == 3 and other["peak_rss_bytes"] > 1 << 24 and other["versions"]["onnxruntime"]
     assert ours["machine"]["cores"] == 1 and ours["sizes"] == {"batch": 1}
     text = said(capsys, *words, "--component", "text_encoder")

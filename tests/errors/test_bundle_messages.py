@@ -1,4 +1,5 @@
-"""What a user reads when a bundle cannot be written or opened. The reader's field checks are in tests/bundle/test_checks.py."""
+"""What a user reads when a bundle cannot be written or opened.
+The reader's field checks are in tests/bundle/test_checks.py."""
 
 from __future__ import annotations
 
@@ -35,7 +36,9 @@ def tiny(tmp_path: Path) -> Path:
 def test_a_size_that_is_not_there_says_what_is_and_how_to_get_it(tmp_path: Path) -> None:
     latents, states = ("sample", "f32", (2, 4, 64, 64)), ("encoder_hidden_states", "f32", (2, 3, 5))
     sizes = {"batch": 2, "height": 64, "width": 64}
-    unet = component_plan("unet", sizes, [latents, ("timestep", "f32", (1,)), states], ("out_sample", "f32", (2, 4, 64, 64)))
+    unet = component_plan(
+        "unet", sizes, [latents, ("timestep", "f32", (1,)), states], ("out_sample", "f32", (2, 4, 64, 64))
+    )
     bundle = open_bundle(write_picture(tmp_path / "sd.ondevice", plans=[*picture_plans(), unet]))
     assert message(lambda: bundle.plan("unet", batch=2, height=96, width=64)) == (
         "sd.ondevice: has no plan of unet for batch=2 height=96 width=64 (it has batch=1 height=4 width=2; batch=2 "
@@ -46,7 +49,8 @@ def test_a_size_that_is_not_there_says_what_is_and_how_to_get_it(tmp_path: Path)
         "Fix: convert the checkpoint again with `--size WIDTHxHEIGHT`."
     )
     assert message(lambda: bundle.plan("safety_checker", batch=1)) == (
-        "sd.ondevice: has no safety_checker (it has text_encoder, unet, vae_decoder, vae_encoder). Fix: convert the checkpoint again."
+        "sd.ondevice: has no safety_checker (it has text_encoder, unet, vae_decoder, vae_encoder). Fix: "
+        "convert the checkpoint again."
     )
 
 
@@ -71,22 +75,34 @@ def test_names_that_are_not_there(tiny: Path) -> None:
 
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
-    expected = f"{tmp_path}: is not a bundle (no bundle.json in it). Fix: give the folder that `ondevice convert` wrote."
+    expected = (
+        f"{tmp_path}: is not a bundle (no bundle.json in it). Fix: give the folder that `ondevice convert` wrote."
+    )
     assert message(lambda: open_bundle(tmp_path)) == expected
-    assert message(lambda: open_bundle(tmp_path / "none")).startswith(f"{tmp_path / 'none'}: is not a bundle (no bundle.json in it).")
+    assert message(lambda: open_bundle(tmp_path / "none")).startswith(
+        f"{tmp_path / 'none'}: is not a bundle (no bundle.json in it)."
+    )
     assert message(lambda: open_bundle("a\0b")).startswith("a\\x00b: is not a bundle")
 
 
 def test_a_bundle_from_the_future(tiny: Path) -> None:
     edit_json(tiny, "bundle.json", lambda manifest: manifest | {"version": "3.0"})
-    assert message(lambda: open_bundle(tiny)) == "bundle.json: has format 3.0 (expected 2.x). Fix: install a newer ondevice."
+    assert (
+        message(lambda: open_bundle(tiny))
+        == "bundle.json: has format 3.0 (expected 2.x). Fix: install a newer ondevice."
+    )
 
 
 def test_damage(tiny: Path) -> None:
     replace_file(tiny, "plans/tiny_width8.json", json.dumps({"component": "tiny"}).encode())
-    assert message(lambda: open_bundle(tiny).plan("tiny", width=8)) == f"plans/tiny_width8.json: sizes is missing. {COPY}"
+    assert (
+        message(lambda: open_bundle(tiny).plan("tiny", width=8)) == f"plans/tiny_width8.json: sizes is missing. {COPY}"
+    )
     (tiny / "weights/tiny-000.bin").write_bytes(b"")
-    assert message(lambda: open_bundle(tiny)) == f"weights/tiny-000.bin: is cut or changed (got 0 bytes, expected 1536). {COPY}"
+    assert (
+        message(lambda: open_bundle(tiny))
+        == f"weights/tiny-000.bin: is cut or changed (got 0 bytes, expected 1536). {COPY}"
+    )
     (tiny / "weights/tiny-000.bin").unlink()
     assert message(lambda: open_bundle(tiny)) == f"weights/tiny-000.bin: is missing from tiny.ondevice. {COPY}"
 
@@ -95,7 +111,8 @@ def test_a_value_that_does_not_fit_half(tmp_path: Path) -> None:
     large = np.array([[1, 2], [3, -70000]], np.float32).reshape(4)
     weights = tiny_weights() | {"tiny/bias": WeightSource(lambda: large, "f16", (4,))}
     assert message(lambda: write_tiny(tmp_path / "t", weights=weights)) == (
-        "tiny/bias: holds -70000.0 at [3], too large for f16 (expected -65504..65504). Fix: convert with `--dtype fp32`."
+        "tiny/bias: holds -70000.0 at [3], too large for f16 (expected -65504..65504). Fix: "
+        "convert with `--dtype fp32`."
     )
     weights["tiny/bias"] = WeightSource(lambda: BIAS * np.nan, "f16", (4,))
     assert message(lambda: write_tiny(tmp_path / "t", weights=weights)) == (
@@ -111,7 +128,8 @@ def test_wrong_weights(tmp_path: Path) -> None:
     )
     weights["tiny/bias"] = WeightSource(lambda: BIAS, "f32", (4,))
     assert message(lambda: write_tiny(tmp_path / "t", weights=weights)) == (
-        "tiny/bias: has two layouts (got f32[4], expected f16[4] as the plan of tiny reads it). Fix: give each layout its own key."
+        "tiny/bias: has two layouts (got f32[4], expected f16[4] as the plan of tiny reads it). Fix: "
+        "give each layout its own key."
     )
     weights["tiny/bias"] = WeightSource(lambda: BIAS.astype(np.int64), "f16", (4,))
     assert message(lambda: write_tiny(tmp_path / "t", weights=weights)) == (
@@ -125,11 +143,13 @@ def test_wrong_weights(tmp_path: Path) -> None:
 
 def test_targets_that_may_not_be_replaced(tiny: Path, tmp_path: Path) -> None:
     assert (
-        message(lambda: write_tiny(tiny)) == f"{tiny}: is there already. Fix: choose another name with --out, or replace it with --force."
+        message(lambda: write_tiny(tiny))
+        == f"{tiny}: is there already. Fix: choose another name with --out, or replace it with --force."
     )
     (tiny / "a.png").write_bytes(b"")
     assert message(lambda: write_tiny(tiny, force=True)) == (
-        f"{tiny}: cannot be replaced: a.png in it is not part of the bundle. Fix: move it elsewhere, or choose another name with --out."
+        f"{tiny}: cannot be replaced: a.png in it is not part of the bundle. Fix: "
+        "move it elsewhere, or choose another name with --out."
     )
     (tiny / "bundle.json").write_text("{}")
     assert message(lambda: write_tiny(tiny, force=True)) == (
@@ -142,7 +162,10 @@ def test_targets_that_may_not_be_replaced(tiny: Path, tmp_path: Path) -> None:
         == f"{tiny}: is there already and is not a bundle. Fix: choose another name with --out."
     )
     none = tmp_path / "none"
-    assert message(lambda: write_tiny(none / "t")) == f"t: the folder {none} does not exist. Fix: create it, or choose another with --out."
+    assert (
+        message(lambda: write_tiny(none / "t"))
+        == f"t: the folder {none} does not exist. Fix: create it, or choose another with --out."
+    )
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,10 +179,13 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_convert_hands_over_wrongly(tmp_path: Path) -> None:
     report = "Fix: report this: what is to be written is no valid bundle."
-    assert message(lambda: write_tiny(tmp_path / "t", model={"family": "sd"})) == f"bundle.json: model.source is missing. {report}"
-    assert message(lambda: write_tiny(tmp_path / "t", kernels={**KERNELS, "pick.cl": ""}, model=MODEL | {"source": 0})) == (
-        f"bundle.json: model.source is 0 (expected 1..512 printable characters). {report}"
+    assert (
+        message(lambda: write_tiny(tmp_path / "t", model={"family": "sd"}))
+        == f"bundle.json: model.source is missing. {report}"
     )
+    assert message(
+        lambda: write_tiny(tmp_path / "t", kernels={**KERNELS, "pick.cl": ""}, model=MODEL | {"source": 0})
+    ) == (f"bundle.json: model.source is 0 (expected 1..512 printable characters). {report}")
     assert message(lambda: write_tiny(tmp_path / "t", kernels={})) == (
         "pick.cl: a plan calls this kernel, but its text was not given. Fix: give write_bundle its text."
     )
@@ -182,14 +208,15 @@ def test_a_plan_that_no_file_can_say(tmp_path: Path) -> None:
         )
     unused = replace(plan, kernels=(*plan.kernels, plan.kernels[0]))
     assert message(lambda: write_tiny(tmp_path / "t", plans=[unused])) == (
-        "plans/tiny_width8.json: lists the kernel scale_add but no dispatch calls it. Fix: list only kernels that are called."
+        "plans/tiny_width8.json: lists the kernel scale_add but no dispatch calls it. Fix: "
+        "list only kernels that are called."
     )
 
 
 def test_two_dtypes_of_a_component(tmp_path: Path) -> None:
     other = replace(tiny_plan(9), dtype="f32")
     assert message(lambda: write_tiny(tmp_path / "t", plans=[tiny_plan(8), other])) == (
-        "tiny: has plans of two dtypes (got f32, expected f16 as in its first plan). Fix: write one bundle a dtype."
+        "tiny: has plans of two dtypes (got f32, expected f16 as in its first plan). Fix: write one bundle per dtype."
     )
 
 

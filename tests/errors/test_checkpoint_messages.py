@@ -41,17 +41,25 @@ from ondevice.errors import CheckpointError, OnDeviceError, UsageError, WeightsE
 
 def header(**changes: Any) -> dict[str, Any]:
     """Of two tensors, a F32 [2] and b F32 [1], with the fields of b changed."""
-    made = safetensors_header({"a": np.zeros(2, np.float32), "b": np.zeros(1, np.float32)})
-    made["b"] |= changes
-    return made
+    table = safetensors_header({"a": np.zeros(2, np.float32), "b": np.zeros(1, np.float32)})
+    table["b"] |= changes
+    return table
 
 
 @pytest.mark.parametrize(
     ("data", "where", "what"),
     [
         (b"abc", "", f"the file is too short for a safetensors header (got 3 bytes). {AGAIN}"),
-        (b"\xff" * 20, "", f"the header is too large (got 18,446,744,073,709,551,615 bytes, expected at most 16,777,216). {AGAIN}"),
-        (struct.pack("<Q", 99) + b"{}", "", f"the file ends inside its header (got 10 bytes, expected 107 or more). {AGAIN}"),
+        (
+            b"\xff" * 20,
+            "",
+            f"the header is too large (got 18,446,744,073,709,551,615 bytes, expected at most 16,777,216). {AGAIN}",
+        ),
+        (
+            struct.pack("<Q", 99) + b"{}",
+            "",
+            f"the file ends inside its header (got 10 bytes, expected 107 or more). {AGAIN}",
+        ),
         (safetensors_bytes(b"\xff{}", b""), " header", f"the JSON is not UTF-8 (byte 0). {AGAIN}"),
         (safetensors_bytes(b'{"a":1,"a":2}', b""), " header", f"the JSON has the key 'a' twice. {AGAIN}"),
         (safetensors_bytes(b"[" * 99_999, b""), " header", f"the JSON is nested too deeply. {AGAIN}"),
@@ -60,14 +68,23 @@ def header(**changes: Any) -> dict[str, Any]:
             " header",
             f"the JSON holds half of a surrogate pair, which is no text. {AGAIN}",
         ),
-        (safetensors_bytes(b'{"a"', b""), " header", f"the JSON is damaged (Expecting ':' delimiter: line 1 column 5 (char 4)). {AGAIN}"),
+        (
+            safetensors_bytes(b'{"a"', b""),
+            " header",
+            f"the JSON is damaged (Expecting ':' delimiter: line 1 column 5 (char 4)). {AGAIN}",
+        ),
         (safetensors_bytes(b"[]", b""), " header", f"the JSON is no object (got list). {AGAIN}"),
         (safetensors_bytes({"__metadata__": 1}, b""), "", f"the header's __metadata__ is no object. {AGAIN}"),
-        (safetensors_bytes({"a": 1}, b""), " tensor a", f"the header entry is not {{dtype, shape, data_offsets}}. {AGAIN}"),
+        (
+            safetensors_bytes({"a": 1}, b""),
+            " tensor a",
+            f"the header entry is not {{dtype, shape, data_offsets}}. {AGAIN}",
+        ),
         (
             safetensors_bytes(header(dtype="I4"), bytes(12)),
             " tensor b",
-            "the dtype is not one we read (got 'I4', expected one of F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U64, U32,"
+            "the dtype is not one we read (got 'I4', expected one of F64, F32, F16, BF16, F8_E4M3, F8_E5M2, "
+            "I64, I32, I16, I8, U64, U32,"
             " U16, U8, BOOL). Fix: use another file.",
         ),
         (
@@ -83,14 +100,19 @@ def header(**changes: Any) -> dict[str, Any]:
         (
             safetensors_bytes(header(), bytes(11)),
             " tensor b",
-            "the data lies outside the file (got bytes 8 to 12 of 11). Fix: download the file again; it may be cut short.",
+            "the data lies outside the file (got bytes 8 to 12 of 11). Fix: "
+            "download the file again; it may be cut short.",
         ),
         (
             safetensors_bytes(header(shape=[2]), bytes(12)),
             " tensor b",
             f"the data does not fit F32 [2] (got 4 bytes, expected 8). {AGAIN}",
         ),
-        (safetensors_bytes(header(data_offsets=[4, 8]), bytes(8)), "", f"the tensors a and b overlap (byte 4 is in both). {AGAIN}"),
+        (
+            safetensors_bytes(header(data_offsets=[4, 8]), bytes(8)),
+            "",
+            f"the tensors a and b overlap (byte 4 is in both). {AGAIN}",
+        ),
         (
             safetensors_bytes(header(data_offsets=[9, 13]), bytes(13)),
             "",
@@ -116,10 +138,16 @@ def test_safetensors_bounds_and_files_that_change(tmp_path: Path, monkeypatch: p
     tensor = read_safetensors(path)["a"]
     with open(path, "ab") as file:
         file.write(b"x")
-    assert message(tensor.numpy) == f"{path}: the file changed while it was being read. Fix: run again when nothing writes to it."
+    assert (
+        message(tensor.numpy)
+        == f"{path}: the file changed while it was being read. Fix: run again when nothing writes to it."
+    )
     path.unlink()
     assert message(tensor.numpy) == f"{path}: cannot read the file (No such file or directory). Fix: check the disk."
-    assert message(lambda: read_safetensors(path)) == f"{path}: cannot read the file (No such file or directory). Fix: check the path."
+    assert (
+        message(lambda: read_safetensors(path))
+        == f"{path}: cannot read the file (No such file or directory). Fix: check the path."
+    )
     write_safetensors(path, {"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32)})
     monkeypatch.setattr(safetensors_file, "TENSOR_LIMIT", 1)
     assert message(lambda: read_safetensors(path)) == f"{path}: too many tensors (got 2, expected at most 1). {AGAIN}"
@@ -133,7 +161,10 @@ def test_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert message(lambda: read_object(path)) == f"{path}: cannot read the file (No such file or directory). {AGAIN}"
     monkeypatch.setattr(json_text, "CONFIG_LIMIT", 1)
     path.write_text("{}")
-    assert message(lambda: read_object(path)) == f"{path}: the file is too large (got 2 bytes, expected at most 1). {AGAIN}"
+    assert (
+        message(lambda: read_object(path))
+        == f"{path}: the file is too large (got 2 bytes, expected at most 1). {AGAIN}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,7 +185,8 @@ def test_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "unet",
             TINY_UNET | {"block_out_channels": [1, 24], "norm_num_groups": 1, "attention_head_dim": 1},
-            "block_out_channels begins too narrow for the time embedding. Fix: use the config.json that came with the weights.",
+            "block_out_channels begins too narrow for the time embedding. Fix: "
+            "use the config.json that came with the weights.",
         ),
         (
             "vae",
@@ -162,16 +194,22 @@ def test_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "config key '_class_name' is not supported (got 'AutoencoderTiny', expected 'AutoencoderKL')."
             " Fix: give the config.json of a VAE of that class.",
         ),
-        ("text_encoder", {}, "config key 'hidden_size' is missing. Fix: use the config.json that came with the weights."),
+        (
+            "text_encoder",
+            {},
+            "config key 'hidden_size' is missing. Fix: use the config.json that came with the weights.",
+        ),
         (
             "text_encoder",
             TINY_TEXT | {"num_attention_heads": 3},
-            "hidden_size 20 is not a multiple of num_attention_heads 3. Fix: use the config.json that came with the weights.",
+            "hidden_size 20 is not a multiple of num_attention_heads 3. Fix: "
+            "use the config.json that came with the weights.",
         ),
         (
             "vae",
             TINY_VAE | {"up_block_types": ["UpDecoderBlock2D"]},
-            "config key 'up_block_types' has 1 entries and block_out_channels has 2. Fix: use the config.json that came with the weights.",
+            "config key 'up_block_types' has 1 entries and block_out_channels has 2. Fix: "
+            "use the config.json that came with the weights.",
         ),
     ],
 )
@@ -191,7 +229,8 @@ def opened(folder: Path, kind: type[OnDeviceError] = CheckpointError, **options:
 
 def test_folders_without_weights(folder: Path) -> None:
     assert opened(folder, variant="int8") == (
-        f"{folder}/text_encoder: no weights of variant 'int8' (found config.json, model.safetensors; expected model.int8.safetensors)."
+        f"{folder}/text_encoder: no weights of variant 'int8' (found config.json, model.safetensors; "
+        "expected model.int8.safetensors)."
         " Fix: leave the variant out or name one that is there."
     )
     (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
@@ -203,7 +242,8 @@ def test_folders_without_weights(folder: Path) -> None:
     assert opened(folder) == f"{folder}: the folder unet/ is missing. Fix: give a folder in diffusers' layout."
     (folder / "text_encoder" / "config.json").unlink()
     assert opened(folder) == (
-        f"{folder}/text_encoder/config.json: cannot read the file (No such file or directory). Fix: give a folder in diffusers' layout."
+        f"{folder}/text_encoder/config.json: cannot read the file (No such file or directory). Fix: "
+        "give a folder in diffusers' layout."
     )
 
 
@@ -225,12 +265,14 @@ def test_networks_that_do_not_fit_each_other(folder: Path) -> None:
     unet = arrays_of(tiny_checkpoint(), "unet") | {"conv_in.weight": np.zeros((12, 9, 3, 3), np.float32)}
     write_safetensors(folder / "unet" / "diffusion_pytorch_model.safetensors", unet)
     assert opened(folder) == (
-        f"{folder}: the unet's in_channels is not the vae's latent_channels (got 9, expected 4): this is an inpainting model."
+        f"{folder}: the unet's in_channels is not the vae's latent_channels (got 9, expected 4): "
+        "this is an inpainting model."
         " Fix: use a Stable Diffusion 1.x text-to-image model."
     )
     configs = {"text_encoder": TINY_TEXT, "unet": TINY_UNET | {"cross_attention_dim": 8}, "vae": TINY_VAE}
     assert message(lambda: random_checkpoint_from_configs(**configs, seed=1)) == (
-        "random weights, seed 1: the unet's cross_attention_dim is not the text_encoder's hidden_size (got 8, expected 20)."
+        "random weights, seed 1: the unet's cross_attention_dim is not the text_encoder's "
+        "hidden_size (got 8, expected 20)."
         " Fix: use a Stable Diffusion 1.x text-to-image model."
     )
 
@@ -250,9 +292,14 @@ def test_shard_indices(folder: Path) -> None:
     assert opened(folder) == f"{index}: the index has no weight_map of file names. Fix: download the file again."
     for name in ("../secret.safetensors", "/secret", "..\\secret", "..", ".", ""):
         write_json(index, {"weight_map": {"a": name}})
-        assert opened(folder) == f"{index}: the index names a file outside its folder ({name!r}). Fix: use another checkpoint."
+        assert (
+            opened(folder)
+            == f"{index}: the index names a file outside its folder ({name!r}). Fix: use another checkpoint."
+        )
     write_json(index, {"weight_map": {"a": "part.safetensors"}})
-    assert opened(folder) == (f"{index}: the index places a in part.safetensors, which does not hold it. Fix: download the folder again.")
+    assert opened(folder) == (
+        f"{index}: the index places a in part.safetensors, which does not hold it. Fix: download the folder again."
+    )
 
 
 def test_weights_that_do_not_match(folder: Path) -> None:
@@ -264,7 +311,8 @@ def test_weights_that_do_not_match(folder: Path) -> None:
     assert opened(folder) == f"{path}: the weight {twice} is there under two names. Fix: use another checkpoint."
     write_safetensors(path, arrays | {"quant_conv.bias": np.zeros(8, np.int64)})
     assert opened(folder) == (
-        f"{path}: the weight quant_conv.bias holds INT64, not floating-point numbers. Fix: use a checkpoint that is not quantized."
+        f"{path}: the weight quant_conv.bias holds INT64, not floating-point numbers. Fix: "
+        "use a checkpoint that is not quantized."
     )
     extra = {f"extra.{i:02}": np.zeros(1, np.float32) for i in range(25)}
     kept = {name: array for name, array in arrays.items() if name != "quant_conv.bias"}
@@ -277,7 +325,9 @@ def test_weights_that_do_not_match(folder: Path) -> None:
     )
 
 
-def one_file(tmp_path: Path, arrays: dict[str, np.ndarray], kind: type[OnDeviceError] = CheckpointError, **options: Any) -> str:
+def one_file(
+    tmp_path: Path, arrays: dict[str, np.ndarray], kind: type[OnDeviceError] = CheckpointError, **options: Any
+) -> str:
     path, family = tmp_path / "m.safetensors", tiny_family(tmp_path / "family")
     write_safetensors(path, arrays)
     return message(lambda: open_checkpoint(path, family=family, **options), kind).removeprefix(f"{path}: ")
@@ -294,13 +344,18 @@ def test_single_files(tmp_path: Path) -> None:
         for name in tiny.components
         for new, old in original_names(name, tiny.components[name].config).items()
     }
-    assert one_file(tmp_path, arrays, ema=True) == "the file holds no averaged weights (model_ema.*). Fix: leave --ema out."
+    assert (
+        one_file(tmp_path, arrays, ema=True)
+        == "the file holds no averaged weights (model_ema.*). Fix: leave --ema out."
+    )
     position = "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"
     assert one_file(tmp_path, arrays | {position.replace("text_model.", ""): arrays[position]}) == (
-        f"the weight {position.removeprefix('cond_stage_model.transformer.')} is there under two names. Fix: use another checkpoint."
+        f"the weight {position.removeprefix('cond_stage_model.transformer.')} is there under two names. "
+        "Fix: use another checkpoint."
     )
     assert one_file(tmp_path, arrays | {"mystery.w": nothing}, WeightsError) == (
-        "the file holds weights that no component uses; 1 extra: mystery.w. Fix: use a plain Stable Diffusion 1.x checkpoint."
+        "the file holds weights that no component uses; 1 extra: mystery.w. Fix: "
+        "use a plain Stable Diffusion 1.x checkpoint."
     )
 
 
@@ -311,7 +366,9 @@ def test_sources_and_options(tmp_path: Path, folder: Path) -> None:
         " such as CompVis/stable-diffusion-v1-4."
     )
     assert opened(Path("models/sd.safetensors")).startswith("models/sd.safetensors: there is no such file or folder")
-    assert opened(folder, UsageError, ema=True) == f"{folder}: --ema goes only with a single file. Fix: leave --ema out."
+    assert (
+        opened(folder, UsageError, ema=True) == f"{folder}: --ema goes only with a single file. Fix: leave --ema out."
+    )
     (tmp_path / "m.ckpt").write_bytes(ckpt_bytes(pickled_state({}), []))
     assert opened(tmp_path / "m.ckpt", UsageError, variant="fp16") == (
         f"{tmp_path}/m.ckpt: variant goes only with a folder or a hub id. Fix: leave variant out."

@@ -1,4 +1,5 @@
-"""What a user reads when there is no device, or none that fits. Build, launch and memory errors are in tests/run/test_replay.py."""
+"""What a user reads when there is no device, or none that fits.
+Build, launch and memory errors are in tests/run/test_replay.py."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def one(monkeypatch: pytest.MonkeyPatch) -> Found:
 
 def test_no_usable_device_says_what_there_is_and_what_to_install(one: Found) -> None:
     assert no_device(None) == (
-        "no usable OpenCL device (0 llvmpipe [rusticl]: it cannot build a kernel: no LLVM; embedded CPU runtime: not installed). " + INSTALL
+        "no usable OpenCL device (0 llvmpipe [rusticl]: it cannot build a kernel: no LLVM; "
+        "embedded CPU runtime: not installed). " + INSTALL
     )
 
 
@@ -55,7 +57,8 @@ def test_a_device_that_is_not_there(one: Found, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_device_that_cannot_be_used(one: Found) -> None:
     expected = (
-        "--device: llvmpipe [rusticl] cannot be used: it cannot build a kernel: no LLVM. Fix: name one that `ondevice devices` lists."
+        "--device: llvmpipe [rusticl] cannot be used: it cannot build a kernel: no LLVM. Fix: "
+        "name one that `ondevice devices` lists."
     )
     assert no_device("llvm") == no_device("0") == no_device("0:0") == expected
 
@@ -81,10 +84,14 @@ def test_a_driver_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch, t
     (tmp_path / "empty.icd").write_text("\n")
     monkeypatch.setenv("OCL_ICD_VENDORS", f"{tmp_path}/")
     (said,) = icd.broken()
-    assert said.startswith(f"{tmp_path}/gpu.icd names libgone.so.1, which cannot be loaded (libgone.so.1: cannot open shared object")
+    assert said.startswith(
+        f"{tmp_path}/gpu.icd names libgone.so.1, which cannot be loaded (libgone.so.1: cannot open shared object"
+    )
     monkeypatch.delenv("OCL_ICD_VENDORS")
     (tmp_path / "libimf.so").write_text("not a library")
-    monkeypatch.setattr(icd, "embedded_libraries", lambda: dict.fromkeys((icd.DRIVER, "libimf.so"), tmp_path / "libimf.so"))
+    monkeypatch.setattr(
+        icd, "embedded_libraries", lambda: dict.fromkeys((icd.DRIVER, "libimf.so"), tmp_path / "libimf.so")
+    )
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     assert icd.remedy() == "run pip install --force-reinstall intel-opencl-rt intel-cmplr-lib-rt tbb"
     monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/other")
@@ -103,7 +110,8 @@ def test_pyopencl_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(NoDeviceError) as caught:
         discovery.opencl.__wrapped__()
     assert str(caught.value) == (
-        "OpenCL: pyopencl cannot be imported: import of pyopencl halted; None in sys.modules. Fix: pip install --force-reinstall pyopencl."
+        "OpenCL: pyopencl cannot be imported: import of pyopencl halted; None in sys.modules. Fix: "
+        "pip install --force-reinstall pyopencl."
     )
 
 
@@ -116,7 +124,8 @@ def test_the_command_line_without_a_driver(tmp_path: Path) -> None:
     *remarks, last = done.stderr.splitlines()
     assert remarks[0] == f"not used: embedded CPU runtime: OCL_ICD_VENDORS={tmp_path}/ is set, and only that is used"
     assert last.startswith("error: no usable OpenCL device (")
-    assert last.endswith("Fix: unset OCL_ICD_VENDORS.")  # the runtime is installed: nothing that is installed changes anything
+    # the runtime is installed: nothing that is installed changes anything
+    assert last.endswith("Fix: unset OCL_ICD_VENDORS.")
     assert "Traceback" not in done.stderr
 
 
@@ -134,7 +143,8 @@ def test_more_memory_than_the_device_gives_at_once(opened: OpenCLDevice) -> None
         opened.alloc(10**15, "unet batch=2 height=64 width=64: arena")
     limit = opened.facts()["max_alloc_bytes"] / 1e6
     assert str(caught.value) == (
-        f"unet batch=2 height=64 width=64: arena: it needs 1,000,000,000.0 MB at once, and {opened.name} gives at most {limit:,.1f} MB. "
+        "unet batch=2 height=64 width=64: arena: it needs 1,000,000,000.0 MB at once, "
+        f"and {opened.name} gives at most {limit:,.1f} MB. "
         "Fix: use a smaller --size, or another --device."
     )
 
@@ -144,11 +154,15 @@ def test_a_plan_that_does_not_fit_its_kernel(opened: OpenCLDevice) -> None:
     program = opened.build("__kernel void one(__global float* x, int n) { x[0] = n; }", "one", "one.cl")
     with pytest.raises(DeviceError) as caught:
         opened.bind(program, [opened.alloc(64, "x")], (1, 2), "unet: /conv_in (Conv)")
-    assert str(caught.value).startswith("unet: /conv_in (Conv): its arguments (1 buffers, 2 numbers) do not fit the kernel (")
+    assert str(caught.value).startswith(
+        "unet: /conv_in (Conv): its arguments (1 buffers, 2 numbers) do not fit the kernel ("
+    )
     assert str(caught.value).endswith("Fix: convert the checkpoint again.")
 
 
 @pytest.mark.device
 def test_part_of_a_buffer_that_is_not_there(opened: OpenCLDevice) -> None:
-    with pytest.raises(DeviceError, match=r"^bytes 0 to 8192 of a buffer: .* failed: clCreateSubBuffer failed: INVALID_VALUE\. Fix: "):
+    with pytest.raises(
+        DeviceError, match=r"^bytes 0 to 8192 of a buffer: .* failed: clCreateSubBuffer failed: INVALID_VALUE\. Fix: "
+    ):
         opened.sub(opened.alloc(4096, "arena"), 0, 8192)

@@ -17,7 +17,8 @@ LONG = "x" * 5000
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_message_is_bounded_and_keeps_its_fix(kind: type[OnDeviceError]) -> None:
-    limit = 4000 if kind in (KernelBuildError, StrictError) else 500  # a driver's log; the list that --strict is asked for
+    # a driver's log; the list that --strict is asked for
+    limit = 4000 if kind in (KernelBuildError, StrictError) else 500
     for what, where in ((LONG, ""), ("no.", f"/a/{LONG}/end"), (LONG, LONG)):
         text = str(kind(what, where=where, fix="do this"))
         assert 100 < len(text) <= limit and text.endswith(" Fix: do this.") and "..." in text
@@ -48,7 +49,10 @@ def test_nor_can_what_is_logged_or_what_a_token_is_called(tmp_path: Path, capsys
     (tmp_path / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1, "x</w>": 2, "\\u001b[2J": 3}')
     (tmp_path / "merges.txt").write_text("")
     (tmp_path / "added_tokens.json").write_text('{"\\u001b[2J": 3}')
-    script = "import logging; from ondevice import cli; cli._log_to_stderr(); logging.getLogger('x').warning('a %s', '\x1b[2J\\n')"
+    script = (
+        "import logging; from ondevice import cli; cli._log_to_stderr(); "
+        "logging.getLogger('x').warning('a %s', '\x1b[2J\\n')"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == "WARNING x: a \\x1b[2J\n"
     assert cli.main(["tokens", "\x1b[2J", "--tokenizer", str(tmp_path)]) == 0
@@ -56,4 +60,7 @@ def test_nor_can_what_is_logged_or_what_a_token_is_called(tmp_path: Path, capsys
 
 
 def test_a_drivers_log_keeps_its_lines() -> None:
-    assert str(KernelBuildError("refused\n a.cl:1: \x1b[31merror\x1b[0m\n  ^")) == "refused\n a.cl:1: \\x1b[31merror\\x1b[0m\n  ^"
+    assert (
+        str(KernelBuildError("refused\n a.cl:1: \x1b[31merror\x1b[0m\n  ^"))
+        == "refused\n a.cl:1: \\x1b[31merror\\x1b[0m\n  ^"
+    )

@@ -1,4 +1,5 @@
-"""What is said of a file that is no Stable Diffusion 1.x checkpoint: one sentence with what it is, and what its owner can do."""
+"""What is said of a file that is no Stable Diffusion 1.x checkpoint:
+one sentence with what it is, and what its owner can do."""
 
 from __future__ import annotations
 
@@ -14,7 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoint_files import message, original_arrays, safetensors_bytes, tiny_checkpoint, tiny_family, write_ckpt, write_safetensors
+from checkpoint_files import (
+    message,
+    original_arrays,
+    safetensors_bytes,
+    tiny_checkpoint,
+    tiny_family,
+    write_ckpt,
+    write_safetensors,
+)
 
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.read.checkpoint import open_checkpoint
@@ -27,34 +36,52 @@ LOG_IN = "Fix: log in where it comes from (or set a token such as HF_TOKEN), and
 UNPACK = "Fix: unpack it, and give the weight file that is in it."
 PLAIN = "Fix: use the .safetensors or .ckpt file of the same model."
 AGAIN = "Fix: download the file again."
-ONNX = "this is an ONNX file. Fix: give the folder that holds unet/model.onnx, text_encoder/model.onnx and the other parts."
+ONNX = (
+    "this is an ONNX file. Fix: give the folder that holds unet/model.onnx, "
+    "text_encoder/model.onnx and the other parts."
+)
 PULL = "Fix: run `git lfs pull` in its folder."
 FOLDER = "Fix: give the whole folder, the one that holds model_index.json."
 
 
 def packed(kind: str) -> bytes:
     """An archive with a file in it."""
-    made = io.BytesIO()
+    file = io.BytesIO()
     if kind == "zip":
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("model.safetensors", bytes(1000))
     else:
-        with tarfile.open(fileobj=made, mode="w") as tar:
+        with tarfile.open(fileobj=file, mode="w") as tar:
             tar.addfile(tarfile.TarInfo("model.ckpt"), io.BytesIO())
-    return made.getvalue()
+    return file.getvalue()
 
 
 FILES = {
-    "web page": (b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>\n", f"this is a web page, not weights. {LOG_IN}"),
-    "page in capitals": (b"\xef\xbb\xbf\r\n <HTML><BODY>503</BODY></HTML>", f"this is a web page, not weights. {LOG_IN}"),
-    "page behind a remark": (b"<?xml version='1.0'?>\n<!-- x -->\n<html lang='en'>", f"this is a web page, not weights. {LOG_IN}"),
+    "web page": (
+        b"<!DOCTYPE html><html><head><title>Sign in</title></head></html>\n",
+        f"this is a web page, not weights. {LOG_IN}",
+    ),
+    "page in capitals": (
+        b"\xef\xbb\xbf\r\n <HTML><BODY>503</BODY></HTML>",
+        f"this is a web page, not weights. {LOG_IN}",
+    ),
+    "page behind a remark": (
+        b"<?xml version='1.0'?>\n<!-- x -->\n<html lang='en'>",
+        f"this is a web page, not weights. {LOG_IN}",
+    ),
     "xml": (
         b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code></Error>',
         f"this is a server's answer in XML, not weights. {LOG_IN}",
     ),
-    "json": (b'{"error":"no"}', f'this is JSON text (a server\'s answer), not weights (it begins \'{{"error":"no"}}\'). {LOG_IN}'),
+    "json": (
+        b'{"error":"no"}',
+        f'this is JSON text (a server\'s answer), not weights (it begins \'{{"error":"no"}}\'). {LOG_IN}',
+    ),
     "page in UTF-16": ("<html>".encode("utf-16"), f"this is a web page, not weights. {LOG_IN}"),
-    "json list": (b'[\n {"error": 1}]', f"this is JSON text (a server's answer), not weights (it begins '[ {{\"error\": 1}}]'). {LOG_IN}"),
+    "json list": (
+        b'[\n {"error": 1}]',
+        f"this is JSON text (a server's answer), not weights (it begins '[ {{\"error\": 1}}]'). {LOG_IN}",
+    ),
     "index": (
         b'{"metadata": {}, "weight_map": {"a": "b.safetensors"}}',
         "this is a config or an index, not weights. Fix: give the folder that it is in.",
@@ -135,8 +162,14 @@ def test_damaged_weights_are_not_taken_for_something_else(tmp_path: Path) -> Non
     assert "neither" in message(lambda: read_weights(path))
 
 
-FUSE = "Fix: load it into its base model with diffusers, call fuse_lora() and save_pretrained(FOLDER), and give that folder."
-ADD = "Fix: load it into its model with diffusers' load_textual_inversion(), save_pretrained(FOLDER), and give that folder."
+FUSE = (
+    "Fix: load it into its base model with diffusers, call fuse_lora() "
+    "and save_pretrained(FOLDER), and give that folder."
+)
+ADD = (
+    "Fix: load it into its model with diffusers' load_textual_inversion(), "
+    "save_pretrained(FOLDER), and give that folder."
+)
 SD1 = "Fix: use a Stable Diffusion 1.x file."
 XL = "Fix: convert it as the model that it is: ondevice convert sdxl."
 BASE = "Fix: give the checkpoint that it goes with; it is not used here."
@@ -176,7 +209,11 @@ KINDS = [
     ("params_ema.conv_first.weight", "an upscaler (ESRGAN or its kin), not a checkpoint", SD1),
     ("model.1.sub.0.RDB1.conv1.0.weight", "an upscaler (ESRGAN or its kin), not a checkpoint", SD1),
     ("concept_embeds_weights", "a safety checker, not a checkpoint", "Fix: leave it out: it is not used here."),
-    ("vision_model.embeddings.class_embedding", "CLIP's image encoder, not a checkpoint", "Fix: leave it out: it is not used here."),
+    (
+        "vision_model.embeddings.class_embedding",
+        "CLIP's image encoder, not a checkpoint",
+        "Fix: leave it out: it is not used here.",
+    ),
     ("encoder.block.0.layer.0.SelfAttention.q.weight", "a T5 text encoder, not a checkpoint", SD1),
     (
         "text_model.final_layer_norm.weight",
@@ -219,7 +256,8 @@ def test_what_is_no_whole_checkpoint_says_what_it_is(tmp_path: Path, name: str, 
 def test_no_name_of_a_checkpoint_is_one_of_another_kind() -> None:
     names = list(original_arrays(tiny_checkpoint()))
     assert file_kind(names, dict.fromkeys(names, (1,)), FAMILIES["sd14"]) is None
-    assert file_kind(["k" * 100_000], {"k" * 100_000: (768,)}, FAMILIES["sd14"]) is not None  # one tensor of a token's width
+    # one tensor of a token's width
+    assert file_kind(["k" * 100_000], {"k" * 100_000: (768,)}, FAMILIES["sd14"]) is not None
     assert file_kind(["k"], {"k": (767,)}, FAMILIES["sd14"]) is None
     assert file_kind(["lora_unet_" + "k" * 100_000], {}, FAMILIES["sd14"]) is not None
 
@@ -230,7 +268,11 @@ def arrays() -> dict[str, np.ndarray]:
 
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
-FIRST, TOKENS, QUERY = f"{UNET}input_blocks.0.0.weight", f"{TEXT}text_model.embeddings.token_embedding.weight", ".attn2.to_k.weight"
+FIRST, TOKENS, QUERY = (
+    f"{UNET}input_blocks.0.0.weight",
+    f"{TEXT}text_model.embeddings.token_embedding.weight",
+    ".attn2.to_k.weight",
+)
 
 
 def without(arrays: dict[str, Any], *prefixes: str) -> dict[str, Any]:
@@ -247,7 +289,8 @@ TEXT_TO_IMAGE = " (by the shapes of its UNet's weights). Fix: use a Stable Diffu
 LACKING = {
     "no VAE": (
         lambda a: without(a, VAE),
-        "the file holds no VAE (no weights named first_stage_model....). Fix: add --vae PATH, or use the whole checkpoint.",
+        "the file holds no VAE (no weights named first_stage_model....). Fix: "
+        "add --vae PATH, or use the whole checkpoint.",
     ),
     "no text encoder": (
         lambda a: without(a, TEXT),
@@ -256,22 +299,26 @@ LACKING = {
     ),
     "a UNet": (
         lambda a: without(a, TEXT, VAE),
-        "the file holds no text encoder and no VAE (no weights named cond_stage_model.transformer.... or first_stage_model....)."
+        "the file holds no text encoder and no VAE (no weights named cond_stage_model.transformer.... "
+        "or first_stage_model....)."
         " Fix: add --text-encoder PATH and --vae PATH, or use the whole checkpoint.",
     ),
     "no UNet": (
         lambda a: without(a, UNET),
         "the file holds no UNet (no weights named model.diffusion_model....)."
-        " Fix: give a whole Stable Diffusion 1.x checkpoint; a VAE or a text encoder goes beside it with --vae or --text-encoder.",
+        " Fix: give a whole Stable Diffusion 1.x checkpoint; "
+        "a VAE or a text encoder goes beside it with --vae or --text-encoder.",
     ),
     "nothing": (lambda a: {}, "this is no Stable Diffusion checkpoint (it holds no weights)." + GIVE),
     "another network": (
         lambda a: {f"layer{i}.weight": np.zeros(1, np.float32) for i in range(9)},
-        "this is no Stable Diffusion checkpoint (its weights are named layer0.weight, layer1.weight, layer2.weight and 6 more)." + GIVE,
+        "this is no Stable Diffusion checkpoint (its weights are named layer0.weight, layer1.weight, "
+        "layer2.weight and 6 more)." + GIVE,
     ),
     "averages": (
         lambda a: {ema_name(name) if name.startswith(UNET) else name: array for name, array in a.items()},
-        "the file holds the UNet's averaged weights (model_ema.*) and not its last ones. Fix: add --ema, which takes them.",
+        "the file holds the UNet's averaged weights (model_ema.*) and not its last ones. Fix: "
+        "add --ema, which takes them.",
     ),
     "inpainting": (
         lambda a: wider(a, 9),
@@ -282,7 +329,10 @@ LACKING = {
         "this is InstructPix2Pix, not Stable Diffusion 1.x's text-to-image" + TEXT_TO_IMAGE,
     ),
     "context": (
-        lambda a: {name: np.zeros((len(array), 1024), np.float16) if name.endswith(QUERY) else array for name, array in a.items()},
+        lambda a: {
+            name: np.zeros((len(array), 1024), np.float16) if name.endswith(QUERY) else array
+            for name, array in a.items()
+        },
         "this is Stable Diffusion 2.x, not Stable Diffusion 1.x's text-to-image (by the shapes of its UNet's weights)."
         " Fix: convert it as the model that it is: ondevice convert sd21 or sd21-base.",
     ),
@@ -293,7 +343,8 @@ LACKING = {
     ),
     "another size": (
         lambda a: a | {FIRST: np.zeros((320, 4, 3, 3), np.float16), TOKENS: np.zeros((49408, 768), np.float16)},
-        "it is no model of the size of tiny (its UNet begins with 320 channels, expected 12). Fix: convert it as sd14 or sd15.",
+        "it is no model of the size of tiny (its UNet begins with 320 channels, expected 12). Fix: "
+        "convert it as sd14 or sd15.",
     ),
 }
 
@@ -310,7 +361,8 @@ def test_a_damaged_checkpoint_still_lists_what_is_missing(tmp_path: Path, arrays
     path = tmp_path / "m.ckpt"
     write_ckpt(path, without(arrays, f"{VAE}quant_conv.bias", f"{UNET}out.2.bias"))
     assert message(lambda: open_checkpoint(path, family=tiny_family(tmp_path / "family")), WeightsError) == (
-        f"{path}: the unet's weights do not match its config; 1 missing: conv_out.bias. Fix: download the file again, or use another file."
+        f"{path}: the unet's weights do not match its config; 1 missing: conv_out.bias. Fix: "
+        "download the file again, or use another file."
     )
 
 
@@ -327,11 +379,18 @@ def test_parts_that_are_something_else(tmp_path: Path, arrays: dict[str, Any]) -
     )
     write_safetensors(part, {"taesd_decoder.layers.0.weight": np.zeros(1, np.float32)})
     assert refused(path, family, vae=part) == (
-        f"--vae {part}: this is a tiny autoencoder (TAESD), not a checkpoint (it has weights named taesd_decoder.layers.0...), and no VAE."
+        f"--vae {part}: this is a tiny autoencoder (TAESD), not a checkpoint (it has weights named "
+        "taesd_decoder.layers.0...), and no VAE."
         " Fix: give a VAE of Stable Diffusion 1.x."
     )
     part.write_text(json.dumps({"message": "no"}))
-    assert refused(path, family, vae=part).startswith(f"{part}: this is JSON text (a server's answer), not weights (it begins ")
+    assert refused(path, family, vae=part).startswith(
+        f"{part}: this is JSON text (a server's answer), not weights (it begins "
+    )
     write_safetensors(part, {"decoder.conv_in.weight": np.zeros(1, np.float32)})
-    assert refused(path, family, WeightsError, vae=part).startswith(f"--vae {part}: the vae's weights do not match its config; ")
-    assert refused(path, family, text_encoder=part).startswith(f"--text-encoder {part}: this is a VAE alone (it has weights named")
+    assert refused(path, family, WeightsError, vae=part).startswith(
+        f"--vae {part}: the vae's weights do not match its config; "
+    )
+    assert refused(path, family, text_encoder=part).startswith(
+        f"--text-encoder {part}: this is a VAE alone (it has weights named"
+    )

@@ -52,13 +52,18 @@ def test_weights_outside_the_folder(folder, location):
     (folder / "secret").write_bytes(b"x" * 100)
     path, names = folder / "unet" / "model.onnx", []
     change(path, lambda proto: names.append(external(proto, location=location)))
-    assert opened(folder) == f"{path}: the tensor {names[0]} is said to lie outside the folder (in {location!r}). {AGAIN}"
+    assert (
+        opened(folder) == f"{path}: the tensor {names[0]} is said to lie outside the folder (in {location!r}). {AGAIN}"
+    )
 
 
 def test_weights_in_a_file_that_no_system_can_name(folder):
     path = folder / "unet" / "model.onnx"
     change(path, lambda proto: external(proto, location="n" * 5000))
-    assert opened(folder) == f"{path}: the file {'n' * 120} with the weights is missing. Fix: keep both files in one folder."
+    assert (
+        opened(folder)
+        == f"{path}: the file {'n' * 120} with the weights is missing. Fix: keep both files in one folder."
+    )
 
 
 def test_a_link_out_of_the_folder(folder):
@@ -186,12 +191,18 @@ def test_graphs_of_another_kind(folder):
 
     change(path, relabel(11))
     assert opened(folder, GraphError) == (
-        f"{path}: it is of opset 11 (expected 13 to 25). Fix: export the model again with torch.onnx at one of the opsets 17 to 25."
+        f"{path}: it is of opset 11 (expected 13 to 25). Fix: "
+        "export the model again with torch.onnx at one of the opsets 17 to 25."
     )
     change(path, relabel(18))
     change(path, lambda proto: proto.graph.input.pop())
-    assert f"{path}: it takes sample, timestep (expected sample, timestep, encoder_hidden_states)." in opened(folder, GraphError)
-    change(path, lambda proto: proto.graph.input.append(onnx.helper.make_tensor_value_info("encoder_hidden_states", 1, [1, 2])))
+    assert f"{path}: it takes sample, timestep (expected sample, timestep, encoder_hidden_states)." in opened(
+        folder, GraphError
+    )
+    change(
+        path,
+        lambda proto: proto.graph.input.append(onnx.helper.make_tensor_value_info("encoder_hidden_states", 1, [1, 2])),
+    )
     assert "its input encoder_hidden_states is [1, 2] (expected [1, 77, 20])" in opened(folder, GraphError)
 
 
@@ -209,8 +220,12 @@ def add_node(op, **attributes):
 def test_an_op_that_is_not_supported(folder):
     change(folder / "unet" / "model.onnx", add_node("Relu"))
     text = built(folder)
-    assert text.startswith(f"{folder}/unet/model.onnx: node added (Relu): op ai.onnx::Relu is not supported (expected one of Add, ")
-    assert text.endswith("Fix: use a Stable Diffusion 1.x model, exported without quantization, control flow or ops of its own.")
+    assert text.startswith(
+        f"{folder}/unet/model.onnx: node added (Relu): op ai.onnx::Relu is not supported (expected one of Add, "
+    )
+    assert text.endswith(
+        "Fix: use a Stable Diffusion 1.x model, exported without quantization, control flow or ops of its own."
+    )
 
 
 def test_an_op_of_another_domain_and_one_with_a_graph(folder):
@@ -237,10 +252,14 @@ def test_what_a_folder_must_have(folder):
 
 def test_components_that_do_not_fit(folder):
     write_json(folder / "unet" / "config.json", TINY_UNET | {"cross_attention_dim": 24})
-    assert "the unet's cross_attention_dim is not the text_encoder's hidden_size (got 24, expected 20)" in opened(folder)
+    assert "the unet's cross_attention_dim is not the text_encoder's hidden_size (got 24, expected 20)" in opened(
+        folder
+    )
     write_json(folder / "unet" / "config.json", TINY_UNET)
-    write_json(folder / "vae_decoder" / "config.json", {"block_out_channels": [8, 12, 12], "down_block_types": ["DownEncoderBlock2D"] * 3,
-                                                        "up_block_types": ["UpDecoderBlock2D"] * 3, "norm_num_groups": 4})  # fmt: skip
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3}
+    write_json(
+        folder / "vae_decoder" / "config.json", {"block_out_channels": [8, 12, 12], "norm_num_groups": 4, **blocks}
+    )
     with pytest.raises(GraphError, match=r"its output is \[1, 3, 16, 12\] \(expected sample \[1, 3, 32, 24\]\)"):
         build(open_checkpoint(folder, family="sd14")).graph("vae_decoder", batch=1, **SIZE)
 
@@ -250,7 +269,9 @@ def test_a_component_that_is_not_there(folder):
     model = build(open_checkpoint(folder, family="sd14"))
     with pytest.raises(GraphError, match=r"there is no vae_encoder/model.onnx\. Fix: export that component, too"):
         model.graph("vae_encoder", batch=1, **SIZE)
-    with pytest.raises(GraphError, match=r"unet/model.onnx: its input sample is fixed to \[2, 4, 8, 6\] \(12x16 pixels\)"):
+    with pytest.raises(
+        GraphError, match=r"unet/model.onnx: its input sample is fixed to \[2, 4, 8, 6\] \(12x16 pixels\)"
+    ):
         model.graph("unet", batch=2, height=9, width=6)
 
 

@@ -28,13 +28,27 @@ def test_a_peer_that_is_not_installed(capsys, tmp_path, nothing_installed):
 def test_a_work_folder_that_is_a_file(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     text = said(capsys, UsageError, "--only", "ours", "--work", str(tmp_path / "file"))
-    assert text.startswith("error: --work: ") and text.endswith("cannot be written: Not a directory. Fix: name a folder that can.")
+    assert text.startswith("error: --work: ") and text.endswith(
+        "cannot be written: Not a directory. Fix: name a folder that can."
+    )
 
 
 def test_a_folder_of_graphs_has_no_weights_to_give(capsys, tmp_path):
     assert cli.main(["convert", "demo", "--format", "onnx", "--out", str(tmp_path / "graphs"), "--size", "64x64"]) == 0
-    text = said(capsys, UsageError, "--checkpoint", str(tmp_path / "graphs"), "--size", "64x64", "--work", str(tmp_path / "work"))
-    assert "other runtimes are given weights, and this is a folder of ONNX graphs. Fix: name a checkpoint, or --random-weights 0." in text
+    text = said(
+        capsys,
+        UsageError,
+        "--checkpoint",
+        str(tmp_path / "graphs"),
+        "--size",
+        "64x64",
+        "--work",
+        str(tmp_path / "work"),
+    )
+    assert (
+        "other runtimes are given weights, and this is a folder of ONNX graphs. Fix: "
+        "name a checkpoint, or --random-weights 0." in text
+    )
     assert not (tmp_path / "work").exists()
 
 

@@ -39,7 +39,9 @@ def test_fused_graphs_mean_what_the_plain_ones_do(checkpoint, tmp_path):
         results += onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, inputs)
     assert np.abs(results[0] - results[1]).max() <= 1e-5 * np.abs(results[1]).max()
     for component in ("text_encoder", "unet", "vae_decoder", "vae_encoder"):
-        assert domains(fused / component / "model.onnx")[DOMAIN] and not domains(plain / component / "model.onnx")[DOMAIN]
+        assert (
+            domains(fused / component / "model.onnx")[DOMAIN] and not domains(plain / component / "model.onnx")[DOMAIN]
+        )
     kept = onnx.load(plain / "unet" / "model.onnx", load_external_data=False)
     assert not kept.functions
 
@@ -47,7 +49,8 @@ def test_fused_graphs_mean_what_the_plain_ones_do(checkpoint, tmp_path):
 def test_every_family_can_be_left_out_alone(checkpoint, tmp_path):
     whole = domains(export_onnx(checkpoint, tmp_path / "all", sizes=SIZES) / "unet" / "model.onnx")[DOMAIN]
     counts = [
-        domains(export_onnx(checkpoint, tmp_path / f, sizes=SIZES, without=[f]) / "unet" / "model.onnx")[DOMAIN] for f in FAMILIES[:2]
+        domains(export_onnx(checkpoint, tmp_path / f, sizes=SIZES, without=[f]) / "unet" / "model.onnx")[DOMAIN]
+        for f in FAMILIES[:2]
     ]
     assert min(counts) < whole
 
@@ -109,7 +112,8 @@ def test_a_full_disk_is_noticed_before_anything_is_written(checkpoint, tmp_path,
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage(10**9, 10**9, 1000))
     with pytest.raises(
-        GraphError, match=r"the graphs do not fit on this disk \(got 0 MB free, expected 1 MB\)\. Fix: free 1 MB, or choose"
+        GraphError,
+        match=r"the graphs do not fit on this disk \(got 0 MB free, expected 1 MB\)\. Fix: free 1 MB, or choose",
     ):
         export_onnx(checkpoint, tmp_path / "g", sizes=SIZES)
     assert not list(tmp_path.iterdir())
@@ -122,21 +126,32 @@ def test_a_disk_that_fills_up_names_the_file_and_no_hidden_folder(checkpoint, tm
     monkeypatch.setattr("onnx_ir.save", full)
     with pytest.raises(GraphError) as caught:
         export_onnx(checkpoint, tmp_path / "g", sizes=SIZES)
-    said = "text_encoder/model.onnx: cannot be written (No space left on device). Fix: free space on this disk, or choose another path."
+    said = (
+        "text_encoder/model.onnx: cannot be written (No space left on device). Fix: "
+        "free space on this disk, or choose another path."
+    )
     assert str(caught.value) == said and not list(tmp_path.iterdir())
 
 
 def test_a_refusal_of_the_disk_names_the_way_out(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("os.mkdir", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
-    with pytest.raises(GraphError, match=r"g: cannot be written \(Permission denied\)\. Fix: choose another folder with --out"):
+    with pytest.raises(
+        GraphError, match=r"g: cannot be written \(Permission denied\)\. Fix: choose another folder with --out"
+    ):
         export_onnx(checkpoint, tmp_path / "g", sizes=SIZES)
 
 
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--dtype", "fp16"], "--dtype: an ONNX graph here is float32 (got fp16). Fix: leave --dtype out, or write a bundle."),
-        (["--target", "gpu"], "--target: an ONNX graph is tuned for no target (got gpu). Fix: leave --target out, or write a bundle."),
+        (
+            ["--dtype", "fp16"],
+            "--dtype: an ONNX graph here is float32 (got fp16). Fix: leave --dtype out, or write a bundle.",
+        ),
+        (
+            ["--target", "gpu"],
+            "--target: an ONNX graph is tuned for no target (got gpu). Fix: leave --target out, or write a bundle.",
+        ),
     ],
 )
 def test_flags_without_a_meaning_are_refused(tmp_path, capsys, flags, message):
@@ -146,5 +161,18 @@ def test_flags_without_a_meaning_are_refused(tmp_path, capsys, flags, message):
 
 
 def test_float32_may_be_said(tmp_path, capsys):
-    words = ["convert", "demo", "--format", "onnx", "--size", "16x16", "--dtype", "fp32", "--without", "all", "--out", str(tmp_path / "g")]
+    words = [
+        "convert",
+        "demo",
+        "--format",
+        "onnx",
+        "--size",
+        "16x16",
+        "--dtype",
+        "fp32",
+        "--without",
+        "all",
+        "--out",
+        str(tmp_path / "g"),
+    ]
     assert cli.main(words) == 0 and capsys.readouterr().out.strip() == str(tmp_path / "g")

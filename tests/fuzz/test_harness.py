@@ -1,4 +1,5 @@
-"""The harness finds what it must: guidance goes through nested checks, every kind of fault is caught, in this process or another."""
+"""The harness finds what it must: guidance goes through nested checks, every kind of fault is caught,
+in this process or another."""
 
 import json
 import logging
@@ -34,15 +35,17 @@ def read(data, folder):
 
 @pytest.fixture
 def judge(tmp_path):
-    with Judge(tmp_path, seconds=0.3) as made:
-        yield made
+    with Judge(tmp_path, seconds=0.3) as opened:
+        yield opened
 
 
 def nested(judge, seed, *, guided):
     """After how many inputs the fault behind five checks is found; None after 300,000."""
     space = {}
     exec(coverage.instrumented(NESTED, "toy", "toy.py"), space)
-    campaign = Campaign(Reader("toy", lambda: [bytes(8)], havoc, space["read"]), judge, random.Random(seed), guided=guided)
+    campaign = Campaign(
+        Reader("toy", lambda: [bytes(8)], havoc, space["read"]), judge, random.Random(seed), guided=guided
+    )
     campaign.begin()
     for count in range(300_000 if guided else 20_000):
         if campaign.give(campaign.next()).kind:
@@ -103,7 +106,9 @@ def test_counters_change_nothing_but_the_counters():
         coverage.MAP.clear()
         assert counted["g"](value) == plain["g"](value)
         seen.add(coverage.MAP.snapshot())
-    assert counted["g"].__doc__ == "kept" and len(seen) == 6, "each took another path; 3 and 40 turns of a loop differ, too"
+    assert counted["g"].__doc__ == "kept" and len(seen) == 6, (
+        "each took another path; 3 and 40 turns of a loop differ, too"
+    )
 
 
 KINDS = dict.fromkeys(("wrong_exception",), "KeyError") | {
@@ -119,7 +124,8 @@ KINDS = dict.fromkeys(("wrong_exception",), "KeyError") | {
 
 @pytest.mark.parametrize("act", QUIET, ids=lambda act: act.__name__)
 def test_faults_are_told_apart(judge, act):
-    log = logging.getLogger()  # pytest's own handler would put half of a surrogate pair into the report, which cannot be sent on
+    # pytest's own handler would put half of a surrogate pair into the report, which cannot be sent on
+    log = logging.getLogger()
     log.handlers[:] = [handler for handler in log.handlers if type(handler).__module__.startswith("benchmarks.")]
     reader = BAD[act.__name__]
     assert judge.judge(reader, b"?").outcome == "refused"

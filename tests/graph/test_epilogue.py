@@ -27,12 +27,16 @@ def test_every_op_is_read_from_its_name() -> None:
         assert row.attributes == FUSED[stepped.base].attributes
 
 
-@pytest.mark.parametrize("name", ["LinearAddBias", "LinearBiasBias", "LinearShift", "LinearSiluGelu", "ConvNhwcGelu", "GroupNormBias"])
+@pytest.mark.parametrize(
+    "name", ["LinearAddBias", "LinearBiasBias", "LinearShift", "LinearSiluGelu", "ConvNhwcGelu", "GroupNormBias"]
+)
 def test_other_steps_and_orders_are_no_ops(name: str) -> None:
     assert read(name) is None and find(DOMAIN, name) is None and not is_one(name, TAKES)
 
 
-@pytest.mark.parametrize("name", ["", "Silu", "Conv", "linear", "LinearBias2", "WinogradConvNhwcBias", "Bias", "GroupNormNhwcX"])
+@pytest.mark.parametrize(
+    "name", ["", "Silu", "Conv", "linear", "LinearBias2", "WinogradConvNhwcBias", "Bias", "GroupNormNhwcX"]
+)
 def test_other_names(name: str) -> None:
     assert read(name) is None
 

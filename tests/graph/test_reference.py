@@ -1,4 +1,4 @@
-"""reference.run: float64 all the way, one test an op, against onnxruntime and against the formula written out."""
+"""reference.run: float64 all the way, one test per op, against onnxruntime and against the formula written out."""
 
 import math
 
@@ -16,7 +16,10 @@ GRAPHS = {
     "Add": "(float[2,5,3] x, float[5,1] w) => (float[2,5,3] y) { y = Add(x, w) }",
     "Sub": "(float[3,7] x, float w) => (float[3,7] y) { y = Sub(w, x) }",
     "Mul": "(float[3,1,5] x, float[7,1] w) => (float[3,7,5] y) { y = Mul(x, w) }",
-    "Div": "(float[11] x, float[11] w) => (float[11] y) <float[1] three = {3.0}> { a = Mul(w, w) b = Add(a, three) y = Div(x, b) }",
+    "Div": (
+        "(float[11] x, float[11] w) => (float[11] y) <float[1] three = {3.0}> { a = Mul(w, w) "
+        "b = Add(a, three) y = Div(x, b) }"
+    ),
     "Sigmoid": "(float[2,9] x) => (float[2,9] y) { y = Sigmoid(x) }",
     "Erf": "(float[2,9] x) => (float[2,9] y) { y = Erf(x) }",
     "Tanh": "(float[2,9] x) => (float[2,9] y) { y = Tanh(x) }",
@@ -27,10 +30,14 @@ GRAPHS = {
     "Sqrt": "(float[7] x) => (float[7] y) { a = Exp(x) y = Sqrt(a) }",
     "MatMul": "(float[2,3,17] x, float[17,33] w) => (float[2,3,33] y) { y = MatMul(x, w) }",
     "Gemm": "(float[3,5] x, float[7,5] w, float[7] v) => (float[3,7] y) { y = Gemm<transB=1>(x, w, v) }",
-    "Conv": "(float[1,4,8,10] x, float[3,4,3,3] w) => (float[1,3,4,5] y) { y = Conv<pads=[0,0,1,1], strides=[2,2]>(x, w) }",
+    "Conv": (
+        "(float[1,4,8,10] x, float[3,4,3,3] w) => (float[1,3,4,5] y) { y = Conv<pads=[0,0,1,1], strides=[2,2]>(x, w) }"
+    ),
     "InstanceNormalization": "(float[2,3,35] x, float[3] w, float[3] v) => (float[2,3,35] y) "
     "{ y = InstanceNormalization<epsilon=1e-6>(x, w, v) }",
-    "LayerNormalization": "(float[2,5,21] x, float[21] w, float[21] v) => (float[2,5,21] y) { y = LayerNormalization(x, w, v) }",
+    "LayerNormalization": (
+        "(float[2,5,21] x, float[21] w, float[21] v) => (float[2,5,21] y) { y = LayerNormalization(x, w, v) }"
+    ),
     "Softmax": "(float[2,3,77] x) => (float[2,3,77] y) { y = Softmax<axis=-1>(x) }",
     "Transpose": "(float[2,3,5,7] x) => (float[2,5,7,3] y) { y = Transpose<perm=[0,2,3,1]>(x) }",
     "Reshape": "(float[2,3,4] x) => (float[2,4,3] y) <int64[3] s = {0, 4, -1}> { y = Reshape(x, s) }",
@@ -57,7 +64,9 @@ def case(op):
     inputs = {}
     for value in model.graph.inputs:
         shape = [int(dim) for dim in value.shape]
-        inputs[value.name] = rng.integers(0, 6, shape).astype(np.int32) if value.name == "i" else rng.standard_normal(shape)
+        inputs[value.name] = (
+            rng.integers(0, 6, shape).astype(np.int32) if value.name == "i" else rng.standard_normal(shape)
+        )
     return model, inputs
 
 
@@ -102,7 +111,9 @@ FORMULAS = {
     "Gemm": lambda x, w, v: x @ w.T + v,
     "Conv": conv,
     # The epsilon of a graph is a float32.
-    "InstanceNormalization": lambda x, w, v: normalized(x, float(np.float32(1e-6))) * w[:, np.newaxis] + v[:, np.newaxis],
+    "InstanceNormalization": lambda x, w, v: (
+        normalized(x, float(np.float32(1e-6))) * w[:, np.newaxis] + v[:, np.newaxis]
+    ),
     "LayerNormalization": lambda x, w, v: normalized(x, float(np.float32(1e-5))) * w + v,
     "Softmax": softmax,
     "Split": lambda x: x[..., :4] - x[..., 4:],
@@ -116,7 +127,9 @@ FORMULAS = {
 @pytest.mark.parametrize("op", FORMULAS)
 def test_no_step_is_rounded_to_float32(op):
     model, inputs = case(op)
-    np.testing.assert_allclose(reference.run(model, inputs)["y"], FORMULAS[op](*inputs.values()), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        reference.run(model, inputs)["y"], FORMULAS[op](*inputs.values()), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_weights_are_widened_and_the_model_is_left_alone():

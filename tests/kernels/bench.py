@@ -1,7 +1,7 @@
 """A bench for kernels: build one file, run it on guarded buffers, read the output back.
 
-Guards: inputs are surrounded by NaN (a read past the end that matters poisons the result), outputs start as NaN (an element that is
-never written shows) and are surrounded by a pattern that must survive (a write past the end shows).
+Guards: inputs are surrounded by NaN (a read past the end that matters poisons the result), outputs start as NaN (an
+element that is never written shows) and are surrounded by a pattern that must survive (a write past the end shows).
 """
 
 from __future__ import annotations
@@ -54,9 +54,11 @@ class Bench:
         before: np.ndarray | None = None,
         **defines: int,
     ) -> np.ndarray:
-        """Run once and return the output, a (shape, dtype). Fails if the kernel wrote outside it, or its header would refuse the call.
+        """Run once and return the output, a (shape, dtype).
+        Fails if the kernel wrote outside it, or its header would refuse the call.
 
-        `scratch`: floats of a second output, which nobody reads. `before`: what stands in the output, for a kernel that works in place.
+        `scratch`: floats of a second output, which nobody reads. `before`: what stands in the output, for a kernel that
+        works in place.
         """
         shape, dtype = output
         chosen = kernel.tuning(**(tuning or {}))
@@ -78,7 +80,9 @@ class Bench:
         for (parent, _), size in zip(buffers[len(inputs) :], written, strict=True):
             whole = self.device.read(parent, (size + 2 * GUARD,), np.dtype(np.uint8))
             outside = np.concatenate([whole[:GUARD], whole[GUARD + size :]])
-            assert (outside == PATTERN).all(), f"{kernel.name} wrote {int((outside != PATTERN).sum())} bytes outside its output"
+            assert (outside == PATTERN).all(), (
+                f"{kernel.name} wrote {int((outside != PATTERN).sum())} bytes outside its output"
+            )
             inside.append(whole[GUARD : GUARD + size])
         return inside[0].view(dtype).reshape(shape)
 
@@ -93,8 +97,8 @@ def assert_same_in_place(
     scratch: int = 0,
     **defines: int,
 ) -> bool:
-    """Run where the output is a place of its own, and over the input that the header names: every bit must be the same. False where the
-    header says that these sizes cannot be done in place."""
+    """Run where the output is a place of its own, and over the input that the header names: every bit must be the same.
+    False where the header says that these sizes cannot be done in place."""
     index = kernel.inplace(dims, {**defines, **kernel.tuning(**(tuning or {}))})
     if index is None:
         return False
@@ -124,7 +128,8 @@ QUICK = 3  # cases of a kernel's tunables that are no sweep: the defaults in bot
 
 
 def tunings(kernel: KernelFile) -> list[Any]:
-    """(stored, tuning) cases: the defaults, then every other listed value alone, taking turns with the storage. Each value runs once.
+    """(stored, tuning) cases: the defaults, then every other listed value alone, taking turns with the storage.
+    Each value runs once.
 
     All but the first are marked `sweep`: every value compiles a kernel, which takes longer than all else.
     """
@@ -139,7 +144,11 @@ def tunings(kernel: KernelFile) -> list[Any]:
 
 def tunings_of(kernels: Mapping[str, KernelFile], names: Sequence[str]) -> list[Any]:
     """(name, stored, tuning) cases of several kernels, as `tunings` gives them for one."""
-    return [pytest.param(name, *case.values, id=case.id, marks=case.marks) for name in names for case in tunings(kernels[name])]
+    return [
+        pytest.param(name, *case.values, id=case.id, marks=case.marks)
+        for name in names
+        for case in tunings(kernels[name])
+    ]
 
 
 def _label(change: Mapping[str, int]) -> str:

@@ -17,7 +17,8 @@ ACTIVATIONS = (*GELU, "Geglu")
 
 
 def finished(product, size, terms, stored, activation, bias=None, shift=None, residual=None):
-    """(value, bound) of activation(product + bias + shift) + residual; `size` bounds the sum of the products' magnitudes."""
+    """(value, bound) of activation(product + bias + shift) + residual;
+    `size` bounds the sum of the products' magnitudes."""
     z, magnitude = product, size
     for more in (bias, shift):
         if more is not None:
@@ -30,7 +31,8 @@ def finished(product, size, terms, stored, activation, bias=None, shift=None, re
         wrong = np.abs(open_) * wrong_value + np.abs(value) * (1.2 * wrong_gate + 16 * EPS["f32"] * np.abs(gate))
     else:
         y = GELU[activation](z)
-        wrong = 1.2 * wrong + (16 + 4 * np.minimum(np.abs(z), 100)) * EPS["f32"] * np.abs(z) * bool(activation)  # no slope is above 1.2
+        # no slope is above 1.2
+        wrong = 1.2 * wrong + (16 + 4 * np.minimum(np.abs(z), 100)) * EPS["f32"] * np.abs(z) * bool(activation)
     if residual is not None:
         y, wrong = y + residual, wrong + EPS["f32"] * np.abs(y + residual)
     return y, EPS[stored] * np.abs(y) + TINY[stored] + wrong
@@ -43,7 +45,8 @@ def defines(activation, bias, shift, add):
 
 
 def as_int8(weight):
-    """(int8 [k, n], float32 scales [1, n], what they say as float64) of a weight, a loop a column; the first of several is zeros."""
+    """(int8 [k, n], float32 scales [1, n], what they say as float64) of a weight, a loop per column;
+    the first of several is zeros."""
     small, scales = np.zeros(weight.shape, np.int8), np.ones((1, weight.shape[1]), np.float32)
     for column in range(int(weight.shape[1] > 1), weight.shape[1]):
         given = weight[:, column].astype(np.float64)
@@ -53,12 +56,12 @@ def as_int8(weight):
 
 
 def in_panels(weight, width, halves=1):
-    """[..., k, n] as the kernels read it with PANELS: [..., panels, k, width], a loop a column."""
+    """[..., k, n] as the kernels read it with PANELS: [..., panels, k, width], a loop per column."""
     *batch, k, n = weight.shape
     own, half = width // halves, n // halves
     count = -(-half // own)
-    made = np.zeros((*batch, count, k, width), weight.dtype)
+    panels = np.zeros((*batch, count, k, width), weight.dtype)
     for column in range(n):
         side, at = divmod(column, half)
-        made[..., at // own, :, side * own + at % own] = weight[..., column]
-    return made
+        panels[..., at // own, :, side * own + at % own] = weight[..., column]
+    return panels

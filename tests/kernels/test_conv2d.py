@@ -45,20 +45,35 @@ def dims_of(shape: Shape) -> dict[str, int]:
     return sizes | {"stride": stride, "pad_top": top, "pad_left": left}
 
 
-def check(bench: Bench, name: str, shape: Shape, stored: str, tuning: dict[str, int] | None = None, kind: str = "normal") -> None:
+def check(
+    bench: Bench, name: str, shape: Shape, stored: str, tuning: dict[str, int] | None = None, kind: str = "normal"
+) -> None:
     n, ic, h, w, oc, k, stride, pads = shape
     dims = dims_of(shape)
-    x, weight, bias = values(kind, (n, ic, h, w), stored), values("normal", (oc, ic, k, k), stored, 1), values("normal", (oc,), stored, 2)
+    x, weight, bias = (
+        values(kind, (n, ic, h, w), stored),
+        values("normal", (oc, ic, k, k), stored, 1),
+        values("normal", (oc,), stored, 2),
+    )
     if kind == "largest":
         weight = (weight * STORED[stored](2**-9)).astype(STORED[stored])
-    got = bench.run(KERNELS[name], [x, weight, bias], ((n, oc, dims["oh"], dims["ow"]), x.dtype), dims, tuning, F16=int(stored == "f16"))
+    got = bench.run(
+        KERNELS[name],
+        [x, weight, bias],
+        ((n, oc, dims["oh"], dims["ow"]), x.dtype),
+        dims,
+        tuning,
+        F16=int(stored == "f16"),
+    )
     image, taps, shift = exact(x, weight, bias)
     want = convolve(image, taps, stride, pads) + shift[:, None, None]
     size = convolve(np.abs(image), np.abs(taps), stride, pads) + np.abs(shift)[:, None, None]
     assert_close(got, want, bound(stored, want, size, ic * k * k + 1), f"{name} {shape}")
 
 
-@pytest.mark.parametrize("name, shape", [(name, s) for name, k in KERNELS.items() for s in SHAPES if k.misfit(dims_of(s)) is None], ids=str)
+@pytest.mark.parametrize(
+    "name, shape", [(name, s) for name, k in KERNELS.items() for s in SHAPES if k.misfit(dims_of(s)) is None], ids=str
+)
 @pytest.mark.parametrize("stored", STORED)
 def test_shapes(bench: Bench, name: str, shape: Shape, stored: str) -> None:
     check(bench, name, shape, stored)
@@ -93,4 +108,6 @@ def test_padding_is_zero_even_beside_infinity(bench: Bench) -> None:
     weight, bias = np.ones((3, 2, 3, 3), np.float32), np.zeros(3, np.float32)
     shape: Shape = (1, 2, 4, 20, 3, 3, 1, (1, 1, 1, 1))
     for name in ("conv2d", "conv2d_tile"):
-        assert np.isposinf(bench.run(KERNELS[name], [x, weight, bias], ((1, 3, 4, 20), x.dtype), dims_of(shape), F16=0)).all()
+        assert np.isposinf(
+            bench.run(KERNELS[name], [x, weight, bias], ((1, 3, 4, 20), x.dtype), dims_of(shape), F16=0)
+        ).all()

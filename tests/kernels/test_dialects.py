@@ -12,7 +12,10 @@ from ondevice.lower.prelude import prelude
 
 STUB = Path(__file__).parents[1] / "msl_stub"
 KERNELS = load_all()
-FORBIDDEN = r"\bget_(global|local|group)_\w+|__(global|local|kernel)\b|\bthread_position|\(float\d+\)\s*\(|\bv(load|store)\w*|\bnative_"
+FORBIDDEN = (
+    r"\bget_(global|local|group)_\w+|__(global|local|kernel)\b|\bthread_position|\(float\d+\)\s*\("
+    r"|\bv(load|store)\w*|\bnative_"
+)
 
 
 def words(dialect: str) -> set[str]:
@@ -33,7 +36,11 @@ def test_bodies_use_only_the_dialect(kernel: KernelFile) -> None:
 
 
 EXTRA = {"D": 40, "SPAN": 48}  # what lowering defines beside the tunables
-EPILOGUES = [{}, {"ACT_Geglu": 1, "HAS_BIAS": 1}, {"ACT_Silu": 1, "HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1, "INPLACE": 1}]
+EPILOGUES = [
+    {},
+    {"ACT_Geglu": 1, "HAS_BIAS": 1},
+    {"ACT_Silu": 1, "HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1, "INPLACE": 1},
+]
 EPILOGUES += [{"W8": 1, "PANELS": 1, "HAS_BIAS": 1}]  # for the kernels that read such weights
 BUILDS = [
     pytest.param(kernel, f16, epilogue, id=f"{name}-{f16}-{epilogue}")
@@ -51,7 +58,9 @@ def test_parses_as_metal(kernel: KernelFile, f16: int, epilogue: int, lanes: int
     assert compiler, "this test needs g++: install your system's g++ package"
     defines = kernel.tuning(**({"V": lanes} if "V" in kernel.header["tune"] else {}))
     source = tmp_path / f"{kernel.name}.cpp"
-    source.write_text(kernel.source("metal", F16=f16, SRC_F16=f16, DST_F16=1 - f16, **EXTRA, **EPILOGUES[epilogue], **defines))
+    source.write_text(
+        kernel.source("metal", F16=f16, SRC_F16=f16, DST_F16=1 - f16, **EXTRA, **EPILOGUES[epilogue], **defines)
+    )
     flags = [
         "-std=c++17",
         "-fsyntax-only",
@@ -75,13 +84,16 @@ def test_the_stub_catches_a_vector_literal(tmp_path: Path) -> None:
     )
     source.write_text(broken)
     done = subprocess.run(
-        ["g++", "-std=c++17", "-fsyntax-only", "-Werror=unused-value", f"-I{STUB}", str(source)], capture_output=True, check=False
+        ["g++", "-std=c++17", "-fsyntax-only", "-Werror=unused-value", f"-I{STUB}", str(source)],
+        capture_output=True,
+        check=False,
     )
     assert done.returncode != 0
 
 
 def test_metals_own_erf_is_accurate(tmp_path: Path) -> None:
-    """Metal has no erf, so its prelude spells one; compiled here as C++ and compared with the C library's over all magnitudes."""
+    """Metal has no erf, so its prelude spells one; compiled here as C++ and compared
+    with the C library's over all magnitudes."""
     text = prelude("metal")
     body = re.search(r"static inline float od_erf\(float x\) \{.*?\n\}\n", text, re.DOTALL)
     assert body
@@ -89,7 +101,10 @@ def test_metals_own_erf_is_accurate(tmp_path: Path) -> None:
 #include <cmath>
 #include <cstdio>
 using std::fmin; using std::fabs; using std::fma; using std::copysign;
-namespace precise { static float exp(float x) { return std::exp(x); } static float exp2(float x) { return std::exp2(x); } }
+namespace precise {
+static float exp(float x) { return std::exp(x); }
+static float exp2(float x) { return std::exp2(x); }
+}
 %s
 int main() {
   double worst = 0;
@@ -103,6 +118,8 @@ int main() {
 """
     (tmp_path / "erf.cpp").write_text(main % body[0])
     subprocess.run(["g++", "-O2", "-ffp-contract=off", "-o", tmp_path / "erf", tmp_path / "erf.cpp"], check=True)
-    worst, high, low = map(float, subprocess.run([tmp_path / "erf"], capture_output=True, text=True, check=True).stdout.split())
+    worst, high, low = map(
+        float, subprocess.run([tmp_path / "erf"], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert worst < 4 * 2.0**-24
     assert (high, low) == (1.0, -1.0)

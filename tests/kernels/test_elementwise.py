@@ -44,11 +44,15 @@ def strides(shape: tuple[int, ...]) -> list[int]:
     return steps
 
 
-def run_binary(bench: Bench, op: str, a: np.ndarray, b: np.ndarray, stored: str, tuning: dict[str, int] | None = None) -> np.ndarray:
+def run_binary(
+    bench: Bench, op: str, a: np.ndarray, b: np.ndarray, stored: str, tuning: dict[str, int] | None = None
+) -> np.ndarray:
     shape = np.broadcast_shapes(a.shape, b.shape)
     dims = {f"n{i}": n for i, n in enumerate(reversed(shape))}
     dims |= {f"a{i}": s for i, s in enumerate(strides(a.shape))} | {f"b{i}": s for i, s in enumerate(strides(b.shape))}
-    return bench.run(KERNELS["binary"], [a, b], (shape, STORED[stored]), dims, tuning, F16=int(stored == "f16"), **{f"OP_{op}": 1})
+    return bench.run(
+        KERNELS["binary"], [a, b], (shape, STORED[stored]), dims, tuning, F16=int(stored == "f16"), **{f"OP_{op}": 1}
+    )
 
 
 @pytest.mark.parametrize("shapes", BROADCASTS, ids=str)
@@ -93,7 +97,9 @@ def test_largest_half_overflows_to_infinity_only_when_stored(bench: Bench) -> No
 
 def run_unary(bench: Bench, op: str, x: np.ndarray, stored: str, tuning: dict[str, int] | None = None) -> np.ndarray:
     kernel = KERNELS["unary"]
-    return bench.run(kernel, [x], (x.shape, x.dtype), {"n": x.size}, tuning, F16=int(stored == "f16"), **{f"OP_{op}": 1})
+    return bench.run(
+        kernel, [x], (x.shape, x.dtype), {"n": x.size}, tuning, F16=int(stored == "f16"), **{f"OP_{op}": 1}
+    )
 
 
 @pytest.mark.parametrize("n", [1, 3, 16, 17, 4099])
@@ -104,7 +110,12 @@ def test_unary(bench: Bench, op: str, n: int, stored: str) -> None:
     x = np.abs(x) if op == "Sqrt" else x
     want = UNARY[op](*exact(x))
     # Built-in functions are within 4 units in the last place; -x and 1 + exp(-x) round once more each.
-    assert_close(run_unary(bench, op, x, stored), want, EPS[stored] * np.abs(want) + TINY[stored] + 16 * EPS["f32"] * np.abs(want), op)
+    assert_close(
+        run_unary(bench, op, x, stored),
+        want,
+        EPS[stored] * np.abs(want) + TINY[stored] + 16 * EPS["f32"] * np.abs(want),
+        op,
+    )
 
 
 @pytest.mark.parametrize("op", ["Sigmoid", "Erf", "Tanh", "Exp"])
@@ -125,7 +136,9 @@ def test_unary_tunings(bench: Bench, stored: str, tuning: dict[str, int]) -> Non
 @pytest.mark.parametrize("source, tuning", tunings(KERNELS["cast"]))
 @pytest.mark.parametrize("target", STORED)
 def test_cast(bench: Bench, source: str, target: str, tuning: dict[str, int]) -> None:
-    x = np.concatenate([values("normal", (1030,), source), np.array([65504, -65504, np.inf, -np.inf, 0, 6e-8], STORED[source])])
+    x = np.concatenate(
+        [values("normal", (1030,), source), np.array([65504, -65504, np.inf, -np.inf, 0, 6e-8], STORED[source])]
+    )
     defines = {"SRC_F16": int(source == "f16"), "DST_F16": int(target == "f16")}
     got = bench.run(KERNELS["cast"], [x], (x.shape, STORED[target]), {"n": x.size}, tuning, **defines)
     np.testing.assert_array_equal(got, x.astype(STORED[target]))

@@ -21,14 +21,24 @@ def half(stored):
 
 # Group norm -----------------------------------------------------------------------------------------------------------
 
-GROUPS = [(1, 1, 1, 1), (2, 6, 3, 5), (1, 4, 4, 16), (3, 10, 5, 17), (2, 12, 2, 131), (1, 8, 1, 1031)]  # n, channels, groups, hw
+# n, channels, groups, hw
+GROUPS = [(1, 1, 1, 1), (2, 6, 3, 5), (1, 4, 4, 16), (3, 10, 5, 17), (2, 12, 2, 131), (1, 8, 1, 1031)]
 
 
 def group_norm(bench, x, scale, bias, groups, stored, silu, tuning=None):
     n, channels, hw = x.shape
     per_group = channels // groups
-    sizes = {"rows": n * groups, "cols": per_group * hw, "hw": hw, "channels": channels, "per_group": per_group, "epsilon": EPSILON}
-    return bench.run(KERNELS["group_norm"], [x, scale, bias], (x.shape, x.dtype), sizes, tuning, F16=half(stored), ACT_Silu=silu)
+    sizes = {
+        "rows": n * groups,
+        "cols": per_group * hw,
+        "hw": hw,
+        "channels": channels,
+        "per_group": per_group,
+        "epsilon": EPSILON,
+    }
+    return bench.run(
+        KERNELS["group_norm"], [x, scale, bias], (x.shape, x.dtype), sizes, tuning, F16=half(stored), ACT_Silu=silu
+    )
 
 
 def check_group_norm(bench, x, groups, stored, silu, tuning=None):
@@ -66,8 +76,14 @@ def test_group_norm_of_a_mean_far_above_the_deviation(bench: Bench):
 
 
 def test_group_norm_of_equal_values_is_the_bias(bench: Bench):
-    x, scale, bias = values("equal", (1, 4, 33), "f32"), values("normal", (4,), "f32", 1), values("normal", (4,), "f32", 2)
-    np.testing.assert_array_equal(group_norm(bench, x, scale, bias, 2, "f32", 0), np.broadcast_to(bias[:, None], x.shape))
+    x, scale, bias = (
+        values("equal", (1, 4, 33), "f32"),
+        values("normal", (4,), "f32", 1),
+        values("normal", (4,), "f32", 2),
+    )
+    np.testing.assert_array_equal(
+        group_norm(bench, x, scale, bias, 2, "f32", 0), np.broadcast_to(bias[:, None], x.shape)
+    )
 
 
 # Activations ----------------------------------------------------------------------------------------------------------
@@ -105,7 +121,9 @@ def test_activations_of_large_values_stay_finite(bench: Bench, op):
 
 def geglu(bench, x, stored, tuning=None):
     rows, cols = x.shape[0], x.shape[1] // 2
-    got = bench.run(KERNELS["geglu"], [x], ((rows, cols), x.dtype), {"rows": rows, "cols": cols}, tuning, F16=half(stored))
+    got = bench.run(
+        KERNELS["geglu"], [x], ((rows, cols), x.dtype), {"rows": rows, "cols": cols}, tuning, F16=half(stored)
+    )
     value, gate = np.split(x.astype(np.float64), 2, axis=1)
     want = value * ACTIVATIONS["Gelu"](gate)
     bound = EPS[stored] * np.abs(want) + TINY[stored] + np.abs(value) * activation_bound(gate, want * 0, "f32")
@@ -147,12 +165,20 @@ def attention(bench, q, k, v, heads, stored, mask=None, tuning=None, method="fla
     dims = sizes | {"q_row": width, "k_row": width, "v_row": width, "q_from": 0, "k_from": 0, "v_from": 0}
     inputs = [q, k, v, q if mask is None else mask]
     return bench.run(
-        KERNELS["flash_attention"], inputs, (q.shape, q.dtype), dims, tuning, F16=half(stored), D=d, MASKED=int(mask is not None)
+        KERNELS["flash_attention"],
+        inputs,
+        (q.shape, q.dtype),
+        dims,
+        tuning,
+        F16=half(stored),
+        D=d,
+        MASKED=int(mask is not None),
     )
 
 
 def partial_softmax(bench, q, k, v, heads, stored, mask, tuning, band=2):
-    """Scores, statistics, mix: `band` heads at a time, each band's part of the output checked to be written by it alone."""
+    """Scores, statistics, mix: `band` heads at a time, each band's part of the output checked
+    to be written by it alone."""
     (batch, queries, width), keys = q.shape, k.shape[1]
     d, scale = width // heads, (width // heads) ** -0.5
     whole = np.zeros_like(q)
@@ -172,15 +198,22 @@ def partial_softmax(bench, q, k, v, heads, stored, mask, tuning, band=2):
         )
         about = ((count, queries, 2), np.float32)
         dims = {"rows": count * queries, "cols": keys}
-        stats = bench.run(KERNELS["softmax_stats"], [scores], about, dims, tuning.get("softmax_stats"), F16=half(stored))
-        part = bench.run(
-            KERNELS["attention_mix"], [scores, stats, v], (q.shape, q.dtype), sizes | rows, tuning.get("attention_mix"), **common
+        stats = bench.run(
+            KERNELS["softmax_stats"], [scores], about, dims, tuning.get("softmax_stats"), F16=half(stored)
         )
-        mine = np.zeros((batch, heads), bool)
-        mine.reshape(-1)[first : first + count] = True
+        part = bench.run(
+            KERNELS["attention_mix"],
+            [scores, stats, v],
+            (q.shape, q.dtype),
+            sizes | rows,
+            tuning.get("attention_mix"),
+            **common,
+        )
+        masked = np.zeros((batch, heads), bool)
+        masked.reshape(-1)[first : first + count] = True
         split = part.reshape(batch, queries, heads, d)
-        assert np.isnan(split.transpose(0, 2, 1, 3)[~mine]).all(), "a band wrote another's heads"
-        whole.reshape(batch, queries, heads, d).transpose(0, 2, 1, 3)[mine] = split.transpose(0, 2, 1, 3)[mine]
+        assert np.isnan(split.transpose(0, 2, 1, 3)[~masked]).all(), "a band wrote another's heads"
+        whole.reshape(batch, queries, heads, d).transpose(0, 2, 1, 3)[masked] = split.transpose(0, 2, 1, 3)[masked]
     return whole
 
 
@@ -240,7 +273,10 @@ def test_attention_over_parts_of_rows(bench: Bench, stored):
     """q, k and v as columns of one product, and k and v of another: the same numbers as apart."""
     heads, d, batch, tokens, keys = 2, 12, 2, 19, 7
     width = heads * d
-    wide, pair = values("normal", (batch, tokens, 3 * width), stored), values("normal", (batch, keys, 2 * width), stored, 1)
+    wide, pair = (
+        values("normal", (batch, tokens, 3 * width), stored),
+        values("normal", (batch, keys, 2 * width), stored, 1),
+    )
     q, k, v = (np.ascontiguousarray(part) for part in np.split(wide, 3, axis=2))
     sizes = {"batch": batch, "queries": tokens, "heads": heads, "scale": 0.3, "q_row": 3 * width, "q_from": 0}
     own = sizes | {"keys": tokens, "k_row": 3 * width, "v_row": 3 * width, "k_from": width, "v_from": 2 * width}
@@ -252,7 +288,9 @@ def test_attention_over_parts_of_rows(bench: Bench, stored):
     ):
         settings = {"F16": half(stored), "D": d}
         got = bench.run(KERNELS["flash_attention"], [*inputs, wide], (q.shape, q.dtype), dims, **settings)
-        want = bench.run(KERNELS["flash_attention"], [*rows, q], (q.shape, q.dtype), apart | {"keys": rows[1].shape[1]}, **settings)
+        want = bench.run(
+            KERNELS["flash_attention"], [*rows, q], (q.shape, q.dtype), apart | {"keys": rows[1].shape[1]}, **settings
+        )
         np.testing.assert_array_equal(got, want)
 
 

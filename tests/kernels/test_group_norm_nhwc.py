@@ -30,7 +30,14 @@ def group_norm(bench, kernel, x, c1, scale, bias, groups, stored, silu=0, tuning
     per_group, lanes = channels // groups, KERNELS["group_norm_nhwc"].tuning(**(tuning or {}))["V"]
     block = math.lcm(per_group, lanes)
     parts = [np.ascontiguousarray(x[..., :c1]), np.ascontiguousarray(x[..., c1:] if c1 < channels else x)]
-    sizes = {"n": n, "pixels": pixels, "channels": channels, "c1": c1, "per_group": per_group, "blocks": channels // block}
+    sizes = {
+        "n": n,
+        "pixels": pixels,
+        "channels": channels,
+        "c1": c1,
+        "per_group": per_group,
+        "blocks": channels // block,
+    }
     extra = {"SPAN": block} if kernel == "group_norm_nhwc" else {}
     dims = sizes | {"epsilon": EPSILON}
     call, built = (
@@ -74,7 +81,9 @@ def test_group_norm(bench: Bench, kernel, size, stored, silu):
     check_group_norm(bench, kernel, values("normal", size[:3], stored), size[3], stored, silu)
 
 
-@pytest.mark.parametrize("kernel, c1", [("group_norm_nhwc", 16), ("group_norm_nhwc", 80), ("group_norm_nhwc_any", 7)], ids=str)
+@pytest.mark.parametrize(
+    "kernel, c1", [("group_norm_nhwc", 16), ("group_norm_nhwc", 80), ("group_norm_nhwc_any", 7)], ids=str
+)
 @pytest.mark.parametrize("stored", STORED)
 def test_group_norm_of_two_parts(bench: Bench, kernel, c1, stored):
     """A group may have channels of both."""
@@ -98,8 +107,14 @@ def test_group_norm_of_channels_that_differ_more_than_their_pixels(bench: Bench)
 
 @pytest.mark.parametrize("kernel", ["group_norm_nhwc", "group_norm_nhwc_any"])
 def test_group_norm_of_equal_values_is_the_bias(bench: Bench, kernel):
-    x, scale, bias = values("equal", (1, 33, 16), "f32"), values("normal", (16,), "f32", 1), values("normal", (16,), "f32", 2)
-    np.testing.assert_array_equal(group_norm(bench, kernel, x, 16, scale, bias, 4, "f32"), np.broadcast_to(bias, x.shape))
+    x, scale, bias = (
+        values("equal", (1, 33, 16), "f32"),
+        values("normal", (16,), "f32", 1),
+        values("normal", (16,), "f32", 2),
+    )
+    np.testing.assert_array_equal(
+        group_norm(bench, kernel, x, 16, scale, bias, 4, "f32"), np.broadcast_to(bias, x.shape)
+    )
 
 
 def two_commands(bench, x, scale, bias, groups, stored, chunk, silu=1, sums_tuning=None, apply_tuning=None):
@@ -124,7 +139,9 @@ def test_group_norm_in_two_commands(bench: Bench, size, chunk, offset, stored):
     *shape, groups = size
     x = values("normal", shape, stored) + STORED[stored](offset)
     scale, bias = values("normal", shape[2:], stored, 1), values("normal", shape[2:], stored, 2)
-    check_against_reference(two_commands(bench, x, scale, bias, groups, stored, chunk), x, scale, bias, groups, stored, 1, f"{size}")
+    check_against_reference(
+        two_commands(bench, x, scale, bias, groups, stored, chunk), x, scale, bias, groups, stored, 1, f"{size}"
+    )
 
 
 @pytest.mark.parametrize("kernel, stored, tuning", tunings_of(KERNELS, ["group_norm_sums", "group_norm_apply"]))
@@ -135,14 +152,27 @@ def test_two_commands_tunings(bench: Bench, kernel, stored, tuning):
     check_against_reference(got, x, scale, bias, 8, stored, 1, str(tuning))
 
 
-# Group norm with given statistics --------------------------------------------------------------------------------------
+# Group norm with given statistics -------------------------------------------------------------------------------------
 
 
 def check_normalize(bench, shape, groups, stored, silu, tuning=None, kind="normal"):
     pixels, channels = shape
-    x, scale, bias = values(kind, shape, stored), values("normal", (channels,), stored, 1), values("normal", (channels,), stored, 2)
-    mean, variance = values("normal", (groups,), "f32", 3), np.abs(values("normal", (groups,), "f32", 4)) + np.float32(0.1)
-    dims = {"pixels": pixels, "channels": channels, "groups": groups, "per_group": channels // groups, "epsilon": EPSILON}
+    x, scale, bias = (
+        values(kind, shape, stored),
+        values("normal", (channels,), stored, 1),
+        values("normal", (channels,), stored, 2),
+    )
+    mean, variance = (
+        values("normal", (groups,), "f32", 3),
+        np.abs(values("normal", (groups,), "f32", 4)) + np.float32(0.1),
+    )
+    dims = {
+        "pixels": pixels,
+        "channels": channels,
+        "groups": groups,
+        "per_group": channels // groups,
+        "epsilon": EPSILON,
+    }
     inputs, built = [x, mean, variance, scale, bias], {"F16": half(stored), "ACT_Silu": int(silu)}
     kernel = KERNELS["normalize_nhwc"]
     got = bench.run(kernel, inputs, (shape, x.dtype), dims, tuning, **built)

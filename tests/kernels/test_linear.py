@@ -12,7 +12,20 @@ pytestmark = pytest.mark.device
 KERNEL = load_all()["matmul"]
 
 
-def check(bench: Bench, size, stored, activation="", *, bias=True, add=False, k1=None, pad=None, tuning=None, panels=False, int8=False):
+def check(
+    bench: Bench,
+    size,
+    stored,
+    activation="",
+    *,
+    bias=True,
+    add=False,
+    k1=None,
+    pad=None,
+    tuning=None,
+    panels=False,
+    int8=False,
+):
     """x [m, k] in one part, or in two with k1 columns in the first; weight [k, n or 2 n], stored `pad` columns wide."""
     m, n, k = size
     columns = 2 * n if activation == "Geglu" else n
@@ -70,7 +83,9 @@ def test_int8_weights(bench: Bench, stored, activation, size):
     check(bench, size, stored, activation, add=True, panels=True, int8=True)
 
 
-@pytest.mark.parametrize("tuning", [{"V": 4}, {"V": 8, "NV": 2}, {"NV": 1, "MB": 1}, {"MR": 4, "KC": 16, "X": 8, "Y": 4}], ids=str)
+@pytest.mark.parametrize(
+    "tuning", [{"V": 4}, {"V": 8, "NV": 2}, {"NV": 1, "MB": 1}, {"MR": 4, "KC": 16, "X": 8, "Y": 4}], ids=str
+)
 def test_int8_weights_however_they_are_cut(bench: Bench, tuning):
     check(bench, (17, 83, 150), "f16", "Geglu", k1=70, tuning=tuning, panels=True, int8=True)
 
@@ -108,7 +123,9 @@ def test_tunings(bench: Bench, stored, tuning):
 def test_over_the_residual(bench: Bench, stored, activation, panels, size):
     m, n, k = size
     columns = n * (2 if activation else 1)
-    x, weight, bias, residual = (values("normal", s, stored, i) for i, s in enumerate(((m, k), (k, columns), (1, columns), (m, n))))
+    x, weight, bias, residual = (
+        values("normal", s, stored, i) for i, s in enumerate(((m, k), (k, columns), (1, columns), (m, n)))
+    )
     tile, ldb = KERNEL.tuning(), columns
     if panels:
         width, halves = tile["V"] * tile["NV"], 2 if activation else 1

@@ -14,7 +14,16 @@ KERNEL = load_all()["matmul"]
 def check(bench: Bench, a: np.ndarray, b: np.ndarray, stored: str, tuning: dict[str, int] | None = None) -> None:
     """`a` [batch or 1, m, k], `b` [batch or 1, k, n]; a batch of 1 is shared."""
     (a_items, m, k), (b_items, _, n), batch = a.shape, b.shape, max(len(a), len(b))
-    dims = {"batch": batch, "m": m, "n": n, "k": k, "k1": k, "ldb": n, "a_batch": m * k * (a_items > 1), "b_batch": k * n * (b_items > 1)}
+    dims = {
+        "batch": batch,
+        "m": m,
+        "n": n,
+        "k": k,
+        "k1": k,
+        "ldb": n,
+        "a_batch": m * k * (a_items > 1),
+        "b_batch": k * n * (b_items > 1),
+    }
     got = bench.run(KERNEL, [a, a, b, a, a, a], ((batch, m, n), a.dtype), dims, tuning, F16=int(stored == "f16"))
     left, right = exact(a, b)
     want = left @ right
@@ -23,7 +32,18 @@ def check(bench: Bench, a: np.ndarray, b: np.ndarray, stored: str, tuning: dict[
 
 # Tiles are 6 rows by 64 columns (four vectors of 16) by 128 deep: one under, one over, and several of each.
 @pytest.mark.parametrize(
-    "m, n, k", [(1, 1, 1), (3, 4, 5), (7, 15, 7), (5, 16, 16), (6, 17, 127), (7, 63, 128), (47, 65, 129), (49, 77, 40), (101, 131, 259)]
+    "m, n, k",
+    [
+        (1, 1, 1),
+        (3, 4, 5),
+        (7, 15, 7),
+        (5, 16, 16),
+        (6, 17, 127),
+        (7, 63, 128),
+        (47, 65, 129),
+        (49, 77, 40),
+        (101, 131, 259),
+    ],
 )
 @pytest.mark.parametrize("stored", STORED)
 def test_awkward_sizes(bench: Bench, m: int, n: int, k: int, stored: str) -> None:
@@ -33,7 +53,9 @@ def test_awkward_sizes(bench: Bench, m: int, n: int, k: int, stored: str) -> Non
 @pytest.mark.parametrize("batches", [(3, 3), (1, 3), (3, 1)], ids=str)
 @pytest.mark.parametrize("stored", STORED)
 def test_batches_and_shared_operands(bench: Bench, batches: tuple[int, int], stored: str) -> None:
-    check(bench, values("normal", (batches[0], 13, 40), stored), values("normal", (batches[1], 40, 77), stored, 1), stored)
+    check(
+        bench, values("normal", (batches[0], 13, 40), stored), values("normal", (batches[1], 40, 77), stored, 1), stored
+    )
     check(bench, values("normal", (batches[0], 5, 9), stored), values("normal", (batches[1], 9, 3), stored, 1), stored)
 
 

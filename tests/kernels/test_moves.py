@@ -64,7 +64,9 @@ def test_concat_writes_only_its_part(bench: Bench) -> None:
 
 def test_expand_repeats_through_zero_strides(bench: Bench) -> None:
     x = values("normal", (5, 1), "f16")
-    np.testing.assert_array_equal(copy(bench, x, (3, 5, 21), [21, 5, 3], [0, 1, 0], [1, 21, 105]), np.broadcast_to(x, (3, 5, 21)))
+    np.testing.assert_array_equal(
+        copy(bench, x, (3, 5, 21), [21, 5, 3], [0, 1, 0], [1, 21, 105]), np.broadcast_to(x, (3, 5, 21))
+    )
 
 
 def test_every_bit_pattern_survives(bench: Bench) -> None:
@@ -81,7 +83,9 @@ def test_resize_whole_factors(bench: Bench, size: tuple[int, int, int, int], sto
     n, h, w, factor = size
     x = values("normal", (n, h, w), stored)
     dims = {"n": n, "h": h, "w": w, "oh": h * factor, "ow": w * factor}
-    got = bench.run(KERNELS["resize_nearest"], [x], ((n, h * factor, w * factor), x.dtype), dims, F16=int(stored == "f16"))
+    got = bench.run(
+        KERNELS["resize_nearest"], [x], ((n, h * factor, w * factor), x.dtype), dims, F16=int(stored == "f16")
+    )
     np.testing.assert_array_equal(got, x.repeat(factor, 1).repeat(factor, 2))
 
 

@@ -41,7 +41,18 @@ SHAPES = [
 
 
 def check_conv(
-    bench, shape, stored, activation="", *, up=None, shift=False, add=False, tuning=None, kind="normal", panels=False, int8=False
+    bench,
+    shape,
+    stored,
+    activation="",
+    *,
+    up=None,
+    shift=False,
+    add=False,
+    tuning=None,
+    kind="normal",
+    panels=False,
+    int8=False,
 ):
     n, ic, h, w, oc, k, stride, pads = shape
     top, left, bottom, right = pads
@@ -49,7 +60,11 @@ def check_conv(
     oh, ow = (up_h + top + bottom - k) // stride + 1, (up_w + left + right - k) // stride + 1
     lanes = KERNELS["conv2d_nhwc"].tuning(**(tuning or {}))["V"]
     ldb = max(oc, lanes)
-    x, weight, bias = values(kind, (n, h, w, ic), stored), values("normal", (k, k, ic, oc), stored, 1), values("normal", (oc,), stored, 2)
+    x, weight, bias = (
+        values(kind, (n, h, w, ic), stored),
+        values("normal", (k, k, ic, oc), stored, 1),
+        values("normal", (oc,), stored, 2),
+    )
     if kind == "largest":
         weight = (weight * STORED[stored](2**-9)).astype(STORED[stored])
     shifts, residual = values("normal", (n, 3 + oc), stored, 3), values("normal", (n, oh, ow, oc), stored, 4)
@@ -64,7 +79,19 @@ def check_conv(
         wide, wide_bias = in_panels(weight.reshape(-1, oc), width), in_panels(bias[None], width)
         ldb = wide.shape[0] * width
         scales = in_panels(scales, width) if int8 else x
-    sizes = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "ldb": ldb, "oh": oh, "ow": ow, "kh": k, "kw": k, "stride": stride}
+    sizes = {
+        "n": n,
+        "ic": ic,
+        "h": h,
+        "w": w,
+        "oc": oc,
+        "ldb": ldb,
+        "oh": oh,
+        "ow": ow,
+        "kh": k,
+        "kw": k,
+        "stride": stride,
+    }
     steps = {"pad_top": top, "pad_left": left, "up_h": up_h, "up_w": up_w, "shift_from": 3, "shift_row": 3 + oc}
     settings = {"F16": half(stored), "PANELS": int(panels), "W8": int(int8), "RAGGED": int(ic % lanes > 0)}
     settings |= defines(activation, True, shift, add)
@@ -77,7 +104,9 @@ def check_conv(
         return convolve(a.transpose(0, 3, 1, 2), b.transpose(3, 2, 0, 1), stride, pads).transpose(0, 2, 3, 1)
 
     parts = {"bias": base, "shift": extra[:, None, None, 3:] if shift else None, "residual": rest if add else None}
-    want, wrong = finished(conv(large, taps), conv(np.abs(large), np.abs(taps)), ic * k * k + int8, stored, activation, **parts)
+    want, wrong = finished(
+        conv(large, taps), conv(np.abs(large), np.abs(taps)), ic * k * k + int8, stored, activation, **parts
+    )
     assert_close(got, want, wrong, f"{shape}")
 
 
@@ -137,17 +166,25 @@ def test_convolution_of_extreme_values(bench: Bench, kind):
 
 def test_padding_is_zero_even_beside_infinity(bench: Bench):
     """A masked tap must not multiply: 0 * inf is NaN."""
-    x, weight, bias = np.full((1, 4, 20, 2), np.inf, np.float32), np.ones((3, 3, 2, 16), np.float32), np.zeros(16, np.float32)
+    x, weight, bias = (
+        np.full((1, 4, 20, 2), np.inf, np.float32),
+        np.ones((3, 3, 2, 16), np.float32),
+        np.zeros(16, np.float32),
+    )
     sizes = {"n": 1, "ic": 2, "h": 4, "w": 20, "oc": 16, "ldb": 16, "oh": 4, "ow": 20, "kh": 3, "kw": 3, "stride": 1}
     dims = sizes | {"pad_top": 1, "pad_left": 1, "up_h": 4, "up_w": 20, "shift_from": 0, "shift_row": 0}
-    got = bench.run(KERNELS["conv2d_nhwc"], [x, weight, bias, x, x, x], ((1, 4, 20, 16), x.dtype), dims, F16=0, HAS_BIAS=1)
+    got = bench.run(
+        KERNELS["conv2d_nhwc"], [x, weight, bias, x, x, x], ((1, 4, 20, 16), x.dtype), dims, F16=0, HAS_BIAS=1
+    )
     assert np.isposinf(got).all()
 
 
 # The rest -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(1, 1, 1, 1, 2, 2), (2, 5, 3, 17, 10, 6), (1, 7, 4, 33, 13, 9), (2, 3, 5, 16, 3, 5)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(1, 1, 1, 1, 2, 2), (2, 5, 3, 17, 10, 6), (1, 7, 4, 33, 13, 9), (2, 3, 5, 16, 3, 5)], ids=str
+)
 @pytest.mark.parametrize("stored", STORED)
 def test_resize(bench: Bench, size, stored):
     n, h, w, c, oh, ow = size
@@ -172,7 +209,9 @@ def test_sines_and_cosines(bench: Bench, order, rows, width):
     rates = np.exp(-np.arange(width) / width * math.log(10000)).astype(np.float32)
     for tuning in ({}, {"X": 64}):
         dims = {"rows": rows, "half_width": width}
-        got = bench.run(KERNELS["sin_cos"], [t, rates], ((rows, 2 * width), np.float32), dims, tuning, F16=0, **{f"OP_{order}": 1})
+        got = bench.run(
+            KERNELS["sin_cos"], [t, rates], ((rows, 2 * width), np.float32), dims, tuning, F16=0, **{f"OP_{order}": 1}
+        )
         angle = (t[:, None] * rates).astype(np.float64)  # the product is rounded once, as the reference's is
         halves = [np.sin(angle), np.cos(angle)]
         want = np.concatenate(halves if order == "SinCos" else halves[::-1], 1)

@@ -15,7 +15,9 @@ EPSILON = 1e-5
 
 def softmax(bench: Bench, x: np.ndarray, stored: str, tuning: dict[str, int] | None = None) -> np.ndarray:
     rows, cols = x.shape
-    return bench.run(KERNELS["softmax"], [x], (x.shape, x.dtype), {"rows": rows, "cols": cols}, tuning, F16=int(stored == "f16"))
+    return bench.run(
+        KERNELS["softmax"], [x], (x.shape, x.dtype), {"rows": rows, "cols": cols}, tuning, F16=int(stored == "f16")
+    )
 
 
 def softmax_close(got: np.ndarray, x: np.ndarray, stored: str) -> None:
@@ -24,7 +26,9 @@ def softmax_close(got: np.ndarray, x: np.ndarray, stored: str) -> None:
     want = powers / powers.sum(1, keepdims=True)
     # exp(x - max) carries the rounding of x - max, which grows with the difference.
     spread = np.where(np.isfinite(exponents), np.abs(exponents), 0.0)
-    assert_close(got, want, want * (rtol(stored, x.shape[1]) + EPS["f32"] * (4 + spread)) + TINY[stored], f"softmax {x.shape}")
+    assert_close(
+        got, want, want * (rtol(stored, x.shape[1]) + EPS["f32"] * (4 + spread)) + TINY[stored], f"softmax {x.shape}"
+    )
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -81,7 +85,9 @@ def test_softmax_values(bench: Bench, kind: str, stored: str) -> None:
     softmax_close(softmax(bench, x, stored), x, stored)
 
 
-def norm(bench: Bench, name: str, x: np.ndarray, stored: str, tuning: dict[str, int] | None = None, epsilon: float = EPSILON) -> None:
+def norm(
+    bench: Bench, name: str, x: np.ndarray, stored: str, tuning: dict[str, int] | None = None, epsilon: float = EPSILON
+) -> None:
     """Run and compare. Rows of instance_norm cycle through 3 channels."""
     (rows, cols), channels = x.shape, 3
     count = cols if name == "layer_norm" else channels

@@ -38,7 +38,9 @@ def tiles_of(large: np.ndarray, oh: int, ow: int) -> np.ndarray:
     n, high, wide, _ = large.shape
     th, tw = -(-oh // 4), -(-ow // 4)
     padded = np.pad(large, [(0, 0), (1, 4 * th + 5 - high), (1, 4 * tw + 5 - wide), (0, 0)])
-    return np.stack([padded[i, 4 * y : 4 * y + 6, 4 * x : 4 * x + 6] for i in range(n) for y in range(th) for x in range(tw)])
+    return np.stack(
+        [padded[i, 4 * y : 4 * y + 6, 4 * x : 4 * x + 6] for i in range(n) for y in range(th) for x in range(tw)]
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1, 16), (2, 5, 7, 17), (1, 12, 9, 40)], ids=str)
@@ -71,8 +73,20 @@ def test_output(bench: Bench, size, activation, shift, add, stored, tuning):
     th, tw = -(-oh // 4), -(-ow // 4)
     count = n * th * tw
     products = values("normal", (36, count, oc), stored)
-    bias, shifts, residual = (values("normal", s, stored, i) for i, s in enumerate(((oc,), (n, 2 + oc), (n, oh, ow, oc)), 1))
-    sizes = {"oh": oh, "ow": ow, "oc": oc, "tiles_h": th, "tiles_w": tw, "first": 0, "count": count, "shift_from": 2, "shift_row": 2 + oc}
+    bias, shifts, residual = (
+        values("normal", s, stored, i) for i, s in enumerate(((oc,), (n, 2 + oc), (n, oh, ow, oc)), 1)
+    )
+    sizes = {
+        "oh": oh,
+        "ow": ow,
+        "oc": oc,
+        "tiles_h": th,
+        "tiles_w": tw,
+        "first": 0,
+        "count": count,
+        "shift_from": 2,
+        "shift_row": 2 + oc,
+    }
     settings = {"F16": int(stored == "f16"), **defines(activation, True, shift, add)}
     inputs = [products, bias, shifts, residual]
     call = (KERNELS["winograd_output"], inputs, ((n, oh, ow, oc), products.dtype), sizes, tuning)
@@ -92,8 +106,20 @@ def test_output(bench: Bench, size, activation, shift, add, stored, tuning):
 
 def test_a_band_writes_its_own_tiles_only(bench: Bench):
     products, bias = values("normal", (36, 2, 16), "f32"), np.zeros(16, np.float32)
-    sizes = {"oh": 8, "ow": 8, "oc": 16, "tiles_h": 2, "tiles_w": 2, "first": 1, "count": 2, "shift_from": 0, "shift_row": 0}
-    got = bench.run(KERNELS["winograd_output"], [products, bias, bias, bias], ((1, 8, 8, 16), np.float32), sizes, F16=0, HAS_BIAS=1)
+    sizes = {
+        "oh": 8,
+        "ow": 8,
+        "oc": 16,
+        "tiles_h": 2,
+        "tiles_w": 2,
+        "first": 1,
+        "count": 2,
+        "shift_from": 0,
+        "shift_row": 0,
+    }
+    got = bench.run(
+        KERNELS["winograd_output"], [products, bias, bias, bias], ((1, 8, 8, 16), np.float32), sizes, F16=0, HAS_BIAS=1
+    )
     written = np.isfinite(got[0, ..., 0])
     assert written[:4, 4:].all() and written[4:, :4].all() and not written[:4, :4].any() and not written[4:, 4:].any()
 
@@ -108,8 +134,20 @@ def test_the_whole_is_a_convolution(bench: Bench):
     patches = bench.run(KERNELS["winograd_input"], [x], ((36, 12, ic), np.float32), sizes | steps, F16=0)
     turned = np.einsum("ay,bx,yxio->abio", G, G, weight.astype(np.float64)).reshape(36, ic, oc).astype(np.float32)
     dims = {"batch": 36, "m": 12, "n": oc, "k": ic, "k1": ic, "ldb": oc, "a_batch": 12 * ic, "b_batch": ic * oc}
-    products = bench.run(KERNELS["matmul"], [patches, patches, turned, turned, turned, turned], ((36, 12, oc), np.float32), dims, F16=0)
-    back = {"oh": h, "ow": w, "oc": oc, "tiles_h": th, "tiles_w": tw, "first": 0, "count": 12, "shift_from": 0, "shift_row": 0}
+    products = bench.run(
+        KERNELS["matmul"], [patches, patches, turned, turned, turned, turned], ((36, 12, oc), np.float32), dims, F16=0
+    )
+    back = {
+        "oh": h,
+        "ow": w,
+        "oc": oc,
+        "tiles_h": th,
+        "tiles_w": tw,
+        "first": 0,
+        "count": 12,
+        "shift_from": 0,
+        "shift_row": 0,
+    }
     got = bench.run(KERNELS["winograd_output"], [products, x, x, x], ((n, h, w, oc), np.float32), back, F16=0)
     image, taps = exact(x, weight)
     want = convolve(image.transpose(0, 3, 1, 2), taps.transpose(3, 2, 0, 1), 1, (1, 1, 1, 1)).transpose(0, 2, 3, 1)
@@ -121,7 +159,8 @@ def test_the_whole_is_a_convolution(bench: Bench):
 
 
 def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), split=None, scales=None, **tuning):
-    """winograd_strips as lowering calls it, with the plain taps (`fly`) or the transformed ones; `split` replaces sizes of the work."""
+    """winograd_strips as lowering calls it, with the plain taps (`fly`) or the transformed ones;
+    `split` replaces sizes of the work."""
     kernel, (n, h, w, ic), oc = KERNELS["winograd_strips"], x.shape, taps.shape[-1]
     tuning = kernel.tuning(**tuning)
     th, tw, v, mr, wide = -(-oh // 4), -(-ow // 4), tuning["V"], tuning["MR"], tuning["V"] * tuning["NV"]
@@ -132,7 +171,19 @@ def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), 
     turned = taps if fly else np.einsum("ay,bx,yxio->abio", G, G, taps.astype(np.float64)).astype(taps.dtype)
     weight = in_panels(turned.reshape(-1, oc), wide)
     bias, shifts, residual = parts or (np.zeros(oc, x.dtype), x, x)
-    sizes = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "tiles_h": th, "tiles_w": tw, "tiles": tiles, "panels": panels}
+    sizes = {
+        "n": n,
+        "ic": ic,
+        "h": h,
+        "w": w,
+        "oc": oc,
+        "oh": oh,
+        "ow": ow,
+        "tiles_h": th,
+        "tiles_w": tw,
+        "tiles": tiles,
+        "panels": panels,
+    }
     steps = {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc, "slot": slot}
     built = {"FLY": int(fly), "RAGGED": int(oc % v > 0), "F16": int(stored == "f16"), "W8": int(scales is not None)}
     settings = built | defines(activation, True, bool(parts), bool(parts))
@@ -162,13 +213,15 @@ def check_strips(bench: Bench, size, stored, fly=True, up=1, activation="", spli
     )
     base, extra, rest = exact(*parts) if parts else (np.zeros(oc), None, None)
     shift = None if extra is None else extra[:, None, None, 2:]
-    # The transforms make numbers that are larger than the result's by about this much; stored transformed, weights are rounded once more.
+    # The transforms make numbers that are larger than the result's by about this much; stored transformed, weights are
+    # rounded once more.
     larger = 12 * (1 + (not fly) * EPS[stored] / EPS["f32"])
     want, wrong = finished(want, larger * magnitude, 9 * ic, stored, activation, bias=base, shift=shift, residual=rest)
     assert_close(got, want, wrong, f"{size} {split} {tuning}")
 
 
-SIZES = [(1, 1, 1, 16, 16), (2, 5, 7, 17, 40), (1, 12, 9, 48, 3), (1, 13, 8, 40, 33)]  # tiles cut off, channels that fill no vector
+# tiles cut off, channels that fill no vector
+SIZES = [(1, 1, 1, 16, 16), (2, 5, 7, 17, 40), (1, 12, 9, 48, 3), (1, 13, 8, 40, 33)]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -193,7 +246,7 @@ def test_strips_tunings(bench: Bench, stored, tuning):
     "split",
     [
         {"depth": 32, "share": 2},  # channels in three parts, the last of them short; panels in pairs
-        {"depth": 48, "share": 1, "chunk": 1, "groups": 5},  # a task a panel, more tasks than work-items
+        {"depth": 48, "share": 1, "chunk": 1, "groups": 5},  # a task per panel, more tasks than work-items
         {"strip": 24, "chunk": 2, "groups": 9},  # all tiles at once; work-items without a task
         {"depth": 32, "share": 3, "chunk": 2},
     ],

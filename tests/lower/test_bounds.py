@@ -1,4 +1,5 @@
-"""Launches of plans that were read from files: those that lowering makes pass, and each clause of a header refuses something."""
+"""Launches of plans that were read from files: those that lowering makes pass,
+and each clause of a header refuses something."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from ondevice.target import load_target
 
 KERNELS = load_all()
 BOUNDS = {name: Bounds(kernel) for name, kernel in KERNELS.items()}
-# Target, storage, rules that are left out, weights, and the side of the picture: together they launch nearly every kernel.
+# Target, storage, rules that are left out, weights, and the side of the picture: together they launch
+# nearly every kernel.
 WAYS = [
     ("host", "f16", (), "", 128),
     ("host", "f16", (), "i8", 64),
@@ -33,14 +35,39 @@ TILES = {"tiles_h": 2, "tiles_w": 2, "first": 0, "count": 4}
 # Kernels that no plan of those launches: sizes, elements of the operands, defines.
 BY_HAND: dict[str, tuple[dict[str, int | float], list[int], dict[str, int]]] = {
     "conv2d": (
-        {"n": 2, "ic": 3, "h": 9, "w": 7, "oc": 5, "oh": 2, "ow": 1, "kh": 5, "kw": 5, "stride": 3, "pad_top": 1, "pad_left": 1},
+        {
+            "n": 2,
+            "ic": 3,
+            "h": 9,
+            "w": 7,
+            "oc": 5,
+            "oh": 2,
+            "ow": 1,
+            "kh": 5,
+            "kw": 5,
+            "stride": 3,
+            "pad_top": 1,
+            "pad_left": 1,
+        },
         [2 * 3 * 9 * 7, 5 * 3 * 5 * 5, 5, 2 * 5 * 2],
         {},
     ),
-    "group_norm_nhwc_any": ({"n": 1, "pixels": 4, "channels": 6, "c1": 4, "per_group": 2, "epsilon": 1e-5}, [16, 8, 6, 6, 24], {}),
-    "normalize_nhwc": ({"pixels": 4, "channels": 6, "groups": 3, "per_group": 2, "epsilon": 1e-5}, [24, 3, 3, 6, 6, 24], {}),
+    "group_norm_nhwc_any": (
+        {"n": 1, "pixels": 4, "channels": 6, "c1": 4, "per_group": 2, "epsilon": 1e-5},
+        [16, 8, 6, 6, 24],
+        {},
+    ),
+    "normalize_nhwc": (
+        {"pixels": 4, "channels": 6, "groups": 3, "per_group": 2, "epsilon": 1e-5},
+        [24, 3, 3, 6, 6, 24],
+        {},
+    ),
     "resize_nearest_nhwc": ({"n": 1, "h": 2, "w": 2, "c": 3, "oh": 4, "ow": 4}, [12, 48], {}),
-    "winograd_input": (TILES | {"h": 8, "w": 8, "ic": 16, "pad_top": 1, "pad_left": 1, "up_h": 8, "up_w": 8}, [1024, 36 * 64], {}),
+    "winograd_input": (
+        TILES | {"h": 8, "w": 8, "ic": 16, "pad_top": 1, "pad_left": 1, "up_h": 8, "up_w": 8},
+        [1024, 36 * 64],
+        {},
+    ),
     "winograd_output": (
         TILES | {"oh": 8, "ow": 8, "oc": 16, "shift_from": 0, "shift_row": 16},
         [36 * 64, 16, 16, 1024, 1024],
@@ -62,15 +89,17 @@ def launches() -> dict[str, list[Launch]]:
     model = build(random_checkpoint("demo", 0))
     found: dict[str, dict[str, Launch]] = {name: {} for name in KERNELS}
     for target, dtype, without, weights, side in WAYS:
-        todo = [job for job in bundle_jobs(model, [(side, side)], 0, []) if side < 512 or job.component == "vae_encoder"]
+        todo = [
+            job for job in bundle_jobs(model, [(side, side)], 0, []) if side < 512 or job.component == "vae_encoder"
+        ]
         for compiled in programs(model, Recipe(dtype, weights, load_target(target), without), todo, KERNELS):
-            made = compiled.plan()
-            for call in made.dispatches:
-                kernel, given = made.kernels[call.kernel], [made.operands[k] for k in call.operands]
+            plan = compiled.plan()
+            for call in plan.dispatches:
+                kernel, given = plan.kernels[call.kernel], [plan.operands[k] for k in call.operands]
                 operands = [(operand.dtype, prod(operand.shape)) for operand in given]
                 launch = Launch(dict(kernel.defines), operands, call.outputs, call.scalars, call.grid, call.group)
                 found[kernel.file][repr((launch.defines, launch.scalars))] = launch
-    return {name: [*mine.values(), *([by_hand(name)] if name in BY_HAND else [])] for name, mine in found.items()}
+    return {name: [*by_key.values(), *([by_hand(name)] if name in BY_HAND else [])] for name, by_key in found.items()}
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -108,7 +137,10 @@ def test_each_clause_of_a_header_refuses_something(launches: dict[str, list[Laun
         ({"defines": {"V": 7}}, "define V is 7 (expected one of [16, 4, 8])"),
         ({"defines": {"HAS_BIAS": 2}}, "define HAS_BIAS is 2 (expected 0 or 1)"),
         ({"defines": {"oc": 1}}, "define oc is none of the kernel's"),  # it would stand wherever the body says oc
-        ({"operands": [("f32", 2304)] * 4}, "it has other arguments than the kernel (expected 4 inputs, 1 outputs, 9 scalars)"),
+        (
+            {"operands": [("f32", 2304)] * 4},
+            "it has other arguments than the kernel (expected 4 inputs, 1 outputs, 9 scalars)",
+        ),
         ({"operands": [("f16", 2304)] * 5}, "operand 0 (m) is f16 (expected f32)"),
         ({"operands": [("i8", 2304)] * 5}, "operand 0 (m) is i8 (expected f32)"),
         (
@@ -134,18 +166,22 @@ def test_what_is_said_of_a_launch(change: dict[str, Any], expected: str) -> None
 def test_tunables_and_floats() -> None:
     launch = by_hand("normalize_nhwc")
     assert BOUNDS["normalize_nhwc"].misuse(replace(launch, defines={"V": 4, "X": 1})) == "define STEPS is missing"
-    assert BOUNDS["normalize_nhwc"].misuse(replace(launch, scalars=(4, 6, 3, 2, 1))) == "epsilon is 1 (expected a float)"
+    assert (
+        BOUNDS["normalize_nhwc"].misuse(replace(launch, scalars=(4, 6, 3, 2, 1))) == "epsilon is 1 (expected a float)"
+    )
     assert BOUNDS["normalize_nhwc"].misuse(replace(launch, defines={**launch.defines, "INPLACE": 1})) is None
 
 
 def test_what_a_kernel_needs_is_looked_at() -> None:
     tile = KERNELS["conv2d_tile"]
     dims, elements, _ = BY_HAND["conv2d"]
-    launch = Launch(tile.tuning(), [("f32", n) for n in elements], 1, tile.scalars(dims), *tile.launch(dims, tile.tuning()))
+    launch = Launch(
+        tile.tuning(), [("f32", n) for n in elements], 1, tile.scalars(dims), *tile.launch(dims, tile.tuning())
+    )
     assert BOUNDS["conv2d_tile"].misuse(launch) == "kh=5 is over 3"
 
 
 def test_bits_are_as_wide_as_storage(launches: dict[str, list[Launch]]) -> None:
     half = next(one for one in launches["strided_copy"] if one.defines["F16"])
     other = replace(half, defines={**half.defines, "F16": 0})
-    assert BOUNDS["strided_copy"].misuse(other) == "operand 0 (x) is f16 (expected 4 bytes an element)"
+    assert BOUNDS["strided_copy"].misuse(other) == "operand 0 (x) is f16 (expected 4 bytes per element)"

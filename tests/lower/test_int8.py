@@ -25,15 +25,20 @@ def written(program, name):
     """A weight's bytes as a bundle has them, as an array."""
     source = weight_sources(program)[name if name.startswith("unet/") else f"unet/{name}"]
     data = b"".join(bytes(chunk) for chunk in stored(name, source))
-    return np.frombuffer(data, {"i8": np.int8, "f32": np.float32, "f16": np.float16}[source.dtype]).reshape(source.shape)
+    return np.frombuffer(data, {"i8": np.int8, "f32": np.float32, "f16": np.float16}[source.dtype]).reshape(
+        source.shape
+    )
 
 
 def test_a_value_is_off_by_at_most_half_a_step():
-    weight = np.random.default_rng(0).normal(size=(500, 40)).astype(np.float32) * np.logspace(-6, 3, 40, dtype=np.float32)
+    weight = np.random.default_rng(0).normal(size=(500, 40)).astype(np.float32) * np.logspace(
+        -6, 3, 40, dtype=np.float32
+    )
     scales = scales_of(weight)
     small = rounded(weight, scales)
     assert small.dtype == np.int8 and scales.dtype == np.float32
-    np.testing.assert_array_equal(np.abs(small.astype(int)).max(axis=0), 127)  # the largest of a column is at the end of the range
+    # the largest of a column is at the end of the range
+    np.testing.assert_array_equal(np.abs(small.astype(int)).max(axis=0), 127)
     assert (np.abs(small * scales.astype(np.float64) - weight) <= 0.5001 * scales).all()
 
 
@@ -75,7 +80,9 @@ def test_weights_are_made_when_they_are_written():
     model = graph(PRODUCT.format(k=100, n=70), w=np.ones((100, 70), np.float32))
     value = model.graph.initializers["w"]
     values, read = value.const_value, []
-    value.const_value = ir.LazyTensor(lambda: read.append(1) or values, dtype=values.dtype, shape=values.shape, name="w")
+    value.const_value = ir.LazyTensor(
+        lambda: read.append(1) or values, dtype=values.dtype, shape=values.shape, name="w"
+    )
     program = lower(model, "unet", target=load_target("host"), weights="i8")
     assert not read
     written(program, next(name for name in program.weights if name.endswith("i8")))

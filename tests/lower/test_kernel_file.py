@@ -45,7 +45,8 @@ def test_reads_what_is_written(tmp_path: Path) -> None:
 
 def test_launch_rounds_up_to_whole_groups(tmp_path: Path) -> None:
     kernel = read(tmp_path)
-    assert kernel.launch({"rows": 7, "cols": 37}, kernel.tuning()) == ((32, 3, 1), (16, 1, 1))  # ceil(37 / 4) * 2 = 20 -> 32
+    # ceil(37 / 4) * 2 = 20 -> 32
+    assert kernel.launch({"rows": 7, "cols": 37}, kernel.tuning()) == ((32, 3, 1), (16, 1, 1))
     assert kernel.launch({"rows": 7, "cols": 37}, kernel.tuning(X=1, V=8, STEPS=1)) == ((5, 3, 1), (1, 1, 1))
 
 
@@ -100,8 +101,16 @@ BAD = {
     "not TOML": ('op    = "Copy"', "op    = Copy", "the header is not TOML"),
     "missing key": ('//: why   = "An example."\n', "", r"missing or extra fields \['why'\]"),
     "extra key": ("//: needs", "//: speed = 9\n//: needs", r"missing or extra fields \['speed'\]"),
-    "unknown class": ('"portable"', '"desktop"', r"class is unknown \(got 'desktop', expected one of portable, cpu, mobile\)"),
-    "unknown capability": ("caps  = []", 'caps  = ["wings"]', r"caps has the unknown 'wings' \(expected some of half, image2d"),
+    "unknown class": (
+        '"portable"',
+        '"desktop"',
+        r"class is unknown \(got 'desktop', expected one of portable, cpu, mobile\)",
+    ),
+    "unknown capability": (
+        "caps  = []",
+        'caps  = ["wings"]',
+        r"caps has the unknown 'wings' \(expected some of half, image2d",
+    ),
     "wrong type": ('why   = "An example."', "why   = 7", "header's why has the wrong type"),
     "unknown storage": ("y: f32[", "y: f64[", "cannot read out entry"),
     "shape missing": ("ids: i32[rows]", "ids: i32", "cannot read in entry"),
@@ -130,8 +139,16 @@ BAD = {
     "reach of nothing": ("//: needs", '//: reach = {z = "rows"}\n//: needs', r"reach is of unknown operands \['z'\]"),
     "no reach": ("//: needs", '//: reach = {x = "rows +"}\n//: needs', r"cannot read reach.x \('rows \+'\)"),
     "no comparison": ("//: needs", '//: holds = ["rows"]\n//: needs', "cannot read holds 'rows'.* it is no comparison"),
-    "two comparisons": ("//: needs", '//: holds = ["1 < rows < 2"]\n//: needs', "cannot read holds .* it is no comparison"),
-    "holds of nothing": ("//: needs", '//: holds = ["rows < depth"]\n//: needs', r"holds 'rows < depth' uses \['depth'\]"),
+    "two comparisons": (
+        "//: needs",
+        '//: holds = ["1 < rows < 2"]\n//: needs',
+        "cannot read holds .* it is no comparison",
+    ),
+    "holds of nothing": (
+        "//: needs",
+        '//: holds = ["rows < depth"]\n//: needs',
+        r"holds 'rows < depth' uses \['depth'\]",
+    ),
     "shape of nothing": ("x: stg[rows, cols]", "x: stg[rows, depth]", r"the shape of x uses \['depth'\]"),
     "no op": ('"Copy"', "[]", "op is not the name of an op"),
     "no expression": ("rows // 2", "rows //", "cannot read grid expression"),
@@ -149,7 +166,9 @@ def test_a_folder_is_a_class(tmp_path: Path) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "portable").mkdir()
     read(tmp_path / "cpu")
-    with pytest.raises(NoKernelError, match=r"cpu/copy\.cl: its header says class portable \(expected cpu, as its folder\)"):
+    with pytest.raises(
+        NoKernelError, match=r"cpu/copy\.cl: its header says class portable \(expected cpu, as its folder\)"
+    ):
         load_all(tmp_path)
     read(tmp_path / "portable")
     with pytest.raises(NoKernelError, match=r"portable/copy\.cl: cpu has a kernel of this name, too"):
@@ -170,7 +189,9 @@ def test_groups_suit_small_devices(kernel: KernelFile) -> None:
     assert set(kernel.header["group"]) <= {*sizes, "1"}
 
 
-WITH = GOOD.replace("min = 8}}\n", "min = 8}}\n//: with = {WIDE = {V = 8}}\n").replace("V + STEPS;", "V + STEPS + WIDE;")
+WITH = GOOD.replace("min = 8}}\n", "min = 8}}\n//: with = {WIDE = {V = 8}}\n").replace(
+    "V + STEPS;", "V + STEPS + WIDE;"
+)
 
 
 def test_values_that_stand_first_with_a_define(tmp_path: Path) -> None:
@@ -180,13 +201,17 @@ def test_values_that_stand_first_with_a_define(tmp_path: Path) -> None:
     assert kernel.tuning({"WIDE": 1}, V=4)["V"] == 4, "what is chosen goes before"
 
 
-@pytest.mark.parametrize("old, new", [("{V = 8}", "{V = 5}"), ("{V = 8}", "{W = 8}"), ("{V = 8}", "8"), ("STEPS + WIDE", "STEPS")])
+@pytest.mark.parametrize(
+    "old, new", [("{V = 8}", "{V = 5}"), ("{V = 8}", "{W = 8}"), ("{V = 8}", "8"), ("STEPS + WIDE", "STEPS")]
+)
 def test_with_headers_that_are_refused(tmp_path: Path, old: str, new: str) -> None:
     with pytest.raises(NoKernelError, match=r"cannot read with\.WIDE"):
         read(tmp_path, WITH.replace(old, new))
 
 
-IN_PLACE = GOOD.replace("min = 8}}\n", 'min = 8}}\n//: inplace = {x = "cols"}\n').replace("V + STEPS;", "V + STEPS + OVERWRITTEN(x, y)[0];")
+IN_PLACE = GOOD.replace("min = 8}}\n", 'min = 8}}\n//: inplace = {x = "cols"}\n').replace(
+    "V + STEPS;", "V + STEPS + OVERWRITTEN(x, y)[0];"
+)
 
 
 def test_in_place_where_no_element_is_computed_twice(tmp_path: Path) -> None:

@@ -31,13 +31,17 @@ def calls(program):
 
 
 def test_views_make_no_calls_and_outputs_get_their_own_tensor():
-    program = lower(graph("(float[2,6] x) => (float[3,4] y) <int64[2] s = {3, 4}> { a = Neg(x) y = Reshape(a, s) }"), "unet")
+    program = lower(
+        graph("(float[2,6] x) => (float[3,4] y) <int64[2] s = {3, 4}> { a = Neg(x) y = Reshape(a, s) }"), "unet"
+    )
     assert calls(program) == [("Neg", "unary", ("x",), ("a",)), ("Identity", "strided_copy", ("a",), ("y",))]
     assert (program.inputs, program.outputs) == (("x",), ("y",))
 
 
 def test_half_storage_casts_at_the_borders_only():
-    program = lower(graph("(float[5] x) => (float[5] y) { a = Neg(x) b = Add(a, x) y = Exp(b) }"), "unet", storage="f16")
+    program = lower(
+        graph("(float[5] x) => (float[5] y) { a = Neg(x) b = Add(a, x) y = Exp(b) }"), "unet", storage="f16"
+    )
     assert calls(program) == [
         ("Cast", "cast", ("x",), ("x:f16",)),
         ("Neg", "unary", ("x:f16",), ("a",)),
@@ -55,7 +59,9 @@ TIMESTEP = """(float[1] t, float[1,4] x, float[1,2] f) => (float[1,4] y) <int64[
 
 def test_the_timestep_path_stays_float32():
     model = graph(TIMESTEP, f=np.ones((1, 2), np.float32))
-    assert {"t", "t2", "a", "f", "s", "c"} <= exact_values(model.graph) and not {"e", "x", "y"} & exact_values(model.graph)
+    assert {"t", "t2", "a", "f", "s", "c"} <= exact_values(model.graph) and not {"e", "x", "y"} & exact_values(
+        model.graph
+    )
     program = lower(model, "unet", storage="f16")
     kinds = {name: tensor.dtype for name, tensor in program.tensors.items()}
     assert (kinds["a"], kinds["s"], kinds["e"]) == ("f32", "f32", "f16")
@@ -86,14 +92,22 @@ def test_concat_writes_one_tensor_part_by_part():
 
 X = "(float[2,3,4,4] x) =>"
 REFUSED = {
-    "unknown op": ("(float[4] x) => (float[4] y) { y = Relu(x) }", GraphError, r"n0 \(Relu\): op ai.onnx::Relu is not supported"),
+    "unknown op": (
+        "(float[4] x) => (float[4] y) { y = Relu(x) }",
+        GraphError,
+        r"n0 \(Relu\): op ai.onnx::Relu is not supported",
+    ),
     "attribute": (
         "(float[4] x) => (float[4] y) { y = Softmax<axis=-1, beta=2>(x) }",
         GraphError,
         r"attributes \['beta'\] are not supported",
     ),
     "axis": (f"{X} (float[2,3,4,4] y) {{ y = Softmax<axis=1>(x) }}", GraphError, "only the last axis is supported"),
-    "groups": ("(float[2,3,4,4] x, float[3,1,1,1] w) => (float[2,3,4,4] y) { y = Conv<group=3>(x, w) }", GraphError, "group 1, dilation 1"),
+    "groups": (
+        "(float[2,3,4,4] x, float[3,1,1,1] w) => (float[2,3,4,4] y) { y = Conv<group=3>(x, w) }",
+        GraphError,
+        "group 1, dilation 1",
+    ),
     "symbolic": ('(float["n"] x) => (float["n"] y) { y = Neg(x) }', GraphError, "value y: its shape is .* Fix: build"),
     "resize": (
         f'{X} (float[2,3,8,8] y) <float[4] s = {{1, 1, 2, 2}}> {{ y = Resize<mode="linear">(x, , s) }}',
@@ -107,7 +121,11 @@ REFUSED = {
         "two neighbouring axes of four",
     ),
     "gemm": ("(float[2,2] x, float[2,2] w) => (float[2,2] y) { y = Gemm<alpha=2.0>(x, w) }", GraphError, "alpha=1"),
-    "index": ("(float[65536,65536] x) => (float[65536,65536] y) { y = Neg(x) }", PlanError, "unet: tensor x .* Fix: use a smaller --size"),
+    "index": (
+        "(float[65536,65536] x) => (float[65536,65536] y) { y = Neg(x) }",
+        PlanError,
+        "unet: tensor x .* Fix: use a smaller --size",
+    ),
 }
 
 

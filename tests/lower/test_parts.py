@@ -1,4 +1,5 @@
-"""Parts of rows that kernels read where they are, methods that go by bands, and norms of two parts: right numbers, and honest traffic."""
+"""Parts of rows that kernels read where they are, methods that go by bands, and norms of two parts:
+right numbers, and honest traffic."""
 
 import dataclasses
 
@@ -27,7 +28,8 @@ PARTS = {  # the rows that are split, under what shape an attention reads each p
 @pytest.mark.parametrize("rows, shape", PARTS.values(), ids=PARTS)
 def test_parts_of_rows_under_another_shape(rows, shape):
     text = f"""(float[{rows}] x) => (float[{shape}] y) <int64[3] r = {{{shape}}}, {HEADS.format(shape)}> {{
-        n = Neg(x) a, b, d = Split<axis=1, num_outputs=3>(n) q = Reshape(a, r) k = Reshape(b, r) v = Reshape(d, r) {ATTEND} }}"""
+        n = Neg(x) a, b, d = Split<axis=1, num_outputs=3>(n) q = Reshape(a, r) k = Reshape(b, r)
+        v = Reshape(d, r) {ATTEND} }}"""
     model = graph(text)
     inputs = feed(model)
     expected = by_onnxruntime(model, inputs)
@@ -59,13 +61,18 @@ def in_bands(model, kernels, **bounds):
     """By kernel: (bytes read, bytes written) by each call, with room for all and with room for a few bands."""
     whole, few = (dataclasses.replace(load_target("gpu"), **{"scratch": size, **bounds}) for size in (1 << 30, 1 << 11))
     rewrite(model, target=whole)
-    return {kernel: tuple(read(lower(model, "net", target=target), kernel) for target in (whole, few)) for kernel in kernels}
+    return {
+        kernel: tuple(read(lower(model, "net", target=target), kernel) for target in (whole, few)) for kernel in kernels
+    }
 
 
 def test_bands_of_an_attention_read_and_write_no_more_than_their_part():
-    model = graph(f"(float[1,20,8] q, float[1,20,8] k, float[1,20,8] v) => (float[1,20,8] y) <{HEADS.format('1,20,8')}> {{ {ATTEND} }}")
-    made = in_bands(model, ("attention_scores", "attention_mix"), flash={"max_head": 1})
-    for kernel, (whole, bands) in made.items():
+    model = graph(
+        "(float[1,20,8] q, float[1,20,8] k, float[1,20,8] v) => (float[1,20,8] y) "
+        f"<{HEADS.format('1,20,8')}> {{ {ATTEND} }}"
+    )
+    program = in_bands(model, ("attention_scores", "attention_mix"), flash={"max_head": 1})
+    for kernel, (whole, bands) in program.items():
         assert len(whole[0]) == 1 and len(bands[0]) == 2, kernel
         assert (sum(whole[0]), sum(whole[1])) == (sum(bands[0]), sum(bands[1])), kernel
 
@@ -73,10 +80,13 @@ def test_bands_of_an_attention_read_and_write_no_more_than_their_part():
 def test_bands_of_winograd_read_and_write_no_more_than_their_part():
     w, b = np.ones((32, 32, 3, 3), np.float32), np.ones(32, np.float32)
     model = graph(
-        "(float[1,32,16,16] x, float[32,32,3,3] w, float[32] b) => (float[1,32,16,16] y) { y = Conv<pads=[1,1,1,1]>(x, w, b) }", w=w, b=b
+        "(float[1,32,16,16] x, float[32,32,3,3] w, float[32] b) => (float[1,32,16,16] y) "
+        "{ y = Conv<pads=[1,1,1,1]>(x, w, b) }",
+        w=w,
+        b=b,
     )
-    made = in_bands(model, ("winograd_input",), winograd={})
-    (whole, bands), given = made["winograd_input"], 32 * 16 * 16 * 4
+    program = in_bands(model, ("winograd_input",), winograd={})
+    (whole, bands), given = program["winograd_input"], 32 * 16 * 16 * 4
     assert len(whole[0]) == 1 and whole[0][0] == given
     assert len(bands[0]) > 4 and given - len(bands[0]) < sum(bands[0]) <= given, "bytes of a band are rounded down"
 
@@ -84,13 +94,20 @@ def test_bands_of_winograd_read_and_write_no_more_than_their_part():
 @pytest.mark.device
 def test_a_norm_of_two_parts_of_a_large_picture():
     """The two commands that a large picture takes on a CPU read one part only."""
-    text = """(float[1,16,66,66] x, float[1,16,66,66] z, float[2] o, float[2] e, float[32,1,1] w, float[32,1,1] b) => (float[1,8,66,66] y)
+    text = """(float[1,16,66,66] x, float[1,16,66,66] z, float[2] o, float[2] e, float[32,1,1] w, float[32,1,1] b)
+    => (float[1,8,66,66] y)
         <int64[3] s = {0, 2, -1}, int64[4] j = {1, 32, 66, 66}> {
         u = Conv<kernel_shape=[1,1]>(x, f) v = Conv<kernel_shape=[1,1]>(z, f) i = Concat<axis=1>(u, v) a = Reshape(i, s)
-        n = InstanceNormalization(a, o, e) r = Reshape(n, j) m = Mul(r, w) l = Add(m, b) y = Conv<kernel_shape=[1,1]>(l, g) }"""
+        n = InstanceNormalization(a, o, e) r = Reshape(n, j) m = Mul(r, w) l = Add(m, b)
+        y = Conv<kernel_shape=[1,1]>(l, g) }"""
     rng = np.random.default_rng(1)
-    weights = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in {"w": (32, 1, 1), "b": (32, 1, 1)}.items()}
-    weights |= {"f": rng.standard_normal((16, 16, 1, 1), dtype=np.float32), "g": rng.standard_normal((8, 32, 1, 1), dtype=np.float32)}
+    weights = {
+        name: rng.standard_normal(shape, dtype=np.float32) for name, shape in {"w": (32, 1, 1), "b": (32, 1, 1)}.items()
+    }
+    weights |= {
+        "f": rng.standard_normal((16, 16, 1, 1), dtype=np.float32),
+        "g": rng.standard_normal((8, 32, 1, 1), dtype=np.float32),
+    }
     text = text.replace("float[2] o", "float[16,16,1,1] f, float[8,32,1,1] g, float[2] o")
     model = graph(text, o=np.ones(2, np.float32), e=np.zeros(2, np.float32), **weights)
     inputs = feed(model)
@@ -98,5 +115,7 @@ def test_a_norm_of_two_parts_of_a_large_picture():
     rewrite(model)
     assert any("GroupNormNhwc" in op for op in fused_ops(model)), fused_ops(model)
     program = lower(model, "net")
-    assert any(len(set(call.inputs)) == 4 for call in program.calls if call.op == "GroupNormNhwc"), [call.op for call in program.calls]
+    assert any(len(set(call.inputs)) == 4 for call in program.calls if call.op == "GroupNormNhwc"), [
+        call.op for call in program.calls
+    ]
     np.testing.assert_allclose(on_device(model, inputs), expected, rtol=1e-3, atol=1e-3)

@@ -19,7 +19,20 @@ from ondevice.target import METHODS, load_target
 KERNELS = load_all()
 OPS = sorted({op for kernel in KERNELS.values() for op in kernel.ops})
 HOST, GPU = load_target("host"), load_target("gpu")
-CONV = {"n": 1, "ic": 4, "h": 8, "w": 8, "oc": 4, "oh": 8, "ow": 8, "kh": 3, "kw": 3, "stride": 1, "pad_top": 1, "pad_left": 1}
+CONV = {
+    "n": 1,
+    "ic": 4,
+    "h": 8,
+    "w": 8,
+    "oc": 4,
+    "oh": 8,
+    "ow": 8,
+    "kh": 3,
+    "kw": 3,
+    "stride": 1,
+    "pad_top": 1,
+    "pad_left": 1,
+}
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -33,7 +46,11 @@ def test_every_kernel_is_part_of_a_way() -> None:
     names = {op: [[kernel.name for kernel in way.kernels] for way in ways(op, KERNELS)] for op in OPS}
     assert names["Attention"] == [["flash_attention"], ["attention_scores", "softmax_stats", "attention_mix"]]
     assert names["ConvNhwc"] == [["winograd_strips"], ["winograd_input", "winograd_output"], ["conv2d_nhwc"]]
-    assert names["GroupNormNhwc"] == [["group_norm_sums", "group_norm_apply"], ["group_norm_nhwc"], ["group_norm_nhwc_any"]]
+    assert names["GroupNormNhwc"] == [
+        ["group_norm_sums", "group_norm_apply"],
+        ["group_norm_nhwc"],
+        ["group_norm_nhwc_any"],
+    ]
 
 
 def test_every_way_is_lowered_and_every_method_bounded() -> None:
@@ -64,12 +81,16 @@ def test_says_why_each_way_lost() -> None:
         select("Conv", CONV | {"kh": 5}, HOST, few)
     assert "no kernel fits (conv2d_1x1: kh=5 is over 1; conv2d_tile: kh=5 is over 3)" in str(caught.value)
     choice = select("Conv", CONV | {"kh": 5}, HOST, KERNELS)
-    assert choice.fallback == "runs on the general kernel conv2d: conv2d_1x1: kh=5 is over 1; conv2d_tile: kh=5 is over 3"
+    assert (
+        choice.fallback == "runs on the general kernel conv2d: conv2d_1x1: kh=5 is over 1; conv2d_tile: kh=5 is over 3"
+    )
     assert select("Conv", CONV, HOST, KERNELS).fallback is None
 
 
 def test_unknown_op() -> None:
-    with pytest.raises(NoKernelError, match=r"Einsum \{'n': 1\}: no kernel fits \(no file for this op\)\. Fix: add a fallback kernel\."):
+    with pytest.raises(
+        NoKernelError, match=r"Einsum \{'n': 1\}: no kernel fits \(no file for this op\)\. Fix: add a fallback kernel\."
+    ):
         select("Einsum", {"n": 1}, HOST, KERNELS)
 
 
@@ -81,7 +102,9 @@ def test_class_and_capabilities_come_before_sizes() -> None:
     on_cpu, on_gpu = (select("ConvNhwc", WIDE, target, KERNELS) for target in (HOST, GPU))
     assert (on_cpu.way.first.name, on_gpu.way.first.name) == ("winograd_strips", "winograd_input")
     assert on_gpu.losers == {"winograd_strips": "it is of class cpu (target gpu has portable)"} and not on_gpu.methods
-    asking = replace(KERNELS["winograd_strips"], header=KERNELS["winograd_strips"].header | {"caps": ["half", "subgroups"]})
+    asking = replace(
+        KERNELS["winograd_strips"], header=KERNELS["winograd_strips"].header | {"caps": ["half", "subgroups"]}
+    )
     kernels = KERNELS | {"winograd_strips": asking}
     without = select("ConvNhwc", WIDE, replace(HOST, caps=frozenset({"half"})), kernels)
     assert without.losers == {"winograd_strips": "it needs subgroups, which target host has not"}
@@ -163,6 +186,9 @@ def test_flash_attention_within_its_bounds(bounds, reason) -> None:  # type: ign
 def test_two_commands_are_taken_where_the_target_asks_for_them() -> None:
     model = chain(lambda b, x, y: b.norm("n", b.conv("c", x, 48)))  # groups of 16 channels, 20 pixels
     rewrite(model)
-    for bound, wanted in (({}, "the target does not ask for it"), ({"two_commands": 21}, "it has fewer than 21 pixels")):
+    for bound, wanted in (
+        ({}, "the target does not ask for it"),
+        ({"two_commands": 21}, "it has fewer than 21 pixels"),
+    ):
         assert used(model, replace(ANYWHERE, group_norm=bound), "two_commands") == (0, [wanted])
     assert used(model, replace(ANYWHERE, group_norm={"two_commands": 20}), "two_commands") == (1, [])

@@ -34,11 +34,22 @@ def test_broadcast_reads_as_numpy_does():
     x = np.arange(6.0).reshape(2, 1, 3)
     steps = broadcast(x.shape, (4, 2, 5, 3))
     assert steps == (0, 3, 0, 1)
-    assert [x.ravel()[o] for o in offsets((3, 5, 2, 4), steps[::-1])] == np.broadcast_to(x, (4, 2, 5, 3)).ravel().tolist()
+    assert [x.ravel()[o] for o in offsets((3, 5, 2, 4), steps[::-1])] == np.broadcast_to(
+        x, (4, 2, 5, 3)
+    ).ravel().tolist()
 
 
 def test_walks_of_these_models_fit_and_worse_ones_are_refused():
-    per_channel = arguments((2, 320, 64, 64), a=contiguous((2, 320, 64, 64)), b=broadcast((320, 1, 1), (2, 320, 64, 64)))
-    assert per_channel is not None and [per_channel[k] for k in ("n0", "n1", "n2", "b0", "b1", "b2")] == [4096, 320, 2, 0, 1, 0]
+    per_channel = arguments(
+        (2, 320, 64, 64), a=contiguous((2, 320, 64, 64)), b=broadcast((320, 1, 1), (2, 320, 64, 64))
+    )
+    assert per_channel is not None and [per_channel[k] for k in ("n0", "n1", "n2", "b0", "b1", "b2")] == [
+        4096,
+        320,
+        2,
+        0,
+        1,
+        0,
+    ]
     shape = (2, 3, 2, 3, 2)
     assert arguments(shape, s=contiguous(shape)[::-1], d=contiguous(shape)) is None, f"needs more than {RANK}"

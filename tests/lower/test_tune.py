@@ -1,4 +1,5 @@
-"""Tunables by shape: the order of fallbacks, a weight stored once whatever reads it, and the same results whatever a file says."""
+"""Tunables by shape: the order of fallbacks, a weight stored once whatever reads it,
+and the same results whatever a file says."""
 
 from dataclasses import replace
 
@@ -25,7 +26,19 @@ from ondevice.target.tuning import KernelTuning, Row, Tuning
 KERNELS = load_all()
 MATMUL = KERNELS["matmul"]
 HOST = replace(load_target("host"), tuning=())
-SIZES = {"batch": 1, "m": 6, "n": 5, "k": 4, "k1": 4, "ldb": 99, "a_batch": 0, "b_batch": 0, "F16": 1, "ACT_Geglu": 0, "HAS_BIAS": 1}
+SIZES = {
+    "batch": 1,
+    "m": 6,
+    "n": 5,
+    "k": 4,
+    "k1": 4,
+    "ldb": 99,
+    "a_batch": 0,
+    "b_batch": 0,
+    "F16": 1,
+    "ACT_Geglu": 0,
+    "HAS_BIAS": 1,
+}
 
 
 def tuning(name, **kernels):
@@ -41,7 +54,9 @@ def test_tunables_go_by_the_sizes_of_operands_and_their_storage():
     assert MATMUL.weight_at(at) == {"F16": 1, "k": 4, "n": 5}
     gate = MATMUL.at(SIZES | {"ACT_Geglu": 1, "F16": 0})
     assert MATMUL.weight_at(gate) == {"ACT_Geglu": 1, "k": 4, "n": 5}
-    assert KERNELS["unary"].at({"n": 3, "F16": 1, "OP_Neg": 1}) == {"F16": 1, "n": 3} and not KERNELS["unary"].weight_at({"n": 3})
+    assert KERNELS["unary"].at({"n": 3, "F16": 1, "OP_Neg": 1}) == {"F16": 1, "n": 3} and not KERNELS[
+        "unary"
+    ].weight_at({"n": 3})
     assert KERNELS["flash_attention"].at({"queries": 3, "q_from": 8, "D": 40, "scale": 1.0}) == {"D": 40, "queries": 3}
 
 
@@ -50,7 +65,11 @@ def test_how_a_weight_is_stored_goes_by_the_weights_sizes(kernel):
     """By none of those that only say how much it is multiplied with: rows, pictures, their sizes."""
     named = {operand.split(":")[0]: operand for operand in kernel.header["in"]}
     weight = named.get("b") or named["weight"]
-    others = {name for name in kernel.header["layout"]["by"] if not name.isupper() and not name.startswith("ACT_") and name not in weight}
+    others = {
+        name
+        for name in kernel.header["layout"]["by"]
+        if not name.isupper() and not name.startswith("ACT_") and name not in weight
+    }
     assert others <= {"n", "oc"}, "what the weight is padded from"
 
 
@@ -67,7 +86,9 @@ LAYOUTS = {
 def test_a_layout_that_names_nothing_is_refused(tmp_path, line):
     text = KERNELS["unary"].text.replace("//: needs = {}", f"//: needs = {{}}\n//: {line}")
     (tmp_path / "unary.cl").write_text(text)
-    with pytest.raises(NoKernelError, match=r"unary\.cl: cannot read layout \(got .* expected lists: `tune` of tunables"):
+    with pytest.raises(
+        NoKernelError, match=r"unary\.cl: cannot read layout \(got .* expected lists: `tune` of tunables"
+    ):
         KernelFile.read(tmp_path / "unary.cl")
     (tmp_path / "unary.cl").write_text(text.replace(line, 'layout = {tune = ["V"], by = ["n"], gives = ["n"]}'))
     assert KernelFile.read(tmp_path / "unary.cl").stored_by == ("V",)
@@ -98,7 +119,9 @@ def test_device_then_family_then_target_then_header():
 
 def test_bad_values_name_the_file():
     bad = tuned_by(HOST, [tuning("mine", matmul=KernelTuning({"MR": 5}))])
-    with pytest.raises(PlanError, match=r"mine\.toml: kernel\.matmul: bad tunable \(got MR=5, expected one of .* Fix: write it again"):
+    with pytest.raises(
+        PlanError, match=r"mine\.toml: kernel\.matmul: bad tunable \(got MR=5, expected one of .* Fix: write it again"
+    ):
         tunables(MATMUL, SIZES, bad)
 
 
@@ -141,7 +164,10 @@ def a_file_for_every_call(tiny, target, pick):
             shapes.setdefault(kernel.name, {})[frozenset(at.items())] = Row(at, values)
             if weight:
                 weights.setdefault(kernel.name, {})[frozenset(weight.items())] = Row(weight, stored)
-    tables = {name: KernelTuning({}, tuple(weights.get(name, {}).values()), tuple(rows.values())) for name, rows in shapes.items()}
+    tables = {
+        name: KernelTuning({}, tuple(weights.get(name, {}).values()), tuple(rows.values()))
+        for name, rows in shapes.items()
+    }
     return tuning("random", **tables)
 
 
@@ -156,8 +182,11 @@ def test_calls_are_found_by_the_same_sizes_before_and_after_their_weight_is_stor
             kernel, defines = KERNELS[call.kernel], dict(call.defines)
             at = kernel.at(dict(zip(kernel.arg_types, call.scalars, strict=True)) | defines)
             want, _ = found.kernels[kernel.name].choice(at, kernel.weight_at(at))
-            free = {"NV", "MR"} if kernel.name == "winograd_strips" else {"NV"}  # lowering has them fit what a call makes
-            assert {name: defines[name] for name in want.keys() - free} == {n: v for n, v in want.items() if n not in free}, call
+            # lowering has them fit what a call makes
+            free = {"NV", "MR"} if kernel.name == "winograd_strips" else {"NV"}
+            assert {name: defines[name] for name in want.keys() - free} == {
+                n: v for n, v in want.items() if n not in free
+            }, call
             if kernel.name == "group_norm_nhwc":
                 scalars = dict(zip(kernel.arg_types, call.scalars, strict=True))
                 assert scalars["blocks"] * np.lcm(scalars["per_group"], defines["V"]) == scalars["channels"]
@@ -166,7 +195,7 @@ def test_calls_are_found_by_the_same_sizes_before_and_after_their_weight_is_stor
 
 
 def test_several_sizes_store_a_weight_once(tiny):
-    """Whatever rows there are for other shapes: a layout a size would double the bundle."""
+    """Whatever rows there are for other shapes: a layout per size would double the bundle."""
     rng = np.random.default_rng(1)
     found = a_file_for_every_call(tiny, HOST, lambda name, listed: int(rng.choice(listed)))
 
@@ -179,9 +208,9 @@ def test_several_sizes_store_a_weight_once(tiny):
     sources = {name.split(":")[0] for name in stored(HOST)}
     for target in (HOST, tuned_by(HOST, [found])):
         names = [name.replace(":winograd", "") for name in stored(target)]
-        panels = [name.split(":")[0] for name in names if "columns a panel" in name]
+        panels = [name.split(":")[0] for name in names if "columns per panel" in name]
         direct = [name for name in stored(target) if ":winograd" not in name]
-        assert panels and len({name.split(":")[0] for name in direct}) == len(direct), "one layout a weight"
+        assert panels and len({name.split(":")[0] for name in direct}) == len(direct), "one layout per weight"
         assert {name.split(":")[0] for name in names} == sources
 
 
@@ -217,14 +246,19 @@ class One:
 def test_any_file_gives_the_same_results(tiny, fixed, turn):
     """Values far from any optimum included: tunables say how fast, never what."""
     base = HOST
-    found = a_file_for_every_call(tiny, base, lambda name, listed: fixed[name] if fixed.get(name) in listed else listed[turn % len(listed)])
+    found = a_file_for_every_call(
+        tiny, base, lambda name, listed: fixed[name] if fixed.get(name) in listed else listed[turn % len(listed)]
+    )
     model = tiny.graph("unet", batch=1, height=5, width=3)
     rewritten(model, base)
     rng, device = np.random.default_rng(0), choose_device()
     results = []
     for target in (base, tuned_by(base, [found])):
         one = One(lower(model, "unet", storage="f32", target=target))
-        inputs = {one.made.operands[i].name: rng.standard_normal(one.made.operands[i].shape).astype(np.float32) for i in one.made.inputs}
+        inputs = {
+            one.made.operands[i].name: rng.standard_normal(one.made.operands[i].shape).astype(np.float32)
+            for i in one.made.inputs
+        }
         rng = np.random.default_rng(0)
         results.append(next(iter(Session(one, device).run("unet", inputs).values())))
     np.testing.assert_allclose(results[1], results[0], rtol=1e-4, atol=2e-5 * float(np.abs(results[0]).max()))

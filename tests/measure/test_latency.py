@@ -36,7 +36,11 @@ def test_the_steps_are_the_plans_of_those_rules(checkpoint, steps):
         on = {family for _, families in STEPS[: count + 1] for family in families}
         off = [family for family in ADDED if family not in on]
         (planned,) = report.of_model(checkpoint, "plan", Recipe(without=off), size=(10, 6), component="unet")
-        assert (timed.step.dispatches, timed.step.moved, timed.step.arena) == (len(planned.rows), planned.moved, planned.arena)
+        assert (timed.step.dispatches, timed.step.moved, timed.step.arena) == (
+            len(planned.rows),
+            planned.moved,
+            planned.arena,
+        )
         assert timed.timing.runs == 3
 
 
@@ -60,7 +64,11 @@ def test_weights_are_read_once_for_all_steps(checkpoint):
 def test_tables(steps):
     text, page = latency.to_text(steps), latency.to_markdown(steps)
     assert text.splitlines()[0].split()[:3] == ["component", "optimizations", "ms"] and f"unet       {PLAIN}" in text
-    assert [row.split(" | ")[1] for row in page.splitlines()[2:]] == [PLAIN, *(f"+ {name}" for name in NAMES[1:-1]), "all rules"]
+    assert [row.split(" | ")[1] for row in page.splitlines()[2:]] == [
+        PLAIN,
+        *(f"+ {name}" for name in NAMES[1:-1]),
+        "all rules",
+    ]
     assert page.splitlines()[2].split(" | ")[4] == "1.00"
 
 

@@ -52,7 +52,8 @@ def module(component):
 
 
 def forward(component, network=None):
-    """A module that takes and gives what the exported file does: tensors by position, a tuple where there are several."""
+    """A module that takes and gives what the exported file does:
+    tensors by position, a tuple where there are several."""
     torch = pytest.importorskip("torch")
 
     class Wrapped(torch.nn.Module):
@@ -92,7 +93,9 @@ def arguments(component, config, *, batch, height, width, timestep="float [1]"):
     if component == "unet":
         kind, shape = timestep.split()
         value = torch.full(
-            {"[1]": (1,), "[]": (), "[batch]": (batch,)}[shape], 981, dtype=torch.float32 if kind == "float" else torch.int64
+            {"[1]": (1,), "[]": (), "[batch]": (batch,)}[shape],
+            981,
+            dtype=torch.float32 if kind == "float" else torch.int64,
         )
         return normal(batch, 4, height, width), value, normal(batch, 77, config["cross_attention_dim"])
     if component == "vae_decoder":
@@ -110,7 +113,11 @@ def export(component, exporter, path, *, dynamic=False, network=None, config=Non
     axes = {name: dict(AXES[name]) for name in inputs}
     if timestep.endswith("[batch]"):
         axes["timestep"] = {0: "batch"}
-    options = {"input_names": inputs, "output_names": outputs[: 2 if component == "text_encoder" else 1], "opset_version": int(opset)}
+    options = {
+        "input_names": inputs,
+        "output_names": outputs[: 2 if component == "text_encoder" else 1],
+        "opset_version": int(opset),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -119,6 +126,11 @@ def export(component, exporter, path, *, dynamic=False, network=None, config=Non
         else:
             symbols = dict.fromkeys(("batch", "height", "width"), torch.export.Dim.DYNAMIC)
             shapes = [{axis: symbols[name] for axis, name in axes[key].items()} for key in inputs]
-            how = {"dynamo": True, "external_data": True, "verbose": False, "dynamic_shapes": tuple(shapes) if dynamic else None}
+            how = {
+                "dynamo": True,
+                "external_data": True,
+                "verbose": False,
+                "dynamic_shapes": tuple(shapes) if dynamic else None,
+            }
         torch.onnx.export(forward(component, network), given, str(path), **options, **how)
     return path

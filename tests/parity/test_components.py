@@ -27,7 +27,7 @@ def normal(seed, *shape):
 UNETS = {
     "odd": ({}, 2, 12, 8),
     "sizes that no level divides": ({}, 1, 13, 7),
-    "two layers, linear projections, heads a level": (
+    "two layers, linear projections, heads per level": (
         {"layers_per_block": 2, "use_linear_projection": True, "attention_head_dim": [3, 5, 7]},
         1,
         8,
@@ -73,7 +73,9 @@ def test_unet(changes, batch, height, width, timestep):
     assert got.shape == expected.shape and relative_error(got, expected) <= BOUND
 
 
-@pytest.mark.parametrize("changes", [{}, {"hidden_act": "gelu", "num_hidden_layers": 3, "layer_norm_eps": 1e-3}], ids=["quick", "erf"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"hidden_act": "gelu", "num_hidden_layers": 3, "layer_norm_eps": 1e-3}], ids=["quick", "erf"]
+)
 def test_text_encoder(changes):
     torch = pytest.importorskip("torch")
     config = TEXT | changes
@@ -82,7 +84,12 @@ def test_text_encoder(changes):
     ids = np.random.default_rng(0).integers(0, 1000, (2, 77)).astype(np.int32)
     with torch.no_grad():
         expected = module(torch.tensor(ids, dtype=torch.long)).last_hidden_state.numpy()
-    assert relative_error(run(last_state(GraphBuilder("text", part.weights), part.config, batch=2), {"input_ids": ids}), expected) <= BOUND
+    assert (
+        relative_error(
+            run(last_state(GraphBuilder("text", part.weights), part.config, batch=2), {"input_ids": ids}), expected
+        )
+        <= BOUND
+    )
 
 
 @pytest.mark.parametrize("height, width", [(5, 3), (8, 12)])

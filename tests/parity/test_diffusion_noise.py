@@ -9,10 +9,14 @@ from ondevice.diffusion.noise import Noise
 
 pytestmark = pytest.mark.parity
 
-SHAPES = [(1, 4, 64, 64), (16,), (3,), (2,), (17,), (1,), (15,), (1, 4, 7, 9), (31,), (0,), (5,), (2, 3, 16), (1, 4, 96, 64)]
+SHAPES = [
+    (1, 4, 64, 64), (16,), (3,), (2,), (17,), (1,), (15,), (1, 4, 7, 9), (31,), (0,), (5,), (2, 3, 16), (1, 4, 96, 64),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", [0, 1, 7, 2**31, 2**32 - 1, 2**32, 2**40 + 3, 2**63 - 1, 2**63, 2**64 - 1, -1, -(2**63)])
+@pytest.mark.parametrize(
+    "seed", [0, 1, 7, 2**31, 2**32 - 1, 2**32, 2**40 + 3, 2**63 - 1, 2**63, 2**64 - 1, -1, -(2**63)]
+)
 def test_successive_draws_equal_torch(seed: int) -> None:
     torch = pytest.importorskip("torch")
     ours, theirs = Noise(seed), torch.Generator("cpu").manual_seed(seed)

@@ -160,22 +160,42 @@ ODD = {
     "LCM that clips": ("LCMScheduler", PLAIN | {"clip_sample": True, "clip_sample_range": 0.1}),
     "Heun that clips": ("HeunDiscreteScheduler", PLAIN | {"clip_sample": True, "use_karras_sigmas": True}),
     "Euler, leading": ("EulerDiscreteScheduler", PLAIN | {"timestep_spacing": "leading", "steps_offset": 0}),
-    "Euler ancestral, leading": ("EulerAncestralDiscreteScheduler", PLAIN | {"timestep_spacing": "leading", "steps_offset": 2}),
+    "Euler ancestral, leading": (
+        "EulerAncestralDiscreteScheduler",
+        PLAIN | {"timestep_spacing": "leading", "steps_offset": 2},
+    ),
     "LMS, leading": ("LMSDiscreteScheduler", PLAIN | {"timestep_spacing": "leading"}),
     "DPM-Solver of an Euler config": (
         "DPMSolverMultistepScheduler",
-        PLAIN | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading", "sigma_min": 0.05, "use_karras_sigmas": True},
+        PLAIN
+        | {
+            "_class_name": "EulerDiscreteScheduler",
+            "timestep_spacing": "leading",
+            "sigma_min": 0.05,
+            "use_karras_sigmas": True,
+        },
     ),
     "DPM-Solver with idle keys": (
         "DPMSolverMultistepScheduler",
-        SD15 | {"lambda_min_clipped": -float("inf"), "variance_type": "fixed_small", "use_dynamic_shifting": True, "flow_shift": 3.0},
+        SD15
+        | {
+            "lambda_min_clipped": -float("inf"),
+            "variance_type": "fixed_small",
+            "use_dynamic_shifting": True,
+            "flow_shift": 3.0,
+        },
     ),
-    "UniPC, leading": ("UniPCMultistepScheduler", PLAIN | {"timestep_spacing": "leading", "steps_offset": 0, "time_shift_type": "linear"}),
+    "UniPC, leading": (
+        "UniPCMultistepScheduler",
+        PLAIN | {"timestep_spacing": "leading", "steps_offset": 0, "time_shift_type": "linear"},
+    ),
 }
 
 
 @pytest.mark.parametrize("scheduler, config", ODD.values(), ids=ODD)
-def test_a_checkpoint_s_own_scheduler_equals_the_pipeline_s(networks: Any, scheduler: str, config: dict[str, Any]) -> None:
+def test_a_checkpoint_s_own_scheduler_equals_the_pipeline_s(
+    networks: Any, scheduler: str, config: dict[str, Any]
+) -> None:
     """model_index.json's class with scheduler_config.json's numbers, as they are: the pipeline changes both alike."""
     torch = pytest.importorskip("torch")
     chosen = choose(config | {"_class_name": scheduler}, None, "")
@@ -183,7 +203,14 @@ def test_a_checkpoint_s_own_scheduler_equals_the_pipeline_s(networks: Any, sched
     got = ours(networks, chosen.config, 24, 16)(
         "a red circle", sampler=chosen.sampler, num_inference_steps=5, guidance_scale=2.5, seed=5, width=24, height=16
     )
-    arguments = {"prompt": "a red circle", "num_inference_steps": 5, "guidance_scale": 2.5, "width": 24, "height": 16, "return_dict": False}
+    arguments = {
+        "prompt": "a red circle",
+        "num_inference_steps": 5,
+        "guidance_scale": 2.5,
+        "width": 24,
+        "height": 16,
+        "return_dict": False,
+    }
     pipe = pipeline(networks, "StableDiffusionPipeline", scheduler, config)
     image = pipe(**arguments, generator=torch.Generator().manual_seed(5), output_type="np")[0][0]
     latents = pipe(**arguments, generator=torch.Generator().manual_seed(5), output_type="latent")[0].numpy()
@@ -199,7 +226,13 @@ def test_image_to_image_equals_the_pipeline_from_the_same_seed(networks: Any, sc
     image = np.random.default_rng(0).integers(0, 256, (33, 27, 3), dtype=np.uint8)
     pipe = pipeline(networks, "StableDiffusionImg2ImgPipeline", scheduler, SD15)
     got = ours(networks, SD15, 26, 32)(
-        "a red circle", num_inference_steps=8, sampler=CLASSES[scheduler], guidance_scale=2.0, seed=3, image=image, strength=strength
+        "a red circle",
+        num_inference_steps=8,
+        sampler=CLASSES[scheduler],
+        guidance_scale=2.0,
+        seed=3,
+        image=image,
+        strength=strength,
     )
     arguments = {
         "prompt": "a red circle",

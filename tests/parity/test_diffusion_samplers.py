@@ -1,7 +1,7 @@
 """Tables against diffusers' schedulers with random configs, step counts and starts.
 
-The schedulers' own tables are widened to float64 once they are made, so that what is compared is the formula and not its
-rounding: UniPC's and DPM-Solver's third-order weights lose half their digits in float32.
+The schedulers' own tables are widened to float64 once they are made, so that what is compared is the formula and not
+its rounding: UniPC's and DPM-Solver's third-order weights lose half their digits in float32.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ SHAPE = (1, 4, 2, 2)
 
 @pytest.fixture(autouse=True)
 def rounded_roots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Square roots as IEEE 754 has them. On some processors torch's are one bit off for a fifth of all numbers, which a sigma near zero or
-    near infinity magnifies: a reference must not depend on the machine."""
+    """Square roots as IEEE 754 has them. On some processors torch's are one bit off for a fifth of all numbers, which a
+    sigma near zero or near infinity magnifies: a reference must not depend on the machine."""
     torch = pytest.importorskip("torch")
     plain = torch.Tensor.__pow__
 
@@ -50,7 +50,11 @@ def rounded_roots(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch.Tensor, "sqrt", root)
     monkeypatch.setattr(torch, "sqrt", root)
-    monkeypatch.setattr(torch.Tensor, "__pow__", lambda x, power: root(x) if isinstance(power, float) and power == 0.5 else plain(x, power))
+    monkeypatch.setattr(
+        torch.Tensor,
+        "__pow__",
+        lambda x, power: root(x) if isinstance(power, float) and power == 0.5 else plain(x, power),
+    )
 
 
 def random_config(name: str, pick: random.Random) -> dict[str, Any]:
@@ -135,14 +139,18 @@ def replay(table: SamplerTable, start: np.ndarray) -> list[np.ndarray]:
     return states
 
 
-def reference(monkeypatch: pytest.MonkeyPatch, name: str, config: dict[str, Any], steps: int, eta: float, start: np.ndarray) -> Any:
+def reference(
+    monkeypatch: pytest.MonkeyPatch, name: str, config: dict[str, Any], steps: int, eta: float, start: np.ndarray
+) -> Any:
     """(timesteps, samples) of the diffusers class, or None where it fails or gives NaN."""
     import torch
 
     pytest.importorskip("diffusers")
     module = importlib.import_module(f"diffusers.schedulers.scheduling_{MODULES[name]}")
     at = [0]
-    monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: torch.from_numpy(NOISES[at[0] % 32].reshape(SHAPE)), raising=False)
+    monkeypatch.setattr(
+        module, "randn_tensor", lambda *_, **__: torch.from_numpy(NOISES[at[0] % 32].reshape(SHAPE)), raising=False
+    )
     if name == "LMSDiscreteScheduler":
         monkeypatch.setattr(module, "integrate", GaussLegendre, raising=False)
     states = []
@@ -158,7 +166,17 @@ def reference(monkeypatch: pytest.MonkeyPatch, name: str, config: dict[str, Any]
             output = stand_in(scheduler.scale_model_input(x, t), float(t))
             x = scheduler.step(output, t, x, return_dict=False, **({"eta": eta} if eta else {}))[0]
             states.append(x.double().numpy().ravel())
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, ImportError, NameError, RuntimeError, TypeError, ValueError):
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        ImportError,
+        NameError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):
         return None
     if not all(np.isfinite(state).all() for state in states):
         return None
@@ -237,7 +255,15 @@ OTHERS: dict[str, list[Any]] = {
     "lower_order_final": [False, None],
     "euler_at_final": [True, None],
     "lambda_min_clipped": [-5.1, 0],
-    "variance_type": ["learned", "learned_range", "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", None],
+    "variance_type": [
+        "learned",
+        "learned_range",
+        "fixed_small",
+        "fixed_small_log",
+        "fixed_large",
+        "fixed_large_log",
+        None,
+    ],
     "predict_x0": [False],
     "disable_corrector": [[0, 2]],
     "solver_p": ["DDIM"],
@@ -247,21 +273,31 @@ OTHERS: dict[str, list[Any]] = {
 
 
 REFUSED = {  # though diffusers draws with it
-    *("clip_sample True", "thresholding True", "prediction_type flow_prediction", "use_lu_lambdas True", "use_flow_sigmas True"),
+    *(
+        "clip_sample True",
+        "thresholding True",
+        "prediction_type flow_prediction",
+        "use_lu_lambdas True",
+        "use_flow_sigmas True",
+    ),
     *("predict_x0 False", "use_beta_sigmas True"),
 }
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_key_of_every_class_is_followed_or_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One value other than the default at a time, of each key that the class has; no key of a later diffusers goes unnoticed."""
+    """One value other than the default at a time, of each key that the class has;
+    no key of a later diffusers goes unnoticed."""
     pytest.importorskip("torch")
     kind = getattr(importlib.import_module(f"diffusers.schedulers.scheduling_{MODULES[name]}"), name)
     keys = set(inspect.signature(kind.__init__).parameters) - {"self"}
     start = np.random.default_rng(4).normal(size=16)
     refused = set()
     for key, value in [(k, v) for k in sorted(keys) for v in OTHERS[k]]:
-        for more in ({"timestep_spacing": "leading"}, {"use_karras_sigmas": True} if "use_karras_sigmas" in keys else {}):
+        for more in (
+            {"timestep_spacing": "leading"},
+            {"use_karras_sigmas": True} if "use_karras_sigmas" in keys else {},
+        ):
             config = {"clip_sample": False} | more | {key: value}
             where = f"{name} {config}"
             want = reference(monkeypatch, name, config, 8, 0.0, start)

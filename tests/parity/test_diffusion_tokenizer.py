@@ -33,7 +33,9 @@ def pair(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokeni
         "pad_token": request.param,
     }
     (folder / "special_tokens_map.json").write_text(json.dumps(specials))
-    (folder / "tokenizer_config.json").write_text(json.dumps({**specials, "tokenizer_class": "CLIPTokenizer", "model_max_length": 77}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**specials, "tokenizer_class": "CLIPTokenizer", "model_max_length": 77})
+    )
     return Tokenizer.from_files(folder), transformers.CLIPTokenizer.from_pretrained(folder)
 
 
@@ -75,7 +77,14 @@ def check(pair: tuple[Tokenizer, Any], text: str) -> None:
 SMALL = MODELS / "demo" / "tokenizer"
 NEW = 599  # the first id that its vocabulary leaves
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-RING = {"content": "<ring>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
+RING = {
+    "content": "<ring>",
+    "single_word": False,
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": True,
+    "special": False,
+}
 END = {"content": "<|endoftext|>", "lstrip": False, "rstrip": False, "single_word": False}
 BEFORE = {"special_tokens_map.json": {"pad_token": "!", "eos_token": END | {"normalized": True}}}
 
@@ -105,10 +114,15 @@ FORMS: dict[str, dict[str, Any]] = {
     "pad before": BEFORE | {"added_tokens.json": {"<ring>": NEW}},
     "config before map": BEFORE | decoder(RING, pad_token="<|endoftext|>") | {"added_tokens.json": {"<new>": NEW}},
     "default flags": decoder({"content": "<|endoftext|>"}, first=NEW - 1),
-    "transformers 4.40": decoder(END | {"special": True, "normalized": True}, RING | {"content": "<Ring>"}, first=NEW - 1),
+    "transformers 4.40": decoder(
+        END | {"special": True, "normalized": True}, RING | {"content": "<Ring>"}, first=NEW - 1
+    ),
 } | {
     "".join(name[0] if bits >> i & 1 else "-" for i, name in enumerate(FLAGS)): decoder(
-        *({"content": content, **{name: bool(bits >> i & 1) for i, name in enumerate(FLAGS)}} for content in ("<Ring>", "cat"))
+        *(
+            {"content": content, **{name: bool(bits >> i & 1) for i, name in enumerate(FLAGS)}}
+            for content in ("<Ring>", "cat")
+        )
     )
     for bits in range(1 << len(FLAGS))
 }
@@ -128,13 +142,30 @@ PIECES = [
     "my  token",
     " my token ",
 ]
-PIECES += ["<new>", "<new><new>", "<pad>", "!", "circle", "a", "é", "9", "'s", " ", "  ", "\t", "<|endoftext|>", "<|EndOfText|>", "中"]
+PIECES += [
+    "<new>",
+    "<new><new>",
+    "<pad>",
+    "!",
+    "circle",
+    "a",
+    "é",
+    "9",
+    "'s",
+    " ",
+    "  ",
+    "\t",
+    "<|endoftext|>",
+    "<|EndOfText|>",
+    "中",
+]
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["files", "tokenizer.json"])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_added_tokens(form: dict[str, Any], whole: bool, tmp_path: Path) -> None:
-    """As transformers 4 wrote them, and as the installed transformers saves what it read: its ids, for the folder and for its bundle."""
+    """As transformers 4 wrote them, and as the installed transformers saves what it read:
+    its ids, for the folder and for its bundle."""
     transformers = pytest.importorskip("transformers")
     for name in ("vocab.json", "merges.txt"):
         (tmp_path / name).write_bytes((SMALL / name).read_bytes())

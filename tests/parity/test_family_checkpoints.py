@@ -1,5 +1,5 @@
-"""Stable Diffusion 2.x and XL as diffusers saves them: every graph of the folder equals its module, and diffusers finds the folder's
-weights in the single file that our names make of them."""
+"""Stable Diffusion 2.x and XL as diffusers saves them: every graph of the folder equals its module, and diffusers finds
+the folder's weights in the single file that our names make of them."""
 
 import json
 
@@ -18,7 +18,13 @@ from ondevice.converters.read.checkpoint import open_checkpoint
 pytestmark = pytest.mark.parity
 BOUND = 1e-5
 TOKENS = TEXT | {"vocab_size": 49408, "bos_token_id": 0, "eos_token_id": 2}
-SECOND = TOKENS | {"hidden_size": 24, "num_attention_heads": 4, "num_hidden_layers": 3, "hidden_act": "gelu", "projection_dim": 12}
+SECOND = TOKENS | {
+    "hidden_size": 24,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 3,
+    "hidden_act": "gelu",
+    "projection_dim": 12,
+}
 WIDE = UNET | {"use_linear_projection": True, "attention_head_dim": [3, 5, 7]}
 XL = WIDE | {
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
@@ -61,7 +67,9 @@ def saved(request, tmp_path_factory):
     if family == "sdxl":
         pipe = diffusers.StableDiffusionXLPipeline(**parts, add_watermarker=False)
     else:
-        pipe = diffusers.StableDiffusionPipeline(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        pipe = diffusers.StableDiffusionPipeline(
+            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+        )
     pipe.save_pretrained(folder)
     return family, modules, folder
 
@@ -102,12 +110,17 @@ def test_a_folder_that_diffusers_wrote(saved):
         else:
             hidden = modules["text_encoder"](tokens).last_hidden_state.numpy()
             assert relative_error(graph(model, "text_encoder", given), hidden) <= BOUND
-        unet = modules["unet"](torch.tensor(sample), torch.tensor(981.0), torch.tensor(text), added_cond_kwargs=added).sample.numpy()
+        unet = modules["unet"](
+            torch.tensor(sample), torch.tensor(981.0), torch.tensor(text), added_cond_kwargs=added
+        ).sample.numpy()
         picture = modules["vae"].decode(torch.tensor(latent)).sample
         moments = modules["vae"].encode(picture).latent_dist.parameters.numpy()
     given |= {"sample": sample, "timestep": np.array([981], np.float32), "encoder_hidden_states": text}
     assert relative_error(graph(model, "unet", given, height=12, width=8), unet) <= BOUND
-    assert relative_error(graph(model, "vae_decoder", {"latent_sample": latent}, height=5, width=3), picture.numpy()) <= BOUND
+    assert (
+        relative_error(graph(model, "vae_decoder", {"latent_sample": latent}, height=5, width=3), picture.numpy())
+        <= BOUND
+    )
     assert relative_error(graph(model, "vae_encoder", {"sample": picture.numpy()}, height=5, width=3), moments) <= BOUND
 
 
@@ -117,7 +130,10 @@ def test_diffusers_finds_the_same_weights_in_our_single_file(saved):
     family, modules, folder = saved
     found, about = open_checkpoint(folder, family=family), FAMILIES[family]
     file = {name: torch.tensor(array) for name, array in original(found, about).items()}
-    file = {name: value[..., None, None] if ".mid.attn_1." in name and value.ndim == 2 else value for name, value in file.items()}
+    file = {
+        name: value[..., None, None] if ".mid.attn_1." in name and value.ndim == 2 else value
+        for name, value in file.items()
+    }
     states = {
         "unet": files.convert_ldm_unet_checkpoint(dict(file), dict(modules["unet"].config)),
         "vae": files.convert_ldm_vae_checkpoint(dict(file), dict(modules["vae"].config)),
@@ -125,7 +141,9 @@ def test_diffusers_finds_the_same_weights_in_our_single_file(saved):
     clip = "text_encoder_2" if family == "sdxl" else "text_encoder"
     states[clip] = files.convert_open_clip_checkpoint(modules[clip], dict(file), prefix=about.parts[clip].prefix)
     if family == "sdxl":
-        states["text_encoder"] = files.convert_ldm_clip_checkpoint(dict(file), remove_prefix=about.parts["text_encoder"].prefix)
+        states["text_encoder"] = files.convert_ldm_clip_checkpoint(
+            dict(file), remove_prefix=about.parts["text_encoder"].prefix
+        )
     for part, state in states.items():
         theirs = {about.parts[part].architecture.canonical(name): value.numpy() for name, value in state.items()}
         expected = arrays_of(found, part)

@@ -1,4 +1,5 @@
-"""Pictures from init images of several kinds through the commands, against diffusers from what a person sees in them."""
+"""Pictures from init images of several kinds through the commands,
+against diffusers from what a person sees in them."""
 
 import numpy as np
 import pytest
@@ -40,7 +41,9 @@ def grey():
 
 def transparent():
     """Magenta hidden where nothing is seen, and a soft edge."""
-    alpha = np.clip(400 - np.hypot(*(np.mgrid[:64, :96] - np.array([30, 60])[:, None, None])) * 14, 0, 255).astype(np.uint8)
+    alpha = np.clip(400 - np.hypot(*(np.mgrid[:64, :96] - np.array([30, 60])[:, None, None])) * 14, 0, 255).astype(
+        np.uint8
+    )
     hidden = np.where(alpha[..., None] == 0, (255, 0, 255), scene()).astype(np.uint8)
     image = Image.fromarray(np.dstack([hidden, alpha]))
     return image, np.asarray(Image.alpha_composite(Image.new("RGBA", SIZE, "white"), image).convert("RGB"))
@@ -51,7 +54,9 @@ def test_from_an_init_image_at_its_own_size(kind, bundle, tmp_path):
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     image, seen = kind()
     image.save(tmp_path / "begin.png")
-    pipe = diffusers.StableDiffusionImg2ImgPipeline(**pipeline("demo", "DDIMScheduler").components, requires_safety_checker=False)
+    pipe = diffusers.StableDiffusionImg2ImgPipeline(
+        **pipeline("demo", "DDIMScheduler").components, requires_safety_checker=False
+    )
     pipe.set_progress_bar_config(disable=True)
     expected = pipe(
         PROMPT,
@@ -63,7 +68,9 @@ def test_from_an_init_image_at_its_own_size(kind, bundle, tmp_path):
         generator=torch.Generator("cpu").manual_seed(4),
         output_type="np",
     ).images[0]
-    words = ["--negative", NEGATIVE, "--strength", 0.5, "--steps", 8, "--guidance", 3.0, "--seed", 4, "--sampler", "ddim"]
+    words = [
+        "--negative", NEGATIVE, "--strength", 0.5, "--steps", 8, "--guidance", 3.0, "--seed", 4, "--sampler", "ddim",
+    ]  # fmt: skip
     words += ["--init-image", tmp_path / "begin.png", "--out", tmp_path / "a.png"]
     assert cli.main(["generate", str(bundle), PROMPT, *map(str, words)]) == 0
     got = np.asarray(Image.open(tmp_path / "a.png"), np.float64)

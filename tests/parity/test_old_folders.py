@@ -1,4 +1,5 @@
-"""Folders as other versions of diffusers and transformers wrote them: the picture is the one that today's diffusers draws from them."""
+"""Folders as other versions of diffusers and transformers wrote them:
+the picture is the one that today's diffusers draws from them."""
 
 import json
 
@@ -19,7 +20,7 @@ def rewrite(path, change):
 
 
 def loose_configs(folder):
-    """Lists of one entry a level, whole numbers for floats, nulls, keys left out, a size that is no square."""
+    """Lists of one entry per level, whole numbers for floats, nulls, keys left out, a size that is no square."""
 
     def unet(config):
         config |= {
@@ -27,15 +28,35 @@ def loose_configs(folder):
             "cross_attention_dim": [config["cross_attention_dim"]] * 4,
             "only_cross_attention": [False] * 4,
         }
-        config |= {"norm_eps": 1, "freq_shift": 0.0, "act_fn": "SiLU", "time_embedding_dim": 4 * config["block_out_channels"][0]}
-        config |= {"resnet_out_scale_factor": 2.0, "mid_block_only_cross_attention": True, "cross_attention_norm": "layer_norm"}
+        config |= {
+            "norm_eps": 1,
+            "freq_shift": 0.0,
+            "act_fn": "SiLU",
+            "time_embedding_dim": 4 * config["block_out_channels"][0],
+        }
+        config |= {
+            "resnet_out_scale_factor": 2.0,
+            "mid_block_only_cross_attention": True,
+            "cross_attention_norm": "layer_norm",
+        }
         config |= {"use_linear_projection": None, "sample_size": [8, 12], "_class_name": "FlaxUNet2DConditionModel"}
         config["down_block_types"][-1] = "UNetResDownBlock2D"
-        for key in ("conv_in_kernel", "mid_block_type", "attention_type", "resnet_time_scale_shift", "downsample_padding"):
+        for key in (
+            "conv_in_kernel",
+            "mid_block_type",
+            "attention_type",
+            "resnet_time_scale_shift",
+            "downsample_padding",
+        ):
             del config[key]
 
     def vae(config):
-        config |= {"scaling_factor": 1, "shift_factor": 0.0, "act_fn": "Swish", "_use_default_values": ["latent_channels"]}
+        config |= {
+            "scaling_factor": 1,
+            "shift_factor": 0.0,
+            "act_fn": "Swish",
+            "_use_default_values": ["latent_channels"],
+        }
         for key in ("force_upcast", "use_quant_conv", "mid_block_add_attention", "latents_mean"):
             del config[key]
 
@@ -44,7 +65,8 @@ def loose_configs(folder):
 
 
 def old_names(folder):
-    """The VAE's attention as before 0.12, a text encoder that is a whole CLIP, and a UNet's size that 0.8 wrote by mistake."""
+    """The VAE's attention as before 0.12, a text encoder that is a whole CLIP,
+    and a UNet's size that 0.8 wrote by mistake."""
     safetensors = pytest.importorskip("safetensors.numpy")
     spelling = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
@@ -53,12 +75,16 @@ def old_names(folder):
         arrays = {name.replace(new, old): array for name, array in arrays.items()}
     safetensors.save_file(arrays, path, {"format": "pt"})
     path = folder / "text_encoder" / "model.safetensors"
-    prefixed = {f"text_model.{name.removeprefix('text_model.')}": array for name, array in safetensors.load_file(path).items()}
+    prefixed = {
+        f"text_model.{name.removeprefix('text_model.')}": array for name, array in safetensors.load_file(path).items()
+    }
     beside = ("text_projection.weight", "logit_scale", "vision_model.post_layernorm.weight", "visual_projection.weight")
     beyond = {"text_model.encoder.layers.2.layer_norm1.weight": np.ones(20, np.float32)}
     safetensors.save_file(prefixed | beyond | {name: np.ones(1, np.float32) for name in beside}, path, {"format": "pt"})
     path = folder / "text_encoder" / "config.json"
-    path.write_text(json.dumps({"model_type": "clip", "text_config": json.loads(path.read_text()), "vision_config": {}}))
+    path.write_text(
+        json.dumps({"model_type": "clip", "text_config": json.loads(path.read_text()), "vision_config": {}})
+    )
 
 
 @pytest.mark.parametrize("aged", [loose_configs, old_names])
@@ -68,8 +94,13 @@ def test_the_picture_is_that_of_diffusers(aged, tmp_path):
     pipeline("random", "PNDMScheduler").save_pretrained(saved)
     aged(saved)
     size = ["--size", "96x64"] if aged is old_names else []  # the others say it themselves
-    assert cli.main(["convert", "sd14", "--checkpoint", str(saved), "--dtype", "fp32", "--out", str(bundle), *size]) == 0
-    words = ["generate", bundle, PROMPT, "--negative", NEGATIVE, "--steps", STEPS, "--guidance", GUIDANCE, "--seed", 11, "--out", out]
+    assert (
+        cli.main(["convert", "sd14", "--checkpoint", str(saved), "--dtype", "fp32", "--out", str(bundle), *size]) == 0
+    )
+    words = [
+        "generate", bundle, PROMPT, "--negative", NEGATIVE, "--steps", STEPS, "--guidance", GUIDANCE, "--seed", 11,
+        "--out", out,
+    ]  # fmt: skip
     assert cli.main([str(word) for word in words]) == 0
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(saved, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
@@ -93,7 +124,9 @@ def test_the_size_that_diffusers_draws_by_default(saved_by, size, tmp_path):
     from ondevice.converters.read.checkpoint import open_checkpoint
 
     pipeline("random", "PNDMScheduler").save_pretrained(tmp_path)
-    rewrite(tmp_path / "unet" / "config.json", lambda config: config.update(sample_size=size, _diffusers_version=saved_by))
+    rewrite(
+        tmp_path / "unet" / "config.json", lambda config: config.update(sample_size=size, _diffusers_version=saved_by)
+    )
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path, safety_checker=None)
     expected = pipe.unet.config.sample_size * pipe.vae_scale_factor
     config = open_checkpoint(tmp_path, family="sd14").components["unet"].config

@@ -28,8 +28,14 @@ pytestmark = pytest.mark.parity
 BOUND = 1e-5
 SPELLED = {"InstanceNormalization", "GroupNormalization", "Erf", "Gelu", "Softmax", "Sigmoid", "IsNaN", "Where", "Pow"}
 CASES = [(component, exporter, False) for component in CONFIGS for exporter in EXPORTERS]
-CASES += [("unet", exporter, True) for exporter in ("legacy 17", "legacy 14")]  # dynamo takes half a minute for these: a smaller one below
-CASES += [(component, exporter, True) for component in CONFIGS if component != "unet" for exporter in (*EXPORTERS, "legacy 14")]
+# dynamo takes half a minute for these: a smaller one below
+CASES += [("unet", exporter, True) for exporter in ("legacy 17", "legacy 14")]
+CASES += [
+    (component, exporter, True)
+    for component in CONFIGS
+    if component != "unet"
+    for exporter in (*EXPORTERS, "legacy 14")
+]
 
 
 COUNTS = {}  # of each case, as the first test found them
@@ -43,13 +49,13 @@ def configs(**changes):
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """`exported(component, exporter, dynamic)`: the file, made once."""
-    root, made = tmp_path_factory.mktemp("exports"), {}
+    root, folders = tmp_path_factory.mktemp("exports"), {}
 
     def find(component, exporter, dynamic):
         key = (component, exporter, dynamic)
-        if key not in made:
-            made[key] = export(component, exporter, root / "-".join(map(str, key)) / "model.onnx", dynamic=dynamic)
-        return made[key]
+        if key not in folders:
+            folders[key] = export(component, exporter, root / "-".join(map(str, key)) / "model.onnx", dynamic=dynamic)
+        return folders[key]
 
     return find
 
@@ -80,15 +86,17 @@ def run(model, given):
     feed = {}
     for value, tensor in zip(model.graph.inputs, given, strict=True):
         kind = np.int32 if value.dtype == ir.DataType.INT32 else np.float32
-        feed[value.name] = tensor.numpy().astype(kind).reshape(-1)[:1] if value.name == "timestep" else tensor.numpy().astype(kind)
+        feed[value.name] = (
+            tensor.numpy().astype(kind).reshape(-1)[:1] if value.name == "timestep" else tensor.numpy().astype(kind)
+        )
     return session.run(None, feed)[0]
 
 
 def expected(component, given, network=None):
     torch = pytest.importorskip("torch")
     with torch.no_grad():
-        made = forward(component, network)(*given)
-    return (made[0] if isinstance(made, tuple) else made).numpy()
+        outputs = forward(component, network)(*given)
+    return (outputs[0] if isinstance(outputs, tuple) else outputs).numpy()
 
 
 def imported(path, component, sizes, **changes):
@@ -96,7 +104,9 @@ def imported(path, component, sizes, **changes):
     return graph.graph(**({"batch": sizes["batch"]} if component == "text_encoder" else sizes))
 
 
-@pytest.mark.parametrize("component, exporter, dynamic", CASES, ids=lambda value: {True: "dynamic", False: "static"}.get(value, value))
+@pytest.mark.parametrize(
+    "component, exporter, dynamic", CASES, ids=lambda value: {True: "dynamic", False: "static"}.get(value, value)
+)
 def test_every_exporter_comes_to_our_own_graph(exported, component, exporter, dynamic):
     sizes = {"batch": 1, "height": 24, "width": 8} if dynamic else TRACED  # another size than the one that was traced
     given = arguments(component, CONFIGS[component], **sizes)
@@ -117,7 +127,9 @@ def test_every_exporter_comes_to_our_own_graph(exported, component, exporter, dy
     if component == "unet" and sizes["batch"] > 1:
         fused["Expand"] += 1
     assert histogram(theirs) == fused and not SPELLED & set(fused)
-    COUNTS[component, exporter, dynamic] = f"{plain.total()} nodes -> {', '.join(f'{name} {n}' for name, n in sorted(fused.items()))}"
+    COUNTS[component, exporter, dynamic] = (
+        f"{plain.total()} nodes -> {', '.join(f'{name} {n}' for name, n in sorted(fused.items()))}"
+    )
     assert relative_error(run(theirs, given), want) <= BOUND
 
 
@@ -125,7 +137,10 @@ def test_counts_of_every_exporter(golden):
     """The figures of SD 1.4's own structure: 61 norms, 45 with SiLU; 32 attentions; 16 GEGLU."""
     if COUNTS.keys() != set(CASES):
         pytest.skip("the tests above were not all run")
-    named = (f"{c:<12} {exporter} {'dynamic' if dynamic else 'static':<7} {COUNTS[c, exporter, dynamic]}" for c, exporter, dynamic in CASES)
+    named = (
+        f"{c:<12} {exporter} {'dynamic' if dynamic else 'static':<7} {COUNTS[c, exporter, dynamic]}"
+        for c, exporter, dynamic in CASES
+    )
     golden("graphs/imports.txt", "".join(f"{line}\n" for line in named))
 
 
@@ -135,11 +150,20 @@ SMALL = dict(UNET, sample_size=16)
 def small_unet(tmp_path, exporter, timestep, traced, asked):
     """Export with free sizes, import at others, compare with the file in onnxruntime; returns the fused graph's ops.
 
-    With torch the comparison is no finer than the file: dynamo folds the time frequencies with NumPy's float32 exp, which is one bit off in
-    a third of them, and the file is 1.1e-5 off at timestep 981.
+    With torch the comparison is no finer than the file: dynamo folds the time frequencies with NumPy's float32 exp,
+    which is one bit off in a third of them, and the file is 1.1e-5 off at timestep 981.
     """
     network = torch_module("unet", SMALL)
-    path = export("unet", exporter, tmp_path / "model.onnx", dynamic=True, network=network, config=SMALL, timestep=timestep, sizes=traced)
+    path = export(
+        "unet",
+        exporter,
+        tmp_path / "model.onnx",
+        dynamic=True,
+        network=network,
+        config=SMALL,
+        timestep=timestep,
+        sizes=traced,
+    )
     model = imported(path, "unet", asked, unet=SMALL)
     rewrite(model)
     given = arguments("unet", SMALL, timestep=timestep, **asked)
@@ -154,7 +178,9 @@ def small_unet(tmp_path, exporter, timestep, traced, asked):
 @pytest.mark.parametrize("exporter", ["dynamo 18", "dynamo 23"])
 def test_a_unet_that_dynamo_traced_with_free_sizes(tmp_path, exporter):
     found = small_unet(tmp_path, exporter, "float [1]", TRACED, {"batch": 1, "height": 8, "width": 32})
-    assert [count(found, part) for part in ("Attention", "Geglu", "GroupNorm")] == [14, 7, 30] and not SPELLED & set(found)
+    assert [count(found, part) for part in ("Attention", "Geglu", "GroupNorm")] == [14, 7, 30] and not SPELLED & set(
+        found
+    )
 
 
 @pytest.mark.parametrize("timestep", ["int []", "int [batch]", "float []"])
@@ -199,10 +225,28 @@ def test_a_folder_of_exports_draws_diffusers_picture(tmp_path):
         part = part_of(component)
         config = source.components[part].config
         own = sizes | {"batch": 2 if component == "unet" else 1}
-        export(component, "legacy 17", folder / component / "model.onnx", network=getattr(pipe, part), config=config, sizes=own)
+        export(
+            component,
+            "legacy 17",
+            folder / component / "model.onnx",
+            network=getattr(pipe, part),
+            config=config,
+            sizes=own,
+        )
         (folder / component / "config.json").write_text(json.dumps(config))
     pipe.scheduler.save_pretrained(folder / "scheduler")
-    words = ["convert", "sd14", "--checkpoint", folder, "--size", f"{width}x{height}", "--dtype", "fp32", "--out", tmp_path / "m.ondevice"]
+    words = [
+        "convert",
+        "sd14",
+        "--checkpoint",
+        folder,
+        "--size",
+        f"{width}x{height}",
+        "--dtype",
+        "fp32",
+        "--out",
+        tmp_path / "m.ondevice",
+    ]
     assert cli.main([str(word) for word in words]) == 0
     bundle = open_bundle(tmp_path / "m.ondevice")
     picture, latents = reference("random", "PNDMScheduler")

@@ -1,4 +1,5 @@
-"""The other runtimes compute what onnxruntime does on the plain graph: a comparison of times is one of the same work."""
+"""The other runtimes compute what onnxruntime does on the plain graph:
+a comparison of times is one of the same work."""
 
 import numpy as np
 import pytest
@@ -7,7 +8,11 @@ from ondevice.converters.source import Source
 from ondevice.measure.peers.peer import PEERS, Task, inputs_of
 
 pytestmark = pytest.mark.parity
-SIZES = {"text_encoder": {"batch": 1}, "unet": {"batch": 1, "height": 8, "width": 8}, "vae_decoder": {"batch": 1, "height": 4, "width": 4}}
+SIZES = {
+    "text_encoder": {"batch": 1},
+    "unet": {"batch": 1, "height": 8, "width": 8},
+    "vae_decoder": {"batch": 1, "height": 4, "width": 4},
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,4 +37,7 @@ def outputs(tmp_path_factory):
 @pytest.mark.parametrize("name, bound", [("torch", 1e-5), ("ncnn", 1e-4), ("openvino", 1e-4)])
 def test_a_peer_computes_the_same(outputs, name, bound, component):
     got, expected = outputs(name, component), outputs("onnxruntime", component)
-    assert got.size == expected.size and np.abs(got.reshape(expected.shape) - expected).max() <= bound * np.abs(expected).max()
+    assert (
+        got.size == expected.size
+        and np.abs(got.reshape(expected.shape) - expected).max() <= bound * np.abs(expected).max()
+    )

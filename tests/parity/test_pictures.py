@@ -105,7 +105,7 @@ def draw(name, dtype, folder, sampler):
     path = compile_bundle(checkpoint(name), folder / "m.ondevice", Recipe(dtype), sizes=[SIZES[name]])
     bundle = open_bundle(path)
     _, latents = reference(name, sampler[1])
-    made = Pipeline.of(bundle, Session(bundle, choose_device()))(
+    result = Pipeline.of(bundle, Session(bundle, choose_device()))(
         PROMPT,
         negative_prompt=NEGATIVE,
         num_inference_steps=STEPS,
@@ -115,10 +115,12 @@ def draw(name, dtype, folder, sampler):
         height=height,
         latents=latents,
     )
-    return made.pixels
+    return result.pixels
 
 
-@pytest.mark.parametrize("sampler", [("pndm", "PNDMScheduler"), ("dpmpp_2m", "DPMSolverMultistepScheduler")], ids=["pndm", "dpmpp_2m"])
+@pytest.mark.parametrize(
+    "sampler", [("pndm", "PNDMScheduler"), ("dpmpp_2m", "DPMSolverMultistepScheduler")], ids=["pndm", "dpmpp_2m"]
+)
 @pytest.mark.parametrize("name", SIZES)
 def test_float32_within_two_levels(name, sampler, tmp_path):
     expected = (reference(name, sampler[1])[0] * 255).round()
@@ -139,14 +141,29 @@ def test_half_storage_reaches_40_db(name, tmp_path):
 
 @pytest.mark.parametrize("variant", [None, "fp16"])
 def test_a_folder_that_diffusers_saved_through_the_commands(variant, tmp_path):
-    """As a user has it: save_pretrained, convert, generate with a seed; the picture is that of the seed in diffusers."""
+    """As a user has it: save_pretrained, convert, generate with a seed;
+    the picture is that of the seed in diffusers."""
     torch = pytest.importorskip("torch")
     pipe, (width, height) = pipeline("random", "PNDMScheduler"), SIZES["random"]
     pipe.save_pretrained(tmp_path / "saved", variant=variant)
     bundle, out = tmp_path / "m.ondevice", tmp_path / "a.png"
-    words = ["convert", "sd14", "--checkpoint", tmp_path / "saved", "--size", f"{width}x{height}", "--dtype", "fp32", "--out", bundle]
+    words = [
+        "convert",
+        "sd14",
+        "--checkpoint",
+        tmp_path / "saved",
+        "--size",
+        f"{width}x{height}",
+        "--dtype",
+        "fp32",
+        "--out",
+        bundle,
+    ]
     assert cli.main([str(word) for word in words]) == 0
-    words = ["generate", bundle, PROMPT, "--negative", NEGATIVE, "--steps", STEPS, "--guidance", GUIDANCE, "--seed", 11, "--out", out]
+    words = [
+        "generate", bundle, PROMPT, "--negative", NEGATIVE, "--steps", STEPS, "--guidance", GUIDANCE, "--seed", 11,
+        "--out", out,
+    ]  # fmt: skip
     assert cli.main([str(word) for word in words]) == 0
     expected = pipe(
         PROMPT,
@@ -161,9 +178,17 @@ def test_a_folder_that_diffusers_saved_through_the_commands(variant, tmp_path):
     assert np.abs(np.asarray(Image.open(out), np.float64) - (expected * 255).round()).max() <= 2
 
 
-DDIM_OF_2022 = {"_class_name": "DDIMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+DDIM_OF_2022 = {
+    "_class_name": "DDIMScheduler",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
 FOLDERS = {  # what model_index.json names, scheduler_config.json
-    "two classes": ("EulerAncestralDiscreteScheduler", DDIM_OF_2022 | {"_class_name": "PNDMScheduler", "steps_offset": 1}),
+    "two classes": (
+        "EulerAncestralDiscreteScheduler",
+        DDIM_OF_2022 | {"_class_name": "PNDMScheduler", "steps_offset": 1},
+    ),
     "no steps_offset": ("PNDMScheduler", DDIM_OF_2022 | {"_class_name": "PNDMScheduler", "skip_prk_steps": True}),
     "no clip_sample, no steps_offset": ("DDIMScheduler", DDIM_OF_2022),
 }
@@ -179,7 +204,13 @@ def test_folders_whose_scheduler_diffusers_changes(named, config, tmp_path):
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, torch_dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
-    arguments = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "width": 64, "height": 72, "output_type": "np"}
+    arguments = {
+        "num_inference_steps": STEPS,
+        "guidance_scale": GUIDANCE,
+        "width": 64,
+        "height": 72,
+        "output_type": "np",
+    }
     expected = pipe(PROMPT, generator=torch.Generator("cpu").manual_seed(11), **arguments).images[0]
     bundle, out = tmp_path / "m.ondevice", tmp_path / "a.png"
     words = ["convert", "demo", "--checkpoint", folder, "--size", "64x72", "--dtype", "fp32", "--out", bundle]

@@ -1,4 +1,5 @@
-"""Pictures of a model with added tokens against diffusers': the folder that transformers 5 saves, and the one that transformers 4 saved."""
+"""Pictures of a model with added tokens against diffusers':
+the folder that transformers 5 saves, and the one that transformers 4 saved."""
 
 import json
 
@@ -16,14 +17,19 @@ PROMPT, ARGUMENTS = "a <Ring> on a <back> background, <RING>", {"num_inference_s
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """(folder, diffusers' picture of PROMPT by seed 11 from it, and without the tokens): <Ring> is one vector, <back> are two."""
+    """(folder, diffusers' picture of PROMPT by seed 11 from it, and without the tokens):
+    <Ring> is one vector, <back> are two."""
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
-    pipe = diffusers.StableDiffusionPipeline.from_pretrained(MODELS / "demo", safety_checker=None, torch_dtype=torch.float32)
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(
+        MODELS / "demo", safety_checker=None, torch_dtype=torch.float32
+    )
     pipe.set_progress_bar_config(disable=True)
 
     def draw(pipe):
-        made = pipe(PROMPT, generator=torch.Generator("cpu").manual_seed(11), width=64, height=64, output_type="np", **ARGUMENTS)
-        return (made.images[0] * 255).round()
+        result = pipe(
+            PROMPT, generator=torch.Generator("cpu").manual_seed(11), width=64, height=64, output_type="np", **ARGUMENTS
+        )
+        return (result.images[0] * 255).round()
 
     plain = draw(pipe)
     like = {"<Ring>": "star", "<back>": "yellow", "<back>_1": "green"}

@@ -1,4 +1,5 @@
-"""Random programs, some of whose calls write parts of a tensor or may write over an input, and machines that run them."""
+"""Random programs, some of whose calls write parts of a tensor or may write over an input,
+and machines that run them."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class Part:
 
 @st.composite
 def programs(draw, most=7):
-    """Up to `most` results of 2, 4 or 6 units; each made by one call or by two halves, from up to three tensors made before."""
+    """Up to `most` results of 2, 4 or 6 units; each made by one call or by two halves,
+    from up to three tensors made before."""
     tensors = {"x": Tensor("x", (ALIGN // 2,), "f32")}
     calls: list[Call] = []
     for number in range(draw(st.integers(1, most))):
@@ -52,27 +54,29 @@ def run_apart(program: Program) -> dict[str, list[object]]:
         first, last = (int(value) for value in call.scalars)
         for unit in range(first, last):  # only the unit that it is about to write is read of what it may stand over
             seen = tuple(
-                (memory[name][unit],) if i == call.inplace and len(memory[name]) == len(memory[call.outputs[0]]) else tuple(memory[name])
+                (memory[name][unit],)
+                if i == call.inplace and len(memory[name]) == len(memory[call.outputs[0]])
+                else tuple(memory[name])
                 for i, name in enumerate(call.inputs)
             )
             memory[call.outputs[0]][unit] = hash((call.node, unit, seen))
     return {name: memory[name] for name in program.outputs}
 
 
-def run_planned(made: Plan, program: Program) -> dict[str, list[object]]:
+def run_planned(plan: Plan, program: Program) -> dict[str, list[object]]:
     """The plan in one arena: what overlaps is overwritten."""
-    arena: list[object] = [None] * (made.arena // ALIGN)
+    arena: list[object] = [None] * (plan.arena // ALIGN)
     calls = {call.node: call for call in program.calls}
 
     def units(index: int) -> range:
-        operand = made.operands[index]
+        operand = plan.operands[index]
         return range((operand.offset or 0) // ALIGN, ((operand.offset or 0) + operand.nbytes) // ALIGN)
 
-    for index in made.inputs:
+    for index in plan.inputs:
         for unit in units(index):
             arena[unit] = "x"
-    for d in made.dispatches:
-        inside = dict(made.kernels[d.kernel].defines).get(DEFINE)
+    for d in plan.dispatches:
+        inside = dict(plan.kernels[d.kernel].defines).get(DEFINE)
         source, target = calls[d.node].inplace, units(d.operands[-1])
         first, last = (int(value) for value in d.scalars)
         for unit in range(first, last):
@@ -83,7 +87,7 @@ def run_planned(made: Plan, program: Program) -> dict[str, list[object]]:
                 for i, index in enumerate(d.operands[:-1])
             )
             arena[target[unit]] = hash((d.node, unit, seen))
-    return {made.operands[index].name: [arena[unit] for unit in units(index)] for index in made.outputs}
+    return {plan.operands[index].name: [arena[unit] for unit in units(index)] for index in plan.outputs}
 
 
 def legal_orders(before: list[set[int]]) -> list[tuple[int, ...]]:

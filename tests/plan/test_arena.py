@@ -34,7 +34,11 @@ def test_every_plan_is_safe_aligned_and_within_bounds(lives):
 def test_check_refuses_exactly_what_a_slow_reading_finds_unsafe(lives, data):
     at = {t.name: ALIGN * data.draw(st.integers(0, 8)) for t in lives}
     unsafe = any(
-        a is not b and a.first <= b.last and b.first <= a.last and at[a.name] < at[b.name] + b.size and at[b.name] < at[a.name] + a.size
+        a is not b
+        and a.first <= b.last
+        and b.first <= a.last
+        and at[a.name] < at[b.name] + b.size
+        and at[b.name] < at[a.name] + a.size
         for a in lives
         for b in lives
     )

@@ -20,11 +20,18 @@ def call(node, inputs, output, inplace=None):
 
 
 def program(calls, sizes, outputs, inputs=("x",)):
-    return Program("net", {name: Tensor(name, (units * ALIGN // 4,), "f32") for name, units in sizes.items()}, calls, inputs, outputs)
+    return Program(
+        "net",
+        {name: Tensor(name, (units * ALIGN // 4,), "f32") for name, units in sizes.items()},
+        calls,
+        inputs,
+        outputs,
+    )
 
 
 def resnet(norm_over=None, add_over=None):
-    """norm - conv - norm - conv over twice as many channels as come out, and the shortcut late, as graphs are written."""
+    """norm - conv - norm - conv over twice as many channels as come out, and the shortcut late,
+    as graphs are written."""
     calls = [
         call("wide", ["x"], "big"),
         call("norm1", ["big", "x"], "n1", norm_over),
@@ -40,8 +47,8 @@ def resnet(norm_over=None, add_over=None):
 @settings(max_examples=300, deadline=None)
 @given(programs())
 def test_a_plan_computes_what_its_program_does(given_program):
-    made = plan(given_program, storage="f32")
-    assert run_planned(made, given_program) == run_apart(given_program)
+    dispatch_plan = plan(given_program, storage="f32")
+    assert run_planned(dispatch_plan, given_program) == run_apart(given_program)
 
 
 @settings(max_examples=300, deadline=None)
@@ -61,16 +68,20 @@ def test_the_order_is_legal_deterministic_and_not_worse(given_program):
 @settings(max_examples=150, deadline=None)
 @given(programs())
 def test_the_peak_is_that_of_the_lives(given_program):
-    """The search's own count against liveness after merging: the arena cannot be smaller, and what is merged is counted once."""
+    """The search's own count against liveness after merging:
+    the arena cannot be smaller, and what is merged is counted once."""
     for candidate in (given_program, ordered(given_program)):
         alive = lives(in_place(candidate))
         steps = range(len(candidate.calls) + 1)
-        assert peak(candidate) == max(sum(life.size for life in alive if life.first <= step <= life.last) for step in steps)
+        assert peak(candidate) == max(
+            sum(life.size for life in alive if life.first <= step <= life.last) for step in steps
+        )
         assert arena_size(alive, place(alive)) >= peak(candidate)
 
 
 def test_close_to_the_best_of_all_orders():
-    """Of small random programs, nine in ten come to the least peak that any order has, and none is above one and a half of it."""
+    """Of small random programs, nine in ten come to the least peak that any order has,
+    and none is above one and a half of it."""
     ratios = []
 
     @settings(max_examples=120, deadline=None, derandomize=True, database=None)
@@ -109,9 +120,11 @@ def test_a_residual_is_overwritten_by_the_sum():
     ("calls", "outputs"),
     [
         ([call("0", ["x"], "a"), call("1", ["a", "x"], "b", 0), call("2", ["a", "b"], "y")], ("y",)),  # a is read again
-        ([call("0", ["x"], "a"), call("1", ["a", "a"], "b", 0), call("2", ["b"], "y")], ("y",)),  # its other input is a, too
+        # its other input is a, too
+        ([call("0", ["x"], "a"), call("1", ["a", "a"], "b", 0), call("2", ["b"], "y")], ("y",)),
         ([call("0", ["x"], "a"), call("1", ["a", "x"], "b", 0), call("2", ["b"], "y")], ("a", "y")),  # a is an output
-        ([call("0", ["x"], "a"), call("1", ["a", "x"], "y", 0)], ("y",)),  # the result has a place of its own: it is an output
+        # the result has a place of its own: it is an output
+        ([call("0", ["x"], "a"), call("1", ["a", "x"], "y", 0)], ("y",)),
         ([call("0", ["x"], "a"), call("1", ["a", "x"], "c", 0), call("2", ["c"], "y")], ("y",)),  # another size
         ([call("0", ["x"], "a"), call("1", ["a"], "b", 0), call("2", ["b"], "y")], ("y",)),  # nothing to stand in
     ],

@@ -55,7 +55,8 @@ def test_the_page_is_what_pillow_does(width: int, height: int, to_width: int, to
     """In one order or the other: Pillow 13 chooses it by the sizes, and those before do columns first."""
     pixels, want = picture(width, height), resize(picture(width, height), to_width, to_height)
     assert any(
-        np.array_equal(want, made) for made in (rows(columns(pixels, to_width), to_height), columns(rows(pixels, to_height), to_width))
+        np.array_equal(want, made)
+        for made in (rows(columns(pixels, to_width), to_height), columns(rows(pixels, to_height), to_width))
     )
 
 
@@ -65,5 +66,13 @@ def test_pictures_to_fit(golden: Callable[[str, str], None]) -> None:
         pixels = picture(width, height)
         fitted = resize(pixels, to_width, to_height)
         first = [float(value) for value in from_pixels(fitted)[0, :, 0, 0]]
-        cases.append({"pixels": pixels.tolist(), "width": to_width, "height": to_height, "resized": fitted.tolist(), "first": first})
+        cases.append(
+            {
+                "pixels": pixels.tolist(),
+                "width": to_width,
+                "height": to_height,
+                "resized": fitted.tolist(),
+                "first": first,
+            }
+        )
     golden("pictures/fit.json", "[\n" + ",\n".join(json.dumps(row) for row in cases) + "\n]\n")

@@ -42,8 +42,11 @@ def goldens(folder: str) -> list[Any]:
 
 def test_it_is_short_and_knows_nothing_of_this_package() -> None:
     source = Path(sys.modules[Player.__module__].__file__ or "").read_text()
-    names = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in ast.walk(ast.parse(source))
-             if isinstance(node, ast.Import | ast.ImportFrom)}  # fmt: skip
+    names = {
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
     assert {str(name).split(".")[0] for name in names} - sys.stdlib_module_names == {"numpy", "PIL"}
     assert len(source.splitlines()) <= 250
 
@@ -62,7 +65,9 @@ def test_noise(rows: dict[str, Any]) -> None:
 @pytest.mark.parametrize("rows", goldens("tokens"))
 def test_tokens(rows: dict[str, Any]) -> None:
     files = {name: (MODELS / "clip_tokenizer" / name).read_bytes() for name in ("vocab.json", "merges.txt")}
-    tokenizer = Tokenizer(files | {name: json.dumps(held).encode() for name, held in rows["files"].items()}, rows["length"])
+    tokenizer = Tokenizer(
+        files | {name: json.dumps(held).encode() for name, held in rows["files"].items()}, rows["length"]
+    )
     texts = [(row["text"], row["ids"]) for row in rows["texts"]]
     if rows["pad"] == 49407 and "special_tokens_map.json" in rows["files"]:
         texts += [(row["prompt"], row["ids77"]["pad_eos"]) for row in json.loads(PROMPTS.read_text())["prompts"]]
@@ -74,12 +79,17 @@ def test_tokens(rows: dict[str, Any]) -> None:
 def test_samplers(rows: dict[str, Any]) -> None:
     """The same replay as in a picture, with the model of the goldens in a loop's place."""
     shape, table = rows["shape"], rows["table"]
-    image, noise, *draws = (np.array(v, np.float32).reshape(shape) for v in (rows["image"], rows["noise"], *rows["draws"]))
+    image, noise, *draws = (
+        np.array(v, np.float32).reshape(shape) for v in (rows["image"], rows["noise"], *rows["draws"])
+    )
     player = Player.__new__(Player)
     player.pipeline = {"numbers": {}, "latents": {"strength": "strength"}, "denoise": [{"from": 0, "until": 1}]}
     player.predict = lambda _: player.get("latents") * np.float32(0.5)
     for call, result in [(None, rows["result"]), *((row["call"], row["result"]) for row in rows["begun"])]:
-        player.values, player.noise = {}, SimpleNamespace(draw=functools.partial(lambda left, _: next(left), iter(draws)))
+        player.values, player.noise = (
+            {},
+            SimpleNamespace(draw=functools.partial(lambda left, _: next(left), iter(draws))),
+        )
         player.numbers = {} if call is None else {"strength": (table["steps"] - call) / table["steps"] + 1e-9}
         got = player.denoise(table, noise, None if call is None else image)
         assert got.tobytes() == np.array(result, np.float32).tobytes(), call
@@ -93,7 +103,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     @functools.cache
     def bundle(name: str) -> Path:
         if name == "demo":
-            return compile_bundle(open_checkpoint(None, family="demo"), folder / "demo.ondevice", Recipe(), sizes=[SIZES["demo"]])
+            return compile_bundle(
+                open_checkpoint(None, family="demo"), folder / "demo.ondevice", Recipe(), sizes=[SIZES["demo"]]
+            )
         tiny = random_checkpoint_from_configs(**TINY[name], seed=5, family=name)
         return compile_bundle(tiny, folder / f"{name}.ondevice", Recipe(), sizes=[SIZES[name]])
 
@@ -122,8 +134,12 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.device
-@pytest.mark.parametrize(("name", "options"), WAYS, ids=lambda value: value if isinstance(value, str) else "_".join(value) or "plain")
-def test_it_draws_the_same_latents_as_the_pipeline(bundles: Callable[[str], Path], name: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"), WAYS, ids=lambda value: value if isinstance(value, str) else "_".join(value) or "plain"
+)
+def test_it_draws_the_same_latents_as_the_pipeline(
+    bundles: Callable[[str], Path], name: str, options: dict[str, Any]
+) -> None:
     options = {"num_inference_steps": 8, "sampler": "dpmpp_2m", "seed": -3} | options
     (width, height), bundle = SIZES[name], open_bundle(bundles(name))
     session = Session(bundle, choose_device("cpu"))
@@ -139,7 +155,9 @@ PROMPT = "A red cat's 3 hats"
 
 def draw(player: Player, size: tuple[int, int], options: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """What is asked of `Pipeline` with these options, asked of the player."""
-    numbers = {name: options[name] for name in ("guidance_scale", "strength") if name in options} | options.get("numbers", {})
+    numbers = {name: options[name] for name in ("guidance_scale", "strength") if name in options} | options.get(
+        "numbers", {}
+    )
     return player.draw(
         {"prompt": PROMPT, "negative_prompt": options.get("negative_prompt")},
         size,
@@ -162,9 +180,15 @@ def guided_early() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("whole", "options"),
     [
-        (controlnet(), {"image": PIXELS, "numbers": {"control_scale": 0.5, "control_start": 0.25, "control_end": 0.75}}),
+        (
+            controlnet(),
+            {"image": PIXELS, "numbers": {"control_scale": 0.5, "control_start": 0.25, "control_end": 0.75}},
+        ),
         (golden("sdxl_refiner"), {"numbers": {"handover": 0.5, "crop_top": 3, "aesthetic_score": 7}}),
-        (golden("sdxl_refiner"), NEGATIVE | {"image": PIXELS, "sampler": "ddim", "strength": 0.8, "numbers": {"handover": 0.3}}),
+        (
+            golden("sdxl_refiner"),
+            NEGATIVE | {"image": PIXELS, "sampler": "ddim", "strength": 0.8, "numbers": {"handover": 0.3}},
+        ),
         (picture_guided(), NEGATIVE | {"image": PIXELS}),
         (golden("lcm"), {"guidance_scale": 3.0}),
         (guided_early(), NEGATIVE),
@@ -174,7 +198,8 @@ def guided_early() -> dict[str, Any]:
 def test_it_draws_the_pipelines_written_by_hand(
     whole: dict[str, Any], options: dict[str, Any], batches: tuple[int, ...], tmp_path: Path
 ) -> None:
-    """With made-up networks: two stretches, roles before the UNet, windows, numbers per text, zeros, passes one after another."""
+    """With made-up networks: two stretches, roles before the UNet, windows, numbers per text, zeros,
+    passes one after another."""
     options = {"num_inference_steps": 4, "sampler": "euler_a", "seed": 6} | options
     given = dict.fromkeys(whole["components"], batches)
     want = pipeline(whole, OtherDevice(network), given).draw(Request(prompt=PROMPT, **options))
@@ -197,7 +222,9 @@ def test_it_draws_the_pipelines_written_by_hand(
     for name, content in files.items():
         (tmp_path / ("samplers" if name.endswith("_4.json") else "") / name).write_text(json.dumps(content))
     player = Player(tmp_path, lambda component, sizes, inputs: network(component, inputs))
-    player.tokenizers = {name: lambda text: np.resize(np.array([[*text.encode(), 1]], np.int32), (1, 7)) for name in whole["tokenizers"]}
+    player.tokenizers = {
+        name: lambda text: np.resize(np.array([[*text.encode(), 1]], np.int32), (1, 7)) for name in whole["tokenizers"]
+    }
     latents, pixels = draw(player, (24, 16), options)
     assert latents.tobytes() == want.latents.tobytes()
     assert np.array_equal(pixels, want.pixels)

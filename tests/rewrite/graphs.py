@@ -36,26 +36,28 @@ def fused_ops(model):
 
 def feed(model, seed=0):
     rng = np.random.default_rng(seed)
-    made = {}
+    inputs = {}
     for value in model.graph.inputs:
         shape = [int(dim) for dim in value.shape]
         integer = value.dtype == ir.DataType.INT32
-        made[value.name] = rng.integers(0, 50, shape).astype(np.int32) if integer else rng.standard_normal(shape, dtype=np.float32)
-    return made
+        inputs[value.name] = (
+            rng.integers(0, 50, shape).astype(np.int32) if integer else rng.standard_normal(shape, dtype=np.float32)
+        )
+    return inputs
 
 
 def by_onnxruntime(model, inputs, every=False):
     """The first output, or `every` one."""
     session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), providers=["CPUExecutionProvider"])
-    made = session.run(None, inputs)
-    return made if every else made[0]
+    outputs = session.run(None, inputs)
+    return outputs if every else outputs[0]
 
 
 class Weights:
     """A source of weights and plans for a session: the program's own, in memory."""
 
-    def __init__(self, program, made):
-        self.made, self.kernels, self.arrays = made, load_all(), {}
+    def __init__(self, program, plan):
+        self.made, self.kernels, self.arrays = plan, load_all(), {}
         for name, values in program.weights.items():
             tensor = program.tensors[name]
             self.arrays[f"{program.component}/{name}"] = values.numpy().astype(
@@ -78,5 +80,5 @@ class Weights:
 def on_device(model, inputs, target=None, storage="f32", every=False):
     """The first output as the device computes it, or `every` one."""
     program = lower(model, "net", storage=storage, target=target)
-    made = Session(Weights(program, plan(program, storage=storage)), choose_device()).run("net", inputs)
-    return [made[value.name] for value in model.graph.outputs] if every else made[model.graph.outputs[0].name]
+    outputs = Session(Weights(program, plan(program, storage=storage)), choose_device()).run("net", inputs)
+    return [outputs[value.name] for value in model.graph.outputs] if every else outputs[model.graph.outputs[0].name]

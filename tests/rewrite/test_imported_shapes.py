@@ -52,7 +52,8 @@ def test_norms_of_two_ragged_parts(parts, groups):
 
 
 SLICE = """(float[3,8] x) => (float[{y}] y)
-    <int64[1] f = {{{f}}}, int64[1] t = {{{t}}}, int64[1] a = {{{a}}}, int64[1] s = {{{s}}}> {{ y = Slice(x, f, t, a, s) }}"""
+    <int64[1] f = {{{f}}}, int64[1] t = {{{t}}}, int64[1] a = {{{a}}}, int64[1] s = {{{s}}}>
+    {{ y = Slice(x, f, t, a, s) }}"""
 SLICES = {
     "from minus the size": ("3,8", -8, 8, 1, 1),
     "from before the beginning": ("3,8", -11, 8, 1, 1),
@@ -79,7 +80,11 @@ def test_slices(y, f, t, a, s):
     [("beta=2.0", "3,6", "beta=1"), ("alpha=0.5", "3,6", "alpha=1"), ("transA=1", "6,3", "transA=0")],
 )
 def test_a_gemm_that_is_no_product_and_bias_is_refused(how, x, why):
-    model = graph(f"(float[{x}] x, float[6,8] w, float[8] b) => (float[3,8] y) {{ y = Gemm<{how}>(x, w, b) }}", w=made(6, 8), b=made(8))
+    model = graph(
+        f"(float[{x}] x, float[6,8] w, float[8] b) => (float[3,8] y) {{ y = Gemm<{how}>(x, w, b) }}",
+        w=made(6, 8),
+        b=made(8),
+    )
     with pytest.raises(GraphError, match=why):
         on_device(model, feed(model))
 

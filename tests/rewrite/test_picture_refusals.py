@@ -1,4 +1,5 @@
-"""What stops the rules over pictures and products, clause by clause: reason, onnxruntime's numbers, the device's, as in test_refusals."""
+"""What stops the rules over pictures and products, clause by clause:
+reason, onnxruntime's numbers, the device's, as in test_refusals."""
 
 import numpy as np
 import pytest
@@ -30,7 +31,8 @@ def resized(b, x, *shape, **modes):
 
 
 def scaled(b, x, by, shape):
-    """A Resize by scales. ONNX finds a pixel by the scale that is given: 5 by 1.35 are 6, and 6 / 5 is another scale."""
+    """A Resize by scales. ONNX finds a pixel by the scale that is given:
+    5 by 1.35 are 6, and 6 / 5 is another scale."""
     return b.op("up", "Resize", [x, None, b.constant("by", np.array(by, np.float32))], shape, **NEAREST)
 
 
@@ -52,13 +54,17 @@ def joined_residual(b, x, y):
 
 
 UPSAMPLE = {
-    "another rounding": (lambda b, x, y: upsampled(b, x, nearest_mode="ceil"), "does not repeat the nearest pixel", "is not supported"),
+    "another rounding": (
+        lambda b, x, y: upsampled(b, x, nearest_mode="ceil"), "does not repeat the nearest pixel", "is not supported",
+    ),
     "another place": (
         lambda b, x, y: upsampled(b, x, coordinate_transformation_mode="half_pixel"),
         "does not repeat the nearest pixel",
         "is not supported",
     ),
-    "between pixels": (lambda b, x, y: upsampled(b, x, mode="linear"), "does not repeat the nearest pixel", "is not supported"),
+    "between pixels": (
+        lambda b, x, y: upsampled(b, x, mode="linear"), "does not repeat the nearest pixel", "is not supported",
+    ),
     "channels, too": (
         lambda b, x, y: b.conv("d", first(b, resized(b, last(b, b.conv("c", x, 6)), 2, 10, 8, 12)), 4),
         "it resizes more than height and width",
@@ -70,7 +76,9 @@ UPSAMPLE = {
         "is not supported",
     ),
     "scales of pixels that are no ratio of sizes": (
-        lambda b, x, y: b.conv("d", first(b, scaled(b, last(b, b.conv("c", x, 6)), (1, 1.35, 1.35, 1), (2, 6, 5, 6))), 4),
+        lambda b, x, y: b.conv(
+            "d", first(b, scaled(b, last(b, b.conv("c", x, 6)), (1, 1.35, 1.35, 1), (2, 6, 5, 6))), 4
+        ),
         "its scales are not the ratio of its sizes",
         "its scales are not",
     ),
@@ -85,7 +93,9 @@ UPSAMPLE = {
         "is not supported",
     ),
     "a larger picture that is read": (
-        lambda b, x, y: b.binary("s", "Add", b.conv("d", large := b.resize("up", b.conv("c", x, 6), 10, 8), 6), b.unary("n", "Neg", large)),
+        lambda b, x, y: b.binary(
+            "s", "Add", b.conv("d", large := b.resize("up", b.conv("c", x, 6), 10, 8), 6), b.unary("n", "Neg", large)
+        ),
         "another node reads the larger picture",
     ),
 }  # fmt: skip
@@ -106,12 +116,16 @@ CONVOLUTIONS = {
     "grouped": (lambda b, x, y: b.conv("c", x, 9, group=3), "it is grouped", "group 1"),
     "dilated": (lambda b, x, y: b.conv("c", x, 9, dilations=(2, 2), pads=(2, 2, 2, 2)), "dilated", "dilation 1"),
     "dilated one way": (
-        lambda b, x, y: b.op("d", "Conv", [x, b.made("w", 9, 6, 3, 3)], (2, 9, 5, 4), pads=(1, 2, 1, 2), dilations=(1, 2)),
+        lambda b, x, y: b.op(
+            "d", "Conv", [x, b.made("w", 9, 6, 3, 3)], (2, 9, 5, 4), pads=(1, 2, 1, 2), dilations=(1, 2)
+        ),
         "dilated",
         "dilation 1",
     ),
     "two strides": (
-        lambda b, x, y: b.op("d", "Conv", [x, b.made("w", 9, 6, 3, 3)], (2, 9, 5, 2), pads=(1, 1, 1, 1), strides=(1, 2)),
+        lambda b, x, y: b.op(
+            "d", "Conv", [x, b.made("w", 9, 6, 3, 3)], (2, 9, 5, 2), pads=(1, 1, 1, 1), strides=(1, 2)
+        ),
         "has two strides",
         "one stride",
     ),
@@ -125,34 +139,46 @@ CONVOLUTIONS = {
         "its weight is not a constant",
     ),
     "one dimension": (
-        lambda b, x, y: b.reshape("v", b.op("d", "Conv", [b.reshape("r", x, 2, 6, 20), b.made("w", 9, 6, 3)], (2, 9, 18)), 2, 9, 3, 6),
+        lambda b, x, y: b.reshape(
+            "v", b.op("d", "Conv", [b.reshape("r", x, 2, 6, 20), b.made("w", 9, 6, 3)], (2, 9, 18)), 2, 9, 3, 6
+        ),
         "not over two dimensions",
         "2-D convolutions are supported",
     ),
 }
 EPILOGUE = {
-    "another activation of a convolution": (lambda b, x, y: gelu(b, "g", b.conv("c", x, 9)), "a ConvNhwc has no such epilogue"),
+    "another activation of a convolution": (
+        lambda b, x, y: gelu(b, "g", b.conv("c", x, 9)),
+        "a ConvNhwc has no such epilogue",
+    ),
     "a shift after the activation": (
         lambda b, x, y: b.binary("s", "Add", silu(b, "a", b.conv("c", x, 9)), b.made("t", 2, 9, 1, 1)),
         "its source is finished already",
     ),
     "two shifts": (
-        lambda b, x, y: b.binary("r", "Add", b.binary("s", "Add", b.conv("c", x, 9), b.made("t", 2, 9, 1, 1)), b.made("u", 1, 9, 1, 1)),
+        lambda b, x, y: b.binary(
+            "r", "Add", b.binary("s", "Add", b.conv("c", x, 9), b.made("t", 2, 9, 1, 1)), b.made("u", 1, 9, 1, 1)
+        ),
         "its source is finished already",
     ),
     "a shift after a residual": (
         lambda b, x, y: b.binary("s", "Add", b.binary("r", "Add", b.conv("c", x, 6), y), b.made("t", 2, 6, 1, 1)),
         "",
     ),
-    "two activations": (lambda b, x, y: silu(b, "b", silu(b, "a", b.conv("c", x, 9))), "its source ends in Silu already"),
-    "a shift a row": (lambda b, x, y: b.binary("s", "Add", b.conv("c", x, 9), b.made("t", 1, 1, 5, 1)), ""),
+    "two activations": (
+        lambda b, x, y: silu(b, "b", silu(b, "a", b.conv("c", x, 9))),
+        "its source ends in Silu already",
+    ),
+    "a shift per row": (lambda b, x, y: b.binary("s", "Add", b.conv("c", x, 9), b.made("t", 1, 1, 5, 1)), ""),
     "a shift that is read before": (
         lambda b, x, y: b.binary("m", "Mul", b.binary("s", "Add", c := b.conv("c", x, 9), b.made("t", 1, 9, 1, 1)), c),
         "another node reads the result before it",
     ),
 }
 PICTURES = {"upsample": UPSAMPLE, "concat": CONCAT, "convolution": CONVOLUTIONS, "epilogue": EPILOGUE}
-ROWS = [(f"{part}: {name}", *row, *[None] * (3 - len(row))) for part, rows in PICTURES.items() for name, row in rows.items()]
+ROWS = [
+    (f"{part}: {name}", *row, *[None] * (3 - len(row))) for part, rows in PICTURES.items() for name, row in rows.items()
+]
 
 
 @pytest.mark.device
@@ -185,8 +211,14 @@ def both_outputs(build):
 @pytest.mark.parametrize(
     "build, reason",
     [
-        (lambda b, x, y: (b.conv("d", first(b, large := resized(b, last(b, x), 2, 10, 8, 6)), 4), large), "another node reads the larger"),
-        (lambda b, x, y: (b.conv("s", first(b, z := b.concat("j", 3, last(b, x), last(b, y))), 4, k=1), z), "it is a result of the graph"),
+        (
+            lambda b, x, y: (b.conv("d", first(b, large := resized(b, last(b, x), 2, 10, 8, 6)), 4), large),
+            "another node reads the larger",
+        ),
+        (
+            lambda b, x, y: (b.conv("s", first(b, z := b.concat("j", 3, last(b, x), last(b, y))), 4, k=1), z),
+            "it is a result of the graph",
+        ),
         (lambda b, x, y: (silu(b, "a", c := b.conv("c", x, 9)), c), ""),
     ],
     ids=["a larger picture", "a join", "a source"],
@@ -209,12 +241,17 @@ SHARED = """(float[1,9,8] x, float[8,8] wq, float[8,8] wk, float[8,8] wv{more}) 
     a = Reshape(q, s) b = Transpose<perm=[0,2,1,3]>(a) d = Mul(b, c)
     e = Reshape(k, s) f = Transpose<perm=[0,2,3,1]>(e) g = Mul(f, c)
     h = MatMul(d, g) i = Softmax<axis=-1>(h)
-    l = Reshape(v, s) m = Transpose<perm=[0,2,1,3]>(l) n = MatMul(i, m) o = Transpose<perm=[0,2,1,3]>(n) r = Reshape(o, j) {end} }}"""
+    l = Reshape(v, s) m = Transpose<perm=[0,2,1,3]>(l) n = MatMul(i, m) o = Transpose<perm=[0,2,1,3]>(n)
+    r = Reshape(o, j) {end} }}"""
 
 
 def shared(names="qkv", biased="", end="y = Neg(r)", more=""):
     def one(name):
-        return f"{name}0 = MatMul(x, w{name}) {name} = Add({name}0, b{name})" if name in biased else f"{name} = MatMul(x, w{name})"
+        return (
+            f"{name}0 = MatMul(x, w{name}) {name} = Add({name}0, b{name})"
+            if name in biased
+            else f"{name} = MatMul(x, w{name})"
+        )
 
     more += "".join(f", float[8] b{name}" for name in biased)
     text = SHARED.format(more=more, end=end, **{name: one(name) for name in names})

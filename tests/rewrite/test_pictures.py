@@ -1,4 +1,5 @@
-"""Rules over pictures: channels last, convolutions with what follows them, larger and joined pictures that are never made."""
+"""Rules over pictures: channels last, convolutions with what follows them,
+larger and joined pictures that are never made."""
 
 import numpy as np
 import onnx
@@ -29,7 +30,9 @@ class Net(GraphBuilder):
         stride = settings.get("strides", (1, 1))[0]
         pads = settings.setdefault("pads", (k // 2,) * 4)
         shape = (n, out, (h + pads[0] + pads[2] - k) // stride + 1, (w + pads[1] + pads[3] - k) // stride + 1)
-        inputs = [x, self.made(f"{name}.weight", out, c // settings.get("group", 1), k, k)] + [self.made(f"{name}.bias", out)] * bias
+        inputs = [x, self.made(f"{name}.weight", out, c // settings.get("group", 1), k, k)] + [
+            self.made(f"{name}.bias", out)
+        ] * bias
         return self.op(name, "Conv", inputs, shape, **{"strides": (1, 1), **settings})
 
     def norm(self, name, x):
@@ -51,7 +54,9 @@ def shifted(b, x, shape):
 def upsampled(b, x, **changes):
     small = b.conv("c", x, 9)
     large = b.resize("up", small, 10, 8)
-    large.producer().attributes.update({name: ir.Attr(name, ir.AttributeType.STRING, value) for name, value in changes.items()})
+    large.producer().attributes.update(
+        {name: ir.Attr(name, ir.AttributeType.STRING, value) for name, value in changes.items()}
+    )
     return b.conv("d", large, 6)
 
 
@@ -63,7 +68,10 @@ def joined(b, x, y, read=lambda b, z: b.conv("short", z, 4, k=1)):
 FIRES = {
     "a convolution": (lambda b, x, y: b.conv("c", x, 9), {"ConvNhwcBias": 1}),
     "without a bias": (lambda b, x, y: b.conv("c", x, 9, bias=False), {"ConvNhwc": 1}),
-    "with a stride and uneven pads": (lambda b, x, y: b.conv("c", x, 9, strides=(2, 2), pads=(0, 0, 1, 1)), {"ConvNhwcBias": 1}),
+    "with a stride and uneven pads": (
+        lambda b, x, y: b.conv("c", x, 9, strides=(2, 2), pads=(0, 0, 1, 1)),
+        {"ConvNhwcBias": 1},
+    ),
     "1x1": (lambda b, x, y: b.conv("c", x, 9, k=1), {"LinearBias": 1}),
     "1x1 with a stride": (lambda b, x, y: b.conv("c", x, 9, k=1, strides=(2, 2)), {"ConvNhwcBias": 1}),
     "a norm between": (
@@ -71,8 +79,11 @@ FIRES = {
         {"ConvNhwcBias": 2, "GroupNormNhwcSilu": 1},
     ),
     "a shift for all pictures": (lambda b, x, y: shifted(b, x, (1, 9, 1, 1)), {"ConvNhwcBiasShift": 1}),
-    "a shift a picture": (lambda b, x, y: shifted(b, x, (2, 9, 1, 1)), {"ConvNhwcBiasShift": 1}),
-    "a residual": (lambda b, x, y: b.binary("s", "Add", x, b.conv("d", b.conv("c", x, 9), 6)), {"ConvNhwcBias": 1, "ConvNhwcBiasAdd": 1}),
+    "a shift per picture": (lambda b, x, y: shifted(b, x, (2, 9, 1, 1)), {"ConvNhwcBiasShift": 1}),
+    "a residual": (
+        lambda b, x, y: b.binary("s", "Add", x, b.conv("d", b.conv("c", x, 9), 6)),
+        {"ConvNhwcBias": 1, "ConvNhwcBiasAdd": 1},
+    ),
     "silu": (lambda b, x, y: silu(b, "s", b.conv("c", x, 9)), {"ConvNhwcBiasSilu": 1}),
     "twice the size": (lambda b, x, y: upsampled(b, x), {"ConvNhwcBias": 1, "UpConvNhwcBias": 1}),
     "two parts": (
@@ -93,10 +104,16 @@ PARTLY = {
         {"ConvNhwcBias": 1},
         "a view stands between",
     ),
-    "a shift a pixel": (lambda b, x, y: shifted(b, x, (1, 1, 5, 4)), {"ConvNhwcBias": 1}, ""),
-    "another rounding": (lambda b, x, y: upsampled(b, x, nearest_mode="ceil"), {"ConvNhwcBias": 2}, "does not repeat the nearest pixel"),
+    "a shift per pixel": (lambda b, x, y: shifted(b, x, (1, 1, 5, 4)), {"ConvNhwcBias": 1}, ""),
+    "another rounding": (
+        lambda b, x, y: upsampled(b, x, nearest_mode="ceil"),
+        {"ConvNhwcBias": 2},
+        "does not repeat the nearest pixel",
+    ),
     "a larger picture that another op reads": (
-        lambda b, x, y: b.binary("s", "Add", upsampled(b, x), b.conv("e", b.unary("n", "Neg", b._nodes[1].outputs[0]), 6)),
+        lambda b, x, y: b.binary(
+            "s", "Add", upsampled(b, x), b.conv("e", b.unary("n", "Neg", b._nodes[1].outputs[0]), 6)
+        ),
         {"ConvNhwcBias": 2, "ConvNhwcBiasAdd": 1},
         "another node reads the larger picture",
     ),
@@ -172,7 +189,8 @@ ATTENTION = """(float[1,3,8] q, float[1,5,8] k, float[1,5,8] v) => (float[1,3,8]
     a = Reshape(q, s) b = Transpose<perm=[0,2,1,3]>(a) d = Mul(b, c)
     e = Reshape(k, s) f = Transpose<perm=[0,2,3,1]>(e) g = Mul(f, c)
     h = MatMul(d, g) i = Softmax<axis=-1>(h)
-    l = Reshape(v, s) m = Transpose<perm=[0,2,1,3]>(l) n = MatMul(i, m) o = Transpose<perm=[0,2,1,3]>(n) y = Reshape(o, j) }"""
+    l = Reshape(v, s) m = Transpose<perm=[0,2,1,3]>(l) n = MatMul(i, m) o = Transpose<perm=[0,2,1,3]>(n)
+    y = Reshape(o, j) }"""
 
 
 @pytest.mark.device
@@ -230,11 +248,13 @@ def halved(model):
             value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
     for tensor in proto.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+            tensor.CopyFrom(
+                onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name)
+            )
     return ir.from_proto(proto)
 
 
-@pytest.mark.parametrize("name", ["two parts", "twice the size", "a shift a picture", "silu", "a residual"])
+@pytest.mark.parametrize("name", ["two parts", "twice the size", "a shift per picture", "silu", "a residual"])
 def test_bodies_run_in_half_precision(name):
     model = chain(FIRES[name][0])
     inputs = feed(model)

@@ -24,7 +24,11 @@ FIRES = {
         {"w": W.T.copy(), "b": B},
         {"LinearBias": 1},
     ),
-    "gemm, not turned": ("(float[3,6] x, float[6,8] w, float[8] b) => (float[3,8] y) { y = Gemm(x, w, b) }", BOTH, {"LinearBias": 1}),
+    "gemm, not turned": (
+        "(float[3,6] x, float[6,8] w, float[8] b) => (float[3,8] y) { y = Gemm(x, w, b) }",
+        BOTH,
+        {"LinearBias": 1},
+    ),
     "silu": (f"{IN}) => (float[2,3,8] y) {{ {LINEAR} s = Sigmoid(l) y = Mul(l, s) }}", BOTH, {"LinearBiasSilu": 1}),
     "geglu": (
         f"{IN}) => (float[2,3,4] y) {CONSTANTS} {{ {LINEAR} {HALVES.format(2)} {GELU} y = Mul(v, t) }}",
@@ -53,7 +57,7 @@ XWB = "(float[{0},6] x, float[6,8] w, float[{1}] b) => (float[{0},8] l) {{ m = M
 GEMM = "(float[{0}] x, float[6,8] w, float[8] b) => (float[3,8] y) {{ y = Gemm<{1}>(x, w, b) }}"
 LEFT_ALONE = {
     "a computed weight": (XWB.format(2, 8), {"b": B}, {}, "is not a weight"),
-    "a bias a row": (XWB.format(2, "2,1"), {"w": W, "b": np.ones((2, 1), np.float32)}, {}, "is no bias"),
+    "a bias per row": (XWB.format(2, "2,1"), {"w": W, "b": np.ones((2, 1), np.float32)}, {}, "is no bias"),
     "a scaled gemm": (GEMM.format("3,6", "alpha=2.0"), BOTH, {}, "scales its operands"),
     "a gemm that turns x": (GEMM.format("6,3", "transA=1"), BOTH, {}, "turns the left"),
     "a product that is read twice": (
@@ -94,7 +98,8 @@ LEFT_ALONE = {
         "it splits axis 1",
     ),
     "geglu of a view": (
-        f"{IN}) => (float[2,6,2] y) <int64[3] s = {{2, 6, 4}}, float r = {{1.4142135}}, float o = {{1.0}}, float f = {{0.5}}> "
+        f"{IN}) => (float[2,6,2] y) <int64[3] s = {{2, 6, 4}}, float r = {{1.4142135}}, "
+        "float o = {1.0}, float f = {0.5}> "
         f"{{ {LINEAR} w2 = Reshape(l, s) v, g = Split<axis=2, num_outputs=2>(w2) {GELU} y = Mul(v, t) }}",
         BOTH,
         {"LinearBias": 1, "Geglu": 1},

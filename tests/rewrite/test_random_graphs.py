@@ -11,7 +11,10 @@ from ondevice.converters.architectures.layers import attention, gelu, group_norm
 from ondevice.rewrite import rewrite
 
 SHAPE = (2, 6, 5)  # [n, channels or tokens, rest]
-PIECES = ("silu", "gelu", "quick_gelu", "norm", "attend", "masked", "projected", "gemm", "slice", "sigmoid", "erf", "add", "mul", "halves")
+PIECES = (
+    "silu", "gelu", "quick_gelu", "norm", "attend", "masked", "projected", "gemm", "slice", "sigmoid", "erf", "add",
+    "mul", "halves",
+)  # fmt: skip
 MASKS = ((1, 1), (2, 1), (1, 5), (2, 5))  # pictures and heads of a mask: only the first is one for all
 
 
@@ -27,18 +30,30 @@ def apply(b, piece, scope, x, y, kind):
         return attention(b, scope, x, y, y, 5, mask)
     if piece == "projected":  # a bias on some of q, k, v
         q, k, v = (b.matmul(scope, x, made(b, f"{scope}.{name}", width, width)) for name in "qkv")
-        q, k, v = (b.binary(scope, "Add", z, made(b, f"{scope}.b{i}", width)) if kind >> i & 1 else z for i, z in enumerate((q, k, v)))
+        q, k, v = (
+            b.binary(scope, "Add", z, made(b, f"{scope}.b{i}", width)) if kind >> i & 1 else z
+            for i, z in enumerate((q, k, v))
+        )
         return attention(b, scope, q, k, v, 1)
     if piece == "gemm":  # alpha and beta of 1 or not
         rows = b.reshape(scope, x, n * tokens, width)
         scales = {"alpha": (1.0, 0.5)[kind & 1], "beta": (1.0, 2.0)[kind >> 1 & 1]}
-        out = b.op(scope, "Gemm", [rows, made(b, f"{scope}.w", width, width), made(b, f"{scope}.b", width)], (n * tokens, width), **scales)
+        out = b.op(
+            scope,
+            "Gemm",
+            [rows, made(b, f"{scope}.w", width, width), made(b, f"{scope}.b", width)],
+            (n * tokens, width),
+            **scales,
+        )
         return b.reshape(scope, out, *SHAPE)
     if piece == "slice":  # two parts change places; starts and axes count from the end in some
         at, axis = (2, -3)[kind & 1], (2, -1)[kind >> 1 & 1]
         cut = at % width
         bounds = [b.ints(at), b.ints(99), b.ints(axis)], [b.ints((0, -width)[kind >> 2]), b.ints(cut), b.ints(axis)]
-        ends = [b.op(scope, "Slice", [x, *bound], (n, tokens, size)) for bound, size in zip(bounds, (width - cut, cut), strict=True)]
+        ends = [
+            b.op(scope, "Slice", [x, *bound], (n, tokens, size))
+            for bound, size in zip(bounds, (width - cut, cut), strict=True)
+        ]
         return b.concat(scope, 2, *ends)
     if piece in ("silu", "gelu", "quick_gelu"):
         return {"silu": silu, "gelu": gelu, "quick_gelu": quick_gelu}[piece](b, scope, x)
@@ -56,7 +71,9 @@ def apply(b, piece, scope, x, y, kind):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(PIECES), *[st.integers(0, 7)] * 3), min_size=1, max_size=8), st.integers(1, 3))
+@given(
+    st.lists(st.tuples(st.sampled_from(PIECES), *[st.integers(0, 7)] * 3), min_size=1, max_size=8), st.integers(1, 3)
+)
 def test_any_graph_of_pieces(steps, outputs):
     rng = np.random.default_rng(0)
     weights = {f"norm.{part}": ir.tensor(rng.standard_normal(6, dtype=np.float32)) for part in ("weight", "bias")}
@@ -80,6 +97,6 @@ def test_any_graph_of_pieces(steps, outputs):
 def run(model, inputs):
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]).run(
-        None, inputs
-    )
+    return onnxruntime.InferenceSession(
+        ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    ).run(None, inputs)

@@ -1,4 +1,5 @@
-"""Any graph of convolutions, norms, activations, resizes, joins and sums means the same after rewriting; on a device, too."""
+"""Any graph of convolutions, norms, activations, resizes,
+joins and sums means the same after rewriting; on a device, too."""
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from ondevice.converters.architectures.layers import silu
 from ondevice.rewrite import FAMILIES, rewrite
 from ondevice.target import METHODS, Target, load_target
 
-PIECES = ("conv", "unequal", "ragged", "one by one", "stride", "norm", "silu", "add", "join", "larger", "shift", "tokens", "sigmoid")
+PIECES = (
+    "conv", "unequal", "ragged", "one by one", "stride", "norm", "silu", "add", "join", "larger", "shift", "tokens",
+    "sigmoid",
+)  # fmt: skip
 SHAPE = (2, 18, 5, 4)  # channels that fill a vector, and not two
 
 
@@ -50,7 +54,8 @@ def apply(b, piece, scope, x, y):
 
 STEPS = st.lists(st.tuples(st.sampled_from(PIECES), st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=7)
 OFF = st.sets(st.sampled_from((*FAMILIES, *METHODS)), max_size=3)
-TARGETS = {"host": load_target("host"), "any shape": Target("t", "", "portable", {}, {}, {}, 20_000, {})}  # 20 kB: several bands
+# 20 kB: several bands
+TARGETS = {"host": load_target("host"), "any shape": Target("t", "", "portable", {}, {}, {}, 20_000, {})}
 
 
 def build(steps, outputs):

@@ -38,8 +38,12 @@ def test_counts_at_full_size(component):
     model = build(random_checkpoint("sd14", 0)).graph(component, **sizes)
     rewrite(model)
     found = fused_ops(model)
-    assert {part: sum(count for op, count in found.items() if part in op) for part in COUNTS[component]} == COUNTS[component]
-    primitives = {"InstanceNormalization", "Softmax", "Erf", "Sigmoid", "Div", "Mul", "Conv", "Gemm", "Resize", "Concat", "Sin"}
+    assert {part: sum(count for op, count in found.items() if part in op) for part in COUNTS[component]} == COUNTS[
+        component
+    ]
+    primitives = {
+        "InstanceNormalization", "Softmax", "Erf", "Sigmoid", "Div", "Mul", "Conv", "Gemm", "Resize", "Concat", "Sin",
+    }  # fmt: skip
     assert not primitives & set(ops(model))
 
 
@@ -51,11 +55,19 @@ def test_the_fused_graph_of_sd14(golden, component):
     outcomes = rewrite(model)
     rules = [f"{o.rule}: {o.applied}" + "".join(f"; not {n}: {why}" for why, n in o.skipped.items()) for o in outcomes]
     uses = lower(model, component, storage="f16").methods
-    rules += [f"{method}: {u.applied}" + "".join(f"; not {n}: {why}" for why, n in u.skipped.items()) for method, u in uses.items()]
-    golden(f"rewrite/sd14_{component}.txt", "\n".join([*(f"{op} {count}" for op, count in sorted(ops(model).items())), "", *rules, ""]))
+    rules += [
+        f"{method}: {u.applied}" + "".join(f"; not {n}: {why}" for why, n in u.skipped.items())
+        for method, u in uses.items()
+    ]
+    golden(
+        f"rewrite/sd14_{component}.txt",
+        "\n".join([*(f"{op} {count}" for op, count in sorted(ops(model).items())), "", *rules, ""]),
+    )
 
 
-@pytest.mark.parametrize("off", [(), *((family,) for family in FAMILIES)], ids=lambda off: off[0] if off else "every rule")
+@pytest.mark.parametrize(
+    "off", [(), *((family,) for family in FAMILIES)], ids=lambda off: off[0] if off else "every rule"
+)
 @pytest.mark.parametrize("component", ROLES)
 def test_a_fused_graph_means_the_same(tiny, component, off):
     plain, fused = tiny_graph(tiny, component), tiny_graph(tiny, component)
@@ -89,7 +101,9 @@ def test_shapes_types_and_names_survive(tiny):
     model = tiny_graph(tiny, "unet")
     rewrite(model)
     for node in model.graph:
-        assert node.name and all(v.shape is not None and v.shape.is_static() and v.dtype is not None for v in node.outputs)
+        assert node.name and all(
+            v.shape is not None and v.shape.is_static() and v.dtype is not None for v in node.outputs
+        )
     assert len({node.name for node in model.graph}) == len(list(model.graph))
 
 
@@ -115,19 +129,30 @@ def test_bodies_are_legal_and_need_nothing_newer(op):
 
 
 SILU = "(float[2,3] x, float[2,3] z) => (float[2,3] y) { s = Sigmoid(x) y = Mul({}, s) }"
-GELU = "(float[4] x, float r, float o, float h) => (float[4] y) { d = Div(x, r) e = Erf(d) a = Add(e, o) m = Mul(a, h) y = Mul(x, m) }"
+GELU = (
+    "(float[4] x, float r, float o, float h) => (float[4] y) { d = Div(x, r) e = Erf(d) a = Add(e, o) "
+    "m = Mul(a, h) y = Mul(x, m) }"
+)
 TANH = """(float[4] x, float[4] z, float k, float r, float o, float h) => (float[4] y) {
-    s = Mul(x, x) c = Mul(s, x) m = Mul(c, k) a = Add(x, m) i = Mul(a, r) t = Tanh(i) e = Add(t, o) f = Mul(x, h) y = Mul(f, e) }"""
-TANH_CONSTANTS = {"k": np.float32(0.044715), "r": np.float32((2 / np.pi) ** 0.5), "o": np.float32(1), "h": np.float32(0.5)}
+    s = Mul(x, x) c = Mul(s, x) m = Mul(c, k) a = Add(x, m) i = Mul(a, r) t = Tanh(i) e = Add(t, o) f = Mul(x, h)
+    y = Mul(f, e) }"""
+TANH_CONSTANTS = {
+    "k": np.float32(0.044715),
+    "r": np.float32((2 / np.pi) ** 0.5),
+    "o": np.float32(1),
+    "h": np.float32(0.5),
+}
 NORM = """(float[2,6,5] x, float[3] o, float[3] z, float[6,1] w, float[6,1] b) => (float[2,6,5] y)
     <int64[3] s = {0, 3, -1}, int64[3] j = {2, 6, 5}> {
-    a = Reshape(x, s) n = InstanceNormalization<epsilon=0.001>(a, o, z) r = Reshape(n, j) m = Mul(r, w) y = Add(m, b) }"""
+    a = Reshape(x, s) n = InstanceNormalization<epsilon=0.001>(a, o, z) r = Reshape(n, j) m = Mul(r, w)
+    y = Add(m, b) }"""
 HEADS = """(float[1,3,8] q, float[1,5,8] k, float[1,5,8] v, float c) => (float[1,3,WIDTH] y)
     <int64[4] s = {0, -1, 2, 4}, int64[4] t = {0, -1, SPLIT}, int64[3] j = {1, 3, WIDTH}> {
     a = Reshape(q, s) b = Transpose<perm=[0,2,1,3]>(a) d = Mul(b, c)
     e = Reshape(k, s) f = Transpose<perm=[0,2,3,1]>(e) g = Mul(f, c)
     h = MatMul(d, g) i = Softmax<axis=-1>(h)
-    l = Reshape(v, t) m = Transpose<perm=[0,2,1,3]>(l) n = MatMul(i, m) o = Transpose<perm=[0,2,1,3]>(n) y = Reshape(o, j) }"""
+    l = Reshape(v, t) m = Transpose<perm=[0,2,1,3]>(l) n = MatMul(i, m) o = Transpose<perm=[0,2,1,3]>(n)
+    y = Reshape(o, j) }"""
 ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
 WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(6, 1), "b": np.ones((6, 1), np.float32)}
 
@@ -136,20 +161,38 @@ FIRES = {
     "silu, other order": (SILU.replace("Mul({}, s)", "Mul(s, x)"), {}, {"Silu": 1}),
     "gelu": (GELU, {"r": np.float32(2**0.5), "o": np.float32(1), "h": np.float32(0.5)}, {"Gelu": 1}),
     "group norm": (NORM, {"o": ones, "z": zeros, **WEIGHTS}, {"GroupNorm": 1}),
-    "group norm, split in numbers": (NORM.replace("{0, 3, -1}", "{2, 3, 10}"), {"o": ones, "z": zeros, **WEIGHTS}, {"GroupNorm": 1}),
-    "group norm of a view": (NORM.replace("[2,6,5] x", "[2,6,1,5] x"), {"o": ones, "z": zeros, **WEIGHTS}, {"GroupNorm": 1}),
+    "group norm, split in numbers": (
+        NORM.replace("{0, 3, -1}", "{2, 3, 10}"),
+        {"o": ones, "z": zeros, **WEIGHTS},
+        {"GroupNorm": 1},
+    ),
+    "group norm of a view": (
+        NORM.replace("[2,6,5] x", "[2,6,1,5] x"),
+        {"o": ones, "z": zeros, **WEIGHTS},
+        {"GroupNorm": 1},
+    ),
     "tanh gelu": (TANH, TANH_CONSTANTS, {"GeluTanh": 1}),
     "tanh gelu, half inside": (
-        TANH.replace("c = Mul(s, x)", "c = Mul(x, s)").replace("f = Mul(x, h) y = Mul(f, e)", "f = Mul(e, h) y = Mul(x, f)"),
+        TANH.replace("c = Mul(s, x)", "c = Mul(x, s)").replace(
+            "f = Mul(x, h) y = Mul(f, e)", "f = Mul(e, h) y = Mul(x, f)"
+        ),
         TANH_CONSTANTS,
         {"GeluTanh": 1},
     ),
-    "tanh gelu, half last": (TANH.replace("f = Mul(x, h) y = Mul(f, e)", "f = Mul(x, e) y = Mul(f, h)"), TANH_CONSTANTS, {"GeluTanh": 1}),
+    "tanh gelu, half last": (
+        TANH.replace("f = Mul(x, h) y = Mul(f, e)", "f = Mul(x, e) y = Mul(f, h)"),
+        TANH_CONSTANTS,
+        {"GeluTanh": 1},
+    ),
     "attention": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {"c": np.float32(0.7)}, {"Attention": 1}),
 }
 NEAR_MISSES = {
     "silu of another value": (SILU.replace("{}", "z"), {}, ""),
-    "gelu, other root": (GELU, {"r": np.float32(1.5), "o": np.float32(1), "h": np.float32(0.5)}, "its constants are 1.5, 1.0, 0.5"),
+    "gelu, other root": (
+        GELU,
+        {"r": np.float32(1.5), "o": np.float32(1), "h": np.float32(0.5)},
+        "its constants are 1.5, 1.0, 0.5",
+    ),
     "gelu, computed root": (GELU, {"o": np.float32(1), "h": np.float32(0.5)}, "its constants are None"),
     "tanh gelu, other cubic": (TANH, TANH_CONSTANTS | {"k": np.float32(0.05)}, "its constants are 0.05"),
     "tanh gelu of another value": (TANH.replace("Mul(x, h)", "Mul(z, h)"), TANH_CONSTANTS, ""),
@@ -164,7 +207,11 @@ NEAR_MISSES = {
         {"o": ones, "z": zeros, **WEIGHTS},
         "does not split [n, groups, rest]",
     ),
-    "heads that differ": (HEADS.replace("SPLIT", "1, 8").replace("WIDTH", "16"), {"c": np.float32(0.7)}, "its heads are split as"),
+    "heads that differ": (
+        HEADS.replace("SPLIT", "1, 8").replace("WIDTH", "16"),
+        {"c": np.float32(0.7)},
+        "its heads are split as",
+    ),
     "keys shared by a batch": (
         HEADS.replace("SPLIT", "2, 4")
         .replace("WIDTH", "8")
@@ -198,7 +245,10 @@ def test_near_misses_are_left_alone_and_say_why(text, constants, reason):
 
 
 def test_a_second_user_of_an_inner_value_stops_the_rule():
-    text = "(float[4] x, float r) => (float[4] y, float[4] e) { d = Div(x, r) e = Erf(d) a = Add(e, o) m = Mul(a, h) y = Mul(x, m) }"
+    text = (
+        "(float[4] x, float r) => (float[4] y, float[4] e) { d = Div(x, r) e = Erf(d) a = Add(e, o) "
+        "m = Mul(a, h) y = Mul(x, m) }"
+    )
     text = text.replace("{ d", "<float o = {1.0}, float h = {0.5}> { d")
     model = graph(text, r=np.float32(2**0.5))
     rewrite(model)

@@ -24,8 +24,12 @@ pytestmark = pytest.mark.device
 def draw(folder, without, dtype):
     """(pixels, dispatches of a UNet step) of a small picture."""
     path = folder / f"{dtype}-{'-'.join(without) or 'all'}.ondevice"
-    bundle = open_bundle(compile_bundle(open_checkpoint(None, family="demo"), path, Recipe(dtype, without=without), sizes=[(64, 72)]))
-    drawn = Pipeline.of(bundle, Session(bundle, choose_device()))("a red circle", num_inference_steps=3, guidance_scale=3.0, seed=1)
+    bundle = open_bundle(
+        compile_bundle(open_checkpoint(None, family="demo"), path, Recipe(dtype, without=without), sizes=[(64, 72)])
+    )
+    drawn = Pipeline.of(bundle, Session(bundle, choose_device()))(
+        "a red circle", num_inference_steps=3, guidance_scale=3.0, seed=1
+    )
     return drawn.pixels.astype(np.int64), len(bundle.plan("unet", batch=2, height=9, width=8).dispatches)
 
 

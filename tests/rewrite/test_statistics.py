@@ -17,9 +17,13 @@ SHAPE = (1, 3, 4, 6)
 def normed(op):
     rng = np.random.default_rng(0)
     constants = {name: ir.tensor(rng.normal(size=6).astype(np.float32), name=name) for name in ("scale", "bias")}
-    weights = [ir.Value(name=n, shape=t.shape, type=ir.TensorType(t.dtype), const_value=t) for n, t in constants.items()]
+    weights = [
+        ir.Value(name=n, shape=t.shape, type=ir.TensorType(t.dtype), const_value=t) for n, t in constants.items()
+    ]
     x, y = (ir.Value(name=name, shape=ir.Shape(SHAPE), type=ir.TensorType(ir.DataType.FLOAT)) for name in "xy")
-    node = ir.node(op, [x, *weights], domain=DOMAIN, attributes={"groups": [2], "epsilon": 0.1}, outputs=[y], name="norm")
+    node = ir.node(
+        op, [x, *weights], domain=DOMAIN, attributes={"groups": [2], "epsilon": 0.1}, outputs=[y], name="norm"
+    )
     graph = ir.Graph([x], [y], nodes=[node], initializers=weights, opset_imports={"": 18}, name="g")
     model = ir.Model(graph, ir_version=10)
     add_functions(model)

@@ -57,8 +57,11 @@ class FakeBundle:
         return f'{flags}{PRELUDE}#line 1 "{file}.cl"\n{KERNELS[file]}'
 
 
-def make_plan(n: int, steps: list[tuple[str, tuple[str, ...], str, tuple[int | float, ...]]], component: str = "net") -> Plan:
-    """A plan over f32[n] tensors, each with a place of its own: x is the input, y the output; `bias` and `mask` are weights f32[4].
+def make_plan(
+    n: int, steps: list[tuple[str, tuple[str, ...], str, tuple[int | float, ...]]], component: str = "net"
+) -> Plan:
+    """A plan over f32[n] tensors, each with a place of its own: x is the input, y the output;
+    `bias` and `mask` are weights f32[4].
 
     Args:
         steps: (kernel, inputs, output, scalars after n).
@@ -73,7 +76,9 @@ def make_plan(n: int, steps: list[tuple[str, tuple[str, ...], str, tuple[int | f
             operands.append(Operand(name, "f32", (n,), 4 * n, offset=offset))
             offset += size
     index = {name: number for number, name in enumerate(names)}
-    kernels = tuple(Kernel(file, (("WEIGHTS", 4),) if file == "affine" else ()) for file in dict.fromkeys(step[0] for step in steps))
+    kernels = tuple(
+        Kernel(file, (("WEIGHTS", 4),) if file == "affine" else ()) for file in dict.fromkeys(step[0] for step in steps)
+    )
     files = [kernel.file for kernel in kernels]
     dispatches = tuple(
         Dispatch(
@@ -91,7 +96,9 @@ def make_plan(n: int, steps: list[tuple[str, tuple[str, ...], str, tuple[int | f
         )
         for number, (file, inputs, output, scalars) in enumerate(steps)
     )
-    return Plan(component, {"width": n}, "f32", offset, tuple(operands), (index["x"],), (index["y"],), kernels, dispatches)
+    return Plan(
+        component, {"width": n}, "f32", offset, tuple(operands), (index["x"],), (index["y"],), kernels, dispatches
+    )
 
 
 def three_steps(n: int, component: str = "net") -> Plan:

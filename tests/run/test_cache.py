@@ -51,7 +51,9 @@ def test_key_depends_on_every_part_and_on_where_they_part() -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"ondevice kernel 1\n", None], ids=["empty", "cut", "flipped bit"])
-def test_damage_is_a_miss_that_is_logged_and_removed(tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_is_a_miss_that_is_logged_and_removed(
+    tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
     cache = KernelCache(tmp_path)
     cache.save("a", b"binary")
     path = tmp_path / "a.bin"
@@ -107,7 +109,14 @@ def environment(tmp_path: Path, name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["no home", "a home that is a file", "a cache that is a file", "a name that is too long", "a relative XDG_CACHE_HOME"]
+    "name",
+    [
+        "no home",
+        "a home that is a file",
+        "a cache that is a file",
+        "a name that is too long",
+        "a relative XDG_CACHE_HOME",
+    ],
 )
 def test_without_a_place_kernels_are_not_kept_and_one_line_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
@@ -122,7 +131,9 @@ def test_without_a_place_kernels_are_not_kept_and_one_line_says_so(
         cache.save("a", b"binary")
         assert cache.load("a") is None
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith("compiled kernels are not kept: ")
-    assert caplog.messages[0].endswith("; set ONDEVICE_CACHE to a folder that can be") and os.listdir(tmp_path) == ["file"]
+    assert caplog.messages[0].endswith("; set ONDEVICE_CACHE to a folder that can be") and os.listdir(tmp_path) == [
+        "file"
+    ]
 
 
 def test_a_relative_cache_is_where_the_process_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +147,11 @@ def test_a_relative_cache_is_where_the_process_began(tmp_path: Path, monkeypatch
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "mine"
     monkeypatch.delenv("ONDEVICE_CACHE")
-    for given, base in (("cache", tmp_path / ".cache"), ("", tmp_path / ".cache"), (str(tmp_path / "xdg"), tmp_path / "xdg")):
+    for given, base in (
+        ("cache", tmp_path / ".cache"),
+        ("", tmp_path / ".cache"),
+        (str(tmp_path / "xdg"), tmp_path / "xdg"),
+    ):
         monkeypatch.setenv("XDG_CACHE_HOME", given)
         assert cache_dir() == base / "ondevice"
 
@@ -189,7 +204,9 @@ def test_a_second_process_takes_the_kernel_of_the_first(device: OpenCLDevice, tm
 
 
 @pytest.mark.device
-def test_a_binary_that_the_driver_refuses_is_built_again(device: OpenCLDevice, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_binary_that_the_driver_refuses_is_built_again(
+    device: OpenCLDevice, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     device.cache = KernelCache(tmp_path)
     device.build(SOURCE, "twice", "twice.cl")
     (key,) = (path.stem for path in tmp_path.glob("*.bin"))

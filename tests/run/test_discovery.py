@@ -14,7 +14,9 @@ from ondevice.run import discovery
 from ondevice.run.cache import KernelCache
 from ondevice.run.discovery import Found, find_device
 
-HANDLE = SimpleNamespace(platform=SimpleNamespace(version="OpenCL 3.0"), available=True, compiler_available=True, endian_little=True)
+HANDLE = SimpleNamespace(
+    platform=SimpleNamespace(version="OpenCL 3.0"), available=True, compiler_available=True, endian_little=True
+)
 
 
 def made_up(index: str, name: str, platform: str, kind: str, version: str = "OpenCL 3.0") -> Found:
@@ -23,7 +25,9 @@ def made_up(index: str, name: str, platform: str, kind: str, version: str = "Ope
 
 POCL = made_up("0:0", "pthread-EPYC", "Portable Computing Language", "cpu", "OpenCL 3.0 PoCL")
 INTEL = made_up("1:0", "AMD EPYC", "Intel(R) OpenCL", "cpu")
-EMULATOR = made_up("1:1", "Intel(R) FPGA Emulation Device", "Intel(R) FPGA Emulation Platform for OpenCL(TM)", "accelerator")
+EMULATOR = made_up(
+    "1:1", "Intel(R) FPGA Emulation Device", "Intel(R) FPGA Emulation Platform for OpenCL(TM)", "accelerator"
+)
 GPU = made_up("2:0", "NVIDIA H200", "NVIDIA CUDA", "gpu", "OpenCL 3.0 CUDA")
 
 
@@ -75,7 +79,9 @@ def test_a_name_takes_the_best_usable_device_that_fits(machine: dict[str, str]) 
     assert find_device("cpu") == POCL
 
 
-def test_the_environment_names_a_device_and_the_flag_wins(machine: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_a_device_and_the_flag_wins(
+    machine: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ONDEVICE_DEVICE", "pocl")
     assert find_device() == POCL
     assert find_device("gpu") == GPU
@@ -89,8 +95,11 @@ def test_identity_changes_with_every_fact_a_binary_depends_on(monkeypatch: pytes
     assert GPU.identity != whole
 
 
-def test_cpus_of_one_name_with_other_instructions_do_not_share_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A home on several machines, or a virtual machine that moved: what was compiled for AVX-512 ends a lesser CPU's process."""
+def test_cpus_of_one_name_with_other_instructions_do_not_share_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home on several machines, or a virtual machine that moved:
+    what was compiled for AVX-512 ends a lesser CPU's process."""
     (tmp_path / "kept").mkdir()
     cache, identities = KernelCache(tmp_path / "kept"), []
     for number, flags in enumerate(("fpu avx2 avx512f", "avx512f fpu  avx2", "fpu avx2", "")):
@@ -125,7 +134,9 @@ def fake_opencl(build_error: str | None) -> SimpleNamespace:
     return SimpleNamespace(Error=Broken, Context=list, Program=Program, Kernel=lambda *_: None, builds=builds)
 
 
-def test_a_driver_that_cannot_build_is_refused_with_its_own_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_cannot_build_is_refused_with_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ONDEVICE_CACHE", str(tmp_path))
     log = "clBuildProgram failed: BUILD_PROGRAM_FAILURE\n\nBuild on <device>:\n\nerror: unknown target CPU 'generic'\n"
     monkeypatch.setattr(discovery, "opencl", lambda: fake_opencl(log))
@@ -144,7 +155,11 @@ def test_a_device_that_once_built_is_not_asked_again(tmp_path: Path, monkeypatch
 def test_fpga_emulators_and_devices_without_compiler_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "opencl", lambda: fake_opencl(None))
     assert discovery._refusal.__wrapped__(EMULATOR) == "an FPGA emulator"
-    for field, reason in (("compiler_available", "no compiler"), ("available", "not available"), ("endian_little", "big-endian")):
+    for field, reason in (
+        ("compiler_available", "no compiler"),
+        ("available", "not available"),
+        ("endian_little", "big-endian"),
+    ):
         handle = SimpleNamespace(**(vars(HANDLE) | {field: False}))
         assert reason in str(discovery._refusal.__wrapped__(replace(POCL, handle=handle)))
 
@@ -152,7 +167,10 @@ def test_fpga_emulators_and_devices_without_compiler_are_refused(monkeypatch: py
 def test_all_platforms_are_listed_best_first_and_failing_ones_remarked(monkeypatch: pytest.MonkeyPatch) -> None:
     def platform(name: str, *kinds: int) -> SimpleNamespace:
         here = SimpleNamespace(name=name)
-        devices = [SimpleNamespace(name=" d ", platform=here, version="OpenCL 3.0", driver_version="1", type=kind) for kind in kinds]
+        devices = [
+            SimpleNamespace(name=" d ", platform=here, version="OpenCL 3.0", driver_version="1", type=kind)
+            for kind in kinds
+        ]
         here.get_devices = lambda: devices
         return here
 
@@ -167,7 +185,9 @@ def test_all_platforms_are_listed_best_first_and_failing_ones_remarked(monkeypat
         platform("empty"),
         platform("CUDA", 4),
     ]
-    cl = SimpleNamespace(Error=Broken, device_type=SimpleNamespace(CPU=2, GPU=4, ACCELERATOR=8), get_platforms=lambda: platforms)
+    cl = SimpleNamespace(
+        Error=Broken, device_type=SimpleNamespace(CPU=2, GPU=4, ACCELERATOR=8), get_platforms=lambda: platforms
+    )
     monkeypatch.setattr(discovery, "opencl", lambda: cl)
     monkeypatch.setattr(discovery, "embedded", lambda: "not installed")
     found, remarks = discovery.discover.__wrapped__()

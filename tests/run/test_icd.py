@@ -66,7 +66,9 @@ def test_without_the_extra_the_loader_is_left_to_itself(machine: Path, monkeypat
 
 def test_a_library_that_does_not_load_is_named(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (machine / "libimf.so").write_text("not a library")
-    monkeypatch.setattr(icd, "embedded_libraries", lambda: {icd.DRIVER: machine / icd.DRIVER, "libimf.so": machine / "libimf.so"})
+    monkeypatch.setattr(
+        icd, "embedded_libraries", lambda: {icd.DRIVER: machine / icd.DRIVER, "libimf.so": machine / "libimf.so"}
+    )
     assert str(icd.prepare()).startswith("libimf.so cannot be loaded: ")
     assert icd.VARIABLE not in os.environ
 

@@ -11,10 +11,10 @@ from ondevice.run.profile import Profile
 @pytest.fixture
 def profile() -> Profile:
     """Two runs of a plan whose dispatches take 1, 2 and 3 ms, then 3, 2 and 1; each does 2000 FLOPs on 8000 bytes."""
-    made = Profile({"name": "clock"})
+    filled = Profile({"name": "clock"})
     for took in ([1e-3, 2e-3, 3e-3], [3e-3, 2e-3, 1e-3]):
-        made.add(three_steps(1000), [(1.0, 1.0 + seconds) for seconds in took])
-    return made
+        filled.add(three_steps(1000), [(1.0, 1.0 + seconds) for seconds in took])
+    return filled
 
 
 def test_sums_by_kernel(profile: Profile) -> None:
@@ -29,7 +29,9 @@ def test_sums_by_kernel(profile: Profile) -> None:
 def test_rows_are_of_one_run_on_average(profile: Profile) -> None:
     listed = json.loads(json.dumps(profile.to_json()))
     assert listed["device"] == {"name": "clock"}
-    assert [(row["number"], row["sizes"], row["runs"]) for row in listed["dispatches"]] == [(n, "width=1000", 2) for n in range(3)]
+    assert [(row["number"], row["sizes"], row["runs"]) for row in listed["dispatches"]] == [
+        (n, "width=1000", 2) for n in range(3)
+    ]
     assert [row["us"] for row in listed["dispatches"]] == pytest.approx([2000.0, 2000.0, 2000.0])
     assert listed["dispatches"][0]["gflops"] == pytest.approx(2000 / 2e-3 / 1e9)
 

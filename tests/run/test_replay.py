@@ -64,7 +64,9 @@ def test_weights_of_a_cpu_are_the_mapped_file(device: OpenCLDevice, tmp_path) ->
     np.arange(4096, dtype=np.float32).tofile(path)
     mapped = np.memmap(path, np.uint8, "r")
     buffer = device.upload(mapped, "weights.bin")
-    np.testing.assert_array_equal(device.read(device.sub(buffer, 512, 64), (16,), np.dtype(np.float32)), np.arange(128, 144))
+    np.testing.assert_array_equal(
+        device.read(device.sub(buffer, 512, 64), (16,), np.dtype(np.float32)), np.arange(128, 144)
+    )
     if device.facts()["maps_weights"]:
         assert buffer.get_host_array((16384,), np.uint8).ctypes.data == mapped.ctypes.data
 
@@ -113,12 +115,16 @@ def test_check_lets_a_mask_through_but_no_infinity_of_our_own(device: OpenCLDevi
 def test_check_names_what_makes_a_nan_of_an_infinity(device: OpenCLDevice) -> None:
     """An input that holds infinities excuses those of the result, and nothing else."""
     masked = make_plan(4, [("affine", ("x", "mask"), "a", (1.0,)), ("root", ("a",), "y", ())])
-    with pytest.raises(NumericError, match=r"^net: /1/root .*: 2 of 4 values .* NaN\]; in: a float32 \[.*, 2 infinite\]"):
+    with pytest.raises(
+        NumericError, match=r"^net: /1/root .*: 2 of 4 values .* NaN\]; in: a float32 \[.*, 2 infinite\]"
+    ):
         Session(FakeBundle(masked), device, check=True).run("net", {"x": np.ones(4, np.float32)}, width=4)
 
 
 def test_check_waits_for_a_tensor_that_is_written_in_parts(device: OpenCLDevice) -> None:
-    plan = make_plan(8, [("part", ("x",), "c", (0,)), ("part", ("x",), "c", (4,)), ("affine", ("c", "bias"), "y", (1.0,))])
+    plan = make_plan(
+        8, [("part", ("x",), "c", (0,)), ("part", ("x",), "c", (4,)), ("affine", ("c", "bias"), "y", (1.0,))]
+    )
     halves = [d if d.op != "Part" else replace(d, scalars=(4, d.scalars[1])) for d in plan.dispatches]
     plan = replace(plan, dispatches=tuple(halves))
     session = Session(FakeBundle(plan), device, check=True)
@@ -131,7 +137,9 @@ def test_check_waits_for_a_tensor_that_is_written_in_parts(device: OpenCLDevice)
 
 def test_check_looks_at_a_result_before_it_is_worked_on_in_place() -> None:
     """A dispatch in place names what it overwrites as its result alone: what stands among its inputs is a stand-in."""
-    plan = make_plan(4, [("root", ("x",), "c", ()), ("affine", ("x", "bias"), "c", (1.0,)), ("affine", ("c", "bias"), "y", (1.0,))])
+    plan = make_plan(
+        4, [("root", ("x",), "c", ()), ("affine", ("x", "bias"), "c", (1.0,)), ("affine", ("c", "bias"), "y", (1.0,))]
+    )
     c, y = (plan.dispatches[number].operands[-1] for number in (1, 2))
     assert results(plan) == [(), (c,), (y,)]
     inside = tuple(replace(kernel, defines=(*kernel.defines, ("INPLACE", 1))) for kernel in plan.kernels)
@@ -160,7 +168,9 @@ def test_a_refused_launch_names_node_and_driver_code(device: OpenCLDevice) -> No
     plan = replace(plan, dispatches=tuple(huge))
     with pytest.raises(DeviceError) as caught:
         Session(FakeBundle(plan), device).run("net", {"x": numbers(8)}, width=8)
-    assert str(caught.value).startswith("net width=8: /0/affine (Affine), grid (1048576, 1, 1), group (1048576, 1, 1): ")
+    assert str(caught.value).startswith(
+        "net width=8: /0/affine (Affine), grid (1048576, 1, 1), group (1048576, 1, 1): "
+    )
     assert "INVALID_WORK_GROUP_SIZE" in str(caught.value)
 
 
@@ -174,15 +184,17 @@ def test_bound_launches_share_a_program_but_keep_their_own_arguments(device: Ope
     assert read == [7, -8, int(np.float32(1.0).view(np.int32))]
 
 
-def test_a_program_makes_a_kernel_once_for_each_signature(device: OpenCLDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, cl = [], discovery.opencl()
+def test_a_program_makes_a_kernel_once_for_each_signature(
+    device: OpenCLDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels, cl = [], discovery.opencl()
     kernel = cl.Kernel
-    monkeypatch.setattr(cl, "Kernel", lambda program, name: made.append(name) or kernel(program, name))
+    monkeypatch.setattr(cl, "Kernel", lambda program, name: kernels.append(name) or kernel(program, name))
     for _ in ("built", "from the cache"):
-        made.clear()
+        kernels.clear()
         program = device.build("__kernel void put2(__global int* x, const int n) { x[0] = n; }", "put2", "put2.cl")
         for value in (7, -8):
             device.bind(program, [device.alloc(4, "x")], (value,))
-        assert made.count("put2") == 1  # pyopencl asks for others, such as one of the name _source
+        assert kernels.count("put2") == 1  # pyopencl asks for others, such as one of the name _source
     device.bind(program, [device.alloc(4, "x")], (1.0,))
-    assert made.count("put2") == 2
+    assert kernels.count("put2") == 2

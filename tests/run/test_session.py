@@ -51,7 +51,10 @@ def test_plans_share_arena_weights_and_kernels() -> None:
     session = Session(FakeBundle(small, large, other), device)
     for plan in (small, large, small, other, large):
         assert run(session, plan)["y"].shape == plan.operands[plan.outputs[0]].shape
-    assert said(device, "alloc") == [f"alloc net width=8: arena {small.arena}", f"alloc net width=1000: arena {large.arena}"]
+    assert said(device, "alloc") == [
+        f"alloc net width=8: arena {small.arena}",
+        f"alloc net width=1000: arena {large.arena}",
+    ]
     assert len(said(device, "upload")) == 1
     assert len(said(device, "build")) == 2
 
@@ -64,9 +67,9 @@ def test_the_old_arena_is_gone_before_a_larger_one_is_asked_for(monkeypatch: pyt
     def watch(self: NullDevice, nbytes: int, what: str) -> np.ndarray:
         gc.collect()
         assert all(arena() is None for arena in arenas)
-        made = alloc(self, nbytes, what)
-        arenas.append(weakref.ref(made))
-        return made
+        buffer = alloc(self, nbytes, what)
+        arenas.append(weakref.ref(buffer))
+        return buffer
 
     monkeypatch.setattr(NullDevice, "alloc", watch)
     run(session, small)
@@ -78,7 +81,11 @@ def test_few_launches_are_in_flight_so_that_an_interrupt_is_heard() -> None:
     device = NullDevice()
     plan = make_plan(4, [("root", ("x",), "y", ())] * (4 * IN_FLIGHT))
     run(Session(FakeBundle(plan), device), plan)
-    waits = [sum(line.startswith("launch") for line in device.log[:at]) for at, line in enumerate(device.log) if line == "wait"]
+    waits = [
+        sum(line.startswith("launch") for line in device.log[:at])
+        for at, line in enumerate(device.log)
+        if line == "wait"
+    ]
     assert waits == [IN_FLIGHT + 1, 2 * IN_FLIGHT + 1, 3 * IN_FLIGHT + 1]
 
 
@@ -119,7 +126,8 @@ def test_memory_is_checked_before_anything_is_loaded() -> None:
     with pytest.raises(DeviceError) as caught:
         run(Session(FakeBundle(plan), device), plan)
     assert str(caught.value) == (
-        "net width=8: it needs 3.0 MB (arena 3.0, weights 0.0), and null has 2.0 MB. Fix: use a smaller --size, or another --device."
+        "net width=8: it needs 3.0 MB (arena 3.0, weights 0.0), and null has 2.0 MB. Fix: "
+        "use a smaller --size, or another --device."
     )
     assert device.log == []
 
@@ -194,9 +202,14 @@ def test_values_are_joined_along_the_first_dimension() -> None:
 
     assert message(given[:1]) == message(given[0]) == "net: input x: it is f32[8] (expected f32[12])."
     assert message(replace(whole, dtype="i32")) == "net: input x: it is i32[12] (expected f32[12])."
-    assert message([given[0], replace(given[1], dtype="i32")]) == "net: input x: its parts are f32[8], i32[4] (expected f32[12])."
+    assert (
+        message([given[0], replace(given[1], dtype="i32")])
+        == "net: input x: its parts are f32[8], i32[4] (expected f32[12])."
+    )
     assert message(replace(whole, shape=(12, 1))) == "net: input x: it is f32[12, 1] (expected f32[12])."
-    assert message([given[0], replace(given[1], shape=(4, 2))]).startswith("net: input x: its parts are f32[8], f32[4, 2] (")
+    assert message([given[0], replace(given[1], shape=(4, 2))]).startswith(
+        "net: input x: its parts are f32[8], f32[4, 2] ("
+    )
     assert message([]) == "net: input x: it is float64[0] (expected float32[12])."
 
 
@@ -226,11 +239,11 @@ def test_release_gives_back_the_arena_and_what_no_other_component_reads() -> Non
 
 
 def test_released_buffers_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    device, plan, made = NullDevice(), three_steps(8), []
+    device, plan, buffers = NullDevice(), three_steps(8), []
     alloc = NullDevice.alloc
-    monkeypatch.setattr(NullDevice, "alloc", lambda *args: made.append(weakref.ref(found := alloc(*args))) or found)
+    monkeypatch.setattr(NullDevice, "alloc", lambda *args: buffers.append(weakref.ref(found := alloc(*args))) or found)
     session = Session(FakeBundle(plan), device)
     run(session, plan)
     session.release("net")
     gc.collect()
-    assert made[0]() is None
+    assert buffers[0]() is None

@@ -43,5 +43,7 @@ def test_a_plan_is_timed_after_one_run_that_does_not_count() -> None:
     component, inputs, sizes = session.seen[0]
     assert (component, sizes) == ("net", {"width": 1000})
     plan = three_steps(1000)
-    assert {name: values.shape for name, values in inputs.items()} == {plan.operands[i].name: plan.operands[i].shape for i in plan.inputs}
+    assert {name: values.shape for name, values in inputs.items()} == {
+        plan.operands[i].name: plan.operands[i].shape for i in plan.inputs
+    }
     assert got.gflop_per_s == pytest.approx(sum(d.flops for d in plan.dispatches) / got.median_ms / 1e6)

@@ -30,10 +30,13 @@ def test_every_launch_is_there_with_what_it_was(trace):
     first = slices(trace)[0]
     assert (first["ts"], first["dur"]) == (0.0, 1000.0)
     assert (
-        first["args"] | {"component": "net", "node": "/0/affine", "op": "Affine", "kernel": "affine", "sizes": "width=1000"}
+        first["args"]
+        | {"component": "net", "node": "/0/affine", "op": "Affine", "kernel": "affine", "sizes": "width=1000"}
         == first["args"]
     )
-    assert first["args"]["GFLOP/s"] == pytest.approx(2000 / 1e-3 / 1e9, abs=0.01) and first["args"]["GB/s"] == pytest.approx(0.01, abs=0.01)
+    assert first["args"]["GFLOP/s"] == pytest.approx(2000 / 1e-3 / 1e9, abs=0.01) and first["args"][
+        "GB/s"
+    ] == pytest.approx(0.01, abs=0.01)
     assert [event["ts"] for event in slices(trace)][1:4] == [1500.0, 2000.0, 1e6]
 
 
@@ -46,10 +49,13 @@ def test_it_is_what_viewers_take(trace):
 
 def test_launches_lie_in_their_run_one_after_another(trace):
     runs, launches = slices(trace, run=True), slices(trace)
-    assert [(run["name"], run["ts"], run["dur"]) for run in runs] == [("net width=1000", 0.0, 3000.0), ("net width=1000", 1e6, 4000.0)]
-    for run, mine in zip(runs, (launches[:3], launches[3:]), strict=True):
+    assert [(run["name"], run["ts"], run["dur"]) for run in runs] == [
+        ("net width=1000", 0.0, 3000.0),
+        ("net width=1000", 1e6, 4000.0),
+    ]
+    for run, inside in zip(runs, (launches[:3], launches[3:]), strict=True):
         at = run["ts"]
-        for launch in mine:
+        for launch in inside:
             assert at <= launch["ts"] and launch["ts"] + launch["dur"] <= run["ts"] + run["dur"]
             at = launch["ts"] + launch["dur"]
 

@@ -88,7 +88,8 @@ def test_a_session_does_not_wait_for_a_kernel_that_never_ends(caplog):
 
 
 def test_the_command_line_leaves_a_driver_that_never_answers():
-    """The interpreter's end would wait for it: C code that holds a lock of the driver, here a thread that is no daemon."""
+    """The interpreter's end would wait for it: C code that holds a lock of the driver,
+    here a thread that is no daemon."""
     code = """
         import argparse, sys, threading
         from ondevice import cli
@@ -104,7 +105,9 @@ def test_the_command_line_leaves_a_driver_that_never_answers():
         sys.exit(cli._guarded(lambda: argparse.Namespace(run=run)))
     """
     source = "\n".join(line[8:] for line in code.splitlines())
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2]
+    )
     assert (done.returncode, done.stdout) == (130, "said\n")
     assert done.stderr == "interrupted; nothing half-written was left behind\n"
 
@@ -120,7 +123,8 @@ def test_an_endless_kernel_is_left():
         from ondevice.run.opencl import choose_device
         from ondevice.run.session import Session
 
-        KERNELS["root"] = KERNELS["root"].replace("if (i < n)", "while (x[i] > 0) *(volatile __global float*)(y + i) += 1;\\n  if (i < n)")
+        endless = "while (x[i] > 0) *(volatile __global float*)(y + i) += 1;\\n  if (i < n)"
+        KERNELS["root"] = KERNELS["root"].replace("if (i < n)", endless)
 
         def run(args):
             plan = make_plan(8, [("root", ("x",), "y", ())])
@@ -135,7 +139,12 @@ def test_an_endless_kernel_is_left():
     source = "import sys; sys.path.insert(0, 'tests')\n" + "\n".join(line[8:] for line in code.splitlines())
     words = [sys.executable, "-c", source]
     with subprocess.Popen(
-        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2], preexec_fn=_hears_interrupts
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        preexec_fn=_hears_interrupts,
     ) as running:
         assert running.stdout.readline() == "begun\n", running.stderr.read()
         running.send_signal(signal.SIGINT)

@@ -1,4 +1,5 @@
-"""Targets: every file names real kernels and listed values; a plan for another target draws the same picture on the host."""
+"""Targets: every file names real kernels and listed values;
+a plan for another target draws the same picture on the host."""
 
 from dataclasses import replace
 
@@ -40,8 +41,8 @@ def test_auto_goes_by_the_cpu(machine, flags, name, tmp_path, monkeypatch):
 def test_measured_files_that_are_named_come_before_the_targets_own():
     host = target.load_target("host")
     own = [tuning.name for tuning in host.tuning]
-    mine, newer = replace(host.tuning[0], name="mine"), replace(host.tuning[0], measured={"device": "newer"})
-    assert own and [tuning.name for tuning in target.tuned_by(host, [mine]).tuning] == ["mine", *own]
+    given, newer = replace(host.tuning[0], name="mine"), replace(host.tuning[0], measured={"device": "newer"})
+    assert own and [tuning.name for tuning in target.tuned_by(host, [given]).tuning] == ["mine", *own]
     assert target.tuned_by(host, [newer]).tuning[0] == newer and len(target.tuned_by(host, [newer]).tuning) == len(own)
 
 
@@ -67,7 +68,9 @@ def test_a_gpu_gets_groups_of_its_own_for_every_kernel():
 
 
 def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match=r"--target: target 'toaster' is unknown \(expected one of gpu, host, host-avx2, host-neon\)"):
+    with pytest.raises(
+        UsageError, match=r"--target: target 'toaster' is unknown \(expected one of gpu, host, host-avx2, host-neon\)"
+    ):
         target.load_target("toaster")
     (tmp_path / "a.toml").write_text("why = ")
     good = 'why = "x"\nclass = "cpu"\ncaps = ["half"]\nscratch = 1\n[winograd]\n[flash]\n[group_norm]\n[tune]\n'
@@ -83,7 +86,9 @@ def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
     with pytest.raises(PlanError, match=r"a\.toml: it is not TOML"):
         target.load_target("a")
     for damaged in "bcdh":
-        wanted = r"`why`, `class` \(one of portable, cpu, mobile\), `caps` \(some of half, image2d, matrix_unit, subgroups\)"
+        wanted = (
+            r"`why`, `class` \(one of portable, cpu, mobile\), `caps` \(some of half, image2d, matrix_unit, subgroups\)"
+        )
         with pytest.raises(PlanError, match=rf"{damaged}\.toml: it needs {wanted}, `scratch` in bytes"):
             target.load_target(damaged)
     with pytest.raises(PlanError, match=r"e\.toml: \[tune\] holds tables"):
@@ -100,7 +105,9 @@ def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
 def test_a_plan_for_a_gpu_draws_the_same_picture_on_the_host(tmp_path):
     def draw(name):
         bundle, out = str(tmp_path / f"{name}.ondevice"), str(tmp_path / f"{name}.png")
-        assert cli.main(["convert", "demo", "--target", name, "--dtype", "fp32", "--size", "64x72", "--out", bundle]) == 0
+        assert (
+            cli.main(["convert", "demo", "--target", name, "--dtype", "fp32", "--size", "64x72", "--out", bundle]) == 0
+        )
         assert cli.main(["generate", bundle, "a red circle", "--steps", "3", "--out", out]) == 0
         return np.asarray(Image.open(out), np.int64)
 

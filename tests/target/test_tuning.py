@@ -18,7 +18,9 @@ names = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]{0,5}\Z")
 tables = st.dictionaries(names, st.integers(0, 9999), max_size=4)
 times = st.integers(1, 10_000_000).map(lambda tenths: tenths / 10)
 rows = st.builds(Row, tables, tables, times, times, st.integers(1, 500).map(float))
-distinct = st.lists(rows, max_size=4, unique_by=lambda row: frozenset(row.at.items())).map(lambda made: sorted(made, key=tuning._order))
+distinct = st.lists(rows, max_size=4, unique_by=lambda row: frozenset(row.at.items())).map(
+    lambda made: sorted(made, key=tuning._order)
+)
 kernels = st.dictionaries(names, st.builds(KernelTuning, tables, distinct, distinct), max_size=3)
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)
 matches = st.fixed_dictionaries({}, optional={"name": texts, "vector_floats": st.integers(0, 64)})
@@ -27,11 +29,11 @@ matches = st.fixed_dictionaries({}, optional={"name": texts, "vector_floats": st
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 @given(matches, st.dictionaries(st.sampled_from(["device", "driver"]), texts), kernels)
 def test_what_is_written_is_read(tmp_path_factory, match, measured, kernels):
-    made = Tuning("x", match, measured, kernels)
+    tuned = Tuning("x", match, measured, kernels)
     path = tmp_path_factory.mktemp("t") / "x.toml"
-    write_tuning(made, path)
-    assert read_tuning(path) == made
-    assert read_tuning(path).to_toml() == made.to_toml(), "stable"
+    write_tuning(tuned, path)
+    assert read_tuning(path) == tuned
+    assert read_tuning(path).to_toml() == tuned.to_toml(), "stable"
     assert [p.name for p in path.parent.iterdir()] == ["x.toml"], "nothing is left beside it"
 
 
@@ -75,9 +77,15 @@ DAMAGED = {
     "negative tunable": (GOOD.replace("V = 4", "V = -4"), "it needs `default`"),
     "tunable of another name": (GOOD.replace("V = 4", '"a b" = 4'), "it needs `default`"),
     "kernel is a number": ("[kernel]\nunary = 3\n", "it needs `default`"),
-    "kernel of another name": (GOOD.replace("kernel.unary", 'kernel."a b"'), "a kernel's name is letters, digits and _ .got 'a b'"),
+    "kernel of another name": (
+        GOOD.replace("kernel.unary", 'kernel."a b"'),
+        "a kernel's name is letters, digits and _ .got 'a b'",
+    ),
     "kernels are a list": ("kernel = []\n", r"t\.toml: it has tables `match`"),
-    "fact past 32 bits": (GOOD.replace('kind = "cpu"', "vector_floats = 2147483648"), "`match` has texts and whole numbers"),
+    "fact past 32 bits": (
+        GOOD.replace('kind = "cpu"', "vector_floats = 2147483648"),
+        "`match` has texts and whole numbers",
+    ),
     "same row twice": (GOOD.replace("}]", "}, {at = {n = 5}, use = {}}]"), r"two rows are for \{n = 5\}"),
 }
 
@@ -93,7 +101,10 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, content, match):
 
 def test_a_good_file_is_read_and_a_missing_one_said(tmp_path):
     (tmp_path / "t.toml").write_text(GOOD)
-    assert read_tuning(tmp_path / "t.toml").kernels["unary"].choice({"n": 5}, {}) == ({"V": 4, "X": 64}, tuning.BY_SHAPE)
+    assert read_tuning(tmp_path / "t.toml").kernels["unary"].choice({"n": 5}, {}) == (
+        {"V": 4, "X": 64},
+        tuning.BY_SHAPE,
+    )
     with pytest.raises(UsageError, match=r"--tuning: .*none\.toml cannot be read \(No such file or directory\)"):
         read_tuning(tmp_path / "none.toml")
     os.mkfifo(tmp_path / "pipe")
@@ -133,7 +144,11 @@ def test_values_and_rows_are_checked_against_the_headers():
 
 def test_a_device_before_its_family(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "TUNING", tmp_path)
-    facts = {"family": 'kind = "cpu", vector_floats = 16', "device": 'kind = "cpu", vector_floats = 16, name = "a cpu"', "any": ""}
+    facts = {
+        "family": 'kind = "cpu", vector_floats = 16',
+        "device": 'kind = "cpu", vector_floats = 16, name = "a cpu"',
+        "any": "",
+    }
     for name, match in (facts | {"other": 'kind = "gpu"', "narrow": "vector_floats = 8"}).items():
         (tmp_path / f"{name}.toml").write_text(f"match = {{{match}}}\n")
     assert [found.name for found in measured_for(CPU)] == ["device", "family", "any"]
@@ -147,4 +162,6 @@ def test_a_device_before_its_family(tmp_path, monkeypatch):
 def test_the_packages_files_fit_its_kernels(path):
     found = read_tuning(path)
     check_tuning(found, load_all())
-    assert found.match and found.measured.keys() >= {"device", "driver", "version"} and found.to_toml() == path.read_text()
+    assert (
+        found.match and found.measured.keys() >= {"device", "driver", "version"} and found.to_toml() == path.read_text()
+    )

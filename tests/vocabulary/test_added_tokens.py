@@ -27,7 +27,13 @@ def files_with(**contents: Any) -> dict[str, bytes]:
 def whole(*added: dict[str, Any], **rest: Any) -> dict[str, Any]:
     """tokenizer.json."""
     merges = [line.split(" ") for line in small_files()["merges.txt"].decode().splitlines()[1:]]
-    model = {"type": "BPE", "unk_token": "<|endoftext|>", "end_of_word_suffix": "</w>", "vocab": VOCAB, "merges": merges}
+    model = {
+        "type": "BPE",
+        "unk_token": "<|endoftext|>",
+        "end_of_word_suffix": "</w>",
+        "vocab": VOCAB,
+        "merges": merges,
+    }
     return {"version": "1.0", "added_tokens": list(added), "model": model} | rest
 
 
@@ -49,7 +55,9 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_an_added_token_is_one_id_whichever_file_has_it(form: dict[str, Any], tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_added_token_is_one_id_whichever_file_has_it(
+    form: dict[str, Any], tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = files_with(**form)
     if "tokenizer_json" in form:
         files = {name: files[name] for name in files if name not in ("vocab.json", "merges.txt")}
@@ -109,7 +117,9 @@ def test_a_token_of_several_vectors_is_read_as_all_of_them() -> None:
     assert tokenizer.encode("<a> red")[1:-1] == [NEXT, VOCAB["red</w>"]]
     loud = Tokenizer.from_files(files_with(added_tokens_json={"<A>": NEXT, "<A>_1": NEXT + 1}))
     assert loud.spelled_out("<A> <a>") == "<A> <a>"
-    assert tokenizer.spelled_out("<A> <b>_2 red_1") == "<A> <b>_2 red_1", "by its own letters, and only tokens that were added"
+    assert tokenizer.spelled_out("<A> <b>_2 red_1") == "<A> <b>_2 red_1", (
+        "by its own letters, and only tokens that were added"
+    )
     with pytest.raises(UsageError, match="prompt: it is too long with all vectors of '<a>'"):
         tokenizer.spelled_out("<a>" * 400_000)
 
@@ -117,7 +127,9 @@ def test_a_token_of_several_vectors_is_read_as_all_of_them() -> None:
 def test_the_config_alone_counts_where_it_lists_added_tokens() -> None:
     """As in transformers: neither the map nor added_tokens.json is looked at then."""
     files = files_with(
-        tokenizer_config_json=config(pad_token="!"), special_tokens_map_json={"pad_token": "a"}, added_tokens_json={"<ring>": NEXT}
+        tokenizer_config_json=config(pad_token="!"),
+        special_tokens_map_json={"pad_token": "a"},
+        added_tokens_json={"<ring>": NEXT},
     )
     tokenizer = Tokenizer.from_files(files)
     assert tokenizer.pad == VOCAB["!"] and tokenizer.size == NEXT
@@ -133,11 +145,15 @@ def test_flags_of_special_tokens_come_from_their_file() -> None:
     """A token that is normalized is found in lower case; of two spellings of one token the last counts."""
     loud = {"content": "<|endoftext|>", "normalized": True}
     assert (
-        Tokenizer.from_files(files_with(special_tokens_map_json={"pad_token": loud})).encode("<|ENDOFTEXT|>")[1] == VOCAB["<|endoftext|>"]
+        Tokenizer.from_files(files_with(special_tokens_map_json={"pad_token": loud})).encode("<|ENDOFTEXT|>")[1]
+        == VOCAB["<|endoftext|>"]
     )
     assert Tokenizer.from_files(files_with()).encode("<|ENDOFTEXT|>")[1] != VOCAB["<|endoftext|>"]
     asked = config({"content": "<|endoftext|>"}, first=VOCAB["<|endoftext|>"])
-    assert Tokenizer.from_files(files_with(tokenizer_config_json=asked)).encode("<|ENDOFTEXT|>")[1] != VOCAB["<|endoftext|>"]
+    assert (
+        Tokenizer.from_files(files_with(tokenizer_config_json=asked)).encode("<|ENDOFTEXT|>")[1]
+        != VOCAB["<|endoftext|>"]
+    )
 
 
 def test_files_without_added_tokens_stay_as_they_are() -> None:
@@ -157,22 +173,46 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"added_tokens_json": {"<ring>": -1}}, "the added token '<ring>' has no usable id"),
     ({"added_tokens_json": {"<ring>": 1 << 20}}, "the added token '<ring>' has no usable id"),
     ({"added_tokens_json": {"<a>": NEXT, "<b>": NEXT}}, f"two added tokens have the id {NEXT} ('<a>' and '<b>')"),
-    ({"added_tokens_json": {"<A>": NEXT, "<a>": NEXT + 1}}, "the added tokens '<A>' and '<a>' are the same in lower case"),
+    (
+        {"added_tokens_json": {"<A>": NEXT, "<a>": NEXT + 1}},
+        "the added tokens '<A>' and '<a>' are the same in lower case",
+    ),
     ({"added_tokens_json": {"": NEXT}}, "an added token is no text of 1..512 characters"),
     ({"added_tokens_json": {"x" * 513: NEXT}}, "an added token is no text of 1..512 characters"),
-    ({"vocab_json": LONE, "added_tokens_json": {"<ring>": NEXT - 1}}, f"gets the id {NEXT - 1}, which the vocabulary has given away"),
-    ({"tokenizer_config_json": {"added_tokens_decoder": None}}, "added_tokens_decoder: has no object of ids with tokens"),
-    ({"tokenizer_config_json": {"added_tokens_decoder": {"x": RING}}}, "added_tokens_decoder: has no object of ids with tokens"),
-    ({"tokenizer_config_json": {"added_tokens_decoder": {"9" * 10: RING}}}, "added_tokens_decoder: has no object of ids with tokens"),
-    ({"tokenizer_config_json": {"added_tokens_decoder": {"²": RING}}}, "added_tokens_decoder: has no object of ids with tokens"),
+    (
+        {"vocab_json": LONE, "added_tokens_json": {"<ring>": NEXT - 1}},
+        f"gets the id {NEXT - 1}, which the vocabulary has given away",
+    ),
+    (
+        {"tokenizer_config_json": {"added_tokens_decoder": None}},
+        "added_tokens_decoder: has no object of ids with tokens",
+    ),
+    (
+        {"tokenizer_config_json": {"added_tokens_decoder": {"x": RING}}},
+        "added_tokens_decoder: has no object of ids with tokens",
+    ),
+    (
+        {"tokenizer_config_json": {"added_tokens_decoder": {"9" * 10: RING}}},
+        "added_tokens_decoder: has no object of ids with tokens",
+    ),
+    (
+        {"tokenizer_config_json": {"added_tokens_decoder": {"²": RING}}},
+        "added_tokens_decoder: has no object of ids with tokens",
+    ),
     ({"tokenizer_config_json": config({"content": 3})}, "an added token is no text of 1..512 characters (got '3')"),
-    ({"tokenizer_config_json": config(RING | {"lstrip": 1})}, "the added token '<ring>' has flags other than single_word, lstrip, rstrip"),
+    (
+        {"tokenizer_config_json": config(RING | {"lstrip": 1})},
+        "the added token '<ring>' has flags other than single_word, lstrip, rstrip",
+    ),
     ({"tokenizer_config_json": config(RING | {"strip": True})}, "the added token '<ring>' has flags other than"),
     ({"tokenizer_config_json": {"mask_token": 3}}, "an added token is no text"),
     ({"tokenizer_config_json": {"additional_special_tokens": 3}}, "additional special tokens are no list"),
     ({"tokenizer_config_json": {"additional_special_tokens": [3]}}, "an added token is no text"),
     ({"tokenizer_config_json": config(unk_token="<ring>")}, "unk_token is not in the vocabulary (got '<ring>'"),
-    ({"added_tokens_json": {"<u>": NEXT}, "special_tokens_map_json": {"unk_token": "<u>"}}, "unk_token is not in the vocabulary"),
+    (
+        {"added_tokens_json": {"<u>": NEXT}, "special_tokens_map_json": {"unk_token": "<u>"}},
+        "unk_token is not in the vocabulary",
+    ),
     ({"tokenizer_json": whole() | {"added_tokens": {}}}, "tokenizer.json: added_tokens is no list of objects"),
     ({"tokenizer_json": whole() | {"added_tokens": ["<ring>"]}}, "tokenizer.json: added_tokens is no list of objects"),
     ({"tokenizer_json": whole(RING)}, "tokenizer.json: the added token '<ring>' has no usable id (got None)"),
@@ -198,7 +238,11 @@ def test_too_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 CLIP_STEPS = {
     "normalizer": {
         "type": "Sequence",
-        "normalizers": [{"type": "NFC"}, {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "}, {"type": "Lowercase"}],
+        "normalizers": [
+            {"type": "NFC"},
+            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
+            {"type": "Lowercase"},
+        ],
     },
     "pre_tokenizer": {
         "type": "Sequence",
@@ -212,17 +256,28 @@ CLIP_STEPS = {
             {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True},
         ],
     },
-    "post_processor": {"type": "RobertaProcessing", "sep": ["<|endoftext|>", 1], "cls": ["<|startoftext|>", 0], "trim_offsets": False},
+    "post_processor": {
+        "type": "RobertaProcessing",
+        "sep": ["<|endoftext|>", 1],
+        "cls": ["<|startoftext|>", 0],
+        "trim_offsets": False,
+    },
     "truncation": {"direction": "Right", "max_length": 77},
     "padding": {"direction": "Right", "strategy": {"Fixed": 77}},
 }
 TEMPLATE = {
     "type": "TemplateProcessing",
-    "single": [{"SpecialToken": {"id": "<|startoftext|>"}}, {"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "<|endoftext|>"}}],
+    "single": [
+        {"SpecialToken": {"id": "<|startoftext|>"}},
+        {"Sequence": {"id": "A"}},
+        {"SpecialToken": {"id": "<|endoftext|>"}},
+    ],
 }
 
 
-@pytest.mark.parametrize("kind", [None, "CLIPTokenizer", "CLIPTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize(
+    "kind", [None, "CLIPTokenizer", "CLIPTokenizerFast", "TokenizersBackend", "PreTrainedTokenizerFast"]
+)
 def test_settings_that_change_no_id_are_accepted(kind: str | None) -> None:
     settings = {"tokenizer_class": kind, "model_max_length": 10**30, "do_lower_case": False, "padding_side": "right"}
     for steps in (CLIP_STEPS, CLIP_STEPS | {"post_processor": TEMPLATE}, dict.fromkeys(CLIP_STEPS)):
@@ -232,7 +287,11 @@ def test_settings_that_change_no_id_are_accepted(kind: str | None) -> None:
 
 BYTES = CLIP_STEPS["pre_tokenizer"]["pretokenizers"][1]
 OTHER: list[tuple[str, dict[str, Any], str]] = [
-    ("tokenizer_config_json", {"tokenizer_class": "BertTokenizer"}, "not a CLIP tokenizer (got 'BertTokenizer', expected 'CLIPTokenizer')"),
+    (
+        "tokenizer_config_json",
+        {"tokenizer_class": "BertTokenizer"},
+        "not a CLIP tokenizer (got 'BertTokenizer', expected 'CLIPTokenizer')",
+    ),
     ("tokenizer_config_json", {"tokenizer_class": 3}, "not a CLIP tokenizer (got '3'"),
     ("tokenizer_config_json", {"model_max_length": 64}, "model_max_length is 64 (expected 77)"),
     ("tokenizer_config_json", {"model_max_length": "77"}, "model_max_length is 77 (expected 77)"),
@@ -240,8 +299,16 @@ OTHER: list[tuple[str, dict[str, Any], str]] = [
     ("tokenizer_config_json", {"padding_side": "left"}, "padding_side is not CLIP's (got left)"),
     ("tokenizer_config_json", {"truncation_side": "left"}, "truncation_side is not CLIP's (got left)"),
     ("tokenizer_config_json", {"split_special_tokens": True}, "split_special_tokens is not CLIP's (got True)"),
-    ("tokenizer_config_json", {"fast_tokenizer_files": ["tokenizer.4.json"]}, "fast_tokenizer_files is not CLIP's (got a list of 1)"),
-    ("tokenizer_json", whole(normalizer={"type": "Lowercase"}), "the normalizer is not CLIP's (got an object of type Lowercase)"),
+    (
+        "tokenizer_config_json",
+        {"fast_tokenizer_files": ["tokenizer.4.json"]},
+        "fast_tokenizer_files is not CLIP's (got a list of 1)",
+    ),
+    (
+        "tokenizer_json",
+        whole(normalizer={"type": "Lowercase"}),
+        "the normalizer is not CLIP's (got an object of type Lowercase)",
+    ),
     ("tokenizer_json", whole(normalizer={"type": "Sequence"}), "the normalizer is not CLIP's"),
     ("tokenizer_json", whole(pre_tokenizer=BYTES), "the pre_tokenizer is not CLIP's (got an object of type ByteLevel)"),
     (
@@ -259,9 +326,21 @@ OTHER: list[tuple[str, dict[str, Any], str]] = [
         ),
         "the pre_tokenizer is not CLIP's (got an object of type Sequence)",
     ),
-    ("tokenizer_json", whole(post_processor={"type": "ByteLevel"}), "the post_processor is not CLIP's (got an object of type ByteLevel)"),
-    ("tokenizer_json", whole(post_processor=TEMPLATE | {"single": TEMPLATE["single"][1:]}), "the post_processor is not CLIP's"),
-    ("tokenizer_json", whole(post_processor=TEMPLATE | {"single": TEMPLATE["single"][::-1]}), "the post_processor is not CLIP's"),
+    (
+        "tokenizer_json",
+        whole(post_processor={"type": "ByteLevel"}),
+        "the post_processor is not CLIP's (got an object of type ByteLevel)",
+    ),
+    (
+        "tokenizer_json",
+        whole(post_processor=TEMPLATE | {"single": TEMPLATE["single"][1:]}),
+        "the post_processor is not CLIP's",
+    ),
+    (
+        "tokenizer_json",
+        whole(post_processor=TEMPLATE | {"single": TEMPLATE["single"][::-1]}),
+        "the post_processor is not CLIP's",
+    ),
     (
         "tokenizer_json",
         whole(post_processor={"type": "RobertaProcessing", "cls": ["a", 1], "sep": ["b", 2]}),

@@ -1,5 +1,6 @@
-"""Changes of inputs, by format: bytes, values of JSON and TOML, lines of text, containers of chunks, protobuf, zip archives of pickles.
+"""Changes of inputs, by format: bytes, values of JSON and TOML, lines of text, containers of chunks, protobuf,
+zip archives of pickles.
 
-Each is `mutate(data, rng, other, words)`: bytes like `data` but for something, perhaps with a part of `other` or of `words`. What cannot
-be parsed any more is changed as bytes.
+Each is `mutate(data, rng, other, words)`: bytes like `data` but for something, perhaps with a part of `other` or of
+`words`. What cannot be parsed any more is changed as bytes.
 """

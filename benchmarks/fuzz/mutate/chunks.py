@@ -1,4 +1,5 @@
-"""Changes of containers of chunks (PNG, JPEG, RIFF), of NumPy's .npy and of files that begin with a length and a JSON header."""
+"""Changes of containers of chunks (PNG, JPEG, RIFF), of NumPy's .npy and of files that begin with a length
+and a JSON header."""
 
 from __future__ import annotations
 
@@ -16,12 +17,17 @@ from benchmarks.fuzz.reader import Words
 
 Chunk = tuple[bytes, bytes]  # name, content
 PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_NAMES = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"pHYs", b"acTL", b"fcTL")
+_PNG_NAMES = (
+    b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"pHYs", b"acTL",
+    b"fcTL",
+)  # fmt: skip
 _PNG_NAMES += (b"fdAT", b"sRGB", b"cHRM", b"bKGD", b"sBIT")
 _RIFF_NAMES = (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP ")
 
 
-def chunks_changed(chunks: list[Chunk], others: Sequence[Chunk], names: Sequence[bytes], rng: Random, words: Words) -> None:
+def chunks_changed(
+    chunks: list[Chunk], others: Sequence[Chunk], names: Sequence[bytes], rng: Random, words: Words
+) -> None:
     """One change of a list of chunks, in place."""
     at = rng.randrange(len(chunks))
     name, content = chunks[at]
@@ -68,7 +74,9 @@ def png(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
 
 def png_bytes(chunks: Sequence[Chunk]) -> bytes:
     """A PNG file of these chunks."""
-    body = (struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part)) for name, part in chunks)
+    body = (
+        struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part)) for name, part in chunks
+    )
     return PNG + b"".join(body)
 
 
@@ -87,7 +95,9 @@ def riff(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
     if not chunks:
         return havoc(data, rng, other, words)
     chunks_changed(chunks, _riff_chunks(other), _RIFF_NAMES, rng, words)
-    body = b"WEBP" + b"".join(name + struct.pack("<I", len(part)) + part + b"\0" * (len(part) % 2) for name, part in chunks)
+    body = b"WEBP" + b"".join(
+        name + struct.pack("<I", len(part)) + part + b"\0" * (len(part) % 2) for name, part in chunks
+    )
     size = len(body) if rng.random() < 0.9 else number(rng, words) & 0xFFFFFFFF
     return b"RIFF" + struct.pack("<I", size) + body
 
@@ -183,7 +193,9 @@ def npy(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
     written = repr(fields)
     if rng.random() < 0.2:
         at = rng.randrange(len(written) + 1)
-        written = written[:at] + rng.choice((text(rng, words), "9" * 30, "(" * 200, "-", "L", ",", "0x7f")) + written[at:]
+        written = (
+            written[:at] + rng.choice((text(rng, words), "9" * 30, "(" * 200, "-", "L", ",", "0x7f")) + written[at:]
+        )
     return npy_bytes(written.encode("utf-8", "surrogatepass"), body, version=rng.choice((1, 1, 1, 2, 3, 4, 0)))
 
 
@@ -195,7 +207,8 @@ def npy_bytes(head: bytes, body: bytes, version: int = 1) -> bytes:
 
 
 def headed(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
-    """A change of a .safetensors file's header; offsets are laid out anew half the time, so that only the change is wrong."""
+    """A change of a .safetensors file's header; offsets are laid out anew half the time,
+    so that only the change is wrong."""
     header, body = _header(data)
     given, _ = _header(other)
     if header is None:
@@ -209,7 +222,20 @@ def headed(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
     return _headed(written, body, len(written) if rng.random() < 0.95 else number(rng, words) % (1 << 64))
 
 
-_WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+_WIDTHS = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+}
 _WIDTHS |= {"U64": 8, "U32": 4, "U16": 2}
 
 
@@ -219,7 +245,11 @@ def _laid_out(header: dict[str, Any], body: bytes) -> bytes:
     for entry in header.values():
         shape = entry.get("shape") if isinstance(entry, dict) else None
         kind = entry.get("dtype") if isinstance(entry, dict) else None
-        if not isinstance(shape, list) or not isinstance(kind, str) or not all(type(x) is int and 0 <= x < 99 for x in shape):
+        if (
+            not isinstance(shape, list)
+            or not isinstance(kind, str)
+            or not all(type(x) is int and 0 <= x < 99 for x in shape)
+        ):
             continue
         size = _WIDTHS.get(kind, 4)
         for count in shape:

@@ -12,18 +12,31 @@ from random import Random
 from benchmarks.fuzz.mutate.data import EDGES, havoc, number, text
 from benchmarks.fuzz.reader import Words
 
-_NAMES = ("torch FloatStorage", "torch HalfStorage", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter", "os system")
-_NAMES += ("collections OrderedDict", "numpy dtype", "builtins set", "builtins eval", "torch Size", "numpy.core.multiarray _reconstruct")
+_NAMES = (
+    "torch FloatStorage",
+    "torch HalfStorage",
+    "torch._utils _rebuild_tensor_v2",
+    "torch._utils _rebuild_parameter",
+    "os system",
+)
+_NAMES += (
+    "collections OrderedDict",
+    "numpy dtype",
+    "builtins set",
+    "builtins eval",
+    "torch Size",
+    "numpy.core.multiarray _reconstruct",
+)
 _OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
     """A zip archive as torch.save writes it: nothing is compressed."""
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as out:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as out:
         for name, data in files.items():
             out.writestr(zipfile.ZipInfo(name), data)
-    return made.getvalue()
+    return file.getvalue()
 
 
 def checkpoint(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
@@ -55,12 +68,20 @@ def checkpoint(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
 def _entries(data: bytes) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as found:
-            return {info.filename: found.read(info) for info in found.infolist() if info.file_size < 1 << 16 and not info.compress_type}
+            return {
+                info.filename: found.read(info)
+                for info in found.infolist()
+                if info.file_size < 1 << 16 and not info.compress_type
+            }
     except Exception:  # zipfile raises many types on what fuzzing makes
         return {}
 
 
-_FIELDS = {b"PK\x01\x02": (8, 10, 20, 24, 28, 30, 32, 42), b"PK\x05\x06": (4, 6, 8, 10, 12, 16, 20), b"PK\x03\x04": (6, 8, 18, 22, 26, 28)}
+_FIELDS = {
+    b"PK\x01\x02": (8, 10, 20, 24, 28, 30, 32, 42),
+    b"PK\x05\x06": (4, 6, 8, 10, 12, 16, 20),
+    b"PK\x03\x04": (6, 8, 18, 22, 26, 28),
+}
 _LONG = (20, 24, 42, 12, 16, 18, 22)
 
 
@@ -97,7 +118,9 @@ def pickle(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
         case 4:
             parts.insert(at, rng.choice(_OPCODES) + (bytes((rng.randrange(256),)) * rng.choice((0, 1, 2, 4, 8))))
         case 5:
-            module, _, name = rng.choice((*_NAMES, *(word for word in words.texts if word.count(" ") == 1))).partition(" ")
+            module, _, name = rng.choice((*_NAMES, *(word for word in words.texts if word.count(" ") == 1))).partition(
+                " "
+            )
             parts[at] = f"c{module}\n{name}\n".encode("utf-8", "surrogatepass")
         case 6:
             value = number(rng, words)

@@ -48,15 +48,15 @@ def parse(data: bytes, depth: int = 0) -> list[Field] | None:
 
 def write(fields: list[Field]) -> bytes:
     """The message."""
-    made = bytearray()
+    encoded = bytearray()
     for field in fields:
-        made += _packed(field.number << 3 | field.wire)
+        encoded += _packed(field.number << 3 | field.wire)
         if isinstance(field.value, int):
-            made += _packed(field.value)
+            encoded += _packed(field.value)
             continue
         content = write(field.value) if isinstance(field.value, list) else field.value
-        made += (_packed(len(content)) if field.wire == BYTES else b"") + content
-    return bytes(made)
+        encoded += (_packed(len(content)) if field.wire == BYTES else b"") + content
+    return bytes(encoded)
 
 
 def message(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
@@ -77,7 +77,9 @@ def message(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
         case 3 if given:
             inner[at] = rng.choice(given)
         case 4:
-            inner[at] = Field(rng.choice((number(rng, words) % 40 + 1, inner[at].number + 1)), inner[at].wire, inner[at].value)
+            inner[at] = Field(
+                rng.choice((number(rng, words) % 40 + 1, inner[at].number + 1)), inner[at].wire, inner[at].value
+            )
         case 5:
             to = rng.randrange(len(inner))
             inner[at], inner[to] = inner[to], inner[at]
@@ -105,7 +107,11 @@ def _changed(field: Field, rng: Random, words: Words) -> Field:
         content = text(rng, words).encode("utf-8", "surrogatepass")
     elif len(content) < 1 << 14:
         content = havoc(content, rng, content, words)
-    return Field(field.number, field.wire, content if field.wire == BYTES else content.ljust(8, b"\0")[: 8 if field.wire == FIXED64 else 4])
+    return Field(
+        field.number,
+        field.wire,
+        content if field.wire == BYTES else content.ljust(8, b"\0")[: 8 if field.wire == FIXED64 else 4],
+    )
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -122,8 +128,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _packed(value: int) -> bytes:
-    made = bytearray()
+    encoded = bytearray()
     while value >= 0x80:
-        made.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes((*made, value))
+    return bytes((*encoded, value))

@@ -14,13 +14,38 @@ from benchmarks.fuzz.reader import Words
 
 # Spellings that no value has: written as a text, and put in its place once the rest is written.
 _RAW = (
-    *("NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e39", "1e-400", "-0", "-0.0", "1.0", "0.5", "1E5", "tru", "", "01"),
+    *(
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e999",
+        "-1e999",
+        "1e39",
+        "1e-400",
+        "-0",
+        "-0.0",
+        "1.0",
+        "0.5",
+        "1E5",
+        "tru",
+        "",
+        "01",
+    ),
     *('"\\ud800"', '"\\udc00\\ud800"', '"\\u0000"', "1" * 400, "1" * 5000, "0." + "3" * 600, "1e" + "9" * 30),
     *("[" * deep + "]" * deep for deep in (3, 33, 500, 3000)),
     *('{"a":' * deep + "0" + "}" * deep for deep in (3, 33, 3000)),
 )
 _AT, _TWICE = "@raw:", "@twice@"
-_TOML = (*(raw for raw in _RAW if raw[:1] not in ("{", "N", "I")), "inf", "nan", "-inf", "0x1f", "1979-05-27", "07:32:00", "'''a'''")
+_TOML = (
+    *(raw for raw in _RAW if raw[:1] not in ("{", "N", "I")),
+    "inf",
+    "nan",
+    "-inf",
+    "0x1f",
+    "1979-05-27",
+    "07:32:00",
+    "'''a'''",
+)
 Place = tuple[Any, Any]
 
 
@@ -117,12 +142,16 @@ def _tweaked(old: Any, rng: Random, words: Words) -> Any:
         if isinstance(old, float) and not math.isfinite(old):
             return 0.0
         near = old + rng.choice((-1, 1, 1, 2, -2, 8, 512))
-        return rng.choice((near, near, -old, old * 2, old * 512, float(old) if abs(old) < 1 << 60 else 1.0, str(old), old // 2))
+        return rng.choice(
+            (near, near, -old, old * 2, old * 512, float(old) if abs(old) < 1 << 60 else 1.0, str(old), old // 2)
+        )
     if isinstance(old, str):
         at = rng.randrange(len(old) + 1)
         letter = chr(rng.choice((rng.randrange(32, 127), rng.randrange(0xD800), 0xDC80, 0)))
         cut = old[:at] + old[at + 1 :]
-        return rng.choice((old[:at] + letter + old[at:], cut, old[:at] + text(rng, words) + old[at:], old.swapcase(), old + old))
+        return rng.choice(
+            (old[:at] + letter + old[at:], cut, old[:at] + text(rng, words) + old[at:], old.swapcase(), old + old)
+        )
     if isinstance(old, list | tuple):
         return [*old, scalar(rng, words)]
     return {**old, text(rng, words): scalar(rng, words)} if isinstance(old, dict) else scalar(rng, words)
@@ -209,7 +238,11 @@ def _is_tables(value: Any) -> bool:
 
 
 def _toml_key(key: Any) -> str:
-    return str(key).replace(_TWICE, "") if str(key).replace("_", "a").isalnum() and str(key).isascii() else json.dumps(str(key))
+    return (
+        str(key).replace(_TWICE, "")
+        if str(key).replace("_", "a").isalnum() and str(key).isascii()
+        else json.dumps(str(key))
+    )
 
 
 def _toml(value: Any) -> str:
@@ -228,7 +261,7 @@ def toml_value(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
     """A change of a TOML text's value."""
     try:
         value, given = tomllib.loads(data.decode()), tomllib.loads(other.decode())
-        made = change(value, rng, given, words)
-        return toml_bytes(made) if isinstance(made, dict) else havoc(data, rng, other, words)
+        mutant = change(value, rng, given, words)
+        return toml_bytes(mutant) if isinstance(mutant, dict) else havoc(data, rng, other, words)
     except (ValueError, RecursionError, OverflowError, TypeError):
         return lines_of(words_of_line)(data, rng, other, words)

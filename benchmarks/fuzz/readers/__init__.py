@@ -12,12 +12,14 @@ from pathlib import Path
 from benchmarks.fuzz.reader import Reader
 
 MODULES = tuple(
-    f"{__name__}.{name}" for name in ("weights", "tokenizers", "configs", "bundles", "pipelines", "tables", "pictures", "graphs")
+    f"{__name__}.{name}"
+    for name in ("weights", "tokenizers", "configs", "bundles", "pipelines", "tables", "pictures", "graphs")
 )
 
 
 def all_readers(*modules: str) -> dict[str, Reader]:
-    """Readers by name, of these modules instead of ours where any are named. Imports what they read with: call coverage.install first."""
+    """Readers by name, of these modules instead of ours where any are named.
+    Imports what they read with: call coverage.install first."""
     tests = str(Path(__file__).resolve().parents[3] / "tests")
     if tests not in sys.path:
         sys.path.append(tests)

@@ -37,8 +37,8 @@ _WEIGHTS = {
 
 
 def _tiny(*names: str) -> list[bytes]:
-    with tempfile.TemporaryDirectory() as made:
-        bundle = write_tiny(Path(made) / "t")
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = write_tiny(Path(folder) / "t")
         return [(bundle / name).read_bytes() for name in names]
 
 
@@ -51,7 +51,10 @@ def _read_manifest(data: bytes, _folder: Path) -> None:
 def _read_plan(data: bytes, _folder: Path) -> None:
     found = parse_plan(load_json(data, _PLAN), _PLAN, _WEIGHTS, ("scale_add", "pick"))
     for operand in found.operands:
-        holds(operand.offset is None or operand.offset + operand.nbytes <= found.arena, "an operand lies outside the arena")
+        holds(
+            operand.offset is None or operand.offset + operand.nbytes <= found.arena,
+            "an operand lies outside the arena",
+        )
     used = {call.kernel for call in found.dispatches}
     if used == set(range(len(found.kernels))):  # what nobody calls has no place in a plan that is written
         again = parse_plan(load_json(dump_plan(found, _PLAN), _PLAN), _PLAN, _WEIGHTS, ("scale_add", "pick"))
@@ -62,13 +65,19 @@ def _read_plan(data: bytes, _folder: Path) -> None:
 def _launches() -> tuple[bytes, dict[str, WeightEntry], dict[str, str]]:
     """A plan with this package's kernels; the weights that it names, and its kernels' digests."""
     program = lower(build(small.checkpoint()).graph("text_encoder", batch=1), "small", storage="f16")
-    made = plan(program, storage="f16")
+    dispatch_plan = plan(program, storage="f16")
     weights = {}
-    for operand in made.operands:
+    for operand in dispatch_plan.operands:
         if operand.weight is not None:
-            weights[operand.weight] = WeightEntry(operand.dtype, operand.shape, "weights/small-000.bin", 0, operand.nbytes)
-    names, paths = {kernel.file for kernel in made.kernels}, kernel_paths()
-    return dump_plan(made, _PLAN), weights, {name: hashlib.sha256(paths[name].read_bytes()).hexdigest() for name in names}
+            weights[operand.weight] = WeightEntry(
+                operand.dtype, operand.shape, "weights/small-000.bin", 0, operand.nbytes
+            )
+    names, paths = {kernel.file for kernel in dispatch_plan.kernels}, kernel_paths()
+    return (
+        dump_plan(dispatch_plan, _PLAN),
+        weights,
+        {name: hashlib.sha256(paths[name].read_bytes()).hexdigest() for name in names},
+    )
 
 
 def _read_launches(data: bytes, _folder: Path) -> None:
@@ -78,7 +87,14 @@ def _read_launches(data: bytes, _folder: Path) -> None:
 
 
 def _bundle_seeds() -> list[bytes]:
-    names = (MANIFEST, _PLAN, "samplers/tiny_2.json", "scheduler/scheduler_config.json", "kernels/pick.cl", "tokenizers/tiny/vocab.json")
+    names = (
+        MANIFEST,
+        _PLAN,
+        "samplers/tiny_2.json",
+        "scheduler/scheduler_config.json",
+        "kernels/pick.cl",
+        "tokenizers/tiny/vocab.json",
+    )
     return [pack(dict(zip(names, _tiny(*names), strict=True)))]
 
 
@@ -120,11 +136,11 @@ def _signed(manifest: bytes, files: dict[str, bytes]) -> bytes:
 def _use(root: Path) -> None:
     bundle = open_bundle(root, verify=True)
     for entry in bundle.plans:
-        made = bundle.plan(entry.component, **entry.sizes)
-        for kernel in made.kernels:
+        plan = bundle.plan(entry.component, **entry.sizes)
+        for kernel in plan.kernels:
             for dialect in bundle.manifest.preludes:
                 bundle.source(kernel.file, dialect, kernel.defines)
-        for operand in made.operands:
+        for operand in plan.operands:
             if operand.weight is not None:
                 holds(bundle.array(operand.weight).nbytes == operand.nbytes, "a weight is not as large as its operand")
     dump_json(bundle.model, "model")
@@ -136,7 +152,9 @@ def _use(root: Path) -> None:
 
 def _table_seeds() -> list[bytes]:
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
-    return [json.dumps(make_table(name, 4, betas).to_json()).encode() for name in ("pndm", "euler_a", "dpmpp_2m", "unipc")]
+    return [
+        json.dumps(make_table(name, 4, betas).to_json()).encode() for name in ("pndm", "euler_a", "dpmpp_2m", "unipc")
+    ]
 
 
 def _read_table(data: bytes, _folder: Path) -> None:

@@ -28,8 +28,15 @@ _DEPTHS = {"transformer_layers_per_block": [1, 2], "cross_attention_dim": 2 * TI
 
 def _config_seeds() -> list[bytes]:
     small = {"text_encoder": TINY_TEXT, "unet": TINY_UNET, "vae": TINY_VAE}
-    heads = small | {"unet": TINY_UNET | {"attention_head_dim": [3, 4], "norm_eps": 1e-5, "act_fn": "silu", "center_input_sample": False}}
-    xl = small | {"text_encoder_2": _SECOND, "unet": TINY_UNET | _ADDED | _DEPTHS, "vae": TINY_VAE | {"force_upcast": True}}
+    heads = small | {
+        "unet": TINY_UNET
+        | {"attention_head_dim": [3, 4], "norm_eps": 1e-5, "act_fn": "silu", "center_input_sample": False}
+    }
+    xl = small | {
+        "text_encoder_2": _SECOND,
+        "unet": TINY_UNET | _ADDED | _DEPTHS,
+        "vae": TINY_VAE | {"force_upcast": True},
+    }
     return [json.dumps(value).encode() for value in (small, heads, TINY, xl)]
 
 
@@ -42,24 +49,36 @@ def _configs(data: bytes) -> tuple[Family, dict[str, Any]]:
 
 def _read_configs(data: bytes, _folder: Path) -> None:
     family, raw = _configs(data)
-    made = {name: family.normalize(name, config, f"{name}/config.json") for name, config in raw.items()}
-    for name, config in made.items():
-        holds(family.normalize(name, config, "again") == config, f"the {name}'s config is another one when it is read again")
+    configs = {name: family.normalize(name, config, f"{name}/config.json") for name, config in raw.items()}
+    for name, config in configs.items():
+        holds(
+            family.normalize(name, config, "again") == config,
+            f"the {name}'s config is another one when it is read again",
+        )
         if _is_small(config):
             shapes = family.parts[name].architecture.weights(config)
             holds(all(size >= 1 for shape in shapes.values() for size in shape), f"the {name} has an empty weight")
-    if len(made) == len(family.parts):
-        check_joints(family, made, "f")
+    if len(configs) == len(family.parts):
+        check_joints(family, configs, "f")
 
 
 def _is_small(config: dict[str, Any]) -> bool:
     """So that its graph is made in a moment."""
     numbers = {key: value for key, value in config.items() if type(value) is int}
-    widths = config["block_out_channels"] if KEYS["unet"].keys() <= config.keys() or KEYS["vae"].keys() <= config.keys() else []
+    widths = (
+        config["block_out_channels"]
+        if KEYS["unet"].keys() <= config.keys() or KEYS["vae"].keys() <= config.keys()
+        else []
+    )
     blocks = config.get("transformer_layers_per_block", 1)
     depth = numbers.get("num_hidden_layers", 1) * numbers.get("layers_per_block", 1) * max(len(widths), 1)
     depth *= max(blocks) if isinstance(blocks, list) else blocks
-    return depth <= 8 and sum(widths) <= 128 and max(numbers.values(), default=0) <= 1 << 16 and numbers.get("hidden_size", 1) <= 128
+    return (
+        depth <= 8
+        and sum(widths) <= 128
+        and max(numbers.values(), default=0) <= 1 << 16
+        and numbers.get("hidden_size", 1) <= 128
+    )
 
 
 def _read_graphs(data: bytes, _folder: Path) -> None:
@@ -67,9 +86,9 @@ def _read_graphs(data: bytes, _folder: Path) -> None:
     family, raw = _configs(data)
     if len(raw) < len(family.parts):
         return
-    made = {name: family.normalize(name, config, f"{name}/config.json") for name, config in raw.items()}
-    check_joints(family, made, "f")
-    if not all(map(_is_small, made.values())):
+    configs = {name: family.normalize(name, config, f"{name}/config.json") for name, config in raw.items()}
+    check_joints(family, configs, "f")
+    if not all(map(_is_small, configs.values())):
         return
     model = build(random_checkpoint_from_configs(**raw, seed=1, family=family))
     for role in model.roles:
@@ -80,18 +99,34 @@ _BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_lin
 
 
 def _scheduler_seeds() -> list[bytes]:
-    more = {"prediction_type": "epsilon", "steps_offset": 1, "set_alpha_to_one": False, "skip_prk_steps": True, "clip_sample": False}
+    more = {
+        "prediction_type": "epsilon",
+        "steps_offset": 1,
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "clip_sample": False,
+    }
     more |= {"timestep_spacing": "leading", "trained_betas": None, "solver_order": 2, "rescale_betas_zero_snr": False}
-    made = [{"sampler": name, "steps": 3, "config": SCHEDULER | _BETAS | more, "options": {}} for name in SAMPLERS]
-    made += [{"sampler": None, "config": _BETAS | {"_class_name": name}} for name in ("DEISMultistepScheduler", "DDIMScheduler", "X")]
-    made[1] |= {"options": {"eta": 0.5, "strength": 0.6}}
-    made[2] |= {"options": {"use_karras_sigmas": True, "timestep_spacing": "trailing"}}
-    made[4] |= {"config": {"_class_name": "DPMSolverMultistepScheduler", "trained_betas": [0.1, 0.2, 0.3, 0.4], "num_train_timesteps": 4}}
-    return [json.dumps(value).encode() for value in made]
+    requests = [{"sampler": name, "steps": 3, "config": SCHEDULER | _BETAS | more, "options": {}} for name in SAMPLERS]
+    requests += [
+        {"sampler": None, "config": _BETAS | {"_class_name": name}}
+        for name in ("DEISMultistepScheduler", "DDIMScheduler", "X")
+    ]
+    requests[1] |= {"options": {"eta": 0.5, "strength": 0.6}}
+    requests[2] |= {"options": {"use_karras_sigmas": True, "timestep_spacing": "trailing"}}
+    requests[4] |= {
+        "config": {
+            "_class_name": "DPMSolverMultistepScheduler",
+            "trained_betas": [0.1, 0.2, 0.3, 0.4],
+            "num_train_timesteps": 4,
+        }
+    }
+    return [json.dumps(value).encode() for value in requests]
 
 
 def _read_scheduler(data: bytes, folder: Path) -> None:
-    """A scheduler's config as `convert` and `sampler` take it: the file, the sampler it asks for, the table of any sampler."""
+    """A scheduler's config as `convert` and `sampler` take it:
+    the file, the sampler it asks for, the table of any sampler."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -105,7 +140,10 @@ def _read_scheduler(data: bytes, folder: Path) -> None:
     config = read_config(path)
     if value.get("sampler") is None:
         chosen = choose(config, None, "f")
-        holds(choose(chosen.config, None, "f").table == chosen.table, "what a bundle keeps of a config makes another table")
+        holds(
+            choose(chosen.config, None, "f").table == chosen.table,
+            "what a bundle keeps of a config makes another table",
+        )
         config, value = chosen.config, {"sampler": chosen.sampler, "steps": chosen.table.steps, "options": {}}
     name, steps, options = value.get("sampler"), value.get("steps"), value.get("options")
     if not isinstance(name, str) or type(steps) is not int or steps > 50 or not isinstance(options, dict):

@@ -30,7 +30,8 @@ def _model(nodes: list[Any], inputs: list[Any], output: Any, constants: dict[str
 
 
 def _decoder(opset: int = 17) -> bytes:
-    """A decoder of one convolution, a normalization, an activation as exporters spell it, and shapes that are computed."""
+    """A decoder of one convolution, a normalization, an activation as exporters spell it,
+    and shapes that are computed."""
     weight = np.linspace(-1, 1, 3 * 4 * 9, dtype=np.float32).reshape(3, 4, 3, 3)
     nodes = [
         helper.make_node("Shape", ["latent_sample"], ["shape"]),
@@ -54,8 +55,8 @@ def _decoder(opset: int = 17) -> bytes:
         "b": np.zeros(3, np.float32),
     }
     given = helper.make_tensor_value_info("latent_sample", TensorProto.FLOAT, ["batch", 4, "height", "width"])
-    made = helper.make_tensor_value_info("sample", TensorProto.FLOAT, ["batch", 3, "height", "width"])
-    return _model(nodes, [given], made, constants, opset)
+    output = helper.make_tensor_value_info("sample", TensorProto.FLOAT, ["batch", 3, "height", "width"])
+    return _model(nodes, [given], output, constants, opset)
 
 
 def _large() -> bytes:
@@ -87,10 +88,13 @@ def _read_graph(data: bytes, folder: Path) -> None:
     path = folder / "model.onnx"
     path.write_bytes(data)
     sizes = {"batch": 1, "height": 3, "width": 2}
-    made = read_graph(path, "vae_decoder", small.family(), _configs())
-    if made.misfit(**sizes) is None:
-        graph = made.graph(**sizes).graph
-        holds([value.name for value in graph.inputs] == ["latent_sample"] and len(graph.outputs) == 1, "a graph has other ports than ours")
+    opened = read_graph(path, "vae_decoder", small.family(), _configs())
+    if opened.misfit(**sizes) is None:
+        graph = opened.graph(**sizes).graph
+        holds(
+            [value.name for value in graph.inputs] == ["latent_sample"] and len(graph.outputs) == 1,
+            "a graph has other ports than ours",
+        )
 
 
 READERS = (

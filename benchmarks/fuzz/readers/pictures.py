@@ -23,14 +23,19 @@ from ondevice.diffusion.parameters import describe
 
 
 def _npy_seeds() -> list[bytes]:
-    made = []
-    for array in (np.zeros((1, 4, 2, 2), np.float32), np.asfortranarray(np.ones((1, 2, 3), np.float16)), np.arange(3), np.float32(2)):
+    seeds = []
+    for array in (
+        np.zeros((1, 4, 2, 2), np.float32),
+        np.asfortranarray(np.ones((1, 2, 3), np.float16)),
+        np.arange(3),
+        np.float32(2),
+    ):
         file = io.BytesIO()
         np.save(file, array)
-        made.append(file.getvalue())
+        seeds.append(file.getvalue())
     zipped = io.BytesIO()
     np.savez(zipped, a=np.zeros(2))
-    return [*made, zipped.getvalue()]
+    return [*seeds, zipped.getvalue()]
 
 
 def _read_npy(data: bytes, folder: Path) -> None:
@@ -38,7 +43,10 @@ def _read_npy(data: bytes, folder: Path) -> None:
     path.write_bytes(data)
     array = read_latents(path)
     holds(array.nbytes <= max(len(data), 1), "an array is larger than its file")
-    holds(array.dtype.kind == "f" and array.nbytes == array.size * array.itemsize, "latents that are no numbers were taken")
+    holds(
+        array.dtype.kind == "f" and array.nbytes == array.size * array.itemsize,
+        "latents that are no numbers were taken",
+    )
 
 
 _MOST = MEMORY + (32 << 20)  # what the reader promises, and what an allocator keeps
@@ -46,14 +54,18 @@ _GREY = np.linspace(0, 255, 35).reshape(5, 7)
 
 
 def _pictures(form: str, *modes: str, **options: Any) -> list[bytes]:
-    made = []
+    pictures = []
     for mode in modes:
         file = io.BytesIO()
-        image = Image.fromarray(_GREY.astype(np.uint16)) if mode == "I;16" else Image.fromarray(_GREY.astype(np.uint8)).convert(mode)
+        image = (
+            Image.fromarray(_GREY.astype(np.uint16))
+            if mode == "I;16"
+            else Image.fromarray(_GREY.astype(np.uint8)).convert(mode)
+        )
         more = {"exif": _turned()} if form in ("JPEG", "WEBP", "PNG") and mode == "RGB" else {}
         image.save(file, form, **options, **more)
-        made.append(file.getvalue())
-    return made
+        pictures.append(file.getvalue())
+    return pictures
 
 
 def _turned() -> bytes:
@@ -66,7 +78,10 @@ def _png_seeds() -> list[bytes]:
     texts = PngImagePlugin.PngInfo()
     texts.add_text("parameters", "a cat\nSteps: 2")
     texts.add_itxt("x", "é", zip=True)
-    return [*_pictures("PNG", "RGB", "RGBA", "L", "LA", "P", "1", "I;16"), *_pictures("PNG", "P", transparency=3, pnginfo=texts)]
+    return [
+        *_pictures("PNG", "RGB", "RGBA", "L", "LA", "P", "1", "I;16"),
+        *_pictures("PNG", "P", transparency=3, pnginfo=texts),
+    ]
 
 
 def _read(name: str) -> Callable[[bytes, Path], None]:
@@ -74,7 +89,10 @@ def _read(name: str) -> Callable[[bytes, Path], None]:
         path = folder / name
         path.write_bytes(data)
         pixels = read_image(path)
-        holds(pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size, "a picture is no uint8[h, w, 3]")
+        holds(
+            pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size,
+            "a picture is no uint8[h, w, 3]",
+        )
         if pixels.size < 1 << 16:
             holds(resize(pixels, 8, 8).shape == (8, 8, 3), "a picture cannot be resized")
 
@@ -105,7 +123,11 @@ def _read_parameters(data: bytes, _folder: Path) -> None:
         return
     if not isinstance(value, dict):
         return
-    numbers = {key: value[key] for key in ("steps", "seed", "width", "height") if type(value.get(key)) is int and abs(value[key]) < 1 << 64}
+    numbers = {
+        key: value[key]
+        for key in ("steps", "seed", "width", "height")
+        if type(value.get(key)) is int and abs(value[key]) < 1 << 64
+    }
     texts = {key: value[key] for key in ("prompt", "negative_prompt", "model") if isinstance(value.get(key), str)}
     if {"width", "height"} - numbers.keys():
         numbers.pop("width", None)
@@ -113,10 +135,17 @@ def _read_parameters(data: bytes, _folder: Path) -> None:
         return
     *_, last = describe({**texts, **numbers, "sampler": "euler"}).split("\n")
     fields = {key: _unquoted(text) for key, text in _FIELD.findall(last)}
-    expected = {"Steps": numbers.get("steps"), "Seed": numbers.get("seed"), "Model": texts.get("model", "").replace("\0", "") or None}
+    expected = {
+        "Steps": numbers.get("steps"),
+        "Seed": numbers.get("seed"),
+        "Model": texts.get("model", "").replace("\0", "") or None,
+    }
     for key, given in expected.items():
         if given is not None and str(given).strip():
-            holds(fields.get(key) == str(given).strip(), f"{key} comes back as {fields.get(key)!r:.80} (given {given!r:.80})")
+            holds(
+                fields.get(key) == str(given).strip(),
+                f"{key} comes back as {fields.get(key)!r:.80} (given {given!r:.80})",
+            )
 
 
 def _unquoted(text: str) -> str:
@@ -131,7 +160,11 @@ READERS = (
     Reader("png", _png_seeds, png, _read("i.png"), memory=_MOST),
     Reader("jpeg", lambda: _pictures("JPEG", "RGB", "L", "CMYK"), jpeg, _read("i.jpg"), memory=_MOST),
     Reader(
-        "webp", lambda: [*_pictures("WEBP", "RGB", "RGBA"), *_pictures("WEBP", "RGB", lossless=True)], riff, _read("i.webp"), memory=_MOST
+        "webp",
+        lambda: [*_pictures("WEBP", "RGB", "RGBA"), *_pictures("WEBP", "RGB", lossless=True)],
+        riff,
+        _read("i.webp"),
+        memory=_MOST,
     ),
     Reader("bmp", lambda: _pictures("BMP", "RGB", "L", "P", "1"), havoc, _read("i.bmp"), memory=_MOST),
     Reader("parameters", lambda: [json.dumps(_PARAMETERS).encode()], json_value, _read_parameters),

@@ -26,7 +26,9 @@ _STEPS = 4
 
 def _seeds() -> list[bytes]:
     """Those of other families, and one of them in words that the Python player has."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(_GOLDEN.glob("*.json")) if path.stem != "refused"}
+    found = {
+        path.stem: json.loads(path.read_text()) for path in sorted(_GOLDEN.glob("*.json")) if path.stem != "refused"
+    }
     here = json.loads(json.dumps(found["controlnet"]))
     here["pipeline"]["pictures"] = {"image": {"prepare": "fit"}}
     here["pipeline"]["denoise"][0]["roles"][0]["feed"]["control"] = {"picture": "image"}
@@ -52,13 +54,18 @@ def _read(data: bytes, _folder: Path) -> None:
 
 def _replay(spec: PipelineSpec) -> None:
     """A pipeline in words that are here draws something, or says what it lacks."""
-    side, tokens = 2 * spec.latents.scale, {feed.name for role in spec.roles() for feed in role.feed.values() if feed.kind == "tokens"}
+    side, tokens = (
+        2 * spec.latents.scale,
+        {feed.name for role in spec.roles() for feed in role.feed.values() if feed.kind == "tokens"},
+    )
     session = _AnyNetwork(spec)
     plans = {role.component: [{"batch": 1, "height": 2, "width": 2}] for role in spec.roles()}
     pipeline = Pipeline(spec, session, dict.fromkeys(tokens, _ids), SD15, plans=plans, size=(side, side))
     image = np.zeros((side, side, 3), np.uint8) if "image" in spec.pictures else None
     with np.errstate(all="ignore"):  # numbers of up to 1e38 multiply
-        picture = pipeline.draw(Request(prompt="x", num_inference_steps=_STEPS, sampler="ddim", image=image, strength=None))
+        picture = pipeline.draw(
+            Request(prompt="x", num_inference_steps=_STEPS, sampler="ddim", image=image, strength=None)
+        )
     holds(picture.pixels.shape == (side, side, 3), "a picture has another size")
 
 
@@ -73,9 +80,15 @@ class _AnyNetwork(HostSession):
         self.spec = spec
 
     def run(self, component: str, inputs: Mapping[str, Any], **sizes: int) -> dict[str, np.ndarray]:
-        role = next(role for role in self.spec.roles() if role.component == component and role.feed.keys() == inputs.keys())
+        role = next(
+            role for role in self.spec.roles() if role.component == component and role.feed.keys() == inputs.keys()
+        )
         holds(all(isinstance(value, np.ndarray) for value in inputs.values()), "a port is fed with nothing")
-        roles = [other for other in self.spec.roles() if (other.component, other.feed.keys()) == (component, role.feed.keys())]
+        roles = [
+            other
+            for other in self.spec.roles()
+            if (other.component, other.feed.keys()) == (component, role.feed.keys())
+        ]
         return {port: np.zeros(self._shape(name), np.float32) for other in roles for port, name in other.keep.items()}
 
     def _shape(self, value: str) -> tuple[int, ...]:

@@ -24,7 +24,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 77,
     },
     "unet": _NARROW
-    | {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "attention_head_dim": 2, "cross_attention_dim": 4},
+    | {
+        "down_block_types": ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"],
+        "attention_head_dim": 2,
+        "cross_attention_dim": 4,
+    },
     "vae": _NARROW,
 }
 TOKENIZER = {
@@ -52,11 +57,11 @@ def write_small(folder: Path) -> Path:
 @functools.cache
 def family() -> Family:
     """A family of that size, for single files. Its folder goes when the process ends."""
-    made = tempfile.TemporaryDirectory()
-    _kept.append(made)
-    found = tiny_family(Path(made.name))
+    folder = tempfile.TemporaryDirectory()
+    _kept.append(folder)
+    found = tiny_family(Path(folder.name))
     for name, config in CONFIGS.items():
-        write_json(Path(made.name) / name / "config.json", config)
+        write_json(Path(folder.name) / name / "config.json", config)
     return found
 
 

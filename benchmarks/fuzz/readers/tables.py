@@ -1,4 +1,5 @@
-"""Files of the project's own making that people edit and pass on: measured tunables, kernels' headers, rows of results."""
+"""Files of the project's own making that people edit and pass on:
+measured tunables, kernels' headers, rows of results."""
 
 from __future__ import annotations
 
@@ -30,16 +31,21 @@ def _read_tuning(data: bytes, folder: Path) -> None:
     path = folder / "t.toml"
     path.write_bytes(data)
     tuning._read.cache_clear()  # it goes by the time of the last change, which is coarse
-    made = tuning.read_tuning(path)
-    made.fits({"kind": "cpu", "name": "a"})
-    path.write_text(made.to_toml(), encoding="utf-8")
+    tuned = tuning.read_tuning(path)
+    tuned.fits({"kind": "cpu", "name": "a"})
+    path.write_text(tuned.to_toml(), encoding="utf-8")
     tuning._read.cache_clear()
     again = tuning.read_tuning(path)
-    holds(again.kernels.keys() == made.kernels.keys() and again.match == made.match, "a file is another one when it is written again")
+    holds(
+        again.kernels.keys() == tuned.kernels.keys() and again.match == tuned.match,
+        "a file is another one when it is written again",
+    )
 
 
 def _kernel_seeds() -> list[bytes]:
-    return [pack({path.name: path.read_bytes()}) for path in sorted(SHADERS.rglob("*.cl")) if path.stat().st_size < 4000][:12]
+    return [
+        pack({path.name: path.read_bytes()}) for path in sorted(SHADERS.rglob("*.cl")) if path.stat().st_size < 4000
+    ][:12]
 
 
 def _kernel(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
@@ -47,9 +53,13 @@ def _kernel(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
     lines, others = data.decode("utf-8", "replace").split("\n"), other.decode("utf-8", "replace").split("\n")
     if rng.random() < 0.3:
         return lines_of(words_of_line)(data, rng, other, words)
-    header, given = ("\n".join(line[3:] for line in text if line.startswith("//:")).encode() for text in (lines, others))
-    made = toml_value(header, rng, given, words).decode("utf-8", "replace").split("\n")
-    return "\n".join([*(f"//:{line}" for line in made), *(line for line in lines if not line.startswith("//:"))]).encode()
+    header, given = (
+        "\n".join(line[3:] for line in text if line.startswith("//:")).encode() for text in (lines, others)
+    )
+    mutant = toml_value(header, rng, given, words).decode("utf-8", "replace").split("\n")
+    return "\n".join(
+        [*(f"//:{line}" for line in mutant), *(line for line in lines if not line.startswith("//:"))]
+    ).encode()
 
 
 def _read_kernel(data: bytes, folder: Path) -> None:
@@ -67,7 +77,9 @@ def _read_kernel(data: bytes, folder: Path) -> None:
         kernel.misfit(dims)
         kernel.scalars(dims)
         grid, group = kernel.launch(dims, kernel.tuning())
-        holds(all(size % step == 0 for size, step in zip(grid, group, strict=True)), "a grid is no multiple of its group")
+        holds(
+            all(size % step == 0 for size, step in zip(grid, group, strict=True)), "a grid is no multiple of its group"
+        )
 
 
 def _rows() -> bytes:

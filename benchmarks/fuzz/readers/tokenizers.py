@@ -13,18 +13,43 @@ from ondevice.diffusion.tokenizer import Tokenizer
 
 _PROMPTS = ("", "a cat's life", "<|endoftext|> é  \n日本 <cat> 12", "!" * 90)
 _MERGES = ("c a", "ca t</w>", "a t</w>")
-_VOCAB = ("<|startoftext|>", "<|endoftext|>", *"!act", *(f"{letter}</w>" for letter in "!act"), "ca", "cat</w>", "at</w>")
-_SPECIAL = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "!"}
+_VOCAB = (
+    "<|startoftext|>",
+    "<|endoftext|>",
+    *"!act",
+    *(f"{letter}</w>" for letter in "!act"),
+    "ca",
+    "cat</w>",
+    "at</w>",
+)
+_SPECIAL = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "!",
+}
 
 
 def _files() -> dict[str, bytes]:
     added = {
-        str(len(_VOCAB)): {"content": "<cat>", "special": False, "normalized": False, "lstrip": False, "rstrip": True, "single_word": False}
+        str(len(_VOCAB)): {
+            "content": "<cat>",
+            "special": False,
+            "normalized": False,
+            "lstrip": False,
+            "rstrip": True,
+            "single_word": False,
+        }
     }
     given = {
         "vocab.json": {token: i for i, token in enumerate(_VOCAB)},
-        "tokenizer_config.json": {"tokenizer_class": "CLIPTokenizer", "added_tokens_decoder": added, "model_max_length": 77},
-        "special_tokens_map.json": _SPECIAL | {"bos_token": {"content": "<|startoftext|>", "lstrip": False, "normalized": True}},
+        "tokenizer_config.json": {
+            "tokenizer_class": "CLIPTokenizer",
+            "added_tokens_decoder": added,
+            "model_max_length": 77,
+        },
+        "special_tokens_map.json": _SPECIAL
+        | {"bos_token": {"content": "<|startoftext|>", "lstrip": False, "normalized": True}},
         "added_tokens.json": {"<cat>": len(_VOCAB)},
     }
     return {name: json.dumps(value).encode() for name, value in given.items()} | {
@@ -43,21 +68,29 @@ def _one_file_seeds() -> list[bytes]:
         {"id": i, "content": name, "special": True, "normalized": False}
         for i, name in ((0, _VOCAB[0]), (1, _VOCAB[1]), (len(_VOCAB), "<cat>"))
     ]
-    made = []
+    seeds = []
     for merges in ([list(_MERGES)], [pair.split(" ") for pair in _MERGES]):
         model = {"type": "BPE", "end_of_word_suffix": "</w>", "unk_token": "<|endoftext|>", "vocab": vocab}
         model["merges"] = merges[0] if len(merges) == 1 else merges
         files = _files()
         kept = {name: files[name] for name in ("tokenizer_config.json", "special_tokens_map.json")}
-        made.append(pack({"tokenizer.json": json.dumps({"version": "1.0", "added_tokens": added, "model": model}).encode()} | kept))
-    return made
+        seeds.append(
+            pack(
+                {"tokenizer.json": json.dumps({"version": "1.0", "added_tokens": added, "model": model}).encode()}
+                | kept
+            )
+        )
+    return seeds
 
 
 def _use(tokenizer: Tokenizer) -> None:
     """Any prompt becomes 77 ids, each with a row in a table of `size`."""
     for prompt in _PROMPTS:
         ids = tokenizer(prompt)
-        holds(ids.shape == (77,) and ids.min() >= 0 and ids.max() < tokenizer.size, "a prompt has an id that the tokenizer says it has not")
+        holds(
+            ids.shape == (77,) and ids.min() >= 0 and ids.max() < tokenizer.size,
+            "a prompt has an id that the tokenizer says it has not",
+        )
         holds(all(isinstance(token, str) for token in tokenizer.tokens(ids.tolist())), "an id has no token")
 
 
@@ -82,5 +115,7 @@ def _by_name(name: str) -> Mutate:
 
 READERS = (
     Reader("tokenizer", _seeds, of_files(_by_name, optional=True), _read),
-    Reader("tokenizer_folder", lambda: [*_one_file_seeds(), *_seeds()], of_files(_by_name, optional=True), _read_folder),
+    Reader(
+        "tokenizer_folder", lambda: [*_one_file_seeds(), *_seeds()], of_files(_by_name, optional=True), _read_folder
+    ),
 )

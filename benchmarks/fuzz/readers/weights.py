@@ -1,4 +1,5 @@
-"""Files of weights, indices of shards, what is in a single file, what is in a folder, and what the hub says that it has."""
+"""Files of weights, indices of shards, what is in a single file, what is in a folder,
+and what the hub says that it has."""
 
 from __future__ import annotations
 
@@ -103,8 +104,14 @@ def _part_seeds() -> list[bytes]:
     arrays = arrays_of(small.checkpoint(), "vae")
     original = original_names("vae", small.checkpoint().components["vae"].config)
     spelled = (arrays, {original[name].removeprefix("first_stage_model."): array for name, array in arrays.items()})
-    spelled += ({original[name]: array for name, array in arrays.items()} | {"model.diffusion_model.x": np.zeros(2, np.float32)},)
-    return [safetensors_bytes(safetensors_header(kind), b"".join(array.tobytes() for array in kind.values())) for kind in spelled]
+    spelled += (
+        {original[name]: array for name, array in arrays.items()}
+        | {"model.diffusion_model.x": np.zeros(2, np.float32)},
+    )
+    return [
+        safetensors_bytes(safetensors_header(kind), b"".join(array.tobytes() for array in kind.values()))
+        for kind in spelled
+    ]
 
 
 def _read_part(data: bytes, folder: Path) -> None:
@@ -126,13 +133,19 @@ def _read_index(data: bytes, folder: Path) -> None:
 
 def _hub_seeds() -> list[bytes]:
     plain = ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"]
-    for component, stem in (("text_encoder", "model"), ("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")):
+    for component, stem in (
+        ("text_encoder", "model"),
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+    ):
         plain += [f"{component}/config.json", f"{component}/{stem}.safetensors", f"{component}/{stem}.fp16.safetensors"]
     sharded = [
-        name.replace("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors.index.json") for name in plain
+        name.replace("unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.safetensors.index.json")
+        for name in plain
     ]
     return [
-        json.dumps({"variant": variant, "files": files}).encode() for variant, files in ((None, plain), ("fp16", plain), (None, sharded))
+        json.dumps({"variant": variant, "files": files}).encode()
+        for variant, files in ((None, plain), ("fp16", plain), (None, sharded))
     ]
 
 
@@ -156,7 +169,10 @@ def _single_seeds() -> list[bytes]:
     rows: dict[str, Any] = {}
     for component in PARTS:
         config = small.checkpoint().components[component].config
-        shapes = {name: list(tensor.shape.numpy()) for name, tensor in small.checkpoint().components[component].weights.items()}
+        shapes = {
+            name: list(tensor.shape.numpy())
+            for name, tensor in small.checkpoint().components[component].weights.items()
+        }
         rows |= {original: ["F16", shapes[name]] for name, original in original_names(component, config).items()}
     trained = rows | {"model_ema.decay": ["F32", []], "betas": ["F32", [1000]], "global_step": ["I64", []]}
     averaged = trained | {ema_name(name): row for name, row in rows.items() if name.startswith("model.")}
@@ -172,7 +188,9 @@ def _read_single(data: bytes, folder: Path) -> None:
     tensors: dict[str, ir.TensorProtocol] = {}
     for name, row in value.items() if isinstance(value, dict) else ():
         match row:
-            case [str(dtype), [*shape]] if dtype in DTYPES and all(type(x) is int and 0 <= x < 1 << 48 for x in shape) and len(shape) <= 8:
+            case [str(dtype), [*shape]] if (
+                dtype in DTYPES and all(type(x) is int and 0 <= x < 1 << 48 for x in shape) and len(shape) <= 8
+            ):
                 kind, numpy_dtype = DTYPES[dtype]
                 tensors[name] = lazy(lambda shape=shape, form=numpy_dtype: np.zeros(shape, form), kind, shape, name)
     for ema in (False, True) if any(name.startswith("model_ema.") for name in tensors) else (False,):
@@ -181,16 +199,28 @@ def _read_single(data: bytes, folder: Path) -> None:
 
 
 _FILES = ("model_index.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json", "tokenizer/merges.txt")
-_FILES += ("tokenizer/tokenizer_config.json", "tokenizer/special_tokens_map.json", "text_encoder/config.json", "unet/config.json")
+_FILES += (
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/special_tokens_map.json",
+    "text_encoder/config.json",
+    "unet/config.json",
+)
 
 
 def _folder_seeds() -> list[bytes]:
     """Files that are small; weights stand in the folder as they were written."""
-    with tempfile.TemporaryDirectory() as made:
-        small.write_small(Path(made))
-        files = {name: (Path(made) / name).read_bytes() for name in (*_FILES, "vae/config.json") if (Path(made) / name).exists()}
+    with tempfile.TemporaryDirectory() as folder:
+        small.write_small(Path(folder))
+        files = {
+            name: (Path(folder) / name).read_bytes()
+            for name in (*_FILES, "vae/config.json")
+            if (Path(folder) / name).exists()
+        }
     index = {"weight_map": dict.fromkeys(("conv_in.weight", "conv_in.bias"), "diffusion_pytorch_model.safetensors")}
-    return [pack(files), pack(files | {"vae/diffusion_pytorch_model.safetensors.index.json": json.dumps(index).encode()})]
+    return [
+        pack(files),
+        pack(files | {"vae/diffusion_pytorch_model.safetensors.index.json": json.dumps(index).encode()}),
+    ]
 
 
 def _read_folder(data: bytes, folder: Path) -> None:

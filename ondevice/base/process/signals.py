@@ -1,9 +1,10 @@
-"""Ctrl-C, SIGTERM and SIGHUP end a run in one way: cleaned up, with one line, and with exit code 128 + the signal's number.
+"""Ctrl-C, SIGTERM and SIGHUP end a run in one way:
+cleaned up, with one line, and with exit code 128 + the signal's number.
 
-Handlers are set as the first thing that a verb's process does. Until the verb runs there is nothing to clean up, and a signal ends the
-process at once; while it runs, a signal raises `Stopped` in the main thread; once it is done, nothing is left to interrupt. A signal
-that was ignored from the start (nohup, a job in the background) stays ignored. One that comes before any line of ours, while Python itself
-starts, ends the process as Python does, with nothing written yet.
+Handlers are set as the first thing that a verb's process does. Until the verb runs there is nothing to clean up, and a
+signal ends the process at once; while it runs, a signal raises `Stopped` in the main thread; once it is done, nothing
+is left to interrupt. A signal that was ignored from the start (nohup, a job in the background) stays ignored. One that
+comes before any line of ours, while Python itself starts, ends the process as Python does, with nothing written yet.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from itertools import pairwise
 VERBS = ("convert", "generate", "show", "explain", "bench", "tune", "devices", "tokens", "sampler")
 SAID = "interrupted; nothing half-written was left behind"
 STARTING, RUNNING, CLEANING, OVER = "starting", "running", "cleaning", "over"
-ONE_WISH = 1.0  # seconds: a terminal that closes, or a service that is stopped, sends two signals at once, and people press twice
+# seconds: a terminal that closes, or a service that is stopped, sends two signals at once, and people press twice
+ONE_WISH = 1.0
 _AGAIN = 0.05  # seconds until a signal comes again that somebody swallowed
 
 
@@ -41,7 +43,10 @@ class _State:
 def is_verb(words: list[str]) -> bool:
     """Whether a command line of Python runs one of ours: `python -m ondevice`, or `-m ondevice.VERB`."""
     modules = {"ondevice", *(f"ondevice.{verb}" for verb in VERBS)}
-    return any((word in modules and before == "-m") or (word[2:] in modules and word[:2] == "-m") for before, word in pairwise(words))
+    return any(
+        (word in modules and before == "-m") or (word[2:] in modules and word[:2] == "-m")
+        for before, word in pairwise(words)
+    )
 
 
 def install() -> None:
@@ -61,7 +66,8 @@ def running() -> None:
 
 
 def raise_again() -> None:
-    """Raise the signal that this run got, if it got one: C code that it interrupts may end in an exception of its own (NumPy's tofile)."""
+    """Raise the signal that this run got, if it got one:
+    C code that it interrupts may end in an exception of its own (NumPy's tofile)."""
     if _State.phase == RUNNING and _State.asked:
         raise Stopped(_State.asked) from None
 
@@ -72,7 +78,8 @@ def cleaning() -> None:
 
 
 def over(code: int) -> None:
-    """The run is done, with this exit code: the first signal changes nothing, and a second one ends a process that hangs as it ends."""
+    """The run is done, with this exit code: the first signal changes nothing,
+    and a second one ends a process that hangs as it ends."""
     _State.phase, _State.code, _State.waiting = OVER, code, 0
 
 
@@ -113,14 +120,15 @@ def _raise(number: int) -> None:
     raise Stopped(number)
 
 
-def _swallowed(told: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised in a destructor or a callback of an import. A signal must not be lost there: it comes again."""
-    if not isinstance(told.exc_value, Stopped):
-        sys.__unraisablehook__(told)
+def _swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised in a destructor or a callback of an import.
+    A signal must not be lost there: it comes again."""
+    if not isinstance(unraisable.exc_value, Stopped):
+        sys.__unraisablehook__(unraisable)
         return
     import threading  # this thread must get out of where it is first
 
-    number, here = told.exc_value.number, threading.get_ident()
+    number, here = unraisable.exc_value.number, threading.get_ident()
 
     def again() -> None:
         time.sleep(_AGAIN)

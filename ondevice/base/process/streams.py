@@ -1,6 +1,7 @@
 """stdout and stderr as they are found: closed, full, or in an encoding that lacks what is printed.
 
-A result that cannot be printed is an error with an exit code; words on stderr that nobody can take must not cost a picture.
+A result that cannot be printed is an error with an exit code; words on stderr that nobody can take must not
+cost a picture.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _originals: list[TextIO] = []  # a stream closes its buffer once nobody holds it
 
 
 class Checked(io.TextIOWrapper):
-    """A stdout that says so when it takes nothing more. Raises OutputError; BrokenPipeError where the reader has had enough."""
+    """A stdout that says so when it takes nothing more.
+    Raises OutputError; BrokenPipeError where the reader has had enough."""
 
     def write(self, text: str) -> int:
         try:
@@ -82,13 +84,18 @@ def give_up() -> None:
 
 def cannot_print(error: OSError) -> OutputError:
     """The refusal of whatever is behind stdout."""
-    fix = "free space there, or send the output elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "send the output elsewhere"
+    fix = (
+        "free space there, or send the output elsewhere"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else "send the output elsewhere"
+    )
     what = f"the result cannot be printed ({error.strerror or error}); files that were written are kept."
     return OutputError(what, where="stdout", fix=fix)
 
 
 def _open_missing() -> None:
-    """Stand something in for closed handles 0 to 2: the next file opened would get the number, and a library's words with it."""
+    """Stand something in for closed handles 0 to 2:
+    the next file opened would get the number, and a library's words with it."""
     for handle in (0, 1, 2):
         try:
             os.fstat(handle)

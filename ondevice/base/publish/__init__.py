@@ -1,6 +1,7 @@
 """A file or a folder appears whole or not at all: it is filled beside its place under a hidden name, and renamed.
 
-A link as the place stays a link: what it leads to is replaced. The hidden names of killed runs are removed by the next one (hidden.py).
+A link as the place stays a link: what it leads to is replaced. The hidden names of killed runs are removed by the next
+one (hidden.py).
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ _ATTEMPTS = 3  # to take a place that others make and remove at the same time
 
 @contextmanager
 def system(name: str, error: type[OnDeviceError] = BundleError, needed: int = 0) -> Iterator[None]:
-    """The operating system's refusals as `error`. On a full disk the fix says how much is `needed` (bytes), where that is known."""
+    """The operating system's refusals as `error`.
+    On a full disk the fix says how much is `needed` (bytes), where that is known."""
     try:
         yield
     except OSError as exc:
         free = f"free {mb(needed)} on this disk" if needed else "free space on this disk"
-        fix = f"{free}, or choose another folder with --out" if exc.errno in FULL else "choose another folder with --out"
+        fix = (
+            f"{free}, or choose another folder with --out" if exc.errno in FULL else "choose another folder with --out"
+        )
         raise error(f"cannot be written ({exc.strerror or exc}).", where=name, fix=fix) from exc
 
 
@@ -69,11 +73,12 @@ def mb(size: int) -> str:
 def published_file(path: Path, replace: bool = True) -> Iterator[BinaryIO]:
     """A file to fill; it takes the place of `path`, which may be a file already, when the block ends well.
 
-    Whatever is raised in the block, or on Ctrl-C: nothing new is left and an old file stays as it was. Raises OSError where the operating
-    system refuses: the caller knows which flag or folder to name.
+    Whatever is raised in the block, or on Ctrl-C: nothing new is left and an old file stays as it was. Raises OSError
+    where the operating system refuses: the caller knows which flag or folder to name.
 
     Args:
-        replace: False: the name must be free, and be so until the end; FileExistsError where it is not, or another run took it first.
+        replace: False: the name must be free, and be so until the end; FileExistsError where it is not, or another run
+            took it first.
     """
     place = real(path) if replace else real(path.parent) / path.name
     if not replace and os.path.lexists(place):
@@ -96,13 +101,13 @@ def published(
 ) -> Iterator[Path]:
     """An empty folder to fill; it takes the place of `target`, which may be a folder already, when the block ends well.
 
-    Whatever is raised in the block, or on Ctrl-C: nothing new is left and an old folder stays as it was. An old and the new one change
-    places in one step; where the system cannot do that, there is a moment between two renames in which the old one is `old` in the hidden
-    folder, and a run that is killed in it leaves it to the next one to put back.
+    Whatever is raised in the block, or on Ctrl-C: nothing new is left and an old folder stays as it was. An old and the
+    new one change places in one step; where the system cannot do that, there is a moment between two renames in which
+    the old one is `old` in the hidden folder, and a run that is killed in it leaves it to the next one to put back.
 
     Args:
-        check: raises for a folder (at `target`, or moved from there) that must not be replaced. It is asked at the end, of what is at
-            `target` by then: another run may have finished first, or somebody have put a file there.
+        check: raises for a folder (at `target`, or moved from there) that must not be replaced. It is asked at the end,
+            of what is at `target` by then: another run may have finished first, or somebody have put a file there.
     """
     with hidden_folder(target, error) as (hidden, place):
         new = hidden / NEW
@@ -167,7 +172,8 @@ def _take(new: Path, place: Path, old: Path, check: Callable[[Path], None]) -> N
 def real(path: Path) -> Path:
     """Where a path leads, past every link.
 
-    Raises OSError for links that lead to each other, for names that are too long, and where the working directory has gone.
+    Raises OSError for links that lead to each other, for names that are too long, and where the working
+    directory has gone.
     """
     place = Path(os.path.realpath(path))
     try:
@@ -180,7 +186,8 @@ def real(path: Path) -> Path:
 
 
 def foreign(folder: Path, ours: Collection[str]) -> str | None:
-    """The first file in `folder` that is none of `ours`: a picture that a user saved there must not be deleted with the rest."""
+    """The first file in `folder` that is none of `ours`:
+    a picture that a user saved there must not be deleted with the rest."""
     for path in sorted(folder.rglob("*")):
         if (not path.is_dir() or path.is_symlink()) and (name := path.relative_to(folder).as_posix()) not in ours:
             return name

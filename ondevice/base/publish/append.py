@@ -45,7 +45,8 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def _whole(handle: int, path: Path, data: bytes) -> tuple[int, bytes]:
-    """The size of what is there as whole lines, and what to add: a last line without its end that is no half row gets one."""
+    """The size of what is there as whole lines, and what to add:
+    a last line without its end that is no half row gets one."""
     size = os.fstat(handle).st_size
     with contextlib.suppress(OSError), path.open("rb") as file:
         file.seek(max(size - _TAIL, 0))

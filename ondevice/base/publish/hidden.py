@@ -1,8 +1,8 @@
 """Hidden names beside a target: `.NAME.partial-...`, each with a lock that lives as long as the process that fills it.
 
-What a killed run leaves is known by its name, whose last digits are a hash of the rest, and by its lock, which nobody holds: the next run
-for the same target removes it. A file that a user named alike fails the first, what a living run fills fails the second. Where the file
-system has no locks, leftovers stay.
+What a killed run leaves is known by its name, whose last digits are a hash of the rest, and by its lock, which nobody
+holds: the next run for the same target removes it. A file that a user named alike fails the first, what a living run
+fills fails the second. Where the file system has no locks, leftovers stay.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Claim:
         Claim.living[path] = self
 
     def release(self) -> None:
-        """Remove what is left under the hidden name; an old folder that was moved there, and that nothing replaced, goes back first.
+        """Remove what is left under the hidden name; an old folder that was moved there,
+        and that nothing replaced, goes back first.
 
         Raises OSError where it cannot go back: it is kept then.
         """
@@ -70,7 +71,8 @@ def claim_file(target: Path) -> tuple[Claim, BinaryIO]:
     for _ in range(_ATTEMPTS):
         with Held():
             path = _fresh(target)
-            file = path.open("xb")  # not a temporary file of Python's: those are closed to other users, whatever the umask
+            # not a temporary file of Python's: those are closed to other users, whatever the umask
+            file = path.open("xb")
             if _lock(file.fileno()) is not False and _linked(file.fileno()):
                 # A second handle keeps the lock while the first is closed and the file gets its name.
                 return Claim(target, path, os.dup(file.fileno()) if fcntl else None), file
@@ -99,7 +101,8 @@ def claim_folder(target: Path) -> Claim:
 
 
 def sweep(target: Path) -> None:
-    """Remove what killed runs for this target left; a folder that one of them had moved away goes back. Never raises."""
+    """Remove what killed runs for this target left;
+    a folder that one of them had moved away goes back. Never raises."""
     longest = longest_name(target.parent)
     head = _head(target.name, longest)
     with suppress(OSError), os.scandir(target.parent) as entries:

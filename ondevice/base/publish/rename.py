@@ -1,4 +1,5 @@
-"""Renames that the standard library lacks: two names change places in one step, and a name that is taken stays taken."""
+"""Renames that the standard library lacks: two names change places in one step,
+and a name that is taken stays taken."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def move_to_free(source: Path, target: Path) -> None:
         os.link(source, target, follow_symlinks=False)
     except FileExistsError:
         raise
-    except (OSError, NotImplementedError):  # no hard links there: an empty file keeps the name until ours takes its place
+    except (OSError, NotImplementedError):
+        # no hard links there: an empty file keeps the name until ours takes its place
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         os.replace(source, target)
     else:
@@ -56,7 +58,8 @@ def _rename(source: Path, target: Path, how: str) -> bool:
 
 @functools.cache
 def _renames() -> Callable[[bytes, bytes, int], int] | None:
-    """renameat2 of Linux or renamex_np of macOS as (from, to, flags) -> 0 or -1; None where the C library has neither."""
+    """renameat2 of Linux or renamex_np of macOS as (from, to, flags) -> 0 or -1;
+    None where the C library has neither."""
     try:
         library = ctypes.CDLL(None, use_errno=True)
         if sys.platform == "linux":

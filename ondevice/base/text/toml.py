@@ -7,7 +7,8 @@ from typing import Any
 
 
 def parse_toml(data: bytes) -> dict[str, Any]:
-    """The tables in a UTF-8 text. Raises ValueError saying what is wrong: also for text that is nested too deeply for the parser."""
+    """The tables in a UTF-8 text.
+    Raises ValueError saying what is wrong: also for text that is nested too deeply for the parser."""
     try:
         return tomllib.loads(data.decode("utf-8"))
     except RecursionError:

@@ -56,15 +56,21 @@ MAX_STEPS = 1000
 def make_table(name: str, steps: int, config: Mapping[str, Any], **options: Any) -> SamplerTable:
     """Compiles a sampler.
 
-    `config`: a scheduler_config.json, written for whichever sampler. `options`: any of its keys, overriding it (`timestep_spacing`,
-    `use_karras_sigmas`, `prediction_type`, ...), and `eta` (DDIM) and `strength` (0 to 1: start from a noised image).
-    Raises UsageError for a name, a number of steps, a key or a value that cannot be used.
+    `config`: a scheduler_config.json, written for whichever sampler. `options`: any of its keys, overriding it
+    (`timestep_spacing`, `use_karras_sigmas`, `prediction_type`, ...), and `eta` (DDIM) and `strength` (0 to 1: start
+    from a noised image). Raises UsageError for a name, a number of steps, a key or a value that cannot be used.
     """
     if name not in SAMPLERS:
-        raise UsageError(f"no such sampler (got {shown(name)!r}, expected one of {', '.join(SAMPLERS)})", where="sampler", fix="choose one")
+        raise UsageError(
+            f"no such sampler (got {shown(name)!r}, expected one of {', '.join(SAMPLERS)})",
+            where="sampler",
+            fix="choose one",
+        )
     if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
         raise UsageError(
-            f"steps out of range (got {shown(steps)}, expected 1 to {MAX_STEPS})", where=f"sampler {name}", fix="choose 1 to 100"
+            f"steps out of range (got {shown(steps)}, expected 1 to {MAX_STEPS})",
+            where=f"sampler {name}",
+            fix="choose 1 to 100",
         )
     settings = Settings(name, config, options)
     try:

@@ -1,4 +1,5 @@
-"""One-step samplers by alphas_cumprod: DDIM (arXiv 2010.02502), DDPM (2006.11239), LCM (2310.04378). diffusers' classes."""
+"""One-step samplers by alphas_cumprod: DDIM (arXiv 2010.02502), DDPM (2006.11239), LCM (2310.04378).
+diffusers' classes."""
 
 from __future__ import annotations
 
@@ -68,7 +69,9 @@ def ddpm(settings: Settings, steps: int) -> SamplerTable:
 def lcm(settings: Settings, steps: int) -> SamplerTable:
     """Algorithm 1 with the boundary conditions of section 4.1, over the distilled timesteps."""
     settings.refuse_clipping(False)
-    schedule = read_schedule(settings, spacing="leading", beta=(0.00085, 0.012), beta_schedule="scaled_linear", zero_snr=True)
+    schedule = read_schedule(
+        settings, spacing="leading", beta=(0.00085, 0.012), beta_schedule="scaled_linear", zero_snr=True
+    )
     start = Start.read(settings, steps)
     scaling = settings.number("timestep_scaling", 10.0, 0.0, 1e6)
     original = settings.integer("original_inference_steps", 50, 1, schedule.train_steps)
@@ -79,7 +82,9 @@ def lcm(settings: Settings, steps: int) -> SamplerTable:
             fix="use fewer steps; 4 to 8 are usual",
         )
     distilled = (np.arange(1, original + 1) * (schedule.train_steps // original) - 1)[::-1]
-    timesteps = distilled[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(np.int64)][start.calls :].tolist()
+    timesteps = distilled[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(np.int64)][
+        start.calls :
+    ].tolist()
     b = Builder()
     x = b.sample
     for i, t in enumerate(timesteps):

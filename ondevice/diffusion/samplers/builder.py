@@ -1,7 +1,8 @@
 """Runs a sampler on symbols instead of arrays, and writes down what it did as a SamplerTable.
 
-A sampler is written like its formula: it adds and scales `Value`s, each a weighted sum of vectors; `keep` makes a sum a vector
-of its own (one row), and `call` asks the model. Slots are given out at the end, each free again after its last use.
+A sampler is written like its formula: it adds and scales `Value`s, each a weighted sum of vectors; `keep` makes a
+sum a vector of its own (one row), and `call` asks the model. Slots are given out at the end, each free again
+after its last use.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Builder:
         return self._vectors - 1
 
     def call(self, sample: Value, timestep: float, input_scale: float = 1.0) -> Value:
-        """The model's output for `sample`, a kept vector. It can be used until the next call; `keep` it to use it later."""
+        """The model's output for `sample`, a kept vector.
+        It can be used until the next call; `keep` it to use it later."""
         (vector,) = sample.terms
         self._calls.append(_Call(float(timestep), float(input_scale), vector, self._new()))
         return Value({self._calls[-1].output: 1.0})
@@ -79,9 +81,15 @@ class Builder:
         return Value({vector: 1.0})
 
     def table(
-        self, sampler: str, steps: int, result: Value, start: tuple[float, float], begins: Sequence[tuple[float, float]] = ()
+        self,
+        sampler: str,
+        steps: int,
+        result: Value,
+        start: tuple[float, float],
+        begins: Sequence[tuple[float, float]] = (),
     ) -> SamplerTable:
-        """The table; `start` and `begins` are factors of image and noise. Raises UsageError where a step divides by zero."""
+        """The table; `start` and `begins` are factors of image and noise.
+        Raises UsageError where a step divides by zero."""
         (last,) = result.terms
         self._drop_unread(last)
         last_use = self._last_uses(last)
@@ -105,7 +113,9 @@ class Builder:
                 slots[vector] = slot
                 rows.append(Row(slot, named))
             calls.append(Call(call.timestep, call.input_scale, sample, call.noise is not None, tuple(rows)))
-        return SamplerTable(sampler, steps, count, float(start[0]), float(start[1]), tuple(calls), slots[last], tuple(begins))
+        return SamplerTable(
+            sampler, steps, count, float(start[0]), float(start[1]), tuple(calls), slots[last], tuple(begins)
+        )
 
     def _drop_unread(self, result: int) -> None:
         """Removes rows that nothing later reads, such as history kept by the last steps."""
@@ -140,7 +150,11 @@ class Builder:
     def _check(sampler: str, timestep: float, terms: dict[int, float]) -> None:
         if not all(math.isfinite(weight) for weight in terms.values()):
             raise UsageError(
-                f"the step at timestep {timestep:g} divides by zero (expected levels of noise that differ, and none without an image)",
+                f"the step at timestep {timestep:g} divides by zero (expected levels of noise that differ, "
+                "and none without an image)",
                 where=f"sampler {sampler}",
-                fix="set lower_order_final to true, use v_prediction where rescale_betas_zero_snr is set, or use another sampler",
+                fix=(
+                    "set lower_order_final to true, use v_prediction where rescale_betas_zero_snr is "
+                    "set, or use another sampler"
+                ),
             )

@@ -27,7 +27,8 @@ class Level:
 
     @property
     def lam(self) -> np.float64:
-        """Half log-SNR. A NumPy number, so that steps of no length divide as they do in the reference: to infinity or NaN."""
+        """Half log-SNR. A NumPy number, so that steps of no length divide as they do in the reference:
+        to infinity or NaN."""
         return np.float64(math.log(self.alpha / self.sigma) if self.sigma else math.inf)
 
     @classmethod
@@ -42,10 +43,12 @@ def _levels(
 ) -> tuple[list[int], list[Level]]:
     """(timesteps, levels): one level more than timesteps.
 
-    `whole`: respaced timesteps are rounded, not cut off, to integers. `last_of_respaced`: the end `sigma_min` is the respaced
-    sigmas' own last, not the schedule's first.
+    `whole`: respaced timesteps are rounded, not cut off, to integers. `last_of_respaced`: the end `sigma_min` is the
+    respaced sigmas' own last, not the schedule's first.
     """
-    timesteps = whole_timesteps(schedule, steps, extra=int(schedule.spacing != "trailing"), last=last).astype(np.float64)
+    timesteps = whole_timesteps(schedule, steps, extra=int(schedule.spacing != "trailing"), last=last).astype(
+        np.float64
+    )
     ratios = np.interp(timesteps, np.arange(schedule.train_steps), schedule.sigmas)
     end = float(schedule.sigmas[0])
     if other := respaced(schedule, schedule.sigmas[::-1], steps):
@@ -79,11 +82,14 @@ def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:
     settings.refuse("thresholding", False, False, None)
     settings.refuse("use_lu_lambdas", False, False, None)
     settings.refuse("use_flow_sigmas", False, False, None)
-    settings.choice("variance_type", None, None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")  # idle, unless learned
+    # idle, unless learned
+    settings.choice("variance_type", None, None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
     schedule = read_schedule(settings, spacing="linspace", zero_snr=True, floor_zero_snr=True)
     start = Start.read(settings, steps)
     order = settings.integer("solver_order", 2, 1, 3)
-    sde = settings.choice("algorithm_type", "dpmsolver++", "dpmsolver++", "sde-dpmsolver++", "deis") == "sde-dpmsolver++"
+    sde = (
+        settings.choice("algorithm_type", "dpmsolver++", "dpmsolver++", "sde-dpmsolver++", "deis") == "sde-dpmsolver++"
+    )
     heun = settings.choice("solver_type", "midpoint", "midpoint", "heun", "logrho", "bh1", "bh2") == "heun"
     lower_final = settings.flag("lower_order_final", True) and steps < 15
     euler_final = settings.flag("euler_at_final", False)
@@ -95,7 +101,9 @@ def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:
     last = schedule.train_steps - int(np.searchsorted(lambdas[::-1], np.float32(floor)))
     if last < 1:
         raise settings.fail("lambda_min_clipped", f"less than {lambdas[0]:.3g}")
-    timesteps, levels = _levels(settings, schedule, steps, last, whole=schedule_rounds(settings), last_of_respaced=False)
+    timesteps, levels = _levels(
+        settings, schedule, steps, last, whole=schedule_rounds(settings), last_of_respaced=False
+    )
     b = Builder()
     x = b.sample
     history: list[Value] = []
@@ -117,7 +125,10 @@ def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:
 
 def schedule_rounds(settings: Settings) -> bool:
     """Whether Karras timesteps are rounded: not for the cosine schedule."""
-    return settings.choice("beta_schedule", "linear", "linear", "scaled_linear", "squaredcos_cap_v2") != "squaredcos_cap_v2"
+    return (
+        settings.choice("beta_schedule", "linear", "linear", "scaled_linear", "squaredcos_cap_v2")
+        != "squaredcos_cap_v2"
+    )
 
 
 def _dpm_step(x: Value, clean: list[Value], levels: list[Level], heun: bool, sde: bool) -> Value:
@@ -177,8 +188,11 @@ def unipc(settings: Settings, steps: int) -> SamplerTable:
     return _finish(b, x, schedule, steps, levels, start)
 
 
-def _unipc_step(x: Value, clean: list[Value], newest: Value | None, levels: list[Level], i: int, order: int, bh1: bool) -> Value:
-    """From level i to i + 1. `clean`: newest first, made at i, i - 1, ...; `newest`: the one made at i + 1, when correcting."""
+def _unipc_step(
+    x: Value, clean: list[Value], newest: Value | None, levels: list[Level], i: int, order: int, bh1: bool
+) -> Value:
+    """From level i to i + 1. `clean`: newest first, made at i, i - 1, ...; `newest`:
+    the one made at i + 1, when correcting."""
     end, now = levels[i + 1], levels[i]
     h = end.lam - now.lam
     ratios = [(levels[i - k].lam - now.lam) / h for k in range(1, order)]
@@ -208,5 +222,6 @@ def _unipc_weights(ratios: list[float], hh: float, bh1: bool) -> list[float]:
         phi = phi / hh - 1 / factorial
     try:
         return [float(w) for w in np.linalg.solve(np.vander(ratios, increasing=True).T, b)]
-    except np.linalg.LinAlgError:  # two levels in one place, or an infinite step; the builder refuses the infinity by name
+    except np.linalg.LinAlgError:
+        # two levels in one place, or an infinite step; the builder refuses the infinity by name
         return [math.inf] * len(ratios)

@@ -1,6 +1,8 @@
-"""A checkpoint's scheduler: what diffusers' pipeline makes of its config, and which sampler draws where its class has none here.
+"""A checkpoint's scheduler: what diffusers' pipeline makes of its config,
+and which sampler draws where its class has none here.
 
-Reference: `StableDiffusionPipeline.__init__` of diffusers 0.42.1, which changes the config of whichever scheduler it is given.
+Reference: `StableDiffusionPipeline.__init__` of diffusers 0.42.1, which changes the config of whichever
+scheduler it is given.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ NEAREST = {
     "EDMEulerScheduler": "euler",
     "TCDScheduler": "lcm",
 }
-"""What draws instead of a class that has no sampler here, or whose sampler cannot follow a config; for all others `ddim`."""
+"""What draws instead of a class that has no sampler here, or whose sampler cannot follow a config;
+for all others `ddim`."""
 
-_CLIPPING = {"DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler"}  # unless their config says not to
+# unless their config says not to
+_CLIPPING = {"DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler"}
 STEPS = 20  # of the table that a bundle draws with by default
 
 
@@ -42,8 +46,9 @@ STEPS = 20  # of the table that a bundle draws with by default
 class Chosen:
     """What a bundle gets of a checkpoint's scheduler.
 
-    `config` is what `generate` makes tables from: changed as the pipeline changes it, fit for JSON, and of the class of `sampler`.
-    `notes` say in sentences what was changed; `fallback` why the sampler is another than the checkpoint's ("" where it is not).
+    `config` is what `generate` makes tables from: changed as the pipeline changes it, fit for JSON, and of the class of
+    `sampler`. `notes` say in sentences what was changed; `fallback` why the sampler is another than the checkpoint's
+    ("" where it is not).
     """
 
     sampler: str
@@ -56,23 +61,29 @@ class Chosen:
 def as_in_pipeline(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """(`config` as StableDiffusionPipeline has it once loaded, what was changed in sentences).
 
-    `steps_offset` becomes 1 whatever it was: every class has the key, and 0 where it is absent. `clip_sample` that is true, or absent in
-    a class that then clips, becomes false: a latent is not bound to -1..1. (`thresholding` is kept by diffusers, and so it is here.)
+    `steps_offset` becomes 1 whatever it was: every class has the key, and 0 where it is absent. `clip_sample` that is
+    true, or absent in a class that then clips, becomes false: a latent is not bound to -1..1. (`thresholding` is kept
+    by diffusers, and so it is here.)
     """
-    made, notes = dict(config), []
+    changed, notes = dict(config), []
     if (offset := config.get("steps_offset", 0)) != 1:
         given = f"is {shown(offset)}" if "steps_offset" in config else "is absent"
         notes.append(f"the scheduler's steps_offset {given}; 1 is taken, as diffusers' pipeline does")
-    made["steps_offset"] = 1
+    changed["steps_offset"] = 1
     if config.get("clip_sample", _class_of(config) in _CLIPPING) is True:
         given = "true" if "clip_sample" in config else "absent, which means true"
-        notes.append(f"the scheduler's clip_sample is {given}; false is taken, as diffusers' pipeline does: latents are not clipped")
+        notes.append(
+            f"the scheduler's clip_sample is {given}; "
+            "false is taken, as diffusers' pipeline does: latents are not clipped"
+        )
     if config.get("clip_sample", True) is True:
-        made["clip_sample"] = False
-    return made, notes
+        changed["clip_sample"] = False
+    return changed, notes
 
 
-def choose(config: Mapping[str, Any], wanted: str | None, where: str, *, changed: bool = True, steps: int = STEPS) -> Chosen:
+def choose(
+    config: Mapping[str, Any], wanted: str | None, where: str, *, changed: bool = True, steps: int = STEPS
+) -> Chosen:
     """The sampler that a bundle draws with by default, from a scheduler_config.json whose values nobody has checked.
 
     It is `wanted`, or the one of the config's class, or the nearest that the config can be used with.
@@ -119,7 +130,11 @@ def choose(config: Mapping[str, Any], wanted: str | None, where: str, *, changed
 def _class_of(config: Mapping[str, Any]) -> str:
     """The class that a config is of. PNDM is Stable Diffusion 1.x's own, where none is named."""
     name = config.get("_class_name", "PNDMScheduler")
-    return name.removeprefix("Flax") if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 80 else "a class without a name"
+    return (
+        name.removeprefix("Flax")
+        if isinstance(name, str) and name.isprintable() and 0 < len(name) <= 80
+        else "a class without a name"
+    )
 
 
 def _candidates(name: str, wanted: str | None) -> Iterator[str]:
@@ -130,7 +145,8 @@ def _candidates(name: str, wanted: str | None) -> Iterator[str]:
 
 
 def _table_steps(sampler: str, config: Mapping[str, Any], steps: int) -> int:
-    """As many as a schedule of that length allows: some classes divide it into one step more, and steps_offset moves them all by one."""
+    """As many as a schedule of that length allows: some classes divide it into one step more,
+    and steps_offset moves them all by one."""
     most = [steps]
     for key, spare in {"num_train_timesteps": 2, "original_inference_steps": 0}.items():
         if type(config.get(key)) is int and (key == "num_train_timesteps" or sampler == "lcm"):
@@ -141,8 +157,8 @@ def _table_steps(sampler: str, config: Mapping[str, Any], steps: int) -> int:
 def _for_json(config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """(what strict JSON can hold of `config`, the names of the rest but the class's, which a bundle gets anew).
 
-    Every key that a sampler reads is a word, a number, null or a list of numbers. diffusers writes lambda_min_clipped's default, which is
-    minus infinity; leaving it out changes nothing.
+    Every key that a sampler reads is a word, a number, null or a list of numbers. diffusers writes lambda_min_clipped's
+    default, which is minus infinity; leaving it out changes nothing.
     """
     stored = {key: value for key, value in config.items() if _is_plain(key) and (_is_plain(value) or _is_list(value))}
     expected = (("lambda_min_clipped", -math.inf), ("_class_name", config.get("_class_name")))

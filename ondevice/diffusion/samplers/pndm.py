@@ -22,7 +22,8 @@ _PRK = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 
 
 def pndm(settings: Settings, steps: int) -> SamplerTable:
-    """The warm-up is the first step done twice (`skip_prk_steps`, as Stable Diffusion does) or three Runge-Kutta steps."""
+    """The warm-up is the first step done twice (`skip_prk_steps`, as Stable Diffusion does)
+    or three Runge-Kutta steps."""
     schedule = read_schedule(settings, spacing="leading", predictions=("epsilon", "v_prediction"))
     start = Start.read(settings, steps)
     final = 1.0 if settings.flag("set_alpha_to_one", False) else float(schedule.alphas_cumprod[0])
@@ -52,7 +53,9 @@ def pndm(settings: Settings, steps: int) -> SamplerTable:
             total = total + _PRK[phase] * output
             if phase < 3:
                 total = b.keep(total)
-            x = b.keep(move(held, total if phase == 3 else output, int(warm[i - phase]), t - (0 if i % 2 else step // 2)))
+            x = b.keep(
+                move(held, total if phase == 3 else output, int(warm[i - phase]), t - (0 if i % 2 else step // 2))
+            )
         elif i == 1:
             x = b.keep(move(held, 0.5 * (output + outputs[0]), t + step, t))
         else:
@@ -70,6 +73,8 @@ def _timesteps(settings: Settings, schedule: Schedule, steps: int) -> tuple[np.n
     if settings.flag("skip_prk_steps", False):
         return np.empty(0, np.int64), np.concatenate([falling[:1], falling[1:2], falling[1:]])
     if steps < 4:
-        raise settings.fail("skip_prk_steps", "true for fewer than 4 steps", "use 4 steps or more, or set skip_prk_steps to true")
+        raise settings.fail(
+            "skip_prk_steps", "true for fewer than 4 steps", "use 4 steps or more, or set skip_prk_steps to true"
+        )
     pairs = falling[3::-1].repeat(2) + np.tile([0, schedule.train_steps // steps // 2], 4)
     return pairs[:-1].repeat(2)[1:-1][::-1], falling[3:]

@@ -20,7 +20,8 @@ PREDICTIONS = ("epsilon", "sample", "v_prediction")
 
 @dataclass(frozen=True)
 class Schedule:
-    """`alphas_cumprod` float32[train_steps] falls from near 1; `spacing` and `offset` say which timesteps are visited."""
+    """`alphas_cumprod` float32[train_steps] falls from near 1;
+    `spacing` and `offset` say which timesteps are visited."""
 
     settings: Settings
     alphas_cumprod: np.ndarray
@@ -68,11 +69,16 @@ def read_schedule(
 ) -> Schedule:
     """The schedule of a config. Keyword arguments are the defaults and abilities of the diffusers class followed.
 
-    `zero_snr`: the class reads `rescale_betas_zero_snr`; `floor_zero_snr`: it then puts 2**-24 where alphas_cumprod ends in zero.
+    `zero_snr`: the class reads `rescale_betas_zero_snr`; `floor_zero_snr`: it then puts 2**-24 where
+    alphas_cumprod ends in zero.
     """
     count = settings.integer("num_train_timesteps", 1000, 1, 100_000)
-    low, high = (settings.number(key, value, 0.0, 0.999) for key, value in zip(("beta_start", "beta_end"), beta, strict=True))
-    kind = settings.choice("beta_schedule", beta_schedule, "linear", "scaled_linear", "squaredcos_cap_v2", *more_beta_schedules)
+    low, high = (
+        settings.number(key, value, 0.0, 0.999) for key, value in zip(("beta_start", "beta_end"), beta, strict=True)
+    )
+    kind = settings.choice(
+        "beta_schedule", beta_schedule, "linear", "scaled_linear", "squaredcos_cap_v2", *more_beta_schedules
+    )
     given = settings.numbers("trained_betas", count, 0.0, 0.999)
     betas = np.array(given, np.float32) if given else _betas(str(kind), low, high, count)
     rescale = zero_snr and settings.flag("rescale_betas_zero_snr", False)
@@ -133,7 +139,8 @@ def _rescale(betas: np.ndarray) -> np.ndarray:
 
 
 def whole_timesteps(schedule: Schedule, steps: int, *, extra: int = 0, last: int | None = None) -> np.ndarray:
-    """int64 timesteps, falling. `extra`=1: the solvers that divide into steps + 1 and leave the end out. `last`: where to stop."""
+    """int64 timesteps, falling. `extra`=1: the solvers that divide into steps + 1 and leave the end out.
+    `last`: where to stop."""
     settings, train = schedule.settings, schedule.train_steps
     top = train if last is None else last
     parts = steps + extra
@@ -144,7 +151,8 @@ def whole_timesteps(schedule: Schedule, steps: int, *, extra: int = 0, last: int
     if schedule.spacing == "leading":
         return (np.arange(0, parts) * (top // parts)).round()[::-1][:steps].astype(np.int64) + schedule.offset
     falling = np.round(np.arange(top, 0, -(train / steps))).astype(np.int64) - 1
-    # By rounding, some counts (61 of 1000) get one timestep more, at -1. diffusers keeps it; no model was trained for it.
+    # By rounding, some counts (61 of 1000) get one timestep more, at -1. diffusers keeps it; no model was
+    # trained for it.
     return falling[falling >= 0]
 
 
@@ -159,10 +167,16 @@ def float_timesteps(schedule: Schedule, steps: int) -> np.ndarray:
 
 
 def _too_many(settings: Settings, steps: int, most: int) -> UsageError:
-    return UsageError(f"too many steps (got {steps}, expected at most {most})", where=f"sampler {settings.sampler}", fix="use fewer steps")
+    return UsageError(
+        f"too many steps (got {steps}, expected at most {most})",
+        where=f"sampler {settings.sampler}",
+        fix="use fewer steps",
+    )
 
 
-def respaced(schedule: Schedule, in_sigmas: np.ndarray, steps: int, *, limits: bool = True) -> tuple[np.ndarray, np.ndarray] | None:
+def respaced(
+    schedule: Schedule, in_sigmas: np.ndarray, steps: int, *, limits: bool = True
+) -> tuple[np.ndarray, np.ndarray] | None:
     """(sigmas, timesteps), float64[steps], where the config asks for Karras, exponential or beta sigmas; else None.
 
     `in_sigmas` falls; its ends are the range unless the config's `sigma_min`, `sigma_max` say otherwise (`limits`).
@@ -190,7 +204,8 @@ def respaced(schedule: Schedule, in_sigmas: np.ndarray, steps: int, *, limits: b
 def _timesteps_of(sigmas: np.ndarray, log_sigmas: np.ndarray) -> np.ndarray:
     """The timestep of each sigma, between whole ones, by the logarithm."""
     log_sigma = np.log(np.maximum(sigmas, 1e-10))
-    # The last level that is reached, or the first of all; one sigma after another, as a table of all by all could take a gigabyte.
+    # The last level that is reached, or the first of all; one sigma after another, as a table of all by all could
+    # take a gigabyte.
     reached = [np.flatnonzero(log_sigmas <= at) for at in log_sigma]
     low = np.array([levels[-1] if len(levels) else 0 for levels in reached]).clip(max=len(log_sigmas) - 2)
     below, above = log_sigmas[low], log_sigmas[low + 1]

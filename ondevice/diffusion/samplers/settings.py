@@ -22,8 +22,8 @@ def shown(value: object) -> str:
 class Settings:
     """Options win over the config; a key in neither takes the default that diffusers' class for this sampler has.
 
-    So a config written for PNDM and used with Euler gives what `EulerDiscreteScheduler.from_config(pndm.config)` gives: PNDM's own
-    defaults are not in the file and do not carry over. Every getter raises UsageError that names the key.
+    So a config written for PNDM and used with Euler gives what `EulerDiscreteScheduler.from_config(pndm.config)` gives:
+    PNDM's own defaults are not in the file and do not carry over. Every getter raises UsageError that names the key.
     """
 
     def __init__(self, sampler: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -44,7 +44,9 @@ class Settings:
         if key in self._options:
             fix = fix or "give another value, or leave it out"
         else:
-            fix = fix or f"use another sampler, or mend {key} in the checkpoint's scheduler_config.json and convert again"
+            fix = (
+                fix or f"use another sampler, or mend {key} in the checkpoint's scheduler_config.json and convert again"
+            )
         return UsageError(what, where=f"sampler {self.sampler}", fix=fix)
 
     def flag(self, key: str, default: bool) -> bool:
@@ -67,11 +69,17 @@ class Settings:
             raise self.fail(key, "a number")
         return value
 
-    def optional_number(self, key: str, default: float | None, low: float = -math.inf, high: float = math.inf) -> float | None:
+    def optional_number(
+        self, key: str, default: float | None, low: float = -math.inf, high: float = math.inf
+    ) -> float | None:
         value = self._get(key, default)
         if value is None:
             return None
-        if type(value) not in (int, float) or not low <= value <= high or (type(value) is int and abs(value) > sys.float_info.max):
+        if (
+            type(value) not in (int, float)
+            or not low <= value <= high
+            or (type(value) is int and abs(value) > sys.float_info.max)
+        ):
             raise self.fail(key, f"a number from {low:g} to {high:g}")
         return float(value)
 

@@ -28,13 +28,18 @@ def _scale(sigma: float) -> float:
     return 1 / (sigma**2 + 1) ** 0.5
 
 
-def _finish(b: Builder, x: Value, schedule: Schedule, steps: int, sigmas: np.ndarray, start: Start, *, memory: bool = True) -> SamplerTable:
-    """`sigmas` float32, whole schedule, ending where the run ends; a sampler without `memory` may begin at each of its calls."""
+def _finish(
+    b: Builder, x: Value, schedule: Schedule, steps: int, sigmas: np.ndarray, start: Start, *, memory: bool = True
+) -> SamplerTable:
+    """`sigmas` float32, whole schedule, ending where the run ends;
+    a sampler without `memory` may begin at each of its calls."""
     top = float(sigmas.max())
     # With spacing leading the first sample also holds an image of unit variance, in expectation.
     noise = top if schedule.spacing in ("linspace", "trailing") else (top**2 + 1) ** 0.5
     begins = [(1.0, float(sigma)) for sigma in sigmas[start.calls : -1]]
-    return b.table(schedule.settings.sampler, steps, x, begins[0] if start.image else (0.0, noise), () if memory else begins)
+    return b.table(
+        schedule.settings.sampler, steps, x, begins[0] if start.image else (0.0, noise), () if memory else begins
+    )
 
 
 def _plain(schedule: Schedule, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,7 +62,10 @@ def euler(settings: Settings, steps: int) -> SamplerTable:
         levels, timesteps = other
     last = settings.choice("final_sigmas_type", "zero", "zero", "sigma_min")
     sigmas = np.append(levels, 0.0 if last == "zero" else schedule.sigmas[0]).astype(np.float32)
-    if settings.choice("timestep_type", "discrete", "discrete", "continuous") == "continuous" and schedule.prediction == "v_prediction":
+    if (
+        settings.choice("timestep_type", "discrete", "discrete", "continuous") == "continuous"
+        and schedule.prediction == "v_prediction"
+    ):
         timesteps = np.float32(0.25) * np.log(sigmas[:-1])
     b = Builder()
     x = b.sample
@@ -70,7 +78,9 @@ def euler(settings: Settings, steps: int) -> SamplerTable:
 
 def euler_a(settings: Settings, steps: int) -> SamplerTable:
     """Euler to a lower sigma than asked, then fresh noise back up. It draws at the last step too, with weight 0."""
-    schedule = read_schedule(settings, spacing="linspace", zero_snr=True, floor_zero_snr=True, predictions=("epsilon", "v_prediction"))
+    schedule = read_schedule(
+        settings, spacing="linspace", zero_snr=True, floor_zero_snr=True, predictions=("epsilon", "v_prediction")
+    )
     start = Start.read(settings, steps)
     timesteps, levels = _plain(schedule, steps)
     sigmas = np.append(levels, 0.0).astype(np.float32)
@@ -86,7 +96,7 @@ def euler_a(settings: Settings, steps: int) -> SamplerTable:
 
 
 def heun(settings: Settings, steps: int) -> SamplerTable:
-    """Second order: two calls a step but for the last, which is Euler's."""
+    """Second order: two calls per step but for the last, which is Euler's."""
     settings.refuse("clip_sample", False, False, None)
     schedule = read_schedule(settings, spacing="linspace", beta=(0.00085, 0.012), more_beta_schedules=("exp",))
     start = Start.read(settings, steps, order=2)
@@ -127,7 +137,8 @@ def lms(settings: Settings, steps: int) -> SamplerTable:
         sigma = float(sigmas[i])
         output = b.call(x, float(np.float32(timesteps[i])), _scale(sigma))
         slopes = [b.keep((x - _clean(schedule, x, output, sigma)) / sigma), *slopes[:3]]
-        # A run that starts part of the way down has fewer slopes than the order; the reference then drops the last weights.
+        # A run that starts part of the way down has fewer slopes than the order; the reference then drops
+        # the last weights.
         weights = _lms_weights([float(s) for s in sigmas[max(i - 3, 0) : i + 2]])
         step = x
         for weight, slope in zip(weights, slopes, strict=False):

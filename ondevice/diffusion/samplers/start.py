@@ -16,7 +16,7 @@ class Start:
 
     @classmethod
     def read(cls, settings: Settings, steps: int, order: int = 1) -> Start:
-        """From the option `strength` (0 to 1: how much of the run is left to do). `order` is calls a step.
+        """From the option `strength` (0 to 1: how much of the run is left to do). `order` is calls per step.
 
         Reference: diffusers `StableDiffusionImg2ImgPipeline.get_timesteps`.
         """
@@ -25,5 +25,7 @@ class Start:
             return cls(0, False)
         run = min(int(steps * strength), steps)
         if run < 1:
-            raise settings.fail("strength", f"at least {1 / steps:.3g} with {steps} steps", "use more steps or a higher strength")
+            raise settings.fail(
+                "strength", f"at least {1 / steps:.3g} with {steps} steps", "use more steps or a higher strength"
+            )
         return cls((steps - run) * order, True)

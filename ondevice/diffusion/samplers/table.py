@@ -10,8 +10,8 @@ Every sampler here is linear in (samples, model outputs, noise) at each step, so
             slot[row.slot] = sum(coefficient * source for source, coefficient in row.terms)
     result = slot[result]
 
-A source is a slot's number, MODEL (the output just made) or NOISE (the draw just made). All terms of a row are read before
-its slot is written; element by element, a row may thus work in place. docs/samplers.md has the JSON form.
+A source is a slot's number, MODEL (the output just made) or NOISE (the draw just made). All terms of a row are read
+before its slot is written; element by element, a row may thus work in place. docs/samplers.md has the JSON form.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ class Call:
 class SamplerTable:
     """A compiled sampler. `slots` buffers of the sample's shape are enough to replay it.
 
-    `begins`, of a sampler without memory: for each call the factors of image and noise in slot 0 where a run begins at that call.
+    `begins`, of a sampler without memory: for each call the factors of image and noise in slot 0 where a run
+    begins at that call.
     """
 
     sampler: str
@@ -80,7 +81,10 @@ class SamplerTable:
         """Plain dicts and lists, the form that a bundle stores."""
         data = asdict(self)
         data["calls"] = [
-            {**asdict(call), "rows": [{"slot": row.slot, "terms": [list(term) for term in row.terms]} for row in call.rows]}
+            {
+                **asdict(call),
+                "rows": [{"slot": row.slot, "terms": [list(term) for term in row.terms]} for row in call.rows],
+            }
             for call in self.calls
         ]
         data["begins"] = [list(factors) for factors in self.begins]
@@ -88,7 +92,8 @@ class SamplerTable:
 
     @classmethod
     def from_json(cls, data: Any, where: str = "sampler table") -> SamplerTable:
-        """The table that `to_json` wrote. `data` is not trusted: BundleError names the first thing that cannot be replayed."""
+        """The table that `to_json` wrote.
+        `data` is not trusted: BundleError names the first thing that cannot be replayed."""
         top = _fields(data, _TOP, where, optional=("begins",))
         slots = _integer(top["slots"], 1, _MAX_SLOTS, f"{where}: slots")
         calls = _sequence(top["calls"], 1, _MAX_CALLS, f"{where}: calls")
@@ -100,7 +105,9 @@ class SamplerTable:
             start_image=_number(top["start_image"], f"{where}: start_image"),
             start_noise=_number(top["start_noise"], f"{where}: start_noise"),
             calls=tuple(_call(call, slots, written, f"{where}: calls[{i}]") for i, call in enumerate(calls)),
-            result=_source(_integer(top["result"], 0, slots - 1, f"{where}: result"), written, False, f"{where}: result"),
+            result=_source(
+                _integer(top["result"], 0, slots - 1, f"{where}: result"), written, False, f"{where}: result"
+            ),
             begins=_begins(top.get("begins", []), slots, len(calls), f"{where}: begins"),
         )
 
@@ -114,9 +121,9 @@ def run_table(
 ) -> np.ndarray:
     """Replays `table` in float32.
 
-    `sample` is `table.start(...)`; `model_fn(input, timestep)` gives an array of the same shape; `noise_fn(call's number)` gives
-    one draw of that shape, in the order of calls; `on_call(call's number, sample after it)` is told after each call, and what it returns
-    takes the sample's place.
+    `sample` is `table.start(...)`; `model_fn(input, timestep)` gives an array of the same shape;
+    `noise_fn(call's number)` gives one draw of that shape, in the order of calls;
+    `on_call(call's number, sample after it)` is told after each call, and what it returns takes the sample's place.
     """
     slots: list[np.ndarray] = [sample.astype(np.float32)] + [np.empty(0, np.float32)] * (table.slots - 1)
     for i, call in enumerate(table.calls):
@@ -148,7 +155,9 @@ def _call(data: Any, slots: int, written: set[int], where: str) -> Call:
     fields = _fields(data, _CALL, where)
     draws = fields["draws_noise"]
     if not isinstance(draws, bool):
-        raise BundleError(f"wrong type (got {shown(draws)!r}, expected true or false)", where=f"{where}: draws_noise", fix=_FIX)
+        raise BundleError(
+            f"wrong type (got {shown(draws)!r}, expected true or false)", where=f"{where}: draws_noise", fix=_FIX
+        )
     sample = _source(_integer(fields["sample"], 0, slots - 1, f"{where}: sample"), written, draws, f"{where}: sample")
     rows = []
     for i, row in enumerate(_sequence(fields["rows"], 1, _MAX_ROWS, f"{where}: rows")):
@@ -178,7 +187,9 @@ def _begins(data: Any, slots: int, calls: int, where: str) -> tuple[tuple[float,
         got = f"{len(rows)} items for {calls} calls and {slots} slots"
         raise BundleError(f"wrong list (got {got}, expected one for each call, and one slot)", where=where, fix=_FIX)
     pairs = [_sequence(row, 2, 2, f"{where}[{i}]") for i, row in enumerate(rows)]
-    return tuple((_number(image, f"{where}[{i}]"), _number(noise, f"{where}[{i}]")) for i, (image, noise) in enumerate(pairs))
+    return tuple(
+        (_number(image, f"{where}[{i}]"), _number(noise, f"{where}[{i}]")) for i, (image, noise) in enumerate(pairs)
+    )
 
 
 def _fields(data: Any, names: tuple[str, ...], where: str, optional: tuple[str, ...] = ()) -> Mapping[str, Any]:
@@ -197,14 +208,18 @@ def _sequence(data: Any, low: int, high: int, where: str) -> list[Any]:
 
 def _integer(data: Any, low: int, high: int, where: str) -> int:
     if type(data) is not int or not low <= data <= high:
-        raise BundleError(f"out of range (got {shown(data)}, expected an integer from {low} to {high})", where=where, fix=_FIX)
+        raise BundleError(
+            f"out of range (got {shown(data)}, expected an integer from {low} to {high})", where=where, fix=_FIX
+        )
     return data
 
 
 def _number(data: Any, where: str) -> float:
     # Beyond float32 a player would read infinity.
     if type(data) not in (int, float) or not abs(data) <= LARGEST:
-        raise BundleError(f"not a number a player can hold (got {shown(data)}, expected a float32)", where=where, fix=_FIX)
+        raise BundleError(
+            f"not a number a player can hold (got {shown(data)}, expected a float32)", where=where, fix=_FIX
+        )
     return float(data)
 
 

@@ -23,7 +23,16 @@ ERROR_CHARS = 400
 
 def command(verb: str, peer: Peer, folder: Path, cores: Sequence[int]) -> list[str]:
     """The command line of a worker. `-P`: no file beside the user's own may stand for a package."""
-    return [sys.executable, "-P", "-m", "ondevice.measure.peers.worker", verb, peer.name, str(folder), ",".join(map(str, cores))]
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        "ondevice.measure.peers.worker",
+        verb,
+        peer.name,
+        str(folder),
+        ",".join(map(str, cores)),
+    ]
 
 
 class Worker:
@@ -44,7 +53,9 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # it has ended already
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -70,12 +81,12 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         try:
-            told = json.loads(line)
+            answer = json.loads(line)
         except ValueError:
-            told = {"error": f"it answered {line.strip()[:80]!r}"} if line else None
-        if not isinstance(told, dict) or "error" in told:
-            raise self._failure(told)
-        return told
+            answer = {"error": f"it answered {line.strip()[:80]!r}"} if line else None
+        if not isinstance(answer, dict) or "error" in answer:
+            raise self._failure(answer)
+        return answer
 
     def finish(self) -> None:
         """Wait until it ends by itself."""
@@ -84,11 +95,15 @@ class Worker:
         if self._process.wait():
             raise self._failure(json.loads(lines[-1]) if lines else None)
 
-    def _failure(self, told: Any) -> PeerError:
-        if isinstance(told, dict) and "error" in told:
-            return PeerError(str(told["error"])[:ERROR_CHARS], where=self.peer.name)
+    def _failure(self, answer: Any) -> PeerError:
+        if isinstance(answer, dict) and "error" in answer:
+            return PeerError(str(answer["error"])[:ERROR_CHARS], where=self.peer.name)
         code = self._process.wait()
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors.read().splitlines() if line.strip()]
-        how = f"was ended by signal {-code}{' (out of memory?)' * (code == -9)}" if code < 0 else f"ended with exit code {code}"
+        how = (
+            f"was ended by signal {-code}{' (out of memory?)' * (code == -9)}"
+            if code < 0
+            else f"ended with exit code {code}"
+        )
         return PeerError(f"its process {how}{': ' + lines[-1] if lines else ''}"[:ERROR_CHARS], where=self.peer.name)

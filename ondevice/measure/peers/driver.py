@@ -1,7 +1,8 @@
 """Drives the workers: converts once, starts them, and runs each peer in turns with the first one.
 
-Pairs, not a round of all: a turn of everybody would need everybody's memory at once (over 30 GB for a UNet), and every ratio comes from
-one pair anyway. The first peer, ours unless `--only` says otherwise, stays loaded and takes part in every pair.
+Pairs, not a round of all: a turn of everybody would need everybody's memory at once (over 30 GB for a UNet), and
+every ratio comes from one pair anyway. The first peer, ours unless `--only` says otherwise, stays loaded and takes
+part in every pair.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from ondevice.measure.peers.peer import STAMP, Peer, Task, inputs_of, stamp
 from ondevice.measure.peers.worker import CONVERT, SERVE
 
 log = logging.getLogger(__name__)
-WARMUP = 2  # runs of each peer before those that count: the first touches memory, and some runtimes choose algorithms in it
-PAUSE_S = 0.3  # before a turn: threads that spin when they have nothing to do (OpenMP's do for 0.2 s) must be asleep by then
+# runs of each peer before those that count: the first touches memory, and some runtimes choose algorithms in it
+WARMUP = 2
+# before a turn: threads that spin when they have nothing to do (OpenMP's do for 0.2 s) must be asleep by then
+PAUSE_S = 0.3
 REFERENCE = "onnxruntime"  # whose output the others are compared with
 Words = Callable[[str, Peer, Path, Sequence[int]], Sequence[str]]
 T = TypeVar("T")
@@ -79,8 +82,8 @@ class Comparison:
             self._warm(base, found[0])
             for peer in others:
                 if pair := self._tried(peer, partial(self._pair, base, peer, rounds)):
-                    mine, measured, outputs[peer.name] = pair
-                    found[0].turns += mine
+                    base_turns, measured, outputs[peer.name] = pair
+                    found[0].turns += base_turns
                     found.append(measured)
             if len(found) == 1:
                 found[0].turns += [self._turn(base) for _ in range(rounds)]
@@ -140,23 +143,25 @@ class Comparison:
     def _turn(self, worker: Worker) -> Turn:
         """One run."""
         time.sleep(self._pause)
-        told = worker.ask("run")
-        return Turn(told["seconds"], told["cpu_seconds"])
+        answer = worker.ask("run")
+        return Turn(answer["seconds"], answer["cpu_seconds"])
 
     def _pair(self, base: Worker, peer: Peer, rounds: int) -> tuple[list[Turn], Measured, np.ndarray]:
-        """The base's turns, the peer's figures and its output. Who goes first changes from round to round, so that drift cancels."""
-        measured, mine = Measured(peer), []
+        """The base's turns, the peer's figures and its output.
+        Who goes first changes from round to round, so that drift cancels."""
+        measured, base_turns = Measured(peer), []
         with self._start(peer) as other:
             self._warm(other, measured)
             self._turn(base)  # its caches were another's while that one loaded
             self._say(f"{rounds} rounds of {base.peer.name} and {peer.name}")
             for number in range(rounds):
                 turns = {worker: self._turn(worker) for worker in ((base, other) if number % 2 == 0 else (other, base))}
-                mine.append(turns[base])
+                base_turns.append(turns[base])
                 measured.turns.append(turns[other])
                 measured.ratios.append(turns[other].seconds / turns[base].seconds)
-                measured.cpu_ratios.append(turns[other].cpu / max(turns[base].cpu, 1e-9))  # a clock may tick slower than a run takes
-            return mine, measured, self._end(other, measured)
+                # a clock may tick slower than a run takes
+                measured.cpu_ratios.append(turns[other].cpu / max(turns[base].cpu, 1e-9))
+            return base_turns, measured, self._end(other, measured)
 
     def _end(self, worker: Worker, measured: Measured) -> np.ndarray:
         """Its memory and its last output."""

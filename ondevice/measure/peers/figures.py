@@ -1,4 +1,5 @@
-"""What a comparison measured: times, ratios round by round, differences between outputs, and the tables they are shown in."""
+"""What a comparison measured: times, ratios round by round, differences between outputs,
+and the tables they are shown in."""
 
 from __future__ import annotations
 
@@ -13,7 +14,10 @@ from ondevice.base.columns import columns
 from ondevice.measure.peers.peer import Peer, Task
 from ondevice.run.timing import Timing, summary
 
-HEAD = ("peer", "median ms", "spread", "CPU ms", "ratio", "(range)", "by CPU", "max diff", "rms diff", "peak RSS MB", "load s")
+HEAD = (
+    "peer", "median ms", "spread", "CPU ms", "ratio", "(range)", "by CPU", "max diff", "rms diff", "peak RSS MB",
+    "load s",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,8 @@ def difference(got: np.ndarray, reference: np.ndarray, to: str) -> Difference:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One run, in seconds: by the wall, and of all threads of the process. On a core that others want, the first is the longer one."""
+    """One run, in seconds: by the wall, and of all threads of the process.
+    On a core that others want, the first is the longer one."""
 
     seconds: float
     cpu: float
@@ -45,8 +50,8 @@ class Turn:
 
 @dataclass(slots=True)
 class Measured:
-    """One peer. `ratios` are its time over the first peer's, one a round; the first peer has none. `cpu_ratios` are of CPU time: on
-    a core that others want, too, the wall clock counts their work and this one does not."""
+    """One peer. `ratios` are its time over the first peer's, one per round; the first peer has none. `cpu_ratios` are
+    of CPU time: on a core that others want, too, the wall clock counts their work and this one does not."""
 
     peer: Peer
     turns: list[Turn] = field(default_factory=list)
@@ -75,7 +80,9 @@ class Measured:
             row[name] = {"to": base, **ratio_of(ratios)} if ratios else None
         row |= {"peak_rss_bytes": self.peak, "load_s": self.load_s, "versions": self.peer.versions()}
         apart = asdict(self.difference) if self.difference else None
-        row["difference"] = apart if apart is None or np.isfinite(apart["max_abs"]) else apart | {"max_abs": None, "rms": None}
+        row["difference"] = (
+            apart if apart is None or np.isfinite(apart["max_abs"]) else apart | {"max_abs": None, "rms": None}
+        )
         return row
 
 

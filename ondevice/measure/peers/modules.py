@@ -19,7 +19,9 @@ INPUTS = {  # in the order of forward's arguments
 }
 
 
-def module_of(component: str, part: Component, state: dict[str, torch.Tensor], *, plain_attention: bool = False) -> torch.nn.Module:
+def module_of(
+    component: str, part: Component, state: dict[str, torch.Tensor], *, plain_attention: bool = False
+) -> torch.nn.Module:
     """`component` in eval mode, holding the tensors of `state` (by their on-disk names) without a copy.
 
     With `plain_attention` the text encoder's is spelled out as products, mask and softmax.

@@ -1,4 +1,5 @@
-"""ncnn on what pnnx makes of a traced module: float32 storage and arithmetic, everything else (Winograd among it) at its default."""
+"""ncnn on what pnnx makes of a traced module: float32 storage and arithmetic,
+everything else (Winograd among it) at its default."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ NUMPY_INPUTS = "inputs.txt"  # which of our inputs in0, in1, ... are
 def convert(task: Task, folder: Path, option: str) -> None:
     """Trace the module, and let pnnx turn the trace into ncnn's two files.
 
-    pnnx makes ncnn's SDPA layer of scaled_dot_product_attention, but not of a causal one: the text encoder's is spelled out.
+    pnnx makes ncnn's SDPA layer of scaled_dot_product_attention, but not of a causal one: the text encoder's
+    is spelled out.
     """
     import pnnx
     import torch
@@ -47,7 +49,7 @@ def convert(task: Task, folder: Path, option: str) -> None:
 
 
 def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Run:
-    """A network; a new extractor a run, as its documentation has it."""
+    """A network; a new extractor per run, as its documentation has it."""
     import ncnn
 
     net = ncnn.Net()

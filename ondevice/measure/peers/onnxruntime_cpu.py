@@ -12,7 +12,8 @@ from ondevice.measure.peers.peer import Run, Task
 
 
 def convert(task: Task, folder: Path, option: str) -> None:
-    """`folder`/model.onnx in primitives, as `convert --format onnx --without all` writes it: what is fused is then the runtime's own."""
+    """`folder`/model.onnx in primitives, as `convert --format onnx --without all` writes it:
+    what is fused is then the runtime's own."""
     save_onnx(task.graph(), folder / "model.onnx")
 
 

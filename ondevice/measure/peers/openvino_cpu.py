@@ -20,7 +20,12 @@ def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: s
     """One stream for latency. The process's own affinity says which cores, so OpenVINO must not pin threads itself."""
     import openvino
 
-    settings = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
+        "ENABLE_CPU_PINNING": "NO",
+    }
     settings |= {"INFERENCE_PRECISION_HINT": option} if option else {}
     compiled = openvino.Core().compile_model(str(folder / "model.onnx"), "CPU", settings)
     request = compiled.create_infer_request()

@@ -39,7 +39,8 @@ class Module(Protocol):
         ...
 
     def load(self, folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Run:
-        """Read it. What is returned runs once on `inputs` (by the graph's names) and returns the graph's first output, float32."""
+        """Read it. What is returned runs once on `inputs` (by the graph's names)
+        and returns the graph's first output, float32."""
         ...
 
 
@@ -93,7 +94,8 @@ PEERS = {
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What every peer computes: one component of one checkpoint at fixed sizes (batch; height and width in latent units)."""
+    """What every peer computes: one component of one checkpoint at fixed sizes
+    (batch; height and width in latent units)."""
 
     source: Source
     component: str
@@ -137,8 +139,8 @@ class Task:
     def key(self) -> str:
         """Folder name of everything made for this task: the same weights at the same sizes give the same one.
 
-        All one-dimensional weights are looked at (biases and norms: training changes them all), since reading everything would take
-        longer than most conversions.
+        All one-dimensional weights are looked at (biases and norms: training changes them all), since reading
+        everything would take longer than most conversions.
         """
         opened = self.checkpoint()
         part = opened.components[self.part()]
@@ -154,15 +156,17 @@ class Task:
 def inputs_of(graph: ir.Model) -> dict[str, np.ndarray]:
     """Normal noise, tokens and a timestep, by input name; the same ones every time."""
     rng = np.random.default_rng(0)
-    made: dict[str, np.ndarray] = {}
+    inputs: dict[str, np.ndarray] = {}
     for value in graph.graph.inputs:
         assert value.shape is not None
         name, shape = str(value.name), tuple(value.shape.numpy())
         if value.dtype == ir.DataType.INT32:
-            made[name] = rng.integers(0, _tokens(graph), shape).astype(np.int32)
+            inputs[name] = rng.integers(0, _tokens(graph), shape).astype(np.int32)
         else:
-            made[name] = np.full(shape, TIMESTEP, np.float32) if name == "timestep" else rng.standard_normal(shape, np.float32)
-    return made
+            inputs[name] = (
+                np.full(shape, TIMESTEP, np.float32) if name == "timestep" else rng.standard_normal(shape, np.float32)
+            )
+    return inputs
 
 
 def _tokens(graph: ir.Model) -> int:
@@ -173,7 +177,8 @@ def _tokens(graph: ir.Model) -> int:
 
 
 def stamp(peer: Peer) -> dict[str, Any]:
-    """What a conversion depends on beside the weights: it is done again where this has changed. Of this project that is all of it."""
+    """What a conversion depends on beside the weights: it is done again where this has changed.
+    Of this project that is all of it."""
     return {"sources": package_digest(), "versions": _versions(peer.to_convert)}
 
 
@@ -190,7 +195,10 @@ def package_digest() -> str:
             raise PeerError(f"the package's folder {name} is missing.", where=str(folder), fix="install ondevice again")
         for path in sorted(folder.rglob("*")):
             if path.suffix in _SOURCES and path.is_file():
-                digest.update(f"{name}/{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode() + path.read_bytes())
+                digest.update(
+                    f"{name}/{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode()
+                    + path.read_bytes()
+                )
     return digest.hexdigest()
 
 

@@ -1,8 +1,10 @@
-"""One peer in a process of its own: `python -m ondevice.measure.peers.worker convert|serve NAME FOLDER CORES`, driven over a pipe.
+"""One peer in a process of its own: `python -m ondevice.measure.peers.worker convert|serve NAME FOLDER
+CORES`, driven over a pipe.
 
-FOLDER is a task's: task.json, inputs.npz, and a folder for what each peer reads. Each line in is a request, each line out a JSON
-object that answers it: `run` (seconds of one run, by the wall and of all its threads), `save PATH` (the last output as .npy), `memory`
-(bytes, at the most so far). The end of the input ends the process, so none outlives its driver. What went wrong is `{"error": ...}`.
+FOLDER is a task's: task.json, inputs.npz, and a folder for what each peer reads. Each line in is a request, each line
+out a JSON object that answers it: `run` (seconds of one run, by the wall and of all its threads), `save PATH` (the last
+output as .npy), `memory` (bytes, at the most so far). The end of the input ends the process, so none outlives its
+driver. What went wrong is `{"error": ...}`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ CONVERT, SERVE = "convert", "serve"
 def main(argv: list[str]) -> int:
     """Convert once, or serve until the input ends."""
     verb, name, folder, cores = argv[0], argv[1], Path(argv[2]), [int(core) for core in argv[3].split(",")]
-    # Before anything that starts threads is imported. Runtimes print on stdout, too: the answers get a pipe of their own.
+    # Before anything that starts threads is imported. Runtimes print on stdout, too: the answers get a
+    # pipe of their own.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     with os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1) as answers:
@@ -33,8 +36,8 @@ def main(argv: list[str]) -> int:
         try:
             convert(name, folder) if verb == CONVERT else serve(name, folder, len(cores), sys.stdin, answers)
         except Exception as error:  # whatever a runtime raises becomes the reason why it is left out
-            told = error.what if isinstance(error, OnDeviceError) else f"{type(error).__name__}: {error}"
-            answers.write(json.dumps({"error": told}) + "\n")
+            message = error.what if isinstance(error, OnDeviceError) else f"{type(error).__name__}: {error}"
+            answers.write(json.dumps({"error": message}) + "\n")
             return 1
         return 0
 

@@ -1,7 +1,7 @@
 """What there is to tune: the distinct calls of a model's plans, each with the graph node that it came from.
 
-A call with other tunables is made by lowering that node again: whatever follows from a tunable (how a weight is stored, the launch,
-defines) is then as it would be in a plan, and nothing here knows any kernel.
+A call with other tunables is made by lowering that node again: whatever follows from a tunable (how a weight is stored,
+the launch, defines) is then as it would be in a plan, and nothing here knows any kernel.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from ondevice.measure import Say
 from ondevice.target import Target
 from ondevice.target.tuning import KernelTuning, Tuning
 
-PARTS = {"Split", "Reshape", "Unsqueeze", "Squeeze", "Flatten"}  # what only says where in a wider row an input is, or how it is seen
+# what only says where in a wider row an input is, or how it is seen
+PARTS = {"Split", "Reshape", "Unsqueeze", "Squeeze", "Flatten"}
 STEPS = 20  # how often a picture runs the UNet with guidance, its largest batch
 RARE = {"vae_encoder": 0.1}  # of the pictures that begin from another one
-FLOPS, BYTES, LAUNCH = 100e9, 10e9, 10e-6  # a second, and seconds: to tell what is worth a measurement, not to predict
+# per second, and seconds: to tell what is worth a measurement, not to predict
+FLOPS, BYTES, LAUNCH = 100e9, 10e9, 10e-6
 Key = tuple[str, frozenset[tuple[str, int]]]
 
 
@@ -45,7 +47,7 @@ class Made:
 
 @dataclass(slots=True)
 class Case:
-    """A kernel at sizes that plans dispatch, `runs` times a picture; `guess` is about how many seconds one takes."""
+    """A kernel at sizes that plans dispatch, `runs` times per picture; `guess` is about how many seconds one takes."""
 
     kernel: KernelFile
     at: Mapping[str, int]
@@ -81,17 +83,25 @@ class Case:
         return self.kernel.tuning(self.at, **self.target.tune.get(self.kernel.name, {}))
 
     def make(self, choice: Mapping[str, int], kernels: Mapping[str, KernelFile]) -> Made | None:
-        """The call with the tunables `choice`; None where the node then becomes another kernel's, or cannot be lowered."""
+        """The call with the tunables `choice`; None where the node then becomes another kernel's,
+        or cannot be lowered."""
         if self._alone is None:
             self._alone = alone(self.node)
         trial = Tuning("trial", {}, {}, {self.kernel.name: KernelTuning(choice)})
         try:
             target = replace(self.target, tuning=(trial,))
-            program = lower(self._alone, self.component, storage=self.storage, kernels=kernels, target=target, weights=self.weights_as)
+            program = lower(
+                self._alone,
+                self.component,
+                storage=self.storage,
+                kernels=kernels,
+                target=target,
+                weights=self.weights_as,
+            )
         except OnDeviceError:
             return None
-        mine = (call for call in program.calls if call.kernel == self.kernel.name)
-        call = next((call for call in mine if key_of(self.kernel, dict(call.defines), call.scalars) == self.key), None)
+        calls = (call for call in program.calls if call.kernel == self.kernel.name)
+        call = next((call for call in calls if key_of(self.kernel, dict(call.defines), call.scalars) == self.key), None)
         return None if call is None else Made(call, program.tensors, program.weights)
 
 
@@ -109,7 +119,8 @@ def cases_of(
     only: Collection[str] = (),
     say: Say | None = None,
 ) -> list[Case]:
-    """Every distinct (kernel, sizes) of these jobs, each with its storage; those that take most of a picture's time first.
+    """Every distinct (kernel, sizes) of these jobs, each with its storage;
+    those that take most of a picture's time first.
 
     Args:
         recipe: how they are compiled; the storage takes its `dtype`'s place.
@@ -130,14 +141,17 @@ def cases_of(
                 continue  # a cast or a copy at the borders: no node's
             key = key_of(kernel, dict(call.defines), call.scalars)
             at, node = dict(sorted(key[1])), nodes[call.node]
-            case = found.setdefault(key, Case(kernel, at, job.component, compiled.storage, node, recipe.target, recipe.weights))
+            case = found.setdefault(
+                key, Case(kernel, at, job.component, compiled.storage, node, recipe.target, recipe.weights)
+            )
             case.runs += weight
             case.guess = max(case.guess, max(call.flops / FLOPS, (call.reads + call.writes) / BYTES) + LAUNCH)
     return sorted(found.values(), key=lambda case: (-case.weight, str(case)))
 
 
 def alone(node: ir.Node) -> ir.Model:
-    """A graph of this node, with what only says where its inputs stand; weights in it are made up, and of the same shapes."""
+    """A graph of this node, with what only says where its inputs stand;
+    weights in it are made up, and of the same shapes."""
     taken, pending = [node], [node]
     while pending:
         for value in pending.pop().inputs:
@@ -166,9 +180,18 @@ def alone(node: ir.Node) -> ir.Model:
     for old in reversed(taken):  # producers first
         ins, outs = [of(value) for value in old.inputs], [of(value) for value in old.outputs]
         nodes.append(
-            ir.Node(old.domain, old.op_type, ins, list(old.attributes.values()), outputs=[v for v in outs if v is not None], name=old.name)
+            ir.Node(
+                old.domain,
+                old.op_type,
+                ins,
+                list(old.attributes.values()),
+                outputs=[v for v in outs if v is not None],
+                name=old.name,
+            )
         )
-    graph = ir.Graph(inputs, [values[value] for value in node.outputs], nodes=nodes, initializers=weights, opset_imports={"": 18})
+    graph = ir.Graph(
+        inputs, [values[value] for value in node.outputs], nodes=nodes, initializers=weights, opset_imports={"": 18}
+    )
     return ir.Model(graph, ir_version=10)
 
 
@@ -180,10 +203,13 @@ def made_up(value: ir.Value) -> ir.TensorProtocol:
     if tensor.dtype != ir.DataType.FLOAT or int(np.prod(shape)) <= 1:
         return tensor
     fill = partial(normal, shape, 0.1)
-    return ir.LazyTensor(lambda: ir.Tensor(fill()), dtype=ir.DataType.FLOAT, shape=ir.Shape(list(shape)), name=value.name)
+    return ir.LazyTensor(
+        lambda: ir.Tensor(fill()), dtype=ir.DataType.FLOAT, shape=ir.Shape(list(shape)), name=value.name
+    )
 
 
 def normal(shape: tuple[int, ...], scale: float = 1.0, dtype: Any = np.float32) -> np.ndarray:
-    """Normally distributed numbers, the same each time; few are drawn and repeated, at a period that no row is a multiple of."""
+    """Normally distributed numbers, the same each time;
+    few are drawn and repeated, at a period that no row is a multiple of."""
     block = np.random.default_rng(0).normal(0.0, scale, 65_537).astype(dtype)
     return np.resize(block, shape)

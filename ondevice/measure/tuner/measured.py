@@ -35,8 +35,8 @@ class Measured:
 
 
 def device_family(facts: Mapping[str, Any]) -> tuple[str, dict[str, str | int]]:
-    """(file name, what it matches) of a device. CPUs with vectors of one width under one driver are a family; a GPU is its own, and a
-    person who knows it for one of many alike may shorten the name that it matches."""
+    """(file name, what it matches) of a device. CPUs with vectors of one width under one driver are a family; a GPU is
+    its own, and a person who knows it for one of many alike may shorten the name that it matches."""
     if facts.get("kind") == "cpu":
         named, match = (
             f"{facts['platform']} cpu {facts['vector_floats']}",
@@ -50,8 +50,13 @@ def device_family(facts: Mapping[str, Any]) -> tuple[str, dict[str, str | int]]:
 
 def about(facts: Mapping[str, Any]) -> dict[str, str]:
     """What a file says of where it was measured."""
-    told = {"device": facts.get("name"), "platform": facts.get("platform"), "driver": facts.get("driver"), "version": __version__}
-    return {name: str(value) for name, value in told.items() if value}
+    named = {
+        "device": facts.get("name"),
+        "platform": facts.get("platform"),
+        "driver": facts.get("driver"),
+        "version": __version__,
+    }
+    return {name: str(value) for name, value in named.items() if value}
 
 
 def tuning_of(
@@ -62,7 +67,8 @@ def tuning_of(
     kernels: Mapping[str, KernelFile],
     before: Tuning | None = None,
 ) -> Tuning:
-    """The file of these measurements, and of those of `before` that they do not replace and that still fit the kernels."""
+    """The file of these measurements, and of those of `before` that they do not replace and
+    that still fit the kernels."""
     new = list(rows)
     kept = _kept(before, kernels, new) if before else []
     by_kernel: dict[str, list[Measured]] = {}
@@ -84,10 +90,12 @@ def _kept(before: Tuning, kernels: Mapping[str, KernelFile], new: Sequence[Measu
                 choice = kernel.tuning(row.at, **table.choice(row.at, kernel.weight_at(row.at))[0])
             except NoKernelError:
                 continue  # of a kernel that has other tunables now
-            made = Measured(kernel, row.at, choice, row.us, row.was_us, row.runs)
+            measured = Measured(kernel, row.at, choice, row.us, row.was_us, row.runs)
             # What was measured with a weight stored otherwise says nothing now.
-            if (name, frozenset(row.at.items())) not in replaced and stored.get(_weight(made), _stored(made)) == _stored(made):
-                kept.append(made)
+            if (name, frozenset(row.at.items())) not in replaced and stored.get(
+                _weight(measured), _stored(measured)
+            ) == _stored(measured):
+                kept.append(measured)
     return kept
 
 
@@ -100,7 +108,8 @@ def _stored(row: Measured) -> dict[str, int]:
 
 
 def _table(rows: Sequence[Measured]) -> KernelTuning:
-    """The default is the choice under which most of a picture's time falls; a weight's row is its costliest call's choice."""
+    """The default is the choice under which most of a picture's time falls;
+    a weight's row is its costliest call's choice."""
     default = dict(_costliest(rows))
     weights: dict[frozenset[tuple[str, int]], list[Measured]] = {}
     for row in rows:
@@ -113,7 +122,10 @@ def _table(rows: Sequence[Measured]) -> KernelTuning:
         shapes.append(Row(dict(row.at), _other(row.choice, base), round(row.us, 1), round(row.was_us, 1), row.runs))
     return KernelTuning(
         default,
-        [Row(dict(sorted(key)), _other(choice, default)) for key, choice in sorted(of_weight.items(), key=lambda item: sorted(item[0]))],
+        [
+            Row(dict(sorted(key)), _other(choice, default))
+            for key, choice in sorted(of_weight.items(), key=lambda item: sorted(item[0]))
+        ],
         sorted(shapes, key=lambda row: sorted(row.at.items())),
     )
 

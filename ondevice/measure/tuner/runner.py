@@ -44,22 +44,22 @@ class CaseRunner:
 
     def ready(self, case: Case, choice: Choice) -> Ready | None:
         """The case with these tunables; None where the device or the kernel does not take them."""
-        made = case.make(choice, self.kernels)
-        if made is None or math.prod(made.call.group) > self.largest:
+        compiled = case.make(choice, self.kernels)
+        if compiled is None or math.prod(compiled.call.group) > self.largest:
             return None
         try:
-            return self._bind(case, made)
+            return self._bind(case, compiled)
         except (KernelBuildError, DeviceError):
             return None
 
-    def _bind(self, case: Case, made: Made) -> Ready:
-        device, call = self.device, made.call
+    def _bind(self, case: Case, compiled: Made) -> Ready:
+        device, call = self.device, compiled.call
         where = f"{case}: {' '.join(f'{name}={value}' for name, value in call.defines)}"
         if (key := (call.kernel, call.defines)) not in self._programs:
             source = self.kernels[call.kernel].source(device.dialect, **dict(call.defines))
             self._programs[key] = device.build(source, call.kernel, where)
-        outputs = tuple(self._buffer(case, made, name, "output") for name in call.outputs)
-        inputs = [self._buffer(case, made, name, "input") for name in call.inputs]
+        outputs = tuple(self._buffer(case, compiled, name, "output") for name in call.outputs)
+        inputs = [self._buffer(case, compiled, name, "input") for name in call.inputs]
         bound = device.bind(self._programs[key], [*inputs, *outputs], call.scalars, where)
 
         def run() -> float:
@@ -67,51 +67,56 @@ class CaseRunner:
             device.finish()
             return device.seconds(launched)
 
-        return Ready(made, run, outputs)
+        return Ready(compiled, run, outputs)
 
-    def _buffer(self, case: Case, made: Made, name: str, what: str) -> Any:
-        """A weight's name says how it is stored, and scratch is as large as tunables have it, so one case may have several of one tensor;
-        all else is shared by all its tunables."""
-        tensor = made.tensors[name]
+    def _buffer(self, case: Case, compiled: Made, name: str, what: str) -> Any:
+        """A weight's name says how it is stored, and scratch is as large as tunables have it, so one case may have
+        several of one tensor; all else is shared by all its tunables."""
+        tensor = compiled.tensors[name]
         key = (name, what, tensor.nbytes)
         if key not in self._buffers:
             buffer = self.device.alloc(tensor.nbytes, f"{case}: {name}")
             if what == "input":
-                self.device.write(buffer, _content(made, name))
+                self.device.write(buffer, _content(compiled, name))
             self._buffers[key] = buffer
         return self._buffers[key]
 
     def result(self, ready: Ready) -> list[np.ndarray]:
-        """What the call writes, into a buffer full of NaN: what it leaves alone stays one. Outputs after the first are its own scratch."""
+        """What the call writes, into a buffer full of NaN: what it leaves alone stays one.
+        Outputs after the first are its own scratch."""
         tensor = ready.made.tensors[ready.made.call.outputs[0]]
         self.device.write(ready.outputs[0], np.full(tensor.nbytes, 0xFF, np.uint8))
         ready.run()
         return [self.device.read(ready.outputs[0], tensor.shape, NUMPY[tensor.dtype])]
 
 
-def _content(made: Made, name: str) -> np.ndarray:
-    tensor = made.tensors[name]
-    if name in made.weights:
-        return np.ascontiguousarray(made.weights[name].numpy().astype(NUMPY[tensor.dtype]).reshape(tensor.shape))
+def _content(compiled: Made, name: str) -> np.ndarray:
+    tensor = compiled.tensors[name]
+    if name in compiled.weights:
+        return np.ascontiguousarray(compiled.weights[name].numpy().astype(NUMPY[tensor.dtype]).reshape(tensor.shape))
     if tensor.dtype == "i32":
         return np.zeros(tensor.shape, np.int32)  # an index: 0 is one everywhere
     return normal(tensor.shape, dtype=NUMPY[tensor.dtype])
 
 
-def same(made: Made, want: list[np.ndarray], got: list[np.ndarray]) -> bool:
-    """Whether two results are those of one computation in another order: twice the rounding of a store, and sums in float32 whose errors
-    add like a random walk."""
-    terms = max(1, made.call.flops // max(1, sum(array.size for array in want)))
-    for name, a, b in zip(made.call.outputs[:1], want, got, strict=True):
+def same(compiled: Made, want: list[np.ndarray], got: list[np.ndarray]) -> bool:
+    """Whether two results are those of one computation in another order: twice the rounding of a store, and sums in
+    float32 whose errors add like a random walk."""
+    terms = max(1, compiled.call.flops // max(1, sum(array.size for array in want)))
+    for name, a, b in zip(compiled.call.outputs[:1], want, got, strict=True):
         if np.array_equal(a.view(np.uint8), b.view(np.uint8)):
             continue
         first, second = a.astype(np.float32), b.astype(np.float32)
         finite = np.isfinite(first)
-        if not np.array_equal(finite, np.isfinite(second)) or not np.array_equal(first[~finite], second[~finite], equal_nan=True):
+        if not np.array_equal(finite, np.isfinite(second)) or not np.array_equal(
+            first[~finite], second[~finite], equal_nan=True
+        ):
             return False
         first, second = first[finite], second[finite]
         scale = np.abs(first)
-        bound = 2 * EPS[made.tensors[name].dtype] * scale + 8 * math.sqrt(terms) * EPS["f32"] * float(scale.max(initial=0.0))
+        bound = 2 * EPS[compiled.tensors[name].dtype] * scale + 8 * math.sqrt(terms) * EPS["f32"] * float(
+            scale.max(initial=0.0)
+        )
         if (np.abs(first - second) > bound + 2.0**-24).any():  # the last: half's smallest values
             return False
     return True

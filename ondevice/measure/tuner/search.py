@@ -1,4 +1,5 @@
-"""The search over closed sets: one tunable at a time, the best so far against each other value. Knows neither kernels nor devices."""
+"""The search over closed sets: one tunable at a time, the best so far against each other value.
+Knows neither kernels nor devices."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ EARLY, EARLY_LONG = 1.5, 1.2  # a candidate this much slower at its first run is
 LONG = 0.02  # seconds
 SWEEPS = 2
 WON, LOST, FAR, NONE = "won", "lost", "far", "none"
-COSTS, GIVE_UP = {LOST: 1, FAR: 2, WON: 0, NONE: 0}, 4  # a value that was far off at two shapes, or lost at four, is given up
+# a value that was far off at two shapes, or lost at four, is given up
+COSTS, GIVE_UP = {LOST: 1, FAR: 2, WON: 0, NONE: 0}, 4
 ROUNDS = (3, 15)
 SPENT = 0.04  # seconds that the rounds of a short call may take
 Choice = dict[str, int]
@@ -42,8 +44,8 @@ def medians(first: Run, second: Run) -> tuple[float, float]:
 
 
 def duel(champion: Run, challenger: Run) -> str:
-    """WON where the challenger is faster by more than the margin, and not by luck: they take turns, and most rounds must agree. Else LOST,
-    or FAR where its first run was enough to see that."""
+    """WON where the challenger is faster by more than the margin, and not by luck: they take turns, and most rounds
+    must agree. Else LOST, or FAR where its first run was enough to see that."""
     usual = champion()
     first = challenger()
     if usual < LONG:
@@ -77,7 +79,8 @@ def descend(
     late: Callable[[], bool],
     lessons: Lessons | None = None,
 ) -> Choice:
-    """The best choice found: the first of `starts` against the others, then one tunable after another, until a sweep changes nothing.
+    """The best choice found: the first of `starts` against the others, then one tunable after another,
+    until a sweep changes nothing.
 
     Args:
         space: values of each tunable to try; those that are not in it stay as in the first of `starts`.

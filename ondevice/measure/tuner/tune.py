@@ -1,4 +1,5 @@
-"""The whole of a tuning run: units in the order of what they cost a picture, each with its share of the time that is left."""
+"""The whole of a tuning run: units in the order of what they cost per picture,
+each with its share of the time that is left."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ FEW = 3  # runs for a median
 
 
 class _Trial:
-    """One case, as the search sees it. Two choices may come to one call (a tile is never wider than its result): it runs once."""
+    """One case, as the search sees it.
+    Two choices may come to one call (a tile is never wider than its result): it runs once."""
 
     def __init__(self, case: Case, runner: CaseRunner) -> None:
         self.case, self.runner = case, runner
@@ -41,7 +43,10 @@ class _Trial:
 
     def run(self, choice: Mapping[str, int]) -> Run | None:
         ready = self.ready(choice)
-        if ready is None or (same_call := (ready.made.call.defines, ready.made.call.grid, ready.made.call.group)) in self._met:
+        if (
+            ready is None
+            or (same_call := (ready.made.call.defines, ready.made.call.grid, ready.made.call.group)) in self._met
+        ):
             return None
         self._met.add(same_call)
         times = self._times.setdefault(tuple(sorted(choice.items())), [])
@@ -75,7 +80,7 @@ class _Trial:
 def tune(
     cases: Sequence[Case], runner: CaseRunner, budget_s: float, say: Say, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[Measured]:
-    """Measure the cases, those that cost a picture most first, until time is up; yields each as soon as it is known.
+    """Measure the cases, those that cost most per picture first, until time is up; yields each as soon as it is known.
 
     Args:
         budget_s: seconds for all of it, builds included. A case begun is ended, so it may take a little more.
@@ -89,7 +94,10 @@ def tune(
     for number, unit in enumerate(units):
         weight = _weight(unit)
         if weight < LEAST * total or clock() >= end:
-            say(f"{len(units) - number} units, {left / total:.1%} of a picture's time, are left at their kernels' defaults")
+            say(
+                f"{len(units) - number} units, {left / total:.1%} of a picture's time, "
+                "are left at their kernels' defaults"
+            )
             return
         until = min(end, clock() + SLACK * (end - clock()) * weight / left)
         name = unit[0].kernel.name
@@ -99,7 +107,10 @@ def tune(
         for row in rows:
             gain = f"{row.was_us:,.0f} -> {row.us:,.0f} us ({row.was_us / max(row.us, 1e-9):.2f}x)"
             at = " ".join(f"{key}={value}" for key, value in row.at.items())
-            say(f"[{done / total:4.0%}] {name} {at}: {gain}  {' '.join(f'{key}={value}' for key, value in row.choice.items())}")
+            say(
+                f"[{done / total:4.0%}] {name} {at}: "
+                f"{gain}  {' '.join(f'{key}={value}' for key, value in row.choice.items())}"
+            )
             yield row
         won = {tuple(sorted(row.choice.items())): dict(row.choice) for row in rows}
         known = [*won.values(), *(choice for choice in earlier.get(name, []) if choice not in won.values())]
@@ -107,7 +118,8 @@ def tune(
 
 
 def _units(cases: Sequence[Case]) -> list[list[Case]]:
-    """Cases that read the same weight belong together: how it is stored is chosen once. Those that cost a picture most first."""
+    """Cases that read the same weight belong together: how it is stored is chosen once.
+    Those that cost most per picture first."""
     units: dict[tuple[object, ...], list[Case]] = {}
     for case in cases:
         key = case.weight_at if case.kernel.stored_by else case.at
@@ -116,7 +128,8 @@ def _units(cases: Sequence[Case]) -> list[list[Case]]:
 
 
 def _led(unit: list[Case]) -> list[Case]:
-    """First the case that is searched, the quickest that a clock sees well; then the others, which choose among what was found."""
+    """First the case that is searched, the quickest that a clock sees well;
+    then the others, which choose among what was found."""
     order = sorted(unit, key=lambda case: (-case.weight, str(case)))
     lead = min(order, key=lambda case: (case.guess < QUICK, abs(case.guess - QUICK)))
     return [lead, *(case for case in order if case is not lead)]
@@ -127,16 +140,24 @@ def _weight(unit: Sequence[Case]) -> float:
 
 
 def _unit(
-    unit: Sequence[Case], runner: CaseRunner, earlier: Sequence[Choice], lessons: Lessons, late: Callable[[], bool], say: Say
+    unit: Sequence[Case],
+    runner: CaseRunner,
+    earlier: Sequence[Choice],
+    lessons: Lessons,
+    late: Callable[[], bool],
+    say: Say,
 ) -> list[Measured]:
-    """The first case is searched, and says how the weight is stored; the others choose among winners. All go back where that does not pay
-    in sum."""
+    """The first case is searched, and says how the weight is stored; the others choose among winners.
+    All go back where that does not pay in sum."""
     kernel, default = unit[0].kernel, unit[0].default()
     stored: Choice = {}
     rows: list[Measured] = []
     for case in unit:
         trial = _Trial(case, runner)
-        starts = [default | stored, *(choice | stored for choice in (*(dict(row.choice) for row in rows[:1]), *earlier))]
+        starts = [
+            default | stored,
+            *(choice | stored for choice in (*(dict(row.choice) for row in rows[:1]), *earlier)),
+        ]
         best = descend({} if rows else kernel.header["tune"], starts, trial, late, lessons)
         for wrong in trial.wrong:
             say(f"{case}: refused for a wrong result: {wrong}")
@@ -164,7 +185,8 @@ def _measured(case: Case, trial: _Trial, default: Choice, best: Choice) -> Measu
         before = after = trial.usual(default)
     else:
         before, after = medians(was.run, now.run)
-    stays = any(best[name] != default[name] for name in case.kernel.stored_by)  # that is settled for all cases of the weight at once
+    # that is settled for all cases of the weight at once
+    stays = any(best[name] != default[name] for name in case.kernel.stored_by)
     if not stays and after > before * (1 - MARGIN):
         best, after = default, before
     return Measured(case.kernel, case.at, best, after * 1e6, before * 1e6, case.runs)

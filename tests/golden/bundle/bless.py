@@ -1,4 +1,5 @@
-"""Write the golden bundle again: `python tests/golden/bundle/bless.py`. Look at the difference before it is committed."""
+"""Write the golden bundle again: `python tests/golden/bundle/bless.py`.
+Look at the difference before it is committed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A worker that runs nothing: its times, and how it fails, are in script.json beside the task; what it was asked goes into log.txt."""
+"""A worker that runs nothing: its times, and how it fails, are in script.json beside the task;
+what it was asked goes into log.txt."""
 
 import json
 import os

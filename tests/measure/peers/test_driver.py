@@ -1,4 +1,5 @@
-"""The driver with workers that run nothing: who runs when, what is counted, what is left out and why, what is kept for the next time."""
+"""The driver with workers that run nothing: who runs when, what is counted, what is left out and why,
+what is kept for the next time."""
 
 import json
 import math
@@ -28,7 +29,9 @@ class Bench:
         self.work = work
 
     def script(self, **peers):
-        (self.work / "script.json").write_text(json.dumps({name: {"stamp": stamp(A)} | what for name, what in peers.items()}))
+        (self.work / "script.json").write_text(
+            json.dumps({name: {"stamp": stamp(A)} | what for name, what in peers.items()})
+        )
 
     def run(self, *peers, rounds=3, cores=(0,), strict=False):
         self.comparison = Comparison(TASK, self.work, cores, strict=strict, words=self.words, pause_s=0.0)
@@ -50,7 +53,11 @@ def test_ratios_are_of_rounds_and_warm_up_does_not_count(bench):
     # One more run of the first peer before each pair: its caches were another's.
     bench.script(a={"seconds": [*WARM, 9.0, 1.0, 2.0, 4.0]}, b={"seconds": [*WARM, 3.0, 4.0, 4.0], "peak": 7})
     first, second = bench.run(A, B)
-    assert [turn.seconds for turn in first.turns] == [1.0, 2.0, 4.0] and [turn.seconds for turn in second.turns] == [3.0, 4.0, 4.0]
+    assert [turn.seconds for turn in first.turns] == [1.0, 2.0, 4.0] and [turn.seconds for turn in second.turns] == [
+        3.0,
+        4.0,
+        4.0,
+    ]
     assert second.ratios == second.cpu_ratios == [3.0, 2.0, 1.0] and not first.ratios
     assert figures.ratio_of(second.ratios) == {"median": 2.0, "low": 1.0, "high": 3.0}
     assert (second.peak, second.load_s, second.cpu_s()) == (7, 1.5, 2.0)
@@ -72,7 +79,9 @@ def test_turns_alternate_and_one_pair_is_loaded_at_a_time(bench):
     for name in "bc":
         expected += [f"{name} run"] * WARMUP + ["a run", *pair.format(name).split("\n")]
     assert log == [*expected, "a memory", "a save"]
-    assert [line for line in bench.log() if "cores=0,1 threads=2" in line] == [line for line in bench.log() if "pid" in line]
+    assert [line for line in bench.log() if "cores=0,1 threads=2" in line] == [
+        line for line in bench.log() if "pid" in line
+    ]
 
 
 def test_no_worker_outlives_the_driver(bench):
@@ -140,7 +149,9 @@ def test_a_package_that_is_not_there(bench):
     lacks = Peer("b", "", "onnxruntime_cpu", "b", packages=("no_such_runtime",))
     bench.run(A, lacks)
     assert bench.comparison.skipped == {"b": "it needs no_such_runtime, which is not installed."}
-    with pytest.raises(PeerError, match=r'b: it needs no_such_runtime, which is not installed. Fix: run pip install "ondevice'):
+    with pytest.raises(
+        PeerError, match=r'b: it needs no_such_runtime, which is not installed. Fix: run pip install "ondevice'
+    ):
         bench.run(A, lacks, strict=True)
 
 
@@ -171,7 +182,10 @@ def test_differences_are_to_onnxruntime_where_it_takes_part(bench):
     outputs = {"a": [1, 2], "onnxruntime": [1, 4]}
     bench.script(**{name: {"seconds": WARM * 9, "output": output} for name, output in outputs.items()})
     found = bench.run(A, Peer("onnxruntime", "", "onnxruntime_cpu", "onnxruntime"))
-    assert [(one.difference.to, one.difference.max_abs) for one in found] == [("onnxruntime", 2.0), ("onnxruntime", 0.0)]
+    assert [(one.difference.to, one.difference.max_abs) for one in found] == [
+        ("onnxruntime", 2.0),
+        ("onnxruntime", 0.0),
+    ]
 
 
 def test_a_work_folder_that_cannot_be_written(bench, tmp_path):
@@ -185,8 +199,15 @@ def test_outputs_are_compared_and_rows_are_plain_data(bench):
     bench.script(**{name: {"seconds": WARM * 9, "output": output} for name, output in outputs.items()})
     found = bench.run(A, B, C)
     rows = [json.loads(json.dumps(one.row(TASK, "a"), allow_nan=False)) for one in found]
-    assert [row["difference"]["max_abs"] for row in rows] == [0.0, 0.5, None] and rows[1]["difference"]["rms"] == pytest.approx(0.125**0.5)
-    assert rows[1]["difference"]["to"] == "a" and rows[1]["ratio"] == {"to": "a", "median": 1.0, "low": 1.0, "high": 1.0}
+    assert [row["difference"]["max_abs"] for row in rows] == [0.0, 0.5, None] and rows[1]["difference"][
+        "rms"
+    ] == pytest.approx(0.125**0.5)
+    assert rows[1]["difference"]["to"] == "a" and rows[1]["ratio"] == {
+        "to": "a",
+        "median": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+    }
     assert rows[0]["name"] == "peers: demo text_encoder batch=1 a" and rows[0]["ratio"] is None and rows[0]["counts"]
     text = figures.to_text(TASK, [0], found, {})
     assert "differences to a, whose largest value is 2.00" in text and "inf" in text

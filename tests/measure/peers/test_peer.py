@@ -32,7 +32,10 @@ TASK = Task(DEMO, "vae_decoder", {"batch": 1, "height": 3, "width": 2})
 
 
 def test_names():
-    assert [peer.name for peer in named(None)] == list(PEERS) and [peer.name for peer in named("torch,ours")] == ["torch", "ours"]
+    assert [peer.name for peer in named(None)] == list(PEERS) and [peer.name for peer in named("torch,ours")] == [
+        "torch",
+        "ours",
+    ]
     for wrong, why in (
         ("ours,tvm", "there is no peer tvm (expected some of ours, "),
         ("ours,ours", "each peer once"),
@@ -69,11 +72,13 @@ BIAS, MATRIX = "decoder.conv_in.bias", "decoder.conv_in.weight"
 
 
 def test_the_key_is_that_of_the_weights_and_of_where_they_are_from(monkeypatch):
-    made = random_checkpoint_from_configs(**TINY, seed=1)
-    vae = made.components["vae"]
+    checkpoint = random_checkpoint_from_configs(**TINY, seed=1)
+    vae = checkpoint.components["vae"]
 
     def key(component="vae", weights=vae.weights, config=vae.config, **changes):
-        other = replace(made, components=made.components | {component: Component(config, weights)}, **changes)
+        other = replace(
+            checkpoint, components=checkpoint.components | {component: Component(config, weights)}, **changes
+        )
         monkeypatch.setattr(Task, "checkpoint", lambda self: other)
         return TASK.key()
 
@@ -83,10 +88,19 @@ def test_the_key_is_that_of_the_weights_and_of_where_they_are_from(monkeypatch):
         return vae.weights | {name: ir.tensor(values, name=name)}
 
     renamed = {name.replace("conv_in.", "conv_first."): tensor for name, tensor in vae.weights.items()}
-    others = [key(weights=changed(BIAS)), key(weights=renamed), key(config=vae.config | {"x": 1}), key(source="b"), key(family="b")]
+    others = [
+        key(weights=changed(BIAS)),
+        key(weights=renamed),
+        key(config=vae.config | {"x": 1}),
+        key(source="b"),
+        key(family="b"),
+    ]
     assert len({key(), *others}) == 6
-    # All training moves biases; a matrix is not read, which would take longer than most conversions. Nor is another component.
-    unread = ir.LazyTensor(lambda: pytest.fail("it was read"), dtype=ir.DataType.FLOAT, shape=vae.weights[MATRIX].shape, name=MATRIX)
+    # All training moves biases; a matrix is not read, which would take longer than most conversions. Nor is
+    # another component.
+    unread = ir.LazyTensor(
+        lambda: pytest.fail("it was read"), dtype=ir.DataType.FLOAT, shape=vae.weights[MATRIX].shape, name=MATRIX
+    )
     assert key() == key(weights=vae.weights | {MATRIX: unread}) == key("unet", weights={}, config={})
 
 
@@ -113,7 +127,12 @@ def test_any_change_of_the_package_is_another_stamp(tmp_path, monkeypatch):
     monkeypatch.setattr(peer, "_FOLDERS", {name: tmp_path / name for name in ("ondevice", "converters", "shaders")})
     (tmp_path / "ondevice" / "lower" / "a.py").write_text("x = 1")
     seen = {package_digest.__wrapped__()}
-    for name, text in (("ondevice/lower/a.py", "x = 2"), ("ondevice/lower/b.py", ""), ("converters/a.py", ""), ("shaders/prelude/p.h", "")):
+    for name, text in (
+        ("ondevice/lower/a.py", "x = 2"),
+        ("ondevice/lower/b.py", ""),
+        ("converters/a.py", ""),
+        ("shaders/prelude/p.h", ""),
+    ):
         (tmp_path / name).write_text(text)
         seen.add(package_digest.__wrapped__())
     assert len(seen) == 5
@@ -167,7 +186,9 @@ def test_a_worker_converts_then_serves(doubler):
     worker.serve("doubler", doubler, 2, requests, answers)
     loaded, early, ran, saved, memory, wrong = map(json.loads, answers.getvalue().splitlines())
     assert loaded["loaded"] >= 0 and ran["seconds"] > 0 and ran["cpu_seconds"] >= 0 and memory["peak"] > 1 << 20
-    assert "not a request" in early["error"] and "not a request: 'dance'" in wrong["error"] and "x.npy" in saved["saved"]
+    assert (
+        "not a request" in early["error"] and "not a request: 'dance'" in wrong["error"] and "x.npy" in saved["saved"]
+    )
     np.testing.assert_array_equal(np.load(doubler / "x.npy"), [[2, 4]])
 
 
@@ -182,13 +203,22 @@ def test_a_bundle_in_memory_is_the_written_one(tmp_path):
     ours.convert(TASK, tmp_path, "f16")
     written = open_bundle(tmp_path / "bundle", verify=True)
     kernels = load_all()
-    (compiled,) = programs(build(TASK.checkpoint()), Recipe("f16", target=load_target(AUTO)), [Job(TASK.component, TASK.sizes)])
-    made = compiled.plan()
-    memory = MemoryBundle([made], weight_sources(compiled.program), kernels)
-    assert memory.plan("vae_decoder", **TASK.sizes) == made == written.plan("vae_decoder", **TASK.sizes)
-    for key in {operand.weight for operand in made.operands} - {None}:
+    (compiled,) = programs(
+        build(TASK.checkpoint()), Recipe("f16", target=load_target(AUTO)), [Job(TASK.component, TASK.sizes)]
+    )
+    plan = compiled.plan()
+    memory = MemoryBundle([plan], weight_sources(compiled.program), kernels)
+    assert memory.plan("vae_decoder", **TASK.sizes) == plan == written.plan("vae_decoder", **TASK.sizes)
+    for key in {operand.weight for operand in plan.operands} - {None}:
         (shard, start, size), (other, begin, same) = memory.weight(key), written.weight(key)
-        assert size == same and (memory.shard(shard)[start : start + size] == written.shard(other)[begin : begin + size]).all()
-    kernel = made.kernels[0]
-    strip = [source.split() for source in (held.source(kernel.file, "opencl", kernel.defines) for held in (memory, written))]
-    assert strip[0] == strip[1] and memory.shard(shard).ctypes.data % 4096 == 0 and not memory.shard(shard).flags.writeable
+        assert (
+            size == same
+            and (memory.shard(shard)[start : start + size] == written.shard(other)[begin : begin + size]).all()
+        )
+    kernel = plan.kernels[0]
+    strip = [
+        source.split() for source in (held.source(kernel.file, "opencl", kernel.defines) for held in (memory, written))
+    ]
+    assert (
+        strip[0] == strip[1] and memory.shard(shard).ctypes.data % 4096 == 0 and not memory.shard(shard).flags.writeable
+    )

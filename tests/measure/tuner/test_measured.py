@@ -46,15 +46,25 @@ def test_every_measurement_is_what_its_shape_gets():
     for row in rows:
         assert looked_up(tuning, row) == row.choice
     other_size = product(77, 64, 0, 0)
-    assert looked_up(tuning, other_size) == MATMUL.tuning(MR=8, NV=2), "the costliest call's, at a size that was not measured"
+    assert looked_up(tuning, other_size) == MATMUL.tuning(MR=8, NV=2), (
+        "the costliest call's, at a size that was not measured"
+    )
 
 
 def test_a_second_run_keeps_what_it_did_not_measure():
-    first = made([product(1, 64, 9, 10, MR=4), product(2, 64, 9, 10, MR=8), Measured(UNARY, {"n": 7}, UNARY.tuning(V=4), 1, 2, 1)])
+    first = made(
+        [
+            product(1, 64, 9, 10, MR=4),
+            product(2, 64, 9, 10, MR=8),
+            Measured(UNARY, {"n": 7}, UNARY.tuning(V=4), 1, 2, 1),
+        ]
+    )
     again = made([product(2, 64, 5, 10, MR=4)], first)
     assert set(again.kernels) == {"matmul", "unary"} and [row.us for row in again.kernels["matmul"].shapes] == [9, 5]
     stored_otherwise = made([product(2, 64, 5, 10, V=8)], first)
-    assert [row.us for row in stored_otherwise.kernels["matmul"].shapes] == [5], "measured with another layout of the same weight"
+    assert [row.us for row in stored_otherwise.kernels["matmul"].shapes] == [5], (
+        "measured with another layout of the same weight"
+    )
     assert made([], again) == again
 
 
@@ -76,7 +86,11 @@ def _read(text):
 choices = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in MATMUL.header["tune"].items()})
 
 
-@given(st.dictionaries(st.tuples(st.integers(1, 4), st.integers(1, 3)), st.tuples(choices, st.integers(1, 99)), min_size=1, max_size=8))
+@given(
+    st.dictionaries(
+        st.tuples(st.integers(1, 4), st.integers(1, 3)), st.tuples(choices, st.integers(1, 99)), min_size=1, max_size=8
+    )
+)
 def test_any_measurements_come_back(found):
     stored = {}
     rows = []
@@ -90,8 +104,13 @@ def test_any_measurements_come_back(found):
 
 def test_names_of_devices():
     cpu = {"kind": "cpu", "name": "A CPU", "platform": "Intel(R) OpenCL", "vector_floats": 16, "driver": "2"}
-    assert device_family(cpu) == ("intel-opencl-cpu-16", {"kind": "cpu", "platform": "Intel(R) OpenCL", "vector_floats": 16})
+    assert device_family(cpu) == (
+        "intel-opencl-cpu-16",
+        {"kind": "cpu", "platform": "Intel(R) OpenCL", "vector_floats": 16},
+    )
     gpu = {"kind": "gpu", "name": "QUALCOMM Adreno(TM) 740", "platform": "QUALCOMM Snapdragon(TM)", "vector_floats": 1}
     assert device_family(gpu) == ("qualcomm-adreno-740", {"name": gpu["name"], "platform": gpu["platform"]})
     assert device_family({"name": "???"})[0] == "device"
-    assert about(cpu).keys() == {"device", "platform", "driver", "version"} and Tuning("t", device_family(cpu)[1], {}, {}).fits(cpu)
+    assert about(cpu).keys() == {"device", "platform", "driver", "version"} and Tuning(
+        "t", device_family(cpu)[1], {}, {}
+    ).fits(cpu)

@@ -92,7 +92,9 @@ def test_values_that_lose_everywhere_are_given_up():
     lessons = Lessons()
     for _ in range(2):
         descend(SPACE, [START], Made(lambda c: 0.1 if c["X"] == 8 else 0.01), never, lessons)
-    assert lessons.hopeless("X", 8) and not lessons.hopeless("X", 1) and not lessons.hopeless("V", 4), "equal values keep a chance"
+    assert lessons.hopeless("X", 8) and not lessons.hopeless("X", 1) and not lessons.hopeless("V", 4), (
+        "equal values keep a chance"
+    )
     again = Made(lambda c: 0.001 if c["X"] == 8 else 0.01)
     assert descend(SPACE, [START], again, never, lessons) == START and not any(c["X"] == 8 for c in again.ran)
     assert not Lessons(lessons.lost, {("X", 8)}).hopeless("X", 8), "what won once is tried on"

@@ -31,13 +31,16 @@ FACTS = {"kind": "cpu", "platform": "Made(R) up", "vector_floats": 16, "max_work
 
 @dataclass(slots=True)
 class Clockwork(NullDevice):
-    """Kernels take the time that `cost(entry, defines)` says. One for which it is negative writes nonsense, None does not build."""
+    """Kernels take the time that `cost(entry, defines)` says.
+    One for which it is negative writes nonsense, None does not build."""
 
     cost: object = None
     defines: dict = field(default_factory=dict)
 
     def build(self, source, entry, where):
-        defines = {name: int(value) for name, value in re.findall(r"^#define (\w+) (\d+)$", source.partition("#line")[0], re.M)}
+        defines = {
+            name: int(value) for name, value in re.findall(r"^#define (\w+) (\d+)$", source.partition("#line")[0], re.M)
+        }
         if self.cost(entry, defines) is None:
             raise KernelBuildError("no.", where=where)
         return entry, defines
@@ -75,7 +78,9 @@ def ran(cases, cost, budget=1e9, **options):
 
 def test_cases_are_the_distinct_calls_of_plans_the_costliest_first(tiny):
     cases = unet(tiny)
-    assert len({case.key for case in cases}) == len(cases) and [c.weight for c in cases] == sorted((c.weight for c in cases), reverse=True)
+    assert len({case.key for case in cases}) == len(cases) and [c.weight for c in cases] == sorted(
+        (c.weight for c in cases), reverse=True
+    )
     assert {"matmul", "conv2d_nhwc", "layer_norm"} <= {case.kernel.name for case in cases}
     assert {c.kernel.name for c in unet(tiny, "matmul")} == {"matmul"}
     runs = {case.at["n"]: case.runs for case in unet(tiny, "conv2d_nhwc") if case.at["oc"] == 6 and case.at["ic"] == 4}
@@ -86,33 +91,40 @@ def test_cases_are_the_distinct_calls_of_plans_the_costliest_first(tiny):
 
 
 def test_every_node_lowered_alone_gives_the_call_of_the_plan(tiny):
-    """Parts of wider rows, two left sides, epilogues: else the tuner would measure something that no plan dispatches."""
+    """Parts of wider rows, two left sides, epilogues:
+    else the tuner would measure something that no plan dispatches."""
     for case in unet(tiny):
-        made = case.make(case.default(), KERNELS)
-        assert made is not None, str(case)
-        assert key_of(case.kernel, dict(made.call.defines), made.call.scalars) == case.key
+        compiled = case.make(case.default(), KERNELS)
+        assert compiled is not None, str(case)
+        assert key_of(case.kernel, dict(compiled.call.defines), compiled.call.scalars) == case.key
 
 
 def test_other_tunables_change_what_follows_from_them(tiny):
     case = next(c for c in unet(tiny, "matmul") if c.at["n"] == 12)
     wide, narrow = (case.make(case.default() | {"V": lanes, "NV": 1}, KERNELS) for lanes in (16, 4))
-    assert dict(wide.call.defines)["V"] == 16 and dict(narrow.call.defines)["V"] == 4 and wide.call.grid != narrow.call.grid
-    (stored,) = {name for name in narrow.call.inputs if "columns a panel" in name and "bias" not in name}
+    assert (
+        dict(wide.call.defines)["V"] == 16
+        and dict(narrow.call.defines)["V"] == 4
+        and wide.call.grid != narrow.call.grid
+    )
+    (stored,) = {name for name in narrow.call.inputs if "columns per panel" in name and "bias" not in name}
     assert narrow.tensors[stored].shape[-1] == 4 and narrow.weights[stored].numpy().any()
 
 
 def test_no_weight_is_read(tiny, monkeypatch):
     monkeypatch.setattr("ondevice.converters.random_weights._values", lambda *_: pytest.fail("a weight was read"))
     for case in unet(build(random_checkpoint_from_configs(**TINY, seed=2)), "matmul", "layer_norm")[:4]:
-        made = case.make(case.default(), KERNELS)
-        assert all(values.numpy().size for values in made.weights.values())
+        compiled = case.make(case.default(), KERNELS)
+        assert all(values.numpy().size for values in compiled.weights.values())
 
 
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
 def cost(entry, defines):
-    return 0.001 * (1 + abs(defines.get("MR", 8) - 8) / 10 + abs(defines.get("V", 8) - 8) / 20 + (defines.get("X", 1) > 1))
+    return 0.001 * (
+        1 + abs(defines.get("MR", 8) - 8) / 10 + abs(defines.get("V", 8) - 8) / 20 + (defines.get("X", 1) > 1)
+    )
 
 
 def test_it_finds_what_the_clock_says_and_stores_a_weight_in_one_way(tiny):
@@ -131,7 +143,8 @@ def test_it_finds_what_the_clock_says_and_stores_a_weight_in_one_way(tiny):
     ],
 )
 def test_a_layout_is_chosen_for_all_calls_of_a_weight_or_for_none(tiny, one, two, lanes, said):
-    """V = 8 instead of 16 changes the time of a launch at batch 1 and at batch 2, which runs twenty times as often, so much."""
+    """V = 8 instead of 16 changes the time of a launch at batch 1 and at batch 2,
+    which runs twenty times as often, so much."""
     cases = [case for case in unet(tiny, "conv2d_nhwc") if case.at["ic"] == case.at["oc"] == 6]
     assert sorted((case.at["n"], case.runs) for case in cases) == [(1, 1), (1, 4), (2, 20), (2, 80)]
 
@@ -140,13 +153,20 @@ def test_a_layout_is_chosen_for_all_calls_of_a_weight_or_for_none(tiny, one, two
             return (program[0], program[1] | {"n": scalars[0]}, buffers[-1])
 
     def uneven(entry, defines):
-        return 0.001 * ({1: one, 2: two}[defines["n"]] if "n" in defines and defines["V"] == 8 else 1 if defines["V"] == 16 else 6)
+        return 0.001 * (
+            {1: one, 2: two}[defines["n"]] if "n" in defines and defines["V"] == 8 else 1 if defines["V"] == 16 else 6
+        )
 
     lines = []
     rows = list(tune(cases, CaseRunner(Sized(limits=dict(FACTS), cost=uneven), KERNELS), 1e9, lines.append))
     assert [row.choice["V"] for row in rows] == [lanes] * 4
-    assert [row.us for row in rows] == [pytest.approx(1000 * (1 if lanes == 16 else {1: one, 2: two}[row.at["n"]])) for row in rows]
-    assert any("its weight stored otherwise does not pay at all sizes; left at its defaults" in line for line in lines) is said
+    assert [row.us for row in rows] == [
+        pytest.approx(1000 * (1 if lanes == 16 else {1: one, 2: two}[row.at["n"]])) for row in rows
+    ]
+    assert (
+        any("its weight stored otherwise does not pay at all sizes; left at its defaults" in line for line in lines)
+        is said
+    )
 
 
 def test_wrong_results_are_refused_however_fast(tiny):
@@ -157,7 +177,9 @@ def test_wrong_results_are_refused_however_fast(tiny):
 
 def test_what_does_not_build_and_groups_that_are_too_large_are_left_out(tiny):
     rows, _, _ = ran(unet(tiny, "matmul"), lambda entry, d: None if d["V"] == 4 else 0.001 / (d["X"] * d["Y"]))
-    assert rows and all(row.choice["V"] != 4 and 1 < row.choice["X"] * row.choice["Y"] <= FACTS["max_work_group"] for row in rows)
+    assert rows and all(
+        row.choice["V"] != 4 and 1 < row.choice["X"] * row.choice["Y"] <= FACTS["max_work_group"] for row in rows
+    )
 
 
 @pytest.mark.parametrize("limit, most", [(64, 64), (1024, 256), (None, 256), (0, 256)])
@@ -185,7 +207,9 @@ def test_the_budget_ends_it_between_cases(tiny):
     few, _, said = ran(cases, cost, budget=100, clock=lambda: next(ticks))
     ticks = iter(range(10_000_000))
     many, _, _ = ran(cases, cost, budget=1e9, clock=lambda: next(ticks))
-    assert 0 < len(few) < len(many) and re.search(r"\d+ units, .*% of a picture's time, are left at their kernels' defaults", said[-1])
+    assert 0 < len(few) < len(many) and re.search(
+        r"\d+ units, .*% of a picture's time, are left at their kernels' defaults", said[-1]
+    )
     total = sum(case.weight for case in cases)
     assert len(many) >= sum(case.weight >= LEAST * total for case in cases)
 
@@ -194,21 +218,25 @@ def test_what_takes_no_time_of_a_picture_is_not_measured(tiny):
     cases = unet(tiny, "layer_norm")
     small = [replace(case, guess=1e-3 if number == 0 else 1e-9) for number, case in enumerate(cases)]
     rows, _, said = ran(small, cost)
-    assert len(rows) == 1 < len(cases) and said[-1].startswith(f"{len(cases) - 1} units, 0.0% of a picture's time, are left at")
+    assert len(rows) == 1 < len(cases) and said[-1].startswith(
+        f"{len(cases) - 1} units, 0.0% of a picture's time, are left at"
+    )
 
 
 def test_results_may_differ_by_rounding_only(tiny):
     case = next(c for c in unet(tiny, "matmul", storage="f32") if c.storage == "f32")
-    made = case.make(case.default(), KERNELS)
+    compiled = case.make(case.default(), KERNELS)
     want = np.linspace(-1, 1, 100, dtype=np.float32)
-    assert same(made, [want], [want.copy()]) and same(made, [want], [want * (1 + 2e-7)])
-    assert not same(made, [want], [want + 1e-3]) and not same(made, [want], [np.where(want > 0.9, np.nan, want).astype(np.float32)])
+    assert same(compiled, [want], [want.copy()]) and same(compiled, [want], [want * (1 + 2e-7)])
+    assert not same(compiled, [want], [want + 1e-3]) and not same(
+        compiled, [want], [np.where(want > 0.9, np.nan, want).astype(np.float32)]
+    )
     holes = np.where(want > 0.5, np.nan, want).astype(np.float32)
-    assert same(made, [holes], [holes * np.float32(1 + 1e-7)]), "what neither writes is the same"
-    assert not same(made, [holes], [want])
+    assert same(compiled, [holes], [holes * np.float32(1 + 1e-7)]), "what neither writes is the same"
+    assert not same(compiled, [holes], [want])
 
 
-# The verb ---------------------------------------------------------------------------------------------------------------
+# The verb -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -227,7 +255,10 @@ def test_it_writes_the_packages_file_for_such_devices_and_adds_to_it(made_up, tm
     path = tmp_path / "made-up-cpu-16.toml"
     assert capsys.readouterr().out.strip() == str(path)
     half = read_tuning(path)
-    assert half.match == {"kind": "cpu", "platform": "Made(R) up", "vector_floats": 16} and half.kernels["layer_norm"].default["V"] == 8
+    assert (
+        half.match == {"kind": "cpu", "platform": "Made(R) up", "vector_floats": 16}
+        and half.kernels["layer_norm"].default["V"] == 8
+    )
     assert cli.main([*DEMO, "--dtype", "fp32"]) == 0
     assert len(read_tuning(path).kernels["layer_norm"].shapes) > len(half.kernels["layer_norm"].shapes)
 
@@ -254,11 +285,18 @@ def test_a_bundle_is_tuned_at_what_it_dispatches(made_up, tmp_path, capsys):
     said = capsys.readouterr().err
     dispatched = set()
     for entry in (opened := open_bundle(bundle)).manifest.plans:
-        dispatched |= {key for key in verb._keys(opened.plan(entry.component, **entry.sizes), KERNELS) if key[0] == "layer_norm"}
+        dispatched |= {
+            key for key in verb._keys(opened.plan(entry.component, **entry.sizes), KERNELS) if key[0] == "layer_norm"
+        }
     assert f"{len(dispatched)} shapes of 1 kernels" in said
     rows = read_tuning(tmp_path / "a.toml").kernels["layer_norm"].shapes
     assert rows and {("layer_norm", frozenset(row.at.items())) for row in rows} <= dispatched
-    assert cli.main(["convert", "demo", "--size", "64x64", "--tuning", str(tmp_path / "a.toml"), "--out", str(tmp_path / "c")]) == 0
+    assert (
+        cli.main(
+            ["convert", "demo", "--size", "64x64", "--tuning", str(tmp_path / "a.toml"), "--out", str(tmp_path / "c")]
+        )
+        == 0
+    )
     plan = open_bundle(tmp_path / "c").plan("unet", batch=2, height=8, width=8)
     assert {dict(kernel.defines)["V"] for kernel in plan.kernels if kernel.file == "layer_norm"} == {8}
 
@@ -280,7 +318,10 @@ def test_int8_weights_are_tuned_as_int8_into_a_file_of_their_own(made_up, tmp_pa
 MISTAKES = {
     "kernel": (["--kernel", "warp_drive"], "--kernel: there is no kernel warp_drive"),
     "budget": (["--budget", "0"], "--budget: it is no time"),
-    "folder": (["--out", "/dev/null/x.toml"], r"--out: /dev/null/x.toml cannot be written \(its folder .* Fix: choose a file of yours"),
+    "folder": (
+        ["--out", "/dev/null/x.toml"],
+        r"--out: /dev/null/x.toml cannot be written \(its folder .* Fix: choose a file of yours",
+    ),
 }
 
 
@@ -306,14 +347,19 @@ def test_tuning_for_a_device_takes_its_familys_file(tmp_path, monkeypatch, capsy
     assert re.search(r"tunables of \d+ dispatches: \d+ from target gpu$", said, re.M)
     (tmp_path / "gpus.toml").write_text('match = {kind = "gpu"}\n[kernel.layer_norm]\ndefault = {X = 64, V = 8}\n')
     assert cli.main(words) == 0
-    assert re.search(r"tunables of \d+ dispatches: \d+ from target gpu, \d+ from gpus by default$", capsys.readouterr().out, re.M)
+    assert re.search(
+        r"tunables of \d+ dispatches: \d+ from target gpu, \d+ from gpus by default$", capsys.readouterr().out, re.M
+    )
 
 
 @pytest.mark.device
 def test_a_real_device_is_tuned(tmp_path, capsys):
-    words = ["tune", "demo", "--random-weights", "0", "--size", "64x64", "--dtype", "fp32", "--kernel", "layer_norm", "--budget", "4"]
+    words = [
+        "tune", "demo", "--random-weights", "0", "--size", "64x64", "--dtype", "fp32", "--kernel", "layer_norm",
+        "--budget", "4",
+    ]  # fmt: skip
     assert cli.main([*words, "--out", str(tmp_path / "t.toml")]) == 0
-    made = read_tuning(tmp_path / "t.toml")
-    assert made.measured["device"] and made.kernels["layer_norm"].shapes
-    assert all(0 < row.us <= row.was_us for row in made.kernels["layer_norm"].shapes)
+    tuned = read_tuning(tmp_path / "t.toml")
+    assert tuned.measured["device"] and tuned.kernels["layer_norm"].shapes
+    assert all(0 < row.us <= row.was_us for row in tuned.kernels["layer_norm"].shapes)
     assert "refused" not in capsys.readouterr().err
