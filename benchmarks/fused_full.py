@@ -26,7 +26,7 @@ from ondevice.converters import build
 from ondevice.converters.families import family_of
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.converters.random_weights import random_checkpoint
-from ondevice.rewrite import ALL, FAMILIES, rewrite
+from ondevice.rewrite import ALL, FUSIONS, rewrite
 
 BOUND = 1e-5
 ROLES = tuple(family_of("sd14").roles)
@@ -41,7 +41,7 @@ def main() -> int:
     worst = 0.0
     for component in args.component or ROLES:
         plain, _ = answer(component, args.latent, [ALL])
-        for off in [(), *((family,) for family in FAMILIES if args.each)]:
+        for off in [(), *((family,) for family in FUSIONS if args.each)]:
             got, cost = answer(component, args.latent, off)
             error = float(np.abs(got - plain).max() / np.abs(plain).max())
             worst = max(worst, error)

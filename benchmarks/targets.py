@@ -19,7 +19,7 @@ from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.flags import parse_size
 from ondevice.lower.kernel_file import load_all
-from ondevice.lower.tune import tunables
+from ondevice.lower.tunables import tunables
 from ondevice.measure.tuner.cases import STEPS, Case, cases_of
 from ondevice.measure.tuner.runner import CaseRunner, Ready
 from ondevice.run.opencl import choose_device

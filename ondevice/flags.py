@@ -102,7 +102,7 @@ def target_of(args: argparse.Namespace) -> Target:
 
 def add_without(parser: argparse.ArgumentParser) -> None:
     """The flag that leaves fusions out."""
-    from ondevice.rewrite import CHOICES, FAMILIES
+    from ondevice.rewrite import CHOICES, FUSIONS
 
     parser.add_argument(
         "--without",
@@ -110,7 +110,7 @@ def add_without(parser: argparse.ArgumentParser) -> None:
         default=(),
         choices=CHOICES,
         metavar="RULE",
-        help=f"fusions to leave out: {', '.join(FAMILIES)}; methods: {', '.join(METHODS)}; all: every one",
+        help=f"fusions to leave out: {', '.join(FUSIONS)}; methods: {', '.join(METHODS)}; all: every one",
     )
 
 

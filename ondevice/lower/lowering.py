@@ -16,7 +16,7 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, Call, MethodUse, Program, Tensor
 from ondevice.lower.select import Way, select
 from ondevice.lower.strides import arguments, contiguous
-from ondevice.lower.tune import tunables
+from ondevice.lower.tunables import tunables
 from ondevice.target import METHODS, Target
 
 # A part of every row of a tensor: (tensor, first element, elements from row to row).

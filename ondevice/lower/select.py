@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ondevice.errors import NoKernelError
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.lower.tune import tunables
+from ondevice.lower.tunables import tunables
 from ondevice.target import ALL, Target
 
 

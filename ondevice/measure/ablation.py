@@ -16,10 +16,10 @@ from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.lower.kernel_file import load_all
 from ondevice.plan.plan import Plan
-from ondevice.rewrite import FAMILIES
+from ondevice.rewrite import FUSIONS
 
 PLAIN = "plain graph"
-ADDED = (*FAMILIES, "flash", "winograd")  # the fusions in their order, then the paper's methods
+ADDED = (*FUSIONS, "flash", "winograd")  # the fusions in their order, then the paper's methods
 HEAD = ("component", "rules", "nodes", "dispatches", "MB moved", "GFLOP", "arena MB")
 
 

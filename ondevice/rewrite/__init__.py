@@ -66,9 +66,9 @@ RULES: tuple[type[Rule], ...] = (
     FoldWeights,  # what the rules above did to weights is done once, when the bundle is written
 )
 ALWAYS = frozenset({FoldWeights.family})  # not a choice: other rules rely on it
-FAMILIES = tuple(dict.fromkeys(rule.family for rule in RULES if rule.family not in ALWAYS))
+FUSIONS = tuple(dict.fromkeys(rule.family for rule in RULES if rule.family not in ALWAYS))
 # of `--without`: fusions, methods that lowering leaves out, and the paper's baseline
-CHOICES = (*FAMILIES, *METHODS, ALL)
+CHOICES = (*FUSIONS, *METHODS, ALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def rewrite(model: ir.Model, target: Target | None = None, *, without: Collectio
 
     Args:
         target: "host" by default.
-        without: families (`FAMILIES`) to leave out: the paper's ablation, one flag per step. "all" leaves out every
+        without: families (`FUSIONS`) to leave out: the paper's ablation, one flag per step. "all" leaves out every
             one; METHODS are lowering's to leave out.
 
     Raises:
@@ -100,7 +100,7 @@ def rewrite(model: ir.Model, target: Target | None = None, *, without: Collectio
         raise UsageError(
             f"rules {', '.join(unknown)} are unknown (expected some of {', '.join(CHOICES)}).", where="--without"
         )
-    off, target = FAMILIES if ALL in without else without, target or load_target("host")
+    off, target = FUSIONS if ALL in without else without, target or load_target("host")
     model.functions.clear()  # the rules would fuse the bodies, too; they are added again at the end
     RemoveUnusedNodesPass()(model)  # a reader whose result nobody wants must not stop a rule
     outcomes = []

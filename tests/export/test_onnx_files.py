@@ -14,7 +14,7 @@ from ondevice.errors import GraphError, UsageError
 from ondevice.export import onnx as onnx_files
 from ondevice.export.onnx import export_onnx
 from ondevice.graph.ops import DOMAIN
-from ondevice.rewrite import FAMILIES
+from ondevice.rewrite import FUSIONS
 
 SIZES = [(10, 6)]
 
@@ -50,7 +50,7 @@ def test_every_family_can_be_left_out_alone(checkpoint, tmp_path):
     whole = domains(export_onnx(checkpoint, tmp_path / "all", sizes=SIZES) / "unet" / "model.onnx")[DOMAIN]
     counts = [
         domains(export_onnx(checkpoint, tmp_path / f, sizes=SIZES, without=[f]) / "unet" / "model.onnx")[DOMAIN]
-        for f in FAMILIES[:2]
+        for f in FUSIONS[:2]
     ]
     assert min(counts) < whole
 

@@ -9,7 +9,7 @@ from rewrite.graphs import by_onnxruntime, feed, on_device
 from rewrite.test_pictures import Net
 
 from ondevice.converters.architectures.layers import silu
-from ondevice.rewrite import FAMILIES, rewrite
+from ondevice.rewrite import FUSIONS, rewrite
 from ondevice.target import METHODS, Target, load_target
 
 PIECES = (
@@ -53,7 +53,7 @@ def apply(b, piece, scope, x, y):
 
 
 STEPS = st.lists(st.tuples(st.sampled_from(PIECES), st.integers(0, 7), st.integers(0, 7)), min_size=1, max_size=7)
-OFF = st.sets(st.sampled_from((*FAMILIES, *METHODS)), max_size=3)
+OFF = st.sets(st.sampled_from((*FUSIONS, *METHODS)), max_size=3)
 # 20 kB: several bands
 TARGETS = {"host": load_target("host"), "any shape": Target("t", "", "portable", {}, {}, {}, 20_000, {})}
 

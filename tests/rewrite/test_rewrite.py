@@ -16,7 +16,7 @@ from ondevice.errors import UsageError
 from ondevice.graph.epilogue import TAKES
 from ondevice.graph.ops import FUSED
 from ondevice.lower import lower
-from ondevice.rewrite import FAMILIES, rewrite
+from ondevice.rewrite import FUSIONS, rewrite
 from ondevice.rewrite.functions import DOMAIN, function
 
 COUNTS = {  # of SD 1.4 at full size: what stands in an op's name
@@ -66,7 +66,7 @@ def test_the_fused_graph_of_sd14(golden, component):
 
 
 @pytest.mark.parametrize(
-    "off", [(), *((family,) for family in FAMILIES)], ids=lambda off: off[0] if off else "every rule"
+    "off", [(), *((family,) for family in FUSIONS)], ids=lambda off: off[0] if off else "every rule"
 )
 @pytest.mark.parametrize("component", ROLES)
 def test_a_fused_graph_means_the_same(tiny, component, off):

@@ -12,7 +12,7 @@ from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.diffusion.pipeline import Pipeline
-from ondevice.rewrite import FAMILIES
+from ondevice.rewrite import FUSIONS
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.target import METHODS
@@ -45,7 +45,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("rules")
 
 
-EVERY = (*FAMILIES, *METHODS)
+EVERY = (*FUSIONS, *METHODS)
 OFF = {**{family: (family,) for family in EVERY}, "every rule": EVERY}
 
 

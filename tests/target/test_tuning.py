@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ondevice.base.paths import TUNING
 from ondevice.errors import PlanError, UsageError
 from ondevice.lower.kernel_file import load_all
-from ondevice.lower.tune import check_tuning
+from ondevice.lower.tunables import check_tuning
 from ondevice.target import tuning
 from ondevice.target.tuning import KernelTuning, Row, Tuning, measured_for, read_tuning, write_tuning
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ondevice.lower.kernel_file import load_all
-from ondevice.lower.tune import check_tuning
+from ondevice.lower.tunables import check_tuning
 from ondevice.measure.tuner.measured import Measured, about, device_family, tuning_of
 from ondevice.target.tuning import Tuning, read_tuning
 

@@ -16,7 +16,7 @@ from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import NoKernelError, PlanError
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
-from ondevice.lower.tune import tunables
+from ondevice.lower.tunables import tunables
 from ondevice.plan import plan, weight_key
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
