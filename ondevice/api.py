@@ -100,9 +100,9 @@ class Pipeline(pipeline.Pipeline):
 
     @classmethod
     def _on(cls, bundle: Bundle, device: str | None) -> Pipeline:
-        made = cls.of(bundle, Session(bundle, choose_device(device)))
-        assert isinstance(made, cls)
-        return made
+        pipeline = cls.of(bundle, Session(bundle, choose_device(device)))
+        assert isinstance(pipeline, cls)
+        return pipeline
 
 
 def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:

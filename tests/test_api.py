@@ -32,9 +32,9 @@ def test_a_bundle(tmp_path):
         steps.append((step, kwargs["latents"].shape))
         return kwargs
 
-    made = pipe("a red circle", callback_on_step_end=after_each_step, **asked)
-    assert made.images[0].size == (64, 64) and steps == [(step, (1, 4, 8, 8)) for step in range(3)]
-    assert np.array_equal(pipe("a red circle", **asked).pixels, made.pixels)
+    drawn = pipe("a red circle", callback_on_step_end=after_each_step, **asked)
+    assert drawn.images[0].size == (64, 64) and steps == [(step, (1, 4, 8, 8)) for step in range(3)]
+    assert np.array_equal(pipe("a red circle", **asked).pixels, drawn.pixels)
     with pytest.raises(errors.BundleError, match="is not a bundle"):
         Pipeline.from_bundle(tmp_path)
 

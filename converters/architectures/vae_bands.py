@@ -109,7 +109,11 @@ def _stages(config: Config, height: int, width: int, scale: float) -> Iterator[S
     for level in range(1, len(widths)):
         up = f"decoder.up_blocks.{level - 1}.upsamplers.0"
         large = Picture(up, 2 * x.height, 2 * x.width, x.channels)
-        yield Stage((x,), None, large, lambda b, v, x=x, up=up: upsampled(b, up, v[x.name], scale))  # type: ignore[misc]
+
+        def enlarge(b: GraphBuilder, v: Mapping[str, ir.Value], x: Picture = x, up: str = up) -> ir.Value:
+            return upsampled(b, up, v[x.name], scale)
+
+        yield Stage((x,), None, large, enlarge)
         again = level == len(widths) - 1
         x = x if again else large
         for layer in range(config["layers_per_block"] + 1):

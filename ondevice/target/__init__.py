@@ -42,10 +42,10 @@ class Target:
     devices have. For "cpu", weights of products are stored in `panels`: as the kernels' tiles read them, columns after
     columns, not row by row. `winograd` and `flash` bound the shapes for which these methods are chosen (a missing bound
     allows all): least channels of a 3x3 convolution's input and output and least 4x4 tiles of its result; the largest
-    head and the least queries and keys of an attention. `winograd.stored`: from so many tiles a picture on, class "cpu"
-    stores weights transformed (never by default); `winograd.groups`: how many work-items share a convolution then, each
-    with scratch of its own (8 by default). `group_norm.two_commands`: from so many pixels on, a group norm is two
-    commands (never by default).
+    head and the least queries and keys of an attention. `winograd.stored`: from so many tiles per picture on, class
+    "cpu" stores weights transformed (never by default); `winograd.groups`: how many work-items share a convolution
+    then, each with scratch of its own (8 by default). `group_norm.two_commands`: from so many pixels on, a group norm
+    is two commands (never by default).
     `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands.
     """
 

@@ -90,9 +90,8 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "one long key": lambda: b'{"' + b"x" * 60_000_000 + b'":1}',
     "many keys": lambda: b"{" + b",".join(b'"%d":1' % i for i in range(1_000_000)) + b"}",
     "operands": lambda: (
-        b'{"component":"tiny","sizes":{"width":8},"dtype":"f16","arena":1536,"inputs":[],"outputs":[0],"kernels":[],"operands":['
-        + b",".join([b"{}"] * 65_537)
-        + b'],"dispatches":[]}'
+        b'{"component":"tiny","sizes":{"width":8},"dtype":"f16","arena":1536,"inputs":[],"outputs":[0],"kernels":[],'
+        b'"operands":[' + b",".join([b"{}"] * 65_537) + b'],"dispatches":[]}'
     ),
 }
 

@@ -200,10 +200,12 @@ def test_ports_of_families_to_come(
     )
     manifest: Any = SimpleNamespace(pipeline=spec, tokenizers={})
     port = next(port for role in spec.roles() if role.component == component for port in role.keep)
-    made = {"unet": (2, 4, 4, 2), "vae_decoder": (2, 3, 32, 16)}.get(component, (1, 3, 5))
+    output_shape = {"unet": (2, 4, 4, 2), "vae_decoder": (2, 3, 32, 16)}.get(component, (1, 3, 5))
 
     def check(shapes: dict[str, tuple[int, ...]]) -> None:
-        plan = component_plan(component, sizes, [(x, "f32", shape) for x, shape in shapes.items()], (port, "f32", made))
+        plan = component_plan(
+            component, sizes, [(x, "f32", shape) for x, shape in shapes.items()], (port, "f32", output_shape)
+        )
         check_ports(plan, "plans/x.json", manifest, Seen())
 
     check(inputs)

@@ -68,13 +68,13 @@ def test_sdxl_unet_takes_what_its_condition_gives():
         "pooled": arrays["in.text_embeds"],
         "time_ids": arrays["in.time_ids"],
     }
-    made = run(FAMILIES["sdxl"], "condition", raw, salt, given, hidden=width, ids=6)
-    np.testing.assert_array_equal(made["context"], text)
+    outputs = run(FAMILIES["sdxl"], "condition", raw, salt, given, hidden=width, ids=6)
+    np.testing.assert_array_equal(outputs["context"], text)
     inputs = {
         "sample": arrays["in.sample"],
         "timestep": arrays["in.timestep"],
         "encoder_hidden_states": text,
-        "added": made["added"],
+        "added": outputs["added"],
     }
     assert close(run(FAMILIES["sdxl"], "unet", raw, salt, inputs)["out_sample"], arrays["out.sample"])
 

@@ -50,8 +50,8 @@ def drawn(name, folder, dtype):
     """(the picture, what diffusers gave) of a case."""
     family, numbers = CASES[name]
     config, _, arrays = case(name)
-    made = checkpoint(FAMILIES[family], config["scheduler"])
-    path = compile_bundle(made, folder / f"{name}.ondevice", Recipe(dtype), sizes=[(WIDTH, HEIGHT)])
+    source = checkpoint(FAMILIES[family], config["scheduler"])
+    path = compile_bundle(source, folder / f"{name}.ondevice", Recipe(dtype), sizes=[(WIDTH, HEIGHT)])
     bundle = open_bundle(path, verify=True)
     call = config["call"] | config
     pipeline = Pipeline.of(bundle, Session(bundle, choose_device()))

@@ -40,13 +40,15 @@ XL = WIDE | {
 def modules_of(family):
     """diffusers' and transformers' modules by component, small, each with weights of its own."""
     transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
-    made = {"vae": torch_module("vae", VAE, 3), "unet": torch_module("unet", XL if family == "sdxl" else WIDE, 4)}
+    modules = {"vae": torch_module("vae", VAE, 3), "unet": torch_module("unet", XL if family == "sdxl" else WIDE, 4)}
     torch.manual_seed(6)
     first = TOKENS if family == "sdxl" else TOKENS | {"hidden_act": "gelu"}
-    made["text_encoder"] = transformers.CLIPTextModel(transformers.CLIPTextConfig(**first)).eval()
+    modules["text_encoder"] = transformers.CLIPTextModel(transformers.CLIPTextConfig(**first)).eval()
     if family == "sdxl":
-        made["text_encoder_2"] = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**SECOND)).eval()
-    return made
+        modules["text_encoder_2"] = transformers.CLIPTextModelWithProjection(
+            transformers.CLIPTextConfig(**SECOND)
+        ).eval()
+    return modules
 
 
 @pytest.fixture(scope="module", params=["sd21", "sdxl"])
@@ -75,8 +77,8 @@ def saved(request, tmp_path_factory):
 
 
 def graph(model, role, inputs, **sizes):
-    made = model.graph(role, **sizes)
-    return run(made, {value.name: inputs[value.name] for value in made.graph.inputs})
+    built = model.graph(role, **sizes)
+    return run(built, {value.name: inputs[value.name] for value in built.graph.inputs})
 
 
 def test_a_folder_that_diffusers_wrote(saved):

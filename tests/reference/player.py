@@ -235,8 +235,8 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
                     parts = [(self.feed(role, port, one.get("text")), one.get("zeros", ())) for one in group]
                     parts = [np.zeros_like(part) if feed.get("value") in zeros else part for part, zeros in parts]
                     inputs[port] = parts[0] if feed.get("value") in joined else np.concatenate(parts)
-                made = self.run(role["run"], self.plan(role["run"], len(group))["sizes"], inputs)
-                self.values |= {(name, None): made[port] for port, name in role["keep"].items()}
+                result = self.run(role["run"], self.plan(role["run"], len(group))["sizes"], inputs)
+                self.values |= {(name, None): result[port] for port, name in role["keep"].items()}
                 joined |= set(role["keep"].values())
             outputs += np.split(self.get(loop["prediction"]), len(group))
         if len(passes) < len(loop["passes"]):

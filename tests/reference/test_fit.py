@@ -55,8 +55,8 @@ def test_the_page_is_what_pillow_does(width: int, height: int, to_width: int, to
     """In one order or the other: Pillow 13 chooses it by the sizes, and those before do columns first."""
     pixels, want = picture(width, height), resize(picture(width, height), to_width, to_height)
     assert any(
-        np.array_equal(want, made)
-        for made in (rows(columns(pixels, to_width), to_height), columns(rows(pixels, to_height), to_width))
+        np.array_equal(want, resized)
+        for resized in (rows(columns(pixels, to_width), to_height), columns(rows(pixels, to_height), to_width))
     )
 
 

@@ -19,7 +19,7 @@ tables = st.dictionaries(names, st.integers(0, 9999), max_size=4)
 times = st.integers(1, 10_000_000).map(lambda tenths: tenths / 10)
 rows = st.builds(Row, tables, tables, times, times, st.integers(1, 500).map(float))
 distinct = st.lists(rows, max_size=4, unique_by=lambda row: frozenset(row.at.items())).map(
-    lambda made: sorted(made, key=tuning._order)
+    lambda found: sorted(found, key=tuning._order)
 )
 kernels = st.dictionaries(names, st.builds(KernelTuning, tables, distinct, distinct), max_size=3)
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)

@@ -41,13 +41,13 @@ def _read(data: bytes, _folder: Path) -> None:
         return
     names = [[str(name) for name in whole[key]] if isinstance(whole.get(key), list) else [] for key in _NAMES]
     spec = parse_pipeline(Checker("bundle.json"), whole.get("pipeline"), *names)
-    made = {LATENTS, TIMESTEP}
+    values = {LATENTS, TIMESTEP}
     for role in spec.roles():
         holds(role.component in names[0], "a role runs what is not there")
         holds(all(spec.port_rate(role, port) in RATES for port in role.feed), "a port changes at no known rate")
-        made |= set(role.keep.values())
-    made |= {step.keep for step in spec.before if isinstance(step, Sample)}
-    holds(made == spec.rates.keys(), "what is made and what is known are not the same values")
+        values |= set(role.keep.values())
+    values |= {step.keep for step in spec.before if isinstance(step, Sample)}
+    holds(values == spec.rates.keys(), "what is made and what is known are not the same values")
     holds(sum(isinstance(step, InitialNoise) for step in spec.before) <= 1, "noise is drawn twice")
     _replay(spec)
 

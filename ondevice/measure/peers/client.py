@@ -43,7 +43,8 @@ class Worker:
 
     def __init__(self, peer: Peer, words: Sequence[str], threads: int) -> None:
         self.peer = peer
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed with the process
+        # closed with the process
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         env, pipe = os.environ | {name: str(threads) for name in THREADS}, subprocess.PIPE
         # A group of its own: a converter that the worker started ends with it, and Ctrl-C is the driver's to handle.
         self._process = subprocess.Popen(

@@ -101,7 +101,11 @@ def tune(
             return
         until = min(end, clock() + SLACK * (end - clock()) * weight / left)
         name = unit[0].kernel.name
-        rows = _unit(unit, runner, earlier.get(name, []), lessons[name], lambda until=until: clock() >= until, say)  # type: ignore[misc]
+
+        def is_late(until: float = until) -> bool:
+            return clock() >= until
+
+        rows = _unit(unit, runner, earlier.get(name, []), lessons[name], is_late, say)
         runner.forget()
         left, done = left - weight, done + weight
         for row in rows:
