@@ -81,7 +81,7 @@ def test_both_forms_must_say_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "made, what",
+    "files, what",
     [
         (
             {"type": "WordPiece"},

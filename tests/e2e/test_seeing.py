@@ -12,7 +12,7 @@ from ondevice.errors import BundleError, StrictError, UsageError
 from ondevice.lower.kernel_file import load_all
 from ondevice.measure.ablation import ADDED
 from ondevice.measure.latency import STEPS
-from ondevice.rewrite import FAMILIES, RULES
+from ondevice.rewrite import FUSIONS, RULES
 from ondevice.target import METHODS
 
 DEMO = ["demo", "--size", "64x64"]
@@ -168,11 +168,11 @@ def test_explain_says_the_same_of_model_and_bundle(capsys, bundle):
 
 def test_explain_names_what_was_switched_off(capsys, tmp_path):
     path = str(tmp_path / "b")
-    assert cli.main(["convert", *DEMO, "--without", FAMILIES[0], "--out", path]) == 0
+    assert cli.main(["convert", *DEMO, "--without", FUSIONS[0], "--out", path]) == 0
     off = [row["family"] for row in json.loads(said(capsys, "explain", path, "--json"))["unet"]["rules"] if row["off"]]
-    assert set(off) == {FAMILIES[0]} and "switched off" in said(capsys, "explain", path)
+    assert set(off) == {FUSIONS[0]} and "switched off" in said(capsys, "explain", path)
     every = json.loads(said(capsys, "explain", *DEMO, "--without", "all", "--json"))["unet"]
-    assert {row["family"] for row in every["rules"] if row["off"]} == {*FAMILIES, *METHODS} and every["nodes"][
+    assert {row["family"] for row in every["rules"] if row["off"]} == {*FUSIONS, *METHODS} and every["nodes"][
         0
     ] == every["nodes"][1]
 
