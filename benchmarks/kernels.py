@@ -18,7 +18,7 @@ from benchmarks.kernel_cases import Case, cases
 from benchmarks.roofline import Limits, Reached
 from ondevice.base import machine
 from ondevice.base.publish import append_lines
-from ondevice.bundle.memory import MemoryBundle, weight_sources
+from ondevice.bundle.in_memory import MemoryBundle, weight_sources
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import DTYPES
 from ondevice.plan import plan

@@ -29,7 +29,7 @@ from ondevice.lower.prelude import DIALECTS, prelude
 from ondevice.plan.plan import Plan
 
 MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block rounding
-Progress = Callable[[int, int], None]  # bytes written, bytes in all
+Written = Callable[[int, int], None]  # bytes written, bytes in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def write_bundle(
     path: str | os.PathLike[str],
     contents: Contents,
     *,
-    progress: Progress | None = None,
+    progress: Written | None = None,
     force: bool = False,
     shard_bytes: int = f.SHARD_BYTES,
 ) -> Path:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ondevice.bundle.memory import weight_sources
+from ondevice.bundle.in_memory import weight_sources
 from ondevice.bundle.weights import WeightSource
 from ondevice.bundle.writer import Contents, writable_target, write_bundle
 from ondevice.compiler.fallbacks import settle

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.base.columns import columns
-from ondevice.bundle.memory import MemoryBundle, weight_sources
+from ondevice.bundle.in_memory import MemoryBundle, weight_sources
 from ondevice.compiler.jobs import Job, largest_jobs, only
 from ondevice.compiler.programs import programs
 from ondevice.compiler.recipe import Recipe

@@ -16,7 +16,7 @@ from bundle.picture_bundle import component_plan, picture_plans, write_picture
 from bundle.tiny_bundle import BIAS, KERNELS, MODEL, edit_json, replace_file, tiny_plan, tiny_weights, write_tiny
 
 from ondevice.bundle import WeightSource, open_bundle
-from ondevice.bundle.memory import MemoryBundle
+from ondevice.bundle.in_memory import MemoryBundle
 from ondevice.errors import BundleError
 
 COPY = "Fix: copy the bundle again, or write it again with `ondevice convert`."

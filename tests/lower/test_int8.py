@@ -6,7 +6,7 @@ import pytest
 from kernels.epilogues import in_panels
 from lower.test_lower import graph
 
-from ondevice.bundle.memory import weight_sources
+from ondevice.bundle.in_memory import weight_sources
 from ondevice.bundle.weights import stored
 from ondevice.errors import BundleError, UsageError
 from ondevice.lower import lower

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ondevice.bundle.memory import weight_sources
+from ondevice.bundle.in_memory import weight_sources
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.writer import Contents, write_bundle
 from ondevice.compiler import Job, Recipe

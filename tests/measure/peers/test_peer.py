@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 from tiny_model import TINY
 
-from ondevice.bundle.memory import MemoryBundle, weight_sources
+from ondevice.bundle.in_memory import MemoryBundle, weight_sources
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import Job, Recipe
 from ondevice.compiler.programs import programs
