@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print one line per token, or JSON. The log names words that the model does not read."""
     folder = args.tokenizer or MODELS / "clip_tokenizer"
-    inner = folder / "tokenizer"
-    tokenizer = Tokenizer.from_files(inner if inner.is_dir() else folder)
+    inside = (folder / "tokenizer", folder / "tokenizers" / "tokenizer")  # of a checkpoint, of a bundle
+    tokenizer = Tokenizer.from_files(next((path for path in inside if path.is_dir()), folder))
     ids = tokenizer.encode(tokenizer.spelled_out(args.text))
     read = tokenizer(args.text).tolist()
     names = tokenizer.tokens(ids)

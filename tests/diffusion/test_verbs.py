@@ -30,9 +30,12 @@ def test_tokens_not_read_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
     assert [i for i, line in enumerate(lines) if "(not read)" in line] == [76, 77, 78, 79, 80]
 
 
-def test_tokens_of_a_folder_that_holds_a_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "tokenizer"
-    folder.mkdir()
+@pytest.mark.parametrize("inside", ["tokenizer", "tokenizers/tokenizer"])  # of a checkpoint, of a bundle
+def test_tokens_of_a_folder_that_holds_a_tokenizer(
+    inside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / inside
+    folder.mkdir(parents=True)
     (folder / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}')
     (folder / "merges.txt").write_text("#version: 0.2\n")
     assert cli.main(["tokens", "a", "--tokenizer", str(tmp_path), "--json"]) == 0
