@@ -43,6 +43,10 @@ class Model:
         """The config of the network that a role is a graph of."""
         return self.configs[self.family.roles[role].part]
 
+    def precise(self, role: str) -> bool:
+        """Whether the graph is stored in float32 whatever --dtype says."""
+        return self.family.roles[role].precise
+
     def sized(self, role: str) -> bool:
         """Whether the graph has a height and a width. Raises UsageError for an unknown role."""
         return self._graph(role).sized
@@ -85,7 +89,7 @@ class Model:
                 where="--tile-vae",
                 fix="convert from weights, or leave it out",
             )
-        return self._bands(role).count(self.checkpoint.components[self.family.roles[role].part].config, height, width)
+        return self._bands(role).count(self.config(role), height, width)
 
     def lacks(self, role: str, **sizes: int) -> str | None:
         """Why there is no graph of `role` at these sizes; None if there is.

@@ -118,7 +118,7 @@ def _cases(
         jobs = bundle_jobs(model, [size] if size else [], 0, [])
         pairs: list[tuple[Job, str]] = []
         for dtype in [recipe.dtype] if args.dtype else flags.DTYPES.values():
-            of_dtype = [(job, replace(recipe, dtype=dtype).storage(job.component)) for job in jobs]
+            of_dtype = [(job, replace(recipe, dtype=dtype).storage(model, job.component)) for job in jobs]
             pairs += [pair for pair in of_dtype if pair not in pairs]
         return cases_of(model, pairs, kernels, recipe, only=wanted, say=_say)
     # A bundle has no graph, and its calls come from one: its family's, with made-up weights, at the bundle's sizes.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from ondevice.converters.families.family import Configs, Family
 from ondevice.errors import CheckpointError, UsageError
 
-__all__ = ["FAMILIES", "Family", "advice", "check_joints", "family_of", "precise_roles", "prefixes", "roles"]
+__all__ = ["FAMILIES", "Family", "advice", "check_joints", "family_of", "prefixes", "roles"]
 
 
 def _found() -> Iterator[Family]:
@@ -38,11 +38,6 @@ def family_of(family: Family | str) -> Family:
 def roles() -> tuple[str, ...]:
     """The roles of all families."""
     return tuple(dict.fromkeys(role for family in FAMILIES.values() for role in family.roles))
-
-
-def precise_roles() -> frozenset[str]:
-    """The roles, of all families, that are stored in float32 whatever --dtype says."""
-    return frozenset(name for family in FAMILIES.values() for name, role in family.roles.items() if role.precise)
 
 
 def prefixes() -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,6 +65,19 @@ class Joint(NamedTuple):
     other: str
     expected: object
     says: str | None = None
+
+
+def text_length(configs: Configs) -> dict[str, int]:
+    """`tokens`, the size of a graph that reads the text encoder's states."""
+    return {"tokens": configs["text_encoder"]["max_position_embeddings"]}
+
+
+def drawn_joints(configs: Configs) -> Iterator[Joint]:
+    """A UNet's result is the VAE's latents, and pictures are RGB."""
+    net, vae = configs["unet"], configs["vae"]
+    yield Joint("unet's out_channels", net["out_channels"], "the vae's latent_channels", vae["latent_channels"])
+    yield Joint("vae's in_channels", vae["in_channels"], "that of RGB pictures", 3)
+    yield Joint("vae's out_channels", vae["out_channels"], "that of RGB pictures", 3)
 
 
 @dataclass(frozen=True, slots=True)

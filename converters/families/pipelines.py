@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ondevice.converters.families.family import Configs, Family
@@ -10,11 +9,12 @@ from ondevice.converters.families.family import Configs, Family
 STRENGTH = 0.8  # of img2img, as in diffusers
 
 
-def latents_of(vae: Mapping[str, Any], **more: str) -> dict[str, Any]:
-    """`latents` of an autoencoder's config."""
+def latents_of(family: Family, configs: Configs, **more: str) -> dict[str, Any]:
+    """`latents` of a family's autoencoder."""
+    vae = configs["vae"]
     return {
         "channels": vae["latent_channels"],
-        "scale": 2 ** (len(vae["block_out_channels"]) - 1),
+        "scale": family.scale(configs),
         "scaling": vae["scaling_factor"],
         "shift": vae.get("shift_factor") or 0.0,
         **more,
@@ -45,7 +45,7 @@ def text_to_image(family: Family, configs: Configs) -> dict[str, Any]:
         },
         "texts": {"prompt": {}, "negative_prompt": {"optional": True}},
         "pictures": {"image": {"prepare": "fit", "optional": True}},
-        "latents": latents_of(configs["vae"], begin="image_latents", strength="strength"),
+        "latents": latents_of(family, configs, begin="image_latents", strength="strength"),
         "before": [
             {
                 "run": "text_encoder",

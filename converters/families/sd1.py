@@ -9,7 +9,7 @@ from typing import Any
 from ondevice.base.paths import MODELS
 from ondevice.converters.architectures import autoencoder_kl, clip_text, unet
 from ondevice.converters.architectures.unet_kinds import generation, kind_of
-from ondevice.converters.families.family import Configs, Family, Joint, Part, Role
+from ondevice.converters.families.family import Configs, Family, Joint, Part, Role, drawn_joints, text_length
 from ondevice.converters.families.pipelines import text_to_image
 
 PARTS = {
@@ -19,13 +19,9 @@ PARTS = {
 }
 
 
-def _tokens(configs: Configs) -> dict[str, int]:
-    return {"tokens": configs["text_encoder"]["max_position_embeddings"]}
-
-
 ROLES = {
     "text_encoder": Role("text_encoder", "last_state", precise=True),
-    "unet": Role("unet", "noise", _tokens),
+    "unet": Role("unet", "noise", text_length),
     "vae_decoder": Role("vae", "decoder"),
     "vae_encoder": Role("vae", "encoder", optional=True),
 }
@@ -47,9 +43,7 @@ def joints(configs: Configs) -> Iterator[Joint]:
     )
     yield Joint("unet's cross_attention_dim", context, "the text_encoder's hidden_size", width, " and ".join(whose))
     yield Joint("unet's addition_embed_type", net["addition_embed_type"], "that of a model with one text encoder", None)
-    yield Joint("unet's out_channels", net["out_channels"], "the vae's latent_channels", latents)
-    yield Joint("vae's in_channels", vae["in_channels"], "that of RGB pictures", 3)
-    yield Joint("vae's out_channels", vae["out_channels"], "that of RGB pictures", 3)
+    yield from drawn_joints(configs)
 
 
 def sd1(name: str, hub_id: str | None, **changes: Any) -> Family:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ondevice.base.paths import MODELS
 from ondevice.converters.architectures import autoencoder_kl, clip_text, unet
-from ondevice.converters.families.family import Configs, Family, Joint, Part, Role
+from ondevice.converters.families.family import Configs, Family, Joint, Part, Role, drawn_joints, text_length
 from ondevice.converters.families.pipelines import text_to_image
 
 PARTS = {
@@ -20,19 +20,15 @@ PARTS = {
 TIME_IDS = 6  # original height and width, top and left of the crop, height and width
 
 
-def _tokens(configs: Configs) -> dict[str, int]:
-    return {"tokens": configs["text_encoder"]["max_position_embeddings"]}
-
-
 def _condition(configs: Configs) -> dict[str, int]:
-    return _tokens(configs) | {"hidden": configs["text_encoder"]["hidden_size"], "ids": TIME_IDS}
+    return text_length(configs) | {"hidden": configs["text_encoder"]["hidden_size"], "ids": TIME_IDS}
 
 
 ROLES = {
     "text_encoder": Role("text_encoder", "penultimate", precise=True),
     "text_encoder_2": Role("text_encoder_2", "penultimate_and_pooled", precise=True),
     "condition": Role("unet", "condition", _condition, precise=True),
-    "unet": Role("unet", "noise", _tokens),
+    "unet": Role("unet", "noise", text_length),
     "vae_decoder": Role("vae", "decoder"),
     "vae_encoder": Role("vae", "encoder", optional=True),
 }
@@ -55,9 +51,7 @@ def joints(configs: Configs) -> Iterator[Joint]:
         "unet's projection_class_embeddings_input_dim", net["projection_class_embeddings_input_dim"], embedded, pooled
     )
     yield Joint("text_encoder_2's max_position_embeddings", lengths[1], "the text_encoder's", lengths[0])
-    yield Joint("unet's out_channels", net["out_channels"], "the vae's latent_channels", latents)
-    yield Joint("vae's in_channels", vae["in_channels"], "that of RGB pictures", 3)
-    yield Joint("vae's out_channels", vae["out_channels"], "that of RGB pictures", 3)
+    yield from drawn_joints(configs)
 
 
 def pipeline(family: Family, configs: Configs) -> dict[str, Any]:

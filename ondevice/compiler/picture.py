@@ -63,7 +63,7 @@ def spec_of(model: Model) -> PipelineSpec:
         Checker("the family's pipeline"),
         pipeline_of(model, model.roles),
         model.roles,
-        tokenizers(model.checkpoint),
+        model.family.tokenizers,
         ("default_1",),
     )
 

@@ -84,7 +84,7 @@ def programs(
     """
     kernels = load_all() if kernels is None else kernels
     for fused in fused_graphs(model, recipe, jobs):
-        job, graph, storage = fused.job, fused.graph, recipe.storage(fused.job.component)
+        job, graph, storage = fused.job, fused.graph, recipe.storage(model, fused.job.component)
         if "stage" in job.sizes:
             given_statistics(graph)
             _between_stages(graph, storage)

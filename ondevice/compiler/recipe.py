@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from ondevice.converters.families import precise_roles
+from ondevice.converters import Model
 from ondevice.target import Target, load_target
 
 
@@ -14,8 +14,9 @@ class Recipe:
     """What the flags of `ondevice.flags.add_plan_arguments` say, and what is passed on whole.
 
     dtype: storage of every component but text encoders, "f16" or "f32". Arithmetic is float32 in both.
-    weights: "i8": the larger weights of products and convolutions as int8, which only targets with panels read; "": as
-    `dtype`. target: which methods are taken, and which tunables the kernels get.
+    weights: "i8": the larger weights of products and convolutions as int8, which only targets with panels read;
+        "": as `dtype`.
+    target: which methods are taken, and which tunables the kernels get.
     without: families of fusion rules and methods to leave out (`ondevice.rewrite.CHOICES`).
     tile_vae: add plans that decode in bands of at most so many rows of pixels; 0: none.
     """
@@ -26,7 +27,7 @@ class Recipe:
     without: Collection[str] = ()
     tile_vae: int = 0
 
-    def storage(self, component: str) -> str:
+    def storage(self, model: Model, component: str) -> str:
         """How a component is stored: as `dtype`, but for those whose rounding would reach every step
         (a text encoder), in float32."""
-        return "f32" if component in precise_roles() else self.dtype
+        return "f32" if model.precise(component) else self.dtype

@@ -137,12 +137,13 @@ def of_model(
     todo = only(largest_jobs(model, size), component)
     if after == "graph":
         return [
-            of_graph(model.graph(job.component, **job.sizes), job, recipe.storage(job.component), after) for job in todo
+            of_graph(model.graph(job.component, **job.sizes), job, recipe.storage(model, job.component), after)
+            for job in todo
         ]
     if after == "rewrite":
         fused_ones = fused_graphs(model, recipe, todo)
         return [
-            of_graph(fused.graph, fused.job, recipe.storage(fused.job.component), after, fused.fallbacks)
+            of_graph(fused.graph, fused.job, recipe.storage(model, fused.job.component), after, fused.fallbacks)
             for fused in fused_ones
         ]
     reports = []

@@ -48,12 +48,10 @@ def export_onnx(
         what = f"{len(sizes)} sizes given (expected one: ONNX graphs here have static shapes)."
         raise UsageError(what, where="--size", fix="name one size")
     model, out, fallbacks = build(checkpoint), out.absolute(), list(checkpoint.notes)
-    todo = bundle_jobs(model, sizes, 0, fallbacks)
-    if any(job.component == "unet" and job.sizes["batch"] == 2 for job in todo):
-        todo = [job for job in todo if job.component != "unet" or job.sizes["batch"] == 2]
+    largest = {job.component: job for job in bundle_jobs(model, sizes, 0, fallbacks)}  # its largest batch comes last
     writable_folder(out, force)
     graphs: dict[str, ir.Model] = {}  # their weights are lazy
-    for fused in fused_graphs(model, Recipe(without=without), todo):
+    for fused in fused_graphs(model, Recipe(without=without), largest.values()):
         graphs[fused.job.component] = fused.graph
         fallbacks += fused.fallbacks
     settle(fallbacks, strict)

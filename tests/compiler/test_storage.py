@@ -12,23 +12,23 @@ from ondevice.converters.random_weights import random_checkpoint_from_configs
 
 
 @pytest.fixture(scope="module")
-def lowered():
-    model = build(random_checkpoint_from_configs(**TINY, seed=1))
+def model():
+    return build(random_checkpoint_from_configs(**TINY, seed=1))
+
+
+@pytest.fixture(scope="module")
+def lowered(model):
     jobs = [Job("text_encoder", {"batch": 1}), *band_jobs(model, spec_of(model), [(6, 18)], 8)]
     return [compiled.program for compiled in programs(model, Recipe("f16"), jobs)]
 
 
-def test_the_text_encoder_is_float32(lowered):
+def test_the_text_encoder_is_float32(model, lowered):
     """Its rounding would reach every step."""
     text, *stages = lowered
     assert {tensor.dtype for name, tensor in text.tensors.items() if name != "input_ids"} == {"f32"}
     assert all(any(tensor.dtype == "f16" for tensor in stage.tensors.values()) for stage in stages)
-    assert [Recipe("f16").storage(part) for part in ("text_encoder", "unet", "vae_decoder", "vae_encoder")] == [
-        "f32",
-        "f16",
-        "f16",
-        "f16",
-    ]
+    parts = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+    assert [Recipe("f16").storage(model, part) for part in parts] == ["f32", "f16", "f16", "f16"]
 
 
 def test_pictures_between_stages_are_as_they_are_stored_and_both_ends_float32(lowered):

@@ -22,6 +22,7 @@ from ondevice.base import paths
 from ondevice.base.publish import published_file
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
+from ondevice.converters.families import family_of
 from ondevice.converters.source import Source
 from ondevice.errors import PeerError, UsageError
 
@@ -130,7 +131,7 @@ class Task:
 
     def part(self) -> str:
         """The checkpoint's component that the weights are in."""
-        return "vae" if self.component.startswith("vae") else self.component
+        return family_of(self.source.model).roles[self.component].part
 
     def name(self) -> str:
         """Such as "unet batch=1 height=64 width=64"."""
