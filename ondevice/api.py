@@ -9,23 +9,23 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ondevice import __version__
 from ondevice.base.paths import cache_dir
 from ondevice.bundle.format import MAJOR, MINOR
 from ondevice.bundle.reader import Bundle, open_bundle
-from ondevice.compiler import Recipe, compile_bundle
-from ondevice.converters.families import FAMILIES
-from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
 from ondevice.diffusion import pipeline
 from ondevice.errors import BundleError, CheckpointError, UsageError
+from ondevice.lower.program import STORAGES
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.target import AUTO, load_target
 
+if TYPE_CHECKING:  # converters take a second to import, and a bundle is drawn without them
+    from ondevice.converters.component import Checkpoint
+
 log = logging.getLogger(__name__)
-DTYPES = {"fp16": "f16", "fp32": "f32"}
 
 
 class Pipeline(pipeline.Pipeline):
@@ -81,9 +81,11 @@ class Pipeline(pipeline.Pipeline):
             UsageError: an argument is none of these.
             OnDeviceError: the checkpoint cannot be read or converted, or there is nothing to run it on.
         """
-        if dtype not in DTYPES:
+        from ondevice.compiler import Recipe, compile_bundle
+
+        if dtype not in STORAGES:
             raise UsageError(
-                f"{dtype!r} is no storage (expected {' or '.join(DTYPES)}).", where="dtype", fix="use fp16"
+                f"{dtype!r} is no storage (expected {' or '.join(STORAGES)}).", where="dtype", fix="use fp16"
             )
         place = _place(source, {"family": family, "size": size, "dtype": dtype, "revision": revision})
         try:
@@ -94,15 +96,13 @@ class Pipeline(pipeline.Pipeline):
                 shutil.rmtree(place)  # of a name that only this function gives
         checkpoint = _opened(os.fspath(source), family, revision)
         place.parent.mkdir(parents=True, exist_ok=True)
-        recipe = Recipe(DTYPES[dtype], target=load_target(AUTO))
+        recipe = Recipe(STORAGES[dtype], target=load_target(AUTO))
         compile_bundle(checkpoint, place, recipe, sizes=[size] if size else ())
         return cls._on(open_bundle(place), device)
 
     @classmethod
     def _on(cls, bundle: Bundle, device: str | None) -> Pipeline:
-        pipeline = cls.of(bundle, Session(bundle, choose_device(device)))
-        assert isinstance(pipeline, cls)
-        return pipeline
+        return cls.of(bundle, Session(bundle, choose_device(device)))
 
 
 def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:
@@ -122,6 +122,8 @@ def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:
 
 def _opened(source: str, family: str | None, revision: str | None) -> Checkpoint:
     """The checkpoint as the family that it is of. Raises the error of the first family where no other takes it."""
+    from ondevice.converters.read.checkpoint import open_checkpoint
+
     if family is not None:
         return open_checkpoint(source, family=family, revision=revision)
     refusals: list[CheckpointError] = []
@@ -135,6 +137,8 @@ def _opened(source: str, family: str | None, revision: str | None) -> Checkpoint
 
 def _kinds() -> Sequence[str]:
     """One family of each kind that has weights of its own kind's size, Stable Diffusion 1.x first."""
+    from ondevice.converters.families import FAMILIES
+
     first: dict[str, str] = {}
     for name, family in sorted(FAMILIES.items(), key=lambda item: item[1].title):
         if family.hub_id is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.errors import BundleError, UsageError
+from ondevice.lower.program import STORAGES
 from ondevice.run.discovery import find_device
 from ondevice.target import AUTO, METHODS, Target, load_target, target_names, tuned_by
 from ondevice.target.tuning import measured_for, read_tuning
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
     from ondevice.converters.source import Source
 
 log = logging.getLogger(__name__)
-DTYPES = {"fp16": "f16", "fp32": "f32"}
 WEIGHTS = {"int8": "i8"}
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that say how a model is compiled."""
-    parser.add_argument("--dtype", choices=DTYPES, help="storage of UNet and VAE (default fp16)")
+    parser.add_argument("--dtype", choices=STORAGES, help="storage of UNet and VAE (default fp16)")
     add_weights(parser)
     add_target(parser)
     add_without(parser)
@@ -44,7 +44,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 
     dtype, weights = getattr(args, "dtype", None), getattr(args, "weights", None)
     return Recipe(
-        dtype=DTYPES[dtype or "fp16"],
+        dtype=STORAGES[dtype or "fp16"],
         weights=WEIGHTS[weights] if weights else "",
         target=target_of(args),
         without=getattr(args, "without", ()),

@@ -19,13 +19,13 @@ import numpy as np
 from tqdm import tqdm
 
 from ondevice import __version__, cli, flags
+from ondevice.api import Pipeline
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion import init_image, memory_budget
 from ondevice.diffusion.files import check_outputs, write_output
 from ondevice.diffusion.image import resize, rounded_down
 from ondevice.diffusion.latents_file import read_latents
 from ondevice.diffusion.picture_file import format_of, free_names, write_picture
-from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Picture, Request
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError

@@ -67,14 +67,12 @@ def read_config(path: Path) -> dict[str, Any]:
             data = file.read(CONFIG_LIMIT + 1)
         config = json.loads(data.decode()) if len(data) <= CONFIG_LIMIT else None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(
-            f"no config can be read: {error}.", where=str(path), fix="give the scheduler_config.json of a checkpoint"
-        ) from None
+        raise UsageError(f"no config can be read: {error}.", where=str(path), fix=CONFIG_FIX) from None
     if not isinstance(config, dict):
         raise UsageError(
             "not a config (expected a JSON object).",
             where=str(path),
-            fix="give the scheduler_config.json of a checkpoint",
+            fix=CONFIG_FIX,
         )
     return config
 

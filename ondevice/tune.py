@@ -26,6 +26,7 @@ from ondevice.converters.families import FAMILIES as MODELS
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.errors import UsageError
 from ondevice.lower.kernel_file import KernelFile, load_all
+from ondevice.lower.program import STORAGES
 from ondevice.measure.tuner.cases import Case, Key, cases_of, key_of
 from ondevice.measure.tuner.measured import Measured, about, device_family, tuning_of
 from ondevice.measure.tuner.runner import CaseRunner
@@ -42,7 +43,7 @@ BUDGET = 300.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     flags.add_subject(parser)
-    parser.add_argument("--dtype", choices=flags.DTYPES, help="storage of UNet and VAE (default: both)")
+    parser.add_argument("--dtype", choices=STORAGES, help="storage of UNet and VAE (default: both)")
     flags.add_weights(parser)
     parser.add_argument(
         "--target", choices=(AUTO, *target_names()), help="whose methods and panels to measure with (default auto)"
@@ -117,7 +118,7 @@ def _cases(
         model, size = build(opened), flags.size_of(args)
         jobs = bundle_jobs(model, [size] if size else [], 0, [])
         pairs: list[tuple[Job, str]] = []
-        for dtype in [recipe.dtype] if args.dtype else flags.DTYPES.values():
+        for dtype in [recipe.dtype] if args.dtype else STORAGES.values():
             of_dtype = [(job, replace(recipe, dtype=dtype).storage(model, job.component)) for job in jobs]
             pairs += [pair for pair in of_dtype if pair not in pairs]
         return cases_of(model, pairs, kernels, recipe, only=wanted, say=_say)

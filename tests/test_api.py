@@ -45,7 +45,7 @@ def test_a_checkpoint_is_converted_once(cache, tmp_path, caplog, monkeypatch):
     (bundle,) = cache.iterdir()
     assert bundle.name.startswith("mine-") and first.images[0].size == (64, 64)
     with monkeypatch.context() as patched:
-        patched.setattr("ondevice.api.compile_bundle", lambda *_, **__: pytest.fail("converted again"))
+        patched.setattr("ondevice.compiler.compile_bundle", lambda *_, **__: pytest.fail("converted again"))
         again = Pipeline.from_pretrained(folder, size=(64, 64))("a red circle", num_inference_steps=2)
     assert np.array_equal(first.pixels, again.pixels)
     Pipeline.from_pretrained(folder, size=(64, 64), dtype="fp32")

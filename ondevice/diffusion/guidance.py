@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ondevice.bundle.pipeline import Combine, Loop, Pass
+from ondevice.bundle.pipeline import Combine, Loop, Pass, PipelineSpec
 
 
 def passes_in_use(loop: Loop, numbers: Mapping[str, float]) -> tuple[Pass, ...]:
@@ -16,6 +16,11 @@ def passes_in_use(loop: Loop, numbers: Mapping[str, float]) -> tuple[Pass, ...]:
     if guided is None or numbers[guided.number] > guided.above:
         return loop.passes
     return (loop.passes[guided.alone],)
+
+
+def is_guided(spec: PipelineSpec, numbers: Mapping[str, float]) -> bool:
+    """Whether a call takes more than one pass, anywhere on the schedule."""
+    return any(len(passes_in_use(loop, numbers)) > 1 for loop in spec.denoise)
 
 
 def combined(loop: Loop, outputs: Sequence[np.ndarray], numbers: Mapping[str, float]) -> np.ndarray:

@@ -16,8 +16,8 @@ from ondevice.base.columns import columns
 from ondevice.bundle.manifest import PlanEntry
 from ondevice.bundle.pipeline import Role
 from ondevice.bundle.reader import Bundle
+from ondevice.diffusion import guidance
 from ondevice.diffusion.bands import Stage, held_bytes, stage_of
-from ondevice.diffusion.guidance import passes_in_use
 from ondevice.errors import BundleError, PlanError, UsageError
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def is_guided(bundle: Bundle, guidance_scale: float | None) -> bool:
     }
     if guidance_scale is not None:
         numbers["guidance_scale"] = guidance_scale
-    return any(len(passes_in_use(loop, numbers)) > 1 for loop in bundle.pipeline.denoise)
+    return guidance.is_guided(bundle.pipeline, numbers)
 
 
 def in_single_passes(bundle: Bundle, guided: bool, width: int, height: int) -> bool:

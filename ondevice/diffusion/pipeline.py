@@ -4,16 +4,15 @@ It knows no family of models and no GPU (docs/pipeline.md)."""
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 
 from ondevice.bundle.pipeline import LATENTS, TIMESTEP, InitialNoise, Loop, PipelineSpec, Role, Sample
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion.bands import Stage, decode
-from ondevice.diffusion.guidance import combined, passes_in_use
+from ondevice.diffusion.guidance import combined, is_guided, passes_in_use
 from ondevice.diffusion.image import drawn, rounded_down, to_pixels
 from ondevice.diffusion.memory_budget import Way, default_size, plan_sizes, stages
 from ondevice.diffusion.noise import Noise
@@ -23,7 +22,6 @@ from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.diffusion.values import PREPARED, Runner, Tokens, Values, resolved
 from ondevice.errors import BundleError, NumericError, UsageError, multiples_near
 
-log = logging.getLogger(__name__)
 OnStep = Callable[[int, int, float, np.ndarray], np.ndarray | None]
 """Called after each pass of the network: calls done, calls in all, timestep, latents.
 What it returns takes the latents' place."""
@@ -61,7 +59,7 @@ class Pipeline:
         self._scheduler_config, self._plans = dict(scheduler_config), plans
 
     @classmethod
-    def of(cls, bundle: Bundle, session: Runner) -> Pipeline:
+    def of(cls, bundle: Bundle, session: Runner) -> Self:
         """The pipeline that a bundle describes, on a session that runs it.
         Raises OnDeviceError for what cannot be read."""
         tokenizers = {name: Tokenizer.from_files(bundle.tokenizer_files(name)) for name in bundle.manifest.tokenizers}
@@ -128,7 +126,7 @@ class Pipeline:
         self._release(way, "after")
         parameters = {
             "prompt": request.prompt,
-            "negative_prompt": (request.negative_prompt or "") if self._guided(numbers) else "",
+            "negative_prompt": (request.negative_prompt or "") if is_guided(spec, numbers) else "",
             "steps": table.steps,
             "sampler": table.sampler,
             "guidance_scale": numbers.get("guidance_scale", 1.0),
@@ -139,9 +137,6 @@ class Pipeline:
             **request.numbers,
         }
         return Picture(to_pixels(pixels)[0], final, start, parameters)
-
-    def _guided(self, numbers: Mapping[str, float]) -> bool:
-        return any(len(passes_in_use(loop, numbers)) > 1 for loop in self._spec.denoise)
 
     def _check_given(self, request: Request) -> None:
         """Refuse a picture that the pipeline does not take, and a text or a picture that is missing."""

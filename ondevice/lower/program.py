@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+STORAGES = {"fp16": "f16", "fp32": "f32"}  # what people call those that activations are stored in
 DTYPES = {"f32": 4, "f16": 2, "i32": 4, "i8": 1}  # storage types a kernel may read or write, with bytes per element
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ondevice.base.columns import columns
+from ondevice.base.columns import columns, markdown
 from ondevice.compiler.jobs import largest_jobs, only
 from ondevice.compiler.programs import Compiled, programs
 from ondevice.compiler.recipe import Recipe
@@ -74,8 +74,7 @@ def to_text(steps: Sequence[Step]) -> str:
 
 def to_markdown(steps: Sequence[Step]) -> str:
     """A table for a page."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "---:|" * (len(HEAD) - 2)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in _rows(steps)])
+    return markdown(HEAD, _rows(steps), left=2)
 
 
 def _rows(steps: Sequence[Step]) -> Iterator[tuple[str, ...]]:

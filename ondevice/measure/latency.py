@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.base.columns import columns
+from ondevice.base.columns import columns, markdown
 from ondevice.bundle.in_memory import MemoryBundle, weight_sources
 from ondevice.compiler.jobs import Job, largest_jobs, only
 from ondevice.compiler.programs import programs
@@ -129,8 +129,7 @@ def to_text(steps: Sequence[TimedStep]) -> str:
 
 def to_markdown(steps: Sequence[TimedStep]) -> str:
     """A table for a page."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|" + "---:|" * (len(HEAD) - 2)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in _rows(steps)])
+    return markdown(HEAD, _rows(steps), left=2)
 
 
 def _rows(steps: Sequence[TimedStep]) -> Iterator[tuple[str, ...]]:
