@@ -23,6 +23,8 @@ from ondevice.converters.read.safetensors_file import read_with_metadata
 from ondevice.errors import CheckpointError, OnDeviceError
 
 DATA = Path(__file__).parent / "data"
+Arrays = dict[str, np.ndarray]
+UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 PARTS, ROLES = tuple(FAMILIES["sd14"].parts), tuple(FAMILIES["sd14"].roles)
 KEYS = {name: part.architecture.keys for name, part in FAMILIES["sd14"].parts.items()}
 

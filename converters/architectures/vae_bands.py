@@ -119,41 +119,8 @@ def _stages(config: Config, height: int, width: int, scale: float) -> Iterator[S
         for layer in range(config["layers_per_block"] + 1):
             scope = f"decoder.up_blocks.{level}.resnets.{layer}"
             inside = Picture(f"{scope}.conv1", large.height, large.width, widths[level])
-            upsampled_here = up if again and layer == 0 else None
-
-            def first(
-                b: GraphBuilder,
-                v: Mapping[str, ir.Value],
-                x: Picture = x,
-                inside: Picture = inside,
-                scope: str = scope,
-                upsampled_here: str | None = upsampled_here,
-            ) -> ir.Value:
-                picture = v[x.name] if upsampled_here is None else upsampled(b, upsampled_here, v[x.name], scale)
-                return b.conv(f"{scope}.conv1", normal(b, f"{scope}.norm1", picture, groups, scale), inside.channels)
-
-            def second(
-                b: GraphBuilder,
-                v: Mapping[str, ir.Value],
-                x: Picture = x,
-                inside: Picture = inside,
-                scope: str = scope,
-                upsampled_here: str | None = upsampled_here,
-            ) -> ir.Value:
-                picture = v[x.name] if upsampled_here is None else upsampled(b, upsampled_here, v[x.name], scale)
-                y = b.conv(
-                    f"{scope}.conv2",
-                    normal(b, f"{scope}.norm2", v[inside.name], groups),
-                    inside.channels,
-                    scales=(scale, scale),
-                )
-                if shape_of(picture)[1] != inside.channels:
-                    picture = b.conv(f"{scope}.conv_shortcut", picture, inside.channels, 1, scales=(1.0, scale))
-                return b.binary(scope, "Add", picture, y)
-
-            yield Stage((x,), upsampled_here or x.name, inside, first)
             out = Picture(scope, large.height, large.width, widths[level])
-            yield Stage((x, inside), inside.name, out, second)
+            yield from _resnet(x, inside, out, up if again and layer == 0 else None, groups, scale)
             x = out
 
     def last(b: GraphBuilder, v: Mapping[str, ir.Value]) -> ir.Value:
@@ -162,3 +129,26 @@ def _stages(config: Config, height: int, width: int, scale: float) -> Iterator[S
         )
 
     yield Stage((x,), x.name, Picture("sample", x.height, x.width, config["out_channels"]), last)
+
+
+def _resnet(x: Picture, inside: Picture, out: Picture, up: str | None, groups: int, scale: float) -> Iterator[Stage]:
+    """The two stages of a resnet that makes `out` of `x`, which the upsampler `up` enlarges first, if any."""
+    scope = out.name
+
+    def picture(b: GraphBuilder, v: Mapping[str, ir.Value]) -> ir.Value:
+        return v[x.name] if up is None else upsampled(b, up, v[x.name], scale)
+
+    def first(b: GraphBuilder, v: Mapping[str, ir.Value]) -> ir.Value:
+        y = normal(b, f"{scope}.norm1", picture(b, v), groups, scale)
+        return b.conv(f"{scope}.conv1", y, inside.channels)
+
+    def second(b: GraphBuilder, v: Mapping[str, ir.Value]) -> ir.Value:
+        shortcut = picture(b, v)
+        y = normal(b, f"{scope}.norm2", v[inside.name], groups)
+        y = b.conv(f"{scope}.conv2", y, inside.channels, scales=(scale, scale))
+        if shape_of(shortcut)[1] != inside.channels:
+            shortcut = b.conv(f"{scope}.conv_shortcut", shortcut, inside.channels, 1, scales=(1.0, scale))
+        return b.binary(scope, "Add", shortcut, y)
+
+    yield Stage((x,), up or x.name, inside, first)
+    yield Stage((x, inside), inside.name, out, second)

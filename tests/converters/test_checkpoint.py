@@ -14,10 +14,10 @@ import pytest
 from checkpoint_files import (
     PARTS,
     TINY_UNET,
+    Arrays,
     arrays_of,
     original_arrays,
     safetensors_header,
-    tiny_checkpoint,
     tiny_family,
     write_ckpt,
     write_folder,
@@ -31,13 +31,7 @@ from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
 from ondevice.converters.read.names import ema_name
 from ondevice.errors import CheckpointError, WeightsError
 
-Arrays = dict[str, np.ndarray]
 POSITION_IDS = "cond_stage_model.transformer.text_model.embeddings.position_ids"
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Checkpoint:
-    return tiny_checkpoint()
 
 
 @pytest.fixture

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from checkpoint_files import (
     PARTS,
+    TEXT,
     TINY_TEXT,
     TINY_UNET,
     TINY_VAE,
+    VAE,
+    Arrays,
     arrays_of,
     diffusers_names,
     message,
@@ -28,20 +31,6 @@ from ondevice import cli
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
 from ondevice.errors import UsageError
-
-Arrays = dict[str, np.ndarray]
-UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Checkpoint:
-    return tiny_checkpoint()
-
-
-@pytest.fixture(scope="module")
-def arrays(tiny: Checkpoint) -> Arrays:
-    return original_arrays(tiny)
-
 
 ALONE = {
     "original names": ("vae", lambda tiny, a: {n.removeprefix(VAE): x for n, x in a.items() if n.startswith(VAE)}),

@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoint_files import (
+    TEXT,
+    UNET,
+    VAE,
+    Arrays,
     Op,
     arrays_of,
     ckpt_bytes,
     diffusers_names,
     legacy_bytes,
     message,
-    original_arrays,
     pickled_dict,
     safetensors_bytes,
     safetensors_header,
     same,
-    tiny_checkpoint,
     tiny_family,
     write_ckpt,
 )
@@ -30,19 +32,6 @@ from checkpoint_files import write_safetensors as save
 from ondevice.converters.read.checkpoint import Checkpoint, open_checkpoint
 from ondevice.converters.read.names import ema_name
 from ondevice.errors import CheckpointError
-
-Arrays = dict[str, np.ndarray]
-UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
-
-
-@pytest.fixture(scope="module")
-def tiny() -> Checkpoint:
-    return tiny_checkpoint()
-
-
-@pytest.fixture(scope="module")
-def arrays(tiny: Checkpoint) -> Arrays:
-    return original_arrays(tiny)
 
 
 def opened(tmp_path: Path, file: str, arrays: Arrays, **options: Any) -> Checkpoint:

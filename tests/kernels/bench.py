@@ -22,6 +22,11 @@ NAMES = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16", np.dtype(np.i
 STORED = {"f32": np.float32, "f16": np.float16}
 
 
+def half(stored: str) -> int:
+    """The define F16."""
+    return int(stored == "f16")
+
+
 class Bench:
     """One device and the programs built on it."""
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, tunings_of, values
+from kernels.bench import STORED, Bench, assert_same_in_place, exact, half, tunings, tunings_of, values
 from kernels.epilogues import finished
 from tolerance import EPS, TINY, assert_close, rtol
 
@@ -13,13 +13,6 @@ from ondevice.lower.kernel_file import load_all
 pytestmark = pytest.mark.device
 KERNELS = load_all()
 EPSILON = 1e-5
-SAME = (1, 1, 1, 1)
-
-
-def half(stored):
-    return int(stored == "f16")
-
-
 # n, pixels, channels, groups
 GROUPS = [(1, 1, 16, 1), (2, 15, 48, 3), (1, 64, 80, 8), (3, 65, 32, 32), (1, 300, 240, 8), (2, 7, 60, 4)]
 ODD_GROUPS = [(1, 1, 1, 1), (2, 5, 6, 3), (1, 70, 15, 5), (2, 9, 12, 2)]  # that fill no vectors of 16

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, values
+from kernels.bench import STORED, Bench, assert_same_in_place, exact, half, tunings, values
 from kernels.epilogues import as_int8, defines, finished, in_panels
 from kernels.test_conv2d import convolve
 from tolerance import EPS, assert_close
@@ -13,12 +13,7 @@ from ondevice.lower.kernel_file import load_all
 
 pytestmark = pytest.mark.device
 KERNELS = load_all()
-EPSILON = 1e-5
 SAME = (1, 1, 1, 1)
-
-
-def half(stored):
-    return int(stored == "f16")
 
 
 # Convolution ----------------------------------------------------------------------------------------------------------
