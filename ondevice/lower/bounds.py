@@ -14,7 +14,7 @@ from ondevice.errors import NoKernelError
 from ondevice.lower.expression import evaluate, names
 from ondevice.lower.header import OPERAND
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.lower.program import DTYPES
+from ondevice.lower.program import DTYPES, USES
 
 LIMIT = 2**31  # elements of an operand: kernels index with 32 bits
 NUMBERS = ("D", "SPAN")  # defines that are sizes, bounded by `holds`; all others are off or on
@@ -62,6 +62,9 @@ class Bounds:
             said - kernel.arg_types.keys() | self._defaults.keys() | moved | {"F16", *(f"OP_{op}" for op in kernel.ops)}
         )
         self._defines |= {"INPLACE"} if "inplace" in header else set()
+        self._defines |= {f"IMAGE_{name}" for name in kernel.textures} | {
+            USES[cap] for cap in kernel.uses if cap in USES
+        }
 
     def misuse(self, launch: Launch) -> str | None:
         """What is wrong with a launch, as a field and what is wrong with it; None where nothing is."""
@@ -135,7 +138,7 @@ class Bounds:
 
 def _mistyped(kind: str, dtype: str, defines: Mapping[str, int | float]) -> str | None:
     """The dtype that a header's type of an operand has with these defines, where it is not this one."""
-    stored = {"stg": "F16", "wgt": "F16", "src": "SRC_F16", "dst": "DST_F16"}
+    stored = {"stg": "F16", "tex": "F16", "wgt": "F16", "src": "SRC_F16", "dst": "DST_F16"}
     if kind == "bits":  # moved as it is
         wide = 2 if defines["F16"] else 4
         return None if DTYPES[dtype] == wide else f"{wide} bytes per element"

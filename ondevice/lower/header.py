@@ -29,6 +29,7 @@ LAYOUT = {"tune", "by", "gives"}
 OPTIONAL = {
     "method": (str,),
     "after": (str,),
+    "uses": (list,),
     "inplace": (dict,),
     "layout": (dict,),
     "with": (dict,),
@@ -36,13 +37,22 @@ OPTIONAL = {
     "holds": (list,),
 }
 # A header's type of an operand -> the body's.
-STORAGE = {"stg": "stg", "wgt": "wgt", "bits": "bits", "src": "src", "dst": "dst", "f32": "float", "i32": "int"}
+STORAGE = {
+    "stg": "stg",
+    "tex": "stg",
+    "wgt": "wgt",
+    "bits": "bits",
+    "src": "src",
+    "dst": "dst",
+    "f32": "float",
+    "i32": "int",
+}
 SCALARS = ("int", "float")
 READ_BY = {"residual": "ADD_RESIDUAL|FINISH"}  # operands that words of the prelude read as OVERWRITTEN -> those words
 RULES = {"multiple": (int,), "min": (int, str), "max": (int, str), "equal": (str,)}  # a word: a dim, or a tunable
 OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)")
+_PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)|\bIN_TEX\((\w+)\)")
 
 
 def check_header(name: str, header: dict[str, Any], text: str, where: str) -> None:
@@ -63,8 +73,9 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
 
     if header["class"] not in CLASSES:
         raise refuse(f"class is unknown (got {header['class']!r}, expected one of {', '.join(CLASSES)}).")
-    if unmet := [cap for cap in header["caps"] if not isinstance(cap, str) or cap not in CAPABILITIES]:
-        raise refuse(f"caps has the unknown {unmet[0]!r} (expected some of {', '.join(CAPABILITIES)}).")
+    for field in ("caps", "uses"):
+        if unmet := [cap for cap in header.get(field, ()) if not isinstance(cap, str) or cap not in CAPABILITIES]:
+            raise refuse(f"{field} has the unknown {unmet[0]!r} (expected some of {', '.join(CAPABILITIES)}).")
 
     if header.get("method", METHODS[0]) not in METHODS:
         raise refuse(f"method is unknown (got {header['method']!r}, expected one of {', '.join(METHODS)}).")
@@ -79,7 +90,9 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
                     f"cannot read {field} entry (got {entry!r}, expected 'name: "
                     f"type[dims]' with a type of {sorted(STORAGE)})."
                 )
-            expected.append((word, STORAGE[found[2]], found[1]))
+            if found[2] == "tex" and (word == "OUT" or "image2d" not in header.get("uses", ())):
+                raise refuse(f"{found[1]} is read as an image (expected an input, and `uses` with image2d).")
+            expected.append(("IN_TEX" if found[2] == "tex" else word, STORAGE[found[2]], found[1]))
             dims |= set(re.findall(r"[A-Za-z_]\w*", found[3]))
     for entry in header["args"]:
         arg, _, kind = str(entry).partition(": ")
@@ -91,12 +104,15 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
     opening = re.search(r"\bKERNEL\((\w+)\)\((.*?) GRID\)", text, re.DOTALL)
     if not opening or opening[1] != name:
         raise refuse(f"the body does not open with KERNEL({name})(... GRID).")
-    written = _PARAMETER.findall(opening[2])
+    written = [
+        ("IN_TEX", "stg", tex) if tex else (word, kind, name)
+        for word, kind, name, tex in _PARAMETER.findall(opening[2])
+    ]
     if written != expected:
         raise refuse(f"header and KERNEL(...) list different parameters (got {written}, expected {expected}).")
 
     body = "\n".join(line for line in text.splitlines() if not line.startswith("//:"))
-    inputs = [name for word, _, name in expected if word == "IN"]
+    inputs = [name for word, _, name in expected if word.startswith("IN")]
     for name, dim in header.get("inplace", {}).items():
         if name not in inputs or len(header["inplace"]) > 1 or not isinstance(dim, str) or (dim and dim not in dims):
             raise refuse(

@@ -63,6 +63,17 @@ class KernelFile:
         return tuple(self.header["caps"])
 
     @property
+    def uses(self) -> tuple[str, ...]:
+        """The capabilities that it takes advantage of where a device has them: a define each."""
+        return tuple(self.header.get("uses", ()))
+
+    @property
+    def textures(self) -> tuple[str, ...]:
+        """Its inputs that may be read as images: with the define IMAGE_<name>."""
+        found = (OPERAND.fullmatch(entry) for entry in self.header["in"])
+        return tuple(entry[1] for entry in found if entry and entry[2] == "tex")
+
+    @property
     def method(self) -> str:
         """The method that it is a kernel of; "" for the plain way to compute its ops."""
         return str(self.header.get("method", ""))

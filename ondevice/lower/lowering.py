@@ -13,7 +13,7 @@ from ondevice.errors import GraphError, PlanError
 from ondevice.graph.ops import find, traffic
 from ondevice.graph.verify import INTEGERS, static_shape
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.lower.program import DTYPES, Call, MethodUse, Program, Tensor
+from ondevice.lower.program import DTYPES, USES, Call, MethodUse, Program, Tensor
 from ondevice.lower.select import Way, select
 from ondevice.lower.strides import arguments, contiguous
 from ondevice.lower.tunables import tunables
@@ -187,7 +187,8 @@ class Lowering:
         self.program.tuned[source] += 1
         tuning = chosen | dict(build.tuning)
         grid, group = kernel.launch(dims, tuning)
-        built = {"F16": half} | ({f"OP_{op}": 1} if f"OP_{op}" in kernel.text else {}) | tuning | dict(build.defines)
+        built = {"F16": half} | ({f"OP_{op}": 1} if f"OP_{op}" in kernel.text else {}) | self._used(kernel, half)
+        built |= tuning | dict(build.defines)
         # An input that stands in two places is read once.
         sizes = {name: tensors[name].nbytes for name in (*inputs, *outputs)} | dict(build.touched)
         reads, writes = traffic(op, [sizes[name] for name in dict.fromkeys(inputs)], [sizes[name] for name in outputs])
@@ -208,6 +209,15 @@ class Lowering:
                 inplace=kernel.inplace(dims, built),
             )
         )
+
+    def _used(self, kernel: KernelFile, half: int) -> dict[str, int]:
+        """The defines of what the kernel takes advantage of: of half arithmetic only where storage is half, too."""
+        found = {
+            define: 1
+            for cap, define in USES.items()
+            if cap in kernel.uses and cap in self.target.caps and (half or cap != "half")
+        }
+        return found | dict.fromkeys((f"IMAGE_{name}" for name in kernel.textures), 0)
 
     def choose(self, op: str, node: str, dims: Mapping[str, int | float], half: int) -> Way:
         """How `op` is computed at `dims` in storage of half or single precision; what became of methods is noted.

@@ -10,10 +10,11 @@ from ondevice.base.paths import SHADERS
 
 DIALECTS = ("opencl", "metal")
 # in terms of a dialect's own words; a later one may use those before it
-SHARED = ("common", "epilogue", "rows", "winograd")
+SHARED = ("common", "epilogue", "rows", "winograd", "reduce")
 
 
 @functools.cache
 def prelude(dialect: str) -> str:
     """What stands before every kernel in that dialect: its own words, then those that all spell alike."""
-    return "\n".join((SHADERS / "prelude" / f"{name}.h").read_text(encoding="utf-8") for name in (dialect, *SHARED))
+    names = (dialect, f"{dialect}_gpu", *SHARED)
+    return "\n".join((SHADERS / "prelude" / f"{name}.h").read_text(encoding="utf-8") for name in names)

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 STORAGES = {"fp16": "f16", "fp32": "f32"}  # what people call those that activations are stored in
 DTYPES = {"f32": 4, "f16": 2, "i32": 4, "i8": 1}  # storage types a kernel may read or write, with bytes per element
 
+# A capability that a kernel may use -> the define that tells it to. Images have one per operand: IMAGE_<name>.
+USES = {"half": "HALF", "subgroups": "SUBGROUPS", "matrix_unit": "MATRIX_UNIT", "wave_constants": "WAVE_CONSTANTS"}
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:

@@ -24,6 +24,7 @@ CAPABILITIES = {
     "image2d": "operands that are read as images",
     "matrix_unit": "products of small matrices in one instruction",
     "subgroups": "exchange between the work-items that run side by side",
+    "wave_constants": "loads of constants for all work-items that run side by side at once",
 }
 BOUNDS = {
     "winograd": {"min_channels", "min_outputs", "min_tiles", "stored", "groups"},

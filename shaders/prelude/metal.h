@@ -133,7 +133,10 @@ typedef float dst;
 #define IN(T, x)        device const T* x
 #define OUT(T, x)       device T* x
 #define ARG(T, x)       constant T& x
-#define GRID            , uint3 od_gid [[thread_position_in_grid]], uint3 od_lid [[thread_position_in_threadgroup]]
+#define GRID                                                                                                     \
+  , uint3 od_gid [[thread_position_in_grid]], uint3 od_lid [[thread_position_in_threadgroup]],                   \
+    uint od_lane [[thread_index_in_simdgroup]], uint od_width [[threads_per_simdgroup]],                         \
+    uint od_simd [[simdgroup_index_in_threadgroup]], uint od_simds [[simdgroups_per_threadgroup]]
 #define IN_PTR(T)       device const T*
 #define OUT_PTR(T)      device T*
 #define GID(d)          ((int)od_gid[d])

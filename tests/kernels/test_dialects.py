@@ -22,7 +22,7 @@ def words(dialect: str) -> set[str]:
     """Names a kernel may use: macros and types, less those that start with OD_ (a prelude's own)."""
     text = prelude(dialect)
     found = set(re.findall(r"^#define (\w+)", text, re.M)) | set(re.findall(r"^typedef .* (\w+);", text, re.M))
-    return {word for word in found if not word.startswith("OD_")}
+    return {word for word in found if not word.upper().startswith("OD_")}
 
 
 def test_preludes_define_the_same_words() -> None:

@@ -1,0 +1,51 @@
+// Metal spelling of what phones' GPUs have beyond a CPU: half arithmetic, images, sub-groups (Metal's SIMD-groups).
+// opencl_gpu.h defines the same words. Vectors have 4 lanes.
+
+// `real` is what products are multiplied in: half where the device computes in it, else float.
+#if F16
+typedef half4 od_stg4;
+#else
+typedef float4 od_stg4;
+#endif
+#if HALF
+typedef half real;
+typedef half4 real4;
+#else
+typedef float real;
+typedef float4 real4;
+#endif
+#define TO_REAL4(v)     real4(v)
+#define TO_VEC(r)       float4(r)
+#define RSPLAT(s)       real4(s)
+#define RFMA(a, b, c)   ((a) * (b) + (c))                   // compilers fuse it where the device does; a may be a scalar
+#define LOADR4(p, i)    real4(*(device const od_stg4*)((p) + (i)))
+// Four neighbouring values of a weight, from a multiple of 4 on: as `stg`, or in whole numbers of its column's scale.
+#if W8
+#define LOADWR4(p, i)   real4(*(device const char4*)((p) + (i)))
+#else
+#define LOADWR4(p, i)   LOADR4(p, i)
+#endif
+
+// An operand of storage that is read four values at a time: from a buffer, or with IMAGE_<operand> as a texture over the
+// same bytes. `row4` is how many fours a row has.
+#define OD_JOIN_(a, b)  a##b
+#define OD_JOIN(a, b)   OD_JOIN_(a, b)
+#define OD_TEX_0(x)     device const stg* x
+#define OD_TEX_1(x)     texture2d<stg, access::read> x
+#define OD_LOADT_0(x, row, column, row4) LOADR4(x, ((row) * (row4) + (column)) * 4)
+#define OD_LOADT_1(x, row, column, row4) real4(x.read(uint2(column, row)))
+#define IN_TEX(x)       OD_JOIN(OD_TEX_, IMAGE_##x)(x)
+#define LOADT(x, row, column, row4) OD_JOIN(OD_LOADT_, IMAGE_##x)(x, row, column, row4)
+
+// Work-items that run side by side. Every one of a sub-group must come to a word that exchanges.
+#if SUBGROUPS
+#define SG_WIDTH        ((int)od_width)
+#define SG_LANE         ((int)od_lane)
+#define SG_INDEX        ((int)od_simd)
+#define SG_COUNT        ((int)od_simds)
+#define SG_SUM(x)       simd_sum(x)
+#define SG_MAX(x)       simd_max(x)
+#define SG_BROADCAST(x, lane) simd_broadcast(x, (ushort)(lane))
+#define SG_SHUFFLE(x, lane) simd_shuffle(x, (ushort)(lane))
+#define SG_SHUFFLE_XOR(x, mask) simd_shuffle_xor(x, (ushort)(mask))
+#endif

@@ -1,0 +1,66 @@
+// OpenCL spelling of what phones' GPUs have beyond a CPU: half arithmetic, images, sub-groups. metal_gpu.h defines the
+// same words. A build without HALF, SUBGROUPS and IMAGE_<operand> needs nothing but OpenCL 1.2. Vectors have 4 lanes.
+
+// `real` is what products are multiplied in: half where the device computes in it, else float.
+#if HALF
+#pragma OPENCL EXTENSION cl_khr_fp16 : enable
+typedef half real;
+typedef half4 real4;
+#define TO_REAL4(v)     convert_half4(v)
+#define LOADR4(p, i)    vload4(0, (p) + (i))
+#else
+typedef float real;
+typedef float4 real4;
+#define TO_REAL4(v)     (v)
+#if F16
+#define LOADR4(p, i)    vload_half4(0, (p) + (i))
+#else
+#define LOADR4(p, i)    vload4(0, (p) + (i))
+#endif
+#endif
+#define TO_VEC(r)       convert_float4(r)
+#define RSPLAT(s)       ((real4)(s))
+#define RFMA(a, b, c)   ((a) * (b) + (c))                   // compilers fuse it where the device does; a may be a scalar
+// Four neighbouring values of a weight, from a multiple of 4 on: as `stg`, or in whole numbers of its column's scale.
+#if W8
+#if HALF
+#define LOADWR4(p, i)   convert_half4(*(__global const char4*)((p) + (i)))
+#else
+#define LOADWR4(p, i)   convert_float4(*(__global const char4*)((p) + (i)))
+#endif
+#else
+#define LOADWR4(p, i)   LOADR4(p, i)
+#endif
+
+// An operand of storage that is read four values at a time: from a buffer, or with IMAGE_<operand> as an image over the
+// same bytes. `row4` is how many fours a row has.
+#define OD_TEX_0(x)     __global const stg* restrict x
+#define OD_TEX_1(x)     __read_only image2d_t x
+#define OD_LOADT_0(x, row, column, row4) LOADR4(x, ((row) * (row4) + (column)) * 4)
+#if HALF
+#define OD_LOADT_1(x, row, column, row4) read_imageh(x, (int2)(column, row))
+#else
+#define OD_LOADT_1(x, row, column, row4) read_imagef(x, (int2)(column, row))
+#endif
+#define IN_TEX(x)       OD_JOIN(OD_TEX_, IMAGE_##x)(x)
+#define LOADT(x, row, column, row4) OD_JOIN(OD_LOADT_, IMAGE_##x)(x, row, column, row4)
+
+// Work-items that run side by side. Every one of a sub-group must come to a word that exchanges.
+#if SUBGROUPS
+#pragma OPENCL EXTENSION cl_khr_subgroups : enable
+#define SG_WIDTH        ((int)get_max_sub_group_size())
+#define SG_LANE         ((int)get_sub_group_local_id())
+#define SG_INDEX        ((int)get_sub_group_id())
+#define SG_COUNT        ((int)get_num_sub_groups())
+#define SG_SUM(x)       sub_group_reduce_add(x)
+#define SG_MAX(x)       sub_group_reduce_max(x)
+#define SG_BROADCAST(x, lane) sub_group_broadcast(x, lane)
+#ifdef cl_khr_subgroup_shuffle
+#pragma OPENCL EXTENSION cl_khr_subgroup_shuffle : enable
+#define SG_SHUFFLE(x, lane) sub_group_shuffle(x, lane)
+#define SG_SHUFFLE_XOR(x, mask) sub_group_shuffle_xor(x, mask)
+#else
+#define SG_SHUFFLE(x, lane) intel_sub_group_shuffle(x, lane)
+#define SG_SHUFFLE_XOR(x, mask) intel_sub_group_shuffle_xor(x, mask)
+#endif
+#endif
