@@ -67,9 +67,69 @@ def test_a_gpu_gets_groups_of_its_own_for_every_kernel():
     }  # of class "cpu"
 
 
+LIMITS_EXPECTED = (
+    r"\[limits\] has whole numbers of allocation, image_height, image_width, local_memory, pitch_alignment"
+)
+DAMAGED_TABLES = {
+    "no_such_limit": ("[limits]\nspeed = 3\n", LIMITS_EXPECTED),
+    "no_group": ("[limits]\nwork_group = 0\n", LIMITS_EXPECTED),
+    "no_source": (
+        "[roofline]\nfp32_tflops = 1\n",
+        r"\[roofline\] has numbers above 0, fp32_tflops, fp16_tflops, gb_per_s",
+    ),
+    "at_no_speed": (
+        '[roofline]\nfp32_tflops = 1\nfp16_tflops = 1.0\ngb_per_s = 0\nlaunch_us = 1\nsource = ""\n',
+        r"\[roofline\] has numbers above 0",
+    ),
+    "no_words": ('[device]\nwords = [""]\n', r"\[device\] has `words`"),
+    "other_words": ('[device]\nname = "x"\n', r"\[device\] has `words`"),
+    "no_base": ('base = "none"', r"`base` names another target .* \(got 'none'\)"),
+    "base_outside": ('base = "../targets/good"', r"`base` names another target"),
+    "its_own_base": ('base = "its_own_base"', r"`base` names another target"),
+}
+PHONES = {name for name in target.target_names() if target.load_target(name).kernel_class == "mobile"}
+
+
+def test_a_target_starts_from_the_tunables_of_its_base(tmp_path, monkeypatch):
+    good = 'why = "x"\nclass = "mobile"\ncaps = []\nscratch = 1\n[winograd]\n[flash]\n[group_norm]\n[tune]\n'
+    (tmp_path / "old.toml").write_text(
+        f"{good}matmul = {{X = 1, Y = 1}}\nunary = {{X = 1}}\n[limits]\nwork_group = 9\n"
+    )
+    (tmp_path / "mid.toml").write_text(f'base = "old"\n{good}matmul = {{Y = 2}}\n')
+    (tmp_path / "new.toml").write_text(f'base = "mid"\n{good}cast = {{X = 3}}\n')
+    monkeypatch.setattr(target, "TARGETS", tmp_path)
+    new = target.load_target("new")
+    assert new.tune == {"matmul": {"X": 1, "Y": 2}, "unary": {"X": 1}, "cast": {"X": 3}}
+    assert new.limits == target.Limits(), "nothing but tunables"
+
+
+@pytest.mark.parametrize("name", sorted(PHONES))
+def test_a_phones_target_is_whole(name):
+    """All that lowering, choosing a plan and predicting ask of it."""
+    phone = target.load_target(name)
+    assert phone.roofline and phone.roofline.source and phone.device_words
+    limits = phone.limits
+    assert limits.work_group and limits.local_memory and limits.allocation
+    assert limits.allocation >= 1 << 28, "a shard of the weights is one buffer"
+    images = (limits.image_width, limits.image_height, limits.pitch_alignment)
+    assert all(images) if "image2d" in phone.caps else not any(images)
+    assert bool(limits.sub_group) == ("subgroups" in phone.caps)
+    gpu = target.load_target("gpu")
+    assert phone.tune.keys() >= gpu.tune.keys() and phone.flash == gpu.flash
+    least = 128 if name.startswith("adreno") else 64
+    assert phone.winograd == {"min_channels": least, "min_outputs": least, "min_tiles": 128 if least == 128 else 32}
+
+
+def test_hosts_have_no_limits():
+    assert {name for name in target.target_names() if target.load_target(name).limits == target.Limits()} == (
+        set(target.target_names()) - PHONES
+    )
+
+
 def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
     with pytest.raises(
-        UsageError, match=r"--target: target 'toaster' is unknown \(expected one of gpu, host, host-avx2, host-neon\)"
+        UsageError,
+        match=r"--target: target 'toaster' is unknown \(expected one of adreno_6xx, .*gpu, host, host-avx2, ",
     ):
         target.load_target("toaster")
     (tmp_path / "a.toml").write_text("why = ")
@@ -82,13 +142,14 @@ def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
     (tmp_path / "g.toml").write_text(f'tuned = ["none"]\n{good}')
     (tmp_path / "h.toml").write_text(good.replace('"half"', '"wings"'))
     (tmp_path / "good.toml").write_text(good)
+    for name, (extra, _) in DAMAGED_TABLES.items():
+        (tmp_path / f"{name}.toml").write_text(good + extra if extra.startswith("[") else f"{extra}\n{good}")
     monkeypatch.setattr(target, "TARGETS", tmp_path)
     with pytest.raises(PlanError, match=r"a\.toml: it is not TOML"):
         target.load_target("a")
     for damaged in "bcdh":
-        wanted = (
-            r"`why`, `class` \(one of portable, cpu, mobile\), `caps` \(some of half, image2d, matrix_unit, subgroups\)"
-        )
+        classes = r"`why`, `class` \(one of portable, cpu, mobile\)"
+        wanted = rf"{classes}, `caps` \(some of half, image2d, matrix_unit, subgroups, wave_constants\)"
         with pytest.raises(PlanError, match=rf"{damaged}\.toml: it needs {wanted}, `scratch` in bytes"):
             target.load_target(damaged)
     with pytest.raises(PlanError, match=r"e\.toml: \[tune\] holds tables"):
@@ -97,6 +158,13 @@ def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
         target.load_target("f")
     with pytest.raises(UsageError, match=r"tuning 'none': .*none\.toml cannot be read"):
         target.load_target("g")
+    (tmp_path / "hen.toml").write_text(f'base = "egg"\n{good}')
+    (tmp_path / "egg.toml").write_text(f'base = "hen"\n{good}')
+    with pytest.raises(PlanError, match=r"egg\.toml: `base` names another target .* \(got 'hen'\)"):
+        target.load_target("hen")
+    for name, (_, match) in DAMAGED_TABLES.items():
+        with pytest.raises(PlanError, match=rf"{name}\.toml: {match}"):
+            target.load_target(name)
     assert target.load_target("good").scratch == 1
     assert target.load_target(target.load_target("good")).name == "good"
 

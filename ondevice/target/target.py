@@ -1,0 +1,104 @@
+"""What a plan is made for, as data: methods that pay, tunables, what the devices can do, and what they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ondevice.target.tuning import Tuning
+
+CLASSES = ("portable", "cpu", "mobile")  # of kernels: a folder of shaders/ each
+# Of computing an op: what a target bounds and `--without` leaves out one by one. An op has a plain way beside them.
+METHODS = ("flash", "winograd", "two_commands")
+ALL = "all"  # of `--without`: leaves every fusion and every method out
+# What a kernel may need of a device beyond OpenCL 1.2, and a target says that its devices have.
+CAPABILITIES = {
+    "half": "arithmetic in half precision",
+    "image2d": "operands that are read as images",
+    "matrix_unit": "products of small matrices in one instruction",
+    "subgroups": "exchange between the work-items that run side by side",
+    "wave_constants": "loads of constants for all work-items that run side by side at once",
+}
+BOUNDS = {
+    "winograd": {"min_channels", "min_outputs", "min_tiles", "stored", "groups"},
+    "flash": {"max_head", "min_queries", "min_keys"},
+    "group_norm": {"two_commands"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that a target's devices take; None where a target does not say.
+
+    `work_group` is work-items of a group, whatever registers a kernel needs; `local_memory` and `allocation` (of one
+    buffer) are bytes; an image is `image_width` texels by `image_height` rows at most, and its rows begin at multiples
+    of `pitch_alignment` texels; `sub_group` is how many work-items run side by side.
+    """
+
+    work_group: int | None = None
+    local_memory: int | None = None
+    image_width: int | None = None
+    image_height: int | None = None
+    allocation: int | None = None
+    sub_group: int | None = None
+    pitch_alignment: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """What a target's devices reach at best: 10^12 operations per second in single and in half precision, 10^9 bytes
+    per second, and the microseconds that a launch takes before it does any work. `source` says where from."""
+
+    fp32_tflops: float
+    fp16_tflops: float
+    gb_per_s: float
+    launch_us: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`tuning` are measured tunables, most specific file first; `tune` holds those of kernels that are in none of them,
+    by kernel name. A kernel that is in neither keeps the defaults of its header.
+
+    `kernel_class` is the class of kernels that it has beside the portable ones, which run anywhere: "cpu" for one
+    work-item per group with a cache of its own, "mobile" for GPUs of phones. `caps` are the CAPABILITIES that its
+    devices have, and `limits` what they do not exceed. For "cpu", weights of products are stored in `panels`: as the
+    kernels' tiles read them, columns after columns, not row by row. `winograd` and `flash` bound the shapes for which
+    these methods are chosen (a missing bound allows all): least channels of a 3x3 convolution's input and output and
+    least 4x4 tiles of its result; the largest head and the least queries and keys of an attention.
+    `winograd.stored`: from so many tiles per picture on, class "cpu" stores weights transformed (never by default);
+    `winograd.groups`: how many work-items share a convolution then, each with scratch of its own (8 by default).
+    `group_norm.two_commands`: from so many pixels on, a group norm is two commands (never by default).
+    `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands.
+    `device_words`: a device whose name or version contains one of them is one of this target's.
+    """
+
+    name: str
+    why: str
+    kernel_class: str
+    winograd: Mapping[str, int]
+    flash: Mapping[str, int]
+    group_norm: Mapping[str, int]
+    scratch: int
+    tune: Mapping[str, Mapping[str, int]]
+    tuning: Sequence[Tuning] = ()
+    caps: frozenset[str] = frozenset()
+    limits: Limits = field(default=Limits())
+    roofline: Roofline | None = None
+    device_words: tuple[str, ...] = ()
+
+    @property
+    def panels(self) -> bool:
+        return self.kernel_class == "cpu"
+
+    def bounds(self, method: str) -> Mapping[str, int]:
+        """Where it says that one of METHODS pays."""
+        return {"flash": self.flash, "winograd": self.winograd, "two_commands": self.group_norm}.get(method, {})
+
+    def refuses(self, kernel_class: str, caps: Collection[str]) -> str | None:
+        """Why a kernel of this class that needs these capabilities does not run on it; None if it does."""
+        if kernel_class not in ("portable", self.kernel_class):
+            return f"it is of class {kernel_class} (target {self.name} has {self.kernel_class})"
+        missing = sorted(set(caps) - self.caps)
+        return f"it needs {', '.join(missing)}, which target {self.name} has not" if missing else None
