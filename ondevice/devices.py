@@ -1,4 +1,4 @@
-"""List the OpenCL devices: which one is used by default, and why others are not.
+"""List the OpenCL devices: which one is used by default, why others are not, and what plans may need of them.
 
 python -m ondevice.devices --json
 """
@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
         for number, device in enumerate(found):
             use = by if device.index == default else f"not used: {device.refused}" if device.refused else "usable"
             about = f"{device.name}  [{device.platform}, {device.version}, driver {device.driver}]"
-            print(f"{number}  {device.index}  {device.kind:<4} {about}  {use}")
+            has = ", ".join(device.facts()["caps"]) or "nothing beyond OpenCL 1.2"
+            print(f"{number}  {device.index}  {device.kind:<4} {about}  {use}; it has {has}")
         for remark in remarks:
             print(f"not used: {remark}", file=sys.stderr)
     if missing:

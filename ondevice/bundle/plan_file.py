@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from ondevice.bundle import format as f
 from ondevice.errors import BundleError
 from ondevice.lower.program import DTYPES
-from ondevice.plan.plan import ALIGN, Dispatch, Kernel, Operand, Plan
+from ondevice.plan.plan import ALIGN, Dispatch, Kernel, Operand, Plan, home, image_of
+from ondevice.target import CAPABILITIES
 
-KNOWN: frozenset[str] = frozenset()  # what `needs` may name: words of later minor versions that this reader knows
-KINDS = ("buffer",)  # of operands; image2d is reserved
+BUFFER, IMAGE = KINDS = ("buffer", "image2d")  # of operands; a plan with images needs the capability of that name
+IMAGED = ("f16", "f32")  # dtypes of what may be viewed as an image
 
 
 class Weight(Protocol):
@@ -73,12 +75,6 @@ def dump_plan(plan: Plan, where: str) -> bytes:
         {"name": kernel.file, "defines": dict(kernel.defines), "inputs": inputs, "outputs": outputs, "scalars": types}
         for kernel, (inputs, outputs, types) in zip(plan.kernels, signatures(plan, where), strict=True)
     ]
-    operands = [
-        {"name": x.name, "dtype": x.dtype, "shape": list(x.shape), "bytes": x.nbytes}
-        | ({"offset": x.offset} if x.offset is not None else {})
-        | ({"weight": x.weight} if x.weight is not None else {})
-        for x in plan.operands
-    ]
     dispatches = [
         {
             "kernel": x.kernel,
@@ -98,14 +94,26 @@ def dump_plan(plan: Plan, where: str) -> bytes:
         "component": plan.component,
         "sizes": plan.sizes,
         "dtype": plan.dtype,
+        **({"needs": list(plan.needs)} if plan.needs else {}),
         "arena": plan.arena,
         "inputs": list(plan.inputs),
         "outputs": list(plan.outputs),
         "kernels": kernels,
-        "operands": operands,
+        "operands": [_operand_row(x) for x in plan.operands],
         "dispatches": dispatches,
     }
     return f.dump_json(value, where)
+
+
+def _operand_row(x: Operand) -> dict[str, Any]:
+    if x.view is not None:
+        height, width, _ = x.shape
+        return {"name": x.name, "kind": IMAGE, "view": x.view, "width": width, "height": height}
+    return (
+        {"name": x.name, "dtype": x.dtype, "shape": list(x.shape), "bytes": x.nbytes}
+        | ({"offset": x.offset} if x.offset is not None else {})
+        | ({"weight": x.weight} if x.weight is not None else {})
+    )
 
 
 def parse_plan(value: Any, where: str, weights: Mapping[str, Weight], kernel_names: Collection[str]) -> Plan:
@@ -113,13 +121,18 @@ def parse_plan(value: Any, where: str, weights: Mapping[str, Weight], kernel_nam
     check = f.Checker(where)
     keys = ("component", "sizes", "dtype", "arena", "inputs", "outputs", "kernels", "operands", "dispatches")
     component, sizes, dtype, arena, inputs, outputs, kernels, operands, dispatches = check.record(value, keys)
-    check.needs(value.get("needs", []), KNOWN, "needs")
+    needs = check.needs(value.get("needs", []), CAPABILITIES, "needs")
     check.identifier(component, "component")
     check.one_of(dtype, DTYPES, "dtype")
     check.integer(arena, 0, f.MAX_BYTES, "arena")
     sizes = check.sizes(sizes, "sizes")
     rows = check.array(operands, (0, f.MAX_OPERANDS), "operands")
-    places = tuple(_operand(check, row, i, arena, weights) for i, row in enumerate(rows))
+    places: list[Operand] = []
+    for i, row in enumerate(rows):
+        is_image = type(row) is dict and check.one_of(row.get("kind", BUFFER), KINDS, "operands", i, "kind") == IMAGE
+        if is_image and IMAGE not in needs:
+            check.fail(f"is {f.shown(IMAGE)}, which `needs` does not say", "operands", i, "kind")
+        places.append(_image(check, row, i, places) if is_image else _operand(check, row, i, arena, weights))
     names: dict[str, int] = {}
     for i, place in enumerate(places):
         if names.setdefault(place.name, i) != i:
@@ -135,11 +148,9 @@ def parse_plan(value: Any, where: str, weights: Mapping[str, Weight], kernel_nam
     for field, indices in (("inputs", inputs), ("outputs", outputs)):
         for i, index in enumerate(indices):
             if places[index].offset is None:
-                check.fail(
-                    f"is {index} (expected an operand of the arena, not the weight {f.shown(places[index].weight)})",
-                    field,
-                    i,
-                )
+                kind = "image" if places[index].weight is None else "weight"
+                named = f.shown(places[index].weight or places[index].name)
+                check.fail(f"is {index} (expected an operand of the arena, not the {kind} {named})", field, i)
             if index in indices[:i]:
                 check.fail(f"is {index} (expected each operand once)", field, i)
     programs = [
@@ -149,9 +160,19 @@ def parse_plan(value: Any, where: str, weights: Mapping[str, Weight], kernel_nam
     elements = [place.nbytes // DTYPES[place.dtype] for place in places]
     calls = check.array(dispatches, (0, f.MAX_DISPATCHES), "dispatches")
     launches = tuple(_dispatch(check, row, i, elements, programs) for i, row in enumerate(calls))
+    _check_images(check, places, launches)
     check_memory(check, places, inputs, outputs, launches)
     return Plan(
-        component, sizes, dtype, arena, places, inputs, outputs, tuple(kernel for kernel, *_ in programs), launches
+        component=component,
+        sizes=sizes,
+        dtype=dtype,
+        arena=arena,
+        operands=tuple(places),
+        inputs=inputs,
+        outputs=outputs,
+        kernels=tuple(kernel for kernel, *_ in programs),
+        dispatches=launches,
+        needs=needs,
     )
 
 
@@ -162,7 +183,6 @@ def _operand(check: f.Checker, row: Any, i: int, arena: int, weights: Mapping[st
     shape = check.shape(shape, dtype, "operands", i, "shape")
     if check.integer(size, 1, f.MAX_BYTES, "operands", i, "bytes") != f.nbytes(shape, dtype):
         check.fail(f"is {size} (expected {f.nbytes(shape, dtype)} for {dtype}{list(shape)})", "operands", i, "bytes")
-    check.one_of(row.get("kind", "buffer"), KINDS, "operands", i, "kind")
     if ("offset" in row) == ("weight" in row):
         check.fail("has both or none of offset and weight (expected one)", "operands", i)
     if "offset" in row:
@@ -182,6 +202,22 @@ def _operand(check: f.Checker, row: Any, i: int, arena: int, weights: Mapping[st
         stored = f"{weights[key].dtype}{list(weights[key].shape)}"
         check.fail(f"is {f.shown(key)}, stored as {stored} (expected {dtype}{list(shape)})", "operands", i, "weight")
     return Operand(name, dtype, shape, size, weight=key)
+
+
+def _image(check: f.Checker, row: Any, i: int, before: list[Operand]) -> Operand:
+    """An image over an operand before it."""
+    name, view, width, height = check.record(row, ("name", "view", "width", "height"), "operands", i)
+    check.text(name, "operands", i, "name")
+    viewed = before[check.integer(view, 0, i - 1, "operands", i, "view")]
+    if viewed.view is not None or viewed.dtype not in IMAGED:
+        what = "an image itself" if viewed.view is not None else f"of {viewed.dtype}"
+        check.fail(f"is {view}, which is {what} (expected a buffer of {' or '.join(IMAGED)})", "operands", i, "view")
+    check.integer(width, 1, f.MAX_SIZE, "operands", i, "width")
+    check.integer(height, 1, f.MAX_SIZE, "operands", i, "height")
+    if (image := replace(image_of(view, viewed, width, height), name=name)).nbytes > viewed.nbytes:
+        what = f"takes {image.nbytes} bytes of {f.shown(viewed.name)} (expected at most its {viewed.nbytes})"
+        check.fail(what, "operands", i)
+    return image
 
 
 def _kernel(check: f.Checker, row: Any, i: int, known: Collection[str]) -> tuple[Kernel, int, int, str]:
@@ -234,9 +270,24 @@ def _dispatch(
     return Dispatch(kernel, operands, outputs, numbers, (gx, gy, gz), (wx, wy, wz), node, op, flops, reads, writes)
 
 
+def _check_images(check: f.Checker, operands: Sequence[Operand], dispatches: Sequence[Dispatch]) -> None:
+    """Refuse an image that is written, and a program that takes an image in one dispatch where it takes a buffer
+    in another."""
+    taken: dict[int, tuple[int, ...]] = {}  # by program: which of its arguments are images
+    for t, call in enumerate(dispatches):
+        images = tuple(k for k, index in enumerate(call.operands) if operands[index].view is not None)
+        if images and images[-1] >= len(call.operands) - call.outputs:
+            name = f.shown(operands[call.operands[images[-1]]].name)
+            check.fail(f"writes the image {name} (expected a buffer)", "dispatches", t, "operands", images[-1])
+        if (known := taken.setdefault(call.kernel, images)) != images:
+            k = min(set(images) ^ set(known))
+            expected = "an image" if k in known else "a buffer"
+            check.fail(f"is another kind than before (expected {expected})", "dispatches", t, "operands", k)
+
+
 def check_memory(
     check: f.Checker,
-    operands: tuple[Operand, ...],
+    operands: Sequence[Operand],
     inputs: tuple[int, ...],
     outputs: tuple[int, ...],
     dispatches: tuple[Dispatch, ...],
@@ -245,14 +296,15 @@ def check_memory(
     or let two live operands share bytes of the arena.
 
     An operand lives from its first write (a plan input: before the first dispatch) to its last use (a plan output:
-    after the last dispatch), both included. Operands alive together are kept sorted by offset, so that each new one
-    meets its neighbours only.
+    after the last dispatch), both included; to use an image is to use what it views. Operands alive together are kept
+    sorted by offset, so that each new one meets its neighbours only.
     """
     first: dict[int, int] = dict.fromkeys(inputs, -1)
     last: dict[int, int] = dict.fromkeys(inputs, -1)
     for t, call in enumerate(dispatches):
         reads = len(call.operands) - call.outputs
-        for k, index in enumerate(call.operands):
+        homes = [home(operands, index) for index in call.operands]
+        for k, index in enumerate(homes):
             weight = operands[index].weight
             if k < reads and weight is not None:
                 continue
@@ -269,7 +321,7 @@ def check_memory(
                         "operands",
                         k,
                     )
-                if index in call.operands[:k]:
+                if index in homes[:k]:
                     check.fail(
                         f"writes {f.shown(operands[index].name)}, which it also uses", "dispatches", t, "operands", k
                     )

@@ -11,7 +11,7 @@ import numpy as np
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import WeightEntry
 from ondevice.errors import BundleError
-from ondevice.plan.plan import ALIGN, Plan
+from ondevice.plan.plan import ALIGN, Plan, home
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -46,7 +46,7 @@ def lay_out(plans: Iterable[Plan], weights: Mapping[str, WeightSource], shard_by
     placed: dict[str, WeightEntry] = {}
     shards: dict[str, tuple[int, int]] = {}  # component -> (number, end) of its last shard
     for plan in plans:
-        read = [index for call in plan.dispatches for index in call.operands]
+        read = [home(plan.operands, index) for call in plan.dispatches for index in call.operands]
         for index in dict.fromkeys([*read, *range(len(plan.operands))]):  # order of use, then operands nothing uses
             operand = plan.operands[index]
             if (key := operand.weight) is None:

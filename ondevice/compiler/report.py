@@ -222,7 +222,7 @@ def of_plan(plan: Plan, fallbacks: Sequence[str] = (), after: str = "plan") -> R
         where = (d.node, d.op, plan.kernels[d.kernel].file, _texts(ins), _texts(outs), d.grid, d.group)
         rows.append(Row(*where, d.flops, d.reads, d.writes))
     weights = sum({x.weight: x.nbytes for x in plan.operands if x.weight is not None}.values())
-    own = [tensor for tensor, x in zip(tensors, plan.operands, strict=True) if x.weight is None]
+    own = [tensor for tensor, x in zip(tensors, plan.operands, strict=True) if x.offset is not None]
     arena = plan.arena if after == "plan" else None
     return Report(plan.component, after, plan.sizes, plan.dtype, rows, weights, own, arena, fallbacks)
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from ondevice.lower.program import DTYPES
 
 # bytes; the strictest sub-buffer alignment seen (CL_DEVICE_MEM_BASE_ADDR_ALIGN: NVIDIA 4096 bits, phones 1024)
 ALIGN = 512
+TEXEL = 4  # elements of a texel of an image
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor with a place: in the arena at `offset`, or in the weights under the key `weight`."""
+    """A tensor with a place: in the arena at `offset`, or in the weights under the key `weight`.
+
+    With `view` it is an image instead: the first bytes of operand number `view`, of its dtype, as [height, width, 4].
+    """
 
     name: str
     dtype: str
@@ -18,6 +25,24 @@ class Operand:
     nbytes: int
     offset: int | None = None
     weight: str | None = None
+    view: int | None = None
+
+
+def home(operands: Sequence[Operand], number: int) -> int:
+    """The number of the operand whose place operand `number` has: of an image it is what it views."""
+    view = operands[number].view
+    return number if view is None else view
+
+
+def image_of(number: int, viewed: Operand, width: int, height: int) -> Operand:
+    """An image of `width` texels by `height` rows over the bytes of operand `number`, which is `viewed`."""
+    return Operand(
+        name=f"{viewed.name}:image {width}x{height}",
+        dtype=viewed.dtype,
+        shape=(height, width, TEXEL),
+        nbytes=width * height * TEXEL * DTYPES[viewed.dtype],
+        view=number,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +83,4 @@ class Plan:
     outputs: tuple[int, ...]
     kernels: tuple[Kernel, ...]
     dispatches: tuple[Dispatch, ...] = field(default_factory=tuple)
+    needs: tuple[str, ...] = ()  # capabilities (`ondevice.target.CAPABILITIES`) without which it does not run

@@ -9,7 +9,7 @@ import numpy as np
 
 from ondevice.errors import NumericError
 from ondevice.plan.inplace import DEFINE as INPLACE
-from ondevice.plan.plan import Plan
+from ondevice.plan.plan import Plan, home
 
 NUMPY: dict[str, np.dtype] = {
     "f32": np.dtype(np.float32),
@@ -31,8 +31,9 @@ def results(plan: Plan) -> list[tuple[int, ...]]:
     for d in reversed(plan.dispatches):
         split = len(d.operands) - d.outputs
         written, inside = d.operands[split:], dict(plan.kernels[d.kernel].defines).get(INPLACE, 0)
+        read = (home(plan.operands, index) for index in d.operands[:split])
         whole.append(tuple(index for index in written if read_next.get(index, index in plan.outputs)))
-        read_next |= dict.fromkeys(written, bool(inside)) | dict.fromkeys(d.operands[:split], True)
+        read_next |= dict.fromkeys(written, bool(inside)) | dict.fromkeys(read, True)
     return whole[::-1]
 
 
@@ -58,7 +59,7 @@ def check_results(plan: Plan, number: int, whole: Sequence[int], read: Callable[
             continue
         inputs = {
             plan.operands[i].name: read(i)
-            for i in dict.fromkeys(dispatch.operands[:split])
+            for i in dict.fromkeys(home(plan.operands, index) for index in dispatch.operands[:split])
             if plan.operands[i].dtype not in WHOLE
         }
         if not np.isnan(values).any() and any(np.isinf(array).any() for array in inputs.values()):

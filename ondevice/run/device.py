@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ondevice.target import CAPABILITIES
+
 
 class Device(Protocol):
     """A queue that runs kernels in order. Every verb may raise DeviceError."""
@@ -18,7 +20,8 @@ class Device(Protocol):
     def facts(self) -> dict[str, Any]:
         """Platform, driver, limits: what a benchmark row or a bug report must say.
 
-        A session reads `global_bytes` (0: unknown) and `maps_weights` (whether `upload` takes no memory of its own).
+        A session reads `global_bytes` (0: unknown), `maps_weights` (whether `upload` takes no memory of its own) and
+        `caps` (which of `ondevice.target.CAPABILITIES` it has).
         """
         ...
 
@@ -38,6 +41,12 @@ class Device(Protocol):
 
     def sub(self, buffer: Any, offset: int, nbytes: int) -> Any:
         """Part of a buffer, sharing its bytes."""
+        ...
+
+    def image(self, buffer: Any, width: int, height: int, dtype: str, what: str) -> Any:
+        """A read-only image of `width` by `height` texels of four `dtype` ("f16" or "f32") over a buffer's bytes, from
+        its first on and row after row; what is written to the buffer is read from the image. `what` names it in an
+        error. It is for `bind`, in a buffer's place."""
         ...
 
     def write(self, buffer: Any, data: np.ndarray) -> None:
@@ -95,7 +104,7 @@ class NullDevice:
     log: list[str] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
-        return {"name": self.name, "global_bytes": 0, "maps_weights": True} | self.limits
+        return {"name": self.name, "global_bytes": 0, "maps_weights": True, "caps": sorted(CAPABILITIES)} | self.limits
 
     def build(self, source: str, entry: str, where: str) -> str:
         self.log.append(f"build {where}")
@@ -111,6 +120,10 @@ class NullDevice:
 
     def sub(self, buffer: np.ndarray, offset: int, nbytes: int) -> np.ndarray:
         return buffer[offset : offset + nbytes]
+
+    def image(self, buffer: np.ndarray, width: int, height: int, dtype: str, what: str) -> np.ndarray:
+        self.log.append(f"image {what} {dtype} {width}x{height}")
+        return buffer
 
     def write(self, buffer: np.ndarray, data: np.ndarray) -> None:
         self.log.append(f"write {data.nbytes}")

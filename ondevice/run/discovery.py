@@ -70,7 +70,6 @@ class Found:
     def facts(self) -> dict[str, Any]:
         """Names, versions and limits (bytes, work-items): what a benchmark row or a bug report must say."""
         device = self.handle
-        extensions = str(device.extensions).split()
         return {
             "name": self.name,
             "platform": self.platform,
@@ -85,10 +84,25 @@ class Found:
             "max_work_group": device.max_work_group_size,
             "local_bytes": device.local_mem_size,
             "alignment": device.mem_base_addr_align // 8,
-            "half": "cl_khr_fp16" in extensions,
-            "sub_groups": "cl_khr_subgroups" in extensions or "cl_intel_subgroups" in extensions,
+            "caps": capabilities(device),
             "maps_weights": self.kind == "cpu",
         }
+
+
+def capabilities(device: Any) -> list[str]:
+    """What a pyopencl device has of `ondevice.target.CAPABILITIES`, sorted.
+
+    Images over buffers are an extension of OpenCL 1.2, a part of 2.x, and an extension again of 3.0.
+    """
+    extensions = set(str(device.extensions).split())
+    images = "cl_khr_image2d_from_buffer" in extensions or device.version.startswith("OpenCL 2.")
+    has = {
+        "half": "cl_khr_fp16" in extensions,
+        "image2d": device.image_support and images,
+        "subgroups": bool({"cl_khr_subgroups", "cl_intel_subgroups"} & extensions),
+        "wave_constants": "cl_qcom_subgroup_constant_load" in extensions,
+    }
+    return [name for name, there in has.items() if there]
 
 
 @functools.cache

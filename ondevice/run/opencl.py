@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 CHUNK = 64 << 20  # bytes a copy of weights moves at once: a mapped file never lies in memory as a whole
 LOG_LINES = 20  # of a failed build
 SMALLER = "use a smaller --size, or another --device"
+TARGET = "convert for a --target of this device, or use another --device"
 OTHER = "run `ondevice devices`, and try another --device"
 _MEMORY = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "INVALID_BUFFER_SIZE")
 _PLACE = re.compile(r"(?:error: )?\"?(\w+\.cl)\"?:(\d+):\d+: (?:(?:fatal )?error: )?(.+)")  # PoCL says "error" first
@@ -155,6 +156,28 @@ class OpenCLDevice:
             return buffer.get_sub_region(offset, nbytes)
         except self._cl.Error as error:
             raise self._failure(error, f"bytes {offset} to {offset + nbytes} of a buffer") from None
+
+    def image(self, buffer: Any, width: int, height: int, dtype: str, what: str) -> Any:
+        """A read-only image of texels of four elements over a buffer's bytes.
+
+        Raises:
+            DeviceError: it is larger than the device's images, or the driver refuses it, such as for rows of a number
+                of texels that it cannot align.
+        """
+        cl, shown = self._cl, f"an image of {width} by {height} texels"
+        most = self._device.image2d_max_width, self._device.image2d_max_height
+        if width > most[0] or height > most[1]:
+            text = f"it is read as {shown}, and {self.name} takes at most {most[0]} by {most[1]}."
+            raise DeviceError(text, where=what, fix=TARGET)
+        order, kinds = cl.channel_order.RGBA, {"f16": cl.channel_type.HALF_FLOAT, "f32": cl.channel_type.FLOAT}
+        desc = cl.ImageDescriptor()
+        desc.image_type, desc.shape, desc.pitches = cl.mem_object_type.IMAGE2D, (width, height), (0, 0)
+        desc.num_mip_levels, desc.num_samples, desc.buffer = 0, 0, buffer
+        try:
+            return cl.Image(self._context, cl.mem_flags.READ_ONLY, cl.ImageFormat(order, kinds[dtype]), desc=desc)
+        except cl.Error as error:
+            text = f"{self.name} could not read {dtype} as {shown} over a buffer: {code(error)}."
+            raise DeviceError(text, where=what, fix=TARGET) from None
 
     def write(self, buffer: Any, data: np.ndarray) -> None:
         """Copy a contiguous array in; returns when it is there."""

@@ -12,11 +12,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from ondevice.errors import DeviceError, OnDeviceError, UsageError
+from ondevice.lower.prelude import SPELLED
 from ondevice.lower.program import DTYPES
 from ondevice.plan.plan import Plan
 from ondevice.run.check import NUMPY, check_results, results
 from ondevice.run.device import Device
 from ondevice.run.profile import Profile
+from ondevice.target import CAPABILITIES
 
 log = logging.getLogger(__name__)
 
@@ -221,14 +223,19 @@ class Session:
         if key in self._bound:
             return self._bound[key]
         where = f"{plan.component} {' '.join(f'{name}={size}' for name, size in plan.sizes.items())}".rstrip()
+        self._check_needs(plan, where)
         self._make_room(plan, where)
         programs = [self._program(kernel.file, kernel.defines) for kernel in plan.kernels]
-        buffers = [
-            self._device.sub(self._arena, operand.offset or 0, operand.nbytes)
-            if operand.weight is None
-            else self._weight(operand.weight)
-            for operand in plan.operands
-        ]
+        buffers: list[Any] = []
+        for operand in plan.operands:
+            if operand.view is not None:
+                viewed, (height, width, _) = plan.operands[operand.view].name, operand.shape
+                image = (width, height, operand.dtype, f"{where}: {viewed}")
+                buffers.append(self._device.image(buffers[operand.view], *image))
+            elif operand.weight is not None:
+                buffers.append(self._weight(operand.weight))
+            else:
+                buffers.append(self._device.sub(self._arena, operand.offset or 0, operand.nbytes))
         launches = [
             self._device.bind(
                 programs[d.kernel], [buffers[i] for i in d.operands], d.scalars, f"{where}: {d.node} ({d.op})"
@@ -237,6 +244,17 @@ class Session:
         ]
         self._bound[key] = _Bound(plan, buffers, launches)
         return self._bound[key]
+
+    def _check_needs(self, plan: Plan, where: str) -> None:
+        """Refuse a plan that needs what the device has not, before anything is built or loaded for it."""
+        has = SPELLED[self._device.dialect].union(self._facts["caps"])
+        if missing := [need for need in plan.needs if need not in has]:
+            what = ", ".join(f"{need} ({CAPABILITIES[need]})" for need in missing)
+            raise DeviceError(
+                f"it needs {what}, which {self._device.name} has not.",
+                where=where,
+                fix="convert for a --target of this device, or use another --device",
+            )
 
     def _make_room(self, plan: Plan, where: str) -> None:
         """Say what the plan needs, check it against the device's memory before anything is loaded,

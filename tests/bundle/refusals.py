@@ -39,11 +39,12 @@ PLAN_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (lambda plan: [], "is a list of 0 (expected an object)"),
     (setting("arena", to=...), "arena is missing"),
     (
-        setting("needs", to=["image2d"]),
-        'needs[0] asks for "image2d", which this version does not know; install a newer ondevice',
+        setting("needs", to=["wings"]),
+        'needs[0] asks for "wings", which this version does not know; install a newer ondevice',
     ),
-    (setting("needs", to=[]), ""),
-    (setting("operands", 0, "kind", to="image2d"), 'operands[0].kind is "image2d" (expected one of: buffer)'),
+    (setting("needs", to=["half"] * 17), "needs is a list of 17 (expected a list of 0..16)"),
+    (setting("needs", to=["half", "subgroups"]), ""),
+    (setting("operands", 0, "kind", to="image2d"), 'operands[0].kind is "image2d", which `needs` does not say'),
     (setting("operands", 0, "kind", to="buffer"), ""),
     (setting("arena", to=512), "operands[2].offset is 512 (expected a multiple of 512 with 32 bytes before 512)"),
     (setting("arena", to=1032), "operands[5].offset is 1024 (expected a multiple of 512 with 16 bytes before 1032)"),
@@ -226,6 +227,7 @@ MANIFEST_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
         setting("version", to="1.3"),
         "has format 1.3 (expected 2.x). Fix: convert the checkpoint again; --force replaces this one",
     ),
+    (setting("version", to="2.0"), ""),
     (setting("version", to="2.7"), ""),  # a later minor version is read
     (setting("components", "tiny", "rewrite", to=...), ""),  # not every writer knows it
     (setting("components", "tiny", "rewrite", to=[]), 'components["tiny"].rewrite is a list of 0 (expected an object)'),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle.image_bundle import IMAGE_CHANGES, write_images
 from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES
 from bundle.tiny_bundle import edit_json, replace_file, write_tiny
 from hypothesis import given, settings
@@ -39,6 +40,14 @@ def test_plan(tmp_path: Path, change: Callable[[Any], Any], expected: str) -> No
         assert refusal(path).startswith(f"{PLAN}: {expected}")
     else:
         open_bundle(path, verify=True)
+
+
+@pytest.mark.parametrize(("file", "change", "expected"), IMAGE_CHANGES)
+def test_images(tmp_path: Path, file: str, change: Callable[[Any], Any], expected: str) -> None:
+    path = write_images(tmp_path / "t")
+    open_bundle(path, verify=True)
+    edit_json(path, file, change)
+    assert refusal(path).startswith(f"{file}: {expected}")
 
 
 @pytest.mark.parametrize(("change", "expected"), MANIFEST_CHANGES)

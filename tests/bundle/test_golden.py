@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle.image_bundle import IMAGE_CHANGES, image_answer, write_images
 from bundle.picture_bundle import write_picture
 from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES, Setting
 from bundle.test_ports import PORT_CHANGES
@@ -45,6 +46,26 @@ def expected() -> dict[str, Any]:
     return {"plans": plans, "weights": weights, "sources": sources}
 
 
+def expected_images() -> dict[str, Any]:
+    """The same of the bundle with images: expected_images.json."""
+    bundle = open_bundle(GOLDEN / "images.ondevice", verify=True)
+    (entry,) = bundle.plans
+    plan, weight = bundle.plan("images", **entry.sizes), bundle.array("images/w")
+    x = (np.arange(weight.size) % 37 / 4 - 4.5).reshape(weight.shape)
+    row = {
+        "component": entry.component,
+        "sizes": entry.sizes,
+        "inputs": {"x": x.tolist()},
+        "outputs": {"y": image_answer(x).tolist()},
+        "tolerance": 1e-5,
+    }
+    sources = {
+        dialect: {k.file: bundle.source(k.file, dialect, k.defines) for k in plan.kernels}
+        for dialect in ("metal", "opencl")
+    }
+    return {"plans": [row], "weights": {"images/w": weight.tolist()}, "sources": sources}
+
+
 def refused() -> list[dict[str, Any]]:
     """One change per row, after which a reader must refuse tiny.ondevice: refused.json."""
     changes = [("bundle.json", *row) for row in MANIFEST_CHANGES] + [(PLAN, *row) for row in PLAN_CHANGES]
@@ -65,16 +86,19 @@ def _rows(rows: list[dict[str, Any]]) -> str:
 
 
 def bless(target: Path = GOLDEN) -> None:
-    """Write both bundles, expected.json and what is to be refused.
+    """Write the bundles, what they hold and compute, and what is to be refused.
     The producer's version is left out, as a release changes nothing."""
     version, writer.__version__ = writer.__version__, "golden"
     try:
         write_tiny(target / "tiny.ondevice", force=True)
+        write_images(target / "images.ondevice", force=True)
         write_picture(target / "picture.ondevice", force=True)
     finally:
         writer.__version__ = version
     (target / "expected.json").write_text(json.dumps(expected(), indent=1) + "\n")
+    (target / "expected_images.json").write_text(json.dumps(expected_images()) + "\n")
     (target / "refused.json").write_text(_rows(refused()))
+    (target / "refused_images.json").write_text(_rows([_row(*change) for change in IMAGE_CHANGES]))
     (target / "refused_pictures.json").write_text(_rows([_row(*change) for change in PORT_CHANGES]))
 
 
@@ -102,7 +126,11 @@ def test_expected_json_is_true_of_the_reader() -> None:
 
 REFUSED = [
     (write, row)
-    for name, write in (("refused.json", write_tiny), ("refused_pictures.json", write_picture))
+    for name, write in (
+        ("refused.json", write_tiny),
+        ("refused_images.json", write_images),
+        ("refused_pictures.json", write_picture),
+    )
     for row in json.loads((GOLDEN / name).read_text())
 ]
 

@@ -18,7 +18,8 @@ from ondevice.plan import plan, weight_key
 
 
 @pytest.mark.device
-def test_golden_bundle_on_a_device() -> None:
+@pytest.mark.parametrize("bundle, expected", [("tiny", "expected.json"), ("images", "expected_images.json")])
+def test_golden_bundle_on_a_device(bundle: str, expected: str) -> None:
     from ondevice.run.opencl import choose_device
     from ondevice.run.session import Session
 
@@ -26,8 +27,8 @@ def test_golden_bundle_on_a_device() -> None:
         device = choose_device()
     except NoDeviceError as exc:
         pytest.skip(str(exc))
-    session = Session(open_bundle(GOLDEN / "tiny.ondevice", verify=True), device)
-    for row in json.loads((GOLDEN / "expected.json").read_text())["plans"]:
+    session = Session(open_bundle(GOLDEN / f"{bundle}.ondevice", verify=True), device)
+    for row in json.loads((GOLDEN / expected).read_text())["plans"]:
         inputs = {name: np.array(values, np.float32) for name, values in row["inputs"].items()}
         for _ in range(2):  # a second run must not see what the first left in the arena
             outputs = session.run(row["component"], inputs, **row["sizes"])

@@ -12,6 +12,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from bundle.image_bundle import IMAGE_PLAN, write_images
+from bundle.refusals import PLAN
 from bundle.tiny_bundle import write_tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,13 +35,11 @@ def validator(kind: str) -> jsonschema.Draft202012Validator:
 VALIDATORS = {kind: validator(kind) for kind in KINDS}
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    path = write_tiny(tmp_path_factory.mktemp("schema") / "t")
-    return {
-        "bundle": json.loads((path / MANIFEST).read_text()),
-        "plan": json.loads((path / "plans" / "tiny_width8.json").read_text()),
-    }
+@pytest.fixture(scope="module", params=[(write_tiny, PLAN), (write_images, IMAGE_PLAN)], ids=["tiny", "images"])
+def written(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
+    write, file = request.param
+    path = write(tmp_path_factory.mktemp("schema") / "t")
+    return {"bundle": json.loads((path / MANIFEST).read_text()), "plan": json.loads((path / file).read_text())}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,8 +47,9 @@ def test_what_is_written_fits_its_schema(written: dict[str, Any], kind: str) -> 
     VALIDATORS[kind].validate(written[kind])
 
 
-def test_golden_bundle_fits_its_schema() -> None:
-    root = Path(__file__).resolve().parents[1] / "golden" / "bundle" / "tiny.ondevice"
+@pytest.mark.parametrize("name", ["tiny", "images"])
+def test_golden_bundle_fits_its_schema(name: str) -> None:
+    root = Path(__file__).resolve().parents[1] / "golden" / "bundle" / f"{name}.ondevice"
     VALIDATORS["bundle"].validate(json.loads((root / MANIFEST).read_text()))
     for file in (root / "plans").iterdir():
         VALIDATORS["plan"].validate(json.loads(file.read_text()))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bundle.image_bundle import WEIGHT, image_plan
 from bundle.tiny_bundle import write_tiny
 
 from benchmarks.fuzz.mutate.data import of_files, pack, unpack
@@ -33,7 +34,9 @@ _WEIGHTS = {
     "tiny/bias": WeightEntry("f16", (4,), "weights/tiny-000.bin", 0, 8),
     "picked": WeightEntry("i32", (4,), "weights/tiny-000.bin", 512, 16),
     "parts": WeightEntry("i8", (4,), "weights/tiny-000.bin", 1024, 4),
+    "images/w": WeightEntry("f16", WEIGHT.shape, "weights/images-000.bin", 0, WEIGHT.nbytes),
 }
+_KERNELS = ("scale_add", "pick", "twice", "fetch")
 
 
 def _tiny(*names: str) -> list[bytes]:
@@ -49,15 +52,17 @@ def _read_manifest(data: bytes, _folder: Path) -> None:
 
 
 def _read_plan(data: bytes, _folder: Path) -> None:
-    found = parse_plan(load_json(data, _PLAN), _PLAN, _WEIGHTS, ("scale_add", "pick"))
+    found = parse_plan(load_json(data, _PLAN), _PLAN, _WEIGHTS, _KERNELS)
     for operand in found.operands:
+        viewed = operand if operand.view is None else found.operands[operand.view]
+        holds(viewed.view is None and operand.nbytes <= viewed.nbytes, "an image leaves what it views")
         holds(
             operand.offset is None or operand.offset + operand.nbytes <= found.arena,
             "an operand lies outside the arena",
         )
     used = {call.kernel for call in found.dispatches}
     if used == set(range(len(found.kernels))):  # what nobody calls has no place in a plan that is written
-        again = parse_plan(load_json(dump_plan(found, _PLAN), _PLAN), _PLAN, _WEIGHTS, ("scale_add", "pick"))
+        again = parse_plan(load_json(dump_plan(found, _PLAN), _PLAN), _PLAN, _WEIGHTS, _KERNELS)
         holds(again == found, "a plan is another one when it is written and read again")
 
 
@@ -178,7 +183,7 @@ def _by_name(name: str) -> Mutate:
 
 READERS = (
     Reader("manifest", lambda: _tiny(MANIFEST), json_value, _read_manifest),
-    Reader("plan", lambda: _tiny(_PLAN), json_value, _read_plan),
+    Reader("plan", lambda: [*_tiny(_PLAN), dump_plan(image_plan(), _PLAN)], json_value, _read_plan),
     Reader("launches", lambda: [_launches()[0]], json_value, _read_launches),
     Reader("bundle", _bundle_seeds, of_files(_by_name), _read_bundle),
     Reader("sampler_table", _table_seeds, json_value, _read_table),
