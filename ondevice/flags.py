@@ -58,8 +58,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         "--weights",
         choices=WEIGHTS,
         help=(
-            "store the larger weights of products and convolutions so, with a scale per column; "
-            "CPU targets only (default: as --dtype says)"
+            "store the larger weights of products and convolutions so, with a scale per column "
+            "(default: as --dtype says)"
         ),
     )
 

@@ -61,9 +61,6 @@ def lower(
             f"weights {weights!r} are unknown (expected one of {', '.join(map(repr, WEIGHTS))}).", where=component
         )
     chosen = target or load_target("host")
-    if weights and not chosen.panels:
-        what = f"int8 weights are stored in panels (got target {chosen.name}, which reads rows)."
-        raise UsageError(what, where="--weights", fix="choose a target of CPUs, or leave --weights out")
     verify_graph(model)
     graph = model.graph
     low = Lowering(

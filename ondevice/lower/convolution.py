@@ -26,6 +26,7 @@ class Conv:
     residual: str
     dims: dict[str, int]  # what every way needs of sizes and steps
     taps: ir.Value  # [kh, kw, ic, oc]
+    quantized: bool  # whether they are stored in fewer bits than activations
 
     @property
     def n(self) -> int:
@@ -42,6 +43,7 @@ class Conv:
             "kw": kw,
             "stride": node.attributes["strides"].as_ints()[0],
             "tiles": tiles,
+            "quantized": int(self.quantized),
         }
 
 
@@ -56,7 +58,9 @@ def read(low: Lowering, node: ir.Node) -> Conv:
     residual = low.operand(given["residual"], dtype) if "residual" in given else x
     sizes = {"ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "up_h": up_h, "up_w": up_w}
     steps = {"pad_top": pads[0], "pad_left": pads[1], "shift_from": shift_from, "shift_row": shift_row}
-    return Conv(given, x, shift, residual, sizes | steps, given["weight"])
+    taps = given["weight"]
+    kh, kw = static_shape(taps)[:2]
+    return Conv(given, x, shift, residual, sizes | steps, taps, pack.as_int8(low, (kh * kw * ic, oc)))
 
 
 def direct(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:

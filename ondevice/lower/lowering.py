@@ -71,6 +71,12 @@ class Lowering:
         # values that are columns of a wider tensor, until somebody needs them dense
         self._parts: dict[str, Strided] = {}
 
+    @property
+    def panels(self) -> bool:
+        """Whether the weights of products are stored in panels: where the target wants that, and where some are int8,
+        which kernels read in panels only."""
+        return self.target.panels or bool(self.weights)
+
     # Values -------------------------------------------------------------------------------------------------------
 
     def dtype_of(self, value: ir.Value) -> str:

@@ -108,9 +108,9 @@ def packed(
 ) -> tuple[str, int, dict[str, int]]:
     """(tensor, columns as they are stored, what the kernel is built with) of a weight [..., k, n], or of a bias [n].
 
-    In panels where the target wants them; else in rows, of at least one vector.
+    In panels, or in rows of at least one vector.
     """
-    if low.target.panels:
+    if low.panels:
         halves = 2 if geglu else 1
         width = tuning["V"] * (-(-tuning["NV"] // halves) * halves)
         if len(static_shape(value)) == 1:

@@ -46,8 +46,8 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         max(groups * 36 * few["STRIP"] * (ic + few["V"]) * DTYPES["f32"], 36 * ic * oc * DTYPES[dtype])
         <= low.target.scratch
     )
-    small = pack.as_int8(low, (9 * ic, oc))  # int8 has no bits for transformed taps, and few bytes to save reads of
-    stored = not small and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
+    # int8 has no bits for transformed taps, and few bytes to save reads of
+    stored = not conv.quantized and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
     tuning = narrowed(low, "winograd_strips", oc, sizes | {"FLY": int(not stored)}, dtype)
     if tiles < tuning["MR"]:
         tuning["MR"] = min(mr for mr in low.kernels["winograd_strips"].header["tune"]["MR"] if mr >= min(tiles, 4))

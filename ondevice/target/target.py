@@ -63,10 +63,10 @@ class Target:
 
     `kernel_class` is the class of kernels that it has beside the portable ones, which run anywhere: "cpu" for one
     work-item per group with a cache of its own, "mobile" for GPUs of phones. `caps` are the CAPABILITIES that its
-    devices have, and `limits` what they do not exceed. For "cpu", weights of products are stored in `panels`: as the
-    kernels' tiles read them, columns after columns, not row by row. `winograd` and `flash` bound the shapes for which
-    these methods are chosen (a missing bound allows all): least channels of a 3x3 convolution's input and output and
-    least 4x4 tiles of its result; the largest head and the least queries and keys of an attention.
+    devices have, and `limits` what they do not exceed. For "cpu" and "mobile", weights of products are stored in
+    `panels`: as the kernels' tiles read them, columns after columns, not row by row. `winograd` and `flash` bound the
+    shapes for which these methods are chosen (a missing bound allows all): least channels of a 3x3 convolution's input
+    and output and least 4x4 tiles of its result; the largest head and the least queries and keys of an attention.
     `winograd.stored`: from so many tiles per picture on, class "cpu" stores weights transformed (never by default);
     `winograd.groups`: how many work-items share a convolution then, each with scratch of its own (8 by default).
     `group_norm.two_commands`: from so many pixels on, a group norm is two commands (never by default).
@@ -90,7 +90,7 @@ class Target:
 
     @property
     def panels(self) -> bool:
-        return self.kernel_class == "cpu"
+        return self.kernel_class != "portable"
 
     def bounds(self, method: str) -> Mapping[str, int]:
         """Where it says that one of METHODS pays."""

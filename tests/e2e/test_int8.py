@@ -13,6 +13,7 @@ from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
+from ondevice.target import load_target
 
 pytestmark = pytest.mark.device
 
@@ -20,15 +21,16 @@ pytestmark = pytest.mark.device
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
     folder, demo = tmp_path_factory.mktemp("int8"), open_checkpoint(None, family="demo")
-    ways = {"f16": "", "i8": "i8"}
+    ways = {"f16": Recipe(), "i8": Recipe(weights="i8"), "gpu": Recipe(weights="i8", target=load_target("gpu"))}
     return {
-        name: open_bundle(compile_bundle(demo, folder / f"{name}.ondevice", Recipe(weights=how)), verify=True)
-        for name, how in ways.items()
+        name: open_bundle(compile_bundle(demo, folder / f"{name}.ondevice", recipe), verify=True)
+        for name, recipe in ways.items()
     }
 
 
 def test_a_bundle_of_about_half_the_size(bundles):
-    half, small = ({p.component: p.weight_bytes for p in bundle.plans} for bundle in bundles.values())
+    half, small, gpu = ({p.component: p.weight_bytes for p in bundle.plans} for bundle in bundles.values())
+    assert gpu["unet"] < 0.56 * half["unet"], "no weight is stored transformed"
     assert small["unet"] < 0.56 * half["unet"]
     assert small["text_encoder"] < half["text_encoder"]  # whose table of words stays as it is
     assert small["vae_decoder"] < 0.56 * half["vae_decoder"]
@@ -61,15 +63,23 @@ def test_what_is_int8(bundles):
         )
 
 
+def drawn(bundle, steps):
+    draw = Pipeline.of(bundle, Session(bundle, choose_device()))
+    return draw("a red circle on a blue background", num_inference_steps=steps, seed=0).pixels.astype(float)
+
+
+def decibels(one, other):
+    return 10 * math.log10(255**2 / ((one - other) ** 2).mean())
+
+
 def test_nearly_the_same_picture(bundles):
     """Measured: 43.7 dB (README). No bound follows from rounding alone, so this one is loose."""
-    half, small = (
-        Pipeline.of(bundle, Session(bundle, choose_device()))(
-            "a red circle on a blue background", num_inference_steps=20, seed=0
-        ).pixels.astype(float)
-        for bundle in bundles.values()
-    )
-    assert 10 * math.log10(255**2 / ((half - small) ** 2).mean()) >= 35
+    assert decibels(*(drawn(bundles[name], 20) for name in ("f16", "i8"))) >= 35
+
+
+def test_every_target_rounds_alike(bundles):
+    """What is left is the rounding of activations to half, and Winograd's."""
+    assert decibels(*(drawn(bundles[name], 2) for name in ("i8", "gpu"))) >= 50
 
 
 def told(capsys, *words):
@@ -101,7 +111,6 @@ def test_the_ablation_of_int8_weights(capsys):
     "words, said",
     [
         (["show", "demo", "--after", "rewrite"], "weights are stored from `lower` on (got --after rewrite)"),
-        (["show", "demo", "--target", "gpu"], "int8 weights are stored in panels (got target gpu, which reads rows)"),
         (["bench", "demo", "--peers"], "the peers run whole models at precisions of their own"),
         (["show", "BUNDLE"], "a bundle is compiled already; this goes only with a model"),
         (["bench", "BUNDLE"], "a bundle is compiled already; this goes only with a model"),

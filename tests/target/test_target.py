@@ -117,6 +117,8 @@ def test_a_phones_target_is_whole(name):
     gpu = target.load_target("gpu")
     assert phone.tune.keys() >= gpu.tune.keys() and phone.flash == gpu.flash
     least = 128 if name.startswith("adreno") else 64
+    assert phone.panels, "weights as the product's tiles read them"
+    assert all(phone.tune[kernel]["V"] * phone.tune[kernel]["NV"] == 16 for kernel in ("matmul", "conv2d_nhwc"))
     assert phone.winograd == {"min_channels": least, "min_outputs": least, "min_tiles": 128 if least == 128 else 32}
 
 
