@@ -31,7 +31,7 @@ STORAGE = {"fp16": "f16", "fp32": "f32"}
 
 def ready(case: Case, runner: CaseRunner, target: Target) -> Ready | None:
     """The case under a target. Methods are those of the first target, so that all run the same calls."""
-    return runner.ready(replace(case, target=target), tunables(case.kernel, case.at, target)[0])
+    return runner.ready(replace(case, target=target), tunables(case.kernel, case.at, target).values)
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
     # a second part that is not there is not read
     operands = [first, *others] if len(others) == 3 else [first, others[0], *others]
     defines = {"ACT_Silu": int("Silu" in of(node.op_type).steps)} | ({} if dims["ragged"] else {"SPAN": block})
-    way = low.choose("GroupNormNhwc", str(node.name), dims, int(low.dtype_of(node.outputs[0]) == "f16"))
+    way = low.choose("GroupNormNhwc", str(node.name), dims | defines, int(low.dtype_of(node.outputs[0]) == "f16"))
     if len(way.kernels) == 2:
         _two_commands(low, node, [first, *others], dims, defines, way)
     else:

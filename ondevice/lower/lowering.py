@@ -9,14 +9,14 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.errors import GraphError, PlanError
+from ondevice.errors import GraphError, NoKernelError, PlanError
 from ondevice.graph.ops import find, traffic
 from ondevice.graph.verify import INTEGERS, static_shape
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.lower.program import DTYPES, USES, Call, MethodUse, Program, Tensor
+from ondevice.lower.program import DTYPES, Call, MethodUse, Program, Tensor
 from ondevice.lower.select import Way, select
 from ondevice.lower.strides import arguments, contiguous
-from ondevice.lower.tunables import tunables
+from ondevice.lower.tunables import over_limits, tunables, used
 from ondevice.target import METHODS, Target
 
 # A part of every row of a tensor: (tensor, first element, elements from row to row).
@@ -181,7 +181,7 @@ class Lowering:
         """Append a call of the kernel that was chosen before, or of the one that is selected for `op` at `dims`.
 
         Raises:
-            NoKernelError: no kernel fits; with each one's reason.
+            NoKernelError: no kernel fits, with each one's reason; or what a rule asks for exceeds the target's limits.
         """
         tensors = self.program.tensors
         half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
@@ -189,12 +189,21 @@ class Lowering:
         assert (len(inputs), len(outputs)) == (len(kernel.header["in"]), len(kernel.header["out"])), (
             f"operands of {kernel.name}"
         )
-        chosen, source = tunables(kernel, {**dims, **build.defines, "F16": half}, self.target)
-        self.program.tuned[source] += 1
-        tuning = chosen | dict(build.tuning)
+        tuned = tunables(kernel, {**dims, **build.defines, "F16": half}, self.target)
+        self.program.tuned[tuned.source] += 1
+        if tuned.cut:
+            self.program.fallbacks.append(f"{self.component}: {node} runs {kernel.name} smaller: {tuned.cut}")
+        tuning = tuned.values | dict(build.tuning)
         grid, group = kernel.launch(dims, tuning)
-        built = {"F16": half} | ({f"OP_{op}": 1} if f"OP_{op}" in kernel.text else {}) | self._used(kernel, half)
+        built = {"F16": half} | ({f"OP_{op}": 1} if f"OP_{op}" in kernel.text else {})
+        built |= used(kernel, self.target, bool(half)) | {f"IMAGE_{name}": 0 for name in kernel.textures}
         built |= tuning | dict(build.defines)
+        if reason := over_limits(kernel, built, self.target):
+            raise NoKernelError(
+                f"{kernel.name} does not run on {self.target.name}: {reason}.",
+                where=f"{self.component}: {node}",
+                fix="choose another --target, or smaller tunables",
+            )
         # An input that stands in two places is read once.
         sizes = {name: tensors[name].nbytes for name in (*inputs, *outputs)} | dict(build.touched)
         reads, writes = traffic(op, [sizes[name] for name in dict.fromkeys(inputs)], [sizes[name] for name in outputs])
@@ -215,15 +224,6 @@ class Lowering:
                 inplace=kernel.inplace(dims, built),
             )
         )
-
-    def _used(self, kernel: KernelFile, half: int) -> dict[str, int]:
-        """The defines of what the kernel takes advantage of: of half arithmetic only where storage is half, too."""
-        found = {
-            define: 1
-            for cap, define in USES.items()
-            if cap in kernel.uses and cap in self.target.caps and (half or cap != "half")
-        }
-        return found | dict.fromkeys((f"IMAGE_{name}" for name in kernel.textures), 0)
 
     def choose(self, op: str, node: str, dims: Mapping[str, int | float], half: int) -> Way:
         """How `op` is computed at `dims` in storage of half or single precision; what became of methods is noted.
@@ -250,7 +250,7 @@ class Lowering:
         """
         return tunables(
             self.kernels[kernel], None if sizes is None else {**sizes, "F16": int(dtype == "f16")}, self.target
-        )[0]
+        ).values
 
     def emit_node(
         self,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ondevice.errors import NoKernelError
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.lower.tunables import tunables
+from ondevice.lower.tunables import over_limits, tunables, whole_numbers
 from ondevice.target import ALL, Target
 
 
@@ -77,11 +77,13 @@ class Way:
         return next(filter(None, found), None)
 
     def untuned(self, dims: Mapping[str, int | float], target: Target) -> str | None:
-        """Why it does not compute the op as the target tunes it:
-        such as fewer channels than a vector has; None if it does."""
+        """Why it does not compute the op as the target tunes it: such as fewer channels than a vector has, or groups
+        that are over the target's limits; None if it does."""
         for kernel in self.kernels:
-            needs = kernel.tuned_needs
-            if needs and (reason := kernel.misfit({**dims, **tunables(kernel, dims, target)[0]}, needs)):
+            values = tunables(kernel, dims, target).values
+            if reason := kernel.misfit({**dims, **values}, kernel.tuned_needs):
+                return reason
+            if reason := over_limits(kernel, {**whole_numbers(dims), **values}, target):
                 return reason
         return None
 
