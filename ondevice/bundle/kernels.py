@@ -18,7 +18,7 @@ from ondevice.errors import BundleError
 from ondevice.lower.bounds import Bounds, Launch
 from ondevice.lower.kernel_file import KernelFile, kernel_paths
 from ondevice.lower.prelude import DIALECTS, prelude
-from ondevice.plan.plan import Plan
+from ondevice.plan.plan import Dispatch, Plan
 
 FOLDER = "kernels/"
 
@@ -34,16 +34,26 @@ def check_launches(plan: Plan, file: str, kernels: Mapping[str, str]) -> None:
     """
     check = f.Checker(file)
     known = [_bounds(kernel.file, kernels[kernel.file]) for kernel in plan.kernels]
-    defines = [dict(kernel.defines) for kernel in plan.kernels]
-    operands = [(operand.dtype, prod(operand.shape)) for operand in plan.operands]
+    for i, (bounds, kernel) in enumerate(zip(known, plan.kernels, strict=True)):
+        if bounds and (unsaid := bounds.kernel.built_on(dict(kernel.defines)) - set(plan.needs)):
+            check.fail(f"is {kernel.file}.cl built for {min(unsaid)}, which `needs` does not say", "kernels", i)
     for i, call in enumerate(plan.dispatches):
-        if (bounds := known[call.kernel]) is None:
-            continue
-        given = [operands[k] for k in call.operands]
-        if wrong := bounds.misuse(
-            Launch(defines[call.kernel], given, call.outputs, call.scalars, call.grid, call.group)
-        ):
+        if (bounds := known[call.kernel]) and (wrong := bounds.misuse(launch_of(plan, call))):
             check.fail(f"does not fit {plan.kernels[call.kernel].file}.cl: {wrong}", "dispatches", i)
+
+
+def launch_of(plan: Plan, call: Dispatch) -> Launch:
+    """A dispatch of a plan as `Bounds.misuse` takes it."""
+    given = [plan.operands[k] for k in call.operands]
+    return Launch(
+        defines=dict(plan.kernels[call.kernel].defines),
+        operands=[(operand.dtype, prod(operand.shape)) for operand in given],
+        outputs=call.outputs,
+        scalars=call.scalars,
+        grid=call.grid,
+        group=call.group,
+        images={n: (x.shape[1], x.shape[0]) for n, x in enumerate(given) if x.view is not None},
+    )
 
 
 def check_ours(files: Iterable[tuple[str, str]]) -> None:

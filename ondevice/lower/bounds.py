@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import evaluate, names
 from ondevice.lower.header import OPERAND
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.lower.program import DTYPES, USES
+from ondevice.lower.program import DTYPES, TEXEL, USES
 
 LIMIT = 2**31  # elements of an operand: kernels index with 32 bits
 NUMBERS = ("D", "SPAN")  # defines that are sizes, bounded by `holds`; all others are off or on
@@ -24,7 +24,8 @@ _ACTIVATION = re.compile(r"ACT_\w+")
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A dispatch as a plan has it: of each operand its dtype and its elements, inputs first."""
+    """A dispatch as a plan has it: of each operand its dtype and its elements, inputs first; width and height of those
+    that are images, by their numbers."""
 
     defines: Mapping[str, int]
     operands: Sequence[tuple[str, int]]
@@ -32,6 +33,7 @@ class Launch:
     scalars: Sequence[int | float]
     grid: tuple[int, int, int]
     group: tuple[int, int, int]
+    images: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
 
 class Bounds:
@@ -42,12 +44,12 @@ class Bounds:
         reach: dict[str, str] = header.get("reach", {})
         self._operands: list[tuple[str, str, str]] = []  # name, type, elements that are touched from the first on
         self._sizes: set[str] = set(header["grid"])  # expressions of what is 1 or more
-        for field in ("in", "out"):
-            for entry in header[field]:
+        for operands in ("in", "out"):
+            for entry in header[operands]:
                 found = OPERAND.fullmatch(entry)
                 assert found is not None, "KernelFile.read has seen it"
                 name, kind, shape = found.groups()
-                self._operands.append((name, kind, reach.get(name, f"({shape.replace(',', ') * (')})")))
+                self._operands.append((name, kind, kernel.touched(found)))
                 self._sizes |= set() if name in reach else {part.strip() for part in shape.split(",")}
         self._sizes = set().union(*map(names, self._sizes)) & (
             {name for name, kind in kernel.arg_types.items() if kind == "int"} | {"D"}
@@ -62,9 +64,8 @@ class Bounds:
             said - kernel.arg_types.keys() | self._defaults.keys() | moved | {"F16", *(f"OP_{op}" for op in kernel.ops)}
         )
         self._defines |= {"INPLACE"} if "inplace" in header else set()
-        self._defines |= {f"IMAGE_{name}" for name in kernel.textures} | {
-            USES[cap] for cap in kernel.uses if cap in USES
-        }
+        self._folds = {f"FOLD_{name}": f"IMAGE_{name}" for name in kernel.textures}
+        self._defines |= {*self._folds, *self._folds.values()} | {USES[cap] for cap in kernel.uses if cap in USES}
 
     def misuse(self, launch: Launch) -> str | None:
         """What is wrong with a launch, as a field and what is wrong with it; None where nothing is."""
@@ -75,6 +76,9 @@ class Bounds:
                     return f"define {name} is {value} (expected one of {tune[name]})"
             elif name not in self._defines and not _ACTIVATION.fullmatch(name):
                 return f"define {name} is none of the kernel's"
+            elif name in self._folds:
+                if value < 1 or value & (value - 1) or not launch.defines.get(self._folds[name]):
+                    return f"define {name} is {value} (expected a power of two, beside {self._folds[name]}=1)"
             elif name not in NUMBERS and value not in (0, 1):
                 return f"define {name} is {value} (expected 0 or 1)"
         if missing := sorted(tune.keys() - launch.defines.keys()):
@@ -111,7 +115,10 @@ class Bounds:
             ):
                 if launch.defines.get("INPLACE") and name in self.kernel.header["inplace"]:
                     continue  # a stand-in
-                if (used := evaluate(text, values)) <= 0:
+                used = evaluate(text, values)
+                if wrong := self._no_image(number, name, launch, values):
+                    return f"operand {number} ({name}) {wrong}"
+                if used <= 0:
                     continue
                 if wrong := _mistyped(kind, dtype, values):
                     return f"operand {number} ({name}) is {dtype} (expected {wrong})"
@@ -123,6 +130,20 @@ class Bounds:
                     )
         except ZeroDivisionError:
             return "a size that others are divided by is 0"
+        return None
+
+    def _no_image(self, number: int, name: str, launch: Launch, values: Mapping[str, int | float]) -> str | None:
+        """What is wrong with an operand that is an image, or should be one; None where nothing is.
+        That an image has all elements that are touched, in rows of as many as it is read in, is all that must hold."""
+        size = launch.images.get(number)
+        if not launch.defines.get(f"IMAGE_{name}") or name not in self.kernel.textures:
+            return None if size is None else "is an image (expected a buffer)"
+        if (fold := launch.defines.get(f"FOLD_{name}")) is None:
+            return f"has no define FOLD_{name}"
+        row = evaluate(self.kernel.textures[name][0], values)
+        if size is None or TEXEL * size[0] != fold * row:
+            got = "a buffer" if size is None else f"an image of {size[0]} texels per row"
+            return f"is {got} (expected an image with rows of {fold} x {row} values)"
         return None
 
     def _launch(self, launch: Launch) -> str | None:

@@ -20,6 +20,7 @@ from ondevice.errors import NoKernelError
 from ondevice.lower.expression import ceil_div, evaluate
 from ondevice.lower.header import OPERAND, check_header
 from ondevice.lower.prelude import DIALECTS, prelude
+from ondevice.lower.program import USES
 from ondevice.target import CLASSES
 
 
@@ -67,11 +68,27 @@ class KernelFile:
         """The capabilities that it takes advantage of where a device has them: a define each."""
         return tuple(self.header.get("uses", ()))
 
+    def built_on(self, defines: Mapping[str, int]) -> set[str]:
+        """The capabilities without which a build with these defines does not run."""
+        used = {cap for cap in self.uses if cap in USES and defines.get(USES[cap])}
+        images = any(defines.get(f"IMAGE_{name}") for name in self.textures)
+        return {*self.caps, *used, *(["image2d"] if images else [])}
+
     @property
-    def textures(self) -> tuple[str, ...]:
-        """Its inputs that may be read as images: with the define IMAGE_<name>."""
-        found = (OPERAND.fullmatch(entry) for entry in self.header["in"])
-        return tuple(entry[1] for entry in found if entry and entry[2] == "tex")
+    def inputs(self) -> tuple[str, ...]:
+        """Names of its inputs, in order."""
+        return tuple(entry.partition(":")[0] for entry in self.header["in"])
+
+    @property
+    def textures(self) -> dict[str, tuple[str, str]]:
+        """Its inputs that may be read as images, with the define IMAGE_<name>: expressions of the elements of a row,
+        and of those that are touched in all."""
+        found = [entry for text in self.header["in"] if (entry := OPERAND.fullmatch(text)) and entry[2] == "tex"]
+        return {entry[1]: (entry[3].rpartition(",")[2].strip(), self.touched(entry)) for entry in found}
+
+    def touched(self, operand: re.Match[str]) -> str:
+        """Expression of how many elements of an operand, as OPERAND finds it in the header, a launch may touch."""
+        return str(self.header.get("reach", {}).get(operand[1], f"({operand[3].replace(',', ') * (')})"))
 
     @property
     def method(self) -> str:
@@ -199,7 +216,7 @@ class KernelFile:
         for name, dim in self.header.get("inplace", {}).items():
             width = defines.get("V", 1) * defines.get("NV", 1)
             if not dim or defines.get("PANELS") or dims[dim] % width == 0:
-                return [entry.partition(":")[0] for entry in self.header["in"]].index(name)
+                return self.inputs.index(name)
         return None
 
     def scalars(self, dims: Mapping[str, int | float]) -> tuple[int | float, ...]:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from ondevice.errors import GraphError, NoKernelError, PlanError
 from ondevice.graph.ops import find, traffic
 from ondevice.graph.verify import INTEGERS, static_shape
+from ondevice.lower.images import imaged
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, Call, MethodUse, Program, Tensor
 from ondevice.lower.select import Way, select
@@ -196,14 +197,20 @@ class Lowering:
         tuning = tuned.values | dict(build.tuning)
         grid, group = kernel.launch(dims, tuning)
         built = {"F16": half} | ({f"OP_{op}": 1} if f"OP_{op}" in kernel.text else {})
-        built |= used(kernel, self.target, bool(half)) | {f"IMAGE_{name}": 0 for name in kernel.textures}
-        built |= tuning | dict(build.defines)
+        built |= used(kernel, self.target, bool(half)) | tuning | dict(build.defines)
+        read = imaged(kernel, [tensors[name] for name in inputs], {**dims, **built}, self.target)
+        built |= read.defines
         if reason := over_limits(kernel, built, self.target):
             raise NoKernelError(
                 f"{kernel.name} does not run on {self.target.name}: {reason}.",
                 where=f"{self.component}: {node}",
                 fix="choose another --target, or smaller tunables",
             )
+        self.program.fallbacks += [f"{self.component}: {node} {fallback}" for fallback in read.fallbacks]
+        self.program.needs |= kernel.built_on(built)
+        inplace = kernel.inplace(dims, built)
+        if any(number == inplace for number, *_ in read.images):
+            inplace = None  # a stand-in is read as no image
         # An input that stands in two places is read once.
         sizes = {name: tensors[name].nbytes for name in (*inputs, *outputs)} | dict(build.touched)
         reads, writes = traffic(op, [sizes[name] for name in dict.fromkeys(inputs)], [sizes[name] for name in outputs])
@@ -221,7 +228,8 @@ class Lowering:
                 flops=flops,
                 reads=reads,
                 writes=writes,
-                inplace=kernel.inplace(dims, built),
+                inplace=inplace,
+                images=read.images,
             )
         )
 

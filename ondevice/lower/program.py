@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 STORAGES = {"fp16": "f16", "fp32": "f32"}  # what people call those that activations are stored in
+TEXEL = 4  # elements of a texel of an image
 DTYPES = {"f32": 4, "f16": 2, "i32": 4, "i8": 1}  # storage types a kernel may read or write, with bytes per element
 
 # A capability that a kernel may use -> the define that tells it to. Images have one per operand: IMAGE_<name>.
@@ -52,6 +53,8 @@ class Call:
     reads: int  # bytes
     writes: int
     inplace: int | None = None  # which input may be found where the output is written
+    # (input, width in texels, height in rows) of each that is read as an image over its tensor
+    images: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(slots=True)
@@ -75,6 +78,8 @@ class Program:
     # tensor name -> values, converted to its dtype when written
     weights: dict[str, ir.TensorProtocol] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)  # batch, height, width (latent units for unet and vae)
-    fallbacks: list[str] = field(default_factory=list)  # nodes that run on a general kernel, and why
+    # nodes that run on a general kernel, or read as a buffer what could be an image, and why
+    fallbacks: list[str] = field(default_factory=list)
+    needs: set[str] = field(default_factory=set)  # capabilities without which its calls, as they are built, do not run
     methods: dict[str, MethodUse] = field(default_factory=dict)  # by method, of ondevice.target.METHODS
     tuned: Counter[str] = field(default_factory=Counter)  # where calls have their tunables from -> how many

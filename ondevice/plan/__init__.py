@@ -7,7 +7,7 @@ from ondevice.plan.arena import Life, arena_size, check, peak, place
 from ondevice.plan.inplace import in_place
 from ondevice.plan.liveness import lives
 from ondevice.plan.order import ordered
-from ondevice.plan.plan import Dispatch, Kernel, Operand, Plan
+from ondevice.plan.plan import Dispatch, Kernel, Operand, Plan, image_of
 
 
 def weight_key(component: str, tensor: str) -> str:
@@ -47,12 +47,20 @@ def plan(program: Program, *, storage: str) -> Plan:
             key = weight_key(program.component, name) if name in program.weights else None
             operands.append(Operand(name, tensor.dtype, tensor.shape, tensor.nbytes, offsets.get(name), key))
     dispatches: list[Dispatch] = []
+    images: dict[tuple[int, int, int], int] = {}
     for call in program.calls:
         kernel = kernels.setdefault(Kernel(call.kernel, call.defines), len(kernels))
+        numbers = [index[name] for name in (*call.inputs, *call.outputs)]
+        for position, width, height in call.images:
+            image = numbers[position], width, height
+            if image not in images:
+                images[image] = len(operands)
+                operands.append(image_of(numbers[position], operands[numbers[position]], width, height))
+            numbers[position] = images[image]
         dispatches.append(
             Dispatch(
                 kernel=kernel,
-                operands=tuple(index[name] for name in (*call.inputs, *call.outputs)),
+                operands=tuple(numbers),
                 outputs=len(call.outputs),
                 scalars=call.scalars,
                 grid=call.grid,
@@ -74,4 +82,5 @@ def plan(program: Program, *, storage: str) -> Plan:
         outputs=tuple(index[name] for name in program.outputs),
         kernels=tuple(kernels),
         dispatches=tuple(dispatches),
+        needs=tuple(sorted(program.needs)),
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ondevice.lower.program import DTYPES
+from ondevice.lower.program import DTYPES, TEXEL
 
 # bytes; the strictest sub-buffer alignment seen (CL_DEVICE_MEM_BASE_ADDR_ALIGN: NVIDIA 4096 bits, phones 1024)
 ALIGN = 512
-TEXEL = 4  # elements of a texel of an image
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,16 @@ typedef float4 real4;
 #define LOADWR4(p, i)   LOADR4(p, i)
 #endif
 
-// An operand of storage that is read four values at a time: from a buffer, or with IMAGE_<operand> as a texture over the
-// same bytes. `row4` is how many fours a row has.
+// An operand of storage that is read four values at a time: from a buffer, or with IMAGE_<operand> as a texture over
+// the same bytes, FOLD_<operand> rows (a power of two) side by side. `row4` is how many fours a row has.
 #define OD_JOIN_(a, b)  a##b
 #define OD_JOIN(a, b)   OD_JOIN_(a, b)
 #define OD_TEX_0(x)     device const stg* x
 #define OD_TEX_1(x)     texture2d<stg, access::read> x
 #define OD_LOADT_0(x, row, column, row4) LOADR4(x, ((row) * (row4) + (column)) * 4)
-#define OD_LOADT_1(x, row, column, row4) real4(x.read(uint2(column, row)))
+#define OD_TEXEL(x, row, column, row4) \
+  uint2(((row) & (FOLD_##x - 1)) * (row4) + (column), uint(row) / FOLD_##x)
+#define OD_LOADT_1(x, row, column, row4) real4(x.read(OD_TEXEL(x, row, column, row4)))
 #define IN_TEX(x)       OD_JOIN(OD_TEX_, IMAGE_##x)(x)
 #define LOADT(x, row, column, row4) OD_JOIN(OD_LOADT_, IMAGE_##x)(x, row, column, row4)
 

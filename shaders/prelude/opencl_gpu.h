@@ -33,14 +33,16 @@ typedef float4 real4;
 #endif
 
 // An operand of storage that is read four values at a time: from a buffer, or with IMAGE_<operand> as an image over the
-// same bytes. `row4` is how many fours a row has.
+// same bytes, FOLD_<operand> rows (a power of two) side by side. `row4` is how many fours a row has.
 #define OD_TEX_0(x)     __global const stg* restrict x
 #define OD_TEX_1(x)     __read_only image2d_t x
 #define OD_LOADT_0(x, row, column, row4) LOADR4(x, ((row) * (row4) + (column)) * 4)
+#define OD_TEXEL(x, row, column, row4) \
+  ((int2)(((row) & (FOLD_##x - 1)) * (row4) + (column), (int)((uint)(row) / FOLD_##x)))
 #if HALF
-#define OD_LOADT_1(x, row, column, row4) read_imageh(x, (int2)(column, row))
+#define OD_LOADT_1(x, row, column, row4) read_imageh(x, OD_TEXEL(x, row, column, row4))
 #else
-#define OD_LOADT_1(x, row, column, row4) read_imagef(x, (int2)(column, row))
+#define OD_LOADT_1(x, row, column, row4) read_imagef(x, OD_TEXEL(x, row, column, row4))
 #endif
 #define IN_TEX(x)       OD_JOIN(OD_TEX_, IMAGE_##x)(x)
 #define LOADT(x, row, column, row4) OD_JOIN(OD_LOADT_, IMAGE_##x)(x, row, column, row4)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from ondevice.lower.bounds import Bounds, Launch
+from ondevice.lower.expression import evaluate
 from ondevice.lower.kernel_file import KernelFile
+from ondevice.lower.program import TEXEL
 from ondevice.run.device import Device
 
 GUARD = 4096  # bytes on each side; a multiple of every device's sub-buffer alignment
@@ -48,6 +50,18 @@ class Bench:
         self.device.write(parent, whole)
         return parent, self.device.sub(parent, GUARD, inside.nbytes)
 
+    @staticmethod
+    def _images(
+        kernel: KernelFile, inputs: Sequence[np.ndarray], values: Mapping[str, int | float]
+    ) -> dict[int, tuple[int, int]]:
+        """Width and height of the inputs that the defines among `values` say are images, by number."""
+        found = {}
+        for name, (row, _) in kernel.textures.items():
+            if values.get(f"IMAGE_{name}"):
+                number, across = kernel.inputs.index(name), int(values[f"FOLD_{name}"]) * evaluate(row, values)
+                found[number] = across // TEXEL, inputs[number].size // across
+        return found
+
     def run(
         self,
         kernel: KernelFile,
@@ -75,11 +89,17 @@ class Bench:
         buffers += [self.guarded(array, PATTERN) for array in stands]
         given = [(NAMES[array.dtype], array.size) for array in inputs] + [(NAMES[np.dtype(dtype)], int(np.prod(shape)))]
         given += [("f32", scratch)] if scratch else []
-        launch = Launch({**defines, **chosen}, given, len(written), kernel.scalars(dims), *kernel.launch(dims, chosen))
+        images = self._images(kernel, inputs, {**dims, **chosen, **defines})
+        for number, (width, height) in images.items():
+            given[number] = given[number][0], TEXEL * width * height
+        launched = kernel.launch(dims, chosen)
+        launch = Launch({**defines, **chosen}, given, len(written), kernel.scalars(dims), *launched, images)
         assert (wrong := Bounds(kernel).misuse(launch)) is None, wrong
         program = self.program(kernel, {**defines, **chosen})
-        bound = self.device.bind(program, [inside for _, inside in buffers], kernel.scalars(dims))
-        self.device.launch(bound, *kernel.launch(dims, chosen))
+        bound_to = [inside for _, inside in buffers]
+        for number, size in images.items():
+            bound_to[number] = self.device.image(bound_to[number], *size, given[number][0], kernel.inputs[number])
+        self.device.launch(self.device.bind(program, bound_to, kernel.scalars(dims)), *launched)
         self.device.finish()
         inside = []
         for (parent, _), size in zip(buffers[len(inputs) :], written, strict=True):

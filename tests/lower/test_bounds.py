@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from math import prod
 from typing import Any
 
 import pytest
 
+from ondevice.bundle.kernels import launch_of
 from ondevice.compiler import Recipe
 from ondevice.compiler.jobs import bundle_jobs
 from ondevice.compiler.programs import programs
@@ -96,10 +96,8 @@ def launches() -> dict[str, list[Launch]]:
         for compiled in programs(model, Recipe(dtype, weights, load_target(target), without), todo, KERNELS):
             plan = compiled.plan()
             for call in plan.dispatches:
-                kernel, given = plan.kernels[call.kernel], [plan.operands[k] for k in call.operands]
-                operands = [(operand.dtype, prod(operand.shape)) for operand in given]
-                launch = Launch(dict(kernel.defines), operands, call.outputs, call.scalars, call.grid, call.group)
-                found[kernel.file][repr((launch.defines, launch.scalars))] = launch
+                launch = launch_of(plan, call)
+                found[plan.kernels[call.kernel].file][repr((launch.defines, launch.scalars))] = launch
     return {name: [*by_key.values(), *([by_hand(name)] if name in BY_HAND else [])] for name, by_key in found.items()}
 
 
