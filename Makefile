@@ -1,6 +1,7 @@
 # make demo   a virtual environment, the demo model's bundle, and demo.png: no root, no OpenCL driver needed
 # make test   the tests, without torch
 # make sweep  the rest of them: kernels at every value of every tunable
+# make phones kernels for phones under further conditions: sub-groups of other widths, sanitizers, Oclgrind, PoCL
 # make parity the tests against torch, diffusers and transformers
 # make lint   style and types
 # make fuzz   damaged and hostile files for every reader, for a minute or SECONDS (SEED, WORKERS: see docs/fuzzing.md)
@@ -11,17 +12,20 @@ SECONDS ?= 60
 SEED ?= 0
 PROMPT ?= a red circle on a blue background
 
-.PHONY: demo test sweep parity lint fuzz clean
+.PHONY: demo test sweep phones parity lint fuzz clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.convert demo --out demo.ondevice --force
 	$(BIN)/python -m ondevice.generate demo.ondevice "$(PROMPT)" --device cpu --out demo.png
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not parity and not sweep"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not parity and not sweep and not phones"
 
 sweep: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m sweep
+
+phones: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto --dist worksteal -rs -m phones
 
 parity: $(VENV)/.reference
 	$(BIN)/python -m pytest -n auto --dist worksteal -m parity

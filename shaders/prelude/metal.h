@@ -8,15 +8,16 @@ using namespace metal;
 #endif
 
 // Metal's widest float vector has 4 lanes. Other widths suit CPUs: here they are an array, correct and no faster.
+#define vec             od_vec                              // metal has a `vec` of its own, a template
 #if V == 4
-typedef float4 vec;
+typedef float4 od_vec;
 static inline vec od_splat(float s) { return float4(s); }
 #define OD_LANE(v, i)   (v)[i]
 #define OD_MAP(f)       static inline vec od_##f(vec v) { return precise::f(v); }
 static inline vec od_fma(vec a, vec b, vec c) { return fma(a, b, c); }
 static inline vec od_fmax(vec a, vec b) { return fmax(a, b); }
 #else
-struct vec { float s[V]; };
+struct od_vec { float s[V]; };
 #define OD_LANE(v, i)   (v).s[i]
 #define OD_EACH(e)      vec r; for (int i = 0; i < V; i++) r.s[i] = e; return r;
 #define OD_MAP(f)       static inline vec od_##f(vec v) { OD_EACH(precise::f(v.s[i])) }

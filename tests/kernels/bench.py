@@ -7,6 +7,7 @@ element that is never written shows) and are surrounded by a pattern that must s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,18 @@ import pytest
 
 from ondevice.lower.bounds import Bounds, Launch
 from ondevice.lower.expression import evaluate
+from ondevice.lower.images import imaged
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.lower.program import TEXEL
+from ondevice.lower.program import TEXEL, Tensor
+from ondevice.lower.tunables import used
 from ondevice.run.device import Device
+from ondevice.target import Limits, Target
 
 GUARD = 4096  # bytes on each side; a multiple of every device's sub-buffer alignment
 PATTERN, NAN = 0xA5, 0xFF  # NAN everywhere is a NaN in f16 and in f32
 NAMES = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16", np.dtype(np.int32): "i32", np.dtype(np.int8): "i8"}
 STORED = {"f32": np.float32, "f16": np.float16}
+PLAIN = Target("bench", "What every device has.", "mobile", {}, {}, {}, 0, {})
 
 
 def half(stored: str) -> int:
@@ -30,11 +35,22 @@ def half(stored: str) -> int:
 
 
 class Bench:
-    """One device and the programs built on it."""
+    """One device and the programs built on it.
 
-    def __init__(self, device: Device) -> None:
-        self.device = device
+    Args:
+        target: kernels take advantage of its capabilities where their headers say they do, and launches keep to its
+            limits. With one of local memory, the device says what a launch took: `local_bytes`.
+    """
+
+    def __init__(self, device: Device, target: Target = PLAIN) -> None:
+        self.device, self.target = device, target
         self._built: dict[str, Any] = {}
+
+    def limited(self, limits: Limits) -> Bench:
+        """The same bench with other limits."""
+        other = Bench(self.device, replace(self.target, limits=limits))
+        other._built = self._built
+        return other
 
     def program(self, kernel: KernelFile, defines: Mapping[str, int]) -> Any:
         source = kernel.source(self.device.dialect, **defines)
@@ -49,6 +65,15 @@ class Bench:
         parent = self.device.alloc(whole.nbytes, "test buffer")
         self.device.write(parent, whole)
         return parent, self.device.sub(parent, GUARD, inside.nbytes)
+
+    def _advantages(
+        self, kernel: KernelFile, inputs: Sequence[np.ndarray], values: Mapping[str, int | float]
+    ) -> dict[str, int]:
+        """The defines that lowering for the target would give, of operands that may be images too."""
+        tensors = [Tensor(str(number), NAMES[array.dtype], array.shape) for number, array in enumerate(inputs)]
+        return used(kernel, self.target, bool(values.get("F16"))) | dict(
+            imaged(kernel, tensors, values, self.target).defines
+        )
 
     @staticmethod
     def _images(
@@ -81,6 +106,7 @@ class Bench:
         """
         shape, dtype = output
         chosen = kernel.tuning(**(tuning or {}))
+        defines = self._advantages(kernel, inputs, {**dims, **chosen, **defines}) | defines
         nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         buffers = [self.guarded(array, NAN) for array in inputs]
         written = [nbytes, 4 * scratch] if scratch else [nbytes]
@@ -99,8 +125,12 @@ class Bench:
         bound_to = [inside for _, inside in buffers]
         for number, size in images.items():
             bound_to[number] = self.device.image(bound_to[number], *size, given[number][0], kernel.inputs[number])
+        limits = self.target.limits
+        assert (over := limits.refuses_group(launched[1])) is None, over
         self.device.launch(self.device.bind(program, bound_to, kernel.scalars(dims)), *launched)
         self.device.finish()
+        if limits.local_memory:
+            assert (over := limits.refuses_local(self.device.local_bytes)) is None, over
         inside = []
         for (parent, _), size in zip(buffers[len(inputs) :], written, strict=True):
             whole = self.device.read(parent, (size + 2 * GUARD,), np.dtype(np.uint8))
@@ -127,6 +157,8 @@ def assert_same_in_place(
     index = kernel.inplace(dims, {**defines, **kernel.tuning(**(tuning or {}))})
     if index is None:
         return False
+    if kernel.inputs[index] in kernel.textures:
+        defines |= {f"IMAGE_{kernel.inputs[index]}": 0}  # a stand-in is read as no image
     over = [*inputs[:index], inputs[0] if index else inputs[1], *inputs[index + 1 :]]  # a stand-in
     apart = bench.run(kernel, inputs, output, dims, tuning, scratch, **defines)
     same = bench.run(kernel, over, output, dims, tuning, scratch, before=inputs[index], INPLACE=1, **defines)

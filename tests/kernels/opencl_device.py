@@ -1,0 +1,38 @@
+"""An OpenCL device of this machine, held to what phones' GPUs do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ondevice.errors import DeviceError
+from ondevice.run.discovery import find_device, opencl
+from ondevice.run.opencl import OpenCLDevice
+
+
+class PhoneOpenCL(OpenCLDevice):
+    """Says what local memory a launch takes, and may have sub-groups of another width than the driver's choice.
+
+    Args:
+        spec: which device, as `find_device` takes it.
+        sub_group: work-items of a sub-group in kernels that use them, where the driver lets one say so
+            (cl_intel_required_subgroup_size).
+    """
+
+    def __init__(self, spec: str | None = None, sub_group: int | None = None) -> None:
+        self._handle = find_device(spec).handle
+        super().__init__(find_device(spec))
+        self.sub_group, self.local_bytes = sub_group, 0
+
+    def build(self, source: str, entry: str, where: str) -> Any:
+        if self.sub_group and re.search(r"^#define SUBGROUPS 1$", source, re.MULTILINE):
+            word = f"__attribute__((intel_reqd_sub_group_size({self.sub_group})))"
+            source = re.sub(r"\b__kernel\b", f"{word} __kernel", source)
+        return super().build(source, entry, where)
+
+    def launch(self, bound: Any, grid: tuple[int, int, int], group: tuple[int, int, int]) -> Any:
+        taken = opencl().kernel_work_group_info.LOCAL_MEM_SIZE
+        self.local_bytes = int(bound[0].get_work_group_info(taken, self._handle))
+        if self.local_bytes > self._handle.local_mem_size:  # some drivers crash
+            raise DeviceError(f"it takes {self.local_bytes} bytes of local memory.", where=bound[2])
+        return super().launch(bound, grid, group)
