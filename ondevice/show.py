@@ -2,6 +2,7 @@
 
 ondevice show sd14 --random-weights 0 --after plan
 ondevice show sd14.ondevice --after lower --component unet --list
+ondevice show sd14.ondevice --kernels metal --out sources/
 """
 
 from __future__ import annotations
@@ -9,12 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ondevice import cli, flags
 from ondevice.bundle.reader import Bundle
-from ondevice.compiler import report
+from ondevice.compiler import report, sources
 from ondevice.compiler.fallbacks import settle
 from ondevice.diffusion import memory_budget
+from ondevice.errors import UsageError
+
+if TYPE_CHECKING:
+    from ondevice.converters.component import Checkpoint
 
 HELP = "what a model becomes, stage by stage: ops, bytes moved, FLOPs, memory"
 
@@ -31,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the stage to show (default plan); a bundle has lower and plan",
     )
     flags.add_component(parser)
+    parser.add_argument(
+        "--kernels",
+        choices=sources.ENDINGS,
+        help="of a bundle: the programs that its plans launch, as a driver of this dialect builds them",
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write --kernels there, a file per program")
     parser.add_argument("--list", action="store_true", help="every node or dispatch, one per line")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -46,7 +59,13 @@ def run(args: argparse.Namespace) -> int:
         flags.refuse(args, ["--weights"], f"weights are stored from `lower` on (got --after {args.after}).")
     if args.after == "graph":
         flags.refuse(args, ["--without"], "no rule has run after `graph`; it is the plain graph.")
+    if args.kernels:
+        flags.refuse(args, ["--size", "--list", "--json"], "the sources of all plans are shown as they are.")
+    else:
+        flags.refuse(args, ["--out"], "only sources are written, with --kernels.")
     opened, size = flags.open_subject(args), flags.size_of(args)
+    if args.kernels:
+        return _show_kernels(opened, args)
     if isinstance(opened, Bundle):
         reports = report.of_bundle(opened, args.after, size=size, component=args.component)
         notes: tuple[str, ...] = ()
@@ -82,6 +101,19 @@ def run(args: argparse.Namespace) -> int:
         print(line)
     if picture and isinstance(opened, Bundle):
         print(f"\nnumbers that a picture is drawn with: {numbers(opened)}")
+    return 0
+
+
+def _show_kernels(opened: Checkpoint | Bundle, args: argparse.Namespace) -> int:
+    """Print or write the programs of a bundle."""
+    if not isinstance(opened, Bundle):
+        fix = f"convert it first, and name the folder: `ondevice convert {args.model}`"
+        raise UsageError("sources are a bundle's (got a model).", where="--kernels", fix=fix)
+    made = sources.sources(opened, args.kernels, args.component)
+    if args.out:
+        print(sources.write_sources(made, args.kernels, args.out))
+    else:
+        print("\n".join(source.headed() for source in made), end="")
     return 0
 
 

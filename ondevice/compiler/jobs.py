@@ -147,7 +147,7 @@ def only(found: Sequence[Part], component: str | None) -> list[Part]:
     """Those of one component, or all. Raises UsageError where there is none."""
     chosen = [item for item in found if component in (None, item.component)]
     if not chosen:
-        have = ", ".join(item.component for item in found)
+        have = ", ".join(dict.fromkeys(item.component for item in found))
         raise UsageError(f"there is no {component} (it has {have}).", where="--component", fix="name one of these")
     return chosen
 

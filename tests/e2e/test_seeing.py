@@ -1,12 +1,14 @@
 """show, explain and bench as a user types them, on the demo model and its bundle."""
 
 import json
+import re
 import shutil
 
 import pytest
 
 from ondevice import cli
 from ondevice.base import machine
+from ondevice.bundle import open_bundle
 from ondevice.compiler.report import STAGES
 from ondevice.errors import BundleError, StrictError, UsageError
 from ondevice.lower.kernel_file import load_all
@@ -61,6 +63,45 @@ def test_show_a_bundle_says_what_its_model_does(capsys, bundle):
     )
     assert of_bundle.pop("ways") and not of_model.pop("ways")  # a model has no plans to choose from
     assert of_bundle == of_model
+
+
+@pytest.mark.parametrize("dialect, ending, word", [("opencl", "cl", "__kernel"), ("metal", "metal", "metal_stdlib")])
+def test_show_the_programs_of_a_bundle(capsys, bundle, tmp_path, dialect, ending, word):
+    text = said(capsys, "show", bundle, "--kernels", dialect)
+    heads = re.findall(r"^// (\w+): (.*); dispatches: (.*)$", text, re.M)
+    opened = open_bundle(bundle)
+    plans = [opened.plan(entry.component, **entry.sizes) for entry in opened.plans]
+    first = dict.fromkeys(plan.kernels[call.kernel] for plan in plans for call in plan.dispatches)
+    shown = [(kernel.file, " ".join(f"{name}={value}" for name, value in kernel.defines)) for kernel in first]
+    assert [(file, defines) for file, defines, _ in heads] == shown
+    counted = sum(int(count) for *_, uses in heads for count in re.findall(r"(\d+) of", uses.replace(",", "")))
+    assert counted == sum(len(plan.dispatches) for plan in plans)
+    assert all(opened.source(kernel.file, dialect, kernel.defines).rstrip() in text for kernel in first)
+    assert text.count(f'#line 1 "{shown[0][0]}.cl"') == sum(file == shown[0][0] for file, _ in shown) and word in text
+    part = said(capsys, "show", bundle, "--kernels", dialect, "--component", "vae_decoder")
+    assert set(re.findall(r"dispatches: .*? of (\w+)", part)) == {"vae_decoder"}
+    assert said(capsys, "show", bundle, "--kernels", dialect, "--out", str(tmp_path / "s")) == f"{tmp_path / 's'}\n"
+    files = sorted(path.name for path in (tmp_path / "s").iterdir())
+    assert len(files) == len(shown) and f"{shown[0][0]}-01.{ending}" in files
+    assert (tmp_path / "s" / f"{shown[0][0]}-01.{ending}").read_text() in text
+    said_no = fails(capsys, UsageError, "show", bundle, "--kernels", dialect, "--out", str(tmp_path / "s"))
+    assert "is there already. Fix: choose another name with --out" in said_no
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        (["demo", "--kernels", "metal"], "--kernels: sources are a bundle's (got a model). Fix: convert it first"),
+        (["BUNDLE", "--kernels", "metal", "--json"], "--json: the sources of all plans are shown as they are."),
+        (["BUNDLE", "--out", "x"], "--out: only sources are written, with --kernels."),
+        (
+            ["BUNDLE", "--kernels", "metal", "--component", "u"],
+            "--component: there is no u (it has text_encoder, unet, ",
+        ),
+    ],
+)
+def test_what_has_no_sources(capsys, bundle, words, reason):
+    assert reason in fails(capsys, UsageError, "show", *(bundle if word == "BUNDLE" else word for word in words))
 
 
 def test_show_honours_converts_flags(capsys):
