@@ -70,7 +70,7 @@ class Bench:
         self, kernel: KernelFile, inputs: Sequence[np.ndarray], values: Mapping[str, int | float]
     ) -> dict[str, int]:
         """The defines that lowering for the target would give, of operands that may be images too."""
-        tensors = [Tensor(str(number), NAMES[array.dtype], array.shape) for number, array in enumerate(inputs)]
+        tensors = [Tensor(str(number), array.shape, NAMES[array.dtype]) for number, array in enumerate(inputs)]
         return used(kernel, self.target, bool(values.get("F16"))) | dict(
             imaged(kernel, tensors, values, self.target).defines
         )

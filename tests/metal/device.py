@@ -39,7 +39,7 @@ class MetalOnCpu(ArrayDevice):
 
     Args:
         folder: where kernels that were compiled are kept.
-        width: work-items of a SIMD-group: 8, 16, 32 or 64.
+        sub_group: work-items of a SIMD-group: 8, 16, 32 or 64.
         reverse: run work-items and groups from last to first.
         sanitized: check every access.
     """
@@ -47,9 +47,9 @@ class MetalOnCpu(ArrayDevice):
     dialect = "metal"
     caps = ("half", "image2d", "matrix_unit", "subgroups")
 
-    def __init__(self, folder: Path, width: int = 32, *, reverse: bool = False, sanitized: bool = False) -> None:
-        self.name = f"Metal on the CPU, SIMD-groups of {width}{', reverse' * reverse}{', sanitized' * sanitized}"
-        self.width, self.reverse, self.sanitized, self._folder = width, reverse, sanitized, folder
+    def __init__(self, folder: Path, sub_group: int = 32, *, reverse: bool = False, sanitized: bool = False) -> None:
+        self.name = f"Metal on the CPU, SIMD-groups of {sub_group}{', reverse' * reverse}{', sanitized' * sanitized}"
+        self.sub_group, self.reverse, self.sanitized, self._folder = sub_group, reverse, sanitized, folder
         if not sanitized:  # kernels find its symbols
             ctypes.CDLL(str(build.runtime(folder)), ctypes.RTLD_GLOBAL)
 
@@ -78,14 +78,20 @@ class MetalOnCpu(ArrayDevice):
         places = [ctypes.addressof(one) if isinstance(one, _Texture) else one.ctypes.data for one in held]
         operands, three, why = ctypes.c_void_p * len(places), ctypes.c_uint * 3, ctypes.create_string_buffer(WHY)
         local: int = bound.program.run(
-            operands(*places), three(*groups), three(*sizes), self.width, int(self.reverse), why, ctypes.c_ulong(WHY)
+            operands(*places),
+            three(*groups),
+            three(*sizes),
+            self.sub_group,
+            int(self.reverse),
+            why,
+            ctypes.c_ulong(WHY),
         )
         if local < 0:
             raise DeviceError(why.value.decode(), where=bound.where)
         return local
 
     def _run_apart(self, bound: Bound, groups: Sequence[int], sizes: Sequence[int]) -> int:
-        job = struct.pack("=9I", len(bound.operands), self.width, int(self.reverse), *groups, *sizes)
+        job = struct.pack("=9I", len(bound.operands), self.sub_group, int(self.reverse), *groups, *sizes)
         arrays = [one.buffer if isinstance(one, Image) else one for one in bound.operands]
         for one, array in zip(bound.operands, arrays, strict=True):
             layout = _layout(one) if isinstance(one, Image) else (0, 0, 0, 0)
