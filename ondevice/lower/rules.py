@@ -319,7 +319,12 @@ def _copy(
 
 
 # What lowers an op that can be computed in several ways, by the first kernel of the way that select.py takes.
-CONVOLUTIONS = {"conv2d_nhwc": convolution.direct, "winograd_strips": winograd.strips, "winograd_input": winograd.bands}
+CONVOLUTIONS = {
+    "conv2d_nhwc": convolution.direct,
+    "winograd_strips": winograd.strips,
+    "winograd_input": winograd.bands,
+    "winograd_patches": winograd.bands,
+}
 ATTENTIONS = {"flash_attention": attention.flash, "attention_scores": attention.partially_fused}
 
 

@@ -86,12 +86,14 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     ic, (before, after) = conv.dims["ic"], way.kernels
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles = n * tiles_h * tiles_w
-    tuning = narrowed(low, "matmul", oc)
-    right, columns, defines = pack.packed(low, _transformed(taps), dtype, tuning)
-    bias = low.operand(conv.given["bias"], dtype) if "bias" in conv.given else conv.x
     result, name = low.result(out), str(node.name)
     parts = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.target.scratch)
     band = -(-tiles // parts)
+    products_of = {"batch": 36, "m": band, "n": oc, "k": ic, "k1": ic}
+    multiply = low.choose("MatMul", name, products_of, int(dtype == "f16")).first
+    tuning = narrowed(low, multiply.name, oc)
+    right, columns, defines = pack.packed(low, _transformed(taps), dtype, tuning)
+    bias = low.operand(conv.given["bias"], dtype) if "bias" in conv.given else conv.x
     for first in range(0, tiles, band):
         count = min(band, tiles - first)
         patches = low.scratch(f"{name}:patches.{first}", (36, count, ic), dtype)
@@ -99,25 +101,9 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         part = {t: low.program.tensors[t].nbytes * count // tiles for t in (conv.x, conv.residual, result)}
         sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
         low.emit("ConvNhwc", name, [conv.x], [patches], sizes, count * ic * 144, Build(touched=part, kernel=before))
-        dims = {
-            "batch": 36,
-            "m": count,
-            "n": oc,
-            "k": ic,
-            "k1": ic,
-            "ldb": columns,
-            "a_batch": count * ic,
-            "b_batch": ic * columns,
-        }
-        low.emit(
-            "MatMul",
-            name,
-            [patches, patches, right, patches, patches, patches],
-            [products],
-            dims,
-            72 * count * ic * oc,
-            Build(defines, tuning),
-        )
+        dims = products_of | {"m": count, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
+        inputs, build = [patches, patches, right, patches, patches, patches], Build(defines, tuning, kernel=multiply)
+        low.emit("MatMul", name, inputs, [products], dims, 72 * count * ic * oc, build)
         optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
         operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
         finish = of(node.op_type).defines

@@ -21,6 +21,9 @@ typedef float4 real4;
 #define TO_VEC(r)       convert_float4(r)
 #define RSPLAT(s)       ((real4)(s))
 #define RFMA(a, b, c)   ((a) * (b) + (c))                   // compilers fuse it where the device does; a may be a scalar
+// Four neighbouring values of storage as a `vec`, from a multiple of 4 on.
+#define LOAD4(p, i)     TO_VEC(LOADR4(p, i))
+#define STORE4(p, i, v) STOREV(p, i, v)
 // Four neighbouring values of a weight, from a multiple of 4 on: as `stg`, or in whole numbers of its column's scale.
 #if W8
 #if HALF

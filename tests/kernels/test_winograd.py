@@ -43,10 +43,8 @@ def tiles_of(large: np.ndarray, oh: int, ow: int) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("size", [(1, 1, 1, 16), (2, 5, 7, 17), (1, 12, 9, 40)], ids=str)
-@pytest.mark.parametrize("up", [1, 2])
-@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_input"]))
-def test_input(bench: Bench, size, up, stored, tuning):
+def check_input(bench: Bench, kernel: str, size, up, stored, tuning, **defines):
+    """The patches of x [n, h, w, ic], or of x `up` times as large, of all tiles but the first and the last."""
     n, h, w, ic = size
     oh, ow = up * h, up * w
     x = values("normal", (n, h, w, ic), stored)
@@ -55,7 +53,8 @@ def test_input(bench: Bench, size, up, stored, tuning):
     first, count = (0, tiles) if tiles < 3 else (1, tiles - 2)  # a band
     sizes = {"h": h, "w": w, "ic": ic, "tiles_h": th, "tiles_w": tw, "first": first, "count": count}
     dims = sizes | {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow}
-    got = bench.run(KERNELS["winograd_input"], [x], ((36, count, ic), x.dtype), dims, tuning, F16=int(stored == "f16"))
+    output = ((36, count, ic), x.dtype)
+    got = bench.run(KERNELS[kernel], [x], output, dims, tuning, F16=int(stored == "f16"), **defines)
     patches = tiles_of(x.astype(np.float64).repeat(up, 1).repeat(up, 2), oh, ow)[first : first + count]
 
     def turned(matrix, data):
@@ -65,32 +64,21 @@ def test_input(bench: Bench, size, up, stored, tuning):
     assert_close(got, want, EPS[stored] * np.abs(want) + TINY[stored] + 12 * EPS["f32"] * size_, str(size))
 
 
-@pytest.mark.parametrize("size", [(1, 1, 1, 16), (2, 5, 7, 17), (1, 12, 9, 40)], ids=str)
-@pytest.mark.parametrize("activation, shift, add", [("", False, False), ("Silu", True, True)])
-@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_output"]))
-def test_output(bench: Bench, size, activation, shift, add, stored, tuning):
+def check_output(bench: Bench, kernel: str, size, activation, parts, stored, tuning, inplace):
+    """y [n, oh, ow, oc] of normal products, with shift and residual if `parts`; `inplace`: if it can be over it."""
     n, oh, ow, oc = size
     th, tw = -(-oh // 4), -(-ow // 4)
     count = n * th * tw
     products = values("normal", (36, count, oc), stored)
     bias, shifts, residual = (
-        values("normal", s, stored, i) for i, s in enumerate(((oc,), (n, 2 + oc), (n, oh, ow, oc)), 1)
+        values("normal", s, stored, i) for i, s in enumerate(((oc,), (n, 4 + oc), (n, oh, ow, oc)), 1)
     )
-    sizes = {
-        "oh": oh,
-        "ow": ow,
-        "oc": oc,
-        "tiles_h": th,
-        "tiles_w": tw,
-        "first": 0,
-        "count": count,
-        "shift_from": 2,
-        "shift_row": 2 + oc,
-    }
-    settings = {"F16": int(stored == "f16"), **defines(activation, True, shift, add)}
+    sizes = {"oh": oh, "ow": ow, "oc": oc, "tiles_h": th, "tiles_w": tw, "first": 0, "count": count}
+    sizes |= {"shift_from": 4, "shift_row": 4 + oc}
+    settings = {"F16": int(stored == "f16"), **defines(activation, True, parts, parts)}
     inputs = [products, bias, shifts, residual]
-    call = (KERNELS["winograd_output"], inputs, ((n, oh, ow, oc), products.dtype), sizes, tuning)
-    assert not add or assert_same_in_place(bench, *call, **settings) == (oc % 16 == 0 or oc % tuning.get("V", 16) == 0)
+    call = (KERNELS[kernel], inputs, ((n, oh, ow, oc), products.dtype), sizes, tuning)
+    assert not parts or assert_same_in_place(bench, *call, **settings) == inplace
     got = bench.run(*call, **settings)
     data, base, extra, rest = exact(*inputs)
 
@@ -99,29 +87,39 @@ def test_output(bench: Bench, size, activation, shift, add, stored, tuning):
         whole = tiles.reshape(n, th, tw, 4, 4, oc).transpose(0, 1, 3, 2, 4, 5).reshape(n, 4 * th, 4 * tw, oc)
         return whole[:, :oh, :ow]
 
-    parts = {"bias": base, "shift": extra[:, None, None, 2:] if shift else None, "residual": rest if add else None}
-    want, wrong = finished(back(AT, data), back(np.abs(AT), np.abs(data)) * 2, 36, stored, activation, **parts)
+    added = {"bias": base, "shift": extra[:, None, None, 4:] if parts else None, "residual": rest if parts else None}
+    want, wrong = finished(back(AT, data), back(np.abs(AT), np.abs(data)) * 2, 36, stored, activation, **added)
     assert_close(got, want, wrong, str(size))
 
 
-def test_a_band_writes_its_own_tiles_only(bench: Bench):
+def check_band(bench: Bench, kernel: str):
+    """The second and the third of four tiles: their pixels are written, and no others."""
     products, bias = values("normal", (36, 2, 16), "f32"), np.zeros(16, np.float32)
-    sizes = {
-        "oh": 8,
-        "ow": 8,
-        "oc": 16,
-        "tiles_h": 2,
-        "tiles_w": 2,
-        "first": 1,
-        "count": 2,
-        "shift_from": 0,
-        "shift_row": 0,
-    }
-    got = bench.run(
-        KERNELS["winograd_output"], [products, bias, bias, bias], ((1, 8, 8, 16), np.float32), sizes, F16=0, HAS_BIAS=1
-    )
+    sizes = {"oh": 8, "ow": 8, "oc": 16, "tiles_h": 2, "tiles_w": 2, "first": 1, "count": 2}
+    sizes |= {"shift_from": 0, "shift_row": 0}
+    output = ((1, 8, 8, 16), np.float32)
+    got = bench.run(KERNELS[kernel], [products, bias, bias, bias], output, sizes, F16=0, HAS_BIAS=1)
     written = np.isfinite(got[0, ..., 0])
     assert written[:4, 4:].all() and written[4:, :4].all() and not written[:4, :4].any() and not written[4:, 4:].any()
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1, 16), (2, 5, 7, 17), (1, 12, 9, 40)], ids=str)
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_input"]))
+def test_input(bench: Bench, size, up, stored, tuning):
+    check_input(bench, "winograd_input", size, up, stored, tuning)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1, 16), (2, 5, 7, 17), (1, 12, 9, 40)], ids=str)
+@pytest.mark.parametrize("activation, parts", [("", False), ("Silu", True)])
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_output"]))
+def test_output(bench: Bench, size, activation, parts, stored, tuning):
+    inplace = size[-1] % 16 == 0 or size[-1] % tuning.get("V", 16) == 0
+    check_output(bench, "winograd_output", size, activation, parts, stored, tuning, inplace)
+
+
+def test_a_band_writes_its_own_tiles_only(bench: Bench):
+    check_band(bench, "winograd_output")
 
 
 def test_the_whole_is_a_convolution(bench: Bench):

@@ -64,17 +64,14 @@ BY_HAND: dict[str, tuple[dict[str, int | float], list[int], dict[str, int]]] = {
         {},
     ),
     "resize_nearest_nhwc": ({"n": 1, "h": 2, "w": 2, "c": 3, "oh": 4, "ow": 4}, [12, 48], {}),
-    "winograd_input": (
-        TILES | {"h": 8, "w": 8, "ic": 16, "pad_top": 1, "pad_left": 1, "up_h": 8, "up_w": 8},
-        [1024, 36 * 64],
-        {},
-    ),
-    "winograd_output": (
-        TILES | {"oh": 8, "ow": 8, "oc": 16, "shift_from": 0, "shift_row": 16},
-        [36 * 64, 16, 16, 1024, 1024],
-        {"HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1},
-    ),
 }
+BEFORE = TILES | {"h": 8, "w": 8, "ic": 16, "pad_top": 1, "pad_left": 1, "up_h": 8, "up_w": 8}
+AFTER = TILES | {"oh": 8, "ow": 8, "oc": 16, "shift_from": 0, "shift_row": 16}
+BY_HAND |= dict.fromkeys(("winograd_input", "winograd_patches"), (BEFORE, [1024, 36 * 64], {}))
+BY_HAND |= dict.fromkeys(
+    ("winograd_output", "winograd_pixels"),
+    (AFTER, [36 * 64, 16, 16, 1024, 1024], {"HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1}),
+)
 
 
 def by_hand(name: str) -> Launch:

@@ -45,7 +45,12 @@ def test_every_kernel_is_part_of_a_way() -> None:
     assert {kernel.name for op in OPS for way in ways(op, KERNELS) for kernel in way.kernels} == KERNELS.keys()
     names = {op: [[kernel.name for kernel in way.kernels] for way in ways(op, KERNELS)] for op in OPS}
     assert names["Attention"] == [["flash_attention"], ["attention_scores", "softmax_stats", "attention_mix"]]
-    assert names["ConvNhwc"] == [["winograd_strips"], ["winograd_input", "winograd_output"], ["conv2d_nhwc"]]
+    assert names["ConvNhwc"] == [
+        ["winograd_patches", "winograd_pixels"],
+        ["winograd_strips"],
+        ["winograd_input", "winograd_output"],
+        ["conv2d_nhwc"],
+    ]
     assert names["GroupNormNhwc"] == [
         ["group_norm_sums", "group_norm_apply"],
         ["group_norm_nhwc"],
@@ -101,13 +106,17 @@ def test_class_and_capabilities_come_before_sizes() -> None:
     """A kernel of another class, or one that needs what the device has not, is none of the target's."""
     on_cpu, on_gpu = (select("ConvNhwc", WIDE, target, KERNELS) for target in (HOST, GPU))
     assert (on_cpu.way.first.name, on_gpu.way.first.name) == ("winograd_strips", "winograd_input")
-    assert on_gpu.losers == {"winograd_strips": "it is of class cpu (target gpu has portable)"} and not on_gpu.methods
+    assert on_gpu.losers == {
+        "winograd_patches": "it is of class mobile (target gpu has portable)",
+        "winograd_strips": "it is of class cpu (target gpu has portable)",
+    }
+    assert not on_gpu.methods
     asking = replace(
         KERNELS["winograd_strips"], header=KERNELS["winograd_strips"].header | {"caps": ["half", "subgroups"]}
     )
     kernels = KERNELS | {"winograd_strips": asking}
     without = select("ConvNhwc", WIDE, replace(HOST, caps=frozenset({"half"})), kernels)
-    assert without.losers == {"winograd_strips": "it needs subgroups, which target host has not"}
+    assert without.losers["winograd_strips"] == "it needs subgroups, which target host has not"
     assert select("ConvNhwc", WIDE, replace(HOST, caps=frozenset({"half", "subgroups"})), kernels).way.first is asking
 
 
@@ -115,7 +124,8 @@ def test_class_and_capabilities_come_before_sizes() -> None:
 def test_a_method_that_is_left_out(without: list[str]) -> None:
     choice = select("ConvNhwc", WIDE, HOST, KERNELS, without)
     assert choice.way.first.name == "conv2d_nhwc" and not choice.methods and choice.fallback is None
-    assert choice.losers == dict.fromkeys(("winograd_strips", "winograd_input"), "--without winograd")
+    left_out = dict.fromkeys(("winograd_strips", "winograd_input"), "--without winograd")
+    assert choice.losers == left_out | {"winograd_patches": "it is of class mobile (target host has cpu)"}
 
 
 # Methods of whole graphs ----------------------------------------------------------------------------------------------
