@@ -15,12 +15,12 @@ from tqdm import tqdm
 from ondevice import cli, flags
 from ondevice.bundle.writer import writable_target
 from ondevice.compiler import compile_bundle
+from ondevice.compiler.jobs import BAND
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
 from ondevice.export.onnx import export_onnx, writable_folder
 
 HELP = "turn a checkpoint into a bundle"
-BAND = 64  # rows of pixels in which a decoder in bands works: an eighth of a 512x512 picture
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
 NOT_IN_GRAPHS |= dict.fromkeys(("--weights", "--dtype"), "here is float32") | {"--sampler": "has no sampler"}
 

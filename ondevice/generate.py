@@ -277,6 +277,7 @@ def way_of(args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], r
     width, height = ((side or 0) // scale for side in (request.width, request.height))
     guided = memory_budget.is_guided(bundle, request.guidance_scale)
     way = memory_budget.Way(memory_budget.in_single_passes(bundle, guided, width, height))
+    way = memory_budget.drawable(bundle, width, height, way)
     if args.tile_vae is not None:
         have = memory_budget.band_heights(bundle, width, height)
         way = replace(way, rows=args.tile_vae or (have[-1] if have else 0))

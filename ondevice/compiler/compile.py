@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from ondevice.bundle.in_memory import weight_sources
-from ondevice.bundle.weights import WeightSource
+from ondevice.bundle.format import SHARD_BYTES
 from ondevice.bundle.writer import Contents, writable_target, write_bundle
 from ondevice.compiler.fallbacks import settle
 from ondevice.compiler.jobs import bundle_jobs
 from ondevice.compiler.picture import about, pipeline_of, tables, tokenizers
-from ondevice.compiler.programs import programs
+from ondevice.compiler.planning import planned
 from ondevice.compiler.recipe import Recipe
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.diffusion.samplers.pipeline import choose
-from ondevice.plan.plan import Plan
+from ondevice.plan.plan import ALIGN
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # what, done, of
@@ -59,31 +58,25 @@ def compile_bundle(
     for line in (*scheduler.notes, *[scheduler.fallback] * bool(scheduler.fallback)):
         log.warning("%s: %s", checkpoint.source, line)
     todo = bundle_jobs(model, sizes, recipe.tile_vae, fallbacks)
-    if progress:
-        progress("planning", 0, len(todo))
-    plans: list[Plan] = []
-    weights: dict[str, WeightSource] = {}
-    rewrites: dict[str, dict[str, Any]] = {}
-    for compiled in programs(model, recipe, todo):
-        job = compiled.job
-        rewrites.setdefault(job.component, compiled.rewrite)
-        fallbacks += compiled.fallbacks
-        log.info(
-            "%s %s: %s", job.component, " ".join(f"{name}={size}" for name, size in job.sizes.items()), compiled.tuned()
-        )
-        plans.append(compiled.plan())
-        weights = weight_sources(compiled.program) | weights
+    steps = itertools.count(0)
+
+    def show() -> None:
         if progress:
-            progress("planning", len(plans), len(todo))
-    settle(fallbacks, strict)
+            progress("planning", next(steps), len(todo))
+
+    show()
+    made = planned(model, recipe, todo, show)
+    settle([*fallbacks, *made.fallbacks], strict)
     contents = Contents(
-        plans=plans,
-        weights=weights,
+        plans=made.plans,
+        weights=made.weights,
         model=about(checkpoint) | {"target": recipe.target.name},
         scheduler=scheduler.config,
         samplers=tables(scheduler),
         tokenizers=tokenizers(checkpoint),
-        pipeline=pipeline_of(model, {plan.component for plan in plans}, scheduler.sampler, scheduler.table.steps),
-        rewrites=rewrites,
+        pipeline=pipeline_of(model, {plan.component for plan in made.plans}, scheduler.sampler, scheduler.table.steps),
+        rewrites=made.rewrites,
     )
-    return write_bundle(out, contents, progress=partial(progress, "writing weights") if progress else None, force=force)
+    written = partial(progress, "writing weights") if progress else None
+    shard_bytes = min(SHARD_BYTES, recipe.target.limits.allocation or SHARD_BYTES) // ALIGN * ALIGN  # whole ones
+    return write_bundle(out, contents, progress=written, force=force, shard_bytes=shard_bytes)

@@ -13,10 +13,12 @@ from ondevice.bundle.pipeline import PipelineSpec, Role
 from ondevice.compiler.picture import spec_of
 from ondevice.converters import Model
 from ondevice.converters.architectures.vae_bands import LEAST
-from ondevice.errors import GraphError, UsageError, multiples_near
+from ondevice.errors import GraphError, PlanError, UsageError, multiples_near
 
 log = logging.getLogger(__name__)
 LARGEST = 2048  # pixels per side of a picture that nobody asked for
+BAND = 64  # rows of pixels in which a decoder in bands works: an eighth of a 512x512 picture
+SMALLER = "use a smaller --size, or another --target"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,33 +164,42 @@ def plannable(model: Model, spec: PipelineSpec, todo: Iterable[Job], fallbacks: 
         GraphError: the text encoder, the decoder, or every UNet of a size would be missing.
     """
     kept, missing = [], []
-    in_loop = {role.component for role in spec.loop_roles()}
     for job in todo:
         reason = model.lacks(job.component, **job.sizes)
         kept += [job] if reason is None else []
         missing += [(job, reason)] if reason is not None else []
-    for job, reason in missing:
-        begins = spec.begins_from_picture(job.component)
-        instead = job.component in in_loop and any(
-            _place(other) == _place(job) for other in kept if other.component == job.component
-        )
-        if not begins and not instead:
-            raise GraphError(
-                f"{reason}.",
-                where=f"{model.checkpoint.source}: {job.component}",
-                fix="choose the --size that it is fixed to, or export it again with dynamic axes",
-            )
-        fallbacks.append(f"{job.component}: {reason}; left out, so the bundle has {_without(job, begins)}")
-        log.warning("%s", fallbacks[-1])
+    try:
+        fallbacks += left_out(spec, kept, missing)
+    except PlanError as error:
+        fix = "choose the --size that it is fixed to, or export it again with dynamic axes"
+        raise GraphError(error.what, where=f"{model.checkpoint.source}: {error.where}", fix=fix) from None
     return kept
 
 
+def left_out(spec: PipelineSpec, kept: Sequence[Job], missing: Iterable[tuple[Job, str]]) -> list[str]:
+    """What a bundle cannot do without the plans of `missing`, each with its reason; logged, too.
+
+    Raises:
+        PlanError: no picture could be drawn without one.
+    """
+    found, in_loop = [], {role.component for role in spec.loop_roles()}
+    for job, reason in missing:
+        others = [other for other in kept if other.component == job.component and _place(other) == _place(job)]
+        in_bands = "stage" not in job.sizes and any("stage" in other.sizes for other in others)
+        if in_bands:
+            without = "pictures decoded in bands only, which is slower"
+        elif spec.begins_from_picture(job.component):
+            without = "no --init-image at this size"
+        elif job.component in in_loop and others:
+            without = (
+                "no pictures without guidance" if job.sizes["batch"] == 1 else "guidance in two passes, which is slower"
+            )
+        else:
+            raise PlanError(f"{reason}.", where=job.component, fix=SMALLER)
+        found.append(f"{job.component}: {reason}; left out, so the bundle has {without}")
+        log.warning("%s", found[-1])
+    return found
+
+
 def _place(job: Job) -> dict[str, int]:
-    return {name: size for name, size in job.sizes.items() if name != "batch"}
-
-
-def _without(job: Job, begins_from_picture: bool) -> str:
-    """What a bundle cannot do without a plan."""
-    if begins_from_picture:
-        return "no --init-image at this size"
-    return "no pictures without guidance" if job.sizes["batch"] == 1 else "guidance in two passes, which is slower"
+    return {name: size for name, size in job.sizes.items() if name in ("height", "width")}

@@ -131,12 +131,25 @@ def in_single_passes(bundle: Bundle, guided: bool, width: int, height: int) -> b
 def has_plans(bundle: Bundle, width: int, height: int, at_once: bool) -> bool:
     """Whether the denoiser and the decoder have plans of this size (latent units),
     and the denoiser for all passes `at_once` or for one."""
-    decoder = bundle.pipeline.decoder.component
     wanted = most_passes(bundle) if at_once else 1
-    return (
-        wanted in batches(bundle, width, height)
-        and entry_of(bundle, decoder, batch=1, height=height, width=width) is not None
-    )
+    return wanted in batches(bundle, width, height) and _decodes(bundle, width, height)
+
+
+def _decodes(bundle: Bundle, width: int, height: int) -> bool:
+    """Whether there are plans that decode a picture of this size, in one piece or in bands."""
+    return _decoder_in_one_piece(bundle, width, height) or bool(band_heights(bundle, width, height))
+
+
+def _decoder_in_one_piece(bundle: Bundle, width: int, height: int) -> bool:
+    return entry_of(bundle, bundle.pipeline.decoder.component, batch=1, height=height, width=width) is not None
+
+
+def drawable(bundle: Bundle, width: int, height: int, way: Way) -> Way:
+    """The way, with a decoder in bands of the most rows where the bundle has it in no other form: in one piece it would
+    need a larger buffer than the devices have that the bundle is for."""
+    if way.rows or _decoder_in_one_piece(bundle, width, height):
+        return way
+    return replace(way, rows=next(iter(band_heights(bundle, width, height)), 0))
 
 
 def encodes_pictures(bundle: Bundle, width: int, height: int) -> bool:
@@ -197,13 +210,19 @@ def stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
     return [stage_of(plan) for plan in bundle.stages(height, width, rows)]
 
 
+def decoder_stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
+    """The same with 0 rows for a decoder as the bundle has it: none where it has one in one piece, or has no plans."""
+    rows = drawable(bundle, width, height, Way(rows=rows)).rows
+    return stages(bundle, width, height, rows) if rows else []
+
+
 def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = True, image: bool = False) -> Need:
     """Bytes for one picture of `width` by `height` latents; `image`: one that begins from a picture.
 
     Raises:
         UsageError: the bundle has no plans for this way.
     """
-    spec, scale = bundle.pipeline, bundle.pipeline.latents.scale
+    spec, scale, way = bundle.pipeline, bundle.pipeline.latents.scale, drawable(bundle, width, height, way)
     place, plans = {"height": height, "width": width}, plan_sizes(bundle)
     all_passes = most_passes(bundle)
     at_once = all_passes if guided and not way.split and all_passes in batches(bundle, width, height) else 1
@@ -239,7 +258,7 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
 
 def ways(bundle: Bundle, width: int, height: int, *, guided: bool = True, start: Way | None = None) -> list[Way]:
     """From `start` on each with one more saving, as far as the bundle has plans for it."""
-    found = [start or Way()]
+    found = [drawable(bundle, width, height, start or Way())]
     if guided and not found[-1].split and most_passes(bundle) > 1 and 1 in batches(bundle, width, height):
         found.append(replace(found[-1], split=True))
     if not found[-1].rows and (have := band_heights(bundle, width, height)):
@@ -315,10 +334,8 @@ def latent_sizes(bundle: Bundle, size: tuple[int, int] | None = None) -> list[tu
         for e in bundle.plans
         if e.component == denoiser(bundle) and {"width", "height"} <= e.sizes.keys()
     ]
-    scale, decoder = bundle.pipeline.latents.scale, bundle.pipeline.decoder.component
-    found = [
-        place for place in dict.fromkeys(drawn) if entry_of(bundle, decoder, batch=1, width=place[0], height=place[1])
-    ]
+    scale = bundle.pipeline.latents.scale
+    found = [place for place in dict.fromkeys(drawn) if _decodes(bundle, *place)]
     return [place for place in found if size is None or (place[0] * scale, place[1] * scale) == size]
 
 

@@ -14,7 +14,7 @@ from ondevice.bundle.reader import Bundle
 from ondevice.diffusion.bands import Stage, decode
 from ondevice.diffusion.guidance import combined, is_guided, passes_in_use
 from ondevice.diffusion.image import drawn, rounded_down, to_pixels
-from ondevice.diffusion.memory_budget import Way, default_size, plan_sizes, stages
+from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.request import Options, Picture, Request
 from ondevice.diffusion.samplers import SamplerTable, make_table, run_table
@@ -37,7 +37,8 @@ class Pipeline:
         plans: sizes of the plans of each component: `batch`, and `height` and `width` where it works on something as
             large as a picture.
         size: (width, height) in pixels where a request names none.
-        stages: the decoder's stages for a size in latent units (width, height) and rows of a band.
+        stages: the decoder's stages for a size in latent units (width, height) and rows of a band, 0 rows where it
+            does not matter; none for a decoder in one piece.
 
     Raises:
         BundleError: the pipeline asks for what is not here.
@@ -70,7 +71,7 @@ class Pipeline:
             bundle.scheduler,
             plans=plan_sizes(bundle),
             size=default_size(bundle),
-            stages=lambda width, height, rows: stages(bundle, width, height, rows),
+            stages=lambda width, height, rows: decoder_stages(bundle, width, height, rows),
         )
 
     def __call__(self, prompt: str, **options: Unpack[Options]) -> Picture:
@@ -282,8 +283,9 @@ class Pipeline:
         for role in self._spec.after[:-1]:
             if values.runs(role):
                 self._run(role, values, None, place)
-        if way.rows and self._stages is not None:
-            pixels = decode(self._session, self._stages(place["width"], place["height"], way.rows), values.latents)
+        bands = self._stages(place["width"], place["height"], way.rows) if self._stages is not None else []
+        if bands:
+            pixels = decode(self._session, bands, values.latents)
         else:
             outputs = self._session.run(
                 decoder.component, values.feeds(decoder), **self._plan_sizes(decoder.component, 1, place)

@@ -48,7 +48,7 @@ def preprocessed(text: str, defines: dict[str, int]) -> int:
     return sum(sizes[kind] * eval(count.replace("/", "//")) for kind, count in found)
 
 
-@pytest.mark.parametrize("names", itertools.product(("", "SUBGROUPS"), ("", "PLAIN"), ("", "WIDTH"), ("", "F16")))
+@pytest.mark.parametrize("names", [*itertools.product(("", "SUBGROUPS"), ("", "PLAIN"), ("", "WIDTH"), ("", "F16"))])
 def test_local_memory_is_what_a_compiler_sees(names):
     defines = {"X": 5, "Y": 7, "V": 8, "HALF": int("F16" in names)} | {name: 3 for name in names if name}
     assert local_bytes(STAGED, defines) == preprocessed(STAGED, defines)

@@ -1,0 +1,94 @@
+"""The plans of a bundle for one target: what its devices have no buffers for is left out, or done in bands."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ondevice.bundle.in_memory import weight_sources
+from ondevice.bundle.pipeline import PipelineSpec
+from ondevice.bundle.weights import WeightSource
+from ondevice.compiler.jobs import BAND, Job, band_jobs, left_out
+from ondevice.compiler.picture import spec_of
+from ondevice.compiler.programs import Compiled, programs
+from ondevice.compiler.recipe import Recipe
+from ondevice.converters import Model
+from ondevice.errors import PlanError
+from ondevice.plan.plan import Plan
+from ondevice.target import Limits
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Planned:
+    """What was made of some jobs. `rewrites`: what became of rules and methods, by component, at its first size."""
+
+    plans: list[Plan] = field(default_factory=list)
+    weights: dict[str, WeightSource] = field(default_factory=dict)
+    rewrites: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fallbacks: list[str] = field(default_factory=list)
+
+    def add(self, compiled: Compiled, plan: Plan) -> None:
+        job = compiled.job
+        self.rewrites.setdefault(job.component, compiled.rewrite)
+        self.fallbacks += compiled.fallbacks
+        sizes = " ".join(f"{name}={size}" for name, size in job.sizes.items())
+        log.info("%s %s: %s", job.component, sizes, compiled.tuned())
+        self.plans.append(plan)
+        self.weights = weight_sources(compiled.program) | self.weights
+
+
+def planned(model: Model, recipe: Recipe, jobs: Sequence[Job], progress: Callable[[], None]) -> Planned:
+    """The plans of these jobs for the recipe's target, but for those that need larger buffers than its devices have.
+
+    Args:
+        progress: called after each plan.
+
+    Raises:
+        PlanError: a plan is too large that no picture can be drawn without.
+        OnDeviceError: a program cannot be made.
+    """
+    spec, found, large = spec_of(model), Planned(), list[tuple[Job, str]]()
+    todo: Iterable[Job] = jobs
+    while todo := list(todo):
+        for compiled in programs(model, recipe, todo):
+            plan = compiled.plan()
+            if reason := too_large(plan, recipe.target.limits):
+                large.append((compiled.job, f"{reason} of {recipe.target.name}"))
+            else:
+                found.add(compiled, plan)
+            progress()
+        made = [Job(plan.component, plan.sizes) for plan in found.plans]
+        todo = [] if model.checkpoint.graphs else _bands_instead(model, spec, made, [job for job, _ in large])
+    try:
+        found.fallbacks += left_out(spec, made, large)
+    except PlanError as error:
+        raise PlanError(error.what, where=f"{model.checkpoint.source}: {error.where}", fix=error.fix) from None
+    return found
+
+
+def too_large(plan: Plan, limits: Limits) -> str | None:
+    """Which buffer of a plan is larger than a target's devices have; None if none is."""
+    if limits.refuses_allocation(plan.arena):
+        return (
+            f"its arena of {plan.arena / 1e6:,.1f} MB is over the {(limits.allocation or 0) / 1e6:,.1f} MB of a buffer"
+        )
+    for operand in plan.operands:
+        if operand.weight is not None and limits.refuses_allocation(operand.nbytes):
+            return (
+                f"its weight {operand.weight} of {operand.nbytes / 1e6:,.1f} MB is over the "
+                f"{(limits.allocation or 0) / 1e6:,.1f} MB of a buffer"
+            )
+    return None
+
+
+def _bands_instead(model: Model, spec: PipelineSpec, made: Sequence[Job], large: Sequence[Job]) -> list[Job]:
+    """The stages of the decoders that are too large in one piece, where they were not asked for."""
+    scale, decoder = spec.latents.scale, spec.decoder.component
+    in_bands = {(job.sizes["width"], job.sizes["height"]) for job in [*made, *large] if "stage" in job.sizes}
+    whole = {(job.sizes["width"], job.sizes["height"]) for job in large if job.component == decoder}
+    sizes = [(width * scale, height * scale) for width, height in sorted(whole - in_bands)]
+    return list(band_jobs(model, spec, sizes, BAND))
