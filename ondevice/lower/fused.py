@@ -12,6 +12,7 @@ from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.select import Way
 
 SPAN, CHUNKS = 128, 64  # channels and parts of a picture that a work-item of the two commands has, about
+LANES = 4  # of vectors in kernels that have no tunable V
 
 
 def _operands(low: Lowering, node: ir.Node) -> list[str]:
@@ -38,14 +39,17 @@ def group_norm_nhwc(low: Lowering, node: ir.Node) -> None:
     c1 = low.program.tensors[first].shape[-1] if len(others) == 3 else channels
     per_group = channels // node.attributes["groups"].as_ints()[0]
     sizes = {"n": batch, "pixels": prod(rest), "channels": channels, "c1": c1, "per_group": per_group}
-    lanes = low.tuning("group_norm_nhwc", sizes, low.dtype_of(node.outputs[0]))["V"]
-    block = lcm(per_group, lanes)
-    follow = {"blocks": channels // block, "ragged": channels % block + c1 % lanes}
-    dims = sizes | follow | {"epsilon": node.attributes["epsilon"].as_float()}
+    chunk = max(-(-sizes["pixels"] // CHUNKS), 256)
+    chunks = -(-sizes["pixels"] // chunk)
+    sizes |= {"chunk": chunk, "chunks": chunks, "rows": 1 + 2 * chunks}  # of the two commands
+    dtype = low.dtype_of(node.outputs[0])
+    least = sizes | {"SPAN": lcm(per_group, LANES)}  # more where vectors are wider, which no target with limits has
+    way = low.choose("GroupNormNhwc", str(node.name), least, int(dtype == "f16"))
+    block = lcm(per_group, *(low.tuning(kernel.name, sizes, dtype).get("V", LANES) for kernel in way.kernels))
+    dims = sizes | {"blocks": channels // block, "epsilon": node.attributes["epsilon"].as_float()}
     # a second part that is not there is not read
     operands = [first, *others] if len(others) == 3 else [first, others[0], *others]
-    defines = {"ACT_Silu": int("Silu" in of(node.op_type).steps)} | ({} if dims["ragged"] else {"SPAN": block})
-    way = low.choose("GroupNormNhwc", str(node.name), dims | defines, int(low.dtype_of(node.outputs[0]) == "f16"))
+    defines = {"ACT_Silu": int("Silu" in of(node.op_type).steps)} | ({"SPAN": block} if way.needs else {})
     if len(way.kernels) == 2:
         _two_commands(low, node, [first, *others], dims, defines, way)
     else:
@@ -60,10 +64,8 @@ def _two_commands(
     (x, scale, bias), block = operands, defines["SPAN"]
     n, channels, pixels = (int(dims[key]) for key in ("n", "channels", "pixels"))
     span = max(size for size in range(block, max(block, SPAN) + 1, block) if channels % size == 0)
-    chunk = max(-(-pixels // CHUNKS), 256)
-    chunks = -(-pixels // chunk)
-    rows, name, size = 1 + 2 * chunks, str(node.name), n * pixels * channels
-    sizes = dims | {"blocks": channels // span, "chunk": chunk, "chunks": chunks, "rows": rows}
+    sizes, rows = dims | {"blocks": channels // span}, int(dims["rows"])
+    name, size = str(node.name), n * pixels * channels
     sums = low.scratch(f"{name}:sums", (n, rows, channels), "f32")
     low.emit("GroupNormNhwc", name, [x], [sums], sizes, 4 * size, Build({"SPAN": span}, kernel=way.kernels[0]))
     after = {"SPAN": span, "ACT_Silu": defines["ACT_Silu"]}

@@ -49,7 +49,7 @@ STORAGE = {
 }
 SCALARS = ("int", "float")
 READ_BY = {"residual": "ADD_RESIDUAL|FINISH"}  # operands that words of the prelude read as OVERWRITTEN -> those words
-RULES = {"multiple": (int,), "min": (int, str), "max": (int, str), "equal": (str,)}  # a word: a dim, or a tunable
+RULES = {"multiple": (int, str), "min": (int, str), "max": (int, str), "equal": (str,)}  # a word: a dim, or a tunable
 OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)|\bIN_TEX\((\w+)\)")

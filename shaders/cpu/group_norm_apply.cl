@@ -16,7 +16,7 @@
 //: grid  = ["blocks", "chunks", "n"]
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], X = [1, 8]}
-//: needs = {}
+//: needs = {channels = {multiple = "V"}}
 //: inplace = {x = ""}
 //: holds = [
 //:   "SPAN % V == 0", "SPAN % per_group == 0", "SPAN <= 4096", "channels == blocks * SPAN",

@@ -10,7 +10,7 @@
 //: grid  = ["blocks", "chunks", "n"]
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], X = [1, 8]}
-//: needs = {ragged = {max = 0}, c1 = {equal = "channels"}}
+//: needs = {channels = {multiple = "V"}, c1 = {equal = "channels"}}
 //: holds = [
 //:   "SPAN % V == 0", "SPAN <= 4096", "channels == blocks * SPAN", "chunks == ceil_div(pixels, chunk)",
 //:   "rows == 1 + 2 * chunks",

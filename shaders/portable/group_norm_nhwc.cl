@@ -9,12 +9,11 @@
 //: grid  = ["blocks * X", "n", "1"]
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], X = [1, 64]}
-//: needs = {ragged = {max = 0}}
+//: needs = {channels = {multiple = "V"}, c1 = {multiple = "V"}}
 //: inplace = {x = ""}
 //: reach = {x2 = "n * pixels * (channels - c1)"}
 //: holds = [
 //:   "SPAN % V == 0", "SPAN % per_group == 0", "SPAN <= 4096", "channels == blocks * SPAN", "c1 <= channels",
-//:   "c1 % V == 0",
 //: ]
 
 #ifndef SPAN  // channels of a work-group: a multiple of V and of per_group

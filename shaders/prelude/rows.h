@@ -52,3 +52,34 @@
       gains[c] = od_factor;                                                                                    \
     }                                                                                                          \
   }
+
+// Sums and squares of pixels, less `origin`, over a work-group whose X work-items stand in rows of VECS, one per vector
+// of channels: this one's pixels are `first`, first + `step`... before `last`, and its channels are from `from` on,
+// `row` elements per pixel. Work-items past the last whole row have none. `parts` is local memory of 8 X floats: the
+// sum of channel c of the group's is then in parts[c], that of its squares in parts[4 * X + c]. RUN pixels are summed
+// before they are added to the rest: errors grow with the run, not with the picture.
+#define GROUP_PIXEL_SUMS(parts, from, row, first, last, step, origin)                       \
+  {                                                                                         \
+    vec od_sum = SPLAT(0.0f), od_square = SPLAT(0.0f);                                      \
+    for (int od_start = first; od_start < (last); od_start += 64 * (step)) {                \
+      vec od_some = SPLAT(0.0f), od_squares = SPLAT(0.0f);                                  \
+      for (int od_p = od_start; od_p < MIN(od_start + 64 * (step), last); od_p += step) {   \
+        const vec od_d = LOADV(from, od_p * (row)) - origin;                                \
+        od_some += od_d;                                                                    \
+        od_squares = FMA(od_d, od_d, od_squares);                                           \
+      }                                                                                     \
+      od_sum += od_some;                                                                    \
+      od_square += od_squares;                                                              \
+    }                                                                                       \
+    STOREP(parts, LID(0) * 4, od_sum);                                                      \
+    STOREP(parts, (X + LID(0)) * 4, od_square);                                             \
+    BARRIER(); /* every work-item's sums are there */                                       \
+    for (int od_rows = X / VECS; od_rows > 1; od_rows = (od_rows + 1) / 2) {                \
+      const int od_half = (od_rows + 1) / 2, od_other = LID(0) + od_half * VECS;            \
+      if (LID(0) + od_half * VECS < od_rows * VECS) {                                       \
+        STOREP(parts, LID(0) * 4, LOADP(parts, LID(0) * 4) + LOADP(parts, od_other * 4));   \
+        STOREP(parts, (X + LID(0)) * 4, LOADP(parts, (X + LID(0)) * 4) + LOADP(parts, (X + od_other) * 4)); \
+      }                                                                                     \
+      BARRIER(); /* this level of the tree is done */                                       \
+    }                                                                                       \
+  }

@@ -90,7 +90,7 @@ def norm(
 ) -> None:
     """Run and compare. Rows of instance_norm cycle through 3 channels."""
     (rows, cols), channels = x.shape, 3
-    count = cols if name == "layer_norm" else channels
+    count = channels if name == "instance_norm" else cols
     scale, bias = values("normal", (count,), stored, 1), values("normal", (count,), stored, 2)
     dims = {"rows": rows, "cols": cols, "channels": channels, "epsilon": epsilon}
     got = bench.run(KERNELS[name], [x, scale, bias], (x.shape, x.dtype), dims, tuning, F16=int(stored == "f16"))

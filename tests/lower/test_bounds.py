@@ -21,6 +21,7 @@ from ondevice.target import load_target
 
 KERNELS = load_all()
 BOUNDS = {name: Bounds(kernel) for name, kernel in KERNELS.items()}
+PHONE = load_target("adreno_740")
 # Target, storage, rules that are left out, weights, and the side of the picture: together they launch
 # nearly every kernel.
 WAYS = [
@@ -31,6 +32,8 @@ WAYS = [
     ("gpu", "f16", ("all",), "", 64),
     ("host", "f32", ("channels_last", "bias"), "", 64),
     ("host", "f16", (), "", 512),
+    (PHONE, "f16", (), "", 64),
+    (replace(PHONE, group_norm={"two_commands": 1}), "f16", (), "", 64),
 ]
 TILES = {"tiles_h": 2, "tiles_w": 2, "first": 0, "count": 4}
 # Kernels that no plan of those launches: sizes, elements of the operands, defines.

@@ -52,7 +52,9 @@ def test_every_kernel_is_part_of_a_way() -> None:
         ["conv2d_nhwc"],
     ]
     assert names["GroupNormNhwc"] == [
+        ["group_norm_chunks", "group_norm_finish"],
         ["group_norm_sums", "group_norm_apply"],
+        ["group_norm_local"],
         ["group_norm_nhwc"],
         ["group_norm_nhwc_any"],
     ]
