@@ -60,6 +60,9 @@ class CaseRunner:
             self._programs[key] = device.build(source, call.kernel, where)
         outputs = tuple(self._buffer(case, compiled, name, "output") for name in call.outputs)
         inputs = [self._buffer(case, compiled, name, "input") for name in call.inputs]
+        for number, width, height in call.images:
+            dtype = compiled.tensors[call.inputs[number]].dtype
+            inputs[number] = device.image(inputs[number], width, height, dtype, where)
         bound = device.bind(self._programs[key], [*inputs, *outputs], call.scalars, where)
 
         def run() -> float:

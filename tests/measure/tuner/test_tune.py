@@ -6,6 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from lower.test_images import PHONE
+from lower.test_images import TEXT as ROWS_OF_16
+from lower.test_lower import graph
 from tiny_model import TINY
 
 from ondevice import cli
@@ -15,9 +18,9 @@ from ondevice.compiler import Job, Recipe
 from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import KernelBuildError
-from ondevice.lower.kernel_file import load_all
+from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.measure.tuner import cases as cases_module
-from ondevice.measure.tuner.cases import cases_of, key_of
+from ondevice.measure.tuner.cases import Case, cases_of, key_of
 from ondevice.measure.tuner.runner import CaseRunner, same
 from ondevice.measure.tuner.tune import LEAST, tune
 from ondevice.run.device import NullDevice
@@ -167,6 +170,17 @@ def test_a_layout_is_chosen_for_all_calls_of_a_weight_or_for_none(tiny, one, two
         any("its weight stored otherwise does not pay at all sizes; left at its defaults" in line for line in lines)
         is said
     )
+
+
+def test_what_plans_read_as_images_is_measured_so(tmp_path):
+    (tmp_path / "rows_of_16.cl").write_text(ROWS_OF_16)
+    kernel = KernelFile.read(tmp_path / "rows_of_16.cl")
+    node = graph("(float[8,16] x) => (float[8,16] y) { y = Sigmoid(x) }").graph[0]
+    device = Clockwork(limits=dict(FACTS), cost=lambda entry, d: 0.001)
+    case = Case(kernel, {"n": 128}, "net", "f32", node, PHONE)
+    assert CaseRunner(device, KERNELS | {"rows_of_16": kernel}).ready(case, {"X": 64})
+    (made,) = (line for line in device.log if line.startswith("image"))
+    assert made.startswith("image rows_of_16 n=128: ") and made.endswith(" f32 8x4")
 
 
 def test_wrong_results_are_refused_however_fast(tiny):
