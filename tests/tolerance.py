@@ -25,6 +25,12 @@ def bound(stored: str, want: np.ndarray, magnitude: np.ndarray | float, terms: i
     )
 
 
+def in_half(terms: int, magnitude: np.ndarray | float) -> np.ndarray:
+    """Absolute bound for at most `terms` products at a time that are multiplied and added in half: two roundings each,
+    whose errors add like a random walk, of products whose sizes add up to `magnitude`."""
+    return 2 * math.sqrt(terms) * EPS["f16"] * np.asarray(magnitude, np.float64) + terms * TINY["f16"]
+
+
 def assert_close(got: np.ndarray, want: np.ndarray, bound: np.ndarray | float, what: str = "") -> None:
     """Fail unless |got - want| <= bound everywhere and both agree on NaN and infinities. `want` is float64."""
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)

@@ -159,13 +159,13 @@ class Bounds:
 
 def _mistyped(kind: str, dtype: str, defines: Mapping[str, int | float]) -> str | None:
     """The dtype that a header's type of an operand has with these defines, where it is not this one."""
-    stored = {"stg": "F16", "tex": "F16", "wgt": "F16", "src": "SRC_F16", "dst": "DST_F16"}
+    stored = {"stg": "F16", "tex": "F16", "wgt": "F16", "wtex": "F16", "src": "SRC_F16", "dst": "DST_F16"}
     if kind == "bits":  # moved as it is
         wide = 2 if defines["F16"] else 4
         return None if DTYPES[dtype] == wide else f"{wide} bytes per element"
     wanted = (
         "i8"
-        if kind == "wgt" and defines["W8"]
+        if kind in ("wgt", "wtex") and defines["W8"]
         else ("f16" if defines[stored[kind]] else "f32")
         if kind in stored
         else kind

@@ -68,12 +68,11 @@ def direct(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     dtype, taps = low.dtype_of(node.outputs[0]), conv.taps
     kh, kw, ic, oc = static_shape(taps)
     dims = conv.dims | {"n": conv.n, "kh": kh, "kw": kw, "stride": node.attributes["strides"].as_ints()[0]}
-    tuning = narrowed(low, "conv2d_nhwc", oc, dims, dtype)
+    tuning = narrowed(low, way.first.name, oc, dims, dtype)
     right, scales, columns, defines = pack.packed_product(
         low, pack.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning, conv.x
     )
     bias = pack.packed(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
     operands = [conv.x, right, bias, conv.shift, conv.residual, scales]
-    defines |= {"RAGGED": int(ic % tuning["V"] > 0)}
-    defines |= of(node.op_type).defines
-    low.emit_node(node, operands, dims | {"ldb": columns}, "ConvNhwc", Build(defines, tuning, kernel=way.first))
+    built = of(node.op_type).defines | way.first.asked(defines | {"RAGGED": int(ic % tuning["V"] > 0)})
+    low.emit_node(node, operands, dims | {"ldb": columns}, "ConvNhwc", Build(built, tuning, kernel=way.first))

@@ -41,18 +41,20 @@ STORAGE = {
     "stg": "stg",
     "tex": "stg",
     "wgt": "wgt",
+    "wtex": "wgt",
     "bits": "bits",
     "src": "src",
     "dst": "dst",
     "f32": "float",
     "i32": "int",
 }
+IMAGES = ("tex", "wtex")  # types of inputs that may be read as images
 SCALARS = ("int", "float")
 READ_BY = {"residual": "ADD_RESIDUAL|FINISH"}  # operands that words of the prelude read as OVERWRITTEN -> those words
 RULES = {"multiple": (int, str), "min": (int, str), "max": (int, str), "equal": (str,)}  # a word: a dim, or a tunable
 OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)|\bIN_TEX\((\w+)\)")
+_PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)|\bIN_(TEX|WTEX)\((\w+)\)")
 
 
 def check_header(name: str, header: dict[str, Any], text: str, where: str) -> None:
@@ -90,9 +92,10 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
                     f"cannot read {field} entry (got {entry!r}, expected 'name: "
                     f"type[dims]' with a type of {sorted(STORAGE)})."
                 )
-            if found[2] == "tex" and (word == "OUT" or "image2d" not in header.get("uses", ())):
+            image = found[2] in IMAGES
+            if image and (word == "OUT" or "image2d" not in header.get("uses", ())):
                 raise refuse(f"{found[1]} is read as an image (expected an input, and `uses` with image2d).")
-            expected.append(("IN_TEX" if found[2] == "tex" else word, STORAGE[found[2]], found[1]))
+            expected.append((f"IN_{found[2].upper()}" if image else word, STORAGE[found[2]], found[1]))
             dims |= set(re.findall(r"[A-Za-z_]\w*", found[3]))
     for entry in header["args"]:
         arg, _, kind = str(entry).partition(": ")
@@ -105,8 +108,8 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
     if not opening or opening[1] != name:
         raise refuse(f"the body does not open with KERNEL({name})(... GRID).")
     written = [
-        ("IN_TEX", "stg", tex) if tex else (word, kind, name)
-        for word, kind, name, tex in _PARAMETER.findall(opening[2])
+        (f"IN_{image}", STORAGE[image.lower()], view) if image else (word, kind, operand)
+        for word, kind, operand, image, view in _PARAMETER.findall(opening[2])
     ]
     if written != expected:
         raise refuse(f"header and KERNEL(...) list different parameters (got {written}, expected {expected}).")

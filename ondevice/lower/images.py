@@ -1,4 +1,5 @@
-"""Operands that are read as images: inputs of type `tex`, where a target's devices have images and take this size.
+"""Operands that are read as images: inputs of types `tex` and `wtex`, where a target's devices have images and take
+this size.
 
 An image is a view of a tensor's own bytes, four elements to a texel; nothing is copied. Where a row of the operand (the
 last of its dims in the kernel's header) is too short for the device's pitch, or its rows are too many for an image,
@@ -71,6 +72,8 @@ def imaged(kernel: KernelFile, inputs: Sequence[Tensor], values: Mapping[str, in
         if "image2d" not in target.caps or evaluate(reach, said) <= 0:  # the latter: a stand-in
             continue
         number = kernel.inputs.index(name)
+        if inputs[number].dtype not in ("f16", "f32"):  # a quantized weight
+            continue
         found = fitted(evaluate(row, said), inputs[number].size, target.limits)
         if isinstance(found, str):
             fallbacks.append(f"reads {name} as a buffer: {found}")

@@ -18,7 +18,7 @@ from ondevice.base.paths import SHADERS
 from ondevice.base.text.toml import parse_toml
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import ceil_div, evaluate
-from ondevice.lower.header import OPERAND, check_header
+from ondevice.lower.header import IMAGES, OPERAND, check_header
 from ondevice.lower.prelude import DIALECTS, prelude
 from ondevice.lower.program import USES
 from ondevice.target import CLASSES
@@ -83,12 +83,16 @@ class KernelFile:
     def textures(self) -> dict[str, tuple[str, str]]:
         """Its inputs that may be read as images, with the define IMAGE_<name>: expressions of the elements of a row,
         and of those that are touched in all."""
-        found = [entry for text in self.header["in"] if (entry := OPERAND.fullmatch(text)) and entry[2] == "tex"]
+        found = [entry for text in self.header["in"] if (entry := OPERAND.fullmatch(text)) and entry[2] in IMAGES]
         return {entry[1]: (entry[3].rpartition(",")[2].strip(), self.touched(entry)) for entry in found}
 
     def touched(self, operand: re.Match[str]) -> str:
         """Expression of how many elements of an operand, as OPERAND finds it in the header, a launch may touch."""
         return str(self.header.get("reach", {}).get(operand[1], f"({operand[3].replace(',', ') * (')})"))
+
+    def asked(self, defines: Mapping[str, int]) -> dict[str, int]:
+        """Those defines that it asks for."""
+        return {name: value for name, value in defines.items() if re.search(rf"\b{name}\b", self.text)}
 
     @property
     def method(self) -> str:

@@ -18,23 +18,27 @@ def narrowed(
 ) -> dict[str, int]:
     """The kernel's tunables, with tiles no wider than what they make:
     a picture has three channels, not four vectors of them."""
-    tuning = low.tuning(kernel, sizes, dtype)
-    fits = [nv for nv in low.kernels[kernel].header["tune"]["NV"] if nv * tuning["V"] >= columns and nv < tuning["NV"]]
-    return tuning | ({"NV": min(fits)} if fits else {})
+    tuning, listed = low.tuning(kernel, sizes, dtype), low.kernels[kernel].header["tune"]
+    vectors = "NC" if "NC" in listed else "NV"  # of a work-item: NV are those of a panel, which may be wider
+    fits = [count for count in listed[vectors] if count * tuning["V"] >= columns and count < tuning[vectors]]
+    return tuning | ({vectors: min(fits)} if fits else {})
 
 
 def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mapping[str, int]) -> None:
     """a @ b."""
     dtype, left = low.dtype_of(node.outputs[0]), low.operand(a, low.dtype_of(node.outputs[0]))
-    sizes = {**dims, "k1": dims["k"]}
-    if b.const_value is not None and len(static_shape(b)) == 2:
-        tuning = narrowed(low, "matmul", dims["n"], sizes, dtype)
+    constant = b.const_value is not None and len(static_shape(b)) == 2
+    sizes = {**dims, "k1": dims["k"], "constant": int(constant)}
+    kernel = low.choose("MatMul", str(node.name), sizes, int(dtype == "f16")).first
+    if constant:
+        tuning = narrowed(low, kernel.name, dims["n"], sizes, dtype)
         right, scales, columns, defines = pack.packed_product(low, b, dtype, tuning, left)
     else:
-        tuning, right, columns, defines = low.tuning("matmul", sizes, dtype), low.operand(b, dtype), dims["n"], {}
+        tuning, right, columns, defines = low.tuning(kernel.name, sizes, dtype), low.operand(b, dtype), dims["n"], {}
         scales = left
+    operands = [left, left, right, left, left, scales]
     low.emit_node(
-        node, [left, left, right, left, left, scales], {**sizes, "ldb": columns}, "MatMul", Build(defines, tuning)
+        node, operands, {**sizes, "ldb": columns}, "MatMul", Build(kernel.asked(defines), tuning, kernel=kernel)
     )
 
 
@@ -44,13 +48,14 @@ def linear(low: Lowering, node: ir.Node) -> None:
     given = {name: value for name, value in zip(stepped.operands, node.inputs, strict=True) if value is not None}
     dtype, geglu, after = low.dtype_of(node.outputs[0]), stepped.activation == "Geglu", stepped.defines
     k, k1 = static_shape(given["weight"])[0], static_shape(given["x"])[-1]
-    dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "a_batch": 0, "b_batch": 0}
-    tuning = narrowed(low, "matmul", static_shape(given["weight"])[-1], dims | after, dtype)
+    dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "a_batch": 0, "b_batch": 0, "constant": 1}
+    kernel = low.choose("Linear", str(node.name), dims, int(dtype == "f16")).first
+    tuning = narrowed(low, kernel.name, static_shape(given["weight"])[-1], dims | after, dtype)
     x = low.operand(given["x"], dtype)
     right, scales, columns, defines = pack.packed_product(low, given["weight"], dtype, tuning, x, geglu)
     x2, residual = (low.operand(given[name], dtype) if name in given else x for name in ("x2", "residual"))
     # x stands in for what is not there
     bias = pack.packed(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x
-    low.emit_node(
-        node, [x, x2, right, bias, residual, scales], dims | {"ldb": columns}, "Linear", Build(after | defines, tuning)
-    )
+    built = after | kernel.asked(defines | ({"SPLIT": 1} if k1 < k else {}))
+    operands = [x, x2, right, bias, residual, scales]
+    low.emit_node(node, operands, dims | {"ldb": columns}, "Linear", Build(built, tuning, kernel=kernel))

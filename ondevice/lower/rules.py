@@ -321,6 +321,7 @@ def _copy(
 # What lowers an op that can be computed in several ways, by the first kernel of the way that select.py takes.
 CONVOLUTIONS = {
     "conv2d_nhwc": convolution.direct,
+    "conv2d_tiles": convolution.direct,
     "winograd_strips": winograd.strips,
     "winograd_input": winograd.bands,
     "winograd_patches": winograd.bands,

@@ -1,8 +1,9 @@
 """Which kernels compute an op: the one place that chooses, for an op of some sizes on a target.
 
 A way to compute an op is one kernel, or several that run one after another (`after` in their headers). Ways are ranked
-by what they ask for, as that is what makes them fast: kernels of the target's own class before portable ones, methods
-before the plain way, more needs before fewer. The first that fits is taken, and each before it says why it lost.
+by what they ask for, as that is what makes them fast: methods before the plain way (where a method pays, the target
+says), kernels of the target's own class before portable ones, more needs before fewer. The first that fits is taken,
+and each before it says why it lost.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def ways(op: str, kernels: Mapping[str, KernelFile]) -> list[Way]:
             chain.append(later[chain[-1].name])
         found.append(Way(tuple(chain)))
     return sorted(
-        found, key=lambda way: (way.first.kernel_class == "portable", not way.first.method, -way.needs, way.first.name)
+        found, key=lambda way: (not way.first.method, way.first.kernel_class == "portable", -way.needs, way.first.name)
     )
 
 

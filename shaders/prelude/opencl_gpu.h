@@ -20,7 +20,7 @@ typedef float4 real4;
 #endif
 #define TO_VEC(r)       convert_float4(r)
 #define RSPLAT(s)       ((real4)(s))
-#define RFMA(a, b, c)   ((a) * (b) + (c))                   // compilers fuse it where the device does; a may be a scalar
+#define RFMA(a, b, c)   ((a) * (b) + (c))                   // compilers fuse it; a may be a scalar
 // Four neighbouring values of storage as a `vec`, from a multiple of 4 on.
 #define LOAD4(p, i)     TO_VEC(LOADR4(p, i))
 #define STORE4(p, i, v) STOREV(p, i, v)
@@ -49,6 +49,14 @@ typedef float4 real4;
 #endif
 #define IN_TEX(x)       OD_JOIN(OD_TEX_, IMAGE_##x)(x)
 #define LOADT(x, row, column, row4) OD_JOIN(OD_LOADT_, IMAGE_##x)(x, row, column, row4)
+
+// The same of a weight in panels; as an image only where it is of `stg`.
+#define OD_WTEX_0(x)    __global const wgt* restrict x
+#define OD_WTEX_1(x)    OD_TEX_1(x)
+#define OD_LOADWT_0(x, row, column, row4) LOADWR4(x, ((row) * (row4) + (column)) * 4)
+#define OD_LOADWT_1(x, row, column, row4) OD_LOADT_1(x, row, column, row4)
+#define IN_WTEX(x)      OD_JOIN(OD_WTEX_, IMAGE_##x)(x)
+#define LOADWT(x, row, column, row4) OD_JOIN(OD_LOADWT_, IMAGE_##x)(x, row, column, row4)
 
 // Work-items that run side by side. Every one of a sub-group must come to a word that exchanges.
 #if SUBGROUPS

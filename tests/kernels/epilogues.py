@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from tolerance import EPS, TINY, rtol
+from tolerance import EPS, TINY, in_half, rtol
 
 erf = np.vectorize(math.erf, otypes=[np.float64])
 GELU = {
@@ -16,14 +16,14 @@ GELU = {
 ACTIVATIONS = (*GELU, "Geglu")
 
 
-def finished(product, size, terms, stored, activation, bias=None, shift=None, residual=None):
-    """(value, bound) of activation(product + bias + shift) + residual;
-    `size` bounds the sum of the products' magnitudes."""
+def finished(product, size, terms, stored, activation, bias=None, shift=None, residual=None, half_terms=0):
+    """(value, bound) of activation(product + bias + shift) + residual; `size` bounds the sum of the products'
+    magnitudes, of which `half_terms` at a time are multiplied and added in half."""
     z, magnitude = product, size
     for more in (bias, shift):
         if more is not None:
             z, magnitude = z + more, magnitude + np.abs(more)
-    wrong = (rtol("f32", terms) + EPS["f32"]) * magnitude
+    wrong = (rtol("f32", terms) + EPS["f32"]) * magnitude + (in_half(half_terms, size) if half_terms else 0)
     if activation == "Geglu":
         value, gate = np.split(z, 2, axis=-1)
         open_, (wrong_value, wrong_gate) = GELU["Gelu"](gate), np.split(wrong, 2, axis=-1)

@@ -1,0 +1,106 @@
+//: op    = ["MatMul", "Linear"]
+//: class = "mobile"
+//: caps  = []
+//: uses  = ["half", "image2d"]
+//: why   = """MR rows by NC vectors of columns in registers; both sides are read four values at a time, through images
+//:         where the device has a cache for them; neighbours share rows of the weight. Sums of KB products are half,
+//:         then float."""
+//: in    = [
+//:   "a: tex[batch, m, k1]", "a2: tex[batch, m, k - k1]", "b: wtex[batch, ldb // 16 * k, 16]", "bias: stg[ldb]",
+//:   "residual: stg[batch, m, n]", "scales: f32[ldb]",
+//: ]
+//: out   = ["y: stg[batch, m, n]"]
+//: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
+//: grid  = ["ldb // (4 * NC)", "ceil_div(m, MR)", "batch"]
+//: group = ["X", "Y", "1"]
+//: tune.V = [4]
+//: tune.NV = [4]
+//: tune.NC = [4, 2]
+//: tune.MR = [4, 1, 2, 8]
+//: tune.KB = [32, 16, 64, 128]
+//: tune.X = [4, 1, 8, 16]
+//: tune.Y = [16, 1, 4, 8]
+//: needs = {constant = {min = 1}, k = {multiple = 4}, k1 = {multiple = 4}}
+//: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb"]}
+//: inplace = {residual = ""}
+//: reach.a = "(batch - 1) * a_batch + m * k1"
+//: reach.a2 = "SPLIT * m * (k - k1)"
+//: reach.b = "(batch - 1) * b_batch + k * ldb"
+//: reach.bias = "HAS_BIAS * ldb"
+//: reach.residual = "HAS_ADD * batch * m * n"
+//: reach.scales = "W8 * ldb"
+//: holds = [
+//:   "k1 <= k", "(1 - SPLIT) * k <= k1", "(1 + ACT_Geglu) * n <= ldb", "ldb % 16 == 0", "b_batch % 16 == 0",
+//:   "a_batch % k1 == 0",
+//: ]
+
+// Whether the left side is in two parts.
+#ifndef SPLIT
+#define SPLIT 0
+#endif
+#define PARTS (NV / NC)  // work-items per panel
+#ifndef ACT_Geglu
+#define ACT_Geglu 0
+#endif
+
+// Columns `from` to `to` of the left side, which are columns of `source` from `gone` on.
+#define PART_OF_K(source, from, to, gone, row4)                                                  \
+  {                                                                                              \
+    real4 part[MR][NC];                                                                          \
+    EACH_OF_TILE(i, v) part[i][v] = RSPLAT(0.0f);                                                \
+    for (int c = from; c < to; c += 4) {                                                         \
+      real4 left[MR];                                                                            \
+      UNROLL                                                                                     \
+      for (int i = 0; i < MR; i++) left[i] = LOADT(source, rows[i], (c - (gone)) / 4, row4);     \
+      TILE_PRODUCTS(part, left, b, right + c, first, units)                                      \
+    }                                                                                            \
+    EACH_OF_TILE(i, v) sum[i][v] += TO_VEC(part[i][v]);                                          \
+  }
+
+KERNEL(matmul_tiles)(IN_TEX(a), IN_TEX(a2), IN_WTEX(b), IN(stg, bias), IN(stg, residual), IN(float, scales),
+                     OUT(stg, y), ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb),
+                     ARG(int, a_batch), ARG(int, b_batch) GRID) {
+  const int panel = GID(0) / PARTS, first = GID(0) % PARTS * TILE_SIDE, top = GID(1) * MR, item = GID(2);
+  if (panel * (ACT_Geglu ? 8 : 16) + first * 4 >= n || top >= m || item >= batch) return;
+  const int right = item * (b_batch / 16) + panel * k;  // row of 16 in the weight
+
+  int rows[MR];
+  UNROLL  // rows past the end repeat the last one and are not stored
+  for (int i = 0; i < MR; i++) rows[i] = item * (a_batch / k1) + MIN(top + i, m - 1);
+  vec sum[MR][NC];
+  EACH_OF_TILE(i, v) sum[i][v] = SPLAT(0.0f);
+  real4 units[NC];
+  PANEL_SCALES(units, scales, panel * 16, 0, first)
+  for (int j = 0, end; j < k1; j = end) {
+    end = MIN(j + BLOCK(KB, k1), k1);
+    PART_OF_K(a, j, end, 0, k1 / 4)
+  }
+#if SPLIT
+  for (int j = k1, end; j < k; j = end) {
+    end = MIN(j + BLOCK(KB, k), k);
+    PART_OF_K(a2, j, end, k1, (k - k1) / 4)
+  }
+#endif
+
+  UNROLL
+  for (int i = 0; i < MR; i++) {
+    if (top + i >= m) continue;
+    UNROLL
+    for (int v = 0; v < TILE_SIDE; v++) {
+      const int at = panel * 16 + (first + v) * 4, col = ACT_Geglu ? panel * 8 + (first + v) * 4 : at;
+      if (col >= n) continue;
+      const int out = (item * m + top + i) * n + col;
+      vec z = sum[i][v], gate = sum[i][NC - TILE_SIDE + v];
+      ADD_BIAS(z, LOADV, at)
+      ADD_BIAS(gate, LOADV, at + 8)
+      z = ACT_Geglu ? z * ACTIVATE(gate) : ACTIVATE(z);
+      if (col + V <= n) {
+        ADD_RESIDUAL(z, LOADV, out)
+        STOREV(y, out, z);
+        continue;
+      }
+#define FINISH_LANE(one, c) ADD_RESIDUAL(one, LOAD, out + c)
+      STORE_LANES(z, out, n - col, FINISH_LANE)
+    }
+  }
+}

@@ -1,0 +1,52 @@
+// The inside of products that have MR rows by NC vectors of a panel's columns in registers: `part` is summed in `real`,
+// over `kb` rows of the weight at most (BLOCK), and then goes to float sums. A panel is 4 vectors of 4 columns wide;
+// with GEGLU its first half are values, and its second half their gates.
+#if HALF
+#define BLOCK(kb, k)    (kb)
+#elif W4
+#define BLOCK(kb, k)    32
+#else
+#define BLOCK(kb, k)    (k)                                 // float has no need of parts
+#endif
+#if ACT_Geglu
+#define TILE_SIDE       (NC / 2)
+#define PANEL_VECTOR(first, v) ((v) < TILE_SIDE ? (first) + (v) : 2 + (first) + (v) - TILE_SIDE)
+#else
+#define TILE_SIDE       NC
+#define PANEL_VECTOR(first, v) ((first) + (v))
+#endif
+
+#define EACH_OF_TILE(i, v) \
+  UNROLL                   \
+  for (int i = 0; i < MR; i++) \
+    UNROLL                 \
+    for (int v = 0; v < NC; v++)
+
+// What quantized weights are multiplied by: of column vectors `first`.. of a panel whose columns start at `columns`,
+// and with W4 of the group of 32 rows that `row` is in.
+#if W8
+#define PANEL_SCALES(units, scales, columns, row, first) \
+  UNROLL                                                 \
+  for (int od_v = 0; od_v < NC; od_v++)                  \
+    units[od_v] = TO_REAL4(LOADP(scales, (columns) + PANEL_VECTOR(first, od_v) * 4));
+#define OD_UNITS(values, units) ((values) * (units))
+#else
+#define PANEL_SCALES(units, scales, columns, row, first)
+#define OD_UNITS(values, units) (values)
+#endif
+
+// Four rows of the weight, from row `at` of all panels' rows on, times four columns of `left` [MR].
+#define OD_TILE_ROW(part, left, lane, b, at, first, units)                                                          \
+  {                                                                                                                 \
+    real4 od_right[NC];                                                                                             \
+    UNROLL                                                                                                          \
+    for (int od_v = 0; od_v < NC; od_v++)                                                                           \
+      od_right[od_v] = OD_UNITS(                                                                                    \
+        LOADWT(b, at, PANEL_VECTOR(first, od_v), 4), units[od_v]);                                                  \
+    EACH_OF_TILE(od_i, od_w) part[od_i][od_w] = RFMA(left[od_i].lane, od_right[od_w], part[od_i][od_w]);            \
+  }
+#define TILE_PRODUCTS(part, left, b, at, first, units)            \
+  OD_TILE_ROW(part, left, x, b, at, first, units)                 \
+  OD_TILE_ROW(part, left, y, b, (at) + 1, first, units)           \
+  OD_TILE_ROW(part, left, z, b, (at) + 2, first, units)           \
+  OD_TILE_ROW(part, left, w, b, (at) + 3, first, units)
