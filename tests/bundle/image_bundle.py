@@ -101,6 +101,10 @@ IMAGE_CHANGES: list[tuple[str, Any, str]] = [
         (setting("operands", 4, "view", to=4), "operands[4].view is 4 (expected 0..3)"),
         (setting("operands", 4, "view", to=-1), "operands[4].view is -1 (expected 0..3)"),
         (setting("operands", 5, "view", to=4), "operands[5].view is 4, which is an image itself (expected a buffer"),
+        (
+            setting("operands", 1, "dtype", to="i32"),
+            "operands[4].view is 1, which is of i32 (expected a buffer of f16 or f32)",
+        ),
         (setting("operands", 4, "width", to=0), "operands[4].width is 0 (expected 1..65536)"),
         (setting("operands", 4, "width", to=64.0), "operands[4].width is 64.0 (expected 1..65536)"),
         (setting("operands", 4, "height", to=65_537), "operands[4].height is 65537 (expected 1..65536)"),
