@@ -40,7 +40,7 @@ def fitted(row: int, elements: int, limits: Limits) -> Image | str:
         folds.append(2 * folds[-1])
     aligned = [fold for fold in folds if fold * texels % pitch == 0]
     if not aligned:
-        return f"its {rows} rows of {texels} texels cannot be joined to a multiple of {pitch}"
+        return f"its rows ({rows} of {texels} texels) cannot be joined to a multiple of {pitch}"
     fold = next((fold for fold in aligned if rows // fold <= height), None)
     if fold is None:
         return f"image too tall ({rows // aligned[-1]} rows, the target's limit is {height})"
