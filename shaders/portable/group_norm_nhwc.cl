@@ -74,7 +74,7 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
       sums[v * V + c] = total;
       squares[v * V + c] = total_square;
     }
-    BARRIER();  // and read, before the next vector's take their place
+    BARRIER_ALL();  // and read, before the next vector's take their place, and y that of x
   }
 
   vec mean[VECS], gain[VECS];  // less the origin

@@ -7,7 +7,8 @@
 #define GELU_TANH(v)    (0.5f * (v) * (1.0f + TANH((v) * (0.7978845608028654f + 0.035677408136300125f * (v) * (v)))))
 
 // An input that the planner may have put where the output is written (the header's `inplace`): with INPLACE the output
-// is read in its place. An element is read by the work-item that then stores it, and by no other.
+// is read in its place. An element is read by the work-item that then stores it; by others only before a BARRIER_ALL
+// that all of them pass.
 #if INPLACE
 #define OVERWRITTEN(input, output) output
 #else

@@ -144,7 +144,8 @@ typedef float dst;
 #define LID(d)          ((int)od_lid[d])
 #define LOCAL(T, x, n)  threadgroup T x[n]
 #define UNROLL          _Pragma("unroll")                   // before a short loop: what it fills stays in registers
-#define BARRIER()       threadgroup_barrier(mem_flags::mem_threadgroup)
+#define BARRIER()       threadgroup_barrier(mem_flags::mem_threadgroup)  // for what is in local memory
+#define BARRIER_ALL()   threadgroup_barrier(mem_flags::mem_threadgroup | mem_flags::mem_device)  // and in buffers
 
 #define LOWEST          (-3.402823466e+38f)                 // most negative finite float
 #define PREFETCH(p)                                         // GPUs hide latency with other work-items

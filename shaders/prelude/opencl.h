@@ -85,7 +85,8 @@ static inline vec od_exp2_down(vec given) {
 #define LID(d)          ((int)get_local_id(d))
 #define LOCAL(T, x, n)  __local T x[n]
 #define UNROLL          _Pragma("unroll")                   // before a short loop: what it fills stays in registers
-#define BARRIER()       barrier(CLK_LOCAL_MEM_FENCE)
+#define BARRIER()       barrier(CLK_LOCAL_MEM_FENCE)        // for what is in local memory
+#define BARRIER_ALL()   barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)  // and for what is in buffers
 
 #define LOWEST          (-3.402823466e+38f)                 // most negative finite float
 // of clang, from which most OpenCL compilers for CPUs are made

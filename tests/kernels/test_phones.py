@@ -30,6 +30,7 @@ def test_rows(phone_bench: Bench, stored: str) -> None:
 @pytest.mark.parametrize("stored", STORED)
 def test_local_memory_and_barriers(phone_bench: Bench, stored: str) -> None:
     x = values("normal", (2, 75, 48), stored)
+    check_group_norm(phone_bench, "group_norm_nhwc", x, 4, stored, 1, tuning={"V": 4, "X": 64})
     check_group_norm(phone_bench, "group_norm_nhwc", x, 4, stored, 1, 24, {"V": 4, "X": 64})
     check_stats(phone_bench, stored)
 

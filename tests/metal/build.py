@@ -32,7 +32,7 @@ WARNINGS = (
     "-Wno-unused-variable",
 )
 FAST = ("-O2", "-march=native")
-SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZED = ("-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # half rounds at every operation, and nothing is joined that the kernel has apart
 ARITHMETIC = ("-ffp-contract=off", "-fexcess-precision=16", "-fno-math-errno", "-fno-strict-aliasing")
 
