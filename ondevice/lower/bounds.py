@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import evaluate, names
-from ondevice.lower.header import OPERAND
+from ondevice.lower.header import OPERAND, STORAGE
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, TEXEL, USES
 
@@ -159,13 +159,15 @@ class Bounds:
 
 def _mistyped(kind: str, dtype: str, defines: Mapping[str, int | float]) -> str | None:
     """The dtype that a header's type of an operand has with these defines, where it is not this one."""
-    stored = {"stg": "F16", "tex": "F16", "wgt": "F16", "wtex": "F16", "src": "SRC_F16", "dst": "DST_F16"}
+    stored = {"src": "SRC_F16", "dst": "DST_F16"} | {
+        name: "F16" for name, word in STORAGE.items() if word in ("stg", "wgt")
+    }
     if kind == "bits":  # moved as it is
         wide = 2 if defines["F16"] else 4
         return None if DTYPES[dtype] == wide else f"{wide} bytes per element"
     wanted = (
         "i8"
-        if kind in ("wgt", "wtex") and defines["W8"]
+        if STORAGE[kind] == "wgt" and defines["W8"]
         else ("f16" if defines[stored[kind]] else "f32")
         if kind in stored
         else kind

@@ -73,6 +73,8 @@ def direct(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         low, pack.as_matrix(taps, (kh * kw * ic, oc)), dtype, tuning, conv.x
     )
     bias = pack.packed(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
-    operands = [conv.x, right, bias, conv.shift, conv.residual, scales]
+    named = {"x": conv.x, "weight": right, "bias": bias, "shift": conv.shift, "residual": conv.residual}
+    named |= {"scales": scales} | pack.stage(low, way.first, dtype)
+    operands = [named[name] for name in way.first.inputs]
     built = of(node.op_type).defines | way.first.asked(defines | {"RAGGED": int(ic % tuning["V"] > 0)})
     low.emit_node(node, operands, dims | {"ldb": columns}, "ConvNhwc", Build(built, tuning, kernel=way.first))

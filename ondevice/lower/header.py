@@ -42,6 +42,8 @@ STORAGE = {
     "tex": "stg",
     "wgt": "wgt",
     "wtex": "wgt",
+    "blocks": "wgt",
+    "stage": "stg",
     "bits": "bits",
     "src": "src",
     "dst": "dst",
@@ -49,12 +51,13 @@ STORAGE = {
     "i32": "int",
 }
 IMAGES = ("tex", "wtex")  # types of inputs that may be read as images
+WORDED = (*IMAGES, "blocks", "stage")  # types of inputs that have a word of the prelude each: IN_TEX(name)
 SCALARS = ("int", "float")
 READ_BY = {"residual": "ADD_RESIDUAL|FINISH"}  # operands that words of the prelude read as OVERWRITTEN -> those words
 RULES = {"multiple": (int, str), "min": (int, str), "max": (int, str), "equal": (str,)}  # a word: a dim, or a tunable
 OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)|\bIN_(TEX|WTEX)\((\w+)\)")
+_PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)|\bIN_(TEX|WTEX|BLOCKS|STAGE)\((\w+)\)")
 
 
 def check_header(name: str, header: dict[str, Any], text: str, where: str) -> None:
@@ -92,10 +95,10 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
                     f"cannot read {field} entry (got {entry!r}, expected 'name: "
                     f"type[dims]' with a type of {sorted(STORAGE)})."
                 )
-            image = found[2] in IMAGES
-            if image and (word == "OUT" or "image2d" not in header.get("uses", ())):
+            if found[2] in IMAGES and (word == "OUT" or "image2d" not in header.get("uses", ())):
                 raise refuse(f"{found[1]} is read as an image (expected an input, and `uses` with image2d).")
-            expected.append((f"IN_{found[2].upper()}" if image else word, STORAGE[found[2]], found[1]))
+            worded = f"IN_{found[2].upper()}" if found[2] in WORDED else word
+            expected.append((worded, STORAGE[found[2]], found[1]))
             dims |= set(re.findall(r"[A-Za-z_]\w*", found[3]))
     for entry in header["args"]:
         arg, _, kind = str(entry).partition(": ")
@@ -108,8 +111,8 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
     if not opening or opening[1] != name:
         raise refuse(f"the body does not open with KERNEL({name})(... GRID).")
     written = [
-        (f"IN_{image}", STORAGE[image.lower()], view) if image else (word, kind, operand)
-        for word, kind, operand, image, view in _PARAMETER.findall(opening[2])
+        (f"IN_{special}", STORAGE[special.lower()], worded) if special else (word, kind, operand)
+        for word, kind, operand, special, worded in _PARAMETER.findall(opening[2])
     ]
     if written != expected:
         raise refuse(f"header and KERNEL(...) list different parameters (got {written}, expected {expected}).")

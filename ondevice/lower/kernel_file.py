@@ -69,10 +69,11 @@ class KernelFile:
         return tuple(self.header.get("uses", ()))
 
     def built_on(self, defines: Mapping[str, int]) -> set[str]:
-        """The capabilities without which a build with these defines does not run."""
+        """The capabilities without which a build with these defines does not run. Words for constant loads have a
+        spelling for any device."""
         used = {cap for cap in self.uses if cap in USES and defines.get(USES[cap])}
         images = any(defines.get(f"IMAGE_{name}") for name in self.textures)
-        return {*self.caps, *used, *(["image2d"] if images else [])}
+        return {*self.caps, *used, *(["image2d"] if images else [])} - {"wave_constants"}
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -36,7 +36,8 @@ def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mappin
     else:
         tuning, right, columns, defines = low.tuning(kernel.name, sizes, dtype), low.operand(b, dtype), dims["n"], {}
         scales = left
-    operands = [left, left, right, left, left, scales]
+    named = dict.fromkeys(kernel.inputs, left) | {"b": right, "scales": scales} | pack.stage(low, kernel, dtype)
+    operands = [named[name] for name in kernel.inputs]
     low.emit_node(
         node, operands, {**sizes, "ldb": columns}, "MatMul", Build(kernel.asked(defines), tuning, kernel=kernel)
     )
@@ -57,5 +58,7 @@ def linear(low: Lowering, node: ir.Node) -> None:
     # x stands in for what is not there
     bias = pack.packed(low, given["bias"], dtype, tuning, geglu)[0] if "bias" in given else x
     built = after | kernel.asked(defines | ({"SPLIT": 1} if k1 < k else {}))
-    operands = [x, x2, right, bias, residual, scales]
+    named = {"a": x, "a2": x2, "b": right, "bias": bias, "residual": residual, "scales": scales}
+    named |= pack.stage(low, kernel, dtype)
+    operands = [named[name] for name in kernel.inputs]
     low.emit_node(node, operands, dims | {"ldb": columns}, "Linear", Build(built, tuning, kernel=kernel))

@@ -16,7 +16,10 @@ import onnx_ir as ir
 from ondevice.errors import GraphError
 from ondevice.graph.verify import static_shape
 from ondevice.lower import int8
+from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.lowering import Lowering
+
+STAGE = 3072  # elements
 
 
 def derived(
@@ -36,6 +39,12 @@ def derived(
 def zeros(count: int) -> ir.Value:
     """A bias [count] that is not there."""
     return derived(f"zeros.{count}", None, (count,), lambda: np.zeros(count, np.float32))
+
+
+def stage(low: Lowering, kernel: KernelFile, dtype: str) -> dict[str, str]:
+    """What a kernel with an operand `stage` gets for it: the place to which constants are loaded, whose values are
+    nothing; its size is the device's (shaders/prelude/opencl_gpu.h)."""
+    return {"stage": low.operand(zeros(STAGE), dtype)} if "stage" in kernel.inputs else {}
 
 
 def as_matrix(value: ir.Value, shape: tuple[int, int]) -> ir.Value:

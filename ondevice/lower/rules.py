@@ -322,6 +322,7 @@ def _copy(
 CONVOLUTIONS = {
     "conv2d_nhwc": convolution.direct,
     "conv2d_tiles": convolution.direct,
+    "conv2d_waves": convolution.direct,
     "winograd_strips": winograd.strips,
     "winograd_input": winograd.bands,
     "winograd_patches": winograd.bands,

@@ -69,8 +69,8 @@ class Way:
 
     @property
     def needs(self) -> int:
-        """How many needs it has."""
-        return sum(len(kernel.header["needs"]) for kernel in self.kernels)
+        """How many needs it has, of shapes and of a device."""
+        return sum(len(kernel.header["needs"]) + len(kernel.caps) for kernel in self.kernels)
 
     def misfit(self, dims: Mapping[str, int | float]) -> str | None:
         """Why it does not compute the op at these sizes, however it is tuned; None if it does."""

@@ -50,6 +50,14 @@ typedef float4 real4;
 #define IN_WTEX(x)      OD_JOIN(OD_WTEX_, IMAGE_##x)(x)
 #define LOADWT(x, row, column, row4) OD_JOIN(OD_LOADWT_, IMAGE_##x)(x, row, column, row4)
 
+// Blocks of 16 rows of a panel that all work-items of a group read alike: a group of X shares one in local memory.
+#define WAVE_KERNEL
+#define IN_BLOCKS(x)    device const wgt* x
+#define IN_STAGE(x)     device const stg* x
+#define STAGE(block, stage)
+#define STAGE_BLOCK(block, stage, b, from, scales, columns) OD_STAGE_LOCAL(block, b, from, scales, columns)
+#define STAGED4(block, i) (block)[i]
+
 // Work-items that run side by side. Every one of a sub-group must come to a word that exchanges.
 #if SUBGROUPS
 #define SG_WIDTH        ((int)od_width)

@@ -58,6 +58,30 @@ typedef float4 real4;
 #define IN_WTEX(x)      OD_JOIN(OD_WTEX_, IMAGE_##x)(x)
 #define LOADWT(x, row, column, row4) OD_JOIN(OD_LOADWT_, IMAGE_##x)(x, row, column, row4)
 
+// Blocks of 16 rows of a panel that all work-items of a group read alike. Qualcomm's constant loads bring one to where
+// constants are, once per sub-group, of which 12 run at a time; elsewhere the group of X shares it in local memory.
+#if WAVE_CONSTANTS && HALF && !W8 && !W4 && defined(cl_qcom_subgroup_constant_load)
+#pragma OPENCL EXTENSION cl_qcom_subgroup_uniform_load : enable
+#pragma OPENCL EXTENSION cl_qcom_subgroup_constant_load : enable
+#define WAVE_KERNEL     __attribute__((qcom_max_concurrent_subgroups(12)))
+#define IN_BLOCKS(x)    __constant half8* x __attribute__((sub_group_uniform))
+#define IN_STAGE(x)     __constant half8* x __attribute__((max_constant_size(6144)))
+#define STAGE(block, stage) \
+  const int od_place = (int)(qcom_get_physical_sub_group_id() & 31) % 12 * 32; \
+  __constant half4* od_staged = (__constant half4*)(stage + od_place);
+#define STAGE_BLOCK(block, stage, b, from, scales, columns)                  \
+  qcom_sub_group_constant_load8(stage, b, od_place, (from) / 8, 32);         \
+  qcom_sub_group_sync(QCOM_CLK_CONST_LOAD_SYNC);
+#define STAGED4(block, i) od_staged[i]
+#else
+#define WAVE_KERNEL
+#define IN_BLOCKS(x)    __global const wgt* restrict x
+#define IN_STAGE(x)     __global const stg* restrict x
+#define STAGE(block, stage)
+#define STAGE_BLOCK(block, stage, b, from, scales, columns) OD_STAGE_LOCAL(block, b, from, scales, columns)
+#define STAGED4(block, i) (block)[i]
+#endif
+
 // Work-items that run side by side. Every one of a sub-group must come to a word that exchanges.
 #if SUBGROUPS
 #pragma OPENCL EXTENSION cl_khr_subgroups : enable

@@ -50,3 +50,25 @@
   OD_TILE_ROW(part, left, y, b, (at) + 1, first, units)           \
   OD_TILE_ROW(part, left, z, b, (at) + 2, first, units)           \
   OD_TILE_ROW(part, left, w, b, (at) + 3, first, units)
+
+// A block of 16 rows of a panel into local memory, by a group of X: a quantized one is multiplied by its units once for
+// all who read it.
+#if W8
+#define OD_BLOCK_UNITS(values, scales, at) ((values) * TO_REAL4(LOADP(scales, at)))
+#else
+#define OD_BLOCK_UNITS(values, scales, at) (values)
+#endif
+#define OD_STAGE_LOCAL(block, b, from, scales, columns)                                              \
+  {                                                                                                  \
+    BARRIER(); /* nobody reads the block before any more */                                          \
+    for (int od_i = LID(0); od_i < 64; od_i += X)                                                    \
+      block[od_i] = OD_BLOCK_UNITS(LOADWR4(b, (from) + od_i * 4), scales, (columns) + od_i % 4 * 4); \
+    BARRIER(); /* the block is there */                                                              \
+  }
+#define OD_WAVE_ROW(part, left, lane, block, row)                                                            \
+  EACH_OF_TILE(od_i, od_v) part[od_i][od_v] = RFMA(left[od_i].lane, STAGED4(block, (row) * 4 + od_v), part[od_i][od_v]);
+#define WAVE_PRODUCTS(part, left, block, row)      \
+  OD_WAVE_ROW(part, left, x, block, row)           \
+  OD_WAVE_ROW(part, left, y, block, (row) + 1)     \
+  OD_WAVE_ROW(part, left, z, block, (row) + 2)     \
+  OD_WAVE_ROW(part, left, w, block, (row) + 3)

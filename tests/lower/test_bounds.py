@@ -35,6 +35,7 @@ WAYS = [
     (PHONE, "f16", (), "", 64),
     (replace(PHONE, group_norm={"two_commands": 1}), "f16", (), "", 64),
     ("adreno_740", "f16", (), "", 64),
+    ("adreno_740", "f16", (), "i8", 64),
     ("apple_a16", "f16", (), "i8", 64),
 ]
 TILES = {"tiles_h": 2, "tiles_w": 2, "first": 0, "count": 4}

@@ -49,6 +49,7 @@ def test_every_kernel_is_part_of_a_way() -> None:
         ["winograd_patches", "winograd_pixels"],
         ["winograd_strips"],
         ["winograd_input", "winograd_output"],
+        ["conv2d_waves"],
         ["conv2d_tiles"],
         ["conv2d_nhwc"],
     ]
@@ -128,7 +129,9 @@ def test_a_method_that_is_left_out(without: list[str]) -> None:
     choice = select("ConvNhwc", WIDE, HOST, KERNELS, without)
     assert choice.way.first.name == "conv2d_nhwc" and not choice.methods and choice.fallback is None
     left_out = dict.fromkeys(("winograd_strips", "winograd_input"), "--without winograd")
-    mobile = dict.fromkeys(("winograd_patches", "conv2d_tiles"), "it is of class mobile (target host has cpu)")
+    mobile = dict.fromkeys(
+        ("winograd_patches", "conv2d_waves", "conv2d_tiles"), "it is of class mobile (target host has cpu)"
+    )
     assert choice.losers == left_out | mobile
 
 

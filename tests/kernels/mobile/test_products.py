@@ -15,6 +15,11 @@ WIDTH = 16  # columns of a panel
 WAYS = [("f32", 0), ("f16", 0), ("f16", 1)]  # storage, and whether products are multiplied in half
 
 
+def staged(name, stored):
+    """The operand `stage` of a kernel that has one: a place without values."""
+    return [np.zeros(3072, STORED[stored])] if "stage" in KERNELS[name].inputs else []
+
+
 def quantized(weight, int8):
     """(stored [k, n], scales [1, n] or None, what they say in float64)."""
     if not int8:
@@ -49,7 +54,7 @@ def check_product(
     dims["ldb"] = panels.shape[0] * WIDTH
     built = {"F16": int(stored == "f16"), "HALF": half, "W8": int(int8), "SPLIT": int(k1 is not None)}
     units = x if scales is None else in_panels(scales, WIDTH, halves)
-    inputs = [x1, x2, panels, bias_panels, residual, units]
+    inputs = [x1, x2, panels, *staged(name, stored), bias_panels, residual, units]
     built |= defines(activation, bias, False, add)
     got = bench.run(KERNELS[name], inputs, ((m, n), x.dtype), dims, tuning, **built)
     left, add_, rest = exact(x, shift, residual)
@@ -85,6 +90,21 @@ def test_int8_weights(bench: Bench, way, activation, size):
 def test_two_parts(bench: Bench, way, k1):
     check_product(bench, (15, 70, 300), way, k1=k1)
     check_product(bench, (15, 5, 300), way, "Geglu", k1=k1, add=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1, 16), (5, 16, 32), (67, 65, 144), (130, 101, 304)], ids=str)
+@pytest.mark.parametrize("activation", ["", "Geglu"])
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_shared_constants(bench: Bench, way, activation, size):
+    check_product(bench, size, way, activation, add=True, name="matmul_waves")
+    check_product(bench, size, way, activation, int8=True, k1=16 if size[2] > 16 else None, name="matmul_waves")
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["matmul_waves"]))
+def test_tunings_of_shared_constants(bench: Bench, stored, tuning):
+    check_product(
+        bench, (150, 83, 160), (stored, int(stored == "f16")), "Geglu", k1=80, tuning=tuning, name="matmul_waves"
+    )
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["matmul_tiles"]))
@@ -125,6 +145,8 @@ def test_products_on_phones(phone_bench: Bench, stored):
     way = (stored, int(stored == "f16" and "half" in phone_bench.target.caps))
     check_product(phone_bench, (5, 21, 20), way, "Geglu", add=True, k1=8)
     check_product(phone_bench, (9, 33, 36), way, "Silu", int8=True)
+    check_product(phone_bench, (67, 18, 48), way, "Geglu", add=True, k1=16, name="matmul_waves")
+    check_product(phone_bench, (3, 17, 32), way, int8=True, name="matmul_waves")
 
 
 SAME = (1, 1, 1, 1)
@@ -169,7 +191,7 @@ def check_conv(
     dims["ldb"] = panels.shape[0] * WIDTH
     built = {"F16": int(stored == "f16"), "HALF": half, "W8": int(int8)} | defines(activation, True, shift, add)
     units = x if scales is None else in_panels(scales, WIDTH)
-    inputs = [x, panels, in_panels(bias[None], WIDTH), shifts, residual, units]
+    inputs = [x, panels, *staged(name, stored), in_panels(bias[None], WIDTH), shifts, residual, units]
     got = bench.run(KERNELS[name], inputs, ((n, oh, ow, oc), x.dtype), dims, tuning, **built)
     image, base, extra, rest = exact(x, bias, shifts, residual)
     large, taps = image[:, np.arange(up_h) * h // up_h][:, :, np.arange(up_w) * w // up_w], meant.reshape(k, k, ic, oc)
@@ -192,6 +214,20 @@ def test_convolutions(bench: Bench, way, shape):
     check_conv(bench, shape, way, int8=True)
 
 
+@pytest.mark.parametrize("shape", [(2, 16, 9, 13, 70, 3, 1, SAME), (1, 144, 4, 5, 17, 3, 2, SAME)], ids=str)
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_convolutions_with_shared_constants(bench: Bench, way, shape):
+    check_conv(bench, shape, way, "Silu", shift=True, add=True, name="conv2d_waves")
+    check_conv(bench, shape, way, int8=True, up=(10, 14), name="conv2d_waves")
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["conv2d_waves"]))
+def test_tunings_of_convolutions_with_shared_constants(bench: Bench, stored, tuning):
+    check_conv(
+        bench, (2, 48, 7, 19, 37, 3, 1, SAME), (stored, int(stored == "f16")), tuning=tuning, name="conv2d_waves"
+    )
+
+
 @pytest.mark.parametrize("up", [(10, 14), (9, 13), (5, 7)], ids=str)
 def test_from_a_larger_picture(bench: Bench, up):
     check_conv(bench, (2, 4, 5, 7, 20, 3, 1, SAME), ("f16", 1), up=up)
@@ -207,6 +243,8 @@ def test_convolutions_on_phones(phone_bench: Bench, stored):
     way = (stored, int(stored == "f16" and "half" in phone_bench.target.caps))
     check_conv(phone_bench, (2, 12, 3, 5, 18, 3, 1, SAME), way, "Silu", shift=True, add=True)
     check_conv(phone_bench, (1, 4, 5, 3, 5, 3, 2, (0, 0, 1, 1)), way, int8=True)
+    check_conv(phone_bench, (2, 16, 3, 5, 18, 3, 1, SAME), way, "Silu", shift=True, add=True, name="conv2d_waves")
+    check_conv(phone_bench, (1, 32, 2, 2, 16, 3, 1, SAME), way, int8=True, name="conv2d_waves")
 
 
 def test_a_convolution_over_the_residual(bench: Bench):
@@ -219,3 +257,25 @@ def test_a_convolution_over_the_residual(bench: Bench):
     built = {"F16": 0} | defines("Silu", False, False, True)
     inputs = [x, panels, x, x, residual, x]
     assert assert_same_in_place(bench, KERNELS["conv2d_tiles"], inputs, ((2, 9, 5, 37), x.dtype), dims, **built)
+
+
+# What Qualcomm's compiler brings, in name only: nobody else has it, so that its spelling is compiled and never run.
+QUALCOMM = """
+#define cl_qcom_subgroup_constant_load 1
+#define QCOM_CLK_CONST_LOAD_SYNC 1
+#pragma OPENCL EXTENSION cl_khr_fp16 : enable
+static inline uint qcom_get_physical_sub_group_id(void) { return 0; }
+static inline void qcom_sub_group_sync(int flags) {}
+static inline void qcom_sub_group_constant_load8(__constant half8* to, __constant half8* from, int at, int i, int n) {}
+"""
+
+
+@pytest.mark.parametrize("name", ["matmul_waves", "conv2d_waves"])
+def test_qualcomms_spelling_compiles(bench: Bench, name):
+    kernel = KERNELS[name]
+    images = {f"IMAGE_{operand}": 0 for operand in kernel.textures}
+    built = images | {"F16": 1, "HALF": 1, "WAVE_CONSTANTS": 1} | kernel.tuning()
+    source = QUALCOMM + kernel.source("opencl", **built)
+    if "half" not in bench.device.facts()["caps"]:
+        pytest.skip("the device has no half arithmetic")
+    bench.device.build(source, name, name)
