@@ -28,7 +28,7 @@ def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mappin
     """a @ b."""
     dtype, left = low.dtype_of(node.outputs[0]), low.operand(a, low.dtype_of(node.outputs[0]))
     constant = b.const_value is not None and len(static_shape(b)) == 2
-    sizes = {**dims, "k1": dims["k"], "constant": int(constant)}
+    sizes = {**dims, "k1": dims["k"], "constant": int(constant), "rows": dims["m"]}
     kernel = low.choose("MatMul", str(node.name), sizes, int(dtype == "f16")).first
     if constant:
         tuning = narrowed(low, kernel.name, dims["n"], sizes, dtype)
@@ -49,7 +49,8 @@ def linear(low: Lowering, node: ir.Node) -> None:
     given = {name: value for name, value in zip(stepped.operands, node.inputs, strict=True) if value is not None}
     dtype, geglu, after = low.dtype_of(node.outputs[0]), stepped.activation == "Geglu", stepped.defines
     k, k1 = static_shape(given["weight"])[0], static_shape(given["x"])[-1]
-    dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "a_batch": 0, "b_batch": 0, "constant": 1}
+    dims = {"batch": 1, "m": prod(out[:-1]), "n": out[-1], "k": k, "k1": k1, "a_batch": 0, "b_batch": 0}
+    dims |= {"constant": 1, "rows": dims["m"]}
     kernel = low.choose("Linear", str(node.name), dims, int(dtype == "f16")).first
     tuning = narrowed(low, kernel.name, static_shape(given["weight"])[-1], dims | after, dtype)
     x = low.operand(given["x"], dtype)

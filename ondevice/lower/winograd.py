@@ -89,10 +89,11 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     result, name = low.result(out), str(node.name)
     parts = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.target.scratch)
     band = -(-tiles // parts)
-    products_of = {"batch": 36, "m": band, "n": oc, "k": ic, "k1": ic}
+    products_of = {"batch": 36, "m": band, "n": oc, "k": ic, "k1": ic, "constant": 1, "rows": tiles}
     multiply = low.choose("MatMul", name, products_of, int(dtype == "f16")).first
     tuning = narrowed(low, multiply.name, oc)
     right, columns, defines = pack.packed(low, _transformed(taps), dtype, tuning)
+    built = multiply.asked(defines)
     bias = low.operand(conv.given["bias"], dtype) if "bias" in conv.given else conv.x
     for first in range(0, tiles, band):
         count = min(band, tiles - first)
@@ -102,7 +103,7 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
         low.emit("ConvNhwc", name, [conv.x], [patches], sizes, count * ic * 144, Build(touched=part, kernel=before))
         dims = products_of | {"m": count, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
-        inputs, build = [patches, patches, right, patches, patches, patches], Build(defines, tuning, kernel=multiply)
+        inputs, build = [patches, patches, right, patches, patches, patches], Build(built, tuning, kernel=multiply)
         low.emit("MatMul", name, inputs, [products], dims, 72 * count * ic * oc, build)
         optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
         operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
