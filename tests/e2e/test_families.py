@@ -12,6 +12,7 @@ from ondevice.converters.families import FAMILIES
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
+from ondevice.target import load_target
 
 pytestmark = pytest.mark.device
 WIDTH, HEIGHT = 24, 16  # pixels; the tiny VAEs have two levels
@@ -46,12 +47,12 @@ def checkpoint(family, scheduler):
     return Checkpoint(components, scheduler, tokenizers, family.name, "test")
 
 
-def drawn(name, folder, dtype):
+def drawn(name, folder, recipe):
     """(the picture, what diffusers gave) of a case."""
     family, numbers = CASES[name]
     config, _, arrays = case(name)
     source = checkpoint(FAMILIES[family], config["scheduler"])
-    path = compile_bundle(source, folder / f"{name}.ondevice", Recipe(dtype), sizes=[(WIDTH, HEIGHT)])
+    path = compile_bundle(source, folder / f"{name}.ondevice", recipe, sizes=[(WIDTH, HEIGHT)])
     bundle = open_bundle(path, verify=True)
     call = config["call"] | config
     pipeline = Pipeline.of(bundle, Session(bundle, choose_device()))
@@ -70,7 +71,16 @@ def drawn(name, folder, dtype):
 @pytest.mark.parametrize("dtype, bound", [("f32", 2e-5), ("f16", 2e-2)])
 def test_latents_are_those_of_diffusers(name, dtype, bound, tmp_path):
     """In float32 but for the order of sums, which guidance and steps multiply; in half as far as its rounding goes."""
-    picture, arrays = drawn(name, tmp_path, dtype)
+    picture, arrays = drawn(name, tmp_path, Recipe(dtype))
     expected = arrays["out.latents"]
     assert np.abs(picture.latents - expected).max() <= bound * np.abs(expected).max()
     assert picture.pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.phones
+@pytest.mark.parametrize("target", ["adreno_740", "mali_g715", "apple_a16"])
+@pytest.mark.parametrize("name", ["sd2_e2e_v", "sdxl_e2e"])
+def test_a_phones_bundle_draws_the_same_here(name, target, tmp_path):
+    picture, arrays = drawn(name, tmp_path, Recipe("f16", target=load_target(target)))
+    expected = arrays["out.latents"]
+    assert np.abs(picture.latents - expected).max() <= 2e-2 * np.abs(expected).max()
