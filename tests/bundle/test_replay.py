@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +11,21 @@ import onnx_ir as ir
 import pytest
 from bundle.test_golden import GOLDEN
 from bundle.tiny_bundle import MODEL
+from metal.device import MetalOnCpu
 
 from ondevice.bundle import Contents, WeightSource, open_bundle, write_bundle
 from ondevice.errors import NoDeviceError
 from ondevice.lower import lower
 from ondevice.plan import plan, weight_key
+from ondevice.run.device import Device
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
+
+GOLDENS = [("tiny", "expected.json"), ("images", "expected_images.json")]
 
 
-@pytest.mark.device
-@pytest.mark.parametrize("bundle, expected", [("tiny", "expected.json"), ("images", "expected_images.json")])
-def test_golden_bundle_on_a_device(bundle: str, expected: str) -> None:
-    from ondevice.run.opencl import choose_device
-    from ondevice.run.session import Session
-
-    try:
-        device = choose_device()
-    except NoDeviceError as exc:
-        pytest.skip(str(exc))
+def replay(bundle: str, expected: str, device: Device) -> None:
+    """Every plan of a golden bundle computes what its file of expected values says."""
     session = Session(open_bundle(GOLDEN / f"{bundle}.ondevice", verify=True), device)
     for row in json.loads((GOLDEN / expected).read_text())["plans"]:
         inputs = {name: np.array(values, np.float32) for name, values in row["inputs"].items()}
@@ -35,6 +34,26 @@ def test_golden_bundle_on_a_device(bundle: str, expected: str) -> None:
             assert outputs.keys() == row["outputs"].keys()
             for name, values in row["outputs"].items():
                 np.testing.assert_allclose(outputs[name], values, rtol=row["tolerance"], atol=row["tolerance"])
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("bundle, expected", GOLDENS)
+def test_golden_bundle_on_a_device(bundle: str, expected: str) -> None:
+    try:
+        device = choose_device()
+    except NoDeviceError as exc:
+        pytest.skip(str(exc))
+    if bundle == "images" and "image2d" not in device.facts()["caps"]:
+        pytest.skip(f"{device.name} has no images over buffers")
+    replay(bundle, expected, device)
+
+
+@pytest.mark.parametrize("bundle, expected", GOLDENS)
+def test_golden_bundle_in_metal(bundle: str, expected: str, tmp_path: Path) -> None:
+    """Buffers, textures and numbers as the page says that Metal is given them, on the CPU."""
+    if not shutil.which("g++"):
+        pytest.skip("there is no g++ here: install your system's g++ package")
+    replay(bundle, expected, MetalOnCpu(tmp_path))
 
 
 def mlp(rows: int) -> ir.Model:
