@@ -103,7 +103,8 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
         low.emit("ConvNhwc", name, [conv.x], [patches], sizes, count * ic * 144, Build(touched=part, kernel=before))
         dims = products_of | {"m": count, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
-        inputs, build = [patches, patches, right, patches, patches, patches], Build(built, tuning, kernel=multiply)
+        named = dict.fromkeys(multiply.inputs, patches) | {"b": right} | pack.stage(low, multiply, dtype)
+        inputs, build = [named[operand] for operand in multiply.inputs], Build(built, tuning, kernel=multiply)
         low.emit("MatMul", name, inputs, [products], dims, 72 * count * ic * oc, build)
         optional = {"bias": bias, "shift": conv.shift, "residual": conv.residual}
         operands = [products, *(tensor if operand in conv.given else products for operand, tensor in optional.items())]
