@@ -26,6 +26,7 @@ WARNINGS = (
     "-Wall",
     "-Werror",
     "-Wdouble-promotion",
+    "-Wvla",
     "-Wno-attributes",
     "-Wno-unknown-pragmas",  # of UNROLL: GCC has its own
     "-Wno-unused-function",
@@ -40,6 +41,9 @@ _KERNEL = re.compile(r"\bkernel\s+void\s+(\w+)\s*\(")
 _ATTRIBUTE = re.compile(r"\[\[\s*(\w+)(?:\((\d+)\))?\s*\]\]")
 _VARIABLE = re.compile(r"\bthreadgroup\s+([\w:<>, ]*[\w>])\s+(\w+)((?:\s*\[[^\];]*\])*)\s*;")
 _UNREAD = re.compile(r"\bthreadgroup\b[^;()*&]*;")
+_TYPES = r"(?:float|half|char|uchar|short|ushort|int|uint|bool)\d?"
+_NAMED = re.compile(r"\btypedef\b[^;]*?(\w+)\s*;|\bstruct\s+(\w+)")
+_SPACE = re.compile(r"\b(device|constant|thread|threadgroup)\b")
 _TOGETHER = re.compile(r"\b(threadgroup_barrier|simdgroup_\w+|simd_\w+)\s*\(")
 VECTORS = {
     "thread_position_in_grid": "grid",
@@ -69,10 +73,15 @@ def parse(source: str, entry: str) -> Parsed:
     """The C++ of a kernel `entry` in Metal, with `shim_run`, which launches it.
 
     Raises:
-        KernelBuildError: it has no such kernel, or a parameter that is not understood.
+        KernelBuildError: it has no such kernel, a parameter that is not understood, or a pointer without an address
+            space, which Metal refuses.
     """
     own = re.sub(r"#include\s*<metal_\w+>", "", source)
     text = _run(("g++", *LANGUAGE, "-E", "-"), entry, own)
+    types = "|".join([_TYPES, *(named or struct for named, struct in _NAMED.findall(text))])
+    pointers = re.findall(rf"[^;{{}}(),<]*\b(?:{types})\s*(?:const\s*)?[*&](?![&=])", text)
+    if naked := next((found for found in pointers if not _SPACE.search(found)), None):
+        raise KernelBuildError(f"a pointer or a reference says no address space: {naked.strip()}", where=entry)
     text = _VARIABLE.sub(r"static \1 \2\3; shim::shim_local((void*)&\2, sizeof \2);", text)
     if unread := _UNREAD.search(text):
         raise KernelBuildError(f"write one variable per line: {unread[0]}", where=entry)

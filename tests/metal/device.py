@@ -18,6 +18,7 @@ from metal import build
 from ondevice.errors import DeviceError
 
 WHY = 1000  # bytes of a reason
+LONGEST = 120  # seconds of a launch
 REPORTED = 40  # lines of a sanitizer's report
 
 
@@ -97,7 +98,8 @@ class MetalOnCpu(ArrayDevice):
             layout = _layout(one) if isinstance(one, Image) else (0, 0, 0, 0)
             job += struct.pack("=6I", isinstance(one, Image), array.nbytes, *layout) + array.tobytes()
         environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
-        done = subprocess.run([bound.program.run], input=job, capture_output=True, env=environment, check=False)
+        how = {"input": job, "capture_output": True, "env": environment, "timeout": LONGEST}
+        done = subprocess.run([bound.program.run], **how, check=False)
         if done.returncode:
             report = done.stderr.decode(errors="replace").splitlines()[:REPORTED]
             raise DeviceError("\n".join(["an access was refused:", *report]), where=bound.where)

@@ -8,10 +8,14 @@
 #include <cstdio>
 #include <cstring>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #include "metal_stdlib"
+#if defined(__x86_64__) && !defined(SHIM_UCONTEXT)
+#define SHIM_SWITCH  // by a few instructions: ten times as fast as the C library's contexts
+#endif
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -22,6 +26,7 @@ using shim::Item;
 constexpr unsigned MOST = 1024;                        // work-items of a work-group
 constexpr unsigned NARROWEST = 8;                      // lanes of a SIMD-group
 constexpr unsigned long STACK = 512 << 10, GUARD = 4096;  // a page under each stack that may not be touched
+constexpr int LONGEST = 60;                            // seconds of a launch
 constexpr unsigned LOCALS = 64;                        // variables in threadgroup memory
 
 enum State { READY, AT_SIMD, AT_GROUP, DONE };
@@ -30,8 +35,8 @@ struct Fiber {
   State state;
   int line;  // where it waits
   char* stack;
-  void* pointer;       // x86-64: its stack pointer while others run
-  ucontext_t context;  // elsewhere
+  void* pointer;       // with SHIM_SWITCH: its stack pointer while others run
+  ucontext_t context;  // without
 };
 Fiber fibers[MOST];
 Fiber* running;
@@ -63,7 +68,7 @@ sigjmp_buf launch_start;
 
 // Switching ------------------------------------------------------------------------------------------------------------
 
-#ifdef __x86_64__
+#ifdef SHIM_SWITCH
 // Saves what a call must keep and the stack, and goes on where the other one left off.
 extern "C" void shim_switch(void** from, void* to);
 asm(R"(
@@ -100,7 +105,7 @@ void* scheduler_fake;
 #endif
 
 void to_scheduler() {
-#ifdef __x86_64__
+#ifdef SHIM_SWITCH
   shim_switch(&running->pointer, scheduler);
 #else
   swapcontext(&running->context, &scheduler_context);
@@ -112,7 +117,7 @@ void resume(Fiber& fiber) {
   shim::shim_item = &fiber.item;
   fiber.state = READY;
   LEAVE(&scheduler_fake, fiber.stack + GUARD, STACK - GUARD);
-#ifdef __x86_64__
+#ifdef SHIM_SWITCH
   shim_switch(&scheduler, fiber.pointer);
 #else
   swapcontext(&scheduler_context, &fiber.context);
@@ -137,7 +142,7 @@ void prepare(Fiber& fiber) {
     fiber.stack = (char*)stack;
   }
   fiber.state = READY;
-#ifdef __x86_64__
+#ifdef SHIM_SWITCH
   void** top = (void**)(fiber.stack + STACK - 16);
   *--top = nullptr;  // where first_call would return to: keeps its stack aligned as after a call
   *--top = (void*)first_call;
@@ -183,9 +188,9 @@ void run_group(unsigned count, unsigned width, bool reverse) {
 
 void crashed(int signal, siginfo_t* info, void*) {
   const int line = running ? running->line : 0;
-  snprintf(message, message_size, "signal %d (%s) at address %p; the last place it waited at: line %d", signal,
-           strsignal(signal), info->si_addr, line);
-  siglongjmp(launch_start, 1);
+  if (signal == SIGVTALRM) refuse("it ran for more than %d seconds; the last place it waited at: line %d", LONGEST, line);
+  refuse("signal %d (%s) at address %p; the last place it waited at: line %d", signal, strsignal(signal),
+         info->si_addr, line);
 }
 }  // namespace
 
@@ -225,7 +230,9 @@ void shim_local(void* start, unsigned long size) {
 // reason in `why`.
 long shim_launch(void (*call)(void*), void* given, const unsigned* groups, const unsigned* sizes, unsigned width,
                  int reverse, int plain, char* why, unsigned long why_size) {
-  static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+  static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGVTALRM};
+  const int kinds = sizeof signals / sizeof *signals;
+  const itimerval longest = {{0, 0}, {LONGEST, 0}}, never = {};
   static char signal_stack[64 << 10];
   const unsigned count = sizes[0] * sizes[1] * sizes[2];
   body = call;
@@ -235,7 +242,7 @@ long shim_launch(void (*call)(void*), void* given, const unsigned* groups, const
   local_count = 0;
   running = nullptr;
 
-  struct sigaction before[4], act = {};
+  struct sigaction before[kinds], act = {};
   stack_t old_stack, own_stack = {};
   own_stack.ss_sp = signal_stack;
   own_stack.ss_size = sizeof signal_stack;
@@ -243,7 +250,8 @@ long shim_launch(void (*call)(void*), void* given, const unsigned* groups, const
   act.sa_flags = SA_SIGINFO | SA_ONSTACK;
 #ifndef __SANITIZE_ADDRESS__  // which says more of it
   sigaltstack(&own_stack, &old_stack);
-  for (int i = 0; i < 4; i++) sigaction(signals[i], &act, &before[i]);
+  for (int i = 0; i < kinds; i++) sigaction(signals[i], &act, &before[i]);
+  setitimer(ITIMER_VIRTUAL, &longest, nullptr);
 #endif
 
   long result = -1;
@@ -285,7 +293,8 @@ long shim_launch(void (*call)(void*), void* given, const unsigned* groups, const
     for (unsigned i = 0; i < local_count; i++) result += locals[i].size;
   }
 #ifndef __SANITIZE_ADDRESS__
-  for (int i = 0; i < 4; i++) sigaction(signals[i], &before[i], nullptr);
+  setitimer(ITIMER_VIRTUAL, &never, nullptr);
+  for (int i = 0; i < kinds; i++) sigaction(signals[i], &before[i], nullptr);
   sigaltstack(&old_stack, nullptr);
 #endif
   return result;

@@ -99,6 +99,8 @@ def test_vectors_and_halves() -> None:
         (("[[buffer(2)]]", "[[buffer(4)]]"), "not numbered in their order"),
         (("threadgroup half tile[2 * 64];", "threadgroup half tile[64], other[64];"), "one variable per line"),
         (("[[simdgroup_index_in_threadgroup]]", "[[thread_index_in_quadgroup]]"), "not understood"),
+        (("threadgroup half tile[2 * 64];", "threadgroup half tile[128]; half* p = tile;"), "no address space"),
+        (("threadgroup half tile[2 * 64];", "threadgroup half tile[128]; half own[k];"), "refused it"),
         (("sum, left, right, sum", "sum, left, b, sum"), "refused it"),
     ],
 )
