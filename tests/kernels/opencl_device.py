@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from ondevice.errors import DeviceError
 from ondevice.run.discovery import find_device, opencl
 from ondevice.run.opencl import OpenCLDevice
+
+QUALCOMM = Path(__file__).with_name("qualcomm.h")
 
 
 class PhoneOpenCL(OpenCLDevice):
@@ -17,15 +20,19 @@ class PhoneOpenCL(OpenCLDevice):
         spec: which device, as `find_device` takes it.
         sub_group: work-items of a sub-group in kernels that use them, where the driver lets one say so
             (cl_intel_required_subgroup_size).
+        qualcomm: has stand-ins for Qualcomm's loads of constants, in kernels that use them.
     """
 
-    def __init__(self, spec: str | None = None, sub_group: int | None = None) -> None:
+    def __init__(self, spec: str | None = None, sub_group: int | None = None, qualcomm: bool = False) -> None:
         self._handle = find_device(spec).handle
         super().__init__(find_device(spec))
-        self.sub_group, self.local_bytes = sub_group, 0
+        self.sub_group, self.qualcomm, self.local_bytes = sub_group, qualcomm, 0
 
     def build(self, source: str, entry: str, where: str) -> Any:
-        if self.sub_group and re.search(r"^#define SUBGROUPS 1$", source, re.MULTILINE):
+        used = set(re.findall(r"^#define (SUBGROUPS|WAVE_CONSTANTS) 1$", source, re.MULTILINE))
+        if self.qualcomm and "WAVE_CONSTANTS" in used:
+            source = QUALCOMM.read_text() + source
+        if self.sub_group and used:
             word = f"__attribute__((intel_reqd_sub_group_size({self.sub_group})))"
             source = re.sub(r"\b__kernel\b", f"{word} __kernel", source)
         return super().build(source, entry, where)

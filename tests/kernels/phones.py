@@ -44,10 +44,10 @@ def _metal(width: int, **options: bool) -> Callable[[], Device]:
     return make
 
 
-def _opencl(spec: str | None = None, sub_group: int | None = None) -> Callable[[], Device]:
+def _opencl(spec: str | None = None, sub_group: int | None = None, qualcomm: bool = False) -> Callable[[], Device]:
     def make() -> Device:
         try:
-            return PhoneOpenCL(spec, sub_group)
+            return PhoneOpenCL(spec, sub_group, qualcomm)
         except NoDeviceError as error:
             pytest.skip(f"{error}; apt-get install pocl-opencl-icd")
 
@@ -65,6 +65,7 @@ CONDITIONS = {
     "opencl": Condition(_opencl(), GPU, quick=True),
     "opencl-32": Condition(_opencl(sub_group=32), GPU),
     "opencl-64": Condition(_opencl(sub_group=64), GPU),
+    "opencl-64-qualcomm": Condition(_opencl(sub_group=64, qualcomm=True), (*GPU, "wave_constants")),
     "pocl": Condition(_opencl("pocl")),
     "oclgrind": Condition(_oclgrind),
     "metal": Condition(_metal(32), MetalOnCpu.caps, quick=True),

@@ -26,7 +26,7 @@ using shim::Item;
 constexpr unsigned MOST = 1024;                        // work-items of a work-group
 constexpr unsigned NARROWEST = 8;                      // lanes of a SIMD-group
 constexpr unsigned long STACK = 512 << 10, GUARD = 4096;  // a page under each stack that may not be touched
-constexpr int LONGEST = 60;                            // seconds of a launch
+constexpr int LONGEST = 20;                            // seconds of a launch
 constexpr unsigned LOCALS = 64;                        // variables in threadgroup memory
 
 enum State { READY, AT_SIMD, AT_GROUP, DONE };
