@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
@@ -16,9 +17,13 @@ from ondevice.graph.verify import static_shape
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import Program
-from ondevice.plan import plan
+from ondevice.plan import arena_bytes, idle, plan
 from ondevice.plan.plan import Plan
 from ondevice.rewrite.statistics import given_statistics
+
+# Of what is idle in an arena, how much scratch may have: tried in turn, as with other sizes tensors fit otherwise.
+SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6)
+MORE = 1.05  # times the arena that the target's own scratch leads to: what fewer bands may cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +93,8 @@ def programs(
         if "stage" in job.sizes:
             given_statistics(graph)
             _between_stages(graph, storage)
-        program = lower(
+        lowered = partial(
+            lower,
             graph,
             job.component,
             storage=storage,
@@ -97,9 +103,29 @@ def programs(
             weights=recipe.weights,
             without=recipe.without,
         )
+        program = lowered()
+        # A CPU's scratch stays in its cache: there more of it is no gain.
+        if recipe.target.kernel_class == "mobile" and program.scratch:
+            program = _roomier(program, lowered)
         program.sizes = dict(job.sizes)
         rules = [*fused.rewrite["rules"], *of_methods(program, recipe.without)]
         yield Compiled(fused, program, storage, fused.rewrite | {"rules": rules})
+
+
+def _roomier(program: Program, lowered: Callable[..., Program]) -> Program:
+    """The program with as few bands as an arena of about its own allows: scratch may have what is idle there while a
+    node runs.
+
+    Args:
+        lowered: lowers the same graph; `rooms` as `ondevice.lower.lower` has it.
+    """
+    most = int(MORE * arena_bytes(program))
+    rooms = idle(program, most)
+    for share in SHARES:
+        other = lowered(rooms={node: int(share * room) for node, room in rooms.items()})
+        if arena_bytes(other) <= most:
+            return other
+    return program
 
 
 def _between_stages(graph: ir.Model, storage: str) -> None:

@@ -29,6 +29,7 @@ def lower(
     target: Target | None = None,
     weights: str = "",
     without: Collection[str] = (),
+    rooms: Mapping[str, int] | None = None,
 ) -> Program:
     """Lower a graph of primitives to kernel calls.
 
@@ -42,6 +43,7 @@ def lower(
             "": as `storage`.
         without: methods (`ondevice.target.METHODS`) to leave out; "all" leaves out every one. The names of fusions
             mean nothing here.
+        rooms: bytes of scratch by node name, for those that may have more than the target says.
 
     Raises:
         GraphError: an op or a form of it that is not supported, by node.
@@ -73,6 +75,7 @@ def lower(
         weights,
         without,
     )
+    low.rooms = rooms or {}
     for value in graph.inputs:
         if value.const_value is None:
             low.add_input(value)

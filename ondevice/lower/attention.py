@@ -49,7 +49,7 @@ def partially_fused(low: Lowering, node: ir.Node, way: Way) -> None:
     given, parts, dtype = _operands(low, node)
     (batch, queries, width), heads = static_shape(node.outputs[0]), node.attributes["heads"].as_ints()[0]
     keys, d = static_shape(given[1])[1], width // heads
-    band = max(1, min(batch * heads, low.target.scratch // (queries * keys * DTYPES[dtype])))
+    band = max(1, min(batch * heads, low.room(node) // (queries * keys * DTYPES[dtype])))
     (q, _, _), (k, _, _), (v, _, _) = parts.values()
     mask = low.operand(given[3], dtype) if len(given) == 4 else q  # no mask: a stand-in that is not read
     out, name, op, (first_kernel, second, third) = (

@@ -66,11 +66,16 @@ class Lowering:
             target,
         )
         self.weights, self.without = weights, without
+        self.rooms: Mapping[str, int] = {}  # node name -> bytes of scratch, where it may have more than others
         self.program = Program(component, {}, [], (), (), methods={method: MethodUse() for method in METHODS})
         self._home: dict[str, str] = {}  # value name -> name of the tensor that holds it (views share their source's)
         self._cast: dict[tuple[str, str], str] = {}
         # values that are columns of a wider tensor, until somebody needs them dense
         self._parts: dict[str, Strided] = {}
+
+    def room(self, node: ir.Node) -> int:
+        """Bytes that a method may use between its own kernels at this node."""
+        return max(self.target.scratch, self.rooms.get(str(node.name), 0))
 
     @property
     def panels(self) -> bool:
@@ -165,6 +170,7 @@ class Lowering:
 
     def scratch(self, name: str, shape: Sequence[int], dtype: str) -> str:
         """A fresh tensor that no graph value names."""
+        self.program.scratch.add(name)
         return self._tensor(name, tuple(shape), dtype)
 
     # Calls --------------------------------------------------------------------------------------------------------

@@ -83,3 +83,4 @@ class Program:
     needs: set[str] = field(default_factory=set)  # capabilities without which its calls, as they are built, do not run
     methods: dict[str, MethodUse] = field(default_factory=dict)  # by method, of ondevice.target.METHODS
     tuned: Counter[str] = field(default_factory=Counter)  # where calls have their tunables from -> how many
+    scratch: set[str] = field(default_factory=set)  # tensors between kernels of one node

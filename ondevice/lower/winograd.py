@@ -87,7 +87,7 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles = n * tiles_h * tiles_w
     result, name = low.result(out), str(node.name)
-    parts = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.target.scratch)
+    parts = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.room(node))
     band = -(-tiles // parts)
     products_of = {"batch": 36, "m": band, "n": oc, "k": ic, "k1": ic, "constant": 1, "rows": tiles}
     multiply = low.choose("MatMul", name, products_of, int(dtype == "f16")).first

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ondevice.lower.program import Program
-from ondevice.plan.arena import Life, arena_size, check, peak, place
+from ondevice.plan.arena import Life, arena_size, check, peak, place, round_up
 from ondevice.plan.inplace import in_place
 from ondevice.plan.liveness import lives
 from ondevice.plan.order import ordered
@@ -28,6 +30,35 @@ def _smallest(program: Program) -> tuple[list[Life], dict[str, int], Program]:
                 best = alive, offsets, candidate
     assert best is not None
     return best
+
+
+def arena_bytes(program: Program) -> int:
+    """Bytes of the arena that `plan` gives the program."""
+    return arena_size(*_smallest(program)[:2])
+
+
+def idle(program: Program, size: int) -> dict[str, int]:
+    """Bytes that the scratch of each node may take in an arena of `size` bytes: what the rest leaves of it while the
+    node's calls run. Of nodes that have scratch."""
+    alive, _, program = _smallest(program)
+    taken = np.zeros(len(program.calls) + 2, np.int64)
+    steps: dict[str, list[int]] = {}
+    own: dict[str, set[str]] = {}
+    for step, call in enumerate(program.calls):
+        steps.setdefault(call.node, []).append(step)
+        own.setdefault(call.node, set()).update(program.scratch.intersection((*call.inputs, *call.outputs)))
+    for life in alive:
+        taken[life.first : life.last + 1] += round_up(life.size)
+    by_name = {life.name: life for life in alive}
+    found = {}
+    for node, names in own.items():
+        if names:
+            first, last = min(steps[node]), max(steps[node])
+            rest = taken[first : last + 1].copy()
+            for life in (by_name[name] for name in names):
+                rest[max(life.first - first, 0) : life.last + 1 - first] -= round_up(life.size)
+            found[node] = max(size - int(rest.max()), 0)
+    return found
 
 
 def plan(program: Program, *, storage: str) -> Plan:

@@ -92,7 +92,8 @@ class Target:
     `winograd.stored`: from so many tiles per picture on, class "cpu" stores weights transformed (never by default);
     `winograd.groups`: how many work-items share a convolution then, each with scratch of its own (8 by default).
     `group_norm.two_commands`: from so many pixels on, a group norm is two commands (never by default).
-    `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands.
+    `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands. For
+    "mobile", it may have what is idle in the arena, too (`ondevice.compiler.programs`).
     `device_words`: a device whose name or version contains one of them is one of this target's.
     """
 

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from plan.random_programs import legal_orders, programs, run_apart, run_planned
 
 from ondevice.lower.program import Call, Program, Tensor
-from ondevice.plan import plan
+from ondevice.plan import arena_bytes, idle, plan
 from ondevice.plan.arena import arena_size, place
 from ondevice.plan.inplace import in_place, pairs
 from ondevice.plan.liveness import lives
@@ -154,3 +155,17 @@ def test_halves_are_done_in_place_together_or_not_at_all():
 def test_a_reader_between_two_writers_stays_there():
     calls = [call("0", ["x"], "a"), call("1", ["a"], "b"), call("2", ["x"], "a"), call("3", ["a", "b"], "y")]
     assert dependencies(program(calls, {"x": 1, "a": 1, "b": 1, "y": 1}, ("y",))) == [set(), {0}, {0, 1}, {1, 2}]
+
+
+@settings(deadline=None)
+@given(programs(), st.integers(1, 40))
+def test_what_is_idle_is_what_is_left_beside_the_rest(given_program, units):
+    """In an arena that is larger than it need be by so many bytes, a node's scratch may have at least those."""
+    inner = [name for name in given_program.tensors if name not in ("x", *given_program.outputs)]
+    assume(inner)
+    scratch, size = inner[0], units * ALIGN
+    whole = replace(given_program, scratch={scratch})
+    nodes = {one.node for one in whole.calls if scratch in (*one.inputs, *one.outputs)}
+    room = idle(whole, arena_bytes(whole) + size)
+    assert room.keys() == nodes and all(found >= size for found in room.values())
+    assert set(idle(whole, 0).values()) <= {0}
