@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rewrite.graphs import by_onnxruntime, feed, fused_ops, on_device
 from rewrite.graphs import graph as from_text
-from rewrite.test_pictures import ANYWHERE, ATTENTION, chain
+from rewrite.test_pictures import ANYWHERE, ATTENTION, Net, chain
 
 from ondevice.errors import NoKernelError
 from ondevice.lower import lower
@@ -209,3 +209,21 @@ def test_two_commands_are_taken_where_the_target_asks_for_them() -> None:
     ):
         assert used(model, replace(ANYWHERE, group_norm=bound), "two_commands") == (0, [wanted])
     assert used(model, replace(ANYWHERE, group_norm={"two_commands": 20}), "two_commands") == (1, [])
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("name, product", [("adreno_740", "matmul_waves"), ("mali_g715", "matmul_tiles")])
+def test_winograds_products_are_those_of_the_target(name: str, product: str) -> None:
+    """In bands, of which the last is shorter, by whatever kernel the target has for a product."""
+    target = replace(load_target(name), winograd={}, scratch=1 << 17)
+    b = Net()
+    x = b.input("x", (2, 16, 30, 22))
+    model = b.finish(out=b.conv("c", x, 36))
+    inputs = feed(model)
+    before = by_onnxruntime(model, inputs)
+    rewrite(model, target)
+    program = lower(model, "net", target=target)
+    kernels = [call.kernel for call in program.calls]
+    bands = kernels.count("winograd_patches")
+    assert 1 < bands == kernels.count("winograd_pixels") == kernels.count(product)
+    np.testing.assert_allclose(on_device(model, inputs, target), before, rtol=1e-4, atol=1e-4)

@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
+from ondevice.bundle.in_memory import MemoryBundle, weight_sources
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import load_all
 from ondevice.plan import plan
@@ -53,32 +54,9 @@ def by_onnxruntime(model, inputs, every=False):
     return outputs if every else outputs[0]
 
 
-class Weights:
-    """A source of weights and plans for a session: the program's own, in memory."""
-
-    def __init__(self, program, plan):
-        self.made, self.kernels, self.arrays = plan, load_all(), {}
-        for name, values in program.weights.items():
-            tensor = program.tensors[name]
-            self.arrays[f"{program.component}/{name}"] = values.numpy().astype(
-                {"f32": np.float32, "f16": np.float16, "i32": np.int32}[tensor.dtype]
-            )
-
-    def plan(self, component, **sizes):
-        return self.made
-
-    def weight(self, key):
-        return key, 0, self.arrays[key].nbytes
-
-    def shard(self, name):
-        return np.ascontiguousarray(self.arrays[name]).reshape(-1).view(np.uint8)
-
-    def source(self, file, dialect, defines):
-        return self.kernels[file].source(dialect, **dict(defines))
-
-
 def on_device(model, inputs, target=None, storage="f32", every=False):
     """The first output as the device computes it, or `every` one."""
     program = lower(model, "net", storage=storage, target=target)
-    outputs = Session(Weights(program, plan(program, storage=storage)), choose_device()).run("net", inputs)
+    bundle = MemoryBundle([plan(program, storage=storage)], weight_sources(program), load_all())
+    outputs = Session(bundle, choose_device()).run("net", inputs)
     return [outputs[value.name] for value in model.graph.outputs] if every else outputs[model.graph.outputs[0].name]
