@@ -25,6 +25,7 @@ setup(
         "ondevice.lower",
         "ondevice.measure",
         "ondevice.measure.peers",
+        "ondevice.measure.predict",
         "ondevice.measure.tuner",
         "ondevice.models",
         "ondevice.plan",
@@ -39,6 +40,7 @@ setup(
     package_data={
         "ondevice": ["py.typed"],
         "ondevice.bundle": ["*.json"],
+        "ondevice.measure.predict": ["*.toml"],
         "ondevice.models": ["**/*"],
         "ondevice.shaders": ["README.md", "portable/*.cl", "cpu/*.cl", "mobile/*.cl", "prelude/*.h", "tuning/*.toml"],
         "ondevice.targets": ["*.toml"],

@@ -1,7 +1,8 @@
 """Measure: what the fusions save, how long a bundle's components take on a device,
-or how other runtimes do on the same weights.
+or how other runtimes do on the same weights; or predict what a device takes that is not here.
 
 ondevice bench sd14 --random-weights 0 --ablation --latency
+ondevice bench sd14 --random-weights 0 --predict adreno_740
 ondevice bench sd14.ondevice --component unet --trace unet.json
 ondevice bench sd14 --random-weights 0 --peers --component unet --cores 0
 """
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ondevice import cli, flags
 from ondevice.base import machine
@@ -31,14 +32,17 @@ from ondevice.measure import ablation, latency
 from ondevice.measure.peers import figures
 from ondevice.measure.peers.driver import Comparison
 from ondevice.measure.peers.peer import COMPARED, PEERS, Task, named
+from ondevice.measure.predict import paper, prediction
+from ondevice.measure.predict import table as predicted
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.run.timing import Timing, time_plan
 from ondevice.run.trace import to_trace
-from ondevice.target import load_target
+from ondevice.target import Target, load_target
 
-HELP = "what the fusions save, how long a bundle's components take, or how other runtimes do"
+HELP = "what the fusions save, how long a bundle's components take or would take on a phone, or how other runtimes do"
 REPEAT = 5
+STEPS = 20  # of a predicted picture, as in published figures
 ROUNDS = 10
 
 
@@ -87,6 +91,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--strict", action="store_true", help="fail where a peer cannot take part")
     parser.add_argument(
+        "--predict",
+        metavar="TARGET",
+        help="what a picture would take on such a device, by a model of its time; with --ablation the paper's steps",
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help=f"with --predict: calls of the denoiser (default {STEPS})"
+    )
+    parser.add_argument(
         "--rows", type=Path, metavar="FILE.jsonl", help="append the results there, one JSON object per line"
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
@@ -98,12 +110,17 @@ PEER_FLAGS = ("--only", "--cores", "--rounds", "--work", "--strict")
 def run(args: argparse.Namespace) -> int:
     """Print the table asked for."""
     _check(args)
+    target = None if args.predict is None else prediction.predictable(args.predict)
     if args.rows is not None:
         _check_rows(args.rows)
+    if args.steps is not None and args.steps < 1:
+        raise UsageError(f"a picture takes 1 step or more (got {args.steps}).", where="--steps", fix="use 20")
     for flag, given in (("--repeat", args.repeat), ("--rounds", args.rounds)):
         if given is not None and given < 3:
             raise UsageError(f"a median needs 3 runs or more (got {given}).", where=flag, fix="use 3 or more")
     opened = flags.open_subject(args)
+    if target is not None:
+        return _predict(args, opened, target)
     if isinstance(opened, Bundle):
         if args.kernels == "ours":
             opened.require_own_kernels()
@@ -121,6 +138,17 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse flags that would be ignored."""
     if args.peers and args.ablation:
         raise UsageError("they are two tables.", where="--peers and --ablation", fix="ask for one at a time")
+    if args.predict:
+        flags.refuse(
+            args, ["--target", "--tuning", "--tune-for"], "--predict names the target, and nothing was measured on it."
+        )
+        flags.refuse(
+            args,
+            ["--device", "--kernels", "--latency", "--peers", "--repeat", "--rows", "--trace", "--component"],
+            "a prediction is of a picture's plans; nothing runs.",
+        )
+    else:
+        flags.refuse(args, ["--steps"], "it goes only with --predict.")
     if args.ablation:
         flags.refuse(args, ["--without"], "the ablation goes through all rules.")
         if not args.latency:
@@ -139,6 +167,24 @@ def _check(args: argparse.Namespace) -> None:
         flags.refuse(args, PEER_FLAGS, "it goes only with --peers.")
     if args.peers or args.ablation:
         flags.refuse(args, ["--trace"], "it is of a bundle's components.")
+
+
+def _predict(args: argparse.Namespace, opened: Checkpoint | Bundle, target: Target) -> int:
+    size = flags.size_of(args)
+    if isinstance(opened, Bundle):
+        if args.ablation:
+            _refuse_bundle("ablation", opened)
+        found = prediction.of_bundle(opened, target, args.steps or STEPS, size)
+    else:
+        recipe = replace(flags.recipe_of(args), target=target)
+        if args.ablation:
+            steps = paper.paper_ablation(opened, recipe, size)
+            text = paper.to_markdown(steps) if args.markdown else paper.to_text(steps)
+            print(json.dumps(paper.to_json(steps), indent=1) if args.json else text)
+            return 0
+        found = prediction.of_model(opened, recipe, args.steps or STEPS, size)
+    print(json.dumps(predicted.to_json(found), indent=1) if args.json else predicted.to_text(found))
+    return 0
 
 
 def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
@@ -165,10 +211,7 @@ def _ablation(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
 def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
     for flag in ("ablation", "peers"):
         if getattr(args, flag):
-            what = "a bundle holds its plans and no graph, so no rule can be left out."
-            what = what if flag == "ablation" else "a bundle holds its plans, and the other runtimes need the weights."
-            fix = f"name the model it was made from, such as `ondevice bench {bundle.model['family']} --{flag}`"
-            raise UsageError(what, where=f"--{flag}", fix=fix)
+            _refuse_bundle(flag, bundle)
     if args.trace is not None:
         check_outputs({"--trace": args.trace})
     session = Session(bundle, choose_device(args.device), profile=True, trace=args.trace is not None)
@@ -192,6 +235,13 @@ def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
     finally:
         _append(args.rows, kept)
     return 0
+
+
+def _refuse_bundle(flag: str, bundle: Bundle) -> NoReturn:
+    what = "a bundle holds its plans and no graph, so no rule can be left out."
+    what = what if flag == "ablation" else "a bundle holds its plans, and the other runtimes need the weights."
+    fix = f"name the model it was made from, such as `ondevice bench {bundle.model['family']} --{flag}`"
+    raise UsageError(what, where=f"--{flag}", fix=fix)
 
 
 def _print_timings(timings: Sequence[Timing], session: Session) -> None:
