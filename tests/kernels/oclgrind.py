@@ -10,6 +10,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -24,21 +25,21 @@ REPORTED = 40  # lines of a report
 
 
 class Oclgrind(ArrayDevice):
-    """Oclgrind in a process of its own, which keeps its files in `folder`. After a report it starts anew: it stops
-    reporting after some hundreds."""
+    """Oclgrind in a process of its own. After a report it starts anew: it stops reporting after some hundreds."""
 
     dialect = "opencl"
     name = "Oclgrind"
 
-    def __init__(self, folder: Path) -> None:
-        vendors = folder / "vendors"
-        vendors.mkdir(parents=True, exist_ok=True)
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ondevice-oclgrind-")  # removed when this process ends
+        vendors = Path(self._folder.name, "vendors")
+        vendors.mkdir()
         (vendors / "oclgrind.icd").write_text(f"{DRIVER}\n")
         self._process: subprocess.Popen[bytes] | None = None
         self._environment = os.environ | {
             "OCL_ICD_VENDORS": f"{vendors}/",
             "OCLGRIND_DATA_RACES": "1",
-            "OCLGRIND_LOG": str(folder / "log"),
+            "OCLGRIND_LOG": str(vendors.with_name("log")),
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,7 +56,7 @@ def _opencl(spec: str | None = None, sub_group: int | None = None, qualcomm: boo
 def _oclgrind() -> Device:
     if not DRIVER.exists():
         pytest.skip(f"{DRIVER} is not there: apt-get install oclgrind libclang-common-14-dev")
-    return Oclgrind(Path(tempfile.mkdtemp(prefix="ondevice-oclgrind-")))
+    return Oclgrind()
 
 
 GPU = ("half", "image2d", "subgroups")
