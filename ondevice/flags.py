@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ondevice.converters.source import Source
 
 log = logging.getLogger(__name__)
-WEIGHTS = {"int8": "i8"}
+WEIGHTS = {"int8": "i8", "int4": "i4"}
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +58,8 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         "--weights",
         choices=WEIGHTS,
         help=(
-            "store the larger weights of products and convolutions so, with a scale per column "
-            "(default: as --dtype says)"
+            "store the larger weights of products and convolutions so: int8 with a scale per column, int4 with one per "
+            "column and 32 rows (default: as --dtype says)"
         ),
     )
 

@@ -27,6 +27,7 @@ from ondevice.converters.random_weights import random_checkpoint
 from ondevice.errors import UsageError
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import STORAGES
+from ondevice.lower.quantize import SCHEMES
 from ondevice.measure.tuner.cases import Case, Key, cases_of, key_of
 from ondevice.measure.tuner.measured import Measured, about, device_family, tuning_of
 from ondevice.measure.tuner.runner import CaseRunner
@@ -74,10 +75,10 @@ def run(args: argparse.Namespace) -> int:
     opened = flags.open_subject(args)
     recipe = replace(recipe, weights=recipe.weights or _stored(opened))
     if recipe.weights and args.out is None:
-        what = "rows do not say how weights are stored, so those of int8 weights must not stand among the package's."
-        raise UsageError(
-            what, where="--out", fix="name a file of its own, and give it to `ondevice convert --weights int8 --tuning`"
-        )
+        name = SCHEMES[recipe.weights].name
+        what = f"rows do not say how weights are stored, so those of {name} weights must not stand among the package's."
+        fix = f"name a file of its own, and give it to `ondevice convert --weights {name} --tuning`"
+        raise UsageError(what, where="--out", fix=fix)
     device = choose_device(args.device)
     about_device = device.facts()
     out = args.out or TUNING / f"{device_family(about_device)[0]}.toml"
@@ -102,11 +103,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _stored(opened: Checkpoint | Bundle) -> str:
     """How a bundle has its larger weights, as `lower` names it."""
-    return (
-        "i8"
-        if isinstance(opened, Bundle) and any(entry.dtype == "i8" for entry in opened.manifest.weights.values())
-        else ""
-    )
+    dtypes = {entry.dtype for entry in opened.manifest.weights.values()} if isinstance(opened, Bundle) else set()
+    return next((name for name, scheme in SCHEMES.items() if scheme.dtype in dtypes), "")
 
 
 def _cases(

@@ -21,8 +21,9 @@ STORED: dict[str, np.dtype] = {
     "f16": np.dtype("<f2"),
     "i32": np.dtype("<i4"),
     "i8": np.dtype("i1"),
+    "u4x2": np.dtype("u1"),
 }
-LIMITS = {"f32": ("-3.4e38", "3.4e38"), "f16": ("-65504", "65504"), "i32": f.INT32, "i8": (-128, 127)}
+LIMITS = {"f32": ("-3.4e38", "3.4e38"), "f16": ("-65504", "65504"), "i32": f.INT32, "i8": (-128, 127), "u4x2": (0, 255)}
 # elements converted at once: source and result stay in the cache, and a large tensor is not copied whole
 CHUNK = 1 << 18
 
@@ -106,7 +107,7 @@ def stored(key: str, source: WeightSource) -> Iterator[memoryview]:
             what, where=key, fix="report this with the checkpoint's name: the graph and the weights disagree"
         )
     wanted = STORED[source.dtype]
-    if (values.dtype.kind in "iub") != (wanted.kind == "i") or values.dtype.kind in "cOSUMm":
+    if (values.dtype.kind in "iub") != (wanted.kind in "iu") or values.dtype.kind in "cOSUMm":
         what = f"cannot be stored as {source.dtype} (got {values.dtype})."
         raise BundleError(what, where=key, fix="convert the weight before it is given to write_bundle")
     flat = np.ascontiguousarray(values).reshape(-1)
@@ -115,7 +116,7 @@ def stored(key: str, source: WeightSource) -> Iterator[memoryview]:
         part = flat[start : start + CHUNK]
         with np.errstate(over="ignore", invalid="ignore"):
             out = part.astype(wanted, copy=False)
-        if wanted.kind == "i":
+        if wanted.kind in "iu":
             bad = out != part
         else:  # an infinity that was there before stays: it is a mask. What became one, or is not a number, is an error
             bad = ~np.isfinite(out)
@@ -132,6 +133,7 @@ def _refuse(key: str, source: WeightSource, value: np.generic, flat_index: int) 
         raise BundleError(f"holds NaN at {index}.", where=key, fix="use another checkpoint: this one is broken")
     low, high = LIMITS[source.dtype]
     fix = "convert with `--dtype fp32`" if source.dtype == "f16" else "use another checkpoint: this one is broken"
+    fix = "convert without `--weights int4`" if ":int4 scales" in key else fix  # in half, whatever the dtype
     raise BundleError(
         f"holds {value} at {index}, too large for {source.dtype} (expected {low}..{high}).", where=key, fix=fix
     )

@@ -14,7 +14,7 @@ class Recipe:
     """What the flags of `ondevice.flags.add_plan_arguments` say, and what is passed on whole.
 
     dtype: storage of every component but text encoders, "f16" or "f32". Arithmetic is float32 in both.
-    weights: "i8": the larger weights of products and convolutions as int8; "": as `dtype`.
+    weights: "i8", "i4": the larger weights of products and convolutions in so many bits; "": as `dtype`.
     target: which methods are taken, and which tunables the kernels get.
     without: families of fusion rules and methods to leave out (`ondevice.rewrite.CHOICES`).
     tile_vae: add plans that decode in bands of at most so many rows of pixels; 0: none.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ondevice.target import Target
 
 STORAGE = ("f32", "f16")
-WEIGHTS = ("", "i8")  # as `storage`, or int8
+WEIGHTS = ("", "i8", "i4")  # as `storage`, or in fewer bits: lower/quantize.py
 
 
 def lower(
@@ -39,8 +39,8 @@ def lower(
         storage: "f32" or "f16", the type in which float tensors are kept; arithmetic is float32 in both.
         kernels: kernel files by name; all of shaders/ by default.
         target: which kernels and methods are taken, and their tunables; "host" by default.
-        weights: "i8" stores the larger constant weights of products and convolutions as int8, with a scale per column;
-            "": as `storage`.
+        weights: how the larger constant weights of products and convolutions are stored: "i8" as int8 with a scale per
+            column, "i4" in 4 bits with one per column and 32 rows; "": as `storage`.
         without: methods (`ondevice.target.METHODS`) to leave out; "all" leaves out every one. The names of fusions
             mean nothing here.
         rooms: bytes of scratch by node name, for those that may have more than the target says.

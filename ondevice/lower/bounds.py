@@ -165,11 +165,12 @@ def _mistyped(kind: str, dtype: str, defines: Mapping[str, int | float]) -> str 
     if kind == "bits":  # moved as it is
         wide = 2 if defines["F16"] else 4
         return None if DTYPES[dtype] == wide else f"{wide} bytes per element"
-    wanted = (
-        "i8"
-        if STORAGE[kind] == "wgt" and defines["W8"]
-        else ("f16" if defines[stored[kind]] else "f32")
-        if kind in stored
-        else kind
-    )
+    if kind == "scl":
+        wanted = "f16" if defines["W4"] else "f32"
+    elif STORAGE[kind] == "wgt" and (defines["W8"] or defines["W4"]):
+        wanted = "i8" if defines["W8"] else "u4x2"
+    elif kind in stored:
+        wanted = "f16" if defines[stored[kind]] else "f32"
+    else:
+        wanted = kind
     return None if dtype == wanted else wanted

@@ -60,7 +60,7 @@ def read(low: Lowering, node: ir.Node) -> Conv:
     steps = {"pad_top": pads[0], "pad_left": pads[1], "shift_from": shift_from, "shift_row": shift_row}
     taps = given["weight"]
     kh, kw = static_shape(taps)[:2]
-    return Conv(given, x, shift, residual, sizes | steps, taps, pack.as_int8(low, (kh * kw * ic, oc)))
+    return Conv(given, x, shift, residual, sizes | steps, taps, pack.scheme_of(low, (kh * kw * ic, oc)) is not None)
 
 
 def direct(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:

@@ -44,6 +44,7 @@ STORAGE = {
     "wtex": "wgt",
     "blocks": "wgt",
     "stage": "stg",
+    "scl": "scl",
     "bits": "bits",
     "src": "src",
     "dst": "dst",

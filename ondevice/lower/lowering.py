@@ -55,8 +55,8 @@ class Lowering:
         weights: str = "",
         without: Collection[str] = (),
     ) -> None:
-        """`exact` names the values that stay float32 whatever `storage` is; `weights` is "i8" where those of products
-        are to be int8; `without` has the methods to leave out."""
+        """`exact` names the values that stay float32 whatever `storage` is; `weights` says in which bits those of
+        products are (`lower`); `without` has the methods to leave out."""
         self.graph, self.component, self.storage, self.kernels, self.exact, self.target = (
             graph,
             component,
@@ -79,8 +79,8 @@ class Lowering:
 
     @property
     def panels(self) -> bool:
-        """Whether the weights of products are stored in panels: where the target wants that, and where some are int8,
-        which kernels read in panels only."""
+        """Whether the weights of products are stored in panels: where the target wants that, and where some are in few
+        bits, which kernels read in panels only."""
         return self.target.panels or bool(self.weights)
 
     # Values -------------------------------------------------------------------------------------------------------
@@ -191,7 +191,8 @@ class Lowering:
             NoKernelError: no kernel fits, with each one's reason; or what a rule asks for exceeds the target's limits.
         """
         tensors = self.program.tensors
-        half = int(any(tensors[name].dtype == "f16" for name in (*inputs, *outputs)))
+        stored = outputs if "W4" in build.defines else (*inputs, *outputs)  # whose scales are half in any storage
+        half = int(any(tensors[name].dtype == "f16" for name in stored))
         kernel = build.kernel or self.choose(op, node, dims, half).first
         assert (len(inputs), len(outputs)) == (len(kernel.header["in"]), len(kernel.header["out"])), (
             f"operands of {kernel.name}"

@@ -1,4 +1,4 @@
-"""How weights are stored: other shapes, zeros at their ends, panels, int8.
+"""How weights are stored: other shapes, zeros at their ends, panels, few bits.
 Values are made when a bundle is written; nothing is read here.
 
 The functions that take a value give a value, which `Lowering.operand` makes a tensor of the bundle. Names say what was
@@ -15,10 +15,11 @@ import onnx_ir as ir
 
 from ondevice.errors import GraphError
 from ondevice.graph.verify import static_shape
-from ondevice.lower import int8
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.lowering import Lowering
+from ondevice.lower.quantize import SCHEMES, Scheme, pays
 
+NUMBERS = {"i8": ir.DataType.INT8, "u4x2": ir.DataType.UINT8}  # of a weight in few bits, before they are packed
 STAGE = 3072  # elements
 
 
@@ -71,8 +72,8 @@ def padded(value: ir.Value, columns: int) -> ir.Value:
     )
 
 
-def panels(value: ir.Value, width: int, halves: int = 1) -> ir.Value:
-    """A weight [..., k, n] as [..., panels, k, width]: its columns in panels, filled up with zeros. With two `halves`,
+def panels(value: ir.Value, width: int, halves: int = 1, fill: int = 0) -> ir.Value:
+    """A weight [..., k, n] as [..., panels, k, width]: its columns in panels, filled up with `fill`. With two `halves`,
     a panel has as many columns of the one as of the other."""
     values, (*batch, k, n) = value.const_value, static_shape(value)
     assert values is not None, "callers ask for weights only"
@@ -81,9 +82,8 @@ def panels(value: ir.Value, width: int, halves: int = 1) -> ir.Value:
 
     def make() -> np.ndarray:
         parts = values.numpy().reshape(-1, k, halves, n // halves)
-        parts = np.pad(parts, [(0, 0), (0, 0), (0, 0), (0, count * own - n // halves)]).reshape(
-            -1, k, halves, count, own
-        )
+        more = [(0, 0), (0, 0), (0, 0), (0, count * own - n // halves)]
+        parts = np.pad(parts, more, constant_values=fill).reshape(-1, k, halves, count, own)
         return parts.transpose(0, 3, 1, 2, 4).reshape(*batch, count, k, width)
 
     return derived(
@@ -91,57 +91,70 @@ def panels(value: ir.Value, width: int, halves: int = 1) -> ir.Value:
     )
 
 
-def quantized(value: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """(int8 [k, n], float32 scales [1, n]) of a constant weight [k, n]."""
+def pairs(value: ir.Value) -> ir.Value:
+    """Numbers of 0..15, uint8 [..., 2 n], as [..., n]: of two neighbours the first one in a byte's low bits."""
+    values, (*shape, width) = value.const_value, static_shape(value)
+    assert values is not None and width % 2 == 0, "kernels' tiles are whole vectors"
+
+    def make() -> np.ndarray:
+        numbers = values.numpy()
+        return numbers[..., ::2] | numbers[..., 1::2] << 4
+
+    return derived(f"{value.name}:pairs", value, (*shape, width // 2), make)
+
+
+def quantized(value: ir.Value, scheme: Scheme) -> tuple[ir.Value, ir.Value]:
+    """(whole numbers [k, n], their scales [groups, n]) of a constant weight [k, n]."""
     values, (k, n), name = value.const_value, static_shape(value), str(value.name)
     assert values is not None, "callers ask for weights only"
 
     def lazily(make: Callable[[np.ndarray], np.ndarray]) -> Callable[[], np.ndarray]:
         return lambda: make(values.numpy().astype(np.float32, copy=False))
 
-    small = derived(
-        f"{name}:int8", value, (k, n), lazily(lambda w: int8.rounded(w, int8.scales_of(w))), ir.DataType.INT8
+    numbers, scales = lazily(scheme.values), lazily(scheme.scales)
+    return (
+        derived(f"{name}:{scheme.name}", value, (k, n), numbers, NUMBERS[scheme.dtype]),
+        derived(f"{name}:{scheme.name} scales", value, (scheme.groups(k), n), scales, ir.DataType.FLOAT),
     )
-    return small, derived(f"{name}:scales", value, (1, n), lazily(lambda w: int8.scales_of(w)[None]), ir.DataType.FLOAT)
 
 
-def as_int8(low: Lowering, shape: Sequence[int]) -> bool:
-    """Whether a constant weight [k, n] becomes int8:
-    large ones do, the first and the last convolutions of a picture do not."""
-    k, n = shape
-    return low.weights == "i8" and k >= int8.ROWS and n >= int8.COLUMNS and k * n >= int8.ELEMENTS
+def scheme_of(low: Lowering, shape: Sequence[int]) -> Scheme | None:
+    """How a constant weight [k, n] is stored in few bits: large ones as was asked for, others not at all."""
+    return SCHEMES[low.weights] if low.weights and pays(*shape) else None
 
 
 def packed(
-    low: Lowering, value: ir.Value, dtype: str, tuning: Mapping[str, int], geglu: bool = False
+    low: Lowering, value: ir.Value, dtype: str, tuning: Mapping[str, int], geglu: bool = False, zero: int = 0
 ) -> tuple[str, int, dict[str, int]]:
     """(tensor, columns as they are stored, what the kernel is built with) of a weight [..., k, n], or of a bias [n].
 
-    In panels, or in rows of at least one vector.
+    In panels, or in rows of at least one vector; filled up with `zero`.
     """
     if low.panels:
         halves = 2 if geglu else 1
         width = tuning["V"] * (-(-tuning["NV"] // halves) * halves)
         if len(static_shape(value)) == 1:
             value = as_matrix(value, (1, prod(static_shape(value))))
-        stored = low.operand(panels(value, width, halves), dtype)
-        return stored, low.program.tensors[stored].shape[-3] * width, {"PANELS": 1}
+        stored = panels(value, width, halves, zero)
+        columns = static_shape(stored)[-3] * width
+        return low.operand(pairs(stored) if dtype == "u4x2" else stored, dtype), columns, {"PANELS": 1}
     # GEGLU's two halves cannot be padded as one
-    stored = low.operand(value if geglu else padded(value, tuning["V"]), dtype)
-    return stored, low.program.tensors[stored].shape[-1], {}
+    stored = value if geglu else padded(value, tuning["V"])
+    return low.operand(stored, dtype), static_shape(stored)[-1], {}
 
 
 def packed_product(
     low: Lowering, value: ir.Value, dtype: str, tuning: Mapping[str, int], instead: str, geglu: bool = False
 ) -> tuple[str, str, int, dict[str, int]]:
-    """`packed` of a product's [k, n], as int8 where that is asked for:
+    """`packed` of a product's [k, n], in few bits where that is asked for:
     (tensor, scales of its columns, columns, defines).
 
-    `instead` stands in for the scales of a weight that is not int8.
+    `instead` stands in for the scales of a weight that has none.
     """
-    if not as_int8(low, static_shape(value)):
+    if (scheme := scheme_of(low, static_shape(value))) is None:
         stored, columns, defines = packed(low, value, dtype, tuning, geglu)
         return stored, instead, columns, defines
-    values, scales = quantized(value)
-    right, columns, defines = packed(low, values, "i8", tuning, geglu)
-    return right, packed(low, scales, "f32", tuning, geglu)[0], columns, defines | {"W8": 1}
+    numbers, scales = quantized(value, scheme)
+    right, columns, defines = packed(low, numbers, scheme.dtype, tuning, geglu, scheme.zero)
+    scaled_by, _, _ = packed(low, scales, scheme.scale_dtype, tuning, geglu)
+    return right, scaled_by, columns, defines | {scheme.define: 1}

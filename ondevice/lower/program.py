@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 STORAGES = {"fp16": "f16", "fp32": "f32"}  # what people call those that activations are stored in
 TEXEL = 4  # elements of a texel of an image
-DTYPES = {"f32": 4, "f16": 2, "i32": 4, "i8": 1}  # storage types a kernel may read or write, with bytes per element
+# Storage types a kernel may read or write, with bytes per element. One of "u4x2" is two numbers of 4 bits.
+DTYPES = {"f32": 4, "f16": 2, "i32": 4, "i8": 1, "u4x2": 1}
 
 # A capability that a kernel may use -> the define that tells it to. Images have one per operand: IMAGE_<name>.
 USES = {"half": "HALF", "subgroups": "SUBGROUPS", "matrix_unit": "MATRIX_UNIT", "wave_constants": "WAVE_CONSTANTS"}

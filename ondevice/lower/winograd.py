@@ -46,7 +46,7 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         max(groups * 36 * few["STRIP"] * (ic + few["V"]) * DTYPES["f32"], 36 * ic * oc * DTYPES[dtype])
         <= low.target.scratch
     )
-    # int8 has no bits for transformed taps, and few bytes to save reads of
+    # few bits have none for transformed taps, and few bytes to save reads of
     stored = not conv.quantized and fits and tiles_h * tiles_w >= low.target.winograd.get("stored", 1 << 31)
     tuning = narrowed(low, "winograd_strips", oc, sizes | {"FLY": int(not stored)}, dtype)
     if tiles < tuning["MR"]:
@@ -70,7 +70,7 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     sizes |= {"tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "depth": depth, "panels": panels}
     sizes |= {"share": share, "chunk": chunk, "groups": groups, "slot": slot}
     defines = of(node.op_type).defines | {"FLY": int(not stored), "RAGGED": int(oc % v > 0)}
-    defines |= {name: on for name, on in more.items() if name == "W8"}
+    defines |= {name: on for name, on in more.items() if name != "PANELS"}
     operands = [conv.x, right_name, bias, conv.shift, conv.residual, scales]
     flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + (0 if stored else count * ic * oc * 84)
     cached = {scratch: 0}  # written and read by one work-item: it is not traffic

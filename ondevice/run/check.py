@@ -16,8 +16,9 @@ NUMPY: dict[str, np.dtype] = {
     "f16": np.dtype(np.float16),
     "i32": np.dtype(np.int32),
     "i8": np.dtype(np.int8),
+    "u4x2": np.dtype(np.uint8),  # a pair per byte
 }
-WHOLE = ("i32", "i8")  # neither NaN nor infinity is among these
+WHOLE = ("i32", "i8", "u4x2")  # neither NaN nor infinity is among these
 
 
 def results(plan: Plan) -> list[tuple[int, ...]]:

@@ -6,7 +6,7 @@
 //:         in scratch that stays in cache."""
 //: in    = [
 //:   "x: stg[n, h, w, ic]", "weight: wgt[panels, taps, ic, wide]", "bias: stg[panels, wide]", "shift: stg[n, oc]",
-//:   "residual: stg[n, oh, ow, oc]", "scales: f32[panels, wide]",
+//:   "residual: stg[n, oh, ow, oc]", "scales: scl[panels, wide]",
 //: ]
 //: out   = ["y: stg[n, oh, ow, oc]", "scratch: f32[groups, slot]"]
 //: args  = [
@@ -26,18 +26,18 @@
 //: inplace = {residual = ""}
 //: with  = {F16 = {NV = 4, MR = 6}, FLY = {NV = 4, MR = 4, STRIP = 64}}
 //: layout = {tune = ["V", "NV"], by = ["ic", "oc", "FLY"], gives = ["panels", "groups", "slot"]}
-//: reach.weight = "panels * (36 - 27 * FLY) * ic * V * NV"
+//: reach.weight = "panels * (36 - 27 * FLY) * ic * V * NV // (1 + W4)"
 //: reach.bias = "HAS_BIAS * panels * V * NV"
 //: reach.shift = "HAS_SHIFT * (shift_from + (n - 1) * shift_row + oc)"
 //: reach.residual = "HAS_ADD * n * oh * ow * oc"
-//: reach.scales = "W8 * panels * V * NV"
+//: reach.scales = "(W8 + W4 * ceil_div(9 * ic, 32)) * panels * V * NV"
 //: holds = [
 //:   "tiles + strip < 2147483648", "panels + chunk < 2147483648", "4 * tiles < 2147483648",
 //:   "tiles == n * tiles_h * tiles_w", "strip % MR == 0", "1 <= share", "1 <= chunk", "V <= depth",
 //:   "V <= ic - (ceil_div(ic, depth) - 1) * depth", "(1 - RAGGED) * (oc % V) == 0",
 //:   "36 * (strip * (depth + V) + V) + 36 * share * (strip * V * NV + V) + FLY * 12 * (depth * V * NV + V) <= slot",
 //:   "1 <= up_h", "1 <= up_w", "ceil_div(tiles, strip) * ceil_div(panels, chunk) + groups < 2147483648",
-//:   "up_h * h < 2147483648", "up_w * w < 2147483648",
+//:   "up_h * h < 2147483648", "up_w * w < 2147483648", "W8 + W4 <= 1", "W4 <= FLY",
 //: ]
 
 // STRIP, DEPTH and SHARE bound the sizes that lowering gives as arguments: tiles, channels in, and channels out at a
@@ -54,7 +54,7 @@
 #define WIDE (V * NV)
 
 KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual),
-                        IN(float, scales), OUT(stg, y), OUT(float, scratch), ARG(int, n), ARG(int, ic), ARG(int, h),
+                        IN(scl, scales), OUT(stg, y), OUT(float, scratch), ARG(int, n), ARG(int, ic), ARG(int, h),
                         ARG(int, w), ARG(int, oc), ARG(int, oh), ARG(int, ow), ARG(int, tiles_h), ARG(int, tiles_w),
                         ARG(int, tiles), ARG(int, strip), ARG(int, depth), ARG(int, panels), ARG(int, share),
                         ARG(int, chunk), ARG(int, groups), ARG(int, slot), ARG(int, pad_top), ARG(int, pad_left),
@@ -104,14 +104,16 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
         for (int panel = some; panel < MIN(some + share, to_panel); panel++) {
           for (int pair = 0; pair < (FLY ? 3 : 1); pair++) {
 #if FLY  // two rows of products at a time
-            IN_PTR(wgt) given = weight + (panel * 9 * ic + start) * WIDE;
-            for (int j = 0; j < part * WIDE; j += V) WINOGRAD_TAP_PAIR(taps, tap_plane, given, ic * WIDE, j, pair)
+            IN_PTR(wgt) given = WGT_AT(weight, (panel * 9 * ic + start) * WIDE);
+#define TAP(t, j) WEIGHT(given, (t) * ic * WIDE + (j), TAP_SCALE((t) * ic + start + (j) / WIDE, (j) % WIDE))
+#define TAP_SCALE(row, column) LOADSV(scales, (panel * SCALE_BLOCKS(9 * ic) + (row) / SCALE_ROWS) * WIDE + (column))
+            for (int j = 0; j < part * WIDE; j += V) WINOGRAD_TAP_PAIR(taps, tap_plane, TAP, j, pair)
             // While these are multiplied the next ones come nearer, a quarter of a tap for each product.
             IN_PTR(wgt) next = given;
-            if (panel + 1 < MIN(some + share, to_panel)) next += 9 * ic * WIDE;
-            else if (start + depth < ic) next += (depth - (panel - some) * 9 * ic) * WIDE;
-            next += 3 * pair * ic * WIDE;
-#define NEXT(q, j) PREFETCH(next + (q) / 4 * ic * WIDE + ((q) % 4 * part + (j)) * (WIDE / 4))
+            if (panel + 1 < MIN(some + share, to_panel)) next = WGT_AT(next, 9 * ic * WIDE);
+            else if (start + depth < ic) next = WGT_AT(next, (depth - (panel - some) * 9 * ic) * WIDE);
+            next = WGT_AT(next, 3 * pair * ic * WIDE);
+#define NEXT(q, j) PREFETCH(WGT_AT(next, (q) / 4 * ic * WIDE + ((q) % 4 * part + (j)) * (WIDE / 4)))
             const int rows[2] = {pair > 0 ? 2 * pair - 1 : 0, pair > 0 ? 2 * pair : 5};
 #define PRODUCT(q) (rows[(q) / 6] * 6 + (q) % 6)
 #define RIGHT(q, j) LOADP(taps, (q) * tap_plane + (j))
@@ -162,7 +164,7 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
 #define SUM(i, j) LOADP(from, ((i) * 6 + (j)) * product_plane)
           WINOGRAD_PIXEL_COLUMNS(half_way, SUM)
 #if W8
-          const vec scale = LOADP(scales, c);
+          const vec scale = LOADSV(scales, c);
 #define SCALED(pixel) FMA(pixel, scale, base)
 #else
 #define SCALED(pixel) ((pixel) + base)

@@ -7,7 +7,7 @@
 //:         float."""
 //: in    = [
 //:   "x: tex[n, h, w, ic]", "weight: wtex[ldb // 16 * kh * kw * ic, 16]", "bias: stg[ldb]", "shift: stg[n, oc]",
-//:   "residual: stg[n, oh, ow, oc]", "scales: f32[ldb]",
+//:   "residual: stg[n, oh, ow, oc]", "scales: scl[ldb]",
 //: ]
 //: out   = ["y: stg[n, oh, ow, oc]"]
 //: args  = [
@@ -26,19 +26,20 @@
 //: needs = {ic = {multiple = 4}}
 //: layout = {tune = ["V", "NV"], by = ["kh", "kw", "ic", "oc"], gives = ["ldb"]}
 //: inplace = {residual = ""}
-//: reach.weight = "kh * kw * ic * ldb"
+//: reach.weight = "kh * kw * ic * ldb // (1 + W4)"
 //: reach.bias = "HAS_BIAS * ldb"
 //: reach.shift = "HAS_SHIFT * (shift_from + (n - 1) * shift_row + oc)"
 //: reach.residual = "HAS_ADD * n * oh * ow * oc"
-//: reach.scales = "W8 * ldb"
+//: reach.scales = "W8 * ldb + W4 * ceil_div(kh * kw * ic, 32) * ldb"
 //: holds = [
 //:   "ldb % 16 == 0", "ceil_div(oc, 16) * 16 <= ldb", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648",
 //:   "up_w * w < 2147483648", "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648",
+//:   "W8 + W4 <= 1",
 //: ]
 
 #define PARTS (NV / NC)  // work-items per panel
 
-KERNEL(conv2d_tiles)(IN_TEX(x), IN_WTEX(weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(float, scales),
+KERNEL(conv2d_tiles)(IN_TEX(x), IN_WTEX(weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(scl, scales),
                      OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, ldb),
                      ARG(int, oh), ARG(int, ow), ARG(int, kh), ARG(int, kw), ARG(int, stride), ARG(int, pad_top),
                      ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w), ARG(int, shift_from),
@@ -56,7 +57,6 @@ KERNEL(conv2d_tiles)(IN_TEX(x), IN_WTEX(weight), IN(stg, bias), IN(stg, shift), 
   vec sum[MR][NC];
   EACH_OF_TILE(i, v) sum[i][v] = SPLAT(0.0f);
   real4 units[NC];
-  PANEL_SCALES(units, scales, panel * 16, 0, first)
   for (int tap = 0; tap < kh * kw; tap++) {
     const int right = (panel * kh * kw + tap) * ic;  // row of 16 in the weight
     int from[MR];
@@ -69,9 +69,10 @@ KERNEL(conv2d_tiles)(IN_TEX(x), IN_WTEX(weight), IN(stg, bias), IN(stg, shift), 
       from[i] = inside[i] ? (item * h + iy * h / up_h) * w + ix * w / up_w : 0;
     }
     for (int start = 0, end; start < ic; start = end) {
-      end = MIN(start + BLOCK(KB, ic), ic);
+      end = MIN(start + BLOCK(KB, tap * ic + start, ic), ic);
       real4 part[MR][NC];
       EACH_OF_TILE(i, v) part[i][v] = RSPLAT(0.0f);
+      PANEL_SCALES(units, scales, panel, kh * kw * ic, tap * ic + start, first)
       for (int c = start; c < end; c += 4) {
         real4 left[MR];
         UNROLL

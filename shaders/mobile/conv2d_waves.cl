@@ -6,7 +6,7 @@
 //:         16 channels, whose weights come 16 rows at a time to where all of them read one constant at no cost."""
 //: in    = [
 //:   "x: tex[n, h, w, ic]", "weight: blocks[ldb // 16 * kh * kw * ic, 16]", "stage: stage[3072]", "bias: stg[ldb]",
-//:   "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]", "scales: f32[ldb]",
+//:   "shift: stg[n, oc]", "residual: stg[n, oh, ow, oc]", "scales: scl[ldb]",
 //: ]
 //: out   = ["y: stg[n, oh, ow, oc]"]
 //: args  = [
@@ -19,19 +19,20 @@
 //: needs = {ic = {multiple = 16}, oc = {min = 16}}
 //: layout = {tune = ["V", "NV"], by = ["kh", "kw", "ic", "oc"], gives = ["ldb"]}
 //: inplace = {residual = ""}
-//: reach.weight = "kh * kw * ic * ldb"
+//: reach.weight = "kh * kw * ic * ldb // (1 + W4)"
 //: reach.bias = "HAS_BIAS * ldb"
 //: reach.shift = "HAS_SHIFT * (shift_from + (n - 1) * shift_row + oc)"
 //: reach.residual = "HAS_ADD * n * oh * ow * oc"
-//: reach.scales = "W8 * ldb"
+//: reach.scales = "W8 * ldb + W4 * ceil_div(kh * kw * ic, 32) * ldb"
 //: holds = [
 //:   "ldb % 16 == 0", "ceil_div(oc, 16) * 16 <= ldb", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648",
 //:   "up_w * w < 2147483648", "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648",
+//:   "W8 + W4 <= 1",
 //: ]
 
 WAVE_KERNEL
 KERNEL(conv2d_waves)(IN_TEX(x), IN_BLOCKS(weight), IN_STAGE(stage), IN(stg, bias), IN(stg, shift), IN(stg, residual),
-                     IN(float, scales), OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc),
+                     IN(scl, scales), OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc),
                      ARG(int, ldb), ARG(int, oh), ARG(int, ow), ARG(int, kh), ARG(int, kw), ARG(int, stride),
                      ARG(int, pad_top), ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w), ARG(int, shift_from),
                      ARG(int, shift_row) GRID) {
@@ -60,11 +61,11 @@ KERNEL(conv2d_waves)(IN_TEX(x), IN_BLOCKS(weight), IN_STAGE(stage), IN(stg, bias
       from[i] = inside[i] ? (item * h + iy * h / up_h) * w + ix * w / up_w : 0;
     }
     for (int start = 0, end; start < ic; start = end) {
-      end = MIN(start + BLOCK(KB, ic), ic);
+      end = MIN(start + BLOCK(KB, tap * ic + start, ic), ic);
       real4 part[MR][NC];
       EACH_OF_TILE(i, v) part[i][v] = RSPLAT(0.0f);
       for (int c = start; c < end; c += 16) {
-        STAGE_BLOCK(block, stage, weight, (right + c) * 16, scales, panel * 16)
+        STAGE_BLOCK(block, stage, weight, (right + c) * 16, scales, PANEL_UNITS(panel, kh * kw * ic, tap * ic + c))
         for (int r = 0; r < 16; r += 4) {
           real4 left[MR];
           UNROLL

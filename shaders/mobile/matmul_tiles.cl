@@ -7,7 +7,7 @@
 //:         then float."""
 //: in    = [
 //:   "a: tex[batch, m, k1]", "a2: tex[batch, m, k - k1]", "b: wtex[batch, ldb // 16 * k, 16]", "bias: stg[ldb]",
-//:   "residual: stg[batch, m, n]", "scales: f32[ldb]",
+//:   "residual: stg[batch, m, n]", "scales: scl[ldb]",
 //: ]
 //: out   = ["y: stg[batch, m, n]"]
 //: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
@@ -25,13 +25,13 @@
 //: inplace = {residual = ""}
 //: reach.a = "(batch - 1) * a_batch + m * k1"
 //: reach.a2 = "SPLIT * m * (k - k1)"
-//: reach.b = "(batch - 1) * b_batch + k * ldb"
+//: reach.b = "((batch - 1) * b_batch + k * ldb) // (1 + W4)"
 //: reach.bias = "HAS_BIAS * ldb"
 //: reach.residual = "HAS_ADD * batch * m * n"
-//: reach.scales = "W8 * ldb"
+//: reach.scales = "W8 * ldb + W4 * ceil_div(k, 32) * ldb"
 //: holds = [
 //:   "k1 <= k", "(1 - SPLIT) * k <= k1", "(1 + ACT_Geglu) * n <= ldb", "ldb % 16 == 0", "b_batch % 16 == 0",
-//:   "a_batch % k1 == 0",
+//:   "a_batch % k1 == 0", "W4 * b_batch == 0", "W8 + W4 <= 1",
 //: ]
 
 // Whether the left side is in two parts.
@@ -48,6 +48,7 @@
   {                                                                                              \
     real4 part[MR][NC];                                                                          \
     EACH_OF_TILE(i, v) part[i][v] = RSPLAT(0.0f);                                                \
+    PANEL_SCALES(units, scales, panel, k, from, first)                                           \
     for (int c = from; c < to; c += 4) {                                                         \
       real4 left[MR];                                                                            \
       UNROLL                                                                                     \
@@ -57,7 +58,7 @@
     EACH_OF_TILE(i, v) sum[i][v] += TO_VEC(part[i][v]);                                          \
   }
 
-KERNEL(matmul_tiles)(IN_TEX(a), IN_TEX(a2), IN_WTEX(b), IN(stg, bias), IN(stg, residual), IN(float, scales),
+KERNEL(matmul_tiles)(IN_TEX(a), IN_TEX(a2), IN_WTEX(b), IN(stg, bias), IN(stg, residual), IN(scl, scales),
                      OUT(stg, y), ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb),
                      ARG(int, a_batch), ARG(int, b_batch) GRID) {
   const int panel = GID(0) / PARTS, first = GID(0) % PARTS * TILE_SIDE, top = GID(1) * MR, item = GID(2);
@@ -70,14 +71,13 @@ KERNEL(matmul_tiles)(IN_TEX(a), IN_TEX(a2), IN_WTEX(b), IN(stg, bias), IN(stg, r
   vec sum[MR][NC];
   EACH_OF_TILE(i, v) sum[i][v] = SPLAT(0.0f);
   real4 units[NC];
-  PANEL_SCALES(units, scales, panel * 16, 0, first)
   for (int j = 0, end; j < k1; j = end) {
-    end = MIN(j + BLOCK(KB, k1), k1);
+    end = MIN(j + BLOCK(KB, j, k1), k1);
     PART_OF_K(a, j, end, 0, k1 / 4)
   }
 #if SPLIT
   for (int j = k1, end; j < k; j = end) {
-    end = MIN(j + BLOCK(KB, k), k);
+    end = MIN(j + BLOCK(KB, j, k), k);
     PART_OF_K(a2, j, end, k1, (k - k1) / 4)
   }
 #endif

@@ -6,7 +6,7 @@
 //:         where all of them read one constant at no cost: a value of one's own is multiplied by a shared one."""
 //: in    = [
 //:   "a: tex[batch, m, k1]", "a2: tex[batch, m, k - k1]", "b: blocks[batch, ldb // 16 * k, 16]", "stage: stage[3072]",
-//:   "bias: stg[ldb]", "residual: stg[batch, m, n]", "scales: f32[ldb]",
+//:   "bias: stg[ldb]", "residual: stg[batch, m, n]", "scales: scl[ldb]",
 //: ]
 //: out   = ["y: stg[batch, m, n]"]
 //: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
@@ -18,13 +18,13 @@
 //: inplace = {residual = ""}
 //: reach.a = "(batch - 1) * a_batch + m * k1"
 //: reach.a2 = "SPLIT * m * (k - k1)"
-//: reach.b = "(batch - 1) * b_batch + k * ldb"
+//: reach.b = "((batch - 1) * b_batch + k * ldb) // (1 + W4)"
 //: reach.bias = "HAS_BIAS * ldb"
 //: reach.residual = "HAS_ADD * batch * m * n"
-//: reach.scales = "W8 * ldb"
+//: reach.scales = "W8 * ldb + W4 * ceil_div(k, 32) * ldb"
 //: holds = [
 //:   "k1 <= k", "(1 - SPLIT) * k <= k1", "(1 + ACT_Geglu) * n <= ldb", "ldb % 16 == 0", "b_batch % 16 == 0",
-//:   "a_batch % k1 == 0",
+//:   "a_batch % k1 == 0", "W4 * b_batch == 0", "W8 + W4 <= 1",
 //: ]
 
 // Whether the left side is in two parts.
@@ -42,7 +42,7 @@
     real4 part[MR][NC];                                                                              \
     EACH_OF_TILE(i, v) part[i][v] = RSPLAT(0.0f);                                                    \
     for (int c = from; c < to; c += 16) {                                                            \
-      STAGE_BLOCK(block, stage, b, (right + c) * 16, scales, panel * 16)                             \
+      STAGE_BLOCK(block, stage, b, (right + c) * 16, scales, PANEL_UNITS(panel, k, c))               \
       for (int r = 0; r < 16; r += 4) {                                                              \
         real4 left[MR];                                                                              \
         UNROLL                                                                                       \
@@ -55,7 +55,7 @@
 
 WAVE_KERNEL
 KERNEL(matmul_waves)(IN_TEX(a), IN_TEX(a2), IN_BLOCKS(b), IN_STAGE(stage), IN(stg, bias), IN(stg, residual),
-                     IN(float, scales), OUT(stg, y), ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k),
+                     IN(scl, scales), OUT(stg, y), ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k),
                      ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch) GRID) {
   LOCAL(real4, block, 64);
   STAGE(block, stage)
@@ -68,12 +68,12 @@ KERNEL(matmul_waves)(IN_TEX(a), IN_TEX(a2), IN_BLOCKS(b), IN_STAGE(stage), IN(st
   vec sum[MR][NC];
   EACH_OF_TILE(i, v) sum[i][v] = SPLAT(0.0f);
   for (int j = 0, end; j < k1; j = end) {
-    end = MIN(j + BLOCK(KB, k1), k1);
+    end = MIN(j + BLOCK(KB, j, k1), k1);
     PART_OF_K(a, j, end, 0, k1 / 4)
   }
 #if SPLIT
   for (int j = k1, end; j < k; j = end) {
-    end = MIN(j + BLOCK(KB, k), k);
+    end = MIN(j + BLOCK(KB, j, k), k);
     PART_OF_K(a2, j, end, k1, (k - k1) / 4)
   }
 #endif

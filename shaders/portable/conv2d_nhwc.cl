@@ -5,7 +5,7 @@
 //:         KC (tap, channel) pairs. Any size, any stride."""
 //: in    = [
 //:   "x: stg[n, h, w, ic]", "weight: wgt[kh, kw, ic, ldb]", "bias: stg[ldb]", "shift: stg[n, oc]",
-//:   "residual: stg[n, oh, ow, oc]", "scales: f32[ldb]",
+//:   "residual: stg[n, oh, ow, oc]", "scales: scl[ldb]",
 //: ]
 //: out   = ["y: stg[n, oh, ow, oc]"]
 //: args  = [
@@ -24,14 +24,14 @@
 //: needs = {}
 //: layout = {tune = ["V", "NV"], by = ["kh", "kw", "ic", "oc"], gives = ["ldb"]}
 //: inplace = {residual = "oc"}
-//: reach.weight = "kh * kw * ic * ldb"
+//: reach.weight = "kh * kw * ic * ldb // (1 + W4)"
 //: reach.bias = "HAS_BIAS * ldb"
 //: reach.shift = "HAS_SHIFT * (shift_from + (n - 1) * shift_row + oc)"
 //: reach.residual = "HAS_ADD * n * oh * ow * oc"
-//: reach.scales = "W8 * ldb"
+//: reach.scales = "W8 * ldb + W4 * ceil_div(kh * kw * ic, 32) * ldb"
 //: holds = [
 //:   "V <= ldb", "oc <= ldb", "PANELS * ceil_div(oc, V * NV) * V * NV <= ldb", "(1 - RAGGED) * (ic % V) == 0",
-//:   "W8 <= PANELS", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648", "up_w * w < 2147483648",
+//:   "W8 + W4 <= PANELS", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648", "up_w * w < 2147483648",
 //:   "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648",
 //: ]
 
@@ -40,8 +40,8 @@
 #ifndef PANELS
 #define PANELS 0
 #endif
-#if W8 && !PANELS
-#error "int8 weights are stored in panels"
+#if (W8 || W4) && !PANELS
+#error "weights of few bits are stored in panels"
 #endif
 #if PANELS
 #define STEP (V * NV)
@@ -55,7 +55,7 @@
 #define RAGGED 1
 #endif
 
-KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(float, scales),
+KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), IN(stg, residual), IN(scl, scales),
                     OUT(stg, y), ARG(int, n), ARG(int, ic), ARG(int, h), ARG(int, w), ARG(int, oc), ARG(int, ldb),
                     ARG(int, oh), ARG(int, ow), ARG(int, kh), ARG(int, kw), ARG(int, stride), ARG(int, pad_top),
                     ARG(int, pad_left), ARG(int, up_h), ARG(int, up_w), ARG(int, shift_from),
@@ -63,7 +63,7 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
   const int pixels = oh * ow, col = GID(0) * V * NV, first = GID(1) * MR * MB, item = GID(2);
   if (col >= oc || first >= pixels || item >= n) return;
   const int k = kh * kw * ic;
-  IN_PTR(wgt) taps = weight + (PANELS ? GID(0) * k * STEP : 0);
+  IN_PTR(wgt) taps = WGT_AT(weight, PANELS ? GID(0) * k * STEP : 0);
 
   // Channels of y, and of the weight. In rows a vector that would pass the last channel moves back to end there, and
   // computes some a second time, to the same values; in panels it finds zeros there, which are not stored.
@@ -104,10 +104,12 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
       for (int i = 0; i < MR; i++)
         UNROLL
         for (int v = 0; v < NV; v++) sum[i][v] = start > 0 ? sums[tile][i][v] : SPLAT(0.0f);
+      HOLD_SCALES(scale, NV)
       for (int j = 0; j < depth; j++) {
+        NEXT_SCALES(scale, NV, scales + GID(0) * SCALE_BLOCKS(k) * STEP, start + j, STEP, at)
         vec values[NV];
         UNROLL
-        for (int v = 0; v < NV; v++) values[v] = LOADWV(taps, (start + j) * STEP + at[v]);
+        for (int v = 0; v < NV; v++) values[v] = WEIGHT(taps, (start + j) * STEP + at[v], scale[v]);
         UNROLL
         for (int i = 0; i < MR; i++)
           UNROLL

@@ -5,7 +5,7 @@
 //:         activation and residual as it stores."""
 //: in    = [
 //:   "a: stg[batch, m, k1]", "a2: stg[batch, m, k]", "b: wgt[batch, k, ldb]", "bias: stg[ldb]",
-//:   "residual: stg[batch, m, n]", "scales: f32[ldb]",
+//:   "residual: stg[batch, m, n]", "scales: scl[ldb]",
 //: ]
 //: out   = ["y: stg[batch, m, n]"]
 //: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
@@ -23,14 +23,14 @@
 //: inplace = {residual = "n"}
 //: reach.a = "(batch - 1) * a_batch + m * k1"
 //: reach.a2 = "m * (k - k1)"
-//: reach.b = "(batch - 1) * b_batch + k * ldb"
+//: reach.b = "((batch - 1) * b_batch + k * ldb) // (1 + W4)"
 //: reach.bias = "HAS_BIAS * ldb"
 //: reach.residual = "HAS_ADD * batch * m * n"
-//: reach.scales = "W8 * ldb"
+//: reach.scales = "W8 * ldb + W4 * ceil_div(k, 32) * ldb"
 //: holds = [
 //:   "k1 <= k", "(1 + ACT_Geglu) * n <= ldb",
 //:   "PANELS * ceil_div(n, V * (NV - NV // 2 * ACT_Geglu)) * V * (1 + ACT_Geglu) * (NV - NV // 2 * ACT_Geglu) <= ldb",
-//:   "W8 * (b_batch % V) == 0", "W8 <= PANELS",
+//:   "W8 * (b_batch % V) == 0", "W4 * b_batch == 0", "W8 + W4 <= PANELS",
 //: ]
 
 // GEGLU's gates stand n columns after its values: a work-item has SIDE vectors of each.
@@ -46,8 +46,8 @@
 #ifndef PANELS
 #define PANELS 0
 #endif
-#if W8 && !PANELS
-#error "int8 weights are stored in panels"
+#if (W8 || W4) && !PANELS
+#error "weights of few bits are stored in panels"
 #endif
 #if PANELS
 #define STEP (V * VECS)
@@ -57,17 +57,17 @@
 // Half is widened a vector at a time where vectors are wide; elsewhere a broadcast reads memory directly.
 #define WIDEN (F16 && V > 4)
 
-KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, residual), IN(float, scales), OUT(stg, y),
+KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, residual), IN(scl, scales), OUT(stg, y),
                ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch),
                ARG(int, b_batch) GRID) {
   const int col = GID(0) * V * SIDE, first = GID(1) * MR * MB, item = GID(2);
   if (col >= n || first >= m || item >= batch) return;
   const int y_item = item * m * n;
   IN_PTR(stg) left = a + item * a_batch;
-  IN_PTR(wgt) right = b + item * b_batch;
+  IN_PTR(wgt) right = WGT_AT(b, item * b_batch);
 
 #if PANELS
-  right += GID(0) * k * STEP;
+  right = WGT_AT(right, GID(0) * k * STEP);
   const int bias_from = GID(0) * STEP;
 #else
   const int bias_from = 0, limit = VECS > SIDE ? n : ldb;
@@ -112,6 +112,7 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
     for (int i = 0; i < MR; i++)
       UNROLL
       for (int h = 0; h < VECS; h++) sum[i][h] = SPLAT(0.0f);
+    HOLD_SCALES(scale, VECS)
 
     for (int start = 0, depth; start < k; start += depth) {
       const int end = start < k1 ? k1 : k, part = start < k1 ? k1 : k - k1;
@@ -135,9 +136,10 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
 #define LEFT(i, j) LOAD(source, from[i] + (j))
 #endif
       for (int j = 0; j < depth; j++) {
+        NEXT_SCALES(scale, VECS, scales + GID(0) * SCALE_BLOCKS(k) * STEP, start + j, STEP, at)
         vec values[VECS];
         UNROLL
-        for (int h = 0; h < VECS; h++) values[h] = LOADWV(right, (start + j) * STEP + at[h]);
+        for (int h = 0; h < VECS; h++) values[h] = WEIGHT(right, (start + j) * STEP + at[h], scale[h]);
         UNROLL
         for (int i = 0; i < MR; i++)
           UNROLL

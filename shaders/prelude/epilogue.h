@@ -5,7 +5,7 @@
 // `scales`, `bias`, `shift` and `residual`, and the result `y`, in every kernel. `load` is LOAD for one value and LOADV
 // for a vector; `i` counts elements.
 #if W8
-#define SCALE(z, i)               z = z * LOADP(scales, i);
+#define SCALE(z, i)               z = z * LOADSV(scales, i);
 #else
 #define SCALE(z, i)
 #endif

@@ -99,15 +99,32 @@ typedef uint bits;
 #define STORE(p, i, v)  (p)[i] = stg(v)
 #define LOADV(p, i)     od_load((p) + (i))
 #define STOREV(p, i, v) od_store((p) + (i), v)
-// A constant weight in panels: as `stg`, or with W8 int8, in units of its column's scale. Its vectors start at
-// multiples of V elements.
+// A constant weight in panels: as `stg`, or in few bits, in units of its scales (`scl`). With W8 int8; with W4 two
+// neighbouring columns per byte, the first one in the low bits, each 8 more than it means. `i` counts values. Vectors
+// start at multiples of V.
+#if W4
+typedef uchar wgt;
+typedef half scl;
+#define WGT_AT(p, i)    ((p) + (i) / 2)
+#define LOADW(p, i)     float(((p)[(i) / 2] >> 4 * ((i) & 1) & 15) - 8)
+static inline vec od_unpacked(device const uchar* p) {
+  vec r;
+  for (int i = 0; i < V; i++) OD_LANE(r, i) = LOADW(p, i);
+  return r;
+}
+#define LOADWV(p, i)    od_unpacked(WGT_AT(p, i))
+#else
 #if W8
 typedef char wgt;
 #else
 typedef stg wgt;
 #endif
+typedef float scl;
+#define WGT_AT(p, i)    ((p) + (i))
 #define LOADW(p, i)     LOAD(p, i)
 #define LOADWV(p, i)    LOADV(p, i)
+#endif
+#define LOADSV(p, i)    od_load((p) + (i))
 #define COPYV(to, from) od_copy(to, from)
 
 // Casts have a second pair of storage types.

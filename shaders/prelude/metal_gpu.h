@@ -22,8 +22,13 @@ typedef float4 real4;
 // Four neighbouring values of storage as a `vec`, from a multiple of 4 on: one access, which LOADV and STOREV are not.
 #define LOAD4(p, i)     TO_VEC(LOADR4(p, i))
 #define STORE4(p, i, v) *(device od_stg4*)((p) + (i)) = od_stg4(v)
-// Four neighbouring values of a weight, from a multiple of 4 on: as `stg`, or in whole numbers of its column's scale.
-#if W8
+// Four neighbouring values of a weight, from a multiple of 4 on: as `stg`, or in whole numbers of its scale.
+#if W4
+static inline real4 od_unpacked4(device const uchar* p) {
+  return real4(p[0] & 15, p[0] >> 4, p[1] & 15, p[1] >> 4) - real4(8);
+}
+#define LOADWR4(p, i)   od_unpacked4(WGT_AT(p, i))
+#elif W8
 #define LOADWR4(p, i)   real4(*(device const char4*)((p) + (i)))
 #else
 #define LOADWR4(p, i)   LOADR4(p, i)

@@ -24,8 +24,34 @@ typedef uint bits;
 #define LOADV(p, i)     OD_JOIN(vload, V)(0, (p) + (i))
 #define STOREV(p, i, v) OD_JOIN(vstore, V)(v, 0, (p) + (i))
 #endif
-// A constant weight in panels: as `stg`, or with W8 int8, in units of its column's scale. Its vectors start at
-// multiples of V elements, so one may be read through a pointer: vload of char becomes V loads.
+// A constant weight in panels: as `stg`, or in few bits, in units of its scales (`scl`). With W8 int8; with W4 two
+// neighbouring columns per byte, the first one in the low bits, each 8 more than it means. `i` counts values. Vectors
+// start at multiples of V, so one may be read through a pointer: vload of char becomes V loads.
+#if W4
+typedef uchar wgt;
+typedef half scl;
+#if V == 4
+typedef uchar2 od_pairs;
+#elif V == 8
+typedef uchar4 od_pairs;
+#else
+typedef uchar8 od_pairs;
+#endif
+static inline vec od_unpacked(__global const uchar* p) {
+  const od_pairs pairs = *(__global const od_pairs*)p;
+  OD_JOIN(uchar, V) values;
+  values.even = pairs & (uchar)15;
+  values.odd = pairs >> (uchar)4;
+  return OD_JOIN(convert_float, V)(values) - 8.0f;
+}
+#define WGT_AT(p, i)    ((p) + (i) / 2)
+#define LOADW(p, i)     ((float)((p)[(i) / 2] >> 4 * ((i) & 1) & 15) - 8.0f)
+#define LOADWV(p, i)    od_unpacked(WGT_AT(p, i))
+#define LOADSV(p, i)    OD_JOIN(vload_half, V)(0, (p) + (i))
+#else
+typedef float scl;
+#define WGT_AT(p, i)    ((p) + (i))
+#define LOADSV(p, i)    LOADP(p, i)
 #if W8
 typedef char wgt;
 #define LOADW(p, i)     ((float)(p)[i])
@@ -34,6 +60,7 @@ typedef char wgt;
 typedef stg wgt;
 #define LOADW(p, i)     LOAD(p, i)
 #define LOADWV(p, i)    LOADV(p, i)
+#endif
 #endif
 #define COPYV(to, from) OD_JOIN(vstore, V)(OD_JOIN(vload, V)(0, from), 0, to)
 

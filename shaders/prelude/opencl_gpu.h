@@ -24,12 +24,24 @@ typedef float4 real4;
 // Four neighbouring values of storage as a `vec`, from a multiple of 4 on.
 #define LOAD4(p, i)     TO_VEC(LOADR4(p, i))
 #define STORE4(p, i, v) STOREV(p, i, v)
-// Four neighbouring values of a weight, from a multiple of 4 on: as `stg`, or in whole numbers of its column's scale.
-#if W8
+// Four neighbouring values of a weight, from a multiple of 4 on: as `stg`, or in whole numbers of its scale.
+#if W4
+static inline char4 od_unpacked4(__global const uchar* p) {
+  const uchar2 pairs = *(__global const uchar2*)p;
+  uchar4 values;
+  values.even = pairs & (uchar)15;
+  values.odd = pairs >> (uchar)4;
+  return as_char4(values) - (char)8;
+}
+#define OD_WHOLE4(p, i) od_unpacked4(WGT_AT(p, i))
+#elif W8
+#define OD_WHOLE4(p, i) (*(__global const char4*)((p) + (i)))
+#endif
+#if W4 || W8
 #if HALF
-#define LOADWR4(p, i)   convert_half4(*(__global const char4*)((p) + (i)))
+#define LOADWR4(p, i)   convert_half4(OD_WHOLE4(p, i))
 #else
-#define LOADWR4(p, i)   convert_float4(*(__global const char4*)((p) + (i)))
+#define LOADWR4(p, i)   convert_float4(OD_WHOLE4(p, i))
 #endif
 #else
 #define LOADWR4(p, i)   LOADR4(p, i)

@@ -1,12 +1,15 @@
 // The inside of products that have MR rows by NC vectors of a panel's columns in registers: `part` is summed in `real`,
-// over `kb` rows of the weight at most (BLOCK), and then goes to float sums. A panel is 4 vectors of 4 columns wide;
-// with GEGLU its first half are values, and its second half their gates.
+// over `kb` rows of the weight at most (BLOCK: of the `rows` from `row` on), and then goes to float sums. A panel is 4
+// vectors of 4 columns wide; with GEGLU its first half are values, and its second half their gates.
 #if HALF
-#define BLOCK(kb, k)    (kb)
-#elif W4
-#define BLOCK(kb, k)    32
+#define OD_BLOCK(kb, rows) (kb)
 #else
-#define BLOCK(kb, k)    (k)                                 // float has no need of parts
+#define OD_BLOCK(kb, rows) (rows)                           // float has no need of parts
+#endif
+#if W4  // rows that share scales
+#define BLOCK(kb, row, rows) MIN(OD_BLOCK(kb, rows), SCALE_ROWS - (row) % SCALE_ROWS)
+#else
+#define BLOCK(kb, row, rows) OD_BLOCK(kb, rows)
 #endif
 #if ACT_Geglu
 #define TILE_SIDE       (NC / 2)
@@ -22,16 +25,21 @@
     UNROLL                 \
     for (int v = 0; v < NC; v++)
 
-// What quantized weights are multiplied by: of column vectors `first`.. of a panel whose columns start at `columns`,
-// and with W4 of the group of 32 rows that `row` is in.
-#if W8
-#define PANEL_SCALES(units, scales, columns, row, first) \
-  UNROLL                                                 \
-  for (int od_v = 0; od_v < NC; od_v++)                  \
-    units[od_v] = TO_REAL4(LOADP(scales, (columns) + PANEL_VECTOR(first, od_v) * 4));
+// Where the scales of a panel's columns are, of k rows those that share them with `row`; and those of its column
+// vectors from `first` on, which quantized values are multiplied by.
+#if W4
+#define PANEL_UNITS(panel, k, row) (((panel) * SCALE_BLOCKS(k) + (row) / SCALE_ROWS) * 16)
+#else
+#define PANEL_UNITS(panel, k, row) ((panel) * 16)
+#endif
+#if W4 || W8
+#define PANEL_SCALES(units, scales, panel, k, row, first) \
+  UNROLL                                                  \
+  for (int od_v = 0; od_v < NC; od_v++)                   \
+    units[od_v] = TO_REAL4(LOADSV(scales, PANEL_UNITS(panel, k, row) + PANEL_VECTOR(first, od_v) * 4));
 #define OD_UNITS(values, units) ((values) * (units))
 #else
-#define PANEL_SCALES(units, scales, columns, row, first)
+#define PANEL_SCALES(units, scales, panel, k, row, first)
 #define OD_UNITS(values, units) (values)
 #endif
 
@@ -53,8 +61,8 @@
 
 // A block of 16 rows of a panel into local memory, by a group of X: a quantized one is multiplied by its units once for
 // all who read it.
-#if W8
-#define OD_BLOCK_UNITS(values, scales, at) ((values) * TO_REAL4(LOADP(scales, at)))
+#if W4 || W8
+#define OD_BLOCK_UNITS(values, scales, at) ((values) * TO_REAL4(LOADSV(scales, at)))
 #else
 #define OD_BLOCK_UNITS(values, scales, at) (values)
 #endif

@@ -37,18 +37,17 @@
     WINOGRAD_TAPS_ROWS(t[3], t[4], g[0], g[1], g[2], 0) \
     t[5] = g[2];                                        \
   }
-// Rows 0 and 5 (`pair` 0), 1 and 2, or 3 and 4 of G g G^T, of V columns from `j` on: into twelve planes of `taps`, from
-// nine of `weight` that are `step` apart.
-#define WINOGRAD_TAP_PAIR(taps, plane, weight, step, j, pair)                                                         \
+// Rows 0 and 5 (`pair` 0), 1 and 2, or 3 and 4 of G g G^T, of V columns from `j` on, into twelve planes of `taps`:
+// `value(t, j)` is those columns of tap t of nine.
+#define WINOGRAD_TAP_PAIR(taps, plane, value, j, pair)                                                                \
   {                                                                                                                   \
     vec od_above[3], od_below[3], od_row[6];                                                                          \
     UNROLL                                                                                                            \
     for (int b = 0; b < 3; b++) {                                                                                     \
-      od_above[b] = LOADWV(weight, b * (step) + j);                                                                   \
-      od_below[b] = LOADWV(weight, (6 + b) * (step) + j);                                                             \
+      od_above[b] = value(b, j);                                                                                      \
+      od_below[b] = value(6 + b, j);                                                                                  \
       if (pair > 0)                                                                                                   \
-        WINOGRAD_TAPS_ROWS(od_above[b], od_below[b], od_above[b], LOADWV(weight, (3 + b) * (step) + j), od_below[b],  \
-                           pair == 1)                                                                                 \
+        WINOGRAD_TAPS_ROWS(od_above[b], od_below[b], od_above[b], value(3 + b, j), od_below[b], pair == 1)            \
     }                                                                                                                 \
     WINOGRAD_TAPS(od_row, od_above)                                                                                   \
     UNROLL                                                                                                            \

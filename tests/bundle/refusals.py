@@ -52,7 +52,7 @@ PLAN_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (setting("component", to="unet"), "component is unet (expected tiny as in bundle.json)"),
     (setting("component", to="a b"), 'component is "a b" (expected an identifier)'),
     (setting("sizes", "width", to=0), 'sizes["width"] is 0 (expected 1..65536)'),
-    (setting("dtype", to="f8"), 'dtype is "f8" (expected one of: f16, f32, i32, i8)'),
+    (setting("dtype", to="f8"), 'dtype is "f8" (expected one of: f16, f32, i32, i8, u4x2)'),
     (setting("inputs", to=[7]), "inputs[0] is 7 (expected 0..6)"),
     (setting("inputs", to=[True]), "inputs[0] is true (expected 0..6)"),
     (setting("inputs", to=[0, 0]), "inputs[1] is 0 (expected each operand once)"),
@@ -76,7 +76,10 @@ PLAN_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (setting("kernels", 0, "scalars", to="ix"), 'kernels[0].scalars is "ix" (expected one letter a scalar, i or f)'),
     (setting("kernels", 0, "scalars", to="ii"), "dispatches[0].scalars[1] is 2.0 (expected -2147483648..2147483647)"),
     (setting("kernels", 0, "scalars", to="ff"), ""),  # 8 is a float32 too; only the kernel knows
-    (setting("operands", 0, "dtype", to="f64"), 'operands[0].dtype is "f64" (expected one of: f16, f32, i32, i8)'),
+    (
+        setting("operands", 0, "dtype", to="f64"),
+        'operands[0].dtype is "f64" (expected one of: f16, f32, i32, i8, u4x2)',
+    ),
     (setting("operands", 0, "dtype", to="f16"), "operands[0].bytes is 32 (expected 16 for f16[8])"),
     (setting("operands", 0, "shape", to=[9]), "operands[0].bytes is 32 (expected 36 for f32[9])"),
     (setting("operands", 0, "shape", to=[0]), "operands[0].shape[0] is 0 (expected 1..2147483647)"),
@@ -301,7 +304,7 @@ MANIFEST_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (setting("pipeline", to=...), "pipeline is missing"),
     (setting("samplers", 0, to=5), "samplers[0] is 5 (expected a file name of letters"),
     (setting("files", "scheduler/scheduler_config.json", to=...), "files has no scheduler/scheduler_config.json"),
-    (WEIGHT("dtype", to="q4"), 'weights["tiny/bias"].dtype is "q4" (expected one of: f16, f32, i32, i8)'),
+    (WEIGHT("dtype", to="q4"), 'weights["tiny/bias"].dtype is "q4" (expected one of: f16, f32, i32, i8, u4x2)'),
     (WEIGHT("bytes", to=16), 'weights["tiny/bias"].bytes is 16 (expected 8 for f16[4])'),
     (WEIGHT("offset", to=2), 'weights["tiny/bias"].offset is 2 (expected a multiple of 512 with 8 bytes before 1536)'),
     (

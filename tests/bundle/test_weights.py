@@ -11,7 +11,7 @@ from ondevice.bundle import WeightSource, weights
 from ondevice.bundle.weights import stored
 from ondevice.errors import BundleError
 
-STORED = {"f32": np.float32, "f16": np.float16, "i32": np.int32, "i8": np.int8}
+STORED = {"f32": np.float32, "f16": np.float16, "i32": np.int32, "i8": np.int8, "u4x2": np.uint8}
 
 
 def convert(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -36,6 +36,9 @@ def test_a_byte_holds_no_more_than_it_can() -> None:
     np.testing.assert_array_equal(convert(np.array([-128, 127], np.int32), "i8"), [-128, 127])
     with pytest.raises(BundleError, match=r"w: holds 128 at \[1\], too large for i8 \(expected -128..127\)"):
         convert(np.array([-128, 128], np.int32), "i8")
+    np.testing.assert_array_equal(convert(np.array([0, 0xF0, 255], np.uint8), "u4x2"), [0, 0xF0, 255])
+    with pytest.raises(BundleError, match=r"w: cannot be stored as u4x2 \(got float32\)"):
+        convert(np.ones(3, np.float32), "u4x2")
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16"])

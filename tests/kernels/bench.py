@@ -19,12 +19,13 @@ from ondevice.lower.images import imaged
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import TEXEL, Tensor
 from ondevice.lower.tunables import used
+from ondevice.run.check import NUMPY
 from ondevice.run.device import Device
 from ondevice.target import Limits, Target
 
 GUARD = 4096  # bytes on each side; a multiple of every device's sub-buffer alignment
 PATTERN, NAN = 0xA5, 0xFF  # NAN everywhere is a NaN in f16 and in f32
-NAMES = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16", np.dtype(np.int32): "i32", np.dtype(np.int8): "i8"}
+NAMES = {dtype: name for name, dtype in NUMPY.items()}
 STORED = {"f32": np.float32, "f16": np.float16}
 PLAIN = Target("bench", "What every device has.", "mobile", {}, {}, {}, 0, {})
 

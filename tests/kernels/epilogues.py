@@ -55,6 +55,37 @@ def as_int8(weight):
     return small, scales, small * scales.astype(np.float64)
 
 
+def as_int4(weight):
+    """(0..15 [k, n], float16 scales [ceil(k / 32), n], what they say as float64) of a weight, a loop per group of a
+    column; the first column of several is zeros."""
+    k, n = weight.shape
+    numbers, scales = np.full((k, n), 8, np.uint8), np.zeros((-(-k // 32), n), np.float16)
+    for column in range(int(n > 1), n):
+        for group in range(len(scales)):
+            rows = slice(32 * group, 32 * group + 32)
+            given = weight[rows, column].astype(np.float64)
+            scales[group, column] = given[np.abs(given).argmax()] / -8
+            numbers[rows, column] = np.clip(np.round(given / float(scales[group, column])) + 8, 0, 15)
+    return numbers, scales, (numbers - 8.0) * scales.astype(np.float64).repeat(32, 0)[:k]
+
+
+# How a weight in few bits is stored -> (whole numbers, scales, what they say), and what kernels are built with.
+FEW_BITS = {"i8": (as_int8, "W8"), "i4": (as_int4, "W4")}
+
+
+def packed(weight, width, halves=1, bits=""):
+    """(weight in panels, its scales in panels or None, what it means, defines) of [k, n], as it is or in few `bits`."""
+    if not bits:
+        return in_panels(weight, width, halves), None, weight, {"PANELS": 1}
+    how, define = FEW_BITS[bits]
+    numbers, scales, meant = how(weight)
+    panels = in_panels(numbers, width, halves)
+    if bits == "i4":
+        panels = in_panels(numbers.astype(np.int8) - 8, width, halves) + 8  # zeros past the last column, too
+        panels = (panels[..., 0::2] + 16 * panels[..., 1::2]).astype(np.uint8)
+    return panels, in_panels(scales, width, halves), meant, {"PANELS": 1, define: 1}
+
+
 def in_panels(weight, width, halves=1):
     """[..., k, n] as the kernels read it with PANELS: [..., panels, k, width], a loop per column."""
     *batch, k, n = weight.shape

@@ -41,12 +41,12 @@ EPILOGUES = [
     {"ACT_Geglu": 1, "HAS_BIAS": 1},
     {"ACT_Silu": 1, "HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1, "INPLACE": 1},
 ]
-EPILOGUES += [{"W8": 1, "PANELS": 1, "HAS_BIAS": 1}]  # for the kernels that read such weights
+EPILOGUES += [{define: 1, "PANELS": 1, "HAS_BIAS": 1} for define in ("W8", "W4")]  # for kernels that read such weights
 BUILDS = [
     pytest.param(kernel, f16, epilogue, id=f"{name}-{f16}-{epilogue}")
     for name, kernel in KERNELS.items()
-    for f16, epilogue in ((0, 0), (1, 1), (0, 2), (1, 3))
-    if "W8" not in EPILOGUES[epilogue] or "wgt" in kernel.text
+    for f16, epilogue in ((0, 0), (1, 1), (0, 2), (1, 3), (1, 4))
+    if "PANELS" not in EPILOGUES[epilogue] or "wgt" in kernel.text
 ]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, values
-from kernels.epilogues import ACTIVATIONS, as_int8, defines, finished, in_panels
+from kernels.epilogues import ACTIVATIONS, FEW_BITS, defines, finished, in_panels, packed
 from tolerance import assert_close
 
 from ondevice.lower.kernel_file import load_all
@@ -24,7 +24,7 @@ def check(
     pad=None,
     tuning=None,
     panels=False,
-    int8=False,
+    bits="",
 ):
     """x [m, k] in one part, or in two with k1 columns in the first; weight [k, n or 2 n], stored `pad` columns wide."""
     m, n, k = size
@@ -33,31 +33,28 @@ def check(
         values("normal", shape, stored, seed) for seed, shape in enumerate(((m, k), (k, columns), (columns,), (m, n)))
     )
     x1, x2 = np.ascontiguousarray(x[:, :k1]), np.ascontiguousarray(x[:, k1:] if k1 else x)
-    ldb, scales, meant = pad or columns, x, weight
-    if int8:
-        weight, scales, meant = as_int8(weight)
+    ldb, scales, meant, built = pad or columns, None, weight, {}
     wide, wide_shift = np.pad(weight, [(0, 0), (0, ldb - columns)]), np.pad(shift, (0, ldb - columns))
     if panels:
         tile, halves = KERNEL.tuning(**(tuning or {})), 2 if activation == "Geglu" else 1
         width = tile["V"] * -(-tile["NV"] // halves) * halves
-        wide, wide_shift = in_panels(weight, width, halves), in_panels(shift[None], width, halves)
+        wide, scales, meant, built = packed(weight, width, halves, bits)
+        wide_shift = in_panels(shift[None], width, halves)
         ldb = wide.shape[0] * width
-        scales = in_panels(scales, width, halves) if int8 else x
     dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k1 or k, "ldb": ldb, "a_batch": 0, "b_batch": 0}
     got = bench.run(
         KERNEL,
-        [x1, x2, wide, wide_shift, residual, scales],
+        [x1, x2, wide, wide_shift, residual, x if scales is None else scales],
         ((m, n), x.dtype),
         dims,
         tuning,
         F16=int(stored == "f16"),
-        PANELS=int(panels),
-        W8=int(int8),
+        **built,
         **defines(activation, bias, False, add),
     )
     left, right, add_, rest = exact(x, meant, shift, residual)
     extra = {"bias": add_ if bias else None, "residual": rest if add else None}
-    want, wrong = finished(left @ right, np.abs(left) @ np.abs(right), k + int8, stored, activation, **extra)
+    want, wrong = finished(left @ right, np.abs(left) @ np.abs(right), k + bool(bits), stored, activation, **extra)
     assert_close(got, want, wrong, f"{size} {activation}")
 
 
@@ -78,16 +75,23 @@ def test_weights_in_panels(bench: Bench, stored, activation, size):
 
 @pytest.mark.parametrize("size", [(1, 1, 1), (7, 64, 20), (13, 65, 129), (50, 133, 300)], ids=str)
 @pytest.mark.parametrize("activation", ["", "Geglu"])
+@pytest.mark.parametrize("bits", FEW_BITS)
 @pytest.mark.parametrize("stored", STORED)
-def test_int8_weights(bench: Bench, stored, activation, size):
-    check(bench, size, stored, activation, add=True, panels=True, int8=True)
+def test_weights_in_few_bits(bench: Bench, stored, bits, activation, size):
+    check(bench, size, stored, activation, add=True, panels=True, bits=bits)
 
 
 @pytest.mark.parametrize(
     "tuning", [{"V": 4}, {"V": 8, "NV": 2}, {"NV": 1, "MB": 1}, {"MR": 4, "KC": 16, "X": 8, "Y": 4}], ids=str
 )
-def test_int8_weights_however_they_are_cut(bench: Bench, tuning):
-    check(bench, (17, 83, 150), "f16", "Geglu", k1=70, tuning=tuning, panels=True, int8=True)
+@pytest.mark.parametrize("bits", FEW_BITS)
+def test_few_bits_however_they_are_cut(bench: Bench, bits, tuning):
+    check(bench, (17, 83, 150), "f16", "Geglu", k1=70, tuning=tuning, panels=True, bits=bits)
+
+
+@pytest.mark.parametrize("bits", FEW_BITS)
+def test_few_bits_on_phones(phone_bench: Bench, bits):
+    check(phone_bench, (9, 21, 70), "f16", "Geglu", k1=40, tuning={"V": 4, "X": 8}, panels=True, bits=bits)
 
 
 @pytest.mark.parametrize("activation", ["", "Silu", "Geglu"])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, assert_same_in_place, exact, half, tunings, values
-from kernels.epilogues import as_int8, defines, finished, in_panels
+from kernels.epilogues import FEW_BITS, defines, finished, in_panels, packed
 from kernels.test_conv2d import convolve
 from tolerance import EPS, assert_close
 
@@ -47,7 +47,7 @@ def check_conv(
     tuning=None,
     kind="normal",
     panels=False,
-    int8=False,
+    bits="",
 ):
     n, ic, h, w, oc, k, stride, pads = shape
     top, left, bottom, right = pads
@@ -64,16 +64,13 @@ def check_conv(
         weight = (weight * STORED[stored](2**-9)).astype(STORED[stored])
     shifts, residual = values("normal", (n, 3 + oc), stored, 3), values("normal", (n, oh, ow, oc), stored, 4)
     wide, wide_bias = np.pad(weight, [(0, 0)] * 3 + [(0, ldb - oc)]), np.pad(bias, (0, ldb - oc))
-    scales, meant = x, weight
-    if int8:
-        weight, scales, meant = as_int8(weight.reshape(-1, oc))
-        meant = meant.reshape(k, k, ic, oc)
+    scales, meant, built = None, weight, {}
     if panels:
         tile = KERNELS["conv2d_nhwc"].tuning(**(tuning or {}))
         width = tile["V"] * tile["NV"]
-        wide, wide_bias = in_panels(weight.reshape(-1, oc), width), in_panels(bias[None], width)
+        wide, scales, meant, built = packed(weight.reshape(-1, oc), width, bits=bits)
+        meant, wide_bias = meant.reshape(k, k, ic, oc), in_panels(bias[None], width)
         ldb = wide.shape[0] * width
-        scales = in_panels(scales, width) if int8 else x
     sizes = {
         "n": n,
         "ic": ic,
@@ -88,9 +85,9 @@ def check_conv(
         "stride": stride,
     }
     steps = {"pad_top": top, "pad_left": left, "up_h": up_h, "up_w": up_w, "shift_from": 3, "shift_row": 3 + oc}
-    settings = {"F16": half(stored), "PANELS": int(panels), "W8": int(int8), "RAGGED": int(ic % lanes > 0)}
+    settings = {"F16": half(stored), "RAGGED": int(ic % lanes > 0), **built}
     settings |= defines(activation, True, shift, add)
-    inputs = [x, wide, wide_bias, shifts, residual, scales]
+    inputs = [x, wide, wide_bias, shifts, residual, x if scales is None else scales]
     got = bench.run(KERNELS["conv2d_nhwc"], inputs, ((n, oh, ow, oc), x.dtype), sizes | steps, tuning, **settings)
     image, taps, base, extra, rest = exact(x, meant, bias, shifts, residual)
     large = image[:, np.arange(up_h) * h // up_h][:, :, np.arange(up_w) * w // up_w]
@@ -100,7 +97,7 @@ def check_conv(
 
     parts = {"bias": base, "shift": extra[:, None, None, 3:] if shift else None, "residual": rest if add else None}
     want, wrong = finished(
-        conv(large, taps), conv(np.abs(large), np.abs(taps)), ic * k * k + int8, stored, activation, **parts
+        conv(large, taps), conv(np.abs(large), np.abs(taps)), ic * k * k + bool(bits), stored, activation, **parts
     )
     assert_close(got, want, wrong, f"{shape}")
 
@@ -149,9 +146,10 @@ def test_convolution_tunings(bench: Bench, stored, tuning):
 
 
 @pytest.mark.parametrize("shape", SHAPES[::2], ids=str)
+@pytest.mark.parametrize("bits", FEW_BITS)
 @pytest.mark.parametrize("stored", STORED)
-def test_convolution_of_int8_weights(bench: Bench, shape, stored):
-    check_conv(bench, shape, stored, "Silu", shift=True, add=True, panels=True, int8=True)
+def test_convolution_of_weights_in_few_bits(bench: Bench, shape, bits, stored):
+    check_conv(bench, shape, stored, "Silu", shift=True, add=True, panels=True, bits=bits)
 
 
 @pytest.mark.parametrize("kind", ["equal", "largest"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from kernels.bench import Bench, assert_same_in_place, exact, tunings, values
-from kernels.epilogues import as_int8, defines, finished, in_panels
+from kernels.epilogues import FEW_BITS, defines, finished, in_panels, packed
 from kernels.test_conv2d import convolve
 from tolerance import EPS, TINY, assert_close
 
@@ -156,7 +156,7 @@ def test_the_whole_is_a_convolution(bench: Bench):
 # In one command -------------------------------------------------------------------------------------------------------
 
 
-def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), split=None, scales=None, **tuning):
+def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), split=None, bits="", **tuning):
     """winograd_strips as lowering calls it, with the plain taps (`fly`) or the transformed ones;
     `split` replaces sizes of the work."""
     kernel, (n, h, w, ic), oc = KERNELS["winograd_strips"], x.shape, taps.shape[-1]
@@ -167,7 +167,7 @@ def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), 
     planes = work["strip"] * (work["depth"] + v) + v + work["share"] * (work["strip"] * wide + v)
     slot = 36 * planes + fly * 12 * (work["depth"] * wide + v)
     turned = taps if fly else np.einsum("ay,bx,yxio->abio", G, G, taps.astype(np.float64)).astype(taps.dtype)
-    weight = in_panels(turned.reshape(-1, oc), wide)
+    weight, scales, _, built = packed(turned.reshape(-1, oc), wide, bits=bits)
     bias, shifts, residual = parts or (np.zeros(oc, x.dtype), x, x)
     sizes = {
         "n": n,
@@ -183,26 +183,23 @@ def strips(bench: Bench, x, taps, oh, ow, stored, fly, activation="", parts=(), 
         "panels": panels,
     }
     steps = {"pad_top": 1, "pad_left": 1, "up_h": oh, "up_w": ow, "shift_from": 2, "shift_row": 2 + oc, "slot": slot}
-    built = {"FLY": int(fly), "RAGGED": int(oc % v > 0), "F16": int(stored == "f16"), "W8": int(scales is not None)}
-    settings = built | defines(activation, True, bool(parts), bool(parts))
-    given = x if scales is None else in_panels(scales, wide)
+    built = {name: 1 for name in built if name != "PANELS"} | {"FLY": int(fly), "RAGGED": int(oc % v > 0)}
+    settings = built | {"F16": int(stored == "f16")} | defines(activation, True, bool(parts), bool(parts))
+    given = x if scales is None else scales
     inputs, output = [x, weight, in_panels(bias[None], wide), shifts, residual, given], ((n, oh, ow, oc), x.dtype)
     call = (kernel, inputs, output, sizes | steps | work, tuning, slot * work["groups"])
     assert not parts or assert_same_in_place(bench, *call, **settings)
     return bench.run(*call, **settings)
 
 
-def check_strips(bench: Bench, size, stored, fly=True, up=1, activation="", split=None, int8=False, **tuning):
+def check_strips(bench: Bench, size, stored, fly=True, up=1, activation="", split=None, bits="", **tuning):
     n, h, w, ic, oc = size
     x, taps = values("normal", (n, h, w, ic), stored), values("normal", (3, 3, ic, oc), stored, 1)
     oh, ow = up * h, up * w
     shapes = ((oc,), (n, 2 + oc), (n, oh, ow, oc))
     parts = tuple(values("normal", s, stored, i) for i, s in enumerate(shapes, 2)) if activation else ()
-    scales, meant = None, taps
-    if int8:
-        small, scales, meant = as_int8(taps.reshape(9 * ic, oc))
-        taps, meant = small.reshape(taps.shape), meant.reshape(taps.shape)
-    got = strips(bench, x, taps, oh, ow, stored, fly, activation, parts, split, scales, **tuning)
+    got = strips(bench, x, taps, oh, ow, stored, fly, activation, parts, split, bits, **tuning)
+    meant = packed(taps.reshape(9 * ic, oc), 16, bits=bits)[2].reshape(taps.shape)
     image, exact_taps = exact(x, meant)
     image = image.repeat(up, 1).repeat(up, 2)
     want, magnitude = (
@@ -230,9 +227,10 @@ def test_strips(bench: Bench, size, up, activation, stored, fly):
 
 
 @pytest.mark.parametrize("size", SIZES[1:], ids=str)
+@pytest.mark.parametrize("bits", FEW_BITS)
 @pytest.mark.parametrize("stored", ["f32", "f16"])
-def test_strips_of_int8_weights(bench: Bench, size, stored):
-    check_strips(bench, size, stored, activation="Silu", int8=True)
+def test_strips_of_weights_in_few_bits(bench: Bench, size, stored, bits):
+    check_strips(bench, size, stored, activation="Silu", bits=bits)
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_strips"]))

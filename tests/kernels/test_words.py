@@ -61,6 +61,7 @@ PRODUCTS = """\
 //: group = ["X", "1", "1"]
 //: tune  = {X = [4]}
 //: needs = {}
+//: reach.w = "32 // (1 + W4)"
 
 #ifndef W8
 #define W8 0
@@ -121,15 +122,17 @@ def test_exchange(phone_bench: Bench, kernel: KernelFile, group: int) -> None:
 
 
 @pytest.mark.parametrize("kernel", [PRODUCTS], indirect=True, ids=["products"])
-@pytest.mark.parametrize("int8", [0, 1])
+@pytest.mark.parametrize("bits", [{}, {"W8": 1}, {"W4": 1}], ids=str)
 @pytest.mark.parametrize("stored", STORED)
-def test_products(phone_bench: Bench, kernel: KernelFile, stored: str, int8: int) -> None:
+def test_products(phone_bench: Bench, kernel: KernelFile, stored: str, bits: dict[str, int]) -> None:
     """Near 2048 halves are whole numbers, so it shows where one is computed in."""
-    rng = np.random.default_rng(int8)
-    x = rng.integers(-3, 4, (6, 32)).astype(STORED[stored])
-    w = rng.integers(-8, 9, 32).astype(np.int8 if int8 else STORED[stored]) / (1 if int8 else STORED[stored](8))
-    w = w.astype(np.int8 if int8 else STORED[stored])
-    got = phone_bench.run(kernel, [x, x, w], ((6, 2, 32), STORED[stored]), {"rows": 6}, F16=half(stored), W8=int8)
+    rng = np.random.default_rng(len(bits))
+    x, whole = rng.integers(-3, 4, (6, 32)).astype(STORED[stored]), rng.integers(-8, 8, 32)
+    w = whole if bits else whole / 8
+    given = (whole[::2] + 8 + 16 * (whole[1::2] + 8)).astype(np.uint8) if "W4" in bits else w
+    given = given.astype(np.int8 if "W8" in bits else given.dtype if bits else STORED[stored])
+    output = ((6, 2, 32), STORED[stored])
+    got = phone_bench.run(kernel, [x, x, given], output, {"rows": 6}, F16=half(stored), **bits)
     computed = np.float16 if stored == "f16" and "half" in phone_bench.target.caps else np.float32
     want = (x.astype(np.float64) * w + 2048).astype(computed).astype(STORED[stored])
     np.testing.assert_array_equal(got[:, 0], want)

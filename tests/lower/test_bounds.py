@@ -29,6 +29,8 @@ WAYS = [
     ("host", "f16", (), "i8", 64),
     ("gpu", "f32", (), "", 64),
     ("gpu", "f16", (), "i8", 64),
+    ("host", "f16", (), "i4", 64),
+    ("gpu", "f32", (), "i4", 64),
     ("gpu", "f16", ("all",), "", 64),
     ("host", "f32", ("channels_last", "bias"), "", 64),
     ("host", "f16", (), "", 512),
@@ -36,7 +38,9 @@ WAYS = [
     (replace(PHONE, group_norm={"two_commands": 1}), "f16", (), "", 64),
     ("adreno_740", "f16", (), "", 64),
     ("adreno_740", "f16", (), "i8", 64),
+    ("adreno_740", "f16", (), "i4", 64),
     ("apple_a16", "f16", (), "i8", 64),
+    ("apple_a16", "f16", (), "i4", 64),
 ]
 TILES = {"tiles_h": 2, "tiles_w": 2, "first": 0, "count": 4}
 # Kernels that no plan of those launches: sizes, elements of the operands, defines.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, values
-from kernels.epilogues import ACTIVATIONS, as_int8, defines, finished, in_panels
+from kernels.epilogues import ACTIVATIONS, FEW_BITS, defines, finished, in_panels, packed
 from kernels.test_conv2d import convolve
 from tolerance import assert_close
 
@@ -20,14 +20,6 @@ def staged(name, stored):
     return [np.zeros(3072, STORED[stored])] if "stage" in KERNELS[name].inputs else []
 
 
-def quantized(weight, int8):
-    """(stored [k, n], scales [1, n] or None, what they say in float64)."""
-    if not int8:
-        return weight, None, weight.astype(np.float64)
-    small, scales, meant = as_int8(weight)
-    return small, scales, meant
-
-
 def check_product(
     bench: Bench,
     size,
@@ -37,7 +29,7 @@ def check_product(
     bias=True,
     add=False,
     k1=None,
-    int8=False,
+    bits="",
     tuning=None,
     name="matmul_tiles",
 ):
@@ -48,22 +40,21 @@ def check_product(
         values("normal", shape, stored, seed) for seed, shape in enumerate(((m, k), (k, columns), (columns,), (m, n)))
     )
     x1, x2 = np.ascontiguousarray(x[:, :k1]), np.ascontiguousarray(x[:, k1:] if k1 else x)
-    small, scales, meant = quantized(weight, int8)
-    panels, bias_panels = in_panels(small, WIDTH, halves), in_panels(shift[None], WIDTH, halves)
+    panels, units, meant, quantized = packed(weight, WIDTH, halves, bits)
+    meant, bias_panels = meant.astype(np.float64), in_panels(shift[None], WIDTH, halves)
     dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k1 or k, "a_batch": 0, "b_batch": 0, "constant": 1}
     dims["ldb"] = panels.shape[0] * WIDTH
-    built = {"F16": int(stored == "f16"), "HALF": half, "W8": int(int8), "SPLIT": int(k1 is not None)}
-    units = x if scales is None else in_panels(scales, WIDTH, halves)
-    inputs = [x1, x2, panels, *staged(name, stored), bias_panels, residual, units]
-    built |= defines(activation, bias, False, add)
+    built = {"F16": int(stored == "f16"), "HALF": half, "SPLIT": int(k1 is not None)}
+    inputs = [x1, x2, panels, *staged(name, stored), bias_panels, residual, x if units is None else units]
+    built |= KERNELS[name].asked(quantized) | defines(activation, bias, False, add)
     got = bench.run(KERNELS[name], inputs, ((m, n), x.dtype), dims, tuning, **built)
     left, add_, rest = exact(x, shift, residual)
     extra = {"bias": add_ if bias else None, "residual": rest if add else None}
     size_of = np.abs(left) @ np.abs(meant)
     terms = (
-        KERNELS[name].tuning(**(tuning or {}))["KB"] + 3 * int8 if half else 0
+        KERNELS[name].tuning(**(tuning or {}))["KB"] + 3 * bool(bits) if half else 0
     )  # a scale is rounded, and its product
-    want, wrong = finished(left @ meant, size_of, k + int8, stored, activation, half_terms=terms, **extra)
+    want, wrong = finished(left @ meant, size_of, k + bool(bits), stored, activation, half_terms=terms, **extra)
     assert_close(got, want, wrong, f"{size} {activation}")
 
 
@@ -81,8 +72,14 @@ def test_epilogues(bench: Bench, way, activation, size):
 @pytest.mark.parametrize("size", PRODUCTS, ids=str)
 @pytest.mark.parametrize("activation", ["", "Geglu"])
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_int8_weights(bench: Bench, way, activation, size):
-    check_product(bench, size, way, activation, add=True, int8=True)
+@pytest.mark.parametrize("bits", FEW_BITS)
+def test_weights_in_few_bits(bench: Bench, bits, way, activation, size):
+    check_product(bench, size, way, activation, add=True, bits=bits)
+
+
+@pytest.mark.parametrize("k1", [4, 40, 128, 296])
+def test_blocks_of_scales_in_two_parts(bench: Bench, k1):
+    check_product(bench, (15, 70, 300), ("f16", 1), k1=k1, bits="i4")
 
 
 @pytest.mark.parametrize("k1", [4, 40, 128, 296])
@@ -97,7 +94,8 @@ def test_two_parts(bench: Bench, way, k1):
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_shared_constants(bench: Bench, way, activation, size):
     check_product(bench, size, way, activation, add=True, name="matmul_waves")
-    check_product(bench, size, way, activation, int8=True, k1=16 if size[2] > 16 else None, name="matmul_waves")
+    for bits in FEW_BITS:
+        check_product(bench, size, way, activation, bits=bits, k1=16 if size[2] > 16 else None, name="matmul_waves")
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["matmul_waves"]))
@@ -111,7 +109,7 @@ def test_tunings_of_shared_constants(bench: Bench, stored, tuning):
 def test_tunings_of_products(bench: Bench, stored, tuning):
     way = (stored, int(stored == "f16"))
     check_product(bench, (61, 83, 152), way, "Geglu", add=True, k1=72, tuning=tuning)
-    check_product(bench, (9, 3, 152), way, int8=True, tuning=tuning)
+    check_product(bench, (9, 3, 152), way, bits=("i8", "i4")[way[1]], tuning=tuning)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -144,9 +142,11 @@ def test_a_product_over_the_residual(bench: Bench):
 def test_products_on_phones(phone_bench: Bench, stored):
     way = (stored, int(stored == "f16" and "half" in phone_bench.target.caps))
     check_product(phone_bench, (5, 21, 20), way, "Geglu", add=True, k1=8)
-    check_product(phone_bench, (9, 33, 36), way, "Silu", int8=True)
+    check_product(phone_bench, (9, 33, 36), way, "Silu", bits="i8")
+    check_product(phone_bench, (9, 33, 68), way, "Geglu", bits="i4", k1=8)
     check_product(phone_bench, (67, 18, 48), way, "Geglu", add=True, k1=16, name="matmul_waves")
-    check_product(phone_bench, (3, 17, 32), way, int8=True, name="matmul_waves")
+    check_product(phone_bench, (3, 17, 32), way, bits="i8", name="matmul_waves")
+    check_product(phone_bench, (3, 17, 80), way, "Geglu", bits="i4", k1=16, name="matmul_waves")
 
 
 SAME = (1, 1, 1, 1)
@@ -174,7 +174,7 @@ def check_conv(
     up=None,
     shift=False,
     add=False,
-    int8=False,
+    bits="",
     tuning=None,
     name="conv2d_tiles",
 ):
@@ -184,25 +184,37 @@ def check_conv(
     oh, ow = (up_h + top + bottom - k) // stride + 1, (up_w + left + right - k) // stride + 1
     shapes = ((n, h, w, ic), (k * k * ic, oc), (oc,), (n, 3 + oc), (n, oh, ow, oc))
     x, weight, bias, shifts, residual = (values("normal", s, stored, seed) for seed, s in enumerate(shapes))
-    small, scales, meant = quantized(weight, int8)
-    panels = in_panels(small, WIDTH)
+    panels, units, meant, quantized = packed(weight, WIDTH, bits=bits)
     dims = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "kh": k, "kw": k, "stride": stride}
     dims |= {"pad_top": top, "pad_left": left, "up_h": up_h, "up_w": up_w, "shift_from": 3, "shift_row": 3 + oc}
     dims["ldb"] = panels.shape[0] * WIDTH
-    built = {"F16": int(stored == "f16"), "HALF": half, "W8": int(int8)} | defines(activation, True, shift, add)
-    units = x if scales is None else in_panels(scales, WIDTH)
-    inputs = [x, panels, *staged(name, stored), in_panels(bias[None], WIDTH), shifts, residual, units]
+    built = {"F16": int(stored == "f16"), "HALF": half} | defines(activation, True, shift, add)
+    built |= KERNELS[name].asked(quantized)
+    inputs = [
+        x,
+        panels,
+        *staged(name, stored),
+        in_panels(bias[None], WIDTH),
+        shifts,
+        residual,
+        x if units is None else units,
+    ]
     got = bench.run(KERNELS[name], inputs, ((n, oh, ow, oc), x.dtype), dims, tuning, **built)
     image, base, extra, rest = exact(x, bias, shifts, residual)
-    large, taps = image[:, np.arange(up_h) * h // up_h][:, :, np.arange(up_w) * w // up_w], meant.reshape(k, k, ic, oc)
+    large, taps = (
+        image[:, np.arange(up_h) * h // up_h][:, :, np.arange(up_w) * w // up_w],
+        meant.reshape(k, k, ic, oc).astype(np.float64),
+    )
 
     def conv(a, b):
         return convolve(a.transpose(0, 3, 1, 2), b.transpose(3, 2, 0, 1), stride, pads).transpose(0, 2, 3, 1)
 
     parts = {"bias": base, "shift": extra[:, None, None, 3:] if shift else None, "residual": rest if add else None}
-    terms = KERNELS[name].tuning(**(tuning or {}))["KB"] + 3 * int8 if half else 0
+    terms = KERNELS[name].tuning(**(tuning or {}))["KB"] + 3 * bool(bits) if half else 0
     size = conv(np.abs(large), np.abs(taps))
-    want, wrong = finished(conv(large, taps), size, ic * k * k + int8, stored, activation, half_terms=terms, **parts)
+    want, wrong = finished(
+        conv(large, taps), size, ic * k * k + bool(bits), stored, activation, half_terms=terms, **parts
+    )
     assert_close(got, want, wrong, f"{shape}")
 
 
@@ -211,14 +223,16 @@ def check_conv(
 def test_convolutions(bench: Bench, way, shape):
     check_conv(bench, shape, way)
     check_conv(bench, shape, way, "Silu", shift=True, add=True)
-    check_conv(bench, shape, way, int8=True)
+    check_conv(bench, shape, way, bits="i8")
+    check_conv(bench, shape, way, bits="i4")
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 9, 13, 70, 3, 1, SAME), (1, 144, 4, 5, 17, 3, 2, SAME)], ids=str)
 @pytest.mark.parametrize("way", WAYS, ids=str)
 def test_convolutions_with_shared_constants(bench: Bench, way, shape):
     check_conv(bench, shape, way, "Silu", shift=True, add=True, name="conv2d_waves")
-    check_conv(bench, shape, way, int8=True, up=(10, 14), name="conv2d_waves")
+    for bits in FEW_BITS:
+        check_conv(bench, shape, way, bits=bits, up=(10, 14), name="conv2d_waves")
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["conv2d_waves"]))
@@ -242,9 +256,11 @@ def test_tunings_of_convolutions(bench: Bench, stored, tuning):
 def test_convolutions_on_phones(phone_bench: Bench, stored):
     way = (stored, int(stored == "f16" and "half" in phone_bench.target.caps))
     check_conv(phone_bench, (2, 12, 3, 5, 18, 3, 1, SAME), way, "Silu", shift=True, add=True)
-    check_conv(phone_bench, (1, 4, 5, 3, 5, 3, 2, (0, 0, 1, 1)), way, int8=True)
+    check_conv(phone_bench, (1, 4, 5, 3, 5, 3, 2, (0, 0, 1, 1)), way, bits="i8")
+    check_conv(phone_bench, (1, 12, 5, 3, 18, 3, 1, SAME), way, bits="i4")
     check_conv(phone_bench, (2, 16, 3, 5, 18, 3, 1, SAME), way, "Silu", shift=True, add=True, name="conv2d_waves")
-    check_conv(phone_bench, (1, 32, 2, 2, 16, 3, 1, SAME), way, int8=True, name="conv2d_waves")
+    check_conv(phone_bench, (1, 32, 2, 2, 16, 3, 1, SAME), way, bits="i8", name="conv2d_waves")
+    check_conv(phone_bench, (1, 16, 2, 2, 16, 3, 1, SAME), way, bits="i4", name="conv2d_waves")
 
 
 def test_a_convolution_over_the_residual(bench: Bench):
