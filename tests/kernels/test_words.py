@@ -53,31 +53,33 @@ PRODUCTS = """\
 //: class = "mobile"
 //: caps  = []
 //: uses  = ["half", "image2d"]
-//: why   = "y = x * w + 2048 twice: read by LOADT, and by LOADR4, whose components come in reverse."
-//: in    = ["x: tex[rows, 32]", "x2: stg[rows, 32]", "w: wgt[32]"]
-//: out   = ["y: stg[rows, 64]"]
+//: why   = "x * w + 2048 twice: of what may be images, and of buffers, with the components in reverse; and x."
+//: in    = ["x: tex[rows, 32]", "x2: stg[rows, 32]", "w: wtex[32]", "w2: wgt[32]"]
+//: out   = ["y: stg[rows, 96]"]
 //: args  = ["rows: int"]
 //: grid  = ["8", "rows", "1"]
 //: group = ["X", "1", "1"]
 //: tune  = {X = [4]}
 //: needs = {}
 //: reach.w = "32 // (1 + W4)"
+//: reach.w2 = "32 // (1 + W4)"
 
 #ifndef W8
 #define W8 0
 #endif
 
-KERNEL(products)(IN_TEX(x), IN(stg, x2), IN(wgt, w), OUT(stg, y), ARG(int, rows) GRID) {
-  const int column = GID(0), row = GID(1);
+KERNEL(products)(IN_TEX(x), IN(stg, x2), IN_WTEX(w), IN(wgt, w2), OUT(stg, y), ARG(int, rows) GRID) {
+  const int column = GID(0), row = GID(1), out = row * 96 + column * 4;
   if (column >= 8 || row >= rows) return;
-  const real4 weight = LOADWR4(w, column * 4), read = LOADR4(x2, row * 32 + column * 4);
-  STOREV(y, row * 64 + column * 4, TO_VEC(RFMA(LOADT(x, row, column, 8), weight, RSPLAT(2048.0f))));
+  STORE4(y, out, TO_VEC(RFMA(LOADT(x, row, column, 8), LOADWT(w, 0, column, 8), RSPLAT(2048.0f))));
+  const real4 weight = LOADWR4(w2, column * 4), read = LOADR4(x2, row * 32 + column * 4);
   real4 back = TO_REAL4(SPLAT(2048.0f));
   back.x = RFMA(read.w, weight.w, back.x);
   back.y = RFMA(read.z, weight.z, back.y);
   back.z = RFMA(read.y, weight.y, back.z);
   back.w = RFMA(read.x, weight.x, back.w);
-  STOREV(y, row * 64 + 32 + column * 4, TO_VEC(back));
+  STORE4(y, out + 32, TO_VEC(back));
+  STORE4(y, out + 64, LOAD4(x2, row * 32 + column * 4));
 }
 """
 
@@ -131,9 +133,10 @@ def test_products(phone_bench: Bench, kernel: KernelFile, stored: str, bits: dic
     w = whole if bits else whole / 8
     given = (whole[::2] + 8 + 16 * (whole[1::2] + 8)).astype(np.uint8) if "W4" in bits else w
     given = given.astype(np.int8 if "W8" in bits else given.dtype if bits else STORED[stored])
-    output = ((6, 2, 32), STORED[stored])
-    got = phone_bench.run(kernel, [x, x, given], output, {"rows": 6}, F16=half(stored), **bits)
+    output = ((6, 3, 32), STORED[stored])
+    got = phone_bench.run(kernel, [x, x, given, given], output, {"rows": 6}, F16=half(stored), **bits)
     computed = np.float16 if stored == "f16" and "half" in phone_bench.target.caps else np.float32
     want = (x.astype(np.float64) * w + 2048).astype(computed).astype(STORED[stored])
     np.testing.assert_array_equal(got[:, 0], want)
     np.testing.assert_array_equal(got[:, 1].reshape(6, 8, 4)[..., ::-1], want.reshape(6, 8, 4))
+    np.testing.assert_array_equal(got[:, 2], x)
