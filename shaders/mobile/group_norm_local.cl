@@ -37,8 +37,10 @@ KERNEL(group_norm_local)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias),
   // Channels below c1 stand in x, the others in x2. c1 is a multiple of 4, so a vector never has both.
   const int row = c < c1 ? c1 : channels - c1;
   IN_PTR(stg) from = c < c1 ? OVERWRITTEN(x, y) + item * pixels * c1 + c : x2 + item * pixels * row + c - c1;
-  const vec origin = LOADV(from, 0);  // the first pixel, taken off first: a mean far above the deviation costs no digits
-  if (lane < VECS) STOREP(origins, v, origin);
+  // The first pixel is taken off first: a mean far above the deviation costs no digits. Who stores it reads it.
+  if (lane < VECS) STOREP(origins, v, LOADV(from, 0));
+  BARRIER();  // every channel's origin is there
+  const vec origin = LOADP(origins, v);
   GROUP_PIXEL_SUMS(parts, from, row, start, pixels, ROWS, origin)
 
   const float count = (float)pixels;

@@ -13,7 +13,7 @@ from ondevice.lower.kernel_file import load_all
 pytestmark = pytest.mark.device
 KERNELS = load_all()
 # pictures, pixels, channels, groups
-GROUPS = [(1, 1, 4, 1), (2, 15, 60, 3), (1, 70, 80, 8), (2, 129, 32, 32), (1, 33, 240, 3), (1, 7, 1024, 4)]
+GROUPS = [(1, 1, 4, 1), (2, 15, 60, 3), (2, 129, 32, 32), (1, 33, 240, 3), (1, 7, 1024, 4)]
 
 
 def one_command(bench, x, c1, scale, bias, groups, stored, silu, tuning=None):
@@ -38,14 +38,14 @@ def check_one_command(bench, x, groups, stored, silu=0, c1=None, tuning=None):
 
 @pytest.mark.parametrize("size", GROUPS, ids=str)
 @pytest.mark.parametrize("stored", STORED)
-def test_group_norm(bench: Bench, size, stored):
-    check_one_command(bench, values("normal", size[:3], stored), size[3], stored, silu=size[1] % 2)
+def test_group_norm(phone_bench: Bench, size, stored):
+    check_one_command(phone_bench, values("normal", size[:3], stored), size[3], stored, silu=size[1] % 2)
 
 
-@pytest.mark.parametrize("c1", [4, 40, 92])
-def test_group_norm_of_two_parts(bench: Bench, c1):
+@pytest.mark.parametrize("c1", [4, 40])
+def test_group_norm_of_two_parts(phone_bench: Bench, c1):
     """A group may have channels of both."""
-    check_one_command(bench, values("normal", (2, 37, 96), "f16"), 2, "f16", 1, c1)
+    check_one_command(phone_bench, values("normal", (2, 37, 96), "f16"), 2, "f16", 1, c1)
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["group_norm_local"]))
@@ -53,8 +53,8 @@ def test_group_norm_tunings(bench: Bench, stored, tuning):
     check_one_command(bench, values("normal", (2, 300, 80), stored), 4, stored, 1, tuning=tuning)
 
 
-def test_group_norm_of_a_mean_far_above_the_deviation(bench: Bench):
-    check_one_command(bench, values("normal", (1, 257, 32), "f32") + np.float32(4096), 4, "f32")
+def test_group_norm_of_a_mean_far_above_the_deviation(phone_bench: Bench):
+    check_one_command(phone_bench, values("normal", (1, 257, 16), "f32") + np.float32(4096), 2, "f32")
 
 
 def test_group_norm_of_channels_that_differ_more_than_their_pixels(bench: Bench):
@@ -83,13 +83,12 @@ def check_two_commands(bench, x, groups, stored, chunk, span, tuning):
 
 
 @pytest.mark.parametrize(
-    "size, chunk, span", [((1, 1, 4, 1), 8, 4), ((2, 300, 80, 2), 128, 40), ((1, 129, 240, 24), 40, 120)], ids=str
+    "size, chunk, span", [((1, 1, 4, 1), 8, 4), ((2, 150, 80, 2), 64, 40), ((1, 67, 240, 24), 40, 120)], ids=str
 )
-@pytest.mark.parametrize("offset", [0, 4096])
-@pytest.mark.parametrize("stored", STORED)
-def test_group_norm_in_two_commands(bench: Bench, size, chunk, span, offset, stored):
+@pytest.mark.parametrize("stored, offset", [("f16", 0), ("f32", 4096)])
+def test_group_norm_in_two_commands(phone_bench: Bench, size, chunk, span, stored, offset):
     x = values("normal", size[:3], stored) + STORED[stored](offset)
-    check_two_commands(bench, x, size[3], stored, chunk, span, {})
+    check_two_commands(phone_bench, x, size[3], stored, chunk, span, {})
 
 
 @pytest.mark.parametrize("kernel, stored, tuning", tunings_of(KERNELS, ["group_norm_chunks", "group_norm_finish"]))
@@ -99,9 +98,9 @@ def test_two_commands_tunings(bench: Bench, kernel, stored, tuning):
 
 @pytest.mark.parametrize("size", [(1, 4), (9, 24), (3, 132), (2, 320), (2, 5120)], ids=str)
 @pytest.mark.parametrize("stored", STORED)
-def test_layer_norm(bench: Bench, size, stored):
+def test_layer_norm(phone_bench: Bench, size, stored):
     """Several rows per work-group, with work-items to spare, and one."""
-    norm(bench, "layer_norm_local", values("normal", size, stored), stored)
+    norm(phone_bench, "layer_norm_local", values("normal", size, stored), stored)
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["layer_norm_local"]))
@@ -116,5 +115,5 @@ def test_layer_norm_of_other_values(bench: Bench, kind, stored):
     norm(bench, "layer_norm_local", values(kind, (4, 1000), stored), stored)
 
 
-def test_layer_norm_keeps_digits_when_the_mean_is_large(bench: Bench):
-    norm(bench, "layer_norm_local", values("normal", (3, 4096), "f32") + np.float32(3000), "f32")
+def test_layer_norm_keeps_digits_when_the_mean_is_large(phone_bench: Bench):
+    norm(phone_bench, "layer_norm_local", values("normal", (3, 4096), "f32") + np.float32(3000), "f32")
