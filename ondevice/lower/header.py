@@ -9,7 +9,7 @@ from typing import Any
 
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import names as names_of
-from ondevice.lower.prelude import prelude
+from ondevice.lower.prelude import DIALECTS, prelude, words
 from ondevice.target import CAPABILITIES, CLASSES, METHODS
 
 FIELDS = {
@@ -135,6 +135,8 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
     for tunable, values in header["tune"].items():
         if not _NAME.fullmatch(tunable):
             raise refuse(f"tune.{tunable} has a name that is none.")
+        if any(tunable in words(dialect) for dialect in DIALECTS):
+            raise refuse(f"tune.{tunable} is a word of the prelude, which would take its place.")
         if (
             not isinstance(values, list)
             or not values

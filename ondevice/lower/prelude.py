@@ -5,6 +5,7 @@ A bundle has it as one file per dialect, so a player knows nothing of its parts.
 from __future__ import annotations
 
 import functools
+import re
 
 from ondevice.base.paths import SHADERS
 
@@ -20,3 +21,10 @@ def prelude(dialect: str) -> str:
     """What stands before every kernel in that dialect: its own words, then those that all spell alike."""
     names = (dialect, f"{dialect}_gpu", *SHARED)
     return "\n".join((SHADERS / "prelude" / f"{name}.h").read_text(encoding="utf-8") for name in names)
+
+
+@functools.cache
+def words(dialect: str) -> frozenset[str]:
+    """The macros that the prelude defines whatever a build defines before it."""
+    text = prelude(dialect)
+    return frozenset(re.findall(r"^#define (\w+)", text, re.M)) - frozenset(re.findall(r"^#ifndef (\w+)", text, re.M))

@@ -327,7 +327,13 @@ CONVOLUTIONS = {
     "winograd_input": winograd.bands,
     "winograd_patches": winograd.bands,
 }
-ATTENTIONS = {"flash_attention": attention.flash, "attention_scores": attention.partially_fused}
+ATTENTIONS = {
+    "flash_attention": attention.flash,
+    "flash_registers": attention.flash,
+    "flash_local": attention.flash,
+    "attention_scores": attention.partially_fused,
+    "attention_scores_tiles": attention.partially_fused,
+}
 
 
 def conv_nhwc(low: Lowering, node: ir.Node) -> None:
@@ -337,10 +343,9 @@ def conv_nhwc(low: Lowering, node: ir.Node) -> None:
 
 
 def attend(low: Lowering, node: ir.Node) -> None:
-    way = low.choose(
-        node.op_type, str(node.name), attention.choosing(node), int(low.dtype_of(node.outputs[0]) == "f16")
-    )
-    ATTENTIONS[way.first.name](low, node, way)
+    op = attention.read(low, node)
+    way = low.choose(node.op_type, str(node.name), op.choosing, int(op.dtype == "f16"))
+    ATTENTIONS[way.first.name](low, node, op, way)
 
 
 RULES: dict[str, Rule] = {

@@ -28,7 +28,7 @@ KERNEL(group_norm_chunks)(IN(stg, x), OUT(float, sums), ARG(int, n), ARG(int, pi
   const int lane = LID(0), v = lane % VECS * 4, c = GID(0) / X * SPAN + v, part = GID(1), item = GID(2);
   IN_PTR(stg) from = x + item * pixels * channels + c;
   const int last = MIN((part + 1) * chunk, pixels), start = lane / VECS < ROWS ? part * chunk + lane / VECS : last;
-  const vec origin = LOADV(from, 0);  // the first pixel, taken off first: a mean far above the deviation costs no digits
+  const vec origin = LOAD4(from, 0);  // the first pixel, taken off first: a mean far above the deviation costs no digits
   GROUP_PIXEL_SUMS(parts, from, channels, start, last, ROWS, origin)
 
   // Row 0 has the origins, which the picture itself may have lost before all is normalized in place; then two

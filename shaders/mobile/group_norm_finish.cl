@@ -57,11 +57,11 @@ KERNEL(group_norm_finish)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, b
 
   const int v = lane % VECS * 4, c = first + v, last = MIN((part + 1) * chunk, pixels);
   const vec origin = LOADP(origins, v), mean = LOADP(means, v);  // apart: their sum would be rounded
-  const vec gain = LOADP(gains, v) * LOADV(scale, c), shift = LOADV(bias, c);
+  const vec gain = LOADP(gains, v) * LOAD4(scale, c), shift = LOAD4(bias, c);
   if (lane / VECS >= ROWS) return;
   for (int p = part * chunk + lane / VECS; p < last; p += ROWS) {
     const int at = (item * pixels + p) * channels + c;
-    const vec z = FMA(LOADV(OVERWRITTEN(x, y), at) - origin - mean, gain, shift);
-    STOREV(y, at, ACTIVATE(z));
+    const vec z = FMA(LOAD4(OVERWRITTEN(x, y), at) - origin - mean, gain, shift);
+    STORE4(y, at, ACTIVATE(z));
   }
 }

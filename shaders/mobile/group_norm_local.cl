@@ -37,19 +37,17 @@ KERNEL(group_norm_local)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias),
   // Channels below c1 stand in x, the others in x2. c1 is a multiple of 4, so a vector never has both.
   const int row = c < c1 ? c1 : channels - c1;
   IN_PTR(stg) from = c < c1 ? OVERWRITTEN(x, y) + item * pixels * c1 + c : x2 + item * pixels * row + c - c1;
-  // The first pixel is taken off first: a mean far above the deviation costs no digits. Who stores it reads it.
-  if (lane < VECS) STOREP(origins, v, LOADV(from, 0));
-  BARRIER();  // every channel's origin is there
-  const vec origin = LOADP(origins, v);
+  const vec origin = LOAD4(from, 0);  // the first pixel, taken off first: a mean far above the deviation costs no digits
+  if (lane < VECS) STOREP(origins, v, origin);
   GROUP_PIXEL_SUMS(parts, from, row, start, pixels, ROWS, origin)
 
   const float count = (float)pixels;
   for (int g = lane * per_group; g < SPAN; g += X * per_group)
     GROUP_STATISTICS(g, g + per_group, per_group, count, parts, (parts + X * 4), origins, epsilon, means, gains)
-  BARRIER();  // every group's statistics are there
-  const vec mean = LOADP(means, v), gain = LOADP(gains, v) * LOADV(scale, c), shift = LOADV(bias, c);
+  BARRIER_ALL();  // every group's statistics are there, and x has been read where y takes its place
+  const vec mean = LOADP(means, v), gain = LOADP(gains, v) * LOAD4(scale, c), shift = LOAD4(bias, c);
   for (int p = start; p < pixels; p += ROWS) {
-    const vec z = FMA(LOADV(from, p * row) - origin - mean, gain, shift);
-    STOREV(y, (item * pixels + p) * channels + c, ACTIVATE(z));
+    const vec z = FMA(LOAD4(from, p * row) - origin - mean, gain, shift);
+    STORE4(y, (item * pixels + p) * channels + c, ACTIVATE(z));
   }
 }

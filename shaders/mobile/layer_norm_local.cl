@@ -25,7 +25,7 @@ KERNEL(layer_norm_local)(IN(stg, x), IN(stg, scale), IN(stg, bias), OUT(stg, y),
   const float origin = LOAD(x, start);
   vec sum = SPLAT(0.0f), square = SPLAT(0.0f);
   for (int i = lane * 4; i < last; i += share * 4) {
-    const vec d = LOADV(x, start + i) - origin;
+    const vec d = LOAD4(x, start + i) - origin;
     sum += d;
     square = FMA(d, d, square);
   }
@@ -36,5 +36,5 @@ KERNEL(layer_norm_local)(IN(stg, x), IN(stg, scale), IN(stg, bias), OUT(stg, y),
   const float factor = RSQRT(FMAX(squares / (float)cols - mean * mean, 0.0f) + epsilon);
 
   for (int i = lane * 4; i < last; i += share * 4)
-    STOREV(y, start + i, FMA((LOADV(x, start + i) - origin - mean) * factor, LOADV(scale, i), LOADV(bias, i)));
+    STORE4(y, start + i, FMA((LOAD4(x, start + i) - origin - mean) * factor, LOAD4(scale, i), LOAD4(bias, i)));
 }

@@ -27,7 +27,6 @@
 KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n),
                         ARG(int, pixels), ARG(int, channels), ARG(int, c1), ARG(int, per_group), ARG(int, blocks),
                         ARG(float, epsilon) GRID) {
-  LOCAL(float, origins, SPAN);
   LOCAL(float, sums, SPAN);
   LOCAL(float, squares, SPAN);
   LOCAL(float, parts, X * V * 2);
@@ -37,16 +36,13 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
   // Channels below c1 stand in x, the others in x2. c1 is a multiple of V, so a vector never has both.
   IN_PTR(stg) from[VECS];
   int row[VECS];
-  vec origin[VECS];
+  vec origin[VECS];  // the first pixel, taken off first: a mean far above the deviation costs no digits
   for (int v = 0; v < VECS; v++) {
     const int c = first + v * V;
     row[v] = c < c1 ? c1 : channels - c1;
     from[v] = c < c1 ? OVERWRITTEN(x, y) + item * pixels * c1 + c : x2 + item * pixels * (channels - c1) + c - c1;
-    if (lane == 0) STOREP(origins, v * V, LOADV(from[v], 0));
+    origin[v] = LOADV(from[v], 0);
   }
-  // The first pixel is taken off first: a mean far above the deviation costs no digits. Who stores it reads it.
-  BARRIER();  // every channel's origin is there
-  for (int v = 0; v < VECS; v++) origin[v] = LOADP(origins, v * V);
 
   vec sum[VECS], square[VECS];
   for (int v = 0; v < VECS; v++) sum[v] = square[v] = SPLAT(0.0f);
@@ -82,7 +78,8 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
   }
 
   vec mean[VECS], gain[VECS];  // less the origin
-  float means[SPAN], gains[SPAN];
+  float means[SPAN], gains[SPAN], origins[SPAN];
+  for (int v = 0; v < VECS; v++) STOREP(origins, v * V, origin[v]);
   const float count = (float)pixels;
   GROUP_STATISTICS(0, SPAN, per_group, count, sums, squares, origins, epsilon, means, gains)
   for (int v = 0; v < VECS; v++) {

@@ -19,6 +19,7 @@ typedef float4 real4;
 #define RSPLAT(s)       real4(s)
 #define RFMA(a, b, c)   ((a) * (b) + (c))                   // compilers fuse it; a may be a scalar
 #define LOADR4(p, i)    real4(*(device const od_stg4*)((p) + (i)))
+#define EXP2(v)         od_exp2(v)                          // one instruction of a GPU, and a little
 // Four neighbouring values of storage as a `vec`, from a multiple of 4 on: one access, which LOADV and STOREV are not.
 #define LOAD4(p, i)     TO_VEC(LOADR4(p, i))
 #define STORE4(p, i, v) *(device od_stg4*)((p) + (i)) = od_stg4(v)

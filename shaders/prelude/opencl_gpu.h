@@ -21,6 +21,7 @@ typedef float4 real4;
 #define TO_VEC(r)       convert_float4(r)
 #define RSPLAT(s)       ((real4)(s))
 #define RFMA(a, b, c)   ((a) * (b) + (c))                   // compilers fuse it; a may be a scalar
+#define EXP2(v)         exp2(v)                             // one instruction of a GPU, and a little
 // Four neighbouring values of storage as a `vec`, from a multiple of 4 on.
 #define LOAD4(p, i)     TO_VEC(LOADR4(p, i))
 #define STORE4(p, i, v) STOREV(p, i, v)

@@ -64,7 +64,7 @@
     for (int od_start = first; od_start < (last); od_start += 64 * (step)) {                \
       vec od_some = SPLAT(0.0f), od_squares = SPLAT(0.0f);                                  \
       for (int od_p = od_start; od_p < MIN(od_start + 64 * (step), last); od_p += step) {   \
-        const vec od_d = LOADV(from, od_p * (row)) - origin;                                \
+        const vec od_d = LOAD4(from, od_p * (row)) - origin;                                \
         od_some += od_d;                                                                    \
         od_squares = FMA(od_d, od_d, od_squares);                                           \
       }                                                                                     \

@@ -35,10 +35,9 @@ WAYS = [
     ("host", "f32", ("channels_last", "bias"), "", 64),
     ("host", "f16", (), "", 512),
     (PHONE, "f16", (), "", 64),
-    (replace(PHONE, group_norm={"two_commands": 1}), "f16", (), "", 64),
-    ("adreno_740", "f16", (), "", 64),
-    ("adreno_740", "f16", (), "i8", 64),
-    ("adreno_740", "f16", (), "i4", 64),
+    (replace(PHONE, flash={}, group_norm={"two_commands": 1}), "f16", (), "", 64),
+    (PHONE, "f16", (), "i8", 64),
+    (PHONE, "f16", (), "i4", 64),
     ("apple_a16", "f16", (), "i8", 64),
     ("apple_a16", "f16", (), "i4", 64),
 ]

@@ -135,6 +135,7 @@ BAD = {
     "many brackets": ("rows // 2", "(" * 300 + "rows" + ")" * 300, "cannot read grid expression"),
     "deep": ('why   = "An example."', f"why   = {'[' * 3000}", "the header is not TOML: it is nested too deeply"),
     "many digits": ('why   = "An example."', f"why   = {'1' * 5000}", "the header is not TOML: Exceeds the limit"),
+    "a word of the prelude": ("X = [16, 1]", "X = [16, 1], BARRIER = [1]", "tune.BARRIER is a word of the prelude"),
     "a pattern for a name": ("X = [16, 1]", 'X = [16, 1], "(" = [1]', r"tune\.\( has a name that is none"),
     "reach of nothing": ("//: needs", '//: reach = {z = "rows"}\n//: needs', r"reach is of unknown operands \['z'\]"),
     "no reach": ("//: needs", '//: reach = {x = "rows +"}\n//: needs', r"cannot read reach.x \('rows \+'\)"),

@@ -44,7 +44,13 @@ def test_the_last_way_takes_any_shape_on_any_target(op: str) -> None:
 def test_every_kernel_is_part_of_a_way() -> None:
     assert {kernel.name for op in OPS for way in ways(op, KERNELS) for kernel in way.kernels} == KERNELS.keys()
     names = {op: [[kernel.name for kernel in way.kernels] for way in ways(op, KERNELS)] for op in OPS}
-    assert names["Attention"] == [["flash_attention"], ["attention_scores", "softmax_stats", "attention_mix"]]
+    assert names["Attention"] == [
+        ["flash_registers"],
+        ["flash_local"],
+        ["flash_attention"],
+        ["attention_scores_tiles", "softmax_online", "attention_mix_tiles"],
+        ["attention_scores", "softmax_stats", "attention_mix"],
+    ]
     assert names["ConvNhwc"] == [
         ["winograd_patches", "winograd_pixels"],
         ["winograd_strips"],
