@@ -24,7 +24,7 @@ def to_text(prediction: Prediction) -> str:
         f"{prediction.seconds:,.2f} s, {_runs(prediction)}.",
         *columns([HEAD, *_rows(prediction)], left=2),
         f"Launches that mostly read weights, and wait for their bytes, take {weights:,.2f} s of the picture: "
-        "that is what fewer bits shorten (--weights int8).",
+        "that is what fewer bits shorten (--weights int8 or int4).",
     ]
     return "\n".join(lines)
 

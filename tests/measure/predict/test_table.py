@@ -49,7 +49,7 @@ def test_text(prediction):
         "vae_decoder stage 2  element-wise, moves         2   0.00      10.0  0.9         0.0    0.7        0.2   4.9%",
         "vae_decoder stage 2  one run                     2   0.00      10.0  0.9         0.0    0.7        0.2   4.9%",
         "Launches that mostly read weights, and wait for their bytes, take 0.03 s of the picture: "
-        "that is what fewer bits shorten (--weights int8).",
+        "that is what fewer bits shorten (--weights int8 or int4).",
     ]
 
 
