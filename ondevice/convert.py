@@ -13,9 +13,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ondevice import cli, flags
+from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.writer import writable_target
 from ondevice.compiler import compile_bundle
 from ondevice.compiler.jobs import BAND
+from ondevice.compiler.rounding import said
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
 from ondevice.export.onnx import export_onnx, writable_folder
@@ -80,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
             export_onnx(checkpoint, out, without=args.without, **options)
         else:
             out = compile_bundle(checkpoint, out, recipe, sampler=args.sampler, **options)
+    if args.format == "bundle" and (line := said(open_bundle(out).model)) and sys.stderr is not None:
+        print(line, file=sys.stderr)
     print(out)
     return 0
 

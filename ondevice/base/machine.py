@@ -18,6 +18,7 @@ ISA = (
     "i8mm",
 )  # fmt: skip
 CPUINFO = Path("/proc/cpuinfo")
+MEMINFO = Path("/proc/meminfo")
 FEATURES = ("flags", "Features")  # what Linux calls them on x86 and on Arm
 KEPT = ("name", "platform", "version", "driver", "kind")  # of a device's facts
 
@@ -125,6 +126,12 @@ def _memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return int(_sysctl("hw.memsize") or 0)
+
+
+def available_memory() -> int | None:
+    """Bytes that a process may take without others' being written to disk; None where the system does not say."""
+    field = _cpuinfo("MemAvailable", path=MEMINFO).split()
+    return int(field[0]) << 10 if field and field[0].isdecimal() else None
 
 
 def _sysctl(name: str) -> str:

@@ -15,6 +15,7 @@ from ondevice.compiler.jobs import bundle_jobs
 from ondevice.compiler.picture import about, pipeline_of, tables, tokenizers
 from ondevice.compiler.planning import planned
 from ondevice.compiler.recipe import Recipe
+from ondevice.compiler.rounding import FACT, rounding
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.diffusion.samplers.pipeline import choose
@@ -67,10 +68,16 @@ def compile_bundle(
     show()
     made = planned(model, recipe, todo, show)
     settle([*fallbacks, *made.fallbacks], strict)
+    facts = about(checkpoint) | {"target": recipe.target.name}
+    if recipe.weights:
+        if progress:
+            progress("measuring", 0, 1)
+        if rounded := rounding(model, recipe, todo):
+            facts |= {FACT: rounded.fact()}
     contents = Contents(
         plans=made.plans,
         weights=made.weights,
-        model=about(checkpoint) | {"target": recipe.target.name},
+        model=facts,
         scheduler=scheduler.config,
         samplers=tables(scheduler),
         tokenizers=tokenizers(checkpoint),
