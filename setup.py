@@ -43,6 +43,6 @@ setup(
         "ondevice.measure.predict": ["*.toml"],
         "ondevice.models": ["**/*"],
         "ondevice.shaders": ["README.md", "portable/*.cl", "cpu/*.cl", "mobile/*.cl", "prelude/*.h", "tuning/*.toml"],
-        "ondevice.targets": ["*.toml"],
+        "ondevice.targets": ["*.toml", "sets/*.toml"],
     },
 )

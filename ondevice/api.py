@@ -39,22 +39,29 @@ class Pipeline(pipeline.Pipeline):
 
     @classmethod
     def from_bundle(
-        cls, path: str | os.PathLike[str], *, device: str | None = None, own_kernels: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str | None = None,
+        own_kernels: bool = False,
+        plans: str | None = None,
     ) -> Pipeline:
         """Open a folder that `ondevice convert` wrote.
 
         Args:
             device: an OpenCL device: a number, part of its name, "cpu" or "gpu"; None: the best there is.
             own_kernels: refuse a bundle whose kernels are not this package's, for they are programs.
+            plans: of a bundle for several GPUs, the target whose plans are taken; None: the device's own.
 
         Raises:
             BundleError: it is no bundle, or damaged.
-            NoDeviceError: there is nothing to run it on.
+            UsageError: it has no plans of that name.
+            NoDeviceError, DeviceError: there is nothing to run it on.
         """
         bundle = open_bundle(path)
         if own_kernels:
             bundle.require_own_kernels()
-        return cls._on(bundle, device)
+        return cls._on(bundle if plans is None else bundle.for_target(plans), device, chosen=plans is not None)
 
     @classmethod
     def from_pretrained(
@@ -101,8 +108,11 @@ class Pipeline(pipeline.Pipeline):
         return cls._on(open_bundle(place), device)
 
     @classmethod
-    def _on(cls, bundle: Bundle, device: str | None) -> Pipeline:
-        return cls.of(bundle, Session(bundle, choose_device(device)))
+    def _on(cls, bundle: Bundle, device: str | None, chosen: bool = False) -> Pipeline:
+        """On a device, with the plans that it takes unless they are `chosen`."""
+        runs = choose_device(device)
+        bundle = bundle if chosen else bundle.for_device(runs.facts(), runs.dialect)
+        return cls.of(bundle, Session(bundle, runs))
 
 
 def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:

@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     flags.add_kernels(parser)
     flags.add_device(parser)
+    flags.add_plans(parser)
     parser.add_argument(
         "--peers", action="store_true", help="other runtimes on the same weights, in turns with ours; needs a model"
     )
@@ -126,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
             opened.require_own_kernels()
         return _of_bundle(args, opened)
     flags.refuse(args, ["--kernels"], "a model is compiled with this ondevice's kernels.")
+    flags.refuse(args, ["--plans"], "a model is compiled for one target, which --target names.")
     if args.peers:
         return _peers(args, opened)
     if args.ablation:
@@ -214,7 +216,9 @@ def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
             _refuse_bundle(flag, bundle)
     if args.trace is not None:
         check_outputs({"--trace": args.trace})
-    session = Session(bundle, choose_device(args.device), profile=True, trace=args.trace is not None)
+    device = choose_device(args.device)
+    bundle = flags.with_plans(bundle, args, device)
+    session = Session(bundle, device, profile=True, trace=args.trace is not None)
     chosen = only(entries(bundle, flags.size_of(args)), args.component)
     repeat = REPEAT if args.repeat is None else args.repeat
     timings = [time_plan(session, bundle.plan(entry.component, **entry.sizes), repeat) for entry in chosen]

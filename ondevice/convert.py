@@ -13,14 +13,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ondevice import cli, flags
-from ondevice.bundle.reader import open_bundle
+from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.bundle.writer import writable_target
-from ondevice.compiler import compile_bundle
+from ondevice.compiler import compile_bundle, costs
 from ondevice.compiler.jobs import BAND
 from ondevice.compiler.rounding import said
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
 from ondevice.export.onnx import export_onnx, writable_folder
+from ondevice.target import set_names
 
 HELP = "turn a checkpoint into a bundle"
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WxH,...",
         help="picture sizes in pixels (default: the size the model was trained at)",
     )
-    flags.add_plan_arguments(parser)
+    flags.add_plan_arguments(parser, set_names())
     parser.add_argument(
         "--format",
         default="bundle",
@@ -82,10 +83,18 @@ def run(args: argparse.Namespace) -> int:
             export_onnx(checkpoint, out, without=args.without, **options)
         else:
             out = compile_bundle(checkpoint, out, recipe, sampler=args.sampler, **options)
-    if args.format == "bundle" and (line := said(open_bundle(out).model)) and sys.stderr is not None:
-        print(line, file=sys.stderr)
+    if args.format == "bundle":
+        _say_costs(open_bundle(out))
     print(out)
     return 0
+
+
+def _say_costs(bundle: Bundle) -> None:
+    """On stderr, where there is one: what weights in few bits cost, and plans for several targets."""
+    rounded = said(bundle.model)
+    for line in [*([rounded] if rounded else []), *costs.to_text(bundle, costs.costs(bundle))]:
+        if sys.stderr is not None:
+            print(line, file=sys.stderr)
 
 
 class Bar:

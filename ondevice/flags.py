@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.errors import BundleError, UsageError
 from ondevice.lower.program import STORAGES
+from ondevice.run.device import Device
 from ondevice.run.discovery import find_device
-from ondevice.target import AUTO, METHODS, Target, load_target, target_names, tuned_by
+from ondevice.target import AUTO, METHODS, Target, load_targets, target_names, tuned_by
 from ondevice.target.tuning import measured_for, read_tuning
 
 # converters and rules take a second to import, and `generate` has flags of here, too: only what needs them imports them
@@ -26,11 +27,11 @@ log = logging.getLogger(__name__)
 WEIGHTS = {"int8": "i8", "int4": "i4"}
 
 
-def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that say how a model is compiled."""
+def add_plan_arguments(parser: argparse.ArgumentParser, sets: Sequence[str] = ()) -> None:
+    """The flags that say how a model is compiled; `sets` of targets may be named where a bundle is written."""
     parser.add_argument("--dtype", choices=STORAGES, help="storage of UNet and VAE (default fp16)")
     add_weights(parser)
-    add_target(parser)
+    add_target(parser, sets)
     add_without(parser)
 
 
@@ -43,10 +44,13 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     from ondevice.compiler.recipe import Recipe
 
     dtype, weights = getattr(args, "dtype", None), getattr(args, "weights", None)
+    target, *others = targets_of(args)
     return Recipe(
         dtype=STORAGES[dtype or "fp16"],
         weights=WEIGHTS[weights] if weights else "",
-        target=target_of(args),
+        target=target,
+        others=others,
+        set_name=args.target if others else "",
         without=getattr(args, "without", ()),
         tile_vae=getattr(args, "tile_vae", 0),
     )
@@ -64,12 +68,13 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_target(parser: argparse.ArgumentParser) -> None:
-    """The flags that name a target and its tunables."""
+def add_target(parser: argparse.ArgumentParser, sets: Sequence[str] = ()) -> None:
+    """The flags that name a target, or one of the `sets`, and tunables."""
+    more = f"; {' or '.join(sets)}: several GPUs of that kind" if sets else ""
     parser.add_argument(
         "--target",
-        choices=(AUTO, *target_names()),
-        help="what the plans are made for (default auto: this machine's CPU)",
+        choices=(AUTO, *sets, *target_names()),
+        help=f"what the plans are made for (default auto: this machine's CPU{more})",
     )
     parser.add_argument(
         "--tuning",
@@ -82,22 +87,23 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def target_of(args: argparse.Namespace) -> Target:
-    """The target that those flags name, or those of them that the verb has.
+def targets_of(args: argparse.Namespace) -> list[Target]:
+    """The targets that those flags name, or those of them that the verb has: one, or those of a set.
 
     Raises:
         OnDeviceError: a file or a device cannot be had.
     """
-    target = load_target(args.target or AUTO)
+    targets = load_targets(args.target or AUTO)
     tuning, tune_for = getattr(args, "tuning", None), getattr(args, "tune_for", None)
     files = [read_tuning(tuning)] if tuning else []
     if tune_for:
         device = find_device(tune_for)
         found = measured_for(device.facts())
         if not found:
-            log.warning("nothing was measured for %s; target %s keeps its own tunables", device.name, target.name)
+            names = ", ".join(target.name for target in targets)
+            log.warning("nothing was measured for %s; target %s keeps its own tunables", device.name, names)
         files += found
-    return tuned_by(target, files)
+    return [tuned_by(target, files) for target in targets]
 
 
 def add_without(parser: argparse.ArgumentParser) -> None:
@@ -225,6 +231,24 @@ def add_component(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Declare --device."""
     parser.add_argument("--device", help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`)")
+
+
+def add_plans(parser: argparse.ArgumentParser) -> None:
+    """Declare --plans."""
+    what = "of a bundle for several GPUs, the target whose plans are taken (default: the device's own)"
+    parser.add_argument("--plans", metavar="TARGET", help=what)
+
+
+def with_plans(bundle: Bundle, args: argparse.Namespace, device: Device | None = None) -> Bundle:
+    """The bundle with the plans that --plans names, else those for a device, else those for any.
+
+    Raises:
+        UsageError: it has none of that name.
+        DeviceError: the device can run none.
+    """
+    if args.plans is not None:
+        return bundle.for_target(args.plans)
+    return bundle if device is None else bundle.for_device(device.facts(), device.dialect)
 
 
 def add_kernels(parser: argparse.ArgumentParser) -> None:

@@ -113,6 +113,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use at most this much, such as 2GB: in more passes, in bands, giving weights back; or say why not",
     )
     flags.add_device(parser)
+    flags.add_plans(parser)
     flags.add_kernels(parser)
     parser.add_argument(
         "--check",
@@ -152,9 +153,10 @@ def run(args: argparse.Namespace) -> int:
     bundle = open_bundle(args.bundle)
     if args.kernels == "ours":
         bundle.require_own_kernels()
+    device = choose_device(args.device)
+    bundle = flags.with_plans(bundle, args, device)
     width, height = picture_size(args, bundle, begin)
     format_of(out, (width, height))
-    device = choose_device(args.device)
     warn_of_target(bundle.model.get("target"), device)
     profile = args.profile or args.profile_out is not None
     session = Session(bundle, device, profile=profile, trace=args.trace is not None, check=args.check)

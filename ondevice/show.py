@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ondevice import cli, flags
 from ondevice.bundle.reader import Bundle
-from ondevice.compiler import report, sources
+from ondevice.compiler import costs, report, sources
 from ondevice.compiler.fallbacks import settle
 from ondevice.diffusion import memory_budget
 from ondevice.errors import UsageError
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the stage to show (default plan); a bundle has lower and plan",
     )
     flags.add_component(parser)
+    flags.add_plans(parser)
     parser.add_argument(
         "--kernels",
         choices=sources.ENDINGS,
@@ -64,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         flags.refuse(args, ["--out"], "only sources are written, with --kernels.")
     opened, size = flags.open_subject(args), flags.size_of(args)
+    if isinstance(opened, Bundle):
+        opened = flags.with_plans(opened, args)
+    else:
+        flags.refuse(args, ["--plans"], "a model is compiled for one target, which --target names.")
     if args.kernels:
         return _show_kernels(opened, args)
     if isinstance(opened, Bundle):
@@ -80,13 +85,10 @@ def run(args: argparse.Namespace) -> int:
         else []
     )
     ways = [{"size": list(place), **asdict(need)} for place, need in rows]
+    per_target = costs.costs(opened) if picture and isinstance(opened, Bundle) else []
     if args.json:
-        print(
-            json.dumps(
-                {"components": [part.to_json(rows=args.list) for part in reports], "picture": picture, "ways": ways},
-                indent=1,
-            )
-        )
+        whole = {"components": [part.to_json(rows=args.list) for part in reports], "picture": picture, "ways": ways}
+        print(json.dumps(whole | {"targets": [asdict(cost) for cost in per_target]}, indent=1))
         return 0
     print("\n\n".join(report.to_text(part, rows=args.list) for part in reports))
     for what, need in picture.items():
@@ -100,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
     for line in memory_budget.to_text(rows):
         print(line)
     if picture and isinstance(opened, Bundle):
+        for line in costs.to_text(opened, per_target):
+            print(line)
         print(f"\nnumbers that a picture is drawn with: {numbers(opened)}")
     return 0
 

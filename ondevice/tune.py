@@ -125,7 +125,7 @@ def _cases(
         raise UsageError(
             f"its family {family!r} is unknown here (expected one of {', '.join(sorted(MODELS))}).", where=args.model
         )
-    pairs = [(Job(entry.component, dict(entry.sizes)), entry.dtype) for entry in opened.manifest.plans]
+    pairs = [(Job(entry.component, dict(entry.sizes)), entry.dtype) for entry in opened.plans]
     there = set().union(*(_keys(opened.plan(job.component, **job.sizes), kernels) for job, _ in pairs))
     cases = cases_of(build(random_checkpoint(family, 0)), pairs, kernels, recipe, only=wanted, say=_say)
     return [case for case in cases if case.key in there]

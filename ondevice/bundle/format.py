@@ -37,6 +37,7 @@ MAX_RULES = 256  # fusion rules whose outcome a component records
 MAX_REASONS = 64  # for which one of them left matches alone
 MAX_RANK = 8
 MAX_NEEDS = 16
+MAX_TARGETS = 64  # of which a bundle has plans; also the names that a target's devices have
 MAX_SIZE = 65_536  # one of a plan's sizes
 MAX_BYTES = 1 << 40
 MAX_COUNT = 1 << 53  # flops and the like: the largest range in which a double holds every integer

@@ -8,6 +8,7 @@ from typing import Any
 from ondevice.bundle import format as f
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.pipeline_file import Path, parse_pipeline
+from ondevice.bundle.targets import TargetEntry, parse_targets
 from ondevice.errors import BundleError
 from ondevice.lower.program import DTYPES
 from ondevice.plan.plan import ALIGN
@@ -44,6 +45,7 @@ class PlanEntry:
     file: str
     arena: int  # bytes
     weight_bytes: int
+    targets: tuple[str, ...] = ()  # that it serves; of a bundle for one kind of devices none is named
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,7 @@ class Manifest:
     weights: dict[str, WeightEntry]
     files: dict[str, FileEntry]
     rewrites: dict[str, RewriteEntry]  # by component, where it is known
+    targets: tuple[TargetEntry, ...] = ()  # kinds of devices that it has plans for, where there are several
 
 
 def parse_version(value: Any, oldest: int = f.MAJOR) -> tuple[int, int]:
@@ -165,12 +168,19 @@ def parse_manifest(value: Any) -> Manifest:
     table = {
         key: _weight(check, key, row, files) for key, row in check.table(weights, f.MAX_WEIGHTS, "weights").items()
     }
+    targets = parse_targets(check, value["targets"]) if "targets" in value else ()
+    names = tuple(target.name for target in targets)
     entries = tuple(
-        _plan(check, row, i, dtypes, files) for i, row in enumerate(check.array(plans, (1, f.MAX_PLANS), "plans"))
+        _plan(check, row, i, dtypes, files, names)
+        for i, row in enumerate(check.array(plans, (1, f.MAX_PLANS), "plans"))
     )
+    known: set[tuple[Any, ...]] = set()
     for i, entry in enumerate(entries):
-        if any((entry.component, entry.sizes) == (other.component, other.sizes) for other in entries[:i]):
-            check.fail(f"is a second plan of {entry.component} at {entry.sizes}", "plans", i)
+        for target in entry.targets or ("",):
+            if (place := (target, entry.component, *sorted(entry.sizes.items()))) in known:
+                whose = f" for {target}" * bool(target)
+                check.fail(f"is a second plan of {entry.component} at {entry.sizes}{whose}", "plans", i)
+            known.add(place)
     spec = None if pipeline is None else parse_pipeline(check, pipeline, dtypes, cutters, samplers)
     return Manifest(
         version=version,
@@ -186,6 +196,7 @@ def parse_manifest(value: Any) -> Manifest:
         weights=table,
         files=files,
         rewrites=rewrites,
+        targets=targets,
     )
 
 
@@ -223,7 +234,14 @@ def _weight(check: f.Checker, key: str, row: Any, files: dict[str, FileEntry]) -
     return WeightEntry(dtype, shape, file, offset, size)
 
 
-def _plan(check: f.Checker, row: Any, i: int, components: dict[str, str], files: dict[str, FileEntry]) -> PlanEntry:
+def _plan(
+    check: f.Checker,
+    row: Any,
+    i: int,
+    components: dict[str, str],
+    files: dict[str, FileEntry],
+    targets: tuple[str, ...],
+) -> PlanEntry:
     at = ("plans", i)
     component, sizes, file, arena, weight = check.record(
         row, ("component", "sizes", "file", "arena", "weight_bytes"), *at
@@ -234,7 +252,12 @@ def _plan(check: f.Checker, row: Any, i: int, components: dict[str, str], files:
         check.fail(f"is {f.shown(file)} (expected a file of plans/ in files)", *at, "file")
     check.integer(arena, 0, f.MAX_BYTES, *at, "arena")
     check.integer(weight, 0, f.MAX_BYTES, *at, "weight_bytes")
-    return PlanEntry(component, sizes, components[component], file, arena, weight)
+    served = targets
+    if "targets" in row:
+        listed = check.array(row["targets"], (1, f.MAX_TARGETS), *at, "targets")
+        served = tuple(check.one_of(name, targets, *at, "targets", k) for k, name in enumerate(listed))
+        check.distinct(served, *at, "targets")
+    return PlanEntry(component, sizes, components[component], file, arena, weight, served)
 
 
 def _model(check: f.Checker, value: Any) -> dict[str, Any]:

@@ -23,17 +23,23 @@ from ondevice.bundle.manifest import Manifest, PlanEntry, parse_manifest
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.plan_file import parse_plan, weight_bytes
 from ondevice.bundle.ports import STAGE_SIZES, Seen, check_ports, check_stages
+from ondevice.bundle.targets import check_serves, target_for
 from ondevice.bundle.weights import STORED
-from ondevice.errors import BundleError
+from ondevice.errors import BundleError, UsageError
 from ondevice.plan.plan import Plan
 
 
 class Bundle:
-    """A checked bundle. Plans, kernels' texts and shards are read when first asked for, and kept."""
+    """A checked bundle. Plans, kernels' texts and shards are read when first asked for, and kept.
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    Of a bundle for several kinds of devices its plans are those of one `target`: the last that it names, unless
+    `for_target` or `for_device` is asked for another.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, target: str = "") -> None:
         self.path = path
         self.manifest = manifest
+        self.target = target or (manifest.targets[-1].name if manifest.targets else "")
         self._plans: dict[str, Plan] = {}
         self._seen = Seen()  # types of values, on which plans of different components must agree
         self._shards: dict[str, np.memmap] = {}
@@ -60,8 +66,25 @@ class Bundle:
 
     @property
     def plans(self) -> tuple[PlanEntry, ...]:
-        """The plans it has: component, sizes, dtype, and bytes of arena and weights."""
-        return self.manifest.plans
+        """The plans it has for its target: component, sizes, dtype, and bytes of arena and weights."""
+        return tuple(entry for entry in self.manifest.plans if not entry.targets or self.target in entry.targets)
+
+    def for_target(self, name: str) -> Bundle:
+        """The bundle with the plans of another target. Raises UsageError where it names no such target."""
+        names = [target.name for target in self.manifest.targets]
+        if name not in names:
+            have = (
+                f"it has those of {', '.join(names)}" if names else "it is for one kind of devices, so none has a name"
+            )
+            what = f"{self.path.name} has no plans of {name} ({have})."
+            raise UsageError(what, where="--plans", fix="name one of these" if names else "leave it out")
+        return Bundle(self.path, self.manifest, name)
+
+    def for_device(self, facts: Mapping[str, Any], dialect: str) -> Bundle:
+        """The bundle with the plans that a device takes, whose `facts` and `dialect` are given.
+        Raises DeviceError where it can run none."""
+        targets = self.manifest.targets
+        return self.for_target(target_for(targets, facts, dialect).name) if targets else self
 
     @property
     def components(self) -> dict[str, str]:
@@ -83,6 +106,7 @@ class Bundle:
                 what = f"uses {weight_bytes(plan)} bytes of weights (expected {entry.weight_bytes} as in {f.MANIFEST})."
                 raise BundleError(what, where=entry.file, fix=f.DAMAGED)
             check_ports(plan, entry.file, self.manifest, self._seen)
+            check_serves(plan, entry.file, [x for x in self.manifest.targets if x.name in entry.targets])
             files = self.manifest.files
             check_launches(
                 plan, entry.file, {name: files[f"kernels/{name}.cl"].sha256 for name in self.manifest.kernels}
@@ -226,11 +250,8 @@ class Bundle:
                 raise BundleError(f"cannot be read ({exc.strerror}).", where=name, fix=f.DAMAGED) from exc
             if digest.hexdigest() != entry.sha256:
                 _wrong_digest(name)
-        for plan in self.plans:
-            self.plan(plan.component, **plan.sizes)
-            drawn = self.manifest.pipeline and plan.component == self.pipeline.decoder.component
-            if drawn and plan.sizes.keys() == STAGE_SIZES and plan.sizes["stage"] == 1:
-                self.stages(plan.sizes["height"], plan.sizes["width"], plan.sizes["rows"])
+        for target in [entry.name for entry in self.manifest.targets] or [""]:
+            Bundle(self.path, self.manifest, target)._verify_plans()
         for kernel in self.manifest.kernels:
             self.kernel_source(kernel)
         for dialect in self.manifest.preludes:
@@ -238,6 +259,13 @@ class Bundle:
         for sampler in self.manifest.samplers:
             self.sampler(sampler)
         _ = self.scheduler
+
+    def _verify_plans(self) -> None:
+        for plan in self.plans:
+            self.plan(plan.component, **plan.sizes)
+            drawn = self.manifest.pipeline and plan.component == self.pipeline.decoder.component
+            if drawn and plan.sizes.keys() == STAGE_SIZES and plan.sizes["stage"] == 1:
+                self.stages(plan.sizes["height"], plan.sizes["width"], plan.sizes["rows"])
 
     def read(self, name: str, limit: int) -> bytes:
         """A small file of the bundle, checked against its sha256. Raises BundleError above `limit` bytes."""

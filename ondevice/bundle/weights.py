@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,15 +38,24 @@ class WeightSource:
     shape: tuple[int, ...]
 
 
-def lay_out(plans: Iterable[Plan], weights: Mapping[str, WeightSource], shard_bytes: int) -> dict[str, WeightEntry]:
+def lay_out(
+    plans: Iterable[Plan],
+    weights: Mapping[str, WeightSource],
+    shard_bytes: int,
+    readers: Mapping[str, frozenset[str]] | None = None,
+) -> dict[str, WeightEntry]:
     """A place in a shard for each weight the plans read, in the order they are first read.
 
     A shard is named after the component that reads its weights first, and closed before it would pass `shard_bytes`; a
     larger tensor gets a shard of its own. Weights that no plan reads get no place. Raises BundleError for a weight that
     is missing or that a plan reads with another dtype or shape.
+
+    Args:
+        readers: the targets whose plans read a weight, which all weights of a shard have alike.
     """
     placed: dict[str, WeightEntry] = {}
-    shards: dict[str, tuple[int, int]] = {}  # component -> (number, end) of its last shard
+    counts: Counter[str] = Counter()  # component -> shards that it has
+    shards: dict[tuple[str, frozenset[str]], tuple[int, int]] = {}  # of a component and readers: the last's number, end
     for plan in plans:
         read = [home(plan.operands, index) for call in plan.dispatches for index in call.operands]
         for index in dict.fromkeys([*read, *range(len(plan.operands))]):  # order of use, then operands nothing uses
@@ -65,14 +75,16 @@ def lay_out(plans: Iterable[Plan], weights: Mapping[str, WeightSource], shard_by
             if key in placed:
                 continue
             size = f.nbytes(source.shape, source.dtype)
-            number, end = shards.get(plan.component, (0, 0))
+            group = plan.component, (readers or {}).get(key, frozenset())
+            number, end = shards.get(group, (0, 0))
             offset = -(-end // ALIGN) * ALIGN
-            if offset and offset + size > shard_bytes:
-                number, offset = number + 1, 0
+            if group not in shards or (offset and offset + size > shard_bytes):
+                number, offset = counts[plan.component], 0
+                counts[plan.component] += 1
             placed[key] = WeightEntry(
                 source.dtype, source.shape, f"weights/{plan.component}-{number:03d}.bin", offset, size
             )
-            shards[plan.component] = number, offset + size
+            shards[group] = number, offset + size
     return placed
 
 

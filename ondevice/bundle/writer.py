@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,11 +19,13 @@ from ondevice import __version__
 from ondevice.base.publish import check_space, foreign, hidden_folder, published, real, recover, system
 from ondevice.bundle import format as f
 from ondevice.bundle.kernels import check_launches
-from ondevice.bundle.manifest import WeightEntry, parse_manifest, parse_version
-from ondevice.bundle.plan_file import dump_plan, parse_plan, plan_stem, weight_bytes
+from ondevice.bundle.manifest import parse_manifest, parse_version
+from ondevice.bundle.plan_file import parse_plan
 from ondevice.bundle.ports import Seen, check_ports
 from ondevice.bundle.reader import open_bundle
+from ondevice.bundle.targets import check_serves
 from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
+from ondevice.bundle.writer_plans import TargetPlans, distinct_plans, readers, target_rows
 from ondevice.errors import BundleError
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.prelude import DIALECTS, prelude
@@ -47,6 +50,9 @@ class Contents:
     """What a bundle is written from.
 
     Attributes:
+        plans: for one kind of devices; none where there are `targets`.
+        targets: of a bundle for several kinds, in the order in which a device takes the first that is its own; a device
+            of no kind takes the last's plans.
         weights: by the keys that plans read them under.
         model: facts for people: `family`, `source` and any others.
         scheduler: the checkpoint's scheduler_config.json, as diffusers' pipeline has it.
@@ -58,7 +64,6 @@ class Contents:
             the plans need.
     """
 
-    plans: Sequence[Plan]
     weights: Mapping[str, WeightSource]
     model: Mapping[str, Any]
     scheduler: Mapping[str, Any]
@@ -67,6 +72,8 @@ class Contents:
     pipeline: Mapping[str, Any] | None = None
     rewrites: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     kernels: Mapping[str, str] | None = None
+    plans: Sequence[Plan] = ()
+    targets: Sequence[TargetPlans] = ()
 
 
 def write_bundle(
@@ -86,9 +93,10 @@ def write_bundle(
     stays as it was.
     """
     target = writable_target(path, force)
-    plans, weights = list(contents.plans), contents.weights
-    placed = lay_out(plans, weights, shard_bytes)
-    small = _plan_files(plans, placed)
+    written_plans, weights = distinct_plans(contents.targets or [TargetPlans("", (), contents.plans)]), contents.weights
+    plans = [one.plan for one in written_plans]
+    placed = lay_out(plans, weights, shard_bytes, readers(written_plans))
+    small = {one.row["file"]: one.data for one in written_plans}
     small |= _kernel_files(plans, contents.kernels)
     small |= {
         f"tokenizers/{name}/{file}": data
@@ -109,7 +117,7 @@ def write_bundle(
         "producer": f"ondevice {__version__}",
         "model": dict(contents.model),
         "components": _components(plans, contents.rewrites),
-        "plans": [_plan_row(plan) for plan in plans],
+        "plans": [one.row for one in written_plans],
         "kernels": sorted({kernel.file for plan in plans for kernel in plan.kernels}),
         "preludes": sorted(Path(name).stem for name in small if name.startswith("kernels/prelude/")),
         "tokenizers": {
@@ -124,15 +132,20 @@ def write_bundle(
         },
         "files": {name: {"bytes": size, "sha256": "0" * 64} for name, size in sizes.items()},
     }
+    if contents.targets:
+        texts = {name: small[f"kernels/{name}.cl"].decode() for name in manifest["kernels"]}
+        manifest["targets"] = target_rows(contents.targets, written_plans, placed, texts)
     # Checked as a reader would, before the long part: what is refused here costs seconds, not minutes.
     with _ours():
         draft = parse_manifest(f.load_json(f.dump_json(manifest, f.MANIFEST), f.MANIFEST))
-        seen = Seen()
-        texts = {name: hashlib.sha256(small[f"kernels/{name}.cl"]).hexdigest() for name in draft.kernels}
-        for row in manifest["plans"]:
-            plan = parse_plan(f.load_json(small[row["file"]], row["file"]), row["file"], draft.weights, draft.kernels)
-            check_ports(plan, row["file"], draft, seen)
-            check_launches(plan, row["file"], texts)
+        seen: defaultdict[tuple[str, ...], Seen] = defaultdict(Seen)
+        digests = {name: hashlib.sha256(small[f"kernels/{name}.cl"]).hexdigest() for name in draft.kernels}
+        for entry in draft.plans:
+            file = entry.file
+            plan = parse_plan(f.load_json(small[file], file), file, draft.weights, draft.kernels)
+            check_ports(plan, file, draft, seen[entry.targets])
+            check_serves(plan, file, [target for target in draft.targets if target.name in entry.targets])
+            check_launches(plan, file, digests)
 
     total, written = sum(sizes.values()), 0
     check_space(target.parent, total + MARGIN, "the bundle does")
@@ -161,28 +174,6 @@ def writable_target(path: str | os.PathLike[str], force: bool) -> Path:
         _check_target(target, target, force)
     with hidden_folder(target):  # permissions do not say it all: disks are read-only, names too long
         return target
-
-
-def _plan_row(plan: Plan) -> dict[str, Any]:
-    file = f"plans/{plan_stem(plan.component, plan.sizes)}.json"
-    sizes = dict(plan.sizes)
-    return {
-        "component": plan.component,
-        "sizes": sizes,
-        "file": file,
-        "arena": plan.arena,
-        "weight_bytes": weight_bytes(plan),
-    }
-
-
-def _plan_files(plans: list[Plan], placed: Mapping[str, WeightEntry]) -> dict[str, bytes]:
-    files: dict[str, bytes] = {}
-    for plan in plans:
-        name = _plan_row(plan)["file"]
-        if name in files:
-            raise BundleError("two plans have the same component and sizes.", where=name, fix="give each size once")
-        files[name] = dump_plan(plan, name)
-    return files
 
 
 def _components(plans: list[Plan], rewrites: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from ondevice.bundle.format import SHARD_BYTES
 from ondevice.bundle.writer import Contents, writable_target, write_bundle
+from ondevice.bundle.writer_plans import TargetPlans
 from ondevice.compiler.fallbacks import settle
 from ondevice.compiler.jobs import bundle_jobs
 from ondevice.compiler.picture import about, pipeline_of, tables, tokenizers
-from ondevice.compiler.planning import planned
+from ondevice.compiler.planning import planned_each
 from ondevice.compiler.recipe import Recipe
 from ondevice.compiler.rounding import FACT, rounding
 from ondevice.converters import build
@@ -63,27 +64,31 @@ def compile_bundle(
 
     def show() -> None:
         if progress:
-            progress("planning", next(steps), len(todo))
+            progress("planning", next(steps), len(todo) * len(recipe.each()))
 
     show()
-    made = planned(model, recipe, todo, show)
-    settle([*fallbacks, *made.fallbacks], strict)
-    facts = about(checkpoint) | {"target": recipe.target.name}
+    made = planned_each(model, recipe, todo, fallbacks, show)
+    settle(fallbacks, strict)
+    facts = about(checkpoint) | {"target": recipe.name}
     if recipe.weights:
         if progress:
             progress("measuring", 0, 1)
         if rounded := rounding(model, recipe, todo):
             facts |= {FACT: rounded.fact()}
+    plans = [plan for _, found in made for plan in found.plans]
+    targets = [TargetPlans(one.target.name, one.target.device_words, found.plans) for one, found in made]
     contents = Contents(
-        plans=made.plans,
-        weights=made.weights,
+        weights={key: source for _, found in made for key, source in found.weights.items()},
         model=facts,
         scheduler=scheduler.config,
         samplers=tables(scheduler),
         tokenizers=tokenizers(checkpoint),
-        pipeline=pipeline_of(model, {plan.component for plan in made.plans}, scheduler.sampler, scheduler.table.steps),
-        rewrites=made.rewrites,
+        pipeline=pipeline_of(model, {plan.component for plan in plans}, scheduler.sampler, scheduler.table.steps),
+        rewrites=made[0][1].rewrites,
+        plans=() if recipe.others else plans,
+        targets=targets if recipe.others else (),
     )
     written = partial(progress, "writing weights") if progress else None
-    shard_bytes = min(SHARD_BYTES, recipe.target.limits.allocation or SHARD_BYTES) // ALIGN * ALIGN  # whole ones
+    largest = min(one.target.limits.allocation or SHARD_BYTES for one, _ in made)
+    shard_bytes = min(SHARD_BYTES, largest) // ALIGN * ALIGN
     return write_bundle(out, contents, progress=written, force=force, shard_bytes=shard_bytes)

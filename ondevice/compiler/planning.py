@@ -41,6 +41,38 @@ class Planned:
         self.weights = weight_sources(compiled.program) | self.weights
 
 
+def planned_each(
+    model: Model, recipe: Recipe, jobs: Sequence[Job], fallbacks: list[str], progress: Callable[[], None]
+) -> list[tuple[Recipe, Planned]]:
+    """What is planned for each target of a recipe, with a recipe of its own. Of several targets, those whose devices
+    the model is too large for are left out.
+
+    Args:
+        fallbacks: gets a line for each fallback, and for each target that is left out.
+        progress: called after each plan.
+
+    Raises:
+        PlanError: it is too large for every target.
+        OnDeviceError: a program cannot be made.
+    """
+    found: list[tuple[Recipe, Planned]] = []
+    refusals: list[PlanError] = []
+    for one in recipe.each():
+        try:
+            made = planned(model, one, jobs, progress)
+        except PlanError as error:
+            refusals.append(error)
+            if recipe.others:
+                fallbacks.append(f"{one.target.name}: {error.where}: {error.what} {recipe.name} has no plans for it")
+                log.warning("%s", fallbacks[-1])
+            continue
+        fallbacks += [f"{one.target.name}: {line}" if recipe.others else line for line in made.fallbacks]
+        found.append((one, made))
+    if not found:
+        raise refusals[0]
+    return found
+
+
 def planned(model: Model, recipe: Recipe, jobs: Sequence[Job], progress: Callable[[], None]) -> Planned:
     """The plans of these jobs for the recipe's target, but for those that need larger buffers than its devices have.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 from ondevice.converters import Model
 from ondevice.target import Target, load_target
@@ -16,6 +16,7 @@ class Recipe:
     dtype: storage of every component but text encoders, "f16" or "f32". Arithmetic is float32 in both.
     weights: "i8", "i4": the larger weights of products and convolutions in so many bits; "": as `dtype`.
     target: which methods are taken, and which tunables the kernels get.
+    others: targets for which a bundle has plans, too, after `target`'s; `set_name` is what they are called together.
     without: families of fusion rules and methods to leave out (`ondevice.rewrite.CHOICES`).
     tile_vae: add plans that decode in bands of at most so many rows of pixels; 0: none.
     """
@@ -25,6 +26,17 @@ class Recipe:
     target: Target = field(default_factory=lambda: load_target("host"))
     without: Collection[str] = ()
     tile_vae: int = 0
+    others: Sequence[Target] = ()
+    set_name: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a bundle is for: a target's name, or that of a set."""
+        return self.set_name or self.target.name
+
+    def each(self) -> list[Recipe]:
+        """A recipe for each of its targets."""
+        return [replace(self, target=target, others=()) for target in (self.target, *self.others)]
 
     def storage(self, model: Model, component: str) -> str:
         """How a component is stored: as `dtype`, but for those whose rounding would reach every step

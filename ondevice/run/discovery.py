@@ -83,6 +83,8 @@ class Found:
             "max_alloc_bytes": device.max_mem_alloc_size,
             "max_work_group": device.max_work_group_size,
             "local_bytes": device.local_mem_size,
+            "max_image_width": device.image2d_max_width if device.image_support else 0,
+            "max_image_height": device.image2d_max_height if device.image_support else 0,
             "alignment": device.mem_base_addr_align // 8,
             "caps": capabilities(device),
             "maps_weights": self.kind == "cpu",

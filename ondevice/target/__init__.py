@@ -10,7 +10,7 @@ from dataclasses import replace
 from ondevice.base.machine import cpu_flags as _cpu_flags
 from ondevice.base.paths import TARGETS
 from ondevice.errors import UsageError
-from ondevice.target.file import read_target
+from ondevice.target.file import read_set, read_target
 from ondevice.target.target import ALL, BOUNDS, CAPABILITIES, CLASSES, METHODS, Limits, Roofline, Target
 from ondevice.target.tuning import Tuning
 
@@ -27,6 +27,8 @@ __all__ = [
     "host_target",
     "is_for_cpus",
     "load_target",
+    "load_targets",
+    "set_names",
     "target_names",
     "tuned_by",
 ]
@@ -52,6 +54,17 @@ def load_target(name: str | Target) -> Target:
     if name not in target_names():
         raise UsageError(f"target {name!r} is unknown (expected one of {', '.join(target_names())}).", where="--target")
     return read_target(TARGETS / f"{name}.toml")
+
+
+def set_names() -> list[str]:
+    """Every set of targets, such as the GPUs of Android phones."""
+    return sorted(path.stem for path in (TARGETS / "sets").glob("*.toml"))
+
+
+def load_targets(name: str) -> list[Target]:
+    """The targets of a set; of a target's name it alone. Raises as `load_target`."""
+    names = read_set(TARGETS / "sets" / f"{name}.toml") if name in set_names() else [name]
+    return [load_target(one) for one in names]
 
 
 def is_for_cpus(name: object) -> bool:

@@ -1,4 +1,4 @@
-"""A target's file, `ondevice/targets/NAME.toml` -> Target."""
+"""A target's file, `ondevice/targets/NAME.toml` -> Target; and that of a set, `ondevice/targets/sets/NAME.toml`."""
 
 from __future__ import annotations
 
@@ -64,6 +64,23 @@ def read_target(path: Path, derived: tuple[str, ...] = ()) -> Target:
         _roofline(content, path.name),
         _device_words(content, path.name),
     )
+
+
+def read_set(path: Path) -> list[str]:
+    """The names of the targets that one bundle has plans for, in the order in which a device takes its own;
+    a device of no kind takes the last. Raises PlanError where the file is damaged."""
+    try:
+        content = parse_toml(path.read_bytes())
+    except ValueError as error:
+        raise PlanError(f"it is not TOML: {error}.", where=path.name) from None
+    names = content.get("targets")
+    listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if content.keys() != {"why", "targets"} or not listed or not names or len({*names}) != len(names):
+        raise PlanError("a set has `why` and `targets`, a list of different targets.", where=path.name)
+    known = {file.stem for file in path.parent.parent.glob("*.toml")}
+    if unknown := [name for name in names if name not in known]:
+        raise PlanError(f"`targets` names targets only (got {unknown[0]!r}).", where=path.name)
+    return names
 
 
 def _tunables_of_base(

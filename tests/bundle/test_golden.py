@@ -14,6 +14,7 @@ import pytest
 from bundle.image_bundle import IMAGE_CHANGES, image_answer, write_images
 from bundle.picture_bundle import write_picture
 from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES, Setting
+from bundle.target_bundle import DEVICES, TARGET_CHANGES, write_targets
 from bundle.test_ports import PORT_CHANGES
 from bundle.tiny_bundle import BIAS, KERNELS, PARTS, PICKED, edit_json, tiny_answer, write_tiny
 
@@ -66,6 +67,14 @@ def expected_images() -> dict[str, Any]:
     return {"plans": [row], "weights": {"images/w": weight.tolist()}, "sources": sources}
 
 
+def expected_targets() -> dict[str, Any]:
+    """Which target's plans a device takes, and which files they are: expected_targets.json."""
+    bundle = open_bundle(GOLDEN / "targets.ondevice", verify=True)
+    names = [target.name for target in bundle.manifest.targets]
+    plans = {name: [entry.file for entry in bundle.for_target(name).plans] for name in names}
+    return {"plans": plans, "devices": [device | {"takes": target} for device, target in DEVICES]}
+
+
 def refused() -> list[dict[str, Any]]:
     """One change per row, after which a reader must refuse tiny.ondevice: refused.json."""
     changes = [("bundle.json", *row) for row in MANIFEST_CHANGES] + [(PLAN, *row) for row in PLAN_CHANGES]
@@ -92,13 +101,16 @@ def bless(target: Path = GOLDEN) -> None:
     try:
         write_tiny(target / "tiny.ondevice", force=True)
         write_images(target / "images.ondevice", force=True)
+        write_targets(target / "targets.ondevice", force=True)
         write_picture(target / "picture.ondevice", force=True)
     finally:
         writer.__version__ = version
     (target / "expected.json").write_text(json.dumps(expected(), indent=1) + "\n")
     (target / "expected_images.json").write_text(json.dumps(expected_images()) + "\n")
+    (target / "expected_targets.json").write_text(json.dumps(expected_targets(), indent=1) + "\n")
     (target / "refused.json").write_text(_rows(refused()))
     (target / "refused_images.json").write_text(_rows([_row(*change) for change in IMAGE_CHANGES]))
+    (target / "refused_targets.json").write_text(_rows([_row(*change) for change in TARGET_CHANGES]))
     (target / "refused_pictures.json").write_text(_rows([_row(*change) for change in PORT_CHANGES]))
 
 
@@ -129,6 +141,7 @@ REFUSED = [
     for name, write in (
         ("refused.json", write_tiny),
         ("refused_images.json", write_images),
+        ("refused_targets.json", write_targets),
         ("refused_pictures.json", write_picture),
     )
     for row in json.loads((GOLDEN / name).read_text())

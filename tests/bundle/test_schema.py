@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 from bundle.image_bundle import IMAGE_PLAN, write_images
 from bundle.refusals import PLAN
+from bundle.target_bundle import FAST_PLAN, write_targets
 from bundle.tiny_bundle import write_tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,7 +36,10 @@ def validator(kind: str) -> jsonschema.Draft202012Validator:
 VALIDATORS = {kind: validator(kind) for kind in KINDS}
 
 
-@pytest.fixture(scope="module", params=[(write_tiny, PLAN), (write_images, IMAGE_PLAN)], ids=["tiny", "images"])
+BUNDLES = {"tiny": (write_tiny, PLAN), "images": (write_images, IMAGE_PLAN), "targets": (write_targets, FAST_PLAN)}
+
+
+@pytest.fixture(scope="module", params=BUNDLES.values(), ids=BUNDLES)
 def written(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> dict[str, Any]:
     write, file = request.param
     path = write(tmp_path_factory.mktemp("schema") / "t")
@@ -47,7 +51,7 @@ def test_what_is_written_fits_its_schema(written: dict[str, Any], kind: str) -> 
     VALIDATORS[kind].validate(written[kind])
 
 
-@pytest.mark.parametrize("name", ["tiny", "images"])
+@pytest.mark.parametrize("name", BUNDLES)
 def test_golden_bundle_fits_its_schema(name: str) -> None:
     root = Path(__file__).resolve().parents[1] / "golden" / "bundle" / f"{name}.ondevice"
     VALIDATORS["bundle"].validate(json.loads((root / MANIFEST).read_text()))

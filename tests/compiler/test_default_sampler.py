@@ -69,7 +69,7 @@ def test_strict_refuses_another_sampler_and_not_what_diffusers_does(checkpoint, 
 
 
 def test_what_no_sampler_can_use_is_refused_before_the_work(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("ondevice.compiler.compile.planned", lambda *_: pytest.fail("a plan was made"))
+    monkeypatch.setattr("ondevice.compiler.compile.planned_each", lambda *_: pytest.fail("a plan was made"))
     with pytest.raises(
         CheckpointError,
         match=r"^m: the scheduler's config can be used by no sampler: beta_end cannot be used \(got inf,",

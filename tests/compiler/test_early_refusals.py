@@ -27,7 +27,7 @@ def sealed(monkeypatch):
         raise AssertionError("the work began")
 
     monkeypatch.setattr(Source, "open", begun)
-    monkeypatch.setattr("ondevice.compiler.compile.planned", begun)
+    monkeypatch.setattr("ondevice.compiler.compile.planned_each", begun)
     monkeypatch.setattr("ondevice.export.onnx.fused_graphs", begun)
 
 

@@ -91,6 +91,20 @@ def test_no_picture_could_be_drawn_without_it(tmp_path, allocation, message):
         compiled(tmp_path / "b", allocation, tile_vae=12)
 
 
+def test_a_target_of_a_set_that_the_model_is_too_large_for(tmp_path, caplog):
+    large, small = (replace(load_target("gpu"), name=str(n), limits=Limits(allocation=n)) for n in (100_000, 20_000))
+    checkpoint = random_checkpoint_from_configs(**DEEP, seed=3)
+    for first, others in ((large, [small]), (small, [large])):
+        recipe = Recipe("f32", target=first, others=others, set_name="phones")
+        bundle = open_bundle(compile_bundle(checkpoint, tmp_path / first.name, recipe, sizes=[(20, 36)]), verify=True)
+        assert [target.name for target in bundle.manifest.targets] == ["100000"]
+        assert "buffer of 20000. phones has no plans for it" in caplog.text
+        caplog.clear()
+    with pytest.raises(PlanError, match=r"unet: its arena of 0\.0 MB is over"):
+        recipe = Recipe("f32", target=small, others=[replace(small, name="another")], set_name="phones")
+        compile_bundle(checkpoint, tmp_path / "none", recipe, sizes=[(20, 36)])
+
+
 def test_a_weight_that_is_too_large(tmp_path):
     plan = open_bundle(compiled(tmp_path / "b", None)).plan("unet", batch=1, height=9, width=5)
     largest = max(operand.nbytes for operand in plan.operands if operand.weight)

@@ -11,6 +11,7 @@ import pytest
 from lower.test_select import CONV
 from rewrite.graphs import graph
 
+from ondevice.base.paths import SHADERS
 from ondevice.errors import NoKernelError
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
@@ -65,6 +66,12 @@ def test_local_memory_of_each_kernel(kernel: KernelFile):
         defines = {name: values[which] for name, values in kernel.header["tune"].items()}
         defines |= {"SPAN": 32, "D": 40, "F16": half, "HALF": half & on} | dict.fromkeys(flags, on)
         assert local_bytes(kernel.text, defines) == preprocessed(kernel.text, defines)
+
+
+def test_arrays_stand_in_the_kernels_own_texts():
+    for path in (SHADERS / "prelude").glob("*.h"):
+        words = [line for line in path.read_text().splitlines() if "LOCAL(" in line and "OD_STAGE_LOCAL(" not in line]
+        assert all(line.startswith("#define LOCAL(T, x, n)") for line in words), path.name
 
 
 def test_sizes_that_defines_do_not_say():

@@ -120,9 +120,9 @@ class Tokenizer:  # docs/tokenizer.md; `files`: bytes by name
 
 
 class Player:  # docs/pipeline.md, but for frames and what prepares pictures other than `fit`
-    def __init__(self, folder, run):  # `run(component, sizes, inputs) -> outputs` runs a plan; both are arrays by port
+    def __init__(self, folder, run, target=None):  # `run(component, sizes, inputs) -> outputs` runs a plan, on arrays
         self.read, self.run, self.tokenizers = lambda name: (Path(folder) / name).read_bytes(), run, {}
-        self.manifest = json.loads(self.read("bundle.json"))
+        self.manifest, self.target = json.loads(self.read("bundle.json")), target
         for name, about in self.manifest["tokenizers"].items():
             files = {file: self.read(f"tokenizers/{name}/{file}") for file in about["files"]}
             self.tokenizers[name] = Tokenizer(files, about["length"])
@@ -161,9 +161,9 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
         return self.values.get((name, text), self.values.get((name, None)))
 
     def plan(self, component, batch):
-        sizes = {"batch": batch, **self.place}.items()
-        plans = (plan for plan in self.manifest["plans"] if plan["component"] == component)
-        return next((plan for plan in plans if plan["sizes"].items() <= sizes), None)
+        own = (plan for plan in self.manifest["plans"] if self.target in plan.get("targets", [self.target]))
+        plans = (plan for plan in own if plan["component"] == component)
+        return next((p for p in plans if p["sizes"].items() <= {"batch": batch, **self.place}.items()), None)
 
     def zeros(self, component, port):
         operands = json.loads(self.read(self.plan(component, 1)["file"]))["operands"]

@@ -19,6 +19,7 @@ from diffusion.sampler_helpers import SD15
 from diffusion.test_pipeline_shapes import PIXELS, PLACE, controlnet, golden, network, picture_guided, pipeline
 from family_files import TINY
 from reference.player import Noise, Player, Tokenizer
+from reference.target import target_of
 
 from ondevice.base.paths import MODELS
 from ondevice.bundle import open_bundle
@@ -73,6 +74,21 @@ def test_tokens(rows: dict[str, Any]) -> None:
         texts += [(row["prompt"], row["ids77"]["pad_eos"]) for row in json.loads(PROMPTS.read_text())["prompts"]]
     for text, ids in texts:
         assert tokenizer(text).tolist() == [[*ids, *[rows["pad"]] * (rows["length"] - len(ids))]], text
+
+
+def test_targets() -> None:
+    folder = GOLDEN / "bundle"
+    manifest = json.loads((folder / "targets.ondevice" / "bundle.json").read_text())
+    expected = json.loads((folder / "expected_targets.json").read_text())
+    assert [target_of(manifest, device) for device in expected["devices"]] == [d["takes"] for d in expected["devices"]]
+    for name, files in expected["plans"].items():
+        player = Player.__new__(Player)
+        player.manifest, player.target = manifest, name
+        found = []
+        for width in (8, 1000):
+            player.place = {"width": width}
+            found.append(player.plan("tiny", 1)["file"])
+        assert sorted(found) == sorted(files)
 
 
 @pytest.mark.parametrize("rows", goldens("samplers"))

@@ -120,6 +120,37 @@ def test_a_phones_target_is_whole(name):
     assert phone.winograd == {"min_channels": least, "min_outputs": least, "min_tiles": 128}
 
 
+def test_a_set_has_the_targets_of_its_kind():
+    assert target.set_names() == ["android", "ios"] and not set(target.set_names()) & set(target.target_names())
+    android, ios = ([one.name for one in target.load_targets(name)] for name in ("android", "ios"))
+    assert {*android, *ios} == PHONES and [one.name for one in target.load_targets("gpu")] == ["gpu"]
+    least = target.load_target(android[-1])
+    assert all(least.caps <= one.caps for one in target.load_targets("android")[:3]), "the last asks for least"
+    for name in (android, ios):
+        words = [word for one in name for word in target.load_target(one).device_words]
+        hidden = [(a, b) for i, a in enumerate(words) for b in words[i + 1 :] if a in b]
+        assert not hidden, "a device takes the first of the set that has its name"
+
+
+SETS = {
+    "not_toml": ("why = ", r"not_toml\.toml: it is not TOML"),
+    "no_targets": ('why = ""', r"a set has `why` and `targets`"),
+    "empty": ('why = ""\ntargets = []', r"a set has `why` and `targets`"),
+    "numbers": ('why = ""\ntargets = [3]', r"a set has `why` and `targets`"),
+    "twice": ('why = ""\ntargets = ["a", "a"]', r"a set has `why` and `targets`"),
+    "unknown": ('why = ""\ntargets = ["toaster"]', r"`targets` names targets only \(got 'toaster'\)"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "match"), [(name, *row) for name, row in SETS.items()])
+def test_damaged_sets(tmp_path, monkeypatch, name, content, match):
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / f"{name}.toml").write_text(content)
+    monkeypatch.setattr(target, "TARGETS", tmp_path)
+    with pytest.raises(PlanError, match=match):
+        target.load_targets(name)
+
+
 def test_hosts_have_no_limits():
     assert {name for name in target.target_names() if target.load_target(name).limits == target.Limits()} == (
         set(target.target_names()) - PHONES

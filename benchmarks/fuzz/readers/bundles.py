@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from bundle.image_bundle import WEIGHT, image_plan
+from bundle.target_bundle import write_targets
 from bundle.tiny_bundle import write_tiny
 
 from benchmarks.fuzz.mutate.data import of_files, pack, unpack
@@ -22,7 +23,7 @@ from ondevice.bundle.format import MANIFEST, dump_json, load_json
 from ondevice.bundle.kernels import check_launches
 from ondevice.bundle.manifest import WeightEntry, parse_manifest
 from ondevice.bundle.plan_file import dump_plan, parse_plan
-from ondevice.bundle.reader import open_bundle
+from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.converters import build
 from ondevice.diffusion.samplers import SamplerTable, make_table, run_table
 from ondevice.lower import lower
@@ -45,8 +46,16 @@ def _tiny(*names: str) -> list[bytes]:
         return [(bundle / name).read_bytes() for name in names]
 
 
-def _read_manifest(data: bytes, _folder: Path) -> None:
+def _manifests() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        return [*_tiny(MANIFEST), (write_targets(Path(folder) / "t") / MANIFEST).read_bytes()]
+
+
+def _read_manifest(data: bytes, folder: Path) -> None:
     manifest = parse_manifest(load_json(data, MANIFEST))
+    for target in manifest.targets:
+        own = [(x.component, x.sizes) for x in Bundle(folder, manifest, target.name).plans]
+        holds(all(own.count(place) == 1 for place in own), "a target has two plans of one size")
     for entry in manifest.weights.values():
         holds(entry.offset + entry.bytes <= manifest.files[entry.file].bytes, "a weight lies outside its file")
 
@@ -182,7 +191,7 @@ def _by_name(name: str) -> Mutate:
 
 
 READERS = (
-    Reader("manifest", lambda: _tiny(MANIFEST), json_value, _read_manifest),
+    Reader("manifest", _manifests, json_value, _read_manifest),
     Reader("plan", lambda: [*_tiny(_PLAN), dump_plan(image_plan(), _PLAN)], json_value, _read_plan),
     Reader("launches", lambda: [_launches()[0]], json_value, _read_launches),
     Reader("bundle", _bundle_seeds, of_files(_by_name), _read_bundle),

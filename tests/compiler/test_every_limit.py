@@ -1,0 +1,92 @@
+"""Every plan of a phone's target is within all that the target's devices take: launch by launch, buffer by buffer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from math import prod
+
+import pytest
+from family_files import TINY as TINY_FAMILIES
+from tiny_model import TINY
+
+from ondevice.compiler import Recipe
+from ondevice.compiler.jobs import bundle_jobs
+from ondevice.compiler.planning import planned
+from ondevice.converters import Model, build
+from ondevice.converters.families import FAMILIES
+from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
+from ondevice.lower.kernel_file import load_all
+from ondevice.lower.local_memory import local_bytes
+from ondevice.lower.program import USES
+from ondevice.plan.plan import Plan
+from ondevice.target import Target, load_target, target_names
+
+KERNELS = load_all()
+PHONES = [name for name in target_names() if load_target(name).kernel_class == "mobile"]
+KINDS = ["adreno_6xx", "adreno_740", "mali_g715", "apple_a16"]  # the others differ from one of these in figures alone
+SMALL = {"sd1": TINY} | TINY_FAMILIES
+
+
+def excesses(plan: Plan, target: Target) -> Iterator[str]:
+    """What a plan has that its target's devices have not, or not as much of."""
+    limits = target.limits
+    assert limits.work_group and limits.local_memory and limits.allocation
+    if plan.arena > limits.allocation:
+        yield f"an arena of {plan.arena} bytes"
+    yield from (f"a need of {need}" for need in plan.needs if need not in target.caps)
+    for operand in plan.operands:
+        if operand.nbytes > limits.allocation:
+            yield f"{operand.name} of {operand.nbytes} bytes"
+        if operand.view is not None:
+            assert limits.image_width and limits.image_height and limits.pitch_alignment
+            height, width, _ = operand.shape
+            if width > limits.image_width or height > limits.image_height or width % limits.pitch_alignment:
+                yield f"{operand.name}, an image of {width} by {height}"
+    for call in plan.dispatches:
+        kernel, defines = KERNELS[plan.kernels[call.kernel].file], dict(plan.kernels[call.kernel].defines)
+        if prod(call.group) > limits.work_group:
+            yield f"{call.node}: a group of {call.group}"
+        local = local_bytes(kernel.text, defines)
+        assert local is not None, (kernel.name, defines)
+        if local > limits.local_memory:
+            yield f"{call.node}: {local} bytes of local memory"
+        if kernel.kernel_class not in ("portable", "mobile") or not set(kernel.caps) <= target.caps:
+            yield f"{call.node}: the kernel {kernel.name}"
+        # words for constant loads have a spelling for any device
+        used = {cap for cap, define in USES.items() if defines.get(define) and cap in kernel.uses} - {"wave_constants"}
+        yield from (f"{call.node}: {cap}, which `needs` does not say" for cap in used - set(plan.needs))
+
+
+def check(model: Model, name: str, sizes: list[tuple[int, int]], weights: str = "") -> None:
+    target = load_target(name)
+    recipe = Recipe(target=target, weights=weights, tile_vae=64)
+    found = planned(model, recipe, bundle_jobs(model, sizes, recipe.tile_vae, []), lambda: None)
+    assert {plan.component for plan in found.plans} >= {"text_encoder", "unet", "vae_decoder"}
+    assert not [(plan.component, plan.sizes, wrong) for plan in found.plans for wrong in excesses(plan, target)]
+
+
+@functools.cache
+def small(family: str) -> Model:
+    of_family = {"family": family} if family in TINY_FAMILIES else {}
+    return build(random_checkpoint_from_configs(**SMALL[family], seed=1, **of_family))
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("family", SMALL)
+def test_small_models(family: str, name: str) -> None:
+    check(small(family), name, [(32, 24)])
+
+
+@pytest.mark.phones
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        (family, name)
+        for family in ("sd14", "sd21", "sdxl")
+        for name in PHONES
+        if (family, name) != ("sdxl", "adreno_6xx")  # the scores of the decoder's attention are 537 MB
+    ],
+)
+def test_models_at_full_size(family: str, name: str) -> None:
+    check(build(random_checkpoint(FAMILIES[family], 0)), name, [])
