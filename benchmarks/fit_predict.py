@@ -34,7 +34,7 @@ from ondevice.measure.predict.constants import (
     shown,
 )
 from ondevice.measure.predict.cost import costs
-from ondevice.measure.predict.paper import paper_plans, reduction
+from ondevice.measure.predict.paper import COUNTS, paper_plans, reduction
 from ondevice.measure.predict.prediction import model_runs, predictable, roofline_of
 from ondevice.measure.predict.runs import Run
 
@@ -80,8 +80,8 @@ def works(figure: Published) -> tuple[Work, ...]:
     checkpoint = Source(figure.model, random_weights=0).open()
     recipe = Recipe(target=predictable(figure.target))
     if figure.kind == REDUCTION:
-        first, *_, last = paper_plans(checkpoint, recipe)
-        return Work.of([Run(first, 1)], figure.target), Work.of([Run(last, 1)], figure.target)
+        ends = paper_plans(checkpoint, recipe, counts=(COUNTS[0], COUNTS[-1]))
+        return tuple(Work.of([Run(plan, 1)], figure.target) for plan in ends)
     picture = model_runs(checkpoint, recipe, figure.steps)
     if figure.kind == SECONDS:
         return (Work.of(picture.runs, figure.target),)

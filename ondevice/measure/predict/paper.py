@@ -8,7 +8,7 @@ nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ OPTIMIZATIONS = {  # of the paper, in its order -> what `--without` calls them
     "FlashAttention": ("flash",),
     "Winograd": ("winograd",),
 }
+COUNTS = range(len(OPTIMIZATIONS) + 1)
 HEAD = ("optimizations", "--without", "launches", "GFLOP", "MB moved", "ms", "reduction", "published")
 
 
@@ -47,8 +48,11 @@ class PaperStep:
     published: float | None
 
 
-def paper_plans(checkpoint: Checkpoint, recipe: Recipe, size: tuple[int, int] | None = None) -> Iterator[Plan]:
-    """The denoiser's plan as guidance runs it: the baseline's, then with one optimization more each time.
+def paper_plans(
+    checkpoint: Checkpoint, recipe: Recipe, size: tuple[int, int] | None = None, counts: Iterable[int] = COUNTS
+) -> Iterator[Plan]:
+    """The denoiser's plan as guidance runs it, with so many of the optimizations each: by default from none, which is
+    the baseline, to all.
 
     Raises:
         UsageError: the size cannot be had.
@@ -56,7 +60,7 @@ def paper_plans(checkpoint: Checkpoint, recipe: Recipe, size: tuple[int, int] | 
     model, kernels = build(checkpoint), load_all()
     denoiser = spec_of(model).denoise[0].roles[-1].component
     jobs = only(largest_jobs(model, size), denoiser)
-    for count in range(len(OPTIMIZATIONS) + 1):
+    for count in counts:
         (compiled,) = programs(model, replace(recipe, without=left_out(count)), jobs, kernels)
         yield compiled.plan()
 
