@@ -25,8 +25,8 @@ from ondevice.compiler.recipe import Recipe
 from ondevice.converters.source import Source
 from ondevice.measure.predict.constants import (
     FILE,
+    PICTURE,
     REDUCTION,
-    SECONDS,
     Constants,
     Efficiencies,
     Published,
@@ -83,7 +83,7 @@ def works(figure: Published) -> tuple[Work, ...]:
         ends = paper_plans(checkpoint, recipe, counts=(COUNTS[0], COUNTS[-1]))
         return tuple(Work.of([Run(plan, 1)], figure.target) for plan in ends)
     picture = model_runs(checkpoint, recipe, figure.steps)
-    if figure.kind == SECONDS:
+    if figure.kind == PICTURE:
         return (Work.of(picture.runs, figure.target),)
     denoiser = max(picture.runs, key=lambda run: run.times)
     return (Work.of([Run(denoiser.plan, 1)], figure.target),)

@@ -133,7 +133,9 @@ def run(args: argparse.Namespace) -> int:
     if args.ablation:
         return _ablation(args, opened)
     what = f"only a bundle can be timed (got the model {args.model})."
-    raise UsageError(what, fix=f"write one with `ondevice convert {args.model}`, or ask for --ablation or --peers")
+    raise UsageError(
+        what, fix=f"write one with `ondevice convert {args.model}`, or ask for --ablation, --peers or --predict"
+    )
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -146,7 +148,17 @@ def _check(args: argparse.Namespace) -> None:
         )
         flags.refuse(
             args,
-            ["--device", "--kernels", "--latency", "--peers", "--repeat", "--rows", "--trace", "--component"],
+            [
+                "--device",
+                "--kernels",
+                "--plans",
+                "--latency",
+                "--peers",
+                "--repeat",
+                "--rows",
+                "--trace",
+                "--component",
+            ],
             "a prediction is of a picture's plans; nothing runs.",
         )
     else:

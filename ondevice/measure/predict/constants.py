@@ -10,7 +10,7 @@ from pathlib import Path
 from ondevice.base.text.toml import parse_toml
 
 FILE = Path(__file__).with_name("constants.toml")
-SECONDS, STEP, REDUCTION = "picture", "step", "reduction"  # kinds of published figures
+PICTURE, REDUCTION = "picture", "reduction"  # kinds of published figures, beside "step"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from ondevice.compiler.jobs import bundle_jobs
 from ondevice.compiler.picture import spec_of
 from ondevice.compiler.planning import planned
 from ondevice.compiler.recipe import Recipe
+from ondevice.compiler.report import entries
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.diffusion.memory_budget import default_size
@@ -135,21 +136,29 @@ def of_bundle(bundle: Bundle, target: Target, steps: int, size: tuple[int, int] 
         size: (width, height) in pixels; the bundle's first by default.
 
     Raises:
-        UsageError: the bundle has no plans for it, or none of this size.
-        BundleError: the bundle is damaged.
+        UsageError: the bundle has no plans for it, or not all that a picture runs.
+        BundleError: it has none of this size, or is damaged.
     """
-    if (own := bundle.model.get("target")) != target.name:
-        fix = (
-            f"convert again with `--target {target.name}`, or name the model: `ondevice bench {bundle.model['family']}"
-        )
-        what = f"{bundle.path.name} has no plans for {target.name} (it has those for {own})."
-        raise UsageError(what, where="--predict", fix=f"{fix} --predict {target.name}`")
-    spec = bundle.pipeline
+    bundle, spec = _with_plans(bundle, target.name), bundle.pipeline
+    if size is not None:
+        entries(bundle, size)
     width, height = size or default_size(bundle)
     place = {"height": height // spec.latents.scale, "width": width // spec.latents.scale}
     have = [(entry.component, entry.sizes) for entry in bundle.plans]
     found = picture_runs(spec, have, lambda component, sizes: bundle.plan(component, **sizes), place, steps)
     return _prediction(target, Picture(_pixels(spec, place), tuple(found)), steps)
+
+
+def _with_plans(bundle: Bundle, target: str) -> Bundle:
+    """The bundle with its plans for a target. Raises UsageError where it has none."""
+    named = [one.name for one in bundle.manifest.targets]
+    have = named or [str(bundle.model.get("target"))]
+    if target not in have:
+        model = f"`ondevice bench {bundle.model['family']} --predict {target}`"
+        what = f"{bundle.path.name} has no plans for {target} (it has those for {', '.join(have)})."
+        fix = f"convert again with `--target {target}`, or name the model: {model}"
+        raise UsageError(what, where="--predict", fix=fix)
+    return bundle.for_target(target) if named else bundle
 
 
 def predictable(name: str) -> Target:

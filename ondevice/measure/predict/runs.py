@@ -63,7 +63,7 @@ def picture_runs(
             yield from _in_bands([plan_of(role.component, one) for one in stages], times)
         else:
             asked = " ".join(f"{name}={size}" for name, size in {"batch": batch, **place}.items())
-            fix = "name another --size, or convert again with this one"
+            fix = "convert the checkpoint again"
             raise UsageError(f"there is no plan of {role.component} at {asked}.", where="--predict", fix=fix)
 
     for step in spec.before:

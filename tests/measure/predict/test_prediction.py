@@ -13,7 +13,7 @@ from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle, planning
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.diffusion.pipeline import Pipeline
-from ondevice.errors import UsageError
+from ondevice.errors import BundleError, UsageError
 from ondevice.measure.predict import prediction
 from ondevice.measure.predict.constants import constants
 from ondevice.measure.predict.cost import costs
@@ -83,18 +83,29 @@ def test_guidance_takes_two_runs_where_there_is_no_plan_of_both(tmp_path):
     bundle.manifest = replace(bundle.manifest, plans=single)
     one = {part.component: part.times for part in prediction.of_bundle(bundle, PHONE, 20).parts}
     assert one == {"text_encoder": 2, "unet": 40, "vae_decoder": 1}
+    bundle.manifest = replace(bundle.manifest, plans=tuple(e for e in single if e.component != "vae_decoder"))
     with pytest.raises(UsageError) as caught:
-        prediction.of_bundle(bundle, PHONE, 20, (64, 64))
+        prediction.of_bundle(bundle, PHONE, 20)
     assert str(caught.value) == (
-        "--predict: there is no plan of unet at batch=2 height=32 width=32. "
-        "Fix: name another --size, or convert again with this one."
+        "--predict: there is no plan of vae_decoder at batch=1 height=28 width=20. Fix: convert the checkpoint again."
     )
+
+
+def test_a_bundle_for_several_targets_has_plans_for_each(tmp_path):
+    other = load_target("mali_g715")
+    recipe = Recipe(target=PHONE, others=[other], set_name="two")
+    bundle = open_bundle(compile_bundle(tiny_checkpoint(), tmp_path / "b", recipe, sizes=[SIZE]))
+    for target in (PHONE, other):
+        own = prediction.of_model(tiny_checkpoint(), Recipe(target=target), 20, SIZE)
+        assert prediction.of_bundle(bundle, target, 20) == own
     with pytest.raises(UsageError) as caught:
-        prediction.of_bundle(bundle, load_target("mali_g715"), 20)
+        prediction.of_bundle(bundle, load_target("apple_a16"), 20)
     assert str(caught.value) == (
-        "--predict: b has no plans for mali_g715 (it has those for adreno_740). Fix: convert again with "
-        "`--target mali_g715`, or name the model: `ondevice bench sd14 --predict mali_g715`."
+        "--predict: b has no plans for apple_a16 (it has those for adreno_740, mali_g715). Fix: convert again with "
+        "`--target apple_a16`, or name the model: `ondevice bench sd14 --predict apple_a16`."
     )
+    with pytest.raises(BundleError, match=r"b: has no plan for 41x56 \(it has 40x56\)"):
+        prediction.of_bundle(bundle, PHONE, 20, (41, 56))
 
 
 def test_a_part_is_its_plans_dispatches():
