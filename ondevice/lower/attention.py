@@ -4,6 +4,7 @@ or with its scores stored and softmax applied as they are read."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import onnx_ir as ir
 
@@ -11,6 +12,7 @@ from ondevice.graph.verify import static_shape
 from ondevice.lower.lowering import Build, Lowering, Strided
 from ondevice.lower.program import DTYPES
 from ondevice.lower.select import Way
+from ondevice.lower.strides import arguments
 
 LANES = 4  # columns that kernels read at a time where rows and heads are multiples of it
 
@@ -63,10 +65,15 @@ def flash(low: Lowering, node: ir.Node, attention: Attention, way: Way) -> None:
 
 def partially_fused(low: Lowering, node: ir.Node, attention: Attention, way: Way) -> None:
     """Scores, their statistics, and the product that takes exp(score - max) / sum as it loads; as many heads at a time
-    as the target's scratch holds the scores of."""
+    as the target's scratch holds the scores of. Where it does not hold those of one head, a target that says how large
+    its buffers are takes parts of a head's queries."""
     batch, queries, keys, heads = attention.sizes.values()
     d, dtype = attention.head, attention.dtype
     band = max(1, min(batch * heads, low.room(node) // (queries * keys * DTYPES[dtype])))
+    most = low.room(node) // (keys * DTYPES[dtype])  # queries whose scores it holds
+    if low.target.limits.allocation and most < queries and not attention.masked:
+        _by_queries(low, node, attention, way, max(most, 1))
+        return
     (q, _, _), (k, _, _), (v, _, _) = attention.parts.values()
     out, name, op, (first_kernel, second, third) = (
         low.result(node.outputs[0]),
@@ -86,3 +93,39 @@ def partially_fused(low: Lowering, node: ir.Node, attention: Attention, way: Way
         low.emit(op, name, [q, k, attention.mask], [scores], left, products, scored)
         low.emit(op, name, [scores], [stats], rows, 3 * count * queries * keys, Build(kernel=second))
         low.emit(op, name, [scores, stats, v], [out], right, products, Build({"D": d}, touched=part, kernel=third))
+
+
+def _by_queries(low: Lowering, node: ir.Node, attention: Attention, way: Way, most: int) -> None:
+    """The same for at most so many queries of one head at a time. Their result is computed in a tensor of its own and
+    copied to its place."""
+    batch, queries, keys, heads = attention.sizes.values()
+    d, dtype, name, op = attention.head, attention.dtype, str(node.name), node.op_type
+    (q, _, _), (k, _, _), (v, _, _) = attention.parts.values()
+    rows, nbytes, out = attention.rows("qkv"), DTYPES[dtype], low.result(node.outputs[0])
+    chunk = -(-queries // -(-queries // most))
+    for number, (head, first) in enumerate(product(range(batch * heads), range(0, queries, chunk))):
+        count, item = min(chunk, queries - first), head // heads
+        scores = low.scratch(f"{name}:scores.{number}", (1, count, keys), dtype)
+        stats = low.scratch(f"{name}:stats.{number}", (1, count, 2), "f32")
+        mixed = low.scratch(f"{name}:part.{number}", (count, heads, d), dtype)
+        sizes: dict[str, int | float]
+        sizes = {"queries": count, "keys": keys, "heads": heads, "first": head % heads, "count": 1, "columns": d}
+        sizes |= rows | {"q_from": rows["q_from"] + (item * queries + first) * rows["q_row"], "scale": attention.scale}
+        sizes |= {f"{side}_from": rows[f"{side}_from"] + item * keys * rows[f"{side}_row"] for side in "kv"}
+        some, all_keys, products, (scored, normed, applied) = (
+            count * d * nbytes,
+            keys * d * nbytes,
+            2 * count * keys * d,
+            way.kernels,
+        )
+        read = {q: some + all_keys} if q == k else {q: some, k: all_keys}  # of one projection, or of several
+        left = Build(attention.defines, touched=read, kernel=scored)
+        right = Build({"D": d}, touched={v: all_keys, mixed: some}, kernel=applied)
+        low.emit(op, name, [q, k, attention.mask], [scores], sizes, products, left)
+        low.emit(op, name, [scores], [stats], {"rows": count, "cols": keys}, 3 * count * keys, Build(kernel=normed))
+        low.emit(op, name, [scores, stats, v], [mixed], sizes, products, right)
+        steps = (heads * d, 1)
+        walk = arguments((count, d), s=steps, d=steps)
+        assert walk is not None, "two dimensions are few"
+        place = {"s_offset": head % heads * d, "d_offset": ((item * queries + first) * heads + head % heads) * d}
+        low.emit("Identity", name, [mixed], [out], walk | place, 0, Build(touched={mixed: some, out: some}))

@@ -77,6 +77,28 @@ def test_bands_of_an_attention_read_and_write_no_more_than_their_part():
         assert (sum(whole[0]), sum(whole[1])) == (sum(bands[0]), sum(bands[1])), kernel
 
 
+@pytest.mark.device
+@pytest.mark.parametrize("name", ["gpu", "adreno_740", "apple_a16"])
+@pytest.mark.parametrize("rows", ["2,20,8", "1,17,8"])
+def test_parts_of_a_heads_queries(name, rows):
+    """Of a target whose buffers have a size: queries of two pictures and two heads, of one projection, in parts."""
+    shape = ",".join([*rows.split(",")[:2], "24"])
+    text = f"""(float[{shape}] x) => (float[{rows}] y) <{HEADS.format(rows)}> {{
+        q, k, v = Split<axis=2, num_outputs=3>(x) {ATTEND} }}"""
+    model = graph(text)
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    target = load_target(name)
+    limits = dataclasses.replace(target.limits, allocation=1 << 28)
+    target = dataclasses.replace(target, scratch=20 * 4 * 7, limits=limits, flash={"max_head": 1})
+    rewrite(model, target=target)
+    program = lower(model, "net", target=target)
+    scores = [tensor.shape for name, tensor in program.tensors.items() if ":scores." in name]
+    pictures, queries, _ = map(int, rows.split(","))
+    assert len(scores) == pictures * 2 * 3 and sum(shape[1] for shape in scores) == pictures * 2 * queries
+    np.testing.assert_allclose(on_device(model, inputs, target), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_bands_of_winograd_read_and_write_no_more_than_their_part():
     w, b = np.ones((32, 32, 3, 3), np.float32), np.ones(32, np.float32)
     model = graph(
