@@ -54,6 +54,12 @@
 #define OWN ((KEYS + LANES - 1) / LANES)      // keys of a work-item
 #define COLUMNS ((FOURS + LANES - 1) / LANES) // columns of four that it sums
 
+#define EACH_SCORE(r, i)         \
+  UNROLL                         \
+  for (int r = 0; r < QR; r++)   \
+    UNROLL                       \
+    for (int i = 0; i < OWN; i++)
+
 #define COPY_BLOCK(rows, source, from, last, stride)                                \
   for (int i = LID(0); i < (rows) * FOURS; i += X)                                  \
     block[i / FOURS * PITCH + i % FOURS] = LOADR4(source, MIN((from) + i / FOURS, last) * stride + i % FOURS * 4);
@@ -90,29 +96,30 @@ KERNEL(flash_local)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(stg, 
     COPY_BLOCK(live, k_head, key, keys - 1, k_row)
     BARRIER();  // queries and keys are there
     float score[QR][OWN];
+    int from[OWN];
+    EACH_SCORE(r, i) score[r][i] = 0.0f;
     UNROLL
-    for (int i = 0; i < OWN; i++) {
-      const int j = MIN(lane + i * LANES, live - 1);  // those past the last repeat it, and get no share
-      UNROLL
-      for (int r = 0; r < QR; r++) score[r][i] = 0.0f;
-      for (int left = 0; left < FOURS; left += TERMS) {
-        real4 product[QR];
+    for (int i = 0; i < OWN; i++) from[i] = MIN(lane + i * LANES, live - 1);  // past the last: it again, with no share
+    for (int left = 0; left < FOURS; left += TERMS) {
+      real4 product[QR][OWN];
+      EACH_SCORE(r, i) product[r][i] = RSPLAT(0.0f);
+      for (int c = left; c < MIN(left + TERMS, FOURS); c++) {
+        real4 column[OWN];
         UNROLL
-        for (int r = 0; r < QR; r++) product[r] = RSPLAT(0.0f);
-        for (int c = left; c < MIN(left + TERMS, FOURS); c++) {
-          const real4 column = block[j * PITCH + c];
+        for (int i = 0; i < OWN; i++) column[i] = block[from[i] * PITCH + c];
+        UNROLL
+        for (int r = 0; r < QR; r++) {
+          const real4 row = tile[(own + r) * PITCH + c];
           UNROLL
-          for (int r = 0; r < QR; r++) product[r] = RFMA(tile[(own + r) * PITCH + c], column, product[r]);
+          for (int i = 0; i < OWN; i++) product[r][i] = RFMA(row, column[i], product[r][i]);
         }
-        UNROLL
-        for (int r = 0; r < QR; r++) score[r][i] += LANE_SUM(TO_VEC(product[r]));
       }
-#if MASKED
-      UNROLL
-      for (int r = 0; r < QR; r++)
-        score[r][i] += LOAD(mask, MIN(first + own + r, queries - 1) * keys + key + j) * LOG2_E;
-#endif
+      EACH_SCORE(r, i) score[r][i] += LANE_SUM(TO_VEC(product[r][i]));
     }
+#if MASKED
+    EACH_SCORE(r, i)
+    score[r][i] += LOAD(mask, MIN(first + own + r, queries - 1) * keys + key + from[i]) * LOG2_E;
+#endif
     UNROLL
     for (int r = 0; r < QR; r++) {
       float high = top[r];
