@@ -290,3 +290,8 @@ def test_start_up_of_generate_has_all_its_parts(tmp_path):
         and 0 < found["overhead_share"] < 1
     )
     assert 0 < found["beyond"][0] - found["begun"][0] < found["first"][0]
+
+
+def test_each_break_stands_once_in_its_file_and_has_tests():
+    for area, rows in benchmark("breaks").listed().items():
+        assert rows and all(tests and all((ROOT / test).exists() for test in tests) for _, tests in rows), area
