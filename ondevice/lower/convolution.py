@@ -11,9 +11,14 @@ from ondevice.graph.verify import static_shape
 from ondevice.lower import pack
 from ondevice.lower.linear import narrowed
 from ondevice.lower.lowering import Build, Lowering
+from ondevice.lower.program import DTYPES
 from ondevice.lower.select import Way
 
 TILE = 4  # pixels per side that a Winograd tile makes of 6 by 6
+TRANSFORMED = 36  # values that become of nine taps
+# Bytes that they may take between kernels: those of 512 by 512 channels do in half, and larger ones would raise the
+# arena of a step of SD 1.4 by half.
+TAPS_ROOM = 20 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,7 @@ class Conv:
     dims: dict[str, int]  # what every way needs of sizes and steps
     taps: ir.Value  # [kh, kw, ic, oc]
     quantized: bool  # whether they are stored in fewer bits than activations
+    cramped: bool  # whether they are, and have no room to be transformed in
 
     @property
     def n(self) -> int:
@@ -43,7 +49,7 @@ class Conv:
             "kw": kw,
             "stride": node.attributes["strides"].as_ints()[0],
             "tiles": tiles,
-            "quantized": int(self.quantized),
+            "cramped": int(self.cramped),
         }
 
 
@@ -60,7 +66,9 @@ def read(low: Lowering, node: ir.Node) -> Conv:
     steps = {"pad_top": pads[0], "pad_left": pads[1], "shift_from": shift_from, "shift_row": shift_row}
     taps = given["weight"]
     kh, kw = static_shape(taps)[:2]
-    return Conv(given, x, shift, residual, sizes | steps, taps, pack.scheme_of(low, (kh * kw * ic, oc)) is not None)
+    quantized = pack.scheme_of(low, (kh * kw * ic, oc)) is not None
+    cramped = quantized and TRANSFORMED * ic * oc * DTYPES[dtype] > TAPS_ROOM
+    return Conv(given, x, shift, residual, sizes | steps, taps, quantized, cramped)
 
 
 def direct(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:

@@ -6,13 +6,15 @@ work-items share the work of each: patches, products, pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
 from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
 from ondevice.lower import pack
-from ondevice.lower.convolution import TILE, Conv
+from ondevice.lower.convolution import TILE, TRANSFORMED, Conv
 from ondevice.lower.linear import narrowed
 from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.program import DTYPES
@@ -87,12 +89,15 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
     tiles = n * tiles_h * tiles_w
     result, name = low.result(out), str(node.name)
-    parts = -(-tiles * 36 * (ic + oc) * DTYPES[dtype] // low.room(node))
+    parts = -(-tiles * TRANSFORMED * (ic + oc) * DTYPES[dtype] // low.room(node))
     band = -(-tiles // parts)
     products_of = {"batch": 36, "m": band, "n": oc, "k": ic, "k1": ic, "constant": 1, "rows": tiles}
     multiply = low.choose("MatMul", name, products_of, int(dtype == "f16")).first
     tuning = narrowed(low, multiply.name, oc)
-    right, columns, defines = pack.packed(low, _transformed(taps), dtype, tuning)
+    if conv.quantized:
+        right, columns, defines = _transformed_here(low, node, conv, tuning)
+    else:
+        right, columns, defines = pack.packed(low, _transformed(taps), dtype, tuning)
     built = multiply.asked(defines)
     bias = low.operand(conv.given["bias"], dtype) if "bias" in conv.given else conv.x
     for first in range(0, tiles, band):
@@ -112,6 +117,22 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         low.emit(
             "ConvNhwc", name, operands, [result], sizes, count * oc * 120, Build(finish, touched=part, kernel=after)
         )
+
+
+def _transformed_here(
+    low: Lowering, node: ir.Node, conv: Conv, tuning: Mapping[str, int]
+) -> tuple[str, int, dict[str, int]]:
+    """`pack.packed` of transformed taps that are stored plain and in few bits: a command of its own makes them."""
+    (_, _, ic, oc), name, dtype = static_shape(conv.taps), str(node.name), low.dtype_of(node.outputs[0])
+    plain = pack.as_matrix(conv.taps, (9 * ic, oc))
+    stored, scales, columns, defines = pack.packed_product(low, plain, dtype, tuning, conv.x)
+    wide = low.program.tensors[stored].shape[-1] * (2 if "W4" in defines else 1)
+    dims = {"panels": columns // wide, "ic": ic, "wide": wide}
+    right = low.scratch(f"{name}:taps", (TRANSFORMED, columns // wide, ic, wide), dtype)
+    kernel = low.choose("WinogradTaps", name, dims, int(dtype == "f16")).first
+    build = Build(kernel.asked(defines), kernel=kernel)
+    low.emit("ConvNhwc", name, [stored, scales], [right], dims, 84 * ic * columns, build)
+    return right, columns, {"PANELS": 1}
 
 
 def _depth(ic: int, most: int, v: int) -> int:

@@ -18,7 +18,7 @@
 //: needs.kw = {min = 3, max = 3}
 //: needs.stride = {max = 1}
 //: needs.ic = {multiple = 4}
-//: needs.quantized = {max = 0}
+//: needs.cramped = {max = 0}
 //: reach = {x = "((first + count - 1) // (tiles_h * tiles_w) + 1) * h * w * ic"}
 //: holds = [
 //:   "1 <= up_h", "1 <= up_w", "4 * tiles_h * tiles_w < 2147483648", "first + count < 2147483648",

@@ -13,7 +13,7 @@
 //: grid  = ["ceil_div(ic, V * STEPS)", "count", "1"]
 //: group = ["X", "1", "1"]
 //: tune  = {V = [16, 4, 8], STEPS = [64, 1, 4], X = [1, 64]}
-//: needs = {kh = {min = 3, max = 3}, kw = {min = 3, max = 3}, stride = {max = 1}, ic = {min = "V"}, quantized = {max = 0}}
+//: needs = {kh = {min = 3, max = 3}, kw = {min = 3, max = 3}, stride = {max = 1}, ic = {min = "V"}, cramped = {max = 0}}
 //: reach = {x = "((first + count - 1) // (tiles_h * tiles_w) + 1) * h * w * ic"}
 //: holds = [
 //:   "1 <= up_h", "1 <= up_w", "4 * tiles_h * tiles_w < 2147483648", "first + count < 2147483648",

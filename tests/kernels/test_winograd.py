@@ -153,6 +153,33 @@ def test_the_whole_is_a_convolution(bench: Bench):
     assert error < 2e-6
 
 
+@pytest.mark.parametrize("bits", ["", *FEW_BITS])
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["winograd_taps"]))
+def test_taps(bench: Bench, stored, tuning, bits):
+    check_taps(bench, stored, bits, tuning)
+
+
+def test_taps_on_phones(phone_bench: Bench):
+    check_taps(phone_bench, "f16", "i4", {"V": 4, "X": 64})
+
+
+def check_taps(bench: Bench, stored, bits, tuning):
+    """Channels in that share scales across taps, and a last panel that is not full."""
+    ic, oc, wide = 21, 37, 16
+    given, scales, meant, built = packed(values("normal", (9 * ic, oc), stored), wide, bits=bits)
+    sizes = {"panels": given.shape[0], "ic": ic, "wide": wide}
+    inputs = [given, given if scales is None else scales]
+    built = KERNELS["winograd_taps"].asked(built) | {"F16": int(stored == "f16")}
+    output = ((36, given.shape[0], ic, wide), values("equal", (1,), stored).dtype)
+    got = bench.run(KERNELS["winograd_taps"], inputs, output, sizes, tuning, **built)
+    (taps,) = exact(meant.reshape(3, 3, ic, oc))
+    want, size = (
+        in_panels(np.einsum("ay,bx,yxio->abio", matrix, matrix, data).reshape(36, ic, oc), wide)
+        for matrix, data in ((G, taps), (np.abs(G), np.abs(taps)))
+    )
+    assert_close(got, want, EPS[stored] * np.abs(want) + TINY[stored] + 12 * EPS["f32"] * size, bits)
+
+
 # In one command -------------------------------------------------------------------------------------------------------
 
 

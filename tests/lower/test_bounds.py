@@ -22,6 +22,7 @@ from ondevice.target import load_target
 KERNELS = load_all()
 BOUNDS = {name: Bounds(kernel) for name, kernel in KERNELS.items()}
 PHONE = load_target("adreno_740")
+FEW = replace(load_target("gpu"), winograd={})  # Winograd for convolutions of few channels, too
 # Target, storage, rules that are left out, weights, and the side of the picture: together they launch
 # nearly every kernel.
 WAYS = [
@@ -38,6 +39,7 @@ WAYS = [
     (replace(PHONE, flash={}, group_norm={"two_commands": 1}), "f16", (), "", 64),
     (PHONE, "f16", (), "i8", 64),
     (PHONE, "f16", (), "i4", 64),
+    (FEW, "f16", (), "i4", 64),
     ("apple_a16", "f16", (), "i8", 64),
     ("apple_a16", "f16", (), "i4", 64),
 ]

@@ -1,17 +1,22 @@
 """Weights in few bits: what is quantized, how it is rounded, and what a plan then reads."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 from kernels.epilogues import FEW_BITS, packed
 from lower.test_lower import graph
+from rewrite.graphs import feed, on_device
+from rewrite.test_pictures import Net
 
 from ondevice.bundle.in_memory import weight_sources
 from ondevice.bundle.weights import stored
 from ondevice.errors import BundleError, UsageError
-from ondevice.lower import lower
+from ondevice.lower import convolution, lower
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.quantize import ELEMENTS, SCHEMES, int4_scales, int4_values, int8_scales, int8_values
+from ondevice.rewrite import rewrite
 from ondevice.run.check import NUMPY
 from ondevice.target import load_target
 
@@ -147,6 +152,28 @@ def test_an_unknown_way_of_storing_weights_is_refused():
     model = graph(PRODUCT.format(k=100, n=70), w=np.ones((100, 70), np.float32))
     with pytest.raises(UsageError, match="weights 'i2' are unknown"):
         lower(model, "unet", weights="i2")
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("weights", SCHEMES)
+@pytest.mark.parametrize("target", ["gpu", "mali_g715", "host"])
+def test_winograd_of_taps_in_few_bits(weights, target, monkeypatch):
+    """They are transformed before each use where there is room for that, or as they are read; else not at all."""
+    net = Net()
+    model = net.finish(out=net.conv("c", net.input("x", (2, 40, 9, 7)), 37))
+    rewrite(model)
+    chosen = replace(load_target(target), winograd={})
+
+    def kernels(without=()):
+        return [call.kernel for call in lower(model, "net", target=chosen, weights=weights, without=without).calls]
+
+    assert ("winograd_taps" in kernels()) == (target != "host") == ("winograd_strips" not in kernels())
+    assert not any(name.startswith("winograd") for name in kernels(("winograd",)))
+    ways = ((), ("winograd",))
+    got, want = (on_device(model, feed(model), chosen, weights=weights, without=without) for without in ways)
+    assert np.sqrt(((got - want) ** 2).mean() / (want**2).mean()) < 4e-6, "Winograd's own error in float32"
+    monkeypatch.setattr(convolution, "TAPS_ROOM", 36 * 40 * 37 * 4 - 1)
+    assert any(name.startswith("winograd") for name in kernels()) == (target == "host")
 
 
 def test_the_tests_know_every_way():

@@ -109,7 +109,7 @@ def test_unknown_op() -> None:
         select("Einsum", {"n": 1}, HOST, KERNELS)
 
 
-WIDE = CONV | {"ic": 256, "oc": 256, "tiles": 256, "up_h": 8, "up_w": 8, "quantized": 0}
+WIDE = CONV | {"ic": 256, "oc": 256, "tiles": 256, "up_h": 8, "up_w": 8, "cramped": 0}
 
 
 def test_class_and_capabilities_come_before_sizes() -> None:

@@ -54,9 +54,9 @@ def by_onnxruntime(model, inputs, every=False):
     return outputs if every else outputs[0]
 
 
-def on_device(model, inputs, target=None, storage="f32", every=False):
+def on_device(model, inputs, target=None, storage="f32", every=False, **options):
     """The first output as the device computes it, or `every` one."""
-    program = lower(model, "net", storage=storage, target=target)
+    program = lower(model, "net", storage=storage, target=target, **options)
     bundle = MemoryBundle([plan(program, storage=storage)], weight_sources(program), load_all())
     outputs = Session(bundle, choose_device()).run("net", inputs)
     return [outputs[value.name] for value in model.graph.outputs] if every else outputs[model.graph.outputs[0].name]
