@@ -13,7 +13,7 @@ DIALECTS = ("opencl", "metal")
 # What a dialect's words do for any device, also without an instruction for it.
 SPELLED = {"opencl": frozenset({"matrix_unit", "wave_constants"}), "metal": frozenset({"wave_constants"})}
 # in terms of a dialect's own words; a later one may use those before it
-SHARED = ("common", "weights", "epilogue", "rows", "winograd", "reduce", "tiles")
+SHARED = ("common", "weights", "epilogue", "rows", "winograd", "reduce", "tiles", "matrix")
 
 
 @functools.cache

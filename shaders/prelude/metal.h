@@ -160,6 +160,7 @@ typedef float dst;
 #define GID(d)          ((int)od_gid[d])
 #define LID(d)          ((int)od_lid[d])
 #define LOCAL(T, x, n)  threadgroup T x[n]
+#define LOCAL_PTR(T)    threadgroup T*
 #define UNROLL          _Pragma("unroll")                   // before a short loop: what it fills stays in registers
 #define BARRIER()       threadgroup_barrier(mem_flags::mem_threadgroup)  // for what is in local memory
 #define BARRIER_ALL()   threadgroup_barrier(mem_flags::mem_threadgroup | mem_flags::mem_device)  // and in buffers

@@ -76,3 +76,20 @@ static inline real4 od_unpacked4(device const uchar* p) {
 #define SG_SHUFFLE(x, lane) simd_shuffle(x, (ushort)(lane))
 #define SG_SHUFFLE_XOR(x, mask) simd_shuffle_xor(x, (ushort)(mask))
 #endif
+
+// matrix.h for Apple's unit, whose SIMD-groups have 32 work-items.
+#if MATRIX_UNIT && LANES == 32 && (HALF || !F16)
+#define MAT_M           8
+#define MAT_N           8
+#define MAT_K           8
+typedef simdgroup_matrix<real, 8, 8> mat_left;
+typedef simdgroup_matrix<real, 8, 8> mat_right;
+typedef simdgroup_matrix<float, 8, 8> mat_sum;
+#define MAT_ZERO(sum)   sum = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+#define MAT_LEFT(tile, p, stride) simdgroup_load(tile, p, stride);
+#define MAT_RIGHT(tile, p, stride) simdgroup_load(tile, p, stride);
+#define MAT_LEFT_STG(tile, p, stride) simdgroup_load(tile, p, stride);
+#define MAT_RIGHT_STG(tile, p, stride) simdgroup_load(tile, p, stride);
+#define MAT_MULTIPLY(sum, left, right) simdgroup_multiply_accumulate(sum, left, right, sum);
+#define MAT_STORE(sum, p, stride) simdgroup_store(sum, p, stride);
+#endif

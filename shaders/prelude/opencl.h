@@ -111,6 +111,7 @@ static inline vec od_exp2_down(vec given) {
 #define GID(d)          ((int)get_global_id(d))
 #define LID(d)          ((int)get_local_id(d))
 #define LOCAL(T, x, n)  __local T x[n]
+#define LOCAL_PTR(T)    __local T*
 #define UNROLL          _Pragma("unroll")                   // before a short loop: what it fills stays in registers
 #define BARRIER()       barrier(CLK_LOCAL_MEM_FENCE)        // for what is in local memory
 #define BARRIER_ALL()   barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)  // and for what is in buffers

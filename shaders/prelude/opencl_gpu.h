@@ -114,3 +114,20 @@ static inline char4 od_unpacked4(__global const uchar* p) {
 #define SG_SHUFFLE_XOR(x, mask) intel_sub_group_shuffle_xor(x, mask)
 #endif
 #endif
+
+// matrix.h for Arm's unit, cl_arm_matrix_multiply: lane 4 y + x of 16 gives row y, column x of a left and a right side
+// of 4 by 4 and has that of float sums, says Arm's Compute Library. Matrices here are several of these: work-items have
+// neighbouring elements of theirs, which they give in turn.
+#if MATRIX_UNIT && defined(cl_arm_matrix_multiply) && LANES == 16 && (HALF || !F16)
+#define MAT_M           8
+#define MAT_N           16
+#define MAT_K           8
+#define OD_MAT_ROWS     2
+#define OD_MAT_COLS     4
+#define OD_MAT_ROW      (LID(0) / 4 % 4 * 2)
+#define OD_MAT_COL      (LID(0) % 4 * 4)
+#define OD_MAT_OWN      2
+#define OD_MAT_OF_LEFT  (LID(0) % 4 * 2)
+#define OD_MAT_OF_RIGHT (LID(0) / 4 % 4 * 2)
+#define OD_MAT_PRODUCT(a, b, sum) arm_matrix_multiply(a, b, sum)
+#endif

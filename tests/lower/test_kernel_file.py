@@ -1,10 +1,13 @@
 """Headers are checked, launches computed, sources joined."""
 
+import itertools
+import math
 from pathlib import Path
 
 import pytest
 
 from ondevice.errors import NoKernelError
+from ondevice.lower.expression import evaluate, names
 from ondevice.lower.kernel_file import KernelFile, load_all
 
 KERNELS = load_all()
@@ -181,13 +184,16 @@ def test_a_folder_is_a_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 def test_groups_suit_small_devices(kernel: KernelFile) -> None:
     """At most 256 work-items in a group whatever is chosen, at most 64 with some choice."""
-    sizes = {name: values for name, values in kernel.header["tune"].items() if name in ("X", "Y")}
-    biggest, smallest = 1, 1
-    for values in sizes.values():
-        biggest, smallest = biggest * max(values), smallest * min(values)
-    assert biggest <= 256
-    assert smallest <= 64
-    assert set(kernel.header["group"]) <= {*sizes, "1"}
+    tune = kernel.header["tune"]
+    sizes = sorted(set().union(*map(names, kernel.header["group"])))
+    groups = []
+    for values in itertools.product(*(tune[name] for name in sizes)):
+        groups.append(
+            math.prod(evaluate(text, dict(zip(sizes, values, strict=True))) for text in kernel.header["group"])
+        )
+    assert max(groups) <= 256
+    assert min(groups) <= 64
+    assert set(sizes) <= {"X", "Y", "LANES"}
 
 
 WITH = GOOD.replace("min = 8}}\n", "min = 8}}\n//: with = {WIDE = {V = 8}}\n").replace(

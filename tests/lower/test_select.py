@@ -218,7 +218,15 @@ def test_two_commands_are_taken_where_the_target_asks_for_them() -> None:
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("name, product", [("adreno_740", "matmul_waves"), ("mali_g715", "matmul_tiles")])
+@pytest.mark.parametrize(
+    "name, product",
+    [
+        ("adreno_6xx", "matmul_tiles"),
+        ("adreno_740", "matmul_waves"),
+        ("mali_g715", "matmul_matrix"),
+        ("apple_a16", "matmul_matrix"),
+    ],
+)
 def test_winograds_products_are_those_of_the_target(name: str, product: str) -> None:
     """In bands, of which the last is shorter, by whatever kernel the target has for a product."""
     target = replace(load_target(name), winograd={}, scratch=1 << 17)

@@ -32,6 +32,7 @@ def check_product(
     bits="",
     tuning=None,
     name="matmul_tiles",
+    **more,
 ):
     """x [m, k] in one part, or in two with k1 columns in the first; weight [k, n or 2 n]."""
     (m, n, k), (stored, half) = size, way
@@ -46,14 +47,13 @@ def check_product(
     dims["ldb"] = panels.shape[0] * WIDTH
     built = {"F16": int(stored == "f16"), "HALF": half, "SPLIT": int(k1 is not None)}
     inputs = [x1, x2, panels, *staged(name, stored), bias_panels, residual, x if units is None else units]
-    built |= KERNELS[name].asked(quantized) | defines(activation, bias, False, add)
+    built |= KERNELS[name].asked(quantized) | defines(activation, bias, False, add) | more
     got = bench.run(KERNELS[name], inputs, ((m, n), x.dtype), dims, tuning, **built)
     left, add_, rest = exact(x, shift, residual)
     extra = {"bias": add_ if bias else None, "residual": rest if add else None}
     size_of = np.abs(left) @ np.abs(meant)
-    terms = (
-        KERNELS[name].tuning(**(tuning or {}))["KB"] + 3 * bool(bits) if half else 0
-    )  # a scale is rounded, and its product
+    sums = KERNELS[name].tuning(**(tuning or {})).get("KB", 0)
+    terms = sums + 3 * bool(bits) if half else 0  # a scale is rounded, and its product
     want, wrong = finished(left @ meant, size_of, k + bool(bits), stored, activation, half_terms=terms, **extra)
     assert_close(got, want, wrong, f"{size} {activation}")
 
