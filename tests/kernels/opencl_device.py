@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ondevice.errors import DeviceError
 from ondevice.run.discovery import find_device, opencl
 from ondevice.run.opencl import OpenCLDevice
@@ -35,7 +37,11 @@ class PhoneOpenCL(OpenCLDevice):
         if self.sub_group and used:
             word = f"__attribute__((intel_reqd_sub_group_size({self.sub_group})))"
             source = re.sub(r"\b__kernel\b", f"{word} __kernel", source)
-        return super().build(source, entry, where)
+        if "Portable Computing Language" not in self.facts()["platform"]:
+            return super().build(source, entry, where)
+        with pytest.MonkeyPatch.context() as patch:  # its optimizer takes a minute for a kernel of unrolled tiles
+            patch.setenv("PYOPENCL_BUILD_OPTIONS", "-cl-opt-disable")
+            return super().build(source, entry, where)
 
     def launch(self, bound: Any, grid: tuple[int, int, int], group: tuple[int, int, int]) -> Any:
         taken = opencl().kernel_work_group_info.LOCAL_MEM_SIZE
