@@ -44,9 +44,8 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
             about |= {"seed": request.seed, "width": request.width, "height": request.height}
             return Picture(pixels, np.zeros((1, 4, 8, 8), np.float32), np.ones((1, 4, 8, 8), np.float32), about)
 
-    device = SimpleNamespace(
-        name="none", facts=lambda: {"kind": "cpu", "global_bytes": 1 << 40, "maps_weights": True, "name": "none"}
-    )
+    facts = {"kind": "cpu", "global_bytes": 1 << 40, "maps_weights": True, "name": "none"}
+    device = SimpleNamespace(name="none", dialect="opencl", facts=lambda: facts)
     monkeypatch.setattr(generate, "Pipeline", Painter)
     monkeypatch.setattr(generate, "choose_device", lambda _: device)
     monkeypatch.setattr(generate, "Session", lambda *_, **__: SimpleNamespace(profile=Profile({}, launches=[])))
