@@ -17,7 +17,7 @@ from ondevice.graph.verify import static_shape
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
 from ondevice.lower.program import Program
-from ondevice.plan import arena_bytes, idle, plan
+from ondevice.plan import Placed, numbered, placed
 from ondevice.plan.plan import Plan
 from ondevice.rewrite.statistics import given_statistics
 
@@ -42,12 +42,14 @@ class Fused:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A job's program, and the fused graph that it was lowered from. `rewrite` is what became of rules and methods."""
+    """A job's program, and the fused graph that it was lowered from. `rewrite` is what became of rules and methods,
+    `where` the program's place, if that was asked for already."""
 
     fused: Fused
     program: Program
     storage: str  # "f16" or "f32"
     rewrite: dict[str, Any]
+    where: Placed | None = None
 
     @property
     def job(self) -> Job:
@@ -60,7 +62,7 @@ class Compiled:
 
     def plan(self) -> Plan:
         """The program with a place for every tensor. Raises PlanError as `ondevice.plan.plan` does."""
-        return plan(self.program, storage=self.storage)
+        return numbered(self.where or placed(self.program), self.storage)
 
     def tuned(self) -> str:
         """Where the program's calls have their tunables from, most of them first."""
@@ -94,38 +96,46 @@ def programs(
             given_statistics(graph)
             _between_stages(graph, storage)
         lowered = partial(
-            lower,
+            _lowered,
             graph,
-            job.component,
+            job,
             storage=storage,
             kernels=kernels,
             target=recipe.target,
             weights=recipe.weights,
             without=recipe.without,
         )
-        program = lowered()
+        program, where = lowered(), None
         # A CPU's scratch stays in its cache: there more of it is no gain.
         if recipe.target.kernel_class == "mobile" and program.scratch:
-            program = _roomier(program, lowered)
-        program.sizes = dict(job.sizes)
+            program, where = _roomier(program, lowered)
         rules = [*fused.rewrite["rules"], *of_methods(program, recipe.without)]
-        yield Compiled(fused, program, storage, fused.rewrite | {"rules": rules})
+        yield Compiled(fused, program, storage, fused.rewrite | {"rules": rules}, where)
 
 
-def _roomier(program: Program, lowered: Callable[..., Program]) -> Program:
-    """The program with as few bands as an arena of about its own allows: scratch may have what is idle there while a
-    node runs.
+def _lowered(graph: ir.Model, job: Job, **options: Any) -> Program:
+    """The program of a job's graph. `options` and errors: `ondevice.lower.lower`'s."""
+    program = lower(graph, job.component, **options)
+    program.sizes = dict(job.sizes)
+    return program
+
+
+def _roomier(program: Program, lowered: Callable[..., Program]) -> tuple[Program, Placed]:
+    """The program with as few bands as an arena of about its own allows, and its place: scratch may have what is idle
+    there while a node runs.
 
     Args:
         lowered: lowers the same graph; `rooms` as `ondevice.lower.lower` has it.
     """
-    most = int(MORE * arena_bytes(program))
-    rooms = idle(program, most)
+    own = placed(program)
+    most = int(MORE * own.arena)
+    rooms = own.idle(most)
     for share in SHARES:
         other = lowered(rooms={node: int(share * room) for node, room in rooms.items()})
-        if arena_bytes(other) <= most:
-            return other
-    return program
+        where = placed(other)
+        if where.arena <= most:
+            return other, where
+    return program, own
 
 
 def _between_stages(graph: ir.Model, storage: str) -> None:

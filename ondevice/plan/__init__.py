@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from ondevice.lower.program import Program
@@ -17,58 +20,71 @@ def weight_key(component: str, tensor: str) -> str:
     return f"{component}/{tensor}"
 
 
-def _smallest(program: Program) -> tuple[list[Life], dict[str, int], Program]:
-    """Lives, offsets and calls of the smallest arena: reordered or not, in place or not. In place usually needs less;
-    but tensors that live for long may fit badly."""
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A program in the order in which its calls run, with the lives of its tensors and their offsets in the arena."""
+
+    program: Program
+    lives: Sequence[Life]
+    offsets: Mapping[str, int]
+
+    @property
+    def arena(self) -> int:
+        """Bytes."""
+        return arena_size(self.lives, self.offsets)
+
+    def idle(self, size: int) -> dict[str, int]:
+        """Bytes that the scratch of each node may take in an arena of `size` bytes: what the rest leaves of it while
+        the node's calls run. Of nodes that have scratch."""
+        taken = np.zeros(len(self.program.calls) + 2, np.int64)
+        steps: dict[str, list[int]] = {}
+        own: dict[str, set[str]] = {}
+        for step, call in enumerate(self.program.calls):
+            steps.setdefault(call.node, []).append(step)
+            scratch = self.program.scratch.intersection((*call.inputs, *call.outputs))
+            own.setdefault(call.node, set()).update(scratch)
+        for life in self.lives:
+            taken[life.first : life.last + 1] += round_up(life.size)
+        by_name = {life.name: life for life in self.lives}
+        found = {}
+        for node, names in own.items():
+            if names:
+                first, last = min(steps[node]), max(steps[node])
+                rest = taken[first : last + 1].copy()
+                for life in (by_name[name] for name in names):
+                    rest[max(life.first - first, 0) : life.last + 1 - first] -= round_up(life.size)
+                found[node] = max(size - int(rest.max()), 0)
+        return found
+
+
+def placed(program: Program) -> Placed:
+    """The smallest arena: reordered or not, in place or not. In place usually needs less; but tensors that live for
+    long may fit badly."""
     moved = ordered(program)
-    best: tuple[list[Life], dict[str, int], Program] | None = None
+    best: Placed | None = None
     for candidate in (in_place(moved), in_place(program), moved, program):
         alive = lives(candidate)
-        if best is None or peak(alive) < arena_size(*best[:2]):
-            offsets = place(alive)
-            if best is None or arena_size(alive, offsets) < arena_size(*best[:2]):
-                best = alive, offsets, candidate
+        if best is None or peak(alive) < best.arena:
+            tried = Placed(candidate, alive, place(alive))
+            if best is None or tried.arena < best.arena:
+                best = tried
     assert best is not None
     return best
 
 
-def arena_bytes(program: Program) -> int:
-    """Bytes of the arena that `plan` gives the program."""
-    return arena_size(*_smallest(program)[:2])
-
-
-def idle(program: Program, size: int) -> dict[str, int]:
-    """Bytes that the scratch of each node may take in an arena of `size` bytes: what the rest leaves of it while the
-    node's calls run. Of nodes that have scratch."""
-    alive, _, program = _smallest(program)
-    taken = np.zeros(len(program.calls) + 2, np.int64)
-    steps: dict[str, list[int]] = {}
-    own: dict[str, set[str]] = {}
-    for step, call in enumerate(program.calls):
-        steps.setdefault(call.node, []).append(step)
-        own.setdefault(call.node, set()).update(program.scratch.intersection((*call.inputs, *call.outputs)))
-    for life in alive:
-        taken[life.first : life.last + 1] += round_up(life.size)
-    by_name = {life.name: life for life in alive}
-    found = {}
-    for node, names in own.items():
-        if names:
-            first, last = min(steps[node]), max(steps[node])
-            rest = taken[first : last + 1].copy()
-            for life in (by_name[name] for name in names):
-                rest[max(life.first - first, 0) : life.last + 1 - first] -= round_up(life.size)
-            found[node] = max(size - int(rest.max()), 0)
-    return found
-
-
 def plan(program: Program, *, storage: str) -> Plan:
-    """Give every tensor a place and number everything a player needs.
+    """Give every tensor a place (`placed`) and number everything a player needs.
 
     Raises:
         PlanError: the program reads what nothing wrote, or (our bug) the placement is unsafe.
     """
-    alive, offsets, program = _smallest(program)
-    check(alive, offsets)
+    return numbered(placed(program), storage)
+
+
+def numbered(where: Placed, storage: str) -> Plan:
+    """The plan of a program whose tensors have their places. Raises PlanError as `plan` does."""
+    program, offsets = where.program, where.offsets
+    check(where.lives, offsets)
     operands: list[Operand] = []
     kernels: dict[Kernel, int] = {}
     index: dict[str, int] = {}
@@ -107,7 +123,7 @@ def plan(program: Program, *, storage: str) -> Plan:
         component=program.component,
         sizes=program.sizes,
         dtype=storage,
-        arena=arena_size(alive, offsets),
+        arena=where.arena,
         operands=tuple(operands),
         inputs=tuple(index[name] for name in program.inputs),
         outputs=tuple(index[name] for name in program.outputs),

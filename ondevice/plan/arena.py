@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -81,7 +81,7 @@ def _fitted(order: Sequence[Life]) -> dict[str, int]:
     return offsets
 
 
-def check(lives: Sequence[Life], offsets: dict[str, int]) -> None:
+def check(lives: Sequence[Life], offsets: Mapping[str, int]) -> None:
     """Raise unless the placement is safe.
     Runs on every plan we make; plans that are read go through `bundle.plan_file.check_memory`.
 
@@ -110,6 +110,6 @@ def check(lives: Sequence[Life], offsets: dict[str, int]) -> None:
             )
 
 
-def arena_size(lives: Sequence[Life], offsets: dict[str, int]) -> int:
+def arena_size(lives: Sequence[Life], offsets: Mapping[str, int]) -> int:
     """Bytes the arena needs, rounded up to the alignment."""
     return round_up(max((offsets[life.name] + life.size for life in lives), default=0))

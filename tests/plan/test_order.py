@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from plan.random_programs import legal_orders, programs, run_apart, run_planned
 
 from ondevice.lower.program import Call, Program, Tensor
-from ondevice.plan import arena_bytes, idle, plan
+from ondevice.plan import placed, plan
 from ondevice.plan.arena import arena_size, place
 from ondevice.plan.inplace import in_place, pairs
 from ondevice.plan.liveness import lives
@@ -165,5 +165,6 @@ def test_what_is_idle_is_what_is_left_beside_the_rest(given_program, units):
     assume(inner)
     scratch, size = inner[0], units * ALIGN
     whole = replace(given_program, scratch={scratch})
-    assert all(found >= size for found in idle(whole, arena_bytes(whole) + size).values())
-    assert set(idle(whole, 0).values()) <= {0}
+    where = placed(whole)
+    assert all(found >= size for found in where.idle(where.arena + size).values())
+    assert set(where.idle(0).values()) <= {0}
