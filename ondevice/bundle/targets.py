@@ -9,7 +9,7 @@ from typing import Any
 
 from ondevice.bundle import format as f
 from ondevice.errors import BundleError, DeviceError
-from ondevice.lower.prelude import SPELLED
+from ondevice.lower.prelude import missing
 from ondevice.plan.plan import Plan
 
 # What a target's plans take of a device at most -> the fact of a device that says how much it has.
@@ -42,8 +42,8 @@ class TargetEntry:
 
     def misfit(self, facts: Mapping[str, Any], dialect: str) -> str | None:
         """Why a device cannot run its plans; None if it can. A fact that is not known stands in no way."""
-        if missing := [need for need in self.needs if need not in SPELLED[dialect].union(facts.get("caps", ()))]:
-            return f"it needs {', '.join(missing)}"
+        if lacks := missing(self.needs, dialect, facts.get("caps", ())):
+            return f"it needs {', '.join(lacks)}"
         for limit, most in self.limits.items():
             if most > (has := facts.get(FACTS[limit]) or most):
                 return f"it needs {limit.replace('_', ' ')} of {most:,} (the device has {has:,})"
@@ -114,8 +114,8 @@ def check_serves(plan: Plan, where: str, targets: Collection[TargetEntry]) -> No
         BundleError: names the need or the limit.
     """
     for target in targets:
-        if missing := [need for need in plan.needs if need not in target.needs]:
-            what = f"needs {missing[0]}, which target {target.name} of {f.MANIFEST} does not say."
+        if unsaid := [need for need in plan.needs if need not in target.needs]:
+            what = f"needs {unsaid[0]}, which target {target.name} of {f.MANIFEST} does not say."
             raise BundleError(what, where=where, fix=f.DAMAGED)
         for limit, taken in taken_by(plan).items():
             if taken > target.limits[limit]:

@@ -104,16 +104,11 @@ def planned(model: Model, recipe: Recipe, jobs: Sequence[Job], progress: Callabl
 
 def too_large(plan: Plan, limits: Limits) -> str | None:
     """Which buffer of a plan is larger than a target's devices have; None if none is."""
-    if limits.refuses_allocation(plan.arena):
-        return (
-            f"its arena of {plan.arena / 1e6:,.1f} MB is over the {(limits.allocation or 0) / 1e6:,.1f} MB of a buffer"
-        )
-    for operand in plan.operands:
-        if operand.weight is not None and limits.refuses_allocation(operand.nbytes):
-            return (
-                f"its weight {operand.weight} of {operand.nbytes / 1e6:,.1f} MB is over the "
-                f"{(limits.allocation or 0) / 1e6:,.1f} MB of a buffer"
-            )
+    weights = ((f"weight {x.weight}", x.nbytes) for x in plan.operands if x.weight is not None)
+    for what, nbytes in (("arena", plan.arena), *weights):
+        if limits.allocation is not None and nbytes > limits.allocation:
+            most = f"{limits.allocation / 1e6:,.1f} MB of a buffer"
+            return f"its {what} of {nbytes / 1e6:,.1f} MB is over the {most}"
     return None
 
 

@@ -19,7 +19,7 @@ from ondevice.base.text.toml import parse_toml
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import ceil_div, evaluate
 from ondevice.lower.header import IMAGES, OPERAND, check_header
-from ondevice.lower.prelude import DIALECTS, prelude
+from ondevice.lower.prelude import ANYWHERE, DIALECTS, prelude
 from ondevice.lower.program import USES
 from ondevice.target import CLASSES
 
@@ -69,11 +69,10 @@ class KernelFile:
         return tuple(self.header.get("uses", ()))
 
     def built_on(self, defines: Mapping[str, int]) -> set[str]:
-        """The capabilities without which a build with these defines does not run. Words for constant loads have a
-        spelling for any device."""
+        """The capabilities without which a build with these defines does not run, whatever the dialect."""
         used = {cap for cap in self.uses if cap in USES and defines.get(USES[cap])}
         images = any(defines.get(f"IMAGE_{name}") for name in self.textures)
-        return {*self.caps, *used, *(["image2d"] if images else [])} - {"wave_constants"}
+        return {*self.caps, *used, *(["image2d"] if images else [])} - ANYWHERE
 
     @property
     def inputs(self) -> tuple[str, ...]:

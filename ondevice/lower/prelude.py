@@ -6,14 +6,22 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 
 from ondevice.base.paths import SHADERS
 
 DIALECTS = ("opencl", "metal")
 # What a dialect's words do for any device, also without an instruction for it.
 SPELLED = {"opencl": frozenset({"matrix_unit", "wave_constants"}), "metal": frozenset({"wave_constants"})}
+ANYWHERE = frozenset.intersection(*SPELLED.values())  # what every dialect has such words for: no program needs it
 # in terms of a dialect's own words; a later one may use those before it
 SHARED = ("common", "weights", "epilogue", "rows", "winograd", "reduce", "tiles", "matrix")
+
+
+def missing(needs: Iterable[str], dialect: str, caps: Iterable[str]) -> list[str]:
+    """Those needs of a plan that a device of these capabilities has not, and that its dialect has no words for."""
+    has = SPELLED[dialect].union(caps)
+    return [need for need in needs if need not in has]
 
 
 @functools.cache

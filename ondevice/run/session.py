@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from ondevice.errors import DeviceError, OnDeviceError, UsageError
-from ondevice.lower.prelude import SPELLED
+from ondevice.lower.prelude import missing
 from ondevice.lower.program import DTYPES
 from ondevice.plan.plan import Plan
 from ondevice.run.check import NUMPY, check_results, results
@@ -247,9 +247,8 @@ class Session:
 
     def _check_needs(self, plan: Plan, where: str) -> None:
         """Refuse a plan that needs what the device has not, before anything is built or loaded for it."""
-        has = SPELLED[self._device.dialect].union(self._facts["caps"])
-        if missing := [need for need in plan.needs if need not in has]:
-            what = ", ".join(f"{need} ({CAPABILITIES[need]})" for need in missing)
+        if lacks := missing(plan.needs, self._device.dialect, self._facts["caps"]):
+            what = ", ".join(f"{need} ({CAPABILITIES[need]})" for need in lacks)
             raise DeviceError(
                 f"it needs {what}, which {self._device.name} has not.",
                 where=where,

@@ -45,21 +45,12 @@ class Limits:
     pitch_alignment: int | None = None
 
     def refuses_group(self, group: Sequence[int]) -> str | None:
-        """Why a work-group of these sizes cannot be; None if it can. So do the other methods say of theirs."""
+        """Why a work-group of these sizes cannot be; None if it can."""
         return _over("a work-group", prod(group), self.work_group, "work-items")
 
     def refuses_local(self, nbytes: int) -> str | None:
+        """The same of a group's local memory."""
         return _over("local memory", nbytes, self.local_memory, "bytes")
-
-    def refuses_allocation(self, nbytes: int) -> str | None:
-        return _over("a buffer", nbytes, self.allocation, "bytes")
-
-    def refuses_image(self, width: int, height: int) -> str | None:
-        """Of an image over a buffer: `width` texels, which follow each other without a gap, by `height` rows."""
-        if self.pitch_alignment and width % self.pitch_alignment:
-            return f"rows of {width} texels are no multiple of {self.pitch_alignment}"
-        wide = _over("an image's row", width, self.image_width, "texels")
-        return wide or _over("an image", height, self.image_height, "rows")
 
 
 def _over(what: str, value: int, most: int | None, unit: str) -> str | None:
