@@ -14,7 +14,7 @@
 //:   "n: int", "ic: int", "h: int", "w: int", "oc: int", "ldb: int", "oh: int", "ow: int", "kh: int", "kw: int",
 //:   "stride: int", "pad_top: int", "pad_left: int", "up_h: int", "up_w: int", "shift_from: int", "shift_row: int",
 //: ]
-//: grid  = ["ldb // (4 * NC)", "ceil_div(oh * ow, MR)", "n"]
+//: grid  = ["ldb // (V * NC)", "ceil_div(oh * ow, MR)", "n"]
 //: group = ["X", "Y", "1"]
 //: tune.V = [4]
 //: tune.NV = [4]
@@ -48,12 +48,7 @@ KERNEL(conv2d_tiles)(IN_TEX(x), IN_WTEX(weight), IN(stg, bias), IN(stg, shift), 
   if (panel * 16 + first * 4 >= oc || top >= pixels || item >= n) return;
 
   int oy[MR], ox[MR];
-  UNROLL  // pixels past the end repeat the last one and are not stored
-  for (int i = 0; i < MR; i++) {
-    const int pixel = MIN(top + i, pixels - 1);
-    oy[i] = pixel / ow * stride - pad_top;
-    ox[i] = pixel % ow * stride - pad_left;
-  }
+  TILE_PATCHES(oy, ox, top, 1)
   vec sum[MR][NC];
   EACH_OF_TILE(i, v) sum[i][v] = SPLAT(0.0f);
   real4 units[NC];
@@ -61,13 +56,7 @@ KERNEL(conv2d_tiles)(IN_TEX(x), IN_WTEX(weight), IN(stg, bias), IN(stg, shift), 
     const int right = (panel * kh * kw + tap) * ic;  // row of 16 in the weight
     int from[MR];
     bool inside[MR];
-    UNROLL
-    for (int i = 0; i < MR; i++) {
-      const int iy = oy[i] + tap / kw, ix = ox[i] + tap % kw;
-      inside[i] = iy >= 0 && iy < up_h && ix >= 0 && ix < up_w;
-      // up_h by up_w is the picture once repeated to its larger size (nearest neighbour); h by w as it is stored.
-      from[i] = inside[i] ? (item * h + iy * h / up_h) * w + ix * w / up_w : 0;
-    }
+    TILE_TAP(from, inside, oy, ox, tap)
     for (int start = 0, end; start < ic; start = end) {
       end = MIN(start + BLOCK(KB, tap * ic + start, ic), ic);
       real4 part[MR][NC];
@@ -75,34 +64,12 @@ KERNEL(conv2d_tiles)(IN_TEX(x), IN_WTEX(weight), IN(stg, bias), IN(stg, shift), 
       PANEL_SCALES(units, scales, panel, kh * kw * ic, tap * ic + start, first)
       for (int c = start; c < end; c += 4) {
         real4 left[MR];
-        UNROLL
-        for (int i = 0; i < MR; i++) {
-          left[i] = LOADT(x, from[i], c / 4, ic / 4);
-          if (!inside[i]) left[i] = RSPLAT(0.0f);
-        }
+        TILE_PIXELS(left, x, from, inside, c / 4)
         TILE_PRODUCTS(part, left, weight, right + c, first, units)
       }
       EACH_OF_TILE(i, v) sum[i][v] += TO_VEC(part[i][v]);
     }
   }
 
-  UNROLL
-  for (int i = 0; i < MR; i++) {
-    if (top + i >= pixels) continue;
-    UNROLL
-    for (int v = 0; v < NC; v++) {
-      const int col = panel * 16 + (first + v) * 4;
-      if (col >= oc) continue;
-      const int out = (item * pixels + top + i) * oc + col, shift_at = shift_from + item * shift_row + col;
-      vec z = sum[i][v];
-      ADD_BIAS(z, LOADV, col)
-      if (col + V <= oc) {
-        FINISH(z, LOADV, shift_at, out)
-        STOREV(y, out, z);
-        continue;
-      }
-#define FINISH_LANE(one, c) FINISH(one, LOAD, shift_at + c, out + c)
-      STORE_LANES(z, out, oc - col, FINISH_LANE)
-    }
-  }
+  STORE_PIXELS(sum, top, 1, first)
 }

@@ -41,25 +41,14 @@ KERNEL(conv2d_waves)(IN_TEX(x), IN_BLOCKS(weight), IN_STAGE(stage), IN(stg, bias
   const int pixels = oh * ow, panel = GID(1), top = GID(0) / X * X * MR + LID(0), item = GID(2);
 
   int oy[MR], ox[MR];
-  UNROLL  // pixels past the end repeat the last one and are not stored
-  for (int i = 0; i < MR; i++) {
-    const int pixel = MIN(top + i * X, pixels - 1);
-    oy[i] = pixel / ow * stride - pad_top;
-    ox[i] = pixel % ow * stride - pad_left;
-  }
+  TILE_PATCHES(oy, ox, top, X)
   vec sum[MR][NC];
   EACH_OF_TILE(i, v) sum[i][v] = SPLAT(0.0f);
   for (int tap = 0; tap < kh * kw; tap++) {
     const int right = (panel * kh * kw + tap) * ic;  // row of 16 in the weight
     int from[MR];
     bool inside[MR];
-    UNROLL
-    for (int i = 0; i < MR; i++) {
-      const int iy = oy[i] + tap / kw, ix = ox[i] + tap % kw;
-      inside[i] = iy >= 0 && iy < up_h && ix >= 0 && ix < up_w;
-      // up_h by up_w is the picture once repeated to its larger size (nearest neighbour); h by w as it is stored.
-      from[i] = inside[i] ? (item * h + iy * h / up_h) * w + ix * w / up_w : 0;
-    }
+    TILE_TAP(from, inside, oy, ox, tap)
     for (int start = 0, end; start < ic; start = end) {
       end = MIN(start + BLOCK(KB, tap * ic + start, ic), ic);
       real4 part[MR][NC];
@@ -68,11 +57,7 @@ KERNEL(conv2d_waves)(IN_TEX(x), IN_BLOCKS(weight), IN_STAGE(stage), IN(stg, bias
         STAGE_BLOCK(block, stage, weight, (right + c) * 16, scales, PANEL_UNITS(panel, kh * kw * ic, tap * ic + c))
         for (int r = 0; r < 16; r += 4) {
           real4 left[MR];
-          UNROLL
-          for (int i = 0; i < MR; i++) {
-            left[i] = LOADT(x, from[i], (c + r) / 4, ic / 4);
-            if (!inside[i]) left[i] = RSPLAT(0.0f);
-          }
+          TILE_PIXELS(left, x, from, inside, (c + r) / 4)
           WAVE_PRODUCTS(part, left, block, r)
         }
       }
@@ -80,24 +65,5 @@ KERNEL(conv2d_waves)(IN_TEX(x), IN_BLOCKS(weight), IN_STAGE(stage), IN(stg, bias
     }
   }
 
-  UNROLL
-  for (int i = 0; i < MR; i++) {
-    const int pixel = top + i * X;
-    if (pixel >= pixels) continue;
-    UNROLL
-    for (int v = 0; v < NC; v++) {
-      const int col = panel * 16 + v * 4;
-      if (col >= oc) continue;
-      const int out = (item * pixels + pixel) * oc + col, shift_at = shift_from + item * shift_row + col;
-      vec z = sum[i][v];
-      ADD_BIAS(z, LOADV, col)
-      if (col + V <= oc) {
-        FINISH(z, LOADV, shift_at, out)
-        STOREV(y, out, z);
-        continue;
-      }
-#define FINISH_LANE(one, c) FINISH(one, LOAD, shift_at + c, out + c)
-      STORE_LANES(z, out, oc - col, FINISH_LANE)
-    }
-  }
+  STORE_PIXELS(sum, top, X, 0)
 }

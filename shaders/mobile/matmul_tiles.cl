@@ -11,7 +11,7 @@
 //: ]
 //: out   = ["y: stg[batch, m, n]"]
 //: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
-//: grid  = ["ldb // (4 * NC)", "ceil_div(m, MR)", "batch"]
+//: grid  = ["ldb // (V * NC)", "ceil_div(m, MR)", "batch"]
 //: group = ["X", "Y", "1"]
 //: tune.V = [4]
 //: tune.NV = [4]
@@ -82,25 +82,5 @@ KERNEL(matmul_tiles)(IN_TEX(a), IN_TEX(a2), IN_WTEX(b), IN(stg, bias), IN(stg, r
   }
 #endif
 
-  UNROLL
-  for (int i = 0; i < MR; i++) {
-    if (top + i >= m) continue;
-    UNROLL
-    for (int v = 0; v < TILE_SIDE; v++) {
-      const int at = panel * 16 + (first + v) * 4, col = ACT_Geglu ? panel * 8 + (first + v) * 4 : at;
-      if (col >= n) continue;
-      const int out = (item * m + top + i) * n + col;
-      vec z = sum[i][v], gate = sum[i][NC - TILE_SIDE + v];
-      ADD_BIAS(z, LOADV, at)
-      ADD_BIAS(gate, LOADV, at + 8)
-      z = ACT_Geglu ? z * ACTIVATE(gate) : ACTIVATE(z);
-      if (col + V <= n) {
-        ADD_RESIDUAL(z, LOADV, out)
-        STOREV(y, out, z);
-        continue;
-      }
-#define FINISH_LANE(one, c) ADD_RESIDUAL(one, LOAD, out + c)
-      STORE_LANES(z, out, n - col, FINISH_LANE)
-    }
-  }
+  STORE_ROWS(sum, top, 1, first)
 }

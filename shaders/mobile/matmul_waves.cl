@@ -78,26 +78,5 @@ KERNEL(matmul_waves)(IN_TEX(a), IN_TEX(a2), IN_BLOCKS(b), IN_STAGE(stage), IN(st
   }
 #endif
 
-  UNROLL
-  for (int i = 0; i < MR; i++) {
-    const int row = top + i * X;
-    if (row >= m) continue;
-    UNROLL
-    for (int v = 0; v < TILE_SIDE; v++) {
-      const int at = panel * 16 + v * 4, col = ACT_Geglu ? panel * 8 + v * 4 : at;
-      if (col >= n) continue;
-      const int out = (item * m + row) * n + col;
-      vec z = sum[i][v], gate = sum[i][NC - TILE_SIDE + v];
-      ADD_BIAS(z, LOADV, at)
-      ADD_BIAS(gate, LOADV, at + 8)
-      z = ACT_Geglu ? z * ACTIVATE(gate) : ACTIVATE(z);
-      if (col + V <= n) {
-        ADD_RESIDUAL(z, LOADV, out)
-        STOREV(y, out, z);
-        continue;
-      }
-#define FINISH_LANE(one, c) ADD_RESIDUAL(one, LOAD, out + c)
-      STORE_LANES(z, out, n - col, FINISH_LANE)
-    }
-  }
+  STORE_ROWS(sum, top, X, 0)
 }

@@ -80,3 +80,80 @@
   OD_WAVE_ROW(part, left, y, block, (row) + 1)     \
   OD_WAVE_ROW(part, left, z, block, (row) + 2)     \
   OD_WAVE_ROW(part, left, w, block, (row) + 3)
+
+// These words are of a kernel's own sizes: its arguments, `panel`, `item` and `pixels`.
+//
+// Of a convolution, whose rows are pixels `top`, `top + step` and so on: where the patch of each begins in the picture.
+// Pixels past the end repeat the last one and are not stored.
+#define TILE_PATCHES(oy, ox, top, step)                          \
+  UNROLL                                                         \
+  for (int od_i = 0; od_i < MR; od_i++) {                        \
+    const int od_pixel = MIN((top) + od_i * (step), pixels - 1); \
+    oy[od_i] = od_pixel / ow * stride - pad_top;                 \
+    ox[od_i] = od_pixel % ow * stride - pad_left;                \
+  }
+// Under a tap: the pixel as it is stored, and whether there is one. up_h by up_w is the picture once repeated to its
+// larger size (nearest neighbour); h by w as it is stored.
+#define TILE_TAP(from, inside, oy, ox, tap)                                                          \
+  UNROLL                                                                                             \
+  for (int od_i = 0; od_i < MR; od_i++) {                                                            \
+    const int od_y = oy[od_i] + (tap) / kw, od_x = ox[od_i] + (tap) % kw;                            \
+    inside[od_i] = od_y >= 0 && od_y < up_h && od_x >= 0 && od_x < up_w;                             \
+    from[od_i] = inside[od_i] ? (item * h + od_y * h / up_h) * w + od_x * w / up_w : 0;              \
+  }
+// Four neighbouring channels of each of them, zeros outside.
+#define TILE_PIXELS(left, x, from, inside, column)   \
+  UNROLL                                             \
+  for (int od_i = 0; od_i < MR; od_i++) {            \
+    left[od_i] = LOADT(x, from[od_i], column, ic / 4); \
+    if (!inside[od_i]) left[od_i] = RSPLAT(0.0f);    \
+  }
+
+// Results of rows `top`, `top + step` and so on into [item, rows, columns], after all that is left to do: of a product,
+// or of a convolution.
+#define OD_REST_OF_ROW(one, c) ADD_RESIDUAL(one, LOAD, od_out + c)
+#define STORE_ROWS(sum, top, step, first)                                                            \
+  UNROLL                                                                                             \
+  for (int od_i = 0; od_i < MR; od_i++) {                                                            \
+    const int od_row = (top) + od_i * (step);                                                        \
+    if (od_row >= m) continue;                                                                       \
+    UNROLL                                                                                           \
+    for (int od_v = 0; od_v < TILE_SIDE; od_v++) {                                                   \
+      const int od_at = panel * 16 + ((first) + od_v) * 4;                                           \
+      const int od_col = ACT_Geglu ? panel * 8 + ((first) + od_v) * 4 : od_at;                       \
+      if (od_col >= n) continue;                                                                     \
+      const int od_out = (item * m + od_row) * n + od_col;                                           \
+      vec od_z = sum[od_i][od_v], od_gate = sum[od_i][NC - TILE_SIDE + od_v];                        \
+      ADD_BIAS(od_z, LOADV, od_at)                                                                   \
+      ADD_BIAS(od_gate, LOADV, od_at + 8)                                                            \
+      od_z = ACT_Geglu ? od_z * ACTIVATE(od_gate) : ACTIVATE(od_z);                                  \
+      if (od_col + V <= n) {                                                                         \
+        ADD_RESIDUAL(od_z, LOADV, od_out)                                                            \
+        STOREV(y, od_out, od_z);                                                                     \
+        continue;                                                                                    \
+      }                                                                                              \
+      STORE_LANES(od_z, od_out, n - od_col, OD_REST_OF_ROW)                                          \
+    }                                                                                                \
+  }
+#define OD_REST_OF_PIXEL(one, c) FINISH(one, LOAD, od_shift + c, od_out + c)
+#define STORE_PIXELS(sum, top, step, first)                                                          \
+  UNROLL                                                                                             \
+  for (int od_i = 0; od_i < MR; od_i++) {                                                            \
+    const int od_pixel = (top) + od_i * (step);                                                      \
+    if (od_pixel >= pixels) continue;                                                                \
+    UNROLL                                                                                           \
+    for (int od_v = 0; od_v < NC; od_v++) {                                                          \
+      const int od_col = panel * 16 + ((first) + od_v) * 4;                                          \
+      if (od_col >= oc) continue;                                                                    \
+      const int od_out = (item * pixels + od_pixel) * oc + od_col;                                   \
+      const int od_shift = shift_from + item * shift_row + od_col;                                   \
+      vec od_z = sum[od_i][od_v];                                                                    \
+      ADD_BIAS(od_z, LOADV, od_col)                                                                  \
+      if (od_col + V <= oc) {                                                                        \
+        FINISH(od_z, LOADV, od_shift, od_out)                                                        \
+        STOREV(y, od_out, od_z);                                                                     \
+        continue;                                                                                    \
+      }                                                                                              \
+      STORE_LANES(od_z, od_out, oc - od_col, OD_REST_OF_PIXEL)                                       \
+    }                                                                                                \
+  }
