@@ -38,6 +38,11 @@ def convolve(x: np.ndarray, weight: np.ndarray, stride: int, pads: tuple[int, in
     return np.einsum("nchwyx,ocyx->nohw", windows, weight, optimize=True)
 
 
+def convolve_nhwc(x: np.ndarray, taps: np.ndarray, stride: int, pads: tuple[int, int, int, int]) -> np.ndarray:
+    """`convolve` with the channels last: x [n, h, w, ic], taps [k, k, ic, oc] -> [n, oh, ow, oc]."""
+    return convolve(x.transpose(0, 3, 1, 2), taps.transpose(3, 2, 0, 1), stride, pads).transpose(0, 2, 3, 1)
+
+
 def dims_of(shape: Shape) -> dict[str, int]:
     n, ic, h, w, oc, k, stride, (top, left, bottom, right) = shape
     oh, ow = (h + top + bottom - k) // stride + 1, (w + left + right - k) // stride + 1

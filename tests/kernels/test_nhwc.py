@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, assert_same_in_place, exact, half, tunings, values
 from kernels.epilogues import FEW_BITS, defines, finished, in_panels, packed
-from kernels.test_conv2d import convolve
+from kernels.test_conv2d import convolve_nhwc
 from tolerance import EPS, assert_close
 
 from ondevice.lower.kernel_file import load_all
@@ -92,12 +92,14 @@ def check_conv(
     image, taps, base, extra, rest = exact(x, meant, bias, shifts, residual)
     large = image[:, np.arange(up_h) * h // up_h][:, :, np.arange(up_w) * w // up_w]
 
-    def conv(a, b):
-        return convolve(a.transpose(0, 3, 1, 2), b.transpose(3, 2, 0, 1), stride, pads).transpose(0, 2, 3, 1)
-
     parts = {"bias": base, "shift": extra[:, None, None, 3:] if shift else None, "residual": rest if add else None}
     want, wrong = finished(
-        conv(large, taps), conv(np.abs(large), np.abs(taps)), ic * k * k + bool(bits), stored, activation, **parts
+        convolve_nhwc(large, taps, stride, pads),
+        convolve_nhwc(np.abs(large), np.abs(taps), stride, pads),
+        ic * k * k + bool(bits),
+        stored,
+        activation,
+        **parts,
     )
     assert_close(got, want, wrong, f"{shape}")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kernels.bench import Bench, assert_same_in_place, exact, tunings, values
 from kernels.epilogues import FEW_BITS, defines, finished, in_panels, packed
-from kernels.test_conv2d import convolve
+from kernels.test_conv2d import convolve_nhwc
 from tolerance import EPS, TINY, assert_close
 
 from ondevice.lower.kernel_file import load_all
@@ -148,7 +148,7 @@ def test_the_whole_is_a_convolution(bench: Bench):
     }
     got = bench.run(KERNELS["winograd_output"], [products, x, x, x], ((n, h, w, oc), np.float32), back, F16=0)
     image, taps = exact(x, weight)
-    want = convolve(image.transpose(0, 3, 1, 2), taps.transpose(3, 2, 0, 1), 1, (1, 1, 1, 1)).transpose(0, 2, 3, 1)
+    want = convolve_nhwc(image, taps, 1, (1, 1, 1, 1))
     error = np.sqrt(((got - want) ** 2).mean() / (want**2).mean())
     assert error < 2e-6
 
@@ -230,8 +230,7 @@ def check_strips(bench: Bench, size, stored, fly=True, up=1, activation="", spli
     image, exact_taps = exact(x, meant)
     image = image.repeat(up, 1).repeat(up, 2)
     want, magnitude = (
-        convolve(a.transpose(0, 3, 1, 2), b.transpose(3, 2, 0, 1), 1, (1, 1, 1, 1)).transpose(0, 2, 3, 1)
-        for a, b in ((image, exact_taps), (np.abs(image), np.abs(exact_taps)))
+        convolve_nhwc(a, b, 1, (1, 1, 1, 1)) for a, b in ((image, exact_taps), (np.abs(image), np.abs(exact_taps)))
     )
     base, extra, rest = exact(*parts) if parts else (np.zeros(oc), None, None)
     shift = None if extra is None else extra[:, None, None, 2:]

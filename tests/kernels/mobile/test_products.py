@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, assert_same_in_place, exact, tunings, values
 from kernels.epilogues import ACTIVATIONS, FEW_BITS, defines, finished, in_panels, packed
-from kernels.test_conv2d import convolve
+from kernels.test_conv2d import convolve_nhwc
 from tolerance import assert_close
 
 from ondevice.lower.kernel_file import load_all
@@ -206,14 +206,17 @@ def check_conv(
         meant.reshape(k, k, ic, oc).astype(np.float64),
     )
 
-    def conv(a, b):
-        return convolve(a.transpose(0, 3, 1, 2), b.transpose(3, 2, 0, 1), stride, pads).transpose(0, 2, 3, 1)
-
     parts = {"bias": base, "shift": extra[:, None, None, 3:] if shift else None, "residual": rest if add else None}
     terms = KERNELS[name].tuning(**(tuning or {}))["KB"] + 3 * bool(bits) if half else 0
-    size = conv(np.abs(large), np.abs(taps))
+    size = convolve_nhwc(np.abs(large), np.abs(taps), stride, pads)
     want, wrong = finished(
-        conv(large, taps), size, ic * k * k + bool(bits), stored, activation, half_terms=terms, **parts
+        convolve_nhwc(large, taps, stride, pads),
+        size,
+        ic * k * k + bool(bits),
+        stored,
+        activation,
+        half_terms=terms,
+        **parts,
     )
     assert_close(got, want, wrong, f"{shape}")
 
