@@ -1,0 +1,256 @@
+#include "base/os.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+namespace od {
+namespace {
+
+constexpr const char* kCopyAgain = "copy the bundle again";
+
+bool map(int descriptor, const char* name, const u8*& data, size_t& size, Error& error) {
+  struct stat facts;
+  if (fstat(descriptor, &facts) != 0) {
+    return fail(error, Code::bundle, name, kCopyAgain, "cannot be read (%s).", strerror(errno));
+  }
+  if (!S_ISREG(facts.st_mode)) return fail(error, Code::bundle, name, kCopyAgain, "is not a regular file.");
+  size = static_cast<size_t>(facts.st_size);
+  data = reinterpret_cast<const u8*>("");
+  if (!size) return true;  // nothing can be mapped of an empty file
+  void* mapped = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+  if (mapped == MAP_FAILED) {
+    return fail(error, Code::bundle, name, kCopyAgain, "cannot be mapped (%s).", strerror(errno));
+  }
+  data = static_cast<const u8*>(mapped);
+  return true;
+}
+
+bool write_all(int descriptor, Bytes data) {
+  while (data.count) {
+    const auto written = write(descriptor, data.data, data.count);
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    data = data.slice(static_cast<size_t>(written), data.count);
+  }
+  return fsync(descriptor) == 0 || errno == EINVAL;  // not every file system syncs
+}
+
+u64 status_line(const char* key) {
+  FILE* file = fopen("/proc/self/status", "re");
+  if (!file) return 0;
+  char line[256];
+  u64 kilobytes = 0;
+  while (fgets(line, sizeof line, file)) {
+    if (strncmp(line, key, strlen(key)) == 0) kilobytes = strtoull(line + strlen(key), nullptr, 10);
+  }
+  fclose(file);
+  return kilobytes * 1024;
+}
+
+}  // namespace
+
+bool Mapping::open(const char* path, Error& error) {
+  const int descriptor = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return fail(error, Code::bundle, path, kCopyAgain, "cannot be opened (%s).", strerror(errno));
+  const bool done = open(descriptor, path, error);
+  ::close(descriptor);
+  return done;
+}
+
+bool Mapping::open(int descriptor, const char* name, Error& error) {
+  close();
+  return map(descriptor, name, data_, size_, error);
+}
+
+void Mapping::close() {
+  if (size_) munmap(const_cast<u8*>(data_), size_);
+  data_ = nullptr;
+  size_ = 0;
+}
+
+void Mapping::forget(size_t offset, size_t size) const {
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t from = (offset + page - 1) / page * page;
+  const size_t until = min(offset + size, size_) / page * page;
+  if (from < until) madvise(const_cast<u8*>(data_) + from, until - from, MADV_DONTNEED);
+}
+
+FileKind kind_of(const char* path) {
+  struct stat facts;
+  if (stat(path, &facts) != 0) return FileKind::missing;
+  return S_ISREG(facts.st_mode) ? FileKind::file : S_ISDIR(facts.st_mode) ? FileKind::folder : FileKind::other;
+}
+
+bool file_size(const char* path, u64& bytes, Error& error) {
+  struct stat facts;
+  if (stat(path, &facts) != 0 || !S_ISREG(facts.st_mode)) {
+    return fail(error, Code::bundle, path, kCopyAgain, "is missing, or no regular file.");
+  }
+  bytes = static_cast<u64>(facts.st_size);
+  return true;
+}
+
+bool real_path(const char* path, char* out, size_t room) {
+  char* found = realpath(path, nullptr);
+  if (!found) return false;
+  const size_t size = strlen(found);
+  if (size < room) memcpy(out, found, size + 1);
+  free(found);
+  return size < room;
+}
+
+bool read_file(const char* path, size_t most, Pool& pool, Bytes& out, Error& error) {
+  Mapping file;
+  if (!file.open(path, error)) return false;
+  if (file.bytes().count > most) {
+    return fail(error, Code::bundle, path, kCopyAgain, "is too large (got %zu bytes, expected at most %zu).",
+                file.bytes().count, most);
+  }
+  auto* data = static_cast<u8*>(pool.take(file.bytes().count));
+  if (!data) return Pool::no_memory(error, file.bytes().count);
+  memcpy(data, file.bytes().data, file.bytes().count);
+  out = {data, file.bytes().count};
+  return true;
+}
+
+bool write_file(const char* path, Bytes data, Error& error) {
+  char beside[4096];
+  const int size = snprintf(beside, sizeof beside, "%s.partial-%d", path, static_cast<int>(getpid()));
+  if (size < 0 || static_cast<size_t>(size) >= sizeof beside) {
+    return fail(error, Code::output, path, "choose a shorter name", "the name is too long.");
+  }
+  const int descriptor = open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (descriptor < 0) {
+    return fail(error, Code::output, path, "choose another folder", "cannot be written (%s).", strerror(errno));
+  }
+  bool done = write_all(descriptor, data);
+  int why = errno;
+  if (close(descriptor) != 0 && done) {
+    done = false;
+    why = errno;
+  }
+  if (done && rename(beside, path) != 0) {
+    done = false;
+    why = errno;
+  }
+  if (done) return true;
+  unlink(beside);
+  return fail(error, Code::output, path, why == ENOSPC ? "make room on the disk" : "choose another folder",
+              "cannot be written (%s).", strerror(why));
+}
+
+bool make_folders(const char* path) {
+  char part[4096];
+  const size_t size = strlen(path);
+  if (!size || size >= sizeof part) return false;
+  memcpy(part, path, size + 1);
+  for (size_t i = 1; i <= size; ++i) {
+    if (i < size && part[i] != '/') continue;
+    part[i] = 0;
+    if (mkdir(part, 0700) != 0 && errno != EEXIST) return false;
+    if (i < size) part[i] = '/';
+  }
+  return kind_of(path) == FileKind::folder;
+}
+
+bool remove_file(const char* path) { return unlink(path) == 0; }
+
+bool list_folder(const char* path, Found found, void* user) {
+  DIR* folder = opendir(path);
+  if (!folder) return false;
+  while (const dirent* entry = readdir(folder)) {
+    char whole[4096];
+    struct stat facts;
+    snprintf(whole, sizeof whole, "%s/%s", path, entry->d_name);
+    if (stat(whole, &facts) == 0 && S_ISREG(facts.st_mode)) {
+      found(user, entry->d_name, static_cast<u64>(facts.st_size), facts.st_mtime);
+    }
+  }
+  closedir(folder);
+  return true;
+}
+
+void touch(const char* path) { utimensat(AT_FDCWD, path, nullptr, 0); }
+
+double seconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+u64 memory_peak() { return status_line("VmHWM:"); }
+u64 memory_now() { return status_line("VmRSS:"); }
+
+u64 memory_of_machine() {
+  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  return pages > 0 && page > 0 ? static_cast<u64>(pages) * static_cast<u64>(page) : 0;
+}
+
+double read_number(Text text) {
+  // strtod reads the locale's decimal mark, which an app may have changed; the text is JSON's, so a point.
+  char copy[512];
+  char mark[8];
+  snprintf(mark, sizeof mark, "%.1f", 0.5);
+  const size_t size = min(text.size, sizeof copy - 1);
+  memcpy(copy, text.data, size);
+  copy[size] = 0;
+  if (mark[1] != '.') {
+    if (char* point = strchr(copy, '.')) *point = mark[1];
+  }
+  return strtod(copy, nullptr);
+}
+
+void write_number(char* out, size_t room, double value) {
+  if (value == static_cast<double>(static_cast<i64>(value)) && value < 1e16 && value > -1e16) {
+    snprintf(out, room, "%s%lld.0", value == 0 && 1 / value < 0 ? "-" : "", static_cast<long long>(value));
+    return;
+  }
+  // As few digits as are read back as the same number.
+  char digits[64];
+  for (int precision = 0; precision < 17; ++precision) {
+    snprintf(digits, sizeof digits, "%.*e", precision, value);
+    for (char* c = digits; *c; ++c) {
+      if (*c == ',') *c = '.';
+    }
+    if (read_number(digits) == value) break;
+  }
+  const char* e = strchr(digits, 'e');
+  if (!e) {  // infinite, or no number
+    snprintf(out, room, "%s", value != value ? "NaN" : value < 0 ? "-Infinity" : "Infinity");
+    return;
+  }
+  const int exponent = atoi(e + 1);
+  const bool negative = digits[0] == '-';
+  char plain[32];
+  int count = 0;
+  for (const char* c = digits; c < e; ++c) {
+    if (*c >= '0' && *c <= '9') plain[count++] = *c;
+  }
+  plain[count] = 0;
+  const char* sign = negative ? "-" : "";
+  if (exponent < -4 || exponent >= 16) {
+    snprintf(out, room, "%s%c%s%se%s%02d", sign, plain[0], count > 1 ? "." : "", plain + 1, exponent < 0 ? "-" : "+",
+             abs(exponent));
+  } else if (exponent < 0) {
+    snprintf(out, room, "%s0.%.*s%s", sign, -exponent - 1, "0000", plain);
+  } else if (count <= exponent + 1) {
+    snprintf(out, room, "%s%s%.*s.0", sign, plain, exponent + 1 - count, "0000000000000000");
+  } else {
+    snprintf(out, room, "%s%.*s.%s", sign, exponent + 1, plain, plain + exponent + 1);
+  }
+}
+
+void* open_library(const char* name) { return dlopen(name, RTLD_NOW | RTLD_LOCAL); }
+void* find_symbol(void* library, const char* name) { return dlsym(library, name); }
+const char* variable(const char* name) { return getenv(name); }
+
+}  // namespace od

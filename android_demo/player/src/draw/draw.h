@@ -1,0 +1,80 @@
+// Replay of a bundle's pipeline: texts, pictures and numbers -> a picture (docs/pipeline.md). It knows no family of
+// models.
+#pragma once
+
+#include "base/base.h"
+#include "bundle/bundle.h"
+#include "device/session.h"
+#include "picture/prepare.h"
+#include "picture/sampler.h"
+#include "text/tokenizer.h"
+
+namespace od {
+
+struct NamedNumber {
+  Text name;
+  double value;
+};
+
+struct GivenText {
+  Text name, text;
+};
+
+struct GivenPicture {
+  Text name;
+  Pixels pixels;
+};
+
+// One picture. What is left out is the bundle's own.
+struct Request {
+  Span<const GivenText> texts;  // "prompt", "negative_prompt"
+  Span<const GivenPicture> pictures;
+  Span<const NamedNumber> numbers;  // "guidance_scale", "strength", and others that the pipeline has
+  u32 steps = 0;                    // 0: the bundle's
+  Text sampler;                     // empty: the bundle's
+  i64 seed = 0;
+  u32 width = 0, height = 0;  // pixels; 0: the bundle's first
+  Span<const float> latents;  // the noise to begin with instead of the seed's; empty: none
+  // How it is drawn with less memory.
+  bool one_pass_at_a_time = false;
+  bool unload = false;  // give weights back when a part is done
+  bool bands = false;   // the decoder in bands where the bundle has it
+  u32 band_rows = 0;    // 0: the lowest that the bundle has
+};
+
+// What a caller hears of. `preview`, where it is not null, is asked for each `preview_every` calls.
+struct Watch {
+  void* user = nullptr;
+  // Calls done and in all (0 before the first: all that is loaded), the seconds that are left by the calls so far
+  // (negative: not known yet), and the stage, for people: "text_encoder", "step 3 of 20", "vae_decoder".
+  void (*progress)(void* user, u32 done, u32 calls, double seconds_left, const char* stage) = nullptr;
+  // A small picture of the latents, uint8 [height / scale, width / scale, 3].
+  void (*preview)(void* user, u32 done, Pixels pixels) = nullptr;
+  u32 preview_every = 0;
+};
+
+struct Drawn {
+  List<u8> pixels;  // uint8 [height, width, 3]
+  u32 width = 0, height = 0;
+  List<float> latents;  // the final ones
+  // `parameters` and `ondevice`, the texts of the picture's file as the Python package writes them.
+  List<char> parameters, ondevice;
+  double seconds_to_first_step = 0, seconds_of_steps = 0, seconds_of_decoder = 0;
+};
+
+class Drawing {
+ public:
+  // Refuses a pipeline that asks for what this player does not do. Reads the tokenizers. Code::bundle.
+  bool open(Bundle& bundle, Session& session, Error& error);
+  // Code::usage for what cannot be had; Code::numeric where a step's result is not finite; Code::cancelled.
+  bool draw(const Request& request, const Watch& watch, Drawn& out, Error& error);
+  // Bytes of the device that a request takes at most, before anything is loaded: arena, weights, values.
+  bool memory(const Request& request, u64& arena, u64& weights, u64& values, Error& error);
+
+ private:
+  Bundle* bundle_ = nullptr;
+  Session* session_ = nullptr;
+  List<Tokenizer*> tokenizers_;
+};
+
+}  // namespace od

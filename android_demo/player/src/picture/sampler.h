@@ -1,0 +1,63 @@
+// Samplers as tables (docs/samplers.md): read, checked and replayed in float32, each operation rounded by itself.
+#pragma once
+
+#include "base/base.h"
+#include "base/json.h"
+
+namespace od {
+
+struct Term {
+  i32 source;  // a slot, -1 the model's output, -2 the draw
+  float weight;
+};
+
+struct Row {
+  u32 slot;
+  Span<Term> terms;
+};
+
+struct Call {
+  double timestep;
+  float input_scale;
+  u32 sample;
+  bool draws_noise;
+  Span<Row> rows;
+};
+
+struct SamplerTable {
+  Text sampler;
+  u32 steps, slots, result;
+  float start_image, start_noise;
+  Span<Call> calls;
+  struct Begin {
+    float image, noise;
+  };
+  Span<Begin> begins;  // empty, or one for each call
+};
+
+// Code::bundle with the field that is wrong, naming `where`.
+bool parse_sampler(const Json& value, Text where, Pool& pool, SamplerTable& out, Error& error);
+
+// The first call that is made where a run begins from a picture. Code::usage where the table cannot.
+bool first_call(const SamplerTable& table, double strength, u32& call, Error& error);
+
+// The slots of a run, `count` floats each.
+class Sampling {
+ public:
+  // `image` null: from noise alone. `first`: the call that is made first.
+  bool begin(const SamplerTable& table, u32 first, Span<const float> noise, const float* image, Error& error);
+  // What the network gets in a call: input_scale * slot.
+  void input(u32 call, Span<float> out) const;
+  // Take the network's output and, where the call draws, the draw.
+  void step(u32 call, Span<const float> output, const float* draw);
+  // The sample as it stands after a call: of the next call's slot, or the result.
+  Span<const float> sample(u32 next_call) const;
+  Span<const float> result() const;
+
+ private:
+  const SamplerTable* table_ = nullptr;
+  size_t count_ = 0;
+  List<float> slots_, row_;
+};
+
+}  // namespace od

@@ -1,0 +1,27 @@
+// CLIP's tokenizer (docs/tokenizer.md): a text -> the ids that a text encoder reads, from the files of a bundle.
+#pragma once
+
+#include "base/base.h"
+#include "bundle/bundle.h"
+
+namespace od {
+
+class Tokenizer {
+ public:
+  // Of a bundle's tokenizer. Code::bundle where a file is damaged or of a kind that this player cannot read.
+  bool open(Bundle& bundle, const TokenizerEntry& entry, Error& error);
+
+  // `length` ids of a text: start, ids, end and padding. Several vectors of one added token are spelled out first.
+  // `cut` (may be null) says how many ids of the text found no room. Code::usage for a text that is no UTF-8 or too
+  // long.
+  bool encode(Text text, List<i32>& ids, size_t* cut, Error& error) const;
+  u32 length() const { return length_; }
+
+ private:
+  struct Tables;
+  Pool pool_;
+  Tables* tables_ = nullptr;
+  u32 length_ = 0;
+};
+
+}  // namespace od
