@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/os.h"
+#include "base/sort.h"
 
 namespace od {
 namespace {
@@ -13,29 +14,6 @@ constexpr size_t kFew = 8;  // members that are looked through one by one
 constexpr const char* kFix = "copy the bundle again, or write it again with `ondevice convert`";
 
 bool continues(u8 byte) { return (byte & 0xc0) == 0x80; }
-
-int by_key(const Member& a, const Member& b) { return compare(a.key, b.key); }
-
-// Heap sort of indices: no memory, and no bad case that a hostile file could ask for.
-void sort(Span<u32> order, Span<Member> members) {
-  const auto below = [&](size_t i, size_t j) { return by_key(members[order[i]], members[order[j]]) < 0; };
-  const auto sift = [&](size_t root, size_t count) {
-    for (size_t child; (child = 2 * root + 1) < count; root = child) {
-      if (child + 1 < count && below(child, child + 1)) ++child;
-      if (!below(root, child)) return;
-      const u32 other = order[root];
-      order[root] = order[child];
-      order[child] = other;
-    }
-  };
-  for (size_t i = order.count / 2; i-- > 0;) sift(i, order.count);
-  for (size_t end = order.count; end-- > 1;) {
-    const u32 largest = order[0];
-    order[0] = order[end];
-    order[end] = largest;
-    sift(0, end);
-  }
-}
 
 class Parser {
  public:
@@ -289,9 +267,10 @@ class Parser {
     }
     if (!pool_.array(out.sorted, members.count, error_)) return false;
     for (u32 i = 0; i < members.count; ++i) out.sorted[i] = i;
-    sort(out.sorted, members);
+    const auto key = [&](u32 i) { return members[i].key; };
+    sort(out.sorted, [&](u32 i, u32 j) { return compare(key(i), key(j)) < 0; });
     for (size_t i = 1; i < members.count; ++i) {
-      if (!by_key(members[out.sorted[i - 1]], members[out.sorted[i]])) return repeated(members[out.sorted[i]].key);
+      if (key(out.sorted[i - 1]) == key(out.sorted[i])) return repeated(key(out.sorted[i]));
     }
     return true;
   }
