@@ -44,6 +44,7 @@ struct Text {
   bool operator!=(Text other) const { return !(*this == other); }
   bool starts_with(Text head) const;
   bool ends_with(Text tail) const;
+  Text slice(size_t from, size_t to) const { return {data + from, to - from}; }
   Bytes bytes() const { return {reinterpret_cast<const u8*>(data), size}; }
 };
 

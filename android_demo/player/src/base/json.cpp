@@ -298,18 +298,8 @@ const Json* Json::find(Text key) const {
     }
     return nullptr;
   }
-  size_t low = 0, high = sorted.count;
-  while (low < high) {
-    const size_t middle = (low + high) / 2;
-    const int order = compare(members[sorted[middle]].key, key);
-    if (!order) return &members[sorted[middle]].value;
-    if (order < 0) {
-      low = middle + 1;
-    } else {
-      high = middle;
-    }
-  }
-  return nullptr;
+  const u32* found = find_sorted(sorted, [&](u32 i) { return compare(members[i].key, key); });
+  return found ? &members[*found].value : nullptr;
 }
 
 bool parse_json(Bytes data, Text where, Pool& pool, Json& out, Error& error, JsonLimits limits) {

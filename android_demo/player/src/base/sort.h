@@ -1,11 +1,11 @@
-// Heap sort: no memory, and no bad case that a hostile file could ask for. Values that are equal change places.
+// Sorting and looking up, without memory and without a bad case that a hostile file could ask for.
 #pragma once
 
 #include "base/base.h"
 
 namespace od {
 
-// `below(a, b)`: whether a belongs before b.
+// Heap sort; values that are equal may change places. `below(a, b)`: whether a belongs before b.
 template <class T, class Below>
 void sort(Span<T> values, Below below) {
   const auto swap = [&](size_t i, size_t j) {
@@ -25,6 +25,23 @@ void sort(Span<T> values, Below below) {
     swap(0, end);
     sift(0, end);
   }
+}
+
+// The value whose `order` is 0, of values that are sorted by it: below 0 for those before it. Null where there is none.
+template <class T, class Order>
+T* find_sorted(Span<T> values, Order order) {
+  size_t low = 0, high = values.count;
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+    const int found = order(values[middle]);
+    if (!found) return &values[middle];
+    if (found < 0) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return nullptr;
 }
 
 }  // namespace od

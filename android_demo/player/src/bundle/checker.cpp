@@ -121,6 +121,23 @@ bool is_identifier(Text text) {
   return true;
 }
 
+bool is_path(Text text) {
+  size_t parts = 0, begin = 0;
+  for (size_t i = 0; i <= text.size; ++i) {
+    if (i < text.size && text.data[i] != '/') continue;
+    if (++parts > 3 || !is_name(text.slice(begin, i))) return false;
+    begin = i + 1;
+  }
+  return compare_folded(text, "bundle.json") != 0;
+}
+
+int compare_folded(Text a, Text b) {
+  for (size_t i = 0; i < min(a.size, b.size); ++i) {
+    if (const int order = lower(a.data[i]) - lower(b.data[i])) return order;
+  }
+  return a.size < b.size ? -1 : static_cast<int>(a.size > b.size);
+}
+
 bool Checker::fail(const Place& at, const char* what, ...) const {
   char text[1200];
   va_list arguments;
@@ -235,13 +252,7 @@ bool Checker::distinct(Span<const Text> names, const Place& at) const {
   List<u32> order;
   if (!order.resize(names.count)) return Pool::no_memory(error_, names.count * sizeof(u32));
   for (u32 i = 0; i < names.count; ++i) order[i] = i;
-  const auto folded = [&](u32 i, u32 j) {
-    const Text a = names[i], b = names[j];
-    for (size_t k = 0; k < min(a.size, b.size); ++k) {
-      if (const int order_of = lower(a.data[k]) - lower(b.data[k])) return order_of;
-    }
-    return a.size < b.size ? -1 : static_cast<int>(a.size > b.size);
-  };
+  const auto folded = [&](u32 i, u32 j) { return compare_folded(names[i], names[j]); };
   sort(order.span(), [&](u32 i, u32 j) {
     const int first = folded(i, j);
     return first ? first < 0 : i < j;
@@ -266,6 +277,55 @@ bool Checker::needs(const Json& value, Span<const Text> known, const Place& at) 
       return fail(at.item(i), "asks for %s, which this version does not know; install a newer ondevice",
                   shown(value.list[i]).text);
     }
+  }
+  return true;
+}
+
+bool Checker::dtype(const Json& value, const Place& at, Dtype& out) const {
+  static constexpr Dtype kAll[] = {Dtype::f32, Dtype::f16, Dtype::i32, Dtype::i8, Dtype::u4x2};  // in their order
+  Text names[5];
+  for (size_t i = 0; i < 5; ++i) names[i] = name_of(kAll[i]);
+  return one_of(value, {names, 5}, at, out);
+}
+
+bool Checker::shape(const Json& value, Dtype dtype, const Place& at, Shape& out) const {
+  if (!array(value, 0, kMaxRank, at)) return false;
+  out = {};
+  for (const Json& item : value.list) {
+    if (!integer(item, 1, INT32_MAX, at.item(out.rank), out.dims[out.rank])) return false;
+    ++out.rank;
+  }
+  u64 bytes = bytes_of(dtype);
+  for (u32 i = 0; i < out.rank && bytes <= kMaxBytes; ++i) bytes *= out.dims[i];  // below 2^40 and 2^31
+  char dims[128];
+  return bytes <= kMaxBytes || fail(at, "is %s (expected at most %llu bytes)", out.shown(dims, sizeof dims),
+                                    static_cast<unsigned long long>(kMaxBytes));
+}
+
+bool Checker::tensor_bytes(const Json& value, Dtype dtype, const Shape& shape, const Place& at, u64& out) const {
+  if (!integer(value, 1, kMaxBytes, at, out)) return false;
+  const u64 wanted = shape.count() * bytes_of(dtype);
+  char dims[128];
+  return out == wanted || fail(at, "is %llu (expected %llu for %s%s)", static_cast<unsigned long long>(out),
+                               static_cast<unsigned long long>(wanted), name_of(dtype), shape.shown(dims, sizeof dims));
+}
+
+bool Checker::place(const Json& value, u64 bytes, u64 end, const Place& at, u64& out) const {
+  if (!integer(value, 0, kMaxBytes, at, out)) return false;
+  if (out % kAlign == 0 && out + bytes <= end) return true;
+  return fail(at, "is %llu (expected a multiple of %llu with %llu bytes before %llu)",
+              static_cast<unsigned long long>(out), static_cast<unsigned long long>(kAlign),
+              static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(end));
+}
+
+bool Checker::sizes(const Json& value, const Place& at, Sizes& out) const {
+  if (!table(value, kMaxRank, at)) return false;
+  out = {};
+  for (const Member& member : value.members) {
+    u32 size = 0;
+    if (!identifier(member.key, at) || !integer(member.value, 1, 65536, at.key(member.key), size)) return false;
+    out.names[out.count] = member.key;
+    out.values[out.count++] = size;
   }
   return true;
 }

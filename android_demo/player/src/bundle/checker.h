@@ -47,6 +47,10 @@ Shown shown(Text value);
 // Letters, digits and ._+-, at most 128, the first a letter, digit or _: one part of a path, so no "..".
 bool is_name(Text text);
 bool is_identifier(Text text);
+// One to three names joined by '/': of a file of a bundle other than bundle.json.
+bool is_path(Text text);
+// Bytewise order of ASCII texts as if A to Z were a to z.
+int compare_folded(Text a, Text b);
 
 // Each check gives whether it passed; where it did not, the error is filled. A value may be null where a key is not
 // there, which no check takes.
@@ -111,32 +115,14 @@ class Checker {
   // A list of identifiers, all of which must be among `known`: words of later minor versions.
   bool needs(const Json& value, Span<const Text> known, const Place& at) const;
 
+  bool dtype(const Json& value, const Place& at, Dtype& out) const;
   // A shape whose tensor of `dtype` has at most kMaxBytes.
-  bool shape(const Json& value, Dtype dtype, const Place& at, Shape& out) const {
-    if (!array(value, 0, kMaxRank, at)) return false;
-    out = {};
-    u64 bytes = bytes_of(dtype);
-    for (const Json& item : value.list) {
-      if (!integer(item, 1, INT32_MAX, at.item(out.rank), out.dims[out.rank])) return false;
-      const u64 dim = out.dims[out.rank++];
-      bytes = bytes > kMaxBytes / dim ? kMaxBytes + 1 : bytes * dim;
-    }
-    if (bytes <= kMaxBytes) return true;
-    return fail(at, "is a shape of %u (expected at most %llu bytes)", out.rank,
-                static_cast<unsigned long long>(kMaxBytes));
-  }
-
-  bool sizes(const Json& value, const Place& at, Sizes& out) const {
-    if (!table(value, kMaxRank, at)) return false;
-    out = {};
-    for (const Member& member : value.members) {
-      u32 size = 0;
-      if (!identifier(member.key, at) || !integer(member.value, 1, 65536, at.key(member.key), size)) return false;
-      out.names[out.count] = member.key;
-      out.values[out.count++] = size;
-    }
-    return true;
-  }
+  bool shape(const Json& value, Dtype dtype, const Place& at, Shape& out) const;
+  // The bytes of a tensor, and nothing else.
+  bool tensor_bytes(const Json& value, Dtype dtype, const Shape& shape, const Place& at, u64& out) const;
+  // An offset, a multiple of kAlign, of `bytes` bytes before `end`.
+  bool place(const Json& value, u64 bytes, u64 end, const Place& at, u64& out) const;
+  bool sizes(const Json& value, const Place& at, Sizes& out) const;
 
  private:
   bool record(const Json& value, const char* const* keys, const Json** out, size_t count, const Place& at) const;

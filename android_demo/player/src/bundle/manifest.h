@@ -12,7 +12,10 @@ constexpr u64 kMaxBytes = u64(1) << 40;
 constexpr size_t kMaxJson = 64 << 20, kMaxText = 4 << 20;
 constexpr size_t kMaxRank = 8, kMaxNeeds = 16, kMaxTargets = 64, kMaxArguments = 64;
 
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"  // GCC: of the type i32, though these are in a scope of their own
 enum class Dtype : u8 { f32, f16, i32, i8, u4x2 };
+#pragma GCC diagnostic pop
 u32 bytes_of(Dtype dtype);
 const char* name_of(Dtype dtype);
 
@@ -22,6 +25,7 @@ struct Shape {
   u32 dims[kMaxRank] = {};
 
   u64 count() const;
+  const char* shown(char* out, size_t room) const;  // "[2, 64]", into `out`
   bool operator==(const Shape& other) const;
   bool operator!=(const Shape& other) const { return !(*this == other); }
 };
@@ -115,7 +119,8 @@ struct Manifest {
   const Component* component(Text name) const;
 };
 
-// Check all that the manifest alone can show. Code::bundle with the field that is wrong. What is found lives in `pool`.
+// Check all that the manifest alone can show. Code::bundle with the field that is wrong. What is found lives in `pool`,
+// its texts where those of `value` do.
 bool parse_manifest(const Json& value, Pool& pool, Manifest& out, Error& error);
 
 // What a device has, for `target_for`.
