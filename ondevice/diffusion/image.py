@@ -40,7 +40,9 @@ def rounded_down(pixels: np.ndarray, step: int) -> tuple[int, int]:
 
 
 def resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """uint8[h, w, 3] at another size by Lanczos, as diffusers' VaeImageProcessor does."""
+    """uint8[h, w, 3] at another size by Lanczos, as diffusers' VaeImageProcessor does (docs/pipeline.md)."""
     if pixels.shape[:2] == (height, width):
         return pixels
-    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.LANCZOS))
+    # Columns before rows, as all players: left alone, Pillow 13 chooses by the sizes, and its roundings with it.
+    columns = Image.fromarray(pixels).resize((width, pixels.shape[0]), Image.Resampling.LANCZOS)
+    return np.array(columns.resize((width, height), Image.Resampling.LANCZOS))

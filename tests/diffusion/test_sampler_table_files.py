@@ -22,6 +22,7 @@ CHANGES: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("slots",), True, "slots: out of range"),
     (("slots",), 2, "out of range"),
     (("sampler",), "../x", "not a sampler's name"),
+    (("sampler",), "é", "not a sampler's name"),
     (("steps",), -1, "steps: out of range"),
     (("result",), 4, "result: out of range"),
     (("calls",), [], "calls: wrong list"),

@@ -224,7 +224,7 @@ def _number(data: Any, where: str) -> float:
 
 
 def _name(data: Any, where: str) -> str:
-    if not isinstance(data, str) or not data.isidentifier() or len(data) > 40:
+    if not isinstance(data, str) or not (data.isascii() and data.isidentifier()) or len(data) > 40:
         raise BundleError(f"not a sampler's name (got {shown(data)!r}, expected a word)", where=where, fix=_FIX)
     return data
 

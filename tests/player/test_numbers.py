@@ -1,0 +1,126 @@
+"""Noise, sampler tables and prepared pictures as the C++ player has them: bit for bit what Python has."""
+
+import hashlib
+import json
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diffusion.sampler_helpers import SD15
+
+from ondevice.diffusion.image import from_pixels, resize, to_pixels
+from ondevice.diffusion.noise import Noise
+from ondevice.diffusion.samplers import make_table
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+NOISE = sorted((GOLDEN / "noise").glob("*.json"))
+TABLES = [path for path in sorted((GOLDEN / "samplers").glob("*.json")) if path.name != "refused.json"]
+PICTURES = json.loads((GOLDEN / "pictures" / "fit.json").read_text())
+
+
+@pytest.fixture
+def call(tool):
+    """`call(what, ..., data=b"")`: what the tool writes, as bytes."""
+
+    def run(*arguments, data=b""):
+        done = tool("check_numbers", *arguments, input=data, text=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.parametrize("path", NOISE, ids=lambda path: path.stem)
+def test_noise_is_the_goldens(call, path):
+    golden = json.loads(path.read_text())
+    counts = [math.prod(draw["shape"]) for draw in golden["draws"]]
+    drawn = call("noise", golden["seed"] % 2**64, *counts)
+    for draw, count in zip(golden["draws"], counts, strict=True):
+        part, drawn = drawn[: 4 * count], drawn[4 * count :]
+        if "values" in draw:
+            assert part == np.array(draw["values"], "<f4").tobytes()
+        else:
+            assert hashlib.sha256(part).hexdigest() == draw["sha256"]
+    assert not drawn
+
+
+def test_a_million_numbers_are_pythons(call):
+    """Of 2^29 sums one may differ in the last bit: Python has no fused multiply-add (docs/noise.md)."""
+    counts = [1 << 19, 7, (1 << 19) + 5]
+    stream = Noise(123456789)
+    assert call("noise", 123456789, *counts) == b"".join(stream.randn((count,)).tobytes() for count in counts)
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)
+def test_tables_replay_as_the_goldens(call, path):
+    golden = json.loads(path.read_text())
+    results = [golden["result"], *(begun["result"] for begun in golden["begun"])]
+    assert call("replay", data=path.read_bytes()) == np.array(results, "<f4").tobytes()
+
+
+def test_what_is_no_table_is_refused(call):
+    lines, taken = [], []
+    for change in json.loads((GOLDEN / "samplers" / "refused.json").read_text()):
+        table = json.loads((GOLDEN / "samplers" / f"{change['table']}.json").read_text())["table"]
+        whole = {"table": table}
+        at, keys = whole, ["table", *change["path"]]
+        for key in keys[:-1]:
+            at = at[key]
+        taken.append(json.dumps(table))
+        at[keys[-1]] = change["value"]
+        lines.append(json.dumps(whole["table"]))
+    answers = call("tables", data="".join(f"{line}\n" for line in [*taken, *lines]).encode()).decode().splitlines()
+    assert answers[: len(taken)] == ["read"] * len(taken)
+    for line, answer in zip(lines, answers[len(taken) :], strict=True):
+        assert answer.startswith("samplers/x.json: ") and answer.endswith(". Fix: convert the checkpoint again."), line
+        assert len(answer) < 500
+    assert any(": calls[0]: rows[1]: source: slot 2 is read before it is written" in answer for answer in answers)
+
+
+def test_where_a_run_begins(call):
+    def answers(name, strengths):
+        data = json.dumps(make_table(name, 20, SD15).to_json()).encode()
+        return call("first", *strengths, data=data).decode().splitlines()
+
+    strengths = [0.05, 0.3, 0.55, 0.7, 0.8, 0.999, 1]
+    assert answers("ddim", strengths) == [str(20 - int(20 * strength)) for strength in strengths]
+    low, beyond, other = answers("ddim", [0.04, 1.5, -1])
+    assert low.startswith("strength: is too low (got 0.04, expected at least 0.05 with 20 steps).")
+    assert beyond.startswith("strength: is out of range (got 1.5") and other.startswith("strength: is out of range")
+    assert "pndm at 20 steps cannot begin from a picture. Fix: choose a sampler" in answers("pndm", [0.5])[0]
+
+
+@pytest.mark.parametrize("row", PICTURES, ids=range(len(PICTURES)))
+def test_pictures_are_resized_as_the_goldens(call, row):
+    pixels, size = np.array(row["pixels"], np.uint8), (row["width"], row["height"])
+    sizes = (pixels.shape[1], pixels.shape[0], *size)
+    resized = np.array(row["resized"], np.uint8)
+    assert call("resize", *sizes, data=pixels.tobytes()) == resized.tobytes()
+    fitted = call("fit", *sizes, data=pixels.tobytes())
+    assert fitted == from_pixels(resized).tobytes()
+    assert np.frombuffer(fitted, "<f4").reshape(3, -1)[:, 0].tolist() == row["first"]
+
+
+def test_pictures_of_any_size_are_resized_as_python_does(call):
+    chance = random.Random(3)
+    for _ in range(40):
+        width, height, to_width, to_height = (int(2 ** chance.uniform(0, 8)) for _ in range(4))
+        pixels = np.frombuffer(chance.randbytes(width * height * 3), np.uint8).reshape(height, width, 3)
+        got = call("resize", width, height, to_width, to_height, data=pixels.tobytes())
+        assert got == resize(pixels, to_width, to_height).tobytes(), (width, height, to_width, to_height)
+
+
+def test_what_cannot_be_prepared_is_refused(tool):
+    done = tool("check_numbers", "mask", 1, 1, 8, 8, input=b"123", text=False)
+    assert done.returncode == 9 and b"pictures prepared by mask, which this version does not do" in done.stderr
+    done = tool("check_numbers", "fit", 0, 0, 8, 8, input=b"", text=False)
+    assert done.returncode == 2 and b"cannot be resized (got 0 x 0, to be 8 x 8)" in done.stderr
+
+
+def test_pixels_are_rounded_as_python_does(call):
+    halves = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)
+    sample = np.concatenate([halves, np.nextafter(halves, np.float32(2)), np.random.default_rng(0).normal(size=256)])
+    sample = sample.astype(np.float32).reshape(1, 3, 16, 16)
+    assert call("pixels", 16, 16, data=sample.tobytes()) == to_pixels(sample).tobytes()
