@@ -83,8 +83,6 @@ def parse_pipeline(
         check.fail(f"keeps no {gives} in its last role (expected what the pipeline gives)", "pipeline", "after")
     if gives in reader.optional:
         check.fail(f"makes no {gives} where an optional picture is not given", "pipeline", "after")
-    if len(reader.rates) > MAX_VALUES:
-        check.fail(f"keeps {len(reader.rates)} values (expected at most {MAX_VALUES})", "pipeline")
     return PipelineSpec(
         needs=needs,
         gives=gives,
@@ -143,9 +141,10 @@ class _Reader:
                 continue
             low = self.number(row.get("low", -f.FLOAT32_MAX), -f.FLOAT32_MAX, f.FLOAT32_MAX, *at, "low")
             high = self.number(row.get("high", f.FLOAT32_MAX), low, f.FLOAT32_MAX, *at, "high")
-            default = self.constant_or_number(self.check.record(row, ("default",), *at)[0], *at, "default")
+            (usual,) = self.check.record(row, ("default",), *at)
+            default = self.constant_or_number(usual, *at, "default")
             if isinstance(default, float):
-                self.number(default, low, high, *at, "default")
+                self.number(usual, low, high, *at, "default")
             window = self.pair(row["window"], *at, "window") if "window" in row else None
             self.numbers[name] = Number(default, low, high, window=window)
 
@@ -226,6 +225,8 @@ class _Reader:
         self.rates[name] = rate
         if rate == "call":
             self.made_in_calls[name] = rate
+        if (count := len({*self.rates, *self.made_in_calls, LATENTS, TIMESTEP})) > MAX_VALUES:
+            self.check.fail(f"keeps {count} values (expected at most {MAX_VALUES})", "pipeline")
         if optional:
             self.optional.add(name)
 
@@ -243,8 +244,9 @@ class _Reader:
         for port, source in feeds.items():
             self.check.text(port, *at, "feed")
             self.changes(source, every, (*at, "feed", (port,)))
-            given = self.pictures[source.name].optional if source.kind == "picture" else source.name in self.optional
-            optional |= given and source.absent is None
+            missing = source.kind == "value" and source.name in self.optional
+            missing |= source.kind == "picture" and self.pictures[source.name].optional
+            optional |= missing and source.absent is None
         if optional and every == "call":
             self.check.fail("reads what is not made where an optional picture is not given", *at, "feed")
         for port, name in self.check.table(keep, MAX_FEEDS, *at, "keep").items():

@@ -138,6 +138,11 @@ int compare_folded(Text a, Text b) {
   return a.size < b.size ? -1 : static_cast<int>(a.size > b.size);
 }
 
+const Json* given(const Json& object, Text key) {
+  const Json* value = object.find(key);
+  return value && value->is(Json::Kind::null) ? nullptr : value;
+}
+
 bool Checker::fail(const Place& at, const char* what, ...) const {
   char text[1200];
   va_list arguments;
@@ -181,9 +186,13 @@ bool Checker::table(const Json& value, size_t most, const Place& at) const {
   return fail(at, "is %s (expected an object of at most %zu)", shown(value).text, most);
 }
 
+bool Checker::object(const Json& value, const Place& at) const {
+  return value.is(Json::Kind::object) || fail(at, "is %s (expected an object)", shown(value).text);
+}
+
 bool Checker::record(const Json& value, const char* const* keys, const Json** out, size_t count,
                      const Place& at) const {
-  if (!value.is(Json::Kind::object)) return fail(at, "is %s (expected an object)", shown(value).text);
+  if (!object(value, at)) return false;
   for (size_t i = 0; i < count; ++i) {
     out[i] = value.find(keys[i]);
     if (!out[i]) return fail(at.field(keys[i]), "is missing");

@@ -52,6 +52,9 @@ bool is_path(Text text);
 // Bytewise order of ASCII texts as if A to Z were a to z.
 int compare_folded(Text a, Text b);
 
+// Of an object; null where it has no such key, or null by it.
+const Json* given(const Json& object, Text key);
+
 // Each check gives whether it passed; where it did not, the error is filled. A value may be null where a key is not
 // there, which no check takes.
 class Checker {
@@ -86,6 +89,7 @@ class Checker {
   }
   // An object of at most `most` keys.
   bool table(const Json& value, size_t most, const Place& at) const;
+  bool object(const Json& value, const Place& at) const;
   // The fields of an object, all of which must be there. Others are ignored: a later minor version may add some.
   template <size_t N>
   bool record(const Json& value, const char* const (&keys)[N], const Json* (&out)[N], const Place& at) const {

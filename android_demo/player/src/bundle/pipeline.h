@@ -26,7 +26,7 @@ struct Number {
   Text name;
   bool has_default = false;
   Amount usual;
-  double low, high;                               // both included; infinities where nothing is said
+  double low, high;                               // both included; of float32 where nothing is said
   i32 window_from = kNone, window_until = kNone;  // numbers
   i32 ramp_from = kNone, ramp_until = kNone;
 };
@@ -64,7 +64,7 @@ struct Feed {
   Amount noise;
   struct PerText {
     bool same = true;      // for all texts: the first of `amounts`
-    Span<Amount> amounts;  // by text; of one without, the constant is NaN and the number kNone
+    Span<Amount> amounts;  // else by text
   };
   Span<PerText> numbers;
 };
