@@ -61,6 +61,7 @@ class Checker {
  public:
   Checker(Text where, Error& error) : where_(where), error_(error) {}
 
+  Text where() const { return where_; }
   Error& error() const { return error_; }
   // Always false. `what` is a printf format.
   bool fail(const Place& at, const char* what, ...) const __attribute__((format(printf, 3, 4)));
