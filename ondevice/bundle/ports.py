@@ -83,7 +83,8 @@ def _check_run(check: f.Checker, plan: Plan, role: Role, manifest: Manifest, see
         expected = _fed(feed, plan.sizes, manifest, seen)
         if expected is not None:
             dtype, shape = expected
-            in_passes = shape if feed.name == TIMESTEP else (batch * shape[0], *shape[1:])
+            once = feed.kind == "value" and feed.name == TIMESTEP  # the same in all passes
+            in_passes = shape if once else (batch * shape[0], *shape[1:])
             _same(check, "inputs", operand, dtype, in_passes)
         else:
             seen.add(feed.name, plan.sizes, _in_one_pass(check, "inputs", operand, batch))
