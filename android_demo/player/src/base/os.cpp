@@ -148,6 +148,26 @@ bool write_file(const char* path, Bytes data, Error& error) {
               "cannot be written (%s).", strerror(why));
 }
 
+bool read_system_file(const char* path, size_t most, List<char>& out) {
+  const int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return false;
+  char part[4096];
+  bool done = false;
+  while (!done) {
+    const auto size = read(descriptor, part, sizeof part);
+    if (size < 0 && errno == EINTR) continue;
+    if (size <= 0) {
+      done = size == 0;
+      break;
+    }
+    const size_t old = out.size();
+    if (static_cast<size_t>(size) > most - old || !out.resize(old + static_cast<size_t>(size))) break;
+    memcpy(out.begin() + old, part, static_cast<size_t>(size));
+  }
+  ::close(descriptor);
+  return done;
+}
+
 bool make_folders(const char* path) {
   char part[4096];
   const size_t size = strlen(path);
@@ -250,6 +270,10 @@ void write_number(char* out, size_t room, double value) {
 }
 
 void* open_library(const char* name) { return dlopen(name, RTLD_NOW | RTLD_LOCAL); }
+const char* library_error() {
+  const char* why = dlerror();
+  return why ? why : "no reason is known";
+}
 void* find_symbol(void* library, const char* name) { return dlsym(library, name); }
 const char* variable(const char* name) { return getenv(name); }
 

@@ -37,6 +37,8 @@ bool real_path(const char* path, char* out, size_t room);
 bool read_file(const char* path, size_t most, Pool& pool, Bytes& out, Error& error);
 // Written beside and renamed, so that the file appears whole or not at all. Code::output.
 bool write_file(const char* path, Bytes data, Error& error);
+// Adds what a file of the system says, of a size that nobody knows before (/proc/cpuinfo); at most `most` bytes of it.
+bool read_system_file(const char* path, size_t most, List<char>& out);
 bool make_folders(const char* path);
 bool remove_file(const char* path);
 // Calls `found` with the name of each entry of a folder, its size and the time of its last use (seconds).
@@ -55,6 +57,7 @@ void write_number(char* out, size_t room, double value);
 double read_number(Text text);
 
 void* open_library(const char* name);
+const char* library_error();  // why the last one was not opened
 void* find_symbol(void* library, const char* name);
 const char* variable(const char* name);  // of the environment; null where it is not set
 
