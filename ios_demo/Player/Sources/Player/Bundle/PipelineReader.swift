@@ -1,0 +1,393 @@
+private enum Most {
+    static let roles = 64, passes = 16, values = 256, numbers = 64, given = 16, loops = 8, ports = 64, steps = 1_000
+}
+
+private let reserved = ["latents", "timestep", "width", "height"]
+
+/// Reads the `pipeline` of a manifest. Every check of docs/pipeline.md's last section is one of here.
+struct PipelineReader {
+    let check: Checker
+    let components: Set<String>
+    let tokenizers: Set<String>
+    let samplers: [String]
+
+    private var numbers: [(name: String, entry: NumberEntry)] = []
+    private var texts: [(name: String, optional: Bool)] = []
+    private var pictures: [(name: String, entry: GivenEntry)] = []
+    private var rates: [String: Rate] = [:]
+    private var madeInCalls: Set<String> = []
+    private var optional: Set<String> = []  // values that are not made where a picture is not given
+
+    init(check: Checker, components: Set<String>, tokenizers: Set<String>, samplers: [String]) {
+        self.check = check
+        self.components = components
+        self.tokenizers = tokenizers
+        self.samplers = samplers
+    }
+
+    /// - Throws: `PlayerError` of the kind `bundle`: the first thing that is wrong, with its place.
+    mutating func read(_ value: JSON) throws -> PipelineSpec {
+        let at = Place.top["pipeline"]
+        let top = try check.object(value, at)
+        for key in ["gives", "numbers", "texts", "pictures", "latents", "sampler", "before", "denoise", "after"] {
+            _ = try check.field(top, key, at)
+        }
+        func part(_ key: Exact) -> JSON { top[key] ?? .null }
+
+        _ = try check.needs(top["needs"] ?? .list([]), known: [], at["needs"])
+        let gives = try check.oneOf(part("gives"), ["picture", "frames"], at["gives"])
+        try readNumbers(part("numbers"), at["numbers"])
+        try readTexts(part("texts"), at["texts"])
+        try readPictures(part("pictures"), at["pictures"])
+        let (sampler, steps) = try readSampler(part("sampler"), at["sampler"])
+        let before = try check.list(part("before"), 0...Most.roles, at["before"]).enumerated().map {
+            try step($1, at["before"][$0])
+        }
+        let drawsNoise = before.filter { if case .noise = $0 { return true } else { return false } }
+        guard drawsNoise.count <= 1 else { throw check.fault("draws the initial noise twice", at["before"]) }
+        let latents = try readLatents(part("latents"), at["latents"])
+        rates["latents"] = .call
+        rates["timestep"] = .call
+        let loops = try check.list(part("denoise"), 1...Most.loops, at["denoise"]).enumerated().map {
+            try loop($1, at["denoise"][$0])
+        }
+        rates = rates.filter { $0.value != .call }
+        rates["latents"] = .picture
+        let after = try check.list(part("after"), 1...Most.roles, at["after"]).enumerated().map {
+            try role($1, at["after"][$0])
+        }
+        guard after[after.count - 1].keep.contains(where: { $0.value == gives }) else {
+            let what = "keeps no \(gives) in its last role (expected what the pipeline gives)"
+            throw check.fault(what, at["after"])
+        }
+        guard !optional.contains(gives) else {
+            throw check.fault("makes no \(gives) where an optional picture is not given", at["after"])
+        }
+        for name in madeInCalls.union(["latents", "timestep"]) { rates[name] = .call }
+        return PipelineSpec(gives: gives, numbers: numbers, texts: texts, pictures: pictures, latents: latents,
+                            sampler: sampler, steps: steps, before: before, denoise: loops, after: after, rates: rates)
+    }
+
+    private func readSampler(_ value: JSON, _ at: Place) throws -> (String, Int) {
+        let object = try check.object(value, at)
+        let name = try check.identifier(try check.field(object, "name", at), at["name"])
+        let steps = try check.integer(try check.field(object, "steps", at), 1, Most.steps, at["steps"])
+        guard samplers.contains("\(name)_\(steps)") else {
+            throw check.fault("is \(name) at \(steps) steps, but samplers has no \(name)_\(steps)", at)
+        }
+        return (name, steps)
+    }
+
+    // What the user gives ---------------------------------------------------------------------------------------------
+
+    /// A new identifier.
+    private func newName(_ value: JSON, _ taken: [String], _ at: Place) throws -> String {
+        let name = try check.identifier(value, at)
+        guard !reserved.contains(name), !taken.contains(name) else {
+            throw check.fault("is \(JSON.quoted(name)), a name that is taken", at)
+        }
+        return name
+    }
+
+    private func real(_ value: JSON, _ low: Double, _ high: Double, _ at: Place) throws -> Double {
+        switch value {
+        case .integer(let number) where low <= Double(number) && Double(number) <= high: return Double(number)
+        case .real(let number) where low <= number && number <= high: return number
+        default: throw check.fault("is \(value.shown) (expected a number \(short(low))..\(short(high)))", at)
+        }
+    }
+
+    private var plainNumbers: [String] { numbers.filter { $0.entry.ramp == nil }.map(\.name) }
+
+    /// A constant, or the name of a number (not a ramp), `width` or `height`.
+    private func amount(_ value: JSON, _ at: Place) throws -> Amount {
+        guard case .text = value else { return .constant(try real(value, -Limit.float32, Limit.float32, at)) }
+        return .number(try check.oneOf(value, plainNumbers + ["width", "height"], at))
+    }
+
+    /// Two numbers that were read before.
+    private func pair(_ value: JSON, _ at: Place) throws -> (String, String) {
+        let two = try check.list(value, 2...2, at)
+        return (try check.oneOf(two[0], plainNumbers, at[0]), try check.oneOf(two[1], plainNumbers, at[1]))
+    }
+
+    private mutating func readNumbers(_ value: JSON, _ place: Place) throws {
+        for (key, row) in try check.table(value, Most.numbers, place).rows {
+            let at = place.key(key)
+            let name = try newName(.text(key.text), numbers.map(\.name), at)
+            let object = try check.object(row, at)
+            if let ramp = object["ramp"] {
+                let entry = NumberEntry(usual: nil, low: -Limit.float32, high: Limit.float32, window: nil,
+                                        ramp: try pair(ramp, at["ramp"]))
+                numbers.append((name, entry))
+                continue
+            }
+            let low = try object["low"].map { try real($0, -Limit.float32, Limit.float32, at["low"]) }
+                ?? -Limit.float32
+            let high = try object["high"].map { try real($0, low, Limit.float32, at["high"]) } ?? Limit.float32
+            let usual = try amount(try check.field(object, "default", at), at["default"])
+            if case .constant = usual { _ = try real(object["default"]!, low, high, at["default"]) }
+            let window = try object["window"].map { try pair($0, at["window"]) }
+            numbers.append((name, NumberEntry(usual: usual, low: low, high: high, window: window, ramp: nil)))
+        }
+    }
+
+    private mutating func readTexts(_ value: JSON, _ place: Place) throws {
+        for (key, row) in try check.table(value, Most.given, place).rows {
+            let at = place.key(key)
+            let name = try newName(.text(key.text), numbers.map(\.name), at)
+            texts.append((name, try check.flag(try check.table(row, Most.given, at), "optional", at)))
+        }
+    }
+
+    private mutating func readPictures(_ value: JSON, _ place: Place) throws {
+        let ways = ["fit", "mask", "masked", "clip_vision", "edges"]
+        for (key, row) in try check.table(value, Most.given, place).rows {
+            let at = place.key(key)
+            let name = try newName(.text(key.text), numbers.map(\.name) + texts.map(\.name), at)
+            let object = try check.object(row, at)
+            let prepare = try check.oneOf(try check.field(object, "prepare", at), ways, at["prepare"])
+            let known = pictures.map(\.name)
+            let of = try check.list(object["of"] ?? .list([]), 0...2, at["of"]).enumerated().map {
+                try check.oneOf($1, known, at["of"][$0])
+            }
+            guard (prepare == "masked") == (of.count == 2), of.count != 1 else {
+                let what = "is wrong (expected a picture and its mask for masked, and nothing else)"
+                throw check.fault(what, at["of"])
+            }
+            let given = try check.flag(object, "optional", at)
+            let optional = given || pictures.contains { of.contains($0.name) && $0.entry.optional }
+            pictures.append((name, GivenEntry(prepare: prepare, optional: optional, of: of)))
+        }
+    }
+
+    private func readLatents(_ value: JSON, _ at: Place) throws -> LatentsEntry {
+        let object = try check.object(value, at)
+        for key in ["channels", "scale", "scaling", "shift"] { _ = try check.field(object, key, at) }
+        func optional(_ key: Exact) -> JSON? {
+            if case .null? = object[key] { return nil }
+            return object[key]
+        }
+        let begin = try optional("begin").map { try perPicture($0, at["begin"]) }
+        let strength = optional("strength")
+        guard (begin == nil) == (strength == nil) else {
+            throw check.fault("is there alone (expected begin and strength, or neither)",
+                              at[begin == nil ? "strength" : "begin"])
+        }
+        let names = numbers.map(\.name)
+        return LatentsEntry(
+            channels: try check.integer(object["channels"]!, 1, 64, at["channels"]),
+            scale: try check.integer(object["scale"]!, 1, 64, at["scale"]),
+            scaling: Float(try real(object["scaling"]!, 1e-9, 1e9, at["scaling"])),
+            shift: Float(try real(object["shift"]!, -1e9, 1e9, at["shift"])),
+            frames: try optional("frames").map { try check.oneOf($0, names, at["frames"]) },
+            begin: begin,
+            strength: try strength.map { try check.oneOf($0, names, at["strength"]) })
+    }
+
+    /// A value that is made once per picture.
+    private func perPicture(_ value: JSON, _ at: Place) throws -> String {
+        guard case .text(let name) = value, name.isASCII, rates[name] == .picture else {
+            throw check.fault("is \(value.shown) (expected a value that is made once per picture)", at)
+        }
+        return name
+    }
+
+    // Runs -----------------------------------------------------------------------------------------------------------
+
+    private mutating func step(_ value: JSON, _ at: Place) throws -> Step {
+        let table = try check.table(value, Limit.rank, at)
+        if let noise = table["noise"] {
+            _ = try check.oneOf(noise, ["latents"], at["noise"])
+            return .noise
+        }
+        guard table["sample"] != nil else { return .run(try role(value, at)) }
+        for key in ["sample", "take", "keep"] { _ = try check.field(table, key, at) }
+        let moments = try perPicture(table["sample"]!, at["sample"])
+        let take = try check.oneOf(table["take"]!, ["draw", "mean"], at["take"])
+        let name = try keep(table["keep"]!, .picture, optional.contains(moments), at["keep"])
+        return .sample(moments: moments, draw: take == "draw", scaled: try check.flag(table, "scaled", at), keep: name)
+    }
+
+    private mutating func keep(_ value: JSON, _ rate: Rate, _ isOptional: Bool, _ at: Place) throws -> String {
+        let given = numbers.map(\.name) + texts.map(\.name) + pictures.map(\.name)
+        let name = try newName(value, given + rates.keys + madeInCalls, at)
+        rates[name] = rate
+        if rate == .call { madeInCalls.insert(name) }
+        let count = madeInCalls.union(rates.keys).union(["latents", "timestep"]).count
+        guard count <= Most.values else {
+            throw check.fault("keeps \(count) values (expected at most \(Most.values))", Place.top["pipeline"])
+        }
+        if isOptional { optional.insert(name) }
+        return name
+    }
+
+    /// A run of a component; `every` where its place says it.
+    private mutating func role(_ value: JSON, _ at: Place, every given: Rate? = nil) throws -> Role {
+        let object = try check.object(value, at)
+        for key in ["run", "feed", "keep"] { _ = try check.field(object, key, at) }
+        let component = try check.oneOf(object["run"]!, components, at["run"])
+        var every = given ?? .picture
+        var inChunks = false
+        if given == nil {
+            let words = ["bundle", "picture", "text", "chunk"]
+            let word = try check.oneOf(try check.field(object, "every", at), words, at["every"])
+            inChunks = word == "chunk"
+            every = inChunks ? .picture : Rate(rawValue: words.firstIndex(of: word)!)!
+        }
+        let shownEvery = inChunks ? "chunk" : "\(every)"
+        let sources = try check.table(object["feed"]!, Most.ports, at["feed"]).rows
+        let feeds = try sources.map { (port: $0.key, feed: try feed($0.value, at["feed"].key($0.key))) }
+        var isOptional = false
+        for (port, feed) in feeds {
+            _ = try check.text(.text(port.text), at["feed"])
+            let rate = feedRate(feed)
+            guard rate <= every else {
+                let what = "changes once per \(rate), and the role runs once per \(shownEvery)"
+                throw check.fault(what, at["feed"].key(port))
+            }
+            switch feed {
+            case .picture(let name, _): isOptional = isOptional || pictures.contains { $0.name == name && $0.entry.optional }
+            case .value(let name, zerosIfAbsent: false): isOptional = isOptional || optional.contains(name)
+            default: break
+            }
+        }
+        guard !isOptional || every != .call else {
+            throw check.fault("reads what is not made where an optional picture is not given", at["feed"])
+        }
+        var kept: [(port: Exact, value: String)] = []
+        for (port, name) in try check.table(object["keep"]!, Most.ports, at["keep"]).rows {
+            _ = try check.text(.text(port.text), at["keep"])
+            kept.append((port, try keep(name, every, isOptional, at["keep"].key(port))))
+        }
+        return Role(component: component, every: every, inChunks: inChunks, feed: feeds, keep: kept)
+    }
+
+    private func feed(_ value: JSON, _ at: Place) throws -> Feed {
+        let table = try check.table(value, 2, at)
+        let kinds = ["value", "tokens", "picture", "numbers"].filter { table[Exact($0)] != nil }
+        guard kinds.count == 1 else {
+            let found = kinds.isEmpty ? "no kind" : kinds.joined(separator: ", ")
+            throw check.fault("is \(value.shown) of \(found) (expected value, tokens, picture or numbers)", at)
+        }
+        let kind = kinds[0]
+        let given = table[Exact(kind)]!
+        var zeros = false
+        if let absent = table["absent"], absent.shown != "null" {
+            guard case .text(let word) = absent, Exact(word) == "zeros", kind == "value" || kind == "tokens" else {
+                throw check.fault("is \(absent.shown) (expected \"zeros\", for a value or tokens)", at["absent"])
+            }
+            zeros = true
+        }
+        switch kind {
+        case "numbers":
+            let rows = try check.list(given, 1...Most.numbers, at[kind])
+            return .numbers(try rows.enumerated().map { try portNumber($1, at[kind][$0]) })
+        case "value": return .value(try check.oneOf(given, rates.keys, at[kind]), zerosIfAbsent: zeros)
+        case "tokens": return .tokens(try check.oneOf(given, tokenizers, at[kind]), zerosIfAbsent: zeros)
+        default:
+            let name = try check.oneOf(given, pictures.map(\.name), at[kind])
+            return .picture(name, noise: try table["noise"].map { try amount($0, at["noise"]) })
+        }
+    }
+
+    private func portNumber(_ value: JSON, _ at: Place) throws -> Feed.PortNumber {
+        guard case .object(let object) = value else { return .same(try amount(value, at)) }
+        guard Set(object.keys) == Set(texts.map { Exact($0.name) }) else {
+            throw check.fault("is \(value.shown) (expected a number for each text)", at)
+        }
+        var found: [String: Amount] = [:]
+        for (text, number) in object.rows { found[text.text] = try amount(number, at.key(text)) }
+        return .perText(found)
+    }
+
+    /// How often what a feed gives changes.
+    private func feedRate(_ feed: Feed) -> Rate {
+        switch feed {
+        case .value(let name, _): return rates[name] ?? .call
+        case .tokens: return .text
+        case .picture: return .picture
+        case .numbers(let rows):
+            var rate = Rate.bundle
+            for row in rows {
+                var amounts: [Amount] = []
+                switch row {
+                case .same(let amount): amounts = [amount]
+                case .perText(let several):
+                    amounts = Array(several.values)
+                    rate = max(rate, .text)
+                }
+                for case .number(let name) in amounts {
+                    let windowed = numbers.contains { $0.name == name && $0.entry.window != nil }
+                    rate = max(rate, windowed ? .call : .picture)
+                }
+            }
+            return rate
+        }
+    }
+
+    // The loop -------------------------------------------------------------------------------------------------------
+
+    private mutating func loop(_ value: JSON, _ at: Place) throws -> Loop {
+        let row = try check.object(value, at)
+        for key in ["from", "until", "roles", "prediction", "passes", "combine"] { _ = try check.field(row, key, at) }
+        let from = try amount(row["from"]!, at["from"]), until = try amount(row["until"]!, at["until"])
+        let roles = try check.list(row["roles"]!, 1...Most.roles, at["roles"]).enumerated().map {
+            try role($1, at["roles"][$0], every: .call)
+        }
+        let prediction = try check.oneOf(row["prediction"]!, roles[roles.count - 1].keep.map(\.value), at["prediction"])
+        let passes = try check.list(row["passes"]!, 1...Most.passes, at["passes"]).enumerated().map {
+            try onePass($1, at["passes"][$0])
+        }
+        let readsTexts = roles.contains { $0.feed.contains { feedRate($0.feed) == .text } }
+        for (i, pass) in passes.enumerated() where readsTexts != (pass.text != nil) {
+            let what = "has \(readsTexts ? "no" : "a") text, and its roles read \(readsTexts ? "one" : "none")"
+            throw check.fault(what, at["passes"][i])
+        }
+        let names = numbers.map(\.name)
+        let rescale = try present(row["rescale"]).map { try check.oneOf($0, names, at["rescale"]) }
+        let (first, add) = try combine(row["combine"]!, passes.count, at["combine"])
+        guard rescale == nil || !add.isEmpty else {
+            throw check.fault("is there, and nothing is combined", at["rescale"])
+        }
+        let guided = try present(row["guided"]).map { try self.guided($0, passes.count, at["guided"]) }
+        return Loop(from: from, until: until, roles: roles, prediction: prediction, passes: passes, first: first,
+                    add: add, guided: guided, rescale: rescale)
+    }
+
+    private func present(_ value: JSON?) -> JSON? {
+        if case .null? = value { return nil }
+        return value
+    }
+
+    private func onePass(_ value: JSON, _ at: Place) throws -> Pass {
+        let table = try check.table(value, Limit.rank, at)
+        let text = try present(table["text"]).map { try check.oneOf($0, texts.map(\.name), at["text"]) }
+        let zeros = try check.list(table["zeros"] ?? .list([]), 0...Most.ports, at["zeros"]).enumerated().map {
+            try check.oneOf($1, rates.keys, at["zeros"][$0])
+        }
+        return Pass(text: text, zeros: zeros)
+    }
+
+    private func combine(_ value: JSON, _ passes: Int, _ at: Place) throws -> (Int, [Loop.Term]) {
+        let object = try check.object(value, at)
+        let add = try check.field(object, "add", at)
+        let first = try check.integer(try check.field(object, "first", at), 0, passes - 1, at["first"])
+        let terms = try check.list(add, 0...Most.passes, at["add"]).enumerated().map { i, row in
+            let place = at["add"][i]
+            let three = try check.list(row, 3...3, place)
+            return Loop.Term(number: try check.oneOf(three[0], numbers.map(\.name), place[0]),
+                             plus: try check.integer(three[1], 0, passes - 1, place[1]),
+                             minus: try check.integer(three[2], 0, passes - 1, place[2]))
+        }
+        return (first, terms)
+    }
+
+    private func guided(_ value: JSON, _ passes: Int, _ at: Place) throws -> Loop.Guided {
+        let object = try check.object(value, at)
+        for key in ["number", "above", "alone"] { _ = try check.field(object, key, at) }
+        return Loop.Guided(number: try check.oneOf(object["number"]!, numbers.map(\.name), at["number"]),
+                           above: try real(object["above"]!, -1e6, 1e6, at["above"]),
+                           alone: try check.integer(object["alone"]!, 0, passes - 1, at["alone"]))
+    }
+}
