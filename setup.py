@@ -24,6 +24,7 @@ setup(
         "ondevice.graph",
         "ondevice.lower",
         "ondevice.measure",
+        "ondevice.measure.doctor",
         "ondevice.measure.peers",
         "ondevice.measure.predict",
         "ondevice.measure.tuner",

@@ -25,6 +25,7 @@ from ondevice.target import set_names
 
 HELP = "turn a checkpoint into a bundle"
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
+NOT_IN_GRAPHS |= {"--avoid": "has no kernels"}
 NOT_IN_GRAPHS |= dict.fromkeys(("--weights", "--dtype"), "here is float32") | {"--sampler": "has no sampler"}
 
 
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=SAMPLERS,
         help="what the bundle draws with by default (default: the checkpoint's own, or the nearest)",
     )
+    flags.add_avoid(parser)
     flags.add_strict(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
     parser.add_argument("--force", action="store_true", help="replace an existing bundle or folder of graphs")

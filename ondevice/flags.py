@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ondevice.lower.program import STORAGES
 from ondevice.run.device import Device
 from ondevice.run.discovery import find_device
 from ondevice.target import AUTO, METHODS, Target, load_targets, target_names, tuned_by
+from ondevice.target.avoid import Avoided, read_avoided
 from ondevice.target.tuning import measured_for, read_tuning
 
 # converters and rules take a second to import, and `generate` has flags of here, too: only what needs them imports them
@@ -103,7 +104,38 @@ def targets_of(args: argparse.Namespace) -> list[Target]:
             names = ", ".join(target.name for target in targets)
             log.warning("nothing was measured for %s; target %s keeps its own tunables", device.name, names)
         files += found
-    return [tuned_by(target, files) for target in targets]
+    avoided = _avoided(getattr(args, "avoid", None) or ())
+    return [replace(tuned_by(target, files), avoided=avoided) for target in targets]
+
+
+def add_avoid(parser: argparse.ArgumentParser) -> None:
+    """The flag that names programs to plan around."""
+    parser.add_argument(
+        "--avoid",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="plan around the programs that a device computes wrongly, as `ondevice doctor --out FILE` lists them",
+    )
+
+
+def _avoided(paths: Sequence[Path]) -> list[Avoided]:
+    """The files of --avoid; of kernels that are another text by now a warning is logged."""
+    files = [read_avoided(path) for path in paths]
+    if any(file.programs for file in files):
+        from ondevice.lower.kernel_file import load_all
+
+        texts = {name: kernel.text for name, kernel in load_all().items()}
+        for file in files:
+            for kernel in file.stale(texts):
+                log.warning(
+                    "%s: %s.cl is another text than the one that was wrong on %s, and is not avoided; run `ondevice "
+                    "doctor` again",
+                    file.name,
+                    kernel,
+                    file.device,
+                )
+    return files
 
 
 def add_without(parser: argparse.ArgumentParser) -> None:

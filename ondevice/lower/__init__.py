@@ -65,28 +65,35 @@ def lower(
     chosen = target or load_target("host")
     verify_graph(model)
     graph = model.graph
-    low = Lowering(
-        graph,
-        component,
-        storage,
-        load_all() if kernels is None else kernels,
-        exact_values(graph),
-        chosen,
-        weights,
-        without,
-    )
-    low.rooms = rooms or {}
-    for value in graph.inputs:
-        if value.const_value is None:
-            low.add_input(value)
-    low.program.inputs = tuple(low.program.tensors)
-    for node in graph:
-        if node.op_type == "Constant":
-            raise GraphError(
-                "constants must be initializers here.", where=f"node {node.name}", fix="lift constants before lowering"
-            )
-        rule_of(node.op_type)(low, node)
-    return low.finish()
+    known, exact = load_all() if kernels is None else kernels, exact_values(graph)
+    around: dict[str, dict[str, str]] = {}
+    while True:
+        low = Lowering(graph, component, storage, known, exact, chosen, weights, without)
+        low.rooms, low.around = rooms or {}, around
+        for value in graph.inputs:
+            if value.const_value is None:
+                low.add_input(value)
+        low.program.inputs = tuple(low.program.tensors)
+        for node in graph:
+            if node.op_type == "Constant":
+                raise GraphError(
+                    "constants must be initializers here.",
+                    where=f"node {node.name}",
+                    fix="lift constants before lowering",
+                )
+            rule_of(node.op_type)(low, node)
+        program = low.finish()
+        # What a program is built with is known once it is chosen, so what is wrong on the device is met, and then
+        # another way is chosen: each time round leaves out more kernels.
+        if not low.met:
+            break
+        around = {name: {**around.get(name, {}), **low.met.get(name, {})} for name in {**around, **low.met}}
+    program.fallbacks += [
+        f"{component}: {name} avoids {kernel}: {why}"
+        for name, kernels in around.items()
+        for kernel, why in kernels.items()
+    ]
+    return program
 
 
 def exact_values(graph: ir.Graph) -> frozenset[str]:

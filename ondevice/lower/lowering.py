@@ -67,6 +67,10 @@ class Lowering:
         )
         self.weights, self.without = weights, without
         self.rooms: Mapping[str, int] = {}  # node name -> bytes of scratch, where it may have more than others
+        # node -> kernels that its target's device computes wrongly as they would be built for it, and why: those that
+        # another way must be found around, and those that were met
+        self.around: Mapping[str, Mapping[str, str]] = {}
+        self.met: dict[str, dict[str, str]] = {}
         self.program = Program(component, {}, [], (), (), methods={method: MethodUse() for method in METHODS})
         self._home: dict[str, str] = {}  # value name -> name of the tensor that holds it (views share their source's)
         self._cast: dict[tuple[str, str], str] = {}
@@ -215,6 +219,7 @@ class Lowering:
             )
         self.program.fallbacks += [f"{self.component}: {node} {fallback}" for fallback in read.fallbacks]
         self.program.needs |= kernel.built_on(built)
+        self._meet(kernel, built, node)
         inplace = kernel.inplace(dims, built)
         if any(number == inplace for number, *_ in read.images):
             inplace = None  # a stand-in is read as no image
@@ -246,7 +251,8 @@ class Lowering:
         Raises:
             NoKernelError: no way fits; with each one's reason.
         """
-        choice = select(op, {**dims, "F16": half}, self.target, self.kernels, self.without)
+        around = self.around.get(node)
+        choice = select(op, {**dims, "F16": half}, self.target, self.kernels, self.without, around)
         if choice.fallback:
             self.program.fallbacks.append(f"{self.component}: {node} {choice.fallback}")
         if method := choice.way.first.method:
@@ -255,6 +261,19 @@ class Lowering:
             if loser != method:
                 self.program.methods[loser].skipped[reason] += 1
         return choice.way
+
+    def _meet(self, kernel: KernelFile, defines: Mapping[str, int], node: str) -> None:
+        """Note a program that is wrong on the target's device. Raises NoKernelError where there is no way around it."""
+        reasons = (avoided.reason(kernel.name, kernel.text, defines) for avoided in self.target.avoided)
+        if (why := next(filter(None, reasons), None)) is None:
+            return
+        if kernel.name in self.around.get(node, {}):
+            raise NoKernelError(
+                f"no kernel fits ({kernel.name}: {why}).",
+                where=f"{self.component}: {node}",
+                fix="convert with another --target or --dtype, or without --avoid",
+            )
+        self.met.setdefault(node, {})[kernel.name] = why
 
     def tuning(self, kernel: str, sizes: Mapping[str, int | float] | None = None, dtype: str = "f32") -> dict[str, int]:
         """The tunables that a call of `kernel` gets on this target, for rules that must know them before they emit it.

@@ -77,6 +77,10 @@ class Way:
         found = (kernel.misfit(dims, kernel.header["needs"].keys() - kernel.tuned_needs) for kernel in self.kernels)
         return next(filter(None, found), None)
 
+    def avoided(self, reasons: Mapping[str, str]) -> str | None:
+        """Why one of its kernels is to be avoided, by their names; None where none is."""
+        return next((reasons[kernel.name] for kernel in self.kernels if kernel.name in reasons), None)
+
     def untuned(self, dims: Mapping[str, int | float], target: Target) -> str | None:
         """Why it does not compute the op as the target tunes it: such as fewer channels than a vector has, or groups
         that are over the target's limits; None if it does."""
@@ -143,11 +147,13 @@ def select(
     target: Target,
     kernels: Mapping[str, KernelFile],
     without: Collection[str] = (),
+    avoided: Mapping[str, str] | None = None,
 ) -> Choice:
     """The first way to compute `op` at `dims` (its sizes, and defines such as F16) that the target can run and wants.
 
     Args:
         without: methods to leave out; "all" leaves out every one.
+        avoided: kernels that are wrong on the target's device as they would be built here -> why.
 
     Raises:
         NoKernelError: none fits; with each way's reason.
@@ -162,7 +168,7 @@ def select(
             reason = f"--without {method}"
         elif reason is None and (reason := way.misfit(dims)) is None:
             pays = (bound.reason(dims, target.bounds(method)) for bound in PAYS.get(method, ()))
-            reason = next(filter(None, pays), None) or way.untuned(dims, target)
+            reason = next(filter(None, pays), None) or way.untuned(dims, target) or way.avoided(avoided or {})
             if reason is None:
                 general = way.plain and not way.needs and bool(plain_losers)
                 return Choice(way, plain_losers if general else losers, methods, general)
@@ -172,4 +178,5 @@ def select(
         if way.plain:
             plain_losers[way.first.name] = reason
     why = "; ".join(f"{name}: {reason}" for name, reason in losers.items()) or "no file for this op"
-    raise NoKernelError(f"no kernel fits ({why}).", where=f"{op} {dict(dims)}", fix="add a fallback kernel")
+    fix = "convert with another --target or --dtype, or without --avoid" if avoided else "add a fallback kernel"
+    raise NoKernelError(f"no kernel fits ({why}).", where=f"{op} {dict(dims)}", fix=fix)

@@ -17,7 +17,8 @@ from ondevice.errors import NoDeviceError
 from ondevice.run import icd
 from ondevice.run.cache import KernelCache
 
-OPTIONS = ["-cl-std=CL1.2"]
+OPTIONS = ("-cl-std=CL1.2",)
+PLAIN = (*OPTIONS, "-cl-opt-disable")  # as a driver builds it that is not to optimize
 EMBEDDED = "Intel(R) OpenCL"  # platform name of the extra `cpu`, and of Intel's CPU runtime where the system has it
 INSTALL = (
     'run pip install "ondevice[cpu]" (a CPU runtime, no root needed), or install your GPU vendor\'s OpenCL driver '
@@ -123,12 +124,12 @@ def opencl() -> Any:
     return pyopencl
 
 
-def compile_program(program: Any, entry: str) -> tuple[Any, Any]:
+def compile_program(program: Any, entry: str, options: Sequence[str] = OPTIONS) -> tuple[Any, Any]:
     """Build a pyopencl Program for the device of its context, and make its kernel: Mali compiles only then.
     Raises what pyopencl raises."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # drivers remark on success; a failure carries its log
-        built = program.build(options=OPTIONS)
+        built = program.build(options=list(options))
     return built, opencl().Kernel(built, entry)
 
 

@@ -57,8 +57,9 @@ class OpenCLDevice:
 
     dialect = "opencl"
 
-    def __init__(self, found: Found, cache: KernelCache | None = None) -> None:
+    def __init__(self, found: Found, cache: KernelCache | None = None, options: Sequence[str] = OPTIONS) -> None:
         cl = opencl()
+        self._options = tuple(options)
         self._cl, self._found, self._device = cl, found, found.handle
         self.name = found.name
         self.cache = cache or KernelCache()
@@ -69,6 +70,11 @@ class OpenCLDevice:
             self._queue = cl.CommandQueue(self._context, properties=cl.command_queue_properties.PROFILING_ENABLE)
         except cl.Error as error:
             raise DeviceError(f"it cannot be opened: {code(error)}.", where=self.name, fix=OTHER) from None
+
+    @property
+    def found(self) -> Found:
+        """What it was opened as."""
+        return self._found
 
     def facts(self) -> dict[str, Any]:
         """Names, versions and limits (bytes, work-items)."""
@@ -81,18 +87,20 @@ class OpenCLDevice:
             KernelBuildError: with the driver's log, which names the kernel file and line.
         """
         cl = self._cl
-        key = self.cache.key(source, " ".join(OPTIONS), *self._found.identity)
+        key = self.cache.key(source, " ".join(self._options), *self._found.identity)
         if (binary := self.cache.load(key)) is not None:
             try:
                 built, kernel = self._waiter(
-                    lambda: compile_program(cl.Program(self._context, [self._device], [binary]), entry)
+                    lambda: compile_program(cl.Program(self._context, [self._device], [binary]), entry, self._options)
                 )
                 return _Program(built, [kernel], entry)
             except (cl.Error, RuntimeError) as error:
                 log.warning("%s: the driver refused a cached kernel (%s); it is built again", where, code(error))
                 self.cache.drop(key)
         try:
-            built, kernel = self._waiter(lambda: compile_program(cl.Program(self._context, source), entry))
+            built, kernel = self._waiter(
+                lambda: compile_program(cl.Program(self._context, source), entry, self._options)
+            )
         except (cl.Error, RuntimeError) as error:
             raise self._build_error(str(error), where) from None
         self.cache.save(key, built.get_info(cl.program_info.BINARIES)[0])

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
+from ondevice.target.avoid import Avoided
 from ondevice.target.tuning import Tuning
 
 CLASSES = ("portable", "cpu", "mobile")  # of kernels: a folder of shaders/ each
@@ -86,6 +87,7 @@ class Target:
     `scratch` is how many bytes a method may use between its own kernels; what needs more is done in bands. For
     "mobile", it may have what is idle in the arena, too (`ondevice.compiler.programs`).
     `device_words`: a device whose name or version contains one of them is one of this target's.
+    `avoided`: files of programs that its devices compute wrongly, of which no plan has one.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Target:
     limits: Limits = field(default=Limits())
     roofline: Roofline | None = None
     device_words: tuple[str, ...] = ()
+    avoided: Sequence[Avoided] = ()
 
     @property
     def panels(self) -> bool:

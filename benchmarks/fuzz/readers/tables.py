@@ -14,6 +14,7 @@ from benchmarks.fuzz.reader import Reader, Words, holds
 from ondevice.base.paths import SHADERS
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.target import tuning
+from ondevice.target.avoid import AvoidedProgram, dump_avoided, parse_avoided
 
 _TUNING = """\
 match = {kind = "cpu", vector_floats = 16}
@@ -102,8 +103,20 @@ def _read_rows(data: bytes, folder: Path) -> None:
     "\n".join(lines).encode()
 
 
+def _avoided() -> bytes:
+    program = AvoidedProgram("softmax", "0" * 64, (("F16", 1), ("V", 4)), "wrong")
+    return dump_avoided({"name": "x", "driver": "1"}, [program])
+
+
+def _read_avoided(data: bytes, folder: Path) -> None:
+    found = parse_avoided(data, folder / "avoid.json")
+    again = parse_avoided(dump_avoided({"name": found.device}, list(found.programs.values())), folder / "avoid.json")
+    holds(again == found, "a list is another one when it is written and read again")
+
+
 READERS = (
     Reader("tuning", lambda: [_TUNING.encode(), b"match = {}\n"], toml_value, _read_tuning),
     Reader("kernel_header", _kernel_seeds, of_files(lambda _: _kernel), _read_kernel),
+    Reader("avoid", lambda: [_avoided()], json_value, _read_avoided),
     Reader("compare", _row_seeds, of_files(lambda _: lines_of(json_value)), _read_rows),
 )
