@@ -1,0 +1,113 @@
+package dev.ondevice.demo;
+
+import dev.ondevice.player.Request;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Random;
+
+/** What a person typed: kept as it is through rotation, a restart and a mistake. */
+final class Form {
+    static final int MOST_STEPS = 1000;
+
+    final String prompt;
+    final String negative;
+    final String steps;
+    final String seed;
+    /** "512x512"; empty: the bundle's first. */
+    final String size;
+    final boolean lowMemory;
+
+    Form(String prompt, String negative, String steps, String seed, String size, boolean lowMemory) {
+        this.prompt = prompt;
+        this.negative = negative;
+        this.steps = steps;
+        this.seed = seed;
+        this.size = size;
+        this.lowMemory = lowMemory;
+    }
+
+    static Form empty() {
+        return new Form("", "", "", "", "", false);
+    }
+
+    /** A mistake in what was typed, for the person who did. */
+    static final class Mistake extends Exception {
+        private static final long serialVersionUID = 1;
+
+        Mistake(String what) {
+            super(what);
+        }
+    }
+
+    /** The same with what was left out filled in from the bundle, and with a seed where there is none. */
+    Form complete(Facts facts, Random chance) throws Mistake {
+        if (prompt.trim().isEmpty()) {
+            throw new Mistake("Prompt: say what to draw.");
+        }
+        String count = steps.trim().isEmpty() ? String.valueOf(facts.steps) : steps.trim();
+        whole("Steps", count, 1, MOST_STEPS);
+        String start = seed.trim().isEmpty() ? String.valueOf(chance.nextInt() & 0xFFFFFFFFL) : seed.trim();
+        whole("Seed", start, 0, Long.MAX_VALUE);
+        String negativeText = facts.takesNegative ? negative : "";
+        return new Form(prompt.trim(), negativeText, count, start, sizeIn(facts).toString(), lowMemory);
+    }
+
+    /** Of a form that is complete. A preview a tenth of the way, and at least each fifth step. */
+    Request request(Facts facts) throws Mistake {
+        Facts.Size pixels = sizeIn(facts);
+        int count = (int) whole("Steps", steps, 1, MOST_STEPS);
+        Request request = new Request(prompt).steps(count).seed(whole("Seed", seed, 0, Long.MAX_VALUE))
+                .size(pixels.width, pixels.height).previewEvery(Math.max(1, Math.min(5, count / 10)));
+        if (!negative.trim().isEmpty()) {
+            request.negative(negative.trim());
+        }
+        request.lowMemory = lowMemory;
+        return request;
+    }
+
+    private Facts.Size sizeIn(Facts facts) throws Mistake {
+        if (facts.sizes.isEmpty()) {
+            throw new Mistake("Bundle: draws no pictures. Fix: choose another.");
+        }
+        for (Facts.Size one : facts.sizes) {
+            if (size.isEmpty() || one.toString().equals(size)) {
+                return one;
+            }
+        }
+        throw new Mistake("Size: this bundle has no " + size + "; it has " + facts.sizes + ".");
+    }
+
+    private static long whole(String field, String text, long least, long most) throws Mistake {
+        try {
+            long value = Long.parseLong(text);
+            if (value >= least && value <= most) {
+                return value;
+            }
+        } catch (NumberFormatException bad) {
+            // said below
+        }
+        throw new Mistake(field + ": not a whole number from " + least + " to " + most + " (got " + text + ").");
+    }
+
+    Map<String, Object> json() {
+        Map<String, Object> out = new LinkedHashMap<String, Object>();
+        out.put("prompt", prompt);
+        out.put("negative_prompt", negative);
+        out.put("steps", steps);
+        out.put("seed", seed);
+        out.put("size", size);
+        out.put("low_memory", lowMemory);
+        return out;
+    }
+
+    static Form of(Map<String, Object> json) {
+        return new Form(text(json, "prompt"), text(json, "negative_prompt"), text(json, "steps"), text(json, "seed"),
+                text(json, "size"), Boolean.TRUE.equals(json.get("low_memory")));
+    }
+
+    private static String text(Map<String, Object> json, String key) {
+        Object value = json.get(key);
+        return value instanceof String ? (String) value : "";
+    }
+}

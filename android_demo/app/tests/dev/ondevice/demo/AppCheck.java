@@ -1,0 +1,204 @@
+package dev.ondevice.demo;
+
+import static dev.ondevice.demo.HostScreen.check;
+import static dev.ondevice.demo.HostScreen.form;
+import static dev.ondevice.demo.HostScreen.same;
+
+import java.io.File;
+import java.util.List;
+
+/** What the app does on the host, through the JNI library, with a player that draws nothing: `AppCheck NAME FOLDER`. */
+public final class AppCheck {
+    private final HostScreen screen = new HostScreen();
+    private final File folder;
+    private final Source bundle;
+    private final Engine engine;
+    private final Presenter presenter;
+
+    private AppCheck(File folder) throws Exception {
+        this.folder = folder;
+        bundle = new Source.OfPath(new File(folder, "fake.ondevice").getPath());
+        engine = screen.engine(new File(folder, "store"));
+        presenter = new Presenter(engine, Shown.Page.DRAW);
+        presenter.attach(screen);
+        same(screen.shown.status, Words.NO_BUNDLE);
+        presenter.open(bundle);
+        screen.untilReady();
+    }
+
+    public static void main(String[] args) throws Exception {
+        AppCheck test = new AppCheck(new File(args[1]));
+        AppCheck.class.getDeclaredMethod(args[0]).invoke(test);
+        System.out.println("passed");
+    }
+
+    void draws() throws Exception {
+        presenter.typed(new Form(" a \ud83d\ude00 ", "rain", "", "", "", true));
+        presenter.draw();
+        Shown done = screen.untilSays("Drawn in 2.75 s (first step after 0.25 s), 3.0 MB");
+        check(done.preview == null && done.percent == Presenter.NOTHING, done.percent);
+        Form asked = done.shot.form;
+        same(asked.prompt + asked.steps + asked.size, "a \ud83d\ude00464x32");
+        check(Long.parseLong(asked.seed) >= 0 && asked.lowMemory, asked.json());
+        same(new String(done.png, "UTF-8"), "not a PNG");
+        screen.until(new HostScreen.Wish() {
+            @Override
+            public boolean granted(Shown now) {
+                return now.history.size() == 1;
+            }
+        });
+    }
+
+    void cancels() throws Exception {
+        presenter.typed(form("slow", "5"));
+        presenter.draw();
+        screen.until(new HostScreen.Wish() {
+            @Override
+            public boolean granted(Shown now) {
+                return now.status.equals("Step 4 of 5, 60 %, about 1 s left") && now.percent == 60
+                        && now.preview != null && now.preview.width == 8;
+            }
+        });
+        check(!screen.shown.canDraw && !screen.shown.canOpen && screen.shown.canCancel, "buttons");
+        presenter.draw();  // all that a finger can reach meanwhile does nothing, and comes back at once
+        presenter.measure();
+        presenter.open(new Source.OfPath("elsewhere"));
+        presenter.cancel();
+        presenter.cancel();
+        same(screen.untilReady().status, Words.CANCELLED);
+        check(screen.shown.shot == null && screen.shown.title.equals("fake.ondevice"), screen.shown.title);
+        presenter.draw();
+        presenter.cancel();  // before the worker has begun
+        same(screen.untilReady().status, Words.CANCELLED);
+        presenter.typed(form("late slow", "5"));
+        presenter.draw();
+        Thread.sleep(100);
+        presenter.cancel();
+        same(screen.untilReady().status, Words.CANCELLED);
+        presenter.typed(form("quick", "2"));
+        presenter.draw();
+        screen.untilSays("Drawn in");
+    }
+
+    void givesMemoryBack() throws Exception {
+        engine.pressure();  // nothing is loaded
+        presenter.typed(form("one", "2"));
+        presenter.draw();
+        screen.untilSays("Drawn in");
+        engine.pressure();
+        same(screen.untilSays("put away.").status, Words.PUT_AWAY);
+        presenter.typed(form("slow", "5"));
+        presenter.draw();
+        screen.untilSays("Step 4 of 5");
+        engine.pressure();
+        Shown warned = screen.untilSays(Words.SHORT_OF_MEMORY);
+        same(warned.kind, Snapshot.Kind.WARNING);
+        presenter.cancel();
+        same(screen.untilReady().status, Words.CANCELLED + " " + Words.PUT_AWAY);
+        presenter.open(bundle);
+        same(screen.untilReady().report.get("Model"), "fake of 0 unloads");
+    }
+
+    void saysWhatIsWrong() throws Exception {
+        String[][] mistakes = {
+            {"", "4", "1", "", "Prompt: say what to draw."},
+            {"a", "0", "1", "", "Steps: not a whole number from 1 to 1000 (got 0)."},
+            {"a", "4", "-1", "", "Seed: not a whole number from 0 to 9223372036854775807 (got -1)."},
+            {"a", "4", "1", "9x9", "Size: this bundle has no 9x9; it has [64x32]."},
+        };
+        for (String[] one : mistakes) {
+            presenter.typed(new Form(one[0], "", one[1], one[2], one[3], false));
+            presenter.draw();
+            Shown refused = screen.untilSays(one[4]);
+            check(refused.canDraw && refused.kind == Snapshot.Kind.ERROR && refused.form.steps.equals(one[1]), one[4]);
+        }
+        for (String failure : new String[] {
+            "12 unet: the driver failed (got -5). Fix: close other apps.",
+            "13 sampler: is not finite. Fix: use fp32.",
+            "1 \u00e9: our fault."
+        }) {
+            presenter.typed(form("fail " + failure, "4"));
+            presenter.draw();
+            screen.untilSays(failure.substring(failure.indexOf(' ') + 1));
+            same(screen.untilReady().kind, Snapshot.Kind.ERROR);
+        }
+        presenter.open(new Source.OfPath(new File(folder, "not a bundle").getPath()));
+        screen.untilSays("is no bundle. Fix: copy the bundle again.");
+        check(!screen.shown.canDraw && screen.shown.canOpen, "buttons");
+        presenter.open(bundle);
+        screen.untilReady();
+    }
+
+    void survivesRotation() throws Exception {
+        presenter.typed(form("slow", "5"));
+        presenter.draw();
+        screen.untilSays("Step 4 of 5");
+        presenter.detach();
+        Presenter turned = new Presenter(engine, presenter.page());
+        turned.attach(screen);
+        check(screen.shown.canCancel && screen.shown.status.startsWith("Step 4 of 5"), screen.shown.status);
+        same(screen.shown.form.prompt, "slow");
+        turned.detach();  // into the background, where it ends
+        turned.cancel();
+        while (engine.snapshot().busy()) {
+            Thread.sleep(5);
+        }
+        turned.attach(screen);
+        same(screen.shown.status, Words.CANCELLED);
+    }
+
+    void survivesTheProcess() throws Exception {
+        for (int i = 0; i < Store.MOST_SHOTS + 2; i++) {
+            presenter.typed(form("picture " + i, "1"));
+            presenter.draw();
+            screen.untilSays("Drawn in");
+            final String last = "picture " + i;
+            screen.until(new HostScreen.Wish() {
+                @Override
+                public boolean granted(Shown now) {
+                    return !now.history.isEmpty() && now.history.get(0).form.prompt.equals(last);
+                }
+            });
+        }
+        presenter.typed(form("typed later", "3"));
+        presenter.detach();
+        File kept = new File(folder, "store");
+        while (!new String(java.nio.file.Files.readAllBytes(new File(kept, "kept.json").toPath()), "UTF-8")
+                .contains("typed later")) {
+            Thread.sleep(5);
+        }
+        same(kept.list().length, Store.MOST_SHOTS + 1);
+        HostScreen after = new HostScreen();
+        Engine next = after.engine(kept);
+        Presenter again = new Presenter(next, Shown.Page.HISTORY);
+        again.attach(after);
+        next.restore(new Engine.Opener() {
+            @Override
+            public Source find(String key) {
+                return new Source.OfPath(key);
+            }
+        });
+        after.untilReady();
+        List<Shot> history = after.shown.history;
+        same(after.shown.form.prompt, "typed later");
+        same(history.size(), Store.MOST_SHOTS);
+        same(after.shown.shot.form.prompt, "picture " + (Store.MOST_SHOTS + 1));
+        again.recall(history.get(3));
+        after.until(new HostScreen.Wish() {
+            @Override
+            public boolean granted(Shown now) {
+                return now.form.prompt.equals("picture " + (Store.MOST_SHOTS - 2)) && now.page == Shown.Page.DRAW;
+            }
+        });
+    }
+
+    void measures() throws Exception {
+        presenter.turnTo(Shown.Page.BENCHMARK);
+        presenter.measure();
+        Shown measured = screen.untilSays(Words.MEASURED);
+        same(measured.figures.get(0), "none\nmedian: 1.50 s\npeak: 7.0 MB");
+        same(engine.snapshot().rows, "{\"device\": \"none\", \"median_seconds\": 1.5, \"peak_bytes\": 7000000, "
+                + "\"runs\": [5], \"ops\": [], \"bundle\": \"fake.ondevice\", \"phone_before\": "
+                + "{\"battery_percent\": 50}, \"phone_after\": {\"battery_percent\": 50}}\n");
+    }
+}

@@ -1,0 +1,58 @@
+package dev.ondevice.player;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+
+/** One picture. What is left out is the bundle's own. */
+public final class Request {
+    /** "prompt", and "negative_prompt" where there is one. */
+    public final Map<String, String> texts = new LinkedHashMap<String, String>();
+    /** "guidance_scale", "strength", and others that the pipeline has. */
+    public final Map<String, Double> numbers = new LinkedHashMap<String, Double>();
+    /** A picture to begin from: red, green and blue, [imageHeight, imageWidth, 3]; null: none. */
+    public byte[] image;
+    public int imageWidth;
+    public int imageHeight;
+    /** 0: the bundle's. */
+    public int steps;
+    /** null: the bundle's. */
+    public String sampler;
+    public long seed;
+    /** Pixels; 0: the bundle's. */
+    public int width;
+    public int height;
+    /** Guidance in two passes, the decoder in bands, weights given back: slower, and fits where little is left. */
+    public boolean lowMemory;
+    /** Calls between two previews; 0: none. */
+    public int previewEvery;
+
+    public Request(String prompt) {
+        texts.put("prompt", prompt);
+    }
+
+    public Request negative(String prompt) {
+        texts.put("negative_prompt", prompt);
+        return this;
+    }
+
+    public Request steps(int count) {
+        steps = count;
+        return this;
+    }
+
+    public Request seed(long value) {
+        seed = value;
+        return this;
+    }
+
+    public Request size(int pixelsWide, int pixelsHigh) {
+        width = pixelsWide;
+        height = pixelsHigh;
+        return this;
+    }
+
+    public Request previewEvery(int calls) {
+        previewEvery = calls;
+        return this;
+    }
+}

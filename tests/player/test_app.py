@@ -1,0 +1,105 @@
+"""The Android app's logic and the Java library on the host's JVM, through the real JNI library.
+
+With a player that draws nothing (android_demo/app/tests/fake_player.cpp), by which a test says when time passes.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "android_demo"
+SOURCES = [
+    *sorted((DEMO / "player" / "java").rglob("*.java")),
+    *(
+        path
+        for path in sorted((DEMO / "app" / "src" / "main" / "java").rglob("*.java"))
+        if "android." not in path.read_text()
+    ),
+    *sorted((DEMO / "app" / "tests").rglob("*.java")),
+]
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror"]
+
+
+def run(*command, **options):
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=240, **options)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def jdk():
+    """Folder of a JDK of 11 to 19, which compiles Java 7, as the tools of `make apk-check` take it."""
+    javac = shutil.which("javac")
+    if not javac:
+        pytest.skip("not run: javac is missing (apt-get install default-jdk-headless)")
+    return Path(javac).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def classes(jdk, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classes")
+    run(jdk / "bin" / "javac", "-Xlint:all,-options", "-Werror", "--release", "7", "-d", folder, *SOURCES)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def java(jdk, classes, tmp_path_factory):
+    """`java(name, *arguments)`: run a class with a player that draws nothing; gives what it prints."""
+    folder = tmp_path_factory.mktemp("jni")
+    sources = [DEMO / "player" / "jni" / "ondevice_jni.cpp", DEMO / "app" / "tests" / "fake_player.cpp"]
+    headers = [f"-I{DEMO / 'player' / 'include'}", *(f"-isystem{jdk / 'include' / part}" for part in ("", "linux"))]
+    shared = ["-shared", "-fPIC", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden"]
+    run("g++", *shared, *WARNINGS, *headers, *sources, "-o", folder / "libondevice_jni.so")
+
+    def call(name, *arguments, **options):
+        checks = ["-Xcheck:jni", f"-Djava.library.path={folder}"]
+        out = run(jdk / "bin" / "java", "-Dfile.encoding=UTF-8", *checks, "-cp", classes, name, *arguments, **options)
+        assert "WARNING" not in out, out  # of -Xcheck:jni
+        return out
+
+    return call
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    (tmp_path / "fake.ondevice").write_text("bundle")
+    (tmp_path / "not a bundle").write_text("picture")
+    return tmp_path / "fake.ondevice"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["draws", "cancels", "givesMemoryBack", "saysWhatIsWrong", "survivesRotation", "survivesTheProcess", "measures"],
+)
+def test_the_app(java, bundle, name):
+    assert java("dev.ondevice.demo.AppCheck", name, bundle.parent) == "passed\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "passesAllThatIsAsked",
+        "refusesWhatIsNoRequest",
+        "throwsOnWhatAWatchThrows",
+        "hearsOfAThousandSteps",
+        "closesWhileAnotherThreadDraws",
+    ],
+)
+def test_the_library(java, bundle, name):
+    assert java("dev.ondevice.player.PlayerCheck", name, bundle) == "passed\n"
+
+
+def test_a_bundle_is_opened_by_descriptor(java, bundle):
+    """As the system's file picker gives it; the text of a refusal names the document."""
+    for path, said in [
+        (bundle, "passed"),
+        (bundle.with_name("not a bundle"), "9 picked: is no bundle. Fix: copy the bundle again."),
+    ]:
+        descriptor = os.open(path, os.O_RDONLY)
+        out = java("dev.ondevice.player.PlayerCheck", "passesAllThatIsAsked", path, descriptor, pass_fds=[descriptor])
+        os.close(descriptor)
+        assert out == f"{said}\n"
