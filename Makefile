@@ -5,6 +5,7 @@
 # make parity the tests against torch, diffusers and transformers
 # make lint   style and types
 # make fuzz   damaged and hostile files for every reader, for a minute or SECONDS (SEED, WORKERS: see docs/fuzzing.md)
+# make player-fuzz  the same for readers of the C++ player, by libFuzzer
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ SECONDS ?= 60
 SEED ?= 0
 PROMPT ?= a red circle on a blue background
 
-.PHONY: demo test sweep phones parity lint fuzz clean
+.PHONY: demo test sweep phones parity lint fuzz player-fuzz clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.convert demo --out demo.ondevice --force
@@ -37,6 +38,9 @@ lint: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS) --seed $(SEED) $(if $(WORKERS),--workers $(WORKERS))
+
+player-fuzz: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.player_fuzz --seconds $(SECONDS) --seed $(SEED)
 
 clean:
 	rm -rf $(VENV) demo.ondevice demo.png

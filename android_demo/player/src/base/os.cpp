@@ -230,7 +230,7 @@ double read_number(Text text) {
 }
 
 void write_number(char* out, size_t room, double value) {
-  if (value == static_cast<double>(static_cast<i64>(value)) && value < 1e16 && value > -1e16) {
+  if (value < 1e16 && value > -1e16 && value == static_cast<double>(static_cast<i64>(value))) {
     snprintf(out, room, "%s%lld.0", value == 0 && 1 / value < 0 ? "-" : "", static_cast<long long>(value));
     return;
   }

@@ -1,0 +1,135 @@
+"""Feed the C++ player's readers with damaged and hostile files: `python -m benchmarks.player_fuzz --seconds 60`.
+
+Builds android_demo/player/fuzz with Clang's libFuzzer, AddressSanitizer and UndefinedBehaviorSanitizer, makes seeds of
+the golden files, and runs each target for its share of the time. Exits with 1 where something was found; the input is
+then in `--out`, and `build/player-fuzz/fuzz_TARGET FILE` shows it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
+BUNDLES = ("tiny", "images", "targets", "picture")
+Seeds = Iterator[bytes]
+
+
+def compact(path: Path) -> bytes:
+    """A JSON file without spaces: the shorter an input, the more of its bytes mean something."""
+    return json.dumps(json.loads(path.read_text()), separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def manifests() -> Seeds:
+    for name in BUNDLES:
+        yield compact(GOLDEN / "bundle" / f"{name}.ondevice" / "bundle.json")
+    whole = json.loads((GOLDEN / "bundle" / "picture.ondevice" / "bundle.json").read_text())
+    for path in sorted((GOLDEN / "pipeline").glob("*.json")):
+        if path.name == "refused.json":
+            continue
+        part = json.loads(path.read_text())
+        # What the pipeline names, with files that are there already: nothing but the pipeline is to be refused.
+        whole["components"] |= {name: {"dtype": "f16"} for name in part["components"]}
+        whole["tokenizers"] = {name: {"kind": "bpe", "length": 77, "files": []} for name in part["tokenizers"]}
+        whole["samplers"] = part["samplers"]
+        whole["files"] |= {f"samplers/{name}.json": {"bytes": 1, "sha256": "0" * 64} for name in part["samplers"]}
+        yield json.dumps(whole | {"pipeline": part["pipeline"]}, separators=(",", ":")).encode()
+
+
+def plans() -> Seeds:
+    for name in BUNDLES:
+        folder = GOLDEN / "bundle" / f"{name}.ondevice"
+        manifest = compact(folder / "bundle.json")
+        for plan in sorted((folder / "plans").glob("*.json")):
+            yield manifest + b"\0" + compact(plan)
+
+
+def samplers() -> Seeds:
+    for path in sorted((GOLDEN / "samplers").glob("*.json")):
+        if path.name != "refused.json":
+            yield json.dumps(json.loads(path.read_text())["table"], separators=(",", ":")).encode()
+
+
+TARGETS: dict[str, tuple[int, Callable[[], Seeds]]] = {
+    "manifest": (1 << 15, manifests),
+    "plan": (1 << 15, plans),
+    "sampler": (1 << 13, samplers),
+}
+"""Of each target the longest input, and what its inputs are made from."""
+
+
+def build(folder: Path) -> None:
+    """Build all targets. Needs Clang 14 or newer with libFuzzer, and CMake."""
+    compiler = next((found for name in ("clang++", "clang++-14") if (found := shutil.which(name))), None)
+    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if compiler is None or cmake is None:
+        raise SystemExit("player_fuzz: Clang and CMake are needed: apt install clang cmake")
+    source = ROOT / "android_demo" / "player"
+    flags = ["-DOD_FUZZ=ON", f"-DCMAKE_CXX_COMPILER={compiler}", "-DCMAKE_BUILD_TYPE=None"]
+    subprocess.run([cmake, "-S", source, "-B", folder, *flags], check=True, stdout=subprocess.DEVNULL)
+    targets = [f"fuzz_{name}" for name in TARGETS]
+    subprocess.run(
+        [cmake, "--build", folder, "--parallel", "2", "--target", *targets], check=True, stdout=subprocess.DEVNULL
+    )
+
+
+def write_seeds(name: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, data in enumerate(TARGETS[name][1]()):
+        (folder / f"seed_{i:03}").write_bytes(data)
+
+
+def run(name: str, folder: Path, out: Path, seconds: float, seed: int) -> tuple[int, bool]:
+    """How many inputs a target was given, and whether it went well."""
+    seeds, corpus = folder / "seeds" / name, folder / "corpus" / name
+    write_seeds(name, seeds)
+    corpus.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    command = [
+        folder / f"fuzz_{name}", f"-max_total_time={max(int(seconds), 1)}", f"-max_len={TARGETS[name][0]}",
+        f"-seed={seed}", "-timeout=10", "-rss_limit_mb=2048", "-malloc_limit_mb=512", "-print_final_stats=1",
+        f"-artifact_prefix={out}/{name}-", corpus, seeds,
+    ]  # fmt: skip
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, errors="replace", check=False)
+    counts = re.findall(r"number_of_executed_units: +(\d+)", done.stderr) or re.findall(r"^#(\d+)", done.stderr, re.M)
+    if done.returncode:
+        found = re.search(r"^(?:.*runtime error|==\d+==|.*libFuzzer: )", done.stderr, re.M)
+        print(done.stderr[found.start() if found else -4000 :][:6000], file=sys.stderr)
+    return int(counts[-1]) if counts else 0, done.returncode == 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the flags, build, run, print a table; 1 where something was found."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.player_fuzz",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seconds", type=float, default=60.0, help="for how long, all targets together (default 60)")
+    parser.add_argument("--seed", type=int, default=1, help="of the inputs (default 1)")
+    parser.add_argument("--target", action="append", choices=TARGETS, help="only this one; may be given several times")
+    parser.add_argument("--build", type=Path, default=ROOT / "build" / "player-fuzz", help="folder of what is built")
+    parser.add_argument(
+        "--out", type=Path, default=Path("fuzz-findings"), help="folder for what is found (default fuzz-findings)"
+    )
+    flags = parser.parse_args(argv)
+    names = flags.target or list(TARGETS)
+    build(flags.build)
+    good = True
+    for name in names:
+        count, well = run(name, flags.build, flags.out, flags.seconds / len(names), flags.seed)
+        print(f"{name}: {count:,} inputs{'' if well else f', a finding in {flags.out}'}", flush=True)
+        good &= well
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
