@@ -1,12 +1,22 @@
 // swift-tools-version: 5.9
 import PackageDescription
 
+// On Linux a module of the name Metal stands in for Apple's (Sources/Metal/README.md), so that the player is built and
+// tested without a Mac.
+#if os(Linux)
+let standIn: [Target] = [.target(name: "Metal", exclude: ["README.md"])]
+let metal: [Target.Dependency] = ["Metal"]
+#else
+let standIn: [Target] = []
+let metal: [Target.Dependency] = []
+#endif
+
 let package = Package(
     name: "Player",
     platforms: [.iOS(.v16), .macOS(.v13)],
     products: [.library(name: "Player", targets: ["Player"])],
-    targets: [
-        .target(name: "Player"),
-        .testTarget(name: "PlayerTests", dependencies: ["Player"]),
+    targets: standIn + [
+        .target(name: "Player", dependencies: metal),
+        .testTarget(name: "PlayerTests", dependencies: ["Player"] + metal),
     ]
 )

@@ -100,6 +100,14 @@ def parse(source: str, entry: str) -> Parsed:
     return Parsed(kinds, f"#include <metal_stdlib>\n{text}\n{_RUN % {'call': f'{entry}({values})', 'plain': plain}}")
 
 
+def entry(source: str) -> str:
+    """The name of the kernel of a text. Raises KernelBuildError where there is none."""
+    text = _run(("g++", *LANGUAGE, "-E", "-"), "kernel", re.sub(r"#include\s*<metal_\w+>", "", source))
+    if (found := _KERNEL.search(text)) is None:
+        raise KernelBuildError("the text has no kernel.", where="kernel")
+    return found[1]
+
+
 _RUN = """
 extern "C" long shim_launch(void (*)(void*), void*, const unsigned*, const unsigned*, unsigned, int, int, char*,
                             unsigned long);

@@ -1,10 +1,14 @@
 """What stands in for Metal's library, by texts in Metal itself: what the dialect's words do not reach."""
 
+import ctypes
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from metal import build
 from metal.device import MetalOnCpu
 
 from ondevice.errors import DeviceError, KernelBuildError
@@ -121,3 +125,18 @@ def test_a_wild_write_ends_the_launch_and_not_the_process() -> None:
     wild = VECTORS.replace("y[0] = v.x;", "y[0] = v.x; y[0x3fffffffffl] = 1.0f;")
     with pytest.raises(DeviceError, match="signal 11"):
         run(device, wild, [device.alloc(64, "")], [], (1,), (1,))
+
+
+def test_programs_in_other_languages_get_a_kernel_by_its_text(tmp_path: Path) -> None:
+    """With a Python that has nothing installed."""
+
+    def compiled(text: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-I", "-S", str(Path(build.__file__).with_name("compile.py")), str(tmp_path)]
+        return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+    entry, library, runtime, kinds = compiled(HEAD + TEXELS).stdout.splitlines()
+    assert entry == "texels" and kinds.split() == ["texture", "texture", "value"]
+    ctypes.CDLL(runtime, ctypes.RTLD_GLOBAL)
+    assert ctypes.CDLL(library).shim_run
+    refused = compiled(HEAD + TEXELS.replace("kernel", "kernal"))
+    assert refused.returncode == 11 and "has no kernel" in refused.stderr

@@ -149,8 +149,9 @@ final class BundleTests: XCTestCase {
             for change in [row] + (row.has("also") ? row["also"].rows : []) {
                 changed = changed.changed(at: change["path"].rows, to: change.has("value") ? change["value"] : nil)!
             }
-            let message = refusal { try pipeline(changed, base) }
-            XCTAssertEqual(message?.contains(row["message"].string), true, "\(message ?? "taken") for \(row.written)")
+            let message = refusal { try pipeline(changed, base) }?.replacingOccurrences(of: ".0 (", with: " (")
+            let words = row["message"].string.replacingOccurrences(of: ".0 (", with: " (")
+            XCTAssertEqual(message?.contains(words), true, "\(message ?? "taken") for \(row.written)")
         }
     }
 
