@@ -5,38 +5,52 @@
 #include "base/base.h"
 #include "base/os.h"
 #include "bundle/manifest.h"
+#include "bundle/packed.h"
 #include "bundle/plan.h"
 #include "bundle/ports.h"
 
 namespace od {
 
-// Where a bundle's files are: in a folder, or in one file (docs/bundle.md, "One file").
+// Where a bundle's files are: in a folder, or in one file (docs/bundle.md, "One file"). Paths are those of files of the
+// bundle, whose names were checked. Each method that can fail does so with Code::bundle.
 class Files {
  public:
-  // A folder, or a packed file.
+  Files() = default;
+  ~Files() { close(); }
+  Files(const Files&) = delete;
+  Files& operator=(const Files&) = delete;
+
+  // A folder that has a bundle.json, or a packed file.
   bool open(const char* path, Error& error);
   // A packed file by a descriptor, which stays the caller's.
   bool open(int descriptor, const char* name, Error& error);
   void close();
-  // Bytes of a file of the bundle by its path; of `bundle.json` and of what the manifest lists. Mapped for as long as
-  // this is open: nothing is copied. Code::bundle where it is missing or of another size than `expected` (0: any).
-  bool map(Text path, u64 expected, Bytes& out, Error& error);
-  // The pages of a file may leave memory.
-  void forget(Text path);
   Text name() const { return name_; }
-  ~Files() { close(); }
+
+  // Of a regular file that is inside.
+  bool size(Text path, u64& bytes, Error& error);
+  // A copy, which nobody else can change. For small files.
+  bool read(Text path, Pool& pool, Bytes& out, Error& error);
+  // Mapped for as long as this is open: nothing is copied.
+  bool map(Text path, Bytes& out, Error& error);
+  // These pages of a file that was mapped may leave memory; who touches them reads them again.
+  void forget(Text path, u64 from, u64 bytes);
 
  private:
-  struct Entry {
+  struct Mapped {
     Text path;
     Mapping* mapping;
-    Bytes bytes;
   };
-  bool add_packed(Error& error);
+  bool open_packed(Error& error);
+  bool find(Text path, PackedEntry& out, Error& error) const;
+  bool locate(Text path, char (&whole)[4096], Error& error) const;
+
   Pool pool_;
-  List<Entry> entries_;
-  Text folder_, name_;
+  Text name_;
+  Text folder_;          // without links; empty of a packed file
+  List<Mapped> mapped_;  // of a folder
   Mapping packed_;
+  Span<PackedEntry> entries_;
 };
 
 class Bundle {
@@ -49,7 +63,7 @@ class Bundle {
   Text name() const { return files_.name(); }
 
   // Choose the plans of one target: by a device, or by name (Code::usage where there is none of it). Where neither is
-  // called, the last that the bundle names.
+  // called, the last that the bundle names. Plans that were read of another are gone.
   bool for_device(const DeviceLimits& device, Error& error);
   bool for_target(Text name, Error& error);
   u32 target() const { return target_; }
@@ -60,28 +74,53 @@ class Bundle {
   const PlanEntry* find(u32 component, const Sizes& sizes) const;
   // Whether an entry is of the chosen target.
   bool served(const PlanEntry& entry) const { return entry.targets >> target_ & 1; }
+  // The plans of a decoder in bands of `rows` rows for latents of this size, in order; none where it has none.
+  // Code::bundle where they do not fit each other.
+  bool stages(u32 height, u32 width, u32 rows, List<const Plan*>& out, Error& error);
 
-  // A small file, whose sha256 is checked. Code::bundle.
+  // A small file, whose sha256 is checked; kept until the bundle is closed. Code::bundle.
   bool read(Text path, size_t most, Bytes& out, Error& error);
   // A file of weights by its index into Manifest::files; mapped, and not checked.
   bool shard(u32 file, Bytes& out, Error& error);
   void forget(u32 file);
-  // Text of a program (docs/bundle.md, "Source of a program"), ended by a zero, into `out`.
+  // Text of a program (docs/bundle.md, "Source of a program"), ended by a zero that its size does not count.
   bool source(const PlanKernel& kernel, Text dialect, List<char>& out, Error& error);
-  // The sha256 of every file, weights too. Code::bundle, naming the first that is damaged. `progress` may be null.
+  // The sha256 of every file, weights too, and every plan of every target, kernel and table. Code::bundle, naming the
+  // first that is damaged. `progress` of the bytes may be null; where it says false, Code::cancelled.
   bool verify(bool (*progress)(void* user, u64 done, u64 total), void* user, Error& error);
 
  private:
-  bool read_manifest(Error& error);
   struct Known {
-    const PlanEntry* entry;
-    Plan* plan;
+    u32 file;
+    const Plan* plan;
   };
+  // Plans of one target, and what they have settled.
+  struct Plans {
+    Pool pool;
+    List<Known> known;
+    Seen seen;
+  };
+  struct Small {
+    Bytes bytes;
+    bool known, is_text;
+  };
+  bool read_manifest(Error& error);
+  bool check_size(const FileEntry& file, Error& error);
+  bool load(const PlanEntry& entry, Plans& plans, const Plan*& out, Error& error);
+  bool stages_of(u32 target, u32 height, u32 width, u32 rows, Plans& plans, List<const Plan*>& out, Error& error);
+  const PlanEntry* find_of(u32 target, u32 component, const Sizes& sizes) const;
+  bool verify_target(u32 target, Error& error);
+  bool verify_digest(const FileEntry& file, bool (*progress)(void* user, u64 done, u64 total), void* user, u64& done,
+                     u64 total, Error& error);
+  bool choose(u32 target);
+  bool text(Text path, Text& out, Error& error);
+  bool table(Text path, Error& error);
+
   Files files_;
   Pool pool_;
   Manifest manifest_;
-  List<Known> plans_;
-  Seen seen_;
+  Span<Small> small_;  // by file
+  Plans plans_;
   u32 target_ = 0;
 };
 

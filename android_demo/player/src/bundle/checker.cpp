@@ -26,13 +26,6 @@ constexpr struct {
     {0xe0001, 0xe007f}, {0xf0000, 0x10ffff},
 };
 
-bool prints(u32 letter) {
-  for (const auto& range : kUnprinted) {
-    if (letter <= range.last) return letter < range.first;
-  }
-  return (letter & 0xfffe) != 0xfffe;
-}
-
 void append(List<char>& out, Text text) {
   for (size_t i = 0; i < text.size; ++i) out.push(text.data[i]);
 }
@@ -69,6 +62,13 @@ Shown cut(Text json) {
 }
 
 }  // namespace
+
+bool prints(u32 letter) {
+  for (const auto& range : kUnprinted) {
+    if (letter <= range.last) return letter < range.first;
+  }
+  return (letter & 0xfffe) != 0xfffe;
+}
 
 Shown shown(Text value) {
   List<char> json;

@@ -47,6 +47,9 @@ Shown shown(Text value);
 // Letters, digits and ._+-, at most 128, the first a letter, digit or _: one part of a path, so no "..".
 bool is_name(Text text);
 bool is_identifier(Text text);
+// Whether a letter may be in a text for people: no control or format character, none of private use or that is none,
+// and of white space the space alone.
+bool prints(u32 letter);
 // One to three names joined by '/': of a file of a bundle other than bundle.json.
 bool is_path(Text text);
 // Bytewise order of ASCII texts as if A to Z were a to z.

@@ -82,7 +82,8 @@ class Reader {
     out_.major = parts[0];
     out_.minor = parts[1];
     return parts[0] == kMajor || fail(error_, Code::bundle, kFile,
-                                      parts[0] > kMajor ? "install a newer ondevice" : "convert the checkpoint again",
+                                      parts[0] > kMajor ? "install a newer ondevice"
+                                                        : "convert the checkpoint again; --force replaces this one",
                                       "has format %u.%u (expected %u.x).", parts[0], parts[1], unsigned(kMajor));
   }
 
