@@ -49,3 +49,17 @@ def tool(player_build):
         return subprocess.run([str(player_build / name), *map(str, arguments)], **options)
 
     return call
+
+
+@pytest.fixture
+def odd(player_build):
+    """Variables for a library that says of the host's CPU what `told` says."""
+
+    from player.opencl_environment import environment  # makes drivers visible, which not all tests here need
+
+    def variables(told="", **more):
+        real = environment()["ONDEVICE_OPENCL"]
+        library = str(player_build / "odd_opencl.so")
+        return {"ONDEVICE_OPENCL": library, "ODD_OPENCL": real, "ODD_DEVICE": told, **more}
+
+    return variables

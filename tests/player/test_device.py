@@ -38,18 +38,6 @@ def device(tool, tmp_path):
     return call
 
 
-@pytest.fixture
-def odd(player_build):
-    """Variables for a library that says of the host's CPU what `told` says."""
-
-    def variables(told="", **more):
-        real = environment()["ONDEVICE_OPENCL"]
-        library = str(player_build / "odd_opencl.so")
-        return {"ONDEVICE_OPENCL": library, "ODD_OPENCL": real, "ODD_DEVICE": told, **more}
-
-    return variables
-
-
 def test_devices_are_those_of_python(tool):
     *rows, remarks = tool("check_device", "list", env=environment()).stdout.splitlines()
     keys = [

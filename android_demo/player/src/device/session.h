@@ -21,7 +21,7 @@ struct Input {
   Span<const DeviceValue* const> parts;
 };
 
-// What a port's result goes to: host memory of the operand's size, or a value on the device.
+// What a port's result goes to: host memory of the operand's size, or a value on the device, which is made here.
 struct Output {
   Text port;
   Span<u8> host;
@@ -35,20 +35,27 @@ struct Launched {
   double seconds;
 };
 
+// One arena serves every plan and grows to the largest in use; weights are loaded when a plan first needs them and
+// shared by all plans; kernels are built once. After an error nothing runs on the device, and the session can be used
+// again. Not for use by several threads at once; but `cancel` may be set by any.
 class Session {
  public:
   Session(Bundle& bundle, Device& device) : bundle_(bundle), device_(device) {}
   ~Session() { close(); }
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
 
   // Refuse a plan that the device cannot run or has no memory for, then load what it needs: arena, weights, kernels.
-  // Done by `run` where it was not before. `progress` of the kernels that are built; it may be null.
+  // Done by `run` where it was not before. Code::device, Code::kernel_build, Code::cancelled.
   bool bind(const Plan& plan, Error& error);
 
   // Run one plan. Every input port is in `inputs` once, and `outputs` name those that are wanted. Code::usage where an
   // input is missing, unknown or of another size; Code::cancelled where `cancel` became true meanwhile (work in flight
-  // is waited for); Code::numeric with `check`, naming the first dispatch whose result is not finite.
+  // is waited for); Code::numeric with `check`, naming the first dispatch whose result is not finite. Where only values
+  // on the device are asked for, it may return before the work is done.
   bool run(const Plan& plan, Span<const Input> inputs, Span<Output> outputs, Error& error);
 
+  // A value of the host's bytes. Code::device.
   bool put(Bytes data, Dtype dtype, const Shape& shape, DeviceValue& out, Error& error);
   bool read(const DeviceValue& value, Span<u8> out, Error& error);
   void drop(DeviceValue& value);
@@ -60,31 +67,68 @@ class Session {
   // Bytes on the device: arena, weights that are copies, values.
   u64 arena_bytes() const { return arena_.bytes; }
   u64 weight_bytes() const { return weight_bytes_; }
+  u64 value_bytes() const { return value_bytes_; }
 
   volatile const bool* cancel = nullptr;
-  bool check = false;
-  bool profile = false;
+  u64 memory_limit = 0;  // bytes that the device may be asked for by arena and weights; 0: what it has
+  bool check = false;    // read every result back and stop at the first NaN or infinity (slow)
+  bool profile = false;  // time every launch, in `launched`
   List<Launched> launched;
+  // Told before each program that a plan is built of, and at their end; may be null.
+  void (*building)(void* user, u32 built, u32 programs) = nullptr;
+  void* building_user = nullptr;
 
  private:
-  struct Bound;
+  struct Bound {
+    const Plan* plan;
+    Text name;             // for errors: component and sizes
+    Span<Buffer> buffers;  // by operand; those of weights are the session's
+    Span<u32> programs;    // by kernel: index into programs_
+    Span<u64> whole;       // by dispatch, with `check`: which of its results are whole then
+  };
   struct Shard {
     u32 file;
-    Buffer buffer;
-    u64 bytes;
-    u64 users[16];  // a bit for each component
+    Buffer buffer;      // none before it is loaded
+    u64 bytes, copied;  // copied: bytes of the device's own memory
+    u64 users[16];      // a bit for each component
   };
   struct Built {
-    const PlanKernel* key;
+    u32 file;
+    Span<Define> defines;
     Program program;
   };
+
+  bool cancelled(const Plan& plan, Error& error) const;
+  bool check_inputs(const Plan& plan, Span<const Input> inputs, Span<Output> outputs, Error& error) const;
+  bool feed(const Plan& plan, const Bound& bound, Span<const Input> inputs, Error& error);
+  bool launch(Bound& bound, Error& error);
+  bool launch_all(const Bound& bound, List<cl_event>& events, Error& error);
+  bool add_times(const Bound& bound, const List<cl_event>& events, Error& error);
+  bool take(const Plan& plan, const Bound& bound, Span<Output> outputs, Error& error);
+  bool take_one(const Plan& plan, const Bound& bound, const Output& output, Error& error);
+  Bound* find(const Plan& plan);
+
+  bool bind_anew(const Plan& plan, Error& error);
+  bool check_needs(const Plan& plan, Text name, Error& error) const;
+  bool make_room(const Plan& plan, Text name, Error& error);
+  bool build_programs(const Plan& plan, Bound& bound, Error& error);
+  bool make_buffers(const Plan& plan, Bound& bound, Error& error);
+  bool make_program(const PlanKernel& kernel, u32& index, Error& error);
+  bool weight(u32 index, Buffer& out, Error& error);
+  bool load(Shard& shard, Error& error);
+  Shard* shard_of(u32 file);
+  void unbind();
+  void unload(Shard& shard);
+
   Bundle& bundle_;
   Device& device_;
+  Pool bound_pool_;  // of what `bound_` holds; given back as a whole
   List<Bound*> bound_;
   List<Shard> shards_;
+  List<Buffer> weights_;  // by index into the manifest's; parts of shards
   List<Built> programs_;
   Buffer arena_;
-  u64 weight_bytes_ = 0;
+  u64 weight_bytes_ = 0, value_bytes_ = 0;
 };
 
 }  // namespace od

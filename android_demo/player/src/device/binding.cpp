@@ -1,0 +1,276 @@
+// The part of a session that gets a plan ready: memory, weights, programs and buffers.
+#include <stdio.h>
+#include <string.h>
+
+#include "device/session.h"
+
+namespace od {
+namespace {
+
+constexpr const char* kSmaller = "use a smaller --size, or another --device";
+
+struct NeedWords {
+  Need need;
+  const char* words;
+};
+constexpr NeedWords kNeedWords[] = {
+    {kHalf, "arithmetic in half precision"},
+    {kSubgroups, "exchange between the work-items that run side by side"},
+    {kImage2d, "operands that are read as images"},
+    {kMatrixUnit, "products of small matrices in one instruction"},
+    {kWaveConstants, "loads of constants for all work-items that run side by side at once"},
+    {kUnknownNeed, "what only a later version of the player knows"},
+};
+
+bool same(Span<Define> a, Span<Define> b) {
+  if (a.count != b.count) return false;
+  for (size_t i = 0; i < a.count; ++i) {
+    if (a[i].name != b[i].name || a[i].value != b[i].value) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool Session::bind(const Plan& plan, Error& error) {
+  if (find(plan) || bind_anew(plan, error)) return true;
+  unbind();  // buffers of a plan that is half bound are among what is given back
+  return false;
+}
+
+Session::Bound* Session::find(const Plan& plan) {
+  for (Bound* bound : bound_) {
+    if (bound->plan == &plan) return bound;
+  }
+  return nullptr;
+}
+
+bool Session::bind_anew(const Plan& plan, Error& error) {
+  char sizes[400], name[600];
+  const Text component = bundle_.manifest().components[plan.component].name;
+  snprintf(name, sizeof name, "%.*s%s%s", OD_TEXT(component), plan.sizes.count ? " " : "",
+           plan.sizes.shown(sizes, sizeof sizes));
+  if (!check_needs(plan, name, error) || !make_room(plan, name, error)) return false;
+  Bound* bound = bound_pool_.one<Bound>();
+  if (!bound) return Pool::no_memory(error, sizeof(Bound));
+  bound->plan = &plan;
+  bound->name = bound_pool_.copy(name);
+  if (!bound_pool_.array(bound->buffers, plan.operands.count, error) ||
+      !bound_pool_.array(bound->programs, plan.kernels.count, error)) {
+    return false;
+  }
+  if (!bound_.push(bound)) return Pool::no_memory(error, sizeof bound);
+  return build_programs(plan, *bound, error) && make_buffers(plan, *bound, error);
+}
+
+// Before anything is built or loaded for it.
+bool Session::check_needs(const Plan& plan, Text name, Error& error) const {
+  const u32 lacks = plan.needs & ~(device_.facts().capabilities | kSpelled);
+  if (!lacks) return true;
+  char what[512] = "";
+  for (const NeedWords& row : kNeedWords) {
+    if (!(lacks & row.need)) continue;
+    const size_t used = strlen(what);
+    snprintf(what + used, sizeof what - used, "%s%s (%s)", used ? ", " : "",
+             row.need == kUnknownNeed ? "more" : name_of(row.need), row.words);
+  }
+  return fail(error, Code::device, name, "convert for a --target of this device, or use another --device",
+              "it needs %s, which %s has not.", what, device_.facts().name);
+}
+
+Session::Shard* Session::shard_of(u32 file) {
+  for (Shard& shard : shards_) {
+    if (shard.file == file) return &shard;
+  }
+  Shard shard = {};
+  shard.file = file;
+  shard.bytes = bundle_.manifest().files[file].bytes;
+  return shards_.push(shard) ? &shards_.back() : nullptr;
+}
+
+// Say what the plan needs, check it against the device's memory before anything is loaded, and grow the arena to it.
+bool Session::make_room(const Plan& plan, Text name, Error& error) {
+  const Manifest& manifest = bundle_.manifest();
+  for (const Operand& operand : plan.operands) {
+    if (operand.weight == kNone) continue;
+    Shard* shard = shard_of(manifest.weights[static_cast<size_t>(operand.weight)].file);
+    if (!shard) return Pool::no_memory(error, sizeof(Shard));
+    shard->users[plan.component / 64] |= u64(1) << plan.component % 64;
+  }
+  u64 fresh = 0, copied = 0;
+  for (const Shard& shard : shards_) {
+    if (shard.buffer.handle || !(shard.users[plan.component / 64] >> plan.component % 64 & 1)) continue;
+    Bytes data;
+    if (!bundle_.shard(shard.file, data, error)) return false;
+    fresh += shard.bytes;
+    if (!device_.maps(data)) copied += shard.bytes;
+  }
+  const u64 arena = max(plan.arena, arena_.bytes), weights = weight_bytes_ + copied;
+  log(Level::info, "%.*s: arena %s, new weights %s%s", OD_TEXT(name), Megabytes(plan.arena).text, Megabytes(fresh).text,
+      copied ? "" : " (mapped, not copied)");
+  const u64 has = device_.facts().global_memory;
+  const bool limited = memory_limit && (!has || memory_limit < has);
+  const u64 most = limited ? memory_limit : has;
+  if (most && arena + weights > most) {
+    const Megabytes all(arena + weights), parts[] = {Megabytes(arena), Megabytes(weights)};
+    if (limited) {
+      return fail(error, Code::device, name, "use a smaller --size, or a higher limit",
+                  "it needs %s (arena %s, weights %s), and the limit is %s.", all.text, parts[0].text, parts[1].text,
+                  Megabytes(most).text);
+    }
+    return fail(error, Code::device, name, kSmaller, "it needs %s (arena %s, weights %s), and %s has %s.", all.text,
+                parts[0].text, parts[1].text, device_.facts().name, Megabytes(most).text);
+  }
+  if (plan.arena <= arena_.bytes) return true;
+  unbind();  // their buffers are parts of the arena that is given back
+  device_.release(arena_);
+  char what[700];
+  snprintf(what, sizeof what, "%.*s: arena", OD_TEXT(name));
+  return device_.allocate(plan.arena, what, arena_, error);
+}
+
+bool Session::build_programs(const Plan& plan, Bound& bound, Error& error) {
+  const u32 count = static_cast<u32>(plan.kernels.count);
+  for (u32 i = 0; i < count; ++i) {
+    if (building) building(building_user, i, count);
+    if (cancelled(plan, error) || !make_program(plan.kernels[i], bound.programs[i], error)) return false;
+  }
+  if (building) building(building_user, count, count);
+  return true;
+}
+
+bool Session::make_program(const PlanKernel& kernel, u32& index, Error& error) {
+  for (index = 0; index < programs_.size(); ++index) {
+    if (programs_[index].file == kernel.file && same(programs_[index].defines, kernel.defines)) return true;
+  }
+  const Text file = bundle_.manifest().kernels[kernel.file];
+  char where[600];
+  int used = snprintf(where, sizeof where, "%.*s.cl", OD_TEXT(file));
+  for (const Define& define : kernel.defines) {
+    if (used < 0 || static_cast<size_t>(used) >= sizeof where) break;
+    used += snprintf(where + used, sizeof where - static_cast<size_t>(used), " %.*s=%d", OD_TEXT(define.name),
+                     static_cast<int>(define.value));
+  }
+  List<char> source;
+  Built built = {kernel.file, kernel.defines, {}};
+  if (!bundle_.source(kernel, "opencl", source, error) ||
+      !device_.build(source.begin(), file, where, built.program, error)) {
+    return false;
+  }
+  if (programs_.push(built)) return true;
+  device_.release(built.program);
+  return Pool::no_memory(error, sizeof built);
+}
+
+bool Session::make_buffers(const Plan& plan, Bound& bound, Error& error) {
+  for (size_t i = 0; i < plan.operands.count; ++i) {
+    const Operand& operand = plan.operands[i];
+    Buffer& buffer = bound.buffers[i];
+    if (operand.view != kNone) {
+      const auto viewed = static_cast<size_t>(operand.view);
+      char what[700];
+      snprintf(what, sizeof what, "%.*s: %.*s", OD_TEXT(bound.name), OD_TEXT(plan.operands[viewed].name));
+      if (!device_.image(bound.buffers[viewed], operand.width, operand.height, plan.operands[viewed].dtype, what,
+                         buffer, error)) {
+        return false;
+      }
+    } else if (operand.weight != kNone) {
+      if (!weight(static_cast<u32>(operand.weight), buffer, error)) return false;
+    } else if (!device_.part(arena_, operand.offset, operand.bytes, buffer, error)) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Session::weight(u32 index, Buffer& out, Error& error) {
+  const Manifest& manifest = bundle_.manifest();
+  if (weights_.size() != manifest.weights.count && !weights_.resize(manifest.weights.count)) {
+    return Pool::no_memory(error, manifest.weights.count * sizeof(Buffer));
+  }
+  if (!weights_[index].handle) {
+    const WeightEntry& entry = manifest.weights[index];
+    Shard* shard = shard_of(entry.file);
+    if (!shard) return Pool::no_memory(error, sizeof(Shard));
+    if (!load(*shard, error) || !device_.part(shard->buffer, entry.offset, entry.bytes, weights_[index], error)) {
+      return false;
+    }
+  }
+  out = weights_[index];
+  return true;
+}
+
+bool Session::load(Shard& shard, Error& error) {
+  if (shard.buffer.handle) return true;
+  struct Source {
+    Bundle& bundle;
+    u32 file;
+  } source = {bundle_, shard.file};
+  Bytes data;
+  if (!bundle_.shard(shard.file, data, error)) return false;
+  const auto forget = [](void* user) {
+    const auto& from = *static_cast<Source*>(user);
+    from.bundle.forget(from.file);
+  };
+  if (!device_.upload(data, bundle_.manifest().files[shard.file].path, shard.buffer, error, forget, &source)) {
+    return false;
+  }
+  shard.copied = device_.maps(data) ? 0 : shard.bytes;
+  weight_bytes_ += shard.copied;
+  return true;
+}
+
+void Session::unload(Shard& shard) {
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (bundle_.manifest().weights[i].file == shard.file) device_.release(weights_[i]);
+  }
+  device_.release(shard.buffer);
+  weight_bytes_ -= shard.copied;
+  shard.copied = 0;
+  bundle_.forget(shard.file);
+}
+
+// Buffers of all plans; what they are parts of stays.
+void Session::unbind() {
+  for (Bound* bound : bound_) {
+    for (size_t i = bound->buffers.count; i-- > 0;) {
+      if (bound->plan->operands[i].weight == kNone) device_.release(bound->buffers[i]);
+    }
+  }
+  bound_.clear();
+  bound_pool_.clear();
+}
+
+void Session::release(u32 component) {
+  Error ignored;
+  device_.finish(ignored);
+  unbind();
+  device_.release(arena_);
+  for (size_t i = shards_.size(); i-- > 0;) {
+    Shard& shard = shards_[i];
+    u64& bits = shard.users[component / 64];
+    const u64 bit = u64(1) << component % 64;
+    if (!(bits & bit)) continue;
+    bits &= ~bit;
+    bool used = false;
+    for (const u64 others : shard.users) used = used || others;
+    if (used) continue;
+    unload(shard);
+    shard = shards_.back();
+    shards_.pop();
+  }
+}
+
+void Session::close() {
+  Error ignored;
+  device_.finish(ignored);
+  unbind();
+  device_.release(arena_);
+  for (Shard& shard : shards_) unload(shard);
+  shards_.clear();
+  weights_.clear();
+  for (Built& built : programs_) device_.release(built.program);
+  programs_.clear();
+}
+
+}  // namespace od
