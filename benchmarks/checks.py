@@ -47,6 +47,8 @@ REPLAY = ["tests/diffusion/test_pipeline.py", "tests/diffusion/test_pipeline_sha
 # Files (patterns) -> the tests that are to notice; the first that matches counts.
 READERS: dict[str, list[str]] = {
     "ondevice/bundle/reader.py": [*ROWS, MESSAGES, "tests/bundle/test_round_trip.py", "tests/bundle/test_kernels.py"],
+    "ondevice/bundle/files.py": [*ROWS, MESSAGES, "tests/bundle/test_round_trip.py"],
+    "ondevice/bundle/pack*.py": ["tests/bundle/test_golden.py", "tests/bundle/test_packed.py"],
     "ondevice/bundle/kernels.py": ["tests/bundle/test_kernels.py"],
     "ondevice/bundle/pipeline_file.py": ["tests/bundle/test_pipeline.py"],
     "ondevice/bundle/ports.py": ["tests/bundle/test_ports.py"],

@@ -46,7 +46,7 @@ class Pipeline(pipeline.Pipeline):
         own_kernels: bool = False,
         plans: str | None = None,
     ) -> Pipeline:
-        """Open a folder that `ondevice convert` wrote.
+        """Open what `ondevice convert` or `ondevice pack` wrote.
 
         Args:
             device: an OpenCL device: a number, part of its name, "cpu" or "gpu"; None: the best there is.

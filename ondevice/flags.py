@@ -189,12 +189,14 @@ def source_of(args: argparse.Namespace) -> Source:
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
-    """Declare MODEL_OR_BUNDLE, a model family with convert's flags or a folder that convert wrote,
+    """Declare MODEL_OR_BUNDLE, a model family with convert's flags or what convert or pack wrote,
     and the picture's size."""
     from ondevice.converters.families import FAMILIES as MODELS
 
     parser.add_argument(
-        "model", metavar="MODEL_OR_BUNDLE", help=f"one of {', '.join(sorted(MODELS))}, or a folder that `convert` wrote"
+        "model",
+        metavar="MODEL_OR_BUNDLE",
+        help=f"one of {', '.join(sorted(MODELS))}, or what `convert` or `pack` wrote",
     )
     parser.add_argument(
         "--size", metavar="WxH", help="picture size in pixels (default: the training size, or the bundle's first)"
@@ -224,7 +226,7 @@ def open_subject(args: argparse.Namespace) -> Checkpoint | Bundle:
         if not error.what.startswith("is not a bundle"):
             raise
         what = f"{args.model!r} is neither a model family ({', '.join(sorted(MODELS))}) nor a bundle."
-        raise UsageError(what, fix="name a family, or the folder that `ondevice convert` wrote") from None
+        raise UsageError(what, fix="name a family, or what `ondevice convert` or `pack` wrote") from None
     plain = argparse.ArgumentParser()
     add_weight_arguments(plain)
     add_plan_arguments(plain)

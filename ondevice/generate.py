@@ -44,7 +44,7 @@ OUT = Path("image.png")  # or the first of image-1.png, image-2.png... that is f
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
-    parser.add_argument("bundle", type=Path, help="folder that `convert` wrote")
+    parser.add_argument("bundle", type=Path, help="what `convert` or `pack` wrote")
     parser.add_argument("prompt", help="what to draw")
     parser.add_argument(
         "--negative", metavar="TEXT", help="what not to draw (default: what the model was trained with)"

@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per token, or JSON. The log names words that the model does not read."""
-    folder = args.tokenizer or MODELS / "clip_tokenizer"
-    inside = (folder / "tokenizer", folder / "tokenizers" / "tokenizer")  # of a checkpoint, of a bundle
-    tokenizer = Tokenizer.from_files(next((path for path in inside if path.is_dir()), folder))
+    tokenizer = Tokenizer.from_files(files_of(args.tokenizer or MODELS / "clip_tokenizer"))
     ids = tokenizer.encode(tokenizer.spelled_out(args.text))
     read = tokenizer(args.text).tolist()
     names = tokenizer.tokens(ids)
@@ -46,6 +44,16 @@ def run(args: argparse.Namespace) -> int:
         cut = len(ids) > LENGTH and LENGTH - 1 <= place < len(ids) - 1
         print(f"{index:6d}  {printable(name)}{'  (not read)' if cut else ''}")
     return 0
+
+
+def files_of(place: Path) -> Path | dict[str, bytes]:
+    """A tokenizer's own folder, one in a checkpoint or a bundle, or the files of one in a packed bundle."""
+    if place.is_file():
+        from ondevice.bundle import open_bundle  # takes longer than the rest of this verb
+
+        return open_bundle(place).tokenizer_files("tokenizer")
+    inside = (place / "tokenizer", place / "tokenizers" / "tokenizer")  # of a checkpoint, of a bundle
+    return next((path for path in inside if path.is_dir()), place)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,20 @@ LAYERS = [
     ("measure",),
     ("api",),
     ("cli", "flags"),
-    ("convert", "generate", "devices", "tokens", "sampler", "show", "explain", "bench", "tune", "doctor", "__main__"),
+    (
+        "convert",
+        "pack",
+        "generate",
+        "devices",
+        "tokens",
+        "sampler",
+        "show",
+        "explain",
+        "bench",
+        "tune",
+        "doctor",
+        "__main__",
+    ),
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MOST = 8  # parameters of a function

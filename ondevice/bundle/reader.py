@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ import numpy as np
 
 from ondevice.base.publish import recover
 from ondevice.bundle import format as f
+from ondevice.bundle.files import Files, Folder
 from ondevice.bundle.kernels import check_launches, check_ours
 from ondevice.bundle.manifest import Manifest, PlanEntry, parse_manifest
+from ondevice.bundle.packed import HEAD, Packed
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.plan_file import parse_plan, weight_bytes
 from ondevice.bundle.ports import STAGE_SIZES, Seen, check_ports, check_stages
@@ -36,17 +37,22 @@ class Bundle:
     `for_target` or `for_device` is asked for another.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, target: str = "") -> None:
-        self.path = path
+    def __init__(self, files: Files, manifest: Manifest, target: str = "") -> None:
+        self.files = files
         self.manifest = manifest
         self.target = target or (manifest.targets[-1].name if manifest.targets else "")
         self._plans: dict[str, Plan] = {}
         self._seen = Seen()  # types of values, on which plans of different components must agree
-        self._shards: dict[str, np.memmap] = {}
+        self._shards: dict[str, np.ndarray] = {}
         self._texts: dict[str, str] = {}  # a kernel file is built with many sets of defines
 
     def __repr__(self) -> str:
         return f"Bundle({str(self.path)!r})"
+
+    @property
+    def path(self) -> Path:
+        """The bundle's folder, or its file."""
+        return self.files.path
 
     @property
     def model(self) -> dict[str, Any]:
@@ -78,7 +84,7 @@ class Bundle:
             )
             what = f"{self.path.name} has no plans of {name} ({have})."
             raise UsageError(what, where="--plans", fix="name one of these" if names else "leave it out")
-        return Bundle(self.path, self.manifest, name)
+        return Bundle(self.files, self.manifest, name)
 
     def for_device(self, facts: Mapping[str, Any], dialect: str) -> Bundle:
         """The bundle with the plans that a device takes, whose `facts` and `dialect` are given.
@@ -163,7 +169,7 @@ class Bundle:
             raise BundleError(f"has no weight {f.shown(key)}.", where=self.path.name, fix=f.DAMAGED)
         return entry.file, entry.offset, entry.bytes
 
-    def shard(self, name: str) -> np.memmap:
+    def shard(self, name: str) -> np.ndarray:
         """All bytes of a file of weights: uint8, read-only, mapped, so that pages are read when they are touched."""
         if name not in self._shards:
             if not name.startswith("weights/"):
@@ -172,16 +178,14 @@ class Bundle:
                     where=self.path.name,
                     fix="ask `weight(key)` for the name",
                 )
-            path = self._locate(name)
-            try:
-                self._shards[name] = np.memmap(path, dtype=np.uint8, mode="r")
-            except (OSError, ValueError) as exc:
-                raise BundleError(f"cannot be mapped ({exc}).", where=name, fix=f.DAMAGED) from exc
+            self._check(name)
+            self._shards[name] = self.files.map(name)
         return self._shards[name]
 
     def unmap(self, name: str) -> None:
-        """Forget a file of weights; its pages go once nobody holds an array of it."""
-        self._shards.pop(name, None)
+        """Forget a file of weights; its pages go once nobody holds an array of it, or touches one."""
+        if self._shards.pop(name, None) is not None:
+            self.files.forget(name)
 
     def array(self, key: str) -> np.ndarray:
         """A weight as an array: a read-only view of the mapped shard."""
@@ -211,7 +215,9 @@ class Bundle:
         return f'{flags}{self.prelude(dialect)}\n#line 1 "{file}.cl"\n{self.kernel_source(file)}'
 
     def tokenizer_files(self, name: str) -> dict[str, bytes]:
-        """A tokenizer's files by name (vocab.json, merges.txt...)."""
+        """A tokenizer's files by name (vocab.json, merges.txt...). Raises BundleError where there is none of `name`."""
+        if name not in self.manifest.tokenizers:
+            raise BundleError(f"has no tokenizer {f.shown(name)}.", where=self.path.name, fix=f.DAMAGED)
         return {
             file: self.read(f"tokenizers/{name}/{file}", f.MAX_JSON_BYTES)
             for file in self.manifest.tokenizers[name].files
@@ -241,17 +247,14 @@ class Bundle:
     def verify(self) -> None:
         """Check the sha256 of every file and read every plan, kernel and table. Raises BundleError."""
         for name, entry in self.manifest.files.items():
+            self._check(name)
             digest = hashlib.sha256()
-            try:
-                with self._locate(name).open("rb") as handle:
-                    while chunk := handle.read(1 << 20):
-                        digest.update(chunk)
-            except OSError as exc:
-                raise BundleError(f"cannot be read ({exc.strerror}).", where=name, fix=f.DAMAGED) from exc
+            for chunk in self.files.chunks(name):
+                digest.update(chunk)
             if digest.hexdigest() != entry.sha256:
                 _wrong_digest(name)
         for target in [entry.name for entry in self.manifest.targets] or [""]:
-            Bundle(self.path, self.manifest, target)._verify_plans()
+            Bundle(self.files, self.manifest, target)._verify_plans()
         for kernel in self.manifest.kernels:
             self.kernel_source(kernel)
         for dialect in self.manifest.preludes:
@@ -274,7 +277,8 @@ class Bundle:
             raise BundleError(
                 f"is too large (got {entry.bytes} bytes, expected at most {limit}).", where=name, fix=f.DAMAGED
             )
-        data = _read(self._locate(name), name, entry.bytes)
+        self._check(name)
+        data = self.files.read(name)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             _wrong_digest(name)
         return data
@@ -291,59 +295,56 @@ class Bundle:
         value = f.load_json(self.read(name, f.MAX_JSON_BYTES), name)
         return f.Checker(name).table(value, f.MAX_FILES)
 
-    def _locate(self, name: str) -> Path:
-        """Path of a file, which must be a regular file inside the bundle with the size the manifest states."""
+    def _check(self, name: str) -> None:
+        """Raise BundleError unless a file is there with the size that the manifest states."""
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleError(f"is not a file of {self.path.name}.", where=name, fix=f.DAMAGED)
-        path = self.path / name
-        try:
-            real = path.resolve(strict=True)
-            info = real.stat()
-        except (OSError, RuntimeError):  # RuntimeError: a loop of links
-            raise BundleError(f"is missing from {self.path.name}.", where=name, fix=f.DAMAGED) from None
-        if not real.is_relative_to(self.path) or not stat.S_ISREG(info.st_mode):
-            raise BundleError(f"is a link out of {self.path.name} or not a regular file.", where=name, fix=f.DAMAGED)
-        if info.st_size != entry.bytes:
+        if (size := self.files.size(name)) != entry.bytes:
             raise BundleError(
-                f"is cut or changed (got {info.st_size} bytes, expected {entry.bytes}).", where=name, fix=f.DAMAGED
+                f"is cut or changed (got {size} bytes, expected {entry.bytes}).", where=name, fix=f.DAMAGED
             )
-        return real
 
 
 def open_bundle(path: str | os.PathLike[str], *, verify: bool = False) -> Bundle:
-    """Open and check a bundle's folder; with `verify`, every byte of it. Raises BundleError."""
+    """Open and check a bundle, a folder or one file; with `verify`, every byte of it. Raises BundleError."""
     if not os.path.lexists(path):
         recover(Path(path))
-    try:
-        root = Path(path).resolve(strict=True)
-        manifest = (root / f.MANIFEST).resolve(strict=True)
-        info = manifest.stat()
-    except (OSError, RuntimeError, ValueError):
-        fix = "give the folder that `ondevice convert` wrote"
-        raise BundleError(f"is not a bundle (no {f.MANIFEST} in it).", where=os.fspath(path), fix=fix) from None
-    if not manifest.is_relative_to(root) or not stat.S_ISREG(info.st_mode):
-        raise BundleError(f"is a link out of {root.name} or not a regular file.", where=f.MANIFEST, fix=f.DAMAGED)
-    if info.st_size > f.MAX_JSON_BYTES:
+    files = _files(path)
+    if (size := files.size(f.MANIFEST)) > f.MAX_JSON_BYTES:
         raise BundleError(
-            f"is too large (got {info.st_size} bytes, expected at most {f.MAX_JSON_BYTES}).",
+            f"is too large (got {size} bytes, expected at most {f.MAX_JSON_BYTES}).",
             where=f.MANIFEST,
             fix=f.DAMAGED,
         )
-    bundle = Bundle(root, parse_manifest(f.load_json(_read(manifest, f.MANIFEST, info.st_size), f.MANIFEST)))
+    bundle = Bundle(files, parse_manifest(f.load_json(files.read(f.MANIFEST), f.MANIFEST)))
     for name in bundle.manifest.files:
-        bundle._locate(name)
+        bundle._check(name)
     if verify:
         bundle.verify()
     return bundle
 
 
-def _read(path: Path, name: str, size: int) -> bytes:
+def _files(path: str | os.PathLike[str]) -> Files:
+    """The files at `path`. Raises BundleError unless it is a folder with a manifest, or a packed bundle."""
     try:
-        with path.open("rb") as handle:
-            return handle.read(size)
+        root = Path(path).resolve(strict=True)
+        if not root.is_file():
+            (root / f.MANIFEST).resolve(strict=True)
+            return Folder(root)
+    except (OSError, RuntimeError, ValueError):
+        fix = "give the folder that `ondevice convert` wrote"
+        raise BundleError(f"is not a bundle (no {f.MANIFEST} in it).", where=os.fspath(path), fix=fix) from None
+    try:
+        with root.open("rb") as file:
+            head = file.read(len(HEAD))
     except OSError as exc:
-        raise BundleError(f"cannot be read ({exc.strerror}).", where=name, fix="check the file's permissions") from exc
+        what = f"cannot be read ({exc.strerror})."
+        raise BundleError(what, where=os.fspath(path), fix="check the file's permissions") from exc
+    if head != HEAD:
+        fix = "give a folder that `ondevice convert` wrote, or a file that `ondevice pack` wrote"
+        raise BundleError("is not a bundle (its first bytes are others).", where=os.fspath(path), fix=fix)
+    return Packed(root)
 
 
 def _wrong_digest(name: str) -> None:

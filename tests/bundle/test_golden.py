@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bundle.image_bundle import IMAGE_CHANGES, image_answer, write_images
+from bundle.packed_bundle import changed, packed_changes, packed_rows, wide_changes, widened, write_packed
 from bundle.picture_bundle import write_picture
 from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES, Setting
 from bundle.target_bundle import DEVICES, TARGET_CHANGES, write_targets
@@ -99,12 +100,17 @@ def bless(target: Path = GOLDEN) -> None:
     The producer's version is left out, as a release changes nothing."""
     version, writer.__version__ = writer.__version__, "golden"
     try:
-        write_tiny(target / "tiny.ondevice", force=True)
+        write_packed(target / "tiny.odpack")
         write_images(target / "images.ondevice", force=True)
         write_targets(target / "targets.ondevice", force=True)
         write_picture(target / "picture.ondevice", force=True)
     finally:
         writer.__version__ = version
+    data = (target / "tiny.odpack").read_bytes()
+    (target / "tiny_zip64.odpack").write_bytes(widened(data))
+    rows = packed_rows("tiny.odpack", data, packed_changes)
+    rows += packed_rows("tiny_zip64.odpack", widened(data), wide_changes)
+    (target / "refused_packed.json").write_text(_rows(rows))
     (target / "expected.json").write_text(json.dumps(expected(), indent=1) + "\n")
     (target / "expected_images.json").write_text(json.dumps(expected_images()) + "\n")
     (target / "expected_targets.json").write_text(json.dumps(expected_targets(), indent=1) + "\n")
@@ -157,3 +163,24 @@ def test_refused_json_is_true_of_the_reader(tmp_path: Path, write: Callable[[Pat
         edit_json(path, row["file"], Setting(tuple(change["path"]), copy.deepcopy(change.get("value", ...))))
     with pytest.raises(BundleError):
         open_bundle(path, verify=True)
+
+
+@pytest.mark.parametrize("name", ["tiny.odpack", "tiny_zip64.odpack"])
+def test_one_file_holds_what_the_folder_does(name: str) -> None:
+    bundle, folder = open_bundle(GOLDEN / name, verify=True), open_bundle(GOLDEN / "tiny.ondevice")
+    assert bundle.manifest == folder.manifest and bundle.plan("tiny", width=8) == folder.plan("tiny", width=8)
+    for file in ("bundle.json", *folder.manifest.files):
+        assert bundle.files.read(file) == folder.files.read(file)
+    np.testing.assert_array_equal(bundle.array("picked"), PICKED)
+
+
+@pytest.mark.parametrize(
+    "row", json.loads((GOLDEN / "refused_packed.json").read_text()), ids=lambda row: row["what"].replace(" ", "_")
+)
+def test_changed_files_are_refused(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = tmp_path / row["file"]
+    path.write_bytes(changed((GOLDEN / row["file"]).read_bytes(), row))
+    with pytest.raises(BundleError) as refusal:
+        open_bundle(path)
+    assert str(refusal.value).startswith(row["message"])
+    assert "Fix: copy the file again, or write it again with `ondevice pack`" in str(refusal.value)

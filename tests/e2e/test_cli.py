@@ -55,6 +55,21 @@ def test_convert_then_generate(bundle, tmp_path, capsys):
     assert "Model: demo" in picture.text["parameters"] and not {"init_image", "latents"} & printed.keys()
 
 
+def test_one_file_draws_the_same_picture(bundle, tmp_path, capsys):
+    packed, pictures = tmp_path / "demo.odpack", [tmp_path / "a.png", tmp_path / "b.png"]
+    assert cli.main(["pack", str(bundle), "--out", str(packed)]) == 0
+    for place, out in zip((bundle, packed), pictures, strict=True):
+        assert cli.main(["generate", str(place), PROMPT, "--steps", "2", "--seed", "5", "--out", str(out)]) == 0
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    assert cli.main(["explain", str(packed)]) == 0
+    capsys.readouterr()
+    assert cli.main(["tokens", "cat", "--tokenizer", str(packed)]) == 0 and "  at</w>" in capsys.readouterr().out
+    assert cli.main(["show", str(packed), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+    named = packed.rename(tmp_path / "demo.png")
+    assert "a file of the bundle" in fails(capsys, errors.UsageError, "generate", named, PROMPT, "--out", named)
+
+
 @pytest.mark.parametrize(
     "kind, target, said", [("gpu", "host-neon", 1), ("gpu", "gpu", 0), ("gpu", "another", 0), ("cpu", "host-neon", 0)]
 )
