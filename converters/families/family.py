@@ -100,6 +100,7 @@ class Family:
             scheduler it is given.
         guidance_scale: what its pictures look best at by default.
         steps: of a sampler, by default.
+        preview: red, green and blue of its latents' channels and one (docs/pipeline.md), where they are known.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Family:
     changes_scheduler: bool = True
     guidance_scale: float = 7.5
     steps: int = 20
+    preview: tuple[tuple[float, ...], ...] = ()
 
     @property
     def source(self) -> str:

@@ -18,6 +18,7 @@ def latents_of(family: Family, configs: Configs, **more: str) -> dict[str, Any]:
         "scaling": vae["scaling_factor"],
         "shift": vae.get("shift_factor") or 0.0,
         **more,
+        **({"preview": [list(row) for row in family.preview]} if family.preview else {}),
     }
 
 

@@ -57,12 +57,20 @@ def sd1(name: str, hub_id: str | None, **changes: Any) -> Family:
         "joints": joints,
         "pipelines": ("StableDiffusionPipeline",),
         "pipeline": text_to_image,
+        "preview": PREVIEW,
     }
     return Family(name=name, hub_id=hub_id, **about | changes)
 
 
+# Red, green and blue of the four channels and one, fitted to pictures of the autoencoder that Stable Diffusion 1.x and
+# 2.x share. Reference: ComfyUI's latent formats.
+PREVIEW = (
+    (0.3512, 0.3250, -0.2829, -0.2120, 0.0),
+    (0.2297, 0.4974, 0.1762, -0.2616, 0.0),
+    (0.3227, 0.2350, 0.2721, -0.7177, 0.0),
+)
 FAMILIES = (
-    sd1("demo", None, guidance_scale=3.0),
+    sd1("demo", None, guidance_scale=3.0, preview=()),  # no sum of its channels is a picture
     sd1("sd14", "CompVis/stable-diffusion-v1-4"),
     sd1("sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
 )

@@ -109,5 +109,10 @@ FAMILIES = (
         changes_scheduler=False,
         guidance_scale=5.0,
         steps=30,
+        preview=(  # reference: ComfyUI's latent formats
+            (0.3651, -0.2533, 0.1076, -0.3165, 0.1084),
+            (0.4232, -0.0042, 0.1111, -0.2492, -0.0175),
+            (0.4341, 0.1068, -0.0362, -0.2188, -0.0011),
+        ),
     ),
 )

@@ -50,7 +50,8 @@ class Latents:
 
     What a decoder is given is latents / scaling + shift. `begin` names the value that a run begins from where it was
     made (an encoded picture), `strength` the number that says how much of the schedule is then run. `frames` names a
-    number, or is None for pictures.
+    number, or is None for pictures. `preview`: red, green and blue of a small picture of them, each a factor per channel
+    and a constant; empty where they are not known.
     """
 
     channels: int
@@ -60,6 +61,7 @@ class Latents:
     frames: str | None = None
     begin: str | None = None
     strength: str | None = None
+    preview: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

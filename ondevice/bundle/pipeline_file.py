@@ -195,14 +195,25 @@ class _Reader:
         for key, number in (("frames", frames), ("strength", strength)):
             if number is not None:
                 self.check.one_of(number, self.numbers, *at, key)
+        count = self.check.integer(channels, 1, 64, *at, "channels")
         return Latents(
-            self.check.integer(channels, 1, 64, *at, "channels"),
+            count,
             self.check.integer(scale, 1, 64, *at, "scale"),
             self.number(scaling, 1e-9, 1e9, *at, "scaling"),
             self.number(shift, -1e9, 1e9, *at, "shift"),
             frames,
             begin,
             strength,
+            self.preview(value["preview"], count, (*at, "preview")) if "preview" in value else (),
+        )
+
+    def preview(self, value: Any, channels: int, at: Path) -> tuple[tuple[float, ...], ...]:
+        """Red, green and blue of latents' channels and one."""
+        rows = self.check.array(value, (3, 3), *at)
+        size = channels + 1, channels + 1
+        return tuple(
+            tuple(self.number(one, -1e9, 1e9, *at, i, k) for k, one in enumerate(self.check.array(row, size, *at, i)))
+            for i, row in enumerate(rows)
         )
 
     def step(self, row: Any, at: Path) -> Step:

@@ -90,6 +90,13 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     (setting("latents", "scale", to=8.0), ".latents.scale is 8.0 (expected 1..64)"),
     (setting("latents", "scaling", to=0), ".latents.scaling is 0 (expected a number 1e-09..1e+09)"),
     (setting("latents", "shift", to="x"), '.latents.shift is "x" (expected a number'),
+    (setting("latents", "preview", to=[[1] * 5] * 3), None),
+    (setting("latents", "preview", to=[[1] * 5] * 2), ".latents.preview is a list of 2 (expected a list of 3)"),
+    (
+        setting("latents", "preview", to=[[1] * 5, [1] * 4, []]),
+        ".latents.preview[1] is a list of 4 (expected a list of 5)",
+    ),
+    (setting("latents", "preview", to=[[1, 2, 3, 4, "x"]] * 3), '.latents.preview[0][4] is "x" (expected a number'),
     (
         setting("latents", "begin", to="context"),
         '.latents.begin is "context" (expected a value that is made once per picture)',

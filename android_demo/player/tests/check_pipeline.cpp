@@ -279,6 +279,14 @@ struct Printer {
     named(pipeline.values, pipeline.latents.begin);
     key("strength");
     named(pipeline.numbers, pipeline.latents.strength);
+    key("preview");
+    open("[");
+    for (size_t colour = 0; colour < 3 && !pipeline.latents.preview.empty(); ++colour) {
+      open("[");
+      for (size_t i = 0; i <= pipeline.latents.channels; ++i) number(pipeline.latents.preview[3 * i + colour]);
+      close("]");
+    }
+    close("]");
     close("}");
     key("sampler");
     text(pipeline.sampler);

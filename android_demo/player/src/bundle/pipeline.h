@@ -119,6 +119,7 @@ struct Latents {
   u32 channels, scale;
   double scaling, shift;
   i32 frames = kNone, begin = kNone, strength = kNone;  // number, value, number
+  Span<double> preview;  // [channels + 1, 3]: factors of each channel, then constants; empty: not known
 };
 
 struct Pipeline {

@@ -142,7 +142,24 @@ bool PipelineReader::read_latents(const Json& value) {
          check_.integer(*rows[0], 1, 64, at.field("channels"), out.channels) &&
          check_.integer(*rows[1], 1, 64, at.field("scale"), out.scale) &&
          check_.number(*rows[2], 1e-9, 1e9, at.field("scaling"), out.scaling) &&
-         check_.number(*rows[3], -1e9, 1e9, at.field("shift"), out.shift);
+         check_.number(*rows[3], -1e9, 1e9, at.field("shift"), out.shift) && read_preview(value.find("preview"), at);
+}
+
+bool PipelineReader::read_preview(const Json* value, const Place& latents) {
+  if (!value) return true;
+  const Place at = latents.field("preview");
+  const size_t size = out_.latents.channels + 1;
+  Span<double>& out = out_.latents.preview;
+  if (!check_.array(*value, 3, 3, at) || !pool_.array(out, 3 * size, check_.error())) return false;
+  for (size_t colour = 0; colour < 3; ++colour) {
+    const Place row = at.item(colour);
+    const Json& factors = value->list[colour];
+    if (!check_.array(factors, size, size, row)) return false;
+    for (size_t i = 0; i < size; ++i) {
+      if (!check_.number(factors.list[i], -1e9, 1e9, row.item(i), out[3 * i + colour])) return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace od

@@ -41,6 +41,7 @@ class PipelineReader {
   bool read_texts(const Json& value);
   bool read_pictures(const Json& value);
   bool read_latents(const Json& value);
+  bool read_preview(const Json* value, const Place& latents);
   bool amount(const Json& value, const Place& at, Amount& out) const;  // a constant or a number's name
   bool pair(const Json& value, const Place& at, i32& first, i32& second) const;
   bool new_name(Text name, const Place& at) const;
