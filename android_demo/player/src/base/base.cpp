@@ -7,7 +7,7 @@
 
 namespace od {
 
-Text::Text(const char* zero_ended) : data(zero_ended), size(strlen(zero_ended)) {}
+const char* const kVersion = "0.1.0";
 
 bool Text::operator==(Text other) const { return size == other.size && memcmp(data, other.data, size) == 0; }
 

@@ -27,6 +27,12 @@ struct Span {
   T* end() const { return data + count; }
   bool empty() const { return count == 0; }
   Span slice(size_t from, size_t to) const { return {data + from, to - from}; }
+  // The same to be read only.
+  template <class U>
+  operator Span<U>() const {  // NOLINT
+    U* same = data;
+    return {same, count};
+  }
 };
 
 using Bytes = Span<const u8>;
@@ -38,7 +44,8 @@ struct Text {
 
   constexpr Text() = default;
   constexpr Text(const char* begin, size_t bytes) : data(begin), size(bytes) {}
-  Text(const char* zero_ended);  // NOLINT: a literal is a text
+  constexpr Text(const char* zero_ended)  // NOLINT: a literal is a text
+      : data(zero_ended), size(__builtin_strlen(zero_ended)) {}
 
   bool operator==(Text other) const;
   bool operator!=(Text other) const { return !(*this == other); }
@@ -193,6 +200,20 @@ void List<T>::reset() {
   count_ = room_ = 0;
 }
 
+// One object of its own, for types that need a constructor; null where there is no memory.
+struct InPlace {
+  void* at;
+};
+
+template <class T>
+T* construct();
+template <class T>
+void destroy(T* object) {
+  if (!object) return;
+  object->~T();
+  released(object);
+}
+
 template <class T>
 T min(T a, T b) {
   return b < a ? b : a;
@@ -202,10 +223,24 @@ T max(T a, T b) {
   return a < b ? b : a;
 }
 
+extern const char* const kVersion;  // the Python package's, which the pictures' parameters name
+
 // Lines for people, on stderr or wherever the embedding app wants them.
 enum class Level : i32 { info = 0, warning = 1 };
 using LogFunction = void (*)(void* user, Level level, const char* line);
 void set_log(LogFunction function, void* user);
 void log(Level level, const char* format, ...) __attribute__((format(printf, 2, 3)));
+
+}  // namespace od
+
+inline void* operator new(size_t, od::InPlace place) noexcept { return place.at; }
+
+namespace od {
+
+template <class T>
+T* construct() {
+  void* at = resized(nullptr, sizeof(T));
+  return at ? new (InPlace{at}) T() : nullptr;
+}
 
 }  // namespace od

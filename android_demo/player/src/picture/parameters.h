@@ -1,0 +1,33 @@
+// What a picture was drawn with, as texts of its file: the same as the Python package writes.
+#pragma once
+
+#include "base/base.h"
+#include "base/json.h"
+
+namespace od {
+
+struct PictureFacts {
+  Text prompt, negative_prompt;
+  u32 steps = 0;
+  Text sampler;
+  double guidance_scale = 1;
+  i64 seed = 0;
+  u32 width = 0, height = 0;
+  bool has_strength = false;
+  double strength = 0;
+  struct Number {
+    Text name;
+    double value;
+  };
+  Span<const Number> numbers;       // others that were given
+  Text model, version, init_image;  // empty: not known
+};
+
+// In the words of AUTOMATIC1111's WebUI (ondevice/diffusion/parameters.py): prompt, negative prompt and a line of
+// settings. `config`: the scheduler_config.json that the sampler was made with. Whether there was memory for it.
+bool describe(const PictureFacts& facts, const Json& config, List<char>& out);
+
+// All of them as JSON, by key.
+bool to_json(const PictureFacts& facts, List<char>& out);
+
+}  // namespace od

@@ -1,0 +1,55 @@
+// Texts of pictures' files, for tests/player/test_parameters.py: a JSON object of facts and a scheduler's config for
+// each line of stdin; the two texts as a JSON list for each.
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json_writer.h"
+#include "picture/parameters.h"
+
+namespace {
+
+od::Text text_of(const od::Json& facts, const char* key) {
+  const od::Json* value = facts.find(key);
+  return value ? value->text : od::Text();
+}
+
+double number_of(const od::Json& facts, const char* key) {
+  const od::Json* value = facts.find(key);
+  return value ? value->real : 0;
+}
+
+}  // namespace
+
+int main() {
+  static char line[1 << 20];
+  while (fgets(line, sizeof line, stdin)) {
+    od::Pool pool;
+    od::Json json;
+    od::Error error;
+    if (!od::parse_json(od::Text(line, strcspn(line, "\n")).bytes(), "line", pool, json, error)) return 1;
+    const od::Json &given = json.list[0], &config = json.list[1], &others = json.list[2];
+    od::PictureFacts facts;
+    facts.prompt = text_of(given, "prompt");
+    facts.negative_prompt = text_of(given, "negative_prompt");
+    facts.steps = static_cast<od::u32>(number_of(given, "steps"));
+    facts.sampler = text_of(given, "sampler");
+    facts.guidance_scale = number_of(given, "guidance_scale");
+    facts.seed = given.find("seed")->integer;
+    facts.width = static_cast<od::u32>(number_of(given, "width"));
+    facts.height = static_cast<od::u32>(number_of(given, "height"));
+    facts.has_strength = given.find("strength") != nullptr;
+    facts.strength = number_of(given, "strength");
+    facts.model = text_of(given, "model");
+    facts.version = text_of(given, "version");
+    facts.init_image = text_of(given, "init_image");
+    od::List<od::PictureFacts::Number> numbers;
+    for (const od::Member& one : others.members) numbers.push({one.key, one.value.real});
+    facts.numbers = numbers.span();
+    od::List<char> words, all;
+    if (!od::describe(facts, config, words) || !od::to_json(facts, all)) return 1;
+    od::JsonWriter out;
+    out.begin_list().text({words.begin(), words.size()}).text({all.begin(), all.size()}).end_list();
+    puts(out.done());
+  }
+  return 0;
+}
