@@ -50,8 +50,8 @@ class Latents:
 
     What a decoder is given is latents / scaling + shift. `begin` names the value that a run begins from where it was
     made (an encoded picture), `strength` the number that says how much of the schedule is then run. `frames` names a
-    number, or is None for pictures. `preview`: red, green and blue of a small picture of them, each a factor per channel
-    and a constant; empty where they are not known.
+    number, or is None for pictures. `preview`: red, green and blue of a small picture of them, each a factor per
+    channel and a constant; empty where they are not known.
     """
 
     channels: int

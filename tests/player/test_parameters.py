@@ -7,7 +7,7 @@ from ondevice.diffusion.parameters import describe
 
 PROMPTS = [
     ("a red circle", ""),
-    ("two (brackets) [here] \\", "a, b: \"c\""),
+    ("two (brackets) [here] \\", 'a, b: "c"'),
     ("lines\nNegative prompt: x\n\t\u3000Negative prompt: y", " Negative prompt: z"),
     ("é 😀 \x7f \x01", "ß"),
     ("", "\n\n  Negative prompt:"),

@@ -64,6 +64,8 @@ class Session {
   void release(u32 component);
   void close();
 
+  // Whether weights are the mapped files themselves, which the system may drop.
+  bool maps_weights() const { return device_.facts().is_cpu; }
   // Bytes on the device: arena, weights that are copies, values.
   u64 arena_bytes() const { return arena_.bytes; }
   u64 weight_bytes() const { return weight_bytes_; }

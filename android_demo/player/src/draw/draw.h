@@ -5,16 +5,12 @@
 #include "base/base.h"
 #include "bundle/bundle.h"
 #include "device/session.h"
+#include "draw/numbers.h"
 #include "picture/prepare.h"
 #include "picture/sampler.h"
 #include "text/tokenizer.h"
 
 namespace od {
-
-struct NamedNumber {
-  Text name;
-  double value;
-};
 
 struct GivenText {
   Text name, text;
@@ -37,9 +33,11 @@ struct Request {
   Span<const float> latents;  // the noise to begin with instead of the seed's; empty: none
   // How it is drawn with less memory.
   bool one_pass_at_a_time = false;
-  bool unload = false;  // give weights back when a part is done
-  bool bands = false;   // the decoder in bands where the bundle has it
-  u32 band_rows = 0;    // 0: the lowest that the bundle has
+  bool unload = false;   // give weights back when a part is done
+  bool bands = false;    // the decoder in bands where the bundle has it
+  u32 band_rows = 0;     // 0: the lowest that the bundle has
+  u64 memory_limit = 0;  // bytes; 0: no matter. Savings are taken until it is enough
+  Text init_image;       // name of the file that a picture came from, for the parameters
 };
 
 // What a caller hears of. `preview`, where it is not null, is asked for each `preview_every` calls.
@@ -48,7 +46,8 @@ struct Watch {
   // Calls done and in all (0 before the first: all that is loaded), the seconds that are left by the calls so far
   // (negative: not known yet), and the stage, for people: "text_encoder", "step 3 of 20", "vae_decoder".
   void (*progress)(void* user, u32 done, u32 calls, double seconds_left, const char* stage) = nullptr;
-  // A small picture of the latents, uint8 [height / scale, width / scale, 3].
+  // What is being drawn, uint8 [height, width, 3]: a small picture of the latents where the pipeline says how
+  // (height / scale), else what the decoder makes of them, which takes as long as it takes.
   void (*preview)(void* user, u32 done, Pixels pixels) = nullptr;
   u32 preview_every = 0;
 };
@@ -62,14 +61,17 @@ struct Drawn {
   double seconds_to_first_step = 0, seconds_of_steps = 0, seconds_of_decoder = 0;
 };
 
+// The picture's file, a PNG with its parameters inside.
+bool encode_drawn(const Drawn& drawn, List<u8>& out, Error& error);
+
 class Drawing {
  public:
+  ~Drawing();
   // Refuses a pipeline that asks for what this player does not do. Reads the tokenizers. Code::bundle.
   bool open(Bundle& bundle, Session& session, Error& error);
+  void close();
   // Code::usage for what cannot be had; Code::numeric where a step's result is not finite; Code::cancelled.
   bool draw(const Request& request, const Watch& watch, Drawn& out, Error& error);
-  // Bytes of the device that a request takes at most, before anything is loaded: arena, weights, values.
-  bool memory(const Request& request, u64& arena, u64& weights, u64& values, Error& error);
 
  private:
   Bundle* bundle_ = nullptr;

@@ -1,0 +1,250 @@
+#include "draw/memory.h"
+
+#include <stdio.h>
+
+#include "draw/bands.h"
+
+namespace od {
+namespace {
+
+const Role& decoder_of(const Bundle& bundle) {
+  const Pipeline& pipeline = bundle.manifest().pipeline;
+  return pipeline.after[pipeline.after.count - 1];
+}
+
+const Role& denoiser_of(const Bundle& bundle) {
+  const Loop& loop = bundle.manifest().pipeline.denoise[0];
+  return loop.roles[loop.roles.count - 1];
+}
+
+// Whether a component runs only where an optional picture is given.
+bool begins_from_picture(const Bundle& bundle, u32 component) {
+  const Pipeline& pipeline = bundle.manifest().pipeline;
+  for (const Step& step : pipeline.before) {
+    if (step.kind != Step::Kind::run || step.role.component != component) continue;
+    for (const Feed& feed : step.role.feeds) {
+      if (feed.kind == Feed::Kind::picture && pipeline.pictures[static_cast<size_t>(feed.index)].optional) return true;
+    }
+  }
+  return false;
+}
+
+bool in_one_piece(const Bundle& bundle, Size size) {
+  const u32 decoder = decoder_of(bundle).component;
+  return bundle.find(decoder, plan_sizes(bundle, decoder, 1, size)) != nullptr;
+}
+
+// Adds up what plans of one component at a time take.
+class Account {
+ public:
+  explicit Account(Bundle& bundle) : bundle_(bundle) {}
+
+  bool add(u32 component, const Sizes& sizes, Error& error) {
+    const Plan* plan;
+    if (!bundle_.plan(component, sizes, plan, error)) return false;
+    arena = max(arena, plan->arena);
+    for (const Operand& operand : plan->operands) {
+      if (operand.weight == kNone) continue;
+      const u32 file = bundle_.manifest().weights[static_cast<size_t>(operand.weight)].file;
+      if (!count(own_, file, own) || !count(all_, file, all)) return Pool::no_memory(error, sizeof file);
+    }
+    return true;
+  }
+
+  // The component is done; the next one has shards of its own.
+  void next() {
+    most_arena = max(most_arena, arena);
+    most_own = max(most_own, own);
+    most_both = max(most_both, arena + own);
+    arena = own = 0;
+    own_.clear();
+  }
+
+  u64 arena = 0, own = 0, all = 0, most_arena = 0, most_own = 0, most_both = 0;
+
+ private:
+  bool count(List<u32>& files, u32 file, u64& bytes) {
+    for (const u32 one : files) {
+      if (one == file) return true;
+    }
+    bytes += bundle_.manifest().files[file].bytes;
+    return files.push(file);
+  }
+
+  Bundle& bundle_;
+  List<u32> own_, all_;
+};
+
+bool alike(Size a, Size b) { return a.width == b.width && a.height == b.height; }
+
+}  // namespace
+
+const char* Way::shown(char* out, size_t room) const {
+  char bands[64] = "";
+  if (rows) snprintf(bands, sizeof bands, "decoding in bands of %u rows", rows);
+  snprintf(out, room, "%s%s%s%s%s", split ? "guidance in single passes" : "", split && rows ? ", " : "", bands,
+           unload && (split || rows) ? ", " : "", unload ? "giving weights back after use" : "");
+  return out[0] ? out : "all at once";
+}
+
+Sizes plan_sizes(const Bundle& bundle, u32 component, u32 batch, Size size) {
+  Sizes found;
+  for (const PlanEntry& entry : bundle.manifest().plans) {
+    if (entry.component != component || !bundle.served(entry) || entry.sizes.has("stage")) continue;
+    for (u32 i = 0; i < entry.sizes.count; ++i) {
+      const Text name = entry.sizes.names[i];
+      const u32 value = name == "batch" ? batch : name == "height" ? size.height : name == "width" ? size.width : 0;
+      if (value) found.set(name, value);
+    }
+    break;
+  }
+  return found;
+}
+
+bool runs_at_once(const Bundle& bundle, const Loop& loop, u32 passes, Size size) {
+  for (const Role& role : loop.roles) {
+    if (!bundle.find(role.component, plan_sizes(bundle, role.component, passes, size))) return false;
+  }
+  return true;
+}
+
+bool usual_size(const Bundle& bundle, Size& out, Error& error) {
+  List<Size> sizes;
+  if (!drawable_sizes(bundle, sizes)) return Pool::no_memory(error, sizeof(Size));
+  if (sizes.empty()) {
+    return fail(error, Code::bundle, bundle.name(), "convert the checkpoint again",
+                "it has no plans of a denoiser and a decoder of one size.");
+  }
+  out = sizes[0];
+  return true;
+}
+
+bool drawable_sizes(const Bundle& bundle, List<Size>& out) {
+  out.clear();
+  for (const PlanEntry& entry : bundle.manifest().plans) {
+    if (entry.component != denoiser_of(bundle).component || !bundle.served(entry)) continue;
+    const Size size = {entry.sizes.get("width"), entry.sizes.get("height")};
+    bool known = !size.width || !size.height;
+    for (const Size one : out) known = known || alike(one, size);
+    if (known) continue;
+    List<u32> rows;
+    if (!band_heights(bundle, size.height, size.width, rows)) return false;
+    if ((in_one_piece(bundle, size) || !rows.empty()) && !out.push(size)) return false;
+  }
+  return true;
+}
+
+bool encodes_pictures(const Bundle& bundle, Size size) {
+  bool any = false;
+  for (const Step& step : bundle.manifest().pipeline.before) {
+    if (step.kind != Step::Kind::run || !begins_from_picture(bundle, step.role.component)) continue;
+    any = true;
+    const u32 component = step.role.component;
+    if (!bundle.find(component, plan_sizes(bundle, component, 1, size))) return false;
+  }
+  return any;
+}
+
+bool drawable(const Bundle& bundle, Size size, Way& way, Error& error) {
+  if (way.rows || in_one_piece(bundle, size)) return true;
+  List<u32> rows;
+  if (!band_heights(bundle, size.height, size.width, rows)) return Pool::no_memory(error, sizeof(u32));
+  if (!rows.empty()) way.rows = rows[0];
+  return true;
+}
+
+bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, bool image, Demand& out, Error& error) {
+  const Pipeline& pipeline = bundle.manifest().pipeline;
+  out = {};
+  out.way = asked;
+  if (!drawable(bundle, size, out.way, error)) return false;
+  const Way way = out.way;
+  const u32 scale = pipeline.latents.scale;
+  out.host = u64(3) * 4 * size.height * size.width * scale * scale;
+  Account account(bundle);
+  const auto add = [&](const Role& role, u32 batch) {
+    if (!account.add(role.component, plan_sizes(bundle, role.component, batch, size), error)) return false;
+    account.next();
+    return true;
+  };
+  for (const Step& step : pipeline.before) {
+    if (step.kind != Step::Kind::run) continue;
+    if (!image && begins_from_picture(bundle, step.role.component)) continue;
+    if (!add(step.role, 1)) return false;
+  }
+  for (const Loop& loop : pipeline.denoise) {
+    const u32 wanted = min<u32>(passes, static_cast<u32>(loop.passes.count));
+    const u32 batch = !way.split && runs_at_once(bundle, loop, wanted, size) ? wanted : 1;
+    for (const Role& role : loop.roles) {
+      if (!add(role, batch)) return false;
+    }
+  }
+  for (size_t i = 0; i < pipeline.after.count; ++i) {
+    const Role& role = pipeline.after[i];
+    if (i + 1 < pipeline.after.count || !way.rows) {
+      if (!add(role, 1)) return false;
+      continue;
+    }
+    List<const Plan*> stages;
+    if (!find_stages(bundle, size.height, size.width, way.rows, stages, error)) return false;
+    if (stages.empty()) {
+      return fail(error, Code::usage, bundle.name(), "convert with `--tile-vae`",
+                  "it has no plans that decode %ux%u in bands of %u rows.", size.width * scale, size.height * scale,
+                  way.rows);
+    }
+    for (const Plan* plan : stages) {
+      if (!account.add(role.component, plan->sizes, error)) return false;
+    }
+    account.next();
+    out.host += held_bytes(stages.span());
+  }
+  out.arena = account.most_arena;
+  out.weights = way.unload ? account.most_own : account.all;
+  out.device = way.unload ? account.most_both : account.most_arena + account.all;
+  return true;
+}
+
+bool fit(Bundle& bundle, Size size, u64 limit, bool mapped, u32 passes, bool image, const Way& start, Demand& out,
+         Error& error) {
+  List<u32> rows;
+  if (!band_heights(bundle, size.height, size.width, rows)) return Pool::no_memory(error, sizeof(u32));
+  Way way = start;
+  if (!drawable(bundle, size, way, error)) return false;
+  Demand least;
+  bool any = false;
+  for (int saving = 0; saving < 4; ++saving) {
+    if (saving == 1) way.split = way.split || passes > 1;
+    if (saving == 2 && !way.rows && !rows.empty()) way.rows = rows.back();
+    if (saving == 3) way.unload = true;
+    Demand found;
+    Error ignored;  // a saving that the bundle has no plans for is none
+    if (!need_of(bundle, size, way, passes, image, found, saving ? ignored : error)) {
+      if (!saving) return false;
+      continue;
+    }
+    if (found.total(mapped) <= limit) {
+      out = found;
+      // Without the savings on the way that turned out to be of no use, the costlier first.
+      Way simpler = out.way;
+      simpler.rows = start.rows;
+      Demand other;
+      if (need_of(bundle, size, simpler, passes, image, other, ignored) && other.total(mapped) <= limit) out = other;
+      simpler = out.way;
+      simpler.split = start.split;
+      if (need_of(bundle, size, simpler, passes, image, other, ignored) && other.total(mapped) <= limit) out = other;
+      return true;
+    }
+    if (!any || found.total(mapped) < least.total(mapped)) least = found;
+    any = true;
+  }
+  char shown[128];
+  return fail(
+      error, Code::device, "memory",
+      rows.empty() ? "convert with --tile-vae, or draw a smaller size" : "draw a smaller size",
+      "a picture needs at least %.1f MB (arena %.1f, weights %.1f%s, pictures %.1f; %s), and %.1f MB are allowed.",
+      1e-6 * static_cast<double>(least.total(mapped)), 1e-6 * static_cast<double>(least.arena),
+      1e-6 * static_cast<double>(least.weights), mapped ? " mapped, not counted" : "",
+      1e-6 * static_cast<double>(least.host), least.way.shown(shown, sizeof shown), 1e-6 * static_cast<double>(limit));
+}
+
+}  // namespace od

@@ -1,0 +1,55 @@
+// What a picture needs, known before anything is loaded, and how it can be drawn with less: guidance in single passes,
+// a decoder in bands, and giving weights back once a part is done.
+#pragma once
+
+#include "base/base.h"
+#include "bundle/bundle.h"
+#include "draw/numbers.h"
+
+namespace od {
+
+struct Way {
+  bool split = false;   // one pass at a time
+  u32 rows = 0;         // of a band of the decoder; 0: in one piece
+  bool unload = false;  // weights are given back after a part's last use
+
+  // "guidance in two passes, decoding in bands of 16 rows", into `out`.
+  const char* shown(char* out, size_t room) const;
+};
+
+struct Demand {
+  Way way;
+  u64 arena = 0, weights = 0;
+  u64 device = 0;  // the most of both together, at any time
+  u64 host = 0;    // pictures beside them
+
+  // All of it; weights that are mapped from their files are the system's to drop, and not counted.
+  u64 total(bool mapped) const { return (mapped ? arena : device) + host; }
+};
+
+// A size in latent units, and what is drawn with.
+struct Size {
+  u32 width, height;
+};
+
+// The sizes of a component's plan for a batch at a place, with the names that its plans have.
+Sizes plan_sizes(const Bundle& bundle, u32 component, u32 batch, Size size);
+// Whether there is a plan of every role of a loop for as many passes.
+bool runs_at_once(const Bundle& bundle, const Loop& loop, u32 passes, Size size);
+// The denoiser's first size. Code::bundle where it has none.
+bool usual_size(const Bundle& bundle, Size& out, Error& error);
+// Every size that can be drawn, each once.
+bool drawable_sizes(const Bundle& bundle, List<Size>& out);
+bool encodes_pictures(const Bundle& bundle, Size size);
+// The way, with a decoder in bands of the most rows where the bundle has it in no other form.
+bool drawable(const Bundle& bundle, Size size, Way& way, Error& error);
+
+// Bytes for one picture; `passes` that it takes at most; `image`: one that begins from a picture. Code::bundle or
+// Code::usage where there are no plans for it.
+bool need_of(Bundle& bundle, Size size, const Way& way, u32 passes, bool image, Demand& out, Error& error);
+// The first way from `start` on, each with one more saving, that needs at most `limit` bytes. Code::device where none
+// does; says what the least would be.
+bool fit(Bundle& bundle, Size size, u64 limit, bool mapped, u32 passes, bool image, const Way& start, Demand& out,
+         Error& error);
+
+}  // namespace od
