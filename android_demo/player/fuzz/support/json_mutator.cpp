@@ -153,52 +153,54 @@ class Mutator {
     return {bytes.data, LLVMFuzzerMutate(reinterpret_cast<u8*>(bytes.data), text.size, bytes.count)};
   }
 
+  // A list, or an object, that was moved into itself lies in itself: it is changed as a copy, and put there at the end.
   void change_list(Json& value) {
-    const size_t count = value.list.count;
+    const Span<Json> list = value.list;
+    const size_t count = list.count;
     if (!count) return retype(value);
     const u32 at = chance_.below(count), other = chance_.below(count);
+    const Json kept = list[at];
     Error error;
     Span<Json> longer;
     switch (chance_.below(4)) {
       case 0:
-        value.list[at] = value.list[count - 1];
-        value.list.count -= 1;
+        list[at] = list[count - 1];
+        value.list = list.slice(0, count - 1);
         return;
-      case 1: {
-        const Json kept = value.list[at];
-        value.list[at] = value.list[other];
-        value.list[other] = kept;
+      case 1:
+        list[at] = list[other];
+        list[other] = kept;
         return;
-      }
       case 2:
-        value.list[at] = value.list[other];
+        list[at] = list[other];
         return;
       default:
         if (!pool_.array(longer, count + 1, error)) return;
-        for (size_t i = 0; i < count; ++i) longer[i] = value.list[i];
-        longer[count] = value.list[other];
+        for (size_t i = 0; i < count; ++i) longer[i] = list[i];
+        longer[count] = list[other];
         value.list = longer;
     }
   }
 
   void change_object(Json& value) {
-    const size_t count = value.members.count;
+    const Span<Member> members = value.members;
+    const size_t count = members.count;
     if (!count) return retype(value);
     const u32 at = chance_.below(count);
     Error error;
     Span<Member> longer;
     switch (chance_.below(3)) {
       case 0:
-        value.members[at] = value.members[count - 1];
-        value.members.count -= 1;
+        members[at] = members[count - 1];
+        value.members = members.slice(0, count - 1);
         return;
       case 1:
-        value.members[at].key = change_text(value.members[at].key);
+        members[at].key = change_text(members[at].key);
         return;
       default:
         if (!pool_.array(longer, count + 1, error)) return;
-        for (size_t i = 0; i < count; ++i) longer[i] = value.members[i];
-        longer[count] = {change_text(value.members[at].key), *values_[chance_.below(values_.size())]};
+        for (size_t i = 0; i < count; ++i) longer[i] = members[i];
+        longer[count] = {change_text(members[at].key), *values_[chance_.below(values_.size())]};
         value.members = longer;
     }
   }
