@@ -175,12 +175,15 @@ def parse_manifest(value: Any) -> Manifest:
         for i, row in enumerate(check.array(plans, (1, f.MAX_PLANS), "plans"))
     )
     known: set[tuple[Any, ...]] = set()
+    owners: dict[str, int] = {}  # a plan that was read is known by its file
     for i, entry in enumerate(entries):
         for target in entry.targets or ("",):
             if (place := (target, entry.component, *sorted(entry.sizes.items()))) in known:
                 whose = f" for {target}" * bool(target)
                 check.fail(f"is a second plan of {entry.component} at {entry.sizes}{whose}", "plans", i)
             known.add(place)
+        if (owner := owners.setdefault(entry.file, i)) != i:
+            check.fail(f"is {f.shown(entry.file)}, as in plans[{owner}] (expected another)", "plans", i, "file")
     spec = None if pipeline is None else parse_pipeline(check, pipeline, dtypes, cutters, samplers)
     return Manifest(
         version=version,

@@ -271,6 +271,7 @@ MANIFEST_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (setting("components", to={}), 'plans[0].component is "tiny" (expected nothing here)'),
     (setting("plans", to=[]), "plans is a list of 0 (expected a list of 1..1024)"),
     (setting("plans", 1, "sizes", to={"width": 8}), "plans[1] is a second plan of tiny at {'width': 8}"),
+    (setting("plans", 1, "file", to=PLAN), f'plans[1].file is "{PLAN}", as in plans[0] (expected another)'),
     (
         setting("plans", 0, "file", to="bundle.json"),
         'plans[0].file is "bundle.json" (expected a file of plans/ in files)',

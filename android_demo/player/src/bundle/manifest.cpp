@@ -271,10 +271,19 @@ class Reader {
     for (size_t i = 0; i < out_.plans.count; ++i) {
       const PlanEntry& entry = out_.plans[i];
       u64 taken = 0;
-      for (const PlanEntry& before : out_.plans.slice(0, i)) {
+      size_t owner = i;  // of its file, by which a plan that was read is known
+      for (size_t j = i; j-- > 0;) {
+        const PlanEntry& before = out_.plans[j];
         if (before.component == entry.component && before.sizes == entry.sizes) taken |= before.targets;
+        if (before.file == entry.file) owner = j;
       }
-      if (!(taken &= entry.targets)) continue;
+      taken &= entry.targets;
+      if (!taken && owner == i) continue;
+      if (!taken) {
+        const Place plan_at = at.item(i);
+        return check_.fail(plan_at.field("file"), "is %s, as in plans[%zu] (expected another)",
+                           shown(out_.files[entry.file].path).text, owner);
+      }
       char sizes[1024], target[160] = "";
       if (out_.targets.count) {
         snprintf(target, sizeof target, " for %.*s", OD_TEXT(out_.targets[size_t(__builtin_ctzll(taken))].name));

@@ -183,6 +183,7 @@ extension Manifest {
         _ targets: [String]
     ) throws -> [PlanEntry] {
         var known: [String: Set<Sizes>] = [:]  // by target and component
+        var owners: [String: Int] = [:]  // by file: a plan that was read is known by it
         return try check.list(value, 1...Limit.plans, Place.top["plans"]).enumerated().map { i, row in
             let at = Place.top["plans"][i]
             let object = try check.object(row, at)
@@ -205,6 +206,10 @@ extension Manifest {
                     throw check.fault("is a second plan of \(component) at \(sizes.shown)\(whose)", at)
                 }
             }
+            if let owner = owners[file] {
+                throw check.fault("is \(JSON.quoted(file)), as in plans[\(owner)] (expected another)", at["file"])
+            }
+            owners[file] = i
             return PlanEntry(component: component, sizes: sizes, dtype: components[component]!, file: file,
                              arena: arena, weightBytes: weights, targets: served)
         }
