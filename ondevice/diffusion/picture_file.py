@@ -1,7 +1,7 @@
 """The file of a picture, in the format that its name says, with what it was drawn with inside.
 
-PNG has two texts: `parameters` (as WebUI writes it) and `ondevice` (JSON). JPEG and WebP have the first in EXIF's
-UserComment and the second in XMP, as `ondevice:parameters`.
+PNG has two texts: `parameters` (as WebUI writes it) and `ondevice` (JSON); its bytes are those of docs/png.md. JPEG and
+WebP have the first in EXIF's UserComment and the second in XMP, as `ondevice:parameters`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
-from PIL import Image, PngImagePlugin, features
+from PIL import Image, features
 
 from ondevice.base.publish import published_file
 from ondevice.diffusion.files import fix_of
 from ondevice.diffusion.parameters import describe
+from ondevice.diffusion.png import encode_png
 from ondevice.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ QUALITY = 95
 SEGMENT = 65000
 """Bytes of EXIF and of XMP in a JPEG, whose segments end at 65,535."""
 
-_CODECS = {"PNG": "zlib", "JPEG": "jpg", "WEBP": "webp"}  # that Pillow may have been built without
+_CODECS = {"JPEG": "jpg", "WEBP": "webp"}  # that Pillow may have been built without
 _SOFTWARE, _EXIF, _USER_COMMENT = 0x0131, 0x8769, 0x9286
 _XMP = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -59,7 +60,7 @@ def format_of(path: Path, size: tuple[int, int] = (1, 1)) -> str:
     if max(size) > SIDES.get(name, max(size)):
         what = f"a {name} has at most {SIDES[name]} pixels per side (got {size[0]}x{size[1]})."
         raise UsageError(what, where=f"--out: {path}", fix=f"name it {plain}.png")
-    if not features.check(_CODECS[name]):
+    if name in _CODECS and not features.check(_CODECS[name]):
         raise UsageError(
             f"Pillow was built without {name} here.", where=f"--out: {path}", fix="install Pillow from PyPI"
         )
@@ -122,13 +123,10 @@ def _kept(data: bytes, suffix: str) -> str | None:
 
 
 def _encode(pixels: np.ndarray, kind: str, parameters: Mapping[str, Any], config: Mapping[str, Any] | None) -> bytes:
-    image, out = Image.fromarray(pixels), io.BytesIO()
     if kind == "PNG":
-        texts = PngImagePlugin.PngInfo()
-        texts.add_text("parameters", describe(parameters, config))
-        texts.add_text("ondevice", json.dumps(dict(parameters), sort_keys=True))
-        image.save(out, format=kind, pnginfo=texts)
-        return out.getvalue()
+        own = json.dumps(dict(parameters), sort_keys=True)
+        return encode_png(pixels, {"parameters": describe(parameters, config), "ondevice": own})
+    image, out = Image.fromarray(pixels), io.BytesIO()
     exif, xmp = _tags(parameters, config) if kind == "WEBP" else _short_tags(parameters, config)
     # 4:4:4: small red shapes are blurred otherwise. (WebP has no such choice.)
     image.save(out, format=kind, quality=QUALITY, exif=exif, xmp=xmp, **({"subsampling": 0} if kind == "JPEG" else {}))
