@@ -13,13 +13,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "android_demo"
 SOURCES = [
-    *sorted((DEMO / "player" / "java").rglob("*.java")),
-    *(
-        path
-        for path in sorted((DEMO / "app" / "src" / "main" / "java").rglob("*.java"))
-        if "android." not in path.read_text()
-    ),
-    *sorted((DEMO / "app" / "tests").rglob("*.java")),
+    path
+    for folder in ("player/java", "app/src/main/java", "app/host", "app/tests")
+    for path in sorted((DEMO / folder).rglob("*.java"))
 ]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror"]
 
@@ -55,9 +51,9 @@ def java(jdk, classes, tmp_path_factory):
     shared = ["-shared", "-fPIC", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden"]
     run("g++", *shared, *WARNINGS, *headers, *sources, "-o", folder / "libondevice_jni.so")
 
-    def call(name, *arguments, **options):
-        checks = ["-Xcheck:jni", f"-Djava.library.path={folder}"]
-        out = run(jdk / "bin" / "java", "-Dfile.encoding=UTF-8", *checks, "-cp", classes, name, *arguments, **options)
+    def call(name, *arguments, checks=("-Xcheck:jni",), **options):
+        flags = [*checks, f"-Djava.library.path={folder}", "-Djava.awt.headless=true", "-Dfile.encoding=UTF-8"]
+        out = run(jdk / "bin" / "java", *flags, "-cp", classes, name, *arguments, **options)
         assert "WARNING" not in out, out  # of -Xcheck:jni
         return out
 
@@ -91,6 +87,21 @@ def test_the_app(java, bundle, name):
 )
 def test_the_library(java, bundle, name):
     assert java("dev.ondevice.player.PlayerCheck", name, bundle) == "passed\n"
+
+
+def test_its_screens_are_painted(java, bundle, tmp_path):
+    """The activity's own views, touched and painted (android_demo/app/host)."""
+    java(
+        "dev.ondevice.demo.Screens",
+        tmp_path,
+        bundle,
+        bundle.with_name("not a bundle"),
+        "patient",
+        checks=[f"-Dhost.folder={tmp_path / 'phone'}"],  # the JDK's own fonts fail -Xcheck:jni
+    )
+    names = {"start", "ready", "drawing", "done", "history", "device", "benchmark", "memory", "error"}
+    painted = {path.stem: path.read_bytes() for path in tmp_path.glob("*.png")}
+    assert painted.keys() == names and len({*painted.values()}) == len(names)
 
 
 def test_a_bundle_is_opened_by_descriptor(java, bundle):

@@ -3,6 +3,7 @@
 //
 //   "slow"       waits for od_cancel in step 3
 //   "late slow"  the same, and forgets what was cancelled before it began
+//   "patient"    half a second for each step
 //   "fail N why" fails with code N
 //   any other    previews and progress, then a picture of the prompt's bytes
 #include <stdio.h>
@@ -28,8 +29,8 @@ int32_t failed(od_error* error, int32_t code, const char* message) {
   return code;
 }
 
-bool pause(const od_player* player) {
-  usleep(2000);
+bool pause(const od_player* player, const char* prompt) {
+  usleep(strstr(prompt, "patient") ? 500000 : 2000);
   return player->cancelled;
 }
 
@@ -86,7 +87,7 @@ int32_t od_draw(od_player* player, const od_request* request, const od_watch* wa
     if (watch && request->preview_every && step % request->preview_every == 0) {
       watch->preview(watch->user, step, player->rgb, 8, 4);
     }
-    while (pause(player) || (step == 3 && strstr(prompt, "slow"))) {
+    while (pause(player, prompt) || (step == 3 && strstr(prompt, "slow"))) {
       if (player->cancelled) return failed(error, 130, "drawing: was cancelled.");
     }
   }

@@ -76,7 +76,11 @@ public final class PlayerCheck {
             @Override
             public void progress(int done, int calls, double secondsLeft, String stage) {
                 heard[0]++;
-                player.close();
+                try {
+                    player.unload();
+                } catch (PlayerException closed) {
+                    throw new AssertionError(closed);
+                }
             }
 
             @Override

@@ -20,9 +20,9 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.ThreadFactory;
 
 /**
- * The player and all that the screen shows, for as long as the process lives: screens come and go (rotation, background)
- * and find it as it is. Its methods return at once, and may be called from any thread; what takes long is done by one
- * worker, in order. It knows nothing of Android.
+ * The player and all that the screen shows, for as long as the process lives: screens come and go (rotation,
+ * background) and find it as it is. Its methods return at once, and may be called from any thread; what takes long is
+ * done by one worker, in order. It knows nothing of Android.
  */
 final class Engine {
     /** Told on the screen's thread that there is a new {@link Engine#snapshot}. */
@@ -83,7 +83,8 @@ final class Engine {
         this.screen = screen;
     }
 
-    private static ExecutorService thread(final String name) {
+    /** One thread, which does not keep the process alive. */
+    static ExecutorService thread(final String name) {
         return Executors.newSingleThreadExecutor(new ThreadFactory() {
             @Override
             public Thread newThread(Runnable work) {
@@ -454,6 +455,13 @@ final class Engine {
                 }
             }
         });
+    }
+
+    /** Something that the screen did for itself, such as saving a picture. What goes on has more to say. */
+    synchronized void note(Snapshot.Kind how, String saying) {
+        if (job == null) {
+            say(how, saying);
+        }
     }
 
     private synchronized void say(Snapshot.Kind how, String saying) {

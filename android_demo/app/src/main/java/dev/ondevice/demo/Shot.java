@@ -27,9 +27,9 @@ final class Shot {
         this(name, bundle, form, picture.seconds(), picture.secondsToFirstStep, picture.deviceBytes);
     }
 
-    /** One line of the history. */
+    /** What stands below the prompt in the history. */
     String line() {
-        return form.prompt + " \u00b7 seed " + form.seed + " \u00b7 " + form.steps + " steps \u00b7 " + form.size + " \u00b7 "
+        return "seed " + form.seed + " \u00b7 " + form.steps + " steps \u00b7 " + form.size + " \u00b7 "
                 + Words.seconds(seconds);
     }
 

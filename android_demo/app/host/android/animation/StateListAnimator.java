@@ -1,0 +1,3 @@
+package android.animation;
+
+public class StateListAnimator {}
