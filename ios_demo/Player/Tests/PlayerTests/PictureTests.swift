@@ -1,0 +1,108 @@
+import XCTest
+
+@testable import Player
+
+/// What a picture is computed from, against the goldens: noise, sampler tables, tokens, prepared pictures.
+final class PictureTests: XCTestCase {
+    func testNoiseIsTorchs() throws {
+        for name in try Repository.names("noise") {
+            let rows = try Repository.json("noise/\(name).json")
+            var noise: Noise
+            if case .integer(let seed) = rows["seed"] {
+                noise = Noise(seed: Int64(seed))
+            } else {
+                noise = Noise(seed: UInt64(name.dropFirst("seed_".count))!)
+            }
+            for draw in rows["draws"].rows {
+                let got = noise.draw(draw["shape"].ints.reduce(1, *))
+                if draw.has("sha256") {
+                    XCTAssertEqual(got.withUnsafeBytes { SHA256.hex(of: $0) }, draw["sha256"].string, name)
+                } else {
+                    XCTAssertEqual(got.map(\.bitPattern), draw["values"].floats.map(\.bitPattern), name)
+                }
+            }
+        }
+    }
+
+    func testSamplerTables() throws {
+        for name in try Repository.names("samplers") {
+            let rows = try Repository.json("samplers/\(name).json")
+            let table = try SamplerTable(rows["table"], at: name)
+            let (image, noise) = (rows["image"].floats, rows["noise"].floats)
+            func replay(_ call: Int, _ slot: [Float]) throws -> [Float] {
+                var draws = rows["draws"].rows.map(\.floats)[...]
+                return table.replay(from: call, slot: slot, predict: { _, input, _ in input.map { $0 * 0.5 } },
+                                    draw: { draws.removeFirst() }, after: { _, _ in })
+            }
+            XCTAssertEqual(try replay(0, table.start(noise)), rows["result"].floats, name)
+            for row in rows["begun"].rows {
+                let call = row["call"].int
+                XCTAssertEqual(try replay(call, table.start(noise, image: image, call: call)), row["result"].floats, name)
+            }
+        }
+        for row in try Repository.json("samplers/refused.json").rows {
+            let table = try Repository.json("samplers/\(row["table"].string).json")["table"]
+            let changed = table.changed(at: row["path"].rows, to: row["value"])!
+            XCTAssertNotNil(refusal { _ = try SamplerTable(changed, at: "table") }, row.written)
+        }
+    }
+
+    private static let clip: [String: [UInt8]] = {
+        let folder = Repository.root.appendingPathComponent("ondevice/models/clip_tokenizer")
+        return Dictionary(uniqueKeysWithValues: ["vocab.json", "merges.txt"].map {
+            ($0, [UInt8](try! Data(contentsOf: folder.appendingPathComponent($0))))
+        })
+    }()
+
+    func testTokens() throws {
+        for name in try Repository.names("tokens") {
+            let rows = try Repository.json("tokens/\(name).json")
+            let (length, pad) = (rows["length"].int, Int32(rows["pad"].int))
+            let own = Dictionary(uniqueKeysWithValues: rows["files"].fields.map { ($0.key.text, [UInt8]($0.value.written.utf8)) })
+            let tokenizer = try Tokenizer(PictureTests.clip.merging(own) { $1 }, length: length)
+            for row in rows["texts"].rows {
+                let ids = row["ids"].ints.map { Int32($0) }
+                let expected = ids + [Int32](repeating: pad, count: length - ids.count)
+                XCTAssertEqual(try tokenizer(row["text"].string), expected, "\(name): \(row["text"].string)")
+            }
+            if name == "pad_end" {
+                let prompts = Repository.root.appendingPathComponent("tests/data/prompts/clip_tokens.json")
+                for row in try JSON(parsing: try Data(contentsOf: prompts), at: "prompts")["prompts"].rows {
+                    let expected = row["ids77"]["pad_eos"].ints.map { Int32($0) }
+                    XCTAssertEqual(try tokenizer(row["prompt"].string), expected, row["prompt"].string)
+                }
+            }
+        }
+    }
+
+    func testTokenizersThatAreRefused() throws {
+        let clip = PictureTests.clip
+        let changes: [(String, [UInt8]?)] = [
+            ("vocab.json", nil), ("merges.txt", nil), ("vocab.json", Array("{\"a\":0}".utf8)),
+            ("merges.txt", Array("a b\n".utf8)), ("merges.txt", Array("#version: 0.2\na nosuchtoken\n".utf8)),
+            ("merges.txt", [0xFF]), ("tokenizer_config.json", Array("{\"bos_token\":\"nosuchtoken\"}".utf8)),
+            ("tokenizer_config.json", Array("{\"added_tokens_decoder\":{\"x\":{\"content\":\"a\"}}}".utf8)),
+            ("tokenizer_config.json", Array("{\"added_tokens_decoder\":{\"5\":{\"content\":\"\"}}}".utf8)),
+            ("tokenizer_config.json", Array("{\"added_tokens_decoder\":{\"5\":{\"content\":\"a\",\"lstrip\":1}}}".utf8)),
+        ]
+        for (name, data) in changes {
+            var files = clip
+            files[name] = data
+            XCTAssertNotNil(refusal { _ = try Tokenizer(files, length: 77) }, name)
+        }
+        let tokenizer = try Tokenizer(clip, length: 77)
+        XCTAssertNotNil(refusal { _ = try tokenizer(String(repeating: "a", count: (1 << 20) + 1)) })
+        XCTAssertEqual(try tokenizer(String(repeating: "ab", count: 1 << 16)).count, 77)  // in less than squared time
+    }
+
+    func testPicturesAreFitted() throws {
+        for row in try Repository.json("pictures/fit.json").rows {
+            let rows = row["pixels"].rows
+            let pixels = Pixels(width: rows[0].rows.count, height: rows.count, bytes: row["pixels"].flat.map { UInt8($0) })
+            let resized = pixels.resized(width: row["width"].int, height: row["height"].int)
+            XCTAssertEqual(resized.bytes, row["resized"].flat.map { UInt8($0) })
+            let tensor = resized.tensor.floats, plane = resized.width * resized.height
+            XCTAssertEqual([tensor[0], tensor[plane], tensor[2 * plane]], row["first"].floats)
+        }
+    }
+}
