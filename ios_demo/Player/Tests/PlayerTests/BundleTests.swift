@@ -127,6 +127,39 @@ final class BundleTests: XCTestCase {
             .contains("no bundle.json in it"), true)
     }
 
+    func testBundlesInOneFile() throws {
+        let folder = Repository.golden.appendingPathComponent("bundle")
+        let plain = try ModelBundle(at: self.folder("tiny"))
+        for name in ["tiny.odpack", "tiny_zip64.odpack"] {
+            let packed = try ModelBundle(at: folder.appendingPathComponent(name))
+            try packed.verify()
+            for key in plain.manifest.weights.keys { XCTAssertEqual(try packed.weight(key), try plain.weight(key)) }
+        }
+        let copies = URL(fileURLWithPath: NSTemporaryDirectory()).appendingPathComponent(UUID().uuidString)
+        defer { try? FileManager.default.removeItem(at: copies) }
+        try FileManager.default.createDirectory(at: copies, withIntermediateDirectories: true)
+        for row in try Repository.json("bundle/refused_packed.json").rows {
+            var data = try Data(contentsOf: folder.appendingPathComponent(row["file"].string))
+            for change in row["set"].rows {
+                let bytes = hexadecimal(change.rows[1].string), at = change.rows[0].int
+                data.replaceSubrange(at..<at + bytes.count, with: bytes)
+            }
+            if row.has("cut") { data = data.prefix(row["cut"].int) }
+            if row.has("add") { data += hexadecimal(row["add"].string) }
+            let copy = copies.appendingPathComponent(row["file"].string)
+            try data.write(to: copy)
+            let message = refusal { try ModelBundle(at: copy).verify() }
+            // What no `Int` holds is its largest here.
+            let words = row["message"].string.replacingOccurrences(of: "184467", with: "922337")
+            XCTAssertEqual(message?.hasPrefix(words), true, "\(row["what"].string): \(message ?? "taken")")
+        }
+    }
+
+    private func hexadecimal(_ text: String) -> [UInt8] {
+        let digits = text.compactMap(\.hexDigitValue)
+        return stride(from: 0, to: digits.count, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
+    }
+
     func testPipelinesByHand() throws {
         func pipeline(_ value: JSON, _ other: JSON) throws {
             let check = Checker(file: Manifest.file)

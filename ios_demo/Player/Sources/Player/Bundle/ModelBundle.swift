@@ -14,11 +14,21 @@ public final class ModelBundle {
     private var texts: [String: String] = [:]
     private var shards: [String: MappedFile] = [:]
 
-    /// Open a bundle's folder: the manifest is read, and each file looked for.
+    /// Open a bundle, a folder or one file that `ondevice pack` wrote: the manifest is read, and each file looked for.
     ///
     /// - Throws: `PlayerError` of the kind `bundle`.
     public convenience init(at url: URL) throws {
-        try self.init(files: try FolderFiles(url.path))
+        let isFile = (try? url.resourceValues(forKeys: [.isRegularFileKey]))?.isRegularFile ?? false
+        guard isFile else {
+            try self.init(files: try FolderFiles(url.path))
+            return
+        }
+        let mapping = try Mapping(path: url.path, at: url.lastPathComponent)
+        guard PackedFiles.isPacked(mapping) else {
+            throw PlayerError(.bundle, "is not a bundle in one file.", at: url.lastPathComponent,
+                              fix: "give a file that `ondevice pack` wrote")
+        }
+        try self.init(files: try PackedFiles(mapping, name: url.lastPathComponent))
     }
 
     init(files: BundleFiles) throws {
@@ -74,7 +84,8 @@ public final class ModelBundle {
     /// - Throws: `PlayerError` of the kind `bundle`, listing what there is.
     public func plan(_ component: String, _ sizes: Sizes) throws -> Plan {
         guard let entry = entry(component, sizes) else {
-            let have = plans.filter { $0.component == component }.map(\.sizes.shown).joined(separator: "; ")
+            let alike = plans.filter { $0.component == component && ($0.sizes["stage"] == nil) == (sizes["stage"] == nil) }
+            let have = alike.map(\.sizes.shown).joined(separator: "; ")
             let what = "has no plan of \(component) for \(sizes.shown) (it has \(have.isEmpty ? "none" : have))."
             throw PlayerError(.bundle, what, at: name, fix: "convert the checkpoint again with `--size WIDTHxHEIGHT`")
         }

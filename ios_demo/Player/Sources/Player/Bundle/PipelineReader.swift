@@ -175,14 +175,23 @@ struct PipelineReader {
                               at[begin == nil ? "strength" : "begin"])
         }
         let names = numbers.map(\.name)
+        let channels = try check.integer(object["channels"]!, 1, 64, at["channels"])
         return LatentsEntry(
-            channels: try check.integer(object["channels"]!, 1, 64, at["channels"]),
+            channels: channels,
             scale: try check.integer(object["scale"]!, 1, 64, at["scale"]),
             scaling: Float(try real(object["scaling"]!, 1e-9, 1e9, at["scaling"])),
             shift: Float(try real(object["shift"]!, -1e9, 1e9, at["shift"])),
             frames: try optional("frames").map { try check.oneOf($0, names, at["frames"]) },
             begin: begin,
-            strength: try strength.map { try check.oneOf($0, names, at["strength"]) })
+            strength: try strength.map { try check.oneOf($0, names, at["strength"]) },
+            preview: try object["preview"].map { try preview($0, channels, at["preview"]) } ?? [])
+    }
+
+    /// Red, green and blue of the latents' channels and one.
+    private func preview(_ value: JSON, _ channels: Int, _ at: Place) throws -> [[Double]] {
+        try check.list(value, 3...3, at).enumerated().map { i, row in
+            try check.list(row, channels + 1...channels + 1, at[i]).enumerated().map { try real($1, -1e9, 1e9, at[i][$0]) }
+        }
     }
 
     /// A value that is made once per picture.

@@ -39,6 +39,8 @@ public struct LatentsEntry: Sendable {
     /// The value that a run begins from where it was made, and the number that says how much is then run.
     let begin: String?
     let strength: String?
+    /// Red, green and blue of a small picture of them: a factor per channel, and a constant. Empty: not known.
+    let preview: [[Double]]
 }
 
 /// Where a port's numbers come from (docs/pipeline.md, "Before").

@@ -1,0 +1,96 @@
+import XCTest
+
+@testable import Player
+
+/// The demo model, drawn through the stand-in for Metal, against what Python draws on the host's OpenCL device. The
+/// folder that `drawn.py` writes is named by `ONDEVICE_DRAWN`; `check.sh` sees to it.
+final class DemoTests: XCTestCase {
+    private static let folder = ProcessInfo.processInfo.environment["ONDEVICE_DRAWN"].map { URL(fileURLWithPath: $0) }
+    /// The kernels of the two dialects round in half precision in other places.
+    private static let leastDecibels = 40.0
+
+    private func pipeline() throws -> (Pipeline, [JSON]) {
+        guard let folder = DemoTests.folder else { throw XCTSkip("ONDEVICE_DRAWN names no folder of drawn.py") }
+        let rows = try JSON(parsing: try Data(contentsOf: folder.appendingPathComponent("drawn.json")), at: "drawn.json")
+        return (try Pipeline(bundle: folder.appendingPathComponent("demo.ondevice")), rows.rows)
+    }
+
+    private func request(_ row: JSON) -> Request {
+        var request = Request(prompt: row["prompt"].string, seed: UInt64(row["seed"].int), sampler: row["sampler"].string)
+        request.steps = row["num_inference_steps"].int
+        if row.has("negative_prompt") { request.negativePrompt = row["negative_prompt"].string }
+        for name in ["guidance_scale", "strength"] where row.has(name) { request.numbers[name] = row[name].double }
+        if row.has("numbers") { for (name, value) in row["numbers"].fields { request.numbers[name.text] = value.double } }
+        if row.has("image") {
+            let rows = row["image"].rows
+            request.image = Pixels(width: rows[0].rows.count, height: rows.count, bytes: row["image"].flat.map { UInt8($0) })
+            (request.width, request.height) = (row["width"].int, row["height"].int)
+        }
+        return request
+    }
+
+    private func decibels(_ got: [Double], _ expected: [Double], peak: Double) -> Double {
+        XCTAssertEqual(got.count, expected.count)
+        let mean = zip(got, expected).reduce(0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) } / Double(got.count)
+        return 10 * log10(peak * peak / max(mean, 1e-30))
+    }
+
+    func testPicturesAreThoseOfPython() throws {
+        let (pipeline, rows) = try pipeline()
+        for row in rows {
+            var request = request(row)
+            for lowMemory in [false, true] {
+                request.lowMemory = lowMemory
+                var heard: [String] = []
+                let drawn = try pipeline.draw(request) { heard.append($0.stage) }
+                let latents = row["latents"].flat
+                let peak = latents.map(abs).max()!
+                let likeness = [
+                    decibels(drawn.latents.floats.map(Double.init), latents, peak: peak),
+                    decibels(drawn.pixels.bytes.map(Double.init), row["pixels"].flat, peak: 255),
+                ]
+                print("seed \(request.seed), low memory \(lowMemory): \(likeness.map { Int($0) }) dB")
+                XCTAssertGreaterThan(likeness.min()!, DemoTests.leastDecibels, "seed \(request.seed)")
+                XCTAssertEqual(heard.last, "vae_decoder")
+                XCTAssertGreaterThanOrEqual(heard.filter { $0.hasPrefix("step ") }.count, 1)
+            }
+        }
+        pipeline.unload()
+        XCTAssertEqual(pipeline.session.device.currentAllocatedSize, 0)
+    }
+
+    func testADrawingIsCancelled() throws {
+        let (pipeline, rows) = try pipeline()
+        let request = request(rows[0])
+        let message = refusal { _ = try pipeline.draw(request) { if $0.done == 1 { pipeline.cancel() } } }
+        XCTAssertEqual(message, "cancelled.")
+        XCTAssertNoThrow(try pipeline.draw(request))
+    }
+
+    func testWhatCannotBeHadIsRefused() throws {
+        let (pipeline, rows) = try pipeline()
+        let base = request(rows[0])
+        let changes: [(String, (inout Request) -> Void)] = [
+            ("steps: there is no table of ddim at 3 steps", { $0.steps = 3 }),
+            ("steps: there is no table of nosuch at 4 steps", { $0.sampler = "nosuch" }),
+            ("width: not a size the model can draw (got 60, expected a multiple of 8). Fix: use 64.", { $0.width = 60 }),
+            ("has no plan of vae_decoder for batch=1 height=8 width=16 (it has batch=1 height=8 width=8)", { $0.width = 128 }),
+            ("nosuch: this model has no such number", { $0.numbers["nosuch"] = 1 }),
+            ("strength: out of range (got 1.5, expected 0 to 1)", { $0.numbers["strength"] = 1.5 }),
+            ("guidance_scale: out of range", { $0.numbers["guidance_scale"] = .nan }),
+            ("latents: wrong latents", { $0.latents = Tensor([Float](repeating: 0, count: 4), [1, 4, 1, 1]) }),
+        ]
+        for (words, change) in changes {
+            var request = base
+            change(&request)
+            let message = refusal { _ = try pipeline.draw(request) }
+            XCTAssertEqual(message?.contains(words), true, message ?? words)
+        }
+        let (arena, weights) = try pipeline.memory(base)
+        XCTAssertEqual(arena, pipeline.bundle.plans.filter { $0.sizes["stage"] == nil && $0.component != "vae_encoder" }
+            .map(\.arena).max())
+        XCTAssertGreaterThan(weights, 0)
+        XCTAssertEqual(pipeline.sizes.map(\.width), [64])
+        XCTAssertEqual(pipeline.samplers["euler_a"]?.first, 1)
+    }
+}
