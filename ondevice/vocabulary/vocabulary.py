@@ -197,4 +197,6 @@ def _merges(
             )
             raise CheckpointError(what, where=where, fix="use vocabulary and merges of the same tokenizer")
         merges.append((first, second))
+        if len(merges) > _MAX_TOKENS:
+            raise CheckpointError(f"too many merges (expected at most {_MAX_TOKENS}).", where=where, fix=CHECK)
     return merges

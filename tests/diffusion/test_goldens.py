@@ -128,6 +128,7 @@ TEXTS = [
     "👩‍🚀 🏳️‍🌈 ❤️ 👍🏽",
     "!! !a! wow!",
     "<|endoftext|> x<|startoftext|>y <|ENDOFTEXT|>",
+    "<|ENDOFTEXT|>! !<|ENDOFTEXT|>! <|StartOfText|>'s",
     "snake_case foo-bar... (a:1.2) [b] \\{c\\} & # @ / ~ ` ^ | + = %",
     "café cafe\u0301 naïve ÇA",
     "supercalifragilisticexpialidocious antidisestablishmentarianism",

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-F = np.float32
+F, LANCZOS = np.float32, Image.Resampling.LANCZOS
 LOG = (0.070376836292, -0.1151461031, 0.1167699874, -0.12420140846, 0.14249322787)
 LOG += (-0.16668057665, 0.20000714765, -0.24999993993, 0.33333331174)
 SPACES = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 PLAIN = [*range(33, 127), *range(161, 173), *range(174, 256)]
 LETTERS = {b: chr(b) for b in PLAIN} | {b: chr(256 + i) for i, b in enumerate(b for b in range(256) if b not in PLAIN)}
 JOINERS, WORD = "\u200c\u200d", ("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "Pc")
-SHORT, RUN = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d"), re.compile("L+|N|-+| +")
+SHORT, RUN = re.compile(r"(<\|)((?:start|end)oftext)(\|>)|'(?:[stmd]|re|ve|ll)"), re.compile("L+|N|-+| +")
 ROLES = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
 
 
@@ -110,13 +110,13 @@ class Tokenizer:  # docs/tokenizer.md; `files`: bytes by name
         kinds = "".join(" " if c == " " else k if (k := unicodedata.category(c)[0]) in "LN" else "-" for c in text)
         end = 0
         while (at := end) < len(text):
-            short = [word for word in SHORT if text.startswith(word, at)]
-            end = at + len(short[0]) if short else RUN.match(kinds, at).end()
-            parts = [LETTERS[byte] for byte in text[at:end].encode() if kinds[at] != " "]
-            parts[-1:] = [part + "</w>" for part in parts[-1:]]
-            while pairs := [(self.ranks[p], i) for i, p in enumerate(itertools.pairwise(parts)) if p in self.ranks]:
-                parts[min(pairs)[1] : min(pairs)[1] + 2] = ["".join(parts[min(pairs)[1] : min(pairs)[1] + 2])]
-            yield from (self.ids[part] for part in parts)
+            end = (match := SHORT.match(text, at) or RUN.match(kinds, at)).end()
+            for word in [part for part in match.groups() if part] or (text[at:end].strip(" ") and [text[at:end]]):
+                *parts, last = (LETTERS[byte] for byte in word.encode())
+                parts.append(last + "</w>")
+                while pairs := [(self.ranks[p], i) for i, p in enumerate(itertools.pairwise(parts)) if p in self.ranks]:
+                    parts[min(pairs)[1] : min(pairs)[1] + 2] = ["".join(parts[min(pairs)[1] : min(pairs)[1] + 2])]
+                yield from (self.ids[part] for part in parts)
 
 
 class Player:  # docs/pipeline.md, but for frames and what prepares pictures other than `fit`
@@ -190,8 +190,8 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
             listed = [one[text] if isinstance(one, dict) else one for one in feed["numbers"]]
             return np.array([[self.numbers.get(one, one) for one in listed]], F)
         if "picture" in feed:
-            picture = Image.fromarray(self.pictures[feed["picture"]]).resize(self.size, Image.Resampling.LANCZOS)
-            fitted = (F(2) * (np.asarray(picture).astype(F) / F(255)) - F(1)).transpose(2, 0, 1)[None]
+            wide = Image.fromarray(own := self.pictures[feed["picture"]]).resize((self.size[0], len(own)), LANCZOS)
+            fitted = (F(2) * (np.array(wide.resize(self.size, LANCZOS), F) / F(255)) - F(1)).transpose(2, 0, 1)[None]
             scale = self.numbers.get(feed.get("noise"), feed.get("noise"))
             return fitted if scale is None else fitted + F(scale) * self.noise.draw(fitted.shape)
         value = self.get(feed["value"], text)

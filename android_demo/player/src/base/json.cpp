@@ -119,7 +119,6 @@ class Parser {
     }
     const Text written(reinterpret_cast<const char*>(begin), static_cast<size_t>(at_ - begin));
     out.kind = real ? Json::Kind::real : Json::Kind::integer;
-    out.real = read_number(written);
     if (!real) {
       u64 size = 0;
       for (const u8* c = first; c < at_; ++c) {
@@ -132,6 +131,7 @@ class Parser {
       }
       out.integer = *begin == '-' ? -static_cast<i64>(size) : static_cast<i64>(size);
     }
+    out.real = real || out.too_large ? read_number(written) : static_cast<double>(out.integer);
     if (out.real > 1.7976931348623157e308 || out.real < -1.7976931348623157e308) {
       if (real) return broken("has a number that is too large");
       out.too_large = true;
@@ -265,12 +265,28 @@ class Parser {
       }
       return true;
     }
+    // The first bytes of most keys tell them apart, without a look at the keys themselves.
+    struct Place {
+      u64 head;
+      u32 member;
+    };
+    List<Place> order;
+    if (!order.resize(members.count)) return Pool::no_memory(error_, members.count * sizeof(Place));
+    for (u32 i = 0; i < members.count; ++i) {
+      order[i].member = i;
+      for (size_t k = 0; k < 8; ++k) {
+        order[i].head = order[i].head << 8 | (k < members[i].key.size ? static_cast<u8>(members[i].key.data[k]) : 0);
+      }
+    }
+    const auto compared = [&](const Place& a, const Place& b) {
+      if (a.head != b.head) return a.head < b.head ? -1 : 1;
+      return compare(members[a.member].key, members[b.member].key);
+    };
+    sort(order.span(), [&](const Place& a, const Place& b) { return compared(a, b) < 0; });
     if (!pool_.array(out.sorted, members.count, error_)) return false;
-    for (u32 i = 0; i < members.count; ++i) out.sorted[i] = i;
-    const auto key = [&](u32 i) { return members[i].key; };
-    sort(out.sorted, [&](u32 i, u32 j) { return compare(key(i), key(j)) < 0; });
-    for (size_t i = 1; i < members.count; ++i) {
-      if (key(out.sorted[i - 1]) == key(out.sorted[i])) return repeated(key(out.sorted[i]));
+    for (size_t i = 0; i < members.count; ++i) {
+      out.sorted[i] = order[i].member;
+      if (i && !compared(order[i - 1], order[i])) return repeated(members[order[i].member].key);
     }
     return true;
   }

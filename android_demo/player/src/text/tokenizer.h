@@ -3,6 +3,7 @@
 
 #include "base/base.h"
 #include "bundle/bundle.h"
+#include "text/vocabulary.h"
 
 namespace od {
 
@@ -10,17 +11,18 @@ class Tokenizer {
  public:
   // Of a bundle's tokenizer. Code::bundle where a file is damaged or of a kind that this player cannot read.
   bool open(Bundle& bundle, const TokenizerEntry& entry, Error& error);
+  // Of files in memory, which may go afterwards; `where` is their folder, for messages, and `length` at least 1.
+  bool open(Span<const NamedFile> files, Text where, u32 length, Error& error);
 
   // `length` ids of a text: start, ids, end and padding. Several vectors of one added token are spelled out first.
-  // `cut` (may be null) says how many ids of the text found no room. Code::usage for a text that is no UTF-8 or too
-  // long.
+  // `cut` (may be null) says how many ids of the text found no room. Code::usage for a text that is no UTF-8 or of more
+  // than 2^20 letters.
   bool encode(Text text, List<i32>& ids, size_t* cut, Error& error) const;
   u32 length() const { return length_; }
 
  private:
-  struct Tables;
   Pool pool_;
-  Tables* tables_ = nullptr;
+  Vocabulary vocabulary_;
   u32 length_ = 0;
 };
 

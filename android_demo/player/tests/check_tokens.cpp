@@ -1,0 +1,61 @@
+// The tokenizer on files in memory, for tests/player/test_words.py:
+//
+//   check_tokens open NAME=PATH...           whether it opens: what is wrong, or nothing
+//   check_tokens encode LENGTH NAME=PATH...  ids of texts on stdin
+//   check_tokens time NAME=PATH...           milliseconds to open it, the best of ten
+//
+// Texts come as their size in bytes (uint32) and UTF-8; for each go out how many ids found no room, or -1 and no more
+// where it was refused, and `LENGTH` ids (int32).
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/os.h"
+#include "text/tokenizer.h"
+
+namespace {
+
+int encode(const od::Tokenizer& tokenizer) {
+  od::Error error;
+  od::List<char> text;
+  od::List<od::i32> ids;
+  for (od::u32 size; fread(&size, sizeof size, 1, stdin) == 1;) {
+    if (!text.resize(size) || (size && fread(text.begin(), 1, size, stdin) != size)) return 1;
+    size_t cut = 0;
+    const bool taken = tokenizer.encode({text.begin(), size}, ids, &cut, error);
+    if (!taken) fprintf(stderr, "%s\n", error.message);
+    const od::i32 left = taken ? static_cast<od::i32>(cut) : -1;
+    fwrite(&left, sizeof left, 1, stdout);
+    if (taken) fwrite(ids.begin(), sizeof(od::i32), ids.size(), stdout);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  if (count < 2) return 2;
+  const char* what = arguments[1];
+  const bool encodes = strcmp(what, "encode") == 0;
+  const od::u32 length = encodes ? static_cast<od::u32>(atoi(arguments[2])) : 77;
+  od::Pool pool;
+  od::Error error;
+  od::List<od::NamedFile> files;
+  for (int i = encodes ? 3 : 2; i < count; ++i) {
+    const char* path = strchr(arguments[i], '=') + 1;
+    od::NamedFile file{{arguments[i], static_cast<size_t>(path - 1 - arguments[i])}, {}};
+    if (!od::read_file(path, 1 << 26, pool, file.bytes, error) || !files.push(file)) return 1;
+  }
+  od::Tokenizer tokenizer;
+  double best = 1e9;
+  for (int i = 0; i < (strcmp(what, "time") == 0 ? 10 : 1); ++i) {
+    const double begin = od::seconds();
+    if (!tokenizer.open({files.begin(), files.size()}, "tokenizers/tokenizer", length, error)) {
+      fprintf(stderr, "%s\n", error.message);
+      return static_cast<int>(error.code);
+    }
+    best = od::min(best, (od::seconds() - begin) * 1e3);
+  }
+  if (strcmp(what, "time") == 0) printf("%.1f\n", best);
+  return encodes ? encode(tokenizer) : 0;
+}
