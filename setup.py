@@ -26,6 +26,7 @@ setup(
         "ondevice.measure",
         "ondevice.measure.doctor",
         "ondevice.measure.peers",
+        "ondevice.measure.phones",
         "ondevice.measure.predict",
         "ondevice.measure.tuner",
         "ondevice.models",

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from ondevice import cli, flags
 from ondevice.base import machine
 from ondevice.base.publish import FULL, append_lines
-from ondevice.bundle.reader import Bundle
+from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.compiler.jobs import largest_jobs, only
 from ondevice.compiler.report import entries
 from ondevice.converters import build
@@ -32,6 +32,12 @@ from ondevice.measure import ablation, latency
 from ondevice.measure.peers import figures
 from ondevice.measure.peers.driver import Comparison
 from ondevice.measure.peers.peer import COMPARED, PEERS, Task, named
+from ondevice.measure.phones import result as of_phones
+from ondevice.measure.phones.bench import Asked
+from ondevice.measure.phones.bench import bench as measure_phone
+from ondevice.measure.phones.expected import expected_of
+from ondevice.measure.phones.result import of_row, read_results
+from ondevice.measure.phones.several import is_phone, only_phones, phones_of, together, words_of
 from ondevice.measure.predict import paper, prediction
 from ondevice.measure.predict import table as predicted
 from ondevice.run.opencl import choose_device
@@ -68,7 +74,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--repeat", type=int, metavar="N", help=f"runs to time, after one that is not (default {REPEAT}, at least 3)"
     )
     flags.add_kernels(parser)
-    flags.add_device(parser)
+    parser.add_argument(
+        "--device",
+        action="append",
+        metavar="DEVICE",
+        help="OpenCL device: number, part of its name, cpu or gpu (see `ondevice devices`); adb, adb:SERIAL (may be "
+        "given several times) or adb:all: phones; apple: what an app exported, a FILE named in the bundle's place",
+    )
+    parser.add_argument("--player", type=Path, metavar="FILE", help="of phones: od_player for them (default: built)")
+    parser.add_argument("--keep", action="store_true", help="of phones: leave what was pushed there for the next time")
     flags.add_plans(parser)
     parser.add_argument(
         "--peers", action="store_true", help="other runtimes on the same weights, in turns with ours; needs a model"
@@ -111,6 +125,13 @@ PEER_FLAGS = ("--only", "--cores", "--rounds", "--work", "--strict")
 def run(args: argparse.Namespace) -> int:
     """Print the table asked for."""
     _check(args)
+    if args.device and (args.device == ["apple"] or any(is_phone(one) for one in args.device)):
+        return _phones(args)
+    if len(args.device or ()) > 1:
+        what = f"{len(args.device)} devices are named."
+        raise UsageError(what, where="--device", fix="name one; only phones (adb:SERIAL) are measured side by side")
+    flags.refuse(args, ["--player", "--keep"], "it is of phones.")
+    args.device = args.device[0] if args.device else None
     target = None if args.predict is None else prediction.predictable(args.predict)
     if args.rows is not None:
         _check_rows(args.rows)
@@ -161,8 +182,8 @@ def _check(args: argparse.Namespace) -> None:
             ],
             "a prediction is of a picture's plans; nothing runs.",
         )
-    else:
-        flags.refuse(args, ["--steps"], "it goes only with --predict.")
+    elif not (args.device and is_phone(args.device[0])):
+        flags.refuse(args, ["--steps"], "it goes only with --predict, and with phones.")
     if args.ablation:
         flags.refuse(args, ["--without"], "the ablation goes through all rules.")
         if not args.latency:
@@ -269,6 +290,45 @@ def _print_timings(timings: Sequence[Timing], session: Session) -> None:
             f"spread {timing.spread:.2f}{doubt})"
         )
     print(session.profile.to_table("component", "op", "kernel"))
+
+
+OF_HERE = ("--ablation", "--latency", "--peers", "--trace", "--component", "--size", "--predict")
+
+
+def _phones(args: argparse.Namespace) -> int:
+    """Measure a bundle on phones, or read what an app measured."""
+    flags.refuse(args, OF_HERE, "it is of this machine's devices, and phones draw whole pictures.")
+    if args.rows is not None:
+        _check_rows(args.rows)
+    if args.device == ["apple"]:
+        flags.refuse(args, ["--player", "--keep", "--repeat", "--steps", "--plans"], "an app's file is only read.")
+        found = read_results(Path(args.model))
+        _finish(args, [one.row() for one in found])
+        if not args.json:
+            print("\n\n".join(of_phones.to_text(one) for one in found))
+        return 0
+    only_phones(args.device)
+    if args.repeat is not None and args.repeat < 3:
+        raise UsageError(f"a median needs 3 runs or more (got {args.repeat}).", where="--repeat", fix="use 3 or more")
+    bundle = open_bundle(args.model)
+    phones = phones_of(args.device)
+    if len(phones) > 1:
+        passed = {flag: flags.given(args, flag) for flag in ("--repeat", "--steps", "--plans", "--player", "--keep")}
+        rows, failure = together(phones, [args.model, *words_of(passed)])
+        _finish(args, rows)
+        if not args.json:
+            for row in rows:
+                print(of_phones.to_text(of_row(row), of_phones.Predicted(**row["predicted"])) + "\n")
+        if failure:
+            raise failure
+        return 0
+    asked = Asked(args.repeat or REPEAT, 1, args.steps or 0, args.plans or "", args.player, args.keep)
+    result = measure_phone(phones[0], bundle, asked, _say)
+    expected = expected_of(bundle, result)
+    _finish(args, [result.row() | {"predicted": expected.to_json()}])
+    if not args.json:
+        print(of_phones.to_text(result, expected))
+    return 0
 
 
 def _peers(args: argparse.Namespace, checkpoint: Checkpoint) -> int:

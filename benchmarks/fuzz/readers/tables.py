@@ -11,8 +11,10 @@ from benchmarks.compare import compare, read, table
 from benchmarks.fuzz.mutate.data import of_files, pack, unpack
 from benchmarks.fuzz.mutate.values import json_value, lines_of, toml_value, words_of_line
 from benchmarks.fuzz.reader import Reader, Words, holds
+from benchmarks.rows import read_rows
 from ondevice.base.paths import SHADERS
 from ondevice.lower.kernel_file import KernelFile
+from ondevice.measure.phones.result import of_row, parse_result, to_text
 from ondevice.target import tuning
 from ondevice.target.avoid import AvoidedProgram, dump_avoided, parse_avoided
 
@@ -103,6 +105,25 @@ def _read_rows(data: bytes, folder: Path) -> None:
     "\n".join(lines).encode()
 
 
+_RESULT = {
+    "device": "x", "driver": "1", "source": "sd", "width": 8, "height": 8, "steps": 2, "first_seconds": 3.5,
+    "median_seconds": 2.0, "sustained_seconds": 2.1, "runs": [2.0, 1.9, 2.1], "components": {"unet": 1.5},
+    "ops": [{"op": "Conv", "kernel": "conv2d", "seconds": 1.5, "runs": 20, "flops": 3000, "bytes": 4000}],
+    "plan_bytes": 1000, "peak_bytes": 2000, "player": "p 1", "phone": {"model": "m", "cores": 8, "memory_bytes": 1},
+    "phone_before": {"thermal": "none", "celsius": {"gpu": 30.5}, "battery_percent": 80, "charging": True},
+}  # fmt: skip
+
+
+def _read_result(data: bytes, folder: Path) -> None:
+    result = parse_result(data, "a result")
+    to_text(result)
+    row = result.row()
+    holds(of_row(row).row() == row, "a row is another one when its result is read again")
+    path = folder / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    read_rows(path)
+
+
 def _avoided() -> bytes:
     program = AvoidedProgram("softmax", "0" * 64, (("F16", 1), ("V", 4)), "wrong")
     return dump_avoided({"name": "x", "driver": "1"}, [program])
@@ -117,6 +138,7 @@ def _read_avoided(data: bytes, folder: Path) -> None:
 READERS = (
     Reader("tuning", lambda: [_TUNING.encode(), b"match = {}\n"], toml_value, _read_tuning),
     Reader("kernel_header", _kernel_seeds, of_files(lambda _: _kernel), _read_kernel),
+    Reader("phone_result", lambda: [json.dumps(_RESULT).encode()], json_value, _read_result),
     Reader("avoid", lambda: [_avoided()], json_value, _read_avoided),
     Reader("compare", _row_seeds, of_files(lambda _: lines_of(json_value)), _read_rows),
 )
