@@ -63,11 +63,10 @@ class Pipeline:
     def of(cls, bundle: Bundle, session: Runner) -> Self:
         """The pipeline that a bundle describes, on a session that runs it.
         Raises OnDeviceError for what cannot be read."""
-        tokenizers = {name: Tokenizer.from_files(bundle.tokenizer_files(name)) for name in bundle.manifest.tokenizers}
         return cls(
             bundle.pipeline,
             session,
-            tokenizers,
+            _tokenizers(bundle),
             bundle.scheduler,
             plans=plan_sizes(bundle),
             size=default_size(bundle),
@@ -344,6 +343,14 @@ class Pipeline:
                 "some values are not finite (expected normal noise)", where="latents", fix="save them again"
             )
         return latents.astype(np.float32)
+
+
+def _tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
+    for name, entry in bundle.manifest.tokenizers.items():
+        if entry.kind != "bpe":
+            what = f'is of the kind "{entry.kind}" (T5\'s), which this version does not read.'
+            raise BundleError(what, where=f"tokenizers/{name}", fix="install a newer ondevice")
+    return {name: Tokenizer.from_files(bundle.tokenizer_files(name)) for name in bundle.manifest.tokenizers}
 
 
 def _check_supported(spec: PipelineSpec) -> None:

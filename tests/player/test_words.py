@@ -1,7 +1,10 @@
 """Ids of texts from the C++ player: the goldens', and of any text those of the Python package."""
 
+import hashlib
 import json
 import random
+import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -10,8 +13,10 @@ import pytest
 from small_tokenizer import SPECIAL, small_files
 
 from ondevice.base.paths import MODELS
+from ondevice.bundle import open_bundle
+from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.tokenizer import Tokenizer
-from ondevice.errors import CheckpointError
+from ondevice.errors import BundleError, CheckpointError
 
 TESTS = Path(__file__).parents[1]
 GOLDEN = sorted((TESTS / "golden" / "tokens").glob("*.json"))
@@ -208,6 +213,32 @@ def test_lengths(ids):
     assert ids(files, ["red red"], 2) == [(2, [start, end])]
     assert ids(files, ["red red"], 3) == [(1, [start, red, end])]
     assert ids(files, ["red red"], 5) == [(0, [start, red, red, end, end])]
+
+
+def test_a_bundles_tokenizer(tool, tmp_path):
+    """Its length is the bundle's, and T5's kind is refused by its name in both players."""
+    folder = tmp_path / "picture.ondevice"
+    shutil.copytree(TESTS / "golden" / "bundle" / "picture.ondevice", folder)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    [(name, entry)] = manifest["tokenizers"].items()
+    for file, data in small_files().items():
+        path = f"tokenizers/{name}/{file}"
+        (folder / path).write_bytes(data)
+        manifest["files"][path] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    tokenizer = Tokenizer.from_files(small_files())
+    done = tool("check_tokens", "bundle", folder, input=struct.pack("<I", 1) + b"a", text=False)
+    want = tokenizer.encode("a")
+    padded = [0, *want, *[tokenizer.pad] * (entry["length"] - len(want))]
+    assert done.stdout == struct.pack(f"<{len(padded)}i", *padded), done.stderr
+
+    entry["kind"] = "unigram"
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    done = tool("check_tokens", "bundle", folder)
+    message = f'tokenizers/{name}: is of the kind "unigram"'
+    assert done.returncode == 9 and done.stderr.startswith(message)
+    with pytest.raises(BundleError, match=re.escape(message)):
+        Pipeline.of(open_bundle(folder), None)
 
 
 def with_tokens(**tokens):

@@ -3,6 +3,7 @@
 //   check_tokens open NAME=PATH...           whether it opens: what is wrong, or nothing
 //   check_tokens encode LENGTH NAME=PATH...  ids of texts on stdin
 //   check_tokens time NAME=PATH...           milliseconds to open it, the best of ten
+//   check_tokens bundle PATH                 ids of texts on stdin by a bundle's first tokenizer
 //
 // Texts come as their size in bytes (uint32) and UTF-8; for each go out how many ids found no room, or -1 and no more
 // where it was refused, and `LENGTH` ids (int32).
@@ -31,11 +32,23 @@ int encode(const od::Tokenizer& tokenizer) {
   return 0;
 }
 
+int of_bundle(const char* path) {
+  od::Bundle bundle;
+  od::Tokenizer tokenizer;
+  od::Error error;
+  if (!bundle.open(path, error) || !tokenizer.open(bundle, bundle.manifest().tokenizers[0], error)) {
+    fprintf(stderr, "%s\n", error.message);
+    return static_cast<int>(error.code);
+  }
+  return encode(tokenizer);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   if (count < 2) return 2;
   const char* what = arguments[1];
+  if (strcmp(what, "bundle") == 0) return of_bundle(arguments[2]);
   const bool encodes = strcmp(what, "encode") == 0;
   const od::u32 length = encodes ? static_cast<od::u32>(atoi(arguments[2])) : 77;
   od::Pool pool;
