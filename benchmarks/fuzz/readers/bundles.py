@@ -8,24 +8,28 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
 from bundle.image_bundle import WEIGHT, image_plan
+from bundle.packed_bundle import widened, write_packed
 from bundle.target_bundle import write_targets
 from bundle.tiny_bundle import write_tiny
 
-from benchmarks.fuzz.mutate.data import of_files, pack, unpack
+from benchmarks.fuzz.mutate.data import havoc, number, of_files, pack, unpack
 from benchmarks.fuzz.mutate.values import json_value, lines_of, words_of_line
-from benchmarks.fuzz.reader import Mutate, Reader, holds
+from benchmarks.fuzz.reader import Mutate, Reader, Words, holds
 from benchmarks.fuzz.readers import small
 from ondevice.bundle.format import MANIFEST, dump_json, load_json
 from ondevice.bundle.kernels import check_launches
 from ondevice.bundle.manifest import WeightEntry, parse_manifest
+from ondevice.bundle.packed import LOCAL, read_directory
 from ondevice.bundle.plan_file import dump_plan, parse_plan
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.converters import build
 from ondevice.diffusion.samplers import SamplerTable, make_table, run_table
+from ondevice.errors import BundleError
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import kernel_paths
 from ondevice.plan import plan
@@ -164,6 +168,39 @@ def _use(root: Path) -> None:
     holds(isinstance(bundle.scheduler, dict), "the scheduler's config is no object")
 
 
+def _packed_seeds() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        data = write_packed(Path(folder) / "t.odpack").read_bytes()
+    return [data, widened(data)]
+
+
+def _packed_header(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
+    """Fields of local headers and of the directory, where the file has them still."""
+    try:
+        places = list(read_directory(data, "t").values())
+    except BundleError:
+        places = []
+    if not places or rng.random() < 0.1:
+        return havoc(data, rng, other, words)
+    changed, directory = bytearray(data), places[-1].offset + places[-1].bytes
+    for _ in range(rng.randint(1, 3)):
+        begin = rng.choice(places).offset - rng.randrange(2, 2 * LOCAL.size)
+        at = max(begin, 0) if rng.random() < 0.4 else rng.randrange(directory, len(data))
+        width = rng.choice((1, 2, 4, 8))
+        changed[at : at + width] = (number(rng, words) % (1 << 8 * width)).to_bytes(width, "little")
+    return bytes(changed)
+
+
+def _read_packed(data: bytes, folder: Path) -> None:
+    """Places lie in the file, and none is another's."""
+    ends = [0]
+    for place in sorted(read_directory(data, "t.odpack").values()):
+        holds(ends[-1] <= place.offset and place.offset + place.bytes <= len(data), "a file lies on another")
+        ends.append(place.offset + place.bytes)
+    (folder / "t.odpack").write_bytes(data)
+    _use(folder / "t.odpack")
+
+
 def _table_seeds() -> list[bytes]:
     betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
     return [
@@ -195,5 +232,6 @@ READERS = (
     Reader("plan", lambda: [*_tiny(_PLAN), dump_plan(image_plan(), _PLAN)], json_value, _read_plan),
     Reader("launches", lambda: [_launches()[0]], json_value, _read_launches),
     Reader("bundle", _bundle_seeds, of_files(_by_name), _read_bundle),
+    Reader("packed", _packed_seeds, _packed_header, _read_packed),
     Reader("sampler_table", _table_seeds, json_value, _read_table),
 )
