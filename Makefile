@@ -5,7 +5,8 @@
 # make parity the tests against torch, diffusers and transformers
 # make lint   style and types
 # make fuzz   damaged and hostile files for every reader, for a minute or SECONDS (SEED, WORKERS: see docs/fuzzing.md)
-# make player-fuzz  the same for readers of the C++ player, by libFuzzer
+# make player-fuzz    the same for readers of the C++ player, by libFuzzer
+# make aarch64-check  the C++ player for aarch64, under qemu: a quarter of an hour
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ SECONDS ?= 60
 SEED ?= 0
 PROMPT ?= a red circle on a blue background
 
-.PHONY: demo test sweep phones parity lint fuzz player-fuzz clean
+.PHONY: demo test sweep phones parity lint fuzz player-fuzz aarch64-check clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.convert demo --out demo.ondevice --force
@@ -42,8 +43,11 @@ fuzz: $(VENV)/.dev
 player-fuzz: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.player_fuzz --seconds $(SECONDS) --seed $(SEED)
 
+aarch64-check: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.aarch64
+
 clean:
-	rm -rf $(VENV) demo.ondevice demo.png
+	rm -rf build $(VENV) demo.ondevice demo.png
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
