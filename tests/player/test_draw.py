@@ -132,7 +132,7 @@ def test_previews_and_facts(demo, player, tmp_path):
 def test_a_packed_bundle_draws_the_same(demo, player, tmp_path):
     packed = tmp_path / "demo.odb"
     assert cli.main(["pack", str(demo), "--out", str(packed)]) == 0
-    ours, theirs = drawn(player, packed, PROMPT, tmp_path, ["--steps", 3])
+    ours, theirs = drawn(player, packed, PROMPT, tmp_path, ["--steps", 2])
     assert ours == theirs
 
 
