@@ -8,14 +8,21 @@ then in `--out`, and `build/player-fuzz/fuzz_TARGET FILE` shows it again.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+from PIL import Image
+
+from ondevice.bundle import open_bundle
+from ondevice.bundle.packer import pack_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -58,10 +65,54 @@ def samplers() -> Seeds:
             yield json.dumps(json.loads(path.read_text())["table"], separators=(",", ":")).encode()
 
 
+def archives() -> Seeds:
+    """What `ondevice pack` writes, and the same with the fields of ZIP64."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("tiny", "picture"):
+            bundle = open_bundle(GOLDEN / "bundle" / f"{name}.ondevice")
+            yield pack_bundle(bundle, Path(folder) / f"{name}.odpack").read_bytes()
+    for path in sorted((GOLDEN / "bundle").glob("*.odpack")):
+        yield path.read_bytes()
+
+
+def pictures() -> Seeds:
+    for mode in ("1", "L", "P", "RGB", "RGBA", "LA", "I;16"):
+        for size in ((1, 1), (7, 5), (20, 3)):
+            picture = Image.effect_noise(size, 64).convert("L" if mode == "I;16" else mode).convert(mode)
+            with io.BytesIO() as file:
+                picture.save(file, "PNG")
+                yield file.getvalue()
+
+
+def tokenizers() -> Seeds:
+    """A vocabulary of a few letters, with and without added tokens."""
+    tokens = [
+        *"abcdef !",
+        *(f"{letter}</w>" for letter in "abcdef!"),
+        "ab",
+        "abc</w>",
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
+    vocabulary = json.dumps({token: number for number, token in enumerate(tokens)})
+    merges, text = "#version: 0.2\na b\nab c</w>\n", "abc fade ABC! <cat> <cat>_1 \u00e9\u0130"
+    added = {"single_word": True, "lstrip": True, "rstrip": False, "normalized": True, "special": False}
+    config = json.dumps({"added_tokens_decoder": {"40": {"content": "<cat>"} | added, "41": {"content": "<cat>_1"}}})
+    for path in sorted((GOLDEN / "tokens").glob("*.json")):
+        for name, value in json.loads(path.read_text())["files"].items():
+            after = ["", json.dumps(value)] if name == "tokenizer_config.json" else [json.dumps(value), ""]
+            yield "\0".join([vocabulary, merges, *after, text]).encode()
+    for after in ("", config):
+        yield "\0".join([vocabulary, merges, "", after, text]).encode()
+
+
 TARGETS: dict[str, tuple[int, Callable[[], Seeds]]] = {
-    "manifest": (1 << 15, manifests),
-    "plan": (1 << 15, plans),
-    "sampler": (1 << 13, samplers),
+    "manifest": (1 << 13, manifests),
+    "plan": (1 << 13, plans),
+    "sampler": (1 << 12, samplers),
+    "tokenizer": (1 << 12, tokenizers),
+    "packed": (1 << 16, archives),
+    "png": (1 << 12, pictures),
 }
 """Of each target the longest input, and what its inputs are made from."""
 
@@ -98,7 +149,11 @@ def run(name: str, folder: Path, out: Path, seconds: float, seed: int) -> tuple[
         f"-seed={seed}", "-timeout=10", "-rss_limit_mb=2048", "-malloc_limit_mb=512", "-print_final_stats=1",
         f"-artifact_prefix={out}/{name}-", corpus, seeds,
     ]  # fmt: skip
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, errors="replace", check=False)
+    # Allocations are most of the time: few frames of each are kept, and few are kept from being used again.
+    environment = os.environ | {"ASAN_OPTIONS": "malloc_context_size=4:quarantine_size_mb=16"}
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, errors="replace", check=False, env=environment
+    )
     counts = re.findall(r"number_of_executed_units: +(\d+)", done.stderr) or re.findall(r"^#(\d+)", done.stderr, re.M)
     if done.returncode:
         found = re.search(r"^(?:.*runtime error|==\d+==|.*libFuzzer: )", done.stderr, re.M)

@@ -1,5 +1,4 @@
-// What the fuzz targets share. A target gives `fuzz`, and the way its inputs are changed is a word of CMakeLists.txt:
-// its parts (JSON, or bytes) lie one after the other, a zero byte between them.
+// What the fuzz targets share. Inputs that have several parts have a zero byte between them.
 #pragma once
 
 #include <stdlib.h>
@@ -29,10 +28,23 @@ inline void check_error(const Error& error) {
   for (const u8 byte : message.bytes()) OD_HOLDS(byte >= 0x20 && byte != 0x7f);
 }
 
+// The same numbers of the same seed.
+class Chance {
+ public:
+  explicit Chance(u32 seed) : state_(seed * 2654435761u + 1) {}
+  u32 below(size_t count) {
+    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<u32>((state_ >> 33) % (count ? count : 1));
+  }
+
+ private:
+  u64 state_;
+};
+
 // Part `which` of an input; empty where there are fewer.
 Bytes part(Bytes input, u32 which);
 
-// Change one value of one JSON text, or bytes of it. `parts` of the input are JSON, the last of them most often.
+// Change a few values of a part that is JSON, or bytes of one that is not. The last part is chosen most often.
 size_t mutate_json(u8* data, size_t size, size_t most, u32 seed);
 
 }  // namespace od::fuzz

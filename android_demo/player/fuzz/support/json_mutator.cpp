@@ -51,18 +51,6 @@ constexpr double kEdges[] = {
     -0.5,
 };
 
-class Chance {
- public:
-  explicit Chance(u32 seed) : state_(seed * 2654435761u + 1) {}
-  u32 below(size_t count) {
-    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-    return static_cast<u32>((state_ >> 33) % (count ? count : 1));
-  }
-
- private:
-  u64 state_;
-};
-
 class Mutator {
  public:
   explicit Mutator(u32 seed) : chance_(seed) {}
@@ -276,9 +264,17 @@ size_t mutate_json(u8* data, size_t size, size_t most, u32 seed) {
   const u32 chosen = chance.below(3) ? parts - 1 : chance.below(parts);
   const Bytes text = part({data, size}, chosen);
   const size_t begin = static_cast<size_t>(text.data - data), rest = size - begin - text.count;
+  if (!text.data) return LLVMFuzzerMutate(data, size, most);
+  const size_t room = most - begin - rest;
   List<char> changed;
   Mutator mutator(seed);
-  if (!text.data || !mutator.change(text, most - begin - rest, changed)) return LLVMFuzzerMutate(data, size, most);
+  if (!mutator.change(text, room, changed)) {
+    // Not JSON, or none that has room: the part alone, so that those before and after it stay.
+    if (!changed.resize(min(room, text.count + 64))) return size;
+    memcpy(changed.begin(), text.data, text.count);
+    auto* bytes = reinterpret_cast<u8*>(changed.begin());
+    changed.resize(LLVMFuzzerMutate(bytes, text.count, changed.size()));
+  }
   memmove(data + begin + changed.size(), data + begin + text.count, rest);
   memcpy(data + begin, changed.begin(), changed.size());
   return begin + changed.size() + rest;

@@ -1,0 +1,31 @@
+// A tokenizer's files and a text: "VOCABULARY\0MERGES\0MAP\0CONFIG\0TEXT"; of the map and the config one may be empty.
+#include "support/fuzz.h"
+#include "text/tokenizer.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace od;
+  const char* const names[] = {"vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json"};
+  NamedFile files[4];
+  size_t count = 0;
+  for (u32 i = 0; i < 4; ++i) {
+    const Bytes bytes = fuzz::part({data, size}, i);
+    if (bytes.count) files[count++] = {names[i], bytes};
+  }
+  const Bytes text = fuzz::part({data, size}, 4);
+  Error error;
+  Tokenizer tokenizer;
+  List<i32> ids;
+  size_t cut = 0;
+  if (!tokenizer.open({files, count}, "tokenizers/x", 77, error) ||
+      !tokenizer.encode({reinterpret_cast<const char*>(text.data), text.count}, ids, &cut, error)) {
+    fuzz::check_error(error);
+    return 0;
+  }
+  OD_HOLDS(ids.size() == 77 && tokenizer.length() == 77);
+  for (const i32 id : ids) OD_HOLDS(id >= 0);
+  return 0;
+}
+
+size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t most, unsigned seed) {
+  return od::fuzz::mutate_json(data, size, most, seed);
+}
