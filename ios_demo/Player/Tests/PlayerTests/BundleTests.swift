@@ -155,11 +155,6 @@ final class BundleTests: XCTestCase {
         }
     }
 
-    private func hexadecimal(_ text: String) -> [UInt8] {
-        let digits = text.compactMap(\.hexDigitValue)
-        return stride(from: 0, to: digits.count, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
-    }
-
     func testPipelinesByHand() throws {
         func pipeline(_ value: JSON, _ other: JSON) throws {
             let check = Checker(file: Manifest.file)

@@ -51,6 +51,7 @@ final class DemoTests: XCTestCase {
                 ]
                 print("seed \(request.seed), low memory \(lowMemory): \(likeness.map { Int($0) }) dB")
                 XCTAssertGreaterThan(likeness.min()!, DemoTests.leastDecibels, "seed \(request.seed)")
+                XCTAssertEqual(drawn.facts.texts.map(\.text), row["texts"].rows.map(\.string))
                 XCTAssertEqual(heard.last, "vae_decoder")
                 XCTAssertGreaterThanOrEqual(heard.filter { $0.hasPrefix("step ") }.count, 1)
             }

@@ -168,3 +168,8 @@ func refusal(of run: () throws -> Void, file: StaticString = #filePath, line: UI
         return nil
     }
 }
+
+func hexadecimal(_ text: String) -> [UInt8] {
+    let digits = text.compactMap(\.hexDigitValue)
+    return stride(from: 0, to: digits.count, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }
+}

@@ -41,12 +41,26 @@ final class Drawing {
         let afterSteps = clock.seconds
         let shape = latentShape
         let pixels = try decode(final.map { $0 / spec.latents.scaling + spec.latents.shift }, stages)
-        let guided = spec.denoise.contains { $0.passesInUse(plan.numbers).count > 1 }
-        var numbers = plan.numbers
-        for name in ["width", "height"] { numbers[name] = nil }
-        return Drawn(pixels: pixels, latents: Tensor(final, shape), steps: plan.table.steps, sampler: plan.table.sampler,
-                     guided: guided, numbers: numbers, secondsToFirstStep: secondsToFirstStep,
+        return Drawn(pixels: pixels, latents: Tensor(final, shape), facts: try facts(), secondsToFirstStep: secondsToFirstStep,
                      secondsOfSteps: afterSteps - secondsToFirstStep, secondsOfDecoder: clock.seconds - afterSteps)
+    }
+
+    private func facts() throws -> PictureFacts {
+        let isGuided = spec.denoise.contains { $0.passesInUse(plan.numbers).count > 1 }
+        let strength = spec.latents.strength ?? "strength"
+        var facts = PictureFacts()
+        facts.prompt = request.prompt
+        facts.negativePrompt = isGuided ? request.negativePrompt ?? "" : ""
+        facts.steps = plan.table.steps
+        facts.sampler = plan.table.sampler
+        facts.guidanceScale = plan.numbers["guidance_scale"] ?? 1
+        facts.seed = request.seed
+        (facts.width, facts.height) = (plan.width, plan.height)
+        facts.strength = request.image == nil ? nil : plan.numbers[strength]
+        facts.numbers = request.numbers.filter { $0.key != "guidance_scale" && $0.key != strength }
+        facts.model = pipeline.bundle.manifest.source
+        if case .object(let config) = try pipeline.bundle.object(Manifest.scheduler) { facts.config = config }
+        return facts
     }
 
     private var latentShape: [Int] { [1, spec.latents.channels, plan.place["height"]!, plan.place["width"]!] }

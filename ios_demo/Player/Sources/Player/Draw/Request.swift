@@ -64,10 +64,7 @@ public struct Drawn: Sendable {
     public let pixels: Pixels
     /// f32 [1, channels, height / scale, width / scale], the final ones.
     public let latents: Tensor
-    public let steps: Int
-    public let sampler: String
-    public let guided: Bool
-    public let numbers: [String: Double]
+    public let facts: PictureFacts
     /// From the call to the first step's start; of all steps; of the decoder.
     public let secondsToFirstStep: Double
     public let secondsOfSteps: Double
