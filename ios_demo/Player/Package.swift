@@ -4,11 +4,11 @@ import PackageDescription
 // On Linux a module of the name Metal stands in for Apple's (Sources/Metal/README.md), so that the player is built and
 // tested without a Mac.
 #if os(Linux)
-let standIn: [Target] = [.target(name: "Metal", exclude: ["README.md"])]
-let metal: [Target.Dependency] = ["Metal"]
+    let standIn: [Target] = [.target(name: "Metal", exclude: ["README.md"])]
+    let metal: [Target.Dependency] = ["Metal"]
 #else
-let standIn: [Target] = []
-let metal: [Target.Dependency] = []
+    let standIn: [Target] = []
+    let metal: [Target.Dependency] = []
 #endif
 
 let package = Package(

@@ -103,9 +103,10 @@ final class CPUEncoder: MTLComputeCommandEncoder {
             buffer += 1
         }
         var why = [CChar](repeating: 0, count: 1000)
-        let local = function.run(&places, [groups.width, groups.height, groups.depth].map(UInt32.init),
-                                 [sizes.width, sizes.height, sizes.depth].map(UInt32.init), 32, 0, &why,
-                                 UInt(why.count))
+        let local = function.run(
+            &places, [groups.width, groups.height, groups.depth].map(UInt32.init),
+            [sizes.width, sizes.height, sizes.depth].map(UInt32.init), 32, 0, &why,
+            UInt(why.count))
         guard local >= 0 else { throw Fault("\(function.name): \(String(cString: why))") }
         withExtendedLifetime((buffers, textures)) {}
     }

@@ -65,7 +65,8 @@ final class CPUBuffer: MTLBuffer {
 
     func makeTexture(descriptor: MTLTextureDescriptor, offset: Int, bytesPerRow: Int) -> MTLTexture? {
         let row = descriptor.width * descriptor.pixelFormat.bytes
-        let fits = offset >= 0 && offset % 16 == 0 && bytesPerRow % 16 == 0 && bytesPerRow >= row
+        let fits =
+            offset >= 0 && offset % 16 == 0 && bytesPerRow % 16 == 0 && bytesPerRow >= row
             && offset + bytesPerRow * descriptor.height <= length
         return fits ? CPUTexture(self, descriptor, offset, bytesPerRow) : nil
     }
@@ -89,9 +90,10 @@ final class CPUTexture: MTLTexture {
         height = descriptor.height
         let half = descriptor.pixelFormat.half
         layout = .allocate(capacity: 1)
-        layout.initialize(to: ShimTexture(
-            texels: buffer.contents() + offset, width: UInt32(width), height: UInt32(height),
-            pitch: UInt32(bytesPerRow / (half ? 2 : 4)), half: half ? 1 : 0))
+        layout.initialize(
+            to: ShimTexture(
+                texels: buffer.contents() + offset, width: UInt32(width), height: UInt32(height),
+                pitch: UInt32(bytesPerRow / (half ? 2 : 4)), half: half ? 1 : 0))
     }
 
     deinit { layout.deallocate() }
@@ -124,8 +126,9 @@ final class CPULibrary: MTLLibrary {
         guard dlopen(String(lines[2]), RTLD_NOW | RTLD_GLOBAL) != nil,
             let library = dlopen(String(lines[1]), RTLD_NOW), let symbol = dlsym(library, "shim_run")
         else { throw Fault(String(cString: dlerror())) }
-        function = CPUFunction(name: String(lines[0]), run: unsafeBitCast(symbol, to: CPUFunction.Run.self),
-                               kinds: lines[3].split(separator: " ").map(String.init))
+        function = CPUFunction(
+            name: String(lines[0]), run: unsafeBitCast(symbol, to: CPUFunction.Run.self),
+            kinds: lines[3].split(separator: " ").map(String.init))
     }
 
     func makeFunction(name: String) -> MTLFunction? { name == function.name ? function : nil }

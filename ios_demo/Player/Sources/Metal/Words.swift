@@ -20,11 +20,13 @@ public struct MTLResourceOptions: OptionSet, Sendable {
 }
 
 public enum MTLGPUFamily: Int, Sendable {
-    case apple6 = 1006, apple7 = 1007
+    case apple6 = 1006
+    case apple7 = 1007
 }
 
 public enum MTLPixelFormat: UInt, Sendable {
-    case rgba16Float = 115, rgba32Float = 125
+    case rgba16Float = 115
+    case rgba32Float = 125
 
     var half: Bool { self == .rgba16Float }
     var bytes: Int { half ? 8 : 16 }

@@ -27,7 +27,8 @@ final class BundleTests: XCTestCase {
             for row in try Repository.json("bundle/\(refused).json").rows {
                 files.files = original
                 for change in [row] + (row.has("also") ? row["also"].rows : []) {
-                    try files.change(row["file"].string, change["path"].rows, change.has("value") ? change["value"] : nil)
+                    try files.change(
+                        row["file"].string, change["path"].rows, change.has("value") ? change["value"] : nil)
                 }
                 let message = refusal { try ModelBundle(files: files).verify() }
                 guard let message else {
@@ -56,8 +57,9 @@ final class BundleTests: XCTestCase {
                 for dialect in ["metal", "opencl"] {
                     let sources = expected["sources"][dialect]
                     for kernel in plan.kernels where sources.has(kernel.name) {
-                        XCTAssertEqual(Exact(try bundle.source(kernel, dialect: dialect)),
-                                       Exact(sources[kernel.name].string))
+                        XCTAssertEqual(
+                            Exact(try bundle.source(kernel, dialect: dialect)),
+                            Exact(sources[kernel.name].string))
                     }
                 }
             }
@@ -87,8 +89,9 @@ final class BundleTests: XCTestCase {
         }
         for row in expected["devices"].rows {
             let limits = Dictionary(uniqueKeysWithValues: row["limits"].fields.map { ($0.key.text, $0.value.int) })
-            let device = DeviceFacts(name: row["name"].string, version: row["version"].string,
-                                     needs: row["needs"].rows.map(\.string), limits: limits)
+            let device = DeviceFacts(
+                name: row["name"].string, version: row["version"].string,
+                needs: row["needs"].rows.map(\.string), limits: limits)
             let message = refusal { try bundle.choose(for: device) }
             if case .text(let target) = row["takes"] {
                 XCTAssertNil(message)
@@ -110,11 +113,14 @@ final class BundleTests: XCTestCase {
             ("missing", { try manager.removeItem(at: kernel) }),
             ("is cut or changed", { try Data(contentsOf: kernel).dropLast().write(to: kernel) }),
             ("was changed", { try Data(repeating: 32, count: Data(contentsOf: kernel).count).write(to: kernel) }),
-            ("is a link out of", {
-                try manager.removeItem(at: kernel)
-                let outside = self.folder("tiny").appendingPathComponent("kernels/pick.cl")
-                try manager.createSymbolicLink(at: kernel, withDestinationURL: outside)
-            }),
+            (
+                "is a link out of",
+                {
+                    try manager.removeItem(at: kernel)
+                    let outside = self.folder("tiny").appendingPathComponent("kernels/pick.cl")
+                    try manager.createSymbolicLink(at: kernel, withDestinationURL: outside)
+                }
+            ),
         ]
         for (words, change) in changes {
             try? manager.removeItem(at: copy)
@@ -123,8 +129,9 @@ final class BundleTests: XCTestCase {
             let message = refusal { try ModelBundle(at: copy).verify() }
             XCTAssertEqual(message?.contains(words), true, message ?? words)
         }
-        XCTAssertEqual(refusal { _ = try ModelBundle(at: copy.appendingPathComponent("kernels")) }?
-            .contains("no bundle.json in it"), true)
+        XCTAssertEqual(
+            refusal { _ = try ModelBundle(at: copy.appendingPathComponent("kernels")) }?
+                .contains("no bundle.json in it"), true)
     }
 
     func testBundlesInOneFile() throws {
@@ -141,7 +148,8 @@ final class BundleTests: XCTestCase {
         for row in try Repository.json("bundle/refused_packed.json").rows {
             var data = try Data(contentsOf: folder.appendingPathComponent(row["file"].string))
             for change in row["set"].rows {
-                let bytes = hexadecimal(change.rows[1].string), at = change.rows[0].int
+                let bytes = hexadecimal(change.rows[1].string)
+                let at = change.rows[0].int
                 data.replaceSubrange(at..<at + bytes.count, with: bytes)
             }
             if row.has("cut") { data = data.prefix(row["cut"].int) }
@@ -158,9 +166,10 @@ final class BundleTests: XCTestCase {
     func testPipelinesByHand() throws {
         func pipeline(_ value: JSON, _ other: JSON) throws {
             let check = Checker(file: Manifest.file)
-            var reader = PipelineReader(check: check, components: names(other["components"]),
-                                        tokenizers: names(other["tokenizers"]),
-                                        samplers: other["samplers"].rows.map(\.string))
+            var reader = PipelineReader(
+                check: check, components: names(other["components"]),
+                tokenizers: names(other["tokenizers"]),
+                samplers: other["samplers"].rows.map(\.string))
             _ = try reader.read(value)
         }
         func names(_ value: JSON) -> Set<String> {
@@ -198,7 +207,8 @@ final class BundleTests: XCTestCase {
         }
         let right = [
             "1": "1", " [ 1 , -0.5e1, \"\\ud83d\\ude00\\u0000\\/\" ] ": "[1,-5.0,\"\u{1F600}\\u0000/\"]",
-            "{\"\u{E9}\":1,\"e\u{301}\":true}": "{\"\u{E9}\":1,\"e\u{301}\":true}", "123456789012345678901": "1.2345678901234568e+20",
+            "{\"\u{E9}\":1,\"e\u{301}\":true}": "{\"\u{E9}\":1,\"e\u{301}\":true}",
+            "123456789012345678901": "1.2345678901234568e+20",
         ]
         for (text, written) in right {
             XCTAssertEqual(Exact(try JSON(parsing: Data(text.utf8), at: "x").written), Exact(written))

@@ -11,19 +11,24 @@ final class DemoTests: XCTestCase {
 
     private func pipeline() throws -> (Pipeline, [JSON]) {
         guard let folder = DemoTests.folder else { throw XCTSkip("ONDEVICE_DRAWN names no folder of drawn.py") }
-        let rows = try JSON(parsing: try Data(contentsOf: folder.appendingPathComponent("drawn.json")), at: "drawn.json")
+        let rows = try JSON(
+            parsing: try Data(contentsOf: folder.appendingPathComponent("drawn.json")), at: "drawn.json")
         return (try Pipeline(bundle: folder.appendingPathComponent("demo.ondevice")), rows.rows)
     }
 
     private func request(_ row: JSON) -> Request {
-        var request = Request(prompt: row["prompt"].string, seed: UInt64(row["seed"].int), sampler: row["sampler"].string)
+        var request = Request(
+            prompt: row["prompt"].string, seed: UInt64(row["seed"].int), sampler: row["sampler"].string)
         request.steps = row["num_inference_steps"].int
         if row.has("negative_prompt") { request.negativePrompt = row["negative_prompt"].string }
         for name in ["guidance_scale", "strength"] where row.has(name) { request.numbers[name] = row[name].double }
-        if row.has("numbers") { for (name, value) in row["numbers"].fields { request.numbers[name.text] = value.double } }
+        if row.has("numbers") {
+            for (name, value) in row["numbers"].fields { request.numbers[name.text] = value.double }
+        }
         if row.has("image") {
             let rows = row["image"].rows
-            request.image = Pixels(width: rows[0].rows.count, height: rows.count, bytes: row["image"].flat.map { UInt8($0) })
+            request.image = Pixels(
+                width: rows[0].rows.count, height: rows.count, bytes: row["image"].flat.map { UInt8($0) })
             (request.width, request.height) = (row["width"].int, row["height"].int)
         }
         return request
@@ -74,8 +79,14 @@ final class DemoTests: XCTestCase {
         let changes: [(String, (inout Request) -> Void)] = [
             ("steps: there is no table of ddim at 3 steps", { $0.steps = 3 }),
             ("steps: there is no table of nosuch at 4 steps", { $0.sampler = "nosuch" }),
-            ("width: not a size the model can draw (got 60, expected a multiple of 8). Fix: use 64.", { $0.width = 60 }),
-            ("has no plan of vae_decoder for batch=1 height=8 width=16 (it has batch=1 height=8 width=8)", { $0.width = 128 }),
+            (
+                "width: not a size the model can draw (got 60, expected a multiple of 8). Fix: use 64.",
+                { $0.width = 60 }
+            ),
+            (
+                "has no plan of vae_decoder for batch=1 height=8 width=16 (it has batch=1 height=8 width=8)",
+                { $0.width = 128 }
+            ),
             ("nosuch: this model has no such number", { $0.numbers["nosuch"] = 1 }),
             ("strength: out of range (got 1.5, expected 0 to 1)", { $0.numbers["strength"] = 1.5 }),
             ("guidance_scale: out of range", { $0.numbers["guidance_scale"] = .nan }),
@@ -88,8 +99,10 @@ final class DemoTests: XCTestCase {
             XCTAssertEqual(message?.contains(words), true, message ?? words)
         }
         let (arena, weights) = try pipeline.memory(base)
-        XCTAssertEqual(arena, pipeline.bundle.plans.filter { $0.sizes["stage"] == nil && $0.component != "vae_encoder" }
-            .map(\.arena).max())
+        XCTAssertEqual(
+            arena,
+            pipeline.bundle.plans.filter { $0.sizes["stage"] == nil && $0.component != "vae_encoder" }
+                .map(\.arena).max())
         XCTAssertGreaterThan(weights, 0)
         XCTAssertEqual(pipeline.sizes.map(\.width), [64])
         XCTAssertEqual(pipeline.samplers["euler_a"]?.first, 1)

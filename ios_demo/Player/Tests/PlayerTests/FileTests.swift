@@ -7,7 +7,8 @@ final class FileTests: XCTestCase {
     func testPNGFilesAreTheSameBytes() throws {
         for row in try Repository.json("png/pictures.json").rows {
             let (width, height) = (row["width"].int, row["height"].int)
-            let bytes = row.has("pixels") ? hexadecimal(row["pixels"].string) : formula(row["formula"].string, width, height)
+            let bytes =
+                row.has("pixels") ? hexadecimal(row["pixels"].string) : formula(row["formula"].string, width, height)
             let texts = row["texts"].rows.map { (keyword: $0.rows[0].string, text: $0.rows[1].string) }
             let file = Pixels(width: width, height: height, bytes: bytes).png(texts: texts)
             if row.has("png") {

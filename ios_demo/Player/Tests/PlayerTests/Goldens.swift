@@ -94,7 +94,8 @@ extension JSON {
         switch self {
         case .list(let items): return "[" + items.map(\.written).joined(separator: ",") + "]"
         case .object(let object):
-            return "{" + object.rows.map { JSON.text($0.key.text).written + ":" + $0.value.written }
+            return "{"
+                + object.rows.map { JSON.text($0.key.text).written + ":" + $0.value.written }
                 .joined(separator: ",") + "}"
         case .text(let text):
             let letters = text.unicodeScalars.map { scalar -> String in

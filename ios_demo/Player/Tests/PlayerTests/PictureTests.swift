@@ -31,13 +31,15 @@ final class PictureTests: XCTestCase {
             let (image, noise) = (rows["image"].floats, rows["noise"].floats)
             func replay(_ call: Int, _ slot: [Float]) throws -> [Float] {
                 var draws = rows["draws"].rows.map(\.floats)[...]
-                return table.replay(from: call, slot: slot, predict: { _, input, _ in input.map { $0 * 0.5 } },
-                                    draw: { draws.removeFirst() }, after: { _, _ in })
+                return table.replay(
+                    from: call, slot: slot, predict: { _, input, _ in input.map { $0 * 0.5 } },
+                    draw: { draws.removeFirst() }, after: { _, _ in })
             }
             XCTAssertEqual(try replay(0, table.start(noise)), rows["result"].floats, name)
             for row in rows["begun"].rows {
                 let call = row["call"].int
-                XCTAssertEqual(try replay(call, table.start(noise, image: image, call: call)), row["result"].floats, name)
+                XCTAssertEqual(
+                    try replay(call, table.start(noise, image: image, call: call)), row["result"].floats, name)
             }
         }
         for row in try Repository.json("samplers/refused.json").rows {
@@ -49,16 +51,18 @@ final class PictureTests: XCTestCase {
 
     private static let clip: [String: [UInt8]] = {
         let folder = Repository.root.appendingPathComponent("ondevice/models/clip_tokenizer")
-        return Dictionary(uniqueKeysWithValues: ["vocab.json", "merges.txt"].map {
-            ($0, [UInt8](try! Data(contentsOf: folder.appendingPathComponent($0))))
-        })
+        return Dictionary(
+            uniqueKeysWithValues: ["vocab.json", "merges.txt"].map {
+                ($0, [UInt8](try! Data(contentsOf: folder.appendingPathComponent($0))))
+            })
     }()
 
     func testTokens() throws {
         for name in try Repository.names("tokens") {
             let rows = try Repository.json("tokens/\(name).json")
             let (length, pad) = (rows["length"].int, Int32(rows["pad"].int))
-            let own = Dictionary(uniqueKeysWithValues: rows["files"].fields.map { ($0.key.text, [UInt8]($0.value.written.utf8)) })
+            let own = Dictionary(
+                uniqueKeysWithValues: rows["files"].fields.map { ($0.key.text, [UInt8]($0.value.written.utf8)) })
             let tokenizer = try Tokenizer(PictureTests.clip.merging(own) { $1 }, length: length)
             for row in rows["texts"].rows {
                 let ids = row["ids"].ints.map { Int32($0) }
@@ -83,7 +87,10 @@ final class PictureTests: XCTestCase {
             ("merges.txt", [0xFF]), ("tokenizer_config.json", Array("{\"bos_token\":\"nosuchtoken\"}".utf8)),
             ("tokenizer_config.json", Array("{\"added_tokens_decoder\":{\"x\":{\"content\":\"a\"}}}".utf8)),
             ("tokenizer_config.json", Array("{\"added_tokens_decoder\":{\"5\":{\"content\":\"\"}}}".utf8)),
-            ("tokenizer_config.json", Array("{\"added_tokens_decoder\":{\"5\":{\"content\":\"a\",\"lstrip\":1}}}".utf8)),
+            (
+                "tokenizer_config.json",
+                Array("{\"added_tokens_decoder\":{\"5\":{\"content\":\"a\",\"lstrip\":1}}}".utf8)
+            ),
         ]
         for (name, data) in changes {
             var files = clip
@@ -98,10 +105,12 @@ final class PictureTests: XCTestCase {
     func testPicturesAreFitted() throws {
         for row in try Repository.json("pictures/fit.json").rows {
             let rows = row["pixels"].rows
-            let pixels = Pixels(width: rows[0].rows.count, height: rows.count, bytes: row["pixels"].flat.map { UInt8($0) })
+            let pixels = Pixels(
+                width: rows[0].rows.count, height: rows.count, bytes: row["pixels"].flat.map { UInt8($0) })
             let resized = pixels.resized(width: row["width"].int, height: row["height"].int)
             XCTAssertEqual(resized.bytes, row["resized"].flat.map { UInt8($0) })
-            let tensor = resized.tensor.floats, plane = resized.width * resized.height
+            let tensor = resized.tensor.floats
+            let plane = resized.width * resized.height
             XCTAssertEqual([tensor[0], tensor[plane], tensor[2 * plane]], row["first"].floats)
         }
     }

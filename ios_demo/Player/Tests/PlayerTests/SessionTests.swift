@@ -18,9 +18,11 @@ final class SessionTests: XCTestCase {
                     let operand = plan.input(port)!
                     inputs[port] = Tensor(values.flat.map { Float($0) }, operand.shape)
                     if operand.dtype == .f16 {
-                        inputs[port] = Tensor(.f16, operand.shape, values.flat.flatMap { value -> [UInt8] in
-                            withUnsafeBytes(of: Float16(value).bitPattern) { [UInt8]($0) }
-                        })
+                        inputs[port] = Tensor(
+                            .f16, operand.shape,
+                            values.flat.flatMap { value -> [UInt8] in
+                                withUnsafeBytes(of: Float16(value).bitPattern) { [UInt8]($0) }
+                            })
                     }
                 }
                 for _ in 0..<2 {  // a second run finds all of it prepared

@@ -208,7 +208,9 @@ private struct JSONParser {
         }
         let text = String(decoding: bytes[start..<at], as: UTF8.self)
         if isWhole, let value = Int(text) { return .integer(value) }
-        guard let value = Double(text), value.isFinite || isWhole else { throw fault("the number \(text.prefix(40)) is too large") }
+        guard let value = Double(text), value.isFinite || isWhole else {
+            throw fault("the number \(text.prefix(40)) is too large")
+        }
         return .real(value)
     }
 

@@ -9,8 +9,9 @@ public final class Mapping {
     /// - Throws: `PlayerError` of the kind `bundle` where the file cannot be mapped.
     init(path: String, at place: String) throws {
         func refuse() -> PlayerError {
-            PlayerError(.bundle, "cannot be read (\(String(cString: strerror(errno)))).", at: place,
-                        fix: "check the file's permissions")
+            PlayerError(
+                .bundle, "cannot be read (\(String(cString: strerror(errno)))).", at: place,
+                fix: "check the file's permissions")
         }
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw refuse() }

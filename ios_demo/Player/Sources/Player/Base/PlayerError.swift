@@ -4,7 +4,13 @@ import Foundation
 public struct PlayerError: Error, CustomStringConvertible, LocalizedError {
     /// What kind of thing went wrong. The numbers are the exit codes of the Python package and of the C++ player.
     public enum Kind: Int, Sendable {
-        case usage = 2, bundle = 9, noDevice = 10, kernelBuild = 11, device = 12, numeric = 13, output = 16
+        case usage = 2
+        case bundle = 9
+        case noDevice = 10
+        case kernelBuild = 11
+        case device = 12
+        case numeric = 13
+        case output = 16
         case cancelled = 130
     }
 

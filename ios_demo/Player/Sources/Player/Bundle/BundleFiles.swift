@@ -22,8 +22,9 @@ struct FolderFiles: BundleFiles {
     /// - Throws: `PlayerError` of the kind `bundle` where it is no folder with a manifest.
     init(_ path: String) throws {
         guard let root = FolderFiles.real(path), FolderFiles.real(root + "/" + Manifest.file) != nil else {
-            throw PlayerError(.bundle, "is not a bundle (no \(Manifest.file) in it).", at: path,
-                              fix: "give the folder that `ondevice convert` wrote")
+            throw PlayerError(
+                .bundle, "is not a bundle (no \(Manifest.file) in it).", at: path,
+                fix: "give the folder that `ondevice convert` wrote")
         }
         self.root = root
         name = String(root.split(separator: "/").last ?? "/")

@@ -77,7 +77,8 @@ struct Checker {
 
     func list(_ value: JSON, _ count: ClosedRange<Int>, _ at: Place) throws -> [JSON] {
         guard case .list(let items) = value, count.contains(items.count) else {
-            let expected = count.lowerBound == count.upperBound
+            let expected =
+                count.lowerBound == count.upperBound
                 ? "\(count.lowerBound)" : "\(count.lowerBound)..\(count.upperBound)"
             throw fault("is \(value.shown) (expected a list of \(expected))", at)
         }
@@ -160,8 +161,9 @@ struct Checker {
     func needs(_ value: JSON, known: [String], _ at: Place) throws -> [String] {
         let words = try list(value, 0...Limit.needs, at).enumerated().map { try identifier($1, at[$0]) }
         for (i, word) in words.enumerated() where !known.contains(word) {
-            throw fault("asks for \(JSON.quoted(word)), which this version does not know; install a newer ondevice",
-                        at[i])
+            throw fault(
+                "asks for \(JSON.quoted(word)), which this version does not know; install a newer ondevice",
+                at[i])
         }
         return words
     }

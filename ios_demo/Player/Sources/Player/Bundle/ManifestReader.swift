@@ -13,7 +13,8 @@ extension Manifest {
         self.files = files
         components = try Manifest.components(check, try required("components"))
 
-        func listed(_ names: JSON, _ most: Int, _ at: Place, _ folder: String, _ ending: String = "") throws -> [String] {
+        func listed(_ names: JSON, _ most: Int, _ at: Place, _ folder: String, _ ending: String = "") throws -> [String]
+        {
             let found = try check.list(names, 0...most, at).enumerated().map { try check.name($1, at[$0]) }
             try check.distinct(found, at)
             for (i, name) in found.enumerated() where files["\(folder)/\(name)\(ending)"] == nil {
@@ -53,8 +54,9 @@ extension Manifest {
         if case .null = pipeline {
             self.pipeline = nil
         } else {
-            var reader = PipelineReader(check: check, components: Set(components.keys),
-                                        tokenizers: Set(tokenizers.keys), samplers: samplers)
+            var reader = PipelineReader(
+                check: check, components: Set(components.keys),
+                tokenizers: Set(tokenizers.keys), samplers: samplers)
             self.pipeline = try reader.read(pipeline)
         }
         model = try check.table(try required("model"), 256, Place.top["model"])
@@ -77,7 +79,8 @@ extension Manifest {
             throw check.fault("is \((object["version"] ?? .null).shown) (expected MAJOR.MINOR)", Place.top["version"])
         }
         guard major == 2 else {
-            let fix = major > 2
+            let fix =
+                major > 2
                 ? "install a newer ondevice" : "convert the checkpoint again; --force replaces this one"
             throw PlayerError(.bundle, "has format \(major).\(minor) (expected 2.x).", at: file, fix: fix)
         }
@@ -210,8 +213,9 @@ extension Manifest {
                 throw check.fault("is \(JSON.quoted(file)), as in plans[\(owner)] (expected another)", at["file"])
             }
             owners[file] = i
-            return PlanEntry(component: component, sizes: sizes, dtype: components[component]!, file: file,
-                             arena: arena, weightBytes: weights, targets: served)
+            return PlanEntry(
+                component: component, sizes: sizes, dtype: components[component]!, file: file,
+                arena: arena, weightBytes: weights, targets: served)
         }
     }
 }

@@ -25,8 +25,9 @@ public final class ModelBundle {
         }
         let mapping = try Mapping(path: url.path, at: url.lastPathComponent)
         guard PackedFiles.isPacked(mapping) else {
-            throw PlayerError(.bundle, "is not a bundle in one file.", at: url.lastPathComponent,
-                              fix: "give a file that `ondevice pack` wrote")
+            throw PlayerError(
+                .bundle, "is not a bundle in one file.", at: url.lastPathComponent,
+                fix: "give a file that `ondevice pack` wrote")
         }
         try self.init(files: try PackedFiles(mapping, name: url.lastPathComponent))
     }
@@ -52,10 +53,13 @@ public final class ModelBundle {
     public func choose(target name: String) throws {
         let names = manifest.targets.map(\.name)
         guard names.contains(name) else {
-            let have = names.isEmpty
-                ? "it is for one kind of devices, so none has a name" : "it has those of \(names.joined(separator: ", "))"
-            throw PlayerError(.usage, "\(self.name) has no plans of \(name) (\(have)).",
-                              fix: names.isEmpty ? "leave it out" : "name one of these")
+            let have =
+                names.isEmpty
+                ? "it is for one kind of devices, so none has a name"
+                : "it has those of \(names.joined(separator: ", "))"
+            throw PlayerError(
+                .usage, "\(self.name) has no plans of \(name) (\(have)).",
+                fix: names.isEmpty ? "leave it out" : "name one of these")
         }
         guard name != target else { return }
         target = name
@@ -66,8 +70,9 @@ public final class ModelBundle {
     /// The pipeline. Throws `PlayerError` of the kind `bundle` where the bundle draws nothing by itself.
     public func pipeline() throws -> PipelineSpec {
         guard let spec = manifest.pipeline else {
-            throw PlayerError(.bundle, "it holds plans, and no pipeline that draws with them.", at: name,
-                              fix: "convert a whole checkpoint")
+            throw PlayerError(
+                .bundle, "it holds plans, and no pipeline that draws with them.", at: name,
+                fix: "convert a whole checkpoint")
         }
         return spec
     }
@@ -84,7 +89,9 @@ public final class ModelBundle {
     /// - Throws: `PlayerError` of the kind `bundle`, listing what there is.
     public func plan(_ component: String, _ sizes: Sizes) throws -> Plan {
         guard let entry = entry(component, sizes) else {
-            let alike = plans.filter { $0.component == component && ($0.sizes["stage"] == nil) == (sizes["stage"] == nil) }
+            let alike = plans.filter {
+                $0.component == component && ($0.sizes["stage"] == nil) == (sizes["stage"] == nil)
+            }
             let have = alike.map(\.sizes.shown).joined(separator: "; ")
             let what = "has no plan of \(component) for \(sizes.shown) (it has \(have.isEmpty ? "none" : have))."
             throw PlayerError(.bundle, what, at: name, fix: "convert the checkpoint again with `--size WIDTHxHEIGHT`")
@@ -104,7 +111,8 @@ public final class ModelBundle {
         try same("dtype", plan.dtype, entry.dtype)
         try same("arena", plan.arena, entry.arena)
         guard plan.weightBytes == entry.weightBytes else {
-            let what = "uses \(plan.weightBytes) bytes of weights "
+            let what =
+                "uses \(plan.weightBytes) bytes of weights "
                 + "(expected \(entry.weightBytes) as in \(Manifest.file))."
             throw PlayerError(.bundle, what, at: entry.file, fix: damaged)
         }
@@ -180,8 +188,9 @@ public final class ModelBundle {
     func source(_ kernel: PlanKernel, dialect: String) throws -> String {
         guard manifest.preludes.contains(dialect) else {
             let have = manifest.preludes.isEmpty ? "none" : manifest.preludes.joined(separator: ", ")
-            throw PlayerError(.bundle, "has no kernels for the dialect \"\(dialect)\" (it has \(have)).", at: name,
-                              fix: "convert again for a phone of this kind")
+            throw PlayerError(
+                .bundle, "has no kernels for the dialect \"\(dialect)\" (it has \(have)).", at: name,
+                fix: "convert again for a phone of this kind")
         }
         let defines = kernel.defines.map { "#define \($0.name) \($0.value)\n" }.joined()
         let prelude = try text("kernels/prelude/\(dialect).h")

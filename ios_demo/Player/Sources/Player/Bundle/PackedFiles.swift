@@ -30,7 +30,8 @@ final class PackedFiles: BundleFiles {
         self.mapping = mapping
         self.name = name
         let (directory, count) = try directory()
-        var at = directory.lowerBound, free = 0
+        var at = directory.lowerBound
+        var free = 0
         // Names first, so that one that is there twice is called that.
         let entries = try (0..<count).map { try entry($0, &at, directory.upperBound) }
         var seen: Set<String> = []
@@ -43,7 +44,8 @@ final class PackedFiles: BundleFiles {
             free = place.upperBound
         }
         guard at == directory.upperBound, free == directory.lowerBound else {
-            let before = directory.lowerBound - free, after = directory.upperBound - at
+            let before = directory.lowerBound - free
+            let after = directory.upperBound - at
             throw fault("has bytes of no entry (got \(before) before the directory, \(after) after it)", name)
         }
     }
@@ -56,7 +58,9 @@ final class PackedFiles: BundleFiles {
     func check(_ path: String, expected: Int) throws { _ = try find(path, expected) }
 
     private func find(_ path: String, _ expected: Int?) throws -> Range<Int> {
-        guard let place = places[path] else { throw PlayerError(.bundle, "is missing from \(name).", at: path, fix: damaged) }
+        guard let place = places[path] else {
+            throw PlayerError(.bundle, "is missing from \(name).", at: path, fix: damaged)
+        }
         guard expected == nil || place.count == expected else {
             let what = "is cut or changed (got \(place.count) bytes, expected \(expected ?? 0))."
             throw PlayerError(.bundle, what, at: path, fix: damaged)
@@ -102,8 +106,10 @@ final class PackedFiles: BundleFiles {
         }
         var record = Cursor(mapping.bytes, end + 4)
         let disks = (record.next(2), record.next(2))
-        let here = record.next(2), count = record.next(2)
-        var bytes = record.next(4), begin = record.next(4)
+        let here = record.next(2)
+        let count = record.next(2)
+        var bytes = record.next(4)
+        var begin = record.next(4)
         guard disks == (0, 0), here == count, record.next(2) == 0 else {
             throw fault("has an end record of several disks, of two counts, or with a comment", name)
         }
@@ -137,11 +143,16 @@ final class PackedFiles: BundleFiles {
         var head = Cursor(mapping.bytes, at)
         let mark = UInt32(head.next(4))
         _ = head.next(4)  // versions
-        let flags = head.next(2), method = head.next(2)
+        let flags = head.next(2)
+        let method = head.next(2)
         _ = head.next(4)  // time
         let crc = UInt32(head.next(4))
-        let packed = head.next(4), size = head.next(4)
-        let nameBytes = head.next(2), extraBytes = head.next(2), comment = head.next(2), disk = head.next(2)
+        let packed = head.next(4)
+        let size = head.next(4)
+        let nameBytes = head.next(2)
+        let extraBytes = head.next(2)
+        let comment = head.next(2)
+        let disk = head.next(2)
         _ = (head.next(2), head.next(4))  // attributes
         let offset = head.next(4)
         guard mark == PackedFiles.entryMark, comment == 0, disk == 0 else {
@@ -159,8 +170,9 @@ final class PackedFiles: BundleFiles {
         guard (number == 0) == (path == Manifest.file) else {
             throw fault("is called \(JSON.quoted(path)) (expected bundle.json first, and once)", place)
         }
-        return Entry(path: path, flags: flags, method: method, crc: crc, packed: packed, size: size, offset: offset,
-                     extras: extras..<at)
+        return Entry(
+            path: path, flags: flags, method: method, crc: crc, packed: packed, size: size, offset: offset,
+            extras: extras..<at)
     }
 
     /// Where the bytes of an entry are, whose local header says what the directory says.
@@ -187,12 +199,18 @@ final class PackedFiles: BundleFiles {
         var head = Cursor(mapping.bytes, free)
         let mark = UInt32(head.next(4))
         _ = head.next(2)  // version
-        let flags = head.next(2), method = head.next(2)
+        let flags = head.next(2)
+        let method = head.next(2)
         _ = head.next(4)  // time
-        let crc = UInt32(head.next(4)), localPacked = head.next(4), localSize = head.next(4)
-        let nameBytes = head.next(2), extraBytes = head.next(2)
+        let crc = UInt32(head.next(4))
+        let localPacked = head.next(4)
+        let localSize = head.next(4)
+        let nameBytes = head.next(2)
+        let extraBytes = head.next(2)
         guard end - free - 30 >= nameBytes + extraBytes else { throw fault("lies outside of the file", path) }
-        let called = free + 30, extras = called + nameBytes, start = extras + extraBytes
+        let called = free + 30
+        let extras = called + nameBytes
+        let start = extras + extraBytes
         var values = [localSize, localPacked]
         try widen(&values, extras..<start, path)
         guard mark == PackedFiles.localMark, flags == 0, method == 0, crc == entry.crc,
@@ -213,7 +231,8 @@ final class PackedFiles: BundleFiles {
         while at < extras.upperBound {
             guard extras.upperBound - at >= 4 else { throw fault("has a damaged extra field", path) }
             var head = Cursor(mapping.bytes, at)
-            let id = head.next(2), size = head.next(2)
+            let id = head.next(2)
+            let size = head.next(2)
             at += 4
             guard extras.upperBound - at >= size else { throw fault("has a damaged extra field", path) }
             if id == 1, found == nil { found = at..<at + size }

@@ -1,8 +1,6 @@
-private enum Most {
+enum PipelineLimit {
     static let roles = 64, passes = 16, values = 256, numbers = 64, given = 16, loops = 8, ports = 64, steps = 1_000
 }
-
-private let reserved = ["latents", "timestep", "width", "height"]
 
 /// Reads the `pipeline` of a manifest. Every check of docs/pipeline.md's last section is one of here.
 struct PipelineReader {
@@ -11,10 +9,11 @@ struct PipelineReader {
     let tokenizers: Set<String>
     let samplers: [String]
 
-    private var numbers: [(name: String, entry: NumberEntry)] = []
-    private var texts: [(name: String, optional: Bool)] = []
-    private var pictures: [(name: String, entry: GivenEntry)] = []
-    private var rates: [String: Rate] = [:]
+    // What was read so far.
+    var numbers: [(name: String, entry: NumberEntry)] = []
+    var texts: [(name: String, optional: Bool)] = []
+    var pictures: [(name: String, entry: GivenEntry)] = []
+    var rates: [String: Rate] = [:]
     private var madeInCalls: Set<String> = []
     private var optional: Set<String> = []  // values that are not made where a picture is not given
 
@@ -40,7 +39,7 @@ struct PipelineReader {
         try readTexts(part("texts"), at["texts"])
         try readPictures(part("pictures"), at["pictures"])
         let (sampler, steps) = try readSampler(part("sampler"), at["sampler"])
-        let before = try check.list(part("before"), 0...Most.roles, at["before"]).enumerated().map {
+        let before = try check.list(part("before"), 0...PipelineLimit.roles, at["before"]).enumerated().map {
             try step($1, at["before"][$0])
         }
         let drawsNoise = before.filter { if case .noise = $0 { return true } else { return false } }
@@ -48,12 +47,12 @@ struct PipelineReader {
         let latents = try readLatents(part("latents"), at["latents"])
         rates["latents"] = .call
         rates["timestep"] = .call
-        let loops = try check.list(part("denoise"), 1...Most.loops, at["denoise"]).enumerated().map {
+        let loops = try check.list(part("denoise"), 1...PipelineLimit.loops, at["denoise"]).enumerated().map {
             try loop($1, at["denoise"][$0])
         }
         rates = rates.filter { $0.value != .call }
         rates["latents"] = .picture
-        let after = try check.list(part("after"), 1...Most.roles, at["after"]).enumerated().map {
+        let after = try check.list(part("after"), 1...PipelineLimit.roles, at["after"]).enumerated().map {
             try role($1, at["after"][$0])
         }
         guard after[after.count - 1].keep.contains(where: { $0.value == gives }) else {
@@ -64,142 +63,19 @@ struct PipelineReader {
             throw check.fault("makes no \(gives) where an optional picture is not given", at["after"])
         }
         for name in madeInCalls.union(["latents", "timestep"]) { rates[name] = .call }
-        return PipelineSpec(gives: gives, numbers: numbers, texts: texts, pictures: pictures, latents: latents,
-                            sampler: sampler, steps: steps, before: before, denoise: loops, after: after, rates: rates)
+        return PipelineSpec(
+            gives: gives, numbers: numbers, texts: texts, pictures: pictures, latents: latents,
+            sampler: sampler, steps: steps, before: before, denoise: loops, after: after, rates: rates)
     }
 
     private func readSampler(_ value: JSON, _ at: Place) throws -> (String, Int) {
         let object = try check.object(value, at)
         let name = try check.identifier(try check.field(object, "name", at), at["name"])
-        let steps = try check.integer(try check.field(object, "steps", at), 1, Most.steps, at["steps"])
+        let steps = try check.integer(try check.field(object, "steps", at), 1, PipelineLimit.steps, at["steps"])
         guard samplers.contains("\(name)_\(steps)") else {
             throw check.fault("is \(name) at \(steps) steps, but samplers has no \(name)_\(steps)", at)
         }
         return (name, steps)
-    }
-
-    // What the user gives ---------------------------------------------------------------------------------------------
-
-    /// A new identifier.
-    private func newName(_ value: JSON, _ taken: [String], _ at: Place) throws -> String {
-        let name = try check.identifier(value, at)
-        guard !reserved.contains(name), !taken.contains(name) else {
-            throw check.fault("is \(JSON.quoted(name)), a name that is taken", at)
-        }
-        return name
-    }
-
-    private func real(_ value: JSON, _ low: Double, _ high: Double, _ at: Place) throws -> Double {
-        switch value {
-        case .integer(let number) where low <= Double(number) && Double(number) <= high: return Double(number)
-        case .real(let number) where low <= number && number <= high: return number
-        default: throw check.fault("is \(value.shown) (expected a number \(short(low))..\(short(high)))", at)
-        }
-    }
-
-    private var plainNumbers: [String] { numbers.filter { $0.entry.ramp == nil }.map(\.name) }
-
-    /// A constant, or the name of a number (not a ramp), `width` or `height`.
-    private func amount(_ value: JSON, _ at: Place) throws -> Amount {
-        guard case .text = value else { return .constant(try real(value, -Limit.float32, Limit.float32, at)) }
-        return .number(try check.oneOf(value, plainNumbers + ["width", "height"], at))
-    }
-
-    /// Two numbers that were read before.
-    private func pair(_ value: JSON, _ at: Place) throws -> (String, String) {
-        let two = try check.list(value, 2...2, at)
-        return (try check.oneOf(two[0], plainNumbers, at[0]), try check.oneOf(two[1], plainNumbers, at[1]))
-    }
-
-    private mutating func readNumbers(_ value: JSON, _ place: Place) throws {
-        for (key, row) in try check.table(value, Most.numbers, place).rows {
-            let at = place.key(key)
-            let name = try newName(.text(key.text), numbers.map(\.name), at)
-            let object = try check.object(row, at)
-            if let ramp = object["ramp"] {
-                let entry = NumberEntry(usual: nil, low: -Limit.float32, high: Limit.float32, window: nil,
-                                        ramp: try pair(ramp, at["ramp"]))
-                numbers.append((name, entry))
-                continue
-            }
-            let low = try object["low"].map { try real($0, -Limit.float32, Limit.float32, at["low"]) }
-                ?? -Limit.float32
-            let high = try object["high"].map { try real($0, low, Limit.float32, at["high"]) } ?? Limit.float32
-            let usual = try amount(try check.field(object, "default", at), at["default"])
-            if case .constant = usual { _ = try real(object["default"]!, low, high, at["default"]) }
-            let window = try object["window"].map { try pair($0, at["window"]) }
-            numbers.append((name, NumberEntry(usual: usual, low: low, high: high, window: window, ramp: nil)))
-        }
-    }
-
-    private mutating func readTexts(_ value: JSON, _ place: Place) throws {
-        for (key, row) in try check.table(value, Most.given, place).rows {
-            let at = place.key(key)
-            let name = try newName(.text(key.text), numbers.map(\.name), at)
-            texts.append((name, try check.flag(try check.table(row, Most.given, at), "optional", at)))
-        }
-    }
-
-    private mutating func readPictures(_ value: JSON, _ place: Place) throws {
-        let ways = ["fit", "mask", "masked", "clip_vision", "edges"]
-        for (key, row) in try check.table(value, Most.given, place).rows {
-            let at = place.key(key)
-            let name = try newName(.text(key.text), numbers.map(\.name) + texts.map(\.name), at)
-            let object = try check.object(row, at)
-            let prepare = try check.oneOf(try check.field(object, "prepare", at), ways, at["prepare"])
-            let known = pictures.map(\.name)
-            let of = try check.list(object["of"] ?? .list([]), 0...2, at["of"]).enumerated().map {
-                try check.oneOf($1, known, at["of"][$0])
-            }
-            guard (prepare == "masked") == (of.count == 2), of.count != 1 else {
-                let what = "is wrong (expected a picture and its mask for masked, and nothing else)"
-                throw check.fault(what, at["of"])
-            }
-            let given = try check.flag(object, "optional", at)
-            let optional = given || pictures.contains { of.contains($0.name) && $0.entry.optional }
-            pictures.append((name, GivenEntry(prepare: prepare, optional: optional, of: of)))
-        }
-    }
-
-    private func readLatents(_ value: JSON, _ at: Place) throws -> LatentsEntry {
-        let object = try check.object(value, at)
-        for key in ["channels", "scale", "scaling", "shift"] { _ = try check.field(object, key, at) }
-        func optional(_ key: Exact) -> JSON? {
-            if case .null? = object[key] { return nil }
-            return object[key]
-        }
-        let begin = try optional("begin").map { try perPicture($0, at["begin"]) }
-        let strength = optional("strength")
-        guard (begin == nil) == (strength == nil) else {
-            throw check.fault("is there alone (expected begin and strength, or neither)",
-                              at[begin == nil ? "strength" : "begin"])
-        }
-        let names = numbers.map(\.name)
-        let channels = try check.integer(object["channels"]!, 1, 64, at["channels"])
-        return LatentsEntry(
-            channels: channels,
-            scale: try check.integer(object["scale"]!, 1, 64, at["scale"]),
-            scaling: Float(try real(object["scaling"]!, 1e-9, 1e9, at["scaling"])),
-            shift: Float(try real(object["shift"]!, -1e9, 1e9, at["shift"])),
-            frames: try optional("frames").map { try check.oneOf($0, names, at["frames"]) },
-            begin: begin,
-            strength: try strength.map { try check.oneOf($0, names, at["strength"]) },
-            preview: try object["preview"].map { try preview($0, channels, at["preview"]) } ?? [])
-    }
-
-    /// Red, green and blue of the latents' channels and one.
-    private func preview(_ value: JSON, _ channels: Int, _ at: Place) throws -> [[Double]] {
-        try check.list(value, 3...3, at).enumerated().map { i, row in
-            try check.list(row, channels + 1...channels + 1, at[i]).enumerated().map { try real($1, -1e9, 1e9, at[i][$0]) }
-        }
-    }
-
-    /// A value that is made once per picture.
-    private func perPicture(_ value: JSON, _ at: Place) throws -> String {
-        guard case .text(let name) = value, name.isASCII, rates[name] == .picture else {
-            throw check.fault("is \(value.shown) (expected a value that is made once per picture)", at)
-        }
-        return name
     }
 
     // Runs -----------------------------------------------------------------------------------------------------------
@@ -224,8 +100,8 @@ struct PipelineReader {
         rates[name] = rate
         if rate == .call { madeInCalls.insert(name) }
         let count = madeInCalls.union(rates.keys).union(["latents", "timestep"]).count
-        guard count <= Most.values else {
-            throw check.fault("keeps \(count) values (expected at most \(Most.values))", Place.top["pipeline"])
+        guard count <= PipelineLimit.values else {
+            throw check.fault("keeps \(count) values (expected at most \(PipelineLimit.values))", Place.top["pipeline"])
         }
         if isOptional { optional.insert(name) }
         return name
@@ -245,7 +121,7 @@ struct PipelineReader {
             every = inChunks ? .picture : Rate(rawValue: words.firstIndex(of: word)!)!
         }
         let shownEvery = inChunks ? "chunk" : "\(every)"
-        let sources = try check.table(object["feed"]!, Most.ports, at["feed"]).rows
+        let sources = try check.table(object["feed"]!, PipelineLimit.ports, at["feed"]).rows
         let feeds = try sources.map { (port: $0.key, feed: try feed($0.value, at["feed"].key($0.key))) }
         var isOptional = false
         for (port, feed) in feeds {
@@ -256,7 +132,8 @@ struct PipelineReader {
                 throw check.fault(what, at["feed"].key(port))
             }
             switch feed {
-            case .picture(let name, _): isOptional = isOptional || pictures.contains { $0.name == name && $0.entry.optional }
+            case .picture(let name, _):
+                isOptional = isOptional || pictures.contains { $0.name == name && $0.entry.optional }
             case .value(let name, zerosIfAbsent: false): isOptional = isOptional || optional.contains(name)
             default: break
             }
@@ -265,7 +142,7 @@ struct PipelineReader {
             throw check.fault("reads what is not made where an optional picture is not given", at["feed"])
         }
         var kept: [(port: Exact, value: String)] = []
-        for (port, name) in try check.table(object["keep"]!, Most.ports, at["keep"]).rows {
+        for (port, name) in try check.table(object["keep"]!, PipelineLimit.ports, at["keep"]).rows {
             _ = try check.text(.text(port.text), at["keep"])
             kept.append((port, try keep(name, every, isOptional, at["keep"].key(port))))
         }
@@ -290,7 +167,7 @@ struct PipelineReader {
         }
         switch kind {
         case "numbers":
-            let rows = try check.list(given, 1...Most.numbers, at[kind])
+            let rows = try check.list(given, 1...PipelineLimit.numbers, at[kind])
             return .numbers(try rows.enumerated().map { try portNumber($1, at[kind][$0]) })
         case "value": return .value(try check.oneOf(given, rates.keys, at[kind]), zerosIfAbsent: zeros)
         case "tokens": return .tokens(try check.oneOf(given, tokenizers, at[kind]), zerosIfAbsent: zeros)
@@ -340,12 +217,13 @@ struct PipelineReader {
     private mutating func loop(_ value: JSON, _ at: Place) throws -> Loop {
         let row = try check.object(value, at)
         for key in ["from", "until", "roles", "prediction", "passes", "combine"] { _ = try check.field(row, key, at) }
-        let from = try amount(row["from"]!, at["from"]), until = try amount(row["until"]!, at["until"])
-        let roles = try check.list(row["roles"]!, 1...Most.roles, at["roles"]).enumerated().map {
+        let from = try amount(row["from"]!, at["from"])
+        let until = try amount(row["until"]!, at["until"])
+        let roles = try check.list(row["roles"]!, 1...PipelineLimit.roles, at["roles"]).enumerated().map {
             try role($1, at["roles"][$0], every: .call)
         }
         let prediction = try check.oneOf(row["prediction"]!, roles[roles.count - 1].keep.map(\.value), at["prediction"])
-        let passes = try check.list(row["passes"]!, 1...Most.passes, at["passes"]).enumerated().map {
+        let passes = try check.list(row["passes"]!, 1...PipelineLimit.passes, at["passes"]).enumerated().map {
             try onePass($1, at["passes"][$0])
         }
         let readsTexts = roles.contains { $0.feed.contains { feedRate($0.feed) == .text } }
@@ -360,8 +238,9 @@ struct PipelineReader {
             throw check.fault("is there, and nothing is combined", at["rescale"])
         }
         let guided = try present(row["guided"]).map { try self.guided($0, passes.count, at["guided"]) }
-        return Loop(from: from, until: until, roles: roles, prediction: prediction, passes: passes, first: first,
-                    add: add, guided: guided, rescale: rescale)
+        return Loop(
+            from: from, until: until, roles: roles, prediction: prediction, passes: passes, first: first,
+            add: add, guided: guided, rescale: rescale)
     }
 
     private func present(_ value: JSON?) -> JSON? {
@@ -372,7 +251,7 @@ struct PipelineReader {
     private func onePass(_ value: JSON, _ at: Place) throws -> Pass {
         let table = try check.table(value, Limit.rank, at)
         let text = try present(table["text"]).map { try check.oneOf($0, texts.map(\.name), at["text"]) }
-        let zeros = try check.list(table["zeros"] ?? .list([]), 0...Most.ports, at["zeros"]).enumerated().map {
+        let zeros = try check.list(table["zeros"] ?? .list([]), 0...PipelineLimit.ports, at["zeros"]).enumerated().map {
             try check.oneOf($1, rates.keys, at["zeros"][$0])
         }
         return Pass(text: text, zeros: zeros)
@@ -382,12 +261,13 @@ struct PipelineReader {
         let object = try check.object(value, at)
         let add = try check.field(object, "add", at)
         let first = try check.integer(try check.field(object, "first", at), 0, passes - 1, at["first"])
-        let terms = try check.list(add, 0...Most.passes, at["add"]).enumerated().map { i, row in
+        let terms = try check.list(add, 0...PipelineLimit.passes, at["add"]).enumerated().map { i, row in
             let place = at["add"][i]
             let three = try check.list(row, 3...3, place)
-            return Loop.Term(number: try check.oneOf(three[0], numbers.map(\.name), place[0]),
-                             plus: try check.integer(three[1], 0, passes - 1, place[1]),
-                             minus: try check.integer(three[2], 0, passes - 1, place[2]))
+            return Loop.Term(
+                number: try check.oneOf(three[0], numbers.map(\.name), place[0]),
+                plus: try check.integer(three[1], 0, passes - 1, place[1]),
+                minus: try check.integer(three[2], 0, passes - 1, place[2]))
         }
         return (first, terms)
     }
@@ -395,8 +275,9 @@ struct PipelineReader {
     private func guided(_ value: JSON, _ passes: Int, _ at: Place) throws -> Loop.Guided {
         let object = try check.object(value, at)
         for key in ["number", "above", "alone"] { _ = try check.field(object, key, at) }
-        return Loop.Guided(number: try check.oneOf(object["number"]!, numbers.map(\.name), at["number"]),
-                           above: try real(object["above"]!, -1e6, 1e6, at["above"]),
-                           alone: try check.integer(object["alone"]!, 0, passes - 1, at["alone"]))
+        return Loop.Guided(
+            number: try check.oneOf(object["number"]!, numbers.map(\.name), at["number"]),
+            above: try real(object["above"]!, -1e6, 1e6, at["above"]),
+            alone: try check.integer(object["alone"]!, 0, passes - 1, at["alone"]))
     }
 }

@@ -73,10 +73,15 @@ struct PlanMemory {
         var dying = lives.keys.sorted { (lives[$0]!.last, $0) > (lives[$1]!.last, $1) }  // the next to go is the last
         var alive: [(start: Int, index: Int)] = []  // sorted, disjoint
         func place(_ start: Int, _ index: Int) -> Int {
-            var low = 0, high = alive.count
+            var low = 0
+            var high = alive.count
             while low < high {
                 let middle = (low + high) / 2
-                if (alive[middle].start, alive[middle].index) < (start, index) { low = middle + 1 } else { high = middle }
+                if (alive[middle].start, alive[middle].index) < (start, index) {
+                    low = middle + 1
+                } else {
+                    high = middle
+                }
             }
             return low
         }
@@ -85,7 +90,8 @@ struct PlanMemory {
                 alive.remove(at: place(offset(dead), dead))
                 dying.removeLast()
             }
-            let start = offset(index), end = start + plan.operands[index].bytes
+            let start = offset(index)
+            let end = start + plan.operands[index].bytes
             let at = place(start, -1)
             for (otherStart, other) in alive[max(at - 1, 0)..<min(at + 1, alive.count)]
             where start < otherStart + plan.operands[other].bytes && otherStart < end {

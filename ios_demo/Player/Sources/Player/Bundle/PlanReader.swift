@@ -21,8 +21,9 @@ struct PlanReader {
         let elements = operands.map { $0.bytes / $0.dtype.size }
         let calls = try check.list(try required("dispatches"), 0...Limit.dispatches, Place.top["dispatches"])
             .enumerated().map { try dispatch($1, elements, programs, Place.top["dispatches"][$0]) }
-        let plan = Plan(component: component, sizes: sizes, dtype: dtype, arena: arena, needs: needs, inputs: inputs,
-                        outputs: outputs, kernels: programs, operands: operands, dispatches: calls)
+        let plan = Plan(
+            component: component, sizes: sizes, dtype: dtype, arena: arena, needs: needs, inputs: inputs,
+            outputs: outputs, kernels: programs, operands: operands, dispatches: calls)
         try checkImages(plan)
         try PlanMemory(check: check, plan: plan).run()
         return plan
@@ -105,8 +106,9 @@ struct PlanReader {
             let whole = JSON.quoted(viewed.name.text)
             throw check.fault("takes \(bytes) bytes of \(whole) (expected at most its \(viewed.bytes))", at)
         }
-        return Operand(name: Exact(name), dtype: viewed.dtype, shape: shape, bytes: bytes,
-                       home: .view(view, width: width, height: height))
+        return Operand(
+            name: Exact(name), dtype: viewed.dtype, shape: shape, bytes: bytes,
+            home: .view(view, width: width, height: height))
     }
 
     /// A plan's inputs or outputs: operands of the arena, each once.
@@ -178,7 +180,8 @@ struct PlanReader {
         let (plane, _) = grid[0].multipliedReportingOverflow(by: grid[1])  // of two below 2^31: it does not
         let (all, overflow) = plane.multipliedReportingOverflow(by: grid[2])
         guard !overflow, all <= most else {
-            throw check.fault("has \(overflow ? "too many" : "\(all)") work-items (expected at most \(most))", at["grid"])
+            throw check.fault(
+                "has \(overflow ? "too many" : "\(all)") work-items (expected at most \(most))", at["grid"])
         }
         return Dispatch(
             kernel: kernel, operands: operands, outputs: program.outputs, scalars: scalars, grid: grid, group: group,
@@ -199,7 +202,9 @@ struct PlanReader {
         case .real(let real): number = real
         default: throw check.fault("is \(value.shown) (expected a finite float32)", at)
         }
-        guard abs(number) <= Limit.float32 else { throw check.fault("is \(value.shown) (expected a finite float32)", at) }
+        guard abs(number) <= Limit.float32 else {
+            throw check.fault("is \(value.shown) (expected a finite float32)", at)
+        }
         return Float(number).bitPattern
     }
 

@@ -78,7 +78,9 @@ struct PortChecker {
 
     /// What a feed gives in one pass; nil where only another plan says it.
     private func fed(_ feed: Feed, _ seen: SeenTypes) -> PortType? {
-        let height = plan.sizes["height"] ?? 0, width = plan.sizes["width"] ?? 0, scale = spec.latents.scale
+        let height = plan.sizes["height"] ?? 0
+        let width = plan.sizes["width"] ?? 0
+        let scale = spec.latents.scale
         switch feed {
         case .tokens(let name, _): return PortType(dtype: .i32, shape: [1, tokenizers[name]!.length])
         case .numbers(let numbers): return PortType(dtype: .f32, shape: [1, numbers.count])
@@ -97,7 +99,9 @@ struct PortChecker {
     /// The type of a value in one pass, where the pipeline or a plan that was read says it.
     private func made(_ value: String, _ seen: SeenTypes) -> PortType? {
         let base = spec.latents
-        let height = plan.sizes["height"] ?? 0, width = plan.sizes["width"] ?? 0, frames = plan.sizes["frames"] ?? 1
+        let height = plan.sizes["height"] ?? 0
+        let width = plan.sizes["width"] ?? 0
+        let frames = plan.sizes["frames"] ?? 1
         if value == "latents" || spec.denoise.contains(where: { $0.prediction == value }) {
             return PortType(dtype: .f32, shape: [frames, base.channels, height, width])
         }
@@ -113,7 +117,8 @@ struct PortChecker {
 
     /// One stage of a decoder in bands by itself.
     private func checkStage(_ role: Role) throws {
-        let sizes = plan.sizes, base = spec.latents
+        let sizes = plan.sizes
+        let base = spec.latents
         guard sizes["batch"] == 1 else {
             let what = "is \(sizes["batch"] ?? 0) (expected 1 for a decoder in bands)"
             throw check.fault(what, Place.top["sizes"].key("batch"))
@@ -132,7 +137,8 @@ struct PortChecker {
                 }
                 let other = plan.input(Exact(stem.text + (isMean ? ":variance" : ":mean")))
                 guard let other, operand.dtype == .f32, operand.shape.count == 1, other.shape == operand.shape else {
-                    let what = "has \(JSON.quoted(operand.name.text)) "
+                    let what =
+                        "has \(JSON.quoted(operand.name.text)) "
                         + "(expected f32 [groups], of a mean and a variance alike)"
                     throw check.fault(what, Place.top["inputs"])
                 }

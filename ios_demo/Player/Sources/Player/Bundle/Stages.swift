@@ -94,7 +94,9 @@ struct Stage {
                 else { throw stage.fault("the statistics of \(name) are not of a picture's groups of channels") }
             }
             let least = stage.pictures.min { whole[$0.name]![1] < whole[$1.name]![1] }!
-            let height = whole[least.name]![1], high = least.shape[1], made = stage.output.shape
+            let height = whole[least.name]![1]
+            let high = least.shape[1]
+            let made = stage.output.shape
             let areAlike = stage.pictures.allSatisfy { whole[$0.name]![1] * high == height * $0.shape[1] }
             guard high <= height, high >= min(height, leastRows), made[1] % high == 0, areAlike else {
                 throw stage.fault("its bands do not fit pictures of \(height) rows")

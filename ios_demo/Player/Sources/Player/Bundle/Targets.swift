@@ -95,8 +95,9 @@ extension TargetEntry {
         if let target = (kinds + targets.reversed()).first(where: { $0.misfit(device) == nil }) { return target }
         let tried = kinds.isEmpty ? targets.suffix(1) : kinds[...]
         let why = tried.map { "\($0.name): \($0.misfit(device) ?? "")" }.joined(separator: "; ")
-        throw PlayerError(.device, "\(device.name) runs none of the bundle's plans (\(why)).",
-                          fix: "convert for a --target of this device, such as ios")
+        throw PlayerError(
+            .device, "\(device.name) runs none of the bundle's plans (\(why)).",
+            fix: "convert for a --target of this device, such as ios")
     }
 }
 

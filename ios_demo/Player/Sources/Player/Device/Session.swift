@@ -41,8 +41,9 @@ public final class Session {
     /// - Throws: `PlayerError` of the kind `noDevice`, or `device` where it runs none of the bundle's plans.
     public init(_ bundle: ModelBundle, device: MTLDevice? = nil) throws {
         guard let device = device ?? MTLCreateSystemDefaultDevice(), let queue = device.makeCommandQueue() else {
-            throw PlayerError(.noDevice, "there is no device for Metal here.",
-                              fix: "run on an iPhone, an iPad or a Mac; the simulator has none of theirs")
+            throw PlayerError(
+                .noDevice, "there is no device for Metal here.",
+                fix: "run on an iPhone, an iPad or a Mac; the simulator has none of theirs")
         }
         self.device = device
         self.queue = queue
@@ -65,9 +66,12 @@ public final class Session {
             guard case .arena(let offset) = operand.home, let given = inputs[operand.name],
                 given.dtype == operand.dtype, given.bytes.count == operand.bytes
             else {
-                throw PlayerError(.usage, "\(component) is not given \(operand.name) as \(operand.dtype)\(operand.shape).")
+                throw PlayerError(
+                    .usage, "\(component) is not given \(operand.name) as \(operand.dtype)\(operand.shape).")
             }
-            given.bytes.withUnsafeBytes { (arena.contents() + offset).copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+            given.bytes.withUnsafeBytes {
+                (arena.contents() + offset).copyMemory(from: $0.baseAddress!, byteCount: $0.count)
+            }
         }
         try replay(launches, component)
         var outputs: [Exact: Tensor] = [:]
@@ -110,8 +114,9 @@ public final class Session {
                 throw PlayerError(.cancelled, "cancelled.")
             }
             guard let commands = queue.makeCommandBuffer(), let encoder = commands.makeComputeCommandEncoder() else {
-                throw PlayerError(.device, "it gives no command buffer.", at: facts.name,
-                                  fix: "close other apps and try again")
+                throw PlayerError(
+                    .device, "it gives no command buffer.", at: facts.name,
+                    fix: "close other apps and try again")
             }
             let first = next
             var flops = 0
@@ -132,8 +137,9 @@ public final class Session {
     private func finish(_ commands: MTLCommandBuffer, _ component: String) throws {
         commands.waitUntilCompleted()
         if let error = commands.error {
-            throw PlayerError(.device, "\(component) failed (\(error.localizedDescription)).", at: facts.name,
-                              fix: "close other apps, draw a smaller picture, or keep the app on the screen")
+            throw PlayerError(
+                .device, "\(component) failed (\(error.localizedDescription)).", at: facts.name,
+                fix: "close other apps, draw a smaller picture, or keep the app on the screen")
         }
         secondsByComponent[component, default: 0] += commands.gpuEndTime - commands.gpuStartTime
     }
@@ -166,8 +172,9 @@ public final class Session {
         let name = "\(plan.component) \(plan.sizes.shown)"
         if let prepared, prepared.plan == name { return prepared.launches }
         if let lacks = plan.needs.first(where: { !facts.needs.contains($0) && !Need.spelled.contains($0) }) {
-            throw PlayerError(.device, "the plan needs \(lacks), which \(facts.name) has not.", at: name,
-                              fix: "convert for a --target of this device, such as ios")
+            throw PlayerError(
+                .device, "the plan needs \(lacks), which \(facts.name) has not.", at: name,
+                fix: "convert for a --target of this device, such as ios")
         }
         prepared = nil
         try fit(arena: max(plan.arena, Limit.align), name)
@@ -176,24 +183,28 @@ public final class Session {
         }
         let programs = try plan.kernels.map(program)
         let launches = try plan.dispatches.map { call -> Launch in
-            let program = programs[call.kernel], kernel = plan.kernels[call.kernel]
+            let program = programs[call.kernel]
+            let kernel = plan.kernels[call.kernel]
             let items = call.group.reduce(1, *)
             guard items <= program.maxTotalThreadsPerThreadgroup else {
                 let most = program.maxTotalThreadsPerThreadgroup
-                throw PlayerError(.device, "\(kernel.name) takes groups of \(items) (the device has \(most)).", at: name,
-                                  fix: "convert for a --target of this device, such as ios")
+                throw PlayerError(
+                    .device, "\(kernel.name) takes groups of \(items) (the device has \(most)).", at: name,
+                    fix: "convert for a --target of this device, such as ios")
             }
             let given = call.operands.map { arguments[$0] }
             let buffers = given.filter { if case .buffer = $0 { return true } else { return false } }.count
             guard buffers + call.scalars.count <= 31 else {
-                throw PlayerError(.device, "\(kernel.name) takes more arguments than Metal has (31).", at: name,
-                                  fix: "convert again with a newer ondevice")
+                throw PlayerError(
+                    .device, "\(kernel.name) takes more arguments than Metal has (31).", at: name,
+                    fix: "convert again with a newer ondevice")
             }
             let groups = zip(call.grid, call.group).map { $0 / $1 }
-            return Launch(program: program, arguments: given, scalars: call.scalars,
-                          groups: MTLSize(width: groups[0], height: groups[1], depth: groups[2]),
-                          group: MTLSize(width: call.group[0], height: call.group[1], depth: call.group[2]),
-                          flops: call.flops)
+            return Launch(
+                program: program, arguments: given, scalars: call.scalars,
+                groups: MTLSize(width: groups[0], height: groups[1], depth: groups[2]),
+                group: MTLSize(width: call.group[0], height: call.group[1], depth: call.group[2]),
+                flops: call.flops)
         }
         prepared = (name, launches)
         return launches
@@ -210,8 +221,9 @@ public final class Session {
     }
 
     private func noMemory(_ bytes: Int, _ place: String) -> PlayerError {
-        PlayerError(.device, "there is no memory for it (\(bytes >> 20) MB in one piece).", at: place,
-                    fix: "close other apps, or draw a smaller picture")
+        PlayerError(
+            .device, "there is no memory for it (\(bytes >> 20) MB in one piece).", at: place,
+            fix: "close other apps, or draw a smaller picture")
     }
 
     private func argument(_ operand: Operand, _ plan: Plan, _ place: String) throws -> Launch.Argument {
@@ -234,8 +246,9 @@ public final class Session {
             guard row % alignment == 0, offset % alignment == 0, max(width, height) <= DeviceFacts.imageSide,
                 let texture = buffer.makeTexture(descriptor: descriptor, offset: offset, bytesPerRow: row)
             else {
-                throw PlayerError(.device, "it makes no image of \(width)x\(height) of \(operand.name).", at: place,
-                                  fix: "convert for a --target of this device, such as ios")
+                throw PlayerError(
+                    .device, "it makes no image of \(width)x\(height) of \(operand.name).", at: place,
+                    fix: "convert for a --target of this device, such as ios")
             }
             return .texture(texture)
         }
@@ -250,8 +263,9 @@ public final class Session {
             let page = Int(sysconf(Int32(_SC_PAGESIZE)))
             let length = (bytes.count + page - 1) / page * page  // a mapping's last page is whole
             if Int(bitPattern: start) % page == 0,
-                let buffer = device.makeBuffer(bytesNoCopy: UnsafeMutableRawPointer(mutating: start), length: length,
-                                               options: .storageModeShared, deallocator: nil)
+                let buffer = device.makeBuffer(
+                    bytesNoCopy: UnsafeMutableRawPointer(mutating: start), length: length,
+                    options: .storageModeShared, deallocator: nil)
             {
                 return buffer
             }
@@ -281,8 +295,9 @@ public final class Session {
             throw error
         } catch {
             let defines = kernel.defines.map { "\($0.name)=\($0.value)" }.joined(separator: " ")
-            throw PlayerError(.kernelBuild, "\(facts.name) refused it, with \(defines):\n\(error.localizedDescription)",
-                              at: "\(kernel.name).cl", fix: "convert again with a newer ondevice")
+            throw PlayerError(
+                .kernelBuild, "\(facts.name) refused it, with \(defines):\n\(error.localizedDescription)",
+                at: "\(kernel.name).cl", fix: "convert again with a newer ondevice")
         }
     }
 }
@@ -295,12 +310,14 @@ extension DeviceFacts {
         var needs = ["half", "image2d"]
         if device.supportsFamily(.apple6) { needs.append("subgroups") }
         if device.supportsFamily(.apple7) { needs.append("matrix_unit") }
-        self.init(name: device.name, needs: needs, limits: [
-            "work_group": device.maxThreadsPerThreadgroup.width,
-            "local_memory": device.maxThreadgroupMemoryLength,
-            "allocation": device.maxBufferLength,
-            "image_width": DeviceFacts.imageSide,
-            "image_height": DeviceFacts.imageSide,
-        ])
+        self.init(
+            name: device.name, needs: needs,
+            limits: [
+                "work_group": device.maxThreadsPerThreadgroup.width,
+                "local_memory": device.maxThreadgroupMemoryLength,
+                "allocation": device.maxBufferLength,
+                "image_width": DeviceFacts.imageSide,
+                "image_height": DeviceFacts.imageSide,
+            ])
     }
 }

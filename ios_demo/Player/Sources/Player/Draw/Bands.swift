@@ -45,7 +45,9 @@ struct BandDecoder {
         _ stage: Stage, _ pictures: [Exact: Picture], _ statistics: [Exact: Tensor], _ isKept: Bool, _ sums: inout Sums?
     ) throws -> Picture? {
         let least = stage.pictures.min { pictures[$0.name]!.rows < pictures[$1.name]!.rows }!
-        let height = pictures[least.name]!.rows, high = least.shape[1], scale = stage.output.shape[1] / high
+        let height = pictures[least.name]!.rows
+        let high = least.shape[1]
+        let scale = stage.output.shape[1] / high
         let rowBytes = stage.output.bytes / stage.output.shape[1]
         var made = isKept ? Picture(rows: height * scale, rowBytes: rowBytes, bytes: []) : nil
         made?.bytes.reserveCapacity(height * scale * rowBytes)
@@ -62,21 +64,25 @@ struct BandDecoder {
                 inputs[operand.name] = Tensor(operand.dtype, operand.shape, bytes)
             }
             let result = try run(stage, inputs)
-            let from = (band.begin - band.start) * scale, to = (band.end - band.start) * scale
-            let rows = Tensor(result.dtype, [1, to - from] + result.shape[2...],
-                              Array(result.bytes[from * rowBytes..<to * rowBytes]))
+            let from = (band.begin - band.start) * scale
+            let to = (band.end - band.start) * scale
+            let rows = Tensor(
+                result.dtype, [1, to - from] + result.shape[2...],
+                Array(result.bytes[from * rowBytes..<to * rowBytes]))
             sums?.add(rows)
             made?.bytes += rows.bytes  // bands follow each other without a gap
         }
         return made
     }
 
-    /// First row, first row that is kept and end of those, of bands of `high` rows: a row at each inner edge is not kept.
+    /// First row, first row that is kept and end of those, of bands of `high` rows: a row at each inner
+    /// edge is not kept.
     static func bands(_ height: Int, _ high: Int) -> [(start: Int, begin: Int, end: Int)] {
         var found: [(start: Int, begin: Int, end: Int)] = []
         var end = 0
         while end < height {
-            let start = max(0, min(end - 1, height - high)), begin = end
+            let start = max(0, min(end - 1, height - high))
+            let begin = end
             end = start + high >= height ? height : start + high - 1
             found.append((start, begin, end))
         }
@@ -129,15 +135,19 @@ struct BandDecoder {
             let variances = zip(square, means).map { $0 / Double(count) - $1 * $1 }
             let whole = zip(means, origin).map(+)
             let size = channels / groups
-            var mean: [Float] = [], variance: [Float] = []
+            var mean: [Float] = []
+            var variance: [Float] = []
             for start in stride(from: 0, to: channels, by: size) {
                 let middle = whole[start..<start + size].reduce(0, +) / Double(size)
                 let within = variances[start..<start + size].reduce(0, +) / Double(size)
-                let between = whole[start..<start + size].reduce(0) { $0 + ($1 - middle) * ($1 - middle) } / Double(size)
+                let between =
+                    whole[start..<start + size].reduce(0) { $0 + ($1 - middle) * ($1 - middle) } / Double(size)
                 mean.append(Float(middle))
                 variance.append(Float(within + between))
             }
-            return [Exact("\(name):mean"): Tensor(mean, [groups]), Exact("\(name):variance"): Tensor(variance, [groups])]
+            return [
+                Exact("\(name):mean"): Tensor(mean, [groups]), Exact("\(name):variance"): Tensor(variance, [groups]),
+            ]
         }
     }
 }

@@ -94,8 +94,9 @@ struct Deflate {
         var extraBits = 1
         while length - 3 >= 8 << extraBits { extraBits += 1 }
         let over = length - 3 - (4 << extraBits)
-        return Symbol(number: 261 + 4 * extraBits + over >> extraBits, extra: over & ((1 << extraBits) - 1),
-                      extraBits: extraBits)
+        return Symbol(
+            number: 261 + 4 * extraBits + over >> extraBits, extra: over & ((1 << extraBits) - 1),
+            extraBits: extraBits)
     }
 
     /// Lengths of the codes of a Huffman tree over the counts.
@@ -118,7 +119,8 @@ struct Deflate {
         // Leaves first, then nodes in the order in which they are made: each of these is lighter than those after it.
         var weights = leaves.map { counts[$0] }
         var parents = [Int](repeating: 0, count: 2 * leaves.count - 1)
-        var leaf = 0, node = leaves.count
+        var leaf = 0
+        var node = leaves.count
         while weights.count < parents.count {
             var weight = 0
             for _ in 0..<2 {
@@ -140,7 +142,8 @@ struct Deflate {
     private static func codes(_ lengths: [Int]) -> [Int] {
         var counts = [Int](repeating: 0, count: 16)
         for length in lengths where length > 0 { counts[length] += 1 }
-        var next = counts, code = 0
+        var next = counts
+        var code = 0
         for length in 1...15 {
             code = (code + counts[length - 1]) << 1
             next[length] = code

@@ -22,17 +22,22 @@ final class Drawing {
         session = pipeline.session
         calls = plan.table.calls.count - plan.firstCall
         let image = request.image?.resized(width: plan.width, height: plan.height).tensor
-        values = Values(spec, tokenizers: pipeline.tokenizers, texts: request.texts, image: image,
-                        numbers: plan.numbers, noise: Noise(seed: request.seed))
+        values = Values(
+            spec, tokenizers: pipeline.tokenizers, texts: request.texts, image: image,
+            numbers: plan.numbers, noise: Noise(seed: request.seed))
     }
 
     func run() throws -> Drawn {
         // Everything that will run is read, and what the device has not is refused, before anything runs.
-        for (role, batch) in pipeline.runs(plan, request) where plan.rows == 0 || role.component != spec.decoder.component {
+        for (role, batch) in pipeline.runs(plan, request)
+        where plan.rows == 0 || role.component != spec.decoder.component {
             _ = try pipeline.bundle.plan(role.component, pipeline.sizes(role.component, batch: batch, plan.place))
         }
-        let stages = plan.rows == 0 ? [] : try pipeline.bundle.stages(
-            height: plan.place["height"]!, width: plan.place["width"]!, rows: plan.rows)
+        let stages =
+            plan.rows == 0
+            ? []
+            : try pipeline.bundle.stages(
+                height: plan.place["height"]!, width: plan.place["width"]!, rows: plan.rows)
         let noise = try before()
         releaseIfLow()
         let secondsToFirstStep = clock.seconds
@@ -41,8 +46,9 @@ final class Drawing {
         let afterSteps = clock.seconds
         let shape = latentShape
         let pixels = try decode(final.map { $0 / spec.latents.scaling + spec.latents.shift }, stages)
-        return Drawn(pixels: pixels, latents: Tensor(final, shape), facts: try facts(), secondsToFirstStep: secondsToFirstStep,
-                     secondsOfSteps: afterSteps - secondsToFirstStep, secondsOfDecoder: clock.seconds - afterSteps)
+        return Drawn(
+            pixels: pixels, latents: Tensor(final, shape), facts: try facts(), secondsToFirstStep: secondsToFirstStep,
+            secondsOfSteps: afterSteps - secondsToFirstStep, secondsOfDecoder: clock.seconds - afterSteps)
     }
 
     private func facts() throws -> PictureFacts {
@@ -96,8 +102,9 @@ final class Drawing {
             }
         }
         guard let noise = try start ?? given() else {
-            throw PlayerError(.usage, "this model goes on from latents, and none were given.", at: "latents",
-                              fix: "give those of the model before it")
+            throw PlayerError(
+                .usage, "this model goes on from latents, and none were given.", at: "latents",
+                fix: "give those of the model before it")
         }
         return noise
     }
@@ -105,15 +112,17 @@ final class Drawing {
     private func given() throws -> [Float]? {
         guard let latents = request.latents else { return nil }
         guard latents.dtype == .f32, latents.shape == latentShape, latents.notFinite == 0 else {
-            throw PlayerError(.usage, "wrong latents (got \(latents.dtype)\(latents.shape), expected f32\(latentShape), finite).",
-                              at: "latents", fix: "give latents of the picture's size divided by \(spec.latents.scale)")
+            throw PlayerError(
+                .usage, "wrong latents (got \(latents.dtype)\(latents.shape), expected f32\(latentShape), finite).",
+                at: "latents", fix: "give latents of the picture's size divided by \(spec.latents.scale)")
         }
         return latents.floats
     }
 
     /// Latents of an encoder's moments [1, 2c, h, w]: a mean and the logarithm of a variance.
     private func sample(_ moments: Tensor, _ draw: Bool, _ scaled: Bool) -> Tensor {
-        let parts = moments.floats, count = parts.count / 2
+        let parts = moments.floats
+        let count = parts.count / 2
         var result = Array(parts[..<count])
         if draw {
             let normal = values.noise.draw(count)
@@ -155,8 +164,9 @@ final class Drawing {
     private func checkFinite(_ tensor: Tensor, _ place: String) throws {
         let bad = tensor.notFinite
         guard bad == 0 else {
-            throw PlayerError(.numeric, "\(bad) of \(tensor.count) values are NaN or infinite.", at: place,
-                              fix: "convert with --dtype fp32")
+            throw PlayerError(
+                .numeric, "\(bad) of \(tensor.count) values are NaN or infinite.", at: place,
+                fix: "convert with --dtype fp32")
         }
     }
 
@@ -189,8 +199,9 @@ final class Drawing {
         let part = Double(call) / Double(calls)
         let loop = spec.denoise.first { values.number($0.from) <= part && part < values.number($0.until) }
         guard let loop else {
-            throw PlayerError(.usage, "no part of the pipeline runs at \(short(part)) of the schedule.", at: "pipeline",
-                              fix: "choose other parts, from 0 to 1")
+            throw PlayerError(
+                .usage, "no part of the pipeline runs at \(short(part)) of the schedule.", at: "pipeline",
+                fix: "choose other parts, from 0 to 1")
         }
         let passes = loop.passesInUse(values.numbers)
         let batch = pipeline.passesAtOnce(loop, passes.count, plan.place, request.lowMemory)
@@ -210,7 +221,8 @@ final class Drawing {
 
     /// A small picture of the latents, where the pipeline says how they look.
     private func preview(_ latents: [Float]) -> Pixels? {
-        let factors = spec.latents.preview, channels = spec.latents.channels
+        let factors = spec.latents.preview
+        let channels = spec.latents.channels
         guard factors.count == 3 else { return nil }
         let plane = latents.count / channels
         let colours = factors.flatMap { row in

@@ -11,7 +11,9 @@ extension Loop {
         guard outputs.count == passes.count else { return outputs[0] }
         var prediction = outputs[first]
         for term in add {
-            let scale = Float(numbers[term.number] ?? 0), plus = outputs[term.plus], minus = outputs[term.minus]
+            let scale = Float(numbers[term.number] ?? 0)
+            let plus = outputs[term.plus]
+            let minus = outputs[term.minus]
             for i in prediction.indices { prediction[i] = prediction[i] + scale * (plus[i] - minus[i]) }
         }
         let phi = rescale.map { Float(numbers[$0] ?? 0) } ?? 0

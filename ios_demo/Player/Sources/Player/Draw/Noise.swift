@@ -103,7 +103,9 @@ public struct Noise {
         j += j & 1
         let y = Float(j)
         var x = angle
-        for part: Float in [-0.78515625, -0.00024187564849853515625, -0.0000000377489497744594108] { x = fma(y, part, x) }
+        for part: Float in [-0.78515625, -0.00024187564849853515625, -0.0000000377489497744594108] {
+            x = fma(y, part, x)
+        }
         let z = x * x
         var c: Float = 0.00002443315711809948
         for constant: Float in [-0.001388731625493765, 0.04166664568298827] { c = fma(c, z, constant) }

@@ -33,10 +33,14 @@ extension Pixels {
             let line = Array(bytes[y * row..<(y + 1) * row])
             var costs = [0, 0, 0, 0, 0]
             for i in 0..<row {
-                let byte = line[i], up = above[i]
-                let left = i >= 3 ? line[i - 3] : 0, corner = i >= 3 ? above[i - 3] : 0
+                let byte = line[i]
+                let up = above[i]
+                let left = i >= 3 ? line[i - 3] : 0
+                let corner = i >= 3 ? above[i - 3] : 0
                 let guesses = (UInt8(0), left, up, UInt8((Int(left) + Int(up)) / 2), PNG.nearest(left, up, corner))
-                let differences = (byte &- guesses.0, byte &- guesses.1, byte &- guesses.2, byte &- guesses.3, byte &- guesses.4)
+                let differences = (
+                    byte &- guesses.0, byte &- guesses.1, byte &- guesses.2, byte &- guesses.3, byte &- guesses.4
+                )
                 (tries[0][i], tries[1][i], tries[2][i], tries[3][i], tries[4][i]) = differences
                 costs[0] += PNG.cost(differences.0)
                 costs[1] += PNG.cost(differences.1)

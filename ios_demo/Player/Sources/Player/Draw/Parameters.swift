@@ -59,7 +59,8 @@ public struct PictureFacts: Sendable {
         let brackets = (prompt + negativePrompt).unicodeScalars.contains { "()[]\\".unicodeScalars.contains($0) }
         if brackets { fields.append(("Emphasis", "None")) }
         fields.append(("Version", version))
-        let line = fields.filter { !$0.1.isEmpty }.map { "\($0.0): \(PictureFacts.field($0.1))" }.joined(separator: ", ")
+        let line = fields.filter { !$0.1.isEmpty }.map { "\($0.0): \(PictureFacts.field($0.1))" }.joined(
+            separator: ", ")
         let negative = negativePrompt.isEmpty ? [] : ["Negative prompt: \(PictureFacts.words(negativePrompt))"]
         return ([PictureFacts.words(prompt)] + negative + [line]).joined(separator: "\n")
     }

@@ -15,7 +15,8 @@ public final class Pipeline: @unchecked Sendable {
     /// Reads the manifest and the tokenizers; no weights.
     ///
     /// - Parameter device: nil for the system's own.
-    /// - Throws: `PlayerError`: the bundle is damaged, asks for what this version does not do, or does not fit the device.
+    /// - Throws: `PlayerError`: the bundle is damaged, asks for what this version does not do, or does not fit the
+    ///   device.
     public init(_ bundle: ModelBundle, device: MTLDevice? = nil) throws {
         self.bundle = bundle
         spec = try bundle.pipeline()
@@ -41,8 +42,8 @@ public final class Pipeline: @unchecked Sendable {
     /// Draw one picture.
     ///
     /// - Parameter progress: told at each step, from this thread.
-    /// - Throws: `PlayerError`: `usage` for what cannot be had, `numeric` where a result is not finite, `cancelled`, and
-    ///   what bundle and device can fail with.
+    /// - Throws: `PlayerError`: `usage` for what cannot be had, `numeric` where a result is not finite, `cancelled`,
+    ///   and what bundle and device can fail with.
     public func draw(_ request: Request, progress: ((Progress) -> Void)? = nil) throws -> Drawn {
         lock.withLock { cancelled = false }
         let plan = try DrawingPlan(self, request)
@@ -56,7 +57,9 @@ public final class Pipeline: @unchecked Sendable {
             if entry.prepare != "fit" { missing.append("pictures prepared by \(entry.prepare)") }
             if name != "image" { missing.append("a picture \(name)") }
         }
-        for (name, _) in spec.texts where name != "prompt" && name != "negative_prompt" { missing.append("a text \(name)") }
+        for (name, _) in spec.texts where name != "prompt" && name != "negative_prompt" {
+            missing.append("a text \(name)")
+        }
         if spec.gives != "picture" { missing.append("frames") }
         if spec.numbers.contains(where: { $0.entry.ramp != nil }) { missing.append("a number per frame") }
         let madeInCalls = Set(spec.denoise.flatMap(\.roles).flatMap(\.keep).map(\.value)).union(["timestep"])
@@ -64,8 +67,9 @@ public final class Pipeline: @unchecked Sendable {
             missing.append("zeros for what a call makes")
         }
         if let first = missing.first {
-            throw PlayerError(.bundle, "its pipeline asks for \(first), which this version does not do.", at: "pipeline",
-                              fix: "install a newer ondevice")
+            throw PlayerError(
+                .bundle, "its pipeline asks for \(first), which this version does not do.", at: "pipeline",
+                fix: "install a newer ondevice")
         }
     }
 }
@@ -83,27 +87,32 @@ struct DrawingPlan {
     let rows: Int
 
     init(_ pipeline: Pipeline, _ request: Request) throws {
-        let spec = pipeline.spec, bundle = pipeline.bundle, scale = spec.latents.scale
+        let spec = pipeline.spec
+        let bundle = pipeline.bundle
+        let scale = spec.latents.scale
         guard request.image == nil || spec.picture("image") != nil else {
             throw PlayerError(.usage, "this model begins from no picture.", at: "image", fix: "leave it out")
         }
         guard request.image == nil || request.latents == nil else {
-            throw PlayerError(.usage, "both given (got latents and an image, expected one).", at: "latents",
-                              fix: "leave one out")
+            throw PlayerError(
+                .usage, "both given (got latents and an image, expected one).", at: "latents",
+                fix: "leave one out")
         }
         for (name, entry) in spec.pictures where !entry.optional && request.image == nil {
             throw PlayerError(.usage, "this model draws nothing without a picture.", at: name, fix: "give one")
         }
         for (name, optional) in spec.texts where !optional && request.texts[name] == nil {
-            throw PlayerError(.usage, "this model draws nothing without this text.", at: name,
-                              fix: "give one; it may be empty")
+            throw PlayerError(
+                .usage, "this model draws nothing without this text.", at: name,
+                fix: "give one; it may be empty")
         }
         let usual = try pipeline.sizes.first.map { $0 } ?? DrawingPlan.noSize(bundle)
         func side(_ asked: Int?, _ image: Int?, _ usual: Int, _ name: String) throws -> Int {
             let value = asked ?? image.map { max($0 - $0 % scale, scale) } ?? usual
             guard value >= scale, value % scale == 0 else {
-                throw PlayerError(.usage, "not a size the model can draw (got \(value), expected a multiple of \(scale)).",
-                                  at: name, fix: "use \(max((value + scale / 2) / scale, 1) * scale)")
+                throw PlayerError(
+                    .usage, "not a size the model can draw (got \(value), expected a multiple of \(scale)).",
+                    at: name, fix: "use \(max((value + scale / 2) / scale, 1) * scale)")
             }
             return value
         }
@@ -116,8 +125,9 @@ struct DrawingPlan {
         if let strength {
             let left = Int(Double(table.steps) * numbers[strength]!)
             guard left > 0, table.steps - left < table.calls.count else {
-                throw PlayerError(.usage, "nothing is left to draw (got \(numbers[strength]!) of \(table.steps) steps).",
-                                  at: strength, fix: "use a larger one, or more steps")
+                throw PlayerError(
+                    .usage, "nothing is left to draw (got \(numbers[strength]!) of \(table.steps) steps).",
+                    at: strength, fix: "use a larger one, or more steps")
             }
             firstCall = table.steps - left
         } else {
@@ -127,8 +137,9 @@ struct DrawingPlan {
     }
 
     private static func noSize(_ bundle: ModelBundle) throws -> (width: Int, height: Int) {
-        throw PlayerError(.bundle, "it has no plans that draw a picture.", at: bundle.name,
-                          fix: "convert the checkpoint again")
+        throw PlayerError(
+            .bundle, "it has no plans that draw a picture.", at: bundle.name,
+            fix: "convert the checkpoint again")
     }
 
     /// The sampler's table. From a picture a sampler without memory is needed: where the default is none, `ddim`.
@@ -146,13 +157,15 @@ struct DrawingPlan {
             let have = bundle.manifest.samplers.filter { $0.hasPrefix(sampler + "_") }
                 .compactMap { Int($0.dropFirst(sampler.count + 1)) }.sorted().map(String.init)
             let listed = have.isEmpty ? "has no \(sampler)" : "has \(have.joined(separator: ", "))"
-            throw PlayerError(.usage, "there is no table of \(sampler) at \(steps) steps (the bundle \(listed)).",
-                              at: "steps", fix: have.isEmpty ? "use \(spec.sampler)" : "use one of these")
+            throw PlayerError(
+                .usage, "there is no table of \(sampler) at \(steps) steps (the bundle \(listed)).",
+                at: "steps", fix: have.isEmpty ? "use \(spec.sampler)" : "use one of these")
         }
         if begins, table.begins.isEmpty {
             guard request.sampler == nil, let other = try read("ddim"), !other.begins.isEmpty else {
-                throw PlayerError(.usage, "\(sampler) cannot begin from a picture.", at: "sampler",
-                                  fix: "use ddim, euler or euler_a")
+                throw PlayerError(
+                    .usage, "\(sampler) cannot begin from a picture.", at: "sampler",
+                    fix: "use ddim, euler or euler_a")
             }
             table = other
         }
@@ -194,7 +207,8 @@ extension Pipeline {
         var found: [(width: Int, height: Int)] = []
         for entry in bundle.plans where entry.component == denoiser {
             guard let width = entry.sizes["width"], let height = entry.sizes["height"] else { continue }
-            let place = ["width": width, "height": height], scale = spec.latents.scale
+            let place = ["width": width, "height": height]
+            let scale = spec.latents.scale
             let decodes = self.entry(spec.decoder.component, batch: 1, place) != nil || !bandRows(place).isEmpty
             if decodes, !found.contains(where: { $0 == (width * scale, height * scale) }) {
                 found.append((width * scale, height * scale))
@@ -207,7 +221,9 @@ extension Pipeline {
     public var samplers: [String: [Int]] {
         var found: [String: [Int]] = [:]
         for name in bundle.manifest.samplers {
-            guard let mark = name.lastIndex(of: "_"), let steps = Int(name[name.index(after: mark)...]) else { continue }
+            guard let mark = name.lastIndex(of: "_"), let steps = Int(name[name.index(after: mark)...]) else {
+                continue
+            }
             found[String(name[..<mark]), default: []].append(steps)
         }
         return found.mapValues { $0.sorted() }
@@ -231,7 +247,8 @@ extension Pipeline {
         }
         for (role, batch) in runs(plan, request) {
             if plan.rows > 0, role.component == spec.decoder.component {
-                let stages = try bundle.stages(height: plan.place["height"]!, width: plan.place["width"]!, rows: plan.rows)
+                let stages = try bundle.stages(
+                    height: plan.place["height"]!, width: plan.place["width"]!, rows: plan.rows)
                 stages.forEach { count($0.plan) }
             } else {
                 count(try bundle.plan(role.component, sizes(role.component, batch: batch, plan.place)))

@@ -18,7 +18,8 @@ public struct Pixels: Sendable, Equatable {
     /// Of f32 [1, 3, height, width] in -1..1: clipped, and rounded with halves to even.
     init(_ sample: Tensor) {
         let (height, width) = (sample.shape[2], sample.shape[3])
-        let values = sample.floats, plane = height * width
+        let values = sample.floats
+        let plane = height * width
         var bytes = [UInt8](repeating: 0, count: plane * 3)
         for channel in 0..<3 {
             for i in 0..<plane {
@@ -76,9 +77,11 @@ public struct Pixels: Sendable, Equatable {
         return result
     }
 
-    /// For each of `count` places of the result: the first of `size` places that it reads, and their weights times 2^22.
+    /// For each of `count` places of the result: the first of `size` places that it reads, and their weights times
+    /// 2^22.
     private static func weights(_ size: Int, _ count: Int) -> [(first: Int, factors: [Int])] {
-        let step = Double(size) / Double(count), stretch = max(step, 1)
+        let step = Double(size) / Double(count)
+        let stretch = max(step, 1)
         return (0..<count).map { x in
             let middle = (Double(x) + 0.5) * step
             let first = max(Int(middle - 3 * stretch + 0.5), 0)

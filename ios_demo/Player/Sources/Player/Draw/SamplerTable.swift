@@ -75,7 +75,8 @@ public struct SamplerTable: Sendable {
             for row in call.rows {
                 var sum = [Float](repeating: 0, count: output.count)
                 for (source, weight) in row.terms {
-                    let values = source == SamplerTable.model ? output : source == SamplerTable.noise ? noise : held[source]
+                    let values =
+                        source == SamplerTable.model ? output : source == SamplerTable.noise ? noise : held[source]
                     for i in sum.indices { sum[i] = sum[i] + weight * values[i] }
                 }
                 held[row.slot] = sum
@@ -104,15 +105,18 @@ public struct SamplerTable: Sendable {
                 let slot = try check.integer(row["slot"]!, 0, slots - 1, place["slot"])
                 let terms = try check.list(row["terms"]!, 0...20, place["terms"]).enumerated().map { k, term in
                     let pair = try check.list(term, 2...2, place["terms"][k])
-                    return (source: try source(pair[0], SamplerTable.noise, draws, place["terms"][k]),
-                            weight: try SamplerTable.number(check, pair[1], place["terms"][k]))
+                    return (
+                        source: try source(pair[0], SamplerTable.noise, draws, place["terms"][k]),
+                        weight: try SamplerTable.number(check, pair[1], place["terms"][k])
+                    )
                 }
                 written.insert(slot)
                 return Row(slot: slot, terms: terms)
             }
-            return Call(timestep: try SamplerTable.number(check, call["timestep"]!, at["timestep"]),
-                        inputScale: try SamplerTable.number(check, call["input_scale"]!, at["input_scale"]),
-                        sample: sample, drawsNoise: draws, rows: rows)
+            return Call(
+                timestep: try SamplerTable.number(check, call["timestep"]!, at["timestep"]),
+                inputScale: try SamplerTable.number(check, call["input_scale"]!, at["input_scale"]),
+                sample: sample, drawsNoise: draws, rows: rows)
         }
 
         func source(_ value: JSON, _ low: Int, _ draws: Bool, _ at: Place) throws -> Int {
@@ -132,7 +136,8 @@ public struct SamplerTable: Sendable {
         let at = Place.top["begins"]
         let rows = try check.list(value, 0...calls, at)
         guard rows.isEmpty || (rows.count == calls && slots == 1) else {
-            let what = "has \(rows.count) pairs for \(calls) calls and \(slots) slots (expected one per call, and one slot)"
+            let what =
+                "has \(rows.count) pairs for \(calls) calls and \(slots) slots (expected one per call, and one slot)"
             throw check.fault(what, at)
         }
         return try rows.enumerated().map { i, row in

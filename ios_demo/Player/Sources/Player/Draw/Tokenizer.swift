@@ -29,8 +29,9 @@ public final class Tokenizer {
     convenience init(_ bundle: ModelBundle, _ name: String) throws {
         let entry = bundle.manifest.tokenizers[name]!
         guard entry.kind == "bpe" else {
-            throw PlayerError(.bundle, "is of the kind \(entry.kind), which this version does not read.",
-                              at: "tokenizers/\(name)", fix: "install a newer ondevice")
+            throw PlayerError(
+                .bundle, "is of the kind \(entry.kind), which this version does not read.",
+                at: "tokenizers/\(name)", fix: "install a newer ondevice")
         }
         let files = try bundle.tokenizerFiles(name).mapValues { $0.with { [UInt8]($0) } }
         try self.init(files, length: entry.length, at: "tokenizers/\(name)")
@@ -55,8 +56,9 @@ public final class Tokenizer {
     /// Each added token of several vectors (NAME, NAME_1, ...) written as all of them.
     private func spelledOut(_ text: [Unicode.Scalar]) throws -> [Unicode.Scalar] {
         func refuse() -> PlayerError {
-            PlayerError(.usage, "it is too long (expected at most \(Tokenizer.mostText) letters).", at: "prompt",
-                        fix: "shorten it")
+            PlayerError(
+                .usage, "it is too long (expected at most \(Tokenizer.mostText) letters).", at: "prompt",
+                fix: "shorten it")
         }
         guard text.count <= Tokenizer.mostText else { throw refuse() }
         var text = text
@@ -145,11 +147,19 @@ public final class Tokenizer {
         }
     }
 
+    /// In capitals they are no added tokens, and each is three words.
+    private static let ends = ["<|startoftext|>", "<|endoftext|>"].map { Array($0.unicodeScalars) }
     private static let short = ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"].map { Array($0.unicodeScalars) }
 
     private func words(_ text: Scalars, _ found: (Scalars) -> Void) {
         var at = text.startIndex
         while at < text.endIndex {
+            if let end = Tokenizer.ends.first(where: { text[at...].starts(with: $0) }) {
+                let close = at + end.count
+                for word in [at..<at + 2, at + 2..<close - 2, close - 2..<close] { found(text[word]) }
+                at = close
+                continue
+            }
             if let short = Tokenizer.short.first(where: { text[at...].starts(with: $0) }) {
                 found(text[at..<at + short.count])
                 at += short.count
@@ -257,14 +267,16 @@ private struct Finder {
     /// The text in parts: ids of tokens, and what lies between them.
     func cut(_ text: ArraySlice<Unicode.Scalar>) -> [Part] {
         var parts: [Part] = []
-        var done = text.startIndex, at = text.startIndex
+        var done = text.startIndex
+        var at = text.startIndex
         while at < text.endIndex {
             guard let (name, token) = byFirst[text[at]]?.first(where: { text[at...].starts(with: $0.name) }) else {
                 at += 1
                 continue
             }
             let end = at + name.count
-            let isInWord = at > text.startIndex && Finder.isWord(text[at - 1]) || end < text.endIndex && Finder.isWord(text[end])
+            let isInWord =
+                at > text.startIndex && Finder.isWord(text[at - 1]) || end < text.endIndex && Finder.isWord(text[end])
             if !token.singleWord || !isInWord {
                 var start = max(at, done)
                 if token.stripsLeft {

@@ -57,11 +57,14 @@ struct TokenizerFiles {
         let name = TokenizerFiles.vocabularyFile
         let rows = try object(files, name, TokenizerFiles.large).rows
         let most = TokenizerFiles.mostTokens
-        guard (1...most).contains(rows.count) else { throw fault("has \(rows.count) tokens (expected 1..\(most)).", name) }
+        guard (1...most).contains(rows.count) else {
+            throw fault("has \(rows.count) tokens (expected 1..\(most)).", name)
+        }
         var ids: Set<Int> = []
         for (token, value) in rows {
             guard case .integer(let id) = value, (0..<most).contains(id) else {
-                throw fault("gives \(JSON.quoted(token.text)) no id (got \(value.shown), expected 0..\(most - 1)).", name)
+                throw fault(
+                    "gives \(JSON.quoted(token.text)) no id (got \(value.shown), expected 0..\(most - 1)).", name)
             }
             guard ids.insert(id).inserted else { throw fault("gives the id \(id) twice.", name) }
             vocabulary[token] = Int32(id)
@@ -91,6 +94,7 @@ struct TokenizerFiles {
         guard let first = lines.first, first.elementsEqual("#version: 0.2".utf8) else {
             throw fault("does not begin with its version (expected \"#version: 0.2\").", name)
         }
+        guard lines.count <= TokenizerFiles.mostTokens + 1 else { throw fault("has too many merges.", name) }
         for (rank, line) in lines.dropFirst().enumerated() where !line.isEmpty {
             let parts = line.split(separator: UInt8(ascii: " "), omittingEmptySubsequences: false).map { String($0)! }
             guard parts.count == 2, let left = vocabulary[Exact(parts[0])], let right = vocabulary[Exact(parts[1])],
@@ -109,8 +113,10 @@ struct TokenizerFiles {
         let usual = ["<|startoftext|>", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"]
         var chosen: [Added] = []
         if let decoder = config["added_tokens_decoder"], !decoder.isNull {
-            let rows = try Checker(file: "\(place)/\(name)").table(decoder, TokenizerFiles.mostAdded,
-                                                                   Place.top["added_tokens_decoder"]).rows
+            let rows = try Checker(file: "\(place)/\(name)").table(
+                decoder, TokenizerFiles.mostAdded,
+                Place.top["added_tokens_decoder"]
+            ).rows
             for (key, value) in rows {
                 guard key.text.isASCII, key.text.utf8.count < 8, let id = Int32(key.text), id >= 0,
                     id < TokenizerFiles.mostTokens
@@ -126,10 +132,12 @@ struct TokenizerFiles {
             let special = files[map] == nil ? JSONObject() : try object(files, map, TokenizerFiles.small)
             for (role, usual) in zip(roles, usual) {
                 let key = Exact(role)
-                let value = special[key].flatMap { $0.isNull ? nil : $0 } ?? config[key].flatMap { $0.isNull ? nil : $0 }
+                let value =
+                    special[key].flatMap { $0.isNull ? nil : $0 } ?? config[key].flatMap { $0.isNull ? nil : $0 }
                 let token = try self.special(value ?? .text(usual), special[key] == nil ? name : map)
                 chosen.append(token)
-                if !added.contains(where: { $0.id == token.id }) { added.append(token) }
+                added.removeAll { $0.content == token.content }  // of one that has several roles the last flags count
+                added.append(token)
             }
         }
         let contents = Set(added.map { Exact(text($0.content)) })
@@ -139,12 +147,12 @@ struct TokenizerFiles {
 
     /// One of the four special tokens: its id is that of an added token, or the vocabulary's.
     private func special(_ value: JSON, _ file: String) throws -> Added {
-        let token = try token(value, file, id: 0)
+        let token = try token(value, file, id: 0, isSpecial: true)
         let known = added.first { $0.content == token.content }?.id ?? vocabulary[Exact(text(token.content))]
         guard let known else {
             throw fault("\(JSON.quoted(text(token.content))) is not in the vocabulary.", file)
         }
-        return try self.token(value, file, id: known)
+        return try self.token(value, file, id: known, isSpecial: true)
     }
 
     private func text(_ scalars: [Unicode.Scalar]) -> String {
@@ -153,7 +161,7 @@ struct TokenizerFiles {
         return String(text)
     }
 
-    private func token(_ value: JSON, _ file: String, id: Int32) throws -> Added {
+    private func token(_ value: JSON, _ file: String, id: Int32, isSpecial: Bool = false) throws -> Added {
         var content = value
         var flags = JSONObject()
         if case .object(let object) = value {
@@ -169,7 +177,10 @@ struct TokenizerFiles {
         token.singleWord = try check.flag(flags, "single_word", at)
         token.stripsLeft = try check.flag(flags, "lstrip", at)
         token.stripsRight = try check.flag(flags, "rstrip", at)
-        token.normalized = try check.flag(flags, "normalized", at)
+        let special = try check.flag(flags, "special", at)
+        token.normalized =
+            flags["normalized"] == nil
+            ? !(isSpecial || special) : try check.flag(flags, "normalized", at)
         return token
     }
 }

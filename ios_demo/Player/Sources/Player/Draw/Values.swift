@@ -32,7 +32,8 @@ final class Values {
     func enter(call: Int, of calls: Int) {
         for (name, entry) in spec.numbers {
             guard let (first, last) = entry.window else { continue }
-            let isInside = Double(call) / Double(calls) >= chosen[first]! && Double(call + 1) / Double(calls) <= chosen[last]!
+            let isInside =
+                Double(call) / Double(calls) >= chosen[first]! && Double(call + 1) / Double(calls) <= chosen[last]!
             numbers[name] = isInside ? chosen[name]! : 0
         }
     }
@@ -66,7 +67,9 @@ final class Values {
     /// Whether a text was not given, and zeros stand for what a role would make of it.
     func standsForZeros(_ role: Role, _ text: String?) -> Bool {
         guard let text, texts[text] == nil else { return false }
-        return role.feed.contains { if case .tokens(_, zerosIfAbsent: true) = $0.feed { return true } else { return false } }
+        return role.feed.contains {
+            if case .tokens(_, zerosIfAbsent: true) = $0.feed { return true } else { return false }
+        }
     }
 
     /// What the ports of a role outside the loop are fed with. `zeros` makes those of a port.
@@ -85,11 +88,14 @@ final class Values {
                 fed[port] = value
                 continue
             }
-            fed[port] = .joined(try passes.map { pass in
-                let value = try one(feed, pass.text) ?? zeros(port)
-                if case .value(let name, _) = feed, pass.zeros.contains(name) { return .zeros(value.dtype, value.shape) }
-                return value
-            })
+            fed[port] = .joined(
+                try passes.map { pass in
+                    let value = try one(feed, pass.text) ?? zeros(port)
+                    if case .value(let name, _) = feed, pass.zeros.contains(name) {
+                        return .zeros(value.dtype, value.shape)
+                    }
+                    return value
+                })
         }
         return fed
     }
@@ -111,7 +117,8 @@ final class Values {
         case .picture(_, let amount):
             guard let image else { return nil }
             guard let amount else { return image }
-            let scale = Float(number(amount)), draw = noise.draw(image.count)
+            let scale = Float(number(amount))
+            let draw = noise.draw(image.count)
             return Tensor(zip(image.floats, draw).map { $0 + scale * $1 }, image.shape)
         }
     }
@@ -119,7 +126,9 @@ final class Values {
     /// Every number of a pipeline: as given, or its default.
     ///
     /// - Throws: `PlayerError` of the kind `usage`: there is no such number, or it is out of range.
-    static func numbers(_ spec: PipelineSpec, _ given: [String: Double], width: Int, height: Int) throws -> [String: Double] {
+    static func numbers(_ spec: PipelineSpec, _ given: [String: Double], width: Int, height: Int) throws -> [String:
+        Double]
+    {
         for name in given.keys where spec.number(name) == nil {
             let have = spec.numbers.isEmpty ? "none" : spec.numbers.map(\.name).joined(separator: ", ")
             throw PlayerError(.usage, "this model has no such number (it has \(have)).", at: name, fix: "leave it out")
