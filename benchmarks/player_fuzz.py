@@ -96,14 +96,15 @@ def tokenizers() -> Seeds:
     ]
     vocabulary = json.dumps({token: number for number, token in enumerate(tokens)})
     merges, text = "#version: 0.2\na b\nab c</w>\n", "abc fade ABC! <cat> <cat>_1 \u00e9\u0130"
-    added = {"single_word": True, "lstrip": True, "rstrip": False, "normalized": True, "special": False}
-    config = json.dumps({"added_tokens_decoder": {"40": {"content": "<cat>"} | added, "41": {"content": "<cat>_1"}}})
-    for path in sorted((GOLDEN / "tokens").glob("*.json")):
-        for name, value in json.loads(path.read_text())["files"].items():
-            after = ["", json.dumps(value)] if name == "tokenizer_config.json" else [json.dumps(value), ""]
-            yield "\0".join([vocabulary, merges, *after, text]).encode()
-    for after in ("", config):
-        yield "\0".join([vocabulary, merges, "", after, text]).encode()
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    more = {"single_word": True, "lstrip": True, "rstrip": False, "normalized": True, "special": False}
+    added = {"<cat>": more, "<cat>_1": plain | {"special": False}, "<Dog>": more | {"single_word": False}}
+    special = dict.fromkeys(("eos_token", "unk_token", "pad_token"), tokens[-1]) | {"bos_token": tokens[-2]}
+    rows = [(token, plain) for token in tokens[-2:]] + list(added.items())
+    decoder = {str(len(tokens) - 2 + i): {"content": token} | flags for i, (token, flags) in enumerate(rows)}
+    config = json.dumps(special | {"added_tokens_decoder": decoder})
+    for after in (["", ""], [json.dumps(special), ""], ["", config]):
+        yield "\0".join([vocabulary, merges, *after, text]).encode()
 
 
 TARGETS: dict[str, tuple[int, Callable[[], Seeds]]] = {
