@@ -120,7 +120,9 @@ def test_what_cannot_be_prepared_is_refused(tool):
 
 
 def test_pixels_are_rounded_as_python_does(call):
-    halves = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)
-    sample = np.concatenate([halves, np.nextafter(halves, np.float32(2)), np.random.default_rng(0).normal(size=256)])
+    whole = np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1)
+    halves = (np.arange(256, dtype=np.float32) + np.float32(0.5)) / np.float32(127.5) - np.float32(1)
+    sample = np.concatenate([whole, halves, np.random.default_rng(0).normal(size=256)])
     sample = sample.astype(np.float32).reshape(1, 3, 16, 16)
+    assert (np.float32(255) * (sample * np.float32(0.5) + np.float32(0.5)) % 1 == 0.5).any()
     assert call("pixels", 16, 16, data=sample.tobytes()) == to_pixels(sample).tobytes()

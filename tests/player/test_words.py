@@ -155,7 +155,8 @@ def settings(chance):
             decoder[str(VOCAB.get(name, fresh))] = token(chance, name)
             fresh += name not in VOCAB
     else:
-        names = [token(chance, name) if chance.random() < 0.5 else name for name in names]
+        twice = [*names, *names[:2]]
+        names = [token(chance, name) if chance.random() < 0.5 else name for name in twice]
         key = chance.choice(["additional_special_tokens", "extra_special_tokens"])
         chance.choice([config, special])[key] = names
     files = {}
