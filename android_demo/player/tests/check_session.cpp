@@ -182,8 +182,8 @@ struct Tool {
       if (what->text == "profile") session.profile = to;
       if (what->text == "cancel") cancel = to;
       if (what->text == "cancel when building") cancel_when_building = to;
-    } else if (const Json* seconds = line.find("cancel_after")) {
-      cancel_after = seconds->real;
+    } else if (const Json* pause = line.find("cancel_after")) {
+      cancel_after = pause->real;
       if (pthread_create(&timer, nullptr, wait_and_cancel, this)) return wrong("no thread");
       timed = true;
     } else if (line.find("facts")) {

@@ -47,6 +47,7 @@ void Sha256::block(const u8* data) {
 }
 
 void Sha256::add(Bytes data) {
+  if (data.empty()) return;  // and may have no place
   size_t filled = size_ % 64;
   size_ += data.count;
   const u8* at = data.data;
