@@ -7,6 +7,7 @@
 # make fuzz   damaged and hostile files for every reader, for a minute or SECONDS (SEED, WORKERS: see docs/fuzzing.md)
 # make player-fuzz    the same for readers of the C++ player, by libFuzzer
 # make aarch64-check  the C++ player for aarch64, under qemu: a quarter of an hour
+# make apk-check    the Android app: compiled, dexed, packaged, signed and verified with what Debian, PyPI and npm have
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -14,14 +15,14 @@ SECONDS ?= 60
 SEED ?= 0
 PROMPT ?= a red circle on a blue background
 
-.PHONY: demo test sweep phones parity lint fuzz player-fuzz aarch64-check clean
+.PHONY: demo test sweep phones parity lint fuzz player-fuzz aarch64-check apk-check clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.convert demo --out demo.ondevice --force
 	$(BIN)/python -m ondevice.generate demo.ondevice "$(PROMPT)" --device cpu --out demo.png
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not parity and not sweep and not phones"
+	$(BIN)/python -m pytest -n auto --dist worksteal -rs -m "not parity and not sweep and not phones"
 
 sweep: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m sweep
@@ -45,6 +46,9 @@ player-fuzz: $(VENV)/.dev
 
 aarch64-check: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.aarch64
+
+apk-check: $(VENV)/.dev
+	$(BIN)/python android_demo/app/check/check.py
 
 clean:
 	rm -rf build $(VENV) demo.ondevice demo.png

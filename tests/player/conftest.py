@@ -1,6 +1,7 @@
 """The C++ player (android_demo/player), built once for all tests of this folder, and what runs it."""
 
 import fcntl
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -63,3 +64,12 @@ def odd(player_build):
         return {"ONDEVICE_OPENCL": library, "ODD_OPENCL": real, "ODD_DEVICE": told, **more}
 
     return variables
+
+
+@pytest.fixture(scope="session")
+def apk_api():
+    """The module of `make apk-check` that looks up what the app uses of Android."""
+    spec = importlib.util.spec_from_file_location("apk_api", ROOT / "android_demo" / "app" / "check" / "api.py")
+    module = sys.modules["apk_api"] = importlib.util.module_from_spec(spec)  # where its dataclasses look it up
+    spec.loader.exec_module(module)
+    return module

@@ -114,3 +114,13 @@ def test_a_bundle_is_opened_by_descriptor(java, bundle):
         out = java("dev.ondevice.player.PlayerCheck", "passesAllThatIsAsked", path, descriptor, pass_fds=[descriptor])
         os.close(descriptor)
         assert out == f"{said}\n"
+
+
+def test_classes_are_read_as_javac_writes_them(classes, apk_api):
+    """By `make apk-check`, which looks up on a phone whatever they name."""
+    activity = apk_api.class_file((classes / "dev/ondevice/demo/MainActivity.class").read_bytes())
+    own = "dev/ondevice/demo/"
+    assert activity.bases == ["android/app/Activity", f"{own}Presenter$View", f"{own}Screen$Actions"]
+    assert (f"{own}MainActivity", "setContentView", "(Landroid/view/View;)V") in activity.references
+    assert ("onActivityResult", "(IILandroid/content/Intent;)V") in activity.members
+    assert apk_api.class_file((classes / "android/view/Gravity.class").read_bytes()).constants["CENTER"] == 17

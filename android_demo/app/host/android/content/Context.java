@@ -37,6 +37,11 @@ public abstract class Context {
         return null;
     }
 
+    /** Nothing is ever said on the host. */
+    public Intent registerReceiver(BroadcastReceiver receiver, IntentFilter filter) {
+        return null;
+    }
+
     public void startActivity(Intent intent) {
         throw new ActivityNotFoundException();
     }

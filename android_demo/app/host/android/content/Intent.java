@@ -4,6 +4,7 @@ import android.net.Uri;
 import android.os.Parcelable;
 
 public class Intent {
+    public static final String ACTION_BATTERY_CHANGED = "android.intent.action.BATTERY_CHANGED";
     public static final String ACTION_CREATE_DOCUMENT = "android.intent.action.CREATE_DOCUMENT";
     public static final String ACTION_OPEN_DOCUMENT = "android.intent.action.OPEN_DOCUMENT";
     public static final String ACTION_SEND = "android.intent.action.SEND";
@@ -36,6 +37,10 @@ public class Intent {
 
     public Intent addFlags(int flags) {
         return this;
+    }
+
+    public int getIntExtra(String key, int otherwise) {
+        return otherwise;
     }
 
     public Uri getData() {

@@ -1,6 +1,7 @@
 package android.os;
 
 public class BatteryManager {
+    public static final String EXTRA_TEMPERATURE = "temperature";
     public static final int BATTERY_PROPERTY_CAPACITY = 4;
 
     public int getIntProperty(int id) {

@@ -198,7 +198,7 @@ public final class AppCheck {
         Shown measured = screen.untilSays(Words.MEASURED);
         same(measured.figures.get(0), "none\nmedian: 1.50 s\npeak: 7.0 MB");
         same(engine.snapshot().rows, "{\"device\": \"none\", \"median_seconds\": 1.5, \"peak_bytes\": 7000000, "
-                + "\"runs\": [5], \"ops\": [], \"bundle\": \"fake.ondevice\", \"phone_before\": "
+                + "\"runs\": [5], \"ops\": [], \"phone\": {\"model\": \"JVM\"}, \"phone_before\": "
                 + "{\"battery_percent\": 50}, \"phone_after\": {\"battery_percent\": 50}}\n");
     }
 }

@@ -73,6 +73,11 @@ final class HostScreen implements Executor, Presenter.View {
     Engine engine(File folder) {
         return new Engine(new Store(folder), "", new Engine.Phone() {
             @Override
+            public Map<String, Object> facts() {
+                return Collections.<String, Object>singletonMap("model", "JVM");
+            }
+
+            @Override
             public Map<String, Object> state() {
                 return Collections.<String, Object>singletonMap("battery_percent", 50.0);
             }

@@ -30,8 +30,12 @@ final class Engine {
         void changed();
     }
 
-    /** What the phone says about itself for a benchmark's rows: temperature, battery, memory. */
+    /** What the phone says about itself for a benchmark's rows. */
     interface Phone {
+        /** What it is. */
+        Map<String, Object> facts();
+
+        /** How warm and charged it is now. */
         Map<String, Object> state();
     }
 
@@ -345,7 +349,7 @@ final class Engine {
                 loaded = true;
             }
             Map<String, Object> before = phone.state();
-            String found = Rows.join(player.bench(repeats), snapshot().bundle, before, phone.state());
+            String found = Rows.join(player.bench(repeats), phone.facts(), before, phone.state());
             synchronized (this) {
                 rows = found;
             }

@@ -16,7 +16,7 @@ final class Rows {
      * @throws IllegalArgumentException where `json` is no list of objects
      */
     @SuppressWarnings("unchecked")
-    static String join(String json, String bundle, Map<String, Object> before, Map<String, Object> after) {
+    static String join(String json, Map<String, Object> phone, Map<String, Object> before, Map<String, Object> after) {
         Object value = Json.read(json);
         StringBuilder out = new StringBuilder();
         for (Object item : value instanceof List ? (List<Object>) value : Collections.singletonList(value)) {
@@ -24,7 +24,7 @@ final class Rows {
                 throw new IllegalArgumentException("a row of the benchmark is no object");
             }
             Map<String, Object> row = new LinkedHashMap<String, Object>((Map<String, Object>) item);
-            row.put("bundle", bundle);
+            row.put("phone", phone);
             row.put("phone_before", before);
             row.put("phone_after", after);
             out.append(Json.write(row)).append('\n');
