@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ondevice.bundle.format import load_json
 from ondevice.bundle.reader import Bundle
 from ondevice.errors import BundleError, DeviceError, KernelBuildError, NoDeviceError, NumericError, OnDeviceError
 from ondevice.measure import Say
 from ondevice.measure.phones.adb import Adb
 from ondevice.measure.phones.facts import phone_of, state_of
-from ondevice.measure.phones.folder import BUNDLE, CACHE, PLAYER, PhoneFolder, items_of
+from ondevice.measure.phones.folder import BUNDLE, CACHE, PACKED, PLAYER, PhoneFolder, items_of
 from ondevice.measure.phones.program import check_runs, player_for
 from ondevice.measure.phones.result import Result, parse_result
 
@@ -51,6 +52,7 @@ class OnPhone:
         self.adb, self._bundle, self._keep, self._say = adb, bundle, keep, say
         self.phone = phone_of(adb)
         self._player = player_for(self.phone, player, say)
+        self._place = PACKED if bundle.path.is_file() else BUNDLE
         self.folder = PhoneFolder(adb, bundle.path.name)
 
     def __enter__(self) -> OnPhone:
@@ -58,10 +60,11 @@ class OnPhone:
         try:
             missing = self.folder.prepare(items)
             # the player and the manifest first, as they show at once what would fail after gigabytes
-            first = [item for item in missing if item in items[:2]]
+            first = [item for item in missing if item in (items[:2] if self._place == BUNDLE else items[:1])]
             self.folder.push(first, lambda _line: None)
             check_runs(self.adb, f"{self.folder.path}/{PLAYER}")
-            self._check_version()
+            if self._place == BUNDLE:
+                self._check_version()
             self.folder.push([item for item in missing if item not in first], self._say)
         except BaseException:
             self._clean()
@@ -71,20 +74,20 @@ class OnPhone:
     def __exit__(self, *_: object) -> None:
         self._clean()
 
-    def play(self, verb: str, *words: str) -> str:
-        """What a verb of the player prints, run in the folder on the pushed bundle.
+    def play(self, verb: str, *words: str, codes: Collection[int] = (0,)) -> str:
+        """What a verb of the player prints, run in the folder on the pushed bundle, where it ends with one of `codes`.
 
         Raises:
             OnDeviceError: of the class that the player's exit code says, in its words.
             DeviceError: the connection is lost.
         """
-        line = " ".join(map(shlex.quote, [verb, BUNDLE, *words]))
+        line = " ".join(map(shlex.quote, [verb, self._place, *words]))
         answer = self.adb.shell(
             f"cd {self.folder.path} && ./{PLAYER} {line} > {RESULT} 2> {LOG}; code=$?; cat {RESULT}; "
             f"tail -c 4000 {LOG} >&2; exit $code",
             timeout=None,
         )
-        if answer.code:
+        if answer.code not in codes:
             raise _failure(answer.code, answer.err, self.adb.where)
         return answer.out
 
@@ -119,18 +122,20 @@ def bench(adb: Adb, bundle: Bundle, asked: Asked, say: Say) -> Result:
         printed = there.play("bench", *words)
         after = state_of(adb)
         found = {"phone": there.phone.to_json(), "phone_before": before.to_json(), "phone_after": after.to_json()}
-    return parse_result(_with(printed, found, adb.where), f"{adb.where}: od_player bench")
+    data = json.dumps(object_of(printed, adb.where) | found).encode()
+    return parse_result(data, f"{adb.where}: od_player bench")
 
 
-def _with(printed: str, more: Mapping[str, Any], where: str) -> bytes:
+def object_of(printed: str, where: str) -> dict[str, Any]:
+    """The JSON object that a player printed. Raises DeviceError where it is none."""
     try:
-        value = json.loads(printed)
-    except (ValueError, RecursionError):
+        value = load_json(printed.encode(), where)
+    except BundleError:
         value = None
     if type(value) is not dict:
         what = "od_player printed no result."
         raise DeviceError(what, where=where, fix="build od_player of this version, and give it with --player")
-    return json.dumps(value | dict(more)).encode()
+    return value
 
 
 def _failure(code: int, said: str, where: str) -> OnDeviceError:

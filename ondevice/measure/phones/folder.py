@@ -1,7 +1,7 @@
 """A folder on a phone with a bundle and the player: only what changed is pushed, and what is half pushed is never used.
 
 FOLDER/od_player        the player
-FOLDER/bundle/...       the bundle's files, once they are whole
+FOLDER/bundle/...       the bundle's files, once they are whole; of one in one file FOLDER/bundle.packed
 FOLDER/files            a line per file of both that is whole: sha256, bytes, path
 FOLDER/incoming/...     what is being pushed
 FOLDER/cache/           kernels that the phone's driver compiled
@@ -25,7 +25,7 @@ from ondevice.measure import Say
 from ondevice.measure.phones.adb import Adb, PhoneFull
 
 ROOT = "/data/local/tmp"  # where a phone's shell may write and run programs
-PLAYER, BUNDLE, LIST, INCOMING, CACHE = "od_player", "bundle", "files", "incoming", "cache"
+PLAYER, BUNDLE, PACKED, LIST, INCOMING, CACHE = "od_player", "bundle", "bundle.packed", "files", "incoming", "cache"
 BATCH_BYTES, BATCH_FILES = 64 << 20, 64
 SLACK = 64 << 20  # bytes that a phone must have free beside what is pushed: pictures, compiled kernels
 _LINE = re.compile(r"([0-9a-f]{64}) (\d{1,13}) ([A-Za-z0-9_./+-]{1,400})")
@@ -51,7 +51,9 @@ class Item:
 
 def items_of(bundle: Bundle, player: Path) -> list[Item]:
     """The player, then the bundle's manifest, then its other files, small ones first: what is wrong with a bundle shows
-    before gigabytes are pushed."""
+    before gigabytes are pushed. Of a bundle in one file, that file."""
+    if bundle.path.is_file():
+        return [_item(PLAYER, player), _item(PACKED, bundle.path)]
     listed = [
         Item(f"{BUNDLE}/{name}", bundle.path / name, entry.bytes, entry.sha256)
         for name, entry in bundle.manifest.files.items()
@@ -61,8 +63,9 @@ def items_of(bundle: Bundle, player: Path) -> list[Item]:
 
 
 def _item(path: str, source: Path) -> Item:
-    data = source.read_bytes()
-    return Item(path, source, len(data), hashlib.sha256(data).hexdigest())
+    with open(source, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Item(path, source, source.stat().st_size, digest)
 
 
 class PhoneFolder:

@@ -52,6 +52,18 @@ def main(words):
         return 0
     if mode == "no device":
         return refuse(10, "OpenCL: no library was found (looked for libOpenCL.so). Fix: use a phone that has one.")
+    if words[0] == "show":
+        print(json.dumps({"source": manifest["model"]["source"]}))
+        return 0
+    if words[0] == "doctor":
+        golden = json.loads(Path(words[words.index("--golden") + 1]).read_text())
+        assert golden["format"] == "ondevice-golden" and len(golden["launches"]) > 4
+        wrong = [
+            {"launch": 2, "verdict": "wrong", "why": "x: elements 0 to 1 sum to 0"},
+            {"launch": 4, "verdict": "refused", "why": "the driver refused it"},
+        ]
+        print(json.dumps({"device": ROW["device"], "findings": wrong if mode == "wrong" else []}))
+        return 13 if mode == "wrong" else 0
     assert words[0] == "bench" and "--json" in words, words
     repeats = int(words[words.index("--repeat") + 1])
     print(json.dumps(ROW | {"runs": (ROW["runs"] * repeats)[:repeats]}))

@@ -46,7 +46,9 @@ bool Bundle::read_manifest(Error& error) {
   Pool texts;
   Bytes data;
   Json value;
-  if (!files_.read(kFile, texts, data, error) || !parse_json(data, kFile, pool_, value, error) ||
+  if (!files_.read(kFile, texts, data, error)) return false;
+  sha256(data, digest_);
+  if (!parse_json(data, kFile, pool_, value, error) ||
       !parse_manifest(value, pool_, manifest_, error) || !pool_.array(small_, manifest_.files.count, error)) {
     return false;
   }

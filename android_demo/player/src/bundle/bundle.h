@@ -61,6 +61,8 @@ class Bundle {
 
   const Manifest& manifest() const { return manifest_; }
   Text name() const { return files_.name(); }
+  // The sha256 of bundle.json, which tells this bundle from every other.
+  Text digest() const { return {digest_, 64}; }
 
   // Choose the plans of one target: by a device, or by name (Code::usage where there is none of it). Where neither is
   // called, the last that the bundle names. Plans that were read of another are gone.
@@ -118,6 +120,7 @@ class Bundle {
 
   Files files_;
   Pool pool_;
+  char digest_[65] = "";
   Manifest manifest_;
   Span<Small> small_;  // by file
   Plans plans_;
