@@ -12,6 +12,7 @@ import pytest
 from diffusion.test_png import TEXTS, UNICODE, formula
 from PIL import Image
 
+from ondevice.diffusion import deflate
 from ondevice.diffusion.init_image import read_image
 from ondevice.diffusion.png import encode_png
 
@@ -81,17 +82,18 @@ def chunk(kind, data):
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-def written(depth, colour, size=(9, 11), interlaced=False, extra=b"", level=6, seed=0):
-    """A file of any kind: random rows under random filters, which are for whoever reads it to undo."""
+def written(depth, colour, size=(9, 11), interlaced=False, extra=b"", level=6, most=256):
+    """A file of any kind: random bytes below `most`, under random filters unless they are few."""
     width, height = size
-    chance = np.random.default_rng((seed, depth, colour, *size))
+    chance = np.random.default_rng((depth, colour, *size))
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
     passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
     rows = b""
     for x, y, across, down in passes if interlaced else [(0, 0, 1, 1)]:
         wide, high = -(-max(width - x, 0) // across), -(-max(height - y, 0) // down)
         for _ in range(high if wide else 0):
-            rows += bytes([chance.integers(0, 5)]) + chance.bytes(-(-wide * channels * depth // 8))
+            row = chance.integers(0, most, -(-wide * channels * depth // 8), dtype=np.uint8)
+            rows += bytes([chance.integers(0, 5) if most == 256 else 0]) + row.tobytes()
     head = chunk(b"IHDR", struct.pack(">2I5B", width, height, depth, colour, 0, 0, interlaced))
     palette = chunk(b"PLTE", chance.bytes(3 * 2**depth)) if colour == 3 else b""
     data = zlib.compress(rows, level)
@@ -111,7 +113,7 @@ def test_files_of_every_kind_are_what_python_reads(decode, tmp_path):
             for interlaced in (False, True):
                 files.append(written(depth, colour, size, interlaced, level=(0, 1, 9)[len(files) % 3]))
         if colour in KEYS:
-            files.append(written(depth, colour, extra=chunk(b"tRNS", KEYS[colour])))
+            files.append(written(depth, colour, extra=chunk(b"tRNS", KEYS[colour]), most=2))
     for file, pixels in zip(files, decode(files), strict=True):
         (tmp_path / "a.png").write_bytes(file)
         assert np.array_equal(pixels, read_image(tmp_path / "a.png")), file[16:29].hex()
@@ -127,6 +129,24 @@ def test_files_of_pillow_and_ours_are_read(decode, tmp_path):
             image.save(out, "PNG", **options)
             files.append(out.getvalue())
     files += [encode_png(formula(name, 150, 120), TEXTS) for name in ("flat", "noise", "geometric")]
+    for file, pixels in zip(files, decode(files), strict=True):
+        (tmp_path / "a.png").write_bytes(file)
+        assert np.array_equal(pixels, read_image(tmp_path / "a.png"))
+
+
+def exif(orientation, order="<", kind=3, count=1, offset=8):
+    """EXIF with two fields, of which the second is the orientation."""
+    head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, offset)
+    first = struct.pack(f"{order}2H2I", 0x0100, 4, 1, 9)
+    value = struct.pack(f"{order}{'I' if kind == 4 else 'H'}", orientation).ljust(4, b"\0")
+    return head + struct.pack(f"{order}H", 2) + first + struct.pack(f"{order}2HI", 0x0112, kind, count) + value
+
+
+def test_pictures_are_turned_upright(decode, tmp_path):
+    said = [exif(number, order) for number in range(10) for order in "<>"]
+    said += [exif(6, kind=4), exif(6, offset=1 << 31), exif(6)[:20], exif(6)[:7], b"", b"XX" + exif(6)[2:]]
+    files = [written(8, 2, (5, 3), extra=chunk(b"eXIf", data)) for data in said]
+    files.append(files[2][:-12] + chunk(b"eXIf", exif(8)) + files[2][-12:])  # after the pixels; the last counts
     for file, pixels in zip(files, decode(files), strict=True):
         (tmp_path / "a.png").write_bytes(file)
         assert np.array_equal(pixels, read_image(tmp_path / "a.png"))
@@ -151,6 +171,8 @@ ROWS = bytes([0, 1, 2, 3, 0, 4, 5, 6])
 GOOD = grey(zlib.compress(ROWS))
 HEAD, IDAT, IEND = GOOD[8:33], GOOD[33:-12], GOOD[-12:]
 DYNAMIC = [(1, 1), (2, 2)]
+TWO_BITS, _REST = deflate._packed([deflate._header([1, *[0] * 255, 1, 2], True)])
+TWO_BITS += int(_REST.values[0]).to_bytes(4, "little")
 REFUSED = {
     "empty": (b"", "it is empty"),
     "no PNG": (b"GIF89a..........", "it is no PNG"),
@@ -194,6 +216,7 @@ REFUSED = {
         grey(bits(*DYNAMIC, (0, 5), (0, 5), (0, 4), *[(1, 3)] * 4, (0, 64))),
         "the codes of a block are damaged",
     ),
+    "a distance's code of two bits": (grey(b"\x78\x9c" + TWO_BITS + bytes(9)), "the codes of a block are damaged"),
     "a repeat of nothing": (
         grey(bits(*DYNAMIC, (0, 5), (0, 5), (0, 4), (1, 3), (1, 3), (0, 3), (0, 3), (0, 64))),
         "the codes of a block are damaged",

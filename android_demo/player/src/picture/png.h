@@ -13,7 +13,8 @@ struct PngText {
 bool encode_png(Span<const u8> pixels, u32 width, u32 height, Span<const PngText> texts, List<u8>& out, Error& error);
 
 // A PNG of 8 or 16 bits, of any colour type and interlaced or not -> uint8 [height, width, 3]; what is transparent lies
-// over white. At most `most` pixels. Code::usage for a file that is damaged or none.
+// over white, and it is turned upright as its EXIF says. At most `most` pixels. Code::usage for a file that is damaged
+// or none.
 bool decode_png(Bytes file, Text where, u64 most, List<u8>& pixels, u32& width, u32& height, Error& error);
 
 }  // namespace od

@@ -37,6 +37,59 @@ struct Head {
 u32 big32(const u8* data) { return u32(data[0]) << 24 | u32(data[1]) << 16 | u32(data[2]) << 8 | data[3]; }
 u32 big16(const u8* data) { return u32(data[0]) << 8 | data[1]; }
 
+// The orientation in EXIF (TIFF 6.0), 1 to 8; 1 where it says none or is damaged.
+u32 orientation_of(Bytes exif) {
+  const bool little = exif.count >= 2 && exif[0] == 'I' && exif[1] == 'I';
+  const auto number = [&](u64 at, u32 bytes) {
+    u32 value = 0;
+    for (u32 i = 0; i < bytes; ++i) value = value << 8 | exif[at + (little ? bytes - 1 - i : i)];
+    return value;
+  };
+  if (exif.count < 8 || (!little && (exif[0] != 'M' || exif[1] != 'M')) || number(2, 2) != 42) return 1;
+  u64 at = number(4, 4);
+  if (at + 2 > exif.count) return 1;
+  u32 entries = number(at, 2);
+  for (at += 2; entries && at + 12 <= exif.count; --entries, at += 12) {
+    const u32 type = number(at + 2, 2);
+    if (number(at, 2) != 0x0112 || number(at + 4, 4) != 1 || (type != 3 && type != 4)) continue;
+    const u32 value = number(at + 8, type == 3 ? 2 : 4);
+    return value >= 1 && value <= 8 ? value : 1;
+  }
+  return 1;
+}
+
+// Turn pixels as an orientation says.
+bool turn(u32 orientation, List<u8>& pixels, u32& width, u32& height) {
+  constexpr u8 turns[] = {0, 0, 2, 2, 3, 3, 1, 1};  // quarters, against the clock; then
+  constexpr bool mirrored[] = {false, true, false, true, true, false, true, false};
+  if (orientation == 1) return true;
+  const u32 quarters = turns[orientation - 1];
+  const u32 wide = quarters % 2 ? height : width, high = quarters % 2 ? width : height;
+  List<u8> out;
+  if (!out.resize(pixels.size())) return false;
+  for (u32 y = 0; y < high; ++y) {
+    for (u32 place = 0; place < wide; ++place) {
+      const u32 x = mirrored[orientation - 1] ? wide - 1 - place : place;
+      u32 from_y = y, from_x = x;
+      if (quarters == 1) {
+        from_y = x;
+        from_x = width - 1 - y;
+      } else if (quarters == 2) {
+        from_y = height - 1 - y;
+        from_x = width - 1 - x;
+      } else if (quarters == 3) {
+        from_y = height - 1 - x;
+        from_x = y;
+      }
+      memcpy(out.begin() + 3 * (size_t(y) * wide + place), pixels.begin() + 3 * (size_t(from_y) * width + from_x), 3);
+    }
+  }
+  memcpy(pixels.begin(), out.begin(), out.size());
+  width = wide;
+  height = high;
+  return true;
+}
+
 class Decoder {
  public:
   Decoder(Bytes file, u64 most) : file_(file), most_(most) {}
@@ -92,6 +145,8 @@ class Decoder {
   }
 
   Head head;
+  u32 orientation = 1;
+  bool too_large = false;
 
  private:
   const char* chunk(Text kind, Bytes data) {
@@ -108,6 +163,7 @@ class Decoder {
       return nullptr;
     }
     if (kind == "tRNS") return transparency(data);
+    if (kind == "eXIf") orientation = orientation_of(data);
     if (kind == "IDAT") {
       if (after_pixels_) return "its pixels are in two places";
       if (head.colour == kIndex && !head.colours) return "it has no palette";
@@ -239,9 +295,6 @@ class Decoder {
   u64 most_;
   List<u8> stream_;
   bool after_pixels_ = false;
-
- public:
-  bool too_large = false;
 };
 
 }  // namespace
@@ -261,7 +314,7 @@ bool decode_png(Bytes file, Text where, u64 most, List<u8>& pixels, u32& width, 
   }
   width = decoder.head.width;
   height = decoder.head.height;
-  return true;
+  return turn(decoder.orientation, pixels, width, height) || Pool::no_memory(error, pixels.size());
 }
 
 }  // namespace od
