@@ -166,6 +166,13 @@ def port(index: int, *shape: int, **fields: Any) -> Change:
     return operand(index, shape=list(shape), **fields)
 
 
+def reads_two(value: Any) -> None:
+    """The first picture too: three of its four rows beside five of the second's eight."""
+    value["operands"][0].update(shape=[1, 5, 4, 4], bytes=320)
+    value["operands"][1] = {"name": "a", "dtype": "f32", "shape": [1, 3, 2, 4], "bytes": 96, "offset": 512}
+    value["inputs"] = [0, 1]
+
+
 def ports() -> list[Hostile]:
     def unet(what: str, *changes: Change) -> Hostile:
         return edited(f"ports: {what}", PICTURE, UNET, *changes)
@@ -204,6 +211,14 @@ def ports() -> list[Hostile]:
         stage(3, "an end that is no picture", port(3, 1, 6, 6, 2)),
         stage(3, "an end of another name", operand(3, name="c")),
         stage(3, "two ends", setting("outputs", to=[3, 0])),
+        stage(2, "bands of two rows", port(0, 1, 2, 2, 4, bytes=64)),
+        stage(2, "bands of more rows than there are", port(0, 1, 6, 2, 4, bytes=192)),
+        stage(2, "seven rows of three", port(1, 1, 7, 4, 4, bytes=448)),
+        stage(3, "three groups of four channels", port(1, 3, bytes=12), port(2, 3, bytes=12)),
+        stage(3, "a picture of another dtype", operand(0, dtype="f16", bytes=192)),
+        stage(3, "statistics alone", setting("inputs", to=[1, 2]), call(0, operands=[1, 3])),
+        stage(3, "a picture that is made twice", operand(3, name="a", shape=[1, 6, 4, 3])),
+        stage(3, "pictures that are cut at different rows", reads_two),
         edited("stages: the last is not there", PICTURE, MANIFEST, lambda m: m["plans"].pop() and None),
         edited("stages: more passes than one", PICTURE, MANIFEST, setting("plans", 6, "sizes", "batch", to=2)),
     ]
