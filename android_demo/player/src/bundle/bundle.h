@@ -41,7 +41,7 @@ class Files {
     Text path;
     Mapping* mapping;
   };
-  bool open_packed(Error& error);
+  bool open_packed(Text path, Error& error);
   bool find(Text path, PackedEntry& out, Error& error) const;
   bool locate(Text path, char (&whole)[4096], Error& error) const;
 

@@ -30,7 +30,7 @@ bool Files::open(const char* path, Error& error) {
   if (!real_path(path, whole, sizeof whole)) return no_bundle(path, error);
   name_ = pool_.copy(last_part(whole));
   const FileKind kind = kind_of(whole);
-  if (kind == FileKind::file) return packed_.open(whole, error) && open_packed(error);
+  if (kind == FileKind::file) return packed_.open(whole, error) && open_packed(path, error);
   if (kind != FileKind::folder) return no_bundle(path, error);
   char manifest[4096];
   const int size = snprintf(manifest, sizeof manifest, "%s/bundle.json", whole);
@@ -43,12 +43,12 @@ bool Files::open(const char* path, Error& error) {
 bool Files::open(int descriptor, const char* name, Error& error) {
   close();
   name_ = pool_.copy(last_part(name));
-  return packed_.open(descriptor, name, error) && open_packed(error);
+  return packed_.open(descriptor, name, error) && open_packed(name, error);
 }
 
-bool Files::open_packed(Error& error) {
+bool Files::open_packed(Text path, Error& error) {
   if (!is_packed(packed_.bytes())) {
-    return fail(error, Code::bundle, name_,
+    return fail(error, Code::bundle, path,
                 "give a folder that `ondevice convert` wrote, or a file that `ondevice pack` wrote",
                 "is not a bundle (its first bytes are others).");
   }

@@ -168,7 +168,10 @@ class Directory {
     List<u32> order;
     if (!order.resize(entries.size())) return Pool::no_memory(error_, entries.size() * sizeof(u32));
     for (u32 i = 0; i < order.size(); ++i) order[i] = i;
-    sort(order.span(), [&](u32 i, u32 j) { return compare_folded(entries[i].path, entries[j].path) < 0; });
+    sort(order.span(), [&](u32 i, u32 j) {
+      const int found = compare_folded(entries[i].path, entries[j].path);
+      return found ? found < 0 : i < j;
+    });
     for (size_t i = 1; i < order.size(); ++i) {
       const Text path = entries[order[i]].path;
       if (compare_folded(entries[order[i - 1]].path, path) == 0) return refuse(path, "is there twice");
