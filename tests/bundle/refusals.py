@@ -53,6 +53,7 @@ PLAN_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (setting("component", to="a b"), 'component is "a b" (expected an identifier)'),
     (setting("sizes", "width", to=0), 'sizes["width"] is 0 (expected 1..65536)'),
     (setting("dtype", to="f8"), 'dtype is "f8" (expected one of: f16, f32, i32, i8, u4x2)'),
+    (setting("dtype", to="f32"), "dtype is f32 (expected f16 as in bundle.json)"),
     (setting("inputs", to=[7]), "inputs[0] is 7 (expected 0..6)"),
     (setting("inputs", to=[True]), "inputs[0] is true (expected 0..6)"),
     (setting("inputs", to=[0, 0]), "inputs[1] is 0 (expected each operand once)"),
@@ -107,6 +108,11 @@ PLAN_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
         setting("operands", 1, "weight", to="picked"),
         'operands[1].weight is "picked", stored as i32[4] (expected f16[4])',
     ),
+    (
+        setting("operands", 1, "shape", to=[2, 2]),
+        'operands[1].weight is "tiny/bias", stored as f16[4] (expected f16[2, 2])',
+    ),
+    (lambda plan: plan["operands"].append(plan["operands"][1] | {"name": "again"}), ""),  # a weight counts once
     (setting("operands", 2, "offset", to=0), 'operands[2] ("mid") overlaps operands[0] ("x") while both are needed'),
     (setting("operands", 5, "offset", to=0), 'operands[5] ("y") overlaps operands[3] ("end") while both are needed'),
     (setting("operands", 5, "offset", to=512), ""),  # harmless: `mid` is no longer needed
@@ -136,6 +142,10 @@ PLAN_CHANGES: list[tuple[Callable[[Any], Any], str]] = [
     (
         setting("dispatches", 0, "grid", to=[4, 2**30, 2**30]),
         "dispatches[0].grid has 4611686018427387904 work-items (expected at most 80)",
+    ),
+    (
+        setting("dispatches", 0, "grid", to=[2**22, 2**21, 2**21]),  # as many as 64 bits show as none
+        "dispatches[0].grid has 18446744073709551616 work-items (expected at most 80)",
     ),
     (setting("dispatches", 0, "grid", to=[8, 1]), "dispatches[0].grid is a list of 2 (expected a list of 3)"),
     (setting("dispatches", 0, "group", to=[1025, 1, 1]), "dispatches[0].group[0] is 1025 (expected 1..1024)"),

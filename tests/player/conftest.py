@@ -73,3 +73,15 @@ def apk_api():
     module = sys.modules["apk_api"] = importlib.util.module_from_spec(spec)  # where its dataclasses look it up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def ask(tool):
+    """`ask(verb, lines, *arguments)`: what check_bundle says of each line, in one process."""
+
+    def call(verb, lines, *arguments):
+        done = tool("check_bundle", verb, *arguments, input="".join(f"{line}\n" for line in lines))
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+    return call
