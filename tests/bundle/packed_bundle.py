@@ -260,6 +260,7 @@ def wide_changes(data: bytes) -> list[Change]:
         ),
         ("the largest place", at(extra + 16, (1 << 64) - 1, 8), {}, "bundle.json: begins at 184467"),
         ("fewer values", at(extra - 2, 16), {}, "bundle.json: has no 3 values of ZIP64"),
+        ("more values than are full", at(int(rows[9]) + 42, 0, 4), {}, "bundle.json: has no 2 values of ZIP64"),
         ("more values", at(extra - 2, 25), {}, "bundle.json: has a damaged extra field"),
         ("not its id", at(extra - 4, 2), {}, "bundle.json: has no 3 values of ZIP64"),
         ("a count that wraps", at(end + 8, 1) + at(end + 10, 1), {}, f"{where}: has a damaged record of ZIP64"),

@@ -195,16 +195,16 @@ def test_defines_are_in_the_order_of_their_names(tool, tmp_path):
     assert source.startswith("#define F16 1\n#define WEIGHTS 4\n#define Z -1\n#define KERNEL(name)")
 
 
-PLACES = 1_000  # of 512 bytes, in the arena of random plans
+PLACES = 2_000  # of 512 bytes, in the arena of random plans
 
 
 def random_plan(chance, whole, count):
     """A plan of `count` operands, each written by a dispatch that reads some before it or images over them."""
-    shape = chance.choice(([128], [128], [256])) if count < 20 else [128]
-    places = [chance.randrange(24) for _ in range(count)]
-    if count > 20:  # of many, one is where another is, which may be needed no more
-        places = chance.sample(range(PLACES), count)
-        places[chance.randrange(count // 2, count)] = places[chance.randrange(count // 2)]
+    shape, places = chance.choice(([128], [128], [256])), [chance.randrange(24) for _ in range(count)]
+    if count > 20:  # of many, a few reach into others, which may be needed no more
+        shape, places = [256], [2 * place for place in chance.sample(range(1, PLACES // 2 - 1), count)]
+        for _ in range(chance.randint(0, 2)):
+            places[chance.randrange(count)] = places[chance.randrange(count)] + chance.choice((-1, 0, 1))
     operands = [
         {"name": f"t{i}", "dtype": "f32", "shape": shape, "bytes": 4 * shape[0], "offset": 512 * place}
         for i, place in enumerate(places)
