@@ -195,43 +195,59 @@ def test_defines_are_in_the_order_of_their_names(tool, tmp_path):
     assert source.startswith("#define F16 1\n#define WEIGHTS 4\n#define Z -1\n#define KERNEL(name)")
 
 
-PLACES = 2_000  # of 512 bytes, in the arena of random plans
+PLACES = 600  # of 512 bytes, in the arena of random plans
 
 
-def random_plan(chance, whole, count):
-    """A plan of `count` operands, each written by a dispatch that reads some before it or images over them."""
-    shape, places = chance.choice(([128], [128], [256])), [chance.randrange(24) for _ in range(count)]
-    if count > 20:  # of many, a few reach into others, which may be needed no more
-        shape, places = [256], [2 * place for place in chance.sample(range(1, PLACES // 2 - 1), count)]
-        for _ in range(chance.randint(0, 2)):
-            places[chance.randrange(count)] = places[chance.randrange(count)] + chance.choice((-1, 0, 1))
+def made_plan(whole, places, dispatches, outputs):
+    """A plan whose operand t0 is its input. `places`: where each operand begins, and how many it takes; an image over
+    each follows. `dispatches`: the operands of each, the last of which it writes."""
     operands = [
-        {"name": f"t{i}", "dtype": "f32", "shape": shape, "bytes": 4 * shape[0], "offset": 512 * place}
-        for i, place in enumerate(places)
+        {"name": f"t{i}", "dtype": "f32", "shape": [128 * count], "bytes": 512 * count, "offset": 512 * place}
+        for i, (place, count) in enumerate(places)
     ]
-    image = {"kind": "image2d", "width": 32, "height": 1}
-    views = [image | {"name": f"t{i}:image", "view": i} for i in range(count)]
+    views = [
+        {"name": f"t{i}:image", "kind": "image2d", "view": i, "width": 32, "height": 1} for i in range(len(places))
+    ]
+    kernel = {"name": "twice", "defines": {}, "outputs": 1, "scalars": ""}
     call = whole["dispatches"][0] | {"scalars": [], "grid": [1, 1, 1], "group": [1, 1, 1]}
+    # Programs: of one buffer, of two, of an image.
+    programs = [2 if row[0] >= len(places) else len(row) - 2 for row in dispatches]
+    return whole | {
+        "arena": 512 * PLACES,
+        "inputs": [0],
+        "outputs": outputs,
+        "kernels": [kernel | {"inputs": count} for count in (1, 2, 1)],
+        "operands": [*operands, *views, next(row for row in whole["operands"] if "weight" in row)],
+        "dispatches": [
+            call | {"kernel": program, "operands": row} for program, row in zip(programs, dispatches, strict=True)
+        ],
+    }
+
+
+def small_plan(chance, whole):
+    """A few operands at random places."""
+    count, size = chance.randint(2, 12), chance.choice((1, 1, 2))
     ready, dispatches = [0], []
     for new in range(1, count):
         reads = [chance.choice(ready) for _ in range(chance.randint(1, 2))]
-        program = len(reads) - 1
-        if program == 0 and chance.random() < 0.4:
-            program, reads = 2, [reads[0] + count]
+        if len(reads) == 1 and chance.random() < 0.4:
+            reads = [reads[0] + count]
         written = new if chance.random() < 0.9 else chance.choice(range(count))
-        dispatches.append(call | {"kernel": program, "operands": [*reads, written]})
-        ready = [*ready[-1 if count < 20 else -count // 3 :], written]
-    kernel = {"name": "twice", "defines": {}, "outputs": 1, "scalars": ""}
-    kernels = [kernel | {"inputs": 1}, kernel | {"inputs": 2}, kernel | {"inputs": 1}]  # the last reads images
-    weight = next(row for row in whole["operands"] if "weight" in row)
-    return whole | {
-        "inputs": [0],
-        "outputs": [ready[-1]],
-        "kernels": kernels,
-        "dispatches": dispatches,
-        "operands": [*operands, *views, weight],
-        "arena": 512 * PLACES,
-    }
+        dispatches.append([*reads, written])
+        ready = [*ready[-1:], written]
+    return made_plan(whole, [(chance.randrange(24), size) for _ in range(count)], dispatches, [ready[-1]])
+
+
+def wide_plan(chance, whole):
+    """Hundreds of operands one after the other, of which some stay; then one over all their places, and another that
+    may be in it: neighbours are far apart in the order of offsets."""
+    few = list(range(1, 301))
+    chance.shuffle(few)
+    over, last = len(few) + 1, len(few) + 2
+    places = [(0, 1), *((10 + place, 1) for place in few), (1, 400), (chance.choice((few[0], 350, 450)), 1)]
+    dispatches = [*([i, i + 1] for i in range(len(few))), [0, over], [0, last]]
+    stay = chance.sample(range(1, over), chance.choice((0, 0, 1, 2)))
+    return made_plan(whole, places, dispatches, [0, last, *stay, *chance.choice(([], [over]))])
 
 
 def test_memory_is_checked_as_in_python(ask, tmp_path):
@@ -241,17 +257,16 @@ def test_memory_is_checked_as_in_python(ask, tmp_path):
     edit_json(path, "bundle.json", Setting(("plans", 0, "arena"), 512 * PLACES))
     bundle = open_bundle(path)
     whole = json.loads((path / bundle.plans[0].file).read_text())
-    made = [random_plan(chance, whole, chance.randint(2, 12)) for _ in range(400)]
-    made += [random_plan(chance, whole, chance.choice((100, 500, 900))) for _ in range(12)]
+    made = [small_plan(chance, whole) for _ in range(400)] + [wide_plan(chance, whole) for _ in range(40)]
     taken = [0, 0]
-    for value, line in zip(made, ask("plans", map(json.dumps, made), path), strict=True):
+    for number, (value, line) in enumerate(zip(made, ask("plans", map(json.dumps, made), path), strict=True)):
         try:
             parse_plan(value, "plan", bundle.manifest.weights, bundle.manifest.kernels)
             assert line == "ok"
-            taken[len(value["operands"]) > 100] += 1
+            taken[number >= 400] += 1
         except BundleError as exc:
             assert line == f"9 {exc}"
-    assert 100 < taken[0] < 300 and 2 < taken[1] < 12, taken
+    assert 100 < taken[0] < 300 and 5 < taken[1] < 35, taken
 
 
 def test_letters_that_people_cannot_see_are_those_of_unicode(tool):
