@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bundle.refusals import setting
+from bundle.setting import setting
 from bundle.tiny_bundle import METAL, OPENCL
 
 from ondevice.bundle import Contents, WeightSource, write_bundle

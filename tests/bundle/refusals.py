@@ -4,35 +4,12 @@ the rows of refused.json, and a few more."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from bundle.setting import setting
+
 PLAN = "plans/tiny_width8.json"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A change of one field of a JSON value, and of others with it; `...` deletes it."""
-
-    path: tuple[str | int, ...]
-    to: Any
-    also: tuple[Setting, ...] = ()
-
-    def __call__(self, whole: Any) -> None:
-        value = whole
-        for part in self.path[:-1]:
-            value = value[part]
-        if self.to is ...:
-            del value[self.path[-1]]
-        else:
-            value[self.path[-1]] = self.to
-        for other in self.also:
-            other(whole)
-
-
-def setting(*path: str | int, to: Any, also: tuple[Setting, ...] = ()) -> Setting:
-    return Setting(path, to, also)
 
 
 PLAN_CHANGES: list[tuple[Callable[[Any], Any], str]] = [

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bundle.refusals import setting
+from bundle.setting import setting
 from bundle.tiny_bundle import BIAS, tiny_contents, tiny_plan, tiny_weights
 
 from ondevice.bundle import WeightSource, write_bundle

@@ -14,7 +14,8 @@ import pytest
 from bundle.image_bundle import IMAGE_CHANGES, image_answer, write_images
 from bundle.packed_bundle import changed, packed_changes, packed_rows, wide_changes, widened, write_packed
 from bundle.picture_bundle import write_picture
-from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES, Setting
+from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES
+from bundle.setting import Setting
 from bundle.target_bundle import DEVICES, TARGET_CHANGES, write_targets
 from bundle.test_ports import PORT_CHANGES
 from bundle.tiny_bundle import BIAS, KERNELS, PARTS, PICKED, edit_json, tiny_answer, write_tiny

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bundle.picture_bundle import write_picture
-from bundle.refusals import setting
+from bundle.setting import setting
 from bundle.test_replay import mlp
 from bundle.tiny_bundle import KERNELS, MODEL, edit_json, replace_file, write_tiny
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundle.refusals import Setting, setting
+from bundle.setting import Setting, setting
 
 from ondevice.bundle.format import Checker
 from ondevice.bundle.pipeline import RATES, PipelineSpec

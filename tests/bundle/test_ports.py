@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from bundle.picture_bundle import PLACE, component_plan, picture_plans, write_picture
-from bundle.refusals import Setting, setting
+from bundle.setting import Setting, setting
 from bundle.tiny_bundle import edit_json
 
 from ondevice.bundle import open_bundle

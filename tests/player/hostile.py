@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundle.refusals import setting
+from bundle.setting import setting
 from bundle.tiny_bundle import edit_json, replace_file
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "bundle"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bundle.refusals import setting
+from bundle.setting import setting
 from player.hostile import (
     IMAGES,
     MANIFEST,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from bundle.image_bundle import write_images
 from bundle.picture_bundle import write_picture
-from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES, Setting
+from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES
+from bundle.setting import Setting
 from bundle.target_bundle import write_targets
 from bundle.tiny_bundle import edit_json, write_tiny
 
