@@ -37,13 +37,14 @@ def test_the_fit_stays_within_what_is_plausible():
     assert fit_predict.fit(fast, known.low, known.high) == known.high
 
 
-def test_what_is_written_is_plausible_and_what_the_readme_shows():
+def test_what_is_written_is_plausible_and_what_the_pages_show():
     known = constants()
     for name in ("arithmetic", "memory"):
         assert getattr(known.low, name) < getattr(known.efficiencies, name) < getattr(known.high, name)
     assert [figure.fitted for figure in known.published].count(True) == 2
-    assert f"-->\n{fit_predict.to_markdown(known)}\n<!--" in (ROOT / "README.md").read_text()
+    assert f"-->\n{fit_predict.to_sentence(known)}\n<!--" in (ROOT / "README.md").read_text()
     page = (ROOT / "docs" / "prediction.md").read_text()
+    assert f"-->\n{fit_predict.to_markdown(known)}\n<!--" in page
     ends = [figure for figure in known.published if figure.kind == REDUCTION]
     last = re.findall(r"^\| \+ Winograd .* \| (-[0-9.]+ %) \| (-[0-9.]+ %) \|$", page, re.MULTILINE)
     assert last == [(f"-{figure.predicted:.1f} %", figure.text) for figure in ends]
