@@ -135,7 +135,7 @@ def test_the_papers_baseline_is_without_its_four_optimizations_and_nothing_else(
         (["--predict", "adreno_740", "--target", "gpu"], "--target: --predict names the target, and nothing was "),
         (["--predict", "adreno_740", "--device", "cpu"], "--device: a prediction is of a picture's plans; nothing "),
         (["--predict", "adreno_740", "--steps", "0"], "--steps: a picture takes 1 step or more (got 0). Fix: use 20."),
-        (["--steps", "3"], "--steps: it goes only with --predict. Fix: leave --steps out."),
+        (["--steps", "3"], "--steps: it goes only with --predict, and with phones. Fix: leave --steps out."),
     ],
 )
 def test_what_cannot_be_predicted(words, said, capsys):
