@@ -13,6 +13,7 @@ import contextlib
 import io
 import itertools
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
@@ -148,7 +149,9 @@ def to_sentence(known: Constants) -> str:
     def listed(fitted: bool) -> str:
         return "; ".join(f"{one.what}: {one.error_text}" for one in known.published if one.fitted == fitted)
 
-    return f"Off by, where it was fitted: {listed(True)}.\nWhere it was checked: {listed(False)}."
+    text = f"Off by, where it was fitted: {listed(True)}. Where it was checked: {listed(False)}."
+    lines = textwrap.wrap(text.replace(" %", "\0%"), 120, break_on_hyphens=False)  # a number keeps its percent
+    return "\n".join(lines).replace("\0", " ")
 
 
 def write(known: Constants) -> None:
