@@ -6,10 +6,12 @@ import pytest
 from player.opencl_environment import environment
 
 from ondevice import cli
+from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.run.discovery import find_device
 from ondevice.target import load_target
+from ondevice.target.avoid import AvoidedProgram, dump_avoided
 
 pytestmark = pytest.mark.device
 
@@ -59,6 +61,42 @@ def test_launches_that_are_wrong(examine):
     assert found.keys() == {1, 3} and {row["verdict"] for row in found.values()} == {"wrong"}
     assert " sum to " in found[1]["why"] and "1 of " in found[1]["why"]
     assert found[3]["why"].endswith(": 0 values are NaN or infinite (expected 3)")
+
+
+def avoiding(bundle, device, changed=None):
+    """A list with the first program of the text encoder's plan, as `ondevice doctor` writes it."""
+    opened = open_bundle(bundle)
+    kernel = opened.plan("text_encoder", batch=1).kernels[0]
+    digest = opened.manifest.files[f"kernels/{kernel.file}.cl"].sha256
+    program = AvoidedProgram(kernel.file, changed or digest, kernel.defines, "wrong")
+    return kernel.file, dump_avoided({"name": device}, [program])
+
+
+def test_the_command_line(tool, made, tmp_path):
+    """`doctor` compares, and a plan with a program to avoid is refused on the device that it is wrong on."""
+    bundle, golden = made
+    device = find_device("cpu")
+    common = ["--device", device.index, "--cache", tmp_path / "cache"]
+    done = tool("od_player", "doctor", bundle, "--golden", golden, *common, env=environment())
+    assert done.returncode == 0 and f"{device.name}: 8 of 8 launches are as in" in done.stdout, done.stderr
+    rows = json.loads(golden.read_text())
+    rows["launches"][2]["results"][0]["odd"] = 1
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps(rows))
+    done = tool("od_player", "doctor", bundle, "--golden", wrong, "--json", *common, env=environment())
+    assert done.returncode == 13 and [row["launch"] for row in json.loads(done.stdout)["findings"]] == [2]
+    file = tmp_path / "avoid.json"
+    for name, changed, refused in [(device.name, None, True), (device.name, "0" * 64, False), ("other", None, False)]:
+        kernel, data = avoiding(bundle, name, changed)
+        file.write_bytes(data)
+        done = tool("od_player", "show", bundle, "--avoid", file, *common, env=environment())
+        assert done.returncode == (12 if refused else 0), done.stderr
+        if refused:
+            said = f"it has a program of {kernel}.cl that is wrong on {device.name}. Fix: convert again with `--avoid"
+            assert said in done.stderr
+    file.write_text('{"format": "ondevice-avoid", "version": 2}')
+    done = tool("od_player", "show", bundle, "--avoid", file, *common, env=environment())
+    assert done.returncode == 2 and "device is missing" in done.stderr
 
 
 def put(path, value):

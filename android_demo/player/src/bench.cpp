@@ -132,6 +132,8 @@ bool bench(Player& player, const BenchOptions& options, JsonWriter& out, Error& 
       .member("sustained_seconds", sustained(pictures.span()))
       .member("steps_seconds", median(steps.span()))
       .member("decoder_seconds", median(decoders.span()));
+  const auto& targets = player.bundle().manifest().targets;
+  if (!targets.empty()) out.member("plans", targets[player.bundle().target()].name);
   out.key("runs").begin_list();
   for (const double one : pictures) out.number(one);
   out.end_list();

@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "base/os.h"
+#include "doctor/avoid.h"
 #include "draw/memory.h"
 
 namespace od {
@@ -13,7 +15,19 @@ bool Player::open(const PlayerOptions& options, Error& error) {
   const bool chosen =
       options.plans ? bundle_.for_target(options.plans, error) : bundle_.for_device(device_.facts().limits(), error);
   session_.cancel = &cancelled_;
-  return chosen;
+  return chosen && (!options.avoid || avoid(options, error));
+}
+
+bool Player::avoid(const PlayerOptions& options, Error& error) {
+  Pool pool;
+  Mapping file;
+  AvoidList list;
+  if (!file.open(options.avoid, error)) {
+    error.code = Code::usage;  // a flag's, and no part of the bundle
+    return false;
+  }
+  return parse_avoid(file.bytes(), options.avoid, pool, list, error) &&
+         choose_without(bundle_, device_.facts(), list, !options.plans, error);
 }
 
 bool Player::draw(const Request& request, const Watch& watch, Drawn& out, Error& error) {

@@ -17,6 +17,7 @@ struct PlayerOptions {
   const char* device = nullptr;
   const char* cache = nullptr;
   const char* plans = nullptr;
+  const char* avoid = nullptr;  // a list of programs that are wrong on the device: no plan with one is taken
 };
 
 class Player {
@@ -34,6 +35,7 @@ class Player {
   Session& session() { return session_; }
 
  private:
+  bool avoid(const PlayerOptions& options, Error& error);
   Bundle bundle_;
   Device device_;
   Session session_;

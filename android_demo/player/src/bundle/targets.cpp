@@ -34,14 +34,6 @@ bool is_of(const TargetEntry& target, const DeviceLimits& device) {
   return false;
 }
 
-bool runs(const TargetEntry& target, const DeviceLimits& device) {
-  if (target.needs & ~device.capabilities) return false;
-  for (const Limit& limit : kLimits) {
-    if (device.*limit.has && target.*limit.most > device.*limit.has) return false;
-  }
-  return true;
-}
-
 // Why a device cannot run a target's plans, for people.
 void append_misfit(const TargetEntry& target, const DeviceLimits& device, char* out, size_t room, size_t& used) {
   const auto add = [&](const char* format, auto... values) {
@@ -99,6 +91,14 @@ bool parse_target(const Checker& check, const Json& row, const Place& at, Pool& 
 
 }  // namespace
 
+bool can_run(const TargetEntry& target, const DeviceLimits& device) {
+  if (target.needs & ~device.capabilities) return false;
+  for (const Limit& limit : kLimits) {
+    if (device.*limit.has && target.*limit.most > device.*limit.has) return false;
+  }
+  return true;
+}
+
 bool parse_targets(const Checker& check, const Json& rows, Pool& pool, Span<TargetEntry>& out) {
   const Place at("targets");
   if (!check.array(rows, 1, kMaxTargets, at) || !pool.array(out, rows.list.count, check.error())) return false;
@@ -118,11 +118,11 @@ bool target_for(const Manifest& manifest, const DeviceLimits& device, u32& targe
     if (!is_of(targets[i], device)) continue;
     of_any = true;
     target = i;
-    if (runs(targets[i], device)) return true;
+    if (can_run(targets[i], device)) return true;
   }
   for (u32 i = static_cast<u32>(targets.count); i-- > 0;) {
     target = i;
-    if (runs(targets[i], device)) return true;
+    if (can_run(targets[i], device)) return true;
   }
   if (targets.empty()) return true;  // a bundle for one kind of devices
   char why[900] = "";

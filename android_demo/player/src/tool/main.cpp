@@ -9,7 +9,7 @@
 namespace od {
 namespace {
 
-const Verb* const kVerbs[] = {&kDraw, &kRun, &kBench, &kVerify, &kShow, &kDevices};
+const Verb* const kVerbs[] = {&kDraw, &kRun, &kBench, &kVerify, &kShow, &kDevices, &kDoctor};
 Player* interrupted = nullptr;
 
 // The first Ctrl-C ends the drawing between two launches; the second ends the process.
@@ -28,11 +28,11 @@ void print_line(void* user, Level level, const char* line) {
 int print_help(FILE* to) {
   fprintf(to, "od_player %s: replays a bundle that `ondevice convert` wrote\n\n", kVersion);
   for (const Verb* verb : kVerbs) fprintf(to, "  od_player %s %s\n      %s\n", verb->name, verb->usage, verb->help);
-  fprintf(
-      to,
-      "\n  each of them: [--device D] (a number, gpu, cpu, or part of a name) [--cache DIR] [--plans TARGET] "
-      "[--verbose]\n\nResults go to stdout, all else to stderr. Exit codes: 2 usage, 9 bundle, 10 no device, 11 kernel "
-      "build,\n12 device, 13 NaN, 16 output, 130 Ctrl-C.\n");
+  fprintf(to,
+          "\n  each of them: [--device D] (a number, gpu, cpu, or part of a name) [--cache DIR] [--plans TARGET] "
+          "[--avoid FILE] [--verbose]\n\nResults go to stdout, all else to stderr. Exit codes: 2 usage, 9 bundle, 10 "
+          "no device, 11 kernel "
+          "build,\n12 device, 13 NaN, 16 output, 130 Ctrl-C.\n");
   return to == stdout ? 0 : 2;
 }
 
@@ -46,6 +46,7 @@ bool open_player(const Arguments& arguments, Player& player, Error& error) {
   options.device = arguments.value("--device");
   options.cache = arguments.value("--cache");
   options.plans = arguments.value("--plans");
+  options.avoid = arguments.value("--avoid");
   if (!player.open(options, error)) return false;
   on_interrupt(&player);
   return true;

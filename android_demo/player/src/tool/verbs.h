@@ -16,14 +16,14 @@ struct Verb {
   bool (*run)(const Arguments& arguments, Error& error);
 };
 
-extern const Verb kDraw, kRun, kBench, kVerify, kDevices, kShow;
+extern const Verb kDraw, kRun, kBench, kVerify, kDevices, kShow, kDoctor;
 
-// The player of `word` 0 by --device, --cache and --plans; Ctrl-C ends what it draws.
+// The player of `word` 0 by --device, --cache, --plans and --avoid; Ctrl-C ends what it draws.
 bool open_player(const Arguments& arguments, Player& player, Error& error);
 // What Ctrl-C ends, besides the process; null: nothing.
 void on_interrupt(Player* player);
 
 #define OD_DEVICE_FLAGS \
-  {"--device", true}, {"--cache", true}, {"--plans", true}, { "--verbose", false }
+  {"--device", true}, {"--cache", true}, {"--plans", true}, {"--avoid", true}, { "--verbose", false }
 
 }  // namespace od
