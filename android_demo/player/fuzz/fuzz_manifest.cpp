@@ -92,6 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     fuzz::check_error(error);
     return 0;
   }
+  fuzz::remember({data, size});
   for (const PlanEntry& plan : manifest.plans) {
     OD_HOLDS(plan.component < manifest.components.count && plan.file < manifest.files.count);
     OD_HOLDS(plan.arena <= kMaxBytes && plan.weight_bytes <= kMaxBytes);

@@ -103,6 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       fuzz::check_error(error);
       continue;
     }
+    fuzz::remember({data, size});
     fuzz::check_operands(*plan, manifest);
     fuzz::check_launches(*plan, manifest);
     if (plan->operands.count < 200) fuzz::check_lives(*plan);

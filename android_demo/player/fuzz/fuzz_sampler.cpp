@@ -13,6 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     fuzz::check_error(error);
     return 0;
   }
+  fuzz::remember({data, size});
   const float noise[3] = {1, -2, 0.5f}, image[3] = {0.25f, 0, -1}, output[3] = {0.5f, 1, 2};
   float given[3];
   for (u32 from_image = 0; from_image < 2; ++from_image) {

@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     fuzz::check_error(error);
     return 0;
   }
+  fuzz::remember({data, size});
   OD_HOLDS(ids.size() == 77 && tokenizer.length() == 77);
   for (const i32 id : ids) OD_HOLDS(id >= 0);
   return 0;

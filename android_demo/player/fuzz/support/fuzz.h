@@ -44,6 +44,10 @@ class Chance {
 // Part `which` of an input; empty where there are fewer.
 Bytes part(Bytes input, u32 which);
 
+// An input that was accepted: half of those to come are made from one of them. What is kept for its coverage is refused
+// almost always, and from what is refused little is made that is not.
+void remember(Bytes input);
+
 // Change a few values of a part that is JSON, or bytes of one that is not. The last part is chosen most often.
 size_t mutate_json(u8* data, size_t size, size_t most, u32 seed);
 

@@ -60,7 +60,7 @@ class Mutator {
     Error error;
     if (!parse_json(text, "", pool_, whole, error, {1 << 20, 100000, 32})) return false;
     visit(whole, 0);
-    for (u32 count = 1 + chance_.below(3); count; --count) change_one();
+    for (u32 count = 1 + chance_.below(2) * chance_.below(3); count; --count) change_one();
     most_ = most;
     return write(whole, 0, out);
   }
@@ -69,6 +69,7 @@ class Mutator {
   void visit(Json& value, u32 depth) {
     values_.push(&value);
     if (value.is(Json::Kind::text)) texts_.push(value.text);
+    if (value.number()) numbers_.push(value.real);
     for (Json& one : value.list) visit(one, depth + 1);
     for (Member& one : value.members) {
       texts_.push(one.key);
@@ -78,7 +79,7 @@ class Mutator {
 
   void change_one() {
     Json& value = *values_[chance_.below(values_.size())];
-    switch (chance_.below(6)) {
+    switch (chance_.below(8)) {
       case 0:
         value = *values_[chance_.below(values_.size())];
         return;
@@ -112,15 +113,21 @@ class Mutator {
   }
 
   void change_number(Json& value) {
-    switch (chance_.below(5)) {
+    const double step = chance_.below(2) ? 1 : 512;  // what an index and a place differ by
+    switch (chance_.below(8)) {
       case 0:
-        value.real += 1;
+        value.real += step;
         break;
       case 1:
-        value.real -= 1;
+        value.real -= step;
         break;
       case 2:
         value.real *= 2;
+        break;
+      case 3:
+      case 4:
+      case 5:
+        if (!numbers_.empty()) value.real = numbers_[chance_.below(numbers_.size())];
         break;
       default:
         value.real = kEdges[chance_.below(sizeof kEdges / sizeof *kEdges)];
@@ -240,11 +247,28 @@ class Mutator {
   Chance chance_;
   List<Json*> values_;
   List<Text> texts_;
+  List<double> numbers_;
   size_t most_ = 0;
   bool whole_ = false;
 };
 
+constexpr size_t kRemembered = 64, kLongest = 1 << 13;
+struct {
+  u8 data[kLongest];
+  size_t size;
+} accepted[kRemembered];
+size_t count_accepted = 0;
+
 }  // namespace
+
+void remember(Bytes input) {
+  if (!input.count || input.count > kLongest) return;
+  Chance chance(static_cast<u32>(count_accepted));
+  auto& place = accepted[count_accepted < kRemembered ? count_accepted : chance.below(kRemembered)];
+  memcpy(place.data, input.data, input.count);
+  place.size = input.count;
+  ++count_accepted;
+}
 
 Bytes part(Bytes input, u32 which) {
   size_t begin = 0;
@@ -258,6 +282,13 @@ Bytes part(Bytes input, u32 which) {
 
 size_t mutate_json(u8* data, size_t size, size_t most, u32 seed) {
   Chance chance(seed);
+  if (count_accepted && chance.below(2)) {
+    const auto& base = accepted[chance.below(min(count_accepted, kRemembered))];
+    if (base.size <= most) {
+      memcpy(data, base.data, base.size);
+      size = base.size;
+    }
+  }
   if (!chance.below(8)) return LLVMFuzzerMutate(data, size, most);
   u32 parts = 1;
   for (size_t i = 0; i < size; ++i) parts += !data[i];
