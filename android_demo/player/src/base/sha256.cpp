@@ -32,18 +32,28 @@ void Sha256::block(const u8* data) {
     const u32 b = rotated(w[i - 2], 17) ^ rotated(w[i - 2], 19) ^ w[i - 2] >> 10;
     w[i] = w[i - 16] + a + w[i - 7] + b;
   }
-  u32 s[8];
-  memcpy(s, state_, sizeof s);
-  for (int i = 0; i < 64; ++i) {
-    const u32 high = rotated(s[4], 6) ^ rotated(s[4], 11) ^ rotated(s[4], 25);
-    const u32 first = s[7] + high + ((s[4] & s[5]) ^ (~s[4] & s[6])) + kRounds[i] + w[i];
-    const u32 low = rotated(s[0], 2) ^ rotated(s[0], 13) ^ rotated(s[0], 22);
-    const u32 second = low + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-    memmove(s + 1, s, 7 * sizeof s[0]);
-    s[4] += first;
-    s[0] = first + second;
+  // Eight rounds at a time, after which each word of the state is in its own place again: nothing is moved.
+  u32 a = state_[0], b = state_[1], c = state_[2], d = state_[3];
+  u32 e = state_[4], f = state_[5], g = state_[6], h = state_[7];
+  const auto round = [&w](u32 p, u32 q, u32 r, u32& s, u32 t, u32 u, u32 v, u32& x, int i) {
+    const u32 high = rotated(t, 6) ^ rotated(t, 11) ^ rotated(t, 25);
+    const u32 first = x + high + (v ^ (t & (u ^ v))) + kRounds[i] + w[i];
+    const u32 low = rotated(p, 2) ^ rotated(p, 13) ^ rotated(p, 22);
+    s += first;
+    x = first + low + ((p & q) | (r & (p | q)));
+  };
+  for (int i = 0; i < 64; i += 8) {
+    round(a, b, c, d, e, f, g, h, i);
+    round(h, a, b, c, d, e, f, g, i + 1);
+    round(g, h, a, b, c, d, e, f, i + 2);
+    round(f, g, h, a, b, c, d, e, i + 3);
+    round(e, f, g, h, a, b, c, d, i + 4);
+    round(d, e, f, g, h, a, b, c, i + 5);
+    round(c, d, e, f, g, h, a, b, i + 6);
+    round(b, c, d, e, f, g, h, a, i + 7);
   }
-  for (int i = 0; i < 8; ++i) state_[i] += s[i];
+  const u32 added[8] = {a, b, c, d, e, f, g, h};
+  for (int i = 0; i < 8; ++i) state_[i] += added[i];
 }
 
 void Sha256::add(Bytes data) {
