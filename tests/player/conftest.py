@@ -36,7 +36,9 @@ def player_build(request):
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        run(cmake(), "-S", SOURCE, "-B", folder, "-DOD_TESTS=ON")
+        javac = shutil.which("javac")
+        jni = [f"-DOD_JNI={Path(javac).resolve().parents[1] / 'include'}"] if javac else []
+        run(cmake(), "-S", SOURCE, "-B", folder, "-DOD_TESTS=ON", *jni)
         run(cmake(), "--build", folder, "--parallel", "2")
     return folder
 

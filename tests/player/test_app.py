@@ -9,6 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from player.opencl_environment import environment
+
+from ondevice import cli
+from ondevice.run.opencl import choose_device
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "android_demo"
@@ -18,6 +22,9 @@ SOURCES = [
     for path in sorted((DEMO / folder).rglob("*.java"))
 ]
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wno-sign-conversion", "-Werror"]
+
+
+PROMPT = "a green star on a yellow background, é 😀"
 
 
 def run(*command, **options):
@@ -114,6 +121,23 @@ def test_a_bundle_is_opened_by_descriptor(java, bundle):
         out = java("dev.ondevice.player.PlayerCheck", "passesAllThatIsAsked", path, descriptor, pass_fds=[descriptor])
         os.close(descriptor)
         assert out == f"{said}\n"
+
+
+@pytest.mark.device
+def test_the_app_draws_what_python_draws(jdk, classes, player_build, tmp_path):
+    """Over the player itself and a bundle in one file: cancelled midway, put away for memory, and measured."""
+    bundle, packed, picture = tmp_path / "demo.ondevice", tmp_path / "demo.odpack", tmp_path / "python.png"
+    assert cli.main(["convert", "demo", "--out", str(bundle)]) == 0
+    assert cli.main(["pack", str(bundle), "--out", str(packed)]) == 0
+    # The device's compiler handles signals that the JVM lives by; libjsig lets both have them.
+    variables = environment(LD_PRELOAD=str(jdk / "lib" / "libjsig.so"), ONDEVICE_DEVICE=choose_device().name)
+    flags = [f"-Djava.library.path={player_build}", "-Dfile.encoding=UTF-8"]
+    check = ["-cp", classes, "dev.ondevice.demo.DrawCheck", tmp_path, packed, PROMPT]
+    assert run(jdk / "bin" / "java", *flags, *check, env=variables) == "passed\n"
+    drawn = ["generate", str(packed), PROMPT, "--steps", "4", "--seed", "7", "--out", str(picture)]
+    assert cli.main(drawn) == 0
+    assert (tmp_path / "picture.png").read_bytes() == picture.read_bytes()
+    assert cli.main(["bench", str(tmp_path / "rows.jsonl"), "--device", "apple"]) == 0
 
 
 def test_classes_are_read_as_javac_writes_them(classes, apk_api):

@@ -35,7 +35,7 @@ public final class AppCheck {
     void draws() throws Exception {
         presenter.typed(new Form(" a \ud83d\ude00 ", "rain", "", "", "", true));
         presenter.draw();
-        Shown done = screen.untilSays("Drawn in 2.75 s (first step after 0.25 s), 3.0 MB");
+        Shown done = screen.untilSays(" s (first step after 0.25 s), 3.0 MB of the device.");
         check(done.preview == null && done.percent == Presenter.NOTHING, done.percent);
         Form asked = done.shot.form;
         same(asked.prompt + asked.steps + asked.size, "a \ud83d\ude00464x32");
@@ -196,7 +196,7 @@ public final class AppCheck {
         presenter.turnTo(Shown.Page.BENCHMARK);
         presenter.measure();
         Shown measured = screen.untilSays(Words.MEASURED);
-        same(measured.figures.get(0), "none\nmedian: 1.50 s\npeak: 7.0 MB");
+        same(measured.figures.get(0), "none\nMedian: 1.50 s\nMemory of the app, at most: 7.0 MB");
         same(engine.snapshot().rows, "{\"device\": \"none\", \"median_seconds\": 1.5, \"peak_bytes\": 7000000, "
                 + "\"runs\": [5], \"ops\": [], \"phone\": {\"model\": \"JVM\"}, \"phone_before\": "
                 + "{\"battery_percent\": 50}, \"phone_after\": {\"battery_percent\": 50}}\n");

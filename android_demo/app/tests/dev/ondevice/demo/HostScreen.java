@@ -71,7 +71,7 @@ final class HostScreen implements Executor, Presenter.View {
     }
 
     Engine engine(File folder) {
-        return new Engine(new Store(folder), "", new Engine.Phone() {
+        return new Engine(new Store(folder), null, new Engine.Phone() {
             @Override
             public Map<String, Object> facts() {
                 return Collections.<String, Object>singletonMap("model", "JVM");

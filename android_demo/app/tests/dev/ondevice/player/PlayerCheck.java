@@ -41,7 +41,7 @@ public final class PlayerCheck {
         same(picture.parameters, "\ud83d\ude00 \u00e9\nnegative_prompt: \nguidance_scale: 7.5\n"
                 + "steps 2, seed -3, 64x32, low_memory 1, pictures 1");
         same(picture.rgb.length + " " + picture.png.length + " " + picture.deviceBytes, 3 * 64 * 32 + " 9 3000000");
-        same(picture.seconds(), 2.75);
+        same(picture.secondsToFirstStep + picture.secondsOfSteps + picture.secondsOfDecoder, 2.75);
     }
 
     void refusesWhatIsNoRequest() throws Exception {

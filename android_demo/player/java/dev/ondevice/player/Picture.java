@@ -12,7 +12,9 @@ public final class Picture {
     public final int height;
     /** In the words of AUTOMATIC1111's WebUI. */
     public final String parameters;
+    /** From the call until the first step was done: with all that was loaded and compiled. */
     public final double secondsToFirstStep;
+    /** Of all steps, the first with what it loads. */
     public final double secondsOfSteps;
     public final double secondsOfDecoder;
     /** At most, on the device. */
@@ -30,9 +32,5 @@ public final class Picture {
         this.secondsOfSteps = secondsOfSteps;
         this.secondsOfDecoder = secondsOfDecoder;
         this.deviceBytes = deviceBytes;
-    }
-
-    public double seconds() {
-        return secondsToFirstStep + secondsOfSteps + secondsOfDecoder;
     }
 }

@@ -42,7 +42,7 @@ public final class DemoApplication extends Application {
         File folder = getExternalFilesDir(null);
         File[] files = folder == null ? null : folder.listFiles();
         for (File file : files == null ? new File[0] : files) {
-            if (file.getName().endsWith(".ondevice")) {
+            if (file.getName().endsWith(".odpack") || file.getName().endsWith(".ondevice")) {
                 return new Source.OfPath(file.getPath());
             }
         }

@@ -36,6 +36,7 @@ final class DrawPage {
     private final EditText seed;
     private final CheckBox saving;
     private final LinearLayout sizeRow;
+    private final View sizePart;
     private final LinearLayout files;
     private final Button save;
     private final Button share;
@@ -82,7 +83,8 @@ final class DrawPage {
         HorizontalScrollView scroll = new HorizontalScrollView(context);
         scroll.setHorizontalScrollBarEnabled(false);
         scroll.addView(sizeRow);
-        root.addView(labelled("Size", scroll), look.wide(Look.GAP));
+        sizePart = labelled("Size", scroll);
+        root.addView(sizePart, look.wide(Look.GAP));
         saving = new CheckBox(context);
         saving.setText("Save memory (slower)");
         saving.setTextColor(look.ink);
@@ -90,6 +92,7 @@ final class DrawPage {
         root.addView(saving, look.wide(0));
 
         hearTyping();
+        showSizes();
     }
 
     private View labelled(String label, View view) {
@@ -164,6 +167,7 @@ final class DrawPage {
 
     private void showSizes() {
         sizeRow.removeAllViews();
+        sizePart.setVisibility(sizes.isEmpty() ? View.GONE : View.VISIBLE);
         for (final String one : sizes) {
             boolean chosen = one.equals(size) || !sizes.contains(size) && one.equals(sizes.get(0));
             Button chip = look.button(one, new View.OnClickListener() {

@@ -77,7 +77,7 @@ final class Engine {
     private String rows = "";
 
     /**
-     * @param kernels folder for compiled kernels
+     * @param kernels folder for compiled kernels; null: the usual one
      * @param screen runs what it is given on the screen's thread, later
      */
     Engine(Store store, String kernels, Phone phone, Executor screen) {
@@ -245,8 +245,11 @@ final class Engine {
             synchronized (this) {
                 loaded = true;
             }
+            long began = System.nanoTime();
             Picture picture = player.draw(request, watch(drawing));
-            Shot drawn = new Shot("picture-" + System.currentTimeMillis(), snapshot().bundle, complete, picture);
+            double seconds = 1e-9 * (System.nanoTime() - began);
+            String name = "picture-" + System.currentTimeMillis();
+            Shot drawn = new Shot(name, snapshot().bundle, complete, seconds, picture);
             synchronized (this) {
                 shot = drawn;
                 png = picture.png;

@@ -8,6 +8,20 @@ import java.util.Map;
 
 /** Rows of a benchmark: JSON objects, one a line, as `ondevice bench` writes and reads them. */
 final class Rows {
+    private static final int MOST_KERNELS = 6;
+    /** Keys of docs/benchmarks_on_devices.md, as a person reads them. */
+    private static final Map<String, String> FIGURES = new LinkedHashMap<String, String>();
+
+    static {
+        FIGURES.put("first_seconds", "First picture");
+        FIGURES.put("median_seconds", "Median");
+        FIGURES.put("sustained_seconds", "Sustained");
+        FIGURES.put("steps_seconds", "Of it steps");
+        FIGURES.put("decoder_seconds", "Of it decoder");
+        FIGURES.put("plan_bytes", "Memory on the device");
+        FIGURES.put("peak_bytes", "Memory of the app, at most");
+    }
+
     private Rows() {}
 
     /**
@@ -32,37 +46,41 @@ final class Rows {
         return out.toString();
     }
 
-    /** What a person reads of them: a row's name and its figures. */
+    /** What a person reads of each. */
     static List<String> summary(String rows) {
-        List<String> lines = new ArrayList<String>();
-        for (String line : rows.split("\n")) {
-            if (line.isEmpty()) {
-                continue;
-            }
-            StringBuilder text = new StringBuilder();
-            for (Map.Entry<String, Object> entry : Json.readObject(line).entrySet()) {
-                Object value = entry.getValue();
-                if (value instanceof Double || value instanceof String && text.length() == 0) {
-                    text.append(text.length() == 0 ? "" : "\n").append(figure(entry.getKey(), value));
-                }
-            }
-            lines.add(text.toString());
+        List<String> texts = new ArrayList<String>();
+        for (String line : rows.isEmpty() ? new String[0] : rows.split("\n")) {
+            texts.add(read(Json.readObject(line)));
         }
-        return lines;
+        return texts;
     }
 
-    private static String figure(String key, Object value) {
-        if (value instanceof String) {
-            return (String) value;
+    private static String read(Map<String, Object> row) {
+        StringBuilder text = new StringBuilder(String.valueOf(row.get("device")));
+        if (row.get("width") instanceof Double) {
+            text.append('\n').append(Json.write(row.get("width"))).append('x').append(Json.write(row.get("height")))
+                    .append(", ").append(Json.write(row.get("steps"))).append(" steps");
         }
-        double number = (Double) value;
-        String name = key.replace('_', ' ');
-        if (key.endsWith("_bytes") || key.endsWith("bytes")) {
-            return name.replace(" bytes", "") + ": " + Words.bytes((long) number);
+        for (Map.Entry<String, String> figure : FIGURES.entrySet()) {
+            if (row.get(figure.getKey()) instanceof Double) {
+                double value = (Double) row.get(figure.getKey());
+                text.append('\n').append(figure.getValue()).append(": ").append(
+                        figure.getKey().endsWith("_bytes") ? Words.bytes((long) value) : Words.seconds(value));
+            }
         }
-        if (key.endsWith("_seconds") || key.endsWith("seconds") || key.endsWith("_s")) {
-            return name.replace(" seconds", "") + ": " + Words.seconds(number);
+        return text.append(kernels(row.get("ops"))).toString();
+    }
+
+    /** The kernels that take longest: the player lists them first. */
+    private static String kernels(Object ops) {
+        StringBuilder text = new StringBuilder();
+        List<?> list = ops instanceof List ? (List<?>) ops : Collections.emptyList();
+        for (Object item : list.subList(0, Math.min(MOST_KERNELS, list.size()))) {
+            Map<?, ?> op = (Map<?, ?>) item;
+            text.append(text.length() == 0 ? "\n\nWhere the time goes" : "").append('\n').append(op.get("op"))
+                    .append(" (").append(op.get("kernel")).append("): ")
+                    .append(Words.seconds((Double) op.get("seconds")));
         }
-        return name + ": " + Json.write(number);
+        return text.toString();
     }
 }

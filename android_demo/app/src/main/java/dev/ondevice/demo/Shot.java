@@ -23,8 +23,8 @@ final class Shot {
         this.deviceBytes = deviceBytes;
     }
 
-    Shot(String name, String bundle, Form form, Picture picture) {
-        this(name, bundle, form, picture.seconds(), picture.secondsToFirstStep, picture.deviceBytes);
+    Shot(String name, String bundle, Form form, double seconds, Picture picture) {
+        this(name, bundle, form, seconds, picture.secondsToFirstStep, picture.deviceBytes);
     }
 
     /** What stands below the prompt in the history. */

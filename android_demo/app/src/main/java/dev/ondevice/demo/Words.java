@@ -6,7 +6,7 @@ import java.util.Locale;
 
 /** What the screen says. */
 final class Words {
-    static final String NO_BUNDLE = "Choose a bundle: one file that `ondevice pack` wrote.";
+    static final String NO_BUNDLE = "Open a bundle: a file that `ondevice pack` wrote (.odpack).";
     static final String OPENING = "Opening %s...";
     static final String READY = "Ready.";
     static final String LOADING = "Loading the model...";
