@@ -14,9 +14,13 @@ import PackageDescription
 let package = Package(
     name: "Player",
     platforms: [.iOS(.v16), .macOS(.v13)],
-    products: [.library(name: "Player", targets: ["Player"])],
+    products: [
+        .library(name: "Player", targets: ["Player"]),
+        .library(name: "DemoStudio", targets: ["DemoStudio"]),  // what is behind the demo's screens
+    ],
     targets: standIn + [
         .target(name: "Player", dependencies: metal),
-        .testTarget(name: "PlayerTests", dependencies: ["Player"] + metal),
+        .target(name: "DemoStudio", dependencies: ["Player"] + metal),
+        .testTarget(name: "PlayerTests", dependencies: ["Player", "DemoStudio"] + metal),
     ]
 )

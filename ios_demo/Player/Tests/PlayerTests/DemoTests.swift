@@ -107,4 +107,27 @@ final class DemoTests: XCTestCase {
         XCTAssertEqual(pipeline.sizes.map(\.width), [64])
         XCTAssertEqual(pipeline.samplers["euler_a"]?.first, 1)
     }
+
+    /// Python reads the result afterwards (check.sh).
+    func testABenchmarkIsExported() throws {
+        let (_, rows) = try pipeline()
+        var request = request(rows[0])
+        request.steps = 1
+        let phone = PhoneFacts(model: "none", system: "Linux", cores: 1, memoryBytes: 1 << 30)
+        let benchmark = try Benchmark(
+            bundle: DemoTests.folder!.appendingPathComponent("demo.ondevice"), request: request, repeats: 2,
+            phone: phone
+        ) { PhoneState(thermal: "nominal", batteryPercent: 80, charging: false) }
+        var pictures: Set<Int> = []
+        let result = try benchmark.run { number, all, _ in
+            pictures.insert(number)
+            XCTAssertEqual(all, 4)
+        }
+        XCTAssertEqual(pictures, [0, 1, 2, 3])
+        XCTAssertEqual(result.runs.count, 2)
+        XCTAssertEqual(Set(result.components.keys), ["text_encoder", "unet", "vae_decoder"])
+        XCTAssertGreaterThan(result.ops.count, 10)
+        XCTAssertGreaterThan(result.peakBytes, result.planBytes)
+        try result.json().write(to: DemoTests.folder!.appendingPathComponent("result.json"))
+    }
 }

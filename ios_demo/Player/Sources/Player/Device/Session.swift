@@ -14,6 +14,8 @@ public final class Session {
     private var prepared: (plan: String, launches: [Launch])?
     /// Asked between command buffers: a run ends early where it says so.
     var isCancelled: () -> Bool = { false }
+    /// Where it is not nil, each launch is a command buffer of its own, and what it took is put here.
+    var profile: [BenchmarkResult.Op]?
     /// Seconds on the GPU of the plans that ran, by component.
     public private(set) var secondsByComponent: [String: Double] = [:]
 
@@ -34,7 +36,8 @@ public final class Session {
         let scalars: [UInt32]
         let groups: MTLSize
         let group: MTLSize
-        let flops: Int
+        let kernel: String
+        let dispatch: Dispatch  // of which only `op`, `flops`, `reads` and `writes` are looked at
     }
 
     /// - Parameter device: nil for the system's own.
@@ -106,6 +109,7 @@ public final class Session {
     private static let mostLaunches = 64
 
     private func replay(_ launches: [Launch], _ component: String) throws {
+        let mostLaunches = profile == nil ? Session.mostLaunches : 1
         var running: [MTLCommandBuffer] = []
         var next = 0
         while next < launches.count {
@@ -120,13 +124,18 @@ public final class Session {
             }
             let first = next
             var flops = 0
-            while next < launches.count, next - first < Session.mostLaunches, flops < Session.mostFlops {
+            while next < launches.count, next - first < mostLaunches, flops < Session.mostFlops {
                 encode(launches[next], encoder)
-                flops += launches[next].flops
+                flops += launches[next].dispatch.flops
                 next += 1
             }
             encoder.endEncoding()
             commands.commit()
+            if profile != nil {
+                try finish(commands, component)
+                note(launches[first], commands)
+                continue
+            }
             running.append(commands)
             // One runs while the next is encoded.
             if running.count > 1 { try finish(running.removeFirst(), component) }
@@ -142,6 +151,15 @@ public final class Session {
                 fix: "close other apps, draw a smaller picture, or keep the app on the screen")
         }
         secondsByComponent[component, default: 0] += commands.gpuEndTime - commands.gpuStartTime
+    }
+
+    private func note(_ launch: Launch, _ commands: MTLCommandBuffer) {
+        let call = launch.dispatch
+        profile?.append(
+            BenchmarkResult.Op(
+                op: call.op, kernel: launch.kernel, seconds: max(commands.gpuEndTime - commands.gpuStartTime, 0),
+                runs: 1,
+                flops: call.flops, bytes: call.reads + call.writes))
     }
 
     /// Buffers and scalars are numbered together, in this order; textures by themselves (docs/bundle.md).
@@ -204,7 +222,7 @@ public final class Session {
                 program: program, arguments: given, scalars: call.scalars,
                 groups: MTLSize(width: groups[0], height: groups[1], depth: groups[2]),
                 group: MTLSize(width: call.group[0], height: call.group[1], depth: call.group[2]),
-                flops: call.flops)
+                kernel: kernel.name, dispatch: call)
         }
         prepared = (name, launches)
         return launches

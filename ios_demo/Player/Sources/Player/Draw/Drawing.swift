@@ -5,7 +5,7 @@ final class Drawing {
     private let pipeline: Pipeline
     private let request: Request
     private let plan: DrawingPlan
-    private let progress: (Progress) -> Void
+    private let progress: (DrawingProgress) -> Void
     private let spec: PipelineSpec
     private let session: Session
     private let values: Values
@@ -13,7 +13,8 @@ final class Drawing {
     private var called = 0
     private let clock = Stopwatch()
 
-    init(_ pipeline: Pipeline, _ request: Request, _ plan: DrawingPlan, _ progress: @escaping (Progress) -> Void) {
+    init(_ pipeline: Pipeline, _ request: Request, _ plan: DrawingPlan, _ progress: @escaping (DrawingProgress) -> Void)
+    {
         self.pipeline = pipeline
         self.request = request
         self.plan = plan
@@ -76,7 +77,7 @@ final class Drawing {
     }
 
     private func say(_ stage: String, secondsLeft: Double? = nil, preview: Pixels? = nil) {
-        progress(Progress(stage: stage, done: called, calls: calls, secondsLeft: secondsLeft, preview: preview))
+        progress(DrawingProgress(stage: stage, done: called, calls: calls, secondsLeft: secondsLeft, preview: preview))
     }
 
     // Before ----------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ public final class Pipeline: @unchecked Sendable {
     /// - Parameter progress: told at each step, from this thread.
     /// - Throws: `PlayerError`: `usage` for what cannot be had, `numeric` where a result is not finite, `cancelled`,
     ///   and what bundle and device can fail with.
-    public func draw(_ request: Request, progress: ((Progress) -> Void)? = nil) throws -> Drawn {
+    public func draw(_ request: Request, progress: ((DrawingProgress) -> Void)? = nil) throws -> Drawn {
         lock.withLock { cancelled = false }
         let plan = try DrawingPlan(self, request)
         return try Drawing(self, request, plan, progress ?? { _ in }).run()
@@ -216,6 +216,9 @@ extension Pipeline {
         }
         return found
     }
+
+    /// What is drawn with where a request says nothing.
+    public var usual: (sampler: String, steps: Int) { (spec.sampler, spec.steps) }
 
     /// The names of its samplers, each with the numbers of steps that there are tables for.
     public var samplers: [String: [Int]] {

@@ -48,7 +48,7 @@ public struct Request: Sendable {
 }
 
 /// What is heard of a drawing, from the thread that draws.
-public struct Progress: Sendable {
+public struct DrawingProgress: Sendable {
     /// For people: "text_encoder", "step 3 of 20", "vae_decoder".
     public let stage: String
     /// Calls of the network that were made, and in all.

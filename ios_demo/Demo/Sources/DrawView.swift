@@ -1,0 +1,94 @@
+import DemoStudio
+import SwiftUI
+
+/// A picture, and what it is drawn from.
+@MainActor
+struct DrawView: View {
+    @ObservedObject var screen: Screen
+    @FocusState private var isTyping: Bool
+
+    var body: some View {
+        NavigationStack {
+            Form {
+                Section { picture }
+                Section { texts }
+                Section { settings }
+            }
+            .navigationTitle(screen.state.model?.name ?? "No model")
+            .toolbar {
+                ToolbarItemGroup(placement: .keyboard) {
+                    Spacer()
+                    Button("Done") { isTyping = false }
+                }
+            }
+        }
+    }
+
+    @ViewBuilder private var picture: some View {
+        if let pixels = screen.state.preview ?? screen.state.picture, let image = pixels.image {
+            Image(uiImage: image).resizable().scaledToFit().frame(maxWidth: .infinity)
+                .accessibilityLabel(screen.prompt)
+        }
+        if screen.state.work == .drawing {
+            WorkView(state: screen.state)
+            Button("Cancel", role: .cancel) { screen.studio.cancel() }
+        } else {
+            Button("Draw") {
+                isTyping = false
+                screen.studio.draw(screen.request)
+            }
+            .disabled(screen.isBusy || screen.state.model == nil)
+            if let file = screen.state.pictureFile { ShareLink("Save or share", item: file) }
+        }
+        if screen.state.model == nil {
+            Text(screen.state.work == .opening ? screen.state.stage : "Open a model in the tab Model.")
+                .foregroundStyle(.secondary)
+        }
+    }
+
+    @ViewBuilder private var texts: some View {
+        TextField("Prompt", text: $screen.prompt, axis: .vertical).lineLimit(2...6).focused($isTyping)
+        TextField("What not to draw", text: $screen.negative, axis: .vertical).lineLimit(1...4).focused($isTyping)
+    }
+
+    @ViewBuilder private var settings: some View {
+        Picker("Steps", selection: $screen.steps) {
+            ForEach(screen.state.model?.steps ?? [screen.steps], id: \.self) { Text("\($0)").tag($0) }
+        }
+        Picker("Size", selection: $screen.size) {
+            ForEach(screen.state.model?.sizes ?? [], id: \.self) { size in
+                Text(verbatim: "\(size.width) x \(size.height)").tag(Optional(size))
+            }
+        }
+        HStack {
+            Text("Seed")
+            TextField("Seed", text: $screen.seed).keyboardType(.numberPad).multilineTextAlignment(.trailing)
+                .focused($isTyping)
+            Button {
+                screen.seed = "\(UInt32.random(in: 0...UInt32.max))"
+            } label: {
+                Image(systemName: "dice")
+            }
+            .accessibilityLabel("Another seed")
+        }
+        Toggle("Less memory, slower", isOn: $screen.lowMemory)
+    }
+}
+
+/// How far the work at hand is.
+@MainActor
+struct WorkView: View {
+    let state: StudioState
+
+    var body: some View {
+        VStack(alignment: .leading) {
+            ProgressView(value: min(state.fraction, 1))
+            HStack {
+                Text(state.stage)
+                Spacer()
+                if let seconds = state.secondsLeft { Text("\(Int(seconds.rounded(.up))) s left") }
+            }
+            .font(.footnote).foregroundStyle(.secondary).monospacedDigit()
+        }
+    }
+}
