@@ -8,6 +8,7 @@
 # make player-fuzz    the same for readers of the C++ player, by libFuzzer
 # make aarch64-check  the C++ player for aarch64, under qemu: a quarter of an hour
 # make apk-check    the Android app: compiled, dexed, packaged, signed and verified with what Debian, PyPI and npm have
+# make swift-check  the Swift player, built and tested where there is a toolchain, or in SWIFT_ROOT (ios_demo/check.sh)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ SECONDS ?= 60
 SEED ?= 0
 PROMPT ?= a red circle on a blue background
 
-.PHONY: demo test sweep phones parity lint fuzz player-fuzz aarch64-check apk-check clean
+.PHONY: demo test sweep phones parity lint fuzz player-fuzz aarch64-check apk-check swift-check clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.convert demo --out demo.ondevice --force
@@ -49,6 +50,9 @@ aarch64-check: $(VENV)/.dev
 
 apk-check: $(VENV)/.dev
 	$(BIN)/python android_demo/app/check/check.py
+
+swift-check: $(VENV)/.dev
+	@PYTHON=$(abspath $(BIN)/python) SWIFT_ROOT=$(SWIFT_ROOT) ios_demo/check.sh
 
 clean:
 	rm -rf build $(VENV) demo.ondevice demo.png

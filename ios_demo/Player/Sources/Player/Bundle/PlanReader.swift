@@ -1,3 +1,5 @@
+import Foundation
+
 /// Reads a plan's file: every field, and what docs/bundle.md checks "beyond types and limits".
 struct PlanReader {
     let check: Checker
@@ -177,11 +179,9 @@ struct PlanReader {
         }
         // A group's work-items for each element of its operands; sums of 128 operands of 2^40 bytes do not overflow.
         let most = min(Limit.items, items * operands.reduce(0) { $0 + elements[$1] })
-        let (plane, _) = grid[0].multipliedReportingOverflow(by: grid[1])  // of two below 2^31: it does not
-        let (all, overflow) = plane.multipliedReportingOverflow(by: grid[2])
-        guard !overflow, all <= most else {
-            throw check.fault(
-                "has \(overflow ? "too many" : "\(all)") work-items (expected at most \(most))", at["grid"])
+        let all = grid.reduce(Decimal(1)) { $0 * Decimal($1) }  // below 2^93, exactly
+        guard all <= Decimal(most) else {
+            throw check.fault("has \(all) work-items (expected at most \(most))", at["grid"])
         }
         return Dispatch(
             kernel: kernel, operands: operands, outputs: program.outputs, scalars: scalars, grid: grid, group: group,
