@@ -301,7 +301,7 @@ size_t mutate_json(u8* data, size_t size, size_t most, u32 seed) {
   Mutator mutator(seed);
   if (!mutator.change(text, room, changed)) {
     // Not JSON, or none that has room: the part alone, so that those before and after it stay.
-    if (!changed.resize(min(room, text.count + 64))) return size;
+    if (!room || !changed.resize(min(room, text.count + 64))) return size;
     memcpy(changed.begin(), text.data, text.count);
     auto* bytes = reinterpret_cast<u8*>(changed.begin());
     changed.resize(LLVMFuzzerMutate(bytes, text.count, changed.size()));
