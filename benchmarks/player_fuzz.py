@@ -107,6 +107,20 @@ def tokenizers() -> Seeds:
         yield "\0".join([vocabulary, merges, *after, text]).encode()
 
 
+def doctors() -> Seeds:
+    """A golden file and a list of programs to avoid, as docs/doctor.md has them."""
+    results = [{"operand": 2, "block": 1, "odd": 0, "sums": [0.5, -1.0], "slack": [0.0, 0.25]}]
+    launches = [
+        {"plan": "plans/tiny_width8.json", "dispatch": dispatch, "fill": fill, "results": results}
+        for dispatch, fill in enumerate(("signed", "positive"))
+    ]
+    golden = {"format": "ondevice-golden", "version": 1, "bundle": "digest", "target": "", "launches": launches}
+    program = {"kernel": "pick", "sha256": "0" * 64, "defines": {"F16": 1, "V": -4}, "why": "wrong"}
+    avoid = {"format": "ondevice-avoid", "version": 1, "device": {"name": "GPU"}, "programs": [program]}
+    manifest = compact(GOLDEN / "bundle" / "tiny.ondevice" / "bundle.json")
+    yield b"\0".join([manifest, json.dumps(golden).encode(), json.dumps(avoid).encode()])
+
+
 TARGETS: dict[str, tuple[int, Callable[[], Seeds]]] = {
     "manifest": (1 << 13, manifests),
     "plan": (1 << 13, plans),
@@ -114,6 +128,7 @@ TARGETS: dict[str, tuple[int, Callable[[], Seeds]]] = {
     "tokenizer": (1 << 12, tokenizers),
     "packed": (1 << 16, archives),
     "png": (1 << 12, pictures),
+    "doctor": (1 << 13, doctors),
 }
 """Of each target the longest input, and what its inputs are made from."""
 
