@@ -8,8 +8,6 @@
 namespace od {
 namespace {
 
-constexpr Text kManifest("bundle.json", 11);
-
 Text last_part(Text path) {
   while (path.size > 1 && path.data[path.size - 1] == '/') --path.size;
   size_t begin = path.size;
