@@ -7,6 +7,7 @@ import re
 import pytest
 from player.opencl_environment import environment
 
+from ondevice.cli import main
 from ondevice.run.cache import KernelCache
 from ondevice.run.discovery import OPTIONS, discover, find_device
 from ondevice.run.opencl import OpenCLDevice
@@ -56,6 +57,12 @@ def test_devices_are_those_of_python(tool):
         got.append([*cells[:15], sorted(cells[16].split()), cells[17]])
     assert got == expected
     assert remarks == "remarks: "
+
+
+def test_the_list_of_devices_is_in_the_words_of_python(tool, capfd):
+    assert main(["devices"]) == 0
+    expected = re.sub("used (by default|because of ONDEVICE_DEVICE);", "usable;", capfd.readouterr().out)
+    assert tool("od_player", "devices", env=environment()).stdout == expected
 
 
 def test_a_kernel_runs_on_parts_of_a_buffer(device):

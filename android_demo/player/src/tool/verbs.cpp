@@ -2,6 +2,7 @@
 #include "tool/verbs.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 namespace od {
@@ -58,11 +59,19 @@ bool run_devices(const Arguments& arguments, Error& error) {
   if (remarks[0]) fprintf(stderr, "%s\n", remarks);
   JsonWriter out;
   out.begin_list();
-  for (const Facts& facts : found) {
+  for (size_t i = 0; i < found.size(); ++i) {
+    const Facts& facts = found[i];
     describe(facts, out);
-    if (!arguments.has("--json"))
-      printf("%s %s  [%s, %s, driver %s]%s%s\n", facts.index, facts.name, facts.platform, facts.version, facts.driver,
-             facts.refused[0] ? "  not used: " : "", facts.refused);
+    if (arguments.has("--json")) continue;
+    char has[160] = "";
+    constexpr Need kByName[] = {kHalf, kImage2d, kMatrixUnit, kSubgroups, kWaveConstants};
+    for (const Need need : kByName) {
+      const size_t used = strlen(has);
+      if (facts.capabilities & need) snprintf(has + used, sizeof has - used, "%s%s", used ? ", " : "", name_of(need));
+    }
+    printf("%zu  %s  %-4s %s  [%s, %s, driver %s]  %s%s; it has %s\n", i, facts.index, name_of(facts.kind), facts.name,
+           facts.platform, facts.version, facts.driver, facts.refused[0] ? "not used: " : "usable", facts.refused,
+           has[0] ? has : "nothing beyond OpenCL 1.2");
   }
   out.end_list();
   return !arguments.has("--json") || print(out, error);
