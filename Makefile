@@ -9,6 +9,7 @@
 # make aarch64-check  the C++ player for aarch64, under qemu: a quarter of an hour
 # make apk-check    the Android app: compiled, dexed, packaged, signed and verified with what Debian, PyPI and npm have
 # make swift-check  the Swift player, built and tested where there is a toolchain, or in SWIFT_ROOT (ios_demo/check.sh)
+# make adb-check    phones over adb, against Debian's adbd as a phone on this machine; needs root and debootstrap
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -16,7 +17,7 @@ SECONDS ?= 60
 SEED ?= 0
 PROMPT ?= a red circle on a blue background
 
-.PHONY: demo test sweep phones parity lint fuzz player-fuzz aarch64-check apk-check swift-check clean
+.PHONY: demo test sweep phones parity lint fuzz player-fuzz aarch64-check apk-check swift-check adb-check clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.convert demo --out demo.ondevice --force
@@ -53,6 +54,9 @@ apk-check: $(VENV)/.dev
 
 swift-check: $(VENV)/.dev
 	@PYTHON=$(abspath $(BIN)/python) SWIFT_ROOT=$(SWIFT_ROOT) ios_demo/check.sh
+
+adb-check: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.adbd
 
 clean:
 	rm -rf build $(VENV) demo.ondevice demo.png

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from ondevice.errors import DeviceError, NoDeviceError
 
+ALIVE = 10.0  # seconds in which a phone answers that is there
 SHORT = 60.0  # seconds that a question to a phone may take
 INSTALL = "install Android's platform-tools (Debian: apt-get install adb), or put their folder into PATH"
 CONNECT = "connect one, switch on USB debugging in its developer options, and look at `adb devices`"
@@ -102,7 +103,8 @@ class Adb:
             what = f"the phone has not answered for {timeout:g} s."
             raise DeviceError(what, where=self.where, fix="plug it in again, and look at `adb devices`") from None
         answer = Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
-        if answer.code and _LOST.search(answer.err) and not self._connected():
+        # a push that was cut may say nothing of the connection, and a command has an exit code of its own
+        if answer.code and (words[0] != "shell" or _LOST.search(answer.err)) and not self._connected():
             raise DeviceError(
                 f"the connection to the phone was lost ({answer.said}).",
                 where=self.where,
@@ -111,10 +113,11 @@ class Adb:
         return answer
 
     def _connected(self) -> bool:
-        done = subprocess.run(
-            [self.program, "-s", self.serial, "get-state"], capture_output=True, timeout=SHORT, check=False
-        )
-        return done.returncode == 0 and done.stdout.strip() == b"device"
+        try:
+            command = [self.program, "-s", self.serial, "shell", "true"]
+            return subprocess.run(command, capture_output=True, timeout=ALIVE, check=False).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
 
 
 def find_phones(spec: str) -> list[Adb]:
