@@ -2,18 +2,19 @@ import XCTest
 
 @testable import Player
 
-/// The demo model, drawn through the stand-in for Metal, against what Python draws on the host's OpenCL device. The
+/// The demo model, and tiny ones of other families, drawn through the stand-in for Metal, against what Python draws on the host's OpenCL device. The
 /// folder that `drawn.py` writes is named by `ONDEVICE_DRAWN`; `check.sh` sees to it.
 final class DemoTests: XCTestCase {
     private static let folder = ProcessInfo.processInfo.environment["ONDEVICE_DRAWN"].map { URL(fileURLWithPath: $0) }
     /// The kernels of the two dialects round in half precision in other places.
     private static let leastDecibels = 40.0
 
-    private func pipeline() throws -> (Pipeline, [JSON]) {
+    private func pipeline(_ name: String = "demo") throws -> (Pipeline, [JSON]) {
         guard let folder = DemoTests.folder else { throw XCTSkip("ONDEVICE_DRAWN names no folder of drawn.py") }
         let rows = try JSON(
             parsing: try Data(contentsOf: folder.appendingPathComponent("drawn.json")), at: "drawn.json")
-        return (try Pipeline(bundle: folder.appendingPathComponent("demo.ondevice")), rows.rows)
+        let own = rows.rows.filter { $0["bundle"].string == name }
+        return (try Pipeline(bundle: folder.appendingPathComponent("\(name).ondevice")), own)
     }
 
     private func request(_ row: JSON) -> Request {
@@ -41,7 +42,12 @@ final class DemoTests: XCTestCase {
     }
 
     func testPicturesAreThoseOfPython() throws {
-        let (pipeline, rows) = try pipeline()
+        for name in ["demo", "sd21", "sdxl"] { try check(name) }
+    }
+
+    private func check(_ name: String) throws {
+        let (pipeline, rows) = try pipeline(name)
+        XCTAssertFalse(rows.isEmpty)
         for row in rows {
             var request = request(row)
             for lowMemory in [false, true] {
@@ -54,8 +60,8 @@ final class DemoTests: XCTestCase {
                     decibels(drawn.latents.floats.map(Double.init), latents, peak: peak),
                     decibels(drawn.pixels.bytes.map(Double.init), row["pixels"].flat, peak: 255),
                 ]
-                print("seed \(request.seed), low memory \(lowMemory): \(likeness.map { Int($0) }) dB")
-                XCTAssertGreaterThan(likeness.min()!, DemoTests.leastDecibels, "seed \(request.seed)")
+                print("\(name), seed \(request.seed), low memory \(lowMemory): \(likeness.map { Int($0) }) dB")
+                XCTAssertGreaterThan(likeness.min()!, DemoTests.leastDecibels, "\(name), seed \(request.seed)")
                 XCTAssertEqual(drawn.facts.texts.map(\.text), row["texts"].rows.map(\.string))
                 XCTAssertEqual(heard.last, "vae_decoder")
                 XCTAssertGreaterThanOrEqual(heard.filter { $0.hasPrefix("step ") }.count, 1)
