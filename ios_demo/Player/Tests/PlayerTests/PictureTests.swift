@@ -111,6 +111,22 @@ final class PictureTests: XCTestCase {
         XCTAssertEqual(try tokenizer(String(repeating: "ab", count: 1 << 14)).count, 77)  // in less than squared time
     }
 
+    func testPassesAreCombinedAndRescaled() {
+        let passes = ["negative_prompt", "prompt"].map { Pass(text: $0, zeros: []) }
+        func loop(rescale: String?) -> Loop {
+            Loop(
+                from: .constant(0), until: .constant(1), roles: [], prediction: "prediction", passes: passes, first: 0,
+                add: [Loop.Term(number: "g", plus: 1, minus: 0)],
+                guided: Loop.Guided(number: "g", above: 1, alone: 1), rescale: rescale)
+        }
+        let outputs: [[Float]] = [[0, 0], [1, 3]]
+        XCTAssertEqual(loop(rescale: nil).combined(outputs, ["g": 2]), [2, 6])
+        XCTAssertEqual(loop(rescale: "phi").combined(outputs, ["g": 2, "phi": 0.5]), [1.5, 4.5])
+        XCTAssertEqual(loop(rescale: "phi").combined([[7, 8]], ["g": 1, "phi": 0.5]), [7, 8])
+        XCTAssertEqual(loop(rescale: nil).passesInUse(["g": 1]).map(\.text), ["prompt"])
+        XCTAssertEqual(loop(rescale: nil).passesInUse(["g": 1.1]).count, 2)
+    }
+
     func testPicturesAreFitted() throws {
         for row in try Repository.json("pictures/fit.json").rows {
             let rows = row["pixels"].rows
