@@ -18,13 +18,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from ondevice.bundle import open_bundle
+from ondevice.bundle import TokenizerFiles, open_bundle
 from ondevice.bundle.packer import pack_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
+if (tests := str(ROOT / "tests")) not in sys.path:
+    sys.path.append(tests)  # builders of small bundles, which the tests use too
 GOLDEN = ROOT / "tests" / "golden"
 BUNDLES = ("tiny", "images", "targets", "picture")
 Seeds = Iterator[bytes]
@@ -121,6 +124,48 @@ def doctors() -> Seeds:
     yield b"\0".join([manifest, json.dumps(golden).encode(), json.dumps(avoid).encode()])
 
 
+def pipelines() -> Seeds:
+    """Requests and pipelines of `drawn_bundle`."""
+    from bundle.picture_bundle import PIPELINE
+
+    base = PIPELINE | {"sampler": {"name": "euler", "steps": 4}}
+    fast = {"sampler": {"name": "ddim", "steps": 3}, "numbers": base["numbers"] | {"w": {"default": "width"}}}
+    requests: list[dict[str, Any]] = [
+        {"prompt": "a red cat"}, {"prompt": "red", "negative_prompt": "cat", "image": [], "side": 9, "strength": 0.7},
+        {"prompt": "red", "bands": 1, "alone": 1, "unload": 1, "guidance_scale": 1.5, "width": 4},
+    ]  # fmt: skip
+    for request in requests:
+        for pipeline in (base, base | fast):
+            yield json.dumps(request).encode() + b"\0" + json.dumps(pipeline, separators=(",", ":")).encode()
+
+
+def drawn_bundle() -> bytes:
+    """The bundle that `fuzz_draw` puts pipelines into."""
+    from bundle.picture_bundle import PLACE, STATES, component_plan, picture_plans, write_picture
+    from small_tokenizer import small_files
+
+    two = (2, 4, 4, 2)
+    ports = [("sample", "f32", two), ("timestep", "f32", (1,)), ("encoder_hidden_states", "f32", (2, *STATES[1:]))]
+    tables = {
+        path.stem: json.loads(path.read_text())["table"]
+        for path in sorted((GOLDEN / "samplers").glob("*.json"))
+        if path.stem in ("euler_4", "ddim_3", "euler_a_3", "dpmpp_2m_5")
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        both = component_plan("unet", PLACE | {"batch": 2}, ports, ("out_sample", "f32", two))
+        path = write_picture(
+            Path(folder) / "base",
+            plans=[*picture_plans(), both],
+            samplers=tables,
+            tokenizers={"tokenizer": TokenizerFiles(small_files(), 3)},
+            pipeline=None,
+        )
+        manifest = json.loads((path / "bundle.json").read_text())
+        manifest["pipeline"] = manifest.pop("pipeline")
+        (path / "bundle.json").write_text(json.dumps(manifest, separators=(",", ":")))
+        return pack_bundle(open_bundle(path), Path(folder) / "base.odpack").read_bytes()
+
+
 TARGETS: dict[str, tuple[int, Callable[[], Seeds]]] = {
     "manifest": (1 << 13, manifests),
     "plan": (1 << 13, plans),
@@ -129,6 +174,7 @@ TARGETS: dict[str, tuple[int, Callable[[], Seeds]]] = {
     "packed": (1 << 16, archives),
     "png": (1 << 12, pictures),
     "doctor": (1 << 13, doctors),
+    "draw": (1 << 13, pipelines),
 }
 """Of each target the longest input, and what its inputs are made from."""
 
@@ -156,6 +202,8 @@ def write_seeds(name: str, folder: Path) -> None:
 
 def run(name: str, folder: Path, out: Path, seconds: float, seed: int) -> tuple[int, bool]:
     """How many inputs a target was given, and whether it went well."""
+    if name == "draw":
+        (folder / "fuzz_draw.odpack").write_bytes(drawn_bundle())
     seeds, corpus = folder / "seeds" / name, folder / "corpus" / name
     write_seeds(name, seeds)
     corpus.mkdir(parents=True, exist_ok=True)

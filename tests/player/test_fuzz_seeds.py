@@ -41,5 +41,8 @@ def test_seeds_of_other_files_are_read(tmp_path):
     for seed in seeds("packed"):
         (tmp_path / "b.odpack").write_bytes(seed)
         open_bundle(tmp_path / "b.odpack", verify=True)
+    (tmp_path / "draw.odpack").write_bytes(player_fuzz.drawn_bundle())
+    assert open_bundle(tmp_path / "draw.odpack", verify=True).manifest.pipeline is None
+    assert all(len(seed.split(b"\0")) == 2 for seed in seeds("draw"))
     for seed in seeds("png"):
         Image.open(io.BytesIO(seed)).load()

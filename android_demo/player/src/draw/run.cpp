@@ -191,11 +191,11 @@ bool Run::choose_table(Error& error) {
     bool found = false;
     for (const Text one : manifest.samplers) {
       found = found || one == Text(name);
-      if (one.starts_with(sampler) && one.size > sampler.size && one.data[sampler.size] == '_') {
-        const size_t used = strlen(have);
-        snprintf(have + used, sizeof have - used, "%s%.*s", used ? ", " : "",
-                 static_cast<int>(one.size - sampler.size - 1), one.data + sampler.size + 1);
-      }
+      if (!one.starts_with(sampler) || one.size < sampler.size + 2 || one.data[sampler.size] != '_') continue;
+      const Text of_steps = one.slice(sampler.size + 1, one.size);
+      if (of_steps.data[0] < '0' || of_steps.data[0] > '9') continue;  // "euler_a_20" is none of "euler"
+      const size_t used = strlen(have);
+      snprintf(have + used, sizeof have - used, "%s%.*s", used ? ", " : "", OD_TEXT(of_steps));
     }
     if (!found) {
       return fail(error, Code::usage, "sampler", have[0] ? "use one of these" : "use another sampler",
