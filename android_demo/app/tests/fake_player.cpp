@@ -5,7 +5,7 @@
 //   "late slow"  the same, and forgets what was cancelled before it began
 //   "patient"    half a second for each step
 //   "fail N why" fails with code N
-//   any other    previews and progress, then a picture of the prompt's bytes
+//   any other    previews and progress, then a file that says what was asked for
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,6 @@
 
 struct od_player {
   volatile bool cancelled;
-  bool loaded;
   int unloads;
   uint8_t rgb[3 * 64 * 32];
   char parameters[4096], text[4096];
@@ -59,11 +58,11 @@ void od_close(od_player* player) { free(player); }
 
 const char* od_describe(od_player* player) {
   snprintf(player->text, sizeof player->text,
-           "{\"name\": \"fake\", \"source\": \"fake of %d unloads%s\", \"sizes\": [{\"width\": 64, \"height\": 32, "
-           "\"memory\": {\"arena\": 1000000, \"weights\": 2000000, \"device\": 3000000, \"pictures\": 4}}], "
+           "{\"name\": \"fake\", \"source\": \"fake\", \"sizes\": [{\"width\": 64, \"height\": 32, "
+           "\"memory\": {\"arena\": 1000000, \"weights\": 2000000, \"device\": 3000000, \"pictures\": 4}}, {\"width\": "
+           "32, \"height\": 32}], "
            "\"texts\": [{\"name\": \"prompt\"}, {\"name\": \"negative_prompt\"}], \"sampler\": {\"steps\": 4}, "
-           "\"device\": {\"name\": \"none\", \"memory\": 5000000000}}",
-           player->unloads, player->loaded ? ", loaded" : "");
+           "\"device\": {\"name\": \"none\", \"memory\": 5000000000}}");
   return player->text;
 }
 
@@ -72,7 +71,6 @@ int32_t od_draw(od_player* player, const od_request* request, const od_watch* wa
   const char* prompt = request->texts[0].value;
   if (strcmp(prompt, "late slow") == 0) usleep(200000);
   player->cancelled = false;
-  player->loaded = true;
   if (strncmp(prompt, "fail ", 5) == 0) {
     char* why = nullptr;
     const auto code = static_cast<int32_t>(strtol(prompt + 5, &why, 10));
@@ -101,15 +99,15 @@ int32_t od_draw(od_player* player, const od_request* request, const od_watch* wa
                      request->numbers[i].name, request->numbers[i].value);
   }
   snprintf(player->parameters + size, sizeof player->parameters - static_cast<size_t>(size),
-           "\nsteps %u, seed %lld, %ux%u, low_memory %d, pictures %zu", request->steps,
+           "\nsteps %u, seed %lld, %ux%u, low_memory %d, pictures %zu, unloads %d", request->steps,
            static_cast<long long>(request->seed), request->width, request->height, request->low_memory,
-           request->picture_count);
+           request->picture_count, player->unloads);
   *result = {};
   result->rgb = player->rgb;
   result->width = 64;
   result->height = 32;
-  result->png = reinterpret_cast<const uint8_t*>("not a PNG");
-  result->png_bytes = 9;
+  result->png = reinterpret_cast<const uint8_t*>(player->parameters);
+  result->png_bytes = strlen(player->parameters);
   result->parameters = player->parameters;
   result->seconds_to_first_step = 0.25;
   result->seconds_of_steps = 2;
@@ -120,13 +118,9 @@ int32_t od_draw(od_player* player, const od_request* request, const od_watch* wa
 
 void od_cancel(od_player* player) { player->cancelled = true; }
 
-void od_unload(od_player* player) {
-  player->loaded = false;
-  player->unloads += 1;
-}
+void od_unload(od_player* player) { player->unloads += 1; }
 
 int32_t od_bench(od_player* player, uint32_t repeats, const char** json, od_error*) {
-  player->loaded = true;
   snprintf(player->text, sizeof player->text,
            "{\"device\": \"none\", \"median_seconds\": 1.5, \"peak_bytes\": 7000000, \"runs\": [%u], \"ops\": []}",
            repeats);

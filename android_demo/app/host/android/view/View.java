@@ -148,6 +148,8 @@ public class View {
 
     public void setFitsSystemWindows(boolean fits) {}
 
+    public void setKeepScreenOn(boolean on) {}
+
     public void setStateListAnimator(StateListAnimator animator) {}
 
     public void setHorizontalScrollBarEnabled(boolean enabled) {}

@@ -33,14 +33,14 @@ public final class AppCheck {
     }
 
     void draws() throws Exception {
-        presenter.typed(new Form(" a \ud83d\ude00 ", "rain", "", "", "", true));
+        presenter.typed(new Form(" a \ud83d\ude00 ", "rain", "", "", "32x32", true));
         presenter.draw();
         Shown done = screen.untilSays(" s (first step after 0.25 s), 3.0 MB of the device.");
         check(done.preview == null && done.percent == Presenter.NOTHING, done.percent);
         Form asked = done.shot.form;
-        same(asked.prompt + asked.steps + asked.size, "a \ud83d\ude00464x32");
         check(Long.parseLong(asked.seed) >= 0 && asked.lowMemory, asked.json());
-        same(new String(done.png, "UTF-8"), "not a PNG");
+        same(new String(done.png, "UTF-8"), "a \ud83d\ude00\nnegative_prompt: rain\nsteps 4, seed " + asked.seed
+                + ", 32x32, low_memory 1, pictures 0, unloads 0");
         screen.until(new HostScreen.Wish() {
             @Override
             public boolean granted(Shown now) {
@@ -95,8 +95,10 @@ public final class AppCheck {
         same(warned.kind, Snapshot.Kind.WARNING);
         presenter.cancel();
         same(screen.untilReady().status, Words.CANCELLED + " " + Words.PUT_AWAY);
-        presenter.open(bundle);
-        same(screen.untilReady().report.get("Model"), "fake of 0 unloads");
+        presenter.typed(form("one", "2"));
+        presenter.draw();
+        String said = new String(screen.untilSays("Drawn in").png, "UTF-8");
+        check(said.endsWith("unloads 2"), said);
     }
 
     void saysWhatIsWrong() throws Exception {
@@ -104,7 +106,7 @@ public final class AppCheck {
             {"", "4", "1", "", "Prompt: say what to draw."},
             {"a", "0", "1", "", "Steps: not a whole number from 1 to 1000 (got 0)."},
             {"a", "4", "-1", "", "Seed: not a whole number from 0 to 9223372036854775807 (got -1)."},
-            {"a", "4", "1", "9x9", "Size: this bundle has no 9x9; it has [64x32]."},
+            {"a", "4", "1", "9x9", "Size: this bundle has no 9x9; it has [64x32, 32x32]."},
         };
         for (String[] one : mistakes) {
             presenter.typed(new Form(one[0], "", one[1], one[2], one[3], false));

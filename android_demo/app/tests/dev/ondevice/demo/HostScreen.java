@@ -21,10 +21,12 @@ final class HostScreen implements Executor, Presenter.View {
 
     final List<String> statuses = new ArrayList<String>();
     Shown shown;
+    private volatile boolean crowded;
     private final BlockingQueue<Runnable> queue = new LinkedBlockingQueue<Runnable>();
 
     @Override
     public void execute(Runnable work) {
+        crowded |= !queue.isEmpty();
         queue.add(work);
     }
 
@@ -49,6 +51,7 @@ final class HostScreen implements Executor, Presenter.View {
             work.run();
             work = null;
         }
+        check(!crowded, "a notice was given before the last was heard");
         return shown;
     }
 

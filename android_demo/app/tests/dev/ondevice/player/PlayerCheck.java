@@ -39,8 +39,9 @@ public final class PlayerCheck {
         request.imageHeight = 1;
         Picture picture = player.draw(request, null);
         same(picture.parameters, "\ud83d\ude00 \u00e9\nnegative_prompt: \nguidance_scale: 7.5\n"
-                + "steps 2, seed -3, 64x32, low_memory 1, pictures 1");
-        same(picture.rgb.length + " " + picture.png.length + " " + picture.deviceBytes, 3 * 64 * 32 + " 9 3000000");
+                + "steps 2, seed -3, 64x32, low_memory 1, pictures 1, unloads 0");
+        same(picture.rgb.length + " " + picture.deviceBytes, 3 * 64 * 32 + " 3000000");
+        same(new String(picture.png, "UTF-8"), picture.parameters);
         same(picture.secondsToFirstStep + picture.secondsOfSteps + picture.secondsOfDecoder, 2.75);
     }
 

@@ -185,6 +185,7 @@ final class Screen {
         go.setVisibility(now.page == Shown.Page.DRAW && !now.canCancel ? View.VISIBLE : View.GONE);
         look.paint(go, true, now.canDraw);
         cancel.setVisibility(now.canCancel ? View.VISIBLE : View.GONE);
+        root.setKeepScreenOn(now.canCancel);
         turnTo(now.page);
         drawPage.show(now);
         look.paint(measure, true, now.canMeasure);
