@@ -1,5 +1,6 @@
 """Bundles for an iPhone, of the demo model and of tiny ones of other families, and what Python draws with them on the
-host's OpenCL device, for the Swift player's tests: FOLDER/NAME.ondevice and FOLDER/drawn.json.
+host's OpenCL device, for the Swift player's tests: FOLDER/NAME.ondevice and FOLDER/drawn.json. And bundles that are
+made to break a player: FOLDER/hostile.
 
     python ios_demo/Player/Tests/drawn.py FOLDER
 """
@@ -7,6 +8,7 @@ host's OpenCL device, for the Swift player's tests: FOLDER/NAME.ondevice and FOL
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,9 +82,24 @@ def drawn(name: str, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def write_hostile(folder: Path) -> None:
+    """The bundles of tests/player/hostile.py, and `hostile.json`: what each is, its path, and how a refusal begins."""
+    from player import test_hostile
+
+    shutil.rmtree(folder, ignore_errors=True)
+    messages = dict(json.loads(test_hostile.GOLDEN.read_text()))
+    rows = []
+    for number, case in enumerate(test_hostile.cases()):
+        place = folder / str(number)
+        place.mkdir(parents=True)
+        path = case.make(place).relative_to(folder)
+        rows.append({"what": case.what, "path": str(path), "message": messages[case.what]})
+    (folder / "hostile.json").write_text(json.dumps(rows))
+
+
 def main(folder: Path) -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tests"))
-    folder.mkdir(parents=True, exist_ok=True)
+    write_hostile(folder / "hostile")
     rows = [row for name in REQUESTS for row in drawn(name, folder)]
     (folder / "drawn.json").write_text(json.dumps(rows))
 

@@ -187,8 +187,8 @@ public final class Studio: @unchecked Sendable {
     public func memoryIsShort() {
         if state.work != .idle {
             return end(
-                "The phone ran short of memory, and the drawing was ended before the phone would end the app. Close other "
-                    + "apps, choose a smaller picture, or draw with less memory.")
+                "The phone ran short of memory, and the drawing was ended before the phone would end the app. Close "
+                    + "other apps, choose a smaller picture, or draw with less memory.")
         }
         queue.async { [self] in lock.withLock { pipeline }?.unload() }
     }
@@ -209,7 +209,8 @@ public final class Studio: @unchecked Sendable {
 
     // Reports ---------------------------------------------------------------------------------------------------------
 
-    /// Tells, from any thread, of the device and its memory; with what a request would take where nothing is being done.
+    /// Tells, from any thread, of the device and its memory; where nothing is being done with what a
+    /// request would take.
     public func report(_ request: Request, then: @escaping @Sendable ([ReportRow]) -> Void) {
         guard state.work == .idle else { return then(phoneRows()) }
         queue.async { [self] in then(phoneRows() + modelRows(request)) }

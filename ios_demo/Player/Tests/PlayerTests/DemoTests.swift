@@ -2,8 +2,8 @@ import XCTest
 
 @testable import Player
 
-/// The demo model, and tiny ones of other families, drawn through the stand-in for Metal, against what Python draws on the host's OpenCL device. The
-/// folder that `drawn.py` writes is named by `ONDEVICE_DRAWN`; `check.sh` sees to it.
+/// The demo model, and tiny ones of other families, drawn through the stand-in for Metal, against what Python draws on
+/// the host's OpenCL device. The folder that `drawn.py` writes is named by `ONDEVICE_DRAWN`; `check.sh` sees to it.
 final class DemoTests: XCTestCase {
     private static let folder = ProcessInfo.processInfo.environment["ONDEVICE_DRAWN"].map { URL(fileURLWithPath: $0) }
     /// The kernels of the two dialects round in half precision in other places.
@@ -69,6 +69,24 @@ final class DemoTests: XCTestCase {
         }
         pipeline.unload()
         XCTAssertEqual(pipeline.session.device.currentAllocatedSize, 0)
+    }
+
+    /// Bundles that are made to break a player: the same that Python and the C++ player refuse.
+    func testHostileBundlesAreRefused() throws {
+        guard let folder = DemoTests.folder?.appendingPathComponent("hostile") else {
+            throw XCTSkip("ONDEVICE_DRAWN names no folder of drawn.py")
+        }
+        let list = try Data(contentsOf: folder.appendingPathComponent("hostile.json"))
+        let rows = try JSON(parsing: list, at: "hostile.json").rows
+        XCTAssertGreaterThan(rows.count, 200)
+        for row in rows {
+            let path = folder.appendingPathComponent(row["path"].string)
+            let message = refusal { try ModelBundle(at: path).verify() }?
+                .replacingOccurrences(of: path.path, with: path.lastPathComponent)
+            // What no `Int` holds is its largest here.
+            let words = row["message"].string.replacingOccurrences(of: "\(UInt64.max)", with: "\(Int.max)")
+            XCTAssertEqual(message?.hasPrefix(words), true, "\(row["what"].string): \(message ?? "taken")")
+        }
     }
 
     func testADrawingIsCancelled() throws {

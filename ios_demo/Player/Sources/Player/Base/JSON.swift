@@ -177,7 +177,9 @@ private struct JSONParser {
             let key = Exact(try text())
             space()
             guard take(":") else { throw fault("a colon is missing") }
-            guard object.add(key, try value()) else { throw fault("the key \(JSON.quoted(key.text)) is there twice") }
+            guard object.add(key, try value()) else {
+                throw JSONFault.text("the key \(JSON.quoted(key.text)) is there twice")
+            }
             space()
             if take("}") { return .object(object) }
             guard take(",") else { throw fault("a comma is missing") }

@@ -16,9 +16,13 @@ public enum Dtype: String, CaseIterable, Sendable {
 public typealias Sizes = [String: Int]
 
 extension Sizes {
+    private static let usualOrder = ["batch", "height", "width", "stage", "rows"]
+
     /// "batch=2 height=64 width=64".
     var shown: String {
-        isEmpty ? "no sizes" : sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: " ")
+        let names =
+            Sizes.usualOrder.filter { self[$0] != nil } + keys.filter { !Sizes.usualOrder.contains($0) }.sorted()
+        return isEmpty ? "no sizes" : names.map { "\($0)=\(self[$0]!)" }.joined(separator: " ")
     }
 }
 

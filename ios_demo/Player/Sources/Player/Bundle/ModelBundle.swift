@@ -26,7 +26,7 @@ public final class ModelBundle {
         let mapping = try Mapping(path: url.path, at: url.lastPathComponent)
         guard PackedFiles.isPacked(mapping) else {
             throw PlayerError(
-                .bundle, "is not a bundle in one file.", at: url.lastPathComponent,
+                .bundle, "is not a bundle (its first bytes are others).", at: url.lastPathComponent,
                 fix: "give a file that `ondevice pack` wrote")
         }
         try self.init(files: try PackedFiles(mapping, name: url.lastPathComponent))

@@ -190,7 +190,8 @@ final class PackedFiles: BundleFiles {
             throw fault("is encrypted or of unknown size (got flags \(entry.flags), expected 0)", path)
         }
         guard packed == bytes, bytes <= Limit.bytes else {
-            throw fault("has \(packed) bytes packed and \(bytes) unpacked (expected the same)", path)
+            let expected = "expected the same, at most \(Limit.bytes)"
+            throw fault("has \(packed) bytes packed and \(bytes) unpacked (\(expected))", path)
         }
         guard offset == free else {
             throw fault("begins at \(offset) (expected \(free), where the entry before it ends)", path)

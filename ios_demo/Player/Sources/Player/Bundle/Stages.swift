@@ -104,7 +104,10 @@ struct Stage {
             guard whole[stage.output.name] == nil else {
                 throw stage.fault("\(stage.output.name) was made by an earlier stage")
             }
-            whole[stage.output.name] = [1, height * made[1] / high] + made[2...]
+            // Bounded, so that no product of a later stage is too large to count.
+            let rows = height * (made[1] / high)
+            guard rows <= Limit.size * 64 else { throw stage.fault("it makes a picture of \(rows) rows") }
+            whole[stage.output.name] = [1, rows] + made[2...]
         }
         return whole
     }

@@ -123,7 +123,7 @@ struct DrawingPlan {
         let strength = request.image == nil ? nil : spec.latents.strength
         table = try DrawingPlan.table(bundle, spec, request, begins: strength != nil)
         if let strength {
-            let left = Int(Double(table.steps) * numbers[strength]!)
+            let left = Int(Double(table.steps) * min(max(numbers[strength]!, 0), 1))
             guard left > 0, table.steps - left < table.calls.count else {
                 throw PlayerError(
                     .usage, "nothing is left to draw (got \(numbers[strength]!) of \(table.steps) steps).",
