@@ -104,8 +104,7 @@ def _compile(out: Path) -> list[api.ClassFile]:
     java = {name: sorted(map(str, folder.rglob("*.java"))) for name, folder in _folders().items()}
     for name in ("host", "classes"):
         (out / name).mkdir()
-    # JDKs of 11 to 19 compile Java 7.
-    flags = ["-nowarn", "-Xlint:-options", "--release", "7"]
+    flags = ["-nowarn", "-Xlint:-options", "--release", "8"]
     run("javac", *flags, "-d", out / "host", *java["host"])
     run("javac", *flags, "-cp", out / "host", "-d", out / "classes", *java["player"], *java["app"])
     return [api.class_file(path.read_bytes()) for path in sorted((out / "classes").rglob("*.class"))]
@@ -154,7 +153,7 @@ def _unreached(client: str, package: str, said: str) -> SystemExit:
 
 
 def _dex(out: Path) -> Path:
-    # This dx takes classes of Java 6. Those of Java 7 that call nothing dynamically differ in their number alone.
+    # This dx takes classes of Java 6. Those of Java 8 without lambdas and default methods differ in their number alone.
     older = out / "java6"
     shutil.copytree(out / "classes", older)
     for path in older.rglob("*.class"):
