@@ -14,6 +14,7 @@ from ondevice.measure.doctor.content import POSITIVE, SIGNED, content
 from ondevice.measure.doctor.examine import expected
 from ondevice.measure.doctor.launches import launches
 from ondevice.measure.doctor.runner import LaunchRunner
+from ondevice.plan.plan import Dispatch, Kernel, Operand, Plan
 from ondevice.run.opencl import choose_device
 from ondevice.target import load_target
 from ondevice.target.avoid import read_avoided
@@ -88,6 +89,18 @@ def test_every_launch_stands_once(made):
     assert {launch.kernel for launch in found} == {kernel for _, plan in plans for kernel in plan.kernels}
     twice = launches([*plans, *plans])
     assert len(twice) == len(found) and [launch.alike for launch in twice] == [2 * launch.alike for launch in found]
+
+
+def test_scratch_is_not_compared():
+    """What nothing reads afterwards may hold anything, such as the last of several groups' sums."""
+    names = ("x", "y", "scratch", "z")
+    operands = tuple(Operand(name, "f32", (4,), 16, 512 * place) for place, name in enumerate(names))
+    common = {"scalars": (), "grid": (1, 1, 1), "group": (1, 1, 1), "node": "n", "op": "Add"}
+    common |= {"flops": 0, "reads": 0, "writes": 0}
+    calls = [Dispatch(0, (0, 1, 2), 2, **common), Dispatch(1, (1, 3), 1, **common)]
+    kernels = (Kernel("a", ()), Kernel("b", ()))
+    plan = Plan("unet", {}, "f32", 2048, operands, (0,), (3,), kernels, tuple(calls))
+    assert [launch.compared for launch in launches([("file", plan)])] == [(1,), (1,)]
 
 
 class Roots:

@@ -121,6 +121,10 @@ def test_only_what_changed_is_pushed(phones, tmp_path):
     assert len(phones.pushed()) == FILES
     assert phones.bench("--device", "adb:A", "--keep") == 0
     assert phones.pushed() == []
+    cut = phones.folder / "A" / f"ondevice.{PICTURE.name}" / "bundle" / "kernels" / "fill.cl"
+    cut.write_bytes(cut.read_bytes()[:-1])  # whatever the phone's list says
+    assert phones.bench("--device", "adb:A", "--keep") == 0
+    assert phones.pushed() == ["fill.cl"]
     other = tmp_path / "other" / PICTURE.name
     shutil.copytree(PICTURE, other)
     name = "samplers/tiny_2.json"
