@@ -22,5 +22,6 @@ let package = Package(
         .target(name: "Player", dependencies: metal),
         .target(name: "DemoStudio", dependencies: ["Player"] + metal),
         .testTarget(name: "PlayerTests", dependencies: ["Player", "DemoStudio"] + metal),
+        .testTarget(name: "EmbeddingTests", dependencies: ["Player", "DemoStudio"]),  // by what is public alone
     ]
 )

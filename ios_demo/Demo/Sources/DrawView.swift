@@ -1,4 +1,5 @@
 import DemoStudio
+import Player
 import SwiftUI
 
 /// A picture, and what it is drawn from.

@@ -22,6 +22,8 @@ public struct StudioState: Sendable {
         public let usualSteps: Int
     }
 
+    public init() {}
+
     public internal(set) var work = Work.idle
     public internal(set) var model: Model?
     /// For people: what is being done, how much of it (0 to 1), and how long the rest takes.
