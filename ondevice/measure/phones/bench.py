@@ -27,7 +27,7 @@ ERRORS: dict[int, type[OnDeviceError]] = {
     12: DeviceError,
     13: NumericError,
 }
-RESULT, LOG = "result.json", "log"
+RESULT, LOG, PID = "result.json", "log", "pid"
 KILLED = 128 + 9  # what the system does to a process that it has no memory for
 
 
@@ -83,8 +83,8 @@ class OnPhone:
         """
         line = " ".join(map(shlex.quote, [verb, self._place, *words]))
         answer = self.adb.shell(
-            f"cd {self.folder.path} && ./{PLAYER} {line} > {RESULT} 2> {LOG}; code=$?; cat {RESULT}; "
-            f"tail -c 4000 {LOG} >&2; exit $code",
+            f"cd {self.folder.path} || exit 1; ./{PLAYER} {line} > {RESULT} 2> {LOG} & echo $! > {PID}; wait $!; "
+            f"code=$?; rm -f {PID}; cat {RESULT}; tail -c 4000 {LOG} >&2; exit $code",
             timeout=None,
         )
         if answer.code not in codes:
@@ -101,8 +101,10 @@ class OnPhone:
 
     def _clean(self) -> None:
         """Nothing stays behind, unless that was asked for; where the connection is lost, the next run sees to it."""
-        if not self._keep:
-            with suppress(DeviceError):
+        with suppress(DeviceError):
+            # after Ctrl-C the player still draws: a phone's shell does not end with its connection
+            self.adb.shell(f"cd {self.folder.path} && test -f {PID} && kill $(cat {PID}) && rm -f {PID}")
+            if not self._keep:
                 self.folder.remove()
 
 

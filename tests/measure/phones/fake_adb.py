@@ -66,7 +66,7 @@ def main(words):
     command = rest[0].replace("./od_player", phone["player"]).replace(TMP, str(root))
     if "/od_player --version" in command:
         command = f"{phone['player']} --version"
-    return subprocess.run(["sh", "-c", command], check=False).returncode
+    return subprocess.run(["sh", "-c", command], check=False, start_new_session=True).returncode
 
 
 if __name__ == "__main__":

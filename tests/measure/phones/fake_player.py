@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 ROW = {
@@ -45,6 +46,8 @@ def main(words):
     mode = os.environ.get("FAKE_PLAYER", "")
     if words[0] == "verify":
         return 0
+    if mode == "hangs":
+        time.sleep(100)
     if mode == "killed":
         return 137
     if mode == "silent":

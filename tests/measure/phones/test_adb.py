@@ -5,8 +5,11 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import stat
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -197,6 +200,27 @@ def test_a_player_that_fails(phones, monkeypatch, capsys, mode, code, words):
     assert phones.bench("--device", "adb") == code
     assert f"adb:A: {words}" in capsys.readouterr().err
     assert not phones.left()
+
+
+@pytest.mark.parametrize("keep", [[], ["--keep"]])
+def test_an_interrupt_ends_the_player_on_the_phone(phones, monkeypatch, keep):
+    """A phone's shell goes on without its connection."""
+    monkeypatch.setenv("FAKE_PLAYER", "hangs")
+    words = [str(PICTURE), "--player", str(phones.player), "--device", "adb", *keep]
+    command = [sys.executable, "-m", "ondevice.bench", *words]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    file = phones.folder / "A" / f"ondevice.{PICTURE.name}" / "pid"
+    while not (file.is_file() and file.read_text().endswith("\n")):
+        assert running.poll() is None
+        time.sleep(0.05)
+    player = int(file.read_text())
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.wait(60) == 130
+    with pytest.raises(ProcessLookupError):
+        for _ in range(100):
+            os.kill(player, 0)
+            time.sleep(0.05)
+    assert not file.exists() and bool(phones.left()) == bool(keep)
 
 
 @pytest.mark.parametrize(
