@@ -174,7 +174,7 @@ public final class AppCheck {
         Engine next = after.engine(kept);
         Presenter again = new Presenter(next, Shown.Page.HISTORY);
         again.attach(after);
-        next.restore(new Engine.Opener() {
+        next.restore(new Source.Finder() {
             @Override
             public Source find(String key) {
                 return new Source.OfPath(key);

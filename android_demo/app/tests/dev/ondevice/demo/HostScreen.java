@@ -74,7 +74,7 @@ final class HostScreen implements Executor, Presenter.View {
     }
 
     Engine engine(File folder) {
-        return new Engine(new Store(folder), null, new Engine.Phone() {
+        return new Engine(new Store(folder), null, new Phone() {
             @Override
             public Map<String, Object> facts() {
                 return Collections.<String, Object>singletonMap("model", "JVM");

@@ -24,7 +24,7 @@ public final class DemoApplication extends Application {
                         main.post(work);
                     }
                 });
-        engine.restore(new Engine.Opener() {
+        engine.restore(new Source.Finder() {
             @Override
             public Source find(String key) {
                 return key.startsWith("content:") ? new DocumentSource(getContentResolver(), Uri.parse(key))

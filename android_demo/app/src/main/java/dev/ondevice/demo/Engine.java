@@ -1,23 +1,17 @@
 package dev.ondevice.demo;
 
-import dev.ondevice.player.Options;
 import dev.ondevice.player.Picture;
-import dev.ondevice.player.Player;
 import dev.ondevice.player.PlayerException;
 import dev.ondevice.player.Request;
 import dev.ondevice.player.Watch;
 
-import java.io.Closeable;
 import java.io.IOException;
-import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.concurrent.Executor;
 import java.util.concurrent.ExecutorService;
-import java.util.concurrent.Executors;
-import java.util.concurrent.ThreadFactory;
 
 /**
  * The player and all that the screen shows, for as long as the process lives: screens come and go (rotation,
@@ -25,40 +19,16 @@ import java.util.concurrent.ThreadFactory;
  * done by one worker, in order. It knows nothing of Android.
  */
 final class Engine {
-    /** Told on the screen's thread that there is a new {@link Engine#snapshot}. */
-    interface Listener {
-        void changed();
-    }
-
-    /** What the phone says about itself for a benchmark's rows. */
-    interface Phone {
-        /** What it is. */
-        Map<String, Object> facts();
-
-        /** How warm and charged it is now. */
-        Map<String, Object> state();
-    }
-
-    /** One drawing or benchmark, and whether it is to end. */
-    private static final class Job {
-        volatile boolean cancelled;
-    }
-
     private final Store store;
-    private final String kernels;
     private final Phone phone;
-    private final Executor screen;
-    private final ExecutorService worker = thread("ondevice-player");
-    private final ExecutorService disk = thread("ondevice-files");
+    private final Notices notices;
+    private final ExecutorService worker = Worker.thread("ondevice-player");
+    private final ExecutorService disk = Worker.thread("ondevice-files");
     private final Random chance = new Random();
 
-    // Of the worker alone; `player` is also what cancel() speaks to.
-    private volatile Player player;
-    private Closeable held;
+    private final Loaded player;
 
     // All below is guarded by `this`.
-    private Listener listener;
-    private boolean told;
     private Job job;
     private boolean loaded;
     private boolean putAway;
@@ -82,21 +52,9 @@ final class Engine {
      */
     Engine(Store store, String kernels, Phone phone, Executor screen) {
         this.store = store;
-        this.kernels = kernels;
+        player = new Loaded(kernels);
         this.phone = phone;
-        this.screen = screen;
-    }
-
-    /** One thread, which does not keep the process alive. */
-    static ExecutorService thread(final String name) {
-        return Executors.newSingleThreadExecutor(new ThreadFactory() {
-            @Override
-            public Thread newThread(Runnable work) {
-                Thread thread = new Thread(work, name);
-                thread.setDaemon(true);
-                return thread;
-            }
-        });
+        notices = new Notices(screen);
     }
 
     synchronized Snapshot snapshot() {
@@ -104,9 +62,9 @@ final class Engine {
                 preview, shot, png, history, rows);
     }
 
-    /** One screen at a time hears; null: none does. */
-    synchronized void listen(Listener screenListener) {
-        listener = screenListener;
+    /** One screen at a time hears of changes; null: none does. */
+    void listen(Notices.Listener screen) {
+        notices.listen(screen);
     }
 
     synchronized void typed(Form typed) {
@@ -114,7 +72,7 @@ final class Engine {
     }
 
     /** Reads what was kept, then gives `opener` the key of the bundle that was open ("" for none). */
-    void restore(final Opener opener) {
+    void restore(final Source.Finder opener) {
         disk.execute(new Runnable() {
             @Override
             public void run() {
@@ -130,15 +88,9 @@ final class Engine {
                 if (again != null) {
                     open(again);
                 }
-                tell();
+                notices.tell();
             }
         });
-    }
-
-    /** Finds a bundle again by its {@link Source#key}. */
-    interface Opener {
-        /** @return null where there is none */
-        Source find(String key);
     }
 
     /** Opens a bundle instead of the one that is open. Nothing happens while something is drawn. */
@@ -161,20 +113,16 @@ final class Engine {
     private void openNow(Source chosen) {
         Facts found = null;
         Throwable failure = null;
-        closeNow();
         try {
-            Options options = new Options().cache(kernels);
-            held = chosen.open(options);
-            player = Player.open(options);
-            found = Facts.read(player.describe());
+            found = player.open(chosen);
         } catch (Exception | LinkageError | OutOfMemoryError failed) {
             failure = failed;
-            closeNow();
         }
         synchronized (this) {
             if (source != chosen) {
                 return;  // another was chosen meanwhile, and the worker opens it next
             }
+            loaded = false;
             facts = found;
             phase = found == null ? Snapshot.Phase.NO_BUNDLE : Snapshot.Phase.READY;
             say(found == null ? Snapshot.Kind.ERROR : Snapshot.Kind.INFORMATION,
@@ -183,24 +131,6 @@ final class Engine {
         if (found != null) {
             keep();
         }
-    }
-
-    private void closeNow() {
-        if (player != null) {
-            player.close();
-            player = null;
-        }
-        synchronized (this) {
-            loaded = false;
-        }
-        try {
-            if (held != null) {
-                held.close();
-            }
-        } catch (IOException gone) {
-            // nothing was written to it
-        }
-        held = null;
     }
 
     /** Draws what the form says, or says what is wrong with it. */
@@ -217,85 +147,93 @@ final class Engine {
             say(Snapshot.Kind.ERROR, mistake.getMessage());
             return;
         }
-        final Job drawing = begin(Snapshot.Phase.DRAWING, Words.LOADING);
-        worker.execute(new Runnable() {
-            @Override
-            public void run() {
-                drawNow(drawing, complete, request);
-            }
-        });
+        begin(Snapshot.Phase.DRAWING, Words.LOADING, new Drawing(complete, request));
     }
 
-    private synchronized Job begin(Snapshot.Phase next, String saying) {
-        job = new Job();
+    private synchronized void begin(Snapshot.Phase next, String saying, Job work) {
+        job = work;
         phase = next;
         preview = null;
         done = 0;
         calls = 0;
         say(Snapshot.Kind.INFORMATION, saying);
-        return job;
+        worker.execute(work);
     }
 
-    private void drawNow(Job drawing, Form complete, Request request) {
-        keep();
-        try {
-            if (drawing.cancelled) {
-                throw new PlayerException(PlayerException.CANCELLED, Words.CANCELLED);
+    /** What the worker is asked for, and whether it is to end. */
+    private abstract class Job implements Runnable {
+        volatile boolean cancelled;
+
+        /** Gives what the screen then says. */
+        abstract String work() throws IOException;
+
+        @Override
+        public void run() {
+            keep();
+            try {
+                if (cancelled) {
+                    throw new PlayerException(PlayerException.CANCELLED, Words.CANCELLED);
+                }
+                synchronized (Engine.this) {
+                    loaded = true;
+                }
+                finish(Snapshot.Kind.INFORMATION, work());
+            } catch (Exception | OutOfMemoryError failure) {
+                boolean ended = failure instanceof PlayerException
+                        && ((PlayerException) failure).code == PlayerException.CANCELLED;
+                finish(ended ? Snapshot.Kind.INFORMATION : Snapshot.Kind.ERROR,
+                        ended ? Words.CANCELLED : Words.of(failure));
             }
-            synchronized (this) {
-                loaded = true;
-            }
+        }
+    }
+
+    private final class Drawing extends Job implements Watch {
+        private final Form complete;
+        private final Request request;
+
+        Drawing(Form complete, Request request) {
+            this.complete = complete;
+            this.request = request;
+        }
+
+        @Override
+        String work() throws IOException {
             long began = System.nanoTime();
-            Picture picture = player.draw(request, watch(drawing));
+            Picture picture = player.draw(request, this);
             double seconds = 1e-9 * (System.nanoTime() - began);
             String name = "picture-" + System.currentTimeMillis();
             Shot drawn = new Shot(name, snapshot().bundle, complete, seconds, picture);
-            synchronized (this) {
+            synchronized (Engine.this) {
                 shot = drawn;
                 png = picture.png;
             }
-            finish(Snapshot.Kind.INFORMATION, Words.done(drawn));
-            add(drawn, picture.png);
-        } catch (Exception | OutOfMemoryError failure) {
-            fail(failure);
+            return Words.done(drawn) + add(drawn, picture.png);
         }
-    }
 
-    private void fail(Throwable failure) {
-        if (failure instanceof PlayerException && ((PlayerException) failure).code == PlayerException.CANCELLED) {
-            finish(Snapshot.Kind.INFORMATION, Words.CANCELLED);
-        } else {
-            finish(Snapshot.Kind.ERROR, Words.of(failure));
-        }
-    }
-
-    private Watch watch(final Job drawing) {
-        return new Watch() {
-            @Override
-            public void progress(int doneNow, int callsNow, double secondsLeft, String stage) {
-                if (drawing.cancelled) {
-                    player.cancel();  // again: the first may have come before the drawing began
-                    return;
-                }
-                synchronized (Engine.this) {
-                    done = doneNow;
-                    calls = callsNow;
-                    if (!putAway) {
-                        say(Snapshot.Kind.INFORMATION, Words.step(doneNow, callsNow, stage, secondsLeft));
-                    } else {
-                        tell();
-                    }
+        @Override
+        public void progress(int doneNow, int callsNow, double secondsLeft, String stage) {
+            if (cancelled) {
+                player.cancel();  // again: the first may have come before the drawing began
+                return;
+            }
+            synchronized (Engine.this) {
+                done = doneNow;
+                calls = callsNow;
+                if (putAway) {
+                    notices.tell();
+                } else {
+                    say(Snapshot.Kind.INFORMATION, Words.step(doneNow, callsNow, stage, secondsLeft));
                 }
             }
+        }
 
-            @Override
-            public void preview(int doneNow, byte[] rgb, int width, int height) {
-                synchronized (Engine.this) {
-                    preview = new Snapshot.Pixels(rgb, width, height);
-                    tell();
-                }
+        @Override
+        public void preview(int doneNow, byte[] rgb, int width, int height) {
+            synchronized (Engine.this) {
+                preview = new Snapshot.Pixels(rgb, width, height);
+                notices.tell();
             }
-        };
+        }
     }
 
     /** The job is over; memory that was asked for meanwhile is given back. */
@@ -323,10 +261,7 @@ final class Engine {
         }
         job.cancelled = true;
         say(Snapshot.Kind.INFORMATION, Words.CANCELLING);
-        Player running = player;
-        if (running != null) {
-            running.cancel();
-        }
+        player.cancel();
     }
 
     /** Measures; the rows say what the phone was like before and after. */
@@ -334,32 +269,17 @@ final class Engine {
         if (phase != Snapshot.Phase.READY || job != null) {
             return;
         }
-        final Job measuring = begin(Snapshot.Phase.MEASURING, Words.BENCHMARK);
-        worker.execute(new Runnable() {
+        begin(Snapshot.Phase.MEASURING, Words.BENCHMARK, new Job() {
             @Override
-            public void run() {
-                measureNow(measuring, repeats);
+            String work() throws IOException {
+                Map<String, Object> before = phone.state();
+                String found = Rows.join(player.bench(repeats), phone.facts(), before, phone.state());
+                synchronized (Engine.this) {
+                    rows = found;
+                }
+                return Words.MEASURED;
             }
         });
-    }
-
-    private void measureNow(Job measuring, int repeats) {
-        try {
-            if (measuring.cancelled) {
-                throw new PlayerException(PlayerException.CANCELLED, Words.CANCELLED);
-            }
-            synchronized (this) {
-                loaded = true;
-            }
-            Map<String, Object> before = phone.state();
-            String found = Rows.join(player.bench(repeats), phone.facts(), before, phone.state());
-            synchronized (this) {
-                rows = found;
-            }
-            finish(Snapshot.Kind.INFORMATION, Words.MEASURED);
-        } catch (Exception | OutOfMemoryError failure) {
-            fail(failure);
-        }
     }
 
     /** The system asks for memory: the model is put away at once, or when what goes on is done. */
@@ -390,13 +310,7 @@ final class Engine {
     }
 
     private void unloadNow() {
-        try {
-            if (player != null) {
-                player.unload();
-            }
-        } catch (PlayerException closed) {
-            // it holds nothing then
-        }
+        player.unload();
         synchronized (this) {
             loaded = false;
         }
@@ -410,7 +324,7 @@ final class Engine {
                 show(chosen);
                 synchronized (Engine.this) {
                     form = chosen.form;
-                    tell();
+                    notices.tell();
                 }
             }
         });
@@ -422,7 +336,7 @@ final class Engine {
             synchronized (this) {
                 shot = chosen;
                 png = file;
-                tell();
+                notices.tell();
             }
         } catch (IOException gone) {
             synchronized (this) {
@@ -431,18 +345,17 @@ final class Engine {
         }
     }
 
-    private void add(Shot drawn, byte[] file) {
+    /** Puts a picture into the history; gives what is to be said where that fails. */
+    private String add(Shot drawn, byte[] file) {
         try {
             List<Shot> all = store.add(snapshot().history, drawn, file);
             synchronized (this) {
-                history = Collections.unmodifiableList(new ArrayList<Shot>(all));
-                tell();
+                history = Collections.unmodifiableList(all);
             }
             keep();
+            return "";
         } catch (IOException full) {
-            synchronized (this) {
-                say(Snapshot.Kind.WARNING, "The picture is not in the history: " + full.getMessage());
-            }
+            return " It is not in the history: " + full.getMessage() + ".";
         }
     }
 
@@ -474,27 +387,6 @@ final class Engine {
     private synchronized void say(Snapshot.Kind how, String saying) {
         kind = how;
         message = saying;
-        tell();
-    }
-
-    /** At most one notice waits for the screen: a drawing that is faster than the screen must not fill its queue. */
-    private synchronized void tell() {
-        if (told || listener == null) {
-            return;
-        }
-        told = true;
-        screen.execute(new Runnable() {
-            @Override
-            public void run() {
-                Listener hears;
-                synchronized (Engine.this) {
-                    told = false;
-                    hears = listener;
-                }
-                if (hears != null) {
-                    hears.changed();
-                }
-            }
-        });
+        notices.tell();
     }
 }

@@ -21,7 +21,7 @@ public final class MainActivity extends Activity implements Presenter.View, Scre
     private static final int EXPORT = 4;
     private static final String PAGE = "page";
     /** Of all activities that come and go: decoding and writing, off the screen's thread. */
-    private static final Executor FILES = Engine.thread("ondevice-pictures");
+    private static final Executor FILES = Worker.thread("ondevice-pictures");
 
     private Engine engine;
     private Presenter presenter;

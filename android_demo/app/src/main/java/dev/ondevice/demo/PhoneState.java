@@ -12,7 +12,7 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 
 /** What the phone is, and how warm and charged; in the words of docs/benchmarks_on_devices.md. */
-final class PhoneState implements Engine.Phone {
+final class PhoneState implements Phone {
     /** Names of PowerManager's states, by number. */
     private static final String[] THERMAL = {
         "none", "light", "moderate", "severe", "critical", "emergency", "shutdown"

@@ -7,7 +7,7 @@ import java.util.List;
 import java.util.Map;
 
 /** Between a screen and the engine: what is shown for a {@link Snapshot}, and what a touch does. Of one screen. */
-final class Presenter implements Engine.Listener {
+final class Presenter implements Notices.Listener {
     static final int NOTHING = -2;
     static final int UNKNOWN = -1;
     static final int REPEATS = 5;

@@ -160,8 +160,8 @@ final class Screen {
 
     private LinearLayout benchmarkPage() {
         LinearLayout out = look.column();
-        out.addView(look.text("Draws a picture " + Presenter.REPEATS + " times after a warm-up. Export gives the row that"
-                + " `ondevice bench` reads, with the phone's temperature and battery before and after.", 14,
+        out.addView(look.text("Draws a picture " + Presenter.REPEATS + " times after a warm-up. Export gives the row"
+                + " that `ondevice bench` reads, with the phone's temperature and battery before and after.", 14,
                 look.faint), look.wide(0));
         LinearLayout buttons = look.row();
         buttons.addView(measure, look.share(0));

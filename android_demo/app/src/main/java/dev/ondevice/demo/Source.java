@@ -20,6 +20,15 @@ interface Source {
      */
     Closeable open(Options options) throws IOException;
 
+    /** Finds a bundle again. */
+    interface Finder {
+        /**
+         * @param key what {@link Source#key} gave; empty: nothing was open
+         * @return null where there is none
+         */
+        Source find(String key);
+    }
+
     /** A folder or a file. */
     final class OfPath implements Source {
         private final String path;
