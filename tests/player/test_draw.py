@@ -1,5 +1,6 @@
 """od_player and Python draw the same files, byte for byte, from the same bundle on the same device."""
 
+import functools
 import json
 import os
 import signal
@@ -43,16 +44,27 @@ def demo(tmp_path_factory):
     return out
 
 
+FAMILY_CASES = [
+    "sdxl_e2e",
+    pytest.param("sd2_e2e_zero_snr", marks=pytest.mark.phones),
+    pytest.param("sdxl_e2e_negative", marks=pytest.mark.phones),
+]
+FAMILY_TARGETS = {"sdxl_e2e": "host", "sd2_e2e_zero_snr": "adreno_740", "sdxl_e2e_negative": "apple_a16"}
+
+
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Tiny networks of two other families, for a phone and for the host."""
-    folder, found = tmp_path_factory.mktemp("families"), {}
-    for name, target in (("sd2_e2e_zero_snr", "adreno_740"), ("sdxl_e2e", "host"), ("sdxl_e2e_negative", "apple_a16")):
-        family, _ = CASES[name]
-        source = checkpoint(FAMILIES[family], case(name)[0]["scheduler"])
-        recipe = Recipe("f16", "", load_target(target))
-        found[name] = compile_bundle(source, folder / f"{name}.ondevice", recipe, sizes=[(WIDTH, HEIGHT)])
-    return found
+def family(tmp_path_factory):
+    """`family(case)`: a bundle of tiny networks of another family, for a phone or for the host."""
+
+    @functools.cache
+    def compiled(name):
+        name_of_family, _ = CASES[name]
+        source = checkpoint(FAMILIES[name_of_family], case(name)[0]["scheduler"])
+        recipe = Recipe("f16", "", load_target(FAMILY_TARGETS[name]))
+        path = tmp_path_factory.mktemp("families") / f"{name}.ondevice"
+        return compile_bundle(source, path, recipe, sizes=[(WIDTH, HEIGHT)])
+
+    return compiled
 
 
 def drawn(player, bundle, prompt, folder, flags, python=()):
@@ -80,8 +92,8 @@ def test_the_same_bytes(demo, player, tmp_path, flags):
     assert ours == theirs
 
 
-@pytest.mark.parametrize("name", ["sd2_e2e_zero_snr", "sdxl_e2e", "sdxl_e2e_negative"])
-def test_other_families_draw_the_same_bytes(small, player, tmp_path, name):
+@pytest.mark.parametrize("name", FAMILY_CASES)
+def test_other_families_draw_the_same_bytes(family, player, tmp_path, name):
     config, numbers = case(name)[0], CASES[name][1]
     flags = [
         "--steps",
@@ -92,7 +104,7 @@ def test_other_families_draw_the_same_bytes(small, player, tmp_path, name):
     ]
     if config.get("negative_prompt") is not None:
         flags += ["--negative", config["negative_prompt"]]
-    ours, theirs = drawn(player, small[name], config["prompt"], tmp_path, flags)
+    ours, theirs = drawn(player, family(name), config["prompt"], tmp_path, flags)
     assert ours == theirs
 
 
@@ -189,9 +201,9 @@ def test_wrong_use_says_what_to_do(demo, tool, tmp_path, words, code, said):
     assert os.listdir(tmp_path) == []
 
 
-def test_verify_reads_every_file(demo, player, small):
+def test_verify_reads_every_file(demo, player, family):
     assert "whole; " in player("verify", demo).stdout
-    assert "whole; " in player("verify", small["sdxl_e2e"]).stdout
+    assert "whole; " in player("verify", family("sdxl_e2e")).stdout
 
 
 def test_versions_are_the_same(tool):
