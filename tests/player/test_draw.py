@@ -162,14 +162,17 @@ def test_memory_is_what_the_plan_says(demo, player):
     assert used["peak_bytes"] - driver - used["arena"] - used["weights"] < 30e6
 
 
-def test_ctrl_c_leaves_no_file(demo, player, player_build, tmp_path):
-    command = [player_build / "od_player", "draw", demo, PROMPT, "--steps", "50", "--out", tmp_path / "a.png"]
+def test_ctrl_c_leaves_no_file(demo, player_build, tmp_path):
+    """It comes while steps are drawn: after the first, of whose preview the file says."""
+    words = [PROMPT, "--steps", "50", "--preview", tmp_path / "steps", "--out", tmp_path / "a.png"]
+    command = [player_build / "od_player", "draw", demo, *words]
     with subprocess.Popen([*map(str, command)], env=environment(), stderr=subprocess.PIPE) as running:
-        time.sleep(0.7)
+        while not (tmp_path / "steps" / "step-001.png").exists() and running.poll() is None:
+            time.sleep(0.01)
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=60)
     assert running.returncode == 130
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["steps"]
 
 
 REFUSED = [
