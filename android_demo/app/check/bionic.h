@@ -58,7 +58,6 @@ struct DIR;
 #define MADV_DONTNEED 4
 #define CLOCK_MONOTONIC 1
 #define _SC_PAGESIZE 0x27
-#define _SC_PHYS_PAGES 0x62
 #define RTLD_NOW 2
 #define RTLD_LOCAL 0
 #define EINTR 4

@@ -210,11 +210,6 @@ double seconds() {
 u64 memory_peak() { return status_line("VmHWM:"); }
 u64 memory_now() { return status_line("VmRSS:"); }
 
-u64 memory_of_machine() {
-  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-  return pages > 0 && page > 0 ? static_cast<u64>(pages) * static_cast<u64>(page) : 0;
-}
-
 double read_number(Text text) {
   // strtod reads the locale's decimal mark, which an app may have changed; the text is JSON's, so a point.
   char copy[512];

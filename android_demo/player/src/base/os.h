@@ -46,10 +46,9 @@ using Found = void (*)(void* user, const char* name, u64 bytes, i64 used);
 bool list_folder(const char* path, Found found, void* user);
 void touch(const char* path);
 
-double seconds();         // a clock that only goes forward
-u64 memory_peak();        // bytes of this process in memory at most, until now; 0 where the system does not say
-u64 memory_now();         // and now
-u64 memory_of_machine();  // bytes, 0 where unknown
+double seconds();   // a clock that only goes forward
+u64 memory_peak();  // bytes of this process in memory at most, until now; 0 where the system does not say
+u64 memory_now();   // and now
 
 // A number's shortest text that is read back as itself, as Python and JSON write one ("7.5", "1e-05", "20.0").
 void write_number(char* out, size_t room, double value);

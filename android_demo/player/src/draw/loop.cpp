@@ -105,17 +105,7 @@ bool Run::run_passes(const Loop& loop, Span<const Pass> group, Span<float> out, 
       output.host = {reinterpret_cast<u8*>(out.data), out.count * sizeof(float)};
       return session_.run(*plan, feeds.inputs(), {&output, 1}, error);
     }
-    List<DeviceValue> made;
-    List<Output> outputs;
-    if (!made.resize(role.keeps.count) || !outputs.resize(role.keeps.count)) {
-      return Pool::no_memory(error, role.keeps.count * sizeof(Output));
-    }
-    for (size_t k = 0; k < role.keeps.count; ++k) {
-      outputs[k].port = role.keeps[k].port;
-      outputs[k].value = &made[k];
-    }
-    if (!session_.run(*plan, feeds.inputs(), outputs.span(), error)) return false;
-    for (size_t k = 0; k < role.keeps.count; ++k) values_.keep(role.keeps[k].value, kNone, made[k]);
+    if (!run_and_keep(role, *plan, feeds, kNone, error)) return false;
   }
   return true;
 }

@@ -68,14 +68,17 @@ bool Run::keep_zeros(const Role& role, i32 text, Error& error) {
   return true;
 }
 
-bool Run::run_once(const Role& role, i32 text, Error& error) {
-  const Plan* plan;
-  if (!plan_of(role, 1, plan, error)) return false;
-  Feeds feeds(session_);
+// What the ports of a role outside of the loop are fed with.
+bool Run::feed_role(const Role& role, i32 text, Feeds& feeds, Error& error) {
   for (const Feed& one : role.feeds) {
     Part part;
     if (!feed(one, text, feeds, part, error) || !feeds.add(one.port, {&part, 1}, error)) return false;
   }
+  return true;
+}
+
+// Run a plan; what it makes stays on the device, as the role's values.
+bool Run::run_and_keep(const Role& role, const Plan& plan, const Feeds& feeds, i32 text, Error& error) {
   List<DeviceValue> made;
   List<Output> outputs;
   if (!made.resize(role.keeps.count) || !outputs.resize(role.keeps.count)) {
@@ -85,8 +88,16 @@ bool Run::run_once(const Role& role, i32 text, Error& error) {
     outputs[i].port = role.keeps[i].port;
     outputs[i].value = &made[i];
   }
-  if (!session_.run(*plan, feeds.inputs(), outputs.span(), error)) return false;
+  if (!session_.run(plan, feeds.inputs(), outputs.span(), error)) return false;
   for (size_t i = 0; i < role.keeps.count; ++i) values_.keep(role.keeps[i].value, text, made[i]);
+  return true;
+}
+
+bool Run::run_once(const Role& role, i32 text, Error& error) {
+  const Plan* plan;
+  if (!plan_of(role, 1, plan, error)) return false;
+  Feeds feeds(session_);
+  if (!feed_role(role, text, feeds, error) || !run_and_keep(role, *plan, feeds, text, error)) return false;
   for (size_t i = 0; i < role.keeps.count; ++i) {
     List<float> host;
     if (!values_.host(values_.at(role.keeps[i].value, text), host, error)) return false;

@@ -333,10 +333,7 @@ bool Run::decode(Span<const float> sample, List<float>& out, Error& error) {
   const Plan* plan;
   if (!plan_of(decoder, 1, plan, error)) return false;
   Feeds feeds(session_);
-  for (const Feed& one : decoder.feeds) {
-    Part part;
-    if (!feed(one, kNone, feeds, part, error) || !feeds.add(one.port, {&part, 1}, error)) return false;
-  }
+  if (!feed_role(decoder, kNone, feeds, error)) return false;
   const size_t scale = pipeline_.latents.scale, count = 3 * size_.width * scale * size_.height * scale;
   if (!out.resize(count)) return Pool::no_memory(error, count * sizeof(float));
   Output output;

@@ -44,6 +44,8 @@ class Run {
   bool runs(const Role& role) const;
   bool run_role(const Role& role, Span<const i32> texts, Error& error);
   bool run_once(const Role& role, i32 text, Error& error);
+  bool run_and_keep(const Role& role, const Plan& plan, const Feeds& feeds, i32 text, Error& error);
+  bool feed_role(const Role& role, i32 text, Feeds& feeds, Error& error);
   bool keep_zeros(const Role& role, i32 text, Error& error);
   bool feed(const Feed& feed, i32 text, Feeds& feeds, Part& out, Error& error);
   bool feed_picture(const Feed& feed, Feeds& feeds, Part& out, Error& error);
