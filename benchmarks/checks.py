@@ -95,7 +95,21 @@ READERS: dict[str, list[str]] = {
     "ondevice/diffusion/tokenizer.py": TOKENS,
     "ondevice/diffusion/latents_file.py": ["tests/diffusion/test_latents_file.py"],
     **dict.fromkeys(
-        (f"ondevice/diffusion/{name}.py" for name in ("pipeline", "values", "guidance", "request")), REPLAY
+        (
+            f"ondevice/diffusion/{name}.py"
+            for name in (
+                "after",
+                "before",
+                "guidance",
+                "loop",
+                "pipeline",
+                "request",
+                "request_checks",
+                "roles",
+                "values",
+            )
+        ),
+        REPLAY,
     ),
     "ondevice/diffusion/*image.py": ["tests/diffusion/test_image.py", "tests/diffusion/test_init_image.py"],
     "ondevice/diffusion/picture_file.py": ["tests/diffusion/test_picture_file.py", "tests/diffusion/test_files.py"],

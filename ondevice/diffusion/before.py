@@ -1,0 +1,48 @@
+"""What comes before the loop: texts and pictures are encoded, and the noise to begin with is drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ondevice.bundle.pipeline import InitialNoise, Sample
+from ondevice.diffusion.guidance import passes_in_use
+from ondevice.diffusion.image import drawn
+from ondevice.diffusion.noise import Noise
+from ondevice.diffusion.request_checks import checked_latents
+from ondevice.diffusion.roles import Roles
+
+
+def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise) -> np.ndarray:
+    """Do all of `before`, in its order; what it makes is kept in `roles.values`.
+
+    Args:
+        latents: given instead of the seed's noise.
+
+    Returns:
+        float32 [1, channels, height / scale, width / scale], the noise that the loop begins with.
+
+    Raises:
+        UsageError: latents are missing or of another shape.
+        NumericError: a role's result is not finite.
+    """
+    spec, values, base = roles.spec, roles.values, roles.spec.latents
+    shape = (1, base.channels, roles.place["height"], roles.place["width"])
+    passes = (one for loop in spec.denoise for one in passes_in_use(loop, values.numbers))
+    texts = dict.fromkeys(one.text for one in passes if one.text is not None)
+    start = None
+    for step in spec.before:
+        if isinstance(step, InitialNoise):
+            start = stream.randn(shape) if latents is None else checked_latents(latents, shape, base.scale)
+        elif isinstance(step, Sample):
+            if (moments := values.get(step.moments)) is not None:
+                clean = drawn(roles.session.read(moments), stream if step.draw else None)
+                values.keep(
+                    step.keep, np.float32(base.scaling) * (clean - np.float32(base.shift)) if step.scaled else clean
+                )
+        elif not values.runs(step):
+            continue
+        elif step.every == "text":
+            roles.run_for_texts(step, list(texts))
+        else:
+            roles.run(step)
+    return checked_latents(latents, shape, base.scale) if start is None else start
