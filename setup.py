@@ -20,6 +20,7 @@ setup(
         "ondevice.converters.read",
         "ondevice.diffusion",
         "ondevice.diffusion.samplers",
+        "ondevice.diffusion.text",
         "ondevice.export",
         "ondevice.graph",
         "ondevice.lower",

@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 class Tokenizer:
     """Ids of a prompt. Make one with `Tokenizer.from_files`.
 
-    `size` is one more than the highest id; `bos`, `eos` and `pad` are the ids of the start, the end and the filling.
+    `size` is one more than the highest id; `bos`, `eos` and `pad` are the ids of the start, the end and the filling,
+    `comma` that of a comma, if it has one; `length` is how many ids a text encoder takes.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -38,6 +39,8 @@ class Tokenizer:
         ]
         self.bos, self.eos, self.pad = ids
         self.size = vocabulary.size
+        self.comma: int | None = self._backend.token_to_id(",</w>")  # one that ends a word, as most do
+        self.length = LENGTH
 
     @classmethod
     def from_files(cls, source: str | Path | Mapping[str, bytes]) -> Tokenizer:
@@ -71,6 +74,12 @@ class Tokenizer:
                     f"it is too long with all vectors of {name!r}.", where="prompt", fix="name the token less often"
                 )
         return text
+
+    def piece(self, text: str) -> tuple[str, list[int], list[int]]:
+        """A text spelled out, its ids without start and end, and where in it each begins."""
+        text = self.spelled_out(text)
+        encoding = self._encode(text)
+        return text, list(encoding.ids), [start for start, _ in encoding.offsets]
 
     def pad77(self, ids: list[int]) -> np.ndarray:
         """int32[77]: `ids` cut to 77, the last then being the end, or filled up with `pad`.

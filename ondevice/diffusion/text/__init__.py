@@ -1,0 +1,1 @@
+"""Texts that people write: weights, chunks, parts. The specification is docs/prompts.md."""

@@ -1,0 +1,114 @@
+"""Tokens of a text, cut into chunks that a text encoder takes. The specification is docs/prompts.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ondevice.diffusion.text.emphasis import Sections
+
+BACKTRACK = 20
+"""Tokens after a comma that go into the next chunk with what does not fit any more."""
+
+
+class Pieces(Protocol):
+    """What is asked of a tokenizer (`ondevice.diffusion.tokenizer.Tokenizer`)."""
+
+    bos: int
+    eos: int
+    pad: int
+    comma: int | None
+    length: int
+
+    def piece(self, text: str) -> tuple[str, list[int], list[int]]: ...
+
+
+class Token(NamedTuple):
+    """An id, its weight, which piece of the text it is of, and where it begins in that piece."""
+
+    id: int
+    weight: float
+    piece: int
+    start: int
+
+
+Chunk = list[Token]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A text's tokens in chunks, without starts and ends; at least one chunk. `pieces`: texts, spelled out."""
+
+    chunks: list[Chunk]
+    pieces: list[str]
+
+    def first(self, count: int) -> tuple[Reading, str]:
+        """The first chunks, and the words that are left out so; none of these: ""."""
+        rest = [token for chunk in self.chunks[count:] for token in chunk]
+        if not rest:
+            return Reading(self.chunks[:count], self.pieces), ""
+        piece = rest[0].piece
+        left_out = "".join([self.pieces[piece][rest[0].start :], *self.pieces[piece + 1 :]])
+        return Reading(self.chunks[:count], self.pieces), left_out.strip()
+
+
+def chunked(sections: Sections, tokenizer: Pieces) -> Reading:
+    """Chunks of up to `length` - 2 tokens. A section begins a new one; and what does not fit begins one after the last
+    comma, if that is not too far back. Reference: AUTOMATIC1111's web UI, whose values are in tests/data/prompts."""
+    pieces, numbered = _tokens(sections, tokenizer)
+    room = tokenizer.length - 2
+    chunks: list[Chunk] = []
+    for place, tokens in enumerate(numbered):
+        chunk: Chunk = []
+        comma: int | None = None  # where in the chunk the last comma is
+        for token in tokens:
+            if token.id == tokenizer.comma:
+                comma = len(chunk)
+            elif len(chunk) == room and comma is not None and room - comma <= BACKTRACK:
+                chunks.append(chunk[: comma + 1])
+                chunk, comma = chunk[comma + 1 :], None
+            if len(chunk) == room:
+                chunks.append(chunk)
+                chunk, comma = [], None
+            chunk.append(token)
+        if chunk or place < len(numbered) - 1 or not chunks:
+            chunks.append(chunk)
+    return Reading(chunks, pieces)
+
+
+def cut(sections: Sections, tokenizer: Pieces) -> Reading:
+    """All tokens, cut where a chunk is full: BREAK and commas mean nothing here."""
+    pieces, numbered = _tokens(sections, tokenizer)
+    room = tokenizer.length - 2
+    tokens = [token for section in numbered for token in section]
+    return Reading([tokens[start : start + room] for start in range(0, max(len(tokens), 1), room)], pieces)
+
+
+def padded(chunk: Sequence[Token], tokenizer: Pieces) -> np.ndarray:
+    """int32 [length]: the start, the chunk's ids, the end, and padding."""
+    ids = [tokenizer.bos, *(token.id for token in chunk), tokenizer.eos]
+    return np.array([*ids, *[tokenizer.pad] * (tokenizer.length - len(ids))], np.int32)
+
+
+def weights(chunk: Sequence[Token], length: int) -> np.ndarray:
+    """float32 [length]: the weight of each position; of the start, the end and padding 1."""
+    found = np.ones(length, np.float32)
+    found[1 : 1 + len(chunk)] = [token.weight for token in chunk]
+    return found
+
+
+def _tokens(sections: Sections, tokenizer: Pieces) -> tuple[list[str], list[list[Token]]]:
+    pieces: list[str] = []
+    found: list[list[Token]] = []
+    for section in sections:
+        found.append([])
+        for piece in section:
+            text, ids, starts = tokenizer.piece(piece.text)
+            found[-1] += [
+                Token(index, piece.weight, len(pieces), start) for index, start in zip(ids, starts, strict=True)
+            ]
+            pieces.append(text)
+    return pieces, found
