@@ -21,6 +21,7 @@ setup(
         "ondevice.diffusion",
         "ondevice.diffusion.samplers",
         "ondevice.diffusion.text",
+        "ondevice.drawing",
         "ondevice.export",
         "ondevice.graph",
         "ondevice.lower",

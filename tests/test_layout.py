@@ -27,6 +27,7 @@ LAYERS = [
     ("measure",),
     ("api",),
     ("cli", "flags"),
+    ("drawing",),
     (
         "convert",
         "pack",

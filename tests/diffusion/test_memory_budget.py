@@ -8,7 +8,7 @@ import pytest
 from diffusion.fake_networks import spec_of
 from tiny_model import TINY
 
-from ondevice import cli, errors, generate
+from ondevice import cli, errors
 from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.random_weights import random_checkpoint_from_configs
@@ -16,6 +16,7 @@ from ondevice.diffusion import memory_budget
 from ondevice.diffusion.bands import decode
 from ondevice.diffusion.memory_budget import Need, Way
 from ondevice.diffusion.request import Request
+from ondevice.drawing import memory
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -174,7 +175,7 @@ def way_of(bundle, *, guidance=7.5, image=False, has=0, maps=False, **flags):
     args = Namespace(**{"tile_vae": None, "max_memory": None} | flags)
     pixels = np.zeros((16, 16, 3), np.uint8) if image else None
     request = Request(prompt="x", width=16, height=16, guidance_scale=guidance, image=pixels)
-    return generate.way_of(args, bundle, {"global_bytes": has, "maps_weights": maps, "name": "small"}, request)
+    return memory.way_of(args, bundle, {"global_bytes": has, "maps_weights": maps, "name": "small"}, request)
 
 
 @pytest.mark.parametrize(

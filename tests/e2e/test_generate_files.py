@@ -15,6 +15,7 @@ from PIL import Image
 
 from ondevice import cli, errors, generate
 from ondevice.diffusion.request import Picture
+from ondevice.drawing import outputs
 from ondevice.run.profile import Profile
 
 SIZES = ("64", "64x", "x64", "-64x64", "6.4x64", "64x64x64", "٦٤x64", "")  # that are none
@@ -145,7 +146,7 @@ def test_what_cannot_be_drawn_or_kept_is_refused_before_the_work(flags, words, d
 
 
 def test_a_second_output_that_fails_costs_nothing_but_itself(drawn, tmp_path, monkeypatch):
-    real = generate.write_output
+    real = outputs.write_output
 
     def full(path, fill):
         if path.name == "noise.npy":
@@ -154,7 +155,7 @@ def test_a_second_output_that_fails_costs_nothing_but_itself(drawn, tmp_path, mo
             )
         real(path, fill)
 
-    monkeypatch.setattr(generate, "write_output", full)
+    monkeypatch.setattr(outputs, "write_output", full)
     said = drawn("--out", "a.jpg", "--save-noise", "noise.npy", "--save-latents", "l.npy", "--trace", "t.json", code=2)
     assert said.out == "a.jpg\n" and said.err.startswith(
         "error: noise.npy: cannot be written (No space left on device)."

@@ -1,0 +1,74 @@
+"""How a picture is drawn in the memory that there is."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ondevice.bundle.reader import Bundle
+from ondevice.diffusion import memory_budget
+from ondevice.diffusion.request import Request
+from ondevice.drawing import say
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of memory."""
+    group = parser.add_argument_group("memory")
+    group.add_argument(
+        "--tile-vae",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="ROWS",
+        help=(
+            "decode in bands, in a fraction of the memory: of ROWS rows, or the lowest that the bundle has "
+            "(see `convert --tile-vae`)"
+        ),
+    )
+    group.add_argument(
+        "--max-memory",
+        metavar="SIZE",
+        help="use at most this much, such as 2GB: in more passes, in bands, giving weights back; or say why not",
+    )
+
+
+def way_of(args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], request: Request) -> memory_budget.Way:
+    """How the picture is drawn in the memory that there is; says so on stderr.
+
+    Raises:
+        UsageError: bands that the bundle has no plans for, or a guidance that it has none for.
+        PlanError: the picture does not fit.
+    """
+    scale = bundle.pipeline.latents.scale
+    width, height = ((side or 0) // scale for side in (request.width, request.height))
+    guided = memory_budget.is_guided(bundle, request.guidance_scale)
+    way = memory_budget.Way(memory_budget.in_single_passes(bundle, guided, width, height))
+    way = memory_budget.drawable(bundle, width, height, way)
+    if args.tile_vae is not None:
+        have = memory_budget.band_heights(bundle, width, height)
+        way = replace(way, rows=args.tile_vae or (have[-1] if have else 0))
+        memory_budget.stages(bundle, width, height, way.rows)
+    limit = memory_budget.parse_bytes(args.max_memory) if args.max_memory else facts["global_bytes"]
+    # else the session says what is missing
+    if limit and memory_budget.has_plans(bundle, width, height, guided and not way.split):
+        mapped = bool(facts["maps_weights"])
+        found = memory_budget.fit(
+            bundle, width, height, limit, mapped=mapped, guided=guided, image=request.image is not None, start=way
+        )
+        total = memory_budget.mb(found.total(mapped=mapped))
+        if args.max_memory:
+            say(
+                "memory: "
+                f"{total} of {memory_budget.mb(limit)} ({memory_budget.parts_of(found, mapped)}); {found.way.text()}"
+            )
+        elif found.way != way:
+            log.warning(
+                "%s has %s: %s, which needs %s", facts["name"], memory_budget.mb(limit), found.way.text(), total
+            )
+        way = found.way
+    return way
