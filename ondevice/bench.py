@@ -31,7 +31,7 @@ from ondevice.errors import UsageError
 from ondevice.measure import ablation, latency
 from ondevice.measure.peers import figures
 from ondevice.measure.peers.driver import Comparison
-from ondevice.measure.peers.peer import COMPARED, PEERS, Task, named
+from ondevice.measure.peers.peer import COMPARED, PEERS, Task, cores_of, named
 from ondevice.measure.phones import result as of_phones
 from ondevice.measure.phones.bench import Asked
 from ondevice.measure.phones.bench import bench as measure_phone
@@ -105,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where converted models are kept for the next time (default MODEL.peers)",
     )
     parser.add_argument("--strict", action="store_true", help="fail where a peer cannot take part")
+    parser.add_argument("--apart", action="store_true", help="load one peer at a time: for models that fill the memory")
     parser.add_argument(
         "--predict",
         metavar="TARGET",
@@ -119,7 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
-PEER_FLAGS = ("--only", "--cores", "--rounds", "--work", "--strict")
+PEER_FLAGS = ("--only", "--cores", "--rounds", "--work", "--strict", "--apart")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -337,30 +338,15 @@ def _peers(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     rows: list[dict[str, Any]] = []
     for job in only(jobs, args.component):
         task = Task(flags.source_of(args).resolved(), job.component, job.sizes | {"batch": 1})
-        comparison = Comparison(task, args.work or Path(f"{args.model}.peers"), cores, strict=args.strict, say=_say)
+        work = args.work or Path(f"{args.model}.peers")
+        comparison = Comparison(task, work, cores, strict=args.strict, apart=args.apart, say=_say)
         found = comparison.run(chosen, args.rounds or ROUNDS)
-        about = {"machine": machine.facts(cores), "skipped": comparison.skipped}
+        about = {"machine": machine.facts(cores), "skipped": comparison.skipped, "apart": args.apart}
         rows += [one.row(task, chosen[0].name) | about for one in found]
         if not args.json:
-            print(figures.to_text(task, cores, found, comparison.skipped), flush=True)
+            print(figures.to_text(task, cores, found, comparison.skipped, args.apart), flush=True)
     _finish(args, rows)
     return 0
-
-
-def cores_of(text: str | None) -> list[int]:
-    """`0,1` as numbers. Raises UsageError for a core that this process may not use."""
-    allowed = machine.available_cores()
-    if text is None:
-        return allowed
-    cores = [int(word) for word in text.split(",") if word.isdecimal()]
-    if ",".join(map(str, cores)) != text or len(set(cores)) != len(cores) or not set(cores) <= set(allowed):
-        have = ",".join(map(str, allowed))
-        raise UsageError(
-            f"{text!r} is not a list of cores (expected some of {have}).",
-            where="--cores",
-            fix=f"use --cores {allowed[0]}",
-        )
-    return cores
 
 
 def _finish(args: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -> None:

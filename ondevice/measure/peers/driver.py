@@ -2,13 +2,14 @@
 
 Pairs, not a round of all: a turn of everybody would need everybody's memory at once (over 30 GB for a UNet), and
 every ratio comes from one pair anyway. The first peer, ours unless `--only` says otherwise, stays loaded and takes
-part in every pair.
+part in every pair; or, `apart`, is loaded before and after each other one, for models of which memory holds but one.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ class Comparison:
 
     Args:
         strict: a peer that cannot take part is an error.
+        apart: one peer is loaded at a time.
         words: makes the command line of a worker; tests have their own.
     """
 
@@ -54,11 +56,12 @@ class Comparison:
         cores: Sequence[int],
         *,
         strict: bool = False,
+        apart: bool = False,
         words: Words = command,
         pause_s: float = PAUSE_S,
         say: Say = log.info,
     ) -> None:
-        self.task, self.cores, self.strict = task, list(cores), strict
+        self.task, self.cores, self.strict, self.apart = task, list(cores), strict, apart
         self.skipped: dict[str, str] = {}
         self._words, self._pause, self._say = words, pause_s, say
         self.folder = work.absolute() / task.key()
@@ -78,16 +81,26 @@ class Comparison:
         self._ready(first)
         others = [peer for peer in others if self._tried(peer, partial(self._ready, peer))]
         found, outputs = [Measured(first)], {}
-        with self._start(first) as base:
-            self._warm(base, found[0])
+        if self.apart:
+            outputs[first.name] = self._alone(found[0], -(-rounds // 2))
             for peer in others:
-                if pair := self._tried(peer, partial(self._pair, base, peer, rounds)):
-                    base_turns, measured, outputs[peer.name] = pair
-                    found[0].turns += base_turns
+                measured = Measured(peer)
+                if (output := self._tried(peer, partial(self._alone, measured, rounds))) is not None:
+                    outputs[peer.name] = output
                     found.append(measured)
-            if len(found) == 1:
-                found[0].turns += [self._turn(base) for _ in range(rounds)]
-            outputs[first.name] = self._end(base, found[0])
+                    self._alone(found[0], -(-rounds // 2))
+                    _compare(measured, found[0].turns[-2 * -(-rounds // 2) :])
+        else:
+            with self._start(first) as base:
+                self._warm(base, found[0])
+                for peer in others:
+                    if pair := self._tried(peer, partial(self._pair, base, peer, rounds)):
+                        base_turns, measured, outputs[peer.name] = pair
+                        found[0].turns += base_turns
+                        found.append(measured)
+                if len(found) == 1:
+                    found[0].turns += [self._turn(base) for _ in range(rounds)]
+                outputs[first.name] = self._end(base, found[0])
         reference = REFERENCE if REFERENCE in outputs else first.name
         for measured in found:
             measured.difference = difference(outputs[measured.peer.name], outputs[reference], reference)
@@ -163,6 +176,14 @@ class Comparison:
                 measured.cpu_ratios.append(turns[other].cpu / max(turns[base].cpu, 1e-9))
             return base_turns, measured, self._end(other, measured)
 
+    def _alone(self, measured: Measured, rounds: int) -> np.ndarray:
+        """Turns of one peer while no other is loaded; gives its output."""
+        with self._start(measured.peer) as worker:
+            self._warm(worker, measured)
+            self._say(f"{rounds} runs of {measured.peer.name}")
+            measured.turns += [self._turn(worker) for _ in range(rounds)]
+            return self._end(worker, measured)
+
     def _end(self, worker: Worker, measured: Measured) -> np.ndarray:
         """Its memory and its last output."""
         measured.peak = worker.ask("memory")["peak"]
@@ -171,3 +192,10 @@ class Comparison:
             worker.ask(f"save {path}")
             output: np.ndarray = np.load(path, allow_pickle=False)
         return output
+
+
+def _compare(measured: Measured, base: Sequence[Turn]) -> None:
+    """Ratios to the median of what the first peer took before and after it: no turn has one that ran beside it."""
+    wall, cpu = (statistics.median(times) for times in zip(*((turn.seconds, turn.cpu) for turn in base), strict=True))
+    measured.ratios += [turn.seconds / wall for turn in measured.turns]
+    measured.cpu_ratios += [turn.cpu / max(cpu, 1e-9) for turn in measured.turns]

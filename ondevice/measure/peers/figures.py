@@ -91,14 +91,16 @@ def ratio_of(ratios: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
-def to_text(task: Task, cores: Sequence[int], found: Sequence[Measured], skipped: Mapping[str, str]) -> str:
+def to_text(
+    task: Task, cores: Sequence[int], found: Sequence[Measured], skipped: Mapping[str, str], apart: bool = False
+) -> str:
     """A table, and what must be known to read it."""
     base = found[0].peer.name
     table = [tuple(f"x {base}" if text == "ratio" else text for text in HEAD)]
     busy = []
     for one in found:
         timing, ratio = one.timing(task), ratio_of(one.ratios) if one.ratios else None
-        apart = one.difference
+        off = one.difference
         table.append(
             (
                 one.peer.name,
@@ -108,14 +110,15 @@ def to_text(task: Task, cores: Sequence[int], found: Sequence[Measured], skipped
                 f"{ratio['median']:.2f}x" if ratio else "1",
                 f"{ratio['low']:.2f}..{ratio['high']:.2f}" if ratio else "",
                 f"{ratio_of(one.cpu_ratios)['median']:.2f}x" if ratio else "",
-                f"{apart.max_abs:.1e}" if apart else "",
-                f"{apart.rms:.1e}" if apart else "",
+                f"{off.max_abs:.1e}" if off else "",
+                f"{off.rms:.1e}" if off else "",
                 f"{one.peak / 1e6:,.0f}",
                 f"{one.load_s:.1f}",
             )
         )
         busy += [] if timing.counts else [one.peer.name]
-    how = f"{len(found[-1].turns)} rounds, {base} and one other peer at a time in turns"
+    turns = f"{base} before and after each other peer" if apart else f"{base} and one other peer at a time in turns"
+    how = f"{len(found[-1].turns)} rounds, {turns}"
     lines = [f"{task.name()}, {_cores(cores)}: {how}", *columns(table)]
     if found[0].difference:
         lines.append(f"differences to {found[0].difference.to}, whose largest value is {found[0].difference.scale:.2f}")

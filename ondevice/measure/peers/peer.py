@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 import ondevice
 from ondevice import converters
-from ondevice.base import paths
+from ondevice.base import machine, paths
 from ondevice.base.publish import published_file
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
@@ -216,3 +216,19 @@ def named(names: str | None) -> list[Peer]:
     if len(set(chosen)) != len(chosen) or not chosen:
         raise UsageError(f"it must name each peer once (got {names!r}).", where="--only")
     return [PEERS[name] for name in chosen]
+
+
+def cores_of(text: str | None) -> list[int]:
+    """`0,1` as numbers. Raises UsageError for a core that this process may not use."""
+    allowed = machine.available_cores()
+    if text is None:
+        return allowed
+    cores = [int(word) for word in text.split(",") if word.isdecimal()]
+    if ",".join(map(str, cores)) != text or len(set(cores)) != len(cores) or not set(cores) <= set(allowed):
+        have = ",".join(map(str, allowed))
+        raise UsageError(
+            f"{text!r} is not a list of cores (expected some of {have}).",
+            where="--cores",
+            fix=f"use --cores {allowed[0]}",
+        )
+    return cores

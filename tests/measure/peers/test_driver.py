@@ -33,8 +33,8 @@ class Bench:
             json.dumps({name: {"stamp": stamp(A)} | what for name, what in peers.items()})
         )
 
-    def run(self, *peers, rounds=3, cores=(0,), strict=False):
-        self.comparison = Comparison(TASK, self.work, cores, strict=strict, words=self.words, pause_s=0.0)
+    def run(self, *peers, rounds=3, cores=(0,), strict=False, apart=False):
+        self.comparison = Comparison(TASK, self.work, cores, strict=strict, apart=apart, words=self.words, pause_s=0.0)
         return self.comparison.run(peers, rounds)
 
     def words(self, verb, peer, folder, cores):
@@ -82,6 +82,23 @@ def test_turns_alternate_and_one_pair_is_loaded_at_a_time(bench):
     assert [line for line in bench.log() if "cores=0,1 threads=2" in line] == [
         line for line in bench.log() if "pid" in line
     ]
+
+
+def test_apart_one_is_loaded_at_a_time_and_the_first_before_and_after(bench):
+    bench.script(a={"seconds": [*WARM, 2.0, 4.0]}, b={"seconds": [*WARM, 3.0, 6.0, 9.0]})
+    first, second = bench.run(A, B, apart=True)
+    assert second.ratios == [1.0, 2.0, 3.0] and len(first.turns) == 4
+    log = [line.split()[0] for line in bench.log() if "pid=" in line or "save" in line]
+    assert log == [
+        "a",
+        "b",
+        "a",
+        "a",
+        "b",
+        "b",
+        "a",
+        "a",
+    ]  # conversions first; then each starts and saves its output before the next
 
 
 def test_no_worker_outlives_the_driver(bench):
