@@ -1,0 +1,101 @@
+"""Blocks of a UNet2DConditionModel: levels down, the middle, levels up, and the transformers in them."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from ondevice.converters.architectures.architecture import Config
+from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.layers import attention, gelu, group_norm, layer_norm, linear, resnet
+
+TRANSFORMER_EPS = 1e-6  # of the GroupNorm before a transformer, whatever norm_eps says
+LAYER_NORM_EPS = 1e-5
+
+
+class Blocks:
+    """Blocks of one graph: what they share is the time embedding, the text and the config."""
+
+    def __init__(self, b: GraphBuilder, config: Config, time: ir.Value, text: ir.Value) -> None:
+        self.b, self.config, self.time, self.text = b, config, time, text
+        self.widths, self.layers = config["block_out_channels"], config["layers_per_block"]
+        # attention_head_dim is the number of heads: a misnomer that diffusers keeps for old checkpoints.
+        given = config["attention_head_dim"]
+        self.heads = given if isinstance(given, list) else [given] * len(self.widths)
+        deep = config["transformer_layers_per_block"]
+        self.depths = deep if isinstance(deep, list) else [deep] * len(self.widths)
+
+    def down(self, level: int, kind: str, x: ir.Value, skips: list[ir.Value]) -> ir.Value:
+        scope = f"down_blocks.{level}"
+        for layer in range(self.layers):
+            x = self._resnet(f"{scope}.resnets.{layer}", x, self.widths[level])
+            if kind == "CrossAttnDownBlock2D":
+                x = self._transformer(f"{scope}.attentions.{layer}", x, level)
+            skips.append(x)
+        if level < len(self.widths) - 1:
+            x = self.b.conv(f"{scope}.downsamplers.0.conv", x, self.widths[level], stride=2)
+            skips.append(x)
+        return x
+
+    def mid(self, x: ir.Value) -> ir.Value:
+        x = self._resnet("mid_block.resnets.0", x, self.widths[-1])
+        x = self._transformer("mid_block.attentions.0", x, -1)
+        return self._resnet("mid_block.resnets.1", x, self.widths[-1])
+
+    def up(self, level: int, kind: str, x: ir.Value, skips: list[ir.Value]) -> ir.Value:
+        scope, from_end = f"up_blocks.{level}", len(self.widths) - 1 - level
+        for layer in range(self.layers + 1):
+            x = self.b.concat(f"{scope}.resnets.{layer}", 1, x, skips.pop())
+            x = self._resnet(f"{scope}.resnets.{layer}", x, self.widths[from_end])
+            if kind == "CrossAttnUpBlock2D":
+                x = self._transformer(f"{scope}.attentions.{layer}", x, from_end)
+        if from_end:
+            _, _, height, width = shape_of(skips[-1])  # the skip's size: an odd size was rounded up on the way down
+            x = self.b.resize(f"{scope}.upsamplers.0", x, height, width)
+            x = self.b.conv(f"{scope}.upsamplers.0.conv", x, self.widths[from_end])
+        return x
+
+    def _resnet(self, scope: str, x: ir.Value, out: int) -> ir.Value:
+        return resnet(self.b, scope, x, out, self.config["norm_num_groups"], self.config["norm_eps"], self.time)
+
+    def _transformer(self, scope: str, x: ir.Value, level: int) -> ir.Value:
+        """GroupNorm, projection in, blocks, projection out, residual."""
+        b, (n, channels, height, width) = self.b, shape_of(x)
+        y = group_norm(b, f"{scope}.norm", x, self.config["norm_num_groups"], TRANSFORMER_EPS)
+        as_linear = self.config["use_linear_projection"]
+        if not as_linear:
+            y = b.conv(f"{scope}.proj_in", y, channels, 1)
+        y = b.reshape(scope, b.transpose(scope, y, 0, 2, 3, 1), n, height * width, channels)
+        if as_linear:
+            y = linear(b, f"{scope}.proj_in", y, channels)
+        for index in range(self.depths[level]):
+            y = self._block(f"{scope}.transformer_blocks.{index}", y, self.heads[level])
+        if as_linear:
+            y = linear(b, f"{scope}.proj_out", y, channels)
+        y = b.transpose(scope, b.reshape(scope, y, n, height, width, channels), 0, 3, 1, 2)
+        if not as_linear:
+            y = b.conv(f"{scope}.proj_out", y, channels, 1)
+        return b.binary(scope, "Add", y, x)
+
+    def _block(self, scope: str, y: ir.Value, heads: int) -> ir.Value:
+        """Self-attention, cross-attention, GEGLU feed-forward, each after a norm and with a residual:
+        [n, pixels, channels]."""
+        b, channels = self.b, shape_of(y)[-1]
+        for norm, name, context in (("norm1", "attn1", None), ("norm2", "attn2", self.text)):
+            normal = layer_norm(b, f"{scope}.{norm}", y, LAYER_NORM_EPS)
+            source, inner = normal if context is None else context, f"{scope}.{name}"
+            q, k, v = (
+                linear(b, f"{inner}.to_{p}", normal if p == "q" else source, channels, bias=False) for p in "qkv"
+            )
+            mixed = linear(b, f"{inner}.to_out.0", attention(b, inner, q, k, v, heads), channels)
+            y = b.binary(scope, "Add", mixed, y)
+        normal = layer_norm(b, f"{scope}.norm3", y, LAYER_NORM_EPS)
+        return b.binary(
+            scope, "Add", linear(b, f"{scope}.ff.net.2", self._geglu(f"{scope}.ff.net.0", normal), channels), y
+        )
+
+    def _geglu(self, scope: str, x: ir.Value) -> ir.Value:
+        """Value times GELU(gate), both from one linear layer, each 4 times as wide as `x`."""
+        shape = (*shape_of(x)[:-1], 4 * shape_of(x)[-1])
+        wide = linear(self.b, f"{scope}.proj", x, 2 * shape[-1])
+        value, gate = self.b.op(scope, "Split", [wide], shape, shape, axis=-1, num_outputs=2)
+        return self.b.binary(scope, "Mul", value, gelu(self.b, scope, gate))
