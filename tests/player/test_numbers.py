@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from diffusion.sampler_helpers import SD15
+from PIL import Image
 
 from ondevice.diffusion.image import from_pixels, resize, to_pixels
 from ondevice.diffusion.noise import Noise
@@ -112,9 +113,21 @@ def test_pictures_of_any_size_are_resized_as_python_does(call):
         assert got == resize(pixels, to_width, to_height).tobytes(), (width, height, to_width, to_height)
 
 
+def test_masks_are_as_the_page_says(call):
+    """Grey as Pillow has it, of the fitted mask; the tensor has the pixel of each latent's first corner."""
+    chance = np.random.default_rng(2)
+    for width, height, to_width, to_height in [(40, 24, 40, 24), (57, 33, 40, 64), (9, 90, 64, 8)]:
+        mask, picture = chance.integers(0, 256, (2, height, width, 3), np.uint8)
+        sizes = (width, height, to_width, to_height)
+        grey = np.asarray(Image.fromarray(resize(mask, to_width, to_height)).convert("L")) >= 128
+        assert call("mask", *sizes, data=mask.tobytes()) == grey[::8, ::8].astype("<f4").tobytes()
+        kept = np.where(grey, np.float32(0), from_pixels(resize(picture, to_width, to_height)))
+        assert call("masked", *sizes, data=picture.tobytes() + mask.tobytes()) == kept.tobytes()
+
+
 def test_what_cannot_be_prepared_is_refused(tool):
-    done = tool("check_numbers", "mask", 1, 1, 8, 8, input=b"123", text=False)
-    assert done.returncode == 9 and b"pictures prepared by mask, which this version does not do" in done.stderr
+    done = tool("check_numbers", "clip_vision", 1, 1, 8, 8, input=b"123", text=False)
+    assert done.returncode == 9 and b"pictures prepared by clip_vision, which this version does not do" in done.stderr
     done = tool("check_numbers", "fit", 0, 0, 8, 8, input=b"", text=False)
     assert done.returncode == 2 and b"cannot be resized (got 0 x 0, to be 8 x 8)" in done.stderr
 

@@ -81,6 +81,17 @@ bool Session::put(Bytes data, Dtype dtype, const Shape& shape, DeviceValue& out,
   return true;
 }
 
+bool Session::part(const DeviceValue& value, u32 index, u32 parts, DeviceValue& out, Error& error) {
+  out = {{}, value.dtype, value.shape};
+  OD_HOLDS(index < parts && out.shape.dims[0] % parts == 0);
+  out.shape.dims[0] /= parts;
+  const u64 bytes = out.shape.count() * bytes_of(out.dtype);
+  OD_HOLDS((index + 1) * bytes <= value.buffer.bytes);
+  if (!allocate(bytes, out.buffer, error)) return false;
+  value_bytes_ += bytes;
+  return true;
+}
+
 bool Session::read(const DeviceValue& value, Span<u8> out, Error&) {
   OD_HOLDS(out.count <= value.buffer.bytes);
   if (out.count) memcpy(out.data, memory_of(value.buffer), out.count);

@@ -123,7 +123,8 @@ int first(int count, char** arguments) {
   return 0;
 }
 
-// resize|fit WIDTH HEIGHT TO_WIDTH TO_HEIGHT: uint8 [height, width, 3] of stdin. mask: what is refused.
+// resize|fit|mask|masked|edges WIDTH HEIGHT TO_WIDTH TO_HEIGHT: uint8 [height, width, 3] of stdin; of masked the mask
+// of the same size after it. A latent is 8 pixels wide.
 int picture(const char* what, char** arguments) {
   od::u32 sizes[4];
   for (int i = 0; i < 4; ++i) sizes[i] = static_cast<od::u32>(strtoul(arguments[i], nullptr, 10));
@@ -136,8 +137,15 @@ int picture(const char* what, char** arguments) {
     return 0;
   }
   od::List<float> out;
-  const od::Prepare how = strcmp(what, "fit") == 0 ? od::Prepare::fit : od::Prepare::mask;
-  if (!od::prepare(how, from, {}, sizes[2], sizes[3], 8, out, error)) return failed(error);
+  od::Prepare how = od::Prepare::fit;
+  const char* const words[] = {"fit", "mask", "masked", "clip_vision", "edges"};
+  for (int i = 0; i < 5; ++i) {
+    if (strcmp(what, words[i]) == 0) how = static_cast<od::Prepare>(i);
+  }
+  const size_t count = size_t(3) * sizes[0] * sizes[1];
+  od::Pixels mask;
+  if (input.size() >= 2 * count) mask = {input.begin() + count, sizes[0], sizes[1]};
+  if (!od::prepare(how, from, mask, sizes[2], sizes[3], 8, out, error)) return failed(error);
   write(out.begin(), out.size());
   return 0;
 }

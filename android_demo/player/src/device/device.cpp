@@ -205,8 +205,9 @@ bool Device::read(const Buffer& buffer, u64 offset, Span<u8> out, Error& error) 
   return code == CL_SUCCESS || failed("clEnqueueReadBuffer", code, "read", error);
 }
 
-bool Device::copy(const Buffer& from, const Buffer& to, u64 bytes, u64 offset, Error& error) {
-  const cl_int code = cl_->clEnqueueCopyBuffer(queue_, from.handle, to.handle, 0, offset, bytes, 0, nullptr, nullptr);
+bool Device::copy(const Buffer& from, const Buffer& to, u64 bytes, u64 offset, Error& error, u64 from_offset) {
+  const cl_int code =
+      cl_->clEnqueueCopyBuffer(queue_, from.handle, to.handle, from_offset, offset, bytes, 0, nullptr, nullptr);
   return code == CL_SUCCESS || failed("clEnqueueCopyBuffer", code, "copy", error);
 }
 

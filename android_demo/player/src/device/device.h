@@ -96,8 +96,8 @@ class Device {
 
   bool write(const Buffer& buffer, u64 offset, Bytes data, Error& error);   // returns when it is there
   bool read(const Buffer& buffer, u64 offset, Span<u8> out, Error& error);  // waits for all work
-  // Enqueues a copy of the first `bytes` of one buffer to `offset` bytes into another.
-  bool copy(const Buffer& from, const Buffer& to, u64 bytes, u64 offset, Error& error);
+  // Enqueues a copy of `bytes` of one buffer, from `from_offset` on, to `offset` bytes into another.
+  bool copy(const Buffer& from, const Buffer& to, u64 bytes, u64 offset, Error& error, u64 from_offset = 0);
 
   // Set all arguments and enqueue. `event` may be null; one that is given must be released.
   bool launch(const Program& program, Span<const Buffer* const> buffers, Span<const Scalar> scalars, const u32 grid[3],

@@ -218,6 +218,17 @@ bool Session::put(Bytes data, Dtype dtype, const Shape& shape, DeviceValue& out,
   return false;
 }
 
+bool Session::part(const DeviceValue& value, u32 index, u32 parts, DeviceValue& out, Error& error) {
+  out = {{}, value.dtype, value.shape};
+  out.shape.dims[0] /= parts;
+  const u64 bytes = out.shape.count() * bytes_of(out.dtype);
+  if (!device_.allocate(bytes, "a value", out.buffer, error)) return false;
+  value_bytes_ += bytes;
+  if (device_.copy(value.buffer, out.buffer, bytes, 0, error, index * bytes)) return true;
+  drop(out);
+  return false;
+}
+
 bool Session::read(const DeviceValue& value, Span<u8> out, Error& error) {
   return device_.read(value.buffer, 0, out, error);
 }

@@ -16,6 +16,19 @@ bool Feeds::hold(Bytes data, Bytes& out, Error& error) {
   return true;
 }
 
+bool Feeds::zeros(const Operand& port, u32 passes, Part& out, Error& error) {
+  out = {nullptr, {}, port.dtype, port.shape};
+  out.shape.dims[0] /= passes;
+  return hold({nullptr, static_cast<size_t>(port.bytes / passes)}, out.host, error);
+}
+
+bool Feeds::slice(const DeviceValue& value, u32 index, u32 parts, Part& out, Error& error) {
+  auto* part = pool_.one<DeviceValue>();
+  if (!part || !put_.push(part)) return Pool::no_memory(error, sizeof(DeviceValue));
+  out.device = part;
+  return session_.part(value, index, parts, *part, error);
+}
+
 bool Feeds::add(Text port, Span<const Part> parts, Error& error) {
   Input input;
   input.port = port;

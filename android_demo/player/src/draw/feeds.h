@@ -22,6 +22,10 @@ class Feeds {
 
   // Bytes that live as long as this; a copy of `data`, or zeros where it has no data.
   bool hold(Bytes data, Bytes& out, Error& error);
+  // Zeros of one pass's part of a port, of `passes` that the plan takes.
+  bool zeros(const Operand& port, u32 passes, Part& out, Error& error);
+  // Part `index` of `parts` equal ones of a value on the device.
+  bool slice(const DeviceValue& value, u32 index, u32 parts, Part& out, Error& error);
   // A port gets the parts one after another along the first dimension. Host parts become one; where some are on the
   // device, all do.
   bool add(Text port, Span<const Part> parts, Error& error);

@@ -96,7 +96,7 @@ bool Run::run_passes(const Loop& loop, Span<const Pass> group, Span<float> out, 
     const Plan* plan;
     if (!plan_of(role, static_cast<u32>(group.count), plan, error)) return false;
     Feeds feeds(session_);
-    if (!feed_passes(role, group, feeds, error)) return false;
+    if (!feed_passes(role, *plan, group, feeds, error)) return false;
     if (i + 1 == loop.roles.count) {
       Output output;
       for (const Keep& keep : role.keeps) {
@@ -110,43 +110,33 @@ bool Run::run_passes(const Loop& loop, Span<const Pass> group, Span<float> out, 
   return true;
 }
 
-bool Run::feed_passes(const Role& role, Span<const Pass> group, Feeds& feeds, Error& error) {
+bool Run::feed_passes(const Role& role, const Plan& plan, Span<const Pass> group, Feeds& feeds, Error& error) {
+  const auto passes = static_cast<u32>(group.count);
   for (const Feed& one : role.feeds) {
     List<Part> parts;
+    const Operand& port = plan.operands[static_cast<size_t>(plan.input(one.port))];
     const bool value = one.kind == Feed::Kind::value;
+    const auto is_zeros = [&](const Pass& pass) {
+      bool found = false;
+      for (const i32 name : pass.zeros) found = found || (value && name == one.index);
+      return found;
+    };
+    bool some_zeros = false;
+    for (const Pass& pass : group) some_zeros = some_zeros || is_zeros(pass);
     // The timestep is the same in all passes; what a role of this call made is joined already.
-    const bool whole =
+    const bool joined =
         value && one.index != kLatents && pipeline_.values[static_cast<size_t>(one.index)].rate == Rate::call;
-    for (size_t i = 0; i < (whole ? 1 : group.count); ++i) {
-      const i32 text = group[i].text;
-      bool zeros = false;
-      for (const i32 name : group[i].zeros) zeros = zeros || (value && !whole && name == one.index);
+    const bool whole = joined && (one.index == kTimestep || !some_zeros);
+    for (u32 i = 0; i < (whole ? 1 : passes); ++i) {
       Part part;
-      if (!feed(one, text, feeds, part, error)) return false;
-      if (zeros && !zeros_of(one.index, text, feeds, part, error)) return false;
+      const bool fed = is_zeros(group[i]) ? feeds.zeros(port, whole ? 1 : passes, part, error)
+                       : joined && !whole ? feeds.slice(values_.at(one.index, kNone).device, i, passes, part, error)
+                                          : feed(one, port, passes, group[i].text, feeds, part, error);
+      if (!fed) return false;
       if (!parts.push(part)) return Pool::no_memory(error, sizeof part);
     }
     if (!feeds.add(one.port, {parts.begin(), parts.size()}, error)) return false;
   }
-  return true;
-}
-
-// Zeros like a value, and where it is; they are the same in every call.
-bool Run::zeros_of(i32 value, i32 text, Feeds& feeds, Part& out, Error& error) {
-  if (!out.device) return feeds.hold({nullptr, out.host.count}, out.host, error);
-  for (const Zeros* one : zeros_) {
-    if (one->value == value && one->text == text) return out.device = &one->made, true;
-  }
-  const DeviceValue& like = *out.device;
-  Bytes bytes;
-  auto* row = pool_.one<Zeros>();
-  if (!row || !zeros_.push(row)) return Pool::no_memory(error, sizeof(Zeros));
-  row->value = value;
-  row->text = text;
-  if (!feeds.hold({nullptr, static_cast<size_t>(like.shape.count() * bytes_of(like.dtype))}, bytes, error))
-    return false;
-  if (!session_.put(bytes, like.dtype, like.shape, row->made, error)) return false;
-  out.device = &row->made;
   return true;
 }
 

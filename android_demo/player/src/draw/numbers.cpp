@@ -46,8 +46,12 @@ bool Numbers::resolve(const Pipeline& pipeline, Span<const NamedNumber> given, u
       settled[i] = true;
     }
   }
-  for (size_t i = 0; i < count; ++i) now_[i] = chosen_[i];
+  leave();
   return true;
+}
+
+void Numbers::leave() {
+  for (size_t i = 0; i < now_.size(); ++i) now_[i] = chosen_[i];
 }
 
 void Numbers::enter(u32 call, u32 calls) {

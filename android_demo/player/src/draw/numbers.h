@@ -17,6 +17,8 @@ class Numbers {
   bool resolve(const Pipeline& pipeline, Span<const NamedNumber> given, u32 width, u32 height, Error& error);
   // Numbers that have a window are 0 in calls outside of it (diffusers' control_guidance_start and _end).
   void enter(u32 call, u32 calls);
+  // Outside of the loop all count.
+  void leave();
   double of(const Amount& amount) const;
   double operator[](i32 number) const { return now_[static_cast<size_t>(number)]; }
 

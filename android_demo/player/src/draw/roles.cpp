@@ -30,7 +30,7 @@ bool Run::plan_of(const Role& role, u32 batch, const Plan*& out, Error& error) {
 // Whether what a role needs is there: where a picture was not given, what reads it does not run.
 bool Run::runs(const Role& role) const {
   for (const Feed& feed : role.feeds) {
-    if (feed.kind == Feed::Kind::picture && !pictures_[static_cast<size_t>(feed.index)].data) return false;
+    if (feed.kind == Feed::Kind::picture && !has_picture(feed.index)) return false;
     const bool made_by_role = feed.kind == Feed::Kind::value && feed.index != kLatents && feed.index != kTimestep;
     if (made_by_role && !feed.absent_zeros && !values_.was_made(feed.index)) return false;
   }
@@ -59,20 +59,21 @@ bool Run::keep_zeros(const Role& role, i32 text, Error& error) {
   for (const Keep& keep : role.keeps) {
     const Operand& operand = plan->operands[static_cast<size_t>(plan->output(keep.port))];
     Feeds feeds(session_);
-    Bytes zeros;
+    Part zeros;
     DeviceValue made;
-    if (!feeds.hold({nullptr, static_cast<size_t>(operand.bytes)}, zeros, error)) return false;
-    if (!session_.put(zeros, operand.dtype, operand.shape, made, error)) return false;
+    if (!feeds.zeros(operand, 1, zeros, error)) return false;
+    if (!session_.put(zeros.host, operand.dtype, operand.shape, made, error)) return false;
     values_.keep(keep.value, text, made);
   }
   return true;
 }
 
 // What the ports of a role outside of the loop are fed with.
-bool Run::feed_role(const Role& role, i32 text, Feeds& feeds, Error& error) {
+bool Run::feed_role(const Role& role, const Plan& plan, i32 text, Feeds& feeds, Error& error) {
   for (const Feed& one : role.feeds) {
     Part part;
-    if (!feed(one, text, feeds, part, error) || !feeds.add(one.port, {&part, 1}, error)) return false;
+    const Operand& port = plan.operands[static_cast<size_t>(plan.input(one.port))];
+    if (!feed(one, port, 1, text, feeds, part, error) || !feeds.add(one.port, {&part, 1}, error)) return false;
   }
   return true;
 }
@@ -97,7 +98,7 @@ bool Run::run_once(const Role& role, i32 text, Error& error) {
   const Plan* plan;
   if (!plan_of(role, 1, plan, error)) return false;
   Feeds feeds(session_);
-  if (!feed_role(role, text, feeds, error) || !run_and_keep(role, *plan, feeds, text, error)) return false;
+  if (!feed_role(role, *plan, text, feeds, error) || !run_and_keep(role, *plan, feeds, text, error)) return false;
   for (size_t i = 0; i < role.keeps.count; ++i) {
     List<float> host;
     if (!values_.host(values_.at(role.keeps[i].value, text), host, error)) return false;
@@ -109,10 +110,12 @@ bool Run::run_once(const Role& role, i32 text, Error& error) {
   return true;
 }
 
-bool Run::feed(const Feed& feed, i32 text, Feeds& feeds, Part& out, Error& error) {
+// One pass's part of a port, of `passes` that the plan takes.
+bool Run::feed(const Feed& feed, const Operand& port, u32 passes, i32 text, Feeds& feeds, Part& out, Error& error) {
   switch (feed.kind) {
     case Feed::Kind::value: {
       const Kept& kept = values_.at(feed.index, text);
+      if (!kept.made && feed.absent_zeros) return feeds.zeros(port, passes, out, error);
       if (!kept.made) {
         return fail(error, Code::bundle, "pipeline", "convert the checkpoint again", "%.*s was not made.",
                     OD_TEXT(pipeline_.values[static_cast<size_t>(feed.index)].name));

@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "picture/edges.h"
+
 namespace od {
 namespace {
 
@@ -116,19 +118,46 @@ bool resize(Pixels from, u32 width, u32 height, List<u8>& out, Error& error) {
   return true;
 }
 
-bool can_prepare(Prepare how) { return how == Prepare::fit; }
+bool fit_mask(Pixels mask, u32 width, u32 height, List<u8>& out, Error& error) {
+  if (!resize(mask, width, height, out, error)) return false;
+  const size_t count = size_t(width) * height;
+  for (size_t i = 0; i < count; ++i) {
+    const u8* pixel = out.begin() + 3 * i;
+    out[i] = (19595u * pixel[0] + 38470u * pixel[1] + 7471u * pixel[2] + 32768u) >> 16 >= 128;
+  }
+  return out.resize(count);
+}
 
-bool prepare(Prepare how, Pixels picture, Pixels, u32 width, u32 height, u32, List<float>& out, Error& error) {
+bool can_prepare(Prepare how) { return how != Prepare::clip_vision; }
+
+bool prepare(Prepare how, Pixels picture, Pixels other, u32 width, u32 height, u32 scale, List<float>& out,
+             Error& error) {
   if (!can_prepare(how)) {
     return fail(error, Code::bundle, "pipeline", "take a newer player",
                 "its pipeline asks for pictures prepared by %s, which this version does not do.", name_of(how));
   }
-  List<u8> fitted;
+  List<u8> fitted, mask;
+  if (how == Prepare::mask) {
+    const u32 columns = width / scale, rows = height / scale;
+    if (!fit_mask(picture, width, height, mask, error)) return false;
+    if (!out.resize(size_t(columns) * rows)) return Pool::no_memory(error, size_t(columns) * rows * sizeof(float));
+    for (size_t i = 0; i < out.size(); ++i) out[i] = mask[i / columns * scale * width + i % columns * scale];
+    return true;
+  }
+  if (how == Prepare::masked && !fit_mask(other, width, height, mask, error)) return false;
   if (!resize(picture, width, height, fitted, error)) return false;
   const size_t plane = size_t(width) * height;
   if (!out.resize(3 * plane)) return Pool::no_memory(error, 3 * plane * sizeof(float));
+  if (how == Prepare::edges) {
+    if (!find_edges({fitted.begin(), width, height}, mask, error)) return false;
+    for (size_t i = 0; i < 3 * plane; ++i) out[i] = mask[i % plane];
+    return true;
+  }
   for (size_t i = 0; i < plane; ++i) {
-    for (size_t c = 0; c < 3; ++c) out[c * plane + i] = 2.0f * (static_cast<float>(fitted[i * 3 + c]) / 255.0f) - 1.0f;
+    const bool hidden = how == Prepare::masked && mask[i];
+    for (size_t c = 0; c < 3; ++c) {
+      out[c * plane + i] = hidden ? 0.0f : 2.0f * (static_cast<float>(fitted[i * 3 + c]) / 255.0f) - 1.0f;
+    }
   }
   return true;
 }

@@ -14,6 +14,9 @@ struct Pixels {
 // Lanczos of 8-bit pixels, as Pillow does it.
 bool resize(Pixels from, u32 width, u32 height, List<u8>& out, Error& error);
 
+// uint8 [height, width] in `out`: 1 where the grey of the resized picture is at least 128, else 0.
+bool fit_mask(Pixels mask, u32 width, u32 height, List<u8>& out, Error& error);
+
 // The tensor of a preparation for a picture of `width` x `height` pixels. `other`: the second picture of `masked`. Its
 // shape is [1, 3, height, width], or [1, 1, height / scale, width / scale] of a mask. Code::bundle for a word that this
 // player does not do.

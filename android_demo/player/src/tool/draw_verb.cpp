@@ -39,16 +39,57 @@ void write_preview(void* user, u32 done, Pixels pixels) {
   *watcher.error = {};
 }
 
-bool read_picture(const char* path, List<u8>& pixels, Pixels& out, Error& error) {
-  Mapping file;
-  if (kind_of(path) != FileKind::file) {
-    return fail(error, Code::usage, path, "give a PNG file", "there is no such file.");
+// Pictures by name, and the pixels of their files.
+class PictureFiles {
+ public:
+  ~PictureFiles() {
+    for (List<u8>* one : pixels_) destroy(one);
   }
-  if (!file.open(path, error)) return false;
-  if (!decode_png(file.bytes(), path, kMostPixels, pixels, out.width, out.height, error)) return false;
-  out.data = pixels.begin();
-  return true;
-}
+
+  bool add(Text name, const char* path, Error& error) {
+    Mapping file;
+    if (kind_of(path) != FileKind::file) {
+      return fail(error, Code::usage, path, "give a PNG file", "there is no such file.");
+    }
+    auto* pixels = construct<List<u8>>();
+    if (!pixels || !pixels_.push(pixels)) {
+      destroy(pixels);
+      return Pool::no_memory(error, sizeof(List<u8>));
+    }
+    GivenPicture given = {name, {}};
+    if (!file.open(path, error)) return false;
+    if (!decode_png(file.bytes(), path, kMostPixels, *pixels, given.pixels.width, given.pixels.height, error)) {
+      return false;
+    }
+    given.pixels.data = pixels->begin();
+    return pictures_.push(given) || Pool::no_memory(error, sizeof given);
+  }
+
+  // Those of --init-image, --mask and --picture.
+  bool read(const Arguments& arguments, Error& error) {
+    const char* const named[][2] = {{"--init-image", "image"}, {"--mask", "mask"}};
+    for (const auto& one : named) {
+      const char* path = arguments.value(one[0]);
+      if (path && !add(one[1], path, error)) return false;
+    }
+    List<const char*> list;
+    for (const char* text : arguments.values("--picture", list)) {
+      const char* equals = strchr(text, '=');
+      if (!equals || equals == text || !equals[1]) {
+        return fail(error, Code::usage, "--picture", "use such as control=pose.png",
+                    "is \"%.60s\" (expected NAME=FILE.png).", text);
+      }
+      if (!add({text, static_cast<size_t>(equals - text)}, equals + 1, error)) return false;
+    }
+    return true;
+  }
+
+  Span<const GivenPicture> pictures() const { return {pictures_.begin(), pictures_.size()}; }
+
+ private:
+  List<List<u8>*> pixels_;
+  List<GivenPicture> pictures_;
+};
 
 bool read_numbers(const Arguments& arguments, List<NamedNumber>& out, Error& error) {
   const char* const named[][2] = {{"--guidance", "guidance_scale"}, {"--strength", "strength"}};
@@ -100,8 +141,7 @@ bool draw(const Arguments& arguments, Error& error) {
   Request request;
   List<GivenText> texts;
   List<NamedNumber> numbers;
-  List<u8> pixels;
-  GivenPicture image = {"image", {}};
+  PictureFiles pictures;
   i64 steps, preview_every, seed, rows;
   const char* const out = arguments.value("--out");
   if (out && !Text(out).ends_with(".png")) {
@@ -118,10 +158,8 @@ bool draw(const Arguments& arguments, Error& error) {
       !arguments.memory("--max-memory", request.memory_limit, error) || !read_numbers(arguments, numbers, error)) {
     return false;
   }
-  if (const char* path = arguments.value("--init-image")) {
-    if (!read_picture(path, pixels, image.pixels, error)) return false;
-    request.pictures = {&image, 1};
-  }
+  if (!pictures.read(arguments, error)) return false;
+  request.pictures = pictures.pictures();
   request.texts = {texts.begin(), texts.size()};
   request.numbers = {numbers.begin(), numbers.size()};
   request.steps = static_cast<u32>(steps);
@@ -164,11 +202,12 @@ bool draw(const Arguments& arguments, Error& error) {
 }
 
 const char* const kWords[] = {"BUNDLE", "PROMPT"};
-const Flag kFlags[] = {OD_DEVICE_FLAGS,      {"--negative", true},   {"--steps", true},         {"--sampler", true},
-                       {"--guidance", true}, {"--strength", true},   {"--number", true, true},  {"--seed", true},
-                       {"--size", true},     {"--init-image", true}, {"--low-memory", false},   {"--max-memory", true},
-                       {"--tile-vae", true}, {"--preview", true},    {"--preview-every", true}, {"--check", false},
-                       {"--out", true},      {"--json", false}};
+const Flag kFlags[] = {
+    OD_DEVICE_FLAGS,           {"--negative", true},   {"--steps", true},        {"--sampler", true},
+    {"--guidance", true},      {"--strength", true},   {"--number", true, true}, {"--seed", true},
+    {"--size", true},          {"--init-image", true}, {"--mask", true},         {"--picture", true, true},
+    {"--low-memory", false},   {"--max-memory", true}, {"--tile-vae", true},     {"--preview", true},
+    {"--preview-every", true}, {"--check", false},     {"--out", true},          {"--json", false}};
 
 }  // namespace
 
@@ -176,7 +215,8 @@ const Verb kDraw = {
     "draw",
     "draw a picture and print its path",
     "BUNDLE PROMPT [--negative TEXT] [--steps N] [--sampler NAME] [--guidance SCALE] [--number NAME=VALUE]\n"
-    "      [--seed N] [--size WxH] [--init-image FILE.png --strength S] [--low-memory | --max-memory SIZE]\n"
+    "      [--seed N] [--size WxH] [--init-image FILE.png --strength S] [--mask FILE.png]\n"
+    "      [--picture NAME=FILE.png] [--low-memory | --max-memory SIZE]\n"
     "      [--tile-vae ROWS (0: the lowest)] [--preview DIR [--preview-every N]] [--check] [--out FILE.png] "
     "[--json]",
     {kWords, 2},
