@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from diffusion.sampler_helpers import SD15
+from diffusion.test_sampler_parts import MEMORYLESS
 from diffusion.test_sampler_table_files import BEGIN_CHANGES, CHANGES, changed
-from diffusion.test_sampler_tables import MEMORYLESS
 from small_tokenizer import SPECIAL
 
 from ondevice.base.paths import MODELS

@@ -54,6 +54,16 @@ CHANGES: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("calls", 0, "rows", 0, "terms", 0, 1), float("inf"), "coefficient: not a number"),
     (("begins",), [[1.0, 0.0]] * 3, "begins: wrong list .got 3 items for 3 calls and 3 slots, expected"),
     (("begins",), None, "begins: wrong list"),
+    (("noised",), [[1.0, 0.0]] * 2, "noised: wrong list .got 2 items, expected one for each call"),
+    (("noised",), [[1.0, 0.0]] * 4, "noised: wrong list .got 4 items, expected 0 to 3"),
+    (("noised",), None, "noised: wrong list"),
+    (("noised", 1), [1.0, 0.0, 0.0], r"noised\[1\]: wrong list"),
+    (("noised", 2, 0), "1", r"noised\[2\]: not a number"),
+    (("noised", 2, 1), -1e39, r"noised\[2\]: not a number"),
+    (("train_steps",), 0, "train_steps: out of range"),
+    (("train_steps",), 100_001, "train_steps: out of range .got 100001, expected an integer from 1 to 100000"),
+    (("train_steps",), 1000.0, "train_steps: out of range"),
+    (("train_steps",), None, "train_steps: out of range"),
     (("ends",), [], "wrong fields"),
 ]
 BEGIN_CHANGES: list[tuple[tuple[str | int, ...], Any, str]] = [

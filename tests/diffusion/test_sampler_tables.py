@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,67 +99,6 @@ def test_start_mixes_image_and_noise() -> None:
     assert make_table("ddim", 10, SD15).start(noise) == noise
 
 
-MEMORYLESS = ("ddim", "euler", "euler_a", "lcm", "ddpm")
-
-
-@settings(deadline=None, max_examples=150)
-@given(NAMES, STEPS, SPACINGS, st.floats(0.0, 1.0), st.sampled_from(["epsilon", "v_prediction"]))
-def test_a_run_begins_at_a_call_as_with_that_strength(
-    name: str, steps: int, spacing: str, strength: float, prediction: str
-) -> None:
-    """What a player without Python does with `begins` is what `strength` gives, to the last bit."""
-    table = make_table(name, steps, SD15, timestep_spacing=spacing, prediction_type=prediction)
-    assert len(table.begins) == (len(table.calls) if name in MEMORYLESS else 0)
-    left = int(steps * strength)
-    if left >= 1 and table.begins:
-        image, noise = table.begins[steps - left]
-        rest = replace(
-            table,
-            start_image=image,
-            start_noise=noise,
-            calls=table.calls[steps - left :],
-            begins=table.begins[steps - left :],
-        )
-        assert rest == make_table(
-            name, steps, SD15, timestep_spacing=spacing, prediction_type=prediction, strength=strength
-        )
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("ddim", {"eta": 0.7}),
-        ("ddim", {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "prediction_type": "v_prediction"}),
-        ("euler", {"use_karras_sigmas": True}),
-        ("euler", {"interpolation_type": "log_linear", "final_sigmas_type": "sigma_min"}),
-        ("euler_a", {"rescale_betas_zero_snr": True}),
-        ("ddpm", {"variance_type": "fixed_large"}),
-    ],
-)
-def test_a_run_begins_at_every_call_whatever_the_options(name: str, options: dict[str, Any]) -> None:
-    table = make_table(name, 10, SD15, **options)
-    assert len(table.begins) == len(table.calls) == 10
-    for call in range(10):
-        begun = make_table(name, 10, SD15, strength=(10 - call) / 10, **options)
-        assert (begun.calls, (begun.start_image, begun.start_noise)) == (table.calls[call:], table.begins[call])
-
-
-def test_a_table_without_begins_is_read() -> None:
-    """As bundles had them before."""
-    data = make_table("ddim", 3, SD15).to_json()
-    assert SamplerTable.from_json({key: value for key, value in data.items() if key != "begins"}).begins == ()
-
-
-@pytest.mark.parametrize(
-    ("name", "strength", "calls"), [("ddim", 0.55, 5), ("ddim", 0.59, 5), ("ddim", 1.0, 10), ("heun", 0.5, 9)]
-)
-def test_a_strength_is_rounded_down_to_steps(name: str, strength: float, calls: int) -> None:
-    whole = make_table(name, 10, SD15)
-    assert [call.timestep for call in make_table(name, 10, SD15, strength=strength).calls] == [
-        c.timestep for c in whole.calls[-calls:]
-    ]
-
-
 def test_the_first_noise_by_spacing() -> None:
     """Where the schedule's top is visited it is that sigma; with leading it also holds an image of unit variance."""
     first = {
@@ -237,6 +175,11 @@ def test_another_class_s_defaults_do_not_carry_over() -> None:
         ("ddim", 1000, {}, "the steps reach past the schedule"),
         ("ddim", 4, {"strength": 0.2}, "strength cannot be used"),
         ("ddim", 4, {"strength": 1.2}, "strength cannot be used"),
+        ("ddim", 4, {"denoising_end": 0.1}, "denoising_end cannot be used .got 0.1, expected parts between which"),
+        ("dpmpp_2m", 4, {"denoising_start": 1}, "denoising_start cannot be used .got 1, expected parts between which"),
+        ("heun", 4, {"denoising_start": 0.6, "denoising_end": 0.3}, "denoising_start cannot be used"),
+        ("ddim", 4, {"denoising_start": 0.6, "strength": 0.3}, "denoising_start cannot .* nothing beside strength"),
+        ("ddim", 4, {"denoising_end": "0.8"}, "denoising_end cannot be used .got '0.8', expected a number from 0 to 1"),
         ("unipc", 4, {"predict_x0": False}, "predict_x0 cannot be used"),
         ("unipc", 4, {"disable_corrector": 0}, "disable_corrector cannot be used"),
         ("unipc", 4, {"disable_corrector": [0, 1.5]}, "disable_corrector cannot be used"),

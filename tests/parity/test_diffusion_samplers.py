@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -140,12 +141,18 @@ def replay(table: SamplerTable, start: np.ndarray) -> list[np.ndarray]:
 
 
 def reference(
-    monkeypatch: pytest.MonkeyPatch, name: str, config: dict[str, Any], steps: int, eta: float, start: np.ndarray
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    config: dict[str, Any],
+    steps: int,
+    options: dict[str, float],
+    start: np.ndarray,
 ) -> Any:
-    """(timesteps, samples) of the diffusers class, or None where it fails or gives NaN."""
+    """(timesteps, samples, factors of `add_noise` where each call leads) of the diffusers class, or None where it fails
+    or gives NaN."""
     import torch
 
-    pytest.importorskip("diffusers")
+    diffusers = pytest.importorskip("diffusers")
     module = importlib.import_module(f"diffusers.schedulers.scheduling_{MODULES[name]}")
     at = [0]
     monkeypatch.setattr(
@@ -153,19 +160,32 @@ def reference(
     )
     if name == "LMSDiscreteScheduler":
         monkeypatch.setattr(module, "integrate", GaussLegendre, raising=False)
-    states = []
+    states, levels = [], []
+    cut = [options.get(f"denoising_{end}") for end in ("start", "end")]
     try:
         scheduler = getattr(module, name).from_config(config)
         scheduler.set_timesteps(steps)
         for key in ("sigmas", "alphas_cumprod", "final_alpha_cumprod"):
             if hasattr(scheduler, key):
                 setattr(scheduler, key, getattr(scheduler, key).double())
-        x = torch.from_numpy(start.reshape(SHAPE)) * scheduler.init_noise_sigma
-        for i, t in enumerate(scheduler.timesteps):
+        x = torch.from_numpy(start.reshape(SHAPE)) * (scheduler.init_noise_sigma if cut[0] is None else 1.0)
+        timesteps = scheduler.timesteps
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
+        if cut[0] is not None:
+            get_timesteps = diffusers.StableDiffusionXLImg2ImgPipeline.get_timesteps
+            timesteps, _ = get_timesteps(SimpleNamespace(scheduler=scheduler), steps, None, "cpu", cut[0])
+        if cut[1] is not None:
+            timesteps = timesteps[timesteps >= round(len(scheduler.betas) * (1 - cut[1]))]
+        one, zero = torch.ones(1).double(), torch.zeros(1).double()
+        for i, t in enumerate(timesteps):
             at[0] = i
             output = stand_in(scheduler.scale_model_input(x, t), float(t))
-            x = scheduler.step(output, t, x, return_dict=False, **({"eta": eta} if eta else {}))[0]
+            x = scheduler.step(output, t, x, return_dict=False, **{k: v for k, v in options.items() if k == "eta"})[0]
             states.append(x.double().numpy().ravel())
+            if i + 1 < len(timesteps):
+                to = timesteps[i + 1 : i + 2]
+                levels.append([float(scheduler.add_noise(*of, to)) for of in ((one, zero), (zero, one))])
     except (
         ArithmeticError,
         AssertionError,
@@ -180,11 +200,12 @@ def reference(
         return None
     if not all(np.isfinite(state).all() for state in states):
         return None
-    return [float(t) for t in scheduler.timesteps], states
+    return ([float(t) for t in timesteps], states, levels) if states else None
 
 
-def assert_same(table: SamplerTable, start: np.ndarray, want: tuple[list[float], list[np.ndarray]], where: str) -> None:
-    timesteps, states = want
+def assert_same(table: SamplerTable, start: np.ndarray, want: Any, where: str) -> None:
+    timesteps, states, levels = want
+    np.testing.assert_allclose(table.noised[: len(levels)], levels, rtol=2e-6, atol=1e-7, err_msg=where)
     np.testing.assert_allclose([call.timestep for call in table.calls], timesteps, rtol=2e-7, atol=1e-4, err_msg=where)
     largest = np.abs(start).max() * table.start_noise
     for got, state in zip(replay(table, start * table.start_noise), states, strict=True):
@@ -200,12 +221,13 @@ def test_random_configs_follow_diffusers(name: str, monkeypatch: pytest.MonkeyPa
     followed = refused = 0
     for _ in range(40):
         config, steps = random_config(name, pick), pick.choice([1, 2, 3, 4, 5, 7, 10, 14, 15, 16, 25, 37])
-        eta = pick.choice([0.0, 0.4, 1.0]) if name == "DDIMScheduler" else 0.0
+        options = {"eta": pick.choice([0.4, 1.0])} if name == "DDIMScheduler" and pick.random() < 0.6 else {}
+        options |= pick.choice([{}, {}, {"denoising_start": 0.7}, {"denoising_start": 0.3, "denoising_end": 0.85}])
         start = np.random.default_rng(steps).normal(size=16)
-        want = reference(monkeypatch, name, config, steps, eta, start)
-        where = f"{name} {steps} steps, eta {eta}, {config}"
+        want = reference(monkeypatch, name, config, steps, options, start)
+        where = f"{name} {steps} steps, {options}, {config}"
         try:
-            table = make_table(CLASSES[name], steps, config, **({"eta": eta} if eta else {}))
+            table = make_table(CLASSES[name], steps, config, **options)
         except UsageError as error:
             assert want is None, f"refused ({error}) what diffusers does: {where}"
             refused += 1
@@ -300,7 +322,7 @@ def test_every_key_of_every_class_is_followed_or_refused(name: str, monkeypatch:
         ):
             config = {"clip_sample": False} | more | {key: value}
             where = f"{name} {config}"
-            want = reference(monkeypatch, name, config, 8, 0.0, start)
+            want = reference(monkeypatch, name, config, 8, {}, start)
             try:
                 table = make_table(CLASSES[name], 8, config)
             except UsageError:

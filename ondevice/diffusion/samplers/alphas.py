@@ -27,43 +27,41 @@ def ddim(settings: Settings, steps: int) -> SamplerTable:
     """Equation 12. Option `eta`: 0 draws no noise, 1 draws as much as DDPM."""
     settings.refuse_clipping(True)
     schedule = read_schedule(settings, spacing="leading", zero_snr=True)
-    start = Start.read(settings, steps)
     eta = settings.number("eta", 0.0, 0.0, 1.0)
     final = 1.0 if settings.flag("set_alpha_to_one", True) else float(schedule.alphas_cumprod[0])
-    timesteps = whole_timesteps(schedule, steps)[start.calls :].tolist()
+    timesteps = whole_timesteps(schedule, steps).tolist()
+    start = Start.read(settings, steps, timesteps, schedule.train_steps)
     b = Builder()
     x = b.sample
-    for t in timesteps:
+    for t in timesteps[start.skipped :]:
         alpha, to = schedule.alpha(t, final), schedule.alpha(t - schedule.train_steps // steps, final)
-        clean, noise = _predictions(schedule, x, b.call(x, t), alpha)
+        clean, noise = _predictions(schedule, x, b.call(x, t, schedule.noised(t)), alpha)
         deviation = eta * max((1 - to) / (1 - alpha) * (1 - alpha / to), 0.0) ** 0.5
         step = to**0.5 * clean + max(1 - to - deviation**2, 0.0) ** 0.5 * noise
         x = b.keep(step + deviation * b.noise() if eta > 0 else step)
-    begins = [schedule.first_sample(t) for t in timesteps]
-    return b.table("ddim", steps, x, begins[0] if start.image else (0.0, 1.0), begins)
+    return b.table("ddim", steps, x, start, train_steps=schedule.train_steps, memory=False)
 
 
 def ddpm(settings: Settings, steps: int) -> SamplerTable:
     """Equations 6 and 7, with the variance that `variance_type` names."""
     settings.refuse_clipping(True)
     schedule = read_schedule(settings, spacing="leading", zero_snr=True, more_beta_schedules=("laplace", "sigmoid"))
-    start = Start.read(settings, steps)
     kind = settings.choice("variance_type", "fixed_small", "fixed_small", "fixed_small_log", "fixed_large", None)
-    timesteps = whole_timesteps(schedule, steps)[start.calls :].tolist()
+    timesteps = whole_timesteps(schedule, steps).tolist()
+    start = Start.read(settings, steps, timesteps, schedule.train_steps)
     b = Builder()
     x = b.sample
-    for i, t in enumerate(timesteps):
+    for i, t in enumerate(timesteps[start.skipped :], start.skipped):
         alpha = schedule.alpha(t, 1.0)
         to = schedule.alpha(timesteps[i + 1] if i + 1 < len(timesteps) else -1, 1.0)
         beta = 1 - alpha / to
-        clean, _ = _predictions(schedule, x, b.call(x, t), alpha)
+        clean, _ = _predictions(schedule, x, b.call(x, t, schedule.noised(t)), alpha)
         step = to**0.5 * beta / (1 - alpha) * clean + (alpha / to) ** 0.5 * (1 - to) / (1 - alpha) * x
         if t > 0:
             variance = beta if kind == "fixed_large" else max((1 - to) / (1 - alpha) * beta, 1e-20)
             step = step + variance**0.5 * b.noise()
         x = b.keep(step)
-    begins = [schedule.first_sample(t) for t in timesteps]
-    return b.table("ddpm", steps, x, begins[0] if start.image else (0.0, 1.0), begins)
+    return b.table("ddpm", steps, x, start, train_steps=schedule.train_steps, memory=False)
 
 
 def lcm(settings: Settings, steps: int) -> SamplerTable:
@@ -72,7 +70,6 @@ def lcm(settings: Settings, steps: int) -> SamplerTable:
     schedule = read_schedule(
         settings, spacing="leading", beta=(0.00085, 0.012), beta_schedule="scaled_linear", zero_snr=True
     )
-    start = Start.read(settings, steps)
     scaling = settings.number("timestep_scaling", 10.0, 0.0, 1e6)
     original = settings.integer("original_inference_steps", 50, 1, schedule.train_steps)
     if steps > original:
@@ -82,13 +79,12 @@ def lcm(settings: Settings, steps: int) -> SamplerTable:
             fix="use fewer steps; 4 to 8 are usual",
         )
     distilled = (np.arange(1, original + 1) * (schedule.train_steps // original) - 1)[::-1]
-    timesteps = distilled[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(np.int64)][
-        start.calls :
-    ].tolist()
+    timesteps = distilled[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(np.int64)].tolist()
+    start = Start.read(settings, steps, timesteps, schedule.train_steps)
     b = Builder()
     x = b.sample
-    for i, t in enumerate(timesteps):
-        clean, _ = _predictions(schedule, x, b.call(x, t), schedule.alpha(t, 1.0))
+    for i, t in enumerate(timesteps[start.skipped :], start.skipped):
+        clean, _ = _predictions(schedule, x, b.call(x, t, schedule.noised(t)), schedule.alpha(t, 1.0))
         scaled = t * scaling
         skip, out = 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25) ** 0.5
         step = out * clean + skip * x
@@ -96,5 +92,4 @@ def lcm(settings: Settings, steps: int) -> SamplerTable:
             to = schedule.alpha(timesteps[i + 1], 1.0)
             step = to**0.5 * step + (1 - to) ** 0.5 * b.noise()
         x = b.keep(step)
-    begins = [schedule.first_sample(t) for t in timesteps]
-    return b.table("lcm", steps, x, begins[0] if start.image else (0.0, 1.0), begins)
+    return b.table("lcm", steps, x, start, train_steps=schedule.train_steps, memory=False)

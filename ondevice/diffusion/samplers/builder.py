@@ -8,9 +8,9 @@ after its last use.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ondevice.diffusion.samplers.start import Start
 from ondevice.diffusion.samplers.table import MODEL, NOISE, Call, Row, SamplerTable
 from ondevice.errors import UsageError
 
@@ -45,6 +45,7 @@ class _Call:
     input_scale: float
     sample: int
     output: int
+    level: tuple[float, float]
     noise: int | None = None
     rows: list[tuple[int, dict[int, float]]] = field(default_factory=list)
 
@@ -61,11 +62,17 @@ class Builder:
         self._vectors += 1
         return self._vectors - 1
 
-    def call(self, sample: Value, timestep: float, input_scale: float = 1.0) -> Value:
+    def call(self, sample: Value, timestep: float, level: tuple[float, float], input_scale: float = 1.0) -> Value:
         """The model's output for `sample`, a kept vector.
-        It can be used until the next call; `keep` it to use it later."""
+        It can be used until the next call; `keep` it to use it later.
+
+        `level`: the factors of image and noise in a sample at this timestep, as the class's `add_noise` has them.
+        """
         (vector,) = sample.terms
-        self._calls.append(_Call(float(timestep), float(input_scale), vector, self._new()))
+        image, noise = level
+        self._calls.append(
+            _Call(float(timestep), float(input_scale), vector, self._new(), (float(image), float(noise)))
+        )
         return Value({self._calls[-1].output: 1.0})
 
     def noise(self) -> Value:
@@ -85,12 +92,24 @@ class Builder:
         sampler: str,
         steps: int,
         result: Value,
-        start: tuple[float, float],
-        begins: Sequence[tuple[float, float]] = (),
+        start: Start,
+        *,
+        train_steps: int,
+        first_noise: float = 1.0,
+        memory: bool = True,
     ) -> SamplerTable:
-        """The table; `start` and `begins` are factors of image and noise.
-        Raises UsageError where a step divides by zero."""
+        """The table of the calls that were made, up to `start.end` of the schedule.
+
+        `first_noise`: the factor of noise where a run begins from that alone; a sampler without `memory` may begin at
+        each of its calls. Raises UsageError where a step divides by zero.
+        """
+        levels = [call.level for call in self._calls]
         (last,) = result.terms
+        made = start.end - start.skipped
+        if made < len(self._calls):
+            last = self._calls[made].sample
+        self._calls = self._calls[:made]
+        first = levels[0] if start.image else (0.0, 1.0 if start.latents else float(first_noise))
         self._drop_unread(last)
         last_use = self._last_uses(last)
         slots: dict[int, int] = {0: 0}
@@ -114,7 +133,16 @@ class Builder:
                 rows.append(Row(slot, named))
             calls.append(Call(call.timestep, call.input_scale, sample, call.noise is not None, tuple(rows)))
         return SamplerTable(
-            sampler, steps, count, float(start[0]), float(start[1]), tuple(calls), slots[last], tuple(begins)
+            sampler=sampler,
+            steps=steps,
+            slots=count,
+            start_image=first[0],
+            start_noise=first[1],
+            calls=tuple(calls),
+            result=slots[last],
+            begins=() if memory else tuple(levels[:made]),
+            noised=tuple([*levels[1:], (1.0, 0.0)][:made]),
+            train_steps=train_steps,
         )
 
     def _drop_unread(self, result: int) -> None:

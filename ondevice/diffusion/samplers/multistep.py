@@ -31,6 +31,11 @@ class Level:
         to infinity or NaN."""
         return np.float64(math.log(self.alpha / self.sigma) if self.sigma else math.inf)
 
+    @property
+    def noised(self) -> tuple[float, float]:
+        """Factors of image and noise in a sample here."""
+        return self.alpha, self.sigma
+
     @classmethod
     def of(cls, ratio: float) -> Level:
         """From sigma / alpha."""
@@ -72,11 +77,6 @@ def _clean(schedule: Schedule, sample: Value, output: Value, at: Level) -> Value
     return output
 
 
-def _finish(b: Builder, x: Value, schedule: Schedule, steps: int, levels: list[Level], start: Start) -> SamplerTable:
-    first = (levels[start.calls].alpha, levels[start.calls].sigma) if start.image else (0.0, 1.0)
-    return b.table(schedule.settings.sampler, steps, x, first)
-
-
 def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:
     """DPM-Solver++, order `solver_order`, lower at both ends; `algorithm_type` sde-dpmsolver++ adds noise."""
     settings.refuse("thresholding", False, False, None)
@@ -85,7 +85,6 @@ def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:
     # idle, unless learned
     settings.choice("variance_type", None, None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log")
     schedule = read_schedule(settings, spacing="linspace", zero_snr=True, floor_zero_snr=True)
-    start = Start.read(settings, steps)
     order = settings.integer("solver_order", 2, 1, 3)
     sde = (
         settings.choice("algorithm_type", "dpmsolver++", "dpmsolver++", "sde-dpmsolver++", "deis") == "sde-dpmsolver++"
@@ -104,12 +103,16 @@ def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:
     timesteps, levels = _levels(
         settings, schedule, steps, last, whole=schedule_rounds(settings), last_of_respaced=False
     )
+    start = Start.read(settings, steps, timesteps, schedule.train_steps)
     b = Builder()
     x = b.sample
     history: list[Value] = []
-    for i in range(start.calls, len(timesteps)):
+    for i in range(start.skipped, len(timesteps)):
         left = len(timesteps) - 1 - i
-        history = [b.keep(_clean(schedule, x, b.call(x, timesteps[i]), levels[i])), *history[: order - 1]]
+        history = [
+            b.keep(_clean(schedule, x, b.call(x, timesteps[i], levels[i].noised), levels[i])),
+            *history[: order - 1],
+        ]
         usable = len(history)
         if left == 0 and first_final:
             usable = 1
@@ -120,7 +123,7 @@ def dpmpp_2m(settings: Settings, steps: int) -> SamplerTable:
             h = levels[i + 1].lam - levels[i].lam
             step = step + levels[i + 1].sigma * math.sqrt(-math.expm1(-2 * h)) * b.noise()
         x = b.keep(step)
-    return _finish(b, x, schedule, steps, levels, start)
+    return b.table(settings.sampler, steps, x, start, train_steps=schedule.train_steps)
 
 
 def schedule_rounds(settings: Settings) -> bool:
@@ -166,18 +169,18 @@ def unipc(settings: Settings, steps: int) -> SamplerTable:
     settings.refuse("solver_p", None, None)
     settings.refuse("predict_x0", True, True)
     schedule = read_schedule(settings, spacing="linspace", zero_snr=True, floor_zero_snr=True)
-    start = Start.read(settings, steps)
     most = settings.integer("solver_order", 2, 1, 5)
     bh1 = settings.choice("solver_type", "bh2", "bh1", "bh2", "midpoint", "heun", "logrho") == "bh1"
     lower_final = settings.flag("lower_order_final", True)
     uncorrected = settings.integers("disable_corrector")
     timesteps, levels = _levels(settings, schedule, steps, None, whole=True, last_of_respaced=True)
+    start = Start.read(settings, steps, timesteps, schedule.train_steps)
     b = Builder()
     x = before = b.sample
     history: list[Value] = []
     order = 0
-    for i in range(start.calls, len(timesteps)):
-        clean = b.keep(_clean(schedule, x, b.call(x, timesteps[i]), levels[i]))
+    for i in range(start.skipped, len(timesteps)):
+        clean = b.keep(_clean(schedule, x, b.call(x, timesteps[i], levels[i].noised), levels[i]))
         if history and i - 1 not in uncorrected:
             x = b.keep(_unipc_step(before, history, clean, levels, i - 1, order, bh1))
         history = [clean, *history[: most - 1]]
@@ -185,7 +188,7 @@ def unipc(settings: Settings, steps: int) -> SamplerTable:
         order = min(order, len(history))
         before = x
         x = b.keep(_unipc_step(before, history, None, levels, i, order, bh1))
-    return _finish(b, x, schedule, steps, levels, start)
+    return b.table(settings.sampler, steps, x, start, train_steps=schedule.train_steps)
 
 
 def _unipc_step(

@@ -25,10 +25,10 @@ def pndm(settings: Settings, steps: int) -> SamplerTable:
     """The warm-up is the first step done twice (`skip_prk_steps`, as Stable Diffusion does)
     or three Runge-Kutta steps."""
     schedule = read_schedule(settings, spacing="leading", predictions=("epsilon", "v_prediction"))
-    start = Start.read(settings, steps)
     final = 1.0 if settings.flag("set_alpha_to_one", False) else float(schedule.alphas_cumprod[0])
     warm, main = _timesteps(settings, schedule, steps)
-    timesteps = [int(t) for t in (*warm, *main)][start.calls :]
+    timesteps = [int(t) for t in (*warm, *main)]
+    start = Start.read(settings, steps, timesteps, schedule.train_steps)
     step = schedule.train_steps // steps
 
     def move(sample: Value, slope: Value, now: int, to: int) -> Value:
@@ -43,8 +43,8 @@ def pndm(settings: Settings, steps: int) -> SamplerTable:
     x = held = b.sample
     outputs: list[Value] = []
     total = Value({})
-    for i, t in enumerate(timesteps):
-        output = b.call(x, t)
+    for i, t in enumerate(timesteps[start.skipped :]):
+        output = b.call(x, t, schedule.noised(t))
         if i < len(warm):
             phase = i % 4
             if phase == 0:
@@ -64,7 +64,7 @@ def pndm(settings: Settings, steps: int) -> SamplerTable:
             for weight, past in zip(_SLOPES[len(outputs)], outputs, strict=True):
                 slope = slope + weight * past
             x = b.keep(move(x, slope, t, t - step))
-    return b.table("pndm", steps, x, schedule.first_sample(timesteps[0]) if start.image else (0.0, 1.0))
+    return b.table("pndm", steps, x, start, train_steps=schedule.train_steps)
 
 
 def _timesteps(settings: Settings, schedule: Schedule, steps: int) -> tuple[np.ndarray, np.ndarray]:

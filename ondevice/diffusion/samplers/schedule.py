@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ondevice.diffusion.samplers.settings import Settings
+from ondevice.diffusion.samplers.table import MAX_TRAIN_STEPS
 from ondevice.errors import UsageError
 
 SPACINGS = ("leading", "linspace", "trailing")
@@ -38,7 +39,7 @@ class Schedule:
         """float32[train_steps]: noise over image, rising."""
         return ((np.float32(1) - self.alphas_cumprod) / self.alphas_cumprod) ** np.float32(0.5)
 
-    def first_sample(self, timestep: int) -> tuple[float, float]:
+    def noised(self, timestep: int) -> tuple[float, float]:
         """(image, noise) factors of an image noised to `timestep`."""
         alpha = self.alpha(timestep, 1.0)
         return alpha**0.5, (1 - alpha) ** 0.5
@@ -72,7 +73,7 @@ def read_schedule(
     `zero_snr`: the class reads `rescale_betas_zero_snr`; `floor_zero_snr`: it then puts 2**-24 where
     alphas_cumprod ends in zero.
     """
-    count = settings.integer("num_train_timesteps", 1000, 1, 100_000)
+    count = settings.integer("num_train_timesteps", 1000, 1, MAX_TRAIN_STEPS)
     low, high = (
         settings.number(key, value, 0.0, 0.999) for key, value in zip(("beta_start", "beta_end"), beta, strict=True)
     )

@@ -31,14 +31,11 @@ def _scale(sigma: float) -> float:
 def _finish(
     b: Builder, x: Value, schedule: Schedule, steps: int, sigmas: np.ndarray, start: Start, *, memory: bool = True
 ) -> SamplerTable:
-    """`sigmas` float32, whole schedule, ending where the run ends;
-    a sampler without `memory` may begin at each of its calls."""
     top = float(sigmas.max())
     # With spacing leading the first sample also holds an image of unit variance, in expectation.
     noise = top if schedule.spacing in ("linspace", "trailing") else (top**2 + 1) ** 0.5
-    begins = [(1.0, float(sigma)) for sigma in sigmas[start.calls : -1]]
     return b.table(
-        schedule.settings.sampler, steps, x, begins[0] if start.image else (0.0, noise), () if memory else begins
+        schedule.settings.sampler, steps, x, start, train_steps=schedule.train_steps, first_noise=noise, memory=memory
     )
 
 
@@ -53,7 +50,6 @@ def euler(settings: Settings, steps: int) -> SamplerTable:
     schedule = read_schedule(
         settings, spacing="linspace", zero_snr=True, floor_zero_snr=True, predictions=(*PREDICTIONS, "original_sample")
     )
-    start = Start.read(settings, steps)
     timesteps, levels = _plain(schedule, steps)
     if settings.choice("interpolation_type", "linear", "linear", "log_linear") == "log_linear":
         ends = np.log(schedule.sigmas)
@@ -67,13 +63,14 @@ def euler(settings: Settings, steps: int) -> SamplerTable:
         and schedule.prediction == "v_prediction"
     ):
         timesteps = np.float32(0.25) * np.log(sigmas[:-1])
+    start = Start.read(settings, steps, list(timesteps), schedule.train_steps)
     b = Builder()
     x = b.sample
-    for i in range(start.calls, len(timesteps)):
+    for i in range(start.skipped, len(timesteps)):
         sigma, to = float(sigmas[i]), float(sigmas[i + 1])
-        output = b.call(x, float(np.float32(timesteps[i])), _scale(sigma))
+        output = b.call(x, float(np.float32(timesteps[i])), (1.0, sigma), _scale(sigma))
         x = b.keep(x + (to - sigma) / sigma * (x - _clean(schedule, x, output, sigma)))
-    return _finish(b, x, schedule, steps, sigmas[: len(timesteps) + 1], start, memory=False)
+    return _finish(b, x, schedule, steps, sigmas, start, memory=False)
 
 
 def euler_a(settings: Settings, steps: int) -> SamplerTable:
@@ -81,16 +78,16 @@ def euler_a(settings: Settings, steps: int) -> SamplerTable:
     schedule = read_schedule(
         settings, spacing="linspace", zero_snr=True, floor_zero_snr=True, predictions=("epsilon", "v_prediction")
     )
-    start = Start.read(settings, steps)
     timesteps, levels = _plain(schedule, steps)
     sigmas = np.append(levels, 0.0).astype(np.float32)
+    start = Start.read(settings, steps, list(timesteps), schedule.train_steps)
     b = Builder()
     x = b.sample
-    for i in range(start.calls, len(timesteps)):
+    for i in range(start.skipped, len(timesteps)):
         sigma, to = float(sigmas[i]), float(sigmas[i + 1])
         up = (to**2 * (sigma**2 - to**2) / sigma**2) ** 0.5
         down = max(to**2 - up**2, 0.0) ** 0.5
-        output = b.call(x, float(timesteps[i]), _scale(sigma))
+        output = b.call(x, float(timesteps[i]), (1.0, sigma), _scale(sigma))
         x = b.keep(x + (down - sigma) / sigma * (x - _clean(schedule, x, output, sigma)) + up * b.noise())
     return _finish(b, x, schedule, steps, sigmas, start, memory=False)
 
@@ -99,43 +96,42 @@ def heun(settings: Settings, steps: int) -> SamplerTable:
     """Second order: two calls per step but for the last, which is Euler's."""
     settings.refuse("clip_sample", False, False, None)
     schedule = read_schedule(settings, spacing="linspace", beta=(0.00085, 0.012), more_beta_schedules=("exp",))
-    start = Start.read(settings, steps, order=2)
     timesteps, levels = _plain(schedule, steps)
     if other := respaced(schedule, levels, steps):
         levels, timesteps = other
     sigmas = np.append(levels, 0.0).astype(np.float32)
-    first = start.calls // 2
+    start = Start.read(settings, steps, np.repeat(timesteps, 2)[1:].tolist(), schedule.train_steps, order=2)
     b = Builder()
     x = b.sample
-    for i in range(first, len(timesteps)):
+    for i in range(start.skipped // 2, len(timesteps)):
         sigma, to = float(sigmas[i]), float(sigmas[i + 1])
-        output = b.call(x, float(np.float32(timesteps[i])), _scale(sigma))
+        output = b.call(x, float(np.float32(timesteps[i])), (1.0, sigma), _scale(sigma))
         slope = (x - _clean(schedule, x, output, sigma)) / sigma
         if to == 0.0:
             x = b.keep(x + (to - sigma) * slope)
             continue
         slope = b.keep(slope)
         guess = b.keep(x + (to - sigma) * slope)
-        output = b.call(guess, float(np.float32(timesteps[i + 1])), _scale(to))
+        output = b.call(guess, float(np.float32(timesteps[i + 1])), (1.0, to), _scale(to))
         slope_there = (guess - _clean(schedule, guess, output, to)) / to
         x = b.keep(x + 0.5 * (to - sigma) * (slope + slope_there))
-    return _finish(b, x, schedule, steps, sigmas, Start(first, start.image))
+    return _finish(b, x, schedule, steps, sigmas, start)
 
 
 def lms(settings: Settings, steps: int) -> SamplerTable:
     """Fourth-order linear multistep: the polynomial through the last slopes, integrated over the step."""
     schedule = read_schedule(settings, spacing="linspace")
-    start = Start.read(settings, steps)
     timesteps, levels = _plain(schedule, steps)
     if other := respaced(schedule, levels, steps, limits=not settings.flag("use_karras_sigmas", False)):
         levels, timesteps = other
     sigmas = np.append(levels, 0.0).astype(np.float32)
+    start = Start.read(settings, steps, list(timesteps), schedule.train_steps)
     b = Builder()
     x = b.sample
     slopes: list[Value] = []
-    for i in range(start.calls, len(timesteps)):
+    for i in range(start.skipped, len(timesteps)):
         sigma = float(sigmas[i])
-        output = b.call(x, float(np.float32(timesteps[i])), _scale(sigma))
+        output = b.call(x, float(np.float32(timesteps[i])), (1.0, sigma), _scale(sigma))
         slopes = [b.keep((x - _clean(schedule, x, output, sigma)) / sigma), *slopes[:3]]
         # A run that starts part of the way down has fewer slopes than the order; the reference then drops
         # the last weights.

@@ -28,6 +28,7 @@ from ondevice.errors import BundleError
 MODEL = -1
 NOISE = -2
 LARGEST = 1e30  # of a table's numbers: a player multiplies them in float32
+MAX_TRAIN_STEPS = 100_000
 
 _MAX_CALLS, _MAX_SLOTS, _MAX_ROWS, _MAX_TERMS = 20_000, 16, 8, 20
 
@@ -60,7 +61,9 @@ class SamplerTable:
     """A compiled sampler. `slots` buffers of the sample's shape are enough to replay it.
 
     `begins`, of a sampler without memory: for each call the factors of image and noise in slot 0 where a run
-    begins at that call.
+    begins at that call. `noised`: for each call the factors of image and noise at the next call's timestep, which is
+    where the sample then is; [1, 0] after the last. `train_steps`: timesteps of the training schedule. Tables of older
+    versions have neither.
     """
 
     sampler: str
@@ -71,6 +74,8 @@ class SamplerTable:
     calls: tuple[Call, ...]
     result: int
     begins: tuple[tuple[float, float], ...] = ()
+    noised: tuple[tuple[float, float], ...] = ()
+    train_steps: int | None = None
 
     def start(self, noise: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
         """float32: what slot 0 holds before the first call."""
@@ -88,13 +93,16 @@ class SamplerTable:
             for call in self.calls
         ]
         data["begins"] = [list(factors) for factors in self.begins]
+        data["noised"] = [list(factors) for factors in self.noised]
+        if self.train_steps is None:
+            del data["train_steps"]
         return data
 
     @classmethod
     def from_json(cls, data: Any, where: str = "sampler table") -> SamplerTable:
         """The table that `to_json` wrote.
         `data` is not trusted: BundleError names the first thing that cannot be replayed."""
-        top = _fields(data, _TOP, where, optional=("begins",))
+        top = _fields(data, _TOP, where, optional=("begins", "noised", "train_steps"))
         slots = _integer(top["slots"], 1, _MAX_SLOTS, f"{where}: slots")
         calls = _sequence(top["calls"], 1, _MAX_CALLS, f"{where}: calls")
         written = {0}
@@ -109,6 +117,12 @@ class SamplerTable:
                 _integer(top["result"], 0, slots - 1, f"{where}: result"), written, False, f"{where}: result"
             ),
             begins=_begins(top.get("begins", []), slots, len(calls), f"{where}: begins"),
+            noised=_pairs(top.get("noised", []), len(calls), f"{where}: noised"),
+            train_steps=(
+                _integer(top["train_steps"], 1, MAX_TRAIN_STEPS, f"{where}: train_steps")
+                if "train_steps" in top
+                else None
+            ),
         )
 
 
@@ -181,11 +195,19 @@ def _call(data: Any, slots: int, written: set[int], where: str) -> Call:
 
 
 def _begins(data: Any, slots: int, calls: int, where: str) -> tuple[tuple[float, float], ...]:
-    """None, or a pair for each call; a table of more slots would read some before they are written."""
+    """None, or a pair per call; a table of more slots would read some before they are written."""
     rows = _sequence(data, 0, calls, where)
     if rows and (len(rows) != calls or slots > 1):
         got = f"{len(rows)} items for {calls} calls and {slots} slots"
         raise BundleError(f"wrong list (got {got}, expected one for each call, and one slot)", where=where, fix=_FIX)
+    return _pairs(data, calls, where)
+
+
+def _pairs(data: Any, calls: int, where: str) -> tuple[tuple[float, float], ...]:
+    """None, or (image, noise) per call."""
+    rows = _sequence(data, 0, calls, where)
+    if rows and len(rows) != calls:
+        raise BundleError(f"wrong list (got {len(rows)} items, expected one for each call)", where=where, fix=_FIX)
     pairs = [_sequence(row, 2, 2, f"{where}[{i}]") for i, row in enumerate(rows)]
     return tuple(
         (_number(image, f"{where}[{i}]"), _number(noise, f"{where}[{i}]")) for i, (image, noise) in enumerate(pairs)

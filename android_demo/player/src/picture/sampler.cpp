@@ -7,7 +7,8 @@
 namespace od {
 namespace {
 
-constexpr size_t kMaxCalls = 20000, kMaxSlots = 16, kMaxRows = 8, kMaxTerms = 20, kMaxName = 40;
+constexpr size_t kMaxCalls = 20000, kMaxSlots = 16, kMaxRows = 8, kMaxTerms = 20, kMaxName = 40,
+                 kMaxTrainSteps = 100000;
 constexpr double kLargest = 1e30;  // of a table's numbers: they are multiplied in float32
 constexpr i32 kModel = -1, kNoise = -2;
 
@@ -21,7 +22,9 @@ class Reader {
                                             "start_noise", "calls", "result"};
     const Json* fields[7];
     const Json* begins = value.find("begins");
-    if (!exactly(value, kKeys, fields, begins ? 1 : 0, {})) return false;
+    const Json* noised = value.find("noised");
+    const Json* train_steps = value.find("train_steps");
+    if (!exactly(value, kKeys, fields, size_t{!!begins} + !!noised + !!train_steps, {})) return false;
     const Json& calls = *fields[5];
     if (!check_.identifier(*fields[0], "sampler", out_.sampler)) return false;
     if (out_.sampler.size > kMaxName) return check_.fail("sampler", "is too long (expected at most %zu)", kMaxName);
@@ -37,7 +40,8 @@ class Reader {
     i32 result = 0;
     if (!source(*fields[6], 0, false, "result", result)) return false;
     out_.result = static_cast<u32>(result);
-    return !begins || begin(*begins, "begins");
+    if (train_steps && !check_.integer(*train_steps, 1, kMaxTrainSteps, "train_steps", out_.train_steps)) return false;
+    return (!begins || begin(*begins, "begins")) && (!noised || pairs(*noised, "noised", out_.noised));
   }
 
  private:
@@ -104,17 +108,27 @@ class Reader {
   bool begin(const Json& value, const Place& at) {
     if (!check_.array(value, 0, out_.calls.count, at)) return false;
     const size_t count = value.list.count;
-    if (!count) return true;
-    if (count != out_.calls.count || out_.slots > 1) {
+    if (count && (count != out_.calls.count || out_.slots > 1)) {
       return check_.fail(at, "is %s for %zu calls and %u slots (expected one per call, and one slot)",
                          shown(value).text, out_.calls.count, out_.slots);
     }
-    if (!pool_.array(out_.begins, count, error_)) return false;
+    return pairs(value, at, out_.begins);
+  }
+
+  // None, or the factors of image and noise for each call.
+  bool pairs(const Json& value, const Place& at, Span<SamplerTable::Begin>& out) {
+    if (!check_.array(value, 0, out_.calls.count, at)) return false;
+    const size_t count = value.list.count;
+    if (!count) return true;
+    if (count != out_.calls.count) {
+      return check_.fail(at, "is %s for %zu calls (expected one per call)", shown(value).text, out_.calls.count);
+    }
+    if (!pool_.array(out, count, error_)) return false;
     for (size_t i = 0; i < count; ++i) {
       const Place one = at.item(i);
       const Json& pair = value.list[i];
-      if (!check_.array(pair, 2, 2, one) || !real(pair.list[0], one.item(0), out_.begins[i].image) ||
-          !real(pair.list[1], one.item(1), out_.begins[i].noise)) {
+      if (!check_.array(pair, 2, 2, one) || !real(pair.list[0], one.item(0), out[i].image) ||
+          !real(pair.list[1], one.item(1), out[i].noise)) {
         return false;
       }
     }

@@ -33,6 +33,8 @@ struct SamplerTable {
     float image, noise;
   };
   Span<Begin> begins;  // empty, or one for each call
+  Span<Begin> noised;  // the same where each call leads; empty in tables of older bundles
+  u32 train_steps;     // timesteps of the training schedule; 0 in tables of older bundles
 };
 
 // Code::bundle with the field that is wrong, naming `where`.

@@ -21,6 +21,10 @@ public struct SamplerTable: Sendable {
     let result: Int
     /// Of a sampler without memory: slot 0 where a run begins at a call, by factors of image and noise.
     let begins: [(image: Float, noise: Float)]
+    /// The same where each call leads; empty in tables of older bundles.
+    let noised: [(image: Float, noise: Float)]
+    /// Timesteps of the training schedule; nil in tables of older bundles.
+    let trainSteps: Int?
 
     static let model = -1
     static let noise = -2
@@ -29,7 +33,7 @@ public struct SamplerTable: Sendable {
     public init(_ value: JSON, at file: String) throws {
         let check = Checker(file: file)
         let fields = ["sampler", "steps", "slots", "start_image", "start_noise", "calls", "result"]
-        let top = try SamplerTable.record(check, value, fields, optional: ["begins"], .top)
+        let top = try SamplerTable.record(check, value, fields, optional: ["begins", "noised", "train_steps"], .top)
         func part(_ key: String) -> (JSON, Place) { (top[Exact(key)]!, Place.top[key]) }
 
         let (name, namePlace) = part("sampler")
@@ -46,6 +50,8 @@ public struct SamplerTable: Sendable {
         }
         result = try reader.source(part("result").0, 0, false, part("result").1)
         begins = try SamplerTable.begins(check, top["begins"] ?? .list([]), slots, self.calls.count)
+        noised = try SamplerTable.pairs(check, top["noised"] ?? .list([]), self.calls.count, Place.top["noised"])
+        trainSteps = try top["train_steps"].map { try check.integer($0, 1, 100_000, Place.top["train_steps"]) }
     }
 
     /// What slot 0 holds before the first call that is made: from noise alone, or at a call from a picture's latents.
@@ -139,6 +145,17 @@ public struct SamplerTable: Sendable {
             let what =
                 "has \(rows.count) pairs for \(calls) calls and \(slots) slots (expected one per call, and one slot)"
             throw check.fault(what, at)
+        }
+        return try pairs(check, value, calls, at)
+    }
+
+    /// None, or the factors of image and noise for each call.
+    private static func pairs(
+        _ check: Checker, _ value: JSON, _ calls: Int, _ at: Place
+    ) throws -> [(image: Float, noise: Float)] {
+        let rows = try check.list(value, 0...calls, at)
+        guard rows.isEmpty || rows.count == calls else {
+            throw check.fault("has \(rows.count) pairs for \(calls) calls (expected one per call)", at)
         }
         return try rows.enumerated().map { i, row in
             let pair = try check.list(row, 2...2, at[i])
