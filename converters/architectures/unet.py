@@ -11,14 +11,14 @@ from ondevice.converters.architectures.unet_blocks import Blocks
 from ondevice.converters.architectures.unet_config import KEYS, adds_text_and_sizes, check
 from ondevice.converters.architectures.unet_kinds import kind_of_config, kind_of_shapes
 from ondevice.converters.architectures.unet_names import original_name
-from ondevice.converters.architectures.unet_time import time_embedding, waves
+from ondevice.converters.architectures.unet_time import time_embedding, time_width, waves
 
 
 def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, tokens: int) -> ir.Model:
     """sample float32 [batch, c, height, width], timestep float32 [1], encoder_hidden_states [batch, tokens, d] ->
     out_sample, shaped as sample. One timestep serves the whole batch, as in guidance.
 
-    Where the config has text_time there is also added [batch, 4 * first width], which `condition` makes.
+    Where the config has text_time there is also added [batch, time width], which `condition` makes.
     """
     x = b.input("sample", (batch, config["in_channels"], height, width))
     timestep = b.input("timestep", (1,))
@@ -29,11 +29,7 @@ def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: in
     net = Blocks(b, config, silu(b, "time_embedding", time), text)
     x = b.conv("conv_in", x, config["block_out_channels"][0])
     skips = [x]
-    for level, kind in enumerate(config["down_block_types"]):
-        x = net.down(level, kind, x, skips)
-    x = net.mid(x)
-    for level, kind in enumerate(config["up_block_types"]):
-        x = net.up(level, kind, x, skips)
+    x = net.up(net.mid(net.down(x, skips)), skips)
     x = group_norm(b, "conv_norm_out", x, config["norm_num_groups"], config["norm_eps"])
     return b.finish(out_sample=b.conv("conv_out", silu(b, "conv_norm_out", x), config["out_channels"]))
 
@@ -43,9 +39,9 @@ def condition(b: GraphBuilder, config: Config, *, batch: int, tokens: int, hidde
 
     hidden float32 [batch, tokens, `hidden`], hidden_2 [batch, tokens, d - `hidden`], pooled [batch, p], time_ids
     float32 [batch, `ids`] (original height and width, top and left of the crop, height and width) -> context
-    [batch, tokens, d], added [batch, 4 * first width].
+    [batch, tokens, d], added [batch, time width].
     """
-    each, time = config["addition_time_embed_dim"], 4 * config["block_out_channels"][0]
+    each, time = config["addition_time_embed_dim"], time_width(config)
     first = b.input("hidden", (batch, tokens, hidden))
     second = b.input("hidden_2", (batch, tokens, config["cross_attention_dim"] - hidden))
     pooled = b.input("pooled", (batch, config["projection_class_embeddings_input_dim"] - ids * each))

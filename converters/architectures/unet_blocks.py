@@ -7,6 +7,7 @@ import onnx_ir as ir
 from ondevice.converters.architectures.architecture import Config
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 from ondevice.converters.architectures.layers import attention, gelu, group_norm, layer_norm, linear, resnet
+from ondevice.converters.architectures.unet_levels import Level, levels
 
 TRANSFORMER_EPS = 1e-6  # of the GroupNorm before a transformer, whatever norm_eps says
 LAYER_NORM_EPS = 1e-5
@@ -17,47 +18,49 @@ class Blocks:
 
     def __init__(self, b: GraphBuilder, config: Config, time: ir.Value, text: ir.Value) -> None:
         self.b, self.config, self.time, self.text = b, config, time, text
-        self.widths, self.layers = config["block_out_channels"], config["layers_per_block"]
-        # attention_head_dim is the number of heads: a misnomer that diffusers keeps for old checkpoints.
-        given = config["attention_head_dim"]
-        self.heads = given if isinstance(given, list) else [given] * len(self.widths)
-        deep = config["transformer_layers_per_block"]
-        self.depths = deep if isinstance(deep, list) else [deep] * len(self.widths)
+        self.levels = levels(config)
 
-    def down(self, level: int, kind: str, x: ir.Value, skips: list[ir.Value]) -> ir.Value:
-        scope = f"down_blocks.{level}"
-        for layer in range(self.layers):
-            x = self._resnet(f"{scope}.resnets.{layer}", x, self.widths[level])
-            if kind == "CrossAttnDownBlock2D":
-                x = self._transformer(f"{scope}.attentions.{layer}", x, level)
-            skips.append(x)
-        if level < len(self.widths) - 1:
-            x = self.b.conv(f"{scope}.downsamplers.0.conv", x, self.widths[level], stride=2)
-            skips.append(x)
+    def down(self, x: ir.Value, skips: list[ir.Value]) -> ir.Value:
+        """All levels down; `skips` gets what each of their blocks and downsamplers gives."""
+        for number, level in enumerate(self.levels.down):
+            scope = f"down_blocks.{number}"
+            for layer in range(len(level.depths)):
+                x = self._resnet_and_transformer(scope, layer, x, level)
+                skips.append(x)
+            if number < len(self.levels.down) - 1:
+                x = self.b.conv(f"{scope}.downsamplers.0.conv", x, level.width, stride=2)
+                skips.append(x)
         return x
 
     def mid(self, x: ir.Value) -> ir.Value:
-        x = self._resnet("mid_block.resnets.0", x, self.widths[-1])
-        x = self._transformer("mid_block.attentions.0", x, -1)
-        return self._resnet("mid_block.resnets.1", x, self.widths[-1])
-
-    def up(self, level: int, kind: str, x: ir.Value, skips: list[ir.Value]) -> ir.Value:
-        scope, from_end = f"up_blocks.{level}", len(self.widths) - 1 - level
-        for layer in range(self.layers + 1):
-            x = self.b.concat(f"{scope}.resnets.{layer}", 1, x, skips.pop())
-            x = self._resnet(f"{scope}.resnets.{layer}", x, self.widths[from_end])
-            if kind == "CrossAttnUpBlock2D":
-                x = self._transformer(f"{scope}.attentions.{layer}", x, from_end)
-        if from_end:
-            _, _, height, width = shape_of(skips[-1])  # the skip's size: an odd size was rounded up on the way down
-            x = self.b.resize(f"{scope}.upsamplers.0", x, height, width)
-            x = self.b.conv(f"{scope}.upsamplers.0.conv", x, self.widths[from_end])
+        """The middle, where there is one."""
+        if (level := self.levels.mid) is not None:
+            for layer in range(len(level.depths)):
+                x = self._resnet_and_transformer("mid_block", layer, x, level)
         return x
+
+    def up(self, x: ir.Value, skips: list[ir.Value]) -> ir.Value:
+        """All levels up, each block with the last of `skips`, which is taken from them."""
+        for number, level in enumerate(self.levels.up):
+            scope = f"up_blocks.{number}"
+            for layer in range(len(level.depths)):
+                x = self.b.concat(f"{scope}.resnets.{layer}", 1, x, skips.pop())
+                x = self._resnet_and_transformer(scope, layer, x, level)
+            if number < len(self.levels.up) - 1:
+                _, _, height, width = shape_of(skips[-1])  # the skip's size: an odd size was rounded up on the way down
+                x = self.b.resize(f"{scope}.upsamplers.0", x, height, width)
+                x = self.b.conv(f"{scope}.upsamplers.0.conv", x, level.width)
+        return x
+
+    def _resnet_and_transformer(self, scope: str, layer: int, x: ir.Value, level: Level) -> ir.Value:
+        x = self._resnet(f"{scope}.resnets.{layer}", x, level.width)
+        depth = level.depths[layer]
+        return x if depth is None else self._transformer(f"{scope}.attentions.{layer}", x, depth, level)
 
     def _resnet(self, scope: str, x: ir.Value, out: int) -> ir.Value:
         return resnet(self.b, scope, x, out, self.config["norm_num_groups"], self.config["norm_eps"], self.time)
 
-    def _transformer(self, scope: str, x: ir.Value, level: int) -> ir.Value:
+    def _transformer(self, scope: str, x: ir.Value, depth: int, level: Level) -> ir.Value:
         """GroupNorm, projection in, blocks, projection out, residual."""
         b, (n, channels, height, width) = self.b, shape_of(x)
         y = group_norm(b, f"{scope}.norm", x, self.config["norm_num_groups"], TRANSFORMER_EPS)
@@ -67,8 +70,8 @@ class Blocks:
         y = b.reshape(scope, b.transpose(scope, y, 0, 2, 3, 1), n, height * width, channels)
         if as_linear:
             y = linear(b, f"{scope}.proj_in", y, channels)
-        for index in range(self.depths[level]):
-            y = self._block(f"{scope}.transformer_blocks.{index}", y, self.heads[level])
+        for index in range(depth):
+            y = self._block(f"{scope}.transformer_blocks.{index}", y, level)
         if as_linear:
             y = linear(b, f"{scope}.proj_out", y, channels)
         y = b.transpose(scope, b.reshape(scope, y, n, height, width, channels), 0, 3, 1, 2)
@@ -76,17 +79,17 @@ class Blocks:
             y = b.conv(f"{scope}.proj_out", y, channels, 1)
         return b.binary(scope, "Add", y, x)
 
-    def _block(self, scope: str, y: ir.Value, heads: int) -> ir.Value:
-        """Self-attention, cross-attention, GEGLU feed-forward, each after a norm and with a residual:
-        [n, pixels, channels]."""
-        b, channels = self.b, shape_of(y)[-1]
-        for norm, name, context in (("norm1", "attn1", None), ("norm2", "attn2", self.text)):
+    def _block(self, scope: str, y: ir.Value, level: Level) -> ir.Value:
+        """Self-attention (or a second look at the text), cross-attention, GEGLU feed-forward, each after a norm and
+        with a residual: [n, pixels, channels]."""
+        b, channels, first = self.b, shape_of(y)[-1], self.text if level.only_cross else None
+        for norm, name, context in (("norm1", "attn1", first), ("norm2", "attn2", self.text)):
             normal = layer_norm(b, f"{scope}.{norm}", y, LAYER_NORM_EPS)
             source, inner = normal if context is None else context, f"{scope}.{name}"
             q, k, v = (
                 linear(b, f"{inner}.to_{p}", normal if p == "q" else source, channels, bias=False) for p in "qkv"
             )
-            mixed = linear(b, f"{inner}.to_out.0", attention(b, inner, q, k, v, heads), channels)
+            mixed = linear(b, f"{inner}.to_out.0", attention(b, inner, q, k, v, level.heads), channels)
             y = b.binary(scope, "Add", mixed, y)
         normal = layer_norm(b, f"{scope}.norm3", y, LAYER_NORM_EPS)
         return b.binary(

@@ -1,7 +1,7 @@
 """Names of a UNet's weights in the original layout.
 
 The original layout numbers every block in one row (input_blocks.0 ... 11, middle_block, output_blocks.0 ... 11);
-diffusers groups them by resolution (down_blocks.i.resnets.j). With L layers per level, down level i starts at
+diffusers groups them by resolution (down_blocks.i.resnets.j). With L layers in every level, down level i starts at
 input_blocks.(1 + i * (L + 1)) and up level i at output_blocks.(i * (L + 1)). The rules restate diffusers'
 convert_ldm_unet_checkpoint (loaders/single_file_utils.py).
 """
@@ -9,6 +9,7 @@ convert_ldm_unet_checkpoint (loaders/single_file_utils.py).
 from __future__ import annotations
 
 from ondevice.converters.architectures.architecture import Config
+from ondevice.converters.architectures.unet_levels import levels
 
 _TOP = {
     "conv_in": "input_blocks.0.0",
@@ -38,16 +39,21 @@ def original_name(name: str, config: Config) -> str:
     if side == "mid_block":
         kind, index, inner = rest.split(".", 2)
         return f"middle_block.{2 * int(index) if kind == 'resnets' else 1}.{_inner(kind, inner)}"
-    level, kind, index, inner = rest.split(".", 3)
-    i, j, layers = int(level), int(index), config["layers_per_block"]
-    if kind == "downsamplers":
-        return f"input_blocks.{(i + 1) * (layers + 1)}.0.{inner.replace('conv', 'op')}"
-    if kind == "upsamplers":  # stands after the level's last resnet and, where there is one, its attention
-        place = 1 + (config["up_block_types"][i] == "CrossAttnUpBlock2D")
-        return f"output_blocks.{i * (layers + 1) + layers}.{place}.{inner}"
-    block = (
-        f"input_blocks.{1 + i * (layers + 1) + j}" if side == "down_blocks" else f"output_blocks.{i * (layers + 1) + j}"
-    )
+    number, kind, index, inner = rest.split(".", 3)
+    way = levels(config).down if side == "down_blocks" else levels(config).up
+    i, j = int(number), int(index)
+    before = [len(level.depths) for level in way[:i]]
+    if side == "down_blocks":  # conv_in, and one downsampler per level, are numbered as blocks are
+        first = 1 + sum(before) + i
+        if kind == "downsamplers":
+            return f"input_blocks.{first + len(way[i].depths)}.0.{inner.replace('conv', 'op')}"
+        block = f"input_blocks.{first + j}"
+    else:
+        first = sum(before)
+        if kind == "upsamplers":  # stands after the level's last resnet and, where there is one, its attention
+            place = 1 + (way[i].depths[-1] is not None)
+            return f"output_blocks.{first + len(way[i].depths) - 1}.{place}.{inner}"
+        block = f"output_blocks.{first + j}"
     return f"{block}.{0 if kind == 'resnets' else 1}.{_inner(kind, inner)}"
 
 

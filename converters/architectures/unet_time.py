@@ -12,12 +12,18 @@ from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 from ondevice.converters.architectures.layers import gemm, silu
 
 
+def time_width(config: Config) -> int:
+    """Channels of the time embedding that blocks are given."""
+    width: int = config["time_embedding_dim"] or 4 * config["block_out_channels"][0]
+    return width
+
+
 def time_embedding(b: GraphBuilder, config: Config, timestep: ir.Value) -> ir.Value:
-    """[1] -> [1, 4 * first width]: sines and cosines of geometric frequencies, then two linear layers."""
-    width = config["block_out_channels"][0]
+    """[1] -> [1, time width]: sines and cosines of geometric frequencies, then two linear layers."""
+    width, out = config["block_out_channels"][0], time_width(config)
     angles = b.op("time_proj", "Unsqueeze", [timestep, b.ints(1)], (1, 1))
-    y = gemm(b, "time_embedding.linear_1", waves(b, config, "time_proj", angles, width), 4 * width)
-    return gemm(b, "time_embedding.linear_2", silu(b, "time_embedding", y), 4 * width)
+    y = gemm(b, "time_embedding.linear_1", waves(b, config, "time_proj", angles, width), out)
+    return gemm(b, "time_embedding.linear_2", silu(b, "time_embedding", y), out)
 
 
 def waves(b: GraphBuilder, config: Config, scope: str, numbers: ir.Value, width: int) -> ir.Value:

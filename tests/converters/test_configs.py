@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -45,13 +46,16 @@ def test_the_families_own_configs_are_supported(family: str, component: str) -> 
         ("unet", "class_embed_type", "timestep"),
         ("unet", "addition_embed_type", "image"),
         ("unet", "dual_cross_attention", True),
-        ("unet", "only_cross_attention", [True, False]),
+        ("unet", "only_cross_attention", [True, 0]),
         ("unet", "act_fn", "gelu"),
         ("unet", "resnet_time_scale_shift", "scale_shift"),
         ("unet", "time_cond_proj_dim", 256),
         ("unet", "block_out_channels", [320, "640"]),
         ("unet", "block_out_channels", []),
-        ("unet", "layers_per_block", [1, 2]),
+        ("unet", "layers_per_block", [1, 0]),
+        ("unet", "mid_block_type", "UNetMidBlock2DSimpleCrossAttn"),
+        ("unet", "reverse_transformer_layers_per_block", [1, [2, [3]]]),
+        ("unet", "num_attention_heads", 8),
         ("unet", "layers_per_block", 10**9),
         ("unet", "in_channels", True),
         ("unet", "down_block_types", ["DownBlock2D", "AttnDownBlock2D"]),
@@ -70,6 +74,29 @@ def test_what_is_not_supported_is_refused_by_key_and_value(component: str, key: 
     with pytest.raises(CheckpointError) as caught:
         normalize(component, TINY[component] | {key: value}, "its config")
     assert str(caught.value).startswith(f"its config: config key {key!r} is not supported (got {value!r}, expected ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"transformer_layers_per_block": [[1], 1]},
+            "has lists per block and 'reverse_transformer_layers_per_block' is",
+        ),
+        (
+            {"transformer_layers_per_block": [[1, 2], 1], "reverse_transformer_layers_per_block": [1, [1, 2]]},
+            "'transformer_layers_per_block' has [1, 2] for a level of 1 blocks.",
+        ),
+        (
+            {"layers_per_block": [1, 3], "reverse_transformer_layers_per_block": [1, [1]]},
+            "'reverse_transformer_layers_per_block' has [1] for a level of 2 blocks.",
+        ),
+        ({"layers_per_block": [1, 3, 2]}, "'layers_per_block' has 3 entries and block_out_channels has 2."),
+    ],
+)
+def test_lists_that_do_not_fit_the_levels_are_refused(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(problem)):
+        normalize("unet", TINY["unet"] | changes, "its config")
 
 
 def test_unets_that_take_more_inputs_are_refused() -> None:

@@ -42,6 +42,35 @@ UNETS = {
         8,
         8,
     ),
+    "BK-SDM: one layer, no middle": ({"mid_block_type": None}, 1, 9, 5),
+    "SSD-1B: nested and reversed depths, a middle without attention": (
+        {
+            "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+            "layers_per_block": 2,
+            "transformer_layers_per_block": [1, [2, 1], [1, 3]],
+            "reverse_transformer_layers_per_block": [[1, 1, 2], [2, 1, 1], 1],
+            "mid_block_type": "UNetMidBlock2D",
+            "use_linear_projection": True,
+        },
+        1,
+        8,
+        6,
+    ),
+    "layers per level, attention to the text alone, nested depths around a middle": (
+        {
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
+            "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"],
+            "layers_per_block": [1, 2, 1],
+            "only_cross_attention": [True, False, False],
+            "transformer_layers_per_block": [0, 1, [2]],
+            "reverse_transformer_layers_per_block": [1, 1, [2, 1]],
+            "time_embedding_dim": 50,
+        },
+        2,
+        5,
+        8,
+    ),
     "sines first, shifted": ({"flip_sin_to_cos": False, "freq_shift": 1}, 1, 4, 4),
     "one level, odd width": (
         {

@@ -1,0 +1,81 @@
+"""What the levels of a UNet hold, as its config says it: one entry per block where the config may have one number."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ondevice.converters.architectures.architecture import Config
+
+
+class Level(NamedTuple):
+    """One level, down or up, or the middle.
+
+    Args:
+        width: channels.
+        depths: one per resnet: blocks of the transformer after it, None where none is.
+        heads: of each attention.
+        only_cross: whether the first attention of each block looks at the text, too.
+    """
+
+    width: int
+    depths: tuple[int | None, ...]
+    heads: int
+    only_cross: bool
+
+
+class Levels(NamedTuple):
+    """All levels, as a picture goes through them; `mid` is None where there is no middle."""
+
+    down: tuple[Level, ...]
+    mid: Level | None
+    up: tuple[Level, ...]
+
+
+def levels(config: Config) -> Levels:
+    """The levels of a config that has all keys. Reference: diffusers' UNet2DConditionModel."""
+    widths = config["block_out_channels"]
+    layers, heads, depths, crossed = (
+        listed(config, name)
+        for name in (
+            "layers_per_block",
+            # the number of heads: a misnomer that diffusers keeps for old checkpoints
+            "attention_head_dim",
+            "transformer_layers_per_block",
+            "only_cross_attention",
+        )
+    )
+
+    def level(at: int, attends: bool, resnets: int, depth: int | list[int]) -> Level:
+        """`at`: of the lists, which go down."""
+        each = _per_block(depth, resnets) if attends else (None,) * resnets
+        return Level(widths[at], each, heads[at], crossed[at])
+
+    down = tuple(
+        level(at, kind == "CrossAttnDownBlock2D", layers[at], depths[at])
+        for at, kind in enumerate(config["down_block_types"])
+    )
+    back = list(reversed(range(len(widths))))
+    upward = config["reverse_transformer_layers_per_block"] or [depths[at] for at in back]
+    up = tuple(
+        level(at, kind == "CrossAttnUpBlock2D", layers[at] + 1, depth)
+        for at, kind, depth in zip(back, config["up_block_types"], upward, strict=True)
+    )
+    return Levels(down, _mid(config["mid_block_type"], down[-1], depths[-1]), up)
+
+
+def listed(config: Config, name: str) -> list[Any]:
+    """One entry per level of a key that may be one for all of them."""
+    value = config[name]
+    return value if isinstance(value, list) else [value] * len(config["block_out_channels"])
+
+
+def _per_block(depth: int | list[int], resnets: int) -> tuple[int, ...]:
+    return tuple(depth) if isinstance(depth, list) else (depth,) * resnets
+
+
+def _mid(kind: str | None, last: Level, depth: int | list[int]) -> Level | None:
+    """One resnet, and where it attends a transformer, as deep as the last level's first, and a second resnet."""
+    if kind is None:
+        return None
+    depths = (_per_block(depth, 1)[0], None) if kind == "UNetMidBlock2DCrossAttn" else (None,)
+    return Level(last.width, depths, last.heads, False)
