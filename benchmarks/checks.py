@@ -50,7 +50,7 @@ READERS: dict[str, list[str]] = {
     "ondevice/bundle/files.py": [*ROWS, MESSAGES, "tests/bundle/test_round_trip.py"],
     "ondevice/bundle/pack*.py": ["tests/bundle/test_golden.py", "tests/bundle/test_packed.py"],
     "ondevice/bundle/kernels.py": ["tests/bundle/test_kernels.py"],
-    "ondevice/bundle/pipeline_file.py": ["tests/bundle/test_pipeline.py"],
+    "ondevice/bundle/pipeline_*.py": ["tests/bundle/test_pipeline.py"],
     "ondevice/bundle/ports.py": ["tests/bundle/test_ports.py"],
     "ondevice/bundle/w*.py": [
         MESSAGES,
@@ -146,7 +146,7 @@ HARMLESS: dict[tuple[str, str], str] = {
 }
 # of bundle/format.py: they give their value back
 CHECKER = {"integer", "array", "table", "text", "match", "name", "identifier", "one_of"}
-CALLED = {"number", "constant_or_number", "name"}  # of bundle/pipeline_file.py's reader: as those of `check`
+CALLED = {"number", "constant_or_number", "name"}  # of the readers of bundle/pipeline_*.py: as those of `check`
 BOUNDED, FAR = ("integer", "integers", "number"), "10**400"  # the lowest and the highest value are checks of their own
 SEQUENCES = {"integers": "tuple", "shape": "tuple", "sizes": "dict"}  # and these a value of their own
 REFUSING = re.compile(r"_?(fail|refuse|wrong)(_\w+)?")

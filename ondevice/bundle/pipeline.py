@@ -37,11 +37,36 @@ class Number:
 @dataclass(frozen=True, slots=True)
 class Given:
     """A picture that the user gives, how it is prepared (PREPARE), and whether it may be left out.
-    `of`: made of these two instead."""
+    `of`: it is made of these instead: a picture and its mask (`masked`), or one picture, prepared in another way."""
 
     prepare: str
     optional: bool
     of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Where this picture is given, latents are put back outside of it after each call; `strength` is then the default
+    of the run's strength."""
+
+    picture: str
+    strength: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Pixels outside of `mask` are those of `picture`."""
+
+    picture: str
+    mask: str
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """A step of `before` is done where the number is below `limit`."""
+
+    number: str
+    limit: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +87,7 @@ class Latents:
     begin: str | None = None
     strength: str | None = None
     preview: tuple[tuple[float, ...], ...] = ()
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +111,14 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A run of a component: its ports' feeds, and the values that its outputs become. `every` is one of RATES."""
+    """A run of a component: its ports' feeds, and the values that its outputs become. `every` is one of RATES, or
+    `chunk`: once per so many frames as a plan takes."""
 
     component: str
     every: str
     feed: Mapping[str, Feed]
     keep: Mapping[str, str]  # output port -> value
+    below: Below | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +133,7 @@ class Sample:
     draw: bool
     scaled: bool
     keep: str
+    below: Below | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +204,7 @@ class PipelineSpec:
     denoise: tuple[Loop, ...]
     after: tuple[Role, ...]
     rates: Mapping[str, str]  # of every value: how often it changes
+    outside: Outside | None = None
 
     def roles(self) -> Iterator[Role]:
         """Every run, in order."""

@@ -3,24 +3,23 @@ The specification is docs/pipeline.md; every check of its last section is one of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ondevice.bundle import format as f
 from ondevice.bundle.pipeline import (
     LATENTS,
-    PREPARE,
     RATES,
-    RESERVED,
     TIMESTEP,
+    Below,
     Combine,
     Feed,
-    Given,
     Guided,
     InitialNoise,
     Latents,
     Loop,
-    Number,
+    Mask,
+    Outside,
     Pass,
     PipelineSpec,
     Role,
@@ -28,13 +27,13 @@ from ondevice.bundle.pipeline import (
     Step,
     feed_rate,
 )
+from ondevice.bundle.pipeline_given import MAX_NUMBERS, GivenReader, Path
 
-MAX_ROLES, MAX_PASSES, MAX_VALUES, MAX_NUMBERS = 64, 16, 256, 64
-MAX_GIVEN, MAX_LOOPS, MAX_FEEDS, MAX_STEPS = 16, 8, 64, 1_000
+MAX_ROLES, MAX_PASSES, MAX_VALUES = 64, 16, 256
+MAX_LOOPS, MAX_FEEDS, MAX_STEPS = 8, 64, 1_000
 KNOWN: frozenset[str] = frozenset()
 """What `needs` may name: words that a later minor version adds, and that this reader knows."""
 _KEYS = ("gives", "numbers", "texts", "pictures", "latents", "sampler", "before", "denoise", "after")
-Path = tuple[str | int | tuple[str], ...]
 
 
 def parse_pipeline(
@@ -76,11 +75,16 @@ def parse_pipeline(
     ]
     reader.rates = {name: rate for name, rate in reader.rates.items() if rate != "call"} | {LATENTS: "picture"}
     last = [
-        reader.role(row, ("pipeline", "after", i))
+        reader.role(row, ("pipeline", "after", i), ("picture", "chunk"))
         for i, row in enumerate(check.array(after, (1, MAX_ROLES), "pipeline", "after"))
     ]
     if gives not in last[-1].keep.values():
         check.fail(f"keeps no {gives} in its last role (expected what the pipeline gives)", "pipeline", "after")
+    if (base.frames is not None) != (gives == "frames"):
+        what = (
+            f"is {gives}, and latents.frames is {f.shown(base.frames)} (expected frames and their number, or neither)"
+        )
+        check.fail(what, "pipeline", "gives")
     if gives in reader.optional:
         check.fail(f"makes no {gives} where an optional picture is not given", "pipeline", "after")
     return PipelineSpec(
@@ -96,89 +100,19 @@ def parse_pipeline(
         denoise=tuple(loops),
         after=tuple(last),
         rates=reader.rates | reader.made_in_calls | {LATENTS: "call", TIMESTEP: "call"},
+        outside=reader.outside(value["outside"], gives) if "outside" in value else None,
     )
 
 
-class _Reader:
+class _Reader(GivenReader):
     """What was read so far: names, and of values how often they change."""
 
     def __init__(self, check: f.Checker, components: Collection[str], tokenizers: Collection[str]) -> None:
-        self.check, self.components, self.tokenizers = check, components, tokenizers
-        self.numbers: dict[str, Number] = {}
-        self.texts: dict[str, bool] = {}
-        self.pictures: dict[str, Given] = {}
+        super().__init__(check)
+        self.components, self.tokenizers = components, tokenizers
         self.rates: dict[str, str] = {}
         self.made_in_calls: dict[str, str] = {}
-        self.optional: set[str] = set()  # values that are not made where a picture is not given
-
-    def name(self, value: Any, taken: Collection[str], *path: str | int | tuple[str]) -> str:
-        """A new identifier."""
-        self.check.identifier(value, *path)
-        if value in RESERVED or value in taken:
-            self.check.fail(f"is {f.shown(value)}, a name that is taken", *path)
-        return str(value)
-
-    def number(self, value: Any, low: float, high: float, *path: str | int | tuple[str]) -> float:
-        if type(value) not in (int, float) or not low <= value <= high:
-            self.check.fail(f"is {f.shown(value)} (expected a number {low:g}..{high:g})", *path)
-        return float(value)
-
-    def constant_or_number(self, value: Any, *path: str | int | tuple[str]) -> float | str:
-        """A constant, or the name of a number (not a ramp), `width` or `height`."""
-        if type(value) is not str:
-            return self.number(value, -f.FLOAT32_MAX, f.FLOAT32_MAX, *path)
-        plain = [name for name, number in self.numbers.items() if number.ramp is None]
-        return self.check.one_of(value, (*plain, "width", "height"), *path)
-
-    def read_numbers(self, value: Any) -> None:
-        for name, row in self.check.table(value, MAX_NUMBERS, "pipeline", "numbers").items():
-            at: Path = ("pipeline", "numbers", (name,))
-            self.name(name, self.numbers, *at)
-            self.check.record(row, (), *at)
-            if "ramp" in row:
-                pair = self.pair(row["ramp"], *at, "ramp")
-                self.numbers[name] = Number(None, -f.FLOAT32_MAX, f.FLOAT32_MAX, ramp=pair)
-                continue
-            low = self.number(row.get("low", -f.FLOAT32_MAX), -f.FLOAT32_MAX, f.FLOAT32_MAX, *at, "low")
-            high = self.number(row.get("high", f.FLOAT32_MAX), low, f.FLOAT32_MAX, *at, "high")
-            (usual,) = self.check.record(row, ("default",), *at)
-            default = self.constant_or_number(usual, *at, "default")
-            if isinstance(default, float):
-                self.number(usual, low, high, *at, "default")
-            window = self.pair(row["window"], *at, "window") if "window" in row else None
-            self.numbers[name] = Number(default, low, high, window=window)
-
-    def pair(self, value: Any, *path: str | int | tuple[str]) -> tuple[str, str]:
-        """Two numbers that were read before."""
-        first, second = self.check.array(value, (2, 2), *path)
-        known = [name for name, number in self.numbers.items() if number.ramp is None]
-        return self.check.one_of(first, known, *path, 0), self.check.one_of(second, known, *path, 1)
-
-    def read_texts(self, value: Any) -> None:
-        for name, row in self.check.table(value, MAX_GIVEN, "pipeline", "texts").items():
-            at: Path = ("pipeline", "texts", (name,))
-            self.name(name, self.numbers, *at)
-            self.texts[name] = self.flag(self.check.table(row, MAX_GIVEN, *at), "optional", at)
-
-    def flag(self, row: Mapping[str, Any], key: str, at: Path) -> bool:
-        value = row.get(key, False)
-        if type(value) is not bool:
-            self.check.fail(f"is {f.shown(value)} (expected true or false)", *at, key)
-        return value
-
-    def read_pictures(self, value: Any) -> None:
-        for name, row in self.check.table(value, MAX_GIVEN, "pipeline", "pictures").items():
-            at: Path = ("pipeline", "pictures", (name,))
-            self.name(name, (*self.numbers, *self.texts), *at)
-            prepare = self.check.one_of(self.check.record(row, ("prepare",), *at)[0], PREPARE, *at, "prepare")
-            of = tuple(
-                self.check.one_of(other, self.pictures, *at, "of", i)
-                for i, other in enumerate(self.check.array(row.get("of", []), (0, 2), *at, "of"))
-            )
-            if (prepare == "masked") != (len(of) == 2) or len(of) == 1:
-                self.check.fail("is wrong (expected a picture and its mask for masked, and nothing else)", *at, "of")
-            optional = any(self.pictures[other].optional for other in of) or self.flag(row, "optional", at)
-            self.pictures[name] = Given(prepare, optional, of)
+        self.optional: set[str] = set()  # values that are not always made
 
     def latents(self, value: Any) -> Latents:
         at: Path = ("pipeline", "latents")
@@ -194,7 +128,7 @@ class _Reader:
             )
         for key, number in (("frames", frames), ("strength", strength)):
             if number is not None:
-                self.check.one_of(number, self.numbers, *at, key)
+                self.check.one_of(number, self.plain(windowed=False), *at, key)
         count = self.check.integer(channels, 1, 64, *at, "channels")
         return Latents(
             count,
@@ -205,7 +139,23 @@ class _Reader:
             begin,
             strength,
             self.preview(value["preview"], count, (*at, "preview")) if "preview" in value else (),
+            self.mask(value["mask"], begin, (*at, "mask")) if "mask" in value else None,
         )
+
+    def mask(self, value: Any, begin: str | None, at: Path) -> Mask:
+        """Where a part of a picture is drawn anew."""
+        picture, strength = self.check.record(value, ("picture", "strength"), *at)
+        if begin is None:
+            self.check.fail("is there alone (expected begin and strength beside it)", *at)
+        return Mask(self.prepared(picture, "mask", *at, "picture"), self.number(strength, 0, 1, *at, "strength"))
+
+    def outside(self, value: Any, gives: str) -> Outside:
+        """Whose pixels the result has outside of which mask."""
+        at: Path = ("pipeline", "outside")
+        picture, mask = self.check.record(value, ("picture", "mask"), *at)
+        if gives != "picture":
+            self.check.fail(f"is there, and {gives} are given (expected a picture)", *at)
+        return Outside(self.prepared(picture, "fit", *at, "picture"), self.prepared(mask, "mask", *at, "mask"))
 
     def preview(self, value: Any, channels: int, at: Path) -> tuple[tuple[float, ...], ...]:
         """Red, green and blue of latents' channels and one."""
@@ -219,17 +169,28 @@ class _Reader:
     def step(self, row: Any, at: Path) -> Step:
         """A step of `before`."""
         table = self.check.table(row, f.MAX_RANK, *at)
+        below = self.below(table["below"], (*at, "below")) if "below" in table else None
         if "noise" in table:
             self.check.one_of(table["noise"], (LATENTS,), *at, "noise")
+            if below is not None:
+                self.check.fail(
+                    "is there, and the noise is always drawn (expected it of a role or sample)", *at, "below"
+                )
             return InitialNoise()
         if "sample" not in table:
-            return self.role(row, at)
+            return self.role(row, at, ("bundle", "picture", "text"), below)
         moments, take, keep = self.check.record(row, ("sample", "take", "keep"), *at)
         if self.rates.get(moments if type(moments) is str else "") != "picture":
             self.check.fail(f"is {f.shown(moments)} (expected a value that is made once per picture)", *at, "sample")
         draw = self.check.one_of(take, ("draw", "mean"), *at, "take") == "draw"
-        self.keep(keep, "picture", moments in self.optional, *at, "keep")
-        return Sample(moments, draw, self.flag(row, "scaled", at), keep)
+        self.keep(keep, "picture", moments in self.optional or below is not None, *at, "keep")
+        return Sample(moments, draw, self.flag(row, "scaled", at), keep, below)
+
+    def below(self, value: Any, at: Path) -> Below:
+        """Where a number is below a value, a step is done."""
+        number, limit = self.check.array(value, (2, 2), *at)
+        self.check.one_of(number, self.plain(windowed=False), *at, 0)
+        return Below(number, self.number(limit, -f.FLOAT32_MAX, f.FLOAT32_MAX, *at, 1))
 
     def keep(self, value: Any, rate: str, optional: bool, *path: str | int | tuple[str]) -> None:
         name = self.name(value, (*self.numbers, *self.texts, *self.pictures, *self.rates, *self.made_in_calls), *path)
@@ -241,12 +202,13 @@ class _Reader:
         if optional:
             self.optional.add(name)
 
-    def role(self, row: Any, at: Path, every: str | None = None) -> Role:
-        """A run of a component; `every` where its place says it."""
+    def role(self, row: Any, at: Path, rates: Sequence[str], below: Below | None = None) -> Role:
+        """A run of a component, as often as one of `rates`; it says of which where there are several."""
         component, feed, keep = self.check.record(row, ("run", "feed", "keep"), *at)
         self.check.one_of(component, self.components, *at, "run")
-        if every is None:
-            every = self.check.one_of(self.check.record(row, ("every",), *at)[0], (*RATES[:-1], "chunk"), *at, "every")
+        every = rates[0]
+        if len(rates) > 1:
+            every = self.check.one_of(self.check.record(row, ("every",), *at)[0], rates, *at, "every")
         feeds = {
             port: self.feed(source, (*at, "feed", (port,)))
             for port, source in self.check.table(feed, MAX_FEEDS, *at, "feed").items()
@@ -258,12 +220,13 @@ class _Reader:
             missing = source.kind == "value" and source.name in self.optional
             missing |= source.kind == "picture" and self.pictures[source.name].optional
             optional |= missing and source.absent is None
+        optional |= below is not None
         if optional and every == "call":
             self.check.fail("reads what is not made where an optional picture is not given", *at, "feed")
         for port, name in self.check.table(keep, MAX_FEEDS, *at, "keep").items():
             self.check.text(port, *at, "keep")
             self.keep(name, "picture" if every == "chunk" else every, optional, *at, "keep", (port,))
-        return Role(component, every, feeds, keep)
+        return Role(component, every, feeds, keep, below)
 
     def changes(self, feed: Feed, every: str, at: Path) -> None:
         """Refuse a feed that changes more often than its role runs."""
@@ -306,7 +269,7 @@ class _Reader:
         )
         start, end = self.constant_or_number(start, *at, "from"), self.constant_or_number(end, *at, "until")
         runs = tuple(
-            self.role(one, (*at, "roles", i), "call")
+            self.role(one, (*at, "roles", i), ("call",))
             for i, one in enumerate(self.check.array(roles, (1, MAX_ROLES), *at, "roles"))
         )
         self.check.one_of(prediction, runs[-1].keep.values(), *at, "prediction")
@@ -327,7 +290,7 @@ class _Reader:
                 )
         rescale = row.get("rescale")
         if rescale is not None:
-            self.check.one_of(rescale, self.numbers, *at, "rescale")
+            self.check.one_of(rescale, self.plain(), *at, "rescale")
         sums = self.combine(combine, len(found), (*at, "combine"))
         if rescale is not None and not sums.add:
             self.check.fail("is there, and nothing is combined", *at, "rescale")
@@ -340,7 +303,8 @@ class _Reader:
         if text is not None:
             self.check.one_of(text, self.texts, *at, "text")
         zeros = self.check.array(table.get("zeros", []), (0, MAX_FEEDS), *at, "zeros")
-        return Pass(text, tuple(self.check.one_of(name, self.rates, *at, "zeros", i) for i, name in enumerate(zeros)))
+        known = self.rates.keys() - {TIMESTEP}
+        return Pass(text, tuple(self.check.one_of(name, known, *at, "zeros", i) for i, name in enumerate(zeros)))
 
     def combine(self, value: Any, passes: int, at: Path) -> Combine:
         first, add = self.check.record(value, ("first", "add"), *at)

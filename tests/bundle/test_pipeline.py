@@ -23,6 +23,12 @@ UNET: tuple[str | int, ...] = (*LOOP, "roles", 0)
 CONDITION: tuple[str | int, ...] = ("before", 2)
 
 
+MASK = {"picture": "mask", "strength": 1.0}
+MASK_PICTURE = setting("pictures", "mask", to={"prepare": "mask", "optional": True})
+OUTSIDE = {"picture": "image", "mask": "mask"}
+RAMP, WINDOWED = {"ramp": ["guidance_scale", "strength"]}, {"default": 1, "window": ["handover", "handover"]}
+
+
 def value(name: str) -> dict[str, str]:
     return {"value": name}
 
@@ -81,8 +87,17 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     ),
     (setting("pictures", "image", "of", to={}), '.pictures["image"].of is an object of 0 (expected a list'),
     (
-        setting("pictures", "mask", to={"prepare": "fit", "of": ["image"]}),
+        setting("pictures", "mask", to={"prepare": "fit", "of": ["image", "image"]}),
         '.pictures["mask"].of is wrong (expected a picture and its mask',
+    ),
+    (setting("pictures", "edges", to={"prepare": "edges", "of": ["image"]}), ""),
+    (
+        setting(
+            *("pictures", "same"),
+            to={"prepare": "fit", "of": ["image"]},
+            also=(setting("pictures", "other", to={"prepare": "edges", "of": ["same"]}),),
+        ),
+        '.pictures["other"].of[0] is "same" (expected one of: image)',
     ),
     (setting("pictures", "image", "of", to=["image"]), '.pictures["image"].of[0] is "image" (expected nothing here)'),
     (setting("pictures", "prompt", to={"prepare": "fit"}), '.pictures["prompt"] is "prompt", a name that is taken'),
@@ -90,7 +105,7 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     (setting("latents", "scale", to=8.0), ".latents.scale is 8.0 (expected 1..64)"),
     (setting("latents", "scaling", to=0), ".latents.scaling is 0 (expected a number 1e-09..1e+09)"),
     (setting("latents", "shift", to="x"), '.latents.shift is "x" (expected a number'),
-    (setting("latents", "preview", to=[[1] * 5] * 3), None),
+    (setting("latents", "preview", to=[[1] * 5] * 3), ""),
     (setting("latents", "preview", to=[[1] * 5] * 2), ".latents.preview is a list of 2 (expected a list of 3)"),
     (
         setting("latents", "preview", to=[[1] * 5, [1] * 4, []]),
@@ -104,6 +119,49 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     (setting("latents", "strength", to=...), ".latents.begin is there alone (expected begin and strength, or neither)"),
     (setting("latents", "strength", to="power"), '.latents.strength is "power" (expected one of: aesthetic_score'),
     (setting("latents", "frames", to=3), ".latents.frames is 3 (expected one of: aesthetic_score"),
+    (
+        setting("latents", "frames", to="crop_top"),
+        '.gives is picture, and latents.frames is "crop_top" (expected frames',
+    ),
+    (setting("latents", "mask", to=MASK, also=(MASK_PICTURE,)), ""),
+    (setting("latents", "mask", to=1), ".latents.mask is 1 (expected an object"),
+    (setting("latents", "mask", to=MASK), '.latents.mask.picture is "mask" (expected nothing here)'),
+    (
+        setting("latents", "mask", to=MASK | {"picture": "image"}, also=(MASK_PICTURE,)),
+        '.latents.mask.picture is "image" (expected one of: mask)',
+    ),
+    (
+        setting("latents", "mask", to=MASK | {"strength": 2}, also=(MASK_PICTURE,)),
+        ".latents.mask.strength is 2 (expected a number 0..1)",
+    ),
+    (
+        setting(
+            *("latents", "mask"),
+            to=MASK,
+            also=(MASK_PICTURE, setting("latents", "begin", to=...), setting("latents", "strength", to=...)),
+        ),
+        ".latents.mask is there alone (expected begin and strength beside it)",
+    ),
+    (setting("outside", to=OUTSIDE, also=(MASK_PICTURE,)), ""),
+    (setting("outside", to=[]), ".outside is a list of 0 (expected an object"),
+    (setting("outside", to=OUTSIDE), '.outside.mask is "mask" (expected nothing here)'),
+    (
+        setting("outside", to=OUTSIDE | {"picture": "mask"}, also=(MASK_PICTURE,)),
+        '.outside.picture is "mask" (expected one of: image)',
+    ),
+    (
+        setting(
+            *("outside",),
+            to=OUTSIDE,
+            also=(
+                MASK_PICTURE,
+                setting("gives", to="frames"),
+                setting("latents", "frames", to="crop_top"),
+                setting("after", 0, "keep", "sample", to="frames"),
+            ),
+        ),
+        ".outside is there, and frames are given (expected a picture)",
+    ),
     (setting("sampler", "name", to="pndm"), ".sampler is pndm at 30 steps, but samplers has no pndm_30"),
     (setting("sampler", "steps", to=1001), ".sampler.steps is 1001 (expected 1..1000)"),
     (setting("before", to={}), ".before is an object of 0 (expected a list of 0..64)"),
@@ -119,7 +177,38 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     (setting("before", 0, "run", to="encoder"), '.before[0].run is "encoder" (expected one of: condition'),
     (
         setting("before", 0, "every", to="call"),
-        '.before[0].every is "call" (expected one of: bundle, chunk, picture, text)',
+        '.before[0].every is "call" (expected one of: bundle, picture, text)',
+    ),
+    (setting("before", 0, "every", to="chunk"), '.before[0].every is "chunk" (expected one of: bundle, picture, text)'),
+    (setting("before", 5, "below", to=["strength", 1]), ""),
+    (setting("before", 5, "below", to=["strength"]), ".before[5].below is a list of 1 (expected a list of 2)"),
+    (
+        setting("before", 5, "below", to=["width", 1]),
+        '.before[5].below[0] is "width" (expected one of: aesthetic_score',
+    ),
+    (setting("before", 6, "below", to=["strength", "x"]), '.before[6].below[1] is "x" (expected a number'),
+    (
+        setting("before", 7, "below", to=["strength", 1]),
+        ".before[7].below is there, and the noise is always drawn (expected it of a role or sample)",
+    ),
+    (
+        setting("before", 2, "below", to=["strength", 1]),
+        ".denoise[0].roles[0].feed reads what is not made where an optional picture",
+    ),
+    (
+        setting(
+            *(*UNET, "feed", "mask"),
+            to=value("image_latents"),
+            also=(
+                setting("pictures", "image", "optional", to=...),
+                setting("before", 6, "below", to=["strength", 1]),
+            ),
+        ),
+        ".denoise[0].roles[0].feed reads what is not made where an optional picture",
+    ),
+    (
+        setting("after", 0, "every", to="text"),
+        '.after[0].every is "text" (expected one of: chunk, picture)',
     ),
     (
         setting("before", 0, "every", to="picture"),
@@ -250,6 +339,11 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
         setting(*LOOP, "passes", 0, "zeros", to=["song"]),
         '.denoise[0].passes[0].zeros[0] is "song" (expected one of: added',
     ),
+    (setting(*LOOP, "passes", 0, "zeros", to=["latents", "prediction"]), ""),
+    (
+        setting(*LOOP, "passes", 0, "zeros", to=["timestep"]),
+        '.denoise[0].passes[0].zeros[0] is "timestep" (expected one of: added',
+    ),
     (setting(*LOOP, "combine", "first", to=2), ".denoise[0].combine.first is 2 (expected 0..1)"),
     (setting(*LOOP, "combine", "add", to={}), ".denoise[0].combine.add is an object of 0 (expected a list of 0..16)"),
     (
@@ -283,6 +377,18 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     ),
     (setting(*LOOP, "guided", to=...), ""),
     (setting(*LOOP, "rescale", to="strength"), ""),
+    (
+        setting(*LOOP, "rescale", to="ramp", also=(setting("numbers", "ramp", to=RAMP),)),
+        '.denoise[0].rescale is "ramp" (expected one of: aesthetic_score',
+    ),
+    (
+        setting("latents", "strength", to="ramp", also=(setting("numbers", "ramp", to=RAMP),)),
+        '.latents.strength is "ramp" (expected one of: aesthetic_score',
+    ),
+    (
+        setting("latents", "strength", to="windowed", also=(setting("numbers", "windowed", to=WINDOWED),)),
+        '.latents.strength is "windowed" (expected one of: aesthetic_score',
+    ),
     (setting(*LOOP, "rescale", to="force"), '.denoise[0].rescale is "force" (expected one of: aesthetic_score'),
     (
         setting(*LOOP, "rescale", to="strength", also=(setting(*LOOP, "combine", "add", to=[]),)),

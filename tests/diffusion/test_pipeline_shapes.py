@@ -269,7 +269,7 @@ def changed(name: str, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any
             "asks for a number per frame",
         ),
         (
-            changed("sd1", lambda value: value["denoise"][0]["passes"][0].update(zeros=["timestep"])),
+            changed("sd1", lambda value: value["denoise"][0]["passes"][0].update(zeros=["prediction"])),
             "asks for zeros for what a call makes",
         ),
         (

@@ -171,19 +171,19 @@ def test_a_bundle_that_is_newer_than_the_player(phones, tmp_path, capsys):
     shutil.copytree(PICTURE, newer)
     bundle = open_bundle(newer)
     manifest = newer / "bundle.json"
-    manifest.write_text(manifest.read_text().replace('"version":"2.1"', '"version":"2.2"'))
+    manifest.write_text(manifest.read_text().replace('"version":"2.2"', '"version":"2.3"'))
     phones.player.write_bytes(ELF + b"x")
     assert open_bundle(newer).manifest.files == bundle.manifest.files
     script = phones.programs / "player"
     program(
         script,
         "#!/bin/sh\n[ $1 = --version ] && exec echo od_player 0.0.1\n"
-        "echo 'error: bundle.json: version is \"2.2\" (expected 2.0 or 2.1). Fix: install a newer player.' >&2\n"
+        "echo 'error: bundle.json: version is \"2.3\" (expected 2.0 to 2.2). Fix: install a newer player.' >&2\n"
         "exit 9\n",
     )
     assert phones.bench("--device", "adb", bundle=newer) == 9
     said = capsys.readouterr().err
-    assert 'adb:A: bundle.json: version is "2.2" (expected 2.0 or 2.1). Fix: install a newer player.' in said
+    assert 'adb:A: bundle.json: version is "2.3" (expected 2.0 to 2.2). Fix: install a newer player.' in said
     assert phones.pushed() == ["od_player", "bundle.json"] and not phones.left()
 
 
