@@ -4,7 +4,8 @@ import copy
 import dataclasses
 import json
 
-from bundle.test_pipeline import NAMES, PIPELINE_CHANGES, golden, parsed
+from bundle.pipeline_changes import PIPELINE_CHANGES
+from bundle.test_pipeline import NAMES, golden, parsed
 
 
 def test_pipelines_by_hand_are_read_as_in_python(tool):
