@@ -32,10 +32,10 @@ def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise) -> np.nd
     start = None
     for step in spec.before:
         if isinstance(step, InitialNoise):
-            start = stream.randn(shape) if latents is None else checked_latents(latents, shape, base.scale)
+            start = stream.initial(shape) if latents is None else checked_latents(latents, shape, base.scale)
         elif isinstance(step, Sample):
             if (moments := values.get(step.moments)) is not None:
-                clean = drawn(roles.session.read(moments), stream if step.draw else None)
+                clean = drawn(roles.session.read(moments), stream if step.draw and stream.draws_encodings else None)
                 values.keep(
                     step.keep, np.float32(base.scaling) * (clean - np.float32(base.shift)) if step.scaled else clean
                 )
@@ -45,4 +45,5 @@ def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise) -> np.nd
             roles.run_for_texts(step, list(texts))
         else:
             roles.run(step)
+    stream.enter_loop()
     return checked_latents(latents, shape, base.scale) if start is None else start

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ondevice.diffusion.noise import MODES
+
 _SAMPLERS = {
     "pndm": "PLMS",
     "ddim": "DDIM",
@@ -38,7 +40,7 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
     config = dict(config or {}) | dict(parameters)
     prompt, negative = (_words(parameters.get(key)) for key in ("prompt", "negative_prompt"))
     sampler, guidance = str(parameters.get("sampler", "")), parameters.get("guidance_scale")
-    eta = parameters.get("eta") or None
+    eta, mode = parameters.get("eta") or None, parameters.get("seed_mode", MODES[0])
     named = {
         "Steps": parameters.get("steps"),
         "Sampler": _SAMPLERS.get(sampler, sampler),
@@ -51,7 +53,11 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
         "Eta DDIM": eta,
         "Eta": eta,  # its name before 1.6; later the ancestral samplers', which DDIM does not read
         **(_unipc(config) if sampler == "unipc" else {}),
-        "RNG": None if parameters.get("seed") is None else "CPU",  # WebUI takes the GPU's where it is not said
+        # WebUI takes the GPU's where it is not said; NV is what it calls that GPU's numbers, computed on any device
+        "RNG": None if parameters.get("seed") is None else "CPU" if mode == MODES[0] else "NV",
+        "Variation seed": parameters.get("variation_seed"),
+        "Variation seed strength": parameters.get("variation_strength"),
+        "ENSD": parameters.get("noise_seed_delta"),
         # Brackets are letters here; in WebUI they are weights unless this is off.
         "Emphasis": "None" if set("()[]\\") & set(prompt + negative) else None,
         "Init image": parameters.get("init_image"),

@@ -17,7 +17,6 @@ from ondevice.diffusion.guidance import is_guided
 from ondevice.diffusion.image import to_pixels
 from ondevice.diffusion.loop import OnStep, run_loop
 from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes
-from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.request import Options, Picture, Request
 from ondevice.diffusion.request_checks import check_given, picture_size
 from ondevice.diffusion.roles import Roles
@@ -77,17 +76,15 @@ class Pipeline:
         """Draw one picture; what comes back has `.images`, as in diffusers.
 
         Args:
-            options: the fields of `Request`, and diffusers' `generator` (its seed is taken, and the numbers are those
-                of torch's CPU generator) and `callback_on_step_end(pipeline, step, timestep, {"latents"})`. Where the
+            options: the fields of `Request`, and diffusers' `generator` (its seed is taken, and the `seed_mode` "cuda"
+                of one on a CUDA device) and `callback_on_step_end(pipeline, step, timestep, {"latents"})`. Where the
                 callback gives other latents back, these are gone on with.
 
         Raises:
             OnDeviceError: as `draw`.
         """
         callback, generator = options.pop("callback_on_step_end", None), options.pop("generator", None)
-        fields: dict[str, Any] = {"prompt": prompt, **options} | (
-            {} if generator is None else {"seed": generator.initial_seed()}
-        )
+        fields: dict[str, Any] = {"prompt": prompt, **options} | ({} if generator is None else _seed_of(generator))
 
         def on_step(done: int, calls: int, timestep: float, latents: np.ndarray) -> np.ndarray | None:
             assert callback is not None
@@ -113,7 +110,7 @@ class Pipeline:
         check_given(spec, request)
         numbers = self._numbers(request, size)
         table, options = self._table(request, numbers)
-        stream = Noise(request.seed)
+        stream = request.noise()
         pictures = {} if request.image is None else {"image": request.image}
         values = Values(spec, self._tokenizers, request.texts(), pictures, numbers, size, stream)
         place = {"height": height // scale, "width": width // scale}
@@ -132,7 +129,7 @@ class Pipeline:
             "steps": table.steps,
             "sampler": table.sampler,
             "guidance_scale": numbers.get("guidance_scale", 1.0),
-            "seed": request.seed,
+            **request.noise_parameters(),
             "width": width,
             "height": height,
             **options,
@@ -167,6 +164,12 @@ class Pipeline:
         for component in dict.fromkeys(parts[done]) if way.unload else ():
             if component not in later:
                 self._session.release(component)
+
+
+def _seed_of(generator: Any) -> dict[str, Any]:
+    """The fields of a Request for a torch.Generator."""
+    mode = {"seed_mode": "cuda"} if generator.device.type == "cuda" else {}
+    return {"seed": generator.initial_seed()} | mode
 
 
 def _tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:

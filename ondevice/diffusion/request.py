@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 from PIL import Image
 
+from ondevice.diffusion.noise import MODES, Noise
 from ondevice.errors import UsageError
 
 
@@ -22,7 +23,10 @@ class Request:
         negative_prompt: what not to draw; not used without guidance. None is not the same as "" for every model (SDXL).
         num_inference_steps: sampler steps, 1 to 1000.
         guidance_scale: 1 or less: no guidance, for models that are guided by two passes.
-        seed: of the noise, as torch's CPU generator takes it.
+        seed: of the noise, as torch's generators take it.
+        seed_mode: whose numbers a seed gives, one of `ondevice.diffusion.noise.MODES`.
+        variation_seed: of another noise, that the seed's is turned towards by `variation_strength`, 0 to 1.
+        noise_seed_delta: what the sampler draws has a seed of its own, larger by this (WebUI's ENSD); 0: it has not.
         width, height: pixels.
         sampler: one of `ondevice.diffusion.samplers.SAMPLERS`.
         sampler_options: `eta`, and keys of scheduler_config.json that replace the checkpoint's, as
@@ -37,6 +41,10 @@ class Request:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     seed: int = 0
+    seed_mode: str = "torch"
+    variation_seed: int | None = None
+    variation_strength: float = 0.0
+    noise_seed_delta: int = 0
     width: int | None = None
     height: int | None = None
     sampler: str | None = None
@@ -59,6 +67,36 @@ class Request:
         for name, value in {"guidance_scale": self.guidance_scale, **self.numbers}.items():
             if value is not None and not math.isfinite(value):
                 raise UsageError(f"not a number (got {value}, expected a finite one)", where=name, fix="use 7.5")
+        self._check_noise()
+
+    def _check_noise(self) -> None:
+        if self.seed_mode not in MODES:
+            what = f"not a way to take seeds (got {self.seed_mode!r}, expected {', '.join(MODES)})"
+            raise UsageError(what, where="seed_mode", fix=f"use {MODES[0]}")
+        strength, other = self.variation_strength, self.variation_seed
+        if not 0 <= strength <= 1:
+            raise UsageError(
+                f"out of range (got {strength}, expected 0 to 1)", where="variation_strength", fix="use such as 0.1"
+            )
+        if (other is None) != (strength == 0):
+            what = f"these two go together (got variation_seed {other}, variation_strength {strength:g})"
+            raise UsageError(what, where="variation_seed", fix="give a seed and a strength above 0, or neither")
+        if other is not None and self.latents is not None:
+            what = "latents were given, and no noise is drawn that could be varied"
+            raise UsageError(what, where="variation_seed", fix="leave the latents or the variation out")
+
+    def noise(self) -> Noise:
+        """The picture's draws. Raises UsageError for what is not a seed."""
+        variation = None if self.variation_seed is None else (self.variation_seed, self.variation_strength)
+        return Noise(self.seed, self.seed_mode, variation=variation, delta=self.noise_seed_delta)
+
+    def noise_parameters(self) -> dict[str, Any]:
+        """The fields that say what is drawn, without those that have their defaults; the seed always."""
+        known = {
+            "seed_mode": MODES[0], "variation_seed": None, "variation_strength": 0.0, "noise_seed_delta": 0
+        }  # fmt: skip
+        chosen = {name: value for name, default in known.items() if (value := getattr(self, name)) != default}
+        return {"seed": self.seed} | chosen
 
     def texts(self) -> dict[str, str | None]:
         """The texts that pipelines name."""
@@ -72,6 +110,10 @@ class Options(TypedDict, total=False):
     num_inference_steps: int | None
     guidance_scale: float | None
     seed: int
+    seed_mode: str
+    variation_seed: int | None
+    variation_strength: float
+    noise_seed_delta: int
     width: int | None
     height: int | None
     sampler: str | None

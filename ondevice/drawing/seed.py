@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.diffusion.latents_file import read_latents
+from ondevice.diffusion.noise import MODES
 from ondevice.drawing import file_name
 
 INPUTS = ("--latents",)
@@ -16,7 +17,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of noise."""
     group = parser.add_argument_group("seed")
     group.add_argument(
-        "--seed", type=int, default=0, help="seed of the initial noise, as torch's CPU generator takes it (default 0)"
+        "--seed", type=int, default=0, help="seed of the noise, as torch's generators take it (default 0)"
+    )
+    group.add_argument(
+        "--seed-mode",
+        choices=MODES,
+        default=MODES[0],
+        help="whose numbers a seed gives: diffusers' on a CPU (torch, the default) or an Nvidia GPU (cuda), or WebUI's",
+    )
+    group.add_argument("--variation-seed", type=int, metavar="N", help="seed of a noise to turn the first one towards")
+    group.add_argument(
+        "--variation-strength", type=float, default=0.0, metavar="F", help="by how much of the way, 0 to 1 (default 0)"
+    )
+    group.add_argument(
+        "--noise-seed-delta",
+        type=int,
+        default=0,
+        metavar="N",
+        help="what samplers such as euler_a draw has the seed plus this (WebUI's ENSD, there often 31337; default 0)",
     )
     group.add_argument(
         "--latents", type=Path, metavar="FILE.npy", help="initial noise, float32 [1, channels, height/8, width/8]"
@@ -25,7 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def fields(args: argparse.Namespace) -> dict[str, Any]:
     """The request's seed and latents. Raises UsageError for a file that cannot be read."""
-    return {"seed": args.seed, "latents": None if args.latents is None else read_latents(args.latents)}
+    return {
+        "seed": args.seed,
+        "seed_mode": args.seed_mode,
+        "variation_seed": args.variation_seed,
+        "variation_strength": args.variation_strength,
+        "noise_seed_delta": args.noise_seed_delta,
+        "latents": None if args.latents is None else read_latents(args.latents),
+    }
 
 
 def about(args: argparse.Namespace) -> dict[str, Any]:

@@ -47,6 +47,31 @@ def test_noise(seed: int, golden: Compare) -> None:
     golden(f"noise/seed_{seed}.json".replace("-", "minus_"), f'{{"seed": {seed}, "draws": {rows(draws)}}}\n')
 
 
+@pytest.mark.parametrize("seed", [0, 2**64 - 1, -7])
+def test_noise_of_cuda(seed: int, golden: Compare) -> None:
+    stream = Noise(seed, "cuda")
+    draws = [{"shape": list(shape), "values": numbers(stream.randn(shape))} for shape in SHAPES[:4]]
+    digest = hashlib.sha256(stream.randn((1, 4, 32, 33)).astype("<f4").tobytes()).hexdigest()
+    draws.append({"shape": [1, 4, 32, 33], "sha256": digest})
+    name = f"noise/cuda_seed_{seed}.json".replace("-", "minus_")
+    golden(name, f'{{"mode": "cuda", "seed": {seed}, "draws": {rows(draws)}}}\n')
+
+
+@pytest.mark.parametrize(
+    "name, seed, variation, strength, delta",
+    [("plain", 5, 0, 0.0, 0), ("variation", 5, 2**40, 0.25, 0), ("alike", 5, 5, 0.25, 0), ("delta", -1, 6, 1.0, 31337)],
+)
+def test_noise_of_webui(name: str, seed: int, variation: int, strength: float, delta: int, golden: Compare) -> None:
+    shape = (1, 4, 3, 2)
+    stream = Noise(seed, "a1111", variation=(variation, strength), delta=delta)
+    initial = numbers(stream.initial(shape))
+    stream.enter_loop()
+    loop = [numbers(stream.randn(shape)) for _ in range(2)]
+    head = {"mode": "a1111", "seed": seed, "variation_seed": variation, "variation_strength": strength}
+    head |= {"noise_seed_delta": delta, "shape": list(shape), "initial": initial}
+    golden(f"noise/a1111_{name}.json", f'{json.dumps(head)[:-1]}, "loop": {rows(loop)}}}\n')
+
+
 TABLES = [
     ("pndm", 5, {}),
     ("ddim", 3, {}),

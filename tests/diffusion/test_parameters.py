@@ -51,6 +51,12 @@ def test_the_settings_in_their_order() -> None:
     )
 
 
+def test_noise_is_said_in_webuis_words() -> None:
+    noise = {"seed_mode": "a1111", "variation_seed": 9, "variation_strength": 0.25, "noise_seed_delta": 31337}
+    said = "RNG: NV, Variation seed: 9, Variation seed strength: 0.25, ENSD: 31337"
+    assert describe(DRAWN | {"seed": 1} | noise, SD15).endswith(said)
+
+
 def test_what_is_not_known_is_left_out() -> None:
     assert describe({"prompt": "a\0b", "steps": 1, "sampler": "other"}) == "ab\nSteps: 1, Sampler: other"
 

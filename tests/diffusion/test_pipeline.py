@@ -182,6 +182,23 @@ def test_from_an_image() -> None:
     assert np.array_equal(picture.start, stream.randn((1, 4, 2, 3)))
 
 
+def test_as_webui_an_image_is_encoded_without_a_draw() -> None:
+    pixels = np.full((16, 24, 3), 200, np.uint8)
+    given = {"num_inference_steps": 2, "sampler": "ddim", "image": pixels, "seed": 2}
+    first = Noise(2, "cuda").randn((1, 4, 2, 3))
+    assert np.array_equal(painter()("x", **given, seed_mode="a1111").start, first)
+    assert not np.array_equal(painter()("x", **given, seed_mode="cuda").start, first)
+
+
+def test_what_the_noise_was_is_kept_with_the_picture() -> None:
+    varied = {"seed_mode": "cuda", "variation_seed": 3, "variation_strength": 0.5, "noise_seed_delta": 31337}
+    ways = [{"num_inference_steps": 2, "sampler": "euler_a", "seed": 7} | more for more in ({}, varied)]
+    plain, other = (painter()("x", **way).parameters for way in ways)
+    assert plain.items().isdisjoint(varied.items()) and other == plain | varied
+    changed = painter()("x", **ways[1] | {"noise_seed_delta": 0})
+    assert not np.array_equal(changed.latents, painter()("x", **ways[1]).latents)
+
+
 def test_a_result_that_is_not_finite_names_the_step() -> None:
     with pytest.raises(NumericError, match=r"step 3 of 5 .timestep 501.: 24 of 24 values are NaN") as caught:
         painter(MadeUpSession(broken_at=3))("x", num_inference_steps=4)
@@ -248,6 +265,16 @@ def test_latents_of_an_image_are_scaled(scaling: float) -> None:
         ({"image": np.zeros((8, 8, 3))}, "image: not pixels"),
         ({"image": np.zeros((8, 8, 4), np.uint8)}, "image: not pixels"),
         ({"seed": -(2**70)}, "not a seed"),
+        ({"seed": 2**64 - 1, "noise_seed_delta": 1}, "noise_seed_delta: not a seed"),
+        ({"variation_seed": 2**64, "variation_strength": 0.5}, "variation_seed: not a seed"),
+        ({"variation_seed": 1}, "variation_seed: these two go together"),
+        ({"variation_strength": 0.5}, "variation_seed: these two go together"),
+        ({"variation_seed": 1, "variation_strength": 1.5}, r"variation_strength: out of range \(got 1.5"),
+        (
+            {"variation_seed": 1, "variation_strength": 0.5, "latents": np.zeros((1, 4, 2, 3))},
+            "variation_seed: latents were given",
+        ),
+        ({"seed_mode": "gpu"}, "seed_mode: not a way to take seeds .got 'gpu', expected torch, cuda, a1111"),
         ({"num_inference_steps": 0}, "steps out of range"),
         ({"sampler": "nope"}, "no such sampler"),
         ({"sampler_options": {"eta": 0.5}}, "no such option"),
@@ -270,7 +297,8 @@ def test_options_are_the_fields_of_a_request() -> None:
     }
 
 
-def test_in_the_words_of_diffusers() -> None:
+@pytest.mark.parametrize("device, mode", [("cpu", "torch"), ("cuda", "cuda")])
+def test_in_the_words_of_diffusers(device: str, mode: str) -> None:
     """A generator gives its seed; a callback sees each step and may change the latents; `images` are PIL's."""
     seen: list[tuple[int, float]] = []
 
@@ -278,10 +306,10 @@ def test_in_the_words_of_diffusers() -> None:
         seen.append((step, timestep))
         return {"latents": np.zeros_like(kwargs["latents"])} if step == 1 else {}
 
-    generator = SimpleNamespace(initial_seed=lambda: 7)
+    generator = SimpleNamespace(initial_seed=lambda: 7, device=SimpleNamespace(type=device))
     changed = painter()("x", num_inference_steps=3, sampler="ddim", generator=generator, callback_on_step_end=callback)
     assert [step for step, _ in seen] == [0, 1, 2] and seen[0][1] == 667.0
-    plain = painter()("x", num_inference_steps=3, sampler="ddim", seed=7)
+    plain = painter()("x", num_inference_steps=3, sampler="ddim", seed=7, seed_mode=mode)
     assert np.array_equal(changed.start, plain.start) and not np.array_equal(changed.latents, plain.latents)
     assert plain.images[0].size == (24, 16) and np.array_equal(np.array(plain.images[0]), plain.pixels)
 

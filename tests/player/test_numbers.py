@@ -16,7 +16,7 @@ from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.samplers import make_table
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-NOISE = sorted((GOLDEN / "noise").glob("*.json"))
+NOISE = sorted((GOLDEN / "noise").glob("seed_*.json"))
 TABLES = [path for path in sorted((GOLDEN / "samplers").glob("*.json")) if path.name != "refused.json"]
 PICTURES = json.loads((GOLDEN / "pictures" / "fit.json").read_text())
 

@@ -18,6 +18,7 @@ from diffusion.fake_networks import OtherDevice
 from diffusion.sampler_helpers import SD15
 from diffusion.test_pipeline_shapes import PIXELS, PLACE, controlnet, golden, network, picture_guided, pipeline
 from family_files import TINY
+from reference.philox import Cuda, turned
 from reference.player import Noise, Player, Tokenizer
 from reference.target import target_of
 
@@ -36,8 +37,8 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 PROMPTS = GOLDEN.parent / "data" / "prompts" / "clip_tokens.json"
 
 
-def goldens(folder: str) -> list[Any]:
-    paths = sorted((GOLDEN / folder).glob("*.json"))
+def goldens(folder: str, names: str = "*") -> list[Any]:
+    paths = sorted((GOLDEN / folder).glob(f"{names}.json"))
     return [pytest.param(json.loads(path.read_text()), id=path.stem) for path in paths if path.stem != "refused"]
 
 
@@ -52,15 +53,28 @@ def test_it_is_short_and_knows_nothing_of_this_package() -> None:
     assert len(source.splitlines()) <= 250
 
 
-@pytest.mark.parametrize("rows", goldens("noise"))
+@pytest.mark.parametrize("rows", [*goldens("noise", "seed_*"), *goldens("noise", "cuda_*")])
 def test_noise(rows: dict[str, Any]) -> None:
-    stream = Noise(rows["seed"])
+    stream = Cuda(rows["seed"]) if rows.get("mode") == "cuda" else Noise(rows["seed"])
     for draw in rows["draws"]:
         got = stream.draw(draw["shape"])
         if "sha256" in draw:
             assert hashlib.sha256(got.astype("<f4").tobytes()).hexdigest() == draw["sha256"]
         else:
             assert got.tobytes() == np.array(draw["values"], np.float32).tobytes()
+
+
+@pytest.mark.parametrize("rows", goldens("noise", "a1111_*"))
+def test_noise_of_webui(rows: dict[str, Any]) -> None:
+    noise, stream = Cuda(rows["seed"]).draw(rows["shape"]), Cuda(rows["seed"])
+    stream.draws = 1
+    if rows["noise_seed_delta"]:
+        stream = Cuda(rows["seed"] + rows["noise_seed_delta"])
+    if rows["variation_strength"]:
+        noise = turned(rows["variation_strength"], noise, Cuda(rows["variation_seed"]).draw(rows["shape"]))
+    assert noise.tobytes() == np.array(rows["initial"], np.float32).tobytes()
+    for values in rows["loop"]:
+        assert stream.draw(rows["shape"]).tobytes() == np.array(values, np.float32).tobytes()
 
 
 @pytest.mark.parametrize("rows", goldens("tokens"))
