@@ -134,6 +134,7 @@ def _opened(source: str, family: str | None, revision: str | None) -> Checkpoint
     """The checkpoint as the family that it is of. Raises the error of the first family where no other takes it."""
     from ondevice.converters.read.checkpoint import open_checkpoint
 
+    family = family or _named(source)
     if family is not None:
         return open_checkpoint(source, family=family, revision=revision)
     refusals: list[CheckpointError] = []
@@ -143,6 +144,13 @@ def _opened(source: str, family: str | None, revision: str | None) -> Checkpoint
         except CheckpointError as error:  # another kind is refused by its headers, before any weight is read
             refusals.append(error)
     raise refusals[0]
+
+
+def _named(source: str) -> str | None:
+    """The family whose own weights the hub has under that id: of those of one kind, its numbers are the right ones."""
+    from ondevice.converters.families import FAMILIES
+
+    return next((name for name, family in FAMILIES.items() if family.hub_id == source), None)
 
 
 def _kinds() -> Sequence[str]:

@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 from checkpoint_files import SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE, arrays_of, write_json
 
+from ondevice.converters.families import FAMILIES
+
 TINY = {
     "sd21": {
         "text_encoder": TINY_TEXT | {"hidden_act": "gelu"},
@@ -30,6 +32,12 @@ TINY = {
     },
 }
 """Configs of the smallest model of each family that has all its layers."""
+
+
+def convert_as(title):
+    """What is said to do with a model of a kind that other families are of."""
+    names = [name for name, family in FAMILIES.items() if family.title == title]
+    return f"Fix: convert it as the model that it is: ondevice convert {' or '.join(names)}."
 
 
 def tiny_of(family, folder, configs):

@@ -1,5 +1,5 @@
-"""Stable Diffusion XL's base: two text encoders' states before their last layers, side by side, and the second's pooled
-text with the picture's sizes added to the time embedding."""
+"""Stable Diffusion XL, its base and Turbo: two text encoders' states before their last layers, side by side, and the
+second's pooled text with the picture's sizes added to the time embedding."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ondevice.base.paths import MODELS
 from ondevice.converters.architectures import autoencoder_kl, clip_text, unet
 from ondevice.converters.families.family import Configs, Family, Joint, Part, Role, drawn_joints, text_length
 from ondevice.converters.families.pipelines import text_to_image
+from ondevice.converters.families.sd2 import TURBO
 
 PARTS = {
     "text_encoder": Part(clip_text.CLIP_TEXT, "conditioner.embedders.0.transformer.", clip_text.OPENAI),
@@ -94,25 +95,34 @@ def pipeline(family: Family, configs: Configs) -> dict[str, Any]:
     }
 
 
+# Red, green and blue of the four channels and one. Reference: ComfyUI's latent formats.
+PREVIEW = (
+    (0.3651, -0.2533, 0.1076, -0.3165, 0.1084),
+    (0.4232, -0.0042, 0.1111, -0.2492, -0.0175),
+    (0.4341, 0.1068, -0.0362, -0.2188, -0.0011),
+)
+
+
+def sdxl(name: str, hub_id: str, **changes: Any) -> Family:
+    """A family of this kind, whose configs are in its folder of models/; `changes` are to other fields of `Family`."""
+    about: dict[str, Any] = {
+        "title": "Stable Diffusion XL",
+        "folder": MODELS / name,
+        "parts": PARTS,
+        "roles": ROLES,
+        "tokenizers": {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"},
+        "joints": joints,
+        "pipelines": ("StableDiffusionXLPipeline",),
+        "pipeline": pipeline,
+        "changes_scheduler": False,
+        "guidance_scale": 5.0,
+        "steps": 30,
+        "preview": PREVIEW,
+    }
+    return Family(name=name, hub_id=hub_id, **about | changes)
+
+
 FAMILIES = (
-    Family(
-        name="sdxl",
-        title="Stable Diffusion XL",
-        hub_id="stabilityai/stable-diffusion-xl-base-1.0",
-        folder=MODELS / "sdxl",
-        parts=PARTS,
-        roles=ROLES,
-        tokenizers={"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"},
-        joints=joints,
-        pipelines=("StableDiffusionXLPipeline",),
-        pipeline=pipeline,
-        changes_scheduler=False,
-        guidance_scale=5.0,
-        steps=30,
-        preview=(  # reference: ComfyUI's latent formats
-            (0.3651, -0.2533, 0.1076, -0.3165, 0.1084),
-            (0.4232, -0.0042, 0.1111, -0.2492, -0.0175),
-            (0.4341, 0.1068, -0.0362, -0.2188, -0.0011),
-        ),
-    ),
+    sdxl("sdxl", "stabilityai/stable-diffusion-xl-base-1.0"),
+    sdxl("sdxl-turbo", "stabilityai/sdxl-turbo", **TURBO),
 )

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from checkpoint_files import DATA, manifest, message, write_json, write_safetensors
-from family_files import TINY, original, same, tiny_of
+from family_files import TINY, convert_as, original, same, tiny_of
 
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint_from_configs
@@ -27,19 +27,20 @@ def family(tmp_path):
     return tiny_of(SD21, tmp_path / "family", CONFIGS)
 
 
-@pytest.mark.parametrize("name", ["sd21", "sd21-base"])
+@pytest.mark.parametrize("name", ["sd21", "sd21-base", "sd-turbo"])
 @pytest.mark.parametrize("part", ["text_encoder", "unet"])
 def test_the_published_weights(name, part):
     assert FAMILIES[name].parts[part].architecture.weights(FAMILIES[name].config(part)) == manifest(f"sd21.{part}")
 
 
 def test_what_the_families_say():
-    assert [FAMILIES[name].scheduler()["prediction_type"] for name in ("sd21", "sd21-base")] == [
+    assert [FAMILIES[name].scheduler()["prediction_type"] for name in ("sd21", "sd21-base", "sd-turbo")] == [
         "v_prediction",
         "epsilon",
+        "epsilon",
     ]
-    assert [FAMILIES[name].config("unet")["sample_size"] for name in ("sd21", "sd21-base")] == [96, 64]
-    for name in ("sd21", "sd21-base"):
+    assert [FAMILIES[name].config("unet")["sample_size"] for name in ("sd21", "sd21-base", "sd-turbo")] == [96, 64, 64]
+    for name in ("sd21", "sd21-base", "sd-turbo"):
         assert json.loads(FAMILIES[name].tokenizer()["special_tokens_map.json"])["pad_token"] == "!"
 
 
@@ -89,12 +90,14 @@ def write_tree(root, names, **unets):
 def test_a_folder_of_another_family_names_the_model(tmp_path):
     root = write_tree(tmp_path / "m", ["text_encoder", "unet", "vae"])
     said = "this is Stable Diffusion 2.x, not Stable Diffusion 1.x (by the numbers in its configs)."
-    fix = " Fix: convert it as the model that it is: ondevice convert sd21 or sd21-base."
-    assert message(lambda: open_checkpoint(root, family="sd15")) == f"{root}: {said}{fix}"
+    assert message(lambda: open_checkpoint(root, family="sd15")) == (
+        f"{root}: {said} Fix: convert it as the model that it is: ondevice convert sd21 or sd21-base or sd-turbo."
+    )
     write_tree(root, ["unet"], cross_attention_dim=768)
     said = "this is Stable Diffusion 1.x, not Stable Diffusion 2.x (by the numbers in its configs)."
-    fix = " Fix: convert it as the model that it is: ondevice convert demo or sd14 or sd15."
-    assert message(lambda: open_checkpoint(root, family="sd21")) == f"{root}: {said}{fix}"
+    assert (
+        message(lambda: open_checkpoint(root, family="sd21")) == f"{root}: {said} {convert_as('Stable Diffusion 1.x')}"
+    )
 
 
 def test_a_file_of_another_family_names_the_model(tmp_path):
@@ -102,8 +105,7 @@ def test_a_file_of_another_family_names_the_model(tmp_path):
     write_safetensors(path, {"cond_stage_model.model.ln_final.weight": np.ones(4, "f4")})
     assert message(lambda: open_checkpoint(path, family="sd14")) == (
         f"{path}: this is Stable Diffusion 2.x, not Stable Diffusion 1.x (it has weights named "
-        "cond_stage_model.model....)."
-        " Fix: convert it as the model that it is: ondevice convert sd21 or sd21-base."
+        f"cond_stage_model.model....). {convert_as('Stable Diffusion 2.x')}"
     )
     key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     write_safetensors(path, {key: np.zeros((4, 768), "f4"), key.replace("to_k", "to_v"): np.zeros((4, 768), "f4")})

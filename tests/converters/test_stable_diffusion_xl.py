@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from checkpoint_files import DATA, TINY_TEXT, TINY_VAE, message, write_json, write_safetensors
-from family_files import TINY, original, same, tiny_of
+from family_files import TINY, convert_as, original, same, tiny_of
 
 from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
@@ -107,8 +107,7 @@ def test_a_folder(tmp_path, tiny):
     assert found.tokenizers == tiny.tokenizers and list(found.tokenizers) == ["tokenizer", "tokenizer_2"]
     assert message(lambda: open_checkpoint(tmp_path / "m", family="sd14")) == (
         f"{tmp_path / 'm'}: this is Stable Diffusion XL, not Stable Diffusion 1.x (its model_index.json names "
-        "StableDiffusionXLPipeline)."
-        " Fix: convert it as the model that it is: ondevice convert sdxl."
+        f"StableDiffusionXLPipeline). {convert_as(SDXL.title)}"
     )
 
 
@@ -119,7 +118,7 @@ def test_a_single_file(tmp_path, tiny):
     write_safetensors(tmp_path / "m.safetensors", arrays | ignored)
     assert arrays["conditioner.embedders.1.model.text_projection"].shape == (24, 10)
     same(open_checkpoint(tmp_path / "m.safetensors", family=family), tiny)
-    assert "ondevice convert sdxl." in message(lambda: open_checkpoint(tmp_path / "m.safetensors", family="sd15"))
+    assert convert_as(SDXL.title) in message(lambda: open_checkpoint(tmp_path / "m.safetensors", family="sd15"))
     vae = {
         name.removeprefix("first_stage_model."): array * 2
         for name, array in arrays.items()

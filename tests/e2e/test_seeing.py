@@ -10,6 +10,7 @@ from ondevice import cli
 from ondevice.base import machine
 from ondevice.bundle import open_bundle
 from ondevice.compiler.report import STAGES
+from ondevice.converters.families import FAMILIES
 from ondevice.errors import BundleError, StrictError, UsageError
 from ondevice.lower.kernel_file import load_all
 from ondevice.measure.ablation import ADDED
@@ -125,7 +126,7 @@ def test_show_says_what_cannot_be_shown(capsys, bundle, tmp_path):
         capsys, UsageError, "show", *DEMO, "--component", "uney"
     )
     wrong = fails(capsys, UsageError, "show", str(tmp_path / "none"))
-    assert "is neither a model family (demo, sd14, sd15, sd21, sd21-base, sdxl) nor a bundle" in wrong
+    assert f"is neither a model family ({', '.join(sorted(FAMILIES))}) nor a bundle" in wrong
     assert "has no plan for 512x512 (it has 64x64). Fix: convert" in fails(
         capsys, BundleError, "show", bundle, "--size", "512x512"
     )

@@ -30,6 +30,7 @@ from checkpoint_files import (
     write_json,
     write_safetensors,
 )
+from family_files import convert_as
 
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
@@ -336,8 +337,8 @@ def one_file(
 def test_single_files(tmp_path: Path) -> None:
     tiny, nothing = tiny_checkpoint(), np.zeros(1, np.float32)
     assert one_file(tmp_path, {"conditioner.embedders.0.w": nothing}) == (
-        "this is Stable Diffusion XL, not Stable Diffusion 1.x (it has weights named conditioner.embedders....)."
-        " Fix: convert it as the model that it is: ondevice convert sdxl."
+        "this is Stable Diffusion XL, not Stable Diffusion 1.x (it has weights named conditioner.embedders....). "
+        + convert_as("Stable Diffusion XL")
     )
     arrays = {
         old: arrays_of(tiny, name)[new]

@@ -24,6 +24,7 @@ from checkpoint_files import (
     write_ckpt,
     write_safetensors,
 )
+from family_files import convert_as
 
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.read.checkpoint import open_checkpoint
@@ -171,7 +172,7 @@ ADD = (
     "save_pretrained(FOLDER), and give that folder."
 )
 SD1 = "Fix: use a Stable Diffusion 1.x file."
-XL = "Fix: convert it as the model that it is: ondevice convert sdxl."
+SD2, XL = convert_as("Stable Diffusion 2.x"), convert_as("Stable Diffusion XL")
 BASE = "Fix: give the checkpoint that it goes with; it is not used here."
 UNQUANTIZED = "Fix: use the fp16 or fp32 file of the same model."
 LORA = "a LoRA (or its kin), not a whole checkpoint"
@@ -199,7 +200,7 @@ KINDS = [
     (
         "cond_stage_model.model.ln_final.weight",
         "Stable Diffusion 2.x, not Stable Diffusion 1.x",
-        "Fix: convert it as the model that it is: ondevice convert sd21 or sd21-base.",
+        SD2,
     ),
     ("model.diffusion_model.joint_blocks.0.w", "Stable Diffusion 3, not Stable Diffusion 1.x", SD1),
     ("double_blocks.0.img_attn.qkv.weight", "Flux or its kin, not Stable Diffusion 1.x", SD1),
@@ -333,8 +334,8 @@ LACKING = {
             name: np.zeros((len(array), 1024), np.float16) if name.endswith(QUERY) else array
             for name, array in a.items()
         },
-        "this is Stable Diffusion 2.x, not Stable Diffusion 1.x's text-to-image (by the shapes of its UNet's weights)."
-        " Fix: convert it as the model that it is: ondevice convert sd21 or sd21-base.",
+        "this is Stable Diffusion 2.x, not Stable Diffusion 1.x's text-to-image (by the shapes of its UNet's weights). "
+        + SD2,
     ),
     "two tokens": (
         lambda a: a | {TOKENS: np.zeros((49410, 20), np.float16)},
