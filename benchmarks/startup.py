@@ -54,6 +54,7 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
     mark = Marks(started)
     mark("python")
     from ondevice import cli, generate  # here: what they take to import is a part of the start-up
+    from ondevice.drawing import memory
     from ondevice.run.session import Session
 
     mark("imports")
@@ -90,7 +91,7 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
 
     marked("open_bundle", "bundle")
     marked("choose_device", "device")
-    marked("way_of", "plans")
+    marked("way_of", "plans", memory)
     marked("of", "tokenizer", generate.Pipeline)
     generate.Session = Watched
     with tempfile.TemporaryDirectory() as folder:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from ondevice import __version__, cli, flags
 from ondevice.api import Pipeline
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion.picture_file import format_of, write_picture
 from ondevice.diffusion.request import Request
+from ondevice.diffusion.series import series_of
 from ondevice.drawing import memory, outputs, paths_of, pictures, sampler, seed, text
+from ondevice.drawing.progress import Progress
+from ondevice.errors import UsageError
 from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw, write the picture and print its path."""
     pictures.check(args)
-    out = outputs.check(args, paths_of(args, (*pictures.INPUTS, *seed.INPUTS)))
+    seed.check(args)
+    outputs.check(args, paths_of(args, (*pictures.INPUTS, *seed.INPUTS)))
     begin = pictures.read(args)
     fields = text.fields(args) | sampler.fields(args) | seed.fields(args)
     bundle = open_bundle(args.bundle)
@@ -57,22 +58,26 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     bundle = flags.with_plans(bundle, args, device)
     size = pictures.picture_size(args, bundle, begin)
-    format_of(out, size)
+    format_of(outputs.picture_path(args, 0), size)
     warn_of_target(bundle.model.get("target"), device)
     profile = args.profile or args.profile_out is not None
     session = Session(bundle, device, profile=profile, trace=args.trace is not None, check=args.check)
     request = Request(**fields, **pictures.fields(args, begin, size))
     way = memory.way_of(args, bundle, device.facts(), request)
-    with tqdm(total=args.steps, desc="steps", file=sys.stderr, disable=True if sys.stderr is None else None) as bar:
-        picture = Pipeline.of(bundle, session).draw(request, way, lambda done, total, *_: show(bar, done, total))
-    parameters = picture.parameters | about(bundle, args)
-    out = write_picture(
-        out if args.out else outputs.OUT, picture.pixels, parameters, bundle.scheduler, numbered=args.out is None
-    )
-    try:
-        outputs.write_more(args, picture, session)
-    finally:  # the picture is there, whatever became of the others
-        print(json.dumps(parameters | {"out": str(out)}) if args.json else out)
+    progress = Progress(args.count, args.steps)
+    drawn = Pipeline.of(bundle, session).draw_series(series_of(request, args.count), way, progress.show)
+    failed: list[UsageError] = []  # of what is written beside pictures; they are not lost for it
+    for number in range(args.count):
+        with progress.of(number):
+            picture = next(drawn)
+        parameters = picture.parameters | about(bundle, args)
+        place = outputs.picture_path(args, number)
+        out = write_picture(place, picture.pixels, parameters, bundle.scheduler, numbered=args.out is None)
+        print(json.dumps(parameters | {"out": str(out)}) if args.json else out, flush=True)
+        failed += outputs.write_arrays(args, picture, number)
+    failed += outputs.write_profile(args, session)
+    if failed:
+        raise failed[0]
     return 0
 
 
@@ -89,13 +94,6 @@ def about(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
     """What the picture's metadata say beside the pipeline's own parameters."""
     own = {"model": bundle.model["source"], "version": f"ondevice {__version__}"}
     return own | pictures.about(args) | seed.about(args)
-
-
-def show(bar: tqdm, done: int, total: int) -> None:
-    """Move the bar. Some samplers call the network more often than once per step,
-    so the total is set from what they report."""
-    bar.total = total
-    bar.update(done - bar.n)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,15 @@ from ondevice.diffusion.image import drawn
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.request_checks import checked_latents
 from ondevice.diffusion.roles import Roles
+from ondevice.diffusion.series import Series
 
 
-def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise) -> np.ndarray:
+def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise, series: Series) -> np.ndarray:
     """Do all of `before`, in its order; what it makes is kept in `roles.values`.
 
     Args:
         latents: given instead of the seed's noise.
+        series: keeps what is the same in pictures of other seeds, and has it of earlier ones.
 
     Returns:
         float32 [1, channels, height / scale, width / scale], the noise that the loop begins with.
@@ -30,7 +32,7 @@ def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise) -> np.nd
     passes = (one for loop in spec.denoise for one in passes_in_use(loop, values.numbers))
     texts = dict.fromkeys(one.text for one in passes if one.text is not None)
     start = None
-    for step in spec.before:
+    for number, step in enumerate(spec.before):
         if isinstance(step, InitialNoise):
             start = stream.initial(shape) if latents is None else checked_latents(latents, shape, base.scale)
         elif isinstance(step, Sample):
@@ -39,11 +41,13 @@ def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise) -> np.nd
                 values.keep(
                     step.keep, np.float32(base.scaling) * (clean - np.float32(base.shift)) if step.scaled else clean
                 )
-        elif not values.runs(step):
+        elif not values.runs(step) or series.restore(number, values):
             continue
-        elif step.every == "text":
-            roles.run_for_texts(step, list(texts))
         else:
-            roles.run(step)
+            if step.every == "text":
+                roles.run_for_texts(step, list(texts))
+            else:
+                roles.run(step)
+            series.store(number, step, values)
     stream.enter_loop()
     return checked_latents(latents, shape, base.scale) if start is None else start

@@ -14,6 +14,9 @@ from ondevice.diffusion.philox import Philox
 from ondevice.errors import UsageError
 
 MODES = ("torch", "cuda", "a1111")
+NOISE_FIELDS = ("seed", "seed_mode", "variation_seed", "variation_strength", "noise_seed_delta")
+"""Of a request: all that the numbers depend on."""
+
 ALIKE = 0.9995
 """Mean cosine of two noises from which on WebUI takes a plain sum of them."""
 

@@ -3,7 +3,8 @@ It knows no family of models and no GPU (docs/pipeline.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self, Unpack
 
 import numpy as np
@@ -21,6 +22,7 @@ from ondevice.diffusion.request import Options, Picture, Request
 from ondevice.diffusion.request_checks import check_given, picture_size
 from ondevice.diffusion.roles import Roles
 from ondevice.diffusion.samplers import SamplerTable, make_table
+from ondevice.diffusion.series import Series, series_of
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.diffusion.values import PREPARED, Runner, Tokens, Values, resolved
 from ondevice.errors import BundleError
@@ -73,17 +75,21 @@ class Pipeline:
         )
 
     def __call__(self, prompt: str, **options: Unpack[Options]) -> Picture:
-        """Draw one picture; what comes back has `.images`, as in diffusers.
+        """Draw one picture, or several; what comes back has `.images`, as in diffusers.
 
         Args:
-            options: the fields of `Request`, and diffusers' `generator` (its seed is taken, and the `seed_mode` "cuda"
-                of one on a CUDA device) and `callback_on_step_end(pipeline, step, timestep, {"latents"})`. Where the
-                callback gives other latents back, these are gone on with.
+            options: the fields of `Request`; and diffusers' `num_images_per_prompt`, `generator` (its seed is taken,
+                and the `seed_mode` "cuda" of one on a CUDA device) and `callback_on_step_end(pipeline, step, timestep,
+                {"latents"})`. Where the callback gives other latents back, these are gone on with. Of several pictures
+                the seeds are s, s + 1..., and each is what its seed gives alone: diffusers' where `generator` is a list
+                of generators with these seeds. (One generator draws all of them from one stream there, so that only
+                the first has noise that its seed gives alone.)
 
         Raises:
             OnDeviceError: as `draw`.
         """
         callback, generator = options.pop("callback_on_step_end", None), options.pop("generator", None)
+        count = options.pop("num_images_per_prompt", 1)
         fields: dict[str, Any] = {"prompt": prompt, **options} | ({} if generator is None else _seed_of(generator))
 
         def on_step(done: int, calls: int, timestep: float, latents: np.ndarray) -> np.ndarray | None:
@@ -91,20 +97,34 @@ class Pipeline:
             given = callback(self, done - 1, timestep, {"latents": latents})
             return (given or {}).get("latents")
 
-        return self.draw(Request(**fields), on_step=None if callback is None else on_step)
+        requests = series_of(Request(**fields), count)
+        first, *others = self.draw_series(requests, on_step=None if callback is None else on_step)
+        return replace(first, others=tuple(others))
 
-    def draw(self, request: Request, way: Way | None = None, on_step: OnStep | None = None) -> Picture:
+    def draw_series(
+        self, requests: Iterable[Request], way: Way | None = None, on_step: OnStep | None = None
+    ) -> Iterator[Picture]:
+        """Draw a picture per request, each as `draw` does, when it is asked for. Of those that differ in their noise
+        alone (`series_of`) texts are encoded once, and pictures, too, where nothing is drawn for that."""
+        series = Series(self._spec)
+        return (self.draw(request, way, on_step, series) for request in requests)
+
+    def draw(
+        self, request: Request, way: Way | None = None, on_step: OnStep | None = None, series: Series | None = None
+    ) -> Picture:
         """Draw one picture. `pipeline(prompt, ...)` does the same in diffusers' words.
 
         Args:
             way: with how much memory: guidance in one pass or two, a decoder in bands, giving weights back.
+            series: what earlier pictures leave for this one.
 
         Raises:
             UsageError: something that is asked for cannot be had.
             NumericError: a step's result is not finite.
             OnDeviceError: the bundle or the device failed.
         """
-        way = way or Way()
+        way, series = way or Way(), series or Series(self._spec)
+        series.enter(request)
         width, height = size = picture_size(self._spec, request, self._size)
         spec, scale = self._spec, self._spec.latents.scale
         check_given(spec, request)
@@ -115,7 +135,7 @@ class Pipeline:
         values = Values(spec, self._tokenizers, request.texts(), pictures, numbers, size, stream)
         place = {"height": height // scale, "width": width // scale}
         roles = Roles(spec, self._session, self._plans, values, place)
-        start = run_before(roles, request.latents, stream)
+        start = run_before(roles, request.latents, stream, series)
         self._release(way, "before")
         clean = None if spec.latents.begin is None else values.get(spec.latents.begin)
         final = run_loop(roles, table, table.start(start, clean), stream, split=way.split, on_step=on_step)

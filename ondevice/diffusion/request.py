@@ -104,7 +104,7 @@ class Request:
 
 
 class Options(TypedDict, total=False):
-    """`Request`'s fields but for the prompt, for calls in diffusers' words; and two of diffusers' own."""
+    """`Request`'s fields but for the prompt, for calls in diffusers' words; and three of diffusers' own."""
 
     negative_prompt: str | None
     num_inference_steps: int | None
@@ -122,6 +122,7 @@ class Options(TypedDict, total=False):
     image: np.ndarray | None
     strength: float | None
     numbers: Mapping[str, float]
+    num_images_per_prompt: int
     generator: Any
     callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None]
 
@@ -129,14 +130,16 @@ class Options(TypedDict, total=False):
 @dataclass(frozen=True, slots=True)
 class Picture:
     """`pixels` uint8[height, width, 3]; `latents` float32[1, c, h, w], the final ones; `start` the noise the run began
-    with, before the sampler's scale; `parameters` all that is needed to draw it again, for the file's metadata."""
+    with, before the sampler's scale; `parameters` all that is needed to draw it again, for the file's metadata;
+    `others` the further pictures of one call."""
 
     pixels: np.ndarray
     latents: np.ndarray
     start: np.ndarray
     parameters: dict[str, Any]
+    others: tuple[Picture, ...] = ()
 
     @property
     def images(self) -> list[Image.Image]:
         """What was drawn, as PIL holds pictures; a list, as diffusers gives."""
-        return [Image.fromarray(self.pixels)]
+        return [Image.fromarray(picture.pixels) for picture in (self, *self.others)]

@@ -78,6 +78,10 @@ class Values:
         """A value, if it was made."""
         return self._kept.get((name, text if self._spec.rates[name] == "text" else None))
 
+    def kept(self, names: Sequence[str]) -> dict[tuple[str, str | None], Any]:
+        """The values of these names that were made, by name and text."""
+        return {key: value for key, value in self._kept.items() if key[0] in names}
+
     @property
     def latents(self) -> np.ndarray:
         """What the loop works on, or, after it, what the decoder is given."""

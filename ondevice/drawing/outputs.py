@@ -19,7 +19,8 @@ from ondevice.run.session import Session
 from ondevice.run.trace import to_trace
 
 OUT = Path("image.png")  # or the first of image-1.png, image-2.png... that is free
-MORE_OUTPUTS = ("--save-noise", "--save-latents", "--profile-out", "--trace")
+ARRAYS = ("--save-noise", "--save-latents")  # of each picture
+PROFILES = ("--profile-out", "--trace")  # of the whole run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help=(
-            "picture to write: .png, .jpg or .webp; an old one is replaced (default: "
+            "picture to write: .png, .jpg or .webp; an old one is replaced; with --count FILE-1, FILE-2... (default: "
             "image.png, image-1.png... whichever is free)"
         ),
     )
@@ -50,41 +51,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check(args: argparse.Namespace, inputs: Mapping[str, Path | None]) -> Path:
-    """The picture's path, where all that is asked for can be written.
+def picture_path(args: argparse.Namespace, number: int) -> Path:
+    """Where a picture goes, from 0 on; without --out the name that others are free after."""
+    return OUT if args.out is None else _numbered(args.out, args, number)
+
+
+def check(args: argparse.Namespace, inputs: Mapping[str, Path | None]) -> None:
+    """Refuse a file that cannot be written, or would take another's place.
 
     Args:
-        inputs: files that the picture is drawn from, by flag.
+        inputs: files that the pictures are drawn from, by flag.
 
     Raises:
         UsageError: names the flag or the path, and what to do.
     """
-    out = next(free_names(OUT)) if args.out is None else args.out
-    format_of(out)
-    check_outputs({"--out": out, **paths_of(args, MORE_OUTPUTS)}, inputs, args.bundle)
-    return out
+    for number in range(args.count):
+        out = next(free_names(OUT)) if args.out is None else picture_path(args, number)
+        format_of(out)
+        arrays = {flag: _numbered(path, args, number) for flag, path in paths_of(args, ARRAYS).items() if path}
+        check_outputs({"--out": out, **arrays, **paths_of(args, PROFILES)}, inputs, args.bundle)
 
 
-def write_more(args: argparse.Namespace, picture: Picture, session: Session) -> None:
-    """Write and print what was asked for beside the picture: each that can be written, though another cannot.
-
-    Raises:
-        UsageError: the first that cannot.
-    """
+def write_arrays(args: argparse.Namespace, picture: Picture, number: int) -> list[UsageError]:
+    """Write what was asked for of a picture's noise and latents; gives the errors of what could not be."""
     fills: dict[str, Callable[[BinaryIO], object]] = {
         "--save-noise": lambda file: np.save(file, picture.start),
         "--save-latents": lambda file: np.save(file, picture.latents),
+    }
+    paths = {flag: _numbered(path, args, number) for flag, path in paths_of(args, ARRAYS).items() if path}
+    return _write(paths, fills)
+
+
+def write_profile(args: argparse.Namespace, session: Session) -> list[UsageError]:
+    """Write and print where the time went, as asked for; gives the errors of what could not be written."""
+    fills: dict[str, Callable[[BinaryIO], object]] = {
         "--profile-out": lambda file: file.write(json.dumps(session.profile.to_json()).encode()),
         "--trace": lambda file: file.write(json.dumps(to_trace(session.profile)).encode()),
     }
-    failed = []
-    for flag, path in paths_of(args, MORE_OUTPUTS).items():
-        try:
-            if path is not None:
-                write_output(path, fills[flag])
-        except UsageError as error:
-            failed.append(error)
+    failed = _write({flag: path for flag, path in paths_of(args, PROFILES).items() if path}, fills)
     if args.profile:
         say(session.profile.to_table())
-    if failed:
-        raise failed[0]
+    return failed
+
+
+def _write(paths: Mapping[str, Path], fills: Mapping[str, Callable[[BinaryIO], object]]) -> list[UsageError]:
+    """Each that can be written, though another cannot."""
+    failed = []
+    for flag, path in paths.items():
+        try:
+            write_output(path, fills[flag])
+        except UsageError as error:
+            failed.append(error)
+    return failed
+
+
+def _numbered(path: Path, args: argparse.Namespace, number: int) -> Path:
+    """Of several pictures a-1.png, a-2.png..."""
+    return path if args.count == 1 else path.with_stem(f"{path.stem}-{number + 1}")

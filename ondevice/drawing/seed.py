@@ -9,8 +9,10 @@ from typing import Any
 from ondevice.diffusion.latents_file import read_latents
 from ondevice.diffusion.noise import MODES
 from ondevice.drawing import file_name
+from ondevice.errors import UsageError
 
 INPUTS = ("--latents",)
+MOST = 10_000  # pictures of one command, whose names are looked at before the first is drawn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("seed")
     group.add_argument(
         "--seed", type=int, default=0, help="seed of the noise, as torch's generators take it (default 0)"
+    )
+    group.add_argument(
+        "--count",
+        type=int,
+        default=1,
+        metavar="N",
+        help="draw N pictures, of this seed and the next ones (of variations: the variation seed's next ones)",
     )
     group.add_argument(
         "--seed-mode",
@@ -39,6 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--latents", type=Path, metavar="FILE.npy", help="initial noise, float32 [1, channels, height/8, width/8]"
     )
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse a number of pictures that is none.
+
+    Raises:
+        UsageError: names the flag.
+    """
+    if not 1 <= args.count <= MOST:
+        what = f"pictures cannot be counted so (got {args.count}, expected 1 to {MOST})."
+        raise UsageError(
+            what, where="--count", fix="draw the rest with a higher --seed" if args.count > MOST else "use 1"
+        )
 
 
 def fields(args: argparse.Namespace) -> dict[str, Any]:

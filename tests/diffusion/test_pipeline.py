@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from diffusion.fake_networks import HostSession, plans_at, spec_of
 from diffusion.sampler_helpers import SD15
 
+from ondevice.bundle.pipeline import LATENTS, Feed, InitialNoise, Role, Sample
 from ondevice.diffusion.guidance import combined
 from ondevice.diffusion.image import drawn
 from ondevice.diffusion.memory_budget import Way
@@ -18,6 +19,7 @@ from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Options, Request
 from ondevice.diffusion.samplers import SAMPLERS
+from ondevice.diffusion.series import fixed_steps
 from ondevice.errors import NumericError, UsageError
 
 
@@ -182,6 +184,49 @@ def test_from_an_image() -> None:
     assert np.array_equal(picture.start, stream.randn((1, 4, 2, 3)))
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "euler_a"])
+@pytest.mark.parametrize("mode", ["torch", "a1111"])
+def test_of_a_series_each_picture_is_what_its_seed_gives_alone(sampler: str, mode: str) -> None:
+    pixels = np.full((16, 24, 3), 99, np.uint8)
+    given = {"num_inference_steps": 3, "sampler": sampler, "image": pixels, "seed_mode": mode}
+    session = MadeUpSession()
+    series = painter(session)("x", **given, seed=5, num_images_per_prompt=3)
+    ran = [name for name, _ in session.calls]
+    assert [ran.count(name) for name in ("text_encoder", "vae_encoder", "vae_decoder")] == [2, 1, 3]
+    for number, picture in enumerate((series, *series.others)):
+        alone = painter()("x", **given, seed=5 + number)
+        assert picture.parameters == alone.parameters
+        for name in ("pixels", "latents", "start"):
+            assert np.array_equal(getattr(picture, name), getattr(alone, name)), name
+    assert len(series.images) == 3 and len({image.tobytes() for image in series.images}) == 3
+
+
+def test_what_differs_in_more_than_noise_shares_nothing() -> None:
+    session = MadeUpSession()
+    first, second = (Request(prompt=prompt, num_inference_steps=1, sampler="ddim") for prompt in ("x", "y"))
+    drawn = list(painter(session).draw_series([first, second, replace(second, seed=1)]))
+    assert [name for name, _ in session.calls].count("text_encoder") == 2 * 2
+    assert not np.array_equal(drawn[0].latents, drawn[1].latents)
+
+
+def test_what_a_draw_goes_into_is_made_for_each_picture() -> None:
+    def role(**feed: Feed) -> Role:
+        return Role("any", "picture", feed, {"out": "_".join(feed)})
+
+    steps = [
+        role(encoded=Feed("picture", "image")),
+        role(noisy=Feed("picture", "image", noise=0.02)),
+        role(of_noisy=Feed("value", "noisy")),
+        Sample("encoded", True, True, "drawn"),
+        role(of_drawn=Feed("value", "drawn")),
+        Sample("encoded", False, True, "mean"),
+        role(of_mean=Feed("value", "mean"), numbers=Feed("numbers", numbers=(1.0,))),
+        InitialNoise(),
+        role(of_noise=Feed("value", LATENTS)),
+    ]
+    assert fixed_steps(steps) == {0, 6}
+
+
 def test_as_webui_an_image_is_encoded_without_a_draw() -> None:
     pixels = np.full((16, 24, 3), 200, np.uint8)
     given = {"num_inference_steps": 2, "sampler": "ddim", "image": pixels, "seed": 2}
@@ -292,9 +337,9 @@ def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], me
 
 
 def test_options_are_the_fields_of_a_request() -> None:
-    assert {*Options.__annotations__} - {"generator", "callback_on_step_end"} == {f.name for f in fields(Request)} - {
-        "prompt"
-    }
+    assert {*Options.__annotations__} - {"num_images_per_prompt", "generator", "callback_on_step_end"} == {
+        f.name for f in fields(Request)
+    } - {"prompt"}
 
 
 @pytest.mark.parametrize("device, mode", [("cpu", "torch"), ("cuda", "cuda")])

@@ -349,3 +349,12 @@ def test_without_any_device_the_error_names_the_cause(bundle, tmp_path):
 def test_a_wrong_log_level_is_refused(monkeypatch, capsys):
     monkeypatch.setenv("ONDEVICE_LOG", "loud")
     assert "'loud' is not a log level" in fails(capsys, errors.UsageError, "tokens", "a cat")
+
+
+def test_pictures_of_a_series_are_the_files_of_their_seeds(bundle, tmp_path, capsys):
+    draw = ["generate", str(bundle), PROMPT, "--steps", "2", "--size", "64x72", "--sampler", "euler_a"]
+    assert cli.main([*draw, "--seed", "4", "--count", "2", "--out", str(tmp_path / "a.png")]) == 0
+    for number, seed in ((1, "4"), (2, "5")):
+        assert cli.main([*draw, "--seed", seed, "--out", str(tmp_path / "alone.png")]) == 0
+        assert (tmp_path / f"a-{number}.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+    capsys.readouterr()

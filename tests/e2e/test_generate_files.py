@@ -38,7 +38,12 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
         def of(cls, bundle, session):
             return cls()
 
-        def draw(self, request, way, on_step):
+        def draw_series(self, requests, way, on_step):
+            return map(self.draw, requests)
+
+        def draw(self, request):
+            if len(calls) == run.stop_after:
+                raise KeyboardInterrupt
             calls.append(asdict(request))
             pixels = np.full((request.height, request.width, 3), len(calls), np.uint8)
             about = {"prompt": request.prompt, "sampler": "ddim", "steps": request.num_inference_steps or 20}
@@ -56,7 +61,7 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
         assert cli.main(["generate", str(bundle), "a red circle", *map(str, words)]) == code
         return capsys.readouterr()
 
-    run.calls = calls
+    run.calls, run.stop_after = calls, None
     return run
 
 
@@ -130,6 +135,9 @@ def test_without_out_no_picture_is_lost(drawn, tmp_path):
         (["--latents", "noise.npy", "--save-latents", "noise.npy"], "--latents and --save-latents name the same file"),
         (["--latents", "noise.npy", "--save-noise", "./noise.npy"], "--latents and --save-noise name the same file"),
         (["--save-noise", "image.png"], "--out and --save-noise name the same file"),
+        (["--count", "0"], "--count: pictures cannot be counted so (got 0, expected 1 to 10000). Fix: use 1."),
+        (["--count", "10001"], "Fix: draw the rest with a higher --seed."),
+        (["--count", "2", "--seed", str(2**64 - 1)], "seed: not a seed (got 18446744073709551616"),
         (["--init-image", "x" * 300], "not a readable image (File name too long;"),
         (["--latents", "begin.png"], "it is not a .npy file"),
         *[([f"--size={text}"], f"{text!r} is not a size (expected WIDTHxHEIGHT") for text in SIZES],
@@ -166,3 +174,33 @@ def test_a_second_output_that_fails_costs_nothing_but_itself(drawn, tmp_path, mo
 def test_without_a_stderr_nothing_is_lost_and_stdout_is_the_path_alone(drawn, monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     assert drawn("--max-memory", "4GB", "--profile").out == "image.png\n"
+
+
+def test_several_pictures_have_a_file_each(drawn, tmp_path):
+    said = drawn("--count", 3, "--seed", 7, "--out", "a.png", "--save-noise", "n.npy", "--trace", "t.json").out
+    assert said == "a-1.png\na-2.png\na-3.png\n"
+    assert [call["seed"] for call in drawn.calls] == [7, 8, 9]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("a-1.png", "a-2.png", "a-3.png", "n-1.npy", "n-2.npy", "n-3.npy", "t.json"),
+    ]
+    with Image.open("a-2.png") as second:
+        assert "Seed: 8," in second.text["parameters"] and second.getpixel((0, 0)) == (2, 2, 2)
+    drawn("--count", 2, "--variation-seed", 5, "--variation-strength", 0.1)
+    assert [(call["seed"], call["variation_seed"]) for call in drawn.calls[3:]] == [(0, 5), (0, 6)]
+    assert {path.name for path in tmp_path.iterdir()} >= {"image.png", "image-1.png"}
+
+
+def test_pictures_that_are_done_are_kept_when_one_is_interrupted(drawn, tmp_path):
+    drawn.stop_after = 2
+    said = drawn("--count", 4, "--out", "a.png", code=cli.INTERRUPTED)
+    assert said.out == "a-1.png\na-2.png\n" and "interrupted" in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-1.png", "a-2.png"]
+
+
+def test_no_array_of_a_series_takes_a_pictures_place(drawn, tmp_path):
+    np.save("noise-2.npy", np.zeros((1, 4, 8, 8), np.float32))
+    for flags, words in (
+        (["--latents", "noise-2.npy", "--save-noise", "noise.npy"], "--latents and --save-noise name the same file"),
+        (["--save-noise", "n.npy", "--trace", "n-2.npy"], "--save-noise and --trace name the same file"),
+    ):
+        assert words in drawn("--count", 2, "--out", "a.png", *flags, code=2).err

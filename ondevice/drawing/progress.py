@@ -1,0 +1,37 @@
+"""A bar of steps for each picture, on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+
+class Progress:
+    """The bar of the picture that is drawn now.
+
+    Args:
+        count: pictures in all.
+        steps: of each, where it is known.
+    """
+
+    def __init__(self, count: int, steps: int | None) -> None:
+        self._count, self._steps = count, steps
+        self._bar: tqdm | None = None
+
+    @contextmanager
+    def of(self, number: int) -> Iterator[None]:
+        """While picture `number` is drawn, from 0 on."""
+        name = "steps" if self._count == 1 else f"{number + 1} of {self._count}"
+        hidden = True if sys.stderr is None else None
+        with tqdm(total=self._steps, desc=name, file=sys.stderr, disable=hidden) as self._bar:
+            yield
+
+    def show(self, done: int, calls: int, *_: object) -> None:
+        """Move the bar. Some samplers call the network more often than once per step,
+        so the total is set from what they report."""
+        assert self._bar is not None
+        self._bar.total = calls
+        self._bar.update(done - self._bar.n)
