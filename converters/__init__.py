@@ -51,12 +51,19 @@ class Model:
         """Whether the graph has a height and a width. Raises UsageError for an unknown role."""
         return self._graph(role).sized
 
-    def graph(self, role: str, *, batch: int = 1, height: int = 0, width: int = 0, **band: int) -> ir.Model:
+    def tokens(self, role: str) -> int:
+        """How many states of a text the graph reads; 0 where it reads none."""
+        return self.family.roles[role].joined(self.configs).get("tokens", 0)
+
+    def graph(
+        self, role: str, *, batch: int = 1, height: int = 0, width: int = 0, tokens: int = 0, **band: int
+    ) -> ir.Model:
         """A role's graph in plain primitives (opset 18), static shapes, lazy float32 weights.
 
         Args:
             role: one of `roles`, such as "unet" or "vae_decoder"; inputs and outputs are named as optimum does.
             height, width: in latent units; a text encoder has none.
+            tokens: of a graph that reads a text's states, how many; 0: those of one text encoder's run.
             band: `stage` and `rows`, one stage of a graph that works in bands.
 
         Raises:
@@ -77,7 +84,7 @@ class Model:
                     f"there is no {role}/model.onnx.", where=self.checkpoint.source, fix="export that component, too"
                 )
             return graphs[role].graph(**sizes)
-        sizes |= self.family.roles[role].joined(self.configs)
+        sizes |= self.family.roles[role].joined(self.configs) | ({"tokens": tokens} if tokens else {})
         return graph.build(GraphBuilder(role, part.weights), part.config, **sizes)
 
     def stages(self, height: int, width: int, role: str) -> int:

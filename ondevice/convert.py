@@ -16,7 +16,7 @@ from ondevice import cli, flags
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.bundle.writer import writable_target
 from ondevice.compiler import compile_bundle, costs
-from ondevice.compiler.jobs import BAND
+from ondevice.compiler.jobs import BAND, MOST_CHUNKS
 from ondevice.compiler.rounding import said
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
@@ -25,7 +25,7 @@ from ondevice.target import set_names
 
 HELP = "turn a checkpoint into a bundle"
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
-NOT_IN_GRAPHS |= {"--avoid": "has no kernels"}
+NOT_IN_GRAPHS |= {"--avoid": "has no kernels", "--chunks": "reads texts of one length"}
 NOT_IN_GRAPHS |= dict.fromkeys(("--weights", "--dtype"), "here is float32") | {"--sampler": "has no sampler"}
 
 
@@ -57,6 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )
     parser.add_argument(
+        "--chunks",
+        type=int,
+        default=1,
+        metavar="N",
+        help=f"make plans for prompts of up to N times 75 tokens, 1 to {MOST_CHUNKS} (default 1)",
+    )
+    parser.add_argument(
         "--sampler",
         choices=SAMPLERS,
         help="what the bundle draws with by default (default: the checkpoint's own, or the nearest)",
@@ -71,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the bundle, or the folder of ONNX files, and print its path."""
     sizes = [flags.parse_size(text) for text in args.size.split(",")] if args.size else []
     given = {flag: flags.given(args, flag) for flag in NOT_IN_GRAPHS}
+    given["--chunks"] = args.chunks if args.chunks != 1 else None
     given["--dtype"] = args.dtype if args.dtype == "fp16" else None
     if args.format == "onnx" and (flag := next((flag for flag, got in given.items() if got), None)):
         what = f"an ONNX graph {NOT_IN_GRAPHS[flag]} (got {given[flag]})."

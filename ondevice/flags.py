@@ -54,6 +54,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         set_name=args.target if others else "",
         without=getattr(args, "without", ()),
         tile_vae=getattr(args, "tile_vae", 0),
+        chunks=getattr(args, "chunks", 1),
     )
 
 

@@ -21,7 +21,7 @@ Shape = tuple[int, ...]
 Type = tuple[str, Shape]
 PLACE = frozenset({"batch", "height", "width"})
 STAGE_SIZES = PLACE | {"stage", "rows"}
-RUN_SIZES = PLACE | {"frames"}  # that a pipeline asks for; a plan has some of them
+RUN_SIZES = PLACE | {"frames", "tokens"}  # that a pipeline asks for; a plan has some of them
 CLIP_VISION = 224  # pixels per side of what `clip_vision` prepares
 
 
@@ -78,8 +78,15 @@ def _check_run(check: f.Checker, plan: Plan, role: Role, manifest: Manifest, see
         given = {plan.operands[index].name: plan.operands[index] for index in indices}
         _same_names(check, name, given, wanted)
     operands = {operand.name: operand for operand in plan.operands}
+    tokens = plan.sizes.get("tokens", 0)
+    lengths = _lengths(manifest) if tokens else {}
+    if any(tokens % length for length in lengths.values()):
+        check.fail(f"is {tokens} (expected a multiple of {max(lengths.values())})", "sizes", ("tokens",))
     for port, feed in role.feed.items():
         operand = operands[port]
+        if tokens and feed.kind == "value" and feed.name in lengths:
+            _check_joined(check, plan, operand, feed.name, lengths[feed.name], seen)
+            continue
         expected = _fed(feed, plan.sizes, manifest, seen)
         if expected is not None:
             dtype, shape = expected
@@ -95,6 +102,30 @@ def _check_run(check: f.Checker, plan: Plan, role: Role, manifest: Manifest, see
             _same(check, "outputs", operand, expected[0], (batch * expected[1][0], *expected[1][1:]))
         else:
             seen.add(value, plan.sizes, _in_one_pass(check, "outputs", operand, batch))
+
+
+def _lengths(manifest: Manifest) -> dict[str, int]:
+    """Of each value that is made of a text's tokens: how many a text encoder takes at once."""
+    spec = manifest.pipeline
+    assert spec is not None
+    tokens = ((role, feed) for role in spec.roles() for feed in role.feed.values() if feed.kind == "tokens")
+    return {value: manifest.tokenizers[feed.name].length for role, feed in tokens for value in role.keep.values()}
+
+
+def _check_joined(check: f.Checker, plan: Plan, operand: Operand, value: str, length: int, seen: Seen) -> None:
+    """Of a plan for texts of several chunks: what is [1, length, width] of one chunk has all `tokens` of the plan; what
+    has another shape is that of the first chunk."""
+    batch, tokens = plan.sizes.get("batch", 1), plan.sizes["tokens"]
+    place = {name: size for name, size in plan.sizes.items() if name != "tokens"}
+    found = seen.find(value, place)
+    if found is None:
+        dtype, shape = _in_one_pass(check, "inputs", operand, batch)
+        found = dtype, (1, length, *shape[2:]) if len(shape) == 3 and shape[:2] == (1, tokens) else shape
+        seen.add(value, place, found)
+    dtype, (first, *rest) = found
+    if len(rest) == 2 and (first, rest[0]) == (1, length):
+        rest[0] = tokens
+    _same(check, "inputs", operand, dtype, (batch * first, *rest))
 
 
 def _in_one_pass(check: f.Checker, field: str, operand: Operand, batch: int) -> Type:

@@ -59,7 +59,7 @@ def compile_bundle(
     fallbacks += [scheduler.fallback] if scheduler.fallback else []
     for line in (*scheduler.notes, *[scheduler.fallback] * bool(scheduler.fallback)):
         log.warning("%s: %s", checkpoint.source, line)
-    todo = bundle_jobs(model, sizes, recipe.tile_vae, fallbacks)
+    todo = bundle_jobs(model, sizes, recipe.tile_vae, fallbacks, recipe.chunks)
     steps = itertools.count(0)
 
     def show() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ondevice.errors import GraphError, PlanError, UsageError, multiples_near
 log = logging.getLogger(__name__)
 LARGEST = 2048  # pixels per side of a picture that nobody asked for
 BAND = 64  # rows of pixels in which a decoder in bands works: an eighth of a 512x512 picture
+MOST_CHUNKS = 8  # of a text, each as long as a text encoder takes at once
 SMALLER = "use a smaller --size, or another --target"
 
 
@@ -53,13 +55,19 @@ def training_size(given: int | list[int] | None, scale: int) -> tuple[int, int]:
     return width * scale, height * scale
 
 
-def jobs(spec: PipelineSpec, sized: Callable[[str], bool], sizes: Sequence[tuple[int, int]]) -> Iterator[Job]:
+def jobs(
+    spec: PipelineSpec,
+    sized: Callable[[str], bool],
+    sizes: Sequence[tuple[int, int]],
+    lengths: Callable[[str], Sequence[int]] = lambda component: (),
+) -> Iterator[Job]:
     """The plans of a bundle: what the loop runs is there for one pass and for all passes;
     the rest runs once per text or picture.
 
     Args:
         sized: whether a component has a height and a width.
         sizes: (width, height) in pixels.
+        lengths: of the texts that a component reads, in tokens; none where it has plans of one length.
 
     Raises:
         UsageError: a size is not a positive multiple of the VAE's scale, or larger than a bundle can say.
@@ -74,8 +82,12 @@ def jobs(spec: PipelineSpec, sized: Callable[[str], bool], sizes: Sequence[tuple
         for role in loop.roles:
             found[role.component].add(len(loop.passes))
     todo = {component: sorted(batches) for component, batches in found.items()}
-    unsized = ((component, batches) for component, batches in todo.items() if not sized(component))
-    yield from (Job(component, {"batch": batch}) for component, batches in unsized for batch in batches)
+
+    def jobs_of(component: str, place: dict[str, int]) -> Iterator[Job]:
+        texts: list[dict[str, int]] = [{"tokens": length} for length in lengths(component)] or [{}]
+        yield from (Job(component, {"batch": batch} | place | text) for text in texts for batch in todo[component])
+
+    yield from itertools.chain(*(jobs_of(component, {}) for component in todo if not sized(component)))
     for width, height in dict.fromkeys(sizes):
         for pixels in (width, height):
             if pixels <= 0 or pixels % scale:
@@ -88,8 +100,7 @@ def jobs(spec: PipelineSpec, sized: Callable[[str], bool], sizes: Sequence[tuple
             )
             raise UsageError(what, where="--size", fix="use a smaller size")
         latent = {"height": height // scale, "width": width // scale}
-        large = ((component, batches) for component, batches in todo.items() if sized(component))
-        yield from (Job(component, {"batch": batch} | latent) for component, batches in large for batch in batches)
+        yield from itertools.chain(*(jobs_of(component, latent) for component in todo if sized(component)))
 
 
 def band_jobs(model: Model, spec: PipelineSpec, sizes: Sequence[tuple[int, int]], rows: int) -> Iterator[Job]:
@@ -108,23 +119,33 @@ def band_jobs(model: Model, spec: PipelineSpec, sizes: Sequence[tuple[int, int]]
             yield Job(spec.decoder.component, latent | {"stage": stage + 1, "rows": rows})
 
 
-def bundle_jobs(model: Model, sizes: Sequence[tuple[int, int]], tile_vae: int, fallbacks: list[str]) -> list[Job]:
+def bundle_jobs(
+    model: Model, sizes: Sequence[tuple[int, int]], tile_vae: int, fallbacks: list[str], chunks: int = 1
+) -> list[Job]:
     """Every plan of a bundle, in its order.
 
     Args:
         sizes: (width, height) in pixels; none: the size that the model was trained at.
         tile_vae: rows of a band, as `Recipe` has it.
         fallbacks: gets a line for each plan that the checkpoint has no graph for, as `plannable` says it.
+        chunks: as `Recipe` has it.
 
     Raises:
-        UsageError: a size or a height of bands cannot be had, or there are more plans than a bundle can hold.
+        UsageError: a size, a height of bands or longer texts cannot be had, or there are more plans than a bundle can
+            hold.
         GraphError: the checkpoint has no graph of a part that every picture needs.
     """
     spec = spec_of(model)
     sizes = sizes or [
         training_size(model.config(spec.denoise[0].roles[-1].component).get("sample_size"), spec.latents.scale)
     ]
-    todo = plannable(model, spec, jobs(spec, model.sized, sizes), fallbacks)
+    _check_chunks(model, chunks)
+
+    def lengths(component: str) -> list[int]:
+        tokens = model.tokens(component) if chunks > 1 else 0
+        return [count * tokens for count in range(1, chunks + 1)] if tokens else []
+
+    todo = plannable(model, spec, jobs(spec, model.sized, sizes, lengths), fallbacks)
     if tile_vae:
         todo += band_jobs(model, spec, sizes, tile_vae)
     if len(todo) > MAX_PLANS:
@@ -133,6 +154,18 @@ def bundle_jobs(model: Model, sizes: Sequence[tuple[int, int]], tile_vae: int, f
         )
         raise UsageError(what, where="--size", fix="name fewer sizes")
     return todo
+
+
+def _check_chunks(model: Model, chunks: int) -> None:
+    if not 1 <= chunks <= MOST_CHUNKS:
+        what = f"not a number of chunks (got {chunks}, expected 1 to {MOST_CHUNKS})"
+        raise UsageError(what, where="--chunks", fix="use 3")
+    if chunks > 1 and model.checkpoint.graphs:
+        raise UsageError(
+            "an exported graph reads texts of one length.",
+            where="--chunks",
+            fix="convert from weights, or leave it out",
+        )
 
 
 def largest_jobs(model: Model, size: tuple[int, int] | None) -> list[Job]:
@@ -190,6 +223,8 @@ def left_out(spec: PipelineSpec, kept: Sequence[Job], missing: Iterable[tuple[Jo
             without = "pictures decoded in bands only, which is slower"
         elif spec.begins_from_picture(job.component):
             without = "no --init-image at this size"
+        elif others and _length(job) > max(map(_length, others)):
+            without = f"no texts of {job.sizes['tokens']} tokens at this size"
         elif job.component in in_loop and others:
             without = (
                 "no pictures without guidance" if job.sizes["batch"] == 1 else "guidance in two passes, which is slower"
@@ -199,6 +234,10 @@ def left_out(spec: PipelineSpec, kept: Sequence[Job], missing: Iterable[tuple[Jo
         found.append(f"{job.component}: {reason}; left out, so the bundle has {without}")
         log.warning("%s", found[-1])
     return found
+
+
+def _length(job: Job) -> int:
+    return job.sizes.get("tokens", 0)
 
 
 def _place(job: Job) -> dict[str, int]:

@@ -19,6 +19,7 @@ class Recipe:
     others: targets for which a bundle has plans, too, after `target`'s; `set_name` is what they are called together.
     without: families of fusion rules and methods to leave out (`ondevice.rewrite.CHOICES`).
     tile_vae: add plans that decode in bands of at most so many rows of pixels; 0: none.
+    chunks: texts may be so many times as long as a text encoder takes at once; 1: plans are for that length alone.
     """
 
     dtype: str = "f16"
@@ -26,6 +27,7 @@ class Recipe:
     target: Target = field(default_factory=lambda: load_target("host"))
     without: Collection[str] = ()
     tile_vae: int = 0
+    chunks: int = 1
     others: Sequence[Target] = ()
     set_name: str = ""
 

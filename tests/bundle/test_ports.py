@@ -91,6 +91,33 @@ def test_what_is_right_opens(written: Path) -> None:
     assert bundle.stages(4, 2, 5) == []
 
 
+def of_two_chunks(unet: Plan, *states: int) -> Plan:
+    """The UNet for texts of six tokens, reading states of this shape."""
+    operands = [replace(one, shape=tuple(states)) if one.shape == (1, 3, 5) else one for one in unet.operands]
+    return replace(unet, sizes=unet.sizes | {"tokens": states[1] if states[1] > 3 else 6}, operands=tuple(operands))
+
+
+@pytest.mark.parametrize(
+    ("states", "refused"),
+    [
+        ((1, 6, 5), ""),
+        ((1, 7, 5), "is 7 (expected a multiple of 3)"),
+        ((1, 6, 4), 'inputs has "encoder_hidden_states" as f32[1, 6, 4] (expected f32[1, 6, 5])'),
+        ((1, 3, 5), 'inputs has "encoder_hidden_states" as f32[1, 3, 5] (expected f32[1, 6, 5])'),
+    ],
+)
+def test_plans_for_texts_of_several_chunks(tmp_path: Path, states: tuple[int, ...], refused: str) -> None:
+    manifest, (text, unet, *_) = open_bundle(write_picture(tmp_path / "t")).manifest, picture_plans()
+    for plans in ((text, of_two_chunks(unet, *states)), (of_two_chunks(unet, *states), text)):
+        seen, found = Seen(), ""
+        try:
+            for plan in plans:
+                check_ports(plan, plan.component, manifest, seen)
+        except BundleError as error:
+            found = str(error)
+        assert (refused in found) if refused and plans[0] is text else bool(found) == bool(refused)
+
+
 @pytest.mark.parametrize(("file", "change", "expected"), PORT_CHANGES)
 def test_ports(written: Path, file: str, change: Setting, expected: str) -> None:
     edit_json(written, file, change)

@@ -55,6 +55,7 @@ def picture_runs(
     def runs(role: Role, batch: int, times: int) -> Iterator[Run]:
         sizes = fitting.get(role.component, [])
         whole = [one for one in sizes if "stage" not in one]
+        whole.sort(key=lambda one: -one.get("tokens", 0))  # a prompt of one chunk
         found = {one.get("batch", 1): one for one in whole if one.get("batch", 1) in (1, batch)}
         if found:
             largest = max(found)
