@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ondevice.bundle.pipeline import InitialNoise, Sample
-from ondevice.diffusion.guidance import passes_in_use
+from ondevice.diffusion.guidance import texts_in_use
 from ondevice.diffusion.image import drawn
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.request_checks import checked_latents
@@ -29,8 +29,7 @@ def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise, series: 
     """
     spec, values, base = roles.spec, roles.values, roles.spec.latents
     shape = (1, base.channels, roles.place["height"], roles.place["width"])
-    passes = (one for loop in spec.denoise for one in passes_in_use(loop, values.numbers))
-    texts = dict.fromkeys(one.text for one in passes if one.text is not None)
+    texts = texts_in_use(spec, values.numbers)
     start = None
     for number, step in enumerate(spec.before):
         if isinstance(step, InitialNoise):
@@ -45,7 +44,7 @@ def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise, series: 
             continue
         else:
             if step.every == "text":
-                roles.run_for_texts(step, list(texts))
+                roles.run_for_texts(step, [key for text in texts for key in values.texts.keys(text)])
             else:
                 roles.run(step)
             series.store(number, step, values)

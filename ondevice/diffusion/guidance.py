@@ -18,24 +18,46 @@ def passes_in_use(loop: Loop, numbers: Mapping[str, float]) -> tuple[Pass, ...]:
     return (loop.passes[guided.alone],)
 
 
+def texts_in_use(spec: PipelineSpec, numbers: Mapping[str, float]) -> list[str]:
+    """The texts of all passes that run, in their order."""
+    passes = (one for loop in spec.denoise for one in passes_in_use(loop, numbers))
+    return list(dict.fromkeys(one.text for one in passes if one.text is not None))
+
+
 def is_guided(spec: PipelineSpec, numbers: Mapping[str, float]) -> bool:
     """Whether a call takes more than one pass, anywhere on the schedule."""
     return any(len(passes_in_use(loop, numbers)) > 1 for loop in spec.denoise)
 
 
-def combined(loop: Loop, outputs: Sequence[np.ndarray], numbers: Mapping[str, float]) -> np.ndarray:
+Parts = Sequence[tuple[float, np.ndarray]]
+"""The outputs of a pass, one per part of its text, each with that part's weight. Most texts have one part, of 1."""
+
+
+def combined(loop: Loop, outputs: Sequence[Parts], numbers: Mapping[str, float]) -> np.ndarray:
     """float32: one prediction of the outputs of all passes; of one pass that runs alone, it is the output."""
     if len(outputs) != len(loop.passes):
-        return outputs[0]
+        return outputs[0][0][1]
     prediction = _sum(loop.combine, outputs, numbers)
     phi = np.float32(numbers[loop.rescale]) if loop.rescale is not None else np.float32(0)
-    return prediction if phi == 0 else _rescaled(prediction, outputs[loop.combine.add[-1][1]], phi)
+    if phi == 0:
+        return prediction
+    _, plus, minus = loop.combine.add[-1]
+    text = outputs[plus][0][1]
+    if len(outputs[plus]) > 1:
+        text = _added(outputs[minus][0][1], np.float32(1), outputs[plus], outputs[minus])
+    return _rescaled(prediction, text, phi)
 
 
-def _sum(combine: Combine, outputs: Sequence[np.ndarray], numbers: Mapping[str, float]) -> np.ndarray:
-    total = outputs[combine.first]
+def _sum(combine: Combine, outputs: Sequence[Parts], numbers: Mapping[str, float]) -> np.ndarray:
+    total = outputs[combine.first][0][1]
     for number, plus, minus in combine.add:
-        total = total + np.float32(numbers[number]) * (outputs[plus] - outputs[minus])
+        total = _added(total, np.float32(numbers[number]), outputs[plus], outputs[minus])
+    return total
+
+
+def _added(total: np.ndarray, factor: np.float32, plus: Parts, minus: Parts) -> np.ndarray:
+    for weight, output in plus:
+        total = total + factor * np.float32(weight) * (output - minus[0][1])
     return total
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Loop, PipelineSpec
+from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Loop, Pass, PipelineSpec, Role
 from ondevice.diffusion.guidance import combined, passes_in_use
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.roles import Roles, check_finite
@@ -66,21 +67,34 @@ def _stretch(spec: PipelineSpec, part: float, values: Values) -> Loop:
 
 def _predict(loop: Loop, roles: Roles, split: bool) -> np.ndarray:
     """What the sampler takes as the model's output: all passes at once, or one after another."""
-    values, session = roles.values, roles.session
-    passes = passes_in_use(loop, values.numbers)
-    at_once = all(roles.has_plan(role.component, len(passes)) for role in loop.roles)
-    groups = [passes] if at_once and not split else [(one,) for one in passes]
-    outputs: list[np.ndarray] = []
-    for group in groups:
-        for role in loop.roles:
-            sizes = roles.sizes(role.component, len(group))
-            feeds = values.feeds_of_passes(role, group, roles.zeros_like)
-            if role is loop.roles[-1]:
-                predicted = session.run(role.component, feeds, **sizes)
-                port = next(port for port, name in role.keep.items() if name == loop.prediction)
-                outputs += np.split(predicted[port], len(group))
-                continue
-            kept = session.run_on(role.component, feeds, **sizes)
-            for port, name in role.keep.items():
-                values.keep(name, kept[port])
-    return combined(loop, outputs, values.numbers)
+    values, texts = roles.values, roles.values.texts
+    passes = texts.expanded(passes_in_use(loop, values.numbers))
+    by_length: dict[int, list[Pass]] = {}
+    for one in itertools.chain(*passes):
+        by_length.setdefault(texts.count(one.text), []).append(one)
+    outputs: dict[Pass, np.ndarray] = {}
+    for alike in by_length.values():
+        at_once = all(roles.has_plan(role.component, len(alike), alike[0].text) for role in loop.roles)
+        for group in [alike] if at_once and not split else [[one] for one in alike]:
+            outputs |= zip(group, _run(loop, group, roles), strict=True)
+    weighted = [[(texts.weight(one.text), outputs[one]) for one in parts] for parts in passes]
+    return combined(loop, weighted, values.numbers)
+
+
+def _run(loop: Loop, group: Sequence[Pass], roles: Roles) -> list[np.ndarray]:
+    """The prediction of each of these passes, whose texts are of one length."""
+    values, session, (*before, last) = roles.values, roles.session, loop.roles
+
+    def given(role: Role) -> tuple[dict[str, Any], dict[str, int]]:
+        feeds = values.feeds_of_passes(role, group, roles.zeros_like)
+        return feeds, roles.sizes(role.component, len(group), group[0].text)
+
+    for role in before:
+        feeds, sizes = given(role)
+        kept = session.run_on(role.component, feeds, **sizes)
+        for port, name in role.keep.items():
+            values.keep(name, kept[port])
+    feeds, sizes = given(last)
+    predicted = session.run(last.component, feeds, **sizes)
+    port = next(port for port, name in last.keep.items() if name == loop.prediction)
+    return np.split(predicted[port], len(group))

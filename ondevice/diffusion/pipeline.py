@@ -14,7 +14,7 @@ from ondevice.bundle.reader import Bundle
 from ondevice.diffusion.after import run_after
 from ondevice.diffusion.bands import Stage
 from ondevice.diffusion.before import run_before
-from ondevice.diffusion.guidance import is_guided
+from ondevice.diffusion.guidance import is_guided, passes_in_use, texts_in_use
 from ondevice.diffusion.image import to_pixels
 from ondevice.diffusion.loop import OnStep, run_loop
 from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes
@@ -23,8 +23,10 @@ from ondevice.diffusion.request_checks import check_given, picture_size
 from ondevice.diffusion.roles import Roles
 from ondevice.diffusion.samplers import SamplerTable, make_table
 from ondevice.diffusion.series import Series, series_of
+from ondevice.diffusion.text.chunks import Pieces
+from ondevice.diffusion.text.texts import Texts, check_parts, most_chunks
 from ondevice.diffusion.tokenizer import Tokenizer
-from ondevice.diffusion.values import PREPARED, Runner, Tokens, Values, resolved
+from ondevice.diffusion.values import PREPARED, Runner, Values, resolved
 from ondevice.errors import BundleError
 
 
@@ -49,7 +51,7 @@ class Pipeline:
         self,
         spec: PipelineSpec,
         session: Runner,
-        tokenizers: Mapping[str, Tokens],
+        tokenizers: Mapping[str, Pieces],
         scheduler_config: Mapping[str, Any],
         *,
         plans: Mapping[str, Sequence[Mapping[str, int]]],
@@ -132,8 +134,9 @@ class Pipeline:
         table, options = self._table(request, numbers)
         stream = request.noise()
         pictures = {} if request.image is None else {"image": request.image}
-        values = Values(spec, self._tokenizers, request.texts(), pictures, numbers, size, stream)
         place = {"height": height // scale, "width": width // scale}
+        texts = self._texts(request, numbers, place)
+        values = Values(spec, self._tokenizers, texts, pictures, numbers, size, stream)
         roles = Roles(spec, self._session, self._plans, values, place)
         start = run_before(roles, request.latents, stream, series)
         self._release(way, "before")
@@ -152,10 +155,21 @@ class Pipeline:
             **request.noise_parameters(),
             "width": width,
             "height": height,
+            **texts.parameters(texts_in_use(spec, numbers)),
             **options,
             **request.numbers,
         }
         return Picture(to_pixels(pixels)[0], final, start, parameters)
+
+    def _texts(self, request: Request, numbers: Mapping[str, float], place: Mapping[str, int]) -> Texts:
+        """What the texts say. Raises UsageError where they cannot be drawn so."""
+        most = most_chunks(self._plans, place, self._tokenizers)
+        texts = Texts(
+            self._spec, self._tokenizers, request.texts(), emphasis=request.emphasis, long=request.long, most=most
+        )
+        for loop in self._spec.denoise:
+            check_parts(loop, passes_in_use(loop, numbers), texts)
+        return texts
 
     def _numbers(self, request: Request, size: tuple[int, int]) -> dict[str, float]:
         """Every number of the pipeline. Raises UsageError for one that it does not have."""

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ondevice.diffusion.noise import MODES, Noise
+from ondevice.diffusion.text.texts import EMPHASES, LENGTHS
 from ondevice.errors import UsageError
 
 
@@ -33,6 +34,9 @@ class Request:
             `make_table` takes them.
         latents: float32 [1, channels, height / scale, width / scale], the noise to begin with instead of the seed's.
         image: uint8 [height, width, 3], a picture to begin from; `strength`, 0 to 1, says how much of it is drawn anew.
+        emphasis: what signs in texts mean (docs/prompts.md): `none`, nothing; or how weights act, `mean` or `compel`.
+        long: of a text that is longer than a text encoder takes: `truncate`, its beginning is read; `chunk`, it is read
+            in chunks, or refused where the bundle has no plans for so many; `fit`, as many chunks as it has plans for.
         numbers: values of other numbers that the pipeline has, such as SDXL's `crop_top`.
     """
 
@@ -52,6 +56,8 @@ class Request:
     latents: np.ndarray | None = None
     image: np.ndarray | None = None
     strength: float | None = None
+    emphasis: str = "none"
+    long: str = "truncate"
     numbers: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -64,6 +70,9 @@ class Request:
         if image is not None and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3):
             what = f"not pixels (got {image.dtype}{list(image.shape)}, expected uint8[h, w, 3])"
             raise UsageError(what, where="image", fix="use read_image")
+        for name, chosen, known in (("emphasis", self.emphasis, EMPHASES), ("long", self.long, LENGTHS)):
+            if chosen not in known:
+                raise UsageError(f"unknown (got {chosen!r}, expected one of {', '.join(known)})", where=name)
         for name, value in {"guidance_scale": self.guidance_scale, **self.numbers}.items():
             if value is not None and not math.isfinite(value):
                 raise UsageError(f"not a number (got {value}, expected a finite one)", where=name, fix="use 7.5")
@@ -121,6 +130,8 @@ class Options(TypedDict, total=False):
     latents: np.ndarray | None
     image: np.ndarray | None
     strength: float | None
+    emphasis: str
+    long: str
     numbers: Mapping[str, float]
     num_images_per_prompt: int
     generator: Any

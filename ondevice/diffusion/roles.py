@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from ondevice.bundle.pipeline import PipelineSpec, Role
+from ondevice.diffusion.text.chunks import Chunk
+from ondevice.diffusion.text.encode import encoded
 from ondevice.diffusion.values import Runner, Values
 from ondevice.errors import NumericError
 
@@ -29,39 +31,52 @@ class Roles:
     place: Mapping[str, int]
 
     def run(self, role: Role, text: str | None = None) -> None:
-        """Run a role outside the loop, and keep what it makes. Raises NumericError where that is not finite."""
-        feeds = self.values.feeds(role, text)
-        outputs = self.session.run_on(role.component, feeds, **self.sizes(role.component, 1))
+        """Run a role outside the loop, and keep what it makes; once for each chunk of a text that it reads tokens of.
+        Raises NumericError where that is not finite."""
+        values, sizes = self.values, self.sizes(role.component, 1, text)
+
+        def run(chunk: Chunk | None) -> Mapping[str, Any]:
+            return self.session.run_on(role.component, values.feeds(role, text, chunk), **sizes)
+
+        tokenizer = next((feed.name for feed in role.feed.values() if feed.kind == "tokens"), None)
+        if tokenizer is None or text is None:
+            outputs = run(None)
+        else:
+            chunks, length = values.texts.chunks(text, tokenizer), values.tokenizers[tokenizer].length
+            outputs = encoded(chunks, run, self.session, length, values.texts.emphasis)
         for port, name in role.keep.items():
             check_finite(self.session.read(outputs[port]), f"{role.component}'s {port}")
             self.values.keep(name, outputs[port], text)
 
     def run_for_texts(self, role: Role, texts: Sequence[str]) -> None:
-        """Run a role for each text; what it would make of a text that was not given may be zeros."""
+        """Run a role for each text (its parts' keys); what it would make of one that was not given may be zeros."""
         absent = [text for text in texts if self.values.stands_for_zeros(role, text)]
         given = [text for text in texts if text not in absent]
         for text in given:
             self.run(role, text)
         for name in role.keep.values():
             for text in absent:
-                self.values.keep(name, self.zeros_like(self.values.get(name, given[0])), text)
+                of_one_chunk = self.zeros_like(self.values.get(name, given[0]), self.values.texts.count(given[0]))
+                self.values.keep(name, of_one_chunk, text)
 
-    def sizes(self, component: str, batch: int) -> dict[str, int]:
-        """The sizes of the plan to run."""
+    def sizes(self, component: str, batch: int, text: str | None = None) -> dict[str, int]:
+        """The sizes of the plan to run; `text` says how many tokens it reads."""
         names = self.plans[component][0] if component in self.plans else self.place
-        return {name: size for name, size in {"batch": batch, **self.place}.items() if name in names}
+        found = {name: size for name, size in {"batch": batch, **self.place}.items() if name in names}
+        if "tokens" in names:
+            length = max(tokenizer.length for tokenizer in self.values.tokenizers.values())
+            found["tokens"] = length * self.values.texts.count(text)
+        return found
 
-    def has_plan(self, component: str, batch: int) -> bool:
+    def has_plan(self, component: str, batch: int, text: str | None = None) -> bool:
         """Whether a component can run this many passes at once."""
-        return self.sizes(component, batch) in self.plans.get(component, ())
+        return self.sizes(component, batch, text) in self.plans.get(component, ())
 
-    def zeros_like(self, value: Any) -> Any:
-        """Zeros like a value, and where it is."""
-        return (
-            np.zeros_like(value)
-            if isinstance(value, np.ndarray)
-            else self.session.put(np.zeros_like(self.session.read(value)))
-        )
+    def zeros_like(self, value: Any, chunks: int = 1) -> Any:
+        """Zeros like a value, and where it is; of a value that has states of several `chunks` those of one."""
+        array = value if isinstance(value, np.ndarray) else self.session.read(value)
+        zeros = np.zeros_like(array[:, : array.shape[1] // chunks] if chunks > 1 and array.ndim == 3 else array)
+        return zeros if isinstance(value, np.ndarray) else self.session.put(zeros)
 
 
 def check_finite(values: np.ndarray, where: str) -> None:

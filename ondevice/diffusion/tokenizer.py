@@ -7,20 +7,19 @@ Where other implementations differ is in docs/tokenizer.md.
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ondevice.diffusion.text.chunks import cut, padded, warn
+from ondevice.diffusion.text.emphasis import plain
 from ondevice.errors import UsageError
 from ondevice.vocabulary.settings import LENGTH
 from ondevice.vocabulary.vocabulary import Vocabulary, read_vocabulary
 
 _MAX_TEXT = 1 << 20  # characters of a prompt after tokens of several vectors are spelled out
-_log = logging.getLogger(__name__)
 
 
 class Tokenizer:
@@ -81,26 +80,13 @@ class Tokenizer:
         encoding = self._encode(text)
         return text, list(encoding.ids), [start for start, _ in encoding.offsets]
 
-    def pad77(self, ids: list[int]) -> np.ndarray:
-        """int32[77]: `ids` cut to 77, the last then being the end, or filled up with `pad`.
-        `ids` has its start and end."""
-        kept = [*ids[: LENGTH - 1], self.eos] if len(ids) > LENGTH else ids
-        return np.array([*kept, *[self.pad] * (LENGTH - len(kept))], np.int32)
-
     def __call__(self, text: str) -> np.ndarray:
-        """int32[77] ids of a prompt, spelled out. Words past the 75th token are left out, and the log names them."""
-        text = self.spelled_out(text)
-        encoding = self._encode(text)
-        room = LENGTH - 2
-        if len(encoding.ids) > room:
-            start = encoding.offsets[room][0]
-            _log.warning(
-                "The prompt has %d tokens; the model reads %d. Left out: %s",
-                len(encoding.ids),
-                room,
-                json.dumps(text[start:].strip(), ensure_ascii=False),
-            )
-        return self.pad77([self.bos, *encoding.ids, self.eos])
+        """int32 [length] of a plain text. Words that it has no room for are left out, and the log names them."""
+        reading = cut(plain(text), self)
+        kept, left_out = reading.first(1)
+        if left_out:
+            warn(reading, left_out, self.length - 2)
+        return padded(kept.chunks[0], self)
 
     def tokens(self, ids: list[int]) -> list[str]:
         """The vocabulary's spelling of each id."""

@@ -10,15 +10,11 @@ import numpy as np
 from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Feed, Pass, PipelineSpec, Role
 from ondevice.diffusion.image import from_pixels, resize
 from ondevice.diffusion.noise import Noise
+from ondevice.diffusion.text.chunks import Chunk, Pieces, padded
+from ondevice.diffusion.text.texts import Texts
 from ondevice.errors import UsageError
 
 PREPARED = ("fit",)  # ways to prepare a picture that are here
-
-
-class Tokens(Protocol):
-    """What is asked of a tokenizer: int32 [length] for a text."""
-
-    def __call__(self, text: str) -> np.ndarray: ...
 
 
 class Runner(Protocol):
@@ -37,10 +33,9 @@ class Runner(Protocol):
 
 
 class Values:
-    """Values by name; those that change with the text also by the text's name.
+    """Values by name; those that change with the text also by the key of a text's part, which is `text` here.
 
     Args:
-        texts: the user's; None: not given.
         pictures: uint8 [h, w, 3] by name.
         size: (width, height) in pixels.
     """
@@ -48,14 +43,14 @@ class Values:
     def __init__(
         self,
         spec: PipelineSpec,
-        tokenizers: Mapping[str, Tokens],
-        texts: Mapping[str, str | None],
+        tokenizers: Mapping[str, Pieces],
+        texts: Texts,
         pictures: Mapping[str, np.ndarray],
         numbers: Mapping[str, float],
         size: tuple[int, int],
         stream: Noise,
     ) -> None:
-        self._spec, self._tokenizers, self._texts, self._pictures = spec, tokenizers, texts, pictures
+        self._spec, self._pictures, self.tokenizers, self.texts = spec, pictures, tokenizers, texts
         self.numbers = dict(numbers)
         self._chosen, self._size, self._stream = dict(numbers), size, stream
         self._kept: dict[tuple[str, str | None], Any] = {}
@@ -101,13 +96,13 @@ class Values:
 
     def stands_for_zeros(self, role: Role, text: str) -> bool:
         """Whether a text was not given, and zeros stand for what a role would make of it."""
-        return self._texts[text] is None and any(
+        return self.texts.parts[text].words is None and any(
             feed.kind == "tokens" and feed.absent == "zeros" for feed in role.feed.values()
         )
 
-    def feeds(self, role: Role, text: str | None = None) -> dict[str, Any]:
-        """What the ports of a role outside the loop are fed with."""
-        return {port: self._one(feed, text) for port, feed in role.feed.items()}
+    def feeds(self, role: Role, text: str | None = None, chunk: Chunk | None = None) -> dict[str, Any]:
+        """What the ports of a role outside the loop are fed with; `chunk` of the text, where it reads tokens."""
+        return {port: self._one(feed, text, chunk) for port, feed in role.feed.items()}
 
     def feeds_of_passes(self, role: Role, passes: Sequence[Pass], zeros_like: Callable[[Any], Any]) -> dict[str, Any]:
         """What the ports of a role in the loop are fed with, one after another along the first dimension for each pass.
@@ -132,14 +127,15 @@ class Values:
             fed[port] = np.concatenate(parts) if all(isinstance(part, np.ndarray) for part in parts) else parts
         return fed
 
-    def _one(self, feed: Feed, text: str | None) -> Any:
+    def _one(self, feed: Feed, text: str | None, chunk: Chunk | None = None) -> Any:
         if feed.kind == "value":
             return self.get(feed.name, text)
         if feed.kind == "numbers":
-            chosen = [number[text or ""] if isinstance(number, Mapping) else number for number in feed.numbers]
+            name = "" if text is None else self.texts.parts[text].text
+            chosen = [number[name] if isinstance(number, Mapping) else number for number in feed.numbers]
             return np.array([[self.number(one) for one in chosen]], np.float32)
         if feed.kind == "tokens":
-            return self._tokenizers[feed.name](self._texts[text or ""] or "")[np.newaxis].astype(np.int32)
+            return padded(chunk or [], self.tokenizers[feed.name])[np.newaxis]
         return self._picture(feed)
 
     def _picture(self, feed: Feed) -> np.ndarray:

@@ -13,8 +13,26 @@ from ondevice.bundle.format import Checker
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.pipeline_file import parse_pipeline
 from ondevice.converters.families import FAMILIES
+from ondevice.diffusion.text.chunks import cut, padded
+from ondevice.diffusion.text.emphasis import plain
 
 COMPONENTS = ("text_encoder", "unet", "vae_decoder", "vae_encoder")
+
+
+class Letters:
+    """A tokenizer whose ids are a text's bytes; a comma is one."""
+
+    bos, eos, pad, comma = 1, 2, 3, 44
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def piece(self, text: str) -> tuple[str, list[int], list[int]]:
+        ids = list(text.encode())
+        return text, ids, list(range(len(ids)))
+
+    def __call__(self, text: str) -> np.ndarray:
+        return padded(cut(plain(text), self).chunks[0], self)
 
 
 class HostSession:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusion.fake_networks import HostSession, plans_at, spec_of
+from diffusion.fake_networks import HostSession, Letters, plans_at, spec_of
 from diffusion.sampler_helpers import SD15
 
 from ondevice.bundle.pipeline import LATENTS, Feed, InitialNoise, Role, Sample
@@ -60,8 +60,7 @@ class MadeUpSession(HostSession):
         return {"sample": np.repeat(np.repeat(inputs["latent_sample"][:, :3], 8, 2), 8, 3)}
 
 
-def letters(text: str) -> np.ndarray:
-    return np.resize(np.array([*text.encode(), 1], np.int32), 77)
+letters = Letters(77)
 
 
 def painter(session: MadeUpSession | None = None, scaling: float = 0.18215, **options: Any) -> Pipeline:
@@ -363,9 +362,14 @@ def test_rescaled_guidance() -> None:
     """arXiv 2305.08891, equation 15 and 16, on one step from noise to the prediction itself."""
     outputs = [np.random.default_rng(i).normal(size=(1, 4, 2, 3)).astype(np.float32) for i in range(2)]
     loop = spec_of().denoise[0]
-    plain = combined(loop, outputs, {"guidance_scale": 3.0, "guidance_rescale": 0.0})
+    parts = [[(1.0, output)] for output in outputs]
+    plain = combined(loop, parts, {"guidance_scale": 3.0, "guidance_rescale": 0.0})
     np.testing.assert_allclose(plain, outputs[0] + 3 * (outputs[1] - outputs[0]), rtol=1e-6)
     rescaled = plain * outputs[1].std(ddof=1) / plain.std(ddof=1)
-    got = combined(loop, outputs, {"guidance_scale": 3.0, "guidance_rescale": 0.7})
+    got = combined(loop, parts, {"guidance_scale": 3.0, "guidance_rescale": 0.7})
     np.testing.assert_allclose(got, 0.7 * rescaled + 0.3 * plain, rtol=1e-5)
-    assert combined(loop, outputs[1:], {"guidance_scale": 1.0, "guidance_rescale": 0.7}) is outputs[1]
+    assert combined(loop, parts[1:], {"guidance_scale": 1.0, "guidance_rescale": 0.7}) is outputs[1]
+    half = [parts[0], [(0.5, outputs[1]), (0.5, outputs[1])]]  # two parts of one text
+    for phi in (0.0, 0.7):
+        numbers = {"guidance_scale": 3.0, "guidance_rescale": phi}
+        np.testing.assert_allclose(combined(loop, half, numbers), combined(loop, parts, numbers), rtol=1e-5)

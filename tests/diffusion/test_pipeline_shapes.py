@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusion.fake_networks import Kept, OtherDevice
+from diffusion.fake_networks import Kept, Letters, OtherDevice
 from diffusion.sampler_helpers import SD15
 
 from ondevice.bundle.format import Checker
@@ -63,9 +63,7 @@ def pipeline(whole: dict[str, Any], device: OtherDevice, batches: dict[str, tupl
     spec = parse_pipeline(Checker("test"), value, whole["components"], whole["tokenizers"], whole["samplers"])
     place = {name: {} if "text" in name or "condition" in name else PLACE for name in whole["components"]}
     plans = {name: [{"batch": batch} | at for batch in (batches or {}).get(name, (1, 2))] for name, at in place.items()}
-    tokenizers = {
-        name: lambda text: np.resize(np.array([*text.encode(), 1], np.int32), 7) for name in whole["tokenizers"]
-    }
+    tokenizers = {name: Letters(7) for name in whole["tokenizers"]}
     return Pipeline(spec, device, tokenizers, SD15, plans=plans, size=(24, 16))
 
 
@@ -139,7 +137,7 @@ def test_a_number_per_text_and_a_text_that_stands_for_zeros() -> None:
     ]
     negative, positive = device.of("refiner_condition")
     assert (negative["time_ids"][0, 4], positive["time_ids"][0, 4]) == (2.5, 7)
-    assert np.array_equal(negative["states"], np.full(states, 0.01, np.float32))
+    assert np.array_equal(negative["states"][0, :, 0], Letters(7)("").astype(np.float32) / 100)
     unet = device.of("unet")[0]
     assert np.array_equal(unet["encoder_hidden_states"], np.concatenate([absent["states"], given["states"]]) + 1)
     empty = OtherDevice(network)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -10,6 +12,7 @@ import numpy as np
 
 from ondevice.diffusion.text.emphasis import Sections
 
+log = logging.getLogger(__name__)
 BACKTRACK = 20
 """Tokens after a comma that go into the next chunk with what does not fit any more."""
 
@@ -98,6 +101,19 @@ def weights(chunk: Sequence[Token], length: int) -> np.ndarray:
     found = np.ones(length, np.float32)
     found[1 : 1 + len(chunk)] = [token.weight for token in chunk]
     return found
+
+
+def warn(reading: Reading, left_out: str, room: int, wanted: int = 1) -> None:
+    """Say in the log which words are not read; and, where plans for as many chunks as `wanted` would do, so."""
+    tokens = sum(map(len, reading.chunks))
+    advice = f"; a bundle of `convert --chunks {wanted}` reads them" if wanted > 1 else ""
+    log.warning(
+        "The prompt has %d tokens; the model reads %d. Left out: %s%s",
+        tokens,
+        room,
+        json.dumps(left_out, ensure_ascii=False),
+        advice,
+    )
 
 
 def _tokens(sections: Sections, tokenizer: Pieces) -> tuple[list[str], list[list[Token]]]:

@@ -35,7 +35,7 @@ def from_empty(chunk: Chunk, encode: Encode) -> np.ndarray:
     lessened = [piece for piece in dict.fromkeys(token.piece for token in chunk) if _weight(chunk, piece) < 1]
     parts = [math.tan((1 - max(_weight(chunk, piece), _LEAST)) * math.pi / 2) for piece in lessened]
     total = sum(parts, 1.0)
-    states = np.float32(1 / total) * _moved(chunk, encode(chunk), empty)
+    states: np.ndarray = np.float32(1 / total) * _moved(chunk, encode(chunk), empty)
     for piece, part in zip(lessened, parts, strict=True):
         without = [token for token in chunk if token.piece != piece]
         states = states + np.float32(part / total) * _moved(without, encode(without), empty)
