@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ondevice import cli
 from ondevice.base.paths import MODELS
-from ondevice.diffusion.tokenizer import LENGTH, Tokenizer
+from ondevice.diffusion.text.chunks import Reading, chunked, cut, padded, warn
+from ondevice.diffusion.text.emphasis import parts, plain, sections
+from ondevice.diffusion.tokenizer import Tokenizer
+from ondevice.drawing import text
 from ondevice.errors import printable
 
 HELP = "print the token ids of a prompt"
@@ -26,24 +31,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="a tokenizer's folder, or a bundle or checkpoint that holds one (default: Stable Diffusion 1.x's)",
     )
+    text.add_reading(parser)
     parser.add_argument(
-        "--json", action="store_true", help="print JSON: ids, the 77 ids that the model reads, and tokens"
+        "--json",
+        action="store_true",
+        help="print JSON: ids, those that the model reads first, tokens, and the chunks of each part of the text",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per token, or JSON. The log names words that the model does not read."""
     tokenizer = Tokenizer.from_files(files_of(args.tokenizer or MODELS / "clip_tokenizer"))
-    ids = tokenizer.encode(tokenizer.spelled_out(args.text))
-    read = tokenizer(args.text).tolist()
-    names = tokenizer.tokens(ids)
+    found = [(args.text, 1.0)] if args.emphasis == "none" else parts(args.text)
+    read = [plain(words) if args.emphasis == "none" else sections(words) for words, _ in found]
+    readings = [(chunked if args.long == "chunk" else cut)(one, tokenizer) for one in read]
+    if args.long != "chunk":
+        for reading in readings:
+            if left_out := reading.first(1)[1]:
+                warn(reading, left_out, tokenizer.length - 2)
     if args.json:
-        print(json.dumps({"ids": ids, "ids77": read, "tokens": names, "left_out": max(len(ids) - LENGTH, 0)}))
+        print(json.dumps(_table(readings, [weight for _, weight in found], tokenizer, args.long == "chunk")))
         return 0
-    for place, (index, name) in enumerate(zip(ids, names, strict=True)):
-        cut = len(ids) > LENGTH and LENGTH - 1 <= place < len(ids) - 1
-        print(f"{index:6d}  {printable(name)}{'  (not read)' if cut else ''}")
+    for place, (reading, (_, weight)) in enumerate(zip(readings, found, strict=True)):
+        if len(readings) > 1:
+            print(f"part {place + 1}, weight {weight:g}")
+        for line in _lines(reading, tokenizer, args.long == "chunk"):
+            print(line)
     return 0
+
+
+def _lines(reading: Reading, tokenizer: Tokenizer, in_chunks: bool) -> Iterator[str]:
+    """A line per token, its weight beside it where that is not 1."""
+
+    def line(index: int, more: str = "") -> str:
+        return f"{index:6d}  {printable(tokenizer.tokens([index])[0])}{more}"
+
+    for place, chunk in enumerate(reading.chunks):
+        if in_chunks and len(reading.chunks) > 1:
+            yield f"chunk {place + 1}"
+        if in_chunks or not place:
+            yield line(tokenizer.bos)
+        for token in chunk:
+            weight = f"  {token.weight:.3g}" if token.weight != 1 else ""
+            yield line(token.id, weight + "  (not read)" * bool(place and not in_chunks))
+        if in_chunks or place == len(reading.chunks) - 1:
+            yield line(tokenizer.eos)
+
+
+def _table(readings: Sequence[Reading], factors: Sequence[float], tokenizer: Tokenizer, whole: bool) -> dict[str, Any]:
+    tokens = [token.id for reading in readings for chunk in reading.chunks for token in chunk]
+    ids = [tokenizer.bos, *tokens, tokenizer.eos]
+    kept = [reading.chunks if whole else reading.chunks[:1] for reading in readings]
+    return {
+        "ids": ids,
+        f"ids{tokenizer.length}": padded(readings[0].chunks[0], tokenizer).tolist(),
+        "tokens": tokenizer.tokens(ids),
+        "left_out": len(tokens) - sum(len(chunk) for chunks in kept for chunk in chunks),
+        "parts": [
+            {
+                "weight": factor,
+                "chunks": [
+                    {"ids": [token.id for token in chunk], "weights": [token.weight for token in chunk]}
+                    for chunk in chunks
+                ],
+            }
+            for factor, chunks in zip(factors, kept, strict=True)
+        ],
+    }
 
 
 def files_of(place: Path) -> Path | dict[str, bytes]:

@@ -58,8 +58,7 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
         "Variation seed": parameters.get("variation_seed"),
         "Variation seed strength": parameters.get("variation_strength"),
         "ENSD": parameters.get("noise_seed_delta"),
-        # Brackets are letters here; in WebUI they are weights unless this is off.
-        "Emphasis": "None" if set("()[]\\") & set(prompt + negative) else None,
+        "Emphasis": _emphasis(parameters.get("emphasis"), prompt + negative),
         "Init image": parameters.get("init_image"),
         "Background": parameters.get("background"),
         "Latents": parameters.get("latents"),
@@ -83,6 +82,13 @@ def schedule_type(sampler: str, config: Mapping[str, Any]) -> str | None:
     spacing = config.get("timestep_spacing", "linspace")
     # DPM-Solver++ leaves out the last of n + 1 even timesteps. WebUI's "Automatic" would be Karras for it.
     return "SGM Uniform" if (sampler, spacing) == ("dpmpp_2m", "linspace") else _SPACINGS.get(spacing)
+
+
+def _emphasis(way: Any, texts: str) -> str | None:
+    """WebUI's default is `mean`. Where brackets are letters, it must be told so."""
+    if way is None:
+        return "None" if set("()[]\\") & set(texts) else None
+    return None if way == "mean" else str(way)
 
 
 def _unipc(config: Mapping[str, Any]) -> dict[str, Any]:

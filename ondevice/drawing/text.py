@@ -5,14 +5,39 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ondevice.diffusion.text.texts import EMPHASES
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the prompt and the flags of texts."""
     group = parser.add_argument_group("text")
     group.add_argument("prompt", help="what to draw")
     group.add_argument("--negative", metavar="TEXT", help="what not to draw (default: what the model was trained with)")
+    add_reading(group)
+
+
+def add_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Declare the flags that say how texts are read."""
+    parser.add_argument(
+        "--emphasis",
+        choices=EMPHASES,
+        default="mean",
+        help=(
+            "what (word:1.2), [word], BREAK and AND in texts mean: how weights act on a text's states, by the mean or "
+            "as the package compel does; none: nothing, signs are text (default mean)"
+        ),
+    )
+    parser.add_argument(
+        "--long",
+        choices=("chunk", "truncate"),
+        help=(
+            "of texts that are longer than the model takes at once: read them in chunks, or only their beginning "
+            "(default: as many chunks as the bundle has plans for)"
+        ),
+    )
 
 
 def fields(args: argparse.Namespace) -> dict[str, Any]:
     """The request's texts."""
-    return {"prompt": args.prompt, "negative_prompt": args.negative}
+    ways = {"emphasis": args.emphasis, "long": args.long or "fit"}
+    return {"prompt": args.prompt, "negative_prompt": args.negative, **ways}

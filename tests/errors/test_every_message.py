@@ -55,7 +55,7 @@ def test_nor_can_what_is_logged_or_what_a_token_is_called(tmp_path: Path, capsys
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == "WARNING x: a \\x1b[2J\n"
-    assert cli.main(["tokens", "\x1b[2J", "--tokenizer", str(tmp_path)]) == 0
+    assert cli.main(["tokens", "\x1b[2J", "--emphasis", "none", "--tokenizer", str(tmp_path)]) == 0
     assert "     3  \\x1b[2J\n" in capsys.readouterr().out
 
 

@@ -1,5 +1,6 @@
 """A player of bundles, written from docs/bundle.md, pipeline.md, samplers.md, tokenizer.md and noise.md alone."""
 
+import functools
 import itertools
 import json
 import math
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from reference import prompts
 
 F, LANCZOS = np.float32, Image.Resampling.LANCZOS
 LOG = (0.070376836292, -0.1151461031, 0.1167699874, -0.12420140846, 0.14249322787)
@@ -78,15 +80,22 @@ class Tokenizer:  # docs/tokenizer.md; `files`: bytes by name
         self.added = {token["content"]: token | {"id": int(i)} for i, token in listed.items()}
         self.ids = vocabulary | {name: token["id"] for name, token in self.added.items()}
         self.bos, self.eos, self.pad = (self.ids[one["content"]] for one in roles)
+        self.comma = vocabulary.get(",</w>")
 
-    def __call__(self, text):
+    def spelled(self, text):
         names = {token["id"]: name for name, token in self.added.items()}
         for name in [names[i] for i in dict.fromkeys(self.encode(text)) if i in names]:
             vectors = itertools.takewhile(self.added.__contains__, (f"{name}_{i}" for i in itertools.count(1)))
             if not self.added[name].get("normalized") or self.normal(name) == name:
                 text = text.replace(name, " ".join([name, *vectors]))
-        ids = [*[self.bos, *self.encode(text)][: self.length - 1], self.eos]
+        return text
+
+    def padded(self, ids):
+        ids = [self.bos, *ids[: self.length - 2], self.eos]
         return np.array([[*ids, *[self.pad] * (self.length - len(ids))]], np.int32)
+
+    def __call__(self, text):
+        return self.padded(self.encode(self.spelled(text)))
 
     def encode(self, text):
         parts = (self.cut(self.normal(p), True) if isinstance(p, str) else [p] for p in self.cut(text, False))
@@ -127,16 +136,24 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
             files = {file: self.read(f"tokenizers/{name}/{file}") for file in about["files"]}
             self.tokenizers[name] = Tokenizer(files, about["length"])
 
-    def draw(self, texts, size, *, seed=0, numbers=None, pictures=None, sampler=None, noise=None):
+    def draw(self, texts, size, *, seed=0, numbers=None, pictures=None, sampler=None, noise=None, emphasis="none"):
         """(latents f32 [1, c, h, w], pixels u8 [height, width, 3]). `size`: width, height; `sampler`: a table."""
         self.pipeline = pipeline = self.manifest["pipeline"]
         about = pipeline["latents"]
-        self.texts, self.pictures, self.size, self.noise, self.values = texts, pictures or {}, size, Noise(seed), {}
+        self.pictures, self.size, self.noise, self.values, self.emphasis = (
+            pictures or {},
+            size,
+            Noise(seed),
+            {},
+            emphasis,
+        )
         self.numbers = {"width": size[0], "height": size[1]}
         for name, number in pipeline["numbers"].items():
             self.numbers[name] = self.numbers.get(value := (numbers or {}).get(name, number["default"]), value)
         self.place = {"height": size[1] // about["scale"], "width": size[0] // about["scale"]}
-        used = dict.fromkeys(one.get("text") for loop in pipeline["denoise"] for one in self.passes(loop))
+        self.texts = prompts.Texts(self.manifest, self.tokenizers, texts, emphasis)
+        named = dict.fromkeys(one.get("text") for loop in pipeline["denoise"] for one in self.passes(loop))
+        used = [key for text in named for key in self.texts.keys.get(text, [None])]
         for step in pipeline["before"]:
             if "noise" in step:
                 noise = self.noise.draw((1, about["channels"], *self.place.values())) if noise is None else noise
@@ -157,13 +174,31 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
         unit = np.clip(self.get(pipeline["gives"])[0] * F(0.5) + F(0.5), 0, 1)
         return final, np.round(unit.transpose(1, 2, 0) * F(255)).astype(np.uint8)
 
+    def encoded(self, role, text):  # what a role that reads tokens makes of a text, by port
+        (port, by), *_ = ((port, feed["tokens"]) for port, feed in role["feed"].items() if "tokens" in feed)
+        chunks, length, way = self.texts.chunks(text, by), self.texts.length, self.texts.emphasis
+
+        def run(chunk):
+            inputs = {other: self.feed(role, other, text) for other in role["feed"] if other != port}
+            ids = self.tokenizers[by].padded([token[0] for token in chunk])
+            return self.run(role["run"], self.plan(role["run"], 1)["sizes"], inputs | {port: ids})
+
+        outputs = run(chunks[0])
+        for name, value in outputs.items():
+            if value.ndim == 3 and value.shape[:2] == (1, length):
+                encode = functools.partial(lambda port, chunk: run(chunk)[port].astype(F), name)
+                states = [prompts.states(chunk, encode, length, way) for chunk in chunks]
+                outputs[name] = np.concatenate(states, 1).astype(value.dtype)
+        return outputs
+
     def get(self, name, text=None):  # None where it was not made; what is the same for all texts is kept under None
         return self.values.get((name, text), self.values.get((name, None)))
 
-    def plan(self, component, batch):
+    def plan(self, component, batch, text=None):
+        place = {"batch": batch, "tokens": self.texts.length * self.texts.count(text), **self.place}
         own = (plan for plan in self.manifest["plans"] if self.target in plan.get("targets", [self.target]))
         plans = (plan for plan in own if plan["component"] == component)
-        return next((p for p in plans if p["sizes"].items() <= {"batch": batch, **self.place}.items()), None)
+        return next((p for p in plans if p["sizes"].items() <= place.items()), None)
 
     def zeros(self, component, port):
         operands = json.loads(self.read(self.plan(component, 1)["file"]))["operands"]
@@ -175,19 +210,19 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
         pictures = {one["picture"] for one in feeds if "picture" in one}
         if reads <= {name for name, _ in self.values} and pictures <= self.pictures.keys():
             for text in texts:
-                if self.texts.get(text) is None and any("tokens" in one and "absent" in one for one in feeds):
+                if self.texts.words.get(text) is None and any("tokens" in one and "absent" in one for one in feeds):
                     outputs = {port: self.zeros(role["run"], port) for port in role["keep"]}
+                elif any("tokens" in one for one in feeds):
+                    outputs = self.encoded(role, text)
                 else:
                     inputs = {port: self.feed(role, port, text) for port in role["feed"]}
-                    outputs = self.run(role["run"], self.plan(role["run"], 1)["sizes"], inputs)
+                    outputs = self.run(role["run"], self.plan(role["run"], 1, text)["sizes"], inputs)
                 self.values |= {(name, text): outputs[port] for port, name in role["keep"].items()}
 
     def feed(self, role, port, text):
         feed = role["feed"][port]
-        if "tokens" in feed:
-            return self.tokenizers[feed["tokens"]](self.texts.get(text) or "")
         if "numbers" in feed:
-            listed = [one[text] if isinstance(one, dict) else one for one in feed["numbers"]]
+            listed = [one[text[0]] if isinstance(one, dict) else one for one in feed["numbers"]]
             return np.array([[self.numbers.get(one, one) for one in listed]], F)
         if "picture" in feed:
             wide = Image.fromarray(own := self.pictures[feed["picture"]]).resize((self.size[0], len(own)), LANCZOS)
@@ -225,9 +260,16 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
         return slots[table["result"]]
 
     def predict(self, loop):
-        passes, outputs = self.passes(loop), []
-        at_once = all(self.plan(role["run"], len(passes)) for role in loop["roles"])
-        for group in [passes] if at_once else [[one] for one in passes]:
+        keys, count = self.texts.keys, self.texts.count
+        passes = [[one | {"text": key} for key in keys.get(one.get("text"), [None])] for one in self.passes(loop)]
+        parts = [(i, k, one) for i, own in enumerate(passes) for k, one in enumerate(own)]
+        groups, outputs = [], {}
+        for chunks in dict.fromkeys(count(one["text"]) for *_, one in parts):
+            alike = [part for part in parts if count(part[2]["text"]) == chunks]
+            at_once = all(self.plan(role["run"], len(alike), alike[0][2]["text"]) for role in loop["roles"])
+            groups += [alike] if at_once else [[part] for part in alike]
+        for entries in groups:
+            group = [one for *_, one in entries]
             joined = {"timestep"}  # what is there once for all passes: this, and what roles of this call made
             for role in loop["roles"]:
                 inputs = {}
@@ -235,16 +277,26 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
                     parts = [(self.feed(role, port, one.get("text")), one.get("zeros", ())) for one in group]
                     parts = [np.zeros_like(part) if feed.get("value") in zeros else part for part, zeros in parts]
                     inputs[port] = parts[0] if feed.get("value") in joined else np.concatenate(parts)
-                result = self.run(role["run"], self.plan(role["run"], len(group))["sizes"], inputs)
+                result = self.run(role["run"], self.plan(role["run"], len(group), group[0]["text"])["sizes"], inputs)
                 self.values |= {(name, None): result[port] for port, name in role["keep"].items()}
                 joined |= set(role["keep"].values())
-            outputs += np.split(self.get(loop["prediction"]), len(group))
+            made = np.split(self.get(loop["prediction"]), len(group))
+            outputs |= {entry[:2]: value for entry, value in zip(entries, made, strict=True)}
         if len(passes) < len(loop["passes"]):
-            return outputs[0]
-        prediction, add = outputs[loop["combine"]["first"]], loop["combine"]["add"]
+            return outputs[0, 0]
+
+        def added(total, number, plus, minus):
+            for k, part in enumerate(passes[plus]):
+                away = outputs[plus, k] - outputs[minus, 0]
+                total = total + F(number) * F(self.texts.weights[part["text"]]) * away
+            return total
+
+        prediction, add = outputs[loop["combine"]["first"], 0], loop["combine"]["add"]
         for number, plus, minus in add:
-            prediction = prediction + F(self.numbers[number]) * (outputs[plus] - outputs[minus])
+            prediction = added(prediction, self.numbers[number], plus, minus)
         if (phi := F(self.numbers[loop["rescale"]] if "rescale" in loop else 0)) == 0:
             return prediction
-        deviation = np.std(outputs[add[-1][1]], ddof=1, dtype=np.float64) / np.std(prediction, ddof=1, dtype=np.float64)
+        _, plus, minus = add[-1]
+        text = outputs[plus, 0] if len(passes[plus]) == 1 else added(outputs[minus, 0], 1, plus, minus)
+        deviation = np.std(text, ddof=1, dtype=np.float64) / np.std(prediction, ddof=1, dtype=np.float64)
         return phi * (prediction * F(deviation)) + (F(1) - phi) * prediction

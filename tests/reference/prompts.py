@@ -1,4 +1,4 @@
-"""Prompts and weighted states, written from docs/prompts.md alone."""
+"""Prompts and weighted states, written from docs/prompts.md and docs/pipeline.md alone."""
 
 import math
 import re
@@ -152,3 +152,35 @@ def states(chunk, encode, length, way):  # `encode`: a chunk's states, f32 [1, l
     for k, part in parts.items():
         z = z + F(part / total) * moved([token for token in chunk if token[2] != k])
     return z
+
+
+class Texts:  # of one picture. A part's key is (its text's name, its place); of each its weight and words
+    def __init__(self, manifest, tokenizers, texts, emphasis):
+        loops, lengths, self.emphasis = manifest["pipeline"]["denoise"], {}, emphasis
+        self.length = max((one.length for one in tokenizers.values()), default=1)
+        for plan in manifest["plans"]:
+            if "tokens" in plan["sizes"]:
+                lengths.setdefault(plan["component"], set()).add(plan["sizes"]["tokens"] // self.length)
+        most = max(set.intersection(*lengths.values()) if lengths else {1})
+        first = {loop["passes"][loop["combine"]["first"]].get("text") for loop in loops}
+        plus, minus = (
+            {loop["passes"][add[side]].get("text") for loop in loops for add in loop["combine"]["add"]}
+            for side in (1, 2)
+        )
+        self.keys, self.weights, self.words, self.found = {}, {None: 1}, {None: None}, {}
+        for name, text in texts.items():
+            whole = text is None or emphasis == "none" or name not in plus - minus - first
+            for place, (words, weight) in enumerate([(text, 1)] if whole else parts(text)):
+                self.keys.setdefault(name, []).append(key := (name, place))
+                self.weights[key], self.words[key] = weight, words
+                read = [[[words or "", 1]]] if emphasis == "none" else sections(words or "")
+                for by, one in tokenizers.items():
+                    listed = tokens(read, lambda piece, one=one: one.encode(one.spelled(piece)))
+                    several = chunks(listed, one.length, one.comma)[:most]
+                    self.found[key, by] = several if most > 1 else [truncated(listed, one.length)]
+
+    def count(self, key):
+        return max((len(found) for (of, _), found in self.found.items() if of == key), default=1)
+
+    def chunks(self, key, tokenizer):
+        return self.found[key, tokenizer] + [[]] * (self.count(key) - len(self.found[key, tokenizer]))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusion.fake_networks import OtherDevice
+from diffusion.fake_networks import Letters, OtherDevice
 from diffusion.sampler_helpers import SD15
 from diffusion.test_pipeline_shapes import PIXELS, PLACE, controlnet, golden, network, picture_guided, pipeline
 from family_files import TINY
@@ -30,6 +30,7 @@ from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Request
 from ondevice.diffusion.samplers import make_table
+from ondevice.diffusion.text.chunks import Token, padded
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -49,8 +50,8 @@ def test_it_is_short_and_knows_nothing_of_this_package() -> None:
         for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
-    assert {str(name).split(".")[0] for name in names} - sys.stdlib_module_names == {"numpy", "PIL"}
-    assert len(source.splitlines()) <= 250
+    assert {str(name).split(".")[0] for name in names} - sys.stdlib_module_names == {"numpy", "PIL", "reference"}
+    assert len(source.splitlines()) <= 340
 
 
 @pytest.mark.parametrize("rows", [*goldens("noise", "seed_*"), *goldens("noise", "cuda_*")])
@@ -97,7 +98,7 @@ def test_targets() -> None:
     assert [target_of(manifest, device) for device in expected["devices"]] == [d["takes"] for d in expected["devices"]]
     for name, files in expected["plans"].items():
         player = Player.__new__(Player)
-        player.manifest, player.target = manifest, name
+        player.manifest, player.target, player.texts = manifest, name, SimpleNamespace(length=1, count=lambda _: 1)
         found = []
         for width in (8, 1000):
             player.place = {"width": width}
@@ -136,13 +137,15 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             return compile_bundle(
                 open_checkpoint(None, family="demo"), folder / "demo.ondevice", Recipe(), sizes=[SIZES["demo"]]
             )
-        tiny = random_checkpoint_from_configs(**TINY[name], seed=5, family=name)
-        return compile_bundle(tiny, folder / f"{name}.ondevice", Recipe(), sizes=[SIZES[name]])
+        family, _, chunks = name.partition("_")
+        tiny = random_checkpoint_from_configs(**TINY[family], seed=5, family=family)
+        recipe = Recipe(chunks=int(chunks or 1))
+        return compile_bundle(tiny, folder / f"{name}.ondevice", recipe, sizes=[SIZES[name]])
 
     return bundle
 
 
-SIZES = {"demo": (64, 72), "sd21": (24, 16), "sdxl": (16, 24)}
+SIZES = {"demo": (64, 72), "sd21": (24, 16), "sdxl": (16, 24), "sdxl_3": (16, 24)}
 PICTURE = np.random.default_rng(5).integers(0, 256, (90, 70, 3), np.uint8)
 NEGATIVE = {"negative_prompt": "a dog, DOGS"}
 WAYS: list[tuple[str, dict[str, Any]]] = [
@@ -160,6 +163,10 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("sdxl", {"negative_prompt": ""}),
     ("sdxl", {"guidance_scale": 1.0, "sampler": "euler", "numbers": {"crop_top": 8, "original_width": 900}}),
     ("sdxl", NEGATIVE | {"sampler": "euler_a", "image": PICTURE, "strength": 0.6}),
+    ("demo", {"prompt": "a (red:1.3) [cat] AND a dog:0.5", "emphasis": "mean", "numbers": {"guidance_rescale": 0.7}}),
+    ("demo", {"prompt": "a (red:0.6) (cat:1.4)", "emphasis": "compel", "negative_prompt": "(dogs:0.2)"}),
+    ("sdxl_3", {"prompt": "cats, " * 50 + "(red:1.5) BREAK end", "emphasis": "mean", "long": "fit"}),
+    ("sdxl_3", NEGATIVE | {"prompt": "a cat BREAK (dog:0.5) AND cats", "emphasis": "compel", "long": "chunk"}),
 ]
 
 
@@ -170,10 +177,10 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
 def test_it_draws_the_same_latents_as_the_pipeline(
     bundles: Callable[[str], Path], name: str, options: dict[str, Any]
 ) -> None:
-    options = {"num_inference_steps": 8, "sampler": "dpmpp_2m", "seed": -3} | options
+    options = {"num_inference_steps": 8, "sampler": "dpmpp_2m", "seed": -3, "prompt": PROMPT} | options
     (width, height), bundle = SIZES[name], open_bundle(bundles(name))
     session = Session(bundle, choose_device("cpu"))
-    want = Pipeline.of(bundle, session).draw(Request(prompt=PROMPT, width=width, height=height, **options))
+    want = Pipeline.of(bundle, session).draw(Request(width=width, height=height, **options))
     player = Player(bundle.path, lambda component, sizes, inputs: session.run(component, inputs, **sizes))
     latents, pixels = draw(player, (width, height), options)
     assert latents.tobytes() == want.latents.tobytes()
@@ -189,13 +196,27 @@ def draw(player: Player, size: tuple[int, int], options: dict[str, Any]) -> tupl
         "numbers", {}
     )
     return player.draw(
-        {"prompt": PROMPT, "negative_prompt": options.get("negative_prompt")},
+        {"prompt": options.get("prompt", PROMPT), "negative_prompt": options.get("negative_prompt")},
         size,
         seed=options["seed"],
         numbers=numbers,
         pictures={"image": options["image"]} if "image" in options else None,
         sampler=f"{options['sampler']}_{options['num_inference_steps']}",
+        emphasis=options.get("emphasis", "none"),
     )
+
+
+class ReferenceLetters(Letters):
+    """The same tokenizer as the reference player asks for it."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def spelled(self, text: str) -> str:
+        return text
+
+    def padded(self, ids: list[int]) -> np.ndarray:
+        return padded([Token(index, 1, 0, 0) for index in ids], self)[np.newaxis]
 
 
 def guided_early() -> dict[str, Any]:
@@ -252,9 +273,7 @@ def test_it_draws_the_pipelines_written_by_hand(
     for name, content in files.items():
         (tmp_path / ("samplers" if name.endswith("_4.json") else "") / name).write_text(json.dumps(content))
     player = Player(tmp_path, lambda component, sizes, inputs: network(component, inputs))
-    player.tokenizers = {
-        name: lambda text: np.resize(np.array([[*text.encode(), 1]], np.int32), (1, 7)) for name in whole["tokenizers"]
-    }
+    player.tokenizers = {name: ReferenceLetters(7) for name in whole["tokenizers"]}
     latents, pixels = draw(player, (24, 16), options)
     assert latents.tobytes() == want.latents.tobytes()
     assert np.array_equal(pixels, want.pixels)
