@@ -145,7 +145,7 @@ def fitted(
             + "; ".join(problems)
             + ".",
             where=where,
-            fix=advice(kind, family, "text-to-image model") if kind else fix,
+            fix=advice(kind, family, "model") if kind else fix,
         )
     return Component(config, weights)
 

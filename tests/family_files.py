@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from checkpoint_files import SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE, arrays_of, write_json
+from checkpoint_files import SCHEDULER, TINY_TEXT, TINY_UNET, TINY_VAE, arrays_of, write_json, write_safetensors
 
 from ondevice.converters.families import FAMILIES
 
@@ -31,6 +31,20 @@ TINY = {
         "vae": TINY_VAE | {"force_upcast": True, "scaling_factor": 0.13025},
     },
 }
+XL = TINY["sdxl"]
+TINY |= {
+    "lcm": {"text_encoder": TINY_TEXT, "unet": TINY_UNET | {"time_cond_proj_dim": 10}, "vae": TINY_VAE},
+    "sd15-inpaint": {"text_encoder": TINY_TEXT, "unet": TINY_UNET | {"in_channels": 9}, "vae": TINY_VAE},
+    "sd2-inpaint": TINY["sd21"] | {"unet": TINY["sd21"]["unet"] | {"in_channels": 9}},
+    "sdxl-inpaint": XL | {"unet": XL["unet"] | {"in_channels": 9}},
+    "instruct-pix2pix": {"text_encoder": TINY_TEXT, "unet": TINY_UNET | {"in_channels": 8}, "vae": TINY_VAE},
+    "sdxl-instruct-pix2pix": XL | {"unet": XL["unet"] | {"in_channels": 8}},
+    "sdxl-refiner": {
+        "text_encoder_2": XL["text_encoder_2"],
+        "unet": XL["unet"] | {"cross_attention_dim": 24, "projection_class_embeddings_input_dim": 40},
+        "vae": XL["vae"],
+    },
+}
 """Configs of the smallest model of each family that has all its layers."""
 
 
@@ -49,6 +63,19 @@ def tiny_of(family, folder, configs):
         for name in ("tokenizer_config.json", "special_tokens_map.json"):
             write_json(folder / tokenizer / name, {})
     return replace(family, folder=folder)
+
+
+def write_tree(root, checkpoint, family, configs):
+    """The checkpoint as a diffusers folder."""
+    tiny_of(family, root, configs)
+    write_json(root / "model_index.json", {"_class_name": family.pipelines[0]})
+    for name, files in checkpoint.tokenizers.items():
+        for file, data in files.items():
+            (root / name / file).write_bytes(data)
+    for part, component in checkpoint.components.items():
+        stem = family.parts[part].architecture.stems[0]
+        arrays = {name: tensor.numpy() for name, tensor in component.weights.items()}
+        write_safetensors(root / part / f"{stem}.safetensors", arrays)
 
 
 def original(checkpoint, family):

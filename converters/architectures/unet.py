@@ -8,26 +8,40 @@ from ondevice.converters.architectures.architecture import Architecture, Config,
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 from ondevice.converters.architectures.layers import gemm, group_norm, silu
 from ondevice.converters.architectures.unet_blocks import Blocks
-from ondevice.converters.architectures.unet_config import KEYS, adds_text_and_sizes, check
+from ondevice.converters.architectures.unet_config import (
+    KEYS,
+    adds_text_and_sizes,
+    channels_beside,
+    check,
+    takes_guidance,
+)
 from ondevice.converters.architectures.unet_kinds import kind_of_config, kind_of_shapes
 from ondevice.converters.architectures.unet_names import original_name
-from ondevice.converters.architectures.unet_time import time_embedding, time_width, waves
+from ondevice.converters.architectures.unet_time import guidance_embedding, time_embedding, time_width, waves
 
 
 def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, tokens: int) -> ir.Model:
     """sample float32 [batch, c, height, width], timestep float32 [1], encoder_hidden_states [batch, tokens, d] ->
     out_sample, shaped as sample. One timestep serves the whole batch, as in guidance.
 
-    Where the config has text_time there is also added [batch, time width], which `condition` makes.
+    Where the config has more channels than those of a sample, there are also mask [batch, 1, height, width] and
+    masked_latents, shaped as sample (inpainting), or image_latents, shaped as sample (InstructPix2Pix). Where it has
+    text_time there is added [batch, time width], which `condition` or `sizes` makes; where it has a
+    time_cond_proj_dim, guidance [batch, first width], which `guidance` makes.
     """
-    x = b.input("sample", (batch, config["in_channels"], height, width))
+    beside = channels_beside(config)
+    own = config["in_channels"] - sum(beside.values())
+    parts = [b.input("sample", (batch, own, height, width))]
     timestep = b.input("timestep", (1,))
     text = b.input("encoder_hidden_states", (batch, tokens, config["cross_attention_dim"]))
-    time = time_embedding(b, config, timestep)
+    parts += [b.input(name, (batch, channels, height, width)) for name, channels in beside.items()]
+    first = config["block_out_channels"][0]
+    time = time_embedding(b, config, timestep, b.input("guidance", (batch, first)) if takes_guidance(config) else None)
     if adds_text_and_sizes(config):
         time = b.binary("add_embedding", "Add", time, b.input("added", (batch, shape_of(time)[1])))
     net = Blocks(b, config, silu(b, "time_embedding", time), text)
-    x = b.conv("conv_in", x, config["block_out_channels"][0])
+    x = b.concat("conv_in", 1, *parts) if beside else parts[0]
+    x = b.conv("conv_in", x, first)
     skips = [x]
     x = net.up(net.mid(net.down(x, skips)), skips)
     x = group_norm(b, "conv_norm_out", x, config["norm_num_groups"], config["norm_eps"])
@@ -41,15 +55,30 @@ def condition(b: GraphBuilder, config: Config, *, batch: int, tokens: int, hidde
     float32 [batch, `ids`] (original height and width, top and left of the crop, height and width) -> context
     [batch, tokens, d], added [batch, time width].
     """
-    each, time = config["addition_time_embed_dim"], time_width(config)
     first = b.input("hidden", (batch, tokens, hidden))
     second = b.input("hidden_2", (batch, tokens, config["cross_attention_dim"] - hidden))
+    added = _added(b, config, batch, ids)
+    return b.finish(context=b.concat("context", 2, first, second), added=added)
+
+
+def sizes(b: GraphBuilder, config: Config, *, batch: int, ids: int) -> ir.Model:
+    """`condition` of a UNet that looks at one text encoder's states as they are: pooled, time_ids -> added."""
+    return b.finish(added=_added(b, config, batch, ids))
+
+
+def guidance(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
+    """guidance_scale float32 [batch, 1] -> guidance [batch, first width], as `noise` takes it; depends on no step."""
+    return b.finish(guidance=guidance_embedding(b, config, b.input("guidance_scale", (batch, 1))))
+
+
+def _added(b: GraphBuilder, config: Config, batch: int, ids: int) -> ir.Value:
+    """The inputs pooled and time_ids, embedded: [batch, time width]."""
+    each, time = config["addition_time_embed_dim"], time_width(config)
     pooled = b.input("pooled", (batch, config["projection_class_embeddings_input_dim"] - ids * each))
     sizes = b.reshape("add_time_proj", b.input("time_ids", (batch, ids)), batch * ids, 1)
     sizes = b.reshape("add_time_proj", waves(b, config, "add_time_proj", sizes, each), batch, ids * each)
     y = gemm(b, "add_embedding.linear_1", b.concat("add_embedding", 1, pooled, sizes), time)
-    added = gemm(b, "add_embedding.linear_2", silu(b, "add_embedding", y), time)
-    return b.finish(context=b.concat("context", 2, first, second), added=added)
+    return gemm(b, "add_embedding.linear_2", silu(b, "add_embedding", y), time)
 
 
 def _canonical(name: str) -> str:
@@ -65,6 +94,8 @@ UNET = Architecture(
     graphs={
         "noise": Graph(noise, sizes=("batch", "height", "width", "tokens")),
         "condition": Graph(condition, sizes=("batch", "tokens", "hidden", "ids"), fits=adds_text_and_sizes),
+        "sizes": Graph(sizes, sizes=("batch", "ids"), fits=adds_text_and_sizes),
+        "guidance": Graph(guidance, sizes=("batch",), fits=takes_guidance),
     },
     check=check,
     classes=("UNet2DConditionModel", "FlaxUNet2DConditionModel"),

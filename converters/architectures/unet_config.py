@@ -29,7 +29,8 @@ from ondevice.converters.architectures.keys import (
 from ondevice.converters.architectures.unet_levels import listed
 from ondevice.errors import CheckpointError
 
-_TIME_IDS = 6  # numbers that say a picture's sizes
+_LEAST_TIME_IDS = 5  # numbers that say a picture's sizes: six in SDXL's base, five in its refiner
+_LEAST_GUIDANCE = 4  # frequencies of a guidance's embedding go from 1 to 1e-4, each a sine and a cosine
 DEEPEST = 32  # blocks of a level, and of a transformer
 _DEPTH = f"a whole number from 0 to {DEEPEST}"
 _DEEP, _DEEP_UP = "transformer_layers_per_block", "reverse_transformer_layers_per_block"
@@ -136,7 +137,12 @@ KEYS = {
     "time_embedding_dim": _optional_count(),
     "time_embedding_act_fn": only(None),
     "timestep_post_act": only(None),
-    "time_cond_proj_dim": only(None),
+    "time_cond_proj_dim": Key(
+        None,
+        lambda v: v is None or (is_count(v) and v >= _LEAST_GUIDANCE),
+        f"null, or a whole number from {_LEAST_GUIDANCE} to {WIDEST}",
+        fix=ITS_CONFIG,
+    ),
     "conv_in_kernel": only(3),
     "conv_out_kernel": only(3),
     "attention_type": only("default"),
@@ -145,6 +151,19 @@ KEYS = {
 
 def adds_text_and_sizes(config: Config) -> bool:
     return bool(config["addition_embed_type"] == _TEXT_TIME)
+
+
+def takes_guidance(config: Config) -> bool:
+    """Whether the guidance is a number that the network is told, as it is where it was distilled (LCM)."""
+    return config["time_cond_proj_dim"] is not None
+
+
+def channels_beside(config: Config) -> dict[str, int]:
+    """Channels of what the network is given beside a sample, by the ports' names: a mask and the latents of the
+    masked picture (inpainting), or those of a picture to change (InstructPix2Pix)."""
+    latents = config["out_channels"]
+    known: dict[int, dict[str, int]] = {1: {"mask": 1, "masked_latents": latents}, 0: {"image_latents": latents}}
+    return known.get(config["in_channels"] - 2 * latents, {})
 
 
 def _lists(config: Config) -> list[str]:
@@ -187,7 +206,7 @@ def check(config: dict[str, Any], where: str) -> None:
     _check_depths(config, where)
     each, added = config["addition_time_embed_dim"], config["projection_class_embeddings_input_dim"]
     if adds_text_and_sizes(config) and (
-        each is None or added is None or added <= _TIME_IDS * each or each // 2 <= config["freq_shift"]
+        each is None or added is None or added <= _LEAST_TIME_IDS * each or each // 2 <= config["freq_shift"]
     ):
         what = (
             f"addition_time_embed_dim {each} and projection_class_embeddings_input_dim {added} "

@@ -62,4 +62,4 @@ def check_joints(family: Family, configs: Configs, where: str) -> None:
         if joint.got != joint.expected:
             says = f": {joint.says}." if joint.says else "."
             what = f"the {joint.name} is not {joint.other} (got {joint.got}, expected {joint.expected}){says}"
-            raise CheckpointError(what, where=where, fix=advice(family.kind(configs), family, "text-to-image model"))
+            raise CheckpointError(what, where=where, fix=advice(family.kind(configs), family, "model"))

@@ -72,6 +72,34 @@ def text_length(configs: Configs) -> dict[str, int]:
     return {"tokens": configs["text_encoder"]["max_position_embeddings"]}
 
 
+class Takes(NamedTuple):
+    """What a UNet takes: so many channels for each of a sample's, and so many `more`; in words, where they are not
+    the same."""
+
+    times: int = 1
+    more: int = 0
+    words: str = "the vae's latent_channels"
+
+
+SAMPLE = Takes()
+WITH_MASK = Takes(2, 1, "those of a sample, a mask and the latents of a masked picture")
+WITH_PICTURE = Takes(2, 0, "those of a sample and the latents of a picture")
+
+
+def input_joint(configs: Configs, takes: Takes, says: str | None = None) -> Joint:
+    """A UNet takes the VAE's latents, and what there is beside them; `says`: what the model is, where it does not."""
+    expected = takes.times * configs["vae"]["latent_channels"] + takes.more
+    return Joint("unet's in_channels", configs["unet"]["in_channels"], takes.words, expected, says)
+
+
+def guidance_joint(configs: Configs, told: bool = False) -> Joint:
+    """A UNet is told the guidance, as one that was distilled for it is, or runs twice for it."""
+    width = configs["unet"]["time_cond_proj_dim"]
+    if told:
+        return Joint("unet's time_cond_proj_dim", width, "that of an LCM", width or "a number")
+    return Joint("unet's time_cond_proj_dim", width, "that of a model that is not told its guidance", None)
+
+
 def drawn_joints(configs: Configs) -> Iterator[Joint]:
     """A UNet's result is the VAE's latents, and pictures are RGB."""
     net, vae = configs["unet"], configs["vae"]

@@ -7,6 +7,9 @@ from typing import Any
 from ondevice.converters.families.family import Configs, Family
 
 STRENGTH = 0.8  # of img2img, as in diffusers
+STRENGTH_OF_SDXL = 0.9999  # of inpainting with XL: the picture itself is still there, in what is hardly noise
+_OF_BEGINNING = ("strength", "guidance_rescale")  # numbers without a meaning for an edited picture
+Pipeline = dict[str, Any]
 
 
 def latents_of(family: Family, configs: Configs, **more: str) -> dict[str, Any]:
@@ -87,4 +90,97 @@ def text_to_image(family: Family, configs: Configs) -> dict[str, Any]:
                 "keep": {"sample": "picture"},
             }
         ],
+    }
+
+
+def _fed(pipeline: Pipeline, **feeds: dict[str, Any]) -> list[dict[str, Any]]:
+    """`denoise` of a pipeline with one stretch and one role in it, which gets these feeds, too."""
+    (loop,) = pipeline["denoise"]
+    (denoiser,) = loop["roles"]
+    return [loop | {"roles": [denoiser | {"feed": denoiser["feed"] | feeds}]}]
+
+
+def told_sizes(pipeline: Pipeline) -> Pipeline:
+    """A pipeline whose denoiser is also given what a role made of the pooled text and the picture's sizes."""
+    return pipeline | {"denoise": _fed(pipeline, added={"value": "added"})}
+
+
+def told_guidance(pipeline: Pipeline) -> Pipeline:
+    """A pipeline in one pass, whose denoiser is told the guidance.
+
+    Reference: diffusers' LatentConsistencyModelPipeline.
+    """
+    (loop,) = _fed(pipeline, guidance={"value": "guidance"})
+    guidance = {
+        "run": "guidance",
+        "every": "picture",
+        "feed": {"guidance_scale": {"numbers": ["guidance_scale"]}},
+        "keep": {"guidance": "guidance"},
+    }
+    numbers = {name: number for name, number in pipeline["numbers"].items() if name != "guidance_rescale"}
+    alone = {"passes": [{"text": "prompt"}], "combine": {"first": 0, "add": []}}
+    return pipeline | {
+        "numbers": numbers,
+        "texts": {"prompt": {}},
+        "before": [guidance, *pipeline["before"]],
+        "denoise": [{key: loop[key] for key in ("from", "until", "roles", "prediction")} | alone],
+    }
+
+
+def inpainted(pipeline: Pipeline, strength: float = 1.0) -> Pipeline:
+    """A pipeline that draws anew what a mask covers: its denoiser is also given the mask, and the latents of the
+    picture without what is under it. At a strength of 1 it begins from noise alone.
+
+    Reference: diffusers' StableDiffusionInpaintPipeline, prepare_latents and then prepare_mask_latents.
+    """
+    below = {"below": ["strength", 1]}
+    first = [step | below if step in encoded_image() else step for step in pipeline["before"]]
+    encoded = [
+        {
+            "run": "vae_encoder",
+            "every": "picture",
+            "feed": {"sample": {"picture": "masked_image"}},
+            "keep": {"latent_parameters": "masked_moments"},
+        },
+        {"sample": "masked_moments", "take": "draw", "scaled": True, "keep": "masked_latents"},
+    ]
+    return pipeline | {
+        "numbers": pipeline["numbers"] | {"strength": {"default": strength, "low": 0.0, "high": 1.0}},
+        "pictures": {
+            "image": {"prepare": "fit"},
+            "mask": {"prepare": "mask"},
+            "masked_image": {"prepare": "masked", "of": ["image", "mask"]},
+        },
+        "outside": {"picture": "image", "mask": "mask"},
+        "before": [*first, *encoded],
+        "denoise": _fed(pipeline, mask={"picture": "mask"}, masked_latents={"value": "masked_latents"}),
+    }
+
+
+def edited(pipeline: Pipeline) -> Pipeline:
+    """A pipeline that changes a picture as a text says: its denoiser is also given the picture's latents, unscaled and
+    by their mean, and there are two guidances.
+
+    Reference: "InstructPix2Pix" (arXiv 2211.09800), section 3.2; diffusers' StableDiffusionInstructPix2PixPipeline.
+    """
+    _, sample = encoded_image()
+    unscaled = [sample | {"take": "mean", "scaled": False} if step == sample else step for step in pipeline["before"]]
+    (loop,) = _fed(pipeline, image_latents={"value": "image_latents"})
+    numbers = {name: pipeline["numbers"][name] for name in pipeline["numbers"] if name not in _OF_BEGINNING}
+    passes = [
+        {"text": "negative_prompt", "zeros": ["image_latents"]},
+        {"text": "negative_prompt"},
+        {"text": "prompt"},
+    ]
+    guidance = {
+        "passes": passes,
+        "combine": {"first": 0, "add": [["guidance_scale", 2, 1], ["image_guidance_scale", 1, 0]]},
+        "guided": {"number": "guidance_scale", "above": 1, "alone": 2},
+    }
+    return pipeline | {
+        "numbers": {"image_guidance_scale": {"default": 1.5, "low": 1.0}} | numbers,
+        "pictures": {"image": {"prepare": "fit"}},
+        "latents": {key: value for key, value in pipeline["latents"].items() if key not in ("begin", "strength")},
+        "before": unscaled,
+        "denoise": [{key: loop[key] for key in ("from", "until", "roles", "prediction")} | guidance],
     }

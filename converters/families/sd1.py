@@ -9,7 +9,19 @@ from typing import Any
 from ondevice.base.paths import MODELS
 from ondevice.converters.architectures import autoencoder_kl, clip_text, unet
 from ondevice.converters.architectures.unet_kinds import generation, kind_of
-from ondevice.converters.families.family import Configs, Family, Joint, Part, Role, drawn_joints, text_length
+from ondevice.converters.families.family import (
+    SAMPLE,
+    Configs,
+    Family,
+    Joint,
+    Part,
+    Role,
+    Takes,
+    drawn_joints,
+    guidance_joint,
+    input_joint,
+    text_length,
+)
 from ondevice.converters.families.pipelines import text_to_image
 
 PARTS = {
@@ -27,9 +39,15 @@ ROLES = {
 }
 
 
-def joints(configs: Configs) -> Iterator[Joint]:
+def joints(configs: Configs, takes: Takes = SAMPLE) -> Iterator[Joint]:
     """The text encoder's states are what the UNet looks at, its latents are the VAE's, and pictures are RGB."""
-    text, net, vae = (configs[name] for name in PARTS)
+    yield guidance_joint(configs)
+    yield from shared_joints(configs, takes)
+
+
+def shared_joints(configs: Configs, takes: Takes = SAMPLE) -> Iterator[Joint]:
+    """The same of a UNet that may be told the guidance."""
+    text, net = configs["text_encoder"], configs["unet"]
     width, context = text["hidden_size"], net["cross_attention_dim"]
     model = kind if (kind := kind_of(net["in_channels"], context)) != generation(context) else None
     whose = [
@@ -37,10 +55,7 @@ def joints(configs: Configs) -> Iterator[Joint]:
         for part, of in (("text_encoder", generation(width)), ("unet", generation(context)))
         if of
     ]
-    latents = vae["latent_channels"]
-    yield Joint(
-        "unet's in_channels", net["in_channels"], "the vae's latent_channels", latents, model and f"this is {model}"
-    )
+    yield input_joint(configs, takes, model and f"this is {model}")
     yield Joint("unet's cross_attention_dim", context, "the text_encoder's hidden_size", width, " and ".join(whose))
     yield Joint("unet's addition_embed_type", net["addition_embed_type"], "that of a model with one text encoder", None)
     yield from drawn_joints(configs)

@@ -8,8 +8,20 @@ from typing import Any
 
 from ondevice.base.paths import MODELS
 from ondevice.converters.architectures import autoencoder_kl, clip_text, unet
-from ondevice.converters.families.family import Configs, Family, Joint, Part, Role, drawn_joints, text_length
-from ondevice.converters.families.pipelines import text_to_image
+from ondevice.converters.families.family import (
+    SAMPLE,
+    Configs,
+    Family,
+    Joint,
+    Part,
+    Role,
+    Takes,
+    drawn_joints,
+    guidance_joint,
+    input_joint,
+    text_length,
+)
+from ondevice.converters.families.pipelines import text_to_image, told_sizes
 from ondevice.converters.families.sd2 import TURBO
 
 PARTS = {
@@ -35,15 +47,16 @@ ROLES = {
 }
 
 
-def joints(configs: Configs) -> Iterator[Joint]:
+def joints(configs: Configs, takes: Takes = SAMPLE) -> Iterator[Joint]:
     """The text encoders' states and the pooled text are what the UNet looks at, its latents are the VAE's,
     and pictures are RGB."""
-    first, second, net, vae = (configs[name] for name in PARTS)
-    latents, added = vae["latent_channels"], net["addition_time_embed_dim"] or 0
+    first, second, net = (configs[name] for name in ("text_encoder", "text_encoder_2", "unet"))
+    added = net["addition_time_embed_dim"] or 0
     widths, pooled = first["hidden_size"] + second["hidden_size"], second["projection_dim"] + TIME_IDS * added
     lengths = first["max_position_embeddings"], second["max_position_embeddings"]
     yield Joint("unet's addition_embed_type", net["addition_embed_type"], "that of Stable Diffusion XL", "text_time")
-    yield Joint("unet's in_channels", net["in_channels"], "the vae's latent_channels", latents)
+    yield input_joint(configs, takes)
+    yield guidance_joint(configs)
     yield Joint(
         "unet's cross_attention_dim", net["cross_attention_dim"], "the sum of the text encoders' hidden_size", widths
     )
@@ -86,12 +99,9 @@ def pipeline(family: Family, configs: Configs) -> dict[str, Any]:
             "keep": {"context": "context", "added": "added"},
         },
     ]
-    (loop,) = base["denoise"]
-    (denoiser,) = loop["roles"]
-    return base | {
+    return told_sizes(base) | {
         "numbers": base["numbers"] | {name: {"default": default} for name, default in sizes.items()},
         "before": [*encoders, *base["before"][1:]],
-        "denoise": [loop | {"roles": [denoiser | {"feed": denoiser["feed"] | {"added": {"value": "added"}}}]}],
     }
 
 

@@ -186,18 +186,19 @@ def _pipeline(root: Path) -> str | None:
 
 
 def check_family(root: Path, family: Family) -> None:
-    """Refuse the folder of another family that we have, by its pipeline's class or its networks' numbers.
-    Raises CheckpointError."""
+    """Refuse the folder of another family that we have, by its networks' numbers, or else by its pipeline's class
+    (several draw with the same networks). Raises CheckpointError."""
     pipeline = _pipeline(root)
     theirs = [other.title for other in FAMILIES.values() if pipeline in other.pipelines]
     paths = {part: root / part / "config.json" for part in family.parts}
     kind = family.kind({part: read_object(path, _LAYOUT) for part, path in paths.items() if path.is_file()})
-    if theirs and family.title not in theirs:
-        kind = kind if kind in theirs else theirs[0]
-        reason = f"its model_index.json names {pipeline}"
-    elif kind != family.title and any(other.title == kind for other in FAMILIES.values()):
+    if any(other.title == kind for other in FAMILIES.values()):
         reason = "by the numbers in its configs"
+    elif theirs and family.title not in theirs:
+        kind, reason = theirs[0], f"its model_index.json names {pipeline}"
     else:
+        return
+    if kind == family.title:
         return
     raise CheckpointError(f"this is {kind}, not {family.title} ({reason}).", where=str(root), fix=advice(kind, family))
 

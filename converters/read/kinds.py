@@ -83,14 +83,10 @@ _ROWS = (
         r".*\.(time_stack|time_mixer|temporal_res_block|temporal_transformer_blocks)\.",
         _ANOTHER,
     ),
-    (
-        f"a latent consistency model{_NOT}",
-        r"((model\.diffusion_model|unet)\.)?time_embed(ding)?\.cond_proj\.",
-        _ANOTHER,
-    ),
     (f"a depth-to-image model{_NOT}", r"depth_model\.", _ANOTHER),
     (f"an upscaling model{_NOT}", r"low_scale_model\.", _ANOTHER),
     (f"Stable Diffusion unCLIP{_NOT}", r"noise_augmentor\.|embedder\.model\.visual\.", _ANOTHER),
+    (f"Stable Diffusion XL Refiner{_NOT}", r"conditioner\.embedders\.0\.model\.", _ANOTHER),
     (
         f"Stable Diffusion XL{_NOT}",
         r"conditioner\.embedders\.|(model\.diffusion_model\.)?label_emb\.|(unet\.)?add_embedding\.|text_encoder_2\.",
@@ -207,8 +203,8 @@ def file_kind(names: Iterable[str], shapes: Mapping[str, Shape], family: Family)
         found = _TABLE.match(name[:_LOOKED_AT])
         # a row's group closes after those inside it, so it is the last
         if found and (number := int((found.lastgroup or "")[1:])) < best:
-            if _ROWS[number][0] == family.title + _NOT:
-                continue
+            if _ROWS[number][0].endswith(_NOT) and family.title.startswith(_ROWS[number][0].removesuffix(_NOT)):
+                continue  # or of a family that is made of the same networks
             best, seen = number, found.group() + ("..." if found.end() < len(name) else "")
     if seen:
         what, _, fix = _ROWS[best]

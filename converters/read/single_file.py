@@ -112,10 +112,8 @@ def _check_kind(
         shapes = {name: shape_of(tensor) for name, tensor in found[part].items()}
         kind = network.kind_of_shapes(shapes)
         if kind is not None and kind not in (family.title, network.kind(config)):
-            what = (
-                f"this is {kind}, not {family.title}'s text-to-image (by the shapes of its {network.word}'s weights)."
-            )
-            raise CheckpointError(what, where=where, fix=advice(kind, family, "text-to-image model"))
+            what = f"this is {kind}, not {family.title} (by the shapes of its {network.word}'s weights)."
+            raise CheckpointError(what, where=where, fix=advice(kind, family, "model"))
         if not network.first:
             continue
         place, (expected, *_) = (

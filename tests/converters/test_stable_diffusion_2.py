@@ -109,6 +109,6 @@ def test_a_file_of_another_family_names_the_model(tmp_path):
     )
     key = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     write_safetensors(path, {key: np.zeros((4, 768), "f4"), key.replace("to_k", "to_v"): np.zeros((4, 768), "f4")})
-    assert "this is Stable Diffusion 1.x, not Stable Diffusion 2.x's" in message(
+    assert "this is Stable Diffusion 1.x, not Stable Diffusion 2.x (by" in message(
         lambda: open_checkpoint(path, family="sd21")
     )

@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from checkpoint_files import DATA, TINY_TEXT, TINY_VAE, message, write_json, write_safetensors
-from family_files import TINY, convert_as, original, same, tiny_of
+from checkpoint_files import DATA, TINY_TEXT, TINY_VAE, message, write_safetensors
+from family_files import TINY, convert_as, original, same, tiny_of, write_tree
 
 from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
@@ -18,12 +18,6 @@ from ondevice.graph.verify import verify_graph
 
 SDXL = FAMILIES["sdxl"]
 CONFIGS = TINY["sdxl"]
-STEMS = {
-    "text_encoder": "model",
-    "text_encoder_2": "model",
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-}
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +25,14 @@ def tiny():
     return random_checkpoint_from_configs(**CONFIGS, seed=5, family="sdxl")
 
 
-def test_names_and_shapes_equal_the_published_map():
-    lines = gzip.decompress((DATA / "maps" / "sdxl_base.tsv.gz").read_bytes()).decode().splitlines()
+@pytest.mark.parametrize("name, published", [("sdxl", "sdxl_base"), ("sdxl-refiner", "sdxl_refiner")])
+def test_names_and_shapes_equal_the_published_map(name, published):
+    lines = gzip.decompress((DATA / "maps" / f"{published}.tsv.gz").read_bytes()).decode().splitlines()
+    family = FAMILIES[name]
     rows = {tuple(row[:2]): row[2:] for row in (line.split("\t") for line in lines)}
     seen = 0
-    for part in ("text_encoder", "text_encoder_2", "unet"):
-        config, about = SDXL.config(part), SDXL.parts[part]
+    for part in (part for part in family.parts if part != "vae"):
+        config, about = family.config(part), family.parts[part]
         places = about.original_names(config)
         for name, shape in about.architecture.weights(config).items():
             sizes, operation, source, *cut = rows[part, name]
@@ -86,22 +82,8 @@ def test_a_unet_that_takes_sizes_is_not_of_a_model_with_one_text_encoder():
     )
 
 
-def write_sdxl(root, checkpoint):
-    """The checkpoint as a diffusers folder."""
-    tiny_of(SDXL, root, CONFIGS)
-    write_json(root / "model_index.json", {"_class_name": "StableDiffusionXLPipeline"})
-    for name, files in checkpoint.tokenizers.items():
-        for file, data in files.items():
-            (root / name / file).write_bytes(data)
-    for part, component in checkpoint.components.items():
-        write_safetensors(
-            root / part / f"{STEMS[part]}.safetensors",
-            {name: tensor.numpy() for name, tensor in component.weights.items()},
-        )
-
-
 def test_a_folder(tmp_path, tiny):
-    write_sdxl(tmp_path / "m", tiny)
+    write_tree(tmp_path / "m", tiny, SDXL, CONFIGS)
     found = open_checkpoint(tmp_path / "m", family="sdxl")
     same(found, tiny)
     assert found.tokenizers == tiny.tokenizers and list(found.tokenizers) == ["tokenizer", "tokenizer_2"]

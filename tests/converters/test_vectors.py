@@ -79,6 +79,22 @@ def test_sdxl_unet_takes_what_its_condition_gives():
     assert close(run(FAMILIES["sdxl"], "unet", raw, salt, inputs)["out_sample"], arrays["out.sample"])
 
 
+def test_an_lcm_is_told_its_guidance():
+    raw, salt, arrays = case("lcm_unet")
+    given = {"guidance_scale": np.float32([[8.5]])}
+    outputs = run(FAMILIES["lcm"], "guidance", raw, salt, given)
+    inputs = {name: arrays[f"in.{name}"] for name in ("sample", "timestep", "encoder_hidden_states")} | outputs
+    assert close(run(FAMILIES["lcm"], "unet", raw, salt, inputs)["out_sample"], arrays["out.sample"])
+
+
+def test_the_refiner_takes_what_its_sizes_give():
+    raw, salt, arrays = case("sdxl_refiner_unet")
+    given = {"pooled": arrays["in.text_embeds"], "time_ids": arrays["in.time_ids"]}
+    outputs = run(FAMILIES["sdxl-refiner"], "condition", raw, salt, given, ids=5)
+    inputs = {name: arrays[f"in.{name}"] for name in ("sample", "timestep", "encoder_hidden_states")} | outputs
+    assert close(run(FAMILIES["sdxl-refiner"], "unet", raw, salt, inputs)["out_sample"], arrays["out.sample"])
+
+
 def test_the_end_of_a_text_is_found_by_its_id_where_the_config_names_it():
     raw, salt, arrays = case("sdxl_text_encoder_2")
     ids = arrays["in.input_ids"][:1].copy()

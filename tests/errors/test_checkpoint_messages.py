@@ -267,14 +267,13 @@ def test_networks_that_do_not_fit_each_other(folder: Path) -> None:
     write_safetensors(folder / "unet" / "diffusion_pytorch_model.safetensors", unet)
     assert opened(folder) == (
         f"{folder}: the unet's in_channels is not the vae's latent_channels (got 9, expected 4): "
-        "this is an inpainting model."
-        " Fix: use a Stable Diffusion 1.x text-to-image model."
+        "this is Stable Diffusion inpainting. Fix: use a Stable Diffusion 1.x model."
     )
     configs = {"text_encoder": TINY_TEXT, "unet": TINY_UNET | {"cross_attention_dim": 8}, "vae": TINY_VAE}
     assert message(lambda: random_checkpoint_from_configs(**configs, seed=1)) == (
         "random weights, seed 1: the unet's cross_attention_dim is not the text_encoder's "
         "hidden_size (got 8, expected 20)."
-        " Fix: use a Stable Diffusion 1.x text-to-image model."
+        " Fix: use a Stable Diffusion 1.x model."
     )
 
 

@@ -204,7 +204,6 @@ KINDS = [
     ),
     ("model.diffusion_model.joint_blocks.0.w", "Stable Diffusion 3, not Stable Diffusion 1.x", SD1),
     ("double_blocks.0.img_attn.qkv.weight", "Flux or its kin, not Stable Diffusion 1.x", SD1),
-    ("model.diffusion_model.time_embed.cond_proj.weight", "a latent consistency model, not Stable Diffusion 1.x", SD1),
     ("low_scale_model.w", "an upscaling model, not Stable Diffusion 1.x", SD1),
     ("depth_model.w", "a depth-to-image model, not Stable Diffusion 1.x", SD1),
     ("params_ema.conv_first.weight", "an upscaler (ESRGAN or its kin), not a checkpoint", SD1),
@@ -286,7 +285,7 @@ def wider(arrays: dict[str, Any], channels: int) -> dict[str, Any]:
 
 
 GIVE = " Fix: give a Stable Diffusion 1.x checkpoint."
-TEXT_TO_IMAGE = " (by the shapes of its UNet's weights). Fix: use a Stable Diffusion 1.x text-to-image model."
+BY_SHAPES = " (by the shapes of its UNet's weights). Fix: use a Stable Diffusion 1.x model."
 LACKING = {
     "no VAE": (
         lambda a: without(a, VAE),
@@ -323,19 +322,18 @@ LACKING = {
     ),
     "inpainting": (
         lambda a: wider(a, 9),
-        "this is an inpainting model, not Stable Diffusion 1.x's text-to-image" + TEXT_TO_IMAGE,
+        "this is Stable Diffusion inpainting, not Stable Diffusion 1.x" + BY_SHAPES,
     ),
     "pix2pix": (
         lambda a: wider(a, 8),
-        "this is InstructPix2Pix, not Stable Diffusion 1.x's text-to-image" + TEXT_TO_IMAGE,
+        "this is Stable Diffusion InstructPix2Pix, not Stable Diffusion 1.x" + BY_SHAPES,
     ),
     "context": (
         lambda a: {
             name: np.zeros((len(array), 1024), np.float16) if name.endswith(QUERY) else array
             for name, array in a.items()
         },
-        "this is Stable Diffusion 2.x, not Stable Diffusion 1.x's text-to-image (by the shapes of its UNet's weights). "
-        + SD2,
+        "this is Stable Diffusion 2.x, not Stable Diffusion 1.x (by the shapes of its UNet's weights). " + SD2,
     ),
     "two tokens": (
         lambda a: a | {TOKENS: np.zeros((49410, 20), np.float16)},

@@ -1,0 +1,38 @@
+"""Inpainting: Stable Diffusion 1.x, 2.x and XL whose UNet is also given a mask and the latents of the picture without
+what the mask covers."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from ondevice.converters.families import sd1, sd2, sdxl
+from ondevice.converters.families.family import WITH_MASK
+from ondevice.converters.families.pipelines import STRENGTH_OF_SDXL, inpainted, text_to_image
+
+FAMILIES = (
+    sd1.sd1(
+        "sd15-inpaint",
+        "stable-diffusion-v1-5/stable-diffusion-inpainting",
+        title="Stable Diffusion 1.x inpainting",
+        joints=partial(sd1.joints, takes=WITH_MASK),
+        pipelines=("StableDiffusionInpaintPipeline",),
+        pipeline=lambda family, configs: inpainted(text_to_image(family, configs)),
+    ),
+    sd2.sd2(
+        "sd2-inpaint",
+        "stabilityai/stable-diffusion-2-inpainting",
+        title="Stable Diffusion 2.x inpainting",
+        joints=partial(sd1.joints, takes=WITH_MASK),
+        pipelines=("StableDiffusionInpaintPipeline",),
+        pipeline=lambda family, configs: inpainted(text_to_image(family, configs)),
+    ),
+    sdxl.sdxl(
+        "sdxl-inpaint",
+        "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+        title="Stable Diffusion XL inpainting",
+        joints=partial(sdxl.joints, takes=WITH_MASK),
+        pipelines=("StableDiffusionXLInpaintPipeline",),
+        pipeline=lambda family, configs: inpainted(sdxl.pipeline(family, configs), STRENGTH_OF_SDXL),
+        guidance_scale=7.5,
+    ),
+)
