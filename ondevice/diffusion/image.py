@@ -39,6 +39,43 @@ def rounded_down(pixels: np.ndarray, step: int) -> tuple[int, int]:
     return width, height
 
 
+FITS = ("resize", "crop", "pad")
+
+
+def fitted(
+    pixels: np.ndarray, width: int, height: int, fit: str = FITS[0], ground: tuple[int, int, int] | None = None
+) -> np.ndarray:
+    """uint8[h, w, 3] as uint8[height, width, 3].
+
+    Args:
+        fit: one of FITS. `resize`: to the size, whatever the shape was. `crop`: until it covers the size; what is over
+            is cut off equally on both sides. `pad`: until it is within the size, in its middle.
+        ground: the colour of what `pad` adds; None: the picture's edges go on.
+
+    Reference: `VaeImageProcessor.resize` of diffusers, with the modes `default`, `crop` and `fill`; what the last adds
+    is what its resampling makes of no rows.
+    """
+    own_height, own_width = pixels.shape[:2]
+    if fit == "resize":
+        return resize(pixels, width, height)
+    wider = own_width * height > width * own_height  # than the size is
+    if wider == (fit == "crop"):
+        inner_width, inner_height = max(1, own_width * height // own_height), height
+    else:
+        inner_width, inner_height = width, max(1, own_height * width // own_width)
+    inner = resize(pixels, inner_width, inner_height)
+    left, top = width // 2 - inner_width // 2, height // 2 - inner_height // 2
+    if fit == "crop":
+        return inner[-top : height - top, -left : width - left]
+    around = ((top, height - top - inner_height), (left, width - left - inner_width), (0, 0))
+    if ground is None:
+        return np.pad(inner, around, mode="edge")
+    whole = np.empty((height, width, 3), np.uint8)
+    whole[:] = ground
+    whole[top : top + inner_height, left : left + inner_width] = inner
+    return whole
+
+
 def resize(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     """uint8[h, w, 3] at another size by Lanczos, as diffusers' VaeImageProcessor does (docs/pipeline.md)."""
     if pixels.shape[:2] == (height, width):

@@ -10,7 +10,7 @@ import io
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,18 +35,25 @@ SCANS_LIMIT = 200
 
 WHITE = (255, 255, 255)
 # measured of a pixel: decoder, Pillow's copy, ours
-_BYTES = {"PNG": 8, "BMP": 8, "JPEG": 8, "progressive JPEG": 14, "WEBP": 18}
-_READS = ("PNG", "JPEG", "WEBP", "BMP")
-_SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP"}
+_BYTES = {"PNG": 8, "BMP": 8, "GIF": 8, "JPEG": 8, "progressive JPEG": 14, "TIFF": 16, "WEBP": 18}
+_READS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}
 _OTHERS = {
-    b"GIF8": "a GIF",
-    b"II*\0": "a TIFF",
-    b"MM\0*": "a TIFF",
     b"8BPS": "a Photoshop file",
     b"%PDF": "a PDF",
     b"<": "a web page or SVG",
 }
 _STRIP = 1 << 18  # pixels that are composed at once
+_GIF_BLOCKS = 1000  # before the first frame
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # of a TIFF, whose tiles may be larger than the picture
+_UNSURE = ("F", "I", "LAB")  # modes whose numbers are no colours that everybody shows alike
 _GREYS = {"1": 255, "L;2": 85, "L;4": 17}  # what a step of grey in a PNG is of 255
 # EXIF orientation: quarter turns, then mirrored
 _UPRIGHT = {2: (0, 1), 3: (2, 0), 4: (2, 1), 5: (3, 1), 6: (3, 0), 7: (1, 1), 8: (1, 0)}
@@ -72,7 +79,7 @@ def parse_colour(text: str) -> tuple[int, int, int]:
 
 
 def read_image(path: str | Path, background: tuple[int, int, int] = WHITE) -> np.ndarray:
-    """uint8[h, w, 3] of a PNG, JPEG, WebP or BMP file of any depth, turned upright,
+    """uint8[h, w, 3] of a PNG, JPEG, WebP, BMP, GIF or TIFF file of any depth, turned upright,
     its transparent parts laid on `background`.
 
     Says on the log what is left out of the file or added to it. It takes at most MEMORY bytes, whatever the file says.
@@ -94,8 +101,8 @@ def read_image(path: str | Path, background: tuple[int, int, int] = WHITE) -> np
     if kind not in _READS:
         raise refused(f"it is {kind}")
     try:
-        if kind == "WEBP":  # Pillow has memory for the canvas before it says how large it is
-            _check_size(_webp_size(data), kind, where)
+        if kind in _CANVASES:  # Pillow has memory for the canvas before it says how large it is
+            _check_size(_CANVASES[kind](data), kind, where)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pixels, orientation = _decode(data, kind, background, where)
@@ -138,6 +145,30 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
 
 
+def _gif_size(data: bytes) -> tuple[int, int]:
+    """(width, height) of the screen and of the first frame on it. ValueError: there is none."""
+
+    def number(place: int) -> int:
+        return data[place] | data[place + 1] << 8
+
+    try:
+        place = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)  # behind the table of colours
+        for _ in range(_GIF_BLOCKS):
+            if data[place] == 0x2C:
+                left, top, width, height = (number(place + i) for i in (1, 3, 5, 7))
+                return max(number(6), left + width), max(number(8), top + height)
+            place += 2  # behind the extension's label
+            while data[place]:
+                place += 1 + data[place]
+            place += 1
+    except IndexError:
+        pass
+    raise ValueError("it has no frame")
+
+
+_CANVASES: dict[str, Callable[[bytes], tuple[int, int]]] = {"WEBP": _webp_size, "GIF": _gif_size}
+
+
 def _check_size(size: tuple[int, int], kind: str, where: str) -> None:
     width, height = size
     limit = MEMORY // _BYTES[kind]
@@ -150,6 +181,11 @@ def _decode(data: bytes, kind: str, background: tuple[int, int, int], where: str
     """(uint8[h, w, 3], EXIF orientation). Nothing is decoded before size and scans are known."""
     with Image.open(io.BytesIO(data), formats=[kind]) as image:
         _check_size(image.size, "progressive JPEG" if image.info.get("progressive") else kind, where)
+        if kind == "TIFF":
+            tags = image.tag_v2  # type: ignore[attr-defined]
+            _check_size((int(tags.get(_TILE_WIDTH, 1)), int(tags.get(_TILE_LENGTH, 1))), kind, where)
+        if image.mode in _UNSURE:
+            raise ValueError(f"its pixels are of Pillow's mode {image.mode}, of which viewers show what they like")
         if kind == "JPEG" and (scans := data.count(b"\xff\xda")) > SCANS_LIMIT:
             raise ValueError(f"it has {scans} scans, at most {SCANS_LIMIT} are read")
         _correct_transparency(image)

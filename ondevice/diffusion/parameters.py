@@ -26,6 +26,7 @@ _LEVELS = ("euler", "euler_a", "dpmpp_2m", "heun", "lms")  # samplers that WebUI
 _RESPACED = ("euler", "dpmpp_2m", "heun", "lms", "unipc")  # those that read the two flags below
 _FLAGS = {"use_karras_sigmas": "Karras", "use_exponential_sigmas": "Exponential"}
 _SPACINGS = {"linspace": "Uniform", "trailing": "Simple", "leading": "DDIM"}  # the same timesteps, or the nearest
+_RESIZE_MODES = {"resize": "Just resize", "crop": "Crop and resize", "pad": "Resize and fill"}
 _NEGATIVE = re.compile(r"^(\s*)Negative prompt:", re.MULTILINE)
 
 
@@ -61,6 +62,7 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
         "Emphasis": _emphasis(parameters.get("emphasis"), prompt + negative),
         "Init image": parameters.get("init_image"),
         "Background": parameters.get("background"),
+        "Resize mode": _RESIZE_MODES.get(str(parameters.get("fit"))),
         "Latents": parameters.get("latents"),
         "Version": parameters.get("version"),
     }

@@ -12,7 +12,7 @@ import numpy as np
 from ondevice import flags
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import init_image, memory_budget
-from ondevice.diffusion.image import resize, rounded_down
+from ondevice.diffusion.image import FITS, fitted, rounded_down
 from ondevice.drawing import file_name
 from ondevice.errors import UsageError
 
@@ -32,12 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--init-image",
         type=Path,
         metavar="P",
-        help="begin from a picture (PNG, JPEG, WebP or BMP), at its own size if the bundle has it",
+        help="begin from a picture (PNG, JPEG, WebP, BMP, GIF or TIFF), at its own size if the bundle has it",
+    )
+    group.add_argument(
+        "--fit",
+        choices=FITS,
+        help=(
+            "how an init image of another shape becomes the picture's size: resize (default) squashes it, crop cuts "
+            "its longer sides, pad adds to its shorter ones (its edges, or --background)"
+        ),
     )
     group.add_argument(
         "--background",
         metavar="COLOUR",
-        help="what lies under an init image's transparent parts: #rrggbb or a name (default white)",
+        help="what lies under an init image's transparent parts and is added by --fit pad: #rrggbb or a name",
     )
     group.add_argument(
         "--strength",
@@ -52,28 +60,33 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         UsageError: names the flag.
     """
-    for flag, value in {"--strength": args.strength, "--background": args.background}.items():
+    for flag, value in {"--strength": args.strength, "--background": args.background, "--fit": args.fit}.items():
         if value is not None and args.init_image is None:
             raise UsageError("there is no picture to begin from.", where=flag, fix="add --init-image, or leave it out")
 
 
 def read(args: argparse.Namespace) -> np.ndarray | None:
     """uint8[h, w, 3] of --init-image. Raises UsageError for a file that cannot be read, or a colour that is none."""
-    ground = init_image.parse_colour(args.background) if args.background is not None else init_image.WHITE
+    ground = _ground(args) or init_image.WHITE
     return None if args.init_image is None else init_image.read_image(args.init_image, ground)
+
+
+def _ground(args: argparse.Namespace) -> tuple[int, int, int] | None:
+    """Red, green and blue of --background, if it was given."""
+    return None if args.background is None else init_image.parse_colour(args.background)
 
 
 def fields(args: argparse.Namespace, begin: np.ndarray | None, size: tuple[int, int]) -> dict[str, Any]:
     """The request's picture and size (width, height)."""
     width, height = size
-    image = None if begin is None else resize(begin, width, height)
+    image = None if begin is None else fitted(begin, width, height, args.fit or FITS[0], _ground(args))
     return {"width": width, "height": height, "image": image, "strength": args.strength}
 
 
 def about(args: argparse.Namespace) -> dict[str, Any]:
-    """What the picture's metadata say of --init-image and --background."""
+    """What the picture's metadata say of --init-image, and of how it was taken."""
     image = {} if args.init_image is None else {"init_image": file_name(args.init_image)}
-    return image | ({} if args.background is None else {"background": args.background})
+    return image | {name: value for name in ("background", "fit") if (value := getattr(args, name)) is not None}
 
 
 def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | None) -> tuple[int, int]:
@@ -98,11 +111,11 @@ def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | N
         if size not in have:
             size = init_image.fitting_size(own, have) if have else memory_budget.default_size(bundle)
             log.warning("the bundle has no %dx%d, so %dx%d is drawn", *rounded_down(begin, scale), *size)
-    if init_image.squashed(own, size, scale):
+    if args.fit in (None, "resize") and init_image.squashed(own, size, scale):
         shapes = init_image.shape(own), init_image.shape(size)
         log.warning(
             "%s is squashed from %dx%d to %dx%d (from %s to %s); "
-            "crop it, or convert the checkpoint with a --size of its shape",
+            "add --fit crop or --fit pad, or convert the checkpoint with a --size of its shape",
             args.init_image, *own, *size, *shapes,
         )  # fmt: skip
     return size

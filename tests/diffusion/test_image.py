@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ondevice.diffusion.image import from_pixels, resize, rounded_down, to_pixels
+from ondevice.diffusion.image import FITS, fitted, from_pixels, resize, rounded_down, to_pixels
 
 
 def checkered(height: int = 4, width: int = 6) -> np.ndarray:
@@ -38,3 +38,46 @@ def test_a_picture_is_drawn_at_multiples_that_fit_into_it() -> None:
         (192, 128),
         (8, 8),
     ]
+
+
+@pytest.mark.parametrize(
+    "own, size, inner",
+    [
+        ((30, 20), (16, 16), (24, 16)),
+        ((20, 30), (16, 16), (16, 24)),
+        ((31, 20), (24, 16), (24, 16)),
+        ((64, 1), (16, 16), (1024, 16)),
+    ],
+)
+def test_cropping_keeps_the_middle(own: tuple[int, int], size: tuple[int, int], inner: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (own[1], own[0], 3), dtype=np.uint8)
+    left, top = (whole // 2 - side // 2 for whole, side in zip(inner, size, strict=True))
+    cut = resize(pixels, *inner)[top : top + size[1], left : left + size[0]]
+    assert np.array_equal(fitted(pixels, *size, "crop"), cut) and cut.shape == (size[1], size[0], 3)
+
+
+@pytest.mark.parametrize(
+    "own, size, inner", [((30, 20), (16, 16), (16, 10)), ((21, 30), (16, 16), (11, 16)), ((999, 1), (16, 8), (16, 1))]
+)
+def test_padding_goes_on_with_the_edges_or_a_colour(
+    own: tuple[int, int], size: tuple[int, int], inner: tuple[int, int]
+) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (own[1], own[0], 3), dtype=np.uint8)
+    left, top = (side // 2 - whole // 2 for whole, side in zip(inner, size, strict=True))
+    middle = np.s_[top : top + inner[1], left : left + inner[0]]
+    edges, grey = fitted(pixels, *size, "pad"), fitted(pixels, *size, "pad", (9, 8, 7))
+    for picture in (edges, grey):
+        assert np.array_equal(picture[middle], resize(pixels, *inner)) and picture.shape == (size[1], size[0], 3)
+    rows, columns = (
+        np.clip(np.arange(side) - before, 0, whole - 1)
+        for side, before, whole in ((size[1], top, inner[1]), (size[0], left, inner[0]))
+    )
+    assert np.array_equal(edges, resize(pixels, *inner)[rows][:, columns])
+    grey[middle] = (9, 8, 7)
+    assert (grey == np.array((9, 8, 7))).all()
+
+
+def test_a_picture_of_the_size_stays_as_it_is() -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    assert all(np.array_equal(fitted(pixels, 24, 16, fit), pixels) for fit in FITS)
+    assert np.array_equal(fitted(pixels, 16, 16), resize(pixels, 16, 16))

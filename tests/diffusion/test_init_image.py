@@ -51,12 +51,18 @@ def test_upright_and_without_an_opaque_alpha(tmp_path: Path, caplog: pytest.LogC
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        turned = read_image(saved(tmp_path / "b.png", Image.fromarray(checkered()), exif=exif))
-        with Image.open(tmp_path / "b.png") as image:
-            assert np.array_equal(turned, np.array(ImageOps.exif_transpose(image))), orientation
+        upright = np.array(ImageOps.exif_transpose(_with(exif, Image.fromarray(checkered()))))
+        for name in ("b.png", "b.tif"):
+            turned = read_image(saved(tmp_path / name, Image.fromarray(checkered()), exif=exif))
+            assert np.array_equal(turned, upright), (name, orientation)
     (tmp_path / "c.png").write_bytes(png(np.full((1, 3), 9), RGB, 8, more=[chunk(b"eXIf", b"neither II nor MM")]))
     assert read_image(tmp_path / "c.png").tolist() == [[[9, 9, 9]]]  # damaged EXIF says nothing
     assert not caplog.messages
+
+
+def _with(exif: Image.Exif, image: Image.Image) -> Image.Image:
+    image.getexif().update(exif)
+    return image
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
@@ -124,12 +130,16 @@ def test_a_large_picture_is_composed_in_strips(tmp_path: Path, monkeypatch: pyte
     assert np.array_equal(read_image(tmp_path / "a.png"), whole)
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "CMYK", "YCbCr", "P"])
+@pytest.mark.parametrize(
+    "mode, name",
+    [("L", "a.jpg"), ("1", "a.png"), ("CMYK", "a.jpg"), ("YCbCr", "a.jpg"), ("P", "a.png"), ("P", "a.gif")]
+    + [(mode, "a.tif") for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")],
+)
 def test_other_kinds_of_pixels_are_those_that_a_viewer_shows(
-    mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    mode: str, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = Image.new("RGB", (16, 16), (200, 40, 40)).convert(mode)
-    path = saved(tmp_path / ("a.jpg" if mode in ("CMYK", "YCbCr", "L") else "a.png"), image)
+    path = saved(tmp_path / name, image)
     assert np.abs(read_image(path)[8, 8].astype(int) - np.asarray(image.convert("RGB"))[8, 8]).max() <= 3
     assert any("colours of print" in line for line in caplog.messages) == (mode == "CMYK")
 
@@ -138,7 +148,7 @@ def test_of_several_pictures_the_first_is_taken_and_profiles_are_named(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    for name in ("a.png", "a.webp"):
+    for name in ("a.png", "a.webp", "a.gif", "a.tif"):
         path = saved(tmp_path / name, frames[0], save_all=True, append_images=frames[1:], lossless=True)
         assert read_image(path)[0, 0].tolist() == RED
         assert caplog.messages == [f"{path}: it has 2 pictures; the first is taken"]
@@ -154,13 +164,13 @@ def test_files_that_are_no_picture_say_what_they_are(tmp_path: Path) -> None:
     refused(tmp_path, "a folder, a pipe or a device")
     os.mkfifo(tmp_path / "pipe.png")
     refused(tmp_path / "pipe.png", "a folder, a pipe or a device")
-    gif, tiff = io.BytesIO(), io.BytesIO()
-    Image.new("L", (4, 4)).save(gif, "GIF"), Image.new("F", (4, 4)).save(tiff, "TIFF")
+    tiff = io.BytesIO()
+    Image.new("F", (4, 4)).save(tiff, "TIFF")
     for data, words in (
         (b"", "it is empty"),
         (b"\0" * 99, "it is no picture"),
-        (gif.getvalue(), "it is a GIF"),
-        (tiff.getvalue(), "it is a TIFF"),
+        (tiff.getvalue(), "its pixels are of Pillow's mode F"),
+        (b"GIF89a" + bytes(7), "it has no frame"),
         (b"\0\0\0 ftypheic" + b"\0" * 20, "it is a HEIC or AVIF picture"),
         (b"\n<!DOCTYPE html><html>", "it is a web page"),
         (b"%PDF-1.7", "it is a PDF"),
@@ -181,6 +191,21 @@ def webp(width: int, height: int, chunk: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(inner)) + inner + b"\0" * 64
 
 
+def gif(screen: tuple[int, int], frame: tuple[int, int]) -> bytes:
+    """The beginning of a GIF file: a comment, then a frame of a size of its own."""
+    head = b"GIF89a" + struct.pack("<HHBBB", *screen, 0x80, 0, 0) + bytes(6)
+    return head + b"\x21\xfe\x02ab\0" + b"\x2c" + struct.pack("<HHHHB", 0, 0, *frame, 0) + b"\x02\x01\0\0" + b";"
+
+
+def tiff(width: int, height: int, more: dict[int, int]) -> bytes:
+    """A TIFF file's directory of eight bits of grey."""
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 277: 1} | (
+        {**more, 324: 8, 325: 1} if more else {273: 8, 278: height, 279: 1}
+    )
+    rows = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + rows + bytes(4)
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -191,8 +216,12 @@ def webp(width: int, height: int, chunk: bytes) -> bytes:
         (webp(16384, 16384, b"VP8X"), "too large (got 16384x16384, expected at most 14913080 pixels of a WEBP"),
         (webp(16383, 16384, b"VP8L"), "too large (got 16383x16384"),
         (webp(16383, 16383, b"VP8 "), "too large (got 16383x16383"),
+        (gif((8193, 4097), (1, 1)), "too large (got 8193x4097, expected at most 33554432 pixels of a GIF"),
+        (gif((4, 4), (65535, 9999)), "too large (got 65535x9999"),
+        (tiff(64, 64, {322: 1 << 15, 323: 1 << 15}), "too large (got 32768x32768, expected at most 16777216"),
+        (tiff(4097, 4096, {}), "too large (got 4097x4096"),
     ],
-    ids=["png", "side", "nothing", "bmp", "VP8X", "VP8L", "VP8"],
+    ids=["png", "side", "nothing", "bmp", "VP8X", "VP8L", "VP8", "screen", "frame", "tile", "tiff"],
 )
 def test_sizes_are_known_before_anything_is_decoded(
     data: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -249,7 +278,12 @@ def test_damaged_images_give_pixels_or_our_error(tmp_path_factory: pytest.TempPa
     path = tmp_path_factory.mktemp("damaged") / "a.img"
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 4), dtype=np.uint8))
     mode, kind = data.draw(
-        st.sampled_from([("RGBA", "PNG"), ("P", "PNG"), ("RGB", "JPEG"), ("RGB", "BMP"), ("RGBA", "WEBP")])
+        st.sampled_from(
+            [
+                *[("RGBA", "PNG"), ("P", "PNG"), ("RGB", "JPEG"), ("RGB", "BMP"), ("RGBA", "WEBP")],
+                *[("P", "GIF"), ("CMYK", "TIFF"), ("RGBA", "TIFF")],
+            ]
+        )
     )
     image.convert(mode).save(path, format=kind)
     whole = bytearray(path.read_bytes())

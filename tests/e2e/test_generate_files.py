@@ -135,6 +135,7 @@ def test_without_out_no_picture_is_lost(drawn, tmp_path):
         (["--latents", "noise.npy", "--save-latents", "noise.npy"], "--latents and --save-latents name the same file"),
         (["--latents", "noise.npy", "--save-noise", "./noise.npy"], "--latents and --save-noise name the same file"),
         (["--save-noise", "image.png"], "--out and --save-noise name the same file"),
+        (["--fit", "crop"], "--fit: there is no picture to begin from."),
         (["--count", "0"], "--count: pictures cannot be counted so (got 0, expected 1 to 10000). Fix: use 1."),
         (["--count", "10001"], "Fix: draw the rest with a higher --seed."),
         (["--count", "2", "--seed", str(2**64 - 1)], "seed: not a seed (got 18446744073709551616"),
@@ -204,3 +205,21 @@ def test_no_array_of_a_series_takes_a_pictures_place(drawn, tmp_path):
         (["--save-noise", "n.npy", "--trace", "n-2.npy"], "--save-noise and --trace name the same file"),
     ):
         assert words in drawn("--count", 2, "--out", "a.png", *flags, code=2).err
+
+
+@pytest.mark.parametrize(
+    "flags, corner",
+    [
+        (["--fit", "crop"], [10, 20, 30]),
+        (["--fit", "pad"], [10, 20, 30]),
+        (["--fit", "pad", "--background", "#010203"], [1, 2, 3]),
+    ],
+)
+def test_an_init_image_of_another_shape_is_fitted_as_asked(flags, corner, drawn):
+    picture("begin.png", (128, 64))
+    said = drawn("--init-image", "begin.png", "--size", "64x64", *flags).err
+    image = drawn.calls[-1]["image"]
+    assert "squashed" not in said and image.shape == (64, 64, 3)
+    assert image[0, 0].tolist() == corner and image[32, 32].tolist() == [10, 20, 30]
+    with Image.open("image.png") as written:
+        assert json.loads(written.text["ondevice"])["fit"] == flags[1]

@@ -84,6 +84,14 @@ def _png_seeds() -> list[bytes]:
     ]
 
 
+def _tiff_seeds() -> list[bytes]:
+    return [
+        *_pictures("TIFF", "RGB", "CMYK", "I;16", "P"),
+        *_pictures("TIFF", "RGBA", "LA", compression="tiff_lzw"),
+        *_pictures("TIFF", "RGB", compression="jpeg"),
+    ]
+
+
 def _read(name: str) -> Callable[[bytes, Path], None]:
     def read(data: bytes, folder: Path) -> None:
         path = folder / name
@@ -167,5 +175,7 @@ READERS = (
         memory=_MOST,
     ),
     Reader("bmp", lambda: _pictures("BMP", "RGB", "L", "P", "1"), havoc, _read("i.bmp"), memory=_MOST),
+    Reader("gif", lambda: _pictures("GIF", "RGB", "L", "P"), havoc, _read("i.gif"), memory=_MOST),
+    Reader("tiff", _tiff_seeds, havoc, _read("i.tif"), memory=_MOST),
     Reader("parameters", lambda: [json.dumps(_PARAMETERS).encode()], json_value, _read_parameters),
 )
