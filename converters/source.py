@@ -24,6 +24,7 @@ class Source:
     variant: str | None = None
     revision: str | None = None
     ema: bool = False
+    unet: str | None = None
     vae: str | None = None
     text_encoder: str | None = None
 
@@ -36,7 +37,8 @@ class Source:
         """
         family = FAMILIES[self.model]
         if self.random_weights is not None:
-            for flag, given in (("--vae", self.vae), ("--text-encoder", self.text_encoder)):
+            given_parts = ("--unet", self.unet), ("--vae", self.vae), ("--text-encoder", self.text_encoder)
+            for flag, given in given_parts:
                 if given is not None:
                     raise UsageError("made-up weights have every part.", where=flag, fix=f"leave {flag} out")
             return random_checkpoint(family, self.random_weights)
@@ -46,6 +48,7 @@ class Source:
             variant=self.variant,
             revision=self.revision,
             ema=self.ema,
+            unet=self.unet,
             vae=self.vae,
             text_encoder=self.text_encoder,
         )
@@ -55,6 +58,7 @@ class Source:
         return replace(
             self,
             checkpoint=_absolute(self.checkpoint),
+            unet=_absolute(self.unet),
             vae=_absolute(self.vae),
             text_encoder=_absolute(self.text_encoder),
         )

@@ -177,7 +177,7 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variant", metavar="NAME", help="weight files of a folder or hub id to take, such as fp16")
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a checkpoint that holds both")
-    for flag, what in (("--vae", "VAE"), ("--text-encoder", "text encoder")):
+    for flag, what in (("--unet", "UNet"), ("--vae", "VAE"), ("--text-encoder", "text encoder")):
         words = f"take the {what} from this file, diffusers folder or hub id; the checkpoint need not have one"
         parser.add_argument(flag, metavar="PATH_OR_HUB_ID", help=words)
 

@@ -47,10 +47,29 @@ TINY |= {
 }
 """Configs of the smallest model of each family that has all its layers."""
 
+SMALL = {
+    "sdxs": {
+        "text_encoder": TINY_TEXT,
+        "unet": TINY_UNET | {"mid_block_type": None, "layers_per_block": [2, 1], "only_cross_attention": [True, False]},
+        "vae": TINY_VAE,
+    },
+    "ssd-1b": TINY["sdxl"]
+    | {
+        "unet": TINY["sdxl"]["unet"]
+        | {
+            "mid_block_type": "UNetMidBlock2D",
+            "layers_per_block": 2,
+            "transformer_layers_per_block": [1, [2, 1]],
+            "reverse_transformer_layers_per_block": [[1, 2, 1], 1],
+        }
+    },
+}
+"""The same of UNets with other blocks: none in the middle, or one that does not attend; numbers per level and block."""
+
 
 def convert_as(title):
     """What is said to do with a model of a kind that other families are of."""
-    names = [name for name, family in FAMILIES.items() if family.title == title]
+    names = [name for name, family in FAMILIES.items() if family.title == title and family.base is None]
     return f"Fix: convert it as the model that it is: ondevice convert {' or '.join(names)}."
 
 

@@ -6,6 +6,7 @@ A module of this folder that has `FAMILIES` adds them; nothing else lists famili
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
@@ -29,8 +30,11 @@ def family_of(family: Family | str) -> Family:
     if isinstance(family, Family):
         return family
     if family not in FAMILIES:
+        alike = difflib.get_close_matches(family, FAMILIES, cutoff=0.4) or ["sd15", "sdxl"]
         raise UsageError(
-            f"no model family is called {family!r}.", where="family", fix=f"use one of {', '.join(sorted(FAMILIES))}"
+            f"no model family is called {family!r}.",
+            where="family",
+            fix=f"use {' or '.join(alike)}; ondevice convert --help names all",
         )
     return FAMILIES[family]
 
@@ -48,7 +52,8 @@ def prefixes() -> tuple[str, ...]:
 def advice(kind: str | None, family: Family, what: str = "checkpoint") -> str:
     """What to do with a model of another `kind` than `family`:
     convert it as the family that it is of, where there is one."""
-    if names := [other.name for other in FAMILIES.values() if other.title == kind != family.title]:
+    own = (other for other in FAMILIES.values() if other.base is None)
+    if names := [other.name for other in own if other.title == kind != family.title]:
         return f"convert it as the model that it is: ondevice convert {' or '.join(names)}"
     return f"use a {family.title} {what}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,7 +117,8 @@ class Family:
         title: what such models are called, as in "this is Stable Diffusion 1.x": `Architecture.kind` and
             `file_kind` say the same.
         hub_id: where its weights are by default; None for a family whose weights are inside the package.
-        folder: laid out as a diffusers folder; holds at least <part>/config.json and scheduler/scheduler_config.json.
+        folder: laid out as a diffusers folder; holds at least <part>/config.json and scheduler/scheduler_config.json,
+            or those of them in which it differs from `base`.
         parts: networks by component, the name of their folder.
         roles: graphs by the name that a bundle gives them.
         tokenizers: {folder: the part whose ids it makes}.
@@ -128,6 +129,10 @@ class Family:
             scheduler it is given.
         guidance_scale: what its pictures look best at by default.
         steps: of a sampler, by default.
+        base: the folder of the family that it is a smaller or distilled form of; None for one of its own.
+        own_scheduler: whether a folder's scheduler is left out for the family's: it is distilled, and the folder may be
+            its base model's.
+        apart: {part: where it is published} of what no repository holds together with the rest.
         preview: red, green and blue of its latents' channels and one (docs/pipeline.md), where they are known.
     """
 
@@ -144,6 +149,9 @@ class Family:
     changes_scheduler: bool = True
     guidance_scale: float = 7.5
     steps: int = 20
+    base: Path | None = None
+    own_scheduler: bool = False
+    apart: Mapping[str, str] = field(default_factory=dict)
     preview: tuple[tuple[float, ...], ...] = ()
 
     @property
@@ -167,21 +175,23 @@ class Family:
 
     def config(self, part: str) -> dict[str, Any]:
         """The family's own normalized config of a part."""
-        path = self.folder / part / "config.json"
+        path = self._own(part, "config.json")
         return self.normalize(part, read_object(path, _REINSTALL), str(path))
 
     def scheduler(self) -> dict[str, Any]:
         """The scheduler_config.json, as it is."""
-        return read_object(self.folder / "scheduler" / "scheduler_config.json", _REINSTALL)
+        return read_object(self._own("scheduler", "scheduler_config.json"), _REINSTALL)
 
     def tokenizer(self, name: str = "tokenizer") -> dict[str, bytes]:
         """One tokenizer's files by name.
         Vocabulary and merges of OpenAI's CLIP are stored once for every family that uses them."""
-        own, shared = self.folder / name, MODELS / "clip_tokenizer"
-        return {
-            file: read_bytes(own / file if (own / file).exists() else shared / file, _REINSTALL)
-            for file in TOKENIZER_FILES
-        }
+        owned, shared = {file: self._own(name, file) for file in TOKENIZER_FILES}, MODELS / "clip_tokenizer"
+        return {file: read_bytes(path if path.exists() else shared / file, _REINSTALL) for file, path in owned.items()}
+
+    def _own(self, part: str, file: str) -> Path:
+        """A file of its folder, or of its base's where its own has none."""
+        path = self.folder / part / file
+        return path if self.base is None or path.exists() else self.base / part / file
 
     def kind(self, configs: Mapping[str, Mapping[str, Any]]) -> str | None:
         """What kind of model these configs are of, as they are in their files, where a part's numbers tell;

@@ -35,6 +35,7 @@ def open_checkpoint(
     variant: str | None = None,
     ema: bool = False,
     revision: str | None = None,
+    unet: str | Path | None = None,
     vae: str | Path | None = None,
     text_encoder: str | Path | None = None,
 ) -> Checkpoint:
@@ -48,35 +49,40 @@ def open_checkpoint(
             there are no others.
         ema: take the averaged weights (model_ema.*) of a single file.
         revision: branch, tag or commit of a hub id.
-        vae, text_encoder: a file, a diffusers folder or a hub id that the component is taken from instead; the source
-            need not have it.
+        unet, vae, text_encoder: a file, a diffusers folder or a hub id that the component is taken from instead; the
+            source need not have it.
 
     Raises:
-        UsageError: no such family, or an option that does not go with the source.
+        UsageError: no such family, an option that does not go with the source, or no source of a family whose own
+            repository lacks a part that is not given.
         CheckpointError: the source is missing, damaged, hostile, or of a kind we do not read.
         WeightsError: weights are missing, extra or mis-shaped.
         GraphError: an ONNX file is no graph of its component.
         DownloadError: the hub id could not be fetched.
     """
     chosen = family_of(family)
+    parts = {"text_encoder": text_encoder, "unet": unet, "vae": vae}
+    beside = {part: given for part, given in parts.items() if given is not None}
+    if source is None:
+        _has_what_is_apart(chosen, beside)
     text = str(source) if source is not None else chosen.source
     path = Path(text).expanduser()
     if path.is_dir():
         _only_for(ema, "--ema", "a single file", text)
         if is_onnx_folder(path):
             _only_for(variant, "variant", "a folder of weights or a hub id", text)
-            _only_for(vae, "--vae", "a checkpoint of weights", text)
-            _only_for(text_encoder, "--text-encoder", "a checkpoint of weights", text)
+            for part, value in beside.items():
+                _only_for(value, FLAGS[part], "a checkpoint of weights", text)
             checkpoint = read_onnx_folder(path, chosen)
         else:
-            checkpoint = read_folder(path, chosen, variant, _given(vae, text_encoder, chosen, path))
+            checkpoint = read_folder(path, chosen, variant, _given(beside, chosen, path))
     elif path.is_file():
         _only_for(variant, "variant", "a folder or a hub id", text)
-        checkpoint = _read_one_file(path, chosen, ema, _given(vae, text_encoder, chosen, None))
+        checkpoint = _read_one_file(path, chosen, ema, _given(beside, chosen, None))
     elif _is_hub_id(text):
         _only_for(ema, "--ema", "a single file", text)
         folder = download(text, chosen, variant=variant, revision=revision)
-        read = read_folder(folder, chosen, variant, _given(vae, text_encoder, chosen, folder))
+        read = read_folder(folder, chosen, variant, _given(beside, chosen, folder))
         checkpoint = replace(read, source=text)  # not the cache's folder, which a hash names
     else:
         raise CheckpointError(
@@ -101,20 +107,32 @@ def _read_one_file(path: Path, family: Family, ema: bool, given: Mapping[str, Co
     return replace(checkpoint, notes=read.notes + checkpoint.notes)
 
 
-def _given(
-    vae: str | Path | None, text_encoder: str | Path | None, family: Family, root: Path | None
-) -> dict[str, Component]:
+def _has_what_is_apart(family: Family, beside: Mapping[str, str | Path]) -> None:
+    """Raise UsageError where the family's own repository lacks a part, and nobody gives it."""
+    for part, where in family.apart.items():
+        if part not in beside:
+            word = family.parts[part].architecture.word
+            raise UsageError(
+                f"its {word} is published apart from the rest.",
+                where=family.name,
+                fix=f"download {where}, and give it with {FLAGS[part]}; or give a whole checkpoint with --checkpoint",
+            )
+
+
+def _given(beside: Mapping[str, str | Path], family: Family, root: Path | None) -> dict[str, Component]:
     """The components that are given beside a checkpoint.
-    A file's config is that of the folder `root`, or the family's."""
+    A file's config is that of the folder `root` where it is of the same network, or the family's."""
     given = {}
-    for name, source in (("text_encoder", text_encoder), ("vae", vae)):
-        if source is None:
-            continue
+    for name, source in beside.items():
         if name not in family.parts:
             raise UsageError(f"{family.name} has no such part.", where=FLAGS[name], fix=f"leave {FLAGS[name]} out")
         path = root / name / "config.json" if root else None
-        own = path is not None and path.is_file()
-        config = family.normalize(name, read_object(path), str(path)) if path and own else family.config(name)
+        raw = read_object(path) if path is not None and path.is_file() else None
+        classes = family.parts[name].architecture.classes
+        if raw is None or (classes and raw.get("_class_name", classes[0]) not in classes):
+            config = family.config(name)  # a tiny autoencoder's folder, beside which a whole one is given
+        else:
+            config = family.normalize(name, raw, str(path))
         given[name] = read_part(family, name, _local(str(source), family, name), config)
     return given
 

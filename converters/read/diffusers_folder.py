@@ -219,7 +219,9 @@ def read_folder(
     read = {name: read_component(root / name, family, name, variant, notes, mixed=mixed) for name in own}
     components = {name: parts[name] if name in parts else read[name] for name in family.parts}
     check_joints(family, {name: component.config for name, component in components.items()}, str(root))
-    scheduler = read_scheduler(root, read_object(root / "scheduler" / "scheduler_config.json", _LAYOUT), notes)
+    scheduler = family.scheduler()
+    if not family.own_scheduler:
+        scheduler = read_scheduler(root, read_object(root / "scheduler" / "scheduler_config.json", _LAYOUT), notes)
     tokenizers = {name: read_tokenizer(root / name) for name in family.tokenizers}
     for name, part in family.tokenizers.items():
         check_vocabulary(tokenizers[name], components[part].config, str(root / name))

@@ -22,7 +22,7 @@ _FUSE = "load it into its base model with diffusers, call fuse_lora() and save_p
 _ADD_TOKEN = (
     "load it into its model with diffusers' load_textual_inversion(), save_pretrained(FOLDER), and give that folder"
 )
-_WHOLE_FOLDER = "give the whole folder, the one that holds model_index.json"
+_WITH_UNET = "give the checkpoint or folder that it goes with, and this one beside it with --unet"
 _WITH_VAE = "give the checkpoint or folder that it goes with, and this one beside it with --vae"
 _WITH_TEXT = "give the checkpoint or folder that it goes with, and this one beside it with --text-encoder"
 _LOOKED_AT = 300  # characters of a name
@@ -156,14 +156,14 @@ _ROWS = (
         _WITH_VAE,
     ),
     (
-        "the UNet of a diffusers folder alone",
+        "a UNet alone, in diffusers' names",
         r"(down_blocks|up_blocks|mid_block|time_embedding|conv_norm_out)\.",
-        _WHOLE_FOLDER,
+        _WITH_UNET,
     ),
     (
         "a UNet alone",
         r"(diffusion_model\.)?(input_blocks|middle_block|output_blocks|time_embed)\.",
-        "use the checkpoint that it was taken from",
+        _WITH_UNET,
     ),
     ("a list of tensors without names (as early LoRA files are), not a checkpoint", r"\d+$", _ANOTHER),
     (
@@ -176,7 +176,8 @@ _TABLE = re.compile("|".join(f"(?P<k{number}>{pattern})" for number, (_, pattern
 _PARTS = {
     "a CLIP text encoder alone": "clip_text",
     "a VAE alone": "autoencoder_kl",
-    "the UNet of a diffusers folder alone": "unet",
+    "a UNet alone, in diffusers' names": "unet",
+    "a UNet alone": "unet",
 }
 _TOKEN_WIDTHS = (768, 1024, 1280)  # of CLIP's text encoders
 

@@ -11,14 +11,15 @@ import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Stored
 from ondevice.converters.component import Component, fitted, shape_of, taken
-from ondevice.converters.families import Family
+from ondevice.converters.families import FAMILIES, Family
 from ondevice.converters.read.diffusers_folder import read_component
 from ondevice.converters.read.kinds import file_kind
 from ondevice.converters.read.names import is_ignorable
 from ondevice.converters.read.weights_file import read_weights
-from ondevice.errors import CheckpointError
+from ondevice.errors import CheckpointError, WeightsError
 
-FLAGS = {"vae": "--vae", "text_encoder": "--text-encoder"}  # parts that can be given beside a checkpoint
+# parts that can be given beside a checkpoint
+FLAGS = {"text_encoder": "--text-encoder", "unet": "--unet", "vae": "--vae"}
 DAMAGED = "download the file again, or use another file"
 
 
@@ -51,11 +52,28 @@ def component_of(
                     f"the weight {to[:200]} is there under two names.", where=where, fix="use another checkpoint"
                 )
             found[to] = taken(tensor, place, to)
-    return fitted(family, part, config, found, where, fix=DAMAGED)
+    try:
+        return fitted(family, part, config, found, where, fix=DAMAGED)
+    except WeightsError:
+        if (other := _sibling(family, part, {about.architecture.canonical(name) for name in tensors})) is None:
+            raise
+    what = f"these are the weights of {other}'s {about.architecture.word}, not of {family.name}'s."
+    raise WeightsError(what, where=where, fix=f"convert it as the model that it is: ondevice convert {other}")
+
+
+def _sibling(family: Family, part: str, names: set[str]) -> str | None:
+    """Another family of the same kind whose part has weights of these names, in either layout; None where none has."""
+    for other in FAMILIES.values():
+        if other.title == family.title and other.name != family.name and part in other.parts:
+            about, config = other.parts[part], other.config(part)
+            own = about.architecture.weights(config)
+            if names in (set(own), {about.layout.place(name, config).name for name in own}):
+                return other.name
+    return None
 
 
 def read_part(family: Family, part: str, path: Path, config: dict[str, Any]) -> Component:
-    """A part ("vae", "text_encoder") in a file (in the original or diffusers' names, alone or in a
+    """A part ("vae", "text_encoder", "unet") in a file (in the original or diffusers' names, alone or in a
     checkpoint) or a folder.
 
     `config` is a file's; a folder brings its own. Raises CheckpointError and WeightsError.
@@ -72,7 +90,8 @@ def read_part(family: Family, part: str, path: Path, config: dict[str, Any]) -> 
         )
     tensors = read_weights(path).tensors
     chosen: dict[str, ir.TensorProtocol] = dict(tensors)
-    for prefix in (about.prefix, f"{part}."):  # in a file that holds others, too
+    inner = about.prefix.partition(".")[2] or about.prefix  # as some tools write a part alone
+    for prefix in (about.prefix, f"{part}.", inner):  # in a file that holds others, too
         if own := {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}:
             chosen = dict(own)
             break

@@ -122,7 +122,8 @@ def _check_kind(
         )
         first: Shape = next((shapes[name] for name in (place, network.first) if name in shapes), ())
         if len(first) == 4 and first[0] != expected:
-            sized = {other.name: other.config(part) for other in FAMILIES.values() if other.title == family.title}
+            alike = (other for other in FAMILIES.values() if other.title == family.title and other.base is None)
+            sized = {other.name: other.config(part) for other in alike}
             fitting = [name for name, other in sized.items() if network.weights(other)[network.first][0] == first[0]]
             what = (
                 f"it is no model of the size of {family.name} (its {network.word} begins with {first[0]} "
@@ -157,7 +158,7 @@ def _check_parts(
             where=where,
             fix=(
                 f"give a whole {family.title} checkpoint; "
-                "a VAE or a text encoder goes beside it with --vae or --text-encoder"
+                f"what goes beside it is given with {', '.join(FLAGS[part] for part in family.parts if part in FLAGS)}"
             ),
         )
     if lacking:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from math import prod
 
 import pytest
 
 from ondevice.converters.families import FAMILIES, family_of
+from ondevice.converters.random_weights import random_checkpoint
+from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.parts import component_of
+from ondevice.errors import UsageError, WeightsError
 
 
 def test_default_sources() -> None:
@@ -30,3 +35,54 @@ def test_the_tokenizer_is_openai_clip(name: str) -> None:
 @pytest.mark.parametrize("name", ["sd14", "sd15"])
 def test_the_scheduler_is_pndm(name: str) -> None:
     assert FAMILIES[name].scheduler()["_class_name"] == "PNDMScheduler"
+
+
+# Counts that are published of each: the papers' and cards' billions of parameters of the UNet, which BK-SDM's round up.
+@pytest.mark.parametrize(
+    "name, billions",
+    [
+        ("bk-sdm-base", 0.58),
+        ("bk-sdm-small", 0.49),
+        ("bk-sdm-tiny", 0.33),
+        ("sdxs", 0.32),
+        ("ssd-1b", 1.33),
+        ("segmind-vega", 0.745),
+    ],
+)
+def test_small_unets_have_as_many_weights_as_is_published(name: str, billions: float) -> None:
+    family = FAMILIES[name]
+    count = sum(prod(shape) for shape in family.parts["unet"].architecture.weights(family.config("unet")).values())
+    assert billions * 1e9 - 1e7 < count < billions * 1e9 + 2e6
+
+
+def test_a_smaller_form_has_the_rest_of_its_base() -> None:
+    small, base = FAMILIES["segmind-vega"], FAMILIES["sdxl"]
+    assert small.config("text_encoder_2") == base.config("text_encoder_2") and small.scheduler() == base.scheduler()
+    assert small.tokenizer("tokenizer_2") == base.tokenizer("tokenizer_2")
+    assert small.config("unet") != base.config("unet")
+
+
+def test_a_unet_that_is_published_apart_is_asked_for() -> None:
+    said = (
+        "sdxl-lightning: its UNet is published apart from the rest. Fix: download "
+        "sdxl_lightning_4step_unet.safetensors (or 2step, 8step) from ByteDance/SDXL-Lightning, "
+        "and give it with --unet; or give a whole checkpoint with --checkpoint."
+    )
+    with pytest.raises(UsageError) as caught:
+        open_checkpoint(family="sdxl-lightning")
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "original"])
+def test_weights_of_a_smaller_form_are_known(layout: str) -> None:
+    """SSD-1B's UNet beside Stable Diffusion XL: same widths, other blocks."""
+    sdxl, small = FAMILIES["sdxl"], FAMILIES["ssd-1b"]
+    about, weights = small.parts["unet"], random_checkpoint(small, 0).components["unet"].weights
+    config = small.config("unet")
+    held = {n if layout == "diffusers" else about.layout.place(n, config).name: w for n, w in weights.items()}
+    with pytest.raises(WeightsError) as caught:
+        component_of(sdxl, "unet", sdxl.config("unet"), held, "m.safetensors")
+    assert str(caught.value) == (
+        "m.safetensors: these are the weights of ssd-1b's UNet, not of sdxl's. "
+        "Fix: convert it as the model that it is: ondevice convert ssd-1b."
+    )

@@ -12,6 +12,7 @@ from checkpoint_files import (
     TINY_TEXT,
     TINY_UNET,
     TINY_VAE,
+    UNET,
     VAE,
     Arrays,
     arrays_of,
@@ -46,6 +47,12 @@ ALONE = {
     "diffusers names in one file": ("vae", lambda tiny, a: diffusers_names(tiny)),
     "text encoder": ("text_encoder", lambda tiny, a: arrays_of(tiny, "text_encoder")),
     "original text encoder": ("text_encoder", lambda tiny, a: {n: x for n, x in a.items() if n.startswith(TEXT)}),
+    "UNet": ("unet", lambda tiny, a: arrays_of(tiny, "unet")),
+    "original UNet": ("unet", lambda tiny, a: {n.removeprefix(UNET): x for n, x in a.items() if n.startswith(UNET)}),
+    "UNet as some tools write it": (
+        "unet",
+        lambda tiny, a: {n.removeprefix("model."): x for n, x in a.items() if n.startswith(UNET)},
+    ),
     "a whole CLIP": (
         "text_encoder",
         lambda tiny, a: (
@@ -57,7 +64,7 @@ ALONE = {
         ),
     ),
 }
-WITHOUT = {"vae": VAE, "text_encoder": TEXT}
+WITHOUT = {"vae": VAE, "text_encoder": TEXT, "unet": UNET}
 
 
 @pytest.mark.parametrize("kind", sorted(ALONE))
@@ -118,7 +125,7 @@ def test_a_part_that_does_not_join(tmp_path: Path, tiny: Checkpoint, arrays: Arr
     )
 
 
-@pytest.mark.parametrize("flag", ["--vae", "--text-encoder"])
+@pytest.mark.parametrize("flag", ["--unet", "--vae", "--text-encoder"])
 def test_parts_beside_made_up_weights_are_refused(
     flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

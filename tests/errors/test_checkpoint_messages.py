@@ -32,7 +32,6 @@ from checkpoint_files import (
 )
 from family_files import convert_as
 
-from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.converters.read import json_text, safetensors_file
 from ondevice.converters.read.checkpoint import open_checkpoint
@@ -373,8 +372,12 @@ def test_sources_and_options(tmp_path: Path, folder: Path) -> None:
     assert opened(tmp_path / "m.ckpt", UsageError, variant="fp16") == (
         f"{tmp_path}/m.ckpt: variant goes only with a folder or a hub id. Fix: leave variant out."
     )
-    assert message(lambda: open_checkpoint(folder, family="sd3"), UsageError) == (
-        f"family: no model family is called 'sd3'. Fix: use one of {', '.join(sorted(FAMILIES))}."
+    assert message(lambda: open_checkpoint(folder, family="sdxl-tubro"), UsageError) == (
+        "family: no model family is called 'sdxl-tubro'. "
+        "Fix: use sdxl-turbo or sd-turbo or sdxl; ondevice convert --help names all."
+    )
+    assert message(lambda: open_checkpoint(folder, family="?"), UsageError).endswith(
+        "Fix: use sd15 or sdxl; ondevice convert --help names all."
     )
     assert message(lambda: random_checkpoint("sd14", -1), UsageError) == (
         "--random-weights: the seed is out of range (got -1, expected 0 to 2^64 - 1). Fix: use a seed such as 0."

@@ -232,11 +232,15 @@ KINDS = [
     ),
     (
         "time_embedding.linear_1.bias",
-        "the UNet of a diffusers folder alone",
-        "Fix: give the whole folder, the one that holds model_index.json.",
+        "a UNet alone, in diffusers' names",
+        "Fix: give the checkpoint or folder that it goes with, and this one beside it with --unet.",
     ),
     ("0", "a list of tensors without names (as early LoRA files are), not a checkpoint", SD1),
-    ("input_blocks.0.0.weight", "a UNet alone", "Fix: use the checkpoint that it was taken from."),
+    (
+        "input_blocks.0.0.weight",
+        "a UNet alone",
+        "Fix: give the checkpoint or folder that it goes with, and this one beside it with --unet.",
+    ),
     ("model.diffusion_model.out.2.weight.absmax", "quantized by bitsandbytes", UNQUANTIZED),
     ("model.diffusion_model.out.2.scale_weight", "a file of fp8 weights with scales beside them", UNQUANTIZED),
     ("model.diffusion_model.out.2.qweight", "quantized", UNQUANTIZED),
@@ -306,8 +310,7 @@ LACKING = {
     "no UNet": (
         lambda a: without(a, UNET),
         "the file holds no UNet (no weights named model.diffusion_model....)."
-        " Fix: give a whole Stable Diffusion 1.x checkpoint; "
-        "a VAE or a text encoder goes beside it with --vae or --text-encoder.",
+        " Fix: add --unet PATH, or use the whole checkpoint.",
     ),
     "nothing": (lambda a: {}, "this is no Stable Diffusion checkpoint (it holds no weights)." + GIVE),
     "another network": (

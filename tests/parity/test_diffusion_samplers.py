@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from parity.gauss_legendre import GaussLegendre
 
+from ondevice.converters.families import FAMILIES
 from ondevice.diffusion.samplers import CLASSES, MODEL, NOISE, SamplerTable, make_table
 from ondevice.errors import UsageError
 
@@ -123,6 +124,20 @@ def random_config(name: str, pick: random.Random) -> dict[str, Any]:
     ):
         config |= sigmas
     return config | {"clip_sample": False}
+
+
+def test_hyper_sds_one_step_is_lcms_at_800() -> None:
+    """Its card draws by LCMScheduler at timesteps=[800]; here the leading schedule of one step begins there."""
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.LCMScheduler.from_config(FAMILIES["sdxl"].scheduler())
+    scheduler.set_timesteps(timesteps=[800], device="cpu")
+    start = np.random.default_rng(3).normal(size=SHAPE)
+    predicted = stand_in(start, 800)
+    expected = scheduler.step(torch.tensor(predicted), 800, torch.tensor(start)).prev_sample.numpy()
+    table = make_table("euler", 1, FAMILIES["hyper-sd"].scheduler())
+    assert [call.timestep for call in table.calls] == [800]
+    assert np.abs(replay(table, start * table.start_noise)[-1] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def stand_in(x: Any, timestep: float) -> Any:

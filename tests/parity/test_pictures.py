@@ -29,9 +29,12 @@ STEPS, GUIDANCE = 5, 4.0
 
 @functools.cache
 def checkpoint(name):
-    """The demo model, or a random one in SD 1's shape with odd channel counts."""
+    """The demo model, or a random one in SD 1's shape with odd channel counts, or one with fewer blocks."""
     if name == "demo":
         return open_checkpoint(FAMILIES["demo"].source, family=FAMILIES["demo"])
+    if name == "small":
+        text = TEXT | {"vocab_size": 49408}
+        return random_checkpoint_from_configs(text_encoder=text, unet=UNET | FEWER, vae=VAE, seed=4)
     text, widths = TEXT | {"vocab_size": 49408}, {"block_out_channels": [36, 60, 84, 84]}
     unet = (
         UNET
@@ -45,7 +48,16 @@ def checkpoint(name):
     return random_checkpoint_from_configs(text_encoder=text, unet=unet, vae=VAE | {"layers_per_block": 2}, seed=3)
 
 
-SIZES = {"demo": (128, 128), "random": (96, 64)}  # (width, height) in pixels
+SIZES = {"demo": (128, 128), "random": (96, 64), "small": (64, 32)}  # (width, height) in pixels
+FEWER = {  # blocks, as small UNets have them
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"],
+    "mid_block_type": "UNetMidBlock2D",
+    "layers_per_block": [1, 2, 1],
+    "only_cross_attention": [True, False, False],
+    "transformer_layers_per_block": [1, 1, [2]],
+    "reverse_transformer_layers_per_block": [[1, 2], 1, 1],
+}
 
 
 @functools.cache
@@ -118,10 +130,14 @@ def draw(name, dtype, folder, sampler):
     return result.pixels
 
 
+PNDM, DPM = ("pndm", "PNDMScheduler"), ("dpmpp_2m", "DPMSolverMultistepScheduler")
+
+
 @pytest.mark.parametrize(
-    "sampler", [("pndm", "PNDMScheduler"), ("dpmpp_2m", "DPMSolverMultistepScheduler")], ids=["pndm", "dpmpp_2m"]
+    "name, sampler",
+    [("demo", PNDM), ("demo", DPM), ("random", PNDM), ("random", DPM), ("small", PNDM)],
+    ids=lambda value: value if isinstance(value, str) else value[0],
 )
-@pytest.mark.parametrize("name", SIZES)
 def test_float32_within_two_levels(name, sampler, tmp_path):
     expected = (reference(name, sampler[1])[0] * 255).round()
     assert expected.std() > 10, "a flat picture proves nothing"
@@ -132,9 +148,8 @@ def test_float32_within_two_levels(name, sampler, tmp_path):
 
 @pytest.mark.parametrize("name", SIZES)
 def test_half_storage_reaches_40_db(name, tmp_path):
-    sampler = ("pndm", "PNDMScheduler")
-    expected = (reference(name, sampler[1])[0] * 255).round()
-    error = draw(name, "f16", tmp_path, sampler).astype(np.float64) - expected
+    expected = (reference(name, PNDM[1])[0] * 255).round()
+    error = draw(name, "f16", tmp_path, PNDM).astype(np.float64) - expected
     psnr = 10 * math.log10(255**2 / max((error**2).mean(), 1e-9))
     assert psnr >= 40, f"{psnr:.1f} dB"
 

@@ -17,7 +17,7 @@ import pytest
 from diffusion.fake_networks import Letters, OtherDevice
 from diffusion.sampler_helpers import SD15
 from diffusion.test_pipeline_shapes import PIXELS, PLACE, controlnet, golden, network, picture_guided, pipeline
-from family_files import TINY
+from family_files import SMALL, TINY
 from reference.philox import Cuda, turned
 from reference.player import Noise, Player, Tokenizer
 from reference.target import target_of
@@ -138,14 +138,14 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                 open_checkpoint(None, family="demo"), folder / "demo.ondevice", Recipe(), sizes=[SIZES["demo"]]
             )
         family, _, chunks = name.partition("_")
-        tiny = random_checkpoint_from_configs(**TINY[family], seed=5, family=family)
+        tiny = random_checkpoint_from_configs(**(TINY | SMALL)[family], seed=5, family=family)
         recipe = Recipe(chunks=int(chunks or 1))
         return compile_bundle(tiny, folder / f"{name}.ondevice", recipe, sizes=[SIZES[name]])
 
     return bundle
 
 
-SIZES = {"demo": (64, 72), "sd21": (24, 16), "sdxl": (16, 24), "sdxl_3": (16, 24)}
+SIZES = {"demo": (64, 72), "sd21": (24, 16), "sdxl": (16, 24), "sdxl_3": (16, 24), "sdxs": (16, 16), "ssd-1b": (24, 16)}
 PICTURE = np.random.default_rng(5).integers(0, 256, (90, 70, 3), np.uint8)
 NEGATIVE = {"negative_prompt": "a dog, DOGS"}
 WAYS: list[tuple[str, dict[str, Any]]] = [
@@ -167,6 +167,8 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("demo", {"prompt": "a (red:0.6) (cat:1.4)", "emphasis": "compel", "negative_prompt": "(dogs:0.2)"}),
     ("sdxl_3", {"prompt": "cats, " * 50 + "(red:1.5) BREAK end", "emphasis": "mean", "long": "fit"}),
     ("sdxl_3", NEGATIVE | {"prompt": "a cat BREAK (dog:0.5) AND cats", "emphasis": "compel", "long": "chunk"}),
+    ("sdxs", {"sampler": "euler", "num_inference_steps": 1, "guidance_scale": 0.0}),
+    ("ssd-1b", NEGATIVE),
 ]
 
 
