@@ -126,10 +126,10 @@ def test_masks_are_as_the_page_says(call):
 
 
 def test_what_cannot_be_prepared_is_refused(tool):
-    done = tool("check_numbers", "clip_vision", 1, 1, 8, 8, input=b"123", text=False)
-    assert done.returncode == 9 and b"pictures prepared by clip_vision, which this version does not do" in done.stderr
     done = tool("check_numbers", "fit", 0, 0, 8, 8, input=b"", text=False)
     assert done.returncode == 2 and b"cannot be resized (got 0 x 0, to be 8 x 8)" in done.stderr
+    done = tool("check_numbers", "clip_vision", 0, 1, 8, 8, input=b"", text=False)
+    assert done.returncode == 2 and b"cannot be prepared (got 0 x 1, expected 1 x 1 to" in done.stderr
 
 
 def test_pixels_are_rounded_as_python_does(call):

@@ -81,12 +81,12 @@ bool Session::put(Bytes data, Dtype dtype, const Shape& shape, DeviceValue& out,
   return true;
 }
 
-bool Session::part(const DeviceValue& value, u32 index, u32 parts, DeviceValue& out, Error& error) {
+bool Session::part(const DeviceValue& value, u32 first, u32 count, DeviceValue& out, Error& error) {
   out = {{}, value.dtype, value.shape};
-  OD_HOLDS(index < parts && out.shape.dims[0] % parts == 0);
-  out.shape.dims[0] /= parts;
+  OD_HOLDS(count && first + count <= out.shape.dims[0]);
+  out.shape.dims[0] = count;
   const u64 bytes = out.shape.count() * bytes_of(out.dtype);
-  OD_HOLDS((index + 1) * bytes <= value.buffer.bytes);
+  OD_HOLDS(bytes / count * (first + count) <= value.buffer.bytes);
   if (!allocate(bytes, out.buffer, error)) return false;
   value_bytes_ += bytes;
   return true;
@@ -208,9 +208,9 @@ void draw(Bundle& bundle, const Json& wanted, Bytes whole) {
     Drawn drawn;
     error = Error();
     if (!drawing.draw(request, watch, drawn, error)) return check_error(error);
-    OD_HOLDS(drawn.width && drawn.height && drawn.pixels.size() == size_t(3) * drawn.width * drawn.height);
+    OD_HOLDS(drawn.width && drawn.height && drawn.pixels.size() == size_t(3) * drawn.width * drawn.height * drawn.frames);
     List<u8> file;
-    OD_HOLDS(encode_drawn(drawn, file, error));
+    OD_HOLDS(encode_drawn(drawn, drawn.frames - 1, file, error));
   }
   remember(whole);
 }

@@ -143,7 +143,7 @@ int32_t od_draw(od_player* player, const od_request* request, const od_watch* wa
   Error failure;
   od::Drawn& drawn = player->drawn;
   if (!player->player.draw(asked.request, own, drawn, failure)) return told(failure, error);
-  if (!od::encode_drawn(drawn, player->png, failure)) return told(failure, error);
+  if (!od::encode_drawn(drawn, 0, player->png, failure)) return told(failure, error);
   if (result) {
     const od::Session& session = player->player.session();
     *result = {drawn.pixels.begin(),

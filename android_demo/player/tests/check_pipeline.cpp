@@ -115,7 +115,17 @@ struct Printer {
     close("]");
     close("}");
   }
-  void role(const od::Role& value) {
+  void below(od::i32 name, double limit) {
+    key("below");
+    if (name == od::kNone) return named(pipeline.numbers, name);
+    open("{");
+    key("number");
+    named(pipeline.numbers, name);
+    key("limit");
+    number(limit);
+    close("}");
+  }
+  void role(const od::Role& value, od::i32 below_name = od::kNone, double limit = 0) {
     open("{");
     key("component");
     named(manifest.components, static_cast<od::i32>(value.component));
@@ -135,10 +145,11 @@ struct Printer {
       named(pipeline.values, one.value);
     }
     close("}");
+    below(below_name, limit);
     close("}");
   }
   void step(const od::Step& value) {
-    if (value.kind == od::Step::Kind::run) return role(value.role);
+    if (value.kind == od::Step::Kind::run) return role(value.role, value.below, value.limit);
     open("{");
     if (value.kind == od::Step::Kind::sample) {
       key("moments");
@@ -149,6 +160,7 @@ struct Printer {
       boolean(value.scaled);
       key("keep");
       named(pipeline.values, value.keep);
+      below(value.below, value.limit);
     }
     close("}");
   }
@@ -287,7 +299,29 @@ struct Printer {
       close("]");
     }
     close("]");
+    key("mask");
+    if (pipeline.latents.mask == od::kNone) {
+      named(pipeline.pictures, od::kNone);
+    } else {
+      open("{");
+      key("picture");
+      named(pipeline.pictures, pipeline.latents.mask);
+      key("strength");
+      number(pipeline.latents.mask_strength);
+      close("}");
+    }
     close("}");
+    key("outside");
+    if (pipeline.outside.picture == od::kNone) {
+      named(pipeline.pictures, od::kNone);
+    } else {
+      open("{");
+      key("picture");
+      named(pipeline.pictures, pipeline.outside.picture);
+      key("mask");
+      named(pipeline.pictures, pipeline.outside.mask);
+      close("}");
+    }
     key("sampler");
     text(pipeline.sampler);
     key("steps");

@@ -11,6 +11,7 @@ namespace od {
 struct Manifest;
 
 constexpr i32 kNone = -1;
+constexpr size_t kMaxFeeds = 64;  // ports of a role, as many that are fed as that are kept
 
 // How often a value changes, from never to always.
 enum class Rate : u8 { bundle, picture, text, call };
@@ -42,7 +43,7 @@ struct Given {
   Text name;
   Prepare prepare;
   bool optional;
-  i32 of[2] = {kNone, kNone};  // pictures
+  i32 of[2] = {kNone, kNone};  // pictures that it is made of: one and its mask, or one alone; none: it is given itself
 };
 
 // A value's name, and how often it changes. Value 0 is `latents`, value 1 `timestep`.
@@ -89,6 +90,8 @@ struct Step {
   Role role;                          // run
   i32 moments = kNone, keep = kNone;  // sample: values
   bool draw = false, scaled = false;
+  i32 below = kNone;  // of a role or sample: it is done where this number is below the limit
+  double limit = 0;
 };
 
 struct Pass {
@@ -120,6 +123,13 @@ struct Latents {
   double scaling, shift;
   i32 frames = kNone, begin = kNone, strength = kNone;  // number, value, number
   Span<double> preview;  // [channels + 1, 3]: factors of each channel, then constants; empty: not known
+  i32 mask = kNone;      // picture: where it is given, a part of a picture is drawn anew
+  double mask_strength = 0;
+};
+
+// Pixels outside of `mask` are those of `picture`; kNone: neither is there.
+struct Outside {
+  i32 picture = kNone, mask = kNone;
 };
 
 struct Pipeline {
@@ -130,6 +140,7 @@ struct Pipeline {
   Span<Given> pictures;
   Span<ValueEntry> values;
   Latents latents;
+  Outside outside;
   Text sampler;
   u32 steps;
   Span<Step> before;

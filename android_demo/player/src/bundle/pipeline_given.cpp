@@ -50,6 +50,7 @@ bool PipelineReader::read_numbers(const Json& value) {
     if (!read_number(value.members[i], numbers.key(name), number)) return false;
     if (!numbers_.add(name, index)) return no_memory();
     if (number.has_default && (!plain_.add(name, index) || !amounts_.add(name, index))) return no_memory();
+    if (number.has_default && number.window_from == kNone && !steady_.add(name, index)) return no_memory();
   }
   return true;
 }
@@ -97,6 +98,7 @@ bool PipelineReader::read_pictures(const Json& value) {
   if (!check_.table(value, kMaxGiven, pictures) || !pool_.array(out_.pictures, value.members.count, check_.error())) {
     return false;
   }
+  Names themselves;  // pictures that are made of no others
   for (size_t i = 0; i < value.members.count; ++i) {
     const Member& row = value.members[i];
     const Place at = pictures.key(row.key), of = at.field("of");
@@ -113,14 +115,16 @@ bool PipelineReader::read_pictures(const Json& value) {
     if (others && !check_.array(*others, 0, 2, of)) return false;
     const size_t count = others ? others->list.count : 0;
     for (size_t j = 0; j < count; ++j) {
-      if (!pictures_.choose(check_, others->list[j], of.item(j), given.of[j])) return false;
+      if (!themselves.choose(check_, others->list[j], of.item(j), given.of[j])) return false;
       given.optional = given.optional || out_.pictures[given.of[j]].optional;
     }
-    if ((given.prepare == Prepare::masked) != (count == 2) || count == 1) {
-      return check_.fail(of, "is wrong (expected a picture and its mask for masked, and nothing else)");
+    if ((given.prepare == Prepare::masked) != (count == 2)) {
+      return check_.fail(
+          of, "is wrong (expected a picture and its mask for masked, and for other words at most one picture)");
     }
     if (!given.optional && !check_.flag(row.value, "optional", at, given.optional)) return false;
     if (!pictures_.add(row.key, static_cast<i32>(i))) return no_memory();
+    if (!count && !themselves.add(row.key, static_cast<i32>(i))) return no_memory();
   }
   return true;
 }
@@ -131,18 +135,49 @@ bool PipelineReader::read_latents(const Json& value) {
   out = {};
   const Json* rows[4];
   if (!check_.record(value, {"channels", "scale", "scaling", "shift"}, rows, at)) return false;
+  const Json* mask = value.find("mask");
   const Json *frames = given(value, "frames"), *begin = given(value, "begin"), *strength = given(value, "strength");
   if (begin && !picture_value(*begin, at.field("begin"), out.begin)) return false;
   if (!begin != !strength) {
     return check_.fail(at.field(begin ? "begin" : "strength"),
                        "is there alone (expected begin and strength, or neither)");
   }
-  return (!frames || numbers_.choose(check_, *frames, at.field("frames"), out.frames)) &&
-         (!strength || numbers_.choose(check_, *strength, at.field("strength"), out.strength)) &&
+  return (!frames || steady_.choose(check_, *frames, at.field("frames"), out.frames)) &&
+         (!strength || steady_.choose(check_, *strength, at.field("strength"), out.strength)) &&
          check_.integer(*rows[0], 1, 64, at.field("channels"), out.channels) &&
          check_.integer(*rows[1], 1, 64, at.field("scale"), out.scale) &&
          check_.number(*rows[2], 1e-9, 1e9, at.field("scaling"), out.scaling) &&
-         check_.number(*rows[3], -1e9, 1e9, at.field("shift"), out.shift) && read_preview(value.find("preview"), at);
+         check_.number(*rows[3], -1e9, 1e9, at.field("shift"), out.shift) && read_preview(value.find("preview"), at) &&
+         (!mask || read_mask(*mask, at.field("mask")));
+}
+
+// Where a part of a picture is drawn anew.
+bool PipelineReader::read_mask(const Json& value, const Place& at) {
+  Latents& out = out_.latents;
+  const Json* rows[2];
+  if (!check_.record(value, {"picture", "strength"}, rows, at)) return false;
+  if (out.begin == kNone) return check_.fail(at, "is there alone (expected begin and strength beside it)");
+  return prepared(*rows[0], Prepare::mask, at.field("picture"), out.mask) &&
+         check_.number(*rows[1], 0, 1, at.field("strength"), out.mask_strength);
+}
+
+// Whose pixels the result has outside of which mask.
+bool PipelineReader::read_outside(const Json* value, const Place& at) {
+  const Json* rows[2];
+  if (!value) return true;
+  if (!check_.record(*value, {"picture", "mask"}, rows, at)) return false;
+  if (out_.frames) return check_.fail(at, "is there, and frames are given (expected a picture)");
+  return prepared(*rows[0], Prepare::fit, at.field("picture"), out_.outside.picture) &&
+         prepared(*rows[1], Prepare::mask, at.field("mask"), out_.outside.mask);
+}
+
+bool PipelineReader::prepared(const Json& value, Prepare how, const Place& at, i32& out) const {
+  Names known;
+  for (size_t i = 0; i < out_.pictures.count; ++i) {
+    const Given& given = out_.pictures[i];
+    if (given.prepare == how && !known.add(given.name, static_cast<i32>(i))) return no_memory();
+  }
+  return known.choose(check_, value, at, out);
 }
 
 bool PipelineReader::read_preview(const Json* value, const Place& latents) {

@@ -62,9 +62,16 @@ class Ports {
     if (!same_names("inputs", plan_.inputs, role.feeds) || !same_names("outputs", plan_.outputs, role.keeps)) {
       return false;
     }
+    const u32 tokens = plan_.sizes.get("tokens");
+    if (tokens && !check_tokens(tokens)) return false;
     for (const Feed& feed : role.feeds) {
       const Operand& operand = plan_.operands[plan_.input(feed.port)];
       Type expected;
+      const u32 length = tokens && feed.kind == Feed::Kind::value ? length_of(feed.index) : 0;
+      if (length) {
+        if (!check_joined(operand, feed.index, length, tokens)) return false;
+        continue;
+      }
       const bool per_pass = feed.kind != Feed::Kind::value || feed.index != kTimestep;
       if (fed(feed, expected) ? !same("inputs", operand, expected, per_pass) : !learn("inputs", operand, feed.index)) {
         return false;
@@ -114,6 +121,63 @@ class Ports {
   }
 
  private:
+  template <class Visit>
+  void each_role(Visit visit) const {
+    for (const Step& step : spec_.before) {
+      if (step.kind == Step::Kind::run) visit(step.role);
+    }
+    for (const Loop& loop : spec_.denoise) {
+      for (const Role& role : loop.roles) visit(role);
+    }
+    for (const Role& role : spec_.after) visit(role);
+  }
+
+  // Of a value that is made of a text's tokens: how many an encoder takes at once; 0 of any other.
+  u32 length_of(i32 value) const {
+    u32 length = 0;
+    each_role([&](const Role& role) {
+      for (const Feed& feed : role.feeds) {
+        for (const Keep& keep : role.keeps) {
+          if (feed.kind == Feed::Kind::tokens && keep.value == value) length = manifest_.tokenizers[feed.index].length;
+        }
+      }
+    });
+    return length;
+  }
+
+  bool check_tokens(u32 tokens) const {
+    u32 longest = 0;
+    bool whole = true;
+    for (i32 value = 0; value < static_cast<i32>(spec_.values.count); ++value) {
+      const u32 length = length_of(value);
+      longest = max(longest, length);
+      whole = whole && (!length || tokens % length == 0);
+    }
+    const Place sizes("sizes");
+    return whole || check_.fail(sizes.key("tokens"), "is %u (expected a multiple of %u)", tokens, longest);
+  }
+
+  // Of a plan for texts of several chunks: what is [1, length, width] of one chunk has all `tokens` of the plan; what
+  // has another shape is that of the first chunk.
+  bool check_joined(const Operand& operand, i32 value, u32 length, u32 tokens) {
+    const auto is_states = [](const Shape& shape, u32 rows) {
+      return shape.rank == 3 && shape.dims[0] == 1 && shape.dims[1] == rows;
+    };
+    Type expected;
+    if (!seen_type(value, true, expected)) {
+      if (!learn("inputs", operand, value)) return false;
+      Seen::Row& row = seen_.rows.back();
+      if (is_states(row.shape, tokens)) row.shape.dims[1] = length;
+      row.sizes = {};
+      for (u32 i = 0; i < plan_.sizes.count; ++i) {
+        if (plan_.sizes.names[i] != "tokens") row.sizes.set(plan_.sizes.names[i], plan_.sizes.values[i]);
+      }
+      seen_type(value, true, expected);
+    }
+    if (expected.rank == 3 && expected.dims[0] == 1 && expected.dims[1] == length) expected.dims[1] = tokens;
+    return same("inputs", operand, expected, true);
+  }
+
   bool check_later_input(const Operand& operand) const {
     Text of;
     bool mean = false;
@@ -220,11 +284,17 @@ class Ports {
       out = {Dtype::f32, 4, {1, value == step.moments ? 2 * channels : channels, height_, width_}};
       return true;
     }
+    return seen_type(value, false, out);
+  }
+
+  // What a plan that was read says of a value, at sizes that both have; of any number of tokens where `any_tokens`.
+  bool seen_type(i32 value, bool any_tokens, Type& out) const {
     for (const Seen::Row& row : seen_.rows) {
       bool alike = row.value == value;
       for (u32 i = 0; alike && i < row.sizes.count; ++i) {
         const Text name = row.sizes.names[i];
-        alike = name == "batch" || plan_.sizes.get(name, row.sizes.values[i]) == row.sizes.values[i];
+        alike = name == "batch" || (any_tokens && name == "tokens") ||
+                plan_.sizes.get(name, row.sizes.values[i]) == row.sizes.values[i];
       }
       if (!alike) continue;
       out = {row.dtype, row.shape.rank, {}};
@@ -257,7 +327,8 @@ bool check_ports(const Plan& plan, Text file, const Manifest& manifest, Seen& se
   if (!manifest.draws) return true;
   const Pipeline& spec = manifest.pipeline;
   const Text of_stage[] = {"batch", "height", "width", "stage", "rows"};
-  const Text of_run[] = {"batch", "height", "width", "frames"};  // that a pipeline asks for; a plan has some of them
+  const Text of_run[] = {"batch", "height", "width", "frames",
+                         "tokens"};  // that a pipeline asks for; a plan has some of them
   Ports ports(plan, file, manifest, seen, error);
   if (plan.sizes.count == 5 && known(plan.sizes, {of_stage, 5})) {
     for (const Role& role : spec.after) {
@@ -265,7 +336,7 @@ bool check_ports(const Plan& plan, Text file, const Manifest& manifest, Seen& se
     }
     return true;
   }
-  if (!known(plan.sizes, {of_run, 4})) return true;
+  if (!known(plan.sizes, {of_run, 5})) return true;
   const auto check = [&](const Role& role) { return role.component != plan.component || ports.check_run(role); };
   for (const Step& step : spec.before) {
     if (step.kind == Step::Kind::run && !check(step.role)) return false;

@@ -218,13 +218,13 @@ bool Session::put(Bytes data, Dtype dtype, const Shape& shape, DeviceValue& out,
   return false;
 }
 
-bool Session::part(const DeviceValue& value, u32 index, u32 parts, DeviceValue& out, Error& error) {
+bool Session::part(const DeviceValue& value, u32 first, u32 count, DeviceValue& out, Error& error) {
   out = {{}, value.dtype, value.shape};
-  out.shape.dims[0] /= parts;
-  const u64 bytes = out.shape.count() * bytes_of(out.dtype);
+  out.shape.dims[0] = count;
+  const u64 bytes = out.shape.count() * bytes_of(out.dtype), row = bytes / count;
   if (!device_.allocate(bytes, "a value", out.buffer, error)) return false;
   value_bytes_ += bytes;
-  if (device_.copy(value.buffer, out.buffer, bytes, 0, error, index * bytes)) return true;
+  if (device_.copy(value.buffer, out.buffer, bytes, 0, error, first * row)) return true;
   drop(out);
   return false;
 }

@@ -57,8 +57,8 @@ class Session {
 
   // A value of the host's bytes. Code::device.
   bool put(Bytes data, Dtype dtype, const Shape& shape, DeviceValue& out, Error& error);
-  // A copy of part `index` of `parts` equal ones along the first dimension.
-  bool part(const DeviceValue& value, u32 index, u32 parts, DeviceValue& out, Error& error);
+  // A copy of `count` rows of the first dimension, from row `first` on.
+  bool part(const DeviceValue& value, u32 first, u32 count, DeviceValue& out, Error& error);
   bool read(const DeviceValue& value, Span<u8> out, Error& error);
   void drop(DeviceValue& value);
 

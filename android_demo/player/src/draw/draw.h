@@ -6,6 +6,7 @@
 #include "bundle/bundle.h"
 #include "device/session.h"
 #include "draw/numbers.h"
+#include "draw/texts.h"
 #include "picture/prepare.h"
 #include "picture/sampler.h"
 #include "text/tokenizer.h"
@@ -28,6 +29,8 @@ struct Request {
   Span<const NamedNumber> numbers;  // "guidance_scale", "strength", and others that the pipeline has
   u32 steps = 0;                    // 0: the bundle's
   Text sampler;                     // empty: the bundle's
+  Emphasis emphasis = Emphasis::none;
+  Long long_texts = Long::truncate;
   i64 seed = 0;
   u32 width = 0, height = 0;  // pixels; 0: the bundle's first
   Span<const float> latents;  // the noise to begin with instead of the seed's; empty: none
@@ -53,16 +56,16 @@ struct Watch {
 };
 
 struct Drawn {
-  List<u8> pixels;  // uint8 [height, width, 3]
-  u32 width = 0, height = 0;
+  List<u8> pixels;  // uint8 [frames, height, width, 3]
+  u32 width = 0, height = 0, frames = 1;
   List<float> latents;  // the final ones
   // `parameters` and `ondevice`, the texts of the picture's file as the Python package writes them.
   List<char> parameters, ondevice;
   double seconds_to_first_step = 0, seconds_of_steps = 0, seconds_of_decoder = 0;
 };
 
-// The picture's file, a PNG with its parameters inside.
-bool encode_drawn(const Drawn& drawn, List<u8>& out, Error& error);
+// The file of a picture, or of one frame: a PNG with its parameters inside.
+bool encode_drawn(const Drawn& drawn, u32 frame, List<u8>& out, Error& error);
 
 class Drawing {
  public:

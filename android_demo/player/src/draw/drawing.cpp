@@ -3,31 +3,12 @@
 #include "picture/png.h"
 
 namespace od {
-namespace {
-
-bool refuse(Error& error, Text bundle, const char* what, Text name = {}) {
-  return fail(error, Code::bundle, bundle, "install a newer player",
-              "its pipeline asks for %s%.*s, which this version does not do.", what, OD_TEXT(name));
-}
-
-// Refuse words of docs/pipeline.md that are not here yet.
-bool check_supported(const Pipeline& pipeline, Text bundle, Error& error) {
-  for (const Given& given : pipeline.pictures) {
-    if (!can_prepare(given.prepare)) return refuse(error, bundle, "another way to prepare the picture ", given.name);
-  }
-  if (pipeline.frames) return refuse(error, bundle, "frames");
-  for (const Number& number : pipeline.numbers) {
-    if (number.ramp_from != kNone) return refuse(error, bundle, "a number per frame, ", number.name);
-  }
-  return true;
-}
-
-}  // namespace
-
-bool encode_drawn(const Drawn& drawn, List<u8>& out, Error& error) {
+bool encode_drawn(const Drawn& drawn, u32 frame, List<u8>& out, Error& error) {
   const PngText texts[] = {{"parameters", {drawn.parameters.begin(), drawn.parameters.size()}},
                            {"ondevice", {drawn.ondevice.begin(), drawn.ondevice.size()}}};
-  return encode_png(drawn.pixels.span(), drawn.width, drawn.height, {texts, 2}, out, error);
+  const size_t count = size_t(3) * drawn.width * drawn.height;
+  return encode_png(drawn.pixels.span().slice(frame * count, (frame + 1) * count), drawn.width, drawn.height,
+                    {texts, 2}, out, error);
 }
 
 Drawing::~Drawing() { close(); }
@@ -46,7 +27,6 @@ bool Drawing::open(Bundle& bundle, Session& session, Error& error) {
     return fail(error, Code::bundle, bundle.name(), "convert a whole checkpoint",
                 "it holds plans, and no pipeline that draws with them.");
   }
-  if (!check_supported(manifest.pipeline, bundle.name(), error)) return false;
   for (const TokenizerEntry& entry : manifest.tokenizers) {
     auto* tokenizer = construct<Tokenizer>();
     if (!tokenizer || !tokenizers_.push(tokenizer)) {

@@ -22,11 +22,11 @@ bool Feeds::zeros(const Operand& port, u32 passes, Part& out, Error& error) {
   return hold({nullptr, static_cast<size_t>(port.bytes / passes)}, out.host, error);
 }
 
-bool Feeds::slice(const DeviceValue& value, u32 index, u32 parts, Part& out, Error& error) {
+bool Feeds::slice(const DeviceValue& value, u32 first, u32 count, Part& out, Error& error) {
   auto* part = pool_.one<DeviceValue>();
   if (!part || !put_.push(part)) return Pool::no_memory(error, sizeof(DeviceValue));
   out.device = part;
-  return session_.part(value, index, parts, *part, error);
+  return session_.part(value, first, count, *part, error);
 }
 
 bool Feeds::add(Text port, Span<const Part> parts, Error& error) {

@@ -24,8 +24,8 @@ class Feeds {
   bool hold(Bytes data, Bytes& out, Error& error);
   // Zeros of one pass's part of a port, of `passes` that the plan takes.
   bool zeros(const Operand& port, u32 passes, Part& out, Error& error);
-  // Part `index` of `parts` equal ones of a value on the device.
-  bool slice(const DeviceValue& value, u32 index, u32 parts, Part& out, Error& error);
+  // `count` rows of the first dimension of a value on the device, from row `first` on.
+  bool slice(const DeviceValue& value, u32 first, u32 count, Part& out, Error& error);
   // A port gets the parts one after another along the first dimension. Host parts become one; where some are on the
   // device, all do.
   bool add(Text port, Span<const Part> parts, Error& error);

@@ -22,7 +22,7 @@ double deviation(Span<const float> values) {
 }  // namespace
 
 Span<Pass> passes_in_use(const Loop& loop, const Numbers& numbers) {
-  if (!loop.guided || numbers[loop.guided_number] > loop.guided_above) return loop.passes;
+  if (!loop.guided || numbers.largest(loop.guided_number) > loop.guided_above) return loop.passes;
   return loop.passes.slice(loop.guided_alone, loop.guided_alone + 1);
 }
 
@@ -33,19 +33,44 @@ bool is_guided(const Pipeline& pipeline, const Numbers& numbers) {
   return false;
 }
 
-void combine(const Loop& loop, const Numbers& numbers, Span<float> outputs, size_t count, Span<float> scratch) {
-  if (outputs.count != loop.passes.count * count) return;  // one pass that runs alone is the prediction
-  const auto pass = [&](u32 index) { return outputs.slice(index * count, (index + 1) * count); };
-  memcpy(scratch.data, pass(loop.first).data, count * sizeof(float));
-  for (const Add& add : loop.add) {
-    const auto number = static_cast<float>(numbers[add.number]);
-    const Span<float> plus = pass(add.plus), minus = pass(add.minus);
-    for (size_t i = 0; i < count; ++i) scratch[i] = scratch[i] + number * (plus[i] - minus[i]);
-  }
+void combine(const Loop& loop, const Numbers& numbers, Span<const Spoken> runs, Span<float> outputs, size_t count,
+             Span<float> scratch) {
+  if (runs.count < loop.passes.count) return;  // one pass that runs alone is the prediction
+  const auto output = [&](const Spoken& run) { return outputs.slice(run.slot * count, (run.slot + 1) * count); };
+  const auto first = [&](u32 pass) -> const Spoken& {
+    size_t i = 0;
+    while (runs[i].pass != pass) ++i;
+    return runs[i];
+  };
+  // Adds what each part of a pass says beside another pass.
+  const size_t frame = count / numbers.frames();
+  const auto add = [&](Span<float> total, i32 number, u32 plus, u32 minus) {  // kNone: of number 1
+    const Span<float> less = output(first(minus));
+    for (const Spoken& run : runs) {
+      if (run.pass != plus) continue;
+      const Span<float> more = output(run);
+      for (size_t k = 0; k < numbers.frames(); ++k) {
+        const float factor = (number == kNone ? 1.0f : numbers.in_frame(number, static_cast<u32>(k))) * run.weight;
+        for (size_t i = k * frame; i < (k + 1) * frame; ++i) total[i] = total[i] + factor * (more[i] - less[i]);
+      }
+    }
+  };
+  memcpy(scratch.data, output(first(loop.first)).data, count * sizeof(float));
+  for (const Add& one : loop.add) add(scratch, one.number, one.plus, one.minus);
   const float phi = loop.rescale == kNone ? 0.0f : static_cast<float>(numbers[loop.rescale]);
   if (phi != 0 && !loop.add.empty()) {
-    const Span<float> text = pass(loop.add[loop.add.count - 1].plus);
-    const auto ratio = static_cast<float>(deviation({text.data, count}) / deviation({scratch.data, count}));
+    const Add& last = loop.add[loop.add.count - 1];
+    size_t parts = 0;
+    for (const Spoken& run : runs) parts += run.pass == last.plus;
+    Span<float> text = output(first(last.plus));
+    if (parts > 1) {  // of several parts: what they all say
+      const Span<float> base = scratch.slice(count, 2 * count);
+      memcpy(base.data, output(first(last.minus)).data, count * sizeof(float));
+      add(base, kNone, last.plus, last.minus);
+      text = base;
+    }
+    const Span<float> prediction = scratch.slice(0, count);
+    const auto ratio = static_cast<float>(deviation({text.data, count}) / deviation({prediction.data, count}));
     for (size_t i = 0; i < count; ++i) scratch[i] = phi * (scratch[i] * ratio) + (1.0f - phi) * scratch[i];
   }
   memcpy(outputs.data, scratch.data, count * sizeof(float));

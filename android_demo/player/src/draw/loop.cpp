@@ -18,10 +18,9 @@ const Loop* Run::loop_at(double part) const {
 
 bool Run::denoise(Drawn& out, Error& error) {
   const size_t count = start_.size();
-  const float* image = nullptr;
-  if (pipeline_.latents.begin != kNone && values_.at(pipeline_.latents.begin, kNone).made) {
-    image = values_.at(pipeline_.latents.begin, kNone).host.begin();
-  }
+  List<float> clean, mask;
+  if (!find_clean(clean, error) || (is_masked() && !find_mask(mask, error))) return false;
+  const float* image = begins() ? clean.begin() : nullptr;
   Sampling sampling;
   if (!sampling.begin(table_, first_, {start_.begin(), count}, image, error)) return false;
   List<float> draw;
@@ -52,6 +51,7 @@ bool Run::denoise(Drawn& out, Error& error) {
     char where[96];
     snprintf(where, sizeof where, "step %u of %u (timestep %g)", i + 1, calls_, call.timestep);
     if (!check_finite(sample, where, error)) return false;
+    if (!mask.empty()) sampling.put_back(first_ + i, mask.span(), clean.span(), start_.span());
     if (i == 0) {
       first_done = seconds();
       out.seconds_to_first_step = first_done - began_;
@@ -67,6 +67,31 @@ bool Run::denoise(Drawn& out, Error& error) {
   return true;
 }
 
+// The latents of the picture that a run begins from or keeps parts of, for each frame; empty where there is none.
+bool Run::find_clean(List<float>& out, Error& error) {
+  const i32 begin = pipeline_.latents.begin;
+  if (begin == kNone || !values_.at(begin, kNone).made) return true;
+  const List<float>& clean = values_.at(begin, kNone).host;
+  if (!out.resize(start_.size())) return Pool::no_memory(error, start_.size() * sizeof(float));
+  for (size_t i = 0; i < out.size(); ++i) out[i] = clean[i % clean.size()];
+  return true;
+}
+
+// 1 where the picture is drawn anew, for each of the latents.
+bool Run::find_mask(List<float>& out, Error& error) {
+  const u32 scale = pipeline_.latents.scale;
+  const Pixels mask = pictures_[static_cast<size_t>(source_of(pipeline_.latents.mask))];
+  List<float> one;
+  if (table_.noised.empty()) {
+    return fail(error, Code::usage, "sampler", "convert the checkpoint again",
+                "%.*s at %u steps says nothing of masks in this bundle.", OD_TEXT(table_.sampler), table_.steps);
+  }
+  if (!prepare(Prepare::mask, mask, {}, size_.width * scale, size_.height * scale, scale, one, error)) return false;
+  if (!out.resize(start_.size())) return Pool::no_memory(error, start_.size() * sizeof(float));
+  for (size_t i = 0; i < out.size(); ++i) out[i] = one[i % one.size()];
+  return true;
+}
+
 // What the sampler takes as the model's output: all passes at once, or one after another.
 bool Run::predict(u32 call, Error& error) {
   const double part = double(call) / calls_;
@@ -75,26 +100,59 @@ bool Run::predict(u32 call, Error& error) {
     return fail(error, Code::usage, "pipeline", "choose other parts, from 0 to 1",
                 "no part of the pipeline runs at %g of the schedule.", part);
   }
-  const Span<Pass> passes = passes_in_use(*loop, numbers_);
+  List<Spoken> runs;
+  if (!expand(*loop, runs, error)) return false;
   const size_t count = start_.size();
-  if (!prediction_.resize(count * passes.count) || !scratch_.resize(count)) {
-    return Pool::no_memory(error, count * passes.count * sizeof(float));
+  if (!prediction_.resize(count * runs.size()) || !scratch_.resize(2 * count)) {
+    return Pool::no_memory(error, count * runs.size() * sizeof(float));
   }
-  const bool at_once = !way_.split && runs_at_once(bundle_, *loop, static_cast<u32>(passes.count), size_);
-  const size_t step = at_once ? passes.count : 1;
-  for (size_t i = 0; i < passes.count; i += step) {
-    const Span<float> out = prediction_.span().slice(i * count, (i + step) * count);
-    if (!run_passes(*loop, {passes.data + i, step}, out, error)) return false;
+  // Texts of one length run together; each group's outputs lie one after another.
+  List<Spoken> group;
+  size_t slots = 0;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    bool done = false;
+    for (size_t k = 0; k < i; ++k) done = done || runs[k].chunks == runs[i].chunks;
+    if (done) continue;
+    group.clear();
+    for (size_t k = i; k < runs.size(); ++k) {
+      if (runs[k].chunks != runs[i].chunks) continue;
+      runs[k].slot = slots + group.size();
+      if (!group.push(runs[k])) return Pool::no_memory(error, sizeof(Spoken));
+    }
+    Size size = size_;
+    size.chunks = runs[i].chunks;
+    const bool at_once = !way_.split && runs_at_once(bundle_, *loop, static_cast<u32>(group.size()), size);
+    const size_t step = at_once ? group.size() : 1;
+    for (size_t k = 0; k < group.size(); k += step) {
+      const Span<float> out = prediction_.span().slice((slots + k) * count, (slots + k + step) * count);
+      if (!run_passes(*loop, {group.begin() + k, step}, out, error)) return false;
+    }
+    slots += group.size();
   }
-  combine(*loop, numbers_, prediction_.span(), count, scratch_.span());
+  combine(*loop, numbers_, runs.span(), prediction_.span(), count, scratch_.span());
   return true;
 }
 
-bool Run::run_passes(const Loop& loop, Span<const Pass> group, Span<float> out, Error& error) {
+// Each pass in use as one per part of its text.
+bool Run::expand(const Loop& loop, List<Spoken>& out, Error& error) const {
+  const Span<Pass> passes = passes_in_use(loop, numbers_);
+  for (u32 i = 0; i < passes.count; ++i) {
+    const i32 text = passes[i].text;
+    const i32 first = text == kNone ? kNone : texts_.first(text), end = text == kNone ? 0 : texts_.end(text);
+    for (i32 part = first; part < end; ++part) {
+      if (!out.push({i, part, texts_.weight(part), texts_.chunks(part), passes[i].zeros, 0})) {
+        return Pool::no_memory(error, sizeof(Spoken));
+      }
+    }
+  }
+  return true;
+}
+
+bool Run::run_passes(const Loop& loop, Span<const Spoken> group, Span<float> out, Error& error) {
   for (size_t i = 0; i < loop.roles.count; ++i) {
     const Role& role = loop.roles[i];
     const Plan* plan;
-    if (!plan_of(role, static_cast<u32>(group.count), plan, error)) return false;
+    if (!plan_of(role, static_cast<u32>(group.count), group[0].part, plan, error)) return false;
     Feeds feeds(session_);
     if (!feed_passes(role, *plan, group, feeds, error)) return false;
     if (i + 1 == loop.roles.count) {
@@ -110,28 +168,35 @@ bool Run::run_passes(const Loop& loop, Span<const Pass> group, Span<float> out, 
   return true;
 }
 
-bool Run::feed_passes(const Role& role, const Plan& plan, Span<const Pass> group, Feeds& feeds, Error& error) {
+bool Run::feed_passes(const Role& role, const Plan& plan, Span<const Spoken> group, Feeds& feeds, Error& error) {
   const auto passes = static_cast<u32>(group.count);
   for (const Feed& one : role.feeds) {
     List<Part> parts;
     const Operand& port = plan.operands[static_cast<size_t>(plan.input(one.port))];
     const bool value = one.kind == Feed::Kind::value;
-    const auto is_zeros = [&](const Pass& pass) {
+    const auto is_zeros = [&](const Spoken& pass) {
       bool found = false;
       for (const i32 name : pass.zeros) found = found || (value && name == one.index);
       return found;
     };
     bool some_zeros = false;
-    for (const Pass& pass : group) some_zeros = some_zeros || is_zeros(pass);
+    for (const Spoken& pass : group) some_zeros = some_zeros || is_zeros(pass);
     // The timestep is the same in all passes; what a role of this call made is joined already.
     const bool joined =
         value && one.index != kLatents && pipeline_.values[static_cast<size_t>(one.index)].rate == Rate::call;
     const bool whole = joined && (one.index == kTimestep || !some_zeros);
     for (u32 i = 0; i < (whole ? 1 : passes); ++i) {
       Part part;
-      const bool fed = is_zeros(group[i]) ? feeds.zeros(port, whole ? 1 : passes, part, error)
-                       : joined && !whole ? feeds.slice(values_.at(one.index, kNone).device, i, passes, part, error)
-                                          : feed(one, port, passes, group[i].text, feeds, part, error);
+      bool fed;
+      if (is_zeros(group[i])) {
+        fed = feeds.zeros(port, whole ? 1 : passes, part, error);
+      } else if (joined && !whole) {
+        const DeviceValue& made = values_.at(one.index, kNone).device;
+        const u32 rows = made.shape.dims[0] / passes;
+        fed = feeds.slice(made, i * rows, rows, part, error);
+      } else {
+        fed = feed(one, port, passes, group[i].part, feeds, part, error);
+      }
       if (!fed) return false;
       if (!parts.push(part)) return Pool::no_memory(error, sizeof part);
     }
@@ -166,9 +231,10 @@ bool Run::preview(u32 done, Span<const float> sample, Error& error) {
 
 bool Run::show_preview(u32 done, Span<const float> sample, u32 scale, Error& error) {
   const u32 width = size_.width * scale, height = size_.height * scale;
+  const size_t count = size_t(3) * width * height;  // of the first frame
   List<u8> pixels;
-  if (!pixels.resize(sample.count)) return Pool::no_memory(error, sample.count);
-  to_pixels(sample, width, height, pixels.span());
+  if (!pixels.resize(count)) return Pool::no_memory(error, count);
+  to_pixels(sample.slice(0, count), width, height, pixels.span());
   watch_.preview(watch_.user, done, {pixels.begin(), width, height});
   return true;
 }

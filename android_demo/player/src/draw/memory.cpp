@@ -30,8 +30,7 @@ bool begins_from_picture(const Bundle& bundle, u32 component) {
 }
 
 bool in_one_piece(const Bundle& bundle, Size size) {
-  const u32 decoder = decoder_of(bundle).component;
-  return bundle.find(decoder, plan_sizes(bundle, decoder, 1, size)) != nullptr;
+  return chunk_of(bundle, decoder_of(bundle).component, size, ~0u) != 0;
 }
 
 // Adds up what plans of one component at a time take.
@@ -87,13 +86,57 @@ const char* Way::shown(char* out, size_t room) const {
   return out[0] ? out : "all at once";
 }
 
+namespace {
+
+// Of texts' chunks: ids that a text encoder takes at once; 0 where several take different numbers.
+u32 text_length(const Bundle& bundle) {
+  u32 length = 0;
+  for (const TokenizerEntry& entry : bundle.manifest().tokenizers) {
+    if (length && entry.length != length) return 0;
+    length = entry.length;
+  }
+  return length;
+}
+
+}  // namespace
+
+u32 most_chunks(const Bundle& bundle, Size size) {
+  const Manifest& manifest = bundle.manifest();
+  const u32 length = text_length(bundle);
+  const auto reads = [&](u32 component, u32 chunks) {  // or has no plans for several
+    bool several = false;
+    for (const PlanEntry& entry : manifest.plans) {
+      if (entry.component != component || !bundle.served(entry) || !entry.sizes.has("tokens")) continue;
+      if (entry.sizes.get("height", size.height) != size.height || entry.sizes.get("width", size.width) != size.width) {
+        continue;
+      }
+      if (entry.sizes.get("tokens") == chunks * length) return true;
+      several = true;
+    }
+    return !several;
+  };
+  u32 most = 1;
+  for (const PlanEntry& entry : manifest.plans) {
+    const u32 chunks = length ? entry.sizes.get("tokens") / length : 0;
+    bool all = chunks > most;
+    for (u32 component = 0; all && component < manifest.components.count; ++component) all = reads(component, chunks);
+    if (all) most = chunks;
+  }
+  return most;
+}
+
 Sizes plan_sizes(const Bundle& bundle, u32 component, u32 batch, Size size) {
   Sizes found;
   for (const PlanEntry& entry : bundle.manifest().plans) {
     if (entry.component != component || !bundle.served(entry) || entry.sizes.has("stage")) continue;
     for (u32 i = 0; i < entry.sizes.count; ++i) {
       const Text name = entry.sizes.names[i];
-      const u32 value = name == "batch" ? batch : name == "height" ? size.height : name == "width" ? size.width : 0;
+      const u32 value = name == "batch"    ? batch
+                        : name == "height" ? size.height
+                        : name == "width"  ? size.width
+                        : name == "frames" ? max(size.frames, 1u)
+                        : name == "tokens" ? size.chunks * text_length(bundle)
+                                           : 0;
       if (value) found.set(name, value);
     }
     break;
@@ -123,7 +166,7 @@ bool drawable_sizes(const Bundle& bundle, List<Size>& out) {
   out.clear();
   for (const PlanEntry& entry : bundle.manifest().plans) {
     if (entry.component != denoiser_of(bundle).component || !bundle.served(entry)) continue;
-    const Size size = {entry.sizes.get("width"), entry.sizes.get("height")};
+    const Size size = {entry.sizes.get("width"), entry.sizes.get("height"), 1, 0};
     bool known = !size.width || !size.height;
     for (const Size one : out) known = known || alike(one, size);
     if (known) continue;
@@ -145,6 +188,17 @@ bool encodes_pictures(const Bundle& bundle, Size size) {
   return any;
 }
 
+u32 chunk_of(const Bundle& bundle, u32 component, Size size, u32 left) {
+  u32 most = 0;
+  for (const PlanEntry& entry : bundle.manifest().plans) {
+    if (entry.component != component || !bundle.served(entry) || entry.sizes.has("stage")) continue;
+    const u32 frames = entry.sizes.get("frames", 1);
+    size.frames = frames;
+    if (frames <= left && frames > most && entry.sizes == plan_sizes(bundle, component, 1, size)) most = frames;
+  }
+  return most;
+}
+
 bool drawable(const Bundle& bundle, Size size, Way& way, Error& error) {
   if (way.rows || in_one_piece(bundle, size)) return true;
   List<u32> rows;
@@ -160,7 +214,8 @@ bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, bool image
   if (!drawable(bundle, size, out.way, error)) return false;
   const Way way = out.way;
   const u32 scale = pipeline.latents.scale;
-  out.host = u64(3) * 4 * size.height * size.width * scale * scale;
+  const u32 frames = max(size.frames, 1u);
+  out.host = u64(3) * 4 * frames * size.height * size.width * scale * scale;
   Account account(bundle);
   const auto add = [&](const Role& role, u32 batch) {
     if (!account.add(role.component, plan_sizes(bundle, role.component, batch, size), error)) return false;
@@ -182,7 +237,10 @@ bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, bool image
   for (size_t i = 0; i < pipeline.after.count; ++i) {
     const Role& role = pipeline.after[i];
     if (i + 1 < pipeline.after.count || !way.rows) {
-      if (!add(role, 1)) return false;
+      Size chunk = size;
+      if (role.chunks) chunk.frames = chunk_of(bundle, role.component, size, frames);
+      if (!account.add(role.component, plan_sizes(bundle, role.component, 1, chunk), error)) return false;
+      account.next();
       continue;
     }
     List<const Plan*> stages;

@@ -29,18 +29,24 @@ struct Demand {
 
 // A size in latent units, and what is drawn with.
 struct Size {
-  u32 width, height;
+  u32 width = 0, height = 0;
+  u32 chunks = 1;  // of the texts
+  u32 frames = 0;  // 0: of what has none
 };
 
 // The sizes of a component's plan for a batch at a place, with the names that its plans have.
 Sizes plan_sizes(const Bundle& bundle, u32 component, u32 batch, Size size);
+// How many chunks a text may have: what all components that have plans for several can read at a size.
+u32 most_chunks(const Bundle& bundle, Size size);
 // Whether there is a plan of every role of a loop for as many passes.
 bool runs_at_once(const Bundle& bundle, const Loop& loop, u32 passes, Size size);
 // The denoiser's first size. Code::bundle where it has none.
 bool usual_size(const Bundle& bundle, Size& out, Error& error);
-// Every size that can be drawn, each once.
+// Every size that can be drawn, each once, of any number of frames.
 bool drawable_sizes(const Bundle& bundle, List<Size>& out);
 bool encodes_pictures(const Bundle& bundle, Size size);
+// The most frames at a time that a component's plans take of those that are left at a size; 0 where none does.
+u32 chunk_of(const Bundle& bundle, u32 component, Size size, u32 left);
 // The way, with a decoder in bands of the most rows where the bundle has it in no other form.
 bool drawable(const Bundle& bundle, Size size, Way& way, Error& error);
 

@@ -3,15 +3,22 @@
 #include <math.h>
 
 namespace od {
+namespace {
 
-bool Numbers::resolve(const Pipeline& pipeline, Span<const NamedNumber> given, u32 width, u32 height, Error& error) {
+constexpr u32 kMaxFrames = 1 << 16;
+
+}  // namespace
+
+bool Numbers::resolve(const Pipeline& pipeline, Span<const NamedNumber> given, u32 width, u32 height, bool masked,
+                      Error& error) {
   pipeline_ = &pipeline;
   width_ = width;
   height_ = height;
   const size_t count = pipeline.numbers.count;
   if (!chosen_.resize(count) || !now_.resize(count)) return Pool::no_memory(error, count * sizeof(double));
   for (const NamedNumber& one : given) {
-    if (pipeline.number(one.name) == kNone) {
+    const i32 index = pipeline.number(one.name);
+    if (index == kNone || !pipeline.numbers[static_cast<size_t>(index)].has_default) {
       return fail(error, Code::usage, one.name, "leave it out", "this model has no such number.");
     }
     if (!isfinite(one.value)) {
@@ -37,6 +44,7 @@ bool Numbers::resolve(const Pipeline& pipeline, Span<const NamedNumber> given, u
         const i32 other = number.usual.number;
         if (other >= 0 && !settled[static_cast<size_t>(other)]) continue;
         value = other >= 0 ? chosen_[static_cast<size_t>(other)] : of(number.usual);
+        if (masked && static_cast<i32>(i) == pipeline.latents.strength) value = pipeline.latents.mask_strength;
       }
       if (!(value >= number.low && value <= number.high)) {
         return fail(error, Code::usage, number.name, "choose another", "out of range (got %g, expected %g to %g).",
@@ -47,7 +55,26 @@ bool Numbers::resolve(const Pipeline& pipeline, Span<const NamedNumber> given, u
     }
   }
   leave();
-  return true;
+  if (pipeline.latents.frames == kNone) return true;
+  const double frames = (*this)[pipeline.latents.frames];
+  frames_ = frames >= 1 && frames <= kMaxFrames ? static_cast<u32>(frames) : 0;
+  return frames_ == frames ||
+         fail(error, Code::usage, pipeline.numbers[static_cast<size_t>(pipeline.latents.frames)].name, "use 14",
+              "not a number of frames (got %g, expected a whole one).", frames);
+}
+
+float Numbers::in_frame(i32 number, u32 frame) const {
+  const Number& ramp = pipeline_->numbers[static_cast<size_t>(number)];
+  if (ramp.ramp_from == kNone) return static_cast<float>((*this)[number]);
+  const double first = (*this)[ramp.ramp_from], last = (*this)[ramp.ramp_until];
+  const double step = frames_ > 1 ? (last - first) / (frames_ - 1) : 0;
+  return static_cast<float>(first + frame * step);
+}
+
+double Numbers::largest(i32 number) const {
+  const Number& ramp = pipeline_->numbers[static_cast<size_t>(number)];
+  if (ramp.ramp_from == kNone) return (*this)[number];
+  return static_cast<double>(max(in_frame(number, 0), in_frame(number, frames_ - 1)));
 }
 
 void Numbers::leave() {

@@ -16,19 +16,30 @@ constexpr Text kSecond = "ddim";  // what begins from a picture where the usual 
 // Refuse a text, a picture or a number that the pipeline does not know, and what is missing.
 bool Run::check_request(Error& error) {
   const size_t texts = pipeline_.texts.count, pictures = pipeline_.pictures.count;
-  if (!texts_.resize(texts) || !given_.resize(texts) || !pictures_.resize(pictures)) {
+  if (!words_.resize(texts) || !given_.resize(texts) || !pictures_.resize(pictures)) {
     return Pool::no_memory(error, texts * sizeof(Text));
   }
   for (const GivenText& one : request_.texts) {
     const i32 index = pipeline_.text(one.name);
+    if (index == kNone && !one.text.size) continue;  // it says nothing
     if (index == kNone) return fail(error, Code::usage, one.name, "leave it out", "this model takes no such text.");
-    texts_[static_cast<size_t>(index)] = one.text;
+    words_[static_cast<size_t>(index)] = one.text;
     given_[static_cast<size_t>(index)] = true;
   }
   for (const GivenPicture& one : request_.pictures) {
     const i32 index = pipeline_.picture(one.name);
-    if (index == kNone || pipeline_.pictures[static_cast<size_t>(index)].prepare == Prepare::masked) {
-      return fail(error, Code::usage, one.name, "leave it out", "this model begins from no picture of that name.");
+    if (index == kNone || pipeline_.pictures[static_cast<size_t>(index)].of[0] != kNone) {
+      if (one.name == "image") {
+        return fail(error, Code::usage, one.name, "leave it out", "this model begins from no picture.");
+      }
+      char known[400] = "";
+      for (const Given& given : pipeline_.pictures) {
+        if (given.of[0] != kNone) continue;
+        const size_t used = strlen(known);
+        snprintf(known + used, sizeof known - used, "%s%.*s", used ? ", " : "", OD_TEXT(given.name));
+      }
+      return fail(error, Code::usage, one.name, "leave it out", "this model takes no such picture (it takes %s).",
+                  known[0] ? known : "none");
     }
     pictures_[static_cast<size_t>(index)] = one.pixels;
   }
@@ -39,7 +50,7 @@ bool Run::check_request(Error& error) {
     }
   }
   for (size_t i = 0; i < pictures; ++i) {
-    if (!has_picture(static_cast<i32>(i)) && !pipeline_.pictures[i].optional) {
+    if (pipeline_.pictures[i].of[0] == kNone && !pictures_[i].data && !pipeline_.pictures[i].optional) {
       return fail(error, Code::usage, pipeline_.pictures[i].name, "give one",
                   "this model draws nothing without a picture.");
     }
@@ -50,32 +61,65 @@ bool Run::check_request(Error& error) {
   return true;
 }
 
-// Whether a picture was given; of one that is made of two, both.
+// Whether a picture was given, or those that it is made of.
 bool Run::has_picture(i32 index) const {
   const Given& given = pipeline_.pictures[static_cast<size_t>(index)];
-  if (given.prepare == Prepare::masked) return has_picture(given.of[0]) && has_picture(given.of[1]);
-  return pictures_[static_cast<size_t>(index)].data;
+  if (given.of[0] == kNone) return pictures_[static_cast<size_t>(index)].data;
+  return has_picture(given.of[0]) && (given.of[1] == kNone || has_picture(given.of[1]));
 }
 
-// Whether the value that a run may begin from will be made: what it is made of is there.
-bool Run::begins() const {
-  const i32 begin = pipeline_.latents.begin;
-  List<bool> made;
-  if (begin == kNone || !made.resize(pipeline_.values.count)) return false;
+// The picture that another is made of; of a masked one, that with the pixels.
+i32 Run::source_of(i32 index) const {
+  const i32 of = pipeline_.pictures[static_cast<size_t>(index)].of[0];
+  return of == kNone ? index : of;
+}
+
+// Which values will be made with the pictures and numbers that were given.
+bool Run::find_made(Error& error) {
+  if (!made_.resize(pipeline_.values.count)) return Pool::no_memory(error, pipeline_.values.count);
+  made_[kLatents] = made_[kTimestep] = true;
   for (const Step& step : pipeline_.before) {
-    if (step.kind == Step::Kind::sample) made[static_cast<size_t>(step.keep)] = made[static_cast<size_t>(step.moments)];
-    if (step.kind != Step::Kind::run) continue;
-    bool runs = true;
-    for (const Feed& feed : step.role.feeds) {
-      const bool missing = feed.kind == Feed::Kind::picture ? !has_picture(feed.index)
-                           : feed.kind == Feed::Kind::value && !feed.absent_zeros && feed.index > kTimestep
-                               ? !made[static_cast<size_t>(feed.index)]
-                               : false;
-      runs = runs && !missing;
-    }
-    for (const Keep& keep : step.role.keeps) made[static_cast<size_t>(keep.value)] = runs;
+    if (!does(step)) continue;
+    if (step.kind == Step::Kind::sample) made_[static_cast<size_t>(step.keep)] = true;
+    if (step.kind == Step::Kind::run) will_make(step.role);
   }
-  return made[static_cast<size_t>(begin)];
+  return true;
+}
+
+void Run::will_make(const Role& role) {
+  for (const Keep& keep : role.keeps) made_[static_cast<size_t>(keep.value)] = true;
+}
+
+// Whether a step before the loop is done.
+bool Run::does(const Step& step) const {
+  if (step.below != kNone && !(numbers_[step.below] < step.limit)) return false;
+  if (step.kind == Step::Kind::sample) return made_[static_cast<size_t>(step.moments)];
+  return step.kind == Step::Kind::noise || runs(step.role);
+}
+
+// Whether what a role needs is there: where a picture was not given, what reads it does not run.
+bool Run::runs(const Role& role) const {
+  for (const Feed& feed : role.feeds) {
+    if (feed.kind == Feed::Kind::picture && !has_picture(feed.index)) return false;
+    if (feed.kind == Feed::Kind::value && !feed.absent_zeros && !made_[static_cast<size_t>(feed.index)]) return false;
+  }
+  return true;
+}
+
+// Whether a run begins from a picture, and whether a part of it alone is drawn anew.
+bool Run::begins() const {
+  const Latents& latents = pipeline_.latents;
+  if (latents.begin == kNone || !made_[static_cast<size_t>(latents.begin)]) return false;
+  return !(is_masked() && numbers_[latents.strength] >= 1);  // the mask alone keeps what is kept of it
+}
+
+bool Run::is_masked() const { return pipeline_.latents.mask != kNone && has_picture(pipeline_.latents.mask); }
+
+bool Run::check_mask(Error& error) const {
+  if (!is_masked() || made_[static_cast<size_t>(pipeline_.latents.begin)]) return true;
+  return fail(error, Code::usage, pipeline_.pictures[static_cast<size_t>(pipeline_.latents.mask)].name,
+              "give the picture, too, or leave the mask out",
+              "a mask says which part of a picture is drawn anew, and no picture was given.");
 }
 
 // Pixels, each a multiple of the latents' scale: as asked, else the picture's own where the bundle has it, else the
@@ -83,9 +127,11 @@ bool Run::begins() const {
 bool Run::choose_size(Error& error) {
   const u32 scale = pipeline_.latents.scale;
   if (!usual_size(bundle_, size_, error)) return false;
-  for (const GivenPicture& one : request_.pictures) {
-    const Size own = {one.pixels.width / scale, one.pixels.height / scale};
+  for (const Pixels& one : pictures_) {  // the first that was given counts
+    if (!one.data) continue;
+    const Size own = {one.width / scale, one.height / scale, 1, 0};
     if (own.width && own.height && encodes_pictures(bundle_, own)) size_ = own;
+    break;
   }
   const u32 asked[] = {request_.width, request_.height};
   for (int side = 0; side < 2; ++side) {
@@ -105,7 +151,6 @@ bool Run::choose_size(Error& error) {
   for (const Size& one : have) {
     if (one.width == size_.width && one.height == size_.height) {
       latents_.rank = 4;
-      latents_.dims[0] = 1;
       latents_.dims[1] = pipeline_.latents.channels;
       latents_.dims[2] = size_.height;
       latents_.dims[3] = size_.width;
@@ -119,6 +164,25 @@ bool Run::choose_size(Error& error) {
            size_.height * scale);
   return fail(error, Code::usage, "size", fix, "the bundle does not have %ux%u (it has %s).", size_.width * scale,
               size_.height * scale, list);
+}
+
+// As many as the number says, for which there must be plans.
+bool Run::choose_frames(Error& error) {
+  latents_.dims[0] = numbers_.frames();
+  if (pipeline_.latents.frames == kNone) return true;
+  size_.frames = numbers_.frames();
+  const Loop& loop = pipeline_.denoise[0];
+  const u32 denoiser = loop.roles[loop.roles.count - 1].component;
+  char have[200] = "";
+  for (const PlanEntry& entry : bundle_.manifest().plans) {
+    if (entry.component != denoiser || !bundle_.served(entry)) continue;
+    const u32 frames = entry.sizes.get("frames", 1);
+    if (frames == size_.frames) return true;
+    const size_t used = strlen(have);
+    if (used < sizeof have / 2) snprintf(have + used, sizeof have - used, "%s%u", used ? ", " : "", frames);
+  }
+  return fail(error, Code::usage, pipeline_.numbers[static_cast<size_t>(pipeline_.latents.frames)].name,
+              "use another number", "the bundle has no plans of so many (got %u, it has %s).", size_.frames, have);
 }
 
 bool Run::choose_table(Error& error) {
@@ -163,11 +227,44 @@ bool Run::choose_table(Error& error) {
   }
 }
 
+// Each text that a pass of the loop uses, in the order of passes.
+bool Run::texts_in_use(List<i32>& out, Error& error) const {
+  for (const Loop& loop : pipeline_.denoise) {
+    for (const Pass& pass : passes_in_use(loop, numbers_)) {
+      bool known = pass.text == kNone;
+      for (const i32 one : out) known = known || one == pass.text;
+      if (!known && !out.push(pass.text)) return Pool::no_memory(error, sizeof(i32));
+    }
+  }
+  return true;
+}
+
+// Parts and chunks of the texts in use.
+bool Run::read_texts(Error& error) {
+  if (!texts_.open(words_.span(), given_.span(), request_.emphasis, error)) return false;
+  const u32 most = most_chunks(bundle_, size_);
+  List<i32> texts;
+  if (!texts_in_use(texts, error)) return false;
+  for (const i32 text : texts) {
+    if (!texts_.read(text, request_.long_texts, most, error)) return false;
+  }
+  for (const Loop& loop : pipeline_.denoise) {
+    const Span<Pass> running = passes_in_use(loop, numbers_);
+    if (running.count == loop.passes.count) continue;
+    for (const Pass& pass : running) {
+      if (pass.text == kNone || texts_.end(pass.text) - texts_.first(pass.text) == 1) continue;
+      return fail(error, Code::usage, pipeline_.texts[static_cast<size_t>(pass.text)].name,
+                  "use a guidance above 1, or write `and`", "AND joins texts by guidance, and there is none here.");
+    }
+  }
+  return true;
+}
+
 // The texts of the picture's file, as the Python package writes them.
 bool Run::describe_picture(Drawn& out, Error& error) {
   const auto text = [&](const char* name) {
     const i32 index = pipeline_.text(name);
-    return index == kNone ? Text() : texts_[static_cast<size_t>(index)];
+    return index == kNone ? Text() : words_[static_cast<size_t>(index)];
   };
   PictureFacts facts;
   facts.prompt = text("prompt");
@@ -180,7 +277,7 @@ bool Run::describe_picture(Drawn& out, Error& error) {
   facts.width = out.width;
   facts.height = out.height;
   const i32 strength = pipeline_.latents.strength;
-  facts.has_strength = begins();
+  facts.has_strength = strength != kNone && !request_.pictures.empty();
   if (facts.has_strength) facts.strength = numbers_[strength];
   List<PictureFacts::Number> numbers;
   for (const NamedNumber& one : request_.numbers) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "draw/run.h"
+#include "picture/clip_picture.h"
 #include "picture/prepare.h"
 
 namespace od {
@@ -23,39 +24,36 @@ Shape vector(u32 count) {
 
 }  // namespace
 
-bool Run::plan_of(const Role& role, u32 batch, const Plan*& out, Error& error) {
-  return bundle_.plan(role.component, plan_sizes(bundle_, role.component, batch, size_), out, error);
+// The plan that a role runs by, for so many passes of texts that are as long as a part.
+bool Run::plan_of(const Role& role, u32 batch, i32 part, const Plan*& out, Error& error) {
+  Size size = size_;
+  size.chunks = texts_.chunks(part);
+  return bundle_.plan(role.component, plan_sizes(bundle_, role.component, batch, size), out, error);
 }
 
-// Whether what a role needs is there: where a picture was not given, what reads it does not run.
-bool Run::runs(const Role& role) const {
-  for (const Feed& feed : role.feeds) {
-    if (feed.kind == Feed::Kind::picture && !has_picture(feed.index)) return false;
-    const bool made_by_role = feed.kind == Feed::Kind::value && feed.index != kLatents && feed.index != kTimestep;
-    if (made_by_role && !feed.absent_zeros && !values_.was_made(feed.index)) return false;
-  }
-  return true;
-}
-
-bool Run::run_role(const Role& role, Span<const i32> texts, Error& error) {
+bool Run::run_role(const Role& role, Error& error) {
   const Text name = bundle_.manifest().components[role.component].name;
   char stage[80];
   snprintf(stage, sizeof stage, "%.*s", OD_TEXT(name));
   say(0, stage);
   if (role.every != Rate::text) return run_once(role, kNone, error);
+  List<i32> texts;
+  if (!texts_in_use(texts, error)) return false;
   for (const i32 text : texts) {
-    bool zeros = false;  // stand for what the role would make of a text that was not given
-    for (const Feed& feed : role.feeds) {
-      zeros = zeros || (feed.kind == Feed::Kind::tokens && feed.absent_zeros && !given_[static_cast<size_t>(text)]);
+    for (i32 part = texts_.first(text); part < texts_.end(text); ++part) {
+      bool zeros = false;  // stand for what the role would make of a text that was not given
+      for (const Feed& feed : role.feeds) {
+        zeros = zeros || (feed.kind == Feed::Kind::tokens && feed.absent_zeros && !texts_.given(part));
+      }
+      if (!(zeros ? keep_zeros(role, part, error) : run_once(role, part, error))) return false;
     }
-    if (!(zeros ? keep_zeros(role, text, error) : run_once(role, text, error))) return false;
   }
   return true;
 }
 
-bool Run::keep_zeros(const Role& role, i32 text, Error& error) {
+bool Run::keep_zeros(const Role& role, i32 part, Error& error) {
   const Plan* plan;
-  if (!plan_of(role, 1, plan, error)) return false;
+  if (!plan_of(role, 1, part, plan, error)) return false;
   for (const Keep& keep : role.keeps) {
     const Operand& operand = plan->operands[static_cast<size_t>(plan->output(keep.port))];
     Feeds feeds(session_);
@@ -63,23 +61,23 @@ bool Run::keep_zeros(const Role& role, i32 text, Error& error) {
     DeviceValue made;
     if (!feeds.zeros(operand, 1, zeros, error)) return false;
     if (!session_.put(zeros.host, operand.dtype, operand.shape, made, error)) return false;
-    values_.keep(keep.value, text, made);
+    values_.keep(keep.value, part, made);
   }
   return true;
 }
 
 // What the ports of a role outside of the loop are fed with.
-bool Run::feed_role(const Role& role, const Plan& plan, i32 text, Feeds& feeds, Error& error) {
+bool Run::feed_role(const Role& role, const Plan& plan, i32 part, Feeds& feeds, Error& error) {
   for (const Feed& one : role.feeds) {
-    Part part;
+    Part whole;
     const Operand& port = plan.operands[static_cast<size_t>(plan.input(one.port))];
-    if (!feed(one, port, 1, text, feeds, part, error) || !feeds.add(one.port, {&part, 1}, error)) return false;
+    if (!feed(one, port, 1, part, feeds, whole, error) || !feeds.add(one.port, {&whole, 1}, error)) return false;
   }
   return true;
 }
 
 // Run a plan; what it makes stays on the device, as the role's values.
-bool Run::run_and_keep(const Role& role, const Plan& plan, const Feeds& feeds, i32 text, Error& error) {
+bool Run::run_and_keep(const Role& role, const Plan& plan, const Feeds& feeds, i32 part, Error& error) {
   List<DeviceValue> made;
   List<Output> outputs;
   if (!made.resize(role.keeps.count) || !outputs.resize(role.keeps.count)) {
@@ -90,18 +88,16 @@ bool Run::run_and_keep(const Role& role, const Plan& plan, const Feeds& feeds, i
     outputs[i].value = &made[i];
   }
   if (!session_.run(plan, feeds.inputs(), outputs.span(), error)) return false;
-  for (size_t i = 0; i < role.keeps.count; ++i) values_.keep(role.keeps[i].value, text, made[i]);
+  for (size_t i = 0; i < role.keeps.count; ++i) values_.keep(role.keeps[i].value, part, made[i]);
   return true;
 }
 
-bool Run::run_once(const Role& role, i32 text, Error& error) {
+bool Run::run_once(const Role& role, i32 part, Error& error) {
   const Plan* plan;
-  if (!plan_of(role, 1, plan, error)) return false;
-  Feeds feeds(session_);
-  if (!feed_role(role, *plan, text, feeds, error) || !run_and_keep(role, *plan, feeds, text, error)) return false;
+  if (!plan_of(role, 1, part, plan, error) || !run_text(role, *plan, part, error)) return false;
   for (size_t i = 0; i < role.keeps.count; ++i) {
     List<float> host;
-    if (!values_.host(values_.at(role.keeps[i].value, text), host, error)) return false;
+    if (!values_.host(values_.at(role.keeps[i].value, part), host, error)) return false;
     char where[200];
     snprintf(where, sizeof where, "%.*s's %.*s", OD_TEXT(bundle_.manifest().components[role.component].name),
              OD_TEXT(role.keeps[i].port));
@@ -111,32 +107,35 @@ bool Run::run_once(const Role& role, i32 text, Error& error) {
 }
 
 // One pass's part of a port, of `passes` that the plan takes.
-bool Run::feed(const Feed& feed, const Operand& port, u32 passes, i32 text, Feeds& feeds, Part& out, Error& error) {
+bool Run::feed(const Feed& feed, const Operand& port, u32 passes, i32 part, Feeds& feeds, Part& out, Error& error) {
   switch (feed.kind) {
     case Feed::Kind::value: {
-      const Kept& kept = values_.at(feed.index, text);
+      const Kept& kept = values_.at(feed.index, part);
       if (!kept.made && feed.absent_zeros) return feeds.zeros(port, passes, out, error);
       if (!kept.made) {
         return fail(error, Code::bundle, "pipeline", "convert the checkpoint again", "%.*s was not made.",
                     OD_TEXT(pipeline_.values[static_cast<size_t>(feed.index)].name));
       }
       out.shape = kept.shape;
+      const bool cut = is_cut(feed.index);
       if (kept.on_device) {
+        if (cut) return feeds.slice(kept.device, chunk_.first, chunk_.count, out, error);
         out.device = &kept.device;
-      } else {
-        out.host = bytes_of_floats(kept.host);
+        return true;
+      }
+      out.host = bytes_of_floats(kept.host);
+      if (cut) {
+        const size_t row = out.host.count / kept.shape.dims[0];
+        out.host = out.host.slice(chunk_.first * row, (chunk_.first + chunk_.count) * row);
+        out.shape.dims[0] = chunk_.count;
       }
       return true;
     }
     case Feed::Kind::tokens: {
       const Tokenizer& tokenizer = *tokenizers_[static_cast<size_t>(feed.index)];
       List<i32> ids;
-      size_t cut = 0;
-      if (!tokenizer.encode(texts_[static_cast<size_t>(text)], ids, &cut, error)) return false;
-      if (cut) {
-        log(Level::warning, "%zu tokens of the text %.*s are over the %u that the model reads", cut,
-            OD_TEXT(pipeline_.texts[static_cast<size_t>(text)].name), tokenizer.length());
-      }
+      const Span<const Token> tokens = texts_.tokens(part, feed.index, reading_.chunk);
+      if (!pad(tokens, tokenizer, reading_.without, ids)) return Pool::no_memory(error, sizeof(i32));
       out.dtype = Dtype::i32;
       out.shape = vector(tokenizer.length());
       return feeds.hold({reinterpret_cast<const u8*>(ids.begin()), ids.size() * sizeof(i32)}, out.host, error);
@@ -144,7 +143,7 @@ bool Run::feed(const Feed& feed, const Operand& port, u32 passes, i32 text, Feed
     case Feed::Kind::numbers: {
       List<float> list;
       for (const Feed::PerText& one : feed.numbers) {
-        const Amount& amount = one.amounts[one.same ? 0 : static_cast<size_t>(text)];
+        const Amount& amount = one.amounts[one.same ? 0 : static_cast<size_t>(texts_.text_of(part))];
         if (!list.push(static_cast<float>(numbers_.of(amount)))) return Pool::no_memory(error, sizeof(float));
       }
       out.shape = vector(static_cast<u32>(list.size()));
@@ -160,9 +159,8 @@ bool Run::feed_picture(const Feed& feed, Feeds& feeds, Part& out, Error& error) 
   const Given& given = pipeline_.pictures[static_cast<size_t>(feed.index)];
   const u32 scale = pipeline_.latents.scale, width = size_.width * scale, height = size_.height * scale;
   const auto picture = [&](i32 index) { return index == kNone ? Pixels() : pictures_[static_cast<size_t>(index)]; };
-  const bool two = given.prepare == Prepare::masked;
   List<float> prepared;
-  if (!prepare(given.prepare, picture(two ? given.of[0] : feed.index), picture(two ? given.of[1] : kNone), width,
+  if (!prepare(given.prepare, picture(given.of[0] == kNone ? feed.index : given.of[0]), picture(given.of[1]), width,
                height, scale, prepared, error)) {
     return false;
   }
@@ -173,12 +171,12 @@ bool Run::feed_picture(const Feed& feed, Feeds& feeds, Part& out, Error& error) 
     const auto amount = static_cast<float>(numbers_.of(feed.noise));
     for (size_t i = 0; i < prepared.size(); ++i) prepared[i] = prepared[i] + amount * drawn[i];
   }
-  const bool mask = given.prepare == Prepare::mask;
+  const bool mask = given.prepare == Prepare::mask, clip = given.prepare == Prepare::clip_vision;
   out.shape.rank = 4;
   out.shape.dims[0] = 1;
   out.shape.dims[1] = mask ? 1 : 3;
-  out.shape.dims[2] = mask ? size_.height : height;
-  out.shape.dims[3] = mask ? size_.width : width;
+  out.shape.dims[2] = clip ? kClipSide : mask ? size_.height : height;
+  out.shape.dims[3] = clip ? kClipSide : mask ? size_.width : width;
   return feeds.hold(bytes_of_floats(prepared), out.host, error);
 }
 

@@ -1,4 +1,4 @@
-// One picture: what comes before the loop, and what comes after it.
+// One picture, from what was asked for to the file's texts; and what comes before the loop.
 #include "draw/run.h"
 
 #include <math.h>
@@ -26,8 +26,9 @@ bool Run::draw(Drawn& out, Error& error) {
   const u32 scale = pipeline_.latents.scale;
   out.width = size_.width * scale;
   out.height = size_.height * scale;
-  if (!numbers_.resolve(pipeline_, request_.numbers, out.width, out.height, error)) return false;
-  if (!choose_table(error) || !values_.open(error)) return false;
+  if (!numbers_.resolve(pipeline_, request_.numbers, out.width, out.height, is_masked(), error)) return false;
+  if (!choose_frames(error) || !find_made(error) || !check_mask(error)) return false;
+  if (!choose_table(error) || !read_texts(error) || !values_.open(texts_.count(), error)) return false;
   const bool image = !request_.pictures.empty();
   way_.split = request_.one_pass_at_a_time;
   way_.unload = request_.unload;
@@ -39,7 +40,9 @@ bool Run::draw(Drawn& out, Error& error) {
   Demand need;
   const u32 passes = most_passes(pipeline_, numbers_);
   const u64 limit = request_.memory_limit ? request_.memory_limit : UINT64_MAX;
-  if (!fit(bundle_, size_, limit, session_.maps_weights(), passes, image, way_, need, error)) return false;
+  Size most = size_;
+  for (size_t i = 0; i < texts_.count(); ++i) most.chunks = max(most.chunks, texts_.chunks(static_cast<i32>(i)));
+  if (!fit(bundle_, most, limit, session_.maps_weights(), passes, image, way_, need, error)) return false;
   way_ = need.way;
   char shown[128];
   log(Level::info, "memory: arena %.1f MB, weights %.1f MB, pictures %.1f MB; %s", 1e-6 * double(need.arena),
@@ -54,35 +57,15 @@ bool Run::draw(Drawn& out, Error& error) {
   return describe_picture(out, error);
 }
 
-// Each text that a pass of the loop uses, in the order of passes.
-bool Run::texts_in_use(List<i32>& out, Error& error) {
-  for (const Loop& loop : pipeline_.denoise) {
-    for (const Pass& pass : passes_in_use(loop, numbers_)) {
-      bool known = pass.text == kNone;
-      for (const i32 one : out) known = known || one == pass.text;
-      if (!known && !out.push(pass.text)) return Pool::no_memory(error, sizeof(i32));
-    }
-  }
-  return true;
-}
-
 bool Run::before(Error& error) {
-  List<i32> texts;
-  if (!texts_in_use(texts, error)) return false;
   bool noise = false;
   for (const Step& step : pipeline_.before) {
-    switch (step.kind) {
-      case Step::Kind::noise:
-        noise = true;
-        if (!start_noise(error)) return false;
-        break;
-      case Step::Kind::sample:
-        if (values_.at(step.moments, kNone).made && !sample(step, error)) return false;
-        break;
-      case Step::Kind::run:
-        if (runs(step.role) && !run_role(step.role, {texts.begin(), texts.size()}, error)) return false;
-        break;
-    }
+    if (!does(step)) continue;
+    noise = noise || step.kind == Step::Kind::noise;
+    const bool done = step.kind == Step::Kind::noise    ? start_noise(error)
+                      : step.kind == Step::Kind::sample ? sample(step, error)
+                                                        : run_role(step.role, error);
+    if (!done) return false;
   }
   if (!noise && request_.latents.empty()) {
     return fail(error, Code::usage, "latents", "give those of the model before it",
@@ -126,55 +109,8 @@ bool Run::sample(const Step& step, Error& error) {
   }
   kept.made = true;
   kept.shape = latents_;
+  kept.shape.dims[0] = 1;
   return true;
-}
-
-bool Run::after(Drawn& out, Error& error) {
-  const size_t count = final_.size();
-  if (!out.latents.resize(count)) return Pool::no_memory(error, count * sizeof(float));
-  memcpy(out.latents.begin(), final_.begin(), count * sizeof(float));
-  const double decoder_began = seconds();
-  const Role& decoder = pipeline_.after[pipeline_.after.count - 1];
-  char stage[80];
-  snprintf(stage, sizeof stage, "%.*s", OD_TEXT(bundle_.manifest().components[decoder.component].name));
-  say(calls_, stage);
-  List<float> sample;
-  if (!decode({final_.begin(), count}, sample, error)) return false;
-  if (!check_finite({sample.begin(), sample.size()}, "the decoder's output", error)) return false;
-  if (!out.pixels.resize(sample.size())) return Pool::no_memory(error, sample.size());
-  to_pixels({sample.begin(), sample.size()}, out.width, out.height, out.pixels.span());
-  out.seconds_of_decoder = seconds() - decoder_began;
-  return true;
-}
-
-// What the pipeline gives of latents as the loop has them: float32 [1, 3, height, width].
-bool Run::decode(Span<const float> sample, List<float>& out, Error& error) {
-  Kept& latents = values_.at(kLatents, kNone);
-  const auto scaling = static_cast<float>(pipeline_.latents.scaling);
-  const auto shift = static_cast<float>(pipeline_.latents.shift);
-  for (size_t i = 0; i < sample.count; ++i) latents.host[i] = sample[i] / scaling + shift;
-  for (size_t i = 0; i + 1 < pipeline_.after.count; ++i) {
-    if (runs(pipeline_.after[i]) && !run_role(pipeline_.after[i], {}, error)) return false;
-  }
-  const Role& decoder = pipeline_.after[pipeline_.after.count - 1];
-  if (way_.rows) {
-    List<const Plan*> stages;
-    if (!find_stages(bundle_, size_.height, size_.width, way_.rows, stages, error)) return false;
-    const Span<const float> given = {latents.host.begin(), sample.count};
-    return decode_in_bands(session_, {stages.begin(), stages.size()}, given, out, error);
-  }
-  const Plan* plan;
-  if (!plan_of(decoder, 1, plan, error)) return false;
-  Feeds feeds(session_);
-  if (!feed_role(decoder, *plan, kNone, feeds, error)) return false;
-  const size_t scale = pipeline_.latents.scale, count = 3 * size_.width * scale * size_.height * scale;
-  if (!out.resize(count)) return Pool::no_memory(error, count * sizeof(float));
-  Output output;
-  for (const Keep& keep : decoder.keeps) {
-    if (keep.value == pipeline_.gives) output.port = keep.port;
-  }
-  output.host = {reinterpret_cast<u8*>(out.begin()), count * sizeof(float)};
-  return session_.run(*plan, feeds.inputs(), {&output, 1}, error);
 }
 
 // Give weights back that no later part needs: of what is before the loop (0), in it (1) and after it (2).

@@ -1,4 +1,4 @@
-// The values of one picture: what roles gave, by name and, where they change with the text, by the text's name.
+// The values of one picture: what roles gave, by name and, where they change with the text, by the part of it.
 #pragma once
 
 #include "base/base.h"
@@ -21,23 +21,27 @@ class Values {
   ~Values();
   Values(const Values&) = delete;
 
-  bool open(Error& error);
-  // The place of a value; of one that changes with the text, that text's.
-  Kept& at(i32 value, i32 text);
-  bool was_made(i32 value) const;  // for any text
+  // For texts of so many parts in all.
+  bool open(size_t parts, Error& error);
+  // The place of a value; of one that changes with the text, that part's.
+  Kept& at(i32 value, i32 part);
+  bool was_made(i32 value) const;  // for any part
   // Take a value that a role made; what was there is given back.
-  void keep(i32 value, i32 text, const DeviceValue& made);
+  void keep(i32 value, i32 part, const DeviceValue& made);
   // The host's copy of a value, which stays; `count` floats. It may be f32 or f16 on the device.
   bool host(const Kept& kept, List<float>& out, Error& error);
+  bool host(const DeviceValue& value, List<float>& out, Error& error);
 
  private:
-  size_t place(i32 value, i32 text) const;
+  size_t place(i32 value, i32 part) const;
   const Pipeline& pipeline_;
   Session& session_;
   Pool pool_;
+  size_t row_ = 1;  // places of a value: for no text, and for each part
   Span<Kept> kept_;
 };
 
 float from_half(u16 half);
+u16 to_half(float value);  // to the nearest, halves to even
 
 }  // namespace od

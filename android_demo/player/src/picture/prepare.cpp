@@ -2,6 +2,7 @@
 
 #include <math.h>
 
+#include "picture/clip_picture.h"
 #include "picture/edges.h"
 
 namespace od {
@@ -71,22 +72,6 @@ void resample(const Weights& weights, const u8* from, size_t from_stride, u8* to
   }
 }
 
-const char* name_of(Prepare how) {
-  switch (how) {
-    case Prepare::fit:
-      return "fit";
-    case Prepare::mask:
-      return "mask";
-    case Prepare::masked:
-      return "masked";
-    case Prepare::clip_vision:
-      return "clip_vision";
-    case Prepare::edges:
-      return "edges";
-  }
-  return "";
-}
-
 }  // namespace
 
 bool resize(Pixels from, u32 width, u32 height, List<u8>& out, Error& error) {
@@ -128,14 +113,9 @@ bool fit_mask(Pixels mask, u32 width, u32 height, List<u8>& out, Error& error) {
   return out.resize(count);
 }
 
-bool can_prepare(Prepare how) { return how != Prepare::clip_vision; }
-
 bool prepare(Prepare how, Pixels picture, Pixels other, u32 width, u32 height, u32 scale, List<float>& out,
              Error& error) {
-  if (!can_prepare(how)) {
-    return fail(error, Code::bundle, "pipeline", "take a newer player",
-                "its pipeline asks for pictures prepared by %s, which this version does not do.", name_of(how));
-  }
+  if (how == Prepare::clip_vision) return clip_picture(picture, out, error);
   List<u8> fitted, mask;
   if (how == Prepare::mask) {
     const u32 columns = width / scale, rows = height / scale;

@@ -18,11 +18,9 @@ bool resize(Pixels from, u32 width, u32 height, List<u8>& out, Error& error);
 bool fit_mask(Pixels mask, u32 width, u32 height, List<u8>& out, Error& error);
 
 // The tensor of a preparation for a picture of `width` x `height` pixels. `other`: the second picture of `masked`. Its
-// shape is [1, 3, height, width], or [1, 1, height / scale, width / scale] of a mask. Code::bundle for a word that this
-// player does not do.
+// shape is [1, 3, height, width], [1, 1, height / scale, width / scale] of a mask, or [1, 3, 224, 224] for CLIP.
 bool prepare(Prepare how, Pixels picture, Pixels other, u32 width, u32 height, u32 scale, List<float>& out,
              Error& error);
-bool can_prepare(Prepare how);
 
 // float32 [1, 3, h, w] of -1..1 -> uint8 [h, w, 3], rounded halves to even.
 void to_pixels(Span<const float> sample, u32 width, u32 height, Span<u8> out);

@@ -206,6 +206,15 @@ void Sampling::step(u32 call, Span<const float> output, const float* draw) {
   }
 }
 
+void Sampling::put_back(u32 call, Span<const float> mask, Span<const float> clean, Span<const float> noise) {
+  const SamplerTable::Begin level = table_->noised[call];
+  float* out = slots_.begin() + (sample(call + 1).data - slots_.begin());
+  for (size_t i = 0; i < count_; ++i) {
+    const float kept = level.image * clean[i] + level.noise * noise[i];
+    out[i] = (1.0f - mask[i]) * kept + mask[i] * out[i];
+  }
+}
+
 Span<const float> Sampling::sample(u32 next_call) const {
   const u32 slot = next_call < table_->calls.count ? table_->calls[next_call].sample : table_->result;
   return {slots_.begin() + slot * count_, count_};

@@ -52,6 +52,8 @@ class Sampling {
   void input(u32 call, Span<float> out) const;
   // Take the network's output and, where the call draws, the draw.
   void step(u32 call, Span<const float> output, const float* draw);
+  // Put a picture's latents back outside of a mask, as noisy as the next call takes them; all of the sample's size.
+  void put_back(u32 call, Span<const float> mask, Span<const float> clean, Span<const float> noise);
   // The sample as it stands after a call: of the next call's slot, or the result.
   Span<const float> sample(u32 next_call) const;
   Span<const float> result() const;

@@ -316,7 +316,8 @@ bool Tokenizer::open(Span<const NamedFile> files, Text where, u32 length, Error&
   return read_vocabulary(files, where, pool_, vocabulary_, error);
 }
 
-bool Tokenizer::encode(Text text, List<i32>& ids, size_t* cut, Error& error) const {
+// A text with all vectors of the tokens that it names.
+bool Tokenizer::spell(Text text, List<char> (&spelled)[2], Text& out, Error& error) const {
   const i64 letters = letters_of(text);
   if (letters < 0) {
     return fail(error, Code::usage, "prompt", "pass it as UTF-8", "the prompt is not valid Unicode.");
@@ -325,23 +326,35 @@ bool Tokenizer::encode(Text text, List<i32>& ids, size_t* cut, Error& error) con
     return fail(error, Code::usage, "prompt", "shorten it", "it is too long (got %lld letters, expected at most %zu).",
                 static_cast<long long>(letters), kMaxLetters);
   }
-  List<char> spelled[2];
-  if (!vocabulary_.several.empty()) {
-    List<u32> named;
-    Encoder finder(vocabulary_, nullptr, 0, &named);
-    if (!finder.text(text)) return no_memory(error);
-    for (size_t i = 0; i < named.size(); ++i) {
-      const AddedToken& token = vocabulary_.several[named[i]];
-      List<char>& out = spelled[i % 2];
-      if (!spell_out(text, token, out)) return no_memory(error);
-      text = {out.begin(), out.size()};
-      if (text.size > 4 * kMaxLetters || letters_of(text) > i64(kMaxLetters)) {
-        return fail(error, Code::usage, "prompt", "name the token less often",
-                    "it is too long with all vectors of '%.*s'.",
-                    OD_TEXT(token.content.slice(0, min<size_t>(token.content.size, 80))));
-      }
+  out = text;
+  if (vocabulary_.several.empty()) return true;
+  List<u32> named;
+  Encoder finder(vocabulary_, nullptr, 0, &named);
+  if (!finder.text(text)) return no_memory(error);
+  for (size_t i = 0; i < named.size(); ++i) {
+    const AddedToken& token = vocabulary_.several[named[i]];
+    if (!spell_out(out, token, spelled[i % 2])) return no_memory(error);
+    out = {spelled[i % 2].begin(), spelled[i % 2].size()};
+    if (out.size > 4 * kMaxLetters || letters_of(out) > i64(kMaxLetters)) {
+      return fail(error, Code::usage, "prompt", "name the token less often",
+                  "it is too long with all vectors of '%.*s'.",
+                  OD_TEXT(token.content.slice(0, min<size_t>(token.content.size, 80))));
     }
   }
+  return true;
+}
+
+bool Tokenizer::ids(Text text, List<i32>& ids, Error& error) const {
+  List<char> spelled[2];
+  if (!spell(text, spelled, text, error)) return false;
+  ids.clear();
+  Encoder encoder(vocabulary_, &ids, ~size_t(0), nullptr);
+  return encoder.text(text) || no_memory(error);
+}
+
+bool Tokenizer::encode(Text text, List<i32>& ids, size_t* cut, Error& error) const {
+  List<char> spelled[2];
+  if (!spell(text, spelled, text, error)) return false;
   ids.clear();
   const size_t room = length_ > 2 ? length_ - 2 : 0;
   Encoder encoder(vocabulary_, &ids, length_ > 1 ? room + 1 : 0, nullptr);

@@ -18,9 +18,16 @@ class Tokenizer {
   // `cut` (may be null) says how many ids of the text found no room. Code::usage for a text that is no UTF-8 or of more
   // than 2^20 letters.
   bool encode(Text text, List<i32>& ids, size_t* cut, Error& error) const;
+  // All ids of a text, without start and end, however many. Code::usage as above.
+  bool ids(Text text, List<i32>& ids, Error& error) const;
   u32 length() const { return length_; }
+  i32 start() const { return vocabulary_.start; }
+  i32 end() const { return vocabulary_.end; }
+  i32 padding() const { return vocabulary_.pad; }
+  i32 comma() const { return vocabulary_.letters[1][static_cast<u8>(',')]; }  // of one that ends a word, as most do
 
  private:
+  bool spell(Text text, List<char> (&spelled)[2], Text& out, Error& error) const;
   Pool pool_;
   Vocabulary vocabulary_;
   u32 length_ = 0;

@@ -196,7 +196,7 @@ bool draw(const Arguments& arguments, Error& error) {
   } else {
     free_name(name, sizeof name);
   }
-  if (!encode_drawn(drawn, png, error) || !write_file(name, {png.begin(), png.size()}, error)) return false;
+  if (!encode_drawn(drawn, 0, png, error) || !write_file(name, {png.begin(), png.size()}, error)) return false;
   print_result(arguments, drawn, player.session(), name);
   return true;
 }
