@@ -18,7 +18,7 @@ from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion.picture_file import format_of, write_picture
 from ondevice.diffusion.request import Request
 from ondevice.diffusion.series import series_of
-from ondevice.drawing import memory, outputs, paths_of, pictures, sampler, seed, text
+from ondevice.drawing import memory, outputs, paths_of, pictures, refiner, sampler, seed, text
 from ondevice.drawing.progress import Progress
 from ondevice.errors import UsageError
 from ondevice.run.device import Device
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     parser.add_argument("bundle", type=Path, help="what `convert` or `pack` wrote")
-    for group in (text, sampler, seed, pictures, memory, outputs):
+    for group in (text, sampler, seed, pictures, refiner, memory, outputs):
         group.add_arguments(parser)
     flags.add_device(parser)
     flags.add_plans(parser)
@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     """Draw, write the picture and print its path."""
     pictures.check(args)
     seed.check(args)
-    outputs.check(args, paths_of(args, (*pictures.INPUTS, *seed.INPUTS)))
+    refiner.check(args)
+    outputs.check(args, paths_of(args, (*pictures.INPUTS, *seed.INPUTS, *refiner.INPUTS)))
     begin = pictures.read(args)
     fields = text.fields(args) | sampler.fields(args) | seed.fields(args)
     bundle = open_bundle(args.bundle)
@@ -65,11 +66,17 @@ def run(args: argparse.Namespace) -> int:
     request = Request(**fields, **pictures.fields(args, begin, size))
     way = memory.way_of(args, bundle, device.facts(), request)
     progress = Progress(args.count, args.steps)
-    drawn = Pipeline.of(bundle, session).draw_series(series_of(request, args.count), way, progress.show)
+    end = None if args.refiner is None else refiner.Refiner.of(args, bundle, device, request)
+    asked = request if end is None else end.begun
+    drawn = Pipeline.of(bundle, session).draw_series(series_of(asked, args.count), way, progress.show)
+    if end is not None:
+        begun = list(progress.each(drawn))
+        session.release_all()  # the two models are never in memory together
+        last = Session(end.bundle, device, check=args.check)
+        drawn = end.finished(last, begun, series_of(request, args.count), progress)
     failed: list[UsageError] = []  # of what is written beside pictures; they are not lost for it
-    for number in range(args.count):
-        with progress.of(number):
-            picture = next(drawn)
+    for number, picture in enumerate(progress.each(drawn)):
+        assert picture.pixels is not None, "no other model goes on"
         parameters = picture.parameters | about(bundle, args)
         place = outputs.picture_path(args, number)
         out = write_picture(place, picture.pixels, parameters, bundle.scheduler, numbered=args.out is None)

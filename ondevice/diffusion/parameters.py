@@ -34,8 +34,8 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
     """Prompt, negative prompt and a line of settings, as WebUI writes them.
 
     Args:
-        parameters: a picture's own (`Picture.parameters`), with `model`, `version`, `init_image`, `latents` and
-            `background` where known.
+        parameters: a picture's own (`Picture.parameters`), with `model`, `version`, `init_image`, `latents`,
+            `background`, `refiner` and `refiner_start` where known.
         config: the scheduler_config.json that the sampler was made with.
     """
     config = dict(config or {}) | dict(parameters)
@@ -64,6 +64,8 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
         "Background": parameters.get("background"),
         "Resize mode": _RESIZE_MODES.get(str(parameters.get("fit"))),
         "Latents": parameters.get("latents"),
+        "Refiner": parameters.get("refiner"),
+        "Refiner switch at": parameters.get("refiner_start"),
         "Version": parameters.get("version"),
     }
     lines = [prompt, *([f"Negative prompt: {negative}"] if negative else [])]

@@ -143,9 +143,11 @@ class Pipeline:
         clean = None if spec.latents.begin is None else values.get(spec.latents.begin)
         final = run_loop(roles, table, table.start(start, clean), stream, split=way.split, on_step=on_step)
         self._release(way, "denoise")
-        stages = self._stages(place["width"], place["height"], way.rows) if self._stages is not None else []
-        pixels = run_after(roles, final, stages)
-        self._release(way, "after")
+        pixels = None
+        if request.denoising_end is None:
+            stages = self._stages(place["width"], place["height"], way.rows) if self._stages is not None else []
+            pixels = to_pixels(run_after(roles, final, stages))[0]
+            self._release(way, "after")
         parameters = {
             "prompt": request.prompt,
             "negative_prompt": (request.negative_prompt or "") if is_guided(spec, numbers) else "",
@@ -159,7 +161,7 @@ class Pipeline:
             **options,
             **request.numbers,
         }
-        return Picture(to_pixels(pixels)[0], final, start, parameters)
+        return Picture(pixels, final, start, parameters)
 
     def _texts(self, request: Request, numbers: Mapping[str, float], place: Mapping[str, int]) -> Texts:
         """What the texts say. Raises UsageError where they cannot be drawn so."""
@@ -181,7 +183,7 @@ class Pipeline:
 
     def _table(self, request: Request, numbers: Mapping[str, float]) -> tuple[SamplerTable, dict[str, Any]]:
         """The sampler's table, and the options that it was made with."""
-        spec, options = self._spec, dict(request.sampler_options)
+        spec, options = self._spec, request.parts() | dict(request.sampler_options)
         if request.image is not None and spec.latents.strength is not None:
             options["strength"] = numbers[spec.latents.strength]
         steps = spec.steps if request.num_inference_steps is None else request.num_inference_steps

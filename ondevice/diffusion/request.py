@@ -34,6 +34,9 @@ class Request:
             `make_table` takes them.
         latents: float32 [1, channels, height / scale, width / scale], the noise to begin with instead of the seed's.
         image: uint8 [height, width, 3], a picture to begin from; `strength`, 0 to 1, says how much of it is drawn anew.
+        denoising_end: a part of the schedule, above 0 and below 1, from which on another model goes on: nothing is
+            decoded, and `Picture.latents` are the sample as it stands.
+        denoising_start: the part from which on this model goes on, from `latents` that were left so.
         emphasis: what signs in texts mean (docs/prompts.md): `none`, nothing; or how weights act, `mean` or `compel`.
         long: of a text that is longer than a text encoder takes: `truncate`, its beginning is read; `chunk`, it is read
             in chunks, or refused where the bundle has no plans for so many; `fit`, as many chunks as it has plans for.
@@ -56,6 +59,8 @@ class Request:
     latents: np.ndarray | None = None
     image: np.ndarray | None = None
     strength: float | None = None
+    denoising_end: float | None = None
+    denoising_start: float | None = None
     emphasis: str = "none"
     long: str = "truncate"
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -76,7 +81,19 @@ class Request:
         for name, value in {"guidance_scale": self.guidance_scale, **self.numbers}.items():
             if value is not None and not math.isfinite(value):
                 raise UsageError(f"not a number (got {value}, expected a finite one)", where=name, fix="use 7.5")
+        for name, part in self.parts().items():
+            if not 0 < part < 1:
+                what = f"not a part of the schedule (got {part:g}, expected above 0 and below 1)"
+                raise UsageError(what, where=name, fix="use 0.8, or leave it out")
+        if self.denoising_start is not None and self.latents is None:
+            what = "the schedule goes on from latents, and none were given"
+            raise UsageError(what, where="denoising_start", fix="give those that a run with denoising_end left")
         self._check_noise()
+
+    def parts(self) -> dict[str, float]:
+        """The parts of the schedule that are left to other models, as sampler's options."""
+        named = {"denoising_start": self.denoising_start, "denoising_end": self.denoising_end}
+        return {name: part for name, part in named.items() if part is not None}
 
     def _check_noise(self) -> None:
         if self.seed_mode not in MODES:
@@ -130,6 +147,8 @@ class Options(TypedDict, total=False):
     latents: np.ndarray | None
     image: np.ndarray | None
     strength: float | None
+    denoising_end: float | None
+    denoising_start: float | None
     emphasis: str
     long: str
     numbers: Mapping[str, float]
@@ -140,11 +159,11 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`pixels` uint8[height, width, 3]; `latents` float32[1, c, h, w], the final ones; `start` the noise the run began
-    with, before the sampler's scale; `parameters` all that is needed to draw it again, for the file's metadata;
-    `others` the further pictures of one call."""
+    """`pixels` uint8[height, width, 3], None where another model goes on; `latents` float32[1, c, h, w], the final
+    ones; `start` the noise the run began with, before the sampler's scale; `parameters` all that is needed to draw it
+    again, for the file's metadata; `others` the further pictures of one call."""
 
-    pixels: np.ndarray
+    pixels: np.ndarray | None
     latents: np.ndarray
     start: np.ndarray
     parameters: dict[str, Any]
@@ -152,5 +171,6 @@ class Picture:
 
     @property
     def images(self) -> list[Image.Image]:
-        """What was drawn, as PIL holds pictures; a list, as diffusers gives."""
-        return [Image.fromarray(picture.pixels) for picture in (self, *self.others)]
+        """What was drawn, as PIL holds pictures; a list, as diffusers gives, and empty where another model goes on."""
+        drawn = (picture.pixels for picture in (self, *self.others))
+        return [Image.fromarray(pixels) for pixels in drawn if pixels is not None]

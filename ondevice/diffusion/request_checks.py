@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ondevice.bundle.pipeline import PipelineSpec
+from ondevice.bundle.pipeline import PipelineSpec, Sample
 from ondevice.diffusion.image import rounded_down
 from ondevice.diffusion.request import Request
 from ondevice.errors import UsageError, multiples_near
@@ -17,19 +17,34 @@ def check_given(spec: PipelineSpec, request: Request) -> None:
     texts, pictures = request.texts(), {"image": request.image}
     for name in (name for name, optional in spec.texts.items() if not optional and texts[name] is None):
         raise UsageError("this model draws nothing without this text", where=name, fix="give one; it may be empty")
-    for name in (name for name, given in spec.pictures.items() if not given.optional and pictures[name] is None):
+    begun = pictures_begun_from(spec) if request.denoising_start is not None else set()
+    needed = [name for name, given in spec.pictures.items() if not given.optional and name not in begun]
+    for name in (name for name in needed if pictures[name] is None):
         raise UsageError("this model draws nothing without a picture", where=name, fix="give one")
+
+
+def pictures_begun_from(spec: PipelineSpec) -> set[str]:
+    """The pictures that nothing but the beginning of a run needs: one that goes on from latents needs none of them."""
+    kept = {step.moments for step in spec.before if isinstance(step, Sample) and step.keep == spec.latents.begin}
+    begins: set[str] = set()
+    others = {name for given in spec.pictures.values() for name in given.of}
+    for role in spec.roles():
+        read = {feed.name for feed in role.feed.values() if feed.kind == "picture"}
+        (begins if kept & {*role.keep.values()} else others).update(read)
+    return begins - others
 
 
 def picture_size(spec: PipelineSpec, request: Request, default: tuple[int, int]) -> tuple[int, int]:
     """(width, height) in pixels, each a multiple of `scale`: as asked, else the image's (rounded down, as diffusers
-    does), else the default.
+    does), else that of latents to go on from, else the default.
 
     Raises:
         UsageError: a side that cannot be drawn.
     """
     scale = spec.latents.scale
     usual = default if request.image is None else rounded_down(request.image, scale)
+    if request.denoising_start is not None and request.latents is not None and request.latents.ndim == 4:
+        usual = scale * request.latents.shape[3], scale * request.latents.shape[2]
     sizes = (
         usual[0] if request.width is None else request.width,
         usual[1] if request.height is None else request.height,

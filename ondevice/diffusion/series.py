@@ -58,11 +58,11 @@ def fixed_steps(before: Sequence[Step]) -> set[int]:
 
 
 def differ_in_noise_alone(one: Request, other: Request) -> bool:
-    """Whether all other fields are the same objects, as `series_of` makes them."""
+    """Whether all other fields are the same objects, as `series_of` makes them; latents stand for noise."""
     return all(
         getattr(one, field.name) is getattr(other, field.name)
         for field in fields(Request)
-        if field.name not in NOISE_FIELDS
+        if field.name not in (*NOISE_FIELDS, "latents")
     )
 
 

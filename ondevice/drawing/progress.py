@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from ondevice.diffusion.request import Picture
+
 
 class Progress:
     """The bar of the picture that is drawn now.
@@ -28,6 +30,13 @@ class Progress:
         hidden = True if sys.stderr is None else None
         with tqdm(total=self._steps, desc=name, file=sys.stderr, disable=hidden) as self._bar:
             yield
+
+    def each(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
+        """All of them, each drawn under its own bar."""
+        for number in range(self._count):
+            with self.of(number):
+                picture = next(pictures)
+            yield picture
 
     def show(self, done: int, calls: int, *_: object) -> None:
         """Move the bar. Some samplers call the network more often than once per step,

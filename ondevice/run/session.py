@@ -201,6 +201,11 @@ class Session:
         for users in self._users.values():
             users.discard(component)
 
+    def release_all(self) -> None:
+        """Give back everything; what is needed again is loaded again."""
+        for component in {name for users in self._users.values() for name in users}:
+            self.release(component)
+
     def _launch(self, bound: _Bound) -> None:
         device, plan = self._device, bound.plan
         whole = results(plan) if self._check else []

@@ -275,4 +275,4 @@ def test_networks_that_do_not_fit_each_other(tiny: Checkpoint, component: str, k
     check_joints(family, configs, "m")
     with pytest.raises(CheckpointError) as caught:
         check_joints(family, configs | {component: configs[component] | {key: 6}}, "m")
-    assert str(caught.value) == f"m: {what} Fix: use a Stable Diffusion 1.x text-to-image model."
+    assert str(caught.value) == f"m: {what} Fix: use a Stable Diffusion 1.x model."

@@ -316,8 +316,7 @@ def test_pictures_that_are_not_rgb_are_refused(tmp_path: Path, tiny: Checkpoint)
     }
     write_safetensors(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", vae)
     assert refusal(tmp_path) == (
-        "the vae's out_channels is not that of RGB pictures (got 4, expected 3). Fix: "
-        "use a Stable Diffusion 1.x text-to-image model."
+        "the vae's out_channels is not that of RGB pictures (got 4, expected 3). Fix: use a Stable Diffusion 1.x model."
     )
 
 

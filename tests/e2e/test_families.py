@@ -5,13 +5,17 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from recipe_weights import case, weights
 
+from ondevice import cli
 from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.component import Checkpoint, Component
 from ondevice.converters.families import FAMILIES
+from ondevice.diffusion import before
 from ondevice.diffusion.pipeline import Pipeline
+from ondevice.errors import UsageError
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.target import load_target
@@ -28,6 +32,7 @@ PARTS = {  # family -> part: the case that has its config and salt
     "sd21": {"text_encoder": "sd2_text_encoder", "unet": "sd2_unet", "vae": "sd2_vae"},
     "sdxl": SDXL,
     "sdxl-turbo": SDXL,
+    "sdxl-refiner": {"text_encoder_2": "sdxl_text_encoder_2", "unet": "sdxl_refiner_unet", "vae": "sdxl_vae"},
     "lcm": {"text_encoder": "sd2_text_encoder", "unet": "lcm_unet", "vae": "sd2_vae"},
 }
 CASES = {
@@ -107,6 +112,78 @@ def test_latents_are_those_of_diffusers(name, dtype, bound, bundle):
     expected = arrays["out.latents"]
     assert np.abs(picture.latents - expected).max() <= bound * np.abs(expected).max()
     assert picture.pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+def parted(name, family, bundle, **options):
+    """(the picture, what diffusers gave) of a case in two parts."""
+    config, _, arrays = case(name)
+    made = bundle(family, config["scheduler"], Recipe("f32"))
+    call = {key: config["call"][key] for key in ("num_inference_steps", "guidance_scale")}
+    picture = Pipeline.of(made, Session(made, choose_device()))(config["prompt"], **call, **options)
+    return picture, arrays["out.latents"]
+
+
+def test_a_refiner_goes_on_where_the_base_ends(bundle):
+    latents = case("sdxl_e2e_base_part")[2]["in.latents"]
+    begun, expected = parted("sdxl_e2e_base_part", "sdxl", bundle, latents=latents, denoising_end=0.8)
+    assert np.abs(begun.latents - expected).max() <= 2e-5 * np.abs(expected).max()
+    assert begun.pixels is None and begun.images == []
+    # the picture that a run of the refiner alone begins from is not asked for
+    rest = {"latents": begun.latents, "denoising_start": 0.8}
+    picture, expected = parted("sdxl_e2e_refiner_part", "sdxl-refiner", bundle, **rest)
+    assert np.abs(picture.latents - expected).max() <= 5e-5 * np.abs(expected).max()
+    assert picture.pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_refiner_redraws_a_picture(bundle, monkeypatch):
+    """As diffusers, which was given the latents that a picture would be encoded to."""
+    latents = case("sdxl_e2e_refiner_strength")[2]["in.image"]
+    monkeypatch.setattr(before, "drawn", lambda moments, stream: latents / np.float32(0.13025))
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    picture, expected = parted("sdxl_e2e_refiner_strength", "sdxl-refiner", bundle, image=image, strength=0.5)
+    assert np.abs(picture.latents - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+def test_generate_with_a_refiner_draws_as_the_two_in_turn(bundle, tmp_path):
+    scheduler = case("sdxl_e2e_base_part")[0]["scheduler"]
+    base, refiner = (bundle(family, scheduler, Recipe("f32")) for family in ("sdxl", "sdxl-refiner"))
+    words = ["--steps", 3, "--refiner", refiner.path, "--refiner-start", 0.6, "--number", "aesthetic_score=7"]
+    words += ["--number", "crop_top=4", "--seed", 5, "--count", 2, "--out", tmp_path / "a.png"]
+    assert cli.main([str(word) for word in ("generate", base.path, PROMPT, *words)]) == 0
+    device = choose_device()
+    call = {"num_inference_steps": 3, "seed": 6, "emphasis": "mean"}
+    begun = Pipeline.of(base, Session(base, device))(PROMPT, **call, denoising_end=0.6, numbers={"crop_top": 4})
+    rest = {"latents": begun.latents, "denoising_start": 0.6, "numbers": {"aesthetic_score": 7, "crop_top": 4}}
+    picture = Pipeline.of(refiner, Session(refiner, device))(PROMPT, **call, **rest)
+    drawn = Image.open(tmp_path / "a-2.png")
+    np.testing.assert_array_equal(np.asarray(drawn), picture.pixels)
+    assert "Refiner: test, Refiner switch at: 0.6" in drawn.text["parameters"]
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--refiner-start", "0.5"], "--refiner-start: there is no refiner"),
+        (["--refiner", "x", "--refiner-start", "1"], "--refiner-start: not a part of the schedule"),
+        (["--refiner", "x", "--profile"], "--profile: two models have a profile each"),
+    ],
+)
+def test_flags_of_the_refiner_that_do_not_go_together(words, said, capsys):
+    assert cli.main(["generate", "no such bundle", PROMPT, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, what",
+    [
+        ({}, "image: this model draws nothing without a picture"),
+        ({"denoising_start": 0.8}, "denoising_start: the schedule goes on from latents, and none were given"),
+        ({"denoising_end": 1}, "denoising_end: not a part of the schedule"),
+    ],
+)
+def test_a_refiner_needs_a_picture_or_latents(options, what, bundle):
+    with pytest.raises(UsageError, match=what):
+        parted("sdxl_e2e_refiner_part", "sdxl-refiner", bundle, **options)
 
 
 @pytest.mark.phones
