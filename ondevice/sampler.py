@@ -14,7 +14,7 @@ from typing import Any
 
 from ondevice import cli
 from ondevice.base.paths import MODELS
-from ondevice.diffusion.samplers import MODEL, NOISE, SAMPLERS, SamplerTable, make_table
+from ondevice.diffusion.samplers import MODEL, NOISE, SAMPLERS, WITHOUT_BETAS, SamplerTable, make_table
 from ondevice.diffusion.samplers.pipeline import as_in_pipeline
 from ondevice.errors import UsageError
 
@@ -29,25 +29,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", choices=SAMPLERS, help="the sampler")
     parser.add_argument("--steps", type=int, required=True, help="sampler steps")
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="a scheduler_config.json (default: Stable Diffusion 1.x's)"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a scheduler_config.json (default: Stable Diffusion 1.x's, or none for samplers without betas)",
     )
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="a key of the config, or eta or strength; VALUE is JSON or a word",
+        help="a key of the config, or an option such as eta, strength or sigmas; VALUE is JSON or a word",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, as a bundle stores it")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    config, changed = as_in_pipeline(
-        read_config(args.config or MODELS / "sd15" / "scheduler" / "scheduler_config.json")
-    )
-    for line in changed:
-        log.warning("%s", line)
+    if args.config is None and args.name in WITHOUT_BETAS:
+        config: dict[str, Any] = {}
+    else:
+        config, changed = as_in_pipeline(
+            read_config(args.config or MODELS / "sd15" / "scheduler" / "scheduler_config.json")
+        )
+        for line in changed:
+            log.warning("%s", line)
     table = make_table(args.name, args.steps, config, **dict(parse_option(text) for text in args.set))
     if args.json:
         print(json.dumps({"timesteps": [call.timestep for call in table.calls], "table": table.to_json()}))

@@ -23,8 +23,9 @@ _SAMPLERS = {
     "ddpm": "DDPM",
 }
 _LEVELS = ("euler", "euler_a", "dpmpp_2m", "heun", "lms")  # samplers that WebUI gives a choice of noise levels
-_RESPACED = ("euler", "dpmpp_2m", "heun", "lms", "unipc")  # those that read the two flags below
-_FLAGS = {"use_karras_sigmas": "Karras", "use_exponential_sigmas": "Exponential"}
+_RESPACED = ("euler", "dpmpp_2m", "heun", "lms", "unipc")  # those that read the three flags below
+_FLAGS = {"use_karras_sigmas": "Karras", "use_exponential_sigmas": "Exponential", "use_beta_sigmas": "Beta"}
+_GIVEN = {"ays": "Align Your Steps", "sigmas": None, "timesteps": None}  # levels by lists; only one has a name
 _SPACINGS = {"linspace": "Uniform", "trailing": "Simple", "leading": "DDIM"}  # the same timesteps, or the nearest
 _RESIZE_MODES = {"resize": "Just resize", "crop": "Crop and resize", "pad": "Resize and fill"}
 _NEGATIVE = re.compile(r"^(\s*)Negative prompt:", re.MULTILINE)
@@ -81,6 +82,9 @@ def schedule_type(sampler: str, config: Mapping[str, Any]) -> str | None:
     for flag, name in _FLAGS.items():
         if sampler in _RESPACED and config.get(flag):
             return name
+    for key, given in _GIVEN.items():
+        if config.get(key) is not None:
+            return given
     if sampler not in _LEVELS:
         return "Automatic"
     spacing = config.get("timestep_spacing", "linspace")

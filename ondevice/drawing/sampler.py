@@ -6,7 +6,11 @@ import argparse
 from typing import Any
 
 from ondevice import flags
+from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.diffusion.samplers import SAMPLERS
+from ondevice.errors import UsageError
+
+SCHEDULES = ("karras", "exponential", "beta", "ays")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,18 +28,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="another number of the model, such as SDXL's original_width=1024 (`ondevice show BUNDLE` lists them)",
     )
-    group.add_argument("--eta", type=float, default=0.0, help="noise of the ddim sampler, 0 to 1 (default 0)")
-    group.add_argument("--karras", action="store_true", help="Karras noise levels, for the samplers that have them")
+    group.add_argument("--eta", type=float, help="noise of ddim, 0 to 1 (default 0), or of tcd (default 0.3)")
+    group.add_argument(
+        "--spacing",
+        choices=("leading", "linspace", "trailing"),
+        help="how timesteps are spread (default: as the model's scheduler says)",
+    )
+    levels = group.add_mutually_exclusive_group()
+    levels.add_argument(
+        "--schedule",
+        choices=SCHEDULES,
+        help="other levels of noise, for the samplers that have them; ays: Align Your Steps, best at 10 steps",
+    )
+    levels.add_argument("--karras", action="store_true", help="the same as --schedule karras")
+    levels.add_argument(
+        "--sigmas", metavar="A,B,...", help="the levels of noise themselves, falling, one per step: 14.6,7.5,..."
+    )
 
 
-def fields(args: argparse.Namespace) -> dict[str, Any]:
-    """The request's sampler and numbers."""
-    options = {"eta": args.eta} if args.eta else {}
-    options |= {"use_karras_sigmas": True} if args.karras else {}
+def fields(args: argparse.Namespace, pipeline: PipelineSpec) -> dict[str, Any]:
+    """The request's sampler and numbers.
+
+    Raises:
+        UsageError: --sigmas are no numbers, or not as many as --steps says.
+    """
+    options: dict[str, Any] = {} if args.eta is None else {"eta": args.eta}
+    options |= {} if args.spacing is None else {"timestep_spacing": args.spacing}
+    schedule = "karras" if args.karras else args.schedule
+    if schedule == "ays":
+        options["ays"] = published_levels(pipeline)
+    elif schedule is not None:
+        options[f"use_{schedule}_sigmas"] = True
+    steps = args.steps
+    if args.sigmas is not None:
+        options["sigmas"] = parse_sigmas(args.sigmas)
+        steps = len(options["sigmas"]) if steps is None else steps
     return {
-        "num_inference_steps": args.steps,
+        "num_inference_steps": steps,
         "guidance_scale": args.guidance,
         "sampler": args.sampler,
         "sampler_options": options,
         "numbers": dict(args.number or ()),
     }
+
+
+def published_levels(pipeline: PipelineSpec) -> str:
+    """Which of the published lists of Align Your Steps is for this model's kind."""
+    if pipeline.gives != "picture":
+        return "video"
+    return "sdxl" if "original_width" in pipeline.numbers else "sd"
+
+
+def parse_sigmas(text: str) -> list[float]:
+    """'14.6,7.5,0.5' -> [14.6, 7.5, 0.5]; a 0 at the end, where every run ends, is left out.
+
+    Raises:
+        UsageError: they are no numbers.
+    """
+    try:
+        levels = [float(part) for part in text.split(",")]
+    except ValueError:
+        what = f"not a list of numbers (got {text[:60]!r})."
+        raise UsageError(what, where="--sigmas", fix="write them with commas: 14.6,7.5,3.9,1.2,0.4") from None
+    return levels[:-1] if len(levels) > 1 and levels[-1] == 0 else levels

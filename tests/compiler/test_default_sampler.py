@@ -18,7 +18,7 @@ from ondevice.errors import CheckpointError, StrictError, UsageError
 
 F32, PLAIN = Recipe("f32"), Recipe("f32", without=("all",))
 SMALL = [(10, 6)]
-DEIS = "there is no sampler here for DEISMultistepScheduler; the bundle's default is dpmpp_2m (choose with --sampler)"
+OTHER = "there is no sampler here for RePaintScheduler; the bundle's default is ddim (choose with --sampler)"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def checkpoint():
     random_weights = random_checkpoint_from_configs(**TINY, seed=1)
     return replace(
         random_weights,
-        scheduler={"beta_start": 0.00085, "beta_end": 0.012, "_class_name": "DEISMultistepScheduler"},
+        scheduler={"beta_start": 0.00085, "beta_end": 0.012, "_class_name": "RePaintScheduler"},
         source="m",
     )
 
@@ -38,7 +38,7 @@ def of(checkpoint, **changes):
 @pytest.mark.parametrize(
     ("changes", "sampler", "name", "said"),
     [
-        ({}, None, "dpmpp_2m", DEIS),
+        ({}, None, "ddim", OTHER),
         ({}, "lms", "lms", "m: the scheduler's steps_offset is absent; 1 is taken"),
         (
             {"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -math.inf, "steps_offset": 1},
@@ -62,7 +62,7 @@ def test_a_bundle_s_sampler(checkpoint, tmp_path, caplog, changes, sampler, name
 def test_strict_refuses_another_sampler_and_not_what_diffusers_does(checkpoint, tmp_path):
     with pytest.raises(StrictError) as caught:
         compile_bundle(checkpoint, tmp_path / "b", PLAIN, strict=True, sizes=SMALL)
-    assert str(caught.value).startswith(f"--strict: 1 fallback (expected none): {DEIS}.") and not list(
+    assert str(caught.value).startswith(f"--strict: 1 fallback (expected none): {OTHER}.") and not list(
         tmp_path.iterdir()
     )
     compile_bundle(of(checkpoint, _class_name="DDIMScheduler"), tmp_path / "b", PLAIN, strict=True, sizes=SMALL)
@@ -76,9 +76,9 @@ def test_what_no_sampler_can_use_is_refused_before_the_work(checkpoint, tmp_path
     ):
         compile_bundle(of(checkpoint, beta_end=math.inf), tmp_path / "b", F32, sizes=SMALL)
     with pytest.raises(
-        UsageError, match=r"^--sampler: unipc cannot use .*: use_flow_sigmas .* Fix: choose another, such as ddim\.$"
+        UsageError, match=r"^--sampler: unipc cannot use .*: solver_p .* Fix: choose another, such as ddim\.$"
     ):
-        compile_bundle(of(checkpoint, use_flow_sigmas=True), tmp_path / "b", F32, sampler="unipc", sizes=SMALL)
+        compile_bundle(of(checkpoint, solver_p="ddim"), tmp_path / "b", F32, sampler="unipc", sizes=SMALL)
     assert not list(tmp_path.iterdir())
 
 

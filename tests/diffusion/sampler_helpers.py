@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.diffusion.samplers import MODEL, NOISE, SamplerTable
+from ondevice.diffusion.samplers import MODEL, NOISE, WITHOUT_BETAS, SamplerTable
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 TRACES = sorted(p.stem for p in (DATA / "schedulers").glob("*.json") if not p.stem.startswith("_"))
@@ -26,6 +26,14 @@ SD15 = {
     "trained_betas": None,
     "clip_sample": False,
 }
+
+
+def config_of(name: str, spacing: str | None = None) -> dict[str, Any]:
+    """A config that a sampler takes: Stable Diffusion 1.5's where it has betas. `spacing` of timesteps, where it has
+    one."""
+    if name in WITHOUT_BETAS:
+        return {}
+    return SD15 if spacing is None else SD15 | {"timestep_spacing": spacing}
 
 
 def read_trace(name: str) -> dict[str, Any]:

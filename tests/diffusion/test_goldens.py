@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusion.sampler_helpers import SD15
+from diffusion.sampler_helpers import SD15, config_of
 from diffusion.test_sampler_parts import MEMORYLESS
 from diffusion.test_sampler_table_files import BEGIN_CHANGES, CHANGES, changed
 from small_tokenizer import SPECIAL
@@ -85,6 +85,10 @@ TABLES = [
     ("unipc", 3, {}),
     ("lcm", 4, {}),
     ("ddpm", 3, {"steps_offset": 0}),
+    ("tcd", 3, {}),
+    ("dpmpp_sde", 2, {}),
+    ("flow_euler", 3, {"shift": 3.0}),
+    ("dpmpp_2m", 4, {"denoising_start": 0.4}),
 ]
 
 
@@ -98,7 +102,7 @@ def half(x: np.ndarray, _: float) -> np.ndarray:
 )
 def test_sampler_tables(name: str, steps: int, options: dict[str, Any], golden: Compare) -> None:
     """What replaying a table gives, from noise and from a picture, and from each call where it may begin there."""
-    table = make_table(name, steps, SD15, **options)
+    table = make_table(name, steps, config_of(name), **options)
     stream = Noise(steps)
     image, noise = stream.randn((2, 3)), stream.randn((2, 3))
     draws = [stream.randn((2, 3)) for call in table.calls if call.draws_noise]

@@ -18,7 +18,7 @@ from ondevice.diffusion.memory_budget import Way
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Options, Request
-from ondevice.diffusion.samplers import SAMPLERS
+from ondevice.diffusion.samplers import SAMPLERS, WITHOUT_BETAS
 from ondevice.diffusion.series import fixed_steps
 from ondevice.errors import NumericError, UsageError
 
@@ -116,7 +116,7 @@ def test_equals_a_loop_written_out() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name not in WITHOUT_BETAS])
 def test_the_same_call_gives_the_same_picture_and_another_seed_another(sampler: str) -> None:
     first, again, other = (painter()("x", num_inference_steps=4, sampler=sampler, seed=seed) for seed in (1, 1, 2))
     assert np.array_equal(first.latents, again.latents)

@@ -33,6 +33,26 @@ RESPACED: dict[str, Row] = {
 LIMITS: dict[str, Row] = {"sigma_min": (None, 0.1, KARRAS), "sigma_max": (None, 9.0, KARRAS)}
 LAST: dict[str, Row] = {"final_sigmas_type": ("zero", "sigma_min", {})}
 CLIPPED: dict[str, Row] = {"thresholding": (False, True, {})}
+FLOW: dict[str, Row] = {
+    "use_flow_sigmas": (False, True, {}),
+    "flow_shift": (1.0, 3.0, {"use_flow_sigmas": True}),
+}
+UNSPACED: dict[str, Row] = {key: row for key, row in COMMON.items() if key not in ("timestep_spacing", "steps_offset")}
+EDM: dict[str, Row] = {
+    "num_train_timesteps": (1000, 500, {}),
+    "sigma_min": (0.002, 0.1, {}),
+    "sigma_max": (80.0, 14.0, {}),
+    "sigma_data": (0.5, 1.0, {}),
+    "sigma_schedule": ("karras", "exponential", {}),
+    "prediction_type": ("epsilon", "v_prediction", {}),
+    "rho": (7.0, 5.0, {}),
+    **LAST,
+}
+SOLVER: dict[str, Row] = {
+    "solver_order": (2, 1, {}),
+    "solver_type": ("midpoint", "heun", {}),
+}
+DYNAMIC = {"use_dynamic_shifting": True, "image_seq_len": 1000}
 DEFAULTS: dict[str, dict[str, Row]] = {
     "pndm": WARM | {"set_alpha_to_one": (False, True, {}), "skip_prk_steps": (False, True, {})},
     "ddim": WARM | ZERO_SNR | CLIPPED | {"set_alpha_to_one": (True, False, {}), "eta": (0.0, 1.0, {})},
@@ -69,6 +89,67 @@ DEFAULTS: dict[str, dict[str, Row]] = {
         "disable_corrector": ([], [2], {}),
         "predict_x0": (True, False, {}),
     },
+    "tcd": {key: row for key, row in WARM.items() if key not in ("timestep_spacing", "steps_offset")}
+    | {**STABLE, **ZERO_SNR, **CLIPPED}
+    | {"beta_schedule": ("scaled_linear", "linear", {}), "clip_sample": (False, True, {})}
+    | {"original_inference_steps": (50, 60, {}), "eta": (0.3, 0.0, {})},
+    "deis": COMMON | RESPACED | CLIPPED | FLOW
+    | {
+        "solver_order": (2, 3, {}),
+        "algorithm_type": ("deis", "sde-dpmsolver++", {}),
+        "solver_type": ("logrho", "bh3", {}),
+        "lower_order_final": (True, False, {}),
+    },
+    "dpm2": COMMON | STABLE | RESPACED,
+    "dpm2_a": COMMON | STABLE | RESPACED,
+    "dpmpp_sde": COMMON | STABLE | RESPACED,
+    "dpmpp_2s": UNSPACED | RESPACED | LAST | CLIPPED | FLOW
+    | {
+        "solver_order": (2, 3, {}),
+        "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", {}),
+        "solver_type": ("midpoint", "heun", {}),
+        "lower_order_final": (False, True, {"final_sigmas_type": "sigma_min"}),
+        "lambda_min_clipped": (float("-inf"), -3.0, {}),
+    },
+    "sa_solver": COMMON | RESPACED | CLIPPED | FLOW
+    | {
+        "predictor_order": (2, 3, {}),
+        "corrector_order": (2, 3, {}),
+        "algorithm_type": ("data_prediction", "noise_prediction", {}),
+        "lower_order_final": (True, False, {}),
+        "lambda_min_clipped": (float("-inf"), -3.0, {}),
+    },
+    "edm_euler": EDM,
+    "edm_dpmpp_2m": EDM | SOLVER | CLIPPED
+    | {
+        "algorithm_type": ("dpmsolver++", "sde-dpmsolver++", {}),
+        "lower_order_final": (True, False, {"solver_order": 3}),
+    },
+    "cosine_dpmpp_2m": EDM | SOLVER
+    | {
+        "sigma_min": (0.3, 0.1, {}),
+        "sigma_max": (500, 100, {}),
+        "sigma_data": (1.0, 0.5, {}),
+        "sigma_schedule": ("exponential", "karras", {}),
+        "prediction_type": ("v_prediction", "epsilon", {}),
+        "rho": (7.0, 5.0, {"sigma_schedule": "karras"}),
+    },
+    "flow_euler": RESPACED
+    | {
+        "num_train_timesteps": (1000, 500, {}),
+        "shift": (1.0, 3.0, {}),
+        "shift_terminal": (None, 0.1, {}),
+        "invert_sigmas": (False, True, {}),
+        "stochastic_sampling": (False, True, {}),
+        "use_dynamic_shifting": (False, True, {}),
+        "time_shift_type": ("exponential", "linear", DYNAMIC),
+        "base_shift": (0.5, 0.6, DYNAMIC),
+        "max_shift": (1.15, 1.2, DYNAMIC),
+        "base_image_seq_len": (256, 300, DYNAMIC),
+        "max_image_seq_len": (4096, 5000, DYNAMIC),
+    },
+    "flow_heun": {"num_train_timesteps": (1000, 500, {}), "shift": (1.0, 3.0, {})},
+    "ipndm": {"num_train_timesteps": (1000, 500, {})},
 }  # fmt: skip
 
 

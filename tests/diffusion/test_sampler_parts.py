@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusion.sampler_helpers import SD15, linear_model
+from diffusion.sampler_helpers import SD15, config_of, linear_model
 from diffusion.test_sampler_tables import NAMES, SPACINGS, STEPS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ondevice.diffusion.samplers import SamplerTable, make_table, run_table
+from ondevice.diffusion.samplers import WITHOUT_BETAS, SamplerTable, make_table, run_table
 
-MEMORYLESS = ("ddim", "euler", "euler_a", "lcm", "ddpm")
+MEMORYLESS = ("ddim", "euler", "euler_a", "lcm", "ddpm", "tcd", "edm_euler", "flow_euler")
+TWO_CALLS = ("heun", "dpm2", "dpm2_a", "dpmpp_sde", "flow_heun")
 
 
 @settings(deadline=None, max_examples=150)
@@ -23,7 +24,8 @@ def test_a_run_begins_at_a_call_as_with_that_strength(
     name: str, steps: int, spacing: str, strength: float, prediction: str
 ) -> None:
     """What a player without Python does with `begins` is what `strength` gives, to the last bit."""
-    table = make_table(name, steps, SD15, timestep_spacing=spacing, prediction_type=prediction)
+    config = config_of(name, spacing) | ({} if name in WITHOUT_BETAS else {"prediction_type": prediction})
+    table = make_table(name, steps, config)
     assert len(table.begins) == (len(table.calls) if name in MEMORYLESS else 0)
     left = int(steps * strength)
     if left >= 1 and table.begins:
@@ -36,9 +38,7 @@ def test_a_run_begins_at_a_call_as_with_that_strength(
             begins=table.begins[steps - left :],
             noised=table.noised[steps - left :],
         )
-        assert rest == make_table(
-            name, steps, SD15, timestep_spacing=spacing, prediction_type=prediction, strength=strength
-        )
+        assert rest == make_table(name, steps, config, strength=strength)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_tables_of_older_bundles_are_read() -> None:
 @given(NAMES, STEPS, SPACINGS, st.floats(0.0, 1.0))
 def test_a_schedule_in_two_parts(name: str, steps: int, spacing: str, part: float) -> None:
     """What a base model leaves to a refiner, as players cut it: by timesteps, and to the last bit."""
-    table = make_table(name, steps, SD15, timestep_spacing=spacing)
+    table = make_table(name, steps, config_of(name, spacing))
     assert len(table.noised) == len(table.calls) and table.noised[-1] == (1.0, 0.0) and table.train_steps == 1000
     if table.begins:
         assert table.noised[:-1] == table.begins[1:]
@@ -80,7 +80,7 @@ def test_a_schedule_in_two_parts(name: str, steps: int, spacing: str, part: floa
     cutoff = round(1000 - part * 1000)
     made = sum(t >= cutoff for t in timesteps) if part else len(timesteps)
     if made:
-        upper = make_table(name, steps, SD15, timestep_spacing=spacing, denoising_end=part)
+        upper = make_table(name, steps, config_of(name, spacing), denoising_end=part)
         assert [call.timestep for call in upper.calls] == timesteps[:made] and upper.noised == table.noised[:made]
         assert (upper.start_image, upper.start_noise) == (table.start_image, table.start_noise)
         start = np.ones(3, np.float32)
@@ -93,9 +93,9 @@ def test_a_schedule_in_two_parts(name: str, steps: int, spacing: str, part: floa
         run(table)
         assert np.array_equal(run(upper), samples[made - 1])
     left = sum(t < cutoff for t in timesteps)
-    left += name == "heun" and left % 2 == 0
+    left += name in TWO_CALLS and left % 2 == 0
     if left:
-        lower = make_table(name, steps, SD15, timestep_spacing=spacing, denoising_start=part)
+        lower = make_table(name, steps, config_of(name, spacing), denoising_start=part)
         assert [call.timestep for call in lower.calls] == timesteps[len(timesteps) - left :]
         assert (lower.start_image, lower.start_noise) == (0.0, 1.0) and lower.noised == table.noised[-left:]
         if table.begins:

@@ -12,7 +12,7 @@ import pytest
 from diffusion.sampler_helpers import SD15
 
 from ondevice import cli
-from ondevice.diffusion.samplers import CLASSES, SAMPLERS, make_table
+from ondevice.diffusion.samplers import CLASSES, SAMPLERS, WITHOUT_BETAS, make_table
 from ondevice.diffusion.samplers.pipeline import CLASS_OF, NEAREST, as_in_pipeline, choose
 from ondevice.errors import CheckpointError, UsageError
 
@@ -28,16 +28,16 @@ def changed(config: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in (config | changes).items() if value is not GONE}
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", [name for name, sampler in CLASSES.items() if sampler not in WITHOUT_BETAS])
 @pytest.mark.parametrize(
     ("given", "said"), [(1, None), (1.0, None), (GONE, "absent"), (0, "0"), (None, "None"), (37, "37"), ("0", "0")]
 )
 def test_steps_offset_is_1_for_every_class(name: str, given: Any, said: str | None) -> None:
     chosen = choose(changed(SD15, _class_name=name, steps_offset=given), None, "folder")
     assert chosen.table == make_table(CLASSES[name], 20, SD15) and chosen.config["steps_offset"] == 1
-    assert [note[: len(OFFSET) - 2 + len(str(said))] for note in chosen.notes] == (
-        [OFFSET.format(said)] if said else []
-    )
+    notes = [note for note in chosen.notes if "Brownian" not in note]
+    assert [note[: len(OFFSET) - 2 + len(str(said))] for note in notes] == ([OFFSET.format(said)] if said else [])
+    assert (len(notes) < len(chosen.notes)) == (name == "DPMSolverSDEScheduler")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_clip_sample_is_off_in_a_latent(name: str, given: Any, said: str | None)
     chosen = choose(changed(SD15, _class_name=name, clip_sample=given), None, "folder")
     assert chosen.sampler == CLASSES[name.removeprefix("Flax")] and not chosen.fallback
     assert [note[: len(CLIP) - 2 + len(str(said))] for note in chosen.notes] == ([CLIP.format(said)] if said else [])
-    for sampler in SAMPLERS:  # a swap at `generate` finds it off, too
+    for sampler in set(SAMPLERS) - set(WITHOUT_BETAS):  # a swap at `generate` finds it off, too
         assert make_table(sampler, 4, chosen.config) == make_table(sampler, 4, SD15)
 
 
@@ -74,19 +74,19 @@ def test_a_config_that_is_right_stays_as_it_is() -> None:
     ("changes", "sampler", "fallback"),
     [
         (
-            {"_class_name": "DPMSolverSinglestepScheduler"},
-            "dpmpp_2m",
-            "there is no sampler here for DPMSolverSinglestepScheduler",
+            {"_class_name": "DPMSolverSinglestepScheduler", "thresholding": True},
+            "euler",
+            "with this config dpmpp_2s cannot draw as DPMSolverSinglestepScheduler does: thresholding cannot",
         ),
         (
-            {"_class_name": "DEISMultistepScheduler", "algorithm_type": "deis", "solver_type": "logrho"},
-            "dpmpp_2m",
-            "there is no sampler",
+            {"_class_name": "DEISMultistepScheduler", "solver_type": "rk45"},
+            "ddim",
+            "with this config deis cannot draw",
         ),
         (
-            {"_class_name": "KDPM2AncestralDiscreteScheduler"},
-            "euler_a",
-            "there is no sampler here for KDPM2AncestralDiscreteScheduler",
+            {"_class_name": "VQDiffusionScheduler"},
+            "ddim",
+            "there is no sampler here for VQDiffusionScheduler",
         ),
         (
             {"_class_name": "diffusion_tools.DDPMScheduler"},
@@ -132,7 +132,7 @@ def test_a_config_that_is_right_stays_as_it_is() -> None:
             "with this config ddpm cannot draw as DDPMScheduler does",
         ),
         (
-            {"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True},
+            {"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": True, "use_karras_sigmas": True},
             "ddim",
             "with this config euler cannot draw as Euler",
         ),
@@ -207,6 +207,16 @@ def test_a_sampler_that_was_asked_for_and_cannot_use_the_config() -> None:
         "thresholding cannot be used (got True, expected false or none)."
         " Fix: choose another, such as euler."
     )
+
+
+def test_models_without_betas_draw_with_samplers_of_their_kind() -> None:
+    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+    assert choose(flow, None, "folder", changed=False).table == make_table("flow_euler", 20, {"shift": 3.0})
+    other = choose(flow | {"use_dynamic_shifting": True}, None, "folder")
+    assert (other.sampler, other.config["_class_name"]) == ("flow_heun", "FlowMatchHeunDiscreteScheduler")
+    assert other.fallback.startswith("with this config flow_euler cannot draw as FlowMatchEulerDiscreteScheduler does")
+    with pytest.raises(CheckpointError, match="can be used by no sampler: shift cannot be used"):
+        choose(flow | {"shift": "3"}, None, "folder")
 
 
 def test_what_a_bundle_cannot_hold_is_left_out() -> None:

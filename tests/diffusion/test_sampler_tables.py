@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusion.sampler_helpers import SD15, linear_model
+from diffusion.sampler_helpers import SD15, config_of, linear_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ondevice.diffusion.samplers import MODEL, NOISE, SAMPLERS, Call, Row, SamplerTable, make_table, run_table
+from ondevice.diffusion.samplers.beta_quantile import beta_quantile
 from ondevice.errors import UsageError
 
 STEPS = st.integers(1, 30)
@@ -25,7 +26,7 @@ SPACINGS = st.sampled_from(["leading", "linspace", "trailing"])
 def test_a_run_is_linear_in_start_and_noise(name: str, steps: int, spacing: str, seed: int) -> None:
     """run(a + b) = run(a) + run(b) for a linear model without shift:
     what makes a table of coefficients possible at all."""
-    table = make_table(name, steps, SD15, timestep_spacing=spacing)
+    table = make_table(name, steps, config_of(name, spacing))
     rng = np.random.default_rng(seed)
     starts = rng.normal(size=(2, 5)).astype(np.float32) * table.start_noise
     noises = rng.normal(size=(2, len(table.calls), 5)).astype(np.float32)
@@ -43,17 +44,18 @@ def test_a_run_is_linear_in_start_and_noise(name: str, steps: int, spacing: str,
 @given(NAMES, STEPS, SPACINGS, st.sampled_from([None, 0.3, 0.99, 1.0]))
 def test_json_keeps_every_bit(name: str, steps: int, spacing: str, strength: float | None) -> None:
     options = {} if strength is None or int(steps * strength) < 1 else {"strength": strength}
-    table = make_table(name, steps, SD15, timestep_spacing=spacing, **options)
+    table = make_table(name, steps, config_of(name, spacing), **options)
     assert SamplerTable.from_json(json.loads(json.dumps(table.to_json()))) == table
     assert table.slots <= 6 and len(table.calls) <= 2 * steps + 1
-    assert all(0 <= call.timestep <= 1000 for call in table.calls)
+    assert all(0 <= call.timestep <= 1000 for call in table.calls) or name.startswith("edm")
 
 
 def test_slots_are_few() -> None:
-    slots = {name: make_table(name, 20, SD15).slots for name in SAMPLERS}
+    slots = {name: make_table(name, 20, config_of(name)).slots for name in SAMPLERS}
     assert slots == {
         "pndm": 5, "ddim": 1, "euler": 1, "euler_a": 1, "dpmpp_2m": 3, "heun": 3, "lms": 5, "unipc": 4, "lcm": 1,
-        "ddpm": 1,
+        "ddpm": 1, "tcd": 1, "deis": 3, "dpm2": 2, "dpm2_a": 2, "dpmpp_2s": 3, "dpmpp_sde": 3, "sa_solver": 4,
+        "edm_euler": 1, "edm_dpmpp_2m": 3, "cosine_dpmpp_2m": 3, "flow_euler": 1, "flow_heun": 3, "ipndm": 5,
     }  # fmt: skip
 
 
@@ -180,11 +182,37 @@ def test_another_class_s_defaults_do_not_carry_over() -> None:
         ("heun", 4, {"denoising_start": 0.6, "denoising_end": 0.3}, "denoising_start cannot be used"),
         ("ddim", 4, {"denoising_start": 0.6, "strength": 0.3}, "denoising_start cannot .* nothing beside strength"),
         ("ddim", 4, {"denoising_end": "0.8"}, "denoising_end cannot be used .got '0.8', expected a number from 0 to 1"),
-        ("unipc", 4, {"predict_x0": False}, "predict_x0 cannot be used"),
+        ("unipc", 4, {"solver_p": "ddim"}, "solver_p cannot be used"),
+        ("unipc", 4, {"predict_x0": False}, "predict_x0 cannot be used .got False, expected true, unless"),
         ("unipc", 4, {"disable_corrector": 0}, "disable_corrector cannot be used"),
         ("unipc", 4, {"disable_corrector": [0, 1.5]}, "disable_corrector cannot be used"),
         ("dpmpp_2m", 4, {"algorithm_type": "dpmsolver"}, "algorithm_type cannot be used"),
-        ("dpmpp_2m", 4, {"use_lu_lambdas": True}, "use_lu_lambdas cannot be used"),
+        ("dpmpp_2m", 4, {"prediction_type": "flow_prediction"}, "prediction_type cannot be used"),
+        (
+            "dpmpp_2m",
+            4,
+            {"use_karras_sigmas": True, "sigmas": [9.0, 4.0, 2.0, 1.0]},
+            "use_karras_sigmas cannot be used .* not sigmas too",
+        ),
+        (
+            "euler",
+            4,
+            {"sigmas": [9.0, 4.0, 2.0]},
+            "sigmas cannot be used .got a list of 3, expected 4 numbers, one per",
+        ),
+        ("euler", 3, {"sigmas": [9.0, 4.0, 4.0]}, "sigmas cannot be used .* falling numbers"),
+        ("euler", 3, {"sigmas": [9.0, 0.0, 0.0]}, "sigmas cannot be used .* falling numbers"),
+        ("euler", 2, {"timesteps": [1000, 4]}, "timesteps cannot be used .* falling numbers from 999 to 0"),
+        ("euler", 2, {"timesteps": [900, 4], "ays": "sd"}, "ays cannot be used"),
+        ("euler", 2, {"ays": "sd3"}, "ays cannot be used"),
+        ("lcm", 2, {"timesteps": [900, 4.5]}, "timesteps cannot be used .* whole numbers"),
+        ("tcd", 4, {"ays": "sd"}, "ays cannot be used .got 'sd', expected 10 steps"),
+        ("ddim", 2, {"timesteps": [900, 4]}, "no such option"),
+        ("dpmpp_2s", 4, {"timestep_spacing": "leading"}, "no such option"),
+        ("dpmpp_2s", 4, {"algorithm_type": "sde-dpmsolver"}, "algorithm_type cannot be used"),
+        ("deis", 4, {"algorithm_type": "sde-dpmsolver++"}, "algorithm_type cannot be used"),
+        ("flow_euler", 4, {}, "beta_start cannot be used .got 0.00085, expected none: this sampler is for models"),
+        ("edm_euler", 4, {}, "beta_start cannot be used"),
         ("ddpm", 4, {"variance_type": "learned"}, "variance_type cannot be used"),
         ("dpmpp_2m", 4, {"variance_type": "learned"}, "variance_type cannot be used"),
         (
@@ -314,3 +342,38 @@ def test_any_config_compiles_to_a_sound_table_or_is_refused(
 def test_noise_is_asked_for_when_the_table_draws_it() -> None:
     with pytest.raises(ValueError, match="noise_fn"):
         run_table(make_table("ddim", 2, SD15, eta=1.0), linear_model, np.zeros(1, np.float32))
+
+
+# scipy.stats.beta.ppf(p, 0.6, 0.6), of scipy 1.16
+QUANTILES = {0.1: 0.03958440558878085, 0.25: 0.17568037865269498, 0.4: 0.3627009907532143, 0.75: 0.824319621347305}
+
+
+def test_quantiles_of_the_beta_distribution() -> None:
+    assert [beta_quantile(p, 0.6) for p in (0.0, 0.5, 1.0)] == pytest.approx([0.0, 0.5, 1.0], abs=1e-15)
+    for p, x in QUANTILES.items():
+        assert beta_quantile(p, 0.6) == pytest.approx(x, rel=1e-14)
+
+
+def test_levels_as_a_list() -> None:
+    """A 0 at the end may be written; the published ten steps are timesteps, other counts levels between them."""
+    table = make_table("euler", 3, SD15, sigmas=[9.0, 2.5, 0.5])
+    assert table == make_table("euler", 3, SD15, sigmas=[9.0, 2.5, 0.5, 0])
+    assert [noise for _, noise in table.noised] == pytest.approx([2.5, 0.5, 0.0]) and table.start_noise == 9.0
+    assert [call.timestep for call in make_table("dpmpp_2m", 10, SD15, ays="sdxl").calls] == [
+        999, 845, 730, 587, 443, 310, 193, 116, 53, 13,
+    ]  # fmt: skip
+    levels = [noise for _, noise in make_table("euler", 20, SD15, ays="sd").begins]
+    assert levels[::2] == pytest.approx([14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152])
+    assert levels[1] == pytest.approx((14.615 * 6.475) ** 0.5)
+
+
+def test_a_picture_s_size_moves_the_levels_of_flow_matching() -> None:
+    """diffusers' `calculate_shift`, with the config's keys."""
+    config = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+    for length, mu in ((256, 0.5), (4096, 1.15), (1024, 0.63)):
+        by_length = [call.timestep for call in make_table("flow_euler", 8, config, image_seq_len=length).calls]
+        assert by_length == pytest.approx([call.timestep for call in make_table("flow_euler", 8, config, mu=mu).calls])
+    with pytest.raises(UsageError, match=r"use_dynamic_shifting cannot be used .* the option mu or image_seq_len"):
+        make_table("flow_euler", 8, config)
+    with pytest.raises(UsageError, match="mu cannot be used"):
+        make_table("flow_euler", 8, {}, mu=1.0)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from diffusion.sampler_helpers import SD15
 
 from ondevice import cli
+from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.diffusion.samplers import SamplerTable, make_table
+from ondevice.drawing import sampler
+from ondevice.errors import UsageError
 
 
 def test_tokens_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,6 +55,39 @@ def test_sampler_as_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "euler_a, 2 steps, 2 calls, 1 slots" in out and "noise" in out and "result: x0" in out
     assert [line.split()[0] for line in out.splitlines()[4:6]] == ["999.000", "499.000"]
+
+
+def test_samplers_of_models_without_betas_have_a_config_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["sampler", "flow_euler", "--steps", "2", "--set", "shift=3"]) == 0
+    assert "flow_euler, 2 steps, 2 calls, 1 slots" in capsys.readouterr().out
+    assert cli.main(["sampler", "euler", "--steps", "2", "--set", "sigmas=[9,2.5,0]"]) == 0
+    assert "x0 = 9 noise" in capsys.readouterr().out
+
+
+FLAGS: list[tuple[list[str], int | None, dict[str, Any]]] = [
+    ([], None, {}),
+    (["--karras"], None, {"use_karras_sigmas": True}),
+    (["--schedule", "beta", "--spacing", "trailing"], None, {"use_beta_sigmas": True, "timestep_spacing": "trailing"}),
+    (["--schedule", "ays", "--eta", "0"], None, {"ays": "sdxl", "eta": 0.0}),
+    (["--sigmas", "14.6,7.5,2,0"], 3, {"sigmas": [14.6, 7.5, 2.0]}),
+    (["--sigmas", "14.6,7.5", "--steps", "3"], 3, {"sigmas": [14.6, 7.5]}),
+]
+
+
+@pytest.mark.parametrize(("given", "steps", "options"), FLAGS)
+def test_flags_of_generate_become_a_sampler_s_options(
+    given: list[str], steps: int | None, options: dict[str, Any]
+) -> None:
+    parser = argparse.ArgumentParser()
+    sampler.add_arguments(parser)
+    xl = cast(PipelineSpec, SimpleNamespace(gives="picture", numbers={"original_width": None}))
+    fields = sampler.fields(parser.parse_args(given), xl)
+    assert (fields["num_inference_steps"], fields["sampler_options"]) == (steps, options)
+
+
+def test_levels_that_are_no_numbers() -> None:
+    with pytest.raises(UsageError, match=r"--sigmas: not a list of numbers .got '9,x'.\. Fix: write them with commas"):
+        sampler.parse_sigmas("9,x")
 
 
 def test_sampler_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,15 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.diffusion.samplers.alphas import ddim, ddpm, lcm
-from ondevice.diffusion.samplers.multistep import dpmpp_2m, unipc
-from ondevice.diffusion.samplers.pndm import pndm
+from ondevice.diffusion.samplers.alphas import ddim, ddpm, lcm, tcd
+from ondevice.diffusion.samplers.deis import deis
+from ondevice.diffusion.samplers.dpm2 import dpm2, dpm2_a, dpmpp_sde
+from ondevice.diffusion.samplers.edm import cosine_dpmpp_2m, edm_dpmpp_2m, edm_euler
+from ondevice.diffusion.samplers.flow import flow_euler, flow_heun
+from ondevice.diffusion.samplers.multistep import dpmpp_2m
+from ondevice.diffusion.samplers.pndm import ipndm, pndm
+from ondevice.diffusion.samplers.sa_solver import sa_solver
 from ondevice.diffusion.samplers.settings import Settings, shown
 from ondevice.diffusion.samplers.sigmas import euler, euler_a, heun, lms
+from ondevice.diffusion.samplers.singlestep import dpmpp_2s
 from ondevice.diffusion.samplers.table import MODEL, NOISE, Call, Row, SamplerTable, run_table
+from ondevice.diffusion.samplers.unipc import unipc
 from ondevice.errors import UsageError
 
-__all__ = ["MODEL", "NOISE", "SAMPLERS", "Call", "Row", "SamplerTable", "make_table", "run_table"]
+__all__ = ["MODEL", "NOISE", "SAMPLERS", "WITHOUT_BETAS", "Call", "Row", "SamplerTable", "make_table", "run_table"]
 
 SAMPLERS: dict[str, Callable[[Settings, int], SamplerTable]] = {
     "pndm": pndm,
@@ -31,8 +38,24 @@ SAMPLERS: dict[str, Callable[[Settings, int], SamplerTable]] = {
     "unipc": unipc,
     "lcm": lcm,
     "ddpm": ddpm,
+    "tcd": tcd,
+    "deis": deis,
+    "dpm2": dpm2,
+    "dpm2_a": dpm2_a,
+    "dpmpp_2s": dpmpp_2s,
+    "dpmpp_sde": dpmpp_sde,
+    "sa_solver": sa_solver,
+    "edm_euler": edm_euler,
+    "edm_dpmpp_2m": edm_dpmpp_2m,
+    "cosine_dpmpp_2m": cosine_dpmpp_2m,
+    "flow_euler": flow_euler,
+    "flow_heun": flow_heun,
+    "ipndm": ipndm,
 }
 """The samplers by the name that `--sampler` takes."""
+
+WITHOUT_BETAS = ("flow_euler", "flow_heun", "edm_euler", "edm_dpmpp_2m", "cosine_dpmpp_2m", "ipndm")
+"""Those for models that were not trained on a schedule of betas; they refuse a config that has one."""
 
 CLASSES = {
     "PNDMScheduler": "pndm",
@@ -45,6 +68,19 @@ CLASSES = {
     "UniPCMultistepScheduler": "unipc",
     "LCMScheduler": "lcm",
     "DDPMScheduler": "ddpm",
+    "TCDScheduler": "tcd",
+    "DEISMultistepScheduler": "deis",
+    "KDPM2DiscreteScheduler": "dpm2",
+    "KDPM2AncestralDiscreteScheduler": "dpm2_a",
+    "DPMSolverSinglestepScheduler": "dpmpp_2s",
+    "DPMSolverSDEScheduler": "dpmpp_sde",
+    "SASolverScheduler": "sa_solver",
+    "EDMEulerScheduler": "edm_euler",
+    "EDMDPMSolverMultistepScheduler": "edm_dpmpp_2m",
+    "CosineDPMSolverMultistepScheduler": "cosine_dpmpp_2m",
+    "FlowMatchEulerDiscreteScheduler": "flow_euler",
+    "FlowMatchHeunDiscreteScheduler": "flow_heun",
+    "IPNDMScheduler": "ipndm",
     "DDIMParallelScheduler": "ddim",  # these two add what other pipelines use
     "DDPMParallelScheduler": "ddpm",
 }
@@ -57,8 +93,11 @@ def make_table(name: str, steps: int, config: Mapping[str, Any], **options: Any)
     """Compiles a sampler.
 
     `config`: a scheduler_config.json, written for whichever sampler. `options`: any of its keys, overriding it
-    (`timestep_spacing`, `use_karras_sigmas`, `prediction_type`, ...), and `eta` (DDIM) and `strength` (0 to 1: start
-    from a noised image). Raises UsageError for a name, a number of steps, a key or a value that cannot be used.
+    (`timestep_spacing`, `use_karras_sigmas`, `prediction_type`, ...), and what no config has (docs/samplers.md):
+    `eta`, `strength`, `denoising_start`, `denoising_end`, `sigmas`, `timesteps`, `ays`, `mu`, `image_seq_len`.
+
+    Raises:
+        UsageError: a name, a number of steps, a key or a value cannot be used.
     """
     if name not in SAMPLERS:
         raise UsageError(

@@ -1,11 +1,12 @@
-"""One-step samplers by alphas_cumprod: DDIM (arXiv 2010.02502), DDPM (2006.11239), LCM (2310.04378).
-diffusers' classes."""
+"""One-step samplers by alphas_cumprod: DDIM (arXiv 2010.02502), DDPM (2006.11239), LCM (2310.04378),
+TCD (2402.19159). diffusers' classes."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ondevice.diffusion.samplers.builder import Builder, Value
+from ondevice.diffusion.samplers.respacing import given_timesteps
 from ondevice.diffusion.samplers.schedule import Schedule, read_schedule, whole_timesteps
 from ondevice.diffusion.samplers.settings import Settings
 from ondevice.diffusion.samplers.start import Start
@@ -47,7 +48,7 @@ def ddpm(settings: Settings, steps: int) -> SamplerTable:
     settings.refuse_clipping(True)
     schedule = read_schedule(settings, spacing="leading", zero_snr=True, more_beta_schedules=("laplace", "sigmoid"))
     kind = settings.choice("variance_type", "fixed_small", "fixed_small", "fixed_small_log", "fixed_large", None)
-    timesteps = whole_timesteps(schedule, steps).tolist()
+    timesteps = given_timesteps(schedule, steps) or whole_timesteps(schedule, steps).tolist()
     start = Start.read(settings, steps, timesteps, schedule.train_steps)
     b = Builder()
     x = b.sample
@@ -71,15 +72,7 @@ def lcm(settings: Settings, steps: int) -> SamplerTable:
         settings, spacing="leading", beta=(0.00085, 0.012), beta_schedule="scaled_linear", zero_snr=True
     )
     scaling = settings.number("timestep_scaling", 10.0, 0.0, 1e6)
-    original = settings.integer("original_inference_steps", 50, 1, schedule.train_steps)
-    if steps > original:
-        raise UsageError(
-            f"too many steps (got {steps}, expected at most original_inference_steps, {original})",
-            where="sampler lcm",
-            fix="use fewer steps; 4 to 8 are usual",
-        )
-    distilled = (np.arange(1, original + 1) * (schedule.train_steps // original) - 1)[::-1]
-    timesteps = distilled[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(np.int64)].tolist()
+    timesteps = _distilled(settings, schedule, steps)
     start = Start.read(settings, steps, timesteps, schedule.train_steps)
     b = Builder()
     x = b.sample
@@ -93,3 +86,43 @@ def lcm(settings: Settings, steps: int) -> SamplerTable:
             step = to**0.5 * step + (1 - to) ** 0.5 * b.noise()
         x = b.keep(step)
     return b.table("lcm", steps, x, start, train_steps=schedule.train_steps, memory=False)
+
+
+def tcd(settings: Settings, steps: int) -> SamplerTable:
+    """Algorithm 4, strategic stochastic sampling. Option `eta`, the paper's gamma: how far below the next timestep a
+    step first goes, before fresh noise takes it up again."""
+    settings.refuse_clipping(False)
+    schedule = read_schedule(
+        settings, spacing="leading", beta=(0.00085, 0.012), beta_schedule="scaled_linear", zero_snr=True
+    )
+    eta = settings.number("eta", 0.3, 0.0, 1.0)
+    timesteps = _distilled(settings, schedule, steps)
+    start = Start.read(settings, steps, timesteps, schedule.train_steps)
+    b = Builder()
+    x = b.sample
+    for i, t in enumerate(timesteps[start.skipped :], start.skipped):
+        after = timesteps[i + 1] if i + 1 < len(timesteps) else 0
+        below = int(np.floor(np.float32(1 - eta) * np.float32(after)))
+        clean, noise = _predictions(schedule, x, b.call(x, t, schedule.noised(t)), schedule.alpha(t, 1.0))
+        to = schedule.alpha(below, 1.0)
+        step = to**0.5 * clean + (1 - to) ** 0.5 * noise
+        if eta > 0 and i + 1 < len(timesteps):
+            ratio = schedule.alpha(after, 1.0) / to
+            step = ratio**0.5 * step + max(1 - ratio, 0.0) ** 0.5 * b.noise()
+        x = b.keep(step)
+    return b.table("tcd", steps, x, start, train_steps=schedule.train_steps, memory=False)
+
+
+def _distilled(settings: Settings, schedule: Schedule, steps: int) -> list[int]:
+    """The timesteps of a distilled model: some of the `original_inference_steps` that it was distilled at."""
+    original = settings.integer("original_inference_steps", 50, 1, schedule.train_steps)
+    if given := given_timesteps(schedule, steps):
+        return given
+    if steps > original:
+        raise UsageError(
+            f"too many steps (got {steps}, expected at most original_inference_steps, {original})",
+            where=f"sampler {settings.sampler}",
+            fix="use fewer steps; 4 to 8 are usual",
+        )
+    distilled = (np.arange(1, original + 1) * (schedule.train_steps // original) - 1)[::-1]
+    return [int(t) for t in distilled[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(np.int64)]]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ondevice.diffusion.samplers import CLASSES, SAMPLERS, make_table
+from ondevice.diffusion.samplers import CLASSES, SAMPLERS, WITHOUT_BETAS, make_table
 from ondevice.diffusion.samplers.settings import shown
 from ondevice.diffusion.samplers.table import SamplerTable
 from ondevice.errors import CheckpointError, UsageError
@@ -23,19 +23,22 @@ CLASS_OF = {sampler: name for name, sampler in reversed(CLASSES.items())}
 NEAREST = {
     "DPMSolverSinglestepScheduler": "dpmpp_2m",
     "DEISMultistepScheduler": "dpmpp_2m",
-    "EDMDPMSolverMultistepScheduler": "dpmpp_2m",
-    "CosineDPMSolverMultistepScheduler": "dpmpp_2m",
     "UniPCMultistepScheduler": "dpmpp_2m",
     "DPMSolverMultistepScheduler": "unipc",
     "SASolverScheduler": "unipc",
     "DPMSolverSDEScheduler": "euler_a",
     "KDPM2AncestralDiscreteScheduler": "euler_a",
     "KDPM2DiscreteScheduler": "heun",
-    "EDMEulerScheduler": "euler",
     "TCDScheduler": "lcm",
+    "EDMEulerScheduler": "edm_dpmpp_2m",
+    "EDMDPMSolverMultistepScheduler": "edm_euler",
+    "FlowMatchEulerDiscreteScheduler": "flow_heun",
+    "FlowMatchHeunDiscreteScheduler": "flow_euler",
+    "FlowMatchLCMScheduler": "flow_euler",
 }
-"""What draws instead of a class that has no sampler here, or whose sampler cannot follow a config;
-for all others `ddim`."""
+"""What draws instead of a class whose sampler cannot follow a config, or that has none here; for all others `ddim`."""
+
+_TREES = {"DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler"}  # whose noise is that of a Brownian tree
 
 # unless their config says not to
 _CLIPPING = {"DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler"}
@@ -120,6 +123,11 @@ def choose(
             else f"there is no sampler here for {name}"
         )
         fallback = f"{why}; the bundle's default is {sampler} (choose with --sampler)"
+    if name in _TREES and not fallback:
+        notes.append(
+            f"{name} takes its noise from a Brownian tree; here it is drawn as for other samplers: "
+            "just as noisy, and of the same seed another picture than diffusers'"
+        )
     stored, left_out = _for_json(raw)
     if left_out:
         notes.append(f"values of the scheduler's config that a bundle cannot hold were left out: {left_out}")
@@ -141,7 +149,12 @@ def _candidates(name: str, wanted: str | None) -> Iterator[str]:
     """Samplers by how well they stand for a class; a class of another library may be called like diffusers' own."""
     short = name.rpartition(".")[2]
     first = CLASSES.get(name) or NEAREST.get(short) or CLASSES.get(short, "ddim")
-    yield from (wanted or first, first, NEAREST.get(name, "ddim"), "ddim", "euler", *SAMPLERS)
+    if first in WITHOUT_BETAS:  # all others would draw with betas that the config does not have
+        yield from (wanted or first, first, NEAREST.get(short, first))
+    else:
+        # dpmpp_2s reads no spacing, and would hide one that is wrong.
+        others = (sampler for sampler in SAMPLERS if sampler not in (*WITHOUT_BETAS, "dpmpp_2s"))
+        yield from (wanted or first, first, NEAREST.get(name, "ddim"), "ddim", "euler", *others)
 
 
 def _table_steps(sampler: str, config: Mapping[str, Any], steps: int) -> int:

@@ -8,7 +8,7 @@ from ondevice.diffusion.samplers.builder import Builder, Value
 from ondevice.diffusion.samplers.schedule import Schedule, read_schedule, whole_timesteps
 from ondevice.diffusion.samplers.settings import Settings
 from ondevice.diffusion.samplers.start import Start
-from ondevice.diffusion.samplers.table import SamplerTable
+from ondevice.diffusion.samplers.table import MAX_TRAIN_STEPS, SamplerTable
 
 # Adams-Bashforth weights, newest output first, by how many outputs there are.
 _SLOPES = {
@@ -65,6 +65,31 @@ def pndm(settings: Settings, steps: int) -> SamplerTable:
                 slope = slope + weight * past
             x = b.keep(move(x, slope, t, t - step))
     return b.table("pndm", steps, x, start, train_steps=schedule.train_steps)
+
+
+def ipndm(settings: Settings, steps: int) -> SamplerTable:
+    """The same weights over angles of noise and image, without a warm-up; timesteps are parts of the way, 0 to 1.
+    diffusers' `IPNDMScheduler`."""
+    settings.refuse_betas()
+    train_steps = settings.integer("num_train_timesteps", 1000, 1, MAX_TRAIN_STEPS)
+    sigmas = np.sin(np.linspace(1, 0, steps + 1) * np.pi / 2) ** 2
+    alphas = np.sqrt(1 - sigmas**2)
+    timesteps = (np.arctan2(sigmas, alphas)[:-1] / np.pi * 2).tolist()
+    start = Start.read(settings, steps, timesteps, train_steps)
+    b = Builder()
+    x = b.sample
+    slopes: list[Value] = []
+    for i in range(start.skipped, steps):
+        (alpha, sigma), (to, sigma_to) = ((float(alphas[k]), float(sigmas[k])) for k in (i, i + 1))
+        output = b.call(x, timesteps[i], (alpha, sigma))
+        slopes = [b.keep(sigma * x + alpha * output), *slopes[:3]]
+        slope = Value({})
+        for weight, past in zip(_SLOPES[len(slopes)], slopes, strict=True):
+            slope = slope + weight * past
+        # The first step begins at noise alone, of which nothing is left when the slope is taken away.
+        clean = (x - sigma * slope) / alpha if alpha > 0 else Value({})
+        x = b.keep(to * clean + sigma_to * slope)
+    return b.table(settings.sampler, steps, x, start, train_steps=train_steps)
 
 
 def _timesteps(settings: Settings, schedule: Schedule, steps: int) -> tuple[np.ndarray, np.ndarray]:

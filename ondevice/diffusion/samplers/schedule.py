@@ -60,7 +60,7 @@ class Schedule:
 def read_schedule(
     settings: Settings,
     *,
-    spacing: str,
+    spacing: str | None,
     beta: tuple[float, float] = (0.0001, 0.02),
     beta_schedule: str = "linear",
     predictions: tuple[str, ...] = PREDICTIONS,
@@ -70,8 +70,8 @@ def read_schedule(
 ) -> Schedule:
     """The schedule of a config. Keyword arguments are the defaults and abilities of the diffusers class followed.
 
-    `zero_snr`: the class reads `rescale_betas_zero_snr`; `floor_zero_snr`: it then puts 2**-24 where
-    alphas_cumprod ends in zero.
+    `spacing` None: the class has `linspace` alone, and no `steps_offset`. `zero_snr`: it reads
+    `rescale_betas_zero_snr`; `floor_zero_snr`: it then puts 2**-24 where alphas_cumprod ends in zero.
     """
     count = settings.integer("num_train_timesteps", 1000, 1, MAX_TRAIN_STEPS)
     low, high = (
@@ -92,8 +92,8 @@ def read_schedule(
     return Schedule(
         settings,
         alphas_cumprod,
-        str(settings.choice("timestep_spacing", spacing, *SPACINGS)),
-        settings.integer("steps_offset", 0, 0, 1000),
+        str(settings.choice("timestep_spacing", spacing, *SPACINGS)) if spacing else "linspace",
+        settings.integer("steps_offset", 0, 0, 1000) if spacing else 0,
         str(settings.choice("prediction_type", "epsilon", *predictions)),
     )
 
@@ -173,42 +173,3 @@ def _too_many(settings: Settings, steps: int, most: int) -> UsageError:
         where=f"sampler {settings.sampler}",
         fix="use fewer steps",
     )
-
-
-def respaced(
-    schedule: Schedule, in_sigmas: np.ndarray, steps: int, *, limits: bool = True
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """(sigmas, timesteps), float64[steps], where the config asks for Karras, exponential or beta sigmas; else None.
-
-    `in_sigmas` falls; its ends are the range unless the config's `sigma_min`, `sigma_max` say otherwise (`limits`).
-    """
-    settings = schedule.settings
-    asked = [k for k in ("karras", "exponential", "beta") if settings.flag(f"use_{k}_sigmas", False)]
-    least, most = (settings.optional_number(key, None, 1e-10, 1e6) for key in ("sigma_min", "sigma_max"))
-    if not asked:
-        return None
-    if len(asked) > 1:
-        raise settings.fail(f"use_{asked[1]}_sigmas", f"one kind of sigmas, not {asked[0]} too")
-    low, high = float(in_sigmas[-1]), float(in_sigmas[0])
-    if limits:
-        low, high = least or low, most or high
-    if asked[0] == "karras":
-        ramp = np.linspace(0, 1, steps)
-        sigmas = (high ** (1 / 7) + ramp * (low ** (1 / 7) - high ** (1 / 7))) ** 7.0
-    elif asked[0] == "exponential":
-        sigmas = np.exp(np.linspace(math.log(high), math.log(low), steps))
-    else:
-        raise settings.fail("use_beta_sigmas", "false", "use use_karras_sigmas or use_exponential_sigmas")
-    return sigmas, _timesteps_of(sigmas, np.log(schedule.sigmas))
-
-
-def _timesteps_of(sigmas: np.ndarray, log_sigmas: np.ndarray) -> np.ndarray:
-    """The timestep of each sigma, between whole ones, by the logarithm."""
-    log_sigma = np.log(np.maximum(sigmas, 1e-10))
-    # The last level that is reached, or the first of all; one sigma after another, as a table of all by all could
-    # take a gigabyte.
-    reached = [np.flatnonzero(log_sigmas <= at) for at in log_sigma]
-    low = np.array([levels[-1] if len(levels) else 0 for levels in reached]).clip(max=len(log_sigmas) - 2)
-    below, above = log_sigmas[low], log_sigmas[low + 1]
-    weight = np.clip((below - log_sigma) / (below - above), 0, 1)
-    return (1 - weight) * low + weight * (low + 1)

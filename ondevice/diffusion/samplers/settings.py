@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Mapping
@@ -100,6 +101,22 @@ class Settings:
             raise self.fail(key, f"numbers from {low:g} to {high:g}")
         return [float(v) for v in value]
 
+    def falling(self, key: str, count: int, low: float, high: float) -> list[float] | None:
+        """`count` numbers, each below the one before, or None where the key is absent or null. One 0 more at the end,
+        where every run ends, may be written."""
+        value = self._get(key, None)
+        if value is None:
+            return None
+        more = isinstance(value, list) and len(value) == count + 1 and value[-1] == 0
+        if not isinstance(value, list) or len(value) != count + more:
+            raise self.fail(key, f"{count} numbers, one per step", "give as many as there are steps")
+        kept = value[:count]
+        if not all(type(v) in (int, float) and low <= v <= high for v in kept) or any(
+            after >= before for before, after in itertools.pairwise(kept)
+        ):
+            raise self.fail(key, f"falling numbers from {high:g} to {low:g}")
+        return [float(v) for v in kept]
+
     def integers(self, key: str) -> frozenset[int]:
         value = self._get(key, [])
         if not isinstance(value, list) or not all(type(v) is int for v in value):
@@ -110,6 +127,13 @@ class Settings:
         """Raises where `key` has a value that needs what a table cannot say or this package does not do."""
         if self._get(key, default) not in harmless:
             raise self.fail(key, " or ".join(str(value).lower() for value in harmless), fix)
+
+    def refuse_betas(self) -> None:
+        """Raises where the config is that of a model that was trained on a schedule of betas, which this sampler
+        would draw without an error, and without a picture."""
+        for key in ("beta_start", "beta_schedule", "trained_betas"):
+            if self._config.get(key) is not None:
+                raise self.fail(key, "none: this sampler is for models without betas", "use another sampler")
 
     def refuse_clipping(self, default: bool) -> None:
         """Clipping and thresholding are not linear, so a table of coefficients cannot hold them."""

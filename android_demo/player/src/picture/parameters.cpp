@@ -17,7 +17,7 @@ constexpr Named kSamplers[] = {{"pndm", "PLMS"},         {"ddim", "DDIM"}, {"eul
                                {"dpmpp_2m", "DPM++ 2M"}, {"heun", "Heun"}, {"lms", "LMS"},     {"unipc", "UniPC"},
                                {"lcm", "LCM"},           {"ddpm", "DDPM"}};
 constexpr Named kSpacings[] = {{"linspace", "Uniform"}, {"trailing", "Simple"}, {"leading", "DDIM"}};
-// Samplers that WebUI gives a choice of noise levels, and those that read the two flags.
+// Samplers that WebUI gives a choice of noise levels, and those that read the three flags.
 constexpr const char* kLevels[] = {"euler", "euler_a", "dpmpp_2m", "heun", "lms"};
 constexpr const char* kRespaced[] = {"euler", "dpmpp_2m", "heun", "lms", "unipc"};
 
@@ -141,6 +141,7 @@ const char* schedule_type(Text sampler, const Json& config) {
   if (among(sampler, kRespaced)) {
     if (is_set(config.find("use_karras_sigmas"))) return "Karras";
     if (is_set(config.find("use_exponential_sigmas"))) return "Exponential";
+    if (is_set(config.find("use_beta_sigmas"))) return "Beta";
   }
   if (!among(sampler, kLevels)) return "Automatic";
   const Json* given = config.find("timestep_spacing");

@@ -81,6 +81,7 @@ public struct PictureFacts: Sendable {
         if ["euler", "dpmpp_2m", "heun", "lms", "unipc"].contains(sampler) {
             if isSet("use_karras_sigmas") { return "Karras" }
             if isSet("use_exponential_sigmas") { return "Exponential" }
+            if isSet("use_beta_sigmas") { return "Beta" }
         }
         guard ["euler", "euler_a", "dpmpp_2m", "heun", "lms"].contains(sampler) else { return "Automatic" }
         let spacing = text("timestep_spacing") ?? (config["timestep_spacing"] == nil ? "linspace" : "")
