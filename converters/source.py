@@ -3,20 +3,24 @@ sent to another process and opened there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ondevice.converters.architectures.clip_text import CLIP_SKIP
 from ondevice.converters.component import Checkpoint
-from ondevice.converters.families import FAMILIES
+from ondevice.converters.families import FAMILIES, family_of
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.embeddings import absolute, with_embeddings
 from ondevice.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """A family and where its weights come from.
-    The fields are `open_checkpoint`'s arguments; `random_weights`: a seed, instead of any."""
+    The fields are `open_checkpoint`'s arguments; `random_weights`: a seed, instead of any; `clip_skip`: how many last
+    layers of the text encoders are left out; `embedding`: files of textual inversion, each FILE or FILE:TRIGGER."""
 
     model: str
     checkpoint: str | None = None
@@ -27,14 +31,22 @@ class Source:
     unet: str | None = None
     vae: str | None = None
     text_encoder: str | None = None
+    clip_skip: int = 0
+    embedding: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "embedding", tuple(self.embedding))  # a flag gives a list, and so does JSON
 
     def open(self) -> Checkpoint:
         """The checkpoint, its weights lazy.
 
         Raises:
-            UsageError: a part is given beside made-up weights, which have every part.
+            UsageError: a part is given beside made-up weights, which have every part; layers or tokens cannot be had.
             OnDeviceError: the checkpoint cannot be read.
         """
+        return with_embeddings(with_clip_skip(self._opened(), self.clip_skip), self.embedding)
+
+    def _opened(self) -> Checkpoint:
         family = FAMILIES[self.model]
         if self.random_weights is not None:
             given_parts = ("--unet", self.unet), ("--vae", self.vae), ("--text-encoder", self.text_encoder)
@@ -61,7 +73,28 @@ class Source:
             unet=_absolute(self.unet),
             vae=_absolute(self.vae),
             text_encoder=_absolute(self.text_encoder),
+            embedding=tuple(absolute(one) for one in self.embedding),
         )
+
+
+def with_clip_skip(checkpoint: Checkpoint, skipped: int) -> Checkpoint:
+    """The checkpoint with text encoders whose states do not go through so many of their last layers. What is pooled of
+    a text goes through all, as in diffusers.
+
+    Raises:
+        UsageError: there are not so many layers, or the checkpoint is a folder of graphs.
+    """
+    if skipped and checkpoint.graphs:
+        what = "an exported graph is not cut."
+        raise UsageError(what, where="--clip-skip", fix="convert from weights, or leave --clip-skip out")
+    components = dict(checkpoint.components)
+    for name in family_of(checkpoint.family).tokenizers.values() if skipped else ():
+        layers = components[name].config["num_hidden_layers"]
+        if not 0 <= skipped < layers:
+            what = f"the {name} has {layers} layers (got {skipped}, expected 0 to {layers - 1})."
+            raise UsageError(what, where="--clip-skip", fix="use 1")
+        components[name] = replace(components[name], config=components[name].config | {CLIP_SKIP: skipped})
+    return replace(checkpoint, components=components)
 
 
 def _absolute(path: str | None) -> str | None:

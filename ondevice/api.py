@@ -73,6 +73,7 @@ class Pipeline(pipeline.Pipeline):
         dtype: str = "fp16",
         device: str | None = None,
         revision: str | None = None,
+        chunks: int = 1,
     ) -> Pipeline:
         """Convert a checkpoint into the cache, once, and open it there.
 
@@ -83,6 +84,7 @@ class Pipeline(pipeline.Pipeline):
             dtype: storage of weights and activations, "fp16" or "fp32".
             device: as `from_bundle` takes it.
             revision: branch, tag or commit of a hub id. What a name leads to is looked up once, when it is converted.
+            chunks: prompts may be of so many times 75 tokens, if they are drawn with `long="chunk"`.
 
         Raises:
             UsageError: an argument is none of these.
@@ -94,7 +96,7 @@ class Pipeline(pipeline.Pipeline):
             raise UsageError(
                 f"{dtype!r} is no storage (expected {' or '.join(STORAGES)}).", where="dtype", fix="use fp16"
             )
-        place = _place(source, {"family": family, "size": size, "dtype": dtype, "revision": revision})
+        place = _place(source, {"family": family, "size": size, "dtype": dtype, "revision": revision, "chunks": chunks})
         try:
             return cls._on(open_bundle(place), device)
         except BundleError as error:
@@ -103,7 +105,7 @@ class Pipeline(pipeline.Pipeline):
                 shutil.rmtree(place)  # of a name that only this function gives
         checkpoint = _opened(os.fspath(source), family, revision)
         place.parent.mkdir(parents=True, exist_ok=True)
-        recipe = Recipe(STORAGES[dtype], target=load_target(AUTO))
+        recipe = Recipe(STORAGES[dtype], target=load_target(AUTO), chunks=chunks)
         compile_bundle(checkpoint, place, recipe, sizes=[size] if size else ())
         return cls._on(open_bundle(place), device)
 

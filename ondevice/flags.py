@@ -180,6 +180,21 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, what in (("--unet", "UNet"), ("--vae", "VAE"), ("--text-encoder", "text encoder")):
         words = f"take the {what} from this file, diffusers folder or hub id; the checkpoint need not have one"
         parser.add_argument(flag, metavar="PATH_OR_HUB_ID", help=words)
+    parser.add_argument(
+        "--clip-skip",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out the text encoders' last N layers, as diffusers counts them (WebUI's number is one more)",
+    )
+    parser.add_argument(
+        "--embedding",
+        action="append",
+        default=[],
+        metavar="FILE[:TRIGGER]",
+        help="add a textual inversion embedding under its trigger word (default: its own token, or the file's name); "
+        "several may be given",
+    )
 
 
 def source_of(args: argparse.Namespace) -> Source:

@@ -16,6 +16,7 @@ from ondevice.converters.architectures.keys import DEEPEST, ITS_CONFIG, REQUIRED
 from ondevice.converters.architectures.layers import attention, gelu, layer_norm, linear, quick_gelu
 from ondevice.errors import CheckpointError
 
+CLIP_SKIP = "clip_skip"  # ours, not transformers': how many of the last layers the states do not go through
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu}
 _OLD_END, _APART = 2, 64.0  # transformers' mark of configs whose text ends at the largest id; between ranks of tokens
 _LONGEST = 1024  # tokens of a text; the causal mask is a constant of the graph, of their square
@@ -30,13 +31,16 @@ _KEYS = {
     "max_position_embeddings": count(77, _LONGEST),
     "hidden_act": only(*ACTIVATIONS),
     "layer_norm_eps": number(1e-5),
+    CLIP_SKIP: Key(
+        0, lambda v: type(v) is int and 0 <= v < DEEPEST, f"a whole number from 0 to {DEEPEST - 1}", fix=ITS_CONFIG
+    ),
 }
 
 
 def last_state(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
     """input_ids int32 [batch, tokens] -> last_hidden_state float32 [batch, tokens, width],
     after the final layer norm."""
-    x = _layers(b, config, _embedded(b, config, _ids(b, config, batch)), 0, config["num_hidden_layers"])
+    x = _layers(b, config, _embedded(b, config, _ids(b, config, batch)), 0, _last(config) + 1)
     return b.finish(last_hidden_state=layer_norm(b, "text_model.final_layer_norm", x, config["layer_norm_eps"]))
 
 
@@ -44,19 +48,25 @@ def penultimate(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
     """input_ids -> hidden float32 [batch, tokens, width], transformers' hidden_states[-2]:
     before the last layer, and no norm."""
     x = _embedded(b, config, _ids(b, config, batch))
-    return b.finish(hidden=_layers(b, config, x, 0, config["num_hidden_layers"] - 1))
+    return b.finish(hidden=_layers(b, config, x, 0, _last(config)))
 
 
 def penultimate_and_pooled(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
     """input_ids -> hidden, as `penultimate`; and pooled float32 [batch, projection_dim], transformers' text_embeds: the
     projection of the token that ends the text, after the last layer and the final norm."""
-    ids, last = _ids(b, config, batch), config["num_hidden_layers"] - 1
+    ids, last = _ids(b, config, batch), _last(config)
     hidden = _layers(b, config, _embedded(b, config, ids), 0, last)
-    end = b.matmul("pooled", _where_it_ends(b, config, ids), _layers(b, config, hidden, last, last + 1))
+    whole = _layers(b, config, hidden, last, config["num_hidden_layers"])
+    end = b.matmul("pooled", _where_it_ends(b, config, ids), whole)
     # of rows, so it can come after the choice
     end = layer_norm(b, "text_model.final_layer_norm", end, config["layer_norm_eps"])
     pooled = linear(b, "text_projection", end, config["projection_dim"], bias=False)
     return b.finish(hidden=hidden, pooled=b.reshape("pooled", pooled, batch, config["projection_dim"]))
+
+
+def _last(config: Config) -> int:
+    """The last layer that states may go through."""
+    return int(config["num_hidden_layers"]) - 1 - int(config[CLIP_SKIP])
 
 
 def _where_it_ends(b: GraphBuilder, config: Config, ids: ir.Value) -> ir.Value:
@@ -115,6 +125,11 @@ def _text_part(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(config: dict[str, Any], where: str) -> None:
+    if config[CLIP_SKIP] >= config["num_hidden_layers"]:
+        what = (
+            f"{CLIP_SKIP} is {config[CLIP_SKIP]} (expected less than num_hidden_layers {config['num_hidden_layers']})."
+        )
+        raise CheckpointError(what, where=where, fix=ITS_CONFIG)
     divides("num_attention_heads", config["num_attention_heads"], "hidden_size", config["hidden_size"], where)
 
 

@@ -19,9 +19,7 @@ _NOT = ", not {family}"
 _UNQUANTIZED = "use the fp16 or fp32 file of the same model"
 _ITS_BASE = "give the checkpoint that it goes with; it is not used here"
 _FUSE = "load it into its base model with diffusers, call fuse_lora() and save_pretrained(FOLDER), and give that folder"
-_ADD_TOKEN = (
-    "load it into its model with diffusers' load_textual_inversion(), save_pretrained(FOLDER), and give that folder"
-)
+_ADD_TOKEN = "give the checkpoint that it was trained for, and this file beside it with --embedding"
 _WITH_UNET = "give the checkpoint or folder that it goes with, and this one beside it with --unet"
 _WITH_VAE = "give the checkpoint or folder that it goes with, and this one beside it with --vae"
 _WITH_TEXT = "give the checkpoint or folder that it goes with, and this one beside it with --text-encoder"

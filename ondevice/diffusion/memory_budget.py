@@ -238,6 +238,10 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
             for name, size in {"batch": batch, **place}.items()
             if component in plans and name in plans[component][0]
         }
+        if lengths := [
+            one["tokens"] for one in plans.get(component, ()) if "tokens" in one and sizes.items() <= one.items()
+        ]:
+            sizes["tokens"] = max(lengths)  # of the longest texts
         in_bands = bands and component == spec.decoder.component
         shards: dict[str, int] = {}
         arena = 0

@@ -29,7 +29,7 @@ FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _EXTRA = ("extra_special_tokens", "additional_special_tokens")  # as transformers 5 and 4 call them
 _MOST = 1 << 16  # added tokens; each costs memory, and a text encoder has a row for every one
-_LONGEST = 512  # characters
+LONGEST = 512  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +156,8 @@ def _token(value: Any, place: str, *, special: bool) -> AddedToken:
         {key: flag for key, flag in value.items() if key != "__type"} if isinstance(value, dict) else {"content": value}
     )
     content = options.pop("content", None)
-    if not isinstance(content, str) or not 0 < len(content) <= _LONGEST:
-        what = f"an added token is no text of 1..{_LONGEST} characters (got {shown(content)!r})."
+    if not isinstance(content, str) or not 0 < len(content) <= LONGEST:
+        what = f"an added token is no text of 1..{LONGEST} characters (got {shown(content)!r})."
         raise CheckpointError(what, where=place, fix=CHECK)
     if not options.keys() <= set(FLAGS) or not all(type(flag) is bool for flag in options.values()):
         what = (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ondevice.vocabulary.settings import LENGTH, SPACES, SUFFIX, WORDS, check_mo
 
 _MAX_TOKENS = 1 << 20
 _VERSION = "#version: 0.2"
+_WHOLE_WORD = re.compile(r"\w(.*\w)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,12 @@ class Vocabulary:
     size: int  # one more than the highest id
     source: Files
 
-    def files(self) -> dict[str, bytes]:
+    def files(self, more: Iterable[str] = ()) -> dict[str, bytes]:
         """As a bundle holds it: the files as they are where a player reads them alike.
 
         Merges become plain lines. Added tokens come together in tokenizer_config.json, with their ids and flags,
-        whichever file had them.
+        whichever file had them. `more` are added after them, found in a text as they are written, and where they begin
+        and end in a word's letters only as whole words.
         """
         added = self.backend.get_added_tokens_decoder()
         lines = [_VERSION, *(" ".join(pair) for pair in self.merges), ""]
@@ -46,8 +49,13 @@ class Vocabulary:
             MERGES: "\n".join(lines).encode(),
             **{name: self.source.read(name) for name in (CONFIG, MAP) if self.source.has(name)},
         }
+        new = {
+            index: {"content": name, **dict.fromkeys(FLAGS, False), "single_word": bool(_WHOLE_WORD.fullmatch(name))}
+            for index, name in enumerate(more, self.backend.get_vocab_size())
+        }
         if (
-            not self.source.has(ADDED)
+            not new
+            and not self.source.has(ADDED)
             and not self.source.has(WHOLE)
             and {t.content for t in added.values()} <= set(self.roles.values())
         ):
@@ -55,7 +63,7 @@ class Vocabulary:
         decoder = {
             str(index): {"content": t.content, **{flag: getattr(t, flag) for flag in FLAGS}}
             for index, t in sorted(added.items())
-        }
+        } | {str(index): token for index, token in new.items()}
         config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, **self.roles, DECODER: decoder}
         files[CONFIG] = (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode()
         return {name: data for name, data in files.items() if name != MAP}
@@ -91,6 +99,16 @@ def read_vocabulary(source: str | Path | Mapping[str, bytes]) -> Vocabulary:
     _check_ids(backend, added, vocab, files)
     size = max(*vocab.values(), *backend.get_added_tokens_decoder()) + 1
     return Vocabulary(backend, added.roles, vocab, merges, size, files)
+
+
+def with_tokens(vocabulary: Vocabulary, names: Sequence[str]) -> tuple[Vocabulary, int]:
+    """A vocabulary with these tokens added, and the id of the first.
+
+    Raises:
+        CheckpointError: as `read_vocabulary`, of what comes of it.
+    """
+    wider = read_vocabulary(vocabulary.files(names))
+    return wider, wider.size - len(names)
 
 
 def _check_ids(backend: Tokenizer, added: AddedTokens, vocab: Mapping[str, int], files: Files) -> None:

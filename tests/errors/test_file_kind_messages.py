@@ -167,10 +167,7 @@ FUSE = (
     "Fix: load it into its base model with diffusers, call fuse_lora() "
     "and save_pretrained(FOLDER), and give that folder."
 )
-ADD = (
-    "Fix: load it into its model with diffusers' load_textual_inversion(), "
-    "save_pretrained(FOLDER), and give that folder."
-)
+ADD = "Fix: give the checkpoint that it was trained for, and this file beside it with --embedding."
 SD1 = "Fix: use a Stable Diffusion 1.x file."
 SD2, XL = convert_as("Stable Diffusion 2.x"), convert_as("Stable Diffusion XL")
 BASE = "Fix: give the checkpoint that it goes with; it is not used here."
