@@ -100,7 +100,9 @@ READERS: dict[str, list[str]] = {
             for name in (
                 "after",
                 "before",
+                "given_pictures",
                 "guidance",
+                "inpaint",
                 "loop",
                 "pipeline",
                 "request",

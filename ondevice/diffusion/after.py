@@ -1,4 +1,4 @@
-"""What comes after the loop: the final sample is decoded, in one piece or in bands."""
+"""What comes after the loop: the final sample is decoded, in one piece or in bands, all frames at once or in chunks."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from ondevice.diffusion.roles import Roles, check_finite
 
 
 def run_after(roles: Roles, final: np.ndarray, stages: Sequence[Stage]) -> np.ndarray:
-    """What the pipeline gives, float32 [n, 3, height, width] in -1..1.
+    """What the pipeline gives, float32 [frames, 3, height, width] in -1..1.
 
     Args:
         final: the sample that the loop left.
         stages: the decoder's, where it works in bands.
 
     Raises:
+        UsageError: no plan takes the frames that are left.
         NumericError: a result is not finite.
     """
     spec, session, values = roles.spec, roles.session, roles.values
     base, decoder = spec.latents, spec.decoder
     values.keep(LATENTS, final / np.float32(base.scaling) + np.float32(base.shift))
-    for role in spec.after[:-1]:
-        if values.runs(role):
+    for role in (role for role in spec.after[:-1] if values.runs(role)):
+        if role.every == "chunk":
+            for port, array in roles.run_in_chunks(role).items():
+                check_finite(array, f"{role.component}'s {port}")
+                values.keep(role.keep[port], array)
+        else:
             roles.run(role)
     if stages:
-        pixels = decode(session, stages, values.latents)
+        pixels = np.concatenate([decode(session, stages, frame[np.newaxis]) for frame in values.latents])
     else:
-        outputs = session.run(decoder.component, values.feeds(decoder), **roles.sizes(decoder.component, 1))
-        pixels = outputs[next(port for port, name in decoder.keep.items() if name == spec.gives)]
+        port = next(port for port, name in decoder.keep.items() if name == spec.gives)
+        pixels = (roles.run_in_chunks(decoder) if decoder.every == "chunk" else roles.run_whole(decoder))[port]
     check_finite(pixels, "the decoder's output")
     return pixels

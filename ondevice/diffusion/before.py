@@ -21,22 +21,25 @@ def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise, series: 
         series: keeps what is the same in pictures of other seeds, and has it of earlier ones.
 
     Returns:
-        float32 [1, channels, height / scale, width / scale], the noise that the loop begins with.
+        float32 [frames, channels, height / scale, width / scale], the noise that the loop begins with.
 
     Raises:
         UsageError: latents are missing or of another shape.
         NumericError: a role's result is not finite.
     """
     spec, values, base = roles.spec, roles.values, roles.spec.latents
-    shape = (1, base.channels, roles.place["height"], roles.place["width"])
+    shape = (values.frames, base.channels, roles.place["height"], roles.place["width"])
     texts = texts_in_use(spec, values.numbers)
     start = None
     for number, step in enumerate(spec.before):
         if isinstance(step, InitialNoise):
             start = stream.initial(shape) if latents is None else checked_latents(latents, shape, base.scale)
         elif isinstance(step, Sample):
-            if (moments := values.get(step.moments)) is not None:
-                clean = drawn(roles.session.read(moments), stream if step.draw and stream.draws_encodings else None)
+            if values.samples(step):
+                clean = drawn(
+                    roles.session.read(values.get(step.moments)),
+                    stream if step.draw and stream.draws_encodings else None,
+                )
                 values.keep(
                     step.keep, np.float32(base.scaling) * (clean - np.float32(base.shift)) if step.scaled else clean
                 )

@@ -4,27 +4,39 @@ classifier-free guidance and its kin, as a pipeline's `combine` says them."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ondevice.bundle.pipeline import Combine, Loop, Pass, PipelineSpec
 
 
-def passes_in_use(loop: Loop, numbers: Mapping[str, float]) -> tuple[Pass, ...]:
-    """All passes, or the one that runs alone where there is no guidance."""
+def with_ramps(spec: PipelineSpec, numbers: Mapping[str, Any], frames: int) -> dict[str, Any]:
+    """The numbers, and the ramps between them as float32 [frames, 1, 1, 1]."""
+    found = dict(numbers)
+    for name, number in spec.numbers.items():
+        if number.ramp is not None:
+            first, last = (numbers[edge] for edge in number.ramp)
+            step = (last - first) / (frames - 1) if frames > 1 else 0.0
+            found[name] = (first + np.arange(frames) * step).astype(np.float32).reshape(-1, 1, 1, 1)
+    return found
+
+
+def passes_in_use(loop: Loop, numbers: Mapping[str, Any]) -> tuple[Pass, ...]:
+    """All passes, or the one that runs alone where there is no guidance. Of a ramp, the largest counts."""
     guided = loop.guided
-    if guided is None or numbers[guided.number] > guided.above:
+    if guided is None or np.max(numbers[guided.number]) > guided.above:
         return loop.passes
     return (loop.passes[guided.alone],)
 
 
-def texts_in_use(spec: PipelineSpec, numbers: Mapping[str, float]) -> list[str]:
+def texts_in_use(spec: PipelineSpec, numbers: Mapping[str, Any]) -> list[str]:
     """The texts of all passes that run, in their order."""
     passes = (one for loop in spec.denoise for one in passes_in_use(loop, numbers))
     return list(dict.fromkeys(one.text for one in passes if one.text is not None))
 
 
-def is_guided(spec: PipelineSpec, numbers: Mapping[str, float]) -> bool:
+def is_guided(spec: PipelineSpec, numbers: Mapping[str, Any]) -> bool:
     """Whether a call takes more than one pass, anywhere on the schedule."""
     return any(len(passes_in_use(loop, numbers)) > 1 for loop in spec.denoise)
 
@@ -33,7 +45,7 @@ Parts = Sequence[tuple[float, np.ndarray]]
 """The outputs of a pass, one per part of its text, each with that part's weight. Most texts have one part, of 1."""
 
 
-def combined(loop: Loop, outputs: Sequence[Parts], numbers: Mapping[str, float]) -> np.ndarray:
+def combined(loop: Loop, outputs: Sequence[Parts], numbers: Mapping[str, Any]) -> np.ndarray:
     """float32: one prediction of the outputs of all passes; of one pass that runs alone, it is the output."""
     if len(outputs) != len(loop.passes):
         return outputs[0][0][1]
@@ -48,7 +60,7 @@ def combined(loop: Loop, outputs: Sequence[Parts], numbers: Mapping[str, float])
     return _rescaled(prediction, text, phi)
 
 
-def _sum(combine: Combine, outputs: Sequence[Parts], numbers: Mapping[str, float]) -> np.ndarray:
+def _sum(combine: Combine, outputs: Sequence[Parts], numbers: Mapping[str, Any]) -> np.ndarray:
     total = outputs[combine.first][0][1]
     for number, plus, minus in combine.add:
         total = _added(total, np.float32(numbers[number]), outputs[plus], outputs[minus])

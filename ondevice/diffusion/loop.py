@@ -10,6 +10,7 @@ import numpy as np
 
 from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Loop, Pass, PipelineSpec, Role
 from ondevice.diffusion.guidance import combined, passes_in_use
+from ondevice.diffusion.inpaint import PutBack
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.roles import Roles, check_finite
 from ondevice.diffusion.samplers import SamplerTable, run_table
@@ -22,7 +23,14 @@ What it returns takes the latents' place."""
 
 
 def run_loop(
-    roles: Roles, table: SamplerTable, start: np.ndarray, stream: Noise, *, split: bool, on_step: OnStep | None
+    roles: Roles,
+    table: SamplerTable,
+    start: np.ndarray,
+    stream: Noise,
+    *,
+    split: bool = False,
+    put_back: PutBack | None = None,
+    on_step: OnStep | None = None,
 ) -> np.ndarray:
     """The final sample, float32 of `start`'s shape.
 
@@ -30,6 +38,7 @@ def run_loop(
         start: the sample that the first call begins with.
         stream: gives the noise of calls that draw some.
         split: passes run one after another where they could run at once.
+        put_back: what is done to the sample after each call.
 
     Raises:
         UsageError: a call is in no stretch of the schedule.
@@ -48,7 +57,9 @@ def run_loop(
     def after(call: int, x: np.ndarray) -> np.ndarray | None:
         timestep = table.calls[call].timestep
         check_finite(x, f"step {call + 1} of {calls} (timestep {timestep:g})")
-        return on_step(call + 1, calls, timestep, x) if on_step is not None else None
+        changed = None if put_back is None else put_back(call, x)
+        given = None if on_step is None else on_step(call + 1, calls, timestep, x if changed is None else changed)
+        return changed if given is None else given
 
     return run_table(table, predict, start, lambda _: stream.randn(start.shape), after)
 
@@ -86,7 +97,7 @@ def _run(loop: Loop, group: Sequence[Pass], roles: Roles) -> list[np.ndarray]:
     values, session, (*before, last) = roles.values, roles.session, loop.roles
 
     def given(role: Role) -> tuple[dict[str, Any], dict[str, int]]:
-        feeds = values.feeds_of_passes(role, group, roles.zeros_like)
+        feeds = roles.feeds_of_passes(role, group)
         return feeds, roles.sizes(role.component, len(group), group[0].text)
 
     for role in before:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ondevice.base.columns import columns
@@ -18,6 +18,7 @@ from ondevice.bundle.pipeline import Role
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import guidance
 from ondevice.diffusion.bands import Stage, held_bytes, stage_of
+from ondevice.diffusion.values import resolved
 from ondevice.errors import BundleError, PlanError, UsageError
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,12 @@ def plan_sizes(bundle: Bundle) -> dict[str, list[dict[str, int]]]:
     return found
 
 
+def port_shape(bundle: Bundle, component: str, sizes: Mapping[str, int], port: str) -> tuple[int, ...]:
+    """The shape of an input or output of a plan."""
+    plan = bundle.plan(component, **sizes)
+    return next(plan.operands[i].shape for i in (*plan.inputs, *plan.outputs) if plan.operands[i].name == port)
+
+
 def denoiser(bundle: Bundle) -> str:
     """The component whose output the sampler works with."""
     return bundle.pipeline.denoise[0].roles[-1].component
@@ -94,12 +101,8 @@ def batches(bundle: Bundle, width: int, height: int) -> set[int]:
 
 def is_guided(bundle: Bundle, guidance_scale: float | None) -> bool:
     """Whether a guidance scale (None: the model's) takes more than one pass."""
-    numbers = {
-        name: number.default for name, number in bundle.pipeline.numbers.items() if isinstance(number.default, float)
-    }
-    if guidance_scale is not None:
-        numbers["guidance_scale"] = guidance_scale
-    return guidance.is_guided(bundle.pipeline, numbers)
+    given = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
+    return guidance.is_guided(bundle.pipeline, resolved(bundle.pipeline, given, default_size(bundle)))
 
 
 def in_single_passes(bundle: Bundle, guided: bool, width: int, height: int) -> bool:

@@ -9,24 +9,26 @@ from typing import Any, Self, Unpack
 
 import numpy as np
 
-from ondevice.bundle.pipeline import TIMESTEP, PipelineSpec, Role
+from ondevice.bundle.pipeline import PipelineSpec, Role
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion.after import run_after
 from ondevice.diffusion.bands import Stage
 from ondevice.diffusion.before import run_before
+from ondevice.diffusion.given_pictures import GivenPictures
 from ondevice.diffusion.guidance import is_guided, passes_in_use, texts_in_use
 from ondevice.diffusion.image import to_pixels
+from ondevice.diffusion.inpaint import outside_of, put_back
 from ondevice.diffusion.loop import OnStep, run_loop
-from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes
+from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes, port_shape
 from ondevice.diffusion.request import Options, Picture, Request
-from ondevice.diffusion.request_checks import check_given, picture_size
-from ondevice.diffusion.roles import Roles
+from ondevice.diffusion.request_checks import check_frames, check_given, check_mask, picture_size
+from ondevice.diffusion.roles import Plans, Roles, Shapes
 from ondevice.diffusion.samplers import SamplerTable, make_table
 from ondevice.diffusion.series import Series, series_of
 from ondevice.diffusion.text.chunks import Pieces
 from ondevice.diffusion.text.texts import Texts, check_parts, most_chunks
 from ondevice.diffusion.tokenizer import Tokenizer
-from ondevice.diffusion.values import PREPARED, Runner, Values, resolved
+from ondevice.diffusion.values import Runner, Values, frames_of, resolved
 from ondevice.errors import BundleError
 
 
@@ -42,6 +44,7 @@ class Pipeline:
         size: (width, height) in pixels where a request names none.
         stages: the decoder's stages for a size in latent units (width, height) and rows of a band, 0 rows where it
             does not matter; none for a decoder in one piece.
+        shapes: of a port of the plan of a component at some sizes; of a pipeline where zeros stand for what is absent.
 
     Raises:
         BundleError: the pipeline asks for what is not here.
@@ -57,10 +60,11 @@ class Pipeline:
         plans: Mapping[str, Sequence[Mapping[str, int]]],
         size: tuple[int, int] = (512, 512),
         stages: Callable[[int, int, int], list[Stage]] | None = None,
+        shapes: Shapes | None = None,
     ) -> None:
         _check_supported(spec)
         self._spec, self._session, self._tokenizers, self._size, self._stages = spec, session, tokenizers, size, stages
-        self._scheduler_config, self._plans = dict(scheduler_config), plans
+        self._scheduler_config, self._plans = dict(scheduler_config), Plans(plans, shapes or _no_shapes)
 
     @classmethod
     def of(cls, bundle: Bundle, session: Runner) -> Self:
@@ -74,6 +78,7 @@ class Pipeline:
             plans=plan_sizes(bundle),
             size=default_size(bundle),
             stages=lambda width, height, rows: decoder_stages(bundle, width, height, rows),
+            shapes=lambda component, sizes, port: port_shape(bundle, component, sizes, port),
         )
 
     def __call__(self, prompt: str, **options: Unpack[Options]) -> Picture:
@@ -128,44 +133,61 @@ class Pipeline:
         way, series = way or Way(), series or Series(self._spec)
         series.enter(request)
         width, height = size = picture_size(self._spec, request, self._size)
-        spec, scale = self._spec, self._spec.latents.scale
+        spec, base = self._spec, self._spec.latents
         check_given(spec, request)
-        numbers = self._numbers(request, size)
-        table, options = self._table(request, numbers)
+        pictures = GivenPictures(spec.pictures, request.given_pictures(), size, base.scale)
+        masked = base.mask is not None and pictures.has(base.mask.picture)
+        numbers = self._numbers(request, size, masked)
+        check_frames(spec, frames_of(spec, numbers), self._plans.sizes)
         stream = request.noise()
-        pictures = {} if request.image is None else {"image": request.image}
-        place = {"height": height // scale, "width": width // scale}
+        place = {"height": height // base.scale, "width": width // base.scale}
+        place |= {} if base.frames is None else {"frames": frames_of(spec, numbers)}
         texts = self._texts(request, numbers, place)
-        values = Values(spec, self._tokenizers, texts, pictures, numbers, size, stream)
+        values = Values(spec, self._tokenizers, texts, pictures, numbers, stream)
+        begin = base.begin if base.begin is not None and values.is_made(base.begin) else None
+        check_mask(spec, masked, begin)
+        strength = None if begin is None or base.strength is None else numbers[base.strength]
+        if masked and strength is not None and strength >= 1:  # the mask alone keeps what is kept of the picture
+            strength = None
+        table = self._table(request, {} if strength is None else {"strength": strength})
         roles = Roles(spec, self._session, self._plans, values, place)
         start = run_before(roles, request.latents, stream, series)
         self._release(way, "before")
-        clean = None if spec.latents.begin is None else values.get(spec.latents.begin)
-        final = run_loop(roles, table, table.start(start, clean), stream, split=way.split, on_step=on_step)
+        clean = None if begin is None else roles.on_host(values.get(begin))
+        back = None
+        if masked and base.mask is not None and clean is not None:
+            back = put_back(table, pictures.prepared(base.mask.picture), clean, start)
+        begun = table.start(start, None if strength is None else clean)
+        final = run_loop(roles, table, begun, stream, split=way.split, put_back=back, on_step=on_step)
         self._release(way, "denoise")
         pixels = None
         if request.denoising_end is None:
             stages = self._stages(place["width"], place["height"], way.rows) if self._stages is not None else []
-            pixels = to_pixels(run_after(roles, final, stages))[0]
+            pixels = to_pixels(run_after(roles, final, stages))
             self._release(way, "after")
+            if (outside := spec.outside) is not None and pictures.has(outside.picture) and pictures.has(outside.mask):
+                pixels = outside_of(pictures.mask(outside.mask), pictures.fitted(outside.picture), pixels)
         parameters = {
             "prompt": request.prompt,
             "negative_prompt": (request.negative_prompt or "") if is_guided(spec, numbers) else "",
             "steps": table.steps,
             "sampler": table.sampler,
-            "guidance_scale": numbers.get("guidance_scale", 1.0),
+            "guidance_scale": float(np.max(numbers.get("guidance_scale", 1.0))),
             **request.noise_parameters(),
             "width": width,
             "height": height,
             **texts.parameters(texts_in_use(spec, numbers)),
-            **options,
+            **request.parts(),
+            **request.sampler_options,
+            **({"strength": numbers[base.strength]} if base.strength is not None and request.given_pictures() else {}),
             **request.numbers,
         }
-        return Picture(pixels, final, start, parameters)
+        first = None if pixels is None else pixels[0]
+        return Picture(first, final, start, parameters, pixels if spec.gives == "frames" else None)
 
-    def _texts(self, request: Request, numbers: Mapping[str, float], place: Mapping[str, int]) -> Texts:
+    def _texts(self, request: Request, numbers: Mapping[str, Any], place: Mapping[str, int]) -> Texts:
         """What the texts say. Raises UsageError where they cannot be drawn so."""
-        most = most_chunks(self._plans, place, self._tokenizers)
+        most = most_chunks(self._plans.sizes, place, self._tokenizers)
         texts = Texts(
             self._spec, self._tokenizers, request.texts(), emphasis=request.emphasis, long=request.long, most=most
         )
@@ -173,21 +195,23 @@ class Pipeline:
             check_parts(loop, passes_in_use(loop, numbers), texts)
         return texts
 
-    def _numbers(self, request: Request, size: tuple[int, int]) -> dict[str, float]:
-        """Every number of the pipeline. Raises UsageError for one that it does not have."""
-        strength = self._spec.latents.strength or "strength"
+    def _numbers(self, request: Request, size: tuple[int, int], masked: bool) -> dict[str, Any]:
+        """Every number of the pipeline; of a run with a mask, the strength has another default.
+        Raises UsageError for one that it does not have."""
+        base = self._spec.latents
+        strength = base.strength or "strength"
         given = {"guidance_scale": request.guidance_scale, strength: request.strength}
+        if masked and base.mask is not None and request.strength is None and strength not in request.numbers:
+            given[strength] = base.mask.strength
         return resolved(
             self._spec, {**request.numbers, **{name: value for name, value in given.items() if value is not None}}, size
         )
 
-    def _table(self, request: Request, numbers: Mapping[str, float]) -> tuple[SamplerTable, dict[str, Any]]:
-        """The sampler's table, and the options that it was made with."""
-        spec, options = self._spec, request.parts() | dict(request.sampler_options)
-        if request.image is not None and spec.latents.strength is not None:
-            options["strength"] = numbers[spec.latents.strength]
-        steps = spec.steps if request.num_inference_steps is None else request.num_inference_steps
-        return make_table(request.sampler or spec.sampler, steps, self._scheduler_config, **options), options
+    def _table(self, request: Request, begin: Mapping[str, float]) -> SamplerTable:
+        """The sampler's table. `begin`: the option of a run that begins from a picture."""
+        steps = self._spec.steps if request.num_inference_steps is None else request.num_inference_steps
+        options = {**request.parts(), **request.sampler_options, **begin}
+        return make_table(request.sampler or self._spec.sampler, steps, self._scheduler_config, **options)
 
     def _release(self, way: Way, done: str) -> None:
         """Give weights back that no later part needs."""
@@ -208,6 +232,10 @@ def _seed_of(generator: Any) -> dict[str, Any]:
     return {"seed": generator.initial_seed()} | mode
 
 
+def _no_shapes(component: str, sizes: Mapping[str, int], port: str) -> tuple[int, ...]:
+    raise BundleError(f"{component}'s {port} has no known shape", where="pipeline", fix="give `shapes`")
+
+
 def _tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
     for name, entry in bundle.manifest.tokenizers.items():
         if entry.kind != "bpe":
@@ -218,19 +246,7 @@ def _tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
 
 def _check_supported(spec: PipelineSpec) -> None:
     """Refuse words of docs/pipeline.md that are not here yet."""
-    missing = [
-        f"pictures prepared by {given.prepare}" for given in spec.pictures.values() if given.prepare not in PREPARED
-    ]
-    missing += [f"a picture {name}" for name in spec.pictures if name != "image"]
-    missing += [f"a text {name}" for name in spec.texts if name not in Request(prompt="").texts()]
-    missing += ["frames"] * (spec.gives != "picture")
-    missing += ["a number per frame" for number in spec.numbers.values() if number.ramp is not None]
-    kept = {TIMESTEP, *(name for role in spec.loop_roles() for name in role.keep.values())}
-    missing += ["zeros for what a call makes" for loop in spec.denoise for one in loop.passes if kept & set(one.zeros)]
-    feeds = [feed for role in spec.roles() for feed in role.feed.values()]
-    missing += [
-        "zeros for a value that was not made" for feed in feeds if feed.kind == "value" and feed.absent is not None
-    ]
+    missing = [f"a text {name}" for name in spec.texts if name not in Request(prompt="").texts()]
     if missing:
         what = f"its pipeline asks for {missing[0]}, which this version does not do."
         raise BundleError(what, where="pipeline", fix="install a newer ondevice")

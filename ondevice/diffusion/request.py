@@ -34,6 +34,8 @@ class Request:
             `make_table` takes them.
         latents: float32 [1, channels, height / scale, width / scale], the noise to begin with instead of the seed's.
         image: uint8 [height, width, 3], a picture to begin from; `strength`, 0 to 1, says how much of it is drawn anew.
+        mask: uint8 [height, width] or [height, width, 3], light (at least 128) where the image is drawn anew.
+        pictures: uint8 [height, width, 3] by name, others that the pipeline takes.
         denoising_end: a part of the schedule, above 0 and below 1, from which on another model goes on: nothing is
             decoded, and `Picture.latents` are the sample as it stands.
         denoising_start: the part from which on this model goes on, from `latents` that were left so.
@@ -58,6 +60,8 @@ class Request:
     sampler_options: Mapping[str, Any] = field(default_factory=dict)
     latents: np.ndarray | None = None
     image: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
     strength: float | None = None
     denoising_end: float | None = None
     denoising_start: float | None = None
@@ -71,10 +75,10 @@ class Request:
             raise UsageError(
                 "both given (got latents and an image, expected one)", where="latents", fix="leave one out"
             )
-        image = self.image
-        if image is not None and (image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3):
-            what = f"not pixels (got {image.dtype}{list(image.shape)}, expected uint8[h, w, 3])"
-            raise UsageError(what, where="image", fix="use read_image")
+        for name, pixels in self.given_pictures().items():
+            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+                what = f"not pixels (got {pixels.dtype}{list(pixels.shape)}, expected uint8[h, w, 3])"
+                raise UsageError(what, where=name, fix="use read_image")
         for name, chosen, known in (("emphasis", self.emphasis, EMPHASES), ("long", self.long, LENGTHS)):
             if chosen not in known:
                 raise UsageError(f"unknown (got {chosen!r}, expected one of {', '.join(known)})", where=name)
@@ -124,6 +128,13 @@ class Request:
         chosen = {name: value for name, default in known.items() if (value := getattr(self, name)) != default}
         return {"seed": self.seed} | chosen
 
+    def given_pictures(self) -> dict[str, np.ndarray]:
+        """The pictures by the names that pipelines have for them; a mask in grey has three channels here."""
+        given = {name: pixels for name, pixels in (("image", self.image), ("mask", self.mask)) if pixels is not None}
+        if self.mask is not None and self.mask.ndim == 2:
+            given["mask"] = np.repeat(self.mask[..., np.newaxis], 3, axis=2)
+        return {**self.pictures, **given}
+
     def texts(self) -> dict[str, str | None]:
         """The texts that pipelines name."""
         return {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
@@ -146,6 +157,8 @@ class Options(TypedDict, total=False):
     sampler_options: Mapping[str, Any]
     latents: np.ndarray | None
     image: np.ndarray | None
+    mask: np.ndarray | None
+    pictures: Mapping[str, np.ndarray]
     strength: float | None
     denoising_end: float | None
     denoising_start: float | None
@@ -159,18 +172,21 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """`pixels` uint8[height, width, 3], None where another model goes on; `latents` float32[1, c, h, w], the final
+    """`pixels` uint8[height, width, 3], None where another model goes on; `latents` float32[frames, c, h, w], the final
     ones; `start` the noise the run began with, before the sampler's scale; `parameters` all that is needed to draw it
-    again, for the file's metadata; `others` the further pictures of one call."""
+    again, for the file's metadata; `frames` uint8[n, height, width, 3] of a model of films, of which `pixels` is the
+    first; `others` the further pictures of one call."""
 
     pixels: np.ndarray | None
     latents: np.ndarray
     start: np.ndarray
     parameters: dict[str, Any]
+    frames: np.ndarray | None = None
     others: tuple[Picture, ...] = ()
 
     @property
     def images(self) -> list[Image.Image]:
-        """What was drawn, as PIL holds pictures; a list, as diffusers gives, and empty where another model goes on."""
-        drawn = (picture.pixels for picture in (self, *self.others))
-        return [Image.fromarray(pixels) for pixels in drawn if pixels is not None]
+        """What was drawn, as PIL holds pictures; a list, as diffusers gives, of pictures or of all their frames, and
+        empty where another model goes on."""
+        drawn = ([one.pixels] if one.frames is None else one.frames for one in (self, *self.others))
+        return [Image.fromarray(pixels) for pictures in drawn for pixels in pictures if pixels is not None]

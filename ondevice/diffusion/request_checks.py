@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from ondevice.bundle.pipeline import PipelineSpec, Sample
@@ -12,14 +14,18 @@ from ondevice.errors import UsageError, multiples_near
 
 def check_given(spec: PipelineSpec, request: Request) -> None:
     """Raises UsageError for a picture that the pipeline does not take, and a text or a picture that is missing."""
-    if request.image is not None and "image" not in spec.pictures:
+    texts, pictures = request.texts(), request.given_pictures()
+    if "image" in pictures and "image" not in spec.pictures:
         raise UsageError("this model begins from no picture", where="image", fix="leave it out")
-    texts, pictures = request.texts(), {"image": request.image}
+    takes = [name for name, given in spec.pictures.items() if not given.of]
+    for name in (name for name in pictures if name not in takes):
+        what = f"this model takes no such picture (it takes {', '.join(takes) or 'none'})"
+        raise UsageError(what, where=name, fix="leave it out")
     for name in (name for name, optional in spec.texts.items() if not optional and texts[name] is None):
         raise UsageError("this model draws nothing without this text", where=name, fix="give one; it may be empty")
     begun = pictures_begun_from(spec) if request.denoising_start is not None else set()
-    needed = [name for name, given in spec.pictures.items() if not given.optional and name not in begun]
-    for name in (name for name in needed if pictures[name] is None):
+    needed = [name for name in takes if not spec.pictures[name].optional and name not in begun]
+    for name in (name for name in needed if name not in pictures):
         raise UsageError("this model draws nothing without a picture", where=name, fix="give one")
 
 
@@ -34,15 +40,33 @@ def pictures_begun_from(spec: PipelineSpec) -> set[str]:
     return begins - others
 
 
+def check_mask(spec: PipelineSpec, masked: bool, begin: str | None) -> None:
+    """Raises UsageError for a mask without the picture of which it is a part: without a value to `begin` from."""
+    if masked and begin is None and spec.latents.mask is not None:
+        what = "a mask says which part of a picture is drawn anew, and no picture was given"
+        raise UsageError(what, where=spec.latents.mask.picture, fix="give the picture, too, or leave the mask out")
+
+
+def check_frames(spec: PipelineSpec, frames: int, plans: Mapping[str, Sequence[Mapping[str, int]]]) -> None:
+    """Raises UsageError for a number of frames for which there are no plans; `plans` are their sizes, by component."""
+    component = spec.denoise[0].roles[-1].component
+    have = sorted({sizes.get("frames", 1) for sizes in plans.get(component, ())})
+    if spec.latents.frames is not None and frames not in have:
+        what = f"the bundle has no plans of so many (got {frames}, expected {' or '.join(map(str, have))})"
+        raise UsageError(what, where=spec.latents.frames, fix=f"use {min(have, key=lambda one: abs(one - frames))}")
+
+
 def picture_size(spec: PipelineSpec, request: Request, default: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) in pixels, each a multiple of `scale`: as asked, else the image's (rounded down, as diffusers
-    does), else that of latents to go on from, else the default.
+    """(width, height) in pixels, each a multiple of `scale`: as asked, else those of the first of the pipeline's
+    pictures that was given (rounded down, as diffusers does), else that of latents to go on from, else the default.
 
     Raises:
         UsageError: a side that cannot be drawn.
     """
     scale = spec.latents.scale
-    usual = default if request.image is None else rounded_down(request.image, scale)
+    pictures = request.given_pictures()
+    first = next((pictures[name] for name in spec.pictures if name in pictures), None)
+    usual = default if first is None else rounded_down(first, scale)
     if request.denoising_start is not None and request.latents is not None and request.latents.ndim == 4:
         usual = scale * request.latents.shape[3], scale * request.latents.shape[2]
     sizes = (

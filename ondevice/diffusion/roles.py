@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ondevice.bundle.pipeline import PipelineSpec, Role
+from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Feed, Pass, PipelineSpec, Role
 from ondevice.diffusion.text.chunks import Chunk
 from ondevice.diffusion.text.encode import encoded
 from ondevice.diffusion.values import Runner, Values
-from ondevice.errors import NumericError
+from ondevice.errors import NumericError, UsageError
+
+Shapes = Callable[[str, Mapping[str, int], str], tuple[int, ...]]
+"""The shape of a port of the plan of a component at some sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plans:
+    """What a pipeline knows of its components' plans: their sizes, by component, and the shapes of their ports."""
+
+    sizes: Mapping[str, Sequence[Mapping[str, int]]]
+    shapes: Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +31,16 @@ class Roles:
     """What running a role of one picture takes.
 
     Attributes:
-        plans: sizes of each component's plans.
-        place: height and width of the picture in latent units.
+        place: height and width of the picture in latent units, and how many frames it has where it has some.
+        zeros: what stands for values in a pass or where they were not made, made once.
     """
 
     spec: PipelineSpec
     session: Runner
-    plans: Mapping[str, Sequence[Mapping[str, int]]]
+    plans: Plans
     values: Values
     place: Mapping[str, int]
+    zeros: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def run(self, role: Role, text: str | None = None) -> None:
         """Run a role outside the loop, and keep what it makes; once for each chunk of a text that it reads tokens of.
@@ -36,7 +48,7 @@ class Roles:
         values, sizes = self.values, self.sizes(role.component, 1, text)
 
         def run(chunk: Chunk | None) -> Mapping[str, Any]:
-            return self.session.run_on(role.component, values.feeds(role, text, chunk), **sizes)
+            return self.session.run_on(role.component, self._feeds(role, text, chunk), **sizes)
 
         tokenizer = next((feed.name for feed in role.feed.values() if feed.kind == "tokens"), None)
         if tokenizer is None or text is None:
@@ -48,20 +60,116 @@ class Roles:
             check_finite(self.session.read(outputs[port]), f"{role.component}'s {port}")
             self.values.keep(name, outputs[port], text)
 
+    def run_whole(self, role: Role) -> dict[str, np.ndarray]:
+        """Run a role outside the loop; what it makes, by port."""
+        return self.session.run(role.component, self._feeds(role), **self.sizes(role.component, 1))
+
     def run_for_texts(self, role: Role, texts: Sequence[str]) -> None:
         """Run a role for each text (its parts' keys); what it would make of one that was not given may be zeros."""
         absent = [text for text in texts if self.values.stands_for_zeros(role, text)]
-        given = [text for text in texts if text not in absent]
-        for text in given:
+        for text in (text for text in texts if text not in absent):
             self.run(role, text)
-        for name in role.keep.values():
+        for port, name in role.keep.items():
             for text in absent:
-                of_one_chunk = self.zeros_like(self.values.get(name, given[0]), self.values.texts.count(given[0]))
-                self.values.keep(name, of_one_chunk, text)
+                self.values.keep(name, self._zeros_of(role, port, self.sizes(role.component, 1)), text)
+
+    def run_in_chunks(self, role: Role) -> dict[str, np.ndarray]:
+        """Run a role for as many frames at a time as its plans take; what it makes of all frames, by port.
+
+        Raises:
+            UsageError: frames are left that no plan takes.
+        """
+        made: dict[str, list[np.ndarray]] = {}
+        for first, count in self._chunks(role.component):
+            feeds = self._feeds(role)
+            for port, feed in role.feed.items():
+                if feed.kind == "value" and (feed.name == LATENTS or feed.name in self._kept_in_chunks()):
+                    feeds[port] = feeds[port][first : first + count]
+            sizes = self.sizes(role.component, 1)
+            sizes |= {"frames": count} if "frames" in sizes else {}
+            for port, array in self.session.run(role.component, feeds, **sizes).items():
+                made.setdefault(port, []).append(array)
+        return {port: np.concatenate(arrays) for port, arrays in made.items()}
+
+    def _chunks(self, component: str) -> Iterator[tuple[int, int]]:
+        """(first frame, frames) of each."""
+        sizes, first = self.sizes(component, 1), 0
+        plans = self.plans.sizes.get(component, ())
+        have = {plan["frames"] for plan in plans if plan == sizes | {"frames": plan.get("frames")}} or {1}
+        while (left := self.values.frames - first) > 0:
+            count = max((frames for frames in have if frames <= left), default=0)
+            if not count:
+                what = f"{component} has no plan for {left} frames that are left (it has {sorted(have)})"
+                raise UsageError(what, where="frames", fix=f"ask for a multiple of {min(have)}")
+            yield first, count
+            first += count
+
+    def _kept_in_chunks(self) -> set[str]:
+        return {name for role in self.spec.after if role.every == "chunk" for name in role.keep.values()}
+
+    def feeds_of_passes(self, role: Role, passes: Sequence[Pass]) -> dict[str, Any]:
+        """What the ports of a role in the loop are fed with, one after another along the first dimension for each
+        pass."""
+        fed: dict[str, Any] = {}
+        for port, feed in role.feed.items():
+            if feed.kind == "value" and feed.name == TIMESTEP:  # the same in all passes
+                fed[port] = self.values.get(TIMESTEP)
+            elif feed.kind == "value" and feed.name != LATENTS and self.spec.rates[feed.name] == "call":
+                fed[port] = self._joined(feed.name, passes)
+            elif not self._is_there(feed):
+                sizes = self.sizes(role.component, len(passes), passes[0].text)
+                fed[port] = self._zeros_of(role, port, sizes)
+            else:
+                parts = [self._in_pass(feed, one) for one in passes]
+                fed[port] = np.concatenate(parts) if all(isinstance(part, np.ndarray) for part in parts) else parts
+        return fed
+
+    def _joined(self, name: str, passes: Sequence[Pass]) -> Any:
+        """What a role of this call made in all passes, with zeros in those that have them."""
+        value = self.values.get(name)
+        if not any(name in one.zeros for one in passes):
+            return value
+        parts = np.split(self.session.read(value), len(passes))
+        return np.concatenate(
+            [np.zeros_like(part) if name in one.zeros else part for part, one in zip(parts, passes, strict=True)]
+        )
+
+    def _in_pass(self, feed: Feed, one: Pass) -> Any:
+        value = self.values.fed(feed, one.text)
+        if feed.kind != "value" or feed.name not in one.zeros:
+            return value
+        key = (feed.name, one.text or "")
+        if key not in self.zeros:  # the same in every call
+            zeros = np.zeros_like(self.on_host(value))
+            self.zeros[key] = zeros if isinstance(value, np.ndarray) else self.session.put(zeros)
+        return self.zeros[key]
+
+    def on_host(self, value: Any) -> np.ndarray:
+        """A value as an array, wherever it is."""
+        return value if isinstance(value, np.ndarray) else self.session.read(value)
+
+    def _feeds(self, role: Role, text: str | None = None, chunk: Chunk | None = None) -> dict[str, Any]:
+        """What the ports of a role outside the loop are fed with; `chunk` of the text, where it reads tokens."""
+        sizes = self.sizes(role.component, 1, text)
+        return {
+            port: self.values.fed(feed, text, chunk) if self._is_there(feed) else self._zeros_of(role, port, sizes)
+            for port, feed in role.feed.items()
+        }
+
+    def _is_there(self, feed: Feed) -> bool:
+        return feed.kind != "value" or self.values.is_made(feed.name)
+
+    def _zeros_of(self, role: Role, port: str, sizes: Mapping[str, int]) -> Any:
+        """Zeros of the shape of a port, of the plan of these sizes."""
+        key = (role.component, port, *sorted(sizes.items()))
+        if key not in self.zeros:
+            shape = self.plans.shapes(role.component, sizes, port)
+            self.zeros[key] = self.session.put(np.zeros(shape, np.float32))
+        return self.zeros[key]
 
     def sizes(self, component: str, batch: int, text: str | None = None) -> dict[str, int]:
         """The sizes of the plan to run; `text` says how many tokens it reads."""
-        names = self.plans[component][0] if component in self.plans else self.place
+        names = self.plans.sizes[component][0] if component in self.plans.sizes else self.place
         found = {name: size for name, size in {"batch": batch, **self.place}.items() if name in names}
         if "tokens" in names:
             length = max(tokenizer.length for tokenizer in self.values.tokenizers.values())
@@ -70,13 +178,7 @@ class Roles:
 
     def has_plan(self, component: str, batch: int, text: str | None = None) -> bool:
         """Whether a component can run this many passes at once."""
-        return self.sizes(component, batch, text) in self.plans.get(component, ())
-
-    def zeros_like(self, value: Any, chunks: int = 1) -> Any:
-        """Zeros like a value, and where it is; of a value that has states of several `chunks` those of one."""
-        array = value if isinstance(value, np.ndarray) else self.session.read(value)
-        zeros = np.zeros_like(array[:, : array.shape[1] // chunks] if chunks > 1 and array.ndim == 3 else array)
-        return zeros if isinstance(value, np.ndarray) else self.session.put(zeros)
+        return self.sizes(component, batch, text) in self.plans.sizes.get(component, ())
 
 
 def check_finite(values: np.ndarray, where: str) -> None:

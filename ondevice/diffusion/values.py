@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Feed, Pass, PipelineSpec, Role
-from ondevice.diffusion.image import from_pixels, resize
+from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Below, Feed, PipelineSpec, Role, Sample
+from ondevice.diffusion.given_pictures import GivenPictures
+from ondevice.diffusion.guidance import with_ramps
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.text.chunks import Chunk, Pieces, padded
 from ondevice.diffusion.text.texts import Texts
 from ondevice.errors import UsageError
-
-PREPARED = ("fit",)  # ways to prepare a picture that are here
 
 
 class Runner(Protocol):
@@ -36,8 +35,7 @@ class Values:
     """Values by name; those that change with the text also by the key of a text's part, which is `text` here.
 
     Args:
-        pictures: uint8 [h, w, 3] by name.
-        size: (width, height) in pixels.
+        numbers: of `resolved`.
     """
 
     def __init__(
@@ -45,37 +43,48 @@ class Values:
         spec: PipelineSpec,
         tokenizers: Mapping[str, Pieces],
         texts: Texts,
-        pictures: Mapping[str, np.ndarray],
-        numbers: Mapping[str, float],
-        size: tuple[int, int],
+        pictures: GivenPictures,
+        numbers: Mapping[str, Any],
         stream: Noise,
     ) -> None:
-        self._spec, self._pictures, self.tokenizers, self.texts = spec, pictures, tokenizers, texts
+        self._spec, self.tokenizers, self.texts, self.pictures = spec, tokenizers, texts, pictures
         self.numbers = dict(numbers)
-        self._chosen, self._size, self._stream = dict(numbers), size, stream
+        self._chosen, self._stream = dict(numbers), stream
+        self.frames = frames_of(spec, numbers)
         self._kept: dict[tuple[str, str | None], Any] = {}
-        self._prepared: dict[str, np.ndarray] = {}
-        self._zeros: dict[tuple[str, str | None], Any] = {}
+        self._made = {LATENTS, TIMESTEP}  # or sure to be made in time
+        for step in spec.before:
+            if isinstance(step, Role) and self.runs(step):
+                self._made |= set(step.keep.values())
+            elif isinstance(step, Sample) and self.samples(step):
+                self._made.add(step.keep)
 
     def enter_call(self, call: int, calls: int) -> None:
         """Numbers that have a window are 0 in calls outside of it.
         Reference: diffusers' control_guidance_start and _end."""
+        numbers = dict(self._chosen)
         for name, number in self._spec.numbers.items():
             if number.window is not None:
                 start, end = (self._chosen[edge] for edge in number.window)
-                self.numbers[name] = self._chosen[name] if call / calls >= start and (call + 1) / calls <= end else 0.0
+                numbers[name] = self._chosen[name] if call / calls >= start and (call + 1) / calls <= end else 0.0
+        self.numbers = with_ramps(self._spec, numbers, self.frames)
 
     def keep(self, name: str, value: Any, text: str | None = None) -> None:
         """A value that a role made for a text, or for none."""
         self._kept[name, text] = value
+        self._made.add(name)
 
-    def get(self, name: str, text: str | None = None) -> Any | None:
-        """A value, if it was made."""
-        return self._kept.get((name, text if self._spec.rates[name] == "text" else None))
+    def get(self, name: str, text: str | None = None) -> Any:
+        """A value that was made."""
+        return self._kept[name, text if self._spec.rates[name] == "text" else None]
 
     def kept(self, names: Sequence[str]) -> dict[tuple[str, str | None], Any]:
         """The values of these names that were made, by name and text."""
         return {key: value for key, value in self._kept.items() if key[0] in names}
+
+    def is_made(self, name: str) -> bool:
+        """Whether a value is made with the pictures and numbers that were given."""
+        return name in self._made
 
     @property
     def latents(self) -> np.ndarray:
@@ -85,14 +94,18 @@ class Values:
     def runs(self, role: Role) -> bool:
         """Whether what a role needs is there: where a picture was not given, what reads it does not run."""
         for feed in role.feed.values():
-            if feed.kind == "picture" and feed.name not in self._pictures:
+            if feed.kind == "picture" and not self.pictures.has(feed.name):
                 return False
-            missing = (
-                feed.kind == "value" and feed.absent is None and not any(name == feed.name for name, _ in self._kept)
-            )
-            if missing and feed.name not in (LATENTS, TIMESTEP):
+            if feed.kind == "value" and feed.absent is None and feed.name not in self._made:
                 return False
-        return True
+        return self._is_below(role.below)
+
+    def samples(self, step: Sample) -> bool:
+        """Whether there are moments to sample from."""
+        return step.moments in self._made and self._is_below(step.below)
+
+    def _is_below(self, below: Below | None) -> bool:
+        return below is None or self._chosen[below.number] < below.limit
 
     def stands_for_zeros(self, role: Role, text: str) -> bool:
         """Whether a text was not given, and zeros stand for what a role would make of it."""
@@ -100,34 +113,8 @@ class Values:
             feed.kind == "tokens" and feed.absent == "zeros" for feed in role.feed.values()
         )
 
-    def feeds(self, role: Role, text: str | None = None, chunk: Chunk | None = None) -> dict[str, Any]:
-        """What the ports of a role outside the loop are fed with; `chunk` of the text, where it reads tokens."""
-        return {port: self._one(feed, text, chunk) for port, feed in role.feed.items()}
-
-    def feeds_of_passes(self, role: Role, passes: Sequence[Pass], zeros_like: Callable[[Any], Any]) -> dict[str, Any]:
-        """What the ports of a role in the loop are fed with, one after another along the first dimension for each pass.
-
-        `zeros_like` makes zeros of a value that a pass exchanges for them.
-        """
-        fed: dict[str, Any] = {}
-        for port, feed in role.feed.items():
-            if feed.kind == "value" and feed.name != LATENTS and self._spec.rates[feed.name] == "call":
-                # the timestep is the same in all passes; what a role of this call made is joined
-                fed[port] = self.get(feed.name)
-                continue
-            parts = []
-            for one in passes:
-                key = feed.name, one.text
-                if feed.kind != "value" or feed.name not in one.zeros:
-                    parts.append(self._one(feed, one.text))
-                    continue
-                if key not in self._zeros:  # the same in every call
-                    self._zeros[key] = zeros_like(self._one(feed, one.text))
-                parts.append(self._zeros[key])
-            fed[port] = np.concatenate(parts) if all(isinstance(part, np.ndarray) for part in parts) else parts
-        return fed
-
-    def _one(self, feed: Feed, text: str | None, chunk: Chunk | None = None) -> Any:
+    def fed(self, feed: Feed, text: str | None, chunk: Chunk | None = None) -> Any:
+        """What a feed gives for a text, `chunk` of it where it is tokens; of a value only where it was made."""
         if feed.kind == "value":
             return self.get(feed.name, text)
         if feed.kind == "numbers":
@@ -136,35 +123,35 @@ class Values:
             return np.array([[self.number(one) for one in chosen]], np.float32)
         if feed.kind == "tokens":
             return padded(chunk or [], self.tokenizers[feed.name])[np.newaxis]
-        return self._picture(feed)
-
-    def _picture(self, feed: Feed) -> np.ndarray:
-        name = feed.name
-        if name not in self._prepared:
-            self._prepared[name] = from_pixels(resize(self._pictures[name], *self._size))
+        prepared = self.pictures.prepared(feed.name)
         if feed.noise is None:
-            return self._prepared[name]
-        return self._prepared[name] + np.float32(self.number(feed.noise)) * self._stream.randn(
-            self._prepared[name].shape
-        )
+            return prepared
+        return prepared + np.float32(self.number(feed.noise)) * self._stream.randn(prepared.shape)
 
     def number(self, value: float | str) -> float:
         """A constant, or a number by name."""
-        return self.numbers[value] if isinstance(value, str) else value
+        return float(self.numbers[value]) if isinstance(value, str) else value
 
 
-def resolved(spec: PipelineSpec, given: Mapping[str, float | None], size: tuple[int, int]) -> dict[str, float]:
-    """Every number of a pipeline: as given, or its default.
+def frames_of(spec: PipelineSpec, numbers: Mapping[str, Any]) -> int:
+    """How many frames are drawn."""
+    return 1 if spec.latents.frames is None else int(numbers[spec.latents.frames])
+
+
+def resolved(spec: PipelineSpec, given: Mapping[str, float | None], size: tuple[int, int]) -> dict[str, Any]:
+    """Every number of a pipeline: as given, or its default; and the ramps between them, one number per frame.
 
     Raises:
         UsageError: there is no such number, or it is out of range.
     """
     found: dict[str, float] = {"width": float(size[0]), "height": float(size[1])}
     for name in given:
-        if name not in spec.numbers:
-            have = ", ".join(spec.numbers) or "none"
+        if name not in spec.numbers or spec.numbers[name].ramp is not None:
+            have = ", ".join(known for known, number in spec.numbers.items() if number.ramp is None) or "none"
             raise UsageError(f"this model has no such number (it has {have})", where=name, fix="leave it out")
     for name, number in spec.numbers.items():
+        if number.ramp is not None:
+            continue
         chosen = given.get(name)
         value = number.default if chosen is None else float(chosen)
         value = found[value] if isinstance(value, str) else value
@@ -174,5 +161,7 @@ def resolved(spec: PipelineSpec, given: Mapping[str, float | None], size: tuple[
                 where=name,
                 fix="choose another",
             )
+        if name == spec.latents.frames and (value < 1 or value % 1):
+            raise UsageError(f"not a number of frames (got {value:g}, expected a whole one)", where=name, fix="use 14")
         found[name] = value
-    return found
+    return with_ramps(spec, found, frames_of(spec, found))

@@ -49,6 +49,8 @@ class _Types:
         self.pipeline, self.latents, self.place = pipeline, pipeline["latents"], place
         self.height, self.width = place["height"], place["width"]
         steps = [step for step in pipeline["before"] if "sample" in step]
+        chunked = [role for role in pipeline["after"] if role["every"] == "chunk"]
+        self.per_frame = {name for role in chunked for name in role["keep"].values()}
         self.moments, self.sampled = {step["sample"] for step in steps}, {step["keep"] for step in steps}
 
     def value(self, name: str, frames: int) -> Shape:
@@ -59,7 +61,7 @@ class _Types:
             return frames, 3, scale * self.height, scale * self.width
         if name in self.moments | self.sampled:
             return 1, channels * (2 if name in self.moments else 1), self.height, self.width
-        return STATES
+        return (frames, *STATES[1:]) if name in self.per_frame else STATES
 
     def fed(self, feed: Mapping[str, Any], frames: int) -> tuple[str, Shape]:
         scale = self.latents["scale"]
@@ -112,7 +114,7 @@ def _plan(component: str, sizes: dict[str, int], role: Mapping[str, Any], types:
         shape = types.value(value, frames)
         shape, last = (batch * shape[0], *shape[1:]), None
         for i, index in enumerate(inputs):
-            made = add(port if i + 1 == len(inputs) else f"{port}_{i}", "f32", shape)
+            made = add(port if i + 1 == len(inputs) else f"{port}:{i}", "f32", shape)
             whole, once = operands[index].dtype == "i32", operands[index].name in same
             n, of_x = operands[made].nbytes // 4, operands[index].nbytes // 4 // (1 if once else batch)
             weight = (

@@ -9,10 +9,10 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from reference import prompts
+from reference.pictures import Pictures
 
-F, LANCZOS = np.float32, Image.Resampling.LANCZOS
+F = np.float32
 LOG = (0.070376836292, -0.1151461031, 0.1167699874, -0.12420140846, 0.14249322787)
 LOG += (-0.16668057665, 0.20000714765, -0.24999993993, 0.33333331174)
 SPACES = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
@@ -128,7 +128,7 @@ class Tokenizer:  # docs/tokenizer.md; `files`: bytes by name
                 yield from (self.ids[part] for part in parts)
 
 
-class Player:  # docs/pipeline.md, but for frames and what prepares pictures other than `fit`
+class Player:  # docs/pipeline.md
     def __init__(self, folder, run, target=None):  # `run(component, sizes, inputs) -> outputs` runs a plan, on arrays
         self.read, self.run, self.tokenizers = lambda name: (Path(folder) / name).read_bytes(), run, {}
         self.manifest, self.target = json.loads(self.read("bundle.json")), target
@@ -137,42 +137,55 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
             self.tokenizers[name] = Tokenizer(files, about["length"])
 
     def draw(self, texts, size, *, seed=0, numbers=None, pictures=None, sampler=None, noise=None, emphasis="none"):
-        """(latents f32 [1, c, h, w], pixels u8 [height, width, 3]). `size`: width, height; `sampler`: a table."""
+        """(latents f32 [frames, c, h, w], pixels u8 [frames, height, width, 3]). `size`: width, height; `sampler`: a
+        table."""
         self.pipeline = pipeline = self.manifest["pipeline"]
         about = pipeline["latents"]
-        self.pictures, self.size, self.noise, self.values, self.emphasis = (
-            pictures or {},
-            size,
-            Noise(seed),
-            {},
-            emphasis,
-        )
+        self.noise, self.values, self.emphasis = Noise(seed), {}, emphasis
+        self.pictures = Pictures(pipeline["pictures"], pictures or {}, size, about["scale"])
+        masked = "mask" in about and self.pictures.has(about["mask"]["picture"])
+        usual = {about["strength"]: about["mask"]["strength"]} if masked else {}
         self.numbers = {"width": size[0], "height": size[1]}
         for name, number in pipeline["numbers"].items():
-            self.numbers[name] = self.numbers.get(value := (numbers or {}).get(name, number["default"]), value)
+            if "ramp" not in number:
+                value = (numbers or {}).get(name, usual.get(name, number["default"]))
+                self.numbers[name] = self.numbers.get(value, value)
         self.place = {"height": size[1] // about["scale"], "width": size[0] // about["scale"]}
+        self.frames = int(self.numbers[about["frames"]]) if "frames" in about else 1
+        self.place |= {"frames": self.frames} if "frames" in about else {}
         self.texts = prompts.Texts(self.manifest, self.tokenizers, texts, emphasis)
         named = dict.fromkeys(one.get("text") for loop in pipeline["denoise"] for one in self.passes(loop))
         used = [key for text in named for key in self.texts.keys.get(text, [None])]
         for step in pipeline["before"]:
-            if "noise" in step:
-                noise = self.noise.draw((1, about["channels"], *self.place.values())) if noise is None else noise
+            if "noise" in step and noise is None:
+                noise = self.noise.draw((self.frames, about["channels"], self.place["height"], self.place["width"]))
+            elif "below" in step and self.numbers[step["below"][0]] >= step["below"][1]:
+                continue
             elif "run" in step:
                 self.role(step, used if step["every"] == "text" else [None])
-            elif (moments := self.get(step["sample"])) is not None:
+            elif "sample" in step and (moments := self.get(step["sample"])) is not None:
                 value, log_variance = np.split(moments, 2, axis=1)
                 if step["take"] == "draw":
                     deviation = np.exp(0.5 * np.clip(log_variance.astype(np.float64), -30, 20)).astype(F)
                     value = value + deviation * self.noise.draw(value.shape)
                 scaled = F(about["scaling"]) * (value - F(about["shift"]))
                 self.values[step["keep"], None] = scaled if step.get("scaled") else value
-        table = self.read(f"samplers/{sampler or '{name}_{steps}'.format(**pipeline['sampler'])}.json")
-        final = self.denoise(json.loads(table), noise, self.get(about.get("begin")))
+        table = json.loads(self.read(f"samplers/{sampler or '{name}_{steps}'.format(**pipeline['sampler'])}.json"))
+        mask = self.pictures.prepare(about["mask"]["picture"]) if masked else None
+        final = self.denoise(table, noise, self.get(about.get("begin")), mask)
         self.values["latents", None] = final / F(about["scaling"]) + F(about["shift"])
         for role in pipeline["after"]:
-            self.role(role, [None])
-        unit = np.clip(self.get(pipeline["gives"])[0] * F(0.5) + F(0.5), 0, 1)
-        return final, np.round(unit.transpose(1, 2, 0) * F(255)).astype(np.uint8)
+            if role["every"] == "chunk":
+                self.chunks(role)
+            else:
+                self.role(role, [None])
+        unit = np.clip(self.get(pipeline["gives"]) * F(0.5) + F(0.5), 0, 1)
+        pixels = np.round(unit.transpose(0, 2, 3, 1) * F(255)).astype(np.uint8)
+        outside = pipeline.get("outside")
+        if outside and all(map(self.pictures.has, outside.values())):
+            kept = ~self.pictures.mask(outside["mask"])
+            pixels[0, kept] = self.pictures.fitted(outside["picture"])[kept]
+        return final, pixels
 
     def encoded(self, role, text):  # what a role that reads tokens makes of a text, by port
         (port, by), *_ = ((port, feed["tokens"]) for port, feed in role["feed"].items() if "tokens" in feed)
@@ -194,21 +207,31 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
     def get(self, name, text=None):  # None where it was not made; what is the same for all texts is kept under None
         return self.values.get((name, text), self.values.get((name, None)))
 
+    def number(self, name):  # of a ramp, one per frame
+        ramp = self.pipeline["numbers"].get(name, {}).get("ramp")
+        if not ramp:
+            return self.numbers[name]
+        first, last = (self.numbers[edge] for edge in ramp)
+        step = (last - first) / (self.frames - 1) if self.frames > 1 else 0
+        return np.array([first + k * step for k in range(self.frames)], F).reshape(-1, 1, 1, 1)
+
+    def plans(self, component):
+        own = (plan for plan in self.manifest["plans"] if self.target in plan.get("targets", [self.target]))
+        return [plan for plan in own if plan["component"] == component]
+
     def plan(self, component, batch, text=None):
         place = {"batch": batch, "tokens": self.texts.length * self.texts.count(text), **self.place}
-        own = (plan for plan in self.manifest["plans"] if self.target in plan.get("targets", [self.target]))
-        plans = (plan for plan in own if plan["component"] == component)
-        return next((p for p in plans if p["sizes"].items() <= place.items()), None)
+        return next((p for p in self.plans(component) if p["sizes"].items() <= place.items()), None)
 
-    def zeros(self, component, port):
-        operands = json.loads(self.read(self.plan(component, 1)["file"]))["operands"]
+    def zeros(self, component, port, batch=1, text=None):
+        operands = json.loads(self.read(self.plan(component, batch, text)["file"]))["operands"]
         return np.zeros(next(one["shape"] for one in operands if one["name"] == port), F)
 
     def role(self, role, texts):  # outside of the loop, for each text
         feeds = role["feed"].values()
         reads = {one["value"] for one in feeds if "value" in one and "absent" not in one}
         pictures = {one["picture"] for one in feeds if "picture" in one}
-        if reads <= {name for name, _ in self.values} and pictures <= self.pictures.keys():
+        if reads <= {name for name, _ in self.values} and all(map(self.pictures.has, pictures)):
             for text in texts:
                 if self.texts.words.get(text) is None and any("tokens" in one and "absent" in one for one in feeds):
                     outputs = {port: self.zeros(role["run"], port) for port in role["keep"]}
@@ -219,33 +242,55 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
                     outputs = self.run(role["run"], self.plan(role["run"], 1, text)["sizes"], inputs)
                 self.values |= {(name, text): outputs[port] for port, name in role["keep"].items()}
 
+    def chunks(self, role):  # for so many frames at a time
+        made = [one["keep"].values() for one in self.pipeline["after"] if one["every"] == "chunk"]
+        cut = {"latents", *itertools.chain(*made)}
+        counts = {plan["sizes"].get("frames", 1) for plan in self.plans(role["run"])}
+        whole, place, parts, done = dict(self.values), self.place, [], 0
+        while done < self.frames:
+            count = max(count for count in counts if count <= self.frames - done)
+            self.place = place | {"frames": count}
+            self.values |= {key: whole[key][done : done + count] for key in whole if key[0] in cut}
+            inputs = {port: self.feed(role, port, None) for port in role["feed"]}
+            parts.append(self.run(role["run"], self.plan(role["run"], 1)["sizes"], inputs))
+            done += count
+        self.values, self.place = whole, place
+        for port, name in role["keep"].items():
+            self.values[name, None] = np.concatenate([part[port] for part in parts])
+
     def feed(self, role, port, text):
         feed = role["feed"][port]
         if "numbers" in feed:
             listed = [one[text[0]] if isinstance(one, dict) else one for one in feed["numbers"]]
             return np.array([[self.numbers.get(one, one) for one in listed]], F)
         if "picture" in feed:
-            wide = Image.fromarray(own := self.pictures[feed["picture"]]).resize((self.size[0], len(own)), LANCZOS)
-            fitted = (F(2) * (np.array(wide.resize(self.size, LANCZOS), F) / F(255)) - F(1)).transpose(2, 0, 1)[None]
+            prepared = self.pictures.prepare(feed["picture"])
             scale = self.numbers.get(feed.get("noise"), feed.get("noise"))
-            return fitted if scale is None else fitted + F(scale) * self.noise.draw(fitted.shape)
+            return prepared if scale is None else prepared + F(scale) * self.noise.draw(prepared.shape)
         value = self.get(feed["value"], text)
-        return self.zeros(role["run"], port) if value is None else value
+        return self.zeros(role["run"], port, 1, text) if value is None else value
 
     def passes(self, loop):
-        alone = "guided" in loop and self.numbers[loop["guided"]["number"]] <= loop["guided"]["above"]
-        return [loop["passes"][loop["guided"]["alone"]]] if alone else loop["passes"]
+        guided = loop.get("guided")
+        if guided and np.max(self.number(guided["number"])) <= guided["above"]:
+            return [loop["passes"][guided["alone"]]]
+        return loop["passes"]
 
-    def denoise(self, table, noise, image):
+    def denoise(self, table, noise, image, mask=None):
         calls, begin, chosen = table["calls"], (table["start_image"], table["start_noise"]), dict(self.numbers)
-        if image is not None:
-            skipped = table["steps"] - int(table["steps"] * self.numbers[self.pipeline["latents"]["strength"]])
-            calls, begin = calls[skipped:], table["begins"][skipped]
-        slots = {0: F(begin[1]) * noise if image is None else F(begin[0]) * image + F(begin[1]) * noise}
+        noised = table["noised"] if mask is not None else []
+        strength = 1 if image is None else self.numbers[self.pipeline["latents"]["strength"]]
+        from_image = image is not None and (mask is None or strength < 1)
+        if from_image:
+            skipped = table["steps"] - int(table["steps"] * strength)
+            calls, begin, noised = calls[skipped:], table["begins"][skipped], noised[skipped:]
+        slots = {0: F(begin[0]) * image + F(begin[1]) * noise if from_image else F(begin[1]) * noise}
         for i, call in enumerate(calls):
             for name, number in self.pipeline["numbers"].items():
-                first, last = (chosen[edge] for edge in number["window"]) if "window" in number else (0, 1)
-                self.numbers[name] = chosen[name] if i / len(calls) >= first and (i + 1) / len(calls) <= last else 0.0
+                if "window" in number:
+                    first, last = (chosen[edge] for edge in number["window"])
+                    inside = i / len(calls) >= first and (i + 1) / len(calls) <= last
+                    self.numbers[name] = chosen[name] if inside else 0.0
             self.values["latents", None] = slots[call["sample"]] * F(call["input_scale"])
             self.values["timestep", None] = np.array([call["timestep"]], F)
             for loop in self.pipeline["denoise"]:
@@ -257,6 +302,10 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
             for row in call["rows"]:
                 terms = (F(weight) * slots[source] for source, weight in row["terms"])
                 slots[row["slot"]] = sum(terms, np.zeros_like(noise))
+            if mask is not None:
+                slot = calls[i + 1]["sample"] if i + 1 < len(calls) else table["result"]
+                kept = F(noised[i][0]) * image + F(noised[i][1]) * noise
+                slots[slot] = (F(1) - mask) * kept + mask * slots[slot]
         return slots[table["result"]]
 
     def predict(self, loop):
@@ -270,13 +319,23 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
             groups += [alike] if at_once else [[part] for part in alike]
         for entries in groups:
             group = [one for *_, one in entries]
-            joined = {"timestep"}  # what is there once for all passes: this, and what roles of this call made
+            joined = set()  # what roles of this call made, of all passes
             for role in loop["roles"]:
                 inputs = {}
                 for port, feed in role["feed"].items():
-                    parts = [(self.feed(role, port, one.get("text")), one.get("zeros", ())) for one in group]
-                    parts = [np.zeros_like(part) if feed.get("value") in zeros else part for part, zeros in parts]
-                    inputs[port] = parts[0] if feed.get("value") in joined else np.concatenate(parts)
+                    name, text = feed.get("value"), group[0]["text"]
+                    if name == "timestep":
+                        inputs[port] = self.get(name)
+                        continue
+                    if name in joined:
+                        values = np.split(self.get(name), len(group))
+                    elif name is not None and self.get(name, text) is None:
+                        values = np.split(self.zeros(role["run"], port, len(group), text), len(group))
+                    else:
+                        values = [self.feed(role, port, one["text"]) for one in group]
+                    for k, one in enumerate(group):
+                        values[k] = np.zeros_like(values[k]) if name in one.get("zeros", ()) else values[k]
+                    inputs[port] = np.concatenate(values)
                 result = self.run(role["run"], self.plan(role["run"], len(group), group[0]["text"])["sizes"], inputs)
                 self.values |= {(name, None): result[port] for port, name in role["keep"].items()}
                 joined |= set(role["keep"].values())
@@ -288,12 +347,12 @@ class Player:  # docs/pipeline.md, but for frames and what prepares pictures oth
         def added(total, number, plus, minus):
             for k, part in enumerate(passes[plus]):
                 away = outputs[plus, k] - outputs[minus, 0]
-                total = total + F(number) * F(self.texts.weights[part["text"]]) * away
+                total = total + np.asarray(number, F) * F(self.texts.weights[part["text"]]) * away
             return total
 
         prediction, add = outputs[loop["combine"]["first"], 0], loop["combine"]["add"]
         for number, plus, minus in add:
-            prediction = added(prediction, self.numbers[number], plus, minus)
+            prediction = added(prediction, self.number(number), plus, minus)
         if (phi := F(self.numbers[loop["rescale"]] if "rescale" in loop else 0)) == 0:
             return prediction
         _, plus, minus = add[-1]
