@@ -78,7 +78,7 @@ class Pipeline(pipeline.Pipeline):
         """Convert a checkpoint into the cache, once, and open it there.
 
         Args:
-            source: a diffusers folder, a .safetensors or .ckpt file, a folder of ONNX files, or a hub id.
+            source: a diffusers folder, a .safetensors, .gguf or .ckpt file, a folder of ONNX files, or a hub id.
             family: MODEL of the command line, such as "sd15"; None: what the checkpoint says that it is.
             size: (width, height) in pixels of the pictures; None: the size that the model was trained at.
             dtype: storage of weights and activations, "fp16" or "fp32".

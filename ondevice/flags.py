@@ -169,7 +169,7 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
     weights.add_argument(
         "--checkpoint",
         metavar="PATH_OR_HUB_ID",
-        help="diffusers folder, folder of ONNX files, .safetensors, .ckpt or hub id (default: the family's)",
+        help="diffusers folder, folder of ONNX files, .safetensors, .gguf, .ckpt or hub id (default: the family's)",
     )
     weights.add_argument(
         "--random-weights", type=int, metavar="SEED", help="make up full-size weights: for benchmarks and tests"

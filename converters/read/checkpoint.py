@@ -1,5 +1,5 @@
 """Open a checkpoint, whatever it is: a diffusers folder, a folder of ONNX files,
-one .safetensors or .ckpt file, or a hub id."""
+one .safetensors, .gguf or .ckpt file, or a hub id."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Checkpoint", "Component", "open_checkpoint"]
 log = logging.getLogger(__name__)
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_FILE_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 
 
 def open_checkpoint(

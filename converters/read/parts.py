@@ -43,7 +43,11 @@ def component_of(
         if (
             spelled not in needed
             and spelled not in places
-            and (is_ignorable(about.prefix + name) or about.layout.spare(spelled, config))
+            and (
+                is_ignorable(about.prefix + name)
+                or about.layout.spare(spelled, config)
+                or about.architecture.beyond(spelled, config)
+            )
         ):
             continue
         for to, place in places.get(spelled, [(spelled, Stored(spelled))]):

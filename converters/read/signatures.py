@@ -71,9 +71,9 @@ SIGNATURES = (
         says=True,
     ),
     Signature(
-        "a GGUF file (quantized)",
-        "use the fp16 or fp32 .safetensors file of the same model",
-        _begins(b"GGUF", b"ggml", b"lmgg", b"ggjt"),
+        "a GGML file of before GGUF",
+        "use a .gguf or .safetensors file of the same model",
+        _begins(b"ggml", b"lmgg", b"ggjt"),
     ),
     Signature(
         "an ONNX file",

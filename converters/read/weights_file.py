@@ -1,5 +1,5 @@
 """Read the tensors of one file, whatever its suffix says:
-.safetensors, torch's zip archives, and torch's files of before 1.6."""
+.safetensors, .gguf, torch's zip archives, and torch's files of before 1.6."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from ondevice.converters.families import prefixes
+from ondevice.converters.read import gguf_file
 from ondevice.converters.read.ckpt_file import Ckpt, read_ckpt
 from ondevice.converters.read.legacy_torch import MAGIC
 from ondevice.converters.read.names import is_ignorable
@@ -41,6 +42,8 @@ def _read(path: Path, averaged: bool) -> Ckpt:
     head = bytes(file.read(0, min(HEAD, file.size)))
     if head.startswith((b"PK\x03\x04", MAGIC)):
         return read_ckpt(path, averaged=averaged)
+    if head.startswith(gguf_file.MAGIC):
+        return gguf_file.read_gguf(path)
     # A safetensors file has its JSON after 8 bytes of length; a text has letters there, which make a length
     # beyond every bound.
     if head[8:9] == b"{" and struct.unpack_from("<Q", head)[0] <= HEADER_LIMIT:

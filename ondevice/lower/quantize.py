@@ -2,7 +2,8 @@
 
 - "i8": int8 with a symmetric scale per column. A kernel scales the finished sum.
 - "i4": 4 bits with a symmetric scale per column and GROUP rows, the last group of a column may be shorter. A kernel
-  scales what it reads. It is the scheme of GGUF's q4_0, whose blocks so stay what they are.
+  scales what it reads. It is the scheme of GGUF's q4_0, whose blocks stay what they are: a group of which some scale is
+  the exact unit gets that.
 """
 
 from __future__ import annotations
@@ -56,13 +57,32 @@ def int8_values(weight: np.ndarray) -> np.ndarray:
 @_by_columns
 def int4_scales(weight: np.ndarray) -> np.ndarray:
     """[k, n] -> float32 [ceil(k / GROUP), n], at which the value of the largest magnitude of a column's group, the
-    first of several, is -8; 0 for a group of zeros. They are stored in half.
+    first of several, is -8, or all of them are whole numbers; 0 for a group of zeros. They are stored in half.
 
     NaN where a group is not finite: that is refused when it is written, as a scale is that half cannot hold.
     """
     groups = _grouped(weight)
-    largest = np.take_along_axis(groups, np.abs(groups).argmax(axis=1, keepdims=True), axis=1)[:, 0]
-    return np.where(np.isfinite(groups).all(axis=1), largest / np.float32(-ZERO), np.float32(np.nan))
+    sizes = np.abs(groups)
+    largest = np.take_along_axis(groups, sizes.argmax(axis=1, keepdims=True), axis=1)[:, 0]
+    scales = np.where(np.isfinite(groups).all(axis=1), largest / np.float32(-ZERO), np.float32(np.nan))
+    # Whole multiples of a scale, eight of it at most, leave a gap around zero: other groups seldom do.
+    least = np.where(sizes == 0, np.float32(np.inf), sizes).min(axis=1)
+    gap = np.isfinite(scales) & (least >= np.abs(scales) * np.float32(0.999)) & (scales != 0)
+    scales[gap] = _exact(groups.transpose(0, 2, 1)[gap], scales[gap])
+    return scales
+
+
+def _exact(groups: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """[m, GROUP], [m] -> [m]: the scale in half of which all values of a group are whole multiples from -8 to 7;
+    `usual` where there is none. Quantizers that weigh errors leave blocks whose largest value is no -8."""
+    found, largest, left = usual.copy(), usual * np.float32(-ZERO), np.arange(len(usual))
+    for number in (-ZERO, *range(1, ZERO), *range(1 - ZERO, 0)):
+        scales = (largest[left] / np.float32(number)).astype(np.float16).astype(np.float32)[:, None]
+        numbers = np.rint(groups[left] / scales)
+        held = ((numbers * scales == groups[left]) & (numbers >= -ZERO) & (numbers < ZERO)).all(axis=1)
+        found[left[held]] = scales[held, 0]
+        left = left[~held]
+    return found
 
 
 @_by_columns

@@ -11,6 +11,7 @@ from ondevice.converters.families import FAMILIES, family_of
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.parts import component_of
+from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.errors import UsageError, WeightsError
 
 
@@ -86,3 +87,10 @@ def test_weights_of_a_smaller_form_are_known(layout: str) -> None:
         "m.safetensors: these are the weights of ssd-1b's UNet, not of sdxl's. "
         "Fix: convert it as the model that it is: ondevice convert ssd-1b."
     )
+
+
+def test_sdxs_draws_in_the_one_step_that_others_draw_it_in() -> None:
+    """Timestep and coefficients of ExecuTorch's player for it."""
+    (call,) = choose(FAMILIES["sdxs"].scheduler(), None, "sdxs", steps=1).table.calls
+    weights = {source: weight for row in call.rows for source, weight in row.terms if weight != 1}
+    assert call.timestep == 999 and sorted(weights.values()) == pytest.approx([-14.579279, 14.642591], rel=1e-6)

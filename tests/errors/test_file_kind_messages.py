@@ -98,9 +98,9 @@ FILES = {
         b"version https://git-lfs.github.com/spec/v1\n",
         "this is a git-lfs pointer, not the file itself. " + PULL,
     ),
-    "gguf": (
-        b"GGUF\x03\0\0\0" + bytes(40),
-        "this is a GGUF file (quantized). Fix: use the fp16 or fp32 .safetensors file of the same model.",
+    "ggml": (
+        b"lmgg\x03\0\0\0" + bytes(40),
+        "this is a GGML file of before GGUF. Fix: use a .gguf or .safetensors file of the same model.",
     ),
     "onnx": (
         b"\x08\x08\x12\x07pytorch\x1a\x051.13.1" + bytes(9),

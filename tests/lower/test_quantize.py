@@ -63,15 +63,22 @@ def test_4_bits_are_off_by_at_most_half_a_step_but_at_one_end(k):
     assert numbers.max() <= 15 and (np.abs(values - weight) <= np.abs(step) * (1 + 2**-8)).all()
 
 
-def test_blocks_of_q4_0_stay_what_they_are():
-    """32 numbers of 4 bits and a scale in half, of which one at least is 0: its quantizer makes no others."""
+@pytest.mark.parametrize("low, high", [(0, 16), (3, 16), (2, 12), (8, 10)])
+def test_blocks_of_q4_0_stay_what_they_are(low, high):
+    """32 numbers of 4 bits and a scale in half, of which one is the lowest or highest. The plain quantizer's lowest is
+    0; one that weighs errors has any."""
     rng = np.random.default_rng(3)
-    numbers = rng.integers(0, 16, (96, 50)).astype(np.uint8)
-    numbers[rng.integers(0, 32, (3, 50)) + 32 * np.arange(3)[:, None], np.arange(50)] = 0
+    numbers = rng.integers(low, high, (96, 50)).astype(np.uint8)
+    ends = [0, 0, 0] if low == 0 else [low, high - 1, high - 1]
+    for group, end in enumerate(ends):
+        numbers[rng.integers(0, 32, 50) + 32 * group, np.arange(50)] = end
     scales = (rng.normal(size=(3, 50)) * 0.01).astype(np.float16)
     weight = (numbers - np.float32(8)) * scales.astype(np.float32).repeat(32, axis=0)
-    np.testing.assert_array_equal(int4_scales(weight), scales)
-    np.testing.assert_array_equal(int4_values(weight), numbers)
+    found = int4_scales(weight).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal((int4_values(weight) - np.float32(8)) * found.repeat(32, axis=0), weight)
+    if low == 0:
+        np.testing.assert_array_equal(int4_scales(weight), scales)
+        np.testing.assert_array_equal(int4_values(weight), numbers)
 
 
 def test_zeros():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import struct
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from checkpoint_files import (
 )
 
 from benchmarks.fuzz.mutate.chunks import headed
-from benchmarks.fuzz.mutate.data import of_files, pack, unpack
+from benchmarks.fuzz.mutate.data import havoc, of_files, pack, unpack
 from benchmarks.fuzz.mutate.pickles import checkpoint, legacy
 from benchmarks.fuzz.mutate.values import json_value
 from benchmarks.fuzz.reader import Reader, holds
@@ -77,6 +78,37 @@ def _read_safetensors(data: bytes, folder: Path) -> None:
     _check(tensors, len(data))
     total = sum(math.prod(tensor.shape.numpy()) * tensor.dtype.itemsize for tensor in tensors.values())
     holds(total + 8 + int.from_bytes(data[:8], "little") == len(data), "the tensors are not the whole file")
+
+
+def _gguf_seeds() -> list[bytes]:
+    """Two tensors of plain numbers and one of blocks, the shape of which stands in the metadata; and no tensor."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    def tensor(name: str, sizes: tuple[int, ...], kind: int, offset: int) -> bytes:
+        return text(name) + struct.pack(f"<I{len(sizes)}QIQ", len(sizes), *sizes, kind, offset)
+
+    values = (
+        text("general.architecture") + struct.pack("<I", 8) + text("sd"),
+        text("general.alignment") + struct.pack("<II", 4, 32),
+        text("comfy.gguf.orig_shape.q") + struct.pack("<IIQ3i", 9, 5, 3, 2, 4, 8),
+        text("words") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b"),
+    )
+    tensors = (tensor("a", (3, 2), 0, 0), tensor("b.weight", (4,), 1, 32), tensor("q", (32, 2), 8, 64))
+    kinds = ((values, tensors, 64 + 2 * 34), ((), (), 0))
+    seeds = []
+    for pairs, rows, length in kinds:
+        head = b"GGUF" + struct.pack("<IQQ", 3, len(rows), len(pairs)) + b"".join((*pairs, *rows))
+        seeds.append(head + bytes(-len(head) % 32) + bytes(range(256))[:length])
+    return seeds
+
+
+def _read_gguf(data: bytes, folder: Path) -> None:
+    """Blocks widen to at most sixteen times their bytes."""
+    path = folder / "f.gguf"
+    path.write_bytes(data)
+    _check(read_weights(path).tensors, 16 * len(data))
 
 
 def _ckpt_seeds() -> list[bytes]:
@@ -256,6 +288,7 @@ def _is_plain(name: str) -> bool:
 
 READERS = (
     Reader("safetensors", _safetensors_seeds, headed, _read_safetensors),
+    Reader("gguf", _gguf_seeds, havoc, _read_gguf),
     Reader("ckpt", _ckpt_seeds, checkpoint, _read_ckpt),
     Reader("torch_legacy", _legacy_seeds, legacy, _read_ckpt),
     Reader("part", _part_seeds, headed, _read_part),
