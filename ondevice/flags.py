@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -314,6 +315,21 @@ def named_number(text: str) -> tuple[str, float]:
         return name, float(value)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE (expected such as crop_top=64)") from None
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """'eta=0.5' -> ('eta', 0.5); what is not JSON is a word: 'timestep_spacing=trailing'.
+
+    Raises:
+        UsageError: there is no '='.
+    """
+    key, equals, value = text.partition("=")
+    if not (equals and key.isidentifier()):
+        raise UsageError(f"{text!r} is not KEY=VALUE.", where="--set", fix="write, say, --set eta=0.5")
+    try:
+        return key, json.loads(value)
+    except (ValueError, RecursionError):
+        return key, value
 
 
 def parse_size(text: str) -> tuple[int, int]:

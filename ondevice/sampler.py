@@ -17,6 +17,7 @@ from ondevice.base.paths import MODELS
 from ondevice.diffusion.samplers import MODEL, NOISE, SAMPLERS, WITHOUT_BETAS, SamplerTable, make_table
 from ondevice.diffusion.samplers.pipeline import as_in_pipeline
 from ondevice.errors import UsageError
+from ondevice.flags import parse_option
 
 HELP = "print a sampler's timesteps and coefficients"
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for line in changed:
             log.warning("%s", line)
-    table = make_table(args.name, args.steps, config, **dict(parse_option(text) for text in args.set))
+    table = make_table(args.name, args.steps, config, **dict(map(parse_option, args.set)))
     if args.json:
         print(json.dumps({"timesteps": [call.timestep for call in table.calls], "table": table.to_json()}))
     else:
@@ -81,21 +82,6 @@ def read_config(path: Path) -> dict[str, Any]:
             fix=CONFIG_FIX,
         )
     return config
-
-
-def parse_option(text: str) -> tuple[str, Any]:
-    """'eta=0.5' -> ('eta', 0.5); what is not JSON is a word: 'timestep_spacing=trailing'.
-
-    Raises:
-        UsageError: there is no '='.
-    """
-    key, equals, value = text.partition("=")
-    if not (equals and key.isidentifier()):
-        raise UsageError(f"{text!r} is not KEY=VALUE.", where="--set", fix="write, say, --set eta=0.5")
-    try:
-        return key, json.loads(value)
-    except (ValueError, RecursionError):
-        return key, value
 
 
 def show(table: SamplerTable) -> str:

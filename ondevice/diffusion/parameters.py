@@ -45,7 +45,7 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
     eta, mode = parameters.get("eta") or None, parameters.get("seed_mode", MODES[0])
     named = {
         "Steps": parameters.get("steps"),
-        "Sampler": _SAMPLERS.get(sampler, sampler),
+        "Sampler": "DPM++ 2M SDE" if _is_sde(sampler, config) else _SAMPLERS.get(sampler, sampler),
         "Schedule type": schedule_type(sampler, config),
         "CFG scale": None if guidance is None else max(guidance, 1),  # below 1 there is no guidance here, as at 1
         "Seed": parameters.get("seed"),
@@ -72,6 +72,10 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
     lines = [prompt, *([f"Negative prompt: {negative}"] if negative else [])]
     lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in named.items() if value not in (None, "")))
     return _encodable("\n".join(lines))
+
+
+def _is_sde(sampler: str, config: Mapping[str, Any]) -> bool:
+    return sampler == "dpmpp_2m" and config.get("algorithm_type") == "sde-dpmsolver++"
 
 
 def schedule_type(sampler: str, config: Mapping[str, Any]) -> str | None:

@@ -30,8 +30,8 @@ class Request:
         noise_seed_delta: what the sampler draws has a seed of its own, larger by this (WebUI's ENSD); 0: it has not.
         width, height: pixels.
         sampler: one of `ondevice.diffusion.samplers.SAMPLERS`.
-        sampler_options: `eta`, and keys of scheduler_config.json that replace the checkpoint's, as
-            `make_table` takes them.
+        sampler_options: keys of scheduler_config.json that replace the checkpoint's, and those that no config has
+            (`eta`, `sigmas`, `timesteps`, `ays`, ...), as `make_table` takes them (docs/samplers.md).
         latents: float32 [1, channels, height / scale, width / scale], the noise to begin with instead of the seed's.
         image: uint8 [height, width, 3], a picture to begin from; `strength`, 0 to 1, says how much of it is drawn anew.
         mask: uint8 [height, width] or [height, width, 3], light (at least 128) where the image is drawn anew.

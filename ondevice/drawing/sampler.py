@@ -10,6 +10,7 @@ from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
 
+OWN_FLAGS = {"strength": "--strength", "denoising_start": "--refiner-start", "denoising_end": "--refiner-start"}
 SCHEDULES = ("karras", "exponential", "beta", "ays")
 
 
@@ -44,13 +45,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     levels.add_argument(
         "--sigmas", metavar="A,B,...", help="the levels of noise themselves, falling, one per step: 14.6,7.5,..."
     )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of the scheduler's config, such as algorithm_type=sde-dpmsolver++ (docs/samplers.md)",
+    )
 
 
 def fields(args: argparse.Namespace, pipeline: PipelineSpec) -> dict[str, Any]:
     """The request's sampler and numbers.
 
     Raises:
-        UsageError: --sigmas are no numbers, or not as many as --steps says.
+        UsageError: --sigmas are no numbers, or --set is no KEY=VALUE or names what has a flag of its own.
     """
     options: dict[str, Any] = {} if args.eta is None else {"eta": args.eta}
     options |= {} if args.spacing is None else {"timestep_spacing": args.spacing}
@@ -59,6 +67,10 @@ def fields(args: argparse.Namespace, pipeline: PipelineSpec) -> dict[str, Any]:
         options["ays"] = published_levels(pipeline)
     elif schedule is not None:
         options[f"use_{schedule}_sigmas"] = True
+    for key, value in map(flags.parse_option, args.set):
+        if key in OWN_FLAGS:
+            raise UsageError(f"{key} has a flag of its own.", where="--set", fix=f"use {OWN_FLAGS[key]}")
+        options[key] = value
     steps = args.steps
     if args.sigmas is not None:
         options["sigmas"] = parse_sigmas(args.sigmas)

@@ -71,6 +71,11 @@ FLAGS: list[tuple[list[str], int | None, dict[str, Any]]] = [
     (["--schedule", "ays", "--eta", "0"], None, {"ays": "sdxl", "eta": 0.0}),
     (["--sigmas", "14.6,7.5,2,0"], 3, {"sigmas": [14.6, 7.5, 2.0]}),
     (["--sigmas", "14.6,7.5", "--steps", "3"], 3, {"sigmas": [14.6, 7.5]}),
+    (
+        ["--set", "algorithm_type=sde-dpmsolver++", "--set", "solver_order=3"],
+        None,
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+    ),
 ]
 
 
@@ -83,6 +88,13 @@ def test_flags_of_generate_become_a_sampler_s_options(
     xl = cast(PipelineSpec, SimpleNamespace(gives="picture", numbers={"original_width": None}))
     fields = sampler.fields(parser.parse_args(given), xl)
     assert (fields["num_inference_steps"], fields["sampler_options"]) == (steps, options)
+
+
+def test_what_has_a_flag_of_its_own_is_not_set() -> None:
+    parser = argparse.ArgumentParser()
+    sampler.add_arguments(parser)
+    with pytest.raises(UsageError, match=r"^--set: strength has a flag of its own\. Fix: use --strength\.$"):
+        sampler.fields(parser.parse_args(["--set", "strength=0.3"]), cast(PipelineSpec, SimpleNamespace()))
 
 
 def test_levels_that_are_no_numbers() -> None:

@@ -17,7 +17,7 @@ CONFIGS = [
     {"timestep_spacing": "leading", "use_karras_sigmas": True, "solver_type": "bh1", "solver_order": 3},
     {"timestep_spacing": "trailing", "use_exponential_sigmas": 1},
     {"timestep_spacing": "odd", "use_karras_sigmas": False, "use_beta_sigmas": True},
-    {"timestep_spacing": "odd", "use_beta_sigmas": False},
+    {"timestep_spacing": "odd", "use_beta_sigmas": False, "algorithm_type": "sde-dpmsolver++"},
 ]
 SAMPLERS = ["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "heun", "lms", "unipc", "lcm", "ddpm", "mine"]
 MORE = [

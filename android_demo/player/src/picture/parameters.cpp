@@ -172,6 +172,10 @@ bool describe(const PictureFacts& facts, const Json& config, List<char>& out) {
     writer.add("\n");
   }
   const char* sampler = title_of(facts.sampler, kSamplers);
+  const Json* algorithm = config.find("algorithm_type");
+  if (facts.sampler == Text("dpmpp_2m") && algorithm && algorithm->text == Text("sde-dpmsolver++")) {
+    sampler = "DPM++ 2M SDE";
+  }
   writer.whole("Steps", facts.steps);
   writer.field("Sampler", sampler ? Text(sampler) : facts.sampler);
   writer.field("Schedule type", schedule_type(facts.sampler, config));

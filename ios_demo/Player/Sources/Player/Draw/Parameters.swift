@@ -40,7 +40,7 @@ public struct PictureFacts: Sendable {
     var described: String {
         var fields: [(String, String)] = [
             ("Steps", "\(steps)"),
-            ("Sampler", PictureFacts.samplers[sampler] ?? sampler),
+            ("Sampler", isStochastic ? "DPM++ 2M SDE" : PictureFacts.samplers[sampler] ?? sampler),
             ("Schedule type", scheduleType),
             ("CFG scale", guidanceScale < 1 ? "1" : "\(guidanceScale)"),  // below 1 there is no guidance, as at 1
             ("Seed", "\(seed)"),
@@ -74,6 +74,8 @@ public struct PictureFacts: Sendable {
         "pndm": "PLMS", "ddim": "DDIM", "euler": "Euler", "euler_a": "Euler a", "dpmpp_2m": "DPM++ 2M", "heun": "Heun",
         "lms": "LMS", "unipc": "UniPC", "lcm": "LCM", "ddpm": "DDPM",
     ]
+
+    private var isStochastic: Bool { sampler == "dpmpp_2m" && text("algorithm_type") == "sde-dpmsolver++" }
 
     /// WebUI's name of the noise levels that a sampler takes; empty for a sampler that it does not know.
     private var scheduleType: String {
