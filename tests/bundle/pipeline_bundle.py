@@ -38,7 +38,7 @@ KERNEL(more)(IN(NUMBER, x), IN(float, base), OUT(float, y), ARG(int, n), ARG(int
 """
 PRELUDE = f"#if INTEGERS\n#define NUMBER int\n#else\n#define NUMBER float\n#endif\n{OPENCL}"
 LENGTH = 77  # ids of a text
-STATES = (1, 2, 3)  # of a value that only plans say the shape of
+OTHER = (1, 6)  # of a value that only plans say the shape of
 Shape = tuple[int, ...]
 
 
@@ -52,8 +52,15 @@ class _Types:
         chunked = [role for role in pipeline["after"] if role["every"] == "chunk"]
         self.per_frame = {name for role in chunked for name in role["keep"].values()}
         self.moments, self.sampled = {step["sample"] for step in steps}, {step["keep"] for step in steps}
+        self.states: set[str] = set()  # values of which there is a row per token
+        for role in (step for step in pipeline["before"] if step.get("every") == "text"):
+            if any("tokens" in feed for feed in role["feed"].values()) or self.reads_states(role):
+                self.states.add(next(iter(role["keep"].values())))
 
-    def value(self, name: str, frames: int) -> Shape:
+    def reads_states(self, role: Mapping[str, Any]) -> bool:
+        return any(feed.get("value") in self.states for feed in role["feed"].values())
+
+    def value(self, name: str, frames: int, tokens: int) -> Shape:
         channels, scale = self.latents["channels"], self.latents["scale"]
         if name == "latents" or any(name == loop["prediction"] for loop in self.pipeline["denoise"]):
             return frames, channels, self.height, self.width
@@ -61,9 +68,11 @@ class _Types:
             return frames, 3, scale * self.height, scale * self.width
         if name in self.moments | self.sampled:
             return 1, channels * (2 if name in self.moments else 1), self.height, self.width
-        return (frames, *STATES[1:]) if name in self.per_frame else STATES
+        if name in self.states:
+            return 1, tokens, 3
+        return (frames, *OTHER[1:]) if name in self.per_frame else OTHER
 
-    def fed(self, feed: Mapping[str, Any], frames: int) -> tuple[str, Shape]:
+    def fed(self, feed: Mapping[str, Any], frames: int, tokens: int) -> tuple[str, Shape]:
         scale = self.latents["scale"]
         if "tokens" in feed:
             return "i32", (1, LENGTH)
@@ -73,7 +82,7 @@ class _Types:
             prepare = self.pipeline["pictures"][feed["picture"]]["prepare"]
             full = (1, 3, scale * self.height, scale * self.width)
             return "f32", {"clip_vision": (1, 3, 224, 224), "mask": (1, 1, self.height, self.width)}.get(prepare, full)
-        return ("f32", (1,)) if feed["value"] == "timestep" else ("f32", self.value(feed["value"], frames))
+        return ("f32", (1,)) if feed["value"] == "timestep" else ("f32", self.value(feed["value"], frames, tokens))
 
 
 def _roles(pipeline: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]:
@@ -85,13 +94,13 @@ def _roles(pipeline: Mapping[str, Any]) -> Iterator[tuple[dict[str, Any], bool]]
 
 def _has_place(role: Mapping[str, Any], types: _Types) -> bool:
     """Whether a role works on something as large as a picture."""
-    shapes = [types.fed(feed, 1)[1] for feed in role["feed"].values()]
-    return any(len(shape) == 4 for shape in (*shapes, *(types.value(value, 1) for value in role["keep"].values())))
+    shapes = [types.fed(feed, 1, 1)[1] for feed in role["feed"].values()]
+    return any(len(shape) == 4 for shape in (*shapes, *(types.value(value, 1, 1) for value in role["keep"].values())))
 
 
 def _plan(component: str, sizes: dict[str, int], role: Mapping[str, Any], types: _Types) -> Plan:
     """Every output of a role: a sum over its inputs."""
-    batch, frames = sizes.get("batch", 1), sizes.get("frames", 1)
+    batch, frames, tokens = sizes.get("batch", 1), sizes.get("frames", 1), sizes.get("tokens", LENGTH)
     operands: list[Operand] = []
     end = 0
 
@@ -107,11 +116,11 @@ def _plan(component: str, sizes: dict[str, int], role: Mapping[str, Any], types:
     same = {port for port, feed in role["feed"].items() if feed.get("value") == "timestep"}  # in all passes
     inputs = []
     for port, feed in role["feed"].items():
-        dtype, shape = types.fed(feed, frames)
+        dtype, shape = types.fed(feed, frames, tokens)
         inputs.append(add(port, dtype, shape if port in same else (batch * shape[0], *shape[1:])))
     outputs, calls = [], []
     for number, (port, value) in enumerate(role["keep"].items()):
-        shape = types.value(value, frames)
+        shape = types.value(value, frames, tokens)
         shape, last = (batch * shape[0], *shape[1:]), None
         for i, index in enumerate(inputs):
             made = add(port if i + 1 == len(inputs) else f"{port}:{i}", "f32", shape)
@@ -145,6 +154,7 @@ def write_pipeline(
     batches: Sequence[int] = (1, 2, 3),
     frames: int = 0,
     chunks: Sequence[int] = (),
+    texts: int = 1,
     samplers: Mapping[str, int] | None = None,
     scheduler: Mapping[str, Any] = SD15,
 ) -> Path:
@@ -154,6 +164,7 @@ def write_pipeline(
         width, height: in latent units.
         batches: of the loop's plans, passes at once.
         frames: of what has frames; chunks: of a role that runs for each.
+        texts: chunks of a text that the plans can read.
         samplers: name -> steps, beside the pipeline's own.
     """
     pipeline = whole["pipeline"]
@@ -169,7 +180,9 @@ def write_pipeline(
             for count in counts:
                 sizes = {"batch": batch} | (place if _has_place(role, types) else {})
                 sizes |= {"frames": count} if count else {}
-                plans.append(_plan(role["run"], sizes, role, types))
+                several = texts > 1 and types.reads_states(role)
+                for tokens in [{"tokens": LENGTH * number} for number in range(1, texts + 1)] if several else [{}]:
+                    plans.append(_plan(role["run"], sizes | tokens, role, types))
     default = pipeline["sampler"]
     steps_of = {default["name"]: default["steps"]} | dict(samplers or {})
     tables = [make_table(name, steps, scheduler) for name, steps in steps_of.items()]

@@ -16,7 +16,8 @@ from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.samplers import make_table
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-NOISE = sorted((GOLDEN / "noise").glob("seed_*.json"))
+NOISE = [*(GOLDEN / "noise").glob("seed_*.json"), *(GOLDEN / "noise").glob("cuda_*.json")]
+VARIED = sorted((GOLDEN / "noise").glob("a1111_*.json"))
 TABLES = [path for path in sorted((GOLDEN / "samplers").glob("*.json")) if path.name != "refused.json"]
 PICTURES = json.loads((GOLDEN / "pictures" / "fit.json").read_text())
 
@@ -37,7 +38,7 @@ def call(tool):
 def test_noise_is_the_goldens(call, path):
     golden = json.loads(path.read_text())
     counts = [math.prod(draw["shape"]) for draw in golden["draws"]]
-    drawn = call("noise", golden["seed"] % 2**64, *counts)
+    drawn = call("noise", golden.get("mode", "torch"), golden["seed"] % 2**64, *counts)
     for draw, count in zip(golden["draws"], counts, strict=True):
         part, drawn = drawn[: 4 * count], drawn[4 * count :]
         if "values" in draw:
@@ -47,11 +48,30 @@ def test_noise_is_the_goldens(call, path):
     assert not drawn
 
 
+@pytest.mark.parametrize("path", VARIED, ids=lambda path: path.stem)
+def test_noise_of_a_picture_is_the_goldens(call, path):
+    golden = json.loads(path.read_text())
+    _, channels, height, width = golden["shape"]
+    other, strength = golden["variation_seed"] or 0, golden["variation_strength"]
+    words = [golden["mode"], golden["seed"] % 2**64, other % 2**64, strength, golden["noise_seed_delta"]]
+    drawn = call("picture", *words, channels, height, width, len(golden["loop"]))
+    assert drawn == np.array([golden["initial"], *golden["loop"]], "<f4").tobytes()
+
+
+def test_philox_is_pythons(call):
+    stream = Noise(987654321, "cuda")
+    counts = [1 << 18, 7]
+    want = np.concatenate([stream.randn((count,)) for count in counts])
+    got = np.frombuffer(call("noise", "cuda", 987654321, *counts), "<f4")
+    # logarithms and sines in double are a C library's; rounded to float32 they may differ once in 2^29 times
+    assert (got != want).sum() <= 1 and np.abs(got - want).max() < 1e-6
+
+
 def test_a_million_numbers_are_pythons(call):
     """Of 2^29 sums one may differ in the last bit: Python has no fused multiply-add (docs/noise.md)."""
     counts = [1 << 19, 7, (1 << 19) + 5]
     stream = Noise(123456789)
-    assert call("noise", 123456789, *counts) == b"".join(stream.randn((count,)).tobytes() for count in counts)
+    assert call("noise", "torch", 123456789, *counts) == b"".join(stream.randn((count,)).tobytes() for count in counts)
 
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.stem)

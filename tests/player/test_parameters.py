@@ -25,6 +25,12 @@ MORE = [
     ({"guidance_scale": 0.5, "strength": 0.30000000000000004, "init_image": "a, b.png"}, {"crop_top": 0.0, "z": 1e-7}),
     ({"guidance_scale": 1.0, "model": 'a "quoted"\tname:\\', "version": "ondevice 0.1.0"}, {"a": 1024.0}),
 ]
+WAYS = [
+    {"seed_mode": "cuda"},
+    {"seed_mode": "a1111", "variation_seed": -5, "variation_strength": 0.1, "noise_seed_delta": 31337},
+    {"emphasis": "mean", "long": "chunk"},
+    {"emphasis": "compel", "variation_seed": 2**40, "variation_strength": 1.0},
+]
 
 
 def test_parameters_are_the_same_texts(tool):
@@ -33,6 +39,8 @@ def test_parameters_are_the_same_texts(tool):
         itertools.product(PROMPTS, CONFIGS, SAMPLERS, MORE)
     ):
         facts = {"prompt": prompt, "negative_prompt": negative, "steps": number + 1, "sampler": sampler}
+        if number % 3 == 0:
+            facts |= WAYS[number // 3 % len(WAYS)]
         facts |= {"seed": (-1) ** number * number * 2**40, "width": 8 * number + 8, "height": 512, **more}
         lines.append(json.dumps([facts, config, others]))
         expected.append([describe(facts, config), json.dumps(facts | others, sort_keys=True)])

@@ -54,7 +54,7 @@ typedef struct {
   size_t text_count;
   const od_number* numbers; /* "guidance_scale", "strength" and what else the pipeline has */
   size_t number_count;
-  const od_picture_in* pictures; /* "image" */
+  const od_picture_in* pictures; /* "image", "mask" and what else the pipeline has */
   size_t picture_count;
   uint32_t steps;      /* 0: the bundle's */
   const char* sampler; /* null: the bundle's */
@@ -62,6 +62,12 @@ typedef struct {
   uint32_t width, height; /* pixels; 0: the bundle's */
   int32_t low_memory;     /* 0: fast; 1: guidance in two passes, decoder in bands, weights given back */
   uint32_t preview_every; /* calls between two previews; 0: none */
+  int32_t seed_mode;      /* whose numbers a seed gives: 0 diffusers' on a CPU, 1 on a CUDA device, 2 WebUI's */
+  int64_t variation_seed; /* of another noise, that the seed's is turned towards by variation_strength, 0 to 1 */
+  double variation_strength;
+  int64_t noise_seed_delta; /* WebUI's ENSD */
+  int32_t emphasis; /* what (word:1.2) and the like mean: 0 nothing, 1 weights as WebUI's, 2 as compel's */
+  int32_t long_texts; /* texts over 75 tokens: 0 their beginning, 1 in chunks, 2 in as many as the bundle has */
 } od_request;
 
 typedef struct {

@@ -59,6 +59,12 @@ void preview(void* user, od::u32 done, od::Pixels pixels) {
   watch->preview(watch->user, done, pixels.data, pixels.width, pixels.height);
 }
 
+// One of an enumeration of three; the first for a number that is none of them.
+template <class T>
+T one_of(int32_t number) {
+  return static_cast<T>(number < 0 || number > 2 ? 0 : number);
+}
+
 // A request in the player's words; the lists live as long as this.
 struct Asked {
   od::List<od::GivenText> texts;
@@ -82,7 +88,10 @@ struct Asked {
     request.numbers = {numbers.begin(), numbers.size()};
     request.steps = from.steps;
     if (from.sampler) request.sampler = from.sampler;
-    request.seed = from.seed;
+    request.seeds = {from.seed, one_of<od::SeedMode>(from.seed_mode), from.variation_seed, from.variation_strength,
+                     from.noise_seed_delta};
+    request.emphasis = one_of<od::Emphasis>(from.emphasis);
+    request.long_texts = one_of<od::Long>(from.long_texts);
     request.width = from.width;
     request.height = from.height;
     request.one_pass_at_a_time = request.unload = request.bands = from.low_memory != 0;

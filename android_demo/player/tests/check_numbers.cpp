@@ -32,12 +32,44 @@ int failed(const od::Error& error) {
   return static_cast<int>(error.code);
 }
 
-// noise SEED COUNT...: the numbers of successive draws.
+od::Seeds seeds_of(const char* mode, const char* seed) {
+  od::Seeds seeds;
+  seeds.seed = static_cast<od::i64>(strtoull(seed, nullptr, 10));
+  for (int i = 0; i < 3; ++i) {
+    if (strcmp(mode, od::kSeedModes[i]) == 0) seeds.mode = static_cast<od::SeedMode>(i);
+  }
+  return seeds;
+}
+
+// noise MODE SEED COUNT...: the numbers of successive draws.
 int noise(int count, char** arguments) {
-  od::Noise stream(strtoull(arguments[0], nullptr, 10));
-  for (int i = 1; i < count; ++i) {
+  od::Noise stream(seeds_of(arguments[0], arguments[1]));
+  for (int i = 2; i < count; ++i) {
     od::List<float> values;
     values.resize(strtoull(arguments[i], nullptr, 10));
+    stream.draw(values.span());
+    write(values.begin(), values.size());
+  }
+  return 0;
+}
+
+// picture MODE SEED VARIATION STRENGTH DELTA PLANES HEIGHT WIDTH DRAWS: the initial noise, and so many draws of the
+// loop.
+int noise_of_picture(char** arguments) {
+  od::Seeds seeds = seeds_of(arguments[0], arguments[1]);
+  seeds.variation_seed = static_cast<od::i64>(strtoull(arguments[2], nullptr, 10));
+  seeds.variation_strength = od::read_number(arguments[3]);
+  seeds.delta = strtoll(arguments[4], nullptr, 10);
+  od::u32 sizes[4];
+  for (int i = 0; i < 4; ++i) sizes[i] = static_cast<od::u32>(strtoul(arguments[5 + i], nullptr, 10));
+  od::Error error;
+  od::Noise stream(seeds);
+  od::List<float> values;
+  values.resize(size_t(sizes[0]) * sizes[1] * sizes[2]);
+  if (!stream.initial(values.span(), sizes[1], sizes[2], error)) return failed(error);
+  write(values.begin(), values.size());
+  stream.enter_loop();
+  for (od::u32 i = 0; i < sizes[3]; ++i) {
     stream.draw(values.span());
     write(values.begin(), values.size());
   }
@@ -170,6 +202,7 @@ int main(int count, char** arguments) {
   if (count < 2) return 2;
   const char* what = arguments[1];
   if (strcmp(what, "noise") == 0) return noise(count - 2, arguments + 2);
+  if (strcmp(what, "picture") == 0) return noise_of_picture(arguments + 2);
   if (!read_input()) return 1;
   if (strcmp(what, "replay") == 0) return replay();
   if (strcmp(what, "tables") == 0) return tables();

@@ -34,7 +34,15 @@ int main() {
     facts.steps = static_cast<od::u32>(number_of(given, "steps"));
     facts.sampler = text_of(given, "sampler");
     facts.guidance_scale = number_of(given, "guidance_scale");
-    facts.seed = given.find("seed")->integer;
+    facts.seeds.seed = given.find("seed")->integer;
+    for (int i = 0; i < 3; ++i) {
+      if (text_of(given, "seed_mode") == od::kSeedModes[i]) facts.seeds.mode = static_cast<od::SeedMode>(i);
+    }
+    if (const od::Json* other = given.find("variation_seed")) facts.seeds.variation_seed = other->integer;
+    if (const od::Json* delta = given.find("noise_seed_delta")) facts.seeds.delta = delta->integer;
+    facts.seeds.variation_strength = number_of(given, "variation_strength");
+    facts.emphasis = text_of(given, "emphasis");
+    facts.long_texts = text_of(given, "long");
     facts.width = static_cast<od::u32>(number_of(given, "width"));
     facts.height = static_cast<od::u32>(number_of(given, "height"));
     facts.has_strength = given.find("strength") != nullptr;

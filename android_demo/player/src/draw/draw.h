@@ -7,6 +7,7 @@
 #include "device/session.h"
 #include "draw/numbers.h"
 #include "draw/texts.h"
+#include "picture/noise.h"
 #include "picture/prepare.h"
 #include "picture/sampler.h"
 #include "text/tokenizer.h"
@@ -31,7 +32,7 @@ struct Request {
   Text sampler;                     // empty: the bundle's
   Emphasis emphasis = Emphasis::none;
   Long long_texts = Long::truncate;
-  i64 seed = 0;
+  Seeds seeds;
   u32 width = 0, height = 0;  // pixels; 0: the bundle's first
   Span<const float> latents;  // the noise to begin with instead of the seed's; empty: none
   // How it is drawn with less memory.

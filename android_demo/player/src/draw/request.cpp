@@ -43,6 +43,15 @@ bool Run::check_request(Error& error) {
     }
     pictures_[static_cast<size_t>(index)] = one.pixels;
   }
+  const Seeds& seeds = request_.seeds;
+  if (!(seeds.variation_strength >= 0 && seeds.variation_strength <= 1)) {
+    return fail(error, Code::usage, "variation_strength", "use such as 0.1", "out of range (got %g, expected 0 to 1).",
+                seeds.variation_strength);
+  }
+  if (seeds.variation_strength != 0 && !request_.latents.empty()) {
+    return fail(error, Code::usage, "variation_seed", "leave the latents or the variation out",
+                "latents were given, and no noise is drawn that could be varied.");
+  }
   for (size_t i = 0; i < texts; ++i) {
     if (!given_[i] && !pipeline_.texts[i].optional) {
       return fail(error, Code::usage, pipeline_.texts[i].name, "give one; it may be empty",
@@ -273,7 +282,17 @@ bool Run::describe_picture(Drawn& out, Error& error) {
   facts.sampler = table_.sampler;
   const i32 guidance = pipeline_.number("guidance_scale");
   if (guidance != kNone) facts.guidance_scale = numbers_[guidance];
-  facts.seed = request_.seed;
+  facts.seeds = request_.seeds;
+  List<i32> texts;
+  if (!texts_in_use(texts, error)) return false;
+  for (const i32 one : texts) {
+    if (request_.emphasis != Emphasis::none && texts_.has_signs(one)) {
+      facts.emphasis = kEmphases[static_cast<u8>(request_.emphasis)];
+    }
+    for (i32 part = texts_.first(one); part < texts_.end(one); ++part) {
+      if (texts_.chunks(part) > 1) facts.long_texts = "chunk";
+    }
+  }
   facts.width = out.width;
   facts.height = out.height;
   const i32 strength = pipeline_.latents.strength;

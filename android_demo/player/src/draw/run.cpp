@@ -71,6 +71,7 @@ bool Run::before(Error& error) {
     return fail(error, Code::usage, "latents", "give those of the model before it",
                 "this model goes on from latents, and none were given.");
   }
+  noise_.enter_loop();
   return noise || start_noise(error);
 }
 
@@ -78,8 +79,7 @@ bool Run::start_noise(Error& error) {
   const size_t count = static_cast<size_t>(latents_.count());
   if (!start_.resize(count)) return Pool::no_memory(error, count * sizeof(float));
   if (request_.latents.empty()) {
-    noise_.draw(start_.span());
-    return true;
+    return noise_.initial(start_.span(), size_.height, size_.width, error);
   }
   if (request_.latents.count != count) {
     return fail(error, Code::usage, "latents", "give latents of the picture's size divided by the scale",
@@ -96,12 +96,13 @@ bool Run::sample(const Step& step, Error& error) {
   const size_t count = moments.size() / 2;
   Kept& kept = values_.at(step.keep, kNone);
   if (!kept.host.resize(count) || !drawn.resize(count)) return Pool::no_memory(error, count * sizeof(float));
-  if (step.draw) noise_.draw(drawn.span());
+  const bool draws = step.draw && noise_.draws_encodings();
+  if (draws) noise_.draw(drawn.span());
   const auto scaling = static_cast<float>(pipeline_.latents.scaling),
              shift = static_cast<float>(pipeline_.latents.shift);
   for (size_t i = 0; i < count; ++i) {
     float value = moments[i];
-    if (step.draw) {
+    if (draws) {
       const float bound = min(max(moments[count + i], -30.0f), 20.0f);
       value = value + static_cast<float>(exp(0.5 * static_cast<double>(bound))) * drawn[i];
     }

@@ -29,7 +29,7 @@ class Run {
         tokenizers_(tokenizers),
         request_(request),
         watch_(watch),
-        noise_(static_cast<u64>(request.seed)),
+        noise_(request.seeds),
         values_(pipeline_, session),
         texts_(pipeline_, tokenizers) {}
 

@@ -11,9 +11,11 @@ namespace od {
 
 // What signs in a text mean: nothing; or how weights act on states (docs/prompts.md).
 enum class Emphasis : u8 { none, mean, compel };
+constexpr const char* kEmphases[] = {"none", "mean", "compel"};
 // How a text is read that is longer than an encoder takes at once: its beginning; in chunks, and an error where the
 // bundle has no plans for so many; in as many chunks as it has plans for.
 enum class Long : u8 { truncate, chunk, fit };
+constexpr const char* kLengths[] = {"truncate", "chunk"};  // that a user may ask for
 
 class Texts {
  public:

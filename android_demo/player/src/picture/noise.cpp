@@ -1,124 +1,103 @@
 #include "picture/noise.h"
 
 #include <math.h>
-#include <string.h>
 
 namespace od {
 namespace {
 
-constexpr size_t kRun = 16;  // numbers that Box-Muller makes at once, in long draws
-constexpr u32 kWords = 624;
+constexpr double kAlike = 0.9995;  // mean cosine of two noises from which on a plain sum of them is taken
+constexpr double kUnit = 0x1p-32;
+constexpr double kTurn = static_cast<double>(0x1.921fb6p-30f);  // 2 pi / 2^32 in float32
 
-// Polynomials after their first coefficients, and pi / 4 in three parts.
-constexpr float kLog[] = {-0.1151461031f,  0.1167699874f,  -0.12420140846f, 0.14249322787f,
-                          -0.16668057665f, 0.20000714765f, -0.24999993993f, 0.33333331174f};
-constexpr float kQuarterPi[] = {-0.78515625f, -0.00024187564849853515625f, -0.0000000377489497744594108f};
-constexpr float kSine[] = {0.0083321608736f, -0.16666654611f};
-constexpr float kCosine[] = {-0.001388731625493765f, 0.04166664568298827f};
-
-float log_of(float x) {
-  u32 bits;
-  memcpy(&bits, &x, sizeof bits);
-  auto e = static_cast<float>(static_cast<i32>(bits >> 23) - 126);
-  bits = (bits & 0x007fffff) | 0x3f000000;
-  memcpy(&x, &bits, sizeof x);
-  if (x < 0.70710677f) {
-    e = e - 1.0f;
-    x = (x - 1.0f) + x;
-  } else {
-    x = x - 1.0f;
+// From `low` towards `high` on a sphere, each column of a plane by itself, in double and rounded once. Both oddities
+// are WebUI's: that vectors are columns, and that noises that are almost alike are summed with their weights exchanged.
+void slerp(double strength, Span<const float> high, u32 height, u32 width, Span<float> low) {
+  const size_t plane = size_t(height) * width;
+  const auto cosine = [&](size_t first) {
+    double lows = 0, highs = 0, sum = 0;
+    for (u32 y = 0; y < height; ++y) {
+      const double a = low[first + y * width], b = high[first + y * width];
+      lows += a * a;
+      highs += b * b;
+    }
+    lows = sqrt(lows);
+    highs = sqrt(highs);
+    for (u32 y = 0; y < height; ++y) sum += low[first + y * width] / lows * (high[first + y * width] / highs);
+    return sum;
+  };
+  double all = 0;
+  for (size_t at = 0; at < low.count; at += plane) {
+    for (u32 x = 0; x < width; ++x) all += cosine(at + x);
   }
-  const float z = x * x;
-  float y = 0.070376836292f;
-  for (const float c : kLog) y = fmaf(y, x, c);
-  y = y * x;
-  y = fmaf(y, z, e * -0.000212194440f);
-  y = fmaf(-z, 0.5f, y);
-  return fmaf(e, 0.693359375f, x + y);
-}
-
-void sine_and_cosine(float x, float& sine, float& cosine) {
-  auto j = static_cast<i32>(x * 1.27323954473516f);
-  j += j & 1;
-  const auto y = static_cast<float>(j);
-  for (const float p : kQuarterPi) x = fmaf(y, p, x);
-  const float z = x * x;
-  float c = 0.00002443315711809948f;
-  for (const float k : kCosine) c = fmaf(c, z, k);
-  c = fmaf(c * z, z, -(z * 0.5f)) + 1.0f;
-  float s = -0.00019515295891f;
-  for (const float k : kSine) s = fmaf(s, z, k);
-  s = fmaf(s * z, x, x);
-  const bool exchanged = j & 2;
-  sine = exchanged ? c : s;
-  cosine = exchanged ? s : c;
-  if (j & 4) sine = -sine;
-  if (j == 2 || j == 4) cosine = -cosine;
-}
-
-// 16 numbers of 0..1 -> 16 normal numbers, in place.
-void box_muller(float* run) {
-  for (size_t i = 0; i < kRun / 2; ++i) {
-    const float radius = sqrtf(-2.0f * log_of(1.0f - run[i]));
-    float sine, cosine;
-    sine_and_cosine(6.2831855f * run[i + kRun / 2], sine, cosine);
-    run[i] = radius * cosine;
-    run[i + kRun / 2] = radius * sine;
+  const bool alike = all / (static_cast<double>(low.count) / height) > kAlike;
+  for (size_t at = 0; at < low.count; at += plane) {
+    for (u32 x = 0; x < width; ++x) {
+      double of_low = strength, of_high = 1 - strength, whole = 1;
+      if (!alike) {
+        const double angle = acos(cosine(at + x));
+        of_low = sin((1 - strength) * angle);
+        of_high = sin(strength * angle);
+        whole = sin(angle);
+      }
+      for (u32 y = 0; y < height; ++y) {
+        float& value = low[at + x + y * width];
+        value = static_cast<float>((of_low * value + of_high * high[at + x + y * width]) / whole);
+      }
+    }
   }
-}
-
-float of_24_bits(u32 word) { return static_cast<float>(word & 0xffffff) * 0x1p-24f; }
-
-double of_53_bits(u32 high, u32 low) {
-  return static_cast<double>((u64(high) << 32 | low) & ((u64(1) << 53) - 1)) * 0x1p-53;
 }
 
 }  // namespace
 
-Noise::Noise(u64 seed) {
-  state_[0] = static_cast<u32>(seed);
-  for (u32 i = 1; i < kWords; ++i) state_[i] = 1812433253u * (state_[i - 1] ^ (state_[i - 1] >> 30)) + i;
-}
-
-u32 Noise::word() {
-  if (at_ == kWords) {
-    for (u32 i = 0; i < kWords; ++i) {
-      const u32 y = (state_[i] & 0x80000000u) | (state_[(i + 1) % kWords] & 0x7fffffffu);
-      state_[i] = state_[(i + 397) % kWords] ^ (y >> 1) ^ (y & 1 ? 0x9908b0dfu : 0);
+void Philox::draw(Span<float> out) {
+  for (u64 i = 0; i < out.count; ++i) {
+    u32 counter[4] = {static_cast<u32>(draws_), static_cast<u32>(draws_ >> 32), static_cast<u32>(i),
+                      static_cast<u32>(i >> 32)};
+    u32 key[2] = {static_cast<u32>(seed_), static_cast<u32>(seed_ >> 32)};
+    for (int round = 0; round < 10; ++round) {
+      const u64 p = u64(counter[0]) * 0xD2511F53u, q = u64(counter[2]) * 0xCD9E8D57u;
+      counter[0] = static_cast<u32>(q >> 32) ^ counter[1] ^ key[0];
+      counter[1] = static_cast<u32>(q);
+      counter[2] = static_cast<u32>(p >> 32) ^ counter[3] ^ key[1];
+      counter[3] = static_cast<u32>(p);
+      key[0] += 0x9E3779B9u;
+      key[1] += 0xBB67AE85u;
     }
-    at_ = 0;
+    const double radius = sqrt(-2.0 * ::log(counter[0] * kUnit + kUnit / 2));
+    out[i] = static_cast<float>(radius * sin(counter[1] * kTurn + kTurn / 2));
   }
-  u32 y = state_[at_++];
-  y ^= y >> 11;
-  y ^= (y << 7) & 0x9d2c5680u;
-  y ^= (y << 15) & 0xefc60000u;
-  return y ^ (y >> 18);
+  ++draws_;
 }
 
 void Noise::draw(Span<float> out) {
-  if (out.count >= kRun) {
-    for (float& value : out) value = of_24_bits(word());
-    for (size_t i = 0; i + kRun <= out.count; i += kRun) box_muller(out.data + i);
-    if (out.count % kRun) {  // sixteen fresh words over the end, part of the last whole run included
-      float* last = out.end() - kRun;
-      for (size_t i = 0; i < kRun; ++i) last[i] = of_24_bits(word());
-      box_muller(last);
-    }
-    return;
+  if (seeds_.mode == SeedMode::torch) {
+    mersenne_.draw(out);
+  } else {
+    philox_.draw(out);
   }
-  for (float& value : out) {
-    if (keeps_) {
-      value = static_cast<float>(kept_);
-      keeps_ = false;
-      continue;
-    }
-    const u32 a = word(), b = word(), c = word(), d = word();
-    const double radius = sqrt(-2.0 * log1p(-of_53_bits(c, d)));
-    const double angle = 2.0 * 3.14159265358979323846 * of_53_bits(a, b);
-    value = static_cast<float>(radius * cos(angle));
-    kept_ = radius * sin(angle);
-    keeps_ = true;
+}
+
+bool Noise::initial(Span<float> out, u32 height, u32 width, Error& error) {
+  draw(out);
+  if (seeds_.variation_strength == 0) return true;
+  if (height < 2) {
+    return fail(error, Code::usage, "variation_strength", "use 0, or a higher picture",
+                "a picture of one row of latents has no variations (got %u, expected 2 or more).", height);
   }
+  List<float> high;
+  if (!high.resize(out.count)) return Pool::no_memory(error, out.count * sizeof(float));
+  Seeds other = seeds_;
+  other.seed = seeds_.variation_seed;
+  Noise(other).draw(high.span());
+  slerp(seeds_.variation_strength, high.span(), height, width, out);
+  return true;
+}
+
+void Noise::enter_loop() {
+  if (!seeds_.delta) return;
+  const i64 seed = static_cast<i64>(static_cast<u64>(seeds_.seed) + static_cast<u64>(seeds_.delta));
+  mersenne_ = Mersenne(static_cast<u64>(seed));
+  philox_ = Philox(static_cast<u64>(seed));
 }
 
 }  // namespace od

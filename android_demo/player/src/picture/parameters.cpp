@@ -184,7 +184,7 @@ bool describe(const PictureFacts& facts, const Json& config, List<char>& out) {
   } else {
     writer.number("CFG scale", facts.guidance_scale);
   }
-  writer.whole("Seed", facts.seed);
+  writer.whole("Seed", facts.seeds.seed);
   char size[32];
   snprintf(size, sizeof size, "%ux%u", facts.width, facts.height);
   writer.field("Size", size);
@@ -195,9 +195,16 @@ bool describe(const PictureFacts& facts, const Json& config, List<char>& out) {
     writer.field("UniPC variant", variant && variant->is(Json::Kind::text) ? variant->text : Text("bh2"));
     writer.whole("UniPC order", order && order->is(Json::Kind::integer) ? order->integer : 2);
   }
-  writer.field("RNG", "CPU");
-  // Brackets are letters here; in WebUI they are weights unless this is off.
-  if (has_brackets(facts.prompt) || has_brackets(facts.negative_prompt)) writer.field("Emphasis", "None");
+  writer.field("RNG", facts.seeds.mode == SeedMode::torch ? "CPU" : "NV");
+  if (facts.seeds.variation_strength != 0) {
+    writer.whole("Variation seed", facts.seeds.variation_seed);
+    writer.number("Variation seed strength", facts.seeds.variation_strength);
+  }
+  if (facts.seeds.delta) writer.whole("ENSD", facts.seeds.delta);
+  // WebUI's default is `mean`. Where brackets are letters, it must be told so.
+  const bool letters = has_brackets(facts.prompt) || has_brackets(facts.negative_prompt);
+  if (!facts.emphasis.size && letters) writer.field("Emphasis", "None");
+  if (facts.emphasis.size && facts.emphasis != "mean") writer.field("Emphasis", facts.emphasis);
   writer.field("Init image", facts.init_image);
   writer.field("Version", facts.version);
   writer.ok = writer.ok && out.push(0);
@@ -229,7 +236,17 @@ bool to_json(const PictureFacts& facts, List<char>& out) {
   add({"steps", Kind::whole, {}, facts.steps, 0});
   add({"sampler", Kind::text, facts.sampler, 0, 0});
   add({"guidance_scale", Kind::real, {}, 0, facts.guidance_scale});
-  add({"seed", Kind::whole, {}, facts.seed, 0});
+  add({"seed", Kind::whole, {}, facts.seeds.seed, 0});
+  if (facts.seeds.mode != SeedMode::torch) {
+    add({"seed_mode", Kind::text, kSeedModes[static_cast<u8>(facts.seeds.mode)], 0, 0});
+  }
+  if (facts.seeds.variation_strength != 0) {
+    add({"variation_seed", Kind::whole, {}, facts.seeds.variation_seed, 0});
+    add({"variation_strength", Kind::real, {}, 0, facts.seeds.variation_strength});
+  }
+  if (facts.seeds.delta) add({"noise_seed_delta", Kind::whole, {}, facts.seeds.delta, 0});
+  if (facts.emphasis.size) add({"emphasis", Kind::text, facts.emphasis, 0, 0});
+  if (facts.long_texts.size) add({"long", Kind::text, facts.long_texts, 0, 0});
   add({"width", Kind::whole, {}, facts.width, 0});
   add({"height", Kind::whole, {}, facts.height, 0});
   if (facts.has_strength) add({"strength", Kind::real, {}, 0, facts.strength});

@@ -3,6 +3,7 @@
 
 #include "base/base.h"
 #include "base/json.h"
+#include "picture/noise.h"
 
 namespace od {
 
@@ -11,7 +12,7 @@ struct PictureFacts {
   u32 steps = 0;
   Text sampler;
   double guidance_scale = 1;
-  i64 seed = 0;
+  Seeds seeds;
   u32 width = 0, height = 0;
   bool has_strength = false;
   double strength = 0;
@@ -21,6 +22,7 @@ struct PictureFacts {
   };
   Span<const Number> numbers;       // others that were given
   Text model, version, init_image;  // empty: not known
+  Text emphasis, long_texts;        // where they are not what all ways of reading have
 };
 
 // In the words of AUTOMATIC1111's WebUI (ondevice/diffusion/parameters.py): prompt, negative prompt and a line of

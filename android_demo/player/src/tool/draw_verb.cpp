@@ -12,6 +12,7 @@ namespace od {
 namespace {
 
 constexpr u64 kMostPixels = u64(1) << 28;  // of a picture that is read
+constexpr i64 kMostPictures = 10000;
 
 struct Watcher {
   bool terminal;
@@ -119,6 +120,48 @@ void free_name(char* out, size_t room) {
   for (u32 number = 1; kind_of(out) != FileKind::missing; ++number) snprintf(out, room, "image-%u.png", number);
 }
 
+// "a.png" as "a-1.png" of several pictures.
+void numbered_name(const char* out, u32 number, char* name, size_t room) {
+  const Text whole(out);
+  snprintf(name, room, "%.*s-%u.png", static_cast<int>(whole.size - 4), out, number);
+}
+
+// The number of a word among some.
+template <class T, size_t N>
+bool choose(const Arguments& arguments, const char* flag, const char* const (&words)[N], T& out, Error& error) {
+  const char* given = arguments.value(flag);
+  if (!given) return true;
+  char known[100] = "";
+  for (size_t i = 0; i < N; ++i) {
+    if (strcmp(given, words[i]) == 0) return out = static_cast<T>(i), true;
+    const size_t used = strlen(known);
+    snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", words[i]);
+  }
+  return fail(error, Code::usage, flag, "use one of these", "is \"%.60s\" (expected %s).", given, known);
+}
+
+bool read_seeds(const Arguments& arguments, Seeds& out, i64& count, Error& error) {
+  bool given = false;
+  if (!choose(arguments, "--seed-mode", kSeedModes, out.mode, error) ||
+      !arguments.whole("--seed", INT64_MIN, INT64_MAX, 0, out.seed, error) ||
+      !arguments.whole("--variation-seed", INT64_MIN, INT64_MAX, 0, out.variation_seed, error) ||
+      !arguments.number("--variation-strength", out.variation_strength, given, error) ||
+      !arguments.whole("--noise-seed-delta", INT64_MIN / 2, INT64_MAX / 2, 0, out.delta, error) ||
+      !arguments.whole("--count", 1, kMostPictures, 1, count, error)) {
+    return false;
+  }
+  if (!given) out.variation_strength = 0;
+  if (arguments.has("--variation-seed") != (out.variation_strength != 0)) {
+    return fail(error, Code::usage, "variation_seed", "give a seed and a strength above 0, or neither",
+                "these two go together (got variation_seed %s, variation_strength %g).",
+                arguments.has("--variation-seed") ? arguments.value("--variation-seed") : "None",
+                out.variation_strength);
+  }
+  i64& last = arguments.has("--variation-seed") ? out.variation_seed : out.seed;
+  return last <= INT64_MAX - count ||
+         fail(error, Code::usage, "--count", "draw the rest with another seed", "the last picture's seed is none.");
+}
+
 void print_result(const Arguments& arguments, const Drawn& drawn, const Session& session, const char* path) {
   if (!arguments.has("--json")) {
     puts(path);
@@ -137,12 +180,34 @@ void print_result(const Arguments& arguments, const Drawn& drawn, const Session&
   puts(out.done());
 }
 
+// A file of a picture; of several frames one for each. `number`: of several pictures.
+bool write_pictures(const Arguments& arguments, const Drawn& drawn, u32 number, const Session& session, Error& error) {
+  const char* const out = arguments.value("--out");
+  for (u32 frame = 0; frame < drawn.frames; ++frame) {
+    List<u8> png;
+    char name[4096], of_picture[4096];
+    if (!out) {
+      free_name(name, sizeof name);
+    } else {
+      snprintf(of_picture, sizeof of_picture, "%s", out);
+      if (number) numbered_name(out, number, of_picture, sizeof of_picture);
+      snprintf(name, sizeof name, "%s", of_picture);
+      if (drawn.frames > 1) numbered_name(of_picture, frame + 1, name, sizeof name);
+    }
+    if (!encode_drawn(drawn, frame, png, error) || !write_file(name, {png.begin(), png.size()}, error)) return false;
+    print_result(arguments, drawn, session, name);
+  }
+  return true;
+}
+
 bool draw(const Arguments& arguments, Error& error) {
   Request request;
+  request.emphasis = Emphasis::mean;
+  request.long_texts = Long::fit;
   List<GivenText> texts;
   List<NamedNumber> numbers;
   PictureFiles pictures;
-  i64 steps, preview_every, seed, rows;
+  i64 steps, preview_every, count, rows;
   const char* const out = arguments.value("--out");
   if (out && !Text(out).ends_with(".png")) {
     return fail(error, Code::usage, "--out", "end it with .png", "od_player writes PNG (got %.200s).", out);
@@ -150,8 +215,9 @@ bool draw(const Arguments& arguments, Error& error) {
   bool ready = texts.push({"prompt", arguments.word(1)});
   if (const char* negative = arguments.value("--negative")) ready = ready && texts.push({"negative_prompt", negative});
   if (!ready) return Pool::no_memory(error, sizeof(GivenText));
-  if (!arguments.whole("--steps", 1, 20000, 0, steps, error) ||
-      !arguments.whole("--seed", INT64_MIN, INT64_MAX, 0, seed, error) ||
+  if (!arguments.whole("--steps", 1, 20000, 0, steps, error) || !read_seeds(arguments, request.seeds, count, error) ||
+      !choose(arguments, "--emphasis", kEmphases, request.emphasis, error) ||
+      !choose(arguments, "--long", kLengths, request.long_texts, error) ||
       !arguments.whole("--preview-every", 1, 20000, 1, preview_every, error) ||
       !arguments.whole("--tile-vae", 0, 65536, -1, rows, error) ||
       !arguments.size("--size", request.width, request.height, error) ||
@@ -163,7 +229,6 @@ bool draw(const Arguments& arguments, Error& error) {
   request.texts = {texts.begin(), texts.size()};
   request.numbers = {numbers.begin(), numbers.size()};
   request.steps = static_cast<u32>(steps);
-  request.seed = seed;
   if (const char* sampler = arguments.value("--sampler")) request.sampler = sampler;
   request.bands = rows >= 0 || arguments.has("--low-memory");
   request.band_rows = rows > 0 ? static_cast<u32>(rows) : 0;
@@ -185,29 +250,44 @@ bool draw(const Arguments& arguments, Error& error) {
   Player player;
   if (!open_player(arguments, player, error)) return false;
   player.session().check = arguments.has("--check");
-  Drawn drawn;
-  const bool done = player.draw(request, watch, drawn, error);
-  if (watcher.terminal) fprintf(stderr, "\r\033[K");
-  if (!done) return false;
-  List<u8> png;
-  char name[4096];
-  if (out) {
-    snprintf(name, sizeof name, "%s", out);
-  } else {
-    free_name(name, sizeof name);
+  for (u32 number = 1; number <= count; ++number) {
+    Drawn drawn;
+    const bool done = player.draw(request, watch, drawn, error);
+    if (watcher.terminal) fprintf(stderr, "\r\033[K");
+    if (!done || !write_pictures(arguments, drawn, count == 1 ? 0 : number, player.session(), error)) return false;
+    ++(request.seeds.variation_strength != 0 ? request.seeds.variation_seed : request.seeds.seed);
   }
-  if (!encode_drawn(drawn, 0, png, error) || !write_file(name, {png.begin(), png.size()}, error)) return false;
-  print_result(arguments, drawn, player.session(), name);
   return true;
 }
 
 const char* const kWords[] = {"BUNDLE", "PROMPT"};
-const Flag kFlags[] = {
-    OD_DEVICE_FLAGS,           {"--negative", true},   {"--steps", true},        {"--sampler", true},
-    {"--guidance", true},      {"--strength", true},   {"--number", true, true}, {"--seed", true},
-    {"--size", true},          {"--init-image", true}, {"--mask", true},         {"--picture", true, true},
-    {"--low-memory", false},   {"--max-memory", true}, {"--tile-vae", true},     {"--preview", true},
-    {"--preview-every", true}, {"--check", false},     {"--out", true},          {"--json", false}};
+const Flag kFlags[] = {OD_DEVICE_FLAGS,
+                       {"--negative", true},
+                       {"--steps", true},
+                       {"--sampler", true},
+                       {"--guidance", true},
+                       {"--strength", true},
+                       {"--number", true, true},
+                       {"--seed", true},
+                       {"--size", true},
+                       {"--init-image", true},
+                       {"--mask", true},
+                       {"--count", true},
+                       {"--seed-mode", true},
+                       {"--variation-seed", true},
+                       {"--variation-strength", true},
+                       {"--noise-seed-delta", true},
+                       {"--emphasis", true},
+                       {"--long", true},
+                       {"--picture", true, true},
+                       {"--low-memory", false},
+                       {"--max-memory", true},
+                       {"--tile-vae", true},
+                       {"--preview", true},
+                       {"--preview-every", true},
+                       {"--check", false},
+                       {"--out", true},
+                       {"--json", false}};
 
 }  // namespace
 
@@ -215,7 +295,10 @@ const Verb kDraw = {
     "draw",
     "draw a picture and print its path",
     "BUNDLE PROMPT [--negative TEXT] [--steps N] [--sampler NAME] [--guidance SCALE] [--number NAME=VALUE]\n"
-    "      [--seed N] [--size WxH] [--init-image FILE.png --strength S] [--mask FILE.png]\n"
+    "      [--emphasis mean|compel|none] [--long chunk|truncate] [--seed N] [--count N] [--seed-mode "
+    "torch|cuda|a1111]\n"
+    "      [--variation-seed N --variation-strength F] [--noise-seed-delta N] [--size WxH] [--init-image FILE.png "
+    "--strength S] [--mask FILE.png]\n"
     "      [--picture NAME=FILE.png] [--low-memory | --max-memory SIZE]\n"
     "      [--tile-vae ROWS (0: the lowest)] [--preview DIR [--preview-every N]] [--check] [--out FILE.png] "
     "[--json]",

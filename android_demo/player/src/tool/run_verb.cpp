@@ -5,7 +5,7 @@
 
 #include "base/os.h"
 #include "base/sha256.h"
-#include "picture/noise.h"
+#include "picture/mersenne.h"
 #include "tool/verbs.h"
 
 namespace od {
@@ -40,7 +40,7 @@ bool find_plan(Bundle& bundle, const Arguments& arguments, const Plan*& out, Err
 }
 
 // The bytes of an input: a file's, or a draw (floats) or zeros (whole numbers).
-bool read_input(const Operand& operand, Span<const char* const> files, Noise& noise, Pool& pool, Bytes& out,
+bool read_input(const Operand& operand, Span<const char* const> files, Mersenne& noise, Pool& pool, Bytes& out,
                 Error& error) {
   for (const char* text : files) {
     const char* equals = strchr(text, '=');
@@ -90,7 +90,7 @@ bool run(const Arguments& arguments, Error& error) {
   if (!open_player(arguments, player, error) || !find_plan(player.bundle(), arguments, plan, error)) return false;
   player.session().check = arguments.has("--check");
   Pool pool;
-  Noise noise(static_cast<u64>(seed));
+  Mersenne noise(static_cast<u64>(seed));
   List<const char*> list;
   const auto files = arguments.values("--input", list);
   Span<Input> inputs;
