@@ -270,6 +270,20 @@ def write_ckpt(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     path.write_bytes(ckpt_bytes(pickled_state(arrays), [array.tobytes() for array in arrays.values()]))
 
 
+def write_webui(path: Path, vectors: np.ndarray) -> None:
+    """Vectors of a token as AUTOMATIC1111's training leaves them."""
+    inner = pickled_dict({"*": vectors})
+    tokens = Op.dict([(Op.text("*"), Op.number(265))])
+    pairs = [
+        ("string_to_token", tokens),
+        ("string_to_param", inner),
+        ("name", Op.text("other")),
+        ("step", Op.number(9)),
+    ]
+    data = b"\x80\x02" + Op.dict([(Op.text(name), value) for name, value in pairs]) + Op.STOP
+    path.write_bytes(ckpt_bytes(data, [vectors.tobytes()]))
+
+
 def legacy_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """A file as torch.save wrote it before 1.6: four pickles, the storages' keys,
     and each storage behind its length."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_files import Op, ckpt_bytes, message, pickled_dict, tiny_checkpoint, write_ckpt, write_safetensors
+from checkpoint_files import message, tiny_checkpoint, write_ckpt, write_safetensors, write_webui
 from family_files import TINY
 from small_tokenizer import small_files
 
@@ -25,20 +25,6 @@ VOCAB = json.loads(small_files()["vocab.json"])
 FIRST, WIDTH = len(VOCAB), 20  # of a small tokenizer; tables have more rows
 VECTORS = np.random.default_rng(1).normal(size=(3, WIDTH)).astype(np.float32)
 OTHERS = np.random.default_rng(2).normal(size=(3, 24)).astype(np.float16)
-
-
-def write_webui(path: Path, vectors: np.ndarray) -> None:
-    """A .pt of AUTOMATIC1111's training."""
-    inner = pickled_dict({"*": vectors})
-    tokens = Op.dict([(Op.text("*"), Op.number(265))])
-    pairs = [
-        ("string_to_token", tokens),
-        ("string_to_param", inner),
-        ("name", Op.text("other")),
-        ("step", Op.number(9)),
-    ]
-    data = b"\x80\x02" + Op.dict([(Op.text(name), value) for name, value in pairs]) + Op.STOP
-    path.write_bytes(ckpt_bytes(data, [vectors.tobytes()]))
 
 
 Write = Callable[[Path], None]
