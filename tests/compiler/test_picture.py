@@ -15,7 +15,7 @@ from diffusion.sampler_helpers import SD15
 from ondevice.bundle.format import Checker
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.pipeline_file import parse_pipeline
-from ondevice.compiler.jobs import Job, jobs, plannable
+from ondevice.compiler.jobs import Job, jobs, left_out, plannable
 from ondevice.compiler.picture import USUAL_SAMPLERS, USUAL_STEPS, cut, tables
 from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.errors import GraphError
@@ -44,6 +44,16 @@ def of(spec: PipelineSpec) -> list[tuple[str, int]]:
     return [
         (job.component, job.sizes["batch"]) for job in jobs(spec, lambda component: "text" not in component, [(64, 64)])
     ]
+
+
+def test_what_reads_texts_is_there_for_each_of_their_lengths() -> None:
+    lengths = {"unet": [77, 154]}
+    found = jobs(spec_of(), lambda component: "text" not in component, [(64, 64)], lambda name: lengths.get(name, []))
+    unets = [(job.sizes["batch"], job.sizes["tokens"]) for job in found if job.component == "unet"]
+    assert unets == [(1, 77), (2, 77), (1, 154), (2, 154)]
+    plans = [Job("unet", {"batch": batch, "tokens": 77}) for batch in (1, 2)]
+    (line,) = left_out(spec_of(), plans, [(Job("unet", {"batch": 2, "tokens": 154}), "its arena is too large")])
+    assert line == "unet: its arena is too large; left out, so the bundle has no texts of 154 tokens at this size"
 
 
 def test_what_the_loop_runs_is_there_for_one_pass_and_for_all() -> None:

@@ -39,6 +39,20 @@ def bundle(tmp_path_factory):
     return open_bundle(compile_bundle(checkpoint, path, Recipe("f32", tile_vae=12), sizes=[(20, 36)]))
 
 
+def test_plans_for_longer_texts_are_counted(tmp_path):
+    """The longest text's, whichever are drawn; and `--chunks` goes with weights alone."""
+    checkpoint = random_checkpoint_from_configs(**DEEP, seed=3)
+    path = compile_bundle(checkpoint, tmp_path / "long.ondevice", Recipe("f32", chunks=2), sizes=[(20, 36)])
+    long = open_bundle(path)
+    lengths = [entry.sizes["tokens"] for entry in long.plans if entry.component == "unet"]
+    assert lengths == [7, 7, 14, 14] and memory_budget.default_size(long) == (20, 36)
+    longest = max(entry.arena for entry in long.plans)
+    assert memory_budget.need(long, *PLACE, Way()).arena == longest
+    for chunks in (0, 9):
+        with pytest.raises(errors.UsageError, match="--chunks: not a number of chunks"):
+            compile_bundle(checkpoint, tmp_path / "x.ondevice", Recipe("f32", chunks=chunks), sizes=[(20, 36)])
+
+
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     checkpoint = random_checkpoint_from_configs(**DEEP, seed=3)
