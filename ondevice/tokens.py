@@ -13,11 +13,13 @@ from typing import Any
 
 from ondevice import cli
 from ondevice.base.paths import MODELS
-from ondevice.diffusion.text.chunks import Reading, chunked, cut, padded, warn
+from ondevice.diffusion.text.chunks import Reading, chunked, cut, padded, room_of, start_of, warn
 from ondevice.diffusion.text.emphasis import parts, plain, sections
 from ondevice.diffusion.tokenizer import Tokenizer
+from ondevice.diffusion.unigram import UnigramTokenizer
 from ondevice.drawing import text
 from ondevice.errors import printable
+from ondevice.vocabulary.unigram import is_unigram
 
 HELP = "print the token ids of a prompt"
 
@@ -41,14 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per token, or JSON. The log names words that the model does not read."""
-    tokenizer = Tokenizer.from_files(files_of(args.tokenizer or MODELS / "clip_tokenizer"))
+    files = files_of(args.tokenizer or MODELS / "clip_tokenizer")
+    tokenizer = UnigramTokenizer.from_files(files) if is_unigram(files) else Tokenizer.from_files(files)
     found = [(args.text, 1.0)] if args.emphasis == "none" else parts(args.text)
     read = [plain(words) if args.emphasis == "none" else sections(words) for words, _ in found]
     readings = [(chunked if args.long == "chunk" else cut)(one, tokenizer) for one in read]
     if args.long != "chunk":
         for reading in readings:
             if left_out := reading.first(1)[1]:
-                warn(reading, left_out, tokenizer.length - 2)
+                warn(reading, left_out, room_of(tokenizer))
     if args.json:
         print(json.dumps(_table(readings, [weight for _, weight in found], tokenizer, args.long == "chunk")))
         return 0
@@ -60,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(reading: Reading, tokenizer: Tokenizer, in_chunks: bool) -> Iterator[str]:
+def _lines(reading: Reading, tokenizer: Tokenizer | UnigramTokenizer, in_chunks: bool) -> Iterator[str]:
     """A line per token, its weight beside it where that is not 1."""
 
     def line(index: int, more: str = "") -> str:
@@ -70,7 +73,7 @@ def _lines(reading: Reading, tokenizer: Tokenizer, in_chunks: bool) -> Iterator[
         if in_chunks and len(reading.chunks) > 1:
             yield f"chunk {place + 1}"
         if in_chunks or not place:
-            yield line(tokenizer.bos)
+            yield from map(line, start_of(tokenizer))
         for token in chunk:
             weight = f"  {token.weight:.3g}" if token.weight != 1 else ""
             yield line(token.id, weight + "  (not read)" * bool(place and not in_chunks))
@@ -78,9 +81,11 @@ def _lines(reading: Reading, tokenizer: Tokenizer, in_chunks: bool) -> Iterator[
             yield line(tokenizer.eos)
 
 
-def _table(readings: Sequence[Reading], factors: Sequence[float], tokenizer: Tokenizer, whole: bool) -> dict[str, Any]:
+def _table(
+    readings: Sequence[Reading], factors: Sequence[float], tokenizer: Tokenizer | UnigramTokenizer, whole: bool
+) -> dict[str, Any]:
     tokens = [token.id for reading in readings for chunk in reading.chunks for token in chunk]
-    ids = [tokenizer.bos, *tokens, tokenizer.eos]
+    ids = [*start_of(tokenizer), *tokens, tokenizer.eos]
     kept = [reading.chunks if whole else reading.chunks[:1] for reading in readings]
     return {
         "ids": ids,

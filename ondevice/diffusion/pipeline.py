@@ -28,8 +28,10 @@ from ondevice.diffusion.series import Series, series_of
 from ondevice.diffusion.text.chunks import Pieces
 from ondevice.diffusion.text.texts import Texts, check_parts, most_chunks
 from ondevice.diffusion.tokenizer import Tokenizer
+from ondevice.diffusion.unigram import UnigramTokenizer
 from ondevice.diffusion.values import Runner, Values, frames_of, resolved
 from ondevice.errors import BundleError
+from ondevice.vocabulary.files import UNIGRAM
 
 
 class Pipeline:
@@ -236,12 +238,18 @@ def _no_shapes(component: str, sizes: Mapping[str, int], port: str) -> tuple[int
     raise BundleError(f"{component}'s {port} has no known shape", where="pipeline", fix="give `shapes`")
 
 
-def _tokenizers(bundle: Bundle) -> dict[str, Tokenizer]:
+def _tokenizers(bundle: Bundle) -> dict[str, Pieces]:
+    found: dict[str, Pieces] = {}
     for name, entry in bundle.manifest.tokenizers.items():
-        if entry.kind != "bpe":
-            what = f'is of the kind "{entry.kind}" (T5\'s), which this version does not read.'
-            raise BundleError(what, where=f"tokenizers/{name}", fix="install a newer ondevice")
-    return {name: Tokenizer.from_files(bundle.tokenizer_files(name)) for name in bundle.manifest.tokenizers}
+        files = bundle.tokenizer_files(name)
+        if entry.kind == "bpe":
+            found[name] = Tokenizer.from_files(files)
+        elif UNIGRAM in files:
+            found[name] = UnigramTokenizer.from_files(files, entry.length)
+        else:
+            what = f"is of the kind {entry.kind!r} and has no {UNIGRAM}."
+            raise BundleError(what, where=f"tokenizers/{name}", fix="convert the checkpoint again")
+    return found
 
 
 def _check_supported(spec: PipelineSpec) -> None:

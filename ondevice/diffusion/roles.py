@@ -54,8 +54,8 @@ class Roles:
         if tokenizer is None or text is None:
             outputs = run(None)
         else:
-            chunks, length = values.texts.chunks(text, tokenizer), values.tokenizers[tokenizer].length
-            outputs = encoded(chunks, run, self.session, length, values.texts.emphasis)
+            chunks = values.texts.chunks(text, tokenizer)
+            outputs = encoded(chunks, run, self.session, values.tokenizers[tokenizer], values.texts.emphasis)
         for port, name in role.keep.items():
             check_finite(self.session.read(outputs[port]), f"{role.component}'s {port}")
             self.values.keep(name, outputs[port], text)

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.diffusion.text.chunks import cut, padded, warn
-from ondevice.diffusion.text.emphasis import plain
+from ondevice.diffusion.text.chunks import first_ids
 from ondevice.errors import UsageError
 from ondevice.vocabulary.settings import LENGTH
 from ondevice.vocabulary.vocabulary import Vocabulary, read_vocabulary
@@ -82,11 +81,7 @@ class Tokenizer:
 
     def __call__(self, text: str) -> np.ndarray:
         """int32 [length] of a plain text. Words that it has no room for are left out, and the log names them."""
-        reading = cut(plain(text), self)
-        kept, left_out = reading.first(1)
-        if left_out:
-            warn(reading, left_out, self.length - 2)
-        return padded(kept.chunks[0], self)
+        return first_ids(text, self)
 
     def tokens(self, ids: list[int]) -> list[str]:
         """The vocabulary's spelling of each id."""

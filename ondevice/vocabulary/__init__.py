@@ -1,2 +1,2 @@
-"""What a CLIP tokenizer is made of, read from files that nobody vouches for:
-vocabulary, merges, added tokens, settings."""
+"""What CLIP's and T5's tokenizers are made of, read from files that nobody vouches for:
+vocabulary, merges, pieces, replacements, added tokens, settings."""

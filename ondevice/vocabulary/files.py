@@ -21,6 +21,9 @@ VOCAB, MERGES, CONFIG, MAP, ADDED, WHOLE = FILES = (
 """All that a tokenizer may be made of.
 transformers 5 writes CONFIG and WHOLE only, which holds vocabulary, merges and added tokens."""
 
+UNIGRAM, CHARSMAP, SPIECE = "unigram.json", "charsmap.bin", "spiece.model"
+"""Of T5's tokenizer: the two that a bundle holds, and sentencepiece's own."""
+
 EITHER = "give a folder whose tokenizer/ holds vocab.json and merges.txt, or tokenizer.json"
 CHECK = "check the file, or copy the checkpoint's tokenizer folder again"
 _LARGE, _SMALL = 1 << 24, 1 << 20  # bytes
@@ -51,7 +54,7 @@ class Files:
     def read(self, name: str) -> bytes:
         """The file's bytes, read once. Raises CheckpointError: it is missing, unreadable, no file, or too large."""
         if name not in self._read:
-            limit = _LARGE if name in (VOCAB, MERGES, WHOLE) else _SMALL
+            limit = _LARGE if name in (VOCAB, MERGES, WHOLE, UNIGRAM, CHARSMAP, SPIECE) else _SMALL
             data = (
                 self._source.get(name)
                 if isinstance(self._source, Mapping)

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ondevice.diffusion.text.emphasis import Sections
+from ondevice.diffusion.text.emphasis import Sections, plain
 
 log = logging.getLogger(__name__)
 BACKTRACK = 20
@@ -20,7 +20,9 @@ BACKTRACK = 20
 class Pieces(Protocol):
     """What is asked of a tokenizer (`ondevice.diffusion.tokenizer.Tokenizer`)."""
 
-    bos: int
+    @property
+    def bos(self) -> int | None: ...  # None: texts have no start
+
     eos: int
     pad: int
     comma: int | None
@@ -58,11 +60,31 @@ class Reading:
         return Reading(self.chunks[:count], self.pieces), left_out.strip()
 
 
+def start_of(tokenizer: Pieces) -> list[int]:
+    """The ids before a chunk's own: the start, if there is one."""
+    return [] if tokenizer.bos is None else [tokenizer.bos]
+
+
+def room_of(tokenizer: Pieces) -> int:
+    """How many tokens a chunk has room for, between its start and its end."""
+    return tokenizer.length - len(start_of(tokenizer)) - 1
+
+
+def first_ids(text: str, tokenizer: Pieces) -> np.ndarray:
+    """int32 [length] of a plain text. Words that it has no room for are left out, and the log names them."""
+    reading = cut(plain(text), tokenizer)
+    kept, left_out = reading.first(1)
+    if left_out:
+        warn(reading, left_out, room_of(tokenizer))
+    return padded(kept.chunks[0], tokenizer)
+
+
 def chunked(sections: Sections, tokenizer: Pieces) -> Reading:
-    """Chunks of up to `length` - 2 tokens. A section begins a new one; and what does not fit begins one after the last
-    comma, if that is not too far back. Reference: AUTOMATIC1111's web UI, whose values are in tests/data/prompts."""
+    """Chunks of as many tokens as there is room for. A section begins a new one; and what does not fit begins one after
+    the last comma, if that is not too far back. Reference: AUTOMATIC1111's web UI, whose values are in
+    tests/data/prompts."""
     pieces, numbered = _tokens(sections, tokenizer)
-    room = tokenizer.length - 2
+    room = room_of(tokenizer)
     chunks: list[Chunk] = []
     for place, tokens in enumerate(numbered):
         chunk: Chunk = []
@@ -85,21 +107,21 @@ def chunked(sections: Sections, tokenizer: Pieces) -> Reading:
 def cut(sections: Sections, tokenizer: Pieces) -> Reading:
     """All tokens, cut where a chunk is full: BREAK and commas mean nothing here."""
     pieces, numbered = _tokens(sections, tokenizer)
-    room = tokenizer.length - 2
+    room = room_of(tokenizer)
     tokens = [token for section in numbered for token in section]
     return Reading([tokens[start : start + room] for start in range(0, max(len(tokens), 1), room)], pieces)
 
 
 def padded(chunk: Sequence[Token], tokenizer: Pieces) -> np.ndarray:
     """int32 [length]: the start, the chunk's ids, the end, and padding."""
-    ids = [tokenizer.bos, *(token.id for token in chunk), tokenizer.eos]
+    ids = [*start_of(tokenizer), *(token.id for token in chunk), tokenizer.eos]
     return np.array([*ids, *[tokenizer.pad] * (tokenizer.length - len(ids))], np.int32)
 
 
-def weights(chunk: Sequence[Token], length: int) -> np.ndarray:
-    """float32 [length]: the weight of each position; of the start, the end and padding 1."""
+def weights(chunk: Sequence[Token], length: int, start: int = 1) -> np.ndarray:
+    """float32 [length]: the weight of each position; of the start (as many positions), the end and padding 1."""
     found = np.ones(length, np.float32)
-    found[1 : 1 + len(chunk)] = [token.weight for token in chunk]
+    found[start : start + len(chunk)] = [token.weight for token in chunk]
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ondevice.diffusion.text.chunks import Chunk
+from ondevice.diffusion.text.chunks import Chunk, Pieces, start_of
 from ondevice.diffusion.text.states import EMPHASIS, is_weighted
 
 
@@ -21,14 +21,14 @@ class Host(Protocol):
 
 
 def encoded(
-    chunks: Sequence[Chunk], run: Callable[[Chunk], Mapping[str, Any]], host: Host, length: int, emphasis: str
+    chunks: Sequence[Chunk], run: Callable[[Chunk], Mapping[str, Any]], host: Host, tokenizer: Pieces, emphasis: str
 ) -> dict[str, Any]:
     """What a role makes of a text, by its output ports: states [1, chunks * length, width], weighted; and of what has
     another shape the first chunk's.
 
     Args:
         run: the role's results for one chunk.
-        length: of the tokenizer.
+        tokenizer: says how many positions a chunk has, and whether the first of them is its start.
         emphasis: one of EMPHASES.
     """
     known: dict[tuple[int, ...], Mapping[str, Any]] = {}
@@ -39,7 +39,7 @@ def encoded(
             known[ids] = run(chunk)
         return known[ids]
 
-    first = made(chunks[0])
+    first, length = made(chunks[0]), tokenizer.length
     weighted = emphasis != "none" and any(map(is_weighted, chunks))
     found = dict(first)
     for port, value in first.items():
@@ -51,6 +51,7 @@ def encoded(
             def states(chunk: Chunk, port: str = port) -> np.ndarray:
                 return host.read(made(chunk)[port]).astype(np.float32)
 
-            parts = [EMPHASIS[emphasis](one, states) if is_weighted(one) else states(one) for one in chunks]
+            start = len(start_of(tokenizer))
+            parts = [EMPHASIS[emphasis](one, states, start) if is_weighted(one) else states(one) for one in chunks]
             found[port] = host.put(np.concatenate(parts, axis=1).astype(array.dtype))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ondevice.bundle.pipeline import Loop, Pass, PipelineSpec
-from ondevice.diffusion.text.chunks import Chunk, Pieces, Reading, chunked, cut, warn
+from ondevice.diffusion.text.chunks import Chunk, Pieces, Reading, chunked, cut, room_of, warn
 from ondevice.diffusion.text.emphasis import parts, plain, sections
 from ondevice.errors import UsageError
 
@@ -116,7 +116,7 @@ class Texts:
         kept = {name: reading.first(most) for name, reading in found.items()}
         for name, (_, left_out) in kept.items():
             if left_out:
-                room = most * (tokenizers[name].length - 2)
+                room = most * room_of(tokenizers[name])
                 warn(straight[name], left_out, room, wanted if self._long == "fit" else 1)
                 break
         return {name: reading for name, (reading, _) in kept.items()}
