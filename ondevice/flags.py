@@ -332,6 +332,14 @@ def parse_option(text: str) -> tuple[str, Any]:
         return key, value
 
 
+def named_path(text: str) -> tuple[str, Path]:
+    """'control=pose.png' -> ('control', its path). Raises argparse.ArgumentTypeError where it is none."""
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FILE (expected such as control=pose.png)")
+    return name, Path(path)
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """'768x512' -> (width, height) in pixels.
 

@@ -50,8 +50,8 @@ def run(args: argparse.Namespace) -> int:
     pictures.check(args)
     seed.check(args)
     refiner.check(args)
-    outputs.check(args, paths_of(args, (*pictures.INPUTS, *seed.INPUTS, *refiner.INPUTS)))
-    begin = pictures.read(args)
+    outputs.check(args, pictures.inputs(args) | paths_of(args, (*seed.INPUTS, *refiner.INPUTS)))
+    given = pictures.read(args)
     fields = text.fields(args) | seed.fields(args)
     bundle = open_bundle(args.bundle)
     if args.kernels == "ours":
@@ -59,12 +59,12 @@ def run(args: argparse.Namespace) -> int:
     device = choose_device(args.device)
     bundle = flags.with_plans(bundle, args, device)
     fields |= sampler.fields(args, bundle.pipeline)
-    size = pictures.picture_size(args, bundle, begin)
+    size = pictures.picture_size(args, bundle, given)
     format_of(outputs.picture_path(args, 0), size)
     warn_of_target(bundle.model.get("target"), device)
     profile = args.profile or args.profile_out is not None
     session = Session(bundle, device, profile=profile, trace=args.trace is not None, check=args.check)
-    request = Request(**fields, **pictures.fields(args, begin, size))
+    request = Request(**fields, **pictures.fields(args, given, size))
     way = memory.way_of(args, bundle, device.facts(), request)
     progress = Progress(args.count, args.steps)
     end = None if args.refiner is None else refiner.Refiner.of(args, bundle, device, request)
@@ -79,9 +79,10 @@ def run(args: argparse.Namespace) -> int:
     for number, picture in enumerate(progress.each(drawn)):
         assert picture.pixels is not None, "no other model goes on"
         parameters = picture.parameters | about(bundle, args)
-        place = outputs.picture_path(args, number)
-        out = write_picture(place, picture.pixels, parameters, bundle.scheduler, numbered=args.out is None)
-        print(json.dumps(parameters | {"out": str(out)}) if args.json else out, flush=True)
+        place, frames = outputs.picture_path(args, number), picture.frames
+        for path, pixels in outputs.frame_paths(place, [picture.pixels] if frames is None else frames):
+            out = write_picture(path, pixels, parameters, bundle.scheduler, numbered=args.out is None)
+            print(json.dumps(parameters | {"out": str(out)}) if args.json else out, flush=True)
         failed += outputs.write_arrays(args, picture, number)
     failed += outputs.write_profile(args, session)
     if failed:

@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         for line in costs.to_text(opened, per_target):
             print(line)
         print(f"\nnumbers that a picture is drawn with: {numbers(opened)}")
+        print(f"pictures that it takes: {pictures(opened)}")
     return 0
 
 
@@ -126,6 +127,12 @@ def numbers(bundle: Bundle) -> str:
     return ", ".join(
         f"{name} {number.default}" for name, number in bundle.pipeline.numbers.items() if number.default is not None
     )
+
+
+def pictures(bundle: Bundle) -> str:
+    """The pictures that the pipeline takes, as `generate` takes them with flags of their own or with --picture."""
+    taken = {name: given for name, given in bundle.pipeline.pictures.items() if not given.of}
+    return ", ".join(name + (" (or none)" if given.optional else "") for name, given in taken.items()) or "none"
 
 
 if __name__ == "__main__":

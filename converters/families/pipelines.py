@@ -7,7 +7,7 @@ from typing import Any
 from ondevice.converters.families.family import Configs, Family
 
 STRENGTH = 0.8  # of img2img, as in diffusers
-STRENGTH_OF_SDXL = 0.9999  # of inpainting with XL: the picture itself is still there, in what is hardly noise
+STRENGTH_OF_SDXL = 0.9999  # of XL with a mask: the picture itself is still there, in what is hardly noise
 _OF_BEGINNING = ("strength", "guidance_rescale")  # numbers without a meaning for an edited picture
 Pipeline = dict[str, Any]
 
@@ -39,7 +39,12 @@ def encoded_image() -> list[dict[str, Any]]:
 
 
 def text_to_image(family: Family, configs: Configs) -> dict[str, Any]:
-    """One text encoder, classifier-free guidance, a run that may begin from a picture: Stable Diffusion 1.x and 2.x."""
+    """One text encoder, classifier-free guidance, a run that may begin from a picture, or draw a part of it anew:
+    Stable Diffusion 1.x and 2.x."""
+    return maskable(_text_to_image(family, configs))
+
+
+def _text_to_image(family: Family, configs: Configs) -> Pipeline:
     return {
         "gives": "picture",
         "numbers": {
@@ -93,6 +98,24 @@ def text_to_image(family: Family, configs: Configs) -> dict[str, Any]:
     }
 
 
+def maskable(pipeline: Pipeline, strength: float = 1.0) -> Pipeline:
+    """A pipeline that may be given a mask, though its denoiser knows of none; `strength` is the default with one.
+
+    Reference: diffusers' StableDiffusionInpaintPipeline with a UNet of 4 channels.
+    """
+    return pipeline | {
+        "pictures": pipeline["pictures"] | {"mask": {"prepare": "mask", "optional": True}},
+        "latents": pipeline["latents"] | {"mask": {"picture": "mask", "strength": strength}},
+        "outside": {"picture": "image", "mask": "mask"},
+    }
+
+
+def _unmasked(pipeline: Pipeline, *less: str) -> Pipeline:
+    """A pipeline whose denoiser is given what a mask would do, or more; `less` leaves the latents, too."""
+    latents = {key: value for key, value in pipeline["latents"].items() if key not in ("mask", *less)}
+    return {key: value for key, value in pipeline.items() if key != "outside"} | {"latents": latents}
+
+
 def _fed(pipeline: Pipeline, **feeds: dict[str, Any]) -> list[dict[str, Any]]:
     """`denoise` of a pipeline with one stretch and one role in it, which gets these feeds, too."""
     (loop,) = pipeline["denoise"]
@@ -144,7 +167,7 @@ def inpainted(pipeline: Pipeline, strength: float = 1.0) -> Pipeline:
         },
         {"sample": "masked_moments", "take": "draw", "scaled": True, "keep": "masked_latents"},
     ]
-    return pipeline | {
+    return _unmasked(pipeline) | {
         "numbers": pipeline["numbers"] | {"strength": {"default": strength, "low": 0.0, "high": 1.0}},
         "pictures": {
             "image": {"prepare": "fit"},
@@ -177,10 +200,9 @@ def edited(pipeline: Pipeline) -> Pipeline:
         "combine": {"first": 0, "add": [["guidance_scale", 2, 1], ["image_guidance_scale", 1, 0]]},
         "guided": {"number": "guidance_scale", "above": 1, "alone": 2},
     }
-    return pipeline | {
+    return _unmasked(pipeline, "begin", "strength") | {
         "numbers": {"image_guidance_scale": {"default": 1.5, "low": 1.0}} | numbers,
         "pictures": {"image": {"prepare": "fit"}},
-        "latents": {key: value for key, value in pipeline["latents"].items() if key not in ("begin", "strength")},
         "before": unscaled,
         "denoise": [{key: loop[key] for key in ("from", "until", "roles", "prediction")} | guidance],
     }

@@ -21,7 +21,7 @@ from ondevice.converters.families.family import (
     input_joint,
     text_length,
 )
-from ondevice.converters.families.pipelines import text_to_image, told_sizes
+from ondevice.converters.families.pipelines import STRENGTH_OF_SDXL, maskable, text_to_image, told_sizes
 from ondevice.converters.families.sd2 import TURBO
 
 PARTS = {
@@ -77,7 +77,7 @@ def pipeline(family: Family, configs: Configs) -> dict[str, Any]:
     """
     sizes = {"original_height": "height", "original_width": "width", "crop_top": 0, "crop_left": 0}
     sizes |= {"target_height": "height", "target_width": "width"}
-    base = text_to_image(family, configs)
+    base = maskable(text_to_image(family, configs), STRENGTH_OF_SDXL)
     encoders = [
         {
             "run": "text_encoder",

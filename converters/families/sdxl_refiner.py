@@ -19,7 +19,7 @@ from ondevice.converters.families.family import (
     guidance_joint,
     input_joint,
 )
-from ondevice.converters.families.pipelines import text_to_image, told_sizes
+from ondevice.converters.families.pipelines import maskable, text_to_image, told_sizes
 
 PARTS = {
     "text_encoder_2": Part(clip_text.CLIP_TEXT_POOLED, "conditioner.embedders.0.model.", clip_text.OPENCLIP),
@@ -68,7 +68,7 @@ def pipeline(family: Family, configs: Configs) -> dict[str, Any]:
 
     Reference: diffusers' StableDiffusionXLImg2ImgPipeline, _get_add_time_ids.
     """
-    base = told_sizes(text_to_image(family, configs))
+    base = maskable(told_sizes(text_to_image(family, configs)), STRENGTH)
     sizes = {"original_height": "height", "original_width": "width", "crop_top": 0, "crop_left": 0}
     scores = {"prompt": "aesthetic_score", "negative_prompt": "negative_aesthetic_score"}
     numbers = sizes | {scores["prompt"]: 6.0, scores["negative_prompt"]: 2.5}
@@ -90,7 +90,7 @@ def pipeline(family: Family, configs: Configs) -> dict[str, Any]:
         "numbers": base["numbers"]
         | {"strength": {"default": STRENGTH, "low": 0.0, "high": 1.0}}
         | {name: {"default": default} for name, default in numbers.items()},
-        "pictures": {"image": {"prepare": "fit"}},
+        "pictures": base["pictures"] | {"image": {"prepare": "fit"}},
         "before": [*encoders, *base["before"][1:]],
     }
 

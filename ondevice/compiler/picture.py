@@ -53,7 +53,11 @@ def cut(pipeline: dict[str, Any], components: Collection[str]) -> dict[str, Any]
             before.append(step)
     latents = pipeline["latents"]
     if latents.get("begin") in lost:
-        latents = {key: value for key, value in latents.items() if key not in ("begin", "strength")}
+        latents = {key: value for key, value in latents.items() if key not in ("begin", "strength", "mask")}
+    if "mask" in pipeline["latents"] and "mask" not in latents:  # nor anything else of what a mask is for
+        masks = (pipeline["latents"]["mask"]["picture"],)
+        pictures = {name: picture for name, picture in pipeline["pictures"].items() if name not in masks}
+        pipeline = {key: value for key, value in pipeline.items() if key != "outside"} | {"pictures": pictures}
     return pipeline | {"before": before, "latents": latents}
 
 

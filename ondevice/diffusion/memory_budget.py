@@ -157,10 +157,8 @@ def drawable(bundle: Bundle, width: int, height: int, way: Way) -> Way:
 
 def encodes_pictures(bundle: Bundle, width: int, height: int) -> bool:
     """Whether a run can begin from a picture of this size (latent units): there are plans of all that works on one."""
-    spec = bundle.pipeline
-    needed = [
-        step.component for step in spec.before if isinstance(step, Role) and spec.begins_from_picture(step.component)
-    ]
+    roles = [step for step in bundle.pipeline.before if isinstance(step, Role)]
+    needed = {role.component for role in roles if any(feed.kind == "picture" for feed in role.feed.values())}
     return bool(needed) and all(
         entry_of(bundle, component, batch=1, height=height, width=width) for component in needed
     )

@@ -62,6 +62,8 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
         "ENSD": parameters.get("noise_seed_delta"),
         "Emphasis": _emphasis(parameters.get("emphasis"), prompt + negative),
         "Init image": parameters.get("init_image"),
+        "Mask": parameters.get("mask"),
+        "Pictures": parameters.get("pictures"),
         "Background": parameters.get("background"),
         "Resize mode": _RESIZE_MODES.get(str(parameters.get("fit"))),
         "Latents": parameters.get("latents"),

@@ -1,7 +1,8 @@
 """The parts of `generate`: each module declares a group of its flags and turns what was given into fields of a Request.
 
 A group has `add_arguments(parser)`; `fields(args, ...)`, keyword arguments of `ondevice.diffusion.request.Request`; and
-where it has files, INPUTS, the flags that name them, and `about(args)`, what a picture's metadata say of them.
+where it has files, INPUTS, the flags that name them (`inputs(args)` of pictures, which have names), and `about(args)`,
+what a picture's metadata say of them.
 """
 
 from __future__ import annotations

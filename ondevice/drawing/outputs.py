@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help=(
-            "picture to write: .png, .jpg or .webp; an old one is replaced; with --count FILE-1, FILE-2... (default: "
-            "image.png, image-1.png... whichever is free)"
+            "picture to write: .png, .jpg or .webp; an old one is replaced; with --count, or of a film, FILE-1, "
+            "FILE-2... (default: image.png, image-1.png... whichever is free)"
         ),
     )
     group.add_argument("--json", action="store_true", help="print the parameters as JSON")
@@ -54,6 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def picture_path(args: argparse.Namespace, number: int) -> Path:
     """Where a picture goes, from 0 on; without --out the name that others are free after."""
     return OUT if args.out is None else _numbered(args.out, args, number)
+
+
+def frame_paths(path: Path, frames: Sequence[np.ndarray] | np.ndarray) -> list[tuple[Path, np.ndarray]]:
+    """Where each frame goes: a picture's to `path`, those of a film to a-01.png, a-02.png..., as many digits in all."""
+    if len(frames) == 1:
+        return [(path, frames[0])]
+    digits = len(str(len(frames)))
+    return [(path.with_stem(f"{path.stem}-{i:0{digits}}"), pixels) for i, pixels in enumerate(frames, 1)]
 
 
 def check(args: argparse.Namespace, inputs: Mapping[str, Path | None]) -> None:

@@ -1,4 +1,4 @@
-"""Pictures to begin from, and the size of the one that is drawn."""
+"""Pictures to begin from and others that a model takes, and the size of the one that is drawn."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from ondevice import flags
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import init_image, memory_budget
-from ondevice.diffusion.image import FITS, fitted, rounded_down
+from ondevice.diffusion.image import FITS, fitted, resize, rounded_down
 from ondevice.drawing import file_name
 from ondevice.errors import UsageError
 
 log = logging.getLogger(__name__)
-INPUTS = ("--init-image",)
+FLAGS = {"image": "--init-image", "mask": "--mask"}  # of pictures that have one of their own
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="P",
         help="begin from a picture (PNG, JPEG, WebP, BMP, GIF or TIFF), at its own size if the bundle has it",
+    )
+    group.add_argument(
+        "--mask",
+        type=Path,
+        metavar="P",
+        help="draw only a part of the init image anew: where this picture is light; the rest stays as it is",
+    )
+    group.add_argument(
+        "--picture",
+        action="append",
+        type=flags.named_path,
+        metavar="NAME=P",
+        help="another picture that the model takes (`ondevice show BUNDLE` lists them)",
     )
     group.add_argument(
         "--fit",
@@ -55,20 +68,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuse what goes with an init image where there is none.
+    """Refuse what goes with an init image where there is none, and a picture that is named twice.
 
     Raises:
         UsageError: names the flag.
     """
-    for flag, value in {"--strength": args.strength, "--background": args.background, "--fit": args.fit}.items():
+    names = [name for name, _ in args.picture or ()]
+    for name in names:
+        if name in FLAGS or names.count(name) > 1:
+            fix = f"use {FLAGS[name]}" if name in FLAGS else "give it once"
+            raise UsageError(f"{name!r} is not a name for one more picture.", where="--picture", fix=fix)
+    needing = {"--strength": args.strength, "--background": args.background, "--fit": args.fit, "--mask": args.mask}
+    for flag, value in needing.items():
         if value is not None and args.init_image is None:
             raise UsageError("there is no picture to begin from.", where=flag, fix="add --init-image, or leave it out")
 
 
-def read(args: argparse.Namespace) -> np.ndarray | None:
-    """uint8[h, w, 3] of --init-image. Raises UsageError for a file that cannot be read, or a colour that is none."""
+def paths(args: argparse.Namespace) -> dict[str, Path]:
+    """The files of the pictures that were given, by the names that pipelines have for them."""
+    own = {"image": args.init_image, "mask": args.mask}
+    return {name: path for name, path in {**own, **dict(args.picture or ())}.items() if path is not None}
+
+
+def inputs(args: argparse.Namespace) -> dict[str, Path | None]:
+    """The same by flag."""
+    return {FLAGS.get(name, f"--picture {name}"): path for name, path in paths(args).items()}
+
+
+def read(args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """uint8[h, w, 3] of each picture, by name.
+    Raises UsageError for a file that cannot be read, or a colour that is none."""
     ground = _ground(args) or init_image.WHITE
-    return None if args.init_image is None else init_image.read_image(args.init_image, ground)
+    return {name: init_image.read_image(path, ground) for name, path in paths(args).items()}
 
 
 def _ground(args: argparse.Namespace) -> tuple[int, int, int] | None:
@@ -76,26 +107,41 @@ def _ground(args: argparse.Namespace) -> tuple[int, int, int] | None:
     return None if args.background is None else init_image.parse_colour(args.background)
 
 
-def fields(args: argparse.Namespace, begin: np.ndarray | None, size: tuple[int, int]) -> dict[str, Any]:
-    """The request's picture and size (width, height)."""
-    width, height = size
-    image = None if begin is None else fitted(begin, width, height, args.fit or FITS[0], _ground(args))
-    return {"width": width, "height": height, "image": image, "strength": args.strength}
+def fields(args: argparse.Namespace, given: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, Any]:
+    """The request's pictures and size (width, height). A mask is fitted as the picture is that it is of."""
+    (width, height), fit = size, args.fit or FITS[0]
+    image, mask = given.get("image"), given.get("mask")
+    if image is not None and mask is not None:
+        if fit != FITS[0]:  # what is cut off or added is the same part of both
+            mask = resize(mask, image.shape[1], image.shape[0])
+        mask = fitted(mask, width, height, fit)
+    if image is not None:
+        image = fitted(image, width, height, fit, _ground(args))
+    others = {name: pixels for name, pixels in given.items() if name not in FLAGS}
+    shared = {"width": width, "height": height, "strength": args.strength}
+    return shared | {"image": image, "mask": mask, "pictures": others}
 
 
 def about(args: argparse.Namespace) -> dict[str, Any]:
-    """What the picture's metadata say of --init-image, and of how it was taken."""
-    image = {} if args.init_image is None else {"init_image": file_name(args.init_image)}
-    return image | {name: value for name in ("background", "fit") if (value := getattr(args, name)) is not None}
+    """What the picture's metadata say of the pictures that were given, and of how they were taken."""
+    named = {"init_image": args.init_image, "mask": args.mask}
+    files = {name: file_name(path) for name, path in named.items() if path is not None}
+    others = [f"{name}={file_name(path)}" for name, path in args.picture or ()]
+    return (
+        files
+        | ({"pictures": ", ".join(others)} if others else {})
+        | {name: value for name in ("background", "fit") if (value := getattr(args, name)) is not None}
+    )
 
 
-def picture_size(args: argparse.Namespace, bundle: Bundle, begin: np.ndarray | None) -> tuple[int, int]:
+def picture_size(args: argparse.Namespace, bundle: Bundle, given: dict[str, np.ndarray]) -> tuple[int, int]:
     """(width, height) in pixels: as asked, else the init image's own, else the nearest that the bundle has;
     says what becomes of the image.
 
     Raises:
         UsageError: --size is no size.
     """
+    begin = given.get("image")
     if begin is None:
         return memory_budget.default_size(bundle) if args.size is None else flags.parse_size(args.size)
     scale, own = bundle.pipeline.latents.scale, (begin.shape[1], begin.shape[0])

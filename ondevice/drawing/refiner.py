@@ -48,6 +48,9 @@ def check(args: argparse.Namespace) -> None:
     if args.refiner_start is not None and not 0 < args.refiner_start < 1:
         what = f"not a part of the schedule (got {args.refiner_start:g}, expected above 0 and below 1)"
         raise UsageError(what, where="--refiner-start", fix=f"use {START}")
+    if args.mask is not None:
+        fix = "draw without --refiner"
+        raise UsageError("the refiner draws all of the picture, and not what a mask says.", where="--mask", fix=fix)
     for flag in ("--profile", "--profile-out", "--trace"):
         if getattr(args, flag[2:].replace("-", "_")):
             fix = "leave it out, or draw with one of the bundles alone"
@@ -100,7 +103,14 @@ class Refiner:
         )
         begun = replace(shared, denoising_end=_start(args), numbers=ours)
         rest = replace(
-            shared, image=None, strength=None, latents=None, variation_seed=None, variation_strength=0.0, numbers=theirs
+            shared,
+            image=None,
+            pictures={},
+            strength=None,
+            latents=None,
+            variation_seed=None,
+            variation_strength=0.0,
+            numbers=theirs,
         )
         return cls(bundle, begun, rest, memory.way_of(args, bundle, device.facts(), rest))
 

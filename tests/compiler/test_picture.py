@@ -38,6 +38,7 @@ def test_without_the_picture_encoder_a_pipeline_begins_from_noise() -> None:
     spec = parsed(whole, cut(value, ["text_encoder", "unet", "vae_decoder"]))
     assert [getattr(step, "component", None) for step in spec.before] == ["text_encoder", None]
     assert (spec.latents.begin, spec.latents.strength) == (None, None) and value == whole["pipeline"]
+    assert (spec.latents.mask, spec.outside, [*spec.pictures]) == (None, None, ["image"])
 
 
 def of(spec: PipelineSpec) -> list[tuple[str, int]]:

@@ -305,6 +305,7 @@ def test_show_prints_it(bundle, capsys):
     assert "guidance in two passes, decoding in bands of 12 rows, giving weights back after use" in said
     assert said.endswith(
         "numbers that a picture is drawn with: guidance_scale 7.5, guidance_rescale 0.0, strength 0.8\n"
+        "pictures that it takes: image (or none), mask (or none)\n"
     )
 
 

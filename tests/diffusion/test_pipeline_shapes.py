@@ -156,7 +156,7 @@ def picture_guided() -> dict[str, Any]:
     value = whole["pipeline"]
     value["numbers"] = {"guidance_scale": {"default": 7.5}, "picture_guidance": {"default": 1.5}}
     value["pictures"]["image"].pop("optional")
-    del value["latents"]["begin"], value["latents"]["strength"]
+    del value["latents"]["begin"], value["latents"]["strength"], value["latents"]["mask"], value["outside"]
     value["before"][2] = {"sample": "image_moments", "take": "mean", "keep": "image_latents"}
     loop = value["denoise"][0]
     del loop["guided"], loop["rescale"]

@@ -114,6 +114,33 @@ def test_the_ground_under_an_init_image(drawn, caplog):
     assert "--background: there is no picture to begin from" in drawn("--background", "red", code=2).err
 
 
+def test_masks_and_other_pictures(drawn, caplog):
+    """A mask is cut and padded as its picture is, though it has another size."""
+    picture("begin.png", (128, 64))
+    mask = np.zeros((32, 64, 3), np.uint8)
+    mask[:, 40:] = 255  # five eighths from the left
+    Image.fromarray(mask).save("mask.png")
+    Image.fromarray(mask[..., 0]).save("grey.png")
+    given = ["--init-image", "begin.png", "--mask", "mask.png", "--size", "64x64", "--out", "a.png"]
+    for fit, first in (("resize", 40), ("crop", 48), ("pad", 40)):  # of a picture twice as wide as high
+        drawn(*given, "--fit", fit, "--picture", "pose=grey.png")
+        asked = drawn.calls[-1]
+        light = (asked["mask"] >= 128).all(2)
+        assert asked["mask"].shape == (64, 64, 3) and light[32].argmax() == first and light[32, first:].all(), fit
+        assert asked["pictures"]["pose"].shape == (32, 64, 3)
+    about = Image.open("a.png").text["parameters"]
+    assert "Init image: begin.png, Mask: mask.png, Pictures: pose=grey.png" in about
+
+
+def test_a_film_has_a_file_per_frame(drawn, tmp_path, monkeypatch):
+    frames = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.ones((64, 64, 3), np.uint8)
+    film = Picture(frames[0], np.zeros((12, 4, 8, 8)), np.zeros((12, 4, 8, 8)), {"seed": 1}, frames)
+    monkeypatch.setattr(generate.Pipeline, "draw_series", lambda *_: iter([film]))
+    said = drawn("--out", "a.png").out.split()
+    assert said == [f"a-{i:02}.png" for i in range(1, 13)] == sorted(path.name for path in tmp_path.iterdir())
+    assert Image.open("a-12.png").getpixel((0, 0)) == (11, 11, 11)
+
+
 def test_without_out_no_picture_is_lost(drawn, tmp_path):
     before = picture(tmp_path / "image.png", (64, 64)).read_bytes()
     assert drawn("--init-image", "image.png").out == "image-1.png\n"
@@ -136,6 +163,14 @@ def test_without_out_no_picture_is_lost(drawn, tmp_path):
         (["--latents", "noise.npy", "--save-noise", "./noise.npy"], "--latents and --save-noise name the same file"),
         (["--save-noise", "image.png"], "--out and --save-noise name the same file"),
         (["--fit", "crop"], "--fit: there is no picture to begin from."),
+        (["--mask", "begin.png"], "--mask: there is no picture to begin from."),
+        (["--picture", "image=begin.png"], "--picture: 'image' is not a name for one more picture. Fix: use --init-im"),
+        (["--picture", "a=begin.png", "--picture", "a=b.png"], "'a' is not a name for one more picture. Fix: give it"),
+        (["--picture", "a=begin.png", "--out", "begin.png"], "--picture a and --out name the same file"),
+        (
+            ["--init-image", "begin.png", "--mask", "begin.png", "--refiner", "x"],
+            "--mask: the refiner draws all of the",
+        ),
         (["--count", "0"], "--count: pictures cannot be counted so (got 0, expected 1 to 10000). Fix: use 1."),
         (["--count", "10001"], "Fix: draw the rest with a higher --seed."),
         (["--count", "2", "--seed", str(2**64 - 1)], "seed: not a seed (got 18446744073709551616"),

@@ -29,15 +29,6 @@ MASK = np.zeros((32, 48), np.uint8)
 MASK[:, 13:] = 200
 
 
-def masked() -> dict[str, Any]:
-    """Stable Diffusion 1.x with a mask that may be given."""
-    whole = golden("sd1")
-    whole["pipeline"]["pictures"]["mask"] = {"prepare": "mask", "optional": True}
-    whole["pipeline"]["latents"]["mask"] = {"picture": "mask", "strength": 1.0}
-    whole["pipeline"]["outside"] = {"picture": "image", "mask": "mask"}
-    return whole
-
-
 def guessing() -> dict[str, Any]:
     """Two residuals of a ControlNet are zeros in the first pass, as in diffusers' guess mode."""
     whole = golden("controlnet")
@@ -49,7 +40,8 @@ def perhaps_a_picture() -> dict[str, Any]:
     """What was not made is zeros: latents of a picture, which the UNet reads beside its own."""
     whole = golden("sd1")
     whole["pipeline"]["denoise"][0]["roles"][0]["feed"]["other"] = {"value": "image_latents", "absent": "zeros"}
-    del whole["pipeline"]["latents"]["begin"], whole["pipeline"]["latents"]["strength"]
+    for key in ("begin", "strength", "mask"):
+        del whole["pipeline"]["latents"][key]
     return whole
 
 
@@ -68,8 +60,8 @@ FILM = {"pictures": {"image": IMAGE}, "numbers": {"frame_count": 3, "fps": 9}}
 WORDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "mask": (golden("inpaint"), {"image": IMAGE, "mask": MASK}, {"mask": 255 - MASK}),
     "below": (golden("inpaint"), {"image": IMAGE, "mask": MASK, "strength": 0.6}, {"strength": 1.0}),
-    "latents.mask": (masked(), {"image": IMAGE, "mask": MASK}, {"mask": None, "strength": 1.0}),
-    "latents.mask, not of all": (masked(), {"image": IMAGE, "mask": MASK, "strength": 0.5}, {"strength": 1.0}),
+    "latents.mask": (golden("sd1"), {"image": IMAGE, "mask": MASK}, {"mask": None, "strength": 1.0}),
+    "latents.mask, not of all": (golden("sd1"), {"image": IMAGE, "mask": MASK, "strength": 0.5}, {"strength": 1.0}),
     "edges": (golden("controlnet"), {"pictures": {"control": CONTROL}}, {"pictures": {"control": IMAGE[:16, :24]}}),
     "window": (
         golden("controlnet"),
@@ -139,7 +131,7 @@ def test_a_word_is_the_pages(tmp_path: Path, word: str, batches: tuple[int, ...]
     assert not np.array_equal(changed, latents)
 
 
-@pytest.mark.parametrize("whole", [golden("inpaint"), masked()], ids=["nine channels", "four channels"])
+@pytest.mark.parametrize("whole", [golden("inpaint"), golden("sd1")], ids=["nine channels", "four channels"])
 def test_outside_of_the_mask_the_picture_stays(tmp_path: Path, whole: dict[str, Any]) -> None:
     bundle = written(tmp_path / "bundle", whole)
     pipeline = Pipeline.of(bundle, Session(bundle, choose_device("cpu")))
