@@ -10,7 +10,10 @@ from PIL import Image
 from player.opencl_environment import environment
 
 from ondevice import cli
+from ondevice.bundle import open_bundle
+from ondevice.diffusion.pipeline import Pipeline
 from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
 
 pytestmark = pytest.mark.device
 PROMPT = "a red cat"
@@ -21,9 +24,11 @@ SAMPLERS = {"euler_a": 4}
 def pictures(tmp_path_factory):
     folder, chance = tmp_path_factory.mktemp("pictures"), np.random.default_rng(4)
     paths = {}
-    for name, shape in {"image": (16, 24, 3), "mask": (33, 50, 3)}.items():
+    for name, (height, width), side in (("image", (16, 24), 1), ("mask", (33, 50), 9), ("control", (40, 30), 5)):
         paths[name] = folder / f"{name}.png"
-        Image.fromarray(chance.integers(0, 256, shape, np.uint8)).save(paths[name])
+        squares = chance.integers(0, 256, (-(-height // side), -(-width // side), 3), np.uint8)
+        pixels = np.repeat(np.repeat(squares, side, 0), side, 1)[:height, :width]
+        Image.fromarray(pixels).save(paths[name])
     return paths
 
 
@@ -77,3 +82,87 @@ def test_the_same_file(tool, pictures, tmp_path, name, batches):
     assert cli.main(["generate", str(bundle), *flags, str(theirs)]) == 0
     assert ours.read_bytes() == theirs.read_bytes()
     assert np.asarray(Image.open(ours)).std() > 2
+
+
+def changed(name, change):
+    whole = golden(name)
+    change(whole["pipeline"])
+    return whole
+
+
+def masked(pipeline):
+    """A mask for a model that knows nothing of masks."""
+    pipeline["pictures"]["mask"] = {"prepare": "mask", "optional": True}
+    pipeline["latents"]["mask"] = {"picture": "mask", "strength": 1.0}
+    pipeline["outside"] = {"picture": "image", "mask": "mask"}
+
+
+def in_some_passes(pipeline):
+    """What the control network makes is there in one pass alone."""
+    pipeline["denoise"][0]["passes"][0]["zeros"] = ["residual_0", "residual_3"]
+
+
+def zeros_for_a_picture(pipeline):
+    pipeline["denoise"][0]["roles"][0]["feed"]["extra"] = {"value": "image_latents", "absent": "zeros"}
+
+
+FILM = {"frames": 5, "chunks": (1, 2)}
+PICTURED = {  # pipeline, pictures, numbers, what the bundle has
+    "inpainting": (golden("inpaint"), ("image", "mask"), {}, {}),
+    "inpainting a part of the way": (golden("inpaint"), ("image", "mask"), {"strength": 0.6}, {}),
+    "a mask": (changed("sd1", masked), ("image", "mask"), {}, {}),
+    "a mask a part of the way": (changed("sd1", masked), ("image", "mask"), {"strength": 0.6}, {}),
+    "edges": (golden("controlnet"), ("control",), {"control_end": 0.6}, {}),
+    "zeros in a pass": (changed("controlnet", in_some_passes), ("control",), {}, {}),
+    "zeros for what is absent": (changed("sd1", zeros_for_a_picture), (), {}, {}),
+    "frames": (golden("svd"), ("image",), {"frame_count": 5}, FILM),
+    "frames without guidance": (golden("svd"), ("image",), {"frame_count": 5, "max_guidance_scale": 1}, FILM),
+}
+
+
+@pytest.mark.parametrize("name", PICTURED)
+def test_the_same_pixels(tool, pictures, tmp_path, name):
+    whole, given, numbers, has = PICTURED[name]
+    path = write_pipeline(tmp_path / "bundle", copy.deepcopy(whole), samplers=SAMPLERS, **has)
+    texts = {"prompt": PROMPT, "negative_prompt": "a dog"} if whole["pipeline"]["texts"] else {"prompt": ""}
+    words = [word for name in given for word in ("--picture", f"{name}={pictures[name]}")]
+    words += [word for number in numbers.items() for word in ("--number", "{}={}".format(*number))]
+    words += ["--negative", "a dog"] if whole["pipeline"]["texts"] else []
+    words += ["--steps", "4", "--sampler", "euler_a", "--seed", "6", "--size", "24x16", "--out", tmp_path / "a.png"]
+    device = choose_device()
+    done = tool("od_player", "draw", path, texts["prompt"], *words, "--device", device.name, env=environment())
+    assert done.returncode == 0, done.stderr
+    bundle = open_bundle(path)
+    shown = {name: np.asarray(Image.open(pictures[name])) for name in given}
+    options = {"num_inference_steps": 4, "sampler": "euler_a", "seed": 6, "width": 24, "height": 16}
+    drawn = Pipeline.of(bundle, Session(bundle, device))(**texts, **options, pictures=shown, numbers=numbers)
+    files = [Image.open(line) for line in done.stdout.splitlines()]
+    assert len(files) == has.get("frames", 1)
+    assert np.array_equal([np.asarray(file) for file in files], np.stack(drawn.images))
+    assert np.asarray(files[0]).std() > 2
+
+
+def test_two_models_and_two_pictures(tool, tmp_path):
+    """The beginnings by one, the ends by another, of two seeds; the latents between them are Python's."""
+    base = write_pipeline(tmp_path / "base", golden("sd1"), samplers=SAMPLERS)
+    refiner = write_pipeline(tmp_path / "refiner", golden("sdxl_refiner"), samplers=SAMPLERS)
+    flags = [base, "a (red:1.2) cat", "--refiner", refiner, "--refiner-start", 0.6, "--steps", 4, "--count", 2]
+    flags = [
+        *map(str, flags),
+        "--sampler",
+        "euler_a",
+        "--number",
+        "aesthetic_score=7",
+        "--number",
+        "guidance_rescale=0.5",
+    ]
+    for name in ("player", "python"):
+        (tmp_path / name).mkdir()
+    out = ["--out", tmp_path / "player" / "a.png", "--device", choose_device().name]
+    done = tool("od_player", "draw", *flags, *out, env=environment())
+    assert done.returncode == 0, done.stderr
+    assert cli.main(["generate", *flags, "--out", str(tmp_path / "python" / "a.png")]) == 0
+    ours, theirs = (
+        [path.read_bytes() for path in sorted((tmp_path / name).iterdir())] for name in ("player", "python")
+    )
+    assert len(ours) == 2 and ours == theirs and ours[0] != ours[1]

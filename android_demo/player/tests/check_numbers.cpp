@@ -101,7 +101,7 @@ int replay() {
   const auto run = [&](od::u32 first, const float* picture) {
     od::Sampling sampling;
     size_t drawn = 0;
-    if (!sampling.begin(table, first, {start.begin(), start.size()}, picture, error)) return false;
+    if (!sampling.begin(table, first, {start.begin(), start.size()}, picture, false, error)) return false;
     for (od::u32 i = first; i < table.calls.count; ++i) {
       sampling.input(i, in.span());
       for (size_t k = 0; k < in.size(); ++k) out[k] = 0.5f * in[k];

@@ -11,8 +11,6 @@ namespace od {
 
 bool Run::after(Drawn& out, Error& error) {
   const size_t count = final_.size();
-  if (!out.latents.resize(count)) return Pool::no_memory(error, count * sizeof(float));
-  memcpy(out.latents.begin(), final_.begin(), count * sizeof(float));
   const double decoder_began = seconds();
   const Role& decoder = pipeline_.after[pipeline_.after.count - 1];
   char stage[80];

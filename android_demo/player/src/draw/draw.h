@@ -41,6 +41,13 @@ struct Request {
   bool bands = false;    // the decoder in bands where the bundle has it
   u32 band_rows = 0;     // 0: the lowest that the bundle has
   u64 memory_limit = 0;  // bytes; 0: no matter. Savings are taken until it is enough
+  // A schedule in two parts, by two models; 0: all of it. With an end nothing is decoded, and the latents are the sample
+  // as it stands; with a start, `latents` are such, and the run goes on from them.
+  double denoising_end = 0, denoising_start = 0;
+  struct {
+    Text name;
+    Span<const NamedNumber> numbers;
+  } refiner;             // of a run with an end, for the parameters: the model that goes on, and its numbers
   Text init_image;       // name of the file that a picture came from, for the parameters
 };
 
@@ -60,6 +67,8 @@ struct Drawn {
   List<u8> pixels;  // uint8 [frames, height, width, 3]
   u32 width = 0, height = 0, frames = 1;
   List<float> latents;  // the final ones
+  List<char> sampler;   // what it was drawn with
+  u32 steps = 0;
   // `parameters` and `ondevice`, the texts of the picture's file as the Python package writes them.
   List<char> parameters, ondevice;
   double seconds_to_first_step = 0, seconds_of_steps = 0, seconds_of_decoder = 0;

@@ -22,7 +22,8 @@ bool Run::denoise(Drawn& out, Error& error) {
   if (!find_clean(clean, error) || (is_masked() && !find_mask(mask, error))) return false;
   const float* image = begins() ? clean.begin() : nullptr;
   Sampling sampling;
-  if (!sampling.begin(table_, first_, {start_.begin(), count}, image, error)) return false;
+  if (!sampling.begin(table_, first_, {start_.begin(), count}, image, request_.denoising_start != 0, error))
+    return false;
   List<float> draw;
   if (!draw.resize(count)) return Pool::no_memory(error, count * sizeof(float));
   Kept& latents = values_.at(kLatents, kNone);
@@ -61,7 +62,7 @@ bool Run::denoise(Drawn& out, Error& error) {
     }
   }
   out.seconds_of_steps = seconds() - loop_began;
-  const Span<const float> result = sampling.result();
+  const Span<const float> result = sampling.sample(first_ + calls_);
   if (!final_.resize(count)) return Pool::no_memory(error, count * sizeof(float));
   memcpy(final_.begin(), result.data, count * sizeof(float));
   return true;

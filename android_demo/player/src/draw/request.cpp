@@ -43,6 +43,19 @@ bool Run::check_request(Error& error) {
     }
     pictures_[static_cast<size_t>(index)] = one.pixels;
   }
+  const struct {
+    const char* name;
+    double part;
+  } parts[] = {{"denoising_end", request_.denoising_end}, {"denoising_start", request_.denoising_start}};
+  for (const auto& one : parts) {
+    if (one.part == 0 || (one.part > 0 && one.part < 1)) continue;
+    return fail(error, Code::usage, one.name, "use 0.8, or leave it out",
+                "not a part of the schedule (got %g, expected above 0 and below 1).", one.part);
+  }
+  if (request_.denoising_start != 0 && request_.latents.empty()) {
+    return fail(error, Code::usage, "denoising_start", "give those that a run with denoising_end left",
+                "the schedule goes on from latents, and none were given.");
+  }
   const Seeds& seeds = request_.seeds;
   if (!(seeds.variation_strength >= 0 && seeds.variation_strength <= 1)) {
     return fail(error, Code::usage, "variation_strength", "use such as 0.1", "out of range (got %g, expected 0 to 1).",
@@ -59,7 +72,8 @@ bool Run::check_request(Error& error) {
     }
   }
   for (size_t i = 0; i < pictures; ++i) {
-    if (pipeline_.pictures[i].of[0] == kNone && !pictures_[i].data && !pipeline_.pictures[i].optional) {
+    const bool needed = pipeline_.pictures[i].of[0] == kNone && !pipeline_.pictures[i].optional;
+    if (needed && !pictures_[i].data && !(request_.denoising_start != 0 && is_begun_from(static_cast<i32>(i)))) {
       return fail(error, Code::usage, pipeline_.pictures[i].name, "give one",
                   "this model draws nothing without a picture.");
     }
@@ -75,6 +89,30 @@ bool Run::has_picture(i32 index) const {
   const Given& given = pipeline_.pictures[static_cast<size_t>(index)];
   if (given.of[0] == kNone) return pictures_[static_cast<size_t>(index)].data;
   return has_picture(given.of[0]) && (given.of[1] == kNone || has_picture(given.of[1]));
+}
+
+// Whether nothing but the beginning of a run needs a picture.
+bool Run::is_begun_from(i32 picture) const {
+  bool begins = false, other = false;
+  for (const Given& given : pipeline_.pictures) other = other || given.of[0] == picture || given.of[1] == picture;
+  const auto look = [&](const Role& role) {
+    bool reads = false, of_begin = false;
+    for (const Feed& feed : role.feeds) reads = reads || (feed.kind == Feed::Kind::picture && feed.index == picture);
+    for (const Step& step : pipeline_.before) {
+      if (step.kind != Step::Kind::sample || step.keep != pipeline_.latents.begin) continue;
+      for (const Keep& keep : role.keeps) of_begin = of_begin || keep.value == step.moments;
+    }
+    begins = begins || (reads && of_begin);
+    other = other || (reads && !of_begin);
+  };
+  for (const Step& step : pipeline_.before) {
+    if (step.kind == Step::Kind::run) look(step.role);
+  }
+  for (const Loop& loop : pipeline_.denoise) {
+    for (const Role& role : loop.roles) look(role);
+  }
+  for (const Role& role : pipeline_.after) look(role);
+  return begins && !other;
 }
 
 // The picture that another is made of; of a masked one, that with the pixels.
@@ -231,7 +269,9 @@ bool Run::choose_table(Error& error) {
       continue;
     }
     if (image && !first_call(table_, numbers_[pipeline_.latents.strength], first_, error)) return false;
-    calls_ = static_cast<u32>(table_.calls.count) - first_;
+    u32 end = 0;
+    if (!cut_schedule(table_, request_.denoising_start, request_.denoising_end, first_, end, error)) return false;
+    calls_ = end - first_;
     return true;
   }
 }
@@ -304,6 +344,13 @@ bool Run::describe_picture(Drawn& out, Error& error) {
     if (number == guidance || number == strength) continue;
     if (!numbers.push({one.name, one.value})) return Pool::no_memory(error, sizeof one);
   }
+  for (const NamedNumber& one : request_.refiner.numbers) {
+    bool known = one.name == "guidance_scale";
+    for (const PictureFacts::Number& other : numbers) known = known || other.name == one.name;
+    if (!known && !numbers.push({one.name, one.value})) return Pool::no_memory(error, sizeof one);
+  }
+  facts.refiner = request_.refiner.name;
+  facts.refiner_start = request_.denoising_end;
   facts.numbers = numbers.span();
   facts.model = bundle_.manifest().source;
   char version[64];

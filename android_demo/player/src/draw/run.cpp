@@ -52,7 +52,13 @@ bool Run::draw(Drawn& out, Error& error) {
   if (!denoise(out, error)) return false;
   numbers_.leave();
   release(1);
-  if (!after(out, error)) return false;
+  if (!out.sampler.resize(table_.sampler.size)) return Pool::no_memory(error, table_.sampler.size);
+  memcpy(out.sampler.begin(), table_.sampler.data, table_.sampler.size);
+  out.steps = table_.steps;
+  out.pixels.clear();
+  if (!out.latents.resize(final_.size())) return Pool::no_memory(error, final_.size() * sizeof(float));
+  memcpy(out.latents.begin(), final_.begin(), final_.size() * sizeof(float));
+  if (request_.denoising_end == 0 && !after(out, error)) return false;
   release(2);
   return describe_picture(out, error);
 }

@@ -39,6 +39,7 @@ class Run {
   // request.cpp
   bool check_request(Error& error);
   bool has_picture(i32 index) const;
+  bool is_begun_from(i32 picture) const;
   i32 source_of(i32 index) const;
   bool find_made(Error& error);
   void will_make(const Role& role);

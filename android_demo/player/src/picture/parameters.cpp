@@ -206,6 +206,8 @@ bool describe(const PictureFacts& facts, const Json& config, List<char>& out) {
   if (!facts.emphasis.size && letters) writer.field("Emphasis", "None");
   if (facts.emphasis.size && facts.emphasis != "mean") writer.field("Emphasis", facts.emphasis);
   writer.field("Init image", facts.init_image);
+  writer.field("Refiner", facts.refiner);
+  if (facts.refiner_start != 0) writer.number("Refiner switch at", facts.refiner_start);
   writer.field("Version", facts.version);
   writer.ok = writer.ok && out.push(0);
   if (writer.ok) out.pop();
@@ -251,6 +253,8 @@ bool to_json(const PictureFacts& facts, List<char>& out) {
   add({"height", Kind::whole, {}, facts.height, 0});
   if (facts.has_strength) add({"strength", Kind::real, {}, 0, facts.strength});
   for (const PictureFacts::Number& one : facts.numbers) add({one.name, Kind::real, {}, 0, one.value});
+  if (facts.refiner.size) add({"refiner", Kind::text, facts.refiner, 0, 0});
+  if (facts.refiner_start != 0) add({"refiner_start", Kind::real, {}, 0, facts.refiner_start});
   if (facts.model.size) add({"model", Kind::text, facts.model, 0, 0});
   if (facts.version.size) add({"version", Kind::text, facts.version, 0, 0});
   if (facts.init_image.size) add({"init_image", Kind::text, facts.init_image, 0, 0});

@@ -22,7 +22,9 @@ struct PictureFacts {
   };
   Span<const Number> numbers;       // others that were given
   Text model, version, init_image;  // empty: not known
-  Text emphasis, long_texts;        // where they are not what all ways of reading have
+  Text refiner;                     // the model that drew the end of the schedule, and from where on
+  double refiner_start = 0;
+  Text emphasis, long_texts;  // where they are not what all ways of reading have
 };
 
 // In the words of AUTOMATIC1111's WebUI (ondevice/diffusion/parameters.py): prompt, negative prompt and a line of

@@ -1,5 +1,6 @@
 #include "picture/sampler.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "bundle/checker.h"
@@ -169,7 +170,29 @@ bool first_call(const SamplerTable& table, double strength, u32& call, Error& er
   return true;
 }
 
-bool Sampling::begin(const SamplerTable& table, u32 first, Span<const float> noise, const float* image, Error& error) {
+bool cut_schedule(const SamplerTable& table, double part_start, double part_end, u32& first, u32& end, Error& error) {
+  const auto count = static_cast<u32>(table.calls.count);
+  const auto from = [&](double part) {  // calls with a timestep from the cutoff on
+    const double steps = table.train_steps, cutoff = rint(steps - part * steps);
+    u32 calls = 0;
+    for (const Call& call : table.calls) calls += call.timestep >= cutoff;
+    return calls;
+  };
+  end = count;
+  if (part_start == 0 && part_end == 0) return true;
+  if (!table.train_steps || (part_start != 0 && table.begins.empty())) {
+    return fail(error, Code::usage, "sampler", "choose a sampler whose table has `begins`, such as euler",
+                "%.*s at %u steps cannot be cut in two.", OD_TEXT(table.sampler), table.steps);
+  }
+  if (part_end != 0) end = from(part_end);
+  if (part_start != 0) first = from(part_start);
+  return first < end ||
+         fail(error, Code::usage, part_start != 0 ? "denoising_start" : "denoising_end",
+              "use more steps, or parts that are further apart", "there is no timestep in this part of the schedule.");
+}
+
+bool Sampling::begin(const SamplerTable& table, u32 first, Span<const float> noise, const float* image, bool as_it_is,
+                     Error& error) {
   table_ = &table;
   count_ = noise.count;
   slots_.clear();
@@ -179,7 +202,7 @@ bool Sampling::begin(const SamplerTable& table, u32 first, Span<const float> noi
   }
   const bool table_begins = image && first < table.begins.count;
   const float of_image = table_begins ? table.begins[first].image : table.start_image;
-  const float of_noise = table_begins ? table.begins[first].noise : table.start_noise;
+  const float of_noise = as_it_is ? 1.0f : table_begins ? table.begins[first].noise : table.start_noise;
   for (size_t i = 0; i < count_; ++i) {
     const float start = of_noise * noise[i];
     slots_[i] = image ? of_image * image[i] + start : start;

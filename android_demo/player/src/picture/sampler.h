@@ -43,11 +43,17 @@ bool parse_sampler(const Json& value, Text where, Pool& pool, SamplerTable& out,
 // The first call that is made where a run begins from a picture. Code::usage where the table cannot.
 bool first_call(const SamplerTable& table, double strength, u32& call, Error& error);
 
+// The calls of a part of the schedule (docs/samplers.md, "A schedule in two parts"), parts 0 for none: `first` on, as
+// it stands or from where the part starts, to before `end`. Code::usage where there are none, or the table cannot.
+bool cut_schedule(const SamplerTable& table, double part_start, double part_end, u32& first, u32& end, Error& error);
+
 // The slots of a run, `count` floats each.
 class Sampling {
  public:
   // `image` null: from noise alone. `first`: the call that is made first.
-  bool begin(const SamplerTable& table, u32 first, Span<const float> noise, const float* image, Error& error);
+  // `as_it_is`: the noise is what another run left.
+  bool begin(const SamplerTable& table, u32 first, Span<const float> noise, const float* image, bool as_it_is,
+             Error& error);
   // What the network gets in a call: input_scale * slot.
   void input(u32 call, Span<float> out) const;
   // Take the network's output and, where the call draws, the draw.

@@ -6,13 +6,11 @@
 
 #include "base/os.h"
 #include "picture/png.h"
+#include "tool/draw_flags.h"
 #include "tool/verbs.h"
 
 namespace od {
 namespace {
-
-constexpr u64 kMostPixels = u64(1) << 28;  // of a picture that is read
-constexpr i64 kMostPictures = 10000;
 
 struct Watcher {
   bool terminal;
@@ -40,80 +38,6 @@ void write_preview(void* user, u32 done, Pixels pixels) {
   *watcher.error = {};
 }
 
-// Pictures by name, and the pixels of their files.
-class PictureFiles {
- public:
-  ~PictureFiles() {
-    for (List<u8>* one : pixels_) destroy(one);
-  }
-
-  bool add(Text name, const char* path, Error& error) {
-    Mapping file;
-    if (kind_of(path) != FileKind::file) {
-      return fail(error, Code::usage, path, "give a PNG file", "there is no such file.");
-    }
-    auto* pixels = construct<List<u8>>();
-    if (!pixels || !pixels_.push(pixels)) {
-      destroy(pixels);
-      return Pool::no_memory(error, sizeof(List<u8>));
-    }
-    GivenPicture given = {name, {}};
-    if (!file.open(path, error)) return false;
-    if (!decode_png(file.bytes(), path, kMostPixels, *pixels, given.pixels.width, given.pixels.height, error)) {
-      return false;
-    }
-    given.pixels.data = pixels->begin();
-    return pictures_.push(given) || Pool::no_memory(error, sizeof given);
-  }
-
-  // Those of --init-image, --mask and --picture.
-  bool read(const Arguments& arguments, Error& error) {
-    const char* const named[][2] = {{"--init-image", "image"}, {"--mask", "mask"}};
-    for (const auto& one : named) {
-      const char* path = arguments.value(one[0]);
-      if (path && !add(one[1], path, error)) return false;
-    }
-    List<const char*> list;
-    for (const char* text : arguments.values("--picture", list)) {
-      const char* equals = strchr(text, '=');
-      if (!equals || equals == text || !equals[1]) {
-        return fail(error, Code::usage, "--picture", "use such as control=pose.png",
-                    "is \"%.60s\" (expected NAME=FILE.png).", text);
-      }
-      if (!add({text, static_cast<size_t>(equals - text)}, equals + 1, error)) return false;
-    }
-    return true;
-  }
-
-  Span<const GivenPicture> pictures() const { return {pictures_.begin(), pictures_.size()}; }
-
- private:
-  List<List<u8>*> pixels_;
-  List<GivenPicture> pictures_;
-};
-
-bool read_numbers(const Arguments& arguments, List<NamedNumber>& out, Error& error) {
-  const char* const named[][2] = {{"--guidance", "guidance_scale"}, {"--strength", "strength"}};
-  for (const auto& one : named) {
-    double value;
-    bool given;
-    if (!arguments.number(one[0], value, given, error)) return false;
-    if (given && !out.push({one[1], value})) return Pool::no_memory(error, sizeof value);
-  }
-  List<const char*> list;
-  for (const char* text : arguments.values("--number", list)) {
-    const char* equals = strchr(text, '=');
-    char* end = nullptr;
-    const double value = equals ? strtod(equals + 1, &end) : 0;
-    if (!equals || end == equals + 1 || *end) {
-      return fail(error, Code::usage, "--number", "use such as crop_top=0", "is \"%.60s\" (expected NAME=VALUE).",
-                  text);
-    }
-    if (!out.push({{text, static_cast<size_t>(equals - text)}, value})) return Pool::no_memory(error, sizeof value);
-  }
-  return true;
-}
-
 // The first of image.png, image-1.png... that is free, where no name is given.
 void free_name(char* out, size_t room) {
   snprintf(out, room, "image.png");
@@ -124,42 +48,6 @@ void free_name(char* out, size_t room) {
 void numbered_name(const char* out, u32 number, char* name, size_t room) {
   const Text whole(out);
   snprintf(name, room, "%.*s-%u.png", static_cast<int>(whole.size - 4), out, number);
-}
-
-// The number of a word among some.
-template <class T, size_t N>
-bool choose(const Arguments& arguments, const char* flag, const char* const (&words)[N], T& out, Error& error) {
-  const char* given = arguments.value(flag);
-  if (!given) return true;
-  char known[100] = "";
-  for (size_t i = 0; i < N; ++i) {
-    if (strcmp(given, words[i]) == 0) return out = static_cast<T>(i), true;
-    const size_t used = strlen(known);
-    snprintf(known + used, sizeof known - used, "%s%s", used ? ", " : "", words[i]);
-  }
-  return fail(error, Code::usage, flag, "use one of these", "is \"%.60s\" (expected %s).", given, known);
-}
-
-bool read_seeds(const Arguments& arguments, Seeds& out, i64& count, Error& error) {
-  bool given = false;
-  if (!choose(arguments, "--seed-mode", kSeedModes, out.mode, error) ||
-      !arguments.whole("--seed", INT64_MIN, INT64_MAX, 0, out.seed, error) ||
-      !arguments.whole("--variation-seed", INT64_MIN, INT64_MAX, 0, out.variation_seed, error) ||
-      !arguments.number("--variation-strength", out.variation_strength, given, error) ||
-      !arguments.whole("--noise-seed-delta", INT64_MIN / 2, INT64_MAX / 2, 0, out.delta, error) ||
-      !arguments.whole("--count", 1, kMostPictures, 1, count, error)) {
-    return false;
-  }
-  if (!given) out.variation_strength = 0;
-  if (arguments.has("--variation-seed") != (out.variation_strength != 0)) {
-    return fail(error, Code::usage, "variation_seed", "give a seed and a strength above 0, or neither",
-                "these two go together (got variation_seed %s, variation_strength %g).",
-                arguments.has("--variation-seed") ? arguments.value("--variation-seed") : "None",
-                out.variation_strength);
-  }
-  i64& last = arguments.has("--variation-seed") ? out.variation_seed : out.seed;
-  return last <= INT64_MAX - count ||
-         fail(error, Code::usage, "--count", "draw the rest with another seed", "the last picture's seed is none.");
 }
 
 void print_result(const Arguments& arguments, const Drawn& drawn, const Session& session, const char* path) {
@@ -200,14 +88,139 @@ bool write_pictures(const Arguments& arguments, const Drawn& drawn, u32 number, 
   return true;
 }
 
+// Pictures of seeds that follow each other.
+struct Series {
+  const Arguments& arguments;
+  const Watch& watch;
+  bool terminal;
+  u32 count;
+
+  static void next_seed(Request& request) {
+    ++(request.seeds.variation_strength != 0 ? request.seeds.variation_seed : request.seeds.seed);
+  }
+
+  bool open(Player& player, const char* bundle, Error& error) const {
+    if (!open_player(arguments, bundle, player, error)) return false;
+    player.session().check = arguments.has("--check");
+    return true;
+  }
+
+  bool one(Player& player, const Request& request, Drawn& out, Error& error) const {
+    const bool done = player.draw(request, watch, out, error);
+    if (terminal) fprintf(stderr, "\r\033[K");
+    return done;
+  }
+
+  bool write(const Drawn& drawn, u32 number, Player& player, Error& error) const {
+    return write_pictures(arguments, drawn, count == 1 ? 0 : number, player.session(), error);
+  }
+
+  bool draw(Request request, Error& error) const {
+    Player player;
+    if (!open(player, arguments.word(0), error)) return false;
+    for (u32 number = 1; number <= count; ++number, next_seed(request)) {
+      Drawn drawn;
+      if (!one(player, request, drawn, error) || !write(drawn, number, player, error)) return false;
+    }
+    return true;
+  }
+
+  // The beginnings of all by one model, then their ends by another: the two are never in memory together.
+  bool draw_in_two(Request request, double start, Error& error) const {
+    List<Drawn*> begun;
+    struct Owner {
+      List<Drawn*>& all;
+      ~Owner() {
+        for (Drawn* drawn : all) destroy(drawn);
+      }
+    } const owner = {begun};
+    List<NamedNumber> ours, theirs;
+    List<char> source;
+    const char* const refiner = arguments.value("--refiner");
+    if (!read_refiner_of(refiner, request.numbers, theirs, source, error)) return false;
+    {
+      Player player;
+      if (!open(player, arguments.word(0), error)) return false;
+      const Pipeline& pipeline = player.bundle().manifest().pipeline;
+      for (const NamedNumber& number : request.numbers) {
+        bool also = false;
+        for (const NamedNumber& other : theirs) also = also || other.name == number.name;
+        if ((pipeline.number(number.name) != kNone || !also) && !ours.push(number)) {
+          return Pool::no_memory(error, sizeof number);
+        }
+      }
+      Request first = request;
+      first.numbers = ours.span();
+      first.denoising_end = start;
+      first.refiner = {{source.begin(), source.size()}, theirs.span()};
+      for (u32 number = 1; number <= count; ++number, next_seed(first)) {
+        auto* drawn = construct<Drawn>();
+        if (!drawn || !begun.push(drawn)) {
+          destroy(drawn);
+          return Pool::no_memory(error, sizeof(Drawn));
+        }
+        if (!one(player, first, *drawn, error)) return false;
+      }
+      on_interrupt(nullptr);
+    }
+    Player player;
+    if (!open(player, refiner, error)) return false;
+    Request last = request;
+    last.pictures = {};
+    last.numbers = theirs.span();
+    last.denoising_start = start;
+    last.seeds.variation_strength = 0;
+    for (u32 number = 1; number <= count; ++number) {
+      const Drawn& first = *begun[number - 1];
+      Drawn drawn;
+      last.latents = first.latents.span();
+      last.sampler = first.sampler.span().count ? Text(first.sampler.begin(), first.sampler.size()) : Text();
+      last.steps = first.steps;
+      last.width = first.width;
+      last.height = first.height;
+      if (!one(player, last, drawn, error)) return false;
+      if (!copy(first.parameters, drawn.parameters) || !copy(first.ondevice, drawn.ondevice)) {
+        return Pool::no_memory(error, first.parameters.size());
+      }
+      if (!write(drawn, number, player, error)) return false;
+      if (request.seeds.variation_strength == 0) ++last.seeds.seed;
+    }
+    return true;
+  }
+
+  static bool copy(const List<char>& from, List<char>& to) {
+    if (!to.resize(from.size() + 1)) return false;
+    memcpy(to.begin(), from.begin(), from.size());
+    to[from.size()] = 0;
+    to.pop();
+    return true;
+  }
+
+  // Of the numbers those that a bundle has, but for the strength; and what it was made of.
+  static bool read_refiner_of(const char* path, Span<const NamedNumber> numbers, List<NamedNumber>& theirs,
+                              List<char>& source, Error& error) {
+    Bundle bundle;
+    if (!bundle.open(path, error)) return false;
+    const Manifest& manifest = bundle.manifest();
+    for (const char letter : Span<const char>{manifest.source.data, manifest.source.size}) {
+      if (!source.push(letter)) return Pool::no_memory(error, manifest.source.size);
+    }
+    for (const NamedNumber& number : numbers) {
+      const i32 index = manifest.draws ? manifest.pipeline.number(number.name) : kNone;
+      if (index == kNone || index == manifest.pipeline.latents.strength) continue;
+      if (!theirs.push(number)) return Pool::no_memory(error, sizeof number);
+    }
+    return true;
+  }
+};
+
 bool draw(const Arguments& arguments, Error& error) {
   Request request;
-  request.emphasis = Emphasis::mean;
-  request.long_texts = Long::fit;
   List<GivenText> texts;
   List<NamedNumber> numbers;
   PictureFiles pictures;
   i64 steps, preview_every, count, rows;
+  double refiner_start;
   const char* const out = arguments.value("--out");
   if (out && !Text(out).ends_with(".png")) {
     return fail(error, Code::usage, "--out", "end it with .png", "od_player writes PNG (got %.200s).", out);
@@ -216,8 +229,7 @@ bool draw(const Arguments& arguments, Error& error) {
   if (const char* negative = arguments.value("--negative")) ready = ready && texts.push({"negative_prompt", negative});
   if (!ready) return Pool::no_memory(error, sizeof(GivenText));
   if (!arguments.whole("--steps", 1, 20000, 0, steps, error) || !read_seeds(arguments, request.seeds, count, error) ||
-      !choose(arguments, "--emphasis", kEmphases, request.emphasis, error) ||
-      !choose(arguments, "--long", kLengths, request.long_texts, error) ||
+      !read_texts(arguments, request, error) || !read_refiner(arguments, refiner_start, error) ||
       !arguments.whole("--preview-every", 1, 20000, 1, preview_every, error) ||
       !arguments.whole("--tile-vae", 0, 65536, -1, rows, error) ||
       !arguments.size("--size", request.width, request.height, error) ||
@@ -247,17 +259,8 @@ bool draw(const Arguments& arguments, Error& error) {
   if (watcher.folder && !make_folders(watcher.folder)) {
     return fail(error, Code::output, watcher.folder, "choose another folder", "cannot be made.");
   }
-  Player player;
-  if (!open_player(arguments, player, error)) return false;
-  player.session().check = arguments.has("--check");
-  for (u32 number = 1; number <= count; ++number) {
-    Drawn drawn;
-    const bool done = player.draw(request, watch, drawn, error);
-    if (watcher.terminal) fprintf(stderr, "\r\033[K");
-    if (!done || !write_pictures(arguments, drawn, count == 1 ? 0 : number, player.session(), error)) return false;
-    ++(request.seeds.variation_strength != 0 ? request.seeds.variation_seed : request.seeds.seed);
-  }
-  return true;
+  const Series series = {arguments, watch, watcher.terminal, static_cast<u32>(count)};
+  return refiner_start == 0 ? series.draw(request, error) : series.draw_in_two(request, refiner_start, error);
 }
 
 const char* const kWords[] = {"BUNDLE", "PROMPT"};
@@ -280,6 +283,8 @@ const Flag kFlags[] = {OD_DEVICE_FLAGS,
                        {"--emphasis", true},
                        {"--long", true},
                        {"--picture", true, true},
+                       {"--refiner", true},
+                       {"--refiner-start", true},
                        {"--low-memory", false},
                        {"--max-memory", true},
                        {"--tile-vae", true},
@@ -299,7 +304,7 @@ const Verb kDraw = {
     "torch|cuda|a1111]\n"
     "      [--variation-seed N --variation-strength F] [--noise-seed-delta N] [--size WxH] [--init-image FILE.png "
     "--strength S] [--mask FILE.png]\n"
-    "      [--picture NAME=FILE.png] [--low-memory | --max-memory SIZE]\n"
+    "      [--picture NAME=FILE.png] [--refiner BUNDLE [--refiner-start F]] [--low-memory | --max-memory SIZE]\n"
     "      [--tile-vae ROWS (0: the lowest)] [--preview DIR [--preview-every N]] [--check] [--out FILE.png] "
     "[--json]",
     {kWords, 2},

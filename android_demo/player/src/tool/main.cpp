@@ -41,8 +41,12 @@ int print_help(FILE* to) {
 void on_interrupt(Player* player) { interrupted = player; }
 
 bool open_player(const Arguments& arguments, Player& player, Error& error) {
+  return open_player(arguments, arguments.word(0), player, error);
+}
+
+bool open_player(const Arguments& arguments, const char* bundle, Player& player, Error& error) {
   PlayerOptions options;
-  options.bundle = arguments.word(0);
+  options.bundle = bundle;
   options.device = arguments.value("--device");
   options.cache = arguments.value("--cache");
   options.plans = arguments.value("--plans");

@@ -20,6 +20,7 @@ extern const Verb kDraw, kRun, kBench, kVerify, kDevices, kShow, kDoctor;
 
 // The player of `word` 0 by --device, --cache, --plans and --avoid; Ctrl-C ends what it draws.
 bool open_player(const Arguments& arguments, Player& player, Error& error);
+bool open_player(const Arguments& arguments, const char* bundle, Player& player, Error& error);
 // What Ctrl-C ends, besides the process; null: nothing.
 void on_interrupt(Player* player);
 

@@ -1,0 +1,32 @@
+// What the flags of `draw` ask for.
+#pragma once
+
+#include "draw/draw.h"
+#include "tool/flags.h"
+
+namespace od {
+
+// Pictures by name, and the pixels of their files.
+class PictureFiles {
+ public:
+  ~PictureFiles();
+  // Those of --init-image, --mask and --picture.
+  bool read(const Arguments& arguments, Error& error);
+  Span<const GivenPicture> pictures() const { return {pictures_.begin(), pictures_.size()}; }
+
+ private:
+  bool add(Text name, const char* path, Error& error);
+  List<List<u8>*> pixels_;
+  List<GivenPicture> pictures_;
+};
+
+// --guidance, --strength and --number.
+bool read_numbers(const Arguments& arguments, List<NamedNumber>& out, Error& error);
+// --seed and its kin, and --count.
+bool read_seeds(const Arguments& arguments, Seeds& out, i64& count, Error& error);
+// --emphasis and --long.
+bool read_texts(const Arguments& arguments, Request& out, Error& error);
+// --refiner-start; 0 where there is no --refiner.
+bool read_refiner(const Arguments& arguments, double& start, Error& error);
+
+}  // namespace od
