@@ -49,7 +49,7 @@ TINY |= {
 
 SMALL = {
     "sdxs": {
-        "text_encoder": TINY_TEXT,
+        "text_encoder": TINY_TEXT | {"max_position_embeddings": 248},
         "unet": TINY_UNET | {"mid_block_type": None, "layers_per_block": [2, 1], "only_cross_attention": [True, False]},
         "vae": TINY_VAE,
     },
@@ -64,7 +64,8 @@ SMALL = {
         }
     },
 }
-"""The same of UNets with other blocks: none in the middle, or one that does not attend; numbers per level and block."""
+"""The same of UNets with other blocks: none in the middle, or one that does not attend; numbers per level and block;
+and a text encoder of longer texts."""
 
 
 def convert_as(title):

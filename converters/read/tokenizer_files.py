@@ -8,7 +8,6 @@ from typing import Any
 
 from ondevice.errors import CheckpointError
 from ondevice.vocabulary.files import EITHER
-from ondevice.vocabulary.settings import LENGTH
 from ondevice.vocabulary.vocabulary import read_vocabulary
 
 
@@ -26,15 +25,20 @@ def read_tokenizer(folder: Path) -> dict[str, bytes]:
 
 def check_vocabulary(tokenizer: Mapping[str, bytes], config: Mapping[str, Any], where: str) -> None:
     """Raise CheckpointError unless `generate` can read these files, ids have rows in the text encoder's table,
-    and texts our length.
+    and texts the length that the text encoder takes.
 
     A gather would clamp an id past the end, and the picture would be of another prompt.
     """
-    size = read_vocabulary(tokenizer).size
-    if size > config["vocab_size"]:
+    read = read_vocabulary(tokenizer)
+    if read.size > config["vocab_size"]:
         raise CheckpointError(
-            f"it has the id {size - 1}, and the text encoder {config['vocab_size']} rows.", where=where, fix=EITHER
+            f"it has the id {read.size - 1}, and the text encoder {config['vocab_size']} rows.", where=where, fix=EITHER
         )
-    if config["max_position_embeddings"] != LENGTH:
-        what = f"the text encoder takes {config['max_position_embeddings']} tokens (expected {LENGTH})."
-        raise CheckpointError(what, where=where, fix=f"use a model whose texts have {LENGTH} tokens")
+    taken = config["max_position_embeddings"]
+    if read.length not in (None, taken):
+        raise CheckpointError(
+            f"its texts have {read.length} tokens, and the text encoder takes {taken}.",
+            where=where,
+            fix=f'write "model_max_length": {taken} into its tokenizer_config.json, or use the tokenizer that the text '
+            "encoder came with",
+        )

@@ -17,6 +17,8 @@ from ondevice.converters.families import family_of
 from ondevice.diffusion.samplers import make_table
 from ondevice.diffusion.samplers.pipeline import Chosen
 from ondevice.errors import UsageError
+from ondevice.vocabulary.files import CONFIG
+from ondevice.vocabulary.settings import LENGTH, without_length
 
 USUAL_SAMPLERS = ("euler", "euler_a", "dpmpp_2m", "ddim", "unipc")
 USUAL_STEPS = (1, 2, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
@@ -76,7 +78,12 @@ def tokenizers(checkpoint: Checkpoint) -> dict[str, TokenizerFiles]:
     """The tokenizers of a checkpoint by the names of their folders, which its pipeline calls them."""
     parts = family_of(checkpoint.family).tokenizers
     lengths = {name: checkpoint.components[part].config["max_position_embeddings"] for name, part in parts.items()}
-    return {name: TokenizerFiles(files, lengths[name]) for name, files in checkpoint.tokenizers.items()}
+    found = {}
+    for name, files in checkpoint.tokenizers.items():
+        if lengths[name] != LENGTH and CONFIG in files:  # players read what the bundle says, beside a config of CLIP's
+            files = files | {CONFIG: without_length(files[CONFIG])}
+        found[name] = TokenizerFiles(files, lengths[name])
+    return found
 
 
 def tables(chosen: Chosen) -> dict[str, Mapping[str, Any]]:

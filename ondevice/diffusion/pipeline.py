@@ -243,7 +243,7 @@ def _tokenizers(bundle: Bundle) -> dict[str, Pieces]:
     for name, entry in bundle.manifest.tokenizers.items():
         files = bundle.tokenizer_files(name)
         if entry.kind == "bpe":
-            found[name] = Tokenizer.from_files(files)
+            found[name] = Tokenizer.from_files(files, entry.length)
         elif UNIGRAM in files:
             found[name] = UnigramTokenizer.from_files(files, entry.length)
         else:

@@ -28,7 +28,7 @@ class Tokenizer:
     `comma` that of a comma, if it has one; `length` is how many ids a text encoder takes.
     """
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, length: int | None = None) -> None:
         self._backend = vocabulary.backend
         self._added = self._backend.get_added_tokens_decoder()
         ids = [
@@ -38,16 +38,16 @@ class Tokenizer:
         self.bos, self.eos, self.pad = ids
         self.size = vocabulary.size
         self.comma: int | None = self._backend.token_to_id(",</w>")  # one that ends a word, as most do
-        self.length = LENGTH
+        self.length = length or vocabulary.length or LENGTH
 
     @classmethod
-    def from_files(cls, source: str | Path | Mapping[str, bytes]) -> Tokenizer:
+    def from_files(cls, source: str | Path | Mapping[str, bytes], length: int | None = None) -> Tokenizer:
         """Reads a tokenizer as transformers 4 or 5 saves it, or as a bundle holds it.
 
-        `source` is a folder, or the files' bytes by name. Raises CheckpointError for anything a tokenizer
-        cannot be made of.
+        `source` is a folder, or the files' bytes by name; `length` is what the files say, or CLIP's, where it is None.
+        Raises CheckpointError for anything a tokenizer cannot be made of.
         """
-        return cls(read_vocabulary(source))
+        return cls(read_vocabulary(source), length)
 
     def encode(self, text: str) -> list[int]:
         """All ids of `text`, start and end included, however long."""

@@ -3,6 +3,7 @@ Each is refused by name: none may silently change a picture."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,9 @@ from ondevice.errors import CheckpointError
 from ondevice.vocabulary.files import CONFIG, WHOLE, Files, shown
 
 LENGTH = 77
-"""Ids that the text encoder takes at once, start and end included."""
+"""Ids that CLIP's text encoder takes at once, start and end included; those of others may take up to LONGEST."""
+LONGEST = 1024
+_LENGTHS = ("model_max_length", "max_len")
 
 WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 SPACES = r"\s+"
@@ -59,10 +62,7 @@ def check_settings(files: Files, config: Mapping[str, Any], roles: Mapping[str, 
         _check_value(config.get(name), (None, "right"), name, where)
     _check_value(config.get("split_special_tokens"), (None, False), "split_special_tokens", where)
     _check_value(config.get("fast_tokenizer_files"), (None, [], [WHOLE]), "fast_tokenizer_files", where)
-    for name in ("model_max_length", "max_len"):
-        length = config.get(name)
-        if length is not None and not (type(length) in (int, float) and (length == LENGTH or length > _UNBOUNDED)):
-            raise CheckpointError(f"{name} is {shown(length)} (expected {LENGTH}).", where=where, fix=_FIX)
+    length_of(config, where)
     whole, where = files.json(WHOLE), files.place(WHOLE)
     _check_value(_inner(whole.get("normalizer"), "normalizers"), (None, _NORMALIZER), "the normalizer", where)
     _check_value(_pre_tokenizer(whole.get("pre_tokenizer")), (None, *_SPLITS), "the pre_tokenizer", where)
@@ -77,6 +77,28 @@ def check_settings(files: Files, config: Mapping[str, Any], roles: Mapping[str, 
         _check_value(
             part.get("direction") if isinstance(part, dict) else part, (None, "Right"), f"the {name}'s direction", where
         )
+
+
+def length_of(config: Mapping[str, Any], where: str) -> int | None:
+    """How many ids a text has by a tokenizer_config.json; None where it does not say.
+
+    Raises CheckpointError for what is no length.
+    """
+    for name in _LENGTHS:
+        length = config.get(name)
+        if length is None or (type(length) in (int, float) and length > _UNBOUNDED):
+            continue
+        if type(length) not in (int, float) or not 3 <= length <= LONGEST or length != int(length):
+            what = f"{name} is {shown(length)} (expected a whole number from 3 to {LONGEST})."
+            raise CheckpointError(what, where=where, fix=_FIX)
+        return int(length)
+    return None
+
+
+def without_length(config: bytes) -> bytes:
+    """A tokenizer_config.json that does not say how many ids a text has: a bundle says it beside the files."""
+    kept = {key: value for key, value in json.loads(config).items() if key not in _LENGTHS}
+    return (json.dumps(kept, ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def check_model(model: Mapping[str, Any], where: str) -> None:

@@ -15,7 +15,7 @@ from tokenizers.models import BPE
 from ondevice.errors import CheckpointError
 from ondevice.vocabulary.added_tokens import DECODER, FLAGS, AddedTokens, read_added_tokens
 from ondevice.vocabulary.files import ADDED, CHECK, CONFIG, EITHER, MAP, MERGES, VOCAB, WHOLE, Files, shown
-from ondevice.vocabulary.settings import LENGTH, SPACES, SUFFIX, WORDS, check_model, check_settings
+from ondevice.vocabulary.settings import LENGTH, SPACES, SUFFIX, WORDS, check_model, check_settings, length_of
 
 _MAX_TOKENS = 1 << 20
 _VERSION = "#version: 0.2"
@@ -32,6 +32,7 @@ class Vocabulary:
     vocab: Mapping[str, int]
     merges: list[tuple[str, str]]
     size: int  # one more than the highest id
+    length: int | None  # ids of a text, where its files say it
     source: Files
 
     def files(self, more: Iterable[str] = ()) -> dict[str, bytes]:
@@ -64,7 +65,8 @@ class Vocabulary:
             str(index): {"content": t.content, **{flag: getattr(t, flag) for flag in FLAGS}}
             for index, t in sorted(added.items())
         } | {str(index): token for index, token in new.items()}
-        config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, **self.roles, DECODER: decoder}
+        length = {"model_max_length": self.length or LENGTH}
+        config = {"tokenizer_class": "CLIPTokenizer", **length, **self.roles, DECODER: decoder}
         files[CONFIG] = (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode()
         return {name: data for name, data in files.items() if name != MAP}
 
@@ -98,7 +100,7 @@ def read_vocabulary(source: str | Path | Mapping[str, bytes]) -> Vocabulary:
     backend.add_tokens(added.tokens)
     _check_ids(backend, added, vocab, files)
     size = max(*vocab.values(), *backend.get_added_tokens_decoder()) + 1
-    return Vocabulary(backend, added.roles, vocab, merges, size, files)
+    return Vocabulary(backend, added.roles, vocab, merges, size, length_of(config, files.place(CONFIG)), files)
 
 
 def with_tokens(vocabulary: Vocabulary, names: Sequence[str]) -> tuple[Vocabulary, int]:

@@ -160,11 +160,15 @@ def test_the_hub_gives_every_file_that_a_tokenizer_may_be_in():
     "config, what",
     [
         ({"vocab_size": 49407, "max_position_embeddings": 77}, "it has the id 49407, and the text encoder 49407 rows"),
-        ({"vocab_size": 49408, "max_position_embeddings": 64}, "the text encoder takes 64 tokens"),
+        (
+            {"vocab_size": 49408, "max_position_embeddings": 64},
+            'its texts have 77 tokens, and the text encoder takes 64. Fix: write "model_max_length": 64 into',
+        ),
     ],
 )
 def test_a_tokenizer_that_does_not_fit_the_text_encoder_is_refused(config, what):
     files = {name: (MODELS / "clip_tokenizer" / name).read_bytes() for name in ("vocab.json", "merges.txt")}
+    files["tokenizer_config.json"] = b'{"model_max_length": 77}'
     with pytest.raises(CheckpointError, match=what):
         check_vocabulary(files, config, "tokenizer")
 

@@ -170,7 +170,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("demo", {"prompt": "a (red:0.6) (cat:1.4)", "emphasis": "compel", "negative_prompt": "(dogs:0.2)"}),
     ("sdxl_3", {"prompt": "cats, " * 50 + "(red:1.5) BREAK end", "emphasis": "mean", "long": "fit"}),
     ("sdxl_3", NEGATIVE | {"prompt": "a cat BREAK (dog:0.5) AND cats", "emphasis": "compel", "long": "chunk"}),
-    ("sdxs", {"sampler": "euler", "num_inference_steps": 1, "guidance_scale": 0.0}),
+    ("sdxs", {"prompt": "a red cat, " * 60, "sampler": "euler", "num_inference_steps": 1, "guidance_scale": 0.0}),
     ("ssd-1b", NEGATIVE),
 ]
 
