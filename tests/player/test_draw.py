@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from conftest import GOLDEN
 from e2e.test_families import CASES, HEIGHT, WIDTH, case, checkpoint
+from family_files import TINY
 from PIL import Image
 from player.opencl_environment import environment
 
 from ondevice import cli
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.families import FAMILIES
+from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.run.opencl import choose_device
 from ondevice.target import load_target
 
@@ -108,10 +110,42 @@ def test_other_families_draw_the_same_bytes(family, player, tmp_path, name):
     assert ours == theirs
 
 
+def start_picture(folder):
+    path = folder / "start.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 131, 3), np.uint8)).save(path)
+    return path
+
+
+KINDS = {
+    "lcm": ["--steps", 4],
+    "instruct-pix2pix": ["--init-image", "PICTURE", "--steps", 4, "--number", "image_guidance_scale=1.25"],
+    "sdxl-refiner": ["--init-image", "PICTURE", "--strength", 0.6, "--steps", 10, "--number", "aesthetic_score=7"],
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kinds_of_models_draw_the_same_bytes(player, tmp_path, name):
+    tiny = random_checkpoint_from_configs(**TINY[name], seed=5, family=name)
+    bundle = compile_bundle(tiny, tmp_path / f"{name}.ondevice", Recipe(), sizes=[(WIDTH, HEIGHT)])
+    size = ["--size", f"{WIDTH}x{HEIGHT}"]
+    flags = [start_picture(tmp_path) if flag == "PICTURE" else flag for flag in (*KINDS[name], *size)]
+    ours, theirs = drawn(player, bundle, PROMPT, tmp_path, flags)
+    assert ours == theirs
+
+
 def test_from_a_picture(demo, player, tmp_path):
-    start = tmp_path / "start.png"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 131, 3), np.uint8)).save(start)
-    flags = ["--init-image", start, "--strength", 0.6, "--size", "128x128", "--steps", 10, "--seed", 5]
+    flags = [
+        "--init-image",
+        start_picture(tmp_path),
+        "--strength",
+        0.6,
+        "--size",
+        "128x128",
+        "--steps",
+        10,
+        "--seed",
+        5,
+    ]
     ours, theirs = drawn(player, demo, PROMPT, tmp_path, flags)
     assert ours == theirs
 

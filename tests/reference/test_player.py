@@ -149,6 +149,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 SIZES = {"demo": (64, 72), "sd21": (24, 16), "sdxl": (16, 24), "sdxl_3": (16, 24), "sdxs": (16, 16), "ssd-1b": (24, 16)}
+SIZES |= dict.fromkeys(("lcm", "sd15-inpaint", "instruct-pix2pix", "sdxl-refiner"), (24, 16))
+MASK = np.pad(np.full((40, 50, 3), 255, np.uint8), ((30, 20), (5, 15), (0, 0)))
 PICTURE = np.random.default_rng(5).integers(0, 256, (90, 70, 3), np.uint8)
 NEGATIVE = {"negative_prompt": "a dog, DOGS"}
 WAYS: list[tuple[str, dict[str, Any]]] = [
@@ -172,6 +174,11 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("sdxl_3", NEGATIVE | {"prompt": "a cat BREAK (dog:0.5) AND cats", "emphasis": "compel", "long": "chunk"}),
     ("sdxs", {"prompt": "a red cat, " * 60, "sampler": "euler", "num_inference_steps": 1, "guidance_scale": 0.0}),
     ("ssd-1b", NEGATIVE),
+    ("lcm", {"sampler": "lcm", "num_inference_steps": 4}),
+    ("sd15-inpaint", NEGATIVE | {"image": PICTURE, "mask": MASK}),
+    ("sd15-inpaint", {"sampler": "euler", "image": PICTURE, "mask": MASK, "strength": 0.6}),
+    ("instruct-pix2pix", NEGATIVE | {"image": PICTURE, "numbers": {"image_guidance_scale": 1.25}}),
+    ("sdxl-refiner", NEGATIVE | {"sampler": "euler", "image": PICTURE, "numbers": {"aesthetic_score": 7.0}}),
 ]
 
 
@@ -205,7 +212,7 @@ def draw(player: Player, size: tuple[int, int], options: dict[str, Any]) -> tupl
         size,
         seed=options["seed"],
         numbers=numbers,
-        pictures={"image": options["image"]} if "image" in options else None,
+        pictures={name: options[name] for name in ("image", "mask") if name in options} or None,
         sampler=f"{options['sampler']}_{options['num_inference_steps']}",
         emphasis=options.get("emphasis", "none"),
     )
