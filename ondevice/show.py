@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         reports = report.of_model(opened, args.after, flags.recipe_of(args), size=size, component=args.component)
         notes = opened.notes
     settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)
-    picture = report.picture_memory(reports) if args.after == "plan" and args.component is None else {}
+    picture = report.picture_memory(reports, opened) if args.after == "plan" and args.component is None else {}
     rows = (
         memory_budget.table(opened, memory_budget.latent_sizes(opened, size))
         if picture and isinstance(opened, Bundle)

@@ -17,6 +17,7 @@ from ondevice.bundle.manifest import PlanEntry
 from ondevice.bundle.reader import Bundle
 from ondevice.compiler.fallbacks import of_rules
 from ondevice.compiler.jobs import Job, largest_jobs, only
+from ondevice.compiler.picture import spec_of
 from ondevice.compiler.programs import fused_graphs, programs
 from ondevice.compiler.recipe import Recipe
 from ondevice.converters import build
@@ -32,7 +33,6 @@ from ondevice.plan.plan import Plan
 STAGES = ("graph", "rewrite", "lower", "plan")
 IN_BUNDLES = ("lower", "plan")
 VIEWS = {"Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"}  # another shape of the same bytes
-BEGINS_FROM_IMAGE = "vae_encoder"  # the component that only --init-image needs
 LARGEST = 5
 
 
@@ -289,18 +289,19 @@ def entries(bundle: Bundle, size: tuple[int, int] | None = None) -> list[PlanEnt
     return list(chosen.values())
 
 
-def picture_memory(reports: Sequence[Report]) -> dict[str, dict[str, int]]:
-    """Bytes on the device that one picture needs: the largest arena, which all share,
-    and the weights of what it runs."""
+def picture_memory(reports: Sequence[Report], subject: Checkpoint | Bundle) -> dict[str, dict[str, int]]:
+    """Bytes on the device that one picture needs: the largest arena, which all share, and the weights of what it runs;
+    by whether it begins from another, where the model leaves that open."""
 
     def sums(parts: Sequence[Report]) -> dict[str, int]:
         arena, weights = max((part.arena or 0 for part in parts), default=0), sum(part.weights for part in parts)
         return {"arena": arena, "weights": weights, "total": arena + weights}
 
-    return {
-        "text to image": sums([r for r in reports if r.component != BEGINS_FROM_IMAGE]),
-        "image to image": sums(reports),
-    }
+    spec = subject.pipeline if isinstance(subject, Bundle) else spec_of(build(subject))
+    least = [part for part in reports if not spec.begins_from_picture(part.component)]
+    if len(least) == len(reports):
+        return {"a picture": sums(reports)}
+    return {"text to image": sums(least), "image to image": sums(reports)}
 
 
 # As text --------------------------------------------------------------------------------------------------------------

@@ -131,13 +131,15 @@ def test_the_unet_is_the_one_that_guidance_runs(checkpoint, bundle):
 
 def test_what_a_picture_needs(checkpoint):
     parts = {part.component: part for part in report.of_model(checkpoint, "plan", Recipe(), size=(10, 6))}
-    need = report.picture_memory(list(parts.values()))
+    need = report.picture_memory(list(parts.values()), checkpoint)
     encoder = parts.pop("vae_encoder")
     weights = sum(part.weights for part in parts.values())
     arena = max(part.arena for part in parts.values())
     assert need["text to image"] == {"arena": arena, "weights": weights, "total": arena + weights}
     assert need["image to image"]["weights"] == weights + encoder.weights
     assert need["image to image"]["arena"] == max(arena, encoder.arena)
+    edited = random_checkpoint("instruct-pix2pix", 0)  # which draws nothing without a picture
+    assert report.picture_memory([*parts.values(), encoder], edited)["a picture"] == need["image to image"]
 
 
 @pytest.mark.parametrize("after", report.STAGES)
