@@ -275,7 +275,8 @@ def test_trailing_steps_end_at_zero_or_above() -> None:
 
 
 NUMBERS = [0, 1, 2, 3, -1, 0.0, 0.5, 1e-9, 0.999, 30.0, 1e300, float("inf"), float("nan"), 10**40, 10**400]
-VALUES = st.sampled_from([*NUMBERS, None, True, False, "", "linear", [], {}, [0.1] * 20])
+WORDS = ("", "linear", "flow_prediction", "dpmsolver", "sd", "exponential", "sigma_min")
+VALUES = st.sampled_from([*NUMBERS, None, True, False, *WORDS, [], {}, [0.1] * 20, [3, 2.0, 1e-9], [0.9, 0.0]])
 KEYS = st.sampled_from(
     [
         *(
@@ -321,7 +322,17 @@ KEYS = st.sampled_from(
             "variance_type",
             "interpolation_type",
         ),
-        *("timestep_type", "predict_x0"),
+        *(
+            "timestep_type",
+            "predict_x0",
+            "use_flow_sigmas",
+            "flow_shift",
+            "use_dynamic_shifting",
+            "mu",
+            "image_seq_len",
+        ),
+        *("shift", "shift_terminal", "rho", "sigma_data", "sigma_schedule", "invert_sigmas", "time_shift_type"),
+        *("predictor_order", "corrector_order", "sigmas", "timesteps", "ays", "denoising_start", "denoising_end"),
     ]
 )
 
@@ -331,7 +342,7 @@ KEYS = st.sampled_from(
 def test_any_config_compiles_to_a_sound_table_or_is_refused(
     name: str, steps: int, changes: dict[str, Any], tiny: bool
 ) -> None:
-    config = {**SD15, "num_train_timesteps": 20 if tiny else 1000, **changes}
+    config = {**config_of(name), "num_train_timesteps": 20 if tiny else 1000, **changes}
     try:
         table = make_table(name, steps, config)
     except UsageError:

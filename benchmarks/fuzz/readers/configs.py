@@ -16,7 +16,7 @@ from ondevice.converters import build
 from ondevice.converters.families import FAMILIES, Family, check_joints
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.json_text import parse_object
-from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, make_table
+from ondevice.diffusion.samplers import SAMPLERS, WITHOUT_BETAS, SamplerTable, make_table
 from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.graph.verify import verify_graph
 from ondevice.sampler import read_config
@@ -107,13 +107,18 @@ def _scheduler_seeds() -> list[bytes]:
         "clip_sample": False,
     }
     more |= {"timestep_spacing": "leading", "trained_betas": None, "solver_order": 2, "rescale_betas_zero_snr": False}
-    requests = [{"sampler": name, "steps": 3, "config": SCHEDULER | _BETAS | more, "options": {}} for name in SAMPLERS]
+    with_betas = SCHEDULER | _BETAS | more
+    requests = [
+        {"sampler": name, "steps": 3, "config": {} if name in WITHOUT_BETAS else with_betas, "options": {}}
+        for name in SAMPLERS
+    ]
     requests += [
         {"sampler": None, "config": _BETAS | {"_class_name": name}}
         for name in ("DEISMultistepScheduler", "DDIMScheduler", "X")
     ]
     requests[1] |= {"options": {"eta": 0.5, "strength": 0.6}}
     requests[2] |= {"options": {"use_karras_sigmas": True, "timestep_spacing": "trailing"}}
+    requests[3] |= {"options": {"sigmas": [9.0, 3.5, 0.7]}}
     requests[4] |= {
         "config": {
             "_class_name": "DPMSolverMultistepScheduler",
