@@ -79,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     for number, picture in enumerate(progress.each(drawn)):
         assert picture.pixels is not None, "no other model goes on"
         parameters = picture.parameters | about(bundle, args)
-        place, frames = outputs.picture_path(args, number), picture.frames
-        for path, pixels in outputs.frame_paths(place, [picture.pixels] if frames is None else frames):
+        frames = [picture.pixels] if picture.frames is None else list(picture.frames)
+        for path, pixels in zip(outputs.frame_paths(args, number, len(frames)), frames, strict=True):
             out = write_picture(path, pixels, parameters, bundle.scheduler, numbered=args.out is None)
             print(json.dumps(parameters | {"out": str(out)}) if args.json else out, flush=True)
         failed += outputs.write_arrays(args, picture, number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,12 +56,12 @@ def picture_path(args: argparse.Namespace, number: int) -> Path:
     return OUT if args.out is None else _numbered(args.out, args, number)
 
 
-def frame_paths(path: Path, frames: Sequence[np.ndarray] | np.ndarray) -> list[tuple[Path, np.ndarray]]:
-    """Where each frame goes: a picture's to `path`, those of a film to a-01.png, a-02.png..., as many digits in all."""
-    if len(frames) == 1:
-        return [(path, frames[0])]
-    digits = len(str(len(frames)))
-    return [(path.with_stem(f"{path.stem}-{i:0{digits}}"), pixels) for i, pixels in enumerate(frames, 1)]
+def frame_paths(args: argparse.Namespace, number: int, frames: int) -> list[Path]:
+    """Where the frames of a picture go, from 0 on: the only one as the picture does, those of a film to a-1.png..."""
+    path = picture_path(args, number)
+    if frames == 1 or args.out is None:
+        return [path] * frames
+    return [path.with_stem(f"{path.stem}-{frame + 1}") for frame in range(frames)]
 
 
 def check(args: argparse.Namespace, inputs: Mapping[str, Path | None]) -> None:

@@ -137,7 +137,8 @@ def test_a_film_has_a_file_per_frame(drawn, tmp_path, monkeypatch):
     film = Picture(frames[0], np.zeros((12, 4, 8, 8)), np.zeros((12, 4, 8, 8)), {"seed": 1}, frames)
     monkeypatch.setattr(generate.Pipeline, "draw_series", lambda *_: iter([film]))
     said = drawn("--out", "a.png").out.split()
-    assert said == [f"a-{i:02}.png" for i in range(1, 13)] == sorted(path.name for path in tmp_path.iterdir())
+    assert said == [f"a-{i}.png" for i in range(1, 13)]
+    assert sorted(said) == sorted(path.name for path in tmp_path.iterdir())
     assert Image.open("a-12.png").getpixel((0, 0)) == (11, 11, 11)
 
 

@@ -22,7 +22,16 @@ CONFIGS = [
 SAMPLERS = ["pndm", "ddim", "euler", "euler_a", "dpmpp_2m", "heun", "lms", "unipc", "lcm", "ddpm", "mine"]
 MORE = [
     ({"guidance_scale": 7.5, "model": "CompVis/stable-diffusion-v1-4"}, {}),
-    ({"guidance_scale": 0.5, "strength": 0.30000000000000004, "init_image": "a, b.png"}, {"crop_top": 0.0, "z": 1e-7}),
+    (
+        {
+            "guidance_scale": 0.5,
+            "strength": 0.30000000000000004,
+            "init_image": "a, b.png",
+            "mask": "m.png",
+            "pictures": "a=b.png, c=d",
+        },
+        {"crop_top": 0.0, "z": 1e-7},
+    ),
     ({"guidance_scale": 1.0, "model": 'a "quoted"\tname:\\', "version": "ondevice 0.1.0"}, {"a": 1024.0}),
 ]
 WAYS = [

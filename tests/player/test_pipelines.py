@@ -44,6 +44,7 @@ NEGATIVE = ("--negative", "a red dog")
 CASES = {
     "sd1": (golden("sd1"), NEGATIVE),
     "sd1 from a picture": (golden("sd1"), ("--init-image", "image", "--strength", 0.6)),
+    "sd1 with a mask": (golden("sd1"), ("--init-image", "image", "--mask", "mask", "--strength", 0.6)),
     "one pass": (golden("lcm"), ("--guidance", 3)),
     "two stretches": (golden("sdxl_refiner"), ("--number", "handover=0.5", "--number", "aesthetic_score=7")),
     "two stretches from a picture": (

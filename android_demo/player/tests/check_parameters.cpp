@@ -50,6 +50,8 @@ int main() {
     facts.model = text_of(given, "model");
     facts.version = text_of(given, "version");
     facts.init_image = text_of(given, "init_image");
+    facts.mask = text_of(given, "mask");
+    facts.pictures = text_of(given, "pictures");
     od::List<od::PictureFacts::Number> numbers;
     for (const od::Member& one : others.members) numbers.push({one.key, one.value.real});
     facts.numbers = numbers.span();

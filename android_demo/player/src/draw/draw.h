@@ -41,14 +41,15 @@ struct Request {
   bool bands = false;    // the decoder in bands where the bundle has it
   u32 band_rows = 0;     // 0: the lowest that the bundle has
   u64 memory_limit = 0;  // bytes; 0: no matter. Savings are taken until it is enough
-  // A schedule in two parts, by two models; 0: all of it. With an end nothing is decoded, and the latents are the sample
-  // as it stands; with a start, `latents` are such, and the run goes on from them.
+  // A schedule in two parts, by two models; 0: all of it. With an end nothing is decoded, and the latents are the
+  // sample as it stands; with a start, `latents` are such, and the run goes on from them.
   double denoising_end = 0, denoising_start = 0;
   struct {
     Text name;
     Span<const NamedNumber> numbers;
-  } refiner;             // of a run with an end, for the parameters: the model that goes on, and its numbers
-  Text init_image;       // name of the file that a picture came from, for the parameters
+  } refiner;  // of a run with an end, for the parameters: the model that goes on, and its numbers
+  // Names of the files that pictures came from, for the parameters; those of `pictures` as NAME=FILE, NAME=FILE.
+  Text init_image, mask, picture_files;
 };
 
 // What a caller hears of. `preview`, where it is not null, is asked for each `preview_every` calls.

@@ -357,6 +357,8 @@ bool Run::describe_picture(Drawn& out, Error& error) {
   snprintf(version, sizeof version, "ondevice %s", kVersion);
   facts.version = version;
   facts.init_image = request_.init_image;
+  facts.mask = request_.mask;
+  facts.pictures = request_.picture_files;
   Bytes data;
   Json config;
   const Text path = "scheduler/scheduler_config.json";

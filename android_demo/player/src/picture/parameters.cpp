@@ -206,6 +206,8 @@ bool describe(const PictureFacts& facts, const Json& config, List<char>& out) {
   if (!facts.emphasis.size && letters) writer.field("Emphasis", "None");
   if (facts.emphasis.size && facts.emphasis != "mean") writer.field("Emphasis", facts.emphasis);
   writer.field("Init image", facts.init_image);
+  writer.field("Mask", facts.mask);
+  writer.field("Pictures", facts.pictures);
   writer.field("Refiner", facts.refiner);
   if (facts.refiner_start != 0) writer.number("Refiner switch at", facts.refiner_start);
   writer.field("Version", facts.version);
@@ -258,6 +260,8 @@ bool to_json(const PictureFacts& facts, List<char>& out) {
   if (facts.model.size) add({"model", Kind::text, facts.model, 0, 0});
   if (facts.version.size) add({"version", Kind::text, facts.version, 0, 0});
   if (facts.init_image.size) add({"init_image", Kind::text, facts.init_image, 0, 0});
+  if (facts.mask.size) add({"mask", Kind::text, facts.mask, 0, 0});
+  if (facts.pictures.size) add({"pictures", Kind::text, facts.pictures, 0, 0});
   JsonWriter writer;
   writer.begin_object();
   for (const Row& row : rows) {

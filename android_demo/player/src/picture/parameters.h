@@ -21,7 +21,8 @@ struct PictureFacts {
     double value;
   };
   Span<const Number> numbers;       // others that were given
-  Text model, version, init_image;  // empty: not known
+  Text model, version;              // empty: not known
+  Text init_image, mask, pictures;  // names of files
   Text refiner;                     // the model that drew the end of the schedule, and from where on
   double refiner_start = 0;
   Text emphasis, long_texts;  // where they are not what all ways of reading have

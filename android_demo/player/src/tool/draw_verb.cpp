@@ -38,6 +38,30 @@ void write_preview(void* user, u32 done, Pixels pixels) {
   *watcher.error = {};
 }
 
+// A path's last part.
+const char* file_name(const char* path) {
+  const char* const slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
+// "a=b.png, c=d.png" of what --picture says. Whether there was memory for it.
+bool name_pictures(const Arguments& arguments, List<char>& out) {
+  List<const char*> list;
+  for (const char* given : arguments.values("--picture", list)) {
+    const char* const equals = strchr(given, '=');
+    for (const char* at = out.empty() ? "" : ", "; *at; ++at) {
+      if (!out.push(*at)) return false;
+    }
+    for (const char* at = given; at <= equals; ++at) {
+      if (!out.push(*at)) return false;
+    }
+    for (const char* at = file_name(equals + 1); *at; ++at) {
+      if (!out.push(*at)) return false;
+    }
+  }
+  return true;
+}
+
 // The first of image.png, image-1.png... that is free, where no name is given.
 void free_name(char* out, size_t room) {
   snprintf(out, room, "image.png");
@@ -245,10 +269,11 @@ bool draw(const Arguments& arguments, Error& error) {
   request.bands = rows >= 0 || arguments.has("--low-memory");
   request.band_rows = rows > 0 ? static_cast<u32>(rows) : 0;
   request.one_pass_at_a_time = request.unload = arguments.has("--low-memory");
-  if (const char* path = arguments.value("--init-image")) {
-    const char* slash = strrchr(path, '/');
-    request.init_image = slash ? slash + 1 : path;
-  }
+  if (const char* path = arguments.value("--init-image")) request.init_image = file_name(path);
+  if (const char* path = arguments.value("--mask")) request.mask = file_name(path);
+  List<char> picture_files;
+  if (!name_pictures(arguments, picture_files)) return Pool::no_memory(error, 1);
+  request.picture_files = {picture_files.begin(), picture_files.size()};
   Error ignored;
   Watcher watcher = {isatty(2) != 0, arguments.value("--preview"), &ignored};
   Watch watch;
