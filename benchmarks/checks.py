@@ -93,6 +93,8 @@ READERS: dict[str, list[str]] = {
     ),
     "ondevice/vocabulary/*.py": TOKENS,
     "ondevice/diffusion/tokenizer.py": TOKENS,
+    "ondevice/diffusion/text/*.py": ["tests/diffusion/test_pipeline_texts.py"],
+    "converters/read/embeddings.py": ["tests/converters/test_embeddings.py"],
     "ondevice/diffusion/latents_file.py": ["tests/diffusion/test_latents_file.py"],
     **dict.fromkeys(
         (

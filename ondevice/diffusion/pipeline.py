@@ -144,7 +144,7 @@ class Pipeline:
         stream = request.noise()
         place = {"height": height // base.scale, "width": width // base.scale}
         place |= {} if base.frames is None else {"frames": frames_of(spec, numbers)}
-        texts = self._texts(request, numbers, place)
+        texts = series.texts = series.texts or self._texts(request, numbers, place)
         values = Values(spec, self._tokenizers, texts, pictures, numbers, stream)
         begin = base.begin if base.begin is not None and values.is_made(base.begin) else None
         check_mask(spec, masked, begin)

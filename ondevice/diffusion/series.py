@@ -9,6 +9,7 @@ from typing import Any
 from ondevice.bundle.pipeline import LATENTS, PipelineSpec, Role, Sample, Step
 from ondevice.diffusion.noise import NOISE_FIELDS
 from ondevice.diffusion.request import Request
+from ondevice.diffusion.text.texts import Texts
 from ondevice.diffusion.values import Values
 from ondevice.errors import UsageError
 
@@ -19,12 +20,14 @@ class Series:
     def __init__(self, spec: PipelineSpec) -> None:
         self._fixed = fixed_steps(spec.before)
         self._request: Request | None = None
+        self.texts: Texts | None = None  # read once, so that what is left out of them is said once
         self._made: dict[int, Mapping[tuple[str, str | None], Any]] = {}
 
     def enter(self, request: Request) -> None:
         """The next picture's request; nothing is kept where it differs in more than its noise."""
         if self._request is None or not differ_in_noise_alone(self._request, request):
             self._made.clear()
+            self.texts = None
         self._request = request
 
     def restore(self, number: int, values: Values) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from diffusion.fake_networks import Letters, OtherDevice, spec_of
 from diffusion.sampler_helpers import SD15
-from diffusion.test_pipeline_shapes import PLACE, golden, network, per_pass, pipeline
+from diffusion.test_pipeline_shapes import PIXELS, PLACE, golden, network, per_pass, picture_guided, pipeline
 
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.samplers import make_table, run_table
@@ -115,6 +115,10 @@ def test_a_text_that_is_not_compared_has_one_part() -> None:
     other = OtherDevice(network)
     pipeline(golden("lcm"), other)("a AND b", **OPTIONS, emphasis="mean")
     assert len(other.of("text_encoder")) == 1
+    whole, twice = picture_guided(), OtherDevice(network)
+    whole["pipeline"]["denoise"][0]["passes"][1]["text"] = "prompt"  # with which the last pass is compared, too
+    pipeline(whole, twice)("a AND b", **OPTIONS, image=PIXELS, emphasis="mean")
+    assert len(twice.of("text_encoder")) == 2
 
 
 def test_zeros_stand_for_one_chunk_of_a_text_that_is_not_given() -> None:
