@@ -108,7 +108,11 @@ def absolute(given: str) -> str:
 def _split(given: str) -> tuple[Path, str]:
     """(file, trigger or "")"""
     path, _, trigger = given.rpartition(":")
-    if path and not Path(given).expanduser().is_file():
+    try:
+        whole = Path(given).expanduser().is_file()
+    except OSError:  # with a trigger it may be longer than names of files are
+        whole = False
+    if path and not whole:
         return Path(path).expanduser(), trigger
     return Path(given).expanduser(), ""
 

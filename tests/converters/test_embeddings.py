@@ -99,6 +99,11 @@ WRONG: dict[str, tuple[dict[str, np.ndarray], str]] = {
     ),
     "of two encoders": ({"clip_l": VECTORS, "clip_g": OTHERS}, "it is for 2 text encoders, and this model has 1"),
     "several": ({"a": VECTORS, "b": VECTORS}, "it is no textual inversion embedding (it has 2 tensors: a, b)"),
+    "of three dimensions": (
+        {"emb_params": np.zeros((1, 1, WIDTH), np.float32)},
+        "its vectors do not fit the text_encoder (got FLOAT[1, 1, 20]",
+    ),
+    "empty": ({"a": np.zeros((0, WIDTH), np.float32)}, "wrong number of vectors (got 0, expected 1 to 75"),
     "too many vectors": ({"a": np.zeros((76, WIDTH), np.float32)}, "wrong number of vectors (got 76, expected 1 to 75"),
     "no numbers": ({"a": np.zeros((1, WIDTH), np.int64)}, "its vectors do not fit the text_encoder (got INT64[1, 20]"),
 }
@@ -114,6 +119,8 @@ def test_what_does_not_fit(tiny: Checkpoint, tmp_path: Path, arrays: dict[str, n
 def test_what_else_is_refused(tiny: Checkpoint, sdxl: Checkpoint, tmp_path: Path) -> None:
     path = tmp_path / "ca.safetensors"  # a piece of words
     write_safetensors(path, {"emb_params": VECTORS})
+    twin = tmp_path / "twin.safetensors"
+    write_safetensors(twin, {"clip_l": VECTORS, "clip_g": OTHERS})
     text = message(lambda: with_embeddings(sdxl, [str(path)]))
     assert "it has vectors for one text encoder, [3, 20], and this model has 2" in text and "clip_l and clip_g" in text
     taken = message(lambda: with_embeddings(tiny, [str(path)]), UsageError)
@@ -121,6 +128,17 @@ def test_what_else_is_refused(tiny: Checkpoint, sdxl: Checkpoint, tmp_path: Path
     assert taken == f"--embedding {path}: 'ca' is a token of this model already. {fix}"
     taken = message(lambda: with_embeddings(tiny, [f"{path}:<a>", f"{path}:<a>_1"]), UsageError)
     assert "'<a>_1' is a token of this model already" in taken
+    write_safetensors(path, {"clip_l": VECTORS[:2], "clip_g": OTHERS})
+    assert "wrong number of vectors (got 2, 3, expected" in message(lambda: with_embeddings(sdxl, [str(path)]))
+    for trigger in (" a", "a" * 511):
+        found = message(lambda trigger=trigger: with_embeddings(sdxl, [f"{twin}:{trigger}"]), UsageError)
+        assert "cannot be a token (expected 1 to 512 letters)" in found
+    graphs = replace(tiny, graphs={"unet": object()})
+    for refused, flag in (
+        (lambda: with_embeddings(graphs, ["a.pt"]), "--embedding"),
+        (lambda: with_clip_skip(graphs, 1), "--clip-skip"),
+    ):
+        assert message(refused, UsageError).startswith(f"{flag}: an exported graph")
     assert "there is no such file" in message(lambda: with_embeddings(tiny, ["none.pt"]), CheckpointError)
 
 
