@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from checkpoint_files import DATA, TINY_TEXT, TINY_UNET, TINY_VAE, expected_weights, manifest, normalize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unet_configs import MIDDLES, UP, layers_and_depths, some
 
 from ondevice.converters.families import FAMILIES
 
@@ -40,6 +43,30 @@ def test_odd_unets_have_the_weights_that_diffusers_makes(layers: int, down: list
     with torch.device("meta"):
         model = diffusers.UNet2DConditionModel(**raw)
     assert expected_weights("unet", config) == {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+@pytest.mark.parity
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_any_levels_have_the_weights_that_diffusers_makes(data: st.DataObject) -> None:
+    """Numbers per level and per block, and every middle."""
+    torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    count, draw = data.draw(st.integers(1, 3)), data.draw
+    down = draw(some(count, st.sampled_from(sorted(UP))))
+    raw = TINY_UNET | layers_and_depths(draw, count)
+    raw |= {
+        "block_out_channels": [12 * draw(st.integers(1, 3)) for _ in range(count)],
+        "down_block_types": down,
+        "up_block_types": [UP[kind] for kind in reversed(down)],
+        "mid_block_type": draw(st.sampled_from(MIDDLES)),
+        "only_cross_attention": draw(some(count, st.booleans())),
+        "time_embedding_dim": draw(st.none() | st.integers(1, 50)),
+        "use_linear_projection": draw(st.booleans()),
+    }
+    with torch.device("meta"):
+        model = diffusers.UNet2DConditionModel(**raw)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    assert expected_weights("unet", normalize("unet", raw, "test")) == expected
 
 
 @pytest.mark.parity

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from math import prod
+from pathlib import Path
 
 import pytest
+from checkpoint_files import UNET, write_safetensors
+from family_files import SMALL, original, same, tiny_of
 
 from ondevice.converters.families import FAMILIES, family_of
-from ondevice.converters.random_weights import random_checkpoint
+from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.parts import component_of
 from ondevice.diffusion.samplers.pipeline import choose
@@ -94,3 +97,20 @@ def test_sdxs_draws_in_the_one_step_that_others_draw_it_in() -> None:
     (call,) = choose(FAMILIES["sdxs"].scheduler(), None, "sdxs", steps=1).table.calls
     weights = {source: weight for row in call.rows for source, weight in row.terms if weight != 1}
     assert call.timestep == 999 and sorted(weights.values()) == pytest.approx([-14.579279, 14.642591], rel=1e-6)
+
+
+def test_a_single_file_of_a_smaller_form(tmp_path: Path) -> None:
+    """Blocks are numbered in one row in the original layout, however many a level has."""
+    configs = SMALL["ssd-1b"] | {"unet": SMALL["ssd-1b"]["unet"] | UNEVEN}
+    tiny = random_checkpoint_from_configs(**configs, seed=2, family="ssd-1b")
+    family = tiny_of(FAMILIES["ssd-1b"], tmp_path / "family", configs)
+    arrays = original(tiny, family)
+    places = {".".join(name.removeprefix(UNET).split(".")[:3]) for name in arrays if ".output_blocks." in name}
+    levels = ({"0.0", "0.1", "1.0", "1.1", "1.2"}, {"2.0", "3.0", "4.0"})  # 1.2 is the upsampler
+    assert places == {f"output_blocks.{place}" for place in set.union(*levels)}
+    write_safetensors(tmp_path / "m.safetensors", arrays)
+    same(open_checkpoint(tmp_path / "m.safetensors", family=family), tiny)
+
+
+UNEVEN = {"layers_per_block": [2, 1], "transformer_layers_per_block": [1, [2]]}
+UNEVEN |= {"reverse_transformer_layers_per_block": [[1, 2], 1]}

@@ -11,14 +11,13 @@ import pytest
 from checkpoint_files import ROLES, expected_weights, normalize
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from unet_configs import MIDDLES, UP, layers_and_depths, some
 
 from ondevice.converters import build
 from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.component import Checkpoint, Component
 from ondevice.converters.families import FAMILIES
 from ondevice.graph.verify import verify_graph
-
-UP = {"CrossAttnDownBlock2D": "CrossAttnUpBlock2D", "DownBlock2D": "UpBlock2D"}
 
 
 def unread(name, shape):
@@ -79,24 +78,6 @@ def check_shapes(model):
     assert typed(v for node in model.graph for v in node.outputs) == found
 
 
-def some(count, entries):
-    return st.lists(entries, min_size=count, max_size=count)
-
-
-def layers_and_depths(draw, levels):
-    """Blocks of each level, and how deep their transformers are: one number, one per level, one per block."""
-    layers = draw(some(levels, st.integers(1, 3)))
-    if draw(st.booleans()):
-        return {"layers_per_block": layers, "transformer_layers_per_block": draw(some(levels, st.integers(0, 2)))}
-    down = [draw(st.integers(0, 2) | some(count, st.integers(0, 2))) for count in layers]
-    up = [draw(st.integers(0, 2) | some(count + 1, st.integers(0, 2))) for count in reversed(layers)]
-    return {
-        "layers_per_block": layers,
-        "transformer_layers_per_block": down,
-        "reverse_transformer_layers_per_block": up,
-    }
-
-
 @st.composite
 def configs(draw):
     """Raw configs of all three components: odd widths, any mix of blocks, one to four levels."""
@@ -125,7 +106,7 @@ def configs(draw):
             "down_block_types": down,
             "up_block_types": [UP[kind] for kind in reversed(down)],
             **layers_and_depths(draw, levels),
-            "mid_block_type": draw(st.sampled_from(["UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None])),
+            "mid_block_type": draw(st.sampled_from(MIDDLES)),
             "only_cross_attention": draw(st.booleans() | some(levels, st.booleans())),
             "time_embedding_dim": draw(st.none() | st.integers(1, 9)),
             "cross_attention_dim": text_width,
