@@ -98,7 +98,7 @@ def tokenizers() -> Seeds:
         "<|endoftext|>",
     ]
     vocabulary = json.dumps({token: number for number, token in enumerate(tokens)})
-    merges, text = "#version: 0.2\na b\nab c</w>\n", "abc fade ABC! <cat> <cat>_1 \u00e9\u0130"
+    merges, text = "#version: 0.2\na b\nab c</w>\n", "abc (fade:1.2) ABC! BREAK [<cat> <cat>_1 AND \u00e9\u0130: .5"
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     more = {"single_word": True, "lstrip": True, "rstrip": False, "normalized": True, "special": False}
     added = {"<cat>": more, "<cat>_1": plain | {"special": False}, "<Dog>": more | {"single_word": False}}
@@ -130,12 +130,24 @@ def pipelines() -> Seeds:
 
     base = PIPELINE | {"sampler": {"name": "euler", "steps": 4}}
     fast = {"sampler": {"name": "ddim", "steps": 3}, "numbers": base["numbers"] | {"w": {"default": "width"}}}
+    image, mask = base["pictures"]["image"], {"prepare": "mask", "optional": True}
+    masked = {
+        "pictures": {"image": image, "mask": mask, "edged": {"prepare": "edges", "of": ["image"]}},
+        "outside": {"picture": "image", "mask": "mask"},
+        "latents": base["latents"] | {"mask": {"picture": "mask", "strength": 1.0}},
+        "before": [
+            step | {"below": ["strength", 1]} if step.get("run") == "vae_encoder" else step for step in base["before"]
+        ],
+    }
     requests: list[dict[str, Any]] = [
         {"prompt": "a red cat"}, {"prompt": "red", "negative_prompt": "cat", "image": [], "side": 9, "strength": 0.7},
+        {"prompt": "(red:1.5) BREAK [a] AND b:0.5", "emphasis": 2, "long": 2, "mode": 2, "varied": 3, "delta": 7},
+        {"prompt": "red", "image": [], "mask": [], "side": 9, "strength": 0.5, "emphasis": 1, "mode": 1},
+        {"prompt": "red", "noise": 32, "start": 5}, {"prompt": "red", "end": 5},
         {"prompt": "red", "bands": 1, "alone": 1, "unload": 1, "guidance_scale": 1.5, "width": 4},
     ]  # fmt: skip
     for request in requests:
-        for pipeline in (base, base | fast):
+        for pipeline in (base, base | fast, base | masked):
             yield json.dumps(request).encode() + b"\0" + json.dumps(pipeline, separators=(",", ":")).encode()
 
 

@@ -203,11 +203,25 @@ void draw(Bundle& bundle, const Json& wanted, Bytes whole) {
   request.bands = number(wanted, "bands", 1);
   request.one_pass_at_a_time = number(wanted, "alone", 1);
   request.unload = number(wanted, "unload", 1);
+  request.emphasis = static_cast<Emphasis>(number(wanted, "emphasis", 2));
+  request.long_texts = static_cast<Long>(number(wanted, "long", 2));
+  request.seeds.mode = static_cast<SeedMode>(number(wanted, "mode", 2));
+  request.seeds.variation_strength = number(wanted, "varied", 10) / 10.0;
+  request.seeds.delta = number(wanted, "delta", 9);
+  request.denoising_end = number(wanted, "end", 10) / 10.0;
+  List<float> noise;
+  noise.resize(number(wanted, "noise", 4096));
+  request.latents = {noise.begin(), noise.size()};
+  request.denoising_start = number(wanted, "start", 10) / 10.0;
   const Watch watch;
   for (u32 again = 0; again < 2; ++again) {
     Drawn drawn;
     error = Error();
     if (!drawing.draw(request, watch, drawn, error)) return check_error(error);
+    if (request.denoising_end != 0) {
+      OD_HOLDS(drawn.pixels.empty() && !drawn.latents.empty());
+      continue;
+    }
     OD_HOLDS(drawn.width && drawn.height && drawn.pixels.size() == size_t(3) * drawn.width * drawn.height * drawn.frames);
     List<u8> file;
     OD_HOLDS(encode_drawn(drawn, drawn.frames - 1, file, error));
