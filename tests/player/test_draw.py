@@ -120,16 +120,31 @@ KINDS = {
     "lcm": ["--steps", 4],
     "instruct-pix2pix": ["--init-image", "PICTURE", "--steps", 4, "--number", "image_guidance_scale=1.25"],
     "sdxl-refiner": ["--init-image", "PICTURE", "--strength", 0.6, "--steps", 10, "--number", "aesthetic_score=7"],
+    "sd15-inpaint": [
+        "--init-image",
+        "PICTURE",
+        "--mask",
+        "PICTURE",
+        "--strength",
+        0.7,
+        "--steps",
+        4,
+        "--sampler",
+        "euler",
+    ],
+    "sdxl": ["--refiner", "REFINER", "--refiner-start", 0.5, "--steps", 4, "--sampler", "euler", "--count", 1],
 }
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_kinds_of_models_draw_the_same_bytes(player, tmp_path, name):
-    tiny = random_checkpoint_from_configs(**TINY[name], seed=5, family=name)
-    bundle = compile_bundle(tiny, tmp_path / f"{name}.ondevice", Recipe(), sizes=[(WIDTH, HEIGHT)])
-    size = ["--size", f"{WIDTH}x{HEIGHT}"]
-    flags = [start_picture(tmp_path) if flag == "PICTURE" else flag for flag in (*KINDS[name], *size)]
-    ours, theirs = drawn(player, bundle, PROMPT, tmp_path, flags)
+    def bundle(name):
+        tiny = random_checkpoint_from_configs(**TINY[name], seed=5, family=name)
+        return compile_bundle(tiny, tmp_path / f"{name}.ondevice", Recipe(), sizes=[(WIDTH, HEIGHT)])
+
+    files = {"PICTURE": start_picture(tmp_path)} | ({"REFINER": bundle("sdxl-refiner")} if name == "sdxl" else {})
+    flags = [files.get(flag, flag) for flag in (*KINDS[name], "--size", f"{WIDTH}x{HEIGHT}")]
+    ours, theirs = drawn(player, bundle(name), PROMPT, tmp_path, flags)
     assert ours == theirs
 
 

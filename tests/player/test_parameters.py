@@ -37,7 +37,8 @@ MORE = [
 WAYS = [
     {"seed_mode": "cuda"},
     {"seed_mode": "a1111", "variation_seed": -5, "variation_strength": 0.1, "noise_seed_delta": 31337},
-    {"emphasis": "mean", "long": "chunk"},
+    {"emphasis": "mean", "long": "chunk", "mask": "m.png", "pictures": "a=b.png, c=d.png"},
+    {"refiner": "stabilityai/refiner", "refiner_start": 0.8},
     {"emphasis": "compel", "variation_seed": 2**40, "variation_strength": 1.0},
 ]
 

@@ -126,7 +126,9 @@ def test_the_same_pixels(tool, pictures, tmp_path, name):
     whole, given, numbers, has = PICTURED[name]
     path = write_pipeline(tmp_path / "bundle", copy.deepcopy(whole), samplers=SAMPLERS, **has)
     texts = {"prompt": PROMPT, "negative_prompt": "a dog"} if whole["pipeline"]["texts"] else {"prompt": ""}
-    words = [word for name in given for word in ("--picture", f"{name}={pictures[name]}")]
+    flags = {"image": ["--init-image"], "mask": ["--mask"]}
+    words = [word for name in given for word in (*flags.get(name, ()), pictures[name])]
+    words = ["--picture", f"control={pictures['control']}"] if "control" in given else words
     words += [word for number in numbers.items() for word in ("--number", "{}={}".format(*number))]
     words += ["--negative", "a dog"] if whole["pipeline"]["texts"] else []
     words += ["--steps", "4", "--sampler", "euler_a", "--seed", "6", "--size", "24x16", "--out", tmp_path / "a.png"]

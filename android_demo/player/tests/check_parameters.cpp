@@ -52,6 +52,8 @@ int main() {
     facts.init_image = text_of(given, "init_image");
     facts.mask = text_of(given, "mask");
     facts.pictures = text_of(given, "pictures");
+    facts.refiner = text_of(given, "refiner");
+    facts.refiner_start = number_of(given, "refiner_start");
     od::List<od::PictureFacts::Number> numbers;
     for (const od::Member& one : others.members) numbers.push({one.key, one.value.real});
     facts.numbers = numbers.span();

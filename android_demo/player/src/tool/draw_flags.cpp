@@ -66,7 +66,12 @@ bool PictureFiles::read(const Arguments& arguments, Error& error) {
       return fail(error, Code::usage, "--picture", "use such as control=pose.png",
                   "is \"%.60s\" (expected NAME=FILE.png).", text);
     }
-    if (!add({text, static_cast<size_t>(equals - text)}, equals + 1, error)) return false;
+    const Text name(text, static_cast<size_t>(equals - text));
+    if (name == "image" || name == "mask") {
+      return fail(error, Code::usage, "--picture", name == "mask" ? "use --mask" : "use --init-image",
+                  "'%.*s' is not a name for one more picture.", OD_TEXT(name));
+    }
+    if (!add(name, equals + 1, error)) return false;
   }
   return true;
 }
