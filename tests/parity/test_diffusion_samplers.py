@@ -177,7 +177,7 @@ def test_random_configs_follow_diffusers(name: str, monkeypatch: pytest.MonkeyPa
     pytest.importorskip("torch")
     pick = random.Random(name)
     followed = refused = 0
-    for _ in range(25):
+    for _ in range(18):
         config, steps = random_config(name, pick), pick.choice([1, 2, 3, 4, 5, 7, 10, 14, 15, 16, 25, 37])
         options: dict[str, Any] = {}
         if name in ("DDIMScheduler", "TCDScheduler") and pick.random() < 0.6:
@@ -198,7 +198,7 @@ def test_random_configs_follow_diffusers(name: str, monkeypatch: pytest.MonkeyPa
             continue
         assert_same(table, start, want, where)
         followed += 1
-    assert followed >= 12, f"{followed} followed, {refused} refused"
+    assert followed >= 8, f"{followed} followed, {refused} refused"
 
 
 OTHERS: dict[str, list[Any]] = {
