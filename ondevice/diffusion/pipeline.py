@@ -28,7 +28,6 @@ from ondevice.diffusion.series import Series, series_of
 from ondevice.diffusion.text.chunks import Pieces
 from ondevice.diffusion.text.texts import Texts, check_parts, most_chunks
 from ondevice.diffusion.tokenizer import Tokenizer
-from ondevice.diffusion.unigram import UnigramTokenizer
 from ondevice.diffusion.values import Runner, Values, frames_of, resolved
 from ondevice.errors import BundleError
 from ondevice.vocabulary.files import UNIGRAM
@@ -245,6 +244,8 @@ def _tokenizers(bundle: Bundle) -> dict[str, Pieces]:
         if entry.kind == "bpe":
             found[name] = Tokenizer.from_files(files, entry.length)
         elif UNIGRAM in files:
+            from ondevice.diffusion.unigram import UnigramTokenizer  # few bundles have one: others need not wait for it
+
             found[name] = UnigramTokenizer.from_files(files, entry.length)
         else:
             what = f"is of the kind {entry.kind!r} and has no {UNIGRAM}."
