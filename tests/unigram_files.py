@@ -7,7 +7,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 
-REPLACEMENTS = {
+REPLACEMENTS: dict[str | bytes, str] = {
     "\t": " ",
     "\n": " ",
     "\u00a0": " ",
@@ -23,6 +23,7 @@ REPLACEMENTS = {
 
 WORDS = {"▁": -2.0, "▁cat": -5.5, "▁ca": -6.0, "t": -4.0, "ca": -6.5, "▁a": -3.0, "a": -4.5, "b": -7.0, "ab": -8.0}
 WORDS |= {",": -3.5, "f": -6.25, "i": -5.0, "fi": -12.0, "é": -9.0, "▁caté": -20.0, "1": -7.5, "猫": -9.5, "s": -3.75}
+WORDS |= {"▁x": -19.875}  # likelier than an unknown letter; all are float32
 PIECES: list[tuple[str, float | None]] = [("<pad>", None), ("</s>", None), ("<unk>", None), *WORDS.items()]
 ADDED = {
     0: {"content": "<pad>", "lstrip": False, "rstrip": False},
@@ -32,12 +33,13 @@ ADDED = {
 }
 
 
-def charsmap(replacements: Mapping[str, str] = REPLACEMENTS) -> bytes:
+def charsmap(replacements: Mapping[str | bytes, str] = REPLACEMENTS) -> bytes:
     """The table: a double array of the keys' bytes, then the replacements."""
     values: dict[bytes, int] = {}
     texts = b""
-    for key, text in sorted(replacements.items()):
-        values[key.encode()] = len(texts)
+    keys = {key if isinstance(key, bytes) else key.encode(): text for key, text in replacements.items()}
+    for key, text in sorted(keys.items()):
+        values[key] = len(texts)
         texts += text.encode() + b"\0"
     units = [0x80000000] * 65536  # what no byte leads to
     taken, bases = {0}, {0}  # a unit's label says which byte leads to it; that it is from here, a base of one's own

@@ -120,6 +120,12 @@ def test_a_delta_gives_the_loop_a_stream_of_its_own() -> None:
     assert np.array_equal(stream.randn((20,)), Noise(4 + 31337).randn((20,)))
 
 
+def test_noises_that_are_almost_alike_are_summed() -> None:
+    low = Noise(1).randn((1, 4, 6, 5))
+    high = (low * np.float32(3)).astype(np.float32)
+    np.testing.assert_allclose(slerp(0.25, low, high), 0.25 * low + 0.75 * high, rtol=1e-6)
+
+
 def test_noise_of_one_row_has_no_direction() -> None:
     with pytest.raises(UsageError, match="variation_strength: a picture of one row of latents has no variations"):
         Noise(1, variation=(2, 0.5)).initial((1, 4, 1, 5))

@@ -24,6 +24,7 @@ from ondevice.diffusion.text.chunks import chunked, cut, first_ids, padded, room
 from ondevice.diffusion.text.emphasis import plain, sections
 from ondevice.diffusion.unigram import UnigramTokenizer
 from ondevice.errors import BundleError, UsageError
+from ondevice.vocabulary.charsmap import Charsmap
 
 TEXTS = [
     "",
@@ -36,6 +37,7 @@ TEXTS = [
     "cate\u0301 cate\u0301\u0301 cat\u00e9 e",
     "猫zz猫 zz",
     "zzz cat",
+    "x xx",
     "▁cat ▁",
     "cat</s>cat </s> cat",
     "a <extra_id_0>  cat<extra_id_0>cat <unk>zz<pad>",
@@ -133,6 +135,8 @@ def test_the_longest_replacement_that_ends_with_a_letter(small: UnigramTokenizer
         assert replaced(key, 99)[0] == text, key
     assert replaced("xe\u0301\u0301\u0301", 99) == ("xê\u0301", [0, 1, 4])
     assert replaced("e", 99) == ("e", [0]) and replaced("½a", 2) is None
+    within = Charsmap(charsmap({b"\xc3": "x", "a": "b"}), "")
+    assert within.replaced("é a", 9) == ("é b", [0, 1, 2])
 
 
 def test_without_added_tokens_and_replacements() -> None:
