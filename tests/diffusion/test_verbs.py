@@ -14,7 +14,7 @@ from diffusion.sampler_helpers import SD15
 from ondevice import cli
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.diffusion.samplers import SamplerTable, make_table
-from ondevice.drawing import sampler
+from ondevice.drawing import sampler, text
 from ondevice.errors import UsageError
 
 
@@ -34,6 +34,28 @@ def test_tokens_not_read_are_marked(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tokens", "cat, " * 40]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [i for i, line in enumerate(lines) if "(not read)" in line] == [76, 77, 78, 79, 80]
+
+
+def test_tokens_with_weights_in_chunks_and_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tokens", "a (cat:1.5) BREAK dog AND [sea]:0.5", "--long", "chunk"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    heads = [line for line in lines if line.startswith(("part", "chunk"))]
+    assert heads == ["part 1, weight 1", "chunk 1", "chunk 2", "part 2, weight 0.5"]
+    assert "2368  cat</w>  1.5" in lines and lines.count("49407  <|endoftext|>") == 3
+    assert cli.main(["tokens", "(cat:1.5) AND [sea]:0.5", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["parts"]
+    assert [part["weight"] for part in found] == [1, 0.5] and found[0]["chunks"] == [{"ids": [2368], "weights": [1.5]}]
+    assert cli.main(["tokens", "(cat:1.5)", "--json", "--emphasis", "none"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"][0]["chunks"][0]["weights"] == [1] * 7
+
+
+def test_how_texts_are_read_by_generate() -> None:
+    parser = argparse.ArgumentParser()
+    text.add_arguments(parser)
+    given = {"emphasis": "mean", "long": "fit"}
+    assert text.fields(parser.parse_args(["x"])) == {"prompt": "x", "negative_prompt": None, **given}
+    flags = ["x", "--emphasis", "compel", "--long", "chunk"]
+    assert text.fields(parser.parse_args(flags))["long"] == "chunk"
 
 
 @pytest.mark.parametrize("inside", ["tokenizer", "tokenizers/tokenizer"])  # of a checkpoint, of a bundle
