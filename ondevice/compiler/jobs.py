@@ -158,7 +158,7 @@ def bundle_jobs(
 
 def _check_chunks(model: Model, chunks: int) -> None:
     if not 1 <= chunks <= MOST_CHUNKS:
-        what = f"not a number of chunks (got {chunks}, expected 1 to {MOST_CHUNKS})"
+        what = f"not a number of chunks (got {chunks}, expected 1 to {MOST_CHUNKS})."
         raise UsageError(what, where="--chunks", fix="use 3")
     if chunks > 1 and model.checkpoint.graphs:
         raise UsageError(
