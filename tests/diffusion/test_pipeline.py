@@ -200,12 +200,14 @@ def test_of_a_series_each_picture_is_what_its_seed_gives_alone(sampler: str, mod
     assert len(series.images) == 3 and len({image.tobytes() for image in series.images}) == 3
 
 
-def test_what_differs_in_more_than_noise_shares_nothing() -> None:
+def test_what_differs_in_more_than_noise_and_latents_shares_nothing() -> None:
     session = MadeUpSession()
     first, second = (Request(prompt=prompt, num_inference_steps=1, sampler="ddim") for prompt in ("x", "y"))
-    drawn = list(painter(session).draw_series([first, second, replace(second, seed=1)]))
+    third = replace(second, latents=np.ones((1, 4, 2, 3), np.float32))
+    drawn = list(painter(session).draw_series([first, second, replace(second, seed=1), third]))
     assert [name for name, _ in session.calls].count("text_encoder") == 2 * 2
     assert not np.array_equal(drawn[0].latents, drawn[1].latents)
+    assert np.array_equal(drawn[3].latents, painter().draw(third).latents)
 
 
 def test_what_a_draw_goes_into_is_made_for_each_picture() -> None:

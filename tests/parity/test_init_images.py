@@ -7,6 +7,7 @@ from parity.test_pictures import NEGATIVE, PROMPT, pipeline
 from PIL import Image
 
 from ondevice import cli
+from ondevice.diffusion.image import fitted
 
 pytestmark = [pytest.mark.parity, pytest.mark.device]
 SIZE = (96, 64)
@@ -76,3 +77,15 @@ def test_from_an_init_image_at_its_own_size(kind, bundle, tmp_path):
     got = np.asarray(Image.open(tmp_path / "a.png"), np.float64)
     assert got.shape == (64, 96, 3) and got.std() > 10
     assert np.abs(got - (expected * 255).round()).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 96), (96, 40)])
+def test_images_of_another_shape_are_fitted_as_diffusers_does(size):
+    processor = pytest.importorskip("diffusers.image_processor").VaeImageProcessor()
+    width, height = size
+    cropped = processor.resize(Image.fromarray(scene()), height, width, resize_mode="crop")
+    assert np.array_equal(fitted(scene(), width, height, "crop"), np.asarray(cropped))
+    filled = np.asarray(processor.resize(Image.fromarray(scene()), height, width, resize_mode="fill"))
+    ours = fitted(scene(), width, height, "pad", (1, 2, 3))
+    inside = (ours != (1, 2, 3)).any(axis=2)
+    assert inside.mean() > 0.3 and np.array_equal(ours[inside], filled[inside])
