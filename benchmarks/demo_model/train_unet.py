@@ -51,13 +51,14 @@ def build() -> UNet2DConditionModel:
 
 
 @torch.no_grad()
-def cache_latents(run: Path, tokens: CLIPTokenizer, count: int, seed: int) -> dict[str, torch.Tensor]:
-    """Posterior means and spreads of `count` pictures at unit scale, with token ids; kept in RUN/latents.pt."""
+def cache_latents(run: Path, vae: AutoencoderKL, tokens: CLIPTokenizer, count: int, seed: int) -> dict:
+    """Posterior means and spreads of `count` pictures at unit scale, with captions and token ids;
+    kept in RUN/latents.pt."""
     file = run / "latents.pt"
     if file.exists():
         return torch.load(file)
     rng = random.Random(seed)
-    vae = AutoencoderKL.from_pretrained(run / "vae").eval().to(memory_format=torch.channels_last)
+    vae = copy.deepcopy(vae).to(memory_format=torch.channels_last)
     specs = [sample(rng) for _ in range(count)]
     means, spreads = [], []
     for first in range(0, count, 64):
@@ -67,10 +68,12 @@ def cache_latents(run: Path, tokens: CLIPTokenizer, count: int, seed: int) -> di
             ).latent_dist
         means.append(posterior.mean.float().contiguous() * SCALING)
         spreads.append(posterior.std.float().contiguous() * SCALING)
+    captions = [spec.caption for spec in specs]
     data = {
         "mean": torch.cat(means),
         "spread": torch.cat(spreads),
-        "ids": encode(tokens, [spec.caption for spec in specs]),
+        "captions": captions,
+        "ids": encode(tokens, captions),
     }
     torch.save(data, file)
     return data
@@ -134,7 +137,7 @@ def main() -> None:
         for name, model in (("unet", unet), ("text", text), ("vae", vae))
     }
     checkpoint({"stage": "unet", "step": 0, "parameters": sizes})
-    data = cache_latents(args.run, tokens, args.pictures, args.seed + 1)
+    data = cache_latents(args.run, vae, tokens, args.pictures, args.seed + 1)
     print(
         "latents: mean",
         data["mean"].mean((0, 2, 3)),

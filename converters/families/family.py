@@ -129,7 +129,8 @@ class Family:
             scheduler it is given.
         guidance_scale: what its pictures look best at by default.
         steps: of a sampler, by default.
-        base: the folder of the family that it is a smaller or distilled form of; None for one of its own.
+        base: the folder of the family that it is a smaller or distilled form of; None for one of its own. A family
+            whose weights are inside the package takes what its own folder lacks from there, too.
         own_scheduler: whether a folder's scheduler is left out for the family's: it is distilled, and the folder may be
             its base model's.
         apart: {part: where it is published} of what no repository holds together with the rest.
@@ -192,6 +193,11 @@ class Family:
         """A file of its folder, or of its base's where its own has none."""
         path = self.folder / part / file
         return path if self.base is None or path.exists() else self.base / part / file
+
+    def place(self, root: Path, part: str) -> Path:
+        """Where the folder `root` has a part, a tokenizer or the scheduler: our own may leave them to its base's."""
+        inside = root / part
+        return self.base / part if self.base and root == self.folder and not inside.exists() else inside
 
     def kind(self, configs: Mapping[str, Mapping[str, Any]]) -> str | None:
         """What kind of model these configs are of, as they are in their files, where a part's numbers tell;

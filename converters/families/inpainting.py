@@ -4,20 +4,27 @@ what the mask covers."""
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from ondevice.converters.families import sd1, sd2, sdxl
-from ondevice.converters.families.family import WITH_MASK
+from ondevice.converters.families.family import WITH_MASK, Family
 from ondevice.converters.families.pipelines import STRENGTH_OF_SDXL, inpainted, text_to_image
 
+
+def sd1_inpaint(name: str, hub_id: str | None, **changes: Any) -> Family:
+    """A family of this kind beside Stable Diffusion 1.x; `changes` are to other fields of `Family`."""
+    about: dict[str, Any] = {
+        "title": "Stable Diffusion 1.x inpainting",
+        "joints": partial(sd1.joints, takes=WITH_MASK),
+        "pipelines": ("StableDiffusionInpaintPipeline",),
+        "pipeline": lambda family, configs: inpainted(text_to_image(family, configs)),
+    }
+    return sd1.sd1(name, hub_id, **about | changes)
+
+
 FAMILIES = (
-    sd1.sd1(
-        "sd15-inpaint",
-        "stable-diffusion-v1-5/stable-diffusion-inpainting",
-        title="Stable Diffusion 1.x inpainting",
-        joints=partial(sd1.joints, takes=WITH_MASK),
-        pipelines=("StableDiffusionInpaintPipeline",),
-        pipeline=lambda family, configs: inpainted(text_to_image(family, configs)),
-    ),
+    sd1_inpaint("sd15-inpaint", "stable-diffusion-v1-5/stable-diffusion-inpainting"),
+    sd1_inpaint("demo-inpaint", None, guidance_scale=2.0, preview=(), base=sd1.DEMO),
     sd2.sd2(
         "sd2-inpaint",
         "stabilityai/stable-diffusion-2-inpainting",

@@ -84,6 +84,7 @@ PREVIEW = (
     (0.2297, 0.4974, 0.1762, -0.2616, 0.0),
     (0.3227, 0.2350, 0.2721, -0.7177, 0.0),
 )
+DEMO = MODELS / "demo"
 FAMILIES = (
     sd1("demo", None, guidance_scale=3.0, preview=()),  # no sum of its channels is a picture
     sd1("sd14", "CompVis/stable-diffusion-v1-4"),

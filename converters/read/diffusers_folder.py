@@ -214,15 +214,16 @@ def read_folder(
     notes: list[str] = []
     parts = given or {}
     check_family(root, family)
-    own = [name for name in family.parts if name not in parts]
-    mixed = is_somewhere(variant, family, {name: _listing(root / name) for name in own})
-    read = {name: read_component(root / name, family, name, variant, notes, mixed=mixed) for name in own}
+    own = {name: family.place(root, name) for name in family.parts if name not in parts}
+    mixed = is_somewhere(variant, family, {name: _listing(folder) for name, folder in own.items()})
+    read = {name: read_component(folder, family, name, variant, notes, mixed=mixed) for name, folder in own.items()}
     components = {name: parts[name] if name in parts else read[name] for name in family.parts}
     check_joints(family, {name: component.config for name, component in components.items()}, str(root))
     scheduler = family.scheduler()
     if not family.own_scheduler:
-        scheduler = read_scheduler(root, read_object(root / "scheduler" / "scheduler_config.json", _LAYOUT), notes)
-    tokenizers = {name: read_tokenizer(root / name) for name in family.tokenizers}
+        noise = family.place(root, "scheduler")
+        scheduler = read_scheduler(noise.parent, read_object(noise / "scheduler_config.json", _LAYOUT), notes)
+    tokenizers = {name: read_tokenizer(family.place(root, name)) for name in family.tokenizers}
     for name, part in family.tokenizers.items():
-        check_vocabulary(tokenizers[name], components[part].config, str(root / name))
+        check_vocabulary(tokenizers[name], components[part].config, str(family.place(root, name)))
     return Checkpoint(components, scheduler, tokenizers, family.name, str(root), tuple(notes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from math import prod
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from ondevice.converters.random_weights import random_checkpoint, random_checkpo
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.parts import component_of
 from ondevice.diffusion.samplers.pipeline import choose
-from ondevice.errors import UsageError, WeightsError
+from ondevice.errors import CheckpointError, UsageError, WeightsError
 
 
 def test_default_sources() -> None:
@@ -114,3 +115,14 @@ def test_a_single_file_of_a_smaller_form(tmp_path: Path) -> None:
 
 UNEVEN = {"layers_per_block": [2, 1], "transformer_layers_per_block": [1, [2]]}
 UNEVEN |= {"reverse_transformer_layers_per_block": [[1, 2], 1]}
+
+
+def test_what_a_sibling_lacks_is_the_demos_in_the_package_only(tmp_path: Path) -> None:
+    demo, sibling = FAMILIES["demo"], FAMILIES["demo-lcm"]
+    assert sibling.config("text_encoder") == demo.config("text_encoder")
+    assert sibling.tokenizer() == demo.tokenizer() and sibling.scheduler() != demo.scheduler()
+    read, whole = (open_checkpoint(None, family=family).components for family in (sibling, demo))
+    assert read["vae"].config == whole["vae"].config and read["unet"].config != whole["unet"].config
+    shutil.copytree(sibling.folder, tmp_path / "copy")
+    with pytest.raises(CheckpointError, match="the folder text_encoder/ is missing"):
+        open_checkpoint(tmp_path / "copy", family=sibling)

@@ -1,0 +1,82 @@
+"""Masks for the inpainting sibling: random ones to train on, and the held-out task it is scored by.
+
+A mask is bool [pixels, pixels], true where the picture is drawn anew.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+from score import score
+from shapes import Spec, held_out_prompts, render, sample
+
+MARGIN = 0.05  # around the object, as a fraction of the picture
+UNTOUCHED = 3  # mean difference of the pixels outside, of 255, that the autoencoder's round trip may leave
+
+
+def box(pixels: int, left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    """A rectangle; sides are fractions of the picture and are cut off at its edges."""
+    mask = np.zeros((pixels, pixels), bool)
+    x0, y0, x1, y1 = (round(min(max(side, 0), 1) * pixels) for side in (left, top, right, bottom))
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def strokes(rng: random.Random, pixels: int) -> np.ndarray:
+    """One to four thick lines, each from where the last one ended."""
+    grid = (np.arange(pixels) + 0.5) / pixels
+    x, y = np.meshgrid(grid, grid)
+    mask = np.zeros((pixels, pixels), bool)
+    width, ax, ay = rng.uniform(0.05, 0.15), rng.random(), rng.random()
+    for _ in range(rng.randint(1, 4)):
+        bx, by = rng.random(), rng.random()
+        length = max((bx - ax) ** 2 + (by - ay) ** 2, 1e-6)
+        along = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length, 0, 1)
+        mask |= np.hypot(x - ax - along * (bx - ax), y - ay - along * (by - ay)) < width
+        ax, ay = bx, by
+    return mask
+
+
+def over(spec: Spec, pixels: int) -> np.ndarray:
+    """A box over a picture's object, with a margin."""
+    reach = 1.15 * spec.r + MARGIN
+    return box(pixels, spec.cx - reach, spec.cy - reach, spec.cx + reach, spec.cy + reach)
+
+
+def random_mask(rng: random.Random, spec: Spec, pixels: int = 128) -> np.ndarray:
+    """Over the object, over any box, along strokes, or over everything."""
+    kind = rng.random()
+    if kind < 0.35:
+        return over(spec, pixels)
+    if kind < 0.6:
+        width, height = rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8)
+        left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
+        return box(pixels, left, top, left + width, top + height)
+    if kind < 0.8:
+        return strokes(rng, pixels)
+    return np.ones((pixels, pixels), bool)
+
+
+def tasks(count: int, split: str = "test", pixels: int = 128) -> list[tuple[np.ndarray, np.ndarray, Spec]]:
+    """(picture, mask, what is asked for): each picture's object is to become another, of a held-out combination.
+
+    The picture shows any other shape and colour on the background that is asked for, where the new object is to come;
+    the mask covers it.
+    """
+    rng = random.Random(f"masks-{split}")
+    found = []
+    for wanted in held_out_prompts(count, split=split):
+        before = sample(rng)
+        while before.shape == wanted.shape or wanted.background in (before.background, before.colour):
+            before = sample(rng)
+        before = replace(before, background=wanted.background, cx=wanted.cx, cy=wanted.cy, r=wanted.r)
+        found.append((render(before, pixels), over(wanted, pixels), wanted))
+    return found
+
+
+def judge(drawn: np.ndarray, picture: np.ndarray, mask: np.ndarray, wanted: Spec) -> dict[str, bool]:
+    """`score` of what was drawn, and `outside`: whether the pixels outside the mask are the picture's own."""
+    difference = np.abs(drawn.astype(int) - picture.astype(int))[~mask]
+    return score(drawn, wanted) | {"outside": difference.size == 0 or bool(difference.mean() <= UNTOUCHED)}
