@@ -110,6 +110,17 @@ def tokenizers() -> Seeds:
         yield "\0".join([vocabulary, merges, *after, text]).encode()
 
 
+def unigrams() -> Seeds:
+    """A small tokenizer of T5's kind, with and without its table of replacements."""
+    from unigram_files import bundle_files
+
+    files = bundle_files()
+    small = json.loads(files["unigram.json"])
+    text = "a cat\u00e9 \ufb01<extra_id_0> </s> zz".encode()
+    for table in (files["charsmap.bin"], b""):
+        yield b"\0".join([json.dumps(small, ensure_ascii=False).encode(), text, table])
+
+
 def doctors() -> Seeds:
     """A golden file and a list of programs to avoid, as docs/doctor.md has them."""
     results = [{"operand": 2, "block": 1, "odd": 0, "sums": [0.5, -1.0], "slack": [0.0, 0.25]}]
@@ -183,6 +194,7 @@ TARGETS: dict[str, tuple[int, Callable[[], Seeds]]] = {
     "plan": (1 << 13, plans),
     "sampler": (1 << 12, samplers),
     "tokenizer": (1 << 12, tokenizers),
+    "unigram": (1 << 13, unigrams),
     "packed": (1 << 16, archives),
     "png": (1 << 12, pictures),
     "doctor": (1 << 13, doctors),

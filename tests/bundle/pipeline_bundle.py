@@ -12,6 +12,7 @@ from typing import Any
 from bundle.tiny_bundle import OPENCL
 from diffusion.sampler_helpers import SD15
 from small_tokenizer import SPECIAL, small_files
+from unigram_files import bundle_files
 
 from ondevice.bundle import Contents, TokenizerFiles, write_bundle
 from ondevice.diffusion.samplers import make_table
@@ -155,6 +156,7 @@ def write_pipeline(
     frames: int = 0,
     chunks: Sequence[int] = (),
     texts: int = 1,
+    unigram: Sequence[str] = (),
     samplers: Mapping[str, int] | None = None,
     scheduler: Mapping[str, Any] = SD15,
 ) -> Path:
@@ -165,6 +167,7 @@ def write_pipeline(
         batches: of the loop's plans, passes at once.
         frames: of what has frames; chunks: of a role that runs for each.
         texts: chunks of a text that the plans can read.
+        unigram: tokenizers of T5's kind.
         samplers: name -> steps, beside the pipeline's own.
     """
     pipeline = whole["pipeline"]
@@ -193,7 +196,9 @@ def write_pipeline(
             weights={},
             kernels={"first.cl": FIRST, "more.cl": MORE, "prelude/opencl.h": PRELUDE},
             tokenizers={
-                name: TokenizerFiles(small_files(tokenizer_config_json=json.dumps(SPECIAL).encode()), LENGTH)
+                name: TokenizerFiles(bundle_files(), LENGTH, "unigram")
+                if name in unigram
+                else TokenizerFiles(small_files(tokenizer_config_json=json.dumps(SPECIAL).encode()), LENGTH)
                 for name in whole["tokenizers"]
             },
             scheduler=scheduler,

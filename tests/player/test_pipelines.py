@@ -40,6 +40,12 @@ def early() -> dict:
     return whole
 
 
+def changed(name, change):
+    whole = golden(name)
+    change(whole["pipeline"])
+    return whole
+
+
 NEGATIVE = ("--negative", "a red dog")
 CASES = {
     "sd1": (golden("sd1"), NEGATIVE),
@@ -58,6 +64,10 @@ CASES = {
     "signs are letters": (golden("sd1"), ("--emphasis", "none", "(red:1.3) cat AND re")),
     "several encoders": (golden("sdxl_refiner"), (*NEGATIVE, "(re:0.5) cat AND red:-0.25", "--emphasis", "compel")),
     "chunks": (golden("sd1"), (*NEGATIVE, "a BREAK (cat:1.2) " + "red, " * 50)),
+    "three encoders": (
+        changed("sd3", lambda pipeline: pipeline["sampler"].update(name="euler")),
+        (*NEGATIVE, "a (cat:1.3) ﬁ, [ab]"),
+    ),
     "chunks of several encoders": (golden("sdxl_refiner"), ("--long", "chunk", "cat BREAK re AND " + "red " * 80)),
     "truncated": (golden("sd1"), ("--long", "truncate", "a BREAK (cat:1.2) " + "red, " * 50)),
     "seeds of CUDA": (golden("sd1"), ("--seed-mode", "cuda")),
@@ -72,8 +82,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_file(tool, pictures, tmp_path, name, batches):
     whole, words = CASES[name]
-    texts = 2 if "chunks" in name else 1
-    bundle = write_pipeline(tmp_path / "bundle", copy.deepcopy(whole), batches=batches, samplers=SAMPLERS, texts=texts)
+    has = {"texts": 2 if "chunks" in name else 1, "unigram": ["tokenizer_3"]}
+    bundle = write_pipeline(tmp_path / "bundle", copy.deepcopy(whole), batches=batches, samplers=SAMPLERS, **has)
     words = [str(pictures.get(word, word)) for word in words]
     prompt = [PROMPT] if all(" " not in word or word == "a red dog" for word in words) else []
     flags = [*prompt, *words, "--steps", "4", "--sampler", "euler_a", "--seed", "6", "--out"]
@@ -83,12 +93,6 @@ def test_the_same_file(tool, pictures, tmp_path, name, batches):
     assert cli.main(["generate", str(bundle), *flags, str(theirs)]) == 0
     assert ours.read_bytes() == theirs.read_bytes()
     assert np.asarray(Image.open(ours)).std() > 2
-
-
-def changed(name, change):
-    whole = golden(name)
-    change(whole["pipeline"])
-    return whole
 
 
 def masked(pipeline):

@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     u32 first = 0;
     if (from_image && !first_call(table, 0.6, first, error)) return 0;
     Sampling sampling;
-    OD_HOLDS(sampling.begin(table, first, {noise, 3}, from_image ? image : nullptr, error));
+    OD_HOLDS(sampling.begin(table, first, {noise, 3}, from_image ? image : nullptr, false, error));
     for (u32 call = first; call < table.calls.count; ++call) {
       sampling.input(call, {given, 3});
       sampling.step(call, {output, 3}, table.calls[call].draws_noise ? noise : nullptr);

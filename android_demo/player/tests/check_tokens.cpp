@@ -114,7 +114,10 @@ int main(int count, char** arguments) {
   double best = 1e9;
   for (int i = 0; i < (strcmp(what, "time") == 0 ? 10 : 1); ++i) {
     const double begin = od::seconds();
-    if (!tokenizer.open({files.begin(), files.size()}, "tokenizers/tokenizer", length, error)) {
+    const od::Span<const od::NamedFile> all = {files.begin(), files.size()};
+    const bool unigram = all.count && all[0].name == "unigram.json";
+    if (!(unigram ? tokenizer.open_unigram(all, "tokenizers/tokenizer", length, error)
+                  : tokenizer.open(all, "tokenizers/tokenizer", length, error))) {
       fprintf(stderr, "%s\n", error.message);
       return static_cast<int>(error.code);
     }

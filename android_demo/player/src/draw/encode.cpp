@@ -25,13 +25,13 @@ double mean(const List<float>& values) {
 }
 
 // f32 per position of what an encoder read, which is the tokens without a piece; 1 of the start, the end and padding.
-bool weights_of(Span<const Token> tokens, u32 without, u32 length, List<float>& out) {
+bool weights_of(Span<const Token> tokens, u32 without, const Tokenizer& tokenizer, List<float>& out) {
   out.clear();
-  if (!out.push(1)) return false;
+  if (tokenizer.has_start() && !out.push(1)) return false;
   for (const Token& token : tokens) {
     if (token.piece != without && !out.push(static_cast<float>(token.weight))) return false;
   }
-  while (out.size() < length) {
+  while (out.size() < tokenizer.length()) {
     if (!out.push(1)) return false;
   }
   return true;
@@ -105,14 +105,15 @@ bool Run::weighted_states(const Role& role, const Plan& plan, const Keep& keep, 
                           List<float>& states, Error& error) {
   const i32 tokenizer = tokenizer_of(role);
   const Span<const Token> tokens = texts_.tokens(part, tokenizer, chunk);
-  const u32 length = tokenizers_[static_cast<size_t>(tokenizer)]->length();
+  const Tokenizer& own = *tokenizers_[static_cast<size_t>(tokenizer)];
+  const u32 length = own.length();
   List<float> weights;
   // The first chunk's are there: they are kept until all are put together.
   const bool made = chunk ? encode(role, plan, keep, part, {chunk, kNoPiece}, states, error)
                           : values_.host(values_.at(keep.value, part), states, error);
   if (!made) return false;
   if (texts_.emphasis() == Emphasis::none || !is_weighted(tokens)) return true;
-  if (!weights_of(tokens, kNoPiece, length, weights)) return Pool::no_memory(error, length * sizeof(float));
+  if (!weights_of(tokens, kNoPiece, own, weights)) return Pool::no_memory(error, length * sizeof(float));
   if (texts_.emphasis() == Emphasis::mean) {
     keep_mean(weights, states);
     return true;
@@ -133,11 +134,11 @@ bool Run::weighted_states(const Role& role, const Plan& plan, const Keep& keep, 
     if (!pieces.push({tokens[i].piece, towards})) return Pool::no_memory(error, sizeof(Lessened));
     total += towards;
   }
-  const auto own = static_cast<float>(1 / total);
-  for (float& value : states) value = own * value;
+  const auto whole = static_cast<float>(1 / total);
+  for (float& value : states) value = whole * value;
   for (const Lessened& one : pieces) {
     if (!encode(role, plan, keep, part, {chunk, one.piece}, other, error)) return false;
-    if (!weights_of(tokens, one.piece, length, weights)) return Pool::no_memory(error, length * sizeof(float));
+    if (!weights_of(tokens, one.piece, own, weights)) return Pool::no_memory(error, length * sizeof(float));
     move(weights, empty, other);
     const auto factor = static_cast<float>(one.part / total);
     for (size_t i = 0; i < states.size(); ++i) states[i] = states[i] + factor * other[i];

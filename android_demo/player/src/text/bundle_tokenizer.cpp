@@ -9,10 +9,6 @@ namespace od {
 bool Tokenizer::open(Bundle& bundle, const TokenizerEntry& entry, Error& error) {
   char where[192];
   snprintf(where, sizeof where, "tokenizers/%.*s", OD_TEXT(entry.name));
-  if (entry.kind != TokenizerKind::bpe) {
-    return fail(error, Code::bundle, where, "take a newer player",
-                "is of the kind \"unigram\" (T5's), which this version does not read.");
-  }
   List<NamedFile> files;
   for (const Text name : entry.files) {
     char path[384];
@@ -21,7 +17,9 @@ bool Tokenizer::open(Bundle& bundle, const TokenizerEntry& entry, Error& error) 
     if (!bundle.read({path, static_cast<size_t>(size)}, kMaxJson, file.bytes, error)) return false;
     if (!files.push(file)) return Pool::no_memory(error, sizeof file);
   }
-  return open({files.begin(), files.size()}, where, entry.length, error);
+  const Span<const NamedFile> all = {files.begin(), files.size()};
+  return entry.kind == TokenizerKind::unigram ? open_unigram(all, where, entry.length, error)
+                                              : open(all, where, entry.length, error);
 }
 
 }  // namespace od

@@ -10,7 +10,7 @@ constexpr size_t kBacktrack = 20;  // tokens after a comma that go into the next
 bool Chunks::read(Span<const Section> sections, const Tokenizer& tokenizer, bool straight, Error& error) {
   tokens_.clear();
   ends_.clear();
-  const size_t room = tokenizer.length() > 2 ? tokenizer.length() - 2 : 0;
+  const size_t room = tokenizer.room();
   const auto no_memory = [&] { return Pool::no_memory(error, sizeof(Token)); };
   if (!room) return ends_.push(0) || no_memory();
   u32 piece = 0;
@@ -54,7 +54,7 @@ size_t Chunks::left_out(size_t first) const {
 
 bool pad(Span<const Token> tokens, const Tokenizer& tokenizer, u32 without, List<i32>& ids) {
   ids.clear();
-  if (tokenizer.length() > 1 && !ids.push(tokenizer.start())) return false;
+  if (tokenizer.has_start() && tokenizer.length() > 1 && !ids.push(tokenizer.start())) return false;
   for (const Token& token : tokens) {
     if (token.piece != without && !ids.push(token.id)) return false;
   }

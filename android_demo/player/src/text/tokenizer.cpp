@@ -5,6 +5,7 @@
 
 #include "base/sort.h"
 #include "text/unicode.h"
+#include "text/unigram.h"
 
 namespace od {
 namespace {
@@ -104,16 +105,19 @@ size_t spaces_after(Text text) {
 class Encoder {
  public:
   // Ids go to `ids` until it holds `room`; of those of several vectors, each once, to `named` (either may be null).
-  Encoder(const Vocabulary& vocabulary, List<i32>* ids, size_t room, List<u32>* named)
-      : vocabulary_(vocabulary), ids_(ids), room_(room), named_(named) {}
+  Encoder(const Vocabulary& vocabulary, const Unigram* unigram, List<i32>* ids, size_t room, List<u32>* named)
+      : vocabulary_(vocabulary), unigram_(unigram), ids_(ids), room_(room), named_(named) {}
 
   bool text(Text whole) {
+    if (unigram_)
+      return find(whole, vocabulary_.plain, [&](Text piece) { return unigram_->cut(piece, *ids_, too_long_); });
     return find(whole, vocabulary_.plain, [&](Text piece) {
       return normal_form(piece, letters_, normal_) &&
              find({normal_.begin(), normal_.size()}, vocabulary_.normal, [&](Text rest) { return words(rest); });
     });
   }
   size_t count() const { return count_; }
+  bool too_long() const { return too_long_; }
 
  private:
   // Cut added tokens out of a text; `piece` is called with all that lies between.
@@ -252,6 +256,8 @@ class Encoder {
   };
 
   const Vocabulary& vocabulary_;
+  const Unigram* unigram_;
+  bool too_long_ = false;
   List<i32>* ids_;
   size_t room_;
   List<u32>* named_;
@@ -309,6 +315,18 @@ bool no_memory(Error& error) { return Pool::no_memory(error, kMaxLetters); }
 
 }  // namespace
 
+Tokenizer::~Tokenizer() { destroy(unigram_); }
+
+bool Tokenizer::open_unigram(Span<const NamedFile> files, Text where, u32 length, Error& error) {
+  destroy(unigram_);
+  vocabulary_ = {};
+  length_ = length;
+  unigram_ = construct<Unigram>();
+  return unigram_ ? unigram_->open(files, where, vocabulary_, error) : Pool::no_memory(error, sizeof(Unigram));
+}
+
+i32 Tokenizer::comma() const { return unigram_ ? unigram_->find(",") : vocabulary_.letters[1][static_cast<u8>(',')]; }
+
 bool Tokenizer::open(Span<const NamedFile> files, Text where, u32 length, Error& error) {
   pool_.clear();
   vocabulary_ = {};
@@ -329,7 +347,7 @@ bool Tokenizer::spell(Text text, List<char> (&spelled)[2], Text& out, Error& err
   out = text;
   if (vocabulary_.several.empty()) return true;
   List<u32> named;
-  Encoder finder(vocabulary_, nullptr, 0, &named);
+  Encoder finder(vocabulary_, nullptr, nullptr, 0, &named);
   if (!finder.text(text)) return no_memory(error);
   for (size_t i = 0; i < named.size(); ++i) {
     const AddedToken& token = vocabulary_.several[named[i]];
@@ -348,23 +366,26 @@ bool Tokenizer::ids(Text text, List<i32>& ids, Error& error) const {
   List<char> spelled[2];
   if (!spell(text, spelled, text, error)) return false;
   ids.clear();
-  Encoder encoder(vocabulary_, &ids, ~size_t(0), nullptr);
-  return encoder.text(text) || no_memory(error);
+  Encoder encoder(vocabulary_, unigram_, &ids, ~size_t(0), nullptr);
+  if (!encoder.text(text)) return no_memory(error);
+  return !encoder.too_long() || fail(error, Code::usage, "prompt", "use a shorter text",
+                                     "it is too long (more than %zu letters).", kMaxLetters);
 }
 
-bool Tokenizer::encode(Text text, List<i32>& ids, size_t* cut, Error& error) const {
-  List<char> spelled[2];
-  if (!spell(text, spelled, text, error)) return false;
-  ids.clear();
-  const size_t room = length_ > 2 ? length_ - 2 : 0;
-  Encoder encoder(vocabulary_, &ids, length_ > 1 ? room + 1 : 0, nullptr);
-  if ((length_ > 1 && !ids.push(vocabulary_.start)) || !encoder.text(text) || !ids.push(vocabulary_.end)) {
-    return no_memory(error);
+bool Tokenizer::encode(Text text, List<i32>& out, size_t* cut, Error& error) const {
+  List<i32> own;
+  if (!ids(text, own, error)) return false;
+  const size_t kept = min<size_t>(own.size(), room());
+  out.clear();
+  if (has_start() && length_ > 1 && !out.push(vocabulary_.start)) return no_memory(error);
+  for (size_t i = 0; i < kept; ++i) {
+    if (!out.push(own[i])) return no_memory(error);
   }
-  while (ids.size() < length_) {
-    if (!ids.push(vocabulary_.pad)) return no_memory(error);
+  if (!out.push(vocabulary_.end)) return no_memory(error);
+  while (out.size() < length_) {
+    if (!out.push(vocabulary_.pad)) return no_memory(error);
   }
-  if (cut) *cut = encoder.count() - min(encoder.count(), room);
+  if (cut) *cut = own.size() - kept;
   return true;
 }
 
