@@ -14,6 +14,8 @@ from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.diffusers_folder import check_family
+from ondevice.diffusion.request_checks import pictures_begun_from
 from ondevice.errors import CheckpointError
 
 PUBLISHED = {  # tensors and parameters of the UNet
@@ -115,6 +117,59 @@ def test_configs_that_do_not_fit(name, changes, what):
     with pytest.raises(CheckpointError) as caught:
         random_checkpoint_from_configs(**TINY[name] | {"unet": TINY[name]["unet"] | changes}, seed=1, family=name)
     assert what in str(caught.value)
+
+
+def spec_of_full(name):
+    return spec_of(build(random_checkpoint(name, 0)))
+
+
+@pytest.mark.parametrize(
+    "name, ports",
+    [("sd15-inpaint", ["sample", "mask", "masked_latents"]), ("instruct-pix2pix", ["sample", "image_latents"])],
+)
+def test_what_is_beside_a_sample_comes_after_it(name, ports):
+    """In the order of diffusers' pipelines, which the weights were trained with."""
+    graph = build(random_checkpoint(name, 0)).graph("unet", height=8, width=8).graph
+    (joined,) = [node for node in graph if node.op_type == "Concat" and node.inputs[0].name == "sample"]
+    assert [value.name for value in joined.inputs] == ports
+
+
+def test_an_edited_picture_has_two_guidances():
+    spec = spec_of_full("instruct-pix2pix")
+    (loop,) = spec.denoise
+    assert [(one.text, one.zeros) for one in loop.passes] == [
+        ("negative_prompt", ("image_latents",)),
+        ("negative_prompt", ()),
+        ("prompt", ()),
+    ]
+    assert loop.combine.add == (("guidance_scale", 2, 1), ("image_guidance_scale", 1, 0))
+    assert (loop.guided.number, loop.guided.alone, spec.numbers["image_guidance_scale"].low) == ("guidance_scale", 2, 1)
+
+
+def test_an_inpainted_picture_is_encoded_where_a_run_begins_from_it():
+    """Draws are in diffusers' order: the picture's, the noise, the masked picture's."""
+    spec = spec_of_full("sd15-inpaint")
+    kept = [getattr(step, "keep", "noise") for step in spec.before[1:]]
+    assert kept == [
+        {"latent_parameters": "image_moments"}, "image_latents", "noise",
+        {"latent_parameters": "masked_moments"}, "masked_latents",
+    ]  # fmt: skip
+    assert [(step.below.number, step.below.limit) for step in spec.before[1:3]] == [("strength", 1.0)] * 2
+    assert [spec_of_full(name).numbers["strength"].default for name in ("sd2-inpaint", "sdxl-inpaint")] == [1.0, 0.9999]
+
+
+def test_what_goes_on_from_latents_asks_for_no_picture():
+    assert pictures_begun_from(spec_of_full("sdxl-refiner")) == {"image"}
+    assert pictures_begun_from(spec_of_full("sd15-inpaint")) == set()  # its UNet is given it, too
+
+
+def test_a_folder_is_what_its_numbers_say_whichever_pipeline_saved_it(tmp_path):
+    """diffusers draws with the same networks in several pipelines."""
+    for name, pipeline in (("sd15", "StableDiffusionInpaintPipeline"), ("sdxl", "StableDiffusionXLImg2ImgPipeline")):
+        for part in FAMILIES[name].parts:
+            write_json(tmp_path / name / part / "config.json", FAMILIES[name].config(part))
+        write_json(tmp_path / name / "model_index.json", {"_class_name": pipeline})
+        check_family(tmp_path / name, FAMILIES[name])
 
 
 def test_what_the_families_draw_with():
