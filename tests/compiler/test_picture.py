@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 from diffusion.fake_networks import COMPONENTS, spec_of
 from diffusion.sampler_helpers import SD15
+from family_files import SMALL
 
 from ondevice.bundle.format import Checker
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.pipeline_file import parse_pipeline
 from ondevice.compiler.jobs import Job, jobs, left_out, plannable
-from ondevice.compiler.picture import USUAL_SAMPLERS, USUAL_STEPS, cut, tables
+from ondevice.compiler.picture import USUAL_SAMPLERS, USUAL_STEPS, cut, tables, tokenizers
+from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.errors import GraphError
 
@@ -101,3 +103,11 @@ def test_tables_of_the_usual_samplers_and_steps() -> None:
     assert found.keys() == {f"{name}_{steps}" for name in (*USUAL_SAMPLERS, "heun") for steps in USUAL_STEPS}
     few = tables(choose(SD15 | {"num_train_timesteps": 12}, "ddim", "f"))
     assert "euler_12" in few and "ddim_50" not in few
+
+
+def test_a_text_of_another_length_is_said_beside_the_tokenizers_files() -> None:
+    """And not in them, where players ask for CLIP's."""
+    for name, length, said in (("sdxs", 248, None), ("ssd-1b", 77, 77)):
+        held = tokenizers(random_checkpoint_from_configs(**SMALL[name], seed=1, family=name))["tokenizer"]
+        assert held.length == length
+        assert json.loads(held.files["tokenizer_config.json"]).get("model_max_length") == said

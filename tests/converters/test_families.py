@@ -109,6 +109,8 @@ def test_a_single_file_of_a_smaller_form(tmp_path: Path) -> None:
     places = {".".join(name.removeprefix(UNET).split(".")[:3]) for name in arrays if ".output_blocks." in name}
     levels = ({"0.0", "0.1", "1.0", "1.1", "1.2"}, {"2.0", "3.0", "4.0"})  # 1.2 is the upsampler
     assert places == {f"output_blocks.{place}" for place in set.union(*levels)}
+    places = {".".join(name.removeprefix(UNET).split(".")[:3]) for name in arrays if ".input_blocks." in name}
+    assert places == {f"input_blocks.{place}" for place in ("0.0", "1.0", "2.0", "3.0", "4.0", "4.1")}
     write_safetensors(tmp_path / "m.safetensors", arrays)
     same(open_checkpoint(tmp_path / "m.safetensors", family=family), tiny)
 
