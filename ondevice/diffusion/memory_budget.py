@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ondevice.base.columns import columns
-from ondevice.bundle.manifest import PlanEntry
 from ondevice.bundle.pipeline import Role
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import guidance
 from ondevice.diffusion.bands import Stage, held_bytes, stage_of
-from ondevice.diffusion.values import resolved
+from ondevice.diffusion.values import frames_of, resolved
 from ondevice.errors import BundleError, PlanError, UsageError
 
 log = logging.getLogger(__name__)
@@ -59,9 +58,15 @@ class Need:
         return (self.arena if mapped else self.device) + self.host
 
 
-def entry_of(bundle: Bundle, component: str, **sizes: int) -> PlanEntry | None:
-    """The plan at exactly these sizes, if the bundle has it."""
-    return next((entry for entry in bundle.plans if entry.component == component and entry.sizes == sizes), None)
+def has_plan(bundle: Bundle, component: str, width: int, height: int) -> bool:
+    """Whether a component has a plan for one pass at this size (latent units), in one piece, of however many frames."""
+    place = {"batch": 1, "height": height, "width": width}
+    return any(
+        entry.component == component
+        and "stage" not in entry.sizes
+        and all(entry.sizes.get(name, size) == size for name, size in place.items())
+        for entry in bundle.plans
+    )
 
 
 def plan_sizes(bundle: Bundle) -> dict[str, list[dict[str, int]]]:
@@ -144,7 +149,7 @@ def _decodes(bundle: Bundle, width: int, height: int) -> bool:
 
 
 def _decoder_in_one_piece(bundle: Bundle, width: int, height: int) -> bool:
-    return entry_of(bundle, bundle.pipeline.decoder.component, batch=1, height=height, width=width) is not None
+    return has_plan(bundle, bundle.pipeline.decoder.component, width, height)
 
 
 def drawable(bundle: Bundle, width: int, height: int, way: Way) -> Way:
@@ -159,9 +164,7 @@ def encodes_pictures(bundle: Bundle, width: int, height: int) -> bool:
     """Whether a run can begin from a picture of this size (latent units): there are plans of all that works on one."""
     roles = [step for step in bundle.pipeline.before if isinstance(step, Role)]
     needed = {role.component for role in roles if any(feed.kind == "picture" for feed in role.feed.values())}
-    return bool(needed) and all(
-        entry_of(bundle, component, batch=1, height=height, width=width) for component in needed
-    )
+    return bool(needed) and all(has_plan(bundle, component, width, height) for component in needed)
 
 
 def default_size(bundle: Bundle) -> tuple[int, int]:
@@ -218,7 +221,8 @@ def decoder_stages(bundle: Bundle, width: int, height: int, rows: int) -> list[S
 
 
 def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = True, image: bool = False) -> Need:
-    """Bytes for one picture of `width` by `height` latents; `image`: one that begins from a picture.
+    """Bytes for one picture of `width` by `height` latents, of a film for as many frames as it has if nobody says;
+    `image`: one that begins from a picture.
 
     Raises:
         UsageError: the bundle has no plans for this way.
@@ -228,7 +232,8 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
     all_passes = most_passes(bundle)
     at_once = all_passes if guided and not way.split and all_passes in batches(bundle, width, height) else 1
     bands = stages(bundle, width, height, way.rows) if way.rows else []
-    host = 3 * 4 * height * width * scale**2 + (held_bytes(bands) if bands else 0)
+    frames = frames_of(spec, resolved(spec, {}, (width * scale, height * scale)))
+    host = 3 * 4 * frames * height * width * scale**2 + (held_bytes(bands) if bands else 0)
     runs = {role.component: 1 for role in spec.roles() if image or not spec.begins_from_picture(role.component)}
     runs |= {role.component: at_once for role in spec.loop_roles()}
     arenas, weights = [], []
@@ -243,6 +248,8 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
             one["tokens"] for one in plans.get(component, ()) if "tokens" in one and sizes.items() <= one.items()
         ]:
             sizes["tokens"] = max(lengths)  # of the longest texts
+        if counts := [one["frames"] for one in plans.get(component, ()) if "frames" in one]:
+            sizes["frames"] = max((count for count in counts if count <= frames), default=min(counts))
         in_bands = bands and component == spec.decoder.component
         shards: dict[str, int] = {}
         arena = 0

@@ -115,9 +115,9 @@ def test_the_ground_under_an_init_image(drawn, caplog):
 
 
 def test_masks_and_other_pictures(drawn, caplog):
-    """A mask is cut and padded as its picture is, though it has another size."""
+    """A mask is cut and padded as its picture is, though it has another size and shape."""
     picture("begin.png", (128, 64))
-    mask = np.zeros((32, 64, 3), np.uint8)
+    mask = np.zeros((64, 64, 3), np.uint8)
     mask[:, 40:] = 255  # five eighths from the left
     Image.fromarray(mask).save("mask.png")
     Image.fromarray(mask[..., 0]).save("grey.png")
@@ -127,7 +127,7 @@ def test_masks_and_other_pictures(drawn, caplog):
         asked = drawn.calls[-1]
         light = (asked["mask"] >= 128).all(2)
         assert asked["mask"].shape == (64, 64, 3) and light[32].argmax() == first and light[32, first:].all(), fit
-        assert asked["pictures"]["pose"].shape == (32, 64, 3)
+        assert asked["pictures"]["pose"].shape == (64, 64, 3)
     about = Image.open("a.png").text["parameters"]
     assert "Init image: begin.png, Mask: mask.png, Pictures: pose=grey.png" in about
 

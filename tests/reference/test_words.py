@@ -12,9 +12,12 @@ import pytest
 from bundle.pipeline_bundle import write_pipeline
 from diffusion.sampler_helpers import SD15
 from diffusion.test_pipeline_shapes import golden
+from PIL import Image
 from reference.player import Player
 
+from ondevice import cli
 from ondevice.bundle.reader import Bundle, open_bundle
+from ondevice.diffusion import memory_budget
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Request
 from ondevice.diffusion.samplers import make_table
@@ -129,6 +132,27 @@ def test_a_word_is_the_pages(tmp_path: Path, word: str, batches: tuple[int, ...]
     else:
         changed = by_reference(path, session, options | instead)[0]
     assert not np.array_equal(changed, latents)
+
+
+def test_a_film_by_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is drawn at the init image's size, its frames have files of their own, and its memory is known."""
+    whole = golden("svd")
+    whole["pipeline"]["numbers"]["frame_count"]["default"] = 3
+    bundle = written(tmp_path / "bundle", whole)
+    Image.fromarray(CONTROL).save(tmp_path / "begin.png")
+    given = ["generate", str(bundle.path), "x", "--init-image", str(tmp_path / "begin.png"), "--max-memory", "2GB"]
+    assert cli.main([*given, "--out", str(tmp_path / "a.png")]) == 0
+    said = capsys.readouterr()
+    names = [str(tmp_path / f"a-{frame}.png") for frame in (1, 2, 3)]
+    assert said.out.split() == names and "memory: " in said.err and not caplog.messages
+    assert {Image.open(name).size for name in names} == {SIZE}
+    unet = max(plan.arena for plan in bundle.plans if plan.component == "unet")
+    need = memory_budget.need(bundle, 3, 2, memory_budget.Way())
+    assert need.arena >= unet and need.host == 3 * 4 * 3 * 16 * 24
+    assert cli.main([*given, "--number", "frame_count=5"]) == 2
+    assert "no plans of so many (got 5, expected 3) Fix: use 3." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("whole", [golden("inpaint"), golden("sd1")], ids=["nine channels", "four channels"])
