@@ -128,23 +128,23 @@ def test_what_diffusers_treats_alike_is_taken(component: str, key: str, value: A
         (
             "unet",
             "layers_per_block",
-            [1, 2],
-            "(got [1, 2], expected a whole number from 1 to 32, the same at every level)."
+            [1, 0],
+            "(got [1, 0], expected a whole number from 1 to 32, or a list of 1 to 16 whole numbers from 1 to 32)."
             " Fix: use the config.json that came with the weights.",
         ),
         (
             "unet",
             "time_embedding_dim",
-            49,
-            "(got 49, expected null, or 4 times the first of block_out_channels). Fix: "
+            0,
+            "(got 0, expected null, or a whole number from 1 to 1048576). Fix: "
             "use the config.json that came with the weights.",
         ),
         (
             "unet",
             "time_cond_proj_dim",
-            256,
-            "(got 256, expected None): this is a latent consistency model."
-            " Fix: use another checkpoint; with this setting it is another network, which ondevice does not build.",
+            2,
+            "(got 2, expected null, or a whole number from 4 to 1048576): this is Stable Diffusion LCM."
+            " Fix: use the config.json that came with the weights.",
         ),
     ],
 )
@@ -269,10 +269,10 @@ def test_what_scripts_make_of_the_vaes_attention_in_one_file(
 @pytest.mark.parametrize(
     ("config", "kind"),
     [
-        ({"in_channels": 9, "cross_attention_dim": 768}, "an inpainting model"),
-        ({"in_channels": 8, "cross_attention_dim": 768}, "InstructPix2Pix"),
-        ({"in_channels": 5, "cross_attention_dim": 1024}, "a depth-to-image model of Stable Diffusion 2.x"),
-        ({"in_channels": 7, "cross_attention_dim": 1024}, "an upscaler of Stable Diffusion 2.x"),
+        ({"in_channels": 9, "cross_attention_dim": 768}, "Stable Diffusion 1.x inpainting"),
+        ({"in_channels": 8, "cross_attention_dim": 768}, "Stable Diffusion 1.x InstructPix2Pix"),
+        ({"in_channels": 5, "cross_attention_dim": 1024}, "Stable Diffusion 2.x depth-to-image"),
+        ({"in_channels": 7, "cross_attention_dim": 1024}, "Stable Diffusion 2.x upscaling"),
         ({"cross_attention_dim": 2048}, "Stable Diffusion XL"),
         ({"in_channels": 4, "cross_attention_dim": 768}, "Stable Diffusion 1.x"),
         ({"in_channels": 4, "cross_attention_dim": 20}, None),
@@ -296,7 +296,7 @@ def test_refusals_say_what_the_model_is(tmp_path: Path, tiny: Checkpoint) -> Non
     with pytest.raises(WeightsError) as caught:
         open_checkpoint(tmp_path, family="sd14")
     assert caught.value.what == (
-        "this is an inpainting model; the unet's weights do not match its config;"
+        "this is Stable Diffusion inpainting; the unet's weights do not match its config;"
         " 1 mis-shaped: conv_in.weight (got [12, 9, 3, 3], expected [12, 4, 3, 3])."
     )
     (tmp_path / "unet").rename(tmp_path / "transformer")
