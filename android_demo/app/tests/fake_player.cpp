@@ -99,9 +99,9 @@ int32_t od_draw(od_player* player, const od_request* request, const od_watch* wa
                      request->numbers[i].name, request->numbers[i].value);
   }
   snprintf(player->parameters + size, sizeof player->parameters - static_cast<size_t>(size),
-           "\nsteps %u, seed %lld, %ux%u, low_memory %d, pictures %zu, unloads %d", request->steps,
+           "\nsteps %u, seed %lld, %ux%u, low_memory %d, pictures %zu, ways %d%d%d, unloads %d", request->steps,
            static_cast<long long>(request->seed), request->width, request->height, request->low_memory,
-           request->picture_count, player->unloads);
+           request->picture_count, request->seed_mode, request->emphasis, request->long_texts, player->unloads);
   *result = {};
   result->rgb = player->rgb;
   result->width = 64;

@@ -153,12 +153,13 @@ void close(JNIEnv*, jclass, jlong handle) { od_close(player_of(handle)); }
 jbyteArray describe(JNIEnv* env, jclass, jlong handle) { return text_of(env, od_describe(player_of(handle))); }
 
 jobject draw(JNIEnv* env, jclass, jlong handle, jobjectArray text_names, jobjectArray texts, jobjectArray number_names,
-             jdoubleArray numbers, jbyteArray image, jint image_width, jint image_height, jint steps,
-             jbyteArray sampler, jlong seed, jint width, jint height, jboolean low_memory, jint preview_every,
+             jdoubleArray numbers, jbyteArray image, jint image_width, jint image_height, jbyteArray mask,
+             jint mask_width, jint mask_height, jint steps, jbyteArray sampler, jlong seed, jint seed_mode,
+             jint emphasis, jint long_texts, jint width, jint height, jboolean low_memory, jint preview_every,
              jobject watch) {
   Copies names, values, keys;
   if (!names.take(env, text_names) || !values.take(env, texts) || !keys.take(env, number_names)) return nullptr;
-  const Copy sampler_text(env, sampler), pixels(env, image);
+  const Copy sampler_text(env, sampler), pixels(env, image), mask_pixels(env, mask);
   if (env->ExceptionCheck()) return nullptr;
   od_text given_texts[Copies::kMost];
   for (jsize i = 0; i < names.count; ++i) given_texts[i] = {names[i], values[i]};
@@ -166,18 +167,29 @@ jobject draw(JNIEnv* env, jclass, jlong handle, jobjectArray text_names, jobject
   env->GetDoubleArrayRegion(numbers, 0, keys.count, figures);
   od_number given_numbers[Copies::kMost];
   for (jsize i = 0; i < keys.count; ++i) given_numbers[i] = {keys[i], figures[i]};
-  const od_picture_in picture = {"image", pixels.bytes(), static_cast<uint32_t>(image_width),
+  od_picture_in pictures[2];
+  size_t picture_count = 0;
+  if (image) {
+    pictures[picture_count++] = {"image", pixels.bytes(), static_cast<uint32_t>(image_width),
                                  static_cast<uint32_t>(image_height)};
+  }
+  if (mask) {
+    pictures[picture_count++] = {"mask", mask_pixels.bytes(), static_cast<uint32_t>(mask_width),
+                                 static_cast<uint32_t>(mask_height)};
+  }
   od_request request = {};
   request.texts = given_texts;
   request.text_count = static_cast<size_t>(names.count);
   request.numbers = given_numbers;
   request.number_count = static_cast<size_t>(keys.count);
-  request.pictures = &picture;
-  request.picture_count = image ? 1 : 0;
+  request.pictures = pictures;
+  request.picture_count = picture_count;
   request.steps = static_cast<uint32_t>(steps);
   request.sampler = sampler_text.text();
   request.seed = seed;
+  request.seed_mode = seed_mode;
+  request.emphasis = emphasis;
+  request.long_texts = long_texts;
   request.width = static_cast<uint32_t>(width);
   request.height = static_cast<uint32_t>(height);
   request.low_memory = low_memory ? 1 : 0;
@@ -228,7 +240,7 @@ const JNINativeMethod kMethods[] = {
     METHOD(open, "([BI[B[B[B[BJ)J"),
     METHOD(close, "(J)V"),
     METHOD(describe, "(J)[B"),
-    METHOD(draw, "(J[[B[[B[[B[D[BIII[BJIIZILdev/ondevice/player/Watch;)Ldev/ondevice/player/Picture;"),
+    METHOD(draw, "(J[[B[[B[[B[D[BII[BIII[BJIIIIIZILdev/ondevice/player/Watch;)Ldev/ondevice/player/Picture;"),
     METHOD(cancel, "(J)V"),
     METHOD(unload, "(J)V"),
     METHOD(bench, "(JI)[B"),

@@ -61,7 +61,7 @@ bool Unigram::open(Span<const NamedFile> files, Text where, Vocabulary& out, Err
   }
   if (text.empty()) return fail(error, Code::bundle, place, kDamaged, "is missing.");
   if (text.count > kLarge || table.count > kLarge) return fail(error, Code::bundle, place, kDamaged, "is too large.");
-  const Text copy = pool_.copy({reinterpret_cast<const char*>(table.data), table.count});
+  const Text copy = table.empty() ? Text() : pool_.copy({reinterpret_cast<const char*>(table.data), table.count});
   if (copy.size != table.count) return Pool::no_memory(error, table.count);
   if (!parse_json(text, place, scratch, whole, error)) return false;
   const Checker check(place, error);

@@ -40,7 +40,7 @@ public final class AppCheck {
         Form asked = done.shot.form;
         check(Long.parseLong(asked.seed) >= 0 && asked.lowMemory, asked.json());
         same(new String(done.png, "UTF-8"), "a \ud83d\ude00\nnegative_prompt: rain\nsteps 4, seed " + asked.seed
-                + ", 32x32, low_memory 1, pictures 0, unloads 0");
+                + ", 32x32, low_memory 1, pictures 0, ways 000, unloads 0");
         screen.until(new HostScreen.Wish() {
             @Override
             public boolean granted(Shown now) {

@@ -37,9 +37,14 @@ public final class PlayerCheck {
         request.image = new byte[3 * 2];
         request.imageWidth = 2;
         request.imageHeight = 1;
+        request.mask = new byte[3];
+        request.maskWidth = request.maskHeight = 1;
+        request.seedMode = 1;
+        request.emphasis = 2;
+        request.longTexts = 1;
         Picture picture = player.draw(request, null);
         same(picture.parameters, "\ud83d\ude00 \u00e9\nnegative_prompt: \nguidance_scale: 7.5\n"
-                + "steps 2, seed -3, 64x32, low_memory 1, pictures 1, unloads 0");
+                + "steps 2, seed -3, 64x32, low_memory 1, pictures 2, ways 121, unloads 0");
         same(picture.rgb.length + " " + picture.deviceBytes, 3 * 64 * 32 + " 3000000");
         same(new String(picture.png, "UTF-8"), picture.parameters);
         same(picture.secondsToFirstStep + picture.secondsOfSteps + picture.secondsOfDecoder, 2.75);

@@ -20,8 +20,9 @@ final class Native {
     static native byte[] describe(long player);
 
     static native Picture draw(long player, byte[][] textNames, byte[][] texts, byte[][] numberNames,
-            double[] numbers, byte[] image, int imageWidth, int imageHeight, int steps, byte[] sampler, long seed,
-            int width, int height, boolean lowMemory, int previewEvery, Watch watch) throws PlayerException;
+            double[] numbers, byte[] image, int imageWidth, int imageHeight, byte[] mask, int maskWidth,
+            int maskHeight, int steps, byte[] sampler, long seed, int seedMode, int emphasis, int longTexts, int width,
+            int height, boolean lowMemory, int previewEvery, Watch watch) throws PlayerException;
 
     static native void cancel(long player);
 

@@ -73,14 +73,17 @@ public final class Player implements Closeable {
             keys[count] = bytes("numbers", given.getKey());
             numbers[count++] = given.getValue();
         }
-        checkImage(request);
+        checkPixels("image", request.image, request.imageWidth, request.imageHeight);
+        checkPixels("mask", request.mask, request.maskWidth, request.maskHeight);
         synchronized (turn) {
             long player = usable();
             drawing = true;
             try {
                 return Native.draw(player, names, texts, keys, numbers, request.image, request.imageWidth,
-                        request.imageHeight, request.steps, bytes("sampler", request.sampler), request.seed,
-                        request.width, request.height, request.lowMemory, request.previewEvery, watch);
+                        request.imageHeight, request.mask, request.maskWidth, request.maskHeight, request.steps,
+                        bytes("sampler", request.sampler), request.seed, request.seedMode, request.emphasis,
+                        request.longTexts, request.width, request.height, request.lowMemory, request.previewEvery,
+                        watch);
             } finally {
                 drawing = false;
             }
@@ -143,14 +146,13 @@ public final class Player implements Closeable {
         }
     }
 
-    private static void checkImage(Request request) throws PlayerException {
-        if (request.image == null) {
+    private static void checkPixels(String where, byte[] pixels, int width, int height) throws PlayerException {
+        if (pixels == null) {
             return;
         }
-        long expected = 3L * request.imageWidth * request.imageHeight;
-        if (request.imageWidth <= 0 || request.imageHeight <= 0 || request.image.length != expected) {
-            throw new PlayerException(PlayerException.USAGE, "image: is not pixels (got " + request.image.length
-                    + " bytes for " + request.imageWidth + "x" + request.imageHeight
+        if (width <= 0 || height <= 0 || pixels.length != 3L * width * height) {
+            throw new PlayerException(PlayerException.USAGE, where + ": is not pixels (got " + pixels.length
+                    + " bytes for " + width + "x" + height
                     + ", expected 3 per pixel). Fix: give red, green and blue of each pixel.");
         }
     }

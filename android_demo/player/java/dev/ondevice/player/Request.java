@@ -13,11 +13,21 @@ public final class Request {
     public byte[] image;
     public int imageWidth;
     public int imageHeight;
+    /** Where the picture is drawn anew, light: as `image`; null: everywhere. */
+    public byte[] mask;
+    public int maskWidth;
+    public int maskHeight;
     /** 0: the bundle's. */
     public int steps;
     /** null: the bundle's. */
     public String sampler;
     public long seed;
+    /** Whose numbers a seed gives: 0 diffusers' on a CPU, 1 on a CUDA device, 2 those of AUTOMATIC1111's WebUI. */
+    public int seedMode;
+    /** What (word:1.2), [word], BREAK and AND in texts mean: 0 nothing, 1 weights as the WebUI has them, 2 as compel. */
+    public int emphasis;
+    /** Texts over 75 tokens: 0 their beginning is read, 1 in chunks, 2 in as many chunks as the bundle has plans for. */
+    public int longTexts;
     /** Pixels; 0: the bundle's. */
     public int width;
     public int height;
