@@ -13,6 +13,7 @@ from benchmarks.fuzz.reader import Mutate, Reader, holds
 from ondevice.converters.read.tokenizer_files import read_tokenizer
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.diffusion.unigram import UnigramTokenizer
+from ondevice.vocabulary.settings import LONGEST
 from ondevice.vocabulary.unigram import read_unigram
 
 _UNIGRAM = Path(__file__).resolve().parents[3] / "tests" / "golden" / "tokens" / "unigram" / "small.json"
@@ -89,11 +90,12 @@ def _one_file_seeds() -> list[bytes]:
 
 
 def _use(tokenizer: Tokenizer) -> None:
-    """Any prompt becomes 77 ids, each with a row in a table of `size`."""
+    """Any prompt becomes as many ids as the tokenizer says, each with a row in a table of `size`."""
+    holds(3 <= tokenizer.length <= LONGEST, "its texts have a length that no text encoder takes")
     for prompt in _PROMPTS:
         ids = tokenizer(prompt)
         holds(
-            ids.shape == (77,) and ids.min() >= 0 and ids.max() < tokenizer.size,
+            ids.shape == (tokenizer.length,) and ids.min() >= 0 and ids.max() < tokenizer.size,
             "a prompt has an id that the tokenizer says it has not",
         )
         holds(all(isinstance(token, str) for token in tokenizer.tokens(ids.tolist())), "an id has no token")
