@@ -20,6 +20,8 @@ extension PipelineReader {
     }
 
     var plainNumbers: [String] { numbers.filter { $0.entry.ramp == nil }.map(\.name) }
+    /// Those that are the same in all calls and frames.
+    var steadyNumbers: [String] { numbers.filter { $0.entry.ramp == nil && $0.entry.window == nil }.map(\.name) }
 
     /// A constant, or the name of a number (not a ramp), `width` or `height`.
     func amount(_ value: JSON, _ at: Place) throws -> Amount {
@@ -71,12 +73,13 @@ extension PipelineReader {
             let name = try newName(.text(key.text), numbers.map(\.name) + texts.map(\.name), at)
             let object = try check.object(row, at)
             let prepare = try check.oneOf(try check.field(object, "prepare", at), ways, at["prepare"])
-            let known = pictures.map(\.name)
+            let known = pictures.filter { $0.entry.of.isEmpty }.map(\.name)
             let of = try check.list(object["of"] ?? .list([]), 0...2, at["of"]).enumerated().map {
                 try check.oneOf($1, known, at["of"][$0])
             }
-            guard (prepare == "masked") == (of.count == 2), of.count != 1 else {
-                let what = "is wrong (expected a picture and its mask for masked, and nothing else)"
+            guard (prepare == "masked") == (of.count == 2) else {
+                let what =
+                    "is wrong (expected a picture and its mask for masked, and for other words at most one picture)"
                 throw check.fault(what, at["of"])
             }
             let given = try check.flag(object, "optional", at)
@@ -99,7 +102,7 @@ extension PipelineReader {
                 "is there alone (expected begin and strength, or neither)",
                 at[begin == nil ? "strength" : "begin"])
         }
-        let names = numbers.map(\.name)
+        let names = steadyNumbers
         let channels = try check.integer(object["channels"]!, 1, 64, at["channels"])
         return LatentsEntry(
             channels: channels,
@@ -109,7 +112,33 @@ extension PipelineReader {
             frames: try optional("frames").map { try check.oneOf($0, names, at["frames"]) },
             begin: begin,
             strength: try strength.map { try check.oneOf($0, names, at["strength"]) },
+            mask: try object["mask"].map { try mask($0, begins: begin != nil, at["mask"]) },
             preview: try object["preview"].map { try preview($0, channels, at["preview"]) } ?? [])
+    }
+
+    /// Where a part of a picture is drawn anew.
+    func mask(_ value: JSON, begins: Bool, _ at: Place) throws -> (picture: String, strength: Double) {
+        let object = try check.object(value, at)
+        for key in ["picture", "strength"] { _ = try check.field(object, key, at) }
+        guard begins else { throw check.fault("is there alone (expected begin and strength beside it)", at) }
+        let name = try prepared(object["picture"]!, "mask", at["picture"])
+        return (name, try real(object["strength"]!, 0, 1, at["strength"]))
+    }
+
+    /// Whose pixels the result has outside of which mask.
+    func readOutside(_ value: JSON, _ gives: String, _ at: Place) throws -> (picture: String, mask: String) {
+        let object = try check.object(value, at)
+        for key in ["picture", "mask"] { _ = try check.field(object, key, at) }
+        guard gives == "picture" else {
+            throw check.fault("is there, and frames are given (expected a picture)", at)
+        }
+        return (
+            try prepared(object["picture"]!, "fit", at["picture"]), try prepared(object["mask"]!, "mask", at["mask"])
+        )
+    }
+
+    private func prepared(_ value: JSON, _ how: String, _ at: Place) throws -> String {
+        try check.oneOf(value, pictures.filter { $0.entry.prepare == how }.map(\.name), at)
     }
 
     /// Red, green and blue of the latents' channels and one.

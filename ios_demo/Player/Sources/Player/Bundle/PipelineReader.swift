@@ -42,7 +42,7 @@ struct PipelineReader {
         let before = try check.list(part("before"), 0...PipelineLimit.roles, at["before"]).enumerated().map {
             try step($1, at["before"][$0])
         }
-        let drawsNoise = before.filter { if case .noise = $0 { return true } else { return false } }
+        let drawsNoise = before.filter { if case .noise = $0.work { return true } else { return false } }
         guard drawsNoise.count <= 1 else { throw check.fault("draws the initial noise twice", at["before"]) }
         let latents = try readLatents(part("latents"), at["latents"])
         rates["latents"] = .call
@@ -53,18 +53,24 @@ struct PipelineReader {
         rates = rates.filter { $0.value != .call }
         rates["latents"] = .picture
         let after = try check.list(part("after"), 1...PipelineLimit.roles, at["after"]).enumerated().map {
-            try role($1, at["after"][$0])
+            try role($1, at["after"][$0], ["picture", "chunk"])
         }
         guard after[after.count - 1].keep.contains(where: { $0.value == gives }) else {
             let what = "keeps no \(gives) in its last role (expected what the pipeline gives)"
             throw check.fault(what, at["after"])
         }
+        guard (latents.frames != nil) == (gives == "frames") else {
+            let number = try check.object(part("latents"), at["latents"])["frames"]?.shown ?? "null"
+            let what = "is \(gives), and latents.frames is \(number) (expected frames and their number, or neither)"
+            throw check.fault(what, at["gives"])
+        }
         guard !optional.contains(gives) else {
             throw check.fault("makes no \(gives) where an optional picture is not given", at["after"])
         }
+        let outside = try top["outside"].map { try readOutside($0, gives, at["outside"]) }
         for name in madeInCalls.union(["latents", "timestep"]) { rates[name] = .call }
         return PipelineSpec(
-            gives: gives, numbers: numbers, texts: texts, pictures: pictures, latents: latents,
+            gives: gives, numbers: numbers, texts: texts, pictures: pictures, latents: latents, outside: outside,
             sampler: sampler, steps: steps, before: before, denoise: loops, after: after, rates: rates)
     }
 
@@ -82,16 +88,33 @@ struct PipelineReader {
 
     private mutating func step(_ value: JSON, _ at: Place) throws -> Step {
         let table = try check.table(value, Limit.rank, at)
+        let below = try table["below"].map { try readBelow($0, at["below"]) }
         if let noise = table["noise"] {
             _ = try check.oneOf(noise, ["latents"], at["noise"])
-            return .noise
+            guard below == nil else {
+                let what = "is there, and the noise is always drawn (expected it of a role or sample)"
+                throw check.fault(what, at["below"])
+            }
+            return Step(work: .noise, below: nil)
         }
-        guard table["sample"] != nil else { return .run(try role(value, at)) }
+        guard table["sample"] != nil else {
+            let run = try role(value, at, ["bundle", "picture", "text"], mayBeLeftOut: below != nil)
+            return Step(work: .run(run), below: below)
+        }
         for key in ["sample", "take", "keep"] { _ = try check.field(table, key, at) }
         let moments = try perPicture(table["sample"]!, at["sample"])
         let take = try check.oneOf(table["take"]!, ["draw", "mean"], at["take"])
-        let name = try keep(table["keep"]!, .picture, optional.contains(moments), at["keep"])
-        return .sample(moments: moments, draw: take == "draw", scaled: try check.flag(table, "scaled", at), keep: name)
+        let name = try keep(table["keep"]!, .picture, optional.contains(moments) || below != nil, at["keep"])
+        let scaled = try check.flag(table, "scaled", at)
+        return Step(
+            work: .sample(moments: moments, draw: take == "draw", scaled: scaled, keep: name), below: below)
+    }
+
+    /// Where a number is below a value, a step is done.
+    private func readBelow(_ value: JSON, _ at: Place) throws -> (number: String, limit: Double) {
+        let two = try check.list(value, 2...2, at)
+        let number = try check.oneOf(two[0], steadyNumbers, at[0])
+        return (number, try real(two[1], -Limit.float32, Limit.float32, at[1]))
     }
 
     private mutating func keep(_ value: JSON, _ rate: Rate, _ isOptional: Bool, _ at: Place) throws -> String {
@@ -107,28 +130,25 @@ struct PipelineReader {
         return name
     }
 
-    /// A run of a component; `every` where its place says it.
-    private mutating func role(_ value: JSON, _ at: Place, every given: Rate? = nil) throws -> Role {
+    /// A run of a component, as often as one of `words`; it says of which where there are several.
+    private mutating func role(
+        _ value: JSON, _ at: Place, _ words: [String], mayBeLeftOut: Bool = false
+    ) throws -> Role {
         let object = try check.object(value, at)
         for key in ["run", "feed", "keep"] { _ = try check.field(object, key, at) }
         let component = try check.oneOf(object["run"]!, components, at["run"])
-        var every = given ?? .picture
-        var inChunks = false
-        if given == nil {
-            let words = ["bundle", "picture", "text", "chunk"]
-            let word = try check.oneOf(try check.field(object, "every", at), words, at["every"])
-            inChunks = word == "chunk"
-            every = inChunks ? .picture : Rate(rawValue: words.firstIndex(of: word)!)!
-        }
-        let shownEvery = inChunks ? "chunk" : "\(every)"
+        let word =
+            words.count > 1 ? try check.oneOf(try check.field(object, "every", at), words, at["every"]) : words[0]
+        let inChunks = word == "chunk"
+        let every = Rate.allCases.first { "\($0)" == word } ?? .picture
         let sources = try check.table(object["feed"]!, PipelineLimit.ports, at["feed"]).rows
         let feeds = try sources.map { (port: $0.key, feed: try feed($0.value, at["feed"].key($0.key))) }
-        var isOptional = false
+        var isOptional = mayBeLeftOut
         for (port, feed) in feeds {
             _ = try check.text(.text(port.text), at["feed"])
             let rate = feedRate(feed)
             guard rate <= every else {
-                let what = "changes once per \(rate), and the role runs once per \(shownEvery)"
+                let what = "changes once per \(rate), and the role runs once per \(word)"
                 throw check.fault(what, at["feed"].key(port))
             }
             switch feed {
@@ -220,7 +240,7 @@ struct PipelineReader {
         let from = try amount(row["from"]!, at["from"])
         let until = try amount(row["until"]!, at["until"])
         let roles = try check.list(row["roles"]!, 1...PipelineLimit.roles, at["roles"]).enumerated().map {
-            try role($1, at["roles"][$0], every: .call)
+            try role($1, at["roles"][$0], ["call"])
         }
         let prediction = try check.oneOf(row["prediction"]!, roles[roles.count - 1].keep.map(\.value), at["prediction"])
         let passes = try check.list(row["passes"]!, 1...PipelineLimit.passes, at["passes"]).enumerated().map {
@@ -231,8 +251,7 @@ struct PipelineReader {
             let what = "has \(readsTexts ? "no" : "a") text, and its roles read \(readsTexts ? "one" : "none")"
             throw check.fault(what, at["passes"][i])
         }
-        let names = numbers.map(\.name)
-        let rescale = try present(row["rescale"]).map { try check.oneOf($0, names, at["rescale"]) }
+        let rescale = try present(row["rescale"]).map { try check.oneOf($0, plainNumbers, at["rescale"]) }
         let (first, add) = try combine(row["combine"]!, passes.count, at["combine"])
         guard rescale == nil || !add.isEmpty else {
             throw check.fault("is there, and nothing is combined", at["rescale"])
@@ -252,7 +271,7 @@ struct PipelineReader {
         let table = try check.table(value, Limit.rank, at)
         let text = try present(table["text"]).map { try check.oneOf($0, texts.map(\.name), at["text"]) }
         let zeros = try check.list(table["zeros"] ?? .list([]), 0...PipelineLimit.ports, at["zeros"]).enumerated().map {
-            try check.oneOf($1, rates.keys, at["zeros"][$0])
+            try check.oneOf($1, rates.keys.filter { $0 != "timestep" }, at["zeros"][$0])
         }
         return Pass(text: text, zeros: zeros)
     }

@@ -1,5 +1,5 @@
 /// How often a value may change, from never to always.
-enum Rate: Int, Comparable, Sendable {
+enum Rate: Int, Comparable, CaseIterable, Sendable {
     case bundle, picture, text, call
 
     static func < (left: Rate, right: Rate) -> Bool { left.rawValue < right.rawValue }
@@ -39,6 +39,8 @@ public struct LatentsEntry: Sendable {
     /// The value that a run begins from where it was made, and the number that says how much is then run.
     let begin: String?
     let strength: String?
+    /// Where a part of a picture is drawn anew: its mask, and what `strength` is then by default.
+    let mask: (picture: String, strength: Double)?
     /// Red, green and blue of a small picture of them: a factor per channel, and a constant. Empty: not known.
     let preview: [[Double]]
 }
@@ -64,13 +66,30 @@ struct Role: Sendable {
     let inChunks: Bool
     let feed: [(port: Exact, feed: Feed)]
     let keep: [(port: Exact, value: String)]
+
+    /// The tokenizer that its texts are cut by; nil where it reads none.
+    var tokenizer: String? {
+        for (_, feed) in feed {
+            if case .tokens(let name, _) = feed { return name }
+        }
+        return nil
+    }
 }
 
-enum Step: Sendable {
-    case run(Role)
-    /// Latents of an encoder's moments: a draw of them or the mean, scaled or not.
-    case sample(moments: String, draw: Bool, scaled: Bool, keep: String)
-    case noise
+/// A step of `before`.
+struct Step: Sendable {
+    enum Work: Sendable {
+        case run(Role)
+        /// Latents of an encoder's moments: a draw of them or the mean, scaled or not.
+        case sample(moments: String, draw: Bool, scaled: Bool, keep: String)
+        case noise
+    }
+
+    let work: Work
+    /// It is only done where this number is below that value.
+    let below: (number: String, limit: Double)?
+
+    func isDone(_ numbers: [String: Double]) -> Bool { below.map { (numbers[$0.number] ?? 0) < $0.limit } ?? true }
 }
 
 struct Pass: Sendable {
@@ -111,6 +130,8 @@ public struct PipelineSpec: Sendable {
     public let texts: [(name: String, optional: Bool)]
     public let pictures: [(name: String, entry: GivenEntry)]
     public let latents: LatentsEntry
+    /// Where the mask is not, the pixels of what is drawn are the picture's own.
+    let outside: (picture: String, mask: String)?
     /// What is drawn with where the user says nothing.
     public let sampler: String
     public let steps: Int
@@ -121,7 +142,7 @@ public struct PipelineSpec: Sendable {
 
     /// Every run, in order.
     var roles: [Role] {
-        before.compactMap { if case .run(let role) = $0 { return role } else { return nil } }
+        before.compactMap { if case .run(let role) = $0.work { return role } else { return nil } }
             + denoise.flatMap(\.roles) + after
     }
 

@@ -8,10 +8,13 @@ struct PortType: Equatable {
 struct SeenTypes {
     private var rows: [String: [(sizes: Sizes, type: PortType)]] = [:]
 
-    /// The type of a value where all sizes that two plans have are the same.
-    func find(_ value: String, _ sizes: Sizes) -> PortType? {
+    /// The type of a value where all sizes that two plans have are the same; `tokens` may differ where it is said.
+    func find(_ value: String, _ sizes: Sizes, anyTokens: Bool = false) -> PortType? {
         rows[value]?.first { row in
-            row.sizes.allSatisfy { $0.key == "batch" || sizes[$0.key] == nil || sizes[$0.key] == $0.value }
+            row.sizes.allSatisfy {
+                $0.key == "batch" || (anyTokens && $0.key == "tokens") || sizes[$0.key] == nil
+                    || sizes[$0.key] == $0.value
+            }
         }?.type
     }
 
@@ -23,7 +26,7 @@ struct SeenTypes {
 /// Whether plans take and make what the pipeline passes and expects (docs/pipeline.md, "Ports").
 struct PortChecker {
     static let stageSizes: Set<String> = ["batch", "height", "width", "stage", "rows"]
-    static let runSizes: Set<String> = ["batch", "height", "width", "frames"]
+    static let runSizes: Set<String> = ["batch", "height", "width", "frames", "tokens"]
     static let clipVision = 224
 
     let check: Checker
@@ -45,10 +48,15 @@ struct PortChecker {
         let batch = plan.sizes["batch"] ?? 1
         try sameNames("inputs", plan.inputs, role.feed.map(\.port))
         try sameNames("outputs", plan.outputs, role.keep.map(\.port))
+        if let tokens = plan.sizes["tokens"] { try checkTokens(tokens) }
         for (port, feed) in role.feed {
             let operand = plan.input(port)!
             var value = ""
             if case .value(let name, _) = feed { value = name }
+            if let tokens = plan.sizes["tokens"], let length = length(of: value) {
+                try checkJoined(operand, value, length, tokens, &seen)
+                continue
+            }
             if let type = fed(feed, seen) {
                 let shape = value == "timestep" ? type.shape : inPasses(type.shape, batch)
                 try same("inputs", operand, type.dtype, shape)
@@ -64,6 +72,38 @@ struct PortChecker {
                 seen.add(value, plan.sizes, try inOnePass("outputs", operand, batch))
             }
         }
+    }
+
+    /// Of a value that is made of a text's tokens: how many an encoder takes at once; nil of any other.
+    private func length(of value: String) -> Int? {
+        spec.roles.filter { $0.keep.contains { $0.value == value } }.compactMap(\.tokenizer).last
+            .map { tokenizers[$0]!.length }
+    }
+
+    private func checkTokens(_ tokens: Int) throws {
+        let lengths = spec.roles.flatMap(\.keep).compactMap { length(of: $0.value) }
+        guard lengths.allSatisfy({ tokens % $0 == 0 }) else {
+            let what = "is \(tokens) (expected a multiple of \(lengths.max() ?? 1))"
+            throw check.fault(what, Place.top["sizes"].key("tokens"))
+        }
+    }
+
+    /// Of a plan for texts of several chunks: what is [1, length, width] of one chunk has all tokens of the plan; what
+    /// has another shape is that of the first chunk.
+    private func checkJoined(
+        _ operand: Operand, _ value: String, _ length: Int, _ tokens: Int, _ seen: inout SeenTypes
+    ) throws {
+        func withRows(_ type: PortType, _ from: Int, _ rows: Int) -> PortType {
+            guard type.shape.count == 3, type.shape[0] == 1, type.shape[1] == from else { return type }
+            return PortType(dtype: type.dtype, shape: [1, rows, type.shape[2]])
+        }
+        let batch = plan.sizes["batch"] ?? 1
+        guard let type = seen.find(value, plan.sizes, anyTokens: true) else {
+            let own = try inOnePass("inputs", operand, batch)
+            return seen.add(value, plan.sizes.filter { $0.key != "tokens" }, withRows(own, tokens, length))
+        }
+        let expected = withRows(type, length, tokens)
+        try same("inputs", operand, expected.dtype, inPasses(expected.shape, batch))
     }
 
     private func inPasses(_ shape: [Int], _ batch: Int) -> [Int] { [batch * shape[0]] + shape.dropFirst() }
@@ -108,7 +148,8 @@ struct PortChecker {
         if value == spec.gives {
             return PortType(dtype: .f32, shape: [frames, 3, base.scale * height, base.scale * width])
         }
-        for case .sample(let moments, _, _, let keep) in spec.before {
+        for step in spec.before {
+            guard case .sample(let moments, _, _, let keep) = step.work else { continue }
             if value == moments { return PortType(dtype: .f32, shape: [1, 2 * base.channels, height, width]) }
             if value == keep { return PortType(dtype: .f32, shape: [1, base.channels, height, width]) }
         }

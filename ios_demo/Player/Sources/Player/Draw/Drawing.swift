@@ -88,8 +88,8 @@ final class Drawing {
         let used = spec.denoise.flatMap { $0.passesInUse(plan.numbers) }.compactMap(\.text)
         var texts: [String] = []
         for text in used where !texts.contains(text) { texts.append(text) }
-        for step in spec.before {
-            switch step {
+        for step in spec.before where step.isDone(plan.numbers) {
+            switch step.work {
             case .noise: start = try given() ?? values.noise.draw(latentShape.reduce(1, *))
             case .sample(let moments, let draw, let scaled, let keep):
                 if let value = values.get(moments) { values.keep(keep, sample(value, draw, scaled)) }

@@ -54,6 +54,7 @@ public final class Pipeline: @unchecked Sendable {
     private static func checkSupported(_ spec: PipelineSpec) throws {
         var missing: [String] = []
         for (name, entry) in spec.pictures {
+            if entry.optional && entry.of.isEmpty && name != "image" { continue }  // nobody can give it
             if entry.prepare != "fit" { missing.append("pictures prepared by \(entry.prepare)") }
             if name != "image" { missing.append("a picture \(name)") }
         }
@@ -264,8 +265,11 @@ extension Pipeline {
     func runs(_ plan: DrawingPlan, _ request: Request) -> [(role: Role, batch: Int)] {
         var found: [(role: Role, batch: Int)] = []
         for role in spec.roles.filter({ $0.every != .call }) {
-            let readsPicture = role.feed.contains { if case .picture = $0.feed { return true } else { return false } }
-            if !readsPicture || request.image != nil { found.append((role, 1)) }
+            let isRun = role.feed.allSatisfy {
+                if case .picture(let name, _) = $0.feed { return name == "image" && request.image != nil }
+                return true
+            }
+            if isRun { found.append((role, 1)) }
         }
         for loop in spec.denoise {
             let batch = passesAtOnce(loop, loop.passesInUse(plan.numbers).count, plan.place, request.lowMemory)

@@ -56,7 +56,7 @@ final class Values {
     func runs(_ role: Role) -> Bool {
         role.feed.allSatisfy { _, feed in
             switch feed {
-            case .picture: return image != nil
+            case .picture(let name, _): return name == "image" && image != nil
             case .value(let name, zerosIfAbsent: false):
                 return name == "latents" || name == "timestep" || kept.keys.contains { $0.name == name }
             default: return true
