@@ -1,7 +1,7 @@
 # make demo   a virtual environment, the demo model's bundle, and demo.png: no root, no OpenCL driver needed
 # make test   the tests, without torch
 # make sweep  the rest of them: kernels at every value of every tunable
-# make phones kernels for phones under further conditions: sub-groups of other widths, sanitizers, Oclgrind, PoCL
+# make phones kernels for phones under further conditions: Metal, sub-groups of other widths, sanitizers, Oclgrind, PoCL
 # make parity the tests against torch, diffusers and transformers
 # make lint   style and types
 # make fuzz   damaged and hostile files for every reader, for a minute or SECONDS (SEED, WORKERS: see docs/fuzzing.md)

@@ -1,5 +1,6 @@
 """The demo model with weights in few bits: a small bundle that draws nearly the same picture."""
 
+import functools
 import json
 import math
 
@@ -21,23 +22,30 @@ pytestmark = pytest.mark.device
 
 SMALL = {"i8": "W8", "i4": "W4"}  # how weights are stored, and what kernels that read them are built with
 ELSEWHERE = {"i8 gpu": ("i8", "gpu"), "i4 phone": ("i4", "adreno_740")}  # beside the host
+PARTS = {"i8": 0.56, "i8 gpu": 0.56, "i4": 0.34, "i4 phone": 0.34}  # of the bytes in half
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory):
+    """`bundles(name)`: of "f16", SMALL or ELSEWHERE."""
     folder, demo = tmp_path_factory.mktemp("few_bits"), open_checkpoint(None, family="demo")
     recipes = {"f16": Recipe()} | {name: Recipe(weights=name) for name in SMALL}
     recipes |= {name: Recipe(weights=how, target=load_target(on)) for name, (how, on) in ELSEWHERE.items()}
-    return {
-        name: open_bundle(compile_bundle(demo, folder / f"{name}.ondevice", recipe), verify=True)
-        for name, recipe in recipes.items()
-    }
+
+    @functools.cache
+    def bundle(name):
+        return open_bundle(compile_bundle(demo, folder / f"{name}.ondevice", recipes[name]), verify=True)
+
+    return bundle
 
 
-@pytest.mark.parametrize("name, part", [("i8", 0.56), ("i8 gpu", 0.56), ("i4", 0.34), ("i4 phone", 0.34)])
+@pytest.mark.parametrize(
+    "name, part",
+    [pytest.param(*one, marks=pytest.mark.phones if one[0] in ELSEWHERE else ()) for one in PARTS.items()],
+)
 def test_a_bundle_of_a_part_of_the_size(bundles, name, part):
     """On no target is a weight in few bits stored transformed."""
-    half, small = ({p.component: p.weight_bytes for p in bundles[name].plans} for name in ("f16", name))
+    half, small = ({p.component: p.weight_bytes for p in bundles(name).plans} for name in ("f16", name))
     assert small["unet"] < part * half["unet"]
     assert small["text_encoder"] < half["text_encoder"]  # whose table of words stays as it is
     assert small["vae_decoder"] < part * half["vae_decoder"]
@@ -46,7 +54,7 @@ def test_a_bundle_of_a_part_of_the_size(bundles, name, part):
 @pytest.mark.parametrize("name", SMALL)
 def test_what_is_in_few_bits(bundles, name):
     """Every large weight; where Winograd is in one command its taps are not stored transformed."""
-    bundle, dtype = bundles[name], SCHEMES[name].dtype
+    bundle, dtype = bundles(name), SCHEMES[name].dtype
     entries = bundle.manifest.weights
     assert [entry.dtype for entry in entries.values()].count(dtype) > 20
     kept = [key for key, entry in entries.items() if entry.dtype == "f16" and math.prod(entry.shape) >= 40_000]
@@ -74,22 +82,23 @@ def decibels(one, other):
 @pytest.mark.parametrize("name, least", [("i8", 35), ("i4", 20)])
 def test_nearly_the_same_picture(bundles, name, least):
     """Measured: 52.6 and 28.8 dB. No bound follows from rounding alone, so these are loose."""
-    assert decibels(*(drawn(bundles[name], 20) for name in ("f16", name))) >= least
+    assert decibels(*(drawn(bundles(name), 20) for name in ("f16", name))) >= least
 
 
 @pytest.mark.parametrize("name, least", [("i8", 50), ("i4", 30)])
 def test_a_bundle_says_what_rounding_costs(bundles, name, least):
     """Measured: 59.8 and 38.1 dB."""
-    assert bundles[name].model["rounding"]["psnr_db"] >= least
-    other = next(other for other, (how, _) in ELSEWHERE.items() if how == name)
-    assert bundles[name].model["rounding"] == bundles[other].model["rounding"], "whatever the target"
-    assert "rounding" not in bundles["f16"].model
+    assert bundles(name).model["rounding"]["psnr_db"] >= least
+    assert "rounding" not in bundles("f16").model
 
 
+@pytest.mark.phones
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_every_target_rounds_alike(bundles, name):
     """What is left is the rounding of activations to half, half arithmetic, and Winograd's."""
-    assert decibels(*(drawn(bundles[which], 2) for which in (ELSEWHERE[name][0], name))) >= 50
+    on_host, elsewhere = bundles(ELSEWHERE[name][0]), bundles(name)
+    assert on_host.model["rounding"] == elsewhere.model["rounding"]
+    assert decibels(*(drawn(bundle, 2) for bundle in (on_host, elsewhere))) >= 50
 
 
 def test_convert_says_it(tmp_path, capsys):
@@ -108,7 +117,7 @@ def told(capsys, *words):
 def test_a_model_is_shown_with_such_weights_as_its_bundle_is(bundles, flag, name, part, capsys):
     words = ["--after", "plan", "--component", "unet"]
     (of_model,) = told(capsys, "show", "demo", *words, "--target", "host", "--weights", flag)["components"]
-    assert [of_model] == told(capsys, "show", str(bundles[name].path), *words)["components"]
+    assert [of_model] == told(capsys, "show", str(bundles(name).path), *words)["components"]
     (half,) = told(capsys, "show", "demo", *words, "--target", "host")["components"]
     assert of_model["weights"] < part * half["weights"] and of_model["count"] == half["count"]
 
@@ -135,6 +144,6 @@ def test_the_ablation_of_int8_weights(capsys):
 )
 def test_where_weights_cannot_be_asked_for(bundles, words, said, capsys):
     assert (
-        cli.main([str(bundles["i8"].path) if word == "BUNDLE" else word for word in words] + ["--weights", "int8"]) == 2
+        cli.main([str(bundles("i8").path) if word == "BUNDLE" else word for word in words] + ["--weights", "int8"]) == 2
     )
     assert capsys.readouterr().err.startswith(f"error: --weights: {said}")

@@ -182,7 +182,7 @@ def exact(*arrays: np.ndarray) -> list[np.ndarray]:
     return [array.astype(np.float64) for array in arrays]
 
 
-QUICK = 3  # cases of a kernel's tunables that are no sweep: the defaults in both storages, and one more value
+QUICK = 2  # cases of a kernel's tunables that are no sweep: the defaults in both storages
 
 
 def tunings(kernel: KernelFile) -> list[Any]:

@@ -3,7 +3,7 @@
 `bench` is the machine's OpenCL device. `phone_bench` stands for phones: a test that takes it runs once under each
 condition of phones.py, within a phone's limits (work-groups of 256, 32 KB of local memory), and its kernels are built
 with what their headers say they use (`HALF`, `SUBGROUPS`...) where the condition has it. `make test` has the quick
-conditions, `make phones` the others: sub-groups of other widths, work-items from last to first, nothing that a kernel
+one, `make phones` the others: Metal, sub-groups of other widths, work-items from last to first, nothing that a kernel
 uses, sanitizers, Oclgrind, PoCL. So a test has a few small sizes (Oclgrind interprets), and is like any other:
 
     def test_it(phone_bench, size, stored):

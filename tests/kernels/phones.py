@@ -67,7 +67,7 @@ CONDITIONS = {
     "opencl-64-qualcomm": Condition(_opencl(sub_group=64, qualcomm=True), (*GPU, "wave_constants")),
     "pocl": Condition(_opencl("pocl")),
     "oclgrind": Condition(_oclgrind),
-    "metal": Condition(_metal(32), MetalOnCpu.caps, quick=True),
+    "metal": Condition(_metal(32), MetalOnCpu.caps),
     "metal-16-reverse": Condition(_metal(16, reverse=True), MetalOnCpu.caps),
     "metal-64-reverse": Condition(_metal(64, reverse=True), MetalOnCpu.caps),
     "metal-plain-reverse": Condition(_metal(32, reverse=True)),

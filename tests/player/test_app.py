@@ -126,6 +126,7 @@ def test_a_bundle_is_opened_by_descriptor(java, bundle):
 
 
 @pytest.mark.device
+@pytest.mark.phones
 def test_the_app_draws_what_python_draws(jdk, classes, player_build, tmp_path):
     """Over the player itself and a bundle in one file: cancelled midway, put away for memory, and measured."""
     bundle, packed, picture = tmp_path / "demo.ondevice", tmp_path / "demo.odpack", tmp_path / "python.png"

@@ -137,6 +137,7 @@ def test_words_of_arms_unit(arm: Bench, words, stored):
     check_words(arm, words, stored, 16, MATRIX_UNIT=1, HALF=half(stored))
 
 
+@pytest.mark.phones
 @pytest.mark.parametrize("way", [("f32", 0), ("f16", 1)], ids=str)
 def test_products_by_arms_unit(arm: Bench, way):
     tuning = {"LANES": 16, "ROWS": 16}

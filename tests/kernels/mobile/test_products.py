@@ -12,7 +12,8 @@ from ondevice.lower.kernel_file import load_all
 pytestmark = pytest.mark.device
 KERNELS = load_all()
 WIDTH = 16  # columns of a panel
-WAYS = [("f32", 0), ("f16", 0), ("f16", 1)]  # storage, and whether products are multiplied in half
+# Storage, and whether products are multiplied in half.
+WAYS = [("f32", 0), pytest.param(("f16", 0), marks=pytest.mark.phones), ("f16", 1)]
 
 
 def staged(name, stored):
