@@ -22,7 +22,7 @@ from ondevice.plan.plan import ALIGN, Dispatch, Kernel, Operand, Plan
 VALUE = """\
   const int i = GID(0);
   if (i >= n) return;
-  const int at = i % per_pass, place = (at + at / of_x * 5) % of_x;
+  const int at = i % per_pass, place = (at + at / of_x * 5 + (of_x == per_pass)) % of_x;  // parts of a picture meet
   const float value = (float)x[(i / per_pass) * step + place] * weight;
 """
 FIRST = f"""\
