@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bundle.tiny_bundle import OPENCL
+from bundle.tiny_bundle import METAL, OPENCL
 from diffusion.sampler_helpers import SD15
 from small_tokenizer import SPECIAL, small_files
 from unigram_files import bundle_files
@@ -37,7 +37,8 @@ KERNEL(more)(IN(NUMBER, x), IN(float, base), OUT(float, y), ARG(int, n), ARG(int
 {VALUE}  y[i] = 0.9f * base[i] + value / (1.0f + fabs(value));
 }}
 """
-PRELUDE = f"#if INTEGERS\n#define NUMBER int\n#else\n#define NUMBER float\n#endif\n{OPENCL}"
+NUMBERS = "#if INTEGERS\n#define NUMBER int\n#else\n#define NUMBER float\n#endif\n"
+PRELUDES = {f"prelude/{name}.h": NUMBERS + text for name, text in (("opencl", OPENCL), ("metal", METAL))}
 LENGTH = 77  # ids of a text
 OTHER = (1, 6)  # of a value that only plans say the shape of
 Shape = tuple[int, ...]
@@ -194,7 +195,7 @@ def write_pipeline(
         Contents(
             plans=plans,
             weights={},
-            kernels={"first.cl": FIRST, "more.cl": MORE, "prelude/opencl.h": PRELUDE},
+            kernels={"first.cl": FIRST, "more.cl": MORE, **PRELUDES},
             tokenizers={
                 name: TokenizerFiles(bundle_files(), LENGTH, "unigram")
                 if name in unigram

@@ -49,7 +49,8 @@ final class Screen: ObservableObject {
     var request: Request {
         Request(
             prompt: prompt, negativePrompt: negative.isEmpty ? nil : negative, steps: steps, seed: UInt64(seed) ?? 0,
-            width: size?.width, height: size?.height, previewEvery: 1, lowMemory: lowMemory)
+            width: size?.width, height: size?.height, emphasis: .mean, longTexts: .fit, previewEvery: 1,
+            lowMemory: lowMemory)
     }
 
     // Files -----------------------------------------------------------------------------------------------------------

@@ -102,6 +102,9 @@ def main(folder: Path) -> None:
     write_hostile(folder / "hostile")
     rows = [row for name in REQUESTS for row in drawn(name, folder)]
     (folder / "drawn.json").write_text(json.dumps(rows))
+    from drawn_by_hand import drawn_by_hand
+
+    (folder / "by_hand.json").write_text(json.dumps(drawn_by_hand(folder)))
 
 
 if __name__ == "__main__":

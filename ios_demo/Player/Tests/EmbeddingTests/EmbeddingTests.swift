@@ -33,7 +33,8 @@ final class EmbeddingTests: XCTestCase {
         let phone = PhoneFacts(model: "none", system: "Linux", cores: 1, memoryBytes: 1)
         let studio = Studio(folder: URL(fileURLWithPath: "/nowhere"), phone: phone) { _ in }
         let request = Request(
-            prompt: "", negativePrompt: nil, steps: 1, seed: 0, width: 64, height: 64, previewEvery: 1, lowMemory: true)
+            prompt: "", negativePrompt: nil, steps: 1, seed: 0, width: 64, height: 64, emphasis: .mean, longTexts: .fit,
+            previewEvery: 1, lowMemory: true)
         let told = expectation(description: "report")
         studio.report(request) { rows in
             XCTAssertTrue(rows.contains { $0.id == $0.name && !$0.value.isEmpty })

@@ -27,9 +27,7 @@ final class DemoTests: XCTestCase {
             for (name, value) in row["numbers"].fields { request.numbers[name.text] = value.double }
         }
         if row.has("image") {
-            let rows = row["image"].rows
-            request.image = Pixels(
-                width: rows[0].rows.count, height: rows.count, bytes: row["image"].flat.map { UInt8($0) })
+            request.image = pixels(row["image"])
             (request.width, request.height) = (row["width"].int, row["height"].int)
         }
         return request
@@ -58,7 +56,7 @@ final class DemoTests: XCTestCase {
                 let peak = latents.map(abs).max()!
                 let likeness = [
                     decibels(drawn.latents.floats.map(Double.init), latents, peak: peak),
-                    decibels(drawn.pixels.bytes.map(Double.init), row["pixels"].flat, peak: 255),
+                    decibels(drawn.pixels!.bytes.map(Double.init), row["pixels"].flat, peak: 255),
                 ]
                 print("\(name), seed \(request.seed), low memory \(lowMemory): \(likeness.map { Int($0) }) dB")
                 XCTAssertGreaterThan(likeness.min()!, DemoTests.leastDecibels, "\(name), seed \(request.seed)")
@@ -69,6 +67,56 @@ final class DemoTests: XCTestCase {
         }
         pipeline.unload()
         XCTAssertEqual(pipeline.session.device.currentAllocatedSize, 0)
+    }
+
+    private func pixels(_ value: JSON) -> Pixels {
+        let rows = value.rows
+        return Pixels(width: rows[0].rows.count, height: rows.count, bytes: value.flat.map { UInt8($0) })
+    }
+
+    /// Pipelines of all families, by tiny plans in single precision: every word of docs/pipeline.md.
+    func testPipelinesByHandAreDrawn() throws {
+        guard let folder = DemoTests.folder else { throw XCTSkip("ONDEVICE_DRAWN names no folder of drawn.py") }
+        let list = try Data(contentsOf: folder.appendingPathComponent("by_hand.json"))
+        for row in try JSON(parsing: list, at: "by_hand.json").rows {
+            let name = "\(row["what"].string), \(row["bundle"].string)"
+            let asked = row["request"]
+            var request = request(asked)
+            func text(_ key: String) -> String { asked.has(key) ? asked[key].string : "" }
+            request.emphasis = Emphasis(rawValue: text("emphasis")) ?? .none
+            request.longTexts = LongTexts(rawValue: text("long")) ?? .truncate
+            request.seedMode = SeedMode(rawValue: text("seed_mode")) ?? .torch
+            if asked.has("variation_seed") {
+                request.variationSeed = UInt64(asked["variation_seed"].int)
+                request.variationStrength = asked["variation_strength"].double
+                request.noiseSeedDelta = Int64(asked["noise_seed_delta"].int)
+            }
+            (request.width, request.height) = (asked["width"].int, asked["height"].int)
+            if asked.has("mask") { request.mask = pixels(asked["mask"]) }
+            if asked.has("pictures") {
+                for (key, value) in asked["pictures"].fields { request.pictures[key.text] = pixels(value) }
+            }
+            if asked.has("latents") {
+                request.latents = Tensor(asked["latents"].flat.map { Float($0) }, [1, 4, 2, 3])
+                request.denoisingStart = asked["denoising_start"].double
+            }
+            if asked.has("denoising_end") { request.denoisingEnd = asked["denoising_end"].double }
+            let pipeline = try Pipeline(bundle: folder.appendingPathComponent("\(row["bundle"].string).ondevice"))
+            for lowMemory in [false, true] {
+                request.lowMemory = lowMemory
+                let drawn = try pipeline.draw(request)
+                let latents = row["latents"].flat
+                let likeness = decibels(
+                    drawn.latents.floats.map(Double.init), latents, peak: latents.map(abs).max()!)
+                XCTAssertGreaterThan(likeness, 110, name)
+                XCTAssertEqual(drawn.frames.count, row["frames"].rows.count, name)
+                for (frame, expected) in zip(drawn.frames, row["frames"].rows) {
+                    let far = zip(frame.bytes, expected.flat).filter { abs(Double($0) - $1) > 0 }.count
+                    XCTAssertLessThanOrEqual(far, frame.bytes.count / 500, name)  // at a half, by rounding
+                }
+                XCTAssertEqual(drawn.facts.texts.map(\.text), row["texts"].rows.map(\.string), name)
+            }
+        }
     }
 
     /// Bundles that are made to break a player: the same that Python and the C++ player refuse.
@@ -108,7 +156,7 @@ final class DemoTests: XCTestCase {
                 { $0.width = 60 }
             ),
             (
-                "has no plan of vae_decoder for batch=1 height=8 width=16 (it has batch=1 height=8 width=8)",
+                "has no plan of unet for batch=1 height=8 width=16 (it has batch=1 height=8 width=8; batch=2",
                 { $0.width = 128 }
             ),
             ("nosuch: this model has no such number", { $0.numbers["nosuch"] = 1 }),

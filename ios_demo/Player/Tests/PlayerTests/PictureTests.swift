@@ -4,15 +4,17 @@ import XCTest
 
 /// What a picture is computed from, against the goldens: noise, sampler tables, tokens, prepared pictures.
 final class PictureTests: XCTestCase {
-    func testNoiseIsTorchs() throws {
-        for name in try Repository.names("noise") where name.hasPrefix("seed_") {
+    /// What no `Int` holds is in the file's name.
+    private func seed(_ value: JSON, _ name: String) -> UInt64 {
+        if case .integer(let seed) = value { return UInt64(bitPattern: Int64(seed)) }
+        return UInt64(name.components(separatedBy: "seed_")[1])!
+    }
+
+    func testNoiseOfSeeds() throws {
+        for name in try Repository.names("noise") where !name.hasPrefix("a1111_") {
             let rows = try Repository.json("noise/\(name).json")
-            var noise: Noise
-            if case .integer(let seed) = rows["seed"] {
-                noise = Noise(seed: Int64(seed))
-            } else {
-                noise = Noise(seed: UInt64(name.dropFirst("seed_".count))!)
-            }
+            let mode = rows.has("mode") ? SeedMode(rawValue: rows["mode"].string)! : .torch
+            var noise = Noise(Seeds(seed: seed(rows["seed"], name), mode: mode))
             for draw in rows["draws"].rows {
                 let got = noise.draw(draw["shape"].ints.reduce(1, *))
                 if draw.has("sha256") {
@@ -24,6 +26,22 @@ final class PictureTests: XCTestCase {
         }
     }
 
+    func testNoiseInTheOrderOfWebUI() throws {
+        for name in try Repository.names("noise") where name.hasPrefix("a1111_") {
+            let rows = try Repository.json("noise/\(name).json")
+            let shape = rows["shape"].ints
+            var noise = Noise(
+                Seeds(
+                    seed: seed(rows["seed"], name), mode: .a1111, variationSeed: seed(rows["variation_seed"], name),
+                    variationStrength: rows["variation_strength"].double,
+                    delta: Int64(rows["noise_seed_delta"].int)))
+            let initial = try noise.initial(shape.reduce(1, *), height: shape[2], width: shape[3])
+            XCTAssertEqual(initial.map(\.bitPattern), rows["initial"].floats.map(\.bitPattern), name)
+            noise.enterLoop()
+            for draw in rows["loop"].rows { XCTAssertEqual(noise.draw(draw.rows.count), draw.floats, name) }
+        }
+    }
+
     func testSamplerTables() throws {
         for name in try Repository.names("samplers") {
             let rows = try Repository.json("samplers/\(name).json")
@@ -32,7 +50,7 @@ final class PictureTests: XCTestCase {
             func replay(_ call: Int, _ slot: [Float]) throws -> [Float] {
                 var draws = rows["draws"].rows.map(\.floats)[...]
                 return table.replay(
-                    from: call, slot: slot, predict: { _, input, _ in input.map { $0 * 0.5 } },
+                    call..<table.calls.count, slot: slot, predict: { _, input, _ in input.map { $0 * 0.5 } },
                     draw: { draws.removeFirst() }, after: { _, _ in })
             }
             XCTAssertEqual(try replay(0, table.start(noise)), rows["result"].floats, name)
@@ -49,7 +67,21 @@ final class PictureTests: XCTestCase {
         }
     }
 
-    private static let clip: [String: [UInt8]] = {
+    func testPartsOfASchedule() throws {
+        let table = try SamplerTable(try Repository.json("samplers/euler_4.json")["table"], at: "table")
+        let times = table.calls.map(\.timestep)
+        let half = try table.part(start: nil, end: 0.5)
+        XCTAssertEqual(half, 0..<times.filter { $0 >= 500 }.count)
+        XCTAssertEqual(try table.part(start: 0.5, end: nil), half.upperBound..<4)
+        XCTAssertNotNil(refusal { _ = try table.part(start: nil, end: 0.0001) })
+        let solver = try SamplerTable(try Repository.json("samplers/dpmpp_2m_5.json")["table"], at: "table")
+        XCTAssertNotNil(refusal { _ = try solver.part(start: 0.5, end: nil) })
+        var sample: [Float] = [5, 7]
+        table.putBack(3, &sample, mask: [0, 1], clean: [2, 3], noise: [10, 10])
+        XCTAssertEqual(sample, [2, 7])  // after the last call nothing is noisy
+    }
+
+    static let clip: [String: [UInt8]] = {
         let folder = Repository.root.appendingPathComponent("ondevice/models/clip_tokenizer")
         return Dictionary(
             uniqueKeysWithValues: ["vocab.json", "merges.txt"].map {
@@ -77,6 +109,32 @@ final class PictureTests: XCTestCase {
                 }
             }
         }
+    }
+
+    func testUnigramTokens() throws {
+        let rows = try Repository.json("tokens/unigram/small.json")
+        let length = rows["length"].int
+        let vocabulary = rows["files"]["unigram.json"]
+        let charsmap = hexadecimal(rows["files"]["charsmap.bin"].string)
+        func files(_ value: JSON, _ table: [UInt8]? = nil) -> [String: [UInt8]] {
+            ["unigram.json": [UInt8](value.written.utf8), "charsmap.bin": table ?? charsmap]
+        }
+        let tokenizer = try UnigramTokenizer(files(vocabulary), length: length)
+        for row in rows["texts"].rows {
+            let text = Array(row["text"].string.unicodeScalars)
+            XCTAssertEqual(try tokenizer.ids(text).map { Int($0) } + [1], row["ids"].ints, row["text"].string)
+            let chunk = try tokenizer.straight([[Piece(text: text)]])[0]
+            XCTAssertEqual(tokenizer.padded(chunk).map { Int($0) }, row["padded"].ints, row["text"].string)
+        }
+        func change(_ path: [JSON], _ value: JSON?) -> JSON { vocabulary.changed(at: path, to: value)! }
+        let wrong = [
+            files(change([.text("end")], .integer(4))), files(change([.text("unknown")], .integer(1 << 21))),
+            files(change([.text("pieces")], .list([]))), files(change([.text("added")], nil)),
+            files(change([.text("pieces"), .integer(4), .integer(1)], .real(1e12))),
+            files(change([.text("pieces"), .integer(5)], vocabulary["pieces"].rows[4])),
+            files(vocabulary, Array(charsmap.dropLast())), files(vocabulary, [8, 0, 0, 0]),
+        ]
+        for files in wrong { XCTAssertNotNil(refusal { _ = try UnigramTokenizer(files, length: length) }) }
     }
 
     /// The bytes' letters of CLIP's vocabulary, the start and the end, and no merges.
@@ -112,6 +170,8 @@ final class PictureTests: XCTestCase {
     }
 
     func testPassesAreCombinedAndRescaled() {
+        func numbers(_ chosen: [String: Double]) -> Numbers { Numbers([], chosen: chosen) }
+        let runs = (0..<2).map { Spoken(pass: $0, part: nil, weight: 1, zeros: []) }
         let passes = ["negative_prompt", "prompt"].map { Pass(text: $0, zeros: []) }
         func loop(rescale: String?) -> Loop {
             Loop(
@@ -120,11 +180,11 @@ final class PictureTests: XCTestCase {
                 guided: Loop.Guided(number: "g", above: 1, alone: 1), rescale: rescale)
         }
         let outputs: [[Float]] = [[0, 0], [1, 3]]
-        XCTAssertEqual(loop(rescale: nil).combined(outputs, ["g": 2]), [2, 6])
-        XCTAssertEqual(loop(rescale: "phi").combined(outputs, ["g": 2, "phi": 0.5]), [1.5, 4.5])
-        XCTAssertEqual(loop(rescale: "phi").combined([[7, 8]], ["g": 1, "phi": 0.5]), [7, 8])
-        XCTAssertEqual(loop(rescale: nil).passesInUse(["g": 1]).map(\.text), ["prompt"])
-        XCTAssertEqual(loop(rescale: nil).passesInUse(["g": 1.1]).count, 2)
+        XCTAssertEqual(loop(rescale: nil).combined(outputs, runs, numbers(["g": 2])), [2, 6])
+        XCTAssertEqual(loop(rescale: "phi").combined(outputs, runs, numbers(["g": 2, "phi": 0.5])), [1.5, 4.5])
+        XCTAssertEqual(loop(rescale: "phi").combined([[7, 8]], [runs[0]], numbers(["g": 1])), [7, 8])
+        XCTAssertEqual(loop(rescale: nil).passesInUse(numbers(["g": 1])).map(\.text), ["prompt"])
+        XCTAssertEqual(loop(rescale: nil).passesInUse(numbers(["g": 1.1])).count, 2)
     }
 
     func testPicturesAreFitted() throws {

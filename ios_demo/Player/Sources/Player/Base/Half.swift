@@ -9,3 +9,16 @@ func halfToFloat(_ half: UInt16) -> Float {
     default: return Float(bitPattern: sign | (exponent + 112) << 23 | fraction << 13)
     }
 }
+
+/// The nearest binary16, halves to even.
+func floatToHalf(_ value: Float) -> UInt16 {
+    let sign = UInt16(truncatingIfNeeded: value.bitPattern >> 16) & 0x8000
+    let bits = value.bitPattern & 0x7FFF_FFFF
+    if bits > 0x7F80_0000 { return sign | 0x7E00 }  // NaN
+    if bits >= 0x477F_F000 { return sign | 0x7C00 }  // beyond the largest
+    if bits < 0x3880_0000 {  // a multiple of 2^-24
+        return sign | UInt16((value.magnitude * 0x1p24).rounded(.toNearestOrEven))
+    }
+    let rounded = bits - 0x3800_0000 + 0xFFF + (bits >> 13 & 1)
+    return sign | UInt16(truncatingIfNeeded: rounded >> 13)
+}

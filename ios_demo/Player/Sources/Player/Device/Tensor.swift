@@ -16,6 +16,15 @@ public struct Tensor: Sendable {
         self.init(.f32, shape, floats.withUnsafeBytes { [UInt8]($0) })
     }
 
+    /// f32, or rounded to f16.
+    init(_ floats: [Float], _ shape: [Int], _ dtype: Dtype) {
+        if dtype == .f16 {
+            self.init(.f16, shape, floats.map(floatToHalf).withUnsafeBytes { [UInt8]($0) })
+        } else {
+            self.init(floats, shape)
+        }
+    }
+
     public init(_ integers: [Int32], _ shape: [Int]) {
         self.init(.i32, shape, integers.withUnsafeBytes { [UInt8]($0) })
     }
@@ -55,6 +64,13 @@ public struct Tensor: Sendable {
         let shape = [shape[0] / parts] + shape.dropFirst()
         let size = bytes.count / parts
         return (0..<parts).map { Tensor(dtype, shape, Array(bytes[$0 * size..<($0 + 1) * size])) }
+    }
+
+    /// Some along the first dimension.
+    func rows(_ rows: Range<Int>) -> Tensor {
+        let size = bytes.count / shape[0]
+        return Tensor(
+            dtype, [rows.count] + shape.dropFirst(), Array(bytes[rows.lowerBound * size..<rows.upperBound * size]))
     }
 
     /// How many elements are NaN or infinite.

@@ -134,8 +134,8 @@ public struct Benchmark {
         let memory = try pipeline.memory(request)
         return BenchmarkResult(
             device: session.facts.name, driver: ProcessInfo.processInfo.operatingSystemVersionString,
-            source: pipeline.bundle.manifest.source, bundle: pipeline.bundle.name, width: drawn.pixels.width,
-            height: drawn.pixels.height, steps: calls, firstSeconds: first, medianSeconds: Benchmark.median(runs),
+            source: pipeline.bundle.manifest.source, bundle: pipeline.bundle.name, width: drawn.facts.width,
+            height: drawn.facts.height, steps: calls, firstSeconds: first, medianSeconds: Benchmark.median(runs),
             sustainedSeconds: Benchmark.median(Array(runs.suffix((runs.count + 2) / 3))), runs: runs,
             stepsSeconds: Benchmark.median(steps), decoderSeconds: Benchmark.median(decoders),
             ops: Benchmark.sums(session.profile ?? []), components: components,

@@ -1,15 +1,14 @@
 import Foundation
 
-/// One drawing: the pipeline's `before`, the loop, and `after`.
+/// One drawing: the pipeline's `before` and the loop; what comes after it is in After.swift.
 final class Drawing {
-    private let pipeline: Pipeline
-    private let request: Request
-    private let plan: DrawingPlan
+    let pipeline: Pipeline
+    let request: Request
+    let plan: DrawingPlan
+    let spec: PipelineSpec
+    let session: Session
+    let values: Values
     private let progress: (DrawingProgress) -> Void
-    private let spec: PipelineSpec
-    private let session: Session
-    private let values: Values
-    private let calls: Int
     private var called = 0
     private let clock = Stopwatch()
 
@@ -21,18 +20,16 @@ final class Drawing {
         self.progress = progress
         spec = pipeline.spec
         session = pipeline.session
-        calls = plan.table.calls.count - plan.firstCall
-        let image = request.image?.resized(width: plan.width, height: plan.height).tensor
         values = Values(
-            spec, tokenizers: pipeline.tokenizers, texts: request.texts, image: image,
-            numbers: plan.numbers, noise: Noise(seed: request.seed))
+            spec, pipeline.vocabularies, plan.texts, plan.pictures, numbers: plan.numbers,
+            noise: Noise(request.seeds))
     }
 
     func run() throws -> Drawn {
         // Everything that will run is read, and what the device has not is refused, before anything runs.
-        for (role, batch) in pipeline.runs(plan, request)
+        for (role, batch, place) in pipeline.runs(plan, lowMemory: request.lowMemory)
         where plan.rows == 0 || role.component != spec.decoder.component {
-            _ = try pipeline.bundle.plan(role.component, pipeline.sizes(role.component, batch: batch, plan.place))
+            _ = try self.plan(role, batch, place)
         }
         let stages =
             plan.rows == 0
@@ -43,13 +40,14 @@ final class Drawing {
         releaseIfLow()
         let secondsToFirstStep = clock.seconds
         let final = try denoise(noise)
+        values.numbers.leave()
         releaseIfLow()
         let afterSteps = clock.seconds
-        let shape = latentShape
-        let pixels = try decode(final.map { $0 / spec.latents.scaling + spec.latents.shift }, stages)
+        let frames = plan.isCut ? [] : try after(final, stages)
         return Drawn(
-            pixels: pixels, latents: Tensor(final, shape), facts: try facts(), secondsToFirstStep: secondsToFirstStep,
-            secondsOfSteps: afterSteps - secondsToFirstStep, secondsOfDecoder: clock.seconds - afterSteps)
+            frames: frames, latents: Tensor(final, latentShape), facts: try facts(), notes: plan.texts.notes,
+            secondsToFirstStep: secondsToFirstStep, secondsOfSteps: afterSteps - secondsToFirstStep,
+            secondsOfDecoder: clock.seconds - afterSteps)
     }
 
     private func facts() throws -> PictureFacts {
@@ -60,24 +58,39 @@ final class Drawing {
         facts.negativePrompt = isGuided ? request.negativePrompt ?? "" : ""
         facts.steps = plan.table.steps
         facts.sampler = plan.table.sampler
-        facts.guidanceScale = plan.numbers["guidance_scale"] ?? 1
-        facts.seed = request.seed
+        facts.guidanceScale = plan.numbers["guidance_scale"]
+        if spec.number("guidance_scale") == nil { facts.guidanceScale = 1 }
+        facts.seeds = request.seeds
+        if plan.texts.areWeighted(request.texts) { facts.emphasis = request.emphasis }
+        facts.isLong = plan.texts.parts.indices.contains { plan.texts.chunks($0) > 1 }
+        facts.parts["denoising_start"] = request.denoisingStart
+        facts.parts["denoising_end"] = request.denoisingEnd
         (facts.width, facts.height) = (plan.width, plan.height)
-        facts.strength = request.image == nil ? nil : plan.numbers[strength]
+        facts.strength =
+            request.givenPictures.isEmpty || spec.latents.strength == nil ? nil : plan.numbers[strength]
         facts.numbers = request.numbers.filter { $0.key != "guidance_scale" && $0.key != strength }
         facts.model = pipeline.bundle.manifest.source
         if case .object(let config) = try pipeline.bundle.object(Manifest.scheduler) { facts.config = config }
         return facts
     }
 
-    private var latentShape: [Int] { [1, spec.latents.channels, plan.place["height"]!, plan.place["width"]!] }
+    var latentShape: [Int] {
+        [plan.numbers.frames, spec.latents.channels, plan.place["height"]!, plan.place["width"]!]
+    }
 
     private func releaseIfLow() {
         if request.lowMemory { session.release() }
     }
 
-    private func say(_ stage: String, secondsLeft: Double? = nil, preview: Pixels? = nil) {
-        progress(DrawingProgress(stage: stage, done: called, calls: calls, secondsLeft: secondsLeft, preview: preview))
+    func say(_ stage: String, secondsLeft: Double? = nil, preview: Pixels? = nil) {
+        progress(
+            DrawingProgress(
+                stage: stage, done: called, calls: plan.calls.count, secondsLeft: secondsLeft, preview: preview))
+    }
+
+    /// The plan that a role runs by.
+    func plan(_ role: Role, _ batch: Int, _ place: Sizes) throws -> Plan {
+        try pipeline.bundle.plan(role.component, pipeline.sizes(role.component, batch: batch, place))
     }
 
     // Before ----------------------------------------------------------------------------------------------------------
@@ -85,23 +98,24 @@ final class Drawing {
     /// All that comes before the loop; gives the noise that it begins with.
     private func before() throws -> [Float] {
         var start: [Float]?
-        let used = spec.denoise.flatMap { $0.passesInUse(plan.numbers) }.compactMap(\.text)
-        var texts: [String] = []
-        for text in used where !texts.contains(text) { texts.append(text) }
-        for step in spec.before where step.isDone(plan.numbers) {
+        for step in spec.before where plan.isDone(step) {
             switch step.work {
-            case .noise: start = try given() ?? values.noise.draw(latentShape.reduce(1, *))
+            case .noise:
+                start =
+                    try given()
+                    ?? values.noise.initial(
+                        latentShape.reduce(1, *), height: plan.place["height"]!, width: plan.place["width"]!)
             case .sample(let moments, let draw, let scaled, let keep):
-                if let value = values.get(moments) { values.keep(keep, sample(value, draw, scaled)) }
+                values.keep(keep, sample(values.get(moments)!, draw && values.noise.drawsEncodings, scaled))
             case .run(let role):
-                guard values.runs(role) else { continue }
                 if role.every == .text {
-                    for text in texts { try run(role, text) }
+                    for part in plan.texts.parts.indices { try run(role, part, plan.place(part)) }
                 } else {
-                    try run(role, nil)
+                    try run(role, nil, plan.place)
                 }
             }
         }
+        values.noise.enterLoop()
         guard let noise = try start ?? given() else {
             throw PlayerError(
                 .usage, "this model goes on from latents, and none were given.", at: "latents",
@@ -137,32 +151,54 @@ final class Drawing {
         return Tensor(result, [1, moments.shape[1] / 2] + moments.shape[2...])
     }
 
-    /// Run a role outside the loop, for a text; what it would make of a text that was not given may be zeros.
-    private func run(_ role: Role, _ text: String?) throws {
-        let sizes = pipeline.sizes(role.component, batch: 1, plan.place)
-        if values.standsForZeros(role, text) {
-            let made = try pipeline.bundle.plan(role.component, sizes)
+    /// Run a role outside the loop, for a part of a text; what it would make of a text that was not given may be zeros.
+    func run(_ role: Role, _ part: Int?, _ place: Sizes) throws {
+        let rolePlan = try plan(role, 1, place)
+        if values.standsForZeros(role, part) {
             for (port, value) in role.keep {
-                let operand = made.output(port)!
-                values.keep(value, .zeros(operand.dtype, operand.shape), text: text)
+                let operand = rolePlan.output(port)!
+                values.keep(value, .zeros(operand.dtype, operand.shape), part: part)
             }
             return
         }
         say(role.component)
-        let outputs = try session.run(role.component, sizes, try values.feeds(role, text: text) { try zeros(role, $0) })
+        let outputs = try encoded(role, rolePlan, part)
         for (port, value) in role.keep {
             try checkFinite(outputs[port]!, "\(role.component)'s \(port)")
-            values.keep(value, outputs[port]!, text: role.every == .text ? text : nil)
+            values.keep(value, outputs[port]!, part: role.every == .text ? part : nil)
         }
     }
 
-    /// Zeros of a port's shape in one pass.
-    private func zeros(_ role: Role, _ port: Exact) throws -> Tensor {
-        let single = try pipeline.bundle.plan(role.component, pipeline.sizes(role.component, batch: 1, plan.place))
-        return .zeros(single.input(port)!.dtype, single.input(port)!.shape)
+    /// What a role makes of a part of a text, or of none: of several chunks and of weighted ones the states are put
+    /// together, and of all else the first chunk's is kept (docs/pipeline.md, "Texts").
+    private func encoded(_ role: Role, _ rolePlan: Plan, _ part: Int?) throws -> [Exact: Tensor] {
+        func run(_ chunk: Int, _ tokens: [Token]?) throws -> [Exact: Tensor] {
+            let fed = values.feeds(role, rolePlan, part: part, chunk: chunk, tokens: tokens)
+            return try session.run(role.component, rolePlan.sizes, fed)
+        }
+        var outputs = try run(0, nil)
+        guard let part, let name = role.tokenizer, let vocabulary = pipeline.vocabularies[name] else { return outputs }
+        let emphasis = plan.texts.emphasis
+        let chunks = (0..<plan.texts.chunks(part)).map { plan.texts.parts[part].tokens(name, $0) }
+        let isWeighted = emphasis != .none && chunks.joined().contains { $0.weight != 1 }
+        guard chunks.count > 1 || isWeighted else { return outputs }
+        var known: [[Int32]: [Exact: Tensor]] = [vocabulary.padded(chunks[0]): outputs]
+        for (port, first) in outputs where first.shape.count == 3 && first.shape[..<2] == [1, vocabulary.length] {
+            var states: [Float] = []
+            for (number, chunk) in chunks.enumerated() {
+                states += try emphasis.states(chunk, vocabulary) { tokens in
+                    let ids = vocabulary.padded(tokens)
+                    let made = try known[ids] ?? run(number, tokens)
+                    known[ids] = made
+                    return made[port]!.floats
+                }
+            }
+            outputs[port] = Tensor(states, [1, chunks.count * vocabulary.length, first.shape[2]], first.dtype)
+        }
+        return outputs
     }
 
-    private func checkFinite(_ tensor: Tensor, _ place: String) throws {
+    func checkFinite(_ tensor: Tensor, _ place: String) throws {
         let bad = tensor.notFinite
         guard bad == 0 else {
             throw PlayerError(
@@ -174,84 +210,88 @@ final class Drawing {
     // The loop --------------------------------------------------------------------------------------------------------
 
     private func denoise(_ noise: [Float]) throws -> [Float] {
-        let table = plan.table
-        let image = spec.latents.begin.flatMap { values.get($0)?.floats }
-        let first = image == nil ? 0 : plan.firstCall
+        let calls = plan.calls
+        let clean = spec.latents.begin.flatMap { values.get($0)?.floats }.map { cycled($0, noise.count) }
+        let mask = plan.isMasked ? cycled(plan.pictures.tensor(spec.latents.mask!.picture).floats, noise.count) : nil
         let begin = clock.seconds
-        say("step 1 of \(calls)")
-        return try table.replay(
-            from: first, slot: table.start(noise, image: image, call: first),
+        say("step 1 of \(calls.count)")
+        return try plan.table.replay(
+            calls,
+            slot: plan.table.start(
+                noise, image: plan.begins ? clean : nil, call: calls.lowerBound,
+                asItIs: request.denoisingStart != nil),
             predict: { try predict($0, $1, $2) },
             draw: { values.noise.draw(noise.count) },
             after: { call, latents in
                 called = call + 1
-                try checkFinite(Tensor(latents, latentShape), "step \(called) of \(calls)")
+                try checkFinite(Tensor(latents, latentShape), "step \(called) of \(calls.count)")
+                if let mask, let clean {
+                    plan.table.putBack(calls.lowerBound + call, &latents, mask: mask, clean: clean, noise: noise)
+                }
                 let each = (clock.seconds - begin) / Double(called)
-                let isShown = request.previewEvery > 0 && called % request.previewEvery == 0 && called < calls
-                let next = called < calls ? "step \(called + 1) of \(calls)" : spec.decoder.component
-                say(next, secondsLeft: each * Double(calls - called), preview: isShown ? preview(latents) : nil)
+                let isShown = request.previewEvery > 0 && called % request.previewEvery == 0 && called < calls.count
+                let next = called < calls.count ? "step \(called + 1) of \(calls.count)" : spec.decoder.component
+                say(
+                    next, secondsLeft: each * Double(calls.count - called),
+                    preview: isShown ? preview(latents) : nil)
             })
     }
 
+    /// The same for each frame.
+    private func cycled(_ values: [Float], _ count: Int) -> [Float] {
+        (0..<count).map { values[$0 % values.count] }
+    }
+
     private func predict(_ call: Int, _ input: [Float], _ timestep: Float) throws -> [Float] {
-        values.enter(call: call, of: calls)
+        values.numbers.enter(call: call, of: plan.calls.count)
         values.keep("latents", Tensor(input, latentShape))
         values.keep("timestep", Tensor([timestep], [1]))
-        let part = Double(call) / Double(calls)
-        let loop = spec.denoise.first { values.number($0.from) <= part && part < values.number($0.until) }
+        let part = Double(call) / Double(plan.calls.count)
+        let numbers = values.numbers
+        let loop = spec.denoise.first { numbers.of($0.from) <= part && part < numbers.of($0.until) }
         guard let loop else {
             throw PlayerError(
                 .usage, "no part of the pipeline runs at \(short(part)) of the schedule.", at: "pipeline",
                 fix: "choose other parts, from 0 to 1")
         }
-        let passes = loop.passesInUse(values.numbers)
-        let batch = pipeline.passesAtOnce(loop, passes.count, plan.place, request.lowMemory)
-        let groups = batch == passes.count ? [passes] : passes.map { [$0] }
+        // Texts of one length run together.
         var outputs: [[Float]] = []
-        for group in groups {
-            for role in loop.roles {
-                let sizes = pipeline.sizes(role.component, batch: group.count, plan.place)
-                let fed = try values.feeds(role, passes: group) { try zeros(role, $0) }
-                let made = try session.run(role.component, sizes, fed)
-                for (port, value) in role.keep { values.keep(value, made[port]!) }
+        var runs: [Spoken] = []
+        for group in plan.groups(loop, numbers) {
+            let place = plan.place(group[0].part)
+            let isAtOnce = pipeline.passesAtOnce(loop, group.count, place, request.lowMemory) == group.count
+            for passes in isAtOnce ? [group] : group.map({ [$0] }) {
+                outputs += try run(loop, passes, place)
+                runs += passes
             }
-            outputs += values.get(loop.prediction)!.split(group.count).map(\.floats)
         }
-        return loop.combined(outputs, values.numbers)
+        let order = runs.indices.sorted { (runs[$0].pass, runs[$0].part ?? 0) < (runs[$1].pass, runs[$1].part ?? 0) }
+        return loop.combined(order.map { outputs[$0] }, order.map { runs[$0] }, numbers)
     }
 
-    /// A small picture of the latents, where the pipeline says how they look.
+    /// The predictions of some passes that run at once.
+    private func run(_ loop: Loop, _ passes: [Spoken], _ place: Sizes) throws -> [[Float]] {
+        for role in loop.roles {
+            let rolePlan = try plan(role, passes.count, place)
+            let made = try session.run(
+                role.component, rolePlan.sizes, values.feeds(role, rolePlan, passes: passes))
+            for (port, value) in role.keep { values.keep(value, made[port]!) }
+        }
+        return values.get(loop.prediction)!.split(passes.count).map(\.floats)
+    }
+
+    /// A small picture of the latents, of the first frame, where the pipeline says how they look.
     private func preview(_ latents: [Float]) -> Pixels? {
         let factors = spec.latents.preview
         let channels = spec.latents.channels
         guard factors.count == 3 else { return nil }
-        let plane = latents.count / channels
+        let plane = latents.count / plan.numbers.frames / channels
         let colours = factors.flatMap { row in
             (0..<plane).map { i in
                 Float((0..<channels).reduce(row[channels]) { $0 + row[$1] * Double(latents[$1 * plane + i]) })
             }
         }
         return Pixels(Tensor(colours, [1, 3] + latentShape[2...]))
-    }
-
-    // After -----------------------------------------------------------------------------------------------------------
-
-    private func decode(_ latents: [Float], _ stages: [Stage]) throws -> Pixels {
-        values.keep("latents", Tensor(latents, latentShape))
-        for role in spec.after.dropLast() where values.runs(role) { try run(role, nil) }
-        say(spec.decoder.component)
-        let sample: Tensor
-        if stages.isEmpty {
-            let decoder = spec.decoder
-            let sizes = pipeline.sizes(decoder.component, batch: 1, plan.place)
-            let fed = try values.feeds(decoder, text: nil) { try zeros(decoder, $0) }
-            let made = try session.run(decoder.component, sizes, fed)
-            sample = made[decoder.keep.first { $0.value == spec.gives }!.port]!
-        } else {
-            sample = try BandDecoder(session: session, stages: stages).decode(Tensor(latents, latentShape))
-        }
-        try checkFinite(sample, "the decoder's output")
-        return Pixels(sample)
     }
 }
 

@@ -1,24 +1,54 @@
+/// One run of a loop's roles in a call: a pass, for a part of its text.
+struct Spoken {
+    let pass: Int  // of those in use
+    let part: Int?
+    let weight: Float
+    let zeros: [String]
+}
+
 /// How the passes of a call become one prediction (docs/pipeline.md, "The loop").
 extension Loop {
     /// All passes, or the one that runs alone where there is no guidance.
-    func passesInUse(_ numbers: [String: Double]) -> [Pass] {
-        guard let guided, (numbers[guided.number] ?? 0) <= guided.above else { return passes }
+    func passesInUse(_ numbers: Numbers) -> [Pass] {
+        guard let guided, numbers.largest(guided.number) <= guided.above else { return passes }
         return [passes[guided.alone]]
     }
 
-    /// One prediction of the outputs of all passes; of one pass that runs alone, it is the output.
-    func combined(_ outputs: [[Float]], _ numbers: [String: Double]) -> [Float] {
-        guard outputs.count == passes.count else { return outputs[0] }
-        var prediction = outputs[first]
-        for term in add {
-            let scale = Float(numbers[term.number] ?? 0)
-            let plus = outputs[term.plus]
-            let minus = outputs[term.minus]
-            for i in prediction.indices { prediction[i] = prediction[i] + scale * (plus[i] - minus[i]) }
+    /// Each pass in use as one per part of its text, in order.
+    func spoken(_ numbers: Numbers, _ texts: Texts) -> [Spoken] {
+        passesInUse(numbers).enumerated().flatMap { number, pass -> [Spoken] in
+            guard let text = pass.text else { return [Spoken(pass: number, part: nil, weight: 1, zeros: pass.zeros)] }
+            return texts.numbers(of: text).map {
+                Spoken(pass: number, part: $0, weight: texts.parts[$0].weight, zeros: pass.zeros)
+            }
         }
-        let phi = rescale.map { Float(numbers[$0] ?? 0) } ?? 0
-        guard phi != 0, let last = add.last else { return prediction }
-        let ratio = Float(deviation(outputs[last.plus]) / deviation(prediction))
+    }
+
+    /// One prediction of the outputs of all runs; of one pass that runs alone, it is the output.
+    func combined(_ outputs: [[Float]], _ runs: [Spoken], _ numbers: Numbers) -> [Float] {
+        guard runs.count >= passes.count else { return outputs[0] }
+        func output(_ pass: Int) -> [Float] { outputs[runs.firstIndex { $0.pass == pass }!] }
+        /// Adds what each part of a pass says beside another pass, times a number (nil: 1).
+        func add(_ total: inout [Float], _ number: String?, _ plus: Int, _ minus: Int) {
+            let less = output(minus)
+            let frame = total.count / numbers.frames
+            for (run, more) in zip(runs, outputs) where run.pass == plus {
+                for k in 0..<numbers.frames {
+                    let factor = (number.map { numbers.inFrame($0, k) } ?? 1) * run.weight
+                    for i in k * frame..<(k + 1) * frame { total[i] = total[i] + factor * (more[i] - less[i]) }
+                }
+            }
+        }
+        var prediction = output(first)
+        for term in self.add { add(&prediction, term.number, term.plus, term.minus) }
+        let phi = rescale.map { Float(numbers[$0]) } ?? 0
+        guard phi != 0, let last = self.add.last else { return prediction }
+        var text = output(last.plus)
+        if runs.filter({ $0.pass == last.plus }).count > 1 {  // what several parts say together
+            text = output(last.minus)
+            add(&text, nil, last.plus, last.minus)
+        }
+        let ratio = Float(deviation(text) / deviation(prediction))
         return prediction.map { phi * ($0 * ratio) + (1 - phi) * $0 }
     }
 }

@@ -1,153 +1,120 @@
-/// The values of one picture: what roles gave, the user's texts, numbers and picture, and what a role's ports are fed
+/// The values of one picture: what roles gave, the user's texts, numbers and pictures, and what a role's ports are fed
 /// with (docs/pipeline.md).
 final class Values {
     private struct Key: Hashable {
         let name: String
-        let text: String?
+        let part: Int?
     }
 
     private let spec: PipelineSpec
-    private let tokenizers: [String: Tokenizer]
-    private let texts: [String: String]
-    private let image: Tensor?
-    private let chosen: [String: Double]
-    private(set) var numbers: [String: Double]
+    private let vocabularies: [String: Vocabulary]
+    private let texts: Texts
+    private let pictures: GivenPictures
     private var kept: [Key: Tensor] = [:]
+    /// Values that there is a row of for each frame, after the loop.
+    private let perFrame: Set<String>
+    /// The frames that a role runs for; nil: all.
+    var frames: Range<Int>?
+    var numbers: Numbers
     var noise: Noise
 
     init(
-        _ spec: PipelineSpec, tokenizers: [String: Tokenizer], texts: [String: String], image: Tensor?,
-        numbers: [String: Double], noise: Noise
+        _ spec: PipelineSpec, _ vocabularies: [String: Vocabulary], _ texts: Texts, _ pictures: GivenPictures,
+        numbers: Numbers, noise: Noise
     ) {
         self.spec = spec
-        self.tokenizers = tokenizers
+        self.vocabularies = vocabularies
         self.texts = texts
-        self.image = image
-        chosen = numbers
+        self.pictures = pictures
         self.numbers = numbers
         self.noise = noise
+        perFrame = Set(spec.after.filter(\.inChunks).flatMap(\.keep).map(\.value)).union(["latents"])
     }
 
-    /// Numbers that have a window are 0 in calls outside of it.
-    func enter(call: Int, of calls: Int) {
-        for (name, entry) in spec.numbers {
-            guard let (first, last) = entry.window else { continue }
-            let isInside =
-                Double(call) / Double(calls) >= chosen[first]! && Double(call + 1) / Double(calls) <= chosen[last]!
-            numbers[name] = isInside ? chosen[name]! : 0
-        }
-    }
-
-    func keep(_ name: String, _ value: Tensor, text: String? = nil) { kept[Key(name: name, text: text)] = value }
+    func keep(_ name: String, _ value: Tensor, part: Int? = nil) { kept[Key(name: name, part: part)] = value }
 
     /// A value, if it was made; what is the same for all texts is kept for none.
-    func get(_ name: String, text: String? = nil) -> Tensor? {
-        kept[Key(name: name, text: spec.rates[name] == .text ? text : nil)]
-    }
-
-    func number(_ amount: Amount) -> Double {
-        switch amount {
-        case .constant(let value): return value
-        case .number(let name): return numbers[name] ?? 0
-        }
-    }
-
-    /// Whether what a role needs is there: where a picture was not given, what reads it does not run.
-    func runs(_ role: Role) -> Bool {
-        role.feed.allSatisfy { _, feed in
-            switch feed {
-            case .picture(let name, _): return name == "image" && image != nil
-            case .value(let name, zerosIfAbsent: false):
-                return name == "latents" || name == "timestep" || kept.keys.contains { $0.name == name }
-            default: return true
-            }
-        }
+    func get(_ name: String, part: Int? = nil) -> Tensor? {
+        kept[Key(name: name, part: spec.rates[name] == .text ? part : nil)]
     }
 
     /// Whether a text was not given, and zeros stand for what a role would make of it.
-    func standsForZeros(_ role: Role, _ text: String?) -> Bool {
-        guard let text, texts[text] == nil else { return false }
+    func standsForZeros(_ role: Role, _ part: Int?) -> Bool {
+        guard let part, !texts.parts[part].isGiven else { return false }
         return role.feed.contains {
             if case .tokens(_, zerosIfAbsent: true) = $0.feed { return true } else { return false }
         }
     }
 
-    /// What the ports of a role outside the loop are fed with. `zeros` makes those of a port.
-    func feeds(_ role: Role, text: String?, zeros: (Exact) throws -> Tensor) throws -> [Exact: Tensor] {
+    /// What the ports of a role outside the loop are fed with.
+    ///
+    /// - Parameter tokens: what the role's text encoder reads; nil: the first chunk.
+    func feeds(_ role: Role, _ plan: Plan, part: Int?, chunk: Int = 0, tokens: [Token]? = nil) -> [Exact: Tensor] {
         var fed: [Exact: Tensor] = [:]
-        for (port, feed) in role.feed { fed[port] = try one(feed, text) ?? zeros(port) }
+        for (port, feed) in role.feed {
+            if case .tokens(let name, _) = feed, let part {
+                let own = name == role.tokenizer ? tokens : nil
+                let ids = vocabularies[name]!.padded(own ?? texts.parts[part].tokens(name, chunk))
+                fed[port] = Tensor(ids, [1, ids.count])
+            } else {
+                fed[port] = one(feed, part) ?? zeros(plan, port, 1)
+            }
+        }
         return fed
     }
 
     /// What the ports of a role in the loop are fed with: one value per pass, joined along the first dimension, except
-    /// the timestep and what roles of this call made, which are there once for all.
-    func feeds(_ role: Role, passes: [Pass], zeros: (Exact) throws -> Tensor) throws -> [Exact: Tensor] {
+    /// the timestep, which is there once for all.
+    func feeds(_ role: Role, _ plan: Plan, passes: [Spoken]) -> [Exact: Tensor] {
         var fed: [Exact: Tensor] = [:]
         for (port, feed) in role.feed {
-            if case .value(let name, _) = feed, name != "latents", spec.rates[name] == .call, let value = get(name) {
-                fed[port] = value
+            var value = ""
+            if case .value(let name, _) = feed { value = name }
+            if value == "timestep" {
+                fed[port] = get(value)!
                 continue
             }
+            // What a role of this call made is joined already.
+            let isJoined = value != "latents" && spec.rates[value] == .call
+            let parts = isJoined ? get(value)?.split(passes.count) : nil
             fed[port] = .joined(
-                try passes.map { pass in
-                    let value = try one(feed, pass.text) ?? zeros(port)
-                    if case .value(let name, _) = feed, pass.zeros.contains(name) {
-                        return .zeros(value.dtype, value.shape)
-                    }
-                    return value
+                passes.enumerated().map { i, pass in
+                    if pass.zeros.contains(value) { return zeros(plan, port, passes.count) }
+                    return (isJoined ? parts?[i] : one(feed, pass.part)) ?? zeros(plan, port, passes.count)
                 })
         }
         return fed
     }
 
-    private func one(_ feed: Feed, _ text: String?) throws -> Tensor? {
+    /// Zeros of a port's shape in one of several passes.
+    private func zeros(_ plan: Plan, _ port: Exact, _ passes: Int) -> Tensor {
+        let operand = plan.input(port)!
+        return .zeros(operand.dtype, [operand.shape[0] / passes] + operand.shape.dropFirst())
+    }
+
+    private func one(_ feed: Feed, _ part: Int?) -> Tensor? {
         switch feed {
-        case .value(let name, _): return get(name, text: text)
+        case .value(let name, _):
+            guard let frames, perFrame.contains(name) else { return get(name, part: part) }
+            return get(name, part: part)?.rows(frames)
         case .tokens(let name, _):
-            let ids = try tokenizers[name]!(text.flatMap { texts[$0] } ?? "")
+            let ids = vocabularies[name]!.padded(part.map { texts.parts[$0].tokens(name, 0) } ?? [])
             return Tensor(ids, [1, ids.count])
         case .numbers(let rows):
             let found = rows.map { row -> Float in
                 switch row {
-                case .same(let amount): return Float(number(amount))
-                case .perText(let amounts): return Float(number(amounts[text ?? ""] ?? .constant(0)))
+                case .same(let amount): return Float(numbers.of(amount))
+                case .perText(let amounts):
+                    return Float(numbers.of(part.flatMap { amounts[texts.parts[$0].text] } ?? .constant(0)))
                 }
             }
             return Tensor(found, [1, found.count])
-        case .picture(_, let amount):
-            guard let image else { return nil }
-            guard let amount else { return image }
-            let scale = Float(number(amount))
-            let draw = noise.draw(image.count)
-            return Tensor(zip(image.floats, draw).map { $0 + scale * $1 }, image.shape)
+        case .picture(let name, let amount):
+            let picture = pictures.tensor(name)
+            guard let amount else { return picture }
+            let scale = Float(numbers.of(amount))
+            let draw = noise.draw(picture.count)
+            return Tensor(zip(picture.floats, draw).map { $0 + scale * $1 }, picture.shape)
         }
-    }
-
-    /// Every number of a pipeline: as given, or its default.
-    ///
-    /// - Throws: `PlayerError` of the kind `usage`: there is no such number, or it is out of range.
-    static func numbers(_ spec: PipelineSpec, _ given: [String: Double], width: Int, height: Int) throws -> [String:
-        Double]
-    {
-        for name in given.keys where spec.number(name) == nil {
-            let have = spec.numbers.isEmpty ? "none" : spec.numbers.map(\.name).joined(separator: ", ")
-            throw PlayerError(.usage, "this model has no such number (it has \(have)).", at: name, fix: "leave it out")
-        }
-        var found = ["width": Double(width), "height": Double(height)]
-        for (name, entry) in spec.numbers {
-            var value = given[name]
-            if value == nil, let usual = entry.usual {
-                switch usual {
-                case .constant(let constant): value = constant
-                case .number(let other): value = found[other]
-                }
-            }
-            guard let value, value.isFinite, entry.low <= value, value <= entry.high else {
-                let what = "out of range (got \(value ?? 0), expected \(short(entry.low)) to \(short(entry.high)))."
-                throw PlayerError(.usage, what, at: name, fix: "choose another")
-            }
-            found[name] = value
-        }
-        return found
     }
 }

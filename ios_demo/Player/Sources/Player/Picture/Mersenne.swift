@@ -1,18 +1,16 @@
 import Foundation
 
 /// The numbers of `torch.randn` with a CPU generator, bit for bit (docs/noise.md).
-public struct Noise {
+struct Mersenne {
     private var state = [UInt32](repeating: 0, count: 624)
     private var used = 624
     private var kept: Double?
 
-    /// - Parameter seed: its low 32 bits count; of a negative one those of its two's complement.
-    public init(seed: UInt64) {
+    /// - Parameter seed: its low 32 bits count.
+    init(seed: UInt64) {
         state[0] = UInt32(truncatingIfNeeded: seed)
         for i in 1..<624 { state[i] = 1_812_433_253 &* (state[i - 1] ^ state[i - 1] >> 30) &+ UInt32(i) }
     }
-
-    public init(seed: Int64) { self.init(seed: UInt64(bitPattern: seed)) }
 
     private mutating func word() -> UInt32 {
         if used == 624 {
@@ -31,14 +29,14 @@ public struct Noise {
     }
 
     /// `count` normal numbers.
-    public mutating func draw(_ count: Int) -> [Float] {
+    mutating func draw(_ count: Int) -> [Float] {
         if count < 16 { return (0..<count).map { _ in Float(one()) } }
         var values = (0..<count).map { _ in uniform() }
-        for start in stride(from: 0, through: count - 16, by: 16) { Noise.transform(&values, start) }
+        for start in stride(from: 0, through: count - 16, by: 16) { Mersenne.transform(&values, start) }
         if count % 16 != 0 {
             let start = count - 16
             for i in start..<count { values[i] = uniform() }
-            Noise.transform(&values, start)
+            Mersenne.transform(&values, start)
         }
         return values
     }

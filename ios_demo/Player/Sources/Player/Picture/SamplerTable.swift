@@ -54,27 +54,68 @@ public struct SamplerTable: Sendable {
         trainSteps = try top["train_steps"].map { try check.integer($0, 1, 100_000, Place.top["train_steps"]) }
     }
 
-    /// What slot 0 holds before the first call that is made: from noise alone, or at a call from a picture's latents.
-    func start(_ noise: [Float], image: [Float]? = nil, call: Int = 0) -> [Float] {
+    /// What slot 0 holds before the first call that is made: from noise alone, or at a call from a picture's latents;
+    /// or latents that another run left, as they are.
+    func start(_ noise: [Float], image: [Float]? = nil, call: Int = 0, asItIs: Bool = false) -> [Float] {
+        if asItIs { return noise }
         guard let image else { return noise.map { startNoise * $0 } }
         let (pictureFactor, noiseFactor) = begins[call]
         return zip(image, noise).map { pictureFactor * $0 + noiseFactor * $1 }
     }
 
-    /// Replay the calls from one on.
+    /// The calls of a part of the schedule, where it is cut in two.
+    ///
+    /// - Parameters:
+    ///   - first: the first call that is made without a `start`.
+    ///   - start, end: parts of the schedule, by timesteps.
+    /// - Throws: `PlayerError` of the kind `usage` where the table cannot be cut so.
+    func part(from first: Int = 0, start: Double?, end: Double?) throws -> Range<Int> {
+        guard start != nil || end != nil else { return first..<calls.count }
+        guard let trainSteps, start == nil || !begins.isEmpty else {
+            throw PlayerError(
+                .usage, "\(sampler) at \(steps) steps cannot be cut in two.", at: "sampler",
+                fix: "choose a sampler whose table has `begins`, such as euler")
+        }
+        /// How many calls have a timestep from the cutoff on.
+        func count(from part: Double) -> Int {
+            let all = Double(trainSteps)
+            let cutoff = (all - part * all).rounded(.toNearestOrEven)
+            return calls.filter { Double($0.timestep) >= cutoff }.count
+        }
+        let (from, until) = (start.map(count) ?? first, end.map(count) ?? calls.count)
+        guard from < until else {
+            throw PlayerError(
+                .usage, "there is no timestep in this part of the schedule.",
+                at: start == nil ? "denoising_end" : "denoising_start",
+                fix: "use more steps, or parts that are further apart")
+        }
+        return from..<until
+    }
+
+    /// What is kept of a picture after a call, where its mask is not: as noisy as the call leaves the rest.
+    func putBack(_ call: Int, _ sample: inout [Float], mask: [Float], clean: [Float], noise: [Float]) {
+        let level = noised[call]
+        for i in sample.indices {
+            let kept = level.image * clean[i] + level.noise * noise[i]
+            sample[i] = (1 - mask[i]) * kept + mask[i] * sample[i]
+        }
+    }
+
+    /// Replay some calls, to where the last of them leads.
     ///
     /// - Parameters:
     ///   - slot: what slot 0 holds (`start`).
     ///   - predict: the network: number of the call, of those that are made, its input and timestep.
     ///   - draw: one draw of noise.
-    ///   - after: told after each call what the next one begins with.
+    ///   - after: told after each call what the next one begins with, which it may change.
     func replay(
-        from first: Int, slot: [Float], predict: (Int, [Float], Float) throws -> [Float], draw: () -> [Float],
-        after: (Int, [Float]) throws -> Void
+        _ made: Range<Int>, slot: [Float], predict: (Int, [Float], Float) throws -> [Float], draw: () -> [Float],
+        after: (Int, inout [Float]) throws -> Void
     ) rethrows -> [Float] {
         var held = [[Float]](repeating: [], count: slots)
         held[0] = slot
-        for (number, call) in calls[first...].enumerated() {
+        func leads(_ call: Int) -> Int { call + 1 < calls.count ? calls[call + 1].sample : result }
+        for (number, call) in calls[made].enumerated() {
             let scale = call.inputScale
             let output = try predict(number, held[call.sample].map { $0 * scale }, call.timestep)
             let noise = call.drawsNoise ? draw() : []
@@ -87,10 +128,9 @@ public struct SamplerTable: Sendable {
                 }
                 held[row.slot] = sum
             }
-            let next = first + number + 1 < calls.count ? calls[first + number + 1].sample : result
-            try after(number, held[next])
+            try after(number, &held[leads(made.lowerBound + number)])
         }
-        return held[result]
+        return held[leads(made.upperBound - 1)]
     }
 
     // Reading ---------------------------------------------------------------------------------------------------------

@@ -40,6 +40,14 @@ public struct Pixels: Sendable, Equatable {
         return Tensor(values, [1, 3, height, width])
     }
 
+    /// Whether each pixel is light: of a mask, where it is.
+    var isLight: [Bool] {
+        (0..<width * height).map { i in
+            let grey = 19595 * Int(bytes[3 * i]) + 38470 * Int(bytes[3 * i + 1]) + 7471 * Int(bytes[3 * i + 2])
+            return (grey + 32768) >> 16 >= 128
+        }
+    }
+
     /// At another size by Lanczos, columns before rows (docs/pipeline.md).
     public func resized(width: Int, height: Int) -> Pixels {
         var result = self

@@ -9,7 +9,13 @@ public struct PictureFacts: Sendable {
     public var steps = 0
     public var sampler = ""
     public var guidanceScale = 1.0
-    public var seed: UInt64 = 0
+    var seeds = Seeds()
+    /// How weights act, of texts that have some.
+    public var emphasis: Emphasis?
+    /// Whether a text was read in several chunks.
+    public var isLong = false
+    /// Where the schedule was cut in two: `denoising_start`, `denoising_end`.
+    public var parts: [String: Double] = [:]
     public var width = 0
     public var height = 0
     /// Of a picture that was begun from one.
@@ -28,11 +34,19 @@ public struct PictureFacts: Sendable {
     var json: String {
         var rows: [String: String] = [
             "prompt": quoted(prompt), "negative_prompt": quoted(negativePrompt), "steps": "\(steps)",
-            "sampler": quoted(sampler), "guidance_scale": "\(guidanceScale)", "seed": "\(seed)", "width": "\(width)",
-            "height": "\(height)", "model": quoted(model), "version": quoted(version),
+            "sampler": quoted(sampler), "guidance_scale": "\(guidanceScale)", "seed": "\(seeds.seed)",
+            "width": "\(width)", "height": "\(height)", "model": quoted(model), "version": quoted(version),
         ]
+        if seeds.mode != .torch { rows["seed_mode"] = quoted(seeds.mode.rawValue) }
+        if seeds.variationStrength != 0 {
+            rows["variation_seed"] = "\(seeds.variationSeed)"
+            rows["variation_strength"] = "\(seeds.variationStrength)"
+        }
+        if seeds.delta != 0 { rows["noise_seed_delta"] = "\(seeds.delta)" }
+        if let emphasis { rows["emphasis"] = quoted(emphasis.rawValue) }
+        if isLong { rows["long"] = quoted(LongTexts.chunk.rawValue) }
         if let strength { rows["strength"] = "\(strength)" }
-        for (name, value) in numbers { rows[name] = "\(value)" }
+        for (name, value) in numbers.merging(parts, uniquingKeysWith: { $1 }) { rows[name] = "\(value)" }
         return "{" + rows.sorted { $0.key < $1.key }.map { "\"\($0.key)\": \($0.value)" }.joined(separator: ", ") + "}"
     }
 
@@ -43,7 +57,7 @@ public struct PictureFacts: Sendable {
             ("Sampler", isStochastic ? "DPM++ 2M SDE" : PictureFacts.samplers[sampler] ?? sampler),
             ("Schedule type", scheduleType),
             ("CFG scale", guidanceScale < 1 ? "1" : "\(guidanceScale)"),  // below 1 there is no guidance, as at 1
-            ("Seed", "\(seed)"),
+            ("Seed", "\(seeds.seed)"),
             ("Size", "\(width)x\(height)"),
             ("Model", model),
         ]
@@ -54,10 +68,16 @@ public struct PictureFacts: Sendable {
             if case .integer(let stated)? = config["solver_order"] { order = stated }
             fields.append(("UniPC order", "\(order)"))
         }
-        fields.append(("RNG", "CPU"))
-        // Brackets are letters here; in WebUI they are weights unless this is off.
+        fields.append(("RNG", seeds.mode == .torch ? "CPU" : "NV"))
+        if seeds.variationStrength != 0 {
+            fields.append(("Variation seed", "\(seeds.variationSeed)"))
+            fields.append(("Variation seed strength", "\(seeds.variationStrength)"))
+        }
+        if seeds.delta != 0 { fields.append(("ENSD", "\(seeds.delta)")) }
+        // WebUI's default is `mean`. Where brackets are letters, it must be told so.
         let brackets = (prompt + negativePrompt).unicodeScalars.contains { "()[]\\".unicodeScalars.contains($0) }
-        if brackets { fields.append(("Emphasis", "None")) }
+        if emphasis == nil, brackets { fields.append(("Emphasis", "None")) }
+        if let emphasis, emphasis != .mean { fields.append(("Emphasis", emphasis.rawValue)) }
         fields.append(("Version", version))
         let line = fields.filter { !$0.1.isEmpty }.map { "\($0.0): \(PictureFacts.field($0.1))" }.joined(
             separator: ", ")
@@ -158,6 +178,9 @@ private func hexadecimal(_ unit: UInt16) -> String {
 }
 
 extension Drawn {
-    /// The picture's file, with what it was drawn with inside.
-    public var png: [UInt8] { pixels.png(texts: facts.texts) }
+    /// The picture's file, or the first frame's, with what it was drawn with inside; empty where nothing was decoded.
+    public var png: [UInt8] { pngs.first ?? [] }
+
+    /// A file for each frame.
+    public var pngs: [[UInt8]] { frames.map { $0.png(texts: facts.texts) } }
 }

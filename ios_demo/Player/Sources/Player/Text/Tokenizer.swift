@@ -1,11 +1,15 @@
 import Foundation
 
 /// CLIP's tokenizer: a text becomes the ids that a text encoder reads (docs/tokenizer.md, "The algorithm").
-public final class Tokenizer {
+public final class Tokenizer: Vocabulary {
     private typealias Scalars = ArraySlice<Unicode.Scalar>
     private typealias Added = TokenizerFiles.Added
 
     public let length: Int
+    var start: Int32? { files.start }
+    var end: Int32 { files.end }
+    var pad: Int32 { files.pad }
+    var comma: Int32? { files.vocabulary[",</w>"] }
     private let files: TokenizerFiles
     private let exact: Finder
     private let normalized: Finder
@@ -26,32 +30,14 @@ public final class Tokenizer {
         addedNames = Set(self.files.added.map(\.content))
     }
 
-    convenience init(_ bundle: ModelBundle, _ name: String) throws {
-        let entry = bundle.manifest.tokenizers[name]!
-        guard entry.kind == "bpe" else {
-            throw PlayerError(
-                .bundle, "is of the kind \(entry.kind), which this version does not read.",
-                at: "tokenizers/\(name)", fix: "install a newer ondevice")
-        }
-        let files = try bundle.tokenizerFiles(name).mapValues { $0.with { [UInt8]($0) } }
-        try self.init(files, length: entry.length, at: "tokenizers/\(name)")
-    }
-
     /// `length` ids: the start, those of the text, the end, and padding.
     ///
     /// - Throws: `PlayerError` of the kind `usage` where the text is too long.
     public func callAsFunction(_ text: String) throws -> [Int32] {
-        try ids(of: text).ids
+        padded(try straight([[Piece(text: Array(text.unicodeScalars))]])[0])
     }
 
-    /// The ids, and how many of the text's found no room.
-    func ids(of text: String) throws -> (ids: [Int32], cut: Int) {
-        let found = encode(try spelledOut(Array(text.unicodeScalars)))
-        let room = length - 1
-        var ids = Array(([files.start] + found).prefix(room)) + [files.end]
-        if ids.count > length { ids = Array(ids.suffix(length)) }  // of a length of 1 the end alone is left
-        return (ids + [Int32](repeating: files.pad, count: length - ids.count), max(found.count - (room - 1), 0))
-    }
+    func ids(_ text: [Unicode.Scalar]) throws -> [Int32] { encode(try spelledOut(text)) }
 
     /// Each added token of several vectors (NAME, NAME_1, ...) written as all of them.
     private func spelledOut(_ text: [Unicode.Scalar]) throws -> [Unicode.Scalar] {
@@ -111,7 +97,7 @@ public final class Tokenizer {
 
     // Texts -----------------------------------------------------------------------------------------------------------
 
-    fileprivate static func isSpace(_ scalar: Unicode.Scalar) -> Bool {
+    static func isSpace(_ scalar: Unicode.Scalar) -> Bool {
         switch scalar.value {
         case 0x09...0x0D, 0x20, 0x85, 0xA0, 0x1680, 0x2000...0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000: return true
         default: return false
