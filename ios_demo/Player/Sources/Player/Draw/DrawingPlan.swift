@@ -175,9 +175,9 @@ struct DrawingPlan {
             pipeline.spec, pipeline.vocabularies, texts: inUse, given: request.texts, emphasis: request.emphasis,
             long: request.longTexts, most: pipeline.mostChunks(place))
         for loop in pipeline.spec.denoise {
-            let passes = loop.passesInUse(numbers)
-            guard passes.count < loop.passes.count else { continue }
-            for text in passes.compactMap(\.text) where texts.numbers(of: text).count > 1 {
+            guard let guided = loop.guided, loop.passes.count > 1 else { continue }
+            let runsAlone = loop.passesInUse(numbers).count == 1 || numbers.hasWindow(guided.number)
+            if runsAlone, let text = loop.passes[guided.alone].text, texts.numbers(of: text).count > 1 {
                 throw PlayerError(
                     .usage, "AND joins texts by guidance, and there is none here.", at: text,
                     fix: "use a guidance above 1, or write `and`")

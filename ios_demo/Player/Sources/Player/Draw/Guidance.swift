@@ -26,7 +26,7 @@ extension Loop {
 
     /// One prediction of the outputs of all runs; of one pass that runs alone, it is the output.
     func combined(_ outputs: [[Float]], _ runs: [Spoken], _ numbers: Numbers) -> [Float] {
-        guard runs.count >= passes.count else { return outputs[0] }
+        guard Set(runs.map(\.pass)).count == passes.count else { return outputs[0] }
         func output(_ pass: Int) -> [Float] { outputs[runs.firstIndex { $0.pass == pass }!] }
         /// Adds what each part of a pass says beside another pass, times a number (nil: 1).
         func add(_ total: inout [Float], _ number: String?, _ plus: Int, _ minus: Int) {
