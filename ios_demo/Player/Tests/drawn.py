@@ -102,8 +102,9 @@ def main(folder: Path) -> None:
     write_hostile(folder / "hostile")
     rows = [row for name in REQUESTS for row in drawn(name, folder)]
     (folder / "drawn.json").write_text(json.dumps(rows))
-    from drawn_by_hand import drawn_by_hand
+    from drawn_by_hand import drawn_by_hand, prepared
 
+    (folder / "prepared.json").write_text(json.dumps(prepared()))
     (folder / "by_hand.json").write_text(json.dumps(drawn_by_hand(folder)))
 
 

@@ -20,7 +20,8 @@ from ondevice.diffusion.request import Request
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
-GOLDEN = Path(__file__).resolve().parents[3] / "tests" / "golden" / "pipeline"
+ROOT = Path(__file__).resolve().parents[3]
+GOLDEN = ROOT / "tests" / "golden" / "pipeline"
 PIXELS = {"image": (16, 24, 1), "mask": (33, 50, 9), "control": (40, 30, 5)}
 COMMON = {"seed": 6, "sampler": "euler_a", "num_inference_steps": 4, "width": 24, "height": 16}
 NEGATIVE = {"negative_prompt": "a red dog"}
@@ -103,6 +104,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     return value
+
+
+def prepared() -> dict[str, Any]:
+    """Edges as OpenCV finds them, and CLIP's pictures, of every seventh pixel of each direction."""
+    from ondevice.diffusion.clip_picture import clip_picture
+
+    stored = np.load(ROOT / "tests" / "data" / "pictures" / "canny.npz")
+    edges = [
+        {"pixels": stored[name].tolist(), "edges": stored[f"{name}.edges"].astype(int).tolist()}
+        for name in ("picture", "noise")
+    ]
+    large = np.random.default_rng(1).integers(0, 256, (40, 1000, 3), np.uint8)  # which is blurred, too
+    clips = [large, np.load(ROOT / "tests" / "data" / "pictures" / "clip_vision.npz")["picture"]]
+    found = [{"pixels": one.tolist(), "every7": clip_picture(one)[:, :, ::7, ::7].tolist()} for one in clips]
+    return {"edges": edges, "clip_vision": found}
 
 
 def drawn_by_hand(folder: Path) -> list[dict[str, Any]]:

@@ -119,6 +119,25 @@ final class DemoTests: XCTestCase {
         }
     }
 
+    func testPreparedPictures() throws {
+        guard let folder = DemoTests.folder else { throw XCTSkip("ONDEVICE_DRAWN names no folder of drawn.py") }
+        let list = try Data(contentsOf: folder.appendingPathComponent("prepared.json"))
+        let golden = try JSON(parsing: list, at: "prepared.json")
+        for row in golden["edges"].rows {
+            XCTAssertEqual(pixels(row["pixels"]).edges.map { $0 ? 1 : 0 }, row["edges"].flat)
+        }
+        for row in golden["clip_vision"].rows {
+            let (side, made) = (Pixels.clipSide, pixels(row["pixels"]).clipVision.floats)
+            let expected = row["every7"].flat
+            let columns = side / 7
+            XCTAssertEqual(expected.count, 3 * columns * columns)
+            for (i, value) in expected.enumerated() {
+                let (channel, y, x) = (i / columns / columns, i / columns % columns * 7, i % columns * 7)
+                XCTAssertEqual(Double(made[(channel * side + y) * side + x]), value, accuracy: 1e-6)
+            }
+        }
+    }
+
     /// Bundles that are made to break a player: the same that Python and the C++ player refuse.
     func testHostileBundlesAreRefused() throws {
         guard let folder = DemoTests.folder?.appendingPathComponent("hostile") else {

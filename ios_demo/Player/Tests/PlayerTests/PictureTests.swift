@@ -42,6 +42,11 @@ final class PictureTests: XCTestCase {
         }
     }
 
+    func testNoisesThatAreAlmostAlikeAreSummed() {
+        let found = Noise.between([1, 2], [1.5, 2], 0.25, height: 1, width: 2)
+        XCTAssertEqual(found, [1.375, 2])  // columns of one number are alike
+    }
+
     func testSamplerTables() throws {
         for name in try Repository.names("samplers") {
             let rows = try Repository.json("samplers/\(name).json")

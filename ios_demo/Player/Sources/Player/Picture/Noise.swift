@@ -64,7 +64,7 @@ struct Noise {
 
     /// From `low` towards `high` on a sphere, each column of a plane by itself. Both oddities are the web UI's: that
     /// vectors are columns, and that noises that are almost alike are summed with their weights exchanged.
-    private static func between(
+    static func between(
         _ low: [Float], _ high: [Float], _ strength: Double, height: Int, width: Int
     ) -> [Float] {
         let columns = (0..<low.count / height).map { $0 / width * width * height + $0 % width }
