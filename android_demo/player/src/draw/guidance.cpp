@@ -35,7 +35,8 @@ bool is_guided(const Pipeline& pipeline, const Numbers& numbers) {
 
 void combine(const Loop& loop, const Numbers& numbers, Span<const Spoken> runs, Span<float> outputs, size_t count,
              Span<float> scratch) {
-  if (runs.count < loop.passes.count) return;  // one pass that runs alone is the prediction
+  // One pass that runs alone is the prediction; its text may have more parts than there are passes.
+  if (runs[runs.count - 1].pass + 1 < loop.passes.count) return;
   const auto output = [&](const Spoken& run) { return outputs.slice(run.slot * count, (run.slot + 1) * count); };
   const auto first = [&](u32 pass) -> const Spoken& {
     size_t i = 0;
