@@ -62,7 +62,7 @@ def check(model: Model, name: str, sizes: list[tuple[int, int]], weights: str = 
     target = load_target(name)
     recipe = Recipe(target=target, weights=weights, tile_vae=64)
     found = planned(model, recipe, bundle_jobs(model, sizes, recipe.tile_vae, []), lambda: None)
-    assert {plan.component for plan in found.plans} >= {"text_encoder", "unet", "vae_decoder"}
+    assert {plan.component for plan in found.plans} == set(model.roles)
     assert not [(plan.component, plan.sizes, wrong) for plan in found.plans for wrong in excesses(plan, target)]
 
 

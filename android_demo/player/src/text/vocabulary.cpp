@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kLarge = 1 << 24, kSmall = 1 << 20;  // bytes of a file
 constexpr const char* kSuffix = "</w>";               // of a word's last piece
+constexpr int kLongest = 1024;                        // ids of a text, start and end included
 constexpr double kUnbounded = 1e9;                    // a length above is none
 
 class Files {
@@ -203,7 +204,12 @@ bool check_settings(const Json& config, Text where, Error& error) {
   for (const char* name : kLengths) {
     const Json* length = config.find(name);
     if (!length || length->is(Json::Kind::null)) continue;
-    if (!length->number() || !(length->real == 77 || length->real > kUnbounded)) return wrong(name, *length);
+    const double ids = length->number() ? length->real : 0;
+    if (ids > kUnbounded) continue;
+    if (!(ids >= 3 && ids <= kLongest && ids == static_cast<double>(static_cast<i32>(ids)))) {
+      return fail(error, Code::bundle, where, fix, "%s is %s (expected a whole number from 3 to %d).", name,
+                  shown(*length).text, kLongest);
+    }
   }
   return true;
 }
