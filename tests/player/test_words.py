@@ -270,7 +270,7 @@ def with_tokens(**tokens):
         ({"added_tokens_json": b"{}"}, "added_tokens.json: a bundle's tokenizer has no such file."),
         ({"tokenizer_config_json": b" " * (1 << 21)}, "tokenizer_config.json: is too large"),
         ({"tokenizer_config_json": b'{"tokenizer_class": "T5Tokenizer"}'}, 'is no CLIP tokenizer\'s (got "T5T'),
-        ({"tokenizer_config_json": b'{"model_max_length": 2}'}, "model_max_length is 2 (expected a whole number from 3"),
+        ({"tokenizer_config_json": b'{"model_max_length": 2}'}, "model_max_length is 2 (expected a whole number"),
         ({"tokenizer_config_json": b'{"padding_side": "left"}'}, "padding_side is not CLIP's"),
         ({"tokenizer_config_json": b'{"split_special_tokens": true}'}, "split_special_tokens is not CLIP's"),
         ({"tokenizer_config_json": b'{"added_tokens_decoder": []}'}, "added_tokens_decoder is a list of 0"),
