@@ -62,7 +62,8 @@ def check(model: Model, name: str, sizes: list[tuple[int, int]], weights: str = 
     target = load_target(name)
     recipe = Recipe(target=target, weights=weights, tile_vae=64)
     found = planned(model, recipe, bundle_jobs(model, sizes, recipe.tile_vae, []), lambda: None)
-    assert {plan.component for plan in found.plans} == set(model.roles)
+    optional = {"vae_encoder"}  # pictures that begin from one are left out where it does not fit
+    assert {plan.component for plan in found.plans} >= set(model.roles) - optional
     assert not [(plan.component, plan.sizes, wrong) for plan in found.plans for wrong in excesses(plan, target)]
 
 
