@@ -13,13 +13,15 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from tokenizer import LENGTH, write
 from transformers import CLIPTextModel, CLIPTokenizer
 
+Pipe = TypeVar("Pipe", bound=DiffusionPipeline)
 NOISE = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -55,10 +57,14 @@ def scheduler() -> DDIMScheduler:
 
 
 def pipeline(
-    vae: AutoencoderKL, text: CLIPTextModel, tokens: CLIPTokenizer, unet: UNet2DConditionModel
-) -> StableDiffusionPipeline:
-    """The parts as one diffusers pipeline."""
-    pipe = StableDiffusionPipeline(
+    vae: AutoencoderKL,
+    text: CLIPTextModel,
+    tokens: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+    kind: type[Pipe] = StableDiffusionPipeline,
+) -> Pipe:
+    """The parts as one diffusers pipeline, of text alone or of another kind."""
+    pipe = kind(
         vae=vae,
         text_encoder=text,
         tokenizer=tokens,

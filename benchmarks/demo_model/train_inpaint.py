@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from evaluate import BATCH, contact_sheet
-from export import load, scheduler
+from export import load, pipeline, scheduler
 from masks import judge, random_mask, tasks
 from PIL import Image
 from score import tally
@@ -61,18 +61,7 @@ def cache_masks(run: Path, vae: AutoencoderKL, count: int, seed: int) -> dict[st
 
 def inpainting(demo: StableDiffusionPipeline, unet: UNet2DConditionModel) -> StableDiffusionInpaintPipeline:
     """The demo's parts around an inpainting UNet."""
-    pipe = StableDiffusionInpaintPipeline(
-        vae=demo.vae,
-        text_encoder=demo.text_encoder,
-        tokenizer=demo.tokenizer,
-        unet=unet,
-        scheduler=scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipeline(demo.vae, demo.text_encoder, demo.tokenizer, unet, StableDiffusionInpaintPipeline)
 
 
 @torch.no_grad()

@@ -10,16 +10,17 @@ from ondevice.converters.families import sd1, sd2, sdxl
 from ondevice.converters.families.family import WITH_MASK, Family
 from ondevice.converters.families.pipelines import STRENGTH_OF_SDXL, inpainted, text_to_image
 
+ONE_ENCODER: dict[str, Any] = {
+    "joints": partial(sd1.joints, takes=WITH_MASK),
+    "pipelines": ("StableDiffusionInpaintPipeline",),
+    "pipeline": lambda family, configs: inpainted(text_to_image(family, configs)),
+}
+"""Fields of `Family` beside Stable Diffusion 1.x and 2.x."""
+
 
 def sd1_inpaint(name: str, hub_id: str | None, **changes: Any) -> Family:
     """A family of this kind beside Stable Diffusion 1.x; `changes` are to other fields of `Family`."""
-    about: dict[str, Any] = {
-        "title": "Stable Diffusion 1.x inpainting",
-        "joints": partial(sd1.joints, takes=WITH_MASK),
-        "pipelines": ("StableDiffusionInpaintPipeline",),
-        "pipeline": lambda family, configs: inpainted(text_to_image(family, configs)),
-    }
-    return sd1.sd1(name, hub_id, **about | changes)
+    return sd1.sd1(name, hub_id, title="Stable Diffusion 1.x inpainting", **ONE_ENCODER | changes)
 
 
 FAMILIES = (
@@ -29,9 +30,7 @@ FAMILIES = (
         "sd2-inpaint",
         "stabilityai/stable-diffusion-2-inpainting",
         title="Stable Diffusion 2.x inpainting",
-        joints=partial(sd1.joints, takes=WITH_MASK),
-        pipelines=("StableDiffusionInpaintPipeline",),
-        pipeline=lambda family, configs: inpainted(text_to_image(family, configs)),
+        **ONE_ENCODER,
     ),
     sdxl.sdxl(
         "sdxl-inpaint",

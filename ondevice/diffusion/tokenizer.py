@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.diffusion.text.chunks import first_ids
+from ondevice.diffusion.text.chunks import check_unicode, first_ids
 from ondevice.errors import UsageError
 from ondevice.vocabulary.settings import LENGTH
 from ondevice.vocabulary.vocabulary import Vocabulary, read_vocabulary
@@ -88,13 +88,5 @@ class Tokenizer:
         return [self._added[i].content if i in self._added else str(self._backend.id_to_token(i)) for i in ids]
 
     def _encode(self, text: str) -> Any:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"the prompt is not valid Unicode (got {error.object[error.start]!r} at character "
-                f"{error.start}, expected text)",
-                where="prompt",
-                fix="pass it as UTF-8",
-            ) from None
+        check_unicode(text)
         return self._backend.encode(text, add_special_tokens=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ondevice.diffusion.text.chunks import first_ids
+from ondevice.diffusion.text.chunks import check_unicode, first_ids
 from ondevice.errors import UsageError
 from ondevice.vocabulary.charsmap import Charsmap
 from ondevice.vocabulary.unigram import LENGTH, SPACE, Added, Unigram, read_unigram
@@ -61,15 +61,7 @@ class UnigramTokenizer:
 
     def piece(self, text: str) -> tuple[str, list[int], list[int]]:
         """A text, its ids without the end, and where in it each begins."""
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UsageError(
-                f"the prompt is not valid Unicode (got {error.object[error.start]!r} at character "
-                f"{error.start}, expected text)",
-                where="prompt",
-                fix="pass it as UTF-8",
-            ) from None
+        check_unicode(text)
         ids: list[int] = []
         starts: list[int] = []
         for start, part in self._parts(text):

@@ -67,10 +67,7 @@ def ddpm(settings: Settings, steps: int) -> SamplerTable:
 
 def lcm(settings: Settings, steps: int) -> SamplerTable:
     """Algorithm 1 with the boundary conditions of section 4.1, over the distilled timesteps."""
-    settings.refuse_clipping(False)
-    schedule = read_schedule(
-        settings, spacing="leading", beta=(0.00085, 0.012), beta_schedule="scaled_linear", zero_snr=True
-    )
+    schedule = _distilled_schedule(settings)
     scaling = settings.number("timestep_scaling", 10.0, 0.0, 1e6)
     timesteps = _distilled(settings, schedule, steps)
     start = Start.read(settings, steps, timesteps, schedule.train_steps)
@@ -91,10 +88,7 @@ def lcm(settings: Settings, steps: int) -> SamplerTable:
 def tcd(settings: Settings, steps: int) -> SamplerTable:
     """Algorithm 4, strategic stochastic sampling. Option `eta`, the paper's gamma: how far below the next timestep a
     step first goes, before fresh noise takes it up again."""
-    settings.refuse_clipping(False)
-    schedule = read_schedule(
-        settings, spacing="leading", beta=(0.00085, 0.012), beta_schedule="scaled_linear", zero_snr=True
-    )
+    schedule = _distilled_schedule(settings)
     eta = settings.number("eta", 0.3, 0.0, 1.0)
     timesteps = _distilled(settings, schedule, steps)
     start = Start.read(settings, steps, timesteps, schedule.train_steps)
@@ -111,6 +105,14 @@ def tcd(settings: Settings, steps: int) -> SamplerTable:
             step = ratio**0.5 * step + max(1 - ratio, 0.0) ** 0.5 * b.noise()
         x = b.keep(step)
     return b.table("tcd", steps, x, start, train_steps=schedule.train_steps, memory=False)
+
+
+def _distilled_schedule(settings: Settings) -> Schedule:
+    """With the defaults of diffusers' classes for distilled models."""
+    settings.refuse_clipping(False)
+    return read_schedule(
+        settings, spacing="leading", beta=(0.00085, 0.012), beta_schedule="scaled_linear", zero_snr=True
+    )
 
 
 def _distilled(settings: Settings, schedule: Schedule, steps: int) -> list[int]:

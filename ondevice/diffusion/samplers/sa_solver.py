@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from ondevice.diffusion.samplers.builder import Builder, Value
+from ondevice.diffusion.samplers.lagrange import lagrange
 from ondevice.diffusion.samplers.levels import SOLVER_PREDICTIONS, Ends, Level, clean_of, levels_of, noise_of
 from ondevice.diffusion.samplers.multistep import VARIANCES, last_timestep
 from ondevice.diffusion.samplers.schedule import read_schedule
@@ -101,11 +100,7 @@ class _Steps:
 def _weights(nodes: list[float], low: float, high: float, rate: float) -> list[float]:
     """Integral from `low` to `high` of each Lagrange basis polynomial through `nodes` times exp(rate * lambda)."""
     weights = []
-    for j, node in enumerate(nodes):
-        basis = np.polynomial.Polynomial([1.0])
-        for k, other in enumerate(nodes):
-            if k != j:
-                basis = basis * np.polynomial.Polynomial([-other, 1.0]) / (node - other)
+    for basis in lagrange(nodes):
         total = 0.0
         for at, sign in ((high, 1.0), (low, -1.0)):
             # By parts: sum of (-1)^n p^(n) / rate^(n + 1).

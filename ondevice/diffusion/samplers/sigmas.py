@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ondevice.diffusion.samplers.builder import Builder, Value
+from ondevice.diffusion.samplers.lagrange import lagrange
 from ondevice.diffusion.samplers.respacing import respaced
 from ondevice.diffusion.samplers.schedule import PREDICTIONS, Schedule, float_timesteps, read_schedule
 from ondevice.diffusion.samplers.settings import Settings
@@ -160,11 +161,7 @@ def _lms_weights(sigmas: list[float]) -> list[float]:
     if len(set(nodes)) < len(nodes):
         raise ZeroDivisionError("two steps at one sigma")
     weights = []
-    for j, node in enumerate(nodes):
-        basis = np.polynomial.Polynomial([1.0])
-        for k, other in enumerate(nodes):
-            if k != j:
-                basis = basis * np.polynomial.Polynomial([-other, 1.0]) / (node - other)
+    for basis in lagrange(nodes):
         integral = basis.integ(lbnd=nodes[0])
         weights.append(float(integral(low)))
     return weights

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from ondevice.diffusion.text.emphasis import Sections, plain
+from ondevice.errors import UsageError
 
 log = logging.getLogger(__name__)
 BACKTRACK = 20
@@ -68,6 +69,19 @@ def start_of(tokenizer: Pieces) -> list[int]:
 def room_of(tokenizer: Pieces) -> int:
     """How many tokens a chunk has room for, between its start and its end."""
     return tokenizer.length - len(start_of(tokenizer)) - 1
+
+
+def check_unicode(text: str) -> None:
+    """Raise UsageError for a text with lone surrogates, which has no ids."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the prompt is not valid Unicode (got {error.object[error.start]!r} at character "
+            f"{error.start}, expected text)",
+            where="prompt",
+            fix="pass it as UTF-8",
+        ) from None
 
 
 def first_ids(text: str, tokenizer: Pieces) -> np.ndarray:
