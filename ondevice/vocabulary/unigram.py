@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,7 +172,7 @@ def _pieces(rows: Any, where: str) -> list[Piece]:
     pieces: list[Piece] = []
     for row in rows:
         text, score = row if isinstance(row, list) and len(row) == 2 else (None, None)
-        number = score is None or (type(score) in (int, float) and math.isfinite(score) and abs(score) < 1e9)
+        number = score is None or (type(score) in (int, float) and abs(score) < 1e9)  # not so for NaN, either
         if not isinstance(text, str) or not 0 < len(text) <= _LONGEST or not number:
             what = f"piece {len(pieces)} is no text of 1 to {_LONGEST} letters with a score (got {shown(row)})."
             raise CheckpointError(what, where=where, fix=CHECK)

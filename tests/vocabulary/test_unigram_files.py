@@ -46,6 +46,7 @@ def refused(files: dict[str, bytes], *words: str) -> None:
         ({"pieces": [["a", "b"]]}, "piece 0 is no text of 1 to 128 letters with a score"),
         ({"pieces": [["a", True]]}, "piece 0 is no text"),
         ({"pieces": [["a", 1e300]]}, "piece 0 is no text"),
+        ({"pieces": [["a", 10**400]]}, "piece 0 is no text"),
         ({"pieces": [["a" * 129, 1.0]]}, "piece 0 is no text"),
         ({"pieces": [["", 1.0]]}, "piece 0 is no text"),
         ({"pieces": [*PIECES, ["t", -1.0]]}, "two of its pieces or added tokens are one"),
