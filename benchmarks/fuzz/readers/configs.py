@@ -65,12 +65,9 @@ def _read_configs(data: bytes, _folder: Path) -> None:
 def _is_small(config: dict[str, Any]) -> bool:
     """So that its graph is made in a moment."""
     numbers = {key: value for key, value in config.items() if type(value) is int}
-    widths = (
-        config["block_out_channels"]
-        if KEYS["unet"].keys() <= config.keys() or KEYS["vae"].keys() <= config.keys()
-        else []
-    )
-    blocks = config.get("transformer_layers_per_block", 1)
+    of_unet = KEYS["unet"].keys() <= config.keys()
+    widths = config["block_out_channels"] if of_unet or KEYS["vae"].keys() <= config.keys() else []
+    blocks = config.get("transformer_layers_per_block", 1) if of_unet else 1  # elsewhere nobody reads it
     depth = numbers.get("num_hidden_layers", 1) * numbers.get("layers_per_block", 1) * max(len(widths), 1)
     depth *= max(blocks) if isinstance(blocks, list) else blocks
     return (
