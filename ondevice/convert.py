@@ -20,13 +20,13 @@ from ondevice.compiler.jobs import BAND, MOST_CHUNKS
 from ondevice.compiler.rounding import said
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
-from ondevice.export.onnx import export_onnx, writable_folder
+from ondevice.export.options import FORMATS, Format, Options
+from ondevice.export.writing import export, writable_folder
 from ondevice.target import set_names
 
 HELP = "turn a checkpoint into a bundle"
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
-NOT_IN_GRAPHS |= {"--avoid": "has no kernels", "--chunks": "reads texts of one length"}
-NOT_IN_GRAPHS |= dict.fromkeys(("--weights", "--dtype"), "here is float32") | {"--sampler": "has no sampler"}
+NOT_IN_GRAPHS |= {"--avoid": "has no kernels", "--chunks": "reads texts of one length", "--tile-vae": "is in one piece"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="bundle",
-        choices=["bundle", "onnx"],
-        help="what to write; onnx: a folder of float32 graphs after the fusions",
+        choices=["bundle", *FORMATS],
+        help="what to write (default bundle); else a folder of graphs after the fusions (docs/export.md)",
     )
     parser.add_argument(
         "--tile-vae",
@@ -75,28 +75,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the bundle, or the folder of ONNX files, and print its path."""
+    """Write the bundle, or the folder in another format, and print its path."""
     sizes = [flags.parse_size(text) for text in args.size.split(",")] if args.size else []
-    given = {flag: flags.given(args, flag) for flag in NOT_IN_GRAPHS}
-    given["--chunks"] = args.chunks if args.chunks != 1 else None
-    given["--dtype"] = args.dtype if args.dtype == "fp16" else None
-    if args.format == "onnx" and (flag := next((flag for flag, got in given.items() if got), None)):
-        what = f"an ONNX graph {NOT_IN_GRAPHS[flag]} (got {given[flag]})."
-        raise UsageError(what, where=flag, fix=f"leave {flag} out, or write a bundle")
-    out = args.out or Path(f"{args.model}-onnx" if args.format == "onnx" else f"{args.model}.ondevice")
-    (writable_folder if args.format == "onnx" else writable_target)(out, args.force)  # before a download, not after it
+    format = FORMATS.get(args.format)
+    if format is not None:
+        _refuse_of_bundles(args, format)
+    out = args.out or Path(f"{args.model}.ondevice" if format is None else f"{args.model}-{format.name}")
+    (writable_target if format is None else writable_folder)(out, args.force)  # before a download, not after it
     recipe = flags.recipe_of(args)
     checkpoint = flags.source_of(args).open()
     with Bar() as bar:
-        options = {"sizes": sizes, "strict": args.strict, "force": args.force, "progress": bar.show}
-        if args.format == "onnx":
-            export_onnx(checkpoint, out, without=args.without, **options)
+        how = {"sizes": sizes, "strict": args.strict, "force": args.force, "progress": bar.show}
+        if format is None:
+            out = compile_bundle(checkpoint, out, recipe, sampler=args.sampler, **how)
         else:
-            out = compile_bundle(checkpoint, out, recipe, sampler=args.sampler, **options)
-    if args.format == "bundle":
+            out = export(checkpoint, out, format, options_of(args, format), **how)
+    if format is None:
         _say_costs(open_bundle(out))
     print(out)
     return 0
+
+
+def options_of(args: argparse.Namespace, format: Format) -> Options:
+    """What the flags say of another format. Raises UsageError for what it has not."""
+    own = {name: getattr(args, name) for row in FORMATS.values() for name in row.flags}
+    given = {name: value for name, value in own.items() if value not in (None, False)}
+    return format.checked(Options(args.dtype or "", args.weights or "", args.without, args.sampler, given))
+
+
+def _refuse_of_bundles(args: argparse.Namespace, format: Format) -> None:
+    """Refuse what means nothing without kernels."""
+    given = {flag: flags.given(args, flag) for flag in NOT_IN_GRAPHS}
+    given["--chunks"] = args.chunks if args.chunks != 1 else None
+    if flag := next((flag for flag, got in given.items() if got), None):
+        what = f"a graph in another format {NOT_IN_GRAPHS[flag]} (got {given[flag]})."
+        raise UsageError(what, where=flag, fix=f"leave {flag} out, or write a bundle")
+    options_of(args, format)
 
 
 def _say_costs(bundle: Bundle) -> None:

@@ -28,7 +28,7 @@ def sealed(monkeypatch):
 
     monkeypatch.setattr(Source, "open", begun)
     monkeypatch.setattr("ondevice.compiler.compile.planned_each", begun)
-    monkeypatch.setattr("ondevice.export.onnx.fused_graphs", begun)
+    monkeypatch.setattr("ondevice.export.writing.fused_graphs", begun)
 
 
 def refused(capsys, error, out, *words):

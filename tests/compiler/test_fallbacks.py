@@ -15,7 +15,8 @@ from ondevice.compiler.picture import about
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import StrictError
-from ondevice.export.onnx import export_onnx
+from ondevice.export.options import FORMATS
+from ondevice.export.writing import export
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.select import general, ways
 from ondevice.rewrite import RULES, Outcome
@@ -53,7 +54,7 @@ def test_a_clean_model_is_converted_under_strict(tmp_path):
 def test_what_the_checkpoint_holds_and_was_not_used(checkpoint, tmp_path):
     noted = replace(checkpoint, notes=("12 averaged weights were ignored",))
     written(noted, tmp_path / "b")
-    for act in (partial(compile_bundle, recipe=Recipe()), export_onnx):
+    for act in (partial(compile_bundle, recipe=Recipe()), partial(export, format=FORMATS["onnx"])):
         with pytest.raises(
             StrictError, match=r"^--strict: \d+ fallbacks? \(expected none\): 12 averaged weights were ignored[.;]"
         ):

@@ -11,12 +11,18 @@ from tiny_model import TINY
 from ondevice import cli
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import GraphError, UsageError
-from ondevice.export import onnx as onnx_files
-from ondevice.export.onnx import export_onnx
+from ondevice.export.manifest import read_manifest
+from ondevice.export.onnx import writer
+from ondevice.export.options import FORMATS, Options
+from ondevice.export.writing import export
 from ondevice.graph.ops import DOMAIN
 from ondevice.rewrite import FUSIONS
 
 SIZES = [(10, 6)]
+
+
+def export_onnx(checkpoint, out, *, without=(), **how):
+    return export(checkpoint, out, FORMATS["onnx"], Options(without=without), **how)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,7 @@ def test_every_family_can_be_left_out_alone(checkpoint, tmp_path):
 def test_all_of_it_or_nothing(checkpoint, tmp_path, monkeypatch, failing):
     export_onnx(checkpoint, tmp_path / "g", sizes=SIZES)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    real, calls = onnx_files.save_onnx, []
+    real, calls = writer.save_onnx, []
 
     def counted(graph, path):
         calls.append(path)
@@ -67,7 +73,7 @@ def test_all_of_it_or_nothing(checkpoint, tmp_path, monkeypatch, failing):
             raise KeyboardInterrupt
         return real(graph, path)
 
-    monkeypatch.setattr(onnx_files, "save_onnx", counted)
+    monkeypatch.setattr(writer, "save_onnx", counted)
     for name in ("g", "h"):
         calls.clear()
         with pytest.raises(KeyboardInterrupt):
@@ -93,14 +99,14 @@ def test_a_folder_is_kept_unless_forced(checkpoint, tmp_path):
 
 
 def test_what_appears_meanwhile_stays(checkpoint, tmp_path, monkeypatch):
-    real = onnx_files.save_onnx
+    real = writer.save_onnx
 
     def late(graph, path):
         (tmp_path / "g").mkdir(exist_ok=True)
         (tmp_path / "g" / "thesis.txt").write_text("mine")
         return real(graph, path)
 
-    monkeypatch.setattr(onnx_files, "save_onnx", late)
+    monkeypatch.setattr(writer, "save_onnx", late)
     for force in (False, True):
         with pytest.raises(UsageError, match=r"g holds thesis.txt, which is not ours" if force else "--out: "):
             (tmp_path / "g" / "thesis.txt").unlink(missing_ok=True)
@@ -146,11 +152,11 @@ def test_a_refusal_of_the_disk_names_the_way_out(checkpoint, tmp_path, monkeypat
     [
         (
             ["--dtype", "fp16"],
-            "--dtype: an ONNX graph here is float32 (got fp16). Fix: leave --dtype out, or write a bundle.",
+            "--dtype: ONNX files cannot have it (got fp16, expected one of fp32). Fix: leave --dtype out",
         ),
         (
             ["--target", "gpu"],
-            "--target: an ONNX graph is tuned for no target (got gpu). Fix: leave --target out, or write a bundle.",
+            "--target: a graph in another format is tuned for no target (got gpu). Fix: leave --target out",
         ),
     ],
 )
@@ -176,3 +182,13 @@ def test_float32_may_be_said(tmp_path, capsys):
         str(tmp_path / "g"),
     ]
     assert cli.main(words) == 0 and capsys.readouterr().out.strip() == str(tmp_path / "g")
+
+
+def test_a_folder_says_what_draws_with_it(checkpoint, tmp_path):
+    path = export_onnx(checkpoint, tmp_path / "g", sizes=SIZES)
+    found = read_manifest(path, tuple(FORMATS))
+    unet = next(entry for entry in found.entries if entry.component == "unet")
+    assert unet.files == ("unet/model.onnx",) and unet.sizes == {"batch": 2, "height": 3, "width": 5}
+    assert unet.inputs["sample"].shape == unet.shapes["sample"] == (2, 4, 3, 5)
+    assert found.pipeline.latents.scale == 2 and found.tokenizers["tokenizer"] == ("tokenizer", 7)
+    assert {"tokenizer/vocab.json", "unet/model.onnx.data"} <= {*found.holds}

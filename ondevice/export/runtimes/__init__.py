@@ -1,0 +1,1 @@
+"""What runs the components of an export, a module per runtime."""
