@@ -15,7 +15,7 @@ from ondevice.diffusion.after import run_after
 from ondevice.diffusion.bands import Stage
 from ondevice.diffusion.before import run_before
 from ondevice.diffusion.given_pictures import GivenPictures
-from ondevice.diffusion.guidance import is_guided, passes_in_use, texts_in_use
+from ondevice.diffusion.guidance import is_guided, texts_in_use
 from ondevice.diffusion.image import to_pixels
 from ondevice.diffusion.inpaint import outside_of, put_back
 from ondevice.diffusion.loop import OnStep, run_loop
@@ -192,8 +192,7 @@ class Pipeline:
         texts = Texts(
             self._spec, self._tokenizers, request.texts(), emphasis=request.emphasis, long=request.long, most=most
         )
-        for loop in self._spec.denoise:
-            check_parts(loop, passes_in_use(loop, numbers), texts)
+        check_parts(self._spec, numbers, texts)
         return texts
 
     def _numbers(self, request: Request, size: tuple[int, int], masked: bool) -> dict[str, Any]:

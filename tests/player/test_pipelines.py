@@ -173,3 +173,19 @@ def test_two_models_and_two_pictures(tool, tmp_path):
         [path.read_bytes() for path in sorted((tmp_path / name).iterdir())] for name in ("player", "python")
     )
     assert len(ours) == 2 and ours == theirs and ours[0] != ours[1]
+
+
+def in_a_part_of_the_run(pipeline):
+    """Guidance in some calls alone."""
+    edges = {name: {"default": edge, "low": 0, "high": 1} for name, edge in (("starts", 0), ("ends", 0.5))}
+    guidance = pipeline["numbers"]["guidance_scale"] | {"window": [*edges]}
+    pipeline["numbers"] = edges | pipeline["numbers"] | {"guidance_scale": guidance}
+
+
+def test_parts_need_guidance_in_every_call(tool, tmp_path, capsys):
+    bundle = write_pipeline(tmp_path / "bundle", changed("sd1", in_a_part_of_the_run), samplers=SAMPLERS)
+    flags = [str(bundle), "cat AND dog", "--steps", "4", "--sampler", "euler_a", "--out", str(tmp_path / "a.png")]
+    done = tool("od_player", "draw", *flags, "--device", choose_device().name, env=environment())
+    assert cli.main(["generate", *flags]) == done.returncode == 2
+    said = "prompt: AND joins texts by guidance, and there is none here. Fix: use a guidance above 1, or write `and`."
+    assert said in done.stderr and said in capsys.readouterr().err and not (tmp_path / "a.png").exists()

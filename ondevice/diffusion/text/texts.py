@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ondevice.bundle.pipeline import Loop, Pass, PipelineSpec
+from ondevice.bundle.pipeline import Pass, PipelineSpec
+from ondevice.diffusion.guidance import passes_in_use
 from ondevice.diffusion.text.chunks import Chunk, Pieces, Reading, chunked, cut, room_of, warn
 from ondevice.diffusion.text.emphasis import parts, plain, sections
 from ondevice.errors import UsageError
@@ -141,14 +143,16 @@ def most_chunks(
     return max(counts or {1}) if len(lengths) == 1 else 1
 
 
-def check_parts(loop: Loop, running: Sequence[Pass], texts: Texts) -> None:
-    """Refuse a text of several parts where its pass runs alone. Raises UsageError."""
-    if len(running) == len(loop.passes):
-        return
-    for one in running:
-        if one.text is not None and len(texts.keys(one.text)) > 1:
+def check_parts(spec: PipelineSpec, numbers: Mapping[str, Any], texts: Texts) -> None:
+    """Refuse a text of several parts where its pass runs alone, in any call. Raises UsageError."""
+    for loop in spec.denoise:
+        if loop.guided is None or len(loop.passes) == 1:
+            continue
+        in_calls = spec.numbers[loop.guided.number].window is not None  # outside of which it is 0
+        text = loop.passes[loop.guided.alone].text
+        if (in_calls or len(passes_in_use(loop, numbers)) == 1) and text is not None and len(texts.keys(text)) > 1:
             what = "AND joins texts by guidance, and there is none here."
-            raise UsageError(what, where=one.text, fix="use a guidance above 1, or write `and`")
+            raise UsageError(what, where=text, fix="use a guidance above 1, or write `and`")
 
 
 def _tokenizers_of(spec: PipelineSpec) -> list[str]:

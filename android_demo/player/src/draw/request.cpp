@@ -298,13 +298,14 @@ bool Run::read_texts(Error& error) {
     if (!texts_.read(text, request_.long_texts, most, error)) return false;
   }
   for (const Loop& loop : pipeline_.denoise) {
-    const Span<Pass> running = passes_in_use(loop, numbers_);
-    if (running.count == loop.passes.count) continue;
-    for (const Pass& pass : running) {
-      if (pass.text == kNone || texts_.end(pass.text) - texts_.first(pass.text) == 1) continue;
-      return fail(error, Code::usage, pipeline_.texts[static_cast<size_t>(pass.text)].name,
-                  "use a guidance above 1, or write `and`", "AND joins texts by guidance, and there is none here.");
-    }
+    if (!loop.guided || loop.passes.count == 1) continue;
+    // A number that has a window is 0 in calls outside of it.
+    const bool in_calls = pipeline_.numbers[loop.guided_number].window_from != kNone;
+    if (!in_calls && passes_in_use(loop, numbers_).count > 1) continue;
+    const i32 text = loop.passes[loop.guided_alone].text;
+    if (text == kNone || texts_.end(text) - texts_.first(text) == 1) continue;
+    return fail(error, Code::usage, pipeline_.texts[static_cast<size_t>(text)].name,
+                "use a guidance above 1, or write `and`", "AND joins texts by guidance, and there is none here.");
   }
   return true;
 }
