@@ -6,8 +6,7 @@ import flatbuffers
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.compiled_model import CompiledModel
-from ai_edge_litert.interpreter import Interpreter
+from litert_runs import BOTH, interpreted
 
 from ondevice.errors import GraphError
 from ondevice.export.tflite import file as tflite_file
@@ -43,19 +42,6 @@ def read(path):
     return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
 
 
-def run(path, x=X):
-    runner = Interpreter(model_path=str(path), num_threads=1).get_signature_runner("serving_default")
-    return runner(given=x)["got"]
-
-
-def run_compiled(path, x=X):
-    model = CompiledModel.from_file(str(path))
-    inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
-    inputs[0].write(x)
-    model.run_by_index(0, inputs, outputs)
-    return outputs[0].read(2 * len(BIAS), np.float32).reshape(2, -1)
-
-
 def test_readers_find_what_was_put_together(tmp_path):
     path = one_linear(tmp_path / "a.tflite")
     content, data = read(path), path.read_bytes()
@@ -76,12 +62,12 @@ def test_readers_find_what_was_put_together(tmp_path):
     assert ports == [(b"given", 0), (b"got", 2)] and list(graph.outputs) == [2]
 
 
-@pytest.mark.parametrize("runs", [run, run_compiled])
+@pytest.mark.parametrize("runs", BOTH)
 def test_runtimes_compute_with_it(tmp_path, runs):
-    assert np.allclose(runs(one_linear(tmp_path / "a.tflite")), X @ WEIGHT.T + BIAS, rtol=1e-6)
+    assert np.allclose(runs(one_linear(tmp_path / "a.tflite"), (2, 3), given=X), X @ WEIGHT.T + BIAS, rtol=1e-6)
 
 
-@pytest.mark.parametrize("runs", [run, run_compiled])
+@pytest.mark.parametrize("runs", BOTH)
 def test_weights_past_two_gigabytes(tmp_path, monkeypatch, runs):
     """Two products whose weights lie at 1.5 and 3 GB of a file with holes."""
     if shutil.disk_usage(tmp_path).free < 4 << 30:
@@ -96,7 +82,7 @@ def test_weights_past_two_gigabytes(tmp_path, monkeypatch, runs):
     assert (tmp_path / "a.tflite").stat().st_size > 3 << 30
     given = X[:, :3]
     expected = (given @ square.T + BIAS) @ (2 * square).T + BIAS
-    assert np.allclose(runs(tmp_path / "a.tflite", given), expected, rtol=1e-5)
+    assert np.allclose(runs(tmp_path / "a.tflite", (2, 3), given=given), expected, rtol=1e-5)
 
 
 def test_equal_constants_are_one_and_names_are_not(tmp_path):
@@ -115,7 +101,7 @@ def test_equal_constants_are_one_and_names_are_not(tmp_path):
     assert len(set(names)) == len(names) and [names[number] for number in again] == [b"x;1", b"x;1;1", b"x;2"]
     assert part.tensors[1].buffer == main.tensors[numbers[0]].buffer == main.tensors[numbers[4]].buffer
     assert [buffer.size for buffer in content.buffers] == [0, 0, large.nbytes]
-    assert np.array_equal(run(tmp_path / "a.tflite", np.zeros(4, np.float32)), small)
+    assert np.array_equal(interpreted(tmp_path / "a.tflite", (4,), given=np.zeros(4, np.float32)), small)
 
 
 def test_the_same_bytes_each_time_and_one_weight_at_a_time(tmp_path):
@@ -152,7 +138,8 @@ def test_scales_are_those_of_the_values_written(tmp_path):
     model.op(OPS.DEQUANTIZE, [stored], [widened], schema.DequantizeOptionsT(), version=5)
     model.op(OPS.ADD, [x, widened], [y], schema.AddOptionsT())
     model.write(tmp_path / "a.tflite", {"given": x}, {"got": y})
-    assert np.array_equal(run(tmp_path / "a.tflite", np.zeros((2, 3), np.float32)), values * scales[:, None])
+    got = interpreted(tmp_path / "a.tflite", (2, 3), given=np.zeros((2, 3), np.float32))
+    assert np.array_equal(got, values * scales[:, None])
 
 
 def test_what_the_schema_cannot_hold_is_refused(tmp_path, monkeypatch):
