@@ -11,19 +11,20 @@ from ondevice.converters.architectures.architecture import Bands, Graph
 from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import Family, family_of
+from ondevice.converters.families.published import as_published
 from ondevice.errors import GraphError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Graphs of a checkpoint, made for a size when asked for: every later stage decides by sizes."""
+    """Graphs of a checkpoint, made for a size when asked for: every later stage decides by sizes.
+
+    Args:
+        family: says which graphs there are: the checkpoint's, or what `as_published` made of it.
+    """
 
     checkpoint: Checkpoint
-
-    @property
-    def family(self) -> Family:
-        """What says which graphs there are."""
-        return family_of(self.checkpoint.family)
+    family: Family
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -117,6 +118,15 @@ class Model:
         return bands
 
 
-def build(checkpoint: Checkpoint) -> Model:
-    """The model of a checkpoint. Nothing is read but configs until a graph's weights are."""
-    return Model(checkpoint)
+def build(checkpoint: Checkpoint, *, published: bool = False) -> Model:
+    """The model of a checkpoint. Nothing is read but configs until a graph's weights are.
+
+    Args:
+        published: its graphs have the ports that other tools look for (families/published.py). Those of a folder of
+            exported graphs have the family's own, whatever is asked for.
+    """
+    family = family_of(checkpoint.family)
+    if published and not checkpoint.graphs:
+        configs = {name: component.config for name, component in checkpoint.components.items()}
+        family = as_published(family, configs)
+    return Model(checkpoint, family)

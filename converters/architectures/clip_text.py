@@ -40,43 +40,49 @@ _KEYS = {
 def last_state(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
     """input_ids int32 [batch, tokens] -> last_hidden_state float32 [batch, tokens, width],
     after the final layer norm."""
-    x = _layers(b, config, _embedded(b, config, _ids(b, config, batch)), 0, _last(config) + 1)
+    x = layers(b, config, embedded(b, config, token_ids(b, config, batch)), 0, last_layer(config) + 1)
     return b.finish(last_hidden_state=layer_norm(b, "text_model.final_layer_norm", x, config["layer_norm_eps"]))
 
 
 def penultimate(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
     """input_ids -> hidden float32 [batch, tokens, width], transformers' hidden_states[-2]:
     before the last layer, and no norm."""
-    x = _embedded(b, config, _ids(b, config, batch))
-    return b.finish(hidden=_layers(b, config, x, 0, _last(config)))
+    x = embedded(b, config, token_ids(b, config, batch))
+    return b.finish(hidden=layers(b, config, x, 0, last_layer(config)))
 
 
 def penultimate_and_pooled(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
     """input_ids -> hidden, as `penultimate`; and pooled float32 [batch, projection_dim], transformers' text_embeds: the
     projection of the token that ends the text, after the last layer and the final norm."""
-    ids, last = _ids(b, config, batch), _last(config)
-    hidden = _layers(b, config, _embedded(b, config, ids), 0, last)
-    whole = _layers(b, config, hidden, last, config["num_hidden_layers"])
-    end = b.matmul("pooled", _where_it_ends(b, config, ids), whole)
+    ids, last = token_ids(b, config, batch), last_layer(config)
+    hidden = layers(b, config, embedded(b, config, ids), 0, last)
+    whole = layers(b, config, hidden, last, config["num_hidden_layers"])
+    return b.finish(hidden=hidden, pooled=projected(b, config, ids, whole))
+
+
+def projected(b: GraphBuilder, config: Config, ids: ir.Value, states: ir.Value) -> ir.Value:
+    """[batch, projection_dim]: of the states after the last layer that of the token that ends the text, through the
+    final norm and the projection."""
+    (batch, _), width = shape_of(ids), config["projection_dim"]
+    end = b.matmul("pooled", where_it_ends(b, config, ids, config["eos_token_id"]), states)
     # of rows, so it can come after the choice
     end = layer_norm(b, "text_model.final_layer_norm", end, config["layer_norm_eps"])
-    pooled = linear(b, "text_projection", end, config["projection_dim"], bias=False)
-    return b.finish(hidden=hidden, pooled=b.reshape("pooled", pooled, batch, config["projection_dim"]))
+    return b.reshape("pooled", linear(b, "text_projection", end, width, bias=False), batch, width)
 
 
-def _last(config: Config) -> int:
-    """The last layer that states may go through."""
+def last_layer(config: Config) -> int:
+    """The last layer that states may go through: layers after it are for the pooled text alone."""
     return int(config["num_hidden_layers"]) - 1 - int(config[CLIP_SKIP])
 
 
-def _where_it_ends(b: GraphBuilder, config: Config, ids: ir.Value) -> ir.Value:
-    """[batch, 1, tokens]: 1 at the first of the largest ids, which ends a text (where the config's eos_token_id is 2,
-    as transformers takes it), or at the first eos_token_id; 0 elsewhere.
+def where_it_ends(b: GraphBuilder, config: Config, ids: ir.Value, end: int) -> ir.Value:
+    """[batch, 1, tokens]: 1 at the first of the largest ids, which ends a text (where the config's eos_token_id, `end`,
+    is 2, as transformers takes it), or at the first id that is `end`; 0 elsewhere.
 
     A softmax of ranks that differ by _APART or more, all of them exact in float32: what it gives elsewhere
     is below 1e-27.
     """
-    (batch, tokens), size, end = shape_of(ids), config["vocab_size"], config["eos_token_id"]
+    (batch, tokens), size = shape_of(ids), config["vocab_size"]
     ranks = np.arange(size) if end == _OLD_END else np.arange(size) == end
     table = b.constant(
         f"rank_of_token.{size}.{tokens}.{end}", (ranks.astype(np.float32) * (tokens * _APART))[:, np.newaxis]
@@ -87,18 +93,25 @@ def _where_it_ends(b: GraphBuilder, config: Config, ids: ir.Value) -> ir.Value:
     return b.op("pooled", "Softmax", [rank], shape_of(rank), axis=-1)
 
 
-def _ids(b: GraphBuilder, config: Config, batch: int) -> ir.Value:
+def ranks_are_exact(config: Config) -> bool:
+    """Whether `where_it_ends` finds the end: its ranks are whole numbers of float32."""
+    return bool(config["vocab_size"] * config["max_position_embeddings"] <= 1 << 24)
+
+
+def token_ids(b: GraphBuilder, config: Config, batch: int) -> ir.Value:
+    """The input input_ids, int32 [batch, tokens]."""
     return b.input("input_ids", (batch, config["max_position_embeddings"]), ir.DataType.INT32)
 
 
-def _embedded(b: GraphBuilder, config: Config, ids: ir.Value) -> ir.Value:
+def embedded(b: GraphBuilder, config: Config, ids: ir.Value) -> ir.Value:
+    """[batch, tokens, width]: what the first layer takes."""
     (batch, tokens), width, top = shape_of(ids), config["hidden_size"], "text_model.embeddings"
     table = b.weight(f"{top}.token_embedding.weight", config["vocab_size"], width)
     x = b.op(f"{top}.token_embedding", "Gather", [table, ids], (batch, tokens, width), axis=0)
     return b.binary(top, "Add", x, b.weight(f"{top}.position_embedding.weight", tokens, width, view=(1, tokens, width)))
 
 
-def _layers(b: GraphBuilder, config: Config, x: ir.Value, first: int, end: int) -> ir.Value:
+def layers(b: GraphBuilder, config: Config, x: ir.Value, first: int, end: int) -> ir.Value:
     """The layers from `first` to before `end`.
     The mask is causal and has no padding part, as Stable Diffusion calls it."""
     (_, tokens, width), eps = shape_of(x), config["layer_norm_eps"]
@@ -135,7 +148,7 @@ def _check(config: dict[str, Any], where: str) -> None:
 
 def _check_pooled(config: dict[str, Any], where: str) -> None:
     _check(config, where)
-    if config["vocab_size"] * config["max_position_embeddings"] > 1 << 24:  # ranks would be rounded
+    if not ranks_are_exact(config):
         what = (
             f"vocab_size {config['vocab_size']} times max_position_embeddings "
             f"{config['max_position_embeddings']} is over 2^24."

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Architecture, Config, Graph, Layout, Stored
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
-from ondevice.converters.architectures.layers import gemm, group_norm, silu
+from ondevice.converters.architectures.layers import group_norm, silu
 from ondevice.converters.architectures.unet_blocks import Blocks
 from ondevice.converters.architectures.unet_config import (
     KEYS,
@@ -17,7 +17,13 @@ from ondevice.converters.architectures.unet_config import (
 )
 from ondevice.converters.architectures.unet_kinds import kind_of_config, kind_of_shapes
 from ondevice.converters.architectures.unet_names import original_name
-from ondevice.converters.architectures.unet_time import guidance_embedding, time_embedding, time_width, waves
+from ondevice.converters.architectures.unet_time import (
+    embedded_guidance,
+    embedded_sizes,
+    guidance_waves,
+    pooled_width,
+    time_embedding,
+)
 
 
 def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, tokens: int) -> ir.Model:
@@ -39,9 +45,14 @@ def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: in
     time = time_embedding(b, config, timestep, b.input("guidance", (batch, first)) if takes_guidance(config) else None)
     if adds_text_and_sizes(config):
         time = b.binary("add_embedding", "Add", time, b.input("added", (batch, shape_of(time)[1])))
+    return denoised(b, config, time, text, *parts)
+
+
+def denoised(b: GraphBuilder, config: Config, time: ir.Value, text: ir.Value, *parts: ir.Value) -> ir.Model:
+    """The blocks of a UNet that is given the time embedding, a text's states, and a sample with what is beside it."""
     net = Blocks(b, config, silu(b, "time_embedding", time), text)
-    x = b.concat("conv_in", 1, *parts) if beside else parts[0]
-    x = b.conv("conv_in", x, first)
+    x = b.concat("conv_in", 1, *parts) if len(parts) > 1 else parts[0]
+    x = b.conv("conv_in", x, config["block_out_channels"][0])
     skips = [x]
     x = net.up(net.mid(net.down(x, skips)), skips)
     x = group_norm(b, "conv_norm_out", x, config["norm_num_groups"], config["norm_eps"])
@@ -68,17 +79,14 @@ def sizes(b: GraphBuilder, config: Config, *, batch: int, ids: int) -> ir.Model:
 
 def guidance(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
     """guidance_scale float32 [batch, 1] -> guidance [batch, first width], as `noise` takes it; depends on no step."""
-    return b.finish(guidance=guidance_embedding(b, config, b.input("guidance_scale", (batch, 1))))
+    waves = guidance_waves(b, config, b.input("guidance_scale", (batch, 1)))
+    return b.finish(guidance=embedded_guidance(b, config, waves))
 
 
 def _added(b: GraphBuilder, config: Config, batch: int, ids: int) -> ir.Value:
     """The inputs pooled and time_ids, embedded: [batch, time width]."""
-    each, time = config["addition_time_embed_dim"], time_width(config)
-    pooled = b.input("pooled", (batch, config["projection_class_embeddings_input_dim"] - ids * each))
-    sizes = b.reshape("add_time_proj", b.input("time_ids", (batch, ids)), batch * ids, 1)
-    sizes = b.reshape("add_time_proj", waves(b, config, "add_time_proj", sizes, each), batch, ids * each)
-    y = gemm(b, "add_embedding.linear_1", b.concat("add_embedding", 1, pooled, sizes), time)
-    return gemm(b, "add_embedding.linear_2", silu(b, "add_embedding", y), time)
+    pooled = b.input("pooled", (batch, pooled_width(config, ids)))
+    return embedded_sizes(b, config, pooled, b.input("time_ids", (batch, ids)))
 
 
 def _canonical(name: str) -> str:

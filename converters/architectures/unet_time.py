@@ -12,6 +12,8 @@ from ondevice.converters.architectures.architecture import Config
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 from ondevice.converters.architectures.layers import gemm, linear, silu
 
+_GUIDANCE = "time_embedding.cond_proj"
+
 
 def time_width(config: Config) -> int:
     """Channels of the time embedding that blocks are given."""
@@ -21,7 +23,7 @@ def time_width(config: Config) -> int:
 
 def time_embedding(b: GraphBuilder, config: Config, timestep: ir.Value, beside: ir.Value | None = None) -> ir.Value:
     """[1] -> [1, time width]: sines and cosines of geometric frequencies, then two linear layers.
-    What `guidance_embedding` gave, `beside` them, is added before these: [n, first width] -> [n, time width]."""
+    What `embedded_guidance` gave, `beside` them, is added before these: [n, first width] -> [n, time width]."""
     width, out = config["block_out_channels"][0], time_width(config)
     angles = b.op("time_proj", "Unsqueeze", [timestep, b.ints(1)], (1, 1))
     y = waves(b, config, "time_proj", angles, width)
@@ -30,23 +32,42 @@ def time_embedding(b: GraphBuilder, config: Config, timestep: ir.Value, beside: 
     return gemm(b, "time_embedding.linear_2", silu(b, "time_embedding", y), out)
 
 
-def guidance_embedding(b: GraphBuilder, config: Config, guidance: ir.Value) -> ir.Value:
-    """[n, 1] -> [n, first width]: sines, then cosines, of 1000 (guidance - 1) at geometric frequencies, and a linear
-    layer. Unlike the timestep's the last frequency is 1e-4 itself.
+def guidance_waves(b: GraphBuilder, config: Config, guidance: ir.Value) -> ir.Value:
+    """[n, 1] -> [n, time_cond_proj_dim]: sines, then cosines, of 1000 (guidance - 1) at geometric frequencies. Unlike
+    the timestep's the last frequency is 1e-4 itself.
 
     Reference: "Latent Consistency Models" (arXiv 2310.04378), section 4.2; diffusers' LatentConsistencyModelPipeline,
     get_guidance_scale_embedding.
     """
-    scope, width = "time_embedding.cond_proj", config["time_cond_proj_dim"]
-    half, (count_of, _) = width // 2, shape_of(guidance)
+    width, (count_of, _) = config["time_cond_proj_dim"], shape_of(guidance)
+    half = width // 2
     exponent = -(np.float32(math.log(10000)) / np.float32(half - 1)) * np.arange(half, dtype=np.float32)
     frequencies = np.exp(exponent.astype(np.float64)).astype(np.float32)
-    scaled = b.binary(scope, "Mul", b.binary(scope, "Sub", guidance, b.full(1.0)), b.full(1000.0))
-    angles = b.binary(scope, "Mul", scaled, b.constant(f"{scope}.frequencies", frequencies[np.newaxis]))
-    parts = [b.unary(scope, "Sin", angles), b.unary(scope, "Cos", angles)]
+    scaled = b.binary(_GUIDANCE, "Mul", b.binary(_GUIDANCE, "Sub", guidance, b.full(1.0)), b.full(1000.0))
+    angles = b.binary(_GUIDANCE, "Mul", scaled, b.constant(f"{_GUIDANCE}.frequencies", frequencies[np.newaxis]))
+    parts = [b.unary(_GUIDANCE, "Sin", angles), b.unary(_GUIDANCE, "Cos", angles)]
     if width % 2:
         parts.append(b.full(0.0, count_of, 1))
-    return linear(b, scope, b.concat(scope, 1, *parts), config["block_out_channels"][0], bias=False)
+    return b.concat(_GUIDANCE, 1, *parts)
+
+
+def embedded_guidance(b: GraphBuilder, config: Config, guidance: ir.Value) -> ir.Value:
+    """What `guidance_waves` gave, [n, time_cond_proj_dim], through a linear layer: [n, first width]."""
+    return linear(b, _GUIDANCE, guidance, config["block_out_channels"][0], bias=False)
+
+
+def embedded_sizes(b: GraphBuilder, config: Config, pooled: ir.Value, time_ids: ir.Value) -> ir.Value:
+    """A pooled text [n, p] and a picture's sizes [n, ids] -> [n, time width], which is added to the time embedding."""
+    each, time, (count_of, ids) = config["addition_time_embed_dim"], time_width(config), shape_of(time_ids)
+    sizes = b.reshape("add_time_proj", time_ids, count_of * ids, 1)
+    sizes = b.reshape("add_time_proj", waves(b, config, "add_time_proj", sizes, each), count_of, ids * each)
+    y = gemm(b, "add_embedding.linear_1", b.concat("add_embedding", 1, pooled, sizes), time)
+    return gemm(b, "add_embedding.linear_2", silu(b, "add_embedding", y), time)
+
+
+def pooled_width(config: Config, ids: int) -> int:
+    """Channels of the pooled text beside so many numbers that say a picture's sizes."""
+    return int(config["projection_class_embeddings_input_dim"] - ids * config["addition_time_embed_dim"])
 
 
 def waves(b: GraphBuilder, config: Config, scope: str, numbers: ir.Value, width: int) -> ir.Value:

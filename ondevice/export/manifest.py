@@ -19,7 +19,7 @@ from ondevice.errors import BundleError
 MANIFEST = "export.json"
 FORMAT, VERSION = "ondevice export", 1
 DTYPES = ("float32", "float16", "int32", "int64")
-MAX_ENTRIES, MAX_FILES, MAX_PORTS, MAX_HELD = 256, 16, 64, 100_000
+MAX_ENTRIES, MAX_FILES, MAX_PORTS, MAX_HELD = 256, 16, 320, 100_000  # a text encoder gives all its states
 
 
 @dataclass(frozen=True, slots=True)

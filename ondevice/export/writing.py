@@ -52,7 +52,7 @@ def export(
     if len(sizes) > 1:
         what = f"{len(sizes)} sizes given (expected one: {format.what} have static shapes)."
         raise UsageError(what, where="--size", fix="name one size")
-    model, out, fallbacks = build(checkpoint), out.absolute(), list(checkpoint.notes)
+    model, out, fallbacks = build(checkpoint, published=True), out.absolute(), list(checkpoint.notes)
     family = model.family
     scheduler = choose(
         checkpoint.scheduler, options.sampler, checkpoint.source, changed=family.changes_scheduler, steps=family.steps

@@ -14,7 +14,7 @@ from parity.test_pictures import GUIDANCE, NEGATIVE, PROMPT, SIZES, STEPS, check
 
 from ondevice import cli
 from ondevice.bundle.reader import open_bundle
-from ondevice.converters import Model
+from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.onnx_import.imported import read_graph
@@ -66,7 +66,7 @@ def built(component, sizes):
     parts = {part: as_component(part, CONFIGS[component], module(component))}
     for name, config in configs().items():
         parts.setdefault(name, type(parts[part])(config, {}))
-    return Model(Checkpoint(parts, {}, {}, "sd14", "test")).graph(component, **sizes)
+    return build(Checkpoint(parts, {}, {}, "sd14", "test")).graph(component, **sizes)
 
 
 def histogram(model):
