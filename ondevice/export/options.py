@@ -111,4 +111,16 @@ class Format:
         return replace(options, dtype=options.dtype or self.dtypes[0])
 
 
-FORMATS = {row.name: row for row in (Format("onnx", "ONNX files", "onnx.writer", dtypes=("fp32",)),)}
+_ROWS = (
+    Format("onnx", "ONNX files", "onnx.writer", dtypes=("fp32",)),
+    Format(
+        "tflite",
+        "TFLite files",
+        "tflite.writer",
+        dtypes=("fp16", "fp32"),
+        weights=("int8",),
+        packages=("ai_edge_litert", "flatbuffers"),
+        extra="tflite",
+    ),
+)
+FORMATS = {row.name: row for row in _ROWS}

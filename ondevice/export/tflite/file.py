@@ -139,6 +139,10 @@ class Graph:
                 op.builtinOptions2, op.builtinOptions2Type = options, getattr(schema.BuiltinOptions2, kind)
         self.content.operators.append(op)
 
+    def rename(self, number: int, name: str) -> None:
+        """Call a tensor so, as `tensor` names it."""
+        self.content.tensors[number].name = self._unique(name)
+
     def ends(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         """Say which tensors are given to the subgraph, and which it gives."""
         self.content.inputs, self.content.outputs = list(inputs), list(outputs)
