@@ -68,6 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=SAMPLERS,
         help="what the bundle draws with by default (default: the checkpoint's own, or the nearest)",
     )
+    others = parser.add_argument_group("other formats")
+    others.add_argument(
+        "--ios", type=int, choices=[17, 18], help="the oldest iOS that coreml packages are for (default 17)"
+    )
     flags.add_avoid(parser)
     flags.add_strict(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")

@@ -111,6 +111,8 @@ class Format:
         return replace(options, dtype=options.dtype or self.dtypes[0])
 
 
+# What Core ML has no op for: it fuses what follows a product itself, and keeps channels first.
+_NOT_IN_COREML = ("projections", "channels_last", "upsample", "time_shift", "epilogue", "residual", "concat")
 _ROWS = (
     Format("onnx", "ONNX files", "onnx.writer", dtypes=("fp32",)),
     Format(
@@ -121,6 +123,16 @@ _ROWS = (
         weights=("int8",),
         packages=("ai_edge_litert", "flatbuffers"),
         extra="tflite",
+    ),
+    Format(
+        "coreml",
+        "Core ML packages",
+        "coreml.writer",
+        dtypes=("fp16", "fp32"),
+        without=_NOT_IN_COREML,
+        packages=("coremltools",),
+        extra="coreml",
+        flags=("ios",),
     ),
 )
 FORMATS = {row.name: row for row in _ROWS}
