@@ -13,13 +13,12 @@ from ondevice.bundle.writer import Contents, writable_target, write_bundle
 from ondevice.bundle.writer_plans import TargetPlans
 from ondevice.compiler.fallbacks import settle
 from ondevice.compiler.jobs import bundle_jobs
-from ondevice.compiler.picture import about, pipeline_of, tables, tokenizers
+from ondevice.compiler.picture import about, pipeline_of, scheduler_of, tables, tokenizers
 from ondevice.compiler.planning import planned_each
 from ondevice.compiler.recipe import Recipe
 from ondevice.compiler.rounding import FACT, rounding
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
-from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.plan.plan import ALIGN
 
 log = logging.getLogger(__name__)
@@ -52,10 +51,7 @@ def compile_bundle(
     """
     writable_target(out, force)
     model, fallbacks = build(checkpoint), list(checkpoint.notes)
-    family = model.family
-    scheduler = choose(
-        checkpoint.scheduler, sampler, checkpoint.source, changed=family.changes_scheduler, steps=family.steps
-    )
+    scheduler = scheduler_of(model, sampler)
     fallbacks += [scheduler.fallback] if scheduler.fallback else []
     for line in (*scheduler.notes, *[scheduler.fallback] * bool(scheduler.fallback)):
         log.warning("%s: %s", checkpoint.source, line)

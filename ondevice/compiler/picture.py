@@ -15,7 +15,7 @@ from ondevice.converters import Model
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import family_of
 from ondevice.diffusion.samplers import make_table
-from ondevice.diffusion.samplers.pipeline import Chosen
+from ondevice.diffusion.samplers.pipeline import Chosen, choose
 from ondevice.errors import UsageError
 from ondevice.vocabulary.files import CONFIG
 from ondevice.vocabulary.settings import LENGTH, without_length
@@ -84,6 +84,13 @@ def tokenizers(checkpoint: Checkpoint) -> dict[str, TokenizerFiles]:
             files = files | {CONFIG: without_length(files[CONFIG])}
         found[name] = TokenizerFiles(files, lengths[name])
     return found
+
+
+def scheduler_of(model: Model, sampler: str | None) -> Chosen:
+    """What is drawn with by default: `sampler`, or the checkpoint's own, or the nearest. Raises as `choose` does."""
+    family, checkpoint = model.family, model.checkpoint
+    changed, steps = family.changes_scheduler, family.steps
+    return choose(checkpoint.scheduler, sampler, checkpoint.source, changed=changed, steps=steps)
 
 
 def tables(chosen: Chosen) -> dict[str, Mapping[str, Any]]:

@@ -11,12 +11,11 @@ from ondevice.base.publish import check_space, foreign, hidden_folder, published
 from ondevice.compiler.compile import Progress
 from ondevice.compiler.fallbacks import settle
 from ondevice.compiler.jobs import bundle_jobs
-from ondevice.compiler.picture import about, pipeline_of, tokenizers
+from ondevice.compiler.picture import about, pipeline_of, scheduler_of, tokenizers
 from ondevice.compiler.programs import Fused, fused_graphs
 from ondevice.compiler.recipe import Recipe
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
-from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.errors import BundleError, GraphError, UsageError
 from ondevice.export.manifest import MANIFEST, dump_manifest, read_manifest
 from ondevice.export.options import FORMATS, Format, Options
@@ -53,10 +52,7 @@ def export(
         what = f"{len(sizes)} sizes given (expected one: {format.what} have static shapes)."
         raise UsageError(what, where="--size", fix="name one size")
     model, out, fallbacks = build(checkpoint, published=True), out.absolute(), list(checkpoint.notes)
-    family = model.family
-    scheduler = choose(
-        checkpoint.scheduler, options.sampler, checkpoint.source, changed=family.changes_scheduler, steps=family.steps
-    )
+    scheduler = scheduler_of(model, options.sampler)
     fallbacks += [scheduler.fallback] if scheduler.fallback else []
     largest = {job.component: job for job in bundle_jobs(model, sizes, 0, fallbacks)}  # its largest batch comes last
     writable_folder(out, force)

@@ -97,8 +97,20 @@ def length_of(config: Mapping[str, Any], where: str) -> int | None:
 
 def without_length(config: bytes) -> bytes:
     """A tokenizer_config.json that does not say how many ids a text has: a bundle says it beside the files."""
-    kept = {key: value for key, value in json.loads(config).items() if key not in _LENGTHS}
-    return (json.dumps(kept, ensure_ascii=False, indent=2) + "\n").encode()
+    return _text(_other_than_length(config))
+
+
+def with_length(config: bytes, length: int) -> bytes:
+    """A tokenizer_config.json that says so many ids, for readers that look nowhere else."""
+    return _text(_other_than_length(config) | {"model_max_length": length})
+
+
+def _other_than_length(config: bytes) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(config).items() if key not in _LENGTHS}
+
+
+def _text(config: dict[str, Any]) -> bytes:
+    return (json.dumps(config, ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def check_model(model: Mapping[str, Any], where: str) -> None:

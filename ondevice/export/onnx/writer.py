@@ -13,6 +13,7 @@ from ondevice.compiler.jobs import Job
 from ondevice.converters import Model
 from ondevice.converters.onnx_export import save_onnx
 from ondevice.export.manifest import Entry, Port
+from ondevice.export.onnx.pipeline_folder import port_name, write_pipeline_folder
 from ondevice.export.options import Options
 from ondevice.graph.verify import static_shape
 
@@ -22,18 +23,21 @@ _DTYPES = {ir.DataType.FLOAT: "float32", ir.DataType.INT32: "int32"}
 def write(graph: ir.Model, job: Job, folder: Path, options: Options) -> Entry:
     """As `ondevice.export.options.Writer` has it."""
     (folder / job.component).mkdir()
-    path = save_onnx(graph, folder / job.component / "model.onnx")
     inputs, outputs = (
         {str(value.name): _port(value) for value in values} for values in (graph.graph.inputs, graph.graph.outputs)
     )
+    for name, value in zip(outputs, graph.graph.outputs, strict=True):
+        value.name = outputs[name].name
+    path = save_onnx(graph, folder / job.component / "model.onnx")
     shapes = {name: port.shape for name, port in (inputs | outputs).items()}
     return Entry(job.component, (path.relative_to(folder).as_posix(),), inputs, outputs, shapes, dict(job.sizes))
 
 
 def _port(value: ir.Value) -> Port:
     assert value.dtype is not None
-    return Port(str(value.name), _DTYPES[value.dtype], static_shape(value))
+    return Port(port_name(str(value.name)), _DTYPES[value.dtype], static_shape(value))
 
 
 def finish(model: Model, folder: Path, options: Options) -> None:
-    """Nothing else is looked for."""
+    """As `ondevice.export.options.Writer` has it."""
+    write_pipeline_folder(model, folder, options)
