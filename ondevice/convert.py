@@ -70,6 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     others = parser.add_argument_group("other formats")
     others.add_argument(
+        "--composites",
+        action="store_true",
+        help="tflite: group norms and attention as LiteRT's composites, which some GPU delegates and NPUs know whole; "
+        "elsewhere the same builtin ops run",
+    )
+    others.add_argument(
         "--ios", type=int, choices=[17, 18], help="the oldest iOS that coreml packages are for (default 17)"
     )
     flags.add_avoid(parser)
@@ -82,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
     """Write the bundle, or the folder in another format, and print its path."""
     sizes = [flags.parse_size(text) for text in args.size.split(",")] if args.size else []
     format = FORMATS.get(args.format)
-    if format is not None:
+    if format is None:
+        _refuse_of_others(args)
+    else:
         _refuse_of_bundles(args, format)
     out = args.out or Path(f"{args.model}.ondevice" if format is None else f"{args.model}-{format.name}")
     (writable_target if format is None else writable_folder)(out, args.force)  # before a download, not after it
@@ -115,6 +123,15 @@ def _refuse_of_bundles(args: argparse.Namespace, format: Format) -> None:
         what = f"a graph in another format {NOT_IN_GRAPHS[flag]} (got {given[flag]})."
         raise UsageError(what, where=flag, fix=f"leave {flag} out, or write a bundle")
     options_of(args, format)
+
+
+def _refuse_of_others(args: argparse.Namespace) -> None:
+    """Refuse what only other formats have."""
+    for row in FORMATS.values():
+        if flag := next((f"--{name}" for name in row.flags if getattr(args, name)), None):
+            raise UsageError(
+                f"it is of {row.what}.", where=flag, fix=f"leave {flag} out, or write those with --format {row.name}"
+            )
 
 
 def _say_costs(bundle: Bundle) -> None:

@@ -123,6 +123,7 @@ _ROWS = (
         weights=("int8",),
         packages=("ai_edge_litert", "flatbuffers"),
         extra="tflite",
+        flags=("composites",),
     ),
     Format(
         "coreml",

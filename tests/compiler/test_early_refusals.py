@@ -63,6 +63,18 @@ def test_a_target_that_cannot_be_had(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--composites"], "it is of TFLite files. Fix: leave --composites out, or write those with --format tflite."),
+        (["--format", "onnx", "--composites"], "it is not of ONNX files. Fix: leave --composites out."),
+    ],
+)
+def test_flags_of_another_format(tmp_path, capsys, words, said):
+    got = refused(capsys, errors.UsageError, tmp_path / "m", *words)
+    assert got == f"error: --composites: {said}\n" and not list(tmp_path.iterdir())
+
+
 def test_the_library_asks_first_too(tmp_path):
     with pytest.raises(errors.BundleError, match="does not exist"):
         compile_bundle(None, tmp_path / "none" / "m.ondevice", Recipe())

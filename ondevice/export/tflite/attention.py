@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import onnx_ir as ir
 
+from ondevice.export.tflite.composites import ATTENTION, attention_attributes, composite
 from ondevice.export.tflite.words import Tensor, Words
 from ondevice.rewrite.rule import settings
 
@@ -18,11 +20,20 @@ def attention(words: Words, node: ir.Node) -> Tensor:
     heads = given["heads"][0]
     split = [words.reshape(x, (*x.shape[:2], heads, x.shape[2] // heads)) for x in (q, k, v)]
     mask = words.of(node.inputs[3]) if len(node.inputs) > 3 else None
-    mixed = attended(words, (split[0], split[1], split[2]), given["scale"], mask)
+    if words.composites:
+        mixed = composite(
+            words,
+            ATTENTION,
+            attention_attributes(given["scale"]),
+            split if mask is None else [*split, mask],
+            lambda inside, taken: attended(inside, taken[:3], given["scale"], taken[3] if mask else None),
+        )
+    else:
+        mixed = attended(words, split, given["scale"], mask)
     return words.reshape(mixed, q.shape)
 
 
-def attended(words: Words, heads: tuple[Tensor, Tensor, Tensor], scale: float, mask: Tensor | None) -> Tensor:
+def attended(words: Words, heads: Sequence[Tensor], scale: float, mask: Tensor | None) -> Tensor:
     """What q [n, queries, heads, width] finds in k and v [n, keys, heads, width], shaped as q.
 
     Args:

@@ -51,13 +51,18 @@ EMITTERS: dict[str, Emitter] = {
 }
 
 
-def emit(graph: ir.Graph, model: Model, storage: Storage) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def emit(
+    graph: ir.Graph, model: Model, storage: Storage, composites: bool = False
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Put the graph into `model`; its inputs and results by our names, channels last where they have four axes.
+
+    Args:
+        composites: group norms and attention are composites, with their builtin ops in subgraphs of their own.
 
     Raises:
         GraphError: names the component and the node that a TFLite file cannot hold.
     """
-    words = Words(model, storage)
+    words = Words(model, storage, composites)
     inputs = {str(value.name): _input(words, value) for value in graph.inputs}
     unturned = _unturned(graph)
     for node in graph:

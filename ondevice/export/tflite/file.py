@@ -7,7 +7,7 @@ flatbuffer, whose size does not depend on what they are: memory holds one of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,11 +158,15 @@ class Model(Graph):
 
     Args:
         name: of the component, for errors and for people.
+
+    Attributes:
+        parts: subgraphs that several composites share, by what is the same of those.
     """
 
     def __init__(self, name: str) -> None:
         super().__init__(self, "main", 0)
         self.model, self.name = self, name
+        self.parts: dict[Hashable, Graph] = {}
         self._graphs: list[Graph] = [self]
         self._codes: dict[tuple[int, int], int] = {}
         self._buffers: list[Any] = [schema.BufferT()]  # the first is of all tensors without data

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.export.tflite.arithmetic import ACTIVATIONS
+from ondevice.export.tflite.composites import GROUP_NORM, composite, group_norm_attributes
 from ondevice.export.tflite.words import Tensor, Words
 from ondevice.graph.epilogue import of
 from ondevice.rewrite.rule import settings
@@ -61,11 +62,27 @@ def grouped(words: Words, x: Tensor, affine: tuple[Tensor, Tensor], groups: int,
     n, *space, channels = x.shape
     rows = space if len(space) == 2 else _rows(prod(space))
     picture = words.reshape(x, (n, *rows, channels))
+    if words.composites:
+        normal = composite(
+            words,
+            GROUP_NORM,
+            group_norm_attributes(groups, epsilon),
+            [picture, *affine],
+            lambda inside, given: _grouped(inside, given[0], (given[1], given[2]), groups, epsilon),
+        )
+    else:
+        normal = _grouped(words, picture, affine, groups, epsilon)
+    return words.reshape(normal, x.shape)
+
+
+def _grouped(words: Words, picture: Tensor, affine: tuple[Tensor, Tensor], groups: int, epsilon: float) -> Tensor:
+    """Of [n, h, w, c]."""
+    channels = picture.shape[-1]
     centred = words.sub(picture, _per_channel(words, _means(words, picture, groups), channels))
     variance = _means(words, words.mul(centred, centred), groups)
     factor = words.unary("RSQRT", words.add(variance, words.constant([epsilon])))
     scale = words.mul(_per_channel(words, factor, channels), affine[0])
-    return words.reshape(words.add(words.mul(centred, scale), affine[1]), x.shape)
+    return words.add(words.mul(centred, scale), affine[1])
 
 
 def _rows(pixels: int) -> tuple[int, int]:

@@ -49,13 +49,16 @@ class Tensor:
 class Words:
     """What a node becomes is written with these.
 
+    Args:
+        composites: what delegates know whole is written as one op with a name (composites.py).
+
     Attributes:
         scope: the value that is being made, which names what is made on the way.
         where: for errors: what is being written.
     """
 
-    def __init__(self, graph: Graph, storage: Storage) -> None:
-        self.graph, self.storage, self.scope, self.where = graph, storage, "", ""
+    def __init__(self, graph: Graph, storage: Storage, composites: bool = False) -> None:
+        self.graph, self.storage, self.composites, self.scope, self.where = graph, storage, composites, "", ""
         self._tensors: dict[ir.Value, Tensor] = {}
         self._pictures: dict[ir.Value, Tensor] = {}  # inputs that are given with channels last
         self._weights: dict[tuple[str, tuple[int, ...], tuple[int, ...]], Tensor] = {}

@@ -23,7 +23,7 @@ from ondevice.graph.verify import static_shape
 def write(graph: ir.Model, job: Job, folder: Path, options: Options) -> Entry:
     """As `ondevice.export.options.Writer` has it."""
     model = file.Model(job.component)
-    ports = emit(graph.graph, model, Storage(options.dtype, options.weights))
+    ports = emit(graph.graph, model, Storage(options.dtype, options.weights), bool(options.flags.get("composites")))
     path = folder / job.component / "model.tflite"
     path.parent.mkdir()
     model.write(path, *({name: tensor.number for name, tensor in table.items()} for table in ports))
