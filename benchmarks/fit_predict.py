@@ -2,8 +2,8 @@
 
 It makes the plans of the published figures in ondevice/measure/predict/constants.toml (a minute; no device, no weight
 is read), finds the efficiencies at which the figures with `fitted = true` come out best, within what is plausible, and
-prints what the model says of all of them. `--write` puts constants and predictions into that file, the tables into
-docs/prediction.md and a sentence into README.md. Run it whenever plans for phones have changed.
+prints what the model says of all of them. `--write` puts constants and predictions into that file and the tables into
+docs/prediction.md. Run it whenever plans for phones have changed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import io
 import itertools
 import re
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
@@ -40,7 +39,7 @@ from ondevice.measure.predict.prediction import model_runs, predictable, rooflin
 from ondevice.measure.predict.runs import Run
 
 ROOT = Path(__file__).parents[1]
-README, PAGE = ROOT / "README.md", ROOT / "docs" / "prediction.md"
+PAGE = ROOT / "docs" / "prediction.md"
 OWN = re.compile(r"(<!-- python -m benchmarks\.fit_predict -->\n).*?(<!-- end of the table -->)", re.DOTALL)
 COMMANDS = re.compile(r"(<!-- ondevice ([^\n]*) -->\n).*?(<!-- end of the table -->)", re.DOTALL)
 HEAD = ("published", "by", "predicted", "off by", "used to")
@@ -143,17 +142,6 @@ def to_markdown(known: Constants) -> str:
     return markdown(HEAD, rows(known), left=2)
 
 
-def to_sentence(known: Constants) -> str:
-    """How far off it is, for the README."""
-
-    def listed(fitted: bool) -> str:
-        return "; ".join(f"{one.what}: {one.error_text}" for one in known.published if one.fitted == fitted)
-
-    text = f"Off by, where it was fitted: {listed(True)}. Where it was checked: {listed(False)}."
-    lines = textwrap.wrap(text.replace(" %", "\0%"), 120, break_on_hyphens=False)  # a number keeps its percent
-    return "\n".join(lines).replace("\0", " ")
-
-
 def write(known: Constants) -> None:
     """Put constants and predictions where they belong."""
     text = FILE.read_text()
@@ -163,9 +151,8 @@ def write(known: Constants) -> None:
     text = re.sub(r"^predicted = [0-9.]+", lambda _: f"predicted = {next(values).predicted}", text, flags=re.MULTILINE)
     FILE.write_text(text)
     constants.cache_clear()  # the tables of commands are by what was just written
-    for path, text in ((README, to_sentence(known)), (PAGE, to_markdown(known))):
-        path.write_text(OWN.sub(lambda found, text=text: f"{found[1]}{text}\n{found[2]}", path.read_text()))  # type: ignore[misc]
-    PAGE.write_text(COMMANDS.sub(lambda found: f"{found[1]}{_printed(found[2])}{found[3]}", PAGE.read_text()))
+    page = OWN.sub(lambda found: f"{found[1]}{to_markdown(known)}\n{found[2]}", PAGE.read_text())
+    PAGE.write_text(COMMANDS.sub(lambda found: f"{found[1]}{_printed(found[2])}{found[3]}", page))
 
 
 def _printed(command: str) -> str:

@@ -42,7 +42,6 @@ def test_what_is_written_is_plausible_and_what_the_pages_show():
     for name in ("arithmetic", "memory"):
         assert getattr(known.low, name) < getattr(known.efficiencies, name) < getattr(known.high, name)
     assert [figure.fitted for figure in known.published].count(True) == 2
-    assert f"-->\n{fit_predict.to_sentence(known)}\n<!--" in (ROOT / "README.md").read_text()
     page = (ROOT / "docs" / "prediction.md").read_text()
     assert f"-->\n{fit_predict.to_markdown(known)}\n<!--" in page
     ends = [figure for figure in known.published if figure.kind == REDUCTION]
