@@ -54,7 +54,7 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
     mark = Marks(started)
     mark("python")
     from ondevice import cli, generate  # here: what they take to import is a part of the start-up
-    from ondevice.drawing import memory
+    from ondevice.drawing import engine, memory
     from ondevice.run.session import Session
 
     mark("imports")
@@ -79,7 +79,7 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
                 mark(f"{plan.component}: programs and buffers")
             return bound
 
-    def marked(name: str, part: str, owner: Any = generate) -> None:
+    def marked(name: str, part: str, owner: Any) -> None:
         inner = getattr(owner, name)
 
         def call(*args: Any, **options: Any) -> Any:
@@ -89,11 +89,11 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
 
         setattr(owner, name, call)
 
-    marked("open_bundle", "bundle")
-    marked("choose_device", "device")
+    marked("open_bundle", "bundle", engine)
+    marked("choose_device", "device", engine)
     marked("way_of", "plans", memory)
     marked("of", "tokenizer", generate.Pipeline)
-    generate.Session = Watched
+    engine.Session = Watched
     with tempfile.TemporaryDirectory() as folder:
         words = [
             "--sampler",

@@ -17,6 +17,8 @@ from ondevice.bundle.format import MAJOR, MINOR
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion import pipeline
 from ondevice.errors import BundleError, CheckpointError, UsageError
+from ondevice.export.opened import open_export, refuse_export
+from ondevice.export.runner import ExportRunner
 from ondevice.lower.program import STORAGES
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Pipeline(pipeline.Pipeline):
-    """Draws pictures on an OpenCL device.
+    """Draws pictures on an OpenCL device, or by another runtime.
 
         pipe = Pipeline.from_bundle("sd14.ondevice")
         pipe("a photo of an astronaut riding a horse on mars", num_inference_steps=20, seed=1).images[0].save("a.png")
@@ -55,9 +57,10 @@ class Pipeline(pipeline.Pipeline):
 
         Raises:
             BundleError: it is no bundle, or damaged.
-            UsageError: it has no plans of that name.
+            UsageError: it has no plans of that name, or is an export.
             NoDeviceError, DeviceError: there is nothing to run it on.
         """
+        refuse_export(path, "open it with Pipeline.from_export")
         bundle = open_bundle(path)
         if own_kernels:
             bundle.require_own_kernels()
@@ -108,6 +111,18 @@ class Pipeline(pipeline.Pipeline):
         recipe = Recipe(STORAGES[dtype], target=load_target(AUTO), chunks=chunks)
         compile_bundle(checkpoint, place, recipe, sizes=[size] if size else ())
         return cls._on(open_bundle(place), device)
+
+    @classmethod
+    def from_export(cls, path: str | os.PathLike[str]) -> Pipeline:
+        """Open what `ondevice convert --format` wrote: it is drawn from by its format's own runtime, such as
+        onnxruntime, on whatever that runs on.
+
+        Raises:
+            BundleError: it is no export, or damaged.
+            UsageError: the runtime is not installed.
+        """
+        export = open_export(path)
+        return cls.of(export, ExportRunner(export))
 
     @classmethod
     def _on(cls, bundle: Bundle, device: str | None, chosen: bool = False) -> Pipeline:

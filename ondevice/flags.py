@@ -265,7 +265,8 @@ def given(args: argparse.Namespace, flag: str) -> Any:
 def refuse(args: argparse.Namespace, flags: Sequence[str], why: str) -> None:
     """Raise UsageError for the first of `flags` that was given: one that would be ignored is refused."""
     for flag in flags:
-        if given(args, flag) not in (None, (), False):
+        value = given(args, flag)
+        if value is not None and value is not False and value != ():  # 0 may have been given
             raise UsageError(why, where=flag, fix=f"leave {flag} out")
 
 

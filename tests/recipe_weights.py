@@ -12,6 +12,22 @@ import numpy as np
 import onnx_ir as ir
 from checkpoint_files import DATA
 
+from ondevice.converters.component import Checkpoint, Component
+from ondevice.converters.families import FAMILIES
+
+SDXL = {
+    "text_encoder": "sdxl_text_encoder",
+    "text_encoder_2": "sdxl_text_encoder_2",
+    "unet": "sdxl_unet",
+    "vae": "sdxl_vae",
+}
+PARTS = {  # family -> part: the case that has its config and salt
+    "sd21": {"text_encoder": "sd2_text_encoder", "unet": "sd2_unet", "vae": "sd2_vae"},
+    "sdxl": SDXL,
+    "sdxl-turbo": SDXL,
+    "sdxl-refiner": {"text_encoder_2": "sdxl_text_encoder_2", "unet": "sdxl_refiner_unet", "vae": "sdxl_vae"},
+    "lcm": {"text_encoder": "sd2_text_encoder", "unet": "lcm_unet", "vae": "sd2_vae"},
+}
 _TABLES = ("token_embedding", "position_embedding")
 _BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2")
 
@@ -54,3 +70,15 @@ def weights(architecture, config, salt):
     return {
         name: ir.tensor(weight(salt, name, shape), name=name) for name, shape in architecture.weights(config).items()
     }
+
+
+def checkpoint(family, scheduler):
+    """The family's tiny model with the recipe's weights."""
+    components = {}
+    for part, name in PARTS[family.name].items():
+        raw, salt, _ = case(name)
+        config = family.normalize(part, raw, "test")
+        components[part] = Component(config, weights(family.parts[part].architecture, config, salt))
+    tokenized = FAMILIES["sd21"] if family.name == "lcm" else family  # as in the reference, whose text is 2.x's
+    tokenizers = {name: tokenized.tokenizer(name) for name in family.tokenizers}
+    return Checkpoint(components, scheduler, tokenizers, family.name, "test")

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ondevice.bundle import format as f
-from ondevice.bundle.manifest import Manifest
+from ondevice.bundle.manifest import TokenizerEntry
 from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Feed, PipelineSpec, Role, Sample
 from ondevice.bundle.stages import STATISTICS, check_fit, stage_of, where
 from ondevice.errors import BundleError
@@ -23,6 +24,16 @@ PLACE = frozenset({"batch", "height", "width"})
 STAGE_SIZES = PLACE | {"stage", "rows"}
 RUN_SIZES = PLACE | {"frames", "tokens"}  # that a pipeline asks for; a plan has some of them
 CLIP_VISION = 224  # pixels per side of what `clip_vision` prepares
+
+
+class Described(Protocol):
+    """What says how plans make a picture: a bundle's manifest, or an export's."""
+
+    @property
+    def pipeline(self) -> PipelineSpec | None: ...
+
+    @property
+    def tokenizers(self) -> Mapping[str, TokenizerEntry]: ...
 
 
 @dataclass(slots=True)
@@ -43,7 +54,7 @@ class Seen:
             self.values.setdefault(value, []).append((sizes, found))
 
 
-def check_ports(plan: Plan, file: str, manifest: Manifest, seen: Seen) -> None:
+def check_ports(plan: Plan, file: str, manifest: Described, seen: Seen) -> None:
     """Refuse a plan of a component that the pipeline runs with other inputs or outputs
     than the pipeline passes and expects.
 
@@ -70,7 +81,7 @@ def check_ports(plan: Plan, file: str, manifest: Manifest, seen: Seen) -> None:
                 _check_run(check, plan, role, manifest, seen)
 
 
-def _check_run(check: f.Checker, plan: Plan, role: Role, manifest: Manifest, seen: Seen) -> None:
+def _check_run(check: f.Checker, plan: Plan, role: Role, manifest: Described, seen: Seen) -> None:
     spec = manifest.pipeline
     assert spec is not None
     batch = plan.sizes.get("batch", 1)
@@ -104,7 +115,7 @@ def _check_run(check: f.Checker, plan: Plan, role: Role, manifest: Manifest, see
             seen.add(value, plan.sizes, _in_one_pass(check, "outputs", operand, batch))
 
 
-def _lengths(manifest: Manifest) -> dict[str, int]:
+def _lengths(manifest: Described) -> dict[str, int]:
     """Of each value that is made of a text's tokens: how many a text encoder takes at once."""
     spec = manifest.pipeline
     assert spec is not None
@@ -134,7 +145,7 @@ def _in_one_pass(check: f.Checker, field: str, operand: Operand, batch: int) -> 
     return operand.dtype, (operand.shape[0] // batch, *operand.shape[1:])
 
 
-def _fed(feed: Feed, sizes: Mapping[str, int], manifest: Manifest, seen: Seen) -> Type | None:
+def _fed(feed: Feed, sizes: Mapping[str, int], manifest: Described, seen: Seen) -> Type | None:
     """What a feed gives in one pass; None where only another plan says it."""
     spec = manifest.pipeline
     assert spec is not None

@@ -19,7 +19,7 @@ from ondevice.base.publish import recover
 from ondevice.bundle import format as f
 from ondevice.bundle.files import Files, Folder
 from ondevice.bundle.kernels import check_launches, check_ours
-from ondevice.bundle.manifest import Manifest, PlanEntry, parse_manifest
+from ondevice.bundle.manifest import Manifest, PlanEntry, TokenizerEntry, parse_manifest
 from ondevice.bundle.packed import HEAD, Packed
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.plan_file import parse_plan, weight_bytes
@@ -213,6 +213,16 @@ class Bundle:
         """The program to build: defines, prelude, then the kernel with its own line numbers."""
         flags = "".join(f"#define {name} {value}\n" for name, value in sorted(dict(defines).items()))
         return f'{flags}{self.prelude(dialect)}\n#line 1 "{file}.cl"\n{self.kernel_source(file)}'
+
+    def port_shape(self, component: str, sizes: Mapping[str, int], port: str) -> tuple[int, ...]:
+        """The shape of an input or output of a plan. Raises BundleError as `plan`."""
+        plan = self.plan(component, **sizes)
+        return next(plan.operands[i].shape for i in (*plan.inputs, *plan.outputs) if plan.operands[i].name == port)
+
+    @property
+    def tokenizers(self) -> Mapping[str, TokenizerEntry]:
+        """Its tokenizers, by the names that the pipeline calls them."""
+        return self.manifest.tokenizers
 
     def tokenizer_files(self, name: str) -> dict[str, bytes]:
         """A tokenizer's files by name (vocab.json, merges.txt...). Raises BundleError where there is none of `name`."""

@@ -17,6 +17,7 @@ from ondevice.bundle.pipeline import Role
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import guidance
 from ondevice.diffusion.bands import Stage, held_bytes, stage_of
+from ondevice.diffusion.model_files import FREE, ModelFiles, runs_at
 from ondevice.diffusion.values import frames_of, resolved
 from ondevice.errors import BundleError, PlanError, UsageError
 
@@ -58,59 +59,54 @@ class Need:
         return (self.arena if mapped else self.device) + self.host
 
 
-def has_plan(bundle: Bundle, component: str, width: int, height: int) -> bool:
+def has_plan(bundle: ModelFiles, component: str, width: int, height: int) -> bool:
     """Whether a component has a plan for one pass at this size (latent units), in one piece, of however many frames."""
     place = {"batch": 1, "height": height, "width": width}
     return any(
         entry.component == component
         and "stage" not in entry.sizes
-        and all(entry.sizes.get(name, size) == size for name, size in place.items())
+        and all(entry.sizes.get(name, size) in (size, FREE) for name, size in place.items())
         for entry in bundle.plans
     )
 
 
-def plan_sizes(bundle: Bundle) -> dict[str, list[dict[str, int]]]:
+def plan_sizes(bundle: ModelFiles) -> dict[str, list[Mapping[str, int]]]:
     """The sizes of each component's plans, decoders in bands aside."""
-    found: dict[str, list[dict[str, int]]] = {}
+    found: dict[str, list[Mapping[str, int]]] = {}
     for entry in bundle.plans:
         if "stage" not in entry.sizes:
             found.setdefault(entry.component, []).append(entry.sizes)
     return found
 
 
-def port_shape(bundle: Bundle, component: str, sizes: Mapping[str, int], port: str) -> tuple[int, ...]:
-    """The shape of an input or output of a plan."""
-    plan = bundle.plan(component, **sizes)
-    return next(plan.operands[i].shape for i in (*plan.inputs, *plan.outputs) if plan.operands[i].name == port)
-
-
-def denoiser(bundle: Bundle) -> str:
+def denoiser(bundle: ModelFiles) -> str:
     """The component whose output the sampler works with."""
     return bundle.pipeline.denoise[0].roles[-1].component
 
 
-def most_passes(bundle: Bundle) -> int:
+def most_passes(bundle: ModelFiles) -> int:
     """Passes in a call with guidance."""
     return max(len(loop.passes) for loop in bundle.pipeline.denoise)
 
 
-def batches(bundle: Bundle, width: int, height: int) -> set[int]:
+def batches(bundle: ModelFiles, width: int, height: int) -> set[int]:
     """How many passes the denoiser can run at once at this size (latent units)."""
-    place = {"height": height, "width": width}.items()
-    return {
+    place = {"height": height, "width": width}
+    found = {
         e.sizes["batch"]
         for e in bundle.plans
-        if e.component == denoiser(bundle) and "batch" in e.sizes and place <= e.sizes.items()
+        if e.component == denoiser(bundle) and "batch" in e.sizes and runs_at(e.sizes, place)
     }
+    return {1, most_passes(bundle)} if FREE in found else found
 
 
-def is_guided(bundle: Bundle, guidance_scale: float | None) -> bool:
+def is_guided(bundle: ModelFiles, guidance_scale: float | None) -> bool:
     """Whether a guidance scale (None: the model's) takes more than one pass."""
     given = {} if guidance_scale is None else {"guidance_scale": guidance_scale}
     return guidance.is_guided(bundle.pipeline, resolved(bundle.pipeline, given, default_size(bundle)))
 
 
-def in_single_passes(bundle: Bundle, guided: bool, width: int, height: int) -> bool:
+def in_single_passes(bundle: ModelFiles, guided: bool, width: int, height: int) -> bool:
     """Whether guidance must run the denoiser once per pass: a bundle from an ONNX file of one batch has no other plans.
 
     Args:
@@ -143,16 +139,16 @@ def has_plans(bundle: Bundle, width: int, height: int, at_once: bool) -> bool:
     return wanted in batches(bundle, width, height) and _decodes(bundle, width, height)
 
 
-def _decodes(bundle: Bundle, width: int, height: int) -> bool:
+def _decodes(bundle: ModelFiles, width: int, height: int) -> bool:
     """Whether there are plans that decode a picture of this size, in one piece or in bands."""
     return _decoder_in_one_piece(bundle, width, height) or bool(band_heights(bundle, width, height))
 
 
-def _decoder_in_one_piece(bundle: Bundle, width: int, height: int) -> bool:
+def _decoder_in_one_piece(bundle: ModelFiles, width: int, height: int) -> bool:
     return has_plan(bundle, bundle.pipeline.decoder.component, width, height)
 
 
-def drawable(bundle: Bundle, width: int, height: int, way: Way) -> Way:
+def drawable(bundle: ModelFiles, width: int, height: int, way: Way) -> Way:
     """The way, with a decoder in bands of the most rows where the bundle has it in no other form: in one piece it would
     need a larger buffer than the devices have that the bundle is for."""
     if way.rows or _decoder_in_one_piece(bundle, width, height):
@@ -160,14 +156,14 @@ def drawable(bundle: Bundle, width: int, height: int, way: Way) -> Way:
     return replace(way, rows=next(iter(band_heights(bundle, width, height)), 0))
 
 
-def encodes_pictures(bundle: Bundle, width: int, height: int) -> bool:
+def encodes_pictures(bundle: ModelFiles, width: int, height: int) -> bool:
     """Whether a run can begin from a picture of this size (latent units): there are plans of all that works on one."""
     roles = [step for step in bundle.pipeline.before if isinstance(step, Role)]
     needed = {role.component for role in roles if any(feed.kind == "picture" for feed in role.feed.values())}
     return bool(needed) and all(has_plan(bundle, component, width, height) for component in needed)
 
 
-def default_size(bundle: Bundle) -> tuple[int, int]:
+def default_size(bundle: ModelFiles) -> tuple[int, int]:
     """(width, height) in pixels of the denoiser's first plan.
     Raises BundleError where it has none with a width and a height."""
     sizes = next((entry.sizes for entry in bundle.plans if entry.component == denoiser(bundle)), {})
@@ -178,7 +174,12 @@ def default_size(bundle: Bundle) -> tuple[int, int]:
     return sizes["width"] * scale, sizes["height"] * scale
 
 
-def band_heights(bundle: Bundle, width: int, height: int) -> list[int]:
+def takes_any_size(bundle: ModelFiles) -> bool:
+    """Whether the denoiser runs at every size."""
+    return any(e.component == denoiser(bundle) and e.sizes.get("width") == FREE for e in bundle.plans)
+
+
+def band_heights(bundle: ModelFiles, width: int, height: int) -> list[int]:
     """Rows of the bands in which the bundle can decode a picture of this size (latent units), highest first."""
     place, decoder = {"width": width, "height": height, "stage": 1}.items(), bundle.pipeline.decoder.component
     return sorted(
@@ -190,7 +191,7 @@ def band_heights(bundle: Bundle, width: int, height: int) -> list[int]:
     )[::-1]
 
 
-def stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
+def stages(bundle: ModelFiles, width: int, height: int, rows: int) -> list[Stage]:
     """The stages of a decoder in bands.
 
     Raises:
@@ -214,7 +215,7 @@ def stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
     return [stage_of(plan) for plan in bundle.stages(height, width, rows)]
 
 
-def decoder_stages(bundle: Bundle, width: int, height: int, rows: int) -> list[Stage]:
+def decoder_stages(bundle: ModelFiles, width: int, height: int, rows: int) -> list[Stage]:
     """The same with 0 rows for a decoder as the bundle has it: none where it has one in one piece, or has no plans."""
     rows = drawable(bundle, width, height, Way(rows=rows)).rows
     return stages(bundle, width, height, rows) if rows else []
@@ -338,13 +339,13 @@ def parse_bytes(text: str) -> int:
     return int(float(found[1]) * UNITS[found[2]])
 
 
-def latent_sizes(bundle: Bundle, size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
+def latent_sizes(bundle: ModelFiles, size: tuple[int, int] | None = None) -> list[tuple[int, int]]:
     """(width, height) of the pictures that the bundle can draw, in latent units;
     only `size` (pixels) where it is given."""
     drawn = [
         (e.sizes["width"], e.sizes["height"])
         for e in bundle.plans
-        if e.component == denoiser(bundle) and {"width", "height"} <= e.sizes.keys()
+        if e.component == denoiser(bundle) and all(e.sizes.get(side, FREE) != FREE for side in ("width", "height"))
     ]
     scale = bundle.pipeline.latents.scale
     found = [place for place in dict.fromkeys(drawn) if _decodes(bundle, *place)]

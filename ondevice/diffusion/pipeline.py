@@ -1,4 +1,4 @@
-"""Replay of a bundle's pipeline: texts, pictures and numbers -> a picture.
+"""Replay of a model's pipeline: texts, pictures and numbers -> a picture.
 It knows no family of models and no GPU (docs/pipeline.md)."""
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Any, Self, Unpack
 import numpy as np
 
 from ondevice.bundle.pipeline import PipelineSpec, Role
-from ondevice.bundle.reader import Bundle
 from ondevice.diffusion.after import run_after
 from ondevice.diffusion.bands import Stage
 from ondevice.diffusion.before import run_before
@@ -19,7 +18,8 @@ from ondevice.diffusion.guidance import is_guided, texts_in_use
 from ondevice.diffusion.image import to_pixels
 from ondevice.diffusion.inpaint import outside_of, put_back
 from ondevice.diffusion.loop import OnStep, run_loop
-from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes, port_shape
+from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes
+from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.request import Options, Picture, Request
 from ondevice.diffusion.request_checks import check_frames, check_given, check_mask, picture_size
 from ondevice.diffusion.roles import Plans, Roles, Shapes
@@ -68,18 +68,18 @@ class Pipeline:
         self._scheduler_config, self._plans = dict(scheduler_config), Plans(plans, shapes or _no_shapes)
 
     @classmethod
-    def of(cls, bundle: Bundle, session: Runner) -> Self:
-        """The pipeline that a bundle describes, on a session that runs it.
+    def of(cls, files: ModelFiles, session: Runner) -> Self:
+        """The pipeline that a bundle or an export describes, on a session that runs it.
         Raises OnDeviceError for what cannot be read."""
         return cls(
-            bundle.pipeline,
+            files.pipeline,
             session,
-            _tokenizers(bundle),
-            bundle.scheduler,
-            plans=plan_sizes(bundle),
-            size=default_size(bundle),
-            stages=lambda width, height, rows: decoder_stages(bundle, width, height, rows),
-            shapes=lambda component, sizes, port: port_shape(bundle, component, sizes, port),
+            _tokenizers(files),
+            files.scheduler,
+            plans=plan_sizes(files),
+            size=default_size(files),
+            stages=lambda width, height, rows: decoder_stages(files, width, height, rows),
+            shapes=files.port_shape,
         )
 
     def __call__(self, prompt: str, **options: Unpack[Options]) -> Picture:
@@ -236,10 +236,10 @@ def _no_shapes(component: str, sizes: Mapping[str, int], port: str) -> tuple[int
     raise BundleError(f"{component}'s {port} has no known shape", where="pipeline", fix="give `shapes`")
 
 
-def _tokenizers(bundle: Bundle) -> dict[str, Pieces]:
+def _tokenizers(model: ModelFiles) -> dict[str, Pieces]:
     found: dict[str, Pieces] = {}
-    for name, entry in bundle.manifest.tokenizers.items():
-        files = bundle.tokenizer_files(name)
+    for name, entry in model.tokenizers.items():
+        files = model.tokenizer_files(name)
         if entry.kind == "bpe":
             found[name] = Tokenizer.from_files(files, entry.length)
         elif UNIGRAM in files:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Feed, Pass, PipelineSpec, Role
+from ondevice.diffusion.model_files import runs_at
 from ondevice.diffusion.text.chunks import Chunk
 from ondevice.diffusion.text.encode import encoded
 from ondevice.diffusion.values import Runner, Values
@@ -178,7 +179,9 @@ class Roles:
 
     def has_plan(self, component: str, batch: int, text: str | None = None) -> bool:
         """Whether a component can run this many passes at once."""
-        return self.sizes(component, batch, text) in self.plans.sizes.get(component, ())
+        wanted = self.sizes(component, batch, text)
+        plans = self.plans.sizes.get(component, ())
+        return any(plan.keys() == wanted.keys() and runs_at(plan, wanted) for plan in plans)
 
 
 def check_finite(values: np.ndarray, where: str) -> None:

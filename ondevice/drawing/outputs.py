@@ -15,7 +15,7 @@ from ondevice.diffusion.picture_file import format_of, free_names
 from ondevice.diffusion.request import Picture
 from ondevice.drawing import paths_of, say
 from ondevice.errors import UsageError
-from ondevice.run.session import Session
+from ondevice.run.profile import Profile
 from ondevice.run.trace import to_trace
 
 OUT = Path("image.png")  # or the first of image-1.png, image-2.png... that is free
@@ -90,15 +90,17 @@ def write_arrays(args: argparse.Namespace, picture: Picture, number: int) -> lis
     return _write(paths, fills)
 
 
-def write_profile(args: argparse.Namespace, session: Session) -> list[UsageError]:
+def write_profile(args: argparse.Namespace, profile: Profile | None) -> list[UsageError]:
     """Write and print where the time went, as asked for; gives the errors of what could not be written."""
+    if profile is None:
+        return []
     fills: dict[str, Callable[[BinaryIO], object]] = {
-        "--profile-out": lambda file: file.write(json.dumps(session.profile.to_json()).encode()),
-        "--trace": lambda file: file.write(json.dumps(to_trace(session.profile)).encode()),
+        "--profile-out": lambda file: file.write(json.dumps(profile.to_json()).encode()),
+        "--trace": lambda file: file.write(json.dumps(to_trace(profile)).encode()),
     }
     failed = _write({flag: path for flag, path in paths_of(args, PROFILES).items() if path}, fills)
     if args.profile:
-        say(session.profile.to_table())
+        say(profile.to_table())
     return failed
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ondevice import flags
-from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import init_image, memory_budget
 from ondevice.diffusion.image import FITS, fitted, resize, rounded_down
+from ondevice.diffusion.model_files import ModelFiles
 from ondevice.drawing import file_name
 from ondevice.errors import UsageError
 
@@ -134,7 +134,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def picture_size(args: argparse.Namespace, bundle: Bundle, given: dict[str, np.ndarray]) -> tuple[int, int]:
+def picture_size(args: argparse.Namespace, bundle: ModelFiles, given: dict[str, np.ndarray]) -> tuple[int, int]:
     """(width, height) in pixels: as asked, else the init image's own, else the nearest that the bundle has;
     says what becomes of the image.
 
@@ -154,7 +154,7 @@ def picture_size(args: argparse.Namespace, bundle: Bundle, given: dict[str, np.n
             for width, height in memory_budget.latent_sizes(bundle)
             if memory_budget.encodes_pictures(bundle, width, height)
         ]
-        if size not in have:
+        if size not in have and not memory_budget.takes_any_size(bundle):
             size = init_image.fitting_size(own, have) if have else memory_budget.default_size(bundle)
             log.warning("the bundle has no %dx%d, so %dx%d is drawn", *rounded_down(begin, scale), *size)
     if args.fit in (None, "resize") and init_image.squashed(own, size, scale):

@@ -7,16 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ondevice import flags
 from ondevice.api import Pipeline
-from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion import memory_budget
+from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.request import Picture, Request
-from ondevice.drawing import memory
+from ondevice.drawing.engine import Engine, Opened
 from ondevice.drawing.progress import Progress
 from ondevice.errors import UsageError
-from ondevice.run.device import Device
-from ondevice.run.session import Session
 
 INPUTS = ("--refiner",)
 START = 0.8  # of the schedule, as the model's makers draw with it
@@ -71,13 +68,13 @@ class Refiner:
         way: in how much memory it draws.
     """
 
-    bundle: Bundle
+    model: Opened
     begun: Request
     request: Request
     way: memory_budget.Way
 
     @classmethod
-    def of(cls, args: argparse.Namespace, base: Bundle, device: Device, request: Request) -> Refiner:
+    def of(cls, args: argparse.Namespace, base: ModelFiles, engine: Engine, request: Request) -> Refiner:
         """The refiner that --refiner names, and what of `request` either model is asked.
 
         Both draw with the sampler and the steps that the first draws with, so that the latents mean the same to both.
@@ -86,11 +83,8 @@ class Refiner:
             UsageError: a number that neither has, or a size that the refiner cannot draw.
             BundleError, PlanError: the bundle cannot be read, or its part of the picture does not fit into memory.
         """
-        bundle = open_bundle(args.refiner)
-        if args.kernels == "ours":
-            bundle.require_own_kernels()
-        bundle = flags.with_plans(bundle, args, device)
-        theirs = {name: value for name, value in request.numbers.items() if name in bundle.pipeline.numbers}
+        model = engine.open(args.refiner)
+        theirs = {name: value for name, value in request.numbers.items() if name in model.files.pipeline.numbers}
         ours = {
             name: value
             for name, value in request.numbers.items()
@@ -112,11 +106,9 @@ class Refiner:
             variation_strength=0.0,
             numbers=theirs,
         )
-        return cls(bundle, begun, rest, memory.way_of(args, bundle, device.facts(), rest))
+        return cls(model, begun, rest, model.way_of(rest))
 
-    def finished(
-        self, session: Session, begun: Sequence[Picture], requests: Iterable[Request], progress: Progress
-    ) -> Iterator[Picture]:
+    def finished(self, begun: Sequence[Picture], requests: Iterable[Request], progress: Progress) -> Iterator[Picture]:
         """The pictures that the first model began, each finished when it is asked for.
 
         Args:
@@ -127,8 +119,9 @@ class Refiner:
             replace(self.request, latents=picture.latents, denoising_start=part, seed=request.seed)
             for picture, request in zip(begun, requests, strict=True)
         ]
-        drawn = Pipeline.of(self.bundle, session).draw_series(rest, self.way, progress.show)
+        files = self.model.files
+        drawn = Pipeline.of(files, self.model.session()).draw_series(rest, self.way, progress.show)
         for first, last in zip(begun, drawn, strict=True):
             own = {name: value for name, value in first.parameters.items() if name != "denoising_end"}
-            more = {**self.request.numbers, "refiner": self.bundle.model["source"], "refiner_start": part}
+            more = {**self.request.numbers, "refiner": files.model["source"], "refiner_start": part}
             yield replace(last, start=first.start, parameters=own | more)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ MANIFEST = "export.json"
 FORMAT, VERSION = "ondevice export", 1
 DTYPES = ("float32", "float16", "int32", "int64")
 MAX_ENTRIES, MAX_FILES, MAX_PORTS, MAX_HELD = 256, 16, 320, 100_000  # a text encoder gives all its states
+MAX_NUMBERS = 1 << 28  # of a port: a picture of 8192x8192 has fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Manifest:
     Args:
         kind: the format's name.
         options: what was chosen, for people.
+        size: (width, height) in pixels where nobody names one.
         tokenizers: (folder, length) by the names that the pipeline calls them.
         holds: every file of the export but this one.
     """
@@ -72,6 +75,7 @@ class Manifest:
     kind: str
     model: Mapping[str, Any]
     options: Mapping[str, Any]
+    size: tuple[int, int]
     entries: tuple[Entry, ...]
     pipeline: PipelineSpec
     scheduler: Mapping[str, Any]
@@ -89,7 +93,7 @@ def dump_manifest(
     """The file's text, for what is in `folder`.
 
     Args:
-        facts: `model`, `pipeline`, `scheduler` and `tokenizers` as JSON.
+        facts: `model`, `size`, `pipeline`, `scheduler` and `tokenizers` as JSON.
 
     Raises:
         BundleError: something cannot be written as JSON.
@@ -125,8 +129,8 @@ def parse_manifest(value: Any, folder: Path, kinds: Sequence[str]) -> Manifest:
     if value.get("version") != VERSION:
         what = f"has version {f.shown(value.get('version'))} (expected {VERSION})."
         raise BundleError(what, where=MANIFEST, fix="install a newer ondevice, or convert again")
-    keys = ("kind", "model", "options", "entries", "pipeline", "scheduler", "tokenizers", "holds")
-    kind, model, options, entries, pipeline, scheduler, tokenizers, holds = check.record(value, keys)
+    keys = ("kind", "model", "options", "size", "entries", "pipeline", "scheduler", "tokenizers", "holds")
+    kind, model, options, size, entries, pipeline, scheduler, tokenizers, holds = check.record(value, keys)
     check.one_of(kind, kinds, "kind")
     held = [_file(check, one, ("holds", i)) for i, one in enumerate(check.array(holds, (1, MAX_HELD), "holds"))]
     rows = check.array(entries, (1, MAX_ENTRIES), "entries")
@@ -149,12 +153,20 @@ def parse_manifest(value: Any, folder: Path, kinds: Sequence[str]) -> Manifest:
     sampler = pipeline.get("sampler") if type(pipeline) is dict else None
     tables = [f"{sampler.get('name')}_{sampler.get('steps')}"] if type(sampler) is dict else []
     components = list(dict.fromkeys(entry.component for entry in known))
+    spec = parse_pipeline(check, pipeline, components, list(cutters), tables)
+    width, height = check.integers(size, spec.latents.scale, f.MAX_SIZE, (2, 2), "size")
+    if width % spec.latents.scale or height % spec.latents.scale:
+        check.fail(f"is {[width, height]} (expected multiples of {spec.latents.scale})", "size")
+    about = check.table(model, 64, "model")
+    for name in ("family", "source"):
+        check.text(check.record(about, (name,), "model")[0], "model", name)
     return Manifest(
         kind=kind,
-        model=check.table(model, 64, "model"),
+        model=about,
         options=check.table(options, 64, "options"),
+        size=(width, height),
         entries=tuple(known),
-        pipeline=parse_pipeline(check, pipeline, components, list(cutters), tables),
+        pipeline=spec,
         scheduler=check.table(scheduler, 256, "scheduler"),
         tokenizers=cutters,
         holds=tuple(held),
@@ -202,7 +214,17 @@ def _entry(check: f.Checker, value: Any, at: At, held: frozenset[str]) -> Entry:
                 check.fail(
                     f"is {list(port.axes)} (expected each axis of {list(ours[name])} once)", *at, key, (name,), "axes"
                 )
+            if not _holds(port.shape, ours[name], again=key == "inputs"):
+                check.fail(f"is {list(port.shape)}, which {list(ours[name])} is not", *at, key, (name,), "shape")
     return Entry(component, tuple(names), ports[0], ports[1], ours, check.sizes(sizes, *at, "sizes"))
+
+
+def _holds(theirs: tuple[int, ...], ours: tuple[int, ...], *, again: bool) -> bool:
+    """Whether a tensor of ours has the numbers that a file's has, or, given `again` and again, some of them. Where
+    sizes are free it is seen when it runs."""
+    if 0 in theirs or 0 in ours:
+        return True
+    return prod(theirs) == prod(ours) or (again and ours[:1] == (1,) and prod(theirs) % prod(ours) == 0)
 
 
 def _port(check: f.Checker, value: Any, at: At) -> Port:
@@ -217,4 +239,7 @@ def _port(check: f.Checker, value: Any, at: At) -> Port:
 
 
 def _shape(check: f.Checker, value: Any, at: At) -> tuple[int, ...]:
-    return check.integers(value, 0, f.MAX_SIZE * f.MAX_SIZE, (0, f.MAX_RANK), *at)
+    shape = check.integers(value, 0, MAX_NUMBERS, (0, f.MAX_RANK), *at)
+    if prod(size for size in shape if size) > MAX_NUMBERS:
+        check.fail(f"is {list(shape)} (expected at most {MAX_NUMBERS} numbers)", *at)
+    return shape

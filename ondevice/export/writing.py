@@ -76,9 +76,12 @@ def export(
                 (folder / name / file).write_bytes(data)
             cutters[name] = {"folder": name, "length": one.length}
         writer.finish(model, folder, options)
+        pipeline = pipeline_of(model, set(largest), scheduler.sampler, scheduler.table.steps)
+        place = next(job.sizes for job in largest.values() if "height" in job.sizes)
         facts = {
             "model": about(checkpoint),
-            "pipeline": pipeline_of(model, set(largest), scheduler.sampler, scheduler.table.steps),
+            "size": [pipeline["latents"]["scale"] * place[side] for side in ("width", "height")],
+            "pipeline": pipeline,
             "scheduler": scheduler.config,
             "tokenizers": cutters,
         }

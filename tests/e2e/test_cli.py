@@ -13,7 +13,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from ondevice import __version__, cli, errors, generate
+from ondevice import __version__, cli, errors
+from ondevice.drawing import engine
 
 pytestmark = pytest.mark.device
 PROMPT = "a red circle on a blue background"
@@ -74,10 +75,10 @@ def test_one_file_draws_the_same_picture(bundle, tmp_path, capsys):
     "kind, target, said", [("gpu", "host-neon", 1), ("gpu", "gpu", 0), ("gpu", "another", 0), ("cpu", "host-neon", 0)]
 )
 def test_a_bundle_for_cpus_on_a_gpu_is_said(kind, target, said, bundle, tmp_path, monkeypatch, caplog):
-    device = generate.choose_device("cpu")
+    device = engine.choose_device("cpu")
     facts = device.facts() | {"kind": kind}
     monkeypatch.setattr(device, "facts", lambda: facts)
-    monkeypatch.setattr(generate, "choose_device", lambda _: device)
+    monkeypatch.setattr(engine, "choose_device", lambda _: device)
     copied = shutil.copytree(bundle, tmp_path / "copy.ondevice")
     manifest = json.loads((copied / "bundle.json").read_text())
     assert manifest["model"]["target"].startswith("host")

@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from recipe_weights import case, weights
+from recipe_weights import case, checkpoint
 
 from ondevice import cli
 from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
-from ondevice.converters.component import Checkpoint, Component
 from ondevice.converters.families import FAMILIES
 from ondevice.diffusion import before
 from ondevice.diffusion.pipeline import Pipeline
@@ -22,19 +21,6 @@ from ondevice.target import load_target
 
 pytestmark = pytest.mark.device
 WIDTH, HEIGHT = 24, 16  # pixels; the tiny VAEs have two levels
-SDXL = {
-    "text_encoder": "sdxl_text_encoder",
-    "text_encoder_2": "sdxl_text_encoder_2",
-    "unet": "sdxl_unet",
-    "vae": "sdxl_vae",
-}
-PARTS = {  # family -> part: the case that has its config and salt
-    "sd21": {"text_encoder": "sd2_text_encoder", "unet": "sd2_unet", "vae": "sd2_vae"},
-    "sdxl": SDXL,
-    "sdxl-turbo": SDXL,
-    "sdxl-refiner": {"text_encoder_2": "sdxl_text_encoder_2", "unet": "sdxl_refiner_unet", "vae": "sdxl_vae"},
-    "lcm": {"text_encoder": "sd2_text_encoder", "unet": "lcm_unet", "vae": "sd2_vae"},
-}
 CASES = {
     "sd2_e2e_v": ("sd21", {}),
     "sd2_e2e_zero_snr": ("sd21", {"guidance_rescale": 0.7}),
@@ -48,18 +34,6 @@ CASES = {
     "sdxl_turbo_e2e_4": ("sdxl-turbo", {}),
     "sdxl_euler_trailing_e2e_1": ("sdxl-turbo", {}),  # SD Turbo's scheduler
 }
-
-
-def checkpoint(family, scheduler):
-    """The family's tiny model with the recipe's weights."""
-    components = {}
-    for part, name in PARTS[family.name].items():
-        raw, salt, _ = case(name)
-        config = family.normalize(part, raw, "test")
-        components[part] = Component(config, weights(family.parts[part].architecture, config, salt))
-    tokenized = FAMILIES["sd21"] if family.name == "lcm" else family  # as in the reference, whose text is 2.x's
-    tokenizers = {name: tokenized.tokenizer(name) for name in family.tokenizers}
-    return Checkpoint(components, scheduler, tokenizers, family.name, "test")
 
 
 @pytest.fixture(scope="module")

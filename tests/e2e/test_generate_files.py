@@ -15,7 +15,7 @@ from PIL import Image
 
 from ondevice import cli, errors, generate
 from ondevice.diffusion.request import Picture
-from ondevice.drawing import outputs
+from ondevice.drawing import engine, outputs
 from ondevice.run.profile import Profile
 
 SIZES = ("64", "64x", "x64", "-64x64", "6.4x64", "64x64x64", "٦٤x64", "")  # that are none
@@ -53,8 +53,8 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
     facts = {"kind": "cpu", "global_bytes": 1 << 40, "maps_weights": True, "name": "none"}
     device = SimpleNamespace(name="none", dialect="opencl", facts=lambda: facts)
     monkeypatch.setattr(generate, "Pipeline", Painter)
-    monkeypatch.setattr(generate, "choose_device", lambda _: device)
-    monkeypatch.setattr(generate, "Session", lambda *_, **__: SimpleNamespace(profile=Profile({}, launches=[])))
+    monkeypatch.setattr(engine, "choose_device", lambda _: device)
+    monkeypatch.setattr(engine, "Session", lambda *_, **__: SimpleNamespace(profile=Profile({}, launches=[])))
     monkeypatch.chdir(tmp_path)
 
     def run(*words, code=0):

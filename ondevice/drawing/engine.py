@@ -1,0 +1,186 @@
+"""What draws: a device that runs a bundle's plans, or another runtime that runs an export's files."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from pathlib import Path
+from typing import Protocol
+
+from ondevice import flags
+from ondevice.bundle.format import MANIFEST
+from ondevice.bundle.reader import Bundle, open_bundle
+from ondevice.diffusion import memory_budget
+from ondevice.diffusion.model_files import ModelFiles
+from ondevice.diffusion.request import Request
+from ondevice.diffusion.values import Runner
+from ondevice.drawing import memory
+from ondevice.errors import UsageError
+from ondevice.export.opened import Export, open_export, refuse_export
+from ondevice.export.options import FORMATS
+from ondevice.export.runner import ExportRunner
+from ondevice.export.runtimes import RUNTIMES, Runtime
+from ondevice.run.device import Device
+from ondevice.run.opencl import choose_device
+from ondevice.run.profile import Profile
+from ondevice.run.session import Session
+from ondevice.target import is_for_cpus
+
+log = logging.getLogger(__name__)
+OF_DEVICES = {
+    **dict.fromkeys(("--device", "--max-memory"), "the runtime chooses what it runs on and how much memory that takes"),
+    **dict.fromkeys(("--plans", "--tile-vae"), "an export has one graph of each component, in one piece"),
+    "--kernels": "an export has no kernels",
+    "--check": "the runtime shows no op's result while it draws; `ondevice check` compares them",
+    **dict.fromkeys(("--profile", "--profile-out", "--trace"), "the runtime says nothing of its ops' times"),
+}
+
+
+class Opened(Protocol):
+    """A model that is drawn with."""
+
+    @property
+    def files(self) -> ModelFiles: ...
+
+    def session(self) -> DrawingRunner:
+        """What runs it."""
+        ...
+
+    def way_of(self, request: Request) -> memory_budget.Way:
+        """How a picture is drawn in the memory that there is; says so on stderr.
+        Raises UsageError and PlanError as `ondevice.drawing.memory.way_of`."""
+        ...
+
+    def profile(self) -> Profile | None:
+        """Where the time went, of what is measured."""
+        ...
+
+
+class DrawingRunner(Runner, Protocol):
+    """A runner whose memory can be given back."""
+
+    def release_all(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Opens models for one kind of runner."""
+
+    def open(self, path: Path) -> Opened:
+        """The model at a path. Raises OnDeviceError where it cannot be drawn with here."""
+        ...
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of what draws."""
+    parser.add_argument(
+        "--runtime",
+        choices=list(RUNTIMES),
+        help="draw from a folder of `convert --format` by this runtime instead of a device: "
+        + ", ".join(f"{row.name}: {row.what}" for row in RUNTIMES.values()),
+    )
+    flags.add_device(parser)
+    flags.add_plans(parser)
+    flags.add_kernels(parser)
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="look for NaN after every dispatch and name the first op that made one (slow)",
+    )
+
+
+def engine_of(args: argparse.Namespace) -> Engine:
+    """What the flags ask for. Raises UsageError for those that mean nothing to it."""
+    if args.runtime is None:
+        return OnDevice(args)
+    for flag, why in OF_DEVICES.items():
+        flags.refuse(args, [flag], f"{why}.")
+    return InRuntime(RUNTIMES[args.runtime])
+
+
+class OnDevice:
+    """Bundles on an OpenCL device, which is chosen once the first is open."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._device: Device | None = None
+
+    def open(self, path: Path) -> OpenedBundle:
+        """As `Engine` has it."""
+        refuse_export(path)
+        bundle = open_bundle(path)
+        if self._args.kernels == "ours":
+            bundle.require_own_kernels()
+        if self._device is None:
+            self._device = choose_device(self._args.device)
+            warn_of_target(bundle.model.get("target"), self._device)
+        return OpenedBundle(flags.with_plans(bundle, self._args, self._device), self._device, self._args)
+
+
+class OpenedBundle:
+    """A bundle on a device, as `Opened` has it."""
+
+    def __init__(self, bundle: Bundle, device: Device, args: argparse.Namespace) -> None:
+        self.files, self._device, self._args = bundle, device, args
+        self._session: Session | None = None
+
+    def session(self) -> Session:
+        args = self._args
+        self._session = Session(
+            self.files,
+            self._device,
+            profile=args.profile or args.profile_out is not None,
+            trace=args.trace is not None,
+            check=args.check,
+        )
+        return self._session
+
+    def way_of(self, request: Request) -> memory_budget.Way:
+        return memory.way_of(self._args, self.files, self._device.facts(), request)
+
+    def profile(self) -> Profile | None:
+        return None if self._session is None else self._session.profile
+
+
+def warn_of_target(target: object, device: Device) -> None:
+    """Say so where a GPU is to draw with kernels that leave all but a few of its cores idle."""
+    if device.facts()["kind"] == "gpu" and is_for_cpus(target):
+        log.warning(
+            "%s is a GPU and this bundle is tuned for a CPU; convert with --target gpu, or draw with --device cpu",
+            device.name,
+        )
+
+
+class InRuntime:
+    """Exports in another runtime."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def open(self, path: Path) -> OpenedExport:
+        """As `Engine` has it."""
+        if path.is_file() or (path / MANIFEST).exists():
+            what = f"a bundle runs on a device, and not by {self._runtime.what}."
+            raise UsageError(what, where=os.fspath(path), fix="leave --runtime out, or name a folder of another format")
+        export = open_export(path)
+        if export.kind != self._runtime.name:
+            what = f"it holds {FORMATS[export.kind].what}, which {self._runtime.what} does not run."
+            fix = f"draw with --runtime {export.kind}"
+            raise UsageError(what, where=os.fspath(path), fix=fix)
+        return OpenedExport(export)
+
+
+class OpenedExport:
+    """An export in its runtime, as `Opened` has it."""
+
+    def __init__(self, export: Export) -> None:
+        self.files = export
+
+    def session(self) -> ExportRunner:
+        return ExportRunner(self.files)
+
+    def way_of(self, request: Request) -> memory_budget.Way:
+        return memory_budget.Way()
+
+    def profile(self) -> Profile | None:
+        return None
