@@ -49,6 +49,15 @@ def turns(content):
     return {tuple(content.buffers[graph.tensors[order].buffer].data.view(np.int32).tolist()) for order in found}
 
 
+def joins(graph):
+    """What is put side by side: values, or a node that does it."""
+    for node in graph:
+        if node.op_type.startswith("Concat") and node.domain:
+            yield node.inputs[0], node.inputs[1]
+        elif node.op_type in ("Concat", "CosSin", "SinCos"):
+            yield node
+
+
 @pytest.mark.parametrize("family", CONFIGS)
 def test_every_component_computes_what_our_graph_means(family, tmp_path):
     for fused in graphs(family):
@@ -62,6 +71,8 @@ def test_every_component_computes_what_our_graph_means(family, tmp_path):
             assert port.axes == ((0, 2, 3, 1) if len(shape) == 4 else ())
         if fused.job.component != "join":  # which joins channels where they stand
             assert turns(content) <= {(0, 2, 1, 3)}, "heads alone are turned"
+        # what a norm and its shortcut read side by side is made once
+        assert codes(content).count("CONCATENATION") == len({*joins(fused.graph.graph)})
         # values have their names, so that the first that deviates can be told; only what turns ports has none
         names = {tensor.name.decode() for tensor in graph.tensors}
         unnamed = {node.op_type for node in fused.graph.graph for value in node.outputs if value.name not in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -82,10 +83,17 @@ def cast(words: Words, node: ir.Node) -> Tensor:
 
 
 def gather(words: Words, node: ir.Node) -> Tensor:
+    """GPU delegates take one axis of places."""
     table, places = words.of(node.inputs[0]), words.of(node.inputs[1])
     axis = settings(node).get("axis", 0) % len(table.shape)
-    options, shape = schema.GatherOptionsT(axis=axis), static_shape(node.outputs[0])
-    return words.ops("GATHER", [table, places], [shape], options, dtype=table.dtype)[0]
+    return words.reshape(_picked(words, table, places, axis), static_shape(node.outputs[0]))
+
+
+def _picked(words: Words, x: Tensor, places: Tensor, axis: int) -> Tensor:
+    """Those places along `axis`, in one axis whatever shape they come in."""
+    flat = words.reshape(places, (prod(places.shape),))
+    shape = (*x.shape[:axis], *flat.shape, *x.shape[axis + 1 :])
+    return words.ops("GATHER", [x, flat], [shape], schema.GatherOptionsT(axis=axis), dtype=x.dtype)[0]
 
 
 def resize(words: Words, node: ir.Node) -> Tensor:
@@ -113,9 +121,7 @@ def nearest(words: Words, x: Tensor, sides: Sequence[int]) -> Tensor:
                 "RESIZE_NEAREST_NEIGHBOR", [x, words.ints(*sides)], shape, options, version=3 if half else 1
             )
     for axis, (old, new) in enumerate(zip(before, sides, strict=True), 1):  # its float32 steps beside a pixel somewhere
-        places = words.constant(np.arange(new) * old // new, "int32")
-        shape = (*x.shape[:axis], new, *x.shape[axis + 1 :])
-        x = words.ops("GATHER", [x, places], [shape], schema.GatherOptionsT(axis=axis), dtype=x.dtype)[0]
+        x = _picked(words, x, words.constant(np.arange(new) * old // new, "int32"), axis)
     return x
 
 

@@ -52,7 +52,7 @@ def group_norm_nhwc(words: Words, node: ir.Node) -> Tensor:
     given, operands = settings(node), dict(zip(of(node.op_type).operands, node.inputs, strict=True))
     x = words.of(operands["x"])
     if "x2" in operands:
-        x = words.concat([x, words.of(operands["x2"])], len(x.shape) - 1)
+        x = words.joined(x, words.of(operands["x2"]))
     scale, bias = words.of(operands["scale"]), words.of(operands["bias"])
     return _finished(words, node, grouped(words, x, (scale, bias), given["groups"][0], given["epsilon"]))
 

@@ -22,7 +22,7 @@ def linear(words: Words, node: ir.Node) -> Tensor:
     stepped, operands = _operands(node)
     x = words.of(operands["x"])
     if "x2" in operands:
-        x = words.concat([x, words.of(operands["x2"])], len(x.shape) - 1)
+        x = words.joined(x, words.of(operands["x2"]))
     product = _by_weight(words, x, operands["weight"], operands.get("bias"))
     return _finished(words, stepped, operands, product)
 

@@ -62,6 +62,7 @@ class Words:
         self._tensors: dict[ir.Value, Tensor] = {}
         self._pictures: dict[ir.Value, Tensor] = {}  # inputs that are given with channels last
         self._weights: dict[tuple[str, tuple[int, ...], tuple[int, ...]], Tensor] = {}
+        self._joined: dict[tuple[int, ...], Tensor] = {}
         self._unnamed: set[int] = set()
         self._constants: set[int] = set()
 
@@ -247,6 +248,13 @@ class Words:
         shape[axis] = sum(part.shape[axis] for part in parts)
         return self.op("CONCATENATION", parts, shape, schema.ConcatenationOptionsT(axis=axis))
 
+    def joined(self, *parts: Tensor) -> Tensor:
+        """Parts side by side along the last axis, once for all ops that read them so."""
+        numbers = tuple(part.number for part in parts)
+        if numbers not in self._joined:
+            self._joined[numbers] = self.concat(parts, len(parts[0].shape) - 1)
+        return self._joined[numbers]
+
     def split(self, x: Tensor, axis: int, sizes: Sequence[int]) -> list[Tensor]:
         """Parts of these sizes along `axis`, which is positive."""
         shapes = [[*x.shape[:axis], size, *x.shape[axis + 1 :]] for size in sizes]
@@ -260,7 +268,7 @@ class Words:
         """x [..., in] times a weight [out, in]; a bias [out] is added."""
         shape = [*x.shape[:-1], weight.shape[0]]
         options = schema.FullyConnectedOptionsT(keepNumDims=True)
-        return self.op("FULLY_CONNECTED", [x, weight, bias], shape, options, version=6 if bias is None else 5)
+        return self.op("FULLY_CONNECTED", [x, weight, bias], shape, options, version=5)
 
     def matmul(self, a: Tensor, b: Tensor, turned: bool = False) -> Tensor:
         """Matrices of the last two axes; `turned`: b is [..., columns, inner]."""
