@@ -13,6 +13,7 @@ from ondevice.converters.architectures.architecture import Stored
 from ondevice.converters.architectures.builder import Shape
 from ondevice.converters.families import Family, advice
 from ondevice.errors import CheckpointError, WeightsError
+from ondevice.graph.origin import origin_of, reshaped, with_origin
 
 _ITS_CONFIG = "use the config.json that came with the weights, or other weights"
 LISTED = 170  # characters of names in an error message; a wrong file would list a thousand names
@@ -87,7 +88,8 @@ def shape_of(tensor: ir.TensorProtocol) -> Shape:
 
 def renamed(tensor: ir.TensorProtocol, name: str, shape: Shape) -> ir.LazyTensor:
     """`tensor` under another name, and of another shape with as many elements."""
-    return lazy(lambda: tensor.numpy().reshape(shape), tensor.dtype, shape, name)
+    renamed = lazy(lambda: tensor.numpy().reshape(shape), tensor.dtype, shape, name)
+    return with_origin(renamed, reshaped(origin_of(tensor), shape))
 
 
 def taken(tensor: ir.TensorProtocol, place: Stored, name: str) -> ir.TensorProtocol:

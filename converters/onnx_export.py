@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import onnx_ir as ir
@@ -10,14 +11,19 @@ import onnx_ir as ir
 from ondevice.base.publish import FULL, hidden_folder
 from ondevice.errors import GraphError
 
+INLINE = 256  # bytes up to which a weight is in the model's own file
 
-def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:
+
+def save_onnx(model: ir.Model, path: str | os.PathLike[str], linked: Collection[ir.Value] = ()) -> Path:
     """Write `model` to `path` and its weights to `path` + ".data", which must stay beside it;
     a file that is there is replaced.
 
     Weights are read, written and forgotten one by one, so that memory holds the largest of them and not the model. Both
     files are written in a hidden folder beside `path` and moved when they are whole. Between the two moves an old model
     would read the new weights, so the old model goes first.
+
+    Args:
+        linked: initializers that are in files beside `path` already, as external tensors say, and stay there.
 
     Returns:
         `path`.
@@ -36,7 +42,7 @@ def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:
     try:
         with hidden_folder(target, GraphError) as (folder, _):
             beside, weights = folder / target.name, folder / data.name
-            ir.save(model, beside, format="protobuf", external_data=data.name)
+            _save(model, beside, data.name, linked)
             target.unlink(missing_ok=True)
             if weights.exists() and weights.stat().st_size:
                 os.replace(weights, data)
@@ -50,3 +56,23 @@ def save_onnx(model: ir.Model, path: str | os.PathLike[str]) -> Path:
             f"cannot be written ({error.strerror or error}).", where=f"{target.parent.name}/{target.name}", fix=fix
         ) from error
     return target
+
+
+def _save(model: ir.Model, path: Path, data: str, linked: Collection[ir.Value]) -> None:
+    """Write weights to the file `data` beside `path`, then the model; it keeps its lazy weights."""
+    stay = set(linked)
+    every = [value for graph in model.graphs() for value in graph.initializers.values() if value not in stay]
+    lazy = {value: tensor for value in every if (tensor := value.const_value) is not None}
+    large = {value: tensor for value, tensor in lazy.items() if tensor.nbytes > INLINE}
+    try:
+        if large:
+            written = ir.external_data.convert_tensors_to_external([*large.values()], path.parent, data)
+            for value, tensor in zip(large, written, strict=True):
+                value.const_value = tensor
+        for value, tensor in lazy.items():
+            if value not in large:  # read here: ir.save would hide what a reader raises
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+        ir.save(model, path, format="protobuf")
+    finally:
+        for value, tensor in lazy.items():
+            value.const_value = tensor

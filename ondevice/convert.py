@@ -78,6 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     others.add_argument(
         "--ios", type=int, choices=[17, 18], help="the oldest iOS that coreml packages are for (default 17)"
     )
+    others.add_argument(
+        "--link-weights",
+        action="store_true",
+        help="onnx: refer to the checkpoint's .safetensors files, by hard links, instead of copying their weights",
+    )
     flags.add_avoid(parser)
     flags.add_strict(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
@@ -110,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 def options_of(args: argparse.Namespace, format: Format) -> Options:
     """What the flags say of another format. Raises UsageError for what it has not."""
-    own = {name: getattr(args, name) for row in FORMATS.values() for name in row.flags}
+    own = {name: getattr(args, name.replace("-", "_")) for row in FORMATS.values() for name in row.flags}
     given = {name: value for name, value in own.items() if value not in (None, False)}
     return format.checked(Options(args.dtype or "", args.weights or "", args.without, args.sampler, given))
 
@@ -128,7 +133,7 @@ def _refuse_of_bundles(args: argparse.Namespace, format: Format) -> None:
 def _refuse_of_others(args: argparse.Namespace) -> None:
     """Refuse what only other formats have."""
     for row in FORMATS.values():
-        if flag := next((f"--{name}" for name in row.flags if getattr(args, name)), None):
+        if flag := next((f"--{name}" for name in row.flags if getattr(args, name.replace("-", "_"))), None):
             raise UsageError(
                 f"it is of {row.what}.", where=flag, fix=f"leave {flag} out, or write those with --format {row.name}"
             )

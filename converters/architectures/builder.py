@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
+from ondevice.graph.origin import Origin, cast, origin_of, reshaped, scaled, transposed, with_origin
 
 OPSET = 18
 Shape = tuple[int, ...]
@@ -46,10 +47,14 @@ class GraphBuilder:
         Raises GraphError where there is none, or it has another shape.
         """
         stored = self._stored(name, shape)
+        origin = _origin(stored, scale)
         if view is None or view == shape:
-            return self._lazy(name + _by(scale), shape, lambda: _float32(stored, scale))
+            return self._lazy(name + _by(scale), shape, lambda: _float32(stored, scale), origin)
         return self._lazy(
-            f"{name}:{'x'.join(map(str, view))}{_by(scale)}", view, lambda: _float32(stored, scale).reshape(view)
+            f"{name}:{'x'.join(map(str, view))}{_by(scale)}",
+            view,
+            lambda: _float32(stored, scale).reshape(view),
+            reshaped(origin, view),
         )
 
     def transposed(self, name: str, out: int, width: int, scale: float = 1.0) -> ir.Value:
@@ -57,7 +62,10 @@ class GraphBuilder:
         Raises GraphError as `weight` does."""
         stored = self._stored(name, (out, width))
         return self._lazy(
-            f"{name}.T{_by(scale)}", (width, out), lambda: np.ascontiguousarray(_float32(stored, scale).T)
+            f"{name}.T{_by(scale)}",
+            (width, out),
+            lambda: np.ascontiguousarray(_float32(stored, scale).T),
+            transposed(_origin(stored, scale), (1, 0)),
         )
 
     def full(self, value: float, *shape: int) -> ir.Value:
@@ -86,10 +94,10 @@ class GraphBuilder:
             raise GraphError(what, where=f"{self.name}: {name}", fix="use the config that the weights came with")
         return stored
 
-    def _lazy(self, name: str, shape: Shape, read: Any) -> ir.Value:
+    def _lazy(self, name: str, shape: Shape, read: Any, origin: Origin | None) -> ir.Value:
         if name not in self._initializers:
             tensor = ir.LazyTensor(lambda: ir.Tensor(read()), dtype=ir.DataType.FLOAT, shape=ir.Shape(shape), name=name)
-            self._initializers[name] = self._value(name, shape, ir.DataType.FLOAT, tensor)
+            self._initializers[name] = self._value(name, shape, ir.DataType.FLOAT, with_origin(tensor, origin))
         return self._initializers[name]
 
     # Nodes --------------------------------------------------------------------------------------------------------
@@ -211,6 +219,11 @@ _NOTHING = ir.tensor(np.zeros(0, np.float32))
 def _float32(tensor: ir.TensorProtocol, scale: float = 1.0) -> np.ndarray:
     values = tensor.numpy().astype(np.float32, copy=False)
     return values if scale == 1.0 else values * np.float32(scale)
+
+
+def _origin(tensor: ir.TensorProtocol, scale: float) -> Origin | None:
+    """Of what `_float32` makes."""
+    return scaled(cast(origin_of(tensor), ir.DataType.FLOAT), scale)
 
 
 def _by(scale: float) -> str:

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from ondevice.converters.component import lazy
 from ondevice.converters.read.json_text import parse_object
 from ondevice.errors import CheckpointError
+from ondevice.graph.origin import InFile, with_origin
 
 # The largest honest header is under 1 MB, or a few with a picture in its metadata. The reference implementation's
 # bound, 100 MB, lets a hostile header of empty lists fill gigabytes once parsed.
@@ -194,4 +195,5 @@ def _no_gap_no_overlap(entries: dict[str, _Entry], size: int, where: str) -> Non
 def _tensor(file: FileSlice, name: str, dtype: str, shape: tuple[int, ...], offset: int) -> ir.LazyTensor:
     kind, numpy_dtype = DTYPES[dtype]
     length = math.prod(shape) * numpy_dtype.itemsize
-    return lazy(lambda: np.frombuffer(file.read(offset, length), numpy_dtype).reshape(shape), kind, shape, name)
+    tensor = lazy(lambda: np.frombuffer(file.read(offset, length), numpy_dtype).reshape(shape), kind, shape, name)
+    return with_origin(tensor, InFile(file.path, offset, length, name, kind, shape))

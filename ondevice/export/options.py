@@ -65,6 +65,7 @@ class Format:
         without: fusions that its graphs never have.
         packages: that writing it takes, and the extra of ours that installs them.
         flags: of `convert`, beside those of all formats.
+        precise: whether graphs that are stored in float32 whatever --dtype says are so here, too.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Format:
     packages: tuple[str, ...] = ()
     extra: str = ""
     flags: tuple[str, ...] = ()
+    precise: bool = True
 
     def writer(self) -> Writer:
         """Its module.
@@ -114,7 +116,7 @@ class Format:
 # What Core ML has no op for: it fuses what follows a product itself, and keeps channels first.
 _NOT_IN_COREML = ("projections", "channels_last", "upsample", "time_shift", "epilogue", "residual", "concat")
 _ROWS = (
-    Format("onnx", "ONNX files", "onnx.writer", dtypes=("fp32",)),
+    Format("onnx", "ONNX files", "onnx.writer", dtypes=("fp32", "fp16"), weights=("int8",), flags=("link-weights",)),
     Format(
         "tflite",
         "TFLite files",
@@ -134,6 +136,7 @@ _ROWS = (
         packages=("coremltools",),
         extra="coreml",
         flags=("ios",),
+        precise=False,
     ),
 )
 FORMATS = {row.name: row for row in _ROWS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ondevice.converters.component import Checkpoint
 from ondevice.errors import BundleError, GraphError, UsageError
 from ondevice.export.manifest import MANIFEST, dump_manifest, read_manifest
 from ondevice.export.options import FORMATS, Format, Options
+from ondevice.graph.origin import origin_of
 
 log = logging.getLogger(__name__)
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "int4": 0.5}  # of a weight
@@ -68,7 +70,9 @@ def export(
         for done, fused in enumerate(graphs):
             if progress:
                 progress(f"writing {format.what}", done, len(graphs))
-            entries.append(writer.write(fused.graph, fused.job, folder, options))
+            precise = format.precise and model.precise(fused.job.component)
+            own = replace(options, dtype="fp32") if precise else options
+            entries.append(writer.write(fused.graph, fused.job, folder, own))
         cutters = {}
         for name, one in tokenizers(checkpoint).items():
             (folder / name).mkdir()
@@ -93,6 +97,8 @@ def _bytes(graphs: Collection[Fused], options: Options) -> int:
     """About what the weights take."""
     values = [value for fused in graphs for value in fused.graph.graph.initializers.values()]
     tensors = [value.const_value for value in values if value.const_value is not None]
+    if options.flags.get("link-weights"):
+        tensors = [tensor for tensor in tensors if origin_of(tensor) is None]
     return int(sum(tensor.size for tensor in tensors) * BYTES.get(options.weights or options.dtype, 4))
 
 

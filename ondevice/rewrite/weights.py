@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from ondevice.graph.origin import Origin, joined, origin_of, reshaped, transposed, with_origin
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.rule import Rule, ints
 from ondevice.target import Target
@@ -31,11 +32,11 @@ class FoldWeights(Rule):
             moved = _moved(node)
             if moved is None:
                 continue
-            name, make = moved
+            name, make, origin = moved
             out = node.outputs[0]
             assert out.shape is not None and out.dtype is not None, "verified graphs have shapes"
             tensor = ir.LazyTensor(_reader(make), dtype=out.dtype, shape=ir.Shape(out.shape.numpy()), name=name)
-            edit.replace(out, edit.constant(name, tensor))
+            edit.replace(out, edit.constant(name, with_origin(tensor, origin)))
             applied += 1
         edit.finish()
         return applied, Counter()
@@ -45,8 +46,8 @@ def _reader(make: Callable[[], np.ndarray]) -> Callable[[], ir.TensorProtocol]:
     return lambda: ir.Tensor(np.ascontiguousarray(make()))
 
 
-def _moved(node: ir.Node) -> tuple[str, Callable[[], np.ndarray]] | None:
-    """(name, values) of what `node` makes of weights; None if it makes something else."""
+def _moved(node: ir.Node) -> tuple[str, Callable[[], np.ndarray], Origin | None] | None:
+    """(name, values, origin) of what `node` makes of weights; None if it makes something else."""
     data = [value for value in (node.inputs if node.op_type == "Concat" else node.inputs[:1]) if value is not None]
     tensors = [value.const_value for value in data if value.const_value is not None]
     if (
@@ -64,15 +65,14 @@ def _moved(node: ir.Node) -> tuple[str, Callable[[], np.ndarray]] | None:
             if "perm" in node.attributes
             else tuple(reversed(range(len(shape))))
         )
-        return f"{data[0].name}.{'T' if perm == (1, 0) else ''.join(map(str, perm))}", lambda: first.numpy().transpose(
-            perm
-        )
+        name = f"{data[0].name}.{'T' if perm == (1, 0) else ''.join(map(str, perm))}"
+        return name, lambda: first.numpy().transpose(perm), transposed(origin_of(first), perm)
     if node.op_type == "Unsqueeze" or (node.op_type == "Reshape" and ints(node.inputs[1]) is not None):
-        return f"{data[0].name}:{'x'.join(map(str, shape))}", lambda: first.numpy().reshape(shape)
+        name = f"{data[0].name}:{'x'.join(map(str, shape))}"
+        return name, lambda: first.numpy().reshape(shape), reshaped(origin_of(first), shape)
     if node.op_type == "Concat":
         axis = node.attributes["axis"].as_int()
         rest = hashlib.sha256("\n".join(str(value.name) for value in data).encode()).hexdigest()[:12]
-        return f"{data[0].name}+{len(data) - 1}.{rest}", lambda: np.concatenate(
-            [tensor.numpy() for tensor in tensors], axis
-        )
+        name, origin = f"{data[0].name}+{len(data) - 1}.{rest}", joined([origin_of(one) for one in tensors], axis)
+        return name, lambda: np.concatenate([tensor.numpy() for tensor in tensors], axis), origin
     return None

@@ -67,11 +67,11 @@ def test_all_of_it_or_nothing(checkpoint, tmp_path, monkeypatch, failing):
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     real, calls = writer.save_onnx, []
 
-    def counted(graph, path):
+    def counted(graph, path, *linked):
         calls.append(path)
         if len(calls) == failing:
             raise KeyboardInterrupt
-        return real(graph, path)
+        return real(graph, path, *linked)
 
     monkeypatch.setattr(writer, "save_onnx", counted)
     for name in ("g", "h"):
@@ -101,10 +101,10 @@ def test_a_folder_is_kept_unless_forced(checkpoint, tmp_path):
 def test_what_appears_meanwhile_stays(checkpoint, tmp_path, monkeypatch):
     real = writer.save_onnx
 
-    def late(graph, path):
+    def late(graph, path, *linked):
         (tmp_path / "g").mkdir(exist_ok=True)
         (tmp_path / "g" / "thesis.txt").write_text("mine")
-        return real(graph, path)
+        return real(graph, path, *linked)
 
     monkeypatch.setattr(writer, "save_onnx", late)
     for force in (False, True):
@@ -151,8 +151,8 @@ def test_a_refusal_of_the_disk_names_the_way_out(checkpoint, tmp_path, monkeypat
     "flags, message",
     [
         (
-            ["--dtype", "fp16"],
-            "--dtype: ONNX files cannot have it (got fp16, expected one of fp32). Fix: leave --dtype out",
+            ["--weights", "int4"],
+            "--weights: ONNX files cannot have it (got int4, expected one of int8). Fix: leave --weights out",
         ),
         (
             ["--target", "gpu"],

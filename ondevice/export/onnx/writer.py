@@ -1,4 +1,4 @@
-"""A fused graph as COMPONENT/model.onnx with its weights beside it: float32, static shapes.
+"""A fused graph as COMPONENT/model.onnx with its weights beside it, in the types that were asked for; static shapes.
 
 Fused ops have function bodies, so any ONNX runtime runs them.
 """
@@ -12,23 +12,40 @@ import onnx_ir as ir
 from ondevice.compiler.jobs import Job
 from ondevice.converters import Model
 from ondevice.converters.onnx_export import save_onnx
+from ondevice.errors import UsageError
 from ondevice.export.manifest import Entry, Port
+from ondevice.export.onnx.half import halve
+from ondevice.export.onnx.linked import FLAG, link_weights
 from ondevice.export.onnx.pipeline_folder import port_name, write_pipeline_folder
+from ondevice.export.onnx.quantized import quantize
 from ondevice.export.options import Options
 from ondevice.graph.verify import static_shape
 
-_DTYPES = {ir.DataType.FLOAT: "float32", ir.DataType.INT32: "int32"}
+_DTYPES = {ir.DataType.FLOAT: "float32", ir.DataType.FLOAT16: "float16", ir.DataType.INT32: "int32"}
 
 
 def write(graph: ir.Model, job: Job, folder: Path, options: Options) -> Entry:
-    """As `ondevice.export.options.Writer` has it."""
-    (folder / job.component).mkdir()
+    """As `ondevice.export.options.Writer` has it.
+
+    Raises UsageError where weights are to be linked and cannot be.
+    """
+    place, linked = folder / job.component, list[ir.Value]()
+    if options.flags.get("link-weights") and options.weights:
+        what = f"the checkpoint has no {options.weights} weights that a graph could refer to."
+        raise UsageError(what, where=FLAG, fix=f"leave out {FLAG} or --weights")
+    place.mkdir()
+    if options.weights:
+        quantize(graph)
+    if options.dtype == "fp16":
+        halve(graph)
+    if options.flags.get("link-weights"):
+        linked = link_weights(graph, place)
     inputs, outputs = (
         {str(value.name): _port(value) for value in values} for values in (graph.graph.inputs, graph.graph.outputs)
     )
     for name, value in zip(outputs, graph.graph.outputs, strict=True):
         value.name = outputs[name].name
-    path = save_onnx(graph, folder / job.component / "model.onnx")
+    path = save_onnx(graph, place / "model.onnx", linked)
     shapes = {name: port.shape for name, port in (inputs | outputs).items()}
     return Entry(job.component, (path.relative_to(folder).as_posix(),), inputs, outputs, shapes, dict(job.sizes))
 

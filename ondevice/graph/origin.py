@@ -1,0 +1,108 @@
+"""Where a lazy weight comes from: bytes of a file, and what is done with them.
+
+Nothing needs it to read the weight. Who writes graphs can refer to the file instead of copying it, as long as every
+step from the bytes to the weight is known; a weight that was made otherwise has no origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import onnx_ir as ir
+
+_KEY = "origin"
+Tensor = TypeVar("Tensor", bound=ir.TensorProtocol)
+
+
+@dataclass(frozen=True, slots=True)
+class InFile:
+    """A tensor as a file holds it: `length` bytes from `offset`, little-endian, in ONNX's order."""
+
+    path: Path
+    offset: int
+    length: int
+    name: str  # there
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What the ONNX op `op` makes of other tensors: Cast, Mul (by `value`), Reshape, Transpose or Concat.
+
+    Args:
+        value: of the one thing that the op is told: a type, a number, a shape, a permutation, an axis.
+    """
+
+    op: str
+    of: tuple[Origin, ...]
+    value: Any
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+
+
+Origin = InFile | Made
+
+
+def with_origin(tensor: Tensor, origin: Origin | None) -> Tensor:
+    """The tensor, which now knows where it comes from."""
+    if origin is not None:
+        tensor.meta[_KEY] = origin
+    return tensor
+
+
+def origin_of(tensor: ir.TensorProtocol | None) -> Origin | None:
+    """Where it comes from; None where that is not known."""
+    found: Origin | None = None if tensor is None else tensor.meta.get(_KEY)
+    return found
+
+
+def in_files(origin: Origin) -> Iterator[InFile]:
+    """Every tensor of a file that it is made of."""
+    if isinstance(origin, InFile):
+        yield origin
+    else:
+        for part in origin.of:
+            yield from in_files(part)
+
+
+def cast(origin: Origin | None, dtype: ir.DataType) -> Origin | None:
+    """The same in another type."""
+    if origin is None or origin.dtype == dtype:
+        return origin
+    return Made("Cast", (origin,), dtype, dtype, origin.shape)
+
+
+def scaled(origin: Origin | None, factor: float) -> Origin | None:
+    """The same times a number."""
+    if origin is None or factor == 1.0:
+        return origin
+    return Made("Mul", (origin,), factor, origin.dtype, origin.shape)
+
+
+def reshaped(origin: Origin | None, shape: tuple[int, ...]) -> Origin | None:
+    """The same numbers in another shape."""
+    if origin is None or origin.shape == shape:
+        return origin
+    return Made("Reshape", (origin,), shape, origin.dtype, shape)
+
+
+def transposed(origin: Origin | None, perm: tuple[int, ...]) -> Origin | None:
+    """With its axes in another order."""
+    if origin is None:
+        return None
+    return Made("Transpose", (origin,), perm, origin.dtype, tuple(origin.shape[axis] for axis in perm))
+
+
+def joined(origins: list[Origin | None], axis: int) -> Origin | None:
+    """Several, side by side along an axis."""
+    known = [origin for origin in origins if origin is not None]
+    if len(known) < len(origins):
+        return None
+    first = known[0]
+    axis %= len(first.shape)
+    shape = (*first.shape[:axis], sum(one.shape[axis] for one in known), *first.shape[axis + 1 :])
+    return Made("Concat", tuple(known), axis, first.dtype, shape)
