@@ -86,6 +86,7 @@ PEERS = {
         Peer("ours-fp16", "this project, fp16 storage, fp32 arithmetic", "ours", "ours-f16", "f16"),
         Peer("ncnn", "ncnn, fp32, Winograd on", "ncnn_runtime", "ncnn", "", ("ncnn",), ("pnnx", *_MODULES)),
         Peer("onnxruntime", "onnxruntime, fp32", "onnxruntime_cpu", "onnx", "", ("onnxruntime",)),
+        Peer("litert", "LiteRT (TFLite) with XNNPACK, fp32", "litert", "tflite", "", ("ai_edge_litert",)),
         Peer("openvino", "OpenVINO, f32", "openvino_cpu", "onnx", "f32", ("openvino",)),
         Peer("openvino-default", "OpenVINO at the precision it chooses", "openvino_cpu", "onnx", "", ("openvino",)),
         Peer("torch", "PyTorch eager, diffusers' modules, fp32", "torch_eager", "torch", "", _MODULES),

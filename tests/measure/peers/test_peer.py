@@ -22,7 +22,7 @@ from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.source import Source
 from ondevice.errors import PeerError, UsageError
 from ondevice.lower.kernel_file import load_all
-from ondevice.measure.peers import ours, peer, worker
+from ondevice.measure.peers import litert, onnxruntime_cpu, ours, peer, worker
 from ondevice.measure.peers.figures import difference
 from ondevice.measure.peers.peer import PEERS, STAMP, Peer, Task, inputs_of, named, package_digest, stamp
 from ondevice.target import AUTO, load_target
@@ -222,3 +222,14 @@ def test_a_bundle_in_memory_is_the_written_one(tmp_path):
     assert (
         strip[0] == strip[1] and memory.shard(shard).ctypes.data % 4096 == 0 and not memory.shard(shard).flags.writeable
     )
+
+
+def test_litert_takes_and_gives_what_others_do(tmp_path):
+    row, results = PEERS["litert"], []
+    assert not row.missing() and row.versions()["ai_edge_litert"]
+    for name, module in (("litert", litert), ("onnx", onnxruntime_cpu)):
+        (tmp_path / name).mkdir()
+        module.convert(TASK, tmp_path / name, "")
+        results.append(module.load(tmp_path / name, inputs_of(TASK.graph()), 1, "")())
+    found = difference(*results, "onnxruntime")
+    assert results[0].shape == results[1].shape and found.max_abs < 1e-5 * found.scale
