@@ -76,6 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "elsewhere the same builtin ops run",
     )
     others.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="onnx: batch, height and width are free; --size says what is drawn where nobody names a size",
+    )
+    others.add_argument(
         "--ios", type=int, choices=[17, 18], help="the oldest iOS that coreml packages are for (default 17)"
     )
     others.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -45,9 +45,16 @@ class Options:
 class Writer(Protocol):
     """What a format's module has."""
 
-    def write(self, graph: ir.Model, job: Job, folder: Path, options: Options) -> Entry:
+    def write(
+        self, graph: ir.Model, job: Job, folder: Path, options: Options, others: Sequence[ir.Model] = ()
+    ) -> Entry:
         """Write one component's fused graph into the folder of the export, which holds nothing of it yet; says which
-        files it became and what its ports are called there. Raises GraphError for what the format cannot hold."""
+        files it became and what its ports are called there. Raises GraphError for what the format cannot hold.
+
+        Args:
+            others: the component's graph at other sizes, where it is to take every size; only of formats with the flag
+                "dynamic".
+        """
         ...
 
     def finish(self, model: Model, folder: Path, options: Options) -> None:
@@ -116,7 +123,14 @@ class Format:
 # What Core ML has no op for: it fuses what follows a product itself, and keeps channels first.
 _NOT_IN_COREML = ("projections", "channels_last", "upsample", "time_shift", "epilogue", "residual", "concat")
 _ROWS = (
-    Format("onnx", "ONNX files", "onnx.writer", dtypes=("fp32", "fp16"), weights=("int8",), flags=("link-weights",)),
+    Format(
+        "onnx",
+        "ONNX files",
+        "onnx.writer",
+        dtypes=("fp32", "fp16"),
+        weights=("int8",),
+        flags=("dynamic", "link-weights"),
+    ),
     Format(
         "tflite",
         "TFLite files",

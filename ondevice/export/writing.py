@@ -19,6 +19,7 @@ from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.errors import BundleError, GraphError, UsageError
 from ondevice.export.manifest import MANIFEST, dump_manifest, read_manifest
+from ondevice.export.onnx.dynamic import sampled
 from ondevice.export.options import FORMATS, Format, Options
 from ondevice.graph.origin import origin_of
 
@@ -49,7 +50,7 @@ def export(
         GraphError: a file cannot be written, or the format cannot hold what is in a graph.
     """
     options = format.checked(options or Options())
-    writer = format.writer()
+    writer, dynamic = format.writer(), bool(options.flags.get("dynamic"))
     if len(sizes) > 1:
         what = f"{len(sizes)} sizes given (expected one: {format.what} have static shapes)."
         raise UsageError(what, where="--size", fix="name one size")
@@ -59,20 +60,21 @@ def export(
     largest = {job.component: job for job in bundle_jobs(model, sizes, 0, fallbacks)}  # its largest batch comes last
     writable_folder(out, force)
     recipe = Recipe(without=[*options.without, *format.without])
-    graphs: list[Fused] = []  # their weights are lazy
-    for fused in fused_graphs(model, recipe, largest.values()):
-        graphs.append(fused)
-        fallbacks += fused.fallbacks
+    graphs: list[list[Fused]] = []  # of a component, at several sizes where it is to take every one; weights are lazy
+    for job in largest.values():
+        graphs.append(list(fused_graphs(model, recipe, sampled(model, job) if dynamic else [job])))
+        fallbacks += graphs[-1][0].fallbacks
     settle(fallbacks, strict)
-    check_space(out.parent, _bytes(graphs, options), "the graphs do", GraphError)
+    check_space(out.parent, _bytes([fused for fused, *_ in graphs], options), "the graphs do", GraphError)
     with published(out, GraphError, partial(_check_folder, out=out, force=force)) as folder:
         entries = []
-        for done, fused in enumerate(graphs):
+        for done, (fused, *others) in enumerate(graphs):
             if progress:
                 progress(f"writing {format.what}", done, len(graphs))
             precise = format.precise and model.precise(fused.job.component)
             own = replace(options, dtype="fp32") if precise else options
-            entries.append(writer.write(fused.graph, fused.job, folder, own))
+            sizes_too = {"others": [other.graph for other in others]} if others else {}
+            entries.append(writer.write(fused.graph, fused.job, folder, own, **sizes_too))
         cutters = {}
         for name, one in tokenizers(checkpoint).items():
             (folder / name).mkdir()
