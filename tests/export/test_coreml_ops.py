@@ -8,6 +8,7 @@ from ondevice.compiler.jobs import Job
 from ondevice.export.coreml import writer
 from ondevice.export.options import Options
 from ondevice.export.runtimes import mil
+from ondevice.export.runtimes.mil_file import read_package
 from ondevice.graph.ops import DOMAIN, FUSED
 from ondevice.graph.reference import run
 from ondevice.graph.verify import verify_graph
@@ -163,3 +164,13 @@ def test_an_op_means_what_it_does_in_our_graph(case, tmp_path):
         for name, array in wanted.items():
             error = np.abs(found[entry.outputs[name].name] - array).max()
             assert error <= BOUND[dtype] * np.abs(array).max(), (dtype, ios, error)
+
+
+def test_indices_count_from_the_start(tmp_path):
+    """From iOS 17 on, MIL does not say what indices below 0 are."""
+    op, inputs, shapes, attributes = CASES["Gather from the end"]
+    folder, entry = save(one_node(op, inputs, shapes, **attributes)[0], tmp_path)
+    program = read_package(folder / entry.files[0])
+    constants = {each.outputs[0][0]: each.inputs["val"][0] for each in program.operations if each.kind == "const"}
+    (gather,) = (each for each in program.operations if each.kind == "gather")
+    assert constants[gather.inputs["indices"][0]].array().tolist() == [4, 0]

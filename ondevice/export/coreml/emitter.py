@@ -1,5 +1,5 @@
-"""A fused graph becomes a MIL program: values, constants and types; what becomes of each op is said in plain.py and
-fused.py."""
+"""A fused graph becomes a MIL program: values, constants and types; what becomes of each op is said in plain_ops.py and
+fused_ops.py."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Emitter:
             raise GraphError(f"input {index} is missing.")
         return value
 
-    def operand(self, node: ir.Node, index: int, dtype: str = "") -> Var:
-        """An input as the program has it, in the type of the node's output, or in `dtype`."""
-        return self.var(self.input(node, index), dtype or self.dtype(node))
+    def operand(self, node: ir.Node, index: int) -> Var:
+        """An input as the program has it, in the type of the node's output."""
+        return self.var(self.input(node, index), self.dtype(node))
 
     def var(self, value: ir.Value, dtype: str) -> Var:
         """A value as the program has it; floats are cast to `dtype`."""
