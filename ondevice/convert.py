@@ -88,6 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="onnx: refer to the checkpoint's .safetensors files, by hard links, instead of copying their weights",
     )
+    others.add_argument(
+        "--split-unet",
+        action="store_true",
+        help="coreml: the UNet as two packages of half its weights each, for devices that load no larger one",
+    )
     flags.add_avoid(parser)
     flags.add_strict(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")

@@ -149,7 +149,7 @@ _ROWS = (
         without=_NOT_IN_COREML,
         packages=("coremltools",),
         extra="coreml",
-        flags=("ios",),
+        flags=("ios", "split-unet"),
         precise=False,
     ),
 )

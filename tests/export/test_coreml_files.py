@@ -21,6 +21,7 @@ from ondevice.export.coreml import program, writer
 from ondevice.export.manifest import read_manifest
 from ondevice.export.names import plain
 from ondevice.export.options import FORMATS, Options
+from ondevice.export.runner import feeds as feeds_of
 from ondevice.export.runtimes import mil
 from ondevice.export.writing import export
 
@@ -61,7 +62,7 @@ def test_packages_mean_what_our_graphs_do(checkpoints, tmp_path, family, dtype, 
         feeds, entry = fed(fused.graph.graph), entries.pop(fused.job.component)
         session = onnxruntime.InferenceSession(ir.to_proto(fused.graph).SerializeToString())
         wanted = dict(zip([each.name for each in session.get_outputs()], session.run(None, feeds), strict=True))
-        found = mil.load(out, entry).run({entry.inputs[name].name: array for name, array in feeds.items()})
+        found = mil.load(out, entry).run(feeds_of(entry, feeds))
         assert len(found) == len(wanted)
         for name, array in wanted.items():
             error = np.abs(found[entry.outputs[name].name] - array).max() / np.abs(array).max()
@@ -151,7 +152,7 @@ def test_a_disk_that_fills_up_names_the_package(checkpoints, tmp_path, monkeypat
             raise RuntimeError("[MIL FileWriter]: Unknown error occurred while writing to the file.")
 
     monkeypatch.setattr(program, "BlobWriter", Full)
-    with pytest.raises(GraphError, match=r"text_encoder.mlpackage/weight.bin: cannot be written .* Fix: free space"):
+    with pytest.raises(GraphError, match=r"TextEncoder.mlpackage/weight.bin: cannot be written .* Fix: free space"):
         export(checkpoints["sd14"], tmp_path / "p", COREML, sizes=[SIZES["sd14"]])
     assert not list(tmp_path.iterdir())
 

@@ -11,6 +11,7 @@ from ondevice.export.coreml.emitter import Emitter
 from ondevice.export.coreml.fused_ops import FUSED
 from ondevice.export.coreml.plain_ops import PLAIN
 from ondevice.export.coreml.program import Program, Var, WeightFile
+from ondevice.export.coreml.swift import as_ours
 from ondevice.export.coreml.tools import mil
 from ondevice.export.manifest import Port
 from ondevice.export.names import plain
@@ -64,7 +65,9 @@ def program(
     emit = Emitter(graph, built, results, dtype=dtype, ios=ios)
     for value in graph.inputs:
         port = inputs[str(value.name)]
-        emit.bind(value, built.input(port.name, port.shape, DTYPES[port.dtype]))
+        given = built.input(port.name, port.shape, DTYPES[port.dtype])
+        dtype_here = "int32" if value.dtype in INTEGERS else given.dtype
+        emit.bind(value, as_ours(built, given, port, static_shape(value), dtype_here))
     for node in graph:
         rule = (FUSED if node.domain == DOMAIN else PLAIN).get(node.op_type)
         where = f"{component}: node {node.name} ({node.op_type})"

@@ -13,7 +13,9 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from ondevice.compiler.jobs import Job
 from ondevice.converters import Model
+from ondevice.export.coreml import swift
 from ondevice.export.coreml.graph import ports, program
+from ondevice.export.coreml.halves import halves
 from ondevice.export.coreml.package import save_package
 from ondevice.export.manifest import Entry
 from ondevice.export.options import Options
@@ -23,14 +25,22 @@ from ondevice.graph.verify import static_shape
 def write(graph: ir.Model, job: Job, folder: Path, options: Options) -> Entry:
     """As `ondevice.export.options.Writer` has it."""
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
-    net, ios = graph.graph, int(str(options.flags.get("ios", 17)))
-    inputs, outputs = ports(net.inputs), ports(net.outputs, taken=net.inputs)
-    made = partial(program, net, inputs=inputs, outputs=outputs, dtype=options.dtype, ios=ios, component=job.component)
-    path = folder / f"{job.component}.mlpackage"
-    save_package(path, made, [*inputs.values()], [*outputs.values()], ios)
-    shapes = {str(value.name): static_shape(value) for value in (*net.inputs, *net.outputs)}
-    return Entry(job.component, (path.name,), inputs, outputs, shapes, dict(job.sizes))
+    whole, name, ios = graph.graph, swift.package(job.component), int(str(options.flags.get("ios") or 17))
+    inputs = swift.shaped(job.component, swift.named(job.component, ports(whole.inputs)))
+    outputs = swift.named(job.component, ports(whole.outputs, taken=whole.inputs))
+    parts = {name: whole}
+    if job.component == "unet" and options.flags.get("split-unet"):
+        parts = {f"{name}Chunk{number}": half for number, half in enumerate(halves(whole), 1)}
+    for file, part in parts.items():
+        given = {key: inputs.get(key, port) for key, port in ports(part.inputs).items()}
+        gives = {key: outputs.get(key, port) for key, port in ports(part.outputs).items()}
+        made = partial(program, part, inputs=given, outputs=gives, dtype=options.dtype, ios=ios)
+        made = partial(made, component=job.component)  # for messages
+        save_package(folder / f"{file}.mlpackage", made, [*given.values()], [*gives.values()], ios)
+    shapes = {str(value.name): static_shape(value) for value in (*whole.inputs, *whole.outputs)}
+    return Entry(job.component, tuple(f"{file}.mlpackage" for file in parts), inputs, outputs, shapes, dict(job.sizes))
 
 
 def finish(model: Model, folder: Path, options: Options) -> None:
-    """Nothing else is looked for."""
+    """As `ondevice.export.options.Writer` has it."""
+    swift.put_vocabulary(folder)

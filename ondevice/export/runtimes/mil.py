@@ -13,6 +13,7 @@ import numpy as np
 
 from ondevice.errors import BundleError, GraphError
 from ondevice.export.manifest import Entry
+from ondevice.export.runtimes.in_a_row import InARow
 from ondevice.export.runtimes.mil_arithmetic import ARITHMETIC
 from ondevice.export.runtimes.mil_file import Operation, Program, Type, Weight, read_package
 from ondevice.export.runtimes.mil_moves import MOVES
@@ -23,73 +24,59 @@ CONSTANT, COMPRESSED = "const", "constexpr_"
 LISTS = {"values"}  # parameters that are several values
 
 
-def load(folder: Path, entry: Entry) -> Component:
+def load(folder: Path, entry: Entry) -> InARow:
     """A component of an export in `folder`.
 
     Raises:
         BundleError: a package of it is damaged.
         GraphError: it has an op that is not known here, or is no ML program of fixed sizes.
-        UsageError: coremltools is not installed.
     """
-    return Component([(name, read_package(folder / name)) for name in entry.files])
+    return InARow([Package(name, read_package(folder / name)) for name in entry.files])
 
 
-class Component:
-    """Programs, each of which takes the inputs and what those before it gave.
-
-    Args:
-        programs: with the names of their packages.
+class Package:
+    """A package that is evaluated.
 
     Raises:
         GraphError: an op is not known here.
         BundleError: a result is nobody's.
     """
 
-    def __init__(self, programs: list[tuple[str, Program]]) -> None:
-        self._programs = programs
-        for name, program in programs:
-            computed = {*program.inputs}
-            for operation in program.operations:
-                if operation.kind != CONSTANT and not operation.kind.startswith(COMPRESSED):
-                    computed |= {value for value, _ in operation.outputs}
-                if operation.kind != CONSTANT and operation.kind not in OPERATIONS:
-                    what = f"the op {operation.kind} is not evaluated here."
-                    where = f"{name}, {operation.outputs[0][0]}"
-                    raise GraphError(what, where=where, fix="run the package with Core ML, on macOS")
-            for value in program.outputs:
-                if value not in computed:
-                    raise BundleError(f"no op computes {value}.", where=name, fix="write the package again")
+    def __init__(self, name: str, program: Program) -> None:
+        self.name, self._program, self.inputs = name, program, [*program.inputs]
+        computed = {*program.inputs}
+        for operation in program.operations:
+            if operation.kind != CONSTANT and operation.kind not in OPERATIONS:
+                what = f"the op {operation.kind} is not evaluated here."
+                where = f"{name}, {operation.outputs[0][0]}"
+                raise GraphError(what, where=where, fix="run the package with Core ML, on macOS")
+            if operation.kind != CONSTANT and not operation.kind.startswith(COMPRESSED):
+                computed |= {value for value, _ in operation.outputs}
+        for value in program.outputs:
+            if value not in computed:
+                raise BundleError(f"no op computes {value}.", where=name, fix="write the package again")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The results of the last program.
+        """Every output by name.
 
         Args:
-            inputs: by the packages' names, in their shapes and types.
+            inputs: by the package's names, in its shapes and types.
 
         Raises:
             GraphError: an input is missing, or of another shape or type.
             BundleError: an op cannot be computed, or gives something else than the program says.
         """
-        known = dict(inputs)
-        results: dict[str, np.ndarray] = {}
-        for name, program in self._programs:
-            found = {**known, **{value: a for value, a in _values(name, program, known) if value in program.outputs}}
-            results = {value: found[value] for value in program.outputs}
-            known |= results
-        return results
+        found = dict(inputs)
+        found |= {name: array for name, array in self.values(inputs) if name in self._program.outputs}
+        return {name: found[name] for name in self._program.outputs}
 
     def values(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-        """Each op's results in the order of computation, by the programs' names; constants are none.
+        """Each op's results in the order of computation, by the program's names; constants are none.
 
         Raises:
             GraphError, BundleError: as `run`.
         """
-        known = dict(inputs)
-        for name, program in self._programs:
-            for value, array in _values(name, program, known):
-                if value in program.outputs:
-                    known[value] = array
-                yield value, array
+        return _values(self.name, self._program, inputs)
 
 
 def _values(package: str, program: Program, given: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
