@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 
 from ondevice.compiler.jobs import Job
+from ondevice.errors import GraphError
 from ondevice.export.coreml import writer
 from ondevice.export.options import Options
 from ondevice.export.runtimes import mil
@@ -174,3 +175,34 @@ def test_indices_count_from_the_start(tmp_path):
     constants = {each.outputs[0][0]: each.inputs["val"][0] for each in program.operations if each.kind == "const"}
     (gather,) = (each for each in program.operations if each.kind == "gather")
     assert constants[gather.inputs["indices"][0]].array().tolist() == [4, 0]
+
+
+REFUSED = {
+    "six dimensions": ("Reshape", [(64,), whole(*[2] * 6)], [(2,) * 6], {}, r"Core ML holds 5 dimensions \(got \[2, 2"),
+    "another resize": ("Resize", [PICTURE, None, None, whole(2, 6, 9, 4)], [(2, 6, 9, 4)], {}, "'half_pixel'"),
+    "automatic pads": (
+        "Conv",
+        [PICTURE, some(4, 6, 3, 3)],
+        [(2, 4, 5, 3)],
+        {"auto_pad": "SAME_UPPER"},
+        "only 2-D convolutions with explicit pads",
+    ),
+    "a step back": ("Slice", [TOKENS, whole(6), whole(-9), whole(1), whole(-1)], [TOKENS], {}, "step -1 is not"),
+    "a factor": ("Gemm", [(3, 5), some(5, 11)], [(3, 11)], {"alpha": 2.0}, "alpha=1 and beta=1"),
+    "computed bounds": (
+        "Slice",
+        [TOKENS, [whole(0)], whole(7), whole(1)],
+        [TOKENS],
+        {},
+        "its bounds must be constants",
+    ),
+    "a computed scale": ("LayerNormalization", [TOKENS, (15,)], [TOKENS], {}, r"input in\.1 must be a constant"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_core_ml_cannot_hold_is_refused_by_its_node(case, tmp_path):
+    op, inputs, shapes, attributes, said = REFUSED[case]
+    model, _ = one_node(op, inputs, shapes, **attributes)
+    with pytest.raises(GraphError, match=rf"^net: node the/node \({op}\): .*{said}.* Fix: write another format\.$"):
+        save(model, tmp_path)
