@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-import numpy as np
 import onnx_ir as ir
 
-from ondevice.errors import GraphError
+from ondevice.export.narrow import half as rounded_to_half
 from ondevice.graph.epilogue import NORMS, is_one
 from ondevice.graph.origin import cast, origin_of, with_origin
 from ondevice.lower import exact_values
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
-LARGEST = 65504  # of float16
 WIDE = {"InstanceNormalization", "Softmax", "Cast", "Constant", "DequantizeLinear"}  # work in float32
 AFTER_NORM = {"Reshape", "Mul", "Add"}  # how a GroupNorm ends: back to its shape, its scale, its bias
 KEPT = {("Resize", 1), ("Resize", 2), ("MaskedAttention", 3)}  # inputs that are float32 beside data in float16
@@ -88,7 +86,7 @@ def _halve_weight(graph: ir.Graph, value: ir.Value, wide: Collection[ir.Node | N
     if not narrow or tensor is None:
         return
     fixed = ir.Shape(tensor.shape.numpy())
-    lazy = ir.LazyTensor(lambda: ir.Tensor(_rounded(name, tensor.numpy())), dtype=HALF, shape=fixed, name=name)
+    lazy = ir.LazyTensor(lambda: ir.Tensor(rounded_to_half(tensor.numpy(), name)), dtype=HALF, shape=fixed, name=name)
     with_origin(lazy, cast(origin_of(tensor), HALF))
     half = ir.Value(name=name, shape=fixed, type=ir.TensorType(HALF), const_value=lazy)
     for use in narrow:
@@ -98,20 +96,6 @@ def _halve_weight(graph: ir.Graph, value: ir.Value, wide: Collection[ir.Node | N
     if value.uses():
         value.name = f"{name}:float32"
         graph.register_initializer(value)
-
-
-def _rounded(name: str, values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    bad = np.isnan(half) | (np.isinf(half) & np.isfinite(values))  # an infinity that was there before is a mask
-    if bad.any():
-        at = np.unravel_index(int(np.argmax(bad)), bad.shape)
-        index, number = [int(i) for i in at], values[at]
-        if np.isnan(number):
-            raise GraphError(f"holds NaN at {index}.", where=name, fix="use another checkpoint: this one is broken")
-        what = f"holds {number} at {index}, too large for float16 (expected -{LARGEST}..{LARGEST})."
-        raise GraphError(what, where=name, fix="convert with `--dtype fp32`")
-    return half
 
 
 def _cast(
