@@ -13,7 +13,7 @@ from ondevice.converters.architectures.architecture import Stored
 from ondevice.converters.architectures.builder import Shape
 from ondevice.converters.families import Family, advice
 from ondevice.errors import CheckpointError, WeightsError
-from ondevice.graph.origin import origin_of, reshaped, with_origin
+from ondevice.graph.origin import origin_of, reshaped, rows, transposed, with_origin
 
 _ITS_CONFIG = "use the config.json that came with the weights, or other weights"
 LISTED = 170  # characters of names in an error message; a wrong file would list a thousand names
@@ -97,7 +97,10 @@ def taken(tensor: ir.TensorProtocol, place: Stored, name: str) -> ir.TensorProto
     shape = place.shape(shape_of(tensor))
     if shape == shape_of(tensor) and not place.transposed:
         return tensor
-    return lazy(lambda: np.ascontiguousarray(place.values(tensor.numpy())), tensor.dtype, shape, name)
+    weight = lazy(lambda: np.ascontiguousarray(place.values(tensor.numpy())), tensor.dtype, shape, name)
+    if place.parts > 1:
+        return with_origin(weight, rows(origin_of(tensor), place.part, place.parts))
+    return with_origin(weight, transposed(origin_of(tensor), (1, 0)) if len(shape) == 2 else None)
 
 
 def fitted(

@@ -7,7 +7,7 @@ step from the bytes to the weight is known; a weight that was made otherwise has
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +95,15 @@ def transposed(origin: Origin | None, perm: tuple[int, ...]) -> Origin | None:
     if origin is None:
         return None
     return Made("Transpose", (origin,), perm, origin.dtype, tuple(origin.shape[axis] for axis in perm))
+
+
+def rows(origin: Origin | None, part: int, parts: int) -> Origin | None:
+    """The `part`-th of `parts` equal parts of its rows: bytes of the file, too."""
+    if not isinstance(origin, InFile):
+        return None
+    length, shape = origin.length // parts, (origin.shape[0] // parts, *origin.shape[1:])
+    name = f"{origin.name}[{part}]"
+    return replace(origin, offset=origin.offset + part * length, length=length, name=name, shape=shape)
 
 
 def joined(origins: list[Origin | None], axis: int) -> Origin | None:

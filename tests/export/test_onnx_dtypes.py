@@ -24,7 +24,7 @@ from ondevice.rewrite.functions import add_functions
 
 WIDER = {
     "text_encoder": TINY["text_encoder"] | {"hidden_size": 72, "intermediate_size": 80},
-    "unet": TINY["unet"] | {"block_out_channels": [12, 48], "cross_attention_dim": 72},
+    "unet": TINY["unet"] | {"block_out_channels": [12, 48], "cross_attention_dim": 72, "time_embedding_dim": 96},
     "vae": TINY["vae"] | {"block_out_channels": [12, 18]},
 }
 UNET = {"batch": 2, "height": 3, "width": 5}
@@ -113,7 +113,8 @@ def one_op(op, shapes, constants=(), domain=DOMAIN, out=(1, 4, 6), **attributes)
         for name, shape in shapes.items()
     }
     for name in constants:
-        values[name].const_value = ir.tensor(np.ones(shapes[name], np.float32), name=name)
+        number = np.full(shapes[name], -3e38 if name == "mask" else 1, np.float32)
+        values[name].const_value = ir.tensor(number, name=name)
     y = ir.Value(name="y", shape=ir.Shape(out), type=ir.TensorType(ir.DataType.FLOAT))
     node = ir.node(op, [*values.values()], attributes=attributes, outputs=[y], domain=domain)
     inputs = [value for name, value in values.items() if name not in constants]
@@ -145,6 +146,12 @@ LARGE = np.linspace(-3e4, 6e4, 24, dtype=np.float32).reshape(1, 4, 6)  # their s
         ("GroupNormNhwcSilu", {"x": (1, 4, 6), "s": (6,), "b": (6,)}, ("s", "b"), {"groups": [3], "epsilon": 1e-5}),
         ("GroupNorm", {"x": (1, 4, 6), "s": (4, 1), "b": (4, 1)}, ("s", "b"), {"groups": [2], "epsilon": 1e-5}),
         ("Attention", {"x": (1, 4, 6), "k": (1, 4, 6), "v": (1, 4, 6)}, ("v",), {"heads": [2], "scale": 1e-4}),
+        (
+            "MaskedAttention",  # every score is masked: only float32 can tell them apart from none
+            {"x": (1, 4, 6), "k": (1, 4, 6), "v": (1, 4, 6), "mask": (1, 1, 4, 4)},
+            ("v", "mask"),
+            {"heads": [2], "scale": 1e-4},
+        ),
     ],
 )
 def test_large_activations_do_not_overflow(op, shapes, constants, given):

@@ -8,11 +8,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from checkpoint_files import arrays_of, safetensors_header, tiny_checkpoint, write_folder
+from checkpoint_files import arrays_of, safetensors_header, tiny_checkpoint, write_folder, write_safetensors
 
 from ondevice import cli
 from ondevice.converters import build
+from ondevice.converters.architectures.architecture import Stored
+from ondevice.converters.architectures.builder import GraphBuilder
+from ondevice.converters.component import taken
 from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.safetensors_file import read_with_metadata
 from ondevice.errors import UsageError
 from ondevice.export.options import FORMATS, Options
 from ondevice.export.writing import export
@@ -130,28 +134,43 @@ def test_what_cannot_be_linked_is_an_error(tmp_path, capsys, flags, message):
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+OPS = {
+    "Cast": lambda parts, to: parts[0].astype(to.numpy()),
+    "Transpose": lambda parts, perm: parts[0].transpose(perm),
+    "Reshape": lambda parts, shape: parts[0].reshape(shape),
+    "Concat": lambda parts, axis: np.concatenate(parts, axis),
+    "Mul": lambda parts, factor: parts[0] * np.float32(factor),
+}
+
+
+def values(origin):
+    """What a graph makes of the bytes."""
+    if not hasattr(origin, "op"):
+        data = origin.path.read_bytes()[origin.offset : origin.offset + origin.length]
+        return np.frombuffer(data, origin.dtype.numpy()).reshape(origin.shape)
+    found = OPS[origin.op]([values(one) for one in origin.of], origin.value)
+    assert found.shape == origin.shape and found.dtype == origin.dtype.numpy()
+    return found
+
+
 def test_every_step_from_a_file_to_a_weight_is_known(folders):
-    """What the graph makes of the bytes is what the weight holds, by NumPy."""
+    """What the graph makes of the bytes is what the weight holds."""
     graph = build(open_checkpoint(str(folders["float16"]), family="sd14")).graph("unet", height=3, width=5)
     rewrite(graph)
-    ops = {
-        "Cast": lambda parts, to: parts[0].astype(to.numpy()),
-        "Transpose": lambda parts, perm: parts[0].transpose(perm),
-        "Reshape": lambda parts, shape: parts[0].reshape(shape),
-        "Concat": lambda parts, axis: np.concatenate(parts, axis),
-    }
-
-    def values(origin):
-        if not hasattr(origin, "op"):
-            data = origin.path.read_bytes()[origin.offset : origin.offset + origin.length]
-            return np.frombuffer(data, origin.dtype.numpy()).reshape(origin.shape)
-        found = ops[origin.op]([values(one) for one in origin.of], origin.value)
-        assert found.shape == origin.shape and found.dtype == origin.dtype.numpy()
-        return found
-
     known = 0
     for value in graph.graph.initializers.values():
         if (origin := origin_of(value.const_value)) is not None:
             np.testing.assert_array_equal(values(origin), value.const_value.numpy())
             known += len(list(in_files(origin)))
     assert known >= len(arrays_of(tiny_checkpoint(), "unet"))
+
+
+@pytest.mark.parametrize("place", [Stored("w", 1, 3), Stored("w", transposed=True)])
+def test_what_a_layout_cuts_or_turns_is_known_too(tmp_path, place):
+    """As single files have a text encoder's weights; and a decoder's are held smaller than they are."""
+    write_safetensors(tmp_path / "w.safetensors", {"w": np.arange(24, dtype=np.float32).reshape(6, 4)})
+    stored, _ = read_with_metadata(tmp_path / "w.safetensors")
+    weight = taken(stored["w"], place, "q")
+    np.testing.assert_array_equal(values(origin_of(weight)), weight.numpy())
+    scaled = GraphBuilder("g", {"q": weight}).weight("q", *weight.shape.numpy(), scale=0.25).const_value
+    np.testing.assert_array_equal(values(origin_of(scaled)), weight.numpy() / 4)
