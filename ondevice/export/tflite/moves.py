@@ -113,20 +113,15 @@ def nearest(words: Words, x: Tensor, sides: Sequence[int]) -> Tensor:
     n, *before, channels = x.shape
     if list(before) == list(sides):
         return x
-    for half in (False, True):
-        if all(_lands(old, new, half) for old, new in zip(before, sides, strict=True)):
-            options = schema.ResizeNearestNeighborOptionsT(halfPixelCenters=half)
-            shape = (n, *sides, channels)
-            return words.op(
-                "RESIZE_NEAREST_NEIGHBOR", [x, words.ints(*sides)], shape, options, version=3 if half else 1
-            )
-    for axis, (old, new) in enumerate(zip(before, sides, strict=True), 1):  # its float32 steps beside a pixel somewhere
+    if all(_lands(old, new) for old, new in zip(before, sides, strict=True)):
+        options = schema.ResizeNearestNeighborOptionsT()
+        return words.op("RESIZE_NEAREST_NEIGHBOR", [x, words.ints(*sides)], (n, *sides, channels), options)
+    for axis, (old, new) in enumerate(zip(before, sides, strict=True), 1):
         x = _picked(words, x, words.constant(np.arange(new) * old // new, "int32"), axis)
     return x
 
 
-def _lands(before: int, after: int, half: bool) -> bool:
-    """Whether the op, which works out places in float32, finds those that integers do."""
-    scale = np.float32(before) / np.float32(after)
-    places = np.floor((np.arange(after, dtype=np.float32) + np.float32(0.5 if half else 0)) * scale).astype(np.int64)
-    return np.array_equal(np.minimum(places, before - 1), np.arange(after) * before // after)
+def _lands(before: int, after: int) -> bool:
+    """Whether the op, which works out places in float32, finds those that integers do. From 28 to 46 it does not."""
+    places = np.floor(np.arange(after, dtype=np.float32) * (np.float32(before) / np.float32(after)))
+    return np.array_equal(places, np.arange(after) * before // after)
