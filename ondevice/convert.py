@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ondevice import cli, flags
+from ondevice import cli, flags, format_flags
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.bundle.writer import writable_target
 from ondevice.compiler import compile_bundle, costs
@@ -20,7 +20,7 @@ from ondevice.compiler.jobs import BAND, MOST_CHUNKS
 from ondevice.compiler.rounding import said
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
-from ondevice.export.options import FORMATS, Format, Options
+from ondevice.export.options import FORMATS, Format
 from ondevice.export.writing import export, writable_folder
 from ondevice.target import set_names
 
@@ -68,31 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=SAMPLERS,
         help="what the bundle draws with by default (default: the checkpoint's own, or the nearest)",
     )
-    others = parser.add_argument_group("other formats")
-    others.add_argument(
-        "--composites",
-        action="store_true",
-        help="tflite: group norms and attention as LiteRT's composites, which some GPU delegates and NPUs know whole; "
-        "elsewhere the same builtin ops run",
-    )
-    others.add_argument(
-        "--dynamic",
-        action="store_true",
-        help="onnx: batch, height and width are free; --size says what is drawn where nobody names a size",
-    )
-    others.add_argument(
-        "--ios", type=int, choices=[17, 18], help="the oldest iOS that coreml packages are for (default 17)"
-    )
-    others.add_argument(
-        "--link-weights",
-        action="store_true",
-        help="onnx: refer to the checkpoint's .safetensors files, by hard links, instead of copying their weights",
-    )
-    others.add_argument(
-        "--split-unet",
-        action="store_true",
-        help="coreml: the UNet as two packages of half its weights each, for devices that load no larger one",
-    )
+    format_flags.add_arguments(parser)
     flags.add_avoid(parser)
     flags.add_strict(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="what to write (default MODEL.ondevice, or MODEL-onnx)")
@@ -116,18 +92,11 @@ def run(args: argparse.Namespace) -> int:
         if format is None:
             out = compile_bundle(checkpoint, out, recipe, sampler=args.sampler, **how)
         else:
-            out = export(checkpoint, out, format, options_of(args, format), **how)
+            out = export(checkpoint, out, format, format_flags.options_of(args, format, args.sampler), **how)
     if format is None:
         _say_costs(open_bundle(out))
     print(out)
     return 0
-
-
-def options_of(args: argparse.Namespace, format: Format) -> Options:
-    """What the flags say of another format. Raises UsageError for what it has not."""
-    own = {name: getattr(args, name.replace("-", "_")) for row in FORMATS.values() for name in row.flags}
-    given = {name: value for name, value in own.items() if value not in (None, False)}
-    return format.checked(Options(args.dtype or "", args.weights or "", args.without, args.sampler, given))
 
 
 def _refuse_of_bundles(args: argparse.Namespace, format: Format) -> None:
@@ -137,7 +106,7 @@ def _refuse_of_bundles(args: argparse.Namespace, format: Format) -> None:
     if flag := next((flag for flag, got in given.items() if got), None):
         what = f"a graph in another format {NOT_IN_GRAPHS[flag]} (got {given[flag]})."
         raise UsageError(what, where=flag, fix=f"leave {flag} out, or write a bundle")
-    options_of(args, format)
+    format_flags.options_of(args, format, args.sampler)
 
 
 def _refuse_of_others(args: argparse.Namespace) -> None:

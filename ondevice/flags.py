@@ -31,7 +31,7 @@ WEIGHTS = {"int8": "i8", "int4": "i4"}
 
 def add_plan_arguments(parser: argparse.ArgumentParser, sets: Sequence[str] = ()) -> None:
     """The flags that say how a model is compiled; `sets` of targets may be named where a bundle is written."""
-    parser.add_argument("--dtype", choices=STORAGES, help="storage of UNet and VAE (default fp16)")
+    add_dtype(parser)
     add_weights(parser)
     add_target(parser, sets)
     add_without(parser)
@@ -57,6 +57,11 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         tile_vae=getattr(args, "tile_vae", 0),
         chunks=getattr(args, "chunks", 1),
     )
+
+
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """Declare --dtype."""
+    parser.add_argument("--dtype", choices=STORAGES, help="storage of UNet and VAE (default fp16)")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

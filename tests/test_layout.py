@@ -26,7 +26,7 @@ LAYERS = [
     ("export",),
     ("measure",),
     ("api",),
-    ("cli", "flags"),
+    ("cli", "flags", "format_flags"),
     ("drawing",),
     (
         "convert",
@@ -38,6 +38,7 @@ LAYERS = [
         "show",
         "explain",
         "bench",
+        "check",
         "tune",
         "doctor",
         "__main__",

@@ -13,17 +13,28 @@ from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import BundleError, PeerError, UsageError
-from ondevice.export.options import FORMATS
+from ondevice.export.options import FORMATS, Options
 from ondevice.export.writing import export
 
 PROMPT = "a photo of an astronaut riding a horse on mars"
 
 
-@pytest.mark.parametrize("name, family", [("sdxl_e2e", "sdxl"), ("lcm_e2e", "lcm"), ("sd2_e2e_v", "sd21")])
-def test_latents_are_those_of_diffusers(name, family, tmp_path):
+@pytest.mark.parametrize(
+    "name, family, format",
+    [
+        ("sdxl_e2e", "sdxl", "onnx"),
+        ("lcm_e2e", "lcm", "onnx"),
+        ("sd2_e2e_v", "sd21", "onnx"),
+        ("sdxl_e2e", "sdxl", "tflite"),
+        ("sdxl_e2e", "sdxl", "coreml"),
+    ],
+)
+def test_latents_are_those_of_diffusers(name, family, format, tmp_path):
     config, _, arrays = case(name)
     model = checkpoint(FAMILIES[family], config["scheduler"])
-    pipeline = Pipeline.from_export(export(model, tmp_path / "g", FORMATS["onnx"], sizes=[(24, 16)]))
+    pipeline = Pipeline.from_export(
+        export(model, tmp_path / "g", FORMATS[format], Options(dtype="fp32"), sizes=[(24, 16)])
+    )
     call = config.get("call", {}) | config
     how = {} if family == "lcm" else {"guidance_scale": call["guidance_scale"]}
     picture = pipeline(
@@ -73,6 +84,19 @@ def test_everything_that_generate_does(demo, tmp_path):
         assert np.abs(ours - theirs).max() <= 2, flags
 
 
+@pytest.mark.device
+def test_a_picture_in_half_is_ours(demo, tmp_path):
+    """Weights in float16, and in Core ML all arithmetic."""
+    call = {"num_inference_steps": 2, "seed": 4}
+    ours = Pipeline.from_bundle(demo[0])("a red circle", **call).pixels.astype(float)
+    for format in ("onnx", "tflite", "coreml"):
+        model, options = open_checkpoint(None, family="demo"), Options(dtype="fp16")
+        folder = export(model, tmp_path / format, FORMATS[format], options, sizes=[(64, 64)])
+        theirs = Pipeline.from_export(folder)("a red circle", **call).pixels
+        noise = np.sqrt(np.mean((theirs - ours) ** 2))
+        assert 20 * np.log10(255 / noise) >= 40, format
+
+
 @pytest.mark.parametrize(
     "words, said",
     [
@@ -110,7 +134,7 @@ def test_a_folder_of_another_kind_is_said(demo, tmp_path, monkeypatch, capsys):
         assert said in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert cli.main(["generate", folder, "x", "--runtime", "onnx"]) == 2
-    said = "runs by onnxruntime, which is not installed. Fix: pip install 'ondevice[onnx]'."
+    said = "onnxruntime on the CPU: it takes onnxruntime, which is not installed. Fix: pip install 'ondevice[onnx]'."
     assert said in capsys.readouterr().err
 
 

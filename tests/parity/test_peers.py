@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from ondevice.converters.source import Source
-from ondevice.measure.peers.peer import PEERS, Task, inputs_of
+from ondevice.graph.inputs import inputs_of
+from ondevice.measure.peers.peer import PEERS, Task
 
 pytestmark = pytest.mark.parity
 SIZES = {

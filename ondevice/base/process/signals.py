@@ -15,7 +15,9 @@ import sys
 import time
 from itertools import pairwise
 
-VERBS = ("convert", "pack", "generate", "show", "explain", "bench", "tune", "doctor", "devices", "tokens", "sampler")
+VERBS = (
+    "convert", "pack", "generate", "show", "explain", "bench", "check", "tune", "doctor", "devices", "tokens", "sampler"
+)  # fmt: skip
 SAID = "interrupted; nothing half-written was left behind"
 STARTING, RUNNING, CLEANING, OVER = "starting", "running", "cleaning", "over"
 # seconds: a terminal that closes, or a service that is stopped, sends two signals at once, and people press twice

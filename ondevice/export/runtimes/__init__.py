@@ -56,16 +56,18 @@ class Runtime:
         """Its module. Raises UsageError where a package is not installed."""
         for package in self.packages:
             if importlib.util.find_spec(package) is None:
-                what = f"{self.what} runs by {package}, which is not installed."
-                raise UsageError(what, where=f"--runtime {self.name}", fix=f"pip install 'ondevice[{self.extra}]'")
+                what = f"it takes {package}, which is not installed."
+                raise UsageError(what, where=self.what, fix=f"pip install 'ondevice[{self.extra}]'")
         module: Module = importlib.import_module(f"ondevice.export.runtimes.{self.module}")  # type: ignore[assignment]
         return module
 
 
-RUNTIMES = {
-    row.name: row
-    for row in (Runtime("onnx", "onnxruntime on the CPU", "onnx", packages=("onnxruntime",), extra="onnx"),)
-}
+_ROWS = (
+    Runtime("onnx", "onnxruntime on the CPU", "onnx", packages=("onnxruntime",), extra="onnx"),
+    Runtime("tflite", "LiteRT on the CPU", "tflite", packages=("ai_edge_litert",), extra="tflite"),
+    Runtime("coreml", "an interpreter of Core ML's programs", "mil", packages=("coremltools",), extra="coreml"),
+)
+RUNTIMES = {row.name: row for row in _ROWS}
 
 
 def runtime_of(kind: str) -> Runtime:

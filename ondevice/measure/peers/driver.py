@@ -22,10 +22,11 @@ import numpy as np
 
 from ondevice.base.publish import published_file
 from ondevice.errors import PeerError, UsageError
+from ondevice.graph.inputs import inputs_of
 from ondevice.measure import Say
 from ondevice.measure.peers.client import Worker, command
 from ondevice.measure.peers.figures import Measured, Turn, difference
-from ondevice.measure.peers.peer import STAMP, Peer, Task, inputs_of, stamp
+from ondevice.measure.peers.peer import STAMP, Peer, Task, stamp
 from ondevice.measure.peers.worker import CONVERT, SERVE
 
 log = logging.getLogger(__name__)

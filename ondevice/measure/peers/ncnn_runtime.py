@@ -26,8 +26,8 @@ def convert(task: Task, folder: Path, option: str) -> None:
     import pnnx
     import torch
 
+    from ondevice.graph.inputs import inputs_of
     from ondevice.measure.peers.modules import INPUTS, arguments, module_of, weights_of
-    from ondevice.measure.peers.peer import inputs_of
 
     part = task.checkpoint().components[task.part()]
     module = module_of(task.component, part, dict(weights_of(part)), plain_attention=True)

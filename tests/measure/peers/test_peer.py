@@ -21,10 +21,11 @@ from ondevice.converters.component import Component
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.source import Source
 from ondevice.errors import PeerError, UsageError
+from ondevice.graph.inputs import inputs_of
 from ondevice.lower.kernel_file import load_all
 from ondevice.measure.peers import litert, onnxruntime_cpu, ours, peer, worker
 from ondevice.measure.peers.figures import difference
-from ondevice.measure.peers.peer import PEERS, STAMP, Peer, Task, inputs_of, named, package_digest, stamp
+from ondevice.measure.peers.peer import PEERS, STAMP, Peer, Task, named, package_digest, stamp
 from ondevice.target import AUTO, load_target
 
 DEMO = Source("demo")
