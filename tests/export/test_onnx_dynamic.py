@@ -10,14 +10,22 @@ import pytest
 from checkpoint_files import ROLES, tiny_checkpoint
 from family_files import TINY as FAMILIES_TINY
 from onnx_files import parsed, write_onnx_folder
+from recipe_weights import case
+from recipe_weights import checkpoint as checkpoint_of_recipe
 from tiny_model import TINY
 
+from ondevice import Pipeline
+from ondevice.compiler.jobs import Job
 from ondevice.converters import build
+from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import GraphError, UsageError
 from ondevice.export.manifest import read_manifest
 from ondevice.export.onnx.dynamic import SAMPLES, freed
+from ondevice.export.onnx.half import halve
+from ondevice.export.onnx.quantized import quantize
+from ondevice.export.onnx.writer import write
 from ondevice.export.options import FORMATS, Options
 from ondevice.export.writing import export
 from ondevice.rewrite import rewrite
@@ -29,7 +37,7 @@ DEEP = TINY["unet"] | {
     "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
     "up_block_types": ["UpBlock2D", "UpBlock2D", "CrossAttnUpBlock2D"],
 }
-ODD = {"block_out_channels": [9, 12], "attention_head_dim": 3}  # an odd width ends a time embedding in a zero
+ODD = {"block_out_channels": [9, 24], "attention_head_dim": 3}  # an odd width ends a time embedding in a zero
 MODELS = {
     "sd15-inpaint": TINY | {"unet": DEEP | {"in_channels": 9}},
     "lcm": TINY | {"unet": TINY["unet"] | ODD | {"time_cond_proj_dim": 9}},
@@ -37,9 +45,11 @@ MODELS = {
 }
 
 
-def static(model, role, without=(), **sizes):
+def static(model, role, without=(), change=None, **sizes):
     graph = model.graph(role, **{key: size for key, size in sizes.items() if key == "batch" or model.sized(role)})
     rewrite(graph, without=without)
+    if change:
+        change(graph)
     return graph
 
 
@@ -51,10 +61,9 @@ def feeds(graph):
     rng = np.random.default_rng(0)
     found = {}
     for value in graph.graph.inputs:
-        shape = value.shape.numpy()
-        integer = value.dtype == ir.DataType.INT32
-        found[value.name] = (
-            rng.integers(0, 50, shape).astype(np.int32) if integer else rng.standard_normal(shape, dtype=np.float32)
+        shape, dtype = value.shape.numpy(), value.dtype.numpy()
+        found[value.name] = (rng.integers(0, 50, shape) if dtype == np.int32 else rng.standard_normal(shape)).astype(
+            dtype
         )
     return found
 
@@ -76,6 +85,32 @@ def test_free_graphs_give_what_static_ones_do(family, without):
             for ours, theirs in zip(runs.run(None, given), session(fixed).run(None, given), strict=True):
                 assert ours.shape == theirs.shape
                 assert np.abs(ours - theirs).max() <= 1e-6 * np.abs(theirs).max(), f"{role} at {batch, height, width}"
+
+
+@pytest.mark.parametrize("change", [halve, quantize])
+@pytest.mark.parametrize("without", [(), ("all",)], ids=["fused", "plain"])
+def test_other_types_have_free_sizes_too(change, without):
+    model = build(random_checkpoint_from_configs(**MODELS["lcm"], seed=1, family="lcm"), published=True)
+    for role in ("unet", "guidance_waves"):  # an odd width: there zeros of float16 are repeated for every picture
+        free = freed([static(model, role, without, change, **sizes) for sizes in SAMPLES], role)
+        kinds = {value.dtype for value in free.graph.initializers.values()}
+        assert role != "unet" or {halve: ir.DataType.FLOAT16, quantize: ir.DataType.INT8}[change] in kinds
+        fixed = static(model, role, without, change, batch=2, height=7, width=4)
+        given = feeds(fixed)
+        (ours,), (theirs,) = (session(graph).run(None, given) for graph in (free, fixed))
+        assert ours.dtype == theirs.dtype and np.abs(ours - theirs).max() <= 2e-3 * np.abs(theirs).max()
+
+
+def test_a_file_of_other_types_takes_every_size(tmp_path):
+    """As the writer makes it: types first, then free sizes."""
+    model, job = build(tiny_checkpoint()), Job("vae_decoder", {"batch": 1, "height": 3, "width": 5})
+    graph, *others = (static(model, job.component, ("all",), **sizes) for sizes in SAMPLES)
+    entry = write(graph, job, tmp_path, Options("fp16", "int8"), others)
+    assert entry.sizes == {} and entry.inputs["latent_sample"].dtype == "float16"
+    runs = onnxruntime.InferenceSession(tmp_path / entry.files[0], providers=["CPUExecutionProvider"])
+    for batch, height, width in PLACES:
+        (picture,) = runs.run(None, {"latent_sample": np.ones((batch, 4, height, width), np.float16)})
+        assert picture.dtype == np.float16 and picture.shape == (batch, 3, 2 * height, 2 * width)
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +156,22 @@ def test_a_plain_export_is_a_checkpoint_again(folder, checkpoint, role):
         given = feeds(ours)
         (mine,), (again,) = (session(model).run(None, given) for model in (ours, theirs))
         assert np.abs(mine - again).max() <= 1e-5 * np.abs(mine).max()
+
+
+def test_one_folder_draws_at_every_size(tmp_path):
+    """XL, with all passes of guidance at once and with one, against a folder of one size."""
+    model, how = (
+        checkpoint_of_recipe(FAMILIES["sdxl"], case("sdxl_e2e")[0]["scheduler"]),
+        {"num_inference_steps": 2, "seed": 1},
+    )
+    options = Options(flags={"dynamic": True})
+    free = Pipeline.from_export(export(model, tmp_path / "free", FORMATS["onnx"], options, sizes=[(24, 40)]))
+    assert free("a horse", **how).pixels.shape == (40, 24, 3)
+    fixed = Pipeline.from_export(export(model, tmp_path / "fixed", FORMATS["onnx"], sizes=[(56, 16)]))
+    for guidance in (1.0, 5.0):
+        asked = how | {"guidance_scale": guidance, "width": 56, "height": 16}
+        ours, theirs = (pipeline("a horse", **asked).latents for pipeline in (free, fixed))
+        assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
 
 def at_samples(text, **constants):
