@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", metavar="WxH", help="of a model: picture size in pixels (default: the training size)")
     flags.add_weight_arguments(parser)
     flags.add_dtype(parser)
-    flags.add_weights(parser)
+    flags.add_weights(parser, format_flags.WEIGHTS)
     flags.add_without(parser)
     format_flags.add_arguments(parser)
     flags.add_component(parser)

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WxH,...",
         help="picture sizes in pixels (default: the size the model was trained at)",
     )
-    flags.add_plan_arguments(parser, set_names())
+    flags.add_plan_arguments(parser, set_names(), format_flags.WEIGHTS)
     parser.add_argument(
         "--format",
         default="bundle",
@@ -111,6 +111,9 @@ def _refuse_of_bundles(args: argparse.Namespace, format: Format) -> None:
 
 def _refuse_of_others(args: argparse.Namespace) -> None:
     """Refuse what only other formats have."""
+    if args.weights and args.weights not in flags.WEIGHTS:
+        what = f"bundles cannot have it (got {args.weights}, expected one of {', '.join(flags.WEIGHTS)})."
+        raise UsageError(what, where="--weights", fix="choose another, or write packages with --format coreml")
     for row in FORMATS.values():
         if flag := next((f"--{name}" for name in row.flags if getattr(args, name.replace("-", "_"))), None):
             raise UsageError(

@@ -29,10 +29,11 @@ log = logging.getLogger(__name__)
 WEIGHTS = {"int8": "i8", "int4": "i4"}
 
 
-def add_plan_arguments(parser: argparse.ArgumentParser, sets: Sequence[str] = ()) -> None:
-    """The flags that say how a model is compiled; `sets` of targets may be named where a bundle is written."""
+def add_plan_arguments(parser: argparse.ArgumentParser, sets: Sequence[str] = (), others: Sequence[str] = ()) -> None:
+    """The flags that say how a model is compiled; `sets` of targets may be named where a bundle is written, and
+    `others` are weights that bundles have not, where other formats may be."""
     add_dtype(parser)
-    add_weights(parser)
+    add_weights(parser, others)
     add_target(parser, sets)
     add_without(parser)
 
@@ -49,7 +50,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     target, *others = targets_of(args)
     return Recipe(
         dtype=STORAGES[dtype or "fp16"],
-        weights=WEIGHTS[weights] if weights else "",
+        weights=WEIGHTS.get(weights or "", ""),
         target=target,
         others=others,
         set_name=args.target if others else "",
@@ -64,14 +65,15 @@ def add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=STORAGES, help="storage of UNet and VAE (default fp16)")
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
-    """The flag that says how weights are stored."""
+def add_weights(parser: argparse.ArgumentParser, others: Sequence[str] = ()) -> None:
+    """The flag that says how weights are stored; `others` as `add_plan_arguments` has them."""
+    more = f"; {', '.join(others)}: of other formats (docs/export.md)" if others else ""
     parser.add_argument(
         "--weights",
-        choices=WEIGHTS,
+        choices=(*WEIGHTS, *others),
         help=(
             "store the larger weights of products and convolutions so: int8 with a scale per column, int4 with one per "
-            "column and 32 rows (default: as --dtype says)"
+            f"column and 32 rows{more} (default: as --dtype says)"
         ),
     )
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from ondevice import flags
 from ondevice.export.options import FORMATS, Format, Options
+
+WEIGHTS = tuple(
+    dict.fromkeys(name for row in FORMATS.values() for name in row.weights if name not in flags.WEIGHTS)
+)  # of --weights, that bundles have not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

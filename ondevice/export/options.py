@@ -146,6 +146,7 @@ _ROWS = (
         "Core ML packages",
         "coreml.writer",
         dtypes=("fp16", "fp32"),
+        weights=("int8", "int4", "pal4", "pal6", "pal8"),
         without=_NOT_IN_COREML,
         packages=("coremltools",),
         extra="coreml",

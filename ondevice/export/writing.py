@@ -24,7 +24,7 @@ from ondevice.export.options import FORMATS, Format, Options
 from ondevice.graph.origin import origin_of
 
 log = logging.getLogger(__name__)
-BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "int4": 0.5}  # of a weight
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "int4": 0.6, "pal4": 0.5, "pal6": 0.75, "pal8": 1}  # of a weight
 
 
 def export(

@@ -46,7 +46,7 @@ def widened(tmp_path, stored, ios):
 @pytest.mark.parametrize("weight", [LINEAR, CONV], ids=["linear", "conv"])
 @pytest.mark.parametrize("weights, ios", [("int8", 17), ("int8", 18), ("int4", 18)])
 def test_whole_numbers_are_those_of_bundles(tmp_path, weights, ios, weight):
-    stored = compressed(weight, weights, "fp32", ios, "w")
+    stored = compressed(weight, weights, "fp32", ios)
     np.testing.assert_array_equal(widened(tmp_path, stored, ios), in_bundles(weight, weights))
     if weights == "int4":
         assert (stored.parameters["scale"].array > 0).all()
@@ -61,8 +61,8 @@ MAX_1960 = {4: np.sqrt(0.009497), 6: np.sqrt(0.000648), 8: 0.00645}
 @pytest.mark.parametrize("ios", [17, 18])
 @pytest.mark.parametrize("bits", [4, 6, 8])
 def test_palettes_come_back_from_the_file(tmp_path, bits, ios, weight):
-    which, table = palettized(weight, bits, "w")
-    found = widened(tmp_path, compressed(weight, f"pal{bits}", "fp32", ios, "w"), ios)
+    which, table = palettized(weight, bits)
+    found = widened(tmp_path, compressed(weight, f"pal{bits}", "fp32", ios), ios)
     np.testing.assert_array_equal(found, table[which])
     error = np.abs(found - weight)
     assert (error <= np.abs(weight[..., None] - table).min(-1) + 1e-4).all(), "each has its nearest value"
@@ -101,8 +101,8 @@ def test_tables_are_close_to_the_best(sample, size):
 
 
 def test_small_weights_stay_and_odd_ones_are_int8():
-    assert all(compressed(LINEAR[:8], weights, "fp16", 18, "w") is None for weights in WEIGHTS)
-    odd = compressed(np.ones((64, 72), np.float32), "int4", "fp16", 18, "w")
+    assert all(compressed(LINEAR[:8], weights, "fp16", 18) is None for weights in WEIGHTS)
+    odd = compressed(np.ones((64, 72), np.float32), "int4", "fp16", 18)
     assert odd.parameters["data"].dtype == "int8" and odd.parameters["scale"].array.dtype == np.float16
 
 
@@ -111,5 +111,5 @@ def test_small_weights_stay_and_odd_ones_are_int8():
 def test_what_is_not_finite_is_refused(weights, broken):
     weight = LINEAR.copy()
     weight[1, 2] = broken
-    with pytest.raises(GraphError, match=r"^w: holds .*Fix: use another checkpoint: this one is broken\.$"):
-        compressed(weight, weights, "fp16", 18, "w")
+    with pytest.raises(GraphError, match=r"^holds .*Fix: use another checkpoint: this one is broken\.$"):
+        compressed(weight, weights, "fp16", 18)

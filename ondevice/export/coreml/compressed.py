@@ -33,13 +33,15 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """A constexpr op: its type, and its parameters, which are constants all."""
+    """A constexpr op: its type, and its parameters, which are constants all: attributes of the ops that came with
+    iOS 16, inputs of those that came with iOS 18."""
 
     op: str
     parameters: Mapping[str, Stored]
+    attributes: bool
 
 
-def compressed(values: np.ndarray, weights: str, dtype: str, ios: int, where: str) -> Compressed | None:
+def compressed(values: np.ndarray, weights: str, dtype: str, ios: int) -> Compressed | None:
     """A weight in few bits; None where that saves next to nothing, or costs much: it stays what it is.
 
     Args:
@@ -49,32 +51,33 @@ def compressed(values: np.ndarray, weights: str, dtype: str, ios: int, where: st
         ios: the version that the program is for.
 
     Raises:
-        GraphError: a value at `where` is not finite, or float16 cannot hold it.
+        GraphError: a value is not finite, or float16 cannot hold it.
     """
     if not int8_saves(values.shape, 0):
         return None
     if weights in BITS:
-        return _palette(values, BITS[weights], dtype, ios, where)
+        return _palette(values, BITS[weights], dtype, ios)
     if weights == "int4" and values.shape[1] % GROUP == 0:
-        return _blocks(values, dtype, where)
-    whole, scales = int8(values, 0, where)
+        return _blocks(values, dtype)
+    whole, scales = int8(values, 0, "")
     scale = Stored(_floats(scales, dtype), dtype)
     if ios >= 18:
         per_output = Stored(scale.array.reshape(-1, *[1] * (values.ndim - 1)), dtype)
-        return Compressed("constexpr_blockwise_shift_scale", {"data": Stored(whole, "int8"), "scale": per_output})
-    parameters = {"zero_point": Stored(np.array(0, np.int8), "int8"), "axis": Stored(np.array(0, np.int32), "int32")}
-    return Compressed(
-        "constexpr_affine_dequantize", {"quantized_data": Stored(whole, "int8"), "scale": scale} | parameters
-    )
+        return Compressed(
+            "constexpr_blockwise_shift_scale", {"data": Stored(whole, "int8"), "scale": per_output}, False
+        )
+    stored = {"quantized_data": Stored(whole, "int8"), "scale": scale}
+    stored |= {"zero_point": Stored(np.array(0, np.int8), "int8"), "axis": Stored(np.array(0, np.int32), "int32")}
+    return Compressed("constexpr_affine_dequantize", stored, attributes=True)
 
 
-def _blocks(values: np.ndarray, dtype: str, where: str) -> Compressed:
+def _blocks(values: np.ndarray, dtype: str) -> Compressed:
     outputs, inputs, *kernel = values.shape
     taps_first = np.moveaxis(values.reshape(outputs, inputs, -1), 2, 0)  # [taps, outputs, inputs]
     rows = np.moveaxis(taps_first, 1, 2).reshape(-1, outputs).astype(np.float32, copy=False)
     scales = int4_scales(rows).astype(np.float16).astype(np.float32)  # as bundles store them
     if not np.isfinite(scales).all():
-        raise GraphError("holds a value that is not finite, or too large.", where=where, fix=BROKEN)
+        raise GraphError("holds a value that is not finite, or too large.", fix=BROKEN)
     data = int4_values(rows).reshape(-1, GROUP, outputs)
     negative = scales < 0
     data = np.where(negative[:, None], 2 * ZERO - 1 - data, data)  # of a number q, q + 8, or 7 - q
@@ -90,18 +93,23 @@ def _blocks(values: np.ndarray, dtype: str, where: str) -> Compressed:
             "scale": Stored(_floats(placed(scales), dtype), dtype),
             "offset": Stored(placed(np.where(negative, ZERO - 1, ZERO).astype(np.uint8)), "uint4"),
         },
+        attributes=False,
     )
 
 
-def _palette(values: np.ndarray, bits: int, dtype: str, ios: int, where: str) -> Compressed:
-    indices, table = palettized(values, bits, where)
+def _palette(values: np.ndarray, bits: int, dtype: str, ios: int) -> Compressed:
+    indices, table = palettized(values, bits)
     lut = _floats(table, dtype)
     if ios >= 18:
         shaped = Stored(lut.reshape(*[1] * values.ndim, -1, 1), dtype)
-        return Compressed("constexpr_lut_to_dense", {"indices": Stored(indices, f"uint{bits}"), "lut": shaped})
+        return Compressed(
+            "constexpr_lut_to_dense", {"indices": Stored(indices, f"uint{bits}"), "lut": shaped}, attributes=False
+        )
     shape = Stored(np.array(values.shape, np.uint32), "uint32")
     packed = Stored(_packed(indices.reshape(-1), bits), "uint8")
-    return Compressed("constexpr_lut_to_dense", {"indices": packed, "lut": Stored(lut, dtype), "shape": shape})
+    return Compressed(
+        "constexpr_lut_to_dense", {"indices": packed, "lut": Stored(lut, dtype), "shape": shape}, attributes=True
+    )
 
 
 def _packed(elements: np.ndarray, bits: int) -> np.ndarray:

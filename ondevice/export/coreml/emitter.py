@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
+from ondevice.export.coreml.compressed import compressed
 from ondevice.export.coreml.exact import LARGEST, in_float32
 from ondevice.export.coreml.program import Given, Program, Var
 from ondevice.export.names import plain
@@ -27,12 +28,14 @@ class Emitter:
         results: what the graph's outputs become.
         dtype: "fp16" or "fp32", of weights and of all that is computed but what float16 cannot (exact.py).
         ios: the version that the program is for.
+        weights: how larger ones are stored: one of `compressed.WEIGHTS`, or "": as `dtype` says.
     """
 
     def __init__(
-        self, graph: ir.Graph, program: Program, results: Mapping[ir.Value, Var], *, dtype: str, ios: int
+        self, graph: ir.Graph, program: Program, results: Mapping[ir.Value, Var], *, dtype: str, ios: int, weights: str
     ) -> None:
         self.program, self.ios, self._dtype, self._results = program, ios, dtype, results
+        self._weights = weights
         self._exact = in_float32(graph) if dtype == "fp16" else frozenset()
         self._vars: dict[ir.Value, Var] = {}
         self._cast: dict[tuple[str, str], Var] = {}
@@ -96,10 +99,7 @@ class Emitter:
         """
         key = (value, dtype, what)
         if key not in self._constants:
-            array = self.known(value)
-            if array is None:
-                raise GraphError(f"input {value.name} must be a constant.")
-            array = array if turn is None else turn(array)
+            array = self._turned(value, turn)
             name = self.program.fresh(plain(f"{value.name}{what}"))
             self._constants[key] = self.program.constant(_narrowed(array, dtype, value), name)
         return self._constants[key]
@@ -107,8 +107,28 @@ class Emitter:
     def weight(
         self, value: ir.Value, dtype: str, turn: Callable[[np.ndarray], np.ndarray] | None = None, what: str = ""
     ) -> Var:
-        """The constant weight of a product or a convolution, whose first dimension is that of the outputs."""
-        return self.constant(value, dtype, turn, what)
+        """The constant weight of a product or a convolution, whose first dimension is that of the outputs, in few bits
+        where that was asked for and saves something."""
+        if not self._weights:
+            return self.constant(value, dtype, turn, what)
+        key = (value, dtype, what, self._weights)
+        if key not in self._constants:
+            array = self._turned(value, turn)
+            try:
+                stored = compressed(array, self._weights, dtype, self.ios)
+            except GraphError as error:
+                raise GraphError(f"{value.name} {error.what}", fix=error.fix) from None
+            if stored is None:
+                return self.constant(value, dtype, turn, what)
+            name = self.program.fresh(plain(f"{value.name}{what}"))
+            self._constants[key] = self.program.compressed(stored, name, array.shape, dtype)
+        return self._constants[key]
+
+    def _turned(self, value: ir.Value, turn: Callable[[np.ndarray], np.ndarray] | None) -> np.ndarray:
+        array = self.known(value)
+        if array is None:
+            raise GraphError(f"input {value.name} must be a constant.")
+        return array if turn is None else turn(array)
 
     def number(self, value: float, dtype: str) -> np.generic:
         """A float to compute with, in that type."""

@@ -39,30 +39,32 @@ def ports(values: Collection[ir.Value], taken: Collection[ir.Value] = ()) -> dic
 
 def program(
     graph: ir.Graph,
-    weights: WeightFile,
+    file: WeightFile,
     inputs: Mapping[str, Port],
     outputs: Mapping[str, Port],
     *,
     dtype: str,
     ios: int,
+    weights: str = "",
     component: str = "",
 ) -> mil.Program:
-    """The program of a graph, weights in the file.
+    """The program of a graph, weights in `file`.
 
     Args:
         graph: static shapes, channels first, constants as initializers.
         inputs, outputs: by our names, as `ports` makes them.
         dtype: "fp16" or "fp32", of weights and arithmetic.
+        weights: as `Emitter` takes them.
         component: for messages.
 
     Raises:
         GraphError: an op that Core ML cannot hold, or the file cannot be written.
     """
     names = {plain(str(value.name)) for node in graph for value in node.outputs}
-    built = Program(weights, {port.name for port in (*inputs.values(), *outputs.values())} | names)
+    built = Program(file, {port.name for port in (*inputs.values(), *outputs.values())} | names)
     ends = {value: outputs[str(value.name)] for value in graph.outputs}
     results = {value: Var(port.name, port.shape, DTYPES[port.dtype]) for value, port in ends.items()}
-    emit = Emitter(graph, built, results, dtype=dtype, ios=ios)
+    emit = Emitter(graph, built, results, dtype=dtype, ios=ios, weights=weights)
     for value in graph.inputs:
         port = inputs[str(value.name)]
         given = built.input(port.name, port.shape, DTYPES[port.dtype])

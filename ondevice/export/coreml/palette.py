@@ -16,20 +16,20 @@ AT_ONCE = 1 << 22  # elements that are counted at a time, as int64
 ROUNDS, SWAPS = 500, 1000  # a weight's table is at rest after some tens
 
 
-def palettized(values: np.ndarray, bits: int, where: str) -> tuple[np.ndarray, np.ndarray]:
+def palettized(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     """(which, table): uint8 indices of the same shape, and float32 [2 ** bits], ascending.
 
     Raises:
-        GraphError: a value at `where` is not finite, or float16 cannot hold it.
+        GraphError: a value is not finite, or float16 cannot hold it.
     """
-    codes = half(values, where).view(np.uint16)
+    codes = half(values, "").view(np.uint16)
     counts, flat = np.zeros(CODES, np.int64), codes.reshape(-1)
     for start in range(0, flat.size, AT_ONCE):
         counts += np.bincount(flat[start : start + AT_ONCE], minlength=CODES)
     present = np.nonzero(counts)[0]
     numbers = present.astype(np.uint16).view(np.float16).astype(np.float64)
     if not np.isfinite(numbers).all():
-        raise GraphError("holds an infinity.", where=where, fix=BROKEN)
+        raise GraphError("holds an infinity.", fix=BROKEN)
     order = np.argsort(numbers, kind="stable")
     table = k_means(numbers[order], counts[present[order]], 1 << bits)
     nearest = np.zeros(CODES, np.uint8)

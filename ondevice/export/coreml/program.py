@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ondevice.errors import GraphError
+from ondevice.export.coreml.compressed import Compressed
 from ondevice.export.coreml.tools import BlobWriter, mil
 
 WEIGHTS = "@model_path/weights/weight.bin"
@@ -27,10 +28,14 @@ _TYPES = {
     "int32": mil.INT32,
     "int8": mil.INT8,
     "uint8": mil.UINT8,
+    "uint6": mil.UINT6,
+    "uint4": mil.UINT4,
+    "uint32": mil.UINT32,
     "bool": mil.BOOL,
     "string": mil.STRING,
 }
 _DTYPES = {"float16": "fp16", "float32": "fp32", "int32": "int32", "int8": "int8", "uint8": "uint8", "bool": "bool"}
+_DTYPES["uint32"] = "uint32"
 _FIELDS = {"fp32": "floats", "int32": "ints", "bool": "bools"}  # of numbers that stand in the program
 _FREE = "free space on this disk, or choose another path"
 
@@ -61,15 +66,18 @@ class WeightFile:
         except RuntimeError as error:
             raise self._failed(error) from None
 
-    def add(self, array: np.ndarray) -> int:
-        """Where the file has it from now on: float16, float32, int8 or uint8, of any shape."""
+    def add(self, array: np.ndarray, dtype: str) -> int:
+        """Where the file has it from now on: of any shape, `dtype` is MIL's word. Elements of less than a byte are one
+        per byte in `array`."""
         flat = np.ascontiguousarray(array).reshape(-1)
         write = {
-            "float16": self._writer.write_fp16_data,
-            "float32": self._writer.write_float_data,
+            "fp16": self._writer.write_fp16_data,
+            "fp32": self._writer.write_float_data,
             "int8": self._writer.write_int8_data,
             "uint8": self._writer.write_uint8_data,
-        }[flat.dtype.name]
+            "uint6": self._writer.write_uint6_data,
+            "uint4": self._writer.write_uint4_data,
+        }[dtype]
         try:
             offset: int = write(flat.view(np.uint16) if flat.dtype == np.float16 else flat)
         except RuntimeError as error:
@@ -140,12 +148,31 @@ class Program:
         if isinstance(array, str) or array.size < LEAST or dtype in ("int32", "bool"):
             held = immediate(array)
         else:
-            held = mil.Value(type=value_type(shape, dtype))
-            held.blobFileValue.fileName, held.blobFileValue.offset = WEIGHTS, self.weights.add(array)
+            held = self._in_file(array, dtype)
         self._emit("const", var.name, [var], {}, {"val": held})
         if not name:
             self._shared[key] = var
         return var
+
+    def compressed(self, stored: Compressed, name: str, shape: Sequence[int], dtype: str) -> Var:
+        """A constant of that shape and type, made of one in few bits."""
+        var = Var(name, tuple(shape), dtype)
+        held = {
+            key: self._in_file(one.array, one.dtype) if one.array.size >= LEAST else immediate(one.array)
+            for key, one in stored.parameters.items()
+        }
+        bindings = {
+            key: mil.Argument(arguments=[mil.Argument.Binding(value=value)])
+            for key, value in held.items()
+            if not stored.attributes
+        }
+        self._emit(stored.op, name, [var], bindings, held if stored.attributes else {})
+        return var
+
+    def _in_file(self, array: np.ndarray, dtype: str) -> mil.Value:
+        value = mil.Value(type=value_type(array.shape, dtype))
+        value.blobFileValue.fileName, value.blobFileValue.offset = WEIGHTS, self.weights.add(array, dtype)
+        return value
 
     def fresh(self, base: str) -> str:
         """A name that nothing has: `base`, or with a number."""

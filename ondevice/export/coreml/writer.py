@@ -13,6 +13,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
 from ondevice.compiler.jobs import Job
 from ondevice.converters import Model
+from ondevice.errors import UsageError
 from ondevice.export.coreml import swift
 from ondevice.export.coreml.graph import ports, program
 from ondevice.export.coreml.halves import halves
@@ -23,9 +24,12 @@ from ondevice.graph.verify import static_shape
 
 
 def write(graph: ir.Model, job: Job, folder: Path, options: Options) -> Entry:
-    """As `ondevice.export.options.Writer` has it."""
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
+    """As `ondevice.export.options.Writer` has it. Raises UsageError for weights that the version of iOS has not."""
     whole, name, ios = graph.graph, swift.package(job.component), int(str(options.flags.get("ios") or 17))
+    if options.weights == "int4" and ios < 18:
+        what = f"Core ML has int4 from iOS 18 on (got {ios})."
+        raise UsageError(what, where="--weights", fix="add --ios 18, or use --weights pal4")
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(graph)
     inputs = swift.shaped(job.component, swift.named(job.component, ports(whole.inputs)))
     outputs = swift.named(job.component, ports(whole.outputs, taken=whole.inputs))
     parts = {name: whole}
@@ -35,7 +39,7 @@ def write(graph: ir.Model, job: Job, folder: Path, options: Options) -> Entry:
         given = {key: inputs.get(key, port) for key, port in ports(part.inputs).items()}
         gives = {key: outputs.get(key, port) for key, port in ports(part.outputs).items()}
         made = partial(program, part, inputs=given, outputs=gives, dtype=options.dtype, ios=ios)
-        made = partial(made, component=job.component)  # for messages
+        made = partial(made, weights=options.weights, component=job.component)
         save_package(folder / f"{file}.mlpackage", made, [*given.values()], [*gives.values()], ios)
     shapes = {str(value.name): static_shape(value) for value in (*whole.inputs, *whole.outputs)}
     return Entry(job.component, tuple(f"{file}.mlpackage" for file in parts), inputs, outputs, shapes, dict(job.sizes))
