@@ -85,6 +85,12 @@ XL = {
     "unet": XL_UNET,
     "vae": VAE | {"force_upcast": True, "scaling_factor": 0.13025},
 }
+REFINER = {
+    "text_encoder_2": SECOND,
+    "unet": XL_UNET | {"cross_attention_dim": 40, "projection_class_embeddings_input_dim": 72},
+    "vae": XL["vae"],
+}
+XL_INPAINT = XL | {"unet": XL_UNET | {"in_channels": 9}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,7 @@ class Case:
         return open_checkpoint(family=self.of)
 
 
+MASKED = ("image", "mask_image")
 REDRAWN: dict[str, Any] = {"pictures": ("image",), "call": {"strength": 0.75}}
 CASES = (
     Case("sd1", "sd15", "ORTStableDiffusionPipeline", SD1, {"negative_prompt": "a dog"}),
@@ -112,9 +119,11 @@ CASES = (
     Case("sdxl", "sdxl", "ORTStableDiffusionXLPipeline", XL),
     Case("sdxl-negative", "sdxl", "ORTStableDiffusionXLPipeline", XL, {"negative_prompt": "a dog"}),
     Case("sdxl-img2img", "sdxl", "ORTStableDiffusionXLImg2ImgPipeline", XL, **REDRAWN),
+    Case("sdxl-refiner", "sdxl-refiner", "ORTStableDiffusionXLImg2ImgPipeline", REFINER, **REDRAWN),
+    Case("sdxl-inpaint", "sdxl-inpaint", "ORTStableDiffusionXLInpaintPipeline", XL_INPAINT, pictures=MASKED),
     Case("demo", "demo", "ORTStableDiffusionPipeline"),
     Case("demo-lcm", "demo-lcm", "ORTLatentConsistencyModelPipeline"),
-    Case("demo-inpaint", "demo-inpaint", "ORTStableDiffusionInpaintPipeline", pictures=("image", "mask_image")),
+    Case("demo-inpaint", "demo-inpaint", "ORTStableDiffusionInpaintPipeline", pictures=MASKED),
 )
 
 

@@ -128,12 +128,14 @@ def test_a_unet_takes_what_that_of_diffusers_does(family):
 @pytest.mark.parametrize("skipped", [0, 1])
 def test_text_encoders_give_every_state_that_is_not_left_out(skipped):
     model = build(with_clip_skip(checkpoint("sdxl"), skipped), published=True)
-    ids = np.random.default_rng(0).integers(0, 49408, (1, 77), np.int32)
+    ids = np.random.default_rng(0).integers(0, 49407, (1, 77), np.int32)
+    ids[0, 5:9] = 49407  # where the text ends, and what fills the rest
     runtime, own = Runtime(model), Runtime(build(model.checkpoint))
     first, second = (runtime.run(name, {"input_ids": ids}, batch=1) for name in ("text_encoder", "text_encoder_2"))
     states = [f"hidden_states_{count}" for count in range(4 - skipped)]
     assert list(first) == ["last_hidden_state", "pooler_output", *states[:-1]]
     assert list(second) == ["text_embeds", "last_hidden_state", *states]
+    np.testing.assert_allclose(first["pooler_output"], first["last_hidden_state"][:, 5], rtol=1e-5, atol=1e-5)
     expected = own.run("text_encoder_2", {"input_ids": ids}, batch=1)
     np.testing.assert_allclose(second[states[-2]], expected["hidden"], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(second["text_embeds"], expected["pooled"], rtol=1e-5, atol=1e-5)
