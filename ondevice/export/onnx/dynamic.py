@@ -44,13 +44,20 @@ ON_DISK, SMALL = (ir.LazyTensor, ir.ExternalTensor), 1 << 16  # of these, elemen
 
 
 def sampled(model: Model, job: Job) -> list[Job]:
-    """The component at SAMPLES. Raises GraphError where the checkpoint has no graph of such a size."""
-    found = []
-    for sizes in SAMPLES:
-        found.append(Job(job.component, {name: sizes.get(name, size) for name, size in job.sizes.items()}))
-        if reason := model.lacks(job.component, **found[-1].sizes):
-            fix = "export it again with dynamic axes, or leave --dynamic out"
+    """The component at SAMPLES.
+
+    Raises:
+        GraphError: the checkpoint is a folder of exported graphs, and has none of such a size.
+    """
+    found = [Job(job.component, {name: sizes.get(name, size) for name, size in job.sizes.items()}) for sizes in SAMPLES]
+    if model.checkpoint.graphs:
+        fix = "export it again with dynamic axes, or leave --dynamic out"
+        if reason := model.lacks(job.component, **found[0].sizes):
             raise GraphError(f"{reason}.", where=f"{model.checkpoint.source}: {job.component}", fix=fix)
+        try:
+            model.graph(job.component, **found[0].sizes)
+        except GraphError as error:  # as of a UNet that was traced at a size, and takes multiples of some number alone
+            raise GraphError(error.what, where=error.where, fix=fix) from None
     return found
 
 
