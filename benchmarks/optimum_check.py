@@ -37,7 +37,7 @@ PACKAGES = (
     "optimum==2.1.0",
     "transformers==4.57.6",
     "diffusers==0.35.2",
-    "onnxruntime==1.23.2",
+    "onnxruntime==1.31.1",
     "pillow",
 )
 BOUNDS = {"fp32": 1e-4, "fp16": 5e-2, "int8": 0.5}  # of four steps with guidance, which multiply what one step adds
