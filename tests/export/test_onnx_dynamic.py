@@ -47,7 +47,7 @@ MODELS = {
 
 def static(model, role, without=(), change=None, **sizes):
     graph = model.graph(role, **{key: size for key, size in sizes.items() if key == "batch" or model.sized(role)})
-    rewrite(graph, without=without)
+    rewrite(graph, without=[*without, *FORMATS["onnx"].without])
     if change:
         change(graph)
     return graph

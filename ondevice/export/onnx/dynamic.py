@@ -4,13 +4,10 @@ Our graphs are made for a size, which their Reshapes and Resizes hold as constan
 have nothing in common differ, the numbers say what they are: a size that a value's shape has at every one of them.
 
     Reshape             0 for a size that its input has there, too, -1 for one more, a Shape for the others
-    Resize, UpConvNhwc  scales, where every size is the same number of times its input's; else sizes, of a Shape: a
+    Resize              scales, where every size is the same number of times its input's; else sizes, of a Shape: a
                         UNet goes back up to the size of its skip, which an odd size was rounded up to
     Expand              a Shape
     one number, filled  that number, expanded
-
-A UpConvNhwc has its sizes as an attribute. Its free form, with scales or with sizes as an input, is an op of its own:
-the same body but for that.
 """
 
 from __future__ import annotations
@@ -25,8 +22,6 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ondevice.compiler.jobs import Job
 from ondevice.converters import Model
 from ondevice.errors import GraphError
-from ondevice.graph.epilogue import is_one
-from ondevice.graph.ops import DOMAIN
 from ondevice.graph.verify import static_shape
 from ondevice.rewrite.edit import Edit
 
@@ -102,9 +97,6 @@ class _Walk:
                 self.see(values)
         self.name_sizes()
         RemoveUnusedNodesPass()(self.model)  # constants that nothing reads any more, too
-        used = {node.op_identifier() for node in self.model.graph}
-        for unused in [name for name in self.model.functions if name[0] == DOMAIN and name not in used]:
-            del self.model.functions[unused]
         return self.model
 
     def fail(self, node: ir.Node | None, what: str) -> None:
@@ -135,9 +127,7 @@ class _Walk:
         for name in list(first.attributes):
             columns = [_numbers(node.attributes[name].value) for node in nodes]
             if any(column != columns[0] for column in columns):
-                if name != "sizes" or first.domain != DOMAIN or not is_one(first.op_type, ("UpConvNhwc",)):
-                    self.fail(first, f"its {name} is another at another size")
-                self.enlarge(first, tuple(zip(*columns, strict=True)))
+                self.fail(first, f"its {name} is another at another size")
         for index, values in enumerate(zip(*(node.inputs for node in nodes), strict=False)):
             if index < len(first.inputs) and not self.same(first, values):
                 self.replace(first, index, [value.const_value.numpy() for value in values])  # type: ignore[union-attr]
@@ -201,22 +191,6 @@ class _Walk:
         node.resize_inputs(3)
         tensor = ir.tensor(np.array(scales, np.float32))
         node.replace_input_with(2, self.edit.constant(f"scales.{'_'.join(map(str, scales))}", tensor))
-
-    def enlarge(self, node: ir.Node, columns: Sequence[Column]) -> None:
-        """The free form of a UpConvNhwc, whose `sizes` are with channels first."""
-        batch, height, width, channels = self.shapes[_first(node)]
-        scales = _scales((batch, channels, height, width), columns)
-        body = self.model.functions[node.op_identifier()]
-        del node.attributes["sizes"]
-        node.op_type += "BySizes" if scales is None else "ByScales"
-        if scales is None:
-            node.resize_inputs(len(node.inputs) + 1)
-            node.replace_input_with(len(node.inputs) - 1, self.sizes(node, columns))
-        else:
-            node.attributes["scales"] = ir.AttrFloat32s("scales", list(map(float, scales)))
-        if node.op_identifier() not in self.model.functions:
-            free = _free_body(body, node.op_type, by_scales=scales is not None)
-            self.model.functions[free.identifier()] = free
 
     def sizes(self, node: ir.Node, columns: Sequence[Column]) -> ir.Value:
         """The numbers as int64, of shapes that values have before `node`."""
@@ -319,27 +293,3 @@ def _scales(before: Sequence[Column], after: Sequence[Column]) -> list[int] | No
             return None
         found += times
     return found
-
-
-def _free_body(body: ir.Function, name: str, by_scales: bool) -> ir.Function:
-    """The body of a UpConvNhwc with the attribute `scales`, or a last input `sizes`, for its attribute `sizes`."""
-    free = body.clone()
-    free.name = name
-    constant = next(
-        node for node in free if any(one.is_ref() and one.ref_attr_name == "sizes" for one in node.attributes.values())
-    )
-    sizes = constant.outputs[0]
-    ((resize, index),) = sizes.uses()
-    del free.attributes["sizes"]
-    if by_scales:
-        free.attributes["scales"] = ir.Attr("scales", ir.AttributeType.UNDEFINED, None)
-        constant.attributes.clear()
-        constant.attributes["value_floats"] = ir.RefAttr("value_floats", "scales", ir.AttributeType.FLOATS)
-        resize.resize_inputs(index)
-        resize.replace_input_with(index - 1, sizes)  # scales come before sizes
-    else:
-        given = ir.Value(name="sizes")
-        resize.replace_input_with(index, given)
-        free.inputs.append(given)
-        free.remove(constant)
-    return free

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
-from ondevice.graph.epilogue import CONV, LINEAR, read
+from ondevice.graph.epilogue import LINEAR, read
 from ondevice.graph.verify import static_shape
 from ondevice.lower.pack import derived
 from ondevice.lower.quantize import int8_scales, int8_values, pays
@@ -58,7 +58,7 @@ def _weight_of(node: ir.Node) -> tuple[int, int] | None:
             return 1, 0 if turned else -1
         return (1, CONV_OUT) if node.op_type == "Conv" else None
     stepped = read(node.op_type)
-    if stepped is None or stepped.base not in LINEAR | CONV:
+    if stepped is None or stepped.base not in LINEAR:
         return None
     return stepped.operands.index("weight"), -1
 
