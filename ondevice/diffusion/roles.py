@@ -184,12 +184,12 @@ class Roles:
         return any(plan.keys() == wanted.keys() and runs_at(plan, wanted) for plan in plans)
 
 
-def check_finite(values: np.ndarray, where: str) -> None:
-    """Raises NumericError where a value is NaN or infinite."""
+def check_finite(values: np.ndarray, where: str, find: str = "--check") -> None:
+    """Raises NumericError where a value is NaN or infinite; `find`: what finds the op."""
     if not np.isfinite(values).all():
         bad = int(np.count_nonzero(~np.isfinite(values)))
         raise NumericError(
             f"{bad} of {values.size} values are NaN or infinite",
             where=where,
-            fix="find the op with --check, or convert with --dtype fp32",
+            fix=f"find the op with {find}, or convert with --dtype fp32",
         )

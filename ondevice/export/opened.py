@@ -71,15 +71,9 @@ class Export:
 
     @cached_property
     def plans(self) -> list[Place]:
-        """What it can run. One with free sizes is there at the usual ones first; one of several passes also runs
-        fewer, which `ExportRunner` makes up."""
-        found = []
-        for place in self._places:
-            usual = self.usual(place.entry)
-            if "batch" in usual:
-                found.append(Place(place.component, usual | {"batch": 1}, place.entry))
-            found += [Place(place.component, sizes, place.entry) for sizes in (usual, place.sizes)]
-        return list({(one.component, *sorted(one.sizes.items())): one for one in found}.values())
+        """What it can run; one with free sizes is there at the usual ones first."""
+        usual = [Place(place.component, self.usual(place.entry), place.entry) for place in self._places]
+        return [*usual, *(place for place in self._places if FREE in place.sizes.values())]
 
     def usual(self, entry: Entry) -> dict[str, int]:
         """The sizes of an entry; of those that are free a whole picture's, with all passes of guidance."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.errors import BundleError
+from ondevice.diffusion.roles import check_finite
+from ondevice.errors import BundleError, PeerError
 from ondevice.export.layout import from_file, to_file
 from ondevice.export.manifest import MANIFEST, Entry
 from ondevice.export.opened import Export
@@ -19,12 +20,15 @@ class ExportRunner:
 
     A component is read when it first runs and kept until it is released.
 
+    Args:
+        finite: refuse results that are not.
+
     Raises:
         UsageError: a package that the runtime takes is not installed.
     """
 
-    def __init__(self, export: Export) -> None:
-        self._export, self._module = export, runtime_of(export.kind).load()
+    def __init__(self, export: Export, *, finite: bool = True) -> None:
+        self._export, self._module, self._finite = export, runtime_of(export.kind).load(), finite
         self._loaded: dict[tuple[str, ...], tuple[str, Component]] = {}
 
     def run(self, component: str, inputs: Mapping[str, Any], **sizes: int) -> dict[str, np.ndarray]:
@@ -38,14 +42,20 @@ class ExportRunner:
         Raises:
             BundleError: there is no such component at these sizes, or an input is not what the export says.
             PeerError: the runtime fails.
+            NumericError: a result is not finite.
         """
         entry = self._export.entry(component, sizes)
         passes = entry.sizes["batch"] // sizes["batch"] if {"batch"} <= sizes.keys() & entry.sizes.keys() else 1
         made = self.loaded(entry).run(feeds(entry, inputs, passes))
         found = {}
         for name, port in entry.outputs.items():
+            if port.name not in made:
+                what = f"it gave {', '.join(made)} (expected {port.name} as in {MANIFEST})."
+                raise PeerError(what, where=component, fix="convert the model again")
             array = from_file(port, entry.shapes[name], made[port.name], f"{component}'s {name}")
-            found[name] = array[: len(array) // passes]
+            if self._finite:
+                check_finite(array, f"{component}'s {name}", f"`ondevice check --component {component}`")
+            found[name] = array[: len(array) // passes] if passes > 1 and array.ndim else array
         return found
 
     run_on = run

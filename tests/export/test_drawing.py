@@ -12,7 +12,7 @@ from ondevice import Pipeline, cli
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.read.checkpoint import open_checkpoint
-from ondevice.errors import BundleError, PeerError, UsageError
+from ondevice.errors import BundleError, NumericError, PeerError, UsageError
 from ondevice.export.options import FORMATS, Options
 from ondevice.export.writing import export
 
@@ -128,6 +128,7 @@ def test_a_folder_of_another_kind_is_said(demo, tmp_path, monkeypatch, capsys):
             [bundle, "x", "--runtime", "onnx"],
             "a bundle runs on a device, and not by onnxruntime on the CPU. Fix: leave",
         ),
+        ([folder, "x", "--runtime", "tflite"], "it holds ONNX files, which LiteRT on the CPU does not run. Fix: draw"),
         ([str(tmp_path), "x", "--runtime", "onnx"], "is not an export (No such file or directory)"),
     ):
         assert cli.main(["generate", *words]) in (2, 9)
@@ -140,8 +141,18 @@ def test_a_folder_of_another_kind_is_said(demo, tmp_path, monkeypatch, capsys):
 
 def test_what_the_runtime_refuses_is_one_error(demo, tmp_path):
     folder = shutil.copytree(demo[1], tmp_path / "g")
+    weights = folder / "vae_decoder" / "model.onnx.data"
+    weights.write_bytes(b"\xff" * weights.stat().st_size)  # NaN
+    with pytest.raises(NumericError, match=r"Fix: find the op with `ondevice check --component vae_decoder`, or conv"):
+        Pipeline.from_export(folder)("x", num_inference_steps=1)
     (folder / "unet" / "model.onnx").write_bytes(b"no graph")
     with pytest.raises(PeerError, match=r"^unet/model.onnx: onnxruntime failed \(.*\)\. Fix: convert the model again"):
+        Pipeline.from_export(folder)("x", num_inference_steps=1)
+    manifest = json.loads((folder / "export.json").read_text())
+    text = next(entry for entry in manifest["entries"] if entry["component"] == "text_encoder")
+    text["outputs"]["last_hidden_state"]["name"] = "none"
+    (folder / "export.json").write_text(json.dumps(manifest))
+    with pytest.raises(PeerError, match=r"^text_encoder: it gave .* \(expected none as in export\.json\)"):
         Pipeline.from_export(folder)("x", num_inference_steps=1)
     (folder / "unet" / "model.onnx").unlink()
     with pytest.raises(BundleError, match=r"names unet/model\.onnx, which is not there"):
