@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from litert_runs import BOTH, interpreted
+from tiny_model import TINY
 
+from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import GraphError
+from ondevice.export.options import FORMATS
 from ondevice.export.tflite import file as tflite_file
 from ondevice.export.tflite.file import ALIGN, INLINE, Model
+from ondevice.export.writing import export
 
 OPS = schema.BuiltinOperator
 RNG = np.random.default_rng(0)
@@ -151,3 +155,19 @@ def test_what_the_schema_cannot_hold_is_refused(tmp_path, monkeypatch):
         x = model.tensor("x", (2, 5), "float32")
         model.write(tmp_path / "a.tflite", {"given": x}, {"got": linear(model, x)})
     assert not (tmp_path / "a.tflite").exists()
+
+
+def test_a_disk_that_fills_up_names_the_file_and_leaves_nothing(tmp_path, monkeypatch):
+    class Full(type(tmp_path)):
+        def open(self, *_, **__):
+            raise OSError(28, "No space left on device")
+
+    real = Model.write
+    monkeypatch.setattr(Model, "write", lambda self, path, *ports: real(self, Full(path), *ports))
+    with pytest.raises(GraphError) as caught:
+        export(random_checkpoint_from_configs(**TINY, seed=1), tmp_path / "g", FORMATS["tflite"], sizes=[(10, 6)])
+    said = (
+        "text_encoder/model.tflite: cannot be written (No space left on device). Fix: "
+        "free space on this disk, or choose another folder with --out."
+    )
+    assert str(caught.value) == said and not list(tmp_path.iterdir())
