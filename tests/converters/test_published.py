@@ -3,11 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-import onnx_ir as ir
-import onnxruntime
 import pytest
-from diffusion.fake_networks import HostSession, Letters
+from diffusion.fake_networks import Letters
 from family_files import SMALL, TINY
+from graph_session import GraphSession
 from tiny_model import TINY as SD1
 
 from ondevice.compiler.jobs import bundle_jobs
@@ -16,7 +15,7 @@ from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.source import with_clip_skip
 from ondevice.diffusion.pipeline import Pipeline
-from ondevice.graph.verify import static_shape, verify_graph
+from ondevice.graph.verify import static_shape
 
 SIZE = (12, 8)  # pixels; the tiny VAEs have two levels
 CONFIGS = {"sd14": SD1, **TINY, "ssd-1b": SMALL["ssd-1b"]}
@@ -30,34 +29,8 @@ class Tokens(Letters):
         return text, [4 + letter % 40 for letter in text.encode()], list(range(len(text.encode())))
 
 
-class Runtime(HostSession):
-    """A model's graphs in onnxruntime."""
-
-    def __init__(self, model):
-        self.model, self._open, self.run_of = model, {}, []
-
-    def graph(self, component, **sizes):
-        return self._opened(component, sizes)[0]
-
-    def run(self, component, inputs, **sizes):
-        self.run_of.append(component)
-        session = self._opened(component, sizes)[1]
-        outputs = [port.name for port in session.get_outputs()]
-        return dict(zip(outputs, session.run(None, dict(inputs)), strict=True))
-
-    def _opened(self, component, sizes):
-        key = component, *sorted(sizes.items())
-        if key not in self._open:
-            graph, options = self.model.graph(component, **sizes), onnxruntime.SessionOptions()
-            verify_graph(graph)
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            text = ir.to_proto(graph).SerializeToString()
-            self._open[key] = graph, onnxruntime.InferenceSession(text, options, providers=["CPUExecutionProvider"])
-        return self._open[key]
-
-
 def pipeline_of(model):
-    runtime, plans = Runtime(model), {}
+    runtime, plans = GraphSession(model), {}
     for job in bundle_jobs(model, [SIZE], 0, []):
         plans.setdefault(job.component, []).append(job.sizes)
 
@@ -130,7 +103,7 @@ def test_text_encoders_give_every_state_that_is_not_left_out(skipped):
     model = build(with_clip_skip(checkpoint("sdxl"), skipped), published=True)
     ids = np.random.default_rng(0).integers(0, 49407, (1, 77), np.int32)
     ids[0, 5:9] = 49407  # where the text ends, and what fills the rest
-    runtime, own = Runtime(model), Runtime(build(model.checkpoint))
+    runtime, own = GraphSession(model), GraphSession(build(model.checkpoint))
     first, second = (runtime.run(name, {"input_ids": ids}, batch=1) for name in ("text_encoder", "text_encoder_2"))
     states = [f"hidden_states_{count}" for count in range(4 - skipped)]
     assert list(first) == ["last_hidden_state", "pooler_output", *states[:-1]]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from checkpoint_files import arrays_of
 from family_files import original
+from graph_session import GraphSession
 from parity.modules import TEXT, UNET, VAE, relative_error, torch_module
 from parity.test_components import normal, run
 
@@ -124,6 +125,32 @@ def test_a_folder_that_diffusers_wrote(saved):
         <= BOUND
     )
     assert relative_error(graph(model, "vae_encoder", {"sample": picture.numpy()}, height=5, width=3), moments) <= BOUND
+
+
+def test_published_graphs_are_the_modules(saved):
+    torch = pytest.importorskip("torch")
+    family, modules, folder = saved
+    runtime = GraphSession(build(open_checkpoint(folder, family=family), published=True))
+    ids = np.random.default_rng(5).integers(0, 49408, (1, 77)).astype(np.int32)
+    for name, module in modules.items():
+        if name.startswith("text_encoder"):
+            with torch.no_grad():
+                expected = module(torch.tensor(ids, dtype=torch.long), output_hidden_states=True)
+            given = runtime.run(name, {"input_ids": ids}, batch=1)
+            states = {f"hidden_states_{count}": value for count, value in enumerate(expected["hidden_states"])}
+            assert given.keys() == {*states, *expected.keys()} - {"hidden_states"}
+            for port, array in given.items():
+                value = (states[port] if port in states else expected[port]).numpy()
+                assert relative_error(array, value) <= BOUND, (name, port)
+    text = normal(2, 2, 77, modules["unet"].config.cross_attention_dim)
+    taken = {"sample": normal(1, 2, 4, 8, 4), "timestep": np.float32([981]), "encoder_hidden_states": text}
+    added = {"text_embeds": normal(3, 2, 12), "time_ids": np.float32([[64, 96, 0, 8, 64, 96]] * 2)}
+    added = added if family == "sdxl" else {}
+    kwargs = {"added_cond_kwargs": {name: torch.tensor(array) for name, array in added.items()}}
+    with torch.no_grad():
+        expected = modules["unet"](*map(torch.tensor, taken.values()), **kwargs).sample.numpy()
+    given = runtime.run("unet", taken | added, batch=2, height=8, width=4)
+    assert relative_error(given["out_sample"], expected) <= BOUND
 
 
 def test_diffusers_finds_the_same_weights_in_our_single_file(saved):
