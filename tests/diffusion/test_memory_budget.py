@@ -140,6 +140,18 @@ class Listed:
         return key, 0, self.weights[key]
 
 
+def test_plans_that_run_at_every_size():
+    """Their usual sizes are what they have by themselves."""
+    free = Listed(batches=(2,))
+    known = list(free.plans)
+    assert not memory_budget.takes_any_size(free) and not memory_budget.has_plan(free, "vae_encoder", 5, 9)
+    for plan in known:
+        free.plans.append(SimpleNamespace(component=plan.component, sizes=dict.fromkeys(plan.sizes, 0), arena=0))
+    assert memory_budget.takes_any_size(free) and memory_budget.default_size(free) == (16, 16)
+    assert memory_budget.batches(free, 5, 9) == {1, 2} and memory_budget.latent_sizes(free) == [(8, 8)]
+    assert memory_budget.encodes_pictures(free, 5, 9) and memory_budget.has_plans(free, 5, 9, at_once=True)
+
+
 @pytest.mark.parametrize(
     "way, more, arena, weights, device",
     [
