@@ -221,9 +221,9 @@ def test_wrong_paths(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_onnx_graph_has_no_int8_weights(tmp_path, capsys):
-    words = ["convert", "demo", "--size", "64x64", "--weights", "int8", "--out", tmp_path / "b"]
-    assert "--weights: an ONNX graph here is float32 (got int8)" in fails(
+def test_an_onnx_graph_has_no_int4_weights(tmp_path, capsys):
+    words = ["convert", "demo", "--size", "64x64", "--weights", "int4", "--out", tmp_path / "b"]
+    assert "--weights: ONNX files cannot have it (got int4, expected one of int8)" in fails(
         capsys, errors.UsageError, *words, "--format", "onnx"
     )
     assert not list(tmp_path.iterdir())
