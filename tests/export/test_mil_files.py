@@ -8,7 +8,8 @@ import pytest
 from mil_packages import load, mb, save_package, types
 
 from ondevice.errors import BundleError, GraphError, PeerError
-from ondevice.export.runtimes import mil_file
+from ondevice.export.manifest import Entry
+from ondevice.export.runtimes import coreml, mil, mil_file
 
 RNG = np.random.default_rng(0)
 
@@ -205,6 +206,34 @@ def test_results_are_as_the_program_says(package):
     )
     with pytest.raises(BundleError, match=r"y \(linear\): gives \[2, 5\] \(expected \[9, 5\]\)"):
         load(package).run({"x": random(2, 8)})
+
+
+def test_core_ml_itself_is_asked_where_it_is_there(package, monkeypatch):
+    """It compiles when it loads, and predicts; what is inside comes from the file."""
+    said = []
+
+    class MLModel:
+        def __init__(self, path):
+            said.append(path)
+
+        def get_spec(self):
+            return mil_file._model_proto().Model.FromString(program_file(package).read_bytes())
+
+        def predict(self, given):
+            if len(said) > 1:
+                raise RuntimeError("Error computing NN outputs.\nmore")
+            said.append(given)
+            return {"y": np.zeros((2, 5))}
+
+    monkeypatch.setattr("coremltools.models.MLModel", MLModel)
+    monkeypatch.setattr(coreml, "on_macos", lambda: True)
+    component, given = coreml.load(package.parent, Entry("unet", (package.name,), {}, {}, {})), {"x": random(2, 8)}
+    assert component.run(given)["y"].shape == (2, 5) and said == [str(package), given]
+    np.testing.assert_array_equal(dict(component.values(given))["y"], load(package).run(given)["y"])
+    with pytest.raises(PeerError, match=r"^a.mlpackage: Core ML failed \(Error computing NN outputs.\). Fix: convert"):
+        component.run(given)
+    monkeypatch.setattr(coreml, "on_macos", lambda: False)
+    assert isinstance(coreml.load(package.parent, Entry("unet", (package.name,), {}, {}, {}))._files[0], mil.Package)
 
 
 def test_inputs_are_checked(package):

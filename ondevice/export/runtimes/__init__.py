@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +63,11 @@ class Runtime:
         return module
 
 
+_COREML = "Core ML" if sys.platform == "darwin" else "an interpreter of Core ML's programs (Core ML is on macOS alone)"
 _ROWS = (
     Runtime("onnx", "onnxruntime on the CPU", "onnx", packages=("onnxruntime",), extra="onnx"),
     Runtime("tflite", "LiteRT on the CPU", "tflite", packages=("ai_edge_litert",), extra="tflite"),
-    Runtime("coreml", "an interpreter of Core ML's programs", "mil", packages=("coremltools",), extra="coreml"),
+    Runtime("coreml", _COREML, "coreml", packages=("coremltools",), extra="coreml"),
 )
 RUNTIMES = {row.name: row for row in _ROWS}
 

@@ -31,11 +31,16 @@ def load(folder: Path, entry: Entry) -> InARow:
         BundleError: a package of it is damaged.
         GraphError: it has an op that is not known here, or is no ML program of fixed sizes.
     """
-    return InARow([Package(name, read_package(folder / name)) for name in entry.files])
+    return InARow([package(folder, name) for name in entry.files])
+
+
+def package(folder: Path, name: str) -> Package:
+    """One of its packages. Raises as `load` does."""
+    return Package(name, read_package(folder / name))
 
 
 class Package:
-    """A package that is evaluated.
+    """A package that is evaluated. `types`: of its inputs and of every result.
 
     Raises:
         GraphError: an op is not known here.
@@ -43,7 +48,7 @@ class Package:
     """
 
     def __init__(self, name: str, program: Program) -> None:
-        self.name, self._program, self.inputs = name, program, [*program.inputs]
+        self.name, self._program, self.inputs, self.types = name, program, [*program.inputs], program.types
         computed = {*program.inputs}
         for operation in program.operations:
             if operation.kind != CONSTANT and operation.kind not in OPERATIONS:
