@@ -1,7 +1,11 @@
 """Pictures drawn entirely by another runtime, against ours and diffusers'."""
 
 import json
+import os
 import shutil
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from ondevice.converters.families import FAMILIES
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.errors import BundleError, NumericError, PeerError, UsageError
 from ondevice.export.options import FORMATS, Options
+from ondevice.export.runtimes.onnx import OnnxFile
 from ondevice.export.writing import export
 
 PROMPT = "a photo of an astronaut riding a horse on mars"
@@ -157,6 +162,29 @@ def test_what_the_runtime_refuses_is_one_error(demo, tmp_path):
     (folder / "unet" / "model.onnx").unlink()
     with pytest.raises(BundleError, match=r"names unet/model\.onnx, which is not there"):
         Pipeline.from_export(folder)
+
+
+def test_a_signal_ends_a_run_at_once(demo):
+    """Onnxruntime is told so, too, which else computes to the end."""
+    told = []
+
+    class Endless:
+        def get_outputs(self):
+            return []
+
+        def run(self, names, inputs, how):
+            for _ in range(2000):
+                if how.terminate:
+                    return told.append(True)
+                time.sleep(0.01)
+
+    file = OnnxFile(demo[1], "vae_decoder/model.onnx")
+    timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        file._run(Endless(), {})
+    assert time.monotonic() - begun < 10 and file._waiter.idle(5) and told == [True]
 
 
 @pytest.mark.parametrize(
