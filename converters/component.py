@@ -60,7 +60,8 @@ class Checkpoint:
     and the files of each tokenizer by its folder.
 
     `notes` says in sentences what was in the source and not used. `graphs` is by role ("unet", "vae_decoder", ...)
-    where the source holds exported graphs; its components have configs then, and no weights.
+    where the source holds exported graphs; its components have configs then, and no weights. `adapters` says which are
+    in the weights, a sentence each.
     """
 
     components: dict[str, Component]
@@ -70,6 +71,7 @@ class Checkpoint:
     source: str
     notes: tuple[str, ...] = ()
     graphs: Mapping[str, GraphSource] = field(default_factory=dict)
+    adapters: tuple[str, ...] = ()
 
 
 def lazy(read: Callable[[], np.ndarray], dtype: ir.DataType, shape: Iterable[int], name: str) -> ir.LazyTensor:

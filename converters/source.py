@@ -11,8 +11,10 @@ from ondevice.converters.architectures.clip_text import CLIP_SKIP
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES, family_of
 from ondevice.converters.random_weights import random_checkpoint
+from ondevice.converters.read import adapters, embeddings
+from ondevice.converters.read.adapters import with_adapters
 from ondevice.converters.read.checkpoint import open_checkpoint
-from ondevice.converters.read.embeddings import absolute, with_embeddings
+from ondevice.converters.read.embeddings import with_embeddings
 from ondevice.errors import UsageError
 
 
@@ -20,7 +22,8 @@ from ondevice.errors import UsageError
 class Source:
     """A family and where its weights come from.
     The fields are `open_checkpoint`'s arguments; `random_weights`: a seed, instead of any; `clip_skip`: how many last
-    layers of the text encoders are left out; `embedding`: files of textual inversion, each FILE or FILE:TRIGGER."""
+    layers of the text encoders are left out; `embedding`: files of textual inversion, each FILE or FILE:TRIGGER;
+    `lora`: files of adapters, each FILE or FILE:SCALE."""
 
     model: str
     checkpoint: str | None = None
@@ -33,9 +36,11 @@ class Source:
     text_encoder: str | None = None
     clip_skip: int = 0
     embedding: Sequence[str] = ()
+    lora: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "embedding", tuple(self.embedding))  # a flag gives a list, and so does JSON
+        for name in ("embedding", "lora"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))  # a flag gives a list, and so does JSON
 
     def open(self) -> Checkpoint:
         """The checkpoint, its weights lazy.
@@ -44,7 +49,8 @@ class Source:
             UsageError: a part is given beside made-up weights, which have every part; layers or tokens cannot be had.
             OnDeviceError: the checkpoint cannot be read.
         """
-        return with_embeddings(with_clip_skip(self._opened(), self.clip_skip), self.embedding)
+        whole = with_adapters(self._opened(), self.lora)
+        return with_embeddings(with_clip_skip(whole, self.clip_skip), self.embedding)
 
     def _opened(self) -> Checkpoint:
         family = FAMILIES[self.model]
@@ -73,7 +79,8 @@ class Source:
             unet=_absolute(self.unet),
             vae=_absolute(self.vae),
             text_encoder=_absolute(self.text_encoder),
-            embedding=tuple(absolute(one) for one in self.embedding),
+            embedding=tuple(embeddings.absolute(one) for one in self.embedding),
+            lora=tuple(adapters.absolute(one) for one in self.lora),
         )
 
 

@@ -87,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
     (writable_target if format is None else writable_folder)(out, args.force)  # before a download, not after it
     recipe = flags.recipe_of(args)
     checkpoint = flags.source_of(args).open()
+    for line in checkpoint.adapters:
+        _say(line)
     with Bar() as bar:
         how = {"sizes": sizes, "strict": args.strict, "force": args.force, "progress": bar.show}
         if format is None:
@@ -125,8 +127,13 @@ def _say_costs(bundle: Bundle) -> None:
     """On stderr, where there is one: what weights in few bits cost, and plans for several targets."""
     rounded = said(bundle.model)
     for line in [*([rounded] if rounded else []), *costs.to_text(bundle, costs.costs(bundle))]:
-        if sys.stderr is not None:
-            print(line, file=sys.stderr)
+        _say(line)
+
+
+def _say(line: str) -> None:
+    """On stderr, where there is one."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr)
 
 
 class Bar:

@@ -203,6 +203,13 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
         help="add a textual inversion embedding under its trigger word (default: its own token, or the file's name); "
         "several may be given",
     )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="put an adapter (LoRA, LoCon, LoHa) into the weights, at a scale (default 1); several may be given",
+    )
 
 
 def source_of(args: argparse.Namespace) -> Source:

@@ -29,7 +29,10 @@ what a player without Python chooses from."""
 def about(checkpoint: Checkpoint) -> dict[str, Any]:
     """Facts of a model for people; becomes the bundle's `model`."""
     # Its name alone: a bundle is given away, and the rest of the path is nobody's business.
-    return {"family": checkpoint.family, "source": os.path.basename(os.path.abspath(checkpoint.source)) or "unknown"}
+    name = os.path.basename(os.path.abspath(checkpoint.source)) or "unknown"
+    return {"family": checkpoint.family, "source": name} | (
+        {"adapters": list(checkpoint.adapters)} if checkpoint.adapters else {}
+    )
 
 
 def pipeline_of(model: Model, components: Collection[str], sampler: str = "default", steps: int = 1) -> dict[str, Any]:

@@ -163,10 +163,7 @@ def test_damaged_weights_are_not_taken_for_something_else(tmp_path: Path) -> Non
     assert "neither" in message(lambda: read_weights(path))
 
 
-FUSE = (
-    "Fix: load it into its base model with diffusers, call fuse_lora() "
-    "and save_pretrained(FOLDER), and give that folder."
-)
+FUSE = "Fix: give the checkpoint that it was trained for, and this file beside it with --lora."
 ADD = "Fix: give the checkpoint that it was trained for, and this file beside it with --embedding."
 SD1 = "Fix: use a Stable Diffusion 1.x file."
 SD2, XL = convert_as("Stable Diffusion 2.x"), convert_as("Stable Diffusion XL")

@@ -13,7 +13,18 @@ from benchmarks.fuzz.reader import Reader
 
 MODULES = tuple(
     f"{__name__}.{name}"
-    for name in ("weights", "tokenizers", "configs", "bundles", "exports", "pipelines", "tables", "pictures", "graphs")
+    for name in (
+        "weights",
+        "adapters",
+        "tokenizers",
+        "configs",
+        "bundles",
+        "exports",
+        "pipelines",
+        "tables",
+        "pictures",
+        "graphs",
+    )
 )
 
 

@@ -1,0 +1,99 @@
+"""Names of tensors in files of adapters: which module, and which of its tensors.
+
+Layouts: kohya's (`lora_unet_..._to_q.lora_down.weight`, every dot of the module's name a line), LyCORIS' beside it,
+peft's (`unet....to_q.lora_A.weight`, `base_model.model....`), diffusers' older ones (`....lora.down.weight`,
+`....lora_linear_layer.down.weight`, `....processor.to_q_lora.down.weight`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from ondevice.converters.component import Checkpoint
+from ondevice.converters.families import family_of
+
+_SLOTS = {
+    ".lora_down.weight": "down",
+    ".lora_up.weight": "up",
+    ".lora_mid.weight": "mid",
+    ".hada_w1_a": "w1_a",
+    ".hada_w1_b": "w1_b",
+    ".hada_w2_a": "w2_a",
+    ".hada_w2_b": "w2_b",
+    ".hada_t1": "t1",
+    ".hada_t2": "t2",
+    ".diff": "diff",
+    ".alpha": "alpha",
+    ".lora_A.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_A.default.weight": "down",
+    ".lora_B.default.weight": "up",
+    ".lora.down.weight": "down",
+    ".lora.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    "_lora.down.weight": "down",  # of a processor
+    "_lora.up.weight": "up",
+}
+REFUSED = {
+    "dora_scale": "DoRA",
+    "lora_magnitude_vector": "DoRA",
+    "lokr_w": "LoKr",
+    "lokr_t": "LoKr",
+    "oft_blocks": "OFT",
+    "oft_diag": "OFT",
+    "boft_": "BOFT",
+    "on_input": "IA3",
+    "glora_": "GLoRA",
+    "vera_lambda": "VeRA",
+}
+"""Kinds of adapters whose formula is not here, by a part of their tensors' names."""
+_PROCESSOR = re.compile(r"(.*)\.processor\.(to_[qkv]|to_out)")
+
+
+def split(name: str) -> tuple[str, str] | None:
+    """(module as the file has it, slot), or None for a tensor that is no part of an adapter."""
+    for ending, slot in _SLOTS.items():
+        if name.endswith(ending):
+            module = name.removesuffix(ending)
+            if ending.startswith("_") and (found := _PROCESSOR.fullmatch(module)):
+                module = f"{found[1]}.{found[2]}" + ".0" * (found[2] == "to_out")
+            elif ending.startswith("_"):
+                continue
+            return module.removeprefix("base_model.model."), slot
+    return None
+
+
+def modules(checkpoint: Checkpoint) -> Mapping[str, tuple[str, str]]:
+    """{name of a module in any layout: (part, name of its weight)} of every weight that an adapter may change."""
+    found: dict[str, tuple[str, str]] = {}
+    family = family_of(checkpoint.family)
+    encoders = list(dict.fromkeys(family.tokenizers.values()))
+    for part, component in checkpoint.components.items():
+        if part != "unet" and part not in encoders:
+            continue
+        for weight in component.weights:
+            module, _, leaf = weight.rpartition(".")
+            if leaf == "weight":
+                names = [module]
+                if part == "unet":
+                    place = family.parts[part].layout.place(weight, component.config)
+                    names.append(place.name.removesuffix(".weight"))
+                for name in _spelled(part, names, len(encoders)):
+                    found.setdefault(name, (part, weight))
+    return found
+
+
+def _spelled(part: str, names: list[str], encoders: int) -> Iterator[str]:
+    """A module's name in each layout. `names`: diffusers', and a UNet's in the original layout, by which kohya's tools
+    call those of Stable Diffusion XL."""
+    module = names[0]
+    yield from (f"{part}.{module}", f"{part}.{module.removeprefix('text_model.')}")  # the latter by transformers 5
+    if part == "unet":
+        yield module  # peft's own files of one network
+        yield from (f"lora_unet_{name.replace('.', '_')}" for name in names)
+        return
+    number = "" if part == "text_encoder" else part.removeprefix("text_encoder_")
+    heads = [f"lora_te{number or 1}_"] + ["lora_te_"] * (encoders == 1)
+    yield from (f"{head}{module.replace('.', '_')}" for head in heads)
