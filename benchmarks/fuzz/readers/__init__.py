@@ -24,6 +24,7 @@ MODULES = tuple(
         "tables",
         "pictures",
         "graphs",
+        "packages",
     )
 )
 

@@ -120,7 +120,7 @@ def _values(package: str, program: Program, given: Mapping[str, np.ndarray]) -> 
 def _constant(operation: Operation) -> Weight:
     value = operation.inputs.get("val", ("",))[-1]
     if not isinstance(value, Weight) or len(operation.outputs) != 1 or value.type != operation.outputs[0][1]:
-        raise BundleError("is no constant.", where=operation.outputs[0][0], fix="write the package again")
+        raise BundleError("is no constant.", where=f"constant {operation.outputs[0][0]}", fix="write the package again")
     return value
 
 

@@ -204,7 +204,7 @@ class _Reader:
         if len(function.block_specializations) != 1:
             raise GraphError("has several variants of its program.", where=self._package.name, fix=_DAMAGED)
         (block,) = function.block_specializations.values()
-        inputs = {one.name: self._type(one.type, one.name) for one in function.inputs}
+        inputs = {one.name: self._type(one.type, one.name or self._package.name) for one in function.inputs}
         types = dict(inputs)
         operations = tuple(self._operation(one, types) for one in block.operations)
         for name in block.outputs:
@@ -215,8 +215,8 @@ class _Reader:
     def _operation(self, spec: Any, types: dict[str, Type]) -> Operation:
         """An operation, whose results are put into `types`: those of the operations before it are there."""
         if not spec.outputs:
-            raise _damaged(spec.type, "gives nothing")
-        name = spec.outputs[0].name
+            raise _damaged(f"{self._package.name}, {spec.type}", "gives nothing")
+        name = spec.outputs[0].name or f"{self._package.name}, {spec.type}"
         if spec.blocks:
             raise GraphError(f"{spec.type} has a program of its own inside.", where=name, fix="leave it out")
         inputs: dict[str, tuple[str | Weight, ...]] = {}
@@ -225,7 +225,7 @@ class _Reader:
         for key, value in spec.attributes.items():
             if key != "name":
                 inputs[key] = (self._value(value, name),)
-        outputs = tuple((one.name, self._type(one.type, one.name)) for one in spec.outputs)
+        outputs = tuple((one.name, self._type(one.type, one.name or name)) for one in spec.outputs)
         for result, type in outputs:
             if result in types:
                 raise _damaged(self._package.name, f"computes {result!r} twice")
