@@ -73,6 +73,10 @@ def test_a_folder_is_what_swift_looks_for(family, folder):
         inputs, outputs = described(text)
         assert inputs == {"input_ids": ((1, tokens), "FLOAT32")}
         assert {"last_hidden_state", "hidden_embeds", "pooled_outputs"} <= outputs.keys()
+    for entry in read_manifest(folder, tuple(FORMATS)).entries:
+        if entry.component.startswith("text_encoder"):
+            states = sorted(int(name.rpartition("_")[2]) for name in entry.outputs if name.startswith("hidden_states_"))
+            assert entry.outputs[f"hidden_states_{states[-2]}"].name == "hidden_embeds"
     assert [[*ports] for ports in described(folder / "VAEDecoder.mlpackage")] == [["z"], ["image"]]
     assert [[*ports] for ports in described(folder / "VAEEncoder.mlpackage")] == [["x"], ["latent"]]
 
