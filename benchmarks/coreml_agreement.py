@@ -1,7 +1,7 @@
 """coremltools' own torch front end beside ours: a UNet and a VAE of diffusers with the same weights through both, each
 evaluated from its saved packages by one interpreter, and compared with PyTorch.
 
-    python -P benchmarks/coreml_agreement.py FOLDER [--middle] [--ios 18] [--component unet]
+    python -m benchmarks.coreml_agreement FOLDER [--middle] [--ios 18] [--component unet]
 
 Needs the extras `dev` and `reference`. Packages go to FOLDER/ours and FOLDER/theirs. Prints how far each component is
 from PyTorch and both are from each other, in parts of the largest number, and what each converter took, in a process of
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.agreement_models import MIDDLE, SMALL, TEXT, VAE
 from ondevice.compiler.jobs import Job
 from ondevice.compiler.programs import fused_graphs
 from ondevice.compiler.recipe import Recipe
@@ -40,41 +41,6 @@ from ondevice.export.runtimes import mil
 from ondevice.export.runtimes.mil_file import read_package
 
 BOUND = 1e-5
-TEXT = {
-    "vocab_size": 50,
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 3,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-}
-VAE = {
-    "block_out_channels": [16, 32],
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "layers_per_block": 1,
-    "norm_num_groups": 8,
-}
-SMALL = {
-    "block_out_channels": [32, 64],
-    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-    "layers_per_block": 1,
-    "cross_attention_dim": 48,
-    "attention_head_dim": 4,
-    "norm_num_groups": 8,
-    "sample_size": 12,
-}
-MIDDLE = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-    "layers_per_block": 2,
-    "cross_attention_dim": 48,
-    "attention_head_dim": 8,
-    "sample_size": 32,
-}
 PORTS = {  # component: inputs in the module's order, its output
     "unet": (("sample", "timestep", "encoder_hidden_states"), "out_sample"),
     "vae_decoder": (("latent_sample",), "sample"),

@@ -1,6 +1,6 @@
 """LiteRT's own converter beside ours: a UNet of diffusers with the same weights through both, run by one interpreter.
 
-    python -P benchmarks/litert_agreement.py FOLDER [--middle]
+    python -m benchmarks.litert_agreement FOLDER [--middle]
 
 FOLDER/env becomes an environment with litert-torch, torch and diffusers (2.1 GB) unless it is there already; both files
 go to FOLDER/small or FOLDER/middle. Prints how far each is from PyTorch and both from each other, in parts of the
@@ -16,7 +16,6 @@ import resource
 import subprocess
 import sys
 import time
-import venv
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from safetensors.numpy import save_file
 
+from benchmarks.agreement_models import MIDDLE, SMALL, TEXT, VAE
+from benchmarks.environment import environment
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.export.layout import from_file
@@ -37,41 +38,6 @@ from ondevice.export.writing import export
 BOUND = 1e-5
 REFERENCE = Path(__file__).with_name("litert_reference.py")
 PACKAGES = ("litert-torch>=0.10,<0.11", "diffusers>=0.36,<0.43", "safetensors>=0.5,<0.9")
-TEXT = {
-    "vocab_size": 50,
-    "hidden_size": 48,
-    "intermediate_size": 96,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 3,
-    "max_position_embeddings": 77,
-    "hidden_act": "quick_gelu",
-}
-VAE = {
-    "block_out_channels": [8, 16],
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "layers_per_block": 1,
-    "norm_num_groups": 4,
-}
-SMALL = {
-    "block_out_channels": [32, 64],
-    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-    "layers_per_block": 1,
-    "cross_attention_dim": 48,
-    "attention_head_dim": 4,
-    "norm_num_groups": 8,
-    "sample_size": 12,
-}
-MIDDLE = {
-    "block_out_channels": [128, 256, 512, 512],
-    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-    "layers_per_block": 2,
-    "cross_attention_dim": 48,
-    "attention_head_dim": 8,
-    "sample_size": 32,
-}
 NAMES = {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 
 
@@ -80,7 +46,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--middle", action="store_true", help="a UNet of 135 million weights")
     args = parser.parse_args()
-    python = environment(args.folder / "env")
+    python = environment(args.folder / "env", PACKAGES)
     work = args.folder / ("middle" if args.middle else "small")
     work.mkdir(parents=True, exist_ok=True)
     unet = MIDDLE if args.middle else SMALL
@@ -109,17 +75,6 @@ def main() -> int:
     for path in (folder / "unet" / "model.tflite", work / "reference.tflite"):
         print(f"{path.relative_to(work)}: {path.stat().st_size / 1e6:.1f} MB, {operations(path)}")
     return int(not worst <= BOUND)
-
-
-def environment(folder: Path) -> Path:
-    """The Python of the environment, which is made where it is not there."""
-    python = folder / "bin" / "python"
-    if not (folder / "made").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        for packages in (("torch==2.13.0",), PACKAGES):  # torch first and alone: see the Makefile
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
-        (folder / "made").touch()
-    return python
 
 
 def write_case(checkpoint: Checkpoint, work: Path) -> dict[str, np.ndarray]:
