@@ -1,6 +1,6 @@
 # make demo   a virtual environment, the demo model's bundle, and demo.png: no root, no OpenCL driver needed
 # make test   the tests, without torch
-# make sweep  the rest of them: kernels at every value of every tunable
+# make sweep  the rest of them: kernels at every value of every tunable, tables of pages made again
 # make phones kernels for phones under further conditions: Metal, sub-groups of other widths, sanitizers, Oclgrind, PoCL
 # make parity the tests against torch, diffusers and transformers
 # make lint   style and types

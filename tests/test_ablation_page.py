@@ -4,12 +4,15 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from ondevice import cli
 
 PAGE = Path(__file__).parents[1] / "docs" / "ablation.md"
 TABLE = re.compile(r"(<!-- ondevice ([^\n]*) -->\n)(.*?)(\n<!-- end of the table -->)", re.DOTALL)
 
 
+@pytest.mark.sweep
 def test_tables_are_what_their_commands_print(capsys, request):
     text = PAGE.read_text()
     found = TABLE.findall(text)

@@ -21,6 +21,7 @@ def model():
     return build(open_checkpoint(None, family="demo"))
 
 
+@pytest.mark.phones
 def test_it_is_the_peak_over_the_difference_of_two_steps(model, monkeypatch):
     steps, run = [], rounding._step
     monkeypatch.setattr(rounding, "_step", lambda *given: steps.append(run(*given)) or steps[-1])

@@ -149,9 +149,7 @@ def test_without_added_tokens_and_replacements() -> None:
 
 def test_a_bundle_s_tokenizer_is_read_by_its_kind() -> None:
     entries = {"t5": TokenizerEntry("unigram", 16, ("charsmap.bin", "unigram.json"))}
-    bundle: Any = SimpleNamespace(
-        manifest=SimpleNamespace(tokenizers=entries), tokenizer_files=lambda name: bundle_files()
-    )
+    bundle: Any = SimpleNamespace(tokenizers=entries, tokenizer_files=lambda name: bundle_files())
     found = _tokenizers(bundle)["t5"]
     assert found.length == 16 and found.bos is None and first_ids("cat", found).tolist()[:2] == [4, 1]
     bundle.tokenizer_files = lambda name: {"spiece.model": b""}

@@ -79,10 +79,11 @@ def decibels(one, other):
     return 10 * math.log10(255**2 / ((one - other) ** 2).mean())
 
 
-@pytest.mark.parametrize("name, least", [("i8", 35), ("i4", 20)])
-def test_nearly_the_same_picture(bundles, name, least):
-    """Measured: 52.6 and 28.8 dB. No bound follows from rounding alone, so these are loose."""
-    assert decibels(*(drawn(bundles(name), 20) for name in ("f16", name))) >= least
+def test_nearly_the_same_picture(bundles):
+    """Measured in 20 steps: 52.6 and 28.8 dB. No bound follows from rounding alone, so these are loose."""
+    plain, *others = (drawn(bundles(name), 6) for name in ("f16", "i8", "i4"))
+    for other, least in zip(others, (35, 20), strict=True):
+        assert decibels(plain, other) >= least
 
 
 @pytest.mark.parametrize("name, least", [("i8", 50), ("i4", 30)])

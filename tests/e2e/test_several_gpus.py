@@ -54,6 +54,7 @@ def test_show_lists_targets_and_takes_their_plans(bundle, capsys):
 
 
 @pytest.mark.device
+@pytest.mark.phones
 def test_a_device_of_no_kind_takes_the_last_targets_plans_and_all_draw_one_picture(bundle, tmp_path):
     def drawn(*words):
         out = str(tmp_path / f"{len(words)}.png")

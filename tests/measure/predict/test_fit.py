@@ -49,6 +49,7 @@ def test_what_is_written_is_plausible_and_what_the_pages_show():
     assert last == [(f"-{figure.predicted:.1f} %", figure.text) for figure in ends]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("number", range(3))
 def test_todays_plans_still_give_what_is_written(number):
     """Of the paper's figures: what changes a prediction by more asks for another fit."""
