@@ -4,16 +4,16 @@ per output channel. Which weights, and how they are rounded, is as in bundles (o
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
+from ondevice.export.narrow import BROKEN, int8_saves
 from ondevice.graph.epilogue import LINEAR, read
 from ondevice.graph.verify import static_shape
 from ondevice.lower.pack import derived
-from ondevice.lower.quantize import int8_scales, int8_values, pays
+from ondevice.lower.quantize import int8_scales, int8_values
 
 CONV_OUT = 0  # axis of the output channels of a plain Conv's weight
 
@@ -33,7 +33,7 @@ def quantize(model: ir.Model) -> int:
         if weight is None or weight.const_value is None or weight.dtype != ir.DataType.FLOAT:
             continue
         shape = static_shape(weight)
-        if len(shape) < 2 or not pays(prod(shape) // shape[axis], shape[axis]):
+        if len(shape) < 2 or not int8_saves(shape, axis):
             continue
         if weight not in done:
             done[weight] = _dequantized(graph, node, weight, axis % len(shape))
@@ -80,7 +80,7 @@ def _dequantized(graph: ir.Graph, at: ir.Node, weight: ir.Value, axis: int) -> i
         found = by_columns(int8_scales).reshape(-1)
         if not np.isfinite(found).all():
             what = "holds numbers that are not finite."
-            raise GraphError(what, where=name, fix="use another checkpoint: this one is broken")
+            raise GraphError(what, where=name, fix=BROKEN)
         return found
 
     whole = derived(f"{name}:int8", weight, shape, numbers, ir.DataType.INT8)

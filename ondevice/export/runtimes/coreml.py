@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.errors import PeerError
 from ondevice.export.manifest import Entry
 from ondevice.export.runtimes import mil
-from ondevice.export.runtimes.in_a_row import InARow
+from ondevice.export.runtimes.in_a_row import InARow, asked
 from ondevice.run.waiting import Waiter
 
 
@@ -48,10 +47,4 @@ class CoreMLPackage:
         return mil.package(self._path.parent, self.name).values(inputs)
 
     def _asked(self, call: Callable[[], Any]) -> Any:
-        """What Core ML says, whose errors have no class of their own."""
-        try:
-            return self._waiter(call)
-        except Exception as error:
-            first = str(error).strip().partition("\n")[0]
-            what = f"Core ML failed ({first or type(error).__name__})."
-            raise PeerError(what, where=self.name, fix="convert the model again") from None
+        return asked("Core ML", self.name, self._waiter, call)

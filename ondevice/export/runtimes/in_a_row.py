@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from ondevice.errors import PeerError
+from ondevice.run.waiting import Waiter
 
 
 class File(Protocol):
@@ -52,3 +53,14 @@ def _given(file: File, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
             what = f"it takes {name[:60]}, which nothing before it gives."
             raise PeerError(what, where=file.name, fix="convert the model again")
     return {name: known[name] for name in file.inputs}
+
+
+def asked(runtime: str, file: str, waiter: Waiter, call: Callable[[], Any]) -> Any:
+    """What a runtime says of a file; Ctrl-C need not wait for it. Raises PeerError where it raises anything: runtimes'
+    errors have no class of their own that would last."""
+    try:
+        return waiter(call)
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        what = f"{runtime} failed ({first or type(error).__name__})."
+        raise PeerError(what, where=file, fix="convert the model again") from None

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ondevice.errors import PeerError
 from ondevice.export.manifest import Entry
-from ondevice.export.runtimes.in_a_row import InARow
+from ondevice.export.runtimes.in_a_row import InARow, asked
 from ondevice.run.waiting import Waiter
 
 AT_ONCE = 64  # ops whose results are asked for in one run: all of a full-size UNet's take gigabytes
@@ -70,10 +69,4 @@ class OnnxFile:
         return dict(zip(names, arrays, strict=True))
 
     def _asked(self, call: Callable[[], Any]) -> Any:
-        """What onnxruntime says, whose errors have no class of their own that would last."""
-        try:
-            return self._waiter(call)
-        except Exception as error:
-            first = str(error).strip().partition("\n")[0]
-            what = f"onnxruntime failed ({first or type(error).__name__})."
-            raise PeerError(what, where=self.name, fix="convert the model again") from None
+        return asked("onnxruntime", self.name, self._waiter, call)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from ondevice.base.machine import available_cores
-from ondevice.errors import PeerError
 from ondevice.export.manifest import Entry
-from ondevice.export.runtimes.in_a_row import InARow
+from ondevice.export.runtimes.in_a_row import InARow, asked
 from ondevice.run.waiting import Waiter
 
 SIGNATURE = "serving_default"
@@ -55,10 +54,4 @@ class TfliteFile:
         return Interpreter(str(self._path), num_threads=len(available_cores()), **how)
 
     def _asked(self, call: Callable[[], Any]) -> Any:
-        """What LiteRT says, whose errors are ValueError and RuntimeError."""
-        try:
-            return self._waiter(call)
-        except Exception as error:
-            first = str(error).strip().partition("\n")[0]
-            what = f"LiteRT failed ({first or type(error).__name__})."
-            raise PeerError(what, where=self.name, fix="convert the model again") from None
+        return asked("LiteRT", self.name, self._waiter, call)
