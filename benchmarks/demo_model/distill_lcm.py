@@ -28,7 +28,7 @@ from export import NOISE, load, pipeline
 from score import score, tally
 from shapes import held_out_prompts
 from sibling import DEMO, averaged, full_precision_output, text_states, thin, write_unet
-from train_unet import cache_latents
+from train_unet import cache_latents, descend
 
 GRID = 20  # LCM's timesteps are 19, 39, ... 999
 SKIP = 40  # timesteps between the two points that must agree
@@ -162,13 +162,8 @@ def main() -> None:
                 wanted = torch.where((t <= SKIP)[:, None, None, None], end, wanted)
         guess = path.jump(student, x, t, words, w)
         loss = ((guess - wanted).pow(2) + HUBER**2).sqrt().mean() - HUBER
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(live, 1.0)
-        optimiser.step()
         step += 1
-        with torch.no_grad():
-            torch._foreach_lerp_(followed, live, 1 - min(args.ema, (step + 1) / (step + 20)))
+        descend(loss, optimiser, live, followed, min(args.ema, (step + 1) / (step + 20)))
         recent.append(loss.item())
         if step % 50 == 0:
             minutes = (time.time() - start - paused) / 60

@@ -28,7 +28,7 @@ from PIL import Image
 from score import tally
 from shapes import render, sample
 from sibling import DEMO, averaged, text_states, thin, write_unet
-from train_unet import DROP_CAPTION, OFFSET_NOISE, cache_latents, learning_rate
+from train_unet import DROP_CAPTION, OFFSET_NOISE, cache_latents, descend, learning_rate
 from train_vae import SCALING, to_tensor
 
 FACTOR = 8  # pixels per latent
@@ -174,13 +174,8 @@ def main() -> None:
             guess = unet(noisy.contiguous(memory_format=torch.channels_last), t, words).sample
         errors = (guess.float() - noise).pow(2).mean((1, 2, 3))
         loss = (errors * importance[t]).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(live, 1.0)
-        optimiser.step()
         step += 1
-        with torch.no_grad():
-            torch._foreach_lerp_(followed, live, 1 - min(args.ema, (step + 1) / (step + 20)))
+        descend(loss, optimiser, live, followed, min(args.ema, (step + 1) / (step + 20)))
         recent.append(loss.item())
         if step % 50 == 0:
             minutes = (time.time() - start - paused) / 60

@@ -79,6 +79,22 @@ def cache_latents(run: Path, vae: AutoencoderKL, tokens: CLIPTokenizer, count: i
     return data
 
 
+def descend(
+    loss: torch.Tensor,
+    optimiser: torch.optim.Optimizer,
+    live: list[torch.Tensor],
+    averaged: list[torch.Tensor],
+    kept: float,
+) -> None:
+    """One step of the optimiser, with gradients of length 1 at most; of their average the part `kept` stays."""
+    optimiser.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(live, 1.0)
+    optimiser.step()
+    with torch.no_grad():
+        torch._foreach_lerp_(averaged, live, 1 - kept)
+
+
 def learning_rate(done: float, step: int, peak: float) -> float:
     """Short warm-up, flat until 40 % of the time, then a cosine down to 2 %."""
     fall = max(0.0, done - 0.4) / 0.6
@@ -185,13 +201,8 @@ def main() -> None:
             guess = unet(noisy.contiguous(memory_format=torch.channels_last), t, text(input_ids=ids)[0]).sample
         errors = (guess.float() - noise).pow(2).mean((1, 2, 3))
         loss = (errors * importance[t]).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(live, 1.0)
-        optimiser.step()
         step += 1
-        with torch.no_grad():
-            torch._foreach_lerp_(averaged, live, 1 - min(args.ema, (step + 1) / (step + 20)))
+        descend(loss, optimiser, live, averaged, min(args.ema, (step + 1) / (step + 20)))
         recent.append((loss.item(), errors.mean().item()))
         if step % 100 == 0:
             minutes = (time.time() - start - paused) / 60
