@@ -16,7 +16,7 @@ from ondevice.errors import BundleError
 from ondevice.lower.program import DTYPES
 
 FORMAT = "ondevice-bundle"
-MAJOR, MINOR = 2, 2
+MAJOR, MINOR = 2, 3
 MANIFEST = "bundle.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 SHARD_BYTES = 256 << 20  # phones limit a single allocation: 887 MB was the largest on an Adreno 750, less on older ones

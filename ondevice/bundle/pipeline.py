@@ -6,12 +6,12 @@ draws with every family of models, and knows none of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 LATENTS, TIMESTEP = "latents", "timestep"  # values that the loop makes
 RESERVED = (LATENTS, TIMESTEP, "width", "height")
-PREPARE = ("fit", "mask", "masked", "clip_vision", "edges")
+PREPARE = ("fit", "unit", "mask", "masked", "clip_vision", "edges")
 RATES = ("bundle", "picture", "text", "call")
 """How often a value may change, from never to always."""
 
@@ -227,6 +227,13 @@ class PipelineSpec:
         """Whether a component runs only where an optional picture is given."""
         feeds = [feed for role in self.roles() if role.component == component for feed in role.feed.values()]
         return any(feed.kind == "picture" and self.pictures[feed.name].optional for feed in feeds)
+
+    def runs_with(self, component: str, given: Collection[str]) -> bool:
+        """Whether a component runs where these pictures are given, and of those that are optional no others."""
+        there = {name for name, picture in self.pictures.items() if not picture.optional or name in given}
+        there |= {name for name, picture in self.pictures.items() if picture.of and {*picture.of} <= there}
+        runs = (role for role in self.roles() if role.component == component)
+        return any(all(feed.name in there for feed in run.feed.values() if feed.kind == "picture") for run in runs)
 
     def port_rate(self, role: Role, port: str) -> str:
         """How often what feeds a port changes."""

@@ -202,8 +202,11 @@ class _Reader(GivenReader):
         if optional:
             self.optional.add(name)
 
-    def role(self, row: Any, at: Path, rates: Sequence[str], below: Below | None = None) -> Role:
-        """A run of a component, as often as one of `rates`; it says of which where there are several."""
+    def role(
+        self, row: Any, at: Path, rates: Sequence[str], below: Below | None = None, *, always: bool = False
+    ) -> Role:
+        """A run of a component, as often as one of `rates`; it says of which where there are several. `always`: it may
+        not depend on a picture that is optional."""
         component, feed, keep = self.check.record(row, ("run", "feed", "keep"), *at)
         self.check.one_of(component, self.components, *at, "run")
         every = rates[0]
@@ -221,7 +224,7 @@ class _Reader(GivenReader):
             missing |= source.kind == "picture" and self.pictures[source.name].optional
             optional |= missing and source.absent is None
         optional |= below is not None
-        if optional and every == "call":
+        if optional and always:
             self.check.fail("reads what is not made where an optional picture is not given", *at, "feed")
         for port, name in self.check.table(keep, MAX_FEEDS, *at, "keep").items():
             self.check.text(port, *at, "keep")
@@ -268,9 +271,9 @@ class _Reader(GivenReader):
             row, ("from", "until", "roles", "prediction", "passes", "combine"), *at
         )
         start, end = self.constant_or_number(start, *at, "from"), self.constant_or_number(end, *at, "until")
+        rows = self.check.array(roles, (1, MAX_ROLES), *at, "roles")
         runs = tuple(
-            self.role(one, (*at, "roles", i), ("call",))
-            for i, one in enumerate(self.check.array(roles, (1, MAX_ROLES), *at, "roles"))
+            self.role(one, (*at, "roles", i), ("call",), always=i == len(rows) - 1) for i, one in enumerate(rows)
         )
         self.check.one_of(prediction, runs[-1].keep.values(), *at, "prediction")
         found = [

@@ -9,7 +9,7 @@ import numpy as np
 from ondevice.bundle.pipeline import Given
 from ondevice.diffusion.canny import edges
 from ondevice.diffusion.clip_picture import clip_picture
-from ondevice.diffusion.image import from_pixels, resize
+from ondevice.diffusion.image import from_pixels, resize, unit_from_pixels
 
 _GREY = np.array([19595, 38470, 7471], np.uint32)  # of red, green and blue, of 65536: Pillow's "L"
 MASKED_FROM = 128
@@ -29,9 +29,11 @@ class GivenPictures:
         self, known: Mapping[str, Given], pixels: Mapping[str, np.ndarray], size: tuple[int, int], scale: int
     ) -> None:
         self._known, self._pixels, self._size, self._scale = known, pixels, size, scale
+        self.given = frozenset(pixels)
         self._prepared: dict[str, np.ndarray] = {}
         self._ways: dict[str, Callable[..., np.ndarray]] = {  # of the names of one picture, or of two
             "fit": lambda name: from_pixels(self.fitted(name)),
+            "unit": lambda name: unit_from_pixels(self.fitted(name)),
             "mask": self._latent_mask,
             "masked": self._masked,
             "edges": self._edges,

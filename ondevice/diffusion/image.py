@@ -16,8 +16,12 @@ def to_pixels(sample: np.ndarray) -> np.ndarray:
 
 def from_pixels(pixels: np.ndarray) -> np.ndarray:
     """uint8[h, w, 3] -> float32[1, 3, h, w] in -1..1, what the encoder takes."""
-    unit = pixels.astype(np.float32) / np.float32(255)
-    return (np.float32(2) * unit - np.float32(1)).transpose(2, 0, 1)[np.newaxis]
+    return np.float32(2) * unit_from_pixels(pixels) - np.float32(1)
+
+
+def unit_from_pixels(pixels: np.ndarray) -> np.ndarray:
+    """uint8[h, w, 3] -> float32[1, 3, h, w] in 0..1, what a ControlNet takes."""
+    return (pixels.astype(np.float32) / np.float32(255)).transpose(2, 0, 1)[np.newaxis]
 
 
 def drawn(moments: np.ndarray, stream: Noise | None) -> np.ndarray:

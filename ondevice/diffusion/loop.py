@@ -85,7 +85,8 @@ def _predict(loop: Loop, roles: Roles, split: bool) -> np.ndarray:
         by_length.setdefault(texts.count(one.text), []).append(one)
     outputs: dict[Pass, np.ndarray] = {}
     for alike in by_length.values():
-        at_once = all(roles.has_plan(role.component, len(alike), alike[0].text) for role in loop.roles)
+        running = [role for role in loop.roles if values.runs(role)]
+        at_once = all(roles.has_plan(role.component, len(alike), alike[0].text) for role in running)
         for group in [alike] if at_once and not split else [[one] for one in alike]:
             outputs |= zip(group, _run(loop, group, roles), strict=True)
     weighted = [[(texts.weight(one.text), outputs[one]) for one in parts] for parts in passes]
@@ -94,7 +95,8 @@ def _predict(loop: Loop, roles: Roles, split: bool) -> np.ndarray:
 
 def _run(loop: Loop, group: Sequence[Pass], roles: Roles) -> list[np.ndarray]:
     """The prediction of each of these passes, whose texts are of one length."""
-    values, session, (*before, last) = roles.values, roles.session, loop.roles
+    values, session = roles.values, roles.session
+    *before, last = (role for role in loop.roles if values.runs(role))  # the last always does
 
     def given(role: Role) -> tuple[dict[str, Any], dict[str, int]]:
         feeds = roles.feeds_of_passes(role, group)

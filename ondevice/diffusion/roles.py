@@ -115,11 +115,11 @@ class Roles:
         for port, feed in role.feed.items():
             if feed.kind == "value" and feed.name == TIMESTEP:  # the same in all passes
                 fed[port] = self.values.get(TIMESTEP)
-            elif feed.kind == "value" and feed.name != LATENTS and self.spec.rates[feed.name] == "call":
-                fed[port] = self._joined(feed.name, passes)
             elif not self._is_there(feed):
                 sizes = self.sizes(role.component, len(passes), passes[0].text)
                 fed[port] = self._zeros_of(role, port, sizes)
+            elif feed.kind == "value" and feed.name != LATENTS and self.spec.rates[feed.name] == "call":
+                fed[port] = self._joined(feed.name, passes)
             else:
                 parts = [self._in_pass(feed, one) for one in passes]
                 fed[port] = np.concatenate(parts) if all(isinstance(part, np.ndarray) for part in parts) else parts

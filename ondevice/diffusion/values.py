@@ -58,6 +58,9 @@ class Values:
                 self._made |= set(step.keep.values())
             elif isinstance(step, Sample) and self.samples(step):
                 self._made.add(step.keep)
+        for role in spec.loop_roles():
+            if self.runs(role):
+                self._made |= set(role.keep.values())
 
     def enter_call(self, call: int, calls: int) -> None:
         """Numbers that have a window are 0 in calls outside of it.

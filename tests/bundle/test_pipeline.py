@@ -19,6 +19,7 @@ from ondevice.errors import BundleError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "pipeline"
 NAMES = ("sd1", "sdxl_refiner", "lcm", "inpaint", "controlnet", "sd3", "sd3_without_t5", "svd")
+OF_2_3 = ("control",)  # which Python reads, and the other players do not yet
 
 
 def golden(name: str) -> Any:
@@ -31,7 +32,7 @@ def parsed(whole: Any) -> PipelineSpec:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", (*NAMES, *OF_2_3))
 def test_pipelines_by_hand_are_read(name: str) -> None:
     spec = parsed(golden(name))
     assert (
@@ -90,6 +91,22 @@ def test_counts_are_bounded() -> None:
     role = whole["pipeline"]["before"][0]
     whole["pipeline"]["before"][:0] = [role | {"keep": {f"x{i}": f"x{n}_{i}" for i in range(60)}} for n in range(5)]
     with pytest.raises(BundleError, match=r"pipeline keeps 257 values \(expected at most 256\)"):
+        parsed(whole)
+
+
+def test_the_last_role_of_a_loop_reads_nothing_that_may_be_missing() -> None:
+    """Those before it may depend on a picture that is optional."""
+    whole = golden("control")
+    net, unet = (whole["pipeline"]["denoise"][0]["roles"][at] for at in (1, 2))
+    assert [one["run"] for one in whole["pipeline"]["denoise"][0]["roles"]] == ["controlnet_2", "controlnet", "unet"]
+    unet["feed"]["residual_3"].pop("absent")
+    expected = r"denoise\[0\].roles\[2\].feed reads what is not made where an optional picture is not given"
+    with pytest.raises(BundleError, match=expected):
+        parsed(whole)
+    whole["pipeline"]["pictures"]["control"].pop("optional")
+    parsed(whole)
+    net["feed"]["sum_1"].pop("absent")  # the first net then runs with the second alone
+    with pytest.raises(BundleError, match=expected):
         parsed(whole)
 
 

@@ -16,6 +16,7 @@ from ondevice.diffusion.given_pictures import GivenPictures
 DATA = Path(__file__).resolve().parents[1] / "data" / "pictures"
 KNOWN = {
     "image": Given("fit", False),
+    "control": Given("unit", True),
     "mask": Given("mask", True),
     "painted": Given("masked", True, ("image", "mask")),
     "lines": Given("edges", False, ("image",)),
@@ -64,6 +65,17 @@ def test_masks_and_what_is_made_of_them() -> None:
     assert given.prepared("seen").shape == (1, 3, 224, 224)
 
 
+def test_a_condition_is_the_resized_picture_of_0_to_1() -> None:
+    pixels = np.random.default_rng(2).integers(0, 256, (20, 31, 3), np.uint8)
+    given = GivenPictures(KNOWN, {"control": pixels}, (24, 16), 8)
+    want = (given.fitted("control").astype(np.float32) / np.float32(255)).transpose(2, 0, 1)[np.newaxis]
+    assert given.prepared("control").tobytes() == np.ascontiguousarray(want).tobytes() and want.max() > 0.9
+    assert np.array_equal(
+        np.float32(2) * want - np.float32(1),
+        GivenPictures({"control": Given("fit", True)}, {"control": pixels}, (24, 16), 8).prepared("control"),
+    )
+
+
 def test_what_is_made_of_others_is_there_where_they_are() -> None:
     given = GivenPictures(KNOWN, {"image": np.zeros((8, 8, 3), np.uint8)}, (8, 8), 8)
-    assert [given.has(name) for name in KNOWN] == [True, False, False, True, True]
+    assert [given.has(name) for name in KNOWN] == [True, False, False, False, True, True]

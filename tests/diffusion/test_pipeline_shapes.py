@@ -43,11 +43,10 @@ def network(component: str, inputs: Arrays) -> Arrays:
         return {"last_hidden_state": states, "hidden_states": states, "text_embeds": states.mean(1)}
     if component.endswith("condition"):
         return {"context": inputs["states"] + 1, "added": inputs["time_ids"] / 10}
-    if component == "controlnet":
-        residual = np.tanh(
-            inputs["sample"] + inputs["scale"][:, :, None, None] + per_pass(inputs["encoder_hidden_states"])
-        )
-        return {f"residual_{i}": residual * np.float32(i) for i in range(13)}
+    if component.startswith("controlnet"):
+        scale = inputs["scale"] if "scale" in inputs else inputs["scales"][:, :1] - inputs["scales"][:, 1:]
+        residual = np.tanh(inputs["sample"] + scale[:, :, None, None] + per_pass(inputs["encoder_hidden_states"]))
+        return {f"residual_{i}": residual * np.float32(i) + inputs.get(f"sum_{i}", 0) for i in range(13)}
     if component.endswith("unet"):
         rest = sum(per_pass(value) for name, value in inputs.items() if name not in ("sample", "timestep"))
         return {"out_sample": np.tanh(inputs["sample"] + rest)}
@@ -64,7 +63,10 @@ def pipeline(whole: dict[str, Any], device: OtherDevice, batches: dict[str, tupl
     place = {name: {} if "text" in name or "condition" in name else PLACE for name in whole["components"]}
     plans = {name: [{"batch": batch} | at for batch in (batches or {}).get(name, (1, 2))] for name, at in place.items()}
     tokenizers = {name: Letters(7) for name in whole["tokenizers"]}
-    shapes = {"last_hidden_state": (1, 7, 1), "hidden_states": (1, 7, 1), "text_embeds": (1, 1)}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{port}_{i}": (1, 4, 2, 3) for port in ("residual", "sum") for i in range(13)
+    }
+    shapes |= {"last_hidden_state": (1, 7, 1), "hidden_states": (1, 7, 1), "text_embeds": (1, 1)}
     return Pipeline(
         spec, device, tokenizers, SD15, plans=plans, size=(24, 16), shapes=lambda _, sizes, port: shapes[port]
     )
@@ -97,6 +99,46 @@ def test_what_a_role_of_the_loop_makes_stays_on_the_device() -> None:
     )
     assert np.array_equal(device.of("unet")[0]["residual_3"], 3 * device.of("unet")[0]["residual_1"])
     assert drawn.parameters["control_scale"] == 0.5 and "strength" not in drawn.parameters
+
+
+GUIDED = {"guidance_scale": 1.0, "num_inference_steps": 2}  # one pass
+
+
+def test_nets_run_where_their_picture_is_given() -> None:
+    """The last first; what those that do not run would have added is zeros."""
+    for given, ran in (
+        ({}, []),
+        ({"control": PIXELS}, ["controlnet"]),
+        (
+            {"control_2": PIXELS, "control": PIXELS},
+            ["controlnet_2", "controlnet"],
+        ),
+    ):
+        device = OtherDevice(network)
+        pipeline(golden("control"), device)("x", **GUIDED, pictures=given)
+        assert [name for name, *_ in device.runs][1:] == [*ran, "unet"] * 2 + ["vae_decoder"]
+        for net in ran:
+            picture = device.of(net)[0]["control"]
+            assert picture.shape == (1, 3, 16, 24) and np.all(picture == np.float32(200 / 255))
+        unet = device.of("unet")[0]
+        if not ran:
+            assert not any(unet[f"residual_{i}"].any() for i in range(13)) and unet["residual_0"].shape == (1, 4, 2, 3)
+            continue
+        first = device.of("controlnet")[0]
+        assert np.array_equal(unet["residual_5"], network("controlnet", first)["residual_5"])
+        assert first["sum_5"].any() == (len(ran) == 2)
+
+
+def test_scales_of_a_net_are_each_texts() -> None:
+    device, numbers = OtherDevice(network), {"control_scale": 0.75, "control_guess": 1, "control_negative_scale": 0}
+    numbers |= {"control_start": 0.5}
+    pipeline(golden("control"), device)(
+        "x", num_inference_steps=2, sampler="ddim", pictures={"control": PIXELS}, numbers=numbers
+    )
+    assert [arrays["scales"].tolist() for arrays in device.of("controlnet")] == [[[0, 1], [0, 1]], [[0, 1], [0.75, 1]]]
+    device = OtherDevice(network)
+    pipeline(golden("control"), device)("x", **GUIDED, pictures={"control": PIXELS}, numbers={"control_scale": 2})
+    assert device.of("controlnet")[0]["scales"].tolist() == [[2, 0]]
 
 
 @pytest.mark.parametrize("batches", [{"controlnet": (1,)}, {"unet": (1,)}, {}])

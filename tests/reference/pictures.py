@@ -28,7 +28,10 @@ class Pictures:
             return np.stack([edges(self.fitted(first))] * 3)[None].astype(F)
         if word == "clip_vision":
             return clip_vision(self.given[first])
-        fitted = (F(2) * (self.fitted(first).astype(F) / F(255)) - F(1)).transpose(2, 0, 1)[None]
+        unit = (self.fitted(first).astype(F) / F(255)).transpose(2, 0, 1)[None]
+        if word == "unit":
+            return unit
+        fitted = F(2) * unit - F(1)
         if word == "masked":
             fitted[..., self.mask(rest[0])] = 0
         return fitted

@@ -308,19 +308,30 @@ class Player:  # docs/pipeline.md
                 slots[slot] = (F(1) - mask) * kept + mask * slots[slot]
         return slots[table["result"]]
 
+    def running(self, loop):  # without roles of pictures that were not given, and those that read what these keep
+        found, lost = [], set()
+        for role in loop["roles"]:
+            feeds = role["feed"].values()
+            absent = any("picture" in one and not self.pictures.has(one["picture"]) for one in feeds)
+            if absent or any(one.get("value") in lost and "absent" not in one for one in feeds):
+                lost |= set(role["keep"].values())
+            else:
+                found.append(role)
+        return found
+
     def predict(self, loop):
         keys, count = self.texts.keys, self.texts.count
         passes = [[one | {"text": key} for key in keys.get(one.get("text"), [None])] for one in self.passes(loop)]
-        parts = [(i, k, one) for i, own in enumerate(passes) for k, one in enumerate(own)]
+        parts, roles = [(i, k, one) for i, own in enumerate(passes) for k, one in enumerate(own)], self.running(loop)
         groups, outputs = [], {}
         for chunks in dict.fromkeys(count(one["text"]) for *_, one in parts):
             alike = [part for part in parts if count(part[2]["text"]) == chunks]
-            at_once = all(self.plan(role["run"], len(alike), alike[0][2]["text"]) for role in loop["roles"])
+            at_once = all(self.plan(role["run"], len(alike), alike[0][2]["text"]) for role in roles)
             groups += [alike] if at_once else [[part] for part in alike]
         for entries in groups:
             group = [one for *_, one in entries]
             joined = set()  # what roles of this call made, of all passes
-            for role in loop["roles"]:
+            for role in roles:
                 inputs = {}
                 for port, feed in role["feed"].items():
                     name, text = feed.get("value"), group[0]["text"]

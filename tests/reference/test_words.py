@@ -66,6 +66,18 @@ WORDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "latents.mask": (golden("sd1"), {"image": IMAGE, "mask": MASK}, {"mask": None, "strength": 1.0}),
     "latents.mask, not of all": (golden("sd1"), {"image": IMAGE, "mask": MASK, "strength": 0.5}, {"strength": 1.0}),
     "edges": (golden("controlnet"), {"pictures": {"control": CONTROL}}, {"pictures": {"control": IMAGE[:16, :24]}}),
+    "unit": (golden("control"), {"pictures": {"control": CONTROL}}, {"pictures": {"control": IMAGE[:16, :24]}}),
+    "two nets": (
+        golden("control"),
+        {"pictures": {"control": CONTROL, "control_2": IMAGE}, "numbers": {"control_scale_2": 0.5}},
+        {"pictures": {"control": CONTROL}},
+    ),
+    "a net without its picture": (golden("control"), {}, {"pictures": {"control_2": IMAGE, "control": CONTROL}}),
+    "a number per text and call": (
+        golden("control"),
+        {"pictures": {"control": IMAGE}, "numbers": {"control_negative_scale": 0.0, "control_start": 0.3}},
+        {"numbers": {"control_start": 0.3}},
+    ),
     "window": (
         golden("controlnet"),
         {"pictures": {"control": CONTROL}, "numbers": {"control_start": 0.3, "control_end": 0.8}},
@@ -108,7 +120,14 @@ def by_reference(path: Path, session: Session, options: dict[str, Any]) -> tuple
     return player.draw(texts, SIZE, seed=6, numbers=numbers | dict(asked.numbers), pictures=asked.given_pictures())
 
 
-ONE_BY_ONE = ("edges", "zeros of a call", "zeros for what was not made", "ramp")
+ONE_BY_ONE = (
+    "edges",
+    "two nets",
+    "a number per text and call",
+    "zeros of a call",
+    "zeros for what was not made",
+    "ramp",
+)
 
 
 @pytest.mark.parametrize(
