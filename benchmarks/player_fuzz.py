@@ -121,6 +121,30 @@ def unigrams() -> Seeds:
         yield b"\0".join([json.dumps(small, ensure_ascii=False).encode(), text, table])
 
 
+def expressions() -> Seeds:
+    """How stored weights are made (docs/adapters.md): every op, in the order in which weights are packed."""
+    leaf = {"weight": "unet/a.weight", "shape": [6, 40]}
+    turned = {"op": "transpose", "perm": [1, 0], "of": [leaf]}
+    taps = {"op": "transpose", "perm": [2, 3, 1, 0], "of": [{"weight": "unet/b.weight", "shape": [3, 2, 3, 3]}]}
+    both = {"op": "concat", "axis": 1, "of": [turned, {"op": "scale", "by": 0.125, "of": [turned]}]}
+    eight = {"op": "int8", "of": [both]}
+    four = {"op": "int4", "of": [turned]}
+    for dtype, shape, made in (
+        ("f16", [2, 40, 8], {"op": "panels", "width": 8, "halves": 2, "of": [both]}),
+        ("f32", [36, 2, 3], {"op": "winograd", "of": [taps]}),
+        ("f16", [240], {"op": "reshape", "shape": [240], "of": [leaf]}),
+        ("i8", [40, 16], {"op": "pad", "columns": 16, "of": [eight]}),
+        ("f32", [2, 1, 8], {"op": "panels", "width": 8, "halves": 1, "of": [eight | {"op": "int8_scales"}]}),
+        (
+            "u4x2",
+            [2, 40, 2],
+            {"op": "pairs", "of": [{"op": "panels", "width": 4, "halves": 1, "fill": 8, "of": [four]}]},
+        ),
+        ("f16", [2, 8], {"op": "pad", "columns": 8, "of": [four | {"op": "int4_scales"}]}),
+    ):
+        yield json.dumps({"dtype": dtype, "shape": shape, "made": made}, separators=(",", ":")).encode()
+
+
 def doctors() -> Seeds:
     """A golden file and a list of programs to avoid, as docs/doctor.md has them."""
     results = [{"operand": 2, "block": 1, "odd": 0, "sums": [0.5, -1.0], "slack": [0.0, 0.25]}]
@@ -150,7 +174,9 @@ def pipelines() -> Seeds:
             step | {"below": ["strength", 1]} if step.get("run") == "vae_encoder" else step for step in base["before"]
         ],
     }
+    quick = {"fast": base["after"], "pictures": {"image": image, "edged": {"prepare": "unit", "of": ["image"]}}}
     requests: list[dict[str, Any]] = [
+        {"prompt": "a red cat", "fast": 1, "previews": 1, "by": 2, "image": [50.5], "side": 16},
         {"prompt": "a red cat"}, {"prompt": "red", "negative_prompt": "cat", "image": [], "side": 9, "strength": 0.7},
         {"prompt": "(red:1.5) BREAK [a] AND b:0.5", "emphasis": 2, "long": 2, "mode": 2, "varied": 3, "delta": 7},
         {"prompt": "red", "image": [], "mask": [], "side": 9, "strength": 0.5, "emphasis": 1, "mode": 1},
@@ -158,7 +184,7 @@ def pipelines() -> Seeds:
         {"prompt": "red", "bands": 1, "alone": 1, "unload": 1, "guidance_scale": 1.5, "width": 4},
     ]  # fmt: skip
     for request in requests:
-        for pipeline in (base, base | fast, base | masked):
+        for pipeline in (base, base | fast, base | masked, base | quick):
             yield json.dumps(request).encode() + b"\0" + json.dumps(pipeline, separators=(",", ":")).encode()
 
 
@@ -198,6 +224,7 @@ TARGETS: dict[str, tuple[int, Callable[[], Seeds]]] = {
     "packed": (1 << 16, archives),
     "png": (1 << 12, pictures),
     "doctor": (1 << 13, doctors),
+    "made": (1 << 12, expressions),
     "draw": (1 << 13, pipelines),
 }
 """Of each target the longest input, and what its inputs are made from."""

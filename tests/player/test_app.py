@@ -78,7 +78,16 @@ def bundle(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["draws", "cancels", "givesMemoryBack", "saysWhatIsWrong", "survivesRotation", "survivesTheProcess", "measures"],
+    [
+        "draws",
+        "drawsWithAnAdapter",
+        "cancels",
+        "givesMemoryBack",
+        "saysWhatIsWrong",
+        "survivesRotation",
+        "survivesTheProcess",
+        "measures",
+    ],
 )
 def test_the_app(java, bundle, name):
     assert java("dev.ondevice.demo.AppCheck", name, bundle.parent) == "passed\n"

@@ -184,8 +184,12 @@ def test_previews_and_facts(demo, player, tmp_path):
     flags = ["--steps", 4, "--preview", tmp_path / "steps", "--preview-every", 2, "--json"]
     done = player("draw", demo, PROMPT, *flags, "--out", tmp_path / "a.png")
     facts = json.loads(done.stdout)
-    assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == ["step-002.png", "step-004.png"]
-    assert Image.open(tmp_path / "steps" / "step-004.png").size == (128, 128)
+    assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == [
+        "latest.png",
+        "step-0002.png",
+        "step-0004.png",
+    ]
+    assert Image.open(tmp_path / "steps" / "step-0004.png").size == (128, 128)
     assert facts["out"] == str(tmp_path / "a.png") and facts["seconds_of_steps"] > 0
     assert Image.open(tmp_path / "a.png").text["parameters"] == facts["parameters"]
 
@@ -216,7 +220,7 @@ def test_ctrl_c_leaves_no_file(demo, player_build, tmp_path):
     words = [PROMPT, "--steps", "50", "--preview", tmp_path / "steps", "--out", tmp_path / "a.png"]
     command = [player_build / "od_player", "draw", demo, *words]
     with subprocess.Popen([*map(str, command)], env=environment(), stderr=subprocess.PIPE) as running:
-        while not (tmp_path / "steps" / "step-001.png").exists() and running.poll() is None:
+        while not (tmp_path / "steps" / "step-0001.png").exists() and running.poll() is None:
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=60)

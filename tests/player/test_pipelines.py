@@ -24,7 +24,9 @@ SAMPLERS = {"euler_a": 4}
 def pictures(tmp_path_factory):
     folder, chance = tmp_path_factory.mktemp("pictures"), np.random.default_rng(4)
     paths = {}
-    for name, (height, width), side in (("image", (16, 24), 1), ("mask", (33, 50), 9), ("control", (40, 30), 5)):
+    for name, (height, width), side in (
+        ("image", (16, 24), 1), ("mask", (33, 50), 9), ("control", (40, 30), 5), ("control_2", (20, 31), 3)
+    ):  # fmt: skip
         paths[name] = folder / f"{name}.png"
         squares = chance.integers(0, 256, (-(-height // side), -(-width // side), 3), np.uint8)
         pixels = np.repeat(np.repeat(squares, side, 0), side, 1)[:height, :width]
@@ -118,6 +120,9 @@ PICTURED = {  # pipeline, pictures, numbers, what the bundle has
     "a mask": (changed("sd1", masked), ("image", "mask"), {}, {}),
     "a mask a part of the way": (changed("sd1", masked), ("image", "mask"), {"strength": 0.6}, {}),
     "edges": (golden("controlnet"), ("control",), {"control_end": 0.6}, {}),
+    "no net of two": (golden("control"), (), {}, {}),
+    "a net of two": (golden("control"), ("control",), {"control_end": 0.6}, {}),
+    "two nets": (golden("control"), ("control", "control_2"), {"control_scale_2": 0.5, "control_guess": 1}, {}),
     "zeros in a pass": (changed("controlnet", in_some_passes), ("control",), {}, {}),
     "zeros for what is absent": (changed("sd1", zeros_for_a_picture), (), {}, {}),
     "frames": (golden("svd"), ("image",), {"frame_count": 5}, FILM),
@@ -131,8 +136,11 @@ def test_the_same_pixels(tool, pictures, tmp_path, name):
     path = write_pipeline(tmp_path / "bundle", copy.deepcopy(whole), samplers=SAMPLERS, **has)
     texts = {"prompt": PROMPT, "negative_prompt": "a dog"} if whole["pipeline"]["texts"] else {"prompt": ""}
     flags = {"image": ["--init-image"], "mask": ["--mask"]}
-    words = [word for name in given for word in (*flags.get(name, ()), pictures[name])]
-    words = ["--picture", f"control={pictures['control']}"] if "control" in given else words
+    named = {
+        name: [*flags[name], pictures[name]] if name in flags else ["--picture", f"{name}={pictures[name]}"]
+        for name in given
+    }
+    words = [word for name in given for word in named[name]]
     words += [word for number in numbers.items() for word in ("--number", "{}={}".format(*number))]
     words += ["--negative", "a dog"] if whole["pipeline"]["texts"] else []
     words += ["--steps", "4", "--sampler", "euler_a", "--seed", "6", "--size", "24x16", "--out", tmp_path / "a.png"]

@@ -61,7 +61,8 @@ const char* od_describe(od_player* player) {
            "{\"name\": \"fake\", \"source\": \"fake\", \"sizes\": [{\"width\": 64, \"height\": 32, "
            "\"memory\": {\"arena\": 1000000, \"weights\": 2000000, \"device\": 3000000, \"pictures\": 4}}, {\"width\": "
            "32, \"height\": 32}], "
-           "\"texts\": [{\"name\": \"prompt\"}, {\"name\": \"negative_prompt\"}], \"sampler\": {\"steps\": 4}, "
+           "\"texts\": [{\"name\": \"prompt\"}, {\"name\": \"negative_prompt\"}], \"fast_decoder\": true, "
+           "\"adapters\": [{\"name\": \"ink\", \"scale\": 0.75}, {\"name\": \"clay\", \"scale\": 1}], \"sampler\": {\"steps\": 4}, "
            "\"device\": {\"name\": \"none\", \"memory\": 5000000000}}");
   return player->text;
 }
@@ -102,6 +103,25 @@ int32_t od_draw(od_player* player, const od_request* request, const od_watch* wa
            "\nsteps %u, seed %lld, %ux%u, low_memory %d, pictures %zu, ways %d%d%d, unloads %d", request->steps,
            static_cast<long long>(request->seed), request->width, request->height, request->low_memory,
            request->picture_count, request->seed_mode, request->emphasis, request->long_texts, player->unloads);
+  const auto add = [&](const char* line) {
+    const size_t used = strlen(player->parameters);
+    snprintf(player->parameters + used, sizeof player->parameters - used, "\n%s", line);
+  };
+  char line[200];
+  for (size_t i = 0; i < request->picture_count; ++i) {
+    const od_picture_in& one = request->pictures[i];
+    if (one.canny_high <= 0) continue;
+    snprintf(line, sizeof line, "%s %ux%u %g,%g", one.name, one.width, one.height, one.canny_low, one.canny_high);
+    add(line);
+  }
+  for (size_t i = 0; i < request->adapter_count; ++i) {
+    snprintf(line, sizeof line, "adapter %s %g", request->adapters[i].name, request->adapters[i].scale);
+    add(line);
+  }
+  if (request->fast) {
+    snprintf(line, sizeof line, "fast %d, previews %d", request->fast, request->preview_by);
+    add(line);
+  }
   *result = {};
   result->rgb = player->rgb;
   result->width = 64;

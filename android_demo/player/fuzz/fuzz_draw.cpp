@@ -104,6 +104,10 @@ void Session::drop(DeviceValue& value) {
   value.buffer = Buffer();
 }
 
+bool Session::adapt(Span<const ActiveAdapter> adapters, Error&) {
+  OD_HOLDS(adapters.empty());  // the bundle has none
+  return true;
+}
 void Session::release(u32) {}
 void Session::close() { OD_HOLDS(!value_bytes_); }
 
@@ -191,7 +195,11 @@ void draw(Bundle& bundle, const Json& wanted, Bytes whole) {
   for (const Member& one : wanted.members) {
     if (one.value.is(Json::Kind::text)) texts.push({one.key, one.value.text});
     if (one.value.is(Json::Kind::real)) numbers.push({one.key, one.value.real});
-    if (one.value.is(Json::Kind::list)) pictures.push({one.key, {pixels.begin(), side, side}});
+    if (one.value.is(Json::Kind::list)) {
+      GivenPicture given = {one.key, {pixels.begin(), side, side}, !one.value.list.empty(), {}};
+      if (given.traced) given.thresholds = thresholds_of(one.value.list[0].real, one.value.list[0].real * 2);
+      pictures.push(given);
+    }
   }
   Request request;
   request.texts = {texts.begin(), texts.size()};
@@ -213,7 +221,14 @@ void draw(Bundle& bundle, const Json& wanted, Bytes whole) {
   noise.resize(number(wanted, "noise", 4096));
   request.latents = {noise.begin(), noise.size()};
   request.denoising_start = number(wanted, "start", 10) / 10.0;
-  const Watch watch;
+  request.fast = number(wanted, "fast", 1);
+  Watch watch;
+  watch.preview_every = number(wanted, "previews", 3);
+  watch.preview_by = static_cast<PreviewBy>(number(wanted, "by", 2));
+  watch.preview = [](void*, u32, Pixels shown) {
+    static volatile u64 sink;
+    sink += sum_of({shown.data, size_t(3) * shown.width * shown.height});
+  };
   for (u32 again = 0; again < 2; ++again) {
     Drawn drawn;
     error = Error();

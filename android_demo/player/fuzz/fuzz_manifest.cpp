@@ -1,5 +1,5 @@
 // bundle.json, and the pipeline in it.
-#include "bundle/manifest.h"
+#include "bundle/made.h"
 #include "support/fuzz.h"
 
 namespace od::fuzz {
@@ -49,6 +49,7 @@ class Walk {
     }
     OD_HOLDS(!spec_.after.empty() && !spec_.denoise.empty());
     for (const Role& one : spec_.after) role(one);
+    for (const Role& one : spec_.fast) role(one);
   }
 
  private:
@@ -102,6 +103,23 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     OD_HOLDS(weight.offset + weight.bytes <= manifest.files[weight.file].bytes);
     OD_HOLDS(weight.shape.count() * bytes_of(weight.dtype) == weight.bytes);
     OD_HOLDS(manifest.weight(weight.key) == &weight);
+  }
+  for (const WeightEntry& weight : manifest.weights) {
+    const Made* step = weight.made ? number_step(*weight.made) : nullptr;
+    OD_HOLDS(!weight.made || weight.made->shape == weight.shape);
+    if (!step) continue;
+    const WeightEntry* other = manifest.weight(weight.other);
+    OD_HOLDS(other && other->made && number_step(*other->made) && number_step(*other->made)->op != step->op);
+    OD_HOLDS(number_step(*other->made)->of[0].shape == step->of[0].shape);
+  }
+  for (const AdapterEntry& adapter : manifest.adapters) {
+    for (const AdapterChange& change : adapter.changes) {
+      OD_HOLDS(adapter.change(change.leaf) == &change && !change.terms.empty());
+      for (const AdapterTerm& term : change.terms) {
+        OD_HOLDS(term.up >= 0 && static_cast<size_t>(term.up) < manifest.weights.count);
+        OD_HOLDS(term.down == kNone || (term.down >= 0 && static_cast<size_t>(term.down) < manifest.weights.count));
+      }
+    }
   }
   for (const FileEntry& file : manifest.files) OD_HOLDS(manifest.file(file.path) == &file && file.bytes <= kMaxBytes);
   if (manifest.draws) fuzz::Walk(manifest).all();

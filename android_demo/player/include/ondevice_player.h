@@ -47,7 +47,14 @@ typedef struct {
   const char* name;
   const uint8_t* rgb; /* [height, width, 3] */
   uint32_t width, height;
+  /* Canny's thresholds: the picture's edges, at the size that is drawn, take its place. Both 0: the picture itself. */
+  double canny_low, canny_high;
 } od_picture_in;
+
+typedef struct {
+  const char* name; /* of an adapter that the bundle carries: od_describe lists them */
+  double scale;     /* how much of it; a negative one takes away */
+} od_adapter;
 
 typedef struct {
   const od_text* texts; /* "prompt", and "negative_prompt" where it is given */
@@ -68,6 +75,10 @@ typedef struct {
   int64_t noise_seed_delta; /* WebUI's ENSD */
   int32_t emphasis; /* what (word:1.2) and the like mean: 0 nothing, 1 weights as WebUI's, 2 as compel's */
   int32_t long_texts; /* texts over 75 tokens: 0 their beginning, 1 in chunks, 2 in as many as the bundle has */
+  const od_adapter* adapters; /* they add up. A request with others puts the bundle's own weights back first */
+  size_t adapter_count;
+  int32_t fast;       /* 1: decode by the bundle's fast decoder */
+  int32_t preview_by; /* 0: as the bundle has it; 1: by a sum of the latents' channels; 2: by the fast decoder */
 } od_request;
 
 typedef struct {

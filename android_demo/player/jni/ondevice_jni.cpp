@@ -57,7 +57,6 @@ class Copy {
     return true;
   }
   const char* text() const { return data_; }
-  const uint8_t* bytes() const { return reinterpret_cast<const uint8_t*>(data_); }
 
  private:
   char* data_ = nullptr;
@@ -71,7 +70,7 @@ class Copies {
   bool take(JNIEnv* env, jobjectArray arrays) {
     count = env->GetArrayLength(arrays);
     if (count > kMost) {
-      raise(env, 2, "request: has too many texts or numbers. Fix: give at most 16 of each.");
+      raise(env, 2, "request: has too many texts, numbers, pictures or adapters. Fix: give at most 16 of each.");
       return false;
     }
     for (jsize i = 0; i < count; ++i) {
@@ -153,37 +152,49 @@ void close(JNIEnv*, jclass, jlong handle) { od_close(player_of(handle)); }
 jbyteArray describe(JNIEnv* env, jclass, jlong handle) { return text_of(env, od_describe(player_of(handle))); }
 
 jobject draw(JNIEnv* env, jclass, jlong handle, jobjectArray text_names, jobjectArray texts, jobjectArray number_names,
-             jdoubleArray numbers, jbyteArray image, jint image_width, jint image_height, jbyteArray mask,
-             jint mask_width, jint mask_height, jint steps, jbyteArray sampler, jlong seed, jint seed_mode,
-             jint emphasis, jint long_texts, jint width, jint height, jboolean low_memory, jint preview_every,
-             jobject watch) {
-  Copies names, values, keys;
-  if (!names.take(env, text_names) || !values.take(env, texts) || !keys.take(env, number_names)) return nullptr;
-  const Copy sampler_text(env, sampler), pixels(env, image), mask_pixels(env, mask);
+             jdoubleArray numbers, jobjectArray picture_names, jobjectArray pictures, jintArray picture_sizes,
+             jdoubleArray thresholds, jobjectArray adapter_names, jdoubleArray scales, jint steps, jbyteArray sampler,
+             jlong seed, jint seed_mode, jint emphasis, jint long_texts, jint width, jint height, jboolean low_memory,
+             jboolean fast, jint preview_every, jint preview_by, jobject watch) {
+  Copies names, values, keys, shown, pixels, adapters;
+  if (!names.take(env, text_names) || !values.take(env, texts) || !keys.take(env, number_names) ||
+      !shown.take(env, picture_names) || !pixels.take(env, pictures) || !adapters.take(env, adapter_names)) {
+    return nullptr;
+  }
+  const Copy sampler_text(env, sampler);
   if (env->ExceptionCheck()) return nullptr;
   od_text given_texts[Copies::kMost];
   for (jsize i = 0; i < names.count; ++i) given_texts[i] = {names[i], values[i]};
-  jdouble figures[Copies::kMost];
+  jdouble figures[2 * Copies::kMost];
   env->GetDoubleArrayRegion(numbers, 0, keys.count, figures);
   od_number given_numbers[Copies::kMost];
   for (jsize i = 0; i < keys.count; ++i) given_numbers[i] = {keys[i], figures[i]};
-  od_picture_in pictures[2];
-  size_t picture_count = 0;
-  if (image) {
-    pictures[picture_count++] = {"image", pixels.bytes(), static_cast<uint32_t>(image_width),
-                                 static_cast<uint32_t>(image_height)};
-  }
-  if (mask) {
-    pictures[picture_count++] = {"mask", mask_pixels.bytes(), static_cast<uint32_t>(mask_width),
-                                 static_cast<uint32_t>(mask_height)};
+  env->GetDoubleArrayRegion(scales, 0, adapters.count, figures);
+  od_adapter given_adapters[Copies::kMost];
+  for (jsize i = 0; i < adapters.count; ++i) given_adapters[i] = {adapters[i], figures[i]};
+  jint sizes[2 * Copies::kMost];
+  env->GetIntArrayRegion(picture_sizes, 0, 2 * shown.count, sizes);
+  env->GetDoubleArrayRegion(thresholds, 0, 2 * shown.count, figures);
+  od_picture_in given_pictures[Copies::kMost];
+  for (jsize i = 0; i < shown.count; ++i) {
+    given_pictures[i] = {shown[i],
+                         reinterpret_cast<const uint8_t*>(pixels[i]),
+                         static_cast<uint32_t>(sizes[2 * i]),
+                         static_cast<uint32_t>(sizes[2 * i + 1]),
+                         figures[2 * i],
+                         figures[2 * i + 1]};
   }
   od_request request = {};
   request.texts = given_texts;
   request.text_count = static_cast<size_t>(names.count);
   request.numbers = given_numbers;
   request.number_count = static_cast<size_t>(keys.count);
-  request.pictures = pictures;
-  request.picture_count = picture_count;
+  request.pictures = given_pictures;
+  request.picture_count = static_cast<size_t>(shown.count);
+  request.adapters = given_adapters;
+  request.adapter_count = static_cast<size_t>(adapters.count);
+  request.fast = fast ? 1 : 0;
+  request.preview_by = preview_by;
   request.steps = static_cast<uint32_t>(steps);
   request.sampler = sampler_text.text();
   request.seed = seed;
@@ -240,7 +251,8 @@ const JNINativeMethod kMethods[] = {
     METHOD(open, "([BI[B[B[B[BJ)J"),
     METHOD(close, "(J)V"),
     METHOD(describe, "(J)[B"),
-    METHOD(draw, "(J[[B[[B[[B[D[BII[BIII[BJIIIIIZILdev/ondevice/player/Watch;)Ldev/ondevice/player/Picture;"),
+    METHOD(draw,
+           "(J[[B[[B[[B[D[[B[[B[I[D[[B[DI[BJIIIIIZZIILdev/ondevice/player/Watch;)Ldev/ondevice/player/Picture;"),
     METHOD(cancel, "(J)V"),
     METHOD(unload, "(J)V"),
     METHOD(bench, "(JI)[B"),

@@ -70,6 +70,7 @@ struct Asked {
   od::List<od::GivenText> texts;
   od::List<od::GivenPicture> pictures;
   od::List<od::NamedNumber> numbers;
+  od::List<od::GivenAdapter> adapters;
   od::Request request;
 
   bool read(const od_request& from) {
@@ -81,8 +82,15 @@ struct Asked {
     }
     for (size_t i = 0; i < from.picture_count; ++i) {
       const od_picture_in& one = from.pictures[i];
-      if (!pictures.push({one.name, {one.rgb, one.width, one.height}})) return false;
+      const bool traced = one.canny_low > 0 || one.canny_high > 0;
+      const od::Thresholds thresholds = od::thresholds_of(one.canny_low, one.canny_high);
+      if (!pictures.push({one.name, {one.rgb, one.width, one.height}, traced, thresholds})) return false;
     }
+    for (size_t i = 0; i < from.adapter_count; ++i) {
+      if (!adapters.push({from.adapters[i].name, from.adapters[i].scale})) return false;
+    }
+    request.adapters = adapters.span();
+    request.fast = from.fast != 0;
     request.texts = {texts.begin(), texts.size()};
     request.pictures = {pictures.begin(), pictures.size()};
     request.numbers = {numbers.begin(), numbers.size()};
@@ -148,6 +156,7 @@ int32_t od_draw(od_player* player, const od_request* request, const od_watch* wa
     own.progress = progress;
     own.preview = watch->preview ? preview : nullptr;
     own.preview_every = request->preview_every;
+    own.preview_by = one_of<od::PreviewBy>(request->preview_by);
   }
   Error failure;
   od::Drawn& drawn = player->drawn;

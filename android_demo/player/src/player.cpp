@@ -73,7 +73,7 @@ void describe_memory(Bundle& bundle, Size size, bool bands, JsonWriter& out) {
   way.split = way.unload = bands;
   Demand need;
   Error error;
-  if (!need_of(bundle, size, way, most_passes(bundle.manifest().pipeline), false, need, error)) {
+  if (!need_of(bundle, size, way, most_passes(bundle.manifest().pipeline), {}, need, error)) {
     out.null();
     return;
   }
@@ -108,6 +108,10 @@ void describe_pipeline(Bundle& bundle, JsonWriter& out) {
   out.end_list().key("pictures").begin_list();
   for (const Given& given : pipeline.pictures) {
     out.begin_object().member("name", given.name).key("optional").boolean(given.optional).end_object();
+  }
+  out.end_list().key("fast_decoder").boolean(!pipeline.fast.empty()).key("adapters").begin_list();
+  for (const AdapterEntry& adapter : bundle.manifest().adapters) {
+    out.begin_object().member("name", adapter.name).member("scale", adapter.scale).end_object();
   }
   out.end_list().key("numbers").begin_list();
   for (const Number& number : pipeline.numbers) {

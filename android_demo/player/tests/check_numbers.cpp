@@ -170,8 +170,8 @@ int picture(const char* what, char** arguments) {
   }
   od::List<float> out;
   od::Prepare how = od::Prepare::fit;
-  const char* const words[] = {"fit", "mask", "masked", "clip_vision", "edges"};
-  for (int i = 0; i < 5; ++i) {
+  const char* const words[] = {"fit", "mask", "masked", "clip_vision", "edges", "unit"};
+  for (int i = 0; i < 6; ++i) {
     if (strcmp(what, words[i]) == 0) how = static_cast<od::Prepare>(i);
   }
   const size_t count = size_t(3) * sizes[0] * sizes[1];

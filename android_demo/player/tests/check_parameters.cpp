@@ -52,6 +52,8 @@ int main() {
     facts.init_image = text_of(given, "init_image");
     facts.mask = text_of(given, "mask");
     facts.pictures = text_of(given, "pictures");
+    facts.canny = text_of(given, "canny");
+    facts.fast = given.find("taesd") != nullptr;
     facts.refiner = text_of(given, "refiner");
     facts.refiner_start = number_of(given, "refiner_start");
     od::List<od::PictureFacts::Number> numbers;

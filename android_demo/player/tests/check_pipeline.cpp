@@ -10,7 +10,7 @@
 namespace {
 
 const char* const kRates[] = {"bundle", "picture", "text", "call"};
-const char* const kPrepare[] = {"fit", "mask", "masked", "clip_vision", "edges"};
+const char* const kPrepare[] = {"fit", "mask", "masked", "clip_vision", "edges", "unit"};
 const char* const kKinds[] = {"value", "tokens", "picture", "numbers"};
 
 struct Printer {
@@ -338,6 +338,12 @@ struct Printer {
     open("[");
     for (const od::Role& one : pipeline.after) role(one);
     close("]");
+    if (!pipeline.fast.empty()) {
+      key("fast");
+      open("[");
+      for (const od::Role& one : pipeline.fast) role(one);
+      close("]");
+    }
     key("rates");
     open("{");
     for (const od::ValueEntry& one : pipeline.values) {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/sort.h"
-#include "bundle/checker.h"
+#include "bundle/made.h"
 #include "bundle/targets.h"
 
 namespace od {
@@ -57,7 +57,7 @@ class Reader {
     }
     if (!out_.file(kScheduler)) return check_.fail("files", "has no %.*s", OD_TEXT(kScheduler));
     const Json* targets = value.find("targets");
-    if (!weights(*found[9]) || (targets && !parse_targets(check_, *targets, pool_, out_.targets)) ||
+    if (!weights(*found[9]) || !parse_adapters(check_, value, pool_, out_) || (targets && !parse_targets(check_, *targets, pool_, out_.targets)) ||
         !plans(*found[3])) {
       return false;
     }
@@ -235,7 +235,6 @@ class Reader {
     for (size_t i = 0; i < value.members.count; ++i) {
       if (!weight(value.members[i], at, out_.weights[i])) return false;
     }
-    sort(out_.weights, [](const WeightEntry& a, const WeightEntry& b) { return compare(a.key, b.key) < 0; });
     return true;
   }
 
@@ -252,7 +251,8 @@ class Reader {
       return false;
     }
     out.key = member.key;
-    return true;
+    const Json* made = member.value.find("made");
+    return !made || parse_made(check_, *made, at.field("made"), out, pool_, out.made);
   }
 
   bool plans(const Json& value) {

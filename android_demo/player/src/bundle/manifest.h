@@ -7,6 +7,8 @@
 
 namespace od {
 
+struct Made;
+
 constexpr u64 kAlign = 512;  // bytes; of every tensor's place
 constexpr u64 kMaxBytes = u64(1) << 40;
 constexpr size_t kMaxJson = 64 << 20, kMaxText = 4 << 20;
@@ -68,6 +70,28 @@ struct WeightEntry {
   Shape shape;
   u32 file;  // index into Manifest::files
   u64 offset, bytes;
+  const Made* made;  // how it comes from the checkpoint's; null: it is not said
+  Text other;        // of numbers in few bits the key of their scales, of scales that of their numbers
+};
+
+// A part of what is added to a weight of the checkpoint: scale * (up [out, r] @ down [r, ...]), or scale * up where
+// there is no down. Indices into Manifest::weights.
+struct AdapterTerm {
+  i32 up = kNone, down = kNone;
+  double scale = 1;
+};
+
+struct AdapterChange {
+  Text leaf;  // "unet/conv_in.weight"
+  Span<AdapterTerm> terms;
+};
+
+struct AdapterEntry {
+  Text name;
+  double scale;                 // where the user says none
+  Span<AdapterChange> changes;  // sorted by leaf
+
+  const AdapterChange* change(Text leaf) const;  // null: none
 };
 
 struct Component {
@@ -110,6 +134,7 @@ struct Manifest {
   Span<Text> kernels, preludes, samplers;
   Span<TokenizerEntry> tokenizers;
   Span<WeightEntry> weights;  // sorted by key
+  Span<AdapterEntry> adapters;
   Span<FileEntry> files;      // sorted by path
   bool draws = false;         // whether there is a pipeline
   Pipeline pipeline;

@@ -79,23 +79,10 @@ bool PipelineReader::read(const Json& value) {
     if (!read_loop(loops.list[i], denoise.item(i), out_.denoise[i])) return false;
   }
 
-  visible_.clear();
   rates_[kLatents] = Rate::picture;
-  for (size_t i = 0; i < values_.size(); ++i) {
-    if (rates_[i] != Rate::call && !visible_.add(values_[i].name, static_cast<i32>(i))) return no_memory();
-  }
-  if (!check_.array(last, 1, kMaxRoles, after) || !pool_.array(out_.after, last.list.count, check_.error())) {
-    return false;
-  }
-  for (size_t i = 0; i < last.list.count; ++i) {
-    const Text rates[] = {"picture", "chunk"};
-    if (!read_role(last.list[i], after.item(i), {rates, 2}, false, out_.after[i])) return false;
-  }
+  const size_t made = values_.size();  // before anything is decoded
+  if (!read_after(last, after, made, out_.after)) return false;
   const char* gives = out_.frames ? "frames" : "picture";
-  out_.gives = index_of(values_.span(), gives);
-  if (out_.gives == kNone || !keeps(out_.after[out_.after.count - 1], out_.gives)) {
-    return check_.fail(after, "keeps no %s in its last role (expected what the pipeline gives)", gives);
-  }
   const Json* frames = given(*rows[4], "frames");
   if ((out_.latents.frames != kNone) != out_.frames) {
     return check_.fail(at.field("gives"),
@@ -105,9 +92,36 @@ bool PipelineReader::read(const Json& value) {
   if (values_[out_.gives].optional) {
     return check_.fail(after, "makes no %s where an optional picture is not given", gives);
   }
+  if (const Json* fast = value.find("fast")) {
+    const Place fast_at = at.field("fast");
+    kept_again_ = out_.gives;
+    hidden_from_ = made;
+    hidden_to_ = values_.size();
+    if (!read_after(*fast, fast_at, made, out_.fast)) return false;
+    if (values_[out_.gives].optional) {
+      return check_.fail(fast_at, "makes no %s where an optional picture is not given", gives);
+    }
+  }
   if (!pool_.array(out_.values, values_.size(), check_.error())) return false;
   for (size_t i = 0; i < values_.size(); ++i) out_.values[i] = values_[i];
   return read_outside(value.find("outside"), at.field("outside"));
+}
+
+// Roles that make what the pipeline gives of the first `made` values.
+bool PipelineReader::read_after(const Json& value, const Place& at, size_t made, Span<Role>& out) {
+  visible_.clear();
+  for (size_t i = 0; i < made; ++i) {
+    if (rates_[i] != Rate::call && !visible_.add(values_[i].name, static_cast<i32>(i))) return no_memory();
+  }
+  if (!check_.array(value, 1, kMaxRoles, at) || !pool_.array(out, value.list.count, check_.error())) return false;
+  for (size_t i = 0; i < value.list.count; ++i) {
+    const Text rates[] = {"picture", "chunk"};
+    if (!read_role(value.list[i], at.item(i), {rates, 2}, false, out[i])) return false;
+  }
+  const char* gives = out_.frames ? "frames" : "picture";
+  out_.gives = index_of(values_.span(), gives);
+  return (out_.gives != kNone && keeps(out[out.count - 1], out_.gives)) ||
+         check_.fail(at, "keeps no %s in its last role (expected what the pipeline gives)", gives);
 }
 
 bool PipelineReader::read_sampler(const Json& value) {
@@ -179,7 +193,13 @@ bool PipelineReader::show(i32 value, Rate rate) {
 // A new value.
 bool PipelineReader::keep(const Json& value, Rate rate, bool optional, const Place& at, i32& out) {
   Text name;
-  if (!check_.identifier(value, at, name) || !new_name(name, at)) return false;
+  if (!check_.identifier(value, at, name)) return false;
+  if (kept_again_ != kNone && values_[kept_again_].name == name) {
+    out = kept_again_;
+    values_[out].optional = values_[out].optional || optional;
+    return true;
+  }
+  if (!new_name(name, at)) return false;
   out = static_cast<i32>(values_.size());
   if (values_.size() == kMaxValues) {
     return check_.fail("pipeline", "keeps %zu values (expected at most %zu)", kMaxValues + 1, kMaxValues);

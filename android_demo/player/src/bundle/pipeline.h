@@ -37,7 +37,7 @@ struct NamedText {
   bool optional;
 };
 
-enum class Prepare : u8 { fit, mask, masked, clip_vision, edges };
+enum class Prepare : u8 { fit, mask, masked, clip_vision, edges, unit };
 
 struct Given {
   Text name;
@@ -146,6 +146,7 @@ struct Pipeline {
   Span<Step> before;
   Span<Loop> denoise;
   Span<Role> after;
+  Span<Role> fast;  // what may run in the place of `after`; empty: nothing
 
   i32 number(Text name) const;
   i32 text(Text name) const;

@@ -29,7 +29,7 @@ bool PipelineReader::read_feeds(const Json& table, const Place& at, Role& role, 
                              : feed.kind == Feed::Kind::value && values_[feed.index].optional;
     optional = optional || (missing && !feed.absent_zeros);
   }
-  return !optional || role.every != Rate::call ||
+  return !optional || !always_ ||
          check_.fail(at, "reads what is not made where an optional picture is not given");
 }
 

@@ -21,7 +21,9 @@ bool Names::choose(const Checker& check, const Json& value, const Place& at, i32
 bool PipelineReader::new_name(Text name, const Place& at) const {
   if (!check_.identifier(name, at)) return false;
   bool taken = name == "width" || name == "height" || numbers_.has(name) || texts_.has(name) || pictures_.has(name);
-  for (size_t i = 0; i < values_.size() && !taken; ++i) taken = values_[i].name == name;
+  for (size_t i = 0; i < values_.size() && !taken; ++i) {
+    taken = values_[i].name == name && !(i >= hidden_from_ && i < hidden_to_);
+  }
   return !taken || check_.fail(at, "is %s, a name that is taken", shown(name).text);
 }
 
@@ -105,10 +107,10 @@ bool PipelineReader::read_pictures(const Json& value) {
     Given& given = out_.pictures[i];
     given = {};
     given.name = row.key;
-    const Text words[] = {"fit", "mask", "masked", "clip_vision", "edges"};  // Prepare
+    const Text words[] = {"fit", "mask", "masked", "clip_vision", "edges", "unit"};  // Prepare
     const Json* prepare = nullptr;
     if (!new_name(row.key, at) || !check_.field(row.value, "prepare", prepare, at) ||
-        !check_.one_of(*prepare, {words, 5}, at.field("prepare"), given.prepare)) {
+        !check_.one_of(*prepare, {words, 6}, at.field("prepare"), given.prepare)) {
       return false;
     }
     const Json* others = row.value.find("of");

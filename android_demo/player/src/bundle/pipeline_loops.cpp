@@ -15,7 +15,9 @@ bool PipelineReader::read_loop(const Json& row, const Place& at, Loop& out) {
   const Text rate("call");
   bool reads_texts = false;
   for (size_t i = 0; i < out.roles.count; ++i) {
+    always_ = i + 1 == out.roles.count;
     if (!read_role(rows[2]->list[i], roles.item(i), {&rate, 1}, false, out.roles[i])) return false;
+    always_ = false;
     for (const Feed& feed : out.roles[i].feeds) reads_texts = reads_texts || rate_of(feed) == Rate::text;
   }
   Names kept;

@@ -53,6 +53,7 @@ class PipelineReader {
   bool forget_names(const Names& names);
 
   // What runs: pipeline.cpp.
+  bool read_after(const Json& value, const Place& at, size_t made, Span<Role>& out);
   bool read_sampler(const Json& value);
   bool read_step(const Json& row, const Place& at, Step& out);
   bool read_sample(const Json& row, const Place& at, Step& out);
@@ -86,6 +87,9 @@ class PipelineReader {
   Names visible_;  // values that may be read where the reader is
   List<ValueEntry> values_;
   List<Rate> rates_;  // how often they change, seen from there
+  bool always_ = false;  // the role that is read must not depend on an optional picture
+  i32 kept_again_ = kNone;  // the value that the roles of `fast` make, too
+  size_t hidden_from_ = 0, hidden_to_ = 0;  // values of `after`, whose names those of `fast` may have
 };
 
 }  // namespace od

@@ -130,6 +130,7 @@ class Ports {
       for (const Role& role : loop.roles) visit(role);
     }
     for (const Role& role : spec_.after) visit(role);
+    for (const Role& role : spec_.fast) visit(role);
   }
 
   // Of a value that is made of a text's tokens: how many an encoder takes at once; 0 of any other.
@@ -347,6 +348,9 @@ bool check_ports(const Plan& plan, Text file, const Manifest& manifest, Seen& se
     }
   }
   for (const Role& role : spec.after) {
+    if (!check(role)) return false;
+  }
+  for (const Role& role : spec.fast) {
     if (!check(role)) return false;
   }
   return true;

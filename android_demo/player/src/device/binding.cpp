@@ -105,7 +105,7 @@ bool Session::make_room(const Plan& plan, Text name, Error& error) {
     fresh += shard.bytes;
     if (!device_.maps(data)) copied += shard.bytes;
   }
-  const u64 arena = max(plan.arena, arena_.bytes), weights = weight_bytes_ + copied;
+  const u64 arena = max(plan.arena, arena_.bytes), weights = weight_bytes_ + copied + own_bytes(plan);
   log(Level::info, "%.*s: arena %s, new weights %s%s", OD_TEXT(name), Megabytes(plan.arena).text, Megabytes(fresh).text,
       copied ? "" : " (mapped, not copied)");
   const u64 has = device_.facts().global_memory;
@@ -163,6 +163,10 @@ bool Session::make_program(const PlanKernel& kernel, u32& index, Error& error) {
 }
 
 bool Session::make_buffers(const Plan& plan, Bound& bound, Error& error) {
+  u32 fresh = 0, done = 0;
+  for (const Operand& operand : plan.operands) {
+    fresh += operand.weight != kNone && is_new(static_cast<u32>(operand.weight));
+  }
   for (size_t i = 0; i < plan.operands.count; ++i) {
     const Operand& operand = plan.operands[i];
     Buffer& buffer = bound.buffers[i];
@@ -175,24 +179,32 @@ bool Session::make_buffers(const Plan& plan, Bound& bound, Error& error) {
         return false;
       }
     } else if (operand.weight != kNone) {
+      if (is_new(static_cast<u32>(operand.weight))) {
+        if (cancelled(plan, error)) return false;
+        if (changing) changing(changing_user, done, fresh);
+        ++done;
+      }
       if (!weight(static_cast<u32>(operand.weight), buffer, error)) return false;
     } else if (!device_.part(arena_, operand.offset, operand.bytes, buffer, error)) {
       return false;
     }
   }
+  if (changing && fresh) changing(changing_user, fresh, fresh);
   return true;
 }
 
 bool Session::weight(u32 index, Buffer& out, Error& error) {
   const Manifest& manifest = bundle_.manifest();
-  if (weights_.size() != manifest.weights.count && !weights_.resize(manifest.weights.count)) {
-    return Pool::no_memory(error, manifest.weights.count * sizeof(Buffer));
+  const size_t count = manifest.weights.count;
+  if (weights_.size() != count && !(weights_.resize(count) && holds_.resize(count))) {
+    return Pool::no_memory(error, count * sizeof(Buffer));
   }
   if (!weights_[index].handle) {
-    const WeightEntry& entry = manifest.weights[index];
-    Shard* shard = shard_of(entry.file);
+    Shard* shard = shard_of(manifest.weights[index].file);
     if (!shard) return Pool::no_memory(error, sizeof(Shard));
-    if (!load(*shard, error) || !device_.part(shard->buffer, entry.offset, entry.bytes, weights_[index], error)) {
+    if (!load(*shard, error)) return false;
+    if (!fill(index, *shard, error)) {
+      drop_weight(index);
       return false;
     }
   }
@@ -221,8 +233,10 @@ bool Session::load(Shard& shard, Error& error) {
 }
 
 void Session::unload(Shard& shard) {
-  for (size_t i = 0; i < weights_.size(); ++i) {
-    if (bundle_.manifest().weights[i].file == shard.file) device_.release(weights_[i]);
+  for (u32 i = 0; i < weights_.size(); ++i) {
+    if (bundle_.manifest().weights[i].file != shard.file) continue;
+    drop_weight(i);
+    holds_[i] = Holds::base;
   }
   device_.release(shard.buffer);
   weight_bytes_ -= shard.copied;
@@ -269,6 +283,9 @@ void Session::close() {
   for (Shard& shard : shards_) unload(shard);
   shards_.clear();
   weights_.clear();
+  holds_.clear();
+  destroy(changed_);
+  changed_ = nullptr;
   for (Built& built : programs_) device_.release(built.program);
   programs_.clear();
 }

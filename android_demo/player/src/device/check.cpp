@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/half.h"
+
 namespace od {
 namespace {
 
@@ -14,14 +16,6 @@ u32 home(const Plan& plan, u32 index) {
 }
 
 bool is_real(Dtype dtype) { return dtype == Dtype::f32 || dtype == Dtype::f16; }
-
-float from_half(u16 bits) {
-  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  const float size = exponent == 0    ? ldexpf(static_cast<float>(fraction), -24)
-                     : exponent == 31 ? (fraction ? NAN : INFINITY)
-                                      : ldexpf(static_cast<float>(1024 + fraction), exponent - 25);
-  return bits >> 15 ? -size : size;
-}
 
 float value_at(Bytes data, Dtype dtype, size_t index) {
   if (dtype == Dtype::f16) {

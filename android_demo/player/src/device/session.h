@@ -1,6 +1,7 @@
 // Replay: a bundle's plans on a device. Binds once, then only writes inputs, launches and reads outputs.
 #pragma once
 
+#include "adapt/changed.h"
 #include "base/base.h"
 #include "bundle/bundle.h"
 #include "device/device.h"
@@ -62,6 +63,12 @@ class Session {
   bool read(const DeviceValue& value, Span<u8> out, Error& error);
   void drop(DeviceValue& value);
 
+  // Run with these adapters in the weights from now on; none: with the bundle's own. A weight gets its new values when a
+  // plan that reads it is bound, so that none is ever half changed: what an error ends is made again by the next run.
+  // A weight of a mapped file gets memory of its own, others are written where they are.
+  bool adapt(Span<const ActiveAdapter> adapters, Error& error);
+  const Changed* changed() const { return changed_; }
+
   // Give back the arena and the weights that no other component has used; what is needed again is loaded again.
   void release(u32 component);
   void close();
@@ -81,6 +88,9 @@ class Session {
   // Told before each program that a plan is built of, and at their end; may be null.
   void (*building)(void* user, u32 built, u32 programs) = nullptr;
   void* building_user = nullptr;
+  // Told before each weight of a plan that gets new values, and at their end; may be null.
+  void (*changing)(void* user, u32 done, u32 weights) = nullptr;
+  void* changing_user = nullptr;
 
  private:
   struct Bound {
@@ -119,6 +129,10 @@ class Session {
   bool make_buffers(const Plan& plan, Bound& bound, Error& error);
   bool make_program(const PlanKernel& kernel, u32& index, Error& error);
   bool weight(u32 index, Buffer& out, Error& error);
+  bool fill(u32 index, Shard& shard, Error& error);
+  bool is_new(u32 index) const;  // whether it has to get new values before it is used
+  void drop_weight(u32 index);
+  u64 own_bytes(const Plan& plan) const;
   bool load(Shard& shard, Error& error);
   Shard* shard_of(u32 file);
   void unbind();
@@ -129,7 +143,11 @@ class Session {
   Pool bound_pool_;  // of what `bound_` holds; given back as a whole
   List<Bound*> bound_;
   List<Shard> shards_;
+  // Of a weight: its shard holds the bundle's bytes; or changed ones; or it has a buffer of its own.
+  enum class Holds : u8 { base, changed, own };
   List<Buffer> weights_;  // by index into the manifest's; parts of shards
+  List<Holds> holds_;
+  Changed* changed_ = nullptr;
   List<Built> programs_;
   Buffer arena_;
   u64 weight_bytes_ = 0, value_bytes_ = 0;

@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/half.h"
 #include "base/json.h"
 #include "bundle/checker.h"
-#include "draw/values.h"
 
 namespace od {
 namespace {

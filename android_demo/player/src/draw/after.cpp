@@ -12,12 +12,13 @@ namespace od {
 bool Run::after(Drawn& out, Error& error) {
   const size_t count = final_.size();
   const double decoder_began = seconds();
-  const Role& decoder = pipeline_.after[pipeline_.after.count - 1];
+  const Span<Role> roles = last_roles();
+  const Role& decoder = roles[roles.count - 1];
   char stage[80];
   snprintf(stage, sizeof stage, "%.*s", OD_TEXT(bundle_.manifest().components[decoder.component].name));
   say(calls_, stage);
   List<float> sample;
-  if (!decode({final_.begin(), count}, sample, error)) return false;
+  if (!decode(roles, way_.rows, {final_.begin(), count}, sample, error)) return false;
   if (!check_finite({sample.begin(), sample.size()}, "the decoder's output", error)) return false;
   if (!out.pixels.resize(sample.size())) return Pool::no_memory(error, sample.size());
   out.frames = numbers_.frames();
@@ -45,26 +46,26 @@ bool Run::keep_outside(Drawn& out, Error& error) {
   return true;
 }
 
-// What the pipeline gives of latents as the loop has them: float32 [frames, 3, height, width].
-bool Run::decode(Span<const float> sample, List<float>& out, Error& error) {
+// What `roles` give of latents as the loop has them: float32 [frames, 3, height, width]. In bands of `rows` rows.
+bool Run::decode(Span<Role> roles, u32 rows, Span<const float> sample, List<float>& out, Error& error) {
   Kept& latents = values_.at(kLatents, kNone);
   const auto scaling = static_cast<float>(pipeline_.latents.scaling);
   const auto shift = static_cast<float>(pipeline_.latents.shift);
   for (size_t i = 0; i < sample.count; ++i) latents.host[i] = sample[i] / scaling + shift;
-  for (size_t i = 0; i + 1 < pipeline_.after.count; ++i) {
-    const Role& role = pipeline_.after[i];
+  for (size_t i = 0; i + 1 < roles.count; ++i) {
+    const Role& role = roles[i];
     if (!runs(role)) continue;
     if (!(role.chunks ? run_in_chunks(role, nullptr, error) : run_role(role, error))) return false;
     will_make(role);
   }
-  const Role& decoder = pipeline_.after[pipeline_.after.count - 1];
+  const Role& decoder = roles[roles.count - 1];
   const size_t scale = pipeline_.latents.scale, frames = numbers_.frames();
   const size_t frame = 3 * size_.width * scale * size_.height * scale;
   if (!out.resize(frames * frame)) return Pool::no_memory(error, frames * frame * sizeof(float));
-  if (way_.rows) {
+  if (rows) {
     List<const Plan*> stages;
     List<float> one;
-    if (!find_stages(bundle_, size_.height, size_.width, way_.rows, stages, error)) return false;
+    if (!find_stages(bundle_, size_.height, size_.width, rows, stages, error)) return false;
     for (size_t i = 0; i < frames; ++i) {
       const size_t count = sample.count / frames;
       const Span<const float> given = {latents.host.begin() + i * count, count};
@@ -143,11 +144,15 @@ bool Run::run_in_chunks(const Role& role, List<float>* out, Error& error) {
 // Whether a value is cut into chunks of frames: latents, and what roles per chunk kept.
 bool Run::is_cut(i32 value) const {
   if (!chunk_.count) return false;
-  bool found = value == kLatents;
-  for (const Role& role : pipeline_.after) {
-    for (const Keep& keep : role.keeps) found = found || (role.chunks && keep.value == value);
-  }
-  return found;
+  const auto is_kept = [&](Span<Role> roles) {
+    for (const Role& role : roles) {
+      for (const Keep& keep : role.keeps) {
+        if (role.chunks && keep.value == value) return true;
+      }
+    }
+    return false;
+  };
+  return value == kLatents || is_kept(pipeline_.after) || is_kept(pipeline_.fast);
 }
 
 }  // namespace od

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "draw/values.h"
+#include "base/half.h"
 
 namespace od {
 namespace {

@@ -7,6 +7,7 @@
 #include "device/session.h"
 #include "draw/numbers.h"
 #include "draw/texts.h"
+#include "picture/edges.h"
 #include "picture/noise.h"
 #include "picture/prepare.h"
 #include "picture/sampler.h"
@@ -21,6 +22,15 @@ struct GivenText {
 struct GivenPicture {
   Text name;
   Pixels pixels;
+  bool traced = false;  // its edges, at the size that is drawn, are the picture
+  Thresholds thresholds;
+};
+
+// An adapter that the bundle carries, and how much of it: kUsualScale is its own.
+constexpr double kUsualScale = 1e300;
+struct GivenAdapter {
+  Text name;
+  double scale;
 };
 
 // One picture. What is left out is the bundle's own.
@@ -28,6 +38,7 @@ struct Request {
   Span<const GivenText> texts;  // "prompt", "negative_prompt"
   Span<const GivenPicture> pictures;
   Span<const NamedNumber> numbers;  // "guidance_scale", "strength", and others that the pipeline has
+  Span<const GivenAdapter> adapters;
   u32 steps = 0;                    // 0: the bundle's
   Text sampler;                     // empty: the bundle's
   Emphasis emphasis = Emphasis::none;
@@ -35,6 +46,7 @@ struct Request {
   Seeds seeds;
   u32 width = 0, height = 0;  // pixels; 0: the bundle's first
   Span<const float> latents;  // the noise to begin with instead of the seed's; empty: none
+  bool fast = false;  // decoded by the pipeline's fast decoder
   // How it is drawn with less memory.
   bool one_pass_at_a_time = false;
   bool unload = false;   // give weights back when a part is done
@@ -48,9 +60,15 @@ struct Request {
     Text name;
     Span<const NamedNumber> numbers;
   } refiner;  // of a run with an end, for the parameters: the model that goes on, and its numbers
-  // Names of the files that pictures came from, for the parameters; those of `pictures` as NAME=FILE, NAME=FILE.
-  Text init_image, mask, picture_files;
+  // Names of the files that pictures came from, for the parameters; those of `pictures` as NAME=FILE, NAME=FILE; and the
+  // thresholds of edges as they were asked for.
+  Text init_image, mask, picture_files, canny;
 };
+
+// How previews are made: by a sum of the latents' channels where the pipeline knows one, or by its fast decoder. Where
+// neither is asked for, by the first of these that there is, else by the decoder itself.
+enum class PreviewBy : u8 { usual, sum, fast };
+constexpr const char* kPreviewWays[] = {"rgb", "taesd"};  // that a user may ask for
 
 // What a caller hears of. `preview`, where it is not null, is asked for each `preview_every` calls.
 struct Watch {
@@ -62,6 +80,7 @@ struct Watch {
   // (height / scale), else what the decoder makes of them, which takes as long as it takes.
   void (*preview)(void* user, u32 done, Pixels pixels) = nullptr;
   u32 preview_every = 0;
+  PreviewBy preview_by = PreviewBy::usual;
 };
 
 struct Drawn {

@@ -33,6 +33,7 @@ bool Run::denoise(Drawn& out, Error& error) {
   timestep.shape.rank = 1;
   timestep.shape.dims[0] = 1;
   if (!latents.host.resize(count) || !timestep.host.resize(1)) return Pool::no_memory(error, count * sizeof(float));
+  in_loop_ = true;
   const double loop_began = seconds();
   double first_done = loop_began;
   for (u32 i = 0; i < calls_; ++i) {
@@ -61,6 +62,7 @@ bool Run::denoise(Drawn& out, Error& error) {
       if (!preview(i + 1, sample, error)) return false;
     }
   }
+  in_loop_ = false;
   out.seconds_of_steps = seconds() - loop_began;
   const Span<const float> result = sampling.sample(first_ + calls_);
   if (!final_.resize(count)) return Pool::no_memory(error, count * sizeof(float));
@@ -122,7 +124,10 @@ bool Run::predict(u32 call, Error& error) {
     }
     Size size = size_;
     size.chunks = runs[i].chunks;
-    const bool at_once = !way_.split && runs_at_once(bundle_, *loop, static_cast<u32>(group.size()), size);
+    bool at_once = !way_.split;
+    for (const Role& role : loop->roles) {
+      at_once = at_once && (!this->runs(role) || has_plan(bundle_, role.component, static_cast<u32>(group.size()), size));
+    }
     const size_t step = at_once ? group.size() : 1;
     for (size_t k = 0; k < group.size(); k += step) {
       const Span<float> out = prediction_.span().slice((slots + k) * count, (slots + k + step) * count);
@@ -152,6 +157,7 @@ bool Run::expand(const Loop& loop, List<Spoken>& out, Error& error) const {
 bool Run::run_passes(const Loop& loop, Span<const Spoken> group, Span<float> out, Error& error) {
   for (size_t i = 0; i < loop.roles.count; ++i) {
     const Role& role = loop.roles[i];
+    if (!runs(role)) continue;  // the last one does
     const Plan* plan;
     if (!plan_of(role, static_cast<u32>(group.count), group[0].part, plan, error)) return false;
     Feeds feeds(session_);
@@ -162,7 +168,9 @@ bool Run::run_passes(const Loop& loop, Span<const Spoken> group, Span<float> out
         if (keep.value == loop.prediction) output.port = keep.port;
       }
       output.host = {reinterpret_cast<u8*>(out.data), out.count * sizeof(float)};
-      return session_.run(*plan, feeds.inputs(), {&output, 1}, error);
+      const bool done = session_.run(*plan, feeds.inputs(), {&output, 1}, error);
+      for (const Role& one : loop.roles) values_.drop_call(one);  // so that the next passes' do not lie beside them
+      return done;
     }
     if (!run_and_keep(role, *plan, feeds, kNone, error)) return false;
   }
@@ -184,7 +192,8 @@ bool Run::feed_passes(const Role& role, const Plan& plan, Span<const Spoken> gro
     for (const Spoken& pass : group) some_zeros = some_zeros || is_zeros(pass);
     // The timestep is the same in all passes; what a role of this call made is joined already.
     const bool joined =
-        value && one.index != kLatents && pipeline_.values[static_cast<size_t>(one.index)].rate == Rate::call;
+        value && one.index != kLatents && values_.at(one.index, kNone).made &&
+        pipeline_.values[static_cast<size_t>(one.index)].rate == Rate::call;
     const bool whole = joined && (one.index == kTimestep || !some_zeros);
     for (u32 i = 0; i < (whole ? 1 : passes); ++i) {
       Part part;
@@ -206,25 +215,28 @@ bool Run::feed_passes(const Role& role, const Plan& plan, Span<const Spoken> gro
   return true;
 }
 
-// What is being drawn: a small picture where the pipeline says how latents look, else the decoder's.
+// What is being drawn: a small picture where the pipeline says how latents look, or the fast decoder's where that is
+// asked for; else the decoder's.
 bool Run::preview(u32 done, Span<const float> sample, Error& error) {
   const Span<double> factors = pipeline_.latents.preview;
-  if (factors.empty()) {
+  if (way_.previews || factors.empty()) {
     // A decoder whose weights would have to come and go with each preview is left alone.
-    if (way_.unload) return true;
+    if (!way_.previews && way_.unload) return true;
     List<float> picture;
-    if (!decode(sample, picture, error)) return false;
-    return show_preview(done, {picture.begin(), picture.size()}, pipeline_.latents.scale, error);
+    const bool made = way_.previews ? decode(pipeline_.fast, 0, sample, picture, error)
+                                    : decode(pipeline_.after, way_.rows, sample, picture, error);
+    return made && show_preview(done, {picture.begin(), picture.size()}, pipeline_.latents.scale, error);
   }
   const size_t plane = size_t(size_.width) * size_.height;
   List<float> picture;
   if (!picture.resize(3 * plane)) return Pool::no_memory(error, 3 * plane * sizeof(float));
   for (size_t colour = 0; colour < 3; ++colour) {
     for (size_t i = 0; i < plane; ++i) {
-      double sum = factors[3 * pipeline_.latents.channels + colour];
-      for (size_t c = 0; c < pipeline_.latents.channels; ++c)
-        sum += factors[3 * c + colour] * double(sample[c * plane + i]);
-      picture[colour * plane + i] = static_cast<float>(sum);
+      float sum = 0;
+      for (size_t c = 0; c < pipeline_.latents.channels; ++c) {
+        sum = sum + static_cast<float>(factors[3 * c + colour]) * sample[c * plane + i];
+      }
+      picture[colour * plane + i] = sum + static_cast<float>(factors[3 * pipeline_.latents.channels + colour]);
     }
   }
   return show_preview(done, {picture.begin(), picture.size()}, 1, error);

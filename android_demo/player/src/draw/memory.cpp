@@ -36,7 +36,7 @@ bool in_one_piece(const Bundle& bundle, Size size) {
 // Adds up what plans of one component at a time take.
 class Account {
  public:
-  explicit Account(Bundle& bundle) : bundle_(bundle) {}
+  Account(Bundle& bundle, const Changed* with) : bundle_(bundle), with_(with) {}
 
   bool add(u32 component, const Sizes& sizes, Error& error) {
     const Plan* plan;
@@ -44,8 +44,13 @@ class Account {
     arena = max(arena, plan->arena);
     for (const Operand& operand : plan->operands) {
       if (operand.weight == kNone) continue;
-      const u32 file = bundle_.manifest().weights[static_cast<size_t>(operand.weight)].file;
-      if (!count(own_, file, own) || !count(all_, file, all)) return Pool::no_memory(error, sizeof file);
+      const auto weight = static_cast<u32>(operand.weight);
+      if (with_ && with_->has(weight) && !count(changed_, weight, changed, operand.bytes)) {
+        return Pool::no_memory(error, sizeof weight);
+      }
+      const u32 file = bundle_.manifest().weights[weight].file;
+      const u64 bytes = bundle_.manifest().files[file].bytes;
+      if (!count(own_, file, own, bytes) || !count(all_, file, all, bytes)) return Pool::no_memory(error, sizeof file);
     }
     return true;
   }
@@ -59,19 +64,61 @@ class Account {
     own_.clear();
   }
 
-  u64 arena = 0, own = 0, all = 0, most_arena = 0, most_own = 0, most_both = 0;
+  u64 arena = 0, own = 0, all = 0, changed = 0, most_arena = 0, most_own = 0, most_both = 0;
 
  private:
-  bool count(List<u32>& files, u32 file, u64& bytes) {
-    for (const u32 one : files) {
-      if (one == file) return true;
+  static bool count(List<u32>& known, u32 index, u64& total, u64 bytes) {
+    for (const u32 one : known) {
+      if (one == index) return true;
     }
-    bytes += bundle_.manifest().files[file].bytes;
-    return files.push(file);
+    total += bytes;
+    return known.push(index);
   }
 
   Bundle& bundle_;
-  List<u32> own_, all_;
+  const Changed* with_;
+  List<u32> own_, all_, changed_;
+};
+
+// Which roles run where some pictures are given, as far as pictures say it.
+class Running {
+ public:
+  explicit Running(const Pipeline& pipeline, Span<const bool> given) : pipeline_(pipeline), given_(given) {}
+
+  // Roles in their order. Whether there was memory.
+  bool open() {
+    if (!lost_.resize(pipeline_.values.count)) return false;
+    for (const Step& step : pipeline_.before) {
+      if (step.kind == Step::Kind::run) look(step.role);
+    }
+    for (const Loop& loop : pipeline_.denoise) {
+      for (const Role& role : loop.roles) look(role);
+    }
+    return true;
+  }
+
+  bool runs(const Role& role) const {
+    for (const Feed& feed : role.feeds) {
+      if (feed.kind == Feed::Kind::picture && !has(feed.index)) return false;
+      if (feed.kind == Feed::Kind::value && !feed.absent_zeros && lost_[static_cast<size_t>(feed.index)]) return false;
+    }
+    return true;
+  }
+
+ private:
+  void look(const Role& role) {
+    if (runs(role)) return;
+    for (const Keep& keep : role.keeps) lost_[static_cast<size_t>(keep.value)] = true;
+  }
+  bool has(i32 picture) const {
+    const Given& one = pipeline_.pictures[static_cast<size_t>(picture)];
+    if (one.of[0] != kNone) return has(one.of[0]) && (one.of[1] == kNone || has(one.of[1]));
+    return !one.optional || (given_.count && given_[static_cast<size_t>(picture)]);
+  }
+
+  const Pipeline& pipeline_;
+  const Span<const bool> given_;
+  List<bool> lost_;  // values that are not made
 };
 
 bool alike(Size a, Size b) { return a.width == b.width && a.height == b.height; }
@@ -144,11 +191,8 @@ Sizes plan_sizes(const Bundle& bundle, u32 component, u32 batch, Size size) {
   return found;
 }
 
-bool runs_at_once(const Bundle& bundle, const Loop& loop, u32 passes, Size size) {
-  for (const Role& role : loop.roles) {
-    if (!bundle.find(role.component, plan_sizes(bundle, role.component, passes, size))) return false;
-  }
-  return true;
+bool has_plan(const Bundle& bundle, u32 component, u32 passes, Size size) {
+  return bundle.find(component, plan_sizes(bundle, component, passes, size));
 }
 
 bool usual_size(const Bundle& bundle, Size& out, Error& error) {
@@ -200,14 +244,15 @@ u32 chunk_of(const Bundle& bundle, u32 component, Size size, u32 left) {
 }
 
 bool drawable(const Bundle& bundle, Size size, Way& way, Error& error) {
-  if (way.rows || in_one_piece(bundle, size)) return true;
+  if (way.fast || way.rows || in_one_piece(bundle, size)) return true;
   List<u32> rows;
   if (!band_heights(bundle, size.height, size.width, rows)) return Pool::no_memory(error, sizeof(u32));
   if (!rows.empty()) way.rows = rows[0];
   return true;
 }
 
-bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, bool image, Demand& out, Error& error) {
+bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, Span<const bool> pictures, Demand& out,
+             Error& error) {
   const Pipeline& pipeline = bundle.manifest().pipeline;
   out = {};
   out.way = asked;
@@ -216,27 +261,45 @@ bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, bool image
   const u32 scale = pipeline.latents.scale;
   const u32 frames = max(size.frames, 1u);
   out.host = u64(3) * 4 * frames * size.height * size.width * scale * scale;
-  Account account(bundle);
-  const auto add = [&](const Role& role, u32 batch) {
-    if (!account.add(role.component, plan_sizes(bundle, role.component, batch, size), error)) return false;
-    account.next();
-    return true;
-  };
+  Account account(bundle, way.changed);
+  Running running(pipeline, pictures);
+  if (!running.open()) return Pool::no_memory(error, pipeline.values.count);
   for (const Step& step : pipeline.before) {
-    if (step.kind != Step::Kind::run) continue;
-    if (!image && begins_from_picture(bundle, step.role.component)) continue;
-    if (!add(step.role, 1)) return false;
+    if (step.kind != Step::Kind::run || !running.runs(step.role)) continue;
+    const u32 component = step.role.component;
+    if (!account.add(component, plan_sizes(bundle, component, 1, size), error)) return false;
+    account.next();
   }
   for (const Loop& loop : pipeline.denoise) {
     const u32 wanted = min<u32>(passes, static_cast<u32>(loop.passes.count));
-    const u32 batch = !way.split && runs_at_once(bundle, loop, wanted, size) ? wanted : 1;
+    bool at_once = !way.split;
     for (const Role& role : loop.roles) {
-      if (!add(role, batch)) return false;
+      at_once = at_once && (!running.runs(role) || has_plan(bundle, role.component, wanted, size));
     }
+    u64 values = 0;
+    for (size_t i = 0; i < loop.roles.count; ++i) {
+      const Role& role = loop.roles[i];
+      if (!running.runs(role)) continue;
+      const Sizes sizes = plan_sizes(bundle, role.component, at_once ? wanted : 1, size);
+      const Plan* plan;
+      if (!account.add(role.component, sizes, error) || !bundle.plan(role.component, sizes, plan, error)) return false;
+      for (const u32 port : plan->outputs) values += i + 1 < loop.roles.count ? plan->operands[port].bytes : 0;
+      for (const Feed& feed : role.feeds) {
+        if (feed.kind == Feed::Kind::picture) {
+          out.host += plan->operands[static_cast<size_t>(plan->input(feed.port))].bytes / (at_once ? wanted : 1);
+        }
+      }
+    }
+    out.values = max(out.values, values);
+    for (const Role& role : way.previews ? pipeline.fast : Span<Role>()) {
+      if (!account.add(role.component, plan_sizes(bundle, role.component, 1, size), error)) return false;
+    }
+    account.next();
   }
-  for (size_t i = 0; i < pipeline.after.count; ++i) {
-    const Role& role = pipeline.after[i];
-    if (i + 1 < pipeline.after.count || !way.rows) {
+  const Span<Role> last = way.fast ? pipeline.fast : pipeline.after;
+  for (size_t i = 0; i < last.count; ++i) {
+    const Role& role = last[i];
+    if (i + 1 < last.count || !way.rows) {
       Size chunk = size;
       if (role.chunks) chunk.frames = chunk_of(bundle, role.component, size, frames);
       if (!account.add(role.component, plan_sizes(bundle, role.component, 1, chunk), error)) return false;
@@ -256,14 +319,16 @@ bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, bool image
     account.next();
     out.host += held_bytes(stages.span());
   }
+  out.changed = account.changed;
+  if (way.changed) out.host += way.changed->temporary();
   out.arena = account.most_arena;
   out.weights = way.unload ? account.most_own : account.all;
   out.device = way.unload ? account.most_both : account.most_arena + account.all;
   return true;
 }
 
-bool fit(Bundle& bundle, Size size, u64 limit, bool mapped, u32 passes, bool image, const Way& start, Demand& out,
-         Error& error) {
+bool fit(Bundle& bundle, Size size, u64 limit, bool mapped, u32 passes, Span<const bool> pictures, const Way& start,
+         Demand& out, Error& error) {
   List<u32> rows;
   if (!band_heights(bundle, size.height, size.width, rows)) return Pool::no_memory(error, sizeof(u32));
   Way way = start;
@@ -272,11 +337,11 @@ bool fit(Bundle& bundle, Size size, u64 limit, bool mapped, u32 passes, bool ima
   bool any = false;
   for (int saving = 0; saving < 4; ++saving) {
     if (saving == 1) way.split = way.split || passes > 1;
-    if (saving == 2 && !way.rows && !rows.empty()) way.rows = rows.back();
+    if (saving == 2 && !way.fast && !way.rows && !rows.empty()) way.rows = rows.back();
     if (saving == 3) way.unload = true;
     Demand found;
     Error ignored;  // a saving that the bundle has no plans for is none
-    if (!need_of(bundle, size, way, passes, image, found, saving ? ignored : error)) {
+    if (!need_of(bundle, size, way, passes, pictures, found, saving ? ignored : error)) {
       if (!saving) return false;
       continue;
     }
@@ -286,10 +351,10 @@ bool fit(Bundle& bundle, Size size, u64 limit, bool mapped, u32 passes, bool ima
       Way simpler = out.way;
       simpler.rows = start.rows;
       Demand other;
-      if (need_of(bundle, size, simpler, passes, image, other, ignored) && other.total(mapped) <= limit) out = other;
+      if (need_of(bundle, size, simpler, passes, pictures, other, ignored) && other.total(mapped) <= limit) out = other;
       simpler = out.way;
       simpler.split = start.split;
-      if (need_of(bundle, size, simpler, passes, image, other, ignored) && other.total(mapped) <= limit) out = other;
+      if (need_of(bundle, size, simpler, passes, pictures, other, ignored) && other.total(mapped) <= limit) out = other;
       return true;
     }
     if (!any || found.total(mapped) < least.total(mapped)) least = found;

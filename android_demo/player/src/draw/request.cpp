@@ -13,77 +13,6 @@ constexpr Text kSecond = "ddim";  // what begins from a picture where the usual 
 
 }  // namespace
 
-// Refuse a text, a picture or a number that the pipeline does not know, and what is missing.
-bool Run::check_request(Error& error) {
-  const size_t texts = pipeline_.texts.count, pictures = pipeline_.pictures.count;
-  if (!words_.resize(texts) || !given_.resize(texts) || !pictures_.resize(pictures)) {
-    return Pool::no_memory(error, texts * sizeof(Text));
-  }
-  for (const GivenText& one : request_.texts) {
-    const i32 index = pipeline_.text(one.name);
-    if (index == kNone && !one.text.size) continue;  // it says nothing
-    if (index == kNone) return fail(error, Code::usage, one.name, "leave it out", "this model takes no such text.");
-    words_[static_cast<size_t>(index)] = one.text;
-    given_[static_cast<size_t>(index)] = true;
-  }
-  for (const GivenPicture& one : request_.pictures) {
-    const i32 index = pipeline_.picture(one.name);
-    if (index == kNone || pipeline_.pictures[static_cast<size_t>(index)].of[0] != kNone) {
-      if (one.name == "image") {
-        return fail(error, Code::usage, one.name, "leave it out", "this model begins from no picture.");
-      }
-      char known[400] = "";
-      for (const Given& given : pipeline_.pictures) {
-        if (given.of[0] != kNone) continue;
-        const size_t used = strlen(known);
-        snprintf(known + used, sizeof known - used, "%s%.*s", used ? ", " : "", OD_TEXT(given.name));
-      }
-      return fail(error, Code::usage, one.name, "leave it out", "this model takes no such picture (it takes %s).",
-                  known[0] ? known : "none");
-    }
-    pictures_[static_cast<size_t>(index)] = one.pixels;
-  }
-  const struct {
-    const char* name;
-    double part;
-  } parts[] = {{"denoising_end", request_.denoising_end}, {"denoising_start", request_.denoising_start}};
-  for (const auto& one : parts) {
-    if (one.part == 0 || (one.part > 0 && one.part < 1)) continue;
-    return fail(error, Code::usage, one.name, "use 0.8, or leave it out",
-                "not a part of the schedule (got %g, expected above 0 and below 1).", one.part);
-  }
-  if (request_.denoising_start != 0 && request_.latents.empty()) {
-    return fail(error, Code::usage, "denoising_start", "give those that a run with denoising_end left",
-                "the schedule goes on from latents, and none were given.");
-  }
-  const Seeds& seeds = request_.seeds;
-  if (!(seeds.variation_strength >= 0 && seeds.variation_strength <= 1)) {
-    return fail(error, Code::usage, "variation_strength", "use such as 0.1", "out of range (got %g, expected 0 to 1).",
-                seeds.variation_strength);
-  }
-  if (seeds.variation_strength != 0 && !request_.latents.empty()) {
-    return fail(error, Code::usage, "variation_seed", "leave the latents or the variation out",
-                "latents were given, and no noise is drawn that could be varied.");
-  }
-  for (size_t i = 0; i < texts; ++i) {
-    if (!given_[i] && !pipeline_.texts[i].optional) {
-      return fail(error, Code::usage, pipeline_.texts[i].name, "give one; it may be empty",
-                  "this model draws nothing without this text.");
-    }
-  }
-  for (size_t i = 0; i < pictures; ++i) {
-    const bool needed = pipeline_.pictures[i].of[0] == kNone && !pipeline_.pictures[i].optional;
-    if (needed && !pictures_[i].data && !(request_.denoising_start != 0 && is_begun_from(static_cast<i32>(i)))) {
-      return fail(error, Code::usage, pipeline_.pictures[i].name, "give one",
-                  "this model draws nothing without a picture.");
-    }
-  }
-  if (!request_.latents.empty() && !request_.pictures.empty()) {
-    return fail(error, Code::usage, "latents", "leave one out", "both latents and a picture are given.");
-  }
-  return true;
-}
-
 // Whether a picture was given, or those that it is made of.
 bool Run::has_picture(i32 index) const {
   const Given& given = pipeline_.pictures[static_cast<size_t>(index)];
@@ -130,6 +59,11 @@ bool Run::find_made(Error& error) {
     if (step.kind == Step::Kind::sample) made_[static_cast<size_t>(step.keep)] = true;
     if (step.kind == Step::Kind::run) will_make(step.role);
   }
+  for (const Loop& loop : pipeline_.denoise) {
+    for (const Role& role : loop.roles) {
+      if (runs(role)) will_make(role);
+    }
+  }
   return true;
 }
 
@@ -162,22 +96,23 @@ bool Run::begins() const {
 
 bool Run::is_masked() const { return pipeline_.latents.mask != kNone && has_picture(pipeline_.latents.mask); }
 
-bool Run::check_mask(Error& error) const {
-  if (!is_masked() || made_[static_cast<size_t>(pipeline_.latents.begin)]) return true;
-  return fail(error, Code::usage, pipeline_.pictures[static_cast<size_t>(pipeline_.latents.mask)].name,
-              "give the picture, too, or leave the mask out",
-              "a mask says which part of a picture is drawn anew, and no picture was given.");
-}
-
 // Pixels, each a multiple of the latents' scale: as asked, else the picture's own where the bundle has it, else the
 // usual.
 bool Run::choose_size(Error& error) {
   const u32 scale = pipeline_.latents.scale;
   if (!usual_size(bundle_, size_, error)) return false;
-  for (const Pixels& one : pictures_) {  // the first that was given counts
+  List<Size> have;
+  if (!drawable_sizes(bundle_, have)) return Pool::no_memory(error, sizeof(Size));
+  for (size_t i = 0; i < pictures_.size(); ++i) {  // the first that was given counts
+    const Pixels& one = pictures_[i];
     if (!one.data) continue;
     const Size own = {one.width / scale, one.height / scale, 1, 0};
-    if (own.width && own.height && encodes_pictures(bundle_, own)) size_ = own;
+    bool fits = encodes_pictures(bundle_, own);
+    for (const Size& size : have) {
+      const bool alike = size.width == own.width && size.height == own.height;
+      fits = fits || (alike && pipeline_.pictures[i].prepare == Prepare::unit);
+    }
+    if (own.width && own.height && fits) size_ = own;
     break;
   }
   const u32 asked[] = {request_.width, request_.height};
@@ -192,8 +127,6 @@ bool Run::choose_size(Error& error) {
     }
     (side ? size_.height : size_.width) = asked[side] / scale;
   }
-  List<Size> have;
-  if (!drawable_sizes(bundle_, have)) return Pool::no_memory(error, sizeof(Size));
   char list[400] = "";
   for (const Size& one : have) {
     if (one.width == size_.width && one.height == size_.height) {
@@ -337,7 +270,8 @@ bool Run::describe_picture(Drawn& out, Error& error) {
   facts.width = out.width;
   facts.height = out.height;
   const i32 strength = pipeline_.latents.strength;
-  facts.has_strength = strength != kNone && !request_.pictures.empty();
+  const i32 image = pipeline_.picture("image");
+  facts.has_strength = strength != kNone && image != kNone && has_picture(image);
   if (facts.has_strength) facts.strength = numbers_[strength];
   List<PictureFacts::Number> numbers;
   for (const NamedNumber& one : request_.numbers) {
@@ -360,6 +294,8 @@ bool Run::describe_picture(Drawn& out, Error& error) {
   facts.init_image = request_.init_image;
   facts.mask = request_.mask;
   facts.pictures = request_.picture_files;
+  facts.canny = request_.canny;
+  facts.fast = request_.fast;
   Bytes data;
   Json config;
   const Text path = "scheduler/scheduler_config.json";

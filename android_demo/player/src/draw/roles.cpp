@@ -111,7 +111,7 @@ bool Run::feed(const Feed& feed, const Operand& port, u32 passes, i32 part, Feed
   switch (feed.kind) {
     case Feed::Kind::value: {
       const Kept& kept = values_.at(feed.index, part);
-      if (!kept.made && feed.absent_zeros) return feeds.zeros(port, passes, out, error);
+      if (!kept.made && feed.absent_zeros) return feed_zeros(port, passes, feeds, out, error);
       if (!kept.made) {
         return fail(error, Code::bundle, "pipeline", "convert the checkpoint again", "%.*s was not made.",
                     OD_TEXT(pipeline_.values[static_cast<size_t>(feed.index)].name));
@@ -155,14 +155,50 @@ bool Run::feed(const Feed& feed, const Operand& port, u32 passes, i32 part, Feed
   return false;
 }
 
+// Zeros in the place of what was not made; in the loop they are the same in each call, and stay on the device.
+bool Run::feed_zeros(const Operand& port, u32 passes, Feeds& feeds, Part& out, Error& error) {
+  if (!in_loop_) return feeds.zeros(port, passes, out, error);
+  out.shape = port.shape;
+  out.shape.dims[0] /= passes;
+  return values_.zeros(port.dtype, out.shape, out.device, error);
+}
+
+bool Run::prepare_picture(i32 index, List<float>& out, Error& error) {
+  const Given& given = pipeline_.pictures[static_cast<size_t>(index)];
+  const u32 scale = pipeline_.latents.scale, width = size_.width * scale, height = size_.height * scale;
+  const auto picture = [&](i32 one) { return one == kNone ? Pixels() : pictures_[static_cast<size_t>(one)]; };
+  const i32 source = given.of[0] == kNone ? index : given.of[0];
+  Pixels pixels = picture(source);
+  List<u8> edges;
+  for (const GivenPicture& one : request_.pictures) {
+    if (!one.traced || pipeline_.picture(one.name) != source) continue;
+    if (!trace(pixels, one.thresholds, width, height, edges, error)) return false;
+    pixels = {edges.begin(), width, height};
+  }
+  return prepare(given.prepare, pixels, picture(given.of[1]), width, height, scale, out, error);
+}
+
 bool Run::feed_picture(const Feed& feed, Feeds& feeds, Part& out, Error& error) {
   const Given& given = pipeline_.pictures[static_cast<size_t>(feed.index)];
   const u32 scale = pipeline_.latents.scale, width = size_.width * scale, height = size_.height * scale;
-  const auto picture = [&](i32 index) { return index == kNone ? Pixels() : pictures_[static_cast<size_t>(index)]; };
+  const bool mask = given.prepare == Prepare::mask, clip = given.prepare == Prepare::clip_vision;
+  out.shape.rank = 4;
+  out.shape.dims[0] = 1;
+  out.shape.dims[1] = mask ? 1 : 3;
+  out.shape.dims[2] = clip ? kClipSide : mask ? size_.height : height;
+  out.shape.dims[3] = clip ? kClipSide : mask ? size_.width : width;
+  if (!prepared_.resize(pipeline_.pictures.count)) return Pool::no_memory(error, pipeline_.pictures.count);
+  Span<float>& known = prepared_[static_cast<size_t>(feed.index)];
+  const bool stays = in_loop_ && !feed.noisy;  // the same in each call
   List<float> prepared;
-  if (!prepare(given.prepare, picture(given.of[0] == kNone ? feed.index : given.of[0]), picture(given.of[1]), width,
-               height, scale, prepared, error)) {
-    return false;
+  if (!(stays && known.count) && !prepare_picture(feed.index, prepared, error)) return false;
+  if (stays) {
+    if (known.empty()) {
+      if (!pool_.array(known, prepared.size(), error)) return false;
+      memcpy(known.data, prepared.begin(), prepared.size() * sizeof(float));
+    }
+    out.host = {reinterpret_cast<const u8*>(known.data), known.count * sizeof(float)};
+    return true;
   }
   if (feed.noisy) {
     List<float> drawn;
@@ -171,12 +207,6 @@ bool Run::feed_picture(const Feed& feed, Feeds& feeds, Part& out, Error& error) 
     const auto amount = static_cast<float>(numbers_.of(feed.noise));
     for (size_t i = 0; i < prepared.size(); ++i) prepared[i] = prepared[i] + amount * drawn[i];
   }
-  const bool mask = given.prepare == Prepare::mask, clip = given.prepare == Prepare::clip_vision;
-  out.shape.rank = 4;
-  out.shape.dims[0] = 1;
-  out.shape.dims[1] = mask ? 1 : 3;
-  out.shape.dims[2] = clip ? kClipSide : mask ? size_.height : height;
-  out.shape.dims[3] = clip ? kClipSide : mask ? size_.width : width;
   return feeds.hold(bytes_of_floats(prepared), out.host, error);
 }
 

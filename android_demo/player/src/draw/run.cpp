@@ -22,31 +22,37 @@ u32 most_passes(const Pipeline& pipeline, const Numbers& numbers) {
 
 bool Run::draw(Drawn& out, Error& error) {
   began_ = seconds();
-  if (!check_request(error) || !choose_size(error)) return false;
+  if (!check_request(error) || !choose_size(error) || !put_adapters(error)) return false;
   const u32 scale = pipeline_.latents.scale;
   out.width = size_.width * scale;
   out.height = size_.height * scale;
   if (!numbers_.resolve(pipeline_, request_.numbers, out.width, out.height, is_masked(), error)) return false;
   if (!choose_frames(error) || !find_made(error) || !check_mask(error)) return false;
   if (!choose_table(error) || !read_texts(error) || !values_.open(texts_.count(), error)) return false;
-  const bool image = !request_.pictures.empty();
   way_.split = request_.one_pass_at_a_time;
   way_.unload = request_.unload;
-  if (request_.bands) {
+  way_.fast = request_.fast;
+  way_.changed = session_.changed();
+  if (!choose_previews(error)) return false;
+  if (request_.bands && !way_.fast) {
     List<u32> rows;
     if (!band_heights(bundle_, size_.height, size_.width, rows)) return Pool::no_memory(error, sizeof(u32));
     way_.rows = request_.band_rows ? request_.band_rows : rows.empty() ? 0 : rows.back();
   }
   Demand need;
+  List<bool> shown;  // pictures that were given
+  for (const Pixels& one : pictures_) {
+    if (!shown.push(one.data != nullptr)) return Pool::no_memory(error, pictures_.size());
+  }
   const u32 passes = most_passes(pipeline_, numbers_);
   const u64 limit = request_.memory_limit ? request_.memory_limit : UINT64_MAX;
   Size most = size_;
   for (size_t i = 0; i < texts_.count(); ++i) most.chunks = max(most.chunks, texts_.chunks(static_cast<i32>(i)));
-  if (!fit(bundle_, most, limit, session_.maps_weights(), passes, image, way_, need, error)) return false;
+  if (!fit(bundle_, most, limit, session_.maps_weights(), passes, shown.span(), way_, need, error)) return false;
   way_ = need.way;
-  char shown[128];
+  char words[128];
   log(Level::info, "memory: arena %.1f MB, weights %.1f MB, pictures %.1f MB; %s", 1e-6 * double(need.arena),
-      1e-6 * double(need.weights), 1e-6 * double(need.host), way_.shown(shown, sizeof shown));
+      1e-6 * double(need.weights), 1e-6 * double(need.host), way_.shown(words, sizeof words));
   if (!before(error)) return false;
   release(0);
   if (!denoise(out, error)) return false;
@@ -61,6 +67,55 @@ bool Run::draw(Drawn& out, Error& error) {
   if (request_.denoising_end == 0 && !after(out, error)) return false;
   release(2);
   return describe_picture(out, error);
+}
+
+// Adapters in the weights, as many as are asked for. What they change is made when a plan needs it.
+bool Run::put_adapters(Error& error) {
+  const Span<AdapterEntry> known = bundle_.manifest().adapters;
+  List<ActiveAdapter> wanted;
+  for (const GivenAdapter& one : request_.adapters) {
+    size_t index = 0;
+    while (index < known.count && known[index].name != one.name) ++index;
+    if (index == known.count) {
+      char have[400] = "";
+      for (const AdapterEntry& entry : known) {
+        const size_t used = strlen(have);
+        snprintf(have + used, sizeof have - used, "%s%.*s", used ? ", " : "", OD_TEXT(entry.name));
+      }
+      return fail(error, Code::usage, "--lora", have[0] ? "name one of these" : "convert with --carry-lora",
+                  "the bundle carries no adapter %.*s (it has %s).", OD_TEXT(one.name), have[0] ? have : "none");
+    }
+    const double scale = one.scale == kUsualScale ? known[index].scale : one.scale;
+    if (!isfinite(scale)) {
+      return fail(error, Code::usage, "--lora", "use such as 0.8", "%.*s has no scale (got %g, expected a number).",
+                  OD_TEXT(one.name), scale);
+    }
+    if (!wanted.push({static_cast<u32>(index), scale})) return Pool::no_memory(error, sizeof(ActiveAdapter));
+  }
+  session_.changing_user = this;
+  session_.changing = [](void* user, u32 done, u32 weights) {
+    char stage[64];
+    snprintf(stage, sizeof stage, "adapters: %u of %u weights", done, weights);
+    static_cast<Run*>(user)->say(0, stage);
+  };
+  return session_.adapt(wanted.span(), error);
+}
+
+// Whether previews are the fast decoder's.
+bool Run::choose_previews(Error& error) {
+  const PreviewBy by = watch_.preview_by;
+  const bool sum = !pipeline_.latents.preview.empty(), fast = !pipeline_.fast.empty();
+  if (!watch_.preview || !watch_.preview_every) return true;
+  if (by == PreviewBy::sum && !sum) {
+    return fail(error, Code::usage, "--preview-by", fast ? "use taesd" : "convert with --taesd",
+                "no sum of this model's channels is known to be a picture.");
+  }
+  if (by == PreviewBy::fast && !fast) {
+    return fail(error, Code::usage, "--preview-by", "convert the checkpoint again with --taesd",
+                "the bundle has no fast decoder.");
+  }
+  way_.previews = fast && (by == PreviewBy::fast || !sum);
+  return true;
 }
 
 bool Run::before(Error& error) {
@@ -132,8 +187,11 @@ void Run::release(u32 part) {
         if (from <= 1 && role.component == component) return true;
       }
     }
-    for (const Role& role : pipeline_.after) {
+    for (const Role& role : last_roles()) {
       if (from <= 2 && role.component == component) return true;
+    }
+    for (const Role& role : pipeline_.fast) {
+      if (from <= 1 && way_.previews && role.component == component) return true;
     }
     return false;
   };

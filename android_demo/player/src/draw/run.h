@@ -32,12 +32,15 @@ class Run {
         noise_(request.seeds),
         values_(pipeline_, session),
         texts_(pipeline_, tokenizers) {}
+  ~Run() { session_.changing = nullptr; }
 
   bool draw(Drawn& out, Error& error);
 
  private:
-  // request.cpp
+  // checks.cpp
   bool check_request(Error& error);
+  bool check_mask(Error& error) const;
+  // request.cpp
   bool has_picture(i32 index) const;
   bool is_begun_from(i32 picture) const;
   i32 source_of(i32 index) const;
@@ -47,7 +50,8 @@ class Run {
   bool runs(const Role& role) const;
   bool begins() const;
   bool is_masked() const;
-  bool check_mask(Error& error) const;
+  bool put_adapters(Error& error);
+  bool choose_previews(Error& error);
   bool choose_frames(Error& error);
   bool choose_size(Error& error);
   bool choose_table(Error& error);
@@ -66,7 +70,9 @@ class Run {
   bool feed_role(const Role& role, const Plan& plan, i32 part, Feeds& feeds, Error& error);
   bool keep_zeros(const Role& role, i32 part, Error& error);
   bool feed(const Feed& feed, const Operand& port, u32 passes, i32 part, Feeds& feeds, Part& out, Error& error);
+  bool feed_zeros(const Operand& port, u32 passes, Feeds& feeds, Part& out, Error& error);
   bool feed_picture(const Feed& feed, Feeds& feeds, Part& out, Error& error);
+  bool prepare_picture(i32 index, List<float>& out, Error& error);
   bool plan_of(const Role& role, u32 batch, i32 part, const Plan*& out, Error& error);
   bool check_finite(Span<const float> values, Text where, Error& error);
   // encode.cpp
@@ -79,7 +85,8 @@ class Run {
   // after.cpp
   bool after(Drawn& out, Error& error);
   bool keep_outside(Drawn& out, Error& error);
-  bool decode(Span<const float> sample, List<float>& out, Error& error);
+  Span<Role> last_roles() const { return way_.fast ? pipeline_.fast : pipeline_.after; }
+  bool decode(Span<Role> roles, u32 rows, Span<const float> sample, List<float>& out, Error& error);
   bool run_decoder(const Role& role, const Plan& plan, Span<float> out, Error& error);
   bool run_in_chunks(const Role& role, List<float>* out, Error& error);
   bool is_cut(i32 value) const;
@@ -114,6 +121,8 @@ class Run {
   Reading reading_ = {0, kNoPiece};
   List<Pixels> pictures_;  // by the pipeline's pictures; without data: not given
   List<bool> made_;        // values that are there, or will be in time
+  List<Span<float>> prepared_;  // pictures that the loop reads
+  bool in_loop_ = false;
   struct {
     u32 first = 0, count = 0;
   } chunk_;  // of frames; 0: all

@@ -1,7 +1,8 @@
 #include "draw/values.h"
 
-#include <math.h>
 #include <string.h>
+
+#include "base/half.h"
 
 namespace od {
 
@@ -10,6 +11,23 @@ Values::~Values() {
     if (one.on_device) session_.drop(one.device);
     one.host.reset();
   }
+  for (DeviceValue* one : zeros_) session_.drop(*one);
+}
+
+bool Values::zeros(Dtype dtype, const Shape& shape, const DeviceValue*& out, Error& error) {
+  for (const DeviceValue* one : zeros_) {
+    out = one;
+    if (one->dtype == dtype && one->shape == shape) return true;
+  }
+  const size_t bytes = static_cast<size_t>(shape.count() * bytes_of(dtype));
+  List<u8> data;
+  auto* made = pool_.one<DeviceValue>();
+  if (!made || !data.resize(bytes)) return Pool::no_memory(error, bytes);
+  if (!session_.put({data.begin(), bytes}, dtype, shape, *made, error)) return false;
+  out = made;
+  if (zeros_.push(made)) return true;
+  session_.drop(*made);
+  return Pool::no_memory(error, sizeof made);
 }
 
 bool Values::open(size_t parts, Error& error) {
@@ -39,6 +57,14 @@ void Values::keep(i32 value, i32 part, const DeviceValue& made) {
   one.shape = made.shape;
 }
 
+void Values::drop_call(const Role& role) {
+  for (const Keep& keep : role.keeps) {
+    Kept& one = at(keep.value, kNone);
+    if (one.on_device) session_.drop(one.device);
+    one.made = one.on_device = false;
+  }
+}
+
 bool Values::host(const Kept& kept, List<float>& out, Error& error) {
   if (kept.on_device) return host(kept.device, out, error);
   const size_t count = static_cast<size_t>(kept.shape.count());
@@ -61,32 +87,6 @@ bool Values::host(const DeviceValue& value, List<float>& out, Error& error) {
     out[i] = from_half(half);
   }
   return true;
-}
-
-float from_half(u16 half) {
-  const u32 sign = u32(half >> 15) << 31, exponent = half >> 10 & 31, fraction = half & 1023;
-  float value;
-  if (exponent == 0) {
-    value = ldexpf(static_cast<float>(fraction), -24);
-    return sign ? -value : value;
-  }
-  const u32 bits = sign | (exponent == 31 ? 0x7f800000 : (exponent + 112) << 23) | fraction << 13;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-u16 to_half(float value) {
-  u32 bits;
-  memcpy(&bits, &value, sizeof bits);
-  const auto sign = static_cast<u16>(bits >> 16 & 0x8000);
-  bits &= 0x7fffffff;
-  if (bits > 0x7f800000) return sign | 0x7e00;   // NaN
-  if (bits >= 0x477ff000) return sign | 0x7c00;  // beyond the largest half
-  if (bits < 0x38800000) {                       // a multiple of 2^-24
-    return static_cast<u16>(sign | static_cast<u16>(rintf(ldexpf(fabsf(value), 24))));
-  }
-  const u32 rounded = bits - 0x38000000 + 0xfff + (bits >> 13 & 1);
-  return static_cast<u16>(sign | rounded >> 13);
 }
 
 }  // namespace od

@@ -28,6 +28,10 @@ class Values {
   bool was_made(i32 value) const;  // for any part
   // Take a value that a role made; what was there is given back.
   void keep(i32 value, i32 part, const DeviceValue& made);
+  // Zeros on the device, which are there once for each type and stay.
+  bool zeros(Dtype dtype, const Shape& shape, const DeviceValue*& out, Error& error);
+  // Give back what a role of a call made.
+  void drop_call(const Role& role);
   // The host's copy of a value, which stays; `count` floats. It may be f32 or f16 on the device.
   bool host(const Kept& kept, List<float>& out, Error& error);
   bool host(const DeviceValue& value, List<float>& out, Error& error);
@@ -39,9 +43,7 @@ class Values {
   Pool pool_;
   size_t row_ = 1;  // places of a value: for no text, and for each part
   Span<Kept> kept_;
+  List<DeviceValue*> zeros_;
 };
-
-float from_half(u16 half);
-u16 to_half(float value);  // to the nearest, halves to even
 
 }  // namespace od

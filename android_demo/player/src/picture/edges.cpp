@@ -1,9 +1,10 @@
 #include "picture/edges.h"
 
+#include <math.h>
+
 namespace od {
 namespace {
 
-constexpr i32 kLow = 100, kHigh = 200;
 constexpr i64 kTan = 13573;  // the tangent of 22.5 degrees, times 2^15
 
 // A pixel's gradient: Sobel's of the channel where |x| + |y| is the largest, the first of equals.
@@ -76,7 +77,13 @@ bool is_peak(Gradient gradient, Sizes3& sizes, u32 x, u32 y) {
 
 }  // namespace
 
-bool find_edges(Pixels picture, List<u8>& out, Error& error) {
+Thresholds thresholds_of(double first, double second) {
+  constexpr double kMost = 1 << 30;  // no gradient is as large
+  const auto whole = [](double one) { return static_cast<i32>(one > 0 ? min(floor(one), kMost) : 0); };
+  return {whole(min(first, second)), whole(max(first, second))};
+}
+
+bool find_edges(Pixels picture, Thresholds thresholds, List<u8>& out, Error& error) {
   constexpr u8 kNo = 0, kEdge = 1, kWeak = 2;
   const size_t count = size_t(picture.width) * picture.height;
   Sizes3 sizes;
@@ -88,7 +95,8 @@ bool find_edges(Pixels picture, List<u8>& out, Error& error) {
     for (u32 x = 0; x < picture.width; ++x) {
       const i32 own = sizes.at(x, y, 0, 0);
       u8& kind = out[size_t(y) * picture.width + x];
-      kind = own > kLow && is_peak(gradient_at(picture, x, y), sizes, x, y) ? (own > kHigh ? kEdge : kWeak) : kNo;
+      const bool peak = own > thresholds.low && is_peak(gradient_at(picture, x, y), sizes, x, y);
+      kind = peak ? (own > thresholds.high ? kEdge : kWeak) : kNo;
       if (kind == kEdge && !stack.push(y * picture.width + x)) return Pool::no_memory(error, count * sizeof(u32));
     }
   }
@@ -106,6 +114,17 @@ bool find_edges(Pixels picture, List<u8>& out, Error& error) {
     }
   }
   for (u8& kind : out) kind = kind == kEdge;
+  return true;
+}
+
+bool trace(Pixels picture, Thresholds thresholds, u32 width, u32 height, List<u8>& out, Error& error) {
+  List<u8> fitted, found;
+  if (!resize(picture, width, height, fitted, error) ||
+      !find_edges({fitted.begin(), width, height}, thresholds, found, error)) {
+    return false;
+  }
+  if (!out.resize(fitted.size())) return Pool::no_memory(error, fitted.size());
+  for (size_t i = 0; i < out.size(); ++i) out[i] = found[i / 3] ? 255 : 0;
   return true;
 }
 

@@ -210,6 +210,7 @@ bool describe(const PictureFacts& facts, const Json& config, List<char>& out) {
   writer.field("Pictures", facts.pictures);
   writer.field("Refiner", facts.refiner);
   if (facts.refiner_start != 0) writer.number("Refiner switch at", facts.refiner_start);
+  if (facts.fast) writer.field("VAE Decoder", "TAESD");  // WebUI's own words for it
   writer.field("Version", facts.version);
   writer.ok = writer.ok && out.push(0);
   if (writer.ok) out.pop();
@@ -218,7 +219,7 @@ bool describe(const PictureFacts& facts, const Json& config, List<char>& out) {
 
 bool to_json(const PictureFacts& facts, List<char>& out) {
   // In the order of their keys; other numbers are put between them.
-  enum class Kind : u8 { text, whole, real };
+  enum class Kind : u8 { text, whole, real, yes };
   struct Row {
     Text key;
     Kind kind;
@@ -259,6 +260,8 @@ bool to_json(const PictureFacts& facts, List<char>& out) {
   if (facts.refiner_start != 0) add({"refiner_start", Kind::real, {}, 0, facts.refiner_start});
   if (facts.model.size) add({"model", Kind::text, facts.model, 0, 0});
   if (facts.version.size) add({"version", Kind::text, facts.version, 0, 0});
+  if (facts.canny.size) add({"canny", Kind::text, facts.canny, 0, 0});
+  if (facts.fast) add({"taesd", Kind::yes, {}, 0, 0});
   if (facts.init_image.size) add({"init_image", Kind::text, facts.init_image, 0, 0});
   if (facts.mask.size) add({"mask", Kind::text, facts.mask, 0, 0});
   if (facts.pictures.size) add({"pictures", Kind::text, facts.pictures, 0, 0});
@@ -272,6 +275,9 @@ bool to_json(const PictureFacts& facts, List<char>& out) {
         break;
       case Kind::whole:
         writer.whole(row.whole);
+        break;
+      case Kind::yes:
+        writer.boolean(true);
         break;
       case Kind::real:
         writer.number(row.real);

@@ -129,14 +129,15 @@ bool prepare(Prepare how, Pixels picture, Pixels other, u32 width, u32 height, u
   const size_t plane = size_t(width) * height;
   if (!out.resize(3 * plane)) return Pool::no_memory(error, 3 * plane * sizeof(float));
   if (how == Prepare::edges) {
-    if (!find_edges({fitted.begin(), width, height}, mask, error)) return false;
+    if (!find_edges({fitted.begin(), width, height}, {}, mask, error)) return false;
     for (size_t i = 0; i < 3 * plane; ++i) out[i] = mask[i % plane];
     return true;
   }
   for (size_t i = 0; i < plane; ++i) {
     const bool hidden = how == Prepare::masked && mask[i];
     for (size_t c = 0; c < 3; ++c) {
-      out[c * plane + i] = hidden ? 0.0f : 2.0f * (static_cast<float>(fitted[i * 3 + c]) / 255.0f) - 1.0f;
+      const float unit = static_cast<float>(fitted[i * 3 + c]) / 255.0f;
+      out[c * plane + i] = hidden ? 0.0f : how == Prepare::unit ? unit : 2.0f * unit - 1.0f;
     }
   }
   return true;

@@ -1,5 +1,6 @@
 #include "tool/draw_flags.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,7 +45,7 @@ bool PictureFiles::add(Text name, const char* path, Error& error) {
     destroy(pixels);
     return Pool::no_memory(error, sizeof(List<u8>));
   }
-  GivenPicture given = {name, {}};
+  GivenPicture given = {name, {}, false, {}};
   if (!file.open(path, error)) return false;
   if (!decode_png(file.bytes(), path, kMostPixels, *pixels, given.pixels.width, given.pixels.height, error)) {
     return false;
@@ -59,6 +60,7 @@ bool PictureFiles::read(const Arguments& arguments, Error& error) {
     const char* path = arguments.value(one[0]);
     if (path && !add(one[1], path, error)) return false;
   }
+  if (!add_control(arguments, error)) return false;
   List<const char*> list;
   for (const char* text : arguments.values("--picture", list)) {
     const char* equals = strchr(text, '=');
@@ -73,6 +75,145 @@ bool PictureFiles::read(const Arguments& arguments, Error& error) {
     }
     if (!add(name, equals + 1, error)) return false;
   }
+  return true;
+}
+
+namespace {
+
+// Pictures for nets, and what numbers of a net are called: of the word `scale` the second's is "control_scale_2".
+constexpr size_t kMostNets = 4;
+constexpr const char* kControls[kMostNets] = {"control", "control_2", "control_3", "control_4"};
+constexpr struct {
+  const char* flag;
+  const char* numbers[kMostNets];
+} kControlNumbers[] = {
+    {"--control-scale", {"control_scale", "control_scale_2", "control_scale_3", "control_scale_4"}},
+    {"--control-start", {"control_start", "control_start_2", "control_start_3", "control_start_4"}},
+    {"--control-end", {"control_end", "control_end_2", "control_end_3", "control_end_4"}},
+};
+constexpr const char* kGuess[] = {"control_guess", "control_guess_2", "control_guess_3", "control_guess_4"};
+constexpr const char* kNegative[] = {"control_negative_scale", "control_negative_scale_2", "control_negative_scale_3",
+                                     "control_negative_scale_4"};
+
+// "100,200"; the smaller is the lower, whichever comes first.
+bool read_thresholds(const char* text, Thresholds& out, Error& error) {
+  char *middle, *end;
+  double first = strtod(text, &middle), second = -1;
+  if (middle != text && *middle == ',') {
+    second = strtod(middle + 1, &end);
+    if (end == middle + 1 || *end) second = -1;
+  }
+  if (!(first >= 0 && second >= 0 && isfinite(first) && isfinite(second))) {
+    return fail(error, Code::usage, "--canny", "write --canny 100,200",
+                "not two thresholds (got '%.60s', expected LOW,HIGH of 0 or more).", text);
+  }
+  out = thresholds_of(first, second);
+  return true;
+}
+
+}  // namespace
+
+bool PictureFiles::add_control(const Arguments& arguments, Error& error) {
+  List<const char*> list;
+  const Span<const char* const> paths = arguments.values("--control", list);
+  const char* const canny = arguments.value("--canny");
+  const char* const needing[] = {"--control-scale", "--control-start", "--control-end", "--guess", "--canny"};
+  for (const char* flag : needing) {
+    if (!paths.empty() || !arguments.has(flag)) continue;
+    return fail(error, Code::usage, flag, "add --control, or leave it out",
+                "there is no picture for a ControlNet.");
+  }
+  if (paths.count > kMostNets) {
+    return fail(error, Code::usage, "--control", "give fewer",
+                "that are more pictures than a bundle can have nets (got %zu, expected %zu).", paths.count, kMostNets);
+  }
+  Thresholds thresholds;
+  if (canny && !read_thresholds(canny, thresholds, error)) return false;
+  for (size_t i = 0; i < paths.count; ++i) {
+    if (!add(kControls[i], paths[i], error)) return false;
+    pictures_.back().traced = canny != nullptr;
+    pictures_.back().thresholds = thresholds;
+  }
+  return true;
+}
+
+const char* file_name(const char* path) {
+  const char* const slash = strrchr(path, '/');
+  return slash ? slash + 1 : path;
+}
+
+bool name_pictures(const Arguments& arguments, List<char>& out) {
+  List<const char*> list;
+  const auto add = [&](Text text) {
+    for (size_t i = 0; i < text.size; ++i) {
+      if (!out.push(text.data[i])) return false;
+    }
+    return true;
+  };
+  u32 net = 0;
+  for (const char* given : arguments.values("--control", list)) {
+    char name[24] = "control=";
+    if (net++) snprintf(name, sizeof name, "control_%u=", net);
+    if (!add(out.empty() ? "" : ", ") || !add(name) || !add(file_name(given))) return false;
+  }
+  list.clear();
+  for (const char* given : arguments.values("--picture", list)) {
+    const char* const equals = strchr(given, '=');
+    const Text name(given, static_cast<size_t>(equals + 1 - given));
+    if (!add(out.empty() ? "" : ", ") || !add(name) || !add(file_name(equals + 1))) return false;
+  }
+  return true;
+}
+
+bool read_control(const Arguments& arguments, List<NamedNumber>& out, Error& error) {
+  List<const char*> paths;
+  const size_t count = arguments.values("--control", paths).count;
+  for (const auto& one : kControlNumbers) {
+    List<const char*> list;
+    const Span<const char* const> values = arguments.values(one.flag, list);
+    if (values.empty()) continue;
+    if (values.count != count && values.count != 1) {
+      return fail(error, Code::usage, one.flag, "give as many as pictures",
+                  "there are %zu pictures for ControlNets (got %zu numbers, expected one, or one each).", count,
+                  values.count);
+    }
+    for (size_t i = 0; i < count; ++i) {
+      double value;
+      if (!number_of(one.flag, values[values.count == 1 ? 0 : i], value, error)) return false;
+      if (!out.push({one.numbers[i], value})) return Pool::no_memory(error, sizeof value);
+    }
+  }
+  for (size_t i = 0; i < (arguments.has("--guess") ? count : 0); ++i) {
+    if (!out.push({kGuess[i], 1}) || !out.push({kNegative[i], 0})) return Pool::no_memory(error, sizeof(NamedNumber));
+  }
+  return true;
+}
+
+bool read_adapters(const Arguments& arguments, List<GivenAdapter>& out, Error& error) {
+  List<const char*> list;
+  for (const char* text : arguments.values("--lora", list)) {
+    const char* colon = strrchr(text, ':');
+    GivenAdapter given = {colon ? Text(text, static_cast<size_t>(colon - text)) : Text(text), kUsualScale};
+    if (colon && !number_of("--lora", colon + 1, given.scale, error)) return false;
+    for (const GivenAdapter& other : out) {
+      if (other.name == given.name) {
+        return fail(error, Code::usage, "--lora", "give it once", "%.*s is there twice.", OD_TEXT(given.name));
+      }
+    }
+    if (!out.push(given)) return Pool::no_memory(error, sizeof given);
+  }
+  return true;
+}
+
+bool read_preview_by(const Arguments& arguments, PreviewBy& out, Error& error) {
+  const bool given = arguments.has("--preview-by");
+  if (given && !arguments.has("--preview")) {
+    return fail(error, Code::usage, "--preview-by", "add --preview, or leave it out",
+                "there are no previews without --preview.");
+  }
+  bool fast = false;
+  if (!choose(arguments, "--preview-by", kPreviewWays, fast, error)) return false;
+  if (given) out = fast ? PreviewBy::fast : PreviewBy::sum;
   return true;
 }
 

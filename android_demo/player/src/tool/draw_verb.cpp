@@ -16,6 +16,8 @@ struct Watcher {
   bool terminal;
   const char* folder;  // where previews go, or null
   Error* error;
+  bool several = false;  // pictures
+  u32 number = 1;        // of the picture
 };
 
 void show(void* user, u32 done, u32 calls, double left, const char* stage) {
@@ -28,38 +30,18 @@ void show(void* user, u32 done, u32 calls, double left, const char* stage) {
 void write_preview(void* user, u32 done, Pixels pixels) {
   auto& watcher = *static_cast<Watcher*>(user);
   char path[4096];
-  snprintf(path, sizeof path, "%s/step-%03u.png", watcher.folder, done);
+  char number[24] = "";
+  if (watcher.several) snprintf(number, sizeof number, "%u-", watcher.number);
+  snprintf(path, sizeof path, "%s/%sstep-%04u.png", watcher.folder, number, done);
   List<u8> png;
   const size_t count = size_t(3) * pixels.width * pixels.height;
-  if (encode_png({pixels.data, count}, pixels.width, pixels.height, {}, png, *watcher.error)) {
+  if (encode_png({pixels.data, count}, pixels.width, pixels.height, {}, png, *watcher.error) &&
+      write_file(path, {png.begin(), png.size()}, *watcher.error)) {
+    snprintf(path, sizeof path, "%s/latest.png", watcher.folder);
     write_file(path, {png.begin(), png.size()}, *watcher.error);
   }
   if (*watcher.error) log(Level::warning, "%s", watcher.error->message);
   *watcher.error = {};
-}
-
-// A path's last part.
-const char* file_name(const char* path) {
-  const char* const slash = strrchr(path, '/');
-  return slash ? slash + 1 : path;
-}
-
-// "a=b.png, c=d.png" of what --picture says. Whether there was memory for it.
-bool name_pictures(const Arguments& arguments, List<char>& out) {
-  List<const char*> list;
-  for (const char* given : arguments.values("--picture", list)) {
-    const char* const equals = strchr(given, '=');
-    for (const char* at = out.empty() ? "" : ", "; *at; ++at) {
-      if (!out.push(*at)) return false;
-    }
-    for (const char* at = given; at <= equals; ++at) {
-      if (!out.push(*at)) return false;
-    }
-    for (const char* at = file_name(equals + 1); *at; ++at) {
-      if (!out.push(*at)) return false;
-    }
-  }
-  return true;
 }
 
 // The first of image.png, image-1.png... that is free, where no name is given.
@@ -116,7 +98,7 @@ bool write_pictures(const Arguments& arguments, const Drawn& drawn, u32 number, 
 struct Series {
   const Arguments& arguments;
   const Watch& watch;
-  bool terminal;
+  Watcher& watcher;
   u32 count;
 
   static void next_seed(Request& request) {
@@ -131,7 +113,7 @@ struct Series {
 
   bool one(Player& player, const Request& request, Drawn& out, Error& error) const {
     const bool done = player.draw(request, watch, out, error);
-    if (terminal) fprintf(stderr, "\r\033[K");
+    if (watcher.terminal) fprintf(stderr, "\r\033[K");
     return done;
   }
 
@@ -141,10 +123,35 @@ struct Series {
 
   bool draw(Request request, Error& error) const {
     Player player;
+    List<NamedNumber> numbers;
     if (!open(player, arguments.word(0), error)) return false;
+    if (!check_nets(player.bundle().manifest().pipeline, request.numbers, numbers, error)) return false;
+    request.numbers = numbers.span();
     for (u32 number = 1; number <= count; ++number, next_seed(request)) {
       Drawn drawn;
+      watcher.number = number;
       if (!one(player, request, drawn, error) || !write(drawn, number, player, error)) return false;
+    }
+    return true;
+  }
+
+  // Whether there is a net for each picture of --control; and the numbers without those of a second scale where the
+  // pipeline has none: it knows no negative text.
+  bool check_nets(const Pipeline& pipeline, Span<const NamedNumber> given, List<NamedNumber>& out, Error& error) const {
+    List<const char*> list;
+    const size_t wanted = arguments.values("--control", list).count;
+    size_t nets = 0;
+    char name[24] = "control";
+    while (pipeline.picture(name) != kNone) snprintf(name, sizeof name, "control_%zu", ++nets + 1);
+    if (wanted > nets) {
+      char have[40] = "no ControlNet";
+      if (nets) snprintf(have, sizeof have, nets == 1 ? "one ControlNet" : "%zu ControlNets", nets);
+      return fail(error, Code::usage, "--control", "convert the checkpoint with --controlnet PATH for each",
+                  "there are more pictures than nets (got %zu, and the bundle has %s).", wanted, have);
+    }
+    for (const NamedNumber& one : given) {
+      if (one.name.starts_with("control_negative_scale") && pipeline.number(one.name) == kNone) continue;
+      if (!out.push(one)) return Pool::no_memory(error, sizeof one);
     }
     return true;
   }
@@ -166,7 +173,9 @@ struct Series {
       Player player;
       if (!open(player, arguments.word(0), error)) return false;
       const Pipeline& pipeline = player.bundle().manifest().pipeline;
-      for (const NamedNumber& number : request.numbers) {
+      List<NamedNumber> known;
+      if (!check_nets(pipeline, request.numbers, known, error)) return false;
+      for (const NamedNumber& number : known) {
         bool also = false;
         for (const NamedNumber& other : theirs) also = also || other.name == number.name;
         if ((pipeline.number(number.name) != kNone || !also) && !ours.push(number)) {
@@ -176,6 +185,7 @@ struct Series {
       Request first = request;
       first.numbers = ours.span();
       first.denoising_end = start;
+      first.fast = false;  // the other one decodes
       first.refiner = {{source.begin(), source.size()}, theirs.span()};
       for (u32 number = 1; number <= count; ++number, next_seed(first)) {
         auto* drawn = construct<Drawn>();
@@ -183,6 +193,7 @@ struct Series {
           destroy(drawn);
           return Pool::no_memory(error, sizeof(Drawn));
         }
+        watcher.number = number;
         if (!one(player, first, *drawn, error)) return false;
       }
       on_interrupt(nullptr);
@@ -191,11 +202,13 @@ struct Series {
     if (!open(player, refiner, error)) return false;
     Request last = request;
     last.pictures = {};
+    last.adapters = {};
     last.numbers = theirs.span();
     last.denoising_start = start;
     last.seeds.variation_strength = 0;
     for (u32 number = 1; number <= count; ++number) {
       const Drawn& first = *begun[number - 1];
+      watcher.number = number;
       Drawn drawn;
       last.latents = first.latents.span();
       last.sampler = first.sampler.span().count ? Text(first.sampler.begin(), first.sampler.size()) : Text();
@@ -242,6 +255,7 @@ bool draw(const Arguments& arguments, Error& error) {
   Request request;
   List<GivenText> texts;
   List<NamedNumber> numbers;
+  List<GivenAdapter> adapters;
   PictureFiles pictures;
   i64 steps, preview_every, count, rows;
   double refiner_start;
@@ -257,13 +271,17 @@ bool draw(const Arguments& arguments, Error& error) {
       !arguments.whole("--preview-every", 1, 20000, 1, preview_every, error) ||
       !arguments.whole("--tile-vae", 0, 65536, -1, rows, error) ||
       !arguments.size("--size", request.width, request.height, error) ||
-      !arguments.memory("--max-memory", request.memory_limit, error) || !read_numbers(arguments, numbers, error)) {
+      !arguments.memory("--max-memory", request.memory_limit, error) || !read_numbers(arguments, numbers, error) ||
+      !read_control(arguments, numbers, error) || !read_adapters(arguments, adapters, error)) {
     return false;
   }
   if (!pictures.read(arguments, error)) return false;
   request.pictures = pictures.pictures();
   request.texts = {texts.begin(), texts.size()};
   request.numbers = {numbers.begin(), numbers.size()};
+  request.adapters = adapters.span();
+  request.fast = arguments.has("--taesd");
+  if (const char* canny = arguments.value("--canny")) request.canny = canny;
   request.steps = static_cast<u32>(steps);
   if (const char* sampler = arguments.value("--sampler")) request.sampler = sampler;
   request.bands = rows >= 0 || arguments.has("--low-memory");
@@ -275,16 +293,20 @@ bool draw(const Arguments& arguments, Error& error) {
   if (!name_pictures(arguments, picture_files)) return Pool::no_memory(error, 1);
   request.picture_files = {picture_files.begin(), picture_files.size()};
   Error ignored;
-  Watcher watcher = {isatty(2) != 0, arguments.value("--preview"), &ignored};
+  Watcher watcher = {isatty(2) != 0, arguments.value("--preview"), &ignored, count > 1, 1};
   Watch watch;
   watch.user = &watcher;
   watch.progress = show;
   watch.preview = watcher.folder ? write_preview : nullptr;
   watch.preview_every = static_cast<u32>(preview_every);
+  if (!read_preview_by(arguments, watch.preview_by, error)) return false;
   if (watcher.folder && !make_folders(watcher.folder)) {
     return fail(error, Code::output, watcher.folder, "choose another folder", "cannot be made.");
   }
-  const Series series = {arguments, watch, watcher.terminal, static_cast<u32>(count)};
+  if (request.fast && rows >= 0) {
+    return fail(error, Code::usage, "--tile-vae", "leave it out", "the fast decoder works in one piece.");
+  }
+  const Series series = {arguments, watch, watcher, static_cast<u32>(count)};
   return refiner_start == 0 ? series.draw(request, error) : series.draw_in_two(request, refiner_start, error);
 }
 
@@ -308,6 +330,14 @@ const Flag kFlags[] = {OD_DEVICE_FLAGS,
                        {"--emphasis", true},
                        {"--long", true},
                        {"--picture", true, true},
+                       {"--control", true, true},
+                       {"--control-scale", true, true},
+                       {"--control-start", true, true},
+                       {"--control-end", true, true},
+                       {"--guess", false},
+                       {"--canny", true},
+                       {"--lora", true, true},
+                       {"--taesd", false},
                        {"--refiner", true},
                        {"--refiner-start", true},
                        {"--low-memory", false},
@@ -315,6 +345,7 @@ const Flag kFlags[] = {OD_DEVICE_FLAGS,
                        {"--tile-vae", true},
                        {"--preview", true},
                        {"--preview-every", true},
+                       {"--preview-by", true},
                        {"--check", false},
                        {"--out", true},
                        {"--json", false}};
@@ -329,9 +360,10 @@ const Verb kDraw = {
     "torch|cuda|a1111]\n"
     "      [--variation-seed N --variation-strength F] [--noise-seed-delta N] [--size WxH] [--init-image FILE.png "
     "--strength S] [--mask FILE.png]\n"
-    "      [--picture NAME=FILE.png] [--refiner BUNDLE [--refiner-start F]] [--low-memory | --max-memory SIZE]\n"
-    "      [--tile-vae ROWS (0: the lowest)] [--preview DIR [--preview-every N]] [--check] [--out FILE.png] "
-    "[--json]",
+    "      [--control FILE.png [--control-scale S] [--control-start F] [--control-end F] [--guess] [--canny LOW,HIGH]]\n"
+    "      [--lora NAME[:SCALE]] [--picture NAME=FILE.png] [--refiner BUNDLE [--refiner-start F]]\n"
+    "      [--low-memory | --max-memory SIZE] [--tile-vae ROWS (0: the lowest)] [--taesd]\n"
+    "      [--preview DIR [--preview-every N] [--preview-by rgb|taesd]] [--check] [--out FILE.png] [--json]",
     {kWords, 2},
     {kFlags, sizeof kFlags / sizeof kFlags[0]},
     draw};

@@ -45,6 +45,13 @@ bool Arguments::parse(Span<char*> arguments, Span<const Flag> known, Span<const 
   return true;
 }
 
+bool number_of(const char* flag, const char* text, double& out, Error& error) {
+  char* end;
+  out = strtod(text, &end);
+  return (end != text && !*end && isfinite(out)) ||
+         fail(error, Code::usage, flag, "give a number such as 7.5", "is \"%.40s\".", text);
+}
+
 const char* Arguments::value(const char* flag) const {
   for (size_t i = given_.size(); i-- > 0;) {
     if (strcmp(given_[i].flag, flag) == 0) return given_[i].value;
@@ -77,13 +84,7 @@ bool Arguments::whole(const char* flag, i64 low, i64 high, i64 otherwise, i64& o
 bool Arguments::number(const char* flag, double& out, bool& given, Error& error) const {
   const char* text = value(flag);
   given = text != nullptr;
-  if (!text) return true;
-  char* end;
-  out = strtod(text, &end);
-  if (end == text || *end || !isfinite(out)) {
-    return fail(error, Code::usage, flag, "give a number such as 7.5", "is \"%.40s\".", text);
-  }
-  return true;
+  return !given || number_of(flag, text, out, error);
 }
 
 bool Arguments::size(const char* flag, u32& width, u32& height, Error& error) const {

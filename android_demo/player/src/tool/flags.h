@@ -11,6 +11,9 @@ struct Flag {
   bool may_repeat = false;
 };
 
+// A finite number that a flag was given. Code::usage.
+bool number_of(const char* flag, const char* text, double& out, Error& error);
+
 class Arguments {
  public:
   // Code::usage for a flag that is not among `known`, one that lacks its value, and too many or too few words.

@@ -29,6 +29,10 @@ public class ProgressBar extends View {
         progress = value;
     }
 
+    public int getProgress() {
+        return progress;
+    }
+
     public void setIndeterminate(boolean value) {
         indeterminate = value;
     }

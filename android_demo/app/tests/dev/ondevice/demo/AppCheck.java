@@ -49,6 +49,28 @@ public final class AppCheck {
         });
     }
 
+    void drawsWithAnAdapter() throws Exception {
+        check(screen.shown.adapters.get("ink") == 75 && screen.shown.adapters.size() == 2, screen.shown.adapters);
+        check(screen.shown.decodesFast, "no fast decoder");
+        presenter.typed(form("a", "2").with("ink", 40, true));
+        presenter.draw();
+        String said = new String(screen.untilSays("Drawn in").png, "UTF-8");
+        check(said.endsWith("unloads 0\nadapter ink 0.4\nfast 1, previews 0"), said);
+        Shot shot = screen.shown.shot;
+        check(shot.line().endsWith(" \u00b7 ink 40 %"), shot.line());
+        Form kept = Form.of(shot.form.json());
+        check(kept.adapter.equals("ink") && kept.strength == 40 && kept.fast, kept.json());
+        presenter.typed(form("a", "2").with("of another bundle", 40, false));  // as a form that was kept may have it
+        presenter.draw();
+        screen.until(new HostScreen.Wish() {
+            @Override
+            public boolean granted(Shown now) {
+                return now.canDraw && now.shot != null && now.shot.form.adapter.isEmpty();
+            }
+        });
+        check(new String(screen.shown.png, "UTF-8").endsWith("unloads 0"), "an adapter that is not there");
+    }
+
     void cancels() throws Exception {
         presenter.typed(form("slow", "5"));
         presenter.draw();

@@ -42,9 +42,14 @@ public final class PlayerCheck {
         request.seedMode = 1;
         request.emphasis = 2;
         request.longTexts = 1;
+        request.pictures.put("control", new Request.Pixels(new byte[6], 1, 2).edges(50, 100));
+        request.adapters.put("\u00e9", -0.5);
+        request.fast = true;
+        request.previewBy = 2;
         Picture picture = player.draw(request, null);
         same(picture.parameters, "\ud83d\ude00 \u00e9\nnegative_prompt: \nguidance_scale: 7.5\n"
-                + "steps 2, seed -3, 64x32, low_memory 1, pictures 2, ways 121, unloads 0");
+                + "steps 2, seed -3, 64x32, low_memory 1, pictures 3, ways 121, unloads 0"
+                + "\ncontrol 1x2 50,100\nadapter \u00e9 -0.5\nfast 1, previews 2");
         same(picture.rgb.length + " " + picture.deviceBytes, 3 * 64 * 32 + " 3000000");
         same(new String(picture.png, "UTF-8"), picture.parameters);
         same(picture.secondsToFirstStep + picture.secondsOfSteps + picture.secondsOfDecoder, 2.75);
@@ -62,7 +67,7 @@ public final class PlayerCheck {
         refused(new Request("a\0b"), "prompt: holds a zero character. Fix: take it out.");
         refused(image, "image: is not pixels (got 5 bytes for 2x1, expected 3 per pixel). Fix: give red, green and blue"
                 + " of each pixel.");
-        refused(many, "request: has too many texts or numbers. Fix: give at most 16 of each.");
+        refused(many, "request: has too many texts, numbers, pictures or adapters. Fix: give at most 16 of each.");
     }
 
     private void refused(Request request, String message) throws Exception {

@@ -20,9 +20,10 @@ final class Native {
     static native byte[] describe(long player);
 
     static native Picture draw(long player, byte[][] textNames, byte[][] texts, byte[][] numberNames,
-            double[] numbers, byte[] image, int imageWidth, int imageHeight, byte[] mask, int maskWidth,
-            int maskHeight, int steps, byte[] sampler, long seed, int seedMode, int emphasis, int longTexts, int width,
-            int height, boolean lowMemory, int previewEvery, Watch watch) throws PlayerException;
+            double[] numbers, byte[][] pictureNames, byte[][] pictures, int[] pictureSizes, double[] thresholds,
+            byte[][] adapters, double[] scales, int steps, byte[] sampler, long seed, int seedMode, int emphasis,
+            int longTexts, int width, int height, boolean lowMemory, boolean fast, int previewEvery, int previewBy,
+            Watch watch) throws PlayerException;
 
     static native void cancel(long player);
 

@@ -2,6 +2,7 @@ package dev.ondevice.player;
 
 import java.io.Closeable;
 import java.nio.charset.StandardCharsets;
+import java.util.LinkedHashMap;
 import java.util.Map;
 
 /**
@@ -17,8 +18,6 @@ import java.util.Map;
  * {@link #describe} and {@link #unload} wait for their turn, so a screen's thread calls {@link #cancel} alone.
  */
 public final class Player implements Closeable {
-    private static final byte[][] NO_TEXTS = new byte[0][];
-
     /** Whoever holds it is in the native player. */
     private final Object turn = new Object();
     /** Of `handle`, and never held for long. */
@@ -66,28 +65,66 @@ public final class Player implements Closeable {
             names[count] = bytes("texts", given.getKey());
             texts[count++] = bytes(given.getKey(), given.getValue());
         }
-        byte[][] keys = request.numbers.isEmpty() ? NO_TEXTS : new byte[request.numbers.size()][];
-        double[] numbers = new double[keys.length];
+        byte[][] keys = names(request.numbers);
+        byte[][] adapters = names(request.adapters);
+        Map<String, Request.Pixels> given = pictures(request);
+        byte[][] pictureNames = names(given);
+        byte[][] pictures = new byte[given.size()][];
+        int[] sizes = new int[2 * given.size()];
+        double[] thresholds = new double[2 * given.size()];
         count = 0;
-        for (Map.Entry<String, Double> given : request.numbers.entrySet()) {
-            keys[count] = bytes("numbers", given.getKey());
-            numbers[count++] = given.getValue();
+        for (Map.Entry<String, Request.Pixels> one : given.entrySet()) {
+            Request.Pixels pixels = one.getValue();
+            checkPixels(one.getKey(), pixels);
+            pictures[count] = pixels.rgb;
+            sizes[2 * count] = pixels.width;
+            sizes[2 * count + 1] = pixels.height;
+            thresholds[2 * count] = pixels.cannyLow;
+            thresholds[2 * count++ + 1] = pixels.cannyHigh;
         }
-        checkPixels("image", request.image, request.imageWidth, request.imageHeight);
-        checkPixels("mask", request.mask, request.maskWidth, request.maskHeight);
         synchronized (turn) {
             long player = usable();
             drawing = true;
             try {
-                return Native.draw(player, names, texts, keys, numbers, request.image, request.imageWidth,
-                        request.imageHeight, request.mask, request.maskWidth, request.maskHeight, request.steps,
+                return Native.draw(player, names, texts, keys, values(request.numbers), pictureNames, pictures, sizes,
+                        thresholds, adapters, values(request.adapters), request.steps,
                         bytes("sampler", request.sampler), request.seed, request.seedMode, request.emphasis,
-                        request.longTexts, request.width, request.height, request.lowMemory, request.previewEvery,
-                        watch);
+                        request.longTexts, request.width, request.height, request.lowMemory, request.fast,
+                        request.previewEvery, request.previewBy, watch);
             } finally {
                 drawing = false;
             }
         }
+    }
+
+    private static Map<String, Request.Pixels> pictures(Request request) {
+        Map<String, Request.Pixels> all = new LinkedHashMap<String, Request.Pixels>();
+        if (request.image != null) {
+            all.put("image", new Request.Pixels(request.image, request.imageWidth, request.imageHeight));
+        }
+        if (request.mask != null) {
+            all.put("mask", new Request.Pixels(request.mask, request.maskWidth, request.maskHeight));
+        }
+        all.putAll(request.pictures);
+        return all;
+    }
+
+    private static byte[][] names(Map<String, ?> of) throws PlayerException {
+        byte[][] names = new byte[of.size()][];
+        int count = 0;
+        for (String name : of.keySet()) {
+            names[count++] = bytes("request", name);
+        }
+        return names;
+    }
+
+    private static double[] values(Map<String, Double> of) {
+        double[] values = new double[of.size()];
+        int count = 0;
+        for (double value : of.values()) {
+            values[count++] = value;
+        }
+        return values;
     }
 
     /** Ends the drawing soon, if there is one. Never waits. */
@@ -146,13 +183,11 @@ public final class Player implements Closeable {
         }
     }
 
-    private static void checkPixels(String where, byte[] pixels, int width, int height) throws PlayerException {
-        if (pixels == null) {
-            return;
-        }
-        if (width <= 0 || height <= 0 || pixels.length != 3L * width * height) {
-            throw new PlayerException(PlayerException.USAGE, where + ": is not pixels (got " + pixels.length
-                    + " bytes for " + width + "x" + height
+    private static void checkPixels(String where, Request.Pixels of) throws PlayerException {
+        int bytes = of.rgb == null ? 0 : of.rgb.length;
+        if (of.width <= 0 || of.height <= 0 || bytes != 3L * of.width * of.height) {
+            throw new PlayerException(PlayerException.USAGE, where + ": is not pixels (got " + bytes
+                    + " bytes for " + of.width + "x" + of.height
                     + ", expected 3 per pixel). Fix: give red, green and blue of each pixel.");
         }
     }

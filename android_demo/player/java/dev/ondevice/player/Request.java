@@ -13,6 +13,10 @@ public final class Request {
     public byte[] image;
     public int imageWidth;
     public int imageHeight;
+    /** Others that the pipeline takes, such as "control", by name. */
+    public final Map<String, Pixels> pictures = new LinkedHashMap<String, Pixels>();
+    /** Of adapters that the bundle carries, how much. They add up; the next request has its own. */
+    public final Map<String, Double> adapters = new LinkedHashMap<String, Double>();
     /** Where the picture is drawn anew, light: as `image`; null: everywhere. */
     public byte[] mask;
     public int maskWidth;
@@ -33,8 +37,34 @@ public final class Request {
     public int height;
     /** Guidance in two passes, the decoder in bands, weights given back: slower, and fits where little is left. */
     public boolean lowMemory;
+    /** By the bundle's fast decoder. */
+    public boolean fast;
     /** Calls between two previews; 0: none. */
     public int previewEvery;
+    /** 0: as the bundle has it; 1: by a sum of the latents' channels; 2: by the fast decoder. */
+    public int previewBy;
+
+    /** A picture: red, green and blue, [height, width, 3]. */
+    public static final class Pixels {
+        public final byte[] rgb;
+        public final int width;
+        public final int height;
+        /** Canny's thresholds: the picture's edges take its place. Both 0: the picture itself. */
+        public double cannyLow;
+        public double cannyHigh;
+
+        public Pixels(byte[] rgb, int width, int height) {
+            this.rgb = rgb;
+            this.width = width;
+            this.height = height;
+        }
+
+        public Pixels edges(double low, double high) {
+            cannyLow = low;
+            cannyHigh = high;
+            return this;
+        }
+    }
 
     public Request(String prompt) {
         texts.put("prompt", prompt);

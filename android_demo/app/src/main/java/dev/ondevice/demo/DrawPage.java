@@ -14,10 +14,12 @@ import android.widget.EditText;
 import android.widget.HorizontalScrollView;
 import android.widget.ImageView;
 import android.widget.LinearLayout;
+import android.widget.SeekBar;
 import android.widget.TextView;
 
 import java.util.Collections;
 import java.util.List;
+import java.util.Map;
 
 /** What to draw, and the picture. */
 final class DrawPage {
@@ -35,13 +37,20 @@ final class DrawPage {
     private final EditText steps;
     private final EditText seed;
     private final CheckBox saving;
+    private final CheckBox fast;
     private final LinearLayout sizeRow;
     private final View sizePart;
+    private final LinearLayout adapterRow;
+    private final View adapterPart;
+    private final TextView strengthLabel;
+    private final SeekBar strength;
     private final LinearLayout files;
     private final Button save;
     private final Button share;
     private List<String> sizes = Collections.emptyList();
     private String size = "";
+    private Map<String, Integer> adapters = Collections.emptyMap();
+    private String adapter = "";
     private boolean filling;
 
     DrawPage(Context context, Look look, Presenter presenter, View.OnClickListener onSave,
@@ -80,19 +89,41 @@ final class DrawPage {
         root.addView(numbers, look.wide(Look.GAP));
 
         sizeRow = look.row();
-        HorizontalScrollView scroll = new HorizontalScrollView(context);
-        scroll.setHorizontalScrollBarEnabled(false);
-        scroll.addView(sizeRow);
-        sizePart = labelled("Size", scroll);
+        sizePart = labelled("Size", scrolling(context, sizeRow));
         root.addView(sizePart, look.wide(Look.GAP));
-        saving = new CheckBox(context);
-        saving.setText("Save memory (slower)");
-        saving.setTextColor(look.ink);
-        saving.setMinHeight(look.px(48));
+        adapterRow = look.row();
+        strengthLabel = look.text("", 13, look.faint);
+        strength = new SeekBar(context);
+        strength.setMax(Form.MOST_STRENGTH);
+        LinearLayout chosen = look.column();
+        chosen.addView(scrolling(context, adapterRow), look.wide(0));
+        chosen.addView(strengthLabel, look.wide(Look.GAP));
+        chosen.addView(strength, look.wide(0));
+        adapterPart = labelled("Adapter", chosen);
+        root.addView(adapterPart, look.wide(Look.GAP));
+        saving = box(context, "Save memory (slower)");
+        fast = box(context, "Fast decoder (less exact)");
         root.addView(saving, look.wide(0));
+        root.addView(fast, look.wide(0));
 
         hearTyping();
         showSizes();
+        showAdapters();
+    }
+
+    private static View scrolling(Context context, View row) {
+        HorizontalScrollView scroll = new HorizontalScrollView(context);
+        scroll.setHorizontalScrollBarEnabled(false);
+        scroll.addView(row);
+        return scroll;
+    }
+
+    private CheckBox box(Context context, String text) {
+        CheckBox box = new CheckBox(context);
+        box.setText(text);
+        box.setTextColor(look.ink);
+        box.setMinHeight(look.px(48));
+        return box;
     }
 
     private View labelled(String label, View view) {
@@ -118,11 +149,26 @@ final class DrawPage {
         for (EditText field : new EditText[] {prompt, negative, steps, seed}) {
             field.addTextChangedListener(typed);
         }
-        saving.setOnCheckedChangeListener(new CompoundButton.OnCheckedChangeListener() {
+        CompoundButton.OnCheckedChangeListener checked = new CompoundButton.OnCheckedChangeListener() {
             @Override
             public void onCheckedChanged(CompoundButton box, boolean on) {
                 changed();
             }
+        };
+        saving.setOnCheckedChangeListener(checked);
+        fast.setOnCheckedChangeListener(checked);
+        strength.setOnSeekBarChangeListener(new SeekBar.OnSeekBarChangeListener() {
+            @Override
+            public void onProgressChanged(SeekBar bar, int value, boolean byHand) {
+                strengthLabel.setText("Strength " + value + " %");
+                changed();
+            }
+
+            @Override
+            public void onStartTrackingTouch(SeekBar bar) {}
+
+            @Override
+            public void onStopTrackingTouch(SeekBar bar) {}
         });
     }
 
@@ -134,7 +180,8 @@ final class DrawPage {
 
     private Form form() {
         return new Form(prompt.getText().toString(), negative.getText().toString(), steps.getText().toString(),
-                seed.getText().toString(), size, saving.isChecked());
+                seed.getText().toString(), size, saving.isChecked())
+                .with(adapter, strength.getProgress(), fast.isChecked());
     }
 
     void show(Shown now) {
@@ -146,12 +193,21 @@ final class DrawPage {
         steps.setHint(now.stepsHint);
         seed.setHint(now.seedHint);
         saving.setChecked(now.form.lowMemory);
+        fast.setChecked(now.form.fast);
+        strength.setProgress(now.form.strength);
+        strengthLabel.setText("Strength " + now.form.strength + " %");
         filling = false;
         negative.setEnabled(now.takesNegative);
         if (!now.sizes.equals(sizes) || !now.form.size.equals(size)) {
             sizes = now.sizes;
             size = now.form.size;
             showSizes();
+        }
+        fast.setVisibility(now.decodesFast ? View.VISIBLE : View.GONE);
+        if (!now.adapters.equals(adapters) || !now.form.adapter.equals(adapter)) {
+            adapters = now.adapters;
+            adapter = now.form.adapter;
+            showAdapters();
         }
         files.setVisibility(now.shot == null ? View.GONE : View.VISIBLE);
         look.paint(save, false, now.canShare);
@@ -170,7 +226,7 @@ final class DrawPage {
         sizePart.setVisibility(sizes.isEmpty() ? View.GONE : View.VISIBLE);
         for (final String one : sizes) {
             boolean chosen = one.equals(size) || !sizes.contains(size) && one.equals(sizes.get(0));
-            Button chip = look.button(one, new View.OnClickListener() {
+            addChip(sizeRow, one, chosen, new View.OnClickListener() {
                 @Override
                 public void onClick(View touched) {
                     size = one;
@@ -178,9 +234,40 @@ final class DrawPage {
                     showSizes();
                 }
             });
-            look.paint(chip, chosen, true);
-            sizeRow.addView(chip, look.narrow(sizeRow.getChildCount() == 0 ? 0 : Look.GAP));
         }
+    }
+
+    private void showAdapters() {
+        boolean one = adapters.containsKey(adapter);
+        adapterRow.removeAllViews();
+        adapterPart.setVisibility(adapters.isEmpty() ? View.GONE : View.VISIBLE);
+        strengthLabel.setVisibility(one ? View.VISIBLE : View.GONE);
+        strength.setVisibility(one ? View.VISIBLE : View.GONE);
+        addAdapter("None", "", !one);
+        for (String name : adapters.keySet()) {
+            addAdapter(name, name, name.equals(adapter));
+        }
+    }
+
+    private void addAdapter(String shown, final String name, boolean chosen) {
+        addChip(adapterRow, shown, chosen, new View.OnClickListener() {
+            @Override
+            public void onClick(View touched) {
+                adapter = name;
+                Integer usual = adapters.get(name);
+                filling = true;  // one change, not two
+                strength.setProgress(usual == null ? Form.USUAL_STRENGTH : usual);
+                filling = false;
+                changed();
+                showAdapters();
+            }
+        });
+    }
+
+    private void addChip(LinearLayout row, String text, boolean chosen, View.OnClickListener touched) {
+        Button chip = look.button(text, touched);
+        look.paint(chip, chosen, true);
+        row.addView(chip, look.narrow(row.getChildCount() == 0 ? 0 : Look.GAP));
     }
 
     /** null: there is none. */

@@ -29,6 +29,9 @@ final class Facts {
     /** The sampler's, where nobody says another number. */
     final int steps;
     final boolean takesNegative;
+    /** Those that the bundle carries, and how much of each is usual, in hundredths. */
+    final Map<String, Integer> adapters;
+    final boolean decodesFast;
     /** Lines of a report: what it is, and its value. */
     final Map<String, String> report;
 
@@ -39,6 +42,13 @@ final class Facts {
             negative |= "negative_prompt".equals(object(text).get("name"));
         }
         takesNegative = negative;
+        decodesFast = Boolean.TRUE.equals(bundle.get("fast_decoder"));
+        Map<String, Integer> carried = new LinkedHashMap<String, Integer>();
+        for (Object item : list(bundle.get("adapters"))) {
+            Map<String, Object> adapter = object(item);
+            carried.put(String.valueOf(adapter.get("name")), (int) Math.round(100 * number(adapter.get("scale"))));
+        }
+        adapters = Collections.unmodifiableMap(carried);
         List<Size> found = new ArrayList<Size>();
         Map<String, String> lines = new LinkedHashMap<String, String>();
         device(lines, object(bundle.get("device")));

@@ -9,6 +9,8 @@ import java.util.Random;
 /** What a person typed: kept as it is through rotation, a restart and a mistake. */
 final class Form {
     static final int MOST_STEPS = 1000;
+    static final int USUAL_STRENGTH = 100;
+    static final int MOST_STRENGTH = 200;
 
     final String prompt;
     final String negative;
@@ -17,14 +19,33 @@ final class Form {
     /** "512x512"; empty: the bundle's first. */
     final String size;
     final boolean lowMemory;
+    /** Of the bundle's; empty: none. */
+    final String adapter;
+    /** How much of the adapter, in hundredths. */
+    final int strength;
+    /** By the bundle's fast decoder. */
+    final boolean fast;
 
     Form(String prompt, String negative, String steps, String seed, String size, boolean lowMemory) {
+        this(prompt, negative, steps, seed, size, lowMemory, "", USUAL_STRENGTH, false);
+    }
+
+    private Form(String prompt, String negative, String steps, String seed, String size, boolean lowMemory,
+            String adapter, int strength, boolean fast) {
         this.prompt = prompt;
         this.negative = negative;
         this.steps = steps;
         this.seed = seed;
         this.size = size;
         this.lowMemory = lowMemory;
+        this.adapter = adapter;
+        this.strength = strength;
+        this.fast = fast;
+    }
+
+    /** The same with what only some bundles have. */
+    Form with(String chosenAdapter, int hundredths, boolean byFastDecoder) {
+        return new Form(prompt, negative, steps, seed, size, lowMemory, chosenAdapter, hundredths, byFastDecoder);
     }
 
     static Form empty() {
@@ -50,7 +71,9 @@ final class Form {
         String start = seed.trim().isEmpty() ? String.valueOf(chance.nextInt() & 0xFFFFFFFFL) : seed.trim();
         whole("Seed", start, 0, Long.MAX_VALUE);
         String negativeText = facts.takesNegative ? negative : "";
-        return new Form(prompt.trim(), negativeText, count, start, sizeIn(facts).toString(), lowMemory);
+        String known = facts.adapters.containsKey(adapter) ? adapter : "";
+        return new Form(prompt.trim(), negativeText, count, start, sizeIn(facts).toString(), lowMemory)
+                .with(known, strength, fast && facts.decodesFast);
     }
 
     /** Of a form that is complete. A preview a tenth of the way, and at least each fifth step. */
@@ -63,6 +86,10 @@ final class Form {
             request.negative(negative.trim());
         }
         request.lowMemory = lowMemory;
+        request.fast = fast;
+        if (!adapter.isEmpty()) {
+            request.adapters.put(adapter, strength / 100.0);
+        }
         return request;
     }
 
@@ -98,12 +125,18 @@ final class Form {
         out.put("seed", seed);
         out.put("size", size);
         out.put("low_memory", lowMemory);
+        out.put("adapter", adapter);
+        out.put("strength", (double) strength);
+        out.put("fast", fast);
         return out;
     }
 
     static Form of(Map<String, Object> json) {
+        Object strength = json.get("strength");
+        int hundredths = strength instanceof Double ? (int) (double) (Double) strength : USUAL_STRENGTH;
         return new Form(text(json, "prompt"), text(json, "negative_prompt"), text(json, "steps"), text(json, "seed"),
-                text(json, "size"), Boolean.TRUE.equals(json.get("low_memory")));
+                text(json, "size"), Boolean.TRUE.equals(json.get("low_memory")))
+                .with(text(json, "adapter"), hundredths, Boolean.TRUE.equals(json.get("fast")));
     }
 
     private static String text(Map<String, Object> json, String key) {

@@ -92,6 +92,8 @@ final class Presenter implements Notices.Listener {
         out.form = now.form;
         out.takesNegative = now.facts == null || now.facts.takesNegative;
         out.sizes = sizes(now.facts);
+        out.adapters = now.facts == null ? Collections.<String, Integer>emptyMap() : now.facts.adapters;
+        out.decodesFast = now.facts != null && now.facts.decodesFast;
         out.stepsHint = now.facts == null ? "" : String.valueOf(now.facts.steps);
         out.seedHint = "random";
         out.percent = percent(now);

@@ -30,7 +30,7 @@ final class Shot {
     /** What stands below the prompt in the history. */
     String line() {
         return "seed " + form.seed + " \u00b7 " + form.steps + " steps \u00b7 " + form.size + " \u00b7 "
-                + Words.seconds(seconds);
+                + Words.seconds(seconds) + (form.adapter.isEmpty() ? "" : " \u00b7 " + Words.adapter(form));
     }
 
     Map<String, Object> json() {

@@ -16,6 +16,9 @@ final class Shown {
     Form form;
     boolean takesNegative;
     List<String> sizes;
+    /** Adapters to choose from, and how much of each is usual, in hundredths. */
+    Map<String, Integer> adapters;
+    boolean decodesFast;
     /** What stands in empty fields. */
     String stepsHint;
     String seedHint;

@@ -33,6 +33,10 @@ final class Words {
         return words.isEmpty() ? LOADING : words.substring(0, 1).toUpperCase(Locale.ROOT) + words.substring(1);
     }
 
+    static String adapter(Form form) {
+        return form.adapter + " " + form.strength + " %";
+    }
+
     static String left(double seconds) {
         if (seconds < 1) {
             return "a moment left";
