@@ -44,7 +44,7 @@ class Opened(Protocol):
     def files(self) -> ModelFiles: ...
 
     def session(self) -> DrawingRunner:
-        """What runs it."""
+        """What runs it, one for all of its pictures."""
         ...
 
     def way_of(self, request: Request) -> memory_budget.Way:
@@ -69,6 +69,20 @@ class Engine(Protocol):
     def open(self, path: Path) -> Opened:
         """The model at a path. Raises OnDeviceError where it cannot be drawn with here."""
         ...
+
+
+class Opening:
+    """An engine whose models stay open from one picture to the next."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._models: dict[Path, Opened] = {}
+
+    def open(self, path: Path) -> Opened:
+        """As `Engine` has it."""
+        if path not in self._models:
+            self._models[path] = self._engine.open(path)
+        return self._models[path]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,13 +140,14 @@ class OpenedBundle:
 
     def session(self) -> Session:
         args = self._args
-        self._session = Session(
-            self.files,
-            self._device,
-            profile=args.profile or args.profile_out is not None,
-            trace=args.trace is not None,
-            check=args.check,
-        )
+        if self._session is None:
+            self._session = Session(
+                self.files,
+                self._device,
+                profile=args.profile or args.profile_out is not None,
+                trace=args.trace is not None,
+                check=args.check,
+            )
         return self._session
 
     def way_of(self, request: Request) -> memory_budget.Way:
@@ -175,9 +190,12 @@ class OpenedExport:
 
     def __init__(self, export: Export) -> None:
         self.files = export
+        self._session: ExportRunner | None = None
 
     def session(self) -> ExportRunner:
-        return ExportRunner(self.files)
+        if self._session is None:
+            self._session = ExportRunner(self.files)
+        return self._session
 
     def way_of(self, request: Request) -> memory_budget.Way:
         return memory_budget.Way()

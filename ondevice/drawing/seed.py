@@ -18,9 +18,7 @@ MOST = 10_000  # pictures of one command, whose names are looked at before the f
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of noise."""
     group = parser.add_argument_group("seed")
-    group.add_argument(
-        "--seed", type=int, default=0, help="seed of the noise, as torch's generators take it (default 0)"
-    )
+    group.add_argument("--seed", type=int, help="seed of the noise, as torch's generators take it (default 0)")
     group.add_argument(
         "--count",
         type=int,
@@ -31,17 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--seed-mode",
         choices=MODES,
-        default=MODES[0],
         help="whose numbers a seed gives: diffusers' on a CPU (torch, the default) or an Nvidia GPU (cuda), or WebUI's",
     )
     group.add_argument("--variation-seed", type=int, metavar="N", help="seed of a noise to turn the first one towards")
     group.add_argument(
-        "--variation-strength", type=float, default=0.0, metavar="F", help="by how much of the way, 0 to 1 (default 0)"
+        "--variation-strength", type=float, metavar="F", help="by how much of the way, 0 to 1 (default 0)"
     )
     group.add_argument(
         "--noise-seed-delta",
         type=int,
-        default=0,
         metavar="N",
         help="what samplers such as euler_a draw has the seed plus this (WebUI's ENSD, there often 31337; default 0)",
     )
@@ -66,11 +62,11 @@ def check(args: argparse.Namespace) -> None:
 def fields(args: argparse.Namespace) -> dict[str, Any]:
     """The request's seed and latents. Raises UsageError for a file that cannot be read."""
     return {
-        "seed": args.seed,
-        "seed_mode": args.seed_mode,
+        "seed": args.seed or 0,
+        "seed_mode": args.seed_mode or MODES[0],
         "variation_seed": args.variation_seed,
-        "variation_strength": args.variation_strength,
-        "noise_seed_delta": args.noise_seed_delta,
+        "variation_strength": args.variation_strength or 0.0,
+        "noise_seed_delta": args.noise_seed_delta or 0,
         "latents": None if args.latents is None else read_latents(args.latents),
     }
 

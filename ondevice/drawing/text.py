@@ -6,12 +6,14 @@ import argparse
 from typing import Any
 
 from ondevice.diffusion.text.texts import EMPHASES
+from ondevice.errors import UsageError
+
+WEIGHTED = "mean"  # how texts are read where nobody says it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the prompt and the flags of texts."""
+    """Declare the flags of texts. (The prompt is a verb's argument, or a word of a line of a batch.)"""
     group = parser.add_argument_group("text")
-    group.add_argument("prompt", help="what to draw")
     group.add_argument("--negative", metavar="TEXT", help="what not to draw (default: what the model was trained with)")
     add_reading(group)
 
@@ -21,7 +23,6 @@ def add_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     parser.add_argument(
         "--emphasis",
         choices=EMPHASES,
-        default="mean",
         help=(
             "what (word:1.2), [word], BREAK and AND in texts mean: how weights act on a text's states, by the mean or "
             "as the package compel does; none: nothing, signs are text (default mean)"
@@ -38,6 +39,8 @@ def add_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
 
 
 def fields(args: argparse.Namespace) -> dict[str, Any]:
-    """The request's texts."""
-    ways = {"emphasis": args.emphasis, "long": args.long or "fit"}
+    """The request's texts. Raises UsageError where there is nothing to draw."""
+    if args.prompt is None:
+        raise UsageError("it was not said what to draw.", where="prompt", fix='give a prompt; "" is one, too')
+    ways = {"emphasis": args.emphasis or WEIGHTED, "long": args.long or "fit"}
     return {"prompt": args.prompt, "negative_prompt": args.negative, **ways}

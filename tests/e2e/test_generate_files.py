@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ondevice import cli, errors, generate
+from ondevice import cli, errors
 from ondevice.diffusion.request import Picture
-from ondevice.drawing import engine, outputs
+from ondevice.drawing import drawer, engine, outputs
 from ondevice.run.profile import Profile
 
 SIZES = ("64", "64x", "x64", "-64x64", "6.4x64", "64x64x64", "٦٤x64", "")  # that are none
@@ -52,7 +52,7 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
 
     facts = {"kind": "cpu", "global_bytes": 1 << 40, "maps_weights": True, "name": "none"}
     device = SimpleNamespace(name="none", dialect="opencl", facts=lambda: facts)
-    monkeypatch.setattr(generate, "Pipeline", Painter)
+    monkeypatch.setattr(drawer, "Pipeline", Painter)
     monkeypatch.setattr(engine, "choose_device", lambda _: device)
     monkeypatch.setattr(engine, "Session", lambda *_, **__: SimpleNamespace(profile=Profile({}, launches=[])))
     monkeypatch.chdir(tmp_path)
@@ -135,7 +135,7 @@ def test_masks_and_other_pictures(drawn, caplog):
 def test_a_film_has_a_file_per_frame(drawn, tmp_path, monkeypatch):
     frames = np.arange(12, dtype=np.uint8)[:, None, None, None] * np.ones((64, 64, 3), np.uint8)
     film = Picture(frames[0], np.zeros((12, 4, 8, 8)), np.zeros((12, 4, 8, 8)), {"seed": 1}, frames)
-    monkeypatch.setattr(generate.Pipeline, "draw_series", lambda *_: iter([film]))
+    monkeypatch.setattr(drawer.Pipeline, "draw_series", lambda *_: iter([film]))
     said = drawn("--out", "a.png").out.split()
     assert said == [f"a-{i}.png" for i in range(1, 13)]
     assert sorted(said) == sorted(path.name for path in tmp_path.iterdir())
