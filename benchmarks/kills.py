@@ -1,4 +1,4 @@
-"""End runs of convert, generate, tune and bench at random moments:
+"""End runs of convert, generate, batch, tune and bench at random moments:
 `python -m benchmarks.kills [--count 100] [--seed 0] [--work DIR]`.
 
 Each run works on the demo model and writes over what an earlier one wrote. Every second kill is at a moment drawn over
@@ -36,6 +36,7 @@ from ondevice.target.tuning import read_tuning
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 AIM_S = 0.06  # within which of a file's first moment an aimed kill comes
+LINES = 4  # of the batch
 FORGOTTEN = 3  # compiled kernels that a run has to make again, so that kills meet that, too
 KINDS = ("kills", "had ended", "while writing", "left", "faults")
 
@@ -57,6 +58,7 @@ def verbs(work: Path) -> dict[str, list[str]]:
             "--save-latents",
             latents,
         ],
+        "batch": ["batch", str(work / "lines.jsonl"), "--bundle", bundle, "--steps", "1", "--out", str(work / "batch")],
         "tune": ["tune", bundle, "--kernel", "layer_norm", "--budget", "0.5", "--out", str(work / "tuned.toml")],
         "bench": ["bench", bundle, "--component", "text_encoder", "--repeat", "3", "--rows", str(work / "rows.jsonl")],
     }
@@ -70,6 +72,10 @@ def readers(work: Path) -> dict[str, Callable[[], object]]:
         assert text.endswith("\n"), "half a row"
         return [json.loads(line) for line in text.splitlines()]
 
+    def pictures() -> None:
+        for path in sorted((work / "batch").glob("[!.]*.png")):
+            Image.open(path).load()
+
     def graphs() -> None:
         for path in sorted((work / "written-onnx").glob("*/model.onnx")):
             onnx.checker.check_model(str(path))
@@ -78,6 +84,7 @@ def readers(work: Path) -> dict[str, Callable[[], object]]:
         "demo.ondevice": lambda: open_bundle(work / "demo.ondevice", verify=True),
         "written.ondevice": lambda: open_bundle(work / "written.ondevice", verify=True),
         "written-onnx": graphs,
+        "batch": pictures,
         "a.png": lambda: Image.open(work / "a.png").load(),
         "a.npy": lambda: np.load(work / "a.npy"),
         "tuned.toml": lambda: read_tuning(work / "tuned.toml"),
@@ -173,6 +180,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _kills(work: Path, count: int, draw: random.Random) -> int:
     whole(["convert", "demo", "--size", "64x64", "--out", str(work / "demo.ondevice")], work)
+    lines = [json.dumps({"prompt": "a red circle", "seed": seed}) for seed in range(LINES)]
+    (work / "lines.jsonl").write_text("\n".join(lines))
     commands, expected = verbs(work), set(readers(work))
     seconds = {}
     for verb, words in commands.items():
@@ -186,6 +195,9 @@ def _kills(work: Path, count: int, draw: random.Random) -> int:
         delay = draw.uniform(0, AIM_S) if aimed else draw.uniform(0, seconds[verb])
         kernels = sorted((work / "cache" / "kernels").glob("*.bin"))
         for path in draw.sample(kernels, min(FORGOTTEN, len(kernels))):
+            path.unlink()
+        drawn = sorted((work / "batch").glob("[!.]*.png"))
+        for path in draw.sample(drawn, min(LINES // 2, len(drawn))) if verb == "batch" else ():
             path.unlink()
         code, said = kill(commands[verb], work, number, delay, aimed)
         row, left = counts.setdefault((verb, signal.Signals(number).name), Counter()), hidden(work)

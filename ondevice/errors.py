@@ -15,7 +15,8 @@ OnDeviceError            1   base class
 ├── NumericError        13   NaN or Inf came out of an op
 ├── StrictError         14   a fallback was needed, and --strict allows none
 ├── PeerError           15   another runtime, compared with ours, is missing or failed
-└── OutputError         16   stdout cannot take the result; what was written to files is whole
+├── OutputError         16   stdout cannot take the result; what was written to files is whole
+└── BatchError          17   some lines of a batch were not drawn; the others are
 """
 
 from __future__ import annotations
@@ -157,3 +158,9 @@ class OutputError(OnDeviceError):
     """stdout cannot take the result."""
 
     exit_code = 16
+
+
+class BatchError(OnDeviceError):
+    """Some lines of a batch were not drawn. The others are."""
+
+    exit_code = 17

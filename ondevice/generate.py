@@ -2,18 +2,19 @@
 
 python -m ondevice.generate sd14.ondevice "a photo of an astronaut riding a horse on mars" --steps 20
 --seed 1 --out a.png
+python -m ondevice.generate sd14.ondevice --from a.png --seed 2
 python -m ondevice.generate sd14-onnx "a photo of an astronaut riding a horse on mars" --runtime onnx
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 from pathlib import Path
 
-from ondevice import cli
+from ondevice import cli, flags
 from ondevice.diffusion.picture_file import format_of, write_picture
-from ondevice.drawing import drawer, engine, memory, outputs
+from ondevice.drawing import batch, drawer, engine, line, memory, outputs, replay_flag, resume
 from ondevice.errors import UsageError
 
 HELP = "draw a picture from a bundle"
@@ -23,24 +24,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     parser.add_argument("bundle", type=Path, help="what `convert` or `pack` wrote")
     parser.add_argument("prompt", help="what to draw")
-    for group in (*drawer.GROUPS, memory, outputs, engine):
+    for group in (*line.GROUPS, memory, outputs, resume, engine):
         group.add_arguments(parser)
+    parser.add_argument_group("batch").add_argument(
+        "--batch",
+        type=Path,
+        action=replay_flag.WithoutPrompt,
+        metavar="FILE.jsonl",
+        help="draw what the lines of a file ask for into the folder --out, as `ondevice batch` does",
+    )
+    batch.add_arguments(parser)
+    flags.add_strict(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw, write the picture and print its path."""
-    drawer.check(args)
-    outputs.check(args, drawer.inputs(args))
+    if args.batch is not None:
+        batch.check(args)
+        return batch.run(args, args.batch)
+    flags.refuse(args, ["--ray", "--workers"], "they are of a batch.")
     draws = drawer.Drawer(args)
+    args = draws.completed(args)
+    drawer.check(args)
+    resume.check(args)
+    outputs.check(args, drawer.inputs(args))
     asked = draws.asked(args)
     format_of(outputs.picture_path(args, 0), asked.size)
     failed: list[UsageError] = []  # of what is written beside pictures; they are not lost for it
-    for drawn in draws.draw(asked):
+    resumed = draws.resumed(asked)
+    done = {number: paths for number in range(args.count) if (paths := resumed.done(number))}
+    for path in itertools.chain(*done.values()):
+        outputs.say_path(args, path, outputs.parameters_in(path) if args.json else {})
+    left = [number for number in range(args.count) if number not in done]
+    for drawn in draws.draw(asked, resumed, left) if left else ():
         paths = outputs.frame_paths(args, drawn.number, len(drawn.frames))
         for path, pixels in zip(paths, drawn.frames, strict=True):
             out = write_picture(path, pixels, drawn.parameters, drawn.scheduler, numbered=args.out is None)
-            print(json.dumps(drawn.parameters | {"out": str(out)}) if args.json else out, flush=True)
+            outputs.say_path(args, out, drawn.parameters)
         failed += outputs.write_arrays(args, drawn.picture, drawn.number)
+        resumed.wrote(drawn.number, paths)
+    resumed.over()
     failed += outputs.write_profile(args, asked.model.profile())
     if failed:
         raise failed[0]

@@ -32,6 +32,7 @@ LAYERS = [
         "convert",
         "pack",
         "generate",
+        "batch",
         "devices",
         "tokens",
         "sampler",

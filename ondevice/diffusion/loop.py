@@ -11,6 +11,7 @@ import numpy as np
 from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Loop, Pass, PipelineSpec, Role
 from ondevice.diffusion.guidance import combined, passes_in_use
 from ondevice.diffusion.inpaint import PutBack
+from ondevice.diffusion.loop_state import Keeper, LoopState
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.roles import Roles, check_finite
 from ondevice.diffusion.samplers import SamplerTable, run_table
@@ -31,6 +32,7 @@ def run_loop(
     split: bool = False,
     put_back: PutBack | None = None,
     on_step: OnStep | None = None,
+    keeper: Keeper | None = None,
 ) -> np.ndarray:
     """The final sample, float32 of `start`'s shape.
 
@@ -39,13 +41,18 @@ def run_loop(
         stream: gives the noise of calls that draw some.
         split: passes run one after another where they could run at once.
         put_back: what is done to the sample after each call.
+        keeper: has the state of a run that this one goes on from, and is told every state.
 
     Raises:
-        UsageError: a call is in no stretch of the schedule.
+        UsageError: a call is in no stretch of the schedule; a state cannot be gone on from.
         NumericError: a call's result is not finite.
     """
     calls, values = len(table.calls), roles.values
-    numbers = itertools.count()
+    state = None if keeper is None else keeper.begin(table, start.shape)
+    if state is not None:
+        state.check(stream.position, start.size)
+        stream.skip_to(state.position)
+    numbers = itertools.count(0 if state is None else state.call)
 
     def predict(x: np.ndarray, timestep: float) -> np.ndarray:
         call = next(numbers)
@@ -61,7 +68,19 @@ def run_loop(
         given = None if on_step is None else on_step(call + 1, calls, timestep, x if changed is None else changed)
         return changed if given is None else given
 
-    return run_table(table, predict, start, lambda _: stream.randn(start.shape), after)
+    def keep(call: int, slots: list[np.ndarray]) -> None:
+        assert keeper is not None
+        keeper.keep(LoopState(call, tuple(slots), stream.position), calls)
+
+    return run_table(
+        table,
+        predict,
+        start,
+        lambda _: stream.randn(start.shape),
+        after,
+        begun=None if state is None else (state.call, list(state.slots)),
+        keep=None if keeper is None else keep,
+    )
 
 
 def _stretch(spec: PipelineSpec, part: float, values: Values) -> Loop:

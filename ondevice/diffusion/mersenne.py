@@ -17,6 +17,8 @@ import math
 
 import numpy as np
 
+Position = tuple[int, float | None]
+_SKIPPED = 1 << 20  # words at a time
 _F = np.float32
 _RUN = 16
 _LOG = (
@@ -44,7 +46,20 @@ class Mersenne:
 
     def __init__(self, seed: int) -> None:
         self._words = np.random.RandomState(seed & 0xFFFFFFFF)
+        self._taken = 0
         self._kept: float | None = None
+
+    @property
+    def position(self) -> Position:
+        """Where the stream is: words taken, and the number that is kept for the next short draw."""
+        return self._taken, self._kept
+
+    def skip_to(self, position: Position) -> None:
+        """Go on from a later position of the same stream."""
+        taken, kept = position
+        while left := taken - self._taken:
+            self._raw(min(left, _SKIPPED))
+        self._kept = kept
 
     def randn(self, shape: tuple[int, ...]) -> np.ndarray:
         """float32 array of `shape`, row-major, as `torch.randn(shape, generator=...)`."""
@@ -54,6 +69,7 @@ class Mersenne:
 
     def _raw(self, count: int) -> np.ndarray:
         """The next `count` 32-bit words."""
+        self._taken += count
         return self._words.randint(0, 2**32, size=count, dtype=np.uint32)
 
     def _uniform(self, count: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ondevice.diffusion.mersenne import Mersenne
+from ondevice.diffusion.mersenne import Mersenne, Position
 from ondevice.diffusion.philox import Philox
 from ondevice.errors import UsageError
 
@@ -57,6 +57,15 @@ class Noise:
             return noise
         seed, strength = self._variation
         return slerp(strength, noise, self._source(seed).randn(shape))
+
+    @property
+    def position(self) -> Position:
+        """Where the stream that is drawn from now is."""
+        return self._stream.position
+
+    def skip_to(self, position: Position) -> None:
+        """Go on from a later position of that stream."""
+        self._stream.skip_to(position)
 
     def enter_loop(self) -> None:
         """What is drawn from here on is the loop's."""

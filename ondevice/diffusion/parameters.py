@@ -10,7 +10,7 @@ from typing import Any
 
 from ondevice.diffusion.noise import MODES
 
-_SAMPLERS = {
+SAMPLER_NAMES = {
     "pndm": "PLMS",
     "ddim": "DDIM",
     "euler": "Euler",
@@ -24,10 +24,10 @@ _SAMPLERS = {
 }
 _LEVELS = ("euler", "euler_a", "dpmpp_2m", "heun", "lms")  # samplers that WebUI gives a choice of noise levels
 _RESPACED = ("euler", "dpmpp_2m", "heun", "lms", "unipc")  # those that read the three flags below
-_FLAGS = {"use_karras_sigmas": "Karras", "use_exponential_sigmas": "Exponential", "use_beta_sigmas": "Beta"}
+LEVEL_FLAGS = {"use_karras_sigmas": "Karras", "use_exponential_sigmas": "Exponential", "use_beta_sigmas": "Beta"}
 _GIVEN = {"ays": "Align Your Steps", "sigmas": None, "timesteps": None}  # levels by lists; only one has a name
-_SPACINGS = {"linspace": "Uniform", "trailing": "Simple", "leading": "DDIM"}  # the same timesteps, or the nearest
-_RESIZE_MODES = {"resize": "Just resize", "crop": "Crop and resize", "pad": "Resize and fill"}
+SPACINGS = {"linspace": "Uniform", "trailing": "Simple", "leading": "DDIM"}  # the same timesteps, or the nearest
+RESIZE_MODES = {"resize": "Just resize", "crop": "Crop and resize", "pad": "Resize and fill"}
 _NEGATIVE = re.compile(r"^(\s*)Negative prompt:", re.MULTILINE)
 
 
@@ -45,7 +45,7 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
     eta, mode = parameters.get("eta") or None, parameters.get("seed_mode", MODES[0])
     named = {
         "Steps": parameters.get("steps"),
-        "Sampler": "DPM++ 2M SDE" if _is_sde(sampler, config) else _SAMPLERS.get(sampler, sampler),
+        "Sampler": "DPM++ 2M SDE" if _is_sde(sampler, config) else SAMPLER_NAMES.get(sampler, sampler),
         "Schedule type": schedule_type(sampler, config),
         "CFG scale": None if guidance is None else max(guidance, 1),  # below 1 there is no guidance here, as at 1
         "Seed": parameters.get("seed"),
@@ -65,7 +65,7 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
         "Mask": parameters.get("mask"),
         "Pictures": parameters.get("pictures"),
         "Background": parameters.get("background"),
-        "Resize mode": _RESIZE_MODES.get(str(parameters.get("fit"))),
+        "Resize mode": RESIZE_MODES.get(str(parameters.get("fit"))),
         "Latents": parameters.get("latents"),
         "Refiner": parameters.get("refiner"),
         "Refiner switch at": parameters.get("refiner_start"),
@@ -83,9 +83,9 @@ def _is_sde(sampler: str, config: Mapping[str, Any]) -> bool:
 def schedule_type(sampler: str, config: Mapping[str, Any]) -> str | None:
     """WebUI's name of the noise levels that a sampler takes under this config;
     None for a sampler that it does not know."""
-    if sampler not in _SAMPLERS:
+    if sampler not in SAMPLER_NAMES:
         return None
-    for flag, name in _FLAGS.items():
+    for flag, name in LEVEL_FLAGS.items():
         if sampler in _RESPACED and config.get(flag):
             return name
     for key, given in _GIVEN.items():
@@ -95,7 +95,7 @@ def schedule_type(sampler: str, config: Mapping[str, Any]) -> str | None:
         return "Automatic"
     spacing = config.get("timestep_spacing", "linspace")
     # DPM-Solver++ leaves out the last of n + 1 even timesteps. WebUI's "Automatic" would be Karras for it.
-    return "SGM Uniform" if (sampler, spacing) == ("dpmpp_2m", "linspace") else _SPACINGS.get(spacing)
+    return "SGM Uniform" if (sampler, spacing) == ("dpmpp_2m", "linspace") else SPACINGS.get(spacing)
 
 
 def _emphasis(way: Any, texts: str) -> str | None:

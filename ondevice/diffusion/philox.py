@@ -33,6 +33,15 @@ class Philox:
     def __init__(self, seed: int) -> None:
         self._seed, self._draws = seed & 0xFFFFFFFFFFFFFFFF, 0
 
+    @property
+    def position(self) -> tuple[int, float | None]:
+        """Where the stream is: draws made; nothing is kept between them."""
+        return self._draws, None
+
+    def skip_to(self, position: tuple[int, float | None]) -> None:
+        """Go on from a later position of the same stream."""
+        self._draws, _ = position
+
     def randn(self, shape: tuple[int, ...]) -> np.ndarray:
         """float32 array of `shape`, row-major, as `torch.randn(shape, generator=..., device="cuda")`."""
         places = np.arange(math.prod(shape), dtype=np.uint64)

@@ -91,7 +91,11 @@ def write_picture(
         UsageError: it cannot be written there. It is then kept in the folder for temporary files, if that takes it, and
             the error names it.
     """
-    data = _encode(pixels, format_of(path), parameters, config)
+    return publish(path, encoded(path, pixels, parameters, config), numbered=numbered)
+
+
+def publish(path: Path, data: bytes, *, numbered: bool = False) -> Path:
+    """Writes a picture's file as `write_picture` does, of which the bytes are there."""
     for target in free_names(path) if numbered else (path,):
         try:
             with published_file(target, replace=not numbered) as file:
@@ -122,7 +126,11 @@ def _kept(data: bytes, suffix: str) -> str | None:
         return None
 
 
-def _encode(pixels: np.ndarray, kind: str, parameters: Mapping[str, Any], config: Mapping[str, Any] | None) -> bytes:
+def encoded(
+    path: Path, pixels: np.ndarray, parameters: Mapping[str, Any], config: Mapping[str, Any] | None = None
+) -> bytes:
+    """The bytes that `write_picture` writes. Raises UsageError for a name of another format."""
+    kind = format_of(path)
     if kind == "PNG":
         own = json.dumps(dict(parameters), sort_keys=True)
         return encode_png(pixels, {"parameters": describe(parameters, config), "ondevice": own})

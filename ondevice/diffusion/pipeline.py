@@ -3,6 +3,7 @@ It knows no family of models and no GPU (docs/pipeline.md)."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, Unpack
@@ -18,6 +19,7 @@ from ondevice.diffusion.guidance import is_guided, texts_in_use
 from ondevice.diffusion.image import to_pixels
 from ondevice.diffusion.inpaint import outside_of, put_back
 from ondevice.diffusion.loop import OnStep, run_loop
+from ondevice.diffusion.loop_state import Keeper
 from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes
 from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.request import Options, Picture, Request
@@ -110,21 +112,33 @@ class Pipeline:
         return replace(first, others=tuple(others))
 
     def draw_series(
-        self, requests: Iterable[Request], way: Way | None = None, on_step: OnStep | None = None
+        self,
+        requests: Iterable[Request],
+        way: Way | None = None,
+        on_step: OnStep | None = None,
+        keepers: Iterable[Keeper | None] | None = None,
     ) -> Iterator[Picture]:
-        """Draw a picture per request, each as `draw` does, when it is asked for. Of those that differ in their noise
-        alone (`series_of`) texts are encoded once, and pictures, too, where nothing is drawn for that."""
+        """Draw a picture per request, each as `draw` does, when it is asked for; `keepers` are one for each. Of those
+        that differ in their noise alone (`series_of`) texts are encoded once, and pictures, too, where nothing is drawn
+        for that."""
         series = Series(self._spec)
-        return (self.draw(request, way, on_step, series) for request in requests)
+        both = zip(requests, itertools.repeat(None) if keepers is None else keepers, strict=False)
+        return (self.draw(request, way, on_step, series, keeper) for request, keeper in both)
 
     def draw(
-        self, request: Request, way: Way | None = None, on_step: OnStep | None = None, series: Series | None = None
+        self,
+        request: Request,
+        way: Way | None = None,
+        on_step: OnStep | None = None,
+        series: Series | None = None,
+        keeper: Keeper | None = None,
     ) -> Picture:
         """Draw one picture. `pipeline(prompt, ...)` does the same in diffusers' words.
 
         Args:
             way: with how much memory: guidance in one pass or two, a decoder in bands, giving weights back.
             series: what earlier pictures leave for this one.
+            keeper: keeps the loop's state, and may have one to go on from (docs/sessions.md).
 
         Raises:
             UsageError: something that is asked for cannot be had.
@@ -159,7 +173,7 @@ class Pipeline:
         if masked and base.mask is not None and clean is not None:
             back = put_back(table, pictures.prepared(base.mask.picture), clean, start)
         begun = table.start(start, None if strength is None else clean)
-        final = run_loop(roles, table, begun, stream, split=way.split, put_back=back, on_step=on_step)
+        final = run_loop(roles, table, begun, stream, split=way.split, put_back=back, on_step=on_step, keeper=keeper)
         self._release(way, "denoise")
         pixels = None
         if request.denoising_end is None:

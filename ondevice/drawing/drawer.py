@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,15 @@ import numpy as np
 
 from ondevice import __version__
 from ondevice.api import Pipeline
+from ondevice.bundle.format import MANIFEST
+from ondevice.bundle.reader import Bundle
 from ondevice.diffusion.memory_budget import Way
 from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.request import Picture, Request
 from ondevice.diffusion.series import series_of
-from ondevice.drawing import engine, paths_of, pictures, refiner, sampler, seed, text
+from ondevice.drawing import engine, outputs, paths_of, pictures, refiner, replay, replay_flag, sampler, seed, text
 from ondevice.drawing.progress import Progress
-
-GROUPS = (text, sampler, seed, pictures, refiner)
-"""The flags that say what one picture is. All others are of the run that draws it."""
+from ondevice.drawing.resume import Resumed, StateFile, keys_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,10 @@ class Drawer:
         """The model at a path, which stays open. Raises OnDeviceError where it cannot be drawn with here."""
         return self._engine.open(path)
 
+    def completed(self, args: argparse.Namespace) -> argparse.Namespace:
+        """The flags with what the picture of --from says. Raises OnDeviceError as `replay.completed` and `open`."""
+        return args if args.from_picture is None else replay.completed(args, self.open(args.bundle).files)
+
     def asked(self, args: argparse.Namespace) -> Asked:
         """What the flags ask for; files are read, and nothing is drawn.
 
@@ -89,22 +94,55 @@ class Drawer:
         end = None if args.refiner is None else refiner.Refiner.of(args, model.files, self._engine, request)
         return Asked(args, model, request, size, way, end)
 
-    def draw(self, asked: Asked) -> Iterator[Drawn]:
-        """The pictures, each drawn when it is asked for (with a refiner, all are begun first).
-        Raises OnDeviceError as `Pipeline.draw`."""
+    def resumed(self, asked: Asked) -> Resumed:
+        """What earlier runs left of these pictures, and what this one leaves."""
         args, end = asked.args, asked.refiner
-        model, session = asked.model, asked.model.session()
-        progress = Progress(args.count, args.steps)
+        if not (args.checkpoint_every or args.resume):
+            return Resumed(0, False, [], [])
+        models = [asked.model] if end is None else [asked.model, end.model]
+        model = " ".join(digest_of_model(one.files) for one in models)
+        begun = series_of(asked.request if end is None else end.begun, args.count)
+        keys = [keys_of(request, asked.way, model, asked.model.runs_on) for request in begun]
+        paths = [outputs.picture_path(args, number) for number in range(args.count)]
+        return Resumed(args.checkpoint_every or 0, args.resume, paths, keys)
+
+    def draw(self, asked: Asked, resumed: Resumed | None = None, chosen: Sequence[int] = ()) -> Iterator[Drawn]:
+        """The pictures, or those `chosen` by number from 0 on, each drawn when it is asked for (with a refiner, all are
+        begun first). Raises OnDeviceError as `Pipeline.draw`."""
+        args, end = asked.args, asked.refiner
+        model, session, numbers = asked.model, asked.model.session(), chosen or range(args.count)
+        progress = Progress(len(numbers), args.steps)
+
+        def keepers(stage: int, goes_on: bool) -> list[StateFile | None]:
+            return [None if resumed is None else resumed.keeper(number, stage, goes_on) for number in numbers]
+
         begin = asked.request if end is None else end.begun
-        drawn = Pipeline.of(model.files, session).draw_series(series_of(begin, args.count), asked.way, progress.show)
+        drawn = Pipeline.of(model.files, session).draw_series(
+            _only(numbers, begin, args.count), asked.way, progress.show, keepers(0, end is not None)
+        )
         if end is not None:
             begun = list(progress.each(drawn))
             session.release_all()  # the two models are never in memory together
-            drawn = end.finished(begun, series_of(asked.request, args.count), progress)
-        for number, picture in enumerate(progress.each(drawn)):
+            drawn = end.finished(begun, _only(numbers, asked.request, args.count), progress, keepers(1, False))
+        for number, picture in zip(numbers, progress.each(drawn), strict=True):
             yield Drawn(number, picture, picture.parameters | about(model.files, args), model.files.scheduler)
         if end is not None:
             end.model.session().release_all()
+
+
+def _only(numbers: Sequence[int], request: Request, count: int) -> Iterator[Request]:
+    """Those of a series of requests."""
+    return (one for number, one in enumerate(series_of(request, count)) if number in numbers)
+
+
+def digest_of_model(files: ModelFiles) -> str:
+    """SHA-256 of what a model is: of a bundle's manifest, which has those of all its files, and its plans' target; of
+    an export's, and the sizes and times of its files."""
+    if isinstance(files, Bundle):
+        return hashlib.sha256(files.files.read(MANIFEST) + files.target.encode()).hexdigest()
+    found = sorted(path for path in files.path.rglob("*") if path.is_file())
+    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in found]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 
 def check(args: argparse.Namespace) -> None:
@@ -116,7 +154,9 @@ def check(args: argparse.Namespace) -> None:
 
 def inputs(args: argparse.Namespace) -> dict[str, Path | None]:
     """The files that a picture is drawn from beside its model, by flag."""
-    return pictures.inputs(args) | paths_of(args, (*seed.INPUTS, *refiner.INPUTS))
+    return (
+        pictures.inputs(args) | paths_of(args, (*seed.INPUTS, *refiner.INPUTS)) | {replay_flag.FLAG: args.from_picture}
+    )
 
 
 def about(files: ModelFiles, args: argparse.Namespace) -> dict[str, Any]:

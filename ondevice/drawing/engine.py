@@ -47,6 +47,11 @@ class Opened(Protocol):
         """What runs it, one for all of its pictures."""
         ...
 
+    @property
+    def runs_on(self) -> str:
+        """The device or the runtime, and its version, as far as they are told."""
+        ...
+
     def way_of(self, request: Request) -> memory_budget.Way:
         """How a picture is drawn in the memory that there is; says so on stderr.
         Raises UsageError and PlanError as `ondevice.drawing.memory.way_of`."""
@@ -150,6 +155,10 @@ class OpenedBundle:
             )
         return self._session
 
+    @property
+    def runs_on(self) -> str:
+        return " ".join(str(self._device.facts().get(key, "")) for key in ("name", "vendor", "driver"))
+
     def way_of(self, request: Request) -> memory_budget.Way:
         return memory.way_of(self._args, self.files, self._device.facts(), request)
 
@@ -196,6 +205,10 @@ class OpenedExport:
         if self._session is None:
             self._session = ExportRunner(self.files)
         return self._session
+
+    @property
+    def runs_on(self) -> str:
+        return self.files.kind
 
     def way_of(self, request: Request) -> memory_budget.Way:
         return memory_budget.Way()

@@ -6,12 +6,13 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ondevice.diffusion.files import check_outputs, write_output
 from ondevice.diffusion.picture_file import format_of, free_names
+from ondevice.diffusion.picture_texts import read_texts
 from ondevice.diffusion.request import Picture
 from ondevice.drawing import paths_of, say
 from ondevice.errors import UsageError
@@ -78,6 +79,17 @@ def check(args: argparse.Namespace, inputs: Mapping[str, Path | None]) -> None:
         format_of(out)
         arrays = {flag: _numbered(path, args, number) for flag, path in paths_of(args, ARRAYS).items() if path}
         check_outputs({"--out": out, **arrays, **paths_of(args, PROFILES)}, inputs, args.bundle)
+
+
+def say_path(args: argparse.Namespace, path: Path, parameters: Mapping[str, Any]) -> None:
+    """Print where a picture is, with --json what it was drawn with."""
+    print(json.dumps({**parameters, "out": str(path)}) if args.json else path, flush=True)
+
+
+def parameters_in(path: Path) -> dict[str, Any]:
+    """What a picture's own file says that it was drawn with. Raises UsageError where it cannot be read."""
+    own = read_texts(path).own
+    return {} if own is None else dict(json.loads(own))
 
 
 def write_arrays(args: argparse.Namespace, picture: Picture, number: int) -> list[UsageError]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ondevice.api import Pipeline
 from ondevice.diffusion import memory_budget
+from ondevice.diffusion.loop_state import Keeper
 from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.request import Picture, Request
 from ondevice.drawing.engine import Engine, Opened
@@ -108,11 +109,18 @@ class Refiner:
         )
         return cls(model, begun, rest, model.way_of(rest))
 
-    def finished(self, begun: Sequence[Picture], requests: Iterable[Request], progress: Progress) -> Iterator[Picture]:
+    def finished(
+        self,
+        begun: Sequence[Picture],
+        requests: Iterable[Request],
+        progress: Progress,
+        keepers: Iterable[Keeper | None],
+    ) -> Iterator[Picture]:
         """The pictures that the first model began, each finished when it is asked for.
 
         Args:
             requests: those that they were begun with, whose seeds go on.
+            keepers: of the second model's loops, one for each.
         """
         part = self.begun.denoising_end
         rest = [
@@ -120,7 +128,7 @@ class Refiner:
             for picture, request in zip(begun, requests, strict=True)
         ]
         files = self.model.files
-        drawn = Pipeline.of(files, self.model.session()).draw_series(rest, self.way, progress.show)
+        drawn = Pipeline.of(files, self.model.session()).draw_series(rest, self.way, progress.show, keepers)
         for first, last in zip(begun, drawn, strict=True):
             own = {name: value for name, value in first.parameters.items() if name != "denoising_end"}
             more = {**self.request.numbers, "refiner": files.model["source"], "refiner_start": part}

@@ -7,6 +7,7 @@ from typing import Any
 
 from ondevice import flags
 from ondevice.bundle.pipeline import PipelineSpec
+from ondevice.diffusion.parameters_read import published_levels
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
 
@@ -48,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--set",
         action="append",
-        default=[],
         metavar="KEY=VALUE",
         help="a key of the scheduler's config, such as algorithm_type=sde-dpmsolver++ (docs/samplers.md)",
     )
@@ -67,7 +67,7 @@ def fields(args: argparse.Namespace, pipeline: PipelineSpec) -> dict[str, Any]:
         options["ays"] = published_levels(pipeline)
     elif schedule is not None:
         options[f"use_{schedule}_sigmas"] = True
-    for key, value in map(flags.parse_option, args.set):
+    for key, value in map(flags.parse_option, args.set or ()):
         if key in OWN_FLAGS:
             raise UsageError(f"{key} has a flag of its own.", where="--set", fix=f"use {OWN_FLAGS[key]}")
         options[key] = value
@@ -82,13 +82,6 @@ def fields(args: argparse.Namespace, pipeline: PipelineSpec) -> dict[str, Any]:
         "sampler_options": options,
         "numbers": dict(args.number or ()),
     }
-
-
-def published_levels(pipeline: PipelineSpec) -> str:
-    """Which of the published lists of Align Your Steps is for this model's kind."""
-    if pipeline.gives != "picture":
-        return "video"
-    return "sdxl" if "original_width" in pipeline.numbers else "sd"
 
 
 def parse_sigmas(text: str) -> list[float]:

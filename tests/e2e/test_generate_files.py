@@ -38,7 +38,7 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
         def of(cls, bundle, session):
             return cls()
 
-        def draw_series(self, requests, way, on_step):
+        def draw_series(self, requests, way, on_step, keepers):
             return map(self.draw, requests)
 
         def draw(self, request):

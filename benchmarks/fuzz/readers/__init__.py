@@ -23,6 +23,7 @@ MODULES = tuple(
         "pipelines",
         "tables",
         "pictures",
+        "sessions",
         "graphs",
         "packages",
     )

@@ -17,10 +17,11 @@ log = logging.getLogger(__name__)
 _TAIL = 1 << 20  # bytes at the end of a file in which half a line is looked for
 
 
-def append_lines(path: Path, lines: Iterable[str]) -> None:
+def append_lines(path: Path, lines: Iterable[str], *, durable: bool = False) -> None:
     """Add lines to a file, which is made where there is none; what cannot be added whole, on a full disk, is not added.
 
     Runs that append at the same time take turns. Half a JSON object at the end, as a killed run leaves it, is cut off.
+    `durable`: they are on the disk when this returns.
 
     Raises:
         OSError: the system refuses.
@@ -36,6 +37,8 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
             size, data = _whole(handle, path, data)
             try:
                 _write(handle, data)
+                if durable:
+                    os.fsync(handle)
             except BaseException:
                 with contextlib.suppress(OSError):
                     os.ftruncate(handle, size)

@@ -132,15 +132,20 @@ def run_table(
     sample: np.ndarray,
     noise_fn: Callable[[int], np.ndarray] | None = None,
     on_call: Callable[[int, np.ndarray], np.ndarray | None] | None = None,
+    *,
+    begun: tuple[int, list[np.ndarray]] | None = None,
+    keep: Callable[[int, list[np.ndarray]], None] | None = None,
 ) -> np.ndarray:
     """Replays `table` in float32.
 
     `sample` is `table.start(...)`; `model_fn(input, timestep)` gives an array of the same shape;
     `noise_fn(call's number)` gives one draw of that shape, in the order of calls;
-    `on_call(call's number, sample after it)` is told after each call, and what it returns takes the sample's place.
+    `on_call(call's number, sample after it)` is told after each call, and what it returns takes the sample's place;
+    `keep(the next call's number, slots)` is told after that. `begun`: what it was told in a run that this one goes on
+    from, in the place of `sample`; slots that were not written are empty.
     """
-    slots: list[np.ndarray] = [sample.astype(np.float32)] + [np.empty(0, np.float32)] * (table.slots - 1)
-    for i, call in enumerate(table.calls):
+    first, slots = begun or (0, [sample.astype(np.float32)] + [np.empty(0, np.float32)] * (table.slots - 1))
+    for i, call in enumerate(table.calls[first:], first):
         current = slots[call.sample]
         sources: dict[int, np.ndarray] = {MODEL: model_fn(current * np.float32(call.input_scale), call.timestep)}
         if call.draws_noise:
@@ -156,6 +161,8 @@ def run_table(
             sample_slot = table.calls[i + 1].sample if i + 1 < len(table.calls) else table.result
             if (changed := on_call(i, slots[sample_slot])) is not None:
                 slots[sample_slot] = changed
+        if keep is not None:
+            keep(i + 1, slots)
     return slots[table.result]
 
 

@@ -28,6 +28,9 @@ class Part:
     words: str | None
 
 
+_NONE = Part("", 1.0, None)
+
+
 class Texts:
     """What the user's texts say. A part has a key, by which its values are kept: its text's name, and for all parts but
     the first a number after it.
@@ -51,6 +54,7 @@ class Texts:
     ) -> None:
         self._tokenizers, self.emphasis, self._long, self._most = tokenizers, emphasis, long, most
         self._used = _tokenizers_of(spec)
+        self._zeros = any(feed.absent for role in spec.roles() for feed in role.feed.values() if feed.kind == "tokens")
         self.parts: dict[str, Part] = {}
         self._keys: dict[str, list[str]] = {}
         self._readings: dict[str, dict[str, Reading]] = {}
@@ -85,14 +89,16 @@ class Texts:
         """How many chunks a part has; 1 of no text."""
         return 1 if key is None else max((len(reading.chunks) for reading in self._read(key).values()), default=1)
 
-    def parameters(self, names: Sequence[str]) -> dict[str, str]:
+    def parameters(self, names: Sequence[str]) -> dict[str, Any]:
         """What must be said beside these texts to draw the picture again; nothing of texts that all ways read alike."""
-        found: dict[str, str] = {}
+        found: dict[str, Any] = {}
         keys = [key for name in names for key in self.keys(name) if self.parts[key].words is not None]
         if self.emphasis != "none" and any(self._has_signs(name) for name in names):
             found["emphasis"] = self.emphasis
         if any(self.count(key) > 1 for key in keys):
             found["long"] = "chunk"
+        if self._zeros and self.parts.get("negative_prompt", _NONE).words == "" and "negative_prompt" in names:
+            found["negative_given"] = True  # it is said as "", and so is one that was not given, which zeros stand for
         return found
 
     def _has_signs(self, name: str) -> bool:
