@@ -3,6 +3,7 @@
 # make sweep  the rest of them: kernels at every value of every tunable, tables of pages made again
 # make phones kernels for phones under further conditions: Metal, sub-groups of other widths, sanitizers, Oclgrind, PoCL
 # make parity the tests against torch, diffusers and transformers
+# make browser  the page of `ondevice serve` in headless Chromium (Debian's chromium and chromium-driver)
 # make lint   style and types
 # make fuzz   damaged and hostile files for every reader, for a minute or SECONDS (SEED, WORKERS: see docs/fuzzing.md)
 # make player-fuzz    the same for readers of the C++ player, by libFuzzer
@@ -17,14 +18,14 @@ SECONDS ?= 60
 SEED ?= 0
 PROMPT ?= a red circle on a blue background
 
-.PHONY: demo test sweep phones parity lint fuzz player-fuzz aarch64-check apk-check swift-check adb-check clean
+.PHONY: demo test sweep phones parity browser lint fuzz player-fuzz aarch64-check apk-check swift-check adb-check clean
 
 demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.convert demo --out demo.ondevice --force
 	$(BIN)/python -m ondevice.generate demo.ondevice "$(PROMPT)" --device cpu --out demo.png
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal -rs -m "not parity and not sweep and not phones"
+	$(BIN)/python -m pytest -n auto --dist worksteal -rs -m "not parity and not sweep and not phones and not browser"
 
 sweep: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m sweep
@@ -34,6 +35,9 @@ phones: $(VENV)/.dev
 
 parity: $(VENV)/.reference
 	$(BIN)/python -m pytest -n auto --dist worksteal -m parity
+
+browser: $(VENV)/.browser
+	$(BIN)/python -m pytest -rs -m browser
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -72,6 +76,10 @@ $(VENV)/.cpu: $(VENV)/.made pyproject.toml setup.py
 $(VENV)/.dev: $(VENV)/.made pyproject.toml setup.py
 	$(BIN)/pip install --quiet --editable ".[cpu,dev]"
 	touch $@ $(VENV)/.cpu
+
+$(VENV)/.browser: $(VENV)/.dev
+	$(BIN)/pip install --quiet --editable ".[cpu,dev,browser]"
+	touch $@
 
 # torch first and alone: asked for through another package, pip takes a build with several gigabytes of CUDA libraries.
 $(VENV)/.reference: $(VENV)/.dev

@@ -28,6 +28,7 @@ LAYERS = [
     ("api",),
     ("cli", "flags", "format_flags"),
     ("drawing",),
+    ("serving",),
     (
         "convert",
         "pack",
@@ -42,6 +43,7 @@ LAYERS = [
         "check",
         "tune",
         "doctor",
+        "serve",
         "__main__",
     ),
 ]

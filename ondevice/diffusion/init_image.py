@@ -88,18 +88,17 @@ def read_image(path: str | Path, background: tuple[int, int, int] = WHITE) -> np
         UsageError: the file is missing, damaged, too large or of another format.
     """
     where = str(path)
-
-    def refused(why: str, fix: str = "save it as PNG and try again") -> UsageError:
-        return UsageError(f"not a readable image ({why}; expected {', '.join(_READS)}).", where=where, fix=fix)
-
-    with opened(Path(path), FILE_LIMIT, lambda why: refused(why, "check the path, or save it as a smaller PNG")) as (
-        file,
-        _,
-    ):
+    fix = "check the path, or save it as a smaller PNG"
+    with opened(Path(path), FILE_LIMIT, lambda why: _refused(where, why, fix)) as (file, _):
         data = file.read(FILE_LIMIT)
+    return decode_image(data, where, background)
+
+
+def decode_image(data: bytes, where: str, background: tuple[int, int, int] = WHITE) -> np.ndarray:
+    """The same of a file's bytes; `where` names it in errors and on the log."""
     kind = _kind(data)
     if kind not in _READS:
-        raise refused(f"it is {kind}")
+        raise _refused(where, f"it is {kind}")
     try:
         if kind in _CANVASES:  # Pillow has memory for the canvas before it says how large it is
             _check_size(_CANVASES[kind](data), kind, where)
@@ -109,16 +108,20 @@ def read_image(path: str | Path, background: tuple[int, int, int] = WHITE) -> np
     except UsageError:
         raise
     except UnidentifiedImageError:
-        raise refused("its header is damaged") from None
+        raise _refused(where, "its header is damaged") from None
     except Image.DecompressionBombError:  # Pillow's own bound, which is higher
-        raise refused("it has too many pixels", "shrink it") from None
+        raise _refused(where, "it has too many pixels", "shrink it") from None
     except Exception as error:  # Pillow's decoders raise many types on damaged files
-        raise refused(str(error)[:120] or type(error).__name__) from None
+        raise _refused(where, str(error)[:120] or type(error).__name__) from None
     if orientation in _UPRIGHT:
         turns, mirrored = _UPRIGHT[orientation]
         pixels = np.rot90(pixels, turns)
         pixels = np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
     return pixels
+
+
+def _refused(where: str, why: str, fix: str = "save it as PNG and try again") -> UsageError:
+    return UsageError(f"not a readable image ({why}; expected {', '.join(_READS)}).", where=where, fix=fix)
 
 
 def _kind(data: bytes) -> str:

@@ -109,17 +109,27 @@ def _ground(args: argparse.Namespace) -> tuple[int, int, int] | None:
 
 def fields(args: argparse.Namespace, given: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, Any]:
     """The request's pictures and size (width, height). A mask is fitted as the picture is that it is of."""
-    (width, height), fit = size, args.fit or FITS[0]
-    image, mask = given.get("image"), given.get("mask")
-    if image is not None and mask is not None:
-        if fit != FITS[0]:  # what is cut off or added is the same part of both
-            mask = resize(mask, image.shape[1], image.shape[0])
-        mask = fitted(mask, width, height, fit)
-    if image is not None:
-        image = fitted(image, width, height, fit, _ground(args))
+    image, mask = fit_pair(given.get("image"), given.get("mask"), size, args.fit or FITS[0], _ground(args))
+    width, height = size
     others = {name: pixels for name, pixels in given.items() if name not in FLAGS}
     shared = {"width": width, "height": height, "strength": args.strength}
     return shared | {"image": image, "mask": mask, "pictures": others}
+
+
+def fit_pair(
+    image: np.ndarray | None,
+    mask: np.ndarray | None,
+    size: tuple[int, int],
+    fit: str,
+    ground: tuple[int, int, int] | None = None,
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """An init image and its mask, where they were given, as uint8[height, width, 3] of `size` (width, height);
+    `fit` and `ground` as `ondevice.diffusion.image.fitted` takes them."""
+    if image is not None and mask is not None:
+        if fit != FITS[0]:  # what is cut off or added is the same part of both
+            mask = resize(mask, image.shape[1], image.shape[0])
+        mask = fitted(mask, *size, fit)
+    return None if image is None else fitted(image, *size, fit, ground), mask
 
 
 def about(args: argparse.Namespace) -> dict[str, Any]:

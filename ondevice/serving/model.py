@@ -1,0 +1,131 @@
+"""The model that a server draws with: what it takes, and whether a request can be drawn, asked by any thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from ondevice.diffusion import memory_budget
+from ondevice.diffusion.init_image import fitting_size
+from ondevice.diffusion.memory_budget import Way
+from ondevice.diffusion.request import Request
+from ondevice.diffusion.request_checks import check_given, check_mask, picture_size
+from ondevice.diffusion.samplers import SAMPLERS, make_table
+from ondevice.drawing.engine import Opened
+from ondevice.errors import UsageError
+
+LARGEST = 1 << 22
+"""Pixels of a picture, where a model draws every size (2048 x 2048)."""
+
+
+class Served:
+    """What is known of the model without drawing.
+
+    Args:
+        opened: the model, opened for this alone: reading its plans is not for several threads, so that the thread that
+            draws has another one, and here they take turns.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened, self._turn = opened, threading.Lock()
+        files = opened.files
+        self.name = files.path.name.removesuffix(".ondevice").removesuffix(".odpack")
+        self.source = str(files.model.get("source", self.name))
+        self.spec, self.scheduler = files.pipeline, files.scheduler
+        scale = self.spec.latents.scale
+        self.default_size = memory_budget.default_size(files)
+        self.any_size = memory_budget.takes_any_size(files)
+        self.sizes = [(width * scale, height * scale) for width, height in memory_budget.latent_sizes(files)]
+        self._encodes = {
+            (width * scale, height * scale)
+            for width, height in memory_budget.latent_sizes(files)
+            if memory_budget.encodes_pictures(files, width, height)
+        }
+        self.samplers = [name for name in SAMPLERS if self._draws_with(name)]
+
+    def _draws_with(self, sampler: str) -> bool:
+        """Whether the model's schedule is one that a sampler can follow."""
+        try:
+            make_table(sampler, self.spec.steps, self.scheduler)
+        except UsageError:
+            return False
+        return True
+
+    def takes(self, picture: str) -> bool:
+        """Whether the pipeline is given a picture of that name."""
+        return picture in self.spec.pictures and not self.spec.pictures[picture].of
+
+    def resizes(self, picture: str) -> bool:
+        """Whether a picture of that name is only ever seen at the size that is drawn."""
+        users = [one for name, one in self.spec.pictures.items() if picture in (one.of or (name,))]
+        return all(one.prepare != "clip_vision" for one in users)
+
+    def fit(self, own: tuple[int, int]) -> tuple[int, int]:
+        """The size (width, height) that is drawn from a picture of size `own`, where nobody asks for one."""
+        scale = self.spec.latents.scale
+        if self.any_size:
+            width, height = (max(side - side % scale, scale) for side in own)
+            return (width, height) if width * height <= LARGEST else self.default_size
+        return fitting_size(own, sorted(self._encodes) or [self.default_size])
+
+    def way(self, request: Request) -> Way:
+        """How the picture is drawn in the memory that there is.
+
+        Raises:
+            UsageError: the bundle has no such size, the sampler no such settings, the model no such picture.
+            PlanError: the picture does not fit; says what it needs and what there is.
+        """
+        check_given(self.spec, request)
+        check_mask(self.spec, request.mask is not None, None if request.image is None else "image")
+        size = picture_size(self.spec, request, self.default_size)
+        self._check_size(size)
+        steps = self.spec.steps if request.num_inference_steps is None else request.num_inference_steps
+        make_table(request.sampler or self.spec.sampler, steps, self.scheduler, **request.sampler_options)
+        with self._turn:
+            return self._opened.way_of(request)
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        got = f"{size[0]}x{size[1]}"
+        if self.any_size:
+            if size[0] * size[1] > LARGEST:
+                what = f"the picture is too large (got {got}, expected at most {LARGEST} pixels)."
+                raise UsageError(what, where="size", fix="ask for a smaller one")
+        elif size not in self.sizes:
+            have = ", ".join(f"{width}x{height}" for width, height in self.sizes)
+            what = f"the bundle holds no such size (got {got}, expected one of {have})."
+            raise UsageError(what, where="size", fix=f"use one of these, or convert with --size {got}")
+
+    def facts(self) -> dict[str, Any]:
+        """What a page offers, as JSON."""
+        spec = self.spec
+        number = spec.numbers.get("guidance_scale")
+        others = [name for name in spec.pictures if name not in ("image", "mask") and self.takes(name)]
+        strength = spec.numbers.get(spec.latents.strength or "")
+        return {
+            "name": self.name,
+            "source": self.source,
+            "gives": spec.gives,
+            "sizes": [list(size) for size in self.sizes],
+            "any_size": self.any_size,
+            "multiple": spec.latents.scale,
+            "size": list(self.default_size),
+            "samplers": self.samplers,
+            "sampler": spec.sampler,
+            "steps": spec.steps,
+            "guidance_scale": number.default if number is not None else None,
+            "negative_prompt": "negative_prompt" in spec.texts,
+            "image": self.takes("image"),
+            "image_needed": self.takes("image") and not spec.pictures["image"].optional,
+            "mask": self.takes("mask"),
+            "strength": strength.default if strength is not None else None,
+            "pictures": others,
+            "numbers": {
+                name: {"default": one.default, "low": _finite(one.low), "high": _finite(one.high)}
+                for name, one in spec.numbers.items()
+                if one.ramp is None and name not in ("guidance_scale", spec.latents.strength)
+            },
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if abs(value) < 1e30 else None
