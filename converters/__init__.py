@@ -11,6 +11,7 @@ from ondevice.converters.architectures.architecture import Bands, Graph
 from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import Family, family_of
+from ondevice.converters.families.controlled import controlled, nets_of
 from ondevice.converters.families.published import as_published
 from ondevice.errors import GraphError, UsageError
 
@@ -125,7 +126,7 @@ def build(checkpoint: Checkpoint, *, published: bool = False) -> Model:
         published: its graphs have the ports that other tools look for (families/published.py). Those of a folder of
             exported graphs have the family's own, whatever is asked for.
     """
-    family = family_of(checkpoint.family)
+    family = controlled(family_of(checkpoint.family), nets_of(checkpoint.components))
     if published and not checkpoint.graphs:
         configs = {name: component.config for name, component in checkpoint.components.items()}
         family = as_published(family, configs)

@@ -145,7 +145,7 @@ def fitted(
     problems = [f"{len(names)} {word}: {listed(names, room=LISTED // len(kinds))}" for word, names in kinds]
     if problems:
         kind = network.kind_of_shapes({name: shape_of(tensor) for name, tensor in found.items()})
-        kind = None if kind == family.title else kind
+        kind = None if kind in (family.title, network.kind(config)) else kind
         raise WeightsError(
             (f"this is {kind}; " if kind else "")
             + f"the {part}'s weights do not match its config; "

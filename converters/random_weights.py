@@ -82,10 +82,15 @@ def random_checkpoint_from_configs(
     check_joints(chosen, normal, source)
     components = {}
     for part, config in normal.items():
-        shapes = chosen.parts[part].architecture.weights(config)
-        components[part] = Component(config, {name: _one(seed, part, name, shape) for name, shape in shapes.items()})
+        components[part] = random_component(chosen, part, config, seed)
     tokenizers = {name: chosen.tokenizer(name) for name in chosen.tokenizers}
     return Checkpoint(components, chosen.scheduler(), tokenizers, chosen.name, source)
+
+
+def random_component(family: Family, part: str, config: dict[str, Any], seed: int) -> Component:
+    """A part of a family with made-up float32 weights; `config` is a normalized one."""
+    shapes = family.parts[part].architecture.weights(config)
+    return Component(config, {name: _one(seed, part, name, shape) for name, shape in shapes.items()})
 
 
 def random_checkpoint(family: Family | str, seed: int) -> Checkpoint:

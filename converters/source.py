@@ -14,6 +14,7 @@ from ondevice.converters.random_weights import random_checkpoint
 from ondevice.converters.read import adapters, embeddings
 from ondevice.converters.read.adapters import with_adapters
 from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.controlnets import MADE_UP, with_controlnets
 from ondevice.converters.read.embeddings import with_embeddings
 from ondevice.errors import UsageError
 
@@ -23,7 +24,8 @@ class Source:
     """A family and where its weights come from.
     The fields are `open_checkpoint`'s arguments; `random_weights`: a seed, instead of any; `clip_skip`: how many last
     layers of the text encoders are left out; `embedding`: files of textual inversion, each FILE or FILE:TRIGGER;
-    `lora`: files of adapters, each FILE or FILE:SCALE."""
+    `lora`: files of adapters, each FILE or FILE:SCALE; `controlnet`: of each a folder, a file or a hub id, or MADE_UP
+    beside made-up weights."""
 
     model: str
     checkpoint: str | None = None
@@ -37,9 +39,10 @@ class Source:
     clip_skip: int = 0
     embedding: Sequence[str] = ()
     lora: Sequence[str] = ()
+    controlnet: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name in ("embedding", "lora"):
+        for name in ("embedding", "lora", "controlnet"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # a flag gives a list, and so does JSON
 
     def open(self) -> Checkpoint:
@@ -50,7 +53,8 @@ class Source:
             OnDeviceError: the checkpoint cannot be read.
         """
         whole = with_adapters(self._opened(), self.lora)
-        return with_embeddings(with_clip_skip(whole, self.clip_skip), self.embedding)
+        whole = with_embeddings(with_clip_skip(whole, self.clip_skip), self.embedding)
+        return with_controlnets(whole, self.controlnet, self.random_weights)
 
     def _opened(self) -> Checkpoint:
         family = FAMILIES[self.model]
@@ -81,7 +85,11 @@ class Source:
             text_encoder=_absolute(self.text_encoder),
             embedding=tuple(embeddings.absolute(one) for one in self.embedding),
             lora=tuple(adapters.absolute(one) for one in self.lora),
+            controlnet=tuple(one if self._made_up(one) else _absolute(one) or one for one in self.controlnet),
         )
+
+    def _made_up(self, net: str) -> bool:
+        return net == MADE_UP and self.random_weights is not None
 
 
 def with_clip_skip(checkpoint: Checkpoint, skipped: int) -> Checkpoint:

@@ -77,6 +77,7 @@ class Pipeline(pipeline.Pipeline):
         device: str | None = None,
         revision: str | None = None,
         chunks: int = 1,
+        controlnet: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     ) -> Pipeline:
         """Convert a checkpoint into the cache, once, and open it there.
 
@@ -88,6 +89,7 @@ class Pipeline(pipeline.Pipeline):
             device: as `from_bundle` takes it.
             revision: branch, tag or commit of a hub id. What a name leads to is looked up once, when it is converted.
             chunks: prompts may be of so many times 75 tokens, if they are drawn with `long="chunk"`.
+            controlnet: a ControlNet or several: of each a diffusers folder, a file or a hub id.
 
         Raises:
             UsageError: an argument is none of these.
@@ -99,14 +101,16 @@ class Pipeline(pipeline.Pipeline):
             raise UsageError(
                 f"{dtype!r} is no storage (expected {' or '.join(STORAGES)}).", where="dtype", fix="use fp16"
             )
-        place = _place(source, {"family": family, "size": size, "dtype": dtype, "revision": revision, "chunks": chunks})
+        nets = [controlnet] if isinstance(controlnet, str | os.PathLike) else list(controlnet)
+        options = {"family": family, "size": size, "dtype": dtype, "revision": revision, "chunks": chunks}
+        place = _place(source, options | {"controlnet": [(os.fspath(net), _state(net)) for net in nets]})
         try:
             return cls._on(open_bundle(place), device)
         except BundleError as error:
             if place.exists():
                 log.warning("%s: %s; it is converted again", place, error)
                 shutil.rmtree(place)  # of a name that only this function gives
-        checkpoint = _opened(os.fspath(source), family, revision)
+        checkpoint = _opened(os.fspath(source), family, revision, [os.fspath(net) for net in nets])
         place.parent.mkdir(parents=True, exist_ok=True)
         recipe = Recipe(STORAGES[dtype], target=load_target(AUTO), chunks=chunks)
         compile_bundle(checkpoint, place, recipe, sizes=[size] if size else ())
@@ -139,16 +143,28 @@ def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:
         raise UsageError(
             "there is no folder for converted checkpoints.", where="ONDEVICE_CACHE", fix="set it to a folder"
         )
-    path = Path(source).expanduser()
-    files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path] * path.is_file()
-    state = [(str(found), found.stat().st_size, found.stat().st_mtime_ns) for found in files]
-    known = [os.fspath(source) if not files else str(path.resolve()), state, options, __version__, f"{MAJOR}.{MINOR}"]
+    path, state = Path(source).expanduser(), _state(source)
+    known = [os.fspath(source) if not state else str(path.resolve()), state, options, __version__, f"{MAJOR}.{MINOR}"]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
     return base / "bundles" / f"{path.name or 'checkpoint'}-{digest}.ondevice"
 
 
-def _opened(source: str, family: str | None, revision: str | None) -> Checkpoint:
-    """The checkpoint as the family that it is of. Raises the error of the first family where no other takes it."""
+def _state(source: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of the files of a source; none of a hub id."""
+    path = Path(source).expanduser()
+    files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path] * path.is_file()
+    return [(str(found), found.stat().st_size, found.stat().st_mtime_ns) for found in files]
+
+
+def _opened(source: str, family: str | None, revision: str | None, nets: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint as the family that it is of, with ControlNets. Raises the error of the first family where no other
+    takes it."""
+    from ondevice.converters.read.controlnets import with_controlnets
+
+    return with_controlnets(_without_nets(source, family, revision), nets)
+
+
+def _without_nets(source: str, family: str | None, revision: str | None) -> Checkpoint:
     from ondevice.converters.read.checkpoint import open_checkpoint
 
     family = family or _named(source)

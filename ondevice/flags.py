@@ -210,6 +210,13 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE[:SCALE]",
         help="put an adapter (LoRA, LoCon, LoHa) into the weights, at a scale (default 1); several may be given",
     )
+    parser.add_argument(
+        "--controlnet",
+        action="append",
+        default=[],
+        metavar="PATH_OR_HUB_ID",
+        help="add a ControlNet: its folder, file or hub id, or `random` beside --random-weights; up to four times",
+    )
 
 
 def source_of(args: argparse.Namespace) -> Source:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
 import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Architecture, Config, Graph, Layout, Stored
@@ -17,6 +21,7 @@ from ondevice.converters.architectures.unet_config import (
 )
 from ondevice.converters.architectures.unet_kinds import kind_of_config, kind_of_shapes
 from ondevice.converters.architectures.unet_names import original_name
+from ondevice.converters.architectures.unet_residuals import added
 from ondevice.converters.architectures.unet_time import (
     embedded_guidance,
     embedded_sizes,
@@ -25,15 +30,20 @@ from ondevice.converters.architectures.unet_time import (
     time_embedding,
 )
 
+Add = Callable[[GraphBuilder, int, ir.Value], ir.Value]
 
-def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, tokens: int) -> ir.Model:
+
+def noise(
+    b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, tokens: int, controlled: bool = False
+) -> ir.Model:
     """sample float32 [batch, c, height, width], timestep float32 [1], encoder_hidden_states [batch, tokens, d] ->
     out_sample, shaped as sample. One timestep serves the whole batch, as in guidance.
 
     Where the config has more channels than those of a sample, there are also mask [batch, 1, height, width] and
     masked_latents, shaped as sample (inpainting), or image_latents, shaped as sample (InstructPix2Pix). Where it has
     text_time there is added [batch, time width], which `condition` or `sizes` makes; where it has a
-    time_cond_proj_dim, guidance [batch, first width], which `guidance` makes.
+    time_cond_proj_dim, guidance [batch, first width], which `guidance` makes. With `controlled` there are residual_0,
+    residual_1, ..., what ControlNets give (controlnet.py).
     """
     beside = channels_beside(config)
     own = config["in_channels"] - sum(beside.values())
@@ -45,16 +55,24 @@ def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: in
     time = time_embedding(b, config, timestep, b.input("guidance", (batch, first)) if takes_guidance(config) else None)
     if adds_text_and_sizes(config):
         time = b.binary("add_embedding", "Add", time, b.input("added", (batch, shape_of(time)[1])))
-    return denoised(b, config, time, text, *parts)
+    return denoised(b, config, time, text, *parts, add=added if controlled else None)
 
 
-def denoised(b: GraphBuilder, config: Config, time: ir.Value, text: ir.Value, *parts: ir.Value) -> ir.Model:
-    """The blocks of a UNet that is given the time embedding, a text's states, and a sample with what is beside it."""
+def denoised(
+    b: GraphBuilder, config: Config, time: ir.Value, text: ir.Value, *parts: ir.Value, add: Add | None = None
+) -> ir.Model:
+    """The blocks of a UNet that is given the time embedding, a text's states, and a sample with what is beside it.
+
+    `add(b, number, value)` gives skip connection `number` with what is added to it, and last the middle's result.
+    """
     net = Blocks(b, config, silu(b, "time_embedding", time), text)
     x = b.concat("conv_in", 1, *parts) if len(parts) > 1 else parts[0]
     x = b.conv("conv_in", x, config["block_out_channels"][0])
     skips = [x]
-    x = net.up(net.mid(net.down(x, skips)), skips)
+    x = net.mid(net.down(x, skips))
+    if add is not None:  # after the whole way down, which does not see it
+        *skips, x = (add(b, number, value) for number, value in enumerate((*skips, x)))
+    x = net.up(x, skips)
     x = group_norm(b, "conv_norm_out", x, config["norm_num_groups"], config["norm_eps"])
     return b.finish(out_sample=b.conv("conv_out", silu(b, "conv_norm_out", x), config["out_channels"]))
 
@@ -89,7 +107,7 @@ def _added(b: GraphBuilder, config: Config, batch: int, ids: int) -> ir.Value:
     return embedded_sizes(b, config, pooled, b.input("time_ids", (batch, ids)))
 
 
-def _canonical(name: str) -> str:
+def canonical(name: str) -> str:
     head, dot, leaf = name.rpartition(".to_out.")
     return f"{head}.to_out.0.{leaf}" if dot and leaf in ("weight", "bias") else name
 
@@ -107,8 +125,14 @@ UNET = Architecture(
     },
     check=check,
     classes=("UNet2DConditionModel", "FlaxUNet2DConditionModel"),
-    canonical=_canonical,
+    canonical=canonical,
     kind=kind_of_config,
     kind_of_shapes=kind_of_shapes,
     first="conv_in.weight",
 )
+CONTROLLED = replace(
+    UNET,
+    graphs=UNET.graphs
+    | {"noise": Graph(partial(noise, controlled=True), sizes=("batch", "height", "width", "tokens"))},
+)
+"""A UNet that is given what ControlNets make."""

@@ -198,12 +198,19 @@ def _is_before(version: object, minor: int) -> bool:
 
 
 def check(config: dict[str, Any], where: str) -> None:
-    size, heads = config.get("sample_size"), listed(config, "attention_head_dim")
+    size = config.get("sample_size")
     if type(size) is int and size < 64 and _is_before(config.get("_diffusers_version"), 9):
         # as diffusers' pipeline does: version 0.8 and older saved their default of 32 with models of 64
         config["sample_size"] = 64
     same_length(config, where, "down_block_types", "up_block_types", *_lists(config))
     _check_depths(config, where)
+    check_widths(config, where)
+
+
+def check_widths(config: Config, where: str) -> None:
+    """Refuse embeddings that leave no room for a text or a timestep, and channels that groups or heads do not divide.
+    Raises CheckpointError."""
+    heads = listed(config, "attention_head_dim")
     each, added = config["addition_time_embed_dim"], config["projection_class_embeddings_input_dim"]
     if adds_text_and_sizes(config) and (
         each is None or added is None or added <= _LEAST_TIME_IDS * each or each // 2 <= config["freq_shift"]

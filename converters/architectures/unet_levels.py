@@ -24,7 +24,8 @@ class Level(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """All levels, as a picture goes through them; `mid` is None where there is no middle."""
+    """All levels, as a picture goes through them; `mid` is None where there is no middle, and `up` is empty where the
+    network ends with it (a ControlNet)."""
 
     down: tuple[Level, ...]
     mid: Level | None
@@ -55,10 +56,10 @@ def levels(config: Config) -> Levels:
         for at, kind in enumerate(config["down_block_types"])
     )
     back = list(reversed(range(len(widths))))
-    upward = config["reverse_transformer_layers_per_block"] or [depths[at] for at in back]
+    upward = config.get("reverse_transformer_layers_per_block") or [depths[at] for at in back]
     up = tuple(
         level(at, kind == "CrossAttnUpBlock2D", layers[at] + 1, depth)
-        for at, kind, depth in zip(back, config["up_block_types"], upward, strict=True)
+        for at, kind, depth in zip(back, config.get("up_block_types", ()), upward, strict=False)
     )
     return Levels(down, _mid(config["mid_block_type"], down[-1], depths[-1]), up)
 

@@ -7,6 +7,7 @@ In our own graphs what depends on no step is apart (unet.py), and what is beside
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import onnx_ir as ir
 
@@ -14,6 +15,7 @@ from ondevice.converters.architectures.architecture import Config, Graph
 from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.architectures.unet import UNET, denoised
 from ondevice.converters.architectures.unet_config import adds_text_and_sizes, channels_beside, takes_guidance
+from ondevice.converters.architectures.unet_residuals import added_as_published
 from ondevice.converters.architectures.unet_time import (
     embedded_guidance,
     embedded_sizes,
@@ -23,13 +25,24 @@ from ondevice.converters.architectures.unet_time import (
 )
 
 
-def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, tokens: int, ids: int) -> ir.Model:
+def noise(
+    b: GraphBuilder,
+    config: Config,
+    *,
+    batch: int,
+    height: int,
+    width: int,
+    tokens: int,
+    ids: int,
+    controlled: bool = False,
+) -> ir.Model:
     """sample float32 [batch, in_channels, height, width], timestep float32 [1], encoder_hidden_states
     [batch, tokens, d] -> out_sample [batch, out_channels, height, width].
 
     Where the config has text_time there are also text_embeds [batch, p], a pooled text, and time_ids float32
     [batch, `ids`], the picture's sizes; where it has a time_cond_proj_dim c, timestep_cond [batch, c], which
-    `guidance_waves` makes.
+    `guidance_waves` makes. With `controlled` there are additional_residual_0, ..., shaped as the skip connections and
+    the middle's result, to which they are added.
     """
     sample = b.input("sample", (batch, config["in_channels"], height, width))
     timestep = b.input("timestep", (1,))
@@ -42,7 +55,7 @@ def noise(b: GraphBuilder, config: Config, *, batch: int, height: int, width: in
         pooled = b.input("text_embeds", (batch, pooled_width(config, ids)))
         added = embedded_sizes(b, config, pooled, b.input("time_ids", (batch, ids)))
         time = b.binary("add_embedding", "Add", time, added)
-    return denoised(b, config, time, text, sample)
+    return denoised(b, config, time, text, sample, add=added_as_published if controlled else None)
 
 
 def context(b: GraphBuilder, config: Config, *, batch: int, tokens: int, hidden: int) -> ir.Model:
@@ -68,12 +81,16 @@ def guidance(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
     return b.finish(timestep_cond=guidance_waves(b, config, b.input("guidance_scale", (batch, 1))))
 
 
+_SIZES = ("batch", "height", "width", "tokens", "ids")
 UNET_PUBLISHED = replace(
     UNET,
     graphs={
-        "noise": Graph(noise, sizes=("batch", "height", "width", "tokens", "ids")),
+        "noise": Graph(noise, sizes=_SIZES),
         "context": Graph(context, sizes=("batch", "tokens", "hidden"), fits=adds_text_and_sizes),
         "join": Graph(join, fits=lambda config: bool(channels_beside(config))),
         "guidance": Graph(guidance, sizes=("batch",), fits=takes_guidance),
     },
+)
+CONTROLLED_PUBLISHED = replace(
+    UNET_PUBLISHED, graphs=UNET_PUBLISHED.graphs | {"noise": Graph(partial(noise, controlled=True), sizes=_SIZES)}
 )

@@ -4,7 +4,8 @@ optimum exports them: what a model is in other formats than bundles.
 In our own graphs what depends on no step is computed once, and what lies beside a sample comes by ports of its own. A
 published UNet takes all of it in each step. What a picture needs between published graphs are roles of a few ops
 without weights, so that the whole of it is drawn by whatever runs the graphs: `context` (two text encoders' states side
-by side), `join` (a sample and what is beside it) and `guidance_waves` (what LCM's UNet is told).
+by side), `join` (a sample and what is beside it), `guidance_waves` (what LCM's UNet is told) and for each ControlNet a
+role that scales what it gives (`controlnet_scaled`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,23 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ondevice.converters.architectures.clip_text import last_layer
+from ondevice.converters.architectures.clip_text import CLIP_TEXT, CLIP_TEXT_POOLED, last_layer
 from ondevice.converters.architectures.clip_text_published import CLIP_TEXT_POOLED_PUBLISHED, CLIP_TEXT_PUBLISHED
-from ondevice.converters.architectures.unet_published import UNET_PUBLISHED
+from ondevice.converters.architectures.controlnet import CONTROLNET, CONTROLNET_SUMS
+from ondevice.converters.architectures.controlnet_published import CONTROLNET_PUBLISHED, CONTROLNET_SUMS_PUBLISHED
+from ondevice.converters.architectures.unet import CONTROLLED, UNET
+from ondevice.converters.architectures.unet_published import CONTROLLED_PUBLISHED, UNET_PUBLISHED
+from ondevice.converters.architectures.unet_residuals import PUBLISHED, RESIDUAL
 from ondevice.converters.families.family import Configs, Family, Role
 
-_NETWORKS = {each.name: each for each in (CLIP_TEXT_PUBLISHED, CLIP_TEXT_POOLED_PUBLISHED, UNET_PUBLISHED)}
+_NETWORKS = {
+    CLIP_TEXT: CLIP_TEXT_PUBLISHED,
+    CLIP_TEXT_POOLED: CLIP_TEXT_POOLED_PUBLISHED,
+    UNET: UNET_PUBLISHED,
+    CONTROLLED: CONTROLLED_PUBLISHED,
+    CONTROLNET: CONTROLNET_PUBLISHED,
+    CONTROLNET_SUMS: CONTROLNET_SUMS_PUBLISHED,
+}
 _TEXTS = {"last_state": "states", "penultimate": "states", "penultimate_and_pooled": "states_and_projection"}
 _ADDED = ("condition", "sizes")  # graphs that embed a pooled text and a picture's sizes
 _BESIDE = ("mask", "masked_latents", "image_latents")  # ports of what is beside a sample
@@ -28,7 +40,7 @@ Step = dict[str, Any]
 def as_published(family: Family, configs: Configs) -> Family:
     """`family` with published graphs, roles and a pipeline of them that draws the same; `configs` of its parts."""
     parts = {
-        name: replace(part, architecture=_NETWORKS.get(part.architecture.name, part.architecture))
+        name: replace(part, architecture=_NETWORKS.get(part.architecture, part.architecture))
         for name, part in family.parts.items()
     }
     own = family.pipeline(family, configs)
@@ -58,6 +70,8 @@ def _roles(family: Family, configs: Configs) -> Iterator[tuple[str, Role]]:
         sizes = role.joined(configs)
         if role.graph in _TEXTS:
             yield name, replace(role, graph=_TEXTS[role.graph])
+        elif role.graph in _ADDED and role.part != "unet":  # a ControlNet embeds sizes in each step, too
+            continue
         elif role.graph in _ADDED:
             ids = sizes.pop("ids")
             yield "context", replace(role, graph="context", joined=_always(sizes))
@@ -66,6 +80,9 @@ def _roles(family: Family, configs: Configs) -> Iterator[tuple[str, Role]]:
         elif role.graph == "noise":
             yield "join", Role(role.part, "join")
             yield name, replace(role, joined=_always(sizes | {"ids": ids}))
+        elif role.graph == "control":
+            yield name, replace(role, joined=_always(sizes | {"ids": ids}))
+            yield f"{name}_scaled", Role(role.part, "scaled")
         else:
             yield name, role
 
@@ -92,16 +109,33 @@ def _before(step: Step, family: Family, configs: Configs) -> Iterator[Step]:
 
 def _in_loop(step: Step, pipeline: Mapping[str, Any], family: Family) -> Iterator[Step]:
     """What a call runs in place of one role of the family's own."""
-    if family.roles[step["run"]].graph != "noise":
+    graph = family.roles[step["run"]].graph
+    if graph not in ("noise", "control"):
         yield step
         return
     feed = {port: source for port, source in step["feed"].items() if port not in _BESIDE}
     if beside := {port: source for port, source in step["feed"].items() if port in _BESIDE}:
         yield {"run": "join", "feed": {"sample": feed["sample"], **beside}, "keep": {"joined": "joined"}}
         feed["sample"] = {"value": "joined"}
-    if feed.pop("added", None):
-        made = next(each for each in _runs(pipeline) if family.roles[each["run"]].graph in _ADDED)
+    if added := feed.pop("added", None):
+        made = next(each for each in _runs(pipeline) if added["value"] in each["keep"].values())
         feed |= {"text_embeds": made["feed"]["pooled"], "time_ids": made["feed"]["time_ids"]}
     if guidance := feed.pop("guidance", None):
         feed["timestep_cond"] = guidance
+    if graph == "control":
+        yield from _scaled(step, feed)
+        return
+    residuals = {port: feed.pop(port) for port in list(feed) if port.startswith(RESIDUAL)}
+    feed |= {port.replace(RESIDUAL, PUBLISHED): source for port, source in residuals.items()}
     yield step | {"feed": feed}
+
+
+def _scaled(step: Step, feed: dict[str, Any]) -> Iterator[Step]:
+    """A ControlNet, and what scales its residuals and adds them to those of others; `feed`: of both."""
+    others = {port: feed.pop(port) for port in list(feed) if port == "scales" or port.startswith("sum_")}
+    feed["controlnet_cond"] = feed.pop("control")
+    ports = {port: port.replace(RESIDUAL, PUBLISHED) for port in step["keep"]}
+    raw = {port: f"{step['run']}_{port}" for port in ports.values()}
+    yield step | {"feed": feed, "keep": raw}
+    given = {port: {"value": value} for port, value in raw.items()}
+    yield {"run": f"{step['run']}_scaled", "feed": given | others, "keep": step["keep"]}

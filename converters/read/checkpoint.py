@@ -133,11 +133,11 @@ def _given(beside: Mapping[str, str | Path], family: Family, root: Path | None) 
             config = family.config(name)  # a tiny autoencoder's folder, beside which a whole one is given
         else:
             config = family.normalize(name, raw, str(path))
-        given[name] = read_part(family, name, _local(str(source), family, name), config)
+        given[name] = read_part(family, name, local_part(str(source), family, name), config)
     return given
 
 
-def _local(source: str, family: Family, part: str) -> Path:
+def local_part(source: str, family: Family, part: str) -> Path:
     """Where a part that is given beside a checkpoint lies; one with a hub id is fetched."""
     path = Path(source).expanduser()
     return download_part(source, family, part) if not path.exists() and _is_hub_id(source) else path

@@ -20,6 +20,7 @@ _UNQUANTIZED = "use the fp16 or fp32 file of the same model"
 _ITS_BASE = "give the checkpoint that it goes with; it is not used here"
 _FUSE = "give the checkpoint that it was trained for, and this file beside it with --lora"
 _ADD_TOKEN = "give the checkpoint that it was trained for, and this file beside it with --embedding"
+_WITH_NET = "give the checkpoint that it goes with, and this one beside it with --controlnet"
 _WITH_UNET = "give the checkpoint or folder that it goes with, and this one beside it with --unet"
 _WITH_VAE = "give the checkpoint or folder that it goes with, and this one beside it with --vae"
 _WITH_TEXT = "give the checkpoint or folder that it goes with, and this one beside it with --text-encoder"
@@ -61,19 +62,36 @@ _ROWS = (
         _ITS_BASE,
     ),
     ("an IP-Adapter, not a whole checkpoint", r"ip_adapter\.|image_proj(_model)?\.", _ITS_BASE),
+    ("a Control-LoRA, which is no whole ControlNet", r"lora_controlnet$", _ITS_BASE),
+    ("a ControlNet-LLLite", r"lllite_", _ITS_BASE),
     (
-        "a ControlNet",
-        r"control_model\.|controlnet_(cond_embedding|down_blocks|mid_block)\.|lllite_|input_hint_block\.|zero_convs\.",
+        "a ControlNet-XS",
+        r".*\.(ctrl_to_base|base_to_ctrl)\.|up_connections\.|(control_model\.)?(enc|dec)_zero_convs_(in|out)\.",
         _ITS_BASE,
     ),
     (
-        "a T2I adapter, not a whole checkpoint",
-        r"adapter\.(body|conv_in|unshuffle)|body\.\d+\.(in_conv|block1|block2|down_opt)\b",
+        "a ControlNet Union",
+        r"task_embedding$|(transformer_layes|spatial_ch_projs|control_add_embedding)\.",
+        _ITS_BASE,
+    ),
+    (
+        "a ControlNet of a diffusion transformer",
+        r"controlnet_(blocks|single_blocks|x_embedder)\.|pos_embed_input\.",
         _ITS_BASE,
     ),
     (
         "a motion module (AnimateDiff), not a whole checkpoint",
         r".*\b(motion_modules?|temporal_transformer)\.",
+        _ITS_BASE,
+    ),
+    (
+        "a ControlNet",
+        r"control_model\.|controlnet_(cond_embedding|down_blocks|mid_block)\.|input_hint_block\.|zero_convs\.",
+        _WITH_NET,
+    ),
+    (
+        "a T2I adapter, not a whole checkpoint",
+        r"adapter\.(body|conv_in|unshuffle)|body\.\d+\.(in_conv|block1|block2|down_opt)\b",
         _ITS_BASE,
     ),
     (
@@ -172,6 +190,7 @@ _ROWS = (
 )
 _TABLE = re.compile("|".join(f"(?P<k{number}>{pattern})" for number, (_, pattern, _) in enumerate(_ROWS)))
 _PARTS = {
+    "a ControlNet": "controlnet",
     "a CLIP text encoder alone": "clip_text",
     "a VAE alone": "autoencoder_kl",
     "a UNet alone, in diffusers' names": "unet",

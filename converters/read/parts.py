@@ -82,8 +82,8 @@ def read_part(family: Family, part: str, path: Path, config: dict[str, Any]) -> 
 
     `config` is a file's; a folder brings its own. Raises CheckpointError and WeightsError.
     """
-    about, where = family.parts[part], f"{FLAGS[part]} {path}"
-    word = about.architecture.word
+    where = f"{FLAGS[part]} {path}"
+    word = family.parts[part].architecture.word
     if path.is_dir():
         inside = path / part
         return read_component(inside if inside.is_dir() else path, family, part, None, [])
@@ -92,7 +92,14 @@ def read_part(family: Family, part: str, path: Path, config: dict[str, Any]) -> 
         raise CheckpointError(
             what, where=where, fix=f"give the {word}'s .safetensors, .ckpt, .pt or .bin file, or its folder"
         )
-    tensors = read_weights(path).tensors
+    return component_of(family, part, config, tensors_of(family, part, path, where), where)
+
+
+def tensors_of(family: Family, part: str, path: Path, where: str) -> dict[str, ir.TensorProtocol]:
+    """A part's weights out of a file, which may hold others, by their names in it, without a prefix.
+    Raises CheckpointError for a file of something else."""
+    about, tensors = family.parts[part], read_weights(path).tensors
+    word = about.architecture.word
     chosen: dict[str, ir.TensorProtocol] = dict(tensors)
     inner = about.prefix.partition(".")[2] or about.prefix  # as some tools write a part alone
     for prefix in (about.prefix, f"{part}.", inner):  # in a file that holds others, too
@@ -104,4 +111,4 @@ def read_part(family: Family, part: str, path: Path, config: dict[str, Any]) -> 
         raise CheckpointError(
             f"this is {kind.what}, and no {word}.", where=where, fix=f"give a {word} of {family.title}"
         )
-    return component_of(family, part, config, chosen, where)
+    return chosen

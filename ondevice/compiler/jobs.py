@@ -221,8 +221,8 @@ def left_out(spec: PipelineSpec, kept: Sequence[Job], missing: Iterable[tuple[Jo
         in_bands = "stage" not in job.sizes and any("stage" in other.sizes for other in others)
         if in_bands:
             without = "pictures decoded in bands only, which is slower"
-        elif spec.begins_from_picture(job.component):
-            without = "no --init-image at this size"
+        elif spec.begins_from_picture(job.component) and not (job.component in in_loop and others):
+            without = f"no --{'control' if job.component in in_loop else 'init-image'} at this size"
         elif others and _length(job) > max(map(_length, others)):
             without = f"no texts of {job.sizes['tokens']} tokens at this size"
         elif job.component in in_loop and others:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ondevice.base.columns import columns
@@ -17,11 +17,13 @@ from ondevice.bundle.pipeline import Role
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import guidance
 from ondevice.diffusion.bands import Stage, held_bytes, stage_of
+from ondevice.diffusion.control import nets_of
 from ondevice.diffusion.model_files import FREE, ModelFiles, runs_at
 from ondevice.diffusion.values import frames_of, resolved
 from ondevice.errors import BundleError, PlanError, UsageError
 
 log = logging.getLogger(__name__)
+Names = Collection[str]
 UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -45,8 +47,9 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that drawing one picture takes. `weights` are whole shards, as a device holds them; `host` is what arrays
-    between the components take beside the device's memory."""
+    """Bytes that drawing one picture takes. `arena` is with what stays on the device between components of a call;
+    `weights` are whole shards, as a device holds them; `host` is what arrays between the components take beside the
+    device's memory."""
 
     way: Way
     arena: int
@@ -221,9 +224,9 @@ def decoder_stages(bundle: ModelFiles, width: int, height: int, rows: int) -> li
     return stages(bundle, width, height, rows) if rows else []
 
 
-def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = True, image: bool = False) -> Need:
+def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = True, given: Names = ()) -> Need:
     """Bytes for one picture of `width` by `height` latents, of a film for as many frames as it has if nobody says;
-    `image`: one that begins from a picture.
+    `given`: the pictures that the user gives, by name.
 
     Raises:
         UsageError: the bundle has no plans for this way.
@@ -235,9 +238,11 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
     bands = stages(bundle, width, height, way.rows) if way.rows else []
     frames = frames_of(spec, resolved(spec, {}, (width * scale, height * scale)))
     host = 3 * 4 * frames * height * width * scale**2 + (held_bytes(bands) if bands else 0)
-    runs = {role.component: 1 for role in spec.roles() if image or not spec.begins_from_picture(role.component)}
-    runs |= {role.component: at_once for role in spec.loop_roles()}
-    arenas, weights = [], []
+    runs = {role.component: 1 for role in spec.roles() if spec.runs_with(role.component, given)}
+    in_loop = [role.component for role in spec.loop_roles() if role.component in runs]
+    runs |= dict.fromkeys(in_loop, at_once)
+    arenas, weights, kept = [], [], dict.fromkeys(in_loop, 0)
+    last = {loop.roles[-1].component for loop in spec.denoise}
     held: dict[str, int] = {}
     for component, batch in runs.items():
         sizes = {
@@ -257,6 +262,8 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
         for one in [dict(stage.sizes) for stage in bands] if in_bands else [sizes]:
             plan = bundle.plan(component, **one)
             arena = max(arena, plan.arena)
+            if component in kept and component not in last:
+                kept[component] = sum(plan.operands[index].nbytes for index in plan.outputs)
             for operand in plan.operands:
                 if operand.weight is not None:
                     shard = bundle.weight(operand.weight)[0]
@@ -264,6 +271,7 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
         held |= shards
         arenas.append(arena)
         weights.append(sum(shards.values()))
+    arenas = [arena + sum(kept.values()) * (name in kept) for name, arena in zip(runs, arenas, strict=True)]
     if way.unload:
         return Need(way, max(arenas), max(weights), max(map(sum, zip(arenas, weights, strict=True))), host)
     return Need(way, max(arenas), sum(held.values()), max(arenas) + sum(held.values()), host)
@@ -282,7 +290,7 @@ def ways(bundle: Bundle, width: int, height: int, *, guided: bool = True, start:
 
 
 def fit(
-    bundle: Bundle, width: int, height: int, limit: int, *, mapped: bool, guided: bool, image: bool, start: Way
+    bundle: Bundle, width: int, height: int, limit: int, *, mapped: bool, guided: bool, start: Way, given: Names
 ) -> Need:
     """The first way that needs at most `limit` bytes, without the savings on its way that turned out to be of no use.
 
@@ -290,7 +298,7 @@ def fit(
         PlanError: none does; says what the least would be.
     """
     needs = [
-        need(bundle, width, height, way, guided=guided, image=image)
+        need(bundle, width, height, way, guided=guided, given=given)
         for way in ways(bundle, width, height, guided=guided, start=start)
     ]
     chosen = next((found for found in needs if found.total(mapped=mapped) <= limit), None)
@@ -310,7 +318,7 @@ def fit(
         raise PlanError(what, where="memory", fix=more)
     for saving in ("rows", "split"):  # the costlier first
         simpler = replace(chosen.way, **{saving: getattr(start, saving)})
-        other = need(bundle, width, height, simpler, guided=guided, image=image)
+        other = need(bundle, width, height, simpler, guided=guided, given=given)
         if other.total(mapped=mapped) <= limit:
             chosen = other
     return chosen
@@ -353,11 +361,11 @@ def latent_sizes(bundle: ModelFiles, size: tuple[int, int] | None = None) -> lis
 
 
 def table(bundle: Bundle, sizes: Sequence[tuple[int, int]]) -> list[tuple[tuple[int, int], Need]]:
-    """What each of these picture sizes (latent units) needs, each way that it can be drawn;
+    """What each of these picture sizes (latent units) needs, each way that it can be drawn, with all ControlNets;
     first (width, height) in pixels."""
-    scale = bundle.pipeline.latents.scale
+    scale, given = bundle.pipeline.latents.scale, nets_of(bundle.pipeline)
     return [
-        ((width * scale, height * scale), need(bundle, width, height, way))
+        ((width * scale, height * scale), need(bundle, width, height, way, given=given))
         for width, height in sizes
         for way in ways(bundle, width, height)
     ]

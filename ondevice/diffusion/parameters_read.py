@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.bundle.pipeline import PipelineSpec
+from ondevice.diffusion.control import NAMES
 from ondevice.diffusion.infotext import named_files, read_infotext
 from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.picture_texts import read_texts
@@ -40,6 +41,7 @@ _FIELDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "strength": ("strength", (int, float)),
     "background": ("background", str),
     "fit": ("fit", str),
+    "canny": ("canny", str),
     "refiner_start": ("refiner_start", (int, float)),
 }
 _FILES = ("init_image", "mask", "latents", "refiner")
@@ -95,15 +97,20 @@ def fields_for(recorded: Recorded, files: ModelFiles, folder: Path, given: Set[s
         if word not in given:
             _beside(folder, word, name, fields, lost)
     pictures = {name: _found(folder, file) for name, file in recorded.pictures.items()}
+    for name, path in pictures.items():
+        if path is None and not given & {"picture", "control" if name in NAMES else ""}:
+            lost.append(f"the picture {name} ({recorded.pictures[name]}) is not beside it")
+    controls = [pictures.pop(name) for name in NAMES if name in pictures]  # they have a flag of their own
+    if None not in controls and controls and "control" not in given:
+        fields["control"] = [str(path) for path in controls]
     if pictures and "picture" not in given:
         fields["picture"] = {name: str(path) for name, path in pictures.items() if path is not None}
-        for name, path in pictures.items():
-            if path is None:
-                lost.append(f"the picture {name} ({recorded.pictures[name]}) is not beside it")
+    if not {"control"} & {*fields, *given}:
+        fields.pop("canny", None)
     if "init_image" not in fields and "init_image" not in given:
         if "strength" in fields and "init_image" not in recorded.files:
             lost.append("it was drawn from another picture, which is not named (--init-image)")
-        for word in _OF_IMAGES:
+        for word in _OF_IMAGES if "control" not in fields else ("strength", "mask"):
             fields.pop(word, None)
     if "refiner" not in fields and "refiner" not in given:
         fields.pop("refiner_start", None)

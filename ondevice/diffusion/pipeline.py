@@ -14,6 +14,7 @@ from ondevice.bundle.pipeline import PipelineSpec, Role
 from ondevice.diffusion.after import run_after
 from ondevice.diffusion.bands import Stage
 from ondevice.diffusion.before import run_before
+from ondevice.diffusion.control import in_diffusers_words
 from ondevice.diffusion.given_pictures import GivenPictures
 from ondevice.diffusion.guidance import is_guided, texts_in_use
 from ondevice.diffusion.image import to_pixels
@@ -93,14 +94,16 @@ class Pipeline:
                 {"latents"})`. Where the callback gives other latents back, these are gone on with. Of several pictures
                 the seeds are s, s + 1..., and each is what its seed gives alone: diffusers' where `generator` is a list
                 of generators with these seeds. (One generator draws all of them from one stream there, so that only
-                the first has noise that its seed gives alone.)
+                the first has noise that its seed gives alone.) And those of diffusers' pipelines with ControlNets
+                (`ondevice.diffusion.control.in_diffusers_words`).
 
         Raises:
             OnDeviceError: as `draw`.
         """
         callback, generator = options.pop("callback_on_step_end", None), options.pop("generator", None)
         count = options.pop("num_images_per_prompt", 1)
-        fields: dict[str, Any] = {"prompt": prompt, **options} | ({} if generator is None else _seed_of(generator))
+        fields: dict[str, Any] = {"prompt": prompt, **in_diffusers_words(self._spec, options)}
+        fields |= {} if generator is None else _seed_of(generator)
 
         def on_step(done: int, calls: int, timestep: float, latents: np.ndarray) -> np.ndarray | None:
             assert callback is not None
@@ -194,7 +197,7 @@ class Pipeline:
             **texts.parameters(texts_in_use(spec, numbers)),
             **request.parts(),
             **request.sampler_options,
-            **({"strength": numbers[base.strength]} if base.strength is not None and request.given_pictures() else {}),
+            **({"strength": numbers[base.strength]} if base.strength in numbers and "image" in pictures.given else {}),
             **request.numbers,
         }
         first = None if pixels is None else pixels[0]

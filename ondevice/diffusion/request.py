@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -141,7 +141,7 @@ class Request:
 
 
 class Options(TypedDict, total=False):
-    """`Request`'s fields but for the prompt, for calls in diffusers' words; and three of diffusers' own."""
+    """`Request`'s fields but for the prompt, for calls in diffusers' words; and those of diffusers' own."""
 
     negative_prompt: str | None
     num_inference_steps: int | None
@@ -168,6 +168,11 @@ class Options(TypedDict, total=False):
     num_images_per_prompt: int
     generator: Any
     callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None]
+    control_image: Any
+    controlnet_conditioning_scale: float | Sequence[float]
+    control_guidance_start: float | Sequence[float]
+    control_guidance_end: float | Sequence[float]
+    guess_mode: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ondevice.bundle.pipeline import PipelineSpec, Sample
+from ondevice.diffusion.control import nets_of
 from ondevice.diffusion.image import rounded_down
 from ondevice.diffusion.request import Request
 from ondevice.errors import UsageError, multiples_near
@@ -21,6 +23,10 @@ def check_given(spec: PipelineSpec, request: Request) -> None:
     for name in (name for name in pictures if name not in takes):
         what = f"this model takes no such picture (it takes {', '.join(takes) or 'none'})"
         raise UsageError(what, where=name, fix="leave it out")
+    for first, then in itertools.pairwise(nets_of(spec)):
+        if then in pictures and first not in pictures:
+            what = f"its ControlNet adds to what that of {first} makes, whose picture was not given"
+            raise UsageError(what, where=then, fix=f"give {first}, too")
     for name in (name for name, optional in spec.texts.items() if not optional and texts[name] is None):
         raise UsageError("this model draws nothing without this text", where=name, fix="give one; it may be empty")
     begun = pictures_begun_from(spec) if request.denoising_start is not None else set()

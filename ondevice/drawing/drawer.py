@@ -19,7 +19,19 @@ from ondevice.diffusion.memory_budget import Way
 from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.request import Picture, Request
 from ondevice.diffusion.series import series_of
-from ondevice.drawing import engine, outputs, paths_of, pictures, refiner, replay, replay_flag, sampler, seed, text
+from ondevice.drawing import (
+    control,
+    engine,
+    outputs,
+    paths_of,
+    pictures,
+    refiner,
+    replay,
+    replay_flag,
+    sampler,
+    seed,
+    text,
+)
 from ondevice.drawing.progress import Progress
 from ondevice.drawing.resume import Resumed, StateFile, keys_of
 
@@ -88,6 +100,7 @@ class Drawer:
         fields = text.fields(args) | seed.fields(args)
         model = self.open(args.bundle)
         fields |= sampler.fields(args, model.files.pipeline)
+        fields["numbers"] = control.numbers(args, model.files.pipeline) | fields["numbers"]
         size = pictures.picture_size(args, model.files, given)
         request = Request(**fields, **pictures.fields(args, given, size))
         way = model.way_of(request)
@@ -148,6 +161,7 @@ def digest_of_model(files: ModelFiles) -> str:
 def check(args: argparse.Namespace) -> None:
     """Refuse flags of a picture that do not go together. Raises UsageError that names one."""
     pictures.check(args)
+    control.check(args)
     seed.check(args)
     refiner.check(args)
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NoReturn
 
-from ondevice.drawing import pictures, refiner, replay_flag, sampler, seed, text
+from ondevice.drawing import control, pictures, refiner, replay_flag, sampler, seed, text
 from ondevice.errors import UsageError
 
-GROUPS: tuple[ModuleType, ...] = (text, sampler, seed, pictures, refiner, replay_flag)
+GROUPS: tuple[ModuleType, ...] = (text, sampler, seed, pictures, control, refiner, replay_flag)
 """The flags that say what one picture is. All others are of the run that draws it."""
 
 NOT_HERE = {"count": "write a line for each seed"}
@@ -110,8 +110,8 @@ def _written(word: str, action: argparse.Action, value: Any) -> list[str]:
         if isinstance(value, Mapping):
             return [f"{flag}={name}={_plain(one)}" for name, one in value.items()]
         found = value if isinstance(value, list) else [value]
-        if not all(isinstance(one, str) for one in found):
-            raise refused("a text, or a list of texts")
+        if not all(isinstance(one, str) or type(one) in (int, float) for one in found):
+            raise refused("a text or a number, or a list of these")
         return [f"{flag}={one}" for one in found]
     if isinstance(value, list) and value and all(type(one) in (int, float) for one in value):
         return [f"{flag}={','.join(map(repr, value))}"]

@@ -58,7 +58,7 @@ def way_of(args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], r
     if limit and memory_budget.has_plans(bundle, width, height, guided and not way.split):
         mapped = bool(facts["maps_weights"])
         found = memory_budget.fit(
-            bundle, width, height, limit, mapped=mapped, guided=guided, image=request.image is not None, start=way
+            bundle, width, height, limit, mapped=mapped, guided=guided, given=[*request.given_pictures()], start=way
         )
         total = memory_budget.mb(found.total(mapped=mapped))
         if args.max_memory:

@@ -13,7 +13,7 @@ from ondevice import flags
 from ondevice.diffusion import init_image, memory_budget
 from ondevice.diffusion.image import FITS, fitted, resize, rounded_down
 from ondevice.diffusion.model_files import ModelFiles
-from ondevice.drawing import file_name
+from ondevice.drawing import control, file_name
 from ondevice.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fit",
         choices=FITS,
         help=(
-            "how an init image of another shape becomes the picture's size: resize (default) squashes it, crop cuts "
-            "its longer sides, pad adds to its shorter ones (its edges, or --background)"
+            "how an init image, or one for a ControlNet, of another shape becomes the picture's size: resize (default) "
+            "squashes it, crop cuts its longer sides, pad adds to its shorter ones (its edges, or --background)"
         ),
     )
     group.add_argument(
@@ -74,25 +74,29 @@ def check(args: argparse.Namespace) -> None:
         UsageError: names the flag.
     """
     names = [name for name, _ in args.picture or ()]
-    for name in names:
+    names += control.paths(args)
+    for name, _ in args.picture or ():
         if name in FLAGS or names.count(name) > 1:
             fix = f"use {FLAGS[name]}" if name in FLAGS else "give it once"
             raise UsageError(f"{name!r} is not a name for one more picture.", where="--picture", fix=fix)
-    needing = {"--strength": args.strength, "--background": args.background, "--fit": args.fit, "--mask": args.mask}
+    needing = {"--strength": args.strength, "--mask": args.mask, "--background": args.background, "--fit": args.fit}
     for flag, value in needing.items():
-        if value is not None and args.init_image is None:
+        fits = args.control and flag in ("--background", "--fit")
+        if value is not None and args.init_image is None and not fits:
             raise UsageError("there is no picture to begin from.", where=flag, fix="add --init-image, or leave it out")
 
 
 def paths(args: argparse.Namespace) -> dict[str, Path]:
     """The files of the pictures that were given, by the names that pipelines have for them."""
     own = {"image": args.init_image, "mask": args.mask}
-    return {name: path for name, path in {**own, **dict(args.picture or ())}.items() if path is not None}
+    given = {**own, **control.paths(args), **dict(args.picture or ())}
+    return {name: path for name, path in given.items() if path is not None}
 
 
 def inputs(args: argparse.Namespace) -> dict[str, Path | None]:
     """The same by flag."""
-    return {FLAGS.get(name, f"--picture {name}"): path for name, path in paths(args).items()}
+    named = FLAGS | {name: f"{control.FLAG} {number + 1}" for number, name in enumerate(control.paths(args))}
+    return {named.get(name, f"--picture {name}"): path for name, path in paths(args).items()}
 
 
 def read(args: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -109,9 +113,12 @@ def _ground(args: argparse.Namespace) -> tuple[int, int, int] | None:
 
 def fields(args: argparse.Namespace, given: dict[str, np.ndarray], size: tuple[int, int]) -> dict[str, Any]:
     """The request's pictures and size (width, height). A mask is fitted as the picture is that it is of."""
-    image, mask = fit_pair(given.get("image"), given.get("mask"), size, args.fit or FITS[0], _ground(args))
+    fit, ground = args.fit or FITS[0], _ground(args)
+    image, mask = fit_pair(given.get("image"), given.get("mask"), size, fit, ground)
     width, height = size
     others = {name: pixels for name, pixels in given.items() if name not in FLAGS}
+    for name in control.paths(args):
+        others[name] = control.condition(args, fitted(given[name], width, height, fit, ground))
     shared = {"width": width, "height": height, "strength": args.strength}
     return shared | {"image": image, "mask": mask, "pictures": others}
 
@@ -136,24 +143,26 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
     """What the picture's metadata say of the pictures that were given, and of how they were taken."""
     named = {"init_image": args.init_image, "mask": args.mask}
     files = {name: file_name(path) for name, path in named.items() if path is not None}
-    others = [f"{name}={file_name(path)}" for name, path in args.picture or ()]
+    others = [f"{name}={file_name(path)}" for name, path in (*control.paths(args).items(), *(args.picture or ()))]
     return (
         files
         | ({"pictures": ", ".join(others)} if others else {})
+        | control.about(args)
         | {name: value for name in ("background", "fit") if (value := getattr(args, name)) is not None}
     )
 
 
 def picture_size(args: argparse.Namespace, bundle: ModelFiles, given: dict[str, np.ndarray]) -> tuple[int, int]:
-    """(width, height) in pixels: as asked, else the init image's own, else the nearest that the bundle has;
-    says what becomes of the image.
+    """(width, height) in pixels: as asked, else the init image's own, or that of the first for a ControlNet, else the
+    nearest that the bundle has; says what becomes of the image.
 
     Raises:
         UsageError: --size is no size.
     """
-    begin = given.get("image")
-    if begin is None:
+    name = next((name for name in ("image", *control.paths(args)) if name in given), None)
+    if name is None:
         return memory_budget.default_size(bundle) if args.size is None else flags.parse_size(args.size)
+    begin, encoded = given[name], name == "image"
     scale, own = bundle.pipeline.latents.scale, (begin.shape[1], begin.shape[0])
     if args.size is not None:
         size = flags.parse_size(args.size)
@@ -162,7 +171,7 @@ def picture_size(args: argparse.Namespace, bundle: ModelFiles, given: dict[str, 
         have = [
             (width * scale, height * scale)
             for width, height in memory_budget.latent_sizes(bundle)
-            if memory_budget.encodes_pictures(bundle, width, height)
+            if not encoded or memory_budget.encodes_pictures(bundle, width, height)
         ]
         if size not in have and not memory_budget.takes_any_size(bundle):
             size = init_image.fitting_size(own, have) if have else memory_budget.default_size(bundle)
@@ -172,6 +181,6 @@ def picture_size(args: argparse.Namespace, bundle: ModelFiles, given: dict[str, 
         log.warning(
             "%s is squashed from %dx%d to %dx%d (from %s to %s); "
             "add --fit crop or --fit pad, or convert the checkpoint with a --size of its shape",
-            args.init_image, *own, *size, *shapes,
+            paths(args)[name], *own, *size, *shapes,
         )  # fmt: skip
     return size

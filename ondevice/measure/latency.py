@@ -23,7 +23,6 @@ from ondevice.compiler.programs import programs
 from ondevice.compiler.recipe import Recipe
 from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint, Component
-from ondevice.converters.families import family_of
 from ondevice.lower.kernel_file import load_all
 from ondevice.measure import Say
 from ondevice.measure.ablation import ADDED, PLAIN, Step, step_of
@@ -114,7 +113,7 @@ def _timed(
 
 def kept(checkpoint: Checkpoint, component: str) -> Checkpoint:
     """The checkpoint with the weights of one graph in memory; all others stay lazy."""
-    part = family_of(checkpoint.family).roles[component].part
+    part = build(checkpoint).family.roles[component].part
     if checkpoint.graphs:
         return checkpoint
     found = checkpoint.components[part]

@@ -97,7 +97,7 @@ def test_needs_by_hand(bundle):
     )
     less = memory_budget.need(bundle, *PLACE, Way(split=True, rows=12, unload=True))
     assert less.weights < cut.weights and less.device < cut.device
-    assert memory_budget.need(bundle, *PLACE, Way(), image=True).weights > whole.weights
+    assert memory_budget.need(bundle, *PLACE, Way(), given=["image"]).weights > whole.weights
     assert (
         whole.total(mapped=True) == whole.arena + whole.host and whole.total(mapped=False) == whole.device + whole.host
     )
@@ -156,7 +156,7 @@ def test_plans_that_run_at_every_size():
     "way, more, arena, weights, device",
     [
         (Way(), {}, 300, 208, 508),
-        (Way(), {"image": True}, 300, 212, 512),
+        (Way(), {"given": ["image"]}, 300, 212, 512),
         (Way(unload=True), {}, 300, 200, 303),  # the decoder's arena and weights; before it the UNet's, 100 + 200
         (Way(split=True, unload=True), {}, 300, 200, 303),
         (Way(unload=True), {"unet": 150}, 300, 200, 500),  # the UNet's: not the largest arena and the largest weights
@@ -259,7 +259,7 @@ def test_what_was_asked_for_stays_where_memory_is_short(monkeypatch, caplog):
 
 def test_savings_are_taken_in_order_and_only_where_they_help(bundle):
     def fit(limit, mapped=False):
-        return memory_budget.fit(bundle, *PLACE, limit, mapped=mapped, guided=True, image=False, start=Way()).way
+        return memory_budget.fit(bundle, *PLACE, limit, mapped=mapped, guided=True, given=(), start=Way()).way
 
     needs = {
         way: memory_budget.need(bundle, *PLACE, way).total(mapped=False) for way in memory_budget.ways(bundle, *PLACE)
@@ -280,7 +280,7 @@ def test_savings_are_taken_in_order_and_only_where_they_help(bundle):
 
 def test_without_bands_the_error_says_how_to_get_them(plain):
     with pytest.raises(errors.PlanError, match="convert with --tile-vae"):
-        memory_budget.fit(plain, *PLACE, 1000, mapped=True, guided=True, image=False, start=Way())
+        memory_budget.fit(plain, *PLACE, 1000, mapped=True, guided=True, given=(), start=Way())
     with pytest.raises(errors.UsageError) as caught:
         memory_budget.stages(plain, *PLACE, 0)
     assert str(caught.value) == (

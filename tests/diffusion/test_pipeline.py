@@ -12,6 +12,7 @@ from diffusion.fake_networks import HostSession, Letters, plans_at, spec_of
 from diffusion.sampler_helpers import SD15
 
 from ondevice.bundle.pipeline import LATENTS, Feed, InitialNoise, Role, Sample
+from ondevice.diffusion.control import OPTIONS
 from ondevice.diffusion.guidance import combined
 from ondevice.diffusion.image import drawn
 from ondevice.diffusion.memory_budget import Way
@@ -338,9 +339,15 @@ def test_arguments_that_cannot_be_used_are_refused(arguments: dict[str, Any], me
 
 
 def test_options_are_the_fields_of_a_request() -> None:
-    assert {*Options.__annotations__} - {"num_images_per_prompt", "generator", "callback_on_step_end"} == {
-        f.name for f in fields(Request)
-    } - {"prompt"}
+    own = {
+        "num_images_per_prompt",
+        "generator",
+        "callback_on_step_end",
+        "control_image",
+        "guess_mode",
+        *OPTIONS.values(),
+    }
+    assert {*Options.__annotations__} - own == {f.name for f in fields(Request)} - {"prompt"}
 
 
 @pytest.mark.parametrize("device, mode", [("cpu", "torch"), ("cuda", "cuda")])

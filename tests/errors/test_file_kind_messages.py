@@ -167,6 +167,7 @@ FUSE = "Fix: give the checkpoint that it was trained for, and this file beside i
 ADD = "Fix: give the checkpoint that it was trained for, and this file beside it with --embedding."
 SD1 = "Fix: use a Stable Diffusion 1.x file."
 SD2, XL = convert_as("Stable Diffusion 2.x"), convert_as("Stable Diffusion XL")
+NET = "Fix: give the checkpoint that it goes with, and this one beside it with --controlnet."
 BASE = "Fix: give the checkpoint that it goes with; it is not used here."
 UNQUANTIZED = "Fix: use the fp16 or fp32 file of the same model."
 LORA = "a LoRA (or its kin), not a whole checkpoint"
@@ -184,8 +185,14 @@ KINDS = [
     ("string_to_param.*", "a textual inversion embedding, not a whole checkpoint", ADD),
     ("768.0.linear.0.weight", "a hypernetwork, not a whole checkpoint", BASE),
     ("ip_adapter.1.to_k_ip.weight", "an IP-Adapter, not a whole checkpoint", BASE),
-    ("control_model.input_blocks.0.0.weight", "a ControlNet", BASE),
-    ("controlnet_cond_embedding.conv_in.weight", "a ControlNet", BASE),
+    ("control_model.input_blocks.0.0.weight", "a ControlNet", NET),
+    ("controlnet_cond_embedding.conv_in.weight", "a ControlNet", NET),
+    ("lllite_unet_input_blocks_4_1_proj_in.conditioning1.0.bias", "a ControlNet-LLLite", BASE),
+    ("lora_controlnet", "a Control-LoRA, which is no whole ControlNet", BASE),
+    ("down_blocks.0.ctrl_to_base.0.weight", "a ControlNet-XS", BASE),
+    ("control_model.enc_zero_convs_out.0.0.weight", "a ControlNet-XS", BASE),
+    ("task_embedding", "a ControlNet Union", BASE),
+    ("controlnet_x_embedder.weight", "a ControlNet of a diffusion transformer", BASE),
     ("adapter.body.0.resnets.0.block1.weight", "a T2I adapter, not a whole checkpoint", BASE),
     ("down_blocks.0.motion_modules.0.norm.weight", "a motion module (AnimateDiff), not a whole checkpoint", BASE),
     ("model.diffusion_model.input_blocks.1.1.time_stack.0.w", "Stable Video Diffusion, not Stable Diffusion 1.x", SD1),

@@ -16,6 +16,7 @@ MODULES = tuple(
     for name in (
         "weights",
         "adapters",
+        "controlnets",
         "tokenizers",
         "configs",
         "bundles",

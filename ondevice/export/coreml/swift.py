@@ -1,14 +1,15 @@
 """Packages and ports as Apple's Swift package for Stable Diffusion (ml-stable-diffusion) names and shapes them, so that
 its apps load what is written here.
 
-Reference: its StableDiffusionPipeline+Resources, StableDiffusionXL+Resources, TextEncoder, TextEncoderXL, Unet, Encoder
-and Decoder.swift. Where these take whatever a package calls its only port, the names are those of its own converter.
+Reference: its StableDiffusionPipeline+Resources, StableDiffusionXL+Resources, TextEncoder, TextEncoderXL, Unet,
+ControlNet, Encoder and Decoder.swift. Where these take whatever a package calls its only port, the names are those of
+its own converter.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -24,7 +25,9 @@ PACKAGES = {
     "unet": "Unet",
     "vae_decoder": "VAEDecoder",
     "vae_encoder": "VAEEncoder",
+    "controlnet": "ControlNet",
 }
+_CONTROLLED = "additional_residual_0"  # of a UNet that is given what ControlNets make
 VOCABULARY = ("vocab.json", "merges.txt")
 _NAMES = {
     "text_encoder": {"pooler_output": "pooled_outputs", "text_embeds": "pooled_outputs"},
@@ -36,9 +39,11 @@ _NAMES["text_encoder_2"] = _NAMES["text_encoder"]
 _STATE = re.compile(r"hidden_states_(\d+)")
 
 
-def package(component: str) -> str:
-    """The name of its package, without .mlpackage."""
-    return PACKAGES.get(component, component)
+def package(component: str, inputs: Collection[str] = ()) -> str:
+    """The name of its package, without .mlpackage; `inputs`: its ports."""
+    if component == "unet" and _CONTROLLED in inputs:
+        return "ControlledUnet"
+    return PACKAGES.get(component, component.replace("controlnet", "ControlNet"))
 
 
 def named(component: str, ports: Mapping[str, Port]) -> dict[str, Port]:
@@ -55,12 +60,13 @@ def shaped(component: str, inputs: Mapping[str, Port]) -> dict[str, Port]:
     """Inputs in the shapes and types that they are given in: ids are floats, a timestep is there for each picture, and
     a text's states are channels by tokens, as the Neural Engine likes them."""
     found = dict(inputs)
+    denoises = component == "unet" or "controlnet_cond" in inputs
     for name, port in inputs.items():
         if component.startswith("text_encoder") and name == "input_ids":
             found[name] = replace(port, dtype="float32")
-        elif component == "unet" and name == "timestep":
+        elif denoises and name == "timestep":
             found[name] = replace(port, shape=inputs["sample"].shape[:1])
-        elif component == "unet" and name == "encoder_hidden_states":
+        elif denoises and name == "encoder_hidden_states":
             batch, tokens, width = port.shape
             found[name] = replace(port, shape=(batch, width, 1, tokens), axes=(0, 2, 1))
     return found

@@ -25,7 +25,8 @@ from ondevice.graph.verify import static_shape
 
 def write(graph: ir.Model, job: Job, folder: Path, options: Options) -> Entry:
     """As `ondevice.export.options.Writer` has it. Raises UsageError for weights that the version of iOS has not."""
-    whole, name, ios = graph.graph, swift.package(job.component), int(str(options.flags.get("ios") or 17))
+    whole, ios = graph.graph, int(str(options.flags.get("ios") or 17))
+    name = swift.package(job.component, [str(value.name) for value in whole.inputs])
     if options.weights == "int4" and ios < 18:
         what = f"Core ML has int4 from iOS 18 on (got {ios})."
         raise UsageError(what, where="--weights", fix="add --ios 18, or use --weights pal4")

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from ondevice.compiler.picture import scheduler_of
 from ondevice.converters import Model
 from ondevice.converters.architectures.clip_text import CLIP_SKIP
+from ondevice.converters.families.controlled import NETS
 from ondevice.export.options import Options
 from ondevice.vocabulary.files import CONFIG, VOCAB
 from ondevice.vocabulary.settings import with_length
@@ -27,6 +28,7 @@ _CLASSES = {  # by architecture
     "clip_text_pooled": ["transformers", "CLIPTextModelWithProjection"],
     "unet": ["diffusers", "UNet2DConditionModel"],
     "autoencoder_kl": ["diffusers", "AutoencoderKL"],
+    "controlnet": ["diffusers", "ControlNetModel"],
 }
 _OF_THEIR_SOURCE = ("_diffusers_version", "_name_or_path", "_use_default_values")
 _STATES = "hidden_states_"
@@ -46,7 +48,7 @@ def write_pipeline_folder(model: Model, folder: Path, options: Options) -> None:
     _write(place / "scheduler_config.json", scheduler)
     for part in family.parts:
         for role, about in family.roles.items():
-            if about.part == part and role.startswith(part) and (folder / role).is_dir():
+            if about.part == part and role.startswith(part) and about.graph != "scaled" and (folder / role).is_dir():
                 _write(folder / role / "config.json", _config(model, part, folder))
     for name, part in family.tokenizers.items():
         path = folder / name / CONFIG
@@ -89,7 +91,8 @@ def _index(model: Model, folder: Path, scheduler: str) -> dict[str, Any]:
         index["requires_aesthetics_score"] = "aesthetic_score" in pipeline["numbers"]
     else:
         index |= {"safety_checker": _NONE, "requires_safety_checker": False}
-    index |= {part: _CLASSES[about.architecture.name] for part, about in family.parts.items()}
+    own = (item for item in family.parts.items() if item[0] not in NETS)  # which these pipelines know nothing of
+    index |= {part: _CLASSES[about.architecture.name] for part, about in own}
     for name in family.tokenizers:
         whole = "" if (folder / name / VOCAB).exists() else "Fast"
         index[name] = ["transformers", f"CLIPTokenizer{whole}"]

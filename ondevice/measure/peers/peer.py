@@ -23,6 +23,7 @@ from ondevice.base.publish import published_file
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import family_of
+from ondevice.converters.families.controlled import NETS, controlled
 from ondevice.converters.source import Source
 from ondevice.errors import PeerError, UsageError
 
@@ -131,7 +132,8 @@ class Task:
 
     def part(self) -> str:
         """The checkpoint's component that the weights are in."""
-        return family_of(self.source.model).roles[self.component].part
+        nets = NETS[: len(self.source.controlnet)]
+        return controlled(family_of(self.source.model), nets).roles[self.component].part
 
     def name(self) -> str:
         """Such as "unet batch=1 height=64 width=64"."""

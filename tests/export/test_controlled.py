@@ -1,0 +1,58 @@
+"""ControlNets in other formats: drawn by each format's own runtime, as diffusers and as a bundle draw."""
+
+import json
+
+import numpy as np
+import pytest
+from control_files import recipe, squares, with_nets
+from recipe_weights import case
+
+from ondevice import Pipeline
+from ondevice.compiler import Recipe, compile_bundle
+from ondevice.export.manifest import MANIFEST
+from ondevice.export.options import FORMATS, Options
+from ondevice.export.writing import export
+
+PROMPT = "a photo of an astronaut riding a horse on mars"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_latents_are_those_of_diffusers(format, tmp_path):
+    config, _, arrays = case("controlnet_e2e")
+    made = export(recipe(config["scheduler"]), tmp_path / "g", FORMATS[format], Options(dtype="fp32"), sizes=[(48, 32)])
+    picture = Pipeline.from_export(made)(
+        PROMPT,
+        negative_prompt="blurry, low quality",
+        num_inference_steps=config["steps"],
+        guidance_scale=config["guidance_scale"],
+        latents=arrays["in.latents"],
+        control_image=np.round(arrays["in.cond"][0].transpose(1, 2, 0) * 255).astype(np.uint8),
+        **config["call"],
+    )
+    assert np.abs(picture.latents - arrays["out.latents"]).max() <= 2e-5 * np.abs(arrays["out.latents"]).max()
+    names = {entry["component"]: entry for entry in json.loads((made / MANIFEST).read_text())["entries"]}
+    residuals = [f"additional_residual_{number}" for number in range(5)]
+    ports = {"sample", "timestep", "encoder_hidden_states"}
+    given = {name: port["name"] for name, port in names["unet"]["inputs"].items()}
+    assert list(names["controlnet"]["outputs"]) == residuals and given.keys() == {*ports, *residuals}
+    assert names["controlnet"]["inputs"].keys() == {*ports, "controlnet_cond"}
+    assert not any((made / folder).exists() for folder in ("controlnet_sizes",))
+    if format == "coreml":
+        assert names["controlnet"]["files"] == ["ControlNet.mlpackage"]
+        assert names["unet"]["files"] == ["ControlledUnet.mlpackage"]
+        assert names["controlnet"]["inputs"]["encoder_hidden_states"]["shape"] == [2, 32, 1, 77]
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("family, flags", [("sdxl", {}), ("sd15", {"dynamic": True})])
+def test_two_nets_are_summed_as_in_a_bundle(family, flags, tmp_path):
+    model = with_nets(family, 2)
+    bundle = compile_bundle(model, tmp_path / "b", Recipe("f32"), sizes=[(24, 16)])
+    options = Options(dtype="fp32", flags=flags)
+    folder = export(model, tmp_path / "o", FORMATS["onnx"], options, sizes=[(24, 16)])
+    controls = [squares(1, 16, 24), squares(2, 16, 24)]
+    for given, scales in ((controls, [0.7, 0.4]), (controls[0], 1.0), ([], None)):
+        call = {"num_inference_steps": 2, "sampler": "euler", "seed": 2, "width": 24, "height": 16}
+        call |= {"control_image": given, "controlnet_conditioning_scale": scales} if scales is not None else {}
+        ours, theirs = (made(PROMPT, **call) for made in (Pipeline.from_bundle(bundle), Pipeline.from_export(folder)))
+        assert np.abs(ours.latents - theirs.latents).max() <= 2e-5 * np.abs(ours.latents).max()
