@@ -76,10 +76,11 @@ class Model:
         sizes = {"batch": batch} | ({"height": height, "width": width} if graph.sized else {})
         if min(sizes.values()) < 1:
             raise UsageError(f"batch {batch}, height {height}, width {width} must be positive.", where=role)
-        part = self.checkpoint.components[self.family.roles[role].part]
+        name = self.family.roles[role].part
+        part = self.checkpoint.components[name]
         if band:
             bands = self._bands(role)
-            return bands.build(GraphBuilder(role, part.weights), part.config, height=height, width=width, **band)
+            return bands.build(GraphBuilder(role, part.weights, name), part.config, height=height, width=width, **band)
         if graphs:
             if role not in graphs:
                 raise GraphError(
@@ -87,7 +88,7 @@ class Model:
                 )
             return graphs[role].graph(**sizes)
         sizes |= self.family.roles[role].joined(self.configs) | ({"tokens": tokens} if tokens else {})
-        return graph.build(GraphBuilder(role, part.weights), part.config, **sizes)
+        return graph.build(GraphBuilder(role, part.weights, name), part.config, **sizes)
 
     def stages(self, height: int, width: int, role: str) -> int:
         """How many stages a role has in bands.

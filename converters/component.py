@@ -13,6 +13,7 @@ from ondevice.converters.architectures.architecture import Stored
 from ondevice.converters.architectures.builder import Shape
 from ondevice.converters.families import Family, advice
 from ondevice.errors import CheckpointError, WeightsError
+from ondevice.graph.adapted import Changes
 from ondevice.graph.origin import origin_of, reshaped, rows, transposed, with_origin
 
 _ITS_CONFIG = "use the config.json that came with the weights, or other weights"
@@ -61,7 +62,8 @@ class Checkpoint:
 
     `notes` says in sentences what was in the source and not used. `graphs` is by role ("unet", "vae_decoder", ...)
     where the source holds exported graphs; its components have configs then, and no weights. `adapters` says which are
-    in the weights, a sentence each.
+    in the weights, a sentence each. `carried` are those that a bundle of it carries beside them, by name, of which
+    `said` says what was found.
     """
 
     components: dict[str, Component]
@@ -72,6 +74,8 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     graphs: Mapping[str, GraphSource] = field(default_factory=dict)
     adapters: tuple[str, ...] = ()
+    carried: Mapping[str, Changes] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
 
 def lazy(read: Callable[[], np.ndarray], dtype: ir.DataType, shape: Iterable[int], name: str) -> ir.LazyTensor:

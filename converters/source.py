@@ -12,7 +12,7 @@ from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES, family_of
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.converters.read import adapters, embeddings
-from ondevice.converters.read.adapters import with_adapters
+from ondevice.converters.read.adapters import with_adapters, with_carried
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.controlnets import MADE_UP, with_controlnets
 from ondevice.converters.read.embeddings import with_embeddings
@@ -24,8 +24,8 @@ class Source:
     """A family and where its weights come from.
     The fields are `open_checkpoint`'s arguments; `random_weights`: a seed, instead of any; `clip_skip`: how many last
     layers of the text encoders are left out; `embedding`: files of textual inversion, each FILE or FILE:TRIGGER;
-    `lora`: files of adapters, each FILE or FILE:SCALE; `controlnet`: of each a folder, a file or a hub id, or MADE_UP
-    beside made-up weights."""
+    `lora`: files of adapters, each FILE or FILE:SCALE; `carry_lora`: of those that a bundle carries, each FILE or
+    FILE:NAME; `controlnet`: of each a folder, a file or a hub id, or MADE_UP beside made-up weights."""
 
     model: str
     checkpoint: str | None = None
@@ -39,10 +39,11 @@ class Source:
     clip_skip: int = 0
     embedding: Sequence[str] = ()
     lora: Sequence[str] = ()
+    carry_lora: Sequence[str] = ()
     controlnet: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name in ("embedding", "lora", "controlnet"):
+        for name in ("embedding", "lora", "carry_lora", "controlnet"):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # a flag gives a list, and so does JSON
 
     def open(self) -> Checkpoint:
@@ -52,7 +53,7 @@ class Source:
             UsageError: a part is given beside made-up weights, which have every part; layers or tokens cannot be had.
             OnDeviceError: the checkpoint cannot be read.
         """
-        whole = with_adapters(self._opened(), self.lora)
+        whole = with_carried(with_adapters(self._opened(), self.lora), self.carry_lora)
         whole = with_embeddings(with_clip_skip(whole, self.clip_skip), self.embedding)
         return with_controlnets(whole, self.controlnet, self.random_weights)
 
@@ -85,6 +86,7 @@ class Source:
             text_encoder=_absolute(self.text_encoder),
             embedding=tuple(embeddings.absolute(one) for one in self.embedding),
             lora=tuple(adapters.absolute(one) for one in self.lora),
+            carry_lora=tuple(adapters.absolute_named(one) for one in self.carry_lora),
             controlnet=tuple(one if self._made_up(one) else _absolute(one) or one for one in self.controlnet),
         )
 

@@ -26,6 +26,7 @@ from ondevice.target import set_names
 
 HELP = "turn a checkpoint into a bundle"
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
+NOT_IN_GRAPHS |= {"--carry-lora": "carries no adapters beside its weights"}
 NOT_IN_GRAPHS |= {"--avoid": "has no kernels", "--chunks": "reads texts of one length", "--tile-vae": "is in one piece"}
 
 
@@ -64,6 +65,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"make plans for prompts of up to N times 75 tokens, 1 to {MOST_CHUNKS} (default 1)",
     )
     parser.add_argument(
+        "--carry-lora",
+        action="append",
+        default=[],
+        metavar="FILE[:NAME]",
+        help=(
+            "carry an adapter beside the weights, for `generate --lora NAME` (default name: the file's); several may "
+            "be given"
+        ),
+    )
+    parser.add_argument(
         "--sampler",
         choices=SAMPLERS,
         help="what the bundle draws with by default (default: the checkpoint's own, or the nearest)",
@@ -87,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     (writable_target if format is None else writable_folder)(out, args.force)  # before a download, not after it
     recipe = flags.recipe_of(args)
     checkpoint = flags.source_of(args).open()
-    for line in checkpoint.adapters:
+    for line in (*checkpoint.adapters, *checkpoint.said):
         _say(line)
     with Bar() as bar:
         how = {"sizes": sizes, "strict": args.strict, "force": args.force, "progress": bar.show}

@@ -223,7 +223,7 @@ def source_of(args: argparse.Namespace) -> Source:
     """The weights that those flags name."""
     from ondevice.converters.source import Source
 
-    return Source(**{field.name: getattr(args, field.name) for field in fields(Source)})
+    return Source(**{field.name: getattr(args, field.name) for field in fields(Source) if hasattr(args, field.name)})
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
-from ondevice.graph.origin import Origin, cast, origin_of, reshaped, scaled, transposed, with_origin
+from ondevice.graph.origin import Origin, Weight, cast, origin_of, reshaped, scaled, transposed, with_origin
 
 OPSET = 18
 Shape = tuple[int, ...]
@@ -24,10 +24,11 @@ def shape_of(value: ir.Value) -> Shape:
 
 class GraphBuilder:
     """One graph under construction. Names: a node is `scope/Op`, a weight keeps its diffusers name, a constant is named
-    by its content so that graphs of one component at several sizes can share it."""
+    by its content so that graphs of one component at several sizes can share it. `part`: whose weights they are, by
+    which provenance names them; the graph's own name where it is not given."""
 
-    def __init__(self, name: str, weights: Mapping[str, ir.TensorProtocol]) -> None:
-        self.name, self._weights = name, weights
+    def __init__(self, name: str, weights: Mapping[str, ir.TensorProtocol], part: str = "") -> None:
+        self.name, self._weights, self._part = name, weights, part or name
         self._inputs: list[ir.Value] = []
         self._nodes: list[ir.Node] = []
         self._initializers: dict[str, ir.Value] = {}
@@ -47,7 +48,7 @@ class GraphBuilder:
         Raises GraphError where there is none, or it has another shape.
         """
         stored = self._stored(name, shape)
-        origin = _origin(stored, scale)
+        origin = self._origin(name, stored, shape, scale)
         if view is None or view == shape:
             return self._lazy(name + _by(scale), shape, lambda: _float32(stored, scale), origin)
         return self._lazy(
@@ -65,7 +66,7 @@ class GraphBuilder:
             f"{name}.T{_by(scale)}",
             (width, out),
             lambda: np.ascontiguousarray(_float32(stored, scale).T),
-            transposed(_origin(stored, scale), (1, 0)),
+            transposed(self._origin(name, stored, (out, width), scale), (1, 0)),
         )
 
     def full(self, value: float, *shape: int) -> ir.Value:
@@ -93,6 +94,11 @@ class GraphBuilder:
             what = f"the weight has another shape (got {list(stored.shape.numpy())}, expected {list(shape)})."
             raise GraphError(what, where=f"{self.name}: {name}", fix="use the config that the weights came with")
         return stored
+
+    def _origin(self, name: str, stored: ir.TensorProtocol, shape: Shape, scale: float) -> Origin | None:
+        """Of what `_float32` makes of a weight."""
+        weight = Weight(f"{self._part}/{name}", stored.dtype, shape, origin_of(stored))
+        return scaled(cast(weight, ir.DataType.FLOAT), scale)
 
     def _lazy(self, name: str, shape: Shape, read: Any, origin: Origin | None) -> ir.Value:
         if name not in self._initializers:
@@ -219,11 +225,6 @@ _NOTHING = ir.tensor(np.zeros(0, np.float32))
 def _float32(tensor: ir.TensorProtocol, scale: float = 1.0) -> np.ndarray:
     values = tensor.numpy().astype(np.float32, copy=False)
     return values if scale == 1.0 else values * np.float32(scale)
-
-
-def _origin(tensor: ir.TensorProtocol, scale: float) -> Origin | None:
-    """Of what `_float32` makes."""
-    return scaled(cast(origin_of(tensor), ir.DataType.FLOAT), scale)
 
 
 def _by(scale: float) -> str:

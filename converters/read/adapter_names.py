@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from ondevice.converters.component import Checkpoint
+from ondevice.converters.component import Checkpoint, shape_of
 from ondevice.converters.families import family_of
+from ondevice.graph.adapted import WEIGHT, Module, Modules
 
 _SLOTS = {
     ".lora_down.weight": "down",
@@ -65,28 +66,34 @@ def split(name: str) -> tuple[str, str] | None:
     return None
 
 
-def modules(checkpoint: Checkpoint) -> Mapping[str, tuple[str, str]]:
-    """{name of a module in any layout: (part, name of its weight)} of every weight that an adapter may change."""
-    found: dict[str, tuple[str, str]] = {}
+def modules_of(checkpoint: Checkpoint) -> Modules:
+    """Every layer of a checkpoint whose weight an adapter may change: those of the UNet and of the text encoders."""
     family = family_of(checkpoint.family)
-    encoders = list(dict.fromkeys(family.tokenizers.values()))
-    for part, component in checkpoint.components.items():
-        if part != "unet" and part not in encoders:
-            continue
-        for weight in component.weights:
-            module, _, leaf = weight.rpartition(".")
-            if leaf == "weight":
-                names = [module]
-                if part == "unet":
-                    place = family.parts[part].layout.place(weight, component.config)
-                    names.append(place.name.removesuffix(".weight"))
-                for name in _spelled(part, names, len(encoders)):
-                    found.setdefault(name, (part, weight))
+    found: dict[str, dict[str, Module]] = {}
+    for part in ("unet", *dict.fromkeys(family.tokenizers.values())):
+        component = checkpoint.components.get(part)
+        for name, tensor in {} if component is None else component.weights.items():
+            module = name.removesuffix(WEIGHT)
+            if component is not None and module != name:
+                place = family.parts[part].layout.place(name, component.config).name if part == "unet" else name
+                original = place.removesuffix(WEIGHT)
+                found.setdefault(part, {})[module] = Module(shape_of(tensor), "" if original == module else original)
+    return found
+
+
+def spellings(modules: Modules) -> Mapping[str, tuple[str, str]]:
+    """{name of a layer in any layout: (part, its name in diffusers)}."""
+    found: dict[str, tuple[str, str]] = {}
+    encoders = len(modules) - ("unet" in modules)
+    for part, layers in modules.items():
+        for name, module in layers.items():
+            names = [name, *([module.original] if module.original else [])]
+            found |= dict.fromkeys(_spelled(part, names, encoders), (part, name))
     return found
 
 
 def _spelled(part: str, names: list[str], encoders: int) -> Iterator[str]:
-    """A module's name in each layout. `names`: diffusers', and a UNet's in the original layout, by which kohya's tools
+    """A layer's name in each layout. `names`: diffusers', and a UNet's in the original layout, by which kohya's tools
     call those of Stable Diffusion XL."""
     module = names[0]
     yield from (f"{part}.{module}", f"{part}.{module.removeprefix('text_model.')}")  # the latter by transformers 5

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from ondevice.converters.architectures.builder import Shape
 from ondevice.converters.component import FLOATS, shape_of
 from ondevice.errors import CheckpointError
+from ondevice.graph.adapted import Change
 
 LORA = frozenset({"down", "up"})
 CP = LORA | {"mid"}  # a convolution whose kernel has factors of its own
@@ -37,6 +38,43 @@ class Term:
         if not np.isfinite(change).all():
             raise CheckpointError(f"{self.module} holds NaN or infinity.", where=self.where, fix="use another adapter")
         return change
+
+    def change(self, shape: Shape) -> Change:
+        """The same as factors, where it has some that take less room than the whole: (up, down), else (whole,)."""
+        kind, sizes = frozenset(self.slots), {slot: shape_of(tensor) for slot, tensor in self.slots.items()}
+        halves = kind in (LORA, DIFF) and all(one.dtype == ir.DataType.FLOAT16 for one in self.slots.values())
+        columns = int(np.prod(shape[1:], dtype=np.int64))
+        if kind in (LORA, CP):
+            rank = sizes["up"][1]
+        elif kind == LOHA and sizes["w1_a"][1] ** 2 * (shape[0] + columns) <= shape[0] * columns:
+            rank = sizes["w1_a"][1] ** 2
+        else:
+            return Change(self.factor, (shape,), "f16" if halves else "f32", lambda: self._read(shape))
+        shapes = (shape[0], rank), (rank, columns)
+        return Change(self.factor, shapes, "f16" if halves else "f32", lambda: self._read(*shapes))
+
+    def _read(self, *shapes: Shape) -> tuple[np.ndarray, ...]:
+        """Factors of two shapes, or the whole of one. Raises CheckpointError as `values`."""
+        read = {slot: tensor.numpy() for slot, tensor in self.slots.items()}
+        if any(array.dtype != np.float16 for array in read.values()):
+            read = {slot: np.asarray(array, np.float32) for slot, array in read.items()}
+        with np.errstate(all="ignore"):  # what is not finite is refused below
+            found = _factors(read) if len(shapes) == 2 else (_product(read),)
+        if not all(np.isfinite(array).all() for array in found):
+            raise CheckpointError(f"{self.module} holds NaN or infinity.", where=self.where, fix="use another adapter")
+        return tuple(array.reshape(shape) for array, shape in zip(found, shapes, strict=True))
+
+
+def _factors(read: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What a LoRA, or a LoHa as one of all products of ranks, is the product of."""
+    kind = read.keys()
+    if kind == LORA:
+        return _flat(read["up"]), _flat(read["down"])
+    if kind == CP:
+        return _flat(read["up"]), np.einsum("mnwh,nj->mjwh", read["mid"], _flat(read["down"]), dtype=np.float32)
+    a, b, c, d = (read[slot].astype(np.float32) for slot in ("w1_a", "w1_b", "w2_a", "w2_b"))
+    up, down = a[:, :, None] * c[:, None, :], b[:, None, :] * d[None, :, :]
+    return _flat(up), down.reshape(-1, down.shape[-1])
 
 
 def _product(read: Mapping[str, np.ndarray]) -> np.ndarray:

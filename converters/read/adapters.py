@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +18,16 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.converters.component import Checkpoint, Component, lazy, listed, shape_of
-from ondevice.converters.read.adapter_names import REFUSED, modules, split
+from ondevice.converters.read.adapter_names import REFUSED, modules_of, spellings, split
 from ondevice.converters.read.adapter_terms import Term, term_of
 from ondevice.converters.read.json_text import parse_object
 from ondevice.converters.read.safetensors_file import read_with_metadata
 from ondevice.errors import CheckpointError, UsageError
+from ondevice.graph.adapted import WEIGHT, Changes, Modules, leaves
 
 log = logging.getLogger(__name__)
-FLAG = "--lora"
+FLAG, CARRY = "--lora", "--carry-lora"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}")
 _ANOTHER = "use a .safetensors file of a LoRA"
 _CONFIG = "adapter_config.json"
 _IN_METADATA = "lora_adapter_metadata"  # where diffusers keeps peft's config
@@ -38,21 +41,37 @@ class Adapter:
         terms: by part, then by weight.
         modules: how many the file has.
         left: those that are for no weight of the checkpoint, by the file's names.
+        known: the layers of the model that it was read for.
     """
 
     where: str
     terms: Mapping[str, Mapping[str, Term]]
     modules: int
     left: tuple[str, ...]
+    known: Modules
 
     @property
     def applied(self) -> int:
         """How many modules are for weights of the checkpoint."""
         return self.modules - len(self.left)
 
+    @property
+    def changes(self) -> Changes:
+        """What it adds, by weight of the checkpoint."""
+        shapes = dict(leaves(self.known))
+        return {
+            name: (term.change(shapes[name]),)
+            for part, terms in self.terms.items()
+            for name, term in ((f"{part}/{weight}", term) for weight, term in terms.items())
+        }
 
-def read_adapter(path: Path, checkpoint: Checkpoint) -> Adapter:
-    """What `path` holds for a checkpoint's UNet and text encoders; nothing is read but names and alphas.
+    def rest(self) -> str | None:
+        """What of it is for no weight, in a sentence; None where all is."""
+        return f"{Path(self.where).name}: not of this model: {listed(list(self.left))}" if self.left else None
+
+
+def read_adapter(path: Path, model: Modules) -> Adapter:
+    """What `path` holds for the layers of a model; nothing is read but names and alphas.
 
     Args:
         path: a .safetensors file, or peft's folder of one and its adapter_config.json.
@@ -80,19 +99,19 @@ def read_adapter(path: Path, checkpoint: Checkpoint) -> Adapter:
         what = f"it is no LoRA (it has {len(tensors)} tensors: {names})."
         raise CheckpointError(what, where=str(path), fix=_ANOTHER)
     config = _config(file, metadata)
-    known = modules(checkpoint)
+    known = spellings(model)
     terms: dict[str, dict[str, Term]] = {}
     left = []
     for module, slots in found.items():
         if module not in known:
             left.append(module)
             continue
-        part, weight = known[module]
+        part, layer = known[module]
+        weight = f"{layer}{WEIGHT}"
         alpha = _alpha(slots.pop("alpha", None), module, str(path))
         if alpha is None and "down" in slots:
             alpha = _of_config(config, part, module, shape_of(slots["down"])[0], str(path))
-        shape = shape_of(checkpoint.components[part].weights[weight])
-        term = term_of(str(path), module, slots, alpha, shape)
+        term = term_of(str(path), module, slots, alpha, model[part][layer].shape)
         if weight in terms.setdefault(part, {}):
             what = f"{module} and {terms[part][weight].module} are one module."
             raise CheckpointError(what, where=str(path), fix="download it again")
@@ -100,7 +119,7 @@ def read_adapter(path: Path, checkpoint: Checkpoint) -> Adapter:
     if not terms:
         what = f"none of its {len(found)} modules is one of this model ({listed(left, most=2)})."
         raise CheckpointError(what, where=str(path), fix="use an adapter that was trained for this model")
-    return Adapter(str(path), terms, len(found) + len(strays), (*left, *strays))
+    return Adapter(str(path), terms, len(found) + len(strays), (*left, *strays), model)
 
 
 def with_adapters(checkpoint: Checkpoint, given: Sequence[str]) -> Checkpoint:
@@ -114,25 +133,70 @@ def with_adapters(checkpoint: Checkpoint, given: Sequence[str]) -> Checkpoint:
         CheckpointError: as `read_adapter`.
     """
     if given and checkpoint.graphs:
-        what = "an exported graph takes no adapter."
-        raise UsageError(what, where=FLAG, fix=f"convert from weights, or leave {FLAG} out")
+        raise _no_graphs(FLAG)
+    known = modules_of(checkpoint) if given else {}
     terms: dict[str, dict[str, list[tuple[float, Term]]]] = {}
     notes, said = list(checkpoint.notes), list(checkpoint.adapters)
     for one in given:
         path, scale = split_scale(one)
-        adapter = read_adapter(path, checkpoint)
+        adapter = read_adapter(path, known)
         for part, weights in adapter.terms.items():
             for weight, term in weights.items():
                 terms.setdefault(part, {}).setdefault(weight, []).append((scale, term))
         said.append(f"{path.name} at {scale:g}: {adapter.applied} of {adapter.modules} applied")
-        if adapter.left:
-            notes.append(f"{path.name}: not of this model: {listed(list(adapter.left))}")
-            log.warning("%s", notes[-1])
+        if rest := adapter.rest():
+            notes.append(rest)
+            log.warning("%s", rest)
     components = {
         name: component if name not in terms else _changed(component, terms[name])
         for name, component in checkpoint.components.items()
     }
     return replace(checkpoint, components=components, notes=tuple(notes), adapters=tuple(said))
+
+
+def with_carried(checkpoint: Checkpoint, given: Sequence[str]) -> Checkpoint:
+    """The checkpoint with these adapters beside its weights, for the bundle to carry.
+
+    Args:
+        given: each `FILE` or `FILE:NAME`.
+
+    Raises:
+        UsageError: the checkpoint is a folder of graphs, or a name is none, or there twice.
+        CheckpointError: as `read_adapter`.
+    """
+    if given and checkpoint.graphs:
+        raise _no_graphs(CARRY)
+    known = modules_of(checkpoint) if given else {}
+    carried, notes, said = dict(checkpoint.carried), list(checkpoint.notes), list(checkpoint.said)
+    for one in given:
+        path, name = split_name(one)
+        if name.casefold() in {other.casefold() for other in carried}:
+            fix = f"name it with {CARRY} FILE:NAME"
+            raise UsageError(f"there are two adapters called {name}.", where=CARRY, fix=fix)
+        adapter = read_adapter(path, known)
+        carried[name] = adapter.changes
+        said.append(f"{name}: {adapter.applied} of {adapter.modules} carried")
+        if rest := adapter.rest():
+            notes.append(rest)
+            log.warning("%s", rest)
+    return replace(checkpoint, carried=carried, notes=tuple(notes), said=tuple(said))
+
+
+def split_name(given: str) -> tuple[Path, str]:
+    """`FILE:style` as (file, "style"); without a name it is the file's. Raises UsageError where that is none."""
+    whole = Path(given).expanduser()
+    path, colon, name = given.rpartition(":")
+    if not colon or whole.exists():
+        path, name = given, whole.stem
+    if not NAME.fullmatch(name):
+        what = f"{name[:80]!r} is no name (expected at most 64 letters, digits and ._+-)."
+        raise UsageError(what, where=CARRY, fix=f"use {CARRY} FILE:NAME")
+    return Path(path).expanduser(), name
+
+
+def _no_graphs(flag: str) -> UsageError:
+    what = "an exported graph takes no adapter."
+    return UsageError(what, where=flag, fix=f"convert from weights, or leave {flag} out")
 
 
 def split_scale(given: str) -> tuple[Path, float]:
@@ -154,6 +218,12 @@ def absolute(given: str) -> str:
     """The same with an absolute path."""
     path, scale = split_scale(given)
     return f"{path.resolve()}:{scale!r}"
+
+
+def absolute_named(given: str) -> str:
+    """The same with an absolute path, of a file that is carried."""
+    path, name = split_name(given)
+    return f"{path.resolve()}:{name}"
 
 
 def _changed(component: Component, terms: Mapping[str, Sequence[tuple[float, Term]]]) -> Component:

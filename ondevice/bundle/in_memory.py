@@ -9,8 +9,10 @@ import numpy as np
 
 from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
 from ondevice.errors import BundleError
+from ondevice.graph.origin import origin_of
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import Program
+from ondevice.lower.provenance import expression_of
 from ondevice.plan import weight_key
 from ondevice.plan.plan import Plan
 
@@ -20,7 +22,9 @@ def weight_sources(program: Program) -> dict[str, WeightSource]:
     a program's weights, lazy, by the keys that its plan reads them under."""
     tensors = {name: program.tensors[name] for name in program.weights}
     return {
-        weight_key(program.component, name): WeightSource(values, tensors[name].dtype, tensors[name].shape)
+        weight_key(program.component, name): WeightSource(
+            values, tensors[name].dtype, tensors[name].shape, expression_of(origin_of(values))
+        )
         for name, values in program.weights.items()
     }
 

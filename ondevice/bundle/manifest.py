@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ondevice.bundle import format as f
+from ondevice.bundle.adapters_file import AdapterEntry, parse_adapters
+from ondevice.bundle.made_file import check_all, check_stored, parse_made, parse_modules
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.pipeline_file import Path, parse_pipeline
 from ondevice.bundle.targets import TargetEntry, parse_targets
 from ondevice.errors import BundleError
+from ondevice.graph.adapted import Modules
 from ondevice.lower.program import DTYPES
+from ondevice.lower.stored import Expression
 from ondevice.plan.plan import ALIGN
 
 TOKENIZERS = ("bpe", "unigram")  # kinds: docs/tokenizer.md
@@ -26,13 +30,15 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class WeightEntry:
-    """A tensor in a shard: little-endian, row-major, at a multiple of ALIGN bytes."""
+    """A tensor in a shard: little-endian, row-major, at a multiple of ALIGN bytes. `made`: how it comes from weights of
+    the checkpoint, of those that adapters may change."""
 
     dtype: str
     shape: tuple[int, ...]
     file: str
     offset: int
     bytes: int
+    made: Expression | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,8 @@ class Manifest:
     files: dict[str, FileEntry]
     rewrites: dict[str, RewriteEntry]  # by component, where it is known
     targets: tuple[TargetEntry, ...] = ()  # kinds of devices that it has plans for, where there are several
+    modules: Modules = field(default_factory=dict)  # layers whose weights adapters may change
+    adapters: dict[str, AdapterEntry] = field(default_factory=dict)
 
 
 def parse_version(value: Any, oldest: int = f.MAJOR) -> tuple[int, int]:
@@ -168,6 +176,9 @@ def parse_manifest(value: Any) -> Manifest:
     table = {
         key: _weight(check, key, row, files) for key, row in check.table(weights, f.MAX_WEIGHTS, "weights").items()
     }
+    modules = parse_modules(check, value["modules"]) if "modules" in value else {}
+    check_all(check, table, modules)
+    adapters = parse_adapters(check, value["adapters"], table) if "adapters" in value else {}
     targets = parse_targets(check, value["targets"]) if "targets" in value else ()
     names = tuple(target.name for target in targets)
     entries = tuple(
@@ -200,6 +211,8 @@ def parse_manifest(value: Any) -> Manifest:
         files=files,
         rewrites=rewrites,
         targets=targets,
+        modules=modules,
+        adapters=adapters,
     )
 
 
@@ -234,7 +247,11 @@ def _weight(check: f.Checker, key: str, row: Any, files: dict[str, FileEntry]) -
         check.fail(
             f"is {offset} (expected a multiple of {ALIGN} with {size} bytes before {files[file].bytes})", *at, "offset"
         )
-    return WeightEntry(dtype, shape, file, offset, size)
+    made = None
+    if "made" in row:
+        made = parse_made(check, row["made"], (*at, "made"))
+        check_stored(check, made, dtype, shape, (*at, "made"))
+    return WeightEntry(dtype, shape, file, offset, size, made)
 
 
 def _plan(

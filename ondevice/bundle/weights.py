@@ -12,6 +12,7 @@ import numpy as np
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import WeightEntry
 from ondevice.errors import BundleError
+from ondevice.lower.stored import Expression
 from ondevice.plan.plan import ALIGN, Plan, home
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ CHUNK = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class WeightSource:
-    """A weight to store as `dtype`[`shape`]. `values` is read once, when its bytes are written, and not kept."""
+    """A weight to store as `dtype`[`shape`]. `values` is read once, when its bytes are written, and not kept. `made`:
+    how it comes from weights of the checkpoint, where that is known."""
 
     values: ir.TensorProtocol | Callable[[], np.ndarray]
     dtype: str
     shape: tuple[int, ...]
+    made: Expression | None = None
 
 
 def lay_out(
@@ -85,6 +88,19 @@ def lay_out(
                 source.dtype, source.shape, f"weights/{plan.component}-{number:03d}.bin", offset, size
             )
             shards[group] = number, offset + size
+    return placed
+
+
+def in_shards(sources: Mapping[str, WeightSource], stem: str, shard_bytes: int) -> dict[str, WeightEntry]:
+    """A place for each of these in shards of their own, `weights/STEM-000.bin`..., in their order."""
+    placed: dict[str, WeightEntry] = {}
+    number, end = 0, 0
+    for key, source in sources.items():
+        size, offset = f.nbytes(source.shape, source.dtype), -(-end // ALIGN) * ALIGN
+        if offset and offset + size > shard_bytes:
+            number, offset = number + 1, 0
+        placed[key] = WeightEntry(source.dtype, source.shape, f"weights/{stem}-{number:03d}.bin", offset, size)
+        end = offset + size
     return placed
 
 

@@ -18,17 +18,21 @@ from typing import Any
 from ondevice import __version__
 from ondevice.base.publish import check_space, foreign, hidden_folder, published, real, recover, system
 from ondevice.bundle import format as f
+from ondevice.bundle.carried import carried
 from ondevice.bundle.kernels import check_launches
+from ondevice.bundle.made_file import adaptable, dump_made, dump_modules
 from ondevice.bundle.manifest import parse_manifest, parse_version
 from ondevice.bundle.plan_file import parse_plan
 from ondevice.bundle.ports import Seen, check_ports
 from ondevice.bundle.reader import open_bundle
 from ondevice.bundle.targets import check_serves
-from ondevice.bundle.weights import WeightSource, lay_out, shard_chunks, shard_sizes
+from ondevice.bundle.weights import WeightSource, in_shards, lay_out, shard_chunks, shard_sizes
 from ondevice.bundle.writer_plans import TargetPlans, distinct_plans, readers, target_rows
 from ondevice.errors import BundleError
+from ondevice.graph.adapted import Changes, Modules
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.prelude import DIALECTS, prelude
+from ondevice.lower.stored import leaves_of
 from ondevice.plan.plan import Plan
 
 MARGIN = 1 << 20  # bytes of disk beyond the files themselves: folders and block rounding
@@ -60,6 +64,8 @@ class Contents:
         tokenizers: by the name that the pipeline calls them.
         pipeline: how the plans make a picture (docs/pipeline.md); None: they do not.
         rewrites: how each component's graph was rewritten, as the manifest says it; left out where it is not known.
+        modules: the layers of the model that adapters may change.
+        adapters: those that the bundle carries, by name: what each adds to weights of the checkpoint.
         kernels: texts by file name under kernels/ ("matmul.cl", "prelude/opencl.h"); None: the package's own, as
             the plans need.
     """
@@ -74,6 +80,8 @@ class Contents:
     kernels: Mapping[str, str] | None = None
     plans: Sequence[Plan] = ()
     targets: Sequence[TargetPlans] = ()
+    modules: Modules = field(default_factory=dict)
+    adapters: Mapping[str, Changes] = field(default_factory=dict)
 
 
 def write_bundle(
@@ -96,6 +104,13 @@ def write_bundle(
     written_plans, weights = distinct_plans(contents.targets or [TargetPlans("", (), contents.plans)]), contents.weights
     plans = [one.plan for one in written_plans]
     placed = lay_out(plans, weights, shard_bytes, readers(written_plans))
+    made = adaptable(contents.modules, {key: weights[key].made for key in placed})
+    read = frozenset(leaf.weight for one in made.values() for leaf in leaves_of(one))
+    adapters = {}
+    for name, changes in contents.adapters.items():
+        adapters[name], factors = carried(name, changes, read)
+        weights = {**weights, **factors}
+        placed |= in_shards(factors, f"adapters/{name}", shard_bytes)
     small = {one.row["file"]: one.data for one in written_plans}
     small |= _kernel_files(plans, contents.kernels)
     small |= {
@@ -128,10 +143,15 @@ def write_bundle(
         "pipeline": contents.pipeline,
         "weights": {
             key: {"dtype": e.dtype, "shape": list(e.shape), "file": e.file, "offset": e.offset, "bytes": e.bytes}
+            | ({"made": dump_made(made[key])} if key in made else {})
             for key, e in placed.items()
         },
         "files": {name: {"bytes": size, "sha256": "0" * 64} for name, size in sizes.items()},
     }
+    if contents.modules:
+        manifest["modules"] = dump_modules(contents.modules)
+    if adapters:
+        manifest["adapters"] = adapters
     if contents.targets:
         texts = {name: small[f"kernels/{name}.cl"].decode() for name in manifest["kernels"]}
         manifest["targets"] = target_rows(contents.targets, written_plans, placed, texts)

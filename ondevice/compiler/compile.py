@@ -19,6 +19,7 @@ from ondevice.compiler.recipe import Recipe
 from ondevice.compiler.rounding import FACT, rounding
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
+from ondevice.converters.read.adapter_names import modules_of
 from ondevice.plan.plan import ALIGN
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,8 @@ def compile_bundle(
         rewrites=made[0][1].rewrites,
         plans=() if recipe.others else plans,
         targets=targets if recipe.others else (),
+        modules={} if checkpoint.graphs else modules_of(checkpoint),
+        adapters=checkpoint.carried,
     )
     written = partial(progress, "writing weights") if progress else None
     largest = min(one.target.limits.allocation or SHARD_BYTES for one, _ in made)

@@ -34,6 +34,7 @@ class Way:
     split: bool = False  # guidance in two passes of batch 1
     rows: int = 0  # of a band of the decoder; 0: in one piece
     unload: bool = False  # weights are given back after a component's last use
+    changed: frozenset[str] = frozenset()  # weights that adapters change: they have memory of their own
 
     def text(self) -> str:
         """What it does differently, for people."""
@@ -49,17 +50,18 @@ class Way:
 class Need:
     """Bytes that drawing one picture takes. `arena` is with what stays on the device between components of a call;
     `weights` are whole shards, as a device holds them; `host` is what arrays between the components take beside the
-    device's memory."""
+    device's memory; `changed` what weights take that adapters change."""
 
     way: Way
     arena: int
     weights: int
     device: int  # the most of arena and weights together, at any time
     host: int
+    changed: int = 0
 
     def total(self, *, mapped: bool) -> int:
         """All of it; weights that are mapped from their files are the system's to drop, and not counted."""
-        return (self.arena if mapped else self.device) + self.host
+        return (self.arena + self.changed if mapped else self.device) + self.host
 
 
 def has_plan(bundle: ModelFiles, component: str, width: int, height: int) -> bool:
@@ -241,9 +243,10 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
     runs = {role.component: 1 for role in spec.roles() if spec.runs_with(role.component, given)}
     in_loop = [role.component for role in spec.loop_roles() if role.component in runs]
     runs |= dict.fromkeys(in_loop, at_once)
-    arenas, weights, kept = [], [], dict.fromkeys(in_loop, 0)
+    arenas, weights, changed, kept = [], [], [], dict.fromkeys(in_loop, 0)
     last = {loop.roles[-1].component for loop in spec.denoise}
     held: dict[str, int] = {}
+    own: dict[str, int] = {}
     for component, batch in runs.items():
         sizes = {
             name: size
@@ -258,7 +261,7 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
             sizes["frames"] = max((count for count in counts if count <= frames), default=min(counts))
         in_bands = bands and component == spec.decoder.component
         shards: dict[str, int] = {}
-        arena = 0
+        arena, theirs = 0, dict[str, int]()
         for one in [dict(stage.sizes) for stage in bands] if in_bands else [sizes]:
             plan = bundle.plan(component, **one)
             arena = max(arena, plan.arena)
@@ -268,13 +271,18 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
                 if operand.weight is not None:
                     shard = bundle.weight(operand.weight)[0]
                     shards[shard] = bundle.manifest.files[shard].bytes
+                    theirs |= {operand.weight: operand.nbytes} if operand.weight in way.changed else {}
         held |= shards
+        own |= theirs
         arenas.append(arena)
         weights.append(sum(shards.values()))
+        changed.append(sum(theirs.values()))
     arenas = [arena + sum(kept.values()) * (name in kept) for name, arena in zip(runs, arenas, strict=True)]
     if way.unload:
-        return Need(way, max(arenas), max(weights), max(map(sum, zip(arenas, weights, strict=True))), host)
-    return Need(way, max(arenas), sum(held.values()), max(arenas) + sum(held.values()), host)
+        most = max(map(sum, zip(arenas, weights, changed, strict=True)))
+        return Need(way, max(arenas), max(weights), most, host, max(changed))
+    device = max(arenas) + sum(held.values()) + sum(own.values())
+    return Need(way, max(arenas), sum(held.values()), device, host, sum(own.values()))
 
 
 def ways(bundle: Bundle, width: int, height: int, *, guided: bool = True, start: Way | None = None) -> list[Way]:
@@ -327,7 +335,8 @@ def fit(
 def parts_of(found: Need, mapped: bool) -> str:
     """The parts of a total in MB."""
     weights = f"weights {mb(found.weights)}" + " mapped from their files, not counted" * mapped
-    return f"arena {mb(found.arena)}, {weights}, pictures {mb(found.host)}"
+    changed = f", with adapters {mb(found.changed)}" * bool(found.changed)
+    return f"arena {mb(found.arena)}, {weights}{changed}, pictures {mb(found.host)}"
 
 
 def mb(nbytes: float) -> str:

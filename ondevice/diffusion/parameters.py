@@ -36,7 +36,7 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
 
     Args:
         parameters: a picture's own (`Picture.parameters`), with `model`, `version`, `init_image`, `latents`,
-            `background`, `refiner` and `refiner_start` where known.
+            `background`, `refiner` and `refiner_start` where known; `lora` names the adapters.
         config: the scheduler_config.json that the sampler was made with.
     """
     config = dict(config or {}) | dict(parameters)
@@ -69,6 +69,7 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
         "Latents": parameters.get("latents"),
         "Refiner": parameters.get("refiner"),
         "Refiner switch at": parameters.get("refiner_start"),
+        "Lora": ", ".join(parameters.get("lora", ())),
         "Version": parameters.get("version"),
     }
     lines = [prompt, *([f"Negative prompt: {negative}"] if negative else [])]

@@ -4,13 +4,17 @@ It knows no family of models and no GPU (docs/pipeline.md)."""
 from __future__ import annotations
 
 import itertools
+import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self, Unpack
+from typing import Any, Self, Unpack, cast
 
 import numpy as np
 
 from ondevice.bundle.pipeline import PipelineSpec, Role
+from ondevice.bundle.reader import Bundle
+from ondevice.diffusion.adapters import Adapters, Changing, Loaded, Scale
 from ondevice.diffusion.after import run_after
 from ondevice.diffusion.bands import Stage
 from ondevice.diffusion.before import run_before
@@ -32,8 +36,10 @@ from ondevice.diffusion.text.chunks import Pieces
 from ondevice.diffusion.text.texts import Texts, check_parts, most_chunks
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.diffusion.values import Runner, Values, frames_of, resolved
-from ondevice.errors import BundleError
+from ondevice.errors import BundleError, UsageError
 from ondevice.vocabulary.files import UNIGRAM
+
+log = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -69,12 +75,13 @@ class Pipeline:
         _check_supported(spec)
         self._spec, self._session, self._tokenizers, self._size, self._stages = spec, session, tokenizers, size, stages
         self._scheduler_config, self._plans = dict(scheduler_config), Plans(plans, shapes or _no_shapes)
+        self._adapters: Adapters | None = None
 
     @classmethod
     def of(cls, files: ModelFiles, session: Runner) -> Self:
         """The pipeline that a bundle or an export describes, on a session that runs it.
         Raises OnDeviceError for what cannot be read."""
-        return cls(
+        made = cls(
             files.pipeline,
             session,
             _tokenizers(files),
@@ -84,6 +91,67 @@ class Pipeline:
             stages=lambda width, height, rows: decoder_stages(files, width, height, rows),
             shapes=files.port_shape,
         )
+        if isinstance(files, Bundle):
+            made._adapters = Adapters(files, cast(Changing, session))
+        return made
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether its weights can be changed: a bundle's."""
+        return self._adapters is not None
+
+    @property
+    def adapters(self) -> Adapters:
+        """The adapters on its weights. Raises UsageError where another runtime has these."""
+        if self._adapters is None:
+            raise UsageError("it changes a bundle's weights.", where="adapters", fix="draw from a bundle, on a device")
+        return self._adapters
+
+    def load_lora_weights(self, path: str | os.PathLike[str], adapter_name: str | None = None) -> Loaded:
+        """Load an adapter, and use it alone, at scale 1 (one that the bundle carries: at its own).
+
+        Args:
+            path: a .safetensors file, or peft's folder of one; or the name of an adapter that the bundle carries.
+            adapter_name: what it is called from now on; None: `default_0`, `default_1`...
+
+        Returns:
+            What was found; printed it says how many of its modules were applied, and its `rest` which were not.
+
+        Raises:
+            UsageError: there is no such thing, or the name is taken.
+            CheckpointError: the file is no adapter, or for another model.
+        """
+        found = self.adapters.open(path, adapter_name)
+        log.info("%s", found)
+        if found.rest:
+            log.warning("%s", found.rest)
+        self.adapters.load(found)
+        return found
+
+    def set_adapters(
+        self, adapter_names: str | Sequence[str], adapter_weights: Scale | Sequence[Scale | None] | None = None
+    ) -> None:
+        """Use these adapters from now on, and no others; with no names none.
+
+        Args:
+            adapter_weights: a scale for all, or one for each; None: its own. A scale is a number, or a mapping of parts
+                ("unet", "text_encoder", ...) to numbers, 1 where it names a part not.
+
+        Raises:
+            UsageError: a name or a scale is none.
+        """
+        names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
+        every = adapter_weights is None or isinstance(adapter_weights, (int, float, Mapping))
+        scales = [adapter_weights] * len(names) if every else list(cast(Sequence[Scale | None], adapter_weights))
+        self.adapters.use(names, cast(list[Scale | None], scales))
+
+    def get_active_adapters(self) -> list[str]:
+        """The adapters in use."""
+        return list(self.adapters.used)
+
+    def unload_lora_weights(self) -> None:
+        """Draw with the bundle's own weights again, and forget all adapters."""
+        self.adapters.unload()
 
     def __call__(self, prompt: str, **options: Unpack[Options]) -> Picture:
         """Draw one picture, or several; what comes back has `.images`, as in diffusers.
@@ -149,7 +217,7 @@ class Pipeline:
             OnDeviceError: the bundle or the device failed.
         """
         way, series = way or Way(), series or Series(self._spec)
-        series.enter(request)
+        series.enter(request, self._adapters.used if self._adapters else {})
         width, height = size = picture_size(self._spec, request, self._size)
         spec, base = self._spec, self._spec.latents
         check_given(spec, request)
@@ -199,6 +267,7 @@ class Pipeline:
             **request.sampler_options,
             **({"strength": numbers[base.strength]} if base.strength in numbers and "image" in pictures.given else {}),
             **request.numbers,
+            **(self._adapters.parameters() if self._adapters else {}),
         }
         first = None if pixels is None else pixels[0]
         return Picture(first, final, start, parameters, pixels if spec.gives == "frames" else None)

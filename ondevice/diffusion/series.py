@@ -20,15 +20,18 @@ class Series:
     def __init__(self, spec: PipelineSpec) -> None:
         self._fixed = fixed_steps(spec.before)
         self._request: Request | None = None
+        self._adapters: Mapping[str, Any] = {}
         self.texts: Texts | None = None  # read once, so that what is left out of them is said once
         self._made: dict[int, Mapping[tuple[str, str | None], Any]] = {}
 
-    def enter(self, request: Request) -> None:
-        """The next picture's request; nothing is kept where it differs in more than its noise."""
-        if self._request is None or not differ_in_noise_alone(self._request, request):
+    def enter(self, request: Request, adapters: Mapping[str, Any]) -> None:
+        """The next picture's request, and the adapters that it is drawn with; nothing is kept where it differs in more
+        than its noise."""
+        same = self._request is not None and differ_in_noise_alone(self._request, request)
+        if not same or adapters != self._adapters:
             self._made.clear()
             self.texts = None
-        self._request = request
+        self._request, self._adapters = request, adapters
 
     def restore(self, number: int, values: Values) -> bool:
         """Whether step `number` was done for an earlier picture; then its values are there."""

@@ -20,6 +20,7 @@ from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.request import Picture, Request
 from ondevice.diffusion.series import series_of
 from ondevice.drawing import (
+    adapters,
     control,
     engine,
     outputs,
@@ -45,6 +46,7 @@ class Asked:
         request: of the first picture.
         size: (width, height) in pixels.
         way: in how much memory.
+        adapters: that its model draws with.
     """
 
     args: argparse.Namespace
@@ -53,6 +55,7 @@ class Asked:
     size: tuple[int, int]
     way: Way
     refiner: refiner.Refiner | None
+    adapters: adapters.Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Drawer:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._engine = engine.Opening(engine.engine_of(args))
+        self._adapters = adapters.Known()
 
     def open(self, path: Path) -> engine.Opened:
         """The model at a path, which stays open. Raises OnDeviceError where it cannot be drawn with here."""
@@ -99,13 +103,14 @@ class Drawer:
         given = pictures.read(args)
         fields = text.fields(args) | seed.fields(args)
         model = self.open(args.bundle)
+        loras = self._adapters.read(args, model.files)
         fields |= sampler.fields(args, model.files.pipeline)
         fields["numbers"] = control.numbers(args, model.files.pipeline) | fields["numbers"]
         size = pictures.picture_size(args, model.files, given)
         request = Request(**fields, **pictures.fields(args, given, size))
-        way = model.way_of(request)
+        way = model.way_of(request, adapters.changed(loras, model.files))
         end = None if args.refiner is None else refiner.Refiner.of(args, model.files, self._engine, request)
-        return Asked(args, model, request, size, way, end)
+        return Asked(args, model, request, size, way, end, loras)
 
     def resumed(self, asked: Asked) -> Resumed:
         """What earlier runs left of these pictures, and what this one leaves."""
@@ -130,7 +135,9 @@ class Drawer:
             return [None if resumed is None else resumed.keeper(number, stage, goes_on) for number in numbers]
 
         begin = asked.request if end is None else end.begun
-        drawn = Pipeline.of(model.files, session).draw_series(
+        pipeline = Pipeline.of(model.files, session)
+        adapters.use(pipeline, asked.adapters)
+        drawn = pipeline.draw_series(
             _only(numbers, begin, args.count), asked.way, progress.show, keepers(0, end is not None)
         )
         if end is not None:

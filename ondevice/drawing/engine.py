@@ -52,8 +52,8 @@ class Opened(Protocol):
         """The device or the runtime, and its version, as far as they are told."""
         ...
 
-    def way_of(self, request: Request) -> memory_budget.Way:
-        """How a picture is drawn in the memory that there is; says so on stderr.
+    def way_of(self, request: Request, changed: frozenset[str] = frozenset()) -> memory_budget.Way:
+        """How a picture is drawn in the memory that there is, with weights that adapters change; says so on stderr.
         Raises UsageError and PlanError as `ondevice.drawing.memory.way_of`."""
         ...
 
@@ -159,8 +159,8 @@ class OpenedBundle:
     def runs_on(self) -> str:
         return " ".join(str(self._device.facts().get(key, "")) for key in ("name", "vendor", "driver"))
 
-    def way_of(self, request: Request) -> memory_budget.Way:
-        return memory.way_of(self._args, self.files, self._device.facts(), request)
+    def way_of(self, request: Request, changed: frozenset[str] = frozenset()) -> memory_budget.Way:
+        return memory.way_of(self._args, self.files, self._device.facts(), request, changed)
 
     def profile(self) -> Profile | None:
         return None if self._session is None else self._session.profile
@@ -210,7 +210,7 @@ class OpenedExport:
     def runs_on(self) -> str:
         return self.files.kind
 
-    def way_of(self, request: Request) -> memory_budget.Way:
+    def way_of(self, request: Request, changed: frozenset[str] = frozenset()) -> memory_budget.Way:
         return memory_budget.Way()
 
     def profile(self) -> Profile | None:

@@ -37,8 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def way_of(args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], request: Request) -> memory_budget.Way:
+def way_of(
+    args: argparse.Namespace,
+    bundle: Bundle,
+    facts: Mapping[str, Any],
+    request: Request,
+    changed: frozenset[str] = frozenset(),
+) -> memory_budget.Way:
     """How the picture is drawn in the memory that there is; says so on stderr.
+
+    Args:
+        changed: weights that adapters change.
 
     Raises:
         UsageError: bands that the bundle has no plans for, or a guidance that it has none for.
@@ -47,7 +56,7 @@ def way_of(args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], r
     scale = bundle.pipeline.latents.scale
     width, height = ((side or 0) // scale for side in (request.width, request.height))
     guided = memory_budget.is_guided(bundle, request.guidance_scale)
-    way = memory_budget.Way(memory_budget.in_single_passes(bundle, guided, width, height))
+    way = memory_budget.Way(memory_budget.in_single_passes(bundle, guided, width, height), changed=changed)
     way = memory_budget.drawable(bundle, width, height, way)
     if args.tile_vae is not None:
         have = memory_budget.band_heights(bundle, width, height)

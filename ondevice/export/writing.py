@@ -21,7 +21,7 @@ from ondevice.errors import BundleError, GraphError, UsageError
 from ondevice.export.manifest import MANIFEST, dump_manifest, read_manifest
 from ondevice.export.onnx.dynamic import sampled
 from ondevice.export.options import FORMATS, Format, Options
-from ondevice.graph.origin import origin_of
+from ondevice.graph.origin import file_origin_of
 
 log = logging.getLogger(__name__)
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1, "int4": 0.6, "pal4": 0.5, "pal6": 0.75, "pal8": 1}  # of a weight
@@ -100,7 +100,7 @@ def _bytes(graphs: Collection[Fused], options: Options) -> int:
     values = [value for fused in graphs for value in fused.graph.graph.initializers.values()]
     tensors = [value.const_value for value in values if value.const_value is not None]
     if options.flags.get("link-weights"):
-        tensors = [tensor for tensor in tensors if origin_of(tensor) is None]
+        tensors = [tensor for tensor in tensors if file_origin_of(tensor) is None]
     return int(sum(tensor.size for tensor in tensors) * BYTES.get(options.weights or options.dtype, 4))
 
 

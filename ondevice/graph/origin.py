@@ -1,12 +1,13 @@
-"""Where a lazy weight comes from: bytes of a file, and what is done with them.
+"""Where a lazy weight comes from: weights of a checkpoint, bytes of a file, and what is done with them.
 
 Nothing needs it to read the weight. Who writes graphs can refer to the file instead of copying it, as long as every
-step from the bytes to the weight is known; a weight that was made otherwise has no origin.
+step from the bytes to the weight is known; who writes bundles says how a stored weight comes from the checkpoint's, so
+that an adapter can change it. A weight that was made otherwise has no origin.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,11 +31,24 @@ class InFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Weight:
+    """A weight of the checkpoint: `name` is its part's and its own, as `unet/conv_in.weight`; `of`: where that comes
+    from, if it is known."""
+
+    name: str
+    dtype: ir.DataType
+    shape: tuple[int, ...]
+    of: Origin | None
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
-    """What the ONNX op `op` makes of other tensors: Cast, Mul (by `value`), Reshape, Transpose or Concat.
+    """What the ONNX op `op` makes of other tensors: Cast, Mul (by `value`), Reshape, Transpose or Concat. Or an op of
+    how weights are stored (`ondevice.lower.stored`).
 
     Args:
-        value: of the one thing that the op is told: a type, a number, a shape, a permutation, an axis.
+        value: of the one thing that the op is told: a type, a number, a shape, a permutation, an axis; all that an op
+            of the latter is told, by name.
     """
 
     op: str
@@ -44,7 +58,7 @@ class Made:
     shape: tuple[int, ...]
 
 
-Origin = InFile | Made
+Origin = InFile | Weight | Made
 
 
 def with_origin(tensor: Tensor, origin: Origin | None) -> Tensor:
@@ -60,11 +74,26 @@ def origin_of(tensor: ir.TensorProtocol | None) -> Origin | None:
     return found
 
 
+def file_origin_of(tensor: ir.TensorProtocol | None) -> Origin | None:
+    """How it comes from nothing but bytes of files; None where it does not, or that is not known."""
+    return _from_files(origin_of(tensor))
+
+
+def _from_files(origin: Origin | None) -> Origin | None:
+    if isinstance(origin, Weight):
+        return _from_files(origin.of)
+    if not isinstance(origin, Made):
+        return origin
+    of = [_from_files(part) for part in origin.of]
+    known = [part for part in of if part is not None]
+    return replace(origin, of=tuple(known)) if len(known) == len(of) else None
+
+
 def in_files(origin: Origin) -> Iterator[InFile]:
     """Every tensor of a file that it is made of."""
     if isinstance(origin, InFile):
         yield origin
-    else:
+    elif isinstance(origin, Made):
         for part in origin.of:
             yield from in_files(part)
 
@@ -95,6 +124,11 @@ def transposed(origin: Origin | None, perm: tuple[int, ...]) -> Origin | None:
     if origin is None:
         return None
     return Made("Transpose", (origin,), perm, origin.dtype, tuple(origin.shape[axis] for axis in perm))
+
+
+def stored_as(origin: Origin | None, op: str, told: Mapping[str, Any], shape: tuple[int, ...]) -> Origin | None:
+    """What an op of how weights are stored makes of it."""
+    return None if origin is None else Made(op, (origin,), tuple(sorted(told.items())), origin.dtype, shape)
 
 
 def rows(origin: Origin | None, part: int, parts: int) -> Origin | None:

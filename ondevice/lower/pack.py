@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
+from ondevice.graph.origin import origin_of, stored_as, with_origin
 from ondevice.graph.verify import static_shape
+from ondevice.lower import stored
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.quantize import SCHEMES, Scheme, pays
@@ -37,6 +40,17 @@ def derived(
     return ir.Value(name=name, shape=fixed, type=ir.TensorType(dtype), const_value=tensor)
 
 
+def done(value: ir.Value, op: str, name: str, dtype: ir.DataType | None = None, **told: Any) -> ir.Value:
+    """What an op of `stored.OPS` makes of a constant weight, which remembers it."""
+    values = value.const_value
+    assert values is not None, "callers ask for weights only"
+    shape = stored.shape_of_step(op, [static_shape(value)], told)
+    made = derived(name, value, shape, lambda: stored.OPS[op].values(values.numpy(), **told), dtype)
+    assert made.const_value is not None
+    with_origin(made.const_value, stored_as(origin_of(values), op, told, shape))
+    return made
+
+
 def zeros(count: int) -> ir.Value:
     """A bias [count] that is not there."""
     return derived(f"zeros.{count}", None, (count,), lambda: np.zeros(count, np.float32))
@@ -50,9 +64,7 @@ def stage(low: Lowering, kernel: KernelFile, dtype: str) -> dict[str, str]:
 
 def as_matrix(value: ir.Value, shape: tuple[int, int]) -> ir.Value:
     """A weight under another shape of two dimensions; the same weight, so the same name."""
-    values = value.const_value
-    assert values is not None, "only weights are seen so"
-    return derived(str(value.name), value, shape, lambda: values.numpy().reshape(shape))
+    return done(value, "reshape", str(value.name), shape=shape)
 
 
 def padded(value: ir.Value, columns: int) -> ir.Value:
@@ -61,60 +73,31 @@ def padded(value: ir.Value, columns: int) -> ir.Value:
     Raises:
         GraphError: it needs that and is no constant.
     """
-    shape, values = static_shape(value), value.const_value
-    if shape[-1] >= columns:
+    if static_shape(value)[-1] >= columns:
         return value
-    if values is None:
+    if value.const_value is None:
         raise GraphError("it is computed (expected a constant weight).", where=f"value {value.name}")
-    width = [(0, 0)] * (len(shape) - 1) + [(0, columns - shape[-1])]
-    return derived(
-        f"{value.name}:{columns} columns", value, (*shape[:-1], columns), lambda: np.pad(values.numpy(), width)
-    )
+    return done(value, "pad", f"{value.name}:{columns} columns", columns=columns)
 
 
 def panels(value: ir.Value, width: int, halves: int = 1, fill: int = 0) -> ir.Value:
     """A weight [..., k, n] as [..., panels, k, width]: its columns in panels, filled up with `fill`. With two `halves`,
     a panel has as many columns of the one as of the other."""
-    values, (*batch, k, n) = value.const_value, static_shape(value)
-    assert values is not None, "callers ask for weights only"
-    own = width // halves
-    count = -(-(n // halves) // own)
-
-    def make() -> np.ndarray:
-        parts = values.numpy().reshape(-1, k, halves, n // halves)
-        more = [(0, 0), (0, 0), (0, 0), (0, count * own - n // halves)]
-        parts = np.pad(parts, more, constant_values=fill).reshape(-1, k, halves, count, own)
-        return parts.transpose(0, 3, 1, 2, 4).reshape(*batch, count, k, width)
-
-    return derived(
-        f"{value.name}:{'x'.join(map(str, (halves, own)))} columns per panel", value, (*batch, count, k, width), make
-    )
+    name = f"{value.name}:{'x'.join(map(str, (halves, width // halves)))} columns per panel"
+    return done(value, "panels", name, width=width, halves=halves, fill=fill)
 
 
 def pairs(value: ir.Value) -> ir.Value:
     """Numbers of 0..15, uint8 [..., 2 n], as [..., n]: of two neighbours the first one in a byte's low bits."""
-    values, (*shape, width) = value.const_value, static_shape(value)
-    assert values is not None and width % 2 == 0, "kernels' tiles are whole vectors"
-
-    def make() -> np.ndarray:
-        numbers = values.numpy()
-        return numbers[..., ::2] | numbers[..., 1::2] << 4
-
-    return derived(f"{value.name}:pairs", value, (*shape, width // 2), make)
+    return done(value, "pairs", f"{value.name}:pairs")
 
 
 def quantized(value: ir.Value, scheme: Scheme) -> tuple[ir.Value, ir.Value]:
     """(whole numbers [k, n], their scales [groups, n]) of a constant weight [k, n]."""
-    values, (k, n), name = value.const_value, static_shape(value), str(value.name)
-    assert values is not None, "callers ask for weights only"
-
-    def lazily(make: Callable[[np.ndarray], np.ndarray]) -> Callable[[], np.ndarray]:
-        return lambda: make(values.numpy().astype(np.float32, copy=False))
-
-    numbers, scales = lazily(scheme.values), lazily(scheme.scales)
+    name = str(value.name)
     return (
-        derived(f"{name}:{scheme.name}", value, (k, n), numbers, NUMBERS[scheme.dtype]),
-        derived(f"{name}:{scheme.name} scales", value, (scheme.groups(k), n), scales, ir.DataType.FLOAT),
+        done(value, scheme.name, f"{name}:{scheme.name}", NUMBERS[scheme.dtype]),
+        done(value, f"{scheme.name}_scales", f"{name}:{scheme.name} scales", ir.DataType.FLOAT),
     )
 
 
@@ -135,12 +118,12 @@ def packed(
         width = tuning["V"] * (-(-tuning["NV"] // halves) * halves)
         if len(static_shape(value)) == 1:
             value = as_matrix(value, (1, prod(static_shape(value))))
-        stored = panels(value, width, halves, zero)
-        columns = static_shape(stored)[-3] * width
-        return low.operand(pairs(stored) if dtype == "u4x2" else stored, dtype), columns, {"PANELS": 1}
+        in_panels = panels(value, width, halves, zero)
+        columns = static_shape(in_panels)[-3] * width
+        return low.operand(pairs(in_panels) if dtype == "u4x2" else in_panels, dtype), columns, {"PANELS": 1}
     # GEGLU's two halves cannot be padded as one
-    stored = value if geglu else padded(value, tuning["V"])
-    return low.operand(stored, dtype), static_shape(stored)[-1], {}
+    in_rows = value if geglu else padded(value, tuning["V"])
+    return low.operand(in_rows, dtype), static_shape(in_rows)[-1], {}
 
 
 def packed_product(
@@ -152,8 +135,8 @@ def packed_product(
     `instead` stands in for the scales of a weight that has none.
     """
     if (scheme := scheme_of(low, static_shape(value))) is None:
-        stored, columns, defines = packed(low, value, dtype, tuning, geglu)
-        return stored, instead, columns, defines
+        plain, columns, defines = packed(low, value, dtype, tuning, geglu)
+        return plain, instead, columns, defines
     numbers, scales = quantized(value, scheme)
     right, columns, defines = packed(low, numbers, scheme.dtype, tuning, geglu, scheme.zero)
     scaled_by, _, _ = packed(low, scales, scheme.scale_dtype, tuning, geglu)

@@ -126,10 +126,9 @@ def gemm(low: Lowering, node: ir.Node) -> None:
     (m, k), out, dtype = static_shape(x), node.outputs[0], low.dtype_of(node.outputs[0])
     n = static_shape(out)[-1]
     if _int(node, "transB", 0):
-        values = w.const_value
-        if values is None:
+        if w.const_value is None:
             raise _unsupported(node, f"transB=1 needs a constant weight ({w.name} is computed).")
-        weight = low.operand(pack.derived(f"{w.name}.T", w, (k, n), lambda: values.numpy().T), dtype)
+        weight = low.operand(pack.done(w, "transpose", f"{w.name}.T", perm=(1, 0)), dtype)
     else:
         weight = low.operand(w, dtype)
     product = low.scratch(f"{out.name}:matmul", (m, n), dtype) if c is not None else low.result(out)

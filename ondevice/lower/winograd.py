@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import onnx_ir as ir
 
 from ondevice.graph.epilogue import of
@@ -19,21 +18,6 @@ from ondevice.lower.linear import narrowed
 from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.program import DTYPES
 from ondevice.lower.select import Way
-
-CHUNK = 1 << 17  # pairs of channels that are transformed at once
-_P, _Q = 0.5**0.5, 2**0.5
-# Weights to the space of the points 0, +-1/sqrt 2, +-sqrt 2, infinity: G w G^T. The kernels' transforms are of
-# the same points.
-G = np.array(
-    [
-        [1, 0, 0],
-        [-2 / 3, -2 / 3 * _P, -1 / 3],
-        [-2 / 3, 2 / 3 * _P, -1 / 3],
-        [1 / 6, _Q / 6, 1 / 3],
-        [1 / 6, -_Q / 6, 1 / 3],
-        [0, 0, 1],
-    ]
-)
 
 
 def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
@@ -146,14 +130,4 @@ def _depth(ic: int, most: int, v: int) -> int:
 
 def _transformed(taps: ir.Value) -> ir.Value:
     """[3, 3, ic, oc] -> [36, ic, oc], when the bundle is written."""
-    values, (_, _, ic, oc) = taps.const_value, static_shape(taps)
-    assert values is not None, "only constant weights become convolutions of ours"
-
-    def make() -> np.ndarray:
-        given, transformed, both = values.numpy().reshape(9, -1), np.empty((36, ic * oc), np.float32), np.kron(G, G)
-        # in float64, a part at a time: the whole of a large weight would take a gigabyte
-        for start in range(0, ic * oc, CHUNK):
-            transformed[:, start : start + CHUNK] = both @ given[:, start : start + CHUNK].astype(np.float64)
-        return transformed.reshape(36, ic, oc)
-
-    return pack.derived(f"{taps.name}:winograd", taps, (36, ic, oc), make)
+    return pack.done(taps, "winograd", f"{taps.name}:winograd")

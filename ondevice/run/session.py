@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -49,6 +49,19 @@ class Source(Protocol):
 
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
         """The program to build."""
+        ...
+
+
+class Changed(Protocol):
+    """Weights with other values than the bundle's (`ondevice.bundle.changed.ChangedWeights`)."""
+
+    @property
+    def keys(self) -> Collection[str]:
+        """Which these are."""
+        ...
+
+    def values(self, key: str) -> np.ndarray:
+        """One of them, as it is stored."""
         ...
 
 
@@ -104,6 +117,9 @@ class Session:
         self._weights: dict[str, Any] = {}
         self._users: dict[str, set[str]] = {}  # shard -> the components that read it
         self._weight_bytes = 0  # of the device's own memory
+        self._changed: Changed | None = None
+        self._own: dict[str, Any] = {}  # buffers of changed weights
+        self._filled: set[str] = set()  # those of them that hold what `_changed` says
         self._bound: dict[tuple[Any, ...], _Bound] = {}
         self._arena: Any = None
         self._arena_bytes = 0
@@ -141,6 +157,21 @@ class Session:
     def read(self, value: DeviceValue) -> np.ndarray:
         """Wait for all work, then copy a value out. Raises DeviceError."""
         return self._device.read(value.buffer, value.shape, NUMPY[value.dtype])
+
+    def change_weights(self, changed: Changed | None) -> None:
+        """Run with these weights from now on; None: with the bundle's own, which lie where they were.
+
+        What is changed gets memory of its own, and is made when a plan that reads it first runs. So it is never half
+        changed: what an error or Ctrl-C interrupts is made again by the next run.
+        """
+        if changed == self._changed:
+            return
+        self._device.finish()
+        for made in (self._bound, self._weights, self._filled):
+            made.clear()
+        self._changed = changed
+        for key in self._own.keys() - set(changed.keys if changed else ()):
+            self._drop(key)
 
     def _run(
         self,
@@ -198,6 +229,8 @@ class Session:
             if self._shards.pop(shard, None) is not None and not self._facts["maps_weights"]:
                 self._weight_bytes -= self._bundle.shard(shard).nbytes
             self._bundle.unmap(shard)
+            for key in [key for key in self._own if self._bundle.weight(key)[0] == shard]:
+                self._drop(key)
         for users in self._users.values():
             users.discard(component)
 
@@ -272,7 +305,9 @@ class Session:
             self._facts["maps_weights"],
             self._facts["global_bytes"],
         )
-        weights = self._weight_bytes + (0 if mapped else new)
+        changed = self._changed.keys if self._changed else ()
+        read = {x.weight: x.nbytes for x in plan.operands if x.weight in changed and x.weight not in self._own}
+        weights = self._weight_bytes + (0 if mapped else new) + sum(read.values())
         log.info(
             "%s: arena %.1f MB, new weights %.1f MB%s",
             where,
@@ -302,7 +337,25 @@ class Session:
             )
         return self._programs[key]
 
+    def _drop(self, key: str) -> None:
+        """Give back the memory of a changed weight."""
+        del self._own[key]
+        self._filled.discard(key)
+        self._weight_bytes -= self._bundle.weight(key)[2]
+
+    def _changed_weight(self, changed: Changed, key: str) -> Any:
+        if key not in self._filled:
+            values = changed.values(key)
+            if key not in self._own:
+                self._own[key] = self._device.alloc(values.nbytes, f"{key}, changed")
+                self._weight_bytes += values.nbytes
+            self._device.write(self._own[key], values)
+            self._filled.add(key)
+        return self._own[key]
+
     def _weight(self, key: str) -> Any:
+        if self._changed is not None and key in self._changed.keys:
+            return self._changed_weight(self._changed, key)
         if key not in self._weights:
             shard, offset, nbytes = self._bundle.weight(key)
             if shard not in self._shards:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle.adapter_bundle import ADAPTER_CHANGES, USES, changed_weights, write_adapters
 from bundle.image_bundle import IMAGE_CHANGES, image_answer, write_images
 from bundle.packed_bundle import changed, packed_changes, packed_rows, wide_changes, widened, write_packed
 from bundle.picture_bundle import write_picture
@@ -19,6 +20,7 @@ from bundle.setting import Setting
 from bundle.target_bundle import DEVICES, TARGET_CHANGES, write_targets
 from bundle.test_ports import PORT_CHANGES
 from bundle.tiny_bundle import BIAS, KERNELS, PARTS, PICKED, edit_json, tiny_answer, write_tiny
+from reference.adapters import Adapted
 
 from ondevice.bundle import open_bundle, writer
 from ondevice.errors import BundleError
@@ -77,6 +79,17 @@ def expected_targets() -> dict[str, Any]:
     return {"plans": plans, "devices": [device | {"takes": target} for device, target in DEVICES]}
 
 
+def expected_adapters() -> list[dict[str, Any]]:
+    """The bytes of every weight that adapters change: expected_adapters.json."""
+    bundle = open_bundle(GOLDEN / "adapters.ondevice", verify=True)
+    rows = []
+    for used in USES:
+        changed = changed_weights(bundle, used)
+        values = {key: changed.values(key).tobytes().hex() for key in sorted(changed.keys)}
+        rows.append({"adapters": used, "weights": values})
+    return rows
+
+
 def refused() -> list[dict[str, Any]]:
     """One change per row, after which a reader must refuse tiny.ondevice: refused.json."""
     changes = [("bundle.json", *row) for row in MANIFEST_CHANGES] + [(PLAN, *row) for row in PLAN_CHANGES]
@@ -104,6 +117,7 @@ def bless(target: Path = GOLDEN) -> None:
         write_packed(target / "tiny.odpack")
         write_images(target / "images.ondevice", force=True)
         write_targets(target / "targets.ondevice", force=True)
+        write_adapters(target / "adapters.ondevice", force=True)
         write_picture(target / "picture.ondevice", force=True)
     finally:
         writer.__version__ = version
@@ -115,7 +129,9 @@ def bless(target: Path = GOLDEN) -> None:
     (target / "expected.json").write_text(json.dumps(expected(), indent=1) + "\n")
     (target / "expected_images.json").write_text(json.dumps(expected_images()) + "\n")
     (target / "expected_targets.json").write_text(json.dumps(expected_targets(), indent=1) + "\n")
+    (target / "expected_adapters.json").write_text(_rows(expected_adapters()))
     (target / "refused.json").write_text(_rows(refused()))
+    (target / "refused_adapters.json").write_text(_rows([_row(*change) for change in ADAPTER_CHANGES]))
     (target / "refused_images.json").write_text(_rows([_row(*change) for change in IMAGE_CHANGES]))
     (target / "refused_targets.json").write_text(_rows([_row(*change) for change in TARGET_CHANGES]))
     (target / "refused_pictures.json").write_text(_rows([_row(*change) for change in PORT_CHANGES]))
@@ -134,6 +150,18 @@ def test_golden_files_are_what_is_written_today(tmp_path: Path, request: pytest.
         assert written[name].read_bytes() == kept[name].read_bytes(), name
 
 
+def test_adapted_weights_are_what_the_page_says() -> None:
+    """By a reading of docs/adapters.md that shares nothing with ours."""
+    bundle = open_bundle(GOLDEN / "adapters.ondevice", verify=True)
+    adapted = Adapted(
+        json.loads((GOLDEN / "adapters.ondevice" / "bundle.json").read_text()), lambda key: bundle.array(key)
+    )
+    for row in json.loads((GOLDEN / "expected_adapters.json").read_text()):
+        found = adapted.changed(row["adapters"])
+        assert {key: values.hex() for key, values in found.items()} == row["weights"]
+        assert all(found[key] != bundle.array(key).tobytes() for key in found)
+
+
 def test_expected_json_is_true_of_the_reader() -> None:
     wanted = json.loads((GOLDEN / "expected.json").read_text())
     bundle = open_bundle(GOLDEN / "tiny.ondevice", verify=True)
@@ -149,6 +177,7 @@ REFUSED = [
         ("refused.json", write_tiny),
         ("refused_images.json", write_images),
         ("refused_targets.json", write_targets),
+        ("refused_adapters.json", write_adapters),
         ("refused_pictures.json", write_picture),
     )
     for row in json.loads((GOLDEN / name).read_text())

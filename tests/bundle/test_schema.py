@@ -12,6 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from bundle.adapter_bundle import write_adapters
 from bundle.image_bundle import IMAGE_PLAN, write_images
 from bundle.refusals import PLAN
 from bundle.target_bundle import FAST_PLAN, write_targets
@@ -36,7 +37,12 @@ def validator(kind: str) -> jsonschema.Draft202012Validator:
 VALIDATORS = {kind: validator(kind) for kind in KINDS}
 
 
-BUNDLES = {"tiny": (write_tiny, PLAN), "images": (write_images, IMAGE_PLAN), "targets": (write_targets, FAST_PLAN)}
+BUNDLES = {
+    "tiny": (write_tiny, PLAN),
+    "images": (write_images, IMAGE_PLAN),
+    "targets": (write_targets, FAST_PLAN),
+    "adapters": (write_adapters, PLAN),
+}
 
 
 @pytest.fixture(scope="module", params=BUNDLES.values(), ids=BUNDLES)

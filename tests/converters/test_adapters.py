@@ -10,10 +10,13 @@ import pytest
 from checkpoint_files import DATA, message, safetensors_bytes, write_safetensors
 from recipe_weights import case, uniform, weights
 
+from ondevice.bundle.format import Checker
+from ondevice.bundle.made_file import dump_modules, parse_modules
 from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.component import Checkpoint, Component
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint
+from ondevice.converters.read.adapter_names import modules_of
 from ondevice.converters.read.adapters import read_adapter, split_scale, with_adapters
 from ondevice.errors import UsageError
 from ondevice.graph import reference
@@ -227,12 +230,15 @@ def test_every_module_of_real_files_is_found(tmp_path, name, family, count):
     path.write_bytes(safetensors_bytes(header, b""))
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size + at)
-    found = read_adapter(path, random_checkpoint(FAMILIES[family], 0))
+    models = {name: modules_of(random_checkpoint(FAMILIES[name], 0)) for name in ("sd15", "sdxl")}
+    found = read_adapter(path, models[family])
     assert (found.applied, found.modules, found.left) == (count, count, ())
-    other = "sdxl" if family == "sd15" else "sd15"
-    assert "for another" in (said := message(lambda: read_adapter(path, random_checkpoint(FAMILIES[other], 0)))) or (
-        "trained for this model" in said
-    )
+    # by what a bundle says of its model, too
+    said = parse_modules(Checker("bundle.json"), json.loads(json.dumps(dump_modules(models[family]))))
+    assert said == models[family] and read_adapter(path, said).left == ()
+    other = models["sdxl" if family == "sd15" else "sd15"]
+    said = message(lambda: read_adapter(path, other))
+    assert "for another" in said or "trained for this model" in said
 
 
 def test_what_a_file_has_beyond_the_model_is_said_and_strict_refuses(checkpoint, tmp_path):

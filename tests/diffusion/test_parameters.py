@@ -57,6 +57,12 @@ def test_noise_is_said_in_webuis_words() -> None:
     assert describe(DRAWN | {"seed": 1} | noise, SD15).endswith(said)
 
 
+def test_adapters_are_said_last_but_for_the_version() -> None:
+    text = describe(DRAWN | {"lora": ["style:0.8", "my face:-1"], "version": "ondevice 1"})
+    assert text.endswith(', Lora: "style:0.8, my face:-1", Version: ondevice 1')
+    assert read(text)["Lora"] == "style:0.8, my face:-1"
+
+
 def test_what_is_not_known_is_left_out() -> None:
     assert describe({"prompt": "a\0b", "steps": 1, "sampler": "other"}) == "ab\nSteps: 1, Sampler: other"
 

@@ -20,7 +20,7 @@ from ondevice.converters.read.safetensors_file import read_with_metadata
 from ondevice.errors import UsageError
 from ondevice.export.options import FORMATS, Options
 from ondevice.export.writing import export
-from ondevice.graph.origin import in_files, origin_of
+from ondevice.graph.origin import file_origin_of, in_files
 from ondevice.rewrite import rewrite
 
 SIZES = [(10, 6)]
@@ -159,7 +159,7 @@ def test_every_step_from_a_file_to_a_weight_is_known(folders):
     rewrite(graph)
     known = 0
     for value in graph.graph.initializers.values():
-        if (origin := origin_of(value.const_value)) is not None:
+        if (origin := file_origin_of(value.const_value)) is not None:
             np.testing.assert_array_equal(values(origin), value.const_value.numpy())
             known += len(list(in_files(origin)))
     assert known >= len(arrays_of(tiny_checkpoint(), "unet"))
@@ -171,6 +171,6 @@ def test_what_a_layout_cuts_or_turns_is_known_too(tmp_path, place):
     write_safetensors(tmp_path / "w.safetensors", {"w": np.arange(24, dtype=np.float32).reshape(6, 4)})
     stored, _ = read_with_metadata(tmp_path / "w.safetensors")
     weight = taken(stored["w"], place, "q")
-    np.testing.assert_array_equal(values(origin_of(weight)), weight.numpy())
+    np.testing.assert_array_equal(values(file_origin_of(weight)), weight.numpy())
     scaled = GraphBuilder("g", {"q": weight}).weight("q", *weight.shape.numpy(), scale=0.25).const_value
-    np.testing.assert_array_equal(values(origin_of(scaled)), weight.numpy() / 4)
+    np.testing.assert_array_equal(values(file_origin_of(scaled)), weight.numpy() / 4)

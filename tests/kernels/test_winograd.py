@@ -8,7 +8,7 @@ from kernels.test_conv2d import convolve_nhwc
 from tolerance import EPS, TINY, assert_close
 
 from ondevice.lower.kernel_file import load_all
-from ondevice.lower.winograd import G
+from ondevice.lower.stored import G
 
 pytestmark = pytest.mark.device
 KERNELS = load_all()

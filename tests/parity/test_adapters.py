@@ -1,9 +1,11 @@
 """Pictures of models with adapters in their weights against diffusers' with the same files loaded."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
+from adapter_files import adapter
 from checkpoint_files import write_safetensors
 from parity.test_kinds_of_models import PROMPT, SEED, SIZE, checkpoint, parts
 from PIL import Image
@@ -18,27 +20,6 @@ from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
 pytestmark = [pytest.mark.parity, pytest.mark.device]
-ENDINGS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.2", "proj_in", "q_proj", "out_proj", "fc1")
-CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "samplers.0.conv")
-
-
-def adapter(components, naming, *, convolutions=False, rank=3, alpha=2.0, seed=0):
-    """A file's arrays: kohya's names, or peft's."""
-    rng, arrays = np.random.default_rng(seed), {}
-    for part in (name for name in components if name != "vae"):
-        for weight, tensor in components[part].weights.items():
-            module, shape = weight.removesuffix(".weight"), tuple(tensor.shape.numpy())
-            if not module.endswith(ENDINGS + CONVOLUTIONS * convolutions) or len(shape) < 2:
-                continue
-            size = 1 / math.sqrt(rank * math.prod(shape[1:]))  # a change about as large as the weight
-            down = rng.standard_normal((rank, *shape[1:])) * size
-            up = rng.standard_normal((shape[0], rank, *(1 for _ in shape[2:])))
-            if naming == "kohya":
-                head = {"unet": "lora_unet_", "text_encoder": "lora_te_"}[part] + module.replace(".", "_")
-                arrays |= {f"{head}.lora_down.weight": down, f"{head}.lora_up.weight": up, f"{head}.alpha": alpha}
-            else:
-                arrays |= {f"{part}.{module}.lora_A.weight": down, f"{part}.{module}.lora_B.weight": up}
-    return {name: np.float32(array) for name, array in arrays.items()}
 
 
 def decibels(found, expected):
@@ -76,14 +57,16 @@ def test_demo_with_two_adapters(tmp_path, convolutions, steps, sampler):
     expected = draw()
     assert np.abs(expected - plain).max() > 40, "the adapters change nothing"
     files = [word for name, scale in scales.items() for word in ("--lora", f"{tmp_path / name}.safetensors:{scale}")]
-    for dtype in ("fp32", "fp16"):
-        bundle, out = tmp_path / f"{dtype}.ondevice", tmp_path / f"{dtype}.png"
-        words = ["convert", "demo", *files, "--size", "64x64", "--dtype", dtype, "--strict", "--out", bundle]
-        assert cli.main([str(word) for word in [*words, "--sampler", sampler]]) == 0
-        words = ["generate", bundle, PROMPT, "--steps", steps, "--guidance", 1.5, "--seed", SEED, "--out", out]
+    ways = {"merged": (files, []), "hot": ([], [*files, "--sampler", sampler])}  # in the weights, or on a plain bundle
+    for dtype, (way, (at_conversion, when_drawn)) in itertools.product(("fp32", "fp16"), ways.items()):
+        bundle, out = tmp_path / f"{dtype}-{way}.ondevice", tmp_path / f"{dtype}-{way}.png"
+        words = ["convert", "demo", *at_conversion, "--size", "64x64", "--dtype", dtype, "--strict", "--out", bundle]
+        words += ["--sampler", sampler] if way == "merged" else []
         assert cli.main([str(word) for word in words]) == 0
+        words = ["generate", bundle, PROMPT, "--steps", steps, "--guidance", 1.5, "--seed", SEED, "--out", out]
+        assert cli.main([str(word) for word in [*words, *when_drawn]]) == 0
         found = np.asarray(Image.open(out), np.float64)
-        assert np.abs(found - expected).max() <= 2 if dtype == "fp32" else decibels(found, expected) >= 40
+        assert np.abs(found - expected).max() <= 2 if dtype == "fp32" else decibels(found, expected) >= 40, way
 
 
 def test_sdxl_with_an_adapter_of_both_text_encoders(tmp_path):
@@ -105,8 +88,11 @@ def test_sdxl_with_an_adapter_of_both_text_encoders(tmp_path):
     expected = draw()
     assert np.abs(expected - plain).max() > 40, "the adapter changes nothing"
     changed = with_adapters(checkpoint("sdxl-turbo"), [f"{path}:0.7"])
-    bundle = open_bundle(
-        compile_bundle(changed, tmp_path / "m.ondevice", Recipe("f32"), sizes=[(SIZE["width"], SIZE["height"])])
-    )
-    drawn = Pipeline.of(bundle, Session(bundle, choose_device()))(PROMPT, seed=SEED, **call, **SIZE)
-    assert np.abs(drawn.pixels - expected).max() <= 2
+    for name, source in (("merged", changed), ("hot", checkpoint("sdxl-turbo"))):
+        folder, sizes = tmp_path / f"{name}.ondevice", [(SIZE["width"], SIZE["height"])]
+        bundle = open_bundle(compile_bundle(source, folder, Recipe("f32"), sizes=sizes))
+        drawn = Pipeline.of(bundle, Session(bundle, choose_device()))
+        if name == "hot":
+            drawn.load_lora_weights(path, adapter_name="a")
+            drawn.set_adapters("a", 0.7)
+        assert np.abs(drawn(PROMPT, seed=SEED, **call, **SIZE).pixels - expected).max() <= 2, name

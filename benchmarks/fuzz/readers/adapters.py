@@ -12,6 +12,7 @@ from checkpoint_files import safetensors_bytes, safetensors_header
 from benchmarks.fuzz.mutate.chunks import headed
 from benchmarks.fuzz.reader import Reader, holds
 from benchmarks.fuzz.readers import small
+from ondevice.converters.read.adapter_names import modules_of
 from ondevice.converters.read.adapters import read_adapter, with_adapters
 
 _WEIGHT = ("text_encoder", "text_model.encoder.layers.0.mlp.fc1")
@@ -41,12 +42,14 @@ def _read(data: bytes, folder: Path) -> None:
     """What is taken changes weights of the model, each into its own shape."""
     path, base = folder / "f.safetensors", small.checkpoint()
     path.write_bytes(data)
-    found = read_adapter(path, base)
+    found = read_adapter(path, modules_of(base))
     holds(0 < found.applied <= found.modules, "more modules were applied than there are")
     changed = with_adapters(base, [str(path)])
     for part, name in itertools.chain(*([(part, name) for name in names] for part, names in found.terms.items())):
         before, after = (one.components[part].weights[name] for one in (base, changed))
         holds(after.numpy().shape == tuple(before.shape.numpy()), f"{name} has another shape")
+        (change,) = found.changes[f"{part}/{name}"]
+        holds([one.shape for one in change.read()] == list(change.shapes), f"{name} has other factors than it says")
 
 
 READERS = (Reader("adapter", _seeds, headed, _read),)

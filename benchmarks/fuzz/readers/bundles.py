@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from bundle.adapter_bundle import write_adapters
 from bundle.image_bundle import WEIGHT, image_plan
 from bundle.packed_bundle import widened, write_packed
 from bundle.target_bundle import write_targets
@@ -21,8 +22,9 @@ from benchmarks.fuzz.mutate.data import havoc, number, of_files, pack, unpack
 from benchmarks.fuzz.mutate.values import json_value, lines_of, words_of_line
 from benchmarks.fuzz.reader import Mutate, Reader, Words, holds
 from benchmarks.fuzz.readers import small
-from ondevice.bundle.format import MANIFEST, dump_json, load_json
+from ondevice.bundle.format import MANIFEST, Checker, dump_json, load_json
 from ondevice.bundle.kernels import check_launches
+from ondevice.bundle.made_file import dump_made, parse_made
 from ondevice.bundle.manifest import WeightEntry, parse_manifest
 from ondevice.bundle.packed import LOCAL, read_directory
 from ondevice.bundle.plan_file import dump_plan, parse_plan
@@ -32,6 +34,7 @@ from ondevice.diffusion.samplers import SamplerTable, make_table, run_table
 from ondevice.errors import BundleError
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import kernel_paths
+from ondevice.lower.stored import leaves_of
 from ondevice.plan import plan
 
 _PLAN = "plans/tiny_width8.json"
@@ -52,7 +55,8 @@ def _tiny(*names: str) -> list[bytes]:
 
 def _manifests() -> list[bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        return [*_tiny(MANIFEST), (write_targets(Path(folder) / "t") / MANIFEST).read_bytes()]
+        others = (write(Path(folder) / write.__name__) for write in (write_targets, write_adapters))
+        return [*_tiny(MANIFEST), *((other / MANIFEST).read_bytes() for other in others)]
 
 
 def _read_manifest(data: bytes, folder: Path) -> None:
@@ -62,6 +66,17 @@ def _read_manifest(data: bytes, folder: Path) -> None:
         holds(all(own.count(place) == 1 for place in own), "a target has two plans of one size")
     for entry in manifest.weights.values():
         holds(entry.offset + entry.bytes <= manifest.files[entry.file].bytes, "a weight lies outside its file")
+        if entry.made is not None:
+            holds(entry.made.shape == entry.shape, "a weight is of another shape than what it is made of")
+            holds(
+                parse_made(Checker(MANIFEST), dump_made(entry.made), ()) == entry.made, "an expression is another one"
+            )
+    shapes = {leaf.weight: leaf.shape for x in manifest.weights.values() if x.made for leaf in leaves_of(x.made)}
+    for adapter in manifest.adapters.values():
+        for name, terms in adapter.changes.items():
+            for factors in ([manifest.weights[key].shape for key in term.keys] for term in terms):
+                holds(len(factors) == 1 or factors[0][1] == factors[1][0], "factors do not fit each other")
+                holds(factors[0][:1] == shapes[name][:1], "a change does not fit its weight")
 
 
 def _read_plan(data: bytes, _folder: Path) -> None:

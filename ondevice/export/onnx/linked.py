@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ondevice.converters.onnx_export import INLINE
 from ondevice.errors import UsageError
-from ondevice.graph.origin import InFile, Made, Origin, in_files, origin_of
+from ondevice.graph.origin import InFile, Made, Origin, Weight, file_origin_of, in_files
 
 log = logging.getLogger(__name__)
 FLAG = "--link-weights"
@@ -25,7 +25,7 @@ TYPES = {ir.DataType.FLOAT: 4, ir.DataType.FLOAT16: 2, ir.DataType.BFLOAT16: 2} 
 
 def linkable(tensor: ir.TensorProtocol | None) -> bool:
     """Whether a weight is made of nothing but bytes of files."""
-    origin = origin_of(tensor)
+    origin = file_origin_of(tensor)
     return origin is not None and all(
         one.dtype in TYPES and one.offset % TYPES[one.dtype] == 0 for one in in_files(origin)
     )
@@ -45,7 +45,7 @@ def link_weights(model: ir.Model, folder: Path) -> list[ir.Value]:
         tensor = value.const_value
         if tensor is None or tensor.nbytes <= INLINE:
             continue
-        origin = origin_of(tensor)
+        origin = file_origin_of(tensor)
         if origin is None or not linkable(tensor):
             copied += tensor.nbytes if isinstance(tensor, ir.LazyTensor) else 0  # tables of the graph are no weights
             continue
@@ -98,6 +98,7 @@ class _Maker:
     def value(self, origin: Origin) -> ir.Value:
         """The value that holds it, made once."""
         if origin not in self.made:
+            assert not isinstance(origin, Weight), "file_origin_of leaves these out"
             self.made[origin] = self.in_file(origin) if isinstance(origin, InFile) else self.node(origin)
         return self.made[origin]
 

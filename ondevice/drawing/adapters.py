@@ -1,0 +1,101 @@
+"""Adapters (LoRA and its kin) that a picture is drawn with."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from ondevice.bundle.reader import Bundle
+from ondevice.diffusion.adapters import LARGEST, Loaded, changed_keys, open_adapter
+from ondevice.diffusion.model_files import ModelFiles
+from ondevice.diffusion.pipeline import Pipeline
+from ondevice.drawing import say
+from ondevice.errors import StrictError, UsageError
+
+FLAG = "--lora"
+Asked = list[tuple[Loaded, float | None]]  # None: its own scale
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of adapters."""
+    group = parser.add_argument_group("adapters")
+    group.add_argument(
+        FLAG,
+        action="append",
+        default=[],
+        metavar="FILE_OR_NAME[:SCALE]",
+        help="draw with an adapter (LoRA, LoCon, LoHa): a file, or one that the bundle carries by its name; at a scale "
+        "(default: its own, of a file 1); several may be given (docs/adapters.md)",
+    )
+
+
+class Known:
+    """Adapters that were opened, so that a batch of pictures opens each once; a file that changed is another one."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[object, ...], Loaded] = {}
+
+    def read(self, args: argparse.Namespace, files: ModelFiles) -> Asked:
+        """The adapters that are asked for, each with its scale if one was given. What was found is said.
+
+        Raises:
+            UsageError: the model takes none, two have one name, or a scale is none.
+            CheckpointError: a file is no adapter, or for another model.
+            StrictError: with --strict, a file has modules for no weight.
+        """
+        given = args.lora or ()
+        if given and not isinstance(files, Bundle):
+            raise UsageError("it changes a bundle's weights.", where=FLAG, fix="leave it out, or draw from a bundle")
+        found: Asked = []
+        for one in given:
+            assert isinstance(files, Bundle)
+            source, scale = _split(one, files)
+            adapter = self._opened(files, source)
+            if any(adapter.name == other.name for other, _ in found):
+                what = f"two adapters are called {adapter.name}."
+                raise UsageError(what, where=FLAG, fix="rename one of the files, or name each once")
+            found.append((adapter, scale))
+        rest = [adapter.rest for adapter, _ in found if adapter.rest]
+        if rest and args.strict:
+            fix = "leave --strict out, or use adapters of this model"
+            raise StrictError("; ".join(rest) + ".", where=FLAG, fix=fix)
+        return found
+
+    def _opened(self, files: Bundle, source: str) -> Loaded:
+        path = Path(source).expanduser()
+        stat = path.stat() if path.is_file() else None
+        key = files.path, source, stat and (stat.st_mtime_ns, stat.st_size)
+        if key not in self._found:
+            self._found[key] = open_adapter(files, source)
+            say(str(self._found[key]))
+            if rest := self._found[key].rest:
+                say(rest)
+        return self._found[key]
+
+
+def use(pipeline: Pipeline, adapters: Asked) -> None:
+    """Draw with these from now on, and no others."""
+    for adapter, _ in adapters:
+        pipeline.adapters.load(adapter)
+    if pipeline.takes_adapters:
+        pipeline.adapters.use([one.name for one, _ in adapters], [scale for _, scale in adapters])
+
+
+def changed(adapters: Asked, files: ModelFiles) -> frozenset[str]:
+    """The stored weights that these change."""
+    return changed_keys(files, [adapter for adapter, _ in adapters]) if isinstance(files, Bundle) else frozenset()
+
+
+def _split(given: str, bundle: Bundle) -> tuple[str, float | None]:
+    """`style:0.8` as ("style", 0.8); without a scale None. Raises UsageError where that is no number."""
+    source, colon, text = given.rpartition(":")
+    if not colon or given in bundle.manifest.adapters or Path(given).expanduser().exists():
+        return given, None
+    try:
+        scale = float(text)
+    except ValueError:
+        return given, None  # a name with a colon in it, which is not there
+    if not math.isfinite(scale) or abs(scale) > LARGEST:
+        raise UsageError(f"{text!r} is no scale (expected a number such as 0.8).", where=FLAG, fix=f"use {FLAG} FILE:1")
+    return source, scale
