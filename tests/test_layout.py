@@ -34,6 +34,7 @@ LAYERS = [
         "pack",
         "generate",
         "batch",
+        "morph",
         "devices",
         "tokens",
         "sampler",

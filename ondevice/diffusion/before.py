@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ondevice.bundle.pipeline import InitialNoise, Sample
+from ondevice.bundle.pipeline import InitialNoise, Role, Sample
 from ondevice.diffusion.guidance import texts_in_use
 from ondevice.diffusion.image import drawn
 from ondevice.diffusion.noise import Noise
@@ -29,7 +29,6 @@ def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise, series: 
     """
     spec, values, base = roles.spec, roles.values, roles.spec.latents
     shape = (values.frames, base.channels, roles.place["height"], roles.place["width"])
-    texts = texts_in_use(spec, values.numbers)
     start = None
     for number, step in enumerate(spec.before):
         if isinstance(step, InitialNoise):
@@ -43,13 +42,28 @@ def run_before(roles: Roles, latents: np.ndarray | None, stream: Noise, series: 
                 values.keep(
                     step.keep, np.float32(base.scaling) * (clean - np.float32(base.shift)) if step.scaled else clean
                 )
-        elif not values.runs(step) or series.restore(number, values):
-            continue
         else:
-            if step.every == "text":
-                roles.run_for_texts(step, [key for text in texts for key in values.texts.keys(text)])
-            else:
-                roles.run(step)
-            series.store(number, step, values)
+            _run(number, step, roles, series)
     stream.enter_loop()
     return checked_latents(latents, shape, base.scale) if start is None else start
+
+
+def encode_texts(roles: Roles, series: Series) -> None:
+    """Do the roles of `before` that read tokens, for all texts in use, and keep what they make in `series`.
+    Raises NumericError where it is not finite."""
+    for number, step in enumerate(roles.spec.before):
+        if isinstance(step, Role) and any(feed.kind == "tokens" for feed in step.feed.values()):
+            _run(number, step, roles, series)
+
+
+def _run(number: int, role: Role, roles: Roles, series: Series) -> None:
+    """Do step `number`, a role, unless what it needs is not there or an earlier picture has left what it makes."""
+    values = roles.values
+    if not values.runs(role) or series.restore(number, values):
+        return
+    if role.every == "text":
+        texts = texts_in_use(roles.spec, values.numbers)
+        roles.run_for_texts(role, [key for text in texts for key in values.texts.keys(text)])
+    else:
+        roles.run(role)
+    series.store(number, role, values)

@@ -135,13 +135,13 @@ def encoded(
         own = json.dumps(dict(parameters), sort_keys=True)
         return encode_png(pixels, {"parameters": describe(parameters, config), "ondevice": own})
     image, out = Image.fromarray(pixels), io.BytesIO()
-    exif, xmp = _tags(parameters, config) if kind == "WEBP" else _short_tags(parameters, config)
+    exif, xmp = exif_and_xmp(parameters, config) if kind == "WEBP" else _short_tags(parameters, config)
     # 4:4:4: small red shapes are blurred otherwise. (WebP has no such choice.)
     image.save(out, format=kind, quality=QUALITY, exif=exif, xmp=xmp, **({"subsampling": 0} if kind == "JPEG" else {}))
     return out.getvalue()
 
 
-def _tags(parameters: Mapping[str, Any], config: Mapping[str, Any] | None) -> tuple[bytes, bytes]:
+def exif_and_xmp(parameters: Mapping[str, Any], config: Mapping[str, Any] | None) -> tuple[bytes, bytes]:
     """(EXIF, XMP). UserComment is big-endian UTF-16, as WebUI reads it."""
     exif = Image.Exif()
     exif[_SOFTWARE] = str(parameters.get("version", "ondevice"))
@@ -151,14 +151,14 @@ def _tags(parameters: Mapping[str, Any], config: Mapping[str, Any] | None) -> tu
 
 def _short_tags(parameters: Mapping[str, Any], config: Mapping[str, Any] | None) -> tuple[bytes, bytes]:
     """The same for a JPEG. Long texts lose their ends there; the model reads 77 tokens of a prompt."""
-    tags, limit = _tags(parameters, config), 1 << 14
+    tags, limit = exif_and_xmp(parameters, config), 1 << 14
     while max(map(len, tags)) > SEGMENT:
         limit //= 2
         cut = {
             key: value[:limit] + "..." if isinstance(value, str) and len(value) > limit else value
             for key, value in parameters.items()
         }
-        tags = _tags(cut | {"texts_cut_at": limit}, config)
+        tags = exif_and_xmp(cut | {"texts_cut_at": limit}, config)
     if limit < 1 << 14:
         log.warning(
             "a JPEG has no room for all of the prompt: its parameters hold the first %d characters of each text", limit

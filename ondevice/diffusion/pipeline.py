@@ -23,13 +23,14 @@ from ondevice.diffusion.given_pictures import GivenPictures
 from ondevice.diffusion.guidance import is_guided, texts_in_use
 from ondevice.diffusion.image import to_pixels
 from ondevice.diffusion.inpaint import outside_of, put_back
+from ondevice.diffusion.inversion import Inverting
 from ondevice.diffusion.loop import OnStep, run_loop
 from ondevice.diffusion.loop_state import Keeper
 from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes
 from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.request import Options, Picture, Request
 from ondevice.diffusion.request_checks import check_frames, check_given, check_mask, picture_size
-from ondevice.diffusion.roles import Plans, Roles, Shapes
+from ondevice.diffusion.roles import Entered, Plans, Roles, Shapes
 from ondevice.diffusion.samplers import SamplerTable, make_table
 from ondevice.diffusion.series import Series, series_of
 from ondevice.diffusion.text.chunks import Pieces
@@ -42,7 +43,7 @@ from ondevice.vocabulary.files import UNIGRAM
 log = logging.getLogger(__name__)
 
 
-class Pipeline:
+class Pipeline(Inverting):
     """Draws pictures with one bundle on one session.
 
     Args:
@@ -217,26 +218,16 @@ class Pipeline:
             OnDeviceError: the bundle or the device failed.
         """
         way, series = way or Way(), series or Series(self._spec)
-        series.enter(request, self._adapters.used if self._adapters else {})
-        width, height = size = picture_size(self._spec, request, self._size)
-        spec, base = self._spec, self._spec.latents
-        check_given(spec, request)
-        pictures = GivenPictures(spec.pictures, request.given_pictures(), size, base.scale)
-        masked = base.mask is not None and pictures.has(base.mask.picture)
-        numbers = self._numbers(request, size, masked)
-        check_frames(spec, frames_of(spec, numbers), self._plans.sizes)
-        stream = request.noise()
-        place = {"height": height // base.scale, "width": width // base.scale}
-        place |= {} if base.frames is None else {"frames": frames_of(spec, numbers)}
-        texts = series.texts = series.texts or self._texts(request, numbers, place)
-        values = Values(spec, self._tokenizers, texts, pictures, numbers, stream)
+        entered = self._entered(request, series)
+        roles, numbers, masked, stream = entered.roles, entered.numbers, entered.masked, entered.stream
+        spec, base, values, place = self._spec, self._spec.latents, roles.values, roles.place
+        texts, pictures = values.texts, values.pictures
         begin = base.begin if base.begin is not None and values.is_made(base.begin) else None
         check_mask(spec, masked, begin)
         strength = None if begin is None or base.strength is None else numbers[base.strength]
         if masked and strength is not None and strength >= 1:  # the mask alone keeps what is kept of the picture
             strength = None
         table = self._table(request, {} if strength is None else {"strength": strength})
-        roles = Roles(spec, self._session, self._plans, values, place)
         start = run_before(roles, request.latents, stream, series)
         self._release(way, "before")
         clean = None if begin is None else roles.on_host(values.get(begin))
@@ -260,8 +251,8 @@ class Pipeline:
             "sampler": table.sampler,
             "guidance_scale": float(np.max(numbers.get("guidance_scale", 1.0))),
             **request.noise_parameters(),
-            "width": width,
-            "height": height,
+            "width": place["width"] * base.scale,
+            "height": place["height"] * base.scale,
             **texts.parameters(texts_in_use(spec, numbers)),
             **request.parts(),
             **request.sampler_options,
@@ -271,6 +262,23 @@ class Pipeline:
         }
         first = None if pixels is None else pixels[0]
         return Picture(first, final, start, parameters, pixels if spec.gives == "frames" else None)
+
+    def _entered(self, request: Request, series: Series) -> Entered:
+        """What a request asks for, checked, before anything runs. Raises UsageError for what cannot be had."""
+        series.enter(request, self._adapters.used if self._adapters else {})
+        size = picture_size(self._spec, request, self._size)
+        spec, base = self._spec, self._spec.latents
+        check_given(spec, request)
+        pictures = GivenPictures(spec.pictures, request.given_pictures(), size, base.scale)
+        masked = base.mask is not None and pictures.has(base.mask.picture)
+        numbers = self._numbers(request, size, masked)
+        check_frames(spec, frames_of(spec, numbers), self._plans.sizes)
+        stream = request.noise()
+        place = {"height": size[1] // base.scale, "width": size[0] // base.scale}
+        place |= {} if base.frames is None else {"frames": frames_of(spec, numbers)}
+        texts = series.texts = series.texts or self._texts(request, numbers, place)
+        values = Values(spec, self._tokenizers, texts, pictures, numbers, stream)
+        return Entered(Roles(spec, self._session, self._plans, values, place), numbers, masked, stream)
 
     def _texts(self, request: Request, numbers: Mapping[str, Any], place: Mapping[str, int]) -> Texts:
         """What the texts say. Raises UsageError where they cannot be drawn so."""

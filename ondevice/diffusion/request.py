@@ -175,6 +175,21 @@ class Options(TypedDict, total=False):
     guess_mode: bool
 
 
+class InvertOptions(TypedDict, total=False):
+    """Fields of `Request` that an inversion reads, and its own two."""
+
+    num_inference_steps: int | None
+    width: int | None
+    height: int | None
+    sampler: str | None
+    sampler_options: Mapping[str, Any]
+    emphasis: str
+    long: str
+    numbers: Mapping[str, float]
+    inversion: str
+    refine: int
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """`pixels` uint8[height, width, 3], None where another model goes on; `latents` float32[frames, c, h, w], the final

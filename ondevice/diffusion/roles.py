@@ -10,6 +10,7 @@ import numpy as np
 
 from ondevice.bundle.pipeline import LATENTS, TIMESTEP, Feed, Pass, PipelineSpec, Role
 from ondevice.diffusion.model_files import runs_at
+from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.text.chunks import Chunk
 from ondevice.diffusion.text.encode import encoded
 from ondevice.diffusion.values import Runner, Values
@@ -182,6 +183,17 @@ class Roles:
         wanted = self.sizes(component, batch, text)
         plans = self.plans.sizes.get(component, ())
         return any(plan.keys() == wanted.keys() and runs_at(plan, wanted) for plan in plans)
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A request that nothing was run for yet: what runs its roles, every number, whether a mask was given, and its
+    draws."""
+
+    roles: Roles
+    numbers: dict[str, Any]
+    masked: bool
+    stream: Noise
 
 
 def check_finite(values: np.ndarray, where: str, find: str = "--check") -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ class Series:
     """What the steps of `before` made of one request, but for its noise. Another request begins anew."""
 
     def __init__(self, spec: PipelineSpec) -> None:
-        self._fixed = fixed_steps(spec.before)
+        self._spec, self._fixed = spec, fixed_steps(spec.before)
         self._request: Request | None = None
         self._adapters: Mapping[str, Any] = {}
         self.texts: Texts | None = None  # read once, so that what is left out of them is said once
@@ -45,6 +45,19 @@ class Series:
         """Keep what step `number` made, if the next picture's is the same."""
         if number in self._fixed:
             self._made[number] = values.kept(tuple(role.keep.values()))
+
+    def between(self, other: Series, mix: Callable[[Any, Any], Any]) -> Series:
+        """What `mix` makes of this one's values and of `other`'s, in place of what this one's request would.
+        Both are what `encode_texts` left. Raises UsageError where the texts have not the same parts and chunks."""
+        found = Series(self._spec)
+        found._request, found._adapters, found.texts = self._request, self._adapters, self.texts
+        for number, ours in self._made.items():
+            theirs = other._made[number]
+            if ours.keys() != theirs.keys():
+                what = "texts of several parts (AND) have no way between them."
+                raise UsageError(what, where="prompt", fix="write both without AND")
+            found._made[number] = {key: mix(value, theirs[key]) for key, value in ours.items()}
+        return found
 
 
 def fixed_steps(before: Sequence[Step]) -> set[int]:

@@ -162,7 +162,13 @@ def picture_size(args: argparse.Namespace, bundle: ModelFiles, given: dict[str, 
     name = next((name for name in ("image", *control.paths(args)) if name in given), None)
     if name is None:
         return memory_budget.default_size(bundle) if args.size is None else flags.parse_size(args.size)
-    begin, encoded = given[name], name == "image"
+    return size_of(args, bundle, given[name], paths(args)[name], encoded=name == "image")
+
+
+def size_of(
+    args: argparse.Namespace, bundle: ModelFiles, begin: np.ndarray, path: Path, encoded: bool = True
+) -> tuple[int, int]:
+    """The same of a picture uint8[h, w, 3] of the file `path`, that is `encoded` by the model or not."""
     scale, own = bundle.pipeline.latents.scale, (begin.shape[1], begin.shape[0])
     if args.size is not None:
         size = flags.parse_size(args.size)
@@ -181,6 +187,6 @@ def picture_size(args: argparse.Namespace, bundle: ModelFiles, given: dict[str, 
         log.warning(
             "%s is squashed from %dx%d to %dx%d (from %s to %s); "
             "add --fit crop or --fit pad, or convert the checkpoint with a --size of its shape",
-            paths(args)[name], *own, *size, *shapes,
+            path, *own, *size, *shapes,
         )  # fmt: skip
     return size

@@ -26,7 +26,12 @@ class Progress:
     @contextmanager
     def of(self, number: int) -> Iterator[None]:
         """While picture `number` is drawn, from 0 on."""
-        name = "steps" if self._count == 1 else f"{number + 1} of {self._count}"
+        with self.named("steps" if self._count == 1 else f"{number + 1} of {self._count}"):
+            yield
+
+    @contextmanager
+    def named(self, name: str) -> Iterator[None]:
+        """While something else takes as many steps."""
         hidden = True if sys.stderr is None else None
         with tqdm(total=self._steps, desc=name, file=sys.stderr, disable=hidden) as self._bar:
             yield

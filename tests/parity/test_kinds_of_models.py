@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from checkpoint_files import TINY_UNET
 from family_files import TINY
 from PIL import Image
 
@@ -22,7 +23,9 @@ PROMPT, NEGATIVE, SEED = "a red circle on a blue background", "a green star", 3
 WIDTH, HEIGHT = 48, 32
 CONFIGS = {  # with a sample_size, which some of diffusers' pipelines compare with a number
     name: configs | {"unet": configs["unet"] | {"sample_size": 64}}
-    for name, configs in (TINY | {"sd-turbo": TINY["sd21"], "sdxl-turbo": TINY["sdxl"]}).items()
+    for name, configs in (
+        TINY | {"sd15": TINY["lcm"] | {"unet": TINY_UNET}, "sd-turbo": TINY["sd21"], "sdxl-turbo": TINY["sdxl"]}
+    ).items()
 }
 TEXT_CLASSES = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
 IMAGE = np.asarray(

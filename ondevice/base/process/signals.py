@@ -16,8 +16,8 @@ import time
 from itertools import pairwise
 
 VERBS = (
-    "convert", "pack", "generate", "batch", "show", "explain", "bench", "check", "tune", "doctor", "serve", "devices",
-    "tokens", "sampler",
+    "convert", "pack", "generate", "batch", "morph", "show", "explain", "bench", "check", "tune", "doctor", "serve",
+    "devices", "tokens", "sampler",
 )  # fmt: skip
 SAID = "interrupted; nothing half-written was left behind"
 STARTING, RUNNING, CLEANING, OVER = "starting", "running", "cleaning", "over"

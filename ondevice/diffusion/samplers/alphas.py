@@ -14,8 +14,8 @@ from ondevice.diffusion.samplers.table import SamplerTable
 from ondevice.errors import UsageError
 
 
-def _predictions(schedule: Schedule, sample: Value, output: Value, alpha: float) -> tuple[Value, Value]:
-    """(the clean image, the noise) that the model's output means."""
+def predictions(schedule: Schedule, sample: Value, output: Value, alpha: float) -> tuple[Value, Value]:
+    """(the clean image, the noise) that the model's output means, of a sample with this alphas_cumprod."""
     a, b = alpha**0.5, (1 - alpha) ** 0.5
     if schedule.prediction == "epsilon":
         return (sample - b * output) / a, output
@@ -36,7 +36,7 @@ def ddim(settings: Settings, steps: int) -> SamplerTable:
     x = b.sample
     for t in timesteps[start.skipped :]:
         alpha, to = schedule.alpha(t, final), schedule.alpha(t - schedule.train_steps // steps, final)
-        clean, noise = _predictions(schedule, x, b.call(x, t, schedule.noised(t)), alpha)
+        clean, noise = predictions(schedule, x, b.call(x, t, schedule.noised(t)), alpha)
         deviation = eta * max((1 - to) / (1 - alpha) * (1 - alpha / to), 0.0) ** 0.5
         step = to**0.5 * clean + max(1 - to - deviation**2, 0.0) ** 0.5 * noise
         x = b.keep(step + deviation * b.noise() if eta > 0 else step)
@@ -56,7 +56,7 @@ def ddpm(settings: Settings, steps: int) -> SamplerTable:
         alpha = schedule.alpha(t, 1.0)
         to = schedule.alpha(timesteps[i + 1] if i + 1 < len(timesteps) else -1, 1.0)
         beta = 1 - alpha / to
-        clean, _ = _predictions(schedule, x, b.call(x, t, schedule.noised(t)), alpha)
+        clean, _ = predictions(schedule, x, b.call(x, t, schedule.noised(t)), alpha)
         step = to**0.5 * beta / (1 - alpha) * clean + (alpha / to) ** 0.5 * (1 - to) / (1 - alpha) * x
         if t > 0:
             variance = beta if kind == "fixed_large" else max((1 - to) / (1 - alpha) * beta, 1e-20)
@@ -74,7 +74,7 @@ def lcm(settings: Settings, steps: int) -> SamplerTable:
     b = Builder()
     x = b.sample
     for i, t in enumerate(timesteps[start.skipped :], start.skipped):
-        clean, _ = _predictions(schedule, x, b.call(x, t, schedule.noised(t)), schedule.alpha(t, 1.0))
+        clean, _ = predictions(schedule, x, b.call(x, t, schedule.noised(t)), schedule.alpha(t, 1.0))
         scaled = t * scaling
         skip, out = 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25) ** 0.5
         step = out * clean + skip * x
@@ -97,7 +97,7 @@ def tcd(settings: Settings, steps: int) -> SamplerTable:
     for i, t in enumerate(timesteps[start.skipped :], start.skipped):
         after = timesteps[i + 1] if i + 1 < len(timesteps) else 0
         below = int(np.floor(np.float32(1 - eta) * np.float32(after)))
-        clean, noise = _predictions(schedule, x, b.call(x, t, schedule.noised(t)), schedule.alpha(t, 1.0))
+        clean, noise = predictions(schedule, x, b.call(x, t, schedule.noised(t)), schedule.alpha(t, 1.0))
         to = schedule.alpha(below, 1.0)
         step = to**0.5 * clean + (1 - to) ** 0.5 * noise
         if eta > 0 and i + 1 < len(timesteps):

@@ -1,0 +1,225 @@
+"""`ondevice morph` on a device: its files, a run that goes on where it was stopped, what it refuses; the recorded
+inversions of a tiny UNet; and how well an inversion leads back to the picture."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from recipe_weights import case, weights
+
+from ondevice import api, cli, errors, morph
+from ondevice.bundle import open_bundle
+from ondevice.compiler import Recipe, compile_bundle
+from ondevice.converters.component import Checkpoint, Component
+from ondevice.converters.families import FAMILIES
+from ondevice.diffusion.init_image import read_image
+from ondevice.diffusion.samplers import make_table, run_table
+from ondevice.diffusion.samplers.inverse import inverse_table
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
+
+pytestmark = pytest.mark.device
+WIDTH, HEIGHT = 24, 16  # pixels; the tiny VAE has two levels
+PROMPT, OTHER = "a red circle on a blue background", "a green star on a yellow background"
+
+
+CONFIG, SALT, ARRAYS = case("morph")
+PNDM = {"_class_name": "PNDMScheduler", "skip_prk_steps": True}
+SCHEDULER, STEPS = CONFIG["scheduler"], CONFIG["steps"]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A tiny model with the recorded cases' UNet, in float32."""
+    family, components = FAMILIES["sd14"], {}
+    text, vae = (case(name)[:2] for name in ("sd2_text_encoder", "sd2_vae"))
+    for part, (raw, salt) in {"text_encoder": text, "unet": (CONFIG["unet"], SALT), "vae": vae}.items():
+        config = family.normalize(part, raw, "test")
+        components[part] = Component(config, weights(family.parts[part].architecture, config, salt))
+    tokenizers = {name: family.tokenizer(name) for name in family.tokenizers}
+    source = Checkpoint(components, SCHEDULER | PNDM, tokenizers, family.name, "test")
+    path = tmp_path_factory.mktemp("morph") / "m.ondevice"
+    return compile_bundle(source, path, Recipe("f32"), sizes=[(WIDTH, HEIGHT)])
+
+
+@pytest.fixture(scope="module")
+def predict(bundle):
+    """The recorded cases' UNet, with their text."""
+    session = Session(open_bundle(bundle), choose_device())
+
+    def run(x, timestep):
+        given = {"sample": x, "timestep": np.float32([timestep]), "encoder_hidden_states": ARRAYS["in.context"]}
+        return session.run("unet", given, batch=1, height=8, width=12)["out_sample"]
+
+    return run
+
+
+RECORDED = {  # name -> way, what the checkpoint draws with, keys of its config
+    "diffusers_inverse": ("inverse", "ddim", {"set_alpha_to_one": True}),
+    "morph_ddim": ("ddim", "ddim", {}),
+    "morph_pndm": ("own", "pndm", {"skip_prk_steps": True}),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_inversions_of_a_tiny_unet(name, predict):
+    way, own, keys = RECORDED[name]
+    table = inverse_table(way, STEPS, SCHEDULER | keys, own=own)
+    expected = ARRAYS[f"out.{name.removesuffix('_inverse')}_timesteps"]
+    assert [call.timestep for call in table.calls] == expected.tolist()
+    found = run_table(table, predict, table.start(ARRAYS["in.x0"]))
+    assert np.abs(found - ARRAYS[f"out.{name}_10"]).max() <= 1e-5 * np.abs(found).max()
+
+
+def test_and_back_as_recorded(predict):
+    table = make_table("ddim", STEPS, SCHEDULER)
+    found = run_table(table, predict, table.start(ARRAYS["out.morph_ddim_10"]))
+    assert np.abs(found - ARRAYS["out.morph_ddim_back"]).max() <= 1e-5 * np.abs(found).max()
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """Two pictures."""
+    folder = tmp_path_factory.mktemp("ends")
+    for number in (0, 1):
+        small = np.random.default_rng(number).integers(0, 256, (4, 6, 3), np.uint8)
+        Image.fromarray(small).resize((WIDTH, HEIGHT)).save(folder / f"{number}.png")
+    return folder / "0.png", folder / "1.png"
+
+
+@pytest.fixture
+def run(bundle, ends, capsys):
+    """Run the verb with the two pictures; gives what it said."""
+
+    def ran(*words, code=0, prompt=PROMPT, a=ends[0]):
+        words = ["morph", bundle, a, ends[1], "--prompt", prompt, "--steps", 2, *words]
+        capsys.readouterr()
+        assert cli.main([str(word) for word in words]) == code
+        return capsys.readouterr()
+
+    return ran
+
+
+def test_a_folder_has_frames_with_parameters_and_both_films(run, tmp_path):
+    said = run("--frames", 3, "--prompt-b", OTHER, "--out", tmp_path / "m", "--fps", 4, "--json")
+    rows = [json.loads(line) for line in said.out.splitlines()]
+    names = ["frame-01.png", "frame-02.png", "frame-03.png", "morph.webp", "morph.gif"]
+    assert [row["out"] for row in rows] == [str(tmp_path / "m" / name) for name in names]
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == sorted(names)
+    frames = [Image.open(tmp_path / "m" / name) for name in names[:3]]
+    for frame, part in zip(frames, (0.0, 0.5, 1.0), strict=True):
+        own = json.loads(frame.text["ondevice"])
+        assert (own["prompt"], own["morph_prompt"], own["morph_part"]) == (PROMPT, OTHER, part)
+        assert (own["sampler"], own["steps"], own["guidance_scale"], own["inversion"]) == ("ddim", 2, 1.0, "inverse")
+        assert "Latents: between 0.png and 1.png" in frame.text["parameters"]
+    arrays = [np.asarray(frame).astype(int) for frame in frames]
+    assert all(np.abs(one - other).mean() > 3 for one, other in ((arrays[0], arrays[1]), (arrays[1], arrays[2])))
+    for name in names[3:]:
+        with Image.open(tmp_path / "m" / name) as film:
+            film.load()
+            assert (film.n_frames, film.size) == (3, (WIDTH, HEIGHT)) and film.info["duration"] == 250
+            assert np.abs(np.asarray(film.convert("RGB")).astype(int) - arrays[0]).mean() < 6
+
+
+def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
+    """The result is the same; whole frames stay, others are drawn; another morph's frames are not taken for its own."""
+    whole = tmp_path / "whole"
+    run("--frames", 4, "--out", whole)
+    expected = {path.name: path.read_bytes() for path in whole.iterdir()}
+    write, written = morph.write_picture, []
+
+    def write_two(path, *rest):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        return write(path, *rest)
+
+    monkeypatch.setattr(morph, "write_picture", write_two)
+    out = tmp_path / "stopped"
+    run("--frames", 4, "--out", out, code=130)
+    assert [path.name for path in sorted(out.iterdir())] == ["frame-01.png", "frame-02.png"]
+    monkeypatch.undo()
+    (out / "frame-02.png").write_bytes(expected["frame-02.png"][:-40])  # as a disk that was full may leave it
+    (out / "frame-03.png").write_bytes(expected["frame-01.png"])
+    before = (out / "frame-01.png").stat().st_mtime_ns
+    said = run("--frames", 4, "--out", out)
+    assert "1 of 4 frames are there from an earlier run" in said.err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
+    assert (out / "frame-01.png").stat().st_mtime_ns == before
+    monkeypatch.setattr(morph.Morph, "invert", None)  # nothing is left to do it for
+    assert "4 of 4 frames are there" in run("--frames", 4, "--out", out, "--fps", 20).err
+    monkeypatch.undo()
+    said = run("--frames", 4, "--out", out, prompt=OTHER)
+    assert "frames are there" not in said.err
+    assert (out / "frame-01.png").read_bytes() != expected["frame-01.png"]
+
+
+def test_a_film_alone(run, tmp_path):
+    said = run("--frames", 3, "--out", tmp_path / "a.webp", "--loop", 1)
+    assert said.out.splitlines() == [str(tmp_path / "a.webp")]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.webp"]
+    with Image.open(tmp_path / "a.webp") as film:
+        assert film.n_frames == 3 and film.info["loop"] == 1
+
+
+def test_own_steps_and_guidance_are_taken(run, tmp_path):
+    words = ["--frames", 2, "--inversion", "own", "--guidance", 2, "--negative", "x", "--refine", 1, "--json"]
+    row = json.loads(run(*words, "--out", tmp_path / "a.gif").out)
+    assert (row["inversion"], row["refine"], row["frames"]) == ("own", 1, 2)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--frames", 1], "--frames: out of range (got 1, expected 2 to 1000). Fix: use 11."),
+        (["--frames", 1001], "--frames: out of range (got 1001, expected 2 to 1000). Fix: use 11."),
+        (["--out", "a.mp4"], "--out: a.mp4: a morph is a folder or a film (got .mp4, expected a folder, or .webp or"),
+        (["--out", "none/a"], "--out: none/a: no folder can be made there (No such file or directory). Fix: name one"),
+        (["--fps", 0], "--fps: out of range (got 0, expected 0.1 to 50 frames per second)"),
+        (["--sampler", "euler_a"], "sampler: euler_a draws noise in its steps"),
+        (["--sampler", "ddim", "--inversion", "own", "--steps", "0"], "sampler ddim: steps out of range (got 0"),
+        (["--refine", 99], "refine: out of range (got 99, expected 0 to 50). Fix: use 0 to 5."),
+        (["--prompt-b", "a AND b"], "prompt: AND joins texts by guidance, and there is none here"),
+        (["--size", "24"], "'24' is not a size"),
+    ],
+)
+def test_wrong_use_says_what_to_do(words, said, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert said in run(*words, code=2).err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_file_that_would_be_lost_is_refused(run, ends, tmp_path):
+    first = tmp_path / "frame-01.png"
+    first.write_bytes(ends[0].read_bytes())
+    said = run("--out", tmp_path, a=first, code=2).err
+    assert f"A and {first} name the same file, which would be lost" in said
+
+
+def test_a_size_without_plans_names_those_that_there_are(run, tmp_path):
+    words = ["--size", "32x16", "--fit", "crop", "--out", tmp_path / "a.gif"]
+    said = run(*words, code=errors.BundleError.exit_code).err
+    assert "has no plan of vae_encoder" in said and "convert the checkpoint again with `--size 32x16`" in said
+
+
+def psnr(one, other):
+    return 10 * np.log10(255**2 / np.mean((one.astype(np.float64) - other) ** 2))
+
+
+def test_an_inversion_leads_back_to_the_picture(tmp_path):
+    """As near as the autoencoder's own way there and back, which no latents get beyond; refined, to half a decibel."""
+    bundle, place = tmp_path / "demo.ondevice", tmp_path / "a.png"
+    assert cli.main(["convert", "demo", "--dtype", "fp32", "--out", str(bundle)]) == 0
+    words = ["generate", bundle, PROMPT, "--steps", 10, "--seed", 3, "--out", place]
+    assert cli.main([str(word) for word in words]) == 0
+    picture, pipe = read_image(place), api.Pipeline.from_bundle(bundle)
+
+    def back(latents, steps):
+        call = {"sampler": "ddim", "num_inference_steps": steps, "guidance_scale": 1.0}
+        return psnr(np.asarray(pipe(PROMPT, latents=latents, **call).images[0]), picture)
+
+    found = [back(pipe.invert(picture, PROMPT, num_inference_steps=20, refine=refine), 20) for refine in (0, 2)]
+    print(found)
+    assert found[0] > 36 and found[1] > found[0] + 1
+    assert back(np.random.default_rng(0).normal(size=(1, 4, 16, 16)).astype(np.float32), 20) < 30
