@@ -20,8 +20,8 @@ from ondevice.errors import BundleError, CheckpointError, UsageError
 from ondevice.export.opened import open_export, refuse_export
 from ondevice.export.runner import ExportRunner
 from ondevice.lower.program import STORAGES
+from ondevice.run.guard import ON_NAN, STOP, GuardedSession
 from ondevice.run.opencl import choose_device
-from ondevice.run.session import Session
 from ondevice.target import AUTO, load_target
 
 if TYPE_CHECKING:  # converters take a second to import, and a bundle is drawn without them
@@ -47,6 +47,7 @@ class Pipeline(pipeline.Pipeline):
         device: str | None = None,
         own_kernels: bool = False,
         plans: str | None = None,
+        on_nan: str = STOP,
     ) -> Pipeline:
         """Open what `ondevice convert` or `ondevice pack` wrote.
 
@@ -54,17 +55,24 @@ class Pipeline(pipeline.Pipeline):
             device: an OpenCL device: a number, part of its name, "cpu" or "gpu"; None: the best there is.
             own_kernels: refuse a bundle whose kernels are not this package's, for they are programs.
             plans: of a bundle for several GPUs, the target whose plans are taken; None: the device's own.
+            on_nan: what is done where values become NaN or infinite: "stop" names the op in an error; "fp32" computes
+                the ops around it in float32, and goes on.
 
         Raises:
             BundleError: it is no bundle, or damaged.
-            UsageError: it has no plans of that name, or is an export.
+            UsageError: it has no plans of that name, or is an export; `on_nan` is something else.
             NoDeviceError, DeviceError: there is nothing to run it on.
         """
+        if on_nan not in ON_NAN:
+            raise UsageError(
+                f"unknown (got {on_nan!r}, expected {' or '.join(ON_NAN)}).", where="on_nan", fix="use fp32"
+            )
         refuse_export(path, "open it with Pipeline.from_export")
         bundle = open_bundle(path)
         if own_kernels:
             bundle.require_own_kernels()
-        return cls._on(bundle if plans is None else bundle.for_target(plans), device, chosen=plans is not None)
+        bundle = bundle if plans is None else bundle.for_target(plans)
+        return cls._on(bundle, device, chosen=plans is not None, on_nan=on_nan)
 
     @classmethod
     def from_pretrained(
@@ -129,11 +137,11 @@ class Pipeline(pipeline.Pipeline):
         return cls.of(export, ExportRunner(export))
 
     @classmethod
-    def _on(cls, bundle: Bundle, device: str | None, chosen: bool = False) -> Pipeline:
+    def _on(cls, bundle: Bundle, device: str | None, *, chosen: bool = False, on_nan: str = STOP) -> Pipeline:
         """On a device, with the plans that it takes unless they are `chosen`."""
         runs = choose_device(device)
         bundle = bundle if chosen else bundle.for_device(runs.facts(), runs.dialect)
-        return cls.of(bundle, Session(bundle, runs))
+        return cls.of(bundle, GuardedSession(bundle, runs, on_nan=on_nan))
 
 
 def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:

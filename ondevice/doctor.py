@@ -25,6 +25,7 @@ from ondevice.errors import UsageError
 from ondevice.measure.doctor import report
 from ondevice.measure.doctor.examine import examine
 from ondevice.measure.doctor.launches import Launch, launches
+from ondevice.measure.doctor.numpy_runner import NumpyRunner
 from ondevice.measure.doctor.reference import reference_for
 from ondevice.measure.doctor.runner import LaunchRunner, check_needs
 from ondevice.measure.phones.bench import Asked
@@ -33,6 +34,7 @@ from ondevice.measure.phones.several import is_phone, phones_of
 from ondevice.run.opencl import choose_device
 from ondevice.target.avoid import dump_avoided
 
+NUMPY = "numpy"  # of --reference
 HELP = "whether a device computes a bundle's kernels as it should, and which to avoid"
 
 
@@ -47,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="DEVICE",
-        help="what to compare with (default: another CPU device, else the device itself with its compiler told not to "
-        "optimize)",
+        help="what to compare with: a device, or numpy: what the ops mean, computed in float64, where that is known "
+        "(default: another CPU device, else numpy, and the device itself with its compiler told not to optimize)",
     )
     parser.add_argument("--player", type=Path, metavar="FILE", help="of a phone: od_player for it (default: built)")
     parser.add_argument("--keep", action="store_true", help="of a phone: leave what was pushed there for the next time")
@@ -100,11 +102,18 @@ def _here(args: argparse.Namespace, bundle: Bundle, bar: tqdm) -> Compared:
     bundle = flags.with_plans(bundle, args, device)
     found = launches_of(bundle, args)
     needs = {need for launch in found for need in launch.plan.needs}
-    reference, called = reference_for(device.found, args.reference, needs)
+    numpy = args.reference == NUMPY
+    reference, called = reference_for(device.found, None if numpy else args.reference, needs)
     tested, trusted = LaunchRunner(bundle, device), LaunchRunner(bundle, reference)
     for runner in (tested, trusted):
         check_needs(runner, found)
-    findings = list(examine(found, tested, trusted, progress_of(bar)))
+    if not numpy and reference.found != device.found:
+        findings = list(examine(found, tested, trusted, progress_of(bar)))
+        return Compared(findings, device.facts(), reference.facts(), called)
+    meaning = NumpyRunner(bundle, trusted)
+    findings = list(examine(found, tested, meaning, progress_of(bar)))
+    others = f", else {called}" if len(meaning.meant) < len(found) else ""
+    called = f"NumPy in float64 ({len(meaning.meant)} of them){others}"
     return Compared(findings, device.facts(), reference.facts(), called)
 
 

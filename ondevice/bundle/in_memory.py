@@ -73,3 +73,7 @@ class MemoryBundle:
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
         """The program to build."""
         return self._kernels[file].source(dialect, **dict(defines))
+
+    def kernel_source(self, file: str) -> str:
+        """Text of a kernel, without prelude and defines."""
+        return self._kernels[file].text

@@ -94,5 +94,11 @@ def _paths() -> dict[str, Path]:
 
 @functools.cache
 def _bounds(name: str, digest: str) -> Bounds | None:
-    """Of this package's kernel of this name, if that is its text."""
-    return Bounds(KernelFile.read(_paths()[name])) if digest == _digest(f"{FOLDER}{name}.cl") else None
+    kernel = own_kernel(name, digest)
+    return None if kernel is None else Bounds(kernel)
+
+
+@functools.cache
+def own_kernel(name: str, digest: str) -> KernelFile | None:
+    """This package's kernel of this name, if its text has that sha256."""
+    return KernelFile.read(_paths()[name]) if digest == _digest(f"{FOLDER}{name}.cl") else None

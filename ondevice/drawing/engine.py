@@ -22,9 +22,9 @@ from ondevice.export.options import FORMATS
 from ondevice.export.runner import ExportRunner
 from ondevice.export.runtimes import RUNTIMES, Runtime
 from ondevice.run.device import Device
+from ondevice.run.guard import ON_NAN, STOP, GuardedSession
 from ondevice.run.opencl import choose_device
 from ondevice.run.profile import Profile
-from ondevice.run.session import Session
 from ondevice.target import is_for_cpus
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ OF_DEVICES = {
     **dict.fromkeys(("--device", "--max-memory"), "the runtime chooses what it runs on and how much memory that takes"),
     **dict.fromkeys(("--plans", "--tile-vae"), "an export has one graph of each component, in one piece"),
     "--kernels": "an export has no kernels",
+    "--on-nan": "the runtime computes as its files say",
     "--check": "the runtime shows no op's result while it draws; `ondevice check` compares them",
     **dict.fromkeys(("--profile", "--profile-out", "--trace"), "the runtime says nothing of its ops' times"),
 }
@@ -102,9 +103,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_plans(parser)
     flags.add_kernels(parser)
     parser.add_argument(
+        "--on-nan",
+        choices=ON_NAN,
+        help=f"where values become NaN or infinite: {STOP} and name the op (the default), or compute the ops around it "
+        "in float32 and go on",
+    )
+    parser.add_argument(
         "--check",
         action="store_true",
-        help="look for NaN after every dispatch and name the first op that made one (slow)",
+        help="look for NaN after every dispatch, not only in what a component gives (slow)",
     )
 
 
@@ -141,14 +148,16 @@ class OpenedBundle:
 
     def __init__(self, bundle: Bundle, device: Device, args: argparse.Namespace) -> None:
         self.files, self._device, self._args = bundle, device, args
-        self._session: Session | None = None
+        self._session: GuardedSession | None = None
 
-    def session(self) -> Session:
+    def session(self) -> GuardedSession:
         args = self._args
         if self._session is None:
-            self._session = Session(
+            self._session = GuardedSession(
                 self.files,
                 self._device,
+                on_nan=args.on_nan or STOP,
+                strict=getattr(args, "strict", False),  # of verbs that have it
                 profile=args.profile or args.profile_out is not None,
                 trace=args.trace is not None,
                 check=args.check,
@@ -160,7 +169,10 @@ class OpenedBundle:
         return " ".join(str(self._device.facts().get(key, "")) for key in ("name", "vendor", "driver"))
 
     def way_of(self, request: Request, changed: frozenset[str] = frozenset()) -> memory_budget.Way:
-        return memory.way_of(self._args, self.files, self._device.facts(), request, changed)
+        facts = self._device.facts()
+        way = memory.way_of(self._args, self.files, facts, request, changed)
+        self.session().room = memory.room_of(self._args, self.files, facts, request, way)
+        return way
 
     def profile(self) -> Profile | None:
         return None if self._session is None else self._session.profile

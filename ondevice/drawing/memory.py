@@ -53,8 +53,7 @@ def way_of(
         UsageError: bands that the bundle has no plans for, or a guidance that it has none for.
         PlanError: the picture does not fit.
     """
-    scale = bundle.pipeline.latents.scale
-    width, height = ((side or 0) // scale for side in (request.width, request.height))
+    width, height = _latent_size(bundle, request)
     guided = memory_budget.is_guided(bundle, request.guidance_scale)
     way = memory_budget.Way(memory_budget.in_single_passes(bundle, guided, width, height), changed=changed)
     way = memory_budget.drawable(bundle, width, height, way)
@@ -81,3 +80,21 @@ def way_of(
             )
         way = found.way
     return way
+
+
+def room_of(
+    args: argparse.Namespace, bundle: Bundle, facts: Mapping[str, Any], request: Request, way: memory_budget.Way
+) -> int | None:
+    """Bytes that --max-memory leaves beside what a picture needs that is drawn in this way; None without that flag."""
+    if not args.max_memory:
+        return None
+    guided = memory_budget.is_guided(bundle, request.guidance_scale)
+    size = _latent_size(bundle, request)
+    needs = memory_budget.need(bundle, *size, way, guided=guided, given=[*request.given_pictures()])
+    return memory_budget.parse_bytes(args.max_memory) - needs.total(mapped=bool(facts["maps_weights"]))
+
+
+def _latent_size(bundle: Bundle, request: Request) -> tuple[int, int]:
+    """Width and height in latent units, 0 where the model's own are drawn."""
+    scale = bundle.pipeline.latents.scale
+    return (request.width or 0) // scale, (request.height or 0) // scale

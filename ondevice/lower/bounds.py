@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import evaluate, names
-from ondevice.lower.header import OPERAND, STORAGE
+from ondevice.lower.header import OPERAND, STORAGE, governing
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, TEXEL, USES
 
@@ -159,18 +159,16 @@ class Bounds:
 
 def _mistyped(kind: str, dtype: str, defines: Mapping[str, int | float]) -> str | None:
     """The dtype that a header's type of an operand has with these defines, where it is not this one."""
-    stored = {"src": "SRC_F16", "dst": "DST_F16"} | {
-        name: "F16" for name, word in STORAGE.items() if word in ("stg", "wgt")
-    }
+    define = governing(kind, defines)
     if kind == "bits":  # moved as it is
-        wide = 2 if defines["F16"] else 4
+        wide = 2 if defines[define] else 4
         return None if DTYPES[dtype] == wide else f"{wide} bytes per element"
-    if kind == "scl":
+    if define:
+        wanted = "f16" if defines[define] else "f32"
+    elif kind == "scl":
         wanted = "f16" if defines["W4"] else "f32"
-    elif STORAGE[kind] == "wgt" and (defines["W8"] or defines["W4"]):
+    elif STORAGE[kind] == "wgt":
         wanted = "i8" if defines["W8"] else "u4x2"
-    elif kind in stored:
-        wanted = "f16" if defines[stored[kind]] else "f32"
     else:
         wanted = kind
     return None if dtype == wanted else wanted

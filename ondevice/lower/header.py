@@ -4,7 +4,7 @@ binding by the header is safe only then."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ondevice.errors import NoKernelError
@@ -58,8 +58,18 @@ SCALARS = ("int", "float")
 READ_BY = {"residual": "ADD_RESIDUAL|FINISH|STORE_ROWS|STORE_PIXELS"}
 RULES = {"multiple": (int, str), "min": (int, str), "max": (int, str), "equal": (str,)}  # a word: a dim, or a tunable
 OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)|\bIN_(TEX|WTEX|BLOCKS|STAGE)\((\w+)\)")
+
+
+def governing(kind: str, defines: Mapping[str, int | float]) -> str:
+    """The define that says whether an operand of a header's type is half or single precision, in a program of these
+    defines; "" where its dtype is another matter."""
+    if kind in ("src", "dst"):
+        return f"{kind.upper()}_F16"
+    quantized = STORAGE[kind] == "wgt" and (defines.get("W8") or defines.get("W4"))
+    return "F16" if STORAGE[kind] in ("stg", "wgt", "bits") and not quantized else ""
 
 
 def check_header(name: str, header: dict[str, Any], text: str, where: str) -> None:

@@ -35,17 +35,23 @@ class KernelFile:
     @classmethod
     def read(cls, path: Path) -> KernelFile:
         """Read and check one file. Raises NoKernelError naming the file and the rule it breaks."""
-        where = path.name
         try:
             text = path.read_bytes().decode("utf-8")
         except UnicodeDecodeError as error:
-            raise NoKernelError(f"byte {error.start} is not UTF-8.", where=where, fix="see shaders/README.md") from None
+            what = f"byte {error.start} is not UTF-8."
+            raise NoKernelError(what, where=path.name, fix="see shaders/README.md") from None
+        return cls.parse(path.stem, text)
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> KernelFile:
+        """Check a file's text, wherever it was read. Raises NoKernelError naming the file and the rule it breaks."""
+        where = f"{name}.cl"
         try:
             header = parse_toml("\n".join(line[3:] for line in text.splitlines() if line.startswith("//:")).encode())
         except ValueError as error:
             raise NoKernelError(f"the header is not TOML: {error}.", where=where, fix="see shaders/README.md") from None
-        check_header(path.stem, header, text, where)
-        return cls(path.stem, header, text)
+        check_header(name, header, text, where)
+        return cls(name, header, text)
 
     @property
     def ops(self) -> tuple[str, ...]:
@@ -78,6 +84,12 @@ class KernelFile:
     def inputs(self) -> tuple[str, ...]:
         """Names of its inputs, in order."""
         return tuple(entry.partition(":")[0] for entry in self.header["in"])
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The types of its operands, inputs then outputs: keys of `ondevice.lower.header.STORAGE`."""
+        found = [OPERAND.fullmatch(entry) for entry in (*self.header["in"], *self.header["out"])]
+        return tuple(entry[2] for entry in found if entry is not None)
 
     @property
     def textures(self) -> dict[str, tuple[str, str]]:

@@ -3,7 +3,7 @@ the answer to "black picture" reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ NUMPY: dict[str, np.dtype] = {
     "u4x2": np.dtype(np.uint8),  # a pair per byte
 }
 WHOLE = ("i32", "i8", "u4x2")  # neither NaN nor infinity is among these
+Read = Callable[[int], np.ndarray]  # operand -> its values now
 
 
 def results(plan: Plan) -> list[tuple[int, ...]]:
@@ -38,45 +39,76 @@ def results(plan: Plan) -> list[tuple[int, ...]]:
     return whole[::-1]
 
 
-def check_results(plan: Plan, number: int, whole: Sequence[int], read: Callable[[int], np.ndarray]) -> None:
+def check_results(plan: Plan, number: int, whole: Sequence[int], read: Read) -> None:
     """Check what dispatch `number` wrote.
     Infinity is let through where an input already held it: attention masks are -inf.
 
     Args:
         whole: what `results` gives for it.
-        read: operand index -> its values now.
 
     Raises:
         NumericError: names component, node, op, kernel, tensor, and the ranges of what went in and came out.
     """
-    dispatch = plan.dispatches[number]
-    split = len(dispatch.operands) - dispatch.outputs
     for index in whole:
         if plan.operands[index].dtype in WHOLE:
             continue
         values = read(index)
-        bad = ~np.isfinite(values)
-        if not bad.any():
+        if is_finite(values):
             continue
-        inputs = {
-            plan.operands[i].name: read(i)
-            for i in dict.fromkeys(home(plan.operands, index) for index in dispatch.operands[:split])
-            if plan.operands[i].dtype not in WHOLE
-        }
-        if not np.isnan(values).any() and any(np.isinf(array).any() for array in inputs.values()):
+        inputs = inputs_of(plan, number, read)
+        if lets_through(values, inputs):
             continue
-        kernel, operand = plan.kernels[dispatch.kernel], plan.operands[index]
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
-        came = "; ".join(f"{name} {_range(array)}" for name, array in inputs.items())
-        raise NumericError(
-            f"{int(bad.sum())} of {values.size} values are NaN or infinite, "
-            f"the first at {list(first)} ({values[first]}); "
-            f"out: {operand.name} {_range(values)}; in: {came or 'no numbers'}.",
-            where=f"{plan.component}: {dispatch.node} ({dispatch.op}, {kernel.file}.cl)",
-            fix="convert with --dtype fp32 to see whether half storage overflows"
-            if operand.dtype == "f16"
-            else "run the same bundle on another --device to see whether the driver is at fault",
+        fix = (
+            "draw with --on-nan fp32, or convert with --dtype fp32, where half storage overflows"
+            if plan.operands[index].dtype == "f16"
+            else "look for kernels that this device gets wrong with `ondevice doctor`"
         )
+        raise odd_values(plan, number, index, values, inputs, fix=fix)
+
+
+def is_finite(values: np.ndarray) -> bool:
+    """Whether no value is NaN or infinite. A sum says so in one pass; only where finite values add up to infinity are
+    they looked at one by one."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.add.reduce(values, axis=None, dtype=np.float32)) or np.isfinite(values).all())
+
+
+def inputs_of(plan: Plan, number: int, read: Read) -> dict[str, np.ndarray]:
+    """What a dispatch reads that could be infinite, by the tensors' names."""
+    dispatch = plan.dispatches[number]
+    split = len(dispatch.operands) - dispatch.outputs
+    homes = dict.fromkeys(home(plan.operands, index) for index in dispatch.operands[:split])
+    return {plan.operands[i].name: read(i) for i in homes if plan.operands[i].dtype not in WHOLE}
+
+
+def lets_through(values: np.ndarray, inputs: Mapping[str, np.ndarray]) -> bool:
+    """Whether values that are not finite are infinities, and one of the inputs has some."""
+    return not np.isnan(values).any() and any(np.isinf(array).any() for array in inputs.values())
+
+
+def odd_values(
+    plan: Plan,
+    number: int,
+    index: int,
+    values: np.ndarray,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    fix: str,
+    stored: str = "",
+) -> NumericError:
+    """Says that dispatch `number` wrote `values`, which are not finite, to operand `index`, and what it had read;
+    `stored`: in which other storage than the plan's."""
+    dispatch = plan.dispatches[number]
+    kernel, bad = plan.kernels[dispatch.kernel], ~np.isfinite(values)
+    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    came = "; ".join(f"{name} {_range(array)}" for name, array in inputs.items())
+    return NumericError(
+        f"{int(bad.sum())} of {values.size} values are NaN or infinite{stored}, "
+        f"the first at {list(first)} ({values[first]}); "
+        f"out: {plan.operands[index].name} {_range(values)}; in: {came or 'no numbers'}.",
+        where=f"{plan.component}: dispatch {number}, {dispatch.node} ({dispatch.op}, {kernel.file}.cl)",
+        fix=fix,
+    )
 
 
 def _range(values: np.ndarray) -> str:

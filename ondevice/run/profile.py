@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ondevice.plan.plan import Plan
+from ondevice.plan.plan import Dispatch, Plan
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class Profile:
     `device` says what they were measured on; `launches` is None unless every one is kept."""
 
     device: dict[str, Any]
-    rows: dict[tuple[str, str, int], Row] = field(default_factory=dict)
+    rows: dict[tuple[str, str, int, Dispatch], Row] = field(default_factory=dict)
     launches: list[list[Launch]] | None = None  # one list per run
 
     def add(self, plan: Plan, spans: Sequence[tuple[float, float]]) -> None:
@@ -52,7 +52,7 @@ class Profile:
         sizes = " ".join(f"{name}={size}" for name, size in plan.sizes.items())
         run: list[Launch] = []
         for number, (d, (start, end)) in enumerate(zip(plan.dispatches, spans, strict=True)):
-            key = (plan.component, sizes, number)
+            key = (plan.component, sizes, number, d)  # a plan that is mended (guard.py) has others
             if key not in self.rows:
                 kernel = plan.kernels[d.kernel].file
                 self.rows[key] = Row(

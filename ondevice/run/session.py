@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from ondevice.errors import DeviceError, OnDeviceError, UsageError
+from ondevice.errors import DeviceError, OnDeviceError
 from ondevice.lower.prelude import missing
-from ondevice.lower.program import DTYPES
 from ondevice.plan.plan import Plan
 from ondevice.run.check import NUMPY, check_results, results
 from ondevice.run.device import Device
+from ondevice.run.device_value import DeviceValue, Input, given_to
 from ondevice.run.profile import Profile
 from ondevice.target import CAPABILITIES
 
@@ -51,6 +50,10 @@ class Source(Protocol):
         """The program to build."""
         ...
 
+    def kernel_source(self, file: str) -> str:
+        """A kernel's own text, which says how it is launched."""
+        ...
+
 
 class Changed(Protocol):
     """Weights with other values than the bundle's (`ondevice.bundle.changed.ChangedWeights`)."""
@@ -63,24 +66,6 @@ class Changed(Protocol):
     def values(self, key: str) -> np.ndarray:
         """One of them, as it is stored."""
         ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DeviceValue:
-    """A tensor that stays on the device from the run that made it to its last use:
-    its buffer, dtype ("f16", "f32", ...) and shape."""
-
-    buffer: Any
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the buffer."""
-        return math.prod(self.shape) * DTYPES[self.dtype]
-
-
-Input = np.ndarray | DeviceValue | Sequence[DeviceValue]
 
 
 @dataclass(slots=True)
@@ -147,6 +132,10 @@ class Session:
         """Run one plan; what it makes stays on the device, in memory of its own. Otherwise as `run`."""
         return self._run(component, inputs, sizes, self._kept)
 
+    def find(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> None:
+        """Run one plan and look at every result. Raises NumericError at the first that is not finite, else as `run`."""
+        self._run(component, inputs, sizes, lambda bound, index: None, check=True)
+
     def put(self, array: np.ndarray) -> DeviceValue:
         """A float32 or int32 array on the device. Raises DeviceError."""
         dtype = next(name for name, stored in NUMPY.items() if stored == array.dtype)
@@ -179,14 +168,15 @@ class Session:
         inputs: Mapping[str, Input],
         sizes: Mapping[str, int],
         take: Callable[[_Bound, int], Taken],
+        check: bool = False,
     ) -> dict[str, Taken]:
         plan = self._bundle.plan(component, **sizes)
-        ready = _inputs(plan, inputs)
+        ready = given_to(plan, inputs)
         bound = self._bind(plan, (component, *sorted(sizes.items())))
         try:
             for index, given in ready.items():
                 self._write(bound.buffers[index], given)
-            self._launch(bound)
+            self._launch(bound, check or self._check)
             return {plan.operands[i].name: take(bound, i) for i in plan.outputs}
         except Exception:
             with contextlib.suppress(OnDeviceError):  # what is raised already says more
@@ -239,15 +229,15 @@ class Session:
         for component in {name for users in self._users.values() for name in users}:
             self.release(component)
 
-    def _launch(self, bound: _Bound) -> None:
+    def _launch(self, bound: _Bound, check: bool) -> None:
         device, plan = self._device, bound.plan
-        whole = results(plan) if self._check else []
+        whole = results(plan) if check else []
         launched = []
         for number, (kernel, dispatch) in enumerate(zip(bound.launches, plan.dispatches, strict=True)):
             launched.append(device.launch(kernel, dispatch.grid, dispatch.group))
             if number >= IN_FLIGHT and number % IN_FLIGHT == 0:
                 device.wait(launched[number - IN_FLIGHT])
-            if self._check:
+            if check:
                 check_results(plan, number, whole[number], lambda index: self._read(bound, index))
         if self._profiling:
             device.finish()
@@ -258,7 +248,7 @@ class Session:
         return self._device.read(bound.buffers[index], operand.shape, NUMPY[operand.dtype])
 
     def _bind(self, plan: Plan, key: tuple[Any, ...]) -> _Bound:
-        if key in self._bound:
+        if key in self._bound and self._bound[key].plan is plan:
             return self._bound[key]
         where = f"{plan.component} {' '.join(f'{name}={size}' for name, size in plan.sizes.items())}".rstrip()
         self._check_needs(plan, where)
@@ -364,37 +354,3 @@ class Session:
                 self._weight_bytes += 0 if self._facts["maps_weights"] else data.nbytes
             self._weights[key] = self._device.sub(self._shards[shard], offset, nbytes)
         return self._weights[key]
-
-
-def _inputs(plan: Plan, given: Mapping[str, Input]) -> dict[int, np.ndarray | Sequence[DeviceValue]]:
-    """Arrays, checked and made contiguous, and values on the device by operand index."""
-    wanted = {plan.operands[index].name: index for index in plan.inputs}
-    for wrong, what in ((wanted.keys() - given.keys(), "is missing"), (given.keys() - wanted.keys(), "is unknown")):
-        if wrong:
-            raise UsageError(
-                f"input {min(wrong)} {what} (got {sorted(given)}, expected {sorted(wanted)}).", where=plan.component
-            )
-    ready: dict[int, np.ndarray | Sequence[DeviceValue]] = {}
-    for name, index in wanted.items():
-        operand, value = plan.operands[index], given[name]
-        values = [value] if isinstance(value, DeviceValue) else value
-        if isinstance(values, Sequence) and values and all(isinstance(one, DeviceValue) for one in values):
-            alike = all((one.dtype, one.shape[1:]) == (operand.dtype, operand.shape[1:]) for one in values)
-            if not alike or sum(one.nbytes for one in values) != operand.nbytes:
-                got = ("it is " if len(values) == 1 else "its parts are ") + ", ".join(
-                    f"{one.dtype}{list(one.shape)}" for one in values
-                )
-                raise UsageError(
-                    f"{got} (expected {operand.dtype}{list(operand.shape)}).", where=f"{plan.component}: input {name}"
-                )
-            ready[index] = values
-            continue
-        array = np.asarray(value)
-        if array.shape != operand.shape or array.dtype != NUMPY[operand.dtype]:
-            expected = f"{NUMPY[operand.dtype]}{list(operand.shape)}"
-            raise UsageError(
-                f"it is {array.dtype}{list(array.shape)} (expected {expected}).",
-                where=f"{plan.component}: input {name}",
-            )
-        ready[index] = np.ascontiguousarray(array).reshape(operand.shape)
-    return ready

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +18,14 @@ RIGHT, WRONG, REFUSED, UNKNOWN = "right", "wrong", "refused", "unknown"
 Say = Callable[[int, int], None]
 
 
+class Reference(Protocol):
+    """What gives the results that are expected."""
+
+    def run(self, launch: Launch, fill: str) -> list[np.ndarray]:
+        """As `LaunchRunner.run`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A launch and what became of it. RIGHT; WRONG, with `wrong`; REFUSED, where the driver would not build or run it;
@@ -28,7 +37,7 @@ class Finding:
     why: str = ""
 
 
-def expected(reference: LaunchRunner, launch: Launch) -> tuple[str, list[np.ndarray]]:
+def expected(reference: Reference, launch: Launch) -> tuple[str, list[np.ndarray]]:
     """(fill, results) of the first of FILLS by which all results are finite; else of the one with the most that are.
 
     A square root of a made-up number, or a quotient by one, has a meaning only where the number is above 0.
@@ -43,7 +52,7 @@ def expected(reference: LaunchRunner, launch: Launch) -> tuple[str, list[np.ndar
 
 
 def examine(
-    found: Sequence[Launch], tested: LaunchRunner, reference: LaunchRunner, say: Say | None = None
+    found: Sequence[Launch], tested: LaunchRunner, reference: Reference, say: Say | None = None
 ) -> Iterator[Finding]:
     """A finding per launch, in order. Raises BundleError where the bundle is damaged."""
     for number, launch in enumerate(found):
@@ -52,7 +61,7 @@ def examine(
             say(number + 1, len(found))
 
 
-def _finding(launch: Launch, tested: LaunchRunner, reference: LaunchRunner) -> Finding:
+def _finding(launch: Launch, tested: LaunchRunner, reference: Reference) -> Finding:
     try:
         fill, want = expected(reference, launch)
     except (KernelBuildError, DeviceError) as error:
