@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if (tests := str(ROOT / "tests")) not in sys.path:
     sys.path.append(tests)  # builders of small bundles, which the tests use too
 GOLDEN = ROOT / "tests" / "golden"
-BUNDLES = ("tiny", "images", "targets", "picture")
+BUNDLES = ("tiny", "images", "targets", "picture", "adapters")
 Seeds = Iterator[bytes]
 
 

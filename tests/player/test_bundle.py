@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundle.adapter_bundle import write_adapters
 from bundle.image_bundle import write_images
 from bundle.picture_bundle import write_picture
 from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES
@@ -22,8 +23,9 @@ from ondevice.bundle.plan_file import parse_plan, weight_bytes
 from ondevice.errors import BundleError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "bundle"
-BUNDLES = ("tiny", "images", "targets", "picture")
-WRITERS = {"": write_tiny, "_images": write_images, "_targets": write_targets, "_pictures": write_picture}
+BUNDLES = ("tiny", "images", "targets", "picture", "adapters")
+WRITERS = {"": write_tiny, "_images": write_images, "_targets": write_targets, "_pictures": write_picture,
+           "_adapters": write_adapters}  # fmt: skip
 # Where C++ shows the same in other words: sizes, and numbers of more than 64 bits.
 SECOND = "plans[{}] is a second plan of tiny at "
 OWN_WORDS = {

@@ -39,6 +39,7 @@ WAYS = [
     {"seed_mode": "a1111", "variation_seed": -5, "variation_strength": 0.1, "noise_seed_delta": 31337},
     {"emphasis": "mean", "long": "chunk", "mask": "m.png", "pictures": "a=b.png, c=d.png"},
     {"refiner": "stabilityai/refiner", "refiner_start": 0.8},
+    {"lora": ["ink:0.8", "clay:-1e-05"], "canny": "100,200"},
     {"emphasis": "compel", "variation_seed": 2**40, "variation_strength": 1.0},
 ]
 

@@ -54,6 +54,11 @@ int main() {
     facts.pictures = text_of(given, "pictures");
     facts.canny = text_of(given, "canny");
     facts.fast = given.find("taesd") != nullptr;
+    od::List<od::Text> adapters;
+    if (const od::Json* lora = given.find("lora")) {
+      for (const od::Json& one : lora->list) adapters.push(one.text);
+    }
+    facts.adapters = adapters.span();
     facts.refiner = text_of(given, "refiner");
     facts.refiner_start = number_of(given, "refiner_start");
     od::List<od::PictureFacts::Number> numbers;

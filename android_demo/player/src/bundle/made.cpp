@@ -7,7 +7,7 @@
 namespace od {
 namespace {
 
-constexpr size_t kMaxLeaves = 4096, kMaxDepth = 16;
+constexpr size_t kMaxLeaves = 4096, kMaxDepth = 12;
 constexpr double kFloatMax = 3.4028234663852886e38;
 constexpr const char* kOps[] = {"",        "transpose", "reshape", "scale", "concat",      "winograd",   "pad",
                                 "panels",  "pairs",     "int8",    "int4",  "int8_scales", "int4_scales"};  // by MadeOp

@@ -296,6 +296,7 @@ bool Run::describe_picture(Drawn& out, Error& error) {
   facts.pictures = request_.picture_files;
   facts.canny = request_.canny;
   facts.fast = request_.fast;
+  facts.adapters = adapters_.span();
   Bytes data;
   Json config;
   const Text path = "scheduler/scheduler_config.json";

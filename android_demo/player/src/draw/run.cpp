@@ -12,6 +12,8 @@
 namespace od {
 namespace {
 
+constexpr double kMostScale = 1e4;  // of an adapter
+
 u32 most_passes(const Pipeline& pipeline, const Numbers& numbers) {
   size_t most = 1;
   for (const Loop& loop : pipeline.denoise) most = max(most, passes_in_use(loop, numbers).count);
@@ -82,15 +84,26 @@ bool Run::put_adapters(Error& error) {
         const size_t used = strlen(have);
         snprintf(have + used, sizeof have - used, "%s%.*s", used ? ", " : "", OD_TEXT(entry.name));
       }
-      return fail(error, Code::usage, "--lora", have[0] ? "name one of these" : "convert with --carry-lora",
-                  "the bundle carries no adapter %.*s (it has %s).", OD_TEXT(one.name), have[0] ? have : "none");
+      return fail(error, Code::usage, {one.name.data, min<size_t>(one.name.size, 200)},
+                  have[0] ? "name one of these" : "convert with --carry-lora",
+                  "there is no adapter of that name in %.*s (it carries %s).", OD_TEXT(bundle_.name()),
+                  have[0] ? have : "none");
     }
     const double scale = one.scale == kUsualScale ? known[index].scale : one.scale;
-    if (!isfinite(scale)) {
-      return fail(error, Code::usage, "--lora", "use such as 0.8", "%.*s has no scale (got %g, expected a number).",
-                  OD_TEXT(one.name), scale);
+    if (!(fabs(scale) <= kMostScale)) {
+      return fail(error, Code::usage, one.name, "use 1", "%g is no scale (expected a number such as 0.8).", scale);
     }
-    if (!wanted.push({static_cast<u32>(index), scale})) return Pool::no_memory(error, sizeof(ActiveAdapter));
+    for (const GivenAdapter* other = request_.adapters.begin(); other != &one; ++other) {
+      if (other->name == one.name) return fail(error, Code::usage, one.name, "name each once", "it is there twice.");
+    }
+    char said[160];
+    snprintf(said, sizeof said, "%.*s:%g", OD_TEXT(one.name), scale);
+    const Text text = pool_.copy(said);
+    if (!text.size || !adapters_.push(text)) return Pool::no_memory(error, sizeof said);
+    // Of nothing there is nothing to add: not even another rounding.
+    if (scale != 0 && !wanted.push({static_cast<u32>(index), scale})) {
+      return Pool::no_memory(error, sizeof(ActiveAdapter));
+    }
   }
   session_.changing_user = this;
   session_.changing = [](void* user, u32 done, u32 weights) {

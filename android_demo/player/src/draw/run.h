@@ -121,6 +121,7 @@ class Run {
   Reading reading_ = {0, kNoPiece};
   List<Pixels> pictures_;  // by the pipeline's pictures; without data: not given
   List<bool> made_;        // values that are there, or will be in time
+  List<Text> adapters_;         // "NAME:SCALE" of those that are in use
   List<Span<float>> prepared_;  // pictures that the loop reads
   bool in_loop_ = false;
   struct {

@@ -211,6 +211,14 @@ bool describe(const PictureFacts& facts, const Json& config, List<char>& out) {
   writer.field("Refiner", facts.refiner);
   if (facts.refiner_start != 0) writer.number("Refiner switch at", facts.refiner_start);
   if (facts.fast) writer.field("VAE Decoder", "TAESD");  // WebUI's own words for it
+  List<char> adapters;
+  for (size_t k = 0; k < facts.adapters.count; ++k) {
+    const Text parts[] = {k ? ", " : "", facts.adapters[k]};
+    for (const Text part : parts) {
+      for (size_t i = 0; i < part.size; ++i) writer.ok = writer.ok && adapters.push(part.data[i]);
+    }
+  }
+  writer.field("Lora", {adapters.begin(), adapters.size()});
   writer.field("Version", facts.version);
   writer.ok = writer.ok && out.push(0);
   if (writer.ok) out.pop();
@@ -219,7 +227,7 @@ bool describe(const PictureFacts& facts, const Json& config, List<char>& out) {
 
 bool to_json(const PictureFacts& facts, List<char>& out) {
   // In the order of their keys; other numbers are put between them.
-  enum class Kind : u8 { text, whole, real, yes };
+  enum class Kind : u8 { text, whole, real, yes, texts };
   struct Row {
     Text key;
     Kind kind;
@@ -262,6 +270,7 @@ bool to_json(const PictureFacts& facts, List<char>& out) {
   if (facts.version.size) add({"version", Kind::text, facts.version, 0, 0});
   if (facts.canny.size) add({"canny", Kind::text, facts.canny, 0, 0});
   if (facts.fast) add({"taesd", Kind::yes, {}, 0, 0});
+  if (facts.adapters.count) add({"lora", Kind::texts, {}, 0, 0});
   if (facts.init_image.size) add({"init_image", Kind::text, facts.init_image, 0, 0});
   if (facts.mask.size) add({"mask", Kind::text, facts.mask, 0, 0});
   if (facts.pictures.size) add({"pictures", Kind::text, facts.pictures, 0, 0});
@@ -278,6 +287,11 @@ bool to_json(const PictureFacts& facts, List<char>& out) {
         break;
       case Kind::yes:
         writer.boolean(true);
+        break;
+      case Kind::texts:
+        writer.begin_list();
+        for (const Text one : facts.adapters) writer.text(one);
+        writer.end_list();
         break;
       case Kind::real:
         writer.number(row.real);

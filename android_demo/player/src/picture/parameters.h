@@ -25,6 +25,7 @@ struct PictureFacts {
   Text init_image, mask, pictures;  // names of files
   Text canny;                       // thresholds of edges
   bool fast = false;                // decoded by the fast decoder
+  Span<const Text> adapters;        // "NAME:SCALE" of each
   Text refiner;                     // the model that drew the end of the schedule, and from where on
   double refiner_start = 0;
   Text emphasis, long_texts;  // where they are not what all ways of reading have

@@ -195,11 +195,6 @@ bool read_adapters(const Arguments& arguments, List<GivenAdapter>& out, Error& e
     const char* colon = strrchr(text, ':');
     GivenAdapter given = {colon ? Text(text, static_cast<size_t>(colon - text)) : Text(text), kUsualScale};
     if (colon && !number_of("--lora", colon + 1, given.scale, error)) return false;
-    for (const GivenAdapter& other : out) {
-      if (other.name == given.name) {
-        return fail(error, Code::usage, "--lora", "give it once", "%.*s is there twice.", OD_TEXT(given.name));
-      }
-    }
     if (!out.push(given)) return Pool::no_memory(error, sizeof given);
   }
   return true;
