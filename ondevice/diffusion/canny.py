@@ -5,8 +5,6 @@ Reference: OpenCV, modules/imgproc/src/canny.cpp (3 x 3 Sobel, L1 norm, no apert
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 LOW, HIGH = 100, 200  # of the word `edges`
@@ -14,9 +12,9 @@ _TANGENT = 13573  # of 22.5 degrees, times 2**15
 
 
 def edges(pixels: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarray:
-    """bool[h, w] of uint8[h, w, channels]: where there is an edge. Thresholds are taken as OpenCV takes them: the
-    smaller is the lower, whichever comes first, and gradients are whole numbers."""
-    low, high = (math.floor(one) for one in sorted((low, high)))
+    """bool[h, w] of uint8[h, w, channels]: where there is an edge. The smaller threshold is the lower one, whichever
+    comes first."""
+    low, high = sorted((low, high))
     across, down = _strongest_gradient(pixels)
     strength = np.abs(across) + np.abs(down)
     peak = _peaks(across, down, strength)

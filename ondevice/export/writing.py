@@ -17,6 +17,7 @@ from ondevice.compiler.programs import Fused, fused_graphs
 from ondevice.compiler.recipe import Recipe
 from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
+from ondevice.converters.families.controlled import nets_of
 from ondevice.errors import BundleError, GraphError, UsageError
 from ondevice.export.manifest import MANIFEST, dump_manifest, read_manifest
 from ondevice.export.onnx.dynamic import sampled
@@ -45,8 +46,8 @@ def export(
         sizes, strict, force: as `compile_bundle` takes them; no kernels are chosen here, so methods mean nothing.
 
     Raises:
-        UsageError: an option that the format has not; more than one size, or one that the VAE's scale does not divide;
-            or `out` is not ours to replace.
+        UsageError: an option that the format has not, or has not with ControlNets; more than one size, or one that the
+            VAE's scale does not divide; or `out` is not ours to replace.
         GraphError: a file cannot be written, or the format cannot hold what is in a graph.
     """
     options = format.checked(options or Options())
@@ -54,6 +55,9 @@ def export(
     if len(sizes) > 1:
         what = f"{len(sizes)} sizes given (expected one: {format.what} have static shapes)."
         raise UsageError(what, where="--size", fix="name one size")
+    if dynamic and nets_of(checkpoint.components):
+        what = "what ControlNets give has sides that are rounded up, which no free size can be made of."
+        raise UsageError(what, where="--dynamic", fix="leave it out and name one --size, or leave --controlnet out")
     model, out, fallbacks = build(checkpoint, published=True), out.absolute(), list(checkpoint.notes)
     scheduler = scheduler_of(model, options.sampler)
     fallbacks += [scheduler.fallback] if scheduler.fallback else []

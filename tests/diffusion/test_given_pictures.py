@@ -9,7 +9,7 @@ import pytest
 from reference.pictures import clip_vision
 
 from ondevice.bundle.pipeline import Given
-from ondevice.diffusion.canny import edges
+from ondevice.diffusion.canny import edge_picture, edges
 from ondevice.diffusion.clip_picture import clip_picture
 from ondevice.diffusion.given_pictures import GivenPictures
 
@@ -30,6 +30,19 @@ def test_edges_are_opencvs() -> None:
     grey = np.repeat(stored["picture"][..., 1:2], 3, 2)
     for name, pixels in (("picture", stored["picture"]), ("noise", stored["noise"]), ("grey", grey)):
         assert np.array_equal(edges(pixels), stored[f"{name}.edges"]), name
+
+
+THRESHOLDS = {"low": (50, 150), "swapped": (200, 100), "fractions": (99.5, 200.7), "zero": (0, 0)}
+
+
+@pytest.mark.parametrize("word", THRESHOLDS)
+def test_edges_of_other_thresholds_are_opencvs(word: str) -> None:
+    """cv2.Canny(picture, LOW, HIGH): the smaller is the lower one, and gradients are above their whole parts."""
+    stored = np.load(DATA / "canny.npz")
+    for name in ("picture", "noise"):
+        white = edge_picture(stored[name], *THRESHOLDS[word])
+        assert np.array_equal(white[..., 1] == 255, stored[f"{name}.edges_{word}"]), name
+        assert set(np.unique(white)) == {0, 255} and np.array_equal(white[..., 0], white[..., 2])
 
 
 def test_clips_picture_is_that_of_stable_video_diffusion() -> None:

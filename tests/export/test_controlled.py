@@ -9,6 +9,7 @@ from recipe_weights import case
 
 from ondevice import Pipeline
 from ondevice.compiler import Recipe, compile_bundle
+from ondevice.errors import UsageError
 from ondevice.export.manifest import MANIFEST
 from ondevice.export.options import FORMATS, Options
 from ondevice.export.writing import export
@@ -44,15 +45,22 @@ def test_latents_are_those_of_diffusers(format, tmp_path):
 
 
 @pytest.mark.device
-@pytest.mark.parametrize("family, flags", [("sdxl", {}), ("sd15", {"dynamic": True})])
-def test_two_nets_are_summed_as_in_a_bundle(family, flags, tmp_path):
-    model = with_nets(family, 2)
+def test_two_nets_are_summed_as_in_a_bundle(tmp_path):
+    model = with_nets("sdxl", 2)
     bundle = compile_bundle(model, tmp_path / "b", Recipe("f32"), sizes=[(24, 16)])
-    options = Options(dtype="fp32", flags=flags)
-    folder = export(model, tmp_path / "o", FORMATS["onnx"], options, sizes=[(24, 16)])
+    folder = export(model, tmp_path / "o", FORMATS["onnx"], Options(dtype="fp32"), sizes=[(24, 16)])
     controls = [squares(1, 16, 24), squares(2, 16, 24)]
     for given, scales in ((controls, [0.7, 0.4]), (controls[0], 1.0), ([], None)):
         call = {"num_inference_steps": 2, "sampler": "euler", "seed": 2, "width": 24, "height": 16}
         call |= {"control_image": given, "controlnet_conditioning_scale": scales} if scales is not None else {}
         ours, theirs = (made(PROMPT, **call) for made in (Pipeline.from_bundle(bundle), Pipeline.from_export(folder)))
         assert np.abs(ours.latents - theirs.latents).max() <= 2e-5 * np.abs(ours.latents).max()
+
+
+def test_free_sizes_are_refused(tmp_path):
+    options = Options(dtype="fp32", flags={"dynamic": True})
+    with pytest.raises(
+        UsageError, match=r"--dynamic: what ControlNets give has sides that are rounded up.*Fix: leave it"
+    ):
+        export(with_nets("sd15", 1), tmp_path / "o", FORMATS["onnx"], options, sizes=[(24, 16)])
+    assert not any(tmp_path.iterdir())
