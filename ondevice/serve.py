@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"where pictures are kept, and read back from at the start (default ./{GALLERY})",
     )
+    parser.add_argument(
+        "--lora-dir", type=Path, metavar="DIR", help="LoRA files (.safetensors) that may be drawn with, by their names"
+    )
     memory.add_arguments(parser)
     engine.add_arguments(parser)
     parser.set_defaults(profile=False, profile_out=None, trace=None)
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     draws = engine.engine_of(args)
     news = News()
-    jobs, served = Jobs(news.ring), Served(draws.open(args.bundle))
+    jobs, served = Jobs(news.ring), Served(draws.open(args.bundle), args.lora_dir)
     gallery = Gallery(args.gallery)
     sock = listen(args.host, args.port)
     with sock:

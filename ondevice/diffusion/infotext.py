@@ -27,7 +27,9 @@ _SDE = {"algorithm_type": "sde-dpmsolver++"}
 _WALK = "its noise is drawn, where WebUI's is a walk over sigma"
 _STEPS = "WebUI gives it timesteps of its own"
 
-_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {name: (ours, {}) for ours, name in SAMPLER_NAMES.items()} | {
+AUTOMATIC = "Automatic"  # levels of noise: those that a sampler has there
+
+SAMPLERS_THERE: dict[str, tuple[str, dict[str, Any]]] = {name: (ours, {}) for ours, name in SAMPLER_NAMES.items()} | {
     "DPM++ 2M SDE": ("dpmpp_2m", _SDE),
     "DPM++ 2M SDE Heun": ("dpmpp_2m", {**_SDE, "solver_type": "heun"}),
     "DPM++ 3M SDE": ("dpmpp_2m", {**_SDE, "solver_order": 3}),
@@ -47,7 +49,7 @@ _AUTOMATIC = {  # levels that this word means there, of samplers that have a cho
     **dict.fromkeys(("DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE"), "Exponential"),
     **dict.fromkeys(("Euler", "Euler a", "LMS", "Heun"), "Uniform"),
 }
-_LEVELS: dict[str, dict[str, Any]] = {
+LEVELS_THERE: dict[str, dict[str, Any]] = {
     **{name: {flag: True} for flag, name in LEVEL_FLAGS.items()},
     **{name: {"timestep_spacing": spacing} for spacing, name in SPACINGS.items()},
     "SGM Uniform": {"timestep_spacing": "trailing"},
@@ -163,31 +165,18 @@ class _Reader:
 
     def _sampler(self) -> None:
         settings, found = self._settings, self._found
-        name, levels = settings.pop("Sampler", None), settings.pop("Schedule type", "Automatic")
+        name, levels = settings.pop("Sampler", None), settings.pop("Schedule type", AUTOMATIC)
         eta, ddim_eta = (
             settings.pop(key, None) for key in ("Eta", "Eta DDIM")
         )  # the first is its name before 1.6, too
         if name is None:
             return
-        for suffix in _OF_SUFFIX:
-            if name.endswith(f" {suffix}") and levels == "Automatic":
-                name, levels = name.removesuffix(f" {suffix}"), suffix
-        ours, options = (name, {}) if name in SAMPLERS else _SAMPLERS.get(name, (None, {}))
+        ours, options, lost = sampler_of(name, levels)
+        found.lost += lost
         if ours is None:
-            found.lost.append(f"the sampler {name[:60]} is not here (--sampler chooses another)")
             return
         found.fields["sampler"] = ours
         found.options |= options
-        if name in _OTHERWISE:
-            found.lost.append(f"{name} is not WebUI's to the last bit: {_OTHERWISE[name]}")
-        if levels == "Automatic":
-            levels = _AUTOMATIC.get(name, levels)
-        if levels in _LEVELS:
-            found.options |= _LEVELS[levels]
-            if (ours, levels) == ("dpmpp_2m", "SGM Uniform"):  # it leaves out the last of n + 1 of them by itself
-                found.options["timestep_spacing"] = "linspace"
-        elif levels != "Automatic":
-            found.lost.append(f"levels of noise called {levels[:60]} are not here")
         if ours == "ddim" and (ddim_eta or eta) is not None:
             settings["Eta"] = ddim_eta or eta or ""
             self._number("Eta", "eta", float, 0, 1)
@@ -212,6 +201,29 @@ class _Reader:
             found.fields["background"] = ground
         if (refiner := settings.pop("Refiner", None)) is not None:
             found.files["refiner"] = refiner
+
+
+def sampler_of(name: str, levels: str = AUTOMATIC) -> tuple[str | None, dict[str, Any], list[str]]:
+    """(ours, its options, what is not here or another than there) of a sampler that WebUI calls `name`, or that is
+    called so here, and of its levels of noise there; None where there is no such sampler."""
+    for suffix in _OF_SUFFIX:
+        if name.endswith(f" {suffix}") and levels == AUTOMATIC:
+            name, levels = name.removesuffix(f" {suffix}"), suffix
+    ours, options = (name, {}) if name in SAMPLERS else SAMPLERS_THERE.get(name, (None, {}))
+    if ours is None:
+        return None, {}, [f"the sampler {name[:60]} is not here (--sampler chooses another)"]
+    found, lost = dict(options), []
+    if name in _OTHERWISE:
+        lost.append(f"{name} is not WebUI's to the last bit: {_OTHERWISE[name]}")
+    if levels == AUTOMATIC:
+        levels = _AUTOMATIC.get(name, levels)
+    if levels in LEVELS_THERE:
+        found |= LEVELS_THERE[levels]
+        if (ours, levels) == ("dpmpp_2m", "SGM Uniform"):  # it leaves out the last of n + 1 of them by itself
+            found["timestep_spacing"] = "linspace"
+    elif levels != AUTOMATIC:
+        lost.append(f"levels of noise called {levels[:60]} are not here")
+    return ours, found, lost
 
 
 def named_files(text: str) -> dict[str, str]:

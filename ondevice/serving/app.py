@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException as HTTPError
 
 from ondevice import __version__
-from ondevice.errors import OnDeviceError, PlanError, UsageError
+from ondevice.errors import CheckpointError, OnDeviceError, PlanError, UsageError
 from ondevice.serving import webui
 from ondevice.serving.asked import Asked, job_of
 from ondevice.serving.desk import REFUSALS, Desk, Refusal
@@ -33,6 +33,8 @@ PAGE = {
 }
 """The files of the page, by their addresses: nothing else of the package is given out."""
 
+ASKED_WRONG = (UsageError, PlanError, CheckpointError)  # what somebody else may ask for otherwise
+
 
 class Accepted(BaseModel):
     """A job that was put in the queue."""
@@ -42,6 +44,7 @@ class Accepted(BaseModel):
     seed: int
     width: int
     height: int
+    notes: list[str] = Field(default_factory=list, description="how much of each adapter is for this model")
 
 
 def make_app(desk: Desk) -> FastAPI:
@@ -85,7 +88,7 @@ def _add_page(app: FastAPI) -> None:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(OnDeviceError)
     async def ours(_: Request, error: OnDeviceError) -> JSONResponse:
-        return JSONResponse(error_json(error), 422 if isinstance(error, (UsageError, PlanError)) else 500)
+        return JSONResponse(error_json(error), 422 if isinstance(error, ASKED_WRONG) else 500)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -122,8 +125,8 @@ def _add_jobs(app: FastAPI, desk: Desk) -> None:
         """Ask for pictures. They are drawn after what was asked for before, and put in the gallery."""
         job = job_of(asked, desk.model)
         assert job.request is not None, "it is not over"
-        seed = job.request.seed
-        return Accepted(id=job.id, place=desk.put(job), seed=seed, width=job.size[0], height=job.size[1])
+        seed, notes = job.request.seed, job.notes()
+        return Accepted(id=job.id, place=desk.put(job), seed=seed, width=job.size[0], height=job.size[1], notes=notes)
 
     @app.get("/api/jobs", tags=["page"])
     async def jobs() -> dict[str, Any]:

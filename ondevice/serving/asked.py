@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ondevice.diffusion.canny import edge_picture
+from ondevice.diffusion.control import NAMES as CONTROLS
 from ondevice.diffusion.image import FITS, fitted
 from ondevice.diffusion.init_image import decode_image
 from ondevice.diffusion.noise import MODES
@@ -21,6 +23,7 @@ from ondevice.diffusion.text.texts import EMPHASES, LENGTHS
 from ondevice.drawing import file_name
 from ondevice.drawing.pictures import fit_pair
 from ondevice.errors import UsageError
+from ondevice.serving.adapters import LARGEST, from_prompt
 from ondevice.serving.jobs import Job
 from ondevice.serving.model import Served
 
@@ -38,6 +41,15 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Setting = bool | int | Finite | Name | Annotated[list[Finite], Field(max_length=1000)] | None
 Encoded = Annotated[str, Field(description="base64 of a PNG, JPEG, WebP, BMP, GIF or TIFF file")]
+
+
+class Adapter(BaseModel):
+    """A LoRA that is drawn with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name = Field(description="one of `/api/model`'s `adapters`")
+    scale: Finite | None = Field(default=None, ge=-LARGEST, le=LARGEST, description="null: its own, of a file 1")
 
 
 class Asked(BaseModel):
@@ -68,6 +80,12 @@ class Asked(BaseModel):
     fit: Literal[*FITS] = FITS[0]  # type: ignore[valid-type]
     strength: Finite | None = Field(default=None, ge=0, le=1)
     pictures: dict[Name, Encoded] = Field(default_factory=dict, max_length=8, description="others that the model takes")
+    canny: tuple[Finite, Finite] | None = Field(
+        default=None, description="control pictures are edges of those that are sent: thresholds such as 100, 200"
+    )
+    adapters: list[Adapter] = Field(
+        default_factory=list, max_length=16, description="LoRA; a prompt may name them, too: `<lora:NAME:SCALE>`"
+    )
     count: int = Field(default=1, ge=1, le=MOST_PICTURES, description="pictures, of this seed and the next ones")
     window: str = Field(default="", max_length=40, description="which page asks; jobs are listed with it")
 
@@ -86,10 +104,12 @@ def job_of(asked: Asked, model: Served) -> Job:
     }
     if asked.invert_mask and "mask" in given:
         given["mask"] = 255 - given["mask"]
+    prompt, named = from_prompt(asked.prompt)
+    adapters = model.adapters_of([*((one.name, one.scale) for one in asked.adapters), *named])
     size = _size(asked, given, model)
     image, mask = fit_pair(given.pop("image", None), given.pop("mask", None), size, asked.fit)
     request = Request(
-        prompt=asked.prompt,
+        prompt=prompt,
         negative_prompt=asked.negative_prompt,
         num_inference_steps=asked.num_inference_steps,
         guidance_scale=asked.guidance_scale,
@@ -108,22 +128,37 @@ def job_of(asked: Asked, model: Served) -> Job:
         image=image,
         mask=mask,
         strength=asked.strength if image is not None else None,
-        pictures={name: fitted(one, *size) if model.resizes(name) else one for name, one in given.items()},
+        pictures={name: _at_size(name, one, size, asked, model) for name, one in given.items()},
     )
-    about: dict[str, Any] = {}
+    about: dict[str, Any] = {} if asked.canny is None else {"canny": "{:g},{:g}".format(*asked.canny)}
     if asked.image is not None:
-        about = {"init_image": file_name(Path(asked.image_name or "image"))} | (
+        about |= {"init_image": file_name(Path(asked.image_name or "image"))} | (
             {} if asked.fit == FITS[0] else {"fit": asked.fit}
         )
     return Job(
         request,
-        model.way(request),
+        model.way(request, adapters),
         count=asked.count,
+        adapters=adapters,
         about=about,
         window=asked.window,
         prompt=asked.prompt,
         size=size,
     )
+
+
+def _at_size(name: str, pixels: np.ndarray, size: tuple[int, int], asked: Asked, model: Served) -> np.ndarray:
+    """A picture as the pipeline is given it: at the size that is drawn, and its edges where these were asked for."""
+    if not model.resizes(name):
+        return pixels
+    pixels = fitted(pixels, *size)
+    if asked.canny is None or name not in CONTROLS:
+        return pixels
+    low, high = asked.canny
+    if min(low, high) < 0:
+        what = f"no thresholds (got {low:g} and {high:g}, expected 0 or more)."
+        raise UsageError(what, where="canny", fix="use 100 and 200")
+    return edge_picture(pixels, low, high)
 
 
 def _size(asked: Asked, given: dict[str, np.ndarray], model: Served) -> tuple[int, int]:

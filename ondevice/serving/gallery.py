@@ -17,11 +17,13 @@ from typing import Any
 
 from PIL import Image
 
+from ondevice.diffusion.infotext import read_infotext
 from ondevice.diffusion.picture_file import publish
 from ondevice.errors import UsageError
 
 log = logging.getLogger(__name__)
 MOST = 2000  # pictures that are shown, the newest ones; the rest stay in the folder
+_OURS = {"negative": "negative_prompt", "guidance": "guidance_scale"}  # of the words of flags
 _NUMBERED = re.compile(r"(\d{1,9})\b.*\.png", re.ASCII)
 
 
@@ -123,4 +125,12 @@ def read_entry(path: Path) -> Entry | None:
         log.warning("%s: not shown in the gallery (%s)", path.name, str(error)[:120] or type(error).__name__)
         return None
     text = texts.get("parameters", "")
-    return Entry(path.name, *size, own if isinstance(own, dict) else {}, text if isinstance(text, str) else "")
+    text = text if isinstance(text, str) else ""
+    about = own if isinstance(own, dict) else {}
+    return Entry(path.name, *size, about or (_of_webui(text) if text else {}), text)
+
+
+def _of_webui(text: str) -> dict[str, Any]:
+    """What WebUI's text says, by the names that our own parameters have."""
+    read = read_infotext(text)
+    return {_OURS.get(name, name): value for name, value in read.fields.items()} | read.options

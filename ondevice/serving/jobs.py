@@ -9,10 +9,11 @@ import secrets
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ondevice.diffusion.adapters import Loaded
 from ondevice.diffusion.memory_budget import Way
 from ondevice.diffusion.request import Request
 from ondevice.errors import OnDeviceError
@@ -30,6 +31,7 @@ class Job:
     Attributes:
         request: of the first picture; None once the job is over, for it may hold pictures.
         count: pictures, of this seed and the next ones.
+        adapters: those that are drawn with, each with its scale; None: its own.
         about: what the pictures' metadata say beside the pipeline's own parameters.
         window: which page asked, if one did.
         keep: the pictures go to the gallery.
@@ -43,6 +45,7 @@ class Job:
     request: Request | None
     way: Way
     count: int = 1
+    adapters: Sequence[tuple[Loaded, float | None]] = ()
     about: dict[str, Any] = field(default_factory=dict)
     window: str = ""
     keep: bool = True
@@ -62,6 +65,10 @@ class Job:
     pictures: list[str] = field(default_factory=list)
     infos: list[dict[str, Any]] = field(default_factory=list)
     files: list[bytes] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """What is to be known of its adapters: how much of each is for this model."""
+        return [text for one, _ in self.adapters for text in (str(one), one.rest) if text]
 
     def progress(self) -> float:
         """0 to 1, of all its pictures."""
@@ -168,7 +175,7 @@ class Jobs:
         return len(dropped)
 
     def _end(self, job: Job, state: str, error: OnDeviceError | None) -> None:
-        job.state, job.error, job.request = state, error, None
+        job.state, job.error, job.request, job.adapters = state, error, None, ()
         self._over[job.id] = job
         while len(self._over) > REMEMBERED:
             self._over.popitem(last=False)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import memory_budget
+from ondevice.diffusion.adapters import Loaded, changed_keys, open_adapter
 from ondevice.diffusion.init_image import fitting_size
 from ondevice.diffusion.memory_budget import Way
 from ondevice.diffusion.request import Request
@@ -13,6 +17,7 @@ from ondevice.diffusion.request_checks import check_given, check_mask, picture_s
 from ondevice.diffusion.samplers import SAMPLERS, make_table
 from ondevice.drawing.engine import Opened
 from ondevice.errors import UsageError
+from ondevice.serving.adapters import Adapters
 
 LARGEST = 1 << 22
 """Pixels of a picture, where a model draws every size (2048 x 2048)."""
@@ -24,10 +29,14 @@ class Served:
     Args:
         opened: the model, opened for this alone: reading its plans is not for several threads, so that the thread that
             draws has another one, and here they take turns.
+        folder: of LoRA files, if there is one.
     """
 
-    def __init__(self, opened: Opened) -> None:
+    def __init__(self, opened: Opened, folder: Path | None = None) -> None:
         self._opened, self._turn = opened, threading.Lock()
+        carried = opened.files.manifest.adapters if isinstance(opened.files, Bundle) else ()
+        self.adapters = Adapters(folder, tuple(carried))
+        self._loaded: dict[str, tuple[object, Loaded]] = {}  # by name, beside what the file was like
         files = opened.files
         self.name = files.path.name.removesuffix(".ondevice").removesuffix(".odpack")
         self.source = str(files.model.get("source", self.name))
@@ -68,7 +77,30 @@ class Served:
             return (width, height) if width * height <= LARGEST else self.default_size
         return fitting_size(own, sorted(self._encodes) or [self.default_size])
 
-    def way(self, request: Request) -> Way:
+    def adapters_of(self, asked: Sequence[tuple[str, float | None]]) -> list[tuple[Loaded, float | None]]:
+        """What these names are, with their scales. A file that changed meanwhile is read again.
+
+        Raises:
+            UsageError: there is none of that name, one is there twice, or the model takes none.
+            CheckpointError: a file is no adapter, or for another model.
+        """
+        names = [name for name, _ in asked]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UsageError(f"{twice[:100]!r} is there twice.", where="adapters", fix="name each once")
+        with self._turn:
+            return [(self._adapter(name), scale) for name, scale in asked]
+
+    def _adapter(self, name: str) -> Loaded:
+        files, path = self._opened.files, self.adapters.file(name)
+        if not isinstance(files, Bundle):
+            raise UsageError("they change a bundle's weights.", where="adapters", fix="serve a bundle, on a device")
+        info = None if path is None else path.stat()
+        state = None if info is None else (info.st_size, info.st_mtime_ns)
+        if name not in self._loaded or self._loaded[name][0] != state:
+            self._loaded[name] = state, open_adapter(files, name if path is None else path, name)
+        return self._loaded[name][1]
+
+    def way(self, request: Request, adapters: Sequence[tuple[Loaded, float | None]] = ()) -> Way:
         """How the picture is drawn in the memory that there is.
 
         Raises:
@@ -82,7 +114,10 @@ class Served:
         steps = self.spec.steps if request.num_inference_steps is None else request.num_inference_steps
         make_table(request.sampler or self.spec.sampler, steps, self.scheduler, **request.sampler_options)
         with self._turn:
-            return self._opened.way_of(request)
+            files = self._opened.files
+            used = [one for one, _ in adapters]
+            changed = changed_keys(files, used) if used and isinstance(files, Bundle) else frozenset()
+            return self._opened.way_of(request, changed)
 
     def _check_size(self, size: tuple[int, int]) -> None:
         got = f"{size[0]}x{size[1]}"
@@ -119,6 +154,7 @@ class Served:
             "mask": self.takes("mask"),
             "strength": strength.default if strength is not None else None,
             "pictures": others,
+            "adapters": self.adapters.names(),
             "numbers": {
                 name: {"default": one.default, "low": _finite(one.low), "high": _finite(one.high)}
                 for name, one in spec.numbers.items()

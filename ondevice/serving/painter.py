@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from ondevice import __version__
 from ondevice.api import Pipeline
 from ondevice.base.process import signals
+from ondevice.diffusion.adapters import Loaded
 from ondevice.diffusion.picture_file import encoded
 from ondevice.diffusion.request import Picture
 from ondevice.diffusion.series import series_of
@@ -36,6 +37,7 @@ class Painter:
     def __init__(self, opened: Opened, jobs: Jobs, gallery: Gallery) -> None:
         self._files, self._jobs, self._gallery = opened.files, jobs, gallery
         self._pipeline = Pipeline.of(opened.files, opened.session())
+        self._used = list[tuple[Loaded, float | None]]()
 
     def run(self) -> None:
         """Draw what comes, until a signal ends it (KeyboardInterrupt)."""
@@ -61,10 +63,23 @@ class Painter:
 
     def _draw(self, job: Job) -> None:
         assert job.request is not None, "it is not over"
+        self._use(job.adapters)
         watch = _Watch(self._jobs, job)
         drawn = self._pipeline.draw_series(series_of(job.request, job.count), job.way, watch.after_call)
         for picture in watch.each(drawn):
             self._keep(job, picture)
+
+    def _use(self, adapters: Sequence[tuple[Loaded, float | None]]) -> None:
+        """Draw with these adapters from now on."""
+        if list(adapters) == self._used:
+            return
+        switched = self._pipeline.adapters
+        self._used = []  # whatever happens on the way
+        switched.unload()
+        for one, _ in adapters:
+            switched.load(one)
+        switched.use([one.name for one, _ in adapters], [scale for _, scale in adapters])
+        self._used = list(adapters)
 
     def _keep(self, job: Job, picture: Picture) -> None:
         """Write a picture where it was asked for."""

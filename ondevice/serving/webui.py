@@ -21,7 +21,7 @@ from ondevice.serving.asked import job_of
 from ondevice.serving.desk import REFUSALS, Desk
 from ondevice.serving.jobs import DONE, FAILED, OVER, Job
 from ondevice.serving.webui_fields import Answer, Image2Image, Text2Image, asked_of, check_settings, ignored
-from ondevice.serving.webui_samplers import NAMES, SCHEDULES
+from ondevice.serving.webui_samplers import LEVELS, NAMES
 
 TAG: list[str | Enum] = ["sdapi"]
 
@@ -45,7 +45,9 @@ def add_routes(app: FastAPI, desk: Desk) -> None:
 
 
 def _add_drawing(app: FastAPI, desk: Desk) -> None:
-    async def drawn(given: Text2Image, job: Job) -> Answer:
+    async def drawn(given: Text2Image) -> Answer:
+        job, lost = await run_in_threadpool(asked, given)
+        lost += job.notes()
         job.keep, job.send = given.save_images, given.send_images
         assert job.request is not None, "it is not over"
         first = job.request
@@ -66,21 +68,22 @@ def _add_drawing(app: FastAPI, desk: Desk) -> None:
         return Answer(
             images=images,
             parameters=given.model_dump(exclude=kept),
-            info=json.dumps(_info(desk, given, job, first.variation_seed)),
+            info=json.dumps(_info(desk, given, job, first.variation_seed) | {"differs": lost}),
         )
 
-    def job(given: Text2Image) -> Job:
-        return job_of(asked_of(given, desk.model), desk.model)
+    def asked(given: Text2Image) -> tuple[Job, list[str]]:
+        ours, lost = asked_of(given, desk.model)
+        return job_of(ours, desk.model), lost
 
     @app.post("/sdapi/v1/txt2img", tags=TAG, response_model=Answer, responses=REFUSALS)
     async def txt2img(given: Text2Image) -> Answer:
         """Draw pictures from a text, and wait for them."""
-        return await drawn(given, await run_in_threadpool(job, given))
+        return await drawn(given)
 
     @app.post("/sdapi/v1/img2img", tags=TAG, response_model=Answer, responses=REFUSALS)
     async def img2img(given: Image2Image) -> Answer:
         """Draw pictures from a picture, or a part of it anew, and wait for them."""
-        return await drawn(given, await run_in_threadpool(job, given))
+        return await drawn(given)
 
 
 def _info(desk: Desk, given: Text2Image, job: Job, variation: int | None) -> dict[str, Any]:
@@ -165,7 +168,7 @@ def _add_lists(app: FastAPI, desk: Desk) -> None:
     @app.get("/sdapi/v1/samplers", tags=TAG)
     async def samplers() -> list[dict[str, Any]]:
         """WebUI's names of the samplers that this model can be drawn with."""
-        known = [(name, ours) for name, (ours, _) in NAMES.items() if ours in desk.model.samplers]
+        known = [(name, ours) for name, ours in NAMES.items() if ours in desk.model.samplers]
         unnamed = [ours for ours in desk.model.samplers if ours not in {found for _, found in known}]
         return [{"name": name, "aliases": [ours], "options": {}} for name, ours in known] + [
             {"name": ours, "aliases": [], "options": {}} for ours in unnamed
@@ -175,13 +178,18 @@ def _add_lists(app: FastAPI, desk: Desk) -> None:
     async def schedulers() -> list[dict[str, Any]]:
         """WebUI's names of the noise levels that are known here."""
         rest = {"aliases": None, "default_rho": -1.0, "need_inner_model": False}
-        return [{"name": name.lower().replace(" ", "_"), "label": name} | rest for name in SCHEDULES]
+        return [{"name": name, "label": label} | rest for name, label in LEVELS.items()]
 
     @app.get("/sdapi/v1/sd-models", tags=TAG)
     async def models() -> list[dict[str, Any]]:
         """The model that is served."""
         rest = {"hash": None, "sha256": None, "filename": title, "config": None}
         return [{"title": title, "model_name": title} | rest]
+
+    @app.get("/sdapi/v1/loras", tags=TAG)
+    def loras() -> list[dict[str, Any]]:
+        """The LoRA that a prompt may name as `<lora:NAME:SCALE>`."""
+        return [{"name": name, "alias": name, "path": name, "metadata": {}} for name in desk.model.adapters.names()]
 
     @app.get("/sdapi/v1/options", tags=TAG)
     async def get_options() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from ondevice.diffusion.image import FITS
 from ondevice.errors import UsageError
 from ondevice.serving.asked import LONGEST_NAME, MOST_PICTURES, Asked, Encoded, Finite, Name, Seed, Text
 from ondevice.serving.model import Served
-from ondevice.serving.webui_samplers import levels_of, sampler_of
+from ondevice.serving.webui_samplers import named
 
 RESIZE_MODES = dict(enumerate(FITS))  # 3 scales latents, which is not done here
 HARMLESS = {
@@ -99,8 +99,8 @@ class Answer(BaseModel):
     info: str
 
 
-def asked_of(given: Text2Image, model: Served) -> Asked:
-    """The same in our words.
+def asked_of(given: Text2Image, model: Served) -> tuple[Asked, list[str]]:
+    """The same in our words, and what is another than there.
 
     Raises:
         UsageError: a field asks for what is not done here, or a name is not known.
@@ -110,7 +110,8 @@ def asked_of(given: Text2Image, model: Served) -> Asked:
         if value not in (None, "", "None", False, 0, [], {}):
             raise UsageError(f"{why}.", where=name, fix=f"leave {name} out")
     settings = {name: value for name, value in (given.override_settings or {}).items() if value is not None}
-    fields = _sampler(given, model) | _noise(given, settings)
+    fields, lost = _sampler(given, model)
+    fields |= _noise(given, settings)
     check_settings(settings, model)
     count = given.batch_size * given.n_iter
     if count > MOST_PICTURES:
@@ -135,7 +136,7 @@ def asked_of(given: Text2Image, model: Served) -> Asked:
             "strength": given.denoising_strength,
             "fit": RESIZE_MODES[given.resize_mode],
         }
-    return Asked(**fields)
+    return Asked(**fields), lost
 
 
 def ignored(given: Text2Image) -> list[str]:
@@ -166,10 +167,13 @@ def _noise(given: Text2Image, settings: dict[str, Any]) -> dict[str, Any]:
     return fields | {"noise_seed_delta": delta}
 
 
-def _sampler(given: Text2Image, model: Served) -> dict[str, Any]:
-    """The sampler and its levels of noise. An eta is taken by the samplers that have one."""
+def _sampler(given: Text2Image, model: Served) -> tuple[dict[str, Any], list[str]]:
+    """The sampler and its levels of noise, and what is another than there. An eta is taken by the samplers that have
+    one; noise levels without a sampler are those of the model's own."""
     name = given.sampler_name or given.sampler_index
-    sampler, options = (None, levels_of(given.scheduler)) if name is None else sampler_of(name, given.scheduler)
+    sampler, options, lost = None, dict[str, Any](), list[str]()
+    if name is not None or given.scheduler is not None:
+        sampler, options, lost = named(name or model.spec.sampler, given.scheduler)
     if given.eta is not None and (sampler or model.spec.sampler) in ("ddim", "tcd"):
         options = options | {"eta": given.eta}
-    return {"sampler": sampler, "sampler_options": options}
+    return {"sampler": sampler, "sampler_options": options}, lost

@@ -1,74 +1,36 @@
-"""Names of samplers and of noise levels, as AUTOMATIC1111's WebUI has them."""
+"""Names of samplers and of noise levels, as AUTOMATIC1111's clients give them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ondevice.diffusion.infotext import AUTOMATIC, LEVELS_THERE, SAMPLERS_THERE, sampler_of
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
 
-_SDE = {"algorithm_type": "sde-dpmsolver++"}
-NAMES: dict[str, tuple[str, dict[str, Any]]] = {
-    "Euler": ("euler", {}),
-    "Euler a": ("euler_a", {}),
-    "DPM++ 2M": ("dpmpp_2m", {}),
-    "DPM++ 2M SDE": ("dpmpp_2m", _SDE),
-    "DPM++ SDE": ("dpmpp_sde", {}),
-    "Heun": ("heun", {}),
-    "LMS": ("lms", {}),
-    "DPM2": ("dpm2", {}),
-    "DPM2 a": ("dpm2_a", {}),
-    "DDIM": ("ddim", {}),
-    "DDPM": ("ddpm", {}),
-    "PLMS": ("pndm", {}),
-    "UniPC": ("unipc", {}),
-    "LCM": ("lcm", {}),
-    "TCD": ("tcd", {}),
-    "DEIS": ("deis", {}),
-}
-"""WebUI's names, and the sampler and its options that they are here."""
+NAMES = {name: ours for name, (ours, _) in SAMPLERS_THERE.items()}
+"""WebUI's names, and the samplers that they are here."""
 
-SCHEDULES: dict[str, dict[str, Any]] = {
-    "Automatic": {},
-    "Uniform": {"timestep_spacing": "linspace"},
-    "Karras": {"use_karras_sigmas": True},
-    "Exponential": {"use_exponential_sigmas": True},
-    "Beta": {"use_beta_sigmas": True},
-    "SGM Uniform": {"timestep_spacing": "trailing"},
-    "Simple": {"timestep_spacing": "trailing"},
-    "Normal": {"timestep_spacing": "linspace"},
-    "DDIM": {"timestep_spacing": "leading"},
-}
-"""WebUI's schedule types, and the options that they are here."""
+LEVELS = {label.lower().replace(" ", "_"): label for label in (AUTOMATIC, *LEVELS_THERE)}
+"""Noise levels by their names in the API, and their labels."""
 
-_BY_LETTERS = {name.lower(): found for name, found in NAMES.items()} | {name: (name, {}) for name in SAMPLERS}
-_LEVELS = {name.lower().replace(" ", "_"): options for name, options in SCHEDULES.items()}
+_BY_LETTERS = {name.lower(): name for name in (*SAMPLERS, *NAMES)}  # of two alike WebUI's
 
 
-def sampler_of(name: str, schedule: str | None = None) -> tuple[str, dict[str, Any]]:
-    """The sampler of a name there, or of ours, and its options. Older clients write the schedule behind the name:
-    "DPM++ 2M Karras".
+def named(name: str, levels: str | None) -> tuple[str, dict[str, Any], list[str]]:
+    """(ours, its options, what is another than there) of a sampler by its name there, or here, and of its noise levels.
+    Older clients write these behind the sampler's name: "DPM++ 2M Karras".
 
     Raises:
         UsageError: there is none of that name.
     """
-    letters = name.lower()
-    for kind in () if letters in _BY_LETTERS else SCHEDULES:
-        if letters.endswith(f" {kind.lower()}"):
-            letters, schedule = letters.removesuffix(f" {kind.lower()}"), schedule or kind
-            break
-    if letters not in _BY_LETTERS:
+    label = AUTOMATIC
+    if levels is not None and (label := LEVELS.get(levels.lower().replace(" ", "_"), "")) == "":
+        have = ", ".join(LEVELS.values())
+        what = f"no such noise levels (got {levels[:60]!r}, expected one of {have})."
+        raise UsageError(what, where="scheduler", fix="use Automatic")
+    sampler, options, lost = sampler_of(_BY_LETTERS.get(name.lower(), name), label)
+    if sampler is None:
         have = ", ".join(NAMES)
         raise UsageError(f"no such sampler (got {name[:60]!r}, expected one of {have}).", where="sampler_name")
-    sampler, options = _BY_LETTERS[letters]
-    return sampler, options | levels_of(schedule)
-
-
-def levels_of(schedule: str | None) -> dict[str, Any]:
-    """The options of a schedule type there, by its name or label. Raises UsageError where there is none."""
-    if schedule is None:
-        return {}
-    if (found := _LEVELS.get(schedule.lower().replace(" ", "_"))) is None:
-        have = ", ".join(SCHEDULES)
-        raise UsageError(f"no such schedule (got {schedule[:60]!r}, expected one of {have}).", where="scheduler")
-    return found
+    return sampler, options, lost

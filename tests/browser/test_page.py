@@ -5,6 +5,7 @@
 The server is a process of its own, drawing with the demo model; long drawings are ones of many steps.
 """
 
+import json
 import os
 import re
 import shutil
@@ -15,8 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from adapter_files import adapter
+from checkpoint_files import write_safetensors
 from PIL import Image
 from serving.serving_helpers import Client, converted
+
+from ondevice.converters.source import Source
 
 pytestmark = [pytest.mark.browser, pytest.mark.device]
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -55,7 +60,9 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(bundle, tmp_path_factory):
-    server = Served(bundle, tmp_path_factory.mktemp("gallery"))
+    loras = tmp_path_factory.mktemp("loras")
+    write_safetensors(loras / "style.safetensors", adapter(Source("demo").open().components, "peft", gain=0.1))
+    server = Served(bundle, tmp_path_factory.mktemp("gallery"), "--lora-dir", loras)
     yield server
     assert server.stop() == 130
 
@@ -267,6 +274,24 @@ def test_an_init_image(page, served, tmp_path):
     page.until(lambda: page["image-shown"].is_displayed())
 
 
+def test_a_lora(page, served):
+    plain = page.draw(prompt="a red circle on a blue background", steps=5, seed=3)
+    page["adapter-add"].click()
+    Select(page.all(".adapter select")[0]).select_by_value("style")
+    scale = page.all(".adapter input")[0]
+    scale.clear()
+    scale.send_keys("0.6")
+    styled = page.draw()
+    assert re.fullmatch(r"style: \d+ of \d+ applied", page["notes"].text) and "style:0.6" in page["caption"].text
+    assert json.loads(Image.open(served.folder / styled).text["ondevice"])["lora"] == ["style:0.6"]
+    assert not np.array_equal(Image.open(served.folder / plain), Image.open(served.folder / styled))
+    page.load()  # it is still chosen
+    assert page.all(".adapter input")[0].get_attribute("value") == "0.6"
+    page.all(".adapter button")[0].click()
+    again = page.draw()
+    assert np.array_equal(Image.open(served.folder / plain), Image.open(served.folder / again))
+
+
 def test_the_gallery_puts_settings_back_and_outlives_the_server(page, browser, served, bundle):
     name = page.draw(prompt="a magenta star", negative_prompt="grey", steps=3, seed=123, guidance=2, size="96x64")
     page.put(prompt="something else", negative_prompt="", steps=9, seed="", guidance=5, size="64x64")
@@ -293,7 +318,7 @@ def test_by_keyboard_alone_and_on_a_phone(page):
     for _ in range(9):
         order.append(page.browser.switch_to.active_element.get_attribute("id"))
         ActionChains(page.browser).send_keys(Keys.TAB).perform()
-    assert order[:8] == ["prompt", "negative_prompt", "sampler", "size", "steps", "guidance", "seed", "count"]
+    assert order[:8] == ["prompt", "negative_prompt", "sampler", "levels", "steps", "guidance", "seed", "count"]
     labels = page.browser.execute_script(
         "return [...document.querySelectorAll('input,select,textarea,button')].filter(e => !e.labels?.length && "
         "!e.textContent.trim() && !e.getAttribute('aria-label') && !e.querySelector('img[alt]')).map(e => e.id)"

@@ -95,7 +95,7 @@ class Running:
         self.jobs = Gated(news.ring, most=3)
         draws = engine.engine_of(args)
         self.gallery = Gallery(folder)
-        self.model = Served(draws.open(args.bundle))
+        self.model = Served(draws.open(args.bundle), args.lora_dir)
         self.painter = Painter(draws.open(args.bundle), self.jobs, self.gallery)
         self.news, sock = news, listen("127.0.0.1", 0)
         self.app = make_app(Desk(self.model, self.jobs, self.gallery, news))

@@ -154,6 +154,7 @@ BAD = [
     ({"image": "https://evil.example/a.png"}, "image: pictures are not fetched from addresses. Fix: "),
     ({"image": base64.b64encode(b"<svg>").decode()}, "image: not a readable image (it is a web page or SVG"),
     ({"mask": encoded(np.zeros((8, 8, 3), np.uint8))}, "mask: "),
+    ({"adapters": [{"name": "../../etc/passwd"}]}, "adapters: no such LoRA (got '../../etc/passwd', expected "),
     ({"pictures": {"pose": encoded(np.zeros((8, 8, 3), np.uint8))}}, "pose: this model takes no such picture"),
 ]
 

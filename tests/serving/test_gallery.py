@@ -56,7 +56,11 @@ def test_pictures_of_others_are_shown_and_what_is_none_is_not(tmp_path, caplog):
     Image.new("RGB", (5, 6)).save(tmp_path / "wild.png", pnginfo=wild)
     gallery = Gallery(tmp_path)
     assert set(names(gallery)) == {"dog.png", "plain.png"}
-    assert gallery.entry("dog.png").text.startswith("a dog") and gallery.entry("dog.png").parameters == {}
+    dog = gallery.entry("dog.png")
+    assert (
+        dog.text.startswith("a dog") and dog.parameters.items() >= {"prompt": "a dog", "steps": 20, "seed": 3}.items()
+    )
+    assert dog.parameters["sampler"] == "euler_a" and gallery.entry("plain.png").parameters == {}
     assert len(caplog.messages) == 3 and all("not shown in the gallery" in line for line in caplog.messages)
     for name in ("secret.txt", "link.png", "../dog.png", "./dog.png", str(tmp_path / "dog.png"), "", ".", "dog.png\0"):
         assert gallery.find(name) is None

@@ -29,6 +29,7 @@ def test_a_port_that_is_taken(bundle, tmp_path, capsys):
     "words, said",
     [
         (["--port", "65536"], "error: --port: no such port (got 65536, expected 0 to 65535). Fix: use 7860.\n"),
+        (["--lora-dir", "none"], "error: --lora-dir: none: no folder of adapters (No such file or directory). Fix: "),
         (["--host", "192.0.2.1"], "error: --host: 192.0.2.1 cannot be listened on ("),
         (["--host", "no such host"], "error: --host: no such host cannot be listened on ("),
     ],

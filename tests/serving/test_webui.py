@@ -11,7 +11,7 @@ from serving.serving_helpers import decoded, encoded
 from ondevice import Pipeline
 from ondevice.errors import UsageError
 from ondevice.serving.webui_fields import HARMLESS, REFUSED, Image2Image, Text2Image
-from ondevice.serving.webui_samplers import sampler_of
+from ondevice.serving.webui_samplers import named
 
 PAYLOAD = {"prompt": "a red circle on a blue background", "steps": 2, "width": 64, "height": 64}
 # what a client sends that was made from WebUI's own openapi.json: every field, with its default
@@ -50,6 +50,7 @@ def test_a_client_draws(ask, bundle):
         "guidance_scale": 4,
         "sampler": "euler",
         "emphasis": "mean",
+        "sampler_options": {"timestep_spacing": "linspace"},  # what "Automatic" is for it there
     }
     for seed, image, text in zip((3, 4), answer["images"], info["infotexts"], strict=True):
         pixels, texts = decoded(image)
@@ -113,7 +114,7 @@ def test_lists(ask):
             ask("POST", "/sdapi/v1/txt2img", PAYLOAD | {"sampler_name": name, "steps": 4, "send_images": False})[0]
             == 200
         )
-    assert {"name": "karras", "label": "Karras"}.items() <= ask("GET", "/sdapi/v1/schedulers")[1][2].items()
+    assert {"name": "karras", "label": "Karras"}.items() <= ask("GET", "/sdapi/v1/schedulers")[1][1].items()
     (model,) = ask("GET", "/sdapi/v1/sd-models")[1]
     assert model["title"] == model["model_name"] == "demo"
     assert ask("GET", "/sdapi/v1/options")[1]["sd_model_checkpoint"] == "demo"
@@ -130,8 +131,8 @@ REFUSALS = [
     ({"alwayson_scripts": {"ControlNet": {"args": []}}}, "alwayson_scripts: there are no extensions here."),
     ({"script_name": "x/y/z plot"}, "script_name: there are no scripts here."),
     ({"styles": ["photo"]}, "styles: there are no styles here."),
-    ({"sampler_name": "Restart"}, "sampler_name: no such sampler (got 'Restart', expected one of Euler, "),
-    ({"scheduler": "Turbo"}, "scheduler: no such schedule (got 'Turbo', expected one of Automatic, "),
+    ({"sampler_name": "Restart"}, "sampler_name: no such sampler (got 'Restart', expected one of PLMS, "),
+    ({"scheduler": "Turbo"}, "scheduler: no such noise levels (got 'Turbo', expected one of Automatic, "),
     ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, "CLIP_stop_at_last_layers: this option is not done here."),
     ({"batch_size": 8, "n_iter": 3}, "batch_size * n_iter: too many pictures at once (got 24, expected at most 16)."),
     ({"width": 512, "height": 512}, "size: the bundle holds no such size (got 512x512, expected one of 64x64, 96x64)."),
@@ -157,15 +158,18 @@ def test_what_is_not_known_is_ignored_and_said(ask):
 
 
 def test_names_of_samplers():
-    assert sampler_of("Euler a") == ("euler_a", {})
-    assert sampler_of("DPM++ 2M Karras") == ("dpmpp_2m", {"use_karras_sigmas": True})
-    assert sampler_of("DPM++ 2M SDE", "SGM Uniform") == (
-        "dpmpp_2m", {"algorithm_type": "sde-dpmsolver++", "timestep_spacing": "trailing"}
-    )  # fmt: skip
-    assert sampler_of("dpm++ sde", "karras") == ("dpmpp_sde", {"use_karras_sigmas": True})
-    assert sampler_of("sa_solver", "automatic") == ("sa_solver", {})
+    karras = ("dpmpp_2m", {"use_karras_sigmas": True}, [])
+    assert named("Euler", None) == ("euler", {"timestep_spacing": "linspace"}, [])
+    assert named("Euler a", None) == ("euler_a", {"timestep_spacing": "linspace"}, [])
+    assert named("DPM++ 2M Karras", None) == named("dpm++ 2m", None) == named("DPM++ 2M", "karras") == karras
+    sampler, options, lost = named("DPM++ 2M SDE", "sgm_uniform")
+    assert (sampler, options) == ("dpmpp_2m", {"algorithm_type": "sde-dpmsolver++", "timestep_spacing": "linspace"})
+    assert lost == [
+        "DPM++ 2M SDE is not WebUI's to the last bit: its noise is drawn, where WebUI's is a walk over sigma"
+    ]
+    assert named("sa_solver", "automatic") == ("sa_solver", {}, [])
     with pytest.raises(UsageError, match="no such sampler"):
-        sampler_of("Karras")
+        named("Karras", None)
 
 
 def test_the_page_of_docs_has_every_field():

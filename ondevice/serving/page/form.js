@@ -1,7 +1,8 @@
 // The form: what the model offers, what is asked for, and parameters of a picture put back into it.
 
 const $ = (name) => document.getElementById(name);
-const KEPT = ["prompt", "negative_prompt", "sampler", "size", "steps", "guidance", "seed", "count", "strength", "fit"];
+const KEPT = ["prompt", "negative_prompt", "sampler", "size", "steps", "guidance", "seed", "count", "strength", "fit", "levels"];
+const LEVELS = ["karras", "exponential", "beta"];
 const files = {}; // name -> {data, name}: pictures that were chosen, as data URLs
 let model = null;
 
@@ -29,6 +30,7 @@ export function offer(facts) {
   $("image-part").hidden = !facts.image;
   $("mask-part").hidden = !facts.mask;
   $("pictures-part").replaceChildren(...facts.pictures.map(otherPicture));
+  $("adapters-part").hidden = facts.adapters.length === 0;
   restore();
   showStrength();
 }
@@ -55,11 +57,22 @@ function otherPicture(name) {
   shown.hidden = true;
   file.addEventListener("change", () => choose(name, file.files[0], shown));
   part.append(legend, file, shown);
-  const numbers = Object.keys(model.numbers).filter((number) => number.startsWith(name));
+  const end = name.replace(/^control/, ""); // the numbers of a net end as its picture's name does
+  const numbers = Object.keys(model.numbers).filter(
+    (number) => name.startsWith("control") && /^control_(scale|start|end|guess)/.test(number) &&
+      number.replace(/^control_(scale|start|end|guess)/, "") === end,
+  );
   const grid = document.createElement("div");
   grid.className = "grid";
   for (const number of numbers) grid.append(numberField(number, model.numbers[number]));
   part.append(grid);
+  if (name === "control") {
+    const label = document.createElement("label");
+    const box = document.createElement("input");
+    Object.assign(box, { type: "checkbox", id: "canny" });
+    label.append(box, " Take its edges (Canny)");
+    part.append(label);
+  }
   return part;
 }
 
@@ -102,6 +115,35 @@ export async function choose(name, file, shown = $("image-shown")) {
   }
 }
 
+export function addAdapter(name, scale = 1) {
+  const row = document.createElement("div");
+  row.className = "adapter";
+  const select = document.createElement("select");
+  select.setAttribute("aria-label", "LoRA");
+  select.replaceChildren(...model.adapters.map((adapter) => option(adapter)));
+  if (name) select.value = name;
+  const input = document.createElement("input");
+  Object.assign(input, { type: "number", step: "0.05", min: "-10", max: "10", value: scale });
+  input.setAttribute("aria-label", "Scale of the LoRA");
+  const drop = document.createElement("button");
+  drop.type = "button";
+  drop.textContent = "Remove";
+  drop.addEventListener("click", () => {
+    row.remove();
+    $("adapter-add").focus();
+    remember();
+  });
+  row.append(select, input, drop);
+  $("adapters").append(row);
+  return select;
+}
+
+const adapters = () =>
+  [...document.querySelectorAll(".adapter")].map((row) => ({
+    name: row.querySelector("select").value,
+    scale: row.querySelector("input").value === "" ? null : Number(row.querySelector("input").value),
+  }));
+
 /** The JSON of POST /api/jobs. */
 export function asked(window) {
   const [width, height] = $("size").value.split("x").map(Number);
@@ -114,9 +156,12 @@ export function asked(window) {
     seed: $("seed").value.trim() || null, // a text: JSON's numbers lose digits here
     width, height, window,
     count: number("count") ?? 1,
+    adapters: adapters(),
     numbers: {},
     pictures: {},
   };
+  if ($("levels").value) fields.sampler_options = { [`use_${$("levels").value}_sigmas`]: true };
+  if (model.pictures.includes("control") && $("canny")?.checked) fields.canny = [100, 200];
   if (model.negative_prompt && $("negative_prompt").value) fields.negative_prompt = $("negative_prompt").value;
   for (const input of document.querySelectorAll("[data-number]")) {
     if (input.value !== "") fields.numbers[input.dataset.number] = Number(input.value);
@@ -143,9 +188,15 @@ export function fill(parameters, size) {
   put("guidance", parameters.guidance_scale);
   put("seed", parameters.seed);
   put("strength", parameters.strength);
+  $("levels").value = LEVELS.find((name) => parameters[`use_${name}_sigmas`]) ?? "";
   if (model.any_size) offerSizes([size]);
   put("size", size.join("x"));
   $("count").value = 1;
+  $("adapters").replaceChildren();
+  for (const text of parameters.lora ?? []) {
+    const [, name, scale] = /^(.*?)(?::([-\d.e]+))?$/.exec(text);
+    if (model.adapters.includes(name)) addAdapter(name, scale ?? 1);
+  }
   for (const input of document.querySelectorAll("[data-number]")) input.value = parameters[input.dataset.number] ?? "";
   showStrength();
   remember();
@@ -158,11 +209,12 @@ export function showStrength() {
 /** Keep what was typed for this window: it is there when the page is loaded again. */
 export function remember() {
   const kept = Object.fromEntries(KEPT.map((name) => [name, $(name).value]));
-  sessionStorage.setItem("form", JSON.stringify({ ...kept }));
+  sessionStorage.setItem("form", JSON.stringify({ ...kept, adapters: adapters() }));
 }
 
 function restore() {
   const kept = JSON.parse(sessionStorage.getItem("form") ?? "{}");
   for (const name of KEPT) if (name in kept) $(name).value = kept[name];
   for (const name of ["sampler", "size"]) if (!$(name).value) $(name).selectedIndex = 0;
+  for (const { name, scale } of kept.adapters ?? []) if (model.adapters.includes(name)) addAdapter(name, scale ?? "");
 }

@@ -1,7 +1,7 @@
 // What is drawn, what waits, and what was drawn. The server sends all of its state whenever something changed, so that
 // a page that is loaded in the midst of a drawing shows the same as before.
 
-import { asked, choose, fill, offer, remember, showStrength } from "/form.js";
+import { addAdapter, asked, choose, fill, offer, remember, showStrength } from "/form.js";
 
 const $ = (name) => document.getElementById(name);
 const PAGE = 24; // pictures of the gallery that are asked for at once
@@ -41,8 +41,9 @@ const say = (text) => ($("error").textContent = text);
 async function draw() {
   $("draw").disabled = true;
   try {
-    await call("POST", "/api/jobs", asked(own));
+    const { notes } = await call("POST", "/api/jobs", asked(own));
     say("");
+    $("notes").textContent = notes.join(" ");
     picked = false;
   } catch (error) {
     say(error.message);
@@ -233,6 +234,10 @@ function wire() {
   $("image").addEventListener("change", () => choose("image", $("image").files[0]));
   $("image-drop").addEventListener("click", () => choose("image", null));
   $("mask").addEventListener("change", () => choose("mask", $("mask").files[0]));
+  $("adapter-add").addEventListener("click", () => {
+    addAdapter().focus();
+    remember();
+  });
   $("again").addEventListener("click", () => shown && fill(shown.parameters, [shown.width, shown.height]));
   $("as-image").addEventListener("click", async () => {
     if (!shown) return;
