@@ -10,13 +10,13 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ondevice import __version__, cli
+from ondevice import __version__, cli, flags
 from ondevice.api import Pipeline
 from ondevice.base.publish import check_space
 from ondevice.diffusion import init_image
@@ -31,9 +31,10 @@ from ondevice.diffusion.picture_file import write_picture
 from ondevice.diffusion.request import Request
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.diffusion.samplers.inverse import INVERSIONS
-from ondevice.drawing import engine, file_name, memory, pictures, say, text
+from ondevice.drawing import adapters, engine, file_name, memory, pictures, say, text
 from ondevice.drawing.drawer import digest_of_model
 from ondevice.drawing.progress import Progress
+from ondevice.drawing.resume import keys_of
 from ondevice.errors import UsageError
 
 HELP = "draw a film on the way from one picture to another"
@@ -98,6 +99,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--background", metavar="COLOUR", help="what lies under transparent parts and is added by --fit pad"
     )
+    adapters.add_arguments(parser)
+    group = parser.add_argument_group("adapters between")
+    for flag, how in (
+        ("--lora-a", "less and less: at A it is at its scale, at B at none"),
+        ("--lora-b", "more and more"),
+    ):
+        group.add_argument(flag, metavar="FILE_OR_NAME[:SCALE]", help=f"as --lora, but {how}")
+    flags.add_strict(parser)
     group = parser.add_argument_group("outputs")
     group.add_argument(
         "--out",
@@ -139,15 +148,25 @@ def run(args: argparse.Namespace) -> int:
     first, last = (fitted(pixels, *size, args.fit or FITS[0], ground) for pixels in given)
     inversion = Inversion(args.inversion, args.refine)
     request = request_of_frames(model.files.pipeline, model.files.scheduler, asked(args, size), inversion)
+    args.lora, ends = loras(args)
+    loaded = adapters.Known().read(args, model.files)
     session = model.session()
-    way = model.way_of(replace(request, image=first))
-    morph = Morph(Pipeline.of(model.files, session), request, (first, last), args.prompt_b, inversion, way)
+    way = model.way_of(replace(request, image=first), adapters.changed(loaded, model.files))
+    pipeline = Pipeline.of(model.files, session)
+    adapters.use(pipeline, loaded)
+
+    def turn(part: float) -> None:
+        names_and_scales = adapters.between(loaded, ends, part)
+        pipeline.set_adapters([name for name, _ in names_and_scales], [scale for _, scale in names_and_scales])
+
+    morph = Morph(pipeline, request, (first, last), args.prompt_b, inversion, way, turn if loaded else None)
     about = about_morph(args, model.files)
+    depends = made_from(morph, model) | {"adapters": adapters.digests(args, model.files), "ends": ends}
 
     def show(path: Path, parameters: dict[str, Any]) -> None:
         print(json.dumps(parameters | {"out": str(path)}) if args.json else path, flush=True)
 
-    drawn = Frames(morph, about, model.files.scheduler, made_from(morph, model.files)).each(places.frames, show)
+    drawn = Frames(morph, about, model.files.scheduler, depends).each(places.frames, show)
     of_film = {"prompt": request.prompt, "width": size[0], "height": size[1], "frames": len(drawn), **about}
     for path in places.films:
         write_film(path, iter(drawn), len(drawn), timing, of_film)
@@ -167,6 +186,15 @@ def asked(args: argparse.Namespace, size: tuple[int, int]) -> Request:
     )
 
 
+def loras(args: argparse.Namespace) -> tuple[list[str], list[int | None]]:
+    """The values of --lora with those of --lora-a and --lora-b behind them, and the places of these two."""
+    given, places = list(args.lora or ()), list[int | None]()
+    for end in (args.lora_a, args.lora_b):
+        places.append(None if end is None else len(given))
+        given += [] if end is None else [end]
+    return given, places
+
+
 def about_morph(args: argparse.Namespace, files: ModelFiles) -> dict[str, Any]:
     """What files say of a morph, beside what they say of any picture."""
     own = {
@@ -182,16 +210,12 @@ def about_morph(args: argparse.Namespace, files: ModelFiles) -> dict[str, Any]:
     return {name: value for name, value in own.items() if value is not None}
 
 
-def made_from(morph: Morph, files: ModelFiles) -> dict[str, Any]:
-    """All that frames depend on, but for the part of the way, for `frame_files.digest`."""
-    arrays = ("image", "mask", "pictures", "latents")
-    request = {field.name: getattr(morph.request, field.name) for field in fields(Request) if field.name not in arrays}
+def made_from(morph: Morph, model: engine.Opened) -> dict[str, Any]:
+    """All that frames depend on, but for adapters and the part of the way, for `frame_files.digest`."""
     return {
-        "version": __version__,
-        "model": digest_of_model(files),
-        "request": request | {"sampler_options": dict(request["sampler_options"]), "numbers": dict(request["numbers"])},
+        **keys_of(morph.request, morph.way, digest_of_model(model.files), model.runs_on),
         "prompt": morph.prompt,
-        "ends": [hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in morph.pictures],
+        "pictures": [hashlib.sha256(pixels.tobytes()).hexdigest() for pixels in morph.pictures],
         "inversion": asdict(morph.inversion),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from ondevice.bundle.reader import Bundle
@@ -11,6 +12,7 @@ from ondevice.diffusion.adapters import LARGEST, Loaded, changed_keys, open_adap
 from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.drawing import say
+from ondevice.drawing.resume import digest_of
 from ondevice.errors import StrictError, UsageError
 
 FLAG = "--lora"
@@ -80,6 +82,29 @@ def use(pipeline: Pipeline, adapters: Asked) -> None:
         pipeline.adapters.load(adapter)
     if pipeline.takes_adapters:
         pipeline.adapters.use([one.name for one, _ in adapters], [scale for _, scale in adapters])
+
+
+def between(adapters: Asked, ends: Sequence[int | None], part: float) -> list[tuple[str, float]]:
+    """Names and scales at a part of the way, 0 to 1, from one adapter to another: at 0 the first of `ends` is at its
+    own scale and the second at none, at 1 the other way round; all others are at their own.
+
+    Args:
+        ends: their places among `adapters`, None for an end without one.
+    """
+    of_ends = {place: weight for place, weight in zip(ends, (1 - part, part), strict=True) if place is not None}
+    scales = [adapter.scale if scale is None else scale for adapter, scale in adapters]
+    weighted = [scale * of_ends.get(place, 1.0) for place, scale in enumerate(scales)]
+    return [(adapter.name, scale) for (adapter, _), scale in zip(adapters, weighted, strict=True)]
+
+
+def digests(args: argparse.Namespace, files: ModelFiles) -> list[str]:
+    """SHA-256 of each file that --lora names, and for an adapter that the bundle carries what was given."""
+    found = []
+    for one in args.lora or ():
+        path = Path(_split(one, files)[0] if isinstance(files, Bundle) else one).expanduser()
+        parts = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found.append(" ".join([one, *(digest_of(part) for part in parts if part.is_file())]))
+    return found
 
 
 def changed(adapters: Asked, files: ModelFiles) -> frozenset[str]:

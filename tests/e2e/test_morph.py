@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from adapter_files import adapter
+from checkpoint_files import write_safetensors
 from PIL import Image
 from recipe_weights import case, weights
 
@@ -14,6 +16,7 @@ from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.component import Checkpoint, Component
 from ondevice.converters.families import FAMILIES
 from ondevice.diffusion.init_image import read_image
+from ondevice.diffusion.interpolation import slerp
 from ondevice.diffusion.samplers import make_table, run_table
 from ondevice.diffusion.samplers.inverse import inverse_table
 from ondevice.run.opencl import choose_device
@@ -30,17 +33,21 @@ SCHEDULER, STEPS = CONFIG["scheduler"], CONFIG["steps"]
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    """A tiny model with the recorded cases' UNet, in float32."""
+def checkpoint():
+    """A tiny model with the recorded cases' UNet."""
     family, components = FAMILIES["sd14"], {}
     text, vae = (case(name)[:2] for name in ("sd2_text_encoder", "sd2_vae"))
     for part, (raw, salt) in {"text_encoder": text, "unet": (CONFIG["unet"], SALT), "vae": vae}.items():
         config = family.normalize(part, raw, "test")
         components[part] = Component(config, weights(family.parts[part].architecture, config, salt))
     tokenizers = {name: family.tokenizer(name) for name in family.tokenizers}
-    source = Checkpoint(components, SCHEDULER | PNDM, tokenizers, family.name, "test")
+    return Checkpoint(components, SCHEDULER | PNDM, tokenizers, family.name, "test")
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint, tmp_path_factory):
     path = tmp_path_factory.mktemp("morph") / "m.ondevice"
-    return compile_bundle(source, path, Recipe("f32"), sizes=[(WIDTH, HEIGHT)])
+    return compile_bundle(checkpoint, path, Recipe("f32"), sizes=[(WIDTH, HEIGHT)])
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +174,37 @@ def test_own_steps_and_guidance_are_taken(run, tmp_path):
     words = ["--frames", 2, "--inversion", "own", "--guidance", 2, "--negative", "x", "--refine", 1, "--json"]
     row = json.loads(run(*words, "--out", tmp_path / "a.gif").out)
     assert (row["inversion"], row["refine"], row["frames"]) == ("own", 1, 2)
+
+
+def test_adapters_between_the_ends(run, bundle, checkpoint, ends, tmp_path):
+    """Each end is inverted and drawn with its own, what is between with both; a third is the same all the way."""
+    files = [tmp_path / f"{name}.safetensors" for name in ("first", "second", "third")]
+    for seed, file in enumerate(files):
+        write_safetensors(file, adapter(checkpoint.components, "peft", seed=seed, gain=0.2))
+    scales = {"--lora": (files[2], 0.25), "--lora-a": (files[0], 0.5), "--lora-b": (files[1], 0.75)}
+    words = [word for flag, (file, scale) in scales.items() for word in (flag, f"{file}:{scale}")]
+    run("--frames", 3, *words, "--out", tmp_path / "m")
+    pipe = api.Pipeline.from_bundle(bundle)
+    for file in files:
+        pipe.load_lora_weights(file, file.stem)
+
+    def at(part):
+        pipe.set_adapters([file.stem for file in files], [0.5 * (1 - part), 0.75 * part, 0.25])
+
+    latents = []
+    for part, path in enumerate(ends):
+        at(part)
+        latents.append(pipe.invert(read_image(path), PROMPT, num_inference_steps=2))
+    for number, part in enumerate((0.0, 0.5, 1.0), 1):
+        at(part)
+        given = {"latents": slerp(*latents, part), "sampler": "ddim", "num_inference_steps": 2, "guidance_scale": 1.0}
+        frame = Image.open(tmp_path / "m" / f"frame-0{number}.png")
+        assert np.abs(np.asarray(frame).astype(int) - np.asarray(pipe(PROMPT, **given).images[0])).max() <= 1
+        told = ["third:0.25", f"first:{0.5 * (1 - part):g}", f"second:{0.75 * part:g}"]
+        assert json.loads(frame.text["ondevice"])["lora"] == told
+    assert "3 of 3 frames are there" in run("--frames", 3, *words, "--out", tmp_path / "m").err
+    write_safetensors(files[1], adapter(checkpoint.components, "peft", seed=9, gain=0.2))
+    assert "frames are there" not in run("--frames", 3, *words, "--out", tmp_path / "m").err
 
 
 @pytest.mark.parametrize(

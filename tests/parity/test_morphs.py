@@ -3,6 +3,8 @@ Diffusion 1.x, 2.x (whose network predicts the velocity) and XL."""
 
 import numpy as np
 import pytest
+from adapter_files import adapter
+from checkpoint_files import write_safetensors
 from parity.test_kinds_of_models import HEIGHT, WIDTH, checkpoint, parts
 from PIL import Image
 
@@ -17,7 +19,7 @@ from ondevice.run.session import Session
 
 pytestmark = [pytest.mark.parity, pytest.mark.device]
 PROMPTS, NEGATIVE = ("a red circle on a blue background", "a green star"), "a grey ring"
-STEPS, FRAMES = 6, 4
+STEPS, FRAMES = 5, 3
 DRAWN_WITH = {"inverse": "DDIMScheduler", "ddim": "DDIMScheduler", "own": "PNDMScheduler"}
 ENDS = tuple(
     np.asarray(
@@ -81,12 +83,15 @@ class Theirs:
         theta = torch.arccos(dot.clamp(-1 + 1e-7, 1 - 1e-7))
         return ((torch.sin(theta - theta * part) * p0 + torch.sin(theta * part) * p1) / torch.sin(theta)).float()
 
-    def frames(self, guidance):
+    def frames(self, guidance, turn):
         torch = self.torch
         with torch.no_grad():
-            texts = [self.texts(prompt) for prompt in PROMPTS]
-            ends = [self.inverted(pixels, own) for pixels, own in zip(ENDS, texts, strict=True)]
+            texts, ends = [self.texts(prompt) for prompt in PROMPTS], []
+            for part, (pixels, own) in enumerate(zip(ENDS, texts, strict=True)):
+                turn(float(part))
+                ends.append(self.inverted(pixels, own))
             for part in parts_of_way(FRAMES):
+                turn(part)
                 mixed = [None if a is None else torch.lerp(a, b, part) for a, b in zip(*texts, strict=True)]
                 given = {"prompt_embeds": mixed[0], "latents": self.slerp(*ends, part), "guidance_scale": guidance}
                 negative = self.texts(NEGATIVE)
@@ -103,17 +108,21 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("tokenizers")
 
 
+@pytest.fixture
+def loras(request, tmp_path):
+    """Files of an adapter of each end's, of the UNet's layers."""
+    components = {"unet": checkpoint(request.node.callspec.params["name"]).components["unet"]}
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for seed, path in enumerate(paths):
+        write_safetensors(path, adapter(components, "peft", seed=seed, gain=0.3))
+    return paths
+
+
 @pytest.mark.parametrize(
-    "name, way, guidance",
-    [
-        ("sd15", "inverse", 1.0),
-        ("sd15", "own", 3.0),
-        ("sd21", "inverse", 1.0),
-        ("sdxl", "ddim", 1.0),
-        ("sdxl", "inverse", 3.0),
-    ],
+    "name, way, guidance, adapted",
+    [("sd15", "own", 3.0, True), ("sd21", "inverse", 1.0, False), ("sdxl", "inverse", 3.0, True)],
 )
-def test_frames_are_those_of_diffusers_and_the_formulas(name, way, guidance, folder, tmp_path):
+def test_frames_are_those_of_diffusers_and_the_formulas(name, way, guidance, adapted, loras, folder, tmp_path):
     path = compile_bundle(checkpoint(name), tmp_path / "m.ondevice", Recipe("f32"), sizes=[(WIDTH, HEIGHT)])
     bundle = open_bundle(path)
     asked = Request(
@@ -121,11 +130,22 @@ def test_frames_are_those_of_diffusers_and_the_formulas(name, way, guidance, fol
         width=WIDTH, height=HEIGHT,
     )  # fmt: skip
     request = request_of_frames(bundle.pipeline, bundle.scheduler, asked, Inversion(way))
-    pipeline = Pipeline.of(bundle, Session(bundle, choose_device()))
-    morph = Morph(pipeline, request, ENDS, PROMPTS[1], Inversion(way))
+    pipeline, theirs = Pipeline.of(bundle, Session(bundle, choose_device())), Theirs(name, way, folder)
+
+    def turned(pipe):
+        for path in loras:
+            pipe.load_lora_weights(path, adapter_name=path.stem)
+        return lambda part: pipe.set_adapters(["a", "b"], [1 - part, part])
+
+    turns = [turned(pipe) if adapted else lambda part: None for pipe in (pipeline, theirs.pipe)]
+    morph = Morph(pipeline, request, ENDS, PROMPTS[1], Inversion(way), turn=turns[0])
     for end in (0, 1):
         morph.invert(end)
     drawn = [morph.frame(part).pixels for part in parts_of_way(FRAMES)]
     assert drawn[0].std() > 10 and np.abs(drawn[0].astype(int) - drawn[-1]).mean() > 5, "flat or equal pictures"
-    for ours, theirs in zip(drawn, Theirs(name, way, folder).frames(guidance), strict=True):
-        assert np.abs(ours - theirs).max() <= 2
+    try:
+        for ours, other in zip(drawn, theirs.frames(guidance, turns[1]), strict=True):
+            assert np.abs(ours - other).max() <= 2
+    finally:
+        if adapted:
+            theirs.pipe.unload_lora_weights()  # its modules are others' too
