@@ -24,7 +24,7 @@ from ondevice.lower.stored import (
     values_of,
 )
 
-CHUNK = 1 << 20  # elements of a change that are summed in float64 at once
+CHUNK = 1 << 16  # elements of a change that are summed in float64 at once: they stay in a cache
 Terms = Mapping[str, Sequence[tuple[float, Change]]]
 
 

@@ -203,9 +203,9 @@ def panels(values: np.ndarray, width: int, halves: int, fill: int = 0) -> np.nda
     as many columns of the one as of the other."""
     *batch, count, k, _ = _panels(values.shape, width, halves)
     n, own = values.shape[-1] // halves, width // halves
-    parts = np.pad(
-        values.reshape(-1, k, halves, n), [(0, 0), (0, 0), (0, 0), (0, count * own - n)], constant_values=fill
-    )
+    parts = values.reshape(-1, k, halves, n)
+    if more := count * own - n:
+        parts = np.pad(parts, [(0, 0), (0, 0), (0, 0), (0, more)], constant_values=fill)
     parts = parts.reshape(-1, k, halves, count, own)
     return parts.transpose(0, 3, 1, 2, 4).reshape(*batch, count, k, width)
 
