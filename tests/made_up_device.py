@@ -45,8 +45,10 @@ class Networks(HostSession):
 
     def release_all(self) -> None: ...
 
+    def change_weights(self, changed: object) -> None: ...
+
 
 def install(patch: Any) -> None:
     """Put it in the place of what draws; `patch` as pytest's monkeypatch."""
     patch.setattr(engine, "choose_device", lambda _: DEVICE)
-    patch.setattr(engine, "Session", Networks)
+    patch.setattr(engine, "GuardedSession", Networks)

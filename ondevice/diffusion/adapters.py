@@ -31,7 +31,7 @@ class Changing(Protocol):
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """An adapter that was loaded: what it changes, how much where nobody says, and how many of its modules are for
-    weights of the model; `rest` says which are not, None where all are."""
+    weights of the model; `rest` says which are not, None where all are; `files` are what it was read from."""
 
     name: str
     changes: Changes
@@ -39,6 +39,7 @@ class Loaded:
     modules: int
     applied: int
     rest: str | None = None
+    files: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name}: {self.applied} of {self.modules} applied"
@@ -69,7 +70,8 @@ def open_adapter(bundle: Bundle, source: str | os.PathLike[str], name: str | Non
     from ondevice.converters.read.adapters import read_adapter  # a second to import, which other pictures need not wait
 
     found = read_adapter(path, bundle.manifest.modules)
-    return Loaded(name or path.stem, found.changes, 1.0, found.modules, found.applied, found.rest())
+    read = tuple(sorted(one for one in path.iterdir() if one.is_file())) if path.is_dir() else (path,)
+    return Loaded(name or path.stem, found.changes, 1.0, found.modules, found.applied, found.rest(), read)
 
 
 class Adapters:

@@ -74,6 +74,7 @@ def read_infotext(text: str) -> Recorded:
         found.fields["negative"] = negative
     for kind, words in _NETWORK.findall(prompt):
         found.lost.append(f"<{kind}:{words}> of the prompt names a file (give it with --lora)")
+    found.adapters = [name.strip() for name in settings.pop("Lora", "").split(", ") if name.strip()]
     reader = _Reader(settings, found)
     reader.read()
     if settings:

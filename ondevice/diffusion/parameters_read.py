@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ondevice.bundle.pipeline import PipelineSpec
+from ondevice.bundle.reader import Bundle
+from ondevice.diffusion.adapters import LARGEST
 from ondevice.diffusion.control import NAMES
 from ondevice.diffusion.infotext import named_files, read_infotext
 from ondevice.diffusion.model_files import ModelFiles
@@ -105,6 +107,8 @@ def fields_for(recorded: Recorded, files: ModelFiles, folder: Path, given: Set[s
         fields["control"] = [str(path) for path in controls]
     if pictures and "picture" not in given:
         fields["picture"] = {name: str(path) for name, path in pictures.items() if path is not None}
+    if "lora" not in given:
+        _adapters(recorded, files, folder, fields, lost)
     if not {"control"} & {*fields, *given}:
         fields.pop("canny", None)
     if "init_image" not in fields and "init_image" not in given:
@@ -139,6 +143,10 @@ def _of_json(text: str, where: str) -> Recorded:
             recorded.fields[word] = value
         elif key in _FILES:
             recorded.files[key] = str(value)
+        elif key == "lora":
+            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+                raise damaged(f"{key} is {str(value)[:40]!r}")
+            recorded.adapters = value
         elif key not in ("negative_prompt", "negative_given", "width", "height", "long", "pictures", *_ABOUT):
             recorded.options[key] = value
     if "width" in own and "height" in own:
@@ -238,6 +246,25 @@ def _beside(folder: Path, word: str, name: str, fields: dict[str, Any], lost: li
         lost.append(f"{name[:80]} drew its end (--refiner BUNDLE)")
     else:
         lost.append(f"{name[:80]} is not beside it (--{word.replace('_', '-')} FILE)")
+
+
+def _adapters(recorded: Recorded, files: ModelFiles, folder: Path, fields: dict[str, Any], lost: list[str]) -> None:
+    """Adapters that the bundle carries, by their names; else those whose files are in the folder."""
+    carried = files.manifest.adapters if isinstance(files, Bundle) else {}
+    for one in recorded.adapters:
+        name, _, scale = one.rpartition(":")
+        path = None if name in carried else _found(folder, f"{name}.safetensors")
+        if not _is_scale(scale) or (name not in carried and path is None):
+            lost.append(f"the adapter {one[:80]} is not carried, and no file beside it (--lora FILE:SCALE)")
+        else:
+            fields.setdefault("lora", []).append(f"{path or name}:{scale}")
+
+
+def _is_scale(text: str) -> bool:
+    try:
+        return abs(float(text)) <= LARGEST
+    except ValueError:
+        return False
 
 
 def _found(folder: Path, name: str) -> Path | None:

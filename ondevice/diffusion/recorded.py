@@ -15,6 +15,7 @@ class Recorded:
         options: the sampler's options and the model's numbers, by name.
         files: names of files that the picture was drawn from, by the same words ("init_image", "mask", "latents");
             `pictures` has those of --picture.
+        adapters: those that it was drawn with, each NAME:SCALE.
         model: the source of the model, as far as it is told.
         lost: what cannot be had again, a sentence each.
     """
@@ -23,5 +24,6 @@ class Recorded:
     options: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
+    adapters: list[str] = field(default_factory=list)
     model: str | None = None
     lost: list[str] = field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         FLAG,
         action="append",
-        default=[],
         metavar="FILE_OR_NAME[:SCALE]",
         help="draw with an adapter (LoRA, LoCon, LoHa): a file, or one that the bundle carries by its name; at a scale "
         "(default: its own, of a file 1); several may be given (docs/adapters.md)",
@@ -74,6 +74,16 @@ class Known:
             if rest := self._found[key].rest:
                 say(rest)
         return self._found[key]
+
+
+def digest(adapters: Asked) -> str:
+    """What these are: names, scales, and the SHA-256 of their files; what a bundle carries is the bundle's."""
+    found = hashlib.sha256()
+    for adapter, scale in adapters:
+        found.update(repr((adapter.name, scale)).encode())
+        for file in adapter.files:
+            found.update(file.read_bytes())
+    return found.hexdigest() if adapters else ""
 
 
 def use(pipeline: Pipeline, adapters: Asked) -> None:

@@ -118,7 +118,7 @@ class Drawer:
         if not (args.checkpoint_every or args.resume):
             return Resumed(0, False, [], [])
         models = [asked.model] if end is None else [asked.model, end.model]
-        model = " ".join(digest_of_model(one.files) for one in models)
+        model = " ".join([*(digest_of_model(one.files) for one in models), adapters.digest(asked.adapters)]).rstrip()
         begun = series_of(asked.request if end is None else end.begun, args.count)
         keys = [keys_of(request, asked.way, model, asked.model.runs_on) for request in begun]
         paths = [outputs.picture_path(args, number) for number in range(args.count)]

@@ -20,9 +20,12 @@ from ondevice.compiler import Recipe, compile, compile_bundle
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.adapters import with_adapters, with_carried
 from ondevice.converters.source import Source
+from ondevice.diffusion.adapters import open_adapter
+from ondevice.diffusion.infotext import read_infotext
 from ondevice.diffusion.memory_budget import Way, need
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Request
+from ondevice.drawing.adapters import digest
 from ondevice.errors import CheckpointError, StrictError, UsageError
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
@@ -221,3 +224,24 @@ def test_pictures_of_a_series_are_drawn_with_what_is_in_use(bundles):
     pipe.set_adapters("default_0", 0.5)
     found = next(drawn).pixels
     assert (found == pipe.draw(request).pixels).all()
+
+
+def test_a_picture_is_drawn_again_with_its_adapters(bundles, files, tmp_path):
+    """A carried one by its name, a file where it is beside the picture; and a resumed run is of the same adapters."""
+    bundle, given = bundles("demo", "fp16").path, files("demo")
+    words = [bundle, PROMPT, "--steps", 2, "--lora", "mine:0.5", "--lora", f"{given['second']}:-0.3"]
+    first, again = tmp_path / "a.png", tmp_path / "b.png"
+    assert generate(*words, "--out", first)[0] == 0
+    code, _, err = generate(bundle, "--from", first, "--out", again, "--strict")
+    assert code == StrictError.exit_code and "the adapter second:-0.3 is not carried, and no file beside it" in err
+    (tmp_path / "second.safetensors").symlink_to(given["second"])
+    assert generate(bundle, "--from", first, "--out", again, "--strict")[0] == 0
+    assert first.read_bytes() == again.read_bytes()
+    picture = Image.open(first)
+    assert json.loads(picture.text["ondevice"])["lora"] == ["mine:0.5", "second:-0.3"]
+    assert read_infotext(picture.text["parameters"]).adapters == ["mine:0.5", "second:-0.3"]
+    opened = {name: open_adapter(bundles("demo", "fp16"), path) for name, path in (("mine", "mine"), *given.items())}
+    digests = [
+        digest([(opened[name], scale)]) for name, scale in (("mine", 1), ("mine", 2), ("first", 1), ("second", 1))
+    ]
+    assert len({*digests, digest([])}) == 5
