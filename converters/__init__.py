@@ -13,6 +13,7 @@ from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import Family, family_of
 from ondevice.converters.families.controlled import controlled, nets_of
 from ondevice.converters.families.published import as_published
+from ondevice.converters.families.tiny import FLAG, TAESD, as_opened
 from ondevice.errors import GraphError, UsageError
 
 
@@ -101,6 +102,10 @@ class Model:
             )
         return self._bands(role).count(self.config(role), height, width)
 
+    def in_bands(self, role: str) -> bool:
+        """Whether a role's graph can work in bands."""
+        return self._graph(role).bands is not None
+
     def lacks(self, role: str, **sizes: int) -> str | None:
         """Why there is no graph of `role` at these sizes; None if there is.
         Weights make every size, exported graphs may not."""
@@ -126,9 +131,15 @@ def build(checkpoint: Checkpoint, *, published: bool = False) -> Model:
     Args:
         published: its graphs have the ports that other tools look for (families/published.py). Those of a folder of
             exported graphs have the family's own, whatever is asked for.
+
+    Raises:
+        UsageError: published graphs are asked of a model that has a tiny autoencoder beside its own.
     """
-    family = controlled(family_of(checkpoint.family), nets_of(checkpoint.components))
+    configs = {name: component.config for name, component in checkpoint.components.items()}
+    family = controlled(as_opened(family_of(checkpoint.family), configs), nets_of(configs))
+    if published and TAESD in configs:
+        what = "graphs in other formats have one decoder."
+        raise UsageError(what, where=FLAG, fix=f"leave {FLAG} out, or write a bundle")
     if published and not checkpoint.graphs:
-        configs = {name: component.config for name, component in checkpoint.components.items()}
         family = as_published(family, configs)
     return Model(checkpoint, family)

@@ -23,7 +23,7 @@ from ondevice.converters.families import Family, check_joints, family_of
 from ondevice.errors import UsageError
 
 # The last layer of a residual branch: small, so that the sum of many branches stays near the size of one.
-_BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2")
+_BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2", "conv.4")
 _BRANCH_GAIN = 0.4
 # which a layer norm follows; other embeddings (add_embedding, ...) are layers
 _TABLES = ("token_embedding", "position_embedding")

@@ -10,12 +10,14 @@ from pathlib import Path
 from ondevice.converters.architectures.clip_text import CLIP_SKIP
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import FAMILIES, family_of
+from ondevice.converters.families.tiny import FLAG
 from ondevice.converters.random_weights import random_checkpoint
 from ondevice.converters.read import adapters, embeddings
 from ondevice.converters.read.adapters import with_adapters, with_carried
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.controlnets import MADE_UP, with_controlnets
 from ondevice.converters.read.embeddings import with_embeddings
+from ondevice.converters.read.tiny_files import with_random_taesd, with_taesd
 from ondevice.errors import UsageError
 
 
@@ -25,7 +27,8 @@ class Source:
     The fields are `open_checkpoint`'s arguments; `random_weights`: a seed, instead of any; `clip_skip`: how many last
     layers of the text encoders are left out; `embedding`: files of textual inversion, each FILE or FILE:TRIGGER;
     `lora`: files of adapters, each FILE or FILE:SCALE; `carry_lora`: of those that a bundle carries, each FILE or
-    FILE:NAME; `controlnet`: of each a folder, a file or a hub id, or MADE_UP beside made-up weights."""
+    FILE:NAME; `controlnet`: of each a folder, a file or a hub id, or MADE_UP beside made-up weights; `taesd`: a tiny
+    autoencoder whose decoder stands beside the model's own, "" for the one that is published for it."""
 
     model: str
     checkpoint: str | None = None
@@ -36,6 +39,7 @@ class Source:
     unet: str | None = None
     vae: str | None = None
     text_encoder: str | None = None
+    taesd: str | None = None
     clip_skip: int = 0
     embedding: Sequence[str] = ()
     lora: Sequence[str] = ()
@@ -55,7 +59,16 @@ class Source:
         """
         whole = with_carried(with_adapters(self._opened(), self.lora), self.carry_lora)
         whole = with_embeddings(with_clip_skip(whole, self.clip_skip), self.embedding)
-        return with_controlnets(whole, self.controlnet, self.random_weights)
+        whole = with_controlnets(whole, self.controlnet, self.random_weights)
+        if self.taesd is None:
+            return whole
+        return with_taesd(whole, self.taesd) if self.random_weights is None else self._with_random_taesd(whole)
+
+    def _with_random_taesd(self, checkpoint: Checkpoint) -> Checkpoint:
+        if self.taesd:
+            raise UsageError("made-up weights have every part.", where=FLAG, fix=f"give {FLAG} without a path")
+        assert self.random_weights is not None
+        return with_random_taesd(checkpoint, self.random_weights)
 
     def _opened(self) -> Checkpoint:
         family = FAMILIES[self.model]
@@ -83,6 +96,7 @@ class Source:
             checkpoint=_absolute(self.checkpoint),
             unet=_absolute(self.unet),
             vae=_absolute(self.vae),
+            taesd=_absolute(self.taesd),
             text_encoder=_absolute(self.text_encoder),
             embedding=tuple(embeddings.absolute(one) for one in self.embedding),
             lora=tuple(adapters.absolute(one) for one in self.lora),

@@ -189,6 +189,14 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
         words = f"take the {what} from this file, diffusers folder or hub id; the checkpoint need not have one"
         parser.add_argument(flag, metavar="PATH_OR_HUB_ID", help=words)
     parser.add_argument(
+        "--taesd",
+        nargs="?",
+        const="",
+        metavar="PATH_OR_HUB_ID",
+        help="add a tiny autoencoder's decoder, for fast pictures and previews: its file, diffusers folder or hub id "
+        "(without one: madebyollin/taesd, or taesdxl for XL)",
+    )
+    parser.add_argument(
         "--clip-skip",
         type=int,
         default=0,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ondevice import cli, flags
 from ondevice.diffusion.picture_file import format_of, write_picture
-from ondevice.drawing import batch, drawer, engine, line, memory, outputs, replay_flag, resume
+from ondevice.drawing import batch, drawer, engine, line, memory, outputs, previews, replay_flag, resume
 from ondevice.errors import UsageError
 
 HELP = "draw a picture from a bundle"
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     parser.add_argument("bundle", type=Path, help="what `convert` or `pack` wrote")
     parser.add_argument("prompt", help="what to draw")
-    for group in (*line.GROUPS, memory, outputs, resume, engine):
+    for group in (*line.GROUPS, memory, outputs, previews, resume, engine):
         group.add_arguments(parser)
     parser.add_argument_group("batch").add_argument(
         "--batch",
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw, write the picture and print its path."""
     if args.batch is not None:
+        flags.refuse(args, ["--preview", "--preview-every", "--preview-by"], "a batch has no previews.")
         batch.check(args)
         return batch.run(args, args.batch)
     flags.refuse(args, ["--ray", "--workers"], "they are of a batch.")
@@ -48,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     drawer.check(args)
     resume.check(args)
     outputs.check(args, drawer.inputs(args))
+    previews.check(args)
     asked = draws.asked(args)
     format_of(outputs.picture_path(args, 0), asked.size)
     failed: list[UsageError] = []  # of what is written beside pictures; they are not lost for it
@@ -56,15 +58,17 @@ def run(args: argparse.Namespace) -> int:
     for path in itertools.chain(*done.values()):
         outputs.say_path(args, path, outputs.parameters_in(path) if args.json else {})
     left = [number for number in range(args.count) if number not in done]
-    for drawn in draws.draw(asked, resumed, left) if left else ():
+    shown = previews.of(args, len(left))
+    for drawn in draws.draw(asked, resumed, left, shown) if left else ():
         paths = outputs.frame_paths(args, drawn.number, len(drawn.frames))
         for path, pixels in zip(paths, drawn.frames, strict=True):
             out = write_picture(path, pixels, drawn.parameters, drawn.scheduler, numbered=args.out is None)
             outputs.say_path(args, out, drawn.parameters)
+            shown.end(out)
         failed += outputs.write_arrays(args, drawn.picture, drawn.number)
         resumed.wrote(drawn.number, paths)
     resumed.over()
-    failed += outputs.write_profile(args, asked.model.profile())
+    failed += outputs.write_profile(args, asked.model.profile()) + shown.failed
     if failed:
         raise failed[0]
     return 0

@@ -17,7 +17,7 @@ from ondevice import cli, flags
 from ondevice.bundle.reader import Bundle
 from ondevice.compiler import costs, report, sources
 from ondevice.compiler.fallbacks import settle
-from ondevice.diffusion import memory_budget
+from ondevice.diffusion import memory_budget, memory_table
 from ondevice.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)
     picture = report.picture_memory(reports, opened) if args.after == "plan" and args.component is None else {}
     rows = (
-        memory_budget.table(opened, memory_budget.latent_sizes(opened, size))
+        memory_table.table(opened, memory_budget.latent_sizes(opened, size))
         if picture and isinstance(opened, Bundle)
         else []
     )
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
             end="",
         )
     print("\n" if picture else "", end="")
-    for line in memory_budget.to_text(rows):
+    for line in memory_table.to_text(rows):
         print(line)
     if picture and isinstance(opened, Bundle):
         for line in costs.to_text(opened, per_target):

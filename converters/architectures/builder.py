@@ -153,14 +153,15 @@ class GraphBuilder:
         stride: int = 1,
         pads: Sequence[int] | None = None,
         scales: tuple[float, float] = (1.0, 1.0),
+        bias: bool = True,
     ) -> ir.Value:
-        """The convolution to `out` channels whose weights are `scope`.weight and .bias, each times one of `scales`;
-        `pads` is top, left, bottom, right ("same" by default)."""
+        """The convolution to `out` channels whose weights are `scope`.weight and, if it has one, .bias, each times one
+        of `scales`; `pads` is top, left, bottom, right ("same" by default)."""
         n, channels, height, width = shape_of(x)
         top, left, bottom, right = pads or (kernel // 2,) * 4
         shape = (n, out, (height + top + bottom - kernel) // stride + 1, (width + left + right - kernel) // stride + 1)
         kernels = self.weight(f"{scope}.weight", out, channels, kernel, kernel, scale=scales[0])
-        inputs = [x, kernels, self.weight(f"{scope}.bias", out, scale=scales[1])]
+        inputs = [x, kernels, *([self.weight(f"{scope}.bias", out, scale=scales[1])] if bias else [])]
         settings = {"pads": (top, left, bottom, right), "strides": (stride, stride), "kernel_shape": (kernel, kernel)}
         return self.op(scope, "Conv", inputs, shape, dilations=(1, 1), group=1, **settings)
 

@@ -4,7 +4,6 @@ one .safetensors, .gguf or .ckpt file, or a hub id."""
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,19 +12,17 @@ from ondevice.converters.component import Checkpoint, Component
 from ondevice.converters.families import Family, family_of
 from ondevice.converters.onnx_import import is_onnx_folder, read_onnx_folder
 from ondevice.converters.read.diffusers_folder import read_folder
-from ondevice.converters.read.hub import download, download_part
+from ondevice.converters.read.hub import download, is_hub_id, local_part
 from ondevice.converters.read.json_text import read_object
 from ondevice.converters.read.parts import FLAGS, read_part
 from ondevice.converters.read.single_file import checkpoint_from
+from ondevice.converters.read.tiny_files import holds_tiny, read_tiny_vae
 from ondevice.converters.read.weights_file import read_weights
 from ondevice.errors import CheckpointError, UsageError
 
 __all__ = ["Checkpoint", "Component", "open_checkpoint"]
 
 log = logging.getLogger(__name__)
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_FILE_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 
 
 def open_checkpoint(
@@ -79,7 +76,7 @@ def open_checkpoint(
     elif path.is_file():
         _only_for(variant, "variant", "a folder or a hub id", text)
         checkpoint = _read_one_file(path, chosen, ema, _given(beside, chosen, None))
-    elif _is_hub_id(text):
+    elif is_hub_id(text):
         _only_for(ema, "--ema", "a single file", text)
         folder = download(text, chosen, variant=variant, revision=revision)
         read = read_folder(folder, chosen, variant, _given(beside, chosen, folder))
@@ -133,15 +130,9 @@ def _given(beside: Mapping[str, str | Path], family: Family, root: Path | None) 
             config = family.config(name)  # a tiny autoencoder's folder, beside which a whole one is given
         else:
             config = family.normalize(name, raw, str(path))
-        given[name] = read_part(family, name, local_part(str(source), family, name), config)
+        local = local_part(str(source), family, name)
+        if name == "vae" and holds_tiny(local):
+            given[name] = read_tiny_vae(local, family)
+        else:
+            given[name] = read_part(family, name, local, config)
     return given
-
-
-def local_part(source: str, family: Family, part: str) -> Path:
-    """Where a part that is given beside a checkpoint lies; one with a hub id is fetched."""
-    path = Path(source).expanduser()
-    return download_part(source, family, part) if not path.exists() and _is_hub_id(source) else path
-
-
-def _is_hub_id(text: str) -> bool:
-    return _HUB_ID.fullmatch(text) is not None and not text.endswith(_FILE_SUFFIXES)

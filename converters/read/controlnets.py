@@ -14,8 +14,8 @@ from ondevice.converters.component import Checkpoint, Component, shape_of
 from ondevice.converters.families import Family, family_of
 from ondevice.converters.families.controlled import NETS, check_net, controlled, full_config
 from ondevice.converters.random_weights import random_component
-from ondevice.converters.read.checkpoint import local_part
 from ondevice.converters.read.diffusers_folder import read_component
+from ondevice.converters.read.hub import local_part
 from ondevice.converters.read.json_text import read_object
 from ondevice.converters.read.parts import component_of, tensors_of
 from ondevice.errors import CheckpointError, UsageError

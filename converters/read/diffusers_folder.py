@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ondevice.converters.component import Checkpoint, Component, fitted, listed
 from ondevice.converters.families import FAMILIES, Family, advice, check_joints
+from ondevice.converters.families.tiny import is_tiny, with_tiny_vae
 from ondevice.converters.read.json_text import read_object
 from ondevice.converters.read.names import is_clip_only, is_ignorable
 from ondevice.converters.read.scheduler_files import read_scheduler
@@ -174,6 +175,11 @@ def read_component(
     return fitted(family, part, config, found, str(folder / choice.file))
 
 
+def _has_tiny_vae(root: Path, family: Family) -> bool:
+    path = family.place(root, "vae") / "config.json"
+    return path.is_file() and is_tiny(read_object(path, _LAYOUT))
+
+
 def _listing(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir()] if folder.is_dir() else []
 
@@ -214,6 +220,8 @@ def read_folder(
     notes: list[str] = []
     parts = given or {}
     check_family(root, family)
+    if "vae" not in parts and _has_tiny_vae(root, family):
+        family = with_tiny_vae(family)
     own = {name: family.place(root, name) for name in family.parts if name not in parts}
     mixed = is_somewhere(variant, family, {name: _listing(folder) for name, folder in own.items()})
     read = {name: read_component(folder, family, name, variant, notes, mixed=mixed) for name, folder in own.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,6 +23,8 @@ T = TypeVar("T")
 TIMEOUT = 10.0  # seconds until a server that says nothing is given up
 WAITS = (1, 2)  # seconds between tries
 
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+_FILE_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _SMALL_FILES = ("model_index.json", "scheduler/scheduler_config.json")
 
 _AGAIN = "try again later"
@@ -68,6 +71,18 @@ def download_part(repo: str, family: Family, part: str) -> Path:
     marks = f"{part}/config.json", "config.json"
     folder = _snapshot(repo, _Need(lambda names: wanted_part(names, family, part, repo), marks), repo, None)
     return folder / part if (folder / part / "config.json").is_file() else folder
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether a text can be the name of a repository, and is none of a file of weights."""
+    return _HUB_ID.fullmatch(text) is not None and not text.endswith(_FILE_SUFFIXES)
+
+
+def local_part(source: str, family: Family, part: str) -> Path:
+    """Where a part that is given beside a checkpoint lies; one with a hub id is fetched.
+    Raises as `download` does."""
+    path = Path(source).expanduser()
+    return download_part(source, family, part) if not path.exists() and is_hub_id(source) else path
 
 
 def _snapshot(repo: str, need: _Need, where: str, revision: str | None) -> Path:

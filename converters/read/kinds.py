@@ -23,6 +23,7 @@ _ADD_TOKEN = "give the checkpoint that it was trained for, and this file beside 
 _WITH_NET = "give the checkpoint that it goes with, and this one beside it with --controlnet"
 _WITH_UNET = "give the checkpoint or folder that it goes with, and this one beside it with --unet"
 _WITH_VAE = "give the checkpoint or folder that it goes with, and this one beside it with --vae"
+_WITH_TINY = "give the checkpoint that it goes with, and this one beside it with --taesd or --vae"
 _WITH_TEXT = "give the checkpoint or folder that it goes with, and this one beside it with --text-encoder"
 _LOOKED_AT = 300  # characters of a name
 
@@ -162,8 +163,8 @@ _ROWS = (
     ("a VQ autoencoder, not a checkpoint", r"quantize\.embedding\.", _ANOTHER),
     (
         "a tiny autoencoder (TAESD), not a checkpoint",
-        r"(taesd_)?(encoder|decoder)\.layers\.\d|\d+\.conv\.\d",
-        "leave it out: the whole VAE is used here",
+        r"taesd_(encoder|decoder)\.|(encoder|decoder)\.layers\.\d|\d+\.conv\.\d",
+        _WITH_TINY,
     ),
     (
         "a VAE alone",

@@ -205,6 +205,7 @@ class PipelineSpec:
     after: tuple[Role, ...]
     rates: Mapping[str, str]  # of every value: how often it changes
     outside: Outside | None = None
+    fast: tuple[Role, ...] = ()  # what may run in the place of `after`: sooner done, and not as exact
 
     def roles(self) -> Iterator[Role]:
         """Every run, in order."""
@@ -212,6 +213,7 @@ class PipelineSpec:
         for loop in self.denoise:
             yield from loop.roles
         yield from self.after
+        yield from self.fast
 
     @property
     def decoder(self) -> Role:

@@ -74,19 +74,21 @@ def parse_pipeline(
         for i, row in enumerate(check.array(denoise, (1, MAX_LOOPS), "pipeline", "denoise"))
     ]
     reader.rates = {name: rate for name, rate in reader.rates.items() if rate != "call"} | {LATENTS: "picture"}
-    last = [
-        reader.role(row, ("pipeline", "after", i), ("picture", "chunk"))
-        for i, row in enumerate(check.array(after, (1, MAX_ROLES), "pipeline", "after"))
-    ]
-    if gives not in last[-1].keep.values():
-        check.fail(f"keeps no {gives} in its last role (expected what the pipeline gives)", "pipeline", "after")
+    known, optional = dict(reader.rates), set(reader.optional)
+    last = reader.last(after, gives, "after")
     if (base.frames is not None) != (gives == "frames"):
         what = (
             f"is {gives}, and latents.frames is {f.shown(base.frames)} (expected frames and their number, or neither)"
         )
         check.fail(what, "pipeline", "gives")
-    if gives in reader.optional:
-        check.fail(f"makes no {gives} where an optional picture is not given", "pipeline", "after")
+    reader.always(gives, "after")
+    fast: tuple[Role, ...] = ()
+    if "fast" in value:  # it reads nothing that `after` keeps, and keeps what the pipeline gives once more
+        reader.hidden = reader.rates.keys() - known - {gives}
+        of_after, reader.rates, reader.optional = reader.rates, known, optional
+        fast = reader.last(value["fast"], gives, "fast")
+        reader.always(gives, "fast")
+        reader.rates |= of_after
     return PipelineSpec(
         needs=needs,
         gives=gives,
@@ -98,9 +100,10 @@ def parse_pipeline(
         steps=steps,
         before=tuple(first),
         denoise=tuple(loops),
-        after=tuple(last),
+        after=last,
         rates=reader.rates | reader.made_in_calls | {LATENTS: "call", TIMESTEP: "call"},
         outside=reader.outside(value["outside"], gives) if "outside" in value else None,
+        fast=fast,
     )
 
 
@@ -113,6 +116,7 @@ class _Reader(GivenReader):
         self.rates: dict[str, str] = {}
         self.made_in_calls: dict[str, str] = {}
         self.optional: set[str] = set()  # values that are not always made
+        self.hidden: set[str] = set()  # names of values that may not be read here, nor be another's
 
     def latents(self, value: Any) -> Latents:
         at: Path = ("pipeline", "latents")
@@ -166,6 +170,21 @@ class _Reader(GivenReader):
             for i, row in enumerate(rows)
         )
 
+    def last(self, value: Any, gives: str, key: str) -> tuple[Role, ...]:
+        """What comes after the loop: `after`, or `fast` in its place."""
+        roles = tuple(
+            self.role(row, ("pipeline", key, i), ("picture", "chunk"))
+            for i, row in enumerate(self.check.array(value, (1, MAX_ROLES), "pipeline", key))
+        )
+        if gives not in roles[-1].keep.values():
+            self.check.fail(f"keeps no {gives} in its last role (expected what the pipeline gives)", "pipeline", key)
+        return roles
+
+    def always(self, gives: str, key: str) -> None:
+        """Refuse what only some pictures would be given."""
+        if gives in self.optional:
+            self.check.fail(f"makes no {gives} where an optional picture is not given", "pipeline", key)
+
     def step(self, row: Any, at: Path) -> Step:
         """A step of `before`."""
         table = self.check.table(row, f.MAX_RANK, *at)
@@ -193,11 +212,12 @@ class _Reader(GivenReader):
         return Below(number, self.number(limit, -f.FLOAT32_MAX, f.FLOAT32_MAX, *at, 1))
 
     def keep(self, value: Any, rate: str, optional: bool, *path: str | int | tuple[str]) -> None:
-        name = self.name(value, (*self.numbers, *self.texts, *self.pictures, *self.rates, *self.made_in_calls), *path)
+        others = *self.rates, *self.made_in_calls, *self.hidden
+        name = self.name(value, (*self.numbers, *self.texts, *self.pictures, *others), *path)
         self.rates[name] = rate
         if rate == "call":
             self.made_in_calls[name] = rate
-        if (count := len({*self.rates, *self.made_in_calls, LATENTS, TIMESTEP})) > MAX_VALUES:
+        if (count := len({*others, name, LATENTS, TIMESTEP})) > MAX_VALUES:
             self.check.fail(f"keeps {count} values (expected at most {MAX_VALUES})", "pipeline")
         if optional:
             self.optional.add(name)

@@ -74,7 +74,7 @@ def jobs(
     """
     scale = spec.latents.scale
     in_loop = [role.component for role in spec.loop_roles()]
-    others = [role.component for role in spec.after] + [
+    others = [role.component for role in (*spec.after, *spec.fast)] + [
         step.component for step in spec.before if isinstance(step, Role)
     ]
     found: dict[str, set[int]] = {component: {1} for component in (*in_loop, *others)}
@@ -221,6 +221,8 @@ def left_out(spec: PipelineSpec, kept: Sequence[Job], missing: Iterable[tuple[Jo
         in_bands = "stage" not in job.sizes and any("stage" in other.sizes for other in others)
         if in_bands:
             without = "pictures decoded in bands only, which is slower"
+        elif any(role.component == job.component for role in spec.fast):
+            without = "no fast decoder (--taesd) at this size"
         elif spec.begins_from_picture(job.component) and not (job.component in in_loop and others):
             without = f"no --{'control' if job.component in in_loop else 'init-image'} at this size"
         elif others and _length(job) > max(map(_length, others)):

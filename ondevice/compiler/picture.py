@@ -46,8 +46,8 @@ def pipeline_of(model: Model, components: Collection[str], sampler: str = "defau
 
 
 def cut(pipeline: dict[str, Any], components: Collection[str]) -> dict[str, Any]:
-    """A pipeline without what needs components that there are no plans of:
-    a folder of ONNX files may lack what encodes pictures."""
+    """A pipeline without what needs components that there are no plans of: a folder of ONNX files may lack what encodes
+    pictures, and a fast decoder be too large for a target."""
     lost: set[str] = set()
     before = []
     for step in pipeline["before"]:
@@ -56,6 +56,8 @@ def cut(pipeline: dict[str, Any], components: Collection[str]) -> dict[str, Any]
             lost |= set(step["keep"].values()) if "run" in step else {step["keep"]}
         else:
             before.append(step)
+    if any(step["run"] not in components for step in pipeline.get("fast", ())):
+        pipeline = {key: value for key, value in pipeline.items() if key != "fast"}
     latents = pipeline["latents"]
     if latents.get("begin") in lost:
         latents = {key: value for key, value in latents.items() if key not in ("begin", "strength", "mask")}

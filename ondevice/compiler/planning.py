@@ -115,6 +115,8 @@ def too_large(plan: Plan, limits: Limits) -> str | None:
 def _bands_instead(model: Model, spec: PipelineSpec, made: Sequence[Job], large: Sequence[Job]) -> list[Job]:
     """The stages of the decoders that are too large in one piece, where they were not asked for."""
     scale, decoder = spec.latents.scale, spec.decoder.component
+    if not model.in_bands(decoder):
+        return []
     in_bands = {(job.sizes["width"], job.sizes["height"]) for job in [*made, *large] if "stage" in job.sizes}
     whole = {(job.sizes["width"], job.sizes["height"]) for job in large if job.component == decoder}
     sizes = [(width * scale, height * scale) for width, height in sorted(whole - in_bands)]

@@ -298,10 +298,16 @@ def picture_memory(reports: Sequence[Report], subject: Checkpoint | Bundle) -> d
         return {"arena": arena, "weights": weights, "total": arena + weights}
 
     spec = subject.pipeline if isinstance(subject, Bundle) else spec_of(build(subject))
-    least = [part for part in reports if not spec.begins_from_picture(part.component)]
-    if len(least) == len(reports):
-        return {"a picture": sums(reports)}
-    return {"text to image": sums(least), "image to image": sums(reports)}
+    fast, whole = ({role.component for role in roles} for roles in (spec.fast, spec.after))
+    most = [part for part in reports if part.component not in fast]
+    least = [part for part in most if not spec.begins_from_picture(part.component)]
+    found = {"a picture": sums(most)}
+    if len(least) < len(most):
+        found = {"text to image": sums(least), "image to image": sums(most)}
+    if fast:
+        others = [part for part in reports if part.component not in whole]
+        found["with --taesd"] = sums([part for part in others if not spec.begins_from_picture(part.component)])
+    return found
 
 
 # As text --------------------------------------------------------------------------------------------------------------

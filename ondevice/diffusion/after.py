@@ -6,15 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ondevice.bundle.pipeline import LATENTS
+from ondevice.bundle.pipeline import LATENTS, Latents, Role
 from ondevice.diffusion.bands import Stage, decode
 from ondevice.diffusion.roles import Roles, check_finite
 
 
-def run_after(roles: Roles, final: np.ndarray, stages: Sequence[Stage]) -> np.ndarray:
+def given_to_decoders(base: Latents, sample: np.ndarray) -> np.ndarray:
+    """A sample of the loop, float32, as what comes after it reads `latents`."""
+    return sample / np.float32(base.scaling) + np.float32(base.shift)
+
+
+def run_after(roles: Roles, after: Sequence[Role], final: np.ndarray, stages: Sequence[Stage] = ()) -> np.ndarray:
     """What the pipeline gives, float32 [frames, 3, height, width] in -1..1.
 
     Args:
+        after: the pipeline's, or `fast` in its place.
         final: the sample that the loop left.
         stages: the decoder's, where it works in bands.
 
@@ -23,9 +29,9 @@ def run_after(roles: Roles, final: np.ndarray, stages: Sequence[Stage]) -> np.nd
         NumericError: a result is not finite.
     """
     spec, session, values = roles.spec, roles.session, roles.values
-    base, decoder = spec.latents, spec.decoder
-    values.keep(LATENTS, final / np.float32(base.scaling) + np.float32(base.shift))
-    for role in (role for role in spec.after[:-1] if values.runs(role)):
+    *others, decoder = after
+    values.keep(LATENTS, given_to_decoders(spec.latents, final))
+    for role in (role for role in others if values.runs(role)):
         if role.every == "chunk":
             for port, array in roles.run_in_chunks(role).items():
                 check_finite(array, f"{role.component}'s {port}")

@@ -60,6 +60,7 @@ _OF_SUFFIX = ("Karras", "Exponential")  # which names of samplers ended in befor
 _WORDS = {
     "seed_mode": ("RNG", "GPU", {"CPU": MODES[0], "GPU": "a1111", "NV": "a1111"}),
     "emphasis": ("Emphasis", "Original", {"Original": "mean", "None": "none", "compel": "compel"}),
+    "taesd": ("VAE Decoder", None, {"TAESD": True}),
     "fit": ("Resize mode", None, {name: fit for fit, name in RESIZE_MODES.items()}),
 }
 # of the model or of the program: nothing that would change how the picture is drawn here

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from ondevice.base.columns import columns
 from ondevice.bundle.pipeline import Role
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import guidance
 from ondevice.diffusion.bands import Stage, held_bytes, stage_of
-from ondevice.diffusion.control import nets_of
 from ondevice.diffusion.model_files import FREE, ModelFiles, runs_at
 from ondevice.diffusion.values import frames_of, resolved
 from ondevice.errors import BundleError, PlanError, UsageError
@@ -35,6 +33,8 @@ class Way:
     rows: int = 0  # of a band of the decoder; 0: in one piece
     unload: bool = False  # weights are given back after a component's last use
     changed: frozenset[str] = frozenset()  # weights that adapters change: they have memory of their own
+    fast: bool = False  # the fast decoder in the place of the whole one
+    previews: bool = False  # by the fast decoder
 
     def text(self) -> str:
         """What it does differently, for people."""
@@ -42,6 +42,7 @@ class Way:
             ["guidance in two passes"] * self.split,
             [f"decoding in bands of {self.rows} rows"] * bool(self.rows),
             ["giving weights back after use"] * self.unload,
+            ["by the fast decoder"] * self.fast,
         ]
         return ", ".join(word for words in done for word in words) or "all at once"
 
@@ -156,7 +157,7 @@ def _decoder_in_one_piece(bundle: ModelFiles, width: int, height: int) -> bool:
 def drawable(bundle: ModelFiles, width: int, height: int, way: Way) -> Way:
     """The way, with a decoder in bands of the most rows where the bundle has it in no other form: in one piece it would
     need a larger buffer than the devices have that the bundle is for."""
-    if way.rows or _decoder_in_one_piece(bundle, width, height):
+    if way.rows or way.fast or _decoder_in_one_piece(bundle, width, height):
         return way
     return replace(way, rows=next(iter(band_heights(bundle, width, height)), 0))
 
@@ -240,7 +241,10 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
     bands = stages(bundle, width, height, way.rows) if way.rows else []
     frames = frames_of(spec, resolved(spec, {}, (width * scale, height * scale)))
     host = 3 * 4 * frames * height * width * scale**2 + (held_bytes(bands) if bands else 0)
+    used = (*(spec.fast if way.fast else spec.after), *(spec.fast if way.previews else ()))
+    unused = {role.component for role in (*spec.after, *spec.fast)} - {role.component for role in used}
     runs = {role.component: 1 for role in spec.roles() if spec.runs_with(role.component, given)}
+    runs = {component: 1 for component in runs if component not in unused}
     in_loop = [role.component for role in spec.loop_roles() if role.component in runs]
     runs |= dict.fromkeys(in_loop, at_once)
     arenas, weights, changed, kept = [], [], [], dict.fromkeys(in_loop, 0)
@@ -290,7 +294,7 @@ def ways(bundle: Bundle, width: int, height: int, *, guided: bool = True, start:
     found = [drawable(bundle, width, height, start or Way())]
     if guided and not found[-1].split and most_passes(bundle) > 1 and 1 in batches(bundle, width, height):
         found.append(replace(found[-1], split=True))
-    if not found[-1].rows and (have := band_heights(bundle, width, height)):
+    if not (found[-1].rows or found[-1].fast) and (have := band_heights(bundle, width, height)):
         found.append(replace(found[-1], rows=have[-1]))
     if not found[-1].unload:
         found.append(replace(found[-1], unload=True))
@@ -312,7 +316,7 @@ def fit(
     chosen = next((found for found in needs if found.total(mapped=mapped) <= limit), None)
     if chosen is None:
         least = min(needs, key=lambda found: found.total(mapped=mapped))
-        has_bands = bool(band_heights(bundle, width, height))
+        has_bands = start.fast or bool(band_heights(bundle, width, height))
         more = (
             "use a smaller --size"
             if has_bands
@@ -367,34 +371,3 @@ def latent_sizes(bundle: ModelFiles, size: tuple[int, int] | None = None) -> lis
     scale = bundle.pipeline.latents.scale
     found = [place for place in dict.fromkeys(drawn) if _decodes(bundle, *place)]
     return [place for place in found if size is None or (place[0] * scale, place[1] * scale) == size]
-
-
-def table(bundle: Bundle, sizes: Sequence[tuple[int, int]]) -> list[tuple[tuple[int, int], Need]]:
-    """What each of these picture sizes (latent units) needs, each way that it can be drawn, with all ControlNets;
-    first (width, height) in pixels."""
-    scale, given = bundle.pipeline.latents.scale, nets_of(bundle.pipeline)
-    return [
-        ((width * scale, height * scale), need(bundle, width, height, way, given=given))
-        for width, height in sizes
-        for way in ways(bundle, width, height)
-    ]
-
-
-def to_text(rows: Sequence[tuple[tuple[int, int], Need]]) -> list[str]:
-    """A table of what `table` gives, in MB."""
-    if not rows:
-        return []
-    head = ("picture", "drawn with", "arena", "weights", "most at once", "beside it")
-    cells = [
-        (
-            f"{size[0]}x{size[1]}",
-            one.way.text(),
-            *(f"{n / 1e6:,.1f}" for n in (one.arena, one.weights, one.device, one.host)),
-        )
-        for size, one in rows
-    ]
-    return [
-        "",
-        "memory in MB: on the device, and beside it in the host's (pictures)",
-        *(f"  {line}" for line in columns([head, *cells], left=2)),
-    ]

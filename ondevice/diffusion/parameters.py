@@ -69,6 +69,7 @@ def describe(parameters: Mapping[str, Any], config: Mapping[str, Any] | None = N
         "Latents": parameters.get("latents"),
         "Refiner": parameters.get("refiner"),
         "Refiner switch at": parameters.get("refiner_start"),
+        "VAE Decoder": "TAESD" if parameters.get("taesd") else None,  # WebUI's own words for it
         "Lora": ", ".join(parameters.get("lora", ())),
         "Version": parameters.get("version"),
     }

@@ -45,6 +45,7 @@ _FIELDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "fit": ("fit", str),
     "canny": ("canny", str),
     "refiner_start": ("refiner_start", (int, float)),
+    "taesd": ("taesd", bool),
 }
 _FILES = ("init_image", "mask", "latents", "refiner")
 _LEVELS = {"schedule", "karras", "sigmas"}
@@ -116,6 +117,9 @@ def fields_for(recorded: Recorded, files: ModelFiles, folder: Path, given: Set[s
             lost.append("it was drawn from another picture, which is not named (--init-image)")
         for word in _OF_IMAGES if "control" not in fields else ("strength", "mask"):
             fields.pop(word, None)
+    if fields.get("taesd") and not files.pipeline.fast and "taesd" not in given:
+        del fields["taesd"]
+        lost.append("it was decoded by a tiny decoder, which this bundle has not (`convert --taesd`)")
     if "refiner" not in fields and "refiner" not in given:
         fields.pop("refiner_start", None)
     return Found(fields, lost)
@@ -138,7 +142,7 @@ def _of_json(text: str, where: str) -> Recorded:
     for key, value in own.items():
         if key in _FIELDS:
             word, kind = _FIELDS[key]
-            if not isinstance(value, kind) or isinstance(value, bool):
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 raise damaged(f"{key} is {str(value)[:40]!r}")
             recorded.fields[word] = value
         elif key in _FILES:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Self, Unpack, cast
 
 import numpy as np
+from PIL import Image
 
 from ondevice.bundle.pipeline import PipelineSpec, Role
 from ondevice.bundle.reader import Bundle
@@ -28,8 +29,9 @@ from ondevice.diffusion.loop import OnStep, run_loop
 from ondevice.diffusion.loop_state import Keeper
 from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes
 from ondevice.diffusion.model_files import ModelFiles
+from ondevice.diffusion.previews import Preview, previewer
 from ondevice.diffusion.request import Options, Picture, Request
-from ondevice.diffusion.request_checks import check_frames, check_given, check_mask, picture_size
+from ondevice.diffusion.request_checks import check_fast, check_frames, check_given, check_mask, picture_size
 from ondevice.diffusion.roles import Entered, Plans, Roles, Shapes
 from ondevice.diffusion.samplers import SamplerTable, make_table
 from ondevice.diffusion.series import Series, series_of
@@ -239,8 +241,7 @@ class Pipeline(Inverting):
         self._release(way, "denoise")
         pixels = None
         if request.denoising_end is None:
-            stages = self._stages(place["width"], place["height"], way.rows) if self._stages is not None else []
-            pixels = to_pixels(run_after(roles, final, stages))
+            pixels = to_pixels(self._decoded(roles, final, request, way))
             self._release(way, "after")
             if (outside := spec.outside) is not None and pictures.has(outside.picture) and pictures.has(outside.mask):
                 pixels = outside_of(pictures.mask(outside.mask), pictures.fitted(outside.picture), pixels)
@@ -256,6 +257,7 @@ class Pipeline(Inverting):
             **texts.parameters(texts_in_use(spec, numbers)),
             **request.parts(),
             **request.sampler_options,
+            **({"taesd": True} if request.taesd else {}),
             **({"strength": numbers[base.strength]} if base.strength in numbers and "image" in pictures.given else {}),
             **request.numbers,
             **(self._adapters.parameters() if self._adapters else {}),
@@ -269,6 +271,7 @@ class Pipeline(Inverting):
         size = picture_size(self._spec, request, self._size)
         spec, base = self._spec, self._spec.latents
         check_given(spec, request)
+        check_fast(spec, request)
         pictures = GivenPictures(spec.pictures, request.given_pictures(), size, base.scale)
         masked = base.mask is not None and pictures.has(base.mask.picture)
         numbers = self._numbers(request, size, masked)
@@ -279,6 +282,30 @@ class Pipeline(Inverting):
         texts = series.texts = series.texts or self._texts(request, numbers, place)
         values = Values(spec, self._tokenizers, texts, pictures, numbers, stream)
         return Entered(Roles(spec, self._session, self._plans, values, place), numbers, masked, stream)
+
+    def previewer(self, by: str | None = None) -> Preview:
+        """What shows latents as they are being drawn: float32 [frames, c, h, w] -> uint8 [height, width, 3].
+
+        Args:
+            by: "rgb", by a sum of their channels, at the latents' size; "taesd", by the fast decoder; None: the first
+                of the two that this model has.
+
+        Raises:
+            UsageError: it has no such, or none.
+        """
+        return previewer(self._spec, self._session, self._plans.sizes, by)
+
+    def preview(self, latents: np.ndarray, by: str | None = None) -> Image.Image:
+        """The same of one step's latents, for `callback_on_step_end`. Raises OnDeviceError as `previewer`."""
+        return Image.fromarray(self.previewer(by)(latents))
+
+    def _decoded(self, roles: Roles, final: np.ndarray, request: Request, way: Way) -> np.ndarray:
+        """What the pipeline gives of the loop's final sample."""
+        if request.taesd:
+            return run_after(roles, self._spec.fast, final)
+        width, height = (roles.place[side] for side in ("width", "height"))
+        stages = self._stages(width, height, way.rows) if self._stages is not None else []
+        return run_after(roles, self._spec.after, final, stages)
 
     def _texts(self, request: Request, numbers: Mapping[str, Any], place: Mapping[str, int]) -> Texts:
         """What the texts say. Raises UsageError where they cannot be drawn so."""
@@ -312,7 +339,7 @@ class Pipeline(Inverting):
         parts = {
             "before": [step.component for step in self._spec.before if isinstance(step, Role)],
             "denoise": [role.component for role in self._spec.loop_roles()],
-            "after": [role.component for role in self._spec.after],
+            "after": [role.component for role in (*self._spec.after, *self._spec.fast)],
         }
         later = [name for part in list(parts)[list(parts).index(done) + 1 :] for name in parts[part]]
         for component in dict.fromkeys(parts[done]) if way.unload else ():

@@ -43,6 +43,7 @@ class Request:
         long: of a text that is longer than a text encoder takes: `truncate`, its beginning is read; `chunk`, it is read
             in chunks, or refused where the bundle has no plans for so many; `fit`, as many chunks as it has plans for.
         numbers: values of other numbers that the pipeline has, such as SDXL's `crop_top`.
+        taesd: decode by the bundle's fast decoder, sooner and not as exact.
     """
 
     prompt: str
@@ -68,6 +69,7 @@ class Request:
     emphasis: str = "none"
     long: str = "truncate"
     numbers: Mapping[str, float] = field(default_factory=dict)
+    taesd: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no pipeline can use."""
@@ -165,6 +167,7 @@ class Options(TypedDict, total=False):
     emphasis: str
     long: str
     numbers: Mapping[str, float]
+    taesd: bool
     num_images_per_prompt: int
     generator: Any
     callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None]

@@ -35,6 +35,13 @@ def check_given(spec: PipelineSpec, request: Request) -> None:
         raise UsageError("this model draws nothing without a picture", where=name, fix="give one")
 
 
+def check_fast(spec: PipelineSpec, request: Request) -> None:
+    """Raises UsageError where a fast decoder is asked for, and there is none."""
+    if request.taesd and not spec.fast:
+        what = "this bundle has no fast decoder"
+        raise UsageError(what, where="taesd", fix="convert the checkpoint again with --taesd")
+
+
 def pictures_begun_from(spec: PipelineSpec) -> set[str]:
     """The pictures that nothing but the beginning of a run needs: one that goes on from latents needs none of them."""
     kept = {step.moments for step in spec.before if isinstance(step, Sample) and step.keep == spec.latents.begin}

@@ -107,7 +107,8 @@ class Roles:
             first += count
 
     def _kept_in_chunks(self) -> set[str]:
-        return {name for role in self.spec.after if role.every == "chunk" for name in role.keep.values()}
+        last = (*self.spec.after, *self.spec.fast)
+        return {name for role in last if role.every == "chunk" for name in role.keep.values()}
 
     def feeds_of_passes(self, role: Role, passes: Sequence[Pass]) -> dict[str, Any]:
         """What the ports of a role in the loop are fed with, one after another along the first dimension for each

@@ -33,6 +33,7 @@ from ondevice.drawing import (
     seed,
     text,
 )
+from ondevice.drawing.previews import Previews
 from ondevice.drawing.progress import Progress
 from ondevice.drawing.resume import Resumed, StateFile, keys_of
 
@@ -124,18 +125,24 @@ class Drawer:
         paths = [outputs.picture_path(args, number) for number in range(args.count)]
         return Resumed(args.checkpoint_every or 0, args.resume, paths, keys)
 
-    def draw(self, asked: Asked, resumed: Resumed | None = None, chosen: Sequence[int] = ()) -> Iterator[Drawn]:
+    def draw(
+        self,
+        asked: Asked,
+        resumed: Resumed | None = None,
+        chosen: Sequence[int] = (),
+        shown: Previews | None = None,
+    ) -> Iterator[Drawn]:
         """The pictures, or those `chosen` by number from 0 on, each drawn when it is asked for (with a refiner, all are
-        begun first). Raises OnDeviceError as `Pipeline.draw`."""
-        args, end = asked.args, asked.refiner
+        begun first), and `shown` on their way. Raises OnDeviceError as `Pipeline.draw`."""
+        args, end, shown = asked.args, asked.refiner, shown or Previews()
         model, session, numbers = asked.model, asked.model.session(), chosen or range(args.count)
-        progress = Progress(len(numbers), args.steps)
+        progress, pipeline = Progress(len(numbers), args.steps, shown), Pipeline.of(model.files, session)
+        shown.of(pipeline)
 
         def keepers(stage: int, goes_on: bool) -> list[StateFile | None]:
             return [None if resumed is None else resumed.keeper(number, stage, goes_on) for number in numbers]
 
         begin = asked.request if end is None else end.begun
-        pipeline = Pipeline.of(model.files, session)
         adapters.use(pipeline, asked.adapters)
         drawn = pipeline.draw_series(
             _only(numbers, begin, args.count), asked.way, progress.show, keepers(0, end is not None)
@@ -143,7 +150,7 @@ class Drawer:
         if end is not None:
             begun = list(progress.each(drawn))
             session.release_all()  # the two models are never in memory together
-            drawn = end.finished(begun, _only(numbers, asked.request, args.count), progress, keepers(1, False))
+            drawn = end.finished(begun, _only(numbers, asked.request, args.count), progress, keepers(1, False), shown)
         for number, picture in zip(numbers, progress.each(drawn), strict=True):
             yield Drawn(number, picture, picture.parameters | about(model.files, args), model.files.scheduler)
         if end is not None:

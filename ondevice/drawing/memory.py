@@ -11,7 +11,8 @@ from typing import Any
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import memory_budget
 from ondevice.diffusion.request import Request
-from ondevice.drawing import say
+from ondevice.drawing import previews, say
+from ondevice.errors import UsageError
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,13 @@ def way_of(
     """
     width, height = _latent_size(bundle, request)
     guided = memory_budget.is_guided(bundle, request.guidance_scale)
-    way = memory_budget.Way(memory_budget.in_single_passes(bundle, guided, width, height), changed=changed)
+    _check_fast(args, bundle, request, width, height)
+    way = memory_budget.Way(
+        memory_budget.in_single_passes(bundle, guided, width, height),
+        fast=request.taesd,
+        previews=previews.decodes(args, bundle.pipeline),
+        changed=changed,
+    )
     way = memory_budget.drawable(bundle, width, height, way)
     if args.tile_vae is not None:
         have = memory_budget.band_heights(bundle, width, height)
@@ -98,3 +105,21 @@ def _latent_size(bundle: Bundle, request: Request) -> tuple[int, int]:
     """Width and height in latent units, 0 where the model's own are drawn."""
     scale = bundle.pipeline.latents.scale
     return (request.width or 0) // scale, (request.height or 0) // scale
+
+
+def _check_fast(args: argparse.Namespace, bundle: Bundle, request: Request, width: int, height: int) -> None:
+    """Refuse a fast decoder that the bundle has not, or not for latents of this size, before anything is drawn."""
+    for flag, asked in (("--taesd", request.taesd), ("--preview-by", previews.decodes(args, bundle.pipeline))):
+        if not asked:
+            continue
+        lacks = [
+            one.component
+            for one in bundle.pipeline.fast
+            if not memory_budget.has_plan(bundle, one.component, width, height)
+        ]
+        if not bundle.pipeline.fast or lacks:
+            at = f" at {request.width}x{request.height}" if lacks else ""
+            fix = "convert the checkpoint again with --taesd" + (", and with this --size" if lacks else "")
+            raise UsageError(f"the bundle has no fast decoder{at}.", where=flag, fix=fix)
+        if args.tile_vae is not None and flag == "--taesd":
+            raise UsageError("the fast decoder works in one piece.", where="--tile-vae", fix="leave it out")

@@ -61,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what lies under an init image's transparent parts and is added by --fit pad: #rrggbb or a name",
     )
     group.add_argument(
+        "--taesd",
+        action="store_true",
+        default=None,
+        help="decode by the tiny decoder of `convert --taesd`: sooner, in less memory, and not as exact",
+    )
+    group.add_argument(
         "--strength",
         type=float,
         help="how much of the init image is redrawn, 0 to 1 (default: the bundle's own, often 0.8)",
@@ -119,7 +125,7 @@ def fields(args: argparse.Namespace, given: dict[str, np.ndarray], size: tuple[i
     others = {name: pixels for name, pixels in given.items() if name not in FLAGS}
     for name in control.paths(args):
         others[name] = control.condition(args, fitted(given[name], width, height, fit, ground))
-    shared = {"width": width, "height": height, "strength": args.strength}
+    shared = {"width": width, "height": height, "strength": args.strength, "taesd": bool(args.taesd)}
     return shared | {"image": image, "mask": mask, "pictures": others}
 
 

@@ -13,6 +13,7 @@ from ondevice.diffusion.loop_state import Keeper
 from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.request import Picture, Request
 from ondevice.drawing.engine import Engine, Opened
+from ondevice.drawing.previews import Previews
 from ondevice.drawing.progress import Progress
 from ondevice.errors import UsageError
 
@@ -115,12 +116,14 @@ class Refiner:
         requests: Iterable[Request],
         progress: Progress,
         keepers: Iterable[Keeper | None],
+        previews: Previews,
     ) -> Iterator[Picture]:
         """The pictures that the first model began, each finished when it is asked for.
 
         Args:
             requests: those that they were begun with, whose seeds go on.
             keepers: of the second model's loops, one for each.
+            previews: show what this model draws from then on.
         """
         part = self.begun.denoising_end
         rest = [
@@ -128,7 +131,9 @@ class Refiner:
             for picture, request in zip(begun, requests, strict=True)
         ]
         files = self.model.files
-        drawn = Pipeline.of(files, self.model.session()).draw_series(rest, self.way, progress.show, keepers)
+        pipeline = Pipeline.of(files, self.model.session())
+        previews.of(pipeline)
+        drawn = pipeline.draw_series(rest, self.way, progress.show, keepers)
         for first, last in zip(begun, drawn, strict=True):
             own = {name: value for name, value in first.parameters.items() if name != "denoising_end"}
             more = {**self.request.numbers, "refiner": files.model["source"], "refiner_start": part}

@@ -16,22 +16,25 @@ from dataclasses import dataclass, replace
 @dataclass(frozen=True, slots=True)
 class Step:
     """`order`: steps of an op ascend in it. `define`: what a kernel is built with.
-    `operand`: the input that it reads, if one."""
+    `operand`: the input that it reads, if one. `after`: the step that it follows at once, if only that."""
 
     order: int
     define: str
     operand: str = ""
+    after: str = ""
 
 
 # Geglu halves the width: the second half gates the first
-ACTIVATIONS = ("Silu", "Gelu", "GeluTanh", "QuickGelu", "Geglu")
+ACTIVATIONS = ("Silu", "Gelu", "GeluTanh", "QuickGelu", "Geglu", "Relu")
 STEPS: dict[str, Step] = {
     "Bias": Step(0, "HAS_BIAS", "bias"),  # one number per channel
     "Shift": Step(1, "HAS_SHIFT", "shift"),  # one number per channel and picture: the time embedding
     **{activation: Step(2, f"ACT_{activation}") for activation in ACTIVATIONS},
     "Add": Step(3, "HAS_ADD", "residual"),  # shaped as the result
+    "ThenRelu": Step(4, "ACT_ThenRelu", after="Add"),  # of the sum: a block of a tiny autoencoder ends so
 }
-_OF_LINEAR, _OF_CONV, _OF_NORM = ("Bias", *ACTIVATIONS, "Add"), ("Bias", "Shift", "Silu", "Add"), ("Silu",)
+_OF_LINEAR, _OF_NORM = ("Bias", *ACTIVATIONS, "Add"), ("Silu",)
+_OF_CONV = ("Bias", "Shift", "Silu", "Relu", "Add", "ThenRelu")
 # op -> its inputs; x may come in two parts, side by side
 LINEAR = {"Linear": ("x", "weight"), "ConcatLinear": ("x", "x2", "weight")}
 CONV = {"ConvNhwc": ("x", "weight"), "UpConvNhwc": ("x", "weight")}  # Up: x is first repeated to a larger picture
@@ -78,7 +81,9 @@ class Stepped:
     def exists(self) -> bool:
         """Whether the op takes these steps, in this order."""
         order = [STEPS[step].order for step in self.steps]
-        return set(self.steps) <= set(TAKES[self.base]) and order == sorted(set(order))
+        before = ("", *self.steps)
+        follows = all(STEPS[step].after in ("", before[at]) for at, step in enumerate(self.steps))
+        return set(self.steps) <= set(TAKES[self.base]) and order == sorted(set(order)) and follows
 
     def then(self, step: str) -> Stepped:
         """With one step more, whether that exists or not."""

@@ -54,7 +54,10 @@ def _op(least: int, most: int, flops: Flops, *attributes: str) -> Op:
 
 OPS: dict[str, Op] = {
     **{name: _op(2, 2, _per_element(1)) for name in ("Add", "Sub", "Mul", "Div")},
-    **{name: _op(1, 1, _per_element(1)) for name in ("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg")},
+    **{
+        name: _op(1, 1, _per_element(1))
+        for name in ("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Relu")
+    },
     "MatMul": _op(2, 2, _matmul),
     "Gemm": _op(2, 3, _matmul, "alpha", "beta", "transA", "transB"),
     "Conv": _op(2, 3, _conv, "kernel_shape", "strides", "pads", "dilations", "group", "auto_pad"),

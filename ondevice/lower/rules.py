@@ -358,7 +358,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Attention", "MaskedAttention"), attend),
     "Geglu": fused.geglu,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), binary),
-    **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg"), unary),
+    **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Relu"), unary),
     **dict.fromkeys(("Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"), view),
     "Cast": cast,
     "Concat": concat,

@@ -22,7 +22,7 @@ from ondevice.rewrite.activations import (
 )
 from ondevice.rewrite.attention import Attention, MaskedAttention
 from ondevice.rewrite.channels_last import ChannelsLast
-from ondevice.rewrite.epilogue import Activation, Residual, TimeShift
+from ondevice.rewrite.epilogue import Activation, RectifiedSum, Residual, TimeShift
 from ondevice.rewrite.functions import add_functions
 from ondevice.rewrite.linear import Bias, Gemm
 from ondevice.rewrite.norms import GroupNorm, GroupNormSilu
@@ -62,6 +62,7 @@ RULES: tuple[type[Rule], ...] = (
     TimeShift,
     Activation,  # after TimeShift: in the order in which a kernel finishes its result
     Residual,
+    RectifiedSum,
     ConcatParts,  # after Residual, which prefers the convolution beside a shortcut that reads two parts
     FoldWeights,  # what the rules above did to weights is done once, when the bundle is written
 )

@@ -25,7 +25,8 @@ from ondevice.rewrite.rule import Rule, dims, settings
 from ondevice.target import Target
 
 ELEMENTWISE = {
-    "Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu",
+    "Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Relu", "Silu", "Gelu", "GeluTanh",
+    "QuickGelu",
 }  # fmt: skip
 
 

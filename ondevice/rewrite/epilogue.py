@@ -1,8 +1,9 @@
 """What follows a Linear or a ConvNhwc is done as its result is stored: one write, finished.
 
-Linear* - Silu | Gelu | QuickGelu | Geglu            ->  Linear*Silu ...      (family epilogue)
+Linear* - Silu | Gelu | QuickGelu | Geglu | Relu     ->  Linear*Silu ...      (family epilogue)
 ConvNhwc* - Add shift [n, 1, 1, c]                   ->  ConvNhwc*Shift       (family time_shift: the time embedding)
 Linear* | ConvNhwc* - Add residual                   ->  *Add                 (family residual)
+ConvNhwc*Add - Relu                                  ->  ConvNhwc*AddThenRelu (family residual)
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class Activation(_Absorb):
 
     @classmethod
     def extended(cls, node: ir.Node, taken: ir.Value, source: Stepped) -> Stepped | str | None:
-        if node.domain != DOMAIN or node.op_type not in ACTIVATIONS:
+        if node.op_type not in ACTIVATIONS or node.domain != ("" if node.op_type == "Relu" else DOMAIN):
             return None
         if source.activation or "Add" in source.steps:
             return f"its source ends in {source.activation or 'a residual'} already"
@@ -165,3 +166,15 @@ class Residual(_Absorb):
         if node.domain or node.op_type != "Add" or other is None or dims(other) is None or dims(other) != dims(taken):
             return None
         return "its source adds a residual already" if "Add" in source.steps else source.then("Add")
+
+
+class RectifiedSum(_Absorb):
+    """What a residual was added to is rectified, as blocks of tiny autoencoders end."""
+
+    family = "residual"
+
+    @classmethod
+    def extended(cls, node: ir.Node, taken: ir.Value, source: Stepped) -> Stepped | str | None:
+        if node.domain or node.op_type != "Relu" or source.steps[-1:] != ("Add",):
+            return None
+        return source.then("ThenRelu")

@@ -55,6 +55,7 @@ ACTIVATIONS = {  # {0} is the input's name, {1} the output's
     + GELU.format("gate")
     + "g = Mul (gate, halved) {1} = Mul (value, g)",
 }
+_FINISHES = ACTIVATIONS | dict.fromkeys(("Relu", "ThenRelu"), "{1} = Relu ({0})")
 
 
 def finish(steps: Sequence[str], value: str) -> str:
@@ -62,7 +63,7 @@ def finish(steps: Sequence[str], value: str) -> str:
     nodes = [] if steps else [f"y = Identity ({value})"]
     for number, step in enumerate(steps, 1):
         operand, after = STEPS[step].operand, "y" if number == len(steps) else f"with_{step}"
-        nodes.append(f"{after} = Add ({value}, {operand})" if operand else ACTIVATIONS[step].format(value, after))
+        nodes.append(f"{after} = Add ({value}, {operand})" if operand else _FINISHES[step].format(value, after))
         value = after
     return " ".join(nodes)
 

@@ -1,4 +1,5 @@
-//: op    = ["Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Silu", "Gelu", "GeluTanh", "QuickGelu"]
+//: op    = ["Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Relu", "Silu", "Gelu", "GeluTanh",
+//:         "QuickGelu"]
 //: class = "portable"
 //: caps  = []
 //: why   = "One function of every element. A work-item does STEPS vectors."
@@ -24,6 +25,8 @@
 #define APPLY(x) SQRT(x)
 #elif OP_Exp
 #define APPLY(x) EXP(x)
+#elif OP_Relu
+#define APPLY(x) RELU(x)
 #elif OP_Silu
 #define APPLY(x) SILU(x)
 #elif OP_Gelu

@@ -1,6 +1,6 @@
 // The epilogue: what happens to a result before it is stored, in this order. ondevice/graph/epilogue.py has the same
 // table of steps.
-//   scale (of int8 weights), bias, shift, activation or gate, residual
+//   scale (of int8 weights), bias, shift, activation or gate, residual, and a ReLU of the sum
 // A kernel is built with the defines of the steps that its op has; the others come to nothing. The operands are called
 // `scales`, `bias`, `shift` and `residual`, and the result `y`, in every kernel. `load` is LOAD for one value and LOADV
 // for a vector; `i` counts elements.
@@ -22,6 +22,8 @@
 // GEGLU multiplies what stands beside a gate by it.
 #if ACT_Silu
 #define ACTIVATE(v)     SILU(v)
+#elif ACT_Relu
+#define ACTIVATE(v)     RELU(v)
 #elif ACT_QuickGelu
 #define ACTIVATE(v)     QUICK_GELU(v)
 #elif ACT_GeluTanh
@@ -32,9 +34,17 @@
 #define ACTIVATE(v)     (v)
 #endif
 #if HAS_ADD
-#define ADD_RESIDUAL(z, load, i)  z += load(OVERWRITTEN(residual, y), i);
+#define ADD_RESIDUAL(z, load, i)          \
+  z += load(OVERWRITTEN(residual, y), i); \
+  RECTIFY(z)
 #else
 #define ADD_RESIDUAL(z, load, i)
+#endif
+// Of the sum, and so only beside HAS_ADD.
+#if ACT_ThenRelu
+#define RECTIFY(z)      z = RELU(z);
+#else
+#define RECTIFY(z)
 #endif
 
 // What follows scale and bias, of one value or of a vector.

@@ -16,6 +16,7 @@ static inline vec od_splat(float s) { return float4(s); }
 #define OD_MAP(f)       static inline vec od_##f(vec v) { return precise::f(v); }
 static inline vec od_fma(vec a, vec b, vec c) { return fma(a, b, c); }
 static inline vec od_fmax(vec a, vec b) { return fmax(a, b); }
+static inline vec od_relu(vec v) { return select(v, vec(0.0f), v < vec(0.0f)); }
 #else
 struct od_vec { float s[V]; };
 #define OD_LANE(v, i)   (v).s[i]
@@ -34,9 +35,11 @@ static inline void operator+=(thread vec& a, vec b) { a = a + b; }
 static inline vec od_splat(float s) { OD_EACH(s) }
 static inline vec od_fma(vec a, vec b, vec c) { OD_EACH(fma(a.s[i], b.s[i], c.s[i])) }
 static inline vec od_fmax(vec a, vec b) { OD_EACH(fmax(a.s[i], b.s[i])) }
+static inline vec od_relu(vec v) { OD_EACH(0.0f > v.s[i] ? 0.0f : v.s[i]) }
 #endif
 static inline float od_fma(float a, float b, float c) { return fma(a, b, c); }
 static inline float od_fmax(float a, float b) { return fmax(a, b); }
+static inline float od_relu(float s) { return 0.0f > s ? 0.0f : s; }
 #define OD_BOTH(f)      OD_MAP(f) static inline float od_##f(float s) { return precise::f(s); }
 OD_BOTH(exp)
 OD_BOTH(exp2)
@@ -171,6 +174,7 @@ typedef float dst;
 #define MIN(a, b)       min(a, b)
 #define MAX(a, b)       max(a, b)
 #define FMAX(a, b)      od_fmax(a, b)
+#define RELU(v)         od_relu(v)
 #define FMA(a, b, c)    od_fma(a, b, c)
 #define EXP(v)          od_exp(v)
 #define EXP2_DOWN(v)    od_exp2(v)                          // 2^v, v <= 127, to 2 ulp; at most 2^-126 under -126

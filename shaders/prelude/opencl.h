@@ -130,6 +130,7 @@ static inline vec od_exp2_down(vec given) {
 #define MIN(a, b)       min(a, b)
 #define MAX(a, b)       max(a, b)
 #define FMAX(a, b)      ((b) > (a) ? (b) : (a))             // of a NaN and a number, a; fmax takes three instructions
+#define RELU(v)         (0.0f > (v) ? 0.0f : (v))           // a NaN stays one
 #define FMA(a, b, c)    fma(a, b, c)
 #define EXP(v)          exp(v)
 #define EXP2_DOWN(v)    od_exp2_down(v)                     // 2^v, v <= 127, to 2 ulp; at most 2^-126 under -126

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundle.fast_changes import FAST_CHANGES
 from bundle.pipeline_changes import PIPELINE_CHANGES
 from bundle.setting import Setting
 
@@ -74,7 +75,7 @@ def test_how_often_ports_change() -> None:
     )
 
 
-@pytest.mark.parametrize(("change", "expected"), PIPELINE_CHANGES)
+@pytest.mark.parametrize(("change", "expected"), PIPELINE_CHANGES + FAST_CHANGES)
 def test_refusals(change: Setting, expected: str) -> None:
     whole = copy.deepcopy(golden("sdxl_refiner"))
     change(whole["pipeline"])
@@ -116,7 +117,7 @@ def row(change: Setting) -> dict[str, Any]:
 
 
 def test_refused_json_is_the_list_of_here(request: pytest.FixtureRequest) -> None:
-    rows = [row(change) | {"message": message} for change, message in PIPELINE_CHANGES if message]
+    rows = [row(change) | {"message": message} for change, message in PIPELINE_CHANGES + FAST_CHANGES if message]
     text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
     if request.config.getoption("--bless", default=False):
         (GOLDEN / "refused.json").write_text(text)

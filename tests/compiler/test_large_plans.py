@@ -11,6 +11,7 @@ from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle, planning
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.tiny_files import with_random_taesd
 from ondevice.diffusion import memory_budget
 from ondevice.errors import PlanError, StrictError
 from ondevice.target import Limits, load_target
@@ -47,6 +48,14 @@ def test_memory_is_planned_in_bands(small):
     assert need.way == memory_budget.Way(rows=12) and need.arena <= LARGEST
     assert memory_budget.latent_sizes(small) == [(5, 9)] and memory_budget.has_plans(small, 5, 9, at_once=False)
     assert {way.rows for way in memory_budget.ways(small, 5, 9)} == {12}, "there is no other way"
+
+
+def test_a_fast_decoder_that_is_too_large_is_left_out(tmp_path, caplog):
+    target = replace(load_target("gpu"), name="small", limits=Limits(allocation=LARGEST))
+    checkpoint = with_random_taesd(random_checkpoint_from_configs(**DEEP, seed=3), 4)
+    path = compile_bundle(checkpoint, tmp_path / "b", Recipe("f32", target=target, tile_vae=12), sizes=[(20, 36)])
+    assert open_bundle(path).pipeline.fast == ()
+    assert "left out, so the bundle has no fast decoder (--taesd) at this size" in caplog.text
 
 
 @pytest.mark.device

@@ -1,6 +1,7 @@
 """What a picture needs, from plans alone, and which savings are taken to fit."""
 
 from argparse import Namespace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from ondevice import cli, errors
 from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.random_weights import random_checkpoint_from_configs
-from ondevice.diffusion import memory_budget
+from ondevice.diffusion import memory_budget, memory_table
 from ondevice.diffusion.bands import decode
 from ondevice.diffusion.memory_budget import Need, Way
 from ondevice.diffusion.request import Request
@@ -172,6 +173,36 @@ def test_the_most_at_once_by_hand(way, more, arena, weights, device):
     assert memory_budget.need(bundle, 8, 8, way, **more) == Need(way, arena, weights, device, host=3 * 4 * 16 * 16)
 
 
+class WithFast(Listed):
+    """The same with a fast decoder of 20 bytes and an arena of 30."""
+
+    weights = Listed.weights | {"taesd_decoder": 20}
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        role = replace(self.pipeline.after[0], component="taesd_decoder")
+        self.pipeline = replace(self.pipeline, fast=(role,))
+        self.plans.append(SimpleNamespace(component="taesd_decoder", sizes=SIDE | {"batch": 1}, arena=30))
+
+
+def test_a_fast_decoder_counts_where_it_runs():
+    bundle, host = WithFast(), 3 * 4 * 16 * 16
+    assert memory_budget.need(bundle, 8, 8, Way()) == Need(Way(), 300, 208, 508, host)
+    fast, shown = Way(fast=True), Way(previews=True)
+    assert memory_budget.need(bundle, 8, 8, fast) == Need(fast, 100, 225, 325, host)
+    assert memory_budget.need(bundle, 8, 8, shown) == Need(shown, 300, 228, 528, host)
+    assert [way.rows for way in memory_budget.ways(WithFast(rows=(2,)), 8, 8, start=fast)] == [
+        0,
+        0,
+        0,
+    ]  # it has no bands
+    assert fast.text() == "by the fast decoder"
+    rows = memory_table.table(bundle, [(8, 8)])
+    assert [(way.fast, way.rows) for way in (need.way for _, need in rows)][-1] == (True, 0)
+    with pytest.raises(errors.PlanError, match=r"Fix: use a smaller --size\.$"):
+        memory_budget.fit(bundle, 8, 8, 100, mapped=False, guided=True, given=(), start=fast)
+
+
 @pytest.mark.parametrize("rows", [(2, 4, 6), (6, 2, 4)])
 def test_of_several_band_heights_the_lowest_saves_most(rows, monkeypatch):
     bundle = Listed(rows=rows)
@@ -199,7 +230,7 @@ def test_two_passes_are_a_saving_of_guidance_and_of_bundles_that_have_both(batch
 
 
 def way_of(bundle, *, guidance=7.5, image=False, has=0, maps=False, **flags):
-    args = Namespace(**{"tile_vae": None, "max_memory": None} | flags)
+    args = Namespace(**{"tile_vae": None, "max_memory": None, "preview": None} | flags)
     pixels = np.zeros((16, 16, 3), np.uint8) if image else None
     request = Request(prompt="x", width=16, height=16, guidance_scale=guidance, image=pixels)
     return memory.way_of(args, bundle, {"global_bytes": has, "maps_weights": maps, "name": "small"}, request)
@@ -298,11 +329,11 @@ def test_other_bands_are_named(bundle):
 
 
 def test_a_table_of_every_way(bundle, plain):
-    lines = memory_budget.to_text(memory_budget.table(bundle, memory_budget.latent_sizes(bundle)))
+    lines = memory_table.to_text(memory_table.table(bundle, memory_budget.latent_sizes(bundle)))
     for line, way in zip(lines[3:], memory_budget.ways(bundle, *PLACE), strict=True):
         assert line.startswith(f"  20x36    {way.text()}  ")
-    assert len(memory_budget.to_text(memory_budget.table(plain, memory_budget.latent_sizes(plain, (20, 36))))) == 3 + 3
-    assert memory_budget.to_text(memory_budget.table(plain, memory_budget.latent_sizes(plain, (8, 8)))) == []
+    assert len(memory_table.to_text(memory_table.table(plain, memory_budget.latent_sizes(plain, (20, 36))))) == 3 + 3
+    assert memory_table.to_text(memory_table.table(plain, memory_budget.latent_sizes(plain, (8, 8)))) == []
 
 
 def test_only_sizes_that_can_be_decoded_are_listed():

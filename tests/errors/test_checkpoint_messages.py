@@ -190,8 +190,8 @@ def test_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             "vae",
-            {"_class_name": "AutoencoderTiny"},
-            "config key '_class_name' is not supported (got 'AutoencoderTiny', expected 'AutoencoderKL')."
+            {"_class_name": "AutoencoderOobleck"},
+            "config key '_class_name' is not supported (got 'AutoencoderOobleck', expected 'AutoencoderKL')."
             " Fix: give the config.json of a VAE of that class.",
         ),
         (

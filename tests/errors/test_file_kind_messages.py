@@ -380,10 +380,9 @@ def test_parts_that_are_something_else(tmp_path: Path, arrays: dict[str, Any]) -
         f"--vae {tmp_path}/no: there is no such file or folder (expected a VAE)."
         " Fix: give the VAE's .safetensors, .ckpt, .pt or .bin file, or its folder."
     )
-    write_safetensors(part, {"taesd_decoder.layers.0.weight": np.zeros(1, np.float32)})
+    write_safetensors(part, {"diffusion_model.input_blocks.0.weight": np.zeros(1, np.float32)})
     assert refused(path, family, vae=part) == (
-        f"--vae {part}: this is a tiny autoencoder (TAESD), not a checkpoint (it has weights named "
-        "taesd_decoder.layers.0...), and no VAE."
+        f"--vae {part}: this is a UNet alone (it has weights named diffusion_model.input_blocks....), and no VAE."
         " Fix: give a VAE of Stable Diffusion 1.x."
     )
     part.write_text(json.dumps({"message": "no"}))

@@ -79,7 +79,7 @@ CASES = {
     "Sub a constant": ("Sub", [PICTURE, some(5, 3)], [PICTURE]),
     "Mul by a number": ("Mul", [PICTURE, np.float32(0.3)], [PICTURE]),
     "Div": ("Div", [PICTURE, some(6, 1, 1) + np.float32(4)], [PICTURE]),
-    **{op: (op, [TOKENS], [TOKENS]) for op in ("Sigmoid", "Erf", "Tanh", "Exp", "Neg", "Identity")},
+    **{op: (op, [TOKENS], [TOKENS]) for op in ("Sigmoid", "Erf", "Tanh", "Exp", "Neg", "Relu", "Identity")},
     "Sqrt": ("Sqrt", [some(3, 4) ** 2], [(3, 4)]),
     "Sin of a large angle": ("Sin", [np.float32([[981.3, 0.25]])], [(1, 2)]),
     "Cast": ("Cast", [[np.int32([[3, -4]])]], [(1, 2)], {"to": ir.DataType.FLOAT}),

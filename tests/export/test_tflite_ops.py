@@ -96,7 +96,7 @@ CASES = [
     ("Sqrt", [Positive((3, 7))], {}),
     ("Add", [Given((2, 3, 5, 4)), normal(1, 4)], {}),
     ("Mul", [Given((2, 7)), np.float32(3)], {}),
-    *((op, [Given((3, 7))], {}) for op in ("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Exp", "Neg")),
+    *((op, [Given((3, 7))], {}) for op in ("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Exp", "Neg", "Relu")),
     *((op, [Given((3, 7, 4))], {}) for op in ("Silu", "Gelu", "GeluTanh", "QuickGelu", "Geglu")),
     ("MatMul", [Given((2, 5, 7)), normal(7, 3)], {}),
     ("MatMul", [Given((2, 5, 7)), Given((2, 7, 3))], {}),
@@ -149,6 +149,11 @@ CASES = [
     (
         "ConvNhwcBiasShiftSiluAdd",
         [Given((2, 5, 3, 4)), normal(3, 3, 4, 5), normal(5), Given((2, 1, 1, 5)), Given((2, 5, 3, 5))],
+        {"strides": [1, 1], "pads": [1] * 4},
+    ),
+    (
+        "ConvNhwcBiasAddThenRelu",
+        [Given((2, 5, 3, 4)), normal(3, 3, 4, 5), normal(5), Given((2, 5, 3, 5))],
         {"strides": [1, 1], "pads": [1] * 4},
     ),
     *(up(before, after) for before, after in (((3, 5), (6, 10)), ((4, 3), (7, 5)), ((3, 28), (6, 46)))),

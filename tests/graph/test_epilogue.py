@@ -12,14 +12,14 @@ from ondevice.graph.ops import DOMAIN, FUSED, find
 EVERY = [
     stepped
     for base, takes in TAKES.items()
-    for count in range(5)
+    for count in range(6)
     for steps in itertools.combinations(takes, count)
     if (stepped := Stepped(base, steps)).exists
 ]
 
 
 def test_every_op_is_read_from_its_name() -> None:
-    assert len({stepped.name for stepped in EVERY}) == len(EVERY) == 2 * 2 * 6 * 2 + 2 * 2**4 + 4 * 2
+    assert len({stepped.name for stepped in EVERY}) == len(EVERY) == 2 * 2 * 7 * 2 + 2 * 2 * 2 * 3 * 3 + 4 * 2
     assert all(read(stepped.name) == stepped for stepped in EVERY)
     for stepped in EVERY:
         row = find(DOMAIN, stepped.name)
@@ -28,7 +28,11 @@ def test_every_op_is_read_from_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["LinearAddBias", "LinearBiasBias", "LinearShift", "LinearSiluGelu", "ConvNhwcGelu", "GroupNormBias"]
+    "name",
+    [
+        *("LinearAddBias", "LinearBiasBias", "LinearShift", "LinearSiluGelu", "ConvNhwcGelu", "GroupNormBias"),
+        *("ConvNhwcThenRelu", "ConvNhwcReluThenRelu", "ConvNhwcAddRelu", "LinearAddThenRelu", "GroupNormRelu"),
+    ],
 )
 def test_other_steps_and_orders_are_no_ops(name: str) -> None:
     assert read(name) is None and find(DOMAIN, name) is None and not is_one(name, TAKES)
@@ -47,6 +51,7 @@ def test_the_steps_of_one() -> None:
     assert stepped.operands == ("x", "weight", "bias", "shift", "residual")
     assert stepped.defines == {"HAS_BIAS": 1, "HAS_SHIFT": 1, "ACT_Silu": 1, "HAS_ADD": 1}
     assert of("Linear").then("GeluTanh").name == "LinearGeluTanh" and not of("LinearAdd").then("Silu").exists
+    assert of("ConvNhwcBiasAddThenRelu").defines == {"HAS_BIAS": 1, "HAS_ADD": 1, "ACT_ThenRelu": 1}
     assert not set(LINEAR) & set(CONV) and not set(CONV) & set(NORMS)
 
 

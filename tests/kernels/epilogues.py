@@ -12,13 +12,17 @@ GELU = {
     "Gelu": lambda z: 0.5 * z * (1 + erf(z / math.sqrt(2))),
     "GeluTanh": lambda z: 0.5 * z * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))),
     "QuickGelu": lambda z: z / (1 + np.exp(-1.702 * z)),
+    "Relu": lambda z: np.maximum(z, 0),
 }
 ACTIVATIONS = (*GELU, "Geglu")
 
 
 def finished(product, size, terms, stored, activation, bias=None, shift=None, residual=None, half_terms=0):
-    """(value, bound) of activation(product + bias + shift) + residual; `size` bounds the sum of the products'
-    magnitudes, of which `half_terms` at a time are multiplied and added in half."""
+    """(value, bound) of activation(product + bias + shift) + residual, or of the ReLU of that sum for an activation
+    "ThenRelu"; `size` bounds the sum of the products' magnitudes, of which `half_terms` at a time are multiplied and
+    added in half."""
+    then_relu = activation == "ThenRelu"
+    activation = "" if then_relu else activation
     z, magnitude = product, size
     for more in (bias, shift):
         if more is not None:
@@ -35,6 +39,7 @@ def finished(product, size, terms, stored, activation, bias=None, shift=None, re
         wrong = 1.2 * wrong + (16 + 4 * np.minimum(np.abs(z), 100)) * EPS["f32"] * np.abs(z) * bool(activation)
     if residual is not None:
         y, wrong = y + residual, wrong + EPS["f32"] * np.abs(y + residual)
+    y = np.maximum(y, 0) if then_relu else y
     return y, EPS[stored] * np.abs(y) + TINY[stored] + wrong
 
 

@@ -41,7 +41,10 @@ EPILOGUES = [
     {"ACT_Geglu": 1, "HAS_BIAS": 1},
     {"ACT_Silu": 1, "HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1, "INPLACE": 1},
 ]
-EPILOGUES += [{define: 1, "PANELS": 1, "HAS_BIAS": 1} for define in ("W8", "W4")]  # for kernels that read such weights
+RELUS = {"ACT_Relu": 1, "HAS_ADD": 1, "ACT_ThenRelu": 1}
+EPILOGUES += [  # for kernels that read such weights
+    {define: 1, "PANELS": 1, "HAS_BIAS": 1} | RELUS for define in ("W8", "W4")
+]
 BUILDS = [
     pytest.param(kernel, f16, epilogue, id=f"{name}-{f16}-{epilogue}")
     for name, kernel in KERNELS.items()

@@ -94,6 +94,7 @@ ACTIVATIONS = {
     "Gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
     "GeluTanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "QuickGelu": lambda x: x / (1 + np.exp(-1.702 * x)),
+    "Relu": lambda x: np.maximum(x, 0),
 }
 
 
@@ -118,6 +119,12 @@ def test_activations_of_large_values_stay_finite(bench: Bench, op):
     x = np.array([-65504, -100, 0, 100, 65504], np.float32)
     got = bench.run(KERNELS["unary"], [x], ((5,), x.dtype), {"n": 5}, F16=0, **{f"OP_{op}": 1})
     np.testing.assert_allclose(got, [0, 0, 0, 100, 65504], atol=1e-30)
+
+
+def test_a_relu_hides_no_nan(bench: Bench):
+    x = np.array([np.nan, -1, np.inf, -np.inf] * 5, np.float32)  # in a vector, and after the last one
+    got = bench.run(KERNELS["unary"], [x], ((20,), x.dtype), {"n": 20}, F16=0, OP_Relu=1)
+    np.testing.assert_array_equal(got, [np.nan, 0, np.inf, 0] * 5)
 
 
 def geglu(bench, x, stored, tuning=None):

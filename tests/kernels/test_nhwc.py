@@ -134,6 +134,13 @@ def test_convolution(bench: Bench, shape, stored):
     check_conv(bench, shape, stored, "Silu", shift=True, add=True, panels=True)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7, 4, 3, 1, SAME), (1, 16, 3, 3, 5, 3, 2, SAME)], ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_convolutions_of_tiny_autoencoders(bench: Bench, shape, stored):
+    check_conv(bench, shape, stored, "Relu", panels=True)
+    check_conv(bench, shape, stored, "ThenRelu", add=True, panels=True)
+
+
 @pytest.mark.parametrize("up", [(10, 14), (9, 13), (11, 7)], ids=str)
 @pytest.mark.parametrize("stored", STORED)
 def test_convolution_of_a_larger_picture_that_is_not_there(bench: Bench, up, stored):

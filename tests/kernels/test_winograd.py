@@ -118,6 +118,12 @@ def test_output(bench: Bench, size, activation, parts, stored, tuning):
     check_output(bench, "winograd_output", size, activation, parts, stored, tuning, inplace)
 
 
+def test_output_and_strips_of_tiny_autoencoders(bench: Bench):
+    check_output(bench, "winograd_output", (2, 5, 7, 16), "ThenRelu", True, "f32", {}, inplace=True)
+    for oc in (40, 32):  # vectors that end with the row, and that do not
+        check_strips(bench, (1, 9, 7, 16, oc), "f32", activation="ThenRelu")
+
+
 def test_a_band_writes_its_own_tiles_only(bench: Bench):
     check_band(bench, "winograd_output")
 

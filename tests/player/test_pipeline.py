@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 
+from bundle.fast_changes import FAST_CHANGES
 from bundle.pipeline_changes import PIPELINE_CHANGES
 from bundle.test_pipeline import NAMES, golden, parsed
 
@@ -16,11 +17,11 @@ def test_pipelines_by_hand_are_read_as_in_python(tool):
 
 
 def test_what_is_no_pipeline_is_refused_with_the_same_words(tool):
-    changed = []
-    for change, _ in PIPELINE_CHANGES:
+    changes, changed = PIPELINE_CHANGES + FAST_CHANGES, []
+    for change, _ in changes:
         whole = copy.deepcopy(golden("sdxl_refiner"))
         change(whole["pipeline"])
         changed.append(json.dumps(whole) + "\n")
     out = tool("check_pipeline", input="".join(changed)).stdout.splitlines()
-    for (_, message), line in zip(PIPELINE_CHANGES, out, strict=True):
+    for (_, message), line in zip(changes, out, strict=True):
         assert line.startswith(f"refused: bundle.json: pipeline{message}" if message else "{")

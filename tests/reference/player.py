@@ -136,9 +136,11 @@ class Player:  # docs/pipeline.md
             files = {file: self.read(f"tokenizers/{name}/{file}") for file in about["files"]}
             self.tokenizers[name] = Tokenizer(files, about["length"])
 
-    def draw(self, texts, size, *, seed=0, numbers=None, pictures=None, sampler=None, noise=None, emphasis="none"):
+    def draw(
+        self, texts, size, *, seed=0, numbers=None, pictures=None, sampler=None, noise=None, emphasis="none", fast=False
+    ):
         """(latents f32 [frames, c, h, w], pixels u8 [frames, height, width, 3]). `size`: width, height; `sampler`: a
-        table."""
+        table; `fast`: by the fast decoder."""
         self.pipeline = pipeline = self.manifest["pipeline"]
         about = pipeline["latents"]
         self.noise, self.values, self.emphasis = Noise(seed), {}, emphasis
@@ -174,7 +176,7 @@ class Player:  # docs/pipeline.md
         mask = self.pictures.prepare(about["mask"]["picture"]) if masked else None
         final = self.denoise(table, noise, self.get(about.get("begin")), mask)
         self.values["latents", None] = final / F(about["scaling"]) + F(about["shift"])
-        for role in pipeline["after"]:
+        for role in pipeline["fast" if fast else "after"]:
             if role["every"] == "chunk":
                 self.chunks(role)
             else:
@@ -243,7 +245,8 @@ class Player:  # docs/pipeline.md
                 self.values |= {(name, text): outputs[port] for port, name in role["keep"].items()}
 
     def chunks(self, role):  # for so many frames at a time
-        made = [one["keep"].values() for one in self.pipeline["after"] if one["every"] == "chunk"]
+        last = [*self.pipeline["after"], *self.pipeline.get("fast", ())]
+        made = [one["keep"].values() for one in last if one["every"] == "chunk"]
         cut = {"latents", *itertools.chain(*made)}
         counts = {plan["sizes"].get("frames", 1) for plan in self.plans(role["run"])}
         whole, place, parts, done = dict(self.values), self.place, [], 0

@@ -29,6 +29,7 @@ from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.tiny_files import with_random_taesd
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Request
 from ondevice.diffusion.samplers import make_table
@@ -140,6 +141,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             return compile_bundle(
                 open_checkpoint(None, family="demo"), folder / "demo.ondevice", Recipe(), sizes=[SIZES["demo"]]
             )
+        if name == "demo_taesd":
+            whole = with_random_taesd(open_checkpoint(None, family="demo"), 5)
+            return compile_bundle(whole, folder / f"{name}.ondevice", Recipe(), sizes=[SIZES["demo"]])
         family, _, chunks = name.partition("_")
         tiny = random_checkpoint_from_configs(**(TINY | SMALL)[family], seed=5, family=family)
         recipe = Recipe(chunks=int(chunks or 1))
@@ -149,6 +153,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 SIZES = {"demo": (64, 72), "sd21": (24, 16), "sdxl": (16, 24), "sdxl_3": (16, 24), "sdxs": (16, 16), "ssd-1b": (24, 16)}
+SIZES["demo_taesd"] = SIZES["demo"]
 SIZES |= dict.fromkeys(("lcm", "sd15-inpaint", "instruct-pix2pix", "sdxl-refiner"), (24, 16))
 MASK = np.pad(np.full((40, 50, 3), 255, np.uint8), ((30, 20), (5, 15), (0, 0)))
 PICTURE = np.random.default_rng(5).integers(0, 256, (90, 70, 3), np.uint8)
@@ -178,6 +183,7 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("sd15-inpaint", NEGATIVE | {"image": PICTURE, "mask": MASK}),
     ("sd15-inpaint", {"sampler": "euler", "image": PICTURE, "mask": MASK, "strength": 0.6}),
     ("instruct-pix2pix", NEGATIVE | {"image": PICTURE, "numbers": {"image_guidance_scale": 1.25}}),
+    ("demo_taesd", {"taesd": True, "image": PICTURE, "sampler": "ddim"}),
     ("sdxl-refiner", NEGATIVE | {"sampler": "euler", "image": PICTURE, "numbers": {"aesthetic_score": 7.0}}),
 ]
 
@@ -215,6 +221,7 @@ def draw(player: Player, size: tuple[int, int], options: dict[str, Any]) -> tupl
         pictures={name: options[name] for name in ("image", "mask") if name in options} or None,
         sampler=f"{options['sampler']}_{options['num_inference_steps']}",
         emphasis=options.get("emphasis", "none"),
+        fast=options.get("taesd", False),
     )
 
 

@@ -65,6 +65,10 @@ def joined(b, x, y, read=lambda b, z: b.conv("short", z, 4, k=1)):
     return b.binary("sum", "Add", b.conv("e", silu(b, "n", b.norm("n", z)), 4), read(b, z))
 
 
+def rectified(b, x):
+    return x, b.unary("r", "Relu", x)
+
+
 FIRES = {
     "a convolution": (lambda b, x, y: b.conv("c", x, 9), {"ConvNhwcBias": 1}),
     "without a bias": (lambda b, x, y: b.conv("c", x, 9, bias=False), {"ConvNhwc": 1}),
@@ -85,6 +89,11 @@ FIRES = {
         {"ConvNhwcBias": 1, "ConvNhwcBiasAdd": 1},
     ),
     "silu": (lambda b, x, y: silu(b, "s", b.conv("c", x, 9)), {"ConvNhwcBiasSilu": 1}),
+    "relu": (lambda b, x, y: b.unary("s", "Relu", b.conv("c", x, 9)), {"ConvNhwcBiasRelu": 1}),
+    "a block of a tiny autoencoder": (
+        lambda b, x, y: b.unary("f", "Relu", b.binary("s", "Add", b.conv("d", b.unary("r", "Relu", x), 6), x)),
+        {"ConvNhwcBiasAddThenRelu": 1},
+    ),
     "twice the size": (lambda b, x, y: upsampled(b, x), {"ConvNhwcBias": 1, "UpConvNhwcBias": 1}),
     "two parts": (
         lambda b, x, y: joined(b, x, y),
@@ -92,6 +101,16 @@ FIRES = {
     ),
 }
 PARTLY = {
+    "a sum that another op reads, too": (
+        lambda b, x, y: b.binary("t", "Sub", *rectified(b, b.binary("s", "Add", b.conv("c", x, 6), x))),
+        {"ConvNhwcBiasAdd": 1},
+        "another node reads the result before it",
+    ),
+    "a relu of a finished result": (
+        lambda b, x, y: b.unary("r", "Relu", silu(b, "s", b.conv("c", x, 9))),
+        {"ConvNhwcBiasSilu": 1},
+        "ends in Silu already",
+    ),
     "grouped": (lambda b, x, y: b.conv("c", x, 9, group=3), {}, "it is grouped"),
     "dilated": (lambda b, x, y: b.conv("c", x, 9, dilations=(2, 2), pads=(2, 2, 2, 2)), {}, "dilated"),
     "a shift of a view": (

@@ -30,6 +30,7 @@ FIRES = {
         {"LinearBias": 1},
     ),
     "silu": (f"{IN}) => (float[2,3,8] y) {{ {LINEAR} s = Sigmoid(l) y = Mul(l, s) }}", BOTH, {"LinearBiasSilu": 1}),
+    "relu": (f"{IN}) => (float[2,3,8] y) {{ {LINEAR} y = Relu(l) }}", BOTH, {"LinearBiasRelu": 1}),
     "geglu": (
         f"{IN}) => (float[2,3,4] y) {CONSTANTS} {{ {LINEAR} {HALVES.format(2)} {GELU} y = Mul(v, t) }}",
         BOTH,

@@ -17,6 +17,7 @@ MODULES = tuple(
         "weights",
         "adapters",
         "controlnets",
+        "tiny",
         "tokenizers",
         "configs",
         "bundles",

@@ -23,6 +23,7 @@ _UNARY = {
     "Cos": "cos",
     "Sqrt": "sqrt",
     "Exp": "exp",
+    "Relu": "relu",
     "Identity": "identity",
 }
 _BINARY = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "real_div"}

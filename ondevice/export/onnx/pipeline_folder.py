@@ -29,6 +29,7 @@ _CLASSES = {  # by architecture
     "unet": ["diffusers", "UNet2DConditionModel"],
     "autoencoder_kl": ["diffusers", "AutoencoderKL"],
     "controlnet": ["diffusers", "ControlNetModel"],
+    "autoencoder_tiny": ["diffusers", "AutoencoderTiny"],
 }
 _OF_THEIR_SOURCE = ("_diffusers_version", "_name_or_path", "_use_default_values")
 _STATES = "hidden_states_"

@@ -73,12 +73,17 @@ def geglu(words: Words, x: Tensor) -> Tensor:
     return words.mul(value, gelu(words, gate))
 
 
+def relu(words: Words, x: Tensor) -> Tensor:
+    return words.unary("RELU", x)
+
+
 ACTIVATIONS: dict[str, Callable[[Words, Tensor], Tensor]] = {
     "Silu": silu,
     "Gelu": gelu,
     "GeluTanh": gelu_tanh,
     "QuickGelu": quick_gelu,
     "Geglu": geglu,
+    "Relu": relu,
 }
 
 

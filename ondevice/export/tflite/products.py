@@ -144,8 +144,8 @@ def _same(size: int, reach: int, stride: int) -> tuple[int, int]:
 def _finished(words: Words, stepped: Stepped, operands: dict[str, ir.Value | None], x: Tensor) -> Tensor:
     """The steps after the bias, which the product has added."""
     for step in stepped.steps:
-        if step in ACTIVATIONS:
-            x = ACTIVATIONS[step](words, x)
+        if step == "ThenRelu" or step in ACTIVATIONS:
+            x = ACTIVATIONS[step.removeprefix("Then")](words, x)
         elif step != "Bias":
             x = words.add(x, words.of(operands[STEPS[step].operand]))
     return x

@@ -33,7 +33,8 @@ def module_of(
         if component == "unet":
             whole: Any = diffusers.UNet2DConditionModel.from_config(part.config)
         elif component == "vae_decoder":
-            whole = diffusers.AutoencoderKL.from_config(part.config)
+            tiny = part.config.get("_class_name") == "AutoencoderTiny"
+            whole = (diffusers.AutoencoderTiny if tiny else diffusers.AutoencoderKL).from_config(part.config)
         else:
             whole = transformers.CLIPTextModel(transformers.CLIPTextConfig(**part.config))
             if plain_attention:
@@ -57,7 +58,7 @@ class _Plain(torch.nn.Module):
         super().__init__()
         self.component = component
         if component == "vae_decoder":
-            self.post_quant_conv, self.decoder = whole.post_quant_conv, whole.decoder
+            self.first, self.decoder = getattr(whole, "post_quant_conv", torch.nn.Identity()), whole.decoder
         else:
             self.whole = whole
 
@@ -65,7 +66,7 @@ class _Plain(torch.nn.Module):
         if self.component == "unet":
             out: torch.Tensor = self.whole(*inputs, return_dict=False)[0]
         elif self.component == "vae_decoder":
-            out = self.decoder(self.post_quant_conv(inputs[0]))
+            out = self.decoder(self.first(inputs[0]))
         else:
             out = self.whole(inputs[0], return_dict=False)[0]
         return out

@@ -260,6 +260,7 @@ def test_tunings_of_convolutions(bench: Bench, stored, tuning):
 def test_convolutions_on_phones(phone_bench: Bench, stored):
     way = (stored, int(stored == "f16" and "half" in phone_bench.target.caps))
     check_conv(phone_bench, (2, 12, 3, 5, 18, 3, 1, SAME), way, "Silu", shift=True, add=True)
+    check_conv(phone_bench, (2, 12, 3, 5, 18, 3, 1, SAME), way, "ThenRelu", add=True)
     check_conv(phone_bench, (1, 4, 5, 3, 5, 3, 2, (0, 0, 1, 1)), way, bits="i8")
     check_conv(phone_bench, (1, 12, 5, 3, 18, 3, 1, SAME), way, bits="i4")
     check_conv(phone_bench, (2, 16, 3, 5, 18, 3, 1, SAME), way, "Silu", shift=True, add=True, name="conv2d_waves")

@@ -15,7 +15,7 @@ def test_patches(phone_bench: Bench, size, up, stored):
     check_input(phone_bench, "winograd_patches", size, up, stored, {})
 
 
-@pytest.mark.parametrize("activation, parts", [("", False), ("Silu", True)])
+@pytest.mark.parametrize("activation, parts", [("", False), ("Silu", True), ("ThenRelu", True)])
 @pytest.mark.parametrize("stored", STORED)
 def test_pixels(phone_bench: Bench, activation, parts, stored):
     check_output(phone_bench, "winograd_pixels", SIZES[1], activation, parts, stored, {}, inplace=True)
