@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -112,10 +114,14 @@ def _started(address: str) -> Any:
         import ray
     except ImportError:
         raise UsageError("Ray is not installed.", where="--ray", fix="pip install 'ondevice[ray]'") from None
+    heard = signal.getsignal(signal.SIGTERM)
     own = {"include_dashboard": False, "_node_ip_address": _ADDRESS} if address == "local" else {}
     try:
         ray.init(address=address, logging_level="error", log_to_driver=False, **own)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         what = f"Ray cannot be reached ({str(error)[:200]})."
         raise UsageError(what, where="--ray", fix="leave the address out to use this machine") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, heard)  # Ray takes it over
     return ray

@@ -39,10 +39,8 @@ LINES = [
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("batch") / "demo.ondevice"
-    assert cli.main(["convert", "demo", "--out", str(path), "--size", "64x64"]) == 0
-    return path
+def bundle() -> Path:
+    return made_up_device.demo_bundle()
 
 
 Run = Callable[..., list[dict[str, Any]]]

@@ -19,17 +19,16 @@ from PIL import Image, PngImagePlugin
 from ondevice import cli
 from ondevice.errors import StrictError, UsageError
 
-NAMES = ("demo", "demo-lcm", "demo-inpaint")
 Draw = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("replay")
-    for name in NAMES:
-        size = "64x64,96x64" if name == "demo" else "64x64"
-        assert cli.main(["convert", name, "--out", str(folder / name), "--size", size]) == 0
-    return {name: folder / name for name in NAMES}
+    siblings = ("demo-lcm", "demo-inpaint")
+    for name in siblings:
+        assert cli.main(["convert", name, "--out", str(folder / name), "--size", "64x64"]) == 0
+    return {"demo": made_up_device.demo_bundle()} | {name: folder / name for name in siblings}
 
 
 @pytest.fixture
