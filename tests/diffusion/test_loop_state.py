@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diffusion.fake_networks import HostSession, Letters, plans_at, spec_of
+from diffusion.fake_networks import HostSession, Letters, OtherDevice, plans_at, spec_of
 from diffusion.sampler_helpers import config_of
+from diffusion.test_pipeline_shapes import golden, network, pipeline
 
 from ondevice.diffusion.loop_state import MAGIC, Kept, LoopState, read_kept, write_kept
+from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Request
 from ondevice.diffusion.samplers import SAMPLERS, SamplerTable, make_table
@@ -103,20 +105,49 @@ def test_whatever_is_asked_for_goes_on(more: dict[str, Any], tmp_path: Path) -> 
         assert killed_and_resumed(request, config_of("euler_a"), tmp_path / "a", every=2) >= 4
 
 
-def test_short_draws_keep_a_number_across_a_kill(tmp_path: Path) -> None:
-    """Of fewer than 16 numbers two come at a time, and one waits for the next draw."""
-    spec, plans = spec_of(), plans_at(1, 3)
-    request = Request(prompt="a", num_inference_steps=4, sampler="euler_a", width=24, height=8)
+@pytest.mark.parametrize("mode", ["torch", "cuda", "a1111"])
+def test_noise_goes_on_from_where_it_was(mode: str) -> None:
+    """Of fewer than 16 numbers two come at a time, and one may wait for the next short draw."""
+    for shapes in ([(3,), (40,), (2,)], [(17,), (1,), (1,)], [(1 << 20,), (5,), (1,)]):
+        first, other = Noise(7, mode, delta=3), Noise(7, mode, delta=3)
+        first.enter_loop(), other.enter_loop()
+        for shape in shapes:
+            first.randn(shape)
+        assert mode != "torch" or (first.position[1] is not None) == (shapes[0] == (3,))
+        other.skip_to(first.position)
+        for shape in ((1,), (20,), (3,)):
+            assert np.array_equal(first.randn(shape), other.randn(shape))
 
-    def draw(session: Networks, keeper: StateFile | None = None) -> np.ndarray:
-        pipeline = Pipeline(spec, session, {"tokenizer": Letters(77)}, config_of("euler_a"), plans=plans)
-        return pipeline.draw(request, keeper=keeper).latents
 
-    shapes = draw(Networks()).shape
-    assert np.prod(shapes) == 12
-    with pytest.raises(Killed):
-        draw(Networks(2), StateFile(tmp_path / "a", 1, False, KEYS, False))
-    assert np.array_equal(draw(Networks(), StateFile(tmp_path / "a", 1, True, KEYS, False)), draw(Networks()))
+def test_the_number_of_a_call_goes_on() -> None:
+    """Stretches of the schedule, and numbers with a window, are those of the call's number."""
+
+    class After:
+        """Ends a run after a call, or gives what it had then."""
+
+        state: LoopState | None = None
+
+        def __init__(self, until: int | None) -> None:
+            self.until = until
+
+        def begin(self, table: SamplerTable, shape: tuple[int, ...]) -> LoopState | None:
+            return After.state if self.until is None else None
+
+        def keep(self, state: LoopState, calls: int) -> None:
+            if state.call == self.until:
+                After.state = state
+                raise Killed
+
+    request = Request(prompt="x", num_inference_steps=4, sampler="euler_a", numbers={"handover": 0.5})
+    whole = pipeline(golden("sdxl_refiner"), OtherDevice(network)).draw(request)
+    for until in (1, 3):
+        with pytest.raises(Killed):
+            pipeline(golden("sdxl_refiner"), OtherDevice(network)).draw(request, keeper=After(until))
+        device = OtherDevice(network)
+        found = pipeline(golden("sdxl_refiner"), device).draw(request, keeper=After(None))
+        assert np.array_equal(found.latents, whole.latents)
+        loop = [name for name, *_ in device.runs if name.endswith("unet")]
+        assert loop == ["unet", "unet", "refiner_unet", "refiner_unet"][until:]
 
 
 TABLE: SamplerTable = make_table("dpmpp_2m", 3, config_of("dpmpp_2m"))
