@@ -25,6 +25,7 @@ class Networks(HostSession):
 
     on_pass: Callable[[], object] = staticmethod(lambda: None)
     passes = 0
+    has_mended = False
 
     def __init__(self, *_: object, **__: object) -> None:
         self.profile = Profile({}, launches=[])

@@ -56,7 +56,8 @@ _INSTEAD = {
     **{key: {*_LEVELS, "steps"} for key in ("sigmas", "timesteps")},
     **dict.fromkeys(("ays", "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"), _LEVELS),
 }
-_OF_IMAGES = ("strength", "background", "fit", "mask")  # flags that mean nothing without --init-image
+_OF_IMAGES = ("strength", "mask")  # flags that mean nothing without --init-image
+_OF_PICTURES = ("background", "fit")  # nor these, or --control
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,27 +100,20 @@ def fields_for(recorded: Recorded, files: ModelFiles, folder: Path, given: Set[s
     for word, name in recorded.files.items():
         if word not in given:
             _beside(folder, word, name, fields, lost)
-    pictures = {name: _found(folder, file) for name, file in recorded.pictures.items()}
-    for name, path in pictures.items():
-        if path is None and not given & {"picture", "control" if name in NAMES else ""}:
-            lost.append(f"the picture {name} ({recorded.pictures[name]}) is not beside it")
-    controls = [pictures.pop(name) for name in NAMES if name in pictures]  # they have a flag of their own
-    if None not in controls and controls and "control" not in given:
-        fields["control"] = [str(path) for path in controls]
-    if pictures and "picture" not in given:
-        fields["picture"] = {name: str(path) for name, path in pictures.items() if path is not None}
+    _pictures(recorded, folder, fields, lost, given)
     if "lora" not in given:
         _adapters(recorded, files, folder, fields, lost)
-    if not {"control"} & {*fields, *given}:
-        fields.pop("canny", None)
     if "init_image" not in fields and "init_image" not in given:
         if "strength" in fields and "init_image" not in recorded.files:
             lost.append("it was drawn from another picture, which is not named (--init-image)")
-        for word in _OF_IMAGES if "control" not in fields else ("strength", "mask"):
+        controlled = "control" in fields or "control" in given
+        for word in _OF_IMAGES if controlled else (*_OF_IMAGES, *_OF_PICTURES):
             fields.pop(word, None)
     if fields.get("taesd") and not files.pipeline.fast and "taesd" not in given:
         del fields["taesd"]
         lost.append("it was decoded by a tiny decoder, which this bundle has not (`convert --taesd`)")
+    if "control" not in fields and "control" not in given:
+        fields.pop("canny", None)
     if "refiner" not in fields and "refiner" not in given:
         fields.pop("refiner_start", None)
     return Found(fields, lost)
@@ -229,6 +223,21 @@ def _options(recorded: Recorded, files: ModelFiles, fields: dict[str, Any], lost
         options[name] = value
     if options:
         fields["set"] = options
+
+
+def _pictures(recorded: Recorded, folder: Path, fields: dict[str, Any], lost: list[str], given: Set[str]) -> None:
+    """Other pictures than the one to begin from: those of ControlNets in their order, all of them or none."""
+    nets = [name for name in NAMES if name in recorded.pictures]
+    found = {name: _found(folder, file) for name, file in recorded.pictures.items()}
+    for name, path in found.items():
+        if path is None and ("control" if name in nets else "picture") not in given:
+            flag = "--control FILE" if name in nets else f"--picture {name}=FILE"
+            lost.append(f"{recorded.pictures[name][:80]} is not beside it ({flag})")
+    there = {name: str(path) for name, path in found.items() if path is not None}
+    if nets and all(name in there for name in nets) and "control" not in given:
+        fields["control"] = [there[name] for name in nets]
+    if (others := {name: path for name, path in there.items() if name not in nets}) and "picture" not in given:
+        fields["picture"] = others
 
 
 def published_levels(pipeline: PipelineSpec) -> str:

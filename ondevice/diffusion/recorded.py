@@ -14,8 +14,8 @@ class Recorded:
         fields: by the words of `generate`'s flags, as a line of a batch has them (docs/sessions.md).
         options: the sampler's options and the model's numbers, by name.
         files: names of files that the picture was drawn from, by the same words ("init_image", "mask", "latents");
-            `pictures` has those of --picture.
-        adapters: those that it was drawn with, each NAME:SCALE.
+            `pictures` has those of --picture and --control, by the names that pipelines have for them.
+        adapters: "NAME:SCALE" of each.
         model: the source of the model, as far as it is told.
         lost: what cannot be had again, a sentence each.
     """

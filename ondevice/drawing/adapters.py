@@ -86,6 +86,17 @@ def digest(adapters: Asked) -> str:
     return found.hexdigest() if adapters else ""
 
 
+def paths(args: argparse.Namespace) -> dict[str, Path]:
+    """The files of those that are no names of carried ones, by flag."""
+    found: dict[str, Path] = {}
+    for given in args.lora or ():
+        candidates = (Path(text).expanduser() for text in (given, given.rpartition(":")[0]) if text)
+        path = next((path for path in candidates if path.exists()), None)
+        for file in () if path is None else sorted(path.iterdir()) if path.is_dir() else (path,):
+            found[f"{FLAG} {file}"] = file
+    return found
+
+
 def use(pipeline: Pipeline, adapters: Asked) -> None:
     """Draw with these from now on, and no others."""
     for adapter, _ in adapters:

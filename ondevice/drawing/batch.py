@@ -7,6 +7,7 @@ right, is left as it is.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -135,6 +136,7 @@ def draw(work: Work, draws: drawer.Drawer) -> list[tuple[str, bytes]]:
     asked = draws.asked(work.args)
     format_of(work.args.out, asked.size)
     (drawn,) = draws.draw(asked)
+    draws.forget_mended()
     paths = outputs.frame_paths(work.args, 0, len(drawn.frames))
     return [
         (path.name, encoded(path, pixels, drawn.parameters, drawn.scheduler))
@@ -172,10 +174,21 @@ def _key(args: argparse.Namespace, draws: drawer.Drawer, inputs: dict[str, Path 
     models, and this version."""
     plain = {**vars(line.nothing_given()), "tile_vae": None, "max_memory": None, "runtime": None, "plans": None}
     asked = {name: str(getattr(args, name, None)) for name in plain}
-    files = {flag: digest_of(path) for flag, path in inputs.items() if path is not None and path.is_file()}
+    files = {flag: _digest(path) for flag, path in inputs.items() if path is not None and path.is_file()}
     models = [drawer.digest_of_model(draws.open(path).files) for path in (args.bundle, args.refiner) if path]
     whole = json.dumps([asked, files, models, args.out.name, __version__], sort_keys=True)
     return hashlib.sha256(whole.encode(errors="replace")).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file that many lines may name."""
+    stat = path.stat()
+    return _digest_of(path, stat.st_mtime_ns, stat.st_size)
+
+
+@functools.lru_cache(4096)
+def _digest_of(path: Path, _changed: int, _size: int) -> str:
+    return digest_of(path)
 
 
 def _results(todo: Iterable[Work], args: argparse.Namespace, draws: drawer.Drawer) -> Iterator[Result]:

@@ -90,6 +90,10 @@ class Drawer:
         """The model at a path, which stays open. Raises OnDeviceError where it cannot be drawn with here."""
         return self._engine.open(path)
 
+    def forget_mended(self) -> None:
+        """As `engine.Opening.forget_mended`."""
+        self._engine.forget_mended()
+
     def completed(self, args: argparse.Namespace) -> argparse.Namespace:
         """The flags with what the picture of --from says. Raises OnDeviceError as `replay.completed` and `open`."""
         return args if args.from_picture is None else replay.completed(args, self.open(args.bundle).files)
@@ -123,7 +127,8 @@ class Drawer:
         begun = series_of(asked.request if end is None else end.begun, args.count)
         keys = [keys_of(request, asked.way, model, asked.model.runs_on) for request in begun]
         paths = [outputs.picture_path(args, number) for number in range(args.count)]
-        return Resumed(args.checkpoint_every or 0, args.resume, paths, keys)
+        mended = lambda: any(one.has_mended for one in models)  # noqa: E731
+        return Resumed(args.checkpoint_every or 0, args.resume, paths, keys, mended)
 
     def draw(
         self,
@@ -183,7 +188,10 @@ def check(args: argparse.Namespace) -> None:
 def inputs(args: argparse.Namespace) -> dict[str, Path | None]:
     """The files that a picture is drawn from beside its model, by flag."""
     return (
-        pictures.inputs(args) | paths_of(args, (*seed.INPUTS, *refiner.INPUTS)) | {replay_flag.FLAG: args.from_picture}
+        pictures.inputs(args)
+        | adapters.paths(args)
+        | paths_of(args, (*seed.INPUTS, *refiner.INPUTS))
+        | {replay_flag.FLAG: args.from_picture}
     )
 
 

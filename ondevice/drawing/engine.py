@@ -49,6 +49,15 @@ class Opened(Protocol):
         ...
 
     @property
+    def has_mended(self) -> bool:
+        """Whether its session computes something otherwise by now than a new one would (--on-nan fp32)."""
+        ...
+
+    def forget(self) -> None:
+        """Begin with a new session."""
+        ...
+
+    @property
     def runs_on(self) -> str:
         """The device or the runtime, and its version, as far as they are told."""
         ...
@@ -89,6 +98,12 @@ class Opening:
         if path not in self._models:
             self._models[path] = self._engine.open(path)
         return self._models[path]
+
+    def forget_mended(self) -> None:
+        """What was mended for one picture is not for the next: each is what it would be by itself."""
+        for model in self._models.values():
+            if model.has_mended:
+                model.forget()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,6 +180,13 @@ class OpenedBundle:
         return self._session
 
     @property
+    def has_mended(self) -> bool:
+        return self._session is not None and self._session.has_mended
+
+    def forget(self) -> None:
+        self._session = None
+
+    @property
     def runs_on(self) -> str:
         return " ".join(str(self._device.facts().get(key, "")) for key in ("name", "vendor", "driver"))
 
@@ -217,6 +239,13 @@ class OpenedExport:
         if self._session is None:
             self._session = ExportRunner(self.files)
         return self._session
+
+    @property
+    def has_mended(self) -> bool:
+        return False
+
+    def forget(self) -> None:
+        self._session = None
 
     @property
     def runs_on(self) -> str:

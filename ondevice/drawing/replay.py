@@ -36,7 +36,7 @@ def completed(args: argparse.Namespace, files: ModelFiles) -> argparse.Namespace
         own = getattr(args, name, None)
         if name in ("set", "number"):
             setattr(merged, name, [*(value or ()), *(own or ())] or None)  # the later of two wins
-        elif own is None or own is False:
+        elif own is None or own is False or own == []:
             setattr(merged, name, value)
     merged.from_picture = args.from_picture
     return merged

@@ -10,7 +10,7 @@ import argparse
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -68,17 +68,26 @@ class Resumed:
         resume: what lies there is gone on from.
         paths: of the pictures, one for each of the run.
         keys: hashes by name of what their states depend on, one set for each.
+        mended: whether the run computes something otherwise by now than a new one would begin to: its states are not
+            kept, and a run that goes on from an earlier one comes to the same place by itself.
     """
 
-    def __init__(self, every: int, resume: bool, paths: Sequence[Path], keys: Sequence[Mapping[str, str]]) -> None:
-        self._every, self._resume, self._paths, self._keys = every, resume, paths, keys
+    def __init__(
+        self,
+        every: int,
+        resume: bool,
+        paths: Sequence[Path],
+        keys: Sequence[Mapping[str, str]],
+        mended: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._every, self._resume, self._paths, self._keys, self._mended = every, resume, paths, keys, mended
 
     def keeper(self, number: int, stage: int, goes_on: bool) -> StateFile | None:
         """What keeps a stage of picture `number`; `goes_on`: another stage follows, and its last state is kept, too."""
         if not (self._every or self._resume):
             return None
         path = _beside(self._paths[number], stage)
-        return StateFile(path, self._every, self._resume, self._keys[number], goes_on)
+        return StateFile(path, self._every, self._resume, self._keys[number], goes_on, self._mended)
 
     def done(self, number: int) -> list[Path]:
         """The files of a picture that an earlier run has written, if they are as it left them."""
@@ -107,8 +116,17 @@ class Resumed:
 class StateFile:
     """A file of states of one loop: a `Keeper`."""
 
-    def __init__(self, path: Path, every: int, resume: bool, keys: Mapping[str, str], goes_on: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        every: int,
+        resume: bool,
+        keys: Mapping[str, str],
+        goes_on: bool,
+        mended: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._path, self._every, self._resume, self._keys, self._goes_on = path, every, resume, keys, goes_on
+        self._mended = mended
 
     def begin(self, table: SamplerTable, shape: tuple[int, ...]) -> LoopState | None:
         """The state that lies there."""
@@ -122,7 +140,7 @@ class StateFile:
     def keep(self, state: LoopState, calls: int) -> None:
         """Written where it is time, or where what follows needs the last one."""
         last = state.call == calls
-        if self._every and (self._goes_on if last else state.call % self._every == 0):
+        if self._every and not self._mended() and (self._goes_on if last else state.call % self._every == 0):
             write_kept(self._path, Kept(self._keys, state))
 
 

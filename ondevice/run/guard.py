@@ -55,6 +55,11 @@ class GuardedSession(Session):
         self._islands: dict[Key, Islands] = {}
         self.room: int | None = None
 
+    @property
+    def has_mended(self) -> bool:
+        """Whether something is computed in float32 by now: results have other last bits than those of a new session."""
+        return bool(self._islands)
+
     def run(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> dict[str, np.ndarray]:
         """As `Session.run`.
 

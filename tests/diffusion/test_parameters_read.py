@@ -13,6 +13,7 @@ from diffusion.test_pipeline_shapes import golden, network, pipeline
 
 from ondevice.bundle.format import Checker
 from ondevice.bundle.pipeline_file import parse_pipeline
+from ondevice.bundle.reader import Bundle
 from ondevice.diffusion.parameters_read import fields_for, read_parameters
 from ondevice.diffusion.picture_file import write_picture
 from ondevice.diffusion.recorded import Recorded
@@ -79,3 +80,27 @@ def test_a_model_without_guidance_and_another_one() -> None:
         assert found.fields == {} and found.lost == lost
     found = fields_for(Recorded({}, model="sd15"), files_of(plain), Path())
     assert found.lost == ["it was drawn with sd15, and this model is demo"]
+
+
+def test_adapters_and_pictures_of_nets_are_those_of_the_bundle_or_lie_beside_it(tmp_path: Path) -> None:
+    files = object.__new__(Bundle)
+    files.manifest = SimpleNamespace(  # type: ignore[assignment]
+        adapters={"carried": None}, pipeline=spec_of(), model={"source": "demo"}
+    )
+    (tmp_path / "own.safetensors").write_bytes(b"")
+    (tmp_path / "edges.png").write_bytes(b"")
+    pictures = {"control": "edges.png", "control_2": "pose.png", "depth": "edges.png"}
+    adapters = ["carried:0.5", "own:1", "../own:1", "other:-2"]
+    recorded = Recorded({"canny": "1,2", "fit": "crop"}, pictures=pictures, adapters=adapters)
+    found = fields_for(recorded, files, tmp_path)
+    edges = str(tmp_path / "edges.png")
+    assert found.fields == {"lora": ["carried:0.5", f"{tmp_path}/own.safetensors:1"], "picture": {"depth": edges}}
+    assert found.lost == [
+        "pose.png is not beside it (--control FILE)",
+        "the adapter ../own:1 is not carried, and no file beside it (--lora FILE:SCALE)",
+        "the adapter other:-2 is not carried, and no file beside it (--lora FILE:SCALE)",
+    ]
+    (tmp_path / "pose.png").write_bytes(b"")
+    found = fields_for(recorded, files, tmp_path, {"lora", "picture"})
+    assert found.fields == {"control": [edges, str(tmp_path / "pose.png")], "canny": "1,2", "fit": "crop"}
+    assert not found.lost

@@ -150,7 +150,7 @@ def test_bad_lines_are_reported_and_the_others_drawn(run: Run) -> None:
         '{"prompt": "a", "steps": 2.5}': "--steps: invalid int value: '2.5'",
         '{"prompt": "a", "karras": 1}': "karras: not a value (got '1', expected true or false)",
         '{"prompt": ["a"]}': "prompt: not a value (got \"['a']\", expected a text or a number)",
-        '{"prompt": "a", "set": [1]}': "set: not a value",
+        '{"prompt": "a", "set": [[1]]}': "set: not a value",
         '{"prompt": "a", "init_image": "none.png"}': "none.png: not a readable image (no such file",
         '{"prompt": "a", "mask": "begin.png"}': "--mask: there is no picture to begin from",
         '{"seed": 1}': "prompt: it was not said what to draw.",

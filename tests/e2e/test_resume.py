@@ -3,6 +3,7 @@ one run is on a device. That every sampler goes on from every call is tested in 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ondevice import cli
+from ondevice.diffusion.loop_state import MAGIC
 from ondevice.errors import UsageError
 
 Draw = Callable[..., int]
@@ -118,6 +120,25 @@ def test_wrong_use_is_refused(
 ) -> None:
     assert cli.main(["generate", str(bundle), "a cat", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_nothing_is_kept_of_a_run_that_computes_otherwise_by_now(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With --on-nan fp32 a session goes on in float32; a new one would begin without, and must meet the same values."""
+    networks, first = made_up_device.Networks, made_up_device.Networks.passes
+    monkeypatch.setattr(networks, "has_mended", property(lambda _: networks.passes - first > 3))
+    draw("a.png", "--steps", 9, "--checkpoint-every", 2, until=7)
+    data = Path("a.png.resume").read_bytes()
+    start = len(MAGIC) + 4
+    header = json.loads(data[start : start + int.from_bytes(data[start - 4 : start], "little")])
+    assert header["call"] == 2  # and not 4 or 6
+    (tmp_path / "lines.jsonl").write_text('{"prompt": "a", "steps": 2}\n{"prompt": "b", "steps": 2}\n')
+    made: list[object] = []
+    monkeypatch.setattr(networks, "__init__", lambda self, *_, **__: made.append(self))
+    monkeypatch.setattr(networks, "on_pass", staticmethod(lambda: None))
+    command = ["batch", "lines.jsonl", "--bundle", str(made_up_device.demo_bundle()), "--out", "out"]
+    assert cli.main(command) == 0 and len(made) == 2  # a session for each
 
 
 @pytest.mark.device
