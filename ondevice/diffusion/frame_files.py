@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,13 @@ def read_frame(
     """The pixels, uint8[h, w, 3], and parameters of a PNG file of size (width, height) that says of itself that it was
     made from `made_from`, and has the pixels that it had then; None for whatever else is there, or nothing."""
     try:
-        with opened(path, _BYTES, UsageError) as (file, _), Image.open(file, formats=["PNG"]) as image:
-            if image.size != size or image.mode != "RGB":
-                return None
-            pixels = np.asarray(image)
-            own = json.loads(str(image.info.get("ondevice", "")))
-    except (UsageError, OSError, ValueError, SyntaxError, RecursionError, Image.DecompressionBombError):
+        with warnings.catch_warnings(), opened(path, _BYTES, UsageError) as (file, _):
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=["PNG"]) as image:
+                if image.size != size or image.mode != "RGB":
+                    return None
+                pixels = np.asarray(image)
+                own = json.loads(str(image.info.get("ondevice", "")))
+    except Exception:  # Pillow's decoders raise many types on damaged files, and whatever it is, it is not right
         return None
     return (pixels, own) if isinstance(own, dict) and own.get(MADE) == digest(made_from, pixels) else None

@@ -51,6 +51,7 @@ def test_lerp_is_exact_at_its_ends_and_of_equals() -> None:
     a, b = ARRAYS["in.a"], ARRAYS["in.b"] * 1e4
     np.testing.assert_array_equal(lerp(a, b, 0), a)
     np.testing.assert_array_equal(lerp(a, b, 1), b)
+    np.testing.assert_array_equal(lerp(b, a, 1), a)  # of which b + (a - b) loses digits
     for part in (0.1, 0.4999, 0.5, 0.9):
         np.testing.assert_array_equal(lerp(a, a, part), a)
         np.testing.assert_allclose(lerp(a, b, part), a * (1 - part) + b * part, rtol=1e-5, atol=1e-3)
@@ -242,6 +243,7 @@ def test_adapters_are_turned_before_anything_runs_there() -> None:
     assert turned == [
         (1.0, 0), (0.0, an_inversion), (0.25, 2 * an_inversion), (0.5, 2 * an_inversion + a_frame),
     ]  # fmt: skip
+    assert len(session.runs) == 2 * an_inversion + 2 * a_frame
 
 
 def test_texts_without_a_way_between_them() -> None:

@@ -16,10 +16,12 @@ from benchmarks.fuzz.mutate.chunks import jpeg, npy, png, riff
 from benchmarks.fuzz.mutate.data import havoc
 from benchmarks.fuzz.mutate.values import json_value
 from benchmarks.fuzz.reader import Reader, holds
+from ondevice.diffusion.frame_files import MADE, digest, read_frame
 from ondevice.diffusion.image import resize
 from ondevice.diffusion.init_image import MEMORY, read_image
 from ondevice.diffusion.latents_file import read_latents
 from ondevice.diffusion.parameters import describe
+from ondevice.diffusion.png import encode_png
 
 
 def _npy_seeds() -> list[bytes]:
@@ -163,6 +165,25 @@ def _unquoted(text: str) -> str:
         return text
 
 
+_FRAME, _FROM = np.repeat(_GREY[..., None], 3, 2).astype(np.uint8), {"part": 0.5}
+
+
+def _frame_seeds() -> list[bytes]:
+    made = {MADE: digest(_FROM, _FRAME)}
+    files = []
+    for own in (made, {**made, "prompt": "a cat"}, {MADE: digest({}, _FRAME)}):
+        files.append(encode_png(_FRAME, {"ondevice": json.dumps(own)}))
+    return files
+
+
+def _read_frame(data: bytes, folder: Path) -> None:
+    """A frame is taken for what it was made from only with the pixels that it had then."""
+    path = folder / "frame.png"
+    path.write_bytes(data)
+    found = read_frame(path, (_FRAME.shape[1], _FRAME.shape[0]), _FROM)
+    holds(found is None or np.array_equal(found[0], _FRAME), "another picture is taken for the frame")
+
+
 READERS = (
     Reader("npy", _npy_seeds, npy, _read_npy),
     Reader("png", _png_seeds, png, _read("i.png"), memory=_MOST),
@@ -177,5 +198,6 @@ READERS = (
     Reader("bmp", lambda: _pictures("BMP", "RGB", "L", "P", "1"), havoc, _read("i.bmp"), memory=_MOST),
     Reader("gif", lambda: _pictures("GIF", "RGB", "L", "P"), havoc, _read("i.gif"), memory=_MOST),
     Reader("tiff", _tiff_seeds, havoc, _read("i.tif"), memory=_MOST),
+    Reader("frame", _frame_seeds, png, _read_frame, memory=_MOST),
     Reader("parameters", lambda: [json.dumps(_PARAMETERS).encode()], json_value, _read_parameters),
 )
