@@ -24,20 +24,48 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.bundle.reader import Bundle, open_bundle
+from ondevice.compiler import Recipe, compile_bundle
+from ondevice.compiler.jobs import largest_jobs
+from ondevice.converters import build
+from ondevice.converters.families import FAMILIES
+from ondevice.converters.random_weights import random_checkpoint
+from ondevice.converters.read.adapter_names import modules_of, spellings, split
+from ondevice.diffusion.adapters import Adapters, Loaded, changed_keys, open_adapter
+from ondevice.graph.adapted import Modules
+from ondevice.graph.origin import origin_of
+from ondevice.graph.verify import static_shape
+from ondevice.lower.provenance import expression_of
+from ondevice.lower.stored import leaves_of
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
+from ondevice.run.timing import made_up
+
 ROOT = Path(__file__).resolve().parents[1]
 MANIFESTS = ROOT / "tests" / "data" / "lora"
-DEFAULTS = {"sd14": "kohya_sd15_locon_r8_c4", "sdxl": "kohya_sdxl_r8"}
+DEFAULTS = {"sd14": "kohya_sd15_locon_r8_c4", "sdxl": "kohya_sdxl_r8", "demo": ""}
+RANK = 8  # where there is no manifest: of every layer
 REPEATS = 3
 
 
-def shapes_of(manifest: str) -> dict[str, tuple[int, ...]]:
-    """The tensors of a published file, by name."""
-    lines = gzip.decompress((MANIFESTS / f"{manifest}.txt.gz").read_bytes()).decode().splitlines()
-    found = {}
-    for line in lines:
-        name, sizes = line.split(" ")[:2]
-        found[name] = tuple(int(size) for size in sizes.split("x") if size)
+def shapes_of(model: str, manifest: str) -> dict[str, tuple[int, ...]]:
+    """The tensors of a published file by name; without one, two factors of each layer of the model."""
+    found: dict[str, tuple[int, ...]] = {}
+    if manifest:
+        lines = gzip.decompress((MANIFESTS / f"{manifest}.txt.gz").read_bytes()).decode().splitlines()
+        for name, sizes in (line.split(" ")[:2] for line in lines):
+            found[name] = tuple(int(size) for size in sizes.split("x") if size)
+        return found
+    for part, layers in _modules(model).items():
+        for name, module in layers.items():
+            if len(module.shape) > 1 and "embedding." not in name:
+                found[f"{part}.{name}.lora_A.weight"] = (RANK, *module.shape[1:])
+                found[f"{part}.{name}.lora_B.weight"] = (module.shape[0], RANK, *(1 for _ in module.shape[2:]))
     return found
+
+
+def _modules(model: str) -> Modules:
+    return modules_of(random_checkpoint(FAMILIES[model], 0))
 
 
 def write_adapter(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int) -> None:
@@ -57,23 +85,15 @@ def write_adapter(path: Path, shapes: Mapping[str, tuple[int, ...]], seed: int) 
             file.write((values if shape else np.ones(1, np.float32)).astype(np.float16).tobytes())
 
 
-def measure(model: str, recipe: Any, manifest: str, work: Path) -> dict[str, Any]:
+def measure(model: str, recipe: Recipe, manifest: str, work: Path) -> dict[str, Any]:
     """Seconds of steps and switches of one bundle."""
-    from ondevice.bundle.reader import open_bundle
-    from ondevice.compiler import compile_bundle
-    from ondevice.converters.families import FAMILIES
-    from ondevice.converters.random_weights import random_checkpoint
-    from ondevice.diffusion.adapters import Adapters, open_adapter
-    from ondevice.run.opencl import choose_device
-    from ondevice.run.session import Session
-    from ondevice.run.timing import made_up
 
     path = work / f"{model}-{recipe.dtype}{recipe.weights}.ondevice"
     if not path.exists():
         compile_bundle(random_checkpoint(FAMILIES[model], 0), path, recipe)
     bundle, files = open_bundle(path), [work / "one.safetensors", work / "two.safetensors"]
     for seed, file in enumerate(files):
-        write_adapter(file, shapes_of(manifest), seed)
+        write_adapter(file, shapes_of(model, manifest), seed)
     session = Session(bundle, choose_device("cpu"))
     sizes = max((entry.sizes for entry in bundle.plans if entry.component == "unet"), key=lambda one: one["batch"])
     inputs = made_up(bundle.plan("unet", **sizes))
@@ -103,8 +123,7 @@ def measure(model: str, recipe: Any, manifest: str, work: Path) -> dict[str, Any
     return {"name": f"adapters {path.stem}", "adapter": str(found), "changed_mb": changed / 1e6, "seconds": rows}
 
 
-def _keys(bundle: Any, found: Any) -> frozenset[str]:
-    from ondevice.diffusion.adapters import changed_keys
+def _keys(bundle: Bundle, found: Loaded) -> frozenset[str]:
 
     return frozenset(key for key in changed_keys(bundle, [found]) if key.startswith("unet/"))
 
@@ -112,14 +131,6 @@ def _keys(bundle: Any, found: Any) -> frozenset[str]:
 def products(model: str) -> Iterator[tuple[str, int, int, int, int]]:
     """(weight, rows, inputs, outputs, taps of the kernel) of every product and convolution of a UNet's step of two
     passes at the training size."""
-    from ondevice.compiler.jobs import largest_jobs
-    from ondevice.converters import build
-    from ondevice.converters.families import FAMILIES
-    from ondevice.converters.random_weights import random_checkpoint
-    from ondevice.graph.origin import origin_of
-    from ondevice.graph.verify import static_shape
-    from ondevice.lower.provenance import expression_of
-    from ondevice.lower.stored import leaves_of
 
     made = build(random_checkpoint(FAMILIES[model], 0))
     job = next(job for job in largest_jobs(made, None) if job.component == "unet")
@@ -138,12 +149,9 @@ def products(model: str) -> Iterator[tuple[str, int, int, int, int]]:
 
 def count(model: str, manifest: str) -> dict[str, Any]:
     """What side operands would add to a step: FLOPs and dispatches, two for each product that has one."""
-    from ondevice.converters.families import FAMILIES
-    from ondevice.converters.random_weights import random_checkpoint
-    from ondevice.converters.read.adapter_names import modules_of, spellings, split
 
-    names, ranks = spellings(modules_of(random_checkpoint(FAMILIES[model], 0))), {}
-    for name, shape in shapes_of(manifest).items():
+    names, ranks = spellings(_modules(model)), dict[str, int]()
+    for name, shape in shapes_of(model, manifest).items():
         found = split(name)
         if found and found[1] == "down" and names.get(found[0], ("",))[0] == "unet":
             ranks[names[found[0]][1]] = shape[0]
@@ -190,8 +198,6 @@ def main() -> int:
         row = {"name": f"side operands {args.model}", **count(args.model, manifest)}
         row["product_ms"] = {str(shape): side_product(*shape) for shape in ((8192, 320, 8), (2048, 640, 64))}
     else:
-        from ondevice.compiler import Recipe
-
         recipe = Recipe(args.dtype, weights={"int8": "i8", "int4": "i4"}.get(args.weights, ""))
         with tempfile.TemporaryDirectory() as folder:
             row = measure(args.model, recipe, manifest, args.work or Path(folder))

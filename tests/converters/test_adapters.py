@@ -10,14 +10,16 @@ import pytest
 from checkpoint_files import DATA, message, safetensors_bytes, write_safetensors
 from recipe_weights import case, uniform, weights
 
+from ondevice.bundle.changed import change_of
 from ondevice.bundle.format import Checker
 from ondevice.bundle.made_file import dump_modules, parse_modules
 from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.component import Checkpoint, Component
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint
-from ondevice.converters.read.adapter_names import modules_of
-from ondevice.converters.read.adapters import read_adapter, split_scale, with_adapters
+from ondevice.converters.read.adapter_names import modules_of, spellings
+from ondevice.converters.read.adapters import read_adapter, split_scale, with_adapters, with_carried
+from ondevice.converters.source import Source
 from ondevice.errors import UsageError
 from ondevice.graph import reference
 
@@ -186,12 +188,21 @@ def test_products_of_two_adapters_and_factors_of_kernels(checkpoint, tmp_path):
     def normal(*shape):
         return rng.standard_normal(shape).astype(np.float32)
 
+    kinds = []
+
     def changed(module, slots, alpha=3.0):
         name = "lora_unet_" + module.replace(".", "_")
         arrays = {f"{name}.{slot}": array for slot, array in slots.items()} | {f"{name}.alpha": np.float32(alpha)}
         write_safetensors(tmp_path / "a.safetensors", arrays)
         weight = with_adapters(checkpoint, [str(tmp_path / "a.safetensors")]).components["unet"].weights
-        return weight[f"{module}.weight"].numpy() - checkpoint.components["unet"].weights[f"{module}.weight"].numpy()
+        base = checkpoint.components["unet"].weights[f"{module}.weight"].numpy()
+        found = weight[f"{module}.weight"].numpy() - base
+        # the same as factors, which a bundle carries
+        (change,) = read_adapter(tmp_path / "a.safetensors", modules_of(checkpoint)).changes[f"unet/{module}.weight"]
+        assert [one.shape for one in change.read()] == list(change.shapes)
+        np.testing.assert_allclose(change_of(base.shape, [(1.0, change)]), found, atol=1e-4)
+        kinds.append([len(shape) for shape in change.shapes])
+        return found
 
     a, b, c, d = normal(out, 2), normal(2, width), normal(out, 2), normal(2, width)
     slots = {"hada_w1_a": a, "hada_w1_b": b, "hada_w2_a": c, "hada_w2_b": d}
@@ -206,6 +217,9 @@ def test_products_of_two_adapters_and_factors_of_kernels(checkpoint, tmp_path):
     np.testing.assert_allclose(changed(conv, slots), expected, atol=1e-4)
     whole = normal(o, i, h, w)
     np.testing.assert_allclose(changed(conv, {"diff": whole}), whole, atol=1e-5)
+    a, b, c, d = normal(out, 9), normal(9, width), normal(out, 9), normal(9, width)  # 81 products of ranks: too many
+    changed(linear, {"hada_w1_a": a, "hada_w1_b": b, "hada_w2_a": c, "hada_w2_b": d})
+    assert kinds == [[2, 2], [4], [2, 2], [4], [2]]
 
 
 @pytest.mark.parametrize(
@@ -248,6 +262,23 @@ def test_what_a_file_has_beyond_the_model_is_said_and_strict_refuses(checkpoint,
     changed = with_adapters(checkpoint, [f"{tmp_path / 'b.safetensors'}"])
     assert changed.adapters == ("b.safetensors at 1: 2 of 4 applied",)
     assert changed.notes == ("b.safetensors: not of this model: lora_unet_down_blocks_9_proj_in, foo.bar",)
+    carried = with_carried(checkpoint, [f"{tmp_path / 'b.safetensors'}:mine"])
+    assert (carried.said, carried.notes) == (("mine: 2 of 4 carried",), changed.notes)
+    assert [len(one.carried.get("mine", ())) for one in (carried, changed)] == [2, 0]
+
+
+def test_what_is_carried_is_part_of_a_source(tmp_path, monkeypatch):
+    """Of the demo model; a process in another folder opens the same file."""
+    module = "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    _, layer = spellings(modules_of(Source("demo").open()))[module]
+    out, width = modules_of(Source("demo").open())["text_encoder"][layer].shape
+    pair = {f"{module}.lora_down.weight": np.ones((2, width), np.float16)}
+    write_safetensors(tmp_path / "a.safetensors", pair | {f"{module}.lora_up.weight": np.ones((out, 2), np.float16)})
+    monkeypatch.chdir(tmp_path)
+    source = Source("demo", carry_lora=["a.safetensors:x"]).resolved()
+    monkeypatch.chdir("/")
+    ((leaf, (change,)),) = source.open().carried["x"].items()
+    assert (leaf, change.dtype, change.shapes) == (f"text_encoder/{layer}.weight", "f16", ((out, 2), (2, width)))
 
 
 NAME = "lora_unet_down_blocks_0_attentions_0_proj_in"

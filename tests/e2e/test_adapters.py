@@ -131,6 +131,7 @@ def test_a_carried_adapter_is_the_file(bundles, files):
     assert (pixels(pipe) == pixels(other)).all() and other.get_active_adapters() == ["default_0"]
     pipe.set_adapters("style", 0.25)
     half = pixels(pipe)
+    assert (half != pixels(other)).any()
     pipe.set_adapters(["style"], [{"text_encoder": 0.25, "unet": 0.25}])
     assert (pixels(pipe) == half).all()
     pipe.set_adapters(["style"], [{"unet": 0.0}])
