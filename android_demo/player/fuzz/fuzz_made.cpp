@@ -40,7 +40,10 @@ void compute(const Made& made, const WeightEntry& weight) {
   Error error;
   OD_HOLDS(values_of(step ? step->of[0] : made, leaves, values, error));
   OD_HOLDS(values.size() == (step ? step->of[0] : made).shape.count());
-  if (!step) return OD_HOLDS(values.size() * bytes_of(weight.dtype) == weight.bytes);
+  if (!step) {
+    OD_HOLDS(values.size() * bytes_of(weight.dtype) == weight.bytes);
+    return;
+  }
   for (const float value : values) {
     if (!(value > -1e30f && value < 1e30f)) return;
   }

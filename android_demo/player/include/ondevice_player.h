@@ -68,7 +68,7 @@ typedef struct {
   int64_t seed;
   uint32_t width, height; /* pixels; 0: the bundle's */
   int32_t low_memory;     /* 0: fast; 1: guidance in two passes, decoder in bands, weights given back */
-  uint32_t preview_every; /* calls between two previews; 0: none */
+  uint32_t preview_every; /* calls between two previews, the last call has one too; 0: none */
   int32_t seed_mode;      /* whose numbers a seed gives: 0 diffusers' on a CPU, 1 on a CUDA device, 2 WebUI's */
   int64_t variation_seed; /* of another noise, that the seed's is turned towards by variation_strength, 0 to 1 */
   double variation_strength;

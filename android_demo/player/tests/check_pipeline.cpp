@@ -338,12 +338,10 @@ struct Printer {
     open("[");
     for (const od::Role& one : pipeline.after) role(one);
     close("]");
-    if (!pipeline.fast.empty()) {
-      key("fast");
-      open("[");
-      for (const od::Role& one : pipeline.fast) role(one);
-      close("]");
-    }
+    key("fast");
+    open("[");
+    for (const od::Role& one : pipeline.fast) role(one);
+    close("]");
     key("rates");
     open("{");
     for (const od::ValueEntry& one : pipeline.values) {

@@ -95,8 +95,6 @@ bool PipelineReader::read(const Json& value) {
   if (const Json* fast = value.find("fast")) {
     const Place fast_at = at.field("fast");
     kept_again_ = out_.gives;
-    hidden_from_ = made;
-    hidden_to_ = values_.size();
     if (!read_after(*fast, fast_at, made, out_.fast)) return false;
     if (values_[out_.gives].optional) {
       return check_.fail(fast_at, "makes no %s where an optional picture is not given", gives);
@@ -196,8 +194,9 @@ bool PipelineReader::keep(const Json& value, Rate rate, bool optional, const Pla
   if (!check_.identifier(value, at, name)) return false;
   if (kept_again_ != kNone && values_[kept_again_].name == name) {
     out = kept_again_;
-    values_[out].optional = values_[out].optional || optional;
-    return true;
+    kept_again_ = kNone;
+    values_[out].optional = optional;
+    return show(out, rate);
   }
   if (!new_name(name, at)) return false;
   out = static_cast<i32>(values_.size());

@@ -21,9 +21,7 @@ bool Names::choose(const Checker& check, const Json& value, const Place& at, i32
 bool PipelineReader::new_name(Text name, const Place& at) const {
   if (!check_.identifier(name, at)) return false;
   bool taken = name == "width" || name == "height" || numbers_.has(name) || texts_.has(name) || pictures_.has(name);
-  for (size_t i = 0; i < values_.size() && !taken; ++i) {
-    taken = values_[i].name == name && !(i >= hidden_from_ && i < hidden_to_);
-  }
+  for (size_t i = 0; i < values_.size() && !taken; ++i) taken = values_[i].name == name;
   return !taken || check_.fail(at, "is %s, a name that is taken", shown(name).text);
 }
 

@@ -88,8 +88,7 @@ class PipelineReader {
   List<ValueEntry> values_;
   List<Rate> rates_;  // how often they change, seen from there
   bool always_ = false;  // the role that is read must not depend on an optional picture
-  i32 kept_again_ = kNone;  // the value that the roles of `fast` make, too
-  size_t hidden_from_ = 0, hidden_to_ = 0;  // values of `after`, whose names those of `fast` may have
+  i32 kept_again_ = kNone;  // the value that a role of `fast` makes, too
 };
 
 }  // namespace od

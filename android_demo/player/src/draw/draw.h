@@ -70,7 +70,7 @@ struct Request {
 enum class PreviewBy : u8 { usual, sum, fast };
 constexpr const char* kPreviewWays[] = {"rgb", "taesd"};  // that a user may ask for
 
-// What a caller hears of. `preview`, where it is not null, is asked for each `preview_every` calls.
+// What a caller hears of. `preview`, where it is not null, is asked for each `preview_every` calls, and after the last.
 struct Watch {
   void* user = nullptr;
   // Calls done and in all (0 before the first: all that is loaded), the seconds that are left by the calls so far

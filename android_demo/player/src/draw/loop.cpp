@@ -58,7 +58,7 @@ bool Run::denoise(Drawn& out, Error& error) {
       first_done = seconds();
       out.seconds_to_first_step = first_done - began_;
     }
-    if (watch_.preview && watch_.preview_every && (i + 1) % watch_.preview_every == 0) {
+    if (watch_.preview && watch_.preview_every && ((i + 1) % watch_.preview_every == 0 || i + 1 == calls_)) {
       if (!preview(i + 1, sample, error)) return false;
     }
   }
