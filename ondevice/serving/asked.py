@@ -86,6 +86,7 @@ class Asked(BaseModel):
     adapters: list[Adapter] = Field(
         default_factory=list, max_length=16, description="LoRA; a prompt may name them, too: `<lora:NAME:SCALE>`"
     )
+    taesd: bool = Field(default=False, description="decode by the bundle's fast decoder")
     count: int = Field(default=1, ge=1, le=MOST_PICTURES, description="pictures, of this seed and the next ones")
     window: str = Field(default="", max_length=40, description="which page asks; jobs are listed with it")
 
@@ -127,6 +128,7 @@ def job_of(asked: Asked, model: Served) -> Job:
         numbers=asked.numbers,
         image=image,
         mask=mask,
+        taesd=asked.taesd,
         strength=asked.strength if image is not None else None,
         pictures={name: _at_size(name, one, size, asked, model) for name, one in given.items()},
     )

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def _age(entry: os.DirEntry[str]) -> tuple[int, str]:
 def read_entry(path: Path) -> Entry | None:
     """What a PNG file says of itself; None for what is no picture. A file may come from anywhere."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG"]) as image:
             size, texts = image.size, dict(image.info)  # the texts before the pixels: none of these is decoded
         own = json.loads(texts.get("ondevice", "{}"))
     except Exception as error:  # Pillow's decoders raise many types on damaged files

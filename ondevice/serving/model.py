@@ -155,6 +155,7 @@ class Served:
             "strength": strength.default if strength is not None else None,
             "pictures": others,
             "adapters": self.adapters.names(),
+            "taesd": bool(spec.fast),
             "numbers": {
                 name: {"default": one.default, "low": _finite(one.low), "high": _finite(one.high)}
                 for name, one in spec.numbers.items()

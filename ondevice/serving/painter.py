@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ import numpy as np
 from ondevice import __version__
 from ondevice.api import Pipeline
 from ondevice.base.process import signals
+from ondevice.diffusion import memory_budget
 from ondevice.diffusion.adapters import Loaded
 from ondevice.diffusion.picture_file import encoded
+from ondevice.diffusion.png import encode_png
+from ondevice.diffusion.previews import Preview, previewer
 from ondevice.diffusion.request import Picture
 from ondevice.diffusion.series import series_of
 from ondevice.drawing.engine import Opened
-from ondevice.errors import OnDeviceError
+from ondevice.errors import OnDeviceError, UsageError
 from ondevice.serving.gallery import Gallery
 from ondevice.serving.jobs import DONE, FAILED, STOPPED, Job, Jobs, Stop
 
@@ -35,9 +39,11 @@ class Painter:
     """
 
     def __init__(self, opened: Opened, jobs: Jobs, gallery: Gallery) -> None:
-        self._files, self._jobs, self._gallery = opened.files, jobs, gallery
-        self._pipeline = Pipeline.of(opened.files, opened.session())
-        self._used = list[tuple[Loaded, float | None]]()
+        self._opened, self._files, self._jobs, self._gallery = opened, opened.files, jobs, gallery
+        session = opened.session()
+        self._pipeline = Pipeline.of(opened.files, session)
+        self._session, self._used = session, list[tuple[Loaded, float | None]]()
+        self._preview = self._previewer()
 
     def run(self) -> None:
         """Draw what comes, until a signal ends it (KeyboardInterrupt)."""
@@ -64,8 +70,9 @@ class Painter:
     def _draw(self, job: Job) -> None:
         assert job.request is not None, "it is not over"
         self._use(job.adapters)
-        watch = _Watch(self._jobs, job)
-        drawn = self._pipeline.draw_series(series_of(job.request, job.count), job.way, watch.after_call)
+        way = self._opened.way_of(job.request, job.way.changed)  # this session's own; it was asked of another before
+        watch = _Watch(self._jobs, job, None if way.unload else self._preview)
+        drawn = self._pipeline.draw_series(series_of(job.request, job.count), way, watch.after_call)
         for picture in watch.each(drawn):
             self._keep(job, picture)
 
@@ -80,6 +87,18 @@ class Painter:
             switched.load(one)
         switched.use([one.name for one, _ in adapters], [scale for _, scale in adapters])
         self._used = list(adapters)
+
+    def _previewer(self) -> Preview | None:
+        """What shows latents: as the model is made for, else by its own decoder where it works in one piece."""
+        spec = self._files.pipeline
+        try:
+            return self._pipeline.previewer()
+        except UsageError:
+            own = replace(spec, fast=spec.after)
+        try:
+            return previewer(own, self._session, memory_budget.plan_sizes(self._files), "taesd")
+        except UsageError:
+            return None
 
     def _keep(self, job: Job, picture: Picture) -> None:
         """Write a picture where it was asked for."""
@@ -98,9 +117,10 @@ class Painter:
 class _Watch:
     """Says how far a job is, and stops it."""
 
-    def __init__(self, jobs: Jobs, job: Job) -> None:
-        self._jobs, self._job = jobs, job
+    def __init__(self, jobs: Jobs, job: Job, preview: Preview | None) -> None:
+        self._jobs, self._job, self._preview = jobs, job, preview
         self._last = 0.0  # when the last call ended
+        self._due = 0.0  # when the next preview is made
 
     def each(self, drawn: Iterator[Picture]) -> Iterator[Picture]:
         """The pictures, as they come."""
@@ -113,4 +133,20 @@ class _Watch:
     def after_call(self, done: int, calls: int, timestep: float, latents: np.ndarray) -> None:
         """Of the network."""
         self._last = time.monotonic()
-        self._jobs.report(step=done, steps=calls)
+        shown = {} if self._last < self._due or done == calls else self._shown(latents)
+        self._jobs.report(step=done, steps=calls, **shown)
+
+    def _shown(self, latents: np.ndarray) -> dict[str, Any]:
+        """A preview. What it takes is at most a fifth of the time; one that cannot be made is the last."""
+        if self._preview is None:
+            return {}
+        try:
+            data = encode_png(self._preview(latents), {})
+        except OnDeviceError as error:
+            signals.raise_again()
+            log.warning("no more previews of this picture: %s", error)
+            self._preview = None
+            return {}
+        now = time.monotonic()
+        self._due = now + 4 * (now - self._last)
+        return {"preview": data, "previews": self._job.previews + 1}

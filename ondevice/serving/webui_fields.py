@@ -152,7 +152,7 @@ def check_settings(settings: dict[str, Any], model: Served) -> None:
                 what = f"another model is served (got {str(value)[:100]!r}, expected {model.name!r})."
                 raise UsageError(what, where=name, fix="start another `ondevice serve` with that model's bundle")
         elif name != "eta_noise_seed_delta":
-            raise UsageError("this option is not done here.", where=name[:LONGEST_NAME], fix="leave it out")
+            raise UsageError("this option is not done here.", where=f"option {name}", fix="leave it out")
 
 
 def _noise(given: Text2Image, settings: dict[str, Any]) -> dict[str, Any]:

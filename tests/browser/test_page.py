@@ -171,6 +171,23 @@ def test_a_picture_is_drawn_and_seen(page, served):
     assert not page["working"].is_displayed() and len(page.all("#gallery img")) >= 1
 
 
+def test_previews_move_and_progress_says_what_is_left(page):
+    page.put(prompt="a green square on a yellow background", steps=300, count=1)
+    page["prompt"].send_keys(Keys.CONTROL, Keys.ENTER)
+    page.until(lambda: page["working"].is_displayed())
+    seen = set()
+    page.until(
+        lambda: (
+            seen.add(page["picture"].get_attribute("src")) or len([s for s in seen if "/preview?" in (s or "")]) >= 3
+        )
+    )
+    first = float(page["progress"].get_attribute("value") or 0)
+    page.until(lambda: float(page["progress"].get_attribute("value") or 0) > first)
+    assert re.search(r"Step \d+ of 300 · .* left", page["progress-text"].text)
+    page["prompt"].send_keys(Keys.ESCAPE)
+    page.until(lambda: not page["working"].is_displayed(), 5)
+
+
 def test_cancel_ends_it_within_a_step(page, served):
     before = sorted(os.listdir(served.folder))
     page.put(prompt="a blue triangle", steps=500, count=8)

@@ -1,6 +1,7 @@
 """The page's API, asked as a page does."""
 
 import base64
+import io
 import json
 from http.client import HTTPConnection
 
@@ -10,6 +11,7 @@ from PIL import Image
 from serving.serving_helpers import Running, encoded
 
 from ondevice import Pipeline
+from ondevice.errors import DeviceError
 from ondevice.serving.app import PAGE
 from ondevice.serving.guard import POLICY
 
@@ -127,7 +129,6 @@ def test_an_init_image_and_a_mask(ask):
     entry = ask("GET", "/api/gallery?count=1")[1]["pictures"][0]
     assert entry["parameters"]["init_image"] == "cat.png" and entry["parameters"]["strength"] == 1.0
     _, file = ask("GET", f"/api/gallery/{entry['name']}")
-    import io
 
     pixels = np.asarray(Image.open(io.BytesIO(file)))
     assert (pixels[:, 48:] == 200).all() and not (pixels[:, :48] == 200).all()
@@ -211,3 +212,30 @@ def test_openapi_has_every_route(ask):
     assert not {*api["paths"]} & {*PAGE} and api["info"]["title"] == "ondevice serve"
     asked = api["components"]["schemas"]["Asked"]["properties"]
     assert asked["count"]["maximum"] == 16 and asked["prompt"]["maxLength"] == 20_000
+
+
+def test_previews(running, ask):
+    """The demo model knows no sum of its channels that is a picture: its own decoder shows what is drawn."""
+    with running.jobs.held(2):
+        name = ask("POST", "/api/jobs", ASKED | {"num_inference_steps": 3})[1]["id"]
+        for _ in range(500):
+            if ask.state(name)["previews"]:
+                break
+        status, file = ask("GET", f"/api/jobs/{name}/preview")
+        assert status == 200 and Image.open(io.BytesIO(file)).size == (64, 64)
+        _, seen = ask("GET", "/sdapi/v1/progress")
+        assert base64.b64decode(seen["current_image"]) == file
+    row = ask.wait(name)
+    assert row["state"] == "done" and 1 <= row["previews"] <= 2  # they take a fifth of the time at most
+    assert ask("GET", f"/api/jobs/{name}/preview")[0] == 200  # a page may ask for it a moment late
+    assert ask("GET", "/api/jobs/none/preview")[0] == 404
+
+
+def test_a_preview_that_fails_costs_no_picture(running, ask, monkeypatch, caplog):
+    def fail(_):
+        raise DeviceError("no room.", where="vae_decoder")
+
+    monkeypatch.setattr(running.painter, "_preview", fail)
+    row = ask.wait(ask("POST", "/api/jobs", ASKED)[1]["id"])
+    assert (row["state"], row["previews"]) == ("done", 0)
+    assert caplog.messages == ["no more previews of this picture: vae_decoder: no room."]

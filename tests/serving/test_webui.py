@@ -133,7 +133,10 @@ REFUSALS = [
     ({"styles": ["photo"]}, "styles: there are no styles here."),
     ({"sampler_name": "Restart"}, "sampler_name: no such sampler (got 'Restart', expected one of PLMS, "),
     ({"scheduler": "Turbo"}, "scheduler: no such noise levels (got 'Turbo', expected one of Automatic, "),
-    ({"override_settings": {"CLIP_stop_at_last_layers": 2}}, "CLIP_stop_at_last_layers: this option is not done here."),
+    (
+        {"override_settings": {"CLIP_stop_at_last_layers": 2}},
+        "option CLIP_stop_at_last_layers: this option is not done here.",
+    ),
     ({"batch_size": 8, "n_iter": 3}, "batch_size * n_iter: too many pictures at once (got 24, expected at most 16)."),
     ({"width": 512, "height": 512}, "size: the bundle holds no such size (got 512x512, expected one of 64x64, 96x64)."),
     ({"steps": 0}, "steps: "),

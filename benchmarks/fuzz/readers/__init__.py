@@ -26,6 +26,7 @@ MODULES = tuple(
         "tables",
         "pictures",
         "sessions",
+        "requests",
         "graphs",
         "packages",
     )

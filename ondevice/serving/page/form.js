@@ -30,6 +30,7 @@ export function offer(facts) {
   $("image-part").hidden = !facts.image;
   $("mask-part").hidden = !facts.mask;
   $("pictures-part").replaceChildren(...facts.pictures.map(otherPicture));
+  $("taesd-part").hidden = !facts.taesd;
   $("adapters-part").hidden = facts.adapters.length === 0;
   restore();
   showStrength();
@@ -157,6 +158,7 @@ export function asked(window) {
     width, height, window,
     count: number("count") ?? 1,
     adapters: adapters(),
+    taesd: $("taesd").checked,
     numbers: {},
     pictures: {},
   };
@@ -188,6 +190,7 @@ export function fill(parameters, size) {
   put("guidance", parameters.guidance_scale);
   put("seed", parameters.seed);
   put("strength", parameters.strength);
+  $("taesd").checked = parameters.taesd === true;
   $("levels").value = LEVELS.find((name) => parameters[`use_${name}_sigmas`]) ?? "";
   if (model.any_size) offerSizes([size]);
   put("size", size.join("x"));

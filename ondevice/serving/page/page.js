@@ -45,6 +45,7 @@ async function draw() {
     say("");
     $("notes").textContent = notes.join(" ");
     picked = false;
+    if (matchMedia("(max-width: 54rem)").matches) $("stage").scrollIntoView(); // it is below the form there
   } catch (error) {
     say(error.message);
   } finally {
