@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     per_target = costs.costs(opened) if picture and isinstance(opened, Bundle) else []
     if args.json:
         whole = {"components": [part.to_json(rows=args.list) for part in reports], "picture": picture, "ways": ways}
-        print(json.dumps(whole | {"targets": [asdict(cost) for cost in per_target]}, indent=1))
+        print(json.dumps(whole | {"targets": [asdict(cost) for cost in per_target]}, indent=1, default=sorted))
         return 0
     print("\n\n".join(report.to_text(part, rows=args.list) for part in reports))
     for what, need in picture.items():

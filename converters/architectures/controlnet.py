@@ -26,7 +26,7 @@ from ondevice.converters.architectures.layers import silu
 from ondevice.converters.architectures.unet import canonical, sizes
 from ondevice.converters.architectures.unet_blocks import Blocks
 from ondevice.converters.architectures.unet_config import adds_text_and_sizes
-from ondevice.converters.architectures.unet_residuals import channels_first, channels_last, port
+from ondevice.converters.architectures.unet_residuals import RESIDUAL, SUM, channels_first, channels_last, port
 from ondevice.converters.architectures.unet_time import time_embedding
 
 
@@ -56,8 +56,8 @@ def control(
         scope = f"residual.{number}"
         y = b.binary(scope, "Mul", residual, factor)
         if sums:
-            y = b.binary(scope, "Add", y, channels_first(b, scope, b.input(f"sum_{number}", port(y))))
-        made[f"residual_{number}"] = channels_last(b, scope, y)
+            y = b.binary(scope, "Add", y, channels_first(b, scope, b.input(f"{SUM}{number}", port(y))))
+        made[f"{RESIDUAL}{number}"] = channels_last(b, scope, y)
     return b.finish(**made)
 
 

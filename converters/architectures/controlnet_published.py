@@ -13,7 +13,7 @@ from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.architectures.controlnet import CONTROLNET, factors, residuals
 from ondevice.converters.architectures.controlnet_config import picture_scale
 from ondevice.converters.architectures.unet_config import adds_text_and_sizes
-from ondevice.converters.architectures.unet_residuals import PUBLISHED, RESIDUAL, shapes
+from ondevice.converters.architectures.unet_residuals import PUBLISHED, RESIDUAL, SUM, shapes
 from ondevice.converters.architectures.unet_time import embedded_sizes, pooled_width, time_embedding
 
 
@@ -48,7 +48,7 @@ def scaled(b: GraphBuilder, config: Config, *, batch: int, height: int, width: i
     for number, (value, factor) in enumerate(zip(found, each, strict=True)):
         y = b.binary(f"residual.{number}", "Mul", value, factor)
         if sums:
-            y = b.binary(f"residual.{number}", "Add", y, b.input(f"sum_{number}", given[number]))
+            y = b.binary(f"residual.{number}", "Add", y, b.input(f"{SUM}{number}", given[number]))
         made[f"{RESIDUAL}{number}"] = y
     return b.finish(**made)
 

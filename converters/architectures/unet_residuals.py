@@ -10,7 +10,13 @@ from ondevice.converters.architectures.builder import GraphBuilder, Shape, shape
 from ondevice.converters.architectures.unet_levels import levels
 
 RESIDUAL = "residual_"  # and its number, of a port
+SUM = "sum_"  # the same of what a ControlNet adds its own to
 PUBLISHED = "additional_residual_"  # the same of graphs for other tools, as Apple's converter has it
+
+
+def is_residual(name: str) -> bool:
+    """Whether it is such a port's name."""
+    return name.startswith((RESIDUAL, SUM))
 
 
 def port(value: ir.Value) -> Shape:

@@ -10,7 +10,7 @@ from ondevice.converters.architectures import controlnet, unet
 from ondevice.converters.architectures.controlnet_config import beside, picture_scale
 from ondevice.converters.architectures.unet_kinds import generation
 from ondevice.converters.architectures.unet_levels import levels, listed
-from ondevice.converters.architectures.unet_residuals import RESIDUAL
+from ondevice.converters.architectures.unet_residuals import RESIDUAL, SUM
 from ondevice.converters.families.family import Configs, Family, Joint, Part, Role
 from ondevice.errors import CheckpointError
 
@@ -116,7 +116,7 @@ def with_nets(pipeline: Pipeline, family: Family, configs: Configs, nets: tuple[
             before.append(_sizes(pipeline, family, net, added))
             feed["added"] = {"value": added}
         if net != nets[-1]:
-            feed |= _residuals("sum_", _kept(number + 1), count)
+            feed |= _residuals(SUM, _kept(number + 1), count)
         keep = {f"{RESIDUAL}{at}": f"{_kept(number)}{at}" for at in range(count)}
         roles.insert(0, {"run": net, "feed": feed, "keep": keep})
     given = _residuals(RESIDUAL, _kept(0), count)

@@ -214,10 +214,11 @@ class Bundle:
         flags = "".join(f"#define {name} {value}\n" for name, value in sorted(dict(defines).items()))
         return f'{flags}{self.prelude(dialect)}\n#line 1 "{file}.cl"\n{self.kernel_source(file)}'
 
-    def port_shape(self, component: str, sizes: Mapping[str, int], port: str) -> tuple[int, ...]:
-        """The shape of an input or output of a plan. Raises BundleError as `plan`."""
+    def port_zeros(self, component: str, sizes: Mapping[str, int], port: str) -> np.ndarray:
+        """Zeros of the shape and dtype of an input or output of a plan. Raises BundleError as `plan`."""
         plan = self.plan(component, **sizes)
-        return next(plan.operands[i].shape for i in (*plan.inputs, *plan.outputs) if plan.operands[i].name == port)
+        found = next(plan.operands[i] for i in (*plan.inputs, *plan.outputs) if plan.operands[i].name == port)
+        return np.zeros(found.shape, STORED[found.dtype])
 
     @property
     def tokenizers(self) -> Mapping[str, TokenizerEntry]:

@@ -13,6 +13,7 @@ from ondevice.compiler.fallbacks import of_methods, of_rules, rewritten
 from ondevice.compiler.jobs import Job
 from ondevice.compiler.recipe import Recipe
 from ondevice.converters import Model
+from ondevice.converters.architectures.unet_residuals import is_residual
 from ondevice.graph.verify import static_shape
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile, load_all
@@ -94,7 +95,7 @@ def programs(
         job, graph, storage = fused.job, fused.graph, recipe.storage(model, fused.job.component)
         if "stage" in job.sizes:
             given_statistics(graph)
-            _between_stages(graph, storage)
+        _between_plans(graph, storage, "stage" in job.sizes)
         lowered = partial(
             _lowered,
             graph,
@@ -138,9 +139,11 @@ def _roomier(program: Program, lowered: Callable[..., Program]) -> tuple[Program
     return program, own
 
 
-def _between_stages(graph: ir.Model, storage: str) -> None:
-    """Pictures that go from stage to stage are passed as they are stored:
+def _between_plans(graph: ir.Model, storage: str, staged: bool) -> None:
+    """Pictures that go from stage to stage, and residuals from ControlNet to UNet, are passed as they are stored:
     what a player keeps of them would be twice as large."""
     for value in (*graph.graph.inputs, *graph.graph.outputs):
-        if storage == "f16" and len(static_shape(value)) == 4 and value.name not in ("latent_sample", "sample"):
+        name = str(value.name)
+        picture = staged and len(static_shape(value)) == 4 and name not in ("latent_sample", "sample")
+        if storage == "f16" and (picture or is_residual(name)):
             value.type = ir.TensorType(ir.DataType.FLOAT16)

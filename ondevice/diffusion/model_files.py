@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from ondevice.bundle.manifest import TokenizerEntry
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.plan.plan import Plan
@@ -46,7 +48,7 @@ class ModelFiles(Protocol):
 
     def tokenizer_files(self, name: str) -> dict[str, bytes]: ...
 
-    def port_shape(self, component: str, sizes: Mapping[str, int], port: str) -> tuple[int, ...]: ...
+    def port_zeros(self, component: str, sizes: Mapping[str, int], port: str) -> np.ndarray: ...
 
     def stages(self, height: int, width: int, rows: int) -> list[Plan]: ...
 

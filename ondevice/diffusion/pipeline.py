@@ -32,7 +32,7 @@ from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.previews import Preview, previewer
 from ondevice.diffusion.request import Options, Picture, Request
 from ondevice.diffusion.request_checks import check_fast, check_frames, check_given, check_mask, picture_size
-from ondevice.diffusion.roles import Entered, Plans, Roles, Shapes
+from ondevice.diffusion.roles import Entered, Plans, Roles, Zeros
 from ondevice.diffusion.samplers import SamplerTable, make_table
 from ondevice.diffusion.series import Series, series_of
 from ondevice.diffusion.text.chunks import Pieces
@@ -57,7 +57,7 @@ class Pipeline(Inverting):
         size: (width, height) in pixels where a request names none.
         stages: the decoder's stages for a size in latent units (width, height) and rows of a band, 0 rows where it
             does not matter; none for a decoder in one piece.
-        shapes: of a port of the plan of a component at some sizes; of a pipeline where zeros stand for what is absent.
+        zeros: for a port of the plan of a component at some sizes; of a pipeline where they stand for what is absent.
 
     Raises:
         BundleError: the pipeline asks for what is not here.
@@ -73,11 +73,11 @@ class Pipeline(Inverting):
         plans: Mapping[str, Sequence[Mapping[str, int]]],
         size: tuple[int, int] = (512, 512),
         stages: Callable[[int, int, int], list[Stage]] | None = None,
-        shapes: Shapes | None = None,
+        zeros: Zeros | None = None,
     ) -> None:
         _check_supported(spec)
         self._spec, self._session, self._tokenizers, self._size, self._stages = spec, session, tokenizers, size, stages
-        self._scheduler_config, self._plans = dict(scheduler_config), Plans(plans, shapes or _no_shapes)
+        self._scheduler_config, self._plans = dict(scheduler_config), Plans(plans, zeros or _no_zeros)
         self._adapters: Adapters | None = None
 
     @classmethod
@@ -92,7 +92,7 @@ class Pipeline(Inverting):
             plans=plan_sizes(files),
             size=default_size(files),
             stages=lambda width, height, rows: decoder_stages(files, width, height, rows),
-            shapes=files.port_shape,
+            zeros=files.port_zeros,
         )
         if isinstance(files, Bundle):
             made._adapters = Adapters(files, cast(Changing, session))
@@ -353,8 +353,8 @@ def _seed_of(generator: Any) -> dict[str, Any]:
     return {"seed": generator.initial_seed()} | mode
 
 
-def _no_shapes(component: str, sizes: Mapping[str, int], port: str) -> tuple[int, ...]:
-    raise BundleError(f"{component}'s {port} has no known shape", where="pipeline", fix="give `shapes`")
+def _no_zeros(component: str, sizes: Mapping[str, int], port: str) -> np.ndarray:
+    raise BundleError(f"{component}'s {port} has no known shape", where="pipeline", fix="give `zeros`")
 
 
 def _tokenizers(model: ModelFiles) -> dict[str, Pieces]:

@@ -16,16 +16,16 @@ from ondevice.diffusion.text.encode import encoded
 from ondevice.diffusion.values import Runner, Values
 from ondevice.errors import NumericError, UsageError
 
-Shapes = Callable[[str, Mapping[str, int], str], tuple[int, ...]]
-"""The shape of a port of the plan of a component at some sizes."""
+Zeros = Callable[[str, Mapping[str, int], str], np.ndarray]
+"""Zeros of the shape and dtype of a port of the plan of a component at some sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    """What a pipeline knows of its components' plans: their sizes, by component, and the shapes of their ports."""
+    """What a pipeline knows of its components' plans: their sizes, by component, and zeros for their ports."""
 
     sizes: Mapping[str, Sequence[Mapping[str, int]]]
-    shapes: Shapes
+    zeros: Zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +163,10 @@ class Roles:
         return feed.kind != "value" or self.values.is_made(feed.name)
 
     def _zeros_of(self, role: Role, port: str, sizes: Mapping[str, int]) -> Any:
-        """Zeros of the shape of a port, of the plan of these sizes."""
+        """Zeros for a port, of the plan of these sizes."""
         key = (role.component, port, *sorted(sizes.items()))
         if key not in self.zeros:
-            shape = self.plans.shapes(role.component, sizes, port)
-            self.zeros[key] = self.session.put(np.zeros(shape, np.float32))
+            self.zeros[key] = self.session.put(self.plans.zeros(role.component, sizes, port))
         return self.zeros[key]
 
     def sizes(self, component: str, batch: int, text: str | None = None) -> dict[str, int]:

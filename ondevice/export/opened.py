@@ -10,6 +10,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ondevice.bundle import format as f
 from ondevice.bundle.manifest import TokenizerEntry
 from ondevice.bundle.pipeline import PipelineSpec
@@ -111,10 +113,10 @@ class Export:
         sides = [str(sizes[side] * scale) for side in ("width", "height") if side in sizes]
         raise BundleError(what, where=self.path.name, fix=f"convert again with --size {'x'.join(sides) or 'WxH'}")
 
-    def port_shape(self, component: str, sizes: Mapping[str, int], port: str) -> tuple[int, ...]:
-        """The shape of an input or output of ours at some sizes. Raises BundleError as `entry`."""
+    def port_zeros(self, component: str, sizes: Mapping[str, int], port: str) -> np.ndarray:
+        """Zeros of the shape of an input or output of ours at some sizes. Raises BundleError as `entry`."""
         entry = self.entry(component, sizes)
-        return self._shape(entry, sizes, port)
+        return np.zeros(self._shape(entry, sizes, port), np.float32)
 
     def _shape(self, entry: Entry, sizes: Mapping[str, int], port: str) -> tuple[int, ...]:
         """A port's shape, with free sizes as they are at `sizes`."""

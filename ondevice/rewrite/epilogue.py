@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ondevice.converters.architectures.unet_residuals import is_residual
 from ondevice.graph.epilogue import ACTIVATIONS, CONV, LINEAR, Stepped, is_one, of
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
@@ -35,6 +36,11 @@ class _Absorb(Rule):
         return False
 
     @classmethod
+    def may_stay(cls, node: ir.Node) -> bool:
+        """Whether it is none of what the rule is for, though it could be absorbed."""
+        return False
+
+    @classmethod
     def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
         """Absorb what can be; convolutions first where both sides of an addition could."""
         edit, applied, reasons = Edit(model), 0, Counter[str]()
@@ -46,7 +52,7 @@ class _Absorb(Rule):
             if found:
                 found[0].apply(edit, node, cls.family)
                 applied += 1
-            else:
+            elif not cls.may_stay(node):
                 reasons.update(match for match in matches if isinstance(match, str))
         edit.finish()
         return applied, reasons
@@ -166,6 +172,12 @@ class Residual(_Absorb):
         if node.domain or node.op_type != "Add" or other is None or dims(other) is None or dims(other) != dims(taken):
             return None
         return "its source adds a residual already" if "Add" in source.steps else source.then("Add")
+
+    @classmethod
+    def may_stay(cls, node: ir.Node) -> bool:
+        """What a ControlNet gives goes around no layers: it is added to skip connections, which others read, too."""
+        given = (value for value in node.inputs if value is not None and value.is_graph_input())
+        return any(is_residual(str(value.name)) for value in given)
 
 
 class RectifiedSum(_Absorb):

@@ -34,15 +34,16 @@ def pipeline_of(model):
     for job in bundle_jobs(model, [SIZE], 0, []):
         plans.setdefault(job.component, []).append(job.sizes)
 
-    def shape(component, sizes, port):
+    def zeros(component, sizes, port):
         graph = runtime.graph(component, **sizes).graph
-        return next(static_shape(value) for value in (*graph.inputs, *graph.outputs) if value.name == port)
+        found = next(value for value in (*graph.inputs, *graph.outputs) if value.name == port)
+        return np.zeros(static_shape(found), np.float32)
 
     tokenizers = {
         name: Tokens(model.configs[part]["max_position_embeddings"]) for name, part in model.family.tokenizers.items()
     }
     scheduler = model.checkpoint.scheduler
-    return Pipeline(spec_of(model), runtime, tokenizers, scheduler, plans=plans, size=SIZE, shapes=shape), runtime
+    return Pipeline(spec_of(model), runtime, tokenizers, scheduler, plans=plans, size=SIZE, zeros=zeros), runtime
 
 
 def ports(model, component):

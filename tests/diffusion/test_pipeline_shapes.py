@@ -68,7 +68,13 @@ def pipeline(whole: dict[str, Any], device: OtherDevice, batches: dict[str, tupl
     }
     shapes |= {"last_hidden_state": (1, 7, 1), "hidden_states": (1, 7, 1), "text_embeds": (1, 1)}
     return Pipeline(
-        spec, device, tokenizers, SD15, plans=plans, size=(24, 16), shapes=lambda _, sizes, port: shapes[port]
+        spec,
+        device,
+        tokenizers,
+        SD15,
+        plans=plans,
+        size=(24, 16),
+        zeros=lambda _, sizes, port: np.zeros(shapes[port], np.float32),
     )
 
 

@@ -244,7 +244,7 @@ def weights_of(bundle):
 
 
 def test_made_up_nets_need_no_file(tmp_path, capsys):
-    words = ["demo", "--random-weights", "0", "--controlnet", "random", "--dtype", "fp32", "--out", tmp_path / "x"]
+    words = ["demo", "--random-weights", "0", "--controlnet", "random", "--strict", "--out", tmp_path / "x"]
     assert cli.main([str(word) for word in ("convert", *words)]) == 0
     capsys.readouterr()
     assert cli.main(["show", str(tmp_path / "x"), "--json"]) == 0

@@ -227,7 +227,8 @@ class Player:  # docs/pipeline.md
 
     def zeros(self, component, port, batch=1, text=None):
         operands = json.loads(self.read(self.plan(component, batch, text)["file"]))["operands"]
-        return np.zeros(next(one["shape"] for one in operands if one["name"] == port), F)
+        found = next(one for one in operands if one["name"] == port)
+        return np.zeros(found["shape"], np.float16 if found["dtype"] == "f16" else F)
 
     def role(self, role, texts):  # outside of the loop, for each text
         feeds = role["feed"].values()

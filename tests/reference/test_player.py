@@ -285,7 +285,7 @@ def test_it_draws_the_pipelines_written_by_hand(
                 for batch in batches
             ],
         },
-        "text.json": {"operands": [{"name": name, "shape": shape} for name, shape in operands]},
+        "text.json": {"operands": [{"name": name, "shape": shape, "dtype": "f32"} for name, shape in operands]},
         f"{options['sampler']}_4.json": make_table(options["sampler"], 4, SD15).to_json(),
     }
     (tmp_path / "samplers").mkdir()

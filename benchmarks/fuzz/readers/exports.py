@@ -58,7 +58,7 @@ def _read(data: bytes, folder: Path) -> None:
     for place in found.plans:
         sizes = found.usual(place.entry)
         holds(found.entry(place.component, sizes).sizes == place.entry.sizes, "a place is another's")
-        shapes = {name: found.port_shape(place.component, sizes, name) for name in place.entry.shapes}
+        shapes = {name: found.port_zeros(place.component, sizes, name).shape for name in place.entry.shapes}
         holds(all(0 not in shape for shape in shapes.values()), "a shape is still free")
         if max((prod(shape) for shape in shapes.values()), default=0) <= _SMALL:
             _feed(place.entry, shapes)
