@@ -57,7 +57,7 @@ LEVELS_THERE: dict[str, dict[str, Any]] = {
     "Align Your Steps": {"ays": None},  # of the lists, the one for the kind of model
 }
 _OF_SUFFIX = ("Karras", "Exponential")  # which names of samplers ended in before 1.9
-_WORDS = {
+_WORDS: dict[str, tuple[str, str | None, dict[str | None, str | bool]]] = {
     "seed_mode": ("RNG", "GPU", {"CPU": MODES[0], "GPU": "a1111", "NV": "a1111"}),
     "emphasis": ("Emphasis", "Original", {"Original": "mean", "None": "none", "compel": "compel"}),
     "taesd": ("VAE Decoder", None, {"TAESD": True}),

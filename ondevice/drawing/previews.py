@@ -133,6 +133,7 @@ class Previews:
 
     def _write(self, name: str, data: bytes) -> bool:
         """Whether the file is there now."""
+        assert self._folder is not None, "nobody asked for it"
         try:
             write_output(self._folder / name, lambda file: file.write(data))
         except UsageError as error:

@@ -116,11 +116,10 @@ def test_pictures_through_a_tiny_autoencoder(saved, dtype, tmp_path):
     check(drawn(open_checkpoint(folder, family=family), tmp_path, dtype), reference(pipe), dtype)
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16"])
-def test_pictures_by_the_decoder_beside_another(saved, dtype, tmp_path):
+def test_pictures_by_the_decoder_beside_another(saved, tmp_path):
     family, pipe, folder, whole = saved
     both = with_taesd(open_checkpoint(whole, family=family), str(folder))
-    check(drawn(both, tmp_path, dtype, taesd=True), reference(pipe), dtype)
+    check(drawn(both, tmp_path, "f32", taesd=True), reference(pipe), "f32")
 
 
 def test_a_picture_is_encoded_without_a_draw(saved, tmp_path):
