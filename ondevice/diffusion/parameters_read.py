@@ -132,6 +132,9 @@ def _of_json(text: str, where: str) -> Recorded:
         raise damaged("they are no JSON") from None
     if not isinstance(own, dict) or not _is_small(own):
         raise damaged("they are no object, or too large a one")
+    if "morph_part" in own:
+        what = "it is a frame of a morph, whose latents lie between those of two pictures."
+        raise UsageError(what, where=where, fix="make the morph again (`ondevice morph`)")
     recorded = Recorded({"long": "truncate", "emphasis": "none"})
     for key, value in own.items():
         if key in _FIELDS:

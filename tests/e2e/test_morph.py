@@ -108,7 +108,7 @@ def run(bundle, ends, capsys):
     return ran
 
 
-def test_a_folder_has_frames_with_parameters_and_both_films(run, tmp_path):
+def test_a_folder_has_frames_with_parameters_and_both_films(run, bundle, capsys, tmp_path):
     said = run("--frames", 3, "--prompt-b", OTHER, "--out", tmp_path / "m", "--fps", 4, "--json")
     rows = [json.loads(line) for line in said.out.splitlines()]
     names = ["frame-01.png", "frame-02.png", "frame-03.png", "morph.webp", "morph.gif"]
@@ -120,6 +120,8 @@ def test_a_folder_has_frames_with_parameters_and_both_films(run, tmp_path):
         assert (own["prompt"], own["morph_prompt"], own["morph_part"]) == (PROMPT, OTHER, part)
         assert (own["sampler"], own["steps"], own["guidance_scale"], own["inversion"]) == ("ddim", 2, 1.0, "inverse")
         assert "Latents: between 0.png and 1.png" in frame.text["parameters"]
+    assert cli.main(["generate", str(bundle), "--from", str(tmp_path / "m" / names[1])]) == 2
+    assert "frame-02.png: it is a frame of a morph, whose latents lie between" in capsys.readouterr().err
     arrays = [np.asarray(frame).astype(int) for frame in frames]
     assert all(np.abs(one - other).mean() > 3 for one, other in ((arrays[0], arrays[1]), (arrays[1], arrays[2])))
     for name in names[3:]:
@@ -132,7 +134,7 @@ def test_a_folder_has_frames_with_parameters_and_both_films(run, tmp_path):
 def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
     """The result is the same; whole frames stay, others are drawn; another morph's frames are not taken for its own."""
     whole = tmp_path / "whole"
-    run("--frames", 4, "--out", whole)
+    run("--frames", 3, "--out", whole)
     expected = {path.name: path.read_bytes() for path in whole.iterdir()}
     write, written = morph.write_picture, []
 
@@ -144,20 +146,20 @@ def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(morph, "write_picture", write_two)
     out = tmp_path / "stopped"
-    run("--frames", 4, "--out", out, code=130)
+    run("--frames", 3, "--out", out, code=130)
     assert [path.name for path in sorted(out.iterdir())] == ["frame-01.png", "frame-02.png"]
     monkeypatch.undo()
     (out / "frame-02.png").write_bytes(expected["frame-02.png"][:-40])  # as a disk that was full may leave it
     (out / "frame-03.png").write_bytes(expected["frame-01.png"])
     before = (out / "frame-01.png").stat().st_mtime_ns
-    said = run("--frames", 4, "--out", out)
-    assert "1 of 4 frames are there from an earlier run" in said.err
+    said = run("--frames", 3, "--out", out)
+    assert "1 of 3 frames are there from an earlier run" in said.err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
     assert (out / "frame-01.png").stat().st_mtime_ns == before
     monkeypatch.setattr(morph.Morph, "invert", None)  # nothing is left to do it for
-    assert "4 of 4 frames are there" in run("--frames", 4, "--out", out, "--fps", 20).err
+    assert "3 of 3 frames are there" in run("--frames", 3, "--out", out, "--fps", 20).err
     monkeypatch.undo()
-    said = run("--frames", 4, "--out", out, prompt=OTHER)
+    said = run("--frames", 3, "--out", out, prompt=OTHER)
     assert "frames are there" not in said.err
     assert (out / "frame-01.png").read_bytes() != expected["frame-01.png"]
 
@@ -246,18 +248,14 @@ def psnr(one, other):
 
 
 def test_an_inversion_leads_back_to_the_picture(tmp_path):
-    """As near as the autoencoder's own way there and back, which no latents get beyond; refined, to half a decibel."""
-    bundle, place = tmp_path / "demo.ondevice", tmp_path / "a.png"
+    """As near as the autoencoder's own way there and back (40 dB), which no latents get beyond, once it is refined."""
+    bundle, place, steps = tmp_path / "demo.ondevice", tmp_path / "a.png", 12
     assert cli.main(["convert", "demo", "--dtype", "fp32", "--out", str(bundle)]) == 0
-    words = ["generate", bundle, PROMPT, "--steps", 10, "--seed", 3, "--out", place]
+    words = ["generate", bundle, PROMPT, "--steps", 8, "--seed", 3, "--out", place]
     assert cli.main([str(word) for word in words]) == 0
-    picture, pipe = read_image(place), api.Pipeline.from_bundle(bundle)
-
-    def back(latents, steps):
+    picture, pipe, found = read_image(place), api.Pipeline.from_bundle(bundle), []
+    for refine in (0, 2):
+        latents = pipe.invert(picture, PROMPT, num_inference_steps=steps, refine=refine)
         call = {"sampler": "ddim", "num_inference_steps": steps, "guidance_scale": 1.0}
-        return psnr(np.asarray(pipe(PROMPT, latents=latents, **call).images[0]), picture)
-
-    found = [back(pipe.invert(picture, PROMPT, num_inference_steps=20, refine=refine), 20) for refine in (0, 2)]
-    print(found)
-    assert found[0] > 36 and found[1] > found[0] + 1
-    assert back(np.random.default_rng(0).normal(size=(1, 4, 16, 16)).astype(np.float32), 20) < 30
+        found.append(psnr(np.asarray(pipe(PROMPT, latents=latents, **call).images[0]), picture))
+    assert found[0] > 34 and found[1] > max(found[0] + 1.5, 39), found
