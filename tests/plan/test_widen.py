@@ -121,6 +121,7 @@ def run_widened(program, made):
 
 
 @given(halves())
+@settings(max_examples=60)
 def test_the_same_values_in_the_storage_that_was_asked_for(drawn):
     program, narrow, wide = drawn
     made = widened(narrow, wide, KERNELS)
@@ -129,6 +130,7 @@ def test_the_same_values_in_the_storage_that_was_asked_for(drawn):
 
 
 @given(halves())
+@settings(max_examples=40)
 def test_all_of_it_in_float32_rounds_nothing_between(drawn):
     """Every dispatch reads float32 then: the plan is that of float32 storage, but for its inputs and outputs."""
     _program, narrow, _ = drawn

@@ -83,11 +83,11 @@ def decibels(got, want):
     return 20 * math.log10(np.abs(want).max() / max(math.sqrt(((got.astype(np.float64) - want) ** 2).mean()), 1e-12))
 
 
-WAYS = [("unet", "host"), ("norm", "host"), ("scores", "stored"), ("unet", "gpu")]
-WAYS += [("scores", "otherwise"), ("decoder", "adreno_740"), ("norm", "otherwise")]
+WAYS = [("unet", "host"), ("scores", "stored"), ("unet", "gpu"), ("decoder", "adreno_740"), ("norm", "otherwise")]
+MORE = [("decoder", "host"), ("norm", "host"), ("scores", "otherwise")]
 
 
-@pytest.mark.parametrize("case, target", WAYS)
+@pytest.mark.parametrize("case, target", [*WAYS, *(pytest.param(*way, marks=pytest.mark.sweep) for way in MORE)])
 def test_as_in_float32(case, target, caplog):
     want, _, _ = drawn(case, target, "f32")
     assert np.isfinite(want).all()
@@ -113,7 +113,7 @@ def _sha(name):
     return hashlib.sha256(KERNELS[name].text.encode()).hexdigest()
 
 
-@pytest.mark.parametrize("weights", ["i8", "i4"])
+@pytest.mark.parametrize("weights", [pytest.param("i8", marks=pytest.mark.sweep), "i4"])
 def test_weights_in_few_bits_stay_so(weights):
     target = "adreno_740"
     want, _, _ = drawn("unet", target, "f32", weights)

@@ -28,9 +28,12 @@ WAYS = {  # target, weights and what is computed by its meaning
 }
 
 
-@pytest.fixture(scope="module", params=WAYS.values(), ids=WAYS)
+MORE = ("gpu", "phone")
+
+
+@pytest.fixture(scope="module", params=[pytest.param(way, marks=[pytest.mark.sweep] * (way in MORE)) for way in WAYS])
 def made(request, tmp_path_factory):
-    target, weights, kernels = request.param
+    target, weights, kernels = WAYS[request.param]
     recipe = Recipe("f16", weights, load_target(target))
     folder = tmp_path_factory.mktemp("meaning") / "demo.ondevice"
     return open_bundle(compile_bundle(open_checkpoint(None, family="demo"), folder, recipe)), kernels
