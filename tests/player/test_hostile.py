@@ -4,7 +4,7 @@ import json
 from itertools import takewhile
 
 import pytest
-from player import hostile, hostile_files, hostile_packed, hostile_plans
+from player import hostile, hostile_adapters, hostile_files, hostile_packed, hostile_plans
 
 from ondevice.bundle import open_bundle
 from ondevice.errors import BundleError
@@ -15,7 +15,7 @@ GOLDEN = hostile.GOLDEN.parent / "player" / "hostile.json"
 def cases():
     return [
         *hostile.manifests(), *hostile_plans.plans(), *hostile_plans.ports(), *hostile_plans.pipelines(),
-        *hostile_files.files(), *hostile_packed.packed(),
+        *hostile_files.files(), *hostile_packed.packed(), *hostile_adapters.adapters(),
     ]  # fmt: skip
 
 
