@@ -74,7 +74,8 @@ def args_of(words: Mapping[str, Any], base: argparse.Namespace) -> argparse.Name
         if word in NOT_HERE or word not in actions:
             known = ", ".join(name for name in actions if name not in NOT_HERE)
             fix = NOT_HERE.get(word, "leave it out")
-            raise UsageError(f"no such word (expected one of {known}).", where=key[:60] or "a line", fix=fix)
+            where = key[:60] if key.strip() else "a line"
+            raise UsageError(f"no such word (expected one of {known}).", where=where, fix=fix)
         if value is None:
             continue
         action = actions[word]

@@ -4,6 +4,11 @@ one run is on a device. That every sampler goes on from every call is tested in 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +20,8 @@ from ondevice import cli
 from ondevice.diffusion.loop_state import MAGIC
 from ondevice.errors import UsageError
 
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes that are killed are forked")
 Draw = Callable[..., int]
-
-
-class Killed(BaseException):
-    """The process is gone."""
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +36,18 @@ def draw(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Draw:
     Image.new("RGB", (64, 64), (9, 90, 200)).save("begin.png")
 
     def run(out: str, *words: object, until: int | None = None, code: int = 0) -> int:
-        """Passes of the UNet; killed in front of pass `until`."""
+        """Passes of the UNet; `until`: in a child, which SIGKILL ends in front of that pass."""
         networks, first = made_up_device.Networks, made_up_device.Networks.passes
-
-        def on_pass() -> None:
-            if until is not None and networks.passes - first == until:
-                raise Killed
-
-        monkeypatch.setattr(networks, "on_pass", staticmethod(on_pass))
         command = [str(word) for word in ("generate", bundle, "a cat", *words, "--out", out)]
         if until is None:
             assert cli.main(command) == code
+        elif child := os.fork():
+            assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
         else:
-            with pytest.raises(Killed):
-                cli.main(command)
+            networks.on_pass = staticmethod(
+                lambda: os.kill(os.getpid(), signal.SIGKILL) if networks.passes - first == until else None
+            )
+            os._exit(cli.main(command))
         return networks.passes - first
 
     return run
@@ -136,29 +136,24 @@ def test_nothing_is_kept_of_a_run_that_computes_otherwise_by_now(
     (tmp_path / "lines.jsonl").write_text('{"prompt": "a", "steps": 2}\n{"prompt": "b", "steps": 2}\n')
     made: list[object] = []
     monkeypatch.setattr(networks, "__init__", lambda self, *_, **__: made.append(self))
-    monkeypatch.setattr(networks, "on_pass", staticmethod(lambda: None))
+    monkeypatch.setattr(networks, "has_mended", True)
     command = ["batch", "lines.jsonl", "--bundle", str(made_up_device.demo_bundle()), "--out", "out"]
     assert cli.main(command) == 0 and len(made) == 2  # a session for each
 
 
 @pytest.mark.device
-def test_the_demo_model_goes_on(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a device: the picture of a run that was killed after its fourth pass is that of one that was not."""
-    from ondevice.drawing.resume import StateFile
-
-    words = ["generate", str(bundle), "a red circle", "--steps", "5", "--sampler", "dpmpp_sde", "--seed", "2"]
+def test_the_demo_model_goes_on(bundle: Path, tmp_path: Path) -> None:
+    """On a device: the picture of a run that was killed once it had kept a state is that of one that was not."""
+    words = ["generate", str(bundle), "a red circle", "--steps", "12", "--sampler", "dpmpp_sde", "--seed", "2"]
     assert cli.main([*words, "--out", str(tmp_path / "a.png")]) == 0
-    keep = StateFile.keep
-
-    def killed(self: StateFile, state: object, calls: int) -> None:
-        keep(self, state, calls)  # type: ignore[arg-type]
-        if state.call == 4:  # type: ignore[attr-defined]
-            raise Killed
-
-    monkeypatch.setattr(StateFile, "keep", killed)
-    with pytest.raises(Killed):
-        cli.main([*words, "--checkpoint-every", "2", "--out", str(tmp_path / "b.png")])
-    monkeypatch.undo()
+    command = [sys.executable, "-m", "ondevice", *words, "--checkpoint-every", "2", "--out", str(tmp_path / "b.png")]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "b.png.resume").exists():
+        assert child.poll() is None, "it ended before it kept anything"
+        time.sleep(0.002)
+    child.kill()
+    child.wait()
+    assert not (tmp_path / "b.png").exists()
     assert cli.main([*words, "--resume", "--out", str(tmp_path / "b.png")]) == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png"]
