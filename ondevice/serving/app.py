@@ -40,7 +40,7 @@ class Accepted(BaseModel):
     """A job that was put in the queue."""
 
     id: str
-    place: int = Field(description="in the queue, from 1 on")
+    place: int = Field(description="in the queue, from 1 on; 0: it is drawn already")
     seed: int
     width: int
     height: int
@@ -95,7 +95,10 @@ def _add_errors(app: FastAPI) -> None:
         """The first thing that is wrong with the JSON, as one of ours."""
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"] if part != "body")
-        return JSONResponse(error_json(UsageError(f"{first['msg']}.", where=place[:100] or "the request")), 422)
+        what = f"{first['msg']}."
+        if first["type"] == "json_invalid":
+            place, what = "", "it is not JSON."
+        return JSONResponse(error_json(UsageError(what, where=place[:100] or "the request")), 422)
 
     @app.exception_handler(HTTPError)
     async def refused(_: Request, error: HTTPError) -> JSONResponse:

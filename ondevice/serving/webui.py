@@ -64,10 +64,9 @@ def _add_drawing(app: FastAPI, desk: Desk) -> None:
             job.files.clear()
         if isinstance(given, Image2Image) and given.include_init_images:
             images += given.init_images[:1]
-        kept = {"init_images", "mask"} - ({"init_images"} if getattr(given, "include_init_images", False) else set())
         return Answer(
             images=images,
-            parameters=given.model_dump(exclude=kept),
+            parameters=given.model_dump(include=type(given).model_fields.keys() - {"init_images", "mask"}),
             info=json.dumps(_info(desk, given, job, first.variation_seed) | {"differs": lost}),
         )
 

@@ -167,6 +167,28 @@ def test_what_cannot_be_drawn_is_refused_before_it_is_queued(ask, change, said):
     assert refused["error"] == "UsageError" and refused["exit_code"] == 2 and len(json.dumps(refused)) < 3000
 
 
+@pytest.mark.parametrize(
+    "body, status, said",
+    [
+        (b"{", 422, "the request: it is not JSON."),
+        (b'"x"', 422, "the request: "),
+        (b"", 422, "the request: Field required."),
+        (b"[" * 100_000, 400, "There was an error"),
+        (b"\xff\xfe", 422, "the request: it is not JSON."),
+        (b'{"prompt": "a", "seed": ' + b"9" * 6000 + b"}", 400, "There was an error"),
+        (b'{"prompt": "a\\ud800"}', 422, "prompt: "),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_no_request(ask, body, status, said):
+    connection = HTTPConnection("127.0.0.1", ask.port, timeout=60)
+    connection.request("POST", "/api/jobs", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    refused = json.loads(answer.read())
+    connection.close()
+    assert answer.status == status and refused["detail"].startswith(said), refused
+
+
 def test_what_fails_while_it_is_drawn_is_said_and_the_next_one_is_drawn(ask):
     row = ask.wait(ask("POST", "/api/jobs", ASKED | {"prompt": "a AND b", "guidance_scale": 1})[1]["id"])
     assert row["state"] == "failed" and row["error"]["error"] == "UsageError" and "Fix: " in row["error"]["detail"]

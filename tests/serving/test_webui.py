@@ -156,6 +156,9 @@ def test_what_is_not_known_is_ignored_and_said(ask):
     status, answer = ask("POST", "/sdapi/v1/txt2img", asked)
     assert status == 200 and json.loads(answer["info"])["ignored"] == ["some_extension_field"]
     assert "Sampler: DPM++ 2M, Schedule type: Karras" in decoded(answer["images"][0])[1]["parameters"]
+    wild = PAYLOAD | {"half": "\ud800", "deep": [[float("inf")]]}  # half a letter, and no number of JSON's
+    status, answer = ask("POST", "/sdapi/v1/txt2img", wild)
+    assert status == 200 and json.loads(answer["info"])["ignored"] == ["deep", "half"]
     status, refused = ask("POST", "/sdapi/v1/img2img", PAYLOAD)
     assert status == 422 and refused["detail"].startswith("init_images: there is no picture to begin from.")
 
