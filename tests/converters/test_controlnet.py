@@ -20,6 +20,7 @@ from ondevice.converters.random_weights import random_checkpoint
 from ondevice.converters.read.controlnets import with_controlnets
 from ondevice.errors import UsageError
 from ondevice.graph import reference
+from ondevice.rewrite import rewrite
 
 BOUND = 5e-6  # of the largest value: as in test_vectors.py
 SIZES = {"batch": 1, "height": 8, "width": 12, "tokens": 77}
@@ -99,9 +100,16 @@ def test_a_net_adds_to_what_others_give_each_pass_by_its_scale():
     assert "sum_0" not in {value.name for value in model.graph("controlnet_2", height=3, width=5).graph.inputs}
 
 
-@pytest.mark.parametrize(
-    "name", ["sd15", "sd21", "sdxl", "sdxl-refiner", "lcm", "sd15-inpaint", "instruct-pix2pix", "sdxs"]
-)
+def test_residuals_cost_no_layout_and_no_fallback():
+    """They are channels last inside, and what is given is not for a rule that takes what goes around layers."""
+    model = build(with_nets("sd15", 2))
+    for role, ports in (("controlnet", 2), ("unet", 2)):  # samples and pictures, or predictions, have channels first
+        graph = model.graph(role, batch=2, height=8, width=8)
+        outcomes = {outcome.rule: outcome.skipped for outcome in rewrite(graph)}
+        assert not outcomes["Residual"] and sum(node.op_type == "Transpose" for node in graph.graph) == ports
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl", "lcm", "sdxs"])
 def test_a_net_of_full_size_for_every_kind_of_model(name):
     """Its pipeline is one that a reader takes, of graphs that it has."""
     made = with_controlnets(random_checkpoint(name, 0), ["random", "random"], 0)

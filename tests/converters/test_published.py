@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from control_files import squares, with_nets
 from diffusion.fake_networks import Letters
 from family_files import SMALL, TINY
 from graph_session import GraphSession
@@ -72,6 +73,26 @@ def test_a_picture_is_the_same(family):
     glue = {"context": len(encoders) > 1, "guidance_waves": family == "lcm"}
     glue["join"] = "inpaint" in family or "pix2pix" in family
     assert {*glue} & {*runtime.run_of} == {name for name, used in glue.items() if used}
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd15-inpaint"])
+def test_residuals_are_scaled_and_summed_beside_the_published_nets(family):
+    source = with_nets(family, 2)
+    width, height = SIZE
+    controls = [squares(1, height, width), squares(2, height, width)]
+    own, _ = pipeline_of(build(source))
+    other, runtime = pipeline_of(build(source, published=True))
+    options = {"num_inference_steps": 2, "seed": 3, "sampler": "ddim"}
+    if family in GIVEN:
+        options |= {"image": squares(3, height, width), "mask": np.full((height, width), 255, np.uint8)}
+    drawn = []
+    for given, scales in ((controls, [0.7, 0.4]), (controls[0], 1.0), (None, None)):
+        more = {} if given is None else {"control_image": given, "controlnet_conditioning_scale": scales}
+        expected, found = (pipeline("ab", **options, **more).latents for pipeline in (own, other))
+        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
+        drawn.append(found)
+    assert min(np.abs(drawn[a] - drawn[b]).max() for a, b in ((0, 1), (0, 2), (1, 2))) > 1e-3
+    assert {"controlnet", "controlnet_2_scaled"} <= {*runtime.run_of} and "controlnet_sizes" not in runtime.run_of
 
 
 PORTS = {

@@ -12,7 +12,6 @@ from reference.player import Player
 from ondevice import cli
 from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
-from ondevice.converters.read.adapters import with_adapters
 from ondevice.diffusion import memory_budget
 from ondevice.diffusion.canny import edge_picture
 from ondevice.diffusion.pipeline import Pipeline
@@ -51,13 +50,12 @@ def condition(arrays):
     return np.round(arrays["in.cond"][0].transpose(1, 2, 0) * 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("dtype, bound", [("f32", 2e-5), ("f16", 2e-2)])
 @pytest.mark.parametrize("name", ["controlnet_e2e", "controlnet_e2e_guess", "controlnet_e2e_img2img"])
-def test_latents_are_those_of_diffusers(name, dtype, bound, bundle):
+def test_latents_are_those_of_diffusers(name, bundle):
     config, _, arrays = case(name)
     more = {"latents": arrays["in.latents"]} if "in.latents" in arrays else {}
     more |= {"image": arrays["in.image"], "strength": 0.5, "seed": 0} if "in.image" in arrays else {}
-    picture = pipeline(bundle("recipe", dtype))(
+    picture = pipeline(bundle("recipe"))(
         PROMPT,
         negative_prompt=NEGATIVE,
         num_inference_steps=config["steps"],
@@ -66,33 +64,35 @@ def test_latents_are_those_of_diffusers(name, dtype, bound, bundle):
         **config["call"],
         **more,
     )
-    assert np.abs(picture.latents - arrays["out.latents"]).max() <= bound * np.abs(arrays["out.latents"]).max()
+    assert np.abs(picture.latents - arrays["out.latents"]).max() <= 2e-5 * np.abs(arrays["out.latents"]).max()
 
 
 CONTROLS = [squares(1, 16, 24), squares(2, 20, 31)]
 CALL = {"num_inference_steps": 4, "sampler": "euler", "seed": 4}
 
 
-@pytest.mark.parametrize("name", ["sd15_2", "sdxl_2"])
-def test_the_reference_player_draws_the_same(name, bundle):
-    opened = bundle(name)
-    numbers = {"control_scale": 0.6, "control_end": 0.7, "control_start_2": 0.3, "control_guess_2": 1.0}
+@pytest.mark.parametrize("name, dtype", [("sd15_2", "f32"), ("sdxl_1", "f16")])
+def test_the_reference_player_draws_the_same(name, dtype, bundle):
+    """In half storage residuals are halves, too."""
+    opened, count = bundle(name, dtype), int(name[-1])
+    numbers = {"control_scale": 0.6, "control_end": 0.7, "control_guess": 1.0}
+    numbers |= {"control_scale_2": 1.0, "control_start_2": 0.3, "control_end_2": 1.0} if count > 1 else {}
     session = Session(opened, choose_device("cpu"))
     want = Pipeline.of(opened, session)(
         PROMPT,
         **CALL,
-        control_image=CONTROLS,
-        controlnet_conditioning_scale=[0.6, 1.0],
-        control_guidance_start=[0.0, 0.3],
-        control_guidance_end=[0.7, 1.0],
-        numbers={"control_guess_2": 1.0},
+        control_image=CONTROLS[:count],
+        controlnet_conditioning_scale=[0.6, 1.0][:count],
+        control_guidance_start=[0.0, 0.3][:count],
+        control_guidance_end=[0.7, 1.0][:count],
+        numbers={"control_guess": 1.0},
     )
     player = Player(opened.path, lambda component, sizes, inputs: session.run(component, inputs, **sizes))
-    given = dict(zip(("control", "control_2"), CONTROLS, strict=True))
+    given = dict(zip(("control", "control_2"), CONTROLS[:count], strict=False))
     texts = {"prompt": PROMPT, "negative_prompt": None}
     latents, pixels = player.draw(texts, (24, 16), seed=4, numbers=numbers, pictures=given, sampler="euler_4")
     assert latents.tobytes() == want.latents.tobytes() and np.array_equal(pixels, [want.pixels])
-    assert {name: want.parameters[name] for name in numbers} == numbers and "strength" not in want.parameters
+    assert numbers.items() <= want.parameters.items() and "strength" not in want.parameters
 
 
 def test_what_each_flag_of_a_net_does(bundle):
@@ -117,13 +117,11 @@ def test_what_each_flag_of_a_net_does(bundle):
 
 def test_a_picture_a_mask_an_adapter_and_edges_at_once(bundle, tmp_path, capsys):
     """Style transfer: every flag together draws as diffusers' words with the same edges."""
-    made = with_nets("sd15", 1)
     up, down = np.random.default_rng(7).standard_normal((2, 12, 4)).astype("f4")
     module = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
     arrays = {f"{module}.lora_up.weight": up, f"{module}.lora_down.weight": np.ascontiguousarray(down.T)}
     write_safetensors(tmp_path / "style.safetensors", arrays | {f"{module}.alpha": np.float32([4])})
-    styled = with_adapters(made, [f"{tmp_path / 'style.safetensors'}:0.8"])
-    path = compile_bundle(styled, tmp_path / "style.ondevice", Recipe("f32"), sizes=[(24, 16)])
+    path = bundle("sd15_2").path
     photo, mask = squares(5, 32, 48), np.zeros((32, 48, 3), np.uint8)
     mask[:, 20:] = 255
     for name, pixels in (("photo", photo), ("mask", mask)):
@@ -155,6 +153,7 @@ def test_a_picture_a_mask_an_adapter_and_edges_at_once(bundle, tmp_path, capsys)
         "a.png",
     ]
     words = [str(tmp_path / word) if str(word).endswith(".png") else str(word) for word in words]
+    words += ["--lora", f"{tmp_path / 'style.safetensors'}:0.8"]
     assert cli.main(["generate", *words, "--sampler", "euler"]) == 0
     capsys.readouterr()
     small = np.array(Image.fromarray(photo).resize((24, 32), Image.Resampling.LANCZOS))
@@ -163,14 +162,17 @@ def test_a_picture_a_mask_an_adapter_and_edges_at_once(bundle, tmp_path, capsys)
     assert 0 < np.count_nonzero(edges) < edges.size and set(np.unique(edges)) == {0, 255}
     with_it = {"control_image": edges, "controlnet_conditioning_scale": 0.5, "image": small, "strength": 0.5}
     call = {"num_inference_steps": 4, "seed": 3, "sampler": "euler", "emphasis": "mean", "width": 24, "height": 16}
-    drawn = pipeline(open_bundle(path))(PROMPT, **call, **with_it, mask=mask)
+    pipe = pipeline(bundle("sd15_2"))
+    plain = pipe(PROMPT, **call, **with_it, mask=mask)
+    pipe.load_lora_weights(tmp_path / "style.safetensors", adapter_name="style")
+    pipe.set_adapters(["style"], [0.8])
+    drawn = pipe(PROMPT, **call, **with_it, mask=mask)
+    assert np.abs(plain.latents - drawn.latents).max() > 1e-3
     picture = Image.open(tmp_path / "a.png")
     assert np.array_equal(np.asarray(picture), drawn.pixels)
     assert "Pictures: control=photo.png" in picture.text["parameters"] and '"canny": "100,200"' in str(picture.text)
     again = ["generate", str(path), "--from", str(tmp_path / "a.png"), "--out", str(tmp_path / "b.png")]
     assert cli.main(again) == 0 and (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
-    plain = pipeline(bundle("sd15_1"))(PROMPT, **call, **with_it, mask=mask)
-    assert np.abs(plain.latents - drawn.latents).max() > 1e-3, "the adapter is in the weights"
 
 
 @pytest.mark.parametrize(
@@ -243,11 +245,9 @@ def weights_of(bundle):
     return {name: about.bytes for name, about in bundle.manifest.files.items() if name.startswith("weights/")}
 
 
-def test_made_up_nets_need_no_file(tmp_path, capsys):
-    words = ["demo", "--random-weights", "0", "--controlnet", "random", "--strict", "--out", tmp_path / "x"]
-    assert cli.main([str(word) for word in ("convert", *words)]) == 0
-    capsys.readouterr()
-    assert cli.main(["show", str(tmp_path / "x"), "--json"]) == 0
-    assert "controlnet" in capsys.readouterr().out
-    assert cli.main(["convert", "demo", "--controlnet", "random", "--out", str(tmp_path / "y")]) == 3
+def test_made_up_nets_need_no_file(capsys):
+    words = ["show", "demo", "--controlnet", "random", "--after", "graph", "--component", "controlnet", "--size", "8x8"]
+    assert cli.main([*words, "--random-weights", "0"]) == 0
+    assert "controlnet after graph" in capsys.readouterr().out
+    assert cli.main(words) == 3
     assert "--controlnet random: there is no such file or folder" in capsys.readouterr().err
