@@ -31,6 +31,14 @@ FAMILIES = (
         steps=4,
     ),
     sdxl(
+        "sdxl-lightning-1step",  # its UNet predicts the picture
+        _SDXL,
+        base=MODELS / "sdxl",
+        own_scheduler=True,
+        apart={"unet": "sdxl_lightning_1step_unet_x0.safetensors from ByteDance/SDXL-Lightning"},
+        **TURBO,
+    ),
+    sdxl(
         "hyper-sd",
         _SDXL,
         base=MODELS / "sdxl",

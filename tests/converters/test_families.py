@@ -15,6 +15,7 @@ from ondevice.converters.families import FAMILIES, family_of
 from ondevice.converters.random_weights import random_checkpoint, random_checkpoint_from_configs
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.parts import component_of
+from ondevice.diffusion.samplers import MODEL, make_table
 from ondevice.diffusion.samplers.pipeline import choose
 from ondevice.errors import CheckpointError, UsageError, WeightsError
 
@@ -128,3 +129,10 @@ def test_what_a_sibling_lacks_is_the_demos_in_the_package_only(tmp_path: Path) -
     shutil.copytree(sibling.folder, tmp_path / "copy")
     with pytest.raises(CheckpointError, match="the folder text_encoder/ is missing"):
         open_checkpoint(tmp_path / "copy", family=sibling)
+
+
+def test_lightnings_one_step_is_the_picture_that_its_unet_predicts() -> None:
+    table = make_table("euler", 1, FAMILIES["sdxl-lightning-1step"].scheduler())
+    (call,) = table.calls
+    assert call.timestep == 999 and [row.terms for row in call.rows] == [((MODEL, 1.0),)]
+    assert make_table("euler", 1, FAMILIES["sdxl-lightning"].scheduler()).calls[0].rows[0].terms[0] == (0, 1.0)

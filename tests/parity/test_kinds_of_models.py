@@ -24,7 +24,13 @@ WIDTH, HEIGHT = 48, 32
 CONFIGS = {  # with a sample_size, which some of diffusers' pipelines compare with a number
     name: configs | {"unet": configs["unet"] | {"sample_size": 64}}
     for name, configs in (
-        TINY | {"sd15": TINY["lcm"] | {"unet": TINY_UNET}, "sd-turbo": TINY["sd21"], "sdxl-turbo": TINY["sdxl"]}
+        TINY
+        | {
+            "sd15": TINY["lcm"] | {"unet": TINY_UNET},
+            "sd-turbo": TINY["sd21"],
+            "sdxl-turbo": TINY["sdxl"],
+            "sdxl-lightning-1step": TINY["sdxl"],
+        }
     ).items()
 }
 TEXT_CLASSES = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
@@ -116,6 +122,7 @@ MASKED = BEGUN | SIZE | {"mask_image": Image.fromarray(MASK)}
 CASES = {
     ("sd-turbo", "StableDiffusionPipeline"): SIZE,
     ("sdxl-turbo", "StableDiffusionXLImg2ImgPipeline"): BEGUN | {"num_inference_steps": 4, "strength": 0.5},
+    ("sdxl-lightning-1step", "StableDiffusionXLPipeline"): SIZE,
     ("lcm", "LatentConsistencyModelPipeline"): SIZE,
     ("lcm", "StableDiffusionImg2ImgPipeline"): BEGUN | {"num_inference_steps": 4, "strength": 0.5},
     ("sdxl-refiner", "StableDiffusionXLImg2ImgPipeline"): BEGUN | {"num_inference_steps": 5, "strength": 0.6},
