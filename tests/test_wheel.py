@@ -47,6 +47,7 @@ def test_it_owns_only_ondevice_and_holds_the_data(wheel):
         "measure/predict/constants.toml",
         "base/publish/hidden.py",
     ]
+    held += [f"serving/page/{name}" for name in ("index.html", "page.js", "page.css", "docs.html")]
     held += ["shaders/README.md"]  # errors of kernel files name it
     held += ["models/demo/unet/diffusion_pytorch_model.safetensors", "bundle/plan.schema.json", "py.typed"]
     assert not [name for name in held if f"ondevice/{name}" not in names]
