@@ -133,7 +133,11 @@ def test_zeros_stand_for_one_chunk_of_a_text_that_is_not_given() -> None:
     plans |= {name: [{"batch": 1}] for name in plans if name.startswith("text_encoder")}
     tokenizers = {name: Letters(LENGTH) for name in whole["tokenizers"]}
     shapes = {"hidden_states": (1, LENGTH, 1), "text_embeds": (1, 1), "last_hidden_state": (1, LENGTH, 1)}
-    about: dict[str, Any] = {"plans": plans, "size": (24, 16), "shapes": lambda _, sizes, port: shapes[port]}
+    about: dict[str, Any] = {
+        "plans": plans,
+        "size": (24, 16),
+        "zeros": lambda _, sizes, port: np.zeros(shapes[port], np.float32),
+    }
     drawer = Pipeline(spec, device, tokenizers, SD15, **about)
     drawer("abcdefgh", **OPTIONS, long="chunk", emphasis="mean")
     absent, given = device.of("condition")

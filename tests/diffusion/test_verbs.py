@@ -51,6 +51,7 @@ def test_tokens_with_weights_in_chunks_and_parts(capsys: pytest.CaptureFixture[s
 
 def test_how_texts_are_read_by_generate() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("prompt")
     text.add_arguments(parser)
     given = {"emphasis": "mean", "long": "fit"}
     assert text.fields(parser.parse_args(["x"])) == {"prompt": "x", "negative_prompt": None, **given}
