@@ -176,8 +176,9 @@ class Search:
             dtype = "f32" if follow else operand.dtype
             if (key := plan.operands[held].weight) is not None:
                 data = self._weight(key)
-                data = data.view(np.float16).astype(np.float32).view(np.uint8) if follow else data
-                buffer = device.upload(data, plan.operands[held].name)
+                data = data.view(np.float16).astype(np.float32) if follow else data
+                buffer = device.alloc(data.nbytes, plan.operands[held].name)  # an image wants it aligned: not `upload`
+                device.write(buffer, data)
             else:
                 if held not in self._held:
                     self._held[held] = _Held(self._new(held, follow), follow)

@@ -13,11 +13,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from checkpoint_files import message, tiny_checkpoint
+from family_files import TINY
 from rewrite.graphs import feed
 
 from ondevice.bundle.in_memory import MemoryBundle, weight_sources
 from ondevice.bundle.kernels import check_launches
 from ondevice.converters import build
+from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.errors import NumericError, PlanError, StrictError
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import load_all
@@ -38,6 +40,7 @@ LARGE = 2.0**18
 CASES = {  # the network, what its weights are multiplied by, and the node that overflows
     "unet": ("unet", {"up_blocks.0.resnets.0.conv2.weight": LARGE}, "up_blocks.0/resnets.0"),
     "decoder": ("vae_decoder", {"decoder.up_blocks.0.resnets.0.conv2.weight": LARGE}, "up_blocks.0/resnets.0"),
+    "sdxl": ("unet", {"up_blocks.0.resnets.0.conv2.weight": LARGE}, "up_blocks.0/resnets.0"),
     "plain": ("unet", {}, ""),
     "norm": ("unet", {"conv_norm_out.weight": 2.0**15, "conv_out.weight": 2.0**-12}, "conv_norm_out"),
     "scores": (
@@ -48,9 +51,10 @@ CASES = {  # the network, what its weights are multiplied by, and the node that 
 }
 
 
-def changed(part, factors):
-    """The tiny model with some of its weights multiplied, all of them such as half storage holds."""
-    checkpoint = tiny_checkpoint()
+def changed(part, factors, case):
+    """A tiny model with some of its weights multiplied, all of them such as half storage holds."""
+    xl = random_checkpoint_from_configs(seed=3, family="sdxl", **TINY["sdxl"])
+    checkpoint = xl if case == "sdxl" else tiny_checkpoint()
     network = checkpoint.components[part]
     weights = {}
     for name, tensor in network.weights.items():
@@ -64,7 +68,7 @@ def compiled(case, target, storage, weights=""):
     """A bundle in memory of one network, and what it is given."""
     target = {"otherwise": OTHERWISE, "stored": STORED}.get(target) or load_target(target)
     role, factors, _ = CASES[case]
-    graph = build(changed(role.partition("_")[0], factors)).graph(role, batch=1, height=8, width=8)
+    graph = build(changed(role.partition("_")[0], factors, case)).graph(role, batch=1, height=8, width=8)
     inputs = feed(graph)
     if "timestep" in inputs:
         inputs["timestep"] = np.full_like(inputs["timestep"], 500.0)
@@ -85,7 +89,7 @@ def decibels(got, want):
 
 
 WAYS = [("unet", "host"), ("scores", "stored"), ("unet", "gpu"), ("decoder", "adreno_740"), ("norm", "otherwise")]
-MORE = [("decoder", "host"), ("norm", "host"), ("scores", "otherwise")]
+MORE = [("decoder", "host"), ("norm", "host"), ("scores", "otherwise"), ("sdxl", "host"), ("sdxl", "adreno_740")]
 
 
 @pytest.mark.parametrize("case, target", [*WAYS, *(pytest.param(*way, marks=pytest.mark.sweep) for way in MORE)])
