@@ -34,6 +34,8 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
     calls = []
 
     class Painter:
+        takes_adapters = False
+
         @classmethod
         def of(cls, bundle, session):
             return cls()
@@ -54,7 +56,8 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
     device = SimpleNamespace(name="none", dialect="opencl", facts=lambda: facts)
     monkeypatch.setattr(drawer, "Pipeline", Painter)
     monkeypatch.setattr(engine, "choose_device", lambda _: device)
-    monkeypatch.setattr(engine, "Session", lambda *_, **__: SimpleNamespace(profile=Profile({}, launches=[])))
+    session = SimpleNamespace(profile=Profile({}, launches=[]), has_mended=False)
+    monkeypatch.setattr(engine, "GuardedSession", lambda *_, **__: session)
     monkeypatch.chdir(tmp_path)
 
     def run(*words, code=0):
