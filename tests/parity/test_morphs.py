@@ -19,7 +19,7 @@ from ondevice.run.session import Session
 
 pytestmark = [pytest.mark.parity, pytest.mark.device]
 PROMPTS, NEGATIVE = ("a red circle on a blue background", "a green star"), "a grey ring"
-STEPS, FRAMES = 5, 3
+STEPS, FRAMES = 4, 3
 DRAWN_WITH = {"inverse": "DDIMScheduler", "ddim": "DDIMScheduler", "own": "PNDMScheduler"}
 ENDS = tuple(
     np.asarray(
