@@ -12,6 +12,7 @@ from family_files import TINY
 from player.opencl_environment import environment
 
 from ondevice import cli
+from ondevice.bundle.changed import ChangedWeights, changes_of
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import Recipe, compile, compile_bundle
 from ondevice.converters.random_weights import random_checkpoint_from_configs
@@ -31,6 +32,17 @@ def test_changed_weights_are_the_goldens(tool, use):
     words = [f"{name}:{scale}" for name, scale in use["adapters"]]
     out = tool("check_adapters", GOLDEN / "bundle" / "adapters.ondevice", *words).stdout
     assert dict(line.split("\t") for line in out.splitlines()) == use["weights"]
+
+
+def test_a_change_of_nothing_finds_the_scales_that_were_there(tool):
+    """int4's exact units: whole multiples stay what they are, and all else is rounded as Python rounds it."""
+    bundle = open_bundle(GOLDEN / "bundle" / "adapters.ondevice")
+    changes = changes_of(bundle, bundle.manifest.adapters["first"])
+    changed = ChangedWeights(bundle, {leaf: [(1e-30, change) for change in terms] for leaf, terms in changes.items()})
+    out = tool("check_adapters", bundle.path, "first:1e-30").stdout
+    assert dict(line.split("\t") for line in out.splitlines()) == {
+        key: changed.values(key).tobytes().hex() for key in changed.keys
+    }
 
 
 def test_what_is_not_finite_is_refused_by_the_weight(tool):

@@ -11,6 +11,7 @@ import pytest
 from diffusion.sampler_helpers import SD15
 from PIL import Image
 
+from ondevice.diffusion.canny import edge_picture
 from ondevice.diffusion.image import from_pixels, resize, to_pixels
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.samplers import make_table
@@ -143,6 +144,20 @@ def test_masks_are_as_the_page_says(call):
         assert call("mask", *sizes, data=mask.tobytes()) == grey[::8, ::8].astype("<f4").tobytes()
         kept = np.where(grey, np.float32(0), from_pixels(resize(picture, to_width, to_height)))
         assert call("masked", *sizes, data=picture.tobytes() + mask.tobytes()) == kept.tobytes()
+
+
+def test_edges_and_units_are_pythons(call):
+    """Of any thresholds: between these lie what is an edge by itself, what is one beside others, and what is none."""
+    chance = np.random.default_rng(9)
+    noise = np.cumsum(chance.integers(-30, 31, (40, 57, 3)), axis=1).clip(0, 255).astype(np.uint8)
+    found = []
+    for low, high in [(100, 200), (60.9, 150.5), (250, 40), (0, 0), (1e12, 3)]:
+        want = edge_picture(resize(noise, 48, 32), low, high)
+        assert call("trace", 57, 40, 48, 32, low, high, data=noise.tobytes()) == want.tobytes()
+        found.append(int(want.sum()))
+    assert len({*found}) == len(found)
+    unit = call("unit", 57, 40, 48, 32, data=noise.tobytes())
+    assert unit == (resize(noise, 48, 32).astype("<f4") / np.float32(255)).transpose(2, 0, 1).tobytes()
 
 
 def test_what_cannot_be_prepared_is_refused(tool):

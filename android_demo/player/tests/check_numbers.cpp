@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "base/os.h"
+#include "picture/edges.h"
 #include "picture/noise.h"
 #include "picture/prepare.h"
 #include "picture/sampler.h"
@@ -155,8 +156,8 @@ int first(int count, char** arguments) {
   return 0;
 }
 
-// resize|fit|mask|masked|edges WIDTH HEIGHT TO_WIDTH TO_HEIGHT: uint8 [height, width, 3] of stdin; of masked the mask
-// of the same size after it. A latent is 8 pixels wide.
+// resize|fit|mask|masked|edges|unit|trace WIDTH HEIGHT TO_WIDTH TO_HEIGHT: uint8 [height, width, 3] of stdin; of masked the mask
+// of the same size after it. A latent is 8 pixels wide. `trace` has two thresholds after these.
 int picture(const char* what, char** arguments) {
   od::u32 sizes[4];
   for (int i = 0; i < 4; ++i) sizes[i] = static_cast<od::u32>(strtoul(arguments[i], nullptr, 10));
@@ -165,6 +166,13 @@ int picture(const char* what, char** arguments) {
   if (strcmp(what, "resize") == 0) {
     od::List<od::u8> out;
     if (!od::resize(from, sizes[2], sizes[3], out, error)) return failed(error);
+    write(out.begin(), out.size());
+    return 0;
+  }
+  if (strcmp(what, "trace") == 0) {
+    od::List<od::u8> out;
+    const od::Thresholds thresholds = od::thresholds_of(od::read_number(arguments[4]), od::read_number(arguments[5]));
+    if (!od::trace(from, thresholds, sizes[2], sizes[3], out, error)) return failed(error);
     write(out.begin(), out.size());
     return 0;
   }
