@@ -51,12 +51,10 @@ def weights_of(family, dtype, weights, target, without=()):
 
 CASES = [
     ("sd15", "f16", "i4", "host"),
-    ("sd15", "f16", "i8", "gpu"),
     ("sd15", "f32", "", "apple_a16"),
     ("sdxl", "f16", "", "host"),
-    ("sdxl", "f32", "", "gpu"),
+    ("sdxl", "f16", "i8", "gpu"),
     ("sdxl", "f16", "", "adreno_740"),
-    ("sdxl", "f16", "i8", "apple_a16"),
 ]
 OTHERS = [
     (family, dtype, weights, target)

@@ -124,7 +124,7 @@ def test_hot_and_merged_are_one_picture(bundles, files, family, storage):
 
 def test_a_carried_adapter_is_the_file(bundles, files):
     """To the bit, and at its own scale where none is given; a scale for a part, none for another."""
-    bundle = bundles("demo", "fp16")
+    bundle = bundles("demo", "fp32")
     pipe, other = pipeline(bundle), pipeline(bundle)
     pipe.load_lora_weights("mine", adapter_name="style")
     other.load_lora_weights(files("demo")["first"])
@@ -142,13 +142,13 @@ def test_a_carried_adapter_is_the_file(bundles, files):
 
 
 def test_words_that_are_refused(bundles, files, tmp_path):
-    pipe, given = pipeline(bundles("demo", "fp16")), files("demo")
+    pipe, given = pipeline(bundles("demo", "fp32")), files("demo")
     pipe.load_lora_weights(given["first"], adapter_name="a")
     for call, words in (
         (lambda: pipe.load_lora_weights(given["second"], adapter_name="a"), "'a' is loaded already"),
         (
             lambda: pipe.load_lora_weights("nowhere"),
-            "no adapter of that name in demo-fp16-False.ondevice (it carries mine",
+            "no adapter of that name in demo-fp32-False.ondevice (it carries mine",
         ),
         (lambda: pipe.set_adapters(["b"]), "'b' is not loaded (got 'b', expected one of 'a')"),
         (lambda: pipe.set_adapters(["a", "a"]), "'a' is there twice"),
@@ -173,7 +173,7 @@ def generate(*words):
 
 
 def test_generate_draws_with_files_and_names(bundles, files, tmp_path):
-    bundle, given = bundles("demo", "fp16"), files("demo")
+    bundle, given = bundles("demo", "fp32"), files("demo")
     pipe = pipeline(bundle)
     pipe.load_lora_weights("mine")
     pipe.load_lora_weights(given["second"], adapter_name="second")
@@ -199,7 +199,7 @@ def test_generate_draws_with_files_and_names(bundles, files, tmp_path):
 
 
 def test_memory_of_changed_weights_is_planned(bundles):
-    bundle = bundles("demo", "fp16")
+    bundle = bundles("demo", "fp32")
     keys = frozenset(key for key, entry in bundle.manifest.weights.items() if entry.made and "unet" in key)
     assert sum(bundle.manifest.weights[key].bytes for key in keys) > 1e6
     plain, changed = (need(bundle, 8, 8, Way(changed=one)) for one in (frozenset(), keys))
@@ -217,7 +217,7 @@ def test_a_carried_adapter_needs_a_name_of_its_own(files, names, words):
 
 def test_pictures_of_a_series_are_drawn_with_what_is_in_use(bundles):
     """Texts are encoded once for pictures that differ in their noise; not where their encoder has changed since."""
-    pipe = pipeline(bundles("demo", "fp16"))
+    pipe = pipeline(bundles("demo", "fp32"))
     pipe.load_lora_weights("mine")
     request = Request(prompt=PROMPT, num_inference_steps=1, guidance_scale=2.0)
     drawn = pipe.draw_series([request, replace(request)])
@@ -229,7 +229,7 @@ def test_pictures_of_a_series_are_drawn_with_what_is_in_use(bundles):
 
 def test_a_picture_is_drawn_again_with_its_adapters(bundles, files, tmp_path):
     """A carried one by its name, a file where it is beside the picture; and a resumed run is of the same adapters."""
-    bundle, given = bundles("demo", "fp16").path, files("demo")
+    bundle, given = bundles("demo", "fp32").path, files("demo")
     words = [bundle, PROMPT, "--steps", 2, "--lora", "mine:0.5", "--lora", f"{given['second']}:-0.3"]
     first, again = tmp_path / "a.png", tmp_path / "b.png"
     assert generate(*words, "--out", first)[0] == 0
@@ -241,7 +241,7 @@ def test_a_picture_is_drawn_again_with_its_adapters(bundles, files, tmp_path):
     picture = Image.open(first)
     assert json.loads(picture.text["ondevice"])["lora"] == ["mine:0.5", "second:-0.3"]
     assert read_infotext(picture.text["parameters"]).adapters == ["mine:0.5", "second:-0.3"]
-    opened = {name: open_adapter(bundles("demo", "fp16"), path) for name, path in (("mine", "mine"), *given.items())}
+    opened = {name: open_adapter(bundles("demo", "fp32"), path) for name, path in (("mine", "mine"), *given.items())}
     digests = [
         digest([(opened[name], scale)]) for name, scale in (("mine", 1), ("mine", 2), ("first", 1), ("second", 1))
     ]
