@@ -120,6 +120,16 @@ def test_files_that_are_not_there_and_other_models_are_said(
     draw("moved.png", "--from", "nothing.png", code=UsageError.exit_code)
 
 
+def test_a_refiner_is_given_again(draw: Draw, bundles: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    end = ["--refiner", bundles["demo"]]
+    words = ["--steps", 5, "--sampler", "euler_a", "--refiner-start", 0.6, "--seed", 3, "--noise-seed-delta", 2]
+    first = draw("a.png", "a cat", *words, *end)
+    assert draw("b.png", "--from", first, *end, "--strict").read_bytes() == first.read_bytes()
+    caplog.clear()
+    draw("c.png", "--from", first)
+    assert caplog.messages == ["a.png: demo drew its end (--refiner BUNDLE)"]
+
+
 def test_a_name_in_a_file_leads_nowhere_else(draw: Draw, caplog: pytest.LogCaptureFixture) -> None:
     Path("away").mkdir()
     for name in ("../begin.png", "/etc/hostname", "..", "", "a/b", "begin.png\0"):
