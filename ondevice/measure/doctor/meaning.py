@@ -62,11 +62,13 @@ FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Sqrt": np.sqrt,
     "Exp": np.exp,
     "Neg": np.negative,
+    "Relu": lambda x: np.maximum(x, 0),
     "Silu": lambda x: x * _sigmoid(x),
     "Gelu": _gelu,
     "GeluTanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "QuickGelu": lambda x: x * _sigmoid(1.702 * x),
 }
+KNOWN = {f"ACT_{name}" for name in (*FUNCTIONS, "Geglu", "ThenRelu")}  # of the activations that a build may have
 BINARY = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
 
 
@@ -109,7 +111,8 @@ def _finished(given: Given, z: np.ndarray, columns: int) -> np.ndarray:
         z = values * _gelu(gates)
     else:
         z = _activated(given, z)
-    return z + given.flat("residual", *z.shape) if given.whole("HAS_ADD") else z
+    z = z + given.flat("residual", *z.shape) if given.whole("HAS_ADD") else z
+    return np.maximum(z, 0) if given.whole("ACT_ThenRelu") else z
 
 
 def product(given: Given) -> np.ndarray:

@@ -11,7 +11,7 @@ from ondevice.bundle.reader import Bundle
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.measure.doctor.content import content
 from ondevice.measure.doctor.launches import Launch
-from ondevice.measure.doctor.meaning import MEANINGS, Given
+from ondevice.measure.doctor.meaning import KNOWN, MEANINGS, Given
 from ondevice.measure.doctor.runner import LaunchRunner
 from ondevice.plan.plan import home
 from ondevice.run.check import NUMPY, WHOLE
@@ -45,8 +45,9 @@ class NumpyRunner:
         name = launch.kernel.file
         small = launch.dispatch.flops <= MOST_FLOPS and all(8 * prod(x.shape) <= MOST_BYTES for x in launch.operands)
         args = launch.dispatch.scalars
+        known = all(define in KNOWN for define, _ in launch.kernel.defines if define.startswith("ACT_"))
         kernel = own_kernel(name, self.bundle.manifest.files[f"kernels/{name}.cl"].sha256) if name in MEANINGS else None
-        if kernel is None or not small or launch.dispatch.outputs != 1:
+        if kernel is None or not (small and known) or launch.dispatch.outputs != 1:
             return None
         numbers = dict(zip(kernel.arg_types, args, strict=True))
         scores = prod(numbers.get(one, 1) for one in ("batch", "heads", "queries", "keys")) if "keys" in numbers else 0

@@ -12,7 +12,7 @@ from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.measure.doctor.examine import RIGHT, examine
 from ondevice.measure.doctor.launches import launches
-from ondevice.measure.doctor.meaning import erf
+from ondevice.measure.doctor.meaning import MEANINGS, Given, erf
 from ondevice.measure.doctor.numpy_runner import NumpyRunner
 from ondevice.measure.doctor.runner import LaunchRunner
 from ondevice.run.opencl import choose_device
@@ -67,3 +67,18 @@ def test_a_fault_of_both_builds_is_found(made, monkeypatch, capsys):
 def test_the_error_function():
     x = np.concatenate([np.linspace(-7, 7, 9001), [0.0, 1e-9, -1e-9, 100.0, -100.0]])
     np.testing.assert_allclose(erf(x), [math.erf(one) for one in x], rtol=0, atol=2e-13)
+
+
+@pytest.mark.parametrize("then, expected", [({}, [7.0, -4.0]), ({"ACT_ThenRelu": 1}, [7.0, 0.0])], ids=["", "ThenRelu"])
+def test_steps_of_a_product_in_their_order(then, expected):
+    """Of one pixel of two channels: 3 x + 1, but not under 0, plus the residual; and of that sum what is over 0."""
+    operands = {
+        "x": np.array([2.0]),
+        "weight": np.array([3.0, -3.0]),
+        "bias": np.array([1.0, 1.0]),
+        "residual": np.array([0.0, -4.0]),
+    }
+    sizes = dict.fromkeys(("n", "h", "w", "ic", "oh", "ow", "kh", "kw", "up_h", "up_w", "stride"), 1)
+    steps = {"HAS_BIAS": 1, "ACT_Relu": 1, "HAS_ADD": 1, **then}
+    made = MEANINGS["conv2d_nhwc"](Given(operands, {**sizes, "oc": 2, "ldb": 2, **steps}))
+    assert made.reshape(-1).tolist() == expected
