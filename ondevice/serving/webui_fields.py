@@ -39,7 +39,6 @@ REFUSED = {
     "alwayson_scripts": "there are no extensions here",
     "refiner_checkpoint": "one model is served",
     "firstpass_image": "a second pass at a larger size is not done here",
-    "inpaint_full_res": "a mask's surroundings are not enlarged here",
     "infotext": "parameters are not read from a text here",
 }
 """Fields whose values, other than nothing, would be another picture."""
@@ -85,6 +84,7 @@ class Image2Image(Text2Image):
 
     init_images: list[Encoded] = Field(default_factory=list, max_length=MOST_PICTURES, description="the first is taken")
     mask: Encoded | None = None
+    inpaint_full_res: bool | int = Field(default=True, description="not done: all of the picture is drawn, at its size")
     inpainting_mask_invert: bool | int = Field(default=0, description="the mask is light where the picture is kept")
     denoising_strength: Finite = Field(default=0.75, ge=0, le=1)
     resize_mode: int = Field(default=0, ge=0, le=2, description="just resize, crop and resize, resize and fill")
@@ -129,6 +129,8 @@ def asked_of(given: Text2Image, model: Served) -> tuple[Asked, list[str]]:
     if isinstance(given, Image2Image):
         if not given.init_images:
             raise UsageError("there is no picture to begin from.", where="init_images", fix="send one, or use txt2img")
+        if given.mask is not None and given.inpaint_full_res:
+            lost.append("inpaint_full_res: the mask's surroundings are not enlarged, all of the picture is drawn")
         fields |= {
             "image": given.init_images[0],
             "mask": given.mask,

@@ -65,12 +65,23 @@ def test_a_client_draws(ask, bundle):
 def test_a_client_draws_from_a_picture(ask):
     picture, mask = np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64, 3), np.uint8)
     mask[:32] = 255
-    begun = PAYLOAD | {"init_images": [encoded(picture)], "denoising_strength": 1.0, "mask": encoded(mask)}
+    defaults = {  # of img2img, beside those of txt2img; as webuiapi 0.9.17 sends them
+        "resize_mode": 0, "image_cfg_scale": 1.5, "mask_blur": 4, "inpainting_fill": 0, "inpaint_full_res": True,
+        "inpaint_full_res_padding": 0, "inpainting_mask_invert": 0, "initial_noise_multiplier": 1, "eta": 1.0,
+        "s_churn": 0, "s_tmax": 0, "s_tmin": 0, "s_noise": 1, "override_settings": {}, "include_init_images": False,
+    }  # fmt: skip
+    begun = (
+        DEFAULTS
+        | defaults
+        | PAYLOAD
+        | {"init_images": [encoded(picture)], "denoising_strength": 1.0, "mask": encoded(mask)}
+    )
     status, answer = ask("POST", "/sdapi/v1/img2img", begun | {"include_init_images": True})
     assert status == 200 and answer["images"][1] == begun["init_images"][0]
     pixels, _ = decoded(answer["images"][0])
     assert (pixels[32:] == 90).all() and not (pixels[:32] == 90).all()
-    _, answer = ask("POST", "/sdapi/v1/img2img", begun | {"inpainting_mask_invert": 1})
+    assert json.loads(answer["info"])["differs"][0].startswith("inpaint_full_res: the mask's surroundings are not")
+    _, answer = ask("POST", "/sdapi/v1/img2img", begun | {"inpainting_mask_invert": 1, "inpaint_full_res": False})
     pixels, _ = decoded(answer["images"][0])
     assert (pixels[:32] == 90).all() and not (pixels[32:] == 90).all()
     assert "mask" not in answer["parameters"] and json.loads(answer["info"])["denoising_strength"] == 1.0
