@@ -40,6 +40,7 @@ WAYS = [
     {"emphasis": "mean", "long": "chunk", "mask": "m.png", "pictures": "a=b.png, c=d.png"},
     {"refiner": "stabilityai/refiner", "refiner_start": 0.8},
     {"lora": ["ink:0.8", "clay:-1e-05"], "canny": "100,200"},
+    {"taesd": True, "negative_given": True},
     {"emphasis": "compel", "variation_seed": 2**40, "variation_strength": 1.0},
 ]
 

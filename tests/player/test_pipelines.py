@@ -64,6 +64,7 @@ CASES = {
     "weights": (golden("sd1"), ("--negative", "a [dog] (ca:1.5)", "(red:1.3) cat AND re:0.5")),
     "compel": (golden("sd1"), ("--emphasis", "compel", "(re:0.5) cat, [[ca]] (red:1.25) (x:-0.5)")),
     "signs are letters": (golden("sd1"), ("--emphasis", "none", "(red:1.3) cat AND re")),
+    "a negative text that is empty": (golden("sdxl_refiner"), ("--negative", "", "--number", "handover=0.5")),
     "several encoders": (golden("sdxl_refiner"), (*NEGATIVE, "(re:0.5) cat AND red:-0.25", "--emphasis", "compel")),
     "chunks": (golden("sd1"), (*NEGATIVE, "a BREAK (cat:1.2) " + "red, " * 50)),
     "three encoders": (

@@ -54,6 +54,7 @@ int main() {
     facts.pictures = text_of(given, "pictures");
     facts.canny = text_of(given, "canny");
     facts.fast = given.find("taesd") != nullptr;
+    facts.negative_given = given.find("negative_given") != nullptr;
     od::List<od::Text> adapters;
     if (const od::Json* lora = given.find("lora")) {
       for (const od::Json& one : lora->list) adapters.push(one.text);

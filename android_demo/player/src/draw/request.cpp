@@ -243,6 +243,18 @@ bool Run::read_texts(Error& error) {
   return true;
 }
 
+// Whether a text was given, is empty, and is another one for some role than none, which zeros stand for.
+bool Run::is_empty_for_some(i32 text) const {
+  if (!given_[static_cast<size_t>(text)] || words_[static_cast<size_t>(text)].size) return false;
+  for (const Step& step : pipeline_.before) {
+    if (step.kind != Step::Kind::run) continue;
+    for (const Feed& feed : step.role.feeds) {
+      if (feed.kind == Feed::Kind::tokens && feed.absent_zeros) return true;
+    }
+  }
+  return false;
+}
+
 // The texts of the picture's file, as the Python package writes them.
 bool Run::describe_picture(Drawn& out, Error& error) {
   const auto text = [&](const char* name) {
@@ -267,6 +279,8 @@ bool Run::describe_picture(Drawn& out, Error& error) {
       if (texts_.chunks(part) > 1) facts.long_texts = "chunk";
     }
   }
+  const i32 negative = pipeline_.text("negative_prompt");
+  for (const i32 one : texts) facts.negative_given = facts.negative_given || (one == negative && is_empty_for_some(one));
   facts.width = out.width;
   facts.height = out.height;
   const i32 strength = pipeline_.latents.strength;

@@ -57,6 +57,7 @@ class Run {
   bool choose_table(Error& error);
   bool texts_in_use(List<i32>& out, Error& error) const;
   bool read_texts(Error& error);
+  bool is_empty_for_some(i32 text) const;
   bool describe_picture(Drawn& out, Error& error);
   // run.cpp
   bool before(Error& error);

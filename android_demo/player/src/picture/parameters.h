@@ -9,6 +9,7 @@ namespace od {
 
 struct PictureFacts {
   Text prompt, negative_prompt;
+  bool negative_given = false;  // and is empty, which is not the same as none for the model
   u32 steps = 0;
   Text sampler;
   double guidance_scale = 1;
