@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -137,14 +139,19 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(what, where="--frames", fix=f"use {FRAMES}")
     timing = Timing(args.fps, args.loop)
     places = Places.of(args.out, args.frames)
-    check_outputs({str(path): path for path in places.all()}, {"A": args.a, "B": args.b}, args.bundle)
+    check_outputs({str(path): path for path in places.written()}, {"A": args.a, "B": args.b}, args.bundle)
     ground = None if args.background is None else init_image.parse_colour(args.background)
     given = [init_image.read_image(path, ground or init_image.WHITE) for path in (args.a, args.b)]
     model = engine.engine_of(args).open(args.bundle)
     size = pictures.size_of(args, model.files, given[0], args.a)
     for film in places.films:
         check_film(film, args.frames, size)
-    check_space(places.folder, args.frames * size[0] * size[1] * 3, "the frames do", UsageError)
+    check_space(
+        places.folder if places.folder.is_dir() else places.folder.parent,
+        args.frames * size[0] * size[1] * 3,
+        "the frames do",
+        UsageError,
+    )
     first, last = (fitted(pixels, *size, args.fit or FITS[0], ground) for pixels in given)
     inversion = Inversion(args.inversion, args.refine)
     request = request_of_frames(model.files.pipeline, model.files.scheduler, asked(args, size), inversion)
@@ -230,25 +237,24 @@ class Places:
 
     @classmethod
     def of(cls, out: Path, count: int) -> Places:
-        """What --out names, for so many frames: a film by its name, else a folder, which is there afterwards.
+        """What --out names, for so many frames: a film by its name, else a folder.
         Raises UsageError where there can be none."""
         if film_format(out) and not out.is_dir():
             return cls(out.parent, (None,) * count, (out,))
         if out.suffix.lower() in _OTHERS and not out.is_dir():
             what = f"a morph is a folder or a film (got {out.suffix}, expected a folder, or {' or '.join(FORMATS)})."
             raise UsageError(what, where=f"--out: {out}", fix=f"name it {out.stem}, or {out.stem}.webp")
-        try:
-            out.mkdir(exist_ok=True)
-        except OSError as error:
-            what = f"no folder can be made there ({error.strerror})."
-            raise UsageError(what, where=f"--out: {out}", fix="name one in an existing, writable folder") from None
+        if not out.is_dir() and (os.path.lexists(out) or not os.access(out.parent, os.W_OK | os.X_OK)):
+            fix = "name one in an existing, writable folder"
+            raise UsageError("no folder can be made there.", where=f"--out: {out}", fix=fix)
         digits = max(2, len(str(count)))
         frames = tuple(out / f"frame-{number + 1:0{digits}}.png" for number in range(count))
         return cls(out, frames, tuple(out / f"{FILM}{ending}" for ending in FORMATS))
 
-    def all(self) -> list[Path]:
-        """Every file that is written."""
-        return [*(path for path in self.frames if path is not None), *self.films]
+    def written(self) -> list[Path]:
+        """Every file that is written to a folder that is there, or should be."""
+        frames = [path for path in self.frames if path is not None]
+        return [*frames, *self.films] if self.folder.is_dir() or not frames else []
 
 
 class Frames:
@@ -298,6 +304,8 @@ class Frames:
         own = {"morph_part": part, MADE: digest(self._of(part), picture.pixels)}
         parameters = picture.parameters | self._about | own
         if path is not None:
+            with suppress(OSError):  # what follows says why the picture cannot be written
+                path.parent.mkdir(exist_ok=True)
             write_picture(path, picture.pixels, parameters, self._scheduler)
         return picture.pixels, parameters
 

@@ -88,7 +88,7 @@ def request_of_frames(spec: PipelineSpec, config: Mapping[str, Any], request: Re
         config: scheduler_config.json's content.
 
     Raises:
-        UsageError: the sampler draws noise, and does not lead back to a picture.
+        UsageError: the sampler draws noise, and does not lead back to a picture; or the inversion cannot be had.
     """
     sampler = request.sampler or (spec.sampler if inversion.way == "own" else SAMPLER)
     steps = spec.steps if request.num_inference_steps is None else request.num_inference_steps
@@ -96,5 +96,6 @@ def request_of_frames(spec: PipelineSpec, config: Mapping[str, Any], request: Re
     if any(call.draws_noise for call in table.calls):
         what = f"{sampler} draws noise in its steps, and does not lead back to the pictures."
         raise UsageError(what, where="sampler", fix=f"use {SAMPLER}")
+    inversion.table(spec, config, request)
     guidance = 1.0 if request.guidance_scale is None and "guidance_scale" in spec.numbers else request.guidance_scale
     return replace(request, sampler=sampler, num_inference_steps=steps, guidance_scale=guidance)

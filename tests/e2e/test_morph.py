@@ -215,7 +215,8 @@ def test_adapters_between_the_ends(run, bundle, checkpoint, ends, tmp_path):
         (["--frames", 1], "--frames: out of range (got 1, expected 2 to 1000). Fix: use 11."),
         (["--frames", 1001], "--frames: out of range (got 1001, expected 2 to 1000). Fix: use 11."),
         (["--out", "a.mp4"], "--out: a.mp4: a morph is a folder or a film (got .mp4, expected a folder, or .webp or"),
-        (["--out", "none/a"], "--out: none/a: no folder can be made there (No such file or directory). Fix: name one"),
+        (["--out", "none/a"], "--out: none/a: no folder can be made there. Fix: name one"),
+        (["--out", "none/a.gif"], "none/a.gif: no file can be written there"),
         (["--fps", 0], "--fps: out of range (got 0, expected 0.1 to 50 frames per second)"),
         (["--sampler", "euler_a"], "sampler: euler_a draws noise in its steps"),
         (["--sampler", "ddim", "--inversion", "own", "--steps", "0"], "sampler ddim: steps out of range (got 0"),
@@ -227,7 +228,7 @@ def test_adapters_between_the_ends(run, bundle, checkpoint, ends, tmp_path):
 def test_wrong_use_says_what_to_do(words, said, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert said in run(*words, code=2).err
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_a_file_that_would_be_lost_is_refused(run, ends, tmp_path):
