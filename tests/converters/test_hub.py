@@ -10,15 +10,18 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pytest
 from checkpoint_files import arrays_of, tiny_checkpoint, write_folder, write_json, write_safetensors
+from control_files import with_nets
 
 from ondevice.converters.families import family_of
 from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.controlnets import with_controlnets
 from ondevice.converters.read.hub import wanted_part
 from ondevice.errors import CheckpointError, DownloadError, OnDeviceError
 
@@ -374,3 +377,16 @@ def test_a_vae_of_its_own_has_a_hub_id(hub: Hub, tmp_path: Path, folder: str) ->
     assert len(found.weights) == len(tiny_checkpoint().components["vae"].weights)
     with pytest.raises(CheckpointError, match=r"no vae/config\.json and no config\.json, so it has no VAE"):
         wanted_part(["README.md"], family_of("sd14"), "vae", REPO)
+
+
+def test_a_controlnet_has_a_hub_id(hub: Hub, tmp_path: Path) -> None:
+    made = with_nets("sd15")
+    write_json(
+        tmp_path / "net" / "config.json", made.components["controlnet"].config | {"_class_name": "ControlNetModel"}
+    )
+    write_safetensors(tmp_path / "net" / "diffusion_pytorch_model.safetensors", arrays_of(made, "controlnet"))
+    hub.files = {path.name: path.read_bytes() for path in (tmp_path / "net").iterdir()} | {"README.md": b""}
+    base = replace(made, components={name: one for name, one in made.components.items() if name != "controlnet"})
+    found = with_controlnets(base, [REPO]).components["controlnet"]
+    assert {name for name, _ in hub.fetched} == {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert list(found.weights) == list(made.components["controlnet"].weights)

@@ -1,15 +1,17 @@
 """Pictures with ControlNets: tiny networks whose latents diffusers' own pipelines gave; several nets, start and end, a
 picture to begin from, a mask and an adapter at once; the flags of generate and diffusers' words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from checkpoint_files import write_safetensors
-from control_files import recipe, squares, with_nets
+from control_files import net_arrays, recipe, squares, with_nets
 from PIL import Image
 from recipe_weights import case
 from reference.player import Player
 
-from ondevice import cli
+from ondevice import api, cli
 from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.diffusion import memory_budget
@@ -251,3 +253,25 @@ def test_made_up_nets_need_no_file(capsys):
     assert "controlnet after graph" in capsys.readouterr().out
     assert cli.main(words) == 3
     assert "--controlnet random: there is no such file or folder" in capsys.readouterr().err
+
+
+def test_a_checkpoint_from_python_takes_nets(tmp_path, monkeypatch):
+    """Of one or several; a net that changes is another bundle."""
+    made, asked = with_nets("sd15"), []
+    write_safetensors(tmp_path / "net.safetensors", net_arrays(made)[0])
+    base = replace(made, components={name: one for name, one in made.components.items() if name != "controlnet"})
+    monkeypatch.setattr("ondevice.api.cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr("ondevice.api._without_nets", lambda *_: base)
+
+    def compiled(checkpoint, place, *_, **__):
+        asked.append((list(checkpoint.components)[3:], place))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ondevice.compiler.compile_bundle", compiled)
+    net = tmp_path / "net.safetensors"
+    for given in (net, [net, str(net)], (), net):
+        with pytest.raises(KeyboardInterrupt):
+            api.Pipeline.from_pretrained("x/y", controlnet=given)
+        net.touch()
+    assert [nets for nets, _ in asked] == [["controlnet"], ["controlnet", "controlnet_2"], [], ["controlnet"]]
+    assert len({place for _, place in asked}) == 4
