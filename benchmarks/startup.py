@@ -53,14 +53,14 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
     """`generate` with a mark after each of its parts, and the device's seconds in each UNet run."""
     mark = Marks(started)
     mark("python")
-    from ondevice import cli, generate  # here: what they take to import is a part of the start-up
-    from ondevice.drawing import engine, memory
-    from ondevice.run.session import Session
+    from ondevice import cli  # here: what they take to import is a part of the start-up
+    from ondevice.drawing import drawer, engine, memory
+    from ondevice.run.guard import GuardedSession
 
     mark("imports")
     device: list[float] = []
 
-    class Watched(Session):
+    class Watched(GuardedSession):
         def _run(self, component: str, *rest: Any) -> dict[str, Any]:
             if component == "vae_decoder":
                 raise Enough
@@ -92,8 +92,8 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
     marked("open_bundle", "bundle", engine)
     marked("choose_device", "device", engine)
     marked("way_of", "plans", memory)
-    marked("of", "tokenizer", generate.Pipeline)
-    engine.Session = Watched
+    marked("of", "tokenizer", drawer.Pipeline)
+    engine.GuardedSession = Watched
     with tempfile.TemporaryDirectory() as folder:
         words = [
             "--sampler",
