@@ -57,7 +57,7 @@ def with_controlnets(checkpoint: Checkpoint, given: Sequence[str], seed: int | N
         what = "an exported graph takes no ControlNet."
         raise UsageError(what, where=FLAG, fix=f"convert from weights, or leave {FLAG} out")
     if len(given) > len(NETS):
-        what = f"that are too many ControlNets (got {len(given)}, expected at most {len(NETS)})."
+        what = f"there are too many ControlNets (got {len(given)}, expected at most {len(NETS)})."
         raise UsageError(what, where=FLAG, fix="give fewer")
     family = family_of(checkpoint.family)
     components, notes = dict(checkpoint.components), list(checkpoint.notes)
