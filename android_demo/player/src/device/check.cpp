@@ -145,12 +145,12 @@ bool check_results(const Plan& plan, u32 number, u64 whole, const Manifest& mani
     range.show(operand.dtype, out, sizeof out);
     show_place(operand.shape, range.first_bad, place, sizeof place);
     const Text component = manifest.components[plan.component].name, file = manifest.kernels[kernel.file];
-    snprintf(where, sizeof where, "%.*s: %.*s (%.*s, %.*s.cl)", OD_TEXT(component), OD_TEXT(dispatch.node),
-             OD_TEXT(dispatch.op), OD_TEXT(file));
+    snprintf(where, sizeof where, "%.*s: dispatch %u, %.*s (%.*s, %.*s.cl)", OD_TEXT(component), number,
+             OD_TEXT(dispatch.node), OD_TEXT(dispatch.op), OD_TEXT(file));
     return fail(error, Code::numeric, where,
                 operand.dtype == Dtype::f16
-                    ? "convert with --dtype fp32 to see whether half storage overflows"
-                    : "run the same bundle on another --device to see whether the driver is at fault",
+                    ? "convert with --dtype fp32, where half storage overflows"
+                    : "look for kernels that this device gets wrong with `ondevice doctor`",
                 "%zu of %zu values are NaN or infinite, the first at %s (%s); out: %.*s %s; in: %s.",
                 range.nan + range.infinite, range.count, place,
                 isnan(range.bad) ? "nan"
