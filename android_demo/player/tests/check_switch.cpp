@@ -1,5 +1,5 @@
-// Pictures with one player that stays loaded, for tests/player/test_adapters.py: `check_switch BUNDLE DEVICE PROMPT STEPS
-// FOLDER USE...` draws one for each USE, "NAME:SCALE,NAME:SCALE" or "", into FOLDER/0.png and so on. It prints what the
+// Pictures with one player that stays loaded, for tests/player/test_adapters.py: `check_switch BUNDLE DEVICE PROMPT
+// STEPS FOLDER USE...` draws one for each USE, "NAME:SCALE,NAME:SCALE" or "", into FOLDER/0.png and so on. It prints what the
 // device holds after each.
 #include <stdio.h>
 #include <stdlib.h>

@@ -63,9 +63,9 @@ class Session {
   bool read(const DeviceValue& value, Span<u8> out, Error& error);
   void drop(DeviceValue& value);
 
-  // Run with these adapters in the weights from now on; none: with the bundle's own. A weight gets its new values when a
-  // plan that reads it is bound, so that none is ever half changed: what an error ends is made again by the next run.
-  // A weight of a mapped file gets memory of its own, others are written where they are.
+  // Run with these adapters in the weights from now on; none: with the bundle's own. A weight gets its new values when
+  // a plan that reads it is bound, so that none is ever half changed: what an error ends is made again by the next
+  // run. A weight of a mapped file gets memory of its own, others are written where they are.
   bool adapt(Span<const ActiveAdapter> adapters, Error& error);
   const Changed* changed() const { return changed_; }
 

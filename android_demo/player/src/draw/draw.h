@@ -60,8 +60,8 @@ struct Request {
     Text name;
     Span<const NamedNumber> numbers;
   } refiner;  // of a run with an end, for the parameters: the model that goes on, and its numbers
-  // Names of the files that pictures came from, for the parameters; those of `pictures` as NAME=FILE, NAME=FILE; and the
-  // thresholds of edges as they were asked for.
+  // Names of the files that pictures came from, for the parameters; those of `pictures` as NAME=FILE, NAME=FILE; and
+  // the thresholds of edges as they were asked for.
   Text init_image, mask, picture_files, canny;
 };
 

@@ -126,7 +126,8 @@ bool Run::predict(u32 call, Error& error) {
     size.chunks = runs[i].chunks;
     bool at_once = !way_.split;
     for (const Role& role : loop->roles) {
-      at_once = at_once && (!this->runs(role) || has_plan(bundle_, role.component, static_cast<u32>(group.size()), size));
+      const auto passes = static_cast<u32>(group.size());
+      at_once = at_once && (!this->runs(role) || has_plan(bundle_, role.component, passes, size));
     }
     const size_t step = at_once ? group.size() : 1;
     for (size_t k = 0; k < group.size(); k += step) {

@@ -12,9 +12,9 @@ namespace od {
 struct Way {
   bool split = false;   // one pass at a time
   u32 rows = 0;         // of a band of the decoder; 0: in one piece
-  bool unload = false;  // weights are given back after a part's last use
-  bool fast = false;      // decoded by the fast decoder
-  bool previews = false;  // which makes previews, too
+  bool unload = false;               // weights are given back after a part's last use
+  bool fast = false;                 // decoded by the fast decoder
+  bool previews = false;             // which makes previews, too
   const Changed* changed = nullptr;  // adapters in the weights
 
   // "guidance in two passes, decoding in bands of 16 rows", into `out`.
@@ -24,8 +24,8 @@ struct Way {
 struct Demand {
   Way way;
   u64 arena = 0, weights = 0;
-  u64 device = 0;  // the most of both together, at any time
-  u64 values = 0;  // what roles of a call make for each other, on the device beside both
+  u64 device = 0;   // the most of both together, at any time
+  u64 values = 0;   // what roles of a call make for each other, on the device beside both
   u64 changed = 0;  // weights with adapters in them, where those of the files are mapped
   u64 host = 0;     // pictures beside them, and what changing a weight takes
 

@@ -280,7 +280,9 @@ bool Run::describe_picture(Drawn& out, Error& error) {
     }
   }
   const i32 negative = pipeline_.text("negative_prompt");
-  for (const i32 one : texts) facts.negative_given = facts.negative_given || (one == negative && is_empty_for_some(one));
+  for (const i32 one : texts) {
+    facts.negative_given = facts.negative_given || (one == negative && is_empty_for_some(one));
+  }
   facts.width = out.width;
   facts.height = out.height;
   const i32 strength = pipeline_.latents.strength;

@@ -360,7 +360,8 @@ const Verb kDraw = {
     "torch|cuda|a1111]\n"
     "      [--variation-seed N --variation-strength F] [--noise-seed-delta N] [--size WxH] [--init-image FILE.png "
     "--strength S] [--mask FILE.png]\n"
-    "      [--control FILE.png [--control-scale S] [--control-start F] [--control-end F] [--guess] [--canny LOW,HIGH]]\n"
+    "      [--control FILE.png [--control-scale S] [--control-start F] [--control-end F] [--guess]\n"
+    "      [--canny LOW,HIGH]]\n"
     "      [--lora NAME[:SCALE]] [--picture NAME=FILE.png] [--refiner BUNDLE [--refiner-start F]]\n"
     "      [--low-memory | --max-memory SIZE] [--tile-vae ROWS (0: the lowest)] [--taesd]\n"
     "      [--preview DIR [--preview-every N] [--preview-by rgb|taesd]] [--check] [--out FILE.png] [--json]",
