@@ -218,10 +218,10 @@ def add_node(op, **attributes):
 
 
 def test_an_op_that_is_not_supported(folder):
-    change(folder / "unet" / "model.onnx", add_node("Relu"))
+    change(folder / "unet" / "model.onnx", add_node("Elu"))
     text = built(folder)
     assert text.startswith(
-        f"{folder}/unet/model.onnx: node added (Relu): op ai.onnx::Relu is not supported (expected one of Add, "
+        f"{folder}/unet/model.onnx: node added (Elu): op ai.onnx::Elu is not supported (expected one of Add, "
     )
     assert text.endswith(
         "Fix: use a Stable Diffusion 1.x model, exported without quantization, control flow or ops of its own."

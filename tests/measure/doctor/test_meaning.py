@@ -28,7 +28,7 @@ WAYS = {  # target, weights and what is computed by its meaning
 }
 
 
-MORE = ("gpu", "phone")
+MORE = ("gpu", "phone", "few bits")
 
 
 @pytest.fixture(scope="module", params=[pytest.param(way, marks=[pytest.mark.sweep] * (way in MORE)) for way in WAYS])
