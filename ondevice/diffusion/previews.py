@@ -39,7 +39,9 @@ def way_of(spec: PipelineSpec, asked: str | None) -> By:
     }
     reasons = " and ".join(lacks[way] for way in WAYS if asked in (None, way))
     fix = "convert with --taesd" if not spec.fast else "use taesd"
-    raise UsageError(reasons, where="preview", fix=fix if asked != "taesd" or not have["rgb"] else f"use rgb, or {fix}")
+    raise UsageError(
+        f"{reasons}.", where="preview", fix=fix if asked != "taesd" or not have["rgb"] else f"use rgb, or {fix}"
+    )
 
 
 def previewer(

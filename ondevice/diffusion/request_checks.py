@@ -38,7 +38,7 @@ def check_given(spec: PipelineSpec, request: Request) -> None:
 def check_fast(spec: PipelineSpec, request: Request) -> None:
     """Raises UsageError where a fast decoder is asked for, and there is none."""
     if request.taesd and not spec.fast:
-        what = "this bundle has no fast decoder"
+        what = "this bundle has no fast decoder."
         raise UsageError(what, where="taesd", fix="convert the checkpoint again with --taesd")
 
 

@@ -78,13 +78,13 @@ def test_which_way() -> None:
         (
             (False, False),
             None,
-            "preview: no sum of this model's channels is known to be a picture and this bundle has no fast decoder "
+            "preview: no sum of this model's channels is known to be a picture and this bundle has no fast decoder. "
             "Fix: convert with --taesd.",
         ),
-        ((False, True), "rgb", "preview: no sum of this model's channels is known to be a picture Fix: use taesd."),
-        ((False, False), "rgb", "preview: no sum of this model's channels is known to be a picture Fix: convert with "),
-        ((True, False), "taesd", "preview: this bundle has no fast decoder Fix: use rgb, or convert with --taesd."),
-        ((False, False), "taesd", "preview: this bundle has no fast decoder Fix: convert with --taesd."),
+        ((False, True), "rgb", "preview: no sum of this model's channels is known to be a picture. Fix: use taesd."),
+        ((False, False), "rgb", "preview: no sum of this model's channels is known to be a picture. Fix: convert "),
+        ((True, False), "taesd", "preview: this bundle has no fast decoder. Fix: use rgb, or convert with --taesd."),
+        ((False, False), "taesd", "preview: this bundle has no fast decoder. Fix: convert with --taesd."),
     ],
 )
 def test_no_way(have: tuple[bool, bool], asked: str | None, message: str) -> None:
@@ -129,7 +129,7 @@ def test_the_fast_decoder_takes_the_place_of_the_whole_one() -> None:
     with pytest.raises(UsageError) as caught:
         pipeline(whole(True, False), device)("x", taesd=True, **options)
     assert str(caught.value) == (
-        "taesd: this bundle has no fast decoder Fix: convert the checkpoint again with --taesd."
+        "taesd: this bundle has no fast decoder. Fix: convert the checkpoint again with --taesd."
     )
 
 

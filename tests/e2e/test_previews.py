@@ -94,7 +94,7 @@ def test_previews_by_sums(known: Path, tmp_path: Path) -> None:
         (("--taesd",), "--taesd: the bundle has no fast decoder. Fix: convert the checkpoint again with --taesd."),
         (
             ("--preview", "p", "--preview-by", "taesd"),
-            "preview: this bundle has no fast decoder Fix: use rgb, or convert with --taesd.",
+            "preview: this bundle has no fast decoder. Fix: use rgb, or convert with --taesd.",
         ),
     ],
 )
