@@ -38,12 +38,18 @@ def bundle(tmp_path_factory):
     return converted(tmp_path_factory.mktemp("browser"))
 
 
+def restore_interrupt():
+    """A background job starts with Ctrl-C ignored; a user's terminal does not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Served:
     """`ondevice serve` as a user starts it."""
 
     def __init__(self, bundle, folder, *flags):
         words = [sys.executable, "-m", "ondevice.serve", bundle, "--port", "0", "--device", "cpu", "--gallery", folder]
-        self.process = subprocess.Popen([*map(str, words), *map(str, flags)], stdout=subprocess.PIPE, text=True)
+        words = [*map(str, words), *map(str, flags)]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, preexec_fn=restore_interrupt)
         self.address = self.process.stdout.readline().strip()
         self.folder = folder
 
