@@ -82,7 +82,7 @@ def digest(adapters: Asked) -> str:
     for adapter, scale in adapters:
         found.update(repr((adapter.name, scale)).encode())
         for file in adapter.files:
-            found.update(file.read_bytes())
+            found.update(digest_of(file).encode())
     return found.hexdigest() if adapters else ""
 
 
