@@ -24,8 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for group in (*line.GROUPS, memory, engine):
         group.add_arguments(parser)
     flags.add_strict(parser)
-    parser.set_defaults(prompt=None, checkpoint_every=None, resume=False, json=False)
-    parser.set_defaults(save_noise=None, save_latents=None, profile=False, profile_out=None, trace=None)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 WEIGHTS = {"int8": "i8", "int4": "i4"}
+_DESTINATIONS = {"--from": "from_picture"}  # of args.from Python would make an import
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser, sets: Sequence[str] = (), others: Sequence[str] = ()) -> None:
@@ -287,8 +288,8 @@ def open_subject(args: argparse.Namespace) -> Checkpoint | Bundle:
 
 
 def given(args: argparse.Namespace, flag: str) -> Any:
-    """What was given with `flag`, named as on the command line."""
-    return getattr(args, flag[2:].replace("-", "_"))
+    """What was given with `flag`, named as on the command line; None of a verb that does not have it."""
+    return getattr(args, _DESTINATIONS.get(flag, flag[2:].replace("-", "_")), None)
 
 
 def refuse(args: argparse.Namespace, flags: Sequence[str], why: str) -> None:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         batch.check(args)
         return batch.run(args, args.batch)
     flags.refuse(args, ["--ray", "--workers"], "they are of a batch.")
-    draws = drawer.Drawer(args)
+    draws = drawer.Drawer(args, outputs.recorded(args))
     args = draws.completed(args)
     drawer.check(args)
     resume.check(args)

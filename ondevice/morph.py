@@ -129,7 +129,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--json", action="store_true", help="print each file's parameters as JSON")
     memory.add_arguments(parser)
     engine.add_arguments(parser)
-    parser.set_defaults(profile=False, profile_out=None, trace=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -168,7 +167,7 @@ def run(args: argparse.Namespace) -> int:
 
     morph = Morph(pipeline, request, (first, last), args.prompt_b, inversion, way, turn if loaded else None)
     about = about_morph(args, model.files)
-    depends = made_from(morph, model) | {"adapters": adapters.digests(args, model.files), "ends": ends}
+    depends = made_from(morph, model) | {"adapters": adapters.digest(loaded), "ends": ends}
 
     def show(path: Path, parameters: dict[str, Any]) -> None:
         print(json.dumps(parameters | {"out": str(path)}) if args.json else path, flush=True)

@@ -42,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     memory.add_arguments(parser)
     engine.add_arguments(parser)
-    parser.set_defaults(profile=False, profile_out=None, trace=None, preview=None, preview_by=None)
 
 
 def run(args: argparse.Namespace) -> int:

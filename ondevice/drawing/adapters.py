@@ -118,16 +118,6 @@ def between(adapters: Asked, ends: Sequence[int | None], part: float) -> list[tu
     return [(adapter.name, scale) for (adapter, _), scale in zip(adapters, weighted, strict=True)]
 
 
-def digests(args: argparse.Namespace, files: ModelFiles) -> list[str]:
-    """SHA-256 of each file that --lora names, and for an adapter that the bundle carries what was given."""
-    found = []
-    for one in args.lora or ():
-        path = Path(_split(one, files)[0] if isinstance(files, Bundle) else one).expanduser()
-        parts = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found.append(" ".join([one, *(digest_of(part) for part in parts if part.is_file())]))
-    return found
-
-
 def changed(adapters: Asked, files: ModelFiles) -> frozenset[str]:
     """The stored weights that these change."""
     return changed_keys(files, [adapter for adapter, _ in adapters]) if isinstance(files, Bundle) else frozenset()

@@ -120,9 +120,7 @@ def run(args: argparse.Namespace, file: Path) -> int:
 def check(args: argparse.Namespace) -> None:
     """Refuse flags of one picture. Raises UsageError that names the flag."""
     for flag, why in OF_ONE.items():
-        name = {"--from": "from_picture"}.get(flag, flag[2:].replace("-", "_"))
-        if (value := getattr(args, name)) is not None and value is not False:
-            raise UsageError(f"many pictures are drawn; {why}.", where=flag, fix=f"leave {flag} out")
+        flags.refuse(args, [flag], f"many pictures are drawn; {why}.")
     if args.count != 1:
         raise UsageError("many pictures are drawn.", where="--count", fix=line.NOT_HERE["count"])
     if args.ray is None:

@@ -76,14 +76,14 @@ class Drawn:
 
 
 class Drawer:
-    """Draws for one set of flags of a run: its device or runtime, its memory.
+    """Draws for one set of flags of a run: its device or runtime, its memory, what is recorded.
 
     Raises:
         UsageError: flags that mean nothing to what draws.
     """
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self._engine = engine.Opening(engine.engine_of(args))
+    def __init__(self, args: argparse.Namespace, recorded: engine.Recorded = engine.NOTHING) -> None:
+        self._engine = engine.Opening(engine.engine_of(args, recorded))
         self._adapters = adapters.Known()
 
     def open(self, path: Path) -> engine.Opened:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,17 @@ OF_DEVICES = {
     "--check": "the runtime shows no op's result while it draws; `ondevice check` compares them",
     **dict.fromkeys(("--profile", "--profile-out", "--trace"), "the runtime says nothing of its ops' times"),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What sessions keep of the dispatches that they run: what each took, and when each ran."""
+
+    times: bool = False
+    moments: bool = False
+
+
+NOTHING = Recorded()
 
 
 class Opened(Protocol):
@@ -130,10 +142,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def engine_of(args: argparse.Namespace) -> Engine:
+def engine_of(args: argparse.Namespace, recorded: Recorded = NOTHING) -> Engine:
     """What the flags ask for. Raises UsageError for those that mean nothing to it."""
     if args.runtime is None:
-        return OnDevice(args)
+        return OnDevice(args, recorded)
     for flag, why in OF_DEVICES.items():
         flags.refuse(args, [flag], f"{why}.")
     return InRuntime(RUNTIMES[args.runtime])
@@ -142,8 +154,8 @@ def engine_of(args: argparse.Namespace) -> Engine:
 class OnDevice:
     """Bundles on an OpenCL device, which is chosen once the first is open."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        self._args = args
+    def __init__(self, args: argparse.Namespace, recorded: Recorded) -> None:
+        self._args, self._recorded = args, recorded
         self._device: Device | None = None
 
     def open(self, path: Path) -> OpenedBundle:
@@ -155,14 +167,15 @@ class OnDevice:
         if self._device is None:
             self._device = choose_device(self._args.device)
             warn_of_target(bundle.model.get("target"), self._device)
-        return OpenedBundle(flags.with_plans(bundle, self._args, self._device), self._device, self._args)
+        planned = flags.with_plans(bundle, self._args, self._device)
+        return OpenedBundle(planned, self._device, self._args, self._recorded)
 
 
 class OpenedBundle:
     """A bundle on a device, as `Opened` has it."""
 
-    def __init__(self, bundle: Bundle, device: Device, args: argparse.Namespace) -> None:
-        self.files, self._device, self._args = bundle, device, args
+    def __init__(self, bundle: Bundle, device: Device, args: argparse.Namespace, recorded: Recorded) -> None:
+        self.files, self._device, self._args, self._recorded = bundle, device, args, recorded
         self._session: GuardedSession | None = None
 
     def session(self) -> GuardedSession:
@@ -173,8 +186,8 @@ class OpenedBundle:
                 self._device,
                 on_nan=args.on_nan or STOP,
                 strict=getattr(args, "strict", False),  # of verbs that have it
-                profile=args.profile or args.profile_out is not None,
-                trace=args.trace is not None,
+                profile=self._recorded.times,
+                trace=self._recorded.moments,
                 check=args.check,
             )
         return self._session

@@ -15,6 +15,7 @@ from ondevice.diffusion.picture_file import format_of, free_names
 from ondevice.diffusion.picture_texts import read_texts
 from ondevice.diffusion.request import Picture
 from ondevice.drawing import paths_of, say
+from ondevice.drawing.engine import Recorded
 from ondevice.errors import UsageError
 from ondevice.run.profile import Profile
 from ondevice.run.trace import to_trace
@@ -50,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trace", type=Path, metavar="FILE.json", help="write when each launch ran, for Perfetto or chrome://tracing"
     )
+
+
+def recorded(args: argparse.Namespace) -> Recorded:
+    """What these flags need of sessions."""
+    return Recorded(args.profile or args.profile_out is not None, args.trace is not None)
 
 
 def picture_path(args: argparse.Namespace, number: int) -> Path:

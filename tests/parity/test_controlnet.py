@@ -126,10 +126,11 @@ def test_pictures_are_those_of_diffusers(key, ours, folder):
     assert np.abs(without.pixels - expected).max() > 20, "the nets change nothing"
 
 
-def test_a_style_is_transferred_as_by_diffusers(tmp_path, folder, capsys):
+@pytest.mark.parametrize("family, pipeline", [("sd15", SD), ("sdxl", XL)])
+def test_a_style_is_transferred_as_by_diffusers(family, pipeline, tmp_path, folder, capsys):
     """ControlNet of a photo's edges at 0.5, half of the steps from the photo, and an adapter: one command."""
     pytest.importorskip("peft")
-    made = controlled("sdxl", 1)
+    made = controlled(family, 1)
     arrays = adapter({"unet": made.components["unet"]}, "peft", alpha=3.0)
     write_safetensors(tmp_path / "style.safetensors", arrays)
     photo = IMAGE
@@ -138,8 +139,8 @@ def test_a_style_is_transferred_as_by_diffusers(tmp_path, folder, capsys):
     call = {"image": photo, "strength": 0.5, "num_inference_steps": 4, "controlnet_conditioning_scale": 0.5}
     call |= {"guidance_scale": 4.0, **TEXT}
     where = {"folder": folder, "controls": [edges]}
-    expected = theirs("sdxl", f"{XL}Img2ImgPipeline", 1, **where, lora=tmp_path / "style.safetensors", **call)
-    plain = theirs("sdxl", f"{XL}Img2ImgPipeline", 1, **where, **call)
+    expected = theirs(family, f"{pipeline}Img2ImgPipeline", 1, **where, lora=tmp_path / "style.safetensors", **call)
+    plain = theirs(family, f"{pipeline}Img2ImgPipeline", 1, **where, **call)
     assert np.abs(expected - plain).max() > 20, "the adapter changes nothing"
     styled = with_adapters(made, [f"{tmp_path / 'style.safetensors'}:0.8"])
     Image.fromarray(photo).save(tmp_path / "photo.png")
