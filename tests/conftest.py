@@ -1,5 +1,6 @@
-"""Fixtures that every part uses: goldens, and a kernel cache of the tests' own."""
+"""Fixtures that every part uses: goldens, what is made once in a run, and a kernel cache of the tests' own."""
 
+import fcntl
 import os
 import tempfile
 from pathlib import Path
@@ -24,6 +25,37 @@ def pytest_configure(config):
             else tempfile.mkdtemp(prefix="ondevice-tests-")
         )
         os.environ["ONDEVICE_CACHE"] = str(kept)  # workers inherit it
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """`made_once(name, make)`: a path that `make(path)` makes, in the first worker of the run that asks for it. Several
+    tests read it, in several processes, and none may change it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent / "made_once" if "PYTEST_XDIST_WORKER" in os.environ else own / "made_once"
+    folder.mkdir(exist_ok=True)
+
+    def path_of(name, make):
+        path = folder / name
+        with open(folder / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                make(path)  # which leaves all of it or nothing
+        return path
+
+    return path_of
+
+
+@pytest.fixture(scope="session")
+def demo_bundle(made_once):
+    """The demo model as `convert` makes it for this CPU, for pictures of 64x64 and 96x64."""
+
+    def convert(path):
+        from ondevice import cli
+
+        assert cli.main(["convert", "demo", "--size", "64x64,96x64", "--out", str(path)]) == 0
+
+    return made_once("demo.ondevice", convert)
 
 
 @pytest.fixture

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from diffusion.fake_networks import HostSession
 
-from ondevice import cli
 from ondevice.drawing import engine
 from ondevice.run.profile import Profile
 
@@ -51,18 +47,6 @@ class Networks(HostSession):
     def release_all(self) -> None: ...
 
     def change_weights(self, changed: object) -> None: ...
-
-
-@functools.cache
-def demo_bundle() -> Path:
-    """The demo model for two sizes, converted once by a process. Its folder goes when that ends."""
-    folder = tempfile.TemporaryDirectory()
-    _kept.append(folder)
-    assert cli.main(["convert", "demo", "--out", f"{folder.name}/demo.ondevice", "--size", "64x64,96x64"]) == 0
-    return Path(folder.name) / "demo.ondevice"
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def install(patch: Any) -> None:

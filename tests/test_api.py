@@ -8,9 +8,7 @@ import pytest
 
 import ondevice
 from ondevice import Pipeline, errors
-from ondevice.base.paths import MODELS
-from ondevice.compiler import Recipe, compile_bundle
-from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.base.paths import MODELS, cache_dir
 
 pytestmark = pytest.mark.device
 DEMO = MODELS / "demo"
@@ -18,14 +16,18 @@ DEMO = MODELS / "demo"
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
+    """Folder for converted checkpoints of the test's own, beside the kernels that all tests share."""
+    kernels = cache_dir() / "kernels"
+    kernels.mkdir(parents=True, exist_ok=True)
     monkeypatch.setenv("ONDEVICE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "kernels").symlink_to(kernels)
     return tmp_path / "cache" / "bundles"
 
 
-def test_a_bundle(tmp_path):
-    path = compile_bundle(open_checkpoint(None, family="demo"), tmp_path / "demo.ondevice", Recipe(), sizes=[(64, 64)])
+def test_a_bundle(demo_bundle, tmp_path):
     steps = []
-    pipe = Pipeline.from_bundle(path, own_kernels=True)
+    pipe = Pipeline.from_bundle(demo_bundle, own_kernels=True)
     asked = {"negative_prompt": "blue", "num_inference_steps": 3, "guidance_scale": 3.0, "seed": 1}
 
     def after_each_step(pipeline, step, timestep, kwargs):

@@ -3,6 +3,7 @@ binding by the header is safe only then."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -61,6 +62,12 @@ OPERAND = re.compile(r"(\w+): (\w+)\[([^\]]+)\]")
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARAMETER = re.compile(r"\b(IN|OUT|ARG)\((\w+), (\w+)\)|\bIN_(TEX|WTEX|BLOCKS|STAGE)\((\w+)\)")
+
+
+@functools.lru_cache(maxsize=256)
+def words_of(text: str) -> frozenset[str]:
+    """The words of a prelude, or of a kernel's text."""
+    return frozenset(re.findall(r"\w+", text))
 
 
 def governing(kind: str, defines: Mapping[str, int | float]) -> str:
@@ -189,8 +196,9 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
 
 def _is_define(name: object, header: dict[str, Any], body: str) -> bool:
     """Whether it is a define, spelled as those are, that the body or the prelude asks for and that is no tunable."""
-    spelled = isinstance(name, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*|(ACT|OP)_\w+", name) is not None
-    return spelled and name not in header["tune"] and re.search(rf"\b{name}\b", prelude("opencl") + body) is not None
+    if not isinstance(name, str) or re.fullmatch(r"[A-Z][A-Z0-9_]*|(ACT|OP)_\w+", name) is None:
+        return False
+    return name not in header["tune"] and (name in words_of(prelude("opencl")) or name in words_of(body))
 
 
 def _check_layout(header: dict[str, Any], dims: set[str], body: str, refuse: Callable[[str], NoKernelError]) -> None:

@@ -8,6 +8,7 @@ file where the two differ, so binding by the header is safe.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,10 +19,22 @@ from ondevice.base.paths import SHADERS
 from ondevice.base.text.toml import parse_toml
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import ceil_div, evaluate
-from ondevice.lower.header import IMAGES, OPERAND, check_header
+from ondevice.lower.header import IMAGES, OPERAND, check_header, words_of
 from ondevice.lower.prelude import ANYWHERE, DIALECTS, prelude
 from ondevice.lower.program import USES
 from ondevice.target import CLASSES
+
+
+@functools.lru_cache(maxsize=256)
+def _header(name: str, text: str) -> dict[str, Any]:
+    """A file's header, checked once however often the file is read. Raises NoKernelError."""
+    where = f"{name}.cl"
+    try:
+        header = parse_toml("\n".join(line[3:] for line in text.splitlines() if line.startswith("//:")).encode())
+    except ValueError as error:
+        raise NoKernelError(f"the header is not TOML: {error}.", where=where, fix="see shaders/README.md") from None
+    check_header(name, header, text, where)
+    return header
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +58,7 @@ class KernelFile:
     @classmethod
     def parse(cls, name: str, text: str) -> KernelFile:
         """Check a file's text, wherever it was read. Raises NoKernelError naming the file and the rule it breaks."""
-        where = f"{name}.cl"
-        try:
-            header = parse_toml("\n".join(line[3:] for line in text.splitlines() if line.startswith("//:")).encode())
-        except ValueError as error:
-            raise NoKernelError(f"the header is not TOML: {error}.", where=where, fix="see shaders/README.md") from None
-        check_header(name, header, text, where)
-        return cls(name, header, text)
+        return cls(name, _header(name, text), text)
 
     @property
     def ops(self) -> tuple[str, ...]:
@@ -104,7 +111,8 @@ class KernelFile:
 
     def asked(self, defines: Mapping[str, int]) -> dict[str, int]:
         """Those defines that it asks for."""
-        return {name: value for name, value in defines.items() if re.search(rf"\b{name}\b", self.text)}
+        words = words_of(self.text)
+        return {name: value for name, value in defines.items() if name in words}
 
     @property
     def method(self) -> str:

@@ -7,6 +7,7 @@ import errno
 import functools
 import hashlib
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -18,9 +19,11 @@ from ondevice.base.publish.hidden import is_dead
 log = logging.getLogger(__name__)
 
 LIMIT = 512 << 20  # bytes kept; the least recently used go first
+TRIM_EVERY = 1 / 32  # of the limit may be saved between two looks at all that is there, which take 6 us a file
 # seconds after which a half-written file belongs to a process that died, where there are no locks to tell
 STALE = 3600.0
 _MAGIC = b"ondevice kernel 1\n"
+_unseen: dict[Path, float] = {}  # bytes that this process has saved in a folder since it looked at all of it
 
 
 class KernelCache:
@@ -79,8 +82,12 @@ class KernelCache:
                 else "there is no home folder"
             )
             return
-        with contextlib.suppress(OSError):  # a folder may take files and not be listed
-            self._trim(path.parent)
+        unseen = _unseen.get(path.parent, math.inf) + len(binary)
+        if unseen > self.limit * TRIM_EVERY:
+            unseen = 0
+            with contextlib.suppress(OSError):  # a folder may take files and not be listed
+                self._trim(path.parent)
+        _unseen[path.parent] = unseen
 
     def drop(self, key: str) -> None:
         """Forget a binary that is damaged or that the driver refused."""

@@ -19,7 +19,7 @@ import pytest
 from adapter_files import adapter
 from checkpoint_files import write_safetensors
 from PIL import Image
-from serving.serving_helpers import Client, converted
+from serving.serving_helpers import Client
 
 from ondevice.converters.source import Source
 
@@ -34,8 +34,8 @@ WAIT = 30
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory):
-    return converted(tmp_path_factory.mktemp("browser"))
+def bundle(demo_bundle):
+    return demo_bundle
 
 
 def restore_interrupt():

@@ -39,8 +39,8 @@ LINES = [
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Path:
-    return made_up_device.demo_bundle()
+def bundle(demo_bundle: Path) -> Path:
+    return demo_bundle
 
 
 Run = Callable[..., list[dict[str, Any]]]

@@ -22,10 +22,8 @@ SIZES = ("64", "64x", "x64", "-64x64", "6.4x64", "64x64x64", "٦٤x64", "")  # t
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    path = tmp_path_factory.mktemp("files") / "demo.ondevice"
-    assert cli.main(["convert", "demo", "--out", str(path), "--size", "64x64,96x64"]) == 0
-    return path
+def bundle(demo_bundle):
+    return demo_bundle
 
 
 @pytest.fixture

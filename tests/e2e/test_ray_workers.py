@@ -69,8 +69,8 @@ class InProcess:
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Path:
-    return made_up_device.demo_bundle()
+def bundle(demo_bundle: Path) -> Path:
+    return demo_bundle
 
 
 def run(bundle: Path, *words: str, code: int = 0) -> None:

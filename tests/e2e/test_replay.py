@@ -23,12 +23,12 @@ Draw = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def bundles(demo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("replay")
     siblings = ("demo-lcm", "demo-inpaint")
     for name in siblings:
         assert cli.main(["convert", name, "--out", str(folder / name), "--size", "64x64"]) == 0
-    return {"demo": made_up_device.demo_bundle()} | {name: folder / name for name in siblings}
+    return {"demo": demo_bundle} | {name: folder / name for name in siblings}
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ Draw = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
-def bundle() -> Path:
-    return made_up_device.demo_bundle()
+def bundle(demo_bundle: Path) -> Path:
+    return demo_bundle
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_wrong_use_is_refused(
 
 
 def test_nothing_is_kept_of_a_run_that_computes_otherwise_by_now(
-    draw: Draw, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    draw: Draw, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With --on-nan fp32 a session goes on in float32; a new one would begin without, and must meet the same values."""
     networks, first = made_up_device.Networks, made_up_device.Networks.passes
@@ -137,7 +137,7 @@ def test_nothing_is_kept_of_a_run_that_computes_otherwise_by_now(
     made: list[object] = []
     monkeypatch.setattr(networks, "__init__", lambda self, *_, **__: made.append(self))
     monkeypatch.setattr(networks, "has_mended", True)
-    command = ["batch", "lines.jsonl", "--bundle", str(made_up_device.demo_bundle()), "--out", "out"]
+    command = ["batch", "lines.jsonl", "--bundle", str(bundle), "--out", "out"]
     assert cli.main(command) == 0 and len(made) == 2  # a session for each
 
 

@@ -75,6 +75,17 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert sorted(path.stem for path in tmp_path.glob("*.bin")) == ["a", "c", "d"]
 
 
+def test_all_that_is_there_is_looked_at_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a process's first save, and once it has saved a thirty-second of the limit, by whichever cache."""
+    looks: list[Path] = []
+    monkeypatch.setattr(KernelCache, "_trim", lambda _, folder: looks.append(folder))
+    found = []
+    for number in range(25):
+        KernelCache(tmp_path, limit=320_000).save(f"{number}", bytes(1000))
+        found.append(len(looks))
+    assert found == [1] * 11 + [2] * 11 + [3] * 3
+
+
 def test_what_dead_processes_left_is_removed(tmp_path: Path) -> None:
     old, new = tmp_path / f".old.bin{PARTIAL}1", tmp_path / f".new.bin{PARTIAL}2"
     for path, age in ((old, STALE + 60), (new, 0.0)):
@@ -172,6 +183,7 @@ def test_what_a_killed_run_left_of_any_kernel_goes_at_once(tmp_path: Path) -> No
     assert claim.path.exists()  # its run lives
     os.close(claim._lock or 0)
     hidden.Claim.living.pop(claim.path)
+    caches._unseen.clear()  # as in a process that has saved nothing yet
     KernelCache(tmp_path).save("b", b"binary")
     assert sorted(os.listdir(tmp_path)) == ["a.bin", "b.bin"]
 

@@ -3,14 +3,14 @@
 import pytest
 from adapter_files import adapter
 from checkpoint_files import write_safetensors
-from serving.serving_helpers import Running, converted
+from serving.serving_helpers import Running
 
 from ondevice.converters.source import Source
 
 
 @pytest.fixture(scope="session")
-def bundle(tmp_path_factory):
-    return converted(tmp_path_factory.mktemp("served"))
+def bundle(demo_bundle):
+    return demo_bundle
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from http.client import HTTPConnection
 import numpy as np
 from PIL import Image
 
-from ondevice import cli, serve
+from ondevice import serve
 from ondevice.drawing import engine
 from ondevice.serving.app import make_app
 from ondevice.serving.desk import Desk
@@ -108,13 +108,6 @@ class Running:
         self.jobs.close()
         self.news.close()
         self.server.stop()
-
-
-def converted(folder, *flags):
-    """The demo model's bundle of 64x64 and 96x64."""
-    path = folder / "demo.ondevice"
-    assert cli.main(["convert", "demo", "--out", str(path), "--size", "64x64,96x64", *flags]) == 0
-    return path
 
 
 def encoded(pixels, kind="PNG"):

@@ -40,7 +40,7 @@ def test_what_the_model_takes(ask):
     assert model["image"] and model["mask"] and model["negative_prompt"] and not model["image_needed"]
 
 
-def test_a_picture_is_that_of_generate_and_in_the_gallery(ask, bundle):
+def test_a_picture_is_that_of_generate_and_in_the_gallery(ask, bundle, tmp_path):
     status, accepted = ask("POST", "/api/jobs", ASKED | {"negative_prompt": "green", "count": 2, "window": "w"})
     assert status == 202 and accepted["seed"] == 5 and (accepted["width"], accepted["height"]) == (64, 64)
     row = ask.wait(accepted["id"])
@@ -48,7 +48,7 @@ def test_a_picture_is_that_of_generate_and_in_the_gallery(ask, bundle):
     pipe = Pipeline.from_bundle(bundle, device="cpu")
     for number, name in enumerate(row["pictures"]):
         status, file = ask("GET", f"/api/gallery/{name}")
-        path = bundle.parent / "a.png"
+        path = tmp_path / "a.png"
         path.write_bytes(file)
         drawn = pipe(ASKED["prompt"], negative_prompt="green", num_inference_steps=2, seed=5 + number, emphasis="mean")
         assert status == 200 and np.array_equal(Image.open(path), drawn.pixels)
