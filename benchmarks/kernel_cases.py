@@ -19,7 +19,7 @@ from ondevice.graph.ops import DOMAIN, OPS, find, traffic
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import Program
-from ondevice.target import Target
+from ondevice.target import FP32, Target
 
 Shape = tuple[int, ...]
 
@@ -58,12 +58,12 @@ class Case:
     def domain(self) -> str:
         return "" if self.op in OPS else DOMAIN
 
-    def lowered(self, storage: str, target: Target, kernels: Mapping[str, KernelFile]) -> Program:
+    def lowered(self, storage: str, target: Target, kernels: Mapping[str, KernelFile], math: str = FP32) -> Program:
         """The op's kernel calls: by its method at whatever sizes, else as the target chooses."""
         bounds = {
             name: limit for name, limit in target.bounds(self.method).items() if not name.startswith(("min_", "max_"))
         }
-        chosen = replace(target, **{self.method: bounds}) if self.method else target
+        chosen = (replace(target, **{self.method: bounds}) if self.method else target).asked(math)
         return lower(self.graph(), "case", storage=storage, kernels=kernels, target=chosen, without=self.without)
 
     def graph(self) -> ir.Model:

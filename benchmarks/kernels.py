@@ -1,5 +1,5 @@
 """Time the ops of Stable Diffusion 1.4 as plans run them:
-`python -m benchmarks.kernels [part of a name] [--storage f16] [--markdown]`.
+`python -m benchmarks.kernels [part of a name] [--storage f16] [--math bf16] [--markdown]`.
 
 Prints GFLOP/s and GB/s (the least bytes the op could move), and what part they are of the device's peak and of a large
 copy, both measured in turns with the op. Pin it to a core for figures per core (`taskset -c 0`).
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from ondevice.run.device import Device
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.run.timing import Timing, made_up
-from ondevice.target import AUTO, load_target
+from ondevice.target import AUTO, FP32, MATHS, load_target
 
 HEAD = "| op | kernels | storage | ms | GFLOP/s | of peak | GB/s | of copy |\n|---|---|---|---:|---:|---:|---:|---:|"
 
@@ -37,6 +38,7 @@ def run(
     limits: Limits,
     case: Case,
     storage: str,
+    math: str,
     target: str,
     budget_s: float,
 ) -> tuple[Timing, Reached, str]:
@@ -45,7 +47,7 @@ def run(
 
     A plan takes and gives float32: the casts at its borders are no part of the case.
     """
-    program = case.lowered(storage, load_target(target), kernels)
+    program = case.lowered(storage, load_target(target), kernels, math)
     dispatch_plan = plan(program, storage=storage)
     session = Session(MemoryBundle([dispatch_plan], weight_sources(program), kernels), device, trace=True)
     inputs: dict[str, np.ndarray] = made_up(dispatch_plan)
@@ -56,7 +58,7 @@ def run(
         assert session.profile.launches is not None
         return sum(launch.end - launch.start for launch in session.profile.launches[0] if launch.row.op != "Cast")
 
-    name, moved = f"{case.name} {storage}", case.nbytes(DTYPES[storage])
+    name, moved = f"{case.name} {storage if math == FP32 else f'{storage}/{math}'}", case.nbytes(DTYPES[storage])
     timing, reached = limits.compare(name, call, flops=case.flops, moved_bytes=moved, budget_s=budget_s)
     names = dict.fromkeys(row.kernel for row in session.profile.rows.values() if row.op != "Cast")
     return timing, reached, " + ".join(names)
@@ -96,6 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("filter", nargs="?", default="", help="only cases whose name contains this")
     parser.add_argument("--storage", choices=("f32", "f16"), nargs="+", default=("f32", "f16"))
+    parser.add_argument("--math", choices=MATHS, nargs="+", default=(FP32,), help="what products are multiplied in")
     parser.add_argument("--plain", action="store_true", help="also the ops that only graphs without fusions hold")
     parser.add_argument("--target", default=AUTO, help="whose tunables (default auto: this machine's CPU)")
     parser.add_argument("--device", help="as `ondevice devices` lists them")
@@ -116,10 +119,10 @@ def main(argv: list[str] | None = None) -> None:
         )
     print(HEAD, flush=True) if args.markdown else None
     for case in cases(args.plain):
-        for storage in args.storage:
+        for storage, math in product(args.storage, args.math):
             if args.filter not in case.name:
                 continue
-            found = run(device, kernels, limits, case, storage, args.target, args.budget)
+            found = run(device, kernels, limits, case, storage, math, args.target, args.budget)
             line = json.dumps(row_of(*found, about))
             print(line if args.json else (markdown_of if args.markdown else text_of)(*found), flush=True)
             if args.rows:

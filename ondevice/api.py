@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ondevice import __version__
 from ondevice.base.paths import cache_dir
@@ -22,12 +22,29 @@ from ondevice.export.runner import ExportRunner
 from ondevice.lower.program import STORAGES
 from ondevice.run.guard import ON_NAN, STOP, GuardedSession
 from ondevice.run.opencl import choose_device
-from ondevice.target import AUTO, load_target
+from ondevice.target import AUTO, FP32, MATHS, load_target
 
 if TYPE_CHECKING:  # converters take a second to import, and a bundle is drawn without them
     from ondevice.converters.component import Checkpoint
 
 log = logging.getLogger(__name__)
+
+
+class How(TypedDict, total=False):
+    """How a checkpoint is compiled.
+
+    dtype: storage of weights and activations, "fp16" (the default) or "fp32".
+    math: what products of UNet and VAE are multiplied in, "fp32" (the default), "bf16" or "bf16x3", where this
+        machine's CPU has a matrix unit for it.
+    chunks: prompts may be of so many times 75 tokens (1 by default), if they are drawn with `long="chunk"`.
+    """
+
+    dtype: str
+    math: str
+    chunks: int
+
+
+HOW = How(dtype="fp16", math=FP32, chunks=1)
 
 
 class Pipeline(pipeline.Pipeline):
@@ -81,11 +98,10 @@ class Pipeline(pipeline.Pipeline):
         *,
         family: str | None = None,
         size: tuple[int, int] | None = None,
-        dtype: str = "fp16",
         device: str | None = None,
         revision: str | None = None,
-        chunks: int = 1,
         controlnet: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+        **how: Unpack[How],
     ) -> Pipeline:
         """Convert a checkpoint into the cache, once, and open it there.
 
@@ -93,11 +109,10 @@ class Pipeline(pipeline.Pipeline):
             source: a diffusers folder, a .safetensors, .gguf or .ckpt file, a folder of ONNX files, or a hub id.
             family: MODEL of the command line, such as "sd15"; None: what the checkpoint says that it is.
             size: (width, height) in pixels of the pictures; None: the size that the model was trained at.
-            dtype: storage of weights and activations, "fp16" or "fp32".
             device: as `from_bundle` takes it.
             revision: branch, tag or commit of a hub id. What a name leads to is looked up once, when it is converted.
-            chunks: prompts may be of so many times 75 tokens, if they are drawn with `long="chunk"`.
             controlnet: a ControlNet or several: of each a diffusers folder, a file or a hub id.
+            how: `How` says what there is.
 
         Raises:
             UsageError: an argument is none of these.
@@ -105,12 +120,21 @@ class Pipeline(pipeline.Pipeline):
         """
         from ondevice.compiler import Recipe, compile_bundle
 
+        if unknown := sorted(how.keys() - HOW.keys()):
+            raise TypeError(f"from_pretrained() got an unexpected keyword argument {unknown[0]!r}")
+        dtype, math, chunks = ({**HOW, **how}[name] for name in HOW)
         if dtype not in STORAGES:
             raise UsageError(
                 f"{dtype!r} is no storage (expected {' or '.join(STORAGES)}).", where="dtype", fix="use fp16"
             )
+        if math not in MATHS:
+            raise UsageError(
+                f"{math!r} is no math (expected one of {', '.join(MATHS)}).", where="math", fix=f"use {FP32}"
+            )
+        target = load_target(AUTO)
         nets = [controlnet] if isinstance(controlnet, str | os.PathLike) else list(controlnet)
         options = {"family": family, "size": size, "dtype": dtype, "revision": revision, "chunks": chunks}
+        options |= {"math": math, "target": target.name}
         place = _place(source, options | {"controlnet": [(os.fspath(net), _state(net)) for net in nets]})
         try:
             return cls._on(open_bundle(place), device)
@@ -120,7 +144,7 @@ class Pipeline(pipeline.Pipeline):
                 shutil.rmtree(place)  # of a name that only this function gives
         checkpoint = _opened(os.fspath(source), family, revision, [os.fspath(net) for net in nets])
         place.parent.mkdir(parents=True, exist_ok=True)
-        recipe = Recipe(STORAGES[dtype], target=load_target(AUTO), chunks=chunks)
+        recipe = Recipe(STORAGES[dtype], target=target, chunks=chunks, math=math)
         compile_bundle(checkpoint, place, recipe, sizes=[size] if size else ())
         return cls._on(open_bundle(place), device)
 

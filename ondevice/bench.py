@@ -168,6 +168,7 @@ def _check(args: argparse.Namespace) -> None:
         flags.refuse(
             args, ["--target", "--tuning", "--tune-for"], "--predict names the target, and nothing was measured on it."
         )
+        flags.refuse(args, ["--math"], "what is predicted multiplies as its target stores.")
         flags.refuse(
             args,
             [
@@ -194,7 +195,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.peers:
         flags.refuse(
             args,
-            ["--without", "--target", "--tuning", "--tune-for", "--dtype", "--weights"],
+            ["--without", "--target", "--tuning", "--tune-for", "--dtype", "--math", "--weights"],
             "the peers run whole models at precisions of their own.",
         )
         flags.refuse(args, ["--device"], "the peers run on the CPU.")
@@ -266,7 +267,7 @@ def _of_bundle(args: argparse.Namespace, bundle: Bundle) -> int:
     ]
     try:
         if args.json:
-            kernels = session.profile.by("component", "op", "kernel")
+            kernels = session.profile.by("component", "op", "kernel", "math")
             print(json.dumps({"timings": rows, "kernels": kernels, **session.profile.to_json(), **about}))
         else:
             _print_timings(timings, session)

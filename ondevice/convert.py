@@ -26,6 +26,7 @@ from ondevice.target import set_names
 
 HELP = "turn a checkpoint into a bundle"
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
+NOT_IN_GRAPHS |= {"--math": "leaves it to its runtime what products are multiplied in"}
 NOT_IN_GRAPHS |= {"--carry-lora": "carries no adapters beside its weights"}
 NOT_IN_GRAPHS |= {"--avoid": "has no kernels", "--chunks": "reads texts of one length", "--tile-vae": "is in one piece"}
 

@@ -26,6 +26,7 @@ HELP = "which fusion rules apply to a model or a bundle, and which do not and wh
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     flags.add_subject(parser)
+    flags.add_math(parser)
     flags.add_target(parser)
     flags.add_without(parser)
     flags.add_strict(parser)

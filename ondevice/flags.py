@@ -15,7 +15,7 @@ from ondevice.errors import BundleError, UsageError
 from ondevice.lower.program import STORAGES
 from ondevice.run.device import Device
 from ondevice.run.discovery import find_device
-from ondevice.target import AUTO, METHODS, Target, load_targets, target_names, tuned_by
+from ondevice.target import AUTO, FP32, MATHS, METHODS, Target, load_targets, target_names, tuned_by
 from ondevice.target.avoid import Avoided, read_avoided
 from ondevice.target.tuning import measured_for, read_tuning
 
@@ -34,6 +34,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser, sets: Sequence[str] = ()
     """The flags that say how a model is compiled; `sets` of targets may be named where a bundle is written, and
     `others` are weights that bundles have not, where other formats may be."""
     add_dtype(parser)
+    add_math(parser)
     add_weights(parser, others)
     add_target(parser, sets)
     add_without(parser)
@@ -58,12 +59,20 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         without=getattr(args, "without", ()),
         tile_vae=getattr(args, "tile_vae", 0),
         chunks=getattr(args, "chunks", 1),
+        math=getattr(args, "math", None) or FP32,
     )
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:
     """Declare --dtype."""
     parser.add_argument("--dtype", choices=STORAGES, help="storage of UNet and VAE (default fp16)")
+
+
+def add_math(parser: argparse.ArgumentParser) -> None:
+    """Declare --math."""
+    words = "what products of UNet and VAE are multiplied in, where the target has a matrix unit for it: fp32 (the "
+    words += "default), bf16, or bf16x3, three products of bf16 that are nearly as exact as fp32 (docs/math.md)"
+    parser.add_argument("--math", choices=MATHS, help=words)
 
 
 def add_weights(parser: argparse.ArgumentParser, others: Sequence[str] = ()) -> None:

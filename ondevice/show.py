@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondevice import cli, flags
+from ondevice.base.matrix_unit import matrix_unit
 from ondevice.bundle.reader import Bundle
 from ondevice.compiler import costs, report, sources
 from ondevice.compiler.fallbacks import settle
 from ondevice.diffusion import memory_budget, memory_table
 from ondevice.errors import UsageError
+from ondevice.target import FP32
 
 if TYPE_CHECKING:
     from ondevice.converters.component import Checkpoint
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.after in ("graph", "rewrite"):
         flags.refuse(
             args,
-            ["--target", "--tuning", "--tune-for"],
+            ["--target", "--tuning", "--tune-for", "--math"],
             f"nothing is chosen for a target before `lower` (got --after {args.after}).",
         )
         flags.refuse(args, ["--weights"], f"weights are stored from `lower` on (got --after {args.after}).")
@@ -104,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
     if picture and isinstance(opened, Bundle):
         for line in costs.to_text(opened, per_target):
             print(line)
+        if others := sorted({row.math for part in reports for row in part.rows} - {FP32}):
+            print(f"\n{here(others)}")
         print(f"\nnumbers that a picture is drawn with: {numbers(opened)}")
         print(f"pictures that it takes: {pictures(opened)}")
     return 0
@@ -120,6 +125,13 @@ def _show_kernels(opened: Checkpoint | Bundle, args: argparse.Namespace) -> int:
     else:
         print("\n".join(source.headed() for source in made), end="")
     return 0
+
+
+def here(maths: Sequence[str]) -> str:
+    """How this machine's CPU computes products that are in another math than float32."""
+    unit = matrix_unit()
+    how = f"by {unit.name}" if unit.name else f"in plain C, more slowly than in {FP32}"
+    return f"products in {' and '.join(maths)}: this machine's CPU computes them {how} ({unit.why})"
 
 
 def numbers(bundle: Bundle) -> str:

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     flags.add_subject(parser)
     parser.add_argument("--dtype", choices=STORAGES, help="storage of UNet and VAE (default: both)")
+    flags.add_math(parser)
     flags.add_weights(parser)
     parser.add_argument(
         "--target", choices=(AUTO, *target_names()), help="whose methods and panels to measure with (default auto)"
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(what, where="--out", fix=fix)
     device = choose_device(args.device)
     about_device = device.facts()
-    out = args.out or TUNING / f"{device_family(about_device)[0]}.toml"
+    out = args.out or TUNING / f"{device_family(about_device, recipe.math)[0]}.toml"
     _writable(out)
     before = read_tuning(out, where="--out") if out.exists() else None
     cases = _cases(args, opened, kernels, recipe)
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         for row in tune(cases, CaseRunner(device, kernels), args.budget, _say):
             rows.append(row)
     finally:
-        _write(out, about_device, rows, kernels, before)
+        _write(out, about_device, recipe.math, rows, kernels, before)
     print(out)
     return 0
 
@@ -147,6 +148,7 @@ def _keys(plan: Plan, kernels: Mapping[str, KernelFile]) -> set[Key]:
 def _write(
     out: Path,
     device: Mapping[str, Any],
+    math: str,
     rows: Sequence[Measured],
     kernels: Mapping[str, KernelFile],
     before: Tuning | None,
@@ -154,7 +156,7 @@ def _write(
     if not rows:
         _say("nothing was measured, so nothing is written")
         return
-    name, match = device_family(device)
+    name, match = device_family(device, math)
     write_tuning(tuning_of(name, before.match if before else match, about(device), rows, kernels, before), out)
     was, now = sum(row.cost for row in rows), sum(row.us * row.runs for row in rows)
     _say(

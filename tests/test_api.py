@@ -63,6 +63,8 @@ def test_a_checkpoint_is_converted_once(cache, tmp_path, caplog, monkeypatch):
 def test_what_is_no_checkpoint(cache, tmp_path):
     with pytest.raises(errors.CheckpointError, match="there is no such file or folder, and it is no hub id"):
         Pipeline.from_pretrained(tmp_path / "none")
+    with pytest.raises(errors.UsageError, match=r"math: 'fp8' is no math \(expected one of fp32, bf16, bf16x3\)"):
+        Pipeline.from_pretrained("x", math="fp8")
     with pytest.raises(errors.UsageError, match="dtype: 'int4' is no storage"):
         Pipeline.from_pretrained(DEMO, dtype="int4")
     with pytest.raises(errors.UsageError, match="no model family is called 'sd9'"):

@@ -14,8 +14,8 @@ from typing import Any
 from ondevice import __version__
 
 ISA = (
-    "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "asimd", "asimdhp", "asimddp", "sve",
-    "i8mm",
+    "avx2", "fma", "f16c", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd", "asimdhp",
+    "asimddp", "sve", "i8mm",
 )  # fmt: skip
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
@@ -74,6 +74,11 @@ def commit() -> str | None:
 def cpu_flags(path: Path = CPUINFO) -> set[str]:
     """Instruction sets of the processor as Linux names them; nothing elsewhere."""
     return set(_cpuinfo("flags", "Features", path=path).split())
+
+
+def cpu_maker() -> str:
+    """Who made the processor, as Linux names them, such as "AuthenticAMD"; "unknown" elsewhere."""
+    return _cpuinfo("vendor_id", path=CPUINFO) or "unknown"
 
 
 def cpu_features() -> str:

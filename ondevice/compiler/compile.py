@@ -21,6 +21,7 @@ from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.read.adapter_names import modules_of
 from ondevice.plan.plan import ALIGN
+from ondevice.target import FP32
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # what, done, of
@@ -66,7 +67,9 @@ def compile_bundle(
     show()
     made = planned_each(model, recipe, todo, fallbacks, show)
     settle(fallbacks, strict)
-    facts = about(checkpoint) | {"target": recipe.name}
+    if recipe.math != FP32 and not any(found.multiplied for _, found in made):
+        log.warning("%s has no kernel for products in %s: all are in %s", recipe.name, recipe.math, FP32)
+    facts = about(checkpoint) | {"target": recipe.name} | ({"math": recipe.math} if recipe.math != FP32 else {})
     if recipe.weights:
         if progress:
             progress("measuring", 0, 1)

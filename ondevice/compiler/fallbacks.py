@@ -13,9 +13,10 @@ from ondevice.bundle.format import MAX_REASONS
 from ondevice.errors import StrictError
 from ondevice.lower.program import Program
 from ondevice.rewrite import Outcome, rewrite
-from ondevice.target import ALL, METHODS, Target
+from ondevice.target import ALL, FP32, METHODS, Target
 
 log = logging.getLogger(__name__)
+MATH = "math"  # the family of rows that say what products are multiplied in
 LISTED = 8  # fallbacks in the error's message
 
 
@@ -35,6 +36,25 @@ def of_methods(program: Program, without: Collection[str]) -> list[dict[str, Any
     return rows
 
 
+def of_math(program: Program) -> list[dict[str, Any]]:
+    """What became of the math that products were asked for in, where that is not float32: a row like a method's."""
+    if program.math == FP32:
+        return []
+    return [_row(Outcome(program.math.title(), MATH, program.in_math.applied, program.in_math.skipped))]
+
+
+def of_products(row: Mapping[str, Any]) -> str:
+    """What products are multiplied in, from what `rewritten` and `of_math` returned, in a line; "" where nothing but
+    float32 was asked for."""
+    found = next((rule for rule in row["rules"] if rule["family"] == MATH), None)
+    if found is None:
+        return ""
+    others = "; ".join(f"{count} {reason}" for reason, count in found["skipped"].items())
+    return f"products in {found['rule'].lower()}: {found['applied']} nodes" + (
+        f"; in {FP32}: {others}" if others else ""
+    )
+
+
 def _row(outcome: Outcome) -> dict[str, Any]:
     row = {"rule": outcome.rule, "family": outcome.family, "applied": outcome.applied}
     skipped = {
@@ -46,10 +66,10 @@ def _row(outcome: Outcome) -> dict[str, Any]:
 
 def of_rules(component: str, row: Mapping[str, Any]) -> list[str]:
     """The matches that a rule left alone, from what `rewritten` returned. A rule that was switched off is no fallback,
-    nor is a method that the target does not want."""
+    nor is a method that the target does not want, nor products in float32."""
     found = []
     for rule in row["rules"]:
-        if rule["family"] in METHODS:
+        if rule["family"] in (*METHODS, MATH):
             continue
         found += [
             f"{component}: {rule['rule']} left {count} alone: {reason}" for reason, count in rule["skipped"].items()

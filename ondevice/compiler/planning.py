@@ -24,17 +24,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Planned:
-    """What was made of some jobs. `rewrites`: what became of rules and methods, by component, at its first size."""
+    """What was made of some jobs. `rewrites`: what became of rules and methods, by component, at its first size.
+    `multiplied`: how many nodes multiply in the recipe's math, where that is not float32."""
 
     plans: list[Plan] = field(default_factory=list)
     weights: dict[str, WeightSource] = field(default_factory=dict)
     rewrites: dict[str, dict[str, Any]] = field(default_factory=dict)
     fallbacks: list[str] = field(default_factory=list)
+    multiplied: int = 0
 
     def add(self, compiled: Compiled, plan: Plan) -> None:
         job = compiled.job
         self.rewrites.setdefault(job.component, compiled.rewrite)
         self.fallbacks += compiled.fallbacks
+        self.multiplied += compiled.program.in_math.applied
         sizes = " ".join(f"{name}={size}" for name, size in job.sizes.items())
         log.info("%s %s: %s", job.component, sizes, compiled.tuned())
         self.plans.append(plan)

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from ondevice.compiler.fallbacks import of_methods, of_rules, rewritten
+from ondevice.compiler.fallbacks import of_math, of_methods, of_rules, rewritten
 from ondevice.compiler.jobs import Job
 from ondevice.compiler.recipe import Recipe
 from ondevice.converters import Model
@@ -102,7 +102,7 @@ def programs(
             job,
             storage=storage,
             kernels=kernels,
-            target=recipe.target,
+            target=recipe.target.asked(recipe.multiplied_in(model, job.component)),
             weights=recipe.weights,
             without=recipe.without,
         )
@@ -110,7 +110,7 @@ def programs(
         # A CPU's scratch stays in its cache: there more of it is no gain.
         if recipe.target.kernel_class == "mobile" and program.scratch:
             program, where = _roomier(program, lowered)
-        rules = [*fused.rewrite["rules"], *of_methods(program, recipe.without)]
+        rules = [*fused.rewrite["rules"], *of_methods(program, recipe.without), *of_math(program)]
         yield Compiled(fused, program, storage, fused.rewrite | {"rules": rules}, where)
 
 

@@ -6,20 +6,22 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from ondevice.converters import Model
-from ondevice.target import Target, load_target
+from ondevice.target import FP32, Target, load_target
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What the flags of `ondevice.flags.add_plan_arguments` say, and what is passed on whole.
 
-    dtype: storage of every component but text encoders, "f16" or "f32". Arithmetic is float32 in both.
+    dtype: storage of every component but text encoders, "f16" or "f32".
     weights: "i8", "i4": the larger weights of products and convolutions in so many bits; "": as `dtype`.
     target: which methods are taken, and which tunables the kernels get.
     others: targets for which a bundle has plans, too, after `target`'s; `set_name` is what they are called together.
     without: families of fusion rules and methods to leave out (`ondevice.rewrite.CHOICES`).
     tile_vae: add plans that decode in bands of at most so many rows of pixels; 0: none.
     chunks: texts may be so many times as long as a text encoder takes at once; 1: plans are for that length alone.
+    math: what the products of every component but text encoders are multiplied in (`ondevice.target.MATHS`), where the
+        target has kernels for that; all other arithmetic is float32.
     """
 
     dtype: str = "f16"
@@ -30,6 +32,7 @@ class Recipe:
     chunks: int = 1
     others: Sequence[Target] = ()
     set_name: str = ""
+    math: str = FP32
 
     @property
     def name(self) -> str:
@@ -44,3 +47,7 @@ class Recipe:
         """How a component is stored: as `dtype`, but for those whose rounding would reach every step
         (a text encoder), in float32."""
         return "f32" if model.precise(component) else self.dtype
+
+    def multiplied_in(self, model: Model, component: str) -> str:
+        """What a component's products are in: `math`, but for those whose rounding would reach every step."""
+        return FP32 if model.precise(component) else self.math

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from ondevice.base.columns import columns
 from ondevice.bundle.manifest import PlanEntry
 from ondevice.bundle.reader import Bundle
-from ondevice.compiler.fallbacks import of_rules
+from ondevice.compiler.fallbacks import of_products, of_rules
 from ondevice.compiler.jobs import Job, largest_jobs, only
 from ondevice.compiler.picture import spec_of
 from ondevice.compiler.programs import fused_graphs, programs
@@ -26,9 +26,10 @@ from ondevice.errors import BundleError, UsageError
 from ondevice.graph.ops import find, traffic
 from ondevice.graph.verify import INTEGERS, static_shape, verify_graph
 from ondevice.lower.kernel_file import load_all
-from ondevice.lower.program import Program, Tensor
+from ondevice.lower.program import Program, Tensor, math_of
 from ondevice.lower.select import general
 from ondevice.plan.plan import Plan
+from ondevice.target import FP32
 
 STAGES = ("graph", "rewrite", "lower", "plan")
 IN_BUNDLES = ("lower", "plan")
@@ -50,6 +51,7 @@ class Row:
     flops: int
     reads: int  # bytes
     writes: int
+    math: str = FP32  # what a kernel multiplies in
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,7 @@ class Report:
     arena: int | None = None  # bytes; only a plan has one
     fallbacks: Sequence[str] = field(default_factory=tuple)
     tuned: str = field(default="", compare=False)  # where the calls have their tunables from; a bundle does not tell
+    math: str = ""  # what products are in that were asked for in another math than float32
 
     def total(self, what: str) -> int:
         """The sum of a number over all rows: "flops", "reads" or "writes"."""
@@ -77,12 +80,11 @@ class Report:
         return self.total("reads") + self.total("writes")
 
     def histogram(self) -> list[dict[str, Any]]:
-        """Sums by op and kernel, most bytes first."""
-        sums: dict[tuple[str, str], dict[str, Any]] = {}
+        """Sums by op, kernel and math, most bytes first."""
+        sums: dict[tuple[str, ...], dict[str, Any]] = {}
         for row in self.rows:
-            entry = sums.setdefault(
-                (row.op, row.kernel), {"op": row.op, "kernel": row.kernel, "count": 0, "flops": 0, "bytes": 0}
-            )
+            names = {"op": row.op, "kernel": row.kernel, "math": row.math}
+            entry = sums.setdefault(tuple(names.values()), {**names, "count": 0, "flops": 0, "bytes": 0})
             entry["count"] += 1
             entry["flops"] += row.flops
             entry["bytes"] += row.reads + row.writes
@@ -155,7 +157,7 @@ def of_model(
             if lowered
             else of_plan(compiled.plan(), fallbacks)
         )
-        reports.append(replace(report, tuned=compiled.tuned()))
+        reports.append(replace(report, tuned=compiled.tuned(), math=of_products(compiled.rewrite)))
     return reports
 
 
@@ -203,7 +205,7 @@ def of_program(program: Program, storage: str, fallbacks: Sequence[str] = ()) ->
     for call in program.calls:
         ins, outs = ([program.tensors[name] for name in names] for names in (call.inputs, call.outputs))
         where = (call.node, call.op, call.kernel, _texts(ins), _texts(outs), call.grid, call.group)
-        rows.append(Row(*where, call.flops, call.reads, call.writes))
+        rows.append(Row(*where, call.flops, call.reads, call.writes, math_of(call.defines)))
     weights = sum(program.tensors[name].nbytes for name in program.weights)
     tensors = [tensor for name, tensor in program.tensors.items() if name not in program.weights]
     return Report(program.component, "lower", program.sizes, storage, rows, weights, tensors, fallbacks=fallbacks)
@@ -219,8 +221,9 @@ def of_plan(plan: Plan, fallbacks: Sequence[str] = (), after: str = "plan") -> R
     for d in plan.dispatches:
         split = len(d.operands) - d.outputs
         ins, outs = ([tensors[index] for index in part] for part in (d.operands[:split], d.operands[split:]))
-        where = (d.node, d.op, plan.kernels[d.kernel].file, _texts(ins), _texts(outs), d.grid, d.group)
-        rows.append(Row(*where, d.flops, d.reads, d.writes))
+        kernel = plan.kernels[d.kernel]
+        where = (d.node, d.op, kernel.file, _texts(ins), _texts(outs), d.grid, d.group)
+        rows.append(Row(*where, d.flops, d.reads, d.writes, math_of(kernel.defines)))
     weights = sum({x.weight: x.nbytes for x in plan.operands if x.weight is not None}.values())
     own = [tensor for tensor, x in zip(tensors, plan.operands, strict=True) if x.offset is not None]
     arena = plan.arena if after == "plan" else None
@@ -249,7 +252,9 @@ def of_bundle(
             if file in general_ones
         ]
         known = bundle.manifest.rewrites.get(entry.component)
-        reports.append(of_plan(plan, [*(of_rules(entry.component, asdict(known)) if known else []), *slow], after))
+        rules = asdict(known) if known else {"rules": []}
+        report = of_plan(plan, [*of_rules(entry.component, rules), *slow], after)
+        reports.append(replace(report, math=of_products(rules)))
     return reports
 
 
@@ -326,11 +331,13 @@ def to_text(report: Report, *, rows: bool = False) -> str:
         [f"{report.arena / 1e6:,.1f} MB arena"] if report.arena is not None else []
     )
     lines = [f"{report.component} after {report.after}, {sizes}, {report.dtype}", "  " + ", ".join(counts)]
-    lines += [f"  {report.tuned}"] * bool(report.tuned)
-    table = [("op", "kernel", "count", "GFLOP", "MB moved")]
+    lines += [f"  {line}" for line in (report.tuned, report.math) if line]
+    table = [("op", "kernel", "math", "count", "GFLOP", "MB moved")]
+    plain = all(row.math == FP32 for row in report.rows)
     for e in report.histogram():
-        table.append((e["op"], e["kernel"], f"{e['count']:,}", f"{e['flops'] / 1e9:,.2f}", f"{e['bytes'] / 1e6:,.1f}"))
-    lines += ["  " + line for line in columns(table, left=2)]
+        names = (e["op"], e["kernel"], "" if plain else e["math"])
+        table.append((*names, f"{e['count']:,}", f"{e['flops'] / 1e9:,.2f}", f"{e['bytes'] / 1e6:,.1f}"))
+    lines += ["  " + line for line in columns(table, left=3)]
     lines += ["  largest tensors"]
     lines += [
         f"    {tensor.nbytes / 1e6:8,.1f} MB  {_texts([tensor])[0]}  {tensor.name}" for tensor in report.largest()

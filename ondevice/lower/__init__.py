@@ -36,9 +36,10 @@ def lower(
     Args:
         model: a graph with static shapes (`ondevice.graph.verify.verify_graph` says what is legal).
         component: its name in errors and in weight keys, such as "unet".
-        storage: "f32" or "f16", the type in which float tensors are kept; arithmetic is float32 in both.
+        storage: "f32" or "f16", the type in which float tensors are kept.
         kernels: kernel files by name; all of shaders/ by default.
-        target: which kernels and methods are taken, and their tunables; "host" by default.
+        target: which kernels and methods are taken, their tunables, and what products are multiplied in where it has
+            kernels for that (`Target.asked`), all else being in float32; "host" by default.
         weights: how the larger constant weights of products and convolutions are stored: "i8" as int8 with a scale per
             column, "i4" in 4 bits with one per column and 32 rows; "": as `storage`.
         without: methods (`ondevice.target.METHODS`) to leave out; "all" leaves out every one. The names of fusions
@@ -54,7 +55,7 @@ def lower(
     from ondevice.lower.kernel_file import load_all
     from ondevice.lower.lowering import Lowering
     from ondevice.lower.rules import rule_of
-    from ondevice.target import load_target
+    from ondevice.target import MATHS, load_target
 
     if storage not in STORAGE:
         raise UsageError(f"storage {storage!r} is unknown (expected one of {', '.join(STORAGE)}).", where=component)
@@ -63,6 +64,8 @@ def lower(
             f"weights {weights!r} are unknown (expected one of {', '.join(map(repr, WEIGHTS))}).", where=component
         )
     chosen = target or load_target("host")
+    if chosen.math not in MATHS:
+        raise UsageError(f"math {chosen.math!r} is unknown (expected one of {', '.join(MATHS)}).", where=component)
     verify_graph(model)
     graph = model.graph
     known, exact = load_all() if kernels is None else kernels, exact_values(graph)

@@ -14,7 +14,7 @@ from ondevice.errors import NoKernelError
 from ondevice.lower.expression import evaluate, names
 from ondevice.lower.header import OPERAND, STORAGE, governing
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.lower.program import DTYPES, TEXEL, USES
+from ondevice.lower.program import DTYPES, MATH_DEFINE, TEXEL, USES
 
 LIMIT = 2**31  # elements of an operand: kernels index with 32 bits
 NUMBERS = ("D", "SPAN")  # defines that are sizes, bounded by `holds`; all others are off or on
@@ -64,6 +64,8 @@ class Bounds:
             said - kernel.arg_types.keys() | self._defaults.keys() | moved | {"F16", *(f"OP_{op}" for op in kernel.ops)}
         )
         self._defines |= {"INPLACE"} if "inplace" in header else set()
+        self._maths = {f"{MATH_DEFINE}{math}" for math in kernel.maths}
+        self._defines |= self._maths
         self._folds = {f"FOLD_{name}": f"IMAGE_{name}" for name in kernel.textures}
         self._defines |= {*self._folds, *self._folds.values()} | {USES[cap] for cap in kernel.uses if cap in USES}
 
@@ -83,6 +85,8 @@ class Bounds:
                 return f"define {name} is {value} (expected 0 or 1)"
         if missing := sorted(tune.keys() - launch.defines.keys()):
             return f"define {missing[0]} is missing"
+        if self._maths and sum(launch.defines.get(name, 0) for name in self._maths) != 1:
+            return f"it multiplies in none, or in several maths (expected one of {', '.join(sorted(self._maths))})"
         counts = len(header["in"]), len(header["out"]), len(header["args"])
         if counts != (len(launch.operands) - launch.outputs, launch.outputs, len(launch.scalars)):
             return (

@@ -11,7 +11,7 @@ from typing import Any
 from ondevice.errors import NoKernelError
 from ondevice.lower.expression import names as names_of
 from ondevice.lower.prelude import DIALECTS, prelude, words
-from ondevice.target import CAPABILITIES, CLASSES, METHODS
+from ondevice.target import CAPABILITIES, CLASSES, FP32, MATHS, METHODS
 
 FIELDS = {
     "op": (str, list),
@@ -31,6 +31,7 @@ OPTIONAL = {
     "method": (str,),
     "after": (str,),
     "uses": (list,),
+    "math": (list,),
     "inplace": (dict,),
     "layout": (dict,),
     "with": (dict,),
@@ -103,6 +104,10 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
 
     if header.get("method", METHODS[0]) not in METHODS:
         raise refuse(f"method is unknown (got {header['method']!r}, expected one of {', '.join(METHODS)}).")
+
+    others = [name for name in MATHS if name != FP32]
+    if header.get("math") == [] or any(name not in others for name in header.get("math", ())):
+        raise refuse(f"cannot read math (got {header['math']!r}, expected some of {', '.join(others)}).")
 
     expected: list[tuple[str, str, str]] = []
     dims: set[str] = set()
@@ -196,7 +201,7 @@ def check_header(name: str, header: dict[str, Any], text: str, where: str) -> No
 
 def _is_define(name: object, header: dict[str, Any], body: str) -> bool:
     """Whether it is a define, spelled as those are, that the body or the prelude asks for and that is no tunable."""
-    if not isinstance(name, str) or re.fullmatch(r"[A-Z][A-Z0-9_]*|(ACT|OP)_\w+", name) is None:
+    if not isinstance(name, str) or re.fullmatch(r"[A-Z][A-Z0-9_]*|(ACT|OP|MATH)_\w+", name) is None:
         return False
     return name not in header["tune"] and (name in words_of(prelude("opencl")) or name in words_of(body))
 

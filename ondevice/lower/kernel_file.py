@@ -81,6 +81,11 @@ class KernelFile:
         """The capabilities that it takes advantage of where a device has them: a define each."""
         return tuple(self.header.get("uses", ()))
 
+    @property
+    def maths(self) -> tuple[str, ...]:
+        """Of `ondevice.target.MATHS` those that it multiplies in, a define each (`math_define`); none: float32."""
+        return tuple(self.header.get("math", ()))
+
     def built_on(self, defines: Mapping[str, int]) -> set[str]:
         """The capabilities without which a build with these defines does not run, whatever the dialect."""
         used = {cap for cap in self.uses if cap in USES and defines.get(USES[cap])}

@@ -14,7 +14,7 @@ from ondevice.graph.ops import find, traffic
 from ondevice.graph.verify import INTEGERS, static_shape
 from ondevice.lower.images import imaged
 from ondevice.lower.kernel_file import KernelFile
-from ondevice.lower.program import DTYPES, Call, MethodUse, Program, Tensor
+from ondevice.lower.program import DTYPES, MATH_DEFINE, Call, MethodUse, Program, Tensor
 from ondevice.lower.select import Way, select
 from ondevice.lower.strides import arguments, contiguous
 from ondevice.lower.tunables import over_limits, tunables, used
@@ -65,13 +65,14 @@ class Lowering:
             exact,
             target,
         )
-        self.weights, self.without = weights, without
+        self.weights, self.without, self.math = weights, without, target.math
         self.rooms: Mapping[str, int] = {}  # node name -> bytes of scratch, where it may have more than others
         # node -> kernels that its target's device computes wrongly as they would be built for it, and why: those that
         # another way must be found around, and those that were met
         self.around: Mapping[str, Mapping[str, str]] = {}
         self.met: dict[str, dict[str, str]] = {}
-        self.program = Program(component, {}, [], (), (), methods={method: MethodUse() for method in METHODS})
+        methods = {method: MethodUse() for method in METHODS}
+        self.program = Program(component, {}, [], (), (), methods=methods, math=target.math)
         self._home: dict[str, str] = {}  # value name -> name of the tensor that holds it (views share their source's)
         self._cast: dict[tuple[str, str], str] = {}
         # values that are columns of a wider tensor, until somebody needs them dense
@@ -208,6 +209,7 @@ class Lowering:
         tuning = tuned.values | dict(build.tuning)
         grid, group = kernel.launch(dims, tuning)
         built = {"F16": half} | ({f"OP_{op}": 1} if f"OP_{op}" in kernel.text else {})
+        built |= {f"{MATH_DEFINE}{self.math}": 1} if kernel.maths else {}
         built |= used(kernel, self.target, bool(half)) | tuning | dict(build.defines)
         read = imaged(kernel, [tensors[name] for name in inputs], {**dims, **built}, self.target)
         built |= read.defines
@@ -257,6 +259,9 @@ class Lowering:
             self.program.fallbacks.append(f"{self.component}: {node} {choice.fallback}")
         if method := choice.way.first.method:
             self.program.methods[method].applied += 1
+        self.program.in_math.applied += self.math in choice.way.first.maths
+        if choice.unmet:
+            self.program.in_math.skipped[f"{op}: {choice.unmet}"] += 1
         for loser, reason in choice.methods.items():
             if loser != method:
                 self.program.methods[loser].skipped[reason] += 1

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
+
+from ondevice.target import FP32
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -17,6 +20,16 @@ DTYPES = {"f32": 4, "f16": 2, "i32": 4, "i8": 1, "u4x2": 1}
 
 # A capability that a kernel may use -> the define that tells it to. Images have one per operand: IMAGE_<name>.
 USES = {"half": "HALF", "subgroups": "SUBGROUPS", "matrix_unit": "MATRIX_UNIT", "wave_constants": "WAVE_CONSTANTS"}
+
+
+MATH_DEFINE = "MATH_"  # begins the define that tells a kernel which of its maths to multiply in
+# Relative error at most of an operand of a product, by what it is multiplied in.
+MATH_EPS = {"fp32": 2.0**-24, "bf16": 2.0**-8, "bf16x3": 2.0**-16}
+
+
+def math_of(defines: Iterable[tuple[str, int]]) -> str:
+    """What a program of these defines multiplies in, of `ondevice.target.MATHS`."""
+    return next((name.removeprefix(MATH_DEFINE) for name, on in defines if on and name.startswith(MATH_DEFINE)), FP32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +73,7 @@ class Call:
 
 @dataclass(slots=True)
 class MethodUse:
-    """What became of a method: how many nodes it computes, and why others
+    """What became of a method, or of a way to multiply: how many nodes it computes, and why others
     that it could compute are computed another way."""
 
     applied: int = 0
@@ -83,5 +96,7 @@ class Program:
     fallbacks: list[str] = field(default_factory=list)
     needs: set[str] = field(default_factory=set)  # capabilities without which its calls, as they are built, do not run
     methods: dict[str, MethodUse] = field(default_factory=dict)  # by method, of ondevice.target.METHODS
+    math: str = FP32  # what is multiplied in where a kernel does, and what became of that
+    in_math: MethodUse = field(default_factory=MethodUse)
     tuned: Counter[str] = field(default_factory=Counter)  # where calls have their tunables from -> how many
     scratch: set[str] = field(default_factory=set)  # tensors between kernels of one node

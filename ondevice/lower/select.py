@@ -2,19 +2,20 @@
 
 A way to compute an op is one kernel, or several that run one after another (`after` in their headers). Ways are ranked
 by what they ask for, as that is what makes them fast: methods before the plain way (where a method pays, the target
-says), kernels of the target's own class before portable ones, more needs before fewer. The first that fits is taken,
-and each before it says why it lost.
+says), kernels of the target's own class before portable ones, more needs before fewer. Where a math is asked for, ways
+that multiply in it go before all others, but for methods that the target says outrun its matrix unit. The first that
+fits is taken, and each before it says why it lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ondevice.errors import NoKernelError
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.tunables import over_limits, tunables, whole_numbers
-from ondevice.target import ALL, Target
+from ondevice.target import ALL, FP32, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,10 @@ class Way:
     def first(self) -> KernelFile:
         return self.kernels[0]
 
+    def multiplies_in(self, math: str) -> bool:
+        """Whether its products are in that of `ondevice.target.MATHS`."""
+        return math in (self.first.maths or (FP32,))
+
     @property
     def plain(self) -> bool:
         """Whether it is no method of its own, and runs anywhere."""
@@ -96,12 +101,14 @@ class Way:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The way that is taken. `losers`: why each way before it lost, by its first kernel. `methods`: why methods did
-    that could compute the op at these sizes."""
+    that could compute the op at these sizes. `unmet`: why no way in the math that was asked for is taken; "" where one
+    is, or none computes the op in it."""
 
     way: Way
     losers: Mapping[str, str]
     methods: Mapping[str, str]
     general: bool  # correct for every shape, and slow: the op fell through what was made for it
+    unmet: str = ""
 
     @property
     def fallback(self) -> str | None:
@@ -114,8 +121,15 @@ class Choice:
         )
 
 
-def ways(op: str, kernels: Mapping[str, KernelFile]) -> list[Way]:
-    """The ways to compute `op`, best first."""
+def ways(
+    op: str, kernels: Mapping[str, KernelFile], math: str | None = None, outruns: Collection[str] = ()
+) -> list[Way]:
+    """The ways to compute `op`, best first.
+
+    Args:
+        math: only those that multiply in it, and behind them those in float32; None: in any.
+        outruns: methods that go before those in another math than float32.
+    """
     ours = [kernel for kernel in kernels.values() if op in kernel.ops]
     later = {kernel.after: kernel for kernel in ours if kernel.after}
     found = []
@@ -126,9 +140,14 @@ def ways(op: str, kernels: Mapping[str, KernelFile]) -> list[Way]:
         while chain[-1].name in later:
             chain.append(later[chain[-1].name])
         found.append(Way(tuple(chain)))
-    return sorted(
-        found, key=lambda way: (not way.first.method, way.first.kernel_class == "portable", -way.needs, way.first.name)
-    )
+    if math is not None:
+        found = [way for way in found if way.multiplies_in(math) or way.multiplies_in(FP32)]
+
+    def order(way: Way) -> tuple[object, ...]:
+        after = math is not None and not way.multiplies_in(math) and way.first.method not in outruns
+        return after, not way.first.method, way.first.kernel_class == "portable", -way.needs, way.first.name
+
+    return sorted(found, key=order)
 
 
 def general(kernels: Mapping[str, KernelFile]) -> frozenset[str]:
@@ -152,6 +171,7 @@ def select(
     """The first way to compute `op` at `dims` (its sizes, and defines such as F16) that the target can run and wants.
 
     Args:
+        target: with the math that products are asked for in; float32 does where no way is in that.
         without: methods to leave out; "all" leaves out every one.
         avoided: kernels that are wrong on the target's device as they would be built here -> why.
 
@@ -161,9 +181,11 @@ def select(
     losers: dict[str, str] = {}
     methods: dict[str, str] = {}
     plain_losers: dict[str, str] = {}
-    for way in ways(op, kernels):
+    ranked = ways(op, kernels, target.math, target.outruns)
+    for way in ranked:
         method = way.first.method
         reason = next(filter(None, (target.refuses(kernel.kernel_class, kernel.caps) for kernel in way.kernels)), None)
+        reason = reason or target.unwanted(way.first.maths)
         if reason is None and method and (method in without or ALL in without):
             reason = f"--without {method}"
         elif reason is None and (reason := way.misfit(dims)) is None:
@@ -171,7 +193,8 @@ def select(
             reason = next(filter(None, pays), None) or way.untuned(dims, target) or way.avoided(avoided or {})
             if reason is None:
                 general = way.plain and not way.needs and bool(plain_losers)
-                return Choice(way, plain_losers if general else losers, methods, general)
+                unmet = "" if way.multiplies_in(target.math) else _unmet(way, ranked, target.math, losers)
+                return Choice(way, plain_losers if general else losers, methods, general, unmet)
             if method:
                 methods.setdefault(method, reason)
         losers[way.first.name] = reason
@@ -180,3 +203,11 @@ def select(
     why = "; ".join(f"{name}: {reason}" for name, reason in losers.items()) or "no file for this op"
     fix = "convert with another --target or --dtype, or without --avoid" if avoided else "add a fallback kernel"
     raise NoKernelError(f"no kernel fits ({why}).", where=f"{op} {dict(dims)}", fix=fix)
+
+
+def _unmet(taken: Way, ranked: Sequence[Way], math: str, losers: Mapping[str, str]) -> str:
+    """Why the best of the ways in a math is not taken; "" where there is none."""
+    wanted = next((way for way in ranked if way.multiplies_in(math)), None)
+    if wanted is None:
+        return ""
+    return losers.get(wanted.first.name) or f"{taken.first.method} in {FP32} is faster on the target"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ondevice.base import machine
+from ondevice.base.matrix_unit import MatrixUnit, matrix_unit
 from ondevice.errors import NoDeviceError
 from ondevice.run import icd
 from ondevice.run.cache import KernelCache
@@ -70,7 +71,7 @@ class Found:
 
     def facts(self) -> dict[str, Any]:
         """Names, versions and limits (bytes, work-items): what a benchmark row or a bug report must say."""
-        device = self.handle
+        device, unit = self.handle, unit_of(self)
         return {
             "name": self.name,
             "platform": self.platform,
@@ -87,7 +88,8 @@ class Found:
             "max_image_width": device.image2d_max_width if device.image_support else 0,
             "max_image_height": device.image2d_max_height if device.image_support else 0,
             "alignment": device.mem_base_addr_align // 8,
-            "caps": capabilities(device),
+            "caps": sorted({*capabilities(device), *["matrix_unit"] * bool(unit.name)}),
+            "matrix_unit": unit.name,
             "maps_weights": self.kind == "cpu",
         }
 
@@ -106,6 +108,18 @@ def capabilities(device: Any) -> list[str]:
         "wave_constants": "cl_qcom_subgroup_constant_load" in extensions,
     }
     return [name for name, there in has.items() if there]
+
+
+def unit_of(found: Found) -> MatrixUnit:
+    """The matrix unit of a CPU that its compiler is told of, by what the machine says; nothing is built for it (that
+    does matrix_unit.py). Of a GPU extensions say it instead."""
+    if found.kind != "cpu":
+        return MatrixUnit("", "it is no CPU")
+    if not found.platform.startswith(EMBEDDED):
+        return MatrixUnit("", f"{found.platform} gets plain C; it is spelled for {EMBEDDED}")
+    if limit := os.environ.get(LIMIT):
+        return MatrixUnit("", f"{LIMIT} is {limit!r}")
+    return matrix_unit()
 
 
 @functools.cache

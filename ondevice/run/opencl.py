@@ -19,6 +19,7 @@ import numpy as np
 from ondevice.errors import DeviceError, KernelBuildError
 from ondevice.run.cache import KernelCache
 from ondevice.run.discovery import INSTALL, OPTIONS, Found, code, compile_program, discover, find_device, opencl
+from ondevice.run.matrix_unit import options_for
 from ondevice.run.waiting import Waiter
 
 __all__ = ["INSTALL", "OpenCLDevice", "choose_device", "discover"]
@@ -86,21 +87,19 @@ class OpenCLDevice:
         Raises:
             KernelBuildError: with the driver's log, which names the kernel file and line.
         """
-        cl = self._cl
-        key = self.cache.key(source, " ".join(self._options), *self._found.identity)
+        cl, options = self._cl, (*self._options, *options_for(source, self._found))
+        key = self.cache.key(source, " ".join(options), *self._found.identity)
         if (binary := self.cache.load(key)) is not None:
             try:
                 built, kernel = self._waiter(
-                    lambda: compile_program(cl.Program(self._context, [self._device], [binary]), entry, self._options)
+                    lambda: compile_program(cl.Program(self._context, [self._device], [binary]), entry, options)
                 )
                 return _Program(built, [kernel], entry)
             except (cl.Error, RuntimeError) as error:
                 log.warning("%s: the driver refused a cached kernel (%s); it is built again", where, code(error))
                 self.cache.drop(key)
         try:
-            built, kernel = self._waiter(
-                lambda: compile_program(cl.Program(self._context, source), entry, self._options)
-            )
+            built, kernel = self._waiter(lambda: compile_program(cl.Program(self._context, source), entry, options))
         except (cl.Error, RuntimeError) as error:
             raise self._build_error(str(error), where) from None
         self.cache.save(key, built.get_info(cl.program_info.BINARIES)[0])

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ondevice.lower.program import math_of
 from ondevice.plan.plan import Dispatch, Plan
+from ondevice.target import FP32
 
 
 @dataclass(slots=True)
@@ -25,6 +27,7 @@ class Row:
     group: tuple[int, int, int]
     flops: int  # of one run
     nbytes: int  # read and written by one run
+    math: str = FP32  # what it multiplies in
     runs: int = 0
     seconds: float = 0.0  # of all runs
 
@@ -54,10 +57,9 @@ class Profile:
         for number, (d, (start, end)) in enumerate(zip(plan.dispatches, spans, strict=True)):
             key = (plan.component, sizes, number, d)  # a plan that is mended (guard.py) has others
             if key not in self.rows:
-                kernel = plan.kernels[d.kernel].file
-                self.rows[key] = Row(
-                    plan.component, sizes, number, d.node, d.op, kernel, d.grid, d.group, d.flops, d.reads + d.writes
-                )
+                kernel = plan.kernels[d.kernel]
+                where = (plan.component, sizes, number, d.node, d.op, kernel.file, d.grid, d.group)
+                self.rows[key] = Row(*where, d.flops, d.reads + d.writes, math_of(kernel.defines))
             self.rows[key].runs += 1
             self.rows[key].seconds += end - start
             run.append(Launch(self.rows[key], start, end))
@@ -100,8 +102,10 @@ class Profile:
         return sorted(sums.values(), key=lambda entry: -entry["seconds"])
 
     def to_table(self, *fields: str, top: int | None = None) -> str:
-        """A table by `fields` (component and kernel by default), the `top` slowest entries."""
-        fields = fields or ("component", "kernel")
+        """A table by `fields` (component and kernel by default), the `top` slowest entries; by what is multiplied in,
+        too, where that is not float32 alone."""
+        others = any(row.math != FP32 for row in self.rows.values())
+        fields = (*(fields or ("component", "kernel")), *["math"] * others)
         entries = self.by(*fields)[:top]
         widths = [max([len(name), *(len(str(entry[name])) for entry in entries)]) for name in fields]
         head = " ".join(f"{name:<{width}}" for name, width in zip(fields, widths, strict=True))

@@ -8,10 +8,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ondevice.base.machine import cpu_flags as _cpu_flags
+from ondevice.base.machine import cpu_maker
+from ondevice.base.matrix_unit import AMX, DPBF16, matrix_unit
 from ondevice.base.paths import TARGETS
 from ondevice.errors import UsageError
 from ondevice.target.file import read_set, read_target
-from ondevice.target.target import ALL, BOUNDS, CAPABILITIES, CLASSES, METHODS, Limits, Roofline, Target
+from ondevice.target.target import (
+    ALL,
+    BOUNDS,
+    CAPABILITIES,
+    CLASSES,
+    FP32,
+    MATHS,
+    METHODS,
+    Limits,
+    Roofline,
+    Target,
+)  # fmt: skip
 from ondevice.target.tuning import Tuning
 
 __all__ = [
@@ -20,10 +33,13 @@ __all__ = [
     "BOUNDS",
     "CAPABILITIES",
     "CLASSES",
+    "FP32",
+    "MATHS",
     "METHODS",
     "Limits",
     "Roofline",
     "Target",
+    "host_choice",
     "host_target",
     "is_for_cpus",
     "load_target",
@@ -33,6 +49,7 @@ __all__ = [
     "tuned_by",
 ]
 AUTO = "auto"  # the host target for the machine that asks
+UNITS = {AMX: "host-amx", DPBF16: "host-bf16"}  # the host target of each matrix unit
 
 
 def target_names() -> list[str]:
@@ -81,8 +98,22 @@ def tuned_by(target: Target, files: Sequence[Tuning]) -> Target:
 
 
 def host_target() -> str:
-    """Name of the host target for this machine's CPU, by the width of its vectors: 16 floats, 8 (x86 machines of the
-    last ten years have that at least), or 4."""
+    """Name of the host target for this machine's CPU."""
+    return host_choice()[0]
+
+
+def host_choice() -> tuple[str, str]:
+    """(name, why) of the host target for this machine's CPU: by the width of its vectors, 16 floats, 8 (x86 machines of
+    the last ten years have that at least) or 4, and by its matrix unit. Of the latter's targets one that names its
+    makers is for their CPUs alone: others have the same instructions, and slower ones."""
     if platform.machine().lower() in ("arm64", "aarch64"):
-        return "host-neon"
-    return "host" if "avx512f" in _cpu_flags() else "host-avx2"
+        return "host-neon", "its vectors hold 4 floats"
+    if "avx512f" not in (flags := _cpu_flags()):
+        return "host-avx2", "its vectors hold 8 floats"
+    unit = matrix_unit(flags)
+    if not unit.name:
+        return "host", f"its vectors hold 16 floats, and it has no matrix unit: {unit.why}"
+    makers, maker = load_target(UNITS[unit.name]).device_words, cpu_maker()
+    if makers and maker not in makers:
+        return "host", f"{unit.why}, which is known to be fast on {', '.join(makers)} only (got {maker})"
+    return UNITS[unit.name], unit.why

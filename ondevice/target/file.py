@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ondevice.base.text.toml import parse_toml
 from ondevice.errors import PlanError
-from ondevice.target.target import BOUNDS, CAPABILITIES, CLASSES, Limits, Roofline, Target
+from ondevice.target.target import BOUNDS, CAPABILITIES, CLASSES, FP32, MATHS, METHODS, Limits, Roofline, Target
 from ondevice.target.tuning import named
 
 REQUIRED = {"why", "class", "caps", "scratch", "tune", *BOUNDS}
-OPTIONAL = {"tuned", "base", "limits", "roofline", "device"}
+OPTIONAL = {"tuned", "base", "limits", "roofline", "device", "maths", "outruns"}
 LIMITS = {limit.name for limit in fields(Limits)}
 RATES = [rate.name for rate in fields(Roofline) if rate.name != "source"]
 
@@ -40,7 +40,7 @@ def read_target(path: Path, derived: tuple[str, ...] = ()) -> Target:
         raise PlanError(
             f"it needs `why`, `class` (one of {', '.join(CLASSES)}), `caps` (some of {', '.join(CAPABILITIES)}), "
             f"`scratch` in bytes, [tune.KERNEL] and the bounds {BOUNDS}, "
-            "may have `tuned`, `base`, [limits], [roofline] and [device], and nothing else.",
+            "may have `tuned`, `base`, `maths`, `outruns`, [limits], [roofline] and [device], and nothing else.",
             where=path.name,
         )
     tune = content["tune"]
@@ -63,6 +63,8 @@ def read_target(path: Path, derived: tuple[str, ...] = ()) -> Target:
         _limits(content, path.name),
         _roofline(content, path.name),
         _device_words(content, path.name),
+        maths=_listed(content, "maths", [name for name in MATHS if name != FP32], path.name),
+        outruns=_listed(content, "outruns", METHODS, path.name),
     )
 
 
@@ -126,6 +128,13 @@ def _device_words(content: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
         raise PlanError("[device] has `words`, a list of what its devices' names contain.", where=where)
     return tuple(words)
+
+
+def _listed(content: Mapping[str, Any], key: str, known: Sequence[str], where: str) -> tuple[str, ...]:
+    names = content.get(key, [])
+    if not isinstance(names, list) or not all(isinstance(name, str) and name in known for name in names):
+        raise PlanError(f"`{key}` lists some of {', '.join(known)} (got {names!r}).", where=where)
+    return tuple(names)
 
 
 def _capabilities(caps: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from ondevice.target.avoid import Avoided
@@ -21,6 +21,13 @@ CAPABILITIES = {
     "subgroups": "exchange between the work-items that run side by side",
     "wave_constants": "loads of constants for all work-items that run side by side at once",
 }
+# What the products of a kernel are multiplied in; sums, norms and softmax are in float32 in all of them.
+MATHS = {
+    "fp32": "single precision",
+    "bf16": "bfloat16 (8 bits): one product",
+    "bf16x3": "halves split in two of bfloat16 (16 bits): three products",
+}
+FP32 = "fp32"  # of MATHS what a kernel computes in that does not say
 BOUNDS = {
     "winograd": {"min_channels", "min_outputs", "min_tiles", "stored", "groups"},
     "flash": {"max_head", "min_queries", "min_keys"},
@@ -88,6 +95,8 @@ class Target:
     "mobile", it may have what is idle in the arena, too (`ondevice.compiler.programs`).
     `device_words`: a device whose name or version contains one of them is one of this target's.
     `avoided`: files of programs that its devices compute wrongly, of which no plan has one.
+    `maths`: in which of MATHS beside float32 its matrix unit multiplies faster than that; `outruns`: methods in float32
+    that are faster there than the plain way in the unit. `math`: in which of MATHS products are asked for.
     """
 
     name: str
@@ -104,6 +113,9 @@ class Target:
     roofline: Roofline | None = None
     device_words: tuple[str, ...] = ()
     avoided: Sequence[Avoided] = ()
+    maths: tuple[str, ...] = ()
+    outruns: tuple[str, ...] = ()
+    math: str = FP32
 
     @property
     def panels(self) -> bool:
@@ -112,6 +124,16 @@ class Target:
     def bounds(self, method: str) -> Mapping[str, int]:
         """Where it says that one of METHODS pays."""
         return {"flash": self.flash, "winograd": self.winograd, "two_commands": self.group_norm}.get(method, {})
+
+    def asked(self, math: str) -> Target:
+        """The target with products asked for in one of MATHS."""
+        return replace(self, math=math)
+
+    def unwanted(self, maths: Collection[str]) -> str | None:
+        """Why a kernel that multiplies in these beside float32 is not taken for what is asked for; None if it is."""
+        if self.math == FP32 or self.math not in maths or self.math in self.maths:
+            return None
+        return f"{self.math} does not pay on target {self.name}"
 
     def refuses(self, kernel_class: str, caps: Collection[str]) -> str | None:
         """Why a kernel of this class that needs these capabilities does not run on it; None if it does."""

@@ -23,7 +23,14 @@ from ondevice.base.publish import published_file
 from ondevice.base.text.toml import parse_toml
 from ondevice.errors import PlanError, UsageError
 
-FACTS = ("kind", "name", "platform", "vendor", "vector_floats")  # of a device, by which a file says what it is for
+FACTS = (
+    "kind",
+    "name",
+    "platform",
+    "vendor",
+    "vector_floats",
+    "matrix_unit",
+)  # of a device, by which a file says what it is for
 BY_SHAPE, BY_WEIGHT, BY_DEFAULT = "by shape", "by weight", "by default"
 HEAD = """\
 # Tunables that `ondevice tune` measured; docs/tuning.md says how they are chosen and used. `us` and `was_us` are

@@ -86,7 +86,9 @@ def test_a_plan_by_hand():
     assert of_plan.rows[0].inputs == ("f32[8]", "f16[4]") and of_plan.rows[0].outputs == ("f32[1,8]",)
     assert (of_plan.weights, of_plan.arena, of_plan.total("flops")) == (8 + 16 + 4, 1536, 36)
     assert (of_plan.total("reads"), of_plan.total("writes")) == (2 * 40 + 36, 2 * 32 + 16)
-    assert of_plan.histogram()[0] == {"op": "Add", "kernel": "scale_add", "count": 2, "flops": 32, "bytes": 144}
+    assert of_plan.histogram()[0] == {
+        "op": "Add", "kernel": "scale_add", "math": "fp32", "count": 2, "flops": 32, "bytes": 144,
+    }  # fmt: skip
     assert [tensor.name for tensor in of_plan.largest()] == ["end", "mid", "x", "y"]
     assert report.of_plan(tiny_plan(8), after="lower").arena is None
 

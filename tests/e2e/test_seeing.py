@@ -133,7 +133,7 @@ def test_show_says_what_cannot_be_shown(capsys, bundle, tmp_path):
 
 
 WEIGHTS = [["--random-weights", "0"], ["--checkpoint", "x"], ["--ema"], ["--without", "all"]]
-PLANS = [*WEIGHTS, ["--dtype", "fp16"], ["--target", "gpu"]]
+PLANS = [*WEIGHTS, ["--dtype", "fp16"], ["--target", "gpu"], ["--math", "bf16"]]
 
 
 @pytest.mark.parametrize(
@@ -150,6 +150,18 @@ def test_flags_of_models_are_refused_beside_a_bundle(capsys, bundle, verb, flags
         (
             ["show", *DEMO, "--after", "rewrite", "--target", "gpu"],
             "--target: nothing is chosen for a target before `lower`",
+        ),
+        (
+            ["show", *DEMO, "--after", "graph", "--math", "bf16"],
+            "--math: nothing is chosen for a target before `lower`",
+        ),
+        (
+            ["bench", *DEMO, "--peers", "--math", "bf16"],
+            "--math: the peers run whole models at precisions of their own",
+        ),
+        (
+            ["bench", *DEMO, "--predict", "apple_a16", "--math", "bf16"],
+            "--math: what is predicted multiplies as its targe",
         ),
         (
             ["bench", *DEMO, "--ablation", "--device", "cpu"],
@@ -174,7 +186,7 @@ def test_flags_of_models_are_refused_beside_a_bundle(capsys, bundle, verb, flags
         (["bench", *DEMO, "--peers", "--rounds", "2"], "--rounds: a median needs 3 runs or more (got 2)"),
         (
             ["bench", *DEMO, "--peers", "--only", "tvm"],
-            "--only: there is no peer tvm (expected some of ours, ours-fp16, ncnn",
+            "--only: there is no peer tvm (expected some of ours, ours-fp16, ours-bf16, ",
         ),
         (["bench", *DEMO, "--peers", "--cores", "0,x"], "--cores: '0,x' is not a list of cores (expected some of "),
         (["bench", *DEMO, "--peers", "--cores", "4096"], "--cores: '4096' is not a list of cores"),

@@ -114,6 +114,12 @@ BAD = {
         'caps  = ["wings"]',
         r"caps has the unknown 'wings' \(expected some of half, image2d",
     ),
+    "no math": ("//: needs", "//: math = []\n//: needs", r"cannot read math \(got \[\], expected some of bf16, bf16x3"),
+    "unknown math": (
+        "//: needs",
+        '//: math = ["fp32"]\n//: needs',
+        r"cannot read math \(got \['fp32'\], expected some",
+    ),
     "wrong type": ('why   = "An example."', "why   = 7", "header's why has the wrong type"),
     "unknown storage": ("y: f32[", "y: f64[", "cannot read out entry"),
     "shape missing": ("ids: i32[rows]", "ids: i32", "cannot read in entry"),

@@ -1,6 +1,7 @@
 """Targets: every file names real kernels and listed values;
 a plan for another target draws the same picture on the host."""
 
+import errno
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,11 @@ import pytest
 from PIL import Image
 
 from ondevice import cli, target
+from ondevice.base import matrix_unit
 from ondevice.errors import PlanError, UsageError
 from ondevice.lower.kernel_file import load_all
+
+HOSTS = {"host": 32, "host-amx": 32, "host-avx2": 16, "host-bf16": 32, "host-neon": 32}  # registers of a vector
 
 
 @pytest.mark.parametrize("name", target.target_names())
@@ -20,22 +24,53 @@ def test_tunables_are_listed_in_the_kernels_headers(name):
 
 
 @pytest.mark.parametrize(
-    "machine, flags, name",
+    "machine, flags, name, why",
     [
-        ("x86_64", "fpu avx2 avx512f", "host"),
-        ("AMD64", "fpu avx2", "host-avx2"),
-        ("arm64", "", "host-neon"),
-        ("aarch64", "asimd", "host-neon"),
+        (
+            "x86_64",
+            "fpu avx2 avx512f",
+            "host",
+            "its vectors hold 16 floats, and it has no matrix unit: the CPU has neithe",
+        ),
+        ("x86_64", "avx2 avx512f avx512_bf16", "host-bf16", "the CPU has avx512_bf16"),
+        ("x86_64", "avx512f avx512_bf16 amx_tile", "host-bf16", "the CPU has avx512_bf16"),
+        ("AMD64", "fpu avx2", "host-avx2", "its vectors hold 8 floats"),
+        ("arm64", "", "host-neon", "its vectors hold 4 floats"),
+        ("aarch64", "asimd", "host-neon", "its vectors hold 4 floats"),
     ],
 )
-def test_auto_goes_by_the_cpu(machine, flags, name, tmp_path, monkeypatch):
+def test_auto_goes_by_the_cpu(machine, flags, name, why, tmp_path, monkeypatch):
+    monkeypatch.setattr(target, "cpu_maker", lambda: "AuthenticAMD")
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     given = target._cpu_flags(tmp_path / "cpuinfo")
     assert given == set(flags.split()) and target._cpu_flags(tmp_path / "none") == set()
     monkeypatch.setattr(target, "_cpu_flags", lambda: given)
     monkeypatch.setattr(target.platform, "machine", lambda: machine)
     assert target.load_target("auto").name == target.host_target() == name
+    assert target.host_choice()[1].startswith(why)
     assert target.load_target("host").name == "host", "a name is the same target on any machine"
+
+
+@pytest.mark.parametrize(
+    "code, name, why",
+    [
+        (0, "host-amx", "the CPU has amx_tile and amx_bf16"),
+        (
+            errno.EPERM,
+            "host",
+            "AMX cannot be used: the system does not permit its tiles (EPERM); the CPU has avx512_bf16, ",
+        ),
+    ],
+)
+def test_auto_goes_by_the_matrix_unit(code, name, why, monkeypatch):
+    """Where its tiles are refused, AVX512_BF16 is left, which is fast on its makers' CPUs alone."""
+    monkeypatch.setattr(target, "_cpu_flags", lambda: {"avx512f", "avx512_bf16", "amx_tile", "amx_bf16"})
+    monkeypatch.setattr(target.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(target, "cpu_maker", lambda: "GenuineIntel")
+    monkeypatch.setattr(matrix_unit, "permission", lambda: code)
+    chosen = target.host_choice()
+    assert chosen[0] == name and chosen[1].startswith(why)
+    assert name == "host-amx" or chosen[1].endswith("known to be fast on AuthenticAMD only (got GenuineIntel)")
 
 
 def test_measured_files_that_are_named_come_before_the_targets_own():
@@ -47,13 +82,13 @@ def test_measured_files_that_are_named_come_before_the_targets_own():
 
 
 def test_each_target_says_whether_it_is_for_cpus():
-    assert {name for name in target.target_names() if target.is_for_cpus(name)} == {"host", "host-avx2", "host-neon"}
+    assert {name for name in target.target_names() if target.is_for_cpus(name)} == set(HOSTS)
     assert not any(map(target.is_for_cpus, ("of a later version", None, 3, ["host"])))
 
 
 def test_tiles_of_host_targets_fit_their_registers():
     """MR rows of NV vectors, NV of the weight and one to broadcast."""
-    for name, registers in (("host", 32), ("host-avx2", 16), ("host-neon", 32)):
+    for name, registers in HOSTS.items():
         tiled = (file for file in load_all().values() if {"MR", "NV"} <= file.header["tune"].keys())
         for kernel in (file for file in tiled if file.kernel_class != "mobile"):
             values = kernel.tuning(**target.load_target(name).tune.get(kernel.name, {}))
@@ -81,6 +116,12 @@ DAMAGED_TABLES = {
     ),
     "no_words": ('[device]\nwords = [""]\n', r"\[device\] has `words`"),
     "other_words": ('[device]\nname = "x"\n', r"\[device\] has `words`"),
+    "outruns_what": (
+        'outruns = ["fast"]',
+        r"`outruns` lists some of flash, winograd, two_commands \(got \['fast'\]\)",
+    ),
+    "unknown_math": ('maths = ["fp32"]', r"`maths` lists some of bf16, bf16x3 \(got \['fp32'\]\)"),
+    "outruns_one": ('outruns = "flash"', r"`outruns` lists .* \(got 'flash'\)"),
     "no_base": ('base = "none"', r"`base` names another target .* \(got 'none'\)"),
     "base_outside": ('base = "../targets/good"', r"`base` names another target"),
     "its_own_base": ('base = "its_own_base"', r"`base` names another target"),
@@ -160,7 +201,7 @@ def test_hosts_have_no_limits():
 def test_unknown_and_damaged_targets(tmp_path, monkeypatch):
     with pytest.raises(
         UsageError,
-        match=r"--target: target 'toaster' is unknown \(expected one of adreno_6xx, .*gpu, host, host-avx2, ",
+        match=r"--target: target 'toaster' is unknown \(expected one of adreno_6xx, .*gpu, host, host-amx, host-avx2, ",
     ):
         target.load_target("toaster")
     (tmp_path / "a.toml").write_text("why = ")

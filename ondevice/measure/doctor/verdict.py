@@ -8,12 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ondevice.lower.program import MATH_EPS, math_of
 from ondevice.measure.doctor.launches import Launch
 from ondevice.run.check import WHOLE
+from ondevice.target import FP32
 
 EPS = {"f32": 2.0**-24, "f16": 2.0**-11}  # half the gap between neighbouring values near 1
 LEAST = {"f32": 2.0**-126, "f16": 2.0**-24}  # values below it may be flushed, or are a step of half's
 SUMS = 8  # times the error of a sum in float32 that adds up like a random walk: a driver's exp or sqrt has a few ulp
+MULTIPLIED = 4  # times the rounding of a product's operands, of the largest sum of them
 PART = 128  # products at most that a kernel adds in half before they go to a sum in float32
 
 
@@ -39,6 +42,8 @@ def bound_of(launch: Launch, place: int) -> Bound:
     scaled = SUMS * math.sqrt(terms) * EPS["f32"]
     if dict(launch.kernel.defines).get("HALF"):
         scaled += 2 * math.sqrt(min(terms, PART)) * EPS["f16"]
+    if (multiplied := math_of(launch.kernel.defines)) != FP32:
+        scaled += MULTIPLIED * MATH_EPS[multiplied]  # operands are rounded, and sums of them as large as their errors'
     return Bound(2 * EPS[dtype], scaled, LEAST[dtype])
 
 

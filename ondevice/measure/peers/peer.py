@@ -84,6 +84,8 @@ PEERS = {
     for peer in (
         Peer("ours", "this project, fp32 storage", "ours", "ours-f32", "f32"),
         Peer("ours-fp16", "this project, fp16 storage, fp32 arithmetic", "ours", "ours-f16", "f16"),
+        Peer("ours-bf16", "this project, fp16 storage, products in bf16", "ours", "ours-f16-bf16", "f16 bf16"),
+        Peer("ours-bf16x3", "this project, fp32 storage, three products of bf16", "ours", "ours-f32-x3", "f32 bf16x3"),
         Peer("ncnn", "ncnn, fp32, Winograd on", "ncnn_runtime", "ncnn", "", ("ncnn",), ("pnnx", *_MODULES)),
         Peer("onnxruntime", "onnxruntime, fp32", "onnxruntime_cpu", "onnx", "", ("onnxruntime",)),
         Peer("litert", "LiteRT (TFLite) with XNNPACK, fp32", "litert", "tflite", "", ("ai_edge_litert",)),

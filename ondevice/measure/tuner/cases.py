@@ -141,9 +141,8 @@ def cases_of(
                 continue  # a cast or a copy at the borders: no node's
             key = key_of(kernel, dict(call.defines), call.scalars)
             at, node = dict(sorted(key[1])), nodes[call.node]
-            case = found.setdefault(
-                key, Case(kernel, at, job.component, compiled.storage, node, recipe.target, recipe.weights)
-            )
+            how = (recipe.target.asked(compiled.program.math), recipe.weights)
+            case = found.setdefault(key, Case(kernel, at, job.component, compiled.storage, node, *how))
             case.runs += weight
             case.guess = max(case.guess, max(call.flops / FLOPS, (call.reads + call.writes) / BYTES) + LAUNCH)
     return sorted(found.values(), key=lambda case: (-case.weight, str(case)))

@@ -10,6 +10,7 @@ from typing import Any
 from ondevice import __version__
 from ondevice.errors import NoKernelError
 from ondevice.lower.kernel_file import KernelFile
+from ondevice.target import FP32
 from ondevice.target.tuning import KernelTuning, Row, Tuning
 
 
@@ -34,14 +35,17 @@ class Measured:
         return self.kernel.weight_at(self.at)
 
 
-def device_family(facts: Mapping[str, Any]) -> tuple[str, dict[str, str | int]]:
-    """(file name, what it matches) of a device. CPUs with vectors of one width under one driver are a family; a GPU is
-    its own, and a person who knows it for one of many alike may shorten the name that it matches."""
+def device_family(facts: Mapping[str, Any], math: str = FP32) -> tuple[str, dict[str, str | int]]:
+    """(file name, what it matches) of a device. CPUs with vectors of one width under one driver are a family, or of
+    products in another math than float32 those with one matrix unit, too; a GPU is its own, and a person who knows it
+    for one of many alike may shorten the name that it matches."""
     if facts.get("kind") == "cpu":
         named, match = (
             f"{facts['platform']} cpu {facts['vector_floats']}",
             {name: facts[name] for name in ("kind", "platform", "vector_floats")},
         )
+        if math != FP32 and (unit := facts.get("matrix_unit")):
+            named, match = f"{named} {unit}", match | {"matrix_unit": unit}
     else:
         named, match = str(facts["name"]), {name: facts[name] for name in ("name", "platform") if name in facts}
     slug = re.sub(r"[^a-z0-9]+", "-", re.sub(r"\(\w+\)", "", named.lower())).strip("-")

@@ -11,6 +11,7 @@ import numpy as np
 
 from ondevice.errors import DeviceError, KernelBuildError
 from ondevice.lower.kernel_file import KernelFile
+from ondevice.lower.program import MATH_EPS, math_of
 from ondevice.measure.tuner.cases import Case, Made, normal
 from ondevice.run.check import NUMPY
 from ondevice.run.device import Device
@@ -104,7 +105,9 @@ def _content(compiled: Made, name: str) -> np.ndarray:
 
 def same(compiled: Made, want: list[np.ndarray], got: list[np.ndarray]) -> bool:
     """Whether two results are those of one computation in another order: twice the rounding of a store, and sums in
-    float32 whose errors add like a random walk."""
+    float32 whose errors add like a random walk; in another math than float32, its rounding of what lies between two
+    products (a softmax)."""
+    rounded = 2 * MATH_EPS[math_of(compiled.call.defines)]  # of what is made between two products
     terms = max(1, compiled.call.flops // max(1, sum(array.size for array in want)))
     for name, a, b in zip(compiled.call.outputs[:1], want, got, strict=True):
         if np.array_equal(a.view(np.uint8), b.view(np.uint8)):
@@ -117,9 +120,8 @@ def same(compiled: Made, want: list[np.ndarray], got: list[np.ndarray]) -> bool:
             return False
         first, second = first[finite], second[finite]
         scale = np.abs(first)
-        bound = 2 * EPS[compiled.tensors[name].dtype] * scale + 8 * math.sqrt(terms) * EPS["f32"] * float(
-            scale.max(initial=0.0)
-        )
+        largest = float(scale.max(initial=0.0))
+        bound = 2 * EPS[compiled.tensors[name].dtype] * scale + (8 * math.sqrt(terms) * EPS["f32"] + rounded) * largest
         if (np.abs(first - second) > bound + 2.0**-24).any():  # the last: half's smallest values
             return False
     return True

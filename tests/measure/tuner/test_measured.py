@@ -108,6 +108,13 @@ def test_names_of_devices():
         "intel-opencl-cpu-16",
         {"kind": "cpu", "platform": "Intel(R) OpenCL", "vector_floats": 16},
     )
+    with_unit = cpu | {"matrix_unit": "dpbf16"}
+    assert device_family(with_unit) == device_family(cpu) == device_family(cpu, "bf16"), (
+        "of products in float32, or none"
+    )
+    name, match = device_family(with_unit, "bf16")
+    assert name == "intel-opencl-cpu-16-dpbf16" and match == device_family(cpu)[1] | {"matrix_unit": "dpbf16"}
+    assert Tuning(name, match, {}, {}).fits(with_unit) and not Tuning(name, match, {}, {}).fits(cpu)
     gpu = {"kind": "gpu", "name": "QUALCOMM Adreno(TM) 740", "platform": "QUALCOMM Snapdragon(TM)", "vector_floats": 1}
     assert device_family(gpu) == ("qualcomm-adreno-740", {"name": gpu["name"], "platform": gpu["platform"]})
     assert device_family({"name": "???"})[0] == "device"
