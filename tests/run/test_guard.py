@@ -88,8 +88,15 @@ def decibels(got, want):
     return 20 * math.log10(np.abs(want).max() / max(math.sqrt(((got.astype(np.float64) - want) ** 2).mean()), 1e-12))
 
 
-WAYS = [("unet", "host"), ("scores", "stored"), ("unet", "gpu"), ("decoder", "adreno_740"), ("norm", "otherwise")]
-MORE = [("decoder", "host"), ("norm", "host"), ("scores", "otherwise"), ("sdxl", "host"), ("sdxl", "adreno_740")]
+WAYS = [("unet", "host"), ("scores", "stored"), ("unet", "gpu"), ("decoder", "adreno_740")]
+MORE = [
+    ("decoder", "host"),
+    ("norm", "host"),
+    ("norm", "otherwise"),
+    ("scores", "otherwise"),
+    ("sdxl", "host"),
+    ("sdxl", "adreno_740"),
+]
 
 
 @pytest.mark.parametrize("case, target", [*WAYS, *(pytest.param(*way, marks=pytest.mark.sweep) for way in MORE)])
