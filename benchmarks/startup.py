@@ -1,11 +1,12 @@
 """Start-up of `generate`, part by part: from the process's start to the end of the first UNet step;
 and what launches add to a step.
 
-taskset -c 0 python -m benchmarks.startup sd14.ondevice [--guidance 7.5] [--cold] [--json]
+taskset -c 0 python -m benchmarks.startup sd14.ondevice [--guidance 7.5] [--cold] [--compile] [--json]
 
 Runs the verb in a process of its own, with marks between its parts, and ends it before the decoder. Run it twice: the
-first run fills the cache of kernels. Another process measures what reading the weights takes: touching every page of
-them, mapped as they are for a step. With --cold both begin with the bundle's files out of the page cache.
+first run fills the cache of kernels; with --compile that is an empty one, and the decoder's kernels are built, too, so
+that the run is the first one on a machine. Another process measures what reading the weights takes: touching every page
+of them, mapped as they are for a step. With --cold both begin with the bundle's files out of the page cache.
 
 "Beyond reading the weights" is all until the first step begins, and what launches add to that step. Its kernels are the
 first to touch the weights, so what they take more than those of a later step is the reading and noise. Launches add a
@@ -28,6 +29,7 @@ from typing import Any
 
 PAGE = 4096
 RUN = "unet: run"
+BUILT = "programs and buffers"  # what a part is called in which a component's kernels are built
 AIM = "aimed at: at most 2"  # seconds
 
 
@@ -49,8 +51,9 @@ class Marks:
         self._last = now
 
 
-def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str, Any]:
-    """`generate` with a mark after each of its parts, and the device's seconds in each UNet run."""
+def draw(bundle: Path, started: float, steps: int, guidance: float, decoder: bool = False) -> dict[str, Any]:
+    """`generate` with a mark after each of its parts, and the device's seconds in each UNet run. With `decoder` its
+    programs are built at the end, and not run."""
     mark = Marks(started)
     mark("python")
     from ondevice import cli  # here: what they take to import is a part of the start-up
@@ -62,7 +65,7 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
 
     class Watched(GuardedSession):
         def _run(self, component: str, *rest: Any) -> dict[str, Any]:
-            if component == "vae_decoder":
+            if component == "vae_decoder" and not decoder:
                 raise Enough
             mark("sampler and noise")
             outputs = super()._run(component, *rest)
@@ -76,7 +79,9 @@ def draw(bundle: Path, started: float, steps: int, guidance: float) -> dict[str,
             new = key not in self._bound
             bound = super()._bind(plan, key)
             if new:
-                mark(f"{plan.component}: programs and buffers")
+                mark(f"{plan.component}: {BUILT}")
+            if plan.component == "vae_decoder":
+                raise Enough
             return bound
 
     def marked(name: str, part: str, owner: Any) -> None:
@@ -149,6 +154,7 @@ def summary(parts: list[tuple[str, float, float]], device: list[float], reading:
     begun = [sum(row[clock] for row in parts[:end]) for clock in (1, 2)]
     return {
         "parts": parts[:end],
+        "built": [sum(row[clock] for row in parts if row[0].endswith(BUILT)) for clock in (1, 2)],
         "begun": begun,
         "first": steps[0],
         "later": steps[best],
@@ -159,10 +165,10 @@ def summary(parts: list[tuple[str, float, float]], device: list[float], reading:
     }
 
 
-def probe(module: str, subject: Path, name: str, *more: str) -> dict[str, Any]:
+def probe(module: str, subject: Path, name: str, *more: str, **environment: str) -> dict[str, Any]:
     """What `module --probe name` says in a process of its own, as JSON on its last line."""
     words = [sys.executable, "-m", module, str(subject), "--probe", name, *more]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | environment)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-2000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -180,6 +186,7 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=3, help="the first and at least one later (default 3)")
     parser.add_argument("--cold", action="store_true", help="with the bundle's files out of the page cache")
+    parser.add_argument("--compile", action="store_true", help="with no compiled kernel kept")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--probe", choices=("draw", "pages"), help=argparse.SUPPRESS)
     parser.add_argument("--started", type=float, default=0.0, help=argparse.SUPPRESS)
@@ -189,17 +196,20 @@ def main() -> None:
     if args.probe:
         print(
             json.dumps(
-                draw(args.bundle, args.started, args.steps, args.guidance)
+                draw(args.bundle, args.started, args.steps, args.guidance, args.compile)
                 if args.probe == "draw"
                 else pages(args.bundle)
             )
         )
         return
-    reports = []
-    for name, more in (("pages", ()), ("draw", ("--steps", str(args.steps), "--guidance", str(args.guidance)))):
-        if args.cold:
-            forget(args.bundle)
-        reports.append(probe("benchmarks.startup", args.bundle, name, "--started", repr(time.time()), *more))
+    reports, steps = [], ("--steps", str(args.steps), "--guidance", str(args.guidance), *["--compile"] * args.compile)
+    with tempfile.TemporaryDirectory() as empty:
+        kept = {"ONDEVICE_CACHE": empty} if args.compile else {}
+        for name, more in (("pages", ()), ("draw", steps)):
+            if args.cold:
+                forget(args.bundle)
+            words = (name, "--started", repr(time.time()), *more)
+            reports.append(probe("benchmarks.startup", args.bundle, *words, **kept))
     read, drawn = reports
     found = summary([tuple(row) for row in drawn["parts"]], drawn["device"], tuple(read["pages"]))
     print(json.dumps(found, indent=1) if args.json else to_text(found, read["mb"]))
@@ -209,6 +219,7 @@ def to_text(found: Mapping[str, Any], mb: float) -> str:
     """The table that is printed."""
     names = {"begun": "first UNet step begun after", "first": "first UNet step", "later": "a later UNet step"}
     names |= {"reading": f"reading {mb:,.0f} MB of weights", "beyond": "start-up beyond reading the weights"}
+    names["built"] = "programs and buffers of all parts"
     rows = [*found["parts"], *((text, *found[name]) for name, text in names.items())]
     lines = [
         f"{'':<36} {'seconds':>8} {'of CPU':>8}",

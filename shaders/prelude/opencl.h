@@ -101,7 +101,17 @@ static inline vec od_exp2_down(vec given) {
   return OD_JOIN(as_float, V)(OD_JOIN(as_int, V)(p) + (OD_JOIN(as_int, V)(shifted) << 23));
 }
 
-#define KERNEL(name)    __kernel void name
+// Nine tenths of the time in which Intel's compiler builds a kernel it spreads work-items over lanes, which a group of
+// one has no use for.
+#if defined(__has_attribute) && X <= 1 && Y <= 1 && LANES <= 1
+#if __has_attribute(intel_vec_len_hint)
+#define OD_ALONE        __attribute__((intel_vec_len_hint(1)))
+#endif
+#endif
+#ifndef OD_ALONE
+#define OD_ALONE
+#endif
+#define KERNEL(name)    __kernel OD_ALONE void name
 #define IN(T, x)        __global const T* restrict x
 #define OUT(T, x)       __global T* restrict x
 #define ARG(T, x)       const T x
