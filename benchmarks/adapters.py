@@ -44,6 +44,7 @@ from ondevice.run.timing import made_up
 ROOT = Path(__file__).resolve().parents[1]
 MANIFESTS = ROOT / "tests" / "data" / "lora"
 DEFAULTS = {"sd14": "kohya_sd15_locon_r8_c4", "sdxl": "kohya_sdxl_r8", "demo": ""}
+NETWORK = ("keys_values", "unet")  # components of the UNet's weights: once per text, and in each step
 RANK = 8  # where there is no manifest: of every layer
 REPEATS = 3
 
@@ -95,20 +96,22 @@ def measure(model: str, recipe: Recipe, manifest: str, work: Path) -> dict[str, 
     for seed, file in enumerate(files):
         write_adapter(file, shapes_of(model, manifest), seed)
     session = Session(bundle, choose_device("cpu"))
-    sizes = max((entry.sizes for entry in bundle.plans if entry.component == "unet"), key=lambda one: one["batch"])
-    inputs = made_up(bundle.plan("unet", **sizes))
+    largest = {name: [entry.sizes for entry in bundle.plans if entry.component == name] for name in NETWORK}
+    sizes = {name: max(found, key=lambda one: one["batch"]) for name, found in largest.items()}
+    inputs = {name: made_up(bundle.plan(name, **sizes[name])) for name in NETWORK}
 
-    def run() -> tuple[float, float]:
+    def run(*components: str) -> tuple[float, float]:
         begun = time.perf_counter(), time.process_time()
-        session.run("unet", inputs, **sizes)
+        for name in components:
+            session.run(name, inputs[name], **sizes[name])
         return time.perf_counter() - begun[0], time.process_time() - begun[1]
 
     def settled() -> dict[str, Any]:
-        first, rest = run(), sorted(run() for _ in range(REPEATS))
+        first, rest = run(*NETWORK), sorted(run("unet") for _ in range(REPEATS))
         step = rest[REPEATS // 2]
         return {"step": step, "switch": tuple(one - other for one, other in zip(first, step, strict=True))}
 
-    run()  # kernels are built, and weights are read
+    run(*NETWORK)  # kernels are built, and weights are read
     rows = {"none": settled()}
     adapters = Adapters(bundle, session)
     for name, file in zip(("first", "second"), files, strict=True):
@@ -125,7 +128,9 @@ def measure(model: str, recipe: Recipe, manifest: str, work: Path) -> dict[str, 
 
 def _keys(bundle: Bundle, found: Loaded) -> frozenset[str]:
 
-    return frozenset(key for key in changed_keys(bundle, [found]) if key.startswith("unet/"))
+    return frozenset(
+        key for key in changed_keys(bundle, [found]) if key.startswith(tuple(f"{name}/" for name in NETWORK))
+    )
 
 
 def products(model: str) -> Iterator[tuple[str, int, int, int, int]]:

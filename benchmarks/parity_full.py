@@ -119,7 +119,7 @@ def by_onnxruntime(
         if component == "text_encoder"
         else {"batch": 2 if component == "unet" else 1, "height": side, "width": side}
     )
-    model = build(checkpoint).graph(component, **sizes)
+    model = build(checkpoint, whole=True).graph(component, **sizes)
     if double:
         with_double_norms(model)
     with tempfile.TemporaryDirectory() as folder:

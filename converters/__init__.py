@@ -12,6 +12,7 @@ from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.families import Family, family_of
 from ondevice.converters.families.controlled import controlled, nets_of
+from ondevice.converters.families.hoisted import hoisted
 from ondevice.converters.families.published import as_published
 from ondevice.converters.families.tiny import FLAG, TAESD, as_opened
 from ondevice.errors import GraphError, UsageError
@@ -22,7 +23,7 @@ class Model:
     """Graphs of a checkpoint, made for a size when asked for: every later stage decides by sizes.
 
     Args:
-        family: says which graphs there are: the checkpoint's, or what `as_published` made of it.
+        family: says which graphs there are: the checkpoint's, or what `as_published` or `hoisted` made of it.
     """
 
     checkpoint: Checkpoint
@@ -49,6 +50,10 @@ class Model:
     def precise(self, role: str) -> bool:
         """Whether the graph is stored in float32 whatever --dtype says."""
         return self.family.roles[role].precise
+
+    def between(self, role: str) -> tuple[str, ...]:
+        """The ports by which a graph that is there in two passes what the first part makes, as it is stored."""
+        return self.family.roles[role].between
 
     def sized(self, role: str) -> bool:
         """Whether the graph has a height and a width. Raises UsageError for an unknown role."""
@@ -125,10 +130,12 @@ class Model:
         return bands
 
 
-def build(checkpoint: Checkpoint, *, published: bool = False) -> Model:
+def build(checkpoint: Checkpoint, *, published: bool = False, whole: bool = False) -> Model:
     """The model of a checkpoint. Nothing is read but configs until a graph's weights are.
 
     Args:
+        whole: what runs in each step has all of its network in it, as other runtimes are given it: nothing that depends
+            on the text alone is apart (families/hoisted.py). So it always is in published and exported graphs.
         published: its graphs have the ports that other tools look for (families/published.py). Those of a folder of
             exported graphs have the family's own, whatever is asked for.
 
@@ -142,4 +149,6 @@ def build(checkpoint: Checkpoint, *, published: bool = False) -> Model:
         raise UsageError(what, where=FLAG, fix=f"leave {FLAG} out, or write a bundle")
     if published and not checkpoint.graphs:
         family = as_published(family, configs)
+    elif not (whole or checkpoint.graphs):
+        family = hoisted(family, configs)
     return Model(checkpoint, family)

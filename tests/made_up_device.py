@@ -13,6 +13,7 @@ from ondevice.drawing import engine
 from ondevice.run.profile import Profile
 
 FACTS = {"kind": "cpu", "global_bytes": 1 << 40, "maps_weights": True, "name": "made up", "driver": "1"}
+TRANSFORMERS = 7  # of the demo model's UNet
 DEVICE = SimpleNamespace(name="made up", dialect="opencl", facts=lambda: FACTS)
 
 
@@ -30,13 +31,15 @@ class Networks(HostSession):
         if component.startswith("text_encoder"):
             ids = inputs["input_ids"][:, :, None].astype(np.float32) / 100
             return {"last_hidden_state": np.repeat(ids, 3, axis=2)}
+        if component == "keys_values":
+            return {f"keys_values_{number}": inputs["encoder_hidden_states"] for number in range(TRANSFORMERS)}
         if component == "guidance":
             return {"guidance": np.repeat(inputs["guidance_scale"], 8, axis=1)}
         if component == "unet":
             Networks.on_pass()
             Networks.passes += 1
             more = sum(float(np.mean(value)) for name, value in sorted(inputs.items()) if name != "sample")
-            states = inputs["encoder_hidden_states"].mean(axis=(1, 2))[:, None, None, None]
+            states = inputs["keys_values_0"].mean(axis=(1, 2))[:, None, None, None]
             return {
                 "out_sample": np.tanh(inputs["sample"][:, :4] * np.float32(0.7) + states + np.float32(np.sin(more)))
             }

@@ -15,7 +15,7 @@ SIZE = {"height": 8, "width": 6}  # of latents
 
 def write_onnx_folder(folder, checkpoint, components=ROLES, batch=2):
     """`checkpoint`'s graphs with their configs, scheduler and tokenizer; all at batch 1 but the UNet."""
-    model = build(checkpoint)
+    model = build(checkpoint, whole=True)
     for name in components:
         sizes = {"batch": 1} if name == "text_encoder" else SIZE | {"batch": batch if name == "unet" else 1}
         (folder / name).mkdir(parents=True, exist_ok=True)

@@ -37,18 +37,33 @@ class Bands:
 
 
 @dataclass(frozen=True, slots=True)
+class Apart:
+    """A graph in two, by the names of other graphs of the network: `once` makes what depends on the inputs `of` alone,
+    and `rest`, which runs where the whole would, has ports of the names of what `once` makes in their place.
+
+    A family's pipeline runs `once` as often as these inputs change, and not in each step (families/hoisted.py).
+    """
+
+    once: str
+    rest: str
+    of: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Graph:
     """One graph of a network: `build(b, config, **sizes)` emits it with the builder `b`
     and gives what `b.finish` gives.
 
     `sizes` are the names of what `build` must be told: "batch", "height" and "width" in latent units, and what other
-    networks decide, such as "tokens". `fits` is false of configs whose network has no such graph.
+    networks decide, such as "tokens". `fits` is false of configs whose network has no such graph. `apart`: it can be
+    had in two.
     """
 
     build: Callable[..., ir.Model]
     sizes: tuple[str, ...] = ("batch", "height", "width")
     fits: Callable[[Config], bool] = lambda _: True
     bands: Bands | None = None
+    apart: Apart | None = None
 
     @property
     def sized(self) -> bool:

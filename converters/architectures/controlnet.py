@@ -26,6 +26,7 @@ from ondevice.converters.architectures.layers import silu
 from ondevice.converters.architectures.unet import canonical, sizes
 from ondevice.converters.architectures.unet_blocks import Blocks
 from ondevice.converters.architectures.unet_config import adds_text_and_sizes
+from ondevice.converters.architectures.unet_keys_values import Looks, of_states, states
 from ondevice.converters.architectures.unet_residuals import RESIDUAL, SUM, channels_first, channels_last, port
 from ondevice.converters.architectures.unet_time import time_embedding
 
@@ -43,7 +44,7 @@ def control(
     """
     sample = b.input("sample", (batch, config["in_channels"], height, width))
     timestep = b.input("timestep", (1,))
-    text = b.input("encoder_hidden_states", (batch, tokens, config["cross_attention_dim"]))
+    text = of_states(b, states(b, config, batch, tokens))
     time = time_embedding(b, config, timestep)
     if adds_text_and_sizes(config):
         time = b.binary("add_embedding", "Add", time, b.input("added", (batch, shape_of(time)[1])))
@@ -62,7 +63,7 @@ def control(
 
 
 def residuals(
-    b: GraphBuilder, config: Config, time: ir.Value, text: ir.Value, sample: ir.Value, picture: ir.Value
+    b: GraphBuilder, config: Config, time: ir.Value, text: Looks, sample: ir.Value, picture: ir.Value
 ) -> list[ir.Value]:
     """[batch, c, h, w] for each skip connection of the UNet, and for its middle; without any scale."""
     net = Blocks(b, config, silu(b, "time_embedding", time), text)

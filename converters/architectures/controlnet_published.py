@@ -13,6 +13,7 @@ from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.architectures.controlnet import CONTROLNET, factors, residuals
 from ondevice.converters.architectures.controlnet_config import picture_scale
 from ondevice.converters.architectures.unet_config import adds_text_and_sizes
+from ondevice.converters.architectures.unet_keys_values import of_states, states
 from ondevice.converters.architectures.unet_residuals import PUBLISHED, RESIDUAL, SUM, shapes
 from ondevice.converters.architectures.unet_time import embedded_sizes, pooled_width, time_embedding
 
@@ -26,7 +27,7 @@ def control(b: GraphBuilder, config: Config, *, batch: int, height: int, width: 
     """
     sample = b.input("sample", (batch, config["in_channels"], height, width))
     timestep = b.input("timestep", (1,))
-    text = b.input("encoder_hidden_states", (batch, tokens, config["cross_attention_dim"]))
+    text = of_states(b, states(b, config, batch, tokens))
     time = time_embedding(b, config, timestep)
     if adds_text_and_sizes(config):
         pooled = b.input("text_embeds", (batch, pooled_width(config, ids)))

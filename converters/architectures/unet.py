@@ -8,7 +8,7 @@ from functools import partial
 
 import onnx_ir as ir
 
-from ondevice.converters.architectures.architecture import Architecture, Config, Graph, Layout, Stored
+from ondevice.converters.architectures.architecture import Apart, Architecture, Config, Graph, Layout, Stored
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 from ondevice.converters.architectures.layers import group_norm, silu
 from ondevice.converters.architectures.unet_blocks import Blocks
@@ -19,6 +19,7 @@ from ondevice.converters.architectures.unet_config import (
     check,
     takes_guidance,
 )
+from ondevice.converters.architectures.unet_keys_values import STATES, Looks, keys_values, of_ports, of_states, states
 from ondevice.converters.architectures.unet_kinds import kind_of_config, kind_of_shapes
 from ondevice.converters.architectures.unet_names import original_name
 from ondevice.converters.architectures.unet_residuals import added
@@ -34,7 +35,15 @@ Add = Callable[[GraphBuilder, int, ir.Value], ir.Value]
 
 
 def noise(
-    b: GraphBuilder, config: Config, *, batch: int, height: int, width: int, tokens: int, controlled: bool = False
+    b: GraphBuilder,
+    config: Config,
+    *,
+    batch: int,
+    height: int,
+    width: int,
+    tokens: int,
+    controlled: bool = False,
+    given: bool = False,
 ) -> ir.Model:
     """sample float32 [batch, c, height, width], timestep float32 [1], encoder_hidden_states [batch, tokens, d] ->
     out_sample, shaped as sample. One timestep serves the whole batch, as in guidance.
@@ -43,13 +52,14 @@ def noise(
     masked_latents, shaped as sample (inpainting), or image_latents, shaped as sample (InstructPix2Pix). Where it has
     text_time there is added [batch, time width], which `condition` or `sizes` makes; where it has a
     time_cond_proj_dim, guidance [batch, first width], which `guidance` makes. With `controlled` there are residual_0,
-    residual_1, ..., what ControlNets give (controlnet.py).
+    residual_1, ..., what ControlNets give (controlnet.py). With `given` there are keys_values_0, keys_values_1, ...
+    in the place of encoder_hidden_states (unet_keys_values.py).
     """
     beside = channels_beside(config)
     own = config["in_channels"] - sum(beside.values())
     parts = [b.input("sample", (batch, own, height, width))]
     timestep = b.input("timestep", (1,))
-    text = b.input("encoder_hidden_states", (batch, tokens, config["cross_attention_dim"]))
+    text = of_ports(b, config, batch, tokens) if given else of_states(b, states(b, config, batch, tokens))
     parts += [b.input(name, (batch, channels, height, width)) for name, channels in beside.items()]
     first = config["block_out_channels"][0]
     time = time_embedding(b, config, timestep, b.input("guidance", (batch, first)) if takes_guidance(config) else None)
@@ -59,9 +69,10 @@ def noise(
 
 
 def denoised(
-    b: GraphBuilder, config: Config, time: ir.Value, text: ir.Value, *parts: ir.Value, add: Add | None = None
+    b: GraphBuilder, config: Config, time: ir.Value, text: Looks, *parts: ir.Value, add: Add | None = None
 ) -> ir.Model:
-    """The blocks of a UNet that is given the time embedding, a text's states, and a sample with what is beside it.
+    """The blocks of a UNet that is given the time embedding, a text's keys and values, and a sample with what is beside
+    it.
 
     `add(b, number, value)` gives skip connection `number` with what is added to it, and last the middle's result.
     """
@@ -113,12 +124,22 @@ def canonical(name: str) -> str:
 
 
 LDM = Layout(lambda name, config: Stored(original_name(name, config)))
+_SIZES = ("batch", "height", "width", "tokens")
+
+
+def _noise(controlled: bool) -> dict[str, Graph]:
+    """`noise` as it is published, and in two: what depends on the text alone, and the rest."""
+    whole = Graph(partial(noise, controlled=controlled), _SIZES, apart=Apart("keys_values", "step", (STATES,)))
+    step = Graph(partial(noise, controlled=controlled, given=True), _SIZES)
+    return {"noise": whole, "keys_values": Graph(keys_values, ("batch", "tokens")), "step": step}
+
+
 UNET = Architecture(
     name="unet",
     word="UNet",
     keys=KEYS,
     graphs={
-        "noise": Graph(noise, sizes=("batch", "height", "width", "tokens")),
+        **_noise(controlled=False),
         "condition": Graph(condition, sizes=("batch", "tokens", "hidden", "ids"), fits=adds_text_and_sizes),
         "sizes": Graph(sizes, sizes=("batch", "ids"), fits=adds_text_and_sizes),
         "guidance": Graph(guidance, sizes=("batch",), fits=takes_guidance),
@@ -130,9 +151,5 @@ UNET = Architecture(
     kind_of_shapes=kind_of_shapes,
     first="conv_in.weight",
 )
-CONTROLLED = replace(
-    UNET,
-    graphs=UNET.graphs
-    | {"noise": Graph(partial(noise, controlled=True), sizes=("batch", "height", "width", "tokens"))},
-)
+CONTROLLED = replace(UNET, graphs=UNET.graphs | _noise(controlled=True))
 """A UNet that is given what ControlNets make."""

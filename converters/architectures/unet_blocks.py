@@ -7,6 +7,7 @@ import onnx_ir as ir
 from ondevice.converters.architectures.architecture import Config
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 from ondevice.converters.architectures.layers import attention, gelu, group_norm, layer_norm, linear, resnet
+from ondevice.converters.architectures.unet_keys_values import Looks, of_states
 from ondevice.converters.architectures.unet_levels import Level, levels
 
 TRANSFORMER_EPS = 1e-6  # of the GroupNorm before a transformer, whatever norm_eps says
@@ -14,9 +15,9 @@ LAYER_NORM_EPS = 1e-5
 
 
 class Blocks:
-    """Blocks of one graph: what they share is the time embedding, the text and the config."""
+    """Blocks of one graph: what they share is the time embedding, the text's keys and values, and the config."""
 
-    def __init__(self, b: GraphBuilder, config: Config, time: ir.Value, text: ir.Value) -> None:
+    def __init__(self, b: GraphBuilder, config: Config, time: ir.Value, text: Looks) -> None:
         self.b, self.config, self.time, self.text = b, config, time, text
         self.levels = levels(config)
 
@@ -82,13 +83,11 @@ class Blocks:
     def _block(self, scope: str, y: ir.Value, level: Level) -> ir.Value:
         """Self-attention (or a second look at the text), cross-attention, GEGLU feed-forward, each after a norm and
         with a residual: [n, pixels, channels]."""
-        b, channels, first = self.b, shape_of(y)[-1], self.text if level.only_cross else None
-        for norm, name, context in (("norm1", "attn1", first), ("norm2", "attn2", self.text)):
-            normal = layer_norm(b, f"{scope}.{norm}", y, LAYER_NORM_EPS)
-            source, inner = normal if context is None else context, f"{scope}.{name}"
-            q, k, v = (
-                linear(b, f"{inner}.to_{p}", normal if p == "q" else source, channels, bias=False) for p in "qkv"
-            )
+        b, channels = self.b, shape_of(y)[-1]
+        for norm, name, crossed in (("norm1", "attn1", level.only_cross), ("norm2", "attn2", True)):
+            normal, inner = layer_norm(b, f"{scope}.{norm}", y, LAYER_NORM_EPS), f"{scope}.{name}"
+            q = linear(b, f"{inner}.to_q", normal, channels, bias=False)
+            k, v = (self.text if crossed else of_states(b, normal))(inner, channels)
             mixed = linear(b, f"{inner}.to_out.0", attention(b, inner, q, k, v, level.heads), channels)
             y = b.binary(scope, "Add", mixed, y)
         normal = layer_norm(b, f"{scope}.norm3", y, LAYER_NORM_EPS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from ondevice.converters.architectures.architecture import Config
@@ -30,6 +31,29 @@ class Levels(NamedTuple):
     down: tuple[Level, ...]
     mid: Level | None
     up: tuple[Level, ...]
+
+
+class Transformer(NamedTuple):
+    """One transformer: its place ("mid_block.attentions.0"), channels, and the attentions to the text in its blocks, by
+    their places in it, in order."""
+
+    scope: str
+    channels: int
+    looks: tuple[str, ...]
+
+
+def transformers(config: Config) -> Iterator[Transformer]:
+    """Every transformer that has a block, as a picture goes through them."""
+    down, mid, up = levels(config)
+    places = [(f"down_blocks.{number}", level) for number, level in enumerate(down)]
+    places += [] if mid is None else [("mid_block", mid)]
+    places += [(f"up_blocks.{number}", level) for number, level in enumerate(up)]
+    for place, level in places:
+        names = ("attn1", "attn2") if level.only_cross else ("attn2",)
+        for layer, depth in enumerate(level.depths):
+            if depth:
+                looks = tuple(f"transformer_blocks.{block}.{name}" for block in range(depth) for name in names)
+                yield Transformer(f"{place}.attentions.{layer}", level.width, looks)
 
 
 def levels(config: Config) -> Levels:

@@ -15,6 +15,7 @@ from ondevice.converters.architectures.architecture import Config, Graph
 from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.architectures.unet import UNET, denoised
 from ondevice.converters.architectures.unet_config import adds_text_and_sizes, channels_beside, takes_guidance
+from ondevice.converters.architectures.unet_keys_values import of_states, states
 from ondevice.converters.architectures.unet_residuals import added_as_published
 from ondevice.converters.architectures.unet_time import (
     embedded_guidance,
@@ -46,7 +47,7 @@ def noise(
     """
     sample = b.input("sample", (batch, config["in_channels"], height, width))
     timestep = b.input("timestep", (1,))
-    text = b.input("encoder_hidden_states", (batch, tokens, config["cross_attention_dim"]))
+    text = of_states(b, states(b, config, batch, tokens))
     beside = None
     if takes_guidance(config):
         beside = embedded_guidance(b, config, b.input("timestep_cond", (batch, config["time_cond_proj_dim"])))

@@ -47,6 +47,8 @@ class Role:
         precise: stored in float32 whatever --dtype says: it is small, runs once, and its rounding would
             reach every step.
         optional: whether a folder of exported graphs may lack it.
+        of: the role that it was a part of, where it runs once in the place of a part of each run (hoisted.py).
+        between: ports by which two such roles pass values, as they are stored.
     """
 
     part: str
@@ -54,6 +56,8 @@ class Role:
     joined: Callable[[Configs], dict[str, int]] = lambda configs: {}
     precise: bool = False
     optional: bool = False
+    of: str = ""
+    between: tuple[str, ...] = ()
 
 
 class Joint(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -95,7 +95,7 @@ def programs(
         job, graph, storage = fused.job, fused.graph, recipe.storage(model, fused.job.component)
         if "stage" in job.sizes:
             given_statistics(graph)
-        _between_plans(graph, storage, "stage" in job.sizes)
+        _between_plans(graph, storage, "stage" in job.sizes, model.between(job.component))
         lowered = partial(
             _lowered,
             graph,
@@ -139,11 +139,15 @@ def _roomier(program: Program, lowered: Callable[..., Program]) -> tuple[Program
     return program, own
 
 
-def _between_plans(graph: ir.Model, storage: str, staged: bool) -> None:
-    """Pictures that go from stage to stage, and residuals from ControlNet to UNet, are passed as they are stored:
-    what a player keeps of them would be twice as large."""
+def _between_plans(graph: ir.Model, storage: str, staged: bool, between: Collection[str]) -> None:
+    """Pictures that go from stage to stage, residuals from ControlNet to UNet, and what runs once in the place of a
+    part of each step, are passed as they are stored: what a player keeps of them would be twice as large.
+
+    Args:
+        between: the names of the last.
+    """
     for value in (*graph.graph.inputs, *graph.graph.outputs):
         name = str(value.name)
         picture = staged and len(static_shape(value)) == 4 and name not in ("latent_sample", "sample")
-        if storage == "f16" and (picture or is_residual(name)):
+        if storage == "f16" and (picture or is_residual(name) or name in between):
             value.type = ir.TensorType(ir.DataType.FLOAT16)

@@ -18,7 +18,7 @@ from ondevice.compiler.jobs import Job
 from ondevice.compiler.picture import spec_of
 from ondevice.compiler.programs import Compiled, programs
 from ondevice.compiler.recipe import Recipe
-from ondevice.converters import Model
+from ondevice.converters import Model, build
 from ondevice.errors import DeviceError, KernelBuildError, NoDeviceError
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.program import STORAGES
@@ -60,13 +60,14 @@ class Rounding:
 
 
 def rounding(model: Model, recipe: Recipe, jobs: Sequence[Job]) -> Rounding | None:
-    """Run the denoiser both ways, of one picture at the first size; None, with the reason logged, where that cannot be
-    done here.
+    """Run the denoiser both ways, whole, of one picture at the first size; None, with the reason logged, where that
+    cannot be done here.
 
     The graphs are lowered for the device at hand, whatever the recipe's target is: only what weights are rounded to
     counts. A step of more than MOST_FLOPS is taken at a half of its sides, again and again. One way is in memory at a
     time.
     """
+    model = build(model.checkpoint, whole=True)  # weights of what runs once per text are rounded, too
     spec = spec_of(model)
     role = next(role for loop in spec.denoise for role in reversed(loop.roles))
     try:

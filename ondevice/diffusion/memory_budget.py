@@ -12,13 +12,14 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from ondevice.bundle.pipeline import Role
+from ondevice.bundle.pipeline import PipelineSpec, Role
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import guidance
 from ondevice.diffusion.bands import Stage, held_bytes, stage_of
 from ondevice.diffusion.model_files import FREE, ModelFiles, runs_at
 from ondevice.diffusion.values import frames_of, resolved
 from ondevice.errors import BundleError, PlanError, UsageError
+from ondevice.plan.plan import Plan
 
 log = logging.getLogger(__name__)
 Names = Collection[str]
@@ -49,7 +50,8 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Bytes that drawing one picture takes. `arena` is with what stays on the device between components of a call;
+    """Bytes that drawing one picture takes. `arena` is with what stays on the device between components of a call, and
+    from before the loop for all calls;
     `weights` are whole shards, as a device holds them; `host` is what arrays between the components take beside the
     device's memory; `changed` what weights take that adapters change."""
 
@@ -249,6 +251,8 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
     runs |= dict.fromkeys(in_loop, at_once)
     arenas, weights, changed, kept = [], [], [], dict.fromkeys(in_loop, 0)
     last = {loop.roles[-1].component for loop in spec.denoise}
+    texts = len({one.text for loop in spec.denoise for one in loop.passes}) if guided else 1
+    stays: dict[str, int] = {}
     held: dict[str, int] = {}
     own: dict[str, int] = {}
     for component, batch in runs.items():
@@ -271,6 +275,7 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
             arena = max(arena, plan.arena)
             if component in kept and component not in last:
                 kept[component] = sum(plan.operands[index].nbytes for index in plan.outputs)
+            stays |= _made_before(spec, plan, batch, texts) if component in kept else {}
             for operand in plan.operands:
                 if operand.weight is not None:
                     shard = bundle.weight(operand.weight)[0]
@@ -281,12 +286,22 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
         arenas.append(arena)
         weights.append(sum(shards.values()))
         changed.append(sum(theirs.values()))
-    arenas = [arena + sum(kept.values()) * (name in kept) for name, arena in zip(runs, arenas, strict=True)]
+    between = sum(kept.values()) + sum(stays.values())
+    arenas = [arena + between * (name in kept) for name, arena in zip(runs, arenas, strict=True)]
     if way.unload:
         most = max(map(sum, zip(arenas, weights, changed, strict=True)))
         return Need(way, max(arenas), max(weights), most, host, max(changed))
     device = max(arenas) + sum(held.values()) + sum(own.values())
     return Need(way, max(arenas), sum(held.values()), device, host, sum(own.values()))
+
+
+def _made_before(spec: PipelineSpec, plan: Plan, batch: int, texts: int) -> dict[str, int]:
+    """Bytes of what a plan of the loop reads that was made before it, by value; of each text, where it is of one."""
+    feeds = (feed for role in spec.loop_roles() if role.component == plan.component for feed in role.feed.items())
+    ports = {port: feed.name for port, feed in feeds if feed.kind == "value" and spec.rates[feed.name] != "call"}
+    given = [plan.operands[index] for index in plan.inputs if plan.operands[index].name in ports]
+    count = {"text": texts}
+    return {ports[one.name]: one.nbytes // batch * count.get(spec.rates[ports[one.name]], 1) for one in given}
 
 
 def ways(bundle: Bundle, width: int, height: int, *, guided: bool = True, start: Way | None = None) -> list[Way]:

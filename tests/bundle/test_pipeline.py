@@ -19,7 +19,7 @@ from ondevice.bundle.pipeline_file import parse_pipeline
 from ondevice.errors import BundleError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "pipeline"
-NAMES = ("sd1", "sdxl_refiner", "lcm", "inpaint", "controlnet", "sd3", "sd3_without_t5", "svd")
+NAMES = ("sd1", "keys_values", "sdxl_refiner", "lcm", "inpaint", "controlnet", "sd3", "sd3_without_t5", "svd")
 OF_2_3 = ("control",)  # which Python reads, and the other players do not yet
 
 
@@ -47,6 +47,7 @@ def test_how_often_ports_change() -> None:
     """What depends on the text or the picture alone can be taken out of the loop."""
     for name, rates in {
         "sd1": {"sample": "call", "timestep": "call", "encoder_hidden_states": "text"},
+        "keys_values": {"sample": "call", "timestep": "call", "keys_values_0": "text", "keys_values_1": "text"},
         "lcm": {"sample": "call", "timestep": "call", "encoder_hidden_states": "text", "guidance": "picture"},
         "svd": {
             "sample": "call",

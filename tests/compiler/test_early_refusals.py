@@ -93,7 +93,7 @@ def test_the_library_asks_first_too(tmp_path):
         ("9" * 5000 + "x8", f"'{'9' * 40}'... is larger than any picture. Fix: use a size such as 512x512."),
         (
             ",".join(f"{8 * i}x8" for i in range(1, 300)),
-            "1197 plans are too many for a bundle (expected at most 1024, of which a size has several).",
+            "1198 plans are too many for a bundle (expected at most 1024, of which a size has several).",
         ),
     ],
 )

@@ -38,6 +38,7 @@ def test_it_is_the_peak_over_the_difference_of_two_steps(model, monkeypatch):
 def test_a_large_step_is_taken_at_half_its_sides(model, monkeypatch):
     def step(compiled, device, timed):
         assert timed == ["timestep"]
+        assert "encoder_hidden_states" in compiled.program.inputs, "all of the weights, those too that run once"
         return np.array([1.0, 2.0 + len(compiled.program.weights)])
 
     monkeypatch.setattr(rounding, "MOST_FLOPS", 1)

@@ -9,6 +9,7 @@ from ondevice.compiler.picture import spec_of
 from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.target import load_target
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,18 @@ def test_pictures_between_stages_are_as_they_are_stored_and_both_ends_float32(lo
             tensor = stage.tensors[name]
             between = len(tensor.shape) == 4 and name not in ("latent_sample", "sample")
             assert (name, tensor.dtype) == (name, "f16" if between else "f32"), "statistics are float32, too"
+
+
+@pytest.mark.parametrize("storage", ["f16", "f32"])
+@pytest.mark.parametrize("target", ["host", "gpu", "adreno_740", "apple_a16"])
+def test_what_runs_once_per_text_is_passed_as_it_is_stored_and_read_where_it_is(model, storage, target):
+    """No cast and no copy is between keys and values and the attentions that read parts of their rows."""
+    jobs = [Job("keys_values", {"batch": 1}), Job("unet", {"batch": 2, "height": 5, "width": 3})]
+    recipe = Recipe(storage, target=load_target(target))
+    once, step = [compiled.program for compiled in programs(model, recipe, jobs)]
+    ports = model.between("unet")
+    assert once.outputs == ports and set(ports) < set(step.inputs)
+    assert {program.tensors[name].dtype for program in (once, step) for name in ports} == {storage}
+    assert {call.op for call in step.calls if set(call.inputs) & set(ports)} == {"Attention"}
+    products = [call.op for call in once.calls if call.op != "Cast"]
+    assert products == ["MatMul"] * len(ports) and len(once.calls) - len(products) == (storage == "f16")

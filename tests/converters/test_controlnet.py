@@ -88,7 +88,11 @@ def test_a_net_adds_to_what_others_give_each_pass_by_its_scale():
         return graph, found | {"timestep": np.float32([7]), "scales": np.float32(scales)}
 
     graph, ports = inputs("controlnet", [[0.5, 0], [0, 1]])
-    assert {f"sum_{i}" for i in range(5)} <= ports.keys() and list(model.roles)[-2:] == ["controlnet_2", "unet"]
+    assert {f"sum_{i}" for i in range(5)} <= ports.keys() and list(model.roles)[-3:] == [
+        "controlnet_2",
+        "keys_values",
+        "unet",
+    ]
     found = reference.run(graph, ports)
     unscaled = reference.run(graph, ports | {"scales": np.float32([[1, 0], [1, 0]])})
     for i in range(5):

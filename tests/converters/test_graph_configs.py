@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from checkpoint_files import ROLES, expected_weights, normalize
+from checkpoint_files import expected_weights, normalize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unet_configs import MIDDLES, UP, layers_and_depths, some
@@ -132,11 +132,11 @@ def test_any_configuration_at_any_size(raw, batch, height, width):
     checkpoint = unread_checkpoint(raw)
     model = build(checkpoint)
     used = {"vae": set()}
-    for component in ROLES:
-        sizes = {"batch": batch} if component == "text_encoder" else {"batch": batch, "height": height, "width": width}
+    for component in model.roles:
+        sizes = {"batch": batch} | ({"height": height, "width": width} if model.sized(component) else {})
         graph = model.graph(component, **sizes)
         check_shapes(graph)
-        part = "vae" if component.startswith("vae") else component
+        part = model.family.roles[component].part
         used[part] = used.get(part, set()) | used_weights(graph)
     for part, names in used.items():
         assert names == set(checkpoint.components[part].weights)

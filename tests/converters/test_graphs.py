@@ -20,7 +20,7 @@ from ondevice.graph.verify import verify_graph
 
 @pytest.fixture(scope="module")
 def tiny():
-    return build(random_checkpoint_from_configs(**TINY, seed=1))
+    return build(random_checkpoint_from_configs(**TINY, seed=1), whole=True)
 
 
 def listing(model):
@@ -42,7 +42,7 @@ def test_tiny_graph_as_text(tiny, component, golden):
 @pytest.mark.parametrize("component", ROLES)
 def test_op_counts_at_full_size(component, golden):
     sizes = {} if component == "text_encoder" else {"batch": 2, "height": 64, "width": 64}
-    model = build(random_checkpoint("sd14", 0)).graph(component, **sizes)
+    model = build(random_checkpoint("sd14", 0), whole=True).graph(component, **sizes)
     verify_graph(model)
     counts = collections.Counter(node.op_type for node in model.graph)
     golden(f"graphs/sd14_{component}_ops.txt", "".join(f"{op} {count}\n" for op, count in sorted(counts.items())))

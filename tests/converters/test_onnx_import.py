@@ -59,7 +59,8 @@ def run(model, seed=0):
 def test_the_same_graph_as_from_weights(folder, tiny, component):
     batch = 2 if component == "unet" else 1
     ours, theirs = (
-        build(c).graph(component, **sizes_of(component, batch)) for c in (tiny, open_checkpoint(folder, family="sd14"))
+        build(c, whole=True).graph(component, **sizes_of(component, batch))
+        for c in (tiny, open_checkpoint(folder, family="sd14"))
     )
     verify_graph(theirs)
     assert [(v.name, v.dtype, v.shape) for v in theirs.graph.inputs] == [
@@ -109,7 +110,7 @@ def test_a_dynamic_file_has_every_size(folder, tiny, height, width):
 
 
 def fused(checkpoint):
-    model = build(checkpoint).graph("unet", batch=2, **SIZE)
+    model = build(checkpoint, whole=True).graph("unet", batch=2, **SIZE)
     rewrite(model)
     return model
 
@@ -121,7 +122,7 @@ def test_weights_are_read_when_they_are_asked_for(folder, monkeypatch):
     checkpoint = open_checkpoint(folder, family="sd14")
     monkeypatch.setattr(evaluate, "SMALL", 64)  # a small model's weights are large then
     monkeypatch.setattr(module.FileSlice, "read", refuse)
-    model = build(checkpoint).graph("unet", batch=2, **SIZE)
+    model = build(checkpoint, whole=True).graph("unet", batch=2, **SIZE)
     rewrite(model)
     big = [v.const_value for v in model.graph.initializers.values() if v.const_value.size > 1024]
     assert big
@@ -175,7 +176,7 @@ def test_float16_files_become_float32(folder, tiny):
         for value in (*node.inputs, *node.outputs)
         if value is not None
     )
-    expected = run(build(tiny).graph("vae_decoder", batch=1, **SIZE))
+    expected = run(build(tiny, whole=True).graph("vae_decoder", batch=1, **SIZE))
     assert np.abs(run(model) - expected).max() <= 2e-2 * np.abs(expected).max()
 
 
@@ -209,7 +210,7 @@ def test_timesteps_of_every_kind(folder, tiny, shape, kind):
             proto.graph.node.insert(first, node)
         del proto.graph.value_info[:]
 
-    expected = run(build(tiny).graph("unet", batch=2, **SIZE))
+    expected = run(build(tiny, whole=True).graph("unet", batch=2, **SIZE))
     change(folder / "unet" / "model.onnx", retype)
     model = build(open_checkpoint(folder, family="sd14")).graph("unet", batch=2, **SIZE)
     assert [(v.name, v.dtype, list(v.shape)) for v in model.graph.inputs][1] == ("timestep", ir.DataType.FLOAT, [1])
@@ -228,7 +229,7 @@ def test_other_names_and_further_outputs(folder, tiny):
         proto.graph.node.append(onnx.helper.make_node("ReduceMax", ["hidden"], ["pooled"]))
         proto.graph.output.append(onnx.helper.make_tensor_value_info("pooled", onnx.TensorProto.FLOAT, None))
 
-    expected = run(build(tiny).graph("text_encoder"))
+    expected = run(build(tiny, whole=True).graph("text_encoder"))
     change(folder / "text_encoder" / "model.onnx", rename)
     model = build(open_checkpoint(folder, family="sd14")).graph("text_encoder")
     assert [v.name for v in (*model.graph.inputs, *model.graph.outputs)] == ["input_ids", "last_hidden_state"]
@@ -317,7 +318,8 @@ def test_names_that_no_message_or_bundle_can_hold_are_replaced(folder, tiny, wor
 
     change(folder / "unet" / "model.onnx", rename)
     ours, theirs = (
-        build(c).graph("unet", **sizes_of("unet", 2)) for c in (tiny, open_checkpoint(folder, family="sd14"))
+        build(c, whole=True).graph("unet", **sizes_of("unet", 2))
+        for c in (tiny, open_checkpoint(folder, family="sd14"))
     )
     verify_graph(theirs)
     assert histogram(ours) == histogram(theirs)

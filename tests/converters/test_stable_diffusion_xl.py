@@ -55,16 +55,15 @@ def test_what_the_family_says():
 
 def test_its_graphs(tiny):
     model = build(tiny)
-    assert model.roles == ("text_encoder", "text_encoder_2", "condition", "unet", "vae_decoder", "vae_encoder")
-    used = {}
+    own = ("condition", "keys_values", "unet")
+    assert model.roles == ("text_encoder", "text_encoder_2", *own, "vae_decoder", "vae_encoder")
+    used, parts = {}, {role: about.part for role, about in model.family.roles.items()}
     for role in model.roles:
         graph = model.graph(role, batch=2, **({"height": 4, "width": 6} if model.sized(role) else {}))
         verify_graph(graph)
-        ports = SDXL.parts[SDXL.roles[role].part].architecture
+        ports = SDXL.parts[parts[role]].architecture
         names = {name.split(":")[0].removesuffix(".T") for name in graph.graph.initializers}
-        used.setdefault(SDXL.roles[role].part, set()).update(
-            names & ports.weights(tiny.components[SDXL.roles[role].part].config).keys()
-        )
+        used.setdefault(parts[role], set()).update(names & ports.weights(tiny.components[parts[role]].config).keys())
     assert used["unet"] == set(tiny.components["unet"].weights) and used["text_encoder_2"] == set(
         tiny.components["text_encoder_2"].weights
     )

@@ -54,9 +54,10 @@ def bundle(checkpoint, tmp_path_factory):
 def predict(bundle):
     """The recorded cases' UNet, with their text."""
     session = Session(open_bundle(bundle), choose_device())
+    text = session.run("keys_values", {"encoder_hidden_states": ARRAYS["in.context"]}, batch=1)
 
     def run(x, timestep):
-        given = {"sample": x, "timestep": np.float32([timestep]), "encoder_hidden_states": ARRAYS["in.context"]}
+        given = {"sample": x, "timestep": np.float32([timestep]), **text}
         return session.run("unet", given, batch=1, height=8, width=12)["out_sample"]
 
     return run

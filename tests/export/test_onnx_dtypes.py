@@ -38,7 +38,7 @@ def checkpoint():
 @pytest.fixture(scope="module")
 def plain(checkpoint):
     """What each component gives in float32, without fusions, by its name; and what it was given."""
-    found, rng, model = {}, np.random.default_rng(0), build(checkpoint)
+    found, rng, model = {}, np.random.default_rng(0), build(checkpoint, whole=True)
     for component in model.roles:
         graph = model.graph(component, **({} if component == "text_encoder" else UNET))
         inputs = {str(v.name): rng.standard_normal(v.shape.numpy(), dtype=np.float32) for v in graph.graph.inputs}
@@ -87,7 +87,7 @@ def test_every_component_in_every_type(checkpoint, plain, tmp_path, dtype, weigh
 @pytest.mark.parametrize("without", [(), ("all",)], ids=["fused", "plain"])
 def test_int8_rounds_as_bundles_do(checkpoint, plain, without):
     """Against float32 weights that were rounded so by themselves."""
-    graph, rounded = (build(checkpoint).graph("unet", **UNET) for _ in range(2))
+    graph, rounded = (build(checkpoint, whole=True).graph("unet", **UNET) for _ in range(2))
     for one in (graph, rounded):
         rewrite(one, without=[*without, *FORMATS["onnx"].without])
     count, found = quantize(graph), [node for node in graph.graph if node.op_type == "DequantizeLinear"]

@@ -149,7 +149,9 @@ def test_a_folder_says_what_is_free(folder):
 def test_a_plain_export_is_a_checkpoint_again(folder, checkpoint, role):
     opened = open_checkpoint(folder, family="sd14")
     for batch, height, width in PLACES:
-        ours, theirs = (static(build(c), role, batch=batch, height=height, width=width) for c in (checkpoint, opened))
+        ours, theirs = (
+            static(build(c, whole=True), role, batch=batch, height=height, width=width) for c in (checkpoint, opened)
+        )
         assert collections.Counter(n.op_type for n in theirs.graph) == collections.Counter(
             n.op_type for n in ours.graph
         )

@@ -85,7 +85,7 @@ def graph(model, role, inputs, **sizes):
 def test_a_folder_that_diffusers_wrote(saved):
     torch = pytest.importorskip("torch")
     family, modules, folder = saved
-    model = build(open_checkpoint(folder, family=family))
+    model = build(open_checkpoint(folder, family=family), whole=True)
     ids = np.random.default_rng(0).integers(1, 49000, (1, 77)).astype(np.int32)
     ids[0, 30:] = 49407
     sample, latent = normal(1, 1, 4, 12, 8), normal(2, 1, 4, 5, 3)

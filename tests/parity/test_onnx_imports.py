@@ -66,7 +66,7 @@ def built(component, sizes):
     parts = {part: as_component(part, CONFIGS[component], module(component))}
     for name, config in configs().items():
         parts.setdefault(name, type(parts[part])(config, {}))
-    return build(Checkpoint(parts, {}, {}, "sd14", "test")).graph(component, **sizes)
+    return build(Checkpoint(parts, {}, {}, "sd14", "test"), whole=True).graph(component, **sizes)
 
 
 def histogram(model):

@@ -28,7 +28,7 @@ def outputs(tmp_path_factory):
                 pytest.importorskip(package)
             folder, module = tmp_path_factory.mktemp(name), peer.load_module()
             module.convert(task, folder, peer.option)
-            kept[name, component] = np.array(module.load(folder, inputs_of(task.graph()), 1, peer.option)())
+            kept[name, component] = np.array(module.load(folder, inputs_of(task.graph()), 1, peer.option).run())
         return kept[name, component]
 
     return run

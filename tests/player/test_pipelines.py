@@ -53,6 +53,8 @@ CASES = {
     "sd1": (golden("sd1"), NEGATIVE),
     "sd1 from a picture": (golden("sd1"), ("--init-image", "image", "--strength", 0.6)),
     "sd1 with a mask": (golden("sd1"), ("--init-image", "image", "--mask", "mask", "--strength", 0.6)),
+    "once per text": (golden("keys_values"), (*NEGATIVE, "a (cat:1.2) AND re:0.5")),
+    "chunks, once per text": (golden("keys_values"), (*NEGATIVE, "a BREAK (cat:1.2) " + "red, " * 50)),
     "one pass": (golden("lcm"), ("--guidance", 3)),
     "two stretches": (golden("sdxl_refiner"), ("--number", "handover=0.5", "--number", "aesthetic_score=7")),
     "two stretches from a picture": (

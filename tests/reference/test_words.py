@@ -61,6 +61,7 @@ def two_chunked() -> dict[str, Any]:
 FILM = {"pictures": {"image": IMAGE}, "numbers": {"frame_count": 3, "fps": 9}}
 # A pipeline, what is asked of it, and what is asked instead, or of which other, so that the word makes a difference.
 WORDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "once per text": (golden("keys_values"), {"negative_prompt": "a dog"}, golden("sd1")),
     "mask": (golden("inpaint"), {"image": IMAGE, "mask": MASK}, {"mask": 255 - MASK}),
     "below": (golden("inpaint"), {"image": IMAGE, "mask": MASK, "strength": 0.6}, {"strength": 1.0}),
     "latents.mask": (golden("sd1"), {"image": IMAGE, "mask": MASK}, {"mask": None, "strength": 1.0}),

@@ -68,7 +68,7 @@ def compiled(case, target, storage, weights=""):
     """A bundle in memory of one network, and what it is given."""
     target = {"otherwise": OTHERWISE, "stored": STORED}.get(target) or load_target(target)
     role, factors, _ = CASES[case]
-    graph = build(changed(role.partition("_")[0], factors, case)).graph(role, batch=1, height=8, width=8)
+    graph = build(changed(role.partition("_")[0], factors, case), whole=True).graph(role, batch=1, height=8, width=8)
     inputs = feed(graph)
     if "timestep" in inputs:
         inputs["timestep"] = np.full_like(inputs["timestep"], 500.0)

@@ -150,7 +150,8 @@ class Comparison:
 
     def _warm(self, worker: Worker, measured: Measured) -> None:
         self._say(f"loading {worker.peer.name}")
-        measured.load_s = worker.answer()["loaded"]
+        loaded = worker.answer()
+        measured.load_s, measured.once_s = loaded["loaded"], loaded["once"]
         for _ in range(WARMUP):
             self._turn(worker)
 

@@ -59,6 +59,7 @@ class Measured:
     cpu_ratios: list[float] = field(default_factory=list)
     peak: int = 0  # bytes of the worker, at its most
     load_s: float = 0.0
+    once_s: float = 0.0  # that it takes once per text, outside of its runs; 0 where a run is all
     difference: Difference | None = None
 
     def timing(self, task: Task) -> Timing:
@@ -78,7 +79,8 @@ class Measured:
         row |= {"seconds": [turn.seconds for turn in self.turns], "cpu_seconds": [turn.cpu for turn in self.turns]}
         for name, ratios in (("ratio", self.ratios), ("cpu_ratio", self.cpu_ratios)):
             row[name] = {"to": base, **ratio_of(ratios)} if ratios else None
-        row |= {"peak_rss_bytes": self.peak, "load_s": self.load_s, "versions": self.peer.versions()}
+        row |= {"peak_rss_bytes": self.peak, "load_s": self.load_s, "once_s": self.once_s}
+        row["versions"] = self.peer.versions()
         apart = asdict(self.difference) if self.difference else None
         row["difference"] = (
             apart if apart is None or np.isfinite(apart["max_abs"]) else apart | {"max_abs": None, "rms": None}
@@ -122,6 +124,11 @@ def to_text(
     lines = [f"{task.name()}, {_cores(cores)}: {how}", *columns(table)]
     if found[0].difference:
         lines.append(f"differences to {found[0].difference.to}, whose largest value is {found[0].difference.scale:.2f}")
+    lines += [
+        f"{one.peer.name} takes {one.once_s * 1e3:,.1f} ms more once per text, for what depends on the text alone"
+        for one in found
+        if one.once_s
+    ]
     lines += [f"the machine was busy: {name} does not count" for name in busy]
     return "\n".join([*lines, *(f"{name} is left out: {why}" for name, why in skipped.items())])
 

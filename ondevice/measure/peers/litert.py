@@ -10,7 +10,7 @@ import numpy as np
 from ondevice.compiler import Job, Recipe
 from ondevice.compiler.programs import fused_graphs
 from ondevice.converters import build
-from ondevice.measure.peers.peer import Run, Task
+from ondevice.measure.peers.peer import Loaded, Task
 
 RESULT = "result.txt"  # which output is the graph's first
 
@@ -20,13 +20,13 @@ def convert(task: Task, folder: Path, option: str) -> None:
     from ondevice.export.options import Options
     from ondevice.export.tflite import writer
 
-    (fused,) = fused_graphs(build(task.checkpoint()), Recipe(), [Job(task.component, task.sizes)])
+    (fused,) = fused_graphs(build(task.checkpoint(), whole=True), Recipe(), [Job(task.component, task.sizes)])
     entry = writer.write(fused.graph, fused.job, folder, Options("fp32"))
     (folder / entry.files[0]).rename(folder / "model.tflite")
     (folder / RESULT).write_text(str(fused.graph.graph.outputs[0].name), encoding="utf-8")
 
 
-def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Run:
+def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Loaded:
     """The interpreter as it is by default. Pictures go in and come out with channels last, and are turned outside of
     it."""
     from ai_edge_litert.interpreter import Interpreter
@@ -44,4 +44,4 @@ def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: s
         output: np.ndarray = runner(**given)[result]
         return output.transpose(FIRST) if output.ndim == len(FIRST) else output
 
-    return run
+    return Loaded(run)

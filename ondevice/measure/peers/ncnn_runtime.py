@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ondevice.errors import PeerError
-from ondevice.measure.peers.peer import Run, Task
+from ondevice.measure.peers.peer import Loaded, Task
 
 PARAM, BIN = "model.ncnn.param", "model.ncnn.bin"
 NUMPY_INPUTS = "inputs.txt"  # which of our inputs in0, in1, ... are
@@ -48,7 +48,7 @@ def convert(task: Task, folder: Path, option: str) -> None:
             path.unlink()
 
 
-def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Run:
+def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Loaded:
     """A network; a new extractor per run, as its documentation has it."""
     import ncnn
 
@@ -71,7 +71,7 @@ def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: s
                 raise PeerError(f"ncnn stopped with {failed}.", where="extract")
             return np.array(out)[None]
 
-    return run
+    return Loaded(run)
 
 
 def _without_batch(array: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ondevice.converters.onnx_export import save_onnx
-from ondevice.measure.peers.peer import Run, Task
+from ondevice.measure.peers.peer import Loaded, Task
 
 
 def convert(task: Task, folder: Path, option: str) -> None:
@@ -17,7 +17,7 @@ def convert(task: Task, folder: Path, option: str) -> None:
     save_onnx(task.graph(), folder / "model.onnx")
 
 
-def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Run:
+def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Loaded:
     """A session at the default, which is the full, optimisation level."""
     import onnxruntime
 
@@ -25,4 +25,4 @@ def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: s
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs the cores are another peer's
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, dict(inputs))[0]
+    return Loaded(lambda: session.run(None, dict(inputs))[0])

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from ondevice.measure.peers.onnxruntime_cpu import convert
-from ondevice.measure.peers.peer import Run
+from ondevice.measure.peers.peer import Loaded
 
 __all__ = ["convert", "load"]
 
 
-def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Run:
+def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Loaded:
     """One stream for latency. The process's own affinity says which cores, so OpenVINO must not pin threads itself."""
     import openvino
 
@@ -34,4 +34,4 @@ def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: s
         request.infer(dict(inputs), share_inputs=True)
         return np.array(request.get_output_tensor(0).data)
 
-    return run
+    return Loaded(run)

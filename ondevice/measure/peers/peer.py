@@ -32,6 +32,16 @@ STAMP = "stamp.json"  # beside what was converted: what it was made by
 Run = Callable[[], np.ndarray]  # once through, inputs and output included
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A runtime that has read its model. `once_s`: seconds that it takes once per text, before any run: what of the
+    task depends on the text alone, where the runtime is given that apart (families/hoisted.py); 0 where each run does
+    all of it."""
+
+    run: Run
+    once_s: float = 0.0
+
+
 class Module(Protocol):
     """What a module of this package has. `option` is the row's in PEERS."""
 
@@ -39,8 +49,8 @@ class Module(Protocol):
         """Write what the runtime reads into an empty folder."""
         ...
 
-    def load(self, folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Run:
-        """Read it. What is returned runs once on `inputs` (by the graph's names)
+    def load(self, folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Loaded:
+        """Read it. A run is once through on `inputs` (by the graph's names),
         and returns the graph's first output, float32."""
         ...
 
@@ -129,8 +139,8 @@ class Task:
         return opened
 
     def graph(self) -> ir.Model:
-        """The component in plain primitives."""
-        return build(self.checkpoint()).graph(self.component, **self.sizes)
+        """The component in plain primitives, whole: with what ours computes once per text."""
+        return build(self.checkpoint(), whole=True).graph(self.component, **self.sizes)
 
     def part(self) -> str:
         """The checkpoint's component that the weights are in."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ondevice.converters.component import Component
-from ondevice.measure.peers.peer import Run, Task
+from ondevice.measure.peers.peer import Loaded, Task
 
 WEIGHTS = "weights.safetensors"
 
@@ -23,7 +23,7 @@ def convert(task: Task, folder: Path, option: str) -> None:
     task.write(folder / "task.json")
 
 
-def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Run:
+def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: str) -> Loaded:
     """The module on mapped weights."""
     import torch
 
@@ -39,4 +39,4 @@ def load(folder: Path, inputs: Mapping[str, np.ndarray], threads: int, option: s
             output: np.ndarray = module(*given).numpy()
         return output
 
-    return run
+    return Loaded(run)

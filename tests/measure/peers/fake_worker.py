@@ -35,7 +35,7 @@ if verb == "convert":
 if fails == "load":
     print("a library is missing", file=sys.stderr)
     raise SystemExit(3)
-say(loaded=1.5)
+say(loaded=1.5, once=script.get("once", 0.0))
 times = iter(script["seconds"])
 for line in sys.stdin:
     what, _, path = line.strip().partition(" ")

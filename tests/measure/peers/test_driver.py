@@ -63,6 +63,15 @@ def test_ratios_are_of_rounds_and_warm_up_does_not_count(bench):
     assert (second.peak, second.load_s, second.cpu_s()) == (7, 1.5, 2.0)
 
 
+def test_what_one_does_once_per_text_is_said(bench):
+    bench.script(a={"seconds": WARM * 9, "once": 0.25}, b={"seconds": WARM * 9})
+    found = bench.run(A, B)
+    assert [one.once_s for one in found] == [one.row(TASK, "a")["once_s"] for one in found] == [0.25, 0.0]
+    text = figures.to_text(TASK, [0], found, {})
+    assert text.count("once per text") == 1
+    assert "a takes 250.0 ms more once per text, for what depends on the text alone" in text.splitlines()
+
+
 def test_drift_that_both_feel_is_in_no_ratio(bench):
     drift = [1.0, 1.3, 1.7, 2.2]
     bench.script(a={"seconds": [*WARM, 9.0, *drift]}, b={"seconds": [*WARM, *[2 * x for x in drift]]})

@@ -25,7 +25,7 @@ from ondevice.graph.inputs import inputs_of
 from ondevice.lower.kernel_file import load_all
 from ondevice.measure.peers import litert, onnxruntime_cpu, ours, peer, worker
 from ondevice.measure.peers.figures import difference
-from ondevice.measure.peers.peer import PEERS, STAMP, Peer, Task, named, package_digest, stamp
+from ondevice.measure.peers.peer import PEERS, STAMP, Loaded, Peer, Task, named, package_digest, stamp
 from ondevice.target import AUTO, load_target
 
 DEMO = Source("demo")
@@ -166,7 +166,7 @@ class Doubler:
 
     def load(self, folder, inputs, threads, option):
         assert (folder / "made").read_text() == "vae_decoder twice" and threads == 2
-        return lambda: 2 * inputs["latent_sample"]
+        return Loaded(lambda: 2 * inputs["latent_sample"], once_s=0.5)
 
 
 @pytest.fixture
@@ -186,7 +186,13 @@ def test_a_worker_converts_then_serves(doubler):
     requests = io.StringIO(f"save {doubler}/x.npy\nrun\nsave {doubler}/x.npy\nmemory\ndance\n")
     worker.serve("doubler", doubler, 2, requests, answers)
     loaded, early, ran, saved, memory, wrong = map(json.loads, answers.getvalue().splitlines())
-    assert loaded["loaded"] >= 0 and ran["seconds"] > 0 and ran["cpu_seconds"] >= 0 and memory["peak"] > 1 << 20
+    assert (
+        loaded["loaded"] >= 0
+        and loaded["once"] == 0.5
+        and ran["seconds"] > 0
+        and ran["cpu_seconds"] >= 0
+        and memory["peak"] > 1 << 20
+    )
     assert (
         "not a request" in early["error"] and "not a request: 'dance'" in wrong["error"] and "x.npy" in saved["saved"]
     )
@@ -231,6 +237,21 @@ def test_litert_takes_and_gives_what_others_do(tmp_path):
     for name, module in (("litert", litert), ("onnx", onnxruntime_cpu)):
         (tmp_path / name).mkdir()
         module.convert(TASK, tmp_path / name, "")
-        results.append(module.load(tmp_path / name, inputs_of(TASK.graph()), 1, "")())
+        results.append(module.load(tmp_path / name, inputs_of(TASK.graph()), 1, "").run())
     found = difference(*results, "onnxruntime")
     assert results[0].shape == results[1].shape and found.max_abs < 1e-5 * found.scale
+
+
+def test_ours_computes_once_per_text_what_others_do_in_each_run(tmp_path):
+    task = Task(DEMO, "unet", {"batch": 1, "height": 8, "width": 6})
+    given, loaded = inputs_of(task.graph()), {}
+    assert list(given) == ["sample", "timestep", "encoder_hidden_states"]
+    for name, module, option in (("ours", ours, "f32"), ("onnx", onnxruntime_cpu, "")):
+        (tmp_path / name).mkdir()
+        module.convert(task, tmp_path / name, option)
+        loaded[name] = module.load(tmp_path / name, given, 1, option)
+    assert [entry.component for entry in open_bundle(tmp_path / "ours" / "bundle").plans] == ["keys_values", "unet"]
+    assert loaded["ours"].once_s > 0 == loaded["onnx"].once_s
+    first, again = loaded["ours"].run(), loaded["ours"].run()
+    found = difference(first, loaded["onnx"].run(), "onnxruntime")
+    assert found.max_abs < 1e-5 * found.scale and np.array_equal(first, again)

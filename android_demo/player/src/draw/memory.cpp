@@ -121,6 +121,14 @@ class Running {
   List<bool> lost_;  // values that are not made
 };
 
+// Whether a pass is the first of its text.
+bool is_first_of(const Loop& loop, u32 pass) {
+  for (u32 other = 0; other < pass; ++other) {
+    if (loop.passes[other].text == loop.passes[pass].text) return false;
+  }
+  return true;
+}
+
 bool alike(Size a, Size b) { return a.width == b.width && a.height == b.height; }
 
 }  // namespace
@@ -276,7 +284,10 @@ bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, Span<const
     for (const Role& role : loop.roles) {
       at_once = at_once && (!running.runs(role) || has_plan(bundle, role.component, wanted, size));
     }
-    u64 values = 0;
+    u64 values = 0, texts = 0;
+    for (u32 pass = 0; pass < wanted; ++pass) texts += is_first_of(loop, pass);
+    List<bool> seen;  // values that were made before the loop, and stay for all of it
+    if (!seen.resize(pipeline.values.count)) return Pool::no_memory(error, pipeline.values.count);
     for (size_t i = 0; i < loop.roles.count; ++i) {
       const Role& role = loop.roles[i];
       if (!running.runs(role)) continue;
@@ -285,9 +296,12 @@ bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, Span<const
       if (!account.add(role.component, sizes, error) || !bundle.plan(role.component, sizes, plan, error)) return false;
       for (const u32 port : plan->outputs) values += i + 1 < loop.roles.count ? plan->operands[port].bytes : 0;
       for (const Feed& feed : role.feeds) {
-        if (feed.kind == Feed::Kind::picture) {
-          out.host += plan->operands[static_cast<size_t>(plan->input(feed.port))].bytes / (at_once ? wanted : 1);
-        }
+        const u64 bytes = plan->operands[static_cast<size_t>(plan->input(feed.port))].bytes / (at_once ? wanted : 1);
+        if (feed.kind == Feed::Kind::picture) out.host += bytes;
+        if (feed.kind != Feed::Kind::value || seen[static_cast<size_t>(feed.index)]) continue;
+        const Rate rate = pipeline.values[static_cast<size_t>(feed.index)].rate;
+        seen[static_cast<size_t>(feed.index)] = true;
+        if (rate != Rate::call) values += rate == Rate::text ? bytes * texts : bytes;
       }
     }
     out.values = max(out.values, values);

@@ -25,7 +25,7 @@ struct Demand {
   Way way;
   u64 arena = 0, weights = 0;
   u64 device = 0;   // the most of both together, at any time
-  u64 values = 0;   // what roles of a call make for each other, on the device beside both
+  u64 values = 0;   // what roles of a call make for each other, or before the loop, on the device beside both
   u64 changed = 0;  // weights with adapters in them, where those of the files are mapped
   u64 host = 0;     // pictures beside them, and what changing a weight takes
 
