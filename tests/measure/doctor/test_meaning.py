@@ -34,9 +34,9 @@ MORE = ("gpu", "phone", "few bits")
 @pytest.fixture(scope="module", params=[pytest.param(way, marks=[pytest.mark.sweep] * (way in MORE)) for way in WAYS])
 def made(request, tmp_path_factory):
     target, weights, kernels = WAYS[request.param]
-    recipe = Recipe("f16", weights, load_target(target))
+    recipe, sizes = Recipe("f16", weights, load_target(target)), [(32, 32)] if target == "host" else []
     folder = tmp_path_factory.mktemp("meaning") / "demo.ondevice"
-    return open_bundle(compile_bundle(open_checkpoint(None, family="demo"), folder, recipe)), kernels
+    return open_bundle(compile_bundle(open_checkpoint(None, family="demo"), folder, recipe, sizes=sizes)), kernels
 
 
 def test_kernels_compute_what_they_mean(made):
