@@ -186,6 +186,7 @@ def test_previews_and_facts(demo, player, tmp_path):
     facts = json.loads(done.stdout)
     assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == [
         "latest.png",
+        "progress.json",
         "step-0002.png",
         "step-0004.png",
     ]

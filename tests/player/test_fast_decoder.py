@@ -1,6 +1,7 @@
 """A fast decoder and previews in the C++ player: the files that Python writes."""
 
 import json
+from pathlib import Path
 
 import pytest
 from family_files import TINY
@@ -44,22 +45,44 @@ def both(tool, bundle, folder, *words):
         else:
             assert cli.main(["generate", *words, *out]) == 0
         words = words[2:]
-        files = sorted(path for path in (folder / name).rglob("*.png"))
+        files = sorted(path for path in (folder / name).rglob("*.*") if path.is_file())
         found.append({str(path.relative_to(folder / name)): path.read_bytes() for path in files})
+        said = json.loads(found[-1]["p/progress.json"])
+        found[-1]["p/progress.json"] = json.dumps(said | {"out": Path(said["out"]).name})
     return found
 
 
 def test_a_picture_and_previews_by_the_fast_decoder(tool, demo, tmp_path):
     flags = ["--taesd", "--steps", 4, "--preview-every", 3, "--count", 2]
     ours, theirs = both(tool, demo, tmp_path, *flags)
-    assert ours == theirs and len(ours) == 2 + 4 + 1
+    assert ours == theirs and len(ours) == 2 + 4 + 2
+    assert json.loads(ours["p/progress.json"]) == {
+        "step": 4, "steps": 4, "seconds_left": 0, "picture": "2-step-0004.png", "number": 2, "count": 2,
+        "out": "a-2.png",
+    }  # fmt: skip
     assert b"VAE Decoder: TAESD" in ours["a-1.png"]
 
 
 @pytest.mark.parametrize("by", [(), ("--preview-by", "rgb")], ids=["as the bundle has it", "rgb"])
 def test_previews_by_sums(tool, known, tmp_path, by):
     ours, theirs = both(tool, known, tmp_path, "--steps", 4, "--sampler", "euler", "--preview-every", 3, *by)
-    assert ours == theirs and len(ours) == 4
+    assert ours == theirs and len(ours) == 5
+
+
+def test_progress_is_told_and_what_cannot_be_written_ends_it_alone(tool, known, tmp_path):
+    """Without a picture at the end, the last that is told is that all steps are done; and a preview that cannot be
+    written costs no picture."""
+    device = ["--device", choose_device().name, "--steps", 4, "--preview", tmp_path / "p"]
+    words = ["draw", known, PROMPT, *device, "--preview-every", 3]
+    done = tool("od_player", *words, "--out", tmp_path / "none" / "a.png", env=environment())
+    assert done.returncode == 16, done.stderr
+    said = {"step": 4, "steps": 4, "seconds_left": 0, "picture": "step-0004.png", "number": 1, "count": 1, "out": None}
+    assert json.loads((tmp_path / "p" / "progress.json").read_text()) == said
+    (tmp_path / "p" / "latest.png").unlink()
+    (tmp_path / "p" / "latest.png").mkdir()
+    done = tool("od_player", *words, "--out", tmp_path / "a.png", env=environment())
+    assert done.returncode == 16 and "latest.png" in done.stderr and (tmp_path / "a.png").exists(), done.stderr
+    assert json.loads((tmp_path / "p" / "progress.json").read_text())["picture"] is None
 
 
 def test_memory_is_that_of_what_decodes(tool, demo, tmp_path):

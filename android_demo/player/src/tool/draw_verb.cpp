@@ -5,8 +5,8 @@
 #include <unistd.h>
 
 #include "base/os.h"
-#include "picture/png.h"
 #include "tool/draw_flags.h"
+#include "tool/previews.h"
 #include "tool/verbs.h"
 
 namespace od {
@@ -14,35 +14,19 @@ namespace {
 
 struct Watcher {
   bool terminal;
-  const char* folder;  // where previews go, or null
-  Error* error;
-  bool several = false;  // pictures
-  u32 number = 1;        // of the picture
+  Previews previews;
 };
 
 void show(void* user, u32 done, u32 calls, double left, const char* stage) {
-  if (!static_cast<Watcher*>(user)->terminal) return;
+  auto& watcher = *static_cast<Watcher*>(user);
+  watcher.previews.step(done, calls, left);
+  if (!watcher.terminal) return;
   char time[32] = "";
   if (left >= 0) snprintf(time, sizeof time, ", %.0f s left", left);
   fprintf(stderr, "\r\033[K%u of %u: %s%s", done, calls, stage, time);
 }
 
-void write_preview(void* user, u32 done, Pixels pixels) {
-  auto& watcher = *static_cast<Watcher*>(user);
-  char path[4096];
-  char number[24] = "";
-  if (watcher.several) snprintf(number, sizeof number, "%u-", watcher.number);
-  snprintf(path, sizeof path, "%s/%sstep-%04u.png", watcher.folder, number, done);
-  List<u8> png;
-  const size_t count = size_t(3) * pixels.width * pixels.height;
-  if (encode_png({pixels.data, count}, pixels.width, pixels.height, {}, png, *watcher.error) &&
-      write_file(path, {png.begin(), png.size()}, *watcher.error)) {
-    snprintf(path, sizeof path, "%s/latest.png", watcher.folder);
-    write_file(path, {png.begin(), png.size()}, *watcher.error);
-  }
-  if (*watcher.error) log(Level::warning, "%s", watcher.error->message);
-  *watcher.error = {};
-}
+void write_preview(void* user, u32 done, Pixels pixels) { static_cast<Watcher*>(user)->previews.show(done, pixels); }
 
 // The first of image.png, image-1.png... that is free, where no name is given.
 void free_name(char* out, size_t room) {
@@ -75,7 +59,8 @@ void print_result(const Arguments& arguments, const Drawn& drawn, const Session&
 }
 
 // A file of a picture; of several frames one for each. `number`: of several pictures.
-bool write_pictures(const Arguments& arguments, const Drawn& drawn, u32 number, const Session& session, Error& error) {
+bool write_pictures(const Arguments& arguments, const Drawn& drawn, u32 number, const Session& session,
+                    Previews& previews, Error& error) {
   const char* const out = arguments.value("--out");
   for (u32 frame = 0; frame < drawn.frames; ++frame) {
     List<u8> png;
@@ -90,6 +75,7 @@ bool write_pictures(const Arguments& arguments, const Drawn& drawn, u32 number, 
     }
     if (!encode_drawn(drawn, frame, png, error) || !write_file(name, {png.begin(), png.size()}, error)) return false;
     print_result(arguments, drawn, session, name);
+    previews.end(name);
   }
   return true;
 }
@@ -111,14 +97,16 @@ struct Series {
     return true;
   }
 
-  bool one(Player& player, const Request& request, Drawn& out, Error& error) const {
+  bool one(Player& player, const Request& request, u32 number, Drawn& out, Error& error) const {
+    watcher.previews.begin(number);
     const bool done = player.draw(request, watch, out, error);
     if (watcher.terminal) fprintf(stderr, "\r\033[K");
+    if (done) watcher.previews.finish();
     return done;
   }
 
   bool write(const Drawn& drawn, u32 number, Player& player, Error& error) const {
-    return write_pictures(arguments, drawn, count == 1 ? 0 : number, player.session(), error);
+    return write_pictures(arguments, drawn, count == 1 ? 0 : number, player.session(), watcher.previews, error);
   }
 
   bool draw(Request request, Error& error) const {
@@ -129,8 +117,7 @@ struct Series {
     request.numbers = numbers.span();
     for (u32 number = 1; number <= count; ++number, next_seed(request)) {
       Drawn drawn;
-      watcher.number = number;
-      if (!one(player, request, drawn, error) || !write(drawn, number, player, error)) return false;
+      if (!one(player, request, number, drawn, error) || !write(drawn, number, player, error)) return false;
     }
     return true;
   }
@@ -193,8 +180,7 @@ struct Series {
           destroy(drawn);
           return Pool::no_memory(error, sizeof(Drawn));
         }
-        watcher.number = number;
-        if (!one(player, first, *drawn, error)) return false;
+        if (!one(player, first, number, *drawn, error)) return false;
       }
       on_interrupt(nullptr);
     }
@@ -208,14 +194,13 @@ struct Series {
     last.seeds.variation_strength = 0;
     for (u32 number = 1; number <= count; ++number) {
       const Drawn& first = *begun[number - 1];
-      watcher.number = number;
       Drawn drawn;
       last.latents = first.latents.span();
       last.sampler = first.sampler.span().count ? Text(first.sampler.begin(), first.sampler.size()) : Text();
       last.steps = first.steps;
       last.width = first.width;
       last.height = first.height;
-      if (!one(player, last, drawn, error)) return false;
+      if (!one(player, last, number, drawn, error)) return false;
       if (!copy(first.parameters, drawn.parameters) || !copy(first.ondevice, drawn.ondevice)) {
         return Pool::no_memory(error, first.parameters.size());
       }
@@ -292,22 +277,24 @@ bool draw(const Arguments& arguments, Error& error) {
   List<char> picture_files;
   if (!name_pictures(arguments, picture_files)) return Pool::no_memory(error, 1);
   request.picture_files = {picture_files.begin(), picture_files.size()};
-  Error ignored;
-  Watcher watcher = {isatty(2) != 0, arguments.value("--preview"), &ignored, count > 1, 1};
+  Watcher watcher = {isatty(2) != 0, Previews(arguments.value("--preview"), static_cast<u32>(count))};
   Watch watch;
   watch.user = &watcher;
   watch.progress = show;
-  watch.preview = watcher.folder ? write_preview : nullptr;
+  const char* const folder = watcher.previews.folder();
+  watch.preview = folder ? write_preview : nullptr;
   watch.preview_every = static_cast<u32>(preview_every);
   if (!read_preview_by(arguments, watch.preview_by, error)) return false;
-  if (watcher.folder && !make_folders(watcher.folder)) {
-    return fail(error, Code::output, watcher.folder, "choose another folder", "cannot be made.");
+  if (folder && !make_folders(folder)) {
+    return fail(error, Code::output, folder, "choose another folder", "cannot be made.");
   }
   if (request.fast && rows >= 0) {
     return fail(error, Code::usage, "--tile-vae", "leave it out", "the fast decoder works in one piece.");
   }
   const Series series = {arguments, watch, watcher, static_cast<u32>(count)};
-  return refiner_start == 0 ? series.draw(request, error) : series.draw_in_two(request, refiner_start, error);
+  const bool drawn =
+      refiner_start == 0 ? series.draw(request, error) : series.draw_in_two(request, refiner_start, error);
+  return drawn && watcher.previews.good(error);
 }
 
 const char* const kWords[] = {"BUNDLE", "PROMPT"};
