@@ -81,6 +81,7 @@ def bundle(tmp_path):
     [
         "draws",
         "drawsWithAnAdapter",
+        "drawsWithAControlPicture",
         "cancels",
         "givesMemoryBack",
         "saysWhatIsWrong",

@@ -61,7 +61,8 @@ const char* od_describe(od_player* player) {
            "{\"name\": \"fake\", \"source\": \"fake\", \"sizes\": [{\"width\": 64, \"height\": 32, "
            "\"memory\": {\"arena\": 1000000, \"weights\": 2000000, \"device\": 3000000, \"pictures\": 4}}, {\"width\": "
            "32, \"height\": 32}], "
-           "\"texts\": [{\"name\": \"prompt\"}, {\"name\": \"negative_prompt\"}], \"fast_decoder\": true, "
+           "\"texts\": [{\"name\": \"prompt\"}, {\"name\": \"negative_prompt\"}], \"pictures\": [{\"name\": \"control\"}], "
+           "\"fast_decoder\": true, "
            "\"adapters\": [{\"name\": \"ink\", \"scale\": 0.75}, {\"name\": \"clay\", \"scale\": 1}], \"sampler\": {\"steps\": 4}, "
            "\"device\": {\"name\": \"none\", \"memory\": 5000000000}}");
   return player->text;

@@ -5,10 +5,15 @@ import android.net.Uri;
 import android.os.ParcelFileDescriptor;
 
 import java.io.FileNotFoundException;
+import java.io.InputStream;
 import java.io.OutputStream;
 
 public abstract class ContentResolver {
     public final ParcelFileDescriptor openFileDescriptor(Uri uri, String mode) throws FileNotFoundException {
+        throw new FileNotFoundException();
+    }
+
+    public final InputStream openInputStream(Uri uri) throws FileNotFoundException {
         throw new FileNotFoundException();
     }
 

@@ -71,6 +71,49 @@ public final class AppCheck {
         check(new String(screen.shown.png, "UTF-8").endsWith("unloads 0"), "an adapter that is not there");
     }
 
+    void drawsWithAControlPicture() throws Exception {
+        check(screen.shown.takesControl && screen.shown.control.isEmpty(), screen.shown.control);
+        final Control bird = new Control("bird.png", new Snapshot.Pixels(new byte[3 * 5 * 4], 5, 4));
+        presenter.look(bird);
+        screen.until(new HostScreen.Wish() {
+            @Override
+            public boolean granted(Shown now) {
+                return now.control.equals("bird.png, 5 x 4");
+            }
+        });
+        String[] said = {"pictures 1, ways 000, unloads 0\ncontrol 5x4 100,200", "pictures 1, ways 000, unloads 0",
+            "pictures 0, ways 000, unloads 0"};
+        for (int i = 0; i < said.length; i++) {
+            presenter.typed(form("picture " + i, "2").with(i == 0));
+            presenter.draw();
+            final String prompt = "picture " + i;
+            Shown done = screen.until(new HostScreen.Wish() {
+                @Override
+                public boolean granted(Shown now) {
+                    return now.canDraw && now.shot != null && now.shot.form.prompt.equals(prompt);
+                }
+            });
+            String got = new String(done.png, "UTF-8");
+            check(got.endsWith(said[i]), got);
+            check(Form.of(done.shot.form.json()).edges == (i == 0), done.shot.form.json());
+            if (i == 1) {
+                presenter.look(null);
+            }
+        }
+        int[] argb = {0xFF010203, 0xFF040506, 0x00000000, 0x80FFFFFF, 0xFF0A0B0C, 0xFF0D0E0F};  // [2, 3]
+        int[][] reds = {{1, 4, 255, 255, 10, 13}, {255, 4, 1, 13, 10, 255}, {13, 10, 255, 255, 4, 1},
+            {255, 10, 13, 1, 4, 255}, {1, 255, 4, 10, 255, 13}, {255, 1, 10, 4, 13, 255}, {13, 255, 10, 4, 255, 1},
+            {255, 13, 4, 10, 1, 255}};
+        for (int orientation = 1; orientation <= 8; orientation++) {
+            Snapshot.Pixels seen = Control.upright(argb, 3, 2, orientation);
+            same(seen.width, orientation < 5 ? 3 : 2);
+            for (int i = 0; i < 6; i++) {
+                same(seen.rgb[3 * i] & 255, reds[orientation - 1][i]);
+            }
+        }
+        check(Control.sample(2048, 1) == 1 && Control.sample(1, 2049) == 2 && Control.sample(9000, 1) == 8, "sides");
+    }
+
     void cancels() throws Exception {
         presenter.typed(form("slow", "5"));
         presenter.draw();

@@ -20,8 +20,13 @@ final class DocumentSource implements Source {
     DocumentSource(ContentResolver resolver, Uri uri) {
         this.resolver = resolver;
         this.uri = uri;
+        name = nameOf(uri, "bundle");
+    }
+
+    /** What stands last in the way to a document. */
+    static String nameOf(Uri uri, String otherwise) {
         String last = uri.getLastPathSegment();
-        name = last == null ? "bundle" : last.substring(Math.max(last.lastIndexOf('/'), last.lastIndexOf(':')) + 1);
+        return last == null ? otherwise : last.substring(Math.max(last.lastIndexOf('/'), last.lastIndexOf(':')) + 1);
     }
 
     @Override

@@ -44,6 +44,10 @@ final class DrawPage {
     private final View adapterPart;
     private final TextView strengthLabel;
     private final SeekBar strength;
+    private final View controlPart;
+    private final TextView control;
+    private final Button without;
+    private final CheckBox edges;
     private final LinearLayout files;
     private final Button save;
     private final Button share;
@@ -53,8 +57,8 @@ final class DrawPage {
     private String adapter = "";
     private boolean filling;
 
-    DrawPage(Context context, Look look, Presenter presenter, View.OnClickListener onSave,
-            View.OnClickListener onShare) {
+    DrawPage(Context context, Look look, final Presenter presenter, View.OnClickListener onSave,
+            View.OnClickListener onShare, View.OnClickListener onControl) {
         this.look = look;
         this.presenter = presenter;
         root = look.column();
@@ -101,6 +105,23 @@ final class DrawPage {
         chosen.addView(strength, look.wide(0));
         adapterPart = labelled("Adapter", chosen);
         root.addView(adapterPart, look.wide(Look.GAP));
+        control = look.text("", 14, look.ink);
+        without = look.button("Remove", new View.OnClickListener() {
+            @Override
+            public void onClick(View touched) {
+                presenter.look(null);
+            }
+        });
+        edges = box(context, "Its edges alone");
+        LinearLayout buttons = look.row();
+        buttons.addView(look.button("Choose", onControl), look.narrow(0));
+        buttons.addView(without, look.narrow(Look.GAP));
+        LinearLayout seen = look.column();
+        seen.addView(buttons, look.wide(0));
+        seen.addView(control, look.wide(Look.GAP));
+        seen.addView(edges, look.wide(0));
+        controlPart = labelled("Control picture", seen);
+        root.addView(controlPart, look.wide(Look.GAP));
         saving = box(context, "Save memory (slower)");
         fast = box(context, "Fast decoder (less exact)");
         root.addView(saving, look.wide(0));
@@ -157,6 +178,7 @@ final class DrawPage {
         };
         saving.setOnCheckedChangeListener(checked);
         fast.setOnCheckedChangeListener(checked);
+        edges.setOnCheckedChangeListener(checked);
         strength.setOnSeekBarChangeListener(new SeekBar.OnSeekBarChangeListener() {
             @Override
             public void onProgressChanged(SeekBar bar, int value, boolean byHand) {
@@ -181,7 +203,7 @@ final class DrawPage {
     private Form form() {
         return new Form(prompt.getText().toString(), negative.getText().toString(), steps.getText().toString(),
                 seed.getText().toString(), size, saving.isChecked())
-                .with(adapter, strength.getProgress(), fast.isChecked());
+                .with(adapter, strength.getProgress(), fast.isChecked()).with(edges.isChecked());
     }
 
     void show(Shown now) {
@@ -194,6 +216,7 @@ final class DrawPage {
         seed.setHint(now.seedHint);
         saving.setChecked(now.form.lowMemory);
         fast.setChecked(now.form.fast);
+        edges.setChecked(now.form.edges);
         strength.setProgress(now.form.strength);
         strengthLabel.setText("Strength " + now.form.strength + " %");
         filling = false;
@@ -204,6 +227,11 @@ final class DrawPage {
             showSizes();
         }
         fast.setVisibility(now.decodesFast ? View.VISIBLE : View.GONE);
+        controlPart.setVisibility(now.takesControl ? View.VISIBLE : View.GONE);
+        control.setText(now.control);
+        for (View ofControl : new View[] {control, without, edges}) {
+            ofControl.setVisibility(now.control.isEmpty() ? View.GONE : View.VISIBLE);
+        }
         if (!now.adapters.equals(adapters) || !now.form.adapter.equals(adapter)) {
             adapters = now.adapters;
             adapter = now.form.adapter;

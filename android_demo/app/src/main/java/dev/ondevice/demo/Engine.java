@@ -36,6 +36,7 @@ final class Engine {
     private Snapshot.Phase phase = Snapshot.Phase.NO_BUNDLE;
     private Facts facts;
     private Form form = Form.empty();
+    private Control control;
     private String message = Words.NO_BUNDLE;
     private Snapshot.Kind kind = Snapshot.Kind.INFORMATION;
     private int done;
@@ -58,8 +59,8 @@ final class Engine {
     }
 
     synchronized Snapshot snapshot() {
-        return new Snapshot(phase, source == null ? "" : source.name(), facts, form, message, kind, done, calls,
-                preview, shot, png, history, rows);
+        return new Snapshot(phase, source == null ? "" : source.name(), facts, form, control, message, kind, done,
+                calls, preview, shot, png, history, rows);
     }
 
     /** One screen at a time hears of changes; null: none does. */
@@ -69,6 +70,12 @@ final class Engine {
 
     synchronized void typed(Form typed) {
         form = typed;
+    }
+
+    /** The picture that a ControlNet looks at from now on; null: none. */
+    synchronized void look(Control chosen) {
+        control = chosen;
+        notices.tell();
     }
 
     /** Reads what was kept, then gives `opener` the key of the bundle that was open ("" for none). */
@@ -142,7 +149,7 @@ final class Engine {
         final Request request;
         try {
             complete = form.complete(facts, chance);
-            request = complete.request(facts);
+            request = complete.request(facts, control);
         } catch (Form.Mistake mistake) {
             say(Snapshot.Kind.ERROR, mistake.getMessage());
             return;

@@ -32,6 +32,8 @@ final class Facts {
     /** Those that the bundle carries, and how much of each is usual, in hundredths. */
     final Map<String, Integer> adapters;
     final boolean decodesFast;
+    /** Whether a ControlNet looks at a picture meanwhile. */
+    final boolean takesControl;
     /** Lines of a report: what it is, and its value. */
     final Map<String, String> report;
 
@@ -42,6 +44,11 @@ final class Facts {
             negative |= "negative_prompt".equals(object(text).get("name"));
         }
         takesNegative = negative;
+        boolean control = false;
+        for (Object picture : list(bundle.get("pictures"))) {
+            control |= Control.PICTURE.equals(object(picture).get("name"));
+        }
+        takesControl = control;
         decodesFast = Boolean.TRUE.equals(bundle.get("fast_decoder"));
         Map<String, Integer> carried = new LinkedHashMap<String, Integer>();
         for (Object item : list(bundle.get("adapters"))) {

@@ -4,17 +4,23 @@ import android.content.ContentResolver;
 import android.content.ContentValues;
 import android.content.Intent;
 import android.graphics.Bitmap;
+import android.graphics.BitmapFactory;
+import android.media.ExifInterface;
 import android.net.Uri;
 import android.provider.MediaStore;
 
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.OutputStream;
 
-/** What leaves the app: pictures and rows. Everything but {@link #picker} and {@link #sending} is slow. */
+/** What leaves the app, and pictures that come. Everything but {@link #picker} and {@link #sending} is slow. */
 final class Files {
     static final String PNG = "image/png";
     static final String ROWS = "application/json";
     static final String FOLDER = "Pictures/ondevice";
+    private static final int MOST_BYTES = 1 << 26;
 
     private Files() {}
 
@@ -50,6 +56,45 @@ final class Files {
             }
             out.write(data);
         }
+    }
+
+    /** A picture that was chosen, upright. Throws where it is none. */
+    static Control picture(ContentResolver resolver, Uri uri) throws IOException {
+        byte[] file;
+        try (InputStream in = resolver.openInputStream(uri)) {
+            file = read(in);
+        }
+        BitmapFactory.Options options = new BitmapFactory.Options();
+        options.inJustDecodeBounds = true;
+        BitmapFactory.decodeByteArray(file, 0, file.length, options);
+        options.inJustDecodeBounds = false;
+        options.inSampleSize = Control.sample(options.outWidth, options.outHeight);
+        Bitmap bitmap = BitmapFactory.decodeByteArray(file, 0, file.length, options);
+        if (bitmap == null) {
+            throw new IOException("it is no picture");
+        }
+        int width = bitmap.getWidth();
+        int height = bitmap.getHeight();
+        int[] argb = new int[width * height];
+        bitmap.getPixels(argb, 0, width, 0, 0, width, height);
+        int orientation = new ExifInterface(new ByteArrayInputStream(file))
+                .getAttributeInt(ExifInterface.TAG_ORIENTATION, ExifInterface.ORIENTATION_NORMAL);
+        return new Control(DocumentSource.nameOf(uri, "picture"), Control.upright(argb, width, height, orientation));
+    }
+
+    private static byte[] read(InputStream in) throws IOException {
+        if (in == null) {
+            throw new IOException("the app that holds it is gone");
+        }
+        ByteArrayOutputStream out = new ByteArrayOutputStream();
+        byte[] part = new byte[1 << 16];
+        for (int count = in.read(part); count >= 0; count = in.read(part)) {
+            out.write(part, 0, count);
+            if (out.size() > MOST_BYTES) {
+                throw new IOException("it is too large");
+            }
+        }
+        return out.toByteArray();
     }
 
     static Bitmap bitmap(Snapshot.Pixels pixels) {

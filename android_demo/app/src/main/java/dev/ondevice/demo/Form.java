@@ -25,13 +25,15 @@ final class Form {
     final int strength;
     /** By the bundle's fast decoder. */
     final boolean fast;
+    /** Of a control picture its edges. */
+    final boolean edges;
 
     Form(String prompt, String negative, String steps, String seed, String size, boolean lowMemory) {
-        this(prompt, negative, steps, seed, size, lowMemory, "", USUAL_STRENGTH, false);
+        this(prompt, negative, steps, seed, size, lowMemory, "", USUAL_STRENGTH, false, true);
     }
 
     private Form(String prompt, String negative, String steps, String seed, String size, boolean lowMemory,
-            String adapter, int strength, boolean fast) {
+            String adapter, int strength, boolean fast, boolean edges) {
         this.prompt = prompt;
         this.negative = negative;
         this.steps = steps;
@@ -41,11 +43,18 @@ final class Form {
         this.adapter = adapter;
         this.strength = strength;
         this.fast = fast;
+        this.edges = edges;
     }
 
     /** The same with what only some bundles have. */
     Form with(String chosenAdapter, int hundredths, boolean byFastDecoder) {
-        return new Form(prompt, negative, steps, seed, size, lowMemory, chosenAdapter, hundredths, byFastDecoder);
+        return new Form(prompt, negative, steps, seed, size, lowMemory, chosenAdapter, hundredths, byFastDecoder,
+                edges);
+    }
+
+    /** The same with a control picture's edges, or with the picture itself. */
+    Form with(boolean edgesAlone) {
+        return new Form(prompt, negative, steps, seed, size, lowMemory, adapter, strength, fast, edgesAlone);
     }
 
     static Form empty() {
@@ -73,11 +82,15 @@ final class Form {
         String negativeText = facts.takesNegative ? negative : "";
         String known = facts.adapters.containsKey(adapter) ? adapter : "";
         return new Form(prompt.trim(), negativeText, count, start, sizeIn(facts).toString(), lowMemory)
-                .with(known, strength, fast && facts.decodesFast);
+                .with(known, strength, fast && facts.decodesFast).with(edges);
     }
 
-    /** Of a form that is complete. A preview a tenth of the way, and at least each fifth step. */
-    Request request(Facts facts) throws Mistake {
+    /**
+     * Of a form that is complete. A preview a tenth of the way, and at least each fifth step.
+     *
+     * @param control null: none; it is left out where the bundle takes none
+     */
+    Request request(Facts facts, Control control) throws Mistake {
         Facts.Size pixels = sizeIn(facts);
         int count = (int) whole("Steps", steps, 1, MOST_STEPS);
         Request request = new Request(prompt).steps(count).seed(whole("Seed", seed, 0, Long.MAX_VALUE))
@@ -89,6 +102,10 @@ final class Form {
         request.fast = fast;
         if (!adapter.isEmpty()) {
             request.adapters.put(adapter, strength / 100.0);
+        }
+        if (control != null && facts.takesControl) {
+            Request.Pixels seen = new Request.Pixels(control.pixels.rgb, control.pixels.width, control.pixels.height);
+            request.pictures.put(Control.PICTURE, edges ? seen.edges(Control.LOW, Control.HIGH) : seen);
         }
         return request;
     }
@@ -128,6 +145,7 @@ final class Form {
         out.put("adapter", adapter);
         out.put("strength", (double) strength);
         out.put("fast", fast);
+        out.put("edges", edges);
         return out;
     }
 
@@ -136,7 +154,8 @@ final class Form {
         int hundredths = strength instanceof Double ? (int) (double) (Double) strength : USUAL_STRENGTH;
         return new Form(text(json, "prompt"), text(json, "negative_prompt"), text(json, "steps"), text(json, "seed"),
                 text(json, "size"), Boolean.TRUE.equals(json.get("low_memory")))
-                .with(text(json, "adapter"), hundredths, Boolean.TRUE.equals(json.get("fast")));
+                .with(text(json, "adapter"), hundredths, Boolean.TRUE.equals(json.get("fast")))
+                .with(!Boolean.FALSE.equals(json.get("edges")));
     }
 
     private static String text(Map<String, Object> json, String key) {

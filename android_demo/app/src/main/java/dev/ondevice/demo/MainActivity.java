@@ -19,6 +19,7 @@ public final class MainActivity extends Activity implements Presenter.View, Scre
     private static final int SAVE = 2;
     private static final int SHARE = 3;
     private static final int EXPORT = 4;
+    private static final int CONTROL = 5;
     private static final String PAGE = "page";
     /** Of all activities that come and go: decoding and writing, off the screen's thread. */
     private static final Executor FILES = Worker.thread("ondevice-pictures");
@@ -114,6 +115,11 @@ public final class MainActivity extends Activity implements Presenter.View, Scre
         ask(Files.picker(Files.ROWS, "ondevice-bench.jsonl"), EXPORT);
     }
 
+    @Override
+    public void chooseControl() {
+        ask(new Intent(Intent.ACTION_OPEN_DOCUMENT).addCategory(Intent.CATEGORY_OPENABLE).setType("image/*"), CONTROL);
+    }
+
     private void withPicture(final int request) {
         final Snapshot now = engine.snapshot();
         if (now.shot == null) {
@@ -147,6 +153,10 @@ public final class MainActivity extends Activity implements Presenter.View, Scre
             presenter.open(new DocumentSource(getContentResolver(), uri));
             return;
         }
+        if (request == CONTROL) {
+            read(uri);
+            return;
+        }
         final Snapshot now = engine.snapshot();
         final byte[] file = request == EXPORT ? now.rows.getBytes(StandardCharsets.UTF_8) : now.png;
         work(new Work() {
@@ -154,6 +164,19 @@ public final class MainActivity extends Activity implements Presenter.View, Scre
             public void run() throws IOException {
                 Files.write(getContentResolver(), uri, file);
                 saved(request, uri, "the file");
+            }
+        });
+    }
+
+    private void read(final Uri uri) {
+        FILES.execute(new Runnable() {
+            @Override
+            public void run() {
+                try {
+                    engine.look(Files.picture(getContentResolver(), uri));
+                } catch (IOException | SecurityException | OutOfMemoryError failed) {
+                    engine.note(Snapshot.Kind.ERROR, Words.NO_PICTURE);
+                }
             }
         });
     }

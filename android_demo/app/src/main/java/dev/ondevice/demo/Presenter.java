@@ -73,6 +73,11 @@ final class Presenter implements Notices.Listener {
         engine.measure(REPEATS);
     }
 
+    /** null: no control picture. */
+    void look(Control chosen) {
+        engine.look(chosen);
+    }
+
     void open(Source source) {
         engine.open(source);
     }
@@ -94,6 +99,8 @@ final class Presenter implements Notices.Listener {
         out.sizes = sizes(now.facts);
         out.adapters = now.facts == null ? Collections.<String, Integer>emptyMap() : now.facts.adapters;
         out.decodesFast = now.facts != null && now.facts.decodesFast;
+        out.takesControl = now.facts != null && now.facts.takesControl;
+        out.control = now.control == null ? "" : now.control.toString();
         out.stepsHint = now.facts == null ? "" : String.valueOf(now.facts.steps);
         out.seedHint = "random";
         out.percent = percent(now);

@@ -26,6 +26,8 @@ final class Screen {
         void sharePicture();
 
         void exportRows();
+
+        void chooseControl();
     }
 
     final View root;
@@ -112,6 +114,11 @@ final class Screen {
             @Override
             public void onClick(View touched) {
                 actions.sharePicture();
+            }
+        }, new View.OnClickListener() {
+            @Override
+            public void onClick(View touched) {
+                actions.chooseControl();
             }
         });
         lines = look.column();

@@ -19,6 +19,9 @@ final class Shown {
     /** Adapters to choose from, and how much of each is usual, in hundredths. */
     Map<String, Integer> adapters;
     boolean decodesFast;
+    boolean takesControl;
+    /** For people: the control picture that was chosen; empty: none. */
+    String control;
     /** What stands in empty fields. */
     String stepsHint;
     String seedHint;

@@ -31,6 +31,8 @@ final class Snapshot {
     /** null until a bundle is open. */
     final Facts facts;
     final Form form;
+    /** null: none was chosen. */
+    final Control control;
     final String message;
     final Kind kind;
     /** Calls of the sampler that are done, and in all; 0 of 0 while nothing is drawn. */
@@ -45,12 +47,13 @@ final class Snapshot {
     /** Rows of the last benchmark, JSON of one a line; empty: none. */
     final String rows;
 
-    Snapshot(Phase phase, String bundle, Facts facts, Form form, String message, Kind kind, int done, int calls,
-            Pixels preview, Shot shot, byte[] png, List<Shot> history, String rows) {
+    Snapshot(Phase phase, String bundle, Facts facts, Form form, Control control, String message, Kind kind, int done,
+            int calls, Pixels preview, Shot shot, byte[] png, List<Shot> history, String rows) {
         this.phase = phase;
         this.bundle = bundle;
         this.facts = facts;
         this.form = form;
+        this.control = control;
         this.message = message;
         this.kind = kind;
         this.done = done;

@@ -18,6 +18,7 @@ final class Words {
             + " done; if the system ends the app before, take a smaller size or save memory.";
     static final String BENCHMARK = "Measuring. Leave the phone alone meanwhile.";
     static final String MEASURED = "Measured.";
+    static final String NO_PICTURE = "picture: cannot be read. Fix: choose a JPEG, PNG or WebP that is on the phone.";
     static final String OUR_FAULT = "This is a fault of the app: ";
 
     private Words() {}
