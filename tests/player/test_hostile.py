@@ -13,10 +13,10 @@ GOLDEN = hostile.GOLDEN.parent / "player" / "hostile.json"
 
 
 def cases():
-    """Those that the Swift player refuses, too: it reads nothing of adapters."""
+    """Which the Swift player refuses, too (ios_demo/Player/Tests/drawn.py)."""
     return [
         *hostile.manifests(), *hostile_plans.plans(), *hostile_plans.ports(), *hostile_plans.pipelines(),
-        *hostile_files.files(), *hostile_packed.packed(),
+        *hostile_files.files(), *hostile_packed.packed(), *hostile_adapters.adapters(),
     ]  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def common(a, b):
 
 
 def test_every_hostile_bundle_is_refused_by_python_and_by_the_player(tool, tmp_path, request):
-    made = {case.what: case for case in (*cases(), *hostile_adapters.adapters())}
+    made = {case.what: case for case in cases()}
     paths, python = [], []
     for number, case in enumerate(made.values()):
         (tmp_path / str(number)).mkdir()

@@ -1,4 +1,5 @@
 import DemoStudio
+import PhotosUI
 import Player
 import SwiftUI
 
@@ -7,6 +8,7 @@ import SwiftUI
 struct DrawView: View {
     @ObservedObject var screen: Screen
     @FocusState private var isTyping: Bool
+    @State private var chosen: PhotosPickerItem?
 
     var body: some View {
         NavigationStack {
@@ -14,6 +16,10 @@ struct DrawView: View {
                 Section { picture }
                 Section { texts }
                 Section { settings }
+                if let model = screen.state.model, !model.adapters.isEmpty {
+                    Section("Adapter") { adapters(model.adapters) }
+                }
+                if screen.state.model?.takesControl == true { Section("Control picture") { control } }
             }
             .navigationTitle(screen.state.model?.name ?? "No model")
             .toolbar {
@@ -73,6 +79,34 @@ struct DrawView: View {
             .accessibilityLabel("Another seed")
         }
         Toggle("Less memory, slower", isOn: $screen.lowMemory)
+        if screen.state.model?.decodesFast == true { Toggle("Fast decoder, less exact", isOn: $screen.isFast) }
+    }
+
+    @ViewBuilder private func adapters(_ adapters: [StudioState.Adapter]) -> some View {
+        Picker("Adapter", selection: Binding(get: { screen.adapter }, set: { screen.choose(adapter: $0) })) {
+            Text("None").tag("")
+            ForEach(adapters, id: \.name) { Text($0.name).tag($0.name) }
+        }
+        if !screen.adapter.isEmpty {
+            LabeledContent("Strength", value: "\(Int((screen.strength * 100).rounded())) %")
+            Slider(value: $screen.strength, in: 0...2) { Text("Strength") }
+        }
+    }
+
+    /// What a ControlNet looks at while the picture is drawn.
+    @ViewBuilder private var control: some View {
+        PhotosPicker("Choose a picture", selection: $chosen, matching: .images)
+            .onChange(of: chosen) { item in
+                guard let item else { return }
+                Task { @MainActor in
+                    screen.control = (try? await item.loadTransferable(type: Data.self)).flatMap { Pixels(data: $0) }
+                }
+            }
+        if let image = screen.control?.image {
+            Image(uiImage: image).resizable().scaledToFit().frame(maxHeight: 160).accessibilityLabel("Control picture")
+            Toggle("Its edges", isOn: $screen.tracesEdges)
+            Button("Without it", role: .destructive) { (screen.control, chosen) = (nil, nil) }
+        }
     }
 }
 

@@ -13,6 +13,14 @@ final class Screen: ObservableObject {
     @Published var seed = "1"
     @Published var size: StudioState.Size?
     @Published var lowMemory = false
+    /// Of the model's adapters; empty: none.
+    @Published var adapter = ""
+    /// How much of the adapter; 1 is all.
+    @Published var strength = 1.0
+    @Published var isFast = false
+    /// What a ControlNet looks at, and whether at its edges.
+    @Published var control: Pixels?
+    @Published var tracesEdges = true
     @Published var repeats = 3
 
     private(set) var studio: Studio!
@@ -37,6 +45,7 @@ final class Screen: ObservableObject {
         if let model = state.model, model != self.state.model {
             steps = model.usualSteps
             size = model.sizes.first
+            if !model.adapters.contains(where: { $0.name == adapter }) { adapter = "" }
         }
         // A picture is worth keeping the screen on for: in the background it would end.
         UIApplication.shared.isIdleTimerDisabled = state.work == .drawing || state.work == .measuring
@@ -45,12 +54,25 @@ final class Screen: ObservableObject {
 
     var isBusy: Bool { state.work != .idle }
 
-    /// What the fields say.
+    /// What the fields say. A preview a tenth of the way, and at least each fifth step.
     var request: Request {
-        Request(
+        var request = Request(
             prompt: prompt, negativePrompt: negative.isEmpty ? nil : negative, steps: steps, seed: UInt64(seed) ?? 0,
-            width: size?.width, height: size?.height, emphasis: .mean, longTexts: .fit, previewEvery: 1,
+            width: size?.width, height: size?.height, emphasis: .mean, longTexts: .fit,
+            fast: isFast && state.model?.decodesFast == true, previewEvery: max(1, min(5, steps / 10)),
             lowMemory: lowMemory)
+        if !adapter.isEmpty { request.adapters = [(name: adapter, scale: strength)] }
+        if let control, state.model?.takesControl == true {
+            request.pictures["control"] = control
+            if tracesEdges { request.canny = Thresholds(100, 200) }
+        }
+        return request
+    }
+
+    /// Choose an adapter, at its usual strength.
+    func choose(adapter name: String) {
+        adapter = name
+        if let chosen = state.model?.adapters.first(where: { $0.name == name }) { strength = chosen.scale }
     }
 
     // Files -----------------------------------------------------------------------------------------------------------
@@ -109,6 +131,34 @@ final class Screen: ObservableObject {
 }
 
 extension Pixels {
+    /// Of a picture from the library, upright, transparent parts on white, at most 2,048 pixels a side; nil where it is
+    /// none.
+    init?(data: Data) {
+        guard let image = UIImage(data: data), let space = CGColorSpace(name: CGColorSpace.sRGB) else { return nil }
+        let shrink = min(1, 2048 / max(image.size.width * image.scale, image.size.height * image.scale, 1))
+        let width = Int(image.size.width * image.scale * shrink)
+        let height = Int(image.size.height * image.scale * shrink)
+        guard width > 0, height > 0 else { return nil }
+        var rgbx = [UInt8](repeating: 255, count: width * height * 4)  // white below
+        let isDrawn = rgbx.withUnsafeMutableBytes { bytes -> Bool in
+            guard
+                let context = CGContext(
+                    data: bytes.baseAddress, width: width, height: height, bitsPerComponent: 8, bytesPerRow: width * 4,
+                    space: space, bitmapInfo: CGImageAlphaInfo.noneSkipLast.rawValue)
+            else { return false }
+            // UIKit's pictures begin at the top.
+            context.translateBy(x: 0, y: CGFloat(height))
+            context.scaleBy(x: 1, y: -1)
+            UIGraphicsPushContext(context)
+            image.draw(in: CGRect(x: 0, y: 0, width: width, height: height))
+            UIGraphicsPopContext()
+            return true
+        }
+        guard isDrawn else { return nil }
+        let bytes = (0..<width * height * 3).map { rgbx[$0 / 3 * 4 + $0 % 3] }
+        self.init(width: width, height: height, bytes: bytes)
+    }
+
     /// For a view.
     var image: UIImage? {
         guard let provider = CGDataProvider(data: Data(bytes) as CFData),

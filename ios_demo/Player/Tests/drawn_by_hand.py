@@ -17,15 +17,16 @@ from ondevice.bundle import open_bundle
 from ondevice.diffusion.parameters import describe
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Request
-from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "pipeline"
-PIXELS = {"image": (16, 24, 1), "mask": (33, 50, 9), "control": (40, 30, 5)}
+PIXELS = {"image": (16, 24, 1), "mask": (33, 50, 9), "control": (40, 30, 5), "control_2": (21, 24, 3)}
 COMMON = {"seed": 6, "sampler": "euler_a", "num_inference_steps": 4, "width": 24, "height": 16}
 NEGATIVE = {"negative_prompt": "a red dog"}
 FILM = {"frames": 5, "chunks": (1, 2)}
+GUESS = {"control_guess": 1.0, "control_negative_scale": 0.0}
+WINDOWS = {"control_scale": 0.7, "control_end": 0.5, "control_start_2": 0.25, "control_negative_scale_2": 0.2}
 WEBUI = {"seed_mode": "a1111", "variation_seed": 9, "variation_strength": 0.3, "noise_seed_delta": 31337}
 
 
@@ -64,6 +65,10 @@ CASES: list[Case] = [  # pipeline, how it is changed, the request, what the bund
     ("lcm", _nothing, {"numbers": {"guidance_scale": 3.0}}, {}),
     ("controlnet", _nothing, {**NEGATIVE, "pictures": pictures("control"), "numbers": {"control_end": 0.6}}, {}),
     ("controlnet", _in_some_passes, {**NEGATIVE, "pictures": pictures("control")}, {}),
+    ("control", _nothing, NEGATIVE, {}),
+    ("control", _nothing, {**NEGATIVE, "pictures": pictures("control"), "numbers": GUESS}, {}),
+    ("control", _nothing, {**NEGATIVE, "pictures": pictures("control", "control_2"), "numbers": WINDOWS}, {}),
+    ("control", _nothing, {**pictures("image", "mask"), "pictures": pictures("control"), "strength": 0.6}, {}),
     ("svd", _nothing, {"prompt": "", **pictures("image"), "numbers": {"frame_count": 5.0}}, FILM),
     (
         "svd",
@@ -121,7 +126,18 @@ def prepared() -> dict[str, Any]:
     return {"edges": edges, "clip_vision": found}
 
 
-def drawn_by_hand(folder: Path) -> list[dict[str, Any]]:
+def changed() -> dict[str, str]:
+    """Weights of the golden bundle with a change of next to nothing: int4's exact units are found again, and all else
+    is rounded as Python rounds it; hexadecimal, by key."""
+    from ondevice.bundle.changed import ChangedWeights, changes_of
+
+    bundle = open_bundle(ROOT / "tests" / "golden" / "bundle" / "adapters.ondevice")
+    changes = changes_of(bundle, bundle.manifest.adapters["first"])
+    made = ChangedWeights(bundle, {leaf: [(1e-30, change) for change in terms] for leaf, terms in changes.items()})
+    return {key: made.values(key).tobytes().hex() for key in made.keys}
+
+
+def drawn_by_hand(folder: Path, device: Any) -> list[dict[str, Any]]:
     """A row for each case, as `drawn.py` writes them; bundles are FOLDER/hand_NUMBER.ondevice."""
     from bundle.pipeline_bundle import write_pipeline
 
@@ -136,7 +152,7 @@ def drawn_by_hand(folder: Path) -> list[dict[str, Any]]:
         request = {"prompt": "a red cat", **COMMON, **asked}
         if "denoising_start" in asked:
             request["latents"] = np.array(rows[-1]["latents"], np.float32).reshape(1, 4, 2, 3)
-        picture = Pipeline.of(bundle, Session(bundle, choose_device(None))).draw(Request(**request))
+        picture = Pipeline.of(bundle, Session(bundle, device)).draw(Request(**request))
         facts = picture.parameters | {"model": bundle.model["source"], "version": f"ondevice {__version__}"}
         texts = [describe(facts, bundle.scheduler), json.dumps(facts, sort_keys=True)]
         frames = [picture.pixels] if picture.frames is None else picture.frames

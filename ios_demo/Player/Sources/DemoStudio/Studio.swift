@@ -20,6 +20,18 @@ public struct StudioState: Sendable {
         /// Numbers of steps that the bundle has tables for, and the usual one.
         public let steps: [Int]
         public let usualSteps: Int
+        public let adapters: [Adapter]
+        /// Whether it looks at a picture while it draws (ControlNet).
+        public let takesControl: Bool
+        /// Whether it has a decoder that is sooner done and not as exact.
+        public let decodesFast: Bool
+    }
+
+    /// What a model can be changed with.
+    public struct Adapter: Hashable, Sendable {
+        public let name: String
+        /// How much of it is usual; 1 is all.
+        public let scale: Double
     }
 
     public init() {}
@@ -138,7 +150,9 @@ public final class Studio: @unchecked Sendable {
             let model = StudioState.Model(
                 name: opened.bundle.manifest.source,
                 sizes: opened.sizes.map { StudioState.Size(width: $0.width, height: $0.height) },
-                steps: opened.samplers[opened.usual.sampler] ?? [opened.usual.steps], usualSteps: opened.usual.steps)
+                steps: opened.samplers[opened.usual.sampler] ?? [opened.usual.steps], usualSteps: opened.usual.steps,
+                adapters: opened.adapters.map { StudioState.Adapter(name: $0.name, scale: $0.scale) },
+                takesControl: !opened.controls.isEmpty, decodesFast: opened.hasFastDecoder)
             hold(opened, url)
             change { $0.model = model }
         }
@@ -243,6 +257,9 @@ public final class Studio: @unchecked Sendable {
         if let memory = try? pipeline.memory(request) {
             rows.append(ReportRow(name: "a picture takes", value: Studio.megabytes(memory.arena)))
             rows.append(ReportRow(name: "weights, in their files", value: Studio.megabytes(memory.weights)))
+            if memory.changed > 0 {
+                rows.append(ReportRow(name: "weights that adapters change", value: Studio.megabytes(memory.changed)))
+            }
         }
         return rows
     }
@@ -254,9 +271,10 @@ public final class Studio: @unchecked Sendable {
     /// A picture that the phone has no room for is refused before the phone ends the app for it.
     private func checkMemory(_ pipeline: Pipeline, _ request: Request) throws {
         guard let available = ProcessMemory.available else { return }
-        let arena = try pipeline.memory(request).arena
-        guard arena > available else { return }
-        let what = "a picture takes \(Studio.megabytes(arena)), and the phone gives \(Studio.megabytes(available))."
+        let memory = try pipeline.memory(request)
+        let taken = memory.arena + memory.changed
+        guard taken > available else { return }
+        let what = "a picture takes \(Studio.megabytes(taken)), and the phone gives \(Studio.megabytes(available))."
         let fix = request.lowMemory ? "close other apps, or choose a smaller picture" : "draw with less memory"
         throw PlayerError(.device, what, at: "memory", fix: fix)
     }

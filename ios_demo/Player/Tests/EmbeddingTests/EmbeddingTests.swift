@@ -29,12 +29,17 @@ final class EmbeddingTests: XCTestCase {
         let state = StudioState()
         XCTAssertTrue(state.work == .idle && state.model?.sizes.first?.width == nil && state.model?.steps == nil)
         XCTAssertTrue(state.preview?.bytes == nil && state.picture?.height == nil && state.message == nil)
+        XCTAssertTrue(state.model?.adapters.first?.name == nil && state.model?.adapters.first?.scale == nil)
+        XCTAssertTrue(state.model?.takesControl == nil && state.model?.decodesFast == nil)
         XCTAssertTrue(state.result?.ops.first?.seconds == nil && state.result?.peakBytes == nil)
         let phone = PhoneFacts(model: "none", system: "Linux", cores: 1, memoryBytes: 1)
         let studio = Studio(folder: URL(fileURLWithPath: "/nowhere"), phone: phone) { _ in }
-        let request = Request(
+        var request = Request(
             prompt: "", negativePrompt: nil, steps: 1, seed: 0, width: 64, height: 64, emphasis: .mean, longTexts: .fit,
-            previewEvery: 1, lowMemory: true)
+            adapters: [("ink", 0.5)], fast: true, previewEvery: 1, lowMemory: true)
+        request.pictures["control"] = Pixels(width: 1, height: 1, bytes: [0, 0, 0])
+        request.canny = Thresholds(100, 200)
+        request.previewBy = .fast
         let told = expectation(description: "report")
         studio.report(request) { rows in
             XCTAssertTrue(rows.contains { $0.id == $0.name && !$0.value.isEmpty })

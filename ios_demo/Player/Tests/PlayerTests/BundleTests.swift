@@ -6,7 +6,7 @@ import XCTest
 final class BundleTests: XCTestCase {
     private let bundles = [
         ("tiny", "refused"), ("images", "refused_images"), ("targets", "refused_targets"),
-        ("picture", "refused_pictures"),
+        ("picture", "refused_pictures"), ("adapters", "refused_adapters"),
     ]
 
     private func folder(_ name: String) -> URL {

@@ -170,6 +170,11 @@ func refusal(of run: () throws -> Void, file: StaticString = #filePath, line: UI
     }
 }
 
+extension Pixels {
+    /// One pixel of a grey.
+    init(one grey: UInt8) { self.init(width: 1, height: 1, bytes: [grey, grey, grey]) }
+}
+
 func hexadecimal(_ text: String) -> [UInt8] {
     let digits = text.compactMap(\.hexDigitValue)
     return stride(from: 0, to: digits.count, by: 2).map { UInt8(digits[$0] << 4 | digits[$0 + 1]) }

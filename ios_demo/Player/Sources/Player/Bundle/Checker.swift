@@ -96,6 +96,15 @@ struct Checker {
         try list(value, count, at).enumerated().map { try integer($1, low, high, at[$0]) }
     }
 
+    /// A number within float32.
+    func number(_ value: JSON, _ at: Place) throws -> Double {
+        switch value {
+        case .integer(let number): return Double(number)
+        case .real(let number) where abs(number) <= Limit.float32: return number
+        default: throw fault("is \(value.shown) (expected a number within float32)", at)
+        }
+    }
+
     func flag(_ object: JSONObject, _ name: String, _ at: Place) throws -> Bool {
         guard let value = object[Exact(name)] else { return false }
         return try bool(value, at[name])

@@ -49,6 +49,8 @@ public struct WeightEntry: Sendable {
     public let file: String
     public let offset: Int
     public let bytes: Int
+    /// How it comes from weights of the checkpoint, of those that adapters may change.
+    let made: Made?
 }
 
 /// A plan of the bundle, with the memory it needs known before it is read.
@@ -94,6 +96,8 @@ public struct Manifest: Sendable {
     public let samplers: [String]
     public let pipeline: PipelineSpec?
     public let weights: [Exact: WeightEntry]
+    /// What it carries to change its weights with, in the order of the text.
+    public let adapters: [AdapterEntry]
     public let files: [String: FileEntry]
 
     static let file = "bundle.json"

@@ -42,12 +42,15 @@ extension Manifest {
         guard files[Manifest.scheduler] != nil else {
             throw check.fault("has no \(Manifest.scheduler)", Place.top["files"])
         }
-        var weights: [Exact: WeightEntry] = [:]
-        for (key, row) in try check.table(try required("weights"), Limit.weights, Place.top["weights"]).rows {
+        let rows = try check.table(try required("weights"), Limit.weights, Place.top["weights"]).rows
+        let weights = try rows.map { key, row -> (key: Exact, entry: WeightEntry) in
             _ = try check.text(.text(key.text), Place.top["weights"])
-            weights[key] = try Manifest.weight(check, row, files, Place.top["weights"].key(key))
+            return (key, try Manifest.weight(check, row, files, Place.top["weights"].key(key)))
         }
-        self.weights = weights
+        self.weights = Dictionary(uniqueKeysWithValues: weights.map { ($0.key, $0.entry) })
+        var adapting = AdapterReader(check: check, weights: weights)
+        try adapting.checkMade(modules: top["modules"])
+        adapters = try top["adapters"].map { try adapting.read($0) } ?? []
         targets = try top["targets"].map { try TargetEntry.read(check, $0) } ?? []
         plans = try Manifest.plans(check, try required("plans"), components, files, targets.map(\.name))
         let pipeline = try required("pipeline")
@@ -169,7 +172,11 @@ extension Manifest {
             let what = "is \(offset) (expected a multiple of \(Limit.align) with \(bytes) bytes before \(entry.bytes))"
             throw check.fault(what, at["offset"])
         }
-        return WeightEntry(dtype: dtype, shape: shape, file: file, offset: offset, bytes: bytes)
+        let made = try row["made"].map { value -> Made in
+            var reader = MadeReader(check: check)
+            return try reader.read(value, dtype, shape, at["made"])
+        }
+        return WeightEntry(dtype: dtype, shape: shape, file: file, offset: offset, bytes: bytes, made: made)
     }
 
     private static func listedFile(

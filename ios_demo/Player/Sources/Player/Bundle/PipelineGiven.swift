@@ -67,7 +67,7 @@ extension PipelineReader {
     }
 
     mutating func readPictures(_ value: JSON, _ place: Place) throws {
-        let ways = ["fit", "mask", "masked", "clip_vision", "edges"]
+        let ways = ["fit", "unit", "mask", "masked", "clip_vision", "edges"]
         for (key, row) in try check.table(value, PipelineLimit.given, place).rows {
             let at = place.key(key)
             let name = try newName(.text(key.text), numbers.map(\.name) + texts.map(\.name), at)

@@ -16,6 +16,7 @@ struct PipelineReader {
     var rates: [String: Rate] = [:]
     private var madeInCalls: Set<String> = []
     private var optional: Set<String> = []  // values that are not made where a picture is not given
+    private var hidden: Set<String> = []  // values that may not be read here, nor be another's
 
     init(check: Checker, components: Set<String>, tokenizers: Set<String>, samplers: [String]) {
         self.check = check
@@ -52,26 +53,47 @@ struct PipelineReader {
         }
         rates = rates.filter { $0.value != .call }
         rates["latents"] = .picture
-        let after = try check.list(part("after"), 1...PipelineLimit.roles, at["after"]).enumerated().map {
-            try role($1, at["after"][$0], ["picture", "chunk"])
-        }
-        guard after[after.count - 1].keep.contains(where: { $0.value == gives }) else {
-            let what = "keeps no \(gives) in its last role (expected what the pipeline gives)"
-            throw check.fault(what, at["after"])
-        }
+        let (known, missing) = (rates, optional)
+        let after = try last(part("after"), gives, at["after"])
         guard (latents.frames != nil) == (gives == "frames") else {
             let number = try check.object(part("latents"), at["latents"])["frames"]?.shown ?? "null"
             let what = "is \(gives), and latents.frames is \(number) (expected frames and their number, or neither)"
             throw check.fault(what, at["gives"])
         }
-        guard !optional.contains(gives) else {
-            throw check.fault("makes no \(gives) where an optional picture is not given", at["after"])
+        try always(gives, at["after"])
+        var fast: [Role] = []
+        if let value = top["fast"] {
+            // It reads nothing that `after` keeps, and keeps what the pipeline gives once more.
+            hidden = Set(rates.keys).subtracting(known.keys).subtracting([gives])
+            let ofAfter = rates
+            (rates, optional) = (known, missing)
+            fast = try last(value, gives, at["fast"])
+            try always(gives, at["fast"])
+            rates.merge(ofAfter) { own, _ in own }
         }
         let outside = try top["outside"].map { try readOutside($0, gives, at["outside"]) }
         for name in madeInCalls.union(["latents", "timestep"]) { rates[name] = .call }
         return PipelineSpec(
             gives: gives, numbers: numbers, texts: texts, pictures: pictures, latents: latents, outside: outside,
-            sampler: sampler, steps: steps, before: before, denoise: loops, after: after, rates: rates)
+            sampler: sampler, steps: steps, before: before, denoise: loops, after: after, fast: fast, rates: rates)
+    }
+
+    /// What comes after the loop: `after`, or `fast` in its place.
+    private mutating func last(_ value: JSON, _ gives: String, _ at: Place) throws -> [Role] {
+        let roles = try check.list(value, 1...PipelineLimit.roles, at).enumerated().map {
+            try role($1, at[$0], ["picture", "chunk"])
+        }
+        guard roles[roles.count - 1].keep.contains(where: { $0.value == gives }) else {
+            throw check.fault("keeps no \(gives) in its last role (expected what the pipeline gives)", at)
+        }
+        return roles
+    }
+
+    /// Refuse what only some pictures would be given.
+    private func always(_ gives: String, _ at: Place) throws {
+        guard !optional.contains(gives) else {
+            throw check.fault("makes no \(gives) where an optional picture is not given", at)
+        }
     }
 
     private func readSampler(_ value: JSON, _ at: Place) throws -> (String, Int) {
@@ -119,10 +141,11 @@ struct PipelineReader {
 
     private mutating func keep(_ value: JSON, _ rate: Rate, _ isOptional: Bool, _ at: Place) throws -> String {
         let given = numbers.map(\.name) + texts.map(\.name) + pictures.map(\.name)
-        let name = try newName(value, given + rates.keys + madeInCalls, at)
+        let kept = Set(rates.keys).union(madeInCalls).union(hidden)
+        let name = try newName(value, given + kept, at)
         rates[name] = rate
         if rate == .call { madeInCalls.insert(name) }
-        let count = madeInCalls.union(rates.keys).union(["latents", "timestep"]).count
+        let count = kept.union([name, "latents", "timestep"]).count
         guard count <= PipelineLimit.values else {
             throw check.fault("keeps \(count) values (expected at most \(PipelineLimit.values))", Place.top["pipeline"])
         }
@@ -131,8 +154,10 @@ struct PipelineReader {
     }
 
     /// A run of a component, as often as one of `words`; it says of which where there are several.
+    ///
+    /// - Parameter always: it may not depend on a picture that is optional.
     private mutating func role(
-        _ value: JSON, _ at: Place, _ words: [String], mayBeLeftOut: Bool = false
+        _ value: JSON, _ at: Place, _ words: [String], mayBeLeftOut: Bool = false, always: Bool = false
     ) throws -> Role {
         let object = try check.object(value, at)
         for key in ["run", "feed", "keep"] { _ = try check.field(object, key, at) }
@@ -158,7 +183,7 @@ struct PipelineReader {
             default: break
             }
         }
-        guard !isOptional || every != .call else {
+        guard !isOptional || !always else {
             throw check.fault("reads what is not made where an optional picture is not given", at["feed"])
         }
         var kept: [(port: Exact, value: String)] = []
@@ -239,8 +264,9 @@ struct PipelineReader {
         for key in ["from", "until", "roles", "prediction", "passes", "combine"] { _ = try check.field(row, key, at) }
         let from = try amount(row["from"]!, at["from"])
         let until = try amount(row["until"]!, at["until"])
-        let roles = try check.list(row["roles"]!, 1...PipelineLimit.roles, at["roles"]).enumerated().map {
-            try role($1, at["roles"][$0], ["call"])
+        let rows = try check.list(row["roles"]!, 1...PipelineLimit.roles, at["roles"])
+        let roles = try rows.enumerated().map {
+            try role($1, at["roles"][$0], ["call"], always: $0 == rows.count - 1)
         }
         let prediction = try check.oneOf(row["prediction"]!, roles[roles.count - 1].keep.map(\.value), at["prediction"])
         let passes = try check.list(row["passes"]!, 1...PipelineLimit.passes, at["passes"]).enumerated().map {

@@ -138,12 +138,14 @@ public struct PipelineSpec: Sendable {
     let before: [Step]
     let denoise: [Loop]
     let after: [Role]
+    /// What may run in the place of `after`, sooner done and not as exact; empty where there is no such.
+    let fast: [Role]
     let rates: [String: Rate]
 
     /// Every run, in order.
     var roles: [Role] {
         before.compactMap { if case .run(let role) = $0.work { return role } else { return nil } }
-            + denoise.flatMap(\.roles) + after
+            + denoise.flatMap(\.roles) + after + fast
     }
 
     /// The run that makes what the pipeline gives; its component may be there in bands.

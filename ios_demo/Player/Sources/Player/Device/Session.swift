@@ -11,9 +11,14 @@ public final class Session {
     private var programs: [String: MTLComputePipelineState] = [:]
     private var shards: [String: Shard] = [:]
     private var arena: MTLBuffer?
+    private var changed: ChangedWeights?
+    /// Weights that have memory of their own, with the values that `changed` gives them.
+    private var ownWeights: [Exact: MTLBuffer] = [:]
     private var prepared: (plan: String, launches: [Launch])?
     /// Asked between command buffers: a run ends early where it says so.
     var isCancelled: () -> Bool = { false }
+    /// Told before each weight that adapters change: how many of a plan's are done, and of how many.
+    var changing: (Int, Int) -> Void = { _, _ in }
     /// Where it is not nil, each launch is a command buffer of its own, and what it took is put here.
     var profile: [BenchmarkResult.Op]?
     /// Seconds on the GPU of the plans that ran, by component.
@@ -93,10 +98,20 @@ public final class Session {
         for kernel in plan.kernels { _ = try program(kernel) }
     }
 
+    /// Put these adapters of the bundle into its weights, in this order, and no others. New values are made when a plan
+    /// that reads them is run.
+    func adapt(_ adapters: [(entry: AdapterEntry, scale: Double)]) {
+        guard !(changed?.isOf(adapters) ?? adapters.isEmpty) else { return }
+        prepared = nil
+        ownWeights = [:]
+        changed = adapters.isEmpty ? nil : ChangedWeights(bundle, adapters)
+    }
+
     /// Give back the arena and the weights that are in memory.
     public func release() {
         prepared = nil
         arena = nil
+        ownWeights = [:]
         for file in shards.keys { bundle.forget(shard: file) }
         shards = [:]
     }
@@ -196,6 +211,7 @@ public final class Session {
         }
         prepared = nil
         try fit(arena: max(plan.arena, Limit.align), name)
+        try change(plan, name)
         let arguments = try plan.operands.map { operand in
             try argument(operand, plan, name)
         }
@@ -248,6 +264,7 @@ public final class Session {
         switch operand.home {
         case .arena(let offset): return .buffer(arena!, offset: offset)
         case .weight(let key):
+            if let own = ownWeights[key] { return .buffer(own, offset: 0) }
             let entry = bundle.manifest.weights[key]!
             return .buffer(try shard(entry.file), offset: entry.offset)
         case .view(let viewed, let width, let height):
@@ -269,6 +286,26 @@ public final class Session {
                     fix: "convert for a --target of this device, such as ios")
             }
             return .texture(texture)
+        }
+    }
+
+    /// New values for what adapters change of a plan's weights.
+    private func change(_ plan: Plan, _ place: String) throws {
+        guard let changed else { return }
+        var seen: Set<Exact> = []
+        let keys = plan.operands.compactMap { operand -> Exact? in
+            guard case .weight(let key) = operand.home, changed.has(key), ownWeights[key] == nil else { return nil }
+            return seen.insert(key).inserted ? key : nil
+        }
+        for (done, key) in keys.enumerated() {
+            if isCancelled() { throw PlayerError(.cancelled, "cancelled.") }
+            changing(done, keys.count)
+            let bytes = try changed.values(key)
+            guard bytes.count <= device.maxBufferLength,
+                let buffer = device.makeBuffer(length: bytes.count, options: .storageModeShared)
+            else { throw noMemory(bytes.count, place) }
+            bytes.withUnsafeBytes { buffer.contents().copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+            ownWeights[key] = buffer
         }
     }
 

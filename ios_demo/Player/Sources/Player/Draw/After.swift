@@ -1,29 +1,84 @@
-/// What comes after the loop: the final sample is decoded, in one piece, in bands or in chunks of frames.
+/// What comes after the loop: the final sample is decoded, in one piece, in bands or in chunks of frames; and what is
+/// being drawn is shown.
 extension Drawing {
     /// The pictures that are drawn, a frame each.
-    func after(_ sample: [Float], _ stages: [Stage]) throws -> [Pixels] {
-        let latents = Tensor(sample.map { $0 / spec.latents.scaling + spec.latents.shift }, latentShape)
+    func after(_ sample: [Float]) throws -> [Pixels] {
+        let parts = try decode(plan.last, sample)
+        for part in parts { try checkFinite(part, "the decoder's output") }
+        return parts.flatMap { $0.split($0.shape[0]) }.map { keepOutside(Pixels($0)) }
+    }
+
+    /// A sample as what comes after the loop reads `latents`.
+    private func latents(_ sample: some Sequence<Float>, _ shape: [Int]) -> Tensor {
+        Tensor(sample.map { $0 / spec.latents.scaling + spec.latents.shift }, shape)
+    }
+
+    /// What roles make of a sample: f32 [frames, 3, height, width], some frames each.
+    private func decode(_ roles: [Role], _ sample: [Float]) throws -> [Tensor] {
+        let latents = latents(sample, latentShape)
         values.keep("latents", latents)
-        for role in spec.after.dropLast() where plan.isRun(role) {
+        for role in roles.dropLast() where plan.isRun(role) {
             if role.inChunks {
                 try runInChunks(role)
             } else {
                 try run(role, nil, plan.place)
             }
         }
-        say(spec.decoder.component)
-        var parts: [Tensor]
-        if stages.isEmpty {
-            let port = spec.decoder.keep.first { $0.value == spec.gives }!.port
-            parts = try chunked(spec.decoder).map { $0[port]! }
-        } else {
-            let decoder = BandDecoder(session: session, stages: stages)
-            parts = try latents.split(plan.numbers.frames).map { try decoder.decode($0) }
+        let decoder = roles[roles.count - 1]
+        say(decoder.component)
+        guard !stages.isEmpty, decoder.component == spec.decoder.component else {
+            let port = decoder.keep.first { $0.value == spec.gives }!.port
+            return try chunked(decoder).map { $0[port]! }
         }
-        for part in parts { try checkFinite(part, "the decoder's output") }
-        parts = parts.flatMap { $0.split($0.shape[0]) }
-        return parts.map { keepOutside(Pixels($0)) }
+        let inBands = BandDecoder(session: session, stages: stages)
+        return try latents.split(plan.numbers.frames).map { try inBands.decode($0) }
     }
+
+    // Previews --------------------------------------------------------------------------------------------------------
+
+    /// A picture of a slot as it stands, of the first frame; nil where there is none to be had.
+    func preview(_ sample: [Float]) throws -> Pixels? {
+        switch plan.previews {
+        case .none: return nil
+        case .sum: return summed(sample)
+        case .fast: return try decodedFast(sample)
+        case .decoder:
+            // Weights that would have to come and go with each preview are left alone.
+            if request.lowMemory { return nil }
+            let part = try decode(spec.after, sample)[0]
+            return Pixels(part.rows(0..<1))
+        }
+    }
+
+    /// Red, green and blue of each place: its channels times factors, summed in their order, and a constant.
+    private func summed(_ sample: [Float]) -> Pixels {
+        let channels = spec.latents.channels
+        let plane = sample.count / plan.numbers.frames / channels
+        let colours = spec.latents.preview.flatMap { row in
+            (0..<plane).map { i -> Float in
+                let sum = (0..<channels).reduce(Float(0)) { $0 + Float(row[$1]) * sample[$1 * plane + i] }
+                return sum + Float(row[channels])
+            }
+        }
+        return Pixels(Tensor(colours, [1, 3] + latentShape[2...]))
+    }
+
+    private func decodedFast(_ sample: [Float]) throws -> Pixels {
+        let frame = sample.prefix(sample.count / plan.numbers.frames)
+        var made = ["latents": latents(frame, [1] + latentShape.dropFirst())]
+        for role in spec.fast {
+            let rolePlan = try plan(role, 1, plan.place.merging(["frames": 1]) { $1 })
+            var fed: [Exact: Tensor] = [:]
+            for (port, feed) in role.feed {
+                if case .value(let name, _) = feed { fed[port] = made[name] }
+            }
+            let outputs = try session.run(role.component, rolePlan.sizes, fed)
+            for (port, value) in role.keep { made[value] = outputs[port] }
+        }
+        return Pixels(made[spec.gives]!)
+    }
+
+    // Frames ----------------------------------------------------------------------------------------------------------
 
     /// What a role makes of each chunk of frames.
     private func chunked(_ role: Role) throws -> [[Exact: Tensor]] {

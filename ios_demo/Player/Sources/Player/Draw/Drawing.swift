@@ -9,6 +9,7 @@ final class Drawing {
     let session: Session
     let values: Values
     private let progress: (DrawingProgress) -> Void
+    private(set) var stages: [Stage] = []  // of a decoder in bands
     private var called = 0
     private let clock = Stopwatch()
 
@@ -31,11 +32,13 @@ final class Drawing {
         where plan.rows == 0 || role.component != spec.decoder.component {
             _ = try self.plan(role, batch, place)
         }
-        let stages =
-            plan.rows == 0
-            ? []
-            : try pipeline.bundle.stages(
+        if plan.rows > 0 {
+            stages = try pipeline.bundle.stages(
                 height: plan.place["height"]!, width: plan.place["width"]!, rows: plan.rows)
+        }
+        session.changing = { [unowned self] in say("adapters: \($0) of \($1) weights") }
+        defer { session.changing = { _, _ in } }
+        session.adapt(plan.adapters)
         let noise = try before()
         releaseIfLow()
         let secondsToFirstStep = clock.seconds
@@ -43,7 +46,7 @@ final class Drawing {
         values.numbers.leave()
         releaseIfLow()
         let afterSteps = clock.seconds
-        let frames = plan.isCut ? [] : try after(final, stages)
+        let frames = plan.isCut ? [] : try after(final)
         return Drawn(
             frames: frames, latents: Tensor(final, latentShape), facts: try facts(), notes: plan.texts.notes,
             secondsToFirstStep: secondsToFirstStep, secondsOfSteps: afterSteps - secondsToFirstStep,
@@ -66,8 +69,12 @@ final class Drawing {
         facts.parts["denoising_start"] = request.denoisingStart
         facts.parts["denoising_end"] = request.denoisingEnd
         (facts.width, facts.height) = (plan.width, plan.height)
-        facts.strength =
-            request.givenPictures.isEmpty || spec.latents.strength == nil ? nil : plan.numbers[strength]
+        let isBegun = request.image != nil || request.pictures["image"] != nil
+        facts.strength = isBegun && spec.latents.strength != nil ? plan.numbers[strength] : nil
+        facts.isNegativeGiven = request.negativePrompt == "" && plan.texts.standsForZeros("negative_prompt", spec)
+        facts.canny = request.canny
+        facts.isFast = request.fast
+        facts.adapters = plan.saidOfAdapters
         facts.numbers = request.numbers.filter { $0.key != "guidance_scale" && $0.key != strength }
         facts.model = pipeline.bundle.manifest.source
         if case .object(let config) = try pipeline.bundle.object(Manifest.scheduler) { facts.config = config }
@@ -229,11 +236,11 @@ final class Drawing {
                     plan.table.putBack(calls.lowerBound + call, &latents, mask: mask, clean: clean, noise: noise)
                 }
                 let each = (clock.seconds - begin) / Double(called)
-                let isShown = request.previewEvery > 0 && called % request.previewEvery == 0 && called < calls.count
-                let next = called < calls.count ? "step \(called + 1) of \(calls.count)" : spec.decoder.component
-                say(
-                    next, secondsLeft: each * Double(calls.count - called),
-                    preview: isShown ? preview(latents) : nil)
+                let isLast = called == calls.count
+                let isShown = request.previewEvery > 0 && (called % request.previewEvery == 0 || isLast)
+                let next = isLast ? plan.last[plan.last.count - 1].component : "step \(called + 1) of \(calls.count)"
+                let picture = try isShown ? preview(latents) : nil
+                say(next, secondsLeft: each * Double(calls.count - called), preview: picture)
             })
     }
 
@@ -259,7 +266,8 @@ final class Drawing {
         var runs: [Spoken] = []
         for group in plan.groups(loop, numbers) {
             let place = plan.place(group[0].part)
-            let isAtOnce = pipeline.passesAtOnce(loop, group.count, place, request.lowMemory) == group.count
+            let roles = loop.roles.filter(plan.isRun)
+            let isAtOnce = pipeline.passesAtOnce(roles, group.count, place, request.lowMemory) == group.count
             for passes in isAtOnce ? [group] : group.map({ [$0] }) {
                 outputs += try run(loop, passes, place)
                 runs += passes
@@ -271,27 +279,14 @@ final class Drawing {
 
     /// The predictions of some passes that run at once.
     private func run(_ loop: Loop, _ passes: [Spoken], _ place: Sizes) throws -> [[Float]] {
-        for role in loop.roles {
+        for role in loop.roles where plan.isRun(role) {
             let rolePlan = try plan(role, passes.count, place)
             let made = try session.run(
                 role.component, rolePlan.sizes, values.feeds(role, rolePlan, passes: passes))
             for (port, value) in role.keep { values.keep(value, made[port]!) }
         }
+        defer { values.drop(loop.roles) }  // so that the next passes' do not lie beside them
         return values.get(loop.prediction)!.split(passes.count).map(\.floats)
-    }
-
-    /// A small picture of the latents, of the first frame, where the pipeline says how they look.
-    private func preview(_ latents: [Float]) -> Pixels? {
-        let factors = spec.latents.preview
-        let channels = spec.latents.channels
-        guard factors.count == 3 else { return nil }
-        let plane = latents.count / plan.numbers.frames / channels
-        let colours = factors.flatMap { row in
-            (0..<plane).map { i in
-                Float((0..<channels).reduce(row[channels]) { $0 + row[$1] * Double(latents[$1 * plane + i]) })
-            }
-        }
-        return Pixels(Tensor(colours, [1, 3] + latentShape[2...]))
     }
 }
 

@@ -17,8 +17,18 @@ struct DrawingPlan {
     let place: Sizes
     /// Rows of a decoder's bands; 0: in one piece.
     let rows: Int
+    /// What comes after the loop.
+    let last: [Role]
+    let previews: Previews
+    /// In use, and what a picture's file says of all that were asked for.
+    let adapters: [(entry: AdapterEntry, scale: Double)]
+    let saidOfAdapters: [String]
     private let made: Set<String>  // values that are there in time
     private let textLength: Int
+
+    enum Previews {
+        case none, sum, fast, decoder
+    }
 
     init(_ pipeline: Pipeline, _ request: Request) throws {
         let spec = pipeline.spec
@@ -27,8 +37,14 @@ struct DrawingPlan {
         let given = request.givenPictures
         try request.check(spec)
         isCut = request.denoisingEnd != nil
+        last = request.fast ? spec.fast : spec.after
+        previews = try DrawingPlan.previews(spec, request)
+        (adapters, saidOfAdapters) = try DrawingPlan.adapters(bundle, request)
         let usual = try pipeline.sizes.first.map { $0 } ?? DrawingPlan.noSize(bundle)
-        let first = spec.pictures.lazy.compactMap { given[$0.name] }.first
+        var own = spec.pictures.lazy.compactMap { given[$0.name] }.first.map { ($0.width, $0.height) }
+        if request.denoisingStart != nil, let shape = request.latents?.shape, shape.count == 4 {
+            own = (scale * shape[3], scale * shape[2])
+        }
         func side(_ asked: Int?, _ own: Int?, _ usual: Int, _ name: String) throws -> Int {
             let value = asked ?? own.map { max($0 - $0 % scale, scale) } ?? usual
             guard value >= scale, value % scale == 0 else {
@@ -39,11 +55,11 @@ struct DrawingPlan {
             return value
         }
         let (width, height) = (
-            try side(request.width, first?.width, usual.width, "width"),
-            try side(request.height, first?.height, usual.height, "height")
+            try side(request.width, own?.0, usual.width, "width"),
+            try side(request.height, own?.1, usual.height, "height")
         )
         (self.width, self.height) = (width, height)
-        let pictures = GivenPictures(spec, given, width: width, height: height)
+        let pictures = GivenPictures(spec, given, width: width, height: height, canny: request.canny)
         self.pictures = pictures
         let isMasked = spec.latents.mask.map { pictures.has($0.picture) } ?? false
         self.isMasked = isMasked
@@ -70,7 +86,7 @@ struct DrawingPlan {
                 at: "sampler", fix: "convert the checkpoint again")
         }
         texts = try DrawingPlan.texts(pipeline, request, numbers, place)
-        rows = DrawingPlan.rows(pipeline, place, lowMemory: request.lowMemory)
+        rows = request.fast ? 0 : DrawingPlan.rows(pipeline, place, lowMemory: request.lowMemory)
     }
 
     private static func noSize(_ bundle: ModelBundle) throws -> (width: Int, height: Int) {
@@ -91,8 +107,9 @@ struct DrawingPlan {
             case .noise: break
             }
         }
-        for role in spec.denoise.flatMap(\.roles) { made.formUnion(role.keep.map(\.value)) }
-        for role in spec.after where isRun(role, made, pictures) { made.formUnion(role.keep.map(\.value)) }
+        for role in spec.denoise.flatMap(\.roles) + spec.after + spec.fast where isRun(role, made, pictures) {
+            made.formUnion(role.keep.map(\.value))
+        }
         return made
     }
 
@@ -135,6 +152,69 @@ struct DrawingPlan {
             first += count
         }
         return found
+    }
+
+    // Previews and adapters -------------------------------------------------------------------------------------------
+
+    private static func previews(_ spec: PipelineSpec, _ request: Request) throws -> Previews {
+        func refuse(_ what: String, _ fix: String) -> PlayerError {
+            PlayerError(.usage, what, at: "preview", fix: fix)
+        }
+        guard request.previewEvery > 0 else { return .none }
+        let hasSum = !spec.latents.preview.isEmpty
+        switch request.previewBy {
+        case .sum:
+            guard hasSum else {
+                let what = "no sum of this model's channels is known to be a picture."
+                throw refuse(what, spec.fast.isEmpty ? "convert with --taesd" : "use the fast decoder")
+            }
+        case .fast:
+            guard !spec.fast.isEmpty else { throw refuse("this bundle has no fast decoder.", "convert with --taesd") }
+        case .usual: if !hasSum, spec.fast.isEmpty { return .decoder }
+        }
+        if hasSum, request.previewBy != .fast { return .sum }
+        var known: Set<String> = ["latents"]
+        for role in spec.fast {
+            for (port, feed) in role.feed {
+                if case .value(let name, _) = feed, known.contains(name) { continue }
+                let what = "the fast decoder reads \(port), which is not there before a picture is drawn."
+                throw refuse(what, "draw without previews")
+            }
+            known.formUnion(role.keep.map(\.value))
+        }
+        return .fast
+    }
+
+    private static let mostScale = 1e4  // of an adapter
+
+    private static func adapters(
+        _ bundle: ModelBundle, _ request: Request
+    ) throws -> ([(entry: AdapterEntry, scale: Double)], [String]) {
+        let known = bundle.manifest.adapters
+        var found: [(entry: AdapterEntry, scale: Double)] = []
+        var said: [String] = []
+        for (number, (name, asked)) in request.adapters.enumerated() {
+            func refuse(_ what: String, _ fix: String) -> PlayerError {
+                PlayerError(.usage, what, at: String(name.prefix(200)), fix: fix)
+            }
+            guard let entry = known.first(where: { Exact($0.name) == Exact(name) }) else {
+                let have = known.isEmpty ? "none" : known.map(\.name).joined(separator: ", ")
+                throw refuse(
+                    "there is no adapter of that name in \(bundle.name) (it carries \(have)).",
+                    known.isEmpty ? "convert with --carry-lora" : "name one of these")
+            }
+            let scale = asked ?? entry.scale
+            guard abs(scale) <= mostScale else {
+                throw refuse("\(short(scale)) is no scale (expected a number such as 0.8).", "use 1")
+            }
+            guard !request.adapters[..<number].contains(where: { Exact($0.name) == Exact(name) }) else {
+                throw refuse("it is there twice.", "name each once")
+            }
+            said.append("\(name):\(short(scale))")
+            // Of nothing there is nothing to add: not even another rounding.
+            if scale != 0 { found.append((entry, scale)) }
+        }
+        return (found, said)
     }
 
     // Texts -----------------------------------------------------------------------------------------------------------

@@ -4,12 +4,15 @@ final class GivenPictures {
     private let given: [String: Pixels]
     private let width: Int
     private let height: Int
+    private let canny: Thresholds?
+    private var traced: [String: Pixels] = [:]
     private var known: [String: Tensor] = [:]
 
     /// Width and height are those of what is drawn.
-    init(_ spec: PipelineSpec, _ given: [String: Pixels], width: Int, height: Int) {
+    init(_ spec: PipelineSpec, _ given: [String: Pixels], width: Int, height: Int, canny: Thresholds? = nil) {
         self.spec = spec
         self.given = given
+        self.canny = canny
         self.width = width
         self.height = height
     }
@@ -22,7 +25,16 @@ final class GivenPictures {
 
     /// The picture as `fit` resizes it, 8 bits still; of one that is made of others, the first of these.
     func fitted(_ name: String) -> Pixels {
-        given[spec.picture(name)?.of.first ?? name]!.resized(width: width, height: height)
+        source(name).resized(width: width, height: height)
+    }
+
+    /// The picture itself, or its edges; of one that is made of others, the first of these.
+    private func source(_ name: String) -> Pixels {
+        let source = spec.picture(name)?.of.first ?? name
+        guard let canny, Request.nets.contains(source) else { return given[source]! }
+        let edges = traced[source] ?? given[source]!.resized(width: width, height: height).edgePicture(canny)
+        traced[source] = edges
+        return edges
     }
 
     /// Whether the mask is there, for each pixel of what is drawn.
@@ -52,9 +64,10 @@ final class GivenPictures {
             let values = fitted(name).tensor.floats.enumerated().map { mask[$0.offset % mask.count] ? 0 : $0.element }
             return Tensor(values, [1, 3, height, width])
         case "edges":
-            let edges = fitted(name).edges.map { Float($0 ? 1 : 0) }
+            let edges = fitted(name).edges().map { Float($0 ? 1 : 0) }
             return Tensor(edges + edges + edges, [1, 3, height, width])
-        case "clip_vision": return given[entry.of.first ?? name]!.clipVision
+        case "clip_vision": return source(name).clipVision
+        case "unit": return fitted(name).unitTensor
         default: return fitted(name).tensor
         }
     }

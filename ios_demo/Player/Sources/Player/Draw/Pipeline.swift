@@ -73,20 +73,31 @@ extension Pipeline {
         return found.mapValues { $0.sorted() }
     }
 
-    /// What a request needs at most, before anything is loaded: bytes of the arena, and of the files of weights, which
-    /// are mapped and which the system may drop.
+    /// Adapters that the bundle carries.
+    public var adapters: [AdapterEntry] { bundle.manifest.adapters }
+
+    /// Whether it has a decoder that is sooner done and not as exact.
+    public var hasFastDecoder: Bool { !spec.fast.isEmpty }
+
+    /// Pictures that ControlNets look at, in the order of these.
+    public var controls: [String] { Request.nets.filter { spec.picture($0) != nil } }
+
+    /// What a request needs at most, before anything is loaded: bytes of the arena; of the files of weights, which are
+    /// mapped and which the system may drop; and of weights that adapters change, which are not.
     ///
     /// - Throws: `PlayerError` where it cannot be drawn.
-    public func memory(_ request: Request) throws -> (arena: Int, weights: Int) {
+    public func memory(_ request: Request) throws -> (arena: Int, weights: Int, changed: Int) {
         let plan = try DrawingPlan(self, request)
+        let with = plan.adapters.isEmpty ? nil : ChangedWeights(bundle, plan.adapters)
         var arena = 0
         var shards: [String: Int] = [:]
+        var changed: [Exact: Int] = [:]
         func count(_ plan: Plan) {
             arena = max(arena, plan.arena)
             for operand in plan.operands {
-                if case .weight(let key) = operand.home, let file = bundle.manifest.weights[key]?.file {
-                    shards[file] = bundle.manifest.files[file]?.bytes ?? 0
-                }
+                guard case .weight(let key) = operand.home, let entry = bundle.manifest.weights[key] else { continue }
+                shards[entry.file] = bundle.manifest.files[entry.file]?.bytes ?? 0
+                if let with, with.has(key) { changed[key] = entry.bytes }
             }
         }
         for (role, batch, place) in runs(plan, lowMemory: request.lowMemory) {
@@ -98,6 +109,6 @@ extension Pipeline {
                 count(try bundle.plan(role.component, sizes(role.component, batch: batch, place)))
             }
         }
-        return (arena, shards.values.reduce(0, +))
+        return (arena, shards.values.reduce(0, +), changed.values.reduce(0, +))
     }
 }

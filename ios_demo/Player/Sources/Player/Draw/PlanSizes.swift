@@ -66,9 +66,9 @@ extension Pipeline {
         return found
     }
 
-    /// How many passes run in one go: all of them where each role has a plan of that batch.
-    func passesAtOnce(_ loop: Loop, _ passes: Int, _ place: Sizes, _ lowMemory: Bool) -> Int {
-        func has(_ batch: Int) -> Bool { loop.roles.allSatisfy { entry($0.component, batch: batch, place) != nil } }
+    /// How many passes run in one go: all of them where each role that runs has a plan of that batch.
+    func passesAtOnce(_ roles: [Role], _ passes: Int, _ place: Sizes, _ lowMemory: Bool) -> Int {
+        func has(_ batch: Int) -> Bool { roles.allSatisfy { entry($0.component, batch: batch, place) != nil } }
         if lowMemory, passes > 1, has(1) { return 1 }
         return has(passes) ? passes : 1
     }
@@ -87,11 +87,13 @@ extension Pipeline {
         for loop in spec.denoise {
             for group in plan.groups(loop, plan.numbers) {
                 let place = plan.place(group[0].part)
-                let batch = passesAtOnce(loop, group.count, place, lowMemory)
-                found += loop.roles.map { ($0, batch, place) }
+                let roles = loop.roles.filter(plan.isRun)
+                let batch = passesAtOnce(roles, group.count, place, lowMemory)
+                found += roles.map { ($0, batch, place) }
             }
         }
-        for role in spec.after where plan.isRun(role) && !plan.isCut {
+        if plan.previews == .fast { found += spec.fast.map { ($0, 1, plan.place.merging(["frames": 1]) { $1 }) } }
+        for role in plan.last where plan.isRun(role) && !plan.isCut {
             found += plan.chunks(role, self).map { (role, 1, plan.place.merging(["frames": $0.count]) { $1 }) }
         }
         return found

@@ -34,8 +34,16 @@ public struct Request: Sendable {
     public var denoisingEnd: Double?
     /// Where the second begins, from such `latents`.
     public var denoisingStart: Double?
-    /// A small picture of what is being drawn, each so many calls; 0: none.
+    /// Edges of the control pictures take their place.
+    public var canny: Thresholds?
+    /// Of adapters that the bundle carries, how much; nil: as much as the bundle says. They add up, in this order; the
+    /// next request has its own.
+    public var adapters: [(name: String, scale: Double?)]
+    /// By the bundle's fast decoder, sooner and not as exact.
+    public var fast: Bool
+    /// A small picture of what is being drawn, each so many calls and after the last; 0: none.
     public var previewEvery: Int
+    public var previewBy: PreviewBy
     /// Guidance one pass at a time, the decoder in bands where the bundle has it so, weights given back after use.
     public var lowMemory: Bool
 
@@ -43,7 +51,8 @@ public struct Request: Sendable {
         prompt: String, negativePrompt: String? = nil, steps: Int? = nil, seed: UInt64 = 0, width: Int? = nil,
         height: Int? = nil, sampler: String? = nil, image: Pixels? = nil, mask: Pixels? = nil,
         pictures: [String: Pixels] = [:], numbers: [String: Double] = [:], latents: Tensor? = nil,
-        emphasis: Emphasis = .none, longTexts: LongTexts = .truncate, previewEvery: Int = 0, lowMemory: Bool = false
+        emphasis: Emphasis = .none, longTexts: LongTexts = .truncate, adapters: [(name: String, scale: Double?)] = [],
+        fast: Bool = false, previewEvery: Int = 0, lowMemory: Bool = false
     ) {
         self.prompt = prompt
         self.negativePrompt = negativePrompt
@@ -63,7 +72,10 @@ public struct Request: Sendable {
         self.pictures = pictures
         self.numbers = numbers
         self.latents = latents
+        self.adapters = adapters
+        self.fast = fast
         self.previewEvery = previewEvery
+        previewBy = .usual
         self.lowMemory = lowMemory
     }
 
@@ -87,7 +99,16 @@ public struct Request: Sendable {
     }
 }
 
+/// How previews are made: by a sum of the latents' channels, an eighth of the picture's size, or by the bundle's fast
+/// decoder. Where neither is asked for, by the first of these that there is, else by the decoder itself.
+public enum PreviewBy: Sendable {
+    case usual, sum, fast
+}
+
 extension Request {
+    /// Pictures of nets that add to each other, in their order.
+    static let nets = ["control", "control_2", "control_3", "control_4"]
+
     /// Refuse a text or a picture that the pipeline does not know, and what is missing.
     func check(_ spec: PipelineSpec) throws {
         func refuse(_ place: String, _ what: String, _ fix: String) -> PlayerError {
@@ -102,6 +123,23 @@ extension Request {
             guard name != "image" else { throw refuse(name, "this model begins from no picture.", "leave it out") }
             let have = known.isEmpty ? "none" : known.map(\.name).joined(separator: ", ")
             throw refuse(name, "this model takes no such picture (it takes \(have)).", "leave it out")
+        }
+        for (first, then) in zip(Request.nets, Request.nets.dropFirst())
+        where spec.picture(then) != nil && given[then] != nil && given[first] == nil {
+            let what = "its ControlNet adds to what that of \(first) makes, whose picture was not given."
+            throw refuse(then, what, "give \(first), too")
+        }
+        if let canny {
+            guard Request.nets.contains(where: { given[$0] != nil }) else {
+                throw refuse("canny", "there is no picture for a ControlNet.", "give one, or leave it out")
+            }
+            guard [canny.first, canny.second].allSatisfy({ $0 >= 0 && $0.isFinite }) else {
+                let got = "got \(short(canny.first)),\(short(canny.second)), expected two numbers of 0 or more"
+                throw refuse("canny", "not two thresholds (\(got)).", "use 100,200")
+            }
+        }
+        guard !fast || !spec.fast.isEmpty else {
+            throw refuse("fast", "this bundle has no fast decoder.", "convert the checkpoint again with --taesd")
         }
         guard given["image"] == nil || latents == nil else {
             throw refuse("latents", "both given (got latents and an image, expected one).", "leave one out")

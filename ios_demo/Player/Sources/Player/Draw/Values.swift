@@ -13,6 +13,7 @@ final class Values {
     private var kept: [Key: Tensor] = [:]
     /// Values that there is a row of for each frame, after the loop.
     private let perFrame: Set<String>
+    private var knownZeros: [[Int]: [Dtype: Tensor]] = [:]
     /// The frames that a role runs for; nil: all.
     var frames: Range<Int>?
     var numbers: Numbers
@@ -28,7 +29,7 @@ final class Values {
         self.pictures = pictures
         self.numbers = numbers
         self.noise = noise
-        perFrame = Set(spec.after.filter(\.inChunks).flatMap(\.keep).map(\.value)).union(["latents"])
+        perFrame = Set((spec.after + spec.fast).filter(\.inChunks).flatMap(\.keep).map(\.value)).union(["latents"])
     }
 
     func keep(_ name: String, _ value: Tensor, part: Int? = nil) { kept[Key(name: name, part: part)] = value }
@@ -36,6 +37,11 @@ final class Values {
     /// A value, if it was made; what is the same for all texts is kept for none.
     func get(_ name: String, part: Int? = nil) -> Tensor? {
         kept[Key(name: name, part: spec.rates[name] == .text ? part : nil)]
+    }
+
+    /// Forget what roles made in a call.
+    func drop(_ roles: [Role]) {
+        for (_, value) in roles.flatMap(\.keep) { kept[Key(name: value, part: nil)] = nil }
     }
 
     /// Whether a text was not given, and zeros stand for what a role would make of it.
@@ -76,7 +82,12 @@ final class Values {
             }
             // What a role of this call made is joined already.
             let isJoined = value != "latents" && spec.rates[value] == .call
-            let parts = isJoined ? get(value)?.split(passes.count) : nil
+            let whole = isJoined ? get(value) : nil
+            if isJoined, !passes.contains(where: { $0.zeros.contains(value) }) {
+                fed[port] = whole ?? zeros(plan, port, 1)
+                continue
+            }
+            let parts = whole?.split(passes.count)
             fed[port] = .joined(
                 passes.enumerated().map { i, pass in
                     if pass.zeros.contains(value) { return zeros(plan, port, passes.count) }
@@ -86,10 +97,13 @@ final class Values {
         return fed
     }
 
-    /// Zeros of a port's shape in one of several passes.
+    /// Zeros of a port's shape in one of several passes; they are the same in each call.
     private func zeros(_ plan: Plan, _ port: Exact, _ passes: Int) -> Tensor {
         let operand = plan.input(port)!
-        return .zeros(operand.dtype, [operand.shape[0] / passes] + operand.shape.dropFirst())
+        let shape: [Int] = [operand.shape[0] / passes] + operand.shape.dropFirst()
+        let made = knownZeros[shape]?[operand.dtype] ?? .zeros(operand.dtype, shape)
+        knownZeros[shape, default: [:]][operand.dtype] = made
+        return made
     }
 
     private func one(_ feed: Feed, _ part: Int?) -> Tensor? {

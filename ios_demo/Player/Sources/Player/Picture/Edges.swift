@@ -1,10 +1,31 @@
-/// Canny's edges with thresholds 100 and 200, as OpenCV finds them, in whole numbers (docs/pipeline.md).
+/// Of Canny's edges: gradients above the larger one are edges, and those above the smaller one that are joined to them.
+public struct Thresholds: Sendable {
+    public let first: Double
+    public let second: Double
+
+    public init(_ first: Double, _ second: Double) {
+        self.first = first
+        self.second = second
+    }
+
+    static let usual = Thresholds(100, 200)  // of the word `edges`
+    var low: Double { min(first, second) }
+    var high: Double { max(first, second) }
+}
+
+/// Canny's edges as OpenCV finds them, in whole numbers (docs/pipeline.md).
 extension Pixels {
-    private static let low = 100, high = 200
     private static let tangent = 13573  // of 22.5 degrees, times 2^15
 
+    /// Edges in white, all else black.
+    func edgePicture(_ thresholds: Thresholds) -> Pixels {
+        let bytes = edges(thresholds).flatMap { isEdge -> [UInt8] in isEdge ? [255, 255, 255] : [0, 0, 0] }
+        return Pixels(width: width, height: height, bytes: bytes)
+    }
+
     /// Whether each pixel is of an edge.
-    var edges: [Bool] {
+    func edges(_ thresholds: Thresholds = .usual) -> [Bool] {
+        let (low, high) = (thresholds.low, thresholds.high)
         let gradients = (0..<height).flatMap { y in (0..<width).map { x in gradient(x, y) } }
         func size(_ x: Int, _ y: Int) -> Int {
             guard 0 <= x, x < width, 0 <= y, y < height else { return 0 }
@@ -26,9 +47,9 @@ extension Pixels {
         var isWeak = isEdge
         var stack: [Int] = []  // edges whose neighbours are still to be looked at
         for y in 0..<height {
-            for x in 0..<width where size(x, y) > Pixels.low && isPeak(x, y) {
+            for x in 0..<width where Double(size(x, y)) > low && isPeak(x, y) {
                 let at = y * width + x
-                if size(x, y) > Pixels.high {
+                if Double(size(x, y)) > high {
                     isEdge[at] = true
                     stack.append(at)
                 } else {

@@ -20,6 +20,14 @@ public struct PictureFacts: Sendable {
     public var height = 0
     /// Of a picture that was begun from one.
     public var strength: Double?
+    /// Whether an empty negative text was given to a model for which that is not the same as none.
+    public var isNegativeGiven = false
+    /// Edges of the control pictures took their place.
+    public var canny: Thresholds?
+    /// Whether the fast decoder drew it.
+    public var isFast = false
+    /// Adapters, each "NAME:SCALE", in the order of their use.
+    public var adapters: [String] = []
     /// Others that were given.
     public var numbers: [String: Double] = [:]
     public var model = ""
@@ -46,6 +54,10 @@ public struct PictureFacts: Sendable {
         if let emphasis { rows["emphasis"] = quoted(emphasis.rawValue) }
         if isLong { rows["long"] = quoted(LongTexts.chunk.rawValue) }
         if let strength { rows["strength"] = "\(strength)" }
+        if isNegativeGiven { rows["negative_given"] = "true" }
+        if let canny { rows["canny"] = quoted("\(short(canny.first)),\(short(canny.second))") }
+        if isFast { rows["taesd"] = "true" }
+        if !adapters.isEmpty { rows["lora"] = "[" + adapters.map(quoted).joined(separator: ", ") + "]" }
         for (name, value) in numbers.merging(parts, uniquingKeysWith: { $1 }) { rows[name] = "\(value)" }
         return "{" + rows.sorted { $0.key < $1.key }.map { "\"\($0.key)\": \($0.value)" }.joined(separator: ", ") + "}"
     }
@@ -78,6 +90,8 @@ public struct PictureFacts: Sendable {
         let brackets = (prompt + negativePrompt).unicodeScalars.contains { "()[]\\".unicodeScalars.contains($0) }
         if emphasis == nil, brackets { fields.append(("Emphasis", "None")) }
         if let emphasis, emphasis != .mean { fields.append(("Emphasis", emphasis.rawValue)) }
+        if isFast { fields.append(("VAE Decoder", "TAESD")) }  // WebUI's own words for it
+        fields.append(("Lora", adapters.joined(separator: ", ")))
         fields.append(("Version", version))
         let line = fields.filter { !$0.1.isEmpty }.map { "\($0.0): \(PictureFacts.field($0.1))" }.joined(
             separator: ", ")

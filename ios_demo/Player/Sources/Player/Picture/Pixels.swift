@@ -31,13 +31,15 @@ public struct Pixels: Sendable, Equatable {
     }
 
     /// f32 [1, 3, height, width] in -1..1.
-    var tensor: Tensor {
+    var tensor: Tensor { Tensor(units.map { 2 * $0 - 1 }, [1, 3, height, width]) }
+
+    /// f32 [1, 3, height, width] in 0..1.
+    var unitTensor: Tensor { Tensor(units, [1, 3, height, width]) }
+
+    /// [3, height, width] in 0..1.
+    private var units: [Float] {
         let plane = width * height
-        var values = [Float](repeating: 0, count: plane * 3)
-        for channel in 0..<3 {
-            for i in 0..<plane { values[channel * plane + i] = 2 * (Float(bytes[i * 3 + channel]) / 255) - 1 }
-        }
-        return Tensor(values, [1, 3, height, width])
+        return (0..<3 * plane).map { Float(bytes[$0 % plane * 3 + $0 / plane]) / 255 }
     }
 
     /// Whether each pixel is light: of a mask, where it is.

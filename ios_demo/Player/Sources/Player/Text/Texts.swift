@@ -97,6 +97,18 @@ struct Texts {
     }
 }
 
+extension Texts {
+    /// Whether zeros stand for a text in use where it is not given: it is not the same as an empty one then.
+    func standsForZeros(_ text: String, _ spec: PipelineSpec) -> Bool {
+        guard parts.contains(where: { $0.text == text }) else { return false }
+        return spec.roles.contains { role in
+            role.feed.contains {
+                if case .tokens(_, zerosIfAbsent: true) = $0.feed { return true } else { return false }
+            }
+        }
+    }
+}
+
 extension PipelineSpec {
     /// Whether all passes of a text are compared with another: what guidance adds to.
     func mayHaveParts(_ text: String) -> Bool {
