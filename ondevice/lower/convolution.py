@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
-from ondevice.lower import pack
+from ondevice.lower import pack, pairs
 from ondevice.lower.linear import narrowed
 from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.program import DTYPES
@@ -85,4 +85,6 @@ def direct(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     named |= {"scales": scales} | pack.stage(low, way.first, dtype)
     operands = [named[name] for name in way.first.inputs]
     built = of(node.op_type).defines | way.first.asked(defines | {"RAGGED": int(ic % tuning["V"] > 0)})
-    low.emit_node(node, operands, dims | {"ldb": columns}, "ConvNhwc", Build(built, tuning, kernel=way.first))
+    dims = dims | {"ldb": columns}
+    shared, scratch = pairs.convolution(low, str(node.name), way.first, tuning, dims)
+    low.emit_node(node, operands, dims | shared, "ConvNhwc", Build(built, tuning, kernel=way.first, scratch=scratch))

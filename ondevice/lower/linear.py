@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
-from ondevice.lower import pack
+from ondevice.lower import pack, pairs
 from ondevice.lower.lowering import Build, Lowering
 
 
@@ -37,10 +37,10 @@ def product(low: Lowering, node: ir.Node, a: ir.Value, b: ir.Value, dims: Mappin
         tuning, right, columns, defines = low.tuning(kernel.name, sizes, dtype), low.operand(b, dtype), dims["n"], {}
         scales = left
     named = dict.fromkeys(kernel.inputs, left) | {"b": right, "scales": scales} | pack.stage(low, kernel, dtype)
-    operands = [named[name] for name in kernel.inputs]
-    low.emit_node(
-        node, operands, {**sizes, "ldb": columns}, "MatMul", Build(kernel.asked(defines), tuning, kernel=kernel)
-    )
+    operands, sizes = [named[name] for name in kernel.inputs], {**sizes, "ldb": columns}
+    shared, scratch = pairs.product(low, str(node.name), kernel, tuning, sizes)
+    build = Build(kernel.asked(defines), tuning, kernel=kernel, scratch=scratch)
+    low.emit_node(node, operands, sizes | shared, "MatMul", build)
 
 
 def linear(low: Lowering, node: ir.Node) -> None:
@@ -61,5 +61,6 @@ def linear(low: Lowering, node: ir.Node) -> None:
     built = after | kernel.asked(defines | ({"SPLIT": 1} if k1 < k else {}))
     named = {"a": x, "a2": x2, "b": right, "bias": bias, "residual": residual, "scales": scales}
     named |= pack.stage(low, kernel, dtype)
-    operands = [named[name] for name in kernel.inputs]
-    low.emit_node(node, operands, dims | {"ldb": columns}, "Linear", Build(built, tuning, kernel=kernel))
+    operands, dims = [named[name] for name in kernel.inputs], dims | {"ldb": columns}
+    shared, scratch = pairs.product(low, str(node.name), kernel, tuning, dims)
+    low.emit_node(node, operands, dims | shared, "Linear", Build(built, tuning, kernel=kernel, scratch=scratch))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -32,13 +32,14 @@ class Build:
     """What a call is built with beside what follows from its op and its sizes.
 
     `tuning` has values in place of the call's tunables, `touched` the bytes of tensors that it reads or writes in part,
-    and `kernel` is one of a way that was chosen before.
+    `kernel` is one of a way that was chosen before, and `scratch` a tensor that it works in, its last output.
     """
 
     defines: Mapping[str, int] = field(default_factory=dict)
     tuning: Mapping[str, int] = field(default_factory=dict)
     touched: Mapping[str, int] = field(default_factory=dict)
     kernel: KernelFile | None = None
+    scratch: str = ""
 
 
 class Lowering:
@@ -304,7 +305,10 @@ class Lowering:
         row = find(node.domain, node.op_type)
         assert row is not None, "verify_graph let it through"
         flops = row.flops(shapes, [static_shape(node.outputs[0])])
-        self.emit(op or node.op_type, str(node.name), inputs, [self.result(node.outputs[0])], dims, flops, build)
+        outputs = [self.result(node.outputs[0]), *[build.scratch] * bool(build.scratch)]
+        if build.scratch:  # written and read by one work-item: it is not traffic
+            build = replace(build, touched={**build.touched, build.scratch: 0})
+        self.emit(op or node.op_type, str(node.name), inputs, outputs, dims, flops, build)
 
     def finish(self) -> Program:
         """Bring every graph output into its own tensor at the boundary type."""

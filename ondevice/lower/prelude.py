@@ -14,6 +14,8 @@ DIALECTS = ("opencl", "metal")
 # What a dialect's words do for any device, also without an instruction for it.
 SPELLED = {"opencl": frozenset({"matrix_unit", "wave_constants"}), "metal": frozenset({"wave_constants"})}
 ANYWHERE = frozenset.intersection(*SPELLED.values())  # what every dialect has such words for: no program needs it
+# A dialect's own words: of any device, of GPUs, of CPUs that have a matrix unit.
+OWN = {"opencl": ("opencl", "opencl_gpu", "opencl_cpu"), "metal": ("metal", "metal_gpu")}
 # in terms of a dialect's own words; a later one may use those before it
 SHARED = ("common", "weights", "epilogue", "rows", "winograd", "reduce", "tiles", "matrix")
 
@@ -27,7 +29,7 @@ def missing(needs: Iterable[str], dialect: str, caps: Iterable[str]) -> list[str
 @functools.cache
 def prelude(dialect: str) -> str:
     """What stands before every kernel in that dialect: its own words, then those that all spell alike."""
-    names = (dialect, f"{dialect}_gpu", *SHARED)
+    names = (*OWN[dialect], *SHARED)
     return "\n".join((SHADERS / "prelude" / f"{name}.h").read_text(encoding="utf-8") for name in names)
 
 

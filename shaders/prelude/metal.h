@@ -171,6 +171,8 @@ typedef float dst;
 #define LOWEST          (-3.402823466e+38f)                 // most negative finite float
 #define PREFETCH(p)                                         // GPUs hide latency with other work-items
 #define SPLAT(s)        od_splat(s)
+#define AS_UINT(s)      as_type<uint>(s)                    // the bits of a float, and back
+#define AS_FLOAT(s)     as_type<float>(s)
 #define MIN(a, b)       min(a, b)
 #define MAX(a, b)       max(a, b)
 #define FMAX(a, b)      od_fmax(a, b)

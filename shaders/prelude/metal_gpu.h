@@ -91,5 +91,6 @@ typedef simdgroup_matrix<float, 8, 8> mat_sum;
 #define MAT_LEFT_STG(tile, p, stride) simdgroup_load(tile, p, stride);
 #define MAT_RIGHT_STG(tile, p, stride) simdgroup_load(tile, p, stride);
 #define MAT_MULTIPLY(sum, left, right) simdgroup_multiply_accumulate(sum, left, right, sum);
+#define MAT_LOAD(sum, p, stride) simdgroup_load(sum, p, stride);
 #define MAT_STORE(sum, p, stride) simdgroup_store(sum, p, stride);
 #endif

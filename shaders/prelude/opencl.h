@@ -137,6 +137,8 @@ static inline vec od_exp2_down(vec given) {
 #define PREFETCH(p)
 #endif
 #define SPLAT(s)        ((vec)(s))
+#define AS_UINT(s)      as_uint(s)                          // the bits of a float, and back
+#define AS_FLOAT(s)     as_float(s)
 #define MIN(a, b)       min(a, b)
 #define MAX(a, b)       max(a, b)
 #define FMAX(a, b)      ((b) > (a) ? (b) : (a))             // of a NaN and a number, a; fmax takes three instructions

@@ -21,7 +21,7 @@ from ondevice.target import load_target
 
 KERNELS = load_all()
 BOUNDS = {name: Bounds(kernel) for name, kernel in KERNELS.items()}
-PHONE = load_target("adreno_740")
+PHONE, UNIT = load_target("adreno_740"), load_target("host-amx")
 FEW = replace(load_target("gpu"), winograd={})  # Winograd for convolutions of few channels, too
 # Target, storage, rules that are left out, weights, and the side of the picture: together they launch
 # nearly every kernel.
@@ -42,6 +42,9 @@ WAYS = [
     (FEW, "f16", (), "i4", 64),
     ("apple_a16", "f16", (), "i8", 64),
     ("apple_a16", "f16", (), "i4", 64),
+    (UNIT.asked("bf16"), "f16", (), "i8", 64),
+    (UNIT.asked("bf16x3"), "f32", (), "", 64),
+    (UNIT.asked("bf16"), "f16", (), "i4", 64),
 ]
 TILES = {"tiles_h": 2, "tiles_w": 2, "first": 0, "count": 4}
 # Kernels that no plan of those launches: sizes, elements of the operands, defines.
@@ -101,7 +104,8 @@ def launches() -> dict[str, list[Launch]]:
         todo = [
             job for job in bundle_jobs(model, [(side, side)], 0, []) if side < 512 or job.component == "vae_encoder"
         ]
-        for compiled in programs(model, Recipe(dtype, weights, load_target(target), without), todo, KERNELS):
+        recipe = Recipe(dtype, weights, load_target(target), without, math=load_target(target).math)
+        for compiled in programs(model, recipe, todo, KERNELS):
             plan = compiled.plan()
             for call in plan.dispatches:
                 launch = launch_of(plan, call)

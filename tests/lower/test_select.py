@@ -56,6 +56,7 @@ def test_every_kernel_is_part_of_a_way() -> None:
         ["winograd_strips"],
         ["winograd_input", "winograd_output"],
         ["conv2d_waves"],
+        ["conv2d_bf16"],
         ["conv2d_tiles"],
         ["conv2d_nhwc"],
     ]
