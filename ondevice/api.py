@@ -44,9 +44,6 @@ class How(TypedDict, total=False):
     chunks: int
 
 
-HOW = How(dtype="fp16", math=FP32, chunks=1)
-
-
 class Pipeline(pipeline.Pipeline):
     """Draws pictures on an OpenCL device, or by another runtime.
 
@@ -120,9 +117,9 @@ class Pipeline(pipeline.Pipeline):
         """
         from ondevice.compiler import Recipe, compile_bundle
 
-        if unknown := sorted(how.keys() - HOW.keys()):
+        if unknown := sorted(how.keys() - How.__annotations__.keys()):
             raise TypeError(f"from_pretrained() got an unexpected keyword argument {unknown[0]!r}")
-        dtype, math, chunks = ({**HOW, **how}[name] for name in HOW)
+        dtype, math, chunks = how.get("dtype", "fp16"), how.get("math", FP32), how.get("chunks", 1)
         if dtype not in STORAGES:
             raise UsageError(
                 f"{dtype!r} is no storage (expected {' or '.join(STORAGES)}).", where="dtype", fix="use fp16"

@@ -65,6 +65,8 @@ def test_what_is_no_checkpoint(cache, tmp_path):
         Pipeline.from_pretrained(tmp_path / "none")
     with pytest.raises(errors.UsageError, match=r"math: 'fp8' is no math \(expected one of fp32, bf16, bf16x3\)"):
         Pipeline.from_pretrained("x", math="fp8")
+    with pytest.raises(TypeError, match=r"from_pretrained\(\) got an unexpected keyword argument 'maths'"):
+        Pipeline.from_pretrained("x", maths="bf16")
     with pytest.raises(errors.UsageError, match="dtype: 'int4' is no storage"):
         Pipeline.from_pretrained(DEMO, dtype="int4")
     with pytest.raises(errors.UsageError, match="no model family is called 'sd9'"):
