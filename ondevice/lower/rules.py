@@ -319,6 +319,7 @@ def _copy(
 
 # What lowers an op that can be computed in several ways, by the first kernel of the way that select.py takes.
 CONVOLUTIONS = {
+    "conv2d_bands": convolution.banded,
     "conv2d_bf16": convolution.direct,
     "conv2d_nhwc": convolution.direct,
     "conv2d_tiles": convolution.direct,

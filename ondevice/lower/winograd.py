@@ -13,7 +13,7 @@ import onnx_ir as ir
 from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
 from ondevice.lower import pack
-from ondevice.lower.convolution import TILE, TRANSFORMED, Conv
+from ondevice.lower.convolution import GROUPS, TILE, TRANSFORMED, Conv, depth_of
 from ondevice.lower.linear import narrowed
 from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.program import DTYPES
@@ -25,7 +25,7 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     taps, dtype = conv.taps, low.dtype_of(node.outputs[0])
     (n, oh, ow, oc), ic = static_shape(node.outputs[0]), conv.dims["ic"]
     tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
-    tiles, groups, sizes = n * tiles_h * tiles_w, low.target.winograd.get("groups", 8), conv.dims | {"n": n}
+    tiles, groups, sizes = n * tiles_h * tiles_w, low.target.winograd.get("groups", GROUPS), conv.dims | {"n": n}
     few = low.tuning("winograd_strips", sizes, dtype)
     # Where many strips read them from the shared cache, and a strip of all channels fits a slot.
     fits = (
@@ -43,7 +43,7 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     right_name, scales, columns, more = pack.packed_product(low, right, dtype, tuning, conv.x)
     bias = pack.packed(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
 
-    depth = ic if stored else _depth(ic, tuning["DEPTH"], v)
+    depth = ic if stored else depth_of(ic, tuning["DEPTH"], v)
     panels, count = columns // wide, -(-tiles // strip)
     patches, product, tapped = strip * (depth + v) + v, strip * wide + v, 0 if stored else 12 * (depth * wide + v)
     room = (low.target.scratch // (groups * DTYPES["f32"]) - 36 * patches - tapped) // (36 * product)
@@ -117,15 +117,6 @@ def _transformed_here(
     build = Build(kernel.asked(defines), kernel=kernel)
     low.emit("ConvNhwc", name, [stored, scales], [right], dims, 84 * ic * columns, build)
     return right, columns, {"PANELS": 1}
-
-
-def _depth(ic: int, most: int, v: int) -> int:
-    """Channels at a time: at most about `most`, and such that the last part has a vector, too."""
-    for parts in range(-(-ic // most), 1, -1):
-        depth = -(-ic // parts // v) * v
-        if ic - (parts - 1) * depth >= v:
-            return depth
-    return ic
 
 
 def _transformed(taps: ir.Value) -> ir.Value:

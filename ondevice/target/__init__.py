@@ -25,7 +25,7 @@ from ondevice.target.target import (
     Roofline,
     Target,
 )  # fmt: skip
-from ondevice.target.tuning import Tuning
+from ondevice.target.tuning import Tuning, made_for
 
 __all__ = [
     "ALL",
@@ -58,7 +58,8 @@ def target_names() -> list[str]:
 
 
 def load_target(name: str | Target) -> Target:
-    """The target of that name, with the measured files that it names; AUTO is the one for this machine.
+    """The target of that name, with the measured files that it names; AUTO is the one for this machine, which prefers
+    those of them that were measured on CPUs of its maker (NAME-MAKER beside NAME).
 
     Raises:
         UsageError: there is none.
@@ -67,7 +68,8 @@ def load_target(name: str | Target) -> Target:
     if isinstance(name, Target):
         return name
     if name == AUTO:
-        name = host_target()
+        host = load_target(host_target())
+        return tuned_by(host, made_for([own.name for own in host.tuning], cpu_maker()))
     if name not in target_names():
         raise UsageError(f"target {name!r} is unknown (expected one of {', '.join(target_names())}).", where="--target")
     return read_target(TARGETS / f"{name}.toml")

@@ -13,7 +13,7 @@ import json
 import re
 import reprlib
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ FACTS = (
     "vector_floats",
     "matrix_unit",
 )  # of a device, by which a file says what it is for
+MAKERS = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}  # of CPUs -> the ends of their files' names
 BY_SHAPE, BY_WEIGHT, BY_DEFAULT = "by shape", "by weight", "by default"
 HEAD = """\
 # Tunables that `ondevice tune` measured; docs/tuning.md says how they are chosen and used. `us` and `was_us` are
@@ -239,6 +240,12 @@ def write_tuning(tuning: Tuning, path: Path) -> None:
 def named(name: str) -> Tuning:
     """A file of the package. Raises UsageError where there is none."""
     return read_tuning(TUNING / f"{name}.toml", where=f"tuning {name!r}")
+
+
+def made_for(names: Iterable[str], maker: str) -> list[Tuning]:
+    """Those of the package's files of these names that were measured on CPUs of a maker, as Linux names it."""
+    wanted = [f"{name}-{MAKERS[maker]}" for name in names if maker in MAKERS]
+    return [named(name) for name in wanted if (TUNING / f"{name}.toml").exists()]
 
 
 def measured_for(facts: Mapping[str, Any]) -> list[Tuning]:

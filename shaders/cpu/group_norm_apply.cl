@@ -27,6 +27,7 @@
 #error "SPAN is not defined"
 #endif
 #define VECS (SPAN / V)
+#define AHEAD 8  // pixels: rows that are not read whole are not foreseen by a CPU
 
 KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n),
                          ARG(int, pixels), ARG(int, channels), ARG(int, per_group), ARG(int, chunk), ARG(int, chunks),
@@ -61,7 +62,8 @@ KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bi
     UNROLL
     for (int v = 0; v < VECS; v++) {
       const int at = (item * pixels + p) * channels + c0 + v * V;
+      PREFETCH(OVERWRITTEN(x, y) + at + AHEAD * channels);
       const vec z = FMA(LOADV(OVERWRITTEN(x, y), at) - origin[v] - mean[v], gain[v], shift[v]);
-      STOREV(y, at, ACTIVATE(z));
+      STOREV(y, at, ACTIVATEV(z));
     }
 }

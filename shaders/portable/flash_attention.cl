@@ -28,27 +28,39 @@
 #endif
 #define WIDE ((D + MR - 1) / MR * MR)  // columns in whole tiles of MR; those past D are computed and not stored
 #define KEYS (KB / MR * MR)            // of a block, in whole tiles
-#define ROWS (KEYS > V ? KEYS : V)
 #define LOG2_E 1.4426950408889634f     // scores are taken in powers of two
+#define LINE (F16 ? 32 : 16)           // elements of 64 bytes
 
-// Rows of a block, as floats: half is converted once for all queries, and a broadcast reads memory directly. Rows past
-// the last repeat it. The last vector of a row ends where the row does: some columns are copied twice.
+// V columns of a row, the last of them where the row ends: some are taken twice. Of heads narrower than a vector all D;
+// what is in lanes past them is not used.
 #if D < V
-#define COPY_ROW(c) for (int c = 0; c < D; c++)
-#define COPY(to, i, from, j) to[i] = LOAD(from, j)
-#define STORE_ROW(to, i, from, j) STORE(to, i, from[j])
-#define COLUMN(c) c
-#else
-#define COPY_ROW(c) for (int c = 0; c < D; c += V)
-#define COPY(to, i, from, j) STOREP(to, i, LOADV(from, j))
-#define STORE_ROW(to, i, from, j) STOREV(to, i, LOADP(from, j))
-#define COLUMN(c) MIN(c, D - V)
-#endif
-#define BLOCK_FROM(block, rows, source, first_row, last_row, stride)                    \
-  for (int j = 0; j < rows; j++) {                                                      \
-    const int at = MIN(first_row + j, last_row) * stride;                               \
-    COPY_ROW(c) { COPY(block, j * WIDE + COLUMN(c), source, at + COLUMN(c)); }          \
+#define LANES D
+#define COLUMN(c) 0
+#define GET(to, from, at)                                       \
+  {                                                             \
+    for (int c = 0; c < D; c++) line[c] = LOAD(from, (at) + c); \
+    to = LOADP(line, 0);                                        \
   }
+#define PUT(to, at, from)                                       \
+  {                                                             \
+    STOREP(line, 0, from);                                      \
+    for (int c = 0; c < D; c++) STORE(to, (at) + c, line[c]);   \
+  }
+#else
+#define LANES V
+#define COLUMN(c) MIN(c, D - V)
+#define GET(to, from, at) to = LOADV(from, at);
+#define PUT(to, at, from) STOREV(to, at, from);
+#endif
+// Rows of a block, as floats: half is converted once for all queries, and a broadcast reads memory directly. Rows past
+// the last repeat it.
+#define BLOCK_FROM(block, source, stride)                            \
+  for (int j = 0; j < rows; j++)                                     \
+    for (int c = 0; c < D; c += V) {                                 \
+      vec some;                                                      \
+      GET(some, source, MIN(key + j, keys - 1) * stride + COLUMN(c)) \
+      STOREP(block, j * WIDE + COLUMN(c), some);                     \
+    }
 
 KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(stg, y), ARG(int, batch),
                         ARG(int, queries), ARG(int, keys), ARG(int, heads), ARG(int, q_row), ARG(int, k_row),
@@ -59,29 +71,43 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
   IN_PTR(stg) q_head = q + q_from + item * queries * q_row + head * D;
   IN_PTR(stg) k_head = k + k_from + item * keys * k_row + head * D;
   IN_PTR(stg) v_head = v + v_from + item * keys * v_row + head * D;
+  IN_PTR(stg) ahead = q_head + (first + V * NV * SETS < queries ? (first + V * NV * SETS) * q_row : D);
 
-  vec query[SETS * NV * D], mixed[SETS * NV * WIDE], score[KEYS * NV];
+  vec query[SETS * NV * D], mixed[SETS * NV * WIDE], score[KEYS * NV], square[V];
   vec top[SETS * NV], total[SETS * NV];
-  float k_block[ROWS * WIDE], v_block[ROWS * WIDE], line[V];
+  float k_block[KEYS * WIDE + V], v_block[KEYS * WIDE + V], line[V];
+  // Queries into lanes: a square of V of them by V columns is turned in registers.
   for (int n = 0; n < SETS * NV && first + n / NV * NV * V < queries; n++) {
-    BLOCK_FROM(k_block, V, q_head, (first + n * V), (queries - 1), q_row)
-    for (int c = 0; c < D; c++) {
-      for (int j = 0; j < V; j++) line[j] = k_block[j * WIDE + c];
-      query[(n / NV * D + c) * NV + n % NV] = LOADP(line, 0) * (scale * LOG2_E);
+    for (int left = 0; left < D; left += V) {
+      UNROLL
+      for (int j = 0; j < V; j++) {
+        GET(square[j], q_head, MIN(first + n * V + j, queries - 1) * q_row + COLUMN(left))
+        square[j] = square[j] * (scale * LOG2_E);
+      }
+      TRANSPOSE(square)
+      UNROLL
+      for (int j = 0; j < LANES; j++) query[(n / NV * D + COLUMN(left) + j) * NV + n % NV] = square[j];
     }
+    for (int c = 0; c < WIDE; c++) mixed[(n / NV * WIDE + c) * NV + n % NV] = SPLAT(0.0f);
     top[n] = SPLAT(LOWEST);  // not -inf: a masked score is -inf, and (-inf) - (-inf) is NaN
     total[n] = SPLAT(0.0f);
   }
-  for (int c = 0; c < SETS * NV * WIDE; c++) mixed[c] = SPLAT(0.0f);
-  for (int j = 0; j < ROWS; j++)
+  for (int j = 0; j < KEYS; j++)
     for (int c = D; c < WIDE; c++) v_block[j * WIDE + c] = 0.0f;
 
   for (int key = 0; key < keys; key += KEYS) {
     const int live = MIN(KEYS, keys - key), rows = (live + MR - 1) / MR * MR;
-    BLOCK_FROM(k_block, rows, k_head, key, (keys - 1), k_row)
-    BLOCK_FROM(v_block, rows, v_head, key, (keys - 1), v_row)
+    BLOCK_FROM(k_block, k_head, k_row)
+    BLOCK_FROM(v_block, v_head, v_row)
     for (int set = 0; set < SETS; set++) {
       if (first + set * NV * V >= queries) break;
+      // The next work-item's queries and where this one's results go come nearer meanwhile: rows of a head are strides
+      // apart, which a CPU does not foresee.
+      for (int j = 0; j < (key == 0 ? NV * V : 0); j++)
+        for (int c = 0; c < D + LINE - 1; c += LINE) {
+          PREFETCH(ahead + (set * NV * V + j) * q_row + c);
+          PREFETCH(y + ((item * queries + first + set * NV * V + j) * heads + head) * D + c);
+        }
       vec high[NV], fade[NV];
       UNROLL
       for (int n = 0; n < NV; n++) high[n] = top[set * NV + n];
@@ -149,13 +175,16 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
   // attends to nothing.
   for (int n = 0; n < SETS * NV && first + n / NV * NV * V < queries; n++) {
     const vec inverse = total[n] / FMAX(total[n] * total[n], SPLAT(1e-30f));
-    for (int c = 0; c < D; c++) {
-      STOREP(line, 0, mixed[(n / NV * WIDE + c) * NV + n % NV] * inverse);
-      for (int j = 0; j < V; j++) k_block[j * WIDE + c] = line[j];
-    }
-    for (int j = 0; j < MIN(V, queries - first - n * V); j++) {
-      const int out = ((item * queries + first + n * V + j) * heads + head) * D;
-      COPY_ROW(c) { STORE_ROW(y, out + COLUMN(c), k_block, j * WIDE + COLUMN(c)); }
+    for (int left = 0; left < D; left += V) {
+      UNROLL
+      for (int j = 0; j < LANES; j++)
+        square[j] = mixed[(n / NV * WIDE + COLUMN(left) + j) * NV + n % NV] * inverse;
+      TRANSPOSE(square)
+      UNROLL
+      for (int j = 0; j < V; j++) {
+        const int query = first + n * V + j;
+        if (query < queries) PUT(y, ((item * queries + query) * heads + head) * D + COLUMN(left), square[j])
+      }
     }
   }
 }

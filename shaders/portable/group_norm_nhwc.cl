@@ -90,6 +90,6 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
   for (int p = lane; p < pixels; p += X)
     for (int v = 0; v < VECS; v++) {
       const vec z = FMA(LOADV(from[v], p * row[v]) - origin[v] - mean[v], gain[v], LOADV(bias, first + v * V));
-      STOREV(y, (item * pixels + p) * channels + first + v * V, ACTIVATE(z));
+      STOREV(y, (item * pixels + p) * channels + first + v * V, ACTIVATEV(z));
     }
 }

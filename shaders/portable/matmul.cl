@@ -106,6 +106,16 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
 #endif
   }
 
+#if PANELS
+  // While the later tiles are multiplied the next work-item's panel comes nearer, some of it for each row of this one.
+  const int pace = k * STEP / MAX(1, (MIN(MR * MB, m - first) - 1) / MR * k);
+  IN_PTR(wgt) next = WGT_AT(right, k * STEP);
+#define NEXT(row) \
+  if (top > first) { PREFETCH(WGT_AT(next, (((top - first) / MR - 1) * k + (row)) * pace)); }
+#else
+#define NEXT(row)
+#endif
+
   for (int top = first; top < MIN(first + MR * MB, m); top += MR) {
     vec sum[MR][VECS];
     UNROLL
@@ -136,6 +146,7 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
 #define LEFT(i, j) LOAD(source, from[i] + (j))
 #endif
       for (int j = 0; j < depth; j++) {
+        NEXT(start + j)
         NEXT_SCALES(scale, VECS, scales + GID(0) * SCALE_BLOCKS(k) * STEP, start + j, STEP, at)
         vec values[VECS];
         UNROLL

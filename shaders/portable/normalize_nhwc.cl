@@ -34,7 +34,7 @@ KERNEL(normalize_nhwc)(IN(stg, x), IN(float, mean), IN(float, variance), IN(stg,
     const vec middle = LOADP(means, 0), gain = LOADP(gains, 0), shift = LOADP(shifts, 0);
     for (int p = start; p < last; p++) {
       const vec z = FMA(LOADV(OVERWRITTEN(x, y), p * channels + first) - middle, gain, shift);
-      STOREV(y, p * channels + first, ACTIVATE(z));
+      STOREV(y, p * channels + first, ACTIVATEV(z));
     }
     return;
   }

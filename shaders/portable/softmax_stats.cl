@@ -32,7 +32,8 @@ KERNEL(softmax_stats)(IN(stg, x), OUT(float, stats), ARG(int, rows), ARG(int, co
 
   vec total = SPLAT(0.0f);
   float sum = 0.0f;
-  for (int i = lane * V; i < whole; i += X * V) total += EXP(LOADV(x, start + i) - top);
+  for (int i = lane * V; i < whole; i += X * V)
+    total += EXP2_DOWN((LOADV(x, start + i) - top) * 1.4426950408889634f);
   STOREP(parts, 0, total);
   for (int j = 0; j < V; j++) sum += parts[j];
   for (int i = whole + lane; i < cols; i += X) sum += EXP(LOAD(x, start + i) - top);
@@ -41,6 +42,7 @@ KERNEL(softmax_stats)(IN(stg, x), OUT(float, stats), ARG(int, rows), ARG(int, co
   if (lane == 0) {
     for (int i = 1; i < X; i++) sum += sums[i];
     stats[2 * row] = top;
-    stats[2 * row + 1] = sum == 0.0f ? 0.0f : 1.0f / sum;  // masked everywhere: it attends to nothing
+    // The row's maximum alone gives 1. Where all are masked there is next to nothing: it attends to nothing.
+    stats[2 * row + 1] = sum < 0.5f ? 0.0f : 1.0f / sum;
   }
 }

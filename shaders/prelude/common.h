@@ -14,3 +14,15 @@
 #else
 #define OVERWRITTEN(input, output) input
 #endif
+
+// V vectors, as rows of a square, become its columns: log2(V) times every row takes turns with the one V / 2 further.
+#define TRANSPOSE(rows)                                                             \
+  UNROLL                                                                            \
+  for (int od_step = 1; od_step < V; od_step *= 2) {                                \
+    vec od_rows[V];                                                                 \
+    UNROLL                                                                          \
+    for (int od_r = 0; od_r < V / 2; od_r++)                                        \
+      ZIP(od_rows[2 * od_r], od_rows[2 * od_r + 1], rows[od_r], rows[od_r + V / 2]) \
+    UNROLL                                                                          \
+    for (int od_r = 0; od_r < V; od_r++) rows[od_r] = od_rows[od_r];                \
+  }

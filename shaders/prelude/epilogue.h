@@ -22,6 +22,7 @@
 // GEGLU multiplies what stands beside a gate by it.
 #if ACT_Silu
 #define ACTIVATE(v)     SILU(v)
+#define ACTIVATEV(v)    SILUV(v)
 #elif ACT_Relu
 #define ACTIVATE(v)     RELU(v)
 #elif ACT_QuickGelu
@@ -32,6 +33,9 @@
 #define ACTIVATE(v)     GELU(v)
 #else
 #define ACTIVATE(v)     (v)
+#endif
+#ifndef ACTIVATEV  // of a vector
+#define ACTIVATEV(v)    ACTIVATE(v)
 #endif
 #if HAS_ADD
 #define ADD_RESIDUAL(z, load, i)          \

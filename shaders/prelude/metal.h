@@ -150,6 +150,14 @@ typedef float dst;
 #define LOADP(p, i)     od_load((p) + (i))
 #define STOREP(p, i, v) for (int od_i = 0; od_i < V; od_i++) (p)[(i) + od_i] = OD_LANE(v, od_i)
 
+// The lanes of two vectors by turns: those of their first halves in `low`, of their second in `high`.
+#define ZIP(low, high, a, b)                                  \
+  for (int od_i = 0; od_i < V; od_i++) {                      \
+    const thread vec& od_from = od_i % 2 ? (b) : (a);         \
+    OD_LANE(low, od_i) = OD_LANE(od_from, od_i / 2);          \
+    OD_LANE(high, od_i) = OD_LANE(od_from, (V + od_i) / 2);   \
+  }
+
 #define KERNEL(name)    kernel void name
 #define IN(T, x)        device const T* x
 #define OUT(T, x)       device T* x
@@ -180,6 +188,7 @@ typedef float dst;
 #define FMA(a, b, c)    od_fma(a, b, c)
 #define EXP(v)          od_exp(v)
 #define EXP2_DOWN(v)    od_exp2(v)                          // 2^v, v <= 127, to 2 ulp; at most 2^-126 under -126
+#define SILUV(v)        SILU(v)                             // of a vector
 #define SIN(v)          od_sin(v)
 #define COS(v)          od_cos(v)
 #define TANH(v)         od_tanh(v)

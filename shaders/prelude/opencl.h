@@ -101,6 +101,21 @@ static inline vec od_exp2_down(vec given) {
   return OD_JOIN(as_float, V)(OD_JOIN(as_int, V)(p) + (OD_JOIN(as_int, V)(shifted) << 23));
 }
 
+// v / (1 + 2^-(v log2 e)), of a vector. Under -88 it is next to nothing: v counts as that, so that no power overflows.
+static inline vec od_silu(vec given) {
+  const vec v = -88.0f > given ? (vec)(-88.0f) : given;
+  return v / (1.0f + od_exp2_down(v * -1.4426950408889634f));
+}
+
+// The lanes of two vectors by turns: those of their first halves in `low`, of their second in `high`.
+#define ZIP(low, high, a, b) \
+  {                          \
+    low.even = (a).lo;       \
+    low.odd = (b).lo;        \
+    high.even = (a).hi;      \
+    high.odd = (b).hi;       \
+  }
+
 // Nine tenths of the time in which Intel's compiler builds a kernel it spreads work-items over lanes, which a group of
 // one has no use for.
 #if defined(__has_attribute) && X <= 1 && Y <= 1 && LANES <= 1
@@ -146,6 +161,7 @@ static inline vec od_exp2_down(vec given) {
 #define FMA(a, b, c)    fma(a, b, c)
 #define EXP(v)          exp(v)
 #define EXP2_DOWN(v)    od_exp2_down(v)                     // 2^v, v <= 127, to 2 ulp; at most 2^-126 under -126
+#define SILUV(v)        od_silu(v)                          // SILU of a vector
 #define SIN(v)          sin(v)
 #define COS(v)          cos(v)
 #define TANH(v)         tanh(v)

@@ -28,6 +28,7 @@ FEW = replace(load_target("gpu"), winograd={})  # Winograd for convolutions of f
 WAYS = [
     ("host", "f16", (), "", 128),
     ("host", "f16", (), "i8", 64),
+    ("host", "f16", ("winograd",), "", 64),
     ("gpu", "f32", (), "", 64),
     ("gpu", "f16", (), "i8", 64),
     ("host", "f16", (), "i4", 64),

@@ -56,6 +56,7 @@ def test_every_kernel_is_part_of_a_way() -> None:
         ["winograd_strips"],
         ["winograd_input", "winograd_output"],
         ["conv2d_waves"],
+        ["conv2d_bands"],
         ["conv2d_bf16"],
         ["conv2d_tiles"],
         ["conv2d_nhwc"],
@@ -134,12 +135,15 @@ def test_class_and_capabilities_come_before_sizes() -> None:
 @pytest.mark.parametrize("without", [["winograd"], ["all"]])
 def test_a_method_that_is_left_out(without: list[str]) -> None:
     choice = select("ConvNhwc", WIDE, HOST, KERNELS, without)
-    assert choice.way.first.name == "conv2d_nhwc" and not choice.methods and choice.fallback is None
+    assert choice.way.first.name == "conv2d_bands" and not choice.methods and choice.fallback is None
     left_out = dict.fromkeys(("winograd_strips", "winograd_input"), "--without winograd")
-    mobile = dict.fromkeys(
-        ("winograd_patches", "conv2d_waves", "conv2d_tiles"), "it is of class mobile (target host has cpu)"
-    )
+    mobile = dict.fromkeys(("winograd_patches", "conv2d_waves"), "it is of class mobile (target host has cpu)")
     assert choice.losers == left_out | mobile
+
+
+def test_pictures_of_few_channels_are_convolved_patch_by_patch() -> None:
+    few = select("ConvNhwc", WIDE | {"ic": 4}, HOST, KERNELS)
+    assert few.way.first.name == "conv2d_nhwc" and few.losers["conv2d_bands"] == "ic=4 is under V=16"
 
 
 # Methods of whole graphs ----------------------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from ondevice import cli, target
 from ondevice.base import matrix_unit
 from ondevice.errors import PlanError, UsageError
 from ondevice.lower.kernel_file import load_all
+from ondevice.target import tuning
+from ondevice.target.tuning import Tuning, write_tuning
 
 HOSTS = {"host": 32, "host-amx": 32, "host-avx2": 16, "host-bf16": 32, "host-neon": 32}  # registers of a vector
 
@@ -71,6 +73,19 @@ def test_auto_goes_by_the_matrix_unit(code, name, why, monkeypatch):
     chosen = target.host_choice()
     assert chosen[0] == name and chosen[1].startswith(why)
     assert name == "host-amx" or chosen[1].endswith("known to be fast on AuthenticAMD only (got GenuineIntel)")
+
+
+@pytest.mark.parametrize(
+    "maker, names", [("AuthenticAMD", ["cpus-amd", "cpus"]), ("GenuineIntel", ["cpus"]), ("unknown", ["cpus"])]
+)
+def test_auto_prefers_what_was_measured_on_cpus_of_this_maker(maker, names, tmp_path, monkeypatch):
+    host = target.load_target("host")
+    for name in ("cpus", "cpus-amd", "cpus-other"):
+        write_tuning(Tuning(name, {}, {}, {}), tmp_path / f"{name}.toml")
+    monkeypatch.setattr(tuning, "TUNING", tmp_path)
+    host = replace(host, tuning=(tuning.named("cpus"),))
+    here = target.tuned_by(host, tuning.made_for([own.name for own in host.tuning], maker))
+    assert [file.name for file in here.tuning] == names
 
 
 def test_measured_files_that_are_named_come_before_the_targets_own():

@@ -84,7 +84,7 @@ def _columns(given: Given, name: str, k: int, n: int) -> np.ndarray:
     """A weight, or a bias of one row: [batch, k, n], whether it is stored in rows or in panels, widened from few bits.
     GEGLU's gates are its last n / 2."""
     stored = panels = given.operands[name]
-    if not given.whole("PANELS"):
+    if "ldb" in given.numbers and not given.whole("PANELS"):
         return stored.reshape(-1, k, given.whole("ldb"))[..., :n]
     if name in ("b", "weight") and given.whole("W4"):
         panels = np.stack([stored & 15, stored >> 4], -1).reshape(*stored.shape[:-1], -1) - 8.0
@@ -240,7 +240,7 @@ def resize(given: Given) -> np.ndarray:
 
 MEANINGS: dict[str, Callable[[Given], np.ndarray]] = {
     **dict.fromkeys(("matmul", "matmul_tiles", "matmul_waves", "matmul_matrix"), product),
-    **dict.fromkeys(("conv2d_nhwc", "conv2d_tiles", "conv2d_waves"), convolution),
+    **dict.fromkeys(("conv2d_bands", "conv2d_nhwc", "conv2d_tiles", "conv2d_waves"), convolution),
     **dict.fromkeys(("group_norm_nhwc", "group_norm_nhwc_any", "group_norm_local"), group_norm),
     **dict.fromkeys(("layer_norm", "layer_norm_local"), layer_norm),
     **dict.fromkeys(("flash_attention", "flash_local", "flash_registers"), attention),

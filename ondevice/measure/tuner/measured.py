@@ -13,6 +13,8 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.target import FP32
 from ondevice.target.tuning import KernelTuning, Row, Tuning
 
+MAKERS = ("AMD", "Intel")  # of CPUs that differ in what is fast on them
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -36,14 +38,14 @@ class Measured:
 
 
 def device_family(facts: Mapping[str, Any], math: str = FP32) -> tuple[str, dict[str, str | int]]:
-    """(file name, what it matches) of a device. CPUs with vectors of one width under one driver are a family, or of
-    products in another math than float32 those with one matrix unit, too; a GPU is its own, and a person who knows it
-    for one of many alike may shorten the name that it matches."""
+    """(file name, what it matches) of a device. CPUs of one maker with vectors of one width under one driver are a
+    family, or of products in another math than float32 those with one matrix unit, too; a GPU is its own, and a person
+    who knows it for one of many alike may shorten the name that it matches."""
     if facts.get("kind") == "cpu":
-        named, match = (
-            f"{facts['platform']} cpu {facts['vector_floats']}",
-            {name: facts[name] for name in ("kind", "platform", "vector_floats")},
-        )
+        maker = next((maker for maker in MAKERS if maker.lower() in str(facts.get("name", "")).lower()), "")
+        named = f"{facts['platform']} cpu {facts['vector_floats']} {maker}"
+        match = {name: facts[name] for name in ("kind", "platform", "vector_floats")}
+        match |= {"name": maker} if maker else {}
         if math != FP32 and (unit := facts.get("matrix_unit")):
             named, match = f"{named} {unit}", match | {"matrix_unit": unit}
     else:

@@ -115,6 +115,8 @@ def test_names_of_devices():
     name, match = device_family(with_unit, "bf16")
     assert name == "intel-opencl-cpu-16-dpbf16" and match == device_family(cpu)[1] | {"matrix_unit": "dpbf16"}
     assert Tuning(name, match, {}, {}).fits(with_unit) and not Tuning(name, match, {}, {}).fits(cpu)
+    xeon = cpu | {"name": "Intel(R) Xeon(R) Processor"}
+    assert device_family(xeon) == ("intel-opencl-cpu-16-intel", device_family(cpu)[1] | {"name": "Intel"})
     gpu = {"kind": "gpu", "name": "QUALCOMM Adreno(TM) 740", "platform": "QUALCOMM Snapdragon(TM)", "vector_floats": 1}
     assert device_family(gpu) == ("qualcomm-adreno-740", {"name": gpu["name"], "platform": gpu["platform"]})
     assert device_family({"name": "???"})[0] == "device"
