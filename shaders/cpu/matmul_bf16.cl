@@ -19,6 +19,7 @@
 //: tune.NV = [2]
 //: tune.DEPTH = [256, 128, 512, 1024]
 //: needs.constant = {min = 1}
+//: needs.rows = {min = 16}
 //: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb", "strip", "share", "groups", "slot"]}
 //: inplace = {residual = ""}
 //: reach.a = "(batch - 1) * a_batch + m * k1"

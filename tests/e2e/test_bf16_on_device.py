@@ -127,7 +127,9 @@ def test_halves_keep_the_digits():
 
 
 @pytest.mark.parametrize("math", ["bf16", "bf16x3"])
-@pytest.mark.parametrize("m, k, n", [(1, 8, 8), (64, 1280, 1280), (256, 5120, 1280), (4096, 320, 2560), (77, 768, 320)])
+@pytest.mark.parametrize(
+    "m, k, n", [(16, 8, 8), (64, 1280, 1280), (256, 5120, 1280), (4096, 320, 2560), (77, 768, 320)]
+)
 def test_shares_of_a_product(m, k, n, math):
     """All rows and all columns have a work-item, none is idle, and scratch stays within what a target gives it."""
     model, _ = graph("MatMul", (1, m, k), [np.zeros((k, n), np.float32)], (1, m, n), filled=False)
@@ -138,6 +140,13 @@ def test_shares_of_a_product(m, k, n, math):
     assert told["groups"] == min(8, tasks)
     assert 4 * told["groups"] * told["slot"] <= 1.3 * TARGET.scratch
     assert call.writes == 4 * m * n, "scratch is no traffic"
+
+
+def test_a_few_rows_stay_in_fp32():
+    """They do not pay for what a block of the weight takes to become bf16."""
+    model, _ = graph("MatMul", (1, 15, 64), [np.zeros((64, 32), np.float32)], (1, 15, 32))
+    (call,) = lower(model, "test", kernels=KERNELS, target=TARGET.asked("bf16")).calls
+    assert call.kernel == "matmul"
 
 
 @pytest.mark.parametrize("size, ic, oc", [(64, 320, 320), (16, 2560, 1280), (8, 1280, 1280), (512, 256, 128)])
