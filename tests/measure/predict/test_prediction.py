@@ -54,7 +54,7 @@ def checkpoint(family):
 
 def too_large(plan, limits):
     """Of a device that has room for one pass at a time, and for a decoder in bands."""
-    fits = plan.component == "text_encoder" or "stage" in plan.sizes
+    fits = plan.component in ("text_encoder", "keys_values") or "stage" in plan.sizes
     return None if fits or (plan.component == "unet" and plan.sizes["batch"] == 1) else "it"
 
 
@@ -78,11 +78,11 @@ def test_guidance_takes_two_runs_where_there_is_no_plan_of_both(tmp_path):
     both, texts = prediction.of_bundle(bundle, PHONE, 20), {}
     for part in both.parts:
         texts[part.component] = (part.times, part.sizes["batch"])
-    assert texts == {"text_encoder": (2, 1), "unet": (20, 2), "vae_decoder": (1, 1)}
+    assert texts == {"text_encoder": (2, 1), "keys_values": (2, 1), "unet": (20, 2), "vae_decoder": (1, 1)}
     single = tuple(entry for entry in bundle.plans if entry.sizes["batch"] == 1)
     bundle.manifest = replace(bundle.manifest, plans=single)
     one = {part.component: part.times for part in prediction.of_bundle(bundle, PHONE, 20).parts}
-    assert one == {"text_encoder": 2, "unet": 40, "vae_decoder": 1}
+    assert one == {"text_encoder": 2, "keys_values": 2, "unet": 40, "vae_decoder": 1}
     bundle.manifest = replace(bundle.manifest, plans=tuple(e for e in single if e.component != "vae_decoder"))
     with pytest.raises(UsageError) as caught:
         prediction.of_bundle(bundle, PHONE, 20)
