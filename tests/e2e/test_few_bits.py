@@ -26,15 +26,14 @@ PARTS = {"i8": 0.56, "i8 gpu": 0.56, "i4": 0.34, "i4 phone": 0.34}  # of the byt
 
 
 @pytest.fixture(scope="module")
-def bundles(demo_bundle, made_once):
+def bundles(made_once):
     """`bundles(name)`: of "f16", SMALL or ELSEWHERE."""
-    demo, recipes = open_checkpoint(None, family="demo"), {name: Recipe(weights=name) for name in SMALL}
+    demo = open_checkpoint(None, family="demo")
+    recipes = {"f16": Recipe()} | {name: Recipe(weights=name) for name in SMALL}
     recipes |= {name: Recipe(weights=how, target=load_target(on)) for name, (how, on) in ELSEWHERE.items()}
 
     @functools.cache
     def bundle(name):
-        if name == "f16":
-            return open_bundle(demo_bundle)
         made = made_once(f"demo {name}.ondevice", lambda path: compile_bundle(demo, path, recipes[name]))
         return open_bundle(made, verify=True)
 
