@@ -7,12 +7,20 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ondevice import cli
+from ondevice.base.matrix_unit import MatrixUnit
 from ondevice.bundle.reader import open_bundle
+from ondevice.compiler import Recipe, compile_bundle
+from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.diffusion.pipeline import Pipeline
 from ondevice.errors import UsageError
 from ondevice.lower.program import math_of
+from ondevice.run import matrix_unit
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
 from ondevice.target import load_target
 
 DEMO = ["demo", "--size", "64x64"]
@@ -43,6 +51,29 @@ def test_a_target_without_a_unit(tmp_path: Path, capsys: Any, caplog: pytest.Log
     of_model = said(capsys, "show", *DEMO, "--target", "host", "--math", "bf16", "--component", "unet")
     of_bundle = said(capsys, "show", path, "--component", "unet")
     assert "  products in bf16: 0 nodes" in of_model and "  products in bf16: 0 nodes" in of_bundle
+
+
+def test_pictures_in_bf16_by_the_unit_and_in_plain_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with the unit and on one without: one bundle, alike pictures, near those in fp32."""
+    drawn: dict[str, np.ndarray] = {}
+    for math, unit in (("fp32", True), ("bf16", True), ("bf16", False)):
+        path = tmp_path / math
+        if not path.exists():
+            recipe = Recipe("f16", target=load_target("host-amx"), math=math)
+            compile_bundle(open_checkpoint(None, family="demo"), path, recipe, sizes=[(64, 64)])
+        bundle, device = open_bundle(path), choose_device("cpu")
+        if not unit:
+            monkeypatch.setattr(matrix_unit, "usable", lambda found: MatrixUnit("", "not today"))
+        paint = Pipeline.of(bundle, Session(bundle, device))
+        drawn[f"{math} {unit}"] = paint("a red circle", num_inference_steps=4, seed=1).pixels
+    unet = open_bundle(tmp_path / "bf16").plan("unet", batch=2, height=8, width=8)
+    assert {math_of(unet.kernels[d.kernel].defines) for d in unet.dispatches if d.op == "Linear"} == {"bf16"}
+    assert 25 < decibels(drawn["fp32 True"], drawn["bf16 True"]) < 90
+    assert decibels(drawn["bf16 False"], drawn["bf16 True"]) > 35, "bf16 rounds sums that differ in their last bits"
+
+
+def decibels(one: np.ndarray, other: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / max(np.mean((one.astype(np.float64) - other) ** 2), 1e-9)))
 
 
 def test_devices_say_what_auto_is(capsys: Any) -> None:

@@ -88,6 +88,14 @@ def test_auto_prefers_what_was_measured_on_cpus_of_this_maker(maker, names, tmp_
     assert [file.name for file in here.tuning] == names
 
 
+@pytest.mark.parametrize("name", ["host-bf16", "host-amx"])
+def test_a_matrix_unit_is_all_that_its_targets_differ_by(name):
+    """Without --math their plans are those of `host`."""
+    host, own = target.load_target("host"), target.load_target(name)
+    beside = {key: getattr(host, key) for key in ("name", "why", "caps", "maths", "outruns", "device_words")}
+    assert replace(own, **beside) == host and own.caps == {"matrix_unit"} and "bf16" in own.maths
+
+
 def test_measured_files_that_are_named_come_before_the_targets_own():
     host = target.load_target("host")
     own = [tuning.name for tuning in host.tuning]
