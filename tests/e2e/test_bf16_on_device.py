@@ -131,13 +131,13 @@ def test_halves_keep_the_digits():
     "m, k, n", [(16, 8, 8), (64, 1280, 1280), (256, 5120, 1280), (4096, 320, 2560), (77, 768, 320)]
 )
 def test_shares_of_a_product(m, k, n, math):
-    """All rows and all columns have a work-item, none is idle, and scratch stays within what a target gives it."""
+    """All rows and all columns have a work-item, few are idle, and scratch stays within what a target gives it."""
     model, _ = graph("MatMul", (1, m, k), [np.zeros((k, n), np.float32)], (1, m, n), filled=False)
     (call,) = lower(model, "test", kernels=KERNELS, target=TARGET.asked(math)).calls
     told = dict(zip(KERNELS[call.kernel].arg_types, call.scalars, strict=True))
-    tasks = -(-m // told["strip"]) * -(-(told["ldb"] // 32) // told["share"])
-    assert 1 <= told["groups"] == call.grid[0] <= tasks
-    assert told["groups"] == min(8, tasks)
+    strips, panels = -(-m // told["strip"]), told["ldb"] // 32
+    assert told["groups"] == call.grid[0] == min(8, strips * -(-panels // told["share"]))
+    assert told["groups"] >= min(8, strips * panels) / 2
     assert 4 * told["groups"] * told["slot"] <= 1.3 * TARGET.scratch
     assert call.writes == 4 * m * n, "scratch is no traffic"
 
@@ -156,6 +156,7 @@ def test_shares_of_a_convolution(size, ic, oc):
     (call,) = lower(model, "test", kernels=KERNELS, target=TARGET.asked("bf16")).calls
     told = dict(zip(KERNELS[call.kernel].arg_types, call.scalars, strict=True))
     rectangles = -(-size // told["rows"]) * -(-size // told["cols"])
-    tasks = rectangles * -(-(told["ldb"] // 32) // told["share"])
-    assert told["groups"] == min(8, tasks)
+    panels = told["ldb"] // 32
+    assert told["groups"] == min(8, rectangles * -(-panels // told["share"]))
+    assert told["groups"] >= min(8, rectangles * panels) / 2
     assert told["rows"] == 1 or 4 * told["groups"] * told["slot"] <= TARGET.scratch
