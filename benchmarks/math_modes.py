@@ -37,6 +37,7 @@ from ondevice.diffusion.pipeline import Pipeline
 from ondevice.graph.inputs import inputs_of
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.program import STORAGES
+from ondevice.run.check import NUMPY
 from ondevice.run.guard import GuardedSession
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
@@ -71,9 +72,12 @@ def outputs(recipe: Recipe, args: argparse.Namespace) -> Iterator[tuple[str, int
     for job in largest_jobs(model, size):
         if job.component not in PARTS:
             continue
-        inputs = inputs_of(model.graph(job.component, **job.sizes))
         (compiled,) = programs(model, recipe, [job])
-        bundle = MemoryBundle([compiled.plan()], weight_sources(compiled.program), load_all())
+        plan = compiled.plan()
+        stored = {plan.operands[number].name: NUMPY[plan.operands[number].dtype] for number in plan.inputs}
+        given = inputs_of(model.graph(job.component, **job.sizes))
+        inputs = {name: array.astype(stored[name]) for name, array in given.items()}
+        bundle = MemoryBundle([plan], weight_sources(compiled.program), load_all())
         (output,) = Session(bundle, choose_device(args.device)).run(job.component, inputs, **job.sizes).values()
         if not np.isfinite(output).all():
             raise SystemExit(f"{job.component} in {recipe.math}: a value is NaN or infinite")

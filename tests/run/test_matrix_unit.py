@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ondevice.base.matrix_unit import DPBF16, MatrixUnit
+from ondevice.base.matrix_unit import AMX, DPBF16, MatrixUnit
 from ondevice.run import discovery, matrix_unit
 from ondevice.run.cache import KernelCache
 from ondevice.run.discovery import Found, unit_of
@@ -113,6 +113,14 @@ def test_the_unit_of_this_machine_is_right(device: OpenCLDevice) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout[:10]) == (1, "is off by "), done.stderr
+
+
+def test_tiles_of_amx_compile_anywhere(device: OpenCLDevice) -> None:
+    """Inline assembly, which is no error where the CPU has no such tiles; they are run only where it has."""
+    if device.found.kind != "cpu":
+        pytest.skip("it is no CPU")
+    program = discovery.opencl().Program(discovery.opencl().Context([device.found.handle]), matrix_unit.PROBES[AMX])
+    assert discovery.compile_program(program, "probe")[1].num_args == 3
 
 
 SWAPPED = """
