@@ -21,6 +21,12 @@ PRODUCT, CONVOLUTION = (load_all()[name] for name in ("matmul_bf16", "conv2d_bf1
 WIDE, SLACK = 32, 32
 
 
+def depths(kernel: KernelFile) -> list:
+    """The listed values of its DEPTH; all but one, each of which is built, in the sweep."""
+    listed = kernel.header["tune"]["DEPTH"]
+    return [pytest.param(depth, marks=[pytest.mark.sweep] * (depth != listed[1])) for depth in listed]
+
+
 @pytest.fixture(scope="session", params=SPELLINGS)
 def spelled(request: pytest.FixtureRequest) -> Bench:
     """This machine's device with one spelling of the words."""
@@ -111,7 +117,7 @@ def test_weights_in_few_bits(bench: Bench, math: str, bits: str) -> None:
     check(bench, (14, 83, 150), "f16", math, "Geglu", add=True, bits=bits)
 
 
-@pytest.mark.parametrize("depth", PRODUCT.header["tune"]["DEPTH"])
+@pytest.mark.parametrize("depth", depths(PRODUCT))
 def test_however_it_is_shared(bench: Bench, depth: int) -> None:
     """Strips, panels and blocks of the weight that do not come out even."""
     check(bench, (61, 170, 300), "f32", "bf16", depth=depth, strip=13, share=2, groups=3)
@@ -234,7 +240,7 @@ def test_convolution_in_few_bits(bench: Bench, bits: str) -> None:
     check_conv(bench, (1, 24, 6, 7, 40, 3, 1, SAME, 4, 7), "f16", "bf16", "Silu", add=True, bits=bits)
 
 
-@pytest.mark.parametrize("depth", CONVOLUTION.header["tune"]["DEPTH"])
+@pytest.mark.parametrize("depth", depths(CONVOLUTION))
 def test_channels_at_a_time(bench: Bench, depth: int) -> None:
     check_conv(bench, (1, 150, 4, 5, 16, 3, 1, SAME, 3, 3), "f32", "bf16", depth=depth)
 
