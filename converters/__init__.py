@@ -140,10 +140,13 @@ def build(checkpoint: Checkpoint, *, published: bool = False, whole: bool = Fals
             exported graphs have the family's own, whatever is asked for.
 
     Raises:
-        UsageError: published graphs are asked of a model that has a tiny autoencoder beside its own.
+        UsageError: published graphs are asked of a model that has none, or has a tiny autoencoder beside its own.
     """
     configs = {name: component.config for name, component in checkpoint.components.items()}
     family = controlled(as_opened(family_of(checkpoint.family), configs), nets_of(configs))
+    if published and not family.exports:
+        what = f"{family.title} is not written in other formats than bundles."
+        raise UsageError(what, where="--format", fix="leave --format out")
     if published and TAESD in configs:
         what = "graphs in other formats have one decoder."
         raise UsageError(what, where=FLAG, fix=f"leave {FLAG} out, or write a bundle")

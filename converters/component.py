@@ -14,7 +14,7 @@ from ondevice.converters.architectures.builder import Shape
 from ondevice.converters.families import Family, advice
 from ondevice.errors import CheckpointError, WeightsError
 from ondevice.graph.adapted import Changes
-from ondevice.graph.origin import origin_of, reshaped, rows, transposed, with_origin
+from ondevice.graph.origin import joined, origin_of, reshaped, rows, transposed, with_origin
 
 _ITS_CONFIG = "use the config.json that came with the weights, or other weights"
 LISTED = 170  # characters of names in an error message; a wrong file would list a thousand names
@@ -101,11 +101,13 @@ def renamed(tensor: ir.TensorProtocol, name: str, shape: Shape) -> ir.LazyTensor
 def taken(tensor: ir.TensorProtocol, place: Stored, name: str) -> ir.TensorProtocol:
     """The weight `name` out of the tensor that has it at `place`."""
     shape = place.shape(shape_of(tensor))
-    if shape == shape_of(tensor) and not place.transposed:
+    if shape == shape_of(tensor) and not (place.transposed or place.swapped):
         return tensor
     weight = lazy(lambda: np.ascontiguousarray(place.values(tensor.numpy())), tensor.dtype, shape, name)
     if place.parts > 1:
         return with_origin(weight, rows(origin_of(tensor), place.part, place.parts))
+    if place.swapped:
+        return with_origin(weight, joined([rows(origin_of(tensor), half, 2) for half in (1, 0)], 0))
     return with_origin(weight, transposed(origin_of(tensor), (1, 0)) if len(shape) == 2 else None)
 
 

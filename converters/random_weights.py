@@ -23,10 +23,13 @@ from ondevice.converters.families import Family, check_joints, family_of
 from ondevice.errors import UsageError
 
 # The last layer of a residual branch: small, so that the sum of many branches stays near the size of one.
-_BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2", "conv.4")
+_OF_TRANSFORMERS = ("to_add_out", "ff_context.net.2", "SelfAttention.o", "DenseReluDense.wo")
+_BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2", "conv.4", *_OF_TRANSFORMERS)
 _BRANCH_GAIN = 0.4
+# what scales, shifts and gates: mostly well below 1
+_MODULATIONS, _MODULATION_GAIN = ("norm1.linear", "norm1_context.linear", "norm_out.linear"), 0.3
 # which a layer norm follows; other embeddings (add_embedding, ...) are layers
-_TABLES = ("token_embedding", "position_embedding")
+_TABLES = ("token_embedding", "position_embedding", "shared", "relative_attention_bias")
 _PICTURE_GAIN = 0.5  # the decoder's last layer: most pixels then lie inside [-1, 1]
 
 
@@ -53,6 +56,7 @@ def _center_and_spread(name: str, shape: Shape) -> tuple[float, float]:
     if len(shape) == 1:
         return 1.0, 0.2
     gain = _BRANCH_GAIN if layer.endswith(_BRANCH_ENDS) else _PICTURE_GAIN if layer == "decoder.conv_out" else 1.0
+    gain = _MODULATION_GAIN if layer.endswith(_MODULATIONS) else gain
     return 0.0, gain * math.sqrt(3 / math.prod(shape[1:]))
 
 

@@ -118,6 +118,9 @@ def with_clip_skip(checkpoint: Checkpoint, skipped: int) -> Checkpoint:
     if skipped and checkpoint.graphs:
         what = "an exported graph is not cut."
         raise UsageError(what, where="--clip-skip", fix="convert from weights, or leave --clip-skip out")
+    if skipped and not family_of(checkpoint.family).clip_skip:
+        what = f"{checkpoint.family} leaves no layers out: diffusers does of a prompt, and not of a negative one."
+        raise UsageError(what, where="--clip-skip", fix="leave --clip-skip out")
     components = dict(checkpoint.components)
     for name in family_of(checkpoint.family).tokenizers.values() if skipped else ():
         layers = components[name].config["num_hidden_layers"]

@@ -46,6 +46,18 @@ TINY |= {
     },
 }
 """Configs of the smallest model of each family that has all its layers."""
+TINY["sd3"] = {
+    "text_encoder": TINY_TEXT | {"projection_dim": 20, "eos_token_id": 2},
+    "text_encoder_2": XL["text_encoder_2"],
+    "text_encoder_3": {"d_model": 48, "d_kv": 8, "d_ff": 40, "num_heads": 3, "num_layers": 2, "vocab_size": 32100}
+    | {"feed_forward_proj": "gated-gelu", "max_position_embeddings": 32},
+    "transformer": {"sample_size": 8, "num_layers": 3, "attention_head_dim": 8, "num_attention_heads": 2}
+    | {"in_channels": 4, "out_channels": 4, "joint_attention_dim": 48, "caption_projection_dim": 16}
+    | {"pooled_projection_dim": 30, "pos_embed_max_size": 6, "dual_attention_layers": [0], "qk_norm": "rms_norm"},
+    "vae": TINY_VAE
+    | {"use_quant_conv": False, "use_post_quant_conv": False, "scaling_factor": 1.5305, "shift_factor": 0.0609},
+}
+TINY["sd3-without-t5"] = {part: config for part, config in TINY["sd3"].items() if part != "text_encoder_3"}
 
 SMALL = {
     "sdxs": {
@@ -104,6 +116,7 @@ def original(checkpoint, family):
     for part, component in checkpoint.components.items():
         for name, place in family.parts[part].original_names(component.config).items():
             array = component.weights[name].numpy()
+            array = np.concatenate(np.split(array, 2)[::-1]) if place.swapped else array
             stacks.setdefault(place.name, {})[place.part] = array.T if place.transposed else array
     return {name: np.concatenate([rows[i] for i in range(len(rows))]) for name, rows in stacks.items()}
 

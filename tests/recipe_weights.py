@@ -26,10 +26,23 @@ PARTS = {  # family -> part: the case that has its config and salt
     "sdxl": SDXL,
     "sdxl-turbo": SDXL,
     "sdxl-refiner": {"text_encoder_2": "sdxl_text_encoder_2", "unet": "sdxl_refiner_unet", "vae": "sdxl_vae"},
+    "sd3": {
+        "text_encoder": "sd3_text_encoder",
+        "text_encoder_2": "sd3_text_encoder_2",
+        "text_encoder_3": "t5_encoder",
+        "transformer": "sd3_transformer",
+        "vae": "sd3_vae",
+    },
     "lcm": {"text_encoder": "sd2_text_encoder", "unet": "lcm_unet", "vae": "sd2_vae"},
 }
-_TABLES = ("token_embedding", "position_embedding")
-_BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2")
+PARTS["sd3-without-t5"] = {part: name for part, name in PARTS["sd3"].items() if part != "text_encoder_3"}
+PARTS["sd35-medium"] = PARTS["sd3"] | {"transformer": "sd35_transformer"}
+CHANGES = {("sd35-medium", "text_encoder_3"): {"max_position_embeddings": 77}}
+"""What a family's case has of its own."""
+_TABLES = ("token_embedding", "position_embedding", "shared", "relative_attention_bias")
+_BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2", "to_add_out", "ff_context.net.2")
+_BRANCH_ENDS += ("SelfAttention.o", "wo")
+_MODULATIONS = ("norm1.linear", "norm1_context.linear", "norm_out.linear")
 
 
 def uniform(salt, name, shape):
@@ -54,6 +67,8 @@ def weight(salt, name, shape):
         spread = 0.2
     elif len(shape) == 1:
         center, spread = 1.0, 0.4
+    elif layer.endswith(_MODULATIONS):
+        spread = 1.0 / math.sqrt(shape[1])
     return np.float32(center) + np.float32(spread) * uniform(salt, name, shape)
 
 
@@ -77,6 +92,7 @@ def checkpoint(family, scheduler):
     components = {}
     for part, name in PARTS[family.name].items():
         raw, salt, _ = case(name)
+        raw |= CHANGES.get((family.name, part), {})
         config = family.normalize(part, raw, "test")
         components[part] = Component(config, weights(family.parts[part].architecture, config, salt))
     tokenized = FAMILIES["sd21"] if family.name == "lcm" else family  # as in the reference, whose text is 2.x's

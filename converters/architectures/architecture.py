@@ -82,12 +82,13 @@ class Ports:
 @dataclass(frozen=True, slots=True)
 class Stored:
     """Where a file in the original layout has a weight: the tensor `name`, or the `part`-th of `parts` equal parts of
-    its rows; transposed where the layout holds it so."""
+    its rows; transposed where the layout holds it so; `swapped` where it has the second half of the rows first."""
 
     name: str
     part: int = 0
     parts: int = 1
     transposed: bool = False
+    swapped: bool = False
 
     def shape(self, stored: Shape) -> Shape:
         """The shape of the weight in a tensor of shape `stored`;
@@ -101,16 +102,21 @@ class Stored:
         shape = self.shape(stored.shape)
         if self.parts > 1 and shape != stored.shape:
             return stored[self.part * shape[0] : (self.part + 1) * shape[0]]
+        if self.swapped:
+            half = len(stored) // 2
+            return np.concatenate([stored[half:], stored[:half]])
         return stored.T if self.transposed and stored.ndim == 2 else stored
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The names of an original single file, without the prefix of the network: `place(name, config)` of each weight by
-    its diffusers name, and whether a name that no weight has is known and `spare`."""
+    its diffusers name, and whether a name that no weight has is known and `spare`. `absent` gives the values of a
+    weight that such files leave out, where there is one: a function that makes them."""
 
     place: Callable[[str, Config], Stored]
     spare: Callable[[str, Config], bool] = lambda name, config: False
+    absent: Callable[[str, Config], Callable[[], np.ndarray] | None] = lambda name, config: None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +136,8 @@ class Architecture:
         scale: pixels per latent, of an autoencoder's config.
         first: a weight whose first dimension tells how wide the network is; "" where none does.
         beyond: whether a weight belongs to what the network can have, and its config does not ask for.
+        tokenizer: of a text encoder, the folder of models/ that has the vocabulary it was trained with.
+        pieces: of how many latents each way a side of its pictures is a multiple.
     """
 
     name: str
@@ -146,6 +154,8 @@ class Architecture:
     scale: Callable[[Config], int] = lambda config: 1
     first: str = ""
     beyond: Callable[[str, Config], bool] = lambda name, config: False
+    tokenizer: str = "clip_tokenizer"
+    pieces: Callable[[Config], int] = lambda config: 1
 
     def normalize(self, raw: Config, where: str, known: str | None = None) -> dict[str, Any]:
         """`raw` (a parsed config.json) with defaults filled in. Keys we do not know are kept, as diffusers does.
@@ -180,7 +190,8 @@ class Architecture:
         asked: dict[str, Shape] = {}
         for name, graph in self.graphs.items():
             if graph.fits(config):
-                asked |= self._run_dry(name, config, dict.fromkeys(graph.sizes, 1))[0]
+                sizes = {size: self.pieces(config) if size in ("height", "width") else 1 for size in graph.sizes}
+                asked |= self._run_dry(name, config, sizes)[0]
         return asked
 
     def ports(self, graph: str, config: Config, **sizes: int) -> Ports:

@@ -15,13 +15,30 @@ import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Architecture, Bands, Config, Graph, Layout, Stored
 from ondevice.converters.architectures.builder import GraphBuilder
-from ondevice.converters.architectures.keys import SILU, count, counts, divides, each, number, only, same_length, switch
+from ondevice.converters.architectures.keys import (
+    SILU,
+    Key,
+    count,
+    counts,
+    divides,
+    each,
+    number,
+    only,
+    same_length,
+    switch,
+)
 from ondevice.converters.architectures.layers import resnet
 from ondevice.converters.architectures.vae_bands import decoder_stage, decoder_stages
 from ondevice.converters.architectures.vae_layers import HELD, VAE_EPS, mid_block, middle, normal, upsampled
 
 _LATENTS = 64  # channels of latents, and pixels per latent, that a bundle can say
 _LEVELS = 7
+
+
+def _float(value: Any) -> Any:
+    return float(value) if type(value) is int else value
+
+
 _KEYS = {
     "in_channels": count(3),
     "out_channels": count(3),
@@ -33,11 +50,11 @@ _KEYS = {
     "norm_num_groups": count(32),
     "act_fn": SILU,
     "scaling_factor": number(0.18215, 1e-9),
-    "shift_factor": only(None, 0, 0.0),
+    "shift_factor": Key(None, lambda v: v is None or (type(v) is float and abs(v) < 1e6), "null or a number", _float),
     "latents_mean": only(None),
     "latents_std": only(None),
-    "use_quant_conv": only(True),
-    "use_post_quant_conv": only(True),
+    "use_quant_conv": switch(True, False),
+    "use_post_quant_conv": switch(True, False),
     "mid_block_add_attention": only(True),
 }
 
@@ -73,7 +90,8 @@ def encoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: 
             # diffusers pads below and right only
             x = b.conv(f"{scope}.downsamplers.0.conv", x, out, stride=2, pads=(0, 0, 1, 1), scales=(1.0, scale))
     x = normal(b, "encoder.conv_norm_out", mid_block(b, "encoder.mid_block", x, groups, scale), groups, scale)
-    return b.finish(latent_parameters=b.conv("quant_conv", b.conv("encoder.conv_out", x, moments), moments, 1))
+    x = b.conv("encoder.conv_out", x, moments)
+    return b.finish(latent_parameters=b.conv("quant_conv", x, moments, 1) if config["use_quant_conv"] else x)
 
 
 def _scale(config: Config) -> int:

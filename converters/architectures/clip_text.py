@@ -4,6 +4,7 @@ token ids -> hidden states, and the pooled text."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -198,7 +199,16 @@ def _openclip_spare(name: str, config: Config) -> bool:
     return int(match[1]) >= config["num_hidden_layers"] if match else name in ("text_projection", "logit_scale")
 
 
+def _identity(name: str, config: Config) -> Callable[[], np.ndarray] | None:
+    """A projection that a file leaves out changes nothing."""
+    if name != "text_projection.weight" or config["projection_dim"] != config["hidden_size"]:
+        return None
+    return lambda: np.eye(config["projection_dim"], dtype=np.float32)
+
+
 OPENAI = Layout(lambda name, config: Stored(name))
+OPENAI_UNPROJECTED = Layout(OPENAI.place, absent=_identity)
+"""As Stable Diffusion 3's single files have its first text encoder."""
 OPENCLIP = Layout(_in_openclip, _openclip_spare)
 CLIP_TEXT = Architecture(
     name="clip_text",

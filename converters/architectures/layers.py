@@ -3,6 +3,8 @@ primitives only, ready for the fusion rules."""
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
@@ -32,6 +34,14 @@ def gelu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
     return b.binary(scope, "Mul", x, half)
 
 
+def gelu_tanh(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
+    """x * 0.5 * (tanh(sqrt(2 / pi) * (x + 0.044715 x^3)) + 1)."""
+    cube = b.binary(scope, "Mul", b.binary(scope, "Mul", x, x), x)
+    inner = b.binary(scope, "Add", x, b.binary(scope, "Mul", cube, b.full(0.044715)))
+    tanh = b.unary(scope, "Tanh", b.binary(scope, "Mul", inner, b.full((2 / math.pi) ** 0.5)))
+    return b.binary(scope, "Mul", b.binary(scope, "Mul", x, b.full(0.5)), b.binary(scope, "Add", tanh, b.full(1.0)))
+
+
 def quick_gelu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
     """x * sigmoid(1.702 x)."""
     return b.binary(scope, "Mul", x, b.unary(scope, "Sigmoid", b.binary(scope, "Mul", x, b.full(1.702))))
@@ -42,6 +52,14 @@ def layer_norm(b: GraphBuilder, scope: str, x: ir.Value, epsilon: float) -> ir.V
     width = shape_of(x)[-1]
     inputs = [x, b.weight(f"{scope}.weight", width), b.weight(f"{scope}.bias", width)]
     return b.op(scope, "LayerNormalization", inputs, shape_of(x), axis=-1, epsilon=epsilon)
+
+
+def rms_norm(b: GraphBuilder, scope: str, x: ir.Value, epsilon: float) -> ir.Value:
+    """x / sqrt(mean(x^2) + epsilon) * weight over the last axis: nothing is taken off, nothing added."""
+    *rows, width = shape_of(x)
+    mean = b.op(scope, "ReduceMean", [b.binary(scope, "Mul", x, x), b.ints(-1)], (*rows, 1), keepdims=1)
+    root = b.unary(scope, "Sqrt", b.binary(scope, "Add", mean, b.full(epsilon)))
+    return b.binary(scope, "Mul", b.binary(scope, "Div", x, root), b.weight(f"{scope}.weight", width))
 
 
 def group_norm(b: GraphBuilder, scope: str, x: ir.Value, groups: int, epsilon: float) -> ir.Value:
@@ -57,12 +75,20 @@ def group_norm(b: GraphBuilder, scope: str, x: ir.Value, groups: int, epsilon: f
 
 
 def attention(
-    b: GraphBuilder, scope: str, q: ir.Value, k: ir.Value, v: ir.Value, heads: int, mask: ir.Value | None = None
+    b: GraphBuilder,
+    scope: str,
+    q: ir.Value,
+    k: ir.Value,
+    v: ir.Value,
+    heads: int,
+    mask: ir.Value | None = None,
+    scaling: float | None = None,
 ) -> ir.Value:
-    """softmax(q k^T / sqrt d + mask) v over [n, tokens, heads * d]; the scale sits on both sides, as exporters of
-    scaled dot-product attention put it, which also keeps half-precision scores small."""
+    """softmax(scaling * q k^T + mask) v over [n, tokens, heads * d], where scaling is 1 / sqrt d if none is given. Its
+    root sits on both sides, as exporters of scaled dot-product attention put it, which also keeps half-precision scores
+    small. The mask is [1, heads, queries, keys], or has 1 in the place of the second or of the third."""
     n, tokens, width = shape_of(q)
-    scale = b.full((width // heads) ** -0.25)
+    scale = b.full((width // heads) ** -0.25 if scaling is None else scaling**0.5)
 
     def split(value: ir.Value, *perm: int) -> ir.Value:
         return b.transpose(scope, b.reshape(scope, value, 0, -1, heads, width // heads), *perm)

@@ -27,8 +27,9 @@ VAE_EPS = 1e-6  # diffusers' AutoencoderKL passes it to every GroupNorm, whateve
 
 def middle(b: GraphBuilder, config: Config, latents: ir.Value, scale: float) -> ir.Value:
     """The decoder before its first up block: all of it that looks at the whole picture at once. Held times `scale`."""
-    x = b.conv("post_quant_conv", latents, config["latent_channels"], 1)
-    x = b.conv("decoder.conv_in", x, config["block_out_channels"][-1], scales=(scale, scale))
+    if config["use_post_quant_conv"]:
+        latents = b.conv("post_quant_conv", latents, config["latent_channels"], 1)
+    x = b.conv("decoder.conv_in", latents, config["block_out_channels"][-1], scales=(scale, scale))
     return mid_block(b, "decoder.mid_block", x, config["norm_num_groups"], scale)
 
 

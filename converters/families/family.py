@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ondevice.base.paths import MODELS
 from ondevice.converters.architectures.architecture import Architecture, Config, Graph, Layout, Stored
 from ondevice.converters.read.json_text import read_bytes, read_object
+from ondevice.vocabulary.files import CONFIG, MAP, MERGES, SPIECE, VOCAB
+from ondevice.vocabulary.unigram import read_unigram
 
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = (VOCAB, MERGES, CONFIG, MAP)
 _REINSTALL = "reinstall ondevice; its own data is damaged"
 Configs = Mapping[str, Config]  # normalized, by part
 
@@ -35,7 +37,7 @@ class Part:
     def original(self, name: str, config: Config) -> Stored:
         """Where the original layout has one weight."""
         place = self.layout.place(name, config)
-        return Stored(self.prefix + place.name, place.part, place.parts, place.transposed)
+        return replace(place, name=self.prefix + place.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,10 @@ class Family:
             its base model's.
         apart: {part: where it is published} of what no repository holds together with the rest.
         preview: red, green and blue of its latents' channels and one (docs/pipeline.md), where they are known.
+        clip_skip: whether last layers of its text encoders may be left out. Not where diffusers leaves them out of the
+            prompt and not of the negative one: a graph is the same for both.
+        exports: whether it has published graphs, or may be written with its own, in other formats than bundles.
+        unused: what weights' names begin with in the original single file that the family leaves out.
     """
 
     name: str
@@ -158,6 +164,9 @@ class Family:
     own_scheduler: bool = False
     apart: Mapping[str, str] = field(default_factory=dict)
     preview: tuple[tuple[float, ...], ...] = ()
+    clip_skip: bool = True
+    exports: bool = True
+    unused: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
@@ -172,6 +181,10 @@ class Family:
     def scale(self, configs: Configs) -> int:
         """Pixels per latent, each way."""
         return self.parts["vae"].architecture.scale(configs["vae"])
+
+    def pieces(self, configs: Configs) -> int:
+        """Of how many latents each way a side of a picture is a multiple."""
+        return max(part.architecture.pieces(configs[name]) for name, part in self.parts.items() if name in configs)
 
     def normalize(self, part: str, raw: Config, where: str) -> dict[str, Any]:
         """The parsed config.json of a part with defaults filled in.
@@ -188,10 +201,13 @@ class Family:
         return read_object(self._own("scheduler", "scheduler_config.json"), _REINSTALL)
 
     def tokenizer(self, name: str = "tokenizer") -> dict[str, bytes]:
-        """One tokenizer's files by name.
-        Vocabulary and merges of OpenAI's CLIP are stored once for every family that uses them."""
-        owned, shared = {file: self._own(name, file) for file in TOKENIZER_FILES}, MODELS / "clip_tokenizer"
-        return {file: read_bytes(path if path.exists() else shared / file, _REINSTALL) for file, path in owned.items()}
+        """One tokenizer's files by name, as `read_tokenizer` gives them.
+        The vocabularies of OpenAI's CLIP and of T5 are stored once for every family that uses them."""
+        shared = MODELS / self.parts[self.tokenizers[name]].architecture.tokenizer
+        names = (SPIECE, CONFIG) if (shared / SPIECE).exists() else TOKENIZER_FILES
+        owned = {file: self._own(name, file) for file in names}
+        files = {file: read_bytes(path if path.exists() else shared / file, _REINSTALL) for file, path in owned.items()}
+        return read_unigram(files).files() if SPIECE in files else files
 
     def _own(self, part: str, file: str) -> Path:
         """A file of its folder, or of its base's where its own has none."""

@@ -15,13 +15,14 @@ Pipeline = dict[str, Any]
 def latents_of(family: Family, configs: Configs, **more: str) -> dict[str, Any]:
     """`latents` of a family's autoencoder."""
     vae = configs["vae"]
+    preview = [list(row) for row in family.preview if len(row) == vae["latent_channels"] + 1]
     return {
         "channels": vae["latent_channels"],
         "scale": family.scale(configs),
         "scaling": vae["scaling_factor"],
         "shift": vae.get("shift_factor") or 0.0,
         **more,
-        **({"preview": [list(row) for row in family.preview]} if family.preview else {}),
+        **({"preview": preview} if preview else {}),
     }
 
 

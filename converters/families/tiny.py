@@ -24,7 +24,8 @@ FLAG = "--taesd"
 TAESD = "taesd"
 """The part of a tiny autoencoder beside another."""
 FAST = "taesd_decoder"
-_HUB = {"text_encoder": "madebyollin/taesd", "text_encoder_2": "madebyollin/taesdxl"}
+# by a part that a family of these latents has; the first that is there
+_HUB = {"transformer": "madebyollin/taesd3", "text_encoder_2": "madebyollin/taesdxl"}
 
 
 def is_tiny(config: Mapping[str, Any]) -> bool:
@@ -34,7 +35,7 @@ def is_tiny(config: Mapping[str, Any]) -> bool:
 
 def published_for(family: Family) -> str:
     """The hub id of the tiny autoencoder for a family's latents."""
-    return _HUB["text_encoder_2" if "text_encoder_2" in family.parts else "text_encoder"]
+    return next((published for part, published in _HUB.items() if part in family.parts), "madebyollin/taesd")
 
 
 def with_tiny_vae(family: Family) -> Family:

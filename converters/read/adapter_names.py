@@ -50,6 +50,8 @@ REFUSED = {
     "vera_lambda": "VeRA",
 }
 """Kinds of adapters whose formula is not here, by a part of their tensors' names."""
+DENOISERS = ("unet", "transformer")
+"""Parts of which a model has one, and what files of one network alone are of."""
 _PROCESSOR = re.compile(r"(.*)\.processor\.(to_[qkv]|to_out)")
 
 
@@ -67,16 +69,18 @@ def split(name: str) -> tuple[str, str] | None:
 
 
 def modules_of(checkpoint: Checkpoint) -> Modules:
-    """Every layer of a checkpoint whose weight an adapter may change: those of the UNet and of the text encoders."""
+    """Every layer of a checkpoint whose weight an adapter may change: those of the denoiser and of the text
+    encoders."""
     family = family_of(checkpoint.family)
     found: dict[str, dict[str, Module]] = {}
-    for part in ("unet", *dict.fromkeys(family.tokenizers.values())):
+    for part in (*DENOISERS, *dict.fromkeys(family.tokenizers.values())):
         component = checkpoint.components.get(part)
         for name, tensor in {} if component is None else component.weights.items():
             module = name.removesuffix(WEIGHT)
             if component is not None and module != name:
-                place = family.parts[part].layout.place(name, component.config).name if part == "unet" else name
-                original = place.removesuffix(WEIGHT)
+                place = family.parts[part].layout.place(name, component.config)
+                whole = part in DENOISERS and place.parts == 1 and not place.swapped  # there it is one layer, as here
+                original = (place.name if whole else name).removesuffix(WEIGHT)
                 found.setdefault(part, {})[module] = Module(shape_of(tensor), "" if original == module else original)
     return found
 
@@ -84,7 +88,7 @@ def modules_of(checkpoint: Checkpoint) -> Modules:
 def spellings(modules: Modules) -> Mapping[str, tuple[str, str]]:
     """{name of a layer in any layout: (part, its name in diffusers)}."""
     found: dict[str, tuple[str, str]] = {}
-    encoders = len(modules) - ("unet" in modules)
+    encoders = len(modules.keys() - set(DENOISERS))
     for part, layers in modules.items():
         for name, module in layers.items():
             names = [name, *([module.original] if module.original else [])]
@@ -93,13 +97,14 @@ def spellings(modules: Modules) -> Mapping[str, tuple[str, str]]:
 
 
 def _spelled(part: str, names: list[str], encoders: int) -> Iterator[str]:
-    """A layer's name in each layout. `names`: diffusers', and a UNet's in the original layout, by which kohya's tools
-    call those of Stable Diffusion XL."""
+    """A layer's name in each layout. `names`: diffusers', and a denoiser's in the original layout, by which kohya's
+    tools call those of Stable Diffusion XL and 3."""
     module = names[0]
     yield from (f"{part}.{module}", f"{part}.{module.removeprefix('text_model.')}")  # the latter by transformers 5
-    if part == "unet":
+    if part in DENOISERS:
         yield module  # peft's own files of one network
-        yield from (f"lora_unet_{name.replace('.', '_')}" for name in names)
+        for head in dict.fromkeys(("lora_unet_", f"lora_{part}_")):
+            yield from (f"{head}{name.replace('.', '_')}" for name in names)
         return
     number = "" if part == "text_encoder" else part.removeprefix("text_encoder_")
     heads = [f"lora_te{number or 1}_"] + ["lora_te_"] * (encoders == 1)

@@ -48,7 +48,8 @@ def with_controlnets(checkpoint: Checkpoint, given: Sequence[str], seed: int | N
         seed: of made-up weights, where one may be MADE_UP instead.
 
     Raises:
-        UsageError: the checkpoint is a folder of graphs, there are too many nets, or one is made up and nothing else.
+        UsageError: the checkpoint is a folder of graphs or has no UNet, there are too many nets, or one is made up and
+            nothing else.
         CheckpointError: one is missing, damaged, no ControlNet, of a kind that we do not have, or for another model.
         WeightsError: its weights are not those of its config.
         DownloadError: a hub id could not be fetched.
@@ -56,6 +57,9 @@ def with_controlnets(checkpoint: Checkpoint, given: Sequence[str], seed: int | N
     if given and checkpoint.graphs:
         what = "an exported graph takes no ControlNet."
         raise UsageError(what, where=FLAG, fix=f"convert from weights, or leave {FLAG} out")
+    if given and "unet" not in checkpoint.components:
+        what = f"{checkpoint.family} has no UNet, which is what a ControlNet here controls."
+        raise UsageError(what, where=FLAG, fix=f"leave {FLAG} out")
     if len(given) > len(NETS):
         what = f"there are too many ControlNets (got {len(given)}, expected at most {len(NETS)})."
         raise UsageError(what, where=FLAG, fix="give fewer")

@@ -231,7 +231,8 @@ def read_folder(
     if not family.own_scheduler:
         noise = family.place(root, "scheduler")
         scheduler = read_scheduler(noise.parent, read_object(noise / "scheduler_config.json", _LAYOUT), notes)
-    tokenizers = {name: read_tokenizer(family.place(root, name)) for name in family.tokenizers}
+    kinds = {name: family.parts[part].architecture.tokenizer for name, part in family.tokenizers.items()}
+    tokenizers = {name: read_tokenizer(family.place(root, name), kind) for name, kind in kinds.items()}
     for name, part in family.tokenizers.items():
-        check_vocabulary(tokenizers[name], components[part].config, str(family.place(root, name)))
+        check_vocabulary(tokenizers[name], components[part].config, str(family.place(root, name)), kinds[name])
     return Checkpoint(components, scheduler, tokenizers, family.name, str(root), tuple(notes))

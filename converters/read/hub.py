@@ -16,7 +16,7 @@ from typing import TypeVar
 from ondevice.converters.families import Family
 from ondevice.converters.read.diffusers_folder import choose_weights, is_somewhere, shards_of
 from ondevice.errors import CheckpointError, DownloadError
-from ondevice.vocabulary.files import FILES, MERGES, VOCAB, WHOLE
+from ondevice.vocabulary.files import FILES, MERGES, SPIECE, VOCAB, WHOLE
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -56,13 +56,19 @@ def download(repo: str, family: Family, *, variant: str | None = None, revision:
     where = repo + (f"@{revision}" if revision else "")
 
     def beside(names: list[str]) -> list[str]:
-        tokenizers = [f"{name}/{MERGES if f'{name}/{VOCAB}' in names else WHOLE}" for name in family.tokenizers]
-        return ["scheduler/scheduler_config.json", *tokenizers]
+        return ["scheduler/scheduler_config.json", *(_vocabulary(name, names) for name in family.tokenizers)]
 
     mark = f"{next(iter(family.parts))}/config.json"
     return _snapshot(
         repo, _Need(lambda names: wanted_files(names, family, variant, where), (mark,), beside), where, revision
     )
+
+
+def _vocabulary(tokenizer: str, names: list[str]) -> str:
+    """The file of a tokenizer's folder that it is nothing without, of those that there are."""
+    if f"{tokenizer}/{VOCAB}" in names:
+        return f"{tokenizer}/{MERGES}"
+    return f"{tokenizer}/{SPIECE if f'{tokenizer}/{WHOLE}' not in names else WHOLE}"
 
 
 def download_part(repo: str, family: Family, part: str) -> Path:
@@ -183,7 +189,7 @@ def wanted_files(names: list[str], family: Family, variant: str | None, where: s
 
     Raises CheckpointError if it has no diffusers layout.
     """
-    small = (*_SMALL_FILES, *(f"{folder}/{name}" for folder in family.tokenizers for name in FILES))
+    small = (*_SMALL_FILES, *(f"{folder}/{name}" for folder in family.tokenizers for name in (*FILES, SPIECE)))
     wanted = [name for name in small if name in names]
     folders = {
         part: [name.removeprefix(f"{part}/") for name in names if name.startswith(f"{part}/")] for part in family.parts

@@ -197,6 +197,7 @@ _PARTS = {
     "a UNet alone, in diffusers' names": "unet",
     "a UNet alone": "unet",
 }
+_NETWORKS = {"a diffusion transformer": "mmdit"}  # what a row is of -> the architecture of a family that is of it, too
 _TOKEN_WIDTHS = (768, 1024, 1280)  # of CLIP's text encoders
 
 
@@ -216,13 +217,14 @@ def file_kind(names: Iterable[str], shapes: Mapping[str, Shape], family: Family)
 
     `shapes` has those of `names` and may have others.
     """
-    listed = list(names)
+    listed, networks = list(names), {part.architecture.name for part in family.parts.values()}
     best, seen = len(_ROWS), ""
     for name in listed:
         found = _TABLE.match(name[:_LOOKED_AT])
         # a row's group closes after those inside it, so it is the last
         if found and (number := int((found.lastgroup or "")[1:])) < best:
-            if _ROWS[number][0].endswith(_NOT) and family.title.startswith(_ROWS[number][0].removesuffix(_NOT)):
+            what = _ROWS[number][0].removesuffix(_NOT)
+            if what != _ROWS[number][0] and (family.title.startswith(what) or _NETWORKS.get(what) in networks):
                 continue  # or of a family that is made of the same networks
             best, seen = number, found.group() + ("..." if found.end() < len(name) else "")
     if seen:

@@ -11,10 +11,14 @@ import re
 # What a text encoder's file holds beside the text encoder: the rest of CLIP, and what maps its last token into
 # the common space.
 _CLIP_ONLY = r"(.*\.)?(vision_model\..*|(text|visual)_projection(\.weight|\.bias)?|logit_scale)"
+# A table of positions that is made again, for one size; and T5's second copy of its table of tokens.
+_MADE_AGAIN = r"|(model\.diffusion_model\.|transformer\.)?pos_embed(\.pos_embed)?|(.*\.)?encoder\.embed_tokens\.weight"
 # Training-time constants that the sampler's own tables replace, the losses of the VAE's training, what an embedding was
 # trained with, the safety checker, and the tables of k-diffusion that some tools save with the model.
 _IGNORABLE = re.compile(
-    _CLIP_ONLY + r"|(.*\.)?position_ids|betas|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?"
+    _CLIP_ONLY
+    + _MADE_AGAIN
+    + r"|(.*\.)?position_ids|betas|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod(_prev)?"
     r"|posterior_(variance|log_variance_clipped|mean_coef[12])|logvar|lvlb_weights|global_step|model_ema\..*"
     r"|first_stage_model\.loss\..*"
     r"|first_stage_model\.model_ema\..*|embedding_manager\..*|safety_checker\..*|denoiser\..*"

@@ -10,7 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Stored
-from ondevice.converters.component import Component, fitted, shape_of, taken
+from ondevice.converters.component import Component, fitted, lazy, shape_of, taken
 from ondevice.converters.families import FAMILIES, Family
 from ondevice.converters.read.diffusers_folder import read_component
 from ondevice.converters.read.kinds import file_kind
@@ -56,6 +56,10 @@ def component_of(
                     f"the weight {to[:200]} is there under two names.", where=where, fix="use another checkpoint"
                 )
             found[to] = taken(tensor, place, to)
+    for name in needed - found.keys():
+        if make := about.layout.absent(name, config):
+            shape = about.architecture.weights(config)[name]
+            found[name] = lazy(make, ir.DataType.FLOAT, shape, name)
     try:
         return fitted(family, part, config, found, where, fix=DAMAGED)
     except WeightsError:

@@ -64,6 +64,7 @@ def checkpoint_from(
     networks = {part: component_of(family, part, config, found[part], where) for part, config in configs.items()}
     components = {part: parts[part] if part in parts else networks[part] for part in family.parts}
     check_joints(family, {name: component.config for name, component in components.items()}, where)
+    left = {name: tensor for name, tensor in left.items() if not name.startswith(family.unused)}
     extra = [name for name in left if not is_ignorable(name)]
     if extra:
         raise WeightsError(
@@ -153,6 +154,13 @@ def _check_parts(
     parts = {part: (family.parts[part].architecture.word, family.parts[part].prefix) for part in lacking}
     if needy := [part for part in lacking if part not in FLAGS]:
         word, prefix = parts[needy[0]]
+        smaller = [other for other in FAMILIES.values() if _is_without(other, family, lacking)]
+        if smaller:
+            raise CheckpointError(
+                f"the file holds no {word} (no weights named {prefix}...).",
+                where=where,
+                fix=f"convert it as {smaller[0].name}, which needs none",
+            )
         raise CheckpointError(
             f"the file holds no {word} (no weights named {prefix}...).",
             where=where,
@@ -169,6 +177,11 @@ def _check_parts(
             where=where,
             fix=f"add {' and '.join(FLAGS[part] + ' PATH' for part in lacking)}, or use the whole checkpoint",
         )
+
+
+def _is_without(other: Family, family: Family, lacking: list[str]) -> bool:
+    """Whether another family is `family` without these parts."""
+    return other.parts.keys() == family.parts.keys() - set(lacking) and other.hub_id == family.hub_id
 
 
 def _check_tokens(

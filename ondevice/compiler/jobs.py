@@ -60,6 +60,7 @@ def jobs(
     sized: Callable[[str], bool],
     sizes: Sequence[tuple[int, int]],
     lengths: Callable[[str], Sequence[int]] = lambda component: (),
+    pieces: int = 1,
 ) -> Iterator[Job]:
     """The plans of a bundle: what the loop runs is there for one pass and for all passes;
     the rest runs once per text or picture.
@@ -68,11 +69,12 @@ def jobs(
         sized: whether a component has a height and a width.
         sizes: (width, height) in pixels.
         lengths: of the texts that a component reads, in tokens; none where it has plans of one length.
+        pieces: of how many latents a side is a multiple.
 
     Raises:
-        UsageError: a size is not a positive multiple of the VAE's scale, or larger than a bundle can say.
+        UsageError: a size is not a positive multiple of the VAE's scale and pieces, or larger than a bundle can say.
     """
-    scale = spec.latents.scale
+    scale, step = spec.latents.scale, spec.latents.scale * pieces
     in_loop = [role.component for role in spec.loop_roles()]
     others = [role.component for role in (*spec.after, *spec.fast)] + [
         step.component for step in spec.before if isinstance(step, Role)
@@ -90,9 +92,9 @@ def jobs(
     yield from itertools.chain(*(jobs_of(component, {}) for component in todo if not sized(component)))
     for width, height in dict.fromkeys(sizes):
         for pixels in (width, height):
-            if pixels <= 0 or pixels % scale:
-                what = f"{width}x{height} is not a multiple of {scale} pixels (got {pixels})."
-                raise UsageError(what, where="--size", fix=f"use {multiples_near(pixels, scale)}")
+            if pixels <= 0 or pixels % step:
+                what = f"{width}x{height} is not a multiple of {step} pixels (got {pixels})."
+                raise UsageError(what, where="--size", fix=f"use {multiples_near(pixels, step)}")
         if max(width, height) > MAX_SIZE * scale:
             what = (
                 f"{width}x{height} is larger than a bundle can say (expected at most "
@@ -145,7 +147,8 @@ def bundle_jobs(
         tokens = model.tokens(component) if chunks > 1 else 0
         return [count * tokens for count in range(1, chunks + 1)] if tokens else []
 
-    todo = plannable(model, spec, jobs(spec, model.sized, sizes, lengths), fallbacks)
+    pieces = model.family.pieces(model.configs)
+    todo = plannable(model, spec, jobs(spec, model.sized, sizes, lengths, pieces), fallbacks)
     if tile_vae:
         todo += band_jobs(model, spec, sizes, tile_vae)
     if len(todo) > MAX_PLANS:
@@ -166,6 +169,9 @@ def _check_chunks(model: Model, chunks: int) -> None:
             where="--chunks",
             fix="convert from weights, or leave it out",
         )
+    if chunks > 1 and not any(model.tokens(role) for role in model.roles):
+        what = "its text encoders take texts of several lengths at once, and so one chunk alone."
+        raise UsageError(what, where="--chunks", fix="leave it out")
 
 
 def largest_jobs(model: Model, size: tuple[int, int] | None) -> list[Job]:

@@ -17,10 +17,10 @@ from ondevice.converters.families import family_of
 from ondevice.diffusion.samplers import make_table
 from ondevice.diffusion.samplers.pipeline import Chosen, choose
 from ondevice.errors import UsageError
-from ondevice.vocabulary.files import CONFIG
+from ondevice.vocabulary.files import CONFIG, UNIGRAM
 from ondevice.vocabulary.settings import LENGTH, without_length
 
-USUAL_SAMPLERS = ("euler", "euler_a", "dpmpp_2m", "ddim", "unipc")
+USUAL_SAMPLERS = ("euler", "euler_a", "dpmpp_2m", "ddim", "unipc", "flow_heun")
 USUAL_STEPS = (1, 2, 4, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
 """Of each of these samplers and the bundle's own, a bundle has tables of so many steps:
 what a player without Python chooses from."""
@@ -87,7 +87,7 @@ def tokenizers(checkpoint: Checkpoint) -> dict[str, TokenizerFiles]:
     for name, files in checkpoint.tokenizers.items():
         if lengths[name] != LENGTH and CONFIG in files:  # players read what the bundle says, beside a config of CLIP's
             files = files | {CONFIG: without_length(files[CONFIG])}
-        found[name] = TokenizerFiles(files, lengths[name])
+        found[name] = TokenizerFiles(files, lengths[name], "unigram" if UNIGRAM in files else "bpe")
     return found
 
 

@@ -48,6 +48,10 @@ def _conv(ins: Sequence[Shape], outs: Sequence[Shape]) -> int:
     return 2 * prod(outs[0]) * prod(ins[1][1:])
 
 
+def _mean(ins: Sequence[Shape], outs: Sequence[Shape]) -> int:
+    return prod(ins[0])
+
+
 def _op(least: int, most: int, flops: Flops, *attributes: str) -> Op:
     return Op(least, most, frozenset(attributes), flops)
 
@@ -63,6 +67,7 @@ OPS: dict[str, Op] = {
     "Conv": _op(2, 3, _conv, "kernel_shape", "strides", "pads", "dilations", "group", "auto_pad"),
     "InstanceNormalization": _op(3, 3, _per_element(7), "epsilon"),
     "LayerNormalization": _op(2, 3, _per_element(7), "axis", "epsilon", "stash_type"),
+    "ReduceMean": _op(2, 2, _mean, "keepdims", "noop_with_empty_axes"),
     "Softmax": _op(1, 1, _per_element(5), "axis"),
     "Resize": _op(
         3,
@@ -115,6 +120,9 @@ FUSED: dict[str, Op] = {  # those of `ondevice.graph.epilogue` without steps
     "UpConvNhwc": _op(2, 2, _conv_nhwc, "strides", "pads", "sizes"),
     **{name: _op(len(inputs), len(inputs), _per_element(9), "groups", "epsilon") for name, inputs in NORMS.items()},
     "NormalizeNhwc": _op(5, 5, _per_element(2), "groups", "epsilon"),
+    "RmsNorm": _op(2, 2, _per_element(4), "heads", "epsilon"),
+    "AdaLayerNorm": _op(3, 3, _per_element(9), "epsilon"),
+    "GatedAdd": _op(3, 3, _per_element(2)),
     "Silu": _op(1, 1, _per_element(2)),
     "Gelu": _op(1, 1, _per_element(5)),
     "GeluTanh": _op(1, 1, _per_element(8)),

@@ -24,7 +24,7 @@ class Attention:
 
     parts: dict[str, Strided]
     mask: str
-    masked: bool
+    masks: dict[str, int]  # how many of them there are, as kernels' defines; none where there is no mask
     sizes: dict[str, int]  # batch, queries, keys, heads
     head: int
     scale: float
@@ -35,8 +35,12 @@ class Attention:
         return {f"{n}_row": self.parts[n][2] for n in names} | {f"{n}_from": self.parts[n][1] for n in names}
 
     @property
+    def masked(self) -> bool:
+        return bool(self.masks)
+
+    @property
     def defines(self) -> dict[str, int]:
-        return {"D": self.head} | ({"MASKED": 1} if self.masked else {})
+        return {"D": self.head} | self.masks
 
     @property
     def choosing(self) -> dict[str, int]:
@@ -49,11 +53,17 @@ class Attention:
 def read(low: Lowering, node: ir.Node) -> Attention:
     given, dtype = [value for value in node.inputs if value is not None], low.dtype_of(node.outputs[0])
     parts = {name: low.strided(value, dtype) for name, value in zip("qkv", given, strict=False)}
-    masked = len(given) == 4
-    mask = low.operand(given[3], dtype) if masked else parts["q"][0]
+    masks = _masks(static_shape(given[3])) if len(given) == 4 else {}
+    mask = low.operand(given[3], dtype) if masks else parts["q"][0]
     (batch, queries, width), heads = static_shape(node.outputs[0]), node.attributes["heads"].as_ints()[0]
     sizes = {"batch": batch, "queries": queries, "keys": static_shape(given[1])[1], "heads": heads}
-    return Attention(parts, mask, masked, sizes, width // heads, node.attributes["scale"].as_float(), dtype)
+    return Attention(parts, mask, masks, sizes, width // heads, node.attributes["scale"].as_float(), dtype)
+
+
+def _masks(shape: tuple[int, ...]) -> dict[str, int]:
+    """Of a mask [1, heads or 1, queries or 1, keys]: whether each head has its own, and whether queries share a row."""
+    _, heads, rows, _ = shape
+    return {"MASKED": 1} | ({"HEAD_MASKS": 1} if heads > 1 else {}) | ({"ROW_MASK": 1} if rows == 1 else {})
 
 
 def flash(low: Lowering, node: ir.Node, attention: Attention, way: Way) -> None:

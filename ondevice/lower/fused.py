@@ -96,3 +96,35 @@ def geglu(low: Lowering, node: ir.Node) -> None:
     """[..., 2 * cols] -> [..., cols]."""
     shape = static_shape(node.outputs[0])
     low.emit_node(node, _operands(low, node), {"rows": prod(shape[:-1]), "cols": shape[-1]})
+
+
+def rms_norm(low: Lowering, node: ir.Node) -> None:
+    """Of each head's part of a row, over the last axis; rows may be parts of wider ones."""
+    *rest, width = static_shape(node.outputs[0])
+    heads, dtype = node.attributes["heads"].as_ints()[0], low.dtype_of(node.outputs[0])
+    x, weight = (value for value in node.inputs if value is not None)
+    tensor, first, row = low.strided(x, dtype)
+    dims = {"rows": prod(rest) * heads, "cols": width // heads, "heads": heads, "x_row": row, "x_from": first}
+    operands = [tensor, low.operand(weight, dtype)]
+    low.emit_node(node, operands, dims | {"epsilon": node.attributes["epsilon"].as_float()})
+
+
+def ada_layer_norm(low: Lowering, node: ir.Node) -> None:
+    """[n, tokens, c], with shift and scale [n, 1, c]."""
+    (n, tokens, cols), dtype = static_shape(node.outputs[0]), low.dtype_of(node.outputs[0])
+    x, shift, scale = (value for value in node.inputs if value is not None)
+    rows = {"shift": low.strided(shift, dtype), "scale": low.strided(scale, dtype)}
+    places = {f"{name}_row": row for name, (_, _, row) in rows.items()}
+    places |= {f"{name}_from": first for name, (_, first, _) in rows.items()}
+    dims = {"rows": n * tokens, "cols": cols, "tokens": tokens} | places
+    operands = [low.operand(x, dtype), *(tensor for tensor, _, _ in rows.values())]
+    low.emit_node(node, operands, dims | {"epsilon": node.attributes["epsilon"].as_float()})
+
+
+def gated_add(low: Lowering, node: ir.Node) -> None:
+    """[n, tokens, c] twice, with a gate [n, 1, c]."""
+    (n, tokens, cols), dtype = static_shape(node.outputs[0]), low.dtype_of(node.outputs[0])
+    x, gate, z = (value for value in node.inputs if value is not None)
+    tensor, first, row = low.strided(gate, dtype)
+    dims = {"rows": n * tokens, "cols": cols, "tokens": tokens, "gate_row": row, "gate_from": first}
+    low.emit_node(node, [low.operand(x, dtype), tensor, low.operand(z, dtype)], dims)

@@ -16,7 +16,7 @@ from ondevice.lower.images import imaged
 from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, MATH_DEFINE, Call, MethodUse, Program, Tensor
 from ondevice.lower.select import Way, select
-from ondevice.lower.strides import arguments, contiguous
+from ondevice.lower.strides import arguments, contiguous, in_rows
 from ondevice.lower.tunables import over_limits, tunables, used
 from ondevice.target import METHODS, Target
 
@@ -337,7 +337,7 @@ class Lowering:
         source, first, row = self._parts[str(value.name)]
         shape = static_shape(value)
         steps = contiguous(shape)
-        dims = arguments(shape, s=(*(step // shape[-1] * row for step in steps[:-1]), 1) if row else steps, d=steps)
+        dims = arguments(shape, s=in_rows(shape, row), d=steps)
         if dims is None:
             raise GraphError("its rows are spread over too many dimensions.", where=f"value {value.name}")
         dtype = self.program.tensors[source].dtype

@@ -13,7 +13,7 @@ from ondevice.graph.epilogue import CONV, LINEAR, read
 from ondevice.graph.verify import INTEGERS, resizes_by_sizes, static_shape
 from ondevice.lower import attention, convolution, fused, linear, pack, winograd
 from ondevice.lower.lowering import Lowering
-from ondevice.lower.strides import RANK, arguments, broadcast, contiguous
+from ondevice.lower.strides import RANK, arguments, broadcast, contiguous, in_rows
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 Rule = Callable[[Lowering, ir.Node], None]
@@ -191,6 +191,14 @@ def layer_norm(low: Lowering, node: ir.Node) -> None:
     low.emit_node(node, [low.operand(_input(node, 0), dtype), low.operand(_input(node, 1), dtype), shift], dims)
 
 
+def row_mean(low: Lowering, node: ir.Node) -> None:
+    shape, out, dtype = static_shape(_input(node, 0)), static_shape(node.outputs[0]), low.dtype_of(node.outputs[0])
+    axes = [int(axis) % len(shape) for axis in _known(low, node, 1).reshape(-1)]
+    if axes != [len(shape) - 1] or prod(out) != prod(shape[:-1]):
+        raise _unsupported(node, f"only the last axis is supported (got {axes} of {len(shape)}).")
+    low.emit_node(node, [low.operand(_input(node, 0), dtype)], {"rows": prod(shape[:-1]), "cols": shape[-1]})
+
+
 def softmax(low: Lowering, node: ir.Node) -> None:
     shape, dtype = static_shape(_input(node, 0)), low.dtype_of(node.outputs[0])
     if _axis(node, len(shape), -1) != len(shape) - 1:
@@ -296,9 +304,9 @@ def concat(low: Lowering, node: ir.Node) -> None:
     target = low.result(node.outputs[0])
     for index in range(len(node.inputs)):
         part = _input(node, index)
-        shape = static_shape(part)
-        dims = _walk(node, shape, s=contiguous(shape), d=steps) | {"s_offset": 0, "d_offset": at * steps[axis]}
-        low.emit("Concat", str(node.name), [low.operand(part, dtype)], [target], dims)
+        shape, (source, first, row) = static_shape(part), low.strided(part, dtype)
+        dims = _walk(node, shape, s=in_rows(shape, row), d=steps) | {"s_offset": first, "d_offset": at * steps[axis]}
+        low.emit("Concat", str(node.name), [source], [target], dims)
         at += shape[axis]
 
 
@@ -351,6 +359,9 @@ def attend(low: Lowering, node: ir.Node) -> None:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu"), unary),
+    "RmsNorm": fused.rms_norm,
+    "AdaLayerNorm": fused.ada_layer_norm,
+    "GatedAdd": fused.gated_add,
     "GroupNorm": fused.group_norm,
     **dict.fromkeys(("GroupNormNhwc", "ConcatGroupNormNhwc"), fused.group_norm_nhwc),
     "NormalizeNhwc": fused.normalize_nhwc,
@@ -371,6 +382,7 @@ RULES: dict[str, Rule] = {
     "InstanceNormalization": instance_norm,
     "LayerNormalization": layer_norm,
     "MatMul": matmul,
+    "ReduceMean": row_mean,
     "Resize": resize,
     "Slice": slice_,
     "Softmax": softmax,

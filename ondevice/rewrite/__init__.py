@@ -25,7 +25,8 @@ from ondevice.rewrite.channels_last import ChannelsLast
 from ondevice.rewrite.epilogue import Activation, RectifiedSum, Residual, TimeShift
 from ondevice.rewrite.functions import add_functions
 from ondevice.rewrite.linear import Bias, Gemm
-from ondevice.rewrite.norms import GroupNorm, GroupNormSilu
+from ondevice.rewrite.modulation import AdaLayerNorm, GatedAdd
+from ondevice.rewrite.norms import GroupNorm, GroupNormSilu, HeadsRmsNorm, RmsNorm
 from ondevice.rewrite.pictures import ConcatParts, Upsample
 from ondevice.rewrite.projections import Projections
 from ondevice.rewrite.rule import Rule
@@ -34,9 +35,13 @@ from ondevice.rewrite.weights import FoldWeights
 from ondevice.target import ALL, METHODS, Target, load_target
 
 RULES: tuple[type[Rule], ...] = (
+    FoldWeights,  # weights that a graph itself puts beside each other are one, for the rules that look for weights
     # The paper's ops, out of primitives.
     GroupNorm,
     GroupNormSilu,  # absorbs a GroupNorm; before Silu, which would take the same Sigmoid
+    RmsNorm,
+    HeadsRmsNorm,  # absorbs a RmsNorm
+    AdaLayerNorm,
     QuickGelu,
     Silu,
     Gelu,
@@ -56,6 +61,7 @@ RULES: tuple[type[Rule], ...] = (
     FoldWeights,  # a weight that Gemm turned is a weight
     # after Bias, so that biases are joined with their weights; after Attention, which tells what belongs together
     Projections,
+    GatedAdd,  # before Residual, which would take a sum for its own
     # Layout, and what can be done only in it.
     ChannelsLast,  # after all that turns norms and attention into ops that know no layout but their own
     Upsample,

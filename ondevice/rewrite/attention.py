@@ -96,7 +96,8 @@ class Attention(_Heads):
 
 
 class MaskedAttention(_Heads):
-    """With a mask of [1, 1, queries, keys] added to the scores, shared by all heads."""
+    """With a mask added to the scores: [1, 1, queries, keys], shared by all heads; [1, heads, queries, keys]; or
+    [1, 1, 1, keys], shared by all queries, too."""
 
     def pattern(
         self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, k_split: ir.Value, v_split: ir.Value,
@@ -105,14 +106,21 @@ class MaskedAttention(_Heads):
         scores = op.Add(self.scores(op, q, k, q_split, k_split, left, right), mask)
         return self.mix(op, scores, v, v_split, join)
 
-    def why_not(self, q: ir.Value, k: ir.Value, mask: ir.Value, **bound: Any) -> str | None:
-        queries, keys, shape = dims(q), dims(k), dims(mask)
-        if queries is None or keys is None or shape != (1, 1, queries[1], keys[1]):
-            return f"its mask is {shape} (expected [1, 1, queries, keys])"
-        return self.refusal(q=q, k=k, **bound)
+    def why_not(self, q: ir.Value, k: ir.Value, mask: ir.Value, q_split: ir.Value, **bound: Any) -> str | None:
+        queries, keys, shape, split = dims(q), dims(k), dims(mask), ints(q_split)
+        if queries is None or keys is None or split is None or len(split) != 4:
+            return f"its mask is {shape}, and its heads are not known"
+        if shape not in [(1, one, rows, keys[1]) for one, rows in _masks(split[2], queries[1])]:
+            return f"its mask is {shape} (expected [1, 1, queries, keys], or one per head, or one row)"
+        return self.refusal(q=q, k=k, q_split=q_split, **bound)
 
     def rewrite(
         self, op: Any, q: ir.Value, k: ir.Value, v: ir.Value, q_split: ir.Value, left: ir.Value, right: ir.Value,
         mask: ir.Value, **_: Any
     ) -> ir.Value:  # fmt: skip
         return fused(op, "MaskedAttention", q, k, v, mask, **self.settings(q_split, left, right))
+
+
+def _masks(heads: int, queries: int) -> tuple[tuple[int, int], ...]:
+    """Heads and rows that a mask may have."""
+    return (1, queries), (heads, queries), (1, 1)

@@ -116,6 +116,41 @@ _GIVEN = """
     scaled = Mul (normal, scale)
     shifted = Add (scaled, bias)
 """
+_RMS = """
+    shape = Shape (x)
+    lead = Shape <end = -1> (x)
+    count = Constant <value_ints: ints = @heads> ()
+    rest = Constant <value_ints = [-1]> ()
+    split = Concat <axis = 0> (lead, count, rest)
+    apart = Reshape (x, split)
+    square = Mul (apart, apart)
+    last = Constant <value_ints = [-1]> ()
+    mean = ReduceMean <keepdims = 1> (square, last)
+    small = Constant <value_float: float = @epsilon> ()
+    typed_small = CastLike (small, x)
+    above = Add (mean, typed_small)
+    root = Sqrt (above)
+    unit = Div (apart, root)
+    scaled = Mul (unit, weight)
+    y = Reshape (scaled, shape)
+"""
+_ADA = """
+    last = Constant <value_ints = [-1]> ()
+    mean = ReduceMean <keepdims = 1> (x, last)
+    centred = Sub (x, mean)
+    square = Mul (centred, centred)
+    variance = ReduceMean <keepdims = 1> (square, last)
+    small = Constant <value_float: float = @epsilon> ()
+    typed_small = CastLike (small, x)
+    above = Add (variance, typed_small)
+    deviation = Sqrt (above)
+    normal = Div (centred, deviation)
+    one = Constant <value_float = 1.0> ()
+    typed_one = CastLike (one, x)
+    gain = Add (scale, typed_one)
+    scaled = Mul (normal, gain)
+    y = Add (scaled, shift)
+"""
 _ATTENTION: Body = ("heads", "scale"), ("q", "k", "v"), _HEADS + _MIX.format("plain")
 _MASKED: Body = (
     ("heads", "scale"),
@@ -132,6 +167,9 @@ BODIES: dict[str, Body] = {
     **{op: ((), ("x",), body.format("x", "y")) for op, body in ACTIVATIONS.items()},
     "Attention": _ATTENTION,
     "MaskedAttention": _MASKED,
+    "RmsNorm": (("heads", "epsilon"), ("x", "weight"), _RMS),
+    "AdaLayerNorm": (("epsilon",), ("x", "shift", "scale"), _ADA),
+    "GatedAdd": ((), ("x", "gate", "z"), "part = Mul (gate, z) y = Add (x, part)"),
     "CosSin": _trig("Cos", "Sin"),
     "SinCos": _trig("Sin", "Cos"),
 }

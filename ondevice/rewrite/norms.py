@@ -1,18 +1,23 @@
-"""Group normalisation as one op, with SiLU folded in (paper 3.1): one command instead of five, or seven.
+"""Group normalisation as one op, with SiLU folded in (paper 3.1): one command instead of five, or seven; and the norm
+that takes no mean off.
 
 x - Reshape - InstanceNormalization - Reshape - Mul scale - Add bias    ->  GroupNorm
 GroupNorm - Sigmoid - Mul                                               ->  GroupNormSilu
+x - Mul x - ReduceMean - Add epsilon - Sqrt - x / it - Mul weight       ->  RmsNorm
+x - Reshape - RmsNorm - Reshape                                         ->  RmsNorm of each head
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
 from typing import Any
 
 import onnx_ir as ir
 
 from ondevice.rewrite.functions import DOMAIN
-from ondevice.rewrite.rule import Fusion, dims, filled_with, fused, ints
+from ondevice.rewrite.rule import Fusion, dims, filled_with, fused, ints, number
+from ondevice.target import Target
 
 
 def _settings(norm: ir.Value) -> dict[str, Any]:
@@ -104,3 +109,56 @@ class GroupNormSilu(Fusion):
 
     def rewrite(self, op: Any, x: ir.Value, scale: ir.Value, bias: ir.Value, norm: ir.Value, **_: Any) -> ir.Value:
         return fused(op, "GroupNormSilu", x, scale, bias, **_settings(norm))
+
+
+class RmsNorm(Fusion):
+    """Over the last axis, of T5's layers, or of each head's queries and keys."""
+
+    family = "rms_norm"
+
+    def pattern(self, op: Any, x: ir.Value, axes: ir.Value, epsilon: ir.Value, weight: ir.Value) -> Any:
+        mean = op.ReduceMean(op.Mul(x, x), axes, _allow_other_attributes=True, _outputs=["mean"])
+        return op.Mul(op.Div(x, op.Sqrt(op.Add(mean, epsilon))), weight)
+
+    def why_not(
+        self, x: ir.Value, axes: ir.Value, epsilon: ir.Value, weight: ir.Value, mean: ir.Value, **_: Any
+    ) -> str | None:
+        shape, last = dims(x), ints(axes)
+        if shape is None or last not in ([-1], [len(shape) - 1]) or dims(mean) != (*shape[:-1], 1):
+            return f"its mean is over {last} (expected the last axis, kept)"
+        if number(epsilon) is None or dims(weight) != shape[-1:]:
+            return f"its weight is {dims(weight)} or its epsilon no constant (expected one number per column)"
+        return None
+
+    def rewrite(self, op: Any, x: ir.Value, epsilon: ir.Value, weight: ir.Value, **_: Any) -> ir.Value:
+        return fused(op, "RmsNorm", x, weight, heads=[1], epsilon=number(epsilon))
+
+
+class HeadsRmsNorm(Fusion):
+    """Of each head's part of a row, which is then read where it stands. A norm that is reshaped for something else is
+    no near miss."""
+
+    family = "rms_norm"
+
+    @classmethod
+    def run(cls, model: ir.Model, target: Target) -> tuple[int, Counter[str]]:
+        """Every norm of heads that are beside each other before and after."""
+        applied, _ = super().run(model, target)
+        return applied, Counter()
+
+    def pattern(self, op: Any, x: ir.Value, split: ir.Value, weight: ir.Value, join: ir.Value) -> Any:
+        norm = op.RmsNorm(op.Reshape(x, split), weight, _domain=DOMAIN, _allow_other_attributes=True, _outputs=["norm"])
+        return op.Reshape(norm, join)
+
+    def why_not(self, x: ir.Value, norm: ir.Value, join: ir.Value, **_: Any) -> str | None:
+        shape, apart, node = dims(x), dims(norm), norm.producer()
+        if shape is None or apart is None or node is None or ints(join) != list(shape):
+            return "it joins to another shape"
+        if apart[:-2] != shape[:-1] or list(node.attributes["heads"].as_ints()) != [1]:
+            return "it does not split rows alone"
+        return None
+
+    def rewrite(self, op: Any, x: ir.Value, weight: ir.Value, norm: ir.Value, **_: Any) -> ir.Value:
+        node, apart = norm.producer(), dims(norm)
+        assert node is not None and apart is not None, "why_not has seen both"
+        return fused(op, "RmsNorm", x, weight, heads=[apart[-2]], epsilon=node.attributes["epsilon"].as_float())

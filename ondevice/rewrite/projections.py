@@ -2,6 +2,7 @@
 the input is read once, and the product is wide enough to fill a device.
 
 x - MatMul wq, x - MatMul wk, x - MatMul wv - Attention     ->  MatMul [wq wk wv] - Split - Attention
+  the same where RmsNorm, or Concat with another text's tokens, stands between
 t - Linear w1, t - Linear w2, ... of one row                ->  Linear [w1 w2 ...] - Split      (the time embedding's)
 
 The Split costs nothing: attention and convolutions read a part of a row where it stands.
@@ -34,12 +35,12 @@ class Projections(Rule):
         """Every group of at least two becomes one product."""
         edit, applied, reasons = Edit(model), 0, Counter[str]()
         for x, found in _by_input(model.graph).items():
-            for group in _groups(x, found):
-                if len(group) < 2:
+            for attends, group in _groups(x, found):
+                if len(group) > 1:
+                    _merge(edit, group)
+                    applied += 1
+                elif attends:
                     reasons["no other projection of its input feeds the same attention"] += 1
-                    continue
-                _merge(edit, group)
-                applied += 1
         edit.finish()
         return applied, reasons
 
@@ -53,15 +54,28 @@ def _by_input(graph: ir.Graph) -> dict[ir.Value, list[ir.Node]]:
     return {x: nodes for x, nodes in found.items() if len(nodes) > 1}
 
 
-def _groups(x: ir.Value, nodes: Iterable[ir.Node]) -> list[list[ir.Node]]:
-    """Nodes that may be one: the same op, and the same attention reads them or they have few rows."""
-    shape, groups = dims(x), dict[object, list[ir.Node]]()
+def _groups(x: ir.Value, nodes: Iterable[ir.Node]) -> list[tuple[bool, list[ir.Node]]]:
+    """Nodes that may be one, and whether an attention reads them: the same op, and the same attention reads them or
+    they have few rows."""
+    shape, groups = dims(x), dict[tuple[str, bool, object], list[ir.Node]]()
     few = shape is not None and prod(shape[:-1]) <= FEW_ROWS
     for node in nodes:
-        readers = [use.node for use in node.outputs[0].uses()]
-        attends = len(readers) == 1 and readers[0].op_type in ("Attention", "MaskedAttention")
-        groups.setdefault((node.op_type, readers[0] if attends else "few" if few else node), []).append(node)
-    return list(groups.values())
+        reader = _attention(node.outputs[0])
+        groups.setdefault((node.op_type, reader is not None, reader or ("few" if few else node)), []).append(node)
+    return [(attends, group) for (_, attends, _), group in groups.items()]
+
+
+def _attention(value: ir.Value) -> ir.Node | None:
+    """The attention that alone reads it, as it is, or normalized, or joined with other tokens."""
+    while len(uses := list(value.uses())) == 1 and not value.is_graph_output():
+        reader = uses[0].node
+        if reader.op_type in ("Attention", "MaskedAttention"):
+            return reader
+        joins = reader.op_type == "Concat" and reader.attributes["axis"].as_int() == 1 and len(dims(value) or ()) == 3
+        if reader.op_type != "RmsNorm" and not joins:
+            return None
+        value = reader.outputs[0]
+    return None
 
 
 def _merge(edit: Edit, group: list[ir.Node]) -> None:

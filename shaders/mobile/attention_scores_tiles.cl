@@ -16,11 +16,18 @@
 //: needs = {head = {multiple = 4}, ragged = {max = 0}}
 //: reach.q = "q_from + ((first + count - 1) // heads * queries + queries - 1) * q_row + heads * D"
 //: reach.k = "k_from + ((first + count - 1) // heads * keys + keys - 1) * k_row + heads * D"
-//: reach.mask = "MASKED * queries * keys"
+//: reach.mask = "MASKED * (1 + HEAD_MASKS * (heads - 1)) * (queries - ROW_MASK * (queries - 1)) * keys"
 //: holds = [
 //:   "1 <= heads", "1 <= D", "D % 4 == 0", "q_row % 4 == 0", "k_row % 4 == 0", "q_from % 4 == 0", "k_from % 4 == 0",
 //: ]
 
+#if ROW_MASK  // one row for all queries
+#define MASK_FROM(head, query) 0
+#elif HEAD_MASKS
+#define MASK_FROM(head, query) (((head) * queries + (query)) * keys)
+#else
+#define MASK_FROM(head, query) ((query) * keys)
+#endif
 #ifndef D  // the head dimension
 #error "D is not defined"
 #endif
@@ -74,14 +81,14 @@ KERNEL(attention_scores_tiles)(IN(stg, q), IN(stg, k), IN(stg, mask), OUT(stg, s
       vec four = LOADP(sum[i], from);
       if (key + from + 4 <= keys) {
 #if MASKED
-        four += LOADV(mask, (top + i) * keys + key + from);
+        four += LOADV(mask, MASK_FROM(head, top + i) + key + from);
 #endif
         STOREV(scores, out + from, four);
         continue;
       }
       for (int j = from; j < MIN(from + 4, keys - key); j++) {
 #if MASKED
-        sum[i][j] += LOAD(mask, (top + i) * keys + key + j);
+        sum[i][j] += LOAD(mask, MASK_FROM(head, top + i) + key + j);
 #endif
         STORE(scores, out + j, sum[i][j]);
       }

@@ -21,12 +21,19 @@
 //: reach.q = "q_from + (batch * queries - 1) * q_row + heads * D"
 //: reach.k = "k_from + (batch * keys - 1) * k_row + heads * D"
 //: reach.v = "v_from + (batch * keys - 1) * v_row + heads * D"
-//: reach.mask = "MASKED * queries * keys"
+//: reach.mask = "MASKED * (1 + HEAD_MASKS * (heads - 1)) * (queries - ROW_MASK * (queries - 1)) * keys"
 //: holds = [
 //:   "D <= 40", "D % 4 == 0", "1 <= keys", "q_row % 4 == 0", "k_row % 4 == 0", "v_row % 4 == 0", "q_from % 4 == 0",
 //:   "k_from % 4 == 0", "v_from % 4 == 0",
 //: ]
 
+#if ROW_MASK  // one row for all queries
+#define MASK_FROM(head, query) 0
+#elif HEAD_MASKS
+#define MASK_FROM(head, query) (((head) * queries + (query)) * keys)
+#else
+#define MASK_FROM(head, query) ((query) * keys)
+#endif
 #ifndef D  // the head dimension
 #error "D is not defined"
 #endif
@@ -84,7 +91,7 @@ KERNEL(flash_registers)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
         for (int c = 0; c < FOURS; c++) product = RFMA(row[c], K_ROW(at, c), product);
         score[j] = LANE_SUM(TO_VEC(product));
 #if MASKED
-        score[j] += LOAD(mask, query * keys + at) * LOG2_E;
+        score[j] += LOAD(mask, MASK_FROM(head, query) + at) * LOG2_E;
 #endif
         high = FMAX(high, score[j]);
       }

@@ -15,9 +15,16 @@
 //: needs = {}
 //: reach.q = "q_from + ((first + count - 1) // heads * queries + queries - 1) * q_row + heads * D"
 //: reach.k = "k_from + ((first + count - 1) // heads * keys + keys - 1) * k_row + heads * D"
-//: reach.mask = "MASKED * queries * keys"
+//: reach.mask = "MASKED * (1 + HEAD_MASKS * (heads - 1)) * (queries - ROW_MASK * (queries - 1)) * keys"
 //: holds = ["1 <= heads", "1 <= D", "D <= 1024"]
 
+#if ROW_MASK  // one row for all queries
+#define MASK_FROM(head, query) 0
+#elif HEAD_MASKS
+#define MASK_FROM(head, query) (((head) * queries + (query)) * keys)
+#else
+#define MASK_FROM(head, query) ((query) * keys)
+#endif
 #ifndef D  // the head dimension
 #error "D is not defined"
 #endif
@@ -89,7 +96,7 @@ KERNEL(attention_scores)(IN(stg, q), IN(stg, k), IN(stg, mask), OUT(stg, scores)
         vec z = sum[i][v];
         if (at + V <= keys) {
 #if MASKED
-          z += LOADV(mask, query * keys + at);
+          z += LOADV(mask, MASK_FROM(head, query) + at);
 #endif
           STOREV(scores, out, z);
           continue;
@@ -97,7 +104,7 @@ KERNEL(attention_scores)(IN(stg, q), IN(stg, k), IN(stg, mask), OUT(stg, scores)
         STOREP(line, 0, z);
         for (int j = 0; j < keys - at; j++) {
 #if MASKED
-          line[j] += LOAD(mask, query * keys + at + j);
+          line[j] += LOAD(mask, MASK_FROM(head, query) + at + j);
 #endif
           STORE(scores, out + j, line[j]);
         }

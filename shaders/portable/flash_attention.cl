@@ -20,9 +20,14 @@
 //: reach.q = "q_from + (batch * queries - 1) * q_row + heads * D"
 //: reach.k = "k_from + (batch * keys - 1) * k_row + heads * D"
 //: reach.v = "v_from + (batch * keys - 1) * v_row + heads * D"
-//: reach.mask = "MASKED * queries * keys"
+//: reach.mask = "MASKED * (1 + HEAD_MASKS * (heads - 1)) * (queries - ROW_MASK * (queries - 1)) * keys"
 //: holds = ["1 <= keys", "D <= 1024"]
 
+#if HEAD_MASKS
+#define MASK_FROM(head, query) (((head) * queries + (query)) * keys)
+#else
+#define MASK_FROM(head, query) ((query) * keys)
+#endif
 #ifndef D  // the head dimension, so that the arrays below are as long as needed
 #error "D is not defined"
 #endif
@@ -129,8 +134,13 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
           for (int n = 0; n < NV; n++) {
 #if MASKED
             const int key_row = MIN(key + top_row + i, keys - 1), query_row = first + (set * NV + n) * V;
-            for (int j = 0; j < V; j++) line[j] = LOAD(mask, MIN(query_row + j, queries - 1) * keys + key_row) * LOG2_E;
+#if ROW_MASK
+            sum[i][n] += LOAD(mask, key_row) * LOG2_E;
+#else
+            for (int j = 0; j < V; j++)
+              line[j] = LOAD(mask, MASK_FROM(head, MIN(query_row + j, queries - 1)) + key_row) * LOG2_E;
             sum[i][n] += LOADP(line, 0);
+#endif
 #endif
             high[n] = FMAX(high[n], sum[i][n]);
             score[(top_row + i) * NV + n] = sum[i][n];

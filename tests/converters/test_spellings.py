@@ -300,9 +300,9 @@ def test_refusals_say_what_the_model_is(tmp_path: Path, tiny: Checkpoint) -> Non
         " 1 mis-shaped: conv_in.weight (got [12, 9, 3, 3], expected [12, 4, 3, 3])."
     )
     (tmp_path / "unet").rename(tmp_path / "transformer")
-    write_json(tmp_path / "model_index.json", {"_class_name": "StableDiffusion3Pipeline"})
+    write_json(tmp_path / "model_index.json", {"_class_name": "FluxPipeline"})
     assert refusal(tmp_path) == (
-        "the folder unet/ is missing (model_index.json says that this is a StableDiffusion3Pipeline)."
+        "the folder unet/ is missing (model_index.json says that this is a FluxPipeline)."
         " Fix: use a Stable Diffusion 1.x model."
     )
 

@@ -4,7 +4,9 @@ against outputs that diffusers and transformers gave in float64."""
 import numpy as np
 import pytest
 from recipe_weights import case, weights
+from recipe_weights import weight as recipe_weight
 
+from ondevice.converters.architectures import mmdit, t5
 from ondevice.converters.architectures.builder import GraphBuilder
 from ondevice.converters.families import FAMILIES
 from ondevice.graph import reference
@@ -23,6 +25,16 @@ CASES = {
     ("sdxl_vae", "sdxl", "vae_decoder"): ({"latent_sample": "latent"}, {"sample": "sample"}),
     ("sd2_vae", "sd21", "vae_decoder"): ({"latent_sample": "latent"}, {"sample": "sample"}),
     ("sd2_vae", "sd21", "vae_encoder"): ({"sample": "pixels"}, {"latent_parameters": "moments"}),
+    ("sd3_text_encoder", "sd3", "text_encoder"): (
+        ["input_ids"],
+        {"hidden": "hidden_states.-2", "pooled": "text_embeds"},
+    ),
+    ("sd3_text_encoder_2", "sd3", "text_encoder_2"): (
+        ["input_ids"],
+        {"hidden": "hidden_states.-2", "pooled": "text_embeds"},
+    ),
+    ("sd3_vae", "sd3", "vae_decoder"): ({"latent_sample": "latent"}, {"sample": "sample"}),
+    ("sd3_vae", "sd3", "vae_encoder"): ({"sample": "pixels"}, {"latent_parameters": "moments"}),
 }
 
 
@@ -147,3 +159,94 @@ def test_the_vae_in_bands_is_held_as_the_whole():
         model = bands.build(GraphBuilder("vae_decoder", stored), config, height=8, width=12, stage=stage + 1, rows=16)
         values |= reference.run(model, {value.name: values[value.name] for value in model.graph.inputs})
     assert close(values["sample"].transpose(0, 3, 1, 2), arrays["out.sample"])
+
+
+@pytest.mark.parametrize("tokens", [77, 256])
+def test_t5_gives_what_the_reference_gave(tokens):
+    raw, salt, arrays = case("t5_encoder")
+    ids, expected = (
+        (arrays["in.input_ids"], arrays["out.last_hidden_state"])
+        if tokens == 77
+        else (arrays["in.input_ids_256"], arrays["out.last_hidden_state_256.first16"])
+    )
+    given = raw | {t5.TOKENS: tokens}
+    found = run(FAMILIES["sd3"], "text_encoder_3", given, salt, {"input_ids": ids})["last_hidden_state"]
+    assert close(found[:, : expected.shape[1]], expected)
+
+
+def test_t5_puts_distances_into_the_buckets_of_the_reference():
+    raw, _, arrays = case("t5_encoder")
+    config = FAMILIES["sd3"].normalize("text_encoder_3", raw, "test")
+    np.testing.assert_array_equal(t5.buckets(config, np.arange(-200, 201)), arrays["out.buckets_of_minus200_to_200"])
+
+
+def test_t5_is_held_smaller_and_gives_the_same(monkeypatch):
+    raw, salt, arrays = case("t5_encoder")
+    given = {"input_ids": arrays["in.input_ids"]}
+    small = run(FAMILIES["sd3"], "text_encoder_3", raw | {t5.TOKENS: 77}, salt, given)["last_hidden_state"]
+    monkeypatch.setattr(t5, "HELD", 1.0)
+    plain = run(FAMILIES["sd3"], "text_encoder_3", raw | {t5.TOKENS: 77}, salt, given)["last_hidden_state"]
+    np.testing.assert_allclose(small, plain, rtol=0, atol=1e-12)
+
+
+def embedded(raw, salt, states):
+    """The MM-DiT's context of joint states, float64."""
+    wide, out = raw["joint_attention_dim"], raw["caption_projection_dim"]
+    weight, bias = (
+        recipe_weight(salt, f"context_embedder.{leaf}", shape).astype(np.float64)
+        for leaf, shape in (("weight", (out, wide)), ("bias", (out,)))
+    )
+    return states @ weight.T + bias
+
+
+def modulated(raw, salt, pooled, timestep, family="sd3"):
+    """What modulates the blocks, by port."""
+    texts = {"states": 1, "width": 1, "width_2": 2, "pooled": 5, "states_3": 1}
+    widths = {"hidden": 1, "hidden_2": 2, "hidden_3": raw["joint_attention_dim"]}
+    given = {name: np.zeros((len(pooled), 1, width), np.float32) for name, width in widths.items()}
+    given |= {"pooled": pooled[:, :5], "pooled_2": pooled[:, 5:]}
+    added = run(FAMILIES[family], "condition", raw, salt, given, **texts)["added"]
+    return run(FAMILIES[family], "modulation", raw, salt, {"timestep": timestep, "added": added})
+
+
+@pytest.mark.parametrize("name, family", [("sd3_transformer", "sd3"), ("sd35_transformer", "sd35-medium")])
+def test_a_mmdit_takes_what_its_condition_and_its_modulation_give(name, family):
+    raw, salt, arrays = case(name)
+    rows = modulated(raw, salt, arrays["in.pooled_projections"], arrays["in.timestep"], family)
+    context = embedded(raw, salt, arrays["in.encoder_hidden_states"])
+    inputs = {"sample": arrays["in.sample"], "encoder_hidden_states": context, **rows}
+    found = run(FAMILIES[family], "transformer", raw, salt, inputs, context=context.shape[1])
+    assert close(found["out_sample"], arrays["out.sample"])
+
+
+def test_positions_are_those_of_the_stored_table():
+    raw, _, arrays = case("sd3_transformer")
+    config = FAMILIES["sd3"].normalize("transformer", raw, "test")
+    np.testing.assert_array_equal(mmdit.positions(config, 12, 12), arrays["out.pos_embed"])
+    np.testing.assert_array_equal(mmdit.positions(config, 5, 10)[0], _cut(arrays, 5, 10))
+    medium, full = FAMILIES["sd3"].config("transformer"), case("sd3_pos_embed_full")[2]
+    at, values = full["in.at"], full["out.values"]
+    table = mmdit.positions(medium, 192, 192)[0]
+    np.testing.assert_array_equal(table[at[:, 0], at[:, 1]], values)
+
+
+def _cut(arrays, rows, columns):
+    table = arrays["out.pos_embed"].reshape(12, 12, -1)
+    top, left = (12 - rows) // 2, (12 - columns) // 2
+    return table[top : top + rows, left : left + columns].reshape(rows * columns, -1)
+
+
+def test_one_row_of_zeros_stands_for_all_of_them():
+    """Exact but for the order of sums, in float64."""
+    raw, salt, arrays = case("sd35_transformer")
+    rows = modulated(raw, salt, arrays["in.pooled_projections"], arrays["in.timestep"])
+    states = arrays["in.encoder_hidden_states"]
+    many, one = (np.concatenate([states, np.zeros((2, count, states.shape[2]))], 1) for count in (40, 1))
+    found = []
+    for context, more in ((many, {}), (one, {"zeros": 40})):
+        inputs = {"sample": arrays["in.sample"], "encoder_hidden_states": embedded(raw, salt, context), **rows}
+        sizes = {"batch": 2, "height": 12, "width": 20, "context": context.shape[1], **more}
+        config = FAMILIES["sd3"].normalize("transformer", raw, "test")
+        b = GraphBuilder("transformer", weights(FAMILIES["sd3"].parts["transformer"].architecture, config, salt))
+        found.append(reference.run(mmdit.noise(b, config, **sizes), inputs)["out_sample"])
+    np.testing.assert_allclose(found[0], found[1], rtol=0, atol=1e-6)

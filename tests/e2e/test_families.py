@@ -33,6 +33,9 @@ CASES = {
     "sdxl_turbo_e2e_1": ("sdxl-turbo", {}),
     "sdxl_turbo_e2e_4": ("sdxl-turbo", {}),
     "sdxl_euler_trailing_e2e_1": ("sdxl-turbo", {}),  # SD Turbo's scheduler
+    "sd3_e2e": ("sd3", {}),
+    "sd3_e2e_no_t5": ("sd3-without-t5", {}),
+    "sd35_e2e": ("sd35-medium", {}),
 }
 
 
@@ -74,7 +77,7 @@ def drawn(name, bundle, recipe):
 
 
 PROMPT = "a photo of an astronaut riding a horse on mars"
-IN_HALF = ("lcm_e2e", "sd2_e2e_v", "sd2_e2e_zero_snr", "sdxl_e2e", "sdxl_e2e_negative")
+IN_HALF = ("lcm_e2e", "sd2_e2e_v", "sd2_e2e_zero_snr", "sdxl_e2e", "sdxl_e2e_negative", "sd3_e2e", "sd3_e2e_no_t5")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +89,17 @@ def test_latents_are_those_of_diffusers(name, dtype, bound, bundle):
     expected = arrays["out.latents"]
     assert np.abs(picture.latents - expected).max() <= bound * np.abs(expected).max()
     assert picture.pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_stable_diffusion_3_redraws_a_picture_as_diffusers(bundle):
+    config, _, arrays = case("sd3_e2e_img2img")
+    texts = case("sd3_e2e_no_t5")[0]
+    made = bundle("sd3-without-t5", texts["scheduler"], Recipe("f32"))
+    call = {"negative_prompt": texts["negative_prompt"], "guidance_scale": config["guidance_scale"], "seed": 0}
+    call |= {"num_inference_steps": config["steps"], "strength": config["strength"], "image": arrays["in.image"]}
+    picture = Pipeline.of(made, Session(made, choose_device()))(texts["prompt"], **call)
+    expected = arrays["out.latents"]
+    assert np.abs(picture.latents - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
 def parted(name, family, bundle, **options):
@@ -162,7 +176,7 @@ def test_a_refiner_needs_a_picture_or_latents(options, what, bundle):
 
 @pytest.mark.phones
 @pytest.mark.parametrize("target", ["adreno_740", "mali_g715", "apple_a16"])
-@pytest.mark.parametrize("name", ["sd2_e2e_v", "sdxl_e2e"])
+@pytest.mark.parametrize("name", ["sd2_e2e_v", "sdxl_e2e", "sd3_e2e_no_t5"])
 def test_a_phones_bundle_draws_the_same_here(name, target, bundle):
     picture, arrays = drawn(name, bundle, Recipe("f16", target=load_target(target)))
     expected = arrays["out.latents"]

@@ -39,6 +39,7 @@ GRAPHS = {
     "LayerNormalization": (
         "(float[2,5,21] x, float[21] w, float[21] v) => (float[2,5,21] y) { y = LayerNormalization(x, w, v) }"
     ),
+    "ReduceMean": ("(float[2,3,17] x) => (float[2,3,1] y) <int64[1] a = {-1}> { y = ReduceMean<keepdims=1>(x, a) }"),
     "Softmax": "(float[2,3,77] x) => (float[2,3,77] y) { y = Softmax<axis=-1>(x) }",
     "Transpose": "(float[2,3,5,7] x) => (float[2,5,7,3] y) { y = Transpose<perm=[0,2,3,1]>(x) }",
     "Reshape": "(float[2,3,4] x) => (float[2,4,3] y) <int64[3] s = {0, 4, -1}> { y = Reshape(x, s) }",
@@ -117,6 +118,7 @@ FORMULAS = {
         normalized(x, float(np.float32(1e-6))) * w[:, np.newaxis] + v[:, np.newaxis]
     ),
     "LayerNormalization": lambda x, w, v: normalized(x, float(np.float32(1e-5))) * w + v,
+    "ReduceMean": lambda x: x.mean(-1, keepdims=True),
     "Softmax": softmax,
     "Split": lambda x: x[..., :4] - x[..., 4:],
     "Slice": lambda x: x[:, 1:9:3],

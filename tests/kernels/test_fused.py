@@ -166,6 +166,13 @@ HEADS = [
 FLASH, PARTIAL = ("flash_attention",), ("attention_scores", "softmax_stats", "attention_mix")
 
 
+def masks(mask):
+    """Defines of a mask [queries, keys], [1, keys] or [heads, queries, keys]."""
+    if mask is None:
+        return {"MASKED": 0}
+    return {"MASKED": 1, "HEAD_MASKS": int(mask.ndim == 3), "ROW_MASK": int(mask.shape[-2] == 1)}
+
+
 def attention(bench, q, k, v, heads, stored, mask=None, tuning=None, way=FLASH):
     """`way`: the kernel that does all, or the three of partially fused softmax; `tuning`: by kernel."""
     batch, queries, width = q.shape
@@ -174,7 +181,7 @@ def attention(bench, q, k, v, heads, stored, mask=None, tuning=None, way=FLASH):
     d = width // heads
     sizes = {"batch": batch, "queries": queries, "keys": k.shape[1], "heads": heads, "scale": d**-0.5}
     dims = sizes | {"q_row": width, "k_row": width, "v_row": width, "q_from": 0, "k_from": 0, "v_from": 0}
-    inputs, built = [q, k, v, q if mask is None else mask], {"D": d, "MASKED": int(mask is not None)}
+    inputs, built = [q, k, v, q if mask is None else mask], {"D": d} | masks(mask)
     tuned = (tuning or {}).get(way[0])
     return bench.run(KERNELS[way[0]], inputs, (q.shape, q.dtype), dims, tuned, F16=half(stored), **built)
 
@@ -192,7 +199,7 @@ def partial_softmax(bench, q, k, v, heads, stored, mask, tuning, way, band=2):
         rows = {"q_row": width, "k_row": width, "v_row": width, "q_from": 0, "k_from": 0, "v_from": 0, "scale": scale}
         common, about = {"F16": half(stored), "D": d}, ((count, queries, 2), np.float32)
         inputs, shape = [q, k, q if mask is None else mask], ((count, queries, keys), q.dtype)
-        built = common | {"MASKED": int(mask is not None)}
+        built = common | masks(mask)
         scores = bench.run(first_kernel, inputs, shape, sizes | rows, tuning.get(way[0]), **built)
         dims = {"rows": count * queries, "cols": keys}
         stats = bench.run(second, [scores], about, dims, tuning.get(way[1]), F16=half(stored))
@@ -314,6 +321,13 @@ def test_attention_with_a_causal_mask(bench: Bench, stored, way):
 @pytest.mark.parametrize("stored", STORED)
 def test_attention_with_a_mask_of_numbers(bench: Bench, stored, way):
     check_attention(bench, (2, 19, 21, 3, 12), stored, values("normal", (19, 21), stored, 5), way=way)
+
+
+@WAYS
+@pytest.mark.parametrize("shape", [(3, 19, 21), (1, 21)], ids=["per head", "one row"])
+@pytest.mark.parametrize("stored", STORED)
+def test_attention_with_masks_of_other_shapes(bench: Bench, stored, shape, way):
+    check_attention(bench, (2, 19, 21, 3, 12), stored, values("normal", shape, stored, 5), way=way)
 
 
 @WAYS

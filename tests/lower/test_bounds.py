@@ -87,6 +87,15 @@ BY_HAND |= dict.fromkeys(
     ("winograd_output", "winograd_pixels"),
     (AFTER, [36 * 64, 16, 16, 1024, 1024], {"HAS_BIAS": 1, "HAS_SHIFT": 1, "HAS_ADD": 1}),
 )
+IN_ITEMS = {"rows": 6, "cols": 8, "tokens": 3}
+MODULATED = {"shift_row": 24, "scale_row": 24, "shift_from": 4, "scale_from": 12, "epsilon": 1e-6}
+BY_HAND |= {
+    "row_mean": ({"rows": 3, "cols": 20}, [60, 3], {}),
+    "gated_add": (IN_ITEMS | {"gate_row": 24, "gate_from": 4}, [48, 36, 48, 48], {}),
+}
+HEADS = {"rows": 6, "cols": 8, "heads": 2, "x_row": 20, "x_from": 4, "epsilon": 1e-6}
+BY_HAND |= dict.fromkeys(("rms_norm", "rms_norm_local"), (HEADS, [60, 8, 48], {}))
+BY_HAND |= dict.fromkeys(("ada_layer_norm", "ada_layer_norm_local"), (IN_ITEMS | MODULATED, [48, 36, 44, 48], {}))
 
 
 def by_hand(name: str) -> Launch:

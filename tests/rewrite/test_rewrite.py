@@ -153,6 +153,22 @@ HEADS = """(float[1,3,8] q, float[1,5,8] k, float[1,5,8] v, float c) => (float[1
     h = MatMul(d, g) i = Softmax<axis=-1>(h)
     l = Reshape(v, t) m = Transpose<perm=[0,2,1,3]>(l) n = MatMul(i, m) o = Transpose<perm=[0,2,1,3]>(n)
     y = Reshape(o, j) }"""
+RMS = """(float[2,3,5] x, float e, float[5] w) => (float[2,3,5] y) <int64[1] a = {-1}> {
+    s = Mul(x, x) m = ReduceMean<keepdims=1>(s, a) t = Add(m, e) r = Sqrt(t) d = Div(x, r) y = Mul(d, w) }"""
+RMS_OF_HEADS = """(float[2,3,8] v, float e, float[4] w) => (float[2,3,8] y)
+    <int64[1] a = {-1}, int64[4] p = {0, -1, 2, 4}, int64[3] j = {2, 3, 8}> {
+    x = Reshape(v, p) s = Mul(x, x) m = ReduceMean<keepdims=1>(s, a) t = Add(m, e) r = Sqrt(t) d = Div(x, r)
+    u = Mul(d, w) y = Reshape(u, j) }"""
+ADA = """(float[2,3,5] x, float[2,1,5] t, float[2,1,5] c, float[5] o, float[5] z, float i) => (float[2,3,5] y) {
+    n = LayerNormalization<axis=-1, epsilon=1e-6>(x, o, z) g = Add(c, i) m = Mul(n, g) y = Add(m, t) }"""
+ADA_CONSTANTS = {"o": np.ones(5, np.float32), "z": np.zeros(5, np.float32), "i": np.float32(1)}
+GATED = "(float[2,3,5] x, float[2,1,5] g, float[2,3,5] z) => (float[2,3,5] y) { m = Mul(g, z) y = Add(x, m) }"
+MASKED = (
+    HEADS.replace("SPLIT", "2, 4")
+    .replace("WIDTH", "8")
+    .replace("float c)", "float[MASK] p, float c)")
+    .replace("i = Softmax<axis=-1>(h)", "hh = Add(h, p) i = Softmax<axis=-1>(hh)")
+)
 ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
 WEIGHTS = {"w": np.arange(6, dtype=np.float32).reshape(6, 1), "b": np.ones((6, 1), np.float32)}
 
@@ -184,6 +200,27 @@ FIRES = {
         TANH_CONSTANTS,
         {"GeluTanh": 1},
     ),
+    "rms norm": (RMS, {"e": np.float32(1e-6), "w": np.arange(5, dtype=np.float32)}, {"RmsNorm": 1}),
+    "rms norm of heads": (
+        RMS_OF_HEADS,
+        {"e": np.float32(1e-6), "w": np.arange(4, dtype=np.float32)},
+        {"RmsNorm": 1},
+    ),
+    "ada layer norm": (ADA, ADA_CONSTANTS, {"AdaLayerNorm": 1}),
+    "gated sum": (GATED, {}, {"GatedAdd": 1}),
+    "gated sum, other order": (
+        GATED.replace("Mul(g, z)", "Mul(z, g)").replace("Add(x, m)", "Add(m, x)"),
+        {},
+        {"GatedAdd": 1},
+    ),
+    **{
+        f"attention with a mask of {shape}": (
+            MASKED.replace("MASK", shape),
+            {"c": np.float32(0.7)},
+            {"MaskedAttention": 1},
+        )
+        for shape in ("1,1,3,5", "1,2,3,5", "1,1,1,5")
+    },
     "attention": (HEADS.replace("SPLIT", "2, 4").replace("WIDTH", "8"), {"c": np.float32(0.7)}, {"Attention": 1}),
 }
 NEAR_MISSES = {
@@ -195,6 +232,36 @@ NEAR_MISSES = {
     ),
     "gelu, computed root": (GELU, {"o": np.float32(1), "h": np.float32(0.5)}, "its constants are None"),
     "tanh gelu, other cubic": (TANH, TANH_CONSTANTS | {"k": np.float32(0.05)}, "its constants are 0.05"),
+    "rms norm over another axis": (
+        RMS.replace("a = {-1}", "a = {1}"),
+        {"e": np.float32(1e-6), "w": np.ones(5, np.float32)},
+        "its mean is over [1]",
+    ),
+    "rms norm of a computed epsilon": (RMS, {"w": np.ones(5, np.float32)}, "its epsilon no constant"),
+    "ada layer norm with a weight inside": (
+        ADA,
+        ADA_CONSTANTS | {"o": np.full(5, 2, np.float32)},
+        "weights of its own",
+    ),
+    "ada layer norm by another sum": (ADA, ADA_CONSTANTS | {"i": np.float32(2)}, "another sum than 1 + scale"),
+    "ada layer norm of a scale per token": (
+        ADA.replace("[2,1,5] c", "[2,3,5] c"),
+        ADA_CONSTANTS,
+        "its scale is (2, 3, 5)",
+    ),
+    "ada layer norm of a shift of all": (ADA.replace("[2,1,5] t", "[1,1,5] t"), ADA_CONSTANTS, "its shift (1, 1, 5)"),
+    "a gate per token": (GATED.replace("[2,1,5] g", "[2,3,5] g"), {}, ""),
+    "a gate of all": (GATED.replace("[2,1,5] g", "[1,1,5] g"), {}, ""),
+    "a gated sum that is read before it": (
+        GATED.replace("=> (float[2,3,5] y)", "=> (float[2,3,5] y, float[2,3,5] m)"),
+        {},
+        "",
+    ),
+    "a mask per picture": (
+        MASKED.replace("MASK", "1,1,3,1"),
+        {"c": np.float32(0.7)},
+        "its mask is (1, 1, 3, 1) (expected [1, 1, queries, keys], or one per head, or one row)",
+    ),
     "tanh gelu of another value": (TANH.replace("Mul(x, h)", "Mul(z, h)"), TANH_CONSTANTS, ""),
     "norm that joins other channels": (
         NORM.replace("j = {2, 6, 5}", "j = {2, 3, 10}").replace("[2,6,5] y", "[2,3,10] y").replace("[6,1]", "[3,1]"),

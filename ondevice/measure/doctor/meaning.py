@@ -165,6 +165,37 @@ def layer_norm(given: Given) -> np.ndarray:
     return x * given.flat("scale", cols) + given.flat("bias", cols)
 
 
+def ada_layer_norm(given: Given) -> np.ndarray:
+    rows, cols = given.whole("rows"), given.whole("cols")
+    return _normalized(given.flat("x", rows, cols), (1,), given) * (1 + _of_items(given, "scale")) + _of_items(
+        given, "shift"
+    )
+
+
+def _of_items(given: Given, name: str) -> np.ndarray:
+    """Of each row what stands in its item's row of an operand."""
+    item = np.arange(given.whole("rows")) // given.whole("tokens")
+    at = given.whole(f"{name}_from") + given.whole(f"{name}_row") * item[:, None] + np.arange(given.whole("cols"))
+    return np.asarray(given.operands[name].reshape(-1)[at])
+
+
+def gated_add(given: Given) -> np.ndarray:
+    x, z = (given.flat(name, given.whole("rows"), given.whole("cols")) for name in "xz")
+    return x + _of_items(given, "gate") * z
+
+
+def rms_norm(given: Given) -> np.ndarray:
+    row, cols, heads = np.arange(given.whole("rows")), given.whole("cols"), given.whole("heads")
+    at = given.whole("x_from") + row // heads * given.whole("x_row") + row % heads * cols
+    x = given.operands["x"].reshape(-1)[at[:, None] + np.arange(cols)]
+    mean = (x * x).mean(-1, keepdims=True)
+    return np.asarray(x / np.sqrt(mean + given.numbers["epsilon"]) * given.flat("weight", given.whole("cols")))
+
+
+def row_mean(given: Given) -> np.ndarray:
+    return np.asarray(given.flat("x", given.whole("rows"), given.whole("cols")).mean(-1))
+
+
 def normalize(given: Given) -> np.ndarray:
     pixels, channels = given.whole("pixels"), given.whole("channels")
     group = np.arange(channels) // given.whole("per_group")
@@ -195,7 +226,8 @@ def attention(given: Given) -> np.ndarray:
     queries, keys = given.whole("queries"), given.whole("keys")
     scores = rows("q", queries) @ rows("k", keys).swapaxes(-1, -2) * given.numbers["scale"]
     if given.whole("MASKED"):
-        scores = scores + given.flat("mask", queries, keys)
+        masks = heads if given.whole("HEAD_MASKS") else 1
+        scores = scores + given.flat("mask", masks, 1 if given.whole("ROW_MASK") else queries, keys)
     return (_weights(scores) @ rows("v", keys)).transpose(0, 2, 1, 3)
 
 
@@ -244,6 +276,10 @@ MEANINGS: dict[str, Callable[[Given], np.ndarray]] = {
     **dict.fromkeys(("group_norm_nhwc", "group_norm_nhwc_any", "group_norm_local"), group_norm),
     **dict.fromkeys(("layer_norm", "layer_norm_local"), layer_norm),
     **dict.fromkeys(("flash_attention", "flash_local", "flash_registers"), attention),
+    **dict.fromkeys(("ada_layer_norm", "ada_layer_norm_local"), ada_layer_norm),
+    **dict.fromkeys(("rms_norm", "rms_norm_local"), rms_norm),
+    "gated_add": gated_add,
+    "row_mean": row_mean,
     "normalize_nhwc": normalize,
     "softmax": softmax,
     "binary": binary,

@@ -29,7 +29,8 @@ from ondevice.target.tuning import KernelTuning, Tuning
 
 # what only says where in a wider row an input is, or how it is seen
 PARTS = {"Split", "Reshape", "Unsqueeze", "Squeeze", "Flatten"}
-STEPS = 20  # how often a picture runs the UNet with guidance, its largest batch
+STEPS = 20  # how often a picture runs the denoiser with guidance, its largest batch
+DENOISERS = ("unet", "transformer")
 RARE = {"vae_encoder": 0.1}  # of the pictures that begin from another one
 # per second, and seconds: to tell what is worth a measurement, not to predict
 FLOPS, BYTES, LAUNCH = 100e9, 10e9, 10e-6
@@ -128,13 +129,14 @@ def cases_of(
     """
     found: dict[Key, Case] = {}
     todo = list(todo)
-    largest = max((job.sizes["batch"] for job, _ in todo if job.component == "unet"), default=1)
+    largest = max((job.sizes["batch"] for job, _ in todo if job.component in DENOISERS), default=1)
     for job, storage in todo:
         if say:
             say(f"planning {job.component} {' '.join(f'{name}={size}' for name, size in job.sizes.items())} {storage}")
         (compiled,) = programs(model, replace(recipe, dtype=storage), [job], kernels)
         nodes = {node.name: node for node in compiled.fused.graph.graph}
-        weight = STEPS if job.component == "unet" and job.sizes["batch"] == largest else RARE.get(job.component, 1.0)
+        often = job.component in DENOISERS and job.sizes["batch"] == largest
+        weight = STEPS if often else RARE.get(job.component, 1.0)
         for call in compiled.program.calls:
             kernel = kernels[call.kernel]
             if call.node not in nodes or (only and kernel.name not in only):

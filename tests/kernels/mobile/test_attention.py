@@ -46,6 +46,12 @@ def test_a_mask_of_numbers(bench: Bench, stored, way):
 
 
 @WAYS
+@pytest.mark.parametrize("shape", [(3, 33, 21), (1, 21)], ids=["per head", "one row"])
+def test_masks_of_other_shapes(bench: Bench, shape, way):
+    check_attention(bench, (2, 33, 21, 3, 12), "f16", values("normal", shape, "f16", 5), FEW, way=way)
+
+
+@WAYS
 def test_a_query_that_may_see_nothing_attends_to_nothing(bench: Bench, way):
     mask = np.zeros((32, 43), np.float32)
     mask[2] = -np.inf

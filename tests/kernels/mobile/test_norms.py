@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, assert_same_in_place, half, tunings, tunings_of, values
 from kernels.test_group_norm_nhwc import EPSILON, check_against_reference
+from kernels.test_modulation import check_ada_layer_norm, check_rms_norm
 from kernels.test_rows import norm
 
 from ondevice.lower.kernel_file import load_all
@@ -14,6 +15,8 @@ pytestmark = pytest.mark.device
 KERNELS = load_all()
 # pictures, pixels, channels, groups
 GROUPS = [(1, 1, 4, 1), (2, 15, 60, 3), (2, 129, 32, 32), (1, 33, 240, 3), (1, 7, 1024, 4)]
+
+MODULATED = [(1, 1, 4), (2, 5, 76), (3, 2, 1536)]  # items, tokens, columns
 
 
 def one_command(bench, x, c1, scale, bias, groups, stored, silu, tuning=None):
@@ -117,3 +120,21 @@ def test_layer_norm_of_other_values(bench: Bench, kind, stored):
 
 def test_layer_norm_keeps_digits_when_the_mean_is_large(phone_bench: Bench):
     norm(phone_bench, "layer_norm_local", values("normal", (3, 4096), "f32") + np.float32(3000), "f32")
+
+
+@pytest.mark.parametrize("size", MODULATED, ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_ada_layer_norm(phone_bench: Bench, size, stored):
+    check_ada_layer_norm(phone_bench, size, stored, name="ada_layer_norm_local")
+
+
+@pytest.mark.parametrize("size", [(1, 4), (5, 64), (3, 76), (2, 4096)], ids=str)
+@pytest.mark.parametrize("stored", STORED)
+def test_rms_norm(phone_bench: Bench, size, stored):
+    check_rms_norm(phone_bench, size, stored, name="rms_norm_local")
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["ada_layer_norm_local"]))
+def test_ada_layer_norm_tunings(bench: Bench, stored, tuning):
+    check_ada_layer_norm(bench, (2, 7, 76), stored, tuning, "ada_layer_norm_local")
+    check_rms_norm(bench, (9, 76), stored, tuning, "rms_norm_local")

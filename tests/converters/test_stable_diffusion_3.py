@@ -1,0 +1,177 @@
+"""Stable Diffusion 3: its weights, names and configs, its single files with and without T5, its folder with three
+tokenizers, and what fits what."""
+
+import gzip
+
+import numpy as np
+import pytest
+from checkpoint_files import DATA, message, write_safetensors
+from family_files import TINY, convert_as, original, same, tiny_of, write_tree
+
+from ondevice.compiler.jobs import bundle_jobs
+from ondevice.converters import build
+from ondevice.converters.families import FAMILIES
+from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.controlnets import with_controlnets
+from ondevice.converters.source import with_clip_skip
+from ondevice.errors import CheckpointError, UsageError, WeightsError
+from ondevice.graph.verify import verify_graph
+
+SD3, SMALLER = FAMILIES["sd3"], FAMILIES["sd3-without-t5"]
+CONFIGS = TINY["sd3"]
+COUNTS = {"sd3": 2_028_328_000, "sd35-medium": 2_243_171_520, "sd35-large": 8_056_627_520}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return random_checkpoint_from_configs(**CONFIGS, seed=5, family="sd3")
+
+
+def test_names_and_shapes_equal_the_published_map():
+    lines = gzip.decompress((DATA / "maps" / "sd3_medium.tsv.gz").read_bytes()).decode().splitlines()
+    rows = {tuple(row[:2]): row[2:] for row in (line.split("\t") for line in lines)}
+    assert rows.pop(("transformer", "pos_embed.pos_embed"))[0] == "1x36864x1536"  # made again
+    seen = set()
+    for part in (part for part in SD3.parts if part != "vae"):
+        config, about = SD3.config(part), SD3.parts[part]
+        places = about.original_names(config)
+        for name, shape in about.architecture.weights(config).items():
+            seen.add((part, name))
+            if (part, name) == ("text_encoder", "text_projection.weight"):
+                continue  # no such file has it
+            sizes, operation, source, *cut = rows[part, name]
+            place = places[name]
+            assert ("x".join(map(str, shape)), source) == (sizes, place.name)
+            assert (operation == "swap_halves", operation == "slice_rows") == (place.swapped, place.parts == 3)
+            assert not cut or [int(row) for row in cut] == [place.part * shape[0], (place.part + 1) * shape[0]]
+    assert seen >= set(rows)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_the_denoisers_have_as_many_weights_as_is_published(name):
+    network = FAMILIES[name].parts["transformer"].architecture
+    count = sum(int(np.prod(shape)) for shape in network.weights(FAMILIES[name].config("transformer")).values())
+    assert abs(count - COUNTS[name]) <= 0.001 * COUNTS[name]
+
+
+def test_its_graphs(tiny):
+    model = build(tiny)
+    assert model.roles[-5:] == ("condition", "modulation", "transformer", "vae_decoder", "vae_encoder")
+    used = set()
+    for role in model.roles:
+        graph = model.graph(role, batch=2, **({"height": 4, "width": 6} if model.sized(role) else {}))
+        verify_graph(graph)
+        if SD3.roles[role].part == "transformer":
+            used |= {name.split(":")[0].removesuffix(".T") for name in graph.graph.initializers}
+    assert used >= set(tiny.components["transformer"].weights)
+
+
+def test_a_folder_with_and_without_t5(tmp_path, tiny):
+    write_tree(tmp_path / "m", tiny, SD3, CONFIGS)
+    table = {"pos_embed.pos_embed": np.zeros((1, 36, 16), "f4")}
+    arrays = {name: tensor.numpy() for name, tensor in tiny.components["transformer"].weights.items()}
+    path = tmp_path / "m" / "transformer" / "diffusion_pytorch_model.safetensors"
+    write_safetensors(path, arrays | table)
+    found = open_checkpoint(tmp_path / "m", family="sd3")
+    same(found, tiny)
+    assert found.tokenizers == tiny.tokenizers and not any("pos_embed" in note for note in found.notes)
+    assert set(found.tokenizers["tokenizer_3"]) == {"unigram.json", "charsmap.bin"}
+    smaller = open_checkpoint(tmp_path / "m", family="sd3-without-t5")
+    assert list(smaller.components) == ["text_encoder", "text_encoder_2", "transformer", "vae"]
+    assert list(smaller.tokenizers) == ["tokenizer", "tokenizer_2"]
+    said = message(lambda: open_checkpoint(tmp_path / "m", family="sdxl"))
+    assert "this is Stable Diffusion 3, not Stable Diffusion XL" in said and convert_as(SD3.title) in said
+    for name in ("unigram.json", "charsmap.bin"):
+        (tmp_path / "m" / "tokenizer_3" / name).unlink()
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"):
+        (tmp_path / "m" / "tokenizer_3" / name).write_bytes(SD3.tokenizer()[name])
+    said = message(lambda: open_checkpoint(tmp_path / "m", family="sd3"))
+    assert "not T5's tokenizer (got 'CLIPTokenizer', expected 'T5Tokenizer')" in said
+
+
+def single(tmp_path, tiny, *without):
+    """A single file and the tiny family that it is of."""
+    arrays, family = original(tiny, SD3), tiny_of(SD3, tmp_path / "family", CONFIGS)
+    arrays = {name: array for name, array in arrays.items() if not name.startswith(without or ("-",))}
+    arrays["model.diffusion_model.pos_embed"] = np.zeros((1, 36, 16), "f4")
+    path = tmp_path / f"m{len(arrays)}.safetensors"
+    write_safetensors(path, arrays)
+    return path, family, arrays
+
+
+def test_a_single_file(tmp_path, tiny):
+    path, family, arrays = single(tmp_path, tiny)
+    assert arrays["model.diffusion_model.joint_blocks.0.x_block.attn2.qkv.weight"].shape == (48, 16)
+    arrays["text_encoders.t5xxl.transformer.encoder.embed_tokens.weight"] = np.zeros((32100, 48), "f4")
+    write_safetensors(path, arrays)
+    same(open_checkpoint(path, family=family), tiny)
+    assert convert_as(SD3.title) in message(lambda: open_checkpoint(path, family="sdxl"))
+
+
+def test_a_single_file_without_a_projection_changes_nothing_of_the_pooled_text(tmp_path, tiny):
+    path, family, _ = single(tmp_path, tiny, "text_encoders.clip_l.transformer.text_projection")
+    found = open_checkpoint(path, family=family).components["text_encoder"]
+    np.testing.assert_array_equal(found.weights["text_projection.weight"].numpy(), np.eye(20))
+    path, family, _ = single(tmp_path, tiny, "text_encoders.clip_g.transformer.text_projection")
+    said = message(lambda: open_checkpoint(path, family=family), WeightsError)
+    assert "1 missing: text_projection.weight" in said
+
+
+def test_a_single_file_without_t5_is_of_the_smaller_family(tmp_path, tiny):
+    path, family, _ = single(tmp_path, tiny, "text_encoders.t5xxl.")
+    assert "no weights named text_encoders.t5xxl.transformer....). Fix: convert it as sd3-without-t5" in message(
+        lambda: open_checkpoint(path, family=family)
+    )
+    smaller = tiny_of(SMALLER, tmp_path / "smaller", TINY["sd3-without-t5"])
+    found = open_checkpoint(path, family=smaller)
+    assert list(found.components) == list(SMALLER.parts)
+    whole, _, _ = single(tmp_path, tiny)
+    same(open_checkpoint(whole, family=smaller), found)
+
+
+def test_a_single_file_without_text_encoders_says_so(tmp_path, tiny):
+    path, family, _ = single(tmp_path, tiny, "text_encoders.")
+    assert "the file holds no text encoder (no weights named text_encoders.clip_" in message(
+        lambda: open_checkpoint(path, family=family)
+    )
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "what"),
+    [
+        ("transformer", {"joint_attention_dim": 40}, "joint_attention_dim is not the text_encoder_3's d_model (got 40"),
+        ("text_encoder", {"projection_dim": 11}, "the sum of the text encoders' projection_dim (got 30, expected 21)"),
+        ("transformer", {"in_channels": 5}, "transformer's in_channels is not the vae's latent_channels (got 5"),
+        ("transformer", {"caption_projection_dim": 24}, "caption_projection_dim 24 is not num_attention_heads times"),
+        ("transformer", {"dual_attention_layers": [3]}, "dual_attention_layers names layer 3, and there are 3"),
+        ("transformer", {"qk_norm": "layer_norm"}, "'qk_norm' is not supported (got 'layer_norm'"),
+        ("transformer", {"sample_size": 1}, "sample_size 1 is less than patch_size 2"),
+        ("transformer", {"attention_head_dim": 3, "caption_projection_dim": 6}, "is 6, no multiple of 4"),
+        ("text_encoder_3", {"feed_forward_proj": "relu"}, "'feed_forward_proj' is not supported (got 'relu'"),
+        ("text_encoder_3", {"relative_attention_num_buckets": 30}, "a multiple of 4 from 4 to 1024"),
+        ("text_encoder_3", {"relative_attention_max_distance": 8}, "is within the buckets of one place each (8)"),
+        ("text_encoder_2", {"hidden_size": 40, "num_attention_heads": 2}, "hidden_size together fill"),
+    ],
+)
+def test_configs_that_do_not_fit(part, changes, what):
+    with pytest.raises(CheckpointError) as caught:
+        random_checkpoint_from_configs(**CONFIGS | {part: CONFIGS[part] | changes}, seed=1, family="sd3")
+    assert what in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ask", "what"),
+    [
+        (lambda c: with_clip_skip(c, 1), "--clip-skip: sd3 leaves no layers out: diffusers does of a prompt"),
+        (lambda c: with_controlnets(c, ["x"]), "--controlnet: sd3 has no UNet"),
+        (lambda c: build(c, published=True), "--format: Stable Diffusion 3 is not written in other formats"),
+        (lambda c: bundle_jobs(build(c), [(16, 16)], 0, [], chunks=2), "texts of several lengths at once"),
+        (lambda c: bundle_jobs(build(c), [(16, 18)], 0, []), "16x18 is not a multiple of 4 pixels (got 18)"),
+        (lambda c: build(c).graph("transformer", height=14, width=4), "it has 2x7 patches (expected at most 6 a side"),
+    ],
+)
+def test_what_it_does_not_do(tiny, ask, what):
+    with pytest.raises(UsageError) as caught:
+        ask(tiny)
+    assert what in str(caught.value)
