@@ -114,7 +114,7 @@ def serve(name: str, path: Path, cores: Sequence[int]) -> None:
 
 def in_turns(paths: Mapping[str, Path], cores: list[int], steps: int, rounds: int) -> dict[str, Any]:
     """Seconds of each picture, ratios of OpenVINO's to ours by round, and how alike the pictures are."""
-    words = [sys.executable, "-P", "-m", "benchmarks.picture_turns", "--cores", ",".join(map(str, cores)), "--serve"]
+    words = [sys.executable, "-m", "benchmarks.picture_turns", "--cores", ",".join(map(str, cores)), "--serve"]
     peers = {name: PEERS[name] for name in (OURS, OTHER)}
     with (
         Worker(peers[OURS], [*words, OURS, str(paths[OURS])], len(cores)) as ours,

@@ -59,7 +59,8 @@ def target_names() -> list[str]:
 
 def load_target(name: str | Target) -> Target:
     """The target of that name, with the measured files that it names; AUTO is the one for this machine, which prefers
-    those of them that were measured on CPUs of its maker (NAME-MAKER beside NAME).
+    those of them that were measured on CPUs of its maker (NAME-MAKER beside NAME), and with its matrix unit
+    (NAME-MAKER-UNIT) before these.
 
     Raises:
         UsageError: there is none.
@@ -69,7 +70,8 @@ def load_target(name: str | Target) -> Target:
         return name
     if name == AUTO:
         host = load_target(host_target())
-        return tuned_by(host, made_for([own.name for own in host.tuning], cpu_maker()))
+        unit = next((unit for unit, name in UNITS.items() if name == host.name), "")
+        return tuned_by(host, made_for([own.name for own in host.tuning], cpu_maker(), unit))
     if name not in target_names():
         raise UsageError(f"target {name!r} is unknown (expected one of {', '.join(target_names())}).", where="--target")
     return read_target(TARGETS / f"{name}.toml")

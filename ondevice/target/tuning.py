@@ -242,9 +242,11 @@ def named(name: str) -> Tuning:
     return read_tuning(TUNING / f"{name}.toml", where=f"tuning {name!r}")
 
 
-def made_for(names: Iterable[str], maker: str) -> list[Tuning]:
-    """Those of the package's files of these names that were measured on CPUs of a maker, as Linux names it."""
-    wanted = [f"{name}-{MAKERS[maker]}" for name in names if maker in MAKERS]
+def made_for(names: Iterable[str], maker: str, unit: str = "") -> list[Tuning]:
+    """Those of the package's files of these names that were measured on CPUs of a maker, as Linux names it, and those
+    of products in their matrix unit before them."""
+    known = [f"{name}-{MAKERS[maker]}" for name in names if maker in MAKERS]
+    wanted = [*(f"{name}-{unit}" for name in known if unit), *known]
     return [named(name) for name in wanted if (TUNING / f"{name}.toml").exists()]
 
 

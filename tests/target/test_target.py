@@ -76,15 +76,22 @@ def test_auto_goes_by_the_matrix_unit(code, name, why, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "maker, names", [("AuthenticAMD", ["cpus-amd", "cpus"]), ("GenuineIntel", ["cpus"]), ("unknown", ["cpus"])]
+    "maker, unit, names",
+    [
+        ("AuthenticAMD", "", ["cpus-amd", "cpus"]),
+        ("AuthenticAMD", "dpbf16", ["cpus-amd-dpbf16", "cpus-amd", "cpus"]),
+        ("AuthenticAMD", "amx", ["cpus-amd", "cpus"]),
+        ("GenuineIntel", "", ["cpus"]),
+        ("unknown", "dpbf16", ["cpus"]),
+    ],
 )
-def test_auto_prefers_what_was_measured_on_cpus_of_this_maker(maker, names, tmp_path, monkeypatch):
+def test_auto_prefers_what_was_measured_on_cpus_of_this_maker(maker, unit, names, tmp_path, monkeypatch):
     host = target.load_target("host")
-    for name in ("cpus", "cpus-amd", "cpus-other"):
+    for name in ("cpus", "cpus-amd", "cpus-amd-dpbf16", "cpus-other"):
         write_tuning(Tuning(name, {}, {}, {}), tmp_path / f"{name}.toml")
     monkeypatch.setattr(tuning, "TUNING", tmp_path)
     host = replace(host, tuning=(tuning.named("cpus"),))
-    here = target.tuned_by(host, tuning.made_for([own.name for own in host.tuning], maker))
+    here = target.tuned_by(host, tuning.made_for([own.name for own in host.tuning], maker, unit))
     assert [file.name for file in here.tuning] == names
 
 
