@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from ondevice.base.machine import cpu_flags
 
 AMX, DPBF16 = "amx", "dpbf16"
-FLAGS = {AMX: ("amx_tile", "amx_bf16"), DPBF16: ("avx512_bf16",)}  # what each is called by, best first
+# What each is called by, best first. Beside its tiles, kernels for AMX round by an instruction of AVX512_BF16.
+FLAGS = {AMX: ("amx_tile", "amx_bf16", "avx512_bf16"), DPBF16: ("avx512_bf16",)}
 _ARCH_PRCTL = 158  # the number of the system call on x86-64
 _REQUEST, _TILES = 0x1023, 18  # ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
 _REASONS = {
@@ -52,7 +53,7 @@ def matrix_unit(flags: Collection[str] | None = None, request: Callable[[], int]
         if not code:
             return MatrixUnit(name, f"{refused}the CPU has {' and '.join(needed)}")
         refused = f"AMX cannot be used: {_REASONS.get(code, os.strerror(code))}; "
-    return MatrixUnit("", refused.removesuffix("; ") or f"the CPU has neither {FLAGS[AMX][1]} nor {FLAGS[DPBF16][0]}")
+    return MatrixUnit("", f"the CPU has no {FLAGS[DPBF16][0]}")
 
 
 @functools.cache

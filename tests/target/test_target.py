@@ -32,7 +32,7 @@ def test_tunables_are_listed_in_the_kernels_headers(name):
             "x86_64",
             "fpu avx2 avx512f",
             "host",
-            "its vectors hold 16 floats, and it has no matrix unit: the CPU has neithe",
+            "its vectors hold 16 floats, and it has no matrix unit: the CPU has no avx512_bf16",
         ),
         ("x86_64", "avx2 avx512f avx512_bf16", "host-bf16", "the CPU has avx512_bf16"),
         ("x86_64", "avx512f avx512_bf16 amx_tile", "host-bf16", "the CPU has avx512_bf16"),
@@ -56,7 +56,7 @@ def test_auto_goes_by_the_cpu(machine, flags, name, why, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "code, name, why",
     [
-        (0, "host-amx", "the CPU has amx_tile and amx_bf16"),
+        (0, "host-amx", "the CPU has amx_tile and amx_bf16 and avx512_bf16"),
         (
             errno.EPERM,
             "host",
