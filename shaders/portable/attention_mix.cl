@@ -7,14 +7,9 @@
 //: in    = ["scores: stg[count, queries, keys]", "stats: f32[count, queries, 2]", "v: stg[batch, keys, v_row]"]
 //: out   = ["y: stg[batch, queries, heads, D]"]
 //: args  = ["queries: int", "keys: int", "heads: int", "first: int", "count: int", "v_row: int", "v_from: int"]
-//: grid  = ["1", "ceil_div(queries, MR * MB)", "count"]
+//: grid  = ["1", "ceil_div(queries, MR)", "count"]
 //: group = ["1", "Y", "1"]
-//: tune.V = [16, 4, 8]
-//: tune.NV = [4, 1, 2]
-//: tune.MR = [6, 4, 8]
-//: tune.MB = [1, 4, 8, 16]
-//: tune.KC = [128, 16, 64, 256]
-//: tune.Y = [1, 8]
+//: tune  = {V = [16, 4, 8], NV = [4, 1, 2], MR = [6, 4, 8], KC = [128, 16, 64, 256], Y = [1, 8]}
 //: needs = {}
 //: reach.v = "v_from + ((first + count - 1) // heads * keys + keys - 1) * v_row + heads * D"
 //: reach.y = "((first + count - 1) // heads + 1) * queries * heads * D"
@@ -28,20 +23,18 @@
 
 KERNEL(attention_mix)(IN(stg, scores), IN(float, stats), IN(stg, v), OUT(stg, y), ARG(int, queries), ARG(int, keys),
                       ARG(int, heads), ARG(int, first), ARG(int, count), ARG(int, v_row), ARG(int, v_from) GRID) {
-  const int top = GID(1) * MR * MB, row = GID(2);
+  const int top = GID(1) * MR, row = GID(2);
   if (top >= queries || row >= count) return;
   const int head = (first + row) % heads, item = (first + row) / heads;
-  const int tiles = MIN(MB, (queries - top + MR - 1) / MR);
   IN_PTR(stg) values = v + v_from + item * keys * v_row + head * D;
 
-  // All columns of a head are one work-item's: a weight is computed once. MB tiles of MR queries take turns with each
-  // block of values, which stays in cache for them, as floats.
-  vec sums[MB * PANELS * MR * NV], block[KC * NV];
-  for (int i = 0; i < tiles * PANELS * MR * NV; i++) sums[i] = SPLAT(0.0f);
-  float weights[MB * MR * KC];
+  // All columns of a head are one work-item's: a weight is computed once.
+  vec sums[PANELS * MR * NV];
+  for (int i = 0; i < PANELS * MR * NV; i++) sums[i] = SPLAT(0.0f);
+  float weights[MR * KC];
   for (int start = 0; start < keys; start += KC) {
     const int depth = MIN(KC, keys - start);
-    for (int i = 0; i < tiles * MR; i++) {
+    for (int i = 0; i < MR; i++) {
       // rows past the end are not stored
       const int line = row * queries + MIN(top + i, queries - 1), from = line * keys + start;
       const float high = stats[2 * line], inverse = stats[2 * line + 1];
@@ -51,7 +44,14 @@ KERNEL(attention_mix)(IN(stg, scores), IN(float, stats), IN(stg, v), OUT(stg, y)
       for (; j < depth; j++) weights[i * KC + j] = EXP(LOAD(scores, from + j) - high) * inverse;
     }
     for (int panel = 0; panel < PANELS; panel++) {
-      for (int j = 0; j < depth; j++)
+      vec sum[MR][NV];
+      UNROLL
+      for (int i = 0; i < MR; i++)
+        UNROLL
+        for (int h = 0; h < NV; h++) sum[i][h] = sums[(panel * MR + i) * NV + h];
+      for (int j = 0; j < depth; j++) {
+        vec columns[NV];
+        UNROLL
         for (int h = 0; h < NV; h++) {
           // A vector that would pass the head's last column moves back to end there; a head narrower than a vector is
           // read one by one.
@@ -59,36 +59,28 @@ KERNEL(attention_mix)(IN(stg, scores), IN(float, stats), IN(stg, v), OUT(stg, y)
 #if D < V
           float line[V];
           for (int c = 0; c < V; c++) line[c] = c < D ? LOAD(values, at + c) : 0.0f;
-          block[j * NV + h] = LOADP(line, 0);
+          columns[h] = LOADP(line, 0);
 #else
-          block[j * NV + h] = LOADV(values, at);
+          columns[h] = LOADV(values, at);
 #endif
         }
-      for (int tile = 0; tile < tiles; tile++) {
-        const int own = (tile * PANELS + panel) * MR * NV;
-        vec sum[MR][NV];
         UNROLL
         for (int i = 0; i < MR; i++)
           UNROLL
-          for (int h = 0; h < NV; h++) sum[i][h] = sums[own + i * NV + h];
-        for (int j = 0; j < depth; j++)
-          UNROLL
-          for (int i = 0; i < MR; i++)
-            UNROLL
-            for (int h = 0; h < NV; h++)
-              sum[i][h] = FMA(SPLAT(weights[(tile * MR + i) * KC + j]), block[j * NV + h], sum[i][h]);
-        UNROLL
-        for (int i = 0; i < MR; i++)
-          UNROLL
-          for (int h = 0; h < NV; h++) sums[own + i * NV + h] = sum[i][h];
+          for (int h = 0; h < NV; h++) sum[i][h] = FMA(SPLAT(weights[i * KC + j]), columns[h], sum[i][h]);
       }
+      UNROLL
+      for (int i = 0; i < MR; i++)
+        UNROLL
+        for (int h = 0; h < NV; h++) sums[(panel * MR + i) * NV + h] = sum[i][h];
     }
   }
 
-  for (int i = 0; i < MIN(tiles * MR, queries - top); i++) {
+  for (int i = 0; i < MR; i++) {
+    if (top + i >= queries) continue;
     const int out = ((item * queries + top + i) * heads + head) * D;
     for (int h = 0; h < PANELS * NV; h++) {
-      const vec sum = sums[((i / MR * PANELS + h / NV) * MR + i % MR) * NV + h % NV];
+      const vec sum = sums[(h / NV * MR + i) * NV + h % NV];
 #if D < V
       float line[V];
       STOREP(line, 0, sum);
