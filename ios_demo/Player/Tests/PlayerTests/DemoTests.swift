@@ -7,8 +7,16 @@ import XCTest
 /// `check.sh` sees to it.
 final class DemoTests: XCTestCase {
     private static let folder = ProcessInfo.processInfo.environment["ONDEVICE_DRAWN"].map { URL(fileURLWithPath: $0) }
-    /// The kernels of the two dialects round in half precision in other places.
+    /// The kernels of the two dialects round in half precision in other places, and so do devices.
     private static let leastDecibels = 40.0
+    /// Whether this is the device that Python drew with, too: to the byte.
+    private static let isOfPython: Bool = {
+        #if os(Linux)
+            return true
+        #else
+            return false
+        #endif
+    }()
 
     private func pipeline(_ name: String = "demo") throws -> (Pipeline, [JSON]) {
         guard let folder = DemoTests.folder else { throw XCTSkip("ONDEVICE_DRAWN names no folder of drawn.py") }
@@ -91,7 +99,8 @@ final class DemoTests: XCTestCase {
                 }
                 let isSame = drawn.png.withUnsafeBytes { SHA256.hex(of: $0) } == row["file"].string
                 print("\(what): latents \(Int(likeness)) dB, file \(isSame ? "the same" : "another")")
-                XCTAssertTrue(isSame, what)
+                XCTAssertTrue(isSame || !DemoTests.isOfPython, what)
+                XCTAssertGreaterThan(likeness, DemoTests.leastDecibels, what)
                 for other in row["of_opencl"].rows {
                     let pixels = drawn.pixels!.bytes.map(Double.init)
                     let alike = decibels(pixels, other.flat, peak: 255)
@@ -110,7 +119,16 @@ final class DemoTests: XCTestCase {
         let expected = row["previews"].rows
         XCTAssertEqual(previews.count, 2, what)
         if expected.isEmpty { return XCTAssertEqual(previews.last, drawn.pixels, what) }
-        XCTAssertEqual(previews, expected.map(pixels), what)
+        checkPictures(previews, expected, what)
+    }
+
+    private func checkPictures(_ got: [Pixels], _ expected: [JSON], _ what: String) {
+        if DemoTests.isOfPython { return XCTAssertEqual(got, expected.map(pixels), what) }
+        XCTAssertEqual(got.count, expected.count, what)
+        for (one, other) in zip(got, expected) {
+            XCTAssertGreaterThan(
+                decibels(one.bytes.map(Double.init), other.flat, peak: 255), DemoTests.leastDecibels, what)
+        }
     }
 
     private func pixels(_ value: JSON) -> Pixels {
@@ -148,7 +166,7 @@ final class DemoTests: XCTestCase {
                 let likeness = decibels(
                     drawn.latents.floats.map(Double.init), latents, peak: latents.map(abs).max()!)
                 XCTAssertGreaterThan(likeness, 110, name)
-                XCTAssertEqual(drawn.frames, row["frames"].rows.map(pixels), name)
+                checkPictures(drawn.frames, row["frames"].rows, name)
                 XCTAssertEqual(drawn.facts.texts.map(\.text), row["texts"].rows.map(\.string), name)
             }
         }
