@@ -38,7 +38,7 @@ def test_every_buffer_is_within_the_limit(small):
     assert max(entry.arena for entry in small.plans) <= LARGEST
     assert max(entry.bytes for name, entry in small.manifest.files.items() if name.startswith("weights/")) <= LARGEST
     kept = [(entry.component, entry.sizes["batch"]) for entry in small.plans if "stage" not in entry.sizes]
-    assert kept == [("text_encoder", 1), ("unet", 1)]
+    assert kept == [("text_encoder", 1), ("keys_values", 1), ("unet", 1)]
     assert [entry.sizes["stage"] for entry in small.plans if "stage" in entry.sizes] == list(range(1, 13))
     assert small.pipeline.latents.begin is None, "no plans encode a picture"
 

@@ -169,7 +169,7 @@ def test_profile_names_the_kernels(bundle, tmp_path, capsys):
     assert "conv2d" in capsys.readouterr().err
     dispatches = json.loads(rows.read_text())["dispatches"]
     assert {"component", "node", "op", "kernel", "flops", "seconds"} <= dispatches[0].keys()
-    assert {row["component"] for row in dispatches} == {"text_encoder", "unet", "vae_decoder"}
+    assert {row["component"] for row in dispatches} == {"text_encoder", "keys_values", "unet", "vae_decoder"}
     launches = [
         event for event in json.loads(trace.read_text())["traceEvents"] if event["ph"] == "X" and event["cat"] != "run"
     ]

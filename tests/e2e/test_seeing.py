@@ -46,7 +46,8 @@ def test_show_a_model(capsys, after):
     assert f"unet after {after}, batch=2 height=8 width=8, f16" in text and "vae_decoder after" in text
     assert ("text to image needs" in text) == (after == "plan") and text.endswith("\n") and not text.endswith("\n\n")
     shown = json.loads(said(capsys, "show", *DEMO, "--after", after, "--json"))
-    assert [part["component"] for part in shown["components"]] == ["text_encoder", "unet", "vae_decoder", "vae_encoder"]
+    components = ["text_encoder", "keys_values", "unet", "vae_decoder", "vae_encoder"]
+    assert [part["component"] for part in shown["components"]] == components
     assert "rows" not in shown["components"][0] and bool(shown["picture"]) == (after == "plan")
 
 
@@ -97,7 +98,7 @@ def test_show_the_programs_of_a_bundle(capsys, bundle, tmp_path, dialect, ending
         (["BUNDLE", "--out", "x"], "--out: only sources are written, with --kernels."),
         (
             ["BUNDLE", "--kernels", "metal", "--component", "u"],
-            "--component: there is no u (it has text_encoder, unet, ",
+            "--component: there is no u (it has text_encoder, keys_values, unet, ",
         ),
     ],
 )
@@ -122,7 +123,7 @@ def test_show_honours_converts_flags(capsys):
 
 def test_show_says_what_cannot_be_shown(capsys, bundle, tmp_path):
     assert "a bundle holds no graph (got rewrite" in fails(capsys, UsageError, "show", bundle, "--after", "rewrite")
-    assert "there is no uney (it has text_encoder, unet" in fails(
+    assert "there is no uney (it has text_encoder, keys_values, unet" in fails(
         capsys, UsageError, "show", *DEMO, "--component", "uney"
     )
     wrong = fails(capsys, UsageError, "show", str(tmp_path / "none"))
