@@ -68,6 +68,7 @@ def test_of_another_math_it_is_no_way_at_all() -> None:
     choice = select("ConvNhwc", WIDE | {"kh": 1}, BF16.asked("bf16x3"), KERNELS)
     assert choice.way.first.name == "conv2d_bands" and not choice.unmet and "conv2d_pairs" not in choice.losers
     assert "conv2d_pairs" in {way.first.name for way in ways("ConvNhwc", KERNELS)}, "asked for any"
+    assert "conv2d_pairs" not in {way.first.name for way in ways("ConvNhwc", KERNELS, "bf16x3")}
 
 
 def test_methods_that_outrun_the_matrix_unit() -> None:
