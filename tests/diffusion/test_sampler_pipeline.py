@@ -217,6 +217,14 @@ def test_models_without_betas_draw_with_samplers_of_their_kind() -> None:
     assert other.fallback.startswith("with this config flow_euler cannot draw as FlowMatchEulerDiscreteScheduler does")
     with pytest.raises(CheckpointError, match="can be used by no sampler: shift cannot be used"):
         choose(flow | {"shift": "3"}, None, "folder")
+    with pytest.raises(UsageError) as caught:
+        choose(flow, "euler", "folder", changed=False)
+    assert str(caught.value) == (
+        "--sampler: euler cannot use the checkpoint's scheduler config: the model was trained for flow matching "
+        "(its scheduler is a FlowMatchEulerDiscreteScheduler). Fix: choose another, such as flow_euler."
+    )
+    with pytest.raises(UsageError, match="sampler ddim: the model was trained for flow matching"):
+        make_table("ddim", 4, flow)
 
 
 def test_what_a_bundle_cannot_hold_is_left_out() -> None:

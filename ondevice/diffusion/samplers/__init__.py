@@ -57,6 +57,9 @@ SAMPLERS: dict[str, Callable[[Settings, int], SamplerTable]] = {
 WITHOUT_BETAS = ("flow_euler", "flow_heun", "edm_euler", "edm_dpmpp_2m", "cosine_dpmpp_2m", "ipndm")
 """Those for models that were not trained on a schedule of betas; they refuse a config that has one."""
 
+FLOW = ("flow_euler", "flow_heun")
+"""Those of models that say where a sample moves; no other sampler draws a picture with such a model."""
+
 CLASSES = {
     "PNDMScheduler": "pndm",
     "DDIMScheduler": "ddim",
@@ -110,6 +113,13 @@ def make_table(name: str, steps: int, config: Mapping[str, Any], **options: Any)
             f"steps out of range (got {shown(steps)}, expected 1 to {MAX_STEPS})",
             where=f"sampler {name}",
             fix="choose 1 to 100",
+        )
+    trained = config.get("_class_name")
+    if isinstance(trained, str) and CLASSES.get(trained) in FLOW and name not in FLOW:
+        raise UsageError(
+            f"the model was trained for flow matching (its scheduler is a {trained})",
+            where=f"sampler {name}",
+            fix=f"use {' or '.join(FLOW)}",
         )
     settings = Settings(name, config, options)
     try:
