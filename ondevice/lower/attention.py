@@ -1,4 +1,4 @@
-"""How attention becomes kernel calls: in one (FlashAttention),
+"""How attention becomes kernel calls: in one (FlashAttention), in two where a CPU's matrix unit multiplies,
 or with its scores stored and softmax applied as they are read."""
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from itertools import product
 import onnx_ir as ir
 
 from ondevice.graph.verify import static_shape
+from ondevice.lower import pairs
 from ondevice.lower.lowering import Build, Lowering, Strided
 from ondevice.lower.program import DTYPES
 from ondevice.lower.select import Way
 from ondevice.lower.strides import arguments
 
 LANES = 4  # columns that kernels read at a time where rows and heads are multiples of it
+PANEL = 32  # keys, and columns of a head, that flash_panels packs together
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,19 @@ def flash(low: Lowering, node: ir.Node, attention: Attention, way: Way) -> None:
     operands = [tensor for tensor, _, _ in attention.parts.values()]
     dims = attention.sizes | attention.rows("qkv") | {"scale": attention.scale}
     low.emit_node(node, [*operands, attention.mask], dims, build=Build(attention.defines, kernel=way.first))
+
+
+def flash_panels(low: Lowering, node: ir.Node, attention: Attention, way: Way) -> None:
+    """Two commands: keys and values become what a matrix unit reads, once for all queries; then FlashAttention."""
+    sizes, op, name = attention.sizes, node.op_type, str(node.name)
+    (q, _, _), (k, _, _), (v, _, _) = attention.parts.values()
+    blocks, columns = -(-sizes["keys"] // PANEL), -(-attention.head // PANEL)
+    # pairs of two, of keys and of their values
+    shape = (sizes["batch"], sizes["heads"], blocks, 2 * pairs.parts_of(low) * columns * PANEL * PANEL // 2)
+    panels = low.scratch(f"{name}:panels", shape, "i32")
+    pack, attend = Build(attention.defines, kernel=way.kernels[0]), Build(attention.defines, kernel=way.kernels[1])
+    low.emit(op, name, [k, v], [panels], sizes | attention.rows("kv"), 0, pack)
+    low.emit_node(node, [q, panels], sizes | attention.rows("q") | {"scale": attention.scale}, build=attend)
 
 
 def partially_fused(low: Lowering, node: ir.Node, attention: Attention, way: Way) -> None:

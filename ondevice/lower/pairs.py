@@ -27,7 +27,7 @@ def product(
     ({}, "") for kernels that work in no scratch."""
     if "slot" not in kernel.arg_types:
         return {}, ""
-    m, k, parts, wide = dims["m"], dims["k"], _parts(low), tuning["V"] * tuning["NV"]
+    m, k, parts, wide = dims["m"], dims["k"], parts_of(low), tuning["V"] * tuning["NV"]
     row = (-(-k // 32) + 1) * 16
     most = max(ROWS, min(MANY, SIDE // (parts * row * DTYPES["f32"])) // ROWS * ROWS)
     strip = min(most, max(FEW, -(-m // _groups(low))))
@@ -43,7 +43,7 @@ def convolution(
     """The same of a convolution: rectangles of the picture it makes."""
     if "slot" not in kernel.arg_types:
         return {}, ""
-    parts, wide, depth = _parts(low), tuning["V"] * tuning["NV"], tuning["DEPTH"]
+    parts, wide, depth = parts_of(low), tuning["V"] * tuning["NV"], tuning["DEPTH"]
     cols = -(-dims["ow"] // -(-dims["ow"] // ACROSS))
 
     def slot(rows: int) -> int:
@@ -71,7 +71,7 @@ def _shared(
     return sizes | {"share": share, "groups": groups, "slot": slot}, scratch
 
 
-def _parts(low: Lowering) -> int:
+def parts_of(low: Lowering) -> int:
     """Values of bf16 that one is kept as."""
     return 2 if low.math == "bf16x3" else 1
 

@@ -337,6 +337,7 @@ CONVOLUTIONS = {
     "winograd_patches": winograd.bands,
 }
 ATTENTIONS = {
+    "flash_panels": attention.flash_panels,
     "flash_attention": attention.flash,
     "flash_registers": attention.flash,
     "flash_local": attention.flash,

@@ -189,7 +189,8 @@ def select(
         if reason is None and method and (method in without or ALL in without):
             reason = f"--without {method}"
         elif reason is None and (reason := way.misfit(dims)) is None:
-            pays = (bound.reason(dims, target.bounds(method)) for bound in PAYS.get(method, ()))
+            bounds = () if way.first.maths else PAYS.get(method, ())  # measured for kernels in float32
+            pays = (bound.reason(dims, target.bounds(method)) for bound in bounds)
             reason = next(filter(None, pays), None) or way.untuned(dims, target) or way.avoided(avoided or {})
             if reason is None:
                 general = way.plain and not way.needs and bool(plain_losers)

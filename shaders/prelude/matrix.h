@@ -133,6 +133,28 @@ typedef struct { float own[OD_MAT_ROWS * OD_MAT_COLS]; } mat_sum;
   OD_BLOCK_LEFTS(left, left_stride)
 #endif
 
+// The same rows by MAT_N columns, where there are no more.
+#define SLIM_ZERO       MAT_ZERO(sum0) MAT_ZERO(sum2)
+#define OD_SLIM_SUMS(word, p, stride) word(sum0, p, stride) word(sum2, (p) + MAT_M * (stride), stride)
+#define SLIM_LOAD(p, stride) OD_SLIM_SUMS(MAT_LOAD, p, stride)
+#define SLIM_STORE(p, stride) OD_SLIM_SUMS(MAT_STORE, p, stride)
+#define OD_SLIM_LEFTS(left, left_stride)                                                              \
+  MAT_LEFT(left0, left, left_stride)                                                                  \
+  MAT_MULTIPLY(sum0, left0, right0)                                                                   \
+  MAT_LEFT(left1, (left) + MAT_M * (left_stride), left_stride)                                        \
+  MAT_MULTIPLY(sum2, left1, right0)
+#if MATH_bf16x3
+#define SLIM_MULTIPLY(left, left_stride, left_low, right, right_stride, right_low)                    \
+  MAT_RIGHT(right0, right, right_stride)                                                              \
+  OD_SLIM_LEFTS((left) + (left_low), left_stride)                                                     \
+  OD_SLIM_LEFTS(left, left_stride)                                                                    \
+  OD_BLOCK_COLUMN(right0, sum0, sum2, (right) + (right_low), right_stride)
+#else
+#define SLIM_MULTIPLY(left, left_stride, left_low, right, right_stride, right_low)                    \
+  MAT_RIGHT(right0, right, right_stride)                                                              \
+  OD_SLIM_LEFTS(left, left_stride)
+#endif
+
 // Floats as bf16, rounded to nearest, ties to even; a NaN stays one. The bits of a float that is the rounded value, and
 // then some; the two values of a pair as floats.
 static inline uint od_rounded(float v) {

@@ -157,6 +157,11 @@ typedef float dst;
     OD_LANE(low, od_i) = OD_LANE(od_from, od_i / 2);          \
     OD_LANE(high, od_i) = OD_LANE(od_from, (V + od_i) / 2);   \
   }
+static inline float od_lanes_max(vec v) {
+  float most = OD_LANE(v, 0);
+  for (int i = 1; i < V; i++) most = fmax(most, OD_LANE(v, i));
+  return most;
+}
 
 #define KERNEL(name)    kernel void name
 #define IN(T, x)        device const T* x
@@ -184,6 +189,8 @@ typedef float dst;
 #define MIN(a, b)       min(a, b)
 #define MAX(a, b)       max(a, b)
 #define FMAX(a, b)      od_fmax(a, b)
+#define ANY_ABOVE(v, s) (od_lanes_max(v) > (s))             // of a NaN no lane is
+#define LANES_MAX(v)    od_lanes_max(v)                     // the largest lane
 #define RELU(v)         od_relu(v)
 #define FMA(a, b, c)    od_fma(a, b, c)
 #define EXP(v)          od_exp(v)

@@ -116,6 +116,21 @@ static inline vec od_silu(vec given) {
     high.odd = (b).hi;       \
   }
 
+// The largest lane, by halves.
+static inline float od_lanes_max(vec given) {
+#if V == 16
+  const float8 eight = max(given.lo, given.hi);
+#elif V == 8
+  const float8 eight = given;
+#endif
+#if V > 4
+  const float4 four = max(eight.lo, eight.hi);
+#else
+  const float4 four = given;
+#endif
+  return max(max(four.x, four.y), max(four.z, four.w));
+}
+
 // Nine tenths of the time in which Intel's compiler builds a kernel it spreads work-items over lanes, which a group of
 // one has no use for.
 #if defined(__has_attribute) && X <= 1 && Y <= 1 && LANES <= 1
@@ -157,6 +172,8 @@ static inline vec od_silu(vec given) {
 #define MIN(a, b)       min(a, b)
 #define MAX(a, b)       max(a, b)
 #define FMAX(a, b)      ((b) > (a) ? (b) : (a))             // of a NaN and a number, a; fmax takes three instructions
+#define ANY_ABOVE(v, s) any((v) > (vec)(s))                 // of a NaN no lane is
+#define LANES_MAX(v)    od_lanes_max(v)                     // the largest lane
 #define RELU(v)         (0.0f > (v) ? 0.0f : (v))           // a NaN stays one
 #define FMA(a, b, c)    fma(a, b, c)
 #define EXP(v)          exp(v)

@@ -47,6 +47,7 @@ def test_every_kernel_is_part_of_a_way() -> None:
     assert names["Attention"] == [
         ["flash_registers"],
         ["flash_local"],
+        ["flash_panels", "flash_matrix"],
         ["flash_attention"],
         ["attention_scores_tiles", "softmax_online", "attention_mix_tiles"],
         ["attention_scores", "softmax_stats", "attention_mix"],
