@@ -123,8 +123,6 @@ ATTENTION = {
     "a computed scale of keys": (heads(more=", float z", right="z"), "its scale is not a constant"),
     "joined flat": (heads(join="6,8"), "it joins to [6, 8]"),
     "a mask per picture": (heads(mask=(2, 1, 3, 5)), "its mask is (2, 1, 3, 5)"),
-    "a mask per head": (heads(mask=(1, 2, 3, 5)), "its mask is (1, 2, 3, 5)"),
-    "a mask of keys": (heads(mask=(1, 1, 1, 5)), "its mask is (1, 1, 1, 5)"),
     "a mask of two dimensions": (heads(mask=(3, 5)), "its mask is (3, 5)"),
     "masked, and pictures joined": (heads(split="1,-1,2,4", mask=(1, 1, 6, 10)), "its mask is (1, 1, 6, 10)"),
     "softmax over the queries": (heads(axis=2), "", "only the last axis"),
