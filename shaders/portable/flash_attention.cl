@@ -78,8 +78,7 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
   IN_PTR(stg) v_head = v + v_from + item * keys * v_row + head * D;
   IN_PTR(stg) ahead = q_head + (first + V * NV * SETS < queries ? (first + V * NV * SETS) * q_row : D);
 
-  vec query[SETS * NV * D], mixed[SETS * NV * WIDE], score[KEYS * NV], square[V];
-  vec top[SETS * NV], total[SETS * NV];
+  vec query[SETS * NV * D], mixed[SETS * NV * WIDE], score[KEYS * NV], square[V], top[SETS * NV], total[SETS * NV];
   float k_block[KEYS * WIDE + V], v_block[KEYS * WIDE + V], line[V];
   // Queries into lanes: a square of V of them by V columns is turned in registers.
   for (int n = 0; n < SETS * NV && first + n / NV * NV * V < queries; n++) {
@@ -106,13 +105,14 @@ KERNEL(flash_attention)(IN(stg, q), IN(stg, k), IN(stg, v), IN(stg, mask), OUT(s
     BLOCK_FROM(v_block, v_head, v_row)
     for (int set = 0; set < SETS; set++) {
       if (first + set * NV * V >= queries) break;
-      // The next work-item's queries and where this one's results go come nearer meanwhile: rows of a head are strides
-      // apart, which a CPU does not foresee.
+      // What is a stride apart no CPU foresees: the next work-item's queries, and where the results of this one go.
+#if V > 4
       for (int j = 0; j < (key == 0 ? NV * V : 0); j++)
         for (int c = 0; c < D + LINE - 1; c += LINE) {
           PREFETCH(ahead + (set * NV * V + j) * q_row + c);
           PREFETCH(y + ((item * queries + first + set * NV * V + j) * heads + head) * D + c);
         }
+#endif
       vec high[NV], fade[NV];
       UNROLL
       for (int n = 0; n < NV; n++) high[n] = top[set * NV + n];

@@ -106,12 +106,14 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
 #endif
   }
 
-#if PANELS
-  // While the later tiles are multiplied the next work-item's panel comes nearer, some of it for each row of this one.
+#if PANELS && V > 4
+  // Where no other rows have read it, the next work-item's panel comes nearer while later tiles are multiplied, some of
+  // it for each row of this one.
   const int pace = k * STEP / MAX(1, (MIN(MR * MB, m - first) - 1) / MR * k);
   IN_PTR(wgt) next = WGT_AT(right, k * STEP);
+  const int ahead = m <= MR * MB;
 #define NEXT(row) \
-  if (top > first) { PREFETCH(WGT_AT(next, (((top - first) / MR - 1) * k + (row)) * pace)); }
+  if (ahead && top > first) { PREFETCH(WGT_AT(next, (((top - first) / MR - 1) * k + row) * pace)); }
 #else
 #define NEXT(row)
 #endif
