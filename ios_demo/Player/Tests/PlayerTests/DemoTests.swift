@@ -279,13 +279,19 @@ final class DemoTests: XCTestCase {
         try checkRefused(
             adapted, request(rows[0]),
             [
-                ("dust: there is no adapter of that name in adapted.ondevice (it carries ink, clay)", {
-                    $0.adapters.append(("dust", nil))
-                }),
+                (
+                    "dust: there is no adapter of that name in adapted.ondevice (it carries ink, clay)",
+                    {
+                        $0.adapters.append(("dust", nil))
+                    }
+                ),
                 ("ink: it is there twice. Fix: name each once.", { $0.adapters = [("ink", 1), ("ink", 0.5)] }),
-                ("ink: 20000 is no scale (expected a number such as 0.8). Fix: use 1.", {
-                    $0.adapters = [("ink", 2e4)]
-                }),
+                (
+                    "ink: 20000 is no scale (expected a number such as 0.8). Fix: use 1.",
+                    {
+                        $0.adapters = [("ink", 2e4)]
+                    }
+                ),
                 ("ink: nan is no scale", { $0.adapters = [("ink", .nan)] }),
             ])
         let memory = try adapted.memory(request(rows[0]))
@@ -298,12 +304,18 @@ final class DemoTests: XCTestCase {
         try checkRefused(
             controlled, base,
             [
-                ("control_2: its ControlNet adds to what that of control makes, whose picture was not given", {
-                    $0.pictures = ["control_2": $0.pictures["control"]!]
-                }),
-                ("canny: not two thresholds (got -1,5, expected two numbers of 0 or more)", {
-                    $0.canny = Thresholds(-1, 5)
-                }),
+                (
+                    "control_2: its ControlNet adds to what that of control makes, whose picture was not given",
+                    {
+                        $0.pictures = ["control_2": $0.pictures["control"]!]
+                    }
+                ),
+                (
+                    "canny: not two thresholds (got -1,5, expected two numbers of 0 or more)",
+                    {
+                        $0.canny = Thresholds(-1, 5)
+                    }
+                ),
                 ("canny: not two thresholds (got 5,nan", { $0.canny = Thresholds(5, .nan) }),
                 ("control_end: out of range", { $0.numbers["control_end"] = 1.5 }),
             ])
@@ -327,7 +339,7 @@ final class DemoTests: XCTestCase {
         }
         XCTAssertEqual(pictures, [0, 1, 2, 3])
         XCTAssertEqual(result.runs.count, 2)
-        XCTAssertEqual(Set(result.components.keys), ["text_encoder", "unet", "vae_decoder"])
+        XCTAssertEqual(Set(result.components.keys), ["text_encoder", "keys_values", "unet", "vae_decoder"])
         XCTAssertGreaterThan(result.ops.count, 10)
         XCTAssertGreaterThan(result.peakBytes, result.planBytes)
         try result.json().write(to: DemoTests.folder!.appendingPathComponent("result.json"))
