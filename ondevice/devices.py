@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
             has = ", ".join(device.facts()["caps"]) or "nothing beyond OpenCL 1.2"
             unit = "" if device.refused or device.kind != "cpu" else f"; {_unit(device)}"
             print(f"{number}  {device.index}  {device.kind:<4} {about}  {use}; it has {has}{unit}")
-        print(f"--target auto is {target}: {why}")
+        if found:
+            print(f"--target auto is {target}: {why}")
         for remark in remarks:
             print(f"not used: {remark}", file=sys.stderr)
     if missing:

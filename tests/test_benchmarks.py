@@ -279,11 +279,14 @@ def test_start_up_of_generate_has_all_its_parts(tmp_path):
         "--cold",
     ]
     found = json.loads(subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout)
-    session = ["text_encoder: programs and buffers", "text_encoder: run", "unet: programs and buffers"]
     before = ["python", "imports", "bundle", "device", "plans", "tokenizer"]
     quiet = "sampler and noise"
-    texts = [quiet, *session[:2], quiet, "text_encoder: run"]  # the prompt and what is not wanted
-    assert [part for part, *_ in found["parts"]] == [*before, *texts, quiet, session[2]]
+    twice = [  # for the prompt and for what is not wanted
+        part
+        for name in ("text_encoder", "keys_values")
+        for part in (quiet, f"{name}: programs and buffers", f"{name}: run", quiet, f"{name}: run")
+    ]
+    assert [part for part, *_ in found["parts"]] == [*before, *twice, quiet, "unet: programs and buffers"]
     assert all(wall >= 0 and cpu >= 0 for _, wall, cpu in found["parts"])
     assert (
         found["begun"][0] == pytest.approx(sum(wall for _, wall, _ in found["parts"]))

@@ -21,7 +21,7 @@ from ondevice.converters.random_weights import random_checkpoint, random_checkpo
 from ondevice.graph import reference
 from ondevice.graph.verify import static_shape, verify_graph
 
-MODELS = {"sd14": SD1, **TINY, **SMALL}
+MODELS = {name: configs for name, configs in {"sd14": SD1, **TINY, **SMALL}.items() if "unet" in configs}
 TEXT = "encoder_hidden_states"
 
 

@@ -374,7 +374,7 @@ def test_sources_and_options(tmp_path: Path, folder: Path) -> None:
     )
     assert message(lambda: open_checkpoint(folder, family="sdxl-tubro"), UsageError) == (
         "family: no model family is called 'sdxl-tubro'. "
-        "Fix: use sdxl-turbo or sd-turbo or sdxl; ondevice convert --help names all."
+        "Fix: use sdxl-turbo or sd-turbo or sd35-large-turbo; ondevice convert --help names all."
     )
     assert message(lambda: open_checkpoint(folder, family="?"), UsageError).endswith(
         "Fix: use sd15 or sdxl; ondevice convert --help names all."

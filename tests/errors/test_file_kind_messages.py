@@ -166,6 +166,7 @@ def test_damaged_weights_are_not_taken_for_something_else(tmp_path: Path) -> Non
 FUSE = "Fix: give the checkpoint that it was trained for, and this file beside it with --lora."
 ADD = "Fix: give the checkpoint that it was trained for, and this file beside it with --embedding."
 SD1 = "Fix: use a Stable Diffusion 1.x file."
+SD3 = "Fix: convert it as the model that it is: ondevice convert sd3."
 SD2, XL = convert_as("Stable Diffusion 2.x"), convert_as("Stable Diffusion XL")
 NET = "Fix: give the checkpoint that it goes with, and this one beside it with --controlnet."
 BASE = "Fix: give the checkpoint that it goes with; it is not used here."
@@ -203,7 +204,7 @@ KINDS = [
         "Stable Diffusion 2.x, not Stable Diffusion 1.x",
         SD2,
     ),
-    ("model.diffusion_model.joint_blocks.0.w", "Stable Diffusion 3, not Stable Diffusion 1.x", SD1),
+    ("model.diffusion_model.joint_blocks.0.w", "Stable Diffusion 3, not Stable Diffusion 1.x", SD3),
     ("double_blocks.0.img_attn.qkv.weight", "Flux or its kin, not Stable Diffusion 1.x", SD1),
     ("low_scale_model.w", "an upscaling model, not Stable Diffusion 1.x", SD1),
     ("depth_model.w", "a depth-to-image model, not Stable Diffusion 1.x", SD1),

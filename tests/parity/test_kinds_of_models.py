@@ -32,6 +32,7 @@ CONFIGS = {  # with a sample_size, which some of diffusers' pipelines compare wi
             "sdxl-lightning-1step": TINY["sdxl"],
         }
     ).items()
+    if "unet" in configs
 }
 TEXT_CLASSES = {"text_encoder": "CLIPTextModel", "text_encoder_2": "CLIPTextModelWithProjection"}
 IMAGE = np.asarray(

@@ -39,6 +39,11 @@ def device(tool, tmp_path):
     return call
 
 
+def without_unit(caps):
+    """A CPU's matrix unit is Python's alone: players run the kernels that use it in plain C."""
+    return [name for name in caps if name != "matrix_unit"]
+
+
 def test_devices_are_those_of_python(tool):
     *rows, remarks = tool("check_device", "list", env=environment()).stdout.splitlines()
     keys = [
@@ -49,7 +54,13 @@ def test_devices_are_those_of_python(tool):
     for found in discover()[0]:
         facts = found.facts()
         expected.append(
-            [found.index, found.kind, *(str(facts[key]) for key in keys), facts["caps"], found.refused or ""]
+            [
+                found.index,
+                found.kind,
+                *(str(facts[key]) for key in keys),
+                without_unit(facts["caps"]),
+                found.refused or "",
+            ]
         )
     got = []
     for row in rows:
@@ -62,6 +73,7 @@ def test_devices_are_those_of_python(tool):
 def test_the_list_of_devices_is_in_the_words_of_python(tool, capfd):
     assert main(["devices"]) == 0
     expected = re.sub("used (by default|because of ONDEVICE_DEVICE);", "usable;", capfd.readouterr().out)
+    expected = re.sub(r", matrix_unit|; products in bf16 [^\n]*|--target auto [^\n]*\n", "", expected)  # as above
     assert tool("od_player", "devices", env=environment()).stdout == expected
 
 
