@@ -13,9 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ondevice import cli, flags, format_flags
+from ondevice.base.bars import tqdm
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.source import Source
 from ondevice.errors import BundleError, NumericError, UsageError

@@ -10,9 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ondevice import cli, flags, format_flags
+from ondevice.base.bars import tqdm
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.bundle.writer import writable_target
 from ondevice.compiler import compile_bundle, costs

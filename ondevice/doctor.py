@@ -14,9 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ondevice import cli, flags
+from ondevice.base.bars import tqdm
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.compiler.jobs import only
 from ondevice.compiler.report import entries

@@ -9,9 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ondevice import cli
+from ondevice.base.bars import tqdm
 from ondevice.bundle.packed import ENDING
 from ondevice.bundle.packer import pack_bundle
 from ondevice.bundle.reader import open_bundle

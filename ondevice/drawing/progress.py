@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from tqdm import tqdm
 
+from ondevice.base.bars import tqdm
 from ondevice.diffusion.request import Picture
 from ondevice.drawing.previews import Previews
 

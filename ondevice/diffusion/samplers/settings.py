@@ -41,7 +41,7 @@ class Settings:
         value = self._get(key, None)
         got = repr(shown(value)) if isinstance(value, str) else shown(value)
         got = got if key in self._options or key in self._config else "nothing"
-        what = f"{key} cannot be used (got {got}, expected {expected})"
+        what = f"{key} cannot be used (got {got}, expected {expected})."
         if key in self._options:
             fix = fix or "give another value, or leave it out"
         else:
