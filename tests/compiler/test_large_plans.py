@@ -59,6 +59,7 @@ def test_a_fast_decoder_that_is_too_large_is_left_out(tmp_path, caplog):
 
 
 @pytest.mark.device
+@pytest.mark.sweep
 def test_the_picture_is_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(planning, "BAND", 24)
     pictures = []

@@ -315,6 +315,7 @@ def test_a_bundle_is_tuned_at_what_it_dispatches(made_up, tmp_path, capsys):
     assert {dict(kernel.defines)["V"] for kernel in plan.kernels if kernel.file == "layer_norm"} == {8}
 
 
+@pytest.mark.sweep
 def test_int8_weights_are_tuned_as_int8_into_a_file_of_their_own(made_up, tmp_path, capsys):
     bundle, out = str(tmp_path / "demo.ondevice"), str(tmp_path / "a.toml")
     model = ["demo", "--size", "64x64", "--dtype", "fp16", "--target", "host", "--weights", "int8"]
