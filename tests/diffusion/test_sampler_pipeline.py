@@ -278,6 +278,6 @@ def test_the_sampler_verb_prints_what_a_bundle_would_draw(
     assert "clip_sample is absent" in caplog.text and "steps_offset is absent" in caplog.text
     assert cli.main_for("sampler", ["ddim", "--steps", "4", "--config", str(path), "--set", "clip_sample=true"]) == 2
     assert capsys.readouterr().err == (
-        "error: sampler ddim: clip_sample cannot be used (got True, expected false or none) Fix: "
+        "error: sampler ddim: clip_sample cannot be used (got True, expected false or none). Fix: "
         "give another value, or leave it out.\n"
     )

@@ -108,7 +108,7 @@ def choose(
             table = make_table(sampler, _table_steps(sampler, raw, steps), raw)
             break
         except UsageError as error:
-            refused = refused or error.what
+            refused = refused or error.what.removesuffix(".")
     else:
         fix = "mend the value, or put the scheduler/ folder of a Stable Diffusion 1.x model in its place"
         raise CheckpointError(f"the scheduler's config can be used by no sampler: {refused}.", where=where, fix=fix)
