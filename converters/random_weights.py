@@ -24,7 +24,17 @@ from ondevice.errors import UsageError
 
 # The last layer of a residual branch: small, so that the sum of many branches stays near the size of one.
 _OF_TRANSFORMERS = ("to_add_out", "ff_context.net.2", "SelfAttention.o", "DenseReluDense.wo")
-_BRANCH_ENDS = ("conv2", "to_out.0", "ff.net.2", "proj_out", "out_proj", "fc2", "conv.4", *_OF_TRANSFORMERS)
+_BRANCH_ENDS = (
+    "conv2",
+    "to_out.0",
+    "ff.net.2",
+    "ff_in.net.2",
+    "proj_out",
+    "out_proj",
+    "fc2",
+    "conv.4",
+    *_OF_TRANSFORMERS,
+)
 _BRANCH_GAIN = 0.4
 # what scales, shifts and gates: mostly well below 1
 _MODULATIONS, _MODULATION_GAIN = ("norm1.linear", "norm1_context.linear", "norm_out.linear"), 0.3
@@ -49,7 +59,9 @@ def _values(seed: int, component: str, name: str, shape: Shape) -> np.ndarray:
 def _center_and_spread(name: str, shape: Shape) -> tuple[float, float]:
     """Uniform values lie in center +- spread."""
     layer, _, leaf = name.rpartition(".")
-    if layer.endswith(_TABLES):
+    if leaf == "mix_factor":  # a blender's sigmoid of it
+        return 0.0, 1.0
+    if leaf == "class_embedding" or layer.endswith(_TABLES):
         return 0.0, 0.5
     if leaf == "bias":
         return 0.0, 0.1

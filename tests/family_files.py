@@ -58,6 +58,18 @@ TINY["sd3"] = {
     | {"use_quant_conv": False, "use_post_quant_conv": False, "scaling_factor": 1.5305, "shift_factor": 0.0609},
 }
 TINY["sd3-without-t5"] = {part: config for part, config in TINY["sd3"].items() if part != "text_encoder_3"}
+TINY_VIDEO = {
+    "image_encoder": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    | {"patch_size": 32, "image_size": 224, "hidden_act": "gelu", "projection_dim": 24},
+    "unet": {"_class_name": "UNetSpatioTemporalConditionModel", "sample_size": [8, 12], "num_frames": 3}
+    | {"block_out_channels": [32, 64], "layers_per_block": 1, "num_attention_heads": [2, 4], "cross_attention_dim": 24}
+    | {"down_block_types": ["CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"]}
+    | {"up_block_types": ["UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"]}
+    | {"addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24},
+    "vae": {"_class_name": "AutoencoderKLTemporalDecoder", "block_out_channels": [32, 64], "layers_per_block": 2}
+    | {"down_block_types": ["DownEncoderBlock2D"] * 2, "force_upcast": True},
+}
+"""Configs of the smallest model of films that has all its layers: three frames of 8x12 latents."""
 
 SMALL = {
     "sdxs": {

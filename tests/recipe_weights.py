@@ -35,6 +35,7 @@ PARTS = {  # family -> part: the case that has its config and salt
     },
     "lcm": {"text_encoder": "sd2_text_encoder", "unet": "lcm_unet", "vae": "sd2_vae"},
 }
+PARTS["svd"] = {"image_encoder": "svd_image_encoder", "unet": "svd_unet", "vae": "svd_vae"}
 PARTS["sd3-without-t5"] = {part: name for part, name in PARTS["sd3"].items() if part != "text_encoder_3"}
 PARTS["sd35-medium"] = PARTS["sd3"] | {"transformer": "sd35_transformer"}
 CHANGES = {("sd35-medium", "text_encoder_3"): {"max_position_embeddings": 77}}
@@ -61,7 +62,9 @@ def weight(salt, name, shape):
     layer, _, leaf = name.rpartition(".")
     gain = 0.5 if layer.endswith(_BRANCH_ENDS) else 1.0
     center, spread = 0.0, gain * 2 * math.sqrt(3.0 / math.prod(shape[1:]))
-    if layer.endswith(_TABLES):
+    if leaf == "mix_factor":  # so that no two blenders are alike
+        center, spread = 0.3, 2.0
+    elif leaf == "class_embedding" or layer.endswith(_TABLES):
         spread = 1.0
     elif leaf == "bias":
         spread = 0.2

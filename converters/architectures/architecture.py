@@ -42,11 +42,13 @@ class Apart:
     and `rest`, which runs where the whole would, has ports of the names of what `once` makes in their place.
 
     A family's pipeline runs `once` as often as these inputs change, and not in each step (families/hoisted.py).
+    `linear`: zeros for these inputs make zeros.
     """
 
     once: str
     rest: str
     of: tuple[str, ...]
+    linear: bool = False
 
 
 @dataclass(frozen=True, slots=True)

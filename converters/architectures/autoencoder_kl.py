@@ -79,7 +79,7 @@ def encoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: 
     """sample float32 [batch, 3, 2^levels*height, 2^levels*width] in -1..1 -> latent_parameters
     [batch, 2c, height, width]: means, then log-variances. The sum of its residuals is held times `scale`."""
     widths, groups, moments = config["block_out_channels"], config["norm_num_groups"], 2 * config["latent_channels"]
-    pixels = _scale(config)
+    pixels = scale_of(config)
     x = b.input("sample", (batch, config["in_channels"], pixels * height, pixels * width))
     x = b.conv("encoder.conv_in", x, widths[0], scales=(scale, scale))
     for level, out in enumerate(widths):
@@ -94,7 +94,7 @@ def encoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: 
     return b.finish(latent_parameters=b.conv("quant_conv", x, moments, 1) if config["use_quant_conv"] else x)
 
 
-def _scale(config: Config) -> int:
+def scale_of(config: Config) -> int:
     return 1 << (len(config["block_out_channels"]) - 1)
 
 
@@ -116,7 +116,7 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 _ORIGINAL_ATTENTION = {old: _ATTENTION[new] for old, new in _OLD_ATTENTION.items()} | _ATTENTION
 
 
-def _original(name: str, config: Config) -> str:
+def original(name: str, config: Config) -> str:
     half, _, rest = name.partition(".")
     if half not in ("encoder", "decoder"):
         return name
@@ -149,7 +149,7 @@ def _canonical(name: str) -> str:
     return name
 
 
-LDM = Layout(lambda name, config: Stored(_original(name, config)))
+LDM = Layout(lambda name, config: Stored(original(name, config)))
 AUTOENCODER_KL = Architecture(
     name="autoencoder_kl",
     word="VAE",
@@ -161,7 +161,7 @@ AUTOENCODER_KL = Architecture(
     check=_check,
     classes=("AutoencoderKL", "FlaxAutoencoderKL"),
     canonical=_canonical,
-    scale=_scale,
+    scale=scale_of,
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -68,6 +68,18 @@ class GraphBuilder:
             lambda: np.ascontiguousarray(_float32(stored, scale).T),
             transposed(self._origin(name, stored, (out, width), scale), (1, 0)),
         )
+
+    def number(self, name: str) -> float:
+        """The weight `name` of one element, which is read now. Raises GraphError as `weight` does."""
+        return float(self._stored(name, (1,)).numpy().reshape(-1)[0])
+
+    def computed(
+        self, name: str, shape: Shape, sources: Mapping[str, Shape], make: Callable[..., np.ndarray]
+    ) -> ir.Value:
+        """A float32 constant that `make` computes of the weights `sources`, {name: shape}, when it is read.
+        Raises GraphError as `weight` does."""
+        stored = [self._stored(source, wanted) for source, wanted in sources.items()]
+        return self._lazy(name, shape, lambda: make(*map(_float32, stored)).astype(np.float32), None)
 
     def full(self, value: float, *shape: int) -> ir.Value:
         """A constant filled with one number; a scalar by default."""
@@ -213,6 +225,11 @@ class DryBuilder(GraphBuilder):
         """Its outputs, which nothing makes."""
         outputs = [self._value(scope, shape) for shape in shapes]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def number(self, name: str) -> float:
+        """A stand-in for the weight."""
+        self._stored(name, (1,))
+        return 0.0
 
     def _stored(self, name: str, shape: Shape) -> ir.TensorProtocol:
         known = self.asked.setdefault(name, shape)

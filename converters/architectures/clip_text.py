@@ -175,9 +175,9 @@ _OPENCLIP_TOP = {
     "text_model.final_layer_norm.bias": Stored("ln_final.bias"),
     "text_projection.weight": Stored("text_projection", transposed=True),
 }
-_OPENCLIP_LAYER = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
-_OPENCLIP_LAYER |= {"self_attn.out_proj": "attn.out_proj"}
-_STACKED = {"self_attn.q_proj": 0, "self_attn.k_proj": 1, "self_attn.v_proj": 2}
+OPENCLIP_LAYER = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
+OPENCLIP_LAYER |= {"self_attn.out_proj": "attn.out_proj"}
+STACKED = {"self_attn.q_proj": 0, "self_attn.k_proj": 1, "self_attn.v_proj": 2}
 
 
 def _in_openclip(name: str, config: Config) -> Stored:
@@ -188,9 +188,9 @@ def _in_openclip(name: str, config: Config) -> Stored:
     layer, inner = name.removeprefix("text_model.encoder.layers.").split(".", 1)
     part, _, leaf = inner.rpartition(".")
     block = f"transformer.resblocks.{layer}"
-    if part in _STACKED:
-        return Stored(f"{block}.attn.in_proj_{leaf}", _STACKED[part], len(_STACKED))
-    return Stored(f"{block}.{_OPENCLIP_LAYER[part]}.{leaf}")
+    if part in STACKED:
+        return Stored(f"{block}.attn.in_proj_{leaf}", STACKED[part], len(STACKED))
+    return Stored(f"{block}.{OPENCLIP_LAYER[part]}.{leaf}")
 
 
 def _openclip_spare(name: str, config: Config) -> bool:

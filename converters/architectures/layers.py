@@ -10,10 +10,20 @@ import onnx_ir as ir
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
 
 
-def linear(b: GraphBuilder, scope: str, x: ir.Value, out: int, bias: bool = True, scale: float = 1.0) -> ir.Value:
-    """[..., in] -> [..., out]: MatMul with the transposed weight, then Add; weight and bias times `scale`."""
-    y = b.matmul(scope, x, b.transposed(f"{scope}.weight", out, shape_of(x)[-1], scale))
-    return b.binary(scope, "Add", y, b.weight(f"{scope}.bias", out, scale=scale)) if bias else y
+def linear(
+    b: GraphBuilder,
+    scope: str,
+    x: ir.Value,
+    out: int,
+    bias: bool = True,
+    scale: float = 1.0,
+    scales: tuple[float, float] | None = None,
+) -> ir.Value:
+    """[..., in] -> [..., out]: MatMul with the transposed weight, then Add; weight and bias times `scale`, or each
+    times one of `scales`."""
+    of_weight, of_bias = scales or (scale, scale)
+    y = b.matmul(scope, x, b.transposed(f"{scope}.weight", out, shape_of(x)[-1], of_weight))
+    return b.binary(scope, "Add", y, b.weight(f"{scope}.bias", out, scale=of_bias)) if bias else y
 
 
 def gemm(b: GraphBuilder, scope: str, x: ir.Value, out: int) -> ir.Value:
@@ -45,6 +55,14 @@ def gelu_tanh(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
 def quick_gelu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
     """x * sigmoid(1.702 x)."""
     return b.binary(scope, "Mul", x, b.unary(scope, "Sigmoid", b.binary(scope, "Mul", x, b.full(1.702))))
+
+
+def geglu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
+    """Value times GELU(gate), both from one linear layer, each 4 times as wide as `x`."""
+    shape = (*shape_of(x)[:-1], 4 * shape_of(x)[-1])
+    wide = linear(b, f"{scope}.proj", x, 2 * shape[-1])
+    value, gate = b.op(scope, "Split", [wide], shape, shape, axis=-1, num_outputs=2)
+    return b.binary(scope, "Mul", value, gelu(b, scope, gate))
 
 
 def layer_norm(b: GraphBuilder, scope: str, x: ir.Value, epsilon: float) -> ir.Value:
@@ -103,6 +121,14 @@ def attention(
     return b.reshape(scope, b.transpose(scope, mixed, 0, 2, 1, 3), n, tokens, width)
 
 
+def repeated(b: GraphBuilder, scope: str, x: ir.Value, count: int) -> ir.Value:
+    """[rows, ...] -> [count, ...]: each row as often as it takes, one after another."""
+    rows, *rest = shape_of(x)
+    wide = b.reshape(scope, x, rows, 1, *rest)
+    wide = b.op(scope, "Expand", [wide, b.ints(rows, count // rows, *rest)], (rows, count // rows, *rest))
+    return b.reshape(scope, wide, count, *rest)
+
+
 def resnet(
     b: GraphBuilder,
     scope: str,
@@ -116,12 +142,14 @@ def resnet(
     """GroupNorm-SiLU-conv twice, with the time embedding (SiLU applied) added between, and a residual.
 
     `x` is held times `scale`, and so is what comes out: the first norm does not see it but for its epsilon
-    (vae_layers.py).
+    (vae_layers.py). `time` is [n, width], or has a row for as many of x one after another.
     """
     normal = silu(b, f"{scope}.norm1", group_norm(b, f"{scope}.norm1", x, groups, epsilon * scale**2))
     y = b.conv(f"{scope}.conv1", normal, out)
     if time is not None:
-        shift = gemm(b, f"{scope}.time_emb_proj", time, out)
+        shift, rows = gemm(b, f"{scope}.time_emb_proj", time, out), shape_of(x)[0]
+        if shape_of(time)[0] not in (1, rows):
+            shift = repeated(b, f"{scope}.time_emb_proj", shift, rows)
         shift = b.op(f"{scope}.time_emb_proj", "Unsqueeze", [shift, b.ints(2, 3)], (*shape_of(shift), 1, 1))
         y = b.binary(scope, "Add", y, shift)
     normal = silu(b, f"{scope}.norm2", group_norm(b, f"{scope}.norm2", y, groups, epsilon))

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Config
 from ondevice.converters.architectures.builder import GraphBuilder, shape_of
-from ondevice.converters.architectures.layers import attention, gelu, group_norm, layer_norm, linear, resnet
+from ondevice.converters.architectures.layers import attention, geglu, group_norm, layer_norm, linear, resnet
 from ondevice.converters.architectures.unet_keys_values import Looks, of_states
 from ondevice.converters.architectures.unet_levels import Level, levels
 
@@ -92,12 +92,5 @@ class Blocks:
             y = b.binary(scope, "Add", mixed, y)
         normal = layer_norm(b, f"{scope}.norm3", y, LAYER_NORM_EPS)
         return b.binary(
-            scope, "Add", linear(b, f"{scope}.ff.net.2", self._geglu(f"{scope}.ff.net.0", normal), channels), y
+            scope, "Add", linear(b, f"{scope}.ff.net.2", geglu(b, f"{scope}.ff.net.0", normal), channels), y
         )
-
-    def _geglu(self, scope: str, x: ir.Value) -> ir.Value:
-        """Value times GELU(gate), both from one linear layer, each 4 times as wide as `x`."""
-        shape = (*shape_of(x)[:-1], 4 * shape_of(x)[-1])
-        wide = linear(self.b, f"{scope}.proj", x, 2 * shape[-1])
-        value, gate = self.b.op(scope, "Split", [wide], shape, shape, axis=-1, num_outputs=2)
-        return self.b.binary(scope, "Mul", value, gelu(self.b, scope, gate))

@@ -72,17 +72,20 @@ def pooled_width(config: Config, ids: int) -> int:
 
 def waves(b: GraphBuilder, config: Config, scope: str, numbers: ir.Value, width: int) -> ir.Value:
     """[n, 1] -> [n, width]: sines and cosines of geometric frequencies."""
-    half, (count_of, _) = width // 2, shape_of(numbers)
-    # The exponent in float32, as diffusers' get_timestep_embedding has it; its exp rounded once, as torch's is (NumPy's
-    # float32 exp is a bit off for a third of them). One bit of a frequency turns the angle of timestep 981 by 6e-5.
-    exponent = (
-        np.float32(-math.log(10000)) * np.arange(half, dtype=np.float32) / np.float32(half - config["freq_shift"])
-    )
-    frequencies = np.exp(exponent.astype(np.float64)).astype(np.float32)
-    angles = b.binary(scope, "Mul", numbers, b.constant(f"{scope}.frequencies", frequencies[np.newaxis]))
+    count_of, _ = shape_of(numbers)
+    values = frequencies(width // 2, config["freq_shift"])[np.newaxis]
+    angles = b.binary(scope, "Mul", numbers, b.constant(f"{scope}.frequencies", values))
     parts = [b.unary(scope, "Sin", angles), b.unary(scope, "Cos", angles)]
     if config["flip_sin_to_cos"]:
         parts.reverse()
     if width % 2:
         parts.append(b.full(0.0, count_of, 1))
     return b.concat(scope, 1, *parts)
+
+
+def frequencies(count: int, shift: int = 0) -> np.ndarray:
+    """float32 [count], from 1 down to about 1e-4."""
+    # The exponent in float32, as diffusers' get_timestep_embedding has it; its exp rounded once, as torch's is (NumPy's
+    # float32 exp is a bit off for a third of them). One bit of a frequency turns the angle of timestep 981 by 6e-5.
+    exponent = np.float32(-math.log(10000)) * np.arange(count, dtype=np.float32) / np.float32(count - shift)
+    return np.exp(exponent.astype(np.float64)).astype(np.float32)

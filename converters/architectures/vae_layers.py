@@ -35,15 +35,21 @@ def middle(b: GraphBuilder, config: Config, latents: ir.Value, scale: float) -> 
 
 def mid_block(b: GraphBuilder, scope: str, x: ir.Value, groups: int, scale: float) -> ir.Value:
     """Resnet, single-head attention over pixels, resnet."""
-    n, channels, height, width = shape_of(x)
+    channels = shape_of(x)[1]
     x = resnet(b, f"{scope}.resnets.0", x, channels, groups, VAE_EPS, scale=scale)
-    inner = f"{scope}.attentions.0"
+    x = mid_attention(b, f"{scope}.attentions.0", x, groups, scale)
+    return resnet(b, f"{scope}.resnets.1", x, channels, groups, VAE_EPS, scale=scale)
+
+
+def mid_attention(b: GraphBuilder, inner: str, x: ir.Value, groups: int, scale: float) -> ir.Value:
+    """Single-head attention over pixels, with a norm before it and a residual."""
+    n, channels, height, width = shape_of(x)
     pixels = b.reshape(inner, x, 0, channels, height * width)
     pixels = b.transpose(inner, group_norm(b, f"{inner}.group_norm", pixels, groups, VAE_EPS * scale**2), 0, 2, 1)
     q, k, v = (linear(b, f"{inner}.to_{part}", pixels, channels) for part in "qkv")
     y = linear(b, f"{inner}.to_out.0", attention(b, inner, q, k, v, heads=1), channels, scale=scale)
     y = b.reshape(inner, b.transpose(inner, y, 0, 2, 1), n, channels, height, width)
-    return resnet(b, f"{scope}.resnets.1", b.binary(inner, "Add", x, y), channels, groups, VAE_EPS, scale=scale)
+    return b.binary(inner, "Add", x, y)
 
 
 def normal(b: GraphBuilder, scope: str, x: ir.Value, groups: int, scale: float = 1.0) -> ir.Value:

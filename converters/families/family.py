@@ -145,6 +145,7 @@ class Family:
             prompt and not of the negative one: a graph is the same for both.
         exports: whether it has published graphs, or may be written with its own, in other formats than bundles.
         unused: what weights' names begin with in the original single file that the family leaves out.
+        moved: {what weights' names begin with there: what they are read as}, where a part's are in several places.
     """
 
     name: str
@@ -167,6 +168,7 @@ class Family:
     clip_skip: bool = True
     exports: bool = True
     unused: tuple[str, ...] = ()
+    moved: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def source(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ondevice.converters.architectures.architecture import Apart
 from ondevice.converters.families.family import Configs, Family
 
 MOST_PORTS = 64  # of a role, and...
@@ -31,7 +32,7 @@ def hoisted(family: Family, configs: Configs) -> Family:
         ports = tuple(network.ports(apart.once, configs[role.part], **dict.fromkeys(sizes, 1)).outputs)
         once = apart.once if apart.once not in roles else f"{name}_{apart.once}"
         values = {port: port if once == apart.once else f"{name}_{port}" for port in ports}
-        feed = _feed(pipeline, name, apart.of)
+        feed = _feed(pipeline, name, apart)
         if feed is None or not _fits(pipeline, name, len(apart.of), len(ports)):
             continue
         pipeline = _in_two(pipeline, name, {"run": once, "feed": feed, "keep": values})
@@ -49,14 +50,15 @@ def _only(joined: Joined, sizes: Collection[str]) -> Joined:
     return lambda configs: {name: size for name, size in joined(configs).items() if name in sizes}
 
 
-def _feed(pipeline: Pipeline, name: str, of: tuple[str, ...]) -> dict[str, Any] | None:
+def _feed(pipeline: Pipeline, name: str, apart: Apart) -> dict[str, Any] | None:
     """What a role of the loop is given at the ports `of`; None where that is not made before the loop, differs between
-    stretches of the schedule, or may be zeros in its place."""
-    feeds = [{port: step["feed"][port] for port in of} for step in _loop_steps(pipeline) if step["run"] == name]
+    stretches of the schedule, or may be zeros in its place, unless zeros then stand for what is made of it, too."""
+    feeds = [{port: step["feed"][port] for port in apart.of} for step in _loop_steps(pipeline) if step["run"] == name]
     made = {value for step in pipeline["before"] for value in _kept(step)}
-    zeros = {value for loop in pipeline["denoise"] for one in loop["passes"] for value in one.get("zeros", ())}
     values = {source.get("value") for source in feeds[0].values()}
-    plain = all(source.keys() == {"value"} for source in feeds[0].values()) and values <= made - zeros
+    zeros = [values & set(one.get("zeros", ())) for loop in pipeline["denoise"] for one in loop["passes"]]
+    alike = all(some in (set(), values if apart.linear else set()) for some in zeros)
+    plain = all(source.keys() == {"value"} for source in feeds[0].values()) and values <= made and alike
     return feeds[0] if plain and all(feed == feeds[0] for feed in feeds) else None
 
 
@@ -85,12 +87,26 @@ def _in_two(pipeline: Pipeline, name: str, once: dict[str, Any]) -> Pipeline:
             feed |= made if port in once["feed"] else {port: source}
         return step | {"feed": feed}
 
+    def zeroed(one: dict[str, Any]) -> dict[str, Any]:
+        """A pass that has zeros for what was read has them for what is made of it."""
+        if not used & set(one.get("zeros", ())):
+            return one
+        read = {source["value"] for loop in loops for step in loop["roles"] for source in _values(step)}
+        others = [value for value in one["zeros"] if value not in used or value in read]
+        return one | {"zeros": [*once["keep"].values(), *others]}
+
     loops = [loop | {"roles": [given(step) for step in loop["roles"]]} for loop in pipeline["denoise"]]
+    loops = [loop | {"passes": [zeroed(one) for one in loop["passes"]]} for loop in loops]
     return pipeline | {"before": [*first, run, *then], "denoise": loops}
 
 
 def _loop_steps(pipeline: Pipeline) -> list[dict[str, Any]]:
     return [step for loop in pipeline["denoise"] for step in loop["roles"]]
+
+
+def _values(step: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The feeds of a step that are values."""
+    return [source for source in step["feed"].values() if "value" in source]
 
 
 def _kept(step: Mapping[str, Any]) -> list[str]:

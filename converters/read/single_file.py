@@ -50,7 +50,7 @@ def checkpoint_from(
     if ema and not (has_ema or read.averaged):
         raise CheckpointError("the file holds no averaged weights (model_ema.*).", where=where, fix="leave --ema out")
     configs = {part: family.config(part) for part in family.parts if part not in parts}
-    left: dict[str, ir.TensorProtocol] = {name: tensor for name, tensor in tensors.items() if name not in _MARKS}
+    left = moved({name: tensor for name, tensor in tensors.items() if name not in _MARKS}, family.moved)
     found = {part: _taken(family, part, configs.get(part), left) for part in family.parts}
     has_last = {part for part, weights in found.items() if weights}
     averaged = next((part for part, about in family.parts.items() if about.prefix == _LAST), "")
@@ -75,6 +75,15 @@ def checkpoint_from(
     notes = _notes(list(left), has_ema, ema, averaged in has_last)
     tokenizers = {name: family.tokenizer(name) for name in family.tokenizers}
     return Checkpoint(components, family.scheduler() | _prediction(read), tokenizers, family.name, where, notes)
+
+
+def moved(tensors: Tensors, prefixes: Mapping[str, str]) -> dict[str, ir.TensorProtocol]:
+    """`tensors` with other prefixes, {as it is there: as it is read}; what is read there otherwise makes way."""
+    found = dict(tensors)
+    for there, read in prefixes.items():
+        for name in [name for name in found if name.startswith(there)]:
+            found[read + name.removeprefix(there)] = found.pop(name)
+    return found
 
 
 def _prediction(read: Ckpt) -> dict[str, Any]:

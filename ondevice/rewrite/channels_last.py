@@ -3,6 +3,7 @@ so nothing is transposed between attention and convolutions.
 
 Conv | GroupNorm | Resize | Concat [n, c, h, w]  ->  ConvNhwc (1x1: LinearBias) | GroupNormNhwc | ... [n, h, w, c]
 Transpose [n, h, w, c] - Reshape [n, tokens, c]  ->  Reshape
+Reshape [clips, frames, c, h * w] - Transpose 0213  ->  Reshape [clips, frames, h * w, c], and back: frames in a column
 
 Every value with channels first gets a twin with channels last when a node can work on it; a Transpose stands only where
 a twin meets a node that cannot. That is at the graph's edges, once the norms and activations are fused.
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import onnx_ir as ir
@@ -28,6 +30,8 @@ ELEMENTWISE = {
     "Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Relu", "Silu", "Gelu", "GeluTanh",
     "QuickGelu",
 }  # fmt: skip
+
+FRAMES_FIRST = (0, 2, 1, 3)
 
 
 class ChannelsLast(Rule):
@@ -72,7 +76,10 @@ class _Walk:
 
     def settle(self, value: ir.Value) -> None:
         """Who still reads `value` with its channels first gets the twin turned back."""
-        twin = self.twins[value]
+        twin = self.twins.get(value)
+        if twin is None:  # the first of two moves that are one
+            self.edit.drop(value)
+            return
         readers = [use.node for use in value.uses() if use.node not in self.moved]
         if not readers and not value.is_graph_output():
             self.edit.drop(value)
@@ -217,8 +224,13 @@ class _Walk:
     # What vanishes -------------------------------------------------------------------------------------------------
 
     def reshape(self, node: ir.Node) -> ir.Value | None:
-        """[n, c, h, w] <-> [n, c, pixels]."""
+        """[n, c, h, w] <-> [n, c, pixels]; and what was frames in a column to pictures."""
         x, before, after = node.inputs[0], dims(node.inputs[0]), dims(node.outputs[0])
+        column = self.first_of_two(x, "Transpose")
+        if column is not None and before is not None and after is not None and len(after) == 4:
+            frames, pixels = prod(before[:2]), prod(after[2:])
+            if (after[0], after[1], pixels) == (frames, before[2], before[3]):
+                return self.in_one(node, column, after[0], *after[2:], after[1])
         if x not in self.twins or before is None or after is None or len(after) < 3 or before[:2] != after[:2]:
             return None
         wanted = (after[0], *after[2:], after[1])
@@ -231,8 +243,32 @@ class _Walk:
         rank = len(perm)
         if x is None or rank < 3:
             return None
+        if perm == FRAMES_FIRST and (picture := self.first_of_two(x, "Reshape")) is not None:
+            n, c, h, w = dims(picture) or (0,) * 4
+            clips, frames, channels, pixels = dims(x) or (0,) * 4
+            if (clips * frames, channels, pixels) == (n, c, h * w):
+                return self.in_one(node, picture, clips, frames, pixels, channels)
         if perm == (0, *range(2, rank), 1) and x in self.twins:
             self.edit.replace(out, self.twins[x])
         elif perm == (0, rank - 1, *range(1, rank - 1)):
             self.twins[out] = x  # and `out` stays for who needs it so
         return None
+
+    def first_of_two(self, value: ir.Value | None, op: str) -> ir.Value | None:
+        """What the node that made `value` moves, with channels first, where that has a twin, and `value` has one
+        reader: a Reshape of pictures, or a Transpose that puts frames first."""
+        made = None if value is None else value.producer()
+        if made is None or made.op_type != op or made.domain or value is None:
+            return None
+        source = made.inputs[0]
+        puts_first = op == "Reshape" or tuple(settings(made).get("perm", ())) == FRAMES_FIRST
+        alone = len(list(value.uses())) == 1 and not value.is_graph_output() and len(dims(value) or ()) == 4
+        return source if alone and puts_first and source in self.twins and len(dims(source) or ()) == 4 else None
+
+    def in_one(self, node: ir.Node, source: ir.Value, *wanted: int) -> ir.Value:
+        """The twin of what two moves of `source` make, the second of which is `node`: the same bytes."""
+        first = node.inputs[0]
+        maker = None if first is None else first.producer()
+        assert maker is not None, "first_of_two has seen it"
+        self.moved[maker] = None
+        return self.emit(node, "Reshape", [self.twins[source], self.edit.ints(*wanted)])

@@ -128,11 +128,11 @@ def doubled(b, config, *, batch):
     return b.finish(twice=b.binary("twice", "Add", text := b.input("words", (batch, 3)), text))
 
 
-def made_up(of="context", every="text", **changes):
+def made_up(of="context", every="text", linear=False, **changes):
     """Stable Diffusion's model with a network beside its UNet, that is given a value in each call."""
     family = FAMILIES["sd14"]
     graphs = {
-        "all": Graph(None, sizes=("batch",), apart=Apart("first", "second", ("words",))),
+        "all": Graph(None, sizes=("batch",), apart=Apart("first", "second", ("words",), linear)),
         "first": Graph(doubled, sizes=("batch",)),
         "second": Graph(None, sizes=("batch",)),
     }
@@ -203,6 +203,22 @@ STAYS = {
 @pytest.mark.parametrize("why", STAYS)
 def test_what_cannot_run_once_stays_in_the_step(why):
     assert hoisted(STAYS[why], CONFIGS) is STAYS[why]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_zeros_make_zeros_of_what_is_linear(alone):
+    """Of a value that another role reads, too, both."""
+    passes = [{"text": "prompt", "zeros": ["context"]}, {"text": "prompt"}]
+    whole = made_up(linear=True, loop={"passes": passes})
+
+    def pipeline(this, configs):
+        known = whole.pipeline(whole, configs)
+        (loop,) = known["denoise"]
+        return known | {"denoise": [loop | {"roles": loop["roles"][:1] if alone else loop["roles"]}]}
+
+    family = hoisted(replace(whole, pipeline=pipeline), CONFIGS)
+    (loop,) = family.pipeline(family, CONFIGS)["denoise"]
+    assert loop["passes"] == [{"text": "prompt", "zeros": ["twice"] if alone else ["twice", "context"]}, passes[1]]
 
 
 @pytest.mark.parametrize("outputs, stays", [(0, True), (64, False), (65, True)])
