@@ -16,12 +16,14 @@ from ondevice.base.paths import cache_dir
 from ondevice.bundle.format import MAJOR, MINOR
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion import pipeline
+from ondevice.diffusion.parallel import layout_of, shared
 from ondevice.errors import BundleError, CheckpointError, UsageError
 from ondevice.export.opened import open_export, refuse_export
 from ondevice.export.runner import ExportRunner
 from ondevice.lower.program import STORAGES
 from ondevice.run.guard import ON_NAN, STOP, GuardedSession
-from ondevice.run.opencl import choose_device
+from ondevice.run.opencl import OpenCLDevice, choose_device
+from ondevice.run.several import find_devices
 from ondevice.target import AUTO, FP32, MATHS, load_target
 
 if TYPE_CHECKING:  # converters take a second to import, and a bundle is drawn without them
@@ -62,6 +64,7 @@ class Pipeline(pipeline.Pipeline):
         own_kernels: bool = False,
         plans: str | None = None,
         on_nan: str = STOP,
+        parallel: str | None = None,
     ) -> Pipeline:
         """Open what `ondevice convert` or `ondevice pack` wrote.
 
@@ -71,10 +74,13 @@ class Pipeline(pipeline.Pipeline):
             plans: of a bundle for several GPUs, the target whose plans are taken; None: the device's own.
             on_nan: what is done where values become NaN or infinite: "stop" names the op in an error; "fp32" computes
                 the ops around it in float32, and goes on.
+            parallel: "guidance": several devices share each step, a pass of guidance on each; then `device` names them
+                all, as "0,1", or "cpu/2" for a CPU cut in two (docs/parallel.md).
 
         Raises:
             BundleError: it is no bundle, or damaged.
-            UsageError: it has no plans of that name, or is an export; `on_nan` is something else.
+            UsageError: it has no plans of that name, or is an export; `on_nan` is something else; these devices cannot
+                share its steps.
             NoDeviceError, DeviceError: there is nothing to run it on.
         """
         if on_nan not in ON_NAN:
@@ -86,6 +92,8 @@ class Pipeline(pipeline.Pipeline):
         if own_kernels:
             bundle.require_own_kernels()
         bundle = bundle if plans is None else bundle.for_target(plans)
+        if parallel is not None:
+            return cls._on_several(bundle, device, parallel, chosen=plans is not None, on_nan=on_nan)
         return cls._on(bundle, device, chosen=plans is not None, on_nan=on_nan)
 
     @classmethod
@@ -163,6 +171,15 @@ class Pipeline(pipeline.Pipeline):
         runs = choose_device(device)
         bundle = bundle if chosen else bundle.for_device(runs.facts(), runs.dialect)
         return cls.of(bundle, GuardedSession(bundle, runs, on_nan=on_nan))
+
+    @classmethod
+    def _on_several(cls, bundle: Bundle, names: str | None, kind: str, *, chosen: bool, on_nan: str) -> Pipeline:
+        """The same on several devices, which share its steps."""
+        found = find_devices(names)
+        layout = layout_of(kind, [one.title for one in found], bundle.pipeline)
+        runs = [OpenCLDevice(one) for one in found]
+        bundle = bundle if chosen else bundle.for_device(runs[0].facts(), runs[0].dialect)
+        return cls.of(bundle, shared(bundle, layout, [GuardedSession(bundle, one, on_nan=on_nan) for one in runs]))
 
 
 def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:

@@ -29,6 +29,7 @@ from ondevice.diffusion.loop import OnStep, run_loop
 from ondevice.diffusion.loop_state import Keeper
 from ondevice.diffusion.memory_budget import Way, decoder_stages, default_size, plan_sizes
 from ondevice.diffusion.model_files import ModelFiles
+from ondevice.diffusion.parallel import check_guided
 from ondevice.diffusion.previews import Preview, previewer
 from ondevice.diffusion.request import Options, Picture, Request
 from ondevice.diffusion.request_checks import check_fast, check_frames, check_given, check_mask, picture_size
@@ -40,6 +41,7 @@ from ondevice.diffusion.text.texts import Texts, check_parts, most_chunks
 from ondevice.diffusion.tokenizer import Tokenizer
 from ondevice.diffusion.values import Runner, Values, frames_of, resolved
 from ondevice.errors import BundleError, UsageError
+from ondevice.run.passes_apart import PassesApart
 from ondevice.vocabulary.files import UNIGRAM
 
 log = logging.getLogger(__name__)
@@ -84,15 +86,16 @@ class Pipeline(Inverting):
     def of(cls, files: ModelFiles, session: Runner) -> Self:
         """The pipeline that a bundle or an export describes, on a session that runs it.
         Raises OnDeviceError for what cannot be read."""
+        apart = session if isinstance(session, PassesApart) else None
         made = cls(
             files.pipeline,
             session,
             _tokenizers(files),
             files.scheduler,
-            plans=plan_sizes(files),
+            plans=apart.plan_sizes(plan_sizes(files)) if apart else plan_sizes(files),
             size=default_size(files),
             stages=lambda width, height, rows: decoder_stages(files, width, height, rows),
-            zeros=files.port_zeros,
+            zeros=apart.zeros if apart else files.port_zeros,
         )
         if isinstance(files, Bundle):
             made._adapters = Adapters(files, cast(Changing, session))
@@ -276,6 +279,8 @@ class Pipeline(Inverting):
         masked = base.mask is not None and pictures.has(base.mask.picture)
         numbers = self._numbers(request, size, masked)
         check_frames(spec, frames_of(spec, numbers), self._plans.sizes)
+        if isinstance(self._session, PassesApart):
+            check_guided(spec, numbers)
         stream = request.noise()
         place = {"height": size[1] // base.scale, "width": size[0] // base.scale}
         place |= {} if base.frames is None else {"frames": frames_of(spec, numbers)}

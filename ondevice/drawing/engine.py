@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,10 +15,11 @@ from ondevice.bundle.format import MANIFEST
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion import memory_budget
 from ondevice.diffusion.model_files import ModelFiles
+from ondevice.diffusion.parallel import FLAG, Layout, shared
 from ondevice.diffusion.request import Request
 from ondevice.diffusion.values import Runner
-from ondevice.drawing import memory
-from ondevice.errors import UsageError
+from ondevice.drawing import memory, parallel
+from ondevice.errors import NoDeviceError, UsageError
 from ondevice.export.opened import Export, open_export, refuse_export
 from ondevice.export.options import FORMATS
 from ondevice.export.runner import ExportRunner
@@ -25,6 +27,7 @@ from ondevice.export.runtimes import RUNTIMES, Runtime
 from ondevice.run.device import Device
 from ondevice.run.guard import ON_NAN, STOP, GuardedSession
 from ondevice.run.opencl import choose_device
+from ondevice.run.passes_apart import PassesApart
 from ondevice.run.profile import Profile
 from ondevice.target import is_for_cpus
 
@@ -32,6 +35,7 @@ log = logging.getLogger(__name__)
 OF_DEVICES = {
     **dict.fromkeys(("--device", "--max-memory"), "the runtime chooses what it runs on and how much memory that takes"),
     **dict.fromkeys(("--plans", "--tile-vae"), "an export has one graph of each component, in one piece"),
+    FLAG: "the runtime chooses what it runs on",
     "--kernels": "an export has no kernels",
     "--on-nan": "the runtime computes as its files say",
     "--check": "the runtime shows no op's result while it draws; `ondevice check` compares them",
@@ -127,6 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         + ", ".join(f"{row.name}: {row.what}" for row in RUNTIMES.values()),
     )
     flags.add_device(parser)
+    parallel.add_arguments(parser)
     flags.add_plans(parser)
     flags.add_kernels(parser)
     parser.add_argument(
@@ -145,6 +150,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def engine_of(args: argparse.Namespace, recorded: Recorded = NOTHING) -> Engine:
     """What the flags ask for. Raises UsageError for those that mean nothing to it."""
     if args.runtime is None:
+        parallel.check(args)
         return OnDevice(args, recorded)
     for flag, why in OF_DEVICES.items():
         flags.refuse(args, [flag], f"{why}.")
@@ -152,45 +158,60 @@ def engine_of(args: argparse.Namespace, recorded: Recorded = NOTHING) -> Engine:
 
 
 class OnDevice:
-    """Bundles on an OpenCL device, which is chosen once the first is open."""
+    """Bundles on an OpenCL device, or on several, which are chosen once the first is open."""
 
     def __init__(self, args: argparse.Namespace, recorded: Recorded) -> None:
         self._args, self._recorded = args, recorded
-        self._device: Device | None = None
+        self._devices: Sequence[Device] = ()
 
     def open(self, path: Path) -> OpenedBundle:
         """As `Engine` has it."""
+        args = self._args
         refuse_export(path)
         bundle = open_bundle(path)
-        if self._args.kernels == "ours":
+        if args.kernels == "ours":
             bundle.require_own_kernels()
-        if self._device is None:
-            self._device = choose_device(self._args.device)
-            warn_of_target(bundle.model.get("target"), self._device)
-        planned = flags.with_plans(bundle, self._args, self._device)
-        return OpenedBundle(planned, self._device, self._args, self._recorded)
+        if not self._devices:
+            try:
+                self._devices = [choose_device(args.device)] if args.parallel is None else parallel.devices(args)
+            except NoDeviceError as error:
+                raise parallel.named(args, error) from None
+            for device in self._devices:
+                warn_of_target(bundle.model.get("target"), device)
+        planned = flags.with_plans(bundle, args, self._devices[0])
+        return OpenedBundle(planned, self._devices, args, self._recorded)
 
 
 class OpenedBundle:
-    """A bundle on a device, as `Opened` has it."""
+    """A bundle on a device, or on several, as `Opened` has it.
 
-    def __init__(self, bundle: Bundle, device: Device, args: argparse.Namespace, recorded: Recorded) -> None:
-        self.files, self._device, self._args, self._recorded = bundle, device, args, recorded
-        self._session: GuardedSession | None = None
+    Raises:
+        UsageError: several devices cannot share its steps.
+    """
 
-    def session(self) -> GuardedSession:
-        args = self._args
+    def __init__(self, bundle: Bundle, devices: Sequence[Device], args: argparse.Namespace, recorded: Recorded) -> None:
+        self.files, self._devices, self._args, self._recorded = bundle, devices, args, recorded
+        self._session: GuardedSession | PassesApart | None = None
+        names = [device.name for device in devices]
+        self._layout: Layout | None = None if args.parallel is None else parallel.layout(args, bundle, names)
+
+    def session(self) -> GuardedSession | PassesApart:
         if self._session is None:
-            self._session = GuardedSession(
-                self.files,
-                self._device,
-                on_nan=args.on_nan or STOP,
-                strict=getattr(args, "strict", False),  # of verbs that have it
-                profile=self._recorded.times,
-                trace=self._recorded.moments,
-                check=args.check,
-            )
+            made = [self._on(device) for device in self._devices]
+            self._session = made[0] if self._layout is None else shared(self.files, self._layout, made)
         return self._session
+
+    def _on(self, device: Device) -> GuardedSession:
+        args = self._args
+        return GuardedSession(
+            self.files,
+            device,
+            on_nan=args.on_nan or STOP,
+            strict=getattr(args, "strict", False),  # of verbs that have it
+            profile=self._recorded.times,
+            trace=self._recorded.moments,
+            check=args.check,
+        )
 
     @property
     def has_mended(self) -> bool:
@@ -201,16 +222,24 @@ class OpenedBundle:
 
     @property
     def runs_on(self) -> str:
-        return " ".join(str(self._device.facts().get(key, "")) for key in ("name", "vendor", "driver"))
+        each = [device.facts() for device in self._devices]
+        named = "; ".join(" ".join(str(one.get(key, "")) for key in ("name", "vendor", "driver")) for one in each)
+        return named if self._layout is None else f"{named}; {self._args.parallel}"
 
     def way_of(self, request: Request, changed: frozenset[str] = frozenset()) -> memory_budget.Way:
-        facts = self._device.facts()
+        facts, session = self._devices[0].facts(), self.session()
+        if isinstance(session, PassesApart):
+            assert self._layout is not None
+            way = memory.way_of(self._args, self.files, facts, request, changed, apart=True)
+            parallel.say_exchange(self.files, self._layout, request)
+            return replace(way, split=False)  # a device runs one pass, and all run at once
         way = memory.way_of(self._args, self.files, facts, request, changed)
-        self.session().room = memory.room_of(self._args, self.files, facts, request, way)
+        session.room = memory.room_of(self._args, self.files, facts, request, way)
         return way
 
     def profile(self) -> Profile | None:
-        return None if self._session is None else self._session.profile
+        session = self._session
+        return None if session is None or isinstance(session, PassesApart) else session.profile
 
 
 def warn_of_target(target: object, device: Device) -> None:

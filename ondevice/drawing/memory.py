@@ -44,11 +44,13 @@ def way_of(
     facts: Mapping[str, Any],
     request: Request,
     changed: frozenset[str] = frozenset(),
+    apart: bool = False,
 ) -> memory_budget.Way:
     """How the picture is drawn in the memory that there is; says so on stderr.
 
     Args:
         changed: weights that adapters change.
+        apart: each pass of guidance has a device of its own, so that none runs two at once.
 
     Raises:
         UsageError: bands that the bundle has no plans for, or a guidance that it has none for.
@@ -58,7 +60,7 @@ def way_of(
     guided = memory_budget.is_guided(bundle, request.guidance_scale)
     _check_fast(args, bundle, request, width, height)
     way = memory_budget.Way(
-        memory_budget.in_single_passes(bundle, guided, width, height),
+        apart or memory_budget.in_single_passes(bundle, guided, width, height),
         fast=request.taesd,
         previews=previews.decodes(args, bundle.pipeline),
         changed=changed,

@@ -70,6 +70,10 @@ class Device(Protocol):
         """Enqueue; returns what `wait` and `seconds` take."""
         ...
 
+    def flush(self) -> None:
+        """See that the device begins with what was enqueued, without waiting for it."""
+        ...
+
     def wait(self, launched: Any) -> None:
         """Until this launch is done."""
         ...
@@ -143,6 +147,9 @@ class NullDevice:
     def launch(self, bound: str, grid: tuple[int, int, int], group: tuple[int, int, int]) -> float:
         self.log.append(f"launch {bound} grid={grid} group={group}")
         return 0.0
+
+    def flush(self) -> None:
+        pass
 
     def wait(self, launched: float) -> None:
         self.log.append("wait")

@@ -15,7 +15,7 @@ from ondevice.plan.plan import Plan
 from ondevice.run.check import NUMPY
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class DeviceValue:
     """A tensor that stays on the device from the run that made it to its last use:
     its buffer, dtype ("f16", "f32", ...) and shape."""

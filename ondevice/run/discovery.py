@@ -41,6 +41,12 @@ class Found:
     driver: str
     kind: str  # cpu, gpu, accelerator, other
     handle: Any
+    part: str = ""  # of a device that was cut: which it is
+
+    @property
+    def title(self) -> str:
+        """Its name, and which part of it this is."""
+        return f"{self.name}, {self.part}" if self.part else self.name
 
     @property
     def rank(self) -> int:
@@ -73,7 +79,7 @@ class Found:
         """Names, versions and limits (bytes, work-items): what a benchmark row or a bug report must say."""
         device, unit = self.handle, unit_of(self)
         return {
-            "name": self.name,
+            "name": self.title,
             "platform": self.platform,
             "vendor": device.vendor.strip(),
             "version": self.version,

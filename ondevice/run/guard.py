@@ -18,6 +18,7 @@ from ondevice.run.device_value import DeviceValue, Input, given_to
 from ondevice.run.islands import DOCTOR, LARGEST, Islands, Search
 from ondevice.run.mended import Key, Mended, key_of
 from ondevice.run.session import Changed, Session, Source
+from ondevice.run.turns import Turns
 
 log = logging.getLogger(__name__)
 STOP, FP32 = ON_NAN = ("stop", "fp32")
@@ -60,21 +61,21 @@ class GuardedSession(Session):
         """Whether something is computed in float32 by now: results have other last bits than those of a new session."""
         return bool(self._islands)
 
-    def run(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> dict[str, np.ndarray]:
-        """As `Session.run`.
+    def running(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> Turns[dict[str, np.ndarray]]:
+        """As `Session.running`.
 
         Raises:
             NumericError: a result is not finite, and nothing is done about it, or can be; names the first op.
             StrictError: with `strict`, something was to be done about it.
             PlanError: it needs more memory than there is room for.
         """
-        run = super().run
-        return self._guarded(lambda: run(component, inputs, **sizes), component, inputs, sizes)
+        begin = super().running
+        return self._guarded(lambda: begin(component, inputs, **sizes), component, inputs, sizes)
 
-    def run_on(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> dict[str, DeviceValue]:
-        """As `Session.run_on`. Raises what `run` does."""
-        run = super().run_on
-        return self._guarded(lambda: run(component, inputs, **sizes), component, inputs, sizes)
+    def running_on(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> Turns[dict[str, DeviceValue]]:
+        """As `Session.running_on`. Raises what `running` does."""
+        begin = super().running_on
+        return self._guarded(lambda: begin(component, inputs, **sizes), component, inputs, sizes)
 
     def change_weights(self, changed: Changed | None) -> None:
         """As `Session.change_weights`, of those in float32, too."""
@@ -84,10 +85,14 @@ class GuardedSession(Session):
                 self._weight_bytes -= self._mended.weight(shard)[2]
 
     def _guarded(
-        self, call: Callable[[], dict[str, Made]], component: str, inputs: Mapping[str, Input], sizes: Mapping[str, int]
-    ) -> dict[str, Made]:
+        self,
+        begin: Callable[[], Turns[dict[str, Made]]],
+        component: str,
+        inputs: Mapping[str, Input],
+        sizes: Mapping[str, int],
+    ) -> Turns[dict[str, Made]]:
         try:
-            made = call()
+            made = yield from begin()
             if self._are_finite(made):
                 return made
             self._look(component, inputs, sizes)
@@ -96,7 +101,7 @@ class GuardedSession(Session):
             if self._on_nan == STOP:
                 raise
             self._mend(component, inputs, sizes, error)
-        made = call()
+        made = yield from begin()
         if not self._are_finite(made):
             self._look(component, inputs, sizes)
             raise NumericError("results are NaN or infinite in float32, too.", where=component, fix=DOCTOR)

@@ -62,7 +62,7 @@ class OpenCLDevice:
         cl = opencl()
         self._options = tuple(options)
         self._cl, self._found, self._device = cl, found, found.handle
-        self.name = found.name
+        self.name = found.title
         self.cache = cache or KernelCache()
         self._waiter = Waiter()  # whatever may last as long as a kernel, or a compiler, does
         try:
@@ -242,6 +242,13 @@ class OpenCLDevice:
             return self._cl.enqueue_nd_range_kernel(self._queue, kernel, grid, group)
         except self._cl.Error as error:
             raise self._failure(error, f"{where}, grid {grid}, group {group}") from None
+
+    def flush(self) -> None:
+        """See that the device begins with what was enqueued."""
+        try:
+            self._queue.flush()
+        except self._cl.Error as error:
+            raise self._failure(error, "flush") from None
 
     def wait(self, launched: Any) -> None:
         """Until this launch, and all before it, are done."""

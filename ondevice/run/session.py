@@ -17,6 +17,7 @@ from ondevice.run.check import NUMPY, check_results, results
 from ondevice.run.device import Device
 from ondevice.run.device_value import DeviceValue, Input, given_to
 from ondevice.run.profile import Profile
+from ondevice.run.turns import Turns, finished
 from ondevice.target import CAPABILITIES
 
 log = logging.getLogger(__name__)
@@ -126,15 +127,23 @@ class Session:
             KernelBuildError, DeviceError: the driver failed, or the plan does not fit the device's memory.
             NumericError: with `check`, the first result that is not finite.
         """
+        return finished(self.running(component, inputs, **sizes))
+
+    def running(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> Turns[dict[str, np.ndarray]]:
+        """`run` in turns, between which other sessions' devices get work."""
         return self._run(component, inputs, sizes, self._read)
 
     def run_on(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> dict[str, DeviceValue]:
         """Run one plan; what it makes stays on the device, in memory of its own. Otherwise as `run`."""
+        return finished(self.running_on(component, inputs, **sizes))
+
+    def running_on(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> Turns[dict[str, DeviceValue]]:
+        """`run_on` in turns."""
         return self._run(component, inputs, sizes, self._kept)
 
     def find(self, component: str, inputs: Mapping[str, Input], **sizes: int) -> None:
         """Run one plan and look at every result. Raises NumericError at the first that is not finite, else as `run`."""
-        self._run(component, inputs, sizes, lambda bound, index: None, check=True)
+        finished(self._run(component, inputs, sizes, lambda bound, index: None, check=True))
 
     def put(self, array: np.ndarray) -> DeviceValue:
         """A float32 or int32 array on the device. Raises DeviceError."""
@@ -169,21 +178,22 @@ class Session:
         sizes: Mapping[str, int],
         take: Callable[[_Bound, int], Taken],
         check: bool = False,
-    ) -> dict[str, Taken]:
+    ) -> Turns[dict[str, Taken]]:
         plan = self._bundle.plan(component, **sizes)
         ready = given_to(plan, inputs)
         bound = self._bind(plan, (component, *sorted(sizes.items())))
         try:
             for index, given in ready.items():
                 self._write(bound.buffers[index], given)
-            self._launch(bound, check or self._check)
+            yield from self._launch(bound, check or self._check)
             return {plan.operands[i].name: take(bound, i) for i in plan.outputs}
         except Exception:
             with contextlib.suppress(OnDeviceError):  # what is raised already says more
                 self._device.finish()
             raise
         except BaseException:
-            # Ctrl-C: work in flight cannot be called back, but a kernel that never ends is not waited for
+            # Ctrl-C, or another device failed in its turn: work in flight cannot be called back, but a kernel that
+            # never ends is not waited for
             if not self._device.settle(GRACE):
                 log.warning(
                     "%s still runs a kernel of %s that does not end; it is left alone", self._device.name, component
@@ -229,16 +239,20 @@ class Session:
         for component in {name for users in self._users.values() for name in users}:
             self.release(component)
 
-    def _launch(self, bound: _Bound, check: bool) -> None:
+    def _launch(self, bound: _Bound, check: bool) -> Turns[None]:
         device, plan = self._device, bound.plan
         whole = results(plan) if check else []
         launched = []
         for number, (kernel, dispatch) in enumerate(zip(bound.launches, plan.dispatches, strict=True)):
             launched.append(device.launch(kernel, dispatch.grid, dispatch.group))
             if number >= IN_FLIGHT and number % IN_FLIGHT == 0:
+                device.flush()
+                yield
                 device.wait(launched[number - IN_FLIGHT])
             if check:
                 check_results(plan, number, whole[number], lambda index: self._read(bound, index))
+        device.flush()
+        yield
         if self._profiling:
             device.finish()
             self.profile.add(plan, [device.span(event) for event in launched])

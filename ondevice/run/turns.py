@@ -1,0 +1,45 @@
+"""Runs of plans that take turns on one thread, so that the devices of several sessions have work at the same time.
+
+A run gives its turn away where it would wait for its device, which works on what it was given meanwhile. So there are
+no threads to stop where a device fails or somebody presses Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TypeVar
+
+Made = TypeVar("Made")
+Turns = Generator[None, None, Made]
+"""What is run in turns, and what comes of it."""
+
+
+def finished(run: Turns[Made]) -> Made:
+    """All turns of one run, one after another. Raises what it raises; then it has given up by itself."""
+    try:
+        while True:
+            try:
+                next(run)
+            except StopIteration as end:
+                made: Made = end.value
+                return made
+    finally:
+        run.close()
+
+
+def together(runs: Sequence[Turns[Made]]) -> Turns[list[Made]]:
+    """Several runs, a turn of each at a time. Where one raises something, the others are given up."""
+    made: dict[int, Made] = {}
+    try:
+        while len(made) < len(runs):
+            for number, run in enumerate(runs):
+                if number not in made:
+                    try:
+                        next(run)
+                    except StopIteration as end:
+                        made[number] = end.value
+            yield None
+        return [made[number] for number in range(len(runs))]
+    finally:
+        for run in runs:
+            run.close()
