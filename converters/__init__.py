@@ -59,12 +59,24 @@ class Model:
         """Whether the graph has a height and a width. Raises UsageError for an unknown role."""
         return self._graph(role).sized
 
+    def framed(self, role: str) -> bool:
+        """Whether the graph has a number of frames. Raises UsageError for an unknown role."""
+        return "frames" in self._graph(role).sizes
+
     def tokens(self, role: str) -> int:
         """How many states of a text the graph reads; 0 where it reads none."""
         return self.family.roles[role].joined(self.configs).get("tokens", 0)
 
     def graph(
-        self, role: str, *, batch: int = 1, height: int = 0, width: int = 0, tokens: int = 0, **band: int
+        self,
+        role: str,
+        *,
+        batch: int = 1,
+        height: int = 0,
+        width: int = 0,
+        tokens: int = 0,
+        frames: int = 0,
+        **band: int,
     ) -> ir.Model:
         """A role's graph in plain primitives (opset 18), static shapes, lazy float32 weights.
 
@@ -72,6 +84,7 @@ class Model:
             role: one of `roles`, such as "unet" or "vae_decoder"; inputs and outputs are named as optimum does.
             height, width: in latent units; a text encoder has none.
             tokens: of a graph that reads a text's states, how many; 0: those of one text encoder's run.
+            frames: of a graph that has some.
             band: `stage` and `rows`, one stage of a graph that works in bands.
 
         Raises:
@@ -80,8 +93,10 @@ class Model:
         """
         graph, graphs = self._graph(role), self.checkpoint.graphs
         sizes = {"batch": batch} | ({"height": height, "width": width} if graph.sized else {})
+        sizes |= {"frames": frames} if self.framed(role) else {}
         if min(sizes.values()) < 1:
-            raise UsageError(f"batch {batch}, height {height}, width {width} must be positive.", where=role)
+            listed = ", ".join(f"{name} {size}" for name, size in {**sizes, "height": height, "width": width}.items())
+            raise UsageError(f"{listed} must be positive.", where=role)
         name = self.family.roles[role].part
         part = self.checkpoint.components[name]
         if band:

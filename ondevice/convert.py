@@ -15,7 +15,7 @@ from ondevice.base.bars import tqdm
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.bundle.writer import writable_target
 from ondevice.compiler import compile_bundle, costs
-from ondevice.compiler.jobs import BAND, MOST_CHUNKS
+from ondevice.compiler.jobs import BAND, CHUNK, MOST_CHUNKS
 from ondevice.compiler.rounding import said
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
@@ -27,6 +27,7 @@ HELP = "turn a checkpoint into a bundle"
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
 NOT_IN_GRAPHS |= {"--math": "leaves it to its runtime what products are multiplied in"}
 NOT_IN_GRAPHS |= {"--carry-lora": "carries no adapters beside its weights"}
+NOT_IN_GRAPHS |= dict.fromkeys(("--frames", "--decode-chunk"), "is of a picture")
 NOT_IN_GRAPHS |= {"--avoid": "has no kernels", "--chunks": "reads texts of one length", "--tile-vae": "is in one piece"}
 
 
@@ -56,6 +57,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=(
             f"add plans that decode in bands of ROWS rows ({BAND} where no number is given), for `generate --tile-vae`"
         ),
+    )
+    parser.add_argument(
+        "--frames",
+        type=_counts,
+        default=(),
+        metavar="N,...",
+        help="frames of the films that the bundle draws (default: as many as the model was trained with)",
+    )
+    parser.add_argument(
+        "--decode-chunk",
+        type=int,
+        default=None,
+        metavar="N",
+        help=f"frames that it decodes at once (default {CHUNK}): fewer need less memory, and change the frames where "
+        "chunks meet",
     )
     parser.add_argument(
         "--chunks",
@@ -110,6 +126,14 @@ def run(args: argparse.Namespace) -> int:
         _say_costs(open_bundle(out))
     print(out)
     return 0
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """'14,25' -> (14, 25). Raises argparse.ArgumentTypeError where they are no numbers."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of frames (expected such as 14)") from None
 
 
 def _refuse_of_bundles(args: argparse.Namespace, format: Format) -> None:

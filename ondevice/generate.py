@@ -13,8 +13,7 @@ import itertools
 from pathlib import Path
 
 from ondevice import cli, flags
-from ondevice.diffusion.picture_file import format_of, write_picture
-from ondevice.drawing import batch, drawer, engine, line, memory, outputs, previews, replay_flag, resume
+from ondevice.drawing import batch, drawer, engine, line, memory, outputs, previews, resume
 from ondevice.errors import UsageError
 
 HELP = "draw a picture from a bundle"
@@ -23,13 +22,13 @@ HELP = "draw a picture from a bundle"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags."""
     parser.add_argument("bundle", type=Path, help="what `convert` or `pack` wrote")
-    parser.add_argument("prompt", help="what to draw")
+    prompt = parser.add_argument("prompt", help="what to draw; none of a film that begins with a picture alone")
+    prompt.required = False  # what is asked for says whether there is one
     for group in (*line.GROUPS, memory, outputs, previews, resume, engine):
         group.add_arguments(parser)
     parser.add_argument_group("batch").add_argument(
         "--batch",
         type=Path,
-        action=replay_flag.WithoutPrompt,
         metavar="FILE.jsonl",
         help="draw what the lines of a file ask for into the folder --out, as `ondevice batch` does",
     )
@@ -51,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     outputs.check(args, drawer.inputs(args))
     previews.check(args)
     asked = draws.asked(args)
-    format_of(outputs.picture_path(args, 0), asked.size)
+    outputs.check_for(args, asked.model.files.pipeline, asked.size, asked.request.numbers)
     failed: list[UsageError] = []  # of what is written beside pictures; they are not lost for it
     resumed = draws.resumed(asked)
     done = {number: paths for number in range(args.count) if (paths := resumed.done(number))}
@@ -60,11 +59,10 @@ def run(args: argparse.Namespace) -> int:
     left = [number for number in range(args.count) if number not in done]
     shown = previews.of(args, len(left))
     for drawn in draws.draw(asked, resumed, left, shown) if left else ():
-        paths = outputs.frame_paths(args, drawn.number, len(drawn.frames))
-        for path, pixels in zip(paths, drawn.frames, strict=True):
-            out = write_picture(path, pixels, drawn.parameters, drawn.scheduler, numbered=args.out is None)
-            outputs.say_path(args, out, drawn.parameters)
-            shown.end(out)
+        paths = outputs.write(args, drawn.number, drawn.picture, drawn.parameters, drawn.scheduler, drawn.rate)
+        for path in paths:
+            outputs.say_path(args, path, drawn.parameters)
+            shown.end(path)
         failed += outputs.write_arrays(args, drawn.picture, drawn.number)
         resumed.wrote(drawn.number, paths)
     resumed.over()

@@ -23,7 +23,7 @@ from ondevice.api import Pipeline
 from ondevice.base.publish import check_space
 from ondevice.diffusion import init_image
 from ondevice.diffusion.files import check_outputs
-from ondevice.diffusion.film import FORMATS, MOST_LOOPS, RATES, Timing, check_film, film_format, write_film
+from ondevice.diffusion.film import FORMATS, MOST_LOOPS, MP4, RATES, Timing, check_film, film_format, write_film
 from ondevice.diffusion.frame_files import MADE, digest, read_frame
 from ondevice.diffusion.image import FITS, fitted
 from ondevice.diffusion.inversion import Inversion
@@ -44,7 +44,7 @@ OUT = Path("morph")
 FILM = "morph"  # the films' name in a folder
 FRAMES = 11
 MOST_FRAMES = 1000
-_OTHERS = (".png", ".jpg", ".jpeg", ".apng", ".avif", ".mp4", ".webm", ".mov")  # what is no folder's name
+_OTHERS = (".png", ".jpg", ".jpeg", ".apng", ".avif", ".webm", ".mov")  # what is no folder's name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help=(
             "a folder, for frame-01.png, frame-02.png... and morph.webp and morph.gif; a run that was stopped goes on "
-            f"there; or a .webp or .gif file, for the film alone (default {OUT})"
+            f"there; or a .webp, .gif or .mp4 file, for the film alone (default {OUT})"
         ),
     )
     group.add_argument(
@@ -241,7 +241,9 @@ class Places:
         if film_format(out) and not out.is_dir():
             return cls(out.parent, (None,) * count, (out,))
         if out.suffix.lower() in _OTHERS and not out.is_dir():
-            what = f"a morph is a folder or a film (got {out.suffix}, expected a folder, or {' or '.join(FORMATS)})."
+            what = (
+                f"a morph is a folder or a film (got {out.suffix}, expected a folder, or {', '.join((*FORMATS, MP4))})."
+            )
             raise UsageError(what, where=f"--out: {out}", fix=f"name it {out.stem}, or {out.stem}.webp")
         if not out.is_dir() and (os.path.lexists(out) or not os.access(out.parent, os.W_OK | os.X_OK)):
             fix = "name one in an existing, writable folder"

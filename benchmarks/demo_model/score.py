@@ -56,6 +56,11 @@ def boxed(mask: np.ndarray) -> np.ndarray:
 _TEMPLATES = {name: boxed(coverage(name, 0.5, 0.5, 0.35, 256) > 0.5) for name in SHAPES}
 
 
+def overlaps(box: np.ndarray) -> dict[str, float]:
+    """How much a mask that is GRID x GRID is like each shape, 0 to 1."""
+    return {name: float((box & ideal).sum() / (box | ideal).sum()) for name, ideal in _TEMPLATES.items()}
+
+
 def find_object(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Split a picture into (background RGB, object RGB, object mask) without knowing what it should show."""
     pixels = image.astype(np.float32)
@@ -84,8 +89,7 @@ def score(image: np.ndarray, spec: Spec) -> dict[str, bool]:
     thing = largest_component(mask)
     if thing.sum() < (1 - MAX_STRAY) * mask.sum():
         return answer
-    box = boxed(thing)
-    overlap = {name: (box & ideal).sum() / (box | ideal).sum() for name, ideal in _TEMPLATES.items()}
+    overlap = overlaps(boxed(thing))
     answer["shape"] = max(overlap, key=overlap.get) == spec.shape and overlap[spec.shape] >= MIN_OVERLAP
     return {name: bool(value) for name, value in answer.items()}
 

@@ -135,6 +135,7 @@ class Family:
             scheduler it is given.
         guidance_scale: what its pictures look best at by default.
         steps: of a sampler, by default.
+        size: (width, height) in pixels that it was trained at, where its network's config says another.
         base: the folder of the family that it is a smaller or distilled form of; None for one of its own. A family
             whose weights are inside the package takes what its own folder lacks from there, too.
         own_scheduler: whether a folder's scheduler is left out for the family's: it is distilled, and the folder may be
@@ -161,6 +162,7 @@ class Family:
     changes_scheduler: bool = True
     guidance_scale: float = 7.5
     steps: int = 20
+    size: tuple[int, int] | None = None
     base: Path | None = None
     own_scheduler: bool = False
     apart: Mapping[str, str] = field(default_factory=dict)

@@ -17,10 +17,10 @@ from ondevice.compiler.picture import about, pipeline_of, scheduler_of, tables, 
 from ondevice.compiler.planning import planned_each
 from ondevice.compiler.recipe import Recipe
 from ondevice.compiler.rounding import FACT, rounding
-from ondevice.converters import build
+from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.read.adapter_names import modules_of
-from ondevice.plan.plan import ALIGN
+from ondevice.plan.plan import ALIGN, Plan
 from ondevice.target import FP32
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def compile_bundle(
     fallbacks += [scheduler.fallback] if scheduler.fallback else []
     for line in (*scheduler.notes, *[scheduler.fallback] * bool(scheduler.fallback)):
         log.warning("%s: %s", checkpoint.source, line)
-    todo = bundle_jobs(model, sizes, recipe.tile_vae, fallbacks, recipe.chunks)
+    todo = bundle_jobs(model, sizes, recipe.tile_vae, fallbacks, recipe.chunks, recipe.film)
     steps = itertools.count(0)
 
     def show() -> None:
@@ -83,7 +83,9 @@ def compile_bundle(
         scheduler=scheduler.config,
         samplers=tables(scheduler),
         tokenizers=tokenizers(checkpoint),
-        pipeline=pipeline_of(model, {plan.component for plan in plans}, scheduler.sampler, scheduler.table.steps),
+        pipeline=pipeline_of(
+            model, {plan.component for plan in plans}, scheduler.sampler, scheduler.table.steps, _frames(model, plans)
+        ),
         rewrites=made[0][1].rewrites,
         plans=() if recipe.others else plans,
         targets=targets if recipe.others else (),
@@ -94,3 +96,9 @@ def compile_bundle(
     largest = min(one.target.limits.allocation or SHARD_BYTES for one, _ in made)
     shard_bytes = min(SHARD_BYTES, largest) // ALIGN * ALIGN
     return write_bundle(out, contents, progress=written, force=force, shard_bytes=shard_bytes)
+
+
+def _frames(model: Model, plans: Sequence[Plan]) -> int:
+    """Of the first plan of a loop that draws films; 0 where there is none."""
+    denoiser = model.pipeline()["denoise"][0]["roles"][-1]["run"]
+    return next((plan.sizes["frames"] for plan in plans if plan.component == denoiser and "frames" in plan.sizes), 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ondevice.bundle.format import MAX_PLANS, MAX_SIZE
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 LARGEST = 2048  # pixels per side of a picture that nobody asked for
 BAND = 64  # rows of pixels in which a decoder in bands works: an eighth of a 512x512 picture
 MOST_CHUNKS = 8  # of a text, each as long as a text encoder takes at once
+CHUNK = 7  # frames that are decoded at once, where nobody says it
 SMALLER = "use a smaller --size, or another --target"
 
 
@@ -29,6 +30,21 @@ class Job:
 
     component: str
     sizes: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """How many frames films have; none: as many as the model was trained with. `chunk` is how many are decoded at
+    once; 0: CHUNK, or all where they are fewer."""
+
+    counts: tuple[int, ...] = ()
+    chunk: int = 0
+
+    def chunks(self) -> tuple[int, ...]:
+        """The numbers of frames that are decoded at once, largest first: a chunk's, and what is left after the last."""
+        sizes = (min(self.chunk or CHUNK, count) for count in self.counts)
+        found = {rest for count, size in zip(self.counts, sizes, strict=True) for rest in (size, count % size) if rest}
+        return tuple(sorted(found, reverse=True))
 
 
 Part = TypeVar("Part", Job, PlanEntry)
@@ -61,15 +77,17 @@ def jobs(
     sizes: Sequence[tuple[int, int]],
     lengths: Callable[[str], Sequence[int]] = lambda component: (),
     pieces: int = 1,
+    frames: Callable[[str], Sequence[int]] = lambda component: (),
 ) -> Iterator[Job]:
-    """The plans of a bundle: what the loop runs is there for one pass and for all passes;
-    the rest runs once per text or picture.
+    """The plans of a bundle: what the loop runs is there for one pass and for all passes, but for one pass alone where
+    it has frames, which are work enough for a device; the rest runs once per text or picture.
 
     Args:
         sized: whether a component has a height and a width.
         sizes: (width, height) in pixels.
         lengths: of the texts that a component reads, in tokens; none where it has plans of one length.
         pieces: of how many latents a side is a multiple.
+        frames: that a component has plans for; none where it has no frames.
 
     Raises:
         UsageError: a size is not a positive multiple of the VAE's scale and pieces, or larger than a bundle can say.
@@ -82,12 +100,18 @@ def jobs(
     found: dict[str, set[int]] = {component: {1} for component in (*in_loop, *others)}
     for loop in spec.denoise:
         for role in loop.roles:
-            found[role.component].add(len(loop.passes))
+            found[role.component] |= set() if frames(role.component) else {len(loop.passes)}
     todo = {component: sorted(batches) for component, batches in found.items()}
 
     def jobs_of(component: str, place: dict[str, int]) -> Iterator[Job]:
         texts: list[dict[str, int]] = [{"tokens": length} for length in lengths(component)] or [{}]
-        yield from (Job(component, {"batch": batch} | place | text) for text in texts for batch in todo[component])
+        counts: list[dict[str, int]] = [{"frames": count} for count in frames(component)] or [{}]
+        yield from (
+            Job(component, {"batch": batch} | place | count | text)
+            for count in counts
+            for text in texts
+            for batch in todo[component]
+        )
 
     yield from itertools.chain(*(jobs_of(component, {}) for component in todo if not sized(component)))
     for width, height in dict.fromkeys(sizes):
@@ -122,7 +146,12 @@ def band_jobs(model: Model, spec: PipelineSpec, sizes: Sequence[tuple[int, int]]
 
 
 def bundle_jobs(
-    model: Model, sizes: Sequence[tuple[int, int]], tile_vae: int, fallbacks: list[str], chunks: int = 1
+    model: Model,
+    sizes: Sequence[tuple[int, int]],
+    tile_vae: int,
+    fallbacks: list[str],
+    chunks: int = 1,
+    film: Frames | None = None,
 ) -> list[Job]:
     """Every plan of a bundle, in its order.
 
@@ -130,25 +159,33 @@ def bundle_jobs(
         sizes: (width, height) in pixels; none: the size that the model was trained at.
         tile_vae: rows of a band, as `Recipe` has it.
         fallbacks: gets a line for each plan that the checkpoint has no graph for, as `plannable` says it.
-        chunks: as `Recipe` has it.
+        chunks, film: as `Recipe` has them.
 
     Raises:
-        UsageError: a size, a height of bands or longer texts cannot be had, or there are more plans than a bundle can
-            hold.
+        UsageError: a size, a height of bands, longer texts or so many frames cannot be had, or there are more plans
+            than a bundle can hold.
         GraphError: the checkpoint has no graph of a part that every picture needs.
     """
     spec = spec_of(model)
     sizes = sizes or [
-        training_size(model.config(spec.denoise[0].roles[-1].component).get("sample_size"), spec.latents.scale)
+        model.family.size
+        or training_size(model.config(spec.denoise[0].roles[-1].component).get("sample_size"), spec.latents.scale)
     ]
     _check_chunks(model, chunks)
+    film = checked_frames(model, spec, film or Frames())
+    in_chunks = {role.component for role in (*spec.after, *spec.fast) if role.every == "chunk"}
+
+    def frames(component: str) -> tuple[int, ...]:
+        if not model.framed(component):
+            return ()
+        return film.chunks() if component in in_chunks else film.counts
 
     def lengths(component: str) -> list[int]:
         tokens = model.tokens(component) if chunks > 1 else 0
         return [count * tokens for count in range(1, chunks + 1)] if tokens else []
 
     pieces = model.family.pieces(model.configs)
-    todo = plannable(model, spec, jobs(spec, model.sized, sizes, lengths, pieces), fallbacks)
+    todo = plannable(model, spec, jobs(spec, model.sized, sizes, lengths, pieces, frames), fallbacks)
     if tile_vae:
         todo += band_jobs(model, spec, sizes, tile_vae)
     if len(todo) > MAX_PLANS:
@@ -157,6 +194,27 @@ def bundle_jobs(
         )
         raise UsageError(what, where="--size", fix="name fewer sizes")
     return todo
+
+
+def checked_frames(model: Model, spec: PipelineSpec, film: Frames) -> Frames:
+    """`film` with as many frames as the model was trained with where none are asked for.
+
+    Raises:
+        UsageError: the model draws pictures, or no films of so many frames.
+    """
+    name = spec.latents.frames
+    if name is None:
+        if film != Frames():
+            flag = "--frames" if film.counts else "--decode-chunk"
+            raise UsageError("the model draws pictures, and no films.", where=flag, fix="leave it out")
+        return film
+    own = int(model.config(spec.denoise[0].roles[-1].component)["num_frames"])
+    most = int(spec.numbers[name].high)
+    for count in film.counts:
+        if not 1 <= count <= most:
+            what = f"no number of frames (got {count}, expected 1 to {most})."
+            raise UsageError(what, where="--frames", fix=f"use {own}")
+    return replace(film, counts=tuple(dict.fromkeys(film.counts)) or (own,))
 
 
 def _check_chunks(model: Model, chunks: int) -> None:
@@ -233,6 +291,9 @@ def left_out(spec: PipelineSpec, kept: Sequence[Job], missing: Iterable[tuple[Jo
             without = f"no --{'control' if job.component in in_loop else 'init-image'} at this size"
         elif others and _length(job) > max(map(_length, others)):
             without = f"no texts of {job.sizes['tokens']} tokens at this size"
+        elif "frames" in job.sizes:  # films of as many as the others take would end with frames that no plan takes
+            fix = "use fewer --frames" if job.component in in_loop else "use a smaller --decode-chunk"
+            raise PlanError(f"{reason}.", where=job.component, fix=f"{fix}, or a smaller --size")
         elif job.component in in_loop and others:
             without = (
                 "no pictures without guidance" if job.sizes["batch"] == 1 else "guidance in two passes, which is slower"

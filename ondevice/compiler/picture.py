@@ -35,14 +35,21 @@ def about(checkpoint: Checkpoint) -> dict[str, Any]:
     )
 
 
-def pipeline_of(model: Model, components: Collection[str], sampler: str = "default", steps: int = 1) -> dict[str, Any]:
+def pipeline_of(
+    model: Model, components: Collection[str], sampler: str = "default", steps: int = 1, frames: int = 0
+) -> dict[str, Any]:
     """The pipeline of a model, as docs/pipeline.md writes it.
 
     Args:
         components: those that there are plans of.
         sampler, steps: what is drawn with where the user says nothing.
+        frames: of a film where the user says nothing; 0: as many as the model was trained with, or it draws none.
     """
-    return cut(model.pipeline(), components) | {"sampler": {"name": sampler, "steps": steps}}
+    pipeline = cut(model.pipeline(), components) | {"sampler": {"name": sampler, "steps": steps}}
+    if frames:
+        name = pipeline["latents"]["frames"]
+        pipeline |= {"numbers": pipeline["numbers"] | {name: pipeline["numbers"][name] | {"default": frames}}}
+    return pipeline
 
 
 def cut(pipeline: dict[str, Any], components: Collection[str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from ondevice.compiler.jobs import Frames
 from ondevice.converters import Model
 from ondevice.target import FP32, Target, load_target
 
@@ -20,6 +21,7 @@ class Recipe:
     without: families of fusion rules and methods to leave out (`ondevice.rewrite.CHOICES`).
     tile_vae: add plans that decode in bands of at most so many rows of pixels; 0: none.
     chunks: texts may be so many times as long as a text encoder takes at once; 1: plans are for that length alone.
+    film: how many frames films have, and how many are decoded at once.
     math: what the products of every component but text encoders are multiplied in (`ondevice.target.MATHS`), where the
         target has kernels for that; all other arithmetic is float32.
     """
@@ -30,6 +32,7 @@ class Recipe:
     without: Collection[str] = ()
     tile_vae: int = 0
     chunks: int = 1
+    film: Frames = field(default_factory=Frames)
     others: Sequence[Target] = ()
     set_name: str = ""
     math: str = FP32

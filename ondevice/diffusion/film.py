@@ -1,4 +1,4 @@
-"""Frames as one file that browsers and chats play: animated WebP, or GIF."""
+"""Frames as one file that browsers and chats play: animated WebP, GIF, or MP4 (film_mp4.py)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ import numpy as np
 from PIL import Image, features
 
 from ondevice.diffusion.files import write_output
+from ondevice.diffusion.film_mp4 import SIDES as MP4_SIDES
+from ondevice.diffusion.film_mp4 import check_encoder, encode_mp4
 from ondevice.diffusion.picture_file import QUALITY, exif_and_xmp
 from ondevice.errors import UsageError
 
 FORMATS = {".webp": "WEBP", ".gif": "GIF"}
-SIDES = {"WEBP": 16383, "GIF": 65535}
+"""What is always there."""
+
+MP4 = ".mp4"
+_FORMATS = FORMATS | {MP4: "MP4"}
+SIDES = {"WEBP": 16383, "GIF": 65535, "MP4": MP4_SIDES}
 MOST_PIXELS = 1 << 27
 """Of all frames: Pillow holds every frame of a film until the last, four bytes a pixel."""
 
@@ -56,21 +62,26 @@ class Timing:
 
 
 def film_format(path: Path) -> str | None:
-    """WEBP or GIF, by the end of a file's name; None for another name."""
-    return FORMATS.get(path.suffix.lower())
+    """WEBP, GIF or MP4, by the end of a file's name; None for another name."""
+    return _FORMATS.get(path.suffix.lower())
 
 
 def check_film(path: Path, count: int, size: tuple[int, int]) -> None:
     """Refuse a film of `count` frames of size (width, height) that cannot be written. Raises UsageError."""
     kind, where = film_format(path), str(path)
     if kind is None:
-        what = f"films are written as WebP or GIF (got {path.suffix[:40]!r}, expected {' or '.join(FORMATS)})."
+        what = f"films are written as WebP, GIF or MP4 (got {path.suffix[:40]!r}, expected {', '.join(_FORMATS)})."
         raise UsageError(what, where=where, fix=f"name it {path.stem}.webp, or a folder for pictures and films")
     if max(size) > SIDES[kind]:
         what = f"a {kind} has at most {SIDES[kind]} pixels per side (got {size[0]}x{size[1]})."
         raise UsageError(what, where=where, fix="make a smaller one")
     if kind == "WEBP" and not features.check("webp"):
         raise UsageError("Pillow was built without webp here.", where=where, fix="install Pillow from PyPI")
+    if kind == "MP4":
+        check_encoder(where)
+        if size[0] % 2 or size[1] % 2:
+            what = f"an MP4 has an even number of pixels per side (got {size[0]}x{size[1]})."
+            raise UsageError(what, where=where, fix=f"name it {path.stem}.webp")
     if (pixels := count * size[0] * size[1]) > MOST_PIXELS:
         most = MOST_PIXELS // (size[0] * size[1])
         what = f"the film is too large (got {pixels} pixels in {count} frames, expected at most {MOST_PIXELS})."
@@ -80,17 +91,32 @@ def check_film(path: Path, count: int, size: tuple[int, int]) -> None:
 def write_film(
     path: Path, frames: Iterator[np.ndarray], count: int, timing: Timing, parameters: Mapping[str, Any]
 ) -> None:
-    """Write `count` frames, uint8[h, w, 3], in the format that the name says, with what they were made with inside: in
-    a WebP as in a picture's, in a GIF as a comment in JSON. The file appears whole or not at all.
+    """Write `count` frames, uint8[h, w, 3], in the format that the name says, as `encoded_film` has them. The file
+    appears whole or not at all.
 
     Raises:
         UsageError: it cannot be written there.
+    """
+    data = encoded_film(path, frames, count, timing, parameters)
+    write_output(path, lambda file: file.write(data))
+
+
+def encoded_film(
+    path: Path, frames: Iterator[np.ndarray], count: int, timing: Timing, parameters: Mapping[str, Any]
+) -> bytes:
+    """The bytes of a film with what it was made with inside: in a WebP as in a picture's, in a GIF and an MP4 as a
+    comment in JSON. An MP4 does not say how often it is played.
+
+    Raises:
+        UsageError: it cannot be encoded here.
     """
     kind = film_format(path)
     assert kind is not None, "check_film"
     about: dict[str, Any]
     first = next(frames)
     frames, (height, width, _) = itertools.chain([first], frames), first.shape
+    if kind == "MP4":
+        return encode_mp4(frames, (width, height), timing.rate, parameters, str(path))
     if kind == "WEBP":
         images = (Image.fromarray(pixels) for pixels in frames)
         exif, xmp = exif_and_xmp(parameters, None)
@@ -103,7 +129,7 @@ def write_film(
     durations = timing.milliseconds(kind, count)
     out = io.BytesIO()
     next(images).save(out, format=kind, save_all=True, append_images=images, duration=durations, **about)
-    write_output(path, lambda file: file.write(out.getbuffer()))
+    return out.getvalue()
 
 
 def indexed(pixels: np.ndarray) -> Image.Image:

@@ -131,11 +131,12 @@ def in_single_passes(bundle: ModelFiles, guided: bool, width: int, height: int) 
         )
         raise UsageError(what, where="--guidance", fix="use more than 1, or convert an export with a dynamic batch")
     if guided and have == {1} and all_passes > 1:
-        log.warning(
-            "the bundle has the %s at batch 1 only, so guidance takes %s passes",
-            denoiser(bundle),
-            "two" if all_passes == 2 else all_passes,
-        )
+        if bundle.pipeline.latents.frames is None:  # a film's frames are work enough for a device
+            log.warning(
+                "the bundle has the %s at batch 1 only, so guidance takes %s passes",
+                denoiser(bundle),
+                "two" if all_passes == 2 else all_passes,
+            )
         return True
     return False
 

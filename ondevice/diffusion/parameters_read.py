@@ -46,6 +46,7 @@ _FIELDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "canny": ("canny", str),
     "refiner_start": ("refiner_start", (int, float)),
     "taesd": ("taesd", bool),
+    "decode_chunk": ("decode_chunk", int),
 }
 _FILES = ("init_image", "mask", "latents", "refiner")
 _LEVELS = {"schedule", "karras", "sigmas"}

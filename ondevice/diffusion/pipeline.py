@@ -15,11 +15,11 @@ from PIL import Image
 
 from ondevice.bundle.pipeline import PipelineSpec, Role
 from ondevice.bundle.reader import Bundle
+from ondevice.diffusion import control, film_words
 from ondevice.diffusion.adapters import Adapters, Changing, Loaded, Scale
 from ondevice.diffusion.after import run_after
 from ondevice.diffusion.bands import Stage
 from ondevice.diffusion.before import run_before
-from ondevice.diffusion.control import in_diffusers_words
 from ondevice.diffusion.given_pictures import GivenPictures
 from ondevice.diffusion.guidance import is_guided, texts_in_use
 from ondevice.diffusion.image import to_pixels
@@ -32,7 +32,14 @@ from ondevice.diffusion.model_files import ModelFiles
 from ondevice.diffusion.parallel import check_guided
 from ondevice.diffusion.previews import Preview, previewer
 from ondevice.diffusion.request import Options, Picture, Request
-from ondevice.diffusion.request_checks import check_fast, check_frames, check_given, check_mask, picture_size
+from ondevice.diffusion.request_checks import (
+    check_chunk,
+    check_fast,
+    check_frames,
+    check_given,
+    check_mask,
+    picture_size,
+)
 from ondevice.diffusion.roles import Entered, Plans, Roles, Zeros
 from ondevice.diffusion.samplers import SamplerTable, make_table
 from ondevice.diffusion.series import Series, series_of
@@ -159,8 +166,8 @@ class Pipeline(Inverting):
         """Draw with the bundle's own weights again, and forget all adapters."""
         self.adapters.unload()
 
-    def __call__(self, prompt: str, **options: Unpack[Options]) -> Picture:
-        """Draw one picture, or several; what comes back has `.images`, as in diffusers.
+    def __call__(self, prompt: str = "", **options: Unpack[Options]) -> Picture:
+        """Draw one picture, or several; what comes back has `.images`, as in diffusers, and of a film `.frames`.
 
         Args:
             options: the fields of `Request`; and diffusers' `num_images_per_prompt`, `generator` (its seed is taken,
@@ -168,15 +175,16 @@ class Pipeline(Inverting):
                 {"latents"})`. Where the callback gives other latents back, these are gone on with. Of several pictures
                 the seeds are s, s + 1..., and each is what its seed gives alone: diffusers' where `generator` is a list
                 of generators with these seeds. (One generator draws all of them from one stream there, so that only
-                the first has noise that its seed gives alone.) And those of diffusers' pipelines with ControlNets
-                (`ondevice.diffusion.control.in_diffusers_words`).
+                the first has noise that its seed gives alone.) And those of diffusers' pipelines with ControlNets and
+                of films (`in_diffusers_words` of `ondevice.diffusion.control` and of `.film_words`).
 
         Raises:
             OnDeviceError: as `draw`.
         """
         callback, generator = options.pop("callback_on_step_end", None), options.pop("generator", None)
         count = options.pop("num_images_per_prompt", 1)
-        fields: dict[str, Any] = {"prompt": prompt, **in_diffusers_words(self._spec, options)}
+        words = film_words.in_diffusers_words(self._spec, control.in_diffusers_words(self._spec, options))
+        fields: dict[str, Any] = {"prompt": prompt, **words}
         fields |= {} if generator is None else _seed_of(generator)
 
         def on_step(done: int, calls: int, timestep: float, latents: np.ndarray) -> np.ndarray | None:
@@ -261,6 +269,7 @@ class Pipeline(Inverting):
             **request.parts(),
             **request.sampler_options,
             **({"taesd": True} if request.taesd else {}),
+            **({} if request.decode_chunk is None else {"decode_chunk": request.decode_chunk}),
             **({"strength": numbers[base.strength]} if base.strength in numbers and "image" in pictures.given else {}),
             **request.numbers,
             **(self._adapters.parameters() if self._adapters else {}),
@@ -281,12 +290,14 @@ class Pipeline(Inverting):
         check_frames(spec, frames_of(spec, numbers), self._plans.sizes)
         if isinstance(self._session, PassesApart):
             check_guided(spec, numbers)
+        check_chunk(spec, request, frames_of(spec, numbers), self._plans.sizes)
         stream = request.noise()
         place = {"height": size[1] // base.scale, "width": size[0] // base.scale}
         place |= {} if base.frames is None else {"frames": frames_of(spec, numbers)}
         texts = series.texts = series.texts or self._texts(request, numbers, place)
         values = Values(spec, self._tokenizers, texts, pictures, numbers, stream)
-        return Entered(Roles(spec, self._session, self._plans, values, place), numbers, masked, stream)
+        roles = Roles(spec, self._session, self._plans, values, place, request.decode_chunk)
+        return Entered(roles, numbers, masked, stream)
 
     def previewer(self, by: str | None = None) -> Preview:
         """What shows latents as they are being drawn: float32 [frames, c, h, w] -> uint8 [height, width, 3].

@@ -20,7 +20,7 @@ class Request:
     """One picture. What is None is the pipeline's own: the bundle says what the model was made for.
 
     Attributes:
-        prompt: what to draw.
+        prompt: what to draw; nothing where the model reads no text.
         negative_prompt: what not to draw; not used without guidance. None is not the same as "" for every model (SDXL).
         num_inference_steps: sampler steps, 1 to 1000.
         guidance_scale: 1 or less: no guidance, for models that are guided by two passes.
@@ -44,9 +44,10 @@ class Request:
             in chunks, or refused where the bundle has no plans for so many; `fit`, as many chunks as it has plans for.
         numbers: values of other numbers that the pipeline has, such as SDXL's `crop_top`.
         taesd: decode by the bundle's fast decoder, sooner and not as exact.
+        decode_chunk: decode at most so many frames at once; None: the most that there are plans for.
     """
 
-    prompt: str
+    prompt: str = ""
     negative_prompt: str | None = None
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
@@ -70,6 +71,7 @@ class Request:
     long: str = "truncate"
     numbers: Mapping[str, float] = field(default_factory=dict)
     taesd: bool = False
+    decode_chunk: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no pipeline can use."""
@@ -158,7 +160,7 @@ class Options(TypedDict, total=False):
     sampler: str | None
     sampler_options: Mapping[str, Any]
     latents: np.ndarray | None
-    image: np.ndarray | None
+    image: Any
     mask: np.ndarray | None
     pictures: Mapping[str, np.ndarray]
     strength: float | None
@@ -168,6 +170,14 @@ class Options(TypedDict, total=False):
     long: str
     numbers: Mapping[str, float]
     taesd: bool
+    decode_chunk: int | None
+    num_frames: int | None
+    fps: float | None
+    motion_bucket_id: float | None
+    noise_aug_strength: float | None
+    min_guidance_scale: float | None
+    max_guidance_scale: float | None
+    decode_chunk_size: int | None
     num_images_per_prompt: int
     generator: Any
     callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], dict[str, Any] | None]

@@ -11,6 +11,7 @@ from ondevice.bundle.pipeline import PipelineSpec, Sample
 from ondevice.diffusion.control import nets_of
 from ondevice.diffusion.image import rounded_down
 from ondevice.diffusion.request import Request
+from ondevice.diffusion.values import chunks_of
 from ondevice.errors import UsageError, multiples_near
 
 
@@ -20,6 +21,9 @@ def check_given(spec: PipelineSpec, request: Request) -> None:
     if "image" in pictures and "image" not in spec.pictures:
         raise UsageError("this model begins from no picture", where="image", fix="leave it out")
     takes = [name for name, given in spec.pictures.items() if not given.of]
+    if not spec.texts:
+        for name in (name for name, text in texts.items() if text):
+            raise UsageError("this model takes no such text", where=name, fix="leave it out")
     for name in (name for name in pictures if name not in takes):
         what = f"this model takes no such picture (it takes {', '.join(takes) or 'none'})"
         raise UsageError(what, where=name, fix="leave it out")
@@ -40,6 +44,24 @@ def check_fast(spec: PipelineSpec, request: Request) -> None:
     if request.taesd and not spec.fast:
         what = "this bundle has no fast decoder."
         raise UsageError(what, where="taesd", fix="convert the checkpoint again with --taesd")
+
+
+def check_chunk(
+    spec: PipelineSpec, request: Request, frames: int, plans: Mapping[str, Sequence[Mapping[str, int]]]
+) -> None:
+    """Raises UsageError where frames are to be decoded so many at once that there are no plans for some of them;
+    `plans` are their sizes, by component."""
+    if request.decode_chunk is None:
+        return
+    roles = [role for role in (spec.fast if request.taesd else spec.after) if role.every == "chunk"]
+    if not roles:
+        raise UsageError("this model decodes no frames in chunks", where="decode_chunk", fix="leave it out")
+    for role in roles:
+        have = sorted({sizes.get("frames", 1) for sizes in plans.get(role.component, ())})
+        if request.decode_chunk < 1 or sum(chunks_of(frames, have, request.decode_chunk)) != frames:
+            known = " or ".join(map(str, have))
+            what = f"the bundle does not decode {frames} frames so (got {request.decode_chunk} at once, it has {known})"
+            raise UsageError(what, where="decode_chunk", fix=f"use {have[-1]}, or convert with --decode-chunk")
 
 
 def pictures_begun_from(spec: PipelineSpec) -> set[str]:

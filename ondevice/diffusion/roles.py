@@ -13,7 +13,7 @@ from ondevice.diffusion.model_files import runs_at
 from ondevice.diffusion.noise import Noise
 from ondevice.diffusion.text.chunks import Chunk
 from ondevice.diffusion.text.encode import encoded
-from ondevice.diffusion.values import Runner, Values
+from ondevice.diffusion.values import Runner, Values, chunks_of
 from ondevice.errors import NumericError, UsageError
 
 Zeros = Callable[[str, Mapping[str, int], str], np.ndarray]
@@ -34,6 +34,7 @@ class Roles:
 
     Attributes:
         place: height and width of the picture in latent units, and how many frames it has where it has some.
+        most: frames that are decoded at once; None: as many as there are plans for.
         zeros: what stands for values in a pass or where they were not made, made once.
     """
 
@@ -42,6 +43,7 @@ class Roles:
     plans: Plans
     values: Values
     place: Mapping[str, int]
+    most: int | None = None
     zeros: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def run(self, role: Role, text: str | None = None) -> None:
@@ -98,13 +100,12 @@ class Roles:
         sizes, first = self.sizes(component, 1), 0
         plans = self.plans.sizes.get(component, ())
         have = {plan["frames"] for plan in plans if plan == sizes | {"frames": plan.get("frames")}} or {1}
-        while (left := self.values.frames - first) > 0:
-            count = max((frames for frames in have if frames <= left), default=0)
-            if not count:
-                what = f"{component} has no plan for {left} frames that are left (it has {sorted(have)})"
-                raise UsageError(what, where="frames", fix=f"ask for a multiple of {min(have)}")
+        for count in chunks_of(self.values.frames, have, self.most):
             yield first, count
             first += count
+        if left := self.values.frames - first:
+            what = f"{component} has no plan for {left} frames that are left (it has {sorted(have)})"
+            raise UsageError(what, where="frames", fix=f"ask for a multiple of {min(have)}")
 
     def _kept_in_chunks(self) -> set[str]:
         last = (*self.spec.after, *self.spec.fast)

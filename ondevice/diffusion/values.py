@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -139,6 +139,18 @@ class Values:
 def frames_of(spec: PipelineSpec, numbers: Mapping[str, Any]) -> int:
     """How many frames are drawn."""
     return 1 if spec.latents.frames is None else int(numbers[spec.latents.frames])
+
+
+def chunks_of(frames: int, have: Collection[int], most: int | None = None) -> list[int]:
+    """How many frames at a time something works on that has plans for so many: always the most that are left, and at
+    most `most`; fewer in all than `frames` where no plan takes the last ones."""
+    found: list[int] = []
+    while left := frames - sum(found):
+        count = max((one for one in have if one <= min(left, most or left)), default=0)
+        if not count:
+            break
+        found.append(count)
+    return found
 
 
 def resolved(spec: PipelineSpec, given: Mapping[str, float | None], size: tuple[int, int]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from ondevice import __version__, flags
 from ondevice.diffusion.files import check_outputs
 from ondevice.diffusion.picture_file import encoded, format_of, publish
-from ondevice.drawing import drawer, line, outputs, say
+from ondevice.drawing import drawer, films, line, outputs, say
 from ondevice.drawing.batch_file import JOURNAL, Journal, Line, read_lines
 from ondevice.drawing.resume import digest_of
 from ondevice.errors import BatchError, OnDeviceError, UsageError
@@ -132,14 +132,14 @@ def check(args: argparse.Namespace) -> None:
 def draw(work: Work, draws: drawer.Drawer) -> list[tuple[str, bytes]]:
     """The files of a line, by name. Raises OnDeviceError where it cannot be drawn."""
     asked = draws.asked(work.args)
-    format_of(work.args.out, asked.size)
+    outputs.check_for(work.args, asked.model.files.pipeline, asked.size, asked.request.numbers)
     (drawn,) = draws.draw(asked)
     draws.forget_mended()
-    paths = outputs.frame_paths(work.args, 0, len(drawn.frames))
-    return [
-        (path.name, encoded(path, pixels, drawn.parameters, drawn.scheduler))
-        for path, pixels in zip(paths, drawn.frames, strict=True)
-    ]
+    path, about = work.args.out, (drawn.parameters, drawn.scheduler)
+    if drawn.picture.frames is None:
+        assert drawn.picture.pixels is not None, "no other model goes on"
+        return [(path.name, encoded(path, drawn.picture.pixels, *about))]
+    return [(name.name, data) for name, data in films.files_of(path, drawn.picture.frames, drawn.rate, *about)]
 
 
 def _folder(args: argparse.Namespace) -> Path:
@@ -160,7 +160,8 @@ def _prepared(row: Line, args: argparse.Namespace, draws: drawer.Drawer, folder:
     """The work of a line. Raises OnDeviceError for what cannot be asked for."""
     asked = draws.completed(line.args_of(row.words, args))
     asked.out = folder / row.file
-    format_of(asked.out)
+    if not films.may_be_film(asked.out):
+        format_of(asked.out)
     drawer.check(asked)
     inputs = drawer.inputs(asked)
     check_outputs({"--out": asked.out}, inputs, args.bundle)

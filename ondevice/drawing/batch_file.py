@@ -15,6 +15,7 @@ from typing import Any
 
 from ondevice.base.publish import append_lines
 from ondevice.diffusion.files import fix_of, opened
+from ondevice.diffusion.film import film_format
 from ondevice.diffusion.picture_file import FORMATS
 from ondevice.drawing.resume import digest_of
 from ondevice.errors import UsageError
@@ -71,7 +72,8 @@ def _line(number: int, text: bytes, names: dict[str, int]) -> Line:
     name = words.pop("name", f"{number:05}")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name != name.strip():
         raise ValueError(f"its name is none for a file (got {str(name)[:60]!r}, expected letters, digits and -_.)")
-    file = name if Path(name).suffix.lower() in FORMATS else f"{name}.png"
+    known = Path(name).suffix.lower() in FORMATS or film_format(Path(name)) is not None
+    file = name if known else f"{name}.png"
     if (other := names.setdefault(file.casefold(), number)) != number:
         raise ValueError(f"line {other} has its name, too ({name})")
     return Line(number, file, words)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ondevice import __version__
 from ondevice.api import Pipeline
 from ondevice.bundle.format import MANIFEST
@@ -23,6 +21,7 @@ from ondevice.drawing import (
     adapters,
     control,
     engine,
+    films,
     outputs,
     paths_of,
     pictures,
@@ -61,18 +60,14 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One of the pictures that were asked for: `number` from 0 on, and all that its file says it was drawn with."""
+    """One of the pictures that were asked for: `number` from 0 on, and all that its file says it was drawn with; of a
+    film also its frames per second."""
 
     number: int
     picture: Picture
     parameters: dict[str, Any]
     scheduler: Mapping[str, Any]
-
-    @property
-    def frames(self) -> list[np.ndarray]:
-        """uint8 [height, width, 3] each: the picture, or all of a film."""
-        assert self.picture.pixels is not None, "no other model goes on"
-        return [self.picture.pixels] if self.picture.frames is None else list(self.picture.frames)
+    rate: float
 
 
 class Drawer:
@@ -106,13 +101,14 @@ class Drawer:
             OnDeviceError: a bundle cannot be read, or its pictures do not fit into memory.
         """
         given = pictures.read(args)
-        fields = text.fields(args) | seed.fields(args)
         model = self.open(args.bundle)
+        fields = text.fields(args, bool(model.files.pipeline.texts)) | seed.fields(args)
         loras = self._adapters.read(args, model.files)
         fields |= sampler.fields(args, model.files.pipeline)
-        fields["numbers"] = control.numbers(args, model.files.pipeline) | fields["numbers"]
+        numbers = control.numbers(args, model.files.pipeline) | fields["numbers"]
+        fields["numbers"] = numbers | films.numbers(args, model.files.pipeline)
         size = pictures.picture_size(args, model.files, given)
-        request = Request(**fields, **pictures.fields(args, given, size))
+        request = Request(**fields, **pictures.fields(args, given, size), decode_chunk=args.decode_chunk)
         way = model.way_of(request, adapters.changed(loras, model.files))
         end = None if args.refiner is None else refiner.Refiner.of(args, model.files, self._engine, request)
         return Asked(args, model, request, size, way, end, loras)
@@ -157,7 +153,8 @@ class Drawer:
             session.release_all()  # the two models are never in memory together
             drawn = end.finished(begun, _only(numbers, asked.request, args.count), progress, keepers(1, False), shown)
         for number, picture in zip(numbers, progress.each(drawn), strict=True):
-            yield Drawn(number, picture, picture.parameters | about(model.files, args), model.files.scheduler)
+            rate = films.rate_of(model.files.pipeline, asked.request.numbers)
+            yield Drawn(number, picture, picture.parameters | about(model.files, args), model.files.scheduler, rate)
         if end is not None:
             end.model.session().release_all()
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, NoReturn
 
-from ondevice.drawing import adapters, control, pictures, refiner, replay_flag, sampler, seed, text
+from ondevice.drawing import adapters, control, films, pictures, refiner, replay_flag, sampler, seed, text
 from ondevice.errors import UsageError
 
-GROUPS: tuple[ModuleType, ...] = (text, sampler, seed, pictures, control, adapters, refiner, replay_flag)
+GROUPS: tuple[ModuleType, ...] = (text, sampler, seed, pictures, films, control, adapters, refiner, replay_flag)
 """The flags that say what one picture is. All others are of the run that draws it."""
 
 NOT_HERE = {"count": "write a line for each seed"}

@@ -10,11 +10,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.diffusion.files import check_outputs, write_output
-from ondevice.diffusion.picture_file import format_of, free_names
+from ondevice.diffusion.picture_file import FORMATS, format_of, free_names, publish, write_picture
 from ondevice.diffusion.picture_texts import read_texts
 from ondevice.diffusion.request import Picture
-from ondevice.drawing import paths_of, say
+from ondevice.diffusion.values import frames_of, resolved
+from ondevice.drawing import films, paths_of, say
 from ondevice.drawing.engine import Recorded
 from ondevice.errors import UsageError
 from ondevice.run.profile import Profile
@@ -33,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         help=(
-            "picture to write: .png, .jpg or .webp; an old one is replaced; with --count, or of a film, FILE-1, "
-            "FILE-2... (default: image.png, image-1.png... whichever is free)"
+            "picture to write: .png, .jpg or .webp; an old one is replaced; with --count FILE-1, FILE-2... (default: "
+            "image.png, image-1.png... whichever is free). Of a film: .webp, .gif or .mp4, or a folder for its frames, "
+            "or .png for FILE-1.png, FILE-2.png... (default: film.webp, film-1.webp...)"
         ),
     )
     group.add_argument("--json", action="store_true", help="print the parameters as JSON")
@@ -63,12 +66,34 @@ def picture_path(args: argparse.Namespace, number: int) -> Path:
     return OUT if args.out is None else _numbered(args.out, args, number)
 
 
-def frame_paths(args: argparse.Namespace, number: int, frames: int) -> list[Path]:
-    """Where the frames of a picture go, from 0 on: the only one as the picture does, those of a film to a-1.png..."""
+def check_for(args: argparse.Namespace, spec: PipelineSpec, size: tuple[int, int], numbers: Mapping[str, Any]) -> None:
+    """Refuse a file that a picture of size (width, height) or a film with these numbers cannot have. Raises UsageError
+    that names it."""
+    if films.is_film(spec):
+        count = frames_of(spec, resolved(spec, numbers, size))
+        films.check(films.OUT if args.out is None else picture_path(args, 0), count, size, films.rate_of(spec, numbers))
+    else:
+        format_of(picture_path(args, 0), size)
+
+
+def write(
+    args: argparse.Namespace,
+    number: int,
+    picture: Picture,
+    parameters: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
+    rate: float,
+) -> list[Path]:
+    """Write picture `number`, or a film of `rate` frames per second; gives the files. Raises UsageError where that
+    cannot be."""
     path = picture_path(args, number)
-    if frames == 1 or args.out is None:
-        return [path] * frames
-    return [path.with_stem(f"{path.stem}-{frame + 1}") for frame in range(frames)]
+    if picture.frames is None:
+        assert picture.pixels is not None, "no other model goes on"
+        return [write_picture(path, picture.pixels, parameters, scheduler, numbered=args.out is None)]
+    if args.out is None:
+        path = next(free_names(films.OUT))
+    films.make_folder(path)
+    return [publish(name, data) for name, data in films.files_of(path, picture.frames, rate, parameters, scheduler)]
 
 
 def check(args: argparse.Namespace, inputs: Mapping[str, Path | None]) -> None:
@@ -82,9 +107,11 @@ def check(args: argparse.Namespace, inputs: Mapping[str, Path | None]) -> None:
     """
     for number in range(args.count):
         out = next(free_names(OUT)) if args.out is None else picture_path(args, number)
-        format_of(out)
+        if not films.may_be_film(out):
+            format_of(out)
         arrays = {flag: _numbered(path, args, number) for flag, path in paths_of(args, ARRAYS).items() if path}
-        check_outputs({"--out": out, **arrays, **paths_of(args, PROFILES)}, inputs, args.bundle)
+        picture = {} if films.is_folder(out) else {"--out": out}
+        check_outputs({**picture, **arrays, **paths_of(args, PROFILES)}, inputs, args.bundle)
 
 
 def say_path(args: argparse.Namespace, path: Path, parameters: Mapping[str, Any]) -> None:
@@ -93,7 +120,10 @@ def say_path(args: argparse.Namespace, path: Path, parameters: Mapping[str, Any]
 
 
 def parameters_in(path: Path) -> dict[str, Any]:
-    """What a picture's own file says that it was drawn with. Raises UsageError where it cannot be read."""
+    """What a picture's own file says that it was drawn with; nothing of a film that is no WebP. Raises UsageError where
+    it cannot be read."""
+    if path.suffix.lower() not in FORMATS:
+        return {}
     own = read_texts(path).own
     return {} if own is None else dict(json.loads(own))
 

@@ -38,9 +38,9 @@ def add_reading(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
     )
 
 
-def fields(args: argparse.Namespace) -> dict[str, Any]:
-    """The request's texts. Raises UsageError where there is nothing to draw."""
-    if args.prompt is None:
+def fields(args: argparse.Namespace, read: bool = True) -> dict[str, Any]:
+    """The request's texts; `read`: whether the model reads any. Raises UsageError where there is nothing to draw."""
+    if args.prompt is None and read:
         raise UsageError("it was not said what to draw.", where="prompt", fix='give a prompt; "" is one, too')
     ways = {"emphasis": args.emphasis or WEIGHTED, "long": args.long or "fit"}
-    return {"prompt": args.prompt, "negative_prompt": args.negative, **ways}
+    return {"prompt": args.prompt or "", "negative_prompt": args.negative, **ways}

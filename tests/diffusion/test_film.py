@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence, PngImagePlugin
@@ -50,6 +51,24 @@ def test_a_film_is_its_frames(name: str, size: tuple[int, int], least: float, tm
         for frame, expected in zip(ImageSequence.Iterator(film), shown, strict=True):
             assert psnr(np.asarray(frame.convert("RGB")), expected) >= least
     assert [one.name for one in tmp_path.iterdir()] == [name]
+
+
+def test_a_film_as_mp4(tmp_path: Path) -> None:
+    """As PyAV reads it: the frames but for colours that four pixels share, the rate, what it was made with; and the
+    same bytes again. Colours are BT.709's: full red is red, and not orange."""
+    path, shown = tmp_path / "a.mp4", frames(7, 64, 96)
+    shown[3][:] = (255, 0, 0)
+    write_film(path, iter(shown), 7, Timing(7.5), PARAMETERS)
+    with av.open(str(path)) as film:
+        video = film.streams.video[0]
+        assert video.average_rate == 7.5 and json.loads(film.metadata["comment"]) == PARAMETERS
+        assert video.codec_context.name == "h264" and video.codec_context.colorspace == 1
+        found = [frame.to_ndarray(format="rgb24") for frame in film.decode(video)]
+    assert len(found) == 7 and min(map(psnr, found, shown)) > 27
+    assert np.abs(found[3].astype(int) - (255, 0, 0)).max() <= 4
+    before = path.read_bytes()
+    write_film(path, iter(shown), 7, Timing(7.5), PARAMETERS)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("rate", [10, 12, 24, 50, 0.1])
@@ -111,7 +130,9 @@ def test_timings_that_no_file_has(timing: tuple[float, int], said: str) -> None:
 @pytest.mark.parametrize(
     ("name", "count", "size", "said"),
     [
-        ("a.mp4", 2, (8, 8), "a.mp4: films are written as WebP or GIF (got '.mp4', expected .webp or .gif). Fix: name"),
+        ("a.avi", 2, (8, 8), "a.avi: films are written as WebP, GIF or MP4 (got '.avi', expected .webp, .gif, .mp4)."),
+        ("a.mp4", 2, (8, 9), "a.mp4: an MP4 has an even number of pixels per side (got 8x9). Fix: name it a.webp."),
+        ("a.mp4", 2, (4098, 8), "a.mp4: a MP4 has at most 4096 pixels per side (got 4098x8)."),
         (
             "a.webp",
             2,

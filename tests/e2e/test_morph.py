@@ -215,7 +215,7 @@ def test_adapters_between_the_ends(run, bundle, checkpoint, ends, tmp_path):
     [
         (["--frames", 1], "--frames: out of range (got 1, expected 2 to 1000). Fix: use 11."),
         (["--frames", 1001], "--frames: out of range (got 1001, expected 2 to 1000). Fix: use 11."),
-        (["--out", "a.mp4"], "--out: a.mp4: a morph is a folder or a film (got .mp4, expected a folder, or .webp or"),
+        (["--out", "a.mov"], "--out: a.mov: a morph is a folder or a film (got .mov, expected a folder, or .webp, "),
         (["--out", "none/a"], "--out: none/a: no folder can be made there. Fix: name one"),
         (["--out", "none/a.gif"], "none/a.gif: no file can be written there"),
         (["--fps", 0], "--fps: out of range (got 0, expected 0.1 to 50 frames per second)"),

@@ -47,6 +47,7 @@ struct Request {
   u32 width = 0, height = 0;  // pixels; 0: the bundle's first
   Span<const float> latents;  // the noise to begin with instead of the seed's; empty: none
   bool fast = false;  // decoded by the pipeline's fast decoder
+  u32 decode_chunk = 0;  // frames of a film that are decoded at once, at most; 0: as many as there are plans for
   // How it is drawn with less memory.
   bool one_pass_at_a_time = false;
   bool unload = false;   // give weights back when a part is done

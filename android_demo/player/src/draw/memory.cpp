@@ -246,6 +246,7 @@ u32 chunk_of(const Bundle& bundle, u32 component, Size size, u32 left) {
     if (entry.component != component || !bundle.served(entry) || entry.sizes.has("stage")) continue;
     const u32 frames = entry.sizes.get("frames", 1);
     size.frames = frames;
+    if (size.at_once && frames > size.at_once) continue;
     if (frames <= left && frames > most && entry.sizes == plan_sizes(bundle, component, 1, size)) most = frames;
   }
   return most;

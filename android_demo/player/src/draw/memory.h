@@ -38,6 +38,7 @@ struct Size {
   u32 width = 0, height = 0;
   u32 chunks = 1;  // of the texts
   u32 frames = 0;  // 0: of what has none
+  u32 at_once = 0;  // frames that are decoded at once, at most; 0: as many as there are plans for
 };
 
 // The sizes of a component's plan for a batch at a place, with the names that its plans have.

@@ -149,20 +149,49 @@ bool Run::choose_size(Error& error) {
 // As many as the number says, for which there must be plans.
 bool Run::choose_frames(Error& error) {
   latents_.dims[0] = numbers_.frames();
-  if (pipeline_.latents.frames == kNone) return true;
+  if (pipeline_.latents.frames == kNone) return check_chunks(error);
   size_.frames = numbers_.frames();
+  size_.at_once = request_.decode_chunk;
   const Loop& loop = pipeline_.denoise[0];
   const u32 denoiser = loop.roles[loop.roles.count - 1].component;
   char have[200] = "";
   for (const PlanEntry& entry : bundle_.manifest().plans) {
     if (entry.component != denoiser || !bundle_.served(entry)) continue;
     const u32 frames = entry.sizes.get("frames", 1);
-    if (frames == size_.frames) return true;
+    if (frames == size_.frames) return check_chunks(error);
     const size_t used = strlen(have);
     if (used < sizeof have / 2) snprintf(have + used, sizeof have - used, "%s%u", used ? ", " : "", frames);
   }
   return fail(error, Code::usage, pipeline_.numbers[static_cast<size_t>(pipeline_.latents.frames)].name,
               "use another number", "the bundle has no plans of so many (got %u, it has %s).", size_.frames, have);
+}
+
+// Whether there are plans for all frames, of so many that are decoded at once.
+bool Run::check_chunks(Error& error) const {
+  if (!request_.decode_chunk) return true;
+  bool any = false;
+  for (const Role& role : request_.fast ? pipeline_.fast : pipeline_.after) {
+    if (!role.chunks) continue;
+    any = true;
+    u32 left = size_.frames, count = 1;
+    for (; left && count; left -= count) count = chunk_of(bundle_, role.component, size_, left);
+    if (!left) continue;
+    char have[200] = "";
+    u32 most = 0;
+    for (const PlanEntry& entry : bundle_.manifest().plans) {
+      if (entry.component != role.component || !bundle_.served(entry) || entry.sizes.has("stage")) continue;
+      const u32 frames = entry.sizes.get("frames", 1);
+      const size_t used = strlen(have);
+      if (used < sizeof have / 2) snprintf(have + used, sizeof have - used, "%s%u", used ? " or " : "", frames);
+      most = max(most, frames);
+    }
+    char fix[80];
+    snprintf(fix, sizeof fix, "use %u, or convert with --decode-chunk", most);
+    return fail(error, Code::usage, "decode_chunk", fix,
+                "the bundle does not decode %u frames so (got %u at once, it has %s).", size_.frames,
+                request_.decode_chunk, have);
+  }
+  return any || fail(error, Code::usage, "decode_chunk", "leave it out", "this model decodes no frames in chunks.");
 }
 
 bool Run::choose_table(Error& error) {
@@ -312,6 +341,7 @@ bool Run::describe_picture(Drawn& out, Error& error) {
   facts.pictures = request_.picture_files;
   facts.canny = request_.canny;
   facts.fast = request_.fast;
+  facts.decode_chunk = request_.decode_chunk;
   facts.adapters = adapters_.span();
   Bytes data;
   Json config;

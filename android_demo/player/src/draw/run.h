@@ -53,6 +53,7 @@ class Run {
   bool put_adapters(Error& error);
   bool choose_previews(Error& error);
   bool choose_frames(Error& error);
+  bool check_chunks(Error& error) const;
   bool choose_size(Error& error);
   bool choose_table(Error& error);
   bool texts_in_use(List<i32>& out, Error& error) const;

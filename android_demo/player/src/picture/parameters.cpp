@@ -270,6 +270,7 @@ bool to_json(const PictureFacts& facts, List<char>& out) {
   if (facts.version.size) add({"version", Kind::text, facts.version, 0, 0});
   if (facts.canny.size) add({"canny", Kind::text, facts.canny, 0, 0});
   if (facts.fast) add({"taesd", Kind::yes, {}, 0, 0});
+  if (facts.decode_chunk) add({"decode_chunk", Kind::whole, {}, facts.decode_chunk, 0});
   if (facts.negative_given) add({"negative_given", Kind::yes, {}, 0, 0});
   if (facts.adapters.count) add({"lora", Kind::texts, {}, 0, 0});
   if (facts.init_image.size) add({"init_image", Kind::text, facts.init_image, 0, 0});

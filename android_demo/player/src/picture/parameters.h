@@ -26,6 +26,7 @@ struct PictureFacts {
   Text init_image, mask, pictures;  // names of files
   Text canny;                       // thresholds of edges
   bool fast = false;                // decoded by the fast decoder
+  u32 decode_chunk = 0;             // frames that were decoded at once, at most, where it was said
   Span<const Text> adapters;        // "NAME:SCALE" of each
   Text refiner;                     // the model that drew the end of the schedule, and from where on
   double refiner_start = 0;

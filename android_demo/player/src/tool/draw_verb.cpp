@@ -242,19 +242,21 @@ bool draw(const Arguments& arguments, Error& error) {
   List<NamedNumber> numbers;
   List<GivenAdapter> adapters;
   PictureFiles pictures;
-  i64 steps, preview_every, count, rows;
+  i64 steps, preview_every, count, rows, decode_chunk;
   double refiner_start;
   const char* const out = arguments.value("--out");
   if (out && !Text(out).ends_with(".png")) {
     return fail(error, Code::usage, "--out", "end it with .png", "od_player writes PNG (got %.200s).", out);
   }
-  bool ready = texts.push({"prompt", arguments.word(1)});
+  const char* const prompt = arguments.word(1);  // a film may begin with a picture alone
+  bool ready = !prompt || texts.push({"prompt", prompt});
   if (const char* negative = arguments.value("--negative")) ready = ready && texts.push({"negative_prompt", negative});
   if (!ready) return Pool::no_memory(error, sizeof(GivenText));
   if (!arguments.whole("--steps", 1, 20000, 0, steps, error) || !read_seeds(arguments, request.seeds, count, error) ||
       !read_texts(arguments, request, error) || !read_refiner(arguments, refiner_start, error) ||
       !arguments.whole("--preview-every", 1, 20000, 1, preview_every, error) ||
       !arguments.whole("--tile-vae", 0, 65536, -1, rows, error) ||
+      !arguments.whole("--decode-chunk", 1, 65536, 0, decode_chunk, error) ||
       !arguments.size("--size", request.width, request.height, error) ||
       !arguments.memory("--max-memory", request.memory_limit, error) || !read_numbers(arguments, numbers, error) ||
       !read_control(arguments, numbers, error) || !read_adapters(arguments, adapters, error)) {
@@ -266,6 +268,7 @@ bool draw(const Arguments& arguments, Error& error) {
   request.numbers = {numbers.begin(), numbers.size()};
   request.adapters = adapters.span();
   request.fast = arguments.has("--taesd");
+  request.decode_chunk = static_cast<u32>(decode_chunk);
   if (const char* canny = arguments.value("--canny")) request.canny = canny;
   request.steps = static_cast<u32>(steps);
   if (const char* sampler = arguments.value("--sampler")) request.sampler = sampler;
@@ -297,7 +300,7 @@ bool draw(const Arguments& arguments, Error& error) {
   return drawn && watcher.previews.good(error);
 }
 
-const char* const kWords[] = {"BUNDLE", "PROMPT"};
+const char* const kWords[] = {"BUNDLE", "[PROMPT]"};
 const Flag kFlags[] = {OD_DEVICE_FLAGS,
                        {"--negative", true},
                        {"--steps", true},
@@ -330,6 +333,7 @@ const Flag kFlags[] = {OD_DEVICE_FLAGS,
                        {"--low-memory", false},
                        {"--max-memory", true},
                        {"--tile-vae", true},
+                       {"--decode-chunk", true},
                        {"--preview", true},
                        {"--preview-every", true},
                        {"--preview-by", true},
@@ -342,7 +346,7 @@ const Flag kFlags[] = {OD_DEVICE_FLAGS,
 const Verb kDraw = {
     "draw",
     "draw a picture and print its path",
-    "BUNDLE PROMPT [--negative TEXT] [--steps N] [--sampler NAME] [--guidance SCALE] [--number NAME=VALUE]\n"
+    "BUNDLE [PROMPT] [--negative TEXT] [--steps N] [--sampler NAME] [--guidance SCALE] [--number NAME=VALUE]\n"
     "      [--emphasis mean|compel|none] [--long chunk|truncate] [--seed N] [--count N] [--seed-mode "
     "torch|cuda|a1111]\n"
     "      [--variation-seed N --variation-strength F] [--noise-seed-delta N] [--size WxH] [--init-image FILE.png "
@@ -351,6 +355,7 @@ const Verb kDraw = {
     "      [--canny LOW,HIGH]]\n"
     "      [--lora NAME[:SCALE]] [--picture NAME=FILE.png] [--refiner BUNDLE [--refiner-start F]]\n"
     "      [--low-memory | --max-memory SIZE] [--tile-vae ROWS (0: the lowest)] [--taesd]\n"
+    "      [--decode-chunk N (frames of a film)]\n"
     "      [--preview DIR [--preview-every N] [--preview-by rgb|taesd]] [--check] [--out FILE.png] [--json]",
     {kWords, 2},
     {kFlags, sizeof kFlags / sizeof kFlags[0]},

@@ -39,7 +39,7 @@ bool Arguments::parse(Span<char*> arguments, Span<const Flag> known, Span<const 
     }
     if (!given_.push({found->name, value})) return Pool::no_memory(error, sizeof value);
   }
-  if (words_.size() < words.count) {
+  if (words_.size() < words.count && words[words_.size()][0] != '[') {  // those that may be missing come last
     return fail(error, Code::usage, words[words_.size()], "od_player --help shows how", "it is missing.");
   }
   return true;

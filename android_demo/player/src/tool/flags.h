@@ -18,7 +18,8 @@ class Arguments {
  public:
   // Code::usage for a flag that is not among `known`, one that lacks its value, and too many or too few words.
   bool parse(Span<char*> arguments, Span<const Flag> known, Span<const char* const> words, Error& error);
-  const char* word(size_t index) const { return words_[index]; }
+  // Null where one that may be missing, "[WORD]", is.
+  const char* word(size_t index) const { return index < words_.size() ? words_[index] : nullptr; }
   // The value of a flag, the last that was given; null where it was not.
   const char* value(const char* flag) const;
   bool has(const char* flag) const { return value(flag) != nullptr; }
