@@ -241,9 +241,8 @@ class Places:
         if film_format(out) and not out.is_dir():
             return cls(out.parent, (None,) * count, (out,))
         if out.suffix.lower() in _OTHERS and not out.is_dir():
-            what = (
-                f"a morph is a folder or a film (got {out.suffix}, expected a folder, or {', '.join((*FORMATS, MP4))})."
-            )
+            known = ", ".join((*FORMATS, MP4))
+            what = f"a morph is a folder or a film (got {out.suffix}, expected a folder, or {known})."
             raise UsageError(what, where=f"--out: {out}", fix=f"name it {out.stem}, or {out.stem}.webp")
         if not out.is_dir() and (os.path.lexists(out) or not os.access(out.parent, os.W_OK | os.X_OK)):
             fix = "name one in an existing, writable folder"

@@ -75,10 +75,6 @@ class Request:
 
     def __post_init__(self) -> None:
         """Refuse what no pipeline can use."""
-        if self.image is not None and self.latents is not None:
-            raise UsageError(
-                "both given (got latents and an image, expected one)", where="latents", fix="leave one out"
-            )
         for name, pixels in self.given_pictures().items():
             if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
                 what = f"not pixels (got {pixels.dtype}{list(pixels.shape)}, expected uint8[h, w, 3])"

@@ -16,7 +16,9 @@ from ondevice.errors import UsageError, multiples_near
 
 
 def check_given(spec: PipelineSpec, request: Request) -> None:
-    """Raises UsageError for a picture that the pipeline does not take, and a text or a picture that is missing."""
+    """Raises UsageError for a picture or a text that the pipeline does not take, and one that is missing."""
+    if spec.latents.begin is not None and request.image is not None and request.latents is not None:
+        raise UsageError("both given (got latents and an image, expected one)", where="latents", fix="leave one out")
     texts, pictures = request.texts(), request.given_pictures()
     if "image" in pictures and "image" not in spec.pictures:
         raise UsageError("this model begins from no picture", where="image", fix="leave it out")

@@ -139,7 +139,7 @@ def draw(work: Work, draws: drawer.Drawer) -> list[tuple[str, bytes]]:
     if drawn.picture.frames is None:
         assert drawn.picture.pixels is not None, "no other model goes on"
         return [(path.name, encoded(path, drawn.picture.pixels, *about))]
-    return [(name.name, data) for name, data in films.files_of(path, drawn.picture.frames, drawn.rate, *about)]
+    return [(name.name, data) for name, data in films.files_of(path, list(drawn.picture.frames), drawn.rate, *about)]
 
 
 def _folder(args: argparse.Namespace) -> Path:

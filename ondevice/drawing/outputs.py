@@ -93,7 +93,9 @@ def write(
     if args.out is None:
         path = next(free_names(films.OUT))
     films.make_folder(path)
-    return [publish(name, data) for name, data in films.files_of(path, picture.frames, rate, parameters, scheduler)]
+    return [
+        publish(name, data) for name, data in films.files_of(path, list(picture.frames), rate, parameters, scheduler)
+    ]
 
 
 def check(args: argparse.Namespace, inputs: Mapping[str, Path | None]) -> None:

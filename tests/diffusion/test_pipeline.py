@@ -12,6 +12,7 @@ from diffusion.fake_networks import HostSession, Letters, plans_at, spec_of
 from diffusion.sampler_helpers import SD15
 
 from ondevice.bundle.pipeline import LATENTS, Feed, InitialNoise, Role, Sample
+from ondevice.diffusion import film_words
 from ondevice.diffusion.control import OPTIONS
 from ondevice.diffusion.guidance import combined
 from ondevice.diffusion.image import drawn
@@ -346,6 +347,9 @@ def test_options_are_the_fields_of_a_request() -> None:
         "control_image",
         "guess_mode",
         *OPTIONS.values(),
+        *film_words.NUMBERS,
+        "num_frames",
+        "decode_chunk_size",
     }
     assert {*Options.__annotations__} - own == {f.name for f in fields(Request)} - {"prompt"}
 
