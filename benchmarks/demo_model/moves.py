@@ -1,7 +1,7 @@
 """Short films of one plain shape that moves to the right as far as its motion number says, made from a seed, and the
 judge of such films.
 
-A film has 8 frames of 128 x 64 pixels. In frame k of n the shape is `TRAVEL * motion / 255 * k / (n - 1)` pixels to the
+A film has 6 frames of 96 x 48 pixels. In frame k of n the shape is `TRAVEL * motion / 255 * k / (n - 1)` pixels to the
 right of where it was in the first: motion 0 is a still picture, 255 crosses it.
 """
 
@@ -14,14 +14,14 @@ import numpy as np
 from score import COLOURS, MIN_AREA, boxed, find_object, largest_component, nearest_colour, overlaps
 from shapes import SHAPES, Spec, held_out_prompts, render, sample
 
-FRAMES, WIDTH, HEIGHT = 8, 128, 64
-TRAVEL = 64  # pixels that motion 255 goes
+FRAMES, WIDTH, HEIGHT = 6, 96, 48
+TRAVEL = 44  # pixels that motion 255 goes
 MOST = 255  # the largest motion number
 MOTIONS = (0, 64, 128, 192, 255)  # that are judged
 NEAR = 8  # pixels by which a shape may be elsewhere than it should: one latent
-_RADIUS = (0.16, 0.175)  # of 128 pixels, as those of the captions' small shapes
-_START = (0.21, 0.25)
-_MIDDLE = (0.48, 0.52)
+_RADIUS = (0.208, 0.22)  # of the width: as many pixels as the captions' small shapes have
+_START = (0.25, 0.27)
+_MIDDLE = (0.495, 0.505)
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def loss_of(nets: Net, data: dict[str, torch.Tensor], chosen: torch.Tensor) -> t
     ids = torch.cat([ids, torch.full((count, 1), AUGMENTATION)], 1)
     scaled = noised / (sigma**2 + 1).sqrt()
     timestep = sigma.flatten().log() / 4
-    given = nets["unet"](torch.cat([scaled, first], 2), timestep, context[:, None], ids).sample
+    given = nets["unet"](torch.cat([scaled, first], 2), timestep, context[:, None], ids).sample.float()
     wanted = (noised / (sigma**2 + 1) - clean) * (sigma**2 + 1).sqrt() / sigma
     return (given - wanted).pow(2).mean()
 
@@ -229,7 +229,8 @@ def train(args: argparse.Namespace, vae: AutoencoderKL) -> None:
                 break
         for group in optimiser.param_groups:
             group["lr"] = args.lr * min(1, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-        loss = loss_of(nets, data, torch.randint(0, len(data["motion"]), (args.batch,)))
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(nets, data, torch.randint(0, len(data["motion"]), (args.batch,)))
         step += 1
         descend(loss, optimiser, live, followed, min(args.ema, (step + 1) / (step + 20)))
         recent.append(loss.item())
@@ -247,10 +248,10 @@ def main() -> None:
     parser.add_argument("--export", type=Path, help="also write the networks into this folder, in the end")
     parser.add_argument("--resume", type=Path, help="begin with the networks of this folder")
     parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--films", type=int, default=2048)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--films", type=int, default=1024)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--ema", type=float, default=0.99)
+    parser.add_argument("--ema", type=float, default=0.98)
     parser.add_argument("--checkpoints", type=int, default=6)
     parser.add_argument("--checked", type=int, default=10, help="films that a checkpoint is judged by")
     parser.add_argument("--seed", type=int, default=0)

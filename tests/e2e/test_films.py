@@ -61,6 +61,8 @@ def test_frames_in_a_folder_and_drawn_again(draw, tmp_path: Path) -> None:
     draw("--from", names[0], "--out", "again")
     for name in names:
         assert (tmp_path / name).read_bytes() == (tmp_path / "again" / Path(name).name).read_bytes()
+    draw("--from", names[0], "--motion-bucket", "90", "--out", "other")  # what is given wins
+    assert json.loads(read_texts(tmp_path / "other" / "frame-01.png").own or "")["motion_bucket"] == 90
     assert draw("--out", "a.png").split() == [f"a-{number}.png" for number in range(1, 6)]
     assert (tmp_path / "a-2.png").read_bytes() == (tmp_path / names[1]).read_bytes()
 

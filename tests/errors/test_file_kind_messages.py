@@ -167,6 +167,7 @@ FUSE = "Fix: give the checkpoint that it was trained for, and this file beside i
 ADD = "Fix: give the checkpoint that it was trained for, and this file beside it with --embedding."
 SD1 = "Fix: use a Stable Diffusion 1.x file."
 SD3 = "Fix: convert it as the model that it is: ondevice convert sd3."
+SVD = "Fix: convert it as the model that it is: ondevice convert svd."
 SD2, XL = convert_as("Stable Diffusion 2.x"), convert_as("Stable Diffusion XL")
 NET = "Fix: give the checkpoint that it goes with, and this one beside it with --controlnet."
 BASE = "Fix: give the checkpoint that it goes with; it is not used here."
@@ -196,7 +197,7 @@ KINDS = [
     ("controlnet_x_embedder.weight", "a ControlNet of a diffusion transformer", BASE),
     ("adapter.body.0.resnets.0.block1.weight", "a T2I adapter, not a whole checkpoint", BASE),
     ("down_blocks.0.motion_modules.0.norm.weight", "a motion module (AnimateDiff), not a whole checkpoint", BASE),
-    ("model.diffusion_model.input_blocks.1.1.time_stack.0.w", "Stable Video Diffusion, not Stable Diffusion 1.x", SD1),
+    ("model.diffusion_model.input_blocks.1.1.time_stack.0.w", "Stable Video Diffusion, not Stable Diffusion 1.x", SVD),
     ("conditioner.embedders.0.w", "Stable Diffusion XL, not Stable Diffusion 1.x", XL),
     ("model.diffusion_model.label_emb.0.0.weight", "Stable Diffusion XL, not Stable Diffusion 1.x", XL),
     (
