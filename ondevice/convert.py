@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ondevice import cli, flags, format_flags
@@ -15,7 +16,7 @@ from ondevice.base.bars import tqdm
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.bundle.writer import writable_target
 from ondevice.compiler import compile_bundle, costs
-from ondevice.compiler.jobs import BAND, CHUNK, MOST_CHUNKS
+from ondevice.compiler.jobs import BAND, CHUNK, MOST_CHUNKS, Frames
 from ondevice.compiler.rounding import said
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
@@ -112,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         _refuse_of_bundles(args, format)
     out = args.out or Path(f"{args.model}.ondevice" if format is None else f"{args.model}-{format.name}")
     (writable_target if format is None else writable_folder)(out, args.force)  # before a download, not after it
-    recipe = flags.recipe_of(args)
+    recipe = replace(flags.recipe_of(args), film=Frames(args.frames, args.decode_chunk))
     checkpoint = flags.source_of(args).open()
     for line in (*checkpoint.adapters, *checkpoint.said):
         _say(line)

@@ -46,7 +46,6 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     Raises:
         OnDeviceError: a file of tunables or a device cannot be had.
     """
-    from ondevice.compiler.jobs import Frames
     from ondevice.compiler.recipe import Recipe
 
     dtype, weights = getattr(args, "dtype", None), getattr(args, "weights", None)
@@ -60,18 +59,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
         without=getattr(args, "without", ()),
         tile_vae=getattr(args, "tile_vae", 0),
         chunks=getattr(args, "chunks", 1),
-        film=Frames(getattr(args, "frames", ()), _chunk_of(args)),
         math=getattr(args, "math", None) or FP32,
     )
-
-
-def _chunk_of(args: argparse.Namespace) -> int:
-    """Frames that are decoded at once; 0 where nobody says it. Raises UsageError for a number that is none."""
-    given = getattr(args, "decode_chunk", None)
-    if given is not None and given < 1:
-        what = f"no number of frames (got {given}, expected 1 or more)."
-        raise UsageError(what, where="--decode-chunk", fix="use 7, or leave it out")
-    return given or 0
 
 
 def add_dtype(parser: argparse.ArgumentParser) -> None:

@@ -35,10 +35,10 @@ class Job:
 @dataclass(frozen=True, slots=True)
 class Frames:
     """How many frames films have; none: as many as the model was trained with. `chunk` is how many are decoded at
-    once; 0: CHUNK, or all where they are fewer."""
+    once; None: CHUNK, or all where they are fewer."""
 
     counts: tuple[int, ...] = ()
-    chunk: int = 0
+    chunk: int | None = None
 
     def chunks(self) -> tuple[int, ...]:
         """The numbers of frames that are decoded at once, largest first: a chunk's, and what is left after the last."""
@@ -210,6 +210,9 @@ def checked_frames(model: Model, spec: PipelineSpec, film: Frames) -> Frames:
         return film
     own = int(model.config(spec.denoise[0].roles[-1].component)["num_frames"])
     most = int(spec.numbers[name].high)
+    if film.chunk is not None and film.chunk < 1:
+        what = f"no number of frames (got {film.chunk}, expected 1 or more)."
+        raise UsageError(what, where="--decode-chunk", fix=f"use {CHUNK}, or leave it out")
     for count in film.counts:
         if not 1 <= count <= most:
             what = f"no number of frames (got {count}, expected 1 to {most})."

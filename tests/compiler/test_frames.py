@@ -13,17 +13,17 @@ from ondevice.compiler.jobs import Frames, jobs
 @pytest.mark.parametrize(
     ("counts", "chunk", "chunks"),
     [
-        ((14,), 0, (7,)),
-        ((25,), 0, (7, 4)),
-        ((4,), 0, (4,)),
+        ((14,), None, (7,)),
+        ((25,), None, (7, 4)),
+        ((4,), None, (4,)),
         ((14, 25), 8, (8, 6, 1)),
         ((14,), 14, (14,)),
         ((14,), 40, (14,)),
         ((3,), 1, (1,)),
-        ((), 0, ()),
+        ((), None, ()),
     ],
 )
-def test_frames_that_are_decoded_at_once(counts: tuple[int, ...], chunk: int, chunks: tuple[int, ...]) -> None:
+def test_frames_that_are_decoded_at_once(counts: tuple[int, ...], chunk: int | None, chunks: tuple[int, ...]) -> None:
     assert Frames(counts, chunk).chunks() == chunks
 
 
