@@ -16,6 +16,7 @@ from ondevice.base.paths import cache_dir
 from ondevice.bundle.format import MAJOR, MINOR
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion import pipeline
+from ondevice.diffusion.memory_budget import parse_bytes
 from ondevice.diffusion.parallel import layout_of, shared
 from ondevice.errors import BundleError, CheckpointError, UsageError
 from ondevice.export.opened import open_export, refuse_export
@@ -65,6 +66,7 @@ class Pipeline(pipeline.Pipeline):
         plans: str | None = None,
         on_nan: str = STOP,
         parallel: str | None = None,
+        stream_weights: str | bool = False,
     ) -> Pipeline:
         """Open what `ondevice convert` or `ondevice pack` wrote.
 
@@ -76,11 +78,13 @@ class Pipeline(pipeline.Pipeline):
                 the ops around it in float32, and goes on.
             parallel: "guidance": several devices share each step, a pass of guidance on each; then `device` names them
                 all, as "0,1", or "cpu/2" for a CPU cut in two (docs/parallel.md).
+            stream_weights: load weights a block at a time, through at most so much memory as "400MB" says; True: as
+                much as keeps the device busy (docs/memory.md). Not of several devices.
 
         Raises:
             BundleError: it is no bundle, or damaged.
-            UsageError: it has no plans of that name, or is an export; `on_nan` is something else; these devices cannot
-                share its steps.
+            UsageError: it has no plans of that name, or is an export; `on_nan` or `stream_weights` is something else;
+                these devices cannot share its steps.
             NoDeviceError, DeviceError: there is nothing to run it on.
         """
         if on_nan not in ON_NAN:
@@ -92,9 +96,15 @@ class Pipeline(pipeline.Pipeline):
         if own_kernels:
             bundle.require_own_kernels()
         bundle = bundle if plans is None else bundle.for_target(plans)
+        through = None if stream_weights is False else 0
+        if isinstance(stream_weights, str):
+            through = parse_bytes(stream_weights, "stream_weights")
+        if parallel is not None and through is not None:
+            what = "weights are streamed to one device, and `parallel` takes several."
+            raise UsageError(what, where="stream_weights", fix="leave one of them out")
         if parallel is not None:
             return cls._on_several(bundle, device, parallel, chosen=plans is not None, on_nan=on_nan)
-        return cls._on(bundle, device, chosen=plans is not None, on_nan=on_nan)
+        return cls._on(bundle, device, chosen=plans is not None, on_nan=on_nan, stream=through)
 
     @classmethod
     def from_pretrained(
@@ -166,11 +176,22 @@ class Pipeline(pipeline.Pipeline):
         return cls.of(export, ExportRunner(export))
 
     @classmethod
-    def _on(cls, bundle: Bundle, device: str | None, *, chosen: bool = False, on_nan: str = STOP) -> Pipeline:
-        """On a device, with the plans that it takes unless they are `chosen`."""
+    def _on(
+        cls,
+        bundle: Bundle,
+        device: str | None,
+        *,
+        chosen: bool = False,
+        on_nan: str = STOP,
+        stream: int | None = None,
+    ) -> Pipeline:
+        """On a device, with the plans that it takes unless they are `chosen`; `stream`: bytes as
+        `Session.stream_weights` takes them."""
         runs = choose_device(device)
         bundle = bundle if chosen else bundle.for_device(runs.facts(), runs.dialect)
-        return cls.of(bundle, GuardedSession(bundle, runs, on_nan=on_nan))
+        session = GuardedSession(bundle, runs, on_nan=on_nan)
+        session.stream_weights(stream)
+        return cls.of(bundle, session)
 
     @classmethod
     def _on_several(cls, bundle: Bundle, names: str | None, kind: str, *, chosen: bool, on_nan: str) -> Pipeline:

@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         failed += outputs.write_arrays(args, drawn.picture, drawn.number)
         resumed.wrote(drawn.number, paths)
     resumed.over()
+    memory.say_resident(args)
     failed += outputs.write_profile(args, asked.model.profile()) + shown.failed
     if failed:
         raise failed[0]

@@ -82,15 +82,14 @@ def run(args: argparse.Namespace) -> int:
         notes = opened.notes
     settle([*notes, *(line for part in reports for line in part.fallbacks)], args.strict)
     picture = report.picture_memory(reports, opened) if args.after == "plan" and args.component is None else {}
-    rows = (
-        memory_table.table(opened, memory_budget.latent_sizes(opened, size))
-        if picture and isinstance(opened, Bundle)
-        else []
-    )
+    drawn = memory_budget.latent_sizes(opened, size) if picture and isinstance(opened, Bundle) else []
+    rows = memory_table.table(opened, drawn) if drawn and isinstance(opened, Bundle) else []
+    each = memory_table.components(opened, drawn) if drawn and isinstance(opened, Bundle) else []
     ways = [{"size": list(place), **asdict(need)} for place, need in rows]
     per_target = costs.costs(opened) if picture and isinstance(opened, Bundle) else []
     if args.json:
         whole = {"components": [part.to_json(rows=args.list) for part in reports], "picture": picture, "ways": ways}
+        whole |= {"memory": [row.to_json() for row in each]}
         print(json.dumps(whole | {"targets": [asdict(cost) for cost in per_target]}, indent=1, default=sorted))
         return 0
     print("\n\n".join(report.to_text(part, rows=args.list) for part in reports))
@@ -102,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
             end="",
         )
     print("\n" if picture else "", end="")
-    for line in memory_table.to_text(rows):
+    for line in (*memory_table.to_text(rows), *memory_table.components_to_text(each)):
         print(line)
     if picture and isinstance(opened, Bundle):
         for line in costs.to_text(opened, per_target):

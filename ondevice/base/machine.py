@@ -8,6 +8,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ ISA = (
 )  # fmt: skip
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
+STATUS = Path("/proc/self/status")
+RESIDENT = {"RssAnon": "of its own", "RssFile": "of mapped files"}  # as Linux names them
 FEATURES = ("flags", "Features")  # what Linux calls them on x86 and on Arm
 KEPT = ("name", "platform", "version", "driver", "kind")  # of a device's facts
 
@@ -137,6 +140,23 @@ def available_memory() -> int | None:
     """Bytes that a process may take without others' being written to disk; None where the system does not say."""
     field = _cpuinfo("MemAvailable", path=MEMINFO).split()
     return int(field[0]) << 10 if field and field[0].isdecimal() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """Bytes of this process in memory: the most that ever were, and those that are now, by what they are."""
+
+    most: int
+    now: dict[str, int]
+
+
+def resident(path: Path = STATUS) -> Resident | None:
+    """What Linux says of this process; None elsewhere."""
+    fields = {name: _cpuinfo(name, path=path).split() for name in ("VmHWM", *RESIDENT)}
+    if not all(value and value[0].isdecimal() for value in fields.values()):
+        return None
+    sizes = {name: int(value[0]) << 10 for name, value in fields.items()}
+    return Resident(sizes["VmHWM"], {what: sizes[name] for name, what in RESIDENT.items()})
 
 
 def _sysctl(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from ondevice.bundle import format as f
+from ondevice.bundle.mapped import Mapped
 from ondevice.errors import BundleError
 
 CHUNK = 1 << 20  # bytes that are read at a time of a file that is read as a whole
@@ -39,12 +40,22 @@ class Files(Protocol):
     def forget(self, name: str) -> None:
         """Let the pages of a file that was mapped leave memory."""
 
+    def fetch(self, name: str, start: int, nbytes: int) -> None:
+        """Have bytes of a file that is mapped in memory now. Raises BundleError, too, where it is not what it was."""
+
+    def expect(self, name: str, start: int, nbytes: int) -> None:
+        """Begin to read these bytes from the disk."""
+
+    def drop(self, name: str, start: int, nbytes: int) -> None:
+        """Let the pages of these bytes leave memory."""
+
 
 class Folder:
     """The files of a bundle in a folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._mapped: dict[str, Mapped] = {}
 
     def size(self, name: str) -> int:
         """Bytes of a file. Raises BundleError where it is not there or not inside the folder."""
@@ -70,14 +81,32 @@ class Folder:
 
     def map(self, name: str) -> np.ndarray:
         """All of a file, mapped."""
-        path, _ = self._find(name)
-        try:
-            return np.memmap(path, dtype=np.uint8, mode="r")
-        except (OSError, ValueError) as exc:
-            raise BundleError(f"cannot be mapped ({exc}).", where=name, fix=f.DAMAGED) from exc
+        return self._map(name).array()
 
     def forget(self, name: str) -> None:
-        """Nothing: the pages of a file of its own go once nobody holds an array of it."""
+        """Map it no longer: its pages go once nobody holds an array of it."""
+        self._mapped.pop(name, None)
+
+    def fetch(self, name: str, start: int, nbytes: int) -> None:
+        """Have bytes of a file in memory now."""
+        self._map(name).fetch(start, nbytes, name)
+
+    def expect(self, name: str, start: int, nbytes: int) -> None:
+        """Begin to read these bytes from the disk."""
+        self._map(name).expect(start, nbytes)
+
+    def drop(self, name: str, start: int, nbytes: int) -> None:
+        """Let the pages of these bytes leave memory."""
+        self._map(name).drop(start, nbytes)
+
+    def _map(self, name: str) -> Mapped:
+        if name not in self._mapped:
+            path, _ = self._find(name)
+            try:
+                self._mapped[name] = Mapped(path)
+            except (OSError, ValueError) as exc:
+                raise BundleError(f"cannot be mapped ({exc}).", where=name, fix=f.DAMAGED) from exc
+        return self._mapped[name]
 
     def _find(self, name: str) -> tuple[Path, int]:
         """Path and bytes of a file, which must be a regular one inside the folder."""

@@ -70,6 +70,15 @@ class MemoryBundle:
         """Forget a shard until it is asked for again; it is then filled again."""
         self._shards.pop(name, None)
 
+    def fetch(self, name: str, start: int, nbytes: int) -> None:
+        """Nothing: it is in memory."""
+
+    def expect(self, name: str, start: int, nbytes: int) -> None:
+        """Nothing, either."""
+
+    def drop(self, name: str, start: int, nbytes: int) -> None:
+        """Nothing: there is no file to read it from again."""
+
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
         """The program to build."""
         return self._kernels[file].source(dialect, **dict(defines))

@@ -16,6 +16,7 @@ import numpy as np
 
 from ondevice.bundle import format as f
 from ondevice.bundle.files import CHUNK
+from ondevice.bundle.mapped import Mapped
 from ondevice.errors import BundleError
 
 ENDING = ".odpack"
@@ -52,10 +53,10 @@ class Packed:
         """Raises BundleError where it cannot be mapped, or its directory is not as docs/bundle.md says."""
         self.path = path
         try:
-            with path.open("rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._mapped = Mapped(path)
         except (OSError, ValueError) as exc:
             raise BundleError(f"cannot be mapped ({exc}).", where=path.name, fix=_FIX) from exc
+        self._data = self._mapped.data
         self._places = read_directory(self._data, path.name)
 
     def size(self, name: str) -> int:
@@ -78,15 +79,23 @@ class Packed:
     def map(self, name: str) -> np.ndarray:
         """All of a file, where it lies."""
         place = self._find(name)
-        return np.frombuffer(self._data, np.uint8, place.bytes, place.offset)
+        return self._mapped.array(place.offset, place.bytes)
 
     def forget(self, name: str) -> None:
         """Let a file's pages leave memory; who touches them again reads them again."""
-        place = self._find(name)
-        page = mmap.PAGESIZE
-        start, end = -(-place.offset // page) * page, (place.offset + place.bytes) // page * page
-        if end > start and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-            self._data.madvise(mmap.MADV_DONTNEED, start, end - start)
+        self.drop(name, 0, self._find(name).bytes)
+
+    def fetch(self, name: str, start: int, nbytes: int) -> None:
+        """Have bytes of a file in memory now."""
+        self._mapped.fetch(self._find(name).offset + start, nbytes, name)
+
+    def expect(self, name: str, start: int, nbytes: int) -> None:
+        """Begin to read these bytes from the disk."""
+        self._mapped.expect(self._find(name).offset + start, nbytes)
+
+    def drop(self, name: str, start: int, nbytes: int) -> None:
+        """Let the pages of these bytes leave memory."""
+        self._mapped.drop(self._find(name).offset + start, nbytes)
 
     def _find(self, name: str) -> Place:
         if (place := self._places.get(name)) is None:

@@ -187,6 +187,19 @@ class Bundle:
         if self._shards.pop(name, None) is not None:
             self.files.forget(name)
 
+    def fetch(self, name: str, start: int, nbytes: int) -> None:
+        """Have bytes of a file of weights in memory now. Raises BundleError where it was cut or changed since it was
+        mapped."""
+        self.files.fetch(name, start, nbytes)
+
+    def expect(self, name: str, start: int, nbytes: int) -> None:
+        """Begin to read these bytes from the disk."""
+        self.files.expect(name, start, nbytes)
+
+    def drop(self, name: str, start: int, nbytes: int) -> None:
+        """Let the pages of these bytes leave memory; who touches them reads them again."""
+        self.files.drop(name, start, nbytes)
+
     def array(self, key: str) -> np.ndarray:
         """A weight as an array: a read-only view of the mapped shard."""
         shard, offset, size = self.weight(key)

@@ -16,7 +16,7 @@ from ondevice.bundle.changed import ChangedWeights, changes_of
 from ondevice.bundle.reader import Bundle
 from ondevice.errors import UsageError
 from ondevice.graph.adapted import Change, Changes
-from ondevice.run.session import Changed
+from ondevice.run.source import Changed
 
 LARGEST = 1e4  # of a scale
 Scale = float | Mapping[str, float]

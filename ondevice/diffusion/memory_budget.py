@@ -1,8 +1,8 @@
 """What a picture needs, known before anything is loaded, and how it can be drawn with less.
 
-Three things save memory, in the order of what they cost: guidance in two passes of batch 1, a decoder that works in
-bands, and giving each component's weights back once it is done. A bundle says what its plans need; nothing here
-opens a device.
+Four things save memory, in the order of what they cost: guidance in two passes of batch 1, a decoder that works in
+bands, giving each component's weights back once it is done, and streaming them, a block at a time. A bundle says what
+its plans need; nothing here opens a device.
 """
 
 from __future__ import annotations
@@ -10,61 +10,22 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ondevice.bundle.pipeline import PipelineSpec, Role
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import guidance
 from ondevice.diffusion.bands import Stage, held_bytes, stage_of
+from ondevice.diffusion.memory_way import Need, Part, Way, add
 from ondevice.diffusion.model_files import FREE, ModelFiles, runs_at
 from ondevice.diffusion.values import frames_of, resolved
 from ondevice.errors import BundleError, PlanError, UsageError
+from ondevice.plan.blocks import Streaming
 from ondevice.plan.plan import Plan
 
 log = logging.getLogger(__name__)
 Names = Collection[str]
 UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """How a picture is drawn."""
-
-    split: bool = False  # guidance in two passes of batch 1
-    rows: int = 0  # of a band of the decoder; 0: in one piece
-    unload: bool = False  # weights are given back after a component's last use
-    changed: frozenset[str] = frozenset()  # weights that adapters change: they have memory of their own
-    fast: bool = False  # the fast decoder in the place of the whole one
-    previews: bool = False  # by the fast decoder
-
-    def text(self) -> str:
-        """What it does differently, for people."""
-        done = [
-            ["guidance in two passes"] * self.split,
-            [f"decoding in bands of {self.rows} rows"] * bool(self.rows),
-            ["giving weights back after use"] * self.unload,
-            ["by the fast decoder"] * self.fast,
-        ]
-        return ", ".join(word for words in done for word in words) or "all at once"
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Bytes that drawing one picture takes. `arena` is with what stays on the device between components of a call, and
-    from before the loop for all calls;
-    `weights` are whole shards, as a device holds them; `host` is what arrays between the components take beside the
-    device's memory; `changed` what weights take that adapters change."""
-
-    way: Way
-    arena: int
-    weights: int
-    device: int  # the most of arena and weights together, at any time
-    host: int
-    changed: int = 0
-
-    def total(self, *, mapped: bool) -> int:
-        """All of it; weights that are mapped from their files are the system's to drop, and not counted."""
-        return (self.arena + self.changed if mapped else self.device) + self.host
 
 
 def has_plan(bundle: ModelFiles, component: str, width: int, height: int) -> bool:
@@ -230,13 +191,11 @@ def decoder_stages(bundle: ModelFiles, width: int, height: int, rows: int) -> li
     return stages(bundle, width, height, rows) if rows else []
 
 
-def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = True, given: Names = ()) -> Need:
-    """Bytes for one picture of `width` by `height` latents, of a film for as many frames as it has if nobody says;
-    `given`: the pictures that the user gives, by name.
-
-    Raises:
-        UsageError: the bundle has no plans for this way.
-    """
+def parts_of_picture(
+    bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = True, given: Names = ()
+) -> tuple[list[Part], int]:
+    """What each component takes that draws such a picture, and what arrays take beside the device's memory; as `need`
+    has them, and what that raises."""
     spec, scale, way = bundle.pipeline, bundle.pipeline.latents.scale, drawable(bundle, width, height, way)
     place, plans = {"height": height, "width": width}, plan_sizes(bundle)
     all_passes = most_passes(bundle)
@@ -250,12 +209,11 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
     runs = {component: 1 for component in runs if component not in unused}
     in_loop = [role.component for role in spec.loop_roles() if role.component in runs]
     runs |= dict.fromkeys(in_loop, at_once)
-    arenas, weights, changed, kept = [], [], [], dict.fromkeys(in_loop, 0)
+    kept = dict.fromkeys(in_loop, 0)
     last = {loop.roles[-1].component for loop in spec.denoise}
     texts = len({one.text for loop in spec.denoise for one in loop.passes}) if guided else 1
     stays: dict[str, int] = {}
-    held: dict[str, int] = {}
-    own: dict[str, int] = {}
+    parts: list[Part] = []
     for component, batch in runs.items():
         sizes = {
             name: size
@@ -269,31 +227,39 @@ def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = Tr
         if counts := [one["frames"] for one in plans.get(component, ()) if "frames" in one]:
             sizes["frames"] = max((count for count in counts if count <= frames), default=min(counts))
         in_bands = bands and component == spec.decoder.component
-        shards: dict[str, int] = {}
-        arena, theirs = 0, dict[str, int]()
+        parts.append(Part(component))
         for one in [dict(stage.sizes) for stage in bands] if in_bands else [sizes]:
             plan = bundle.plan(component, **one)
-            arena = max(arena, plan.arena)
+            parts[-1].add(bundle, plan, way)
             if component in kept and component not in last:
                 kept[component] = sum(plan.operands[index].nbytes for index in plan.outputs)
             stays |= _made_before(spec, plan, batch, texts) if component in kept else {}
-            for operand in plan.operands:
-                if operand.weight is not None:
-                    shard = bundle.weight(operand.weight)[0]
-                    shards[shard] = bundle.manifest.files[shard].bytes
-                    theirs |= {operand.weight: operand.nbytes} if operand.weight in way.changed else {}
-        held |= shards
-        own |= theirs
-        arenas.append(arena)
-        weights.append(sum(shards.values()))
-        changed.append(sum(theirs.values()))
-    between = sum(kept.values()) + sum(stays.values())
-    arenas = [arena + between * (name in kept) for name, arena in zip(runs, arenas, strict=True)]
+    for part in parts:
+        part.kept = (sum(kept.values()) + sum(stays.values())) * (part.component in kept)
+    return parts, host
+
+
+def need(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = True, given: Names = ()) -> Need:
+    """Bytes for one picture of `width` by `height` latents, of a film for as many frames as it has if nobody says;
+    `given`: the pictures that the user gives, by name.
+
+    Raises:
+        UsageError: the bundle has no plans for this way.
+        PlanError: weights are to be streamed through too small a window.
+    """
+    way = drawable(bundle, width, height, way)
+    parts, host = parts_of_picture(bundle, width, height, way, guided=guided, given=given)
+    arena = max(part.arena + part.kept for part in parts)
     if way.unload:
-        most = max(map(sum, zip(arenas, weights, changed, strict=True)))
-        return Need(way, max(arenas), max(weights), most, host, max(changed))
-    device = max(arenas) + sum(held.values()) + sum(own.values())
-    return Need(way, max(arenas), sum(held.values()), device, host, sum(own.values()))
+        weights = max(sum(part.weights.values()) for part in parts)
+        changed = max(sum(part.changed.values()) for part in parts)
+        return Need(way, arena, weights, max(part.most for part in parts), host, changed)
+    held, own = dict[str, int](), dict[str, int]()
+    for part in parts:
+        add(held, part.weights)
+        add(own, part.changed)
+    weights, changed = sum(held.values()), sum(own.values())
+    return Need(way, arena, weights, arena + weights + changed, host, changed)
 
 
 def _made_before(spec: PipelineSpec, plan: Plan, batch: int, texts: int) -> dict[str, int]:
@@ -325,10 +291,10 @@ def fit(
     Raises:
         PlanError: none does; says what the least would be.
     """
-    needs = [
-        need(bundle, width, height, way, guided=guided, given=given)
-        for way in ways(bundle, width, height, guided=guided, start=start)
-    ]
+    found = ways(bundle, width, height, guided=guided, start=start)
+    if not mapped and start.stream is None:
+        found.append(replace(found[-1], stream=Streaming(0, mapped)))
+    needs = [need(bundle, width, height, way, guided=guided, given=given) for way in found]
     chosen = next((found for found in needs if found.total(mapped=mapped) <= limit), None)
     if chosen is None:
         least = min(needs, key=lambda found: found.total(mapped=mapped))
@@ -354,7 +320,10 @@ def fit(
 
 def parts_of(found: Need, mapped: bool) -> str:
     """The parts of a total in MB."""
-    weights = f"weights {mb(found.weights)}" + " mapped from their files, not counted" * mapped
+    if found.way.stream is not None:
+        weights = f"weights through {mb(found.weights)}"
+    else:
+        weights = f"weights {mb(found.weights)}" + " mapped from their files, not counted" * mapped
     changed = f", with adapters {mb(found.changed)}" * bool(found.changed)
     return f"arena {mb(found.arena)}, {weights}{changed}, pictures {mb(found.host)}"
 
@@ -364,15 +333,15 @@ def mb(nbytes: float) -> str:
     return f"{nbytes / 1e6:,.1f} MB"
 
 
-def parse_bytes(text: str) -> int:
-    """'2GB', '800 MB', '1.5GiB' or plain bytes.
+def parse_bytes(text: str, flag: str = "--max-memory") -> int:
+    """'2GB', '800 MB', '1.5GiB' or plain bytes, given with a flag.
 
     Raises:
         UsageError: it is none of these.
     """
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([a-z]*)", text.strip().lower())
     if not found or found[2] not in UNITS or float(found[1]) <= 0:
-        raise UsageError(f"{text!r} is not an amount of memory (expected such as 2GB or 800MB).", where="--max-memory")
+        raise UsageError(f"{text!r} is not an amount of memory (expected such as 2GB or 800MB).", where=flag)
     return int(float(found[1]) * UNITS[found[2]])
 
 

@@ -33,7 +33,10 @@ from ondevice.target import is_for_cpus
 
 log = logging.getLogger(__name__)
 OF_DEVICES = {
-    **dict.fromkeys(("--device", "--max-memory"), "the runtime chooses what it runs on and how much memory that takes"),
+    **dict.fromkeys(
+        ("--device", "--max-memory", "--stream-weights"),
+        "the runtime chooses what it runs on and how much memory that takes",
+    ),
     **dict.fromkeys(("--plans", "--tile-vae"), "an export has one graph of each component, in one piece"),
     FLAG: "the runtime chooses what it runs on",
     "--kernels": "an export has no kernels",
@@ -232,8 +235,9 @@ class OpenedBundle:
             assert self._layout is not None
             way = memory.way_of(self._args, self.files, facts, request, changed, apart=True)
             parallel.say_exchange(self.files, self._layout, request)
-            return replace(way, split=False)  # a device runs one pass, and all run at once
+            return replace(way, split=False, stream=None)  # a device runs one pass, and all run at once
         way = memory.way_of(self._args, self.files, facts, request, changed)
+        session.stream_weights(None if way.stream is None else way.stream.nbytes)
         session.room = memory.room_of(self._args, self.files, facts, request, way)
         return way
 

@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ondevice.base.machine import resident
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import memory_budget
 from ondevice.diffusion.request import Request
 from ondevice.drawing import previews, say
 from ondevice.errors import UsageError
+from ondevice.plan.blocks import Streaming
 
 log = logging.getLogger(__name__)
+STREAM, USUAL = "--stream-weights", ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-memory",
         metavar="SIZE",
-        help="use at most this much, such as 2GB: in more passes, in bands, giving weights back; or say why not",
+        help="use at most this much, such as 2GB: in more passes, in bands, giving weights back, streaming them; or "
+        "say why not",
+    )
+    group.add_argument(
+        STREAM,
+        nargs="?",
+        const=USUAL,
+        metavar="SIZE",
+        help="load weights a block at a time, through at most SIZE of memory such as 400MB (by default what keeps the "
+        "device busy), and say what was resident; the picture is the same",
     )
 
 
@@ -64,6 +76,7 @@ def way_of(
         fast=request.taesd,
         previews=previews.decodes(args, bundle.pipeline),
         changed=changed,
+        stream=_streaming(args, facts),
     )
     way = memory_budget.drawable(bundle, width, height, way)
     if args.tile_vae is not None:
@@ -72,7 +85,10 @@ def way_of(
         memory_budget.stages(bundle, width, height, way.rows)
     limit = memory_budget.parse_bytes(args.max_memory) if args.max_memory else facts["global_bytes"]
     # else the session says what is missing
-    if limit and memory_budget.has_plans(bundle, width, height, guided and not way.split):
+    planned = memory_budget.has_plans(bundle, width, height, guided and not way.split)
+    if way.stream is not None and planned:  # refuse too small a window before anything is loaded
+        memory_budget.need(bundle, width, height, way, guided=guided, given=[*request.given_pictures()])
+    if limit and planned:
         mapped = bool(facts["maps_weights"])
         found = memory_budget.fit(
             bundle, width, height, limit, mapped=mapped, guided=guided, given=[*request.given_pictures()], start=way
@@ -89,6 +105,24 @@ def way_of(
             )
         way = found.way
     return way
+
+
+def _streaming(args: argparse.Namespace, facts: Mapping[str, Any]) -> Streaming | None:
+    """How weights are to be streamed, if they are. Raises UsageError for what is no amount of memory."""
+    if args.stream_weights is None:
+        return None
+    size = args.stream_weights
+    nbytes = 0 if size == USUAL else memory_budget.parse_bytes(size, STREAM)
+    return Streaming(nbytes, bool(facts["maps_weights"]))
+
+
+def say_resident(args: argparse.Namespace) -> None:
+    """Say on stderr what this process had in memory, where it was to be little."""
+    if args.stream_weights is None and args.max_memory is None:
+        return
+    if (found := resident()) is not None:
+        parts = ", ".join(f"{memory_budget.mb(size)} {what}" for what, size in found.now.items())
+        say(f"memory: at most {memory_budget.mb(found.most)} were resident; now {parts}")
 
 
 def room_of(

@@ -18,6 +18,7 @@ from ondevice.run.several import find_devices, names_several
 
 OF_ONE = {
     "--max-memory": "it counts the memory of one device",
+    "--stream-weights": "it streams them to one device",
     **dict.fromkeys(("--profile", "--profile-out", "--trace"), "they show the time of one device"),
 }
 

@@ -53,6 +53,10 @@ class Device(Protocol):
         """Copy an array in."""
         ...
 
+    def fill(self, buffer: Any, offset: int, data: np.ndarray) -> None:
+        """Copy bytes in from `offset` on, while kernels run that do not use that part; returns when they are there."""
+        ...
+
     def read(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Wait for all work, then copy out."""
         ...
@@ -132,6 +136,10 @@ class NullDevice:
     def write(self, buffer: np.ndarray, data: np.ndarray) -> None:
         self.log.append(f"write {data.nbytes}")
         buffer[: data.nbytes] = np.frombuffer(data.tobytes(), np.uint8)
+
+    def fill(self, buffer: np.ndarray, offset: int, data: np.ndarray) -> None:
+        self.log.append(f"fill {offset} {data.nbytes}")
+        buffer[offset : offset + data.nbytes] = data
 
     def read(self, buffer: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         self.log.append(f"read {dtype}{list(shape)}")

@@ -17,7 +17,8 @@ from ondevice.run.device import Device
 from ondevice.run.device_value import DeviceValue, Input, given_to
 from ondevice.run.islands import DOCTOR, LARGEST, Islands, Search
 from ondevice.run.mended import Key, Mended, key_of
-from ondevice.run.session import Changed, Session, Source
+from ondevice.run.session import Session
+from ondevice.run.source import Changed, Source
 from ondevice.run.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,9 @@ class GuardedSession(Session):
         for shard in self._mended.change(changed):
             if self._shards.pop(shard, None) is not None and not self._facts["maps_weights"]:
                 self._weight_bytes -= self._mended.weight(shard)[2]
+
+    def _is_own(self, key: str) -> bool:
+        return super()._is_own(key) or self._mended.is_made(key)
 
     def _guarded(
         self,

@@ -13,7 +13,7 @@ from ondevice.errors import BundleError, NoKernelError
 from ondevice.lower.kernel_file import KernelFile, kernel_paths
 from ondevice.plan.plan import Plan
 from ondevice.plan.widen import CAST, SUFFIX, widened
-from ondevice.run.session import Changed, Source
+from ondevice.run.source import Changed, Source
 
 Key = tuple[Any, ...]
 
@@ -65,6 +65,10 @@ class Mended:
         """The mended plan of these sizes, or the bundle's."""
         return self._plans.get(key_of(component, sizes)) or self.bundle.plan(component, **sizes)
 
+    def is_made(self, key: str) -> bool:
+        """Whether a weight is one in float32, and in no file."""
+        return key in self._narrow
+
     def weight(self, key: str) -> tuple[str, int, int]:
         """(shard, offset, bytes) of a weight."""
         if key not in self._narrow:
@@ -102,6 +106,21 @@ class Mended:
         """Forget a shard until it is asked for again."""
         if name not in self._narrow:
             self.bundle.unmap(name)
+
+    def fetch(self, name: str, start: int, nbytes: int) -> None:
+        """Have bytes of a shard in memory now; those in float32 are."""
+        if name not in self._narrow:
+            self.bundle.fetch(name, start, nbytes)
+
+    def expect(self, name: str, start: int, nbytes: int) -> None:
+        """Begin to read these bytes."""
+        if name not in self._narrow:
+            self.bundle.expect(name, start, nbytes)
+
+    def drop(self, name: str, start: int, nbytes: int) -> None:
+        """Let these bytes leave memory; those in float32 stay."""
+        if name not in self._narrow:
+            self.bundle.drop(name, start, nbytes)
 
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
         """The program to build."""

@@ -54,7 +54,8 @@ class _Program:
 
 
 class OpenCLDevice:
-    """One device and one in-order queue. Not for use by several threads at once."""
+    """One device and one in-order queue, and another for what is copied meanwhile.
+    Not for use by several threads at once."""
 
     dialect = "opencl"
 
@@ -64,6 +65,7 @@ class OpenCLDevice:
         self._cl, self._found, self._device = cl, found, found.handle
         self.name = found.title
         self.cache = cache or KernelCache()
+        self._filling: Any = None  # the queue of `fill`, once it is used
         self._waiter = Waiter()  # whatever may last as long as a kernel, or a compiler, does
         try:
             self._context = cl.Context([self._device])
@@ -189,6 +191,13 @@ class OpenCLDevice:
     def write(self, buffer: Any, data: np.ndarray) -> None:
         """Copy a contiguous array in; returns when it is there."""
         self._guard("write", lambda: self._cl.enqueue_copy(self._queue, buffer, np.ascontiguousarray(data)))
+
+    def fill(self, buffer: Any, offset: int, data: np.ndarray) -> None:
+        """Copy bytes in on a queue of its own, beside the kernels of the other; returns when they are there."""
+        if self._filling is None:
+            self._filling = self._cl.CommandQueue(self._context)
+        copy = functools.partial(self._cl.enqueue_copy, self._filling, buffer, data, dst_offset=offset)
+        self._guard("fill", copy)
 
     def read(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Wait for all work, then copy out."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from ondevice.plan.plan import Plan
 from ondevice.run.device_value import DeviceValue, Input
-from ondevice.run.session import Changed
+from ondevice.run.source import Changed
 from ondevice.run.turns import Turns, finished, together
 
 FREE = 0  # passes of a plan that runs as many as are asked for

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ondevice.errors import DeviceError, OnDeviceError
 from ondevice.lower.prelude import missing
-from ondevice.plan.plan import Plan
+from ondevice.plan.blocks import Streaming, Window, window_of
+from ondevice.plan.plan import Operand, Plan
 from ondevice.run.check import NUMPY, check_results, results
 from ondevice.run.device import Device
 from ondevice.run.device_value import DeviceValue, Input, given_to
 from ondevice.run.profile import Profile
+from ondevice.run.source import Changed, Source
+from ondevice.run.streaming import Streamed, Weights
 from ondevice.run.turns import Turns, finished
 from ondevice.target import CAPABILITIES
 
@@ -28,47 +31,6 @@ Taken = TypeVar("Taken")
 GRACE = 3.0  # seconds that launches in flight have after Ctrl-C
 
 
-class Source(Protocol):
-    """What is asked of a bundle (`ondevice.bundle.reader.Bundle`)."""
-
-    def plan(self, component: str, **sizes: int) -> Plan:
-        """The plan of a component at these sizes."""
-        ...
-
-    def weight(self, key: str) -> tuple[str, int, int]:
-        """(shard, offset, bytes) of a weight."""
-        ...
-
-    def shard(self, name: str) -> np.ndarray:
-        """All bytes of a shard, uint8."""
-        ...
-
-    def unmap(self, name: str) -> None:
-        """Forget a shard until it is asked for again."""
-        ...
-
-    def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
-        """The program to build."""
-        ...
-
-    def kernel_source(self, file: str) -> str:
-        """A kernel's own text, which says how it is launched."""
-        ...
-
-
-class Changed(Protocol):
-    """Weights with other values than the bundle's (`ondevice.bundle.changed.ChangedWeights`)."""
-
-    @property
-    def keys(self) -> Collection[str]:
-        """Which these are."""
-        ...
-
-    def values(self, key: str) -> np.ndarray:
-        """One of them, as it is stored."""
-        ...
-
-
 @dataclass(slots=True)
 class _Bound:
     """A plan with its buffers and kernels."""
@@ -76,6 +38,7 @@ class _Bound:
     plan: Plan
     buffers: list[Any]
     launches: list[Any]
+    streamed: Streamed | None
 
 
 class Session:
@@ -106,6 +69,7 @@ class Session:
         self._changed: Changed | None = None
         self._own: dict[str, Any] = {}  # buffers of changed weights
         self._filled: set[str] = set()  # those of them that hold what `_changed` says
+        self._streaming: Weights | None = None
         self._bound: dict[tuple[Any, ...], _Bound] = {}
         self._arena: Any = None
         self._arena_bytes = 0
@@ -171,6 +135,21 @@ class Session:
         for key in self._own.keys() - set(changed.keys if changed else ()):
             self._drop(key)
 
+    def stream_weights(self, nbytes: int | None) -> None:
+        """Load weights a block at a time from now on, through a window of at most so many bytes, 0: as many as the plan
+        takes to run on meanwhile; None: whole. Results are the same. Weights that are changed, or computed with in
+        float32, have memory of their own all the same."""
+        now = None if self._streaming is None else self._streaming.how.nbytes
+        if nbytes != now:
+            self.release_all()
+            how = None if nbytes is None else Streaming(nbytes, bool(self._facts["maps_weights"]))
+            self._streaming = None if how is None else Weights(self._bundle, self._device, how)
+
+    @property
+    def streamed_bytes(self) -> int:
+        """The most bytes of streamed weights that were loaded at a time."""
+        return 0 if self._streaming is None else self._streaming.most
+
     def _run(
         self,
         component: str,
@@ -221,6 +200,8 @@ class Session:
         self._device.finish()
         self._bound.clear()
         self._arena, self._arena_bytes = None, 0
+        if self._streaming is not None:
+            self._streaming.release()
         for shard in [name for name, users in self._users.items() if users == {component}]:
             self._users.pop(shard)
             self._weights = {
@@ -242,17 +223,25 @@ class Session:
     def _launch(self, bound: _Bound, check: bool) -> Turns[None]:
         device, plan = self._device, bound.plan
         whole = results(plan) if check else []
-        launched = []
-        for number, (kernel, dispatch) in enumerate(zip(bound.launches, plan.dispatches, strict=True)):
-            launched.append(device.launch(kernel, dispatch.grid, dispatch.group))
-            if number >= IN_FLIGHT and number % IN_FLIGHT == 0:
-                device.flush()
-                yield
-                device.wait(launched[number - IN_FLIGHT])
-            if check:
-                check_results(plan, number, whole[number], lambda index: self._read(bound, index))
-        device.flush()
-        yield
+        launched: list[Any] = []
+        try:
+            for number, (kernel, dispatch) in enumerate(zip(bound.launches, plan.dispatches, strict=True)):
+                if bound.streamed is not None:
+                    bound.streamed.enter(number, lambda before: device.wait(launched[before]))
+                launched.append(device.launch(kernel, dispatch.grid, dispatch.group))
+                if number >= IN_FLIGHT and number % IN_FLIGHT == 0:
+                    device.flush()
+                    yield
+                    device.wait(launched[number - IN_FLIGHT])
+                if check:
+                    check_results(plan, number, whole[number], lambda index: self._read(bound, index))
+            device.flush()
+            yield
+            if bound.streamed is not None and launched:
+                device.wait(launched[-1])
+        finally:
+            if bound.streamed is not None:
+                bound.streamed.leave()
         if self._profiling:
             device.finish()
             self.profile.add(plan, [device.span(event) for event in launched])
@@ -266,26 +255,51 @@ class Session:
             return self._bound[key]
         where = f"{plan.component} {' '.join(f'{name}={size}' for name, size in plan.sizes.items())}".rstrip()
         self._check_needs(plan, where)
-        self._make_room(plan, where)
+        window = self._window(plan)
+        self._make_room(plan, where, window)
         programs = [self._program(kernel.file, kernel.defines) for kernel in plan.kernels]
+        streamed = None if window is None or self._streaming is None else self._streaming.of(plan, window)
+        passing = [] if streamed is None else streamed.buffers(self._device.sub, self._imager(plan, where))
         buffers: list[Any] = []
         for operand in plan.operands:
             if operand.view is not None:
-                viewed, (height, width, _) = plan.operands[operand.view].name, operand.shape
-                image = (width, height, operand.dtype, f"{where}: {viewed}")
-                buffers.append(self._device.image(buffers[operand.view], *image))
+                viewed = buffers[operand.view]
+                buffers.append(None if viewed is None else self._imager(plan, where)(viewed, operand))
             elif operand.weight is not None:
-                buffers.append(self._weight(operand.weight))
+                buffers.append(self._weight(operand.weight) if not passing or self._is_own(operand.weight) else None)
             else:
                 buffers.append(self._device.sub(self._arena, operand.offset or 0, operand.nbytes))
         launches = [
             self._device.bind(
-                programs[d.kernel], [buffers[i] for i in d.operands], d.scalars, f"{where}: {d.node} ({d.op})"
+                programs[d.kernel],
+                [passing[number].get(i, buffers[i]) if passing else buffers[i] for i in d.operands],
+                d.scalars,
+                f"{where}: {d.node} ({d.op})",
             )
-            for d in plan.dispatches
+            for number, d in enumerate(plan.dispatches)
         ]
-        self._bound[key] = _Bound(plan, buffers, launches)
+        self._bound[key] = _Bound(plan, buffers, launches, streamed)
         return self._bound[key]
+
+    def _imager(self, plan: Plan, where: str) -> Callable[[Any, Operand], Any]:
+        """What makes an image for an operand over the buffer that it views."""
+
+        def made(buffer: Any, operand: Operand) -> Any:
+            (height, width, _), viewed = operand.shape, plan.operands[operand.view or 0].name
+            return self._device.image(buffer, width, height, operand.dtype, f"{where}: {viewed}")
+
+        return made
+
+    def _is_own(self, key: str) -> bool:
+        """Whether a weight has memory of its own, and is not streamed."""
+        return self._changed is not None and key in self._changed.keys
+
+    def _window(self, plan: Plan) -> Window | None:
+        """What a plan's weights are streamed through, where they are to be. Raises PlanError as `window_of`."""
+        if self._streaming is None:
+            return None
+        held = {x.weight for x in plan.operands if x.weight is not None and self._is_own(x.weight)}
+        return window_of(plan, self._streaming.how, held)
 
     def _check_needs(self, plan: Plan, where: str) -> None:
         """Refuse a plan that needs what the device has not, before anything is built or loaded for it."""
@@ -297,13 +311,16 @@ class Session:
                 fix="convert for a --target of this device, or use another --device",
             )
 
-    def _make_room(self, plan: Plan, where: str) -> None:
+    def _make_room(self, plan: Plan, where: str, window: Window | None) -> None:
         """Say what the plan needs, check it against the device's memory before anything is loaded,
         and grow the arena to it."""
         shards = {self._bundle.weight(operand.weight)[0] for operand in plan.operands if operand.weight is not None}
         for name in shards:
             self._users.setdefault(name, set()).add(plan.component)
-        new = sum(self._bundle.shard(name).nbytes for name in shards if name not in self._shards)
+        if window is None:
+            new = sum(self._bundle.shard(name).nbytes for name in shards if name not in self._shards)
+        else:
+            new = window.nbytes
         arena, mapped, has = (
             max(plan.arena, self._arena_bytes),
             self._facts["maps_weights"],
@@ -313,9 +330,10 @@ class Session:
         read = {x.weight: x.nbytes for x in plan.operands if x.weight in changed and x.weight not in self._own}
         weights = self._weight_bytes + (0 if mapped else new) + sum(read.values())
         log.info(
-            "%s: arena %.1f MB, new weights %.1f MB%s",
+            "%s: arena %.1f MB, %s %.1f MB%s",
             where,
             plan.arena / 1e6,
+            "new weights" if window is None else "weights through",
             new / 1e6,
             " (mapped, not copied)" if mapped else "",
         )
@@ -326,8 +344,11 @@ class Session:
                 where=where,
                 fix="use a smaller --size, or another --device",
             )
+        if self._streaming is not None and window is not None and self._streaming.grows(window):
+            self._bound.clear()  # their buffers are parts of the window that is given back
+            self._streaming.grow(window, where)
         if plan.arena > self._arena_bytes:
-            self._bound.clear()  # their buffers are parts of the arena that is given back
+            self._bound.clear()  # and of the arena
             self._arena, self._arena_bytes = None, 0
             self._arena = self._device.alloc(plan.arena, f"{where}: arena")
             self._arena_bytes = plan.arena
@@ -355,6 +376,8 @@ class Session:
                 self._weight_bytes += values.nbytes
             self._device.write(self._own[key], values)
             self._filled.add(key)
+            if self._streaming is not None:
+                self._bundle.drop(*self._bundle.weight(key))  # of the bundle's own values nothing stays
         return self._own[key]
 
     def _weight(self, key: str) -> Any:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from bundle.image_bundle import IMAGE_CHANGES, write_images
 from bundle.refusals import MANIFEST_CHANGES, PLAN, PLAN_CHANGES
@@ -173,7 +172,7 @@ def test_what_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "memmap", broken)
+        patch.setattr("ondevice.bundle.mapped.mmap.mmap", broken)
         with pytest.raises(BundleError, match=r"weights/tiny-000.bin: cannot be mapped \(.*Input/output error\)"):
             bundle.shard("weights/tiny-000.bin")
     monkeypatch.setattr(Path, "open", broken)

@@ -18,6 +18,7 @@ from ondevice.diffusion.bands import decode
 from ondevice.diffusion.memory_budget import Need, Way
 from ondevice.diffusion.request import Request
 from ondevice.drawing import memory
+from ondevice.plan.blocks import Streaming
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -117,7 +118,7 @@ SIDE = {"height": 8, "width": 8}
 class Listed:
     """A bundle known by its plans' arenas alone. Its weights: text encoder 5 bytes, UNet 200, decoder 3, encoder 4."""
 
-    pipeline = spec_of(scale=2)
+    pipeline, model = spec_of(scale=2), {}
     weights = {"text_encoder": 5, "unet": 200, "vae_decoder": 3, "vae_encoder": 4}
 
     def __init__(self, batches=(1, 2), rows=(), unet=50, decoder=300):
@@ -144,7 +145,11 @@ class Listed:
             component=component,
             arena=found.arena,
             inputs=(),
-            operands=[SimpleNamespace(weight=component), SimpleNamespace(weight=None)],
+            operands=[
+                SimpleNamespace(weight=component, nbytes=self.weights[component], view=None),
+                SimpleNamespace(weight=None, view=None),
+            ],
+            dispatches=[SimpleNamespace(operands=(0, 1), reads=1000)],
         )
 
     def weight(self, key):
@@ -240,7 +245,7 @@ def test_two_passes_are_a_saving_of_guidance_and_of_bundles_that_have_both(batch
 
 
 def way_of(bundle, *, guidance=7.5, image=False, has=0, maps=False, **flags):
-    args = Namespace(**{"tile_vae": None, "max_memory": None, "preview": None} | flags)
+    args = Namespace(**{"tile_vae": None, "max_memory": None, "preview": None, "stream_weights": None} | flags)
     pixels = np.zeros((16, 16, 3), np.uint8) if image else None
     request = Request(prompt="x", width=16, height=16, guidance_scale=guidance, image=pixels)
     return memory.way_of(args, bundle, {"global_bytes": has, "maps_weights": maps, "name": "small"}, request)
@@ -340,9 +345,11 @@ def test_other_bands_are_named(bundle):
 
 def test_a_table_of_every_way(bundle, plain):
     lines = memory_table.to_text(memory_table.table(bundle, memory_budget.latent_sizes(bundle)))
-    for line, way in zip(lines[3:], memory_budget.ways(bundle, *PLACE), strict=True):
+    ways = memory_budget.ways(bundle, *PLACE)
+    ways.append(replace(ways[-1], stream=Streaming(0, True)))
+    for line, way in zip(lines[3:], ways, strict=True):
         assert line.startswith(f"  20x36    {way.text()}  ")
-    assert len(memory_table.to_text(memory_table.table(plain, memory_budget.latent_sizes(plain, (20, 36))))) == 3 + 3
+    assert len(memory_table.to_text(memory_table.table(plain, memory_budget.latent_sizes(plain, (20, 36))))) == 3 + 4
     assert memory_table.to_text(memory_table.table(plain, memory_budget.latent_sizes(plain, (8, 8)))) == []
 
 

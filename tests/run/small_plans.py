@@ -51,6 +51,11 @@ class FakeBundle:
     def unmap(self, name: str) -> None:
         self.unmapped.append(name)
 
+    def fetch(self, name: str, start: int, nbytes: int) -> None:
+        pass
+
+    expect = drop = fetch
+
     def source(self, file: str, dialect: str, defines: Mapping[str, int] | tuple[tuple[str, int], ...]) -> str:
         assert dialect == "opencl"
         flags = "".join(f"#define {name} {value}\n" for name, value in sorted(dict(defines).items()))

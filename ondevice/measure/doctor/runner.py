@@ -14,7 +14,7 @@ from ondevice.measure.doctor.launches import Launch
 from ondevice.plan.plan import Kernel, home
 from ondevice.run.check import NUMPY
 from ondevice.run.device import Device
-from ondevice.run.session import Source
+from ondevice.run.source import Source
 
 
 class LaunchRunner:
