@@ -84,5 +84,5 @@ $(VENV)/.browser: $(VENV)/.dev
 # torch first and alone: asked for through another package, pip takes a build with several gigabytes of CUDA libraries.
 $(VENV)/.reference: $(VENV)/.dev
 	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet --editable ".[cpu,dev,reference]"
+	$(BIN)/pip install --quiet --editable ".[cpu,dev,reference,train]"
 	touch $@

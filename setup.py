@@ -43,6 +43,7 @@ setup(
         "ondevice.shaders",
         "ondevice.target",
         "ondevice.targets",
+        "ondevice.train",
         "ondevice.vocabulary",
     ],
     include_package_data=False,  # `package_data` is the whole list: folders of data are no packages

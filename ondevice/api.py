@@ -157,7 +157,7 @@ class Pipeline(pipeline.Pipeline):
             if place.exists():
                 log.warning("%s: %s; it is converted again", place, error)
                 shutil.rmtree(place)  # of a name that only this function gives
-        checkpoint = _opened(os.fspath(source), family, revision, [os.fspath(net) for net in nets])
+        checkpoint = opened(os.fspath(source), family, revision, [os.fspath(net) for net in nets])
         place.parent.mkdir(parents=True, exist_ok=True)
         recipe = Recipe(STORAGES[dtype], target=target, chunks=chunks, math=math)
         compile_bundle(checkpoint, place, recipe, sizes=[size] if size else ())
@@ -223,7 +223,7 @@ def _state(source: str | os.PathLike[str]) -> list[tuple[str, int, int]]:
     return [(str(found), found.stat().st_size, found.stat().st_mtime_ns) for found in files]
 
 
-def _opened(source: str, family: str | None, revision: str | None, nets: Sequence[str] = ()) -> Checkpoint:
+def opened(source: str, family: str | None = None, revision: str | None = None, nets: Sequence[str] = ()) -> Checkpoint:
     """The checkpoint as the family that it is of, with ControlNets. Raises the error of the first family where no other
     takes it."""
     from ondevice.converters.read.controlnets import with_controlnets

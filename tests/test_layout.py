@@ -29,6 +29,7 @@ LAYERS = [
     ("cli", "flags", "format_flags"),
     ("drawing",),
     ("serving",),
+    ("train",),
     (
         "convert",
         "pack",
@@ -117,6 +118,17 @@ def test_nothing_a_user_runs_imports_torch():
     code = f"import sys, ondevice.cli as c; [__import__('ondevice.' + v) for v in c.VERBS]; {heavy}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_trains_is_imported_in_its_room_alone():
+    trains = {"accelerate", "peft", "tensorboardX"}
+    for path in SOURCES:
+        if part(path) != "train":
+            nodes = ast.walk(ast.parse(path.read_text()))
+            names = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+            nodes = ast.walk(ast.parse(path.read_text()))
+            names |= {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+            assert not trains & {name.split(".")[0] for name in names}, path
 
 
 def test_a_picture_is_drawn_without_what_only_converting_needs():

@@ -35,12 +35,11 @@ VAE |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDe
 VAE |= {"use_quant_conv": False, "use_post_quant_conv": False, "scaling_factor": 1.5305, "shift_factor": 0.0609}
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """(diffusers' pipeline, its folder)."""
+def tiny(base):
+    """(diffusers' pipeline, its folder in `base`)."""
     torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
     transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("sd35") / "m"
+    folder = base / "m"
     torch.manual_seed(3)
     second = CLIP | {"hidden_size": 24, "projection_dim": 24, "hidden_act": "gelu"}
     parts = {
@@ -70,6 +69,11 @@ def saved(tmp_path_factory):
     pipe.set_progress_bar_config(disable=True)
     pipe.save_pretrained(folder)
     return pipe, folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("sd35"))
 
 
 def latents():

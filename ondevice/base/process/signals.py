@@ -17,7 +17,7 @@ from itertools import pairwise
 
 VERBS = (
     "convert", "pack", "generate", "batch", "morph", "show", "explain", "bench", "check", "tune", "doctor", "serve",
-    "devices", "tokens", "sampler",
+    "devices", "tokens", "sampler", "train",
 )  # fmt: skip
 SAID = "interrupted; nothing half-written was left behind"
 STARTING, RUNNING, CLEANING, OVER = "starting", "running", "cleaning", "over"

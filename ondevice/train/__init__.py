@@ -1,0 +1,50 @@
+"""Train a model further, and end in files that `convert` takes.
+
+python -m ondevice.train lora --pretrained_model_name_or_path MODEL --data_dir PICTURES --output_dir OUT
+accelerate launch --num_processes 2 -m ondevice.train lora CONFIG.json      # several cards, several machines
+python -m ondevice.train RECIPE --help
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+
+from ondevice.errors import UsageError
+from ondevice.train.settings import add_flags, settings_of
+
+HELP = "train a model further (LoRA, DreamBooth)"
+RECIPES = ("lora", "dreambooth", "dreambooth_lora")
+_PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "tensorboardX")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's flags: those of each recipe."""
+    recipes = parser.add_subparsers(dest="recipe", required=True, metavar="RECIPE")
+    for name in RECIPES:
+        module = importlib.import_module(f"ondevice.train.{name}")
+        own = recipes.add_parser(
+            name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        add_flags(own, module.SETTINGS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and print what was written."""
+    recipe = importlib.import_module(f"ondevice.train.{args.recipe}")
+    settings = recipe.checked(settings_of(args, recipe.SETTINGS))
+    for package in _PACKAGES:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            what = f"the packages that train are missing ({error.name or package})."
+            raise UsageError(what, where="train", fix="pip install 'ondevice[train]'") from error
+    logging.getLogger("ondevice").setLevel(logging.INFO)
+    from ondevice.train.engine import Engine  # torch takes seconds to import
+
+    engine = Engine(args.recipe, settings)
+    written = engine.train(recipe.job(settings, engine))
+    if engine.is_main:
+        print(written, flush=True)
+    return 0

@@ -1,0 +1,157 @@
+"""Checkpoints of a run: folders checkpoint-N that are whole or not there.
+
+state.json: recipe, step, seed, settings. trained.safetensors: the trained parameters. optimiser.safetensors: what AdamW
+keeps of each. average.safetensors: the weights' average, where there is one. Nothing in them is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ondevice.base.publish import published
+from ondevice.errors import CheckpointError, OutputError, UsageError
+from ondevice.train.average import Average
+
+NAME = re.compile(r"checkpoint-(\d{1,12})")
+STATE, TRAINED, OPTIMISER, AVERAGE = "state.json", "trained.safetensors", "optimiser.safetensors", "average.safetensors"
+FORMAT = 1
+LATEST = "latest"
+_FIX = "go on from another checkpoint, or begin anew without --resume_from_checkpoint"
+
+
+class Checkpoints:
+    """Those of an output folder.
+
+    Args:
+        folder: the output folder.
+        limit: how many are kept; None: all.
+    """
+
+    def __init__(self, folder: Path, limit: int | None = None) -> None:
+        self._folder, self._limit = folder, limit
+
+    def all(self) -> list[Path]:
+        """Those that are there, by their steps."""
+        found = {int(match[1]): path for path in self._folder.iterdir() if (match := NAME.fullmatch(path.name))}
+        return [found[step] for step in sorted(found) if (found[step] / STATE).is_file()]
+
+    def asked(self, name: str | None) -> Path | None:
+        """The checkpoint that a name or a path means; None where none is meant, or the latest of none.
+        Raises UsageError for one that is not there."""
+        if name is None:
+            return None
+        there = self.all()
+        if name == LATEST:
+            return there[-1] if there else None
+        path = self._folder / Path(name).name
+        if path not in there:
+            known = ", ".join(one.name for one in there) or "none"
+            what = f"there is no such checkpoint in {self._folder} (there are: {known})."
+            raise UsageError(what, where=f"--resume_from_checkpoint {name}", fix="name one of these, or latest")
+        return path
+
+    def state(self, path: Path, recipe: str) -> dict[str, Any]:
+        """What a checkpoint says of itself. Raises CheckpointError where it is damaged, or of another recipe."""
+        try:
+            state = json.loads((path / STATE).read_text("utf-8"))
+            known = state["format"] == FORMAT and all(isinstance(state[key], int) for key in ("step", "seed"))
+            of = state["recipe"]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise CheckpointError(f"it cannot be read ({error!r}).", where=str(path / STATE), fix=_FIX) from error
+        if not known:
+            raise CheckpointError("it is of another version of this package.", where=str(path / STATE), fix=_FIX)
+        if of != recipe:
+            raise CheckpointError(f"it is of another recipe (got {of}, expected {recipe}).", where=str(path), fix=_FIX)
+        return dict(state)
+
+    def keep(
+        self,
+        state: Mapping[str, Any],
+        trained: Mapping[str, torch.nn.Parameter],
+        average: Average | None,
+        optimiser: Any,
+        scaler: Any,
+        beside: Callable[[Path], object] | None = None,
+    ) -> Path:
+        """Write a checkpoint, and remove those beyond the limit. Raises OutputError where the system refuses."""
+        path = self._folder / f"checkpoint-{state['step']}"
+        about = {"format": FORMAT, **state, "averaged": average.steps if average else None}
+        about["scaler"] = scaler.state_dict() if scaler is not None else None
+        kept = {
+            f"{index}.{key}": value.detach().cpu()
+            for index, values in optimiser.state_dict()["state"].items()
+            for key, value in values.items()
+        }
+        with published(path, OutputError) as folder:
+            save_file({name: one.detach().cpu().contiguous() for name, one in trained.items()}, folder / TRAINED)
+            save_file(kept, folder / OPTIMISER)
+            if average is not None:
+                save_file({name: one.cpu() for name, one in average.values.items()}, folder / AVERAGE)
+            if beside is not None:
+                beside(folder)
+            (folder / STATE).write_text(json.dumps(about, indent=1) + "\n", "utf-8")
+        for old in self.all()[: -self._limit] if self._limit else ():
+            shutil.rmtree(old)
+        return path
+
+    def restore(
+        self,
+        path: Path,
+        trained: Mapping[str, torch.nn.Parameter],
+        average: Average | None,
+        optimiser: Any,
+        scaler: Any,
+    ) -> int:
+        """Give a checkpoint's values to a run that begins; the number of steps that were done.
+
+        Raises:
+            CheckpointError: it is damaged, or of a run that trained other parameters.
+        """
+        about = json.loads((path / STATE).read_text("utf-8"))
+        _fill(trained, _loaded(path / TRAINED), path / TRAINED)
+        if average is not None:
+            if about.get("averaged") is None:
+                raise CheckpointError("it holds no average of weights.", where=str(path), fix="leave out --use_ema")
+            _fill(average.values, _loaded(path / AVERAGE), path / AVERAGE)
+            average.steps = about["averaged"]
+        whole = optimiser.state_dict()
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in _loaded(path / OPTIMISER).items():
+            index, _, key = name.partition(".")
+            if not index.isdecimal() or int(index) >= sum(len(group["params"]) for group in whole["param_groups"]):
+                raise CheckpointError(f"{name} is of no parameter.", where=str(path / OPTIMISER), fix=_FIX)
+            state.setdefault(int(index), {})[key] = value
+        optimiser.load_state_dict(whole | {"state": state})
+        if scaler is not None and about.get("scaler"):
+            scaler.load_state_dict(about["scaler"])
+        return int(about["step"])
+
+
+def _loaded(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"it cannot be read ({error}).", where=str(path), fix=_FIX) from error
+
+
+@torch.no_grad()
+def _fill(values: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Copy what was found into `values`, which must be the same ones."""
+    if lost := sorted(values.keys() ^ found.keys()):
+        what = f"it is of a run that trained other parameters ({lost[0]} is in one of them alone)."
+        raise CheckpointError(what, where=str(path), fix="give the settings that it was trained with")
+    for name, value in values.items():
+        if found[name].shape != value.shape:
+            shapes = f"got {list(found[name].shape)}, expected {list(value.shape)}"
+            what = f"{name} is of another shape ({shapes})."
+            raise CheckpointError(what, where=str(path), fix="give the settings that it was trained with")
+        value.copy_(found[name])

@@ -1,0 +1,131 @@
+"""Pictures to train on: folders of them, with captions in metadata.jsonl or without, and what is cut out of each."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ondevice.errors import UsageError
+
+log = logging.getLogger(__name__)
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+METADATA = "metadata.jsonl"
+FILE, TEXT = "file_name", "text"
+_LONGEST = 1 << 16  # bytes of a line of metadata.jsonl
+_MOST_PIXELS = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A picture's file and what it shows."""
+
+    path: Path
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How pictures of any size become those that are trained on: the shorter side is made `size`, and a square is cut
+    out at random or from the middle."""
+
+    size: int
+    center: bool = False
+    flip: bool = False
+
+    def of(self, path: Path, rng: np.random.Generator) -> np.ndarray:
+        """float32 [3, size, size] in -1..1. Raises UsageError for a file that is no picture."""
+        try:
+            with Image.open(path) as opened:
+                if opened.width * opened.height > _MOST_PIXELS:
+                    what = f"the picture is too large (got {opened.width}x{opened.height})."
+                    raise UsageError(what, where=str(path), fix="make it smaller")
+                picture = ImageOps.exif_transpose(opened).convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UsageError(f"it cannot be read as a picture ({error}).", where=str(path), fix="remove it") from error
+        part = self.size / min(picture.size)
+        wide, high = (max(self.size, round(side * part)) for side in picture.size)
+        picture = picture.resize((wide, high), Image.Resampling.BILINEAR)
+        x, y = (round((side - self.size) / 2) for side in (wide, high))
+        if not self.center:
+            x, y = (int(rng.integers(0, side - self.size + 1)) for side in (wide, high))
+        picture = picture.crop((x, y, x + self.size, y + self.size))
+        if self.flip and rng.random() < 0.5:
+            picture = ImageOps.mirror(picture)
+        return (np.asarray(picture, np.float32) / 127.5 - 1).transpose(2, 0, 1)
+
+
+def files_of(folder: Path, flag: str) -> list[Path]:
+    """The pictures of a folder, by name. Raises UsageError where there are none."""
+    if not folder.is_dir():
+        raise UsageError("there is no such folder.", where=f"--{flag} {folder}", fix="give a folder of pictures")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.is_file())
+    if not found:
+        what = f"the folder has no pictures ({', '.join(ENDINGS)})."
+        raise UsageError(what, where=f"--{flag} {folder}", fix="give a folder of pictures")
+    return found
+
+
+def captioned(folder: Path, flag: str) -> list[Sample]:
+    """The pictures of a folder that metadata.jsonl has lines for: {"file_name": ..., "text": ...}.
+
+    A line whose picture is missing is said and left out; pictures without a line are said, too.
+
+    Raises:
+        UsageError: there is no such file, or nothing in it; a line is no such object, or leads out of the folder.
+    """
+    path = folder / METADATA
+    if not path.is_file():
+        what = f"there is no {METADATA} with a caption for each picture."
+        fix = f'write a line such as {{"{FILE}": "a.png", "{TEXT}": "a cat"}} for each'
+        raise UsageError(what, where=f"--{flag} {folder}", fix=fix)
+    found, missing = [], []
+    for number, name, text in _lines(path):
+        picture = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UsageError(
+                f"{FILE} leads out of the folder.", where=f"{path}, line {number}", fix="name a file in it"
+            )
+        if picture.is_file():
+            found.append(Sample(picture, text))
+        else:
+            missing.append(name)
+    if missing:
+        log.warning("%s: %d pictures are not there and are left out (%s)", path, len(missing), _some(missing))
+    if not found:
+        raise UsageError("it names no picture that is there.", where=str(path), fix="correct its file names")
+    named = {one.path for one in found}
+    if left := [one.name for one in files_of(folder, flag) if one not in named]:
+        log.warning("%s: %d pictures have no line and are left out (%s)", path, len(left), _some(left))
+    return found
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + ("..." if len(names) > 3 else "")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """(number from 1, file name, caption) of each line."""
+    fix = f'write {{"{FILE}": ..., "{TEXT}": ...}}'
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(_LONGEST + 1):
+            number += 1
+            where = f"{path}, line {number}"
+            if len(line) > _LONGEST:
+                raise UsageError(f"the line is longer than {_LONGEST} bytes.", where=where, fix=fix)
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"the line is no JSON ({error}).", where=where, fix=fix) from error
+            name, text = (row.get(key) if isinstance(row, dict) else None for key in (FILE, TEXT))
+            if not isinstance(name, str) or not isinstance(text, str) or not name or "\0" in name:
+                raise UsageError(f"the line has no {FILE} and {TEXT}, two texts.", where=where, fix=fix)
+            yield number, name, text

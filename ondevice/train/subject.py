@@ -1,0 +1,124 @@
+"""DreamBooth: pictures of a subject, and of its class, which the model draws itself where they are missing."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+
+from ondevice.base.publish import published, system
+from ondevice.diffusion.picture_file import write_picture
+from ondevice.diffusion.request import Picture
+from ondevice.drawing import say
+from ondevice.errors import OutputError, UsageError
+from ondevice.train.adapting import (
+    adapted,
+    asked,
+    cut_of,
+    noising,
+    opened_parts,
+    prepare_net,
+    prior_of,
+    texts_of,
+)
+from ondevice.train.drawn import Asked, drawing
+from ondevice.train.engine import Engine, Job
+from ondevice.train.finetune import Finetune
+from ondevice.train.order import mixed
+from ondevice.train.parts import SD1, place_of, stored_in
+from ondevice.train.pictures import ENDINGS, METADATA, Sample, captioned, files_of
+from ondevice.train.samples import Pictures, collated
+
+MODEL = "model"
+"""The result's folder, in the output folder."""
+
+
+def beside(settings: argparse.Namespace, engine: Engine) -> Job:
+    """A LoRA for the subject."""
+    return adapted(settings, engine, *pictures_of(settings, engine), name="pytorch_lora_weights")
+
+
+def whole(settings: argparse.Namespace, engine: Engine) -> Job:
+    """The network itself, and where it is asked for the text encoder.
+    Raises UsageError where that is one of several."""
+    own, prior = pictures_of(settings, engine)
+    parts = opened_parts(settings, engine)
+    learning: list[torch.nn.Module] = [parts.net]
+    if settings.train_text_encoder:
+        if parts.kind != SD1:
+            what = "the model has several text encoders, which are not trained here."
+            raise UsageError(what, where="--train_text_encoder", fix="leave it out")
+        learning.append(parts.pipe.text_encoder)
+    for module in learning:
+        stored_in(module, torch.float32)
+        module.requires_grad_(True)
+    if settings.train_text_encoder:
+        # what is pooled of a text is not read by the network
+        for name, one in parts.pipe.text_encoder.named_parameters():
+            one.requires_grad_("position_ids" not in name)
+    prepare_net(parts, settings)
+    trained = [one for module in learning for one in module.parameters() if one.requires_grad]
+
+    def write(folder: Path) -> Path:
+        with published(folder / MODEL, OutputError) as made:
+            parts.pipe.save_pretrained(made)
+        return folder / MODEL
+
+    def draw() -> list[Picture]:
+        with (
+            tempfile.TemporaryDirectory(prefix="ondevice-train-") as folder,
+            drawing(str(write(Path(folder))), settings.resolution) as pipe,
+        ):
+            return list(asked(settings).by(pipe))
+
+    data = Pictures(own, cut_of(settings), settings.seed, prior)
+    texts = texts_of(parts, settings, settings.train_text_encoder)
+    step = Finetune(parts, noising(parts, settings), texts, prior_of(settings, prior))
+    groups = [{"params": trained, "lr": engine.rate()}]
+    return Job(step, groups, data, len(data), collated, write, draw=draw)
+
+
+def pictures_of(settings: argparse.Namespace, engine: Engine) -> tuple[list[Sample], list[Sample]]:
+    """Pictures of the subject, each as often as it is repeated, and of the class: with the captions of metadata.jsonl
+    where the folder has one, else all with that of the settings."""
+    folder = Path(settings.instance_data_dir)
+    own = (
+        captioned(folder, "instance_data_dir")
+        if (folder / METADATA).is_file()
+        else [Sample(path, settings.instance_prompt) for path in files_of(folder, "instance_data_dir")]
+    )
+    own = [one for one in own for _ in range(settings.repeats)]
+    if not settings.with_prior_preservation:
+        return own, []
+    if engine.is_main:
+        draw_class(settings)
+    engine.accelerator.wait_for_everyone()
+    files = files_of(Path(settings.class_data_dir), "class_data_dir")[: settings.num_class_images]
+    return own, [Sample(path, settings.class_prompt) for path in files]
+
+
+def draw_class(settings: argparse.Namespace) -> None:
+    """Let the model draw what is missing of the class's pictures, each under a name of its number."""
+    folder = Path(settings.class_data_dir)
+    with system(str(folder), OutputError):
+        folder.mkdir(parents=True, exist_ok=True)
+        there = sum(path.suffix.lower() in ENDINGS for path in folder.iterdir())
+    missing = settings.num_class_images - there
+    if missing <= 0:
+        return
+    say(f"{there} of {settings.num_class_images} pictures of the class are there; drawing {missing}")
+    source = place_of(settings.pretrained_model_name_or_path)
+    wanted = Asked(
+        settings.class_prompt,
+        missing,
+        settings.resolution,
+        settings.num_inference_steps,
+        settings.validation_guidance,
+        mixed(settings.seed, there) % 2**32,
+    )
+    with drawing(source, settings.resolution, settings.revision) as pipe:
+        for number, picture in enumerate(wanted.by(pipe)):
+            assert picture.pixels is not None, "no other model goes on"
+            write_picture(folder / f"class-{there + number:05}.png", picture.pixels, picture.parameters)

@@ -1,0 +1,132 @@
+"""Settings of recipes: flags, a JSON file, defaults, and what is refused."""
+
+import argparse
+import importlib
+import json
+import sys
+import types
+
+import pytest
+
+from ondevice import cli
+from ondevice.errors import UsageError
+from ondevice.train import RECIPES
+from ondevice.train.settings import NEEDED, Setting, add_flags, changed, settings_of
+
+GROUPS = {
+    "a": (
+        Setting("rank", 4, int, "of it", 1, 64, also=("lora_rank",)),
+        Setting("data_dir", NEEDED, str, "pictures"),
+        Setting("rate", None, float, "100 % of it", 0),
+        Setting("flip", False, bool, "mirror"),
+    ),
+    "b": (
+        Setting("kind", "x", str, "which", choices=("x", "y")),
+        Setting("parts", ("p", "q"), str, "which", several=True),
+    ),
+}
+
+
+def read(*words):
+    parser = argparse.ArgumentParser()
+    add_flags(parser, GROUPS)
+    return settings_of(parser.parse_args([str(word) for word in words]), GROUPS)
+
+
+def test_flags_come_before_the_file_and_that_before_defaults(tmp_path):
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps({"lora_rank": 8, "data_dir": "d", "rate": 1, "flip": True, "parts": ["r"]}))
+    assert vars(read(file, "--rank", "16", "--kind", "y")) == {
+        "rank": 16, "data_dir": "d", "rate": 1.0, "flip": True, "kind": "y", "parts": ("r",)
+    }  # fmt: skip
+    assert vars(read("--data_dir", "e", "--flip", "--parts", "s", "t", "--lora_rank", "2")) == {
+        "rank": 2, "data_dir": "e", "rate": None, "flip": True, "kind": "x", "parts": ("s", "t")
+    }  # fmt: skip
+    assert read("--data_dir", "e", "--flip", "no").flip is False
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rank": 0}, "rank is out of range (got 0, expected 1 to 64). Fix: correct it."),
+        ({"rank": 1.5}, "rank is not a whole number (got 1.5)."),
+        ({"rank": True}, "rank is not a whole number (got true)."),
+        ({"rate": "much"}, "rate is not a number (got much)."),
+        ({"rate": -1}, "rate is out of range (got -1, expected 0 or more)."),
+        ({"flip": "perhaps"}, "flip is not true or false (got perhaps)."),
+        ({"kind": "z"}, "kind is unknown (got z, expected one of x, y). Fix: use x."),
+        ({"kind": 1}, "kind is not a text (got 1)."),
+        ({"rnak": 1}, "'rnak' is no setting of this recipe. Fix: write rank."),
+        ({"rank": 1, "lora_rank": 2}, "lora_rank is another name of rank, and both are there."),
+        ([], "it is no JSON object of settings."),
+    ],
+)
+def test_values_that_are_refused(values, message, tmp_path):
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps(values))
+    with pytest.raises(UsageError) as caught:
+        read(file, "--data_dir", "d")
+    assert str(caught.value).startswith(f"{file}: {message}")
+
+
+def test_files_that_are_refused(tmp_path):
+    file = tmp_path / "c.json"
+    with pytest.raises(UsageError, match=r"it cannot be read \(No such file or directory\)\. Fix: give a JSON"):
+        read(file)
+    for data in (b"{", b"\xff", b"[" * 100_000, b" " * ((1 << 20) + 1)):
+        file.write_bytes(data)
+        with pytest.raises(UsageError, match="it is no JSON"):
+            read(file)
+    with pytest.raises(
+        UsageError, match=r"^train: data_dir is not given\. Fix: give --data_dir, or put it into CONFIG"
+    ):
+        read()
+    with pytest.raises(UsageError, match=r"^--rank: rank is not a whole number \(got two\)\."):
+        read("--data_dir", "d", "--rank", "two")
+
+
+def test_other_defaults():
+    (rank, *_) = changed(GROUPS["a"], rank=2)
+    assert (rank.default, GROUPS["a"][0].default) == (2, 4)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_describes_itself(name, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", name, "--help"])
+    shown = capsys.readouterr().out
+    settings = [one for group in importlib.import_module(f"ondevice.train.{name}").SETTINGS.values() for one in group]
+    assert len({one.name for one in settings}) == len(settings)
+    assert all(f"--{one.name}" in shown for one in settings)
+    for one in settings:  # a default is a value that is allowed
+        assert (
+            one.default in (NEEDED, None)
+            or one.of(list(one.default) if one.several else one.default, "here") is not None
+        )
+
+
+@pytest.mark.parametrize("package", ["torch", "tensorboardX"])
+def test_a_missing_package(package, monkeypatch, capsys):
+    for name in ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "tensorboardX"):
+        monkeypatch.setitem(sys.modules, name, None if name == package else types.ModuleType(name))
+    words = ["train", "lora", "--pretrained_model_name_or_path", "demo", "--data_dir", "d", "--output_dir", "o"]
+    assert cli.main(words) == 2
+    said = f"error: train: the packages that train are missing ({package}). Fix: pip install 'ondevice[train]'.\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--with_prior_preservation"],
+            "--class_data_dir: prior preservation needs pictures of a class and their capt",
+        ),
+        (["--class_prompt", "x", "--with_prior_preservation"], "--class_data_dir: prior preservation needs pictures"),
+        (["--class_data_dir", "x", "--with_prior_preservation"], "--class_prompt: prior preservation needs pictures"),
+    ],
+)
+def test_a_prior_needs_pictures(words, message, capsys):
+    given = ["--pretrained_model_name_or_path", "demo", "--instance_data_dir", "d", "--instance_prompt", "p"]
+    assert cli.main(["train", "dreambooth", *given, *words]) == 2
+    assert message in capsys.readouterr().err
