@@ -211,6 +211,11 @@ class Kind:
     network: str = ""
 
 
+def _is_of_family(number: int) -> bool:
+    """Whether a row is of a family of models."""
+    return _ROWS[number][0].endswith(_NOT)
+
+
 def file_kind(names: Iterable[str], shapes: Mapping[str, Shape], family: Family) -> Kind | None:
     """What holds weights of these names, if it is one of the kinds that are no whole checkpoint of `family`;
     None if nothing tells.
@@ -218,15 +223,22 @@ def file_kind(names: Iterable[str], shapes: Mapping[str, Shape], family: Family)
     `shapes` has those of `names` and may have others.
     """
     listed, networks = list(names), {part.architecture.name for part in family.parts.values()}
-    best, seen = len(_ROWS), ""
+    found: dict[int, str] = {}  # row -> a name that matches it
+    own = len(_ROWS)
     for name in listed:
-        found = _TABLE.match(name[:_LOOKED_AT])
-        # a row's group closes after those inside it, so it is the last
-        if found and (number := int((found.lastgroup or "")[1:])) < best:
-            what = _ROWS[number][0].removesuffix(_NOT)
-            if what != _ROWS[number][0] and (family.title.startswith(what) or _NETWORKS.get(what) in networks):
-                continue  # or of a family that is made of the same networks
-            best, seen = number, found.group() + ("..." if found.end() < len(name) else "")
+        match = _TABLE.match(name[:_LOOKED_AT])
+        if match is None:
+            continue
+        number = int((match.lastgroup or "")[1:])  # a row's group closes after those inside it, so it is the last
+        what = _ROWS[number][0].removesuffix(_NOT)
+        if _is_of_family(number) and (family.title.startswith(what) or _NETWORKS.get(what) in networks):
+            own = min(own, number)  # of this family, or of one that is made of the same networks
+        elif number not in found:
+            found[number] = match.group() + ("..." if match.end() < len(name) else "")
+    # a family's own names say more than those that it shares with the families of later rows
+    found = {number: seen for number, seen in found.items() if not (number > own and _is_of_family(number))}
+    best = min(found, default=len(_ROWS))
+    seen = found.get(best, "")
     if seen:
         what, _, fix = _ROWS[best]
         fix = fix or advice(what.removesuffix(_NOT), family, "file")
