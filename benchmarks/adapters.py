@@ -158,8 +158,9 @@ def count(model: str, manifest: str) -> dict[str, Any]:
     names, ranks = spellings(_modules(model)), dict[str, int]()
     for name, shape in shapes_of(model, manifest).items():
         found = split(name)
-        if found and found[1] == "down" and names.get(found[0], ("",))[0] == "unet":
-            ranks[names[found[0]][1]] = shape[0]
+        for target in names.get(found[0], ()) if found and found[1] == "down" else ():
+            if target.part == "unet":
+                ranks[target.layer] = shape[0]
     flops = own = touched = 0
     for layer, rows, inputs, outputs, sides in products(model):
         own += 2 * rows * inputs * outputs * sides

@@ -17,6 +17,7 @@ from ondevice.converters.read.adapters import with_adapters, with_carried
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.controlnets import MADE_UP, with_controlnets
 from ondevice.converters.read.embeddings import with_embeddings
+from ondevice.converters.read.parts import text_encoders_in
 from ondevice.converters.read.tiny_files import with_random_taesd, with_taesd
 from ondevice.errors import UsageError
 
@@ -39,6 +40,7 @@ class Source:
     unet: str | None = None
     vae: str | None = None
     text_encoder: str | None = None
+    text_encoders: str | None = None
     taesd: str | None = None
     clip_skip: int = 0
     embedding: Sequence[str] = ()
@@ -74,10 +76,14 @@ class Source:
         family = FAMILIES[self.model]
         if self.random_weights is not None:
             given_parts = ("--unet", self.unet), ("--vae", self.vae), ("--text-encoder", self.text_encoder)
-            for flag, given in given_parts:
+            for flag, given in (*given_parts, ("--text-encoders", self.text_encoders)):
                 if given is not None:
                     raise UsageError("made-up weights have every part.", where=flag, fix=f"leave {flag} out")
             return random_checkpoint(family, self.random_weights)
+        texts: str | dict[str, str | Path] | None = self.text_encoder
+        if self.text_encoders is not None:
+            texts = {**text_encoders_in(Path(self.text_encoders).expanduser(), family)}
+            texts |= {} if self.text_encoder is None else {"text_encoder": self.text_encoder}
         return open_checkpoint(
             self.checkpoint,
             family=family,
@@ -86,7 +92,7 @@ class Source:
             ema=self.ema,
             unet=self.unet,
             vae=self.vae,
-            text_encoder=self.text_encoder,
+            text_encoder=texts,
         )
 
     def resolved(self) -> Source:
@@ -98,6 +104,7 @@ class Source:
             vae=_absolute(self.vae),
             taesd=_absolute(self.taesd),
             text_encoder=_absolute(self.text_encoder),
+            text_encoders=_absolute(self.text_encoders),
             embedding=tuple(embeddings.absolute(one) for one in self.embedding),
             lora=tuple(adapters.absolute(one) for one in self.lora),
             carry_lora=tuple(adapters.absolute_named(one) for one in self.carry_lora),

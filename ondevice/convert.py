@@ -30,6 +30,7 @@ NOT_IN_GRAPHS |= {"--math": "leaves it to its runtime what products are multipli
 NOT_IN_GRAPHS |= {"--carry-lora": "carries no adapters beside its weights"}
 NOT_IN_GRAPHS |= dict.fromkeys(("--frames", "--decode-chunk"), "is of a picture")
 NOT_IN_GRAPHS |= {"--avoid": "has no kernels", "--chunks": "reads texts of one length", "--tile-vae": "is in one piece"}
+NOT_IN_GRAPHS |= {"--weights-of": "has --weights for all of them"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="picture sizes in pixels (default: the size the model was trained at)",
     )
     flags.add_plan_arguments(parser, set_names(), format_flags.WEIGHTS)
+    parser.add_argument(
+        "--weights-of",
+        nargs="+",
+        default=(),
+        metavar="COMPONENT",
+        help="the components whose weights --weights means, such as text_encoder_3 (default: all)",
+    )
     parser.add_argument(
         "--format",
         default="bundle",
@@ -148,7 +156,10 @@ def _refuse_of_bundles(args: argparse.Namespace, format: Format) -> None:
 
 
 def _refuse_of_others(args: argparse.Namespace) -> None:
-    """Refuse what only other formats have."""
+    """Refuse what only other formats have, and components of no weights."""
+    if args.weights_of and not args.weights:
+        what = "it says whose weights are in few bits, and nothing says how many."
+        raise UsageError(what, where="--weights-of", fix="add --weights int8")
     if args.weights and args.weights not in flags.WEIGHTS:
         what = f"bundles cannot have it (got {args.weights}, expected one of {', '.join(flags.WEIGHTS)})."
         raise UsageError(what, where="--weights", fix="choose another, or write packages with --format coreml")

@@ -53,6 +53,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     return Recipe(
         dtype=STORAGES[dtype or "fp16"],
         weights=WEIGHTS.get(weights or "", ""),
+        weights_of=getattr(args, "weights_of", ()),
         target=target,
         others=others,
         set_name=args.target if others else "",
@@ -198,6 +199,8 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, what in (("--unet", "UNet"), ("--vae", "VAE"), ("--text-encoder", "text encoder")):
         words = f"take the {what} from this file, diffusers folder or hub id; the checkpoint need not have one"
         parser.add_argument(flag, metavar="PATH_OR_HUB_ID", help=words)
+    words = "take all of several text encoders from a diffusers folder, or one of clip_l*, clip_g* and t5xxl* files"
+    parser.add_argument("--text-encoders", metavar="FOLDER", help=words)
     parser.add_argument(
         "--taesd",
         nargs="?",
@@ -213,28 +216,25 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="leave out the text encoders' last N layers, as diffusers counts them (WebUI's number is one more)",
     )
-    parser.add_argument(
-        "--embedding",
-        action="append",
-        default=[],
-        metavar="FILE[:TRIGGER]",
-        help="add a textual inversion embedding under its trigger word (default: its own token, or the file's name); "
-        "several may be given",
-    )
-    parser.add_argument(
-        "--lora",
-        action="append",
-        default=[],
-        metavar="FILE[:SCALE]",
-        help="put an adapter (LoRA, LoCon, LoHa) into the weights, at a scale (default 1); several may be given",
-    )
-    parser.add_argument(
-        "--controlnet",
-        action="append",
-        default=[],
-        metavar="PATH_OR_HUB_ID",
-        help="add a ControlNet: its folder, file or hub id, or `random` beside --random-weights; up to four times",
-    )
+    for flag, form, words in (
+        (
+            "--embedding",
+            "FILE[:TRIGGER]",
+            "add a textual inversion embedding under its trigger word (default: its own token, or the file's name); "
+            "several may be given",
+        ),
+        (
+            "--lora",
+            "FILE[:SCALE]",
+            "put an adapter (LoRA, LoCon, LoHa) into the weights, at a scale (default 1); several may be given",
+        ),
+        (
+            "--controlnet",
+            "PATH_OR_HUB_ID",
+            "add a ControlNet: its folder, file or hub id, or `random` beside --random-weights; up to four times",
+        ),
+    ):
+        parser.add_argument(flag, action="append", default=[], metavar=form, help=words)
 
 
 def source_of(args: argparse.Namespace) -> Source:

@@ -143,6 +143,44 @@ def pipeline(family: Family, configs: Configs) -> dict[str, Any]:
     )
 
 
+def skipping(family: Family, blocks: tuple[int, ...]) -> Family:
+    """The same with a third pass in some calls, whose picture does without these blocks: the prediction moves away from
+    that one's, too. A block whose modulation is zeros changes nothing, its gates included.
+
+    Reference: diffusers' StableDiffusion3Pipeline with `skip_guidance_layers`, and its numbers.
+    """
+    start, stop, scale = (f"skip_layer_guidance_{word}" for word in ("start", "stop", "scale"))
+
+    def with_third_pass(family: Family, configs: Configs) -> dict[str, Any]:
+        whole = pipeline(family, configs)
+        (loop,) = whole["denoise"]
+        zeros = [f"guided_{mmdit.MODULATION}{block}" for block in blocks]
+        third = {
+            "passes": [*loop["passes"], {"text": "prompt", "zeros": zeros}],
+            "combine": {"first": 0, "add": [*loop["combine"]["add"], [scale, 1, 2]]},
+        }
+        numbers = {start: {"default": 0.01}, stop: {"default": 0.2}, scale: {"default": 2.8}}
+        stretches = [
+            _with_values(loop, "first_") | {"until": start},
+            _with_values(loop, "guided_") | third | {"from": start, "until": stop},
+            loop | {"from": stop},
+        ]
+        return whole | {"numbers": whole["numbers"] | numbers, "denoise": stretches}
+
+    base = family.base or family.folder
+    return replace(family, name=f"{family.name}-skip-layers", base=base, pipeline=with_third_pass)
+
+
+def _with_values(loop: dict[str, Any], head: str) -> dict[str, Any]:
+    """A stretch of the schedule whose values have names of their own, which begin with `head`."""
+    modulation, transformer = loop["roles"]
+    keep = {port: f"{head}{value}" for port, value in modulation["keep"].items()}
+    feed = transformer["feed"] | {port: {"value": value} for port, value in keep.items()}
+    prediction = f"{head}{loop['prediction']}"
+    roles = [modulation | {"keep": keep}, transformer | {"feed": feed, "keep": {"out_sample": prediction}}]
+    return loop | {"roles": roles, "prediction": prediction}
+
+
 def _kept(number: str) -> dict[str, str]:
     """What the CLIP of that number ("" or "_2") gives."""
     return {"hidden": f"hidden{number}", "pooled": f"pooled{number}"}
@@ -206,9 +244,11 @@ def sd3(name: str, hub_id: str, **changes: Any) -> Family:
 
 
 _BASE = {"base": MODELS / "sd3"}
+_MEDIUM = sd3("sd35-medium", "stabilityai/stable-diffusion-3.5-medium", guidance_scale=4.5, steps=40, **_BASE)
 _WHOLE = (
     sd3("sd3", "stabilityai/stable-diffusion-3-medium-diffusers"),
-    sd3("sd35-medium", "stabilityai/stable-diffusion-3.5-medium", guidance_scale=4.5, steps=40, **_BASE),
+    _MEDIUM,
+    skipping(_MEDIUM, (7, 8, 9)),
     sd3("sd35-large", "stabilityai/stable-diffusion-3.5-large", guidance_scale=3.5, **_BASE),
     sd3("sd35-large-turbo", "stabilityai/stable-diffusion-3.5-large-turbo", guidance_scale=0.0, steps=4, **_BASE),
 )

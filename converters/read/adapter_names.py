@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
-from ondevice.converters.component import Checkpoint, shape_of
+import onnx_ir as ir
+
+from ondevice.converters.architectures.architecture import Stored
+from ondevice.converters.component import Checkpoint, shape_of, taken
 from ondevice.converters.families import family_of
 from ondevice.graph.adapted import WEIGHT, Module, Modules
 
@@ -52,6 +56,9 @@ REFUSED = {
 """Kinds of adapters whose formula is not here, by a part of their tensors' names."""
 DENOISERS = ("unet", "transformer")
 """Parts of which a model has one, and what files of one network alone are of."""
+_ROWS = ("up", "diff", "w1_a", "w2_a")  # what has as many rows as its module
+_SWAPPED = ":1,0/2"
+_CUT = re.compile(r"([0-9]|1[0-5])/([2-9]|1[0-6])")
 _PROCESSOR = re.compile(r"(.*)\.processor\.(to_[qkv]|to_out)")
 
 
@@ -79,21 +86,49 @@ def modules_of(checkpoint: Checkpoint) -> Modules:
             module = name.removesuffix(WEIGHT)
             if component is not None and module != name:
                 place = family.parts[part].layout.place(name, component.config)
-                whole = part in DENOISERS and place.parts == 1 and not place.swapped  # there it is one layer, as here
-                original = (place.name if whole else name).removesuffix(WEIGHT)
+                original = place.name.removesuffix(WEIGHT) if part in DENOISERS else module
+                original += f":{place.part}/{place.parts}" if part in DENOISERS and place.parts > 1 else ""
+                original += _SWAPPED if part in DENOISERS and place.swapped else ""
                 found.setdefault(part, {})[module] = Module(shape_of(tensor), "" if original == module else original)
     return found
 
 
-def spellings(modules: Modules) -> Mapping[str, tuple[str, str]]:
-    """{name of a layer in any layout: (part, its name in diffusers)}."""
-    found: dict[str, tuple[str, str]] = {}
+class Target(NamedTuple):
+    """A layer that a module of a file is for, by its part and its name in diffusers, and where in that module's rows
+    it is."""
+
+    part: str
+    layer: str
+    rows: Stored = Stored("")
+
+    def of(self, slots: Mapping[str, ir.TensorProtocol]) -> dict[str, ir.TensorProtocol]:
+        """Of a module's tensors those of the layer: what has the module's rows is cut."""
+        return {slot: taken(one, self.rows, slot) if slot in _ROWS else one for slot, one in slots.items()}
+
+
+def spellings(modules: Modules) -> Mapping[str, tuple[Target, ...]]:
+    """{name of a layer in any layout: what it is here, several where queries, keys and values are one layer there}."""
+    found: dict[str, tuple[Target, ...]] = {}
     encoders = len(modules.keys() - set(DENOISERS))
     for part, layers in modules.items():
         for name, module in layers.items():
-            names = [name, *([module.original] if module.original else [])]
-            found |= dict.fromkeys(_spelled(part, names, encoders), (part, name))
+            original, _, rows = module.original.partition(":")
+            whole = [name, *([original] if original and not rows else [])]
+            found |= dict.fromkeys(_spelled(part, whole, encoders), (Target(part, name),))
+            if (cut := _CUT.fullmatch(rows)) and int(cut[1]) < int(cut[2]):
+                place = Stored(original, int(cut[1]), int(cut[2]))
+            elif rows == _SWAPPED.removeprefix(":"):
+                place = Stored(original, swapped=True)
+            else:
+                continue
+            for spelled in _original(part, original):
+                found[spelled] = (*found.get(spelled, ()), Target(part, name, place))
     return found
+
+
+def _original(part: str, name: str) -> Iterator[str]:
+    """A denoiser's layer by its name in the original layout, in files of kohya's tools."""
+    yield from (f"{head}{name.replace('.', '_')}" for head in dict.fromkeys(("lora_unet_", f"lora_{part}_")))
 
 
 def _spelled(part: str, names: list[str], encoders: int) -> Iterator[str]:
@@ -103,8 +138,7 @@ def _spelled(part: str, names: list[str], encoders: int) -> Iterator[str]:
     yield from (f"{part}.{module}", f"{part}.{module.removeprefix('text_model.')}")  # the latter by transformers 5
     if part in DENOISERS:
         yield module  # peft's own files of one network
-        for head in dict.fromkeys(("lora_unet_", f"lora_{part}_")):
-            yield from (f"{head}{name.replace('.', '_')}" for name in names)
+        yield from (spelled for name in names for spelled in _original(part, name))
         return
     number = "" if part == "text_encoder" else part.removeprefix("text_encoder_")
     heads = [f"lora_te{number or 1}_"] + ["lora_te_"] * (encoders == 1)

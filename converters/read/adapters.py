@@ -106,16 +106,17 @@ def read_adapter(path: Path, model: Modules) -> Adapter:
         if module not in known:
             left.append(module)
             continue
-        part, layer = known[module]
-        weight = f"{layer}{WEIGHT}"
         alpha = _alpha(slots.pop("alpha", None), module, str(path))
-        if alpha is None and "down" in slots:
-            alpha = _of_config(config, part, module, shape_of(slots["down"])[0], str(path))
-        term = term_of(str(path), module, slots, alpha, model[part][layer].shape)
-        if weight in terms.setdefault(part, {}):
-            what = f"{module} and {terms[part][weight].module} are one module."
-            raise CheckpointError(what, where=str(path), fix="download it again")
-        terms[part][weight] = term
+        for target in known[module]:
+            part, layer, _ = target
+            weight = f"{layer}{WEIGHT}"
+            if alpha is None and "down" in slots:
+                alpha = _of_config(config, part, module, shape_of(slots["down"])[0], str(path))
+            term = term_of(str(path), module, target.of(slots), alpha, model[part][layer].shape)
+            if weight in terms.setdefault(part, {}):
+                what = f"{module} and {terms[part][weight].module} are one module."
+                raise CheckpointError(what, where=str(path), fix="download it again")
+            terms[part][weight] = term
     if not terms:
         what = f"none of its {len(found)} modules is one of this model ({listed(left, most=2)})."
         raise CheckpointError(what, where=str(path), fix="use an adapter that was trained for this model")

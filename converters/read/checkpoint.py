@@ -14,7 +14,7 @@ from ondevice.converters.onnx_import import is_onnx_folder, read_onnx_folder
 from ondevice.converters.read.diffusers_folder import read_folder
 from ondevice.converters.read.hub import download, is_hub_id, local_part
 from ondevice.converters.read.json_text import read_object
-from ondevice.converters.read.parts import FLAGS, read_part
+from ondevice.converters.read.parts import FLAGS, TEXT_ENCODERS, read_part
 from ondevice.converters.read.single_file import checkpoint_from
 from ondevice.converters.read.tiny_files import holds_tiny, read_tiny_vae
 from ondevice.converters.read.weights_file import read_weights
@@ -34,7 +34,7 @@ def open_checkpoint(
     revision: str | None = None,
     unet: str | Path | None = None,
     vae: str | Path | None = None,
-    text_encoder: str | Path | None = None,
+    text_encoder: str | Path | Mapping[str, str | Path] | None = None,
 ) -> Checkpoint:
     """Read the headers of `source` and check every weight's name and shape; the weights themselves are read on access.
 
@@ -47,7 +47,7 @@ def open_checkpoint(
         ema: take the averaged weights (model_ema.*) of a single file.
         revision: branch, tag or commit of a hub id.
         unet, vae, text_encoder: a file, a diffusers folder or a hub id that the component is taken from instead; the
-            source need not have it.
+            source need not have it. `text_encoder` may be a mapping, {part: the same}, for a family that has several.
 
     Raises:
         UsageError: no such family, an option that does not go with the source, or no source of a family whose own
@@ -58,7 +58,10 @@ def open_checkpoint(
         DownloadError: the hub id could not be fetched.
     """
     chosen = family_of(family)
-    parts = {"text_encoder": text_encoder, "unet": unet, "vae": vae}
+    texts: Mapping[str, str | Path | None] = (
+        text_encoder if isinstance(text_encoder, Mapping) else {"text_encoder": text_encoder}
+    )
+    parts = {**texts, "unet": unet, "vae": vae}
     beside = {part: given for part, given in parts.items() if given is not None}
     if source is None:
         _has_what_is_apart(chosen, beside)
@@ -69,7 +72,7 @@ def open_checkpoint(
         if is_onnx_folder(path):
             _only_for(variant, "variant", "a folder of weights or a hub id", text)
             for part, value in beside.items():
-                _only_for(value, FLAGS[part], "a checkpoint of weights", text)
+                _only_for(value, FLAGS.get(part, TEXT_ENCODERS), "a checkpoint of weights", text)
             checkpoint = read_onnx_folder(path, chosen)
         else:
             checkpoint = read_folder(path, chosen, variant, _given(beside, chosen, path))

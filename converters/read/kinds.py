@@ -193,6 +193,7 @@ _TABLE = re.compile("|".join(f"(?P<k{number}>{pattern})" for number, (_, pattern
 _PARTS = {
     "a ControlNet": "controlnet",
     "a CLIP text encoder alone": "clip_text",
+    "a T5 text encoder, not a checkpoint": "t5",
     "a VAE alone": "autoencoder_kl",
     "a UNet alone, in diffusers' names": "unet",
     "a UNet alone": "unet",

@@ -16,10 +16,11 @@ from ondevice.converters.read.diffusers_folder import read_component
 from ondevice.converters.read.kinds import file_kind
 from ondevice.converters.read.names import is_ignorable
 from ondevice.converters.read.weights_file import read_weights
-from ondevice.errors import CheckpointError, WeightsError
+from ondevice.errors import CheckpointError, UsageError, WeightsError
 
 # parts that can be given beside a checkpoint
 FLAGS = {"text_encoder": "--text-encoder", "unet": "--unet", "vae": "--vae"}
+TEXT_ENCODERS = "--text-encoders"  # all of several
 DAMAGED = "download the file again, or use another file"
 
 
@@ -81,12 +82,12 @@ def _sibling(family: Family, part: str, names: set[str]) -> str | None:
 
 
 def read_part(family: Family, part: str, path: Path, config: dict[str, Any]) -> Component:
-    """A part ("vae", "text_encoder", "unet") in a file (in the original or diffusers' names, alone or in a
+    """A part ("vae", "text_encoder_2", "unet") in a file (in the original or diffusers' names, alone or in a
     checkpoint) or a folder.
 
     `config` is a file's; a folder brings its own. Raises CheckpointError and WeightsError.
     """
-    where = f"{FLAGS[part]} {path}"
+    where = f"{FLAGS.get(part, TEXT_ENCODERS)} {path}"
     word = family.parts[part].architecture.word
     if path.is_dir():
         inside = path / part
@@ -111,8 +112,37 @@ def tensors_of(family: Family, part: str, path: Path, where: str) -> dict[str, i
             chosen = dict(own)
             break
     kind = file_kind(chosen, {name: shape_of(tensor) for name, tensor in chosen.items()}, family)
-    if kind and kind.network != about.architecture.name:
+    if kind and kind.network not in (about.architecture.name, about.architecture.name.removesuffix("_pooled")):
         raise CheckpointError(
             f"this is {kind.what}, and no {word}.", where=where, fix=f"give a {word} of {family.title}"
         )
     return chosen
+
+
+def text_encoders_in(folder: Path, family: Family) -> dict[str, Path]:
+    """Where a folder has each text encoder of a family: a folder of the part's name, as diffusers has it, or one
+    .safetensors file that begins with its name in the original layout (clip_l, clip_g, t5xxl).
+
+    Raises:
+        UsageError: the family has one text encoder, which has a flag of its own.
+        CheckpointError: there is no such folder, or it lacks one, or has two.
+    """
+    encoders = list(dict.fromkeys(family.tokenizers.values()))
+    if len(encoders) == 1:
+        what = f"{family.name} has one text encoder."
+        raise UsageError(what, where=TEXT_ENCODERS, fix=f"give it with {FLAGS[encoders[0]]}")
+    where, found = f"{TEXT_ENCODERS} {folder}", {}
+    if not folder.is_dir():
+        raise CheckpointError("there is no such folder.", where=where, fix="give the folder of the text encoders")
+    for part in encoders:
+        stem = family.parts[part].prefix.rstrip(".").split(".")[-2]
+        files = sorted(path for path in folder.glob(f"{stem}*.safetensors") if not stem.isdigit())
+        if (folder / part).is_dir():
+            found[part] = folder / part
+        elif len(files) == 1:
+            found[part] = files[0]
+        else:
+            names = part + "/" + ("" if stem.isdigit() else f" or one {stem}*.safetensors")
+            got = ", ".join(path.name for path in files) or "none"
+            raise CheckpointError(f"it lacks a text encoder (got {got}, expected {names}).", where=where, fix="add it")
+    return found

@@ -15,7 +15,7 @@ from ondevice.converters.families import FAMILIES, Family, advice, check_joints
 from ondevice.converters.read.ckpt_file import Ckpt
 from ondevice.converters.read.kinds import file_kind
 from ondevice.converters.read.names import ema_name, is_clip_only, is_ignorable
-from ondevice.converters.read.parts import FLAGS, component_of
+from ondevice.converters.read.parts import FLAGS, TEXT_ENCODERS, component_of
 from ondevice.errors import CheckpointError, WeightsError
 
 _TOKENS = "text_model.embeddings.token_embedding.weight"
@@ -169,6 +169,14 @@ def _check_parts(
                 f"the file holds no {word} (no weights named {prefix}...).",
                 where=where,
                 fix=f"convert it as {smaller[0].name}, which needs none",
+            )
+        if family.parts.keys() > {*lacking} == {*family.tokenizers.values()} and len(lacking) > 1:
+            beginnings = ", ".join(f"{parts[part][1]}..." for part in lacking)
+            raise CheckpointError(
+                f"the file holds no text encoders (no weights named {beginnings}).",
+                where=where,
+                fix=f"add {TEXT_ENCODERS} FOLDER, of a diffusers folder or of files of their own, or use a file that "
+                "holds them",
             )
         raise CheckpointError(
             f"the file holds no {word} (no weights named {prefix}...).",

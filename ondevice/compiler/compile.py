@@ -20,6 +20,7 @@ from ondevice.compiler.rounding import FACT, rounding
 from ondevice.converters import Model, build
 from ondevice.converters.component import Checkpoint
 from ondevice.converters.read.adapter_names import modules_of
+from ondevice.errors import UsageError
 from ondevice.plan.plan import ALIGN, Plan
 from ondevice.target import FP32
 
@@ -53,6 +54,9 @@ def compile_bundle(
     """
     writable_target(out, force)
     model, fallbacks = build(checkpoint), list(checkpoint.notes)
+    if strange := [name for name in recipe.weights_of if name not in model.roles]:
+        what = f"the model has no component {strange[0]} (expected of {', '.join(model.roles)})."
+        raise UsageError(what, where="--weights-of", fix="name one of these")
     scheduler = scheduler_of(model, sampler)
     fallbacks += [scheduler.fallback] if scheduler.fallback else []
     for line in (*scheduler.notes, *[scheduler.fallback] * bool(scheduler.fallback)):

@@ -103,7 +103,7 @@ def programs(
             storage=storage,
             kernels=kernels,
             target=recipe.target.asked(recipe.multiplied_in(model, job.component)),
-            weights=recipe.weights,
+            weights=recipe.few_bits(job.component),
             without=recipe.without,
         )
         program, where = lowered(), None

@@ -16,6 +16,7 @@ class Recipe:
 
     dtype: storage of every component but text encoders, "f16" or "f32".
     weights: "i8", "i4": the larger weights of products and convolutions in so many bits; "": as `dtype`.
+    weights_of: the components whose weights those are; (): all.
     target: which methods are taken, and which tunables the kernels get.
     others: targets for which a bundle has plans, too, after `target`'s; `set_name` is what they are called together.
     without: families of fusion rules and methods to leave out (`ondevice.rewrite.CHOICES`).
@@ -28,6 +29,7 @@ class Recipe:
 
     dtype: str = "f16"
     weights: str = ""
+    weights_of: Collection[str] = ()
     target: Target = field(default_factory=lambda: load_target("host"))
     without: Collection[str] = ()
     tile_vae: int = 0
@@ -50,6 +52,10 @@ class Recipe:
         """How a component is stored: as `dtype`, but for those whose rounding would reach every step
         (a text encoder), in float32."""
         return "f32" if model.precise(component) else self.dtype
+
+    def few_bits(self, component: str) -> str:
+        """`weights` of a component."""
+        return self.weights if not self.weights_of or component in self.weights_of else ""
 
     def multiplied_in(self, model: Model, component: str) -> str:
         """What a component's products are in: `math`, but for those whose rounding would reach every step."""

@@ -60,8 +60,8 @@ class Rounding:
 
 
 def rounding(model: Model, recipe: Recipe, jobs: Sequence[Job]) -> Rounding | None:
-    """Run the denoiser both ways, whole, of one picture at the first size; None, with the reason logged, where that
-    cannot be done here.
+    """Run the denoiser both ways, whole, of one picture at the first size; None where its weights are as ever, and,
+    with the reason logged, where that cannot be done here.
 
     The graphs are lowered for the device at hand, whatever the recipe's target is: only what weights are rounded to
     counts. A step of more than MOST_FLOPS is taken at a half of its sides, again and again. One way is in memory at a
@@ -70,6 +70,8 @@ def rounding(model: Model, recipe: Recipe, jobs: Sequence[Job]) -> Rounding | No
     model = build(model.checkpoint, whole=True)  # weights of what runs once per text are rounded, too
     spec = spec_of(model)
     role = next(role for loop in spec.denoise for role in reversed(loop.roles))
+    if not recipe.few_bits(role.component):
+        return None
     try:
         device = choose_device()
         on = replace(recipe, target=load_target(AUTO if device.facts()["kind"] == "cpu" else "gpu"))

@@ -13,7 +13,9 @@ WEIGHT = ".weight"
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A layer with a weight of this `shape`. `original`: its name in the original layout, "" where that is its own."""
+    """A layer with a weight of this `shape`. `original`: its name in the original layout, "" where that is its own;
+    with `:1/3` behind it where it is the second of three equal parts of that layer's rows, and with `:1,0/2` where the
+    two halves of its rows are the other way round there."""
 
     shape: Shape
     original: str = ""

@@ -9,6 +9,7 @@ from ondevice.compiler.picture import spec_of
 from ondevice.compiler.programs import programs
 from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.target import load_target
 
 
@@ -55,3 +56,11 @@ def test_what_runs_once_per_text_is_passed_as_it_is_stored_and_read_where_it_is(
     assert {call.op for call in step.calls if set(call.inputs) & set(ports)} == {"Attention"}
     products = [call.op for call in once.calls if call.op != "Cast"]
     assert products == ["MatMul"] * len(ports) and len(once.calls) - len(products) == (storage == "f16")
+
+
+def test_weights_of_some_components_alone_are_in_few_bits():
+    model = build(open_checkpoint(None, family="demo"))
+    jobs = [Job("text_encoder", {"batch": 1}), Job("keys_values", {"batch": 1})]
+    for of, expected in (((), [True, True]), (("text_encoder",), [True, False]), (("keys_values",), [False, True])):
+        made = [one.program for one in programs(model, Recipe(weights="i8", weights_of=of), jobs)]
+        assert ["i8" in {tensor.dtype for tensor in program.tensors.values()} for program in made] == expected

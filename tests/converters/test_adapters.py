@@ -270,7 +270,7 @@ def test_what_a_file_has_beyond_the_model_is_said_and_strict_refuses(checkpoint,
 def test_what_is_carried_is_part_of_a_source(tmp_path, monkeypatch):
     """Of the demo model; a process in another folder opens the same file."""
     module = "lora_te_text_model_encoder_layers_0_mlp_fc1"
-    _, layer = spellings(modules_of(Source("demo").open()))[module]
+    ((_, layer, _),) = spellings(modules_of(Source("demo").open()))[module]
     out, width = modules_of(Source("demo").open())["text_encoder"][layer].shape
     pair = {f"{module}.lora_down.weight": np.ones((2, width), np.float16)}
     write_safetensors(tmp_path / "a.safetensors", pair | {f"{module}.lora_up.weight": np.ones((out, 2), np.float16)})

@@ -12,9 +12,11 @@ from ondevice.compiler.jobs import bundle_jobs
 from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.read.adapters import with_adapters
 from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.converters.read.controlnets import with_controlnets
-from ondevice.converters.source import with_clip_skip
+from ondevice.converters.read.parts import text_encoders_in
+from ondevice.converters.source import Source, with_clip_skip
 from ondevice.errors import CheckpointError, UsageError, WeightsError
 from ondevice.graph.verify import verify_graph
 
@@ -130,11 +132,81 @@ def test_a_single_file_without_t5_is_of_the_smaller_family(tmp_path, tiny):
     same(open_checkpoint(whole, family=smaller), found)
 
 
-def test_a_single_file_without_text_encoders_says_so(tmp_path, tiny):
+def test_a_single_file_without_text_encoders_takes_them_from_a_folder(tmp_path, tiny):
     path, family, _ = single(tmp_path, tiny, "text_encoders.")
-    assert "the file holds no text encoder (no weights named text_encoders.clip_" in message(
-        lambda: open_checkpoint(path, family=family)
+    said = message(lambda: open_checkpoint(path, family=family))
+    assert "the file holds no text encoders (no weights named text_encoders.clip_l.transformer...., text" in said
+    assert "Fix: add --text-encoders FOLDER, of a diffusers folder or of files of their own, or use a file" in said
+    write_tree(tmp_path / "m", tiny, SD3, CONFIGS)
+    same(open_checkpoint(path, family=family, text_encoder=text_encoders_in(tmp_path / "m", family)), tiny)
+    apart = tmp_path / "text_encoders"
+    apart.mkdir()
+    for part, name in (("text_encoder", "clip_l"), ("text_encoder_2", "clip_g"), ("text_encoder_3", "t5xxl_fp16")):
+        arrays = {one: tensor.numpy() for one, tensor in tiny.components[part].weights.items()}
+        write_safetensors(apart / f"{name}.safetensors", arrays)
+    same(open_checkpoint(path, family=family, text_encoder=text_encoders_in(apart, family)), tiny)
+    smaller = tiny_of(SMALLER, tmp_path / "smaller", TINY["sd3-without-t5"])
+    assert list(
+        open_checkpoint(path, family=smaller, text_encoder=text_encoders_in(apart, smaller)).components
+    ) == list(SMALLER.parts)
+    (apart / "clip_g.safetensors").rename(apart / "clip.safetensors")
+    assert (
+        "lacks a text encoder (got none, expected text_encoder_2/ or one clip_g*.safetensors). Fix: add it"
+        in message(lambda: open_checkpoint(path, family=family, text_encoder=text_encoders_in(apart, family)))
     )
+    for number in "ab":
+        (apart / f"clip_g_{number}.safetensors").touch()
+    assert "(got clip_g_a.safetensors, clip_g_b.safetensors, expected" in message(
+        lambda: open_checkpoint(path, family=family, text_encoder=text_encoders_in(apart, family))
+    )
+    assert "there is no such folder" in message(lambda: text_encoders_in(path, family))
+    with pytest.raises(UsageError, match=r"sd15 has one text encoder\. Fix: give it with --text-encoder\."):
+        Source("sd15", str(path), text_encoders=str(apart)).open()
+
+
+FUSED = (
+    "joint_blocks.0.x_block.attn.qkv",
+    "joint_blocks.0.x_block.attn2.qkv",
+    "joint_blocks.2.context_block.attn.qkv",
+    "joint_blocks.1.context_block.mlp.fc1",
+    "joint_blocks.2.context_block.adaLN_modulation.1",  # whose halves are the other way round here
+    "final_layer.adaLN_modulation.1",
+)
+
+
+def fused_adapter(arrays, kind):
+    """An adapter as kohya's tools write it for Stable Diffusion 3, and what it adds to the single file's weights."""
+    rng, file, change = np.random.default_rng(8), {}, {}
+    for name in FUSED:
+        shape = arrays[f"model.diffusion_model.{name}.weight"].shape
+        module = f"lora_unet_{name.replace('.', '_')}"
+        up, down, up2, down2 = (rng.standard_normal(s).astype("f4") for s in 2 * ((shape[0], 2), (2, shape[1])))
+        change[f"model.diffusion_model.{name}.weight"] = up @ down * (up2 @ down2 if kind == "loha" else 1) * 0.5
+        slots = {"lora_up.weight": up, "lora_down.weight": down}
+        if kind == "loha":
+            slots = {"hada_w1_a": up, "hada_w1_b": down, "hada_w2_a": up2, "hada_w2_b": down2}
+        elif kind == "diff":
+            slots = {"diff": change[f"model.diffusion_model.{name}.weight"]}
+        alpha = {} if kind == "diff" else {"alpha": np.float32(1)}
+        file |= {f"{module}.{slot}": array for slot, array in (slots | alpha).items()}
+    return file, change
+
+
+@pytest.mark.parametrize("kind", ["lora", "loha", "diff"])
+def test_adapters_of_fused_layers_change_what_they_change_in_the_single_file(tmp_path, tiny, kind):
+    path, family, arrays = single(tmp_path, tiny)
+    file, change = fused_adapter(arrays, kind)
+    write_safetensors(tmp_path / "a.safetensors", file)
+    changed = with_adapters(open_checkpoint(path, family=family), [str(tmp_path / "a.safetensors")])
+    assert changed.adapters == ("a.safetensors at 1: 6 of 6 applied",)
+    path = tmp_path / "changed.safetensors"
+    write_safetensors(path, arrays | {name: arrays[name] + one for name, one in change.items()})
+    expected = open_checkpoint(path, family=family).components["transformer"].weights
+    differ = 0
+    for name, tensor in changed.components["transformer"].weights.items():
+        np.testing.assert_allclose(tensor.numpy(), expected[name].numpy(), rtol=0, atol=2e-6, err_msg=name)
+        differ += bool(np.abs(tensor.numpy() - tiny.components["transformer"].weights[name].numpy()).max() > 0.1)
+    assert differ == 3 * 3 + 3
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,23 @@ def test_an_onnx_graph_has_no_int4_weights(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            [],
+            "--weights-of: it says whose weights are in few bits, and nothing says how many. Fix: add --weights int8.",
+        ),
+        (["--weights", "int8"], "--weights-of: the model has no component t5 (expected of text_encoder, keys_values, "),
+        (["--weights", "int8", "--format", "onnx"], "--weights-of: a graph in another format has --weights for all of"),
+    ],
+)
+def test_weights_of_what_is_not_there(tmp_path, capsys, words, said):
+    given = ["convert", "demo", "--weights-of", "t5", *words, "--out", tmp_path / "b"]
+    assert said in fails(capsys, errors.UsageError, *given)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_existing_bundle_is_kept_unless_forced(tmp_path, capsys):
     words = ["convert", "demo", "--out", str(tmp_path / "b.ondevice"), "--size", "64x64"]
     assert cli.main(words) == 0

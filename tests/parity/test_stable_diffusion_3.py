@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 from checkpoint_files import arrays_of
 from family_files import original
+from PIL import Image
 
 from ondevice import Pipeline as Drawer
 from ondevice.base.paths import MODELS
 from ondevice.bundle.reader import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.families import FAMILIES
+from ondevice.converters.families.sd3 import skipping
 from ondevice.converters.read.adapters import with_adapters
 from ondevice.converters.read.checkpoint import open_checkpoint
+from ondevice.converters.read.tiny_files import with_taesd
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
@@ -27,10 +30,10 @@ CLIP = {"vocab_size": 49408, "hidden_size": 20, "intermediate_size": 36, "num_hi
 CLIP |= {"num_attention_heads": 2, "projection_dim": 20, "eos_token_id": 2, "bos_token_id": 0, "pad_token_id": 1}
 T5 = {"vocab_size": 32128, "d_model": 48, "d_kv": 8, "d_ff": 40, "num_heads": 3, "num_layers": 2}
 T5 |= {"feed_forward_proj": "gated-gelu", "is_encoder_decoder": False, "tie_word_embeddings": False}
-DIT = {"sample_size": 16, "num_layers": 3, "attention_head_dim": 16, "num_attention_heads": 3, "in_channels": 4}
-DIT |= {"out_channels": 4, "joint_attention_dim": 48, "caption_projection_dim": 48, "pooled_projection_dim": 44}
+DIT = {"sample_size": 16, "num_layers": 3, "attention_head_dim": 16, "num_attention_heads": 3, "in_channels": 16}
+DIT |= {"out_channels": 16, "joint_attention_dim": 48, "caption_projection_dim": 48, "pooled_projection_dim": 44}
 DIT |= {"pos_embed_max_size": 12, "dual_attention_layers": (0,), "qk_norm": "rms_norm"}
-VAE = {"latent_channels": 4, "block_out_channels": [8, 12], "layers_per_block": 1, "norm_num_groups": 4}
+VAE = {"latent_channels": 16, "block_out_channels": [8, 12], "layers_per_block": 1, "norm_num_groups": 4}
 VAE |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
 VAE |= {"use_quant_conv": False, "use_post_quant_conv": False, "scaling_factor": 1.5305, "shift_factor": 0.0609}
 
@@ -77,10 +80,10 @@ def saved(tmp_path_factory):
 
 
 def latents():
-    return np.random.default_rng(7).standard_normal((1, 4, HEIGHT // 2, WIDTH // 2), dtype=np.float32)
+    return np.random.default_rng(7).standard_normal((1, 16, HEIGHT // 2, WIDTH // 2), dtype=np.float32)
 
 
-def expected(pipe, prompt, output):
+def expected(pipe, prompt, output, **more):
     torch = pytest.importorskip("torch")
     found = pipe(
         prompt,
@@ -91,6 +94,7 @@ def expected(pipe, prompt, output):
         height=HEIGHT,
         latents=torch.tensor(latents()),
         output_type=output,
+        **more,
     ).images
     return found.numpy() if output == "latent" else found[0]
 
@@ -99,10 +103,10 @@ def compiled(checkpoint, path, dtype="f32"):
     return compile_bundle(checkpoint, path, Recipe(dtype), sizes=[(WIDTH, HEIGHT)])
 
 
-def drawn(path, prompt):
+def drawn(path, prompt, **more):
     made = open_bundle(path)
     call = {"negative_prompt": "blurry", "num_inference_steps": STEPS, "guidance_scale": GUIDANCE}
-    return Pipeline.of(made, Session(made, choose_device()))(prompt, **call, latents=latents())
+    return Pipeline.of(made, Session(made, choose_device()))(prompt, **call, latents=latents(), **more)
 
 
 def test_pictures_are_those_of_diffusers(saved, tmp_path):
@@ -120,6 +124,59 @@ def test_pictures_are_those_of_diffusers(saved, tmp_path):
     )
     error = drawn(half, PROMPTS[0]).pixels / 255 - expected(pipe, PROMPTS[0], "np")
     assert -10 * np.log10((error**2).mean()) >= 40
+
+
+def test_skipped_layers_guide_as_in_diffusers(saved, tmp_path, monkeypatch):
+    pipe, folder = saved
+    family = skipping(FAMILY, (1,))
+    monkeypatch.setitem(FAMILIES, family.name, family)
+    numbers = {"skip_layer_guidance_start": 0.2, "skip_layer_guidance_stop": 0.8, "skip_layer_guidance_scale": 1.5}
+    wanted = expected(pipe, PROMPTS[0], "latent", skip_guidance_layers=[1], **numbers)
+    path = compiled(open_checkpoint(folder, family=family), tmp_path / "m")
+    assert np.abs(drawn(path, PROMPTS[0], numbers=numbers).latents - wanted).max() <= 2e-5 * np.abs(wanted).max()
+    without = drawn(path, PROMPTS[0], numbers=numbers | {"skip_layer_guidance_stop": 0.0}).latents
+    plain = expected(pipe, PROMPTS[0], "latent")
+    assert np.abs(without - plain).max() <= 2e-5 * np.abs(plain).max() < 0.1 * np.abs(wanted - plain).max()
+
+
+def test_a_mask_is_that_of_diffusers(saved, tmp_path):
+    """StableDiffusion3InpaintPipeline with a MM-DiT that knows of no mask."""
+    torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    pipe, folder = saved
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    mask = np.kron(rng.integers(0, 2, (4, 6), np.uint8) * 255, np.ones((8, 8), np.uint8))
+    call = {"negative_prompt": "blurry", "num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "strength": 0.5}
+    inpaint = diffusers.StableDiffusion3InpaintPipeline(**pipe.components)
+    inpaint.set_progress_bar_config(disable=True)
+    more = {"image": Image.fromarray(image), "mask_image": Image.fromarray(mask), "width": WIDTH, "height": HEIGHT}
+    generator = torch.Generator().manual_seed(3)
+    wanted = inpaint(PROMPTS[0], **call, **more, generator=generator, output_type="latent").images.numpy()
+    made = open_bundle(compiled(open_checkpoint(folder, family=FAMILY), tmp_path / "m"))
+    picture = Pipeline.of(made, Session(made, choose_device()))(PROMPTS[0], **call, seed=3, image=image, mask=mask)
+    assert np.abs(picture.latents - wanted).max() <= 2e-5 * np.abs(wanted).max()
+    np.testing.assert_array_equal(picture.pixels[mask == 0], image[mask == 0])
+
+
+def test_a_tiny_autoencoder_draws_what_it_draws_in_diffusers(saved, tmp_path):
+    """TAESD3's module, of 16 channels, beside the model's own."""
+    torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
+    pipe, folder = saved
+    torch.manual_seed(9)
+    sizes = {f"{half}_block_out_channels": (12, 12) for half in ("encoder", "decoder")}
+    sizes |= {"num_encoder_blocks": (1, 2), "num_decoder_blocks": (2, 1), "upsampling_scaling_factor": 2}
+    tiny = diffusers.AutoencoderTiny(latent_channels=16, **sizes).eval()
+    with torch.no_grad():
+        for parameter in tiny.decoder.parameters():
+            parameter.mul_(2.0)
+    tiny.save_pretrained(tmp_path / "tiny")
+    fast = diffusers.StableDiffusion3Pipeline(**pipe.components | {"vae": tiny})
+    fast.set_progress_bar_config(disable=True)
+    wanted = expected(fast, PROMPTS[0], "np") * 255
+    assert wanted.std() > 10, "a flat picture proves nothing"
+    checkpoint = with_taesd(open_checkpoint(folder, family=FAMILY), str(tmp_path / "tiny"))
+    path = compiled(checkpoint, tmp_path / "m")
+    assert np.abs(drawn(path, PROMPTS[0], taesd=True).pixels - wanted.round()).max() <= 2
 
 
 def test_from_pretrained_draws_the_same(saved, tmp_path, monkeypatch):

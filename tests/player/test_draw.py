@@ -132,6 +132,8 @@ KINDS = {
         "--sampler",
         "euler",
     ],
+    "sd3": ["--negative", "naïve (dog:1.2)", "--emphasis", "compel", "--steps", 4],
+    "sd3-without-t5": ["--init-image", "PICTURE", "--mask", "PICTURE", "--strength", 0.6, "--steps", 4],
     "sdxl": ["--refiner", "REFINER", "--refiner-start", 0.5, "--steps", 4, "--sampler", "euler", "--count", 1],
 }
 

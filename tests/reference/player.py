@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from reference import prompts
 from reference.pictures import Pictures
+from reference.unigram import T5
 
 F = np.float32
 LOG = (0.070376836292, -0.1151461031, 0.1167699874, -0.12420140846, 0.14249322787)
@@ -134,7 +135,7 @@ class Player:  # docs/pipeline.md
         self.manifest, self.target = json.loads(self.read("bundle.json")), target
         for name, about in self.manifest["tokenizers"].items():
             files = {file: self.read(f"tokenizers/{name}/{file}") for file in about["files"]}
-            self.tokenizers[name] = Tokenizer(files, about["length"])
+            self.tokenizers[name] = (T5 if "unigram.json" in files else Tokenizer)(files, about["length"])
 
     def draw(
         self, texts, size, *, seed=0, numbers=None, pictures=None, sampler=None, noise=None, emphasis="none", fast=False

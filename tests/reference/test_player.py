@@ -154,7 +154,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 SIZES = {"demo": (64, 72), "sd21": (24, 16), "sdxl": (16, 24), "sdxl_3": (16, 24), "sdxs": (16, 16), "ssd-1b": (24, 16)}
 SIZES["demo_taesd"] = SIZES["demo"]
-SIZES |= dict.fromkeys(("lcm", "sd15-inpaint", "instruct-pix2pix", "sdxl-refiner"), (24, 16))
+SIZES |= dict.fromkeys(("lcm", "sd15-inpaint", "instruct-pix2pix", "sdxl-refiner", "sd3", "sd3-without-t5"), (24, 16))
 MASK = np.pad(np.full((40, 50, 3), 255, np.uint8), ((30, 20), (5, 15), (0, 0)))
 PICTURE = np.random.default_rng(5).integers(0, 256, (90, 70, 3), np.uint8)
 NEGATIVE = {"negative_prompt": "a dog, DOGS"}
@@ -183,6 +183,8 @@ WAYS: list[tuple[str, dict[str, Any]]] = [
     ("sd15-inpaint", NEGATIVE | {"image": PICTURE, "mask": MASK}),
     ("sd15-inpaint", {"sampler": "euler", "image": PICTURE, "mask": MASK, "strength": 0.6}),
     ("instruct-pix2pix", NEGATIVE | {"image": PICTURE, "numbers": {"image_guidance_scale": 1.25}}),
+    ("sd3", NEGATIVE | {"sampler": "flow_heun", "prompt": "a red cat, naïve ﬁsh"}),
+    ("sd3-without-t5", {"sampler": "flow_euler", "image": PICTURE, "mask": MASK, "strength": 0.6}),
     ("demo_taesd", {"taesd": True, "image": PICTURE, "sampler": "ddim"}),
     ("sdxl-refiner", NEGATIVE | {"sampler": "euler", "image": PICTURE, "numbers": {"aesthetic_score": 7.0}}),
 ]

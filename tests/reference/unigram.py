@@ -4,6 +4,8 @@ import json
 import math
 import struct
 
+import numpy as np
+
 WHITE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 
 
@@ -14,7 +16,7 @@ class Unigram:
         self.units, self.texts = struct.unpack(f"<{size // 4}I", table[4 : 4 + size]), table[4 + size :]
         self.pieces = {text: (i, score) for i, (text, score) in enumerate(whole["pieces"]) if score is not None}
         self.added = {token["content"]: (int(i), token) for i, token in whole["added"].items()}
-        self.unknown, self.end = whole["unknown"], whole["end"]
+        self.unknown, self.end, self.pad = whole["unknown"], whole["end"], whole["padding"]
         self.penalty = min(score for _, score in self.pieces.values()) - 10
 
     def ids(self, text):
@@ -72,3 +74,21 @@ class Unigram:
     def step(self, node):
         unit = self.units[node]
         return unit >> 10 << (8 if unit & 0x200 else 0)
+
+
+class T5(Unigram):  # as a player asks for a tokenizer: ids without the end, and of a text of `length`
+    comma = None
+
+    def __init__(self, files, length):
+        super().__init__(files)
+        self.length = length
+
+    def spelled(self, text):
+        return text
+
+    def encode(self, text):
+        return self.ids(text)[:-1]
+
+    def padded(self, ids):
+        ids = [*ids[: self.length - 1], self.end]
+        return np.array([[*ids, *[self.pad] * (self.length - len(ids))]], np.int32)
