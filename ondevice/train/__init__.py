@@ -14,15 +14,17 @@ import logging
 from ondevice.errors import UsageError
 from ondevice.train.settings import add_flags, settings_of
 
-HELP = "train a model further (LoRA, DreamBooth)"
-RECIPES = ("lora", "dreambooth", "dreambooth_lora")
+HELP = "train a model (LoRA, DreamBooth, pretraining, latent consistency)"
+RECIPES = ("lora", "dreambooth", "dreambooth_lora", "pretrain", "lcm", "lcm_lora")
+DATA = ("create_pretraining_data",)
+"""What makes data for recipes, and needs none of their packages."""
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "tensorboardX")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags: those of each recipe."""
     recipes = parser.add_subparsers(dest="recipe", required=True, metavar="RECIPE")
-    for name in RECIPES:
+    for name in (*RECIPES, *DATA):
         module = importlib.import_module(f"ondevice.train.{name}")
         own = recipes.add_parser(
             name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -34,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """Train, and print what was written."""
     recipe = importlib.import_module(f"ondevice.train.{args.recipe}")
     settings = recipe.checked(settings_of(args, recipe.SETTINGS))
+    if args.recipe in DATA:
+        print(recipe.made(settings), flush=True)
+        return 0
     for package in _PACKAGES:
         try:
             importlib.import_module(package)

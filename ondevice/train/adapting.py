@@ -93,7 +93,7 @@ def prior_of(settings: argparse.Namespace, prior: Sequence[Sample]) -> float | N
     return float(settings.prior_loss_weight) if prior else None
 
 
-def asked(settings: argparse.Namespace) -> Asked:
+def asked(settings: argparse.Namespace, sampler: str | None = None) -> Asked:
     """The validation pictures."""
     return Asked(
         settings.validation_prompt,
@@ -102,4 +102,5 @@ def asked(settings: argparse.Namespace) -> Asked:
         settings.num_inference_steps,
         settings.validation_guidance,
         settings.seed,
+        sampler,
     )

@@ -16,7 +16,8 @@ from ondevice.diffusion.request import Picture
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is drawn: `count` pictures of a prompt, with seeds from `seed` on, of `side` pixels each way."""
+    """What is drawn: `count` pictures of a prompt, with seeds from `seed` on, of `side` pixels each way, by a sampler or
+    the model's own."""
 
     prompt: str
     count: int
@@ -24,6 +25,7 @@ class Asked:
     steps: int = 25
     guidance: float | None = None
     seed: int = 0
+    sampler: str | None = None
 
     def by(self, pipeline: Pipeline) -> Iterator[Picture]:
         """The pictures, one after the other."""
@@ -33,6 +35,7 @@ class Asked:
                 num_inference_steps=self.steps,
                 guidance_scale=self.guidance,
                 seed=self.seed + number,
+                sampler=self.sampler,
                 width=self.side,
                 height=self.side,
             )

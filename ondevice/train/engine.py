@@ -28,6 +28,7 @@ from ondevice.drawing import say
 from ondevice.errors import NumericError, UsageError
 from ondevice.train.average import Average
 from ondevice.train.checkpoints import Checkpoints
+from ondevice.train.lines import Lines
 from ondevice.train.logs import Logs
 from ondevice.train.order import Share, mixed
 
@@ -42,22 +43,26 @@ class Job:
         step: a module whose forward takes a batch and gives {"loss": a number, and others to be logged}. What of its
             parameters requires a gradient is trained, and is all that a checkpoint holds of it.
         groups: of these parameters, as torch's optimisers take them, each with its `lr`.
-        data: a sample for each position (order.py), a function of it alone.
+        data: a sample for each position (order.py), a function of it alone; or a stream of them.
         count: samples of an epoch.
         collate: samples to a batch.
         export: writes the result into the output folder, and gives what is said of it: a path.
         beside: writes files into a checkpoint's folder, for those who take it as a result.
         draw: pictures of the model as it is; None: nothing is drawn.
+        drawn_every: steps between them; None: as the settings have it, in epochs.
+        followed: is given the weights' average before the first step, where there is one.
     """
 
     step: torch.nn.Module
     groups: list[dict[str, Any]]
-    data: Dataset[Any]
+    data: Dataset[Any] | Lines
     count: int
     collate: Callable[[list[Any]], dict[str, Any]]
     export: Callable[[Path], Path]
     beside: Callable[[Path], object] | None = None
     draw: Callable[[], Sequence[Picture]] | None = None
+    drawn_every: int | None = None
+    followed: Callable[[Average | None], object] | None = None
 
 
 @dataclass(slots=True)
@@ -134,8 +139,11 @@ class Engine:
     def rate(self, usual: float = 0.0) -> float:
         """The learning rate at its highest: as the settings have it, or the usual one where they leave that open."""
         settings = self.settings
-        asked = usual if settings.learning_rate is None else settings.learning_rate
-        return float(asked * (self.share.of_step if settings.scale_lr else 1))
+        return self.scaled(usual if settings.learning_rate is None else settings.learning_rate)
+
+    def scaled(self, rate: float) -> float:
+        """A learning rate for the samples of a step, where the settings want that."""
+        return float(rate * (self.share.of_step if self.settings.scale_lr else 1))
 
     def steps_of_epoch(self, count: int) -> int:
         """Steps until so many samples are taken."""
@@ -150,6 +158,7 @@ class Engine:
         """
         settings = self.settings
         epoch = self.steps_of_epoch(job.count)
+        drawn_every = job.drawn_every or settings.validation_epochs * epoch
         total = settings.max_train_steps or settings.num_train_epochs * epoch
         peaks = [group["lr"] for group in job.groups]
         optimiser = torch.optim.AdamW(
@@ -163,19 +172,14 @@ class Engine:
         step, optimiser = self.accelerator.prepare(job.step, optimiser)
         trained = {name: one for name, one in job.step.named_parameters() if one.requires_grad}
         average = Average(trained, settings.ema_decay) if settings.use_ema else None
+        if job.followed is not None:
+            job.followed(average)
         begun = 0
         if settings.resume_from_checkpoint is not None:
             scaler = self.accelerator.scaler
             begun = self.checkpoints.restore(settings.resume_from_checkpoint, trained, average, optimiser, scaler)
             self._say(f"going on after step {begun}")
-        loader = iter(
-            DataLoader(
-                job.data,
-                batch_sampler=_Positions(self.share, begun, max(0, total - begun)),  # type: ignore[arg-type]
-                num_workers=settings.dataloader_num_workers,
-                collate_fn=job.collate,
-            )
-        )
+        loader = iter(self._loader(job, begun, total))
         about = {"recipe": self.recipe, "steps": total, "samples": job.count, "settings": vars(settings)}
         parameters = sum(one.numel() for one in trained.values())
         self._say(f"{parameters:,} trained parameters, {job.count:,} samples, {total:,} steps, seed {settings.seed}")
@@ -193,9 +197,18 @@ class Engine:
                     logs.step(done, done / epoch, found | taken)
                 if done % settings.checkpointing_steps == 0 or done == total:
                     self._keep(done, job, trained, average, optimiser)
-                if self._draws(job) and (done % (settings.validation_epochs * epoch) == 0 or done == total):
+                if self._draws(job) and (done % drawn_every == 0 or done == total):
                     self._draw(done, job, average, logs)
         return self._exported(job, average)
+
+    def _loader(self, job: Job, begun: int, total: int) -> DataLoader[Any]:
+        """Batches from a step on."""
+        if isinstance(job.data, Lines):
+            job.data.first = begun
+            how: dict[str, Any] = {"batch_size": self.share.batch}
+        else:
+            how = {"batch_sampler": _Positions(self.share, begun, max(0, total - begun))}
+        return DataLoader(job.data, num_workers=self.settings.dataloader_num_workers, collate_fn=job.collate, **how)
 
     def _step(
         self,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
+from ondevice.base.bars import tqdm
 from ondevice.base.publish import append_lines, published_file, system
 from ondevice.diffusion.picture_file import write_picture
 from ondevice.diffusion.request import Picture

@@ -36,15 +36,17 @@ class Diffusion:
         prediction: "epsilon" or "v_prediction".
         offset: of a number per channel that is added to the noise.
         gamma: of min-SNR weights; None: every step weighs the same.
+        perturbation: of more noise, which the network sees and does not learn (arXiv 2301.11706).
     """
 
     alphas: torch.Tensor
     prediction: str = "epsilon"
     offset: float = 0.0
     gamma: float | None = None
+    perturbation: float = 0.0
 
     @classmethod
-    def of(cls, config: Any, offset: float, gamma: float | None) -> Diffusion:
+    def of(cls, config: Any, offset: float, gamma: float | None, perturbation: float = 0.0) -> Diffusion:
         """Of a scheduler's config, as diffusers' DDPMScheduler reads it.
         Raises CheckpointError where the network predicts something else."""
         from diffusers import DDPMScheduler
@@ -54,7 +56,7 @@ class Diffusion:
         if kind not in ("epsilon", "v_prediction"):
             what = f"its network predicts {kind} (expected epsilon or v_prediction)."
             raise CheckpointError(what, where="scheduler", fix="train a model that predicts one of these")
-        return cls(scheduler.alphas_cumprod.float(), kind, offset, gamma)
+        return cls(scheduler.alphas_cumprod.float(), kind, offset, gamma, perturbation)
 
     def losses(self, network: Network, latents: torch.Tensor, draws: Draws) -> torch.Tensor:
         """float32 [N]: how far off the network is for each of the latents [N, c, h, w], at timesteps that are drawn."""
@@ -64,7 +66,10 @@ class Diffusion:
         steps = draws.below(len(self.alphas))
         kept = self.alphas.to(latents.device)[steps]
         signal, spread = _wide(kept.sqrt(), latents), _wide((1 - kept).sqrt(), latents)
-        found = network(signal * latents + spread * noise, steps).float()
+        seen = noise
+        if self.perturbation:
+            seen = noise + self.perturbation * draws.normal(*latents.shape[1:])
+        found = network(signal * latents + spread * seen, steps).float()
         wanted = noise if self.prediction == "epsilon" else signal * noise - spread * latents
         errors = (found - wanted).square().flatten(1).mean(1)
         if self.gamma is None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -40,14 +41,18 @@ class Cut:
 
     def of(self, path: Path, rng: np.random.Generator) -> np.ndarray:
         """float32 [3, size, size] in -1..1. Raises UsageError for a file that is no picture."""
+        return self.read(path, str(path), rng)
+
+    def read(self, file: Path | BinaryIO, where: str, rng: np.random.Generator) -> np.ndarray:
+        """The same of a file that is open, which stands at `where`."""
         try:
-            with Image.open(path) as opened:
+            with Image.open(file) as opened:
                 if opened.width * opened.height > _MOST_PIXELS:
                     what = f"the picture is too large (got {opened.width}x{opened.height})."
-                    raise UsageError(what, where=str(path), fix="make it smaller")
+                    raise UsageError(what, where=where, fix="make it smaller")
                 picture = ImageOps.exif_transpose(opened).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UsageError(f"it cannot be read as a picture ({error}).", where=str(path), fix="remove it") from error
+            raise UsageError(f"it cannot be read as a picture ({error}).", where=where, fix="remove it") from error
         part = self.size / min(picture.size)
         wide, high = (max(self.size, round(side * part)) for side in picture.size)
         picture = picture.resize((wide, high), Image.Resampling.BILINEAR)

@@ -109,6 +109,14 @@ def changed(settings: Iterable[Setting], **defaults: Any) -> tuple[Setting, ...]
     return tuple(replace(one, default=defaults.get(name, one.default)) for name, one in by_name.items())
 
 
+def renamed(settings: Iterable[Setting], **names: str) -> tuple[Setting, ...]:
+    """The settings, some of which have another name, too."""
+    by_name = {one.name: one for one in settings}
+    assert names.keys() <= by_name.keys(), names.keys() - by_name.keys()
+    more = {name: (*by_name[name].also, other) for name, other in names.items()}
+    return tuple(replace(one, also=more.get(name, one.also)) for name, one in by_name.items())
+
+
 def add_flags(parser: argparse.ArgumentParser, groups: Mapping[str, Iterable[Setting]]) -> None:
     """Declare a recipe's settings as flags, by group, and the file that they may come from."""
     parser.add_argument(
