@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ondevice.diffusion.request import Picture
 from ondevice.train.drawn import Asked, drawing
@@ -64,8 +65,9 @@ def opened_parts(settings: argparse.Namespace, engine: Engine) -> Parts:
 
 def prepare_net(parts: Parts, settings: argparse.Namespace) -> None:
     """Make the network compute again what takes memory, where that is asked for."""
+    net: Any = parts.net
     if settings.gradient_checkpointing:
-        parts.net.enable_gradient_checkpointing()
+        net.enable_gradient_checkpointing()
 
 
 def noising(parts: Parts, settings: argparse.Namespace) -> Diffusion | Flow:
@@ -73,9 +75,9 @@ def noising(parts: Parts, settings: argparse.Namespace) -> Diffusion | Flow:
     config = parts.pipe.scheduler.config
     if parts.kind == SD1:
         return Diffusion.of(config, settings.noise_offset, settings.snr_gamma)
-    flow = (getattr(settings, name, None) for name in ("weighting_scheme", "logit_mean", "logit_std", "mode_scale"))
-    scheme, mean, spread, scale = flow
-    return Flow.of(config) if scheme is None else Flow.of(config, scheme, mean, spread, scale)
+    names = {"weighting_scheme": "scheme", "logit_mean": "mean", "logit_std": "spread", "mode_scale": "scale"}
+    asked = {field: getattr(settings, name) for name, field in names.items() if hasattr(settings, name)}
+    return Flow.of(config, **asked)
 
 
 def texts_of(parts: Parts, settings: argparse.Namespace, trained: bool = False) -> Texts:

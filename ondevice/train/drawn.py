@@ -16,8 +16,8 @@ from ondevice.diffusion.request import Picture
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is drawn: `count` pictures of a prompt, with seeds from `seed` on, of `side` pixels each way, by a sampler or
-    the model's own."""
+    """What is drawn: `count` pictures of a prompt, with seeds from `seed` on, of `side` pixels each way, by a sampler
+    or the model's own."""
 
     prompt: str
     count: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -18,8 +19,9 @@ def add_lora(module: torch.nn.Module, rank: int, targets: Sequence[str]) -> None
     """Put adapters of a rank on the layers whose names end so; they begin as no change, and learn in float32.
     Raises UsageError where there are no such layers."""
     config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets))
+    net: Any = module
     try:
-        module.add_adapter(config)
+        net.add_adapter(config)
     except ValueError as error:
         what = f"the model has no such layers (got {' '.join(targets)})."
         raise UsageError(what, where="--target_modules", fix="use to_k to_q to_v to_out.0") from error

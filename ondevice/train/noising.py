@@ -98,13 +98,13 @@ class Flow:
     scale: float = 1.29
 
     @classmethod
-    def of(cls, config: Any, scheme: str, mean: float, spread: float, scale: float) -> Flow:
-        """Of a scheduler's config, as diffusers' FlowMatchEulerDiscreteScheduler reads it."""
+    def of(cls, config: Any, **how: Any) -> Flow:
+        """Of a scheduler's config, as diffusers' FlowMatchEulerDiscreteScheduler reads it; `how`: the other fields."""
         from diffusers import FlowMatchEulerDiscreteScheduler
 
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
         count = len(scheduler.timesteps)
-        return cls(scheduler.sigmas[:count].float(), scheduler.timesteps.float(), scheme, mean, spread, scale)
+        return cls(scheduler.sigmas[:count].float(), scheduler.timesteps.float(), **how)
 
     def losses(self, network: Network, latents: torch.Tensor, draws: Draws) -> torch.Tensor:
         """float32 [N]: how far off the network's guess of each of the latents [N, c, h, w] is, at a noise that is
