@@ -34,8 +34,8 @@
 //:   "V <= ic - (ceil_div(ic, depth) - 1) * depth", "oc <= panels * V * NV", "(1 - RAGGED) * (oc % V) == 0",
 //:   "bands_h == ceil_div(oh, band_h)", "bands_w == ceil_div(ow, band_w)", "W8 + W4 <= 1",
 //:   "n * bands_h * bands_w * ceil_div(panels, chunk) + groups < 2147483648", "1 <= up_h", "1 <= up_w",
-//:   "up_h * h < 2147483648", "up_w * w < 2147483648", "oh * stride + kh < 2147483648",
-//:   "ow * stride + kw < 2147483648",
+//:   "up_h * h < 2147483648", "min(1, max(up_w - w, w - up_w)) * up_w * w < 2147483648",
+//:   "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648",
 //:   "((band_h - 1) * stride + kh) * ((band_w - 1) * stride + kw) * (depth + V) <= window",
 //:   "min(1, F16 + W8 + W4) * kh * kw * depth * V * NV <= widened",
 //:   "window + widened + chunk * (band_h * band_w + MR) * V * NV <= slot",
@@ -76,7 +76,7 @@ KERNEL(conv2d_bands)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift),
         for (int c = 0; c < (across - 1) * stride + kw; c++) {
           const int iy = top * stride - pad_top + r, ix = left * stride - pad_left + c, to = (r * across_in + c) * row;
           // up_h by up_w is the picture once repeated to its larger size, h by w as it is stored
-          const int from = ((item * h + iy * h / up_h) * w + ix * w / up_w) * ic + start;
+          const int from = ((item * h + NEAREST(iy, h, up_h)) * w + NEAREST(ix, w, up_w)) * ic + start;
           const int outside = iy < 0 || iy >= up_h || ix < 0 || ix >= up_w;
           for (int step = 0; step < part; step += V) {
             // the last vector ends at the last channel: some are copied twice

@@ -29,7 +29,8 @@
 //: reach.scales = "W8 * ldb + W4 * ceil_div(kh * kw * ic, 32) * ldb"
 //: holds = [
 //:   "ldb % (V * NV) == 0", "oc <= ldb", "W8 + W4 <= 1", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648",
-//:   "up_w * w < 2147483648", "oh * stride + rows * stride + kh < 2147483648", "ow * stride + cols * stride + kw < 2147483648",
+//:   "min(1, max(up_w - w, w - up_w)) * up_w * w < 2147483648",
+//:   "oh * stride + rows * stride + kh < 2147483648", "ow * stride + cols * stride + kw < 2147483648",
 //:   "1 <= rows", "1 <= cols", "1 <= share", "1 <= stride", "ldb + share < 2147483648",
 //:   "(rows * cols + 32) * V * NV + (1 + MATH_bf16x3) * DEPTH // 2 * (kh * kw * V * NV + ceil_div(ic, DEPTH) * (kw * min(stride, kh) * (rows + (kh - 1) // stride) * cols + 32)) <= slot",
 //:   "n * ceil_div(oh, rows) * ceil_div(ow, cols) * ceil_div(ldb // (V * NV), share) + groups < 2147483648",
@@ -65,7 +66,7 @@ KERNEL(conv2d_bf16)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
       const int iy = (y0 + line) * stride + phase % phases - pad_top, ix = (x0 + col) * stride + phase / phases - pad_left;
       // up_h by up_w is the picture once repeated to its larger size (nearest neighbour); h by w as it is stored.
       const int inside = iy >= 0 && iy < up_h && ix >= 0 && ix < up_w;
-      const int from = inside ? ((item * h + iy * h / up_h) * w + ix * w / up_w) * ic : 0;
+      const int from = inside ? ((item * h + NEAREST(iy, h, up_h)) * w + NEAREST(ix, w, up_w)) * ic : 0;
       OUT_PTR(uint) pixel = left + (phase * plane + line * cols + col) * PIXEL;
       for (int c = 0; c < (ic + 31) / 32 * 32; c += V) {
         vec some = SPLAT(0.0f);

@@ -33,7 +33,8 @@
 //: reach.scales = "W8 * ldb + W4 * ceil_div(kh * kw * ic, 32) * ldb"
 //: holds = [
 //:   "ldb % 16 == 0", "ceil_div(oc, 16) * 16 <= ldb", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648",
-//:   "up_w * w < 2147483648", "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648",
+//:   "min(1, max(up_w - w, w - up_w)) * up_w * w < 2147483648",
+//:   "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648",
 //:   "W8 + W4 <= 1",
 //: ]
 

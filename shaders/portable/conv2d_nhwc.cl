@@ -31,7 +31,8 @@
 //: reach.scales = "W8 * ldb + W4 * ceil_div(kh * kw * ic, 32) * ldb"
 //: holds = [
 //:   "V <= ldb", "oc <= ldb", "PANELS * ceil_div(oc, V * NV) * V * NV <= ldb", "(1 - RAGGED) * (ic % V) == 0",
-//:   "W8 + W4 <= PANELS", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648", "up_w * w < 2147483648",
+//:   "W8 + W4 <= PANELS", "1 <= up_h", "1 <= up_w", "up_h * h < 2147483648",
+//:   "min(1, max(up_w - w, w - up_w)) * up_w * w < 2147483648",
 //:   "oh * stride + kh < 2147483648", "ow * stride + kw < 2147483648",
 //: ]
 
@@ -89,7 +90,7 @@ KERNEL(conv2d_nhwc)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift), 
           const int tap = (start + j) / ic, c = (start + j) % ic, to = i * KC + j;
           const int iy = oy + tap / kw, ix = ox + tap % kw;
           // up_h by up_w is the picture once repeated to its larger size (nearest neighbour); h by w as it is stored.
-          const int from = ((item * h + iy * h / up_h) * w + ix * w / up_w) * ic + c;
+          const int from = ((item * h + NEAREST(iy, h, up_h)) * w + NEAREST(ix, w, up_w)) * ic + c;
           const int outside = iy < 0 || iy >= up_h || ix < 0 || ix >= up_w;
           run = MIN(ic - c, depth - j);
 #if RAGGED

@@ -15,6 +15,10 @@
 #define OVERWRITTEN(input, output) input
 #endif
 
+// Where row or column `i` of a picture that is repeated from `size` to `up` is stored (nearest neighbour). Of one that is
+// not, the product could be beyond 32 bits: a film's pixels in one row.
+#define NEAREST(i, size, up) ((up) == (size) ? (i) : (i) * (size) / (up))
+
 // V vectors, as rows of a square, become its columns: log2(V) times every row takes turns with the one V / 2 further.
 #define TRANSPOSE(rows)                                                             \
   UNROLL                                                                            \

@@ -99,7 +99,8 @@
   for (int od_i = 0; od_i < MR; od_i++) {                                                            \
     const int od_y = oy[od_i] + (tap) / kw, od_x = ox[od_i] + (tap) % kw;                            \
     inside[od_i] = od_y >= 0 && od_y < up_h && od_x >= 0 && od_x < up_w;                             \
-    from[od_i] = inside[od_i] ? (item * h + od_y * h / up_h) * w + od_x * w / up_w : 0;              \
+    const int od_at = (item * h + NEAREST(od_y, h, up_h)) * w + NEAREST(od_x, w, up_w);              \
+    from[od_i] = inside[od_i] ? od_at : 0;                                                           \
   }
 // Four neighbouring channels of each of them, zeros outside.
 #define TILE_PIXELS(left, x, from, inside, column)   \

@@ -104,6 +104,28 @@ def test_a_block_over_time_on_a_device(frames):
     np.testing.assert_allclose(on_device(model, inputs), before, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.device
+@pytest.mark.parametrize(
+    "channels, target", [(16, "host"), (3, "host"), (16, "host-bf16"), (16, "adreno_740"), (16, "gpu")]
+)
+def test_rows_of_more_pixels_than_two_factors_have_bits(channels, target):
+    """A frame of 256x448 pixels is a row, whose square is beyond 32 bits."""
+    pixels, rng = 46_400, np.random.default_rng(2)
+    b = GraphBuilder("net", {})
+    taps = rng.standard_normal((channels, channels, 3, 1)).astype(np.float32) / 4
+    inputs = [b.input("x", (1, channels, 2, pixels)), b.constant("taps", taps)]
+    model = b.finish(y=b.op("t", "Conv", inputs, (1, channels, 2, pixels), pads=(1, 0, 1, 0), strides=(1, 1)))
+    x = rng.standard_normal((1, channels, 2, pixels)).astype(np.float32)
+    first, second = x[0].transpose(1, 0, 2)
+    products = [taps[:, :, tap, 0] @ frame for tap, frame in ((1, first), (2, second), (0, first), (1, second))]
+    wanted = np.stack([products[0] + products[1], products[2] + products[3]], 1)[np.newaxis]
+    asked = load_target(target).asked("bf16") if "bf16" in target else load_target(target)
+    rewrite(model, asked)
+    assert fused_ops(model) == {"ConvNhwc": 1}
+    found = on_device(model, {"x": x}, asked)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=0.1 if "bf16" in target else 2e-5)
+
+
 # Full size ------------------------------------------------------------------------------------------------------------
 
 VAE = {
