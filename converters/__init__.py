@@ -14,6 +14,7 @@ from ondevice.converters.families import Family, family_of
 from ondevice.converters.families.controlled import controlled, nets_of
 from ondevice.converters.families.hoisted import hoisted
 from ondevice.converters.families.published import as_published
+from ondevice.converters.families.ranked import ranked
 from ondevice.converters.families.tiny import FLAG, TAESD, as_opened
 from ondevice.errors import GraphError, UsageError
 
@@ -63,6 +64,10 @@ class Model:
         """Whether the graph has a number of frames. Raises UsageError for an unknown role."""
         return "frames" in self._graph(role).sizes
 
+    def shares(self, role: str) -> tuple[str, ...]:
+        """The graphs of the ranks that share a role, in their order; none where nobody shares it."""
+        return tuple(name for name, other in self.family.roles.items() if other.shares == role)
+
     def tokens(self, role: str) -> int:
         """How many states of a text the graph reads; 0 where it reads none."""
         return self.family.roles[role].joined(self.configs).get("tokens", 0)
@@ -109,7 +114,8 @@ class Model:
                 )
             return graphs[role].graph(**sizes)
         sizes |= self.family.roles[role].joined(self.configs) | ({"tokens": tokens} if tokens else {})
-        return graph.build(GraphBuilder(role, part.weights, name), part.config, **sizes)
+        b = GraphBuilder(role, part.weights, name, self.family.roles[role].rank)
+        return graph.build(b, part.config, **sizes)
 
     def stages(self, height: int, width: int, role: str) -> int:
         """How many stages a role has in bands.
@@ -145,7 +151,7 @@ class Model:
         return bands
 
 
-def build(checkpoint: Checkpoint, *, published: bool = False, whole: bool = False) -> Model:
+def build(checkpoint: Checkpoint, *, published: bool = False, whole: bool = False, ranks: int = 1) -> Model:
     """The model of a checkpoint. Nothing is read but configs until a graph's weights are.
 
     Args:
@@ -153,9 +159,11 @@ def build(checkpoint: Checkpoint, *, published: bool = False, whole: bool = Fals
             on the text alone is apart (families/hoisted.py). So it always is in published and exported graphs.
         published: its graphs have the ports that other tools look for (families/published.py). Those of a folder of
             exported graphs have the family's own, whatever is asked for.
+        ranks: how many devices are to share its steps, each with graphs of its own (families/ranked.py).
 
     Raises:
-        UsageError: published graphs are asked of a model that has none, or has a tiny autoencoder beside its own.
+        UsageError: published graphs are asked of a model that has none, or has a tiny autoencoder beside its own; so
+            many devices cannot share its steps.
     """
     configs = {name: component.config for name, component in checkpoint.components.items()}
     family = controlled(as_opened(family_of(checkpoint.family), configs), nets_of(configs))
@@ -169,4 +177,9 @@ def build(checkpoint: Checkpoint, *, published: bool = False, whole: bool = Fals
         family = as_published(family, configs)
     elif not (whole or checkpoint.graphs):
         family = hoisted(family, configs)
+    if ranks > 1:
+        if checkpoint.graphs:
+            fix = "convert from weights, or leave it out"
+            raise UsageError("an exported graph is not shared by several devices.", where="--parallel", fix=fix)
+        family = ranked(family, configs, ranks)
     return Model(checkpoint, family)

@@ -76,8 +76,8 @@ class Pipeline(pipeline.Pipeline):
             plans: of a bundle for several GPUs, the target whose plans are taken; None: the device's own.
             on_nan: what is done where values become NaN or infinite: "stop" names the op in an error; "fp32" computes
                 the ops around it in float32, and goes on.
-            parallel: "guidance": several devices share each step, a pass of guidance on each; then `device` names them
-                all, as "0,1", or "cpu/2" for a CPU cut in two (docs/parallel.md).
+            parallel: "guidance", "tensor" or "guidance,tensor": several devices share each step (docs/parallel.md);
+                then `device` names them all, as "0,1", or "cpu/2" for a CPU cut in two.
             stream_weights: load weights a block at a time, through at most so much memory as "400MB" says; True: as
                 much as keeps the device busy (docs/memory.md). Not of several devices.
 
@@ -200,7 +200,10 @@ class Pipeline(pipeline.Pipeline):
         layout = layout_of(kind, [one.title for one in found], bundle.pipeline)
         runs = [OpenCLDevice(one) for one in found]
         bundle = bundle if chosen else bundle.for_device(runs[0].facts(), runs[0].dialect)
-        return cls.of(bundle, shared(bundle, layout, [GuardedSession(bundle, one, on_nan=on_nan) for one in runs]))
+        if layout.ranks > 1 and on_nan != STOP:
+            what = "a device that has a share of the network cannot compute it again in float32 by itself."
+            raise UsageError(what, where="on_nan", fix=f"use {STOP}")
+        return cls.of(bundle, shared(bundle, layout, runs, lambda one: GuardedSession(bundle, one, on_nan=on_nan)))
 
 
 def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:

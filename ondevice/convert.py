@@ -18,15 +18,19 @@ from ondevice.bundle.writer import writable_target
 from ondevice.compiler import compile_bundle, costs
 from ondevice.compiler.jobs import BAND, CHUNK, MOST_CHUNKS, Frames
 from ondevice.compiler.rounding import said
+from ondevice.diffusion.parallel import TENSOR
 from ondevice.diffusion.samplers import SAMPLERS
 from ondevice.errors import UsageError
 from ondevice.export.options import FORMATS, Format
 from ondevice.export.writing import export, writable_folder
+from ondevice.graph.ranks import MOST
 from ondevice.target import set_names
 
 HELP = "turn a checkpoint into a bundle"
+PARALLEL = "--parallel"
 NOT_IN_GRAPHS = dict.fromkeys(("--target", "--tuning", "--tune-for"), "is tuned for no target")
 NOT_IN_GRAPHS |= {"--math": "leaves it to its runtime what products are multiplied in"}
+NOT_IN_GRAPHS |= {PARALLEL: "runs whole on one device"}
 NOT_IN_GRAPHS |= {"--carry-lora": "carries no adapters beside its weights"}
 NOT_IN_GRAPHS |= dict.fromkeys(("--frames", "--decode-chunk"), "is of a picture")
 NOT_IN_GRAPHS |= {"--avoid": "has no kernels", "--chunks": "reads texts of one length", "--tile-vae": "is in one piece"}
@@ -104,6 +108,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=SAMPLERS,
         help="what the bundle draws with by default (default: the checkpoint's own, or the nearest)",
     )
+    parser.add_argument(
+        PARALLEL,
+        default="",
+        metavar="tensor[:N]",
+        help="add plans for N devices (2 where no number is given) that share the network of each step, for `generate "
+        "--parallel tensor`",
+    )
     format_flags.add_arguments(parser)
     flags.add_avoid(parser)
     flags.add_strict(parser)
@@ -121,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
         _refuse_of_bundles(args, format)
     out = args.out or Path(f"{args.model}.ondevice" if format is None else f"{args.model}-{format.name}")
     (writable_target if format is None else writable_folder)(out, args.force)  # before a download, not after it
-    recipe = replace(flags.recipe_of(args), film=Frames(args.frames, args.decode_chunk))
+    recipe = replace(flags.recipe_of(args), film=Frames(args.frames, args.decode_chunk), ranks=_ranks(args))
     checkpoint = flags.source_of(args).open()
     for line in (*checkpoint.adapters, *checkpoint.said):
         _say(line)
@@ -143,6 +154,23 @@ def _counts(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of frames (expected such as 14)") from None
+
+
+def _ranks(args: argparse.Namespace) -> int:
+    """How many devices are to share the network. Raises UsageError where they cannot."""
+    if not args.parallel:
+        return 1
+    kind, colon, count = args.parallel.partition(":")
+    if kind != TENSOR or (colon and not (count.isdecimal() and count.isascii() and len(count) < 4)):
+        what = f"{args.parallel[:60]!r} is not tensor or tensor:N."
+        raise UsageError(what, where=PARALLEL, fix="use tensor:2; --parallel guidance of `generate` needs no plans")
+    if args.weights:
+        what = f"{args.weights} has scales of whole weights, and each device gets a share of them."
+        raise UsageError(what, where=PARALLEL, fix="leave --weights out, or use --parallel guidance of `generate`")
+    if colon and int(count) < 2:
+        what = f"not a number of ranks (got {int(count)}, expected 2 to {MOST})."
+        raise UsageError(what, where=PARALLEL, fix="use tensor:2")
+    return int(count) if colon else 2
 
 
 def _refuse_of_bundles(args: argparse.Namespace, format: Format) -> None:

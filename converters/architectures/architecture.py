@@ -58,7 +58,8 @@ class Graph:
 
     `sizes` are the names of what `build` must be told: "batch", "height" and "width" in latent units, and what other
     networks decide, such as "tokens". `fits` is false of configs whose network has no such graph. `apart`: it can be
-    had in two.
+    had in two. `unshared` says why so many ranks cannot share it, None where they can; of a graph that each has to
+    compute whole there is no such function.
     """
 
     build: Callable[..., ir.Model]
@@ -66,6 +67,7 @@ class Graph:
     fits: Callable[[Config], bool] = lambda _: True
     bands: Bands | None = None
     apart: Apart | None = None
+    unshared: Callable[[Config, int], str | None] | None = None
 
     @property
     def sized(self) -> bool:

@@ -88,7 +88,7 @@ def _decoded(b: GraphBuilder, config: Config, x: ir.Value, scale: float = 1.0) -
         if level < len(widths) - 1:
             _, channels, height, width = shape_of(x)
             x = b.resize(f"decoder.layers.{layer}", x, factor * height, factor * width)
-            x, layer = b.conv(f"decoder.layers.{layer + 1}", x, channels, bias=False), layer + 2
+            x, layer = b.conv(f"decoder.layers.{layer + 1}", x, channels, scales=(1.0, None)), layer + 2
     # 2y - 1, of which the product has the two
     x = b.conv(f"decoder.layers.{layer}", x, config["out_channels"], scales=(2.0, 2.0))
     return b.binary("decoder", "Sub", x, b.full(1.0))
@@ -103,7 +103,7 @@ def encoder(b: GraphBuilder, config: Config, *, batch: int, height: int, width: 
     x = b.binary("encoder", "Add", x, b.full(1.0))  # (x + 1) / 2, of which the first product has the half
     for level, blocks in enumerate(config["num_encoder_blocks"]):
         if level:
-            x = b.conv(f"encoder.layers.{layer}", x, widths[0], stride=2, pads=(1, 1, 1, 1), bias=False)
+            x = b.conv(f"encoder.layers.{layer}", x, widths[0], stride=2, pads=(1, 1, 1, 1), scales=(1.0, None))
         else:
             x = b.conv(f"encoder.layers.{layer}", x, widths[0], scales=(0.5, 1.0))
         layer += 1

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 from ondevice.errors import GraphError
+from ondevice.graph.ops import DOMAIN
 from ondevice.graph.origin import Origin, Weight, cast, origin_of, reshaped, scaled, transposed, with_origin
+from ondevice.graph.ranks import SUM, WHOLE, Rank
 
 OPSET = 18
 Shape = tuple[int, ...]
+
+
+class Cut(NamedTuple):
+    """A rank has a share of a weight along this axis of what is stored; of each of so many equal `parts` of it, one
+    after another."""
+
+    axis: int
+    parts: int = 1
 
 
 def shape_of(value: ir.Value) -> Shape:
@@ -22,13 +32,17 @@ def shape_of(value: ir.Value) -> Shape:
     return value.shape.numpy()
 
 
+COLUMNS, ROWS = Cut(0), Cut(1)
+"""Of a product's weight: each rank computes a share of the result, or reads a share of what is multiplied."""
+
+
 class GraphBuilder:
     """One graph under construction. Names: a node is `scope/Op`, a weight keeps its diffusers name, a constant is named
     by its content so that graphs of one component at several sizes can share it. `part`: whose weights they are, by
-    which provenance names them; the graph's own name where it is not given."""
+    which provenance names them; the graph's own name where it is not given. `rank`: of devices that share it."""
 
-    def __init__(self, name: str, weights: Mapping[str, ir.TensorProtocol], part: str = "") -> None:
-        self.name, self._weights, self._part = name, weights, part or name
+    def __init__(self, name: str, weights: Mapping[str, ir.TensorProtocol], part: str = "", rank: Rank = WHOLE) -> None:
+        self.name, self._weights, self._part, self.rank = name, weights, part or name, rank
         self._inputs: list[ir.Value] = []
         self._nodes: list[ir.Node] = []
         self._initializers: dict[str, ir.Value] = {}
@@ -41,13 +55,18 @@ class GraphBuilder:
         self._inputs.append(self._value(name, shape, dtype))
         return self._inputs[-1]
 
-    def weight(self, name: str, *shape: int, view: Shape | None = None, scale: float = 1.0) -> ir.Value:
+    def weight(
+        self, name: str, *shape: int, view: Shape | None = None, scale: float = 1.0, cut: Cut | None = None
+    ) -> ir.Value:
         """The weight that is stored as `name` with `shape`, as float32; reshaped if `view` is another shape (then under
-        `NAME:AxBxC`), times `scale` (`NAME:by0.5`), a power of two, so that nothing is rounded.
+        `NAME:AxBxC`), times `scale` (`NAME:by0.5`), a power of two, so that nothing is rounded; the rank's share where
+        it is `cut`, which `view` is of.
 
         Raises GraphError where there is none, or it has another shape.
         """
         stored = self._stored(name, shape)
+        if cut is not None and self.rank.of > 1:
+            return self._share(name, stored, shape, cut, view, scale)
         origin = self._origin(name, stored, shape, scale)
         if view is None or view == shape:
             return self._lazy(name + _by(scale), shape, lambda: _float32(stored, scale), origin)
@@ -58,10 +77,12 @@ class GraphBuilder:
             reshaped(origin, view),
         )
 
-    def transposed(self, name: str, out: int, width: int, scale: float = 1.0) -> ir.Value:
-        """A Linear's [out, width] weight as MatMul wants it, [width, out], under `NAME.T`.
-        Raises GraphError as `weight` does."""
+    def transposed(self, name: str, out: int, width: int, scale: float = 1.0, cut: Cut | None = None) -> ir.Value:
+        """A Linear's [out, width] weight as MatMul wants it, [width, out], under `NAME.T`; the rank's share where it is
+        `cut`. Raises GraphError as `weight` does."""
         stored = self._stored(name, (out, width))
+        if cut is not None and self.rank.of > 1:
+            return self._share(name, stored, (out, width), cut, None, scale, turned=True)
         return self._lazy(
             f"{name}.T{_by(scale)}",
             (width, out),
@@ -80,6 +101,43 @@ class GraphBuilder:
         Raises GraphError as `weight` does."""
         stored = [self._stored(source, wanted) for source, wanted in sources.items()]
         return self._lazy(name, shape, lambda: make(*map(_float32, stored)).astype(np.float32), None)
+
+    def _share(
+        self,
+        name: str,
+        stored: ir.TensorProtocol,
+        shape: Shape,
+        cut: Cut,
+        view: Shape | None,
+        scale: float,
+        turned: bool = False,
+    ) -> ir.Value:
+        """A rank's share of a weight, under `NAME:1of2`. How it is made of the whole is not said: an adapter that
+        changes the whole is put into the weights before they are shared."""
+        number, of = self.rank
+        own = tuple(size // of if axis == cut.axis else size for axis, size in enumerate(shape))
+        seen = own[::-1] if turned else own if view is None else view
+
+        def read() -> np.ndarray:
+            parts = np.split(_float32(stored, scale), cut.parts, cut.axis)
+            values = np.concatenate([np.split(part, of, cut.axis)[number] for part in parts], cut.axis)
+            return np.ascontiguousarray(values.T if turned else values.reshape(seen))
+
+        word = f"{number + 1}of{of}" + f"x{cut.parts}" * (cut.parts > 1)
+        viewed = "" if view is None else f":{'x'.join(map(str, view))}"
+        return self._lazy(f"{name}{'.T' * turned}:{word}{viewed}{_by(scale)}", seen, read, None)
+
+    def shared(self, out: int, width: int, cut: Cut | None) -> tuple[int, int, bool]:
+        """Of a product to `out` of a rank's `width`: to how many of `out` the rank computes, how wide what the stored
+        weight multiplies is, and whether the rank adds the bias."""
+        if cut is None or self.rank.of == 1:
+            return out, width, True
+        return (out // self.rank.of, width, True) if cut.axis == 0 else (out, width * self.rank.of, self.first)
+
+    @property
+    def first(self) -> bool:
+        """Whether it is for the rank that adds to a sum what is added once."""
+        return self.rank.number == 0
 
     def full(self, value: float, *shape: int) -> ir.Value:
         """A constant filled with one number; a scalar by default."""
@@ -125,9 +183,14 @@ class GraphBuilder:
         returns the value, or a tuple of them."""
         name = self._unique(f"{scope}/{op}")
         outputs = [self._value(name if len(shapes) == 1 else f"{name}.{i}", shape) for i, shape in enumerate(shapes)]
-        node = ir.node(op, list(inputs), attributes=attributes, outputs=outputs, name=name)
+        domain = DOMAIN if op == SUM else ""
+        node = ir.node(op, list(inputs), attributes=attributes, outputs=outputs, name=name, domain=domain)
         self._nodes.append(node)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def summed(self, scope: str, x: ir.Value) -> ir.Value:
+        """The sum of what all ranks have; where there are no others, what is there."""
+        return self.op(scope, SUM, [x], shape_of(x)) if self.rank.of > 1 else x
 
     def unary(self, scope: str, op: str, x: ir.Value) -> ir.Value:
         """Sigmoid, Erf, Sin, ..."""
@@ -164,16 +227,21 @@ class GraphBuilder:
         *,
         stride: int = 1,
         pads: Sequence[int] | None = None,
-        scales: tuple[float, float] = (1.0, 1.0),
-        bias: bool = True,
+        scales: tuple[float, float | None] = (1.0, 1.0),
+        cut: Cut | None = None,
     ) -> ir.Value:
-        """The convolution to `out` channels whose weights are `scope`.weight and, if it has one, .bias, each times one
-        of `scales`; `pads` is top, left, bottom, right ("same" by default)."""
+        """The convolution to `out` channels whose weights are `scope`.weight and .bias, each times one of `scales`,
+        None of which there is none; `pads` is top, left, bottom, right ("same" by default). `cut` as `layers.linear`
+        has it."""
         n, channels, height, width = shape_of(x)
         top, left, bottom, right = pads or (kernel // 2,) * 4
-        shape = (n, out, (height + top + bottom - kernel) // stride + 1, (width + left + right - kernel) // stride + 1)
-        kernels = self.weight(f"{scope}.weight", out, channels, kernel, kernel, scale=scales[0])
-        inputs = [x, kernels, *([self.weight(f"{scope}.bias", out, scale=scales[1])] if bias else [])]
+        own, channels, biased = self.shared(out, channels, cut)
+        shape = (n, own, (height + top + bottom - kernel) // stride + 1, (width + left + right - kernel) // stride + 1)
+        of_weight, of_bias = scales
+        inputs = [x, self.weight(f"{scope}.weight", out, channels, kernel, kernel, scale=of_weight, cut=cut)]
+        if biased and of_bias is not None:
+            by = cut if cut is not None and cut.axis == 0 else None
+            inputs.append(self.weight(f"{scope}.bias", out, scale=of_bias, cut=by))
         settings = {"pads": (top, left, bottom, right), "strides": (stride, stride), "kernel_shape": (kernel, kernel)}
         return self.op(scope, "Conv", inputs, shape, dilations=(1, 1), group=1, **settings)
 

@@ -39,7 +39,7 @@ def embeds(b: GraphBuilder, config: Config, *, batch: int) -> ir.Model:
     the last layer, through the final norm and the projection."""
     width, eps, patch = config["hidden_size"], config["layer_norm_eps"], config["patch_size"]
     pixels = b.input("pixel_values", (batch, config["num_channels"], SIDE, SIDE))
-    x = b.conv(f"{_EMBEDDINGS}.patch_embedding", pixels, width, patch, stride=patch, pads=(0,) * 4, bias=False)
+    x = b.conv(f"{_EMBEDDINGS}.patch_embedding", pixels, width, patch, stride=patch, pads=(0,) * 4, scales=(1.0, None))
     count_of = (SIDE // patch) ** 2
     x = b.transpose(_EMBEDDINGS, b.reshape(_EMBEDDINGS, x, 0, width, count_of), 0, 2, 1)
     token = b.weight(f"{_EMBEDDINGS}.class_embedding", width, view=(1, 1, width))

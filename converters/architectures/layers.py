@@ -7,7 +7,7 @@ import math
 
 import onnx_ir as ir
 
-from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.builder import COLUMNS, ROWS, Cut, GraphBuilder, shape_of
 
 
 def linear(
@@ -18,19 +18,26 @@ def linear(
     bias: bool = True,
     scale: float = 1.0,
     scales: tuple[float, float] | None = None,
+    cut: Cut | None = None,
 ) -> ir.Value:
     """[..., in] -> [..., out]: MatMul with the transposed weight, then Add; weight and bias times `scale`, or each
-    times one of `scales`."""
-    of_weight, of_bias = scales or (scale, scale)
-    y = b.matmul(scope, x, b.transposed(f"{scope}.weight", out, shape_of(x)[-1], of_weight))
-    return b.binary(scope, "Add", y, b.weight(f"{scope}.bias", out, scale=of_bias)) if bias else y
+    times one of `scales`.
+
+    Of several ranks each has a share where the weight is `cut`: by COLUMNS it computes its part of `out`; by ROWS it is
+    given its part of `in`, and what comes out is its part of a sum, to which the first adds the bias.
+    """
+    (of_weight, of_bias), by = scales or (scale, scale), cut if cut is not None and cut.axis == 0 else None
+    _, width, biased = b.shared(out, shape_of(x)[-1], cut)
+    y = b.matmul(scope, x, b.transposed(f"{scope}.weight", out, width, of_weight, cut))
+    return b.binary(scope, "Add", y, b.weight(f"{scope}.bias", out, scale=of_bias, cut=by)) if bias and biased else y
 
 
-def gemm(b: GraphBuilder, scope: str, x: ir.Value, out: int) -> ir.Value:
-    """[rows, in] -> [rows, out], as exporters write a Linear on a matrix."""
+def gemm(b: GraphBuilder, scope: str, x: ir.Value, out: int, cut: Cut | None = None) -> ir.Value:
+    """[rows, in] -> [rows, out], as exporters write a Linear on a matrix; `cut` by COLUMNS as `linear` has it."""
     rows, width = shape_of(x)
-    inputs = [x, b.weight(f"{scope}.weight", out, width), b.weight(f"{scope}.bias", out)]
-    return b.op(scope, "Gemm", inputs, (rows, out), alpha=1.0, beta=1.0, transA=0, transB=1)
+    own, width, _ = b.shared(out, width, cut)
+    inputs = [x, b.weight(f"{scope}.weight", out, width, cut=cut), b.weight(f"{scope}.bias", out, cut=cut)]
+    return b.op(scope, "Gemm", inputs, (rows, own), alpha=1.0, beta=1.0, transA=0, transB=1)
 
 
 def silu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
@@ -58,9 +65,11 @@ def quick_gelu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
 
 
 def geglu(b: GraphBuilder, scope: str, x: ir.Value) -> ir.Value:
-    """Value times GELU(gate), both from one linear layer, each 4 times as wide as `x`."""
-    shape = (*shape_of(x)[:-1], 4 * shape_of(x)[-1])
-    wide = linear(b, f"{scope}.proj", x, 2 * shape[-1])
+    """Value times GELU(gate), both from one linear layer, each 4 times as wide as `x`; of several ranks each has a
+    share of both."""
+    width = 4 * shape_of(x)[-1]
+    shape = (*shape_of(x)[:-1], width // b.rank.of)
+    wide = linear(b, f"{scope}.proj", x, 2 * width, cut=Cut(0, parts=2))
     value, gate = b.op(scope, "Split", [wide], shape, shape, axis=-1, num_outputs=2)
     return b.binary(scope, "Mul", value, gelu(b, scope, gate))
 
@@ -80,16 +89,21 @@ def rms_norm(b: GraphBuilder, scope: str, x: ir.Value, epsilon: float) -> ir.Val
     return b.binary(scope, "Mul", b.binary(scope, "Div", x, root), b.weight(f"{scope}.weight", width))
 
 
-def group_norm(b: GraphBuilder, scope: str, x: ir.Value, groups: int, epsilon: float) -> ir.Value:
-    """[n, c, ...]: as instance normalisation over groups, then one scale and one shift per channel."""
+def group_norm(
+    b: GraphBuilder, scope: str, x: ir.Value, groups: int, epsilon: float, cut: Cut | None = None
+) -> ir.Value:
+    """[n, c, ...]: as instance normalisation over groups, then one scale and one shift per channel. Of several ranks
+    each has whole groups where it is `cut` by COLUMNS; `groups` are those of all."""
     shape = shape_of(x)
+    groups, _, _ = b.shared(groups, groups, cut)
+    channels = shape[1] * (b.rank.of if cut else 1)
     grouped = b.reshape(scope, x, 0, groups, -1)
     inputs = [grouped, b.full(1.0, groups), b.full(0.0, groups)]
     normal = b.op(scope, "InstanceNormalization", inputs, shape_of(grouped), epsilon=epsilon)
     wide = b.reshape(scope, normal, *shape)
     channel = (shape[1], *(1,) * (len(shape) - 2))
-    scaled = b.binary(scope, "Mul", wide, b.weight(f"{scope}.weight", shape[1], view=channel))
-    return b.binary(scope, "Add", scaled, b.weight(f"{scope}.bias", shape[1], view=channel))
+    scaled = b.binary(scope, "Mul", wide, b.weight(f"{scope}.weight", channels, view=channel, cut=cut))
+    return b.binary(scope, "Add", scaled, b.weight(f"{scope}.bias", channels, view=channel, cut=cut))
 
 
 def attention(
@@ -142,18 +156,21 @@ def resnet(
     """GroupNorm-SiLU-conv twice, with the time embedding (SiLU applied) added between, and a residual.
 
     `x` is held times `scale`, and so is what comes out: the first norm does not see it but for its epsilon
-    (vae_layers.py). `time` is [n, width], or has a row for as many of x one after another.
+    (vae_layers.py). `time` is [n, width], or has a row for as many of x one after another. Several ranks share what is
+    between the first convolution and the second, with whole groups of the second norm each.
     """
     normal = silu(b, f"{scope}.norm1", group_norm(b, f"{scope}.norm1", x, groups, epsilon * scale**2))
-    y = b.conv(f"{scope}.conv1", normal, out)
+    y = b.conv(f"{scope}.conv1", normal, out, cut=COLUMNS)
     if time is not None:
-        shift, rows = gemm(b, f"{scope}.time_emb_proj", time, out), shape_of(x)[0]
+        shift, rows = gemm(b, f"{scope}.time_emb_proj", time, out, COLUMNS), shape_of(x)[0]
         if shape_of(time)[0] not in (1, rows):
             shift = repeated(b, f"{scope}.time_emb_proj", shift, rows)
         shift = b.op(f"{scope}.time_emb_proj", "Unsqueeze", [shift, b.ints(2, 3)], (*shape_of(shift), 1, 1))
         y = b.binary(scope, "Add", y, shift)
-    normal = silu(b, f"{scope}.norm2", group_norm(b, f"{scope}.norm2", y, groups, epsilon))
-    y = b.conv(f"{scope}.conv2", normal, out, scales=(scale, scale))
+    normal = silu(b, f"{scope}.norm2", group_norm(b, f"{scope}.norm2", y, groups, epsilon, COLUMNS))
+    y = b.conv(f"{scope}.conv2", normal, out, scales=(scale, scale), cut=ROWS)
+    if not b.first:
+        return b.summed(scope, y)
     if shape_of(x)[1] != out:
         x = b.conv(f"{scope}.conv_shortcut", x, out, 1, scales=(1.0, scale))
-    return b.binary(scope, "Add", x, y)
+    return b.summed(scope, b.binary(scope, "Add", x, y))

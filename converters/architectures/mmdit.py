@@ -147,6 +147,12 @@ def _embedded(b: GraphBuilder, config: Config, name: str, x: ir.Value) -> ir.Val
     return gemm(b, f"{scope}.linear_2", silu(b, scope, y), inner(config))
 
 
+def unshared(config: Config, ranks: int) -> str | None:
+    """Why so many ranks cannot share its blocks; None where they can."""
+    heads = config["num_attention_heads"]
+    return f"attention has {heads} heads, which {ranks} cannot share." if heads % ranks else None
+
+
 _TEXTS = ("batch", "states", "width", "width_2", "pooled", "states_3")
 MMDIT = Architecture(
     name="mmdit",
@@ -155,7 +161,7 @@ MMDIT = Architecture(
     graphs={
         "condition": Graph(condition, sizes=_TEXTS),
         "modulation": Graph(modulation, sizes=("batch",)),
-        "noise": Graph(noise, sizes=("batch", "height", "width", "context")),
+        "noise": Graph(noise, sizes=("batch", "height", "width", "context"), unshared=unshared),
     },
     check=check,
     classes=(CLASS,),

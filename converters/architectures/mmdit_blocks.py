@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Config
-from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.builder import COLUMNS, ROWS, GraphBuilder, shape_of
 from ondevice.converters.architectures.layers import attention, gelu_tanh, linear, rms_norm
 from ondevice.converters.architectures.mmdit_config import is_dual, is_last
 
@@ -28,9 +28,15 @@ def modulated(b: GraphBuilder, scope: str, x: ir.Value, shift: ir.Value, scale: 
     return b.binary(scope, "Add", b.binary(scope, "Mul", normal, b.binary(scope, "Add", scale, b.full(1.0))), shift)
 
 
+def added(b: GraphBuilder, scope: str, x: ir.Value | None, gate: ir.Value, y: ir.Value) -> ir.Value:
+    """x + gate * y, with a gate [n, 1, c]; without x the rest."""
+    part = b.binary(scope, "Mul", gate, y)
+    return part if x is None else b.binary(scope, "Add", x, part)
+
+
 def gated(b: GraphBuilder, scope: str, x: ir.Value, gate: ir.Value, y: ir.Value) -> ir.Value:
-    """x + gate * y, with a gate [n, 1, c]."""
-    return b.binary(scope, "Add", x, b.binary(scope, "Mul", gate, y))
+    """x + gate * y; of several ranks each has a part of y, and the first adds x."""
+    return b.summed(scope, added(b, scope, x if b.first else None, gate, y))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +61,17 @@ class Blocks:
         shift_e, scale_e = of_e[::-1] if last else of_e[:2]  # the last block's has the scale first
         mixed = self._joint(f"{scope}.attn", before, modulated(b, f"{scope}.norm1_context", e, shift_e, scale_e))
         to_x, to_e = self._parts(scope, mixed, shape_of(x)[1])
-        y = gated(b, scope, x, gate, linear(b, f"{scope}.attn.to_out.0", to_x, shape_of(x)[-1]))
+        y = linear(b, f"{scope}.attn.to_out.0", to_x, shape_of(x)[-1], cut=ROWS)
+        y = added(b, scope, x if b.first else None, gate, y)
         if is_dual(self.config, block):
             own = self._alone(f"{scope}.attn2", modulated(b, f"{scope}.norm1", x, dual[0], dual[1]))
-            y = gated(b, scope, y, dual[2], own)
+            y = added(b, scope, y, dual[2], own)  # one sum for both
+        y = b.summed(scope, y)
         x = gated(b, scope, y, gate2, self._feed(f"{scope}.ff", modulated(b, f"{scope}.norm2", y, shift2, scale2)))
         if last:
             return x, e
         _, _, gate, shift2, scale2, gate2 = of_e
-        e = gated(b, scope, e, gate, linear(b, f"{scope}.attn.to_add_out", to_e, shape_of(e)[-1]))
+        e = gated(b, scope, e, gate, linear(b, f"{scope}.attn.to_add_out", to_e, shape_of(e)[-1], cut=ROWS))
         y = self._feed(f"{scope}.ff_context", modulated(b, f"{scope}.norm2_context", e, shift2, scale2))
         return x, gated(b, scope, e, gate2, y)
 
@@ -72,23 +80,31 @@ class Blocks:
         b, width = self.b, shape_of(x)[-1]
         rows = []
         for part in "qkv":
-            of_x = self._normed(f"{scope}.norm_{part}", linear(b, f"{scope}.to_{part}", x, width))
-            of_e = self._normed(f"{scope}.norm_added_{part}", linear(b, f"{scope}.add_{part}_proj", e, width))
+            of_x = self._normed(f"{scope}.norm_{part}", self._heads(f"{scope}.to_{part}", x, width))
+            of_e = self._normed(f"{scope}.norm_added_{part}", self._heads(f"{scope}.add_{part}_proj", e, width))
             rows.append(b.concat(scope, 1, of_x, of_e))
-        return attention(b, scope, rows[0], rows[1], rows[2], self.config["num_attention_heads"], self.mask)
+        return attention(b, scope, rows[0], rows[1], rows[2], self._own, self.mask)
+
+    @property
+    def _own(self) -> int:
+        """How many heads there are; of several ranks, how many each has."""
+        return int(self.config["num_attention_heads"]) // self.b.rank.of
+
+    def _heads(self, scope: str, x: ir.Value, width: int) -> ir.Value:
+        return linear(self.b, scope, x, width, cut=COLUMNS)
 
     def _alone(self, scope: str, x: ir.Value) -> ir.Value:
         """Attention of a picture to itself."""
         b, width = self.b, shape_of(x)[-1]
-        q, k, v = (self._normed(f"{scope}.norm_{p}", linear(b, f"{scope}.to_{p}", x, width)) for p in "qkv")
-        mixed = attention(b, scope, q, k, v, self.config["num_attention_heads"])
-        return linear(b, f"{scope}.to_out.0", mixed, width)
+        q, k, v = (self._normed(f"{scope}.norm_{p}", self._heads(f"{scope}.to_{p}", x, width)) for p in "qkv")
+        mixed = attention(b, scope, q, k, v, self._own)
+        return linear(b, f"{scope}.to_out.0", mixed, width, cut=ROWS)
 
     def _normed(self, scope: str, x: ir.Value) -> ir.Value:
         """Queries or keys, each head's by itself, where the model has such norms."""
         if self.config["qk_norm"] is None or scope.endswith("_v"):
             return x
-        heads, width = self.config["num_attention_heads"], self.config["attention_head_dim"]
+        heads, width = self._own, self.config["attention_head_dim"]
         apart = self.b.reshape(scope, x, 0, -1, heads, width)
         return self.b.reshape(scope, rms_norm(self.b, scope, apart, EPSILON), *shape_of(x))
 
@@ -108,5 +124,5 @@ class Blocks:
 
     def _feed(self, scope: str, x: ir.Value) -> ir.Value:
         width = shape_of(x)[-1]
-        wide = gelu_tanh(self.b, f"{scope}.net.0", linear(self.b, f"{scope}.net.0.proj", x, _WIDER * width))
-        return linear(self.b, f"{scope}.net.2", wide, width)
+        wide = linear(self.b, f"{scope}.net.0.proj", x, _WIDER * width, cut=COLUMNS)
+        return linear(self.b, f"{scope}.net.2", gelu_tanh(self.b, f"{scope}.net.0", wide), width, cut=ROWS)

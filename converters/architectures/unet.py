@@ -21,6 +21,7 @@ from ondevice.converters.architectures.unet_config import (
 )
 from ondevice.converters.architectures.unet_keys_values import STATES, Looks, keys_values, of_ports, of_states, states
 from ondevice.converters.architectures.unet_kinds import kind_of_config, kind_of_shapes
+from ondevice.converters.architectures.unet_levels import levels
 from ondevice.converters.architectures.unet_names import original_name
 from ondevice.converters.architectures.unet_residuals import added
 from ondevice.converters.architectures.unet_time import (
@@ -118,6 +119,18 @@ def _added(b: GraphBuilder, config: Config, batch: int, ids: int) -> ir.Value:
     return embedded_sizes(b, config, pooled, b.input("time_ids", (batch, ids)))
 
 
+def unshared(config: Config, ranks: int) -> str | None:
+    """Why so many ranks cannot share its attentions and what is between the convolutions of its resnets; None where
+    they can."""
+    if config["norm_num_groups"] % ranks:
+        return f"its norms have {config['norm_num_groups']} groups, which {ranks} cannot share."
+    down, mid, up = levels(config)
+    for level in (*down, *([] if mid is None else [mid]), *up):
+        if any(level.depths) and level.heads % ranks:
+            return f"attention of {level.width} channels has {level.heads} heads, which {ranks} cannot share."
+    return None
+
+
 def canonical(name: str) -> str:
     head, dot, leaf = name.rpartition(".to_out.")
     return f"{head}.to_out.0.{leaf}" if dot and leaf in ("weight", "bias") else name
@@ -129,8 +142,9 @@ _SIZES = ("batch", "height", "width", "tokens")
 
 def _noise(controlled: bool) -> dict[str, Graph]:
     """`noise` as it is published, and in two: what depends on the text alone, and the rest."""
-    whole = Graph(partial(noise, controlled=controlled), _SIZES, apart=Apart("keys_values", "step", (STATES,)))
-    step = Graph(partial(noise, controlled=controlled, given=True), _SIZES)
+    build, apart = partial(noise, controlled=controlled), Apart("keys_values", "step", (STATES,))
+    whole = Graph(build, _SIZES, apart=apart, unshared=unshared)
+    step = Graph(partial(build, given=True), _SIZES, unshared=unshared)
     return {"noise": whole, "keys_values": Graph(keys_values, ("batch", "tokens")), "step": step}
 
 

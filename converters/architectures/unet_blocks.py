@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Config
-from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.builder import COLUMNS, ROWS, GraphBuilder, shape_of
 from ondevice.converters.architectures.layers import attention, geglu, group_norm, layer_norm, linear, resnet
 from ondevice.converters.architectures.unet_keys_values import Looks, of_states
 from ondevice.converters.architectures.unet_levels import Level, levels
@@ -82,15 +82,19 @@ class Blocks:
 
     def _block(self, scope: str, y: ir.Value, level: Level) -> ir.Value:
         """Self-attention (or a second look at the text), cross-attention, GEGLU feed-forward, each after a norm and
-        with a residual: [n, pixels, channels]."""
+        with a residual: [n, pixels, channels]. Of several ranks each has its heads, and its share of what is between
+        the linear layers."""
         b, channels = self.b, shape_of(y)[-1]
         for norm, name, crossed in (("norm1", "attn1", level.only_cross), ("norm2", "attn2", True)):
             normal, inner = layer_norm(b, f"{scope}.{norm}", y, LAYER_NORM_EPS), f"{scope}.{name}"
-            q = linear(b, f"{inner}.to_q", normal, channels, bias=False)
+            q = linear(b, f"{inner}.to_q", normal, channels, bias=False, cut=COLUMNS)
             k, v = (self.text if crossed else of_states(b, normal))(inner, channels)
-            mixed = linear(b, f"{inner}.to_out.0", attention(b, inner, q, k, v, level.heads), channels)
-            y = b.binary(scope, "Add", mixed, y)
+            mixed = attention(b, inner, q, k, v, level.heads // b.rank.of)
+            y = self._added(scope, linear(b, f"{inner}.to_out.0", mixed, channels, cut=ROWS), y)
         normal = layer_norm(b, f"{scope}.norm3", y, LAYER_NORM_EPS)
-        return b.binary(
-            scope, "Add", linear(b, f"{scope}.ff.net.2", geglu(b, f"{scope}.ff.net.0", normal), channels), y
-        )
+        wide = geglu(b, f"{scope}.ff.net.0", normal)
+        return self._added(scope, linear(b, f"{scope}.ff.net.2", wide, channels, cut=ROWS), y)
+
+    def _added(self, scope: str, x: ir.Value, around: ir.Value) -> ir.Value:
+        """What went through a layer and what went around it; of several ranks the first adds the latter."""
+        return self.b.summed(scope, self.b.binary(scope, "Add", x, around) if self.b.first else x)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from ondevice.converters.architectures.architecture import Config
-from ondevice.converters.architectures.builder import GraphBuilder, shape_of
+from ondevice.converters.architectures.builder import COLUMNS, GraphBuilder, shape_of
 from ondevice.converters.architectures.layers import linear
 from ondevice.converters.architectures.unet_levels import transformers
 
@@ -27,18 +27,21 @@ def of_states(b: GraphBuilder, text: ir.Value) -> Looks:
     """Keys and values that are computed where they are read, of a text's states [n, tokens, d]."""
 
     def looks(scope: str, channels: int) -> tuple[ir.Value, ir.Value]:
-        return linear(b, f"{scope}.to_k", text, channels, False), linear(b, f"{scope}.to_v", text, channels, False)
+        k, v = (linear(b, f"{scope}.to_{which}", text, channels, False, cut=COLUMNS) for which in "kv")
+        return k, v
 
     return looks
 
 
 def of_ports(b: GraphBuilder, config: Config, batch: int, tokens: int) -> Looks:
-    """Keys and values that `keys_values` made: parts of inputs, where attention reads them."""
+    """Keys and values that `keys_values` made: parts of inputs, where attention reads them. Of several ranks each reads
+    those of its heads."""
+    own, ranks = b.rank
     found: dict[str, tuple[ir.Value, ir.Value]] = {}
     for number, (scope, channels, looks) in enumerate(transformers(config)):
-        count, part = 2 * len(looks), (batch, tokens, channels)
-        port = b.input(f"{PORT}{number}", (batch, tokens, count * channels))
-        parts = b.op(scope, "Split", [port], *[part] * count, axis=-1, num_outputs=count)
+        count, part = 2 * len(looks) * ranks, (batch, tokens, channels // ranks)
+        port = b.input(f"{PORT}{number}", (batch, tokens, 2 * len(looks) * channels))
+        parts = b.op(scope, "Split", [port], *[part] * count, axis=-1, num_outputs=count)[own::ranks]
         found |= {f"{scope}.{look}": parts[2 * i : 2 * i + 2] for i, look in enumerate(looks)}
     return lambda scope, channels: found[scope]
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ondevice.base.paths import MODELS
 from ondevice.converters.architectures.architecture import Architecture, Config, Graph, Layout, Stored
 from ondevice.converters.read.json_text import read_bytes, read_object
+from ondevice.graph.ranks import WHOLE, Rank
 from ondevice.vocabulary.files import CONFIG, MAP, MERGES, SPIECE, VOCAB
 from ondevice.vocabulary.unigram import read_unigram
 
@@ -51,6 +52,7 @@ class Role:
         optional: whether a folder of exported graphs may lack it.
         of: the role that it was a part of, where it runs once in the place of a part of each run (hoisted.py).
         between: ports by which two such roles pass values, as they are stored.
+        rank, shares: of devices that share a role, which one it is for, and the role's name (ranked.py).
     """
 
     part: str
@@ -60,6 +62,8 @@ class Role:
     optional: bool = False
     of: str = ""
     between: tuple[str, ...] = ()
+    rank: Rank = WHOLE
+    shares: str = ""
 
 
 class Joint(NamedTuple):

@@ -53,7 +53,7 @@ def compile_bundle(
         OnDeviceError: any stage's error; nothing is left at `out` then but what was there before.
     """
     writable_target(out, force)
-    model, fallbacks = build(checkpoint), list(checkpoint.notes)
+    model, fallbacks = build(checkpoint, ranks=recipe.ranks), list(checkpoint.notes)
     if strange := [name for name in recipe.weights_of if name not in model.roles]:
         what = f"the model has no component {strange[0]} (expected of {', '.join(model.roles)})."
         raise UsageError(what, where="--weights-of", fix="name one of these")

@@ -186,6 +186,7 @@ def bundle_jobs(
 
     pieces = model.family.pieces(model.configs)
     todo = plannable(model, spec, jobs(spec, model.sized, sizes, lengths, pieces, frames), fallbacks)
+    todo += [Job(share, job.sizes) for job in todo for share in model.shares(job.component)]
     if tile_vae:
         todo += band_jobs(model, spec, sizes, tile_vae)
     if len(todo) > MAX_PLANS:

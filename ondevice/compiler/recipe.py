@@ -25,6 +25,7 @@ class Recipe:
     film: how many frames films have, and how many are decoded at once.
     math: what the products of every component but text encoders are multiplied in (`ondevice.target.MATHS`), where the
         target has kernels for that; all other arithmetic is float32.
+    ranks: plans for so many devices that share each step are added; 1: none.
     """
 
     dtype: str = "f16"
@@ -38,6 +39,7 @@ class Recipe:
     others: Sequence[Target] = ()
     set_name: str = ""
     math: str = FP32
+    ranks: int = 1
 
     @property
     def name(self) -> str:

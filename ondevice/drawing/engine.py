@@ -29,6 +29,7 @@ from ondevice.run.guard import ON_NAN, STOP, GuardedSession
 from ondevice.run.opencl import choose_device
 from ondevice.run.passes_apart import PassesApart
 from ondevice.run.profile import Profile
+from ondevice.run.ranks import Ranks
 from ondevice.target import is_for_cpus
 
 log = logging.getLogger(__name__)
@@ -194,14 +195,16 @@ class OpenedBundle:
 
     def __init__(self, bundle: Bundle, devices: Sequence[Device], args: argparse.Namespace, recorded: Recorded) -> None:
         self.files, self._devices, self._args, self._recorded = bundle, devices, args, recorded
-        self._session: GuardedSession | PassesApart | None = None
+        self._session: GuardedSession | PassesApart | Ranks | None = None
         names = [device.name for device in devices]
         self._layout: Layout | None = None if args.parallel is None else parallel.layout(args, bundle, names)
 
-    def session(self) -> GuardedSession | PassesApart:
+    def session(self) -> GuardedSession | PassesApart | Ranks:
         if self._session is None:
-            made = [self._on(device) for device in self._devices]
-            self._session = made[0] if self._layout is None else shared(self.files, self._layout, made)
+            if self._layout is None:
+                self._session = self._on(self._devices[0])
+            else:
+                self._session = shared(self.files, self._layout, self._devices, self._on, self._args.check)
         return self._session
 
     def _on(self, device: Device) -> GuardedSession:
@@ -231,11 +234,13 @@ class OpenedBundle:
 
     def way_of(self, request: Request, changed: frozenset[str] = frozenset()) -> memory_budget.Way:
         facts, session = self._devices[0].facts(), self.session()
-        if isinstance(session, PassesApart):
+        if isinstance(session, PassesApart | Ranks):
             assert self._layout is not None
-            way = memory.way_of(self._args, self.files, facts, request, changed, apart=True)
+            apart = isinstance(session, PassesApart)
+            way = memory.way_of(self._args, self.files, facts, request, changed, apart=apart)
             parallel.say_exchange(self.files, self._layout, request)
-            return replace(way, split=False, stream=None)  # a device runs one pass, and all run at once
+            # a device runs one pass, and all run at once
+            return replace(way, split=way.split and not apart, stream=None)
         way = memory.way_of(self._args, self.files, facts, request, changed)
         session.stream_weights(None if way.stream is None else way.stream.nbytes)
         session.room = memory.room_of(self._args, self.files, facts, request, way)
@@ -243,7 +248,7 @@ class OpenedBundle:
 
     def profile(self) -> Profile | None:
         session = self._session
-        return None if session is None or isinstance(session, PassesApart) else session.profile
+        return None if session is None or isinstance(session, PassesApart | Ranks) else session.profile
 
 
 def warn_of_target(target: object, device: Device) -> None:

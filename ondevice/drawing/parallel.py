@@ -9,10 +9,11 @@ from ondevice import flags
 from ondevice.bundle.reader import Bundle
 from ondevice.diffusion import parallel
 from ondevice.diffusion.memory_budget import default_size
-from ondevice.diffusion.parallel import FLAG, GUIDANCE, KINDS, Layout
+from ondevice.diffusion.parallel import BOTH, FLAG, GUIDANCE, KINDS, TENSOR, Layout
 from ondevice.diffusion.request import Request
 from ondevice.drawing import say
 from ondevice.errors import NoDeviceError, UsageError
+from ondevice.run.guard import FP32
 from ondevice.run.opencl import OpenCLDevice
 from ondevice.run.several import find_devices, names_several
 
@@ -26,7 +27,8 @@ OF_ONE = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flag."""
     words = f"share each step between the devices that --device names (0,1, or cpu/2: a CPU cut in two): {GUIDANCE}, "
-    words += "each pass of guidance on one (docs/parallel.md)"
+    words += f"each pass of guidance on one; {TENSOR}, each with a share of the network, for which the bundle was "
+    words += f"converted with {FLAG}; or both (docs/parallel.md)"
     parser.add_argument(FLAG, choices=KINDS, help=words)
 
 
@@ -34,6 +36,9 @@ def check(args: argparse.Namespace) -> None:
     """Refuse flags that do not go together. Raises UsageError that names one."""
     for flag, why in OF_ONE.items() if args.parallel is not None else ():
         flags.refuse(args, [flag], f"{why}, and {FLAG} takes several.")
+    if args.parallel in (TENSOR, BOTH) and args.on_nan == FP32:
+        what = "a device that has a share of the network cannot compute it again in float32 by itself."
+        raise UsageError(what, where="--on-nan", fix=f"leave it out, or use {FLAG} {GUIDANCE}")
 
 
 def named(args: argparse.Namespace, error: NoDeviceError) -> UsageError | NoDeviceError:

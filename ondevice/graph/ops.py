@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from ondevice.graph.epilogue import LINEAR, NORMS, read
+from ondevice.graph.ranks import SUM
 
 Shape = tuple[int, ...]
 Flops = Callable[[Sequence[Shape], Sequence[Shape]], int]
@@ -123,6 +124,7 @@ FUSED: dict[str, Op] = {  # those of `ondevice.graph.epilogue` without steps
     "RmsNorm": _op(2, 2, _per_element(4), "heads", "epsilon"),
     "AdaLayerNorm": _op(3, 3, _per_element(9), "epsilon"),
     "GatedAdd": _op(3, 3, _per_element(2)),
+    SUM: _op(1, 1, _per_element(1)),
     "Silu": _op(1, 1, _per_element(2)),
     "Gelu": _op(1, 1, _per_element(5)),
     "GeluTanh": _op(1, 1, _per_element(8)),

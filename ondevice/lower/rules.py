@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from ondevice.errors import GraphError
 from ondevice.graph.epilogue import CONV, LINEAR, read
+from ondevice.graph.ranks import SUM
 from ondevice.graph.verify import INTEGERS, resizes_by_sizes, static_shape
 from ondevice.lower import attention, convolution, fused, linear, pack, winograd
 from ondevice.lower.lowering import Lowering
@@ -359,7 +360,7 @@ def attend(low: Lowering, node: ir.Node) -> None:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu"), unary),
+    **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu", SUM), unary),
     "RmsNorm": fused.rms_norm,
     "AdaLayerNorm": fused.ada_layer_norm,
     "GatedAdd": fused.gated_add,

@@ -3,7 +3,7 @@
 A search from the order that lowering gave: at the step that holds the most bytes, whatever lies idle there is either
 used up before it (its readers move ahead) or made after it (its writers move behind). Moves that help are kept, so the
 result is never worse than what was given, and the same program always gives the same order. Calls that write parts of
-one tensor keep their order.
+one tensor keep their order, and so do sums over ranks, which all ranks come to one after another.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ondevice.graph.ranks import SUM
 from ondevice.lower.program import Program
 from ondevice.plan.inplace import Pair, pairs
 
@@ -28,12 +29,16 @@ def ordered(program: Program) -> Program:
 
 def dependencies(program: Program) -> list[set[int]]:
     """For each call those that must come before it:
-    writers of what it reads, and readers and writers of what it writes."""
+    writers of what it reads, and readers and writers of what it writes; of a sum over ranks, the sum before it."""
     before: list[set[int]] = []
     writer: dict[str, int] = {}
     readers: dict[str, list[int]] = {}
+    sums: list[int] = []
     for number, call in enumerate(program.calls):
         needs = {writer[name] for name in (*call.inputs, *call.outputs) if name in writer}
+        if call.op == SUM:
+            needs.update(sums[-1:])
+            sums.append(number)
         for name in call.outputs:
             needs.update(readers.pop(name, ()))
         for name in call.inputs:

@@ -20,6 +20,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ondevice.graph.epilogue import of
+from ondevice.graph.ranks import SUM
 from ondevice.graph.verify import resizes_by_sizes, static_shape
 from ondevice.rewrite.edit import Edit
 from ondevice.rewrite.functions import DOMAIN
@@ -28,7 +29,7 @@ from ondevice.target import Target
 
 ELEMENTWISE = {
     "Add", "Sub", "Mul", "Div", "Sigmoid", "Tanh", "Erf", "Exp", "Sqrt", "Neg", "Relu", "Silu", "Gelu", "GeluTanh",
-    "QuickGelu",
+    "QuickGelu", SUM,
 }  # fmt: skip
 
 FRAMES_FIRST = (0, 2, 1, 3)

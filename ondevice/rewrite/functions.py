@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ondevice.graph import epilogue
 from ondevice.graph.ops import DOMAIN
+from ondevice.graph.ranks import SUM
 from ondevice.rewrite import product_bodies
 from ondevice.rewrite.product_bodies import ACTIVATIONS, Body
 
@@ -170,6 +171,7 @@ BODIES: dict[str, Body] = {
     "RmsNorm": (("heads", "epsilon"), ("x", "weight"), _RMS),
     "AdaLayerNorm": (("epsilon",), ("x", "shift", "scale"), _ADA),
     "GatedAdd": ((), ("x", "gate", "z"), "part = Mul (gate, z) y = Add (x, part)"),
+    SUM: ((), ("x",), "y = Identity (x)"),
     "CosSin": _trig("Cos", "Sin"),
     "SinCos": _trig("Sin", "Cos"),
 }

@@ -18,7 +18,7 @@ import numpy as np
 from ondevice.plan.plan import Plan
 from ondevice.run.device_value import DeviceValue, Input
 from ondevice.run.source import Changed
-from ondevice.run.turns import Turns, finished, together
+from ondevice.run.turns import Moved, Turns, finished, together
 
 FREE = 0  # passes of a plan that runs as many as are asked for
 
@@ -54,16 +54,6 @@ class Apart:
     """What the passes of a run made: of each a value, where that pass ran."""
 
     values: tuple[Any, ...]
-
-
-@dataclass(slots=True)
-class Moved:
-    """Bytes that went between the first device and others: of arrays, in and out with each run, and of values that were
-    made on the first and went over once."""
-
-    arrays: int = 0
-    once: int = 0
-    runs: int = 0  # of the last component of a step
 
 
 class PassesApart:

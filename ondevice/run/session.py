@@ -228,15 +228,18 @@ class Session:
             for number, (kernel, dispatch) in enumerate(zip(bound.launches, plan.dispatches, strict=True)):
                 if bound.streamed is not None:
                     bound.streamed.enter(number, lambda before: device.wait(launched[before]))
-                launched.append(device.launch(kernel, dispatch.grid, dispatch.group))
+                instead = self._instead(bound, number) if launched else None
+                if instead is not None:
+                    yield from instead
+                launched.append(launched[-1] if instead else device.launch(kernel, dispatch.grid, dispatch.group))
                 if number >= IN_FLIGHT and number % IN_FLIGHT == 0:
                     device.flush()
-                    yield
+                    yield None
                     device.wait(launched[number - IN_FLIGHT])
                 if check:
                     check_results(plan, number, whole[number], lambda index: self._read(bound, index))
             device.flush()
-            yield
+            yield None
             if bound.streamed is not None and launched:
                 device.wait(launched[-1])
         finally:
@@ -245,6 +248,10 @@ class Session:
         if self._profiling:
             device.finish()
             self.profile.add(plan, [device.span(event) for event in launched])
+
+    def _instead(self, bound: _Bound, number: int) -> Turns[None] | None:
+        """What is done in the place of a dispatch; None: it is launched."""
+        return None
 
     def _read(self, bound: _Bound, index: int) -> np.ndarray:
         operand = bound.plan.operands[index]

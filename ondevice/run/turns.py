@@ -7,10 +7,34 @@ no threads to stop where a device fails or somebody presses Ctrl-C.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 Made = TypeVar("Made")
-Turns = Generator[None, None, Made]
+
+
+@dataclass(slots=True)
+class Part:
+    """What a run has of a sum over several runs, and the sum, once all have come to it: then it gets its turn again."""
+
+    values: np.ndarray
+    total: np.ndarray | None = None
+
+
+@dataclass(slots=True)
+class Moved:
+    """Bytes that went between devices: of arrays, with each run; of parts of sums, there and back; and of values that
+    were made on one before and went over once."""
+
+    arrays: int = 0
+    sums: int = 0
+    once: int = 0
+    runs: int = 0  # that gave arrays: of the last component of a step
+
+
+Turns = Generator[Part | None, None, Made]
 """What is run in turns, and what comes of it."""
 
 

@@ -14,7 +14,7 @@ from ondevice.compiler.picture import spec_of
 from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
 from ondevice.diffusion.memory_budget import Way
-from ondevice.diffusion.parallel import exchanged, layout_of, shared
+from ondevice.diffusion.parallel import Layout, exchanged, layout_of, shared
 from ondevice.diffusion.request import Request
 from ondevice.run.discovery import find_device
 from ondevice.run.guard import GuardedSession
@@ -22,19 +22,24 @@ from ondevice.run.opencl import OpenCLDevice
 
 pytestmark = pytest.mark.device
 PROMPT = "a red circle on a blue background"
-CASES = {"sd21": "sd2_e2e_v", "sdxl": "sdxl_e2e", "sd3-without-t5": "sd3_e2e_no_t5"}
+REQUEST = Request(prompt=PROMPT, negative_prompt="green", num_inference_steps=3, seed=4, guidance_scale=4.0)
+CASES = {"sd21": "sd2_e2e_v", "sdxl": "sdxl_e2e", "sd3-without-t5": "sd3_e2e_no_t5", "sd35-medium": "sd35_e2e"}
+FAMILY = pytest.mark.parametrize(
+    "family",
+    ["sd21", "sd3-without-t5", *(pytest.param(one, marks=pytest.mark.sweep) for one in ("sdxl", "sd35-medium"))],
+)
 HALVES = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="a CPU of one core has no halves")
 
 
 @pytest.fixture(scope="module")
 def devices():
-    """Two, each with memory and a queue of its own."""
-    return [OpenCLDevice(find_device("cpu")) for _ in range(2)]
+    """Four, each with memory and a queue of its own."""
+    return [OpenCLDevice(find_device("cpu")) for _ in range(4)]
 
 
 @pytest.fixture(scope="module")
 def bundle(made_once):
-    """`bundle(family)`: the tiny model's in fp32."""
+    """`bundle(family)`: the tiny model's in fp32, with plans for two ranks."""
 
     def made(family):
         config, _, _ = case(CASES[family])
@@ -42,32 +47,69 @@ def bundle(made_once):
         return open_bundle(
             made_once(
                 f"parallel-{family}.ondevice",
-                lambda path: compile_bundle(source, path, Recipe(dtype="f32"), sizes=[(24, 16)]),
+                lambda path: compile_bundle(source, path, Recipe(dtype="f32", ranks=2), sizes=[(24, 16)]),
             )
         )
 
     return made
 
 
-def runner(bundle, devices):
-    layout = layout_of("guidance", [device.name for device in devices], bundle.pipeline)
-    return shared(bundle, layout, [GuardedSession(bundle, device) for device in devices])
+def runner(kind, bundle, devices):
+    layout = layout_of(kind, [device.name for device in devices], bundle.pipeline)
+    return layout, shared(bundle, layout, devices, lambda device: GuardedSession(bundle, device))
 
 
-@pytest.mark.parametrize("family", CASES)
-def test_two_devices_draw_what_one_draws_in_two_passes(family, bundle, devices):
+@pytest.fixture(scope="module")
+def alone(bundle, devices):
+    """`alone(family, split)`: what one device draws, in one pass or two."""
+    drawn = {}
+
+    def made(family, split=False):
+        if (family, split) not in drawn:
+            files = bundle(family)
+            pipeline = Pipeline.of(files, GuardedSession(files, devices[0]))
+            drawn[family, split] = pipeline.draw(REQUEST, Way(split=split))
+        return drawn[family, split]
+
+    return made
+
+
+@FAMILY
+def test_two_devices_draw_what_one_draws_in_two_passes(family, bundle, devices, alone):
     made = bundle(family)
-    request = Request(prompt=PROMPT, negative_prompt="green", num_inference_steps=3, seed=4, guidance_scale=4.0)
-    both = runner(made, devices)
-    got = Pipeline.of(made, both).draw(request)
-    one = Pipeline.of(made, GuardedSession(made, devices[0]))
-    np.testing.assert_array_equal(got.latents, one.draw(request, Way(split=True)).latents)
-    at_once = one.draw(request)
-    assert np.abs(got.latents - at_once.latents).max() <= 1e-5 * np.abs(at_once.latents).max()
-    assert np.abs(got.pixels.astype(int) - at_once.pixels).max() <= 1
-    said = exchanged(made, layout_of("guidance", ["a", "b"], made.pipeline), 24 // 2, 16 // 2)
-    assert both.moved.runs == 3
+    layout, both = runner("guidance", made, devices[:2])
+    got = Pipeline.of(made, both).draw(REQUEST)
+    np.testing.assert_array_equal(got.latents, alone(family, split=True).latents)
+    check_alike(got, alone(family))
+    said = exchanged(made, layout, 24 // 2, 16 // 2)
+    assert both.moved.runs == 3 and not said.sums
     assert (both.moved.arrays / 3, both.moved.once) == (said.step, said.once)
+
+
+@FAMILY
+def test_devices_that_share_the_network_draw_what_one_draws(family, bundle, devices, alone):
+    made = bundle(family)
+    layout, both = runner("tensor", made, devices[:2])
+    check_alike(Pipeline.of(made, both).draw(REQUEST), alone(family))
+    said = exchanged(made, layout, 24 // 2, 16 // 2)
+    assert said.sums == {"sd21": 20, "sdxl": 44}.get(family, 10) and both.moved.runs == 3
+    assert ((both.moved.arrays + both.moved.sums) / 3, both.moved.once) == (said.step, said.once)
+
+
+def test_four_devices_share_passes_and_the_network(bundle, devices, alone):
+    made = bundle("sd3-without-t5")
+    layout, both = runner("guidance,tensor", made, devices)
+    check_alike(Pipeline.of(made, both).draw(REQUEST), alone("sd3-without-t5"))
+    moved = [both.moved, *(group.moved for group in both._sessions)]
+    said = exchanged(made, layout, 24 // 2, 16 // 2)
+    assert sum(one.arrays + one.sums for one in moved) / 3 == said.step
+    assert sum(one.once for one in moved) == said.once
+    assert layout.text() == "the passes of guidance on 2, each on 2 that share the network"
+
+
+def check_alike(got, expected):
+    assert np.abs(got.latents - expected.latents).max() <= 1e-5 * np.abs(expected.latents).max()
+    assert np.abs(got.pixels.astype(int) - expected.pixels).max() <= 1
 
 
 @HALVES
@@ -84,7 +126,7 @@ def test_halves_of_a_cpu_draw_the_picture_of_one(demo_bundle, tmp_path, capsys):
 
 def test_several_pictures_and_weights_that_were_given_back(demo_bundle, devices):
     bundle = open_bundle(demo_bundle)
-    both = runner(bundle, devices)
+    _, both = runner("guidance", bundle, devices[:2])
     pipeline = Pipeline.of(bundle, both)
     first = pipeline(PROMPT, num_inference_steps=2, seed=1, num_images_per_prompt=2)
     alone = pipeline(PROMPT, num_inference_steps=2, seed=2)
@@ -92,6 +134,19 @@ def test_several_pictures_and_weights_that_were_given_back(demo_bundle, devices)
     both.release_all()
     again = pipeline(PROMPT, num_inference_steps=2, seed=2)
     np.testing.assert_array_equal(np.asarray(again.images[0]), np.asarray(alone.images[0]))
+
+
+@HALVES
+@pytest.mark.sweep
+def test_a_bundle_for_ranks_from_the_command_line(tmp_path, capsys):
+    out = tmp_path / "demo.ondevice"
+    assert cli.main(["convert", "demo", "--size", "64x64", "--parallel", "tensor", "--out", str(out)]) == 0
+    words = ["generate", out, PROMPT, "--steps", "2", "--seed", "5"]
+    for name, more in (("one", []), ("two", ["--parallel", "tensor", "--device", "cpu/2"])):
+        assert cli.main([str(word) for word in (*words, "--out", tmp_path / f"{name}.png", *more)]) == 0
+    assert "parallel: each step on 2 that share the network; " in capsys.readouterr().err
+    one, two = (np.asarray(Image.open(tmp_path / f"{name}.png"), int) for name in ("one", "two"))
+    assert ((one - two) ** 2).mean() < 255**2 * 10**-5  # 50 dB, in fp16
 
 
 def refused(capsys, error, *words):
@@ -118,6 +173,11 @@ def test_what_cannot_be_shared_is_said(demo_bundle, tmp_path, capsys, monkeypatc
     assert refused(capsys, errors.UsageError, *draw, "--profile") == (
         "error: --profile: they show the time of one device, and --parallel takes several. Fix: leave --profile out."
     )
+    nan = (*draw[:-1], "tensor", "--on-nan", "fp32")
+    assert refused(capsys, errors.UsageError, *nan) == (
+        "error: --on-nan: a device that has a share of the network cannot compute it again in float32 by itself. Fix: "
+        "leave it out, or use --parallel guidance."
+    )
     assert "; and where several are named, they must share something. Fix: add --parallel guidance, or name one" in (
         refused(capsys, errors.UsageError, *draw[:-2], "--device", "cpu/2")
     )
@@ -135,21 +195,59 @@ def test_guidance_that_is_off_has_no_halves(demo_bundle, tmp_path, capsys):
 
 def test_devices_and_passes_must_fit(demo_bundle):
     spec = open_bundle(demo_bundle).pipeline
-    assert layout_of("guidance", ["a", "b"], spec).devices == 2
+    assert layout_of("guidance", ["a", "b"], spec) == Layout(2)
     with pytest.raises(errors.UsageError) as caught:
         layout_of("guidance", ["a", "b", "c"], spec)
     assert str(caught.value) == (
-        "--parallel: 3 devices for 2 passes of guidance (expected at most 2). Fix: name 2 devices."
+        "--parallel: 3 devices for 2 passes of guidance (expected at most 2). Fix: name 2 devices, or use "
+        "guidance,tensor with 4."
     )
-    with pytest.raises(errors.UsageError, match=r"unknown \(got 'pipeline', expected guidance\)"):
+    assert layout_of("tensor", ["a", "b", "c"], spec) == Layout(1, 3)
+    assert layout_of("guidance,tensor", list("abcdef"), spec) == Layout(2, 3)
+    for count, fix in ((2, "use guidance or tensor alone"), (5, "name 4 devices")):
+        with pytest.raises(errors.UsageError) as caught:
+            layout_of("guidance,tensor", list("abcde")[:count], spec)
+        assert str(caught.value) == (
+            f"--parallel: {count} devices for 2 passes, each on several (expected 4, or another multiple of 2 above "
+            f"that). Fix: {fix}."
+        )
+    with pytest.raises(errors.UsageError, match=r"unknown \(got 'pipeline', expected guidance, tensor or"):
         layout_of("pipeline", ["a", "b"], spec)
     lcm = build(checkpoint(FAMILIES["lcm"], case("lcm_e2e")[0]["scheduler"]))
     with pytest.raises(errors.UsageError) as caught:
         layout_of("guidance", ["a", "b"], spec_of(lcm))
     assert str(caught.value) == (
-        "--parallel: this model draws in one pass, without guidance, so there are no halves to share. Fix: leave "
-        "--parallel out."
+        "--parallel: this model draws in one pass, without guidance, so there are no halves to share. Fix: use "
+        "tensor, or leave --parallel out."
     )
+
+
+def test_a_bundle_without_plans_for_ranks(demo_bundle, devices):
+    with pytest.raises(errors.UsageError) as caught:
+        runner("tensor", open_bundle(demo_bundle), devices[:3])
+    assert str(caught.value) == (
+        "--parallel: the bundle has no plans for 3 devices that share the network. Fix: convert the checkpoint again "
+        "with --parallel tensor:3."
+    )
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ("guidance", "--parallel: 'guidance' is not tensor or tensor:N. Fix: use tensor:2; --parallel guidance of "),
+        ("tensor:x", "--parallel: 'tensor:x' is not tensor or tensor:N. Fix: "),
+        ("tensor:1", "--parallel: not a number of ranks (got 1, expected 2 to 8). Fix: use tensor:2."),
+        ("tensor:3", "--parallel: unet: its norms have "),
+        (
+            "tensor --weights int8",
+            "--parallel: int8 has scales of whole weights, and each device gets a share of them. ",
+        ),
+        ("tensor --format onnx", "--parallel: a graph in another format runs whole on one device (got tensor). Fix: "),
+    ],
+)
+def test_conversions_that_cannot_be_had(given, said, tmp_path, capsys):
+    words = ("convert", "demo", "--size", "64x64", "--out", tmp_path / "a", "--parallel", *given.split())
+    assert refused(capsys, errors.UsageError, *words).startswith(f"error: {said}")
 
 
 @HALVES

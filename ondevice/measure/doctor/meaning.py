@@ -284,7 +284,7 @@ MEANINGS: dict[str, Callable[[Given], np.ndarray]] = {
     "softmax": softmax,
     "binary": binary,
     "unary": unary,
-    "cast": cast,
+    **dict.fromkeys(("cast", "sum_ranks"), cast),
     "geglu": geglu,
     "gather": gather,
     "sin_cos": sin_cos,

@@ -1,0 +1,31 @@
+"""Several devices that compute one network together: each is a rank, with a share of its weights.
+
+A rank's graph is that of the whole with fewer heads and channels between the two products of a pair, of which the first
+is cut by columns and the second by rows. What the second gives is a part of a sum, which `SumRanks` ends. Of one rank
+alone that op gives what it is given.
+
+Reference: "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism" (arXiv 1909.08053),
+section 3.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SUM = "SumRanks"
+MOST = 8  # ranks
+
+
+class Rank(NamedTuple):
+    """Which of several, from 0 on, and how many there are."""
+
+    number: int = 0
+    of: int = 1
+
+
+WHOLE = Rank()
+
+
+def component_of(component: str, rank: Rank) -> str:
+    """What a bundle calls a rank's share of a component."""
+    return f"{component}_{rank.number + 1}of{rank.of}"
