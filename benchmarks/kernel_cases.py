@@ -1,4 +1,5 @@
-"""The ops that a UNet step and a VAE decode at 512x512 spend their time on, as graphs of one op.
+"""The ops that a UNet step and a VAE decode of Stable Diffusion 1 at 512x512 spend their time on, and attention of
+Stable Diffusion XL, as graphs of one op.
 
 They are lowered and planned as in a bundle, so that a case is timed with the kernels, tunables and packed weights that
 a picture gets, and an op that takes several commands is one case. FLOPs are those of the op: of a Winograd convolution
@@ -147,10 +148,12 @@ def _convolutions() -> Iterator[Case]:
 
 
 def _attentions() -> Iterator[Case]:
-    for queries, head in ((4096, 40), (1024, 80), (256, 160), (64, 160)):
-        yield _attention(queries, queries, 8, head)
-        yield _attention(queries, 77, 8, head)
+    sd1, sdxl = ((4096, 8, 40), (1024, 8, 80), (256, 8, 160), (64, 8, 160)), ((4096, 10, 64), (1024, 20, 64))
+    for queries, heads, head in (*sd1, *sdxl):
+        yield _attention(queries, queries, heads, head)
+        yield _attention(queries, 77, heads, head)
     yield _attention(4096, 4096, 1, 512, method="")
+    yield _attention(4096, 4096, 1, 512)
 
 
 def _norms() -> Iterator[Case]:

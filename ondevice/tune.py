@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,7 @@ from ondevice.target.tuning import Tuning, read_tuning, write_tuning
 
 HELP = "measure which tunables are fastest on a device, and write them to a file"
 BUDGET = 300.0
+CPU_TIME = "processor time of the process"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--budget", type=float, default=BUDGET, metavar="SECONDS", help=f"time for all of it (default {BUDGET:g})"
     )
     flags.add_device(parser)
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="go by the processor time that calls take, on a CPU that others use at the same time",
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="what to write (default: the package's file for such devices)"
     )
@@ -82,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(what, where="--out", fix=fix)
     device = choose_device(args.device)
     about_device = device.facts()
+    if args.cpu_time and about_device.get("kind") != "cpu":
+        raise UsageError(f"{device.name} is no CPU.", where="--cpu-time", fix="leave it out: the device has a clock")
     out = args.out or TUNING / f"{device_family(about_device, recipe.math)[0]}.toml"
     _writable(out)
     before = read_tuning(out, where="--out") if out.exists() else None
@@ -94,10 +103,11 @@ def run(args: argparse.Namespace) -> int:
     )
     rows: list[Measured] = []
     try:
-        for row in tune(cases, CaseRunner(device, kernels), args.budget, _say):
+        runner = CaseRunner(device, kernels, time.process_time if args.cpu_time else None)
+        for row in tune(cases, runner, args.budget, _say):
             rows.append(row)
     finally:
-        _write(out, about_device, recipe.math, rows, kernels, before)
+        _write(out, about_device | ({"clock": CPU_TIME} if args.cpu_time else {}), recipe.math, rows, kernels, before)
     print(out)
     return 0
 

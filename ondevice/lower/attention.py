@@ -17,6 +17,9 @@ from ondevice.lower.strides import arguments
 
 LANES = 4  # columns that kernels read at a time where rows and heads are multiples of it
 PANEL = 32  # keys, and columns of a head, that flash_panels packs together
+# Bytes of queries and of sums that a work-item of FlashAttention has, about what the cache of a core holds: of wide
+# heads fewer of both than it is tuned for.
+OWN = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,17 @@ def flash(low: Lowering, node: ir.Node, attention: Attention, way: Way) -> None:
     """One command: the scores are never stored."""
     operands = [tensor for tensor, _, _ in attention.parts.values()]
     dims = attention.sizes | attention.rows("qkv") | {"scale": attention.scale}
-    low.emit_node(node, [*operands, attention.mask], dims, build=Build(attention.defines, kernel=way.first))
+    tuning = _kept_near(low, attention, way) if "SETS" in way.first.header["tune"] else {}
+    low.emit_node(node, [*operands, attention.mask], dims, build=Build(attention.defines, tuning, kernel=way.first))
+
+
+def _kept_near(low: Lowering, attention: Attention, way: Way) -> dict[str, int]:
+    """The tunables of FlashAttention, with as many sets of queries, at most, as stay in a near cache."""
+    sizes = attention.sizes | attention.rows("qkv") | attention.defines
+    tuning = low.tuning(way.first.name, sizes, attention.dtype)
+    per_set = 2 * tuning["V"] * tuning["NV"] * attention.head * DTYPES["f32"]
+    fitting = [sets for sets in way.first.header["tune"]["SETS"] if sets * per_set <= OWN]
+    return tuning | {"SETS": min(tuning["SETS"], max(fitting, default=1))}
 
 
 def flash_panels(low: Lowering, node: ir.Node, attention: Attention, way: Way) -> None:

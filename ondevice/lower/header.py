@@ -219,6 +219,9 @@ def _check_layout(header: dict[str, Any], dims: set[str], body: str, refuse: Cal
             "`tune` of tunables, `by` of dims or defines, `gives` of dims)."
         )
         raise refuse(what)
+    for define in header.get("with", {}).keys() - {"F16", *layout["by"]}:
+        what = f"with.{define} may say how a weight is stored, which goes by {['F16', *layout['by']]} alone."
+        raise refuse(what)
 
 
 def _are_names(value: object) -> bool:

@@ -171,6 +171,10 @@ class KernelFile:
         names = self.header.get("layout", {}).get("by", ())
         return {name: value for name, value in at.items() if names and name in (*names, "F16")}
 
+    def variant(self, at: Mapping[str, int]) -> dict[str, int]:
+        """The part of `at` for which the header's own tunables differ: the defines of its `with` that are set."""
+        return {name: 1 for name in self.header.get("with", {}) if at.get(name)}
+
     @property
     def _sizes(self) -> list[str]:
         """Names in the brackets of the operands; all whole numbers where there are none (a strided walk)."""

@@ -13,7 +13,7 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.local_memory import local_bytes
 from ondevice.lower.program import USES
 from ondevice.target import Target
-from ondevice.target.tuning import Tuning
+from ondevice.target.tuning import NOT_SAID, Tuning
 
 
 class Tuned(NamedTuple):
@@ -28,8 +28,9 @@ def tunables(kernel: KernelFile, sizes: Mapping[str, int | float] | None, target
     """The tunables of a call.
 
     The first of the target's files that has the kernel decides; in it the row of these sizes, else the one of this
-    weight, else the kernel's default. So what says how a weight is stored depends on the weight alone. Where a launch
-    would exceed the target's limits, others are made smaller as far as that helps.
+    weight, else its default for calls with these defines of the header's `with`, else what the header and the target's
+    table have. So what says how a weight is stored depends on the weight alone. Where a launch would exceed the
+    target's limits, others are made smaller as far as that helps.
 
     Args:
         sizes: arguments and defines of the call by name; without any, the kernel's default.
@@ -104,7 +105,9 @@ def _asked_for(kernel: KernelFile, sizes: Mapping[str, int | float] | None, targ
     for tuning in target.tuning:
         if kernel.name in tuning.kernels:
             at = kernel.at(sizes or {})
-            chosen, how = tuning.kernels[kernel.name].choice(at, kernel.weight_at(at))
+            chosen, how = tuning.kernels[kernel.name].choice(at, kernel.weight_at(at), kernel.variant(at))
+            if how == NOT_SAID:
+                break
             try:
                 return Tuned(kernel.tuning(sizes, **{**base, **chosen}), f"{tuning.name} {how}")
             except NoKernelError as error:
@@ -113,7 +116,8 @@ def _asked_for(kernel: KernelFile, sizes: Mapping[str, int | float] | None, targ
 
 
 def check_tuning(tuning: Tuning, kernels: Mapping[str, KernelFile]) -> None:
-    """Every row of a file: what its kernel lists, and nothing that says how a weight is stored in a call's row.
+    """Every row of a file: what its kernel lists, defines of its header's `with` where others go by those, and nothing
+    that says how a weight is stored in a call's row.
 
     Raises:
         PlanError: names the first that does not fit.
@@ -121,11 +125,16 @@ def check_tuning(tuning: Tuning, kernels: Mapping[str, KernelFile]) -> None:
     for name, table in tuning.kernels.items():
         if (kernel := kernels.get(name)) is None:
             continue  # measured for a kernel that is no more
-        for values in (table.default, *(row.use for row in (*table.weights, *table.shapes))):
+        for values in (table.default, *(row.use for row in (*table.variants, *table.weights, *table.shapes))):
             try:
                 kernel.tuning(**values)
             except NoKernelError as error:
                 raise _unfit(tuning, kernel, error.what) from None
+        for row in table.variants:
+            if not row.at or kernel.variant(row.at) != row.at:
+                known = ", ".join(kernel.header.get("with", {})) or "none"
+                what = f"a row of `with` goes by defines of the header's (got {dict(row.at)}, expected of {known})."
+                raise _unfit(tuning, kernel, what)
         for row in table.shapes:
             if stored := sorted(set(row.use) & set(kernel.stored_by)):
                 raise _unfit(

@@ -1,9 +1,9 @@
 """What `ondevice tune` measured: `shaders/tuning/NAME.toml`, which devices it is for,
 and which tunables it has for a call of some sizes.
 
-A file has a table per kernel: a `default`, rows for weights of some size (tunables that say how a weight is stored
-depend on nothing else, so that it is stored once whatever calls read it), and rows for calls of some sizes. The most
-specific one that is there wins.
+A file has a table per kernel: a `default`, others for calls with defines for which the kernel's own differ (`with`),
+rows for weights of some size (tunables that say how a weight is stored depend on nothing else, so that it is stored
+once whatever calls read it), and rows for calls of some sizes. The most specific one that is there wins.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FACTS = (
     "matrix_unit",
 )  # of a device, by which a file says what it is for
 MAKERS = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}  # of CPUs -> the ends of their files' names
-BY_SHAPE, BY_WEIGHT, BY_DEFAULT = "by shape", "by weight", "by default"
+BY_SHAPE, BY_WEIGHT, BY_DEFAULT, NOT_SAID = "by shape", "by weight", "by default", ""
 HEAD = """\
 # Tunables that `ondevice tune` measured; docs/tuning.md says how they are chosen and used. `us` and `was_us` are
 # microseconds of one launch with these tunables and without; `runs` is how often a picture launches it.
@@ -56,23 +56,38 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class KernelTuning:
-    """One kernel's table: `default` for everything, changed by the row of a weight, changed by the row of a call."""
+    """One kernel's table: a default, changed by the row of a weight, changed by the row of a call.
+
+    `default` is for calls with none of the defines that the kernel's header has a `with` for. A row of `variants` is
+    for those with just its defines, and says what differs from `default`; of such calls without a row the table has no
+    default, and the header's own stand.
+    """
 
     default: Mapping[str, int]
     weights: Sequence[Row] = ()
     shapes: Sequence[Row] = ()
+    variants: Sequence[Row] = ()
     _rows: dict[frozenset[tuple[str, int]], Row] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # A weight's sizes and a call's are never the same: a call has those of its result, too.
         object.__setattr__(self, "_rows", {frozenset(row.at.items()): row for row in (*self.weights, *self.shapes)})
 
-    def choice(self, at: Mapping[str, int], weight_at: Mapping[str, int]) -> tuple[dict[str, int], str]:
-        """(tunables, which rule gave them) of a call."""
+    def base(self, variant: Mapping[str, int]) -> dict[str, int] | None:
+        """The default of calls with these defines of the header's `with`; None where the table has none."""
+        if not variant:
+            return dict(self.default)
+        row = next((row for row in self.variants if row.at == variant), None)
+        return None if row is None else {**self.default, **row.use}
+
+    def choice(
+        self, at: Mapping[str, int], weight_at: Mapping[str, int], variant: Mapping[str, int]
+    ) -> tuple[dict[str, int], str]:
+        """(tunables that it says, which rule gave them) of a call."""
         weight = self._rows.get(frozenset(weight_at.items())) if weight_at else None
-        shape = self._rows.get(frozenset(at.items()))
-        how = BY_SHAPE if shape else BY_WEIGHT if weight else BY_DEFAULT
-        return dict(self.default) | dict(weight.use if weight else {}) | dict(shape.use if shape else {}), how
+        shape, base = self._rows.get(frozenset(at.items())), self.base(variant)
+        how = BY_SHAPE if shape else BY_WEIGHT if weight else NOT_SAID if base is None else BY_DEFAULT
+        return (base or {}) | dict(weight.use if weight else {}) | dict(shape.use if shape else {}), how
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +114,7 @@ class Tuning:
         lines = [HEAD, f"match = {_inline(self.match)}", f"measured = {_inline(self.measured)}"]
         for name, kernel in sorted(self.kernels.items()):
             lines += ["", f"[kernel.{name}]", f"default = {_inline(kernel.default)}"]
-            for key, rows in (("weight", kernel.weights), ("shape", kernel.shapes)):
+            for key, rows in (("with", kernel.variants), ("weight", kernel.weights), ("shape", kernel.shapes)):
                 if rows:
                     lines += [f"{key} = [", *(f"  {_row_text(row)}," for row in sorted(rows, key=_order)), "]"]
         return "\n".join(lines) + "\n"
@@ -171,14 +186,14 @@ def _read(path: Path, _changed: int) -> Tuning:
 def _kernel(table: object, where: str) -> KernelTuning:
     if (
         not isinstance(table, dict)
-        or not table.keys() <= {"default", "weight", "shape"}
+        or not table.keys() <= {"default", "with", "weight", "shape"}
         or not _numbers(table.get("default"))
     ):
         raise _damaged(
-            where, "it needs `default`, tunables with whole numbers, and may have lists `weight` and `shape`"
+            where, "it needs `default`, tunables with whole numbers, and may have lists `with`, `weight` and `shape`"
         )
-    weights, shapes = (_rows(table.get(key, []), f"{where}.{key}") for key in ("weight", "shape"))
-    return KernelTuning(table["default"], weights, shapes)
+    weights, shapes, variants = (_rows(table.get(key, []), f"{where}.{key}") for key in ("weight", "shape", "with"))
+    return KernelTuning(table["default"], weights, shapes, variants)
 
 
 def _rows(rows: object, where: str) -> list[Row]:

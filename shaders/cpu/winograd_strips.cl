@@ -24,7 +24,7 @@
 //: tune.SHARE = [320, 160, 640]
 //: needs = {kh = {min = 3, max = 3}, kw = {min = 3, max = 3}, stride = {max = 1}, ic = {min = "V"}}
 //: inplace = {residual = ""}
-//: with  = {F16 = {NV = 4, MR = 6}, FLY = {NV = 4, MR = 4, STRIP = 64}}
+//: with  = {F16 = {NV = 4, MR = 6}, FLY = {NV = 4, MR = 4, STRIP = 64, DEPTH = 64}}
 //: layout = {tune = ["V", "NV"], by = ["ic", "oc", "FLY"], gives = ["panels", "groups", "slot"]}
 //: reach.weight = "panels * (36 - 27 * FLY) * ic * V * NV // (1 + W4)"
 //: reach.bias = "HAS_BIAS * panels * V * NV"
@@ -80,12 +80,14 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
           const int tile = first + t, item = tile / (tiles_h * tiles_w);
           const int top = tile / tiles_w % tiles_h * 4 - pad_top, left = tile % tiles_w * 4 - pad_left;
           // up_h by up_w is the picture once repeated to its larger size, h by w as it is stored; -1 is padding
-          int at[36];
-          for (int i = 0; i < 36; i++) {
-            const int iy = top + i / 6, ix = left + i % 6;
-            at[i] = iy < 0 || iy >= up_h || ix < 0 || ix >= up_w ? -1 :
-                ((item * h + iy * h / up_h) * w + ix * w / up_w) * ic + start;
+          int rows[6], columns[6], at[36];
+          for (int i = 0; i < 6; i++) {
+            const int iy = top + i, ix = left + i;
+            rows[i] = iy < 0 || iy >= up_h ? -1 : (item * h + iy * h / up_h) * w;
+            columns[i] = ix < 0 || ix >= up_w ? -1 : ix * w / up_w;
           }
+          for (int i = 0; i < 36; i++)
+            at[i] = MIN(rows[i / 6], columns[i % 6]) < 0 ? -1 : (rows[i / 6] + columns[i % 6]) * ic + start;
           for (int step = 0; step < part; step += V) {
             // the last vector ends at the last channel: some are done twice, to the same values
             const int c = MIN(step, part - V);

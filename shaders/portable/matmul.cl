@@ -125,6 +125,17 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
       UNROLL
       for (int h = 0; h < VECS; h++) sum[i][h] = SPLAT(0.0f);
     HOLD_SCALES(scale, VECS)
+#if WIDEN
+    // No CPU foresees parts of lines that stand rows apart: where this tile goes, and what is added to it.
+    for (int i = 0; i < MR; i++)
+      for (int h = 0; h < SIDE; h++) {
+        const int out = y_item + MIN(top + i, m - 1) * n + MIN(out_at[h], n - 1);
+        PREFETCH(y + out);
+#if HAS_ADD
+        PREFETCH(OVERWRITTEN(residual, y) + out);
+#endif
+      }
+#endif
 
     for (int start = 0, depth; start < k; start += depth) {
       const int end = start < k1 ? k1 : k, part = start < k1 ? k1 : k - k1;

@@ -304,6 +304,11 @@ def test_attention_tunings(bench: Bench, stored, tuning):
     check_attention(bench, (2, 19, 21, 3, 10), stored, tuning={"flash_attention": tuning})
 
 
+@pytest.mark.parametrize("stored", STORED)
+def test_attention_with_a_head_as_wide_as_the_decoders(bench: Bench, stored):
+    check_attention(bench, (1, 70, 67, 1, 512), stored, tuning={"flash_attention": {"SETS": 4}})
+
+
 @WAYS
 @pytest.mark.parametrize("stored", STORED)
 def test_attention_with_scores_far_apart(bench: Bench, stored, way):

@@ -222,6 +222,13 @@ def test_with_headers_that_are_refused(tmp_path: Path, old: str, new: str) -> No
         read(tmp_path, WITH.replace(old, new))
 
 
+def test_what_a_weight_is_stored_by_is_not_changed_by_other_defines(tmp_path: Path) -> None:
+    stored = WITH.replace("//: with =", '//: layout = {tune = ["V"], by = ["cols"], gives = ["rows"]}\n//: with =')
+    with pytest.raises(NoKernelError, match=r"with\.WIDE may say how a weight is stored, which goes by .* alone"):
+        read(tmp_path, stored)
+    assert read(tmp_path, stored.replace('by = ["cols"]', 'by = ["cols", "WIDE"]')).variant({"WIDE": 1}) == {"WIDE": 1}
+
+
 IN_PLACE = GOOD.replace("min = 8}}\n", 'min = 8}}\n//: inplace = {x = "cols"}\n').replace(
     "V + STEPS;", "V + STEPS + OVERWRITTEN(x, y)[0];"
 )

@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from rewrite.graphs import by_onnxruntime, feed, fused_ops, on_device
 from rewrite.graphs import graph as from_text
 from rewrite.test_pictures import ANYWHERE, ATTENTION, Net, chain
 
 from ondevice.errors import NoKernelError
+from ondevice.graph.ops import DOMAIN
 from ondevice.lower import lower
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.rules import ATTENTIONS, CONVOLUTIONS
@@ -210,6 +212,19 @@ def test_flash_attention_within_its_bounds(bounds, reason) -> None:  # type: ign
     rewrite(model)
     assert used(model, target, "flash") == ((1, []) if reason is None else (0, [reason]))
     np.testing.assert_allclose(on_device(model, inputs, target), before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("head, tuned, sets", [(160, 8, 8), (512, 8, 4), (1024, 8, 2), (512, 1, 1)])
+def test_wide_heads_have_fewer_queries_at_a_time(head, tuned, sets) -> None:  # type: ignore[no-untyped-def]
+    """What a work-item keeps of 64 queries and their sums takes 64 * 2 * head floats; a megabyte is near."""
+    q, k, v, y = (ir.Value(name=n, shape=ir.Shape([1, 9, head]), type=ir.TensorType(ir.DataType.FLOAT)) for n in "qkvy")
+    attributes = ir.convenience.convert_attributes({"heads": [1], "scale": 1.0})
+    node = ir.Node(DOMAIN, "Attention", [q, k, v], attributes, outputs=[y], name="attend")
+    opsets = {"": 18, DOMAIN: 1}
+    model = ir.Model(ir.Graph([q, k, v], [y], nodes=[node], opset_imports=opsets, name="net"), ir_version=10)
+    target = replace(load_target("host"), flash={}, tune={"flash_attention": {"SETS": tuned}})
+    (call,) = (call for call in lower(model, "net", target=target).calls if call.kernel == "flash_attention")
+    assert dict(call.defines)["SETS"] == sets
 
 
 def test_two_commands_are_taken_where_the_target_asks_for_them() -> None:

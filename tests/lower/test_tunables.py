@@ -118,6 +118,16 @@ def test_device_then_family_then_target_then_header():
     assert chosen("gather", {}, device, family) == ({}, "the kernels' own")
 
 
+def test_a_file_without_a_default_for_a_define_leaves_the_headers_own():
+    kernel, target = KERNELS["winograd_strips"], replace(HOST, tune={"winograd_strips": {"STRIP": 32}})
+    half, fly = {"F16": 1, "ic": 8}, {"F16": 1, "FLY": 1, "ic": 8}
+    table = KernelTuning(kernel.tuning(MR=4), variants=[Row({"F16": 1, "FLY": 1}, {"NV": 1})])
+    tuned = tuned_by(target, [tuning("mine", winograd_strips=table)])
+    assert tunables(kernel, half, tuned) == (kernel.tuning(half, STRIP=32), "target host", "")
+    assert tunables(kernel, fly, tuned) == (kernel.tuning(MR=4, NV=1), "mine by default", "")
+    assert tunables(kernel, {"ic": 8}, tuned) == (kernel.tuning(MR=4), "mine by default", "")
+
+
 def test_bad_values_name_the_file():
     bad = tuned_by(HOST, [tuning("mine", matmul=KernelTuning({"MR": 5}))])
     with pytest.raises(
@@ -182,7 +192,7 @@ def test_calls_are_found_by_the_same_sizes_before_and_after_their_weight_is_stor
         for call in program.calls:
             kernel, defines = KERNELS[call.kernel], dict(call.defines)
             at = kernel.at(dict(zip(kernel.arg_types, call.scalars, strict=True)) | defines)
-            want, _ = found.kernels[kernel.name].choice(at, kernel.weight_at(at))
+            want, _ = found.kernels[kernel.name].choice(at, kernel.weight_at(at), kernel.variant(at))
             # lowering has them fit what a call makes
             free = {"NV", "MR"} if kernel.name == "winograd_strips" else {"NV"}
             assert {name: defines[name] for name in want.keys() - free} == {

@@ -21,7 +21,7 @@ rows = st.builds(Row, tables, tables, times, times, st.integers(1, 500).map(floa
 distinct = st.lists(rows, max_size=4, unique_by=lambda row: frozenset(row.at.items())).map(
     lambda found: sorted(found, key=tuning._order)
 )
-kernels = st.dictionaries(names, st.builds(KernelTuning, tables, distinct, distinct), max_size=3)
+kernels = st.dictionaries(names, st.builds(KernelTuning, tables, distinct, distinct, distinct), max_size=3)
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=20)
 matches = st.fixed_dictionaries({}, optional={"name": texts, "vector_floats": st.integers(0, 64)})
 
@@ -40,10 +40,21 @@ def test_what_is_written_is_read(tmp_path_factory, match, measured, kernels):
 def test_the_most_specific_row_wins():
     weight = {"n": 8, "k": 4}
     table = KernelTuning({"V": 4, "MR": 4}, [Row(weight, {"V": 8, "MR": 6})], [Row(weight | {"m": 3}, {"MR": 8})])
-    assert table.choice(weight | {"m": 3}, weight) == ({"V": 8, "MR": 8}, tuning.BY_SHAPE)
-    assert table.choice(weight | {"m": 4}, weight) == ({"V": 8, "MR": 6}, tuning.BY_WEIGHT)
-    assert table.choice({"n": 9, "k": 4, "m": 3}, {"n": 9, "k": 4}) == ({"V": 4, "MR": 4}, tuning.BY_DEFAULT)
-    assert table.choice({"n": 9}, {}) == ({"V": 4, "MR": 4}, tuning.BY_DEFAULT)
+    assert table.choice(weight | {"m": 3}, weight, {}) == ({"V": 8, "MR": 8}, tuning.BY_SHAPE)
+    assert table.choice(weight | {"m": 4}, weight, {}) == ({"V": 8, "MR": 6}, tuning.BY_WEIGHT)
+    assert table.choice({"n": 9, "k": 4, "m": 3}, {"n": 9, "k": 4}, {}) == ({"V": 4, "MR": 4}, tuning.BY_DEFAULT)
+    assert table.choice({"n": 9}, {}, {}) == ({"V": 4, "MR": 4}, tuning.BY_DEFAULT)
+
+
+def test_a_default_is_for_calls_without_the_defines_of_the_headers_with():
+    """Whose own tunables differ: those of two defines together are neither's."""
+    half, both, size = {"F16": 1}, {"F16": 1, "FLY": 1}, {"n": 3}
+    table = KernelTuning({"V": 4, "MR": 4}, (), [Row(size | both, {"MR": 2})], [Row(half, {"MR": 6}), Row(both, {})])
+    assert table.choice({}, {}, {}) == ({"V": 4, "MR": 4}, tuning.BY_DEFAULT)
+    assert table.choice(half, {}, half) == ({"V": 4, "MR": 6}, tuning.BY_DEFAULT)
+    assert table.choice(both, {}, both) == ({"V": 4, "MR": 4}, tuning.BY_DEFAULT)
+    assert table.choice(size | both, {}, both) == ({"V": 4, "MR": 2}, tuning.BY_SHAPE)
+    assert table.choice({"FLY": 1}, {}, {"FLY": 1}) == ({}, tuning.NOT_SAID)
 
 
 GOOD = 'match = {kind = "cpu"}\nmeasured = {device = "x"}\n[kernel.unary]\ndefault = {V = 4}\n'
@@ -56,7 +67,7 @@ DAMAGED = {
     "measured by a number": (GOOD.replace('"x"', "3"), "`measured` has texts only"),
     "no default": (GOOD.replace("default = {V = 4}", ""), r"t\.toml: kernel\.unary: it needs `default`"),
     "default of text": (GOOD.replace("V = 4", 'V = "4"'), "it needs `default`, tunables with whole numbers"),
-    "unknown list": (GOOD.replace("shape =", "shapes ="), "may have lists `weight` and `shape`"),
+    "unknown list": (GOOD.replace("shape =", "shapes ="), "may have lists `with`, `weight` and `shape`"),
     "no list": (GOOD.replace("[{", "{").replace("}]", "}"), r"kernel\.unary\.shape: it is no list"),
     "row without use": (GOOD.replace("use = {X = 64}", "us = 3"), "TOML|needs `at` and `use`"),
     "use of text": (GOOD.replace("use = {X = 64}", 'use = {X = "64"}'), "row 0 needs `at` and `use`"),
@@ -101,7 +112,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, content, match):
 
 def test_a_good_file_is_read_and_a_missing_one_said(tmp_path):
     (tmp_path / "t.toml").write_text(GOOD)
-    assert read_tuning(tmp_path / "t.toml").kernels["unary"].choice({"n": 5}, {}) == (
+    assert read_tuning(tmp_path / "t.toml").kernels["unary"].choice({"n": 5}, {}, {}) == (
         {"V": 4, "X": 64},
         tuning.BY_SHAPE,
     )
@@ -140,6 +151,14 @@ def test_values_and_rows_are_checked_against_the_headers():
         check("matmul", KernelTuning({}, [], [Row({}, {"SPEED": 5})]))
     with pytest.raises(PlanError, match=r"\['V'\] say how a weight is stored, so they stand in rows of `weight`"):
         check("matmul", KernelTuning({}, [], [Row({"m": 3}, {"V": 8})]))
+    check("winograd_strips", KernelTuning({}, variants=[Row({"F16": 1}, {"V": 8}), Row({"F16": 1, "FLY": 1}, {})]))
+    with pytest.raises(PlanError, match=r"bad tunable .got V=5"):
+        check("winograd_strips", KernelTuning({}, variants=[Row({"F16": 1}, {"V": 5})]))
+    for at, known in (({}, "F16, FLY"), ({"ic": 3}, "F16, FLY"), ({"F16": 2}, "F16, FLY")):
+        with pytest.raises(PlanError, match=rf"goes by defines of the header's \(got .* expected of {known}\)"):
+            check("winograd_strips", KernelTuning({}, variants=[Row(at, {})]))
+    with pytest.raises(PlanError, match=r"a row of `with` .* \(got {'F16': 1}, expected of none\)"):
+        check("matmul", KernelTuning({}, variants=[Row({"F16": 1}, {})]))
 
 
 def test_a_device_before_its_family(tmp_path, monkeypatch):

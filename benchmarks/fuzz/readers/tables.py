@@ -26,6 +26,7 @@ default = {V = 4}
 shape = [{at = {n = 5}, use = {X = 64}, us = 2.5, was_us = 3, runs = 1}, {at = {n = 6}, use = {}}]
 [kernel.matmul]
 default = {MR = 6}
+with = [{at = {F16 = 1}, use = {MR = 4}}]
 weight = [{at = {n = 8, k = 4}, use = {V = 8}}]
 """
 

@@ -25,7 +25,7 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import Call, Tensor
 from ondevice.measure import Say
 from ondevice.target import Target
-from ondevice.target.tuning import KernelTuning, Tuning
+from ondevice.target.tuning import KernelTuning, Row, Tuning
 
 # what only says where in a wider row an input is, or how it is seen
 PARTS = {"Split", "Reshape", "Unsqueeze", "Squeeze", "Flatten"}
@@ -88,7 +88,8 @@ class Case:
         or cannot be lowered."""
         if self._alone is None:
             self._alone = alone(self.node)
-        trial = Tuning("trial", {}, {}, {self.kernel.name: KernelTuning(choice)})
+        rows = [Row(at, choice) for at in (self.weight_at, self.at) if at]
+        trial = Tuning("trial", {}, {}, {self.kernel.name: KernelTuning({}, (), rows)})
         try:
             target = replace(self.target, tuning=(trial,))
             program = lower(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.target import FP32
 from ondevice.target.tuning import KernelTuning, Row, Tuning
 
+Key = tuple[tuple[str, int], ...]
 MAKERS = ("AMD", "Intel")  # of CPUs that differ in what is fast on them
 
 
@@ -60,6 +61,7 @@ def about(facts: Mapping[str, Any]) -> dict[str, str]:
         "device": facts.get("name"),
         "platform": facts.get("platform"),
         "driver": facts.get("driver"),
+        "clock": facts.get("clock"),
         "version": __version__,
     }
     return {name: str(value) for name, value in named.items() if value}
@@ -93,7 +95,8 @@ def _kept(before: Tuning, kernels: Mapping[str, KernelFile], new: Sequence[Measu
         for row in table.shapes if kernel else ():
             assert kernel is not None
             try:
-                choice = kernel.tuning(row.at, **table.choice(row.at, kernel.weight_at(row.at))[0])
+                said, _ = table.choice(row.at, kernel.weight_at(row.at), kernel.variant(row.at))
+                choice = kernel.tuning(row.at, **said)
             except NoKernelError:
                 continue  # of a kernel that has other tunables now
             measured = Measured(kernel, row.at, choice, row.us, row.was_us, row.runs)
@@ -114,36 +117,47 @@ def _stored(row: Measured) -> dict[str, int]:
 
 
 def _table(rows: Sequence[Measured]) -> KernelTuning:
-    """The default is the choice under which most of a picture's time falls;
-    a weight's row is its costliest call's choice."""
-    default = dict(_costliest(rows))
-    weights: dict[frozenset[tuple[str, int]], list[Measured]] = {}
-    for row in rows:
-        if row.weight_at:
-            weights.setdefault(frozenset(row.weight_at.items()), []).append(row)
-    of_weight = {key: default | dict(max(found, key=_heavy).choice) for key, found in weights.items()}
+    """A default, one for each set of defines of the header's `with`, is the choice under which most of a picture's time
+    falls; a weight's row is its costliest call's choice."""
+    defaults = {key: _costliest(found) for key, found in _grouped(rows, lambda row: row.kernel.variant(row.at)).items()}
+    weights = {key: max(found, key=_heavy) for key, found in _grouped(rows, lambda row: row.weight_at).items() if key}
+
+    def default(row: Measured) -> Mapping[str, int]:
+        return defaults[_key(row.kernel.variant(row.at))]
+
     shapes = []
     for row in rows:
-        base = of_weight.get(frozenset(row.weight_at.items()), default)
-        shapes.append(Row(dict(row.at), _other(row.choice, base), round(row.us, 1), round(row.was_us, 1), row.runs))
+        of_weight = weights.get(_key(row.weight_at))
+        use = _other(row.choice, of_weight.choice if of_weight else default(row))
+        shapes.append(Row(dict(row.at), use, round(row.us, 1), round(row.was_us, 1), row.runs))
+    common = defaults.get((), {})
     return KernelTuning(
-        default,
-        [
-            Row(dict(sorted(key)), _other(choice, default))
-            for key, choice in sorted(of_weight.items(), key=lambda item: sorted(item[0]))
-        ],
+        common,
+        [Row(dict(key), _other(row.choice, default(row))) for key, row in sorted(weights.items())],
         sorted(shapes, key=lambda row: sorted(row.at.items())),
+        [Row(dict(key), _other(choice, common)) for key, choice in sorted(defaults.items()) if key],
     )
 
 
-def _heavy(row: Measured) -> tuple[float, list[tuple[str, int]]]:
-    return row.cost, sorted(row.at.items())
+def _key(at: Mapping[str, int]) -> Key:
+    return tuple(sorted(at.items()))
+
+
+def _grouped(rows: Sequence[Measured], part: Callable[[Measured], Mapping[str, int]]) -> dict[Key, list[Measured]]:
+    groups: dict[Key, list[Measured]] = {}
+    for row in rows:
+        groups.setdefault(_key(part(row)), []).append(row)
+    return groups
+
+
+def _heavy(row: Measured) -> tuple[float, Key]:
+    return row.cost, _key(row.at)
 
 
 def _costliest(rows: Sequence[Measured]) -> dict[str, int]:
-    sums: dict[tuple[tuple[str, int], ...], float] = {}
+    sums: dict[Key, float] = {}
     for row in rows:
-        key = tuple(sorted(row.choice.items()))
+        key = _key(row.choice)
         sums[key] = sums.get(key, 0.0) + row.cost
     return dict(max(sums.items(), key=lambda item: (item[1], item[0]))[0])
 

@@ -3,7 +3,6 @@ each with its share of the time that is left."""
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,13 +13,13 @@ from ondevice.measure import Say
 from ondevice.measure.tuner.cases import Case
 from ondevice.measure.tuner.measured import Measured
 from ondevice.measure.tuner.runner import CaseRunner, Ready, same
-from ondevice.measure.tuner.search import MARGIN, Choice, Lessons, Run, descend, medians
+from ondevice.measure.tuner.search import MARGIN, Choice, Lessons, Run, descend, leasts
 
 SLACK = 1.5  # of its share that a unit may take: most need less
 LEAST = 0.0005  # share of a picture under which a unit is not worth a measurement
 EARLIER = 3  # winners of other units to begin from
 QUICK = 0.005  # seconds
-FEW = 3  # runs for a median
+FEW = 4  # runs for a least time
 
 
 class _Trial:
@@ -58,12 +57,12 @@ class _Trial:
         return run
 
     def usual(self, choice: Mapping[str, int]) -> float:
-        """Median seconds of all its runs so far; some are made where there were few."""
+        """Least seconds of all its runs so far; some are made where there were few."""
         times, ready = self._times.get(tuple(sorted(choice.items())), []), self.ready(choice)
         assert ready is not None, "asked of choices that run"
         while len(times) < FEW:
             times.append(ready.run())
-        return statistics.median(times)
+        return min(times)
 
     def right(self, choice: Mapping[str, int]) -> bool:
         safe, ready = self.ready(self.case.kernel.tuning()), self.ready(choice)
@@ -188,7 +187,7 @@ def _measured(case: Case, trial: _Trial, default: Choice, best: Choice) -> Measu
     if best == default:
         before = after = trial.usual(default)
     else:
-        before, after = medians(was.run, now.run)
+        before, after = leasts(was.run, now.run)
     # that is settled for all cases of the weight at once
     stays = any(best[name] != default[name] for name in case.kernel.stored_by)
     if not stays and after > before * (1 - MARGIN):

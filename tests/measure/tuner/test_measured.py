@@ -12,7 +12,7 @@ from ondevice.measure.tuner.measured import Measured, about, device_family, tuni
 from ondevice.target.tuning import Tuning, read_tuning
 
 KERNELS = load_all()
-MATMUL, UNARY = KERNELS["matmul"], KERNELS["unary"]
+MATMUL, UNARY, STRIPS = KERNELS["matmul"], KERNELS["unary"], KERNELS["winograd_strips"]
 
 
 def product(m, n, us, was_us, runs=1.0, **choice):
@@ -27,7 +27,8 @@ def made(rows, before=None):
 
 
 def looked_up(tuning, row):
-    return row.kernel.tuning(**tuning.kernels[row.kernel.name].choice(row.at, row.weight_at)[0])
+    variant = row.kernel.variant(row.at)
+    return row.kernel.tuning(row.at, **tuning.kernels[row.kernel.name].choice(row.at, row.weight_at, variant)[0])
 
 
 def test_the_default_is_what_most_time_falls_under():
@@ -37,6 +38,28 @@ def test_the_default_is_what_most_time_falls_under():
     assert [dict(row.use) for row in table.weights] == [{"MR": 4}, {}, {"MR": 4}]
     assert [dict(row.use) for row in table.shapes] == [{}, {}, {}], "what a weight's row says is not said again"
     assert [(row.us, row.was_us, row.runs) for row in table.shapes] == [(9, 10, 1), (90, 100, 1), (9, 10, 2)]
+
+
+def strips(ic, us, was_us, fly=0, half=0, **choice):
+    at = {name: 1 for name, on in (("F16", half), ("FLY", fly)) if on} | {"h": 8, "ic": ic, "n": 1, "oc": 64, "w": 8}
+    return Measured(STRIPS, at, STRIPS.tuning(at, **choice), us, was_us, 1)
+
+
+def test_a_default_for_each_of_the_headers_own():
+    """What was measured in single precision says nothing of half, for which the header has other tunables."""
+    plain = [strips(64, 90, 100, STRIP=16), strips(32, 9, 10, MR=4)]
+    table = made(plain).kernels["winograd_strips"]
+    assert table.default == STRIPS.tuning(STRIP=16) and not table.variants
+    unknown = strips(77, 0, 0, half=1)
+    assert looked_up(made(plain), unknown) == unknown.choice, "the header's own"
+    fly = [strips(64, 90, 100, fly=1, DEPTH=64), strips(96, 9, 10, fly=1, half=1, SHARE=640)]
+    tuning = made([*plain, *fly])
+    assert [dict(row.at) for row in tuning.kernels["winograd_strips"].variants] == [{"F16": 1, "FLY": 1}, {"FLY": 1}]
+    assert all(looked_up(tuning, row) == row.choice for row in (*plain, *fly, unknown))
+    assert looked_up(tuning, strips(77, 0, 0, fly=1)) == fly[0].choice
+    assert looked_up(tuning, strips(77, 0, 0)) == plain[0].choice
+    assert made([], tuning) == tuning, "and a second run keeps them"
+    assert made(fly).kernels["winograd_strips"].default == {}, "none of the calls that it is for was measured"
 
 
 def test_every_measurement_is_what_its_shape_gets():
