@@ -75,9 +75,8 @@ def noising(parts: Parts, settings: argparse.Namespace) -> Diffusion | Flow:
     config = parts.pipe.scheduler.config
     if parts.kind == SD1:
         return Diffusion.of(config, settings.noise_offset, settings.snr_gamma)
-    names = {"weighting_scheme": "scheme", "logit_mean": "mean", "logit_std": "spread", "mode_scale": "scale"}
-    asked = {field: getattr(settings, name) for name, field in names.items() if hasattr(settings, name)}
-    return Flow.of(config, **asked)
+    one = settings
+    return Flow.of(config, one.weighting_scheme, one.logit_mean, one.logit_std, one.mode_scale)
 
 
 def texts_of(parts: Parts, settings: argparse.Namespace, trained: bool = False) -> Texts:

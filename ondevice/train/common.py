@@ -64,6 +64,19 @@ NOISE = (
     Setting("noise_offset", 0.0, float, "of a number per channel that is added to the noise", 0),
     Setting("snr_gamma", None, float, "weights of steps with little noise are held down by this (5 is usual)", 0),
 )
+FLOW = (
+    Setting(
+        "weighting_scheme",
+        "sigma_sqrt",
+        str,
+        "of Stable Diffusion 3: how much noise is drawn (logit_normal, mode), or how it weighs (sigma_sqrt, cosmap)",
+        choices=("sigma_sqrt", "logit_normal", "mode", "cosmap", "none"),
+    ),
+    Setting("logit_mean", 0.0, float, "of logit_normal"),
+    Setting("logit_std", 1.0, float, "of logit_normal", 0),
+    Setting("mode_scale", 1.29, float, "of mode"),
+    Setting("max_sequence_length", 77, int, "tokens that T5 reads", 1, 512),
+)
 OUTPUT = (
     Setting("output_dir", NEEDED, str, "folder of all that is written"),
     Setting("logging_dir", "logs", str, "folder of TensorBoard's files, in output_dir", also=("log_dir",)),

@@ -35,19 +35,6 @@ SUBJECT = (
     Setting("num_class_images", 100, int, "so many are needed; the model draws those that are missing", 1, 1 << 20),
     Setting("prior_loss_weight", 1.0, float, "of these pictures, beside the subject's", 0),
 )
-FLOW = (
-    Setting(
-        "weighting_scheme",
-        "sigma_sqrt",
-        str,
-        "of Stable Diffusion 3: how much noise is drawn (logit_normal, mode), or how it weighs (sigma_sqrt, cosmap)",
-        choices=("sigma_sqrt", "logit_normal", "mode", "cosmap", "none"),
-    ),
-    Setting("logit_mean", 0.0, float, "of logit_normal"),
-    Setting("logit_std", 1.0, float, "of logit_normal", 0),
-    Setting("mode_scale", 1.29, float, "of mode"),
-    Setting("max_sequence_length", 77, int, "tokens that T5 reads", 1, 512),
-)
 SETTINGS = {
     "model": common.MODEL,
     "subject": SUBJECT,
@@ -58,7 +45,7 @@ SETTINGS = {
     "length": common.LENGTH,
     "optimiser": changed(common.OPTIMISER, learning_rate=5e-6),
     "noise": common.NOISE,
-    "flow": FLOW,
+    "flow": common.FLOW,
     "machine": common.MACHINE,
     "output": changed(common.OUTPUT, output_dir="dreambooth-model"),
     "validation": common.VALIDATION,

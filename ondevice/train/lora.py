@@ -39,6 +39,7 @@ SETTINGS = {
     "length": changed(common.LENGTH, num_train_epochs=200, train_batch_size=1),
     "optimiser": common.OPTIMISER,
     "noise": changed(common.NOISE, noise_offset=0.1),
+    "flow": common.FLOW,
     "machine": common.MACHINE,
     "output": common.OUTPUT,
     "validation": common.VALIDATION,

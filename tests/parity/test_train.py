@@ -346,6 +346,14 @@ def test_dreambooth_of_stable_diffusion_3(bare, classes, sd3, tmp_path):
         assert cli.main(["generate", str(bundle), CAPTION, "--steps", "1", "--out", str(out)]) == 0
 
 
+def test_a_lora_of_stable_diffusion_3(pictures, sd3, tmp_path):
+    words = ("max_train_steps", 1, "resolution", 32, "mixed_precision", "bf16", "gradient_checkpointing", "true")
+    assert train("lora", *common(pictures, tmp_path, sd3), *words, "target_modules", "to_k") == 0
+    found = arrays(tmp_path / FILE)
+    assert len(found) == 8 and all(name.startswith("transformer.transformer_blocks.") for name in found)
+    assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
+
+
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
