@@ -75,8 +75,8 @@ def noising(parts: Parts, settings: argparse.Namespace) -> Diffusion | Flow:
     config = parts.pipe.scheduler.config
     if parts.kind == SD1:
         return Diffusion.of(config, settings.noise_offset, settings.snr_gamma)
-    one = settings
-    return Flow.of(config, one.weighting_scheme, one.logit_mean, one.logit_std, one.mode_scale)
+    names = {"scheme": "weighting_scheme", "mean": "logit_mean", "spread": "logit_std", "scale": "mode_scale"}
+    return Flow.of(config, **{field: getattr(settings, name) for field, name in names.items()})
 
 
 def texts_of(parts: Parts, settings: argparse.Namespace, trained: bool = False) -> Texts:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ondevice import cli
 from ondevice.train import dreambooth, lora
-from ondevice.train.settings import settings_of
+from ondevice.train.settings import add_flags, settings_of
 
 pytestmark = [pytest.mark.parity, pytest.mark.device]
 SIDE = 64
@@ -23,6 +23,7 @@ for package in ("diffusers", "transformers", "peft", "accelerate", "tensorboardX
 @pytest.fixture(autouse=True)
 def few_threads():
     torch.set_num_threads(1)
+    pytest.importorskip("accelerate.state").AcceleratorState._reset_state(True)  # one run a process is usual
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +61,7 @@ def losses(out):
 
 
 def arrays(path):
-    from safetensors.numpy import load_file
-
-    return load_file(path)
+    return pytest.importorskip("safetensors.numpy").load_file(path)
 
 
 def same(one, other):
@@ -132,8 +131,6 @@ def test_the_result_converts_and_draws(unbroken, tmp_path, capsys):
 
 def settings(recipe, *words):
     """As the command line reads them."""
-    from ondevice.train.settings import add_flags
-
     parser = argparse.ArgumentParser()
     add_flags(parser, recipe.SETTINGS)
     given = [word for name, value in zip(words[::2], words[1::2], strict=True) for word in (f"--{name}", str(value))]
@@ -161,8 +158,6 @@ def drawn(seeds, shape, then):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_a_step_of_a_lora_is_the_formula(prediction, pictures, tmp_path):
     """Loss and gradient, of DDPM's and min-SNR's equations written out."""
-    from diffusers import DDPMScheduler
-
     _, job = job_of(lora, *common(pictures, tmp_path), "noise_offset", 0.2, "snr_gamma", 3)
     step = job.step
     object.__setattr__(step._noising, "prediction", prediction)
@@ -184,8 +179,6 @@ def test_a_step_of_a_lora_is_the_formula(prediction, pictures, tmp_path):
         x = (posterior.mean + posterior.std * first) * 0.18215
     e = noise + 0.2 * offset
     a = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, 0)[t].reshape(-1, 1, 1, 1)
-    assert torch.allclose(a.flatten(), DDPMScheduler.from_config(
-        {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}).alphas_cumprod[t])  # fmt: skip
     told = step._texts.of(batch["captions"])[0]
     guess = step.net(a.sqrt() * x + (1 - a).sqrt() * e, t, told).sample
     snr = (a / (1 - a)).flatten()
@@ -403,6 +396,5 @@ def test_a_damaged_checkpoint(name, kept, pictures, unbroken, tmp_path, capsys):
 
 def test_of_another_recipe(bare, classes, unbroken, tmp_path, capsys):
     shutil.copytree(unbroken / "checkpoint-8", tmp_path / "out" / "checkpoint-8")
-    words = {"resume_from_checkpoint": "latest", "max_train_steps": 9}
-    assert train("dreambooth_lora", *subject(bare, classes, tmp_path / "out", **words)) == 3
+    assert train("dreambooth_lora", *subject(bare, classes, tmp_path / "out", resume_from_checkpoint="latest")) == 3
     assert "it is of another recipe (got lora, expected dreambooth_lora)." in capsys.readouterr().err
