@@ -12,6 +12,8 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.lowering import Lowering
 from ondevice.lower.program import DTYPES
 
+BLOCKS = (12, 32)  # rows of a block of tiles, in each spelling
+TERMS = 32  # of a sum at a time, at most
 SLACK = 32  # rows of scratch past the last one, in the kernels too: no block of tiles has more
 ROWS = 96  # whole blocks of every spelling
 # Rows that share a block of the weight, which becomes pairs once for them: with fewer, that takes too large a part.

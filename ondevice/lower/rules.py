@@ -333,6 +333,7 @@ CONVOLUTIONS = {
     "conv2d_nhwc": convolution.direct,
     "conv2d_tiles": convolution.direct,
     "conv2d_waves": convolution.direct,
+    "winograd_bf16": winograd.paired,
     "winograd_strips": winograd.strips,
     "winograd_input": winograd.bands,
     "winograd_patches": winograd.bands,

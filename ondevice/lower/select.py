@@ -3,8 +3,9 @@
 A way to compute an op is one kernel, or several that run one after another (`after` in their headers). Ways are ranked
 by what they ask for, as that is what makes them fast: methods before the plain way (where a method pays, the target
 says), kernels of the target's own class before portable ones, more needs before fewer. Where a math is asked for, ways
-that multiply in it go before all others, but for methods that the target says outrun its matrix unit. The first that
-fits is taken, and each before it says why it lost.
+that multiply in it go before all others, and plain ones before methods; but methods that the target says outrun its
+matrix unit go first, in that math and then in float32. The first that fits is taken, and each before it says why it
+lost.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def ways(
 
     Args:
         math: only those that multiply in it, and behind them those in float32; None: in any.
-        outruns: methods that go before those in another math than float32.
+        outruns: methods that go before the plain way in another math than float32, in that math and in float32.
     """
     ours = [kernel for kernel in kernels.values() if op in kernel.ops]
     later = {kernel.after: kernel for kernel in ours if kernel.after}
@@ -144,8 +145,11 @@ def ways(
         found = [way for way in found if way.multiplies_in(math) or way.multiplies_in(FP32)]
 
     def order(way: Way) -> tuple[object, ...]:
-        after = math is not None and not way.multiplies_in(math) and way.first.method not in outruns
-        return after, not way.first.method, way.first.kernel_class == "portable", -way.needs, way.first.name
+        method, ahead = way.first.method, math is None or way.first.method in outruns
+        after = not ahead and not way.multiplies_in(math or FP32)
+        rank = 1 if not method else 0 if ahead or not way.first.maths else 2
+        unlike = math not in way.first.maths
+        return after, rank, unlike, way.first.kernel_class == "portable", -way.needs, way.first.name
 
     return sorted(found, key=order)
 

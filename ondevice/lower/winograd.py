@@ -1,7 +1,7 @@
 """Winograd's F(4x4, 3x3) for convolutions with the channels last: 36 products per tile of 4x4 pixels in place of 144.
 
-In one command (`strips`) on targets whose work-items have a cache of their own; in three (`bands`) where groups of
-work-items share the work of each: patches, products, pixels.
+In one command (`strips`, and `paired` in bf16) on targets whose work-items have a cache of their own; in three
+(`bands`) where groups of work-items share the work of each: patches, products, pixels.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import onnx_ir as ir
 
 from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
-from ondevice.lower import pack
+from ondevice.lower import pack, pairs
 from ondevice.lower.convolution import GROUPS, TILE, TRANSFORMED, Conv, depth_of
 from ondevice.lower.linear import narrowed
 from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.program import DTYPES
 from ondevice.lower.select import Way
+
+FEW = 4  # work-items that a convolution in bf16 has room and tasks for, at least: each makes its patches once
+LINE = 16  # elements between planes and rows, which would share few sets of a cache
 
 
 def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
@@ -63,6 +66,53 @@ def strips(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     low.emit(
         "ConvNhwc", str(node.name), operands, [result, scratch], sizes, flops, Build(defines, tuning, cached, way.first)
     )
+
+
+def paired(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
+    """The same with products in bf16, and taps as a checkpoint has them: transformed by a strip as they are read."""
+    taps, dtype = conv.taps, low.dtype_of(node.outputs[0])
+    (n, oh, ow, oc), ic = static_shape(node.outputs[0]), conv.dims["ic"]
+    tiles_h, tiles_w = -(-oh // TILE), -(-ow // TILE)
+    tiles, sizes = n * tiles_h * tiles_w, conv.dims | {"n": n}
+    tuning = low.tuning(way.first.name, sizes, dtype)
+    v, wide = tuning["V"], tuning["V"] * tuning["NV"]
+    right = pack.as_matrix(taps, (9 * ic, oc))
+    right_name, scales, columns, more = pack.packed_product(low, right, dtype, tuning, conv.x)
+    bias = pack.packed(low, conv.given["bias"], dtype, tuning)[0] if "bias" in conv.given else conv.x
+
+    count, panels = -(-tiles // tuning["STRIP"]), columns // wide
+    strip = min(tiles, _whole(-(-tiles // count), pairs.BLOCKS[0]))
+    room, most = max(_whole(strip, block) for block in pairs.BLOCKS), low.target.scratch // DTYPES["f32"]
+    product, tapped = 36 * (room * wide + LINE), 12 * (tuning["DEPTH"] // 2 * wide + LINE)
+
+    def patches(depth: int) -> int:
+        return 36 * (room * (depth // 2 + LINE) + LINE)
+
+    depth = ic
+    if patches(ic) + tapped + product > most // FEW:
+        # Not all channels of a strip at once: patches are made for each `share` of the panels, and share its room.
+        while depth > pairs.TERMS and patches(depth) > most // FEW // 2:
+            depth -= pairs.TERMS
+        depth = _whole(-(-ic // -(-ic // depth)), pairs.TERMS)
+    fits = (most // FEW - patches(depth) - tapped) // product
+    share = 1 if depth == ic else max(1, min(tuning["SHARE"] // wide, panels, fits))
+    chunk = max(share, -(-panels // -(-FEW // count)))
+    slot = patches(depth) + tapped + share * product
+    tasks, at_once = count * -(-panels // chunk), low.target.winograd.get("groups", GROUPS)
+    groups = min(at_once, tasks, max(1, most // slot))
+    result = low.result(node.outputs[0])
+    scratch = low.scratch(f"{node.name}:scratch", (groups, slot), "f32")
+    sizes |= {"tiles_h": tiles_h, "tiles_w": tiles_w, "tiles": tiles, "strip": strip, "room": room, "depth": depth}
+    sizes |= {"panels": panels, "share": share, "chunk": chunk, "groups": groups, "slot": slot}
+    built = of(node.op_type).defines | {"RAGGED": int(oc % v > 0)} | way.first.asked(more)
+    operands = [conv.x, right_name, bias, conv.shift, conv.residual, scales]
+    flops = tiles * (ic * 144 + 72 * ic * oc + oc * 120) + count * ic * oc * 84
+    build = Build(built, tuning, {scratch: 0}, way.first)  # written and read by one work-item: it is not traffic
+    low.emit("ConvNhwc", str(node.name), operands, [result, scratch], sizes, flops, build)
+
+
+def _whole(count: int, of: int) -> int:
+    return -(-count // of) * of
 
 
 def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:

@@ -95,8 +95,9 @@ class Target:
     "mobile", it may have what is idle in the arena, too (`ondevice.compiler.programs`).
     `device_words`: a device whose name or version contains one of them is one of this target's.
     `avoided`: files of programs that its devices compute wrongly, of which no plan has one.
-    `maths`: in which of MATHS beside float32 its matrix unit multiplies faster than that; `outruns`: methods in float32
-    that are faster there than the plain way in the unit. `math`: in which of MATHS products are asked for.
+    `maths`: in which of MATHS beside float32 its matrix unit multiplies faster than that; `outruns`: methods that are
+    faster there than the plain way in the unit, in its math where there is a kernel, and in float32. `math`: in which
+    of MATHS products are asked for.
     """
 
     name: str

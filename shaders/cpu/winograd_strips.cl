@@ -77,17 +77,8 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
 
         // Patches: B^T d B. If all channels fit, those of the first panels serve the others.
         for (int t = 0; t < (some == from_panel || depth < ic ? count : 0); t++) {
-          const int tile = first + t, item = tile / (tiles_h * tiles_w);
-          const int top = tile / tiles_w % tiles_h * 4 - pad_top, left = tile % tiles_w * 4 - pad_left;
-          // up_h by up_w is the picture once repeated to its larger size, h by w as it is stored; -1 is padding
-          int rows[6], columns[6], at[36];
-          for (int i = 0; i < 6; i++) {
-            const int iy = top + i, ix = left + i;
-            rows[i] = iy < 0 || iy >= up_h ? -1 : (item * h + iy * h / up_h) * w;
-            columns[i] = ix < 0 || ix >= up_w ? -1 : ix * w / up_w;
-          }
-          for (int i = 0; i < 36; i++)
-            at[i] = MIN(rows[i / 6], columns[i % 6]) < 0 ? -1 : (rows[i / 6] + columns[i % 6]) * ic + start;
+          int at[36];
+          WINOGRAD_PLACES(at, first + t, start)
           for (int step = 0; step < part; step += V) {
             // the last vector ends at the last channel: some are done twice, to the same values
             const int c = MIN(step, part - V);
@@ -108,16 +99,16 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
 #if FLY  // two rows of products at a time
             IN_PTR(wgt) given = WGT_AT(weight, (panel * 9 * ic + start) * WIDE);
 #define TAP(t, j) WEIGHT(given, (t) * ic * WIDE + (j), TAP_SCALE((t) * ic + start + (j) / WIDE, (j) % WIDE))
+#define KEEP(q, z, j) STOREP(taps, (q) * tap_plane + j, z);
 #define TAP_SCALE(row, column) LOADSV(scales, (panel * SCALE_BLOCKS(9 * ic) + (row) / SCALE_ROWS) * WIDE + (column))
-            for (int j = 0; j < part * WIDE; j += V) WINOGRAD_TAP_PAIR(taps, tap_plane, TAP, j, pair)
+            for (int j = 0; j < part * WIDE; j += V) WINOGRAD_TAP_PAIR(KEEP, TAP, j, pair)
             // While these are multiplied the next ones come nearer, a quarter of a tap for each product.
             IN_PTR(wgt) next = given;
             if (panel + 1 < MIN(some + share, to_panel)) next = WGT_AT(next, 9 * ic * WIDE);
             else if (start + depth < ic) next = WGT_AT(next, (depth - (panel - some) * 9 * ic) * WIDE);
             next = WGT_AT(next, 3 * pair * ic * WIDE);
 #define NEXT(q, j) PREFETCH(WGT_AT(next, (q) / 4 * ic * WIDE + ((q) % 4 * part + (j)) * (WIDE / 4)))
-            const int rows[2] = {pair > 0 ? 2 * pair - 1 : 0, pair > 0 ? 2 * pair : 5};
-#define PRODUCT(q) (rows[(q) / 6] * 6 + (q) % 6)
+#define PRODUCT(q) WINOGRAD_PRODUCT(pair, q)
 #define RIGHT(q, j) LOADP(taps, (q) * tap_plane + (j))
 #else
             IN_PTR(wgt) given = weight + (panel * 36 * ic + start) * WIDE;
@@ -158,40 +149,10 @@ KERNEL(winograd_strips)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shif
 
       // Pixels: A^T m A, and what follows a convolution.
       for (int t = 0; t < count; t++) {
-        const int tile = first + t, item = tile / (tiles_h * tiles_w), oy = tile / tiles_w % tiles_h * 4,
-              ox = tile % tiles_w * 4;
         for (int v = 0, c = some * WIDE; v < share * NV && c < MIN(to_panel * WIDE, oc); v++, c += V) {
           OUT_PTR(float) from = products + v / NV * 36 * product_plane + t * WIDE + v % NV * V;
-          vec half_way[24], base = SPLAT(0.0f);
 #define SUM(i, j) LOADP(from, ((i) * 6 + (j)) * product_plane)
-          WINOGRAD_PIXEL_COLUMNS(half_way, SUM)
-#if W8
-          const vec scale = LOADSV(scales, c);
-#define SCALED(pixel) FMA(pixel, scale, base)
-#else
-#define SCALED(pixel) ((pixel) + base)
-#endif
-          const int shift_at = shift_from + item * shift_row + c;
-          ADD_BIAS(base, LOADV, c)
-#if !RAGGED
-          ADD_SHIFT(base, LOADV, shift_at)
-#endif
-          for (int i = 0; i < MIN(4, oh - oy); i++) {
-            vec z[4];
-            WINOGRAD_PIXELS(z, (half_way + i * 6), 1)
-            for (int j = 0; j < MIN(4, ow - ox); j++) {
-              const int out = ((item * oh + oy + i) * ow + ox + j) * oc + c;
-              vec pixel = SCALED(z[j]);
-#if RAGGED
-#define FINISH_LANE(one, k) FINISH(one, LOAD, shift_at + k, out + k)
-              STORE_LANES(pixel, out, MIN(V, oc - c), FINISH_LANE)
-#else
-              pixel = ACTIVATE(pixel);
-              ADD_RESIDUAL(pixel, LOADV, out)
-              STOREV(y, out, pixel);
-#endif
-            }
-          }
+          WINOGRAD_STORE(first + t, c, SUM)
         }
       }
     }

@@ -30,12 +30,7 @@ KERNEL(winograd_taps)(IN(wgt, weight), IN(scl, scales), OUT(stg, y), ARG(int, pa
   const int vectors = wide / V, c = GID(0) / vectors, column = GID(0) % vectors * V, panel = GID(1);
   if (c >= ic || panel >= panels) return;
   for (int pair = 0; pair < 3; pair++) {
-    float taps[12 * V];
-    WINOGRAD_TAP_PAIR(taps, V, TAP, 0, pair)
-    const int rows[2] = {pair > 0 ? 2 * pair - 1 : 0, pair > 0 ? 2 * pair : 5};
-    for (int q = 0; q < 12; q++) {
-      const int product = rows[q / 6] * 6 + q % 6;
-      STOREV(y, ((product * panels + panel) * ic + c) * wide + column, LOADP(taps, q * V));
-    }
+#define KEEP(q, z, j) STOREV(y, ((WINOGRAD_PRODUCT(pair, q) * panels + panel) * ic + c) * wide + column, z);
+    WINOGRAD_TAP_PAIR(KEEP, TAP, 0, pair)
   }
 }

@@ -192,6 +192,13 @@ static inline vec od_rests(vec v) {
   return LOADP(values, 0);
 }
 #endif
+#ifndef STORE_PAIRS_ON
+#define STORE_PAIRS_ON(p, i, v, w)          \
+  {                                         \
+    OD_STORE_PAIRS(p, i, v)                 \
+    OD_STORE_PAIRS(p, (i) + V / 2, w)       \
+  }
+#endif
 #if MATH_bf16x3
 #define STORE_PAIRS(p, low, i, v)                                                                     \
   {                                                                                                   \

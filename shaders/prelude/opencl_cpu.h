@@ -79,6 +79,7 @@ static inline uint16 od_paired(float16 v, float16 w) {
 }
 #define OD_STORE_PAIRS(p, i, v) vstore8(__builtin_astype(od_narrow((float16)(0.0f), v), uint16).lo, 0, (p) + (i));
 #define OD_STORE_PAIRED(p, i, v, w) vstore16(od_paired(v, w), 0, (p) + (i));
+#define STORE_PAIRS_ON(p, i, v, w) vstore16(__builtin_astype(od_narrow(w, v), uint16), 0, (p) + (i));
 #else
 #if V == 4
 #define OD_PAIRS_STORE  vstore2

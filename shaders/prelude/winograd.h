@@ -37,9 +37,9 @@
     WINOGRAD_TAPS_ROWS(t[3], t[4], g[0], g[1], g[2], 0) \
     t[5] = g[2];                                        \
   }
-// Rows 0 and 5 (`pair` 0), 1 and 2, or 3 and 4 of G g G^T, of V columns from `j` on, into twelve planes of `taps`:
-// `value(t, j)` is those columns of tap t of nine.
-#define WINOGRAD_TAP_PAIR(taps, plane, value, j, pair)                                                                \
+// Rows 0 and 5 (`pair` 0), 1 and 2, or 3 and 4 of G g G^T, of V columns from `j` on: `value(t, j)` is those columns of
+// tap t of nine, and `keep(q, z, j)` takes product q of twelve.
+#define WINOGRAD_TAP_PAIR(keep, value, j, pair)                                                                       \
   {                                                                                                                   \
     vec od_above[3], od_below[3], od_row[6];                                                                          \
     UNROLL                                                                                                            \
@@ -51,11 +51,13 @@
     }                                                                                                                 \
     WINOGRAD_TAPS(od_row, od_above)                                                                                   \
     UNROLL                                                                                                            \
-    for (int b = 0; b < 6; b++) STOREP(taps, b * (plane) + j, od_row[b]);                                             \
+    for (int b = 0; b < 6; b++) keep(b, od_row[b], j)                                                                 \
     WINOGRAD_TAPS(od_row, od_below)                                                                                   \
     UNROLL                                                                                                            \
-    for (int b = 0; b < 6; b++) STOREP(taps, (6 + b) * (plane) + j, od_row[b]);                                       \
+    for (int b = 0; b < 6; b++) keep(6 + b, od_row[b], j)                                                             \
   }
+// The product of 36 that is `q` of twelve.
+#define WINOGRAD_PRODUCT(pair, q) (((pair) > 0 ? 2 * (pair) - 1 + (q) / 6 : (q) / 6 * 5) * 6 + (q) % 6)
 #define WINOGRAD_PIXELS(t, m, step)                                                                          \
   {                                                                                                          \
     const vec od_near = m[step] + m[2 * step], od_far = m[3 * step] + m[4 * step];                           \
@@ -74,4 +76,51 @@
     WINOGRAD_PIXELS(od_t, od_m, 1)                                                                                    \
     UNROLL                                                                                                            \
     for (int i = 0; i < 4; i++) half_way[i * 6 + j] = od_t[i];                                                        \
+  }
+// Of kernels that have strips of tiles, in the names of their arguments: where the pixels of a tile's patch are, from
+// a channel on. up_h by up_w is the picture once repeated to its larger size, h by w as it is stored; -1 is padding.
+#define WINOGRAD_PLACES(at, tile, channel)                                                                            \
+  {                                                                                                                   \
+    const int od_item = (tile) / (tiles_h * tiles_w);                                                                 \
+    const int od_top = (tile) / tiles_w % tiles_h * 4 - pad_top, od_left = (tile) % tiles_w * 4 - pad_left;           \
+    int od_rows[6], od_columns[6];                                                                                    \
+    for (int od_i = 0; od_i < 6; od_i++) {                                                                            \
+      const int od_y = od_top + od_i, od_x = od_left + od_i;                                                          \
+      od_rows[od_i] = od_y < 0 || od_y >= up_h ? -1 : (od_item * h + od_y * h / up_h) * w;                            \
+      od_columns[od_i] = od_x < 0 || od_x >= up_w ? -1 : od_x * w / up_w;                                             \
+    }                                                                                                                 \
+    for (int od_i = 0; od_i < 36; od_i++)                                                                             \
+      at[od_i] = MIN(od_rows[od_i / 6], od_columns[od_i % 6]) < 0 ? -1 :                                              \
+          (od_rows[od_i / 6] + od_columns[od_i % 6]) * ic + (channel);                                                \
+  }
+// The pixels of a tile, V channels from `c` on: A^T m A of `sum(i, j)`, and what follows a convolution.
+#define OD_WINOGRAD_LANE(one, k) FINISH(one, LOAD, od_shift_at + k, od_out + k)
+#if W8
+#define OD_WINOGRAD_SCALED(pixel) FMA(pixel, od_scale, od_base)
+#else
+#define OD_WINOGRAD_SCALED(pixel) ((pixel) + od_base)
+#endif
+#define WINOGRAD_STORE(tile, c, sum)                                                                                  \
+  {                                                                                                                   \
+    const int od_item = (tile) / (tiles_h * tiles_w), od_shift_at = shift_from + od_item * shift_row + (c);           \
+    const int od_y = (tile) / tiles_w % tiles_h * 4, od_x = (tile) % tiles_w * 4;                                     \
+    vec od_half[24], od_base = SPLAT(0.0f), od_scale = SPLAT(1.0f);                                                   \
+    WINOGRAD_PIXEL_COLUMNS(od_half, sum)                                                                              \
+    SCALE(od_scale, c)                                                                                                \
+    ADD_BIAS(od_base, LOADV, c)                                                                                       \
+    if (!RAGGED) { ADD_SHIFT(od_base, LOADV, od_shift_at) }                                                           \
+    for (int od_i = 0; od_i < MIN(4, oh - od_y); od_i++) {                                                            \
+      vec od_pixels[4];                                                                                               \
+      WINOGRAD_PIXELS(od_pixels, (od_half + od_i * 6), 1)                                                             \
+      for (int od_j = 0; od_j < MIN(4, ow - od_x); od_j++) {                                                          \
+        const int od_out = ((od_item * oh + od_y + od_i) * ow + od_x + od_j) * oc + (c);                              \
+        vec od_z = OD_WINOGRAD_SCALED(od_pixels[od_j]);                                                               \
+        if (RAGGED) STORE_LANES(od_z, od_out, MIN(V, oc - (c)), OD_WINOGRAD_LANE)                                     \
+        else {                                                                                                        \
+          od_z = ACTIVATE(od_z);                                                                                      \
+          ADD_RESIDUAL(od_z, LOADV, od_out)                                                                           \
+          STOREV(y, od_out, od_z);                                                                                    \
+        }                                                                                                             \
+      }                                                                                                               \
+    }                                                                                                                 \
   }

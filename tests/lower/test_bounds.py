@@ -21,7 +21,7 @@ from ondevice.target import load_target
 
 KERNELS = load_all()
 BOUNDS = {name: Bounds(kernel) for name, kernel in KERNELS.items()}
-PHONE, UNIT = load_target("adreno_740"), load_target("host-amx")
+PHONE, UNIT, PAIRS = load_target("adreno_740"), load_target("host-amx"), load_target("host-bf16")
 FEW = replace(load_target("gpu"), winograd={})  # Winograd for convolutions of few channels, too
 # Target, storage, rules that are left out, weights, and the side of the picture: together they launch
 # nearly every kernel.
@@ -46,6 +46,8 @@ WAYS = [
     (UNIT.asked("bf16"), "f16", (), "i8", 64),
     (UNIT.asked("bf16x3"), "f32", (), "", 64),
     (UNIT.asked("bf16"), "f16", (), "i4", 64),
+    (PAIRS.asked("bf16"), "f16", (), "", 128),
+    (PAIRS.asked("bf16"), "f16", (), "i4", 128),
 ]
 TILES = {"tiles_h": 2, "tiles_w": 2, "first": 0, "count": 4}
 # Kernels that no plan of those launches: sizes, elements of the operands, defines.

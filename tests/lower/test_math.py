@@ -41,6 +41,7 @@ def multiplying(of: str, name: str, *maths: str, **header: Any) -> KernelFile:
 
 MATRIX = multiplying("matmul", "matmul_pairs", "bf16", "bf16x3", needs={"rows": {"min": 4}})
 CONV = multiplying("conv2d_nhwc", "conv2d_pairs", "bf16")
+METHOD = multiplying("winograd_strips", "winograd_pairs", "bf16", needs={"tiles": {"min": 12}})
 KERNELS = PLAIN | {"matmul_pairs": MATRIX, "conv2d_pairs": CONV}
 WIDE = {"n": 1, "ic": 256, "h": 8, "w": 8, "oc": 256, "oh": 8, "ow": 8, "kh": 3, "kw": 3, "stride": 1, "pad_top": 1}
 WIDE |= {"pad_left": 1, "tiles": 256, "up_h": 8, "up_w": 8, "cramped": 0}
@@ -79,6 +80,23 @@ def test_methods_that_outrun_the_matrix_unit() -> None:
     assert chosen["host-amx"].way.first.name == "conv2d_pairs" and not chosen["host-amx"].unmet
     # where the method does not fit, the unit is taken
     assert select("ConvNhwc", WIDE | {"kh": 1}, BF16.asked("bf16"), KERNELS).way.first.name == "conv2d_pairs"
+
+
+@pytest.mark.parametrize(
+    "target, math, tiles, name, unmet",
+    [
+        ("host-bf16", "bf16", 12, "winograd_pairs", ""),
+        ("host-bf16", "bf16", 11, "winograd_strips", "tiles=11 is under 12"),
+        ("host-bf16", "fp32", 12, "winograd_strips", ""),
+        ("host-bf16", "bf16x3", 12, "winograd_strips", ""),
+        ("host-amx", "bf16", 12, "conv2d_pairs", ""),
+    ],
+)
+def test_a_method_in_the_unit(target: str, math: str, tiles: int, name: str, unmet: str) -> None:
+    """It comes first where the target says that it outruns the plain way, and after that one elsewhere."""
+    kernels = KERNELS | {"winograd_pairs": METHOD}
+    choice = select("ConvNhwc", WIDE | {"tiles": tiles}, load_target(target).asked(math), kernels)
+    assert (choice.way.first.name, choice.unmet) == (name, unmet)
 
 
 AMX = load_target("host-amx")

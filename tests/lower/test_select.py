@@ -55,6 +55,7 @@ def test_every_kernel_is_part_of_a_way() -> None:
         ["attention_scores", "softmax_stats", "attention_mix"],
     ]
     assert names["ConvNhwc"] == [
+        ["winograd_bf16"],
         ["winograd_patches", "winograd_pixels"],
         ["winograd_strips"],
         ["winograd_input", "winograd_output"],

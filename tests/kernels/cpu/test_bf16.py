@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from kernels.bench import Bench, assert_same_in_place, exact, half, values
 from kernels.epilogues import ACTIVATIONS, FEW_BITS, defines, finished, in_panels, packed
-from kernels.matrix_units import MATHS, SPELLINGS, Spelled, as_bf16, multiplied
+from kernels.matrix_units import MATHS, as_bf16, multiplied
 from tolerance import assert_close
 
 from ondevice.lower.kernel_file import KernelFile, load_all
-from ondevice.run.discovery import find_device, unit_of
 
 pytestmark = pytest.mark.device
 PRODUCT, CONVOLUTION = (load_all()[name] for name in ("matmul_bf16", "conv2d_bf16"))
@@ -25,14 +24,6 @@ def depths(kernel: KernelFile) -> list:
     """The listed values of its DEPTH; all but one, each of which is built, in the sweep."""
     listed = kernel.header["tune"]["DEPTH"]
     return [pytest.param(depth, marks=[pytest.mark.sweep] * (depth != listed[1])) for depth in listed]
-
-
-@pytest.fixture(scope="session", params=SPELLINGS)
-def spelled(request: pytest.FixtureRequest) -> Bench:
-    """This machine's device with one spelling of the words."""
-    if request.param == "unit" and not unit_of(find_device()).name:
-        pytest.skip("this machine has no matrix unit")
-    return Bench(Spelled(request.param))
 
 
 def product_of(math: str, left: np.ndarray, meant: np.ndarray, bits: str) -> tuple[np.ndarray, np.ndarray]:

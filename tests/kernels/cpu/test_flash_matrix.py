@@ -4,12 +4,11 @@ spelling of the words of matrix.h."""
 import numpy as np
 import pytest
 from kernels.bench import STORED, Bench, half, tunings, values
-from kernels.matrix_units import MATHS, SPELLINGS, Spelled, as_bf16
+from kernels.matrix_units import MATHS, as_bf16
 from tolerance import EPS, TINY, assert_close, rtol
 
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.program import MATH_EPS
-from ondevice.run.discovery import find_device, unit_of
 
 pytestmark = pytest.mark.device
 PACK, FLASH = (load_all()[name] for name in ("flash_panels", "flash_matrix"))
@@ -26,14 +25,6 @@ SIZES = [
     (1, 7, 301, 1, 160),
     (1, 9, 40, 1, 512),
 ]
-
-
-@pytest.fixture(scope="module", params=SPELLINGS)
-def spelled(request: pytest.FixtureRequest) -> Bench:
-    """This machine's device with one spelling of the words."""
-    if request.param == "unit" and not unit_of(find_device()).name:
-        pytest.skip("this machine has no matrix unit")
-    return Bench(Spelled(request.param))
 
 
 def packed(k, v, heads):
