@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import os
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,11 @@ from bundle.image_bundle import write_images
 from bundle.tiny_bundle import tiny_plan, tiny_weights, write_tiny
 from player.opencl_environment import environment
 from run.small_plans import KERNELS, MASK, PRELUDE, WEIGHTS, make_plan, three_steps, three_steps_answer
+from run.test_streaming import COUNT, chain
 
 from ondevice.bundle import Contents, WeightSource, open_bundle, write_bundle
 from ondevice.errors import OnDeviceError
+from ondevice.plan.blocks import Streaming, window_of
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -26,6 +30,7 @@ SLOW = """KERNEL(slow)(IN(float, x), OUT(float, y), const int n) {
 """
 
 
+GPU = "0x1000=4"  # what an odd library says of the host's CPU
 GOLDEN = Path(__file__).parents[1] / "golden" / "bundle"
 
 
@@ -282,3 +287,61 @@ def test_memory_of_the_host_does_not_grow_with_runs(replay, written):
     run = ask("net", {"x": numbers(600)}, width=600)
     said = replay(written(three_steps(600)), run, {"facts": True}, *[run] * 300, {"facts": True})
     assert said[-1]["now"] - said[1]["now"] < 8 << 20
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A bundle with a dispatch for each of COUNT weights, of which `wN` holds N."""
+    weights = {
+        f"w{number}": WeightSource(lambda number=number: np.full(4, number, np.float32), "f32", (4,))
+        for number in range(COUNT)
+    }
+    contents = Contents(
+        plans=[chain(8), chain(16), three_steps(8, "other")],
+        weights=weights | {"bias": WeightSource(lambda: np.ones(4, np.float32), "f32", (4,))},
+        kernels={"prelude/opencl.h": PRELUDE, "prelude/metal.h": ""} | {f"{k}.cl": v for k, v in KERNELS.items()},
+        tokenizers={},
+        scheduler={},
+        samplers={},
+        model={"family": "hand", "source": "tests"},
+    )
+    return write_bundle(tmp_path / "many.ondevice", contents, shard_bytes=2560)
+
+
+@pytest.mark.parametrize("told", ["", GPU])
+def test_every_kernel_reads_its_weight_whatever_the_window(replay, many, odd, told):
+    run = [ask("net", {"x": numbers(n)}, width=n) for n in (8, 16)] + [ask("other", {"x": numbers(8)}, width=8)]
+    commands = [*run]
+    for units in (1, 2, 3, 5, 0, -1):
+        commands += [{"stream": 512 * units}, *run, *run, {"facts": True}]
+    said = replay(many, *commands, **odd(told))
+    whole, answers = said[:3], said[3:]
+    np.testing.assert_allclose(whole[0]["y"], numbers(8) + sum(range(COUNT)), rtol=1e-6)
+    for number, units in enumerate((1, 2, 3, 5, 0, -1)):
+        part = answers[8 * number : 8 * number + 8]
+        assert part[1:4] == whole and part[4:7] == whole
+        streaming = Streaming(512 * max(units, 0), not told)
+        assert part[7]["streamed"] == (window_of(chain(), streaming).most if units >= 0 else 0)
+        assert part[7]["weights"] <= (512 * units if told and units > 0 else 10 * 512 * bool(told))
+
+
+@pytest.mark.parametrize("told", ["", GPU])
+def test_a_file_that_is_cut_meanwhile(player_build, many, odd, told):
+    """Between two runs: what was mapped is not what the manifest said any more."""
+    run = json.dumps(ask("net", {"x": numbers(8)}, width=8)) + "\n"
+    path = sorted((many / "weights").iterdir())[0]
+    process = subprocess.Popen(
+        [player_build / "check_session", many, ""],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment(**odd(told)),
+    )
+    process.stdin.write(json.dumps({"stream": 1024}) + "\n" + run)
+    process.stdin.flush()
+    assert process.stdout.readline() == "{}\n" and process.stdout.readline().startswith('{"y"')
+    os.truncate(path, 512)
+    process.stdin.write(run)
+    process.stdin.close()
+    assert process.stdout.readline().startswith(f"9 weights/{path.name}: ")
+    assert process.wait(60) == 0

@@ -4,7 +4,7 @@
 //   {"run": COMPONENT, "sizes": {}, "inputs": {PORT: numbers, or a kept value, or several}, "keep": {PORT: VALUE}}
 //   {"put": VALUE, "dtype": "f32", "shape": [], "data": numbers}    {"read": VALUE}    {"drop": VALUE}
 //   {"release": COMPONENT}    {"set": "check" | "profile" | "cancel", "to": true}    {"limit": bytes}    {"facts":
-//   true}
+//   true}    {"stream": bytes, 0: as many as it takes, or a negative number: not}
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -176,6 +176,9 @@ struct Tool {
       session.release(static_cast<u32>(bundle.manifest().component(part->text) - bundle.manifest().components.data));
     } else if (const Json* limit = line.find("limit")) {
       session.memory_limit = static_cast<u64>(limit->integer);
+    } else if (const Json* bytes = line.find("stream")) {
+      const bool on = bytes->integer >= 0;
+      session.stream({on, on ? static_cast<u64>(bytes->integer) : 0, session.maps_weights()});
     } else if (const Json* what = line.find("set")) {
       const bool to = line.find("to")->boolean;
       if (what->text == "check") session.check = to;
@@ -193,10 +196,11 @@ struct Tool {
         runs += row.runs;
         seconds += row.seconds;
       }
-      printf("{\"arena\": %llu, \"weights\": %llu, \"values\": %llu, \"hits\": %u, \"misses\": %u, ",
+      printf("{\"arena\": %llu, \"weights\": %llu, \"values\": %llu, \"streamed\": %llu, \"hits\": %u, \"misses\": %u, ",
              static_cast<unsigned long long>(session.arena_bytes()),
              static_cast<unsigned long long>(session.weight_bytes()),
-             static_cast<unsigned long long>(session.value_bytes()), device.cache().hits, device.cache().misses);
+             static_cast<unsigned long long>(session.value_bytes()),
+             static_cast<unsigned long long>(session.streamed_bytes()), device.cache().hits, device.cache().misses);
       printf("\"rows\": %zu, \"runs\": %llu, \"took\": %s, \"peak\": %llu, \"now\": %llu}\n", session.launched.size(),
              static_cast<unsigned long long>(runs), seconds > 0 ? "true" : "false",
              static_cast<unsigned long long>(memory_peak()), static_cast<unsigned long long>(memory_now()));
@@ -232,6 +236,7 @@ int main(int count, char** arguments) {
         !tool.obey(line)) {
       refused();
     }
+    fflush(stdout);  // who asks may wait for it
   }
   for (size_t i = 0; i < tool.kept_count; ++i) tool.session.drop(tool.kept[i].value);
   return 0;

@@ -16,6 +16,21 @@ namespace od {
 namespace {
 
 constexpr const char* kCopyAgain = "copy the bundle again";
+constexpr const char* kChanged =
+    "draw again, and leave the bundle alone meanwhile; convert the checkpoint again if that does not help";
+constexpr size_t kAround = size_t(2) << 20;  // bytes that Linux maps at most around a page that is touched
+constexpr int kPopulateRead = 22;  // of Linux 5.14 and later, which not every system's headers name
+
+// From the first page of some bytes to the end of their last.
+struct Pages {
+  size_t first, size;
+
+  Pages(size_t offset, size_t bytes) {
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    first = offset / page * page;
+    size = bytes ? (offset + bytes + page - 1) / page * page - first : 0;
+  }
+};
 
 bool map(int descriptor, const char* name, const u8*& data, size_t& size, Error& error) {
   struct stat facts;
@@ -68,20 +83,52 @@ bool Mapping::open(const char* path, Error& error) {
 
 bool Mapping::open(int descriptor, const char* name, Error& error) {
   close();
-  return map(descriptor, name, data_, size_, error);
+  if (!map(descriptor, name, data_, size_, error)) return false;
+  descriptor_ = fcntl(descriptor, F_DUPFD_CLOEXEC, 3);
+  now(state_);
+  return true;
 }
 
 void Mapping::close() {
   if (size_) munmap(const_cast<u8*>(data_), size_);
+  if (descriptor_ > 0) ::close(descriptor_);
   data_ = nullptr;
   size_ = 0;
+  descriptor_ = 0;
 }
 
 void Mapping::forget(size_t offset, size_t size) const {
-  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
-  const size_t from = (offset + page - 1) / page * page;
-  const size_t until = min(offset + size, size_) / page * page;
-  if (from < until) madvise(const_cast<u8*>(data_) + from, until - from, MADV_DONTNEED);
+  const size_t first = offset / kAround * kAround, end = min(offset + size, size_);
+  const Pages pages(first, end > first ? end - first : 0);
+  if (pages.size) madvise(const_cast<u8*>(data_) + pages.first, pages.size, MADV_DONTNEED);
+}
+
+void Mapping::expect(size_t offset, size_t size) const {
+  const Pages pages(offset, size);
+  if (pages.size) madvise(const_cast<u8*>(data_) + pages.first, pages.size, MADV_WILLNEED);
+}
+
+bool Mapping::fetch(size_t offset, size_t size, Text where, Error& error) const {
+  State found;
+  if (now(found) && (found.bytes != state_.bytes || found.seconds != state_.seconds ||
+                     found.nanoseconds != state_.nanoseconds)) {
+    char cut[64] = "was changed";
+    if (found.bytes < state_.bytes) {
+      snprintf(cut, sizeof cut, "was cut to %llu bytes", static_cast<unsigned long long>(found.bytes));
+    }
+    return fail(error, Code::bundle, where, kChanged, "%s while it was drawn with.", cut);
+  }
+  const Pages pages(offset, size);
+  if (!pages.size || madvise(const_cast<u8*>(data_) + pages.first, pages.size, kPopulateRead) == 0) return true;
+  if (errno != EFAULT && errno != EIO) return true;  // a system that knows no such thing reads pages as they are touched
+  return fail(error, Code::bundle, where, kCopyAgain, "cannot be read (it was cut, or the disk failed).");
+}
+
+bool Mapping::now(State& out) const {
+  struct stat facts;
+  if (descriptor_ <= 0 || fstat(descriptor_, &facts) != 0) return false;
+  out = {static_cast<u64>(facts.st_size), facts.st_mtim.tv_sec, facts.st_mtim.tv_nsec};
+  return true;
 }
 
 FileKind kind_of(const char* path) {

@@ -19,12 +19,26 @@ class Mapping {
   bool open(int descriptor, const char* name, Error& error);
   void close();
   Bytes bytes() const { return {data_, size_}; }
-  // Tell the system that these pages may leave memory.
+  // Tell the system that these pages may leave memory, and those before that came with the first: who touches them
+  // reads them again.
   void forget(size_t offset, size_t size) const;
+  // Have it begin to read these bytes from the disk.
+  void expect(size_t offset, size_t size) const;
+  // Have these bytes in memory now. Code::bundle, naming `where`, for a file that is not what it was when it was mapped
+  // (a page behind the end of one that was cut would end the process), or that cannot be read.
+  bool fetch(size_t offset, size_t size, Text where, Error& error) const;
 
  private:
+  struct State {
+    u64 bytes;
+    i64 seconds, nanoseconds;  // of the last write
+  };
+  bool now(State& out) const;
+
   const u8* data_ = nullptr;
   size_t size_ = 0;
+  int descriptor_ = 0;  // of its own, never one of the first three; 0: none
+  State state_ = {};
 };
 
 enum class FileKind : i32 { missing, file, folder, other };

@@ -217,7 +217,12 @@ bool Bundle::shard(u32 file, Bytes& out, Error& error) {
   return out.count == entry.bytes || fail(error, Code::bundle, entry.path, kDamaged, "changed while it was read.");
 }
 
-void Bundle::forget(u32 file) { files_.forget(manifest_.files[file].path, 0, manifest_.files[file].bytes); }
+void Bundle::forget(u32 file) { forget(file, 0, manifest_.files[file].bytes); }
+void Bundle::forget(u32 file, u64 from, u64 bytes) { files_.forget(manifest_.files[file].path, from, bytes); }
+void Bundle::expect(u32 file, u64 from, u64 bytes) { files_.expect(manifest_.files[file].path, from, bytes); }
+bool Bundle::fetch(u32 file, u64 from, u64 bytes, Error& error) {
+  return files_.fetch(manifest_.files[file].path, from, bytes, error);
+}
 
 bool Bundle::source(const PlanKernel& kernel, Text dialect, List<char>& out, Error& error) {
   bool known = false;

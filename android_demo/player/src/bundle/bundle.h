@@ -35,6 +35,10 @@ class Files {
   bool map(Text path, Bytes& out, Error& error);
   // These pages of a file that was mapped may leave memory; who touches them reads them again.
   void forget(Text path, u64 from, u64 bytes);
+  // Begin to read these from the disk.
+  void expect(Text path, u64 from, u64 bytes);
+  // Have these in memory now. Code::bundle, too, where the file is not what it was when it was mapped.
+  bool fetch(Text path, u64 from, u64 bytes, Error& error);
 
  private:
   struct Mapped {
@@ -42,6 +46,7 @@ class Files {
     Mapping* mapping;
   };
   bool open_packed(Text path, Error& error);
+  const Mapping* mapping(Text path, u64& offset) const;  // and where the file begins in it; null where it is not mapped
   bool find(Text path, PackedEntry& out, Error& error) const;
   bool locate(Text path, char (&whole)[4096], Error& error) const;
 
@@ -85,6 +90,11 @@ class Bundle {
   // A file of weights by its index into Manifest::files; mapped, and not checked.
   bool shard(u32 file, Bytes& out, Error& error);
   void forget(u32 file);
+  // The same of a part of it; of one that is to be read soon; and of one that must be in memory now, with Code::bundle
+  // where the file is not what it was when it was mapped.
+  void forget(u32 file, u64 from, u64 bytes);
+  void expect(u32 file, u64 from, u64 bytes);
+  bool fetch(u32 file, u64 from, u64 bytes, Error& error);
   // Text of a program (docs/bundle.md, "Source of a program"), ended by a zero that its size does not count.
   bool source(const PlanKernel& kernel, Text dialect, List<char>& out, Error& error);
   // The sha256 of every file, weights too, and every plan of every target, kernel and table. Code::bundle, naming the

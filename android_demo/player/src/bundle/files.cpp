@@ -135,13 +135,37 @@ bool Files::map(Text path, Bytes& out, Error& error) {
   return true;
 }
 
-void Files::forget(Text path, u64 from, u64 bytes) {
+const Mapping* Files::mapping(Text path, u64& offset) const {
   Error error;
   PackedEntry entry = {};
-  if (!folder_.size && find(path, entry, error)) packed_.forget(entry.offset + from, bytes);
-  for (const Mapped& mapped : mapped_) {
-    if (mapped.path == path) mapped.mapping->forget(from, bytes);
+  offset = 0;
+  if (!folder_.size) {
+    if (!find(path, entry, error)) return nullptr;
+    offset = entry.offset;
+    return &packed_;
   }
+  for (const Mapped& mapped : mapped_) {
+    if (mapped.path == path) return mapped.mapping;
+  }
+  return nullptr;
+}
+
+void Files::forget(Text path, u64 from, u64 bytes) {
+  u64 offset;
+  if (const Mapping* found = mapping(path, offset)) found->forget(offset + from, bytes);
+}
+
+void Files::expect(Text path, u64 from, u64 bytes) {
+  u64 offset;
+  if (const Mapping* found = mapping(path, offset)) found->expect(offset + from, bytes);
+}
+
+bool Files::fetch(Text path, u64 from, u64 bytes, Error& error) {
+  Bytes data;
+  u64 offset;
+  if (!map(path, data, error)) return false;
+  const Mapping* found = mapping(path, offset);
+  return !found || found->fetch(offset + from, bytes, path, error);
 }
 
 }  // namespace od

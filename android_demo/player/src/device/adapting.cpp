@@ -42,7 +42,7 @@ bool Session::is_new(u32 index) const {
 // What weights of mapped files that a plan reads will take for themselves.
 u64 Session::own_bytes(const Plan& plan) const {
   u64 bytes = 0;
-  if (!changed_ || !maps_weights()) return 0;
+  if (!changed_ || (!maps_weights() && !streaming_.on)) return 0;
   for (const Operand& operand : plan.operands) {
     if (operand.weight == kNone || !changed_->has(static_cast<u32>(operand.weight))) continue;
     if (is_new(static_cast<u32>(operand.weight))) bytes += operand.bytes;
@@ -77,7 +77,7 @@ bool Session::fill(u32 index, Shard& shard, Error& error) {
   }
   if (!device_.write(buffer, 0, bytes, error)) return false;
   if (!changes) holds_[index] = Holds::base;
-  if (shard.copied) bundle_.forget(shard.file);
+  if (shard.copied || streaming_.on) bundle_.forget(shard.file);
   return true;
 }
 

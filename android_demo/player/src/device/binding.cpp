@@ -50,9 +50,18 @@ bool Session::bind_anew(const Plan& plan, Error& error) {
   const Text component = bundle_.manifest().components[plan.component].name;
   snprintf(name, sizeof name, "%.*s%s%s", OD_TEXT(component), plan.sizes.count ? " " : "",
            plan.sizes.shown(sizes, sizeof sizes));
-  if (!check_needs(plan, name, error) || !make_room(plan, name, error)) return false;
+  if (!check_needs(plan, name, error)) return false;
+  Pool pool;
+  Window window;
+  if (streaming_.on && !window_of(plan, component, streaming_, changed_, pool, window, error)) return false;
+  if (!make_room(plan, name, streaming_.on ? &window : nullptr, error)) return false;
   Bound* bound = bound_pool_.one<Bound>();
   if (!bound) return Pool::no_memory(error, sizeof(Bound));
+  if (streaming_.on) {
+    bound->streamed = bound_pool_.one<Streamed>();
+    if (!bound->streamed) return Pool::no_memory(error, sizeof(Streamed));
+    if (!window_of(plan, component, streaming_, changed_, bound_pool_, bound->streamed->window, error)) return false;
+  }
   bound->plan = &plan;
   bound->name = bound_pool_.copy(name);
   if (!bound_pool_.array(bound->buffers, plan.operands.count, error) ||
@@ -60,7 +69,8 @@ bool Session::bind_anew(const Plan& plan, Error& error) {
     return false;
   }
   if (!bound_.push(bound)) return Pool::no_memory(error, sizeof bound);
-  return build_programs(plan, *bound, error) && make_buffers(plan, *bound, error);
+  return build_programs(plan, *bound, error) && make_buffers(plan, *bound, error) &&
+         (!bound->streamed || make_streamed(plan, *bound, error));
 }
 
 // Before anything is built or loaded for it.
@@ -89,7 +99,7 @@ Session::Shard* Session::shard_of(u32 file) {
 }
 
 // Say what the plan needs, check it against the device's memory before anything is loaded, and grow the arena to it.
-bool Session::make_room(const Plan& plan, Text name, Error& error) {
+bool Session::make_room(const Plan& plan, Text name, const Window* window, Error& error) {
   const Manifest& manifest = bundle_.manifest();
   for (const Operand& operand : plan.operands) {
     if (operand.weight == kNone) continue;
@@ -97,17 +107,19 @@ bool Session::make_room(const Plan& plan, Text name, Error& error) {
     if (!shard) return Pool::no_memory(error, sizeof(Shard));
     shard->users[plan.component / 64] |= u64(1) << plan.component % 64;
   }
-  u64 fresh = 0, copied = 0;
+  u64 fresh = window ? window->bytes : 0, copied = 0;
+  const bool grows = window && !streaming_.mapped && window->bytes > window_.bytes;
+  if (window && !streaming_.mapped) copied = max(window->bytes, window_.bytes);
   for (const Shard& shard : shards_) {
-    if (shard.buffer.handle || !(shard.users[plan.component / 64] >> plan.component % 64 & 1)) continue;
+    if (window || shard.buffer.handle || !(shard.users[plan.component / 64] >> plan.component % 64 & 1)) continue;
     Bytes data;
     if (!bundle_.shard(shard.file, data, error)) return false;
     fresh += shard.bytes;
     if (!device_.maps(data)) copied += shard.bytes;
   }
   const u64 arena = max(plan.arena, arena_.bytes), weights = weight_bytes_ + copied + own_bytes(plan);
-  log(Level::info, "%.*s: arena %s, new weights %s%s", OD_TEXT(name), Megabytes(plan.arena).text, Megabytes(fresh).text,
-      copied ? "" : " (mapped, not copied)");
+  log(Level::info, "%.*s: arena %s, %s %s%s", OD_TEXT(name), Megabytes(plan.arena).text,
+      window ? "weights through" : "new weights", Megabytes(fresh).text, copied ? "" : " (mapped, not copied)");
   const u64 has = device_.facts().global_memory;
   const bool limited = memory_limit && (!has || memory_limit < has);
   const u64 most = limited ? memory_limit : has;
@@ -121,10 +133,16 @@ bool Session::make_room(const Plan& plan, Text name, Error& error) {
     return fail(error, Code::device, name, kSmaller, "it needs %s (arena %s, weights %s), and %s has %s.", all.text,
                 parts[0].text, parts[1].text, device_.facts().name, Megabytes(most).text);
   }
-  if (plan.arena <= arena_.bytes) return true;
-  unbind();  // their buffers are parts of the arena that is given back
-  device_.release(arena_);
   char what[700];
+  if (grows) {
+    unbind();  // their buffers are parts of the window that is given back
+    device_.release(window_);
+    snprintf(what, sizeof what, "%.*s: window of weights", OD_TEXT(name));
+    if (!device_.allocate(window->bytes, what, window_, error)) return false;
+  }
+  if (plan.arena <= arena_.bytes) return true;
+  unbind();  // and of the arena
+  device_.release(arena_);
   snprintf(what, sizeof what, "%.*s: arena", OD_TEXT(name));
   return device_.allocate(plan.arena, what, arena_, error);
 }
@@ -170,6 +188,8 @@ bool Session::make_buffers(const Plan& plan, Bound& bound, Error& error) {
   for (size_t i = 0; i < plan.operands.count; ++i) {
     const Operand& operand = plan.operands[i];
     Buffer& buffer = bound.buffers[i];
+    const Operand& home = operand.view == kNone ? operand : plan.operands[static_cast<size_t>(operand.view)];
+    if (home.weight != kNone && passes(static_cast<u32>(home.weight))) continue;  // its block has one for it
     if (operand.view != kNone) {
       const auto viewed = static_cast<size_t>(operand.view);
       char what[700];
@@ -202,7 +222,8 @@ bool Session::weight(u32 index, Buffer& out, Error& error) {
   if (!weights_[index].handle) {
     Shard* shard = shard_of(manifest.weights[index].file);
     if (!shard) return Pool::no_memory(error, sizeof(Shard));
-    if (!load(*shard, error)) return false;
+    const bool whole = !streaming_.on || streaming_.mapped;  // else only those come here that have memory of their own
+    if (whole && !load(*shard, error)) return false;
     if (!fill(index, *shard, error)) {
       drop_weight(index);
       return false;
@@ -247,6 +268,12 @@ void Session::unload(Shard& shard) {
 // Buffers of all plans; what they are parts of stays.
 void Session::unbind() {
   for (Bound* bound : bound_) {
+    for (Span<Lent> lent : bound->streamed ? bound->streamed->lent : Span<Span<Lent>>()) {
+      for (size_t i = lent.count; i-- > 0;) {
+        bound->buffers[lent[i].operand] = {};
+        device_.release(lent[i].buffer);
+      }
+    }
     for (size_t i = bound->buffers.count; i-- > 0;) {
       if (bound->plan->operands[i].weight == kNone) device_.release(bound->buffers[i]);
     }
@@ -260,6 +287,7 @@ void Session::release(u32 component) {
   device_.finish(ignored);
   unbind();
   device_.release(arena_);
+  device_.release(window_);
   for (size_t i = shards_.size(); i-- > 0;) {
     Shard& shard = shards_[i];
     u64& bits = shard.users[component / 64];
@@ -280,6 +308,7 @@ void Session::close() {
   device_.finish(ignored);
   unbind();
   device_.release(arena_);
+  device_.release(window_);
   for (Shard& shard : shards_) unload(shard);
   shards_.clear();
   weights_.clear();

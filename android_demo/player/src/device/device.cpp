@@ -59,8 +59,9 @@ bool Device::open(const char* spec, const char* cache, Error& error) {
 
 void Device::close() {
   if (queue_) cl_->clReleaseCommandQueue(queue_);
+  if (filling_) cl_->clReleaseCommandQueue(filling_);
   if (context_) cl_->clReleaseContext(context_);
-  queue_ = nullptr;
+  queue_ = filling_ = nullptr;
   context_ = nullptr;
   device_ = nullptr;
 }
@@ -196,6 +197,14 @@ bool Device::write(const Buffer& buffer, u64 offset, Bytes data, Error& error) {
   const cl_int code =
       cl_->clEnqueueWriteBuffer(queue_, buffer.handle, CL_TRUE, offset, data.count, data.data, 0, nullptr, nullptr);
   return code == CL_SUCCESS || failed("clEnqueueWriteBuffer", code, "write", error);
+}
+
+bool Device::fill(const Buffer& buffer, u64 offset, Bytes data, Error& error) {
+  cl_int code = CL_SUCCESS;
+  if (!filling_) filling_ = cl_->clCreateCommandQueue(context_, device_, 0, &code);
+  if (!filling_) return failed("clCreateCommandQueue", code, "fill", error);
+  code = cl_->clEnqueueWriteBuffer(filling_, buffer.handle, CL_TRUE, offset, data.count, data.data, 0, nullptr, nullptr);
+  return code == CL_SUCCESS || failed("clEnqueueWriteBuffer", code, "fill", error);
 }
 
 bool Device::read(const Buffer& buffer, u64 offset, Span<u8> out, Error& error) {

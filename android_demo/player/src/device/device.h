@@ -1,4 +1,4 @@
-// One OpenCL device and one in-order queue: the few verbs by which plans run. Not for use by several threads at once.
+// One OpenCL device and one in-order queue, with another for what is copied meanwhile: the few verbs by which plans run. Not for use by several threads at once.
 #pragma once
 
 #include "base/base.h"
@@ -95,6 +95,8 @@ class Device {
   void release(Buffer& buffer);
 
   bool write(const Buffer& buffer, u64 offset, Bytes data, Error& error);   // returns when it is there
+  // The same beside kernels that do not use that part of the buffer, on a queue of its own.
+  bool fill(const Buffer& buffer, u64 offset, Bytes data, Error& error);
   bool read(const Buffer& buffer, u64 offset, Span<u8> out, Error& error);  // waits for all work
   // Enqueues a copy of `bytes` of one buffer, from `from_offset` on, to `offset` bytes into another.
   bool copy(const Buffer& from, const Buffer& to, u64 bytes, u64 offset, Error& error, u64 from_offset = 0);
@@ -115,7 +117,7 @@ class Device {
   Facts facts_ = {};
   cl_device_id device_ = nullptr;
   cl_context context_ = nullptr;
-  cl_command_queue queue_ = nullptr;
+  cl_command_queue queue_ = nullptr, filling_ = nullptr;
   KernelCache cache_;
 };
 

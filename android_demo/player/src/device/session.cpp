@@ -124,12 +124,22 @@ bool Session::launch(Bound& bound, Error& error) {
   if (check && bound.whole.empty() && !whole_results(*bound.plan, bound_pool_, bound.whole, error)) return false;
   List<cl_event> events;
   const bool done = launch_all(bound, events, error) && (!profile || add_times(bound, events, error));
+  if (bound.streamed) {
+    if (!done) {
+      Error ignored;  // what is said already says more; but blocks are in use until then
+      device_.finish(ignored);
+    }
+    Streamed& streamed = *bound.streamed;
+    leave_blocks(bound, streamed.loaded);
+    streamed.loaded = streamed.done = 0;
+  }
   for (cl_event event : events) device_.release(event);
   return done;
 }
 
-// Adds an event for each dispatch to `events` where times are taken, else one for each kInFlight of them.
-bool Session::launch_all(const Bound& bound, List<cl_event>& events, Error& error) {
+// Adds an event for each dispatch to `events` where times are taken or blocks of weights come and go, else one for each
+// kInFlight of them.
+bool Session::launch_all(Bound& bound, List<cl_event>& events, Error& error) {
   const Plan& plan = *bound.plan;
   struct Reader {
     Session& session;
@@ -141,17 +151,19 @@ bool Session::launch_all(const Bound& bound, List<cl_event>& events, Error& erro
     if (!out.resize(buffer.bytes)) return Pool::no_memory(why, buffer.bytes);
     return from.session.device_.read(buffer, 0, out.span(), why);
   };
-  const u32 stride = profile ? kInFlight : 1;  // in `events`, between two that are waited for
+  const bool every = profile || bound.streamed;
+  const u32 stride = every ? kInFlight : 1;  // in `events`, between two that are waited for
   for (u32 number = 0; number < plan.dispatches.count; ++number) {
     const Dispatch& dispatch = plan.dispatches[number];
     const Buffer* buffers[2 * kMaxArguments];
-    for (size_t i = 0; i < dispatch.operands.count; ++i) buffers[i] = &bound.buffers[dispatch.operands[i]];
     const bool marked = number % kInFlight == 0;
     cl_event event = nullptr;
     if (cancelled(plan, error)) return false;
+    if (bound.streamed && !enter_block(bound, number, events, error)) return false;
+    for (size_t i = 0; i < dispatch.operands.count; ++i) buffers[i] = &bound.buffers[dispatch.operands[i]];
     if (!device_.launch(programs_[bound.programs[dispatch.kernel]].program, {buffers, dispatch.operands.count},
                         {dispatch.scalars.data, dispatch.scalars.count}, dispatch.grid, dispatch.group,
-                        {bound.name, dispatch.node, dispatch.op}, profile || marked ? &event : nullptr, error)) {
+                        {bound.name, dispatch.node, dispatch.op}, every || marked ? &event : nullptr, error)) {
       return false;
     }
     if (event && !events.push(event)) {
@@ -163,7 +175,7 @@ bool Session::launch_all(const Bound& bound, List<cl_event>& events, Error& erro
       return false;
     }
   }
-  return true;
+  return !bound.streamed || events.empty() || device_.wait(events.back(), error);
 }
 
 bool Session::add_times(const Bound& bound, const List<cl_event>& events, Error& error) {

@@ -4,6 +4,7 @@
 #include "adapt/changed.h"
 #include "base/base.h"
 #include "bundle/bundle.h"
+#include "device/blocks.h"
 #include "device/device.h"
 
 namespace od {
@@ -69,16 +70,22 @@ class Session {
   bool adapt(Span<const ActiveAdapter> adapters, Error& error);
   const Changed* changed() const { return changed_; }
 
+  // Load weights a block at a time from now on, or whole again: results are the same. Those that adapters change have
+  // memory of their own all the same.
+  void stream(const Streaming& how);
+
   // Give back the arena and the weights that no other component has used; what is needed again is loaded again.
   void release(u32 component);
   void close();
 
   // Whether weights are the mapped files themselves, which the system may drop.
   bool maps_weights() const { return device_.facts().is_cpu; }
-  // Bytes on the device: arena, weights that are copies, values.
+  // Bytes on the device: arena, weights that are copies or their window, values.
   u64 arena_bytes() const { return arena_.bytes; }
-  u64 weight_bytes() const { return weight_bytes_; }
+  u64 weight_bytes() const { return weight_bytes_ + window_.bytes; }
   u64 value_bytes() const { return value_bytes_; }
+  // The most bytes of streamed weights that were loaded at a time.
+  u64 streamed_bytes() const { return streamed_most_; }
 
   volatile const bool* cancel = nullptr;
   u64 memory_limit = 0;  // bytes that the device may be asked for by arena and weights; 0: what it has
@@ -93,12 +100,30 @@ class Session {
   void* changing_user = nullptr;
 
  private:
+  // Bytes of a file of weights, and where they lie in the window.
+  struct Piece {
+    u32 file;
+    u64 from, until, place;
+  };
+  // An operand's buffer while a block is loaded.
+  struct Lent {
+    u32 operand;
+    Buffer buffer;
+  };
+  // The weights of one plan on their way through the window; by block.
+  struct Streamed {
+    Window window;
+    Span<Span<Piece>> touched, fetched;  // of a mapped table, of which rows are picked, nothing is fetched
+    Span<Span<Lent>> lent;
+    u32 loaded, done;  // blocks of this run
+  };
   struct Bound {
     const Plan* plan;
     Text name;             // for errors: component and sizes
     Span<Buffer> buffers;  // by operand; those of weights are the session's
     Span<u32> programs;    // by kernel: index into programs_
     Span<u64> whole;       // by dispatch, with `check`: which of its results are whole then
+    Streamed* streamed;    // null where weights are loaded whole
   };
   struct Shard {
     u32 file;
@@ -116,7 +141,7 @@ class Session {
   bool check_inputs(const Plan& plan, Span<const Input> inputs, Span<Output> outputs, Error& error) const;
   bool feed(const Plan& plan, const Bound& bound, Span<const Input> inputs, Error& error);
   bool launch(Bound& bound, Error& error);
-  bool launch_all(const Bound& bound, List<cl_event>& events, Error& error);
+  bool launch_all(Bound& bound, List<cl_event>& events, Error& error);
   bool add_times(const Bound& bound, const List<cl_event>& events, Error& error);
   bool take(const Plan& plan, const Bound& bound, Span<Output> outputs, Error& error);
   bool take_one(const Plan& plan, const Bound& bound, const Output& output, Error& error);
@@ -124,7 +149,7 @@ class Session {
 
   bool bind_anew(const Plan& plan, Error& error);
   bool check_needs(const Plan& plan, Text name, Error& error) const;
-  bool make_room(const Plan& plan, Text name, Error& error);
+  bool make_room(const Plan& plan, Text name, const Window* window, Error& error);
   bool build_programs(const Plan& plan, Bound& bound, Error& error);
   bool make_buffers(const Plan& plan, Bound& bound, Error& error);
   bool make_program(const PlanKernel& kernel, u32& index, Error& error);
@@ -138,6 +163,14 @@ class Session {
   void unbind();
   void unload(Shard& shard);
 
+  bool passes(u32 weight) const;  // whether it goes through the window's buffer
+  bool make_streamed(const Plan& plan, Bound& bound, Error& error);
+  bool find_pieces(const Plan& plan, const Block& block, bool all, Span<Piece>& out, Error& error);
+  bool lend(const Plan& plan, Bound& bound, u32 index, Error& error);
+  bool enter_block(Bound& bound, u32 number, const List<cl_event>& events, Error& error);
+  bool load_piece(const Piece& piece, Error& error);
+  void leave_blocks(Bound& bound, u32 until);
+
   Bundle& bundle_;
   Device& device_;
   Pool bound_pool_;  // of what `bound_` holds; given back as a whole
@@ -149,7 +182,9 @@ class Session {
   List<Holds> holds_;
   Changed* changed_ = nullptr;
   List<Built> programs_;
-  Buffer arena_;
+  Buffer arena_, window_;
+  Streaming streaming_;
+  u64 streamed_now_ = 0, streamed_most_ = 0;
   u64 weight_bytes_ = 0, value_bytes_ = 0;
 };
 

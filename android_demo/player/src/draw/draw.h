@@ -54,6 +54,8 @@ struct Request {
   bool bands = false;    // the decoder in bands where the bundle has it
   u32 band_rows = 0;     // 0: the lowest that the bundle has
   u64 memory_limit = 0;  // bytes; 0: no matter. Savings are taken until it is enough
+  bool stream_weights = false;  // a block at a time
+  u64 stream_bytes = 0;         // through at most so much memory; 0: as much as the device takes to run on meanwhile
   // A schedule in two parts, by two models; 0: all of it. With an end nothing is decoded, and the latents are the
   // sample as it stands; with a start, `latents` are such, and the run goes on from them.
   double denoising_end = 0, denoising_start = 0;

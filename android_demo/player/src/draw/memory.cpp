@@ -36,18 +36,27 @@ bool in_one_piece(const Bundle& bundle, Size size) {
 // Adds up what plans of one component at a time take.
 class Account {
  public:
-  Account(Bundle& bundle, const Changed* with) : bundle_(bundle), with_(with) {}
+  Account(Bundle& bundle, const Changed* with, const Streaming& how) : bundle_(bundle), with_(with), how_(how) {}
 
   bool add(u32 component, const Sizes& sizes, Error& error) {
     const Plan* plan;
     if (!bundle_.plan(component, sizes, plan, error)) return false;
     arena = max(arena, plan->arena);
+    if (how_.on) {
+      Pool pool;
+      Window window;
+      const Text name = bundle_.manifest().components[component].name;
+      if (!window_of(*plan, name, how_, with_, pool, window, error)) return false;
+      own = max(own, how_.mapped ? window.most : window.bytes);
+      all = max(all, own);
+    }
     for (const Operand& operand : plan->operands) {
       if (operand.weight == kNone) continue;
       const auto weight = static_cast<u32>(operand.weight);
       if (with_ && with_->has(weight) && !count(changed_, weight, changed, operand.bytes)) {
         return Pool::no_memory(error, sizeof weight);
       }
+      if (how_.on) continue;
       const u32 file = bundle_.manifest().weights[weight].file;
       const u64 bytes = bundle_.manifest().files[file].bytes;
       if (!count(own_, file, own, bytes) || !count(all_, file, all, bytes)) return Pool::no_memory(error, sizeof file);
@@ -77,6 +86,7 @@ class Account {
 
   Bundle& bundle_;
   const Changed* with_;
+  const Streaming how_;
   List<u32> own_, all_, changed_;
 };
 
@@ -136,8 +146,9 @@ bool alike(Size a, Size b) { return a.width == b.width && a.height == b.height; 
 const char* Way::shown(char* out, size_t room) const {
   char bands[64] = "";
   if (rows) snprintf(bands, sizeof bands, "decoding in bands of %u rows", rows);
-  snprintf(out, room, "%s%s%s%s%s", split ? "guidance in single passes" : "", split && rows ? ", " : "", bands,
-           unload && (split || rows) ? ", " : "", unload ? "giving weights back after use" : "");
+  snprintf(out, room, "%s%s%s%s%s%s%s", split ? "guidance in single passes" : "", split && rows ? ", " : "", bands,
+           unload && (split || rows) ? ", " : "", unload ? "giving weights back after use" : "",
+           stream.on && (split || rows || unload) ? ", " : "", stream.on ? "streaming weights" : "");
   return out[0] ? out : "all at once";
 }
 
@@ -270,7 +281,7 @@ bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, Span<const
   const u32 scale = pipeline.latents.scale;
   const u32 frames = max(size.frames, 1u);
   out.host = u64(3) * 4 * frames * size.height * size.width * scale * scale;
-  Account account(bundle, way.changed);
+  Account account(bundle, way.changed, way.stream);
   Running running(pipeline, pictures);
   if (!running.open()) return Pool::no_memory(error, pipeline.values.count);
   for (const Step& step : pipeline.before) {
@@ -340,49 +351,6 @@ bool need_of(Bundle& bundle, Size size, const Way& asked, u32 passes, Span<const
   out.weights = way.unload ? account.most_own : account.all;
   out.device = way.unload ? account.most_both : account.most_arena + account.all;
   return true;
-}
-
-bool fit(Bundle& bundle, Size size, u64 limit, bool mapped, u32 passes, Span<const bool> pictures, const Way& start,
-         Demand& out, Error& error) {
-  List<u32> rows;
-  if (!band_heights(bundle, size.height, size.width, rows)) return Pool::no_memory(error, sizeof(u32));
-  Way way = start;
-  if (!drawable(bundle, size, way, error)) return false;
-  Demand least;
-  bool any = false;
-  for (int saving = 0; saving < 4; ++saving) {
-    if (saving == 1) way.split = way.split || passes > 1;
-    if (saving == 2 && !way.fast && !way.rows && !rows.empty()) way.rows = rows.back();
-    if (saving == 3) way.unload = true;
-    Demand found;
-    Error ignored;  // a saving that the bundle has no plans for is none
-    if (!need_of(bundle, size, way, passes, pictures, found, saving ? ignored : error)) {
-      if (!saving) return false;
-      continue;
-    }
-    if (found.total(mapped) <= limit) {
-      out = found;
-      // Without the savings on the way that turned out to be of no use, the costlier first.
-      Way simpler = out.way;
-      simpler.rows = start.rows;
-      Demand other;
-      if (need_of(bundle, size, simpler, passes, pictures, other, ignored) && other.total(mapped) <= limit) out = other;
-      simpler = out.way;
-      simpler.split = start.split;
-      if (need_of(bundle, size, simpler, passes, pictures, other, ignored) && other.total(mapped) <= limit) out = other;
-      return true;
-    }
-    if (!any || found.total(mapped) < least.total(mapped)) least = found;
-    any = true;
-  }
-  char shown[128];
-  return fail(
-      error, Code::device, "memory",
-      rows.empty() ? "convert with --tile-vae, or draw a smaller size" : "draw a smaller size",
-      "a picture needs at least %.1f MB (arena %.1f, weights %.1f%s, pictures %.1f; %s), and %.1f MB are allowed.",
-      1e-6 * static_cast<double>(least.total(mapped)), 1e-6 * static_cast<double>(least.arena),
-      1e-6 * static_cast<double>(least.weights), mapped ? " mapped, not counted" : "",
-      1e-6 * static_cast<double>(least.host), least.way.shown(shown, sizeof shown), 1e-6 * static_cast<double>(limit));
 }
 
 }  // namespace od

@@ -1,10 +1,11 @@
 // What a picture needs, known before anything is loaded, and how it can be drawn with less: guidance in single passes,
-// a decoder in bands, and giving weights back once a part is done.
+// a decoder in bands, giving weights back once a part is done, and streaming them, a block at a time.
 #pragma once
 
 #include "adapt/changed.h"
 #include "base/base.h"
 #include "bundle/bundle.h"
+#include "device/blocks.h"
 #include "draw/numbers.h"
 
 namespace od {
@@ -16,6 +17,7 @@ struct Way {
   bool fast = false;                 // decoded by the fast decoder
   bool previews = false;             // which makes previews, too
   const Changed* changed = nullptr;  // adapters in the weights
+  Streaming stream;                  // weights are loaded a block at a time
 
   // "guidance in two passes, decoding in bands of 16 rows", into `out`.
   const char* shown(char* out, size_t room) const;
@@ -29,8 +31,8 @@ struct Demand {
   u64 changed = 0;  // weights with adapters in them, where those of the files are mapped
   u64 host = 0;     // pictures beside them, and what changing a weight takes
 
-  // All of it; weights that are mapped from their files are the system's to drop, and not counted.
-  u64 total(bool mapped) const { return (mapped ? arena + changed : device) + values + host; }
+  // All of it; weights that are mapped from their files as a whole are the system's to drop, and not counted.
+  u64 total(bool mapped) const { return (mapped && !way.stream.on ? arena + changed : device) + values + host; }
 };
 
 // A size in latent units, and what is drawn with.

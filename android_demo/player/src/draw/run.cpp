@@ -35,6 +35,7 @@ bool Run::draw(Drawn& out, Error& error) {
   way_.unload = request_.unload;
   way_.fast = request_.fast;
   way_.changed = session_.changed();
+  way_.stream = {request_.stream_weights, request_.stream_bytes, session_.maps_weights()};
   if (!choose_previews(error)) return false;
   if (request_.bands && !way_.fast) {
     List<u32> rows;
@@ -52,6 +53,7 @@ bool Run::draw(Drawn& out, Error& error) {
   for (size_t i = 0; i < texts_.count(); ++i) most.chunks = max(most.chunks, texts_.chunks(static_cast<i32>(i)));
   if (!fit(bundle_, most, limit, session_.maps_weights(), passes, shown.span(), way_, need, error)) return false;
   way_ = need.way;
+  session_.stream(way_.stream);
   char words[128];
   log(Level::info, "memory: arena %.1f MB, weights %.1f MB, pictures %.1f MB; %s", 1e-6 * double(need.arena),
       1e-6 * double(need.weights), 1e-6 * double(need.host), way_.shown(words, sizeof words));

@@ -263,6 +263,12 @@ bool read_texts(const Arguments& arguments, Request& out, Error& error) {
          choose(arguments, "--long", kLengths, out.long_texts, error);
 }
 
+bool read_streaming(const Arguments& arguments, Request& out, Error& error) {
+  const char* size = arguments.value("--stream-weights");
+  out.stream_weights = size != nullptr;
+  return !size || !*size || arguments.memory("--stream-weights", out.stream_bytes, error);
+}
+
 bool read_refiner(const Arguments& arguments, double& start, Error& error) {
   bool given = false;
   if (!arguments.number("--refiner-start", start, given, error)) return false;

@@ -38,6 +38,8 @@ bool read_preview_by(const Arguments& arguments, PreviewBy& out, Error& error);
 bool read_seeds(const Arguments& arguments, Seeds& out, i64& count, Error& error);
 // --emphasis and --long.
 bool read_texts(const Arguments& arguments, Request& out, Error& error);
+// --stream-weights [SIZE].
+bool read_streaming(const Arguments& arguments, Request& out, Error& error);
 // --refiner-start; 0 where there is no --refiner.
 bool read_refiner(const Arguments& arguments, double& start, Error& error);
 

@@ -53,6 +53,7 @@ void print_result(const Arguments& arguments, const Drawn& drawn, const Session&
       .member("seconds_of_steps", drawn.seconds_of_steps)
       .member("seconds_of_decoder", drawn.seconds_of_decoder)
       .member("device_bytes", session.arena_bytes() + session.weight_bytes())
+      .member("streamed_bytes", session.streamed_bytes())
       .member("peak_bytes", memory_peak())
       .end_object();
   puts(out.done());
@@ -258,7 +259,8 @@ bool draw(const Arguments& arguments, Error& error) {
       !arguments.whole("--tile-vae", 0, 65536, -1, rows, error) ||
       !arguments.whole("--decode-chunk", 1, 65536, 0, decode_chunk, error) ||
       !arguments.size("--size", request.width, request.height, error) ||
-      !arguments.memory("--max-memory", request.memory_limit, error) || !read_numbers(arguments, numbers, error) ||
+      !arguments.memory("--max-memory", request.memory_limit, error) ||
+      !read_streaming(arguments, request, error) || !read_numbers(arguments, numbers, error) ||
       !read_control(arguments, numbers, error) || !read_adapters(arguments, adapters, error)) {
     return false;
   }
@@ -332,6 +334,7 @@ const Flag kFlags[] = {OD_DEVICE_FLAGS,
                        {"--refiner-start", true},
                        {"--low-memory", false},
                        {"--max-memory", true},
+                       {"--stream-weights", true, false, true},
                        {"--tile-vae", true},
                        {"--decode-chunk", true},
                        {"--preview", true},
@@ -354,7 +357,7 @@ const Verb kDraw = {
     "      [--control FILE.png [--control-scale S] [--control-start F] [--control-end F] [--guess]\n"
     "      [--canny LOW,HIGH]]\n"
     "      [--lora NAME[:SCALE]] [--picture NAME=FILE.png] [--refiner BUNDLE [--refiner-start F]]\n"
-    "      [--low-memory | --max-memory SIZE] [--tile-vae ROWS (0: the lowest)] [--taesd]\n"
+    "      [--low-memory | --max-memory SIZE] [--stream-weights [SIZE]] [--tile-vae ROWS (0: the lowest)] [--taesd]\n"
     "      [--decode-chunk N (frames of a film)]\n"
     "      [--preview DIR [--preview-every N] [--preview-by rgb|taesd]] [--check] [--out FILE.png] [--json]",
     {kWords, 2},

@@ -28,7 +28,9 @@ bool Arguments::parse(Span<char*> arguments, Span<const Flag> known, Span<const 
     }
     if (!found) return fail(error, Code::usage, argument, "od_player --help lists them", "there is no such flag.");
     const char* value = equals ? equals + 1 : "";
-    if (found->takes_value && !equals) {
+    const char* next = i + 1 < arguments.count ? arguments[i + 1] : "";
+    const bool bare = found->may_lack_value && !equals && !(*next >= '0' && *next <= '9');
+    if (found->takes_value && !equals && !bare) {
       if (i + 1 == arguments.count) return fail(error, Code::usage, argument, "give one", "it takes a value.");
       value = arguments[++i];
     } else if (!found->takes_value && equals) {

@@ -9,6 +9,7 @@ struct Flag {
   const char* name;  // "--steps"
   bool takes_value;
   bool may_repeat = false;
+  bool may_lack_value = false;  // of one that takes a number: it is one by itself, too
 };
 
 // A finite number that a flag was given. Code::usage.
