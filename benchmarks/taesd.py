@@ -2,9 +2,11 @@
 
 taskset -c 0 python -m benchmarks.taesd sd14 [--size 512x512] [--dtype fp16] [--target adreno_740] [--json]
 taskset -c 0 python -m benchmarks.taesd sd14 --checkpoint PATH --taesd PATH --latents FILE.npy
+taskset -c 0 python -m benchmarks.taesd demo
 
-Weights are made up where there is no checkpoint. How alike the two pictures are says nothing then: neither network
-knows the other's latents. With weights it is said, of latents that `generate --save-latents` wrote.
+Weights are made up where there is no checkpoint, but of a model that is inside the package. How alike the two pictures
+are says nothing then: neither network knows the other's latents. With weights it is said, of latents that
+`generate --save-latents` wrote.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ OURS, TINY = "vae_decoder", "taesd_decoder"
 
 def compared(args: argparse.Namespace) -> dict[str, Any]:
     """A row for each of the two, and what they say of each other."""
-    made_up = None if args.checkpoint else 0
+    made_up = None if args.checkpoint or FAMILIES[args.model].hub_id is None else 0
     source = Source(args.model, args.checkpoint, random_weights=made_up, taesd="" if made_up == 0 else args.taesd)
     model = build(source.open())
     spec, target = spec_of(model), load_target(args.target)
@@ -74,7 +76,7 @@ def compared(args: argparse.Namespace) -> dict[str, Any]:
         for name, own in zip((OURS, TINY), times, strict=True):
             rows[name] |= {"median_s": statistics.median(own), "spread": spread_of(own)}
         found["ratio"] = statistics.median(ours / tiny for ours, tiny in zip(*times, strict=True))
-        if made_up is None:
+        if made_up is None and args.latents is not None:
             found["db"] = _decibels(
                 *(to_pixels(session.run(name, {"latent_sample": given}, **place)["sample"]) for name in (OURS, TINY))
             )

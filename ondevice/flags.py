@@ -207,7 +207,7 @@ def add_weight_arguments(parser: argparse.ArgumentParser) -> None:
         const="",
         metavar="PATH_OR_HUB_ID",
         help="add a tiny autoencoder's decoder, for fast pictures and previews: its file, diffusers folder or hub id "
-        "(without one: madebyollin/taesd, taesdxl for XL, taesd3 for 3)",
+        "(without one: madebyollin/taesd, taesdxl for XL, taesd3 for 3, the package's for the demo)",
     )
     parser.add_argument(
         "--clip-skip",

@@ -8,6 +8,8 @@ the README's figures and contact sheets.
     python -m ondevice.convert demo-inpaint --out demo-inpaint.ondevice
     python benchmarks/demo_model/draw_held_out.py demo-inpaint.ondevice --count 30 \\
         --sheet docs/images/demo_inpaint_sheet.png
+    python -m ondevice.convert demo --taesd --out demo-taesd.ondevice
+    python benchmarks/demo_model/draw_held_out.py demo-taesd.ondevice --taesd
 
 Combinations of shape, colour and background are ones that training never showed. A bundle that needs a mask replaces
 each picture's object by what is asked for (masks.py), and leaves the pixels outside as they are; the sheet has each
@@ -47,6 +49,7 @@ def main() -> int:
     parser.add_argument("--sampler")
     parser.add_argument("--seed", type=int, default=0, help="picture i is drawn with seed + i")
     parser.add_argument("--device")
+    parser.add_argument("--taesd", action="store_true", help="judge the pictures of the bundle's fast decoder")
     parser.add_argument(
         "--sheet", type=Path, help="PNG with every picture; a red frame marks one that is not fully right"
     )
@@ -65,7 +68,8 @@ def main() -> int:
         if given and not given.optional
         else [({}, spec) for spec in held_out_prompts(args.count, split=args.split)]
     )
-    scores, pictures, started = [], [], time.perf_counter()
+    fast = paint.previewer("taesd") if args.taesd else None
+    scores, pictures, alike, started = [], [], [], time.perf_counter()
     for number, (before, spec) in enumerate(todo):
         drawn = paint(
             spec.caption,
@@ -76,7 +80,11 @@ def main() -> int:
             **before,
         )
         shown = drawn.pixels
-        if before:
+        if fast is not None:
+            shown = fast(drawn.latents)
+            alike.append(decibels(shown, drawn.pixels))
+            scores.append(score(shown, spec))
+        elif before:
             image, mask = before["image"], before["mask"] > 0
             scores.append(judge(drawn.pixels, image, mask, spec))
             shown = np.concatenate([np.where(mask[..., None], image // 2 + np.uint8(64), image), shown])
@@ -90,16 +98,20 @@ def main() -> int:
             )
     result = tally(scores)
     seconds = (time.perf_counter() - started) / len(todo)
-    print(
-        json.dumps(
-            result | {"steps": steps, "guidance": guidance, "seed": args.seed, "seconds_a_picture": round(seconds, 2)}
-        )
-    )
+    said = {"steps": steps, "guidance": guidance, "seed": args.seed, "seconds_a_picture": round(seconds, 2)}
+    if alike:
+        said["taesd_db"] = {"mean": round(float(np.mean(alike)), 2), "least": round(min(alike), 2)}
+    print(json.dumps(result | said))
     if args.sheet:
         args.sheet.parent.mkdir(parents=True, exist_ok=True)
         rows = [np.concatenate(pictures[i : i + ACROSS], 1) for i in range(0, len(pictures) // ACROSS * ACROSS, ACROSS)]
         Image.fromarray(np.concatenate(rows)).quantize(256).save(args.sheet, optimize=True)  # flat colours need no more
     return int(result["all"] * 100 < NEEDED * result["of"])
+
+
+def decibels(one: np.ndarray, other: np.ndarray) -> float:
+    """PSNR of two pictures of bytes."""
+    return float(20 * np.log10(255 / np.sqrt(np.mean((one.astype(np.float64) - other) ** 2))))
 
 
 def framed(pixels: np.ndarray, right: bool) -> np.ndarray:

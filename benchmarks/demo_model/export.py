@@ -124,6 +124,8 @@ def export(pipe: StableDiffusionPipeline, out: Path) -> int:
         path.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     if (out / "README.md").exists():
         shutil.copy(out / "README.md", fresh / "README.md")
+    if (out / "taesd").exists():  # of the autoencoder before: distill_taesd.py makes it anew
+        shutil.copytree(out / "taesd", fresh / "taesd")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         out.rename(old)

@@ -38,6 +38,13 @@ def published_for(family: Family) -> str:
     return next((published for part, published in _HUB.items() if part in family.parts), "madebyollin/taesd")
 
 
+def usual_for(family: Family) -> str:
+    """The tiny autoencoder that is taken where none is named: the one inside the package, for a family whose weights
+    are, or the published one."""
+    inside = family.place(family.folder, TAESD)
+    return str(inside) if family.hub_id is None and inside.is_dir() else published_for(family)
+
+
 def with_tiny_vae(family: Family) -> Family:
     """The family with a tiny autoencoder in the place of its own. Latents of a picture are then drawn from nothing."""
 

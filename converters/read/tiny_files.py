@@ -17,6 +17,7 @@ from ondevice.converters.families.tiny import (
     fast_config,
     is_tiny,
     published_for,
+    usual_for,
     with_tiny_vae,
 )
 from ondevice.converters.random_weights import random_component
@@ -52,7 +53,7 @@ def with_taesd(checkpoint: Checkpoint, source: str) -> Checkpoint:
     """The checkpoint with a tiny autoencoder's decoder beside its own.
 
     Args:
-        source: a file, a diffusers folder or a hub id; "": the one that is published for the family's latents.
+        source: a file, a diffusers folder or a hub id; "": the one that is usual for the family's latents.
 
     Raises:
         UsageError: the checkpoint is a folder of graphs, or has a tiny autoencoder itself.
@@ -60,7 +61,7 @@ def with_taesd(checkpoint: Checkpoint, source: str) -> Checkpoint:
         DownloadError: the hub id could not be fetched.
     """
     family = _beside(checkpoint)
-    where = source or published_for(family)
+    where = source or usual_for(family)
     path = local_part(where, with_tiny_vae(family_of(checkpoint.family)), "vae")
     return _with(checkpoint, family, _read(path, family, TAESD, FLAG), f"{FLAG} {where}")
 

@@ -18,12 +18,23 @@ from PIL import Image
 
 from ondevice import cli
 from ondevice.bundle import open_bundle
+from ondevice.bundle.in_memory import MemoryBundle, weight_sources
 from ondevice.compiler import Recipe, compile_bundle
+from ondevice.compiler.jobs import Job
+from ondevice.compiler.programs import programs
+from ondevice.converters import build
 from ondevice.converters.random_weights import random_checkpoint_from_configs
+from ondevice.converters.source import Source
+from ondevice.diffusion.image import to_pixels
 from ondevice.diffusion.latents_file import read_latents
 from ondevice.diffusion.previews import by_sum
+from ondevice.lower.kernel_file import load_all
+from ondevice.run.opencl import choose_device
+from ondevice.run.session import Session
 
 pytestmark = pytest.mark.device
+FAST = "taesd_decoder"
+LEAST_DB = 20.0  # of pictures of shapes; those of the recipe's log are of noisy latents, too
 PROMPT = "a red circle on a blue background"
 
 
@@ -41,6 +52,28 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model of a family whose latents' sums are known, which has no other decoder."""
     made = random_checkpoint_from_configs(seed=3, family="sd21", **TINY["sd21"])
     return compile_bundle(made, tmp_path_factory.mktemp("known") / "m.ondevice", Recipe(), sizes=[(24, 16)])
+
+
+def test_the_demo_models_own_knows_its_latents() -> None:
+    """Of pictures' latents both decoders make nearly the same, and the tiny encoder's latents are as good."""
+    model = build(Source("demo", taesd="").open())
+    assert {"vae_decoder", "taesd_decoder"} <= {*model.roles}
+    place = {"batch": 1, "height": 8, "width": 8}
+    made = list(programs(model, Recipe("f16"), [Job(role, place) for role in ("vae_encoder", "vae_decoder", FAST)]))
+    weights = {key: one for compiled in made for key, one in weight_sources(compiled.program).items()}
+    session = Session(MemoryBundle([one.plan() for one in made], weights, load_all()), choose_device())
+    y, x = np.mgrid[:64, :64]
+    found = []
+    for colour, ground, radius in (((225, 35, 35), (35, 75, 225), 20), ((250, 225, 40), (30, 160, 60), 12)):
+        inside = np.hypot(x - 30, y - 35) < radius
+        pixels = np.where(inside[..., None], colour, ground).transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1
+        latents = session.run("vae_encoder", {"sample": pixels}, **place)["latent_parameters"][:, :4]
+        whole, tiny = (
+            to_pixels(session.run(role, {"latent_sample": latents}, **place)["sample"])
+            for role in ("vae_decoder", FAST)
+        )
+        found.append(20 * np.log10(255 / np.sqrt(np.mean((whole.astype(np.float64) - tiny) ** 2))))
+    assert min(found) >= LEAST_DB, found
 
 
 def generate(bundle: Path, *words: str) -> int:
