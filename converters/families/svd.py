@@ -4,10 +4,12 @@ decoder does, too. A film begins with a picture, and there are no texts."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ondevice.base.paths import MODELS
 from ondevice.converters.architectures import (
+    autoencoder_kl,
     autoencoder_kl_temporal,
     clip_vision,
     unet_temporal,
@@ -24,7 +26,7 @@ from ondevice.converters.families.family import (
     input_joint,
 )
 from ondevice.converters.families.pipelines import latents_of
-from ondevice.converters.families.sd1 import PREVIEW
+from ondevice.converters.families.sd1 import DEMO, PREVIEW
 
 PARTS = {
     "image_encoder": Part(
@@ -161,4 +163,14 @@ def svd(name: str, hub_id: str | None, **changes: Any) -> Family:
 FAMILIES = (
     svd("svd", "stabilityai/stable-video-diffusion-img2vid"),
     svd("svd-xt", "stabilityai/stable-video-diffusion-img2vid-xt", base=MODELS / "svd"),
+    svd(
+        "demo-video",
+        None,
+        base=DEMO,
+        parts=PARTS | {"vae": Part(autoencoder_kl.AUTOENCODER_KL, "first_stage_model.", autoencoder_kl.LDM)},
+        steps=20,
+        size=(96, 48),
+        pipeline=partial(pipeline, guidance=(1.0, 1.5)),
+        preview=(),
+    ),
 )

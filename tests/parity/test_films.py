@@ -22,15 +22,15 @@ from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
 pytestmark = [pytest.mark.parity, pytest.mark.device]
-WIDTH, HEIGHT, FRAMES, CHUNK = 48, 32, 5, 3
+WIDTH, HEIGHT, FRAMES, CHUNK = 24, 16, 3, 2
 CLIP = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 CLIP |= {"patch_size": 56, "image_size": 224, "hidden_act": "gelu", "projection_dim": 20}
-UNET = {"sample_size": 16, "block_out_channels": (32, 64, 64), "layers_per_block": 1, "num_attention_heads": (1, 2, 2)}
-UNET |= {"down_block_types": ("CrossAttnDownBlockSpatioTemporal",) * 2 + ("DownBlockSpatioTemporal",)}
-UNET |= {"up_block_types": ("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * 2}
+UNET = {"sample_size": 16, "block_out_channels": (32, 64), "layers_per_block": 1, "num_attention_heads": (1, 2)}
+UNET |= {"down_block_types": ("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal")}
+UNET |= {"up_block_types": ("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal")}
 UNET |= {"cross_attention_dim": 20, "addition_time_embed_dim": 16, "projection_class_embeddings_input_dim": 48}
 VAE = {"block_out_channels": (32, 64), "down_block_types": ("DownEncoderBlock2D",) * 2, "layers_per_block": 2}
-CALL = {"num_frames": FRAMES, "num_inference_steps": 4, "fps": 9, "motion_bucket_id": 200, "noise_aug_strength": 0.1}
+CALL = {"num_frames": FRAMES, "num_inference_steps": 3, "fps": 9, "motion_bucket_id": 200, "noise_aug_strength": 0.1}
 
 
 @pytest.fixture(scope="module")

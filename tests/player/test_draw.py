@@ -233,7 +233,7 @@ def test_ctrl_c_leaves_no_file(demo, player_build, tmp_path):
 
 REFUSED = [
     ((), 2, "usage"),
-    (("draw", "BUNDLE"), 2, "error: PROMPT: it is missing."),
+    (("draw", "BUNDLE"), 2, "error: prompt: this model draws nothing without this text."),
     (("draw", "BUNDLE", "a", "--steps", "0"), 2, 'error: --steps: is "0" (expected 1 to 20000).'),
     (("draw", "BUNDLE", "a", "--steps", "7"), 2, "error: sampler: the bundle has no table of ddim at 7 steps"),
     (("draw", "BUNDLE", "a", "--size", "120x120"), 2, "error: size: the bundle does not have 120x120 (it has 128x128)"),

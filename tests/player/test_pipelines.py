@@ -129,6 +129,7 @@ PICTURED = {  # pipeline, pictures, numbers, what the bundle has
     "zeros in a pass": (changed("controlnet", in_some_passes), ("control",), {}, {}),
     "zeros for what is absent": (changed("sd1", zeros_for_a_picture), (), {}, {}),
     "frames": (golden("svd"), ("image",), {"frame_count": 5}, FILM),
+    "frames in smaller chunks": (golden("svd"), ("image",), {"frame_count": 5}, FILM),
     "frames without guidance": (golden("svd"), ("image",), {"frame_count": 5, "max_guidance_scale": 1}, FILM),
 }
 
@@ -137,7 +138,8 @@ PICTURED = {  # pipeline, pictures, numbers, what the bundle has
 def test_the_same_pixels(tool, pictures, tmp_path, name):
     whole, given, numbers, has = PICTURED[name]
     path = write_pipeline(tmp_path / "bundle", copy.deepcopy(whole), samplers=SAMPLERS, **has)
-    texts = {"prompt": PROMPT, "negative_prompt": "a dog"} if whole["pipeline"]["texts"] else {"prompt": ""}
+    texts = {"prompt": PROMPT, "negative_prompt": "a dog"} if whole["pipeline"]["texts"] else {}
+    chunk = 1 if "smaller chunks" in name else None
     flags = {"image": ["--init-image"], "mask": ["--mask"]}
     named = {
         name: [*flags[name], pictures[name]] if name in flags else ["--picture", f"{name}={pictures[name]}"]
@@ -145,15 +147,18 @@ def test_the_same_pixels(tool, pictures, tmp_path, name):
     }
     words = [word for name in given for word in named[name]]
     words += [word for number in numbers.items() for word in ("--number", "{}={}".format(*number))]
-    words += ["--negative", "a dog"] if whole["pipeline"]["texts"] else []
+    words += ["--negative", "a dog"] if texts else []
+    words += [] if chunk is None else ["--decode-chunk", chunk]
+    prompt = [PROMPT] if texts else []
     words += ["--steps", "4", "--sampler", "euler_a", "--seed", "6", "--size", "24x16", "--out", tmp_path / "a.png"]
     device = choose_device()
-    done = tool("od_player", "draw", path, texts["prompt"], *words, "--device", device.name, env=environment())
+    done = tool("od_player", "draw", path, *prompt, *words, "--device", device.name, env=environment())
     assert done.returncode == 0, done.stderr
     bundle = open_bundle(path)
     shown = {name: np.asarray(Image.open(pictures[name])) for name in given}
     options = {"num_inference_steps": 4, "sampler": "euler_a", "seed": 6, "width": 24, "height": 16}
-    drawn = Pipeline.of(bundle, Session(bundle, device))(**texts, **options, pictures=shown, numbers=numbers)
+    paint = Pipeline.of(bundle, Session(bundle, device))
+    drawn = paint(**texts, **options, pictures=shown, numbers=numbers, decode_chunk=chunk)
     files = [Image.open(line) for line in done.stdout.splitlines()]
     assert len(files) == has.get("frames", 1)
     assert np.array_equal([np.asarray(file) for file in files], np.stack(drawn.images))
@@ -200,3 +205,20 @@ def test_parts_need_guidance_in_every_call(tool, tmp_path, capsys):
     assert cli.main(["generate", *flags]) == done.returncode == 2
     said = "prompt: AND joins texts by guidance, and there is none here. Fix: use a guidance above 1, or write `and`."
     assert said in done.stderr and said in capsys.readouterr().err and not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a cat"], "prompt: this model takes no such text."),
+        (["--number", "frame_count=4"], "frame_count: the bundle has no plans of so many (got 4, it has 5)."),
+        (["--decode-chunk", 0], "--decode-chunk:"),
+    ],
+)
+def test_films_that_cannot_be_had(tool, pictures, tmp_path, words, said):
+    bundle = write_pipeline(tmp_path / "bundle", golden("svd"), samplers=SAMPLERS, frames=5, chunks=(2, 1))
+    flags = ["--init-image", pictures["image"], "--number", "frame_count=5", "--out", tmp_path / "a.png"]
+    flags = flags[:2] + flags[4:] if "--number" in words else flags
+    device = ["--device", choose_device().name]
+    done = tool("od_player", "draw", bundle, *words, *flags, *device, env=environment())
+    assert done.returncode == 2 and said in done.stderr and not list(tmp_path.glob("*.png"))

@@ -155,10 +155,13 @@ bool Run::choose_frames(Error& error) {
   const Loop& loop = pipeline_.denoise[0];
   const u32 denoiser = loop.roles[loop.roles.count - 1].component;
   char have[200] = "";
+  u32 listed = 0;
   for (const PlanEntry& entry : bundle_.manifest().plans) {
     if (entry.component != denoiser || !bundle_.served(entry)) continue;
     const u32 frames = entry.sizes.get("frames", 1);
     if (frames == size_.frames) return check_chunks(error);
+    if (frames == listed) continue;  // for several passes
+    listed = frames;
     const size_t used = strlen(have);
     if (used < sizeof have / 2) snprintf(have + used, sizeof have - used, "%s%u", used ? ", " : "", frames);
   }
