@@ -75,7 +75,7 @@ def numbers(args: argparse.Namespace, spec: PipelineSpec) -> dict[str, float]:
 
 def is_folder(path: Path) -> bool:
     """Whether frames go into a folder of this name."""
-    return path.is_dir() or path.suffix == ""
+    return os.path.isdir(path) or not path.suffix  # Path.is_dir raises for a name that is too long
 
 
 def may_be_film(path: Path) -> bool:
