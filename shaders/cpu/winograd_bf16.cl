@@ -112,9 +112,10 @@ KERNEL(winograd_bf16)(IN(stg, x), IN(wgt, weight), IN(stg, bias), IN(stg, shift)
                 WINOGRAD_TAP_PAIR(KEEP_PAIRS, TAP, (2 * j + 1) * WIDE + v, pair)
               }
             // While these are multiplied the next ones come nearer, a quarter of a tap for each product.
-            IN_PTR(wgt) next = WGT_AT(given, 2 * to * WIDE);
+            IN_PTR(wgt) next = given;
+            if (2 * to < part) next = WGT_AT(next, 2 * to * WIDE);
+            else if (panel + 1 < to_panel) next = WGT_AT(next, 9 * ic * WIDE);
 #define NEXT(q, j) PREFETCH(WGT_AT(next, ((3 * pair + (q) / 4) * ic + ((q) % 4 * (to - from) + (j)) / 2) * WIDE))
-            if (2 * to == part) next = WGT_AT(given, panel + 1 < to_panel ? 9 * ic * WIDE : 0);
             for (int q = 0; q < 12; q++)
               for (int block = 0; block < count; block += BLOCK_M) {
                 OUT_PTR(float) sum = sums + WINOGRAD_PRODUCT(pair, q) * product_plane + block * WIDE;

@@ -96,17 +96,19 @@
 // The pixels of a tile, V channels from `c` on: A^T m A of `sum(i, j)`, and what follows a convolution.
 #define OD_WINOGRAD_LANE(one, k) FINISH(one, LOAD, od_shift_at + k, od_out + k)
 #if W8
+#define OD_WINOGRAD_SCALE(c)      const vec od_scale = LOADSV(scales, c);
 #define OD_WINOGRAD_SCALED(pixel) FMA(pixel, od_scale, od_base)
 #else
+#define OD_WINOGRAD_SCALE(c)
 #define OD_WINOGRAD_SCALED(pixel) ((pixel) + od_base)
 #endif
 #define WINOGRAD_STORE(tile, c, sum)                                                                                  \
   {                                                                                                                   \
     const int od_item = (tile) / (tiles_h * tiles_w), od_shift_at = shift_from + od_item * shift_row + (c);           \
     const int od_y = (tile) / tiles_w % tiles_h * 4, od_x = (tile) % tiles_w * 4;                                     \
-    vec od_half[24], od_base = SPLAT(0.0f), od_scale = SPLAT(1.0f);                                                   \
+    vec od_half[24], od_base = SPLAT(0.0f);                                                                           \
     WINOGRAD_PIXEL_COLUMNS(od_half, sum)                                                                              \
-    SCALE(od_scale, c)                                                                                                \
+    OD_WINOGRAD_SCALE(c)                                                                                              \
     ADD_BIAS(od_base, LOADV, c)                                                                                       \
     if (!RAGGED) { ADD_SHIFT(od_base, LOADV, od_shift_at) }                                                           \
     for (int od_i = 0; od_i < MIN(4, oh - od_y); od_i++) {                                                            \

@@ -62,7 +62,7 @@ def test_parses_as_metal(kernel: KernelFile, f16: int, epilogue: int, lanes: int
     defines |= {USES[cap]: 1 for cap in kernel.uses if cap in USES and (f16 or cap != "half")}
     defines |= {f"IMAGE_{name}": f16 for name in kernel.textures} | {f"FOLD_{name}": 2 for name in kernel.textures}
     defines |= {"F16": f16, "SRC_F16": f16, "DST_F16": 1 - f16}
-    defines |= {f"MATH_{math}": 1 for math in kernel.maths[f16 : f16 + 1]}
+    defines |= {f"MATH_{math}": 1 for math in kernel.maths[:1] * (not f16) or kernel.maths[-1:]}
     check(kernel.source("metal", **defines, **EXTRA, **EPILOGUES[epilogue]), kernel.name)
 
 
