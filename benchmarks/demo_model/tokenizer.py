@@ -48,8 +48,8 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
     return merges
 
 
-def write(folder: Path) -> int:
-    """Write the four tokenizer files and return the vocabulary size."""
+def write(folder: Path, length: int = LENGTH) -> int:
+    """Write the four tokenizer files, of texts of `length` tokens, and return the vocabulary size."""
     merges = learn_merges(word_list())
     symbols = byte_symbols()
     tokens = [*symbols, *(s + END_OF_WORD for s in symbols), *(a + b for a, b in merges), START, END]
@@ -60,7 +60,7 @@ def write(folder: Path) -> int:
         "add_prefix_space": False,
         "do_lower_case": True,
         "errors": "replace",
-        "model_max_length": LENGTH,
+        "model_max_length": length,
         "tokenizer_class": "CLIPTokenizer",
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -32,16 +32,16 @@ from ondevice.run.session import Session
 
 pytestmark = pytest.mark.device
 PROMPT = "a red circle on a blue background"
-SIZES = {"demo": (64, 64), "sdxl-turbo": (48, 32)}
-GAINS = {"demo": 0.1, "sdxl-turbo": 0.3}  # of a weight: made-up networks make little of a change
+SIZES = {"demo": (64, 64), "sdxl-turbo": (48, 32), "demo-sd3": (64, 64)}
+GAINS = {"demo": 0.1, "sdxl-turbo": 0.3, "demo-sd3": 0.4}  # of a weight: made-up networks make little of a change
 RECIPES = {"fp32": Recipe("f32"), "fp16": Recipe(), "int8": Recipe(weights="i8")}
 SCALES = {"first": 0.6, "second": -0.3}
 
 
 @functools.cache
 def checkpoint(family):
-    if family == "demo":
-        return Source("demo").open()
+    if family.startswith("demo"):
+        return Source(family).open()
     wide = {"sample_size": 64, "block_out_channels": [32, 64], "attention_head_dim": 4}
     configs = TINY["sdxl"] | {"unet": TINY["sdxl"]["unet"] | wide}
     return random_checkpoint_from_configs(**configs, seed=2, family=family)
@@ -100,7 +100,7 @@ def decibels(found, expected):
 
 
 LEAST = {"fp32": 0, "fp16": 40, "int8": 35}  # decibels; of fp32 no pixel is off by more than 1
-CASES = [("demo", "fp32"), ("demo", "int8")]
+CASES = [("demo", "fp32"), ("demo", "int8"), ("demo-sd3", "fp16")]
 OTHERS = [(family, storage) for family in SIZES for storage in LEAST if (family, storage) not in CASES]
 
 
@@ -120,6 +120,26 @@ def test_hot_and_merged_are_one_picture(bundles, files, family, storage):
         assert decibels(found, expected) >= LEAST[storage]
     pipe.unload_lora_weights()
     assert (pixels(pipe) == plain).all() and pipe.get_active_adapters() == []
+
+
+def test_a_layer_of_queries_keys_and_values_is_three(bundles, tmp_path):
+    """kohya's names of Stable Diffusion 3, and diffusers' of the same change: to the bit."""
+    rng, width, module = np.random.default_rng(5), 128, "transformer_blocks.1.attn"
+    up, down = (rng.standard_normal(shape).astype(np.float32) for shape in ((3 * width, 2), (2, width)))
+    fused = {"lora_unet_joint_blocks_1_x_block_attn_qkv.lora_up.weight": up * 0.1}
+    fused |= {"lora_unet_joint_blocks_1_x_block_attn_qkv.lora_down.weight": down}
+    apart = {f"{module}.to_{part}.lora_A.weight": down for part in "qkv"}
+    apart |= {
+        f"{module}.to_{part}.lora_B.weight": rows * 0.1 for part, rows in zip("qkv", np.split(up, 3), strict=True)
+    }
+    pipe, found = pipeline(bundles("demo-sd3", "fp16")), []
+    for name, arrays in (("fused", fused), ("apart", apart)):
+        write_safetensors(tmp_path / f"{name}.safetensors", arrays)
+        said = str(pipe.load_lora_weights(tmp_path / f"{name}.safetensors"))
+        assert {"fused": "1 of 1", "apart": "3 of 3"}[name] in said
+        found.append(pixels(pipe))
+        pipe.unload_lora_weights()
+    assert (found[0] == found[1]).all() and (found[0] != pixels(pipe)).any()
 
 
 def test_a_carried_adapter_is_the_file(bundles, files):

@@ -23,7 +23,7 @@ from ondevice.run.opencl import choose_device
 
 PROMPT = "a red circle on a blue background"
 RECIPES = {"fp16": Recipe(), "int8": Recipe(weights="i8"), "int4": Recipe(weights="i4")}
-SIZES = {"demo": (64, 64), "sdxl-turbo": (48, 32)}
+SIZES = {"demo": (64, 64), "sdxl-turbo": (48, 32), "demo-sd3": (64, 64)}
 USES = json.loads((GOLDEN / "bundle" / "expected_adapters.json").read_text())
 
 
@@ -60,8 +60,8 @@ def bundles(tmp_path_factory):
 
     @functools.cache
     def bundle(family, storage):
-        if family == "demo":
-            source = Source("demo").open()
+        if family.startswith("demo"):
+            source = Source(family).open()
         else:
             wide = {"sample_size": 64, "block_out_channels": [32, 64], "attention_head_dim": 4}
             configs = TINY["sdxl"] | {"unet": TINY["sdxl"]["unet"] | wide}
@@ -88,7 +88,7 @@ def drawn(bundle, *flags):
     return path.read_bytes()
 
 
-CASES = [("demo", "fp16"), ("demo", "int4"), ("sdxl-turbo", "fp16")]
+CASES = [("demo", "fp16"), ("demo", "int4"), ("sdxl-turbo", "fp16"), ("demo-sd3", "int8")]
 
 
 @pytest.mark.device
