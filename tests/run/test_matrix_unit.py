@@ -115,6 +115,14 @@ def test_the_unit_of_this_machine_is_right(device: OpenCLDevice) -> None:
     assert (done.returncode, done.stdout[:10]) == (1, "is off by "), done.stderr
 
 
+def test_a_probe_says_how_far_sums_are_off(device: OpenCLDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    zeros = """__kernel void probe(__global const ushort* left, __global const ushort* right, __global float* sums) {
+        for (int i = 0; i < 256; i++) sums[i] = 0.0f;
+    }"""
+    monkeypatch.setitem(matrix_unit.PROBES, DPBF16, zeros)
+    assert str(matrix_unit.probe(device.found.handle, DPBF16)).startswith("is off by ")
+
+
 def test_tiles_of_amx_compile_anywhere(device: OpenCLDevice) -> None:
     """Inline assembly, which is no error where the CPU has no such tiles; they are run only where it has."""
     if device.found.kind != "cpu":
