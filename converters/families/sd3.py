@@ -222,7 +222,7 @@ _COLOURS = (
 PREVIEW = tuple(zip(*_COLOURS, strict=True))
 
 
-def sd3(name: str, hub_id: str, **changes: Any) -> Family:
+def sd3(name: str, hub_id: str | None, **changes: Any) -> Family:
     """A family of this kind, whose configs are in its folder of models/ or in sd3's; `changes` are to other fields."""
     about: dict[str, Any] = {
         "title": "Stable Diffusion 3",
