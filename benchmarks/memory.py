@@ -1,6 +1,6 @@
-"""Memory of one UNet step: arena, and peak RSS beside onnxruntime's on the same graph.
+"""Memory of one UNet step: arena, and peak RSS beside onnxruntime's on the same graph, or with streamed weights.
 
-taskset -c 0 python -m benchmarks.memory sd14.ondevice [--onnx FOLDER] [--json]
+taskset -c 0 python -m benchmarks.memory sd14.ondevice [--stream [BYTES]] [--onnx FOLDER] [--json]
 
 Every figure is of a process of its own. FOLDER is what `ondevice convert sd14 --random-weights 0 --format onnx` writes.
 Run it twice: the first run fills the cache of kernels, and compiling takes memory too.
@@ -26,20 +26,25 @@ def status() -> dict[str, float]:
     return {name: int(lines[field].split()[0]) * 1024 / 1e6 for name, field in names.items()}
 
 
-def step(bundle_path: str) -> dict[str, Any]:
-    """Two steps of the UNet at its largest batch, as `generate` runs them."""
-    from ondevice.generate import Session, choose_device, open_bundle  # here: onnxruntime's process is without them
+def step(bundle_path: str, through: int | None = None) -> dict[str, Any]:
+    """Two steps of the UNet at its largest batch, as `generate` runs them; `through`: bytes of weights at a time as
+    `Session.stream_weights` takes them."""
+    from ondevice.bundle.reader import open_bundle  # here: onnxruntime's process is without them
+    from ondevice.run.opencl import choose_device
+    from ondevice.run.session import Session
 
     bundle = open_bundle(Path(bundle_path))
     session = Session(bundle, choose_device("cpu"))
+    session.stream_weights(through)
     sizes = max((entry.sizes for entry in bundle.plans if entry.component == "unet"), key=lambda sizes: sizes["batch"])
     plan = bundle.plan("unet", **sizes)
     inputs = {plan.operands[i].name: np.zeros(plan.operands[i].shape, np.float32) for i in plan.inputs}
     session.run("unet", inputs, **sizes)
-    begun = time.perf_counter()
+    begun = time.perf_counter(), time.process_time()
     session.run("unet", inputs, **sizes)
-    taken = time.perf_counter() - begun
-    return {"step": taken, "sizes": dict(sizes), "arena": plan.arena / 1e6, "dtype": plan.dtype} | status()
+    took = {"step": time.perf_counter() - begun[0], "cpu": time.process_time() - begun[1]}
+    facts = {"sizes": dict(sizes), "arena": plan.arena / 1e6, "dtype": plan.dtype}
+    return took | facts | {"streamed": session.streamed_bytes / 1e6} | status()
 
 
 def onnx_step(folder: str) -> dict[str, Any]:
@@ -62,18 +67,32 @@ def onnx_step(folder: str) -> dict[str, Any]:
 PROBES = {"step": step, "onnx": onnx_step}
 
 
+def said(figures: dict[str, Any]) -> str:
+    """What was resident, in MB."""
+    return (
+        f"peak RSS {figures['peak_rss']:,.0f} MB: {figures['own']:,.0f} of its own, {figures['mapped']:,.0f} of mapped "
+        "files at the end"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--onnx", type=Path, metavar="FOLDER", help="compare with onnxruntime on these graphs")
+    parser.add_argument(
+        "--stream", type=int, nargs="?", const=0, metavar="BYTES", help="and with weights a block at a time"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--probe", choices=PROBES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.probe:
-        print(json.dumps(PROBES[args.probe](str(args.bundle))))
+        more = [] if args.stream is None else [args.stream]
+        print(json.dumps(PROBES[args.probe](str(args.bundle), *more)))
         return
     ours = probe("benchmarks.memory", args.bundle, "step")
     figures: dict[str, Any] = {"ours": ours}
+    if args.stream is not None:
+        figures["streamed"] = probe("benchmarks.memory", args.bundle, "step", "--stream", str(args.stream))
     if args.onnx:
         figures["onnxruntime"] = probe("benchmarks.memory", args.onnx, "onnx")
         figures["rss_ratio"] = ours["peak_rss"] / figures["onnxruntime"]["peak_rss"]
@@ -82,7 +101,11 @@ def main() -> None:
         return
     at = " ".join(f"{name}={size}" for name, size in ours["sizes"].items())
     print(f"UNet step, {at}, {ours['dtype']}: {ours['step']:.2f} s, arena {ours['arena']:.1f} MB")
-    print(f"peak RSS {ours['peak_rss']:,.0f} MB: {ours['own']:,.0f} of its own, {ours['mapped']:,.0f} of mapped files")
+    print(said(ours))
+    if streamed := figures.get("streamed"):
+        ratio = streamed["cpu"] / ours["cpu"]
+        print(f"through {streamed['streamed']:.1f} MB: {streamed['step']:.2f} s, {ratio:.2f}x the processor time")
+        print(said(streamed))
     if args.onnx:
         peer, ratio = figures["onnxruntime"], f"ratio {figures['rss_ratio']:.2f}"
         print(

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,11 @@ def draw(bundle: Path, started: float, steps: int, guidance: float, decoder: boo
     device: list[float] = []
 
     class Watched(GuardedSession):
-        def _run(self, component: str, *rest: Any) -> dict[str, Any]:
+        def _run(self, component: str, *rest: Any) -> Generator[None, None, Any]:
             if component == "vae_decoder" and not decoder:
                 raise Enough
             mark("sampler and noise")
-            outputs = super()._run(component, *rest)
+            outputs = yield from super()._run(component, *rest)
             mark(f"{component}: run")
             if component == "unet":
                 device.append(sum(row.seconds for row in self.profile.rows.values()))
