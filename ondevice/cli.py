@@ -94,6 +94,9 @@ def _guarded(parse: Callable[[], argparse.Namespace], *, own: bool = True) -> in
         os._exit(code)
     if own:
         streams.finish()
+        several = sys.modules.get("ondevice.run.several")
+        if several and several.was_cut():
+            os._exit(code)
     return code
 
 

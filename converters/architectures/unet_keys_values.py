@@ -27,7 +27,7 @@ def of_states(b: GraphBuilder, text: ir.Value) -> Looks:
     """Keys and values that are computed where they are read, of a text's states [n, tokens, d]."""
 
     def looks(scope: str, channels: int) -> tuple[ir.Value, ir.Value]:
-        k, v = (linear(b, f"{scope}.to_{which}", text, channels, False, cut=COLUMNS) for which in "kv")
+        k, v = (linear(b, f"{scope}.to_{part}", text, channels, False, cut=COLUMNS) for part in "kv")
         return k, v
 
     return looks

@@ -17,6 +17,7 @@ from ondevice.plan.plan import Plan
 from ondevice.run.device import Device
 from ondevice.run.passes_apart import OnOne, PassesApart
 from ondevice.run.ranks import SUM_KERNEL, Ranks, Share
+from ondevice.run.several import kept
 
 FLAG = "--parallel"
 GUIDANCE, TENSOR = "guidance", "tensor"
@@ -103,7 +104,7 @@ def shared(
             what = f"the bundle has no plan of {component} for one pass."
             raise UsageError(what, where=FLAG, fix="convert a checkpoint, or an export with a dynamic batch")
     if layout.ranks == 1:
-        return PassesApart(bundle, [alone(device) for device in devices], parts)
+        return kept(PassesApart(bundle, [alone(device) for device in devices], parts))
     if not any(component_of(component, Rank(0, layout.ranks)) in bundle.components for component in parts):
         what = f"the bundle has no plans for {layout.ranks} devices that share the network."
         raise UsageError(what, where=FLAG, fix=f"convert the checkpoint again with {FLAG} {TENSOR}:{layout.ranks}")
@@ -111,7 +112,7 @@ def shared(
     for first in range(0, len(devices), layout.ranks):
         group = devices[first : first + layout.ranks]
         groups.append(Ranks(bundle, [Share(bundle, one, check=check) for one in group], parts))
-    return groups[0] if layout.groups == 1 else PassesApart(bundle, groups, parts)
+    return kept(groups[0] if layout.groups == 1 else PassesApart(bundle, groups, parts))
 
 
 def check_guided(spec: PipelineSpec, numbers: Mapping[str, Any]) -> None:

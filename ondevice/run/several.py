@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from ondevice.errors import NoDeviceError, UsageError
 from ondevice.run.discovery import Found, code, find_device, opencl
 
 FLAG = "--device"
 MOST = 16  # devices
+_CUT: list[str] = []  # by this process
+_KEPT: list[object] = []
+Kept = TypeVar("Kept")
 
 
 def find_devices(spec: str | None = None) -> list[Found]:
@@ -45,6 +49,20 @@ def names_several(spec: str | None) -> bool:
     return "," in spec or ("/" in spec and spec.rpartition("/")[2].isdecimal())
 
 
+def was_cut() -> bool:
+    """Whether this process has parts of a device. Intel's CPU runtime often crashes as these are given back, which at
+    the latest is as the process ends; so what uses them is kept (`kept`), and the process better leaves with
+    os._exit."""
+    return bool(_CUT)
+
+
+def kept(runner: Kept) -> Kept:
+    """What runs on devices, kept for as long as the process is there if it may run on parts of one."""
+    if was_cut():
+        _KEPT.append(runner)
+    return runner
+
+
 def _parts(whole: Found, count: int, word: str) -> list[Found]:
     """A device in parts of equally many compute units; what is left over is in none."""
     cl, units = opencl(), whole.handle.max_compute_units
@@ -58,6 +76,7 @@ def _parts(whole: Found, count: int, word: str) -> list[Found]:
     by_cores = [cl.device_partition_property.EQUALLY, units // count]
     try:
         made: Sequence[object] = whole.handle.create_sub_devices(by_cores)
+        _CUT.append(word)
     except cl.Error as error:
         what = f"{word}: {whole.name} cannot be cut into parts: {code(error)}."
         raise NoDeviceError(what, where=FLAG, fix="name another device, or several as 0,1") from None

@@ -1,13 +1,15 @@
 """Pictures that two devices draw together are those that one draws."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from recipe_weights import case, checkpoint
 
-from ondevice import Pipeline, cli, errors
+from ondevice import Pipeline, api, cli, errors
 from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.compiler.picture import spec_of
@@ -16,6 +18,7 @@ from ondevice.converters.families import FAMILIES
 from ondevice.diffusion.memory_budget import Way
 from ondevice.diffusion.parallel import Layout, exchanged, layout_of, shared
 from ondevice.diffusion.request import Request
+from ondevice.drawing import parallel
 from ondevice.run.discovery import find_device
 from ondevice.run.guard import GuardedSession
 from ondevice.run.opencl import OpenCLDevice
@@ -107,17 +110,25 @@ def test_four_devices_share_passes_and_the_network(bundle, devices, alone):
     assert layout.text() == "the passes of guidance on 2, each on 2 that share the network"
 
 
+def generated(*words):
+    """What `generate` says, in a process of its own: the runtime may crash where one that has cut a device goes on to
+    its very end."""
+    command = [sys.executable, "-m", "ondevice.generate", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
 def check_alike(got, expected):
     assert np.abs(got.latents - expected.latents).max() <= 1e-5 * np.abs(expected.latents).max()
     assert np.abs(got.pixels.astype(int) - expected.pixels).max() <= 1
 
 
 @HALVES
-def test_halves_of_a_cpu_draw_the_picture_of_one(demo_bundle, tmp_path, capsys):
-    words = ["generate", demo_bundle, PROMPT, "--steps", "3", "--seed", "5"]
-    for name, more in (("one", []), ("two", ["--parallel", "guidance", "--device", "cpu/2"])):
-        assert cli.main([str(word) for word in (*words, "--out", tmp_path / f"{name}.png", *more)]) == 0
-    said = capsys.readouterr().err
+def test_halves_of_a_cpu_draw_the_picture_of_one(demo_bundle, tmp_path):
+    words = [demo_bundle, PROMPT, "--steps", "3", "--seed", "5"]
+    assert cli.main(["generate", *map(str, words), "--out", str(tmp_path / "one.png")]) == 0
+    said = generated(*words, "--out", tmp_path / "two.png", "--parallel", "guidance", "--device", "cpu/2")
     one, two = (np.asarray(Image.open(tmp_path / f"{name}.png"), int) for name in ("one", "two"))
     assert ((one - two) ** 2).mean() < 255**2 * 10**-5  # 50 dB, in fp16
     # latents and a prediction of 4 x 8 x 8 float32, and a timestep
@@ -138,13 +149,13 @@ def test_several_pictures_and_weights_that_were_given_back(demo_bundle, devices)
 
 @HALVES
 @pytest.mark.sweep
-def test_a_bundle_for_ranks_from_the_command_line(tmp_path, capsys):
+def test_a_bundle_for_ranks_from_the_command_line(tmp_path):
     out = tmp_path / "demo.ondevice"
     assert cli.main(["convert", "demo", "--size", "64x64", "--parallel", "tensor", "--out", str(out)]) == 0
-    words = ["generate", out, PROMPT, "--steps", "2", "--seed", "5"]
-    for name, more in (("one", []), ("two", ["--parallel", "tensor", "--device", "cpu/2"])):
-        assert cli.main([str(word) for word in (*words, "--out", tmp_path / f"{name}.png", *more)]) == 0
-    assert "parallel: each step on 2 that share the network; " in capsys.readouterr().err
+    words = [out, PROMPT, "--steps", "2", "--seed", "5"]
+    assert cli.main(["generate", *map(str, words), "--out", str(tmp_path / "one.png")]) == 0
+    said = generated(*words, "--out", tmp_path / "two.png", "--parallel", "tensor", "--device", "cpu/2")
+    assert "parallel: each step on 2 that share the network; " in said
     one, two = (np.asarray(Image.open(tmp_path / f"{name}.png"), int) for name in ("one", "two"))
     assert ((one - two) ** 2).mean() < 255**2 * 10**-5  # 50 dB, in fp16
 
@@ -184,8 +195,8 @@ def test_what_cannot_be_shared_is_said(demo_bundle, tmp_path, capsys, monkeypatc
     assert not (tmp_path / "a.png").exists()
 
 
-@HALVES
-def test_guidance_that_is_off_has_no_halves(demo_bundle, tmp_path, capsys):
+def test_guidance_that_is_off_has_no_halves(demo_bundle, devices, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(parallel, "devices", lambda args: devices[:2])
     draw = ("generate", demo_bundle, PROMPT, "--out", tmp_path / "a.png", "--parallel", "guidance", "--device", "cpu/2")
     assert refused(capsys, errors.UsageError, *draw, "--guidance", "1").endswith(
         "error: --parallel: without guidance a step is one pass (got guidance_scale 1, expected above 1). Fix: ask for "
@@ -250,9 +261,10 @@ def test_conversions_that_cannot_be_had(given, said, tmp_path, capsys):
     assert refused(capsys, errors.UsageError, *words).startswith(f"error: {said}")
 
 
-@HALVES
-def test_from_python(demo_bundle):
-    pipeline = Pipeline.from_bundle(demo_bundle, device="cpu/2", parallel="guidance")
+def test_from_python(demo_bundle, monkeypatch):
+    found = find_device("cpu")
+    monkeypatch.setattr(api, "find_devices", lambda word: [found] * len(word.split(",")))
+    pipeline = Pipeline.from_bundle(demo_bundle, device="cpu,cpu", parallel="guidance")
     picture = pipeline(PROMPT, num_inference_steps=2, seed=1)
     alone = Pipeline.from_bundle(demo_bundle, device="cpu")(PROMPT, num_inference_steps=2, seed=1)
     assert np.abs(np.asarray(picture.images[0], int) - np.asarray(alone.images[0], int)).mean() < 0.1

@@ -168,3 +168,11 @@ def test_what_is_idle_is_what_is_left_beside_the_rest(given_program, units):
     where = placed(whole)
     assert all(found >= size for found in where.idle(where.arena + size).values())
     assert set(where.idle(0).values()) <= {0}
+
+
+def test_sums_over_ranks_keep_their_order():
+    """All ranks come to them one after another, whatever else their plans hold; of other ops any order may be found."""
+    calls = [call("a", ["x"], "p"), call("b", ["x"], "q"), call("c", ["p", "q"], "y")]
+    assert dependencies(program(calls, {"x": 1, "p": 1, "q": 1, "y": 1}, ("y",))) == [set(), set(), {0, 1}]
+    sums = [replace(one, op="SumRanks") for one in calls[:2]]
+    assert dependencies(program([*sums, calls[2]], {"x": 1, "p": 1, "q": 1, "y": 1}, ("y",))) == [set(), {0}, {0, 1}]

@@ -42,6 +42,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "discover", lambda: ((GPU, CPU, OTHER), ()))
     monkeypatch.setattr(discovery, "_refusal", lambda device: None)
     monkeypatch.setattr(several, "opencl", lambda: CL)
+    monkeypatch.setattr(several, "_CUT", [])
+    monkeypatch.setattr(several, "_KEPT", [])
     monkeypatch.delenv("ONDEVICE_DEVICE", raising=False)
 
 
@@ -66,7 +68,10 @@ def test_names_with_commas_and_parts(spec: str | None, expected: list[str]) -> N
 
 
 def test_parts_have_as_many_cores_each_and_names_of_their_own() -> None:
+    find_devices("gpu,cpu")
+    assert several.kept("a runner") == "a runner" and not several._KEPT and not several.was_cut()
     first, second = find_devices("cpu/2")
+    assert several.kept("a runner") == "a runner" and several._KEPT == ["a runner"] and several.was_cut()
     assert first.handle.max_compute_units == second.handle.max_compute_units == 2  # of 5: the last is in none
     assert (first.index, second.index) == ("0:0/1", "0:0/2") and first != second
     assert first.name == CPU.name  # kernels that are compiled for one run on the other
