@@ -88,7 +88,7 @@ def given(arrays, added):
 def test_the_unet_gives_what_the_reference_gave(clips):
     raw, salt, arrays, added = clips
     found = reference.run(whole(raw, salt), given(arrays, added))["out_sample"]
-    assert close(found, arrays["out.sample"].reshape(6, 4, 8, 12))
+    assert close(found, arrays["out.sample"].reshape(6, 4, 8, 12), 1e-6)  # an epsilon ten times another's is seen
 
 
 @pytest.mark.parametrize("frames", [1, 3])
