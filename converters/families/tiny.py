@@ -94,7 +94,7 @@ def as_opened(family: Family, configs: Configs) -> Family:
     """The family of networks with these configs.
 
     Raises:
-        UsageError: a decoder that is fast stands beside an autoencoder that is tiny itself.
+        UsageError: a decoder that is fast stands beside an autoencoder that is tiny itself, or is of films.
     """
     opened = with_tiny_vae(family) if is_tiny(configs["vae"]) else family
     if TAESD not in configs:
@@ -102,6 +102,8 @@ def as_opened(family: Family, configs: Configs) -> Family:
     if opened is not family:
         what = "the model's own autoencoder is a tiny one, whose decoder is as fast."
         raise UsageError(what, where=FLAG, fix=f"leave {FLAG} out")
+    if family.pipeline(family, configs)["gives"] == "frames":
+        raise UsageError("films have no fast decoder.", where=FLAG, fix=f"leave {FLAG} out")
     return with_fast_decoder(opened)
 
 

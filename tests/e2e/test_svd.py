@@ -12,8 +12,10 @@ from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.compiler.jobs import Frames
 from ondevice.converters.families import FAMILIES
+from ondevice.converters.families.tiny import TAESD, as_opened
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.diffusion.request import Picture
+from ondevice.errors import UsageError
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -57,6 +59,13 @@ def test_films_are_those_of_diffusers(dtype: str, bound: float, off: int, bundle
     pixels = np.rint(255 * np.clip(arrays["out.frames"][0] / 2 + 0.5, 0, 1)).transpose(1, 2, 3, 0)
     assert picture.frames is not None and picture.frames.shape == (3, 16, 24, 3)
     assert np.abs(picture.frames.astype(float) - pixels).max() <= off
+
+
+def test_films_have_no_fast_decoder() -> None:
+    family = FAMILIES["svd"]
+    configs = {part: family.config(part) for part in family.parts}
+    with pytest.raises(UsageError, match=r"^--taesd: films have no fast decoder. Fix: leave --taesd out.$"):
+        as_opened(family, configs | {TAESD: {}})
 
 
 def test_what_a_bundle_has(bundle: Made) -> None:
