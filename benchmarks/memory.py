@@ -38,7 +38,8 @@ def step(bundle_path: str, through: int | None = None) -> dict[str, Any]:
     session.stream_weights(through)
     sizes = max((entry.sizes for entry in bundle.plans if entry.component == "unet"), key=lambda sizes: sizes["batch"])
     plan = bundle.plan("unet", **sizes)
-    inputs = {plan.operands[i].name: np.zeros(plan.operands[i].shape, np.float32) for i in plan.inputs}
+    ports = [plan.operands[i].name for i in plan.inputs]
+    inputs = {port: bundle.port_zeros("unet", sizes, port) for port in ports}
     session.run("unet", inputs, **sizes)
     begun = time.perf_counter(), time.process_time()
     session.run("unet", inputs, **sizes)

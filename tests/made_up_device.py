@@ -51,6 +51,8 @@ class Networks(HostSession):
 
     def change_weights(self, changed: object) -> None: ...
 
+    def stream_weights(self, nbytes: int | None) -> None: ...
+
 
 def install(patch: Any) -> None:
     """Put it in the place of what draws; `patch` as pytest's monkeypatch."""
