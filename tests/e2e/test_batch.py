@@ -274,10 +274,13 @@ def test_ten_kills_at_random_moments_change_nothing(run: Run, bundle: Path, tmp_
         begun, begins = os.pipe()
         child = os.fork()
         if not child:
-            made_up_device.Networks.on_pass = staticmethod(functools.partial(os.write, begins, b"x"))
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1), os.dup2(null, 2)
-            os._exit(cli.main(command))
+            try:
+                made_up_device.Networks.on_pass = staticmethod(functools.partial(os.write, begins, b"x"))
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, 1), os.dup2(null, 2)
+                os._exit(cli.main(command))
+            finally:  # whatever was raised: a child must not go on with the tests
+                os._exit(70)
         os.close(begins)
         os.read(begun, 1)  # the first pass of a picture; nothing where all are drawn
         os.close(begun)

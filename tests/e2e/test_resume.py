@@ -47,7 +47,10 @@ def draw(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Draw:
             networks.on_pass = staticmethod(
                 lambda: os.kill(os.getpid(), signal.SIGKILL) if networks.passes - first == until else None
             )
-            os._exit(cli.main(command))
+            try:
+                os._exit(cli.main(command))
+            finally:  # whatever was raised: a child must not go on with the tests
+                os._exit(70)
         return networks.passes - first
 
     return run
