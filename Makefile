@@ -25,19 +25,19 @@ demo: $(VENV)/.cpu
 	$(BIN)/python -m ondevice.generate demo.ondevice "$(PROMPT)" --device cpu --out demo.png
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal -rs -m "not parity and not sweep and not phones and not browser"
+	$(BIN)/python -m pytest -n auto --dist worksteal -rfEs -m "not parity and not sweep and not phones and not browser"
 
 sweep: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m sweep
 
 phones: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal -rs -m phones
+	$(BIN)/python -m pytest -n auto --dist worksteal -rfEs -m phones
 
 parity: $(VENV)/.reference
 	$(BIN)/python -m pytest -n auto --dist worksteal -m parity
 
 browser: $(VENV)/.browser
-	$(BIN)/python -m pytest -rs -m browser
+	$(BIN)/python -m pytest -rfEs -m browser
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
