@@ -16,7 +16,6 @@ class Recipe:
 
     dtype: storage of every component but text encoders, "f16" or "f32".
     weights: "i8", "i4": the larger weights of products and convolutions in so many bits; "": as `dtype`.
-    weights_of: the components whose weights those are; (): all.
     target: which methods are taken, and which tunables the kernels get.
     others: targets for which a bundle has plans, too, after `target`'s; `set_name` is what they are called together.
     without: families of fusion rules and methods to leave out (`ondevice.rewrite.CHOICES`).
@@ -25,12 +24,12 @@ class Recipe:
     film: how many frames films have, and how many are decoded at once.
     math: what the products of every component but text encoders are multiplied in (`ondevice.target.MATHS`), where the
         target has kernels for that; all other arithmetic is float32.
+    weights_of: the components whose weights are in that few bits; (): all.
     ranks: plans for so many devices that share each step are added; 1: none.
     """
 
     dtype: str = "f16"
     weights: str = ""
-    weights_of: Collection[str] = ()
     target: Target = field(default_factory=lambda: load_target("host"))
     without: Collection[str] = ()
     tile_vae: int = 0
@@ -39,6 +38,7 @@ class Recipe:
     others: Sequence[Target] = ()
     set_name: str = ""
     math: str = FP32
+    weights_of: Collection[str] = ()
     ranks: int = 1
 
     @property
