@@ -55,6 +55,7 @@ def encode_mp4(
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             stream.codec_context.color_primaries = stream.codec_context.color_trc = _BT709
             stream.codec_context.colorspace = _BT709
+            stream.codec_context.thread_count = 1  # the same bytes again, which several threads do not promise
             for pixels in frames:
                 frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
                 frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")

@@ -54,7 +54,7 @@ def drawn(bundle, tmp_path, monkeypatch, capsys):
     device = SimpleNamespace(name="none", dialect="opencl", facts=lambda: facts)
     monkeypatch.setattr(drawer, "Pipeline", Painter)
     monkeypatch.setattr(engine, "choose_device", lambda _: device)
-    session = SimpleNamespace(profile=Profile({}, launches=[]), has_mended=False)
+    session = SimpleNamespace(profile=Profile({}, launches=[]), has_mended=False, stream_weights=lambda nbytes: None)
     monkeypatch.setattr(engine, "GuardedSession", lambda *_, **__: session)
     monkeypatch.chdir(tmp_path)
 

@@ -63,6 +63,9 @@ class MetalOnCpu(ArrayDevice):
         function.restype = ctypes.c_long
         return Program(function, kinds)
 
+    def flush(self) -> None:
+        """Nothing waits to begin."""
+
     def run(self, bound: Bound, grid: Sequence[int], group: Sequence[int]) -> int:
         kinds = tuple(
             "texture" if isinstance(one, Image) else "value" if one.dtype != np.uint8 else "buffer"

@@ -138,7 +138,7 @@ STEP = {"batch": 1, "frames": 14, "height": 32, "width": 56}
 PLANS = {
     "a step of 14 frames of 256x448": (UNET_TEMPORAL, {}, "step", STEP, 684, 160.7, 5257),
     "what is made of a picture once": (UNET_TEMPORAL, {}, "looks", {"batch": 1}, 99, 0.2, 0.1),
-    "two frames decoded": (AUTOENCODER_KL_TEMPORAL, VAE, "decoder", STEP | {"frames": 2}, 168, 239.6, 1063),
+    "two frames decoded": (AUTOENCODER_KL_TEMPORAL, VAE, "decoder", STEP | {"frames": 2}, 166, 239.6, 1063),
 }
 
 

@@ -71,7 +71,7 @@ def rectified(b, x):
 
 FIRES = {
     "a convolution": (lambda b, x, y: b.conv("c", x, 9), {"ConvNhwcBias": 1}),
-    "without a bias": (lambda b, x, y: b.conv("c", x, 9, scales=(1.0, None)), {"ConvNhwc": 1}),
+    "without a bias": (lambda b, x, y: b.conv("c", x, 9, bias=False), {"ConvNhwc": 1}),
     "with a stride and uneven pads": (
         lambda b, x, y: b.conv("c", x, 9, strides=(2, 2), pads=(0, 0, 1, 1)),
         {"ConvNhwcBias": 1},
