@@ -102,7 +102,7 @@ def as_opened(family: Family, configs: Configs) -> Family:
     if opened is not family:
         what = "the model's own autoencoder is a tiny one, whose decoder is as fast."
         raise UsageError(what, where=FLAG, fix=f"leave {FLAG} out")
-    if family.pipeline(family, configs)["gives"] == "frames":
+    if "frames" in family.parts["vae"].architecture.graphs["decoder"].sizes:
         raise UsageError("films have no fast decoder.", where=FLAG, fix=f"leave {FLAG} out")
     return with_fast_decoder(opened)
 

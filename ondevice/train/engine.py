@@ -110,6 +110,9 @@ class Engine:
             what = f"this machine cannot compute in it ({error})."
             raise UsageError(what, where="--mixed_precision", fix="use bf16, or no") from error
         one = self.accelerator
+        if one.mixed_precision == "fp16" and one.device.type == "cpu":
+            what = "this machine cannot compute in it (fp16 is for GPUs)."
+            raise UsageError(what, where="--mixed_precision", fix="use bf16, or no")
         self.share = Share(
             settings.train_batch_size, settings.gradient_accumulation_steps, one.process_index, one.num_processes
         )

@@ -306,7 +306,7 @@ def test_a_step_of_stable_diffusion_3_is_the_formula(scheme, bare, classes, sd3,
             torch.randn((), generator=generator) if scheme == "logit_normal" else torch.rand((), generator=generator)
         ]
 
-    first, e, u = drawn(batch["seeds"], (4, 16, 16), then)
+    first, e, u = drawn(batch["seeds"], (16, 16, 16), then)
     with torch.no_grad():
         posterior = step.vae.encode(batch["pixels"]).latent_dist
         x = (posterior.mean + posterior.std * first - 0.0609) * 1.5305
