@@ -37,6 +37,8 @@ bool refuse(Error& error) { return fail(error, Code::usage, "session", "", "a po
 
 bool Session::bind(const Plan&, Error&) { return true; }
 
+void Session::stream(const Streaming&) {}
+
 bool Session::run(const Plan& plan, Span<const Input> inputs, Span<Output> outputs, Error& error) {
   static volatile u64 sink;
   for (const u32 index : plan.inputs) {
