@@ -55,12 +55,16 @@ struct DIR;
 #define PROT_READ 1
 #define MAP_PRIVATE 2
 #define MAP_FAILED (reinterpret_cast<void*>(-1))
+#define F_DUPFD_CLOEXEC 1030
+#define MADV_WILLNEED 3
 #define MADV_DONTNEED 4
 #define CLOCK_MONOTONIC 1
 #define _SC_PAGESIZE 0x27
 #define RTLD_NOW 2
 #define RTLD_LOCAL 0
 #define EINTR 4
+#define EIO 5
+#define EFAULT 14
 #define EEXIST 17
 #define EINVAL 22
 #define ENOSPC 28
@@ -120,6 +124,7 @@ int utimensat(int, const char*, const timespec*, int);
 void* mmap(void*, size_t, int, int, int, off_t);
 int munmap(void*, size_t);
 int madvise(void*, size_t, int);
+int fcntl(int, int, ...);
 DIR* opendir(const char*);
 dirent* readdir(DIR*);
 int closedir(DIR*);
