@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ondevice.base.publish import published
 from ondevice.diffusion.request import Picture
+from ondevice.errors import OutputError
 from ondevice.train.drawn import Asked, drawing
 from ondevice.train.engine import Engine, Job
 from ondevice.train.finetune import Finetune
@@ -17,6 +19,9 @@ from ondevice.train.noising import Diffusion, Flow
 from ondevice.train.parts import SD1, SD3, Parts, Texts, open_parts, place_of, stored_in
 from ondevice.train.pictures import Cut, Sample
 from ondevice.train.samples import Pictures, collated
+
+MODEL = "model"
+"""The folder of a model that was trained, in the output folder."""
 
 RATES = {SD1: 5e-4, SD3: 1e-4}
 """The usual learning rates, where the settings leave them open."""
@@ -92,6 +97,23 @@ def cut_of(settings: argparse.Namespace) -> Cut:
 def prior_of(settings: argparse.Namespace, prior: Sequence[Sample]) -> float | None:
     """How much pictures of a class weigh, where there are any."""
     return float(settings.prior_loss_weight) if prior else None
+
+
+def write_model(pipe: Any, folder: Path) -> Path:
+    """diffusers' folder of a pipeline, as MODEL in `folder`, whole or not there. Raises OutputError where the system
+    refuses."""
+    with published(folder / MODEL, OutputError) as made:
+        pipe.save_pretrained(made)
+    return folder / MODEL
+
+
+def drawn_of(write: Callable[[Path], Path], settings: argparse.Namespace) -> list[Picture]:
+    """The validation pictures of a model that `write` writes."""
+    with (
+        tempfile.TemporaryDirectory(prefix="ondevice-train-") as folder,
+        drawing(str(write(Path(folder))), settings.resolution) as pipe,
+    ):
+        return list(asked(settings).by(pipe))
 
 
 def asked(settings: argparse.Namespace, sampler: str | None = None) -> Asked:

@@ -19,10 +19,9 @@ from typing import Any
 
 import torch
 
-from ondevice.base.publish import published
 from ondevice.diffusion.request import Picture
-from ondevice.errors import CheckpointError, OutputError
-from ondevice.train.adapting import asked, cut_of, opened_parts, prepare_net, texts_of
+from ondevice.errors import CheckpointError
+from ondevice.train.adapting import asked, cut_of, opened_parts, prepare_net, texts_of, write_model
 from ondevice.train.average import Average
 from ondevice.train.drawn import drawing
 from ondevice.train.draws import Draws
@@ -36,8 +35,6 @@ from ondevice.train.parts import SD1, Parts, Texts, place_of
 from ondevice.train.samples import collated
 from ondevice.train.shards import Shards
 
-MODEL = "model"
-"""The result's folder, in the output folder."""
 _DATA_SPREAD = 0.5
 Network = Callable[..., torch.Tensor]
 
@@ -279,9 +276,7 @@ def _model(parts: Parts) -> Callable[[Path], Path]:
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        with published(folder / MODEL, OutputError) as new:
-            made.save_pretrained(new)
-        return folder / MODEL
+        return write_model(made, folder)
 
     return write
 

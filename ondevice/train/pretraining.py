@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ondevice.base.publish import published
 from ondevice.diffusion.request import Picture
-from ondevice.errors import CheckpointError, OnDeviceError, OutputError
-from ondevice.train.adapting import asked, cut_of, prepare_net, texts_of
-from ondevice.train.drawn import drawing
+from ondevice.errors import CheckpointError, OnDeviceError
+from ondevice.train.adapting import cut_of, drawn_of, prepare_net, texts_of, write_model
 from ondevice.train.engine import Engine, Job
 from ondevice.train.finetune import Finetune
 from ondevice.train.lines import Lines
@@ -23,9 +20,6 @@ from ondevice.train.noising import Diffusion
 from ondevice.train.part_files import parts_of
 from ondevice.train.parts import SD1, Parts, open_parts
 from ondevice.train.samples import collated
-
-MODEL = "model"
-"""The result's folder, in the output folder."""
 
 
 def pretraining(settings: argparse.Namespace, engine: Engine) -> Job:
@@ -52,9 +46,7 @@ def pretraining(settings: argparse.Namespace, engine: Engine) -> Job:
         text.gradient_checkpointing_enable()
 
     def write(folder: Path) -> Path:
-        with published(folder / MODEL, OutputError) as made:
-            parts.pipe.save_pretrained(made)
-        return folder / MODEL
+        return write_model(parts.pipe, folder)
 
     def updated(folder: Path) -> None:
         if not settings.only_save_updated_model:
@@ -65,11 +57,7 @@ def pretraining(settings: argparse.Namespace, engine: Engine) -> Job:
             text.save_pretrained(folder / "text_encoder")
 
     def draw() -> Sequence[Picture]:
-        with (
-            tempfile.TemporaryDirectory(prefix="ondevice-train-") as folder,
-            drawing(str(write(Path(folder))), settings.resolution) as pipe,
-        ):
-            return list(asked(settings).by(pipe))
+        return drawn_of(write, settings)
 
     noising = Diffusion.of(
         parts.pipe.scheduler.config, settings.noise_offset, settings.snr_gamma, settings.input_perturbation

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import torch
 
-from ondevice.base.publish import published, system
+from ondevice.base.publish import system
 from ondevice.diffusion.picture_file import write_picture
 from ondevice.diffusion.request import Picture
 from ondevice.drawing import say
 from ondevice.errors import OutputError, UsageError
 from ondevice.train.adapting import (
     adapted,
-    asked,
     cut_of,
+    drawn_of,
     noising,
     opened_parts,
     prepare_net,
     prior_of,
     texts_of,
+    write_model,
 )
 from ondevice.train.drawn import Asked, drawing
 from ondevice.train.engine import Engine, Job
@@ -30,9 +30,6 @@ from ondevice.train.order import mixed
 from ondevice.train.parts import SD1, place_of, stored_in
 from ondevice.train.pictures import ENDINGS, METADATA, Sample, captioned, files_of
 from ondevice.train.samples import Pictures, collated
-
-MODEL = "model"
-"""The result's folder, in the output folder."""
 
 
 def beside(settings: argparse.Namespace, engine: Engine) -> Job:
@@ -62,16 +59,10 @@ def whole(settings: argparse.Namespace, engine: Engine) -> Job:
     trained = [one for module in learning for one in module.parameters() if one.requires_grad]
 
     def write(folder: Path) -> Path:
-        with published(folder / MODEL, OutputError) as made:
-            parts.pipe.save_pretrained(made)
-        return folder / MODEL
+        return write_model(parts.pipe, folder)
 
     def draw() -> list[Picture]:
-        with (
-            tempfile.TemporaryDirectory(prefix="ondevice-train-") as folder,
-            drawing(str(write(Path(folder))), settings.resolution) as pipe,
-        ):
-            return list(asked(settings).by(pipe))
+        return drawn_of(write, settings)
 
     data = Pictures(own, cut_of(settings), settings.seed, prior)
     texts = texts_of(parts, settings, settings.train_text_encoder)
