@@ -20,9 +20,9 @@ SIDES = 4096
 """Pixels per side that the decoders of phones take."""
 
 _CODEC, _CLOCK = "libx264", 1000
-# crf: how coarse, 0 to 51 (23: the encoder's own); one thread, and no trellis, whose assembler gives other bytes in one
-# film of ten: the same bytes again
-_HOW = {"crf": "14", "preset": "medium", "threads": "1", "x264-params": "trellis=0"}
+# crf: how coarse, 0 to 51 (23: the encoder's own). Its bytes are not always the same again: the assembler behind
+# x264's macroblock tree rounds as its buffers lie in memory
+_HOW = {"crf": "14", "preset": "medium", "threads": "1"}
 _BT709 = 1
 
 

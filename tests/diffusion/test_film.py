@@ -54,8 +54,8 @@ def test_a_film_is_its_frames(name: str, size: tuple[int, int], least: float, tm
 
 
 def test_a_film_as_mp4(tmp_path: Path) -> None:
-    """As PyAV reads it: the frames but for colours that four pixels share, the rate, what it was made with; and the
-    same bytes again. Colours are BT.709's: full red is red, and not orange."""
+    """As PyAV reads it: the frames but for colours that four pixels share, the rate, what it was made with. Colours are
+    BT.709's: full red is red, and not orange."""
     path, shown = tmp_path / "a.mp4", frames(7, 64, 96)
     shown[3][:] = (255, 0, 0)
     write_film(path, iter(shown), 7, Timing(7.5), PARAMETERS)
@@ -66,9 +66,6 @@ def test_a_film_as_mp4(tmp_path: Path) -> None:
         found = [frame.to_ndarray(format="rgb24") for frame in film.decode(video)]
     assert len(found) == 7 and min(map(psnr, found, shown)) > 27
     assert np.abs(found[3].astype(int) - (255, 0, 0)).max() <= 4
-    before = path.read_bytes()
-    write_film(path, iter(shown), 7, Timing(7.5), PARAMETERS)
-    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("rate", [10, 12, 24, 50, 0.1])
