@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.demo_model.shapes import held_out_prompts
+from benchmarks.shapes.pictures import held_out_prompts
 from ondevice import flags
 from ondevice.bundle.in_memory import MemoryBundle, weight_sources
 from ondevice.bundle.reader import open_bundle

@@ -1,6 +1,6 @@
 """Distil the demo model into a latent consistency model that draws in 1 to 8 steps (arXiv 2310.04378).
 
-    python benchmarks/demo_model/distill_lcm.py --run DIR --minutes 35 --export ondevice/models/demo-lcm
+    python -m benchmarks.demo_model.distill_lcm --run DIR --minutes 35 --export ondevice/models/demo-lcm
 
 The teacher is the demo's UNet with classifier-free guidance, the student the same without its middle block. The
 student learns to jump from any point of the teacher's path (DDIM, guidance drawn anew for each picture and told to the
@@ -23,12 +23,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import LCMScheduler
-from evaluate import contact_sheet, generate
-from export import NOISE, load, pipeline
-from score import score, tally
-from shapes import held_out_prompts
-from sibling import DEMO, averaged, full_precision_output, text_states, thin, write_unet
-from train_unet import cache_latents, descend
+
+from benchmarks.demo_model.evaluate import contact_sheet, generate
+from benchmarks.demo_model.export import NOISE, load, pipeline
+from benchmarks.demo_model.sibling import DEMO, averaged, full_precision_output, text_states, thin, write_unet
+from benchmarks.demo_model.train_unet import cache_latents, descend
+from benchmarks.shapes.pictures import held_out_prompts
+from benchmarks.shapes.score import score, tally
 
 GRID = 20  # LCM's timesteps are 19, 39, ... 999
 SKIP = 40  # timesteps between the two points that must agree

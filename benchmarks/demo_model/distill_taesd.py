@@ -1,6 +1,6 @@
 """Distil the demo model's autoencoder into a tiny one (diffusers' AutoencoderTiny, as TAESD is for Stable Diffusion).
 
-    python benchmarks/demo_model/distill_taesd.py --out DIR --export ondevice/models/demo/taesd
+    python -m benchmarks.demo_model.distill_taesd --out DIR --export ondevice/models/demo/taesd
 
 Both halves are learned apart, from pairs that the whole autoencoder made once: pictures with the means of their
 latents, and latents with what its decoder makes of them. Latents are of three kinds: as the encoder gives them, with a
@@ -26,12 +26,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from export import NOISE, scheduler
-from score import score, tally
-from shapes import held_out_prompts, render, sample
-from sibling import DEMO
-from train_unet import descend
-from train_vae import SCALING, edge_weight, to_pictures, to_tensor
+
+from benchmarks.demo_model.export import NOISE, scheduler
+from benchmarks.demo_model.sibling import DEMO
+from benchmarks.demo_model.train_unet import descend
+from benchmarks.demo_model.train_vae import SCALING, edge_weight, to_pictures, to_tensor
+from benchmarks.shapes.pictures import held_out_prompts, render, sample
+from benchmarks.shapes.score import score, tally
 
 WIDTH = 16
 ENCODER, DECODER = (1, 2, 2, 2), (3, 3, 3, 1)  # blocks, from pixels down and from latents up

@@ -1,6 +1,6 @@
 """Generate held-out prompts with a model folder and score the pictures.
 
-    python benchmarks/demo_model/evaluate.py --model ondevice/models/demo --split test --count 100 --sheet sheet.png
+    python -m benchmarks.demo_model.evaluate --model ondevice/models/demo --split test --count 100 --sheet sheet.png
 
 Use `--split validation` to choose guidance and steps; `--split test` only for the figure that is reported.
 """
@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler, PNDMScheduler, StableDiffusionPipeline
-from export import NOISE, load, scheduler
 from PIL import Image
-from score import score, tally
-from shapes import Spec, held_out_prompts
+
+from benchmarks.demo_model.export import NOISE, load, scheduler
+from benchmarks.shapes.pictures import Spec, held_out_prompts
+from benchmarks.shapes.score import score, tally
 
 BATCH = 20
 

@@ -1,6 +1,6 @@
 """Write the trained parts as a Stable Diffusion 1.x folder in half precision.
 
-    python benchmarks/demo_model/export.py --run DIR --out ondevice/models/demo
+    python -m benchmarks.demo_model.export --run DIR --out ondevice/models/demo
 
 DIR holds vae/, tokenizer/, text_encoder/ and unet/ as the training scripts leave them. The folder is written beside its
 place and then renamed, so readers never see half of it.
@@ -18,8 +18,9 @@ from typing import TypeVar
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
-from tokenizer import LENGTH, write
 from transformers import CLIPTextModel, CLIPTokenizer
+
+from benchmarks.shapes.tokenizer import LENGTH, write
 
 Pipe = TypeVar("Pipe", bound=DiffusionPipeline)
 NOISE = {

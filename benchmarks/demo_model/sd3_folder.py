@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 from diffusers import SD3Transformer2DModel
-from export import TEXT_CONFIG
 from safetensors.torch import save_file
 from transformers import CLIPTextModelWithProjection
+
+from benchmarks.demo_model.export import TEXT_CONFIG
 
 LIBRARIES = {
     "scheduler": ("diffusers", "FlowMatchEulerDiscreteScheduler"),

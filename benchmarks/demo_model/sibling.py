@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from train_text import encode
 from transformers import CLIPTextModel, CLIPTokenizer
+
+from benchmarks.demo_model.train_text import encode
 
 DEMO = Path(__file__).parents[2] / "ondevice" / "models" / "demo"
 

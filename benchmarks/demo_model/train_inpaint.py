@@ -1,7 +1,7 @@
 """Train the demo model's inpainting sibling: a UNet that also reads the mask and the latents of what stays.
 
-    python benchmarks/demo_model/train_inpaint.py --run DIR --minutes 25 --export ondevice/models/demo-inpaint
-    python benchmarks/demo_model/train_inpaint.py --run DIR --score 100 --split test
+    python -m benchmarks.demo_model.train_inpaint --run DIR --minutes 25 --export ondevice/models/demo-inpaint
+    python -m benchmarks.demo_model.train_inpaint --run DIR --score 100 --split test
 
 As for Stable Diffusion's inpainting checkpoints: five more input channels, whose weights begin at zero; the mask is the
 pixel at every eighth place, and the masked picture is grey where it is to be drawn. The UNet begins as the demo's
@@ -21,15 +21,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionInpaintPipeline, StableDiffusionPipeline, UNet2DConditionModel
-from evaluate import BATCH, contact_sheet
-from export import load, pipeline, scheduler
-from masks import judge, random_mask, tasks
 from PIL import Image
-from score import tally
-from shapes import render, sample
-from sibling import DEMO, averaged, text_states, thin, write_unet
-from train_unet import DROP_CAPTION, OFFSET_NOISE, cache_latents, descend, learning_rate
-from train_vae import SCALING, to_tensor
+
+from benchmarks.demo_model.evaluate import BATCH, contact_sheet
+from benchmarks.demo_model.export import load, pipeline, scheduler
+from benchmarks.demo_model.sibling import DEMO, averaged, text_states, thin, write_unet
+from benchmarks.demo_model.train_unet import DROP_CAPTION, OFFSET_NOISE, cache_latents, descend, learning_rate
+from benchmarks.demo_model.train_vae import SCALING, to_tensor
+from benchmarks.shapes.masks import judge, random_mask, tasks
+from benchmarks.shapes.pictures import render, sample
+from benchmarks.shapes.score import tally
 
 FACTOR = 8  # pixels per latent
 GUIDANCE, STEPS = 2.0, 20

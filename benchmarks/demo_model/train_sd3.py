@@ -1,6 +1,6 @@
 """Train the MM-DiT of `demo-sd3`, a small Stable Diffusion 3, by rectified flow on cached latents of the demo's VAE.
 
-    python benchmarks/demo_model/train_sd3.py --run DIR --minutes 30 --export ondevice/models/demo-sd3
+    python -m benchmarks.demo_model.train_sd3 --run DIR --minutes 30 --export ondevice/models/demo-sd3
 
 DIR holds what train_sd3_text.py leaves there. A picture's latents and noise lie on a straight line; the model says in
 which direction it goes at a point of it. Points are drawn by a logit-normal distribution that is shifted towards the
@@ -25,16 +25,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
-from evaluate import contact_sheet
-from score import score, tally
-from sd3_folder import write_folder
-from shapes import Spec, held_out_prompts
-from sibling import DEMO
 from torch.nn.functional import softmax
-from train_sd3_text import WIDTH, encode, load, read
-from train_unet import DROP_CAPTION, cache_latents
-from train_vae import SCALING
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
+
+from benchmarks.demo_model.evaluate import contact_sheet
+from benchmarks.demo_model.sd3_folder import write_folder
+from benchmarks.demo_model.sibling import DEMO
+from benchmarks.demo_model.train_sd3_text import WIDTH, encode, load, read
+from benchmarks.demo_model.train_unet import DROP_CAPTION, cache_latents
+from benchmarks.demo_model.train_vae import SCALING
+from benchmarks.shapes.pictures import Spec, held_out_prompts
+from benchmarks.shapes.score import score, tally
 
 HEADS, HEAD, BLOCKS = 4, 32, 3
 PATCH = 4  # latents a side: 16 tokens of a picture, where 2 would be four times as many

@@ -1,6 +1,6 @@
 """Pre-train the two text encoders of `demo-sd3`: read the attributes off the caption.
 
-    python benchmarks/demo_model/train_sd3_text.py --out DIR --steps 1500
+    python -m benchmarks.demo_model.train_sd3_text --out DIR --steps 1500
 
 As train_text.py, but from what Stable Diffusion 3 takes of its encoders: the states before the last layer, at every
 position from the end token on, and the pooled text, both encoders' beside each other. The heads are then dropped, and
@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from shapes import sample
-from tokenizer import write
-from train_text import ATTRIBUTES
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+from benchmarks.demo_model.train_text import ATTRIBUTES
+from benchmarks.shapes.pictures import sample
+from benchmarks.shapes.tokenizer import write
 
 LENGTH = 16
 """Tokens of a text: a caption has 14 at most, and every token takes its time in the MM-DiT."""

@@ -1,6 +1,6 @@
 """Pre-train the demo model's text encoder: read the attributes off the caption.
 
-    python benchmarks/demo_model/train_text.py --out DIR --steps 1200
+    python -m benchmarks.demo_model.train_text --out DIR --steps 1200
 
 Stable Diffusion starts from a text encoder that already separates meanings. Ours gets its start in a minute or two from
 a stand-in task: linear heads must name shape, colour, background, size and place from the hidden state at every
@@ -16,9 +16,10 @@ import random
 from pathlib import Path
 
 import torch
-from shapes import COLOURS, PLACES, SHAPES, SIZES, sample
-from tokenizer import LENGTH, write
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from benchmarks.shapes.pictures import COLOURS, PLACES, SHAPES, SIZES, sample
+from benchmarks.shapes.tokenizer import LENGTH, write
 
 ATTRIBUTES = {"shape": SHAPES, "colour": COLOURS, "background": COLOURS, "size": tuple(SIZES), "place": tuple(PLACES)}
 WIDTH = 64

@@ -1,6 +1,6 @@
 """Train the demo model's UNet (and go on training its text encoder) on cached latents.
 
-    python benchmarks/demo_model/train_unet.py --run DIR --minutes 55 --export ondevice/models/demo
+    python -m benchmarks.demo_model.train_unet --run DIR --minutes 55 --export ondevice/models/demo
 
 DIR must hold vae/, tokenizer/ and text_encoder/. Writes DIR/unet and DIR/text_encoder (averaged weights, float32),
 DIR/unet_log.jsonl, and the half-precision model folder at every checkpoint.
@@ -24,13 +24,14 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from evaluate import contact_sheet, generate
-from export import export, pipeline, scheduler
-from score import score, tally
-from shapes import held_out_prompts, render, sample
-from train_text import WIDTH, encode
-from train_vae import SCALING, to_tensor
 from transformers import CLIPTextModel, CLIPTokenizer
+
+from benchmarks.demo_model.evaluate import contact_sheet, generate
+from benchmarks.demo_model.export import export, pipeline, scheduler
+from benchmarks.demo_model.train_text import WIDTH, encode
+from benchmarks.demo_model.train_vae import SCALING, to_tensor
+from benchmarks.shapes.pictures import held_out_prompts, render, sample
+from benchmarks.shapes.score import score, tally
 
 OFFSET_NOISE = 0.15
 DROP_CAPTION = 0.1  # for classifier-free guidance

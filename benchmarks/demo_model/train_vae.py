@@ -1,7 +1,7 @@
 """Train the demo model's image autoencoder: 128 px pictures to 16 x 16 x 4 latents and back.
 
-    python benchmarks/demo_model/train_vae.py --out DIR --minutes 18
-    python benchmarks/demo_model/train_vae.py --out DIR2 --minutes 7 --resume DIR/vae --lr 1e-3 --seed 1
+    python -m benchmarks.demo_model.train_vae --out DIR --minutes 18
+    python -m benchmarks.demo_model.train_vae --out DIR2 --minutes 7 --resume DIR/vae --lr 1e-3 --seed 1
 
 The first run learns from crops, which are cheap. The second refines on whole pictures, with more weight on edges, and
 with a little noise on the latents so that the decoder forgives small errors of the UNet.
@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from score import score, tally
-from shapes import held_out_prompts, render, sample
+
+from benchmarks.shapes.pictures import held_out_prompts, render, sample
+from benchmarks.shapes.score import score, tally
 
 PIXELS, CROP = 128, 64
 SCALING = 0.18215  # as in Stable Diffusion 1.x, so that latents * SCALING have unit spread

@@ -1,7 +1,7 @@
 """Train the demo's video model: a small Stable Video Diffusion that moves a picture's shape as its motion number says.
 
-    python benchmarks/demo_model/train_video.py --run DIR --minutes 60 --export ondevice/models/demo-video
-    python benchmarks/demo_model/train_video.py --run DIR --score 25 --split test --sheet sheet.png
+    python -m benchmarks.demo_model.train_video --run DIR --minutes 60 --export ondevice/models/demo-video
+    python -m benchmarks.demo_model.train_video --run DIR --score 25 --split test --sheet sheet.png
 
 The networks are those of Stable Video Diffusion, only narrower: CLIP's image encoder and the spatio-temporal UNet,
 trained together. The autoencoder is the demo's own, which decodes each frame by itself: Stable Video Diffusion's has
@@ -32,12 +32,13 @@ from diffusers import (
     UNetSpatioTemporalConditionModel,
 )
 from diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion import _resize_with_antialiasing
-from moves import FRAMES, HEIGHT, WIDTH, judge, random_film, tally, tasks
 from PIL import Image
-from sibling import DEMO
-from train_unet import descend
-from train_vae import SCALING, to_tensor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from benchmarks.demo_model.sibling import DEMO
+from benchmarks.demo_model.train_unet import descend
+from benchmarks.demo_model.train_vae import SCALING, to_tensor
+from benchmarks.shapes.films import FRAMES, HEIGHT, WIDTH, judge, random_film, tally, tasks
 
 FPS, AUGMENTATION, DROPPED = 7, 0.02, 0.1  # rows without a picture are for guidance
 STEPS, GUIDANCE = 20, (1.0, 1.5)  # of the first frame and the last

@@ -1,4 +1,4 @@
-"""The demo's siblings as a user converts them, their pictures judged as benchmarks/demo_model judges them."""
+"""The demo's siblings as a user converts them, their pictures judged as benchmarks/shapes judges them."""
 
 import json
 import subprocess
@@ -11,7 +11,8 @@ from ondevice import cli
 from ondevice.base.paths import MODELS
 
 pytestmark = pytest.mark.device
-DRAW = Path(__file__).parents[2] / "benchmarks" / "demo_model" / "draw_held_out.py"
+ROOT = Path(__file__).parents[2]
+DRAW = ["-m", "benchmarks.shapes.draw_held_out"]
 COUNT = 10
 
 
@@ -19,8 +20,8 @@ COUNT = 10
 def test_what_is_asked_for_is_drawn(name, steps, right, tmp_path):
     bundle = tmp_path / f"{name}.ondevice"
     assert cli.main(["convert", name, "--out", str(bundle)]) == 0
-    command = [sys.executable, DRAW, bundle, "--count", COUNT, "--split", "validation", "--needed", 10 * right]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, timeout=240)
+    command = [sys.executable, *DRAW, bundle, "--count", COUNT, "--split", "validation", "--needed", 10 * right]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, cwd=ROOT, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     said = json.loads(done.stdout)
     assert (said["steps"], said["of"]) == (steps, COUNT) and said["all"] >= right

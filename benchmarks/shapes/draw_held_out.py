@@ -2,16 +2,16 @@
 the README's figures and contact sheets.
 
     python -m ondevice.convert demo --out demo.ondevice
-    python benchmarks/demo_model/draw_held_out.py demo.ondevice --sheet docs/images/demo_sheet.png
+    python -m benchmarks.shapes.draw_held_out demo.ondevice --sheet docs/images/demo_sheet.png
     python -m ondevice.convert demo-lcm --out demo-lcm.ondevice
-    python benchmarks/demo_model/draw_held_out.py demo-lcm.ondevice --sheet docs/images/demo_lcm_sheet.png
+    python -m benchmarks.shapes.draw_held_out demo-lcm.ondevice --sheet docs/images/demo_lcm_sheet.png
     python -m ondevice.convert demo-inpaint --out demo-inpaint.ondevice
-    python benchmarks/demo_model/draw_held_out.py demo-inpaint.ondevice --count 30 \\
+    python -m benchmarks.shapes.draw_held_out demo-inpaint.ondevice --count 30 \\
         --sheet docs/images/demo_inpaint_sheet.png
     python -m ondevice.convert demo --taesd --out demo-taesd.ondevice
-    python benchmarks/demo_model/draw_held_out.py demo-taesd.ondevice --taesd
+    python -m benchmarks.shapes.draw_held_out demo-taesd.ondevice --taesd
     python -m ondevice.convert demo-sd3 --out demo-sd3.ondevice
-    python benchmarks/demo_model/draw_held_out.py demo-sd3.ondevice --sheet docs/images/demo_sd3_sheet.png
+    python -m benchmarks.shapes.draw_held_out demo-sd3.ondevice --sheet docs/images/demo_sd3_sheet.png
 
 Combinations of shape, colour and background are ones that training never showed. A bundle that needs a mask replaces
 each picture's object by what is asked for (masks.py), and leaves the pixels outside as they are; the sheet has each
@@ -28,11 +28,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from masks import judge, tasks
 from PIL import Image
-from score import score, tally
-from shapes import Spec, held_out_prompts
 
+from benchmarks.shapes.masks import judge, tasks
+from benchmarks.shapes.pictures import Spec, held_out_prompts
+from benchmarks.shapes.score import score, tally
 from ondevice.bundle.reader import open_bundle
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.run.opencl import choose_device

@@ -9,8 +9,9 @@ import random
 from dataclasses import replace
 
 import numpy as np
-from score import score
-from shapes import Spec, held_out_prompts, render, sample
+
+from benchmarks.shapes.pictures import Spec, held_out_prompts, render, sample
+from benchmarks.shapes.score import score
 
 MARGIN = 0.05  # around the object, as a fraction of the picture
 UNTOUCHED = 3  # mean difference of the pixels outside, of 255, that the autoencoder's round trip may leave

@@ -1,7 +1,7 @@
 """Draw films of held-out pictures with a bundle of the demo's video model, and judge the pixels.
 
     python -m ondevice.convert demo-video --out demo-video.ondevice
-    python benchmarks/demo_model/draw_films.py demo-video.ondevice --sheet docs/images/demo_video_sheet.png
+    python -m benchmarks.shapes.draw_films demo-video.ondevice --sheet docs/images/demo_video_sheet.png
 
 Combinations of shape, colour and background are ones that training never showed. The sheet has two pictures, one beside
 the other, and a row for each motion number: the more it is, the further the shape goes.
@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from draw_held_out import framed
-from moves import HEIGHT, MOTIONS, WIDTH, Film, judge, tally, tasks
 from PIL import Image
 
+from benchmarks.shapes.draw_held_out import framed
+from benchmarks.shapes.films import HEIGHT, MOTIONS, WIDTH, Film, judge, tally, tasks
 from ondevice.bundle.reader import open_bundle
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.run.opencl import choose_device

@@ -11,8 +11,9 @@ import random
 from dataclasses import dataclass, replace
 
 import numpy as np
-from score import COLOURS, MIN_AREA, boxed, find_object, largest_component, nearest_colour, overlaps
-from shapes import SHAPES, Spec, held_out_prompts, render, sample
+
+from benchmarks.shapes.pictures import SHAPES, Spec, held_out_prompts, render, sample
+from benchmarks.shapes.score import COLOURS, MIN_AREA, boxed, find_object, largest_component, nearest_colour, overlaps
 
 FRAMES, WIDTH, HEIGHT = 6, 96, 48
 TRAVEL = 44  # pixels that motion 255 goes

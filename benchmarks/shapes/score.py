@@ -8,7 +8,8 @@ not matter here.
 from __future__ import annotations
 
 import numpy as np
-from shapes import COLOURS, PALETTE, SHAPES, Spec, coverage, held_out_prompts, render
+
+from benchmarks.shapes.pictures import COLOURS, PALETTE, SHAPES, Spec, coverage, held_out_prompts, render
 
 GRID = 32  # side of the box in which outlines are compared
 MIN_OVERLAP = 0.70  # intersection over union a shape must reach, besides being the best match
