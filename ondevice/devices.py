@@ -14,7 +14,7 @@ import sys
 from ondevice import cli
 from ondevice.errors import NoDeviceError
 from ondevice.run.discovery import Found, discover, find_device
-from ondevice.run.matrix_unit import usable
+from ondevice.run.matrix_spelling import usable
 from ondevice.target import host_choice
 
 HELP = "list the devices that were found, and why something is not used"

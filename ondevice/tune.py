@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cpu-time",
         action="store_true",
-        help="go by the processor time that calls take, on a CPU that others use at the same time",
+        help="go by processor time, on a CPU that others use at the same time: of calls, and for --budget",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="what to write (default: the package's file for such devices)"
@@ -104,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
     rows: list[Measured] = []
     try:
         runner = CaseRunner(device, kernels, time.process_time if args.cpu_time else None)
-        for row in tune(cases, runner, args.budget, _say):
+        clock = time.process_time if args.cpu_time else time.monotonic
+        for row in tune(cases, runner, args.budget, _say, clock):
             rows.append(row)
     finally:
         _write(out, about_device | ({"clock": CPU_TIME} if args.cpu_time else {}), recipe.math, rows, kernels, before)

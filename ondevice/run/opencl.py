@@ -19,7 +19,7 @@ import numpy as np
 from ondevice.errors import DeviceError, KernelBuildError
 from ondevice.run.cache import KernelCache
 from ondevice.run.discovery import INSTALL, OPTIONS, Found, code, compile_program, discover, find_device, opencl
-from ondevice.run.matrix_unit import options_for
+from ondevice.run.matrix_spelling import options_for
 from ondevice.run.waiting import Waiter
 
 __all__ = ["INSTALL", "OpenCLDevice", "choose_device", "discover"]

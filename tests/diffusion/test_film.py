@@ -16,6 +16,7 @@ from PIL import Image, ImageSequence, PngImagePlugin
 from ondevice.diffusion.film import MOST_PIXELS, Timing, check_film, film_format, indexed, write_film
 from ondevice.diffusion.frame_files import MADE, digest, read_frame
 from ondevice.diffusion.picture_file import write_picture
+from ondevice.diffusion.values import chunks_of
 from ondevice.errors import UsageError
 
 PARAMETERS = {"prompt": 'a red "circle", été 猫', "inversion": "ddim", "version": "ondevice 1"}
@@ -106,6 +107,21 @@ def test_colours_of_a_gif_are_the_frames_own() -> None:
         ours = psnr(np.asarray(indexed(pixels).convert("RGB")), pixels)
         web = Image.fromarray(pixels).convert("P", palette=Image.Palette.WEB).convert("RGB")
         assert ours > 34 and ours > psnr(np.asarray(web), pixels) + 8
+
+
+@pytest.mark.parametrize(
+    ("count", "have", "most", "chunks"),
+    [
+        (5, {1, 2}, None, [2, 2, 1]),
+        (5, {1, 2}, 1, [1] * 5),
+        (5, {1, 2, 4}, 3, [2, 2, 1]),
+        (14, {7, 14}, None, [14]),
+        (5, {2}, None, [2, 2]),  # the last one has no plan
+        (5, {2}, 1, []),
+    ],
+)
+def test_frames_at_a_time(count: int, have: set[int], most: int | None, chunks: list[int]) -> None:
+    assert chunks_of(count, have, most) == chunks
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from ondevice.converters.read.checkpoint import open_checkpoint
 from ondevice.diffusion.pipeline import Pipeline
 from ondevice.errors import UsageError
 from ondevice.lower.program import math_of
-from ondevice.run import matrix_unit
+from ondevice.run import matrix_spelling
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 from ondevice.target import load_target
@@ -63,7 +63,7 @@ def test_pictures_in_bf16_by_the_unit_and_in_plain_c(tmp_path: Path, monkeypatch
             compile_bundle(open_checkpoint(None, family="demo"), path, recipe, sizes=[(64, 64)])
         bundle, device = open_bundle(path), choose_device("cpu")
         if not unit:
-            monkeypatch.setattr(matrix_unit, "usable", lambda found: MatrixUnit("", "not today"))
+            monkeypatch.setattr(matrix_spelling, "usable", lambda found: MatrixUnit("", "not today"))
         paint = Pipeline.of(bundle, Session(bundle, device))
         drawn[f"{math} {unit}"] = paint("a red circle", num_inference_steps=4, seed=1).pixels
     unet = open_bundle(tmp_path / "bf16").plan("unet", batch=2, height=8, width=8)

@@ -23,6 +23,7 @@ WON, LOST, FAR, NONE = "won", "lost", "far", "none"
 # a value that was far off at two shapes, or lost at four, is given up
 COSTS, GIVE_UP = {LOST: 1, FAR: 2, WON: 0, NONE: 0}, 4
 ROUNDS = (4, 15)
+FIRST = 2  # of them, after which what is slower by the margin has lost
 SPENT = 0.04  # seconds that the rounds of a short call may take
 Choice = dict[str, int]
 Run = Callable[[], float]  # seconds
@@ -33,6 +34,10 @@ class Trial(Protocol):
 
     def run(self, choice: Mapping[str, int]) -> Run | None:
         """What runs once with these tunables; None where it cannot, or where it would be what some others gave."""
+        ...
+
+    def known(self, choice: Mapping[str, int]) -> float | None:
+        """Its least seconds so far; None where it has not run."""
         ...
 
     def right(self, choice: Mapping[str, int]) -> bool:
@@ -46,22 +51,29 @@ def leasts(first: Run, second: Run) -> tuple[float, float]:
     return min(a), min(b)
 
 
-def duel(champion: Run, challenger: Run) -> str:
+def duel(champion: Run, challenger: Run, usual: float | None = None) -> str:
     """WON where the challenger is faster by more than the margin, and not by luck: they take turns, and most rounds
-    must agree. Else LOST, or FAR where its first run was enough to see that."""
-    usual = champion()
+    must agree. Else LOST, or FAR where its first run was enough to see that.
+
+    Args:
+        usual: seconds of the champion, where they are known.
+    """
+    usual = champion() if usual is None else usual
     first = challenger()
     if usual < LONG:
         first = min(first, challenger())
     if first > usual * (EARLY_LONG if usual >= LONG else EARLY):
         return FAR
-    before, after = in_turns([champion, challenger], runs=ROUNDS[0], warmup=0, budget_s=float("inf"))
-    if min(after) > min(before) * (1 - MARGIN / 2):
-        return LOST
-    more = in_turns([champion, challenger], runs=_rounds(usual), warmup=0, budget_s=float("inf"))
-    before, after = before + more[0], after + more[1]
+    before: list[float] = []
+    after: list[float] = []
+    # the longer they go on, the less a loser may hope for
+    for rounds, most in ((FIRST, 1 + MARGIN), (ROUNDS[0] - FIRST, 1 - MARGIN / 2), (_rounds(usual), 1 - MARGIN)):
+        more = in_turns([champion, challenger], runs=rounds, warmup=0, budget_s=float("inf"))
+        before, after = before + more[0], after + more[1]
+        if min(after) > min(before) * most:
+            return LOST
     agree = sum(b < a for a, b in zip(before, after, strict=True)) >= AGREE * len(before)
-    return WON if agree and min(after) <= min(before) * (1 - MARGIN) else LOST
+    return WON if agree else LOST
 
 
 @dataclass(slots=True)
@@ -104,7 +116,7 @@ def descend(
         seen.append(candidate)
         challenger = trial.run(candidate)
         assert champion is not None
-        outcome = NONE if challenger is None else duel(champion, challenger)
+        outcome = NONE if challenger is None else duel(champion, challenger, trial.known(best))
         if outcome == WON and trial.right(candidate):
             best, champion = candidate, challenger
         return outcome

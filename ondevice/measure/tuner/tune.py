@@ -56,6 +56,9 @@ class _Trial:
 
         return run
 
+    def known(self, choice: Mapping[str, int]) -> float | None:
+        return min(self._times.get(tuple(sorted(choice.items())), []), default=None)
+
     def usual(self, choice: Mapping[str, int]) -> float:
         """Least seconds of all its runs so far; some are made where there were few."""
         times, ready = self._times.get(tuple(sorted(choice.items())), []), self.ready(choice)

@@ -30,6 +30,9 @@ class Made:
 
         return once
 
+    def known(self, choice):
+        return self.cost(choice) if choice in self.ran else None
+
     def right(self, choice):
         self.looked.append(dict(choice))
         return self._right(choice)

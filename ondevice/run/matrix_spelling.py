@@ -92,7 +92,7 @@ def _probed(found: Found, name: str) -> str | None:
     cache, key = KernelCache(), KernelCache.key(PROBES[name], *OPTIONS, *found.identity)
     if cache.load(key) == _RIGHT:
         return None
-    words = [sys.executable, "-m", "ondevice.run.matrix_unit", found.index, name]
+    words = [sys.executable, "-m", "ondevice.run.matrix_spelling", found.index, name]
     try:
         done = subprocess.run(words, capture_output=True, timeout=SECONDS, check=False)
     except (OSError, subprocess.SubprocessError) as error:
