@@ -1,4 +1,4 @@
-"""Masks for the inpainting sibling: random ones to train on, and the held-out task it is scored by.
+"""Masks for the inpainting sibling: the held-out task it is scored by.
 
 A mask is bool [pixels, pixels], true where the picture is drawn anew.
 """
@@ -25,39 +25,10 @@ def box(pixels: int, left: float, top: float, right: float, bottom: float) -> np
     return mask
 
 
-def strokes(rng: random.Random, pixels: int) -> np.ndarray:
-    """One to four thick lines, each from where the last one ended."""
-    grid = (np.arange(pixels) + 0.5) / pixels
-    x, y = np.meshgrid(grid, grid)
-    mask = np.zeros((pixels, pixels), bool)
-    width, ax, ay = rng.uniform(0.05, 0.15), rng.random(), rng.random()
-    for _ in range(rng.randint(1, 4)):
-        bx, by = rng.random(), rng.random()
-        length = max((bx - ax) ** 2 + (by - ay) ** 2, 1e-6)
-        along = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length, 0, 1)
-        mask |= np.hypot(x - ax - along * (bx - ax), y - ay - along * (by - ay)) < width
-        ax, ay = bx, by
-    return mask
-
-
 def over(spec: Spec, pixels: int) -> np.ndarray:
     """A box over a picture's object, with a margin."""
     reach = 1.15 * spec.r + MARGIN
     return box(pixels, spec.cx - reach, spec.cy - reach, spec.cx + reach, spec.cy + reach)
-
-
-def random_mask(rng: random.Random, spec: Spec, pixels: int = 128) -> np.ndarray:
-    """Over the object, over any box, along strokes, or over everything."""
-    kind = rng.random()
-    if kind < 0.35:
-        return over(spec, pixels)
-    if kind < 0.6:
-        width, height = rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8)
-        left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-        return box(pixels, left, top, left + width, top + height)
-    if kind < 0.8:
-        return strokes(rng, pixels)
-    return np.ones((pixels, pixels), bool)
 
 
 def tasks(count: int, split: str = "test", pixels: int = 128) -> list[tuple[np.ndarray, np.ndarray, Spec]]:

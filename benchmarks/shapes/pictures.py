@@ -44,6 +44,8 @@ PLACES = {
     "in the bottom left": (-1, 1),
     "in the bottom right": (1, 1),
 }
+ATTRIBUTES = ("shape", "colour", "background", "size", "place")
+"""What a caption says."""
 MARGIN = 0.04  # a placed shape keeps this far from the edge
 SPLITS = ("train", "validation", "test")
 

@@ -14,8 +14,13 @@ import logging
 from ondevice.errors import UsageError
 from ondevice.train.settings import add_flags, settings_of
 
-HELP = "train a model (LoRA, DreamBooth, pretraining, latent consistency)"
-RECIPES = ("lora", "dreambooth", "dreambooth_lora", "pretrain", "lcm", "lcm_lora")
+HELP = "train a model (LoRA, DreamBooth, pretraining, latent consistency, autoencoders, video, morphs)"
+RECIPES = (
+    "lora", "dreambooth", "dreambooth_lora", "pretrain", "lcm", "lcm_lora", "text_encoder", "autoencoder", "taesd",
+    "video",
+)  # fmt: skip
+SEVERAL = ("morph",)
+"""Recipes that run others."""
 DATA = ("create_pretraining_data",)
 """What makes data for recipes, and needs none of their packages."""
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "tensorboardX")
@@ -24,7 +29,7 @@ _PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safete
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's flags: those of each recipe."""
     recipes = parser.add_subparsers(dest="recipe", required=True, metavar="RECIPE")
-    for name in (*RECIPES, *DATA):
+    for name in (*RECIPES, *SEVERAL, *DATA):
         module = importlib.import_module(f"ondevice.train.{name}")
         own = recipes.add_parser(
             name, help=module.HELP, description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -45,7 +50,11 @@ def run(args: argparse.Namespace) -> int:
         except ImportError as error:
             what = f"the packages that train are missing ({error.name or package})."
             raise UsageError(what, where="train", fix="pip install 'ondevice[train]'") from error
-    logging.getLogger("ondevice").setLevel(logging.INFO)
+    logging.getLogger("ondevice.train").setLevel(logging.INFO)
+    if args.recipe in SEVERAL:
+        if (made := recipe.made(settings)) is not None:
+            print(made, flush=True)
+        return 0
     from ondevice.train.engine import Engine  # torch takes seconds to import
 
     engine = Engine(args.recipe, settings)

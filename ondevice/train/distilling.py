@@ -20,9 +20,11 @@ from typing import Any
 import torch
 
 from ondevice.diffusion.request import Picture
+from ondevice.drawing import say
 from ondevice.errors import CheckpointError
 from ondevice.train.adapting import asked, cut_of, opened_parts, prepare_net, texts_of, write_model
 from ondevice.train.average import Average
+from ondevice.train.beginnings import CONFIG, begun, take_what_fits
 from ondevice.train.drawn import drawing
 from ondevice.train.draws import Draws
 from ondevice.train.engine import Engine, Job
@@ -36,6 +38,7 @@ from ondevice.train.samples import collated
 from ondevice.train.shards import Shards
 
 _DATA_SPREAD = 0.5
+_TOLD = "cond_proj"  # in the name of the layer that is told of guidance
 Network = Callable[..., torch.Tensor]
 
 
@@ -208,8 +211,9 @@ def distilled(settings: argparse.Namespace, engine: Engine) -> Job:
     if hasattr(settings, "rank"):
         add_lora(parts.net, settings.rank, settings.target_modules)
     else:
-        teacher, width = parts.net, settings.unet_time_cond_proj_dim
-        parts.pipe.unet = student_of(teacher, width)
+        teacher = parts.net
+        parts.pipe.unet = student_of(teacher, settings.unet_time_cond_proj_dim, settings.student_name_or_path)
+        width = parts.pipe.unet.config.time_cond_proj_dim
     prepare_net(parts, settings)
     huber = settings.huber_c if settings.loss_type == "huber" else None
     asked_of = Asked(settings.w_min, settings.w_max, huber, settings.timestep_scaling_factor)
@@ -251,13 +255,22 @@ def data_of(settings: argparse.Namespace, engine: Engine) -> Lines:
     return Lines(shards.named(settings.train_shards_path_or_url, flag), *about, shards.samples_of, flag)
 
 
-def student_of(teacher: torch.nn.Module, width: int) -> torch.nn.Module:
-    """A network with the teacher's weights that is told of guidance, too; all of it learns."""
-    from diffusers import UNet2DConditionModel
-
-    net: Any = teacher
-    student = UNet2DConditionModel.from_config(dict(net.config) | {"time_cond_proj_dim": width})
-    student.load_state_dict({name: one.float() for name, one in net.state_dict().items()}, strict=False)
+def student_of(teacher: torch.nn.Module, width: int, source: str | None = None) -> torch.nn.Module:
+    """A network that is told of guidance, too; all of it learns. It begins as the teacher, or as the network that
+    `source` names: of a config with what fits of the teacher. What it is told begins as nothing, so that its first
+    guesses are those of what it begins as. Raises CheckpointError for a source that cannot be read."""
+    base: Any = teacher
+    kind: Any = type(teacher)
+    told = dict(base.state_dict())
+    if source is not None:
+        base = begun(kind, source, "unet", "student_name_or_path")
+        if source.endswith(CONFIG):
+            take_what_fits(base, teacher, say)
+        told = {name: one for name, one in base.state_dict().items() if not (source.endswith(CONFIG) and _TOLD in name)}
+    width = base.config.time_cond_proj_dim or width
+    student: Any = kind.from_config(dict(base.config) | {"time_cond_proj_dim": width})
+    torch.nn.init.zeros_(student.time_embedding.cond_proj.weight)
+    student.load_state_dict({name: one.float() for name, one in told.items()}, strict=False)
     return student.float().requires_grad_(True)
 
 

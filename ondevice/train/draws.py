@@ -32,5 +32,14 @@ class Draws:
         """int64 [N], each under `limit`."""
         return self._stacked([torch.randint(limit, (), generator=one) for one in self._generators])
 
+    def among(self, often: torch.Tensor) -> torch.Tensor:
+        """int64 [N]: places in `often`, float32 [n], each drawn as often as it says there, beside the others."""
+        upto = often.double().cumsum(0)
+        places = [
+            torch.searchsorted(upto / upto[-1], torch.rand((), generator=one).double(), right=True)
+            for one in self._generators
+        ]
+        return self._stacked(places).clamp(max=len(often) - 1)
+
     def _stacked(self, drawn: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack(drawn).to(self._device)

@@ -161,7 +161,7 @@ class Engine:
         """
         settings = self.settings
         epoch = self.steps_of_epoch(job.count)
-        drawn_every = job.drawn_every or settings.validation_epochs * epoch
+        drawn_every = job.drawn_every or (settings.validation_epochs * epoch if job.draw is not None else 1)
         total = settings.max_train_steps or settings.num_train_epochs * epoch
         peaks = [group["lr"] for group in job.groups]
         optimiser = torch.optim.AdamW(

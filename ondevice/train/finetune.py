@@ -42,8 +42,10 @@ class Finetune(torch.nn.Module):
         draws = Draws(batch["seeds"], pixels.device)
         latents = self.latents(pixels, draws)
         told = self._texts.of(batch["captions"])
+        more = self.beside(batch, draws)
 
         def network(noisy: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+            noisy = noisy if more is None else torch.cat([noisy, more], 1)
             if self._kind == SD1:
                 return self.net(noisy, steps, told[0], return_dict=False)[0]
             return self.net(noisy, told[0], told[1], steps, return_dict=False)[0]
@@ -53,6 +55,10 @@ class Finetune(torch.nn.Module):
             return {"loss": losses.mean()}
         own, prior = (half.mean() for half in losses.chunk(2))
         return {"loss": own + self._prior * prior, "instance_loss": own.detach(), "prior_loss": prior.detach()}
+
+    def beside(self, batch: Mapping[str, Any], draws: Draws) -> torch.Tensor | None:
+        """What the network is given behind the noisy latents, [N, more channels, h, w]; None: nothing."""
+        return None
 
     @torch.no_grad()
     def latents(self, pixels: torch.Tensor, draws: Draws) -> torch.Tensor:

@@ -38,6 +38,13 @@ DISTILLED = (
     Setting("timestep_scaling_factor", 10.0, float, "of the weights at the path's end", 0),
 )
 STUDENT = (
+    Setting(
+        "student_name_or_path",
+        None,
+        str,
+        "the UNet that the student begins as; a config's .json: one with what fits of the teacher's weights (default: "
+        "the teacher)",
+    ),
     Setting("unet_time_cond_proj_dim", 256, int, "width of what the student is told of guidance", 2, 4096),
     Setting("ema_decay", 0.95, float, "what of the target's weights stays in a step", 0, 1),
 )

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ondevice.errors import CheckpointError
+from ondevice.errors import CheckpointError, UsageError
 from ondevice.train.draws import Draws
 
 Network = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -37,6 +37,8 @@ class Diffusion:
         offset: of a number per channel that is added to the noise.
         gamma: of min-SNR weights; None: every step weighs the same.
         perturbation: of more noise, which the network sees and does not learn (arXiv 2301.11706).
+        floor: the least snr that min-SNR weights are of: what has less weighs more, by floor / snr.
+        often: how often a timestep is drawn beside the others, float32 [timesteps]; None: all are as often.
     """
 
     alphas: torch.Tensor
@@ -44,6 +46,8 @@ class Diffusion:
     offset: float = 0.0
     gamma: float | None = None
     perturbation: float = 0.0
+    floor: float = 0.0
+    often: torch.Tensor | None = None
 
     @classmethod
     def of(cls, config: Any, offset: float, gamma: float | None, perturbation: float = 0.0) -> Diffusion:
@@ -63,7 +67,7 @@ class Diffusion:
         noise = draws.normal(*latents.shape[1:])
         if self.offset:
             noise = noise + self.offset * draws.normal(latents.shape[1], 1, 1)
-        steps = draws.below(len(self.alphas))
+        steps = draws.below(len(self.alphas)) if self.often is None else draws.among(self.often)
         kept = self.alphas.to(latents.device)[steps]
         signal, spread = _wide(kept.sqrt(), latents), _wide((1 - kept).sqrt(), latents)
         seen = noise
@@ -72,10 +76,21 @@ class Diffusion:
         found = network(signal * latents + spread * seen, steps).float()
         wanted = noise if self.prediction == "epsilon" else signal * noise - spread * latents
         errors = (found - wanted).square().flatten(1).mean(1)
-        if self.gamma is None:
+        if self.gamma is None and not self.floor:
             return errors
         snr = kept / (1 - kept)
-        return errors * snr.clamp(max=self.gamma) / (snr if self.prediction == "epsilon" else snr + 1)
+        return errors * snr.clamp(self.floor, self.gamma) / (snr if self.prediction == "epsilon" else snr + 1)
+
+
+def biased(count: int, part: slice, times: float) -> torch.Tensor:
+    """float32 [count]: how often each of so many timesteps is drawn, where those of a part are `times` as often.
+    Raises UsageError where there are none in it."""
+    often = torch.ones(count)
+    if not len(often[part]):
+        what = f"no timestep is there (got {part.start} to {part.stop}, expected some of 0 to {count})."
+        raise UsageError(what, where="--timestep_bias_begin", fix="let --timestep_bias_end be larger")
+    often[part] *= times
+    return often
 
 
 @dataclass(frozen=True, slots=True)

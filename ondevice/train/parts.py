@@ -76,13 +76,15 @@ def open_parts(source: str, revision: str | None = None, variant: str | None = N
         raise CheckpointError("there is no such folder.", where=where, fix=fix)
     chosen = {"revision": revision} if revision else {}
     try:
-        kind = DiffusionPipeline.load_config(place, **chosen)["_class_name"]
+        about = DiffusionPipeline.load_config(place, **chosen)
+        kind = about["_class_name"]
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"it cannot be read ({error}).", where=where, fix=fix) from error
     if kind not in KINDS:
         raise CheckpointError(f"models of {kind} are not trained here.", where=where, fix=fix)
     chosen |= {"variant": variant} if variant else {}
-    plain = {"safety_checker": None, "requires_safety_checker": False} if kind == SD1 else {}
+    plain: dict[str, Any] = {name: None for name, entry in about.items() if entry in ([None, None], (None, None))}
+    plain |= {"safety_checker": None, "requires_safety_checker": False} if kind == SD1 else {}
     try:
         pipe = DiffusionPipeline.from_pretrained(place, **chosen, **plain)
     except (OSError, ValueError) as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,12 +12,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ondevice.errors import UsageError
+from ondevice.train.jsonl import rows_of
 
 log = logging.getLogger(__name__)
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 METADATA = "metadata.jsonl"
 FILE, TEXT = "file_name", "text"
-_LONGEST = 1 << 16  # bytes of a line of metadata.jsonl
 _MOST_PIXELS = 1 << 28
 
 
@@ -90,12 +89,8 @@ def captioned(folder: Path, flag: str) -> list[Sample]:
         fix = f'write a line such as {{"{FILE}": "a.png", "{TEXT}": "a cat"}} for each'
         raise UsageError(what, where=f"--{flag} {folder}", fix=fix)
     found, missing = [], []
-    for number, name, text in _lines(path):
-        picture = folder / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UsageError(
-                f"{FILE} leads out of the folder.", where=f"{path}, line {number}", fix="name a file in it"
-            )
+    for where, name, text in _lines(path):
+        picture = inside(folder, name, where)
         if picture.is_file():
             found.append(Sample(picture, text))
         else:
@@ -110,27 +105,22 @@ def captioned(folder: Path, flag: str) -> list[Sample]:
     return found
 
 
+def inside(folder: Path, name: str, where: str) -> Path:
+    """A file that a line names. Raises UsageError for one that is not in the folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise UsageError(f"{FILE} leads out of the folder.", where=where, fix="name a file in it")
+    return folder / name
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + ("..." if len(names) > 3 else "")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(number from 1, file name, caption) of each line."""
+def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(where it stands, file name, caption) of each line."""
     fix = f'write {{"{FILE}": ..., "{TEXT}": ...}}'
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(_LONGEST + 1):
-            number += 1
-            where = f"{path}, line {number}"
-            if len(line) > _LONGEST:
-                raise UsageError(f"the line is longer than {_LONGEST} bytes.", where=where, fix=fix)
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except (ValueError, RecursionError) as error:
-                raise UsageError(f"the line is no JSON ({error}).", where=where, fix=fix) from error
-            name, text = (row.get(key) if isinstance(row, dict) else None for key in (FILE, TEXT))
-            if not isinstance(name, str) or not isinstance(text, str) or not name or "\0" in name:
-                raise UsageError(f"the line has no {FILE} and {TEXT}, two texts.", where=where, fix=fix)
-            yield number, name, text
+    for where, row in rows_of(path, fix):
+        name, text = row.get(FILE), row.get(TEXT)
+        if not isinstance(name, str) or not isinstance(text, str) or not name or "\0" in name:
+            raise UsageError(f"the line has no {FILE} and {TEXT}, two texts.", where=where, fix=fix)
+        yield where, name, text

@@ -10,7 +10,7 @@ from checkpoint_files import write_safetensors
 from PIL import Image
 from recipe_weights import case, weights
 
-from ondevice import api, cli, errors, morph
+from ondevice import api, cli, errors
 from ondevice.bundle import open_bundle
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.converters.component import Checkpoint, Component
@@ -19,6 +19,7 @@ from ondevice.diffusion.init_image import read_image
 from ondevice.diffusion.interpolation import slerp
 from ondevice.diffusion.samplers import make_table, run_table
 from ondevice.diffusion.samplers.inverse import inverse_table
+from ondevice.drawing import morphing
 from ondevice.run.opencl import choose_device
 from ondevice.run.session import Session
 
@@ -137,7 +138,7 @@ def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     run("--frames", 3, "--out", whole)
     expected = {path.name: path.read_bytes() for path in whole.iterdir()}
-    write, written = morph.write_picture, []
+    write, written = morphing.write_picture, []
 
     def write_two(path, *rest):
         if len(written) == 2:
@@ -145,7 +146,7 @@ def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
         written.append(path)
         return write(path, *rest)
 
-    monkeypatch.setattr(morph, "write_picture", write_two)
+    monkeypatch.setattr(morphing, "write_picture", write_two)
     out = tmp_path / "stopped"
     run("--frames", 3, "--out", out, code=130)
     assert [path.name for path in sorted(out.iterdir())] == ["frame-01.png", "frame-02.png"]
@@ -157,7 +158,7 @@ def test_a_run_that_was_stopped_goes_on(run, tmp_path, monkeypatch):
     assert "1 of 3 frames are there from an earlier run" in said.err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
     assert (out / "frame-01.png").stat().st_mtime_ns == before
-    monkeypatch.setattr(morph.Morph, "invert", None)  # nothing is left to do it for
+    monkeypatch.setattr(morphing.Morph, "invert", None)  # nothing is left to do it for
     assert "3 of 3 frames are there" in run("--frames", 3, "--out", out, "--fps", 20).err
     monkeypatch.undo()
     said = run("--frames", 3, "--out", out, prompt=OTHER)
