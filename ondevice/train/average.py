@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from ondevice.base.process import signals
+
 
 class Average:
     """Of parameters, by name.
@@ -32,13 +34,16 @@ class Average:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """While the parameters are the average."""
-        with torch.no_grad():
-            own = {name: one.detach().clone() for name, one in self._trained.items()}
-            for name, one in self._trained.items():
-                one.copy_(self.values[name])
+        own = {name: one.detach().clone() for name, one in self._trained.items()}
         try:
+            self._fill(self.values)
             yield
         finally:
-            with torch.no_grad():
-                for name, one in self._trained.items():
-                    one.copy_(own[name])
+            self._fill(own)
+
+    @torch.no_grad()
+    def _fill(self, values: Mapping[str, torch.Tensor]) -> None:
+        """Give the parameters these values: all of them, even where a signal comes."""
+        with signals.Held():
+            for name, one in self._trained.items():
+                one.copy_(values[name])

@@ -44,6 +44,10 @@ class Checkpoints:
         found = {int(match[1]): path for path in self._folder.iterdir() if (match := NAME.fullmatch(path.name))}
         return [found[step] for step in sorted(found) if (found[step] / STATE).is_file()]
 
+    def has(self, step: int) -> bool:
+        """Whether there is one of a step."""
+        return self._folder / f"checkpoint-{step}" in self.all()
+
     def asked(self, name: str | None) -> Path | None:
         """The checkpoint that a name or a path means; None where none is meant, or the latest of none.
         Raises UsageError for one that is not there."""

@@ -2,7 +2,8 @@
 
 A step depends on the weights, the optimiser's state and the number of the step alone: what is random is a function of
 the seed and of a sample's position (order.py, draws.py). So a checkpoint is those three, and a run that goes on from it
-ends where an unbroken one does.
+ends where an unbroken one does. A signal (Ctrl-C) ends a run between two steps, or within the part of one that changes
+nothing yet; then the steps that were done are kept as a checkpoint, too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from accelerate import Accelerator
 from diffusers.optimization import get_scheduler
 from torch.utils.data import DataLoader, Dataset
 
+from ondevice.base.process import signals
 from ondevice.diffusion.request import Picture
 from ondevice.drawing import say
 from ondevice.errors import NumericError, UsageError
@@ -98,6 +100,7 @@ class Engine:
     share: Share = field(init=False)
     out: Path = field(init=False)
     checkpoints: Checkpoints = field(init=False)
+    _whole: int | None = field(init=False, default=None)  # steps whose weights there are; None: of no whole step
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -182,26 +185,37 @@ class Engine:
             scaler = self.accelerator.scaler
             begun = self.checkpoints.restore(settings.resume_from_checkpoint, trained, average, optimiser, scaler)
             self._say(f"going on after step {begun}")
+        self._whole = begun
         loader = iter(self._loader(job, begun, total))
         about = {"recipe": self.recipe, "steps": total, "samples": job.count, "settings": vars(settings)}
         parameters = sum(one.numel() for one in trained.values())
         self._say(f"{parameters:,} trained parameters, {job.count:,} samples, {total:,} steps, seed {settings.seed}")
-        with Logs(self.out, settings.logging_dir, begun, total, about) if self.is_main else nullcontext() as logs:
-            for number in range(begun, total):
-                for group, peak, factor in zip(optimiser.param_groups, peaks, rates, strict=True):
-                    group["lr"] = peak * factor(number)
-                started = time.perf_counter()
-                found = self._step(number, step, optimiser, loader, list(trained.values()))
-                if average is not None:
-                    average.update()
-                done = number + 1
-                if logs is not None:
-                    taken = {"seconds": time.perf_counter() - started, "lr": optimiser.param_groups[0]["lr"]}
-                    logs.step(done, done / epoch, found | taken)
-                if done % settings.checkpointing_steps == 0 or done == total:
-                    self._keep(done, job, trained, average, optimiser)
-                if self._draws(job) and (done % drawn_every == 0 or done == total):
-                    self._draw(done, job, average, logs)
+        try:
+            with Logs(self.out, settings.logging_dir, begun, total, about) if self.is_main else nullcontext() as logs:
+                for number in range(begun, total):
+                    for group, peak, factor in zip(optimiser.param_groups, peaks, rates, strict=True):
+                        group["lr"] = peak * factor(number)
+                    started = time.perf_counter()
+                    sums = self._gradients(number, step, loader)
+                    done = number + 1
+                    with signals.Held():  # what follows is done whole, or not at all
+                        self._whole = None
+                        found = self._update(done, sums, optimiser, list(trained.values()))
+                        if average is not None:
+                            average.update()
+                        self._whole = done
+                        if logs is not None:
+                            taken = {"seconds": time.perf_counter() - started, "lr": optimiser.param_groups[0]["lr"]}
+                            logs.step(done, done / epoch, found | taken)
+                    if done % settings.checkpointing_steps == 0 or done == total:
+                        self._keep(done, job, trained, average, optimiser)
+                    if self._draws(job) and (done % drawn_every == 0 or done == total):
+                        self._draw(done, job, average, logs)
+        except KeyboardInterrupt:
+            if self.is_main and self._whole and self._whole != begun and not self.checkpoints.has(self._whole):
+                self._write(self._whole, job, trained, average, optimiser)
+                self._say(f"stopped after step {self._whole}; --resume_from_checkpoint latest goes on")
+            raise
         return self._exported(job, average)
 
     def _loader(self, job: Job, begun: int, total: int) -> DataLoader[Any]:
@@ -213,15 +227,10 @@ class Engine:
             how = {"batch_sampler": _Positions(self.share, begun, max(0, total - begun))}
         return DataLoader(job.data, num_workers=self.settings.dataloader_num_workers, collate_fn=job.collate, **how)
 
-    def _step(
-        self,
-        number: int,
-        step: torch.nn.Module,
-        optimiser: Any,
-        loader: Iterator[dict[str, Any]],
-        trained: Sequence[torch.nn.Parameter],
-    ) -> dict[str, float]:
-        """One step of the optimiser; what is logged of it, over all processes and batches."""
+    def _gradients(
+        self, number: int, step: torch.nn.Module, loader: Iterator[dict[str, Any]]
+    ) -> dict[str, torch.Tensor]:
+        """The gradients of a step, in the parameters; what is logged of it, as means over this process's batches."""
         accelerator, settings = self.accelerator, self.settings
         torch.manual_seed(mixed(settings.seed, number, accelerator.process_index))  # of layers that drop values
         step.train()
@@ -234,16 +243,23 @@ class Engine:
             with accelerator.accumulate(step):
                 found = step(batch)
                 accelerator.backward(found["loss"])
-                if accelerator.sync_gradients and settings.max_grad_norm:
-                    accelerator.clip_grad_norm_(trained, settings.max_grad_norm)
-                optimiser.step()
-                optimiser.zero_grad()
             for name, value in found.items():
                 sums[name] = sums.get(name, torch.zeros_like(value.detach())) + value.detach() / self.share.micro
+        return sums
+
+    def _update(
+        self, done: int, sums: dict[str, torch.Tensor], optimiser: Any, trained: Sequence[torch.nn.Parameter]
+    ) -> dict[str, float]:
+        """What the gradients do to the weights; what is logged of the step, over all processes."""
+        accelerator = self.accelerator
         means = {name: float(accelerator.gather(value.reshape(1)).mean()) for name, value in sums.items()}
         if not math.isfinite(means["loss"]):
-            what = f"the loss of step {number + 1} is no number (got {means['loss']})."
+            what = f"the loss of step {done} is no number (got {means['loss']})."
             raise NumericError(what, where="train", fix="lower --learning_rate, or train with --mixed_precision no")
+        if self.settings.max_grad_norm:
+            accelerator.clip_grad_norm_(trained, self.settings.max_grad_norm)
+        optimiser.step()
+        optimiser.zero_grad()
         return means
 
     def _rates(self, optimiser: torch.optim.Optimizer, total: int) -> list[Callable[[int], float]]:
@@ -264,11 +280,17 @@ class Engine:
     ) -> None:
         self.accelerator.wait_for_everyone()
         if self.is_main:
-            state = {"recipe": self.recipe, "step": done, "seed": self.settings.seed}
-            state["settings"] = vars(self.settings) | {"resume_from_checkpoint": None}
-            tensors = (trained, average, optimiser, self.accelerator.scaler)
-            self.checkpoints.keep(state, *tensors, beside=self._of_average(job.beside, average))
+            self._write(done, job, trained, average, optimiser)
         self.accelerator.wait_for_everyone()
+
+    def _write(
+        self, done: int, job: Job, trained: dict[str, torch.nn.Parameter], average: Average | None, optimiser: Any
+    ) -> None:
+        """A checkpoint, by the process that writes."""
+        state = {"recipe": self.recipe, "step": done, "seed": self.settings.seed}
+        state["settings"] = vars(self.settings) | {"resume_from_checkpoint": None}
+        tensors = (trained, average, optimiser, self.accelerator.scaler)
+        self.checkpoints.keep(state, *tensors, beside=self._of_average(job.beside, average))
 
     def _of_average(
         self, write: Callable[[Path], object] | None, average: Average | None

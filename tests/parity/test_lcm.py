@@ -74,6 +74,18 @@ def test_a_lora_and_its_validation_pictures(shards, tmp_path):
     assert cli.main([*map(str, words)]) == 0
 
 
+def test_a_student_begins_as_its_teacher(shards, tmp_path):
+    """Whatever it is told of guidance."""
+    _, job = job_of(lcm, *given(shards, tmp_path))
+    x, states = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 64)
+    with torch.no_grad():
+        told = {"timestep_cond": torch.randn(2, 256)}
+        found, expected = (
+            net(x, 500, states, **more).sample for net, more in ((job.step.net, told), (job.step.teacher, {}))
+        )
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("recipe, loss", [(lcm, "l2"), (lcm, "huber"), (lcm_lora, "huber")])
 def test_a_step_is_the_formula(recipe, loss, shards, tmp_path):
     """Loss and gradient, of the paper's algorithm written out, with a target whose weights are others."""
