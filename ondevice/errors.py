@@ -16,7 +16,8 @@ OnDeviceError            1   base class
 ├── StrictError         14   a fallback was needed, and --strict allows none
 ├── PeerError           15   another runtime, compared with ours, is missing or failed
 ├── OutputError         16   stdout cannot take the result; what was written to files is whole
-└── BatchError          17   some lines of a batch were not drawn; the others are
+├── BatchError          17   some lines of a batch were not drawn; the others are
+└── ProcessError        18   another process of a training run has ended
 """
 
 from __future__ import annotations
@@ -164,3 +165,9 @@ class BatchError(OnDeviceError):
     """Some lines of a batch were not drawn. The others are."""
 
     exit_code = 17
+
+
+class ProcessError(OnDeviceError):
+    """Another process of a training run has ended, or cannot be reached."""
+
+    exit_code = 18

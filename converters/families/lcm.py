@@ -10,7 +10,8 @@ from ondevice.converters.families import sd1
 from ondevice.converters.families.family import Configs, Family, Joint, Role, guidance_joint
 from ondevice.converters.families.pipelines import text_to_image, told_guidance
 
-ROLES = sd1.ROLES | {"guidance": Role("unet", "guidance", precise=True)}
+GUIDANCE = Role("unet", "guidance", precise=True)
+ROLES = sd1.ROLES | {"guidance": GUIDANCE}
 
 
 def joints(configs: Configs) -> Iterator[Joint]:

@@ -47,16 +47,16 @@ ROLES = {
 }
 
 
-def joints(configs: Configs, takes: Takes = SAMPLE) -> Iterator[Joint]:
+def joints(configs: Configs, takes: Takes = SAMPLE, told: bool = False) -> Iterator[Joint]:
     """The text encoders' states and the pooled text are what the UNet looks at, its latents are the VAE's,
-    and pictures are RGB."""
+    and pictures are RGB; `told`: the UNet takes the guidance."""
     first, second, net = (configs[name] for name in ("text_encoder", "text_encoder_2", "unet"))
     added = net["addition_time_embed_dim"] or 0
     widths, pooled = first["hidden_size"] + second["hidden_size"], second["projection_dim"] + TIME_IDS * added
     lengths = first["max_position_embeddings"], second["max_position_embeddings"]
     yield Joint("unet's addition_embed_type", net["addition_embed_type"], "that of Stable Diffusion XL", "text_time")
     yield input_joint(configs, takes)
-    yield guidance_joint(configs)
+    yield guidance_joint(configs, told)
     yield Joint(
         "unet's cross_attention_dim", net["cross_attention_dim"], "the sum of the text encoders' hidden_size", widths
     )

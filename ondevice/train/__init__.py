@@ -1,7 +1,7 @@
 """Train a model further, and end in files that `convert` takes.
 
 python -m ondevice.train lora --pretrained_model_name_or_path MODEL --data_dir PICTURES --output_dir OUT
-accelerate launch --num_processes 2 -m ondevice.train lora CONFIG.json      # several cards, several machines
+accelerate launch --multi_gpu --num_processes 2 -m ondevice.train lora CONFIG.json      # several cards
 python -m ondevice.train RECIPE --help
 """
 
@@ -56,9 +56,11 @@ def run(args: argparse.Namespace) -> int:
             print(made, flush=True)
         return 0
     from ondevice.train.engine import Engine  # torch takes seconds to import
+    from ondevice.train.processes import in_company
 
     engine = Engine(args.recipe, settings)
-    written = engine.train(recipe.job(settings, engine))
+    with in_company(engine.share.processes):
+        written = engine.train(recipe.job(settings, engine))
     if engine.is_main:
         print(written, flush=True)
     return 0

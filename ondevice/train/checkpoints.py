@@ -20,12 +20,11 @@ from safetensors.torch import load_file, save_file
 from ondevice.base.publish import published
 from ondevice.errors import CheckpointError, OutputError, UsageError
 from ondevice.train.average import Average
+from ondevice.train.records import FIX, FORMAT, read_state
 
 NAME = re.compile(r"checkpoint-(\d{1,12})")
 STATE, TRAINED, OPTIMISER, AVERAGE = "state.json", "trained.safetensors", "optimiser.safetensors", "average.safetensors"
-FORMAT = 1
 LATEST = "latest"
-_FIX = "go on from another checkpoint, or begin anew without --resume_from_checkpoint"
 
 
 class Checkpoints:
@@ -64,18 +63,9 @@ class Checkpoints:
         return path
 
     def state(self, path: Path, recipe: str) -> dict[str, Any]:
-        """What a checkpoint says of itself. Raises CheckpointError where it is damaged, or of another recipe."""
-        try:
-            state = json.loads((path / STATE).read_text("utf-8"))
-            known = state["format"] == FORMAT and all(isinstance(state[key], int) for key in ("step", "seed"))
-            of = state["recipe"]
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise CheckpointError(f"it cannot be read ({error!r}).", where=str(path / STATE), fix=_FIX) from error
-        if not known:
-            raise CheckpointError("it is of another version of this package.", where=str(path / STATE), fix=_FIX)
-        if of != recipe:
-            raise CheckpointError(f"it is of another recipe (got {of}, expected {recipe}).", where=str(path), fix=_FIX)
-        return dict(state)
+        """What a checkpoint says of itself (records.py). Raises CheckpointError where it is damaged, or of another
+        recipe."""
+        return read_state(path / STATE, recipe)
 
     def keep(
         self,
@@ -110,20 +100,20 @@ class Checkpoints:
     def restore(
         self,
         path: Path,
+        about: Mapping[str, Any],
         trained: Mapping[str, torch.nn.Parameter],
         average: Average | None,
         optimiser: Any,
         scaler: Any,
-    ) -> int:
-        """Give a checkpoint's values to a run that begins; the number of steps that were done.
+    ) -> None:
+        """Give a checkpoint's values to a run that begins; `about`: its `state`.
 
         Raises:
             CheckpointError: it is damaged, or of a run that trained other parameters.
         """
-        about = json.loads((path / STATE).read_text("utf-8"))
         _fill(trained, _loaded(path / TRAINED), path / TRAINED)
         if average is not None:
-            if about.get("averaged") is None:
+            if about["averaged"] is None:
                 raise CheckpointError("it holds no average of weights.", where=str(path), fix="leave out --use_ema")
             _fill(average.values, _loaded(path / AVERAGE), path / AVERAGE)
             average.steps = about["averaged"]
@@ -132,19 +122,18 @@ class Checkpoints:
         for name, value in _loaded(path / OPTIMISER).items():
             index, _, key = name.partition(".")
             if not index.isdecimal() or int(index) >= sum(len(group["params"]) for group in whole["param_groups"]):
-                raise CheckpointError(f"{name} is of no parameter.", where=str(path / OPTIMISER), fix=_FIX)
+                raise CheckpointError(f"{name} is of no parameter.", where=str(path / OPTIMISER), fix=FIX)
             state.setdefault(int(index), {})[key] = value
         optimiser.load_state_dict(whole | {"state": state})
-        if scaler is not None and about.get("scaler"):
+        if scaler is not None and about["scaler"]:
             scaler.load_state_dict(about["scaler"])
-        return int(about["step"])
 
 
 def _loaded(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"it cannot be read ({error}).", where=str(path), fix=_FIX) from error
+        raise CheckpointError(f"it cannot be read ({error}).", where=str(path), fix=FIX) from error
 
 
 @torch.no_grad()

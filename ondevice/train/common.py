@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ondevice.train.settings import NEEDED, Setting
 
 RATES = ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial")
@@ -16,11 +18,31 @@ MODEL = (
     Setting("revision", None, str, "branch, tag or commit of a hub id"),
     Setting("variant", None, str, "weight files to take, such as fp16"),
 )
+VAE = (Setting("pretrained_vae_model_name_or_path", None, str, "another VAE: a folder or a hub id"),)
 PICTURES = (
     Setting("resolution", 512, int, "side of the square that is cut out of each picture, in pixels", 8, 8192),
     Setting("center_crop", False, bool, "cut it out of the middle instead of at random"),
     Setting("random_flip", False, bool, "mirror every other picture, at random"),
     Setting("dataloader_num_workers", 0, int, "processes that read pictures; 0: the one that trains", 0, 256),
+)
+BY_KIND = tuple(
+    replace(one, default=None, about=f"{one.about} (default 512, of Stable Diffusion XL 1024)")
+    if one.name == "resolution"
+    else one
+    for one in PICTURES
+)
+"""PICTURES, of a size that the kind of model decides where it is left open."""
+TEXT_ENCODERS = (
+    Setting("train_text_encoder", False, bool, "the text encoders, too (not those of Stable Diffusion 3)"),
+    Setting(
+        "text_encoder_lr",
+        None,
+        float,
+        "their learning rate (default: learning_rate)",
+        0,
+        1e30,
+        also=("text_encoder_learning_rate",),
+    ),
 )
 LENGTH = (
     Setting("num_train_epochs", 1, int, "how often each picture is taken", 1, also=("n_epochs",)),
@@ -79,6 +101,9 @@ FLOW = (
 )
 OUTPUT = (
     Setting("output_dir", NEEDED, str, "folder of all that is written"),
+    Setting(
+        "report_to", "tensorboard", str, "where steps are logged, beside training_log.jsonl", choices=("tensorboard",)
+    ),
     Setting("logging_dir", "logs", str, "folder of TensorBoard's files, in output_dir", also=("log_dir",)),
     Setting("checkpointing_steps", 500, int, "a checkpoint every so many steps", 1),
     Setting("checkpoints_total_limit", None, int, "keep so many of them, the newest", 1),

@@ -22,7 +22,7 @@ import torch
 from ondevice.diffusion.request import Picture
 from ondevice.drawing import say
 from ondevice.errors import CheckpointError
-from ondevice.train.adapting import asked, cut_of, opened_parts, prepare_net, texts_of, write_model
+from ondevice.train.adapting import asked, cut_of, opened_parts, prepare_net, settle, texts_of, write_model
 from ondevice.train.average import Average
 from ondevice.train.beginnings import CONFIG, begun, take_what_fits
 from ondevice.train.drawn import drawing
@@ -33,7 +33,7 @@ from ondevice.train.lines import Lines
 from ondevice.train.lora_files import add_lora, write_lora
 from ondevice.train.noising import Diffusion
 from ondevice.train.part_files import parts_of
-from ondevice.train.parts import SD1, Parts, Texts, place_of
+from ondevice.train.parts import SD1, SD3, Parts, Texts, place_of
 from ondevice.train.samples import collated
 from ondevice.train.shards import Shards
 
@@ -128,7 +128,8 @@ class Distillation(Finetune):
         self._average = average
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        """`loss`, of `pixels` float32 [N, 3, h, w] in -1..1, `captions` and `seeds`, N of each."""
+        """`loss`, of `pixels` float32 [N, 3, h, w] in -1..1, `sizes` int64 [N, 4], `captions` and `seeds`, N of
+        each."""
         draws = Draws(batch["seeds"], batch["pixels"].device)
         latents = self.latents(batch["pixels"], draws)
         noise = draws.normal(*latents.shape[1:])
@@ -138,20 +139,19 @@ class Distillation(Finetune):
         end = (start - self._solver.stride).clamp(min=0)
         kept = self._diffusion.alphas.to(latents.device)[start]
         noisy = _wide(kept.sqrt(), latents) * latents + _wide((1 - kept).sqrt(), latents) * noise
-        (states,) = self._texts.of(batch["captions"])
-        told = {} if self._width is None else {"timestep_cond": embedded(w, self._width)}
-        guess = self._jump(self.net, noisy, start, states, told)
+        told = self._texts.of(batch["captions"])
+        words = self.words(told, batch)
+        own = words if self._width is None else words | {"timestep_cond": embedded(w, self._width)}
+        guess = self._jump(self.net, noisy, start, own)
         with torch.no_grad():
-            (empty,) = self._texts.of([""] * len(states))
-            further = self._solver.step(*self._guided(noisy, start, (states, empty), w), places)
-            target = self._jump(self._target, further, end, states, told)
+            empty = self.words(self._texts.none(told), batch)
+            further = self._solver.step(*self._guided(noisy, start, (words, empty), w), places)
+            target = self._jump(self._target, further, end, own)
         return {"loss": self._asked.between(guess, target)}
 
-    def _jump(
-        self, net: Network, x: torch.Tensor, timesteps: torch.Tensor, states: torch.Tensor, told: Mapping[str, Any]
-    ) -> torch.Tensor:
+    def _jump(self, net: Network, x: torch.Tensor, timesteps: torch.Tensor, words: Mapping[str, Any]) -> torch.Tensor:
         """f(x, t)."""
-        end, _ = self._guess(net(x, timesteps, states, return_dict=False, **told)[0], x, timesteps)
+        end, _ = self._guess(net(x, timestep=timesteps, return_dict=False, **words)[0], x, timesteps)
         skip, out = (_wide(one, x) for one in self._asked.weights(timesteps))
         return skip * x + out * end
 
@@ -167,12 +167,13 @@ class Distillation(Finetune):
         return signal * x - spread * prediction, signal * prediction + spread * x
 
     def _guided(
-        self, x: torch.Tensor, timesteps: torch.Tensor, states: tuple[torch.Tensor, torch.Tensor], w: torch.Tensor
+        self, x: torch.Tensor, timesteps: torch.Tensor, words: tuple[dict[str, Any], dict[str, Any]], w: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The teacher's guesses with guidance; `states` of the captions and of the empty text."""
+        """The teacher's guesses with guidance; `words` of the captions and of no text."""
         with self._teaching() as teacher:
             with_text, without = (
-                self._guess(teacher(x, timesteps, told, return_dict=False)[0], x, timesteps) for told in states
+                self._guess(teacher(x, timestep=timesteps, return_dict=False, **told)[0], x, timesteps)
+                for told in words
             )
         wide = _wide(w, x)
         end, noise = (one + wide * (one - other) for one, other in zip(with_text, without, strict=True))
@@ -201,10 +202,11 @@ class Distillation(Finetune):
 def distilled(settings: argparse.Namespace, engine: Engine) -> Job:
     """What is trained: a student network, or with `rank` among the settings adapters of the teacher's.
     Raises OnDeviceError for a model or data that cannot be read."""
+    settle(settings)
     data = data_of(settings, engine)
     parts = opened_parts(settings, engine)
-    if parts.kind != SD1:
-        what = "distillation is of Stable Diffusion 1.x and 2.x."
+    if parts.kind == SD3:
+        what = "distillation is of Stable Diffusion 1.x, 2.x and XL."
         raise CheckpointError(what, where="--pretrained_teacher_model", fix="give such a model")
     noising = Diffusion.of(parts.pipe.scheduler.config, 0.0, None)
     teacher, width = None, None
@@ -219,7 +221,8 @@ def distilled(settings: argparse.Namespace, engine: Engine) -> Job:
     asked_of = Asked(settings.w_min, settings.w_max, huber, settings.timestep_scaling_factor)
     solver = Solver(noising.alphas, settings.num_ddim_timesteps)
     step = Distillation(parts, noising, texts_of(parts, settings), asked_of, solver, teacher, width)
-    write = _model(parts) if teacher is not None else _adapters(parts, f"{settings.ckpt_name}.safetensors")
+    told = {"timestep_scaling": settings.timestep_scaling_factor, "original_inference_steps": solver.count}
+    write = _adapters(parts, f"{settings.ckpt_name}.safetensors") if teacher is None else _model(parts, told)
     learns = [one for one in parts.net.parameters() if one.requires_grad]
 
     def draw() -> Sequence[Picture]:
@@ -274,22 +277,20 @@ def student_of(teacher: torch.nn.Module, width: int, source: str | None = None) 
     return student.float().requires_grad_(True)
 
 
-def _model(parts: Parts) -> Callable[[Path], Path]:
+def _model(parts: Parts, told: Mapping[str, Any]) -> Callable[[Path], Path]:
+    """What writes the student as a diffusers folder, whose scheduler is told how it was trained."""
     from diffusers import LatentConsistencyModelPipeline, LCMScheduler
+
+    more: dict[str, Any] = {"requires_safety_checker": False}
+    if parts.kind != SD1:
+        zeros = parts.pipe.config.force_zeros_for_empty_prompt
+        more = {"add_watermarker": False, "force_zeros_for_empty_prompt": zeros}
 
     def write(folder: Path) -> Path:
         pipe = parts.pipe
-        made: Any = LatentConsistencyModelPipeline(
-            vae=pipe.vae,
-            text_encoder=pipe.text_encoder,
-            tokenizer=pipe.tokenizer,
-            unet=pipe.unet,
-            scheduler=LCMScheduler.from_config(pipe.scheduler.config, clip_sample=False),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        return write_model(made, folder)
+        kind = LatentConsistencyModelPipeline if parts.kind == SD1 else type(pipe)
+        scheduler = LCMScheduler.from_config(pipe.scheduler.config, clip_sample=False, **told)
+        return write_model(kind(**pipe.components | {"scheduler": scheduler}, **more), folder)
 
     return write
 

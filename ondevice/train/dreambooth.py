@@ -36,12 +36,10 @@ SUBJECT = (
     Setting("prior_loss_weight", 1.0, float, "of these pictures, beside the subject's", 0),
 )
 SETTINGS = {
-    "model": common.MODEL,
+    "model": (*common.MODEL, *common.VAE),
     "subject": SUBJECT,
-    "pictures": common.PICTURES,
-    "what learns": (
-        Setting("train_text_encoder", False, bool, "the text encoder, too (of Stable Diffusion 1.x and 2.x)"),
-    ),
+    "pictures": common.BY_KIND,
+    "what learns": common.TEXT_ENCODERS,
     "length": common.LENGTH,
     "optimiser": changed(common.OPTIMISER, learning_rate=5e-6),
     "noise": common.NOISE,

@@ -19,9 +19,9 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 HELP = "the same by a LoRA"
 SETTINGS = dreambooth.SETTINGS | {
-    "what learns": (lora.RANK, lora.TARGETS),
+    "what learns": (lora.RANK, lora.TARGETS, *common.TEXT_ENCODERS),
     "optimiser": tuple(
-        Setting("learning_rate", None, float, "at its highest (default 0.0005, of Stable Diffusion 3 0.0001)", 0, 1e30)
+        Setting("learning_rate", None, float, "at its highest (default 0.0005, of XL and 3 0.0001)", 0, 1e30)
         if one.name == "learning_rate"
         else one
         for one in common.OPTIMISER

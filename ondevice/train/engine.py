@@ -33,6 +33,7 @@ from ondevice.train.checkpoints import Checkpoints
 from ondevice.train.lines import Lines
 from ondevice.train.logs import Logs
 from ondevice.train.order import Share, mixed
+from ondevice.train.processes import check_started
 
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -89,9 +90,11 @@ class Engine:
     Args:
         recipe: its name.
         settings: all of its settings; the seed is filled in where there is none.
+        begun: what the checkpoint says of itself that the run goes on from; None: it begins.
 
     Raises:
-        UsageError: this machine cannot compute in the precision that is asked for.
+        UsageError: this machine cannot compute in the precision that is asked for, or a launcher has started fewer
+            processes than it was told to.
     """
 
     recipe: str
@@ -101,6 +104,7 @@ class Engine:
     out: Path = field(init=False)
     checkpoints: Checkpoints = field(init=False)
     _whole: int | None = field(init=False, default=None)  # steps whose weights there are; None: of no whole step
+    begun: dict[str, Any] | None = field(init=False)
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -113,6 +117,7 @@ class Engine:
             what = f"this machine cannot compute in it ({error})."
             raise UsageError(what, where="--mixed_precision", fix="use bf16, or no") from error
         one = self.accelerator
+        check_started(one.num_processes)
         if one.mixed_precision == "fp16" and one.device.type == "cpu":
             what = "this machine cannot compute in it (fp16 is for GPUs)."
             raise UsageError(what, where="--mixed_precision", fix="use bf16, or no")
@@ -123,11 +128,11 @@ class Engine:
         self.checkpoints = Checkpoints(self.out, settings.checkpoints_total_limit)
         self._make_folder()
         kept = self.checkpoints.asked(settings.resume_from_checkpoint)
-        state = None if kept is None else self.checkpoints.state(kept, self.recipe)
+        self.begun = None if kept is None else self.checkpoints.state(kept, self.recipe)
         if settings.seed is None:
-            settings.seed = state["seed"] if state else self._drawn_seed()
-        elif state and state["seed"] != settings.seed:
-            what = f"the checkpoint was trained with another (got {settings.seed}, expected {state['seed']})."
+            settings.seed = self.begun["seed"] if self.begun else self._drawn_seed()
+        elif self.begun and self.begun["seed"] != settings.seed:
+            what = f"the checkpoint was trained with another (got {settings.seed}, expected {self.begun['seed']})."
             raise UsageError(what, where="--seed", fix="leave it out")
         settings.resume_from_checkpoint = kept
         torch.manual_seed(settings.seed)
@@ -181,9 +186,10 @@ class Engine:
         if job.followed is not None:
             job.followed(average)
         begun = 0
-        if settings.resume_from_checkpoint is not None:
-            scaler = self.accelerator.scaler
-            begun = self.checkpoints.restore(settings.resume_from_checkpoint, trained, average, optimiser, scaler)
+        if self.begun is not None:
+            scaler, begun = self.accelerator.scaler, self.begun["step"]
+            path = settings.resume_from_checkpoint
+            self.checkpoints.restore(path, self.begun, trained, average, optimiser, scaler)
             self._say(f"going on after step {begun}")
         self._whole = begun
         loader = iter(self._loader(job, begun, total))

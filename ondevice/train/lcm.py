@@ -29,6 +29,7 @@ DATA = (
     Setting("buffer_count", 1000, int, "samples of each reader among which the next is drawn", 1, 1 << 20),
     Setting("max_train_samples", 1_000_000, int, "samples that the logs call an epoch", 1),
 )
+FIXED = (Setting("use_fix_crop_and_size", False, bool, "tell XL that pictures are whole, and of the resolution"),)
 DISTILLED = (
     Setting("w_min", 5.0, float, "guidance that the student learns, less one: the least"),
     Setting("w_max", 15.0, float, "and the most"),
@@ -51,11 +52,11 @@ STUDENT = (
 OPTIMISER = tuple(one for one in common.OPTIMISER if one.name not in ("use_ema", "ema_decay"))
 SETTINGS = {
     "model": renamed(
-        changed(common.MODEL),
+        (*common.MODEL, *common.VAE),
         pretrained_model_name_or_path="pretrained_teacher_model",
         revision="teacher_revision",
     ),
-    "data": (*DATA, *changed(common.PICTURES, center_crop=True)),
+    "data": (*DATA, *changed(common.BY_KIND, center_crop=True), *FIXED),
     "distillation": DISTILLED,
     "student": STUDENT,
     "length": changed(common.LENGTH, train_batch_size=16, max_train_steps=1000),

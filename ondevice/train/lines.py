@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ondevice.errors import UsageError
 from ondevice.train.order import Share, mixed
 from ondevice.train.part_files import Said, Sample, Stream, samples_of
-from ondevice.train.pictures import Cut
-from ondevice.train.samples import Item
+from ondevice.train.pictures import Cut, Piece
+from ondevice.train.samples import Item, item
 
 log = logging.getLogger(__name__)
 _TRIED = 1000  # pictures, one after the other, of which one must be readable
@@ -79,26 +78,27 @@ class Lines(IterableDataset[list[Item]]):
         for number in itertools.count(taken):
             seed = mixed(self.seed, stream.reader, number)
             coming.extend(itertools.islice(samples, 1 - min(len(coming), 1)))
-            pixels, caption = self._readable(coming, samples, seed, said)
+            piece, caption = self._readable(coming, samples, seed, said)
             coming.popleft()
-            yield [{"pixels": torch.from_numpy(pixels), "caption": caption, "seed": seed}]
+            yield [item(piece, caption, seed)]
 
     def _readable(
         self, coming: deque[Sample], samples: Iterator[Sample], seed: int, said: set[str]
-    ) -> tuple[np.ndarray, str]:
-        """The pixels and the caption of the first of `coming`, which `samples` lengthen. In the place of one whose
+    ) -> tuple[Piece, str]:
+        """The piece and the caption of the first of `coming`, which `samples` lengthen. In the place of one whose
         picture cannot be read stands the next that can be, which comes in its own place, too: so which sample has
         which number does not depend on what was decoded, and a run goes on without decoding."""
         for place in range(_TRIED):
             coming.extend(itertools.islice(samples, max(0, place + 1 - len(coming))))
             sample = coming[place]
             try:
-                pixels = self.cut.read(io.BytesIO(sample.picture), sample.where, np.random.default_rng(seed))
+                rng = np.random.default_rng(seed)
+                piece = self.cut.read(io.BytesIO(sample.picture), sample.where, rng, sample.whole)
             except UsageError as error:
                 if sample.where not in said and len(said) < _NAMED:
                     said.add(sample.where)
                     log.warning("%s: %s Left out", error.where, error.what)
                 continue
-            return pixels, sample.caption
+            return piece, sample.caption
         what = f"none of {_TRIED} pictures, one after the other, can be read."
         raise UsageError(what, where=coming[0].where, fix="make the part files again")

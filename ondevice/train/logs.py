@@ -17,6 +17,7 @@ from ondevice.base.publish import append_lines, published_file, system
 from ondevice.diffusion.picture_file import write_picture
 from ondevice.diffusion.request import Picture
 from ondevice.errors import OutputError
+from ondevice.train.records import steps_of
 
 FILE = "training_log.jsonl"
 PICTURES = "validation"
@@ -34,7 +35,7 @@ class Logs:
     def __init__(self, folder: Path, boards: str, begun: int, total: int, about: Mapping[str, Any]) -> None:
         self._folder, self._file = folder, folder / FILE
         with system(str(self._file), OutputError):
-            rows = [row for row in _rows(self._file) if "step" in row and row["step"] <= begun] if begun else []
+            rows = list(steps_of(self._file, begun)) if begun else []
             with published_file(self._file) as file:
                 for row in [{"begun": begun, **about}, *rows]:
                     file.write(_line(row).encode() + b"\n")
@@ -70,19 +71,6 @@ class Logs:
             write_picture(folder / f"step-{done:06}-{number + 1}.png", one.pixels, one.parameters | {"step": done})
         pixels = np.stack([one.pixels for one in drawn if one.pixels is not None])
         self._board.add_images(PICTURES, pixels, done, dataformats="NHWC")
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log; a killed run may leave half of one."""
-    found = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            found.append(row)
-    return found
 
 
 def _line(row: Mapping[str, Any]) -> str:

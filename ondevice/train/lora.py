@@ -30,12 +30,13 @@ TARGETS = Setting(
 )
 RANK = Setting("rank", 4, int, "of the change of each layer", 1, 4096, also=("lora_rank",))
 SETTINGS = {
-    "model": common.MODEL,
+    "model": (*common.MODEL, *common.VAE),
     "data": (
         Setting("data_dir", NEEDED, str, "folder of pictures and metadata.jsonl", also=("train_data_dir",)),
-        *changed(common.PICTURES, dataloader_num_workers=1),
+        *changed(common.BY_KIND, dataloader_num_workers=1),
     ),
     "LoRA": (RANK, TARGETS, Setting("ckpt_name", "pytorch_lora_weights", str, "the file's name, without its ending")),
+    "what learns": common.TEXT_ENCODERS,
     "length": changed(common.LENGTH, num_train_epochs=200, train_batch_size=1),
     "optimiser": common.OPTIMISER,
     "noise": changed(common.NOISE, noise_offset=0.1),

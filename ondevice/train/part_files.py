@@ -30,11 +30,16 @@ Said = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A picture's file, not decoded, what it shows, and where it stands: for messages."""
+    """A picture's file, not decoded, what it shows, and where it stands: for messages.
+
+    Args:
+        whole: height and width that the picture had before it was made smaller, where that is known.
+    """
 
     caption: str
     picture: bytes
     where: str
+    whole: tuple[int, int] | None = None
 
 
 def parts_of(path: Path, flag: str = "file_list") -> list[Path]:

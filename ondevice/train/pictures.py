@@ -30,20 +30,45 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """What was cut out of a picture.
+
+    Args:
+        pixels: float32 [3, size, size] in -1..1.
+        whole: height and width of the picture before.
+        corner: top and left of the piece, in pixels of its own size, of the picture mirrored as the piece is.
+    """
+
+    pixels: np.ndarray
+    whole: tuple[int, int]
+    corner: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """How pictures of any size become those that are trained on: the shorter side is made `size`, and a square is cut
-    out at random or from the middle."""
+    out at random or from the middle.
+
+    Args:
+        center: from the middle.
+        flip: mirror every other one.
+        fixed: say of every piece that it is all of a picture of this size.
+    """
 
     size: int
     center: bool = False
     flip: bool = False
+    fixed: bool = False
 
-    def of(self, path: Path, rng: np.random.Generator) -> np.ndarray:
-        """float32 [3, size, size] in -1..1. Raises UsageError for a file that is no picture."""
+    def of(self, path: Path, rng: np.random.Generator) -> Piece:
+        """A piece of a picture. Raises UsageError for a file that is none."""
         return self.read(path, str(path), rng)
 
-    def read(self, file: Path | BinaryIO, where: str, rng: np.random.Generator) -> np.ndarray:
-        """The same of a file that is open, which stands at `where`."""
+    def read(
+        self, file: Path | BinaryIO, where: str, rng: np.random.Generator, whole: tuple[int, int] | None = None
+    ) -> Piece:
+        """The same of a file that is open, which stands at `where`; `whole`: the height and width that it had before
+        it was made smaller, where that is known."""
         try:
             with Image.open(file) as opened:
                 if opened.width * opened.height > _MOST_PIXELS:
@@ -52,6 +77,7 @@ class Cut:
                 picture = ImageOps.exif_transpose(opened).convert("RGB")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise UsageError(f"it cannot be read as a picture ({error}).", where=where, fix="remove it") from error
+        whole = whole or (picture.height, picture.width)
         part = self.size / min(picture.size)
         wide, high = (max(self.size, round(side * part)) for side in picture.size)
         picture = picture.resize((wide, high), Image.Resampling.BILINEAR)
@@ -60,8 +86,9 @@ class Cut:
             x, y = (int(rng.integers(0, side - self.size + 1)) for side in (wide, high))
         picture = picture.crop((x, y, x + self.size, y + self.size))
         if self.flip and rng.random() < 0.5:
-            picture = ImageOps.mirror(picture)
-        return (np.asarray(picture, np.float32) / 127.5 - 1).transpose(2, 0, 1)
+            picture, x = ImageOps.mirror(picture), wide - self.size - x
+        pixels = (np.asarray(picture, np.float32) / 127.5 - 1).transpose(2, 0, 1)
+        return Piece(pixels, (self.size, self.size), (0, 0)) if self.fixed else Piece(pixels, whole, (y, x))
 
 
 def files_of(folder: Path, flag: str) -> list[Path]:

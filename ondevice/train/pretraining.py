@@ -43,8 +43,6 @@ def pretraining(settings: argparse.Namespace, engine: Engine) -> Job:
         stored_in(module, engine.half)
     groups = _groups(parts, settings, engine)
     prepare_net(parts, settings)
-    if settings.gradient_checkpointing and settings.train_text_encoder:
-        parts.pipe.text_encoder.gradient_checkpointing_enable()
 
     def write(folder: Path) -> Path:
         return write_model(_of_masks(parts.pipe) if masked else parts.pipe, folder)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ondevice.train.order import Order, mixed
-from ondevice.train.pictures import Cut, Sample
+from ondevice.train.pictures import Cut, Piece, Sample
 
 Item = dict[str, Any]
 
@@ -44,15 +44,22 @@ class Pictures(Dataset[list[Item]]):
         ]
 
     def _item(self, sample: Sample, seed: int) -> Item:
-        pixels = self.cut.of(sample.path, np.random.default_rng(seed))
-        return {"pixels": torch.from_numpy(pixels), "caption": sample.caption, "seed": seed}
+        return item(self.cut.of(sample.path, np.random.default_rng(seed)), sample.caption, seed)
+
+
+def item(piece: Piece, caption: str, seed: int) -> Item:
+    """A sample of a batch."""
+    sizes = torch.tensor([*piece.whole, *piece.corner])
+    return {"pixels": torch.from_numpy(piece.pixels), "sizes": sizes, "caption": caption, "seed": seed}
 
 
 def collated(samples: Sequence[list[Item]]) -> dict[str, Any]:
-    """A batch: `pixels` float32 [N, 3, h, w], `captions` and `seeds`; those of a class last."""
+    """A batch: `pixels` float32 [N, 3, h, w], `sizes` int64 [N, 4] (height and width of the whole, top and left of the
+    piece), `captions` and `seeds`; those of a class last."""
     items = [one for kind in zip(*samples, strict=True) for one in kind]
     return {
         "pixels": torch.stack([one["pixels"] for one in items]),
+        "sizes": torch.stack([one["sizes"] for one in items]),
         "captions": [one["caption"] for one in items],
         "seeds": [one["seed"] for one in items],
     }

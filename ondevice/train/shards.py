@@ -1,6 +1,7 @@
 """WebDataset shards: tar files in which the files of a sample have one name and several endings, read as a stream.
 
-A picture is .jpg, .jpeg, .png or .webp; a caption is .txt, or `caption` of .json. Shards are named as the scripts of
+A picture is .jpg, .jpeg, .png or .webp; a caption is .txt, or `caption` of .json, in which `original_width` and
+`original_height` may say how large the picture was before it was made smaller. Shards are named as the scripts of
 latent consistency distillation name them: paths with `{00000..00031}` or `{a,b}`, several behind `::`; http and https
 addresses and `pipe:COMMAND`, which runs a program, where that was asked for.
 """
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ondevice.errors import UsageError
 from ondevice.train.part_files import LONGEST, Said, Sample
@@ -120,11 +121,23 @@ def _sample(files: dict[str, bytes], where: str, said: Said) -> Iterator[Sample]
     if not files:
         return
     picture = next((files[ending] for ending in PICTURES if ending in files), None)
+    about = _about(files.get(JSON, b"{}"))
     try:
-        caption = files[TEXT].decode("utf-8").strip() if TEXT in files else json.loads(files[JSON])["caption"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+        caption = files[TEXT].decode("utf-8").strip() if TEXT in files else about.get("caption")
+    except ValueError:
         caption = None
     if picture and isinstance(caption, str):
-        yield Sample(caption, picture, where)
+        whole = [about.get(f"original_{side}") for side in ("height", "width")]
+        known = all(type(one) is int and 0 < one < 1 << 20 for one in whole)
+        yield Sample(caption, picture, where, (whole[0], whole[1]) if known else None)
     else:
         said(f"{where}: it has no {'caption' if picture else 'picture'}; left out")
+
+
+def _about(data: bytes) -> dict[str, Any]:
+    """What a sample's .json says; nothing where it is no object."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

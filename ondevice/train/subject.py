@@ -11,15 +11,19 @@ from ondevice.base.publish import system
 from ondevice.diffusion.picture_file import write_picture
 from ondevice.diffusion.request import Picture
 from ondevice.drawing import say
-from ondevice.errors import OutputError, UsageError
+from ondevice.errors import OutputError
 from ondevice.train.adapting import (
     adapted,
     cut_of,
     drawn_of,
+    encoders_that_learn,
+    groups_of,
+    keep_to,
     noising,
     opened_parts,
     prepare_net,
     prior_of,
+    settle,
     texts_of,
     write_model,
 )
@@ -27,7 +31,7 @@ from ondevice.train.drawn import Asked, drawing
 from ondevice.train.engine import Engine, Job
 from ondevice.train.finetune import Finetune
 from ondevice.train.order import mixed
-from ondevice.train.parts import SD1, place_of, stored_in
+from ondevice.train.parts import place_of, stored_in
 from ondevice.train.pictures import ENDINGS, METADATA, Sample, captioned, files_of
 from ondevice.train.samples import Pictures, collated
 
@@ -38,25 +42,17 @@ def beside(settings: argparse.Namespace, engine: Engine) -> Job:
 
 
 def whole(settings: argparse.Namespace, engine: Engine) -> Job:
-    """The network itself, and where it is asked for the text encoder.
-    Raises UsageError where that is one of several."""
+    """The network itself, and where it is asked for the text encoders.
+    Raises UsageError where these are Stable Diffusion 3's."""
     own, prior = pictures_of(settings, engine)
     parts = opened_parts(settings, engine)
-    learning: list[torch.nn.Module] = [parts.net]
-    if settings.train_text_encoder:
-        if parts.kind != SD1:
-            what = "the model has several text encoders, which are not trained here."
-            raise UsageError(what, where="--train_text_encoder", fix="leave it out")
-        learning.append(parts.pipe.text_encoder)
-    for module in learning:
+    encoders = encoders_that_learn(parts, settings)
+    for module in (parts.net, *encoders.values()):
         stored_in(module, torch.float32)
         module.requires_grad_(True)
-    if settings.train_text_encoder:
-        # what is pooled of a text is not read by the network
-        for name, one in parts.pipe.text_encoder.named_parameters():
-            one.requires_grad_("position_ids" not in name)
+    for encoder in encoders:
+        keep_to(parts, encoder)
     prepare_net(parts, settings)
-    trained = [one for module in learning for one in module.parameters() if one.requires_grad]
 
     def write(folder: Path) -> Path:
         return write_model(parts.pipe, folder)
@@ -67,13 +63,13 @@ def whole(settings: argparse.Namespace, engine: Engine) -> Job:
     data = Pictures(own, cut_of(settings), settings.seed, prior)
     texts = texts_of(parts, settings, settings.train_text_encoder)
     step = Finetune(parts, noising(parts, settings), texts, prior_of(settings, prior))
-    groups = [{"params": trained, "lr": engine.rate()}]
-    return Job(step, groups, data, len(data), collated, write, draw=draw)
+    return Job(step, groups_of(parts, encoders, settings, engine), data, len(data), collated, write, draw=draw)
 
 
 def pictures_of(settings: argparse.Namespace, engine: Engine) -> tuple[list[Sample], list[Sample]]:
     """Pictures of the subject, each as often as it is repeated, and of the class: with the captions of metadata.jsonl
     where the folder has one, else all with that of the settings."""
+    settle(settings)
     folder = Path(settings.instance_data_dir)
     own = (
         captioned(folder, "instance_data_dir")

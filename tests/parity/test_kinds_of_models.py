@@ -30,6 +30,7 @@ CONFIGS = {  # with a sample_size, which some of diffusers' pipelines compare wi
             "sd-turbo": TINY["sd21"],
             "sdxl-turbo": TINY["sdxl"],
             "sdxl-lightning-1step": TINY["sdxl"],
+            "lcm-sdxl": TINY["sdxl"] | {"unet": TINY["sdxl"]["unet"] | {"time_cond_proj_dim": 10}},
         }
     ).items()
     if "unet" in configs
@@ -125,6 +126,7 @@ CASES = {
     ("sdxl-turbo", "StableDiffusionXLImg2ImgPipeline"): BEGUN | {"num_inference_steps": 4, "strength": 0.5},
     ("sdxl-lightning-1step", "StableDiffusionXLPipeline"): SIZE,
     ("lcm", "LatentConsistencyModelPipeline"): SIZE,
+    ("lcm-sdxl", "StableDiffusionXLPipeline"): SIZE,
     ("lcm", "StableDiffusionImg2ImgPipeline"): BEGUN | {"num_inference_steps": 4, "strength": 0.5},
     ("sdxl-refiner", "StableDiffusionXLImg2ImgPipeline"): BEGUN | {"num_inference_steps": 5, "strength": 0.6},
     ("sd15-inpaint", "StableDiffusionInpaintPipeline"): MASKED | {"num_inference_steps": 3},

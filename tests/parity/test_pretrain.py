@@ -72,6 +72,19 @@ def test_a_run_that_goes_on_ends_where_an_unbroken_one_does(listed, tmp_path, ca
     assert Image.open(out).size == (SIDE, SIDE)
 
 
+def test_what_learns_and_how_fast(listed, tmp_path):
+    """The text encoder stays as it is, or learns at a rate of its own; all of the model may be kept, too."""
+    _, job = job_of(pretrain, *given(listed, tmp_path, unet_learning_rate=2e-4))
+    assert [group["lr"] for group in job.groups] == [2e-4]
+    assert not any(one.requires_grad for one in job.step.encoders.parameters())
+    words = {"train_text_encoder": "true", "text_encoder_learning_rate": 1e-5, "only_save_updated_model": "false"}
+    _, job = job_of(pretrain, *given(listed, tmp_path, **words))
+    assert [group["lr"] for group in job.groups] == [1e-4, 1e-5]
+    assert all(one.requires_grad for one in job.step.encoders.parameters())
+    job.beside(tmp_path / "kept")
+    assert {path.name for path in (tmp_path / "kept").iterdir()} >= {"unet", "vae", "text_encoder", "model_index.json"}
+
+
 def test_what_is_broken_is_named_and_left_out(listed, tmp_path, caplog):
     _, job = job_of(pretrain, *given(listed, tmp_path))
     found = iter(job.data)

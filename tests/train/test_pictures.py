@@ -68,15 +68,16 @@ def test_folders_that_are_refused(tmp_path):
 
 def test_a_cut_is_a_square_of_the_picture(tmp_path):
     pixels = save(tmp_path / "a.png", 12, 8)
-    found = Cut(8, center=True).of(tmp_path / "a.png", np.random.default_rng(0))
+    found = Cut(8, center=True).of(tmp_path / "a.png", np.random.default_rng(0)).pixels
     assert found.shape == (3, 8, 8) and found.dtype == np.float32
     np.testing.assert_allclose(found.transpose(1, 2, 0), pixels[:, 2:10] / 127.5 - 1, atol=1e-6)
     columns = set()
     for seed in range(40):
-        seen = Cut(8).of(tmp_path / "a.png", np.random.default_rng(seed)).transpose(1, 2, 0)
+        seen = Cut(8).of(tmp_path / "a.png", np.random.default_rng(seed)).pixels.transpose(1, 2, 0)
         columns |= {x for x in range(5) if np.abs(pixels[:, x : x + 8] / 127.5 - 1 - seen).max() < 1e-6}
     assert columns == {0, 1, 2, 3, 4}
-    flipped = [Cut(8, center=True, flip=True).of(tmp_path / "a.png", np.random.default_rng(seed)) for seed in range(9)]
+    cut = Cut(8, center=True, flip=True)
+    flipped = [cut.of(tmp_path / "a.png", np.random.default_rng(seed)).pixels for seed in range(9)]
     assert {(one == found).all() or (one == found[:, :, ::-1]).all() for one in flipped} == {True}
     assert len({one.tobytes() for one in flipped}) == 2
 
@@ -84,7 +85,7 @@ def test_a_cut_is_a_square_of_the_picture(tmp_path):
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
 def test_any_kind_of_picture(mode, tmp_path):
     save(tmp_path / "a.png", 5, 31, mode)
-    assert Cut(16).of(tmp_path / "a.png", np.random.default_rng(0)).shape == (3, 16, 16)
+    assert Cut(16).of(tmp_path / "a.png", np.random.default_rng(0)).pixels.shape == (3, 16, 16)
 
 
 def test_pictures_that_are_turned(tmp_path):
@@ -93,7 +94,7 @@ def test_pictures_that_are_turned(tmp_path):
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:, :4] = 255  # light on the left: it is shown on the top
     Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
-    found = Cut(8, center=True).of(tmp_path / "a.png", np.random.default_rng(0))
+    found = Cut(8, center=True).of(tmp_path / "a.png", np.random.default_rng(0)).pixels
     assert (found[:, :4] == 1).all() and (found[:, 4:] == -1).all()
 
 
@@ -102,3 +103,19 @@ def test_what_is_no_picture(data, tmp_path):
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(UsageError, match=r"a\.png: it cannot be read as a picture \(.*\)\. Fix: remove it"):
         Cut(8).of(tmp_path / "a.png", np.random.default_rng(0))
+
+
+def test_where_a_piece_is(tmp_path):
+    """Also of a picture that is mirrored: where the piece is in the mirrored picture."""
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:, :, 0], pixels[:, :, 1] = np.arange(24) * 10, np.arange(16)[:, None] * 10
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    seen = set()
+    for seed in range(12):
+        piece = Cut(16, flip=True).of(tmp_path / "a.png", np.random.default_rng(seed))
+        columns = np.round((piece.pixels[0, 0] + 1) * 127.5).astype(int) // 10
+        mirrored = columns[0] > columns[-1]
+        left = piece.corner[1] if not mirrored else 23 - piece.corner[1]
+        assert piece.whole == (16, 24) and piece.corner[0] == 0 and columns[0] == left
+        seen.add((mirrored, left))
+    assert len({one for one, _ in seen}) == 2 and len(seen) > 4

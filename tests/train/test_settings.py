@@ -130,3 +130,21 @@ def test_a_prior_needs_pictures(words, message, capsys):
     given = ["--pretrained_model_name_or_path", "demo", "--instance_data_dir", "d", "--instance_prompt", "p"]
     assert cli.main(["train", "dreambooth", *given, *words]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_where_steps_are_logged_and_what_xl_is_told():
+    """Flags of the scripts, as they have them."""
+    from ondevice.train import lcm, lora
+
+    def read(recipe, *words):
+        parser = argparse.ArgumentParser()
+        add_flags(parser, recipe.SETTINGS)
+        given = ["--pretrained_model_name_or_path", "m", "--data_dir", "d", "--output_dir", "o"]
+        return settings_of(parser.parse_args([*(given if recipe is lora else [*given[:2], *given[4:]]), *words]),
+                           recipe.SETTINGS)  # fmt: skip
+
+    found = read(lora, "--report_to", "tensorboard", "--train_text_encoder", "--text_encoder_learning_rate", "1e-5")
+    assert found.train_text_encoder is True and found.text_encoder_lr == 1e-5 and found.resolution is None
+    assert read(lcm, "--use_fix_crop_and_size").use_fix_crop_and_size is True
+    with pytest.raises(UsageError, match=r"report_to is unknown \(got wandb, expected one of tensorboard\)"):
+        read(lora, "--report_to", "wandb")

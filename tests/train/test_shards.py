@@ -57,6 +57,20 @@ def test_samples_in_their_order(tmp_path: Path, mode: str) -> None:
     assert samples[1].where == f"{tmp_path}/a.tar, a/2" and not said
 
 
+def test_how_large_a_picture_was(tmp_path: Path) -> None:
+    about: list[dict[str, object]] = [
+        {"caption": "a", "original_width": 640, "original_height": 480},
+        {"caption": "b", "original_width": 640},
+        {"caption": "c", "original_width": 640.5, "original_height": True},
+        {"caption": "d", "original_width": 1 << 20, "original_height": 0},
+    ]
+    files = {f"{number}.json": json.dumps(one).encode() for number, one in enumerate(about)}
+    files |= {f"{number}.png": b"x" for number in range(4)} | {"4.txt": b"e", "4.json": b"[", "4.png": b"y"}
+    samples, said = read(shard(tmp_path / "a.tar", dict(sorted(files.items()))))
+    assert [(one.caption, one.whole) for one in samples] == [("a", (480, 640)), *((name, None) for name in "bcde")]
+    assert not said
+
+
 def test_what_is_no_sample_is_named_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST", 100)
     files = {

@@ -29,6 +29,7 @@ MODULES = tuple(
         "requests",
         "graphs",
         "packages",
+        "training",
     )
 )
 
