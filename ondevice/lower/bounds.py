@@ -17,7 +17,7 @@ from ondevice.lower.kernel_file import KernelFile
 from ondevice.lower.program import DTYPES, MATH_DEFINE, TEXEL, USES
 
 LIMIT = 2**31  # elements of an operand: kernels index with 32 bits
-NUMBERS = ("D", "SPAN")  # defines that are sizes, bounded by `holds`; all others are off or on
+NUMBERS = ("D", "KEYS", "SPAN")  # defines that are sizes, bounded by `holds`; all others are off or on
 _DEFAULT = re.compile(r"#ifndef (\w+)\b[^\n]*\n#define \1 (\d+)")
 _ACTIVATION = re.compile(r"ACT_\w+")
 

@@ -340,11 +340,9 @@ CONVOLUTIONS = {
 }
 ATTENTIONS = {
     "flash_panels": attention.flash_panels,
-    "flash_attention": attention.flash,
-    "flash_registers": attention.flash,
-    "flash_local": attention.flash,
-    "attention_scores": attention.partially_fused,
-    "attention_scores_tiles": attention.partially_fused,
+    "flash_rows": attention.flash_rows,
+    **dict.fromkeys(("flash_attention", "flash_registers", "flash_local"), attention.flash),
+    **dict.fromkeys(("attention_scores", "attention_scores_tiles"), attention.partially_fused),
 }
 
 

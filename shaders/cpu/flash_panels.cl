@@ -13,7 +13,7 @@
 //: grid  = ["ceil_div(keys, 32)", "heads", "batch"]
 //: group = ["1", "1", "1"]
 //: tune  = {V = [16]}
-//: needs = {}
+//: needs = {keys = {min = 32}}
 //: reach.k = "k_from + (batch * keys - 1) * k_row + heads * D"
 //: reach.v = "v_from + (batch * keys - 1) * v_row + heads * D"
 //: reach.panels = "batch * heads * ceil_div(keys, 32) * ceil_div(D, 32) * 1024 * (1 + MATH_bf16x3)"

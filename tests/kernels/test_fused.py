@@ -164,6 +164,7 @@ HEADS = [
 
 
 FLASH, PARTIAL = ("flash_attention",), ("attention_scores", "softmax_stats", "attention_mix")
+ROWS = ("flash_rows",)  # of few keys, without a mask
 
 
 def masks(mask):
@@ -182,6 +183,8 @@ def attention(bench, q, k, v, heads, stored, mask=None, tuning=None, way=FLASH):
     sizes = {"batch": batch, "queries": queries, "keys": k.shape[1], "heads": heads, "scale": d**-0.5}
     dims = sizes | {"q_row": width, "k_row": width, "v_row": width, "q_from": 0, "k_from": 0, "v_from": 0}
     inputs, built = [q, k, v, q if mask is None else mask], {"D": d} | masks(mask)
+    if way == ROWS:
+        inputs, built = [q, k, v], {"D": d, "KEYS": k.shape[1]}
     tuned = (tuning or {}).get(way[0])
     return bench.run(KERNELS[way[0]], inputs, (q.shape, q.dtype), dims, tuned, F16=half(stored), **built)
 
@@ -288,20 +291,54 @@ def check_parts_of_rows(bench, name, stored, tokens=19):
         ((wide, wide, wide), own, (q, k, v)),
         ((wide, pair, pair), other, (q, *(np.ascontiguousarray(part) for part in np.split(pair, 2, axis=2)))),
     ):
-        settings = {"F16": half(stored), "D": d}
-        got = bench.run(KERNELS[name], [*inputs, wide], (q.shape, q.dtype), dims, **settings)
-        want = bench.run(KERNELS[name], [*rows, q], (q.shape, q.dtype), apart | {"keys": rows[1].shape[1]}, **settings)
+        few = name == ROWS[0]
+        settings = {"F16": half(stored), "D": d} | ({"KEYS": dims["keys"]} if few else {})
+        got = bench.run(KERNELS[name], [*inputs, wide][: 3 if few else 4], (q.shape, q.dtype), dims, **settings)
+        want = bench.run(
+            KERNELS[name],
+            [*rows, q][: 3 if few else 4],
+            (q.shape, q.dtype),
+            apart | {"keys": rows[1].shape[1]},
+            **settings,
+        )
         np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("stored", STORED)
 def test_attention_over_parts_of_rows(bench: Bench, stored):
     check_parts_of_rows(bench, "flash_attention", stored)
+    check_parts_of_rows(bench, "flash_rows", stored)
 
 
 @pytest.mark.parametrize("stored, tuning", tunings(KERNELS["flash_attention"]))
 def test_attention_tunings(bench: Bench, stored, tuning):
     check_attention(bench, (2, 19, 21, 3, 10), stored, tuning={"flash_attention": tuning})
+
+
+# one of each; fewer than a vector, exactly so many, one more, of keys and of a head's columns; the most, a film's
+FEW = [(1, 1, 1, 1, 1), (2, 5, 3, 3, 7), (1, 17, 16, 2, 16), (2, 19, 17, 2, 17), (1, 9, 64, 3, 40), (3, 14, 14, 2, 64)]
+
+
+@pytest.mark.parametrize("number", range(len(FEW)))
+def test_attention_to_few_keys(bench: Bench, number):
+    check_attention(bench, FEW[number], ("f32", "f16")[number % 2], way=ROWS)
+    check_attention(bench, FEW[number], "f32", spread=30.0, way=ROWS)
+
+
+@pytest.mark.parametrize("stored, tuning", tunings(KERNELS["flash_rows"]))
+def test_tunings_of_attention_to_few_keys(bench: Bench, stored, tuning):
+    check_attention(bench, (2, 67, 21, 3, 10), stored, tuning={"flash_rows": tuning}, way=ROWS)
+    check_attention(bench, (1, 67, 61, 2, 40), stored, tuning={"flash_rows": tuning}, way=ROWS)
+
+
+@pytest.mark.parametrize("operand", ["q", "k", "v"])
+def test_attention_to_few_keys_hides_no_nan(bench: Bench, operand):
+    given = {name: values("normal", (1, 21, 16), "f32", seed) for seed, name in enumerate("qkv")}
+    given[operand][0, 9, 3] = np.nan
+    got = np.isnan(attention(bench, *given.values(), 1, "f32", way=ROWS))
+    assert got[0, 9].all() if operand == "q" else got.all() if operand == "k" else got[..., 3].all()
+    if operand == "q":
+        assert not got[0, :9].any()
 
 
 @pytest.mark.parametrize("stored", STORED)
