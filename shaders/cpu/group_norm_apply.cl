@@ -27,6 +27,7 @@
 #error "SPAN is not defined"
 #endif
 #define VECS (SPAN / V)
+#define ONCE (VECS % 5 == 0 ? 5 : VECS % 4 == 0 ? 4 : 1)  // vectors whose activation is computed together
 #define AHEAD 8  // pixels: rows that are not read whole are not foreseen by a CPU
 
 KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bias), OUT(stg, y), ARG(int, n),
@@ -60,10 +61,17 @@ KERNEL(group_norm_apply)(IN(stg, x), IN(float, sums), IN(stg, scale), IN(stg, bi
   }
   for (int p = part * chunk; p < MIN((part + 1) * chunk, pixels); p++)
     UNROLL
-    for (int v = 0; v < VECS; v++) {
-      const int at = (item * pixels + p) * channels + c0 + v * V;
-      PREFETCH(OVERWRITTEN(x, y) + at + AHEAD * channels);
-      const vec z = FMA(LOADV(OVERWRITTEN(x, y), at) - origin[v] - mean[v], gain[v], shift[v]);
-      STOREV(y, at, ACTIVATEV(z));
+    for (int some = 0; some < VECS; some += ONCE) {
+      const int at = (item * pixels + p) * channels + c0 + some * V;
+      vec z[ONCE];
+      UNROLL
+      for (int v = 0; v < ONCE; v++) {
+        PREFETCH(OVERWRITTEN(x, y) + at + v * V + AHEAD * channels);
+        const vec d = LOADV(OVERWRITTEN(x, y), at + v * V) - origin[some + v] - mean[some + v];
+        z[v] = FMA(d, gain[some + v], shift[some + v]);
+      }
+      ACTIVATE_EACH(z, ONCE)
+      UNROLL
+      for (int v = 0; v < ONCE; v++) STOREV(y, at + v * V, z[v]);
     }
 }

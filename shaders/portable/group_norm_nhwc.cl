@@ -20,6 +20,7 @@
 #error "SPAN is not defined"
 #endif
 #define VECS (SPAN / V)
+#define ONCE (VECS % 5 == 0 ? 5 : VECS % 4 == 0 ? 4 : 1)  // vectors whose activation is computed together
 #define RUN 64  // pixels summed before they are added to the rest: errors grow with the run, not with the picture
 
 // In place x stands where y is written: the work-group that has some channels reads all of them before it stores any.
@@ -88,8 +89,16 @@ KERNEL(group_norm_nhwc)(IN(stg, x), IN(stg, x2), IN(stg, scale), IN(stg, bias), 
   }
 
   for (int p = lane; p < pixels; p += X)
-    for (int v = 0; v < VECS; v++) {
-      const vec z = FMA(LOADV(from[v], p * row[v]) - origin[v] - mean[v], gain[v], LOADV(bias, first + v * V));
-      STOREV(y, (item * pixels + p) * channels + first + v * V, ACTIVATEV(z));
+    for (int some = 0; some < VECS; some += ONCE) {
+      vec z[ONCE];
+      UNROLL
+      for (int i = 0; i < ONCE; i++) {
+        const int v = some + i;
+        const vec d = LOADV(from[v], p * row[v]) - origin[v] - mean[v];
+        z[i] = FMA(d, gain[v], LOADV(bias, first + v * V));
+      }
+      ACTIVATE_EACH(z, ONCE)
+      UNROLL
+      for (int i = 0; i < ONCE; i++) STOREV(y, (item * pixels + p) * channels + first + (some + i) * V, z[i]);
     }
 }

@@ -125,17 +125,7 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
       UNROLL
       for (int h = 0; h < VECS; h++) sum[i][h] = SPLAT(0.0f);
     HOLD_SCALES(scale, VECS)
-#if WIDEN
-    // No CPU foresees parts of lines that stand rows apart: where this tile goes, and what is added to it.
-    for (int i = 0; i < MR; i++)
-      for (int h = 0; h < SIDE; h++) {
-        const int out = y_item + MIN(top + i, m - 1) * n + MIN(out_at[h], n - 1);
-        PREFETCH(y + out);
-#if HAS_ADD
-        PREFETCH(OVERWRITTEN(residual, y) + out);
-#endif
-      }
-#endif
+    int line = 0;
 
     for (int start = 0, depth; start < k; start += depth) {
       const int end = start < k1 ? k1 : k, part = start < k1 ? k1 : k - k1;
@@ -144,8 +134,21 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
       UNROLL
       // rows past the end repeat the last one and are not stored
       for (int i = 0; i < MR; i++) from[i] = MIN(top + i, m - 1) * part;
+      depth = MIN(V > 4 ? WIDEN ? KC : 64 : k, end - start);
+#if V > 4
+      // No CPU foresees what stands rows apart: where this tile goes, what is added to it, and the next one's rows. Of
+      // whole lines some come nearer at a time, as many at once are waited for.
+      for (; line < MIN(MR * SIDE, WIDEN ? k : 2 * MR * SIDE * (start + depth) / k); line++) {
+        const int out = y_item + (top + line / SIDE) * n + col + line % SIDE * V;
+        PREFETCH(y + out);
+#if HAS_ADD
+        PREFETCH(OVERWRITTEN(residual, y) + out);
+#endif
+      }
+      for (int i = 0; i < (col == 0 ? MR : 0); i++)
+        for (int j = 0; j < depth; j += V) PREFETCH(source + from[i] + MR * part + j);
+#endif
 #if WIDEN
-      depth = MIN(KC, end - start);
       float rows[MR * KC];
       UNROLL
       for (int i = 0; i < MR; i++) {
@@ -155,7 +158,6 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
       }
 #define LEFT(i, j) rows[(i) * KC + (j)]
 #else
-      depth = end - start;
 #define LEFT(i, j) LOAD(source, from[i] + (j))
 #endif
       for (int j = 0; j < depth; j++) {

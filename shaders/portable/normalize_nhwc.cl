@@ -33,8 +33,10 @@ KERNEL(normalize_nhwc)(IN(stg, x), IN(float, mean), IN(float, variance), IN(stg,
   if (lanes == V) {
     const vec middle = LOADP(means, 0), gain = LOADP(gains, 0), shift = LOADP(shifts, 0);
     for (int p = start; p < last; p++) {
-      const vec z = FMA(LOADV(OVERWRITTEN(x, y), p * channels + first) - middle, gain, shift);
-      STOREV(y, p * channels + first, ACTIVATEV(z));
+      vec z[1];
+      z[0] = FMA(LOADV(OVERWRITTEN(x, y), p * channels + first) - middle, gain, shift);
+      ACTIVATE_EACH(z, 1)
+      STOREV(y, p * channels + first, z[0]);
     }
     return;
   }

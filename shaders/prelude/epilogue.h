@@ -22,7 +22,7 @@
 // GEGLU multiplies what stands beside a gate by it.
 #if ACT_Silu
 #define ACTIVATE(v)     SILU(v)
-#define ACTIVATEV(v)    SILUV(v)
+#define ACTIVATE_EACH(z, n) SILU_EACH(z, n)
 #elif ACT_Relu
 #define ACTIVATE(v)     RELU(v)
 #elif ACT_QuickGelu
@@ -34,8 +34,8 @@
 #else
 #define ACTIVATE(v)     (v)
 #endif
-#ifndef ACTIVATEV  // of a vector
-#define ACTIVATEV(v)    ACTIVATE(v)
+#ifndef ACTIVATE_EACH  // of n vectors
+#define ACTIVATE_EACH(z, n) for (int od_i = 0; od_i < (n); od_i++) z[od_i] = ACTIVATE(z[od_i]);
 #endif
 #if HAS_ADD
 #define ADD_RESIDUAL(z, load, i)          \

@@ -195,7 +195,7 @@ static inline float od_lanes_max(vec v) {
 #define FMA(a, b, c)    od_fma(a, b, c)
 #define EXP(v)          od_exp(v)
 #define EXP2_DOWN(v)    od_exp2(v)                          // 2^v, v <= 127, to 2 ulp; at most 2^-126 under -126
-#define SILUV(v)        SILU(v)                             // of a vector
+#define SILU_EACH(v, n) for (int od_i = 0; od_i < (n); od_i++) v[od_i] = SILU(v[od_i]);  // of n vectors
 #define SIN(v)          od_sin(v)
 #define COS(v)          od_cos(v)
 #define TANH(v)         od_tanh(v)

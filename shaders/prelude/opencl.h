@@ -88,24 +88,40 @@ typedef float dst;
 #define LOADP(p, i)     OD_JOIN(vload, V)(0, (p) + (i))
 #define STOREP(p, i, v) OD_JOIN(vstore, V)(v, 0, (p) + (i))
 
+// Of n vectors at `v`. Each step is for all of them: one waits for the step before, and others are worked on meanwhile.
+#define OD_EACH(n, step)                          \
+  _Pragma("unroll")                               \
+  for (int od_i = 0; od_i < (n); od_i++) step;
 // Twice as fast as the library's: 2^n goes into the exponent, 2^f of -1/2 <= f <= 1/2 is a polynomial (relative error
 // 1.2e-7). What is under -127 counts as that, which leaves nothing but the last bit; a NaN stays one.
+#define OD_EXP2_DOWN(v, n)                                                                                \
+  {                                                                                                       \
+    vec od_shifted[n], od_p[n]; /* 1.5 * 2^23: the sum's low bits are v rounded */                        \
+    OD_EACH(n, v[od_i] = -127.0f > v[od_i] ? (vec)(-127.0f) : v[od_i])                                    \
+    OD_EACH(n, od_shifted[od_i] = v[od_i] + 12582912.0f)                                                  \
+    OD_EACH(n, v[od_i] = v[od_i] - (od_shifted[od_i] - 12582912.0f))                                      \
+    OD_EACH(n, od_p[od_i] = fma((vec)(0.0013276472454890609f), v[od_i], (vec)(0.009675541892647743f)))    \
+    OD_EACH(n, od_p[od_i] = fma(od_p[od_i], v[od_i], (vec)(0.05550713092088699f)))                        \
+    OD_EACH(n, od_p[od_i] = fma(od_p[od_i], v[od_i], (vec)(0.24022120237350464f)))                        \
+    OD_EACH(n, od_p[od_i] = fma(od_p[od_i], v[od_i], (vec)(0.6931469440460205f)))                         \
+    OD_EACH(n, od_p[od_i] = fma(od_p[od_i], v[od_i], (vec)(1.0000001192092896f)))                         \
+    OD_EACH(n, v[od_i] = OD_JOIN(as_float, V)(OD_JOIN(as_int, V)(od_p[od_i]) + (OD_JOIN(as_int, V)(od_shifted[od_i]) << 23))) \
+  }
 static inline vec od_exp2_down(vec given) {
-  const vec v = -127.0f > given ? (vec)(-127.0f) : given;
-  const vec shifted = v + 12582912.0f, f = v - (shifted - 12582912.0f);  // 1.5 * 2^23: the sum's low bits are v rounded
-  vec p = fma((vec)(0.0013276472454890609f), f, (vec)(0.009675541892647743f));
-  p = fma(p, f, (vec)(0.05550713092088699f));
-  p = fma(p, f, (vec)(0.24022120237350464f));
-  p = fma(p, f, (vec)(0.6931469440460205f));
-  p = fma(p, f, (vec)(1.0000001192092896f));
-  return OD_JOIN(as_float, V)(OD_JOIN(as_int, V)(p) + (OD_JOIN(as_int, V)(shifted) << 23));
+  vec v[1] = {given};
+  OD_EXP2_DOWN(v, 1)
+  return v[0];
 }
 
-// v / (1 + 2^-(v log2 e)), of a vector. Under -88 it is next to nothing: v counts as that, so that no power overflows.
-static inline vec od_silu(vec given) {
-  const vec v = -88.0f > given ? (vec)(-88.0f) : given;
-  return v / (1.0f + od_exp2_down(v * -1.4426950408889634f));
-}
+// SILU of them: v / (1 + 2^-(v log2 e)). Under -88 it is next to nothing: v counts as that, so that no power overflows.
+#define SILU_EACH(v, n)                                                         \
+  {                                                                             \
+    vec od_power[n];                                                            \
+    OD_EACH(n, v[od_i] = -88.0f > v[od_i] ? (vec)(-88.0f) : v[od_i])            \
+    OD_EACH(n, od_power[od_i] = v[od_i] * -1.4426950408889634f)                 \
+    OD_EXP2_DOWN(od_power, n)                                                   \
+    OD_EACH(n, v[od_i] = v[od_i] / (1.0f + od_power[od_i]))                     \
+  }
 
 // The lanes of two vectors by turns: those of their first halves in `low`, of their second in `high`.
 #define ZIP(low, high, a, b) \
@@ -178,7 +194,6 @@ static inline float od_lanes_max(vec given) {
 #define FMA(a, b, c)    fma(a, b, c)
 #define EXP(v)          exp(v)
 #define EXP2_DOWN(v)    od_exp2_down(v)                     // 2^v, v <= 127, to 2 ulp; at most 2^-126 under -126
-#define SILUV(v)        od_silu(v)                          // SILU of a vector
 #define SIN(v)          sin(v)
 #define COS(v)          cos(v)
 #define TANH(v)         tanh(v)
