@@ -13,7 +13,7 @@
 //: grid  = ["heads", "ceil_div(queries, ROWS)", "batch"]
 //: group = ["1", "1", "1"]
 //: tune  = {V = [16, 4, 8], NV = [3, 1, 2, 4], MR = [8, 4, 6, 12], ROWS = [256, 64, 128, 512]}
-//: needs = {keys = {max = 64}}
+//: needs = {keys = {max = 32}}
 //: reach.q = "q_from + (batch * queries - 1) * q_row + heads * D"
 //: reach.k = "k_from + (batch * keys - 1) * k_row + heads * D"
 //: reach.v = "v_from + (batch * keys - 1) * v_row + heads * D"
