@@ -117,7 +117,7 @@ def pipeline(family: Family, configs: Configs) -> dict[str, Any]:
             },
             "texts": {"prompt": {}, "negative_prompt": {"optional": True}},
             "pictures": {"image": {"prepare": "fit", "optional": True}},
-            "latents": latents_of(family, configs, begin="image_latents", strength="strength"),
+            "latents": latents_of(family, configs, begin="image_latents", strength="strength", rounds="up"),
             "before": [*encoders, condition, *encoded_image(), {"noise": "latents"}],
             "denoise": [
                 {

@@ -15,6 +15,9 @@ PREPARE = ("fit", "unit", "mask", "masked", "clip_vision", "edges")
 RATES = ("bundle", "picture", "text", "call")
 """How often a value may change, from never to always."""
 
+ROUNDS = ("down", "up")
+"""What becomes of a part of a call that a strength leaves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Number:
@@ -74,9 +77,9 @@ class Latents:
     """float32 [frames, channels, height / scale, width / scale].
 
     What a decoder is given is latents / scaling + shift. `begin` names the value that a run begins from where it was
-    made (an encoded picture), `strength` the number that says how much of the schedule is then run. `frames` names a
-    number, or is None for pictures. `preview`: red, green and blue of a small picture of them, each a factor per
-    channel and a constant; empty where they are not known.
+    made (an encoded picture), `strength` the number that says how much of the schedule is then run, and `rounds`, one
+    of ROUNDS, to how many calls that comes. `frames` names a number, or is None for pictures. `preview`: red, green and
+    blue of a small picture of them, each a factor per channel and a constant; empty where they are not known.
     """
 
     channels: int
@@ -88,6 +91,7 @@ class Latents:
     strength: str | None = None
     preview: tuple[tuple[float, ...], ...] = ()
     mask: Mask | None = None
+    rounds: str = "down"
 
 
 @dataclass(frozen=True, slots=True)

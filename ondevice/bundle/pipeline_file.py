@@ -10,6 +10,7 @@ from ondevice.bundle import format as f
 from ondevice.bundle.pipeline import (
     LATENTS,
     RATES,
+    ROUNDS,
     TIMESTEP,
     Below,
     Combine,
@@ -133,6 +134,8 @@ class _Reader(GivenReader):
         for key, number in (("frames", frames), ("strength", strength)):
             if number is not None:
                 self.check.one_of(number, self.plain(windowed=False), *at, key)
+        if "rounds" in value and strength is None:
+            self.check.fail("is there alone (expected begin and strength beside it)", *at, "rounds")
         count = self.check.integer(channels, 1, 64, *at, "channels")
         return Latents(
             count,
@@ -144,6 +147,7 @@ class _Reader(GivenReader):
             strength,
             self.preview(value["preview"], count, (*at, "preview")) if "preview" in value else (),
             self.mask(value["mask"], begin, (*at, "mask")) if "mask" in value else None,
+            self.check.one_of(value.get("rounds", ROUNDS[0]), ROUNDS, *at, "rounds"),
         )
 
     def mask(self, value: Any, begin: str | None, at: Path) -> Mask:

@@ -240,7 +240,7 @@ class Pipeline(Inverting):
         strength = None if begin is None or base.strength is None else numbers[base.strength]
         if masked and strength is not None and strength >= 1:  # the mask alone keeps what is kept of the picture
             strength = None
-        table = self._table(request, {} if strength is None else {"strength": strength})
+        table = self._table(request, {} if strength is None else {"strength": strength, "strength_rounds": base.rounds})
         start = run_before(roles, request.latents, stream, series)
         self._release(way, "before")
         clean = None if begin is None else roles.on_host(values.get(begin))
@@ -344,8 +344,8 @@ class Pipeline(Inverting):
             self._spec, {**request.numbers, **{name: value for name, value in given.items() if value is not None}}, size
         )
 
-    def _table(self, request: Request, begin: Mapping[str, float]) -> SamplerTable:
-        """The sampler's table. `begin`: the option of a run that begins from a picture."""
+    def _table(self, request: Request, begin: Mapping[str, float | str]) -> SamplerTable:
+        """The sampler's table. `begin`: the options of a run that begins from a picture."""
         steps = self._spec.steps if request.num_inference_steps is None else request.num_inference_steps
         options = {**request.parts(), **request.sampler_options, **begin}
         return make_table(request.sampler or self._spec.sampler, steps, self._scheduler_config, **options)

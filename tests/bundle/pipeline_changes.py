@@ -10,6 +10,7 @@ CONDITION: tuple[str | int, ...] = ("before", 2)
 
 
 MASK = {"picture": "mask", "strength": 1.0}
+UNBEGUN = (setting("latents", "begin", to=...), setting("latents", "strength", to=...))
 MASK_PICTURE = setting("pictures", "mask", to={"prepare": "mask", "optional": True})
 OUTSIDE = {"picture": "image", "mask": "mask"}
 RAMP, WINDOWED = {"ramp": ["guidance_scale", "strength"]}, {"default": 1, "window": ["handover", "handover"]}
@@ -103,6 +104,11 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
         '.latents.begin is "context" (expected a value that is made once per picture)',
     ),
     (setting("latents", "strength", to=...), ".latents.begin is there alone (expected begin and strength, or neither)"),
+    (setting("latents", "rounds", to="sideways"), '.latents.rounds is "sideways" (expected one of: down, up)'),
+    (
+        setting("latents", "rounds", to="up", also=UNBEGUN),
+        ".latents.rounds is there alone (expected begin and strength beside it)",
+    ),
     (setting("latents", "strength", to="power"), '.latents.strength is "power" (expected one of: aesthetic_score'),
     (setting("latents", "frames", to=3), ".latents.frames is 3 (expected one of: aesthetic_score"),
     (
@@ -121,11 +127,7 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
         ".latents.mask.strength is 2 (expected a number 0..1)",
     ),
     (
-        setting(
-            *("latents", "mask"),
-            to=MASK,
-            also=(MASK_PICTURE, setting("latents", "begin", to=...), setting("latents", "strength", to=...)),
-        ),
+        setting("latents", "mask", to=MASK, also=(MASK_PICTURE, *UNBEGUN)),
         ".latents.mask is there alone (expected begin and strength beside it)",
     ),
     (setting("outside", to=OUTSIDE, also=(MASK_PICTURE,)), ""),
@@ -259,12 +261,7 @@ PIPELINE_CHANGES: list[tuple[Setting, str]] = [
     (setting("before", 6, "take", to="max"), '.before[6].take is "max" (expected one of: draw, mean)'),
     (setting("before", 7, "noise", to="image"), '.before[7].noise is "image" (expected one of: latents)'),
     (
-        setting(
-            "before",
-            6,
-            to={"noise": "latents"},
-            also=(setting("latents", "begin", to=...), setting("latents", "strength", to=...)),
-        ),
+        setting("before", 6, to={"noise": "latents"}, also=UNBEGUN),
         ".before draws the initial noise twice",
     ),
     (setting("denoise", to=[]), ".denoise is a list of 0 (expected a list of 1..8)"),

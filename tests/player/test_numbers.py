@@ -102,12 +102,15 @@ def test_what_is_no_table_is_refused(call):
 
 
 def test_where_a_run_begins(call):
-    def answers(name, strengths):
+    def answers(name, strengths, rounds="down"):
         data = json.dumps(make_table(name, 20, SD15).to_json()).encode()
-        return call("first", *strengths, data=data).decode().splitlines()
+        return call("first", rounds, *strengths, data=data).decode().splitlines()
 
     strengths = [0.05, 0.3, 0.55, 0.7, 0.8, 0.999, 1]
     assert answers("ddim", strengths) == [str(20 - int(20 * strength)) for strength in strengths]
+    assert answers("ddim", strengths, "up") == [str(int(20 - 20 * strength)) for strength in strengths]
+    assert answers("ddim", [1e-9, 0.04], "up") == ["19", "19"]
+    assert answers("ddim", [0], "up")[0].startswith("strength: is too low (got 0, expected more).")
     low, beyond, other = answers("ddim", [0.04, 1.5, -1])
     assert low.startswith("strength: is too low (got 0.04, expected at least 0.05 with 20 steps).")
     assert beyond.startswith("strength: is out of range (got 1.5") and other.startswith("strength: is out of range")

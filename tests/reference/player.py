@@ -287,7 +287,11 @@ class Player:  # docs/pipeline.md
         strength = 1 if image is None else self.numbers[self.pipeline["latents"]["strength"]]
         from_image = image is not None and (mask is None or strength < 1)
         if from_image:
-            skipped = table["steps"] - int(table["steps"] * strength)
+            wanted = table["steps"] * strength
+            left = int(wanted)
+            if self.pipeline["latents"].get("rounds") == "up":
+                left = table["steps"] - int(table["steps"] - wanted)
+            skipped = table["steps"] - left
             calls, begin, noised = calls[skipped:], table["begins"][skipped], noised[skipped:]
         slots = {0: F(begin[0]) * image + F(begin[1]) * noise if from_image else F(begin[1]) * noise}
         for i, call in enumerate(calls):

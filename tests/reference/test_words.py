@@ -48,6 +48,13 @@ def perhaps_a_picture() -> dict[str, Any]:
     return whole
 
 
+def rounded_up() -> dict[str, Any]:
+    """A part of a call that a strength leaves is a call."""
+    whole = golden("sd1")
+    whole["pipeline"]["latents"]["rounds"] = "up"
+    return whole
+
+
 def two_chunked() -> dict[str, Any]:
     """Something is done to the frames, so many at a time, before they are decoded."""
     whole = golden("svd")
@@ -66,6 +73,7 @@ WORDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "below": (golden("inpaint"), {"image": IMAGE, "mask": MASK, "strength": 0.6}, {"strength": 1.0}),
     "latents.mask": (golden("sd1"), {"image": IMAGE, "mask": MASK}, {"mask": None, "strength": 1.0}),
     "latents.mask, not of all": (golden("sd1"), {"image": IMAGE, "mask": MASK, "strength": 0.5}, {"strength": 1.0}),
+    "latents.rounds": (rounded_up(), {"image": IMAGE, "strength": 0.6}, golden("sd1")),
     "edges": (golden("controlnet"), {"pictures": {"control": CONTROL}}, {"pictures": {"control": IMAGE[:16, :24]}}),
     "unit": (golden("control"), {"pictures": {"control": CONTROL}}, {"pictures": {"control": IMAGE[:16, :24]}}),
     "two nets": (

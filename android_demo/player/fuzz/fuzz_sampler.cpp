@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   float given[3];
   for (u32 from_image = 0; from_image < 2; ++from_image) {
     u32 first = 0;
-    if (from_image && !first_call(table, 0.6, first, error)) return 0;
+    if (from_image && !first_call(table, 0.6, size % 2, first, error)) return 0;
     Sampling sampling;
     OD_HOLDS(sampling.begin(table, first, {noise, 3}, from_image ? image : nullptr, false, error));
     for (u32 call = first; call < table.calls.count; ++call) {

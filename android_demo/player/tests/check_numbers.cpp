@@ -137,7 +137,7 @@ int tables() {
   return 0;
 }
 
-// first STRENGTH...: the call at which a run of a table on stdin begins, or why it cannot.
+// first down|up STRENGTH...: the call at which a run of a table on stdin begins, or why it cannot.
 int first(int count, char** arguments) {
   od::Pool pool;
   od::Error error;
@@ -145,9 +145,10 @@ int first(int count, char** arguments) {
   od::SamplerTable table;
   if (!od::parse_json(bytes(), "table", pool, value, error)) return failed(error);
   if (!od::parse_sampler(value, "table", pool, table, error)) return failed(error);
-  for (int i = 0; i < count; ++i) {
+  const bool up = count && strcmp(arguments[0], "up") == 0;
+  for (int i = 1; i < count; ++i) {
     od::u32 call;
-    if (od::first_call(table, od::read_number(arguments[i]), call, error)) {
+    if (od::first_call(table, od::read_number(arguments[i]), up, call, error)) {
       printf("%u\n", call);
     } else {
       puts(error.message);

@@ -97,7 +97,8 @@ def make_table(name: str, steps: int, config: Mapping[str, Any], **options: Any)
 
     `config`: a scheduler_config.json, written for whichever sampler. `options`: any of its keys, overriding it
     (`timestep_spacing`, `use_karras_sigmas`, `prediction_type`, ...), and what no config has (docs/samplers.md):
-    `eta`, `strength`, `denoising_start`, `denoising_end`, `sigmas`, `timesteps`, `ays`, `mu`, `image_seq_len`.
+    `eta`, `strength`, `strength_rounds`, `denoising_start`, `denoising_end`, `sigmas`, `timesteps`, `ays`, `mu`,
+    `image_seq_len`.
 
     Raises:
         UsageError: a name, a number of steps, a key or a value cannot be used.

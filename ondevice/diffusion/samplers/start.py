@@ -25,17 +25,20 @@ class Start:
     def read(
         cls, settings: Settings, steps: int, timesteps: Sequence[float], train_steps: int, order: int = 1
     ) -> Start:
-        """From the options `strength` (0 to 1: how much of the run is left to do), or `denoising_start` and
-        `denoising_end` (parts of the training schedule, 0 to 1, that are cut off its two ends).
+        """From the options `strength` (0 to 1: how much of the run is left to do; a part of a step more is left out,
+        or with `strength_rounds` "up" is a step), or `denoising_start` and `denoising_end` (parts of the training
+        schedule, 0 to 1, that are cut off its two ends).
 
         `timesteps` are those of all calls, `order` is calls per step.
 
         Raises:
             UsageError: no call is left, or two of them are given that exclude each other.
 
-        Reference: diffusers' `StableDiffusionXLImg2ImgPipeline.get_timesteps`, and `StableDiffusionXLPipeline`, 8.1.
+        Reference: diffusers' `StableDiffusionXLImg2ImgPipeline.get_timesteps`, `StableDiffusion3Img2ImgPipeline`'s
+        ("up"), and `StableDiffusionXLPipeline`, 8.1.
         """
         strength = settings.optional_number("strength", None, 0.0, 1.0)
+        up = settings.choice("strength_rounds", "down", "down", "up") == "up"
         begin, stop = (settings.optional_number(f"denoising_{key}", None, 0.0, 1.0) for key in ("start", "end"))
         end = len(timesteps)
         if stop:
@@ -50,11 +53,11 @@ class Start:
             left = min(left + 1, len(timesteps)) if order == 2 and left % 2 == 0 else left
             skipped = len(timesteps) - left
         elif strength is not None:
-            run = min(int(steps * strength), steps)
+            wanted = min(steps * strength, float(steps))
+            run = steps - int(steps - wanted) if up else int(wanted)
             if run < 1:
-                raise settings.fail(
-                    "strength", f"at least {1 / steps:.3g} with {steps} steps", "use more steps or a higher strength"
-                )
+                least = "more" if up else f"at least {1 / steps:.3g} with {steps} steps"
+                raise settings.fail("strength", least, "use more steps or a higher strength")
             skipped = (steps - run) * order
         else:
             skipped = 0

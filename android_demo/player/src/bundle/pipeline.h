@@ -125,6 +125,7 @@ struct Latents {
   Span<double> preview;  // [channels + 1, 3]: factors of each channel, then constants; empty: not known
   i32 mask = kNone;      // picture: where it is given, a part of a picture is drawn anew
   double mask_strength = 0;
+  bool rounds_up = false;  // the calls that a strength leaves, to a whole number
 };
 
 // Pixels outside of `mask` are those of `picture`; kNone: neither is there.

@@ -137,11 +137,17 @@ bool PipelineReader::read_latents(const Json& value) {
   if (!check_.record(value, {"channels", "scale", "scaling", "shift"}, rows, at)) return false;
   const Json* mask = value.find("mask");
   const Json *frames = given(value, "frames"), *begin = given(value, "begin"), *strength = given(value, "strength");
+  const Json* rounds = value.find("rounds");
+  const Text ways[] = {"down", "up"};
   if (begin && !picture_value(*begin, at.field("begin"), out.begin)) return false;
   if (!begin != !strength) {
     return check_.fail(at.field(begin ? "begin" : "strength"),
                        "is there alone (expected begin and strength, or neither)");
   }
+  if (rounds && !strength) {
+    return check_.fail(at.field("rounds"), "is there alone (expected begin and strength beside it)");
+  }
+  if (rounds && !check_.one_of(*rounds, {ways, 2}, at.field("rounds"), out.rounds_up)) return false;
   return (!frames || steady_.choose(check_, *frames, at.field("frames"), out.frames)) &&
          (!strength || steady_.choose(check_, *strength, at.field("strength"), out.strength)) &&
          check_.integer(*rows[0], 1, 64, at.field("channels"), out.channels) &&

@@ -233,7 +233,8 @@ bool Run::choose_table(Error& error) {
       sampler = kSecond;
       continue;
     }
-    if (image && !first_call(table_, numbers_[pipeline_.latents.strength], first_, error)) return false;
+    const Latents& latents = pipeline_.latents;
+    if (image && !first_call(table_, numbers_[latents.strength], latents.rounds_up, first_, error)) return false;
     u32 end = 0;
     if (!cut_schedule(table_, request_.denoising_start, request_.denoising_end, first_, end, error)) return false;
     calls_ = end - first_;

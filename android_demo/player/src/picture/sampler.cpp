@@ -150,7 +150,7 @@ bool parse_sampler(const Json& value, Text where, Pool& pool, SamplerTable& out,
   return Reader(where, pool, out, error).read(value);
 }
 
-bool first_call(const SamplerTable& table, double strength, u32& call, Error& error) {
+bool first_call(const SamplerTable& table, double strength, bool rounds_up, u32& call, Error& error) {
   const size_t count = table.calls.count;
   if (table.begins.empty()) {
     return fail(error, Code::usage, "sampler", "choose a sampler whose table has `begins`, such as ddim",
@@ -160,11 +160,14 @@ bool first_call(const SamplerTable& table, double strength, u32& call, Error& er
     return fail(error, Code::usage, "strength", "give another value", "is out of range (got %g, expected 0 to 1).",
                 strength);
   }
-  const auto left = static_cast<size_t>(static_cast<double>(count) * strength);
+  const double steps = static_cast<double>(count), wanted = steps * strength;
+  const size_t left = rounds_up ? count - static_cast<size_t>(steps - wanted) : static_cast<size_t>(wanted);
+  if (!left && rounds_up) {
+    return fail(error, Code::usage, "strength", "use a higher strength", "is too low (got %g, expected more).", strength);
+  }
   if (!left) {
     return fail(error, Code::usage, "strength", "use more steps or a higher strength",
-                "is too low (got %g, expected at least %.3g with %zu steps).", strength,
-                1.0 / static_cast<double>(count), count);
+                "is too low (got %g, expected at least %.3g with %zu steps).", strength, 1 / steps, count);
   }
   call = static_cast<u32>(count - left);
   return true;

@@ -41,7 +41,7 @@ struct SamplerTable {
 bool parse_sampler(const Json& value, Text where, Pool& pool, SamplerTable& out, Error& error);
 
 // The first call that is made where a run begins from a picture. Code::usage where the table cannot.
-bool first_call(const SamplerTable& table, double strength, u32& call, Error& error);
+bool first_call(const SamplerTable& table, double strength, bool rounds_up, u32& call, Error& error);
 
 // The calls of a part of the schedule (docs/samplers.md, "A schedule in two parts"), parts 0 for none: `first` on, as
 // it stands or from where the part starts, to before `end`. Code::usage where there are none, or the table cannot.

@@ -102,6 +102,10 @@ extension PipelineReader {
                 "is there alone (expected begin and strength, or neither)",
                 at[begin == nil ? "strength" : "begin"])
         }
+        guard object["rounds"] == nil || strength != nil else {
+            throw check.fault("is there alone (expected begin and strength beside it)", at["rounds"])
+        }
+        let rounds = try object["rounds"].map { try check.oneOf($0, ["down", "up"], at["rounds"]) }
         let names = steadyNumbers
         let channels = try check.integer(object["channels"]!, 1, 64, at["channels"])
         return LatentsEntry(
@@ -112,6 +116,7 @@ extension PipelineReader {
             frames: try optional("frames").map { try check.oneOf($0, names, at["frames"]) },
             begin: begin,
             strength: try strength.map { try check.oneOf($0, names, at["strength"]) },
+            roundsUp: rounds == "up",
             mask: try object["mask"].map { try mask($0, begins: begin != nil, at["mask"]) },
             preview: try object["preview"].map { try preview($0, channels, at["preview"]) } ?? [])
     }

@@ -39,6 +39,8 @@ public struct LatentsEntry: Sendable {
     /// The value that a run begins from where it was made, and the number that says how much is then run.
     let begin: String?
     let strength: String?
+    /// Whether a part of a call that is to be run is a call.
+    let roundsUp: Bool
     /// Where a part of a picture is drawn anew: its mask, and what `strength` is then by default.
     let mask: (picture: String, strength: Double)?
     /// Red, green and blue of a small picture of them: a factor per channel, and a constant. Empty: not known.

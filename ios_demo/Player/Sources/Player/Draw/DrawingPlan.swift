@@ -298,7 +298,9 @@ struct DrawingPlan {
                 }
                 table = other
             }
-            let left = Int(Double(table.steps) * min(max(strength, 0), 1))
+            let steps = Double(table.steps)
+            let wanted = steps * min(max(strength, 0), 1)
+            let left = spec.latents.roundsUp ? table.steps - Int(steps - wanted) : Int(wanted)
             guard left > 0, table.steps - left < table.calls.count else {
                 throw PlayerError(
                     .usage, "nothing is left to draw (got \(strength) of \(table.steps) steps).",
