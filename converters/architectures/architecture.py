@@ -142,6 +142,7 @@ class Architecture:
         beyond: whether a weight belongs to what the network can have, and its config does not ask for.
         tokenizer: of a text encoder, the folder of models/ that has the vocabulary it was trained with.
         pieces: of how many latents each way a side of its pictures is a multiple.
+        vain: whether a weight does nothing in every such network: it is left out, and nothing is said of it.
     """
 
     name: str
@@ -160,6 +161,7 @@ class Architecture:
     beyond: Callable[[str, Config], bool] = lambda name, config: False
     tokenizer: str = "clip_tokenizer"
     pieces: Callable[[Config], int] = lambda config: 1
+    vain: Callable[[str, Config], bool] = lambda name, config: False
 
     def normalize(self, raw: Config, where: str, known: str | None = None) -> dict[str, Any]:
         """`raw` (a parsed config.json) with defaults filled in. Keys we do not know are kept, as diffusers does.

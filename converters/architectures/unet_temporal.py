@@ -145,5 +145,5 @@ UNET_TEMPORAL = Architecture(
     classes=(CLASS,),
     canonical=canonical,
     first="conv_in.weight",
-    beyond=looks_at_one,
+    vain=looks_at_one,
 )

@@ -158,6 +158,8 @@ def read_component(
     unused: list[str] = []
     for name, tensor in _read_weights(folder, choice).items():
         to = network.canonical(name)
+        if network.vain(to, config):
+            continue
         if to not in needed and is_ignorable(name):
             unused += [name] if is_clip_only(name) else []
         elif network.beyond(to, config):

@@ -48,6 +48,7 @@ def component_of(
                 is_ignorable(about.prefix + name)
                 or about.layout.spare(spelled, config)
                 or about.architecture.beyond(spelled, config)
+                or about.architecture.vain(spelled, config)
             )
         ):
             continue

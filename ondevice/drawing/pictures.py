@@ -137,7 +137,10 @@ def fit_pair(
     ground: tuple[int, int, int] | None = None,
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """An init image and its mask, where they were given, as uint8[height, width, 3] of `size` (width, height);
-    `fit` and `ground` as `ondevice.diffusion.image.fitted` takes them."""
+    `fit` and `ground` as `ondevice.diffusion.image.fitted` takes them. A picture that is only resized stays as it is:
+    pipelines resize it themselves, and some look at it as it was, too."""
+    if mask is None and fit == FITS[0]:
+        return image, None
     if image is not None and mask is not None:
         if fit != FITS[0]:  # what is cut off or added is the same part of both
             mask = resize(mask, image.shape[1], image.shape[0])

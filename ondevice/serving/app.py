@@ -33,6 +33,9 @@ PAGE = {
 }
 """The files of the page, by their addresses: nothing else of the package is given out."""
 
+KINDS = {".png": "image/png", ".webp": "image/webp"}
+"""What the gallery holds."""
+
 ASKED_WRONG = (UsageError, PlanError, CheckpointError)  # what somebody else may ask for otherwise
 
 
@@ -168,4 +171,4 @@ def _add_gallery(app: FastAPI, desk: Desk) -> None:
         """A picture's file, with what it was drawn with inside."""
         if (path := desk.gallery.find(name)) is None:
             raise HTTPException(404, "no such picture.")
-        return FileResponse(path, media_type="image/png")
+        return FileResponse(path, media_type=KINDS[path.suffix])

@@ -57,7 +57,7 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Text
+    prompt: Text = Field(default="", description="needed, but of a model that draws films of a picture")
     negative_prompt: Text | None = None
     num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
     guidance_scale: Finite | None = Field(default=None, ge=0, le=100)
@@ -105,6 +105,8 @@ def job_of(asked: Asked, model: Served) -> Job:
     }
     if asked.invert_mask and "mask" in given:
         given["mask"] = 255 - given["mask"]
+    if "prompt" not in asked.model_fields_set and "prompt" in model.spec.texts:
+        raise UsageError("Field required.", where="prompt", fix="give one; it may be empty")
     prompt, named = from_prompt(asked.prompt)
     adapters = model.adapters_of([*((one.name, one.scale) for one in asked.adapters), *named])
     size = _size(asked, given, model)

@@ -1,5 +1,5 @@
-"""The pictures that a server drew: PNG files in one folder, each with what it was drawn with inside, so that the
-folder is all there is and is read back at the next start.
+"""The pictures and films that a server drew: PNG and WebP files in one folder, each with what it was drawn with inside,
+so that the folder is all there is and is read back at the next start.
 
 Names that a request gives are looked up in what was read; none of them is ever made into a path.
 """
@@ -20,12 +20,14 @@ from PIL import Image
 
 from ondevice.diffusion.infotext import read_infotext
 from ondevice.diffusion.picture_file import publish
+from ondevice.diffusion.picture_texts import read_texts
 from ondevice.errors import UsageError
 
 log = logging.getLogger(__name__)
 MOST = 2000  # pictures that are shown, the newest ones; the rest stay in the folder
 _OURS = {"negative": "negative_prompt", "guidance": "guidance_scale"}  # of the words of flags
-_NUMBERED = re.compile(r"(\d{1,9})\b.*\.png", re.ASCII)
+ENDINGS = (".png", ".webp")
+_NUMBERED = re.compile(r"(\d{1,9})\b.*\.(?:png|webp)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Gallery:
         fix = "name another folder with --gallery"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            found = sorted((entry for entry in os.scandir(folder) if entry.name.endswith(".png")), key=_age)
+            found = sorted((entry for entry in os.scandir(folder) if entry.name.endswith(ENDINGS)), key=_age)
         except OSError as error:
             what = f"no folder for pictures ({error.strerror or error})."
             raise UsageError(what, where=f"--gallery: {folder}", fix=fix) from None
@@ -73,14 +75,14 @@ class Gallery:
         read = (read_entry(Path(entry.path)) for entry in found[-MOST:] if entry.is_file(follow_symlinks=False))
         self._entries = {entry.name: entry for entry in read if entry is not None}
 
-    def add(self, file: bytes) -> Entry:
-        """Write a picture's PNG file under a name that nobody has.
+    def add(self, file: bytes, ending: str = ENDINGS[0]) -> Entry:
+        """Write a picture's file, with one of ENDINGS, under a name that nobody has.
 
         Raises:
             UsageError: the folder does not take it; says where it is kept.
         """
         self._last += 1
-        path = publish(self.folder / f"{self._last:06}.png", file, numbered=True)
+        path = publish(self.folder / f"{self._last:06}{ending}", file, numbered=True)
         entry = read_entry(path)
         assert entry is not None, "it was written just now"
         with self._turn:
@@ -117,15 +119,18 @@ def _age(entry: os.DirEntry[str]) -> tuple[int, str]:
 
 
 def read_entry(path: Path) -> Entry | None:
-    """What a PNG file says of itself; None for what is no picture. A file may come from anywhere."""
+    """What a PNG or WebP file says of itself; None for what is no picture. A file may come from anywhere."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG"]) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["PNG", "WEBP"]) as image:
             size, texts = image.size, dict(image.info)  # the texts before the pixels: none of these is decoded
-        own = json.loads(texts.get("ondevice", "{}"))
+        text, written = texts.get("parameters", ""), texts.get("ondevice", "{}")
+        if path.suffix == ".webp":
+            read = read_texts(path)
+            text, written = read.infotext or "", read.own or "{}"
+        own = json.loads(written)
     except Exception as error:  # Pillow's decoders raise many types on damaged files
         log.warning("%s: not shown in the gallery (%s)", path.name, str(error)[:120] or type(error).__name__)
         return None
-    text = texts.get("parameters", "")
     text = text if isinstance(text, str) else ""
     about = own if isinstance(own, dict) else {}
     return Entry(path.name, *size, about or (_of_webui(text) if text else {}), text)

@@ -148,6 +148,7 @@ class Served:
             "sampler": spec.sampler,
             "steps": spec.steps,
             "guidance_scale": number.default if number is not None else None,
+            "prompt": "prompt" in spec.texts,
             "negative_prompt": "negative_prompt" in spec.texts,
             "image": self.takes("image"),
             "image_needed": self.takes("image") and not spec.pictures["image"].optional,

@@ -17,18 +17,20 @@ from ondevice.api import Pipeline
 from ondevice.base.process import signals
 from ondevice.diffusion import memory_budget
 from ondevice.diffusion.adapters import Loaded
+from ondevice.diffusion.film import Timing, encoded_film
 from ondevice.diffusion.picture_file import encoded
 from ondevice.diffusion.png import encode_png
 from ondevice.diffusion.previews import Preview, previewer
 from ondevice.diffusion.request import Picture
 from ondevice.diffusion.series import series_of
 from ondevice.drawing.engine import Opened
+from ondevice.drawing.films import rate_of
 from ondevice.errors import OnDeviceError, UsageError
 from ondevice.serving.gallery import Gallery
 from ondevice.serving.jobs import DONE, FAILED, STOPPED, Job, Jobs, Stop
 
 log = logging.getLogger(__name__)
-_PNG = Path("a.png")  # all pictures are
+_PNG, _FILM = Path("a.png"), Path("a.webp")  # all pictures are, and all films: browsers play them as pictures
 
 
 class Painter:
@@ -105,12 +107,14 @@ class Painter:
         assert picture.pixels is not None, "no other model goes on"
         own = {"model": self._files.model["source"], "version": f"ondevice {__version__}"}
         parameters: dict[str, Any] = picture.parameters | own | job.about
-        names: list[str] = []
-        files: list[bytes] = []
-        for pixels in [picture.pixels] if picture.frames is None else picture.frames:
-            file = encoded(_PNG, pixels, parameters, self._files.scheduler)
-            names += [self._gallery.add(file).name] if job.keep else []
-            files += [file] if job.send else []
+        if picture.frames is None:
+            name, file = _PNG, encoded(_PNG, picture.pixels, parameters, self._files.scheduler)
+        else:
+            assert job.request is not None, "it is not over"
+            timing = Timing(rate_of(self._files.pipeline, job.request.numbers))
+            name, file = _FILM, encoded_film(_FILM, iter(picture.frames), len(picture.frames), timing, parameters)
+        names = [self._gallery.add(file, name.suffix).name] if job.keep else []
+        files = [file] if job.send else []
         self._jobs.report(pictures=[*job.pictures, *names], files=[*job.files, *files], infos=[*job.infos, parameters])
 
 

@@ -138,6 +138,9 @@ def asked_of(given: Text2Image, model: Served) -> tuple[Asked, list[str]]:
             "strength": given.denoising_strength,
             "fit": RESIZE_MODES[given.resize_mode],
         }
+        if model.spec.latents.strength is None:
+            del fields["strength"]
+            lost.append("denoising_strength: the model takes none")
     return Asked(**fields), lost
 
 

@@ -18,6 +18,7 @@ export function offer(facts) {
   model = facts;
   $("model").textContent = facts.source;
   document.title = `${facts.name} - ondevice`;
+  $("prompt-part").hidden = !facts.prompt;
   $("negative-part").hidden = !facts.negative_prompt;
   $("sampler").replaceChildren(...facts.samplers.map((name) => option(name)));
   offerSizes([]);
@@ -29,7 +30,8 @@ export function offer(facts) {
   $("guidance").parentElement.hidden = facts.guidance_scale === null;
   $("image-part").hidden = !facts.image;
   $("mask-part").hidden = !facts.mask;
-  $("pictures-part").replaceChildren(...facts.pictures.map(otherPicture));
+  $("strength-part").hidden = facts.strength === null;
+  $("pictures-part").replaceChildren(...facts.pictures.map(otherPicture), ...filmNumbers());
   $("taesd-part").hidden = !facts.taesd;
   $("adapters-part").hidden = facts.adapters.length === 0;
   restore();
@@ -75,6 +77,19 @@ function otherPicture(name) {
     part.append(label);
   }
   return part;
+}
+
+/** The numbers that a model of films is told: frames per second, how much moves. */
+function filmNumbers() {
+  if (model.gives !== "frames") return [];
+  const part = document.createElement("fieldset");
+  const legend = document.createElement("legend");
+  const grid = document.createElement("div");
+  legend.textContent = "Film";
+  grid.className = "grid";
+  for (const [name, number] of Object.entries(model.numbers)) grid.append(numberField(name, number));
+  part.append(legend, grid);
+  return [part];
 }
 
 function numberField(name, number) {
@@ -171,7 +186,7 @@ export function asked(window) {
   for (const [name, file] of Object.entries(files)) {
     if (name === "image") {
       Object.assign(fields, { image: file.data, image_name: file.name.slice(0, 200), fit: $("fit").value });
-      fields.strength = Number($("strength").value);
+      if (model.strength !== null) fields.strength = Number($("strength").value);
     } else if (name === "mask") fields.mask = file.data;
     else fields.pictures[name] = file.data;
   }
