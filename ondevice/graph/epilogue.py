@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 @dataclass(frozen=True, slots=True)
 class Step:
     """`order`: steps of an op ascend in it. `define`: what a kernel is built with.
-    `operand`: the input that it reads, if one. `after`: the step that it follows at once, if only that."""
+    `operand`: the input that it reads, if one, and `joins` how. `after`: the step that it follows at once, if only
+    that."""
 
     order: int
     define: str
     operand: str = ""
     after: str = ""
+    joins: str = "Add"
 
 
 # Geglu halves the width: the second half gates the first
@@ -30,11 +32,12 @@ STEPS: dict[str, Step] = {
     "Bias": Step(0, "HAS_BIAS", "bias"),  # one number per channel
     "Shift": Step(1, "HAS_SHIFT", "shift"),  # one number per channel and picture: the time embedding
     **{activation: Step(2, f"ACT_{activation}") for activation in ACTIVATIONS},
-    "Add": Step(3, "HAS_ADD", "residual"),  # shaped as the result
-    "ThenRelu": Step(4, "ACT_ThenRelu", after="Add"),  # of the sum: a block of a tiny autoencoder ends so
+    "Gate": Step(3, "HAS_GATE", "gate", joins="Mul"),  # one number per channel and item of [n, rows, c]
+    "Add": Step(4, "HAS_ADD", "residual"),  # shaped as the result
+    "ThenRelu": Step(5, "ACT_ThenRelu", after="Add"),  # of the sum: a block of a tiny autoencoder ends so
 }
-_OF_LINEAR, _OF_NORM = ("Bias", *ACTIVATIONS, "Add"), ("Silu",)
-_OF_CONV = ("Bias", "Shift", "Silu", "Relu", "Add", "ThenRelu")
+_OF_LINEAR, _OF_TWO_PARTS = ("Bias", *ACTIVATIONS, "Gate", "Add"), ("Bias", *ACTIVATIONS, "Add")
+_OF_CONV, _OF_NORM = ("Bias", "Shift", "Silu", "Relu", "Add", "ThenRelu"), ("Silu",)
 # op -> its inputs; x may come in two parts, side by side
 LINEAR = {"Linear": ("x", "weight"), "ConcatLinear": ("x", "x2", "weight")}
 CONV = {"ConvNhwc": ("x", "weight"), "UpConvNhwc": ("x", "weight")}  # Up: x is first repeated to a larger picture
@@ -45,7 +48,8 @@ NORMS = {
     "NormalizeNhwc": ("x", "mean", "variance", "scale", "bias"),  # a GroupNorm whose mean and variance are given
 }
 # op -> steps that it may have
-TAKES = dict.fromkeys(LINEAR, _OF_LINEAR) | dict.fromkeys(CONV, _OF_CONV) | dict.fromkeys(NORMS, _OF_NORM)
+TAKES = {"Linear": _OF_LINEAR, "ConcatLinear": _OF_TWO_PARTS}
+TAKES |= dict.fromkeys(CONV, _OF_CONV) | dict.fromkeys(NORMS, _OF_NORM)
 _INPUTS = LINEAR | CONV | NORMS
 _BASE = re.compile("|".join(sorted(TAKES, key=len, reverse=True)))
 _STEP = re.compile("|".join(sorted(STEPS, key=len, reverse=True)))

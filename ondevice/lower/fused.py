@@ -9,6 +9,7 @@ import onnx_ir as ir
 from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
 from ondevice.lower.lowering import Build, Lowering
+from ondevice.lower.places import bytes_of
 from ondevice.lower.select import Way
 
 SPAN, CHUNKS = 128, 64  # channels and parts of a picture that a work-item of the two commands has, about
@@ -99,14 +100,18 @@ def geglu(low: Lowering, node: ir.Node) -> None:
 
 
 def rms_norm(low: Lowering, node: ir.Node) -> None:
-    """Of each head's part of a row, over the last axis; rows may be parts of wider ones."""
+    """Of each head's part of a row, over the last axis; rows may be parts of wider ones, and go where others go."""
     *rest, width = static_shape(node.outputs[0])
     heads, dtype = node.attributes["heads"].as_ints()[0], low.dtype_of(node.outputs[0])
     x, weight = (value for value in node.inputs if value is not None)
-    tensor, first, row = low.strided(x, dtype)
-    dims = {"rows": prod(rest) * heads, "cols": width // heads, "heads": heads, "x_row": row, "x_from": first}
-    operands = [tensor, low.operand(weight, dtype)]
-    low.emit_node(node, operands, dims | {"epsilon": node.attributes["epsilon"].as_float()})
+    held, place = low.rows(x, dtype), low.place(node.outputs[0])
+    items = rest[0] if held.item or place else 1  # that may stand apart
+    tokens = prod(rest) // items
+    dims = {"rows": prod(rest) * heads, "cols": width // heads, "heads": heads, "tokens": tokens}
+    dims |= {"x_row": held.row, "x_from": held.first, "x_batch": held.item or tokens * held.row}
+    dims |= {"y_from": place.first if place else 0, "y_batch": (place and place.item) or tokens * width}
+    operands, build = [held.tensor, low.operand(weight, dtype)], Build(touched={held.tensor: bytes_of(x, dtype)})
+    low.emit_node(node, operands, dims | {"epsilon": node.attributes["epsilon"].as_float()}, build=build)
 
 
 def ada_layer_norm(low: Lowering, node: ir.Node) -> None:

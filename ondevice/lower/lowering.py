@@ -14,9 +14,10 @@ from ondevice.graph.ops import find, traffic
 from ondevice.graph.verify import INTEGERS, static_shape
 from ondevice.lower.images import imaged
 from ondevice.lower.kernel_file import KernelFile
+from ondevice.lower.places import Rows, bytes_of, joined, row_of
 from ondevice.lower.program import DTYPES, MATH_DEFINE, Call, MethodUse, Program, Tensor
 from ondevice.lower.select import Way, select
-from ondevice.lower.strides import arguments, contiguous, in_rows
+from ondevice.lower.strides import arguments, contiguous
 from ondevice.lower.tunables import over_limits, tunables, used
 from ondevice.target import METHODS, Target
 
@@ -58,14 +59,8 @@ class Lowering:
     ) -> None:
         """`exact` names the values that stay float32 whatever `storage` is; `weights` says in which bits those of
         products are (`lower`); `without` has the methods to leave out."""
-        self.graph, self.component, self.storage, self.kernels, self.exact, self.target = (
-            graph,
-            component,
-            storage,
-            kernels,
-            exact,
-            target,
-        )
+        self.graph, self.component, self.storage = graph, component, storage
+        self.kernels, self.exact, self.target = kernels, exact, target
         self.weights, self.without, self.math = weights, without, target.math
         self.rooms: Mapping[str, int] = {}  # node name -> bytes of scratch, where it may have more than others
         # node -> kernels that its target's device computes wrongly as they would be built for it, and why: those that
@@ -76,8 +71,9 @@ class Lowering:
         self.program = Program(component, {}, [], (), (), methods=methods, math=target.math)
         self._home: dict[str, str] = {}  # value name -> name of the tensor that holds it (views share their source's)
         self._cast: dict[tuple[str, str], str] = {}
-        # values that are columns of a wider tensor, until somebody needs them dense
-        self._parts: dict[str, Strided] = {}
+        # values that are columns of a wider tensor, or rows of a longer one, until somebody needs them dense
+        self._parts: dict[str, Rows] = {}
+        self._places = joined(graph, exact)
 
     def room(self, node: ir.Node) -> int:
         """Bytes that a method may use between its own kernels at this node."""
@@ -123,9 +119,8 @@ class Lowering:
         if have == dtype:
             return home
         if "i32" in (have, dtype):
-            raise GraphError(
-                f"it is {have} where {dtype} is needed.", where=f"value {name}", fix="cast it in the graph"
-            )
+            what = f"it is {have} where {dtype} is needed."
+            raise GraphError(what, where=f"value {name}", fix="cast it in the graph")
         if (home, dtype) not in self._cast:
             self._cast[home, dtype] = self._emit_cast(home, f"{home}:{dtype}", dtype)
         return self._cast[home, dtype]
@@ -139,23 +134,37 @@ class Lowering:
         return key
 
     def part(self, result: ir.Value, source: ir.Value, first: int) -> None:
-        """`result` is columns of `source` from `first` on:
-        nothing is copied as long as kernels can read it where it is."""
-        self._parts[str(result.name)] = (self.operand(source, self.dtype_of(result)), first, _row(source))
+        """`result` is columns of `source` from `first` on; not copied as long as kernels can read it where it is."""
+        held = self.rows(source, self.dtype_of(result))
+        self._parts[str(result.name)] = replace(held, first=held.first + first)
+
+    def cut(self, result: ir.Value, source: ir.Value, first: int) -> None:
+        """`result` is rows of each item of `source`, from number `first` on: as `part`."""
+        held = self.rows(source, self.dtype_of(result))
+        self._parts[str(result.name)] = held.cut(static_shape(source), first)
+
+    def rows(self, value: ir.Value, dtype: str) -> Rows:
+        """Where the rows of `value` are, for a kernel that reads parts of rows, and items that stand apart."""
+        held = self._parts.get(str(value.name))
+        if held is not None and self.program.tensors[held.tensor].dtype == dtype:
+            return held
+        return Rows(self.operand(value, dtype), 0, row_of(value))
 
     def strided(self, value: ir.Value, dtype: str) -> Strided:
-        """Where the rows of `value` are, for a kernel that can read parts of rows."""
-        tensor, first, row = self._parts.get(str(value.name), ("", 0, 0))
-        if tensor and self.program.tensors[tensor].dtype == dtype:
-            return tensor, first, row
-        return self.operand(value, dtype), 0, _row(value)
+        """The same for a kernel that reads parts of rows, one after another."""
+        held = self.rows(value, dtype)
+        return (self.operand(value, dtype), 0, row_of(value)) if held.item else (held.tensor, held.first, held.row)
+
+    def place(self, value: ir.Value) -> Rows | None:
+        """Where in a longer tensor the rows of a node's output go; None where they have a tensor of their own."""
+        return self._places[str(value.name)].within("") if str(value.name) in self._places else None
 
     def view(self, result: ir.Value, source: ir.Value) -> None:
         """`result` is `source` under another shape: no call, no copy."""
         name = str(source.name)
-        if name in self._parts and self._parts[name][2] in (0, static_shape(source)[-1]):  # dense, however it is cut
-            tensor, first, _ = self._parts[name]
-            self._parts[str(result.name)] = tensor, first, _row(result)
+        held = self._parts.get(name)
+        if held is not None and not held.item and held.row in (0, static_shape(source)[-1]):  # dense, however it is cut
+            self._parts[str(result.name)] = replace(held, row=row_of(result))
             return
         if name in self._parts:
             self.operand(source, self.dtype_of(source))
@@ -167,12 +176,18 @@ class Lowering:
             raise GraphError("it is used before it is made.", where=f"value {name}")
 
     def result(self, value: ir.Value) -> str:
-        """A fresh tensor for a node's output."""
+        """A fresh tensor for a node's output, or the one that others write with it."""
         name = str(value.name)
-        self._home[name] = self._tensor(
-            self._inner(value, self.dtype_of(value)), static_shape(value), self.dtype_of(value)
-        )
+        if (place := self._places.get(name)) is not None:
+            self._parts[name] = place.within(self.whole(place.whole))
+            return self._parts[name].tensor
+        dtype = self.dtype_of(value)
+        self._home[name] = self._tensor(self._inner(value, dtype), static_shape(value), dtype)
         return self._home[name]
+
+    def whole(self, value: ir.Value) -> str:
+        """The tensor of an output that several nodes may write, made by the first of them."""
+        return self._home.get(str(value.name)) or self.result(value)
 
     def scratch(self, name: str, shape: Sequence[int], dtype: str) -> str:
         """A fresh tensor that no graph value names."""
@@ -306,6 +321,9 @@ class Lowering:
         assert row is not None, "verify_graph let it through"
         flops = row.flops(shapes, [static_shape(node.outputs[0])])
         outputs = [self.result(node.outputs[0]), *[build.scratch] * bool(build.scratch)]
+        if self.place(node.outputs[0]) is not None:
+            own = bytes_of(node.outputs[0], self.program.tensors[outputs[0]].dtype)
+            build = replace(build, touched={**build.touched, outputs[0]: own})
         if build.scratch:  # written and read by one work-item: it is not traffic
             build = replace(build, touched={**build.touched, build.scratch: 0})
         self.emit(op or node.op_type, str(node.name), inputs, outputs, dims, flops, build)
@@ -334,15 +352,13 @@ class Lowering:
 
     def _dense(self, value: ir.Value) -> str:
         """A copy of a part of rows, for a kernel that reads dense tensors only."""
-        source, first, row = self._parts[str(value.name)]
-        shape = static_shape(value)
-        steps = contiguous(shape)
-        dims = arguments(shape, s=in_rows(shape, row), d=steps)
+        held, shape = self._parts[str(value.name)], static_shape(value)
+        dims = arguments(shape, s=held.steps(shape), d=contiguous(shape))
         if dims is None:
             raise GraphError("its rows are spread over too many dimensions.", where=f"value {value.name}")
-        dtype = self.program.tensors[source].dtype
+        dtype = self.program.tensors[held.tensor].dtype
         target = self._tensor(self._inner(value, dtype), shape, dtype)
-        self.emit("Identity", str(value.name), [source], [target], dims | {"s_offset": first, "d_offset": 0})
+        self.emit("Identity", str(value.name), [held.tensor], [target], dims | {"s_offset": held.first, "d_offset": 0})
         return target
 
     def _emit_cast(self, source: str, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> str:
@@ -379,9 +395,3 @@ class Lowering:
             )
         self.program.tensors[name] = Tensor(name, shape, dtype)
         return name
-
-
-def _row(value: ir.Value) -> int:
-    """Elements from row to row; 0 where there is one, which has no next and so is dense wherever it stands."""
-    *rows, width = static_shape(value)
-    return width if prod(rows) > 1 else 0

@@ -2,106 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
 import onnx_ir as ir
 
-from ondevice.errors import GraphError
 from ondevice.graph.epilogue import CONV, LINEAR, read
 from ondevice.graph.ranks import SUM
 from ondevice.graph.verify import INTEGERS, resizes_by_sizes, static_shape
-from ondevice.lower import attention, convolution, fused, linear, pack, winograd
+from ondevice.lower import attention, convolution, fused, linear, moves, pack, winograd
 from ondevice.lower.lowering import Lowering
-from ondevice.lower.strides import RANK, arguments, broadcast, contiguous, in_rows
+from ondevice.lower.nodes import (
+    axis_of,
+    constant_of,
+    float_of,
+    input_of,
+    int_of,
+    ints_of,
+    optional,
+    unsupported,
+    walk_of,
+    word_of,
+)
+from ondevice.lower.strides import broadcast, contiguous
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
 Rule = Callable[[Lowering, ir.Node], None]
 
 
-def _unsupported(node: ir.Node, what: str, fix: str = "") -> GraphError:
-    return GraphError(what, where=f"node {node.name} ({node.op_type})", fix=fix)
-
-
-def _input(node: ir.Node, index: int) -> ir.Value:
-    value = node.inputs[index]
-    if value is None:
-        raise _unsupported(node, f"input {index} is missing.")
-    return value
-
-
-def _optional(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
-def _int(node: ir.Node, name: str, default: int) -> int:
-    return node.attributes[name].as_int() if name in node.attributes else default
-
-
-def _float(node: ir.Node, name: str, default: float) -> float:
-    return node.attributes[name].as_float() if name in node.attributes else default
-
-
-def _ints(node: ir.Node, name: str, default: Sequence[int]) -> list[int]:
-    return list(node.attributes[name].as_ints()) if name in node.attributes else list(default)
-
-
-def _string(node: ir.Node, name: str, default: str) -> str:
-    return node.attributes[name].as_string() if name in node.attributes else default
-
-
-def _axis(node: ir.Node, rank: int, default: int) -> int:
-    return _int(node, "axis", default) % rank
-
-
-def _known(low: Lowering, node: ir.Node, index: int) -> np.ndarray:
-    array = low.constant(_input(node, index))
-    if array is None:
-        raise _unsupported(node, f"input {index} ({_input(node, index).name}) must be a constant.")
-    return array
-
-
-def _walk(node: ir.Node, dims: Sequence[int], **walks: Sequence[int]) -> dict[str, int]:
-    named = arguments(dims, **walks)
-    if named is None:
-        raise _unsupported(node, f"its strided walk over {tuple(dims)} needs more than {RANK} dimensions.")
-    return named
-
-
 def view(low: Lowering, node: ir.Node) -> None:
     """Reshape and its kin: row-major storage does not change."""
-    low.view(node.outputs[0], _input(node, 0))
+    low.view(node.outputs[0], input_of(node, 0))
 
 
 def cast(low: Lowering, node: ir.Node) -> None:
     """Float to float is a change of storage, which `Lowering.operand` does where it is needed;
     integers stay what they are."""
-    source, wanted = _input(node, 0), node.outputs[0].dtype
+    source, wanted = input_of(node, 0), node.outputs[0].dtype
     if source.dtype != wanted and not (
         (source.dtype in FLOATS and wanted in FLOATS)
         or (source.dtype in INTEGERS and wanted in (ir.DataType.INT32, ir.DataType.INT64))
     ):
-        raise _unsupported(node, f"casts from {source.dtype} to {wanted} are not supported.")
+        raise unsupported(node, f"casts from {source.dtype} to {wanted} are not supported.")
     low.view(node.outputs[0], source)
 
 
 def unary(low: Lowering, node: ir.Node) -> None:
-    x = _input(node, 0)
+    x = input_of(node, 0)
     low.emit_node(node, [low.operand(x, low.dtype_of(node.outputs[0]))], {"n": prod(static_shape(x))})
 
 
 def binary(low: Lowering, node: ir.Node) -> None:
-    a, b = _input(node, 0), _input(node, 1)
+    a, b = input_of(node, 0), input_of(node, 1)
     out, dtype = static_shape(node.outputs[0]), low.dtype_of(node.outputs[0])
-    dims = _walk(node, out, a=broadcast(static_shape(a), out), b=broadcast(static_shape(b), out))
+    dims = walk_of(node, out, a=broadcast(static_shape(a), out), b=broadcast(static_shape(b), out))
     low.emit_node(node, [low.operand(a, dtype), low.operand(b, dtype)], dims)
 
 
 def matmul(low: Lowering, node: ir.Node) -> None:
-    a, b = static_shape(_input(node, 0)), static_shape(_input(node, 1))
+    a, b = static_shape(input_of(node, 0)), static_shape(input_of(node, 1))
     if len(a) < 2 or len(b) < 2:
-        raise _unsupported(node, f"operands of rank {len(a)} and {len(b)} are not supported (expected at least 2).")
+        raise unsupported(node, f"operands of rank {len(a)} and {len(b)} are not supported (expected at least 2).")
     batch, m, k, n = prod(a[:-2]), a[-2], a[-1], b[-1]
     b_batch = prod(b[:-2])
     if b_batch == 1:  # shared right side: the batch is just more rows
@@ -111,51 +73,51 @@ def matmul(low: Lowering, node: ir.Node) -> None:
     elif a[:-2] == b[:-2]:
         a_step, b_step = m * k, k * n
     else:
-        raise _unsupported(
+        raise unsupported(
             node, f"batch dimensions {a[:-2]} and {b[:-2]} are not supported (expected equal, or one side shared)."
         )
     dims = {"batch": batch, "m": m, "n": n, "k": k, "a_batch": a_step, "b_batch": b_step}
-    linear.product(low, node, _input(node, 0), _input(node, 1), dims)
+    linear.product(low, node, input_of(node, 0), input_of(node, 1), dims)
 
 
 def gemm(low: Lowering, node: ir.Node) -> None:
     """y = x @ w^T + c. The weight is stored transposed, so that one matmul kernel serves both ops;
     the bias is an Add."""
-    x, w, c = _input(node, 0), _input(node, 1), _optional(node, 2)
-    if _int(node, "transA", 0) or _float(node, "alpha", 1.0) != 1.0 or _float(node, "beta", 1.0) != 1.0:
-        raise _unsupported(node, "only transA=0, alpha=1 and beta=1 are supported.")
+    x, w, c = input_of(node, 0), input_of(node, 1), optional(node, 2)
+    if int_of(node, "transA", 0) or float_of(node, "alpha", 1.0) != 1.0 or float_of(node, "beta", 1.0) != 1.0:
+        raise unsupported(node, "only transA=0, alpha=1 and beta=1 are supported.")
     (m, k), out, dtype = static_shape(x), node.outputs[0], low.dtype_of(node.outputs[0])
     n = static_shape(out)[-1]
-    if _int(node, "transB", 0):
+    if int_of(node, "transB", 0):
         if w.const_value is None:
-            raise _unsupported(node, f"transB=1 needs a constant weight ({w.name} is computed).")
+            raise unsupported(node, f"transB=1 needs a constant weight ({w.name} is computed).")
         weight = low.operand(pack.done(w, "transpose", f"{w.name}.T", perm=(1, 0)), dtype)
     else:
         weight = low.operand(w, dtype)
     product = low.scratch(f"{out.name}:matmul", (m, n), dtype) if c is not None else low.result(out)
-    dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": n, "a_batch": 0, "b_batch": 0}
+    dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": n, "a_batch": 0, "b_batch": 0} | linear.DENSE
     left = low.operand(x, dtype)
-    low.emit("MatMul", str(node.name), [left, left, weight, left, left, left], [product], dims, 2 * m * n * k)
+    low.emit("MatMul", str(node.name), [left, left, weight, *[left] * 4], [product], dims, 2 * m * n * k)
     if c is not None:
-        walk = _walk(node, (m, n), a=contiguous((m, n)), b=broadcast(static_shape(c), (m, n)))
+        walk = walk_of(node, (m, n), a=contiguous((m, n)), b=broadcast(static_shape(c), (m, n)))
         low.emit("Add", str(node.name), [product, low.operand(c, dtype)], [low.result(out)], walk, m * n)
 
 
 def conv(low: Lowering, node: ir.Node) -> None:
-    x, w, bias = _input(node, 0), _input(node, 1), _optional(node, 2)
+    x, w, bias = input_of(node, 0), input_of(node, 1), optional(node, 2)
     if len(static_shape(x)) != 4:
-        raise _unsupported(node, f"only 2-D convolutions are supported (got an input of shape {static_shape(x)}).")
+        raise unsupported(node, f"only 2-D convolutions are supported (got an input of shape {static_shape(x)}).")
     (n, ic, h, width), (oc, wic, kh, kw) = static_shape(x), static_shape(w)
     _, _, oh, ow = static_shape(node.outputs[0])
-    strides, pads = _ints(node, "strides", (1, 1)), _ints(node, "pads", (0, 0, 0, 0))
+    strides, pads = ints_of(node, "strides", (1, 1)), ints_of(node, "pads", (0, 0, 0, 0))
     if (
-        _int(node, "group", 1) != 1
+        int_of(node, "group", 1) != 1
         or wic != ic
-        or set(_ints(node, "dilations", (1, 1))) != {1}
+        or set(ints_of(node, "dilations", (1, 1))) != {1}
         or len(set(strides)) != 1
-        or _string(node, "auto_pad", "NOTSET") != "NOTSET"
+        or word_of(node, "auto_pad", "NOTSET") != "NOTSET"
     ):
-        raise _unsupported(
+        raise unsupported(
             node,
             "only 2-D convolutions with group 1, dilation 1, one stride for both axes and explicit pads are supported.",
         )
@@ -167,53 +129,53 @@ def conv(low: Lowering, node: ir.Node) -> None:
 
 
 def instance_norm(low: Lowering, node: ir.Node) -> None:
-    shape, dtype = static_shape(_input(node, 0)), low.dtype_of(node.outputs[0])
+    shape, dtype = static_shape(input_of(node, 0)), low.dtype_of(node.outputs[0])
     dims = {
         "rows": shape[0] * shape[1],
         "cols": prod(shape[2:]),
         "channels": shape[1],
-        "epsilon": _float(node, "epsilon", 1e-5),
+        "epsilon": float_of(node, "epsilon", 1e-5),
     }
-    low.emit_node(node, [low.operand(_input(node, i), dtype) for i in range(3)], dims)
+    low.emit_node(node, [low.operand(input_of(node, i), dtype) for i in range(3)], dims)
 
 
 def layer_norm(low: Lowering, node: ir.Node) -> None:
-    shape, dtype = static_shape(_input(node, 0)), low.dtype_of(node.outputs[0])
-    if _axis(node, len(shape), -1) != len(shape) - 1:
-        raise _unsupported(node, "only the last axis is supported.")
-    cols, bias = shape[-1], _optional(node, 2)
-    for value in (_input(node, 1), bias):
+    shape, dtype = static_shape(input_of(node, 0)), low.dtype_of(node.outputs[0])
+    if axis_of(node, len(shape), -1) != len(shape) - 1:
+        raise unsupported(node, "only the last axis is supported.")
+    cols, bias = shape[-1], optional(node, 2)
+    for value in (input_of(node, 1), bias):
         if value is not None and (prod(static_shape(value)), static_shape(value)[-1:]) != (cols, (cols,)):
-            raise _unsupported(
+            raise unsupported(
                 node, f"its scale or its bias is {static_shape(value)} (expected one number per column: {(cols,)})."
             )
     shift = low.operand(pack.zeros(cols) if bias is None else bias, dtype)
-    dims = {"rows": prod(shape[:-1]), "cols": cols, "epsilon": _float(node, "epsilon", 1e-5)}
-    low.emit_node(node, [low.operand(_input(node, 0), dtype), low.operand(_input(node, 1), dtype), shift], dims)
+    dims = {"rows": prod(shape[:-1]), "cols": cols, "epsilon": float_of(node, "epsilon", 1e-5)}
+    low.emit_node(node, [low.operand(input_of(node, 0), dtype), low.operand(input_of(node, 1), dtype), shift], dims)
 
 
 def row_mean(low: Lowering, node: ir.Node) -> None:
-    shape, out, dtype = static_shape(_input(node, 0)), static_shape(node.outputs[0]), low.dtype_of(node.outputs[0])
-    axes = [int(axis) % len(shape) for axis in _known(low, node, 1).reshape(-1)]
+    shape, out, dtype = static_shape(input_of(node, 0)), static_shape(node.outputs[0]), low.dtype_of(node.outputs[0])
+    axes = [int(axis) % len(shape) for axis in constant_of(low, node, 1).reshape(-1)]
     if axes != [len(shape) - 1] or prod(out) != prod(shape[:-1]):
-        raise _unsupported(node, f"only the last axis is supported (got {axes} of {len(shape)}).")
-    low.emit_node(node, [low.operand(_input(node, 0), dtype)], {"rows": prod(shape[:-1]), "cols": shape[-1]})
+        raise unsupported(node, f"only the last axis is supported (got {axes} of {len(shape)}).")
+    low.emit_node(node, [low.operand(input_of(node, 0), dtype)], {"rows": prod(shape[:-1]), "cols": shape[-1]})
 
 
 def softmax(low: Lowering, node: ir.Node) -> None:
-    shape, dtype = static_shape(_input(node, 0)), low.dtype_of(node.outputs[0])
-    if _axis(node, len(shape), -1) != len(shape) - 1:
-        raise _unsupported(node, "only the last axis is supported.")
-    low.emit_node(node, [low.operand(_input(node, 0), dtype)], {"rows": prod(shape[:-1]), "cols": shape[-1]})
+    shape, dtype = static_shape(input_of(node, 0)), low.dtype_of(node.outputs[0])
+    if axis_of(node, len(shape), -1) != len(shape) - 1:
+        raise unsupported(node, "only the last axis is supported.")
+    low.emit_node(node, [low.operand(input_of(node, 0), dtype)], {"rows": prod(shape[:-1]), "cols": shape[-1]})
 
 
 def resize(low: Lowering, node: ir.Node) -> None:
-    shape, out = static_shape(_input(node, 0)), static_shape(node.outputs[0])
-    x = low.operand(_input(node, 0), low.dtype_of(node.outputs[0]))
+    shape, out = static_shape(input_of(node, 0)), static_shape(node.outputs[0])
+    x = low.operand(input_of(node, 0), low.dtype_of(node.outputs[0]))
     modes = (
-        _string(node, "mode", "nearest"),
-        _string(node, "coordinate_transformation_mode", "half_pixel"),
-        _string(node, "nearest_mode", "round_prefer_floor"),
+        word_of(node, "mode", "nearest"),
+        word_of(node, "coordinate_transformation_mode", "half_pixel"),
+        word_of(node, "nearest_mode", "round_prefer_floor"),
     )
     if (
         modes != ("nearest", "asymmetric", "floor")
@@ -221,12 +183,12 @@ def resize(low: Lowering, node: ir.Node) -> None:
         or shape[0] != out[0]
         or (out[1] != shape[1] and out[3] != shape[3])
     ):
-        raise _unsupported(
+        raise unsupported(
             node,
             f"mode {modes} is not supported (expected nearest, asymmetric, floor over two neighbouring axes of four).",
         )
     if not resizes_by_sizes(node):
-        raise _unsupported(
+        raise unsupported(
             node,
             "its scales are not the ratio of its sizes.",
             "export it with sizes, or at sizes that its scales divide",
@@ -240,11 +202,11 @@ def resize(low: Lowering, node: ir.Node) -> None:
 
 
 def gather(low: Lowering, node: ir.Node) -> None:
-    table, ids = _input(node, 0), _input(node, 1)
+    table, ids = input_of(node, 0), input_of(node, 1)
     shape = static_shape(table)
-    if len(shape) != 2 or _axis(node, 2, 0) != 0:
-        raise _unsupported(
-            node, f"only rows of a matrix are supported (table {shape}, axis {_axis(node, len(shape), 0)})."
+    if len(shape) != 2 or axis_of(node, 2, 0) != 0:
+        raise unsupported(
+            node, f"only rows of a matrix are supported (table {shape}, axis {axis_of(node, len(shape), 0)})."
         )
     dims, known = {"count": prod(static_shape(ids)), "rows": shape[0], "cols": shape[1]}, low.constant(ids)
     if known is not None and (known < 0).any():  # from the end; the kernel clamps
@@ -252,78 +214,6 @@ def gather(low: Lowering, node: ir.Node) -> None:
             f"{ids.name}:of {shape[0]} rows", ids, known.shape, lambda: np.where(known < 0, known + shape[0], known)
         )
     low.emit_node(node, [low.operand(ids, "i32"), low.operand(table, low.dtype_of(node.outputs[0]))], dims)
-
-
-def transpose(low: Lowering, node: ir.Node) -> None:
-    x, out = _input(node, 0), static_shape(node.outputs[0])
-    shape = static_shape(x)
-    perm = _ints(node, "perm", tuple(reversed(range(len(shape)))))
-    steps = contiguous(shape)
-    _copy(low, node, [x], out, source=[steps[axis] for axis in perm], target=contiguous(out))
-
-
-def expand(low: Lowering, node: ir.Node) -> None:
-    x, out = _input(node, 0), static_shape(node.outputs[0])
-    _copy(low, node, [x], out, source=broadcast(static_shape(x), out), target=contiguous(out))
-
-
-def slice_(low: Lowering, node: ir.Node) -> None:
-    x, out = _input(node, 0), static_shape(node.outputs[0])
-    shape, steps = static_shape(x), contiguous(static_shape(x))
-    starts = _known(low, node, 1).tolist()
-    axes = _known(low, node, 3).tolist() if _optional(node, 3) is not None else list(range(len(starts)))
-    strides = _known(low, node, 4).tolist() if _optional(node, 4) is not None else [1] * len(starts)
-    offset, walk = 0, list(steps)
-    for start, axis, stride in zip(starts, axes, strides, strict=True):
-        if stride <= 0:
-            raise _unsupported(node, f"step {stride} is not supported (expected at least 1).")
-        first = max(start + shape[axis], 0) if start < 0 else min(start, shape[axis])
-        offset += first * steps[axis]
-        walk[axis] = steps[axis] * stride
-    _copy(low, node, [x], out, source=walk, target=contiguous(out), s_offset=offset)
-
-
-def split(low: Lowering, node: ir.Node) -> None:
-    x = _input(node, 0)
-    shape = static_shape(x)
-    axis, steps, at = _axis(node, len(shape), 0), contiguous(shape), 0
-    dtype = low.dtype_of(node.outputs[0])
-    for part in node.outputs:
-        out = static_shape(part)
-        if axis == len(shape) - 1:
-            low.part(part, x, at)
-            at += out[axis]
-            continue
-        dims = _walk(node, out, s=steps, d=contiguous(out)) | {"s_offset": at * steps[axis], "d_offset": 0}
-        low.emit("Split", str(node.name), [low.operand(x, dtype)], [low.result(part)], dims)
-        at += out[axis]
-
-
-def concat(low: Lowering, node: ir.Node) -> None:
-    out, dtype = static_shape(node.outputs[0]), low.dtype_of(node.outputs[0])
-    axis, steps, at = _int(node, "axis", 0) % len(out), contiguous(out), 0
-    target = low.result(node.outputs[0])
-    for index in range(len(node.inputs)):
-        part = _input(node, index)
-        shape, (source, first, row) = static_shape(part), low.strided(part, dtype)
-        dims = _walk(node, shape, s=in_rows(shape, row), d=steps) | {"s_offset": first, "d_offset": at * steps[axis]}
-        low.emit("Concat", str(node.name), [source], [target], dims)
-        at += shape[axis]
-
-
-def _copy(
-    low: Lowering,
-    node: ir.Node,
-    inputs: Sequence[ir.Value],
-    dims: Sequence[int],
-    *,
-    source: Sequence[int],
-    target: Sequence[int],
-    s_offset: int = 0,
-) -> None:
-    dtype = low.dtype_of(node.outputs[0])
-    walk = _walk(node, dims, s=source, d=target) | {"s_offset": s_offset, "d_offset": 0}
-    low.emit_node(node, [low.operand(value, dtype) for value in inputs], walk)
 
 
 # What lowers an op that can be computed in several ways, by the first kernel of the way that select.py takes.
@@ -375,9 +265,9 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("Sigmoid", "Erf", "Tanh", "Sin", "Cos", "Sqrt", "Exp", "Neg", "Relu"), unary),
     **dict.fromkeys(("Reshape", "Unsqueeze", "Squeeze", "Flatten", "Identity"), view),
     "Cast": cast,
-    "Concat": concat,
+    "Concat": moves.concat,
     "Conv": conv,
-    "Expand": expand,
+    "Expand": moves.expand,
     "Gather": gather,
     "Gemm": gemm,
     "InstanceNormalization": instance_norm,
@@ -385,10 +275,10 @@ RULES: dict[str, Rule] = {
     "MatMul": matmul,
     "ReduceMean": row_mean,
     "Resize": resize,
-    "Slice": slice_,
+    "Slice": moves.slice_,
     "Softmax": softmax,
-    "Split": split,
-    "Transpose": transpose,
+    "Split": moves.split,
+    "Transpose": moves.transpose,
 }
 
 

@@ -59,9 +59,3 @@ def arguments(dims: Sequence[int], **walks: Sequence[int]) -> dict[str, int] | N
     for name, strides in zip(walks, steps, strict=True):
         named |= {f"{name}{i}": step for i, step in enumerate(strides + [0] * (RANK - len(strides)))}
     return named
-
-
-def in_rows(shape: Sequence[int], row: int) -> tuple[int, ...]:
-    """Steps of a tensor whose rows begin `row` elements apart; 0: dense, as it stands in one row or in no wider one."""
-    steps = contiguous(shape)
-    return (*(step // shape[-1] * row for step in steps[:-1]), 1) if row else steps

@@ -14,7 +14,7 @@ from ondevice.graph.epilogue import of
 from ondevice.graph.verify import static_shape
 from ondevice.lower import pack, pairs
 from ondevice.lower.convolution import GROUPS, TILE, TRANSFORMED, Conv, depth_of
-from ondevice.lower.linear import narrowed
+from ondevice.lower.linear import DENSE, narrowed
 from ondevice.lower.lowering import Build, Lowering
 from ondevice.lower.program import DTYPES
 from ondevice.lower.select import Way
@@ -125,7 +125,7 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
     result, name = low.result(out), str(node.name)
     parts = -(-tiles * TRANSFORMED * (ic + oc) * DTYPES[dtype] // low.room(node))
     band = -(-tiles // parts)
-    products_of = {"batch": 36, "m": band, "n": oc, "k": ic, "k1": ic, "constant": 1, "rows": tiles}
+    products_of = {"batch": 36, "m": band, "n": oc, "k": ic, "k1": ic, "constant": 1, "rows": tiles, **DENSE}
     multiply = low.choose("MatMul", name, products_of, int(dtype == "f16")).first
     tuning = narrowed(low, multiply.name, oc)
     if conv.quantized:
@@ -142,6 +142,7 @@ def bands(low: Lowering, node: ir.Node, conv: Conv, way: Way) -> None:
         sizes = conv.dims | {"tiles_h": tiles_h, "tiles_w": tiles_w, "first": first, "count": count}
         low.emit("ConvNhwc", name, [conv.x], [patches], sizes, count * ic * 144, Build(touched=part, kernel=before))
         dims = products_of | {"m": count, "ldb": columns, "a_batch": count * ic, "b_batch": ic * columns}
+        dims |= {"y_batch": count * oc}
         named = dict.fromkeys(multiply.inputs, patches) | {"b": right} | pack.stage(low, multiply, dtype)
         inputs, build = [named[operand] for operand in multiply.inputs], Build(built, tuning, kernel=multiply)
         low.emit("MatMul", name, inputs, [products], dims, 72 * count * ic * oc, build)

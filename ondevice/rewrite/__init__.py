@@ -22,8 +22,9 @@ from ondevice.rewrite.activations import (
 )
 from ondevice.rewrite.attention import Attention, MaskedAttention
 from ondevice.rewrite.channels_last import ChannelsLast
-from ondevice.rewrite.epilogue import Activation, RectifiedSum, Residual, TimeShift
+from ondevice.rewrite.epilogue import Activation, Gate, RectifiedSum, Residual, TimeShift
 from ondevice.rewrite.functions import add_functions
+from ondevice.rewrite.joint_tokens import JointTokens
 from ondevice.rewrite.linear import Bias, Gemm
 from ondevice.rewrite.modulation import AdaLayerNorm, GatedAdd
 from ondevice.rewrite.norms import GroupNorm, GroupNormSilu, HeadsRmsNorm, RmsNorm
@@ -61,7 +62,9 @@ RULES: tuple[type[Rule], ...] = (
     FoldWeights,  # a weight that Gemm turned is a weight
     # after Bias, so that biases are joined with their weights; after Attention, which tells what belongs together
     Projections,
-    GatedAdd,  # before Residual, which would take a sum for its own
+    JointTokens,  # of what Projections made
+    Gate,
+    GatedAdd,  # of what no product makes; before Residual, which would take a sum for its own
     # Layout, and what can be done only in it.
     ChannelsLast,  # after all that turns norms and attention into ops that know no layout but their own
     Upsample,

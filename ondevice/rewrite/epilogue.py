@@ -2,6 +2,7 @@
 
 Linear* - Silu | Gelu | QuickGelu | Geglu | Relu     ->  Linear*Silu ...      (family epilogue)
 ConvNhwc* - Add shift [n, 1, 1, c]                   ->  ConvNhwc*Shift       (family time_shift: the time embedding)
+Linear* - Mul gate [n, 1, c]                         ->  Linear*Gate          (family modulation)
 Linear* | ConvNhwc* - Add residual                   ->  *Add                 (family residual)
 ConvNhwc*Add - Relu                                  ->  ConvNhwc*AddThenRelu (family residual)
 """
@@ -155,6 +156,24 @@ class TimeShift(_Absorb):
         if set(source.steps) - {"Bias"}:
             return "its source is finished already"
         return source.then("Shift")
+
+    @classmethod
+    def by_columns(cls, node: ir.Node) -> bool:
+        return True
+
+
+class Gate(_Absorb):
+    """What a transformer's blocks make is let through as the timestep says: one number per item and channel."""
+
+    family = "modulation"
+
+    @classmethod
+    def extended(cls, node: ir.Node, taken: ir.Value, source: Stepped) -> Stepped | str | None:
+        other = next((value for value in node.inputs if value is not taken), None)
+        shape, wanted = dims(other), dims(taken)
+        if node.domain or node.op_type != "Mul" or wanted is None or len(wanted) != 3 or shape == wanted:
+            return None
+        return source.then("Gate") if shape == (wanted[0], 1, wanted[2]) else None
 
     @classmethod
     def by_columns(cls, node: ir.Node) -> bool:

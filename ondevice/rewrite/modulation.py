@@ -1,7 +1,7 @@
 """What a timestep and a text do to the tokens of a diffusion transformer: in one pass, not one for each of its steps.
 
 LayerNormalization without weights - Mul (1 + scale) - Add shift    ->  AdaLayerNorm
-x + gate * z                                                        ->  GatedAdd
+x + gate * z, whatever z is (a product takes its gate itself)        ->  GatedAdd
 
 Scale, shift and gate are one row per item, [n, 1, c], which may be parts of wider rows.
 """

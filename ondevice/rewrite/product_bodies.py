@@ -44,16 +44,16 @@ GELU_TANH = """
     halved = Mul (shifted_tanh, typed_half)
 """
 ACTIVATIONS = {  # {0} is the input's name, {1} the output's
-    "Silu": "gate = Sigmoid ({0}) {1} = Mul ({0}, gate)",
+    "Silu": "share = Sigmoid ({0}) {1} = Mul ({0}, share)",
     "Gelu": GELU + "{1} = Mul ({0}, halved)",
     "GeluTanh": GELU_TANH + "{1} = Mul ({0}, halved)",
     "QuickGelu": """
         k = Constant <value_float = 1.7020000219345093> () typed_k = CastLike (k, {0})
         z = Mul ({0}, typed_k) s = Sigmoid (z) {1} = Mul ({0}, s)
     """,
-    "Geglu": "value, gate = Split <axis = -1, num_outputs = 2> ({0})"
-    + GELU.format("gate")
-    + "g = Mul (gate, halved) {1} = Mul (value, g)",
+    "Geglu": "value, beside = Split <axis = -1, num_outputs = 2> ({0})"
+    + GELU.format("beside")
+    + "open = Mul (beside, halved) {1} = Mul (value, open)",
 }
 _FINISHES = ACTIVATIONS | dict.fromkeys(("Relu", "ThenRelu"), "{1} = Relu ({0})")
 
@@ -62,8 +62,9 @@ def finish(steps: Sequence[str], value: str) -> str:
     """The steps from `value` to `y`."""
     nodes = [] if steps else [f"y = Identity ({value})"]
     for number, step in enumerate(steps, 1):
-        operand, after = STEPS[step].operand, "y" if number == len(steps) else f"with_{step}"
-        nodes.append(f"{after} = Add ({value}, {operand})" if operand else _FINISHES[step].format(value, after))
+        about, after = STEPS[step], "y" if number == len(steps) else f"with_{step}"
+        joined = f"{after} = {about.joins} ({value}, {about.operand})"
+        nodes.append(joined if about.operand else _FINISHES[step].format(value, after))
         value = after
     return " ".join(nodes)
 

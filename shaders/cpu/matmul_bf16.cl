@@ -6,12 +6,13 @@
 //:         blocks of 2 by 2 tiles of the strip use them from there."""
 //: in    = [
 //:   "a: stg[batch, m, k1]", "a2: stg[batch, m, k]", "b: wgt[batch, k, ldb]", "bias: stg[ldb]",
-//:   "residual: stg[batch, m, n]", "scales: scl[ldb]",
+//:   "gate: stg[batch, n]", "residual: stg[batch, m, n]", "scales: scl[ldb]",
 //: ]
 //: out   = ["y: stg[batch, m, n]", "scratch: f32[groups, slot]"]
 //: args  = [
-//:   "batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int", "strip: int",
-//:   "share: int", "groups: int", "slot: int",
+//:   "batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int", "a_from: int",
+//:   "y_from: int", "y_batch: int", "gate_from: int", "gate_row: int", "strip: int", "share: int", "groups: int",
+//:   "slot: int",
 //: ]
 //: grid  = ["groups", "1", "1"]
 //: group = ["1", "1", "1"]
@@ -22,11 +23,13 @@
 //: needs.rows = {min = 16}
 //: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb", "strip", "share", "groups", "slot"]}
 //: inplace = {residual = ""}
-//: reach.a = "(batch - 1) * a_batch + m * k1"
+//: reach.a = "a_from + (batch - 1) * a_batch + m * k1"
 //: reach.a2 = "SPLIT * m * (k - k1)"
 //: reach.b = "((batch - 1) * b_batch + k * ldb) // (1 + W4)"
 //: reach.bias = "HAS_BIAS * ldb"
-//: reach.residual = "HAS_ADD * batch * m * n"
+//: reach.gate = "HAS_GATE * (gate_from + (batch - 1) * gate_row + n)"
+//: reach.residual = "HAS_ADD * (y_from + (batch - 1) * y_batch + m * n)"
+//: reach.y = "y_from + (batch - 1) * y_batch + m * n"
 //: reach.scales = "W8 * ldb + W4 * ceil_div(k, 32) * ldb"
 //: holds = [
 //:   "k1 <= k", "(1 - SPLIT) * k <= k1", "ldb % (V * NV) == 0", "W4 * b_batch == 0", "W8 * (b_batch % V) == 0",
@@ -47,9 +50,10 @@
 #define SIDE (ACT_Geglu ? NV / 2 : NV)
 #define SLACK 32  // rows of scratch past the last one: no block has more
 
-KERNEL(matmul_bf16)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, residual), IN(scl, scales),
-                    OUT(stg, y), OUT(float, scratch), ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k),
-                    ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch), ARG(int, strip),
+KERNEL(matmul_bf16)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, gate), IN(stg, residual),
+                    IN(scl, scales), OUT(stg, y), OUT(float, scratch), ARG(int, batch), ARG(int, m), ARG(int, n),
+                    ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch), ARG(int, a_from),
+                    ARG(int, y_from), ARG(int, y_batch), ARG(int, gate_from), ARG(int, gate_row), ARG(int, strip),
                     ARG(int, share), ARG(int, groups), ARG(int, slot) GRID) {
   if (GID(0) >= groups) return;
   // Elements between rows of the left side: whole tiles, and a line of cache, as powers of two share few sets of one.
@@ -63,7 +67,7 @@ KERNEL(matmul_bf16)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, 
   for (int task = GID(0); task < batch * strips * chunks; task += groups) {
     const int item = task / chunks / strips, top = task / chunks % strips * strip, count = MIN(strip, m - top);
     for (int i = 0; i < count; i++) {
-      IN_PTR(stg) first = a + (item * a_batch + (top + i) * k1);
+      IN_PTR(stg) first = a + (a_from + item * a_batch + (top + i) * k1);
       IN_PTR(stg) second = a2 + (SPLIT ? (top + i) * (k - k1) : 0);
       for (int j = 0; j < row * 2 - 32; j += V) {
         vec some;
@@ -110,25 +114,26 @@ KERNEL(matmul_bf16)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, 
       for (int i = 0; i < count; i++)
         for (int v = 0; v < SIDE; v++) {
           const int at = panel * WIDE + v * V, col = panel * SIDE * V + v * V;
-          const int out = (item * m + top + i) * n + col;
+          const int out = y_from + item * y_batch + (top + i) * n + col;
+          const int gate_at = gate_from + item * gate_row + col;
           if (col >= n) continue;
           vec z = LOADP(sums, i * WIDE + v * V);
           SCALE(z, at)
           ADD_BIAS(z, LOADV, at)
 #if ACT_Geglu
-          vec gate = LOADP(sums, i * WIDE + (SIDE + v) * V);
-          SCALE(gate, at + SIDE * V)
-          ADD_BIAS(gate, LOADV, at + SIDE * V)
-          z = z * ACTIVATE(gate);
+          vec beside = LOADP(sums, i * WIDE + (SIDE + v) * V);
+          SCALE(beside, at + SIDE * V)
+          ADD_BIAS(beside, LOADV, at + SIDE * V)
+          z = z * ACTIVATE(beside);
 #else
           z = ACTIVATE(z);
 #endif
           if (col + V <= n) {
-            ADD_RESIDUAL(z, LOADV, out)
+            FINISH_ROW(z, LOADV, gate_at, out)
             STOREV(y, out, z);
             continue;
           }
-#define FINISH_LANE(one, c) ADD_RESIDUAL(one, LOAD, out + c)
+#define FINISH_LANE(one, c) FINISH_ROW(one, LOAD, gate_at + c, out + c)
           STORE_LANES(z, out, n - col, FINISH_LANE)
         }
     }

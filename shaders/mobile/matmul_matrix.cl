@@ -6,10 +6,13 @@
 //:         a work-group share rows and quantized weights in local memory; other weights come from their panels."""
 //: in    = [
 //:   "a: stg[batch, m, k1]", "a2: stg[batch, m, k]", "b: wgt[batch, k, ldb]", "bias: stg[ldb]",
-//:   "residual: stg[batch, m, n]", "scales: scl[ldb]",
+//:   "gate: stg[batch, n]", "residual: stg[batch, m, n]", "scales: scl[ldb]",
 //: ]
 //: out   = ["y: stg[batch, m, n]"]
-//: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
+//: args  = [
+//:   "batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int", "a_from: int",
+//:   "y_from: int", "y_batch: int", "gate_from: int", "gate_row: int",
+//: ]
 //: grid  = ["ceil_div(ldb, COLS * X) * LANES * X", "ceil_div(m, ROWS * Y) * Y", "batch"]
 //: group = ["LANES * X", "Y", "1"]
 //: tune.V = [4]
@@ -25,16 +28,21 @@
 //: needs.n = {multiple = 4}
 //: needs.k = {multiple = 8}
 //: needs.k1 = {multiple = 4}
+//: needs.gate_from = {multiple = 4}
+//: needs.gate_row = {multiple = 4}
 //: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb"]}
 //: inplace = {residual = ""}
-//: reach.a = "(batch - 1) * a_batch + m * k1"
+//: reach.a = "a_from + (batch - 1) * a_batch + m * k1"
 //: reach.a2 = "SPLIT * m * (k - k1)"
 //: reach.b = "((batch - 1) * b_batch + k * ldb) // (1 + W4)"
 //: reach.bias = "HAS_BIAS * ldb"
-//: reach.residual = "HAS_ADD * batch * m * n"
+//: reach.gate = "HAS_GATE * (gate_from + (batch - 1) * gate_row + n)"
+//: reach.residual = "HAS_ADD * (y_from + (batch - 1) * y_batch + m * n)"
+//: reach.y = "y_from + (batch - 1) * y_batch + m * n"
 //: reach.scales = "W8 * ldb + W4 * ceil_div(k, 32) * ldb"
 //: holds = [
-//:   "k1 <= k", "(1 - SPLIT) * k <= k1", "a_batch % 4 == 0", "b_batch % 16 == 0", "ldb % 16 == 0",
+//:   "k1 <= k", "(1 - SPLIT) * k <= k1", "a_batch % 4 == 0", "a_from % 4 == 0", "y_from % 4 == 0", "y_batch % 4 == 0",
+//:   "gate_from % 4 == 0", "gate_row % 4 == 0", "b_batch % 16 == 0", "ldb % 16 == 0",
 //:   "ceil_div(n, 16 - 8 * ACT_Geglu) * 16 <= ldb", "m + ROWS * Y < 2147483648", "W4 * b_batch == 0", "W8 + W4 <= 1",
 //: ]
 
@@ -54,9 +62,10 @@
 #define STAGED (W8 || W4 || (F16 && !HALF))  // what no unit reads from storage
 #define OUTS (ACT_Geglu ? COLS / 2 : COLS)  // columns of y
 
-KERNEL(matmul_matrix)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, residual), IN(scl, scales),
-                      OUT(stg, y), ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb),
-                      ARG(int, a_batch), ARG(int, b_batch) GRID) {
+KERNEL(matmul_matrix)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, gate), IN(stg, residual),
+                      IN(scl, scales), OUT(stg, y), ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k),
+                      ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch), ARG(int, a_from),
+                      ARG(int, y_from), ARG(int, y_batch), ARG(int, gate_from), ARG(int, gate_row) GRID) {
   LOCAL(real4, left_fours, ROWS * Y * LEFT_ROW / 4);
 #if STAGED
   LOCAL(real4, right_fours, DEPTH * RIGHT_ROW / 4);
@@ -80,7 +89,7 @@ KERNEL(matmul_matrix)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg
     for (int i = own; i < ROWS * Y * FOURS; i += ITEMS) {
       const int row = MIN(top + i / FOURS, m - 1), j = start + i % FOURS * 4;
       real4 four = RSPLAT(0.0f);
-      if (j < k1) four = LOADR4(a, item * a_batch + row * k1 + j);
+      if (j < k1) four = LOADR4(a, a_from + item * a_batch + row * k1 + j);
 #if SPLIT
       if (j >= k1 && j < k) four = LOADR4(a2, row * (k - k1) + j - k1);
 #endif
@@ -135,19 +144,19 @@ KERNEL(matmul_matrix)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg
       const int from = ACT_Geglu ? c / 8 * WIDE + c % 8 : c, at = first + across * COLS + from;
       const int col = ACT_Geglu ? (first + across * COLS) / 2 + c : at;
       if (row >= m || col >= n) continue;
-      const int out = (item * m + row) * n + col;
+      const int out = y_from + item * y_batch + row * n + col;
       vec z = LOADP(line, j / (OUTS / 4) * COLS + from);
       SCALE(z, at)
       ADD_BIAS(z, LOAD4, at)
 #if ACT_Geglu
-      vec gate = LOADP(line, j / (OUTS / 4) * COLS + from + 8);
-      SCALE(gate, at + 8)
-      ADD_BIAS(gate, LOAD4, at + 8)
-      z = z * ACTIVATE(gate);
+      vec beside = LOADP(line, j / (OUTS / 4) * COLS + from + 8);
+      SCALE(beside, at + 8)
+      ADD_BIAS(beside, LOAD4, at + 8)
+      z = z * ACTIVATE(beside);
 #else
       z = ACTIVATE(z);
 #endif
-      ADD_RESIDUAL(z, LOAD4, out)
+      FINISH_ROW(z, LOAD4, gate_from + item * gate_row + col, out)
       STORE4(y, out, z);
     }
   }

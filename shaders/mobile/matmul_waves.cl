@@ -6,25 +6,30 @@
 //:         where all of them read one constant at no cost: a value of one's own is multiplied by a shared one."""
 //: in    = [
 //:   "a: tex[batch, m, k1]", "a2: tex[batch, m, k - k1]", "b: blocks[batch, ldb // 16 * k, 16]", "stage: stage[3072]",
-//:   "bias: stg[ldb]", "residual: stg[batch, m, n]", "scales: scl[ldb]",
+//:   "bias: stg[ldb]", "gate: stg[batch, n]", "residual: stg[batch, m, n]", "scales: scl[ldb]",
 //: ]
 //: out   = ["y: stg[batch, m, n]"]
-//: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
+//: args  = [
+//:   "batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int", "a_from: int",
+//:   "y_from: int", "y_batch: int", "gate_from: int", "gate_row: int",
+//: ]
 //: grid  = ["X * ceil_div(m, X * MR)", "ldb // (V * NV)", "batch"]
 //: group = ["X", "1", "1"]
 //: tune  = {V = [4], NV = [4], NC = [4], MR = [2, 1], KB = [64, 16, 32, 128], X = [64, 32, 128]}
 //: needs = {constant = {min = 1}, k = {multiple = 16}, k1 = {multiple = 16}}
 //: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb"]}
 //: inplace = {residual = ""}
-//: reach.a = "(batch - 1) * a_batch + m * k1"
+//: reach.a = "a_from + (batch - 1) * a_batch + m * k1"
 //: reach.a2 = "SPLIT * m * (k - k1)"
 //: reach.b = "((batch - 1) * b_batch + k * ldb) // (1 + W4)"
 //: reach.bias = "HAS_BIAS * ldb"
-//: reach.residual = "HAS_ADD * batch * m * n"
+//: reach.gate = "HAS_GATE * (gate_from + (batch - 1) * gate_row + n)"
+//: reach.residual = "HAS_ADD * (y_from + (batch - 1) * y_batch + m * n)"
+//: reach.y = "y_from + (batch - 1) * y_batch + m * n"
 //: reach.scales = "W8 * ldb + W4 * ceil_div(k, 32) * ldb"
 //: holds = [
 //:   "k1 <= k", "(1 - SPLIT) * k <= k1", "(1 + ACT_Geglu) * n <= ldb", "ldb % 16 == 0", "b_batch % 16 == 0",
-//:   "a_batch % k1 == 0", "W4 * b_batch == 0", "W8 + W4 <= 1",
+//:   "a_batch % k1 == 0", "a_from % k1 == 0", "W4 * b_batch == 0", "W8 + W4 <= 1",
 //: ]
 
 // Whether the left side is in two parts.
@@ -54,9 +59,10 @@
   }
 
 WAVE_KERNEL
-KERNEL(matmul_waves)(IN_TEX(a), IN_TEX(a2), IN_BLOCKS(b), IN_STAGE(stage), IN(stg, bias), IN(stg, residual),
-                     IN(scl, scales), OUT(stg, y), ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k),
-                     ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch) GRID) {
+KERNEL(matmul_waves)(IN_TEX(a), IN_TEX(a2), IN_BLOCKS(b), IN_STAGE(stage), IN(stg, bias), IN(stg, gate),
+                     IN(stg, residual), IN(scl, scales), OUT(stg, y), ARG(int, batch), ARG(int, m), ARG(int, n),
+                     ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch), ARG(int, b_batch), ARG(int, a_from),
+                     ARG(int, y_from), ARG(int, y_batch), ARG(int, gate_from), ARG(int, gate_row) GRID) {
   LOCAL(real4, block, 64);
   STAGE(block, stage)
   const int panel = GID(1), top = GID(0) / X * X * MR + LID(0), item = GID(2);
@@ -64,7 +70,7 @@ KERNEL(matmul_waves)(IN_TEX(a), IN_TEX(a2), IN_BLOCKS(b), IN_STAGE(stage), IN(st
 
   int rows[MR];
   UNROLL  // rows past the end repeat the last one and are not stored
-  for (int i = 0; i < MR; i++) rows[i] = item * (a_batch / k1) + MIN(top + i * X, m - 1);
+  for (int i = 0; i < MR; i++) rows[i] = a_from / k1 + item * (a_batch / k1) + MIN(top + i * X, m - 1);
   vec sum[MR][NC];
   EACH_OF_TILE(i, v) sum[i][v] = SPLAT(0.0f);
   for (int j = 0, end; j < k1; j = end) {

@@ -5,10 +5,11 @@
 //:         activation and residual as it stores."""
 //: in    = [
 //:   "a: stg[batch, m, k1]", "a2: stg[batch, m, k]", "b: wgt[batch, k, ldb]", "bias: stg[ldb]",
-//:   "residual: stg[batch, m, n]", "scales: scl[ldb]",
+//:   "gate: stg[batch, n]", "residual: stg[batch, m, n]", "scales: scl[ldb]",
 //: ]
 //: out   = ["y: stg[batch, m, n]"]
-//: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int"]
+//: args  = ["batch: int", "m: int", "n: int", "k: int", "k1: int", "ldb: int", "a_batch: int", "b_batch: int",
+//:          "a_from: int", "y_from: int", "y_batch: int", "gate_from: int", "gate_row: int"]
 //: grid  = ["ceil_div(ldb, V * NV)", "ceil_div(m, MR * MB)", "batch"]
 //: group = ["X", "Y", "1"]
 //: tune.V = [16, 4, 8]
@@ -21,17 +22,17 @@
 //: needs = {}
 //: layout = {tune = ["V", "NV"], by = ["n", "k", "ACT_Geglu"], gives = ["ldb"]}
 //: inplace = {residual = "n"}
-//: reach.a = "(batch - 1) * a_batch + m * k1"
+//: reach.a = "a_from + (batch - 1) * a_batch + m * k1"
 //: reach.a2 = "m * (k - k1)"
 //: reach.b = "((batch - 1) * b_batch + k * ldb) // (1 + W4)"
 //: reach.bias = "HAS_BIAS * ldb"
-//: reach.residual = "HAS_ADD * batch * m * n"
+//: reach.gate = "HAS_GATE * (gate_from + (batch - 1) * gate_row + n)"
+//: reach.residual = "HAS_ADD * (y_from + (batch - 1) * y_batch + m * n)"
+//: reach.y = "y_from + (batch - 1) * y_batch + m * n"
 //: reach.scales = "W8 * ldb + W4 * ceil_div(k, 32) * ldb"
-//: holds = [
-//:   "k1 <= k", "(1 + ACT_Geglu) * n <= ldb",
+//: holds = ["k1 <= k", "(1 + ACT_Geglu) * n <= ldb", "W8 * (b_batch % V) == 0", "W4 * b_batch == 0",
 //:   "PANELS * ceil_div(n, V * (NV - NV // 2 * ACT_Geglu)) * V * (1 + ACT_Geglu) * (NV - NV // 2 * ACT_Geglu) <= ldb",
-//:   "W8 * (b_batch % V) == 0", "W4 * b_batch == 0", "W8 + W4 <= PANELS",
-//: ]
+//:   "W8 + W4 <= PANELS"]
 
 // GEGLU's gates stand n columns after its values: a work-item has SIDE vectors of each.
 #if ACT_Geglu
@@ -57,13 +58,14 @@
 // Half is widened a vector at a time where vectors are wide; elsewhere a broadcast reads memory directly.
 #define WIDEN (F16 && V > 4)
 
-KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, residual), IN(scl, scales), OUT(stg, y),
-               ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb), ARG(int, a_batch),
-               ARG(int, b_batch) GRID) {
+KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, gate), IN(stg, residual), IN(scl, scales),
+               OUT(stg, y), ARG(int, batch), ARG(int, m), ARG(int, n), ARG(int, k), ARG(int, k1), ARG(int, ldb),
+               ARG(int, a_batch), ARG(int, b_batch), ARG(int, a_from), ARG(int, y_from), ARG(int, y_batch),
+               ARG(int, gate_from), ARG(int, gate_row) GRID) {
   const int col = GID(0) * V * SIDE, first = GID(1) * MR * MB, item = GID(2);
   if (col >= n || first >= m || item >= batch) return;
-  const int y_item = item * m * n;
-  IN_PTR(stg) left = a + item * a_batch;
+  const int y_item = y_from + item * y_batch, gate_item = gate_from + item * gate_row;
+  IN_PTR(stg) left = a + (a_from + item * a_batch);
   IN_PTR(wgt) right = WGT_AT(b, item * b_batch);
 
 #if PANELS
@@ -74,16 +76,16 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
   if (limit < V) {  // too narrow for a vector
     for (int r = first; r < MIN(first + MR * MB, m); r++)
       for (int c = 0; c < n; c++) {
-        float z = 0.0f, gate = 0.0f;
+        float z = 0.0f, beside = 0.0f;
         for (int j = 0; j < k; j++) {
           const float x = j < k1 ? LOAD(left, r * k1 + j) : LOAD(a2, r * (k - k1) + j - k1);
           z = FMA(x, LOADW(right, j * ldb + c), z);
-          if (VECS > SIDE) gate = FMA(x, LOADW(right, j * ldb + n + c), gate);
+          if (VECS > SIDE) beside = FMA(x, LOADW(right, j * ldb + n + c), beside);
         }
         ADD_BIAS(z, LOAD, c)
-        if (VECS > SIDE) { ADD_BIAS(gate, LOAD, n + c) }
-        z = VECS > SIDE ? z * ACTIVATE(gate) : ACTIVATE(z);
-        ADD_RESIDUAL(z, LOAD, y_item + r * n + c)
+        if (VECS > SIDE) { ADD_BIAS(beside, LOAD, n + c) }
+        z = VECS > SIDE ? z * ACTIVATE(beside) : ACTIVATE(z);
+        FINISH_ROW(z, LOAD, gate_item + c, y_item + r * n + c)
         STORE(y, y_item + r * n + c, z);
       }
     return;
@@ -179,18 +181,18 @@ KERNEL(matmul)(IN(stg, a), IN(stg, a2), IN(wgt, b), IN(stg, bias), IN(stg, resid
       UNROLL
       for (int h = 0; h < SIDE; h++) {
         const int out = y_item + (top + i) * n + out_at[h];
-        vec z = sum[i][h], gate = sum[i][VECS - SIDE + h];
+        vec z = sum[i][h], beside = sum[i][VECS - SIDE + h];
         SCALE(z, bias_from + at[h])
-        SCALE(gate, bias_from + at[VECS - SIDE + h])
+        SCALE(beside, bias_from + at[VECS - SIDE + h])
         ADD_BIAS(z, LOADV, bias_from + at[h])
-        ADD_BIAS(gate, LOADV, bias_from + at[VECS - SIDE + h])
-        z = VECS > SIDE ? z * ACTIVATE(gate) : ACTIVATE(z);
+        ADD_BIAS(beside, LOADV, bias_from + at[VECS - SIDE + h])
+        z = VECS > SIDE ? z * ACTIVATE(beside) : ACTIVATE(z);
         if (out_at[h] + V <= n) {
-          ADD_RESIDUAL(z, LOADV, out)
+          FINISH_ROW(z, LOADV, gate_item + out_at[h], out)
           STOREV(y, out, z);
           continue;
         }
-#define FINISH_LANE(one, c) ADD_RESIDUAL(one, LOAD, out + c)
+#define FINISH_LANE(one, c) FINISH_ROW(one, LOAD, gate_item + out_at[h] + c, out + c)
         STORE_LANES(z, out, n - out_at[h], FINISH_LANE)
       }
     }

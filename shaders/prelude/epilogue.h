@@ -1,9 +1,9 @@
 // The epilogue: what happens to a result before it is stored, in this order. ondevice/graph/epilogue.py has the same
 // table of steps.
-//   scale (of int8 weights), bias, shift, activation or gate, residual, and a ReLU of the sum
+//   scale (of int8 weights), bias, shift, activation, gate, residual, and a ReLU of the sum
 // A kernel is built with the defines of the steps that its op has; the others come to nothing. The operands are called
-// `scales`, `bias`, `shift` and `residual`, and the result `y`, in every kernel. `load` is LOAD for one value and LOADV
-// for a vector; `i` counts elements.
+// `scales`, `bias`, `shift`, `gate` and `residual`, and the result `y`, in every kernel. `load` is LOAD for one value
+// and LOADV for a vector; `i` counts elements.
 #if W8
 #define SCALE(z, i)               z = z * LOADSV(scales, i);
 #else
@@ -19,7 +19,7 @@
 #else
 #define ADD_SHIFT(z, load, i)
 #endif
-// GEGLU multiplies what stands beside a gate by it.
+// GEGLU multiplies by what this gives of the columns beside.
 #if ACT_Silu
 #define ACTIVATE(v)     SILU(v)
 #define ACTIVATE_EACH(z, n) SILU_EACH(z, n)
@@ -37,6 +37,11 @@
 #ifndef ACTIVATE_EACH  // of n vectors
 #define ACTIVATE_EACH(z, n) for (int od_i = 0; od_i < (n); od_i++) z[od_i] = ACTIVATE(z[od_i]);
 #endif
+#if HAS_GATE
+#define TIMES_GATE(z, load, i)    z *= load(gate, i);
+#else
+#define TIMES_GATE(z, load, i)
+#endif
 #if HAS_ADD
 #define ADD_RESIDUAL(z, load, i)          \
   z += load(OVERWRITTEN(residual, y), i); \
@@ -51,10 +56,14 @@
 #define RECTIFY(z)
 #endif
 
-// What follows scale and bias, of one value or of a vector.
+// What follows scale and bias, of one value or of a vector of a convolution.
 #define FINISH(z, load, shift_at, out) \
   ADD_SHIFT(z, load, shift_at)         \
   z = ACTIVATE(z);                     \
+  ADD_RESIDUAL(z, load, out)
+// What follows the activation, of a product of rows.
+#define FINISH_ROW(z, load, gate_at, out) \
+  TIMES_GATE(z, load, gate_at)            \
   ADD_RESIDUAL(z, load, out)
 
 // Of a vector that would pass the end of a row, `lanes` values one by one. `finish(value, lane)`: the steps that are

@@ -112,7 +112,7 @@
 
 // Results of rows `top`, `top + step` and so on into [item, rows, columns], after all that is left to do: of a product,
 // or of a convolution.
-#define OD_REST_OF_ROW(one, c) ADD_RESIDUAL(one, LOAD, od_out + c)
+#define OD_REST_OF_ROW(one, c) FINISH_ROW(one, LOAD, od_times + c, od_out + c)
 #define STORE_ROWS(sum, top, step, first)                                                            \
   UNROLL                                                                                             \
   for (int od_i = 0; od_i < MR; od_i++) {                                                            \
@@ -123,13 +123,14 @@
       const int od_at = panel * 16 + ((first) + od_v) * 4;                                           \
       const int od_col = ACT_Geglu ? panel * 8 + ((first) + od_v) * 4 : od_at;                       \
       if (od_col >= n) continue;                                                                     \
-      const int od_out = (item * m + od_row) * n + od_col;                                           \
+      const int od_out = y_from + item * y_batch + od_row * n + od_col;                              \
+      const int od_times = gate_from + item * gate_row + od_col;                                     \
       vec od_z = sum[od_i][od_v], od_gate = sum[od_i][NC - TILE_SIDE + od_v];                        \
       ADD_BIAS(od_z, LOADV, od_at)                                                                   \
       ADD_BIAS(od_gate, LOADV, od_at + 8)                                                            \
       od_z = ACT_Geglu ? od_z * ACTIVATE(od_gate) : ACTIVATE(od_z);                                  \
       if (od_col + V <= n) {                                                                         \
-        ADD_RESIDUAL(od_z, LOADV, od_out)                                                            \
+        FINISH_ROW(od_z, LOADV, od_times, od_out)                                                    \
         STOREV(y, od_out, od_z);                                                                     \
         continue;                                                                                    \
       }                                                                                              \

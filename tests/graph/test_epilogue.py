@@ -19,7 +19,7 @@ EVERY = [
 
 
 def test_every_op_is_read_from_its_name() -> None:
-    assert len({stepped.name for stepped in EVERY}) == len(EVERY) == 2 * 2 * 7 * 2 + 2 * 2 * 2 * 3 * 3 + 4 * 2
+    assert len({stepped.name for stepped in EVERY}) == len(EVERY) == 2 * 7 * 2 * (2 + 1) + 2 * 2 * 2 * 3 * 3 + 4 * 2
     assert all(read(stepped.name) == stepped for stepped in EVERY)
     for stepped in EVERY:
         row = find(DOMAIN, stepped.name)
@@ -32,6 +32,7 @@ def test_every_op_is_read_from_its_name() -> None:
     [
         *("LinearAddBias", "LinearBiasBias", "LinearShift", "LinearSiluGelu", "ConvNhwcGelu", "GroupNormBias"),
         *("ConvNhwcThenRelu", "ConvNhwcReluThenRelu", "ConvNhwcAddRelu", "LinearAddThenRelu", "GroupNormRelu"),
+        *("LinearAddGate", "ConvNhwcGate", "ConcatLinearBiasGate"),
     ],
 )
 def test_other_steps_and_orders_are_no_ops(name: str) -> None:
@@ -51,6 +52,7 @@ def test_the_steps_of_one() -> None:
     assert stepped.operands == ("x", "weight", "bias", "shift", "residual")
     assert stepped.defines == {"HAS_BIAS": 1, "HAS_SHIFT": 1, "ACT_Silu": 1, "HAS_ADD": 1}
     assert of("Linear").then("GeluTanh").name == "LinearGeluTanh" and not of("LinearAdd").then("Silu").exists
+    assert of("LinearBiasGateAdd").operands == ("x", "weight", "bias", "gate", "residual")
     assert of("ConvNhwcBiasAddThenRelu").defines == {"HAS_BIAS": 1, "HAS_ADD": 1, "ACT_ThenRelu": 1}
     assert not set(LINEAR) & set(CONV) and not set(CONV) & set(NORMS)
 

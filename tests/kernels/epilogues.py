@@ -17,10 +17,10 @@ GELU = {
 ACTIVATIONS = (*GELU, "Geglu")
 
 
-def finished(product, size, terms, stored, activation, bias=None, shift=None, residual=None, half_terms=0):
-    """(value, bound) of activation(product + bias + shift) + residual, or of the ReLU of that sum for an activation
-    "ThenRelu"; `size` bounds the sum of the products' magnitudes, of which `half_terms` at a time are multiplied and
-    added in half."""
+def finished(product, size, terms, stored, activation, bias=None, shift=None, residual=None, half_terms=0, gate=None):
+    """(value, bound) of gate * activation(product + bias + shift) + residual, or of the ReLU of that sum for an
+    activation "ThenRelu"; `size` bounds the sum of the products' magnitudes, of which `half_terms` at a time are
+    multiplied and added in half."""
     then_relu = activation == "ThenRelu"
     activation = "" if then_relu else activation
     z, magnitude = product, size
@@ -29,14 +29,16 @@ def finished(product, size, terms, stored, activation, bias=None, shift=None, re
             z, magnitude = z + more, magnitude + np.abs(more)
     wrong = (rtol("f32", terms) + EPS["f32"]) * magnitude + (in_half(half_terms, size) if half_terms else 0)
     if activation == "Geglu":
-        value, gate = np.split(z, 2, axis=-1)
-        open_, (wrong_value, wrong_gate) = GELU["Gelu"](gate), np.split(wrong, 2, axis=-1)
+        value, beside = np.split(z, 2, axis=-1)
+        open_, (wrong_value, wrong_beside) = GELU["Gelu"](beside), np.split(wrong, 2, axis=-1)
         y = value * open_
-        wrong = np.abs(open_) * wrong_value + np.abs(value) * (1.2 * wrong_gate + 16 * EPS["f32"] * np.abs(gate))
+        wrong = np.abs(open_) * wrong_value + np.abs(value) * (1.2 * wrong_beside + 16 * EPS["f32"] * np.abs(beside))
     else:
         y = GELU[activation](z)
         # no slope is above 1.2
         wrong = 1.2 * wrong + (16 + 4 * np.minimum(np.abs(z), 100)) * EPS["f32"] * np.abs(z) * bool(activation)
+    if gate is not None:
+        y, wrong = y * gate, wrong * np.abs(gate) + EPS["f32"] * np.abs(y * gate)
     if residual is not None:
         y, wrong = y + residual, wrong + EPS["f32"] * np.abs(y + residual)
     y = np.maximum(y, 0) if then_relu else y

@@ -7,6 +7,7 @@ from kernels.epilogues import ACTIVATIONS, FEW_BITS, defines, finished, in_panel
 from tolerance import assert_close
 
 from ondevice.lower.kernel_file import load_all
+from ondevice.lower.linear import DENSE
 
 pytestmark = pytest.mark.device
 KERNEL = load_all()["matmul"]
@@ -41,10 +42,10 @@ def check(
         wide, scales, meant, built = packed(weight, width, halves, bits)
         wide_shift = in_panels(shift[None], width, halves)
         ldb = wide.shape[0] * width
-    dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k1 or k, "ldb": ldb, "a_batch": 0, "b_batch": 0}
+    dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k1 or k, "ldb": ldb, "a_batch": 0, "b_batch": 0} | DENSE
     got = bench.run(
         KERNEL,
-        [x1, x2, wide, wide_shift, residual, x if scales is None else scales],
+        [x1, x2, wide, wide_shift, x, residual, x if scales is None else scales],
         ((m, n), x.dtype),
         dims,
         tuning,
@@ -135,7 +136,7 @@ def test_over_the_residual(bench: Bench, stored, activation, panels, size):
         width, halves = tile["V"] * tile["NV"], 2 if activation else 1
         weight, bias = in_panels(weight, width, halves), in_panels(bias, width, halves)
         ldb = weight.shape[0] * width
-    dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": ldb, "a_batch": 0, "b_batch": 0}
+    dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": ldb, "a_batch": 0, "b_batch": 0} | DENSE
     built = {"F16": int(stored == "f16"), "PANELS": panels} | defines(activation, True, False, True)
-    done = assert_same_in_place(bench, KERNEL, [x, x, weight, bias, residual, x], ((m, n), x.dtype), dims, **built)
+    done = assert_same_in_place(bench, KERNEL, [x, x, weight, bias, x, residual, x], ((m, n), x.dtype), dims, **built)
     assert done == (panels == 1 or n % 64 == 0)  # else some columns are computed twice

@@ -6,6 +6,7 @@ from kernels.bench import STORED, Bench, exact, tunings, values
 from tolerance import assert_close, bound
 
 from ondevice.lower.kernel_file import load_all
+from ondevice.lower.linear import DENSE
 
 pytestmark = pytest.mark.device
 KERNEL = load_all()["matmul"]
@@ -23,8 +24,9 @@ def check(bench: Bench, a: np.ndarray, b: np.ndarray, stored: str, tuning: dict[
         "ldb": n,
         "a_batch": m * k * (a_items > 1),
         "b_batch": k * n * (b_items > 1),
-    }
-    got = bench.run(KERNEL, [a, a, b, a, a, a], ((batch, m, n), a.dtype), dims, tuning, F16=int(stored == "f16"))
+    } | DENSE
+    dims["y_batch"] = m * n
+    got = bench.run(KERNEL, [a, a, b, a, a, a, a], ((batch, m, n), a.dtype), dims, tuning, F16=int(stored == "f16"))
     left, right = exact(a, b)
     want = left @ right
     assert_close(got, want, bound(stored, want, np.abs(left) @ np.abs(right), k), f"{a.shape} @ {b.shape}")
@@ -78,7 +80,7 @@ def test_infinity_stays_in_its_row(bench: Bench) -> None:
     """Rows past the end are computed from the last one: they must not leak into other rows."""
     a, b = np.ones((1, 8, 20), np.float32), np.ones((1, 20, 70), np.float32)
     a[0, 7, 3] = -np.inf
-    dims = {"batch": 1, "m": 8, "n": 70, "k": 20, "k1": 20, "ldb": 70, "a_batch": 0, "b_batch": 0}
-    got = bench.run(KERNEL, [a, a, b, a, a, a], ((1, 8, 70), a.dtype), dims, F16=0)
+    dims = {"batch": 1, "m": 8, "n": 70, "k": 20, "k1": 20, "ldb": 70, "a_batch": 0, "b_batch": 0} | DENSE
+    got = bench.run(KERNEL, [a, a, b, a, a, a, a], ((1, 8, 70), a.dtype), dims, F16=0)
     assert (got[0, :7] == 20).all()
     assert np.isneginf(got[0, 7]).all()

@@ -44,16 +44,21 @@ def check_ada_layer_norm(bench, size, stored, tuning=None, name="ada_layer_norm"
 
 
 def check_rms_norm(bench, size, stored, tuning=None, name="rms_norm"):
-    (rows, cols), heads = size, 3  # of a token, which stands in a wider row
-    wide, weight = values("normal", (rows, 2 * GAP + heads * cols), stored), values("normal", (cols,), stored, 1)
-    places = {"heads": heads, "x_row": wide.shape[1], "x_from": GAP}
-    dims = {"rows": rows * heads, "cols": cols, **places, "epsilon": EPSILON}
-    about = (rows * heads, cols), wide.dtype
+    """Tokens of two items, which stand in wider rows, behind others of their item; so do results."""
+    (rows, cols), heads, items = size, 3, 2
+    shape = items, 1 + rows, 2 * GAP + heads * cols
+    wide, weight = values("normal", shape, stored), values("normal", (cols,), stored, 1)
+    places = {"heads": heads, "tokens": rows, "x_row": shape[2], "x_from": shape[2] + GAP, "x_batch": wide[0].size}
+    places |= {"y_from": 2 * heads * cols, "y_batch": (rows + 2) * heads * cols}
+    dims = {"rows": items * rows * heads, "cols": cols, **places, "epsilon": EPSILON}
+    about = (items, rows + 2, heads, cols), wide.dtype
     got = bench.run(KERNELS[name], [wide, weight], about, dims, tuning, F16=half(stored))
+    assert np.isnan(got[:, :2]).all(), "what is another's"
     data, gain = exact(wide, weight)
-    data = data[:, GAP : GAP + heads * cols].reshape(rows * heads, cols)
+    data = data[:, 1:, GAP : GAP + heads * cols].reshape(items, rows, heads, cols)
     want = data / np.sqrt((data**2).mean(-1, keepdims=True) + np.float64(np.float32(EPSILON))) * gain
-    assert_close(got, want, np.abs(want) * (EPS[stored] + rtol("f32", min(cols, 128)) * 2) + TINY[stored], name)
+    limit = np.abs(want) * (EPS[stored] + rtol("f32", min(cols, 128)) * 2) + TINY[stored]
+    assert_close(got[:, 2:], want, limit, name)
 
 
 def check_gated_add(bench, size, stored, tuning=None):

@@ -8,6 +8,7 @@ from kernels.test_conv2d import convolve_nhwc
 from tolerance import EPS, TINY, assert_close
 
 from ondevice.lower.kernel_file import load_all
+from ondevice.lower.linear import DENSE
 from ondevice.lower.stored import G
 
 pytestmark = pytest.mark.device
@@ -138,9 +139,8 @@ def test_the_whole_is_a_convolution(bench: Bench):
     patches = bench.run(KERNELS["winograd_input"], [x], ((36, 12, ic), np.float32), sizes | steps, F16=0)
     turned = np.einsum("ay,bx,yxio->abio", G, G, weight.astype(np.float64)).reshape(36, ic, oc).astype(np.float32)
     dims = {"batch": 36, "m": 12, "n": oc, "k": ic, "k1": ic, "ldb": oc, "a_batch": 12 * ic, "b_batch": ic * oc}
-    products = bench.run(
-        KERNELS["matmul"], [patches, patches, turned, turned, turned, turned], ((36, 12, oc), np.float32), dims, F16=0
-    )
+    dims |= DENSE | {"y_batch": 12 * oc}
+    products = bench.run(KERNELS["matmul"], [patches, patches, *[turned] * 5], ((36, 12, oc), np.float32), dims, F16=0)
     back = {
         "oh": h,
         "ow": w,

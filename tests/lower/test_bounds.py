@@ -96,7 +96,6 @@ BY_HAND |= {
     "row_mean": ({"rows": 3, "cols": 20}, [60, 3], {}),
     "gated_add": (IN_ITEMS | {"gate_row": 24, "gate_from": 4}, [48, 36, 48, 48], {}),
 }
-HEADS = {"rows": 6, "cols": 8, "heads": 2, "x_row": 20, "x_from": 4, "epsilon": 1e-6}
 FRAMES = {"batch": 2, "queries": 14, "keys": 14, "heads": 2, "scale": 0.25} | dict.fromkeys(
     ("q_row", "k_row", "v_row"), 32
 )
@@ -105,7 +104,9 @@ BY_HAND["flash_rows"] = (
     [2 * 14 * 32] * 4,
     {"D": 16, "KEYS": 14},
 )
-BY_HAND |= dict.fromkeys(("rms_norm", "rms_norm_local"), (HEADS, [60, 8, 48], {}))
+HEADS = {"rows": 8, "cols": 8, "heads": 2, "tokens": 2, "x_row": 20, "x_from": 4, "x_batch": 60, "epsilon": 1e-6}
+HEADS |= {"y_from": 16, "y_batch": 64}
+BY_HAND |= dict.fromkeys(("rms_norm", "rms_norm_local"), (HEADS, [120, 8, 112], {}))
 BY_HAND |= dict.fromkeys(("ada_layer_norm", "ada_layer_norm_local"), (IN_ITEMS | MODULATED, [48, 36, 44, 48], {}))
 
 

@@ -21,6 +21,7 @@ from ondevice.errors import UsageError
 from ondevice.lower import lower
 from ondevice.lower.bounds import Bounds
 from ondevice.lower.kernel_file import KernelFile, load_all
+from ondevice.lower.linear import DENSE
 from ondevice.lower.program import math_of
 from ondevice.lower.select import select, ways
 from ondevice.plan import plan
@@ -29,7 +30,7 @@ from ondevice.target import MATHS, load_target
 PLAIN = {name: kernel for name, kernel in load_all().items() if not kernel.maths}
 HOST, BF16 = load_target("host"), load_target("host-bf16")
 SIZES = {"batch": 1, "m": 8, "n": 16, "k": 32, "k1": 32, "a_batch": 0, "b_batch": 0, "constant": 1, "rows": 8}
-SIZES |= {"ldb": 16}
+SIZES |= {"ldb": 16} | DENSE
 
 
 def multiplying(of: str, name: str, *maths: str, **header: Any) -> KernelFile:

@@ -99,7 +99,7 @@ def _columns(given: Given, name: str, k: int, n: int) -> np.ndarray:
 
 
 def _finished(given: Given, z: np.ndarray, columns: int) -> np.ndarray:
-    """The epilogue of a product: bias, shift, activation or gate, residual."""
+    """The epilogue of a product: bias, shift, activation, gate, residual."""
     if given.whole("HAS_BIAS"):
         z = z + _columns(given, "bias", 1, columns).reshape(-1)
     if given.whole("HAS_SHIFT"):
@@ -111,6 +111,9 @@ def _finished(given: Given, z: np.ndarray, columns: int) -> np.ndarray:
         z = values * _gelu(gates)
     else:
         z = _activated(given, z)
+    if given.whole("HAS_GATE"):
+        at = given.whole("gate_from") + given.whole("gate_row") * np.arange(len(z))[:, None] + np.arange(z.shape[-1])
+        z = z * given.operands["gate"].reshape(-1)[at][:, None]
     z = z + given.flat("residual", *z.shape) if given.whole("HAS_ADD") else z
     return np.maximum(z, 0) if given.whole("ACT_ThenRelu") else z
 
@@ -119,7 +122,7 @@ def product(given: Given) -> np.ndarray:
     batch, m, n, k, k1 = (given.whole(name) for name in ("batch", "m", "n", "k", "k1"))
     columns = n * (1 + given.whole("ACT_Geglu"))
     a = given.operands["a"].reshape(-1)
-    at = given.whole("a_batch") * np.arange(batch)[:, None] + np.arange(m * k1)
+    at = given.whole("a_from") + given.whole("a_batch") * np.arange(batch)[:, None] + np.arange(m * k1)
     left = a[at].reshape(batch, m, k1)
     if k1 < k:
         left = np.concatenate([left, given.flat("a2", 1, m, k - k1)], -1)
@@ -186,7 +189,8 @@ def gated_add(given: Given) -> np.ndarray:
 
 def rms_norm(given: Given) -> np.ndarray:
     row, cols, heads = np.arange(given.whole("rows")), given.whole("cols"), given.whole("heads")
-    at = given.whole("x_from") + row // heads * given.whole("x_row") + row % heads * cols
+    item, token = np.divmod(row // heads, given.whole("tokens"))
+    at = given.whole("x_from") + item * given.whole("x_batch") + token * given.whole("x_row") + row % heads * cols
     x = given.operands["x"].reshape(-1)[at[:, None] + np.arange(cols)]
     mean = (x * x).mean(-1, keepdims=True)
     return np.asarray(x / np.sqrt(mean + given.numbers["epsilon"]) * given.flat("weight", given.whole("cols")))

@@ -14,6 +14,7 @@ from kernels.matrix_units import MATHS, as_bf16, multiplied
 from tolerance import assert_close
 
 from ondevice.lower.kernel_file import KernelFile, load_all
+from ondevice.lower.linear import DENSE
 
 pytestmark = pytest.mark.device
 PRODUCT, CONVOLUTION = (load_all()[name] for name in ("matmul_bf16", "conv2d_bf16"))
@@ -66,8 +67,8 @@ def check(
     row, parts = (-(-k // 32) + 1) * 16, 1 + (math == "bf16x3")
     slot = (strip + SLACK) * (WIDE + parts * row) + parts * PRODUCT.tuning(**tuning)["DEPTH"] // 2 * WIDE
     dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k1 or k, "ldb": right.shape[0] * WIDE, "a_batch": 0, "b_batch": 0}
-    dims |= {"strip": strip, "share": share, "groups": groups, "slot": slot, "constant": 1}
-    inputs = [x1, x2, right, in_panels(shift[None], WIDE, halves), residual, x if scales is None else scales]
+    dims |= {"strip": strip, "share": share, "groups": groups, "slot": slot, "constant": 1} | DENSE
+    inputs = [x1, x2, right, in_panels(shift[None], WIDE, halves), x, residual, x if scales is None else scales]
     built |= defines(activation, bias, False, add)
     if in_place:
         assert assert_same_in_place(bench, PRODUCT, inputs, ((m, n), x.dtype), dims, tuning, groups * slot, **built)
@@ -127,8 +128,8 @@ def test_accuracy(bench: Bench, math: str) -> None:
     row, parts = (-(-k // 32) + 1) * 16, 1 + (math == "bf16x3")
     slot = (96 + SLACK) * (WIDE + parts * row) + parts * PRODUCT.tuning()["DEPTH"] // 2 * WIDE
     dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k, "ldb": n, "a_batch": 0, "b_batch": 0}
-    dims |= {"strip": 96, "share": 2, "groups": 1, "slot": slot, "constant": 1}
-    inputs = [x, x, in_panels(weight, WIDE), x, x, x]
+    dims |= {"strip": 96, "share": 2, "groups": 1, "slot": slot, "constant": 1} | DENSE
+    inputs = [x, x, in_panels(weight, WIDE), x, x, x, x]
     got = bench.run(PRODUCT, inputs, ((m, n), x.dtype), dims, None, slot, **{f"MATH_{math}": 1, "F16": 0})
     want = x.astype(np.float64) @ weight
     relative = np.sqrt(((got - want) ** 2).mean() / (want**2).mean())

@@ -12,6 +12,7 @@ from tolerance import assert_close
 
 from ondevice.errors import NoDeviceError
 from ondevice.lower.kernel_file import KernelFile
+from ondevice.lower.linear import DENSE
 
 pytestmark = pytest.mark.device
 MATRIX = KERNELS["matmul_matrix"]
@@ -188,8 +189,8 @@ def test_a_batch(bench: Bench):
     left, weight = values("normal", (batch, m, k), "f32"), values("normal", (batch, k, n), "f32", 1)
     panels = in_panels(weight, 16)
     dims = {"batch": batch, "m": m, "n": n, "k": k, "k1": k, "ldb": panels.shape[1] * 16}
-    dims |= {"a_batch": m * k, "b_batch": panels[0].size}
-    got = bench.run(MATRIX, [left, left, panels, left, left, left], ((batch, m, n), left.dtype), dims, F16=0)
+    dims |= DENSE | {"a_batch": m * k, "b_batch": panels[0].size, "y_batch": m * n}
+    got = bench.run(MATRIX, [left, left, panels, left, left, left, left], ((batch, m, n), left.dtype), dims, F16=0)
     a, b = exact(left, weight)
     want, wrong = finished(a @ b, np.abs(a) @ np.abs(b), k, "f32", "")
     assert_close(got, want, wrong)
@@ -199,5 +200,6 @@ def test_over_the_residual(bench: Bench):
     x, weight, residual = (values("normal", s, "f16", i) for i, s in enumerate(((70, 24), (24, 36), (70, 36))))
     panels = in_panels(weight, 16)
     dims = {"batch": 1, "m": 70, "n": 36, "k": 24, "k1": 24, "ldb": panels.shape[0] * 16, "a_batch": 0, "b_batch": 0}
+    dims |= DENSE
     built = {"F16": 1, "HALF": 1} | defines("Silu", False, False, True)
-    assert assert_same_in_place(bench, MATRIX, [x, x, panels, x, residual, x], ((70, 36), x.dtype), dims, **built)
+    assert assert_same_in_place(bench, MATRIX, [x, x, panels, x, x, residual, x], ((70, 36), x.dtype), dims, **built)

@@ -8,6 +8,7 @@ from kernels.test_conv2d import convolve_nhwc
 from tolerance import assert_close
 
 from ondevice.lower.kernel_file import load_all
+from ondevice.lower.linear import DENSE
 
 pytestmark = pytest.mark.device
 KERNELS = load_all()
@@ -45,9 +46,9 @@ def check_product(
     panels, units, meant, quantized = packed(weight, WIDTH, halves, bits)
     meant, bias_panels = meant.astype(np.float64), in_panels(shift[None], WIDTH, halves)
     dims = {"batch": 1, "m": m, "n": n, "k": k, "k1": k1 or k, "a_batch": 0, "b_batch": 0, "constant": 1}
-    dims["ldb"] = panels.shape[0] * WIDTH
+    dims |= DENSE | {"ldb": panels.shape[0] * WIDTH}
     built = {"F16": int(stored == "f16"), "HALF": half, "SPLIT": int(k1 is not None)}
-    inputs = [x1, x2, panels, *staged(name, stored), bias_panels, residual, x if units is None else units]
+    inputs = [x1, x2, panels, *staged(name, stored), bias_panels, x, residual, x if units is None else units]
     built |= KERNELS[name].asked(quantized) | defines(activation, bias, False, add) | more
     got = bench.run(KERNELS[name], inputs, ((m, n), x.dtype), dims, tuning, **built)
     left, add_, rest = exact(x, shift, residual)
@@ -121,8 +122,8 @@ def test_a_batch(bench: Bench, shared):
     weight = values("normal", (batch, k, n), "f32", 1)
     panels = in_panels(weight, WIDTH)
     dims = {"batch": batch, "m": m, "n": n, "k": k, "k1": k, "ldb": panels.shape[1] * WIDTH, "constant": 1}
-    dims |= {"a_batch": 0 if shared else m * k, "b_batch": panels[0].size}
-    inputs = [left, left, panels, left, left, left]
+    dims |= DENSE | {"a_batch": 0 if shared else m * k, "b_batch": panels[0].size, "y_batch": m * n}
+    inputs = [left, left, panels, left, left, left, left]
     got = bench.run(KERNELS["matmul_tiles"], inputs, ((batch, m, n), left.dtype), dims, F16=0)
     a, b = exact(left, weight)
     want, wrong = finished(a @ b, np.abs(a) @ np.abs(b), k, "f32", "")
@@ -133,9 +134,9 @@ def test_a_product_over_the_residual(bench: Bench):
     x, weight, residual = (values("normal", s, "f16", i) for i, s in enumerate(((13, 20), (20, 65), (13, 65))))
     panels = in_panels(weight, WIDTH)
     dims = {"batch": 1, "m": 13, "n": 65, "k": 20, "k1": 20, "a_batch": 0, "b_batch": 0, "constant": 1}
-    dims["ldb"] = panels.shape[0] * WIDTH
+    dims |= DENSE | {"ldb": panels.shape[0] * WIDTH}
     built = {"F16": 1, "HALF": 1} | defines("Silu", False, False, True)
-    inputs = [x, x, panels, x, residual, x]
+    inputs = [x, x, panels, x, x, residual, x]
     assert assert_same_in_place(bench, KERNELS["matmul_tiles"], inputs, ((13, 65), x.dtype), dims, **built)
 
 
@@ -188,7 +189,7 @@ def check_conv(
     panels, units, meant, quantized = packed(weight, WIDTH, bits=bits)
     dims = {"n": n, "ic": ic, "h": h, "w": w, "oc": oc, "oh": oh, "ow": ow, "kh": k, "kw": k, "stride": stride}
     dims |= {"pad_top": top, "pad_left": left, "up_h": up_h, "up_w": up_w, "shift_from": 3, "shift_row": 3 + oc}
-    dims["ldb"] = panels.shape[0] * WIDTH
+    dims |= DENSE | {"ldb": panels.shape[0] * WIDTH}
     built = {"F16": int(stored == "f16"), "HALF": half} | defines(activation, True, shift, add)
     built |= KERNELS[name].asked(quantized)
     inputs = [
