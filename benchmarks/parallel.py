@@ -3,7 +3,9 @@
 ondevice convert sd14 --random-weights 0 --size 256x256 --parallel tensor
 python -m benchmarks.parallel sd14.ondevice [--device cpu] [--rounds 5] [--json]
 
-All take turns in one process; of each the least time counts. A step is one with guidance: two passes.
+A step is one with guidance: two passes. Each way has a process of its own, as Intel's runtime lets all cores work for
+a part of a CPU whose host thread waits while the others are idle: what runs on one core may run on no other. They take
+turns; of each the least time counts.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +29,12 @@ from ondevice.diffusion.parallel import exchanged, layout_of, shared
 from ondevice.run.check import NUMPY
 from ondevice.run.discovery import find_device
 from ondevice.run.opencl import OpenCLDevice
+from ondevice.run.own_thread import opened
 from ondevice.run.session import Session
 from ondevice.run.several import find_devices
 
-Run = Callable[[], np.ndarray]
+ONE, ALL = "one core", "all as one"
+WAYS = (ONE, ALL, "guidance", "tensor")
 
 
 def given(bundle: Bundle, component: str, sizes: dict[str, int]) -> dict[str, np.ndarray]:
@@ -39,56 +45,93 @@ def given(bundle: Bundle, component: str, sizes: dict[str, int]) -> dict[str, np
     return made | {"timestep": np.full(1, 500, np.float32)}
 
 
-def steps(bundle: Bundle, word: str) -> tuple[dict[str, Run], dict[str, Any]]:
-    """What runs a step, by its name; and what devices exchange."""
+def step(bundle: Bundle, word: str, way: str) -> tuple[Callable[[], np.ndarray], str]:
+    """What runs a step in one of WAYS; and what devices exchange."""
     component, passes = denoiser(bundle), most_passes(bundle)
     sizes = next(dict(one.sizes) for one in bundle.plans if (one.component, one.sizes["batch"]) == (component, passes))
-    inputs, scale = given(bundle, component, sizes), bundle.pipeline.latents.scale
-    place = tuple(side // scale for side in default_size(bundle))
-    port = next(bundle.plan(component, **sizes).operands[i].name for i in bundle.plan(component, **sizes).outputs)
-    halves = [OpenCLDevice(found) for found in find_devices(f"{word}/2")]
-    names = [device.name for device in halves]
-    runners: dict[str, Any] = {"one half": Session(bundle, halves[0])}
-    runners["the whole"] = Session(bundle, OpenCLDevice(find_device(word)))
-    told = {}
-    for kind in ("guidance", "tensor"):
-        layout = layout_of(kind, names, bundle.pipeline)
-        runners[kind] = shared(bundle, layout, halves, lambda device: Session(bundle, device))
-        told[kind] = exchanged(bundle, layout, *place).text()
+    inputs, plan = given(bundle, component, sizes), bundle.plan(component, **sizes)
+    port = plan.operands[plan.outputs[0]].name
+    if way in (ONE, ALL):
+        runner: Any = Session(bundle, OpenCLDevice(find_device(word)))
+        return lambda: runner.run(component, inputs, **sizes)[port], ""
+    halves = [opened(found) for found in find_devices(f"{word}/2")]
+    layout = layout_of(way, [device.name for device in halves], bundle.pipeline)
+    runner = shared(bundle, layout, halves, lambda device: Session(bundle, device))
+    place = tuple(side // bundle.pipeline.latents.scale for side in default_size(bundle))
+    return lambda: runner.run(component, inputs, **sizes)[port], exchanged(bundle, layout, *place).text()
 
-    def run(runner: Any) -> Run:
-        return lambda: runner.run(component, inputs, **sizes)[port]
 
-    return {name: run(runner) for name, runner in runners.items()}, told
+def serve(args: argparse.Namespace) -> None:
+    """A step for each line that is read, and a line about it."""
+    if args.way == ONE:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    run, told = step(open_bundle(args.bundle), args.device, args.way)
+    np.save(args.out, run())  # builds kernels, loads weights
+    print(json.dumps({"told": told}), flush=True)
+    for _ in sys.stdin:
+        begun, busy = time.perf_counter(), time.process_time()
+        run()
+        now = time.perf_counter() - begun, time.process_time() - busy
+        print(json.dumps(dict(zip(("seconds", "processor"), now, strict=True))), flush=True)
+
+
+def measured(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """A row for each way."""
+    words = [sys.executable, "-m", "benchmarks.parallel", str(args.bundle), "--device", args.device]
+    pipe, rows, workers = subprocess.PIPE, [], {}
+    for way in WAYS:
+        out = folder / f"{way}.npy"
+        command = [*words, "--way", way, "--out", str(out)]
+        workers[way] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+        rows.append({"way": way, **answer(workers[way]), "seconds": [], "processor": [], "out": np.load(out)})
+    for _ in range(args.rounds):
+        for row in rows:
+            worker = workers[row["way"]]
+            worker.stdin.write("\n")
+            for name, value in answer(worker).items():
+                row[name].append(value)
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    least = min(rows[0]["seconds"])
+    first = rows[0]["out"].astype(np.float64)
+    for row in rows:
+        row["off"] = float(np.abs(row.pop("out") - first).max() / np.abs(first).max())
+        row["seconds"], row["processor"] = min(row["seconds"]), min(row["processor"])
+        row["times as fast"] = least / row["seconds"]
+    return rows
+
+
+def answer(worker: Any) -> dict[str, Any]:
+    """The next line of a worker."""
+    line = worker.stdout.readline()
+    if not line:
+        raise SystemExit(f"a worker ended with exit code {worker.wait()}")
+    found: dict[str, Any] = json.loads(line)
+    return found
 
 
 def main() -> None:
-    """Print a row for each."""
+    """Print a row for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, help="what `ondevice convert --parallel tensor` wrote")
     parser.add_argument("--device", default="cpu", help="what is cut in two (default cpu)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    runs, told = steps(open_bundle(args.bundle), args.device)
-    results = {name: run() for name, run in runs.items()}  # builds kernels, loads weights
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(args.rounds):
-        for name, run in runs.items():
-            begun = time.perf_counter()
-            run()
-            taken[name].append(time.perf_counter() - begun)
-    one, first = min(taken["one half"]), results["one half"].astype(np.float64)
-    rows = []
-    for name, each in taken.items():
-        off = float(np.abs(results[name] - first).max() / np.abs(first).max())
-        rows.append({"runs on": name, "seconds": min(each), "times as fast": one / min(each), "off": off})
+    if args.way:
+        serve(args)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measured(args, Path(folder))
     if args.json:
-        print(json.dumps({"rows": rows, "exchanged": told}, indent=1))
+        print(json.dumps(rows, indent=1))
         return
     for row in rows:
-        seconds, factor = f"{row['seconds'] * 1e3:9.1f} ms", f"{row['times as fast']:5.2f}x"
-        print(f"{row['runs on']:<10} {seconds} {factor}  {row['off']:.1e} off  {told.get(str(row['runs on']), '')}")
+        numbers = f"{row['seconds'] * 1e3:9.1f} ms {row['times as fast']:6.2f}x {row['processor'] * 1e3:9.1f} ms busy"
+        print(f"{row['way']:<10} {numbers}  {row['off']:.1e} off  {row['told']}")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,9 @@ from ondevice.errors import BundleError, CheckpointError, UsageError
 from ondevice.export.opened import open_export, refuse_export
 from ondevice.export.runner import ExportRunner
 from ondevice.lower.program import STORAGES
+from ondevice.run import own_thread
 from ondevice.run.guard import ON_NAN, STOP, GuardedSession
-from ondevice.run.opencl import OpenCLDevice, choose_device
+from ondevice.run.opencl import choose_device
 from ondevice.run.several import find_devices
 from ondevice.target import AUTO, FP32, MATHS, load_target
 
@@ -79,7 +80,7 @@ class Pipeline(pipeline.Pipeline):
             parallel: "guidance", "tensor" or "guidance,tensor": several devices share each step (docs/parallel.md);
                 then `device` names them all, as "0,1", or "cpu/2" for a CPU cut in two.
             stream_weights: load weights a block at a time, through at most so much memory as "400MB" says; True: as
-                much as keeps the device busy (docs/memory.md). Not of several devices.
+                much as keeps the device busy (docs/memory.md). Of several devices each has so much.
 
         Raises:
             BundleError: it is no bundle, or damaged.
@@ -99,11 +100,8 @@ class Pipeline(pipeline.Pipeline):
         through = None if stream_weights is False else 0
         if isinstance(stream_weights, str):
             through = parse_bytes(stream_weights, "stream_weights")
-        if parallel is not None and through is not None:
-            what = "weights are streamed to one device, and `parallel` takes several."
-            raise UsageError(what, where="stream_weights", fix="leave one of them out")
         if parallel is not None:
-            return cls._on_several(bundle, device, parallel, chosen=plans is not None, on_nan=on_nan)
+            return cls._on_several(bundle, device, parallel, chosen=plans is not None, on_nan=on_nan, stream=through)
         return cls._on(bundle, device, chosen=plans is not None, on_nan=on_nan, stream=through)
 
     @classmethod
@@ -194,16 +192,20 @@ class Pipeline(pipeline.Pipeline):
         return cls.of(bundle, session)
 
     @classmethod
-    def _on_several(cls, bundle: Bundle, names: str | None, kind: str, *, chosen: bool, on_nan: str) -> Pipeline:
+    def _on_several(
+        cls, bundle: Bundle, names: str | None, kind: str, *, chosen: bool, on_nan: str, stream: int | None
+    ) -> Pipeline:
         """The same on several devices, which share its steps."""
         found = find_devices(names)
         layout = layout_of(kind, [one.title for one in found], bundle.pipeline)
-        runs = [OpenCLDevice(one) for one in found]
+        runs = [own_thread.opened(one) for one in found]
         bundle = bundle if chosen else bundle.for_device(runs[0].facts(), runs[0].dialect)
         if layout.ranks > 1 and on_nan != STOP:
             what = "a device that has a share of the network cannot compute it again in float32 by itself."
             raise UsageError(what, where="on_nan", fix=f"use {STOP}")
-        return cls.of(bundle, shared(bundle, layout, runs, lambda one: GuardedSession(bundle, one, on_nan=on_nan)))
+        session = shared(bundle, layout, runs, lambda one: GuardedSession(bundle, one, on_nan=on_nan))
+        session.stream_weights(stream)
+        return cls.of(bundle, session)
 
 
 def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:

@@ -164,9 +164,6 @@ def _ranks(args: argparse.Namespace) -> int:
     if kind != TENSOR or (colon and not (count.isdecimal() and count.isascii() and len(count) < 4)):
         what = f"{args.parallel[:60]!r} is not tensor or tensor:N."
         raise UsageError(what, where=PARALLEL, fix="use tensor:2; --parallel guidance of `generate` needs no plans")
-    if args.weights:
-        what = f"{args.weights} has scales of whole weights, and each device gets a share of them."
-        raise UsageError(what, where=PARALLEL, fix="leave --weights out, or use --parallel guidance of `generate`")
     if colon and int(count) < 2:
         what = f"not a number of ranks (got {int(count)}, expected 2 to {MOST})."
         raise UsageError(what, where=PARALLEL, fix="use tensor:2")

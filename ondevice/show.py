@@ -19,7 +19,7 @@ from ondevice.base.matrix_unit import matrix_unit
 from ondevice.bundle.reader import Bundle
 from ondevice.compiler import costs, report, sources
 from ondevice.compiler.fallbacks import settle
-from ondevice.diffusion import memory_budget, memory_table
+from ondevice.diffusion import memory_budget, memory_table, parallel_table
 from ondevice.errors import UsageError
 from ondevice.target import FP32
 
@@ -86,10 +86,11 @@ def run(args: argparse.Namespace) -> int:
     rows = memory_table.table(opened, drawn) if drawn and isinstance(opened, Bundle) else []
     each = memory_table.components(opened, drawn) if drawn and isinstance(opened, Bundle) else []
     ways = [{"size": list(place), **asdict(need)} for place, need in rows]
+    shared = parallel_table.table(opened) if picture and isinstance(opened, Bundle) else []
     per_target = costs.costs(opened) if picture and isinstance(opened, Bundle) else []
     if args.json:
         whole = {"components": [part.to_json(rows=args.list) for part in reports], "picture": picture, "ways": ways}
-        whole |= {"memory": [row.to_json() for row in each]}
+        whole |= {"memory": [row.to_json() for row in each], "parallel": [row.to_json() for row in shared]}
         print(json.dumps(whole | {"targets": [asdict(cost) for cost in per_target]}, indent=1, default=sorted))
         return 0
     print("\n\n".join(report.to_text(part, rows=args.list) for part in reports))
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
             end="",
         )
     print("\n" if picture else "", end="")
-    for line in (*memory_table.to_text(rows), *memory_table.components_to_text(each)):
+    for line in (*memory_table.to_text(rows), *memory_table.components_to_text(each), *parallel_table.to_text(shared)):
         print(line)
     if picture and isinstance(opened, Bundle):
         for line in costs.to_text(opened, per_target):

@@ -11,8 +11,18 @@ import onnx_ir as ir
 
 from ondevice.errors import GraphError
 from ondevice.graph.ops import DOMAIN
-from ondevice.graph.origin import Origin, Weight, cast, origin_of, reshaped, scaled, transposed, with_origin
-from ondevice.graph.ranks import SUM, WHOLE, Rank
+from ondevice.graph.origin import (
+    Origin,
+    Weight,
+    cast,
+    origin_of,
+    reshaped,
+    scaled,
+    stored_as,
+    transposed,
+    with_origin,
+)
+from ondevice.graph.ranks import SHARE, SUM, WHOLE, Rank, share_of
 
 OPSET = 18
 Shape = tuple[int, ...]
@@ -112,20 +122,21 @@ class GraphBuilder:
         scale: float,
         turned: bool = False,
     ) -> ir.Value:
-        """A rank's share of a weight, under `NAME:1of2`. How it is made of the whole is not said: an adapter that
-        changes the whole is put into the weights before they are shared."""
+        """A rank's share of a weight, under `NAME:1of2`."""
         number, of = self.rank
+        told = {"axis": cut.axis, "parts": cut.parts, "number": number, "ranks": of}
         own = tuple(size // of if axis == cut.axis else size for axis, size in enumerate(shape))
         seen = own[::-1] if turned else own if view is None else view
 
         def read() -> np.ndarray:
-            parts = np.split(_float32(stored, scale), cut.parts, cut.axis)
-            values = np.concatenate([np.split(part, of, cut.axis)[number] for part in parts], cut.axis)
+            values = share_of(_float32(stored, scale), **told)
             return np.ascontiguousarray(values.T if turned else values.reshape(seen))
 
         word = f"{number + 1}of{of}" + f"x{cut.parts}" * (cut.parts > 1)
         viewed = "" if view is None else f":{'x'.join(map(str, view))}"
-        return self._lazy(f"{name}{'.T' * turned}:{word}{viewed}{_by(scale)}", seen, read, None)
+        origin = stored_as(self._origin(name, stored, shape, scale), SHARE, told, own)
+        origin = transposed(origin, (1, 0)) if turned else reshaped(origin, seen)
+        return self._lazy(f"{name}{'.T' * turned}:{word}{viewed}{_by(scale)}", seen, read, origin)
 
     def shared(self, out: int, width: int, cut: Cut | None) -> tuple[int, int, bool]:
         """Of a product to `out` of a rank's `width`: to how many of `out` the rank computes, how wide what the stored

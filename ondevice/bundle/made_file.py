@@ -5,11 +5,12 @@ The specification is docs/adapters.md, section "In a bundle".
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ondevice.bundle import format as f
 from ondevice.graph.adapted import Module, Modules, leaves
+from ondevice.graph.ranks import MOST, SHARE
 from ondevice.lower.stored import NUMBERS, OPS, SCALES, Expression, Leaf, leaves_of, number_step, ops_of, step
 
 if TYPE_CHECKING:
@@ -43,12 +44,24 @@ _TOLD: Mapping[str, Mapping[str, Callable[[f.Checker, Any, At], Any]]] = {
     "concat": {"axis": _whole(0, f.MAX_RANK - 1)},
     "pad": {"columns": _whole(1, f.INT32[1])},
     "panels": {"width": _whole(1, f.MAX_SIZE), "halves": _whole(1, 2)},
+    SHARE: {
+        "axis": _whole(0, f.MAX_RANK - 1),
+        "parts": _whole(1, f.MAX_SIZE),
+        "number": _whole(0, MOST - 1),
+        "ranks": _whole(2, MOST),
+    },
 }
 _KNOWN = {"concat", *OPS}
 
 
-def parse_made(check: f.Checker, value: Any, at: At) -> Expression:
-    """The expression of one weight. Raises BundleError where it is none, or too large."""
+def key_of(made: Expression) -> str:
+    """The field of a weight that says how it is made: of a rank's share another one, which players that run no such
+    plans leave alone."""
+    return SHARE if SHARE in ops_of(made) else "made"
+
+
+def parse_made(check: f.Checker, value: Any, at: At, known: Collection[str] = _KNOWN - {SHARE}) -> Expression:
+    """The expression of one weight, of ops that are `known`. Raises BundleError where it is none, or too large."""
     left = MAX_LEAVES
 
     def parse(value: Any, at: At, depth: int) -> Expression:
@@ -64,7 +77,7 @@ def parse_made(check: f.Checker, value: Any, at: At) -> Expression:
             name, shape = check.record(value, ("weight", "shape"), *at)
             return Leaf(check.text(name, *at, "weight"), check.shape(shape, "f32", *at, "shape"))
         op, of = check.record(value, ("op", "of"), *at)
-        check.one_of(op, _KNOWN, *at, "op")
+        check.one_of(op, known, *at, "op")
         parts = check.array(of, (1, MAX_LEAVES), *at, "of")
         told = {
             key: read(check, check.record(value, (key,), *at)[0], (*at, key)) for key, read in _TOLD.get(op, {}).items()
@@ -78,6 +91,13 @@ def parse_made(check: f.Checker, value: Any, at: At) -> Expression:
             check.fail(f"cannot be had: {error}", *at)
 
     return parse(value, at, 1)
+
+
+def parse_any(check: f.Checker, row: Mapping[str, Any], at: At) -> Expression | None:
+    """What a weight's row says of how it is made, be it a share or not. Raises BundleError as `parse_made`."""
+    if "made" in row:
+        return parse_made(check, row["made"], (*at, "made"))
+    return parse_made(check, row[SHARE], (*at, SHARE), _KNOWN) if SHARE in row else None
 
 
 def dump_made(made: Expression) -> dict[str, Any]:
@@ -126,7 +146,7 @@ def check_all(check: f.Checker, weights: Mapping[str, WeightEntry], modules: Mod
     for key, entry in weights.items():
         if entry.made is None:
             continue
-        at: At = ("weights", (key,), "made")
+        at: At = ("weights", (key,), key_of(entry.made))
         for leaf in leaves_of(entry.made):
             if (known := shapes.setdefault(leaf.weight, leaf.shape)) != leaf.shape:
                 check.fail(f"has {f.shown(leaf.weight)} of {list(leaf.shape)} (expected {list(known)})", *at)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ondevice.bundle import format as f
 from ondevice.bundle.adapters_file import AdapterEntry, parse_adapters
-from ondevice.bundle.made_file import check_all, check_stored, parse_made, parse_modules
+from ondevice.bundle.made_file import check_all, check_stored, key_of, parse_any, parse_modules
 from ondevice.bundle.pipeline import PipelineSpec
 from ondevice.bundle.pipeline_file import Path, parse_pipeline
 from ondevice.bundle.targets import TargetEntry, parse_targets
@@ -247,10 +247,9 @@ def _weight(check: f.Checker, key: str, row: Any, files: dict[str, FileEntry]) -
         check.fail(
             f"is {offset} (expected a multiple of {ALIGN} with {size} bytes before {files[file].bytes})", *at, "offset"
         )
-    made = None
-    if "made" in row:
-        made = parse_made(check, row["made"], (*at, "made"))
-        check_stored(check, made, dtype, shape, (*at, "made"))
+    made = parse_any(check, row, at)
+    if made is not None:
+        check_stored(check, made, dtype, shape, (*at, key_of(made)))
     return WeightEntry(dtype, shape, file, offset, size, made)
 
 

@@ -20,7 +20,7 @@ from ondevice.base.publish import check_space, foreign, hidden_folder, published
 from ondevice.bundle import format as f
 from ondevice.bundle.carried import carried
 from ondevice.bundle.kernels import check_launches
-from ondevice.bundle.made_file import adaptable, dump_made, dump_modules
+from ondevice.bundle.made_file import adaptable, dump_made, dump_modules, key_of
 from ondevice.bundle.manifest import parse_manifest, parse_version
 from ondevice.bundle.plan_file import parse_plan
 from ondevice.bundle.ports import Seen, check_ports
@@ -143,7 +143,7 @@ def write_bundle(
         "pipeline": contents.pipeline,
         "weights": {
             key: {"dtype": e.dtype, "shape": list(e.shape), "file": e.file, "offset": e.offset, "bytes": e.bytes}
-            | ({"made": dump_made(made[key])} if key in made else {})
+            | ({key_of(made[key]): dump_made(made[key])} if key in made else {})
             for key, e in placed.items()
         },
         "files": {name: {"bytes": size, "sha256": "0" * 64} for name, size in sizes.items()},

@@ -24,6 +24,7 @@ from ondevice.converters import build
 from ondevice.converters.component import Checkpoint
 from ondevice.errors import BundleError, UsageError
 from ondevice.graph.ops import find, traffic
+from ondevice.graph.ranks import is_share
 from ondevice.graph.verify import INTEGERS, static_shape, verify_graph
 from ondevice.lower.kernel_file import load_all
 from ondevice.lower.program import Program, Tensor, math_of
@@ -295,7 +296,7 @@ def entries(bundle: Bundle, size: tuple[int, int] | None = None) -> list[PlanEnt
 
 
 def picture_memory(reports: Sequence[Report], subject: Checkpoint | Bundle) -> dict[str, dict[str, int]]:
-    """Bytes on the device that one picture needs: the largest arena, which all share, and the weights of what it runs;
+    """Bytes that one picture needs on one device: the largest arena, which all share, and the weights of what it runs;
     by whether it begins from another, where the model leaves that open."""
 
     def sums(parts: Sequence[Report]) -> dict[str, int]:
@@ -304,13 +305,14 @@ def picture_memory(reports: Sequence[Report], subject: Checkpoint | Bundle) -> d
 
     spec = subject.pipeline if isinstance(subject, Bundle) else spec_of(build(subject))
     fast, whole = ({role.component for role in roles} for roles in (spec.fast, spec.after))
-    most = [part for part in reports if part.component not in fast]
+    alone = [part for part in reports if not is_share(part.component)]
+    most = [part for part in alone if part.component not in fast]
     least = [part for part in most if not spec.begins_from_picture(part.component)]
     found = {"a picture": sums(most)}
     if len(least) < len(most):
         found = {"text to image": sums(least), "image to image": sums(most)}
     if fast:
-        others = [part for part in reports if part.component not in whole]
+        others = [part for part in alone if part.component not in whole]
         found["with --taesd"] = sums([part for part in others if not spec.begins_from_picture(part.component)])
     return found
 

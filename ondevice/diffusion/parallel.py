@@ -111,7 +111,9 @@ def shared(
     groups = []
     for first in range(0, len(devices), layout.ranks):
         group = devices[first : first + layout.ranks]
-        groups.append(Ranks(bundle, [Share(bundle, one, check=check) for one in group], parts))
+        ranks = [Rank(number, layout.ranks) for number in range(layout.ranks)]
+        shares = [Share(bundle, one, rank, check=check) for one, rank in zip(group, ranks, strict=True)]
+        groups.append(Ranks(bundle, shares, parts))
     return kept(groups[0] if layout.groups == 1 else PassesApart(bundle, groups, parts))
 
 
@@ -136,7 +138,7 @@ def exchanged(bundle: Bundle, layout: Layout, width: int, height: int) -> Exchan
     within = {value for role in loop.roles for value in role.keep.values()}
     step, once, sums = 0, 0, 0
     for role in loop.roles:
-        sizes = _sizes(bundle, role.component, batch, width, height)
+        sizes = sizes_of(bundle, role.component, batch, width, height)
         plan = bundle.plan(role.component, **sizes)
         nbytes = {plan.operands[i].name: plan.operands[i].nbytes for i in (*plan.inputs, *plan.outputs)}
         away = sum(number % layout.groups > 0 for number in range(count))
@@ -149,19 +151,19 @@ def exchanged(bundle: Bundle, layout: Layout, width: int, height: int) -> Exchan
         step += sum(nbytes[port] for port, value in role.keep.items() if value == loop.prediction) * away
         share = component_of(role.component, Rank(0, layout.ranks))
         if layout.ranks > 1 and share in bundle.components:
-            summed = _summed(bundle.plan(share, **sizes))
+            summed = sums_of(bundle.plan(share, **sizes))
             sums += len(summed)
-            step += 2 * sum(summed) * layout.ranks * count
+            step += sum(nbytes for _, nbytes in summed) * layout.ranks**2 * count  # each gives one, gets all others
     return Exchange(step, once, sums)
 
 
-def _summed(plan: Plan) -> list[int]:
-    """Bytes of each sum of a rank's plan."""
+def sums_of(plan: Plan) -> list[tuple[str, int]]:
+    """Node and bytes of each sum of a rank's plan."""
     sums = (one for one in plan.dispatches if plan.kernels[one.kernel].file == SUM_KERNEL)
-    return [plan.operands[one.operands[0]].nbytes for one in sums]
+    return [(one.node, plan.operands[one.operands[0]].nbytes) for one in sums]
 
 
-def _sizes(bundle: Bundle, component: str, batch: int, width: int, height: int) -> dict[str, int]:
+def sizes_of(bundle: Bundle, component: str, batch: int, width: int, height: int) -> dict[str, int]:
     """Of the first plan of a component for so many passes of a picture of this size."""
     place = {"batch": batch, "width": width, "height": height}
     fitting = (

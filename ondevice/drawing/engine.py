@@ -239,8 +239,9 @@ class OpenedBundle:
             apart = isinstance(session, PassesApart)
             way = memory.way_of(self._args, self.files, facts, request, changed, apart=apart)
             parallel.say_exchange(self.files, self._layout, request)
+            session.stream_weights(None if way.stream is None else way.stream.nbytes)
             # a device runs one pass, and all run at once
-            return replace(way, split=way.split and not apart, stream=None)
+            return replace(way, split=way.split and not apart)
         way = memory.way_of(self._args, self.files, facts, request, changed)
         session.stream_weights(None if way.stream is None else way.stream.nbytes)
         session.room = memory.room_of(self._args, self.files, facts, request, way)

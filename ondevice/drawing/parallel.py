@@ -15,11 +15,11 @@ from ondevice.drawing import say
 from ondevice.errors import NoDeviceError, UsageError
 from ondevice.run.guard import FP32
 from ondevice.run.opencl import OpenCLDevice
+from ondevice.run.own_thread import opened
 from ondevice.run.several import find_devices, names_several
 
 OF_ONE = {
     "--max-memory": "it counts the memory of one device",
-    "--stream-weights": "it streams them to one device",
     **dict.fromkeys(("--profile", "--profile-out", "--trace"), "they show the time of one device"),
 }
 
@@ -51,7 +51,7 @@ def named(args: argparse.Namespace, error: NoDeviceError) -> UsageError | NoDevi
 
 def devices(args: argparse.Namespace) -> list[OpenCLDevice]:
     """The devices that the flags name. Raises NoDeviceError, UsageError as `find_devices`."""
-    return [OpenCLDevice(found) for found in find_devices(args.device)]
+    return [opened(found) for found in find_devices(args.device)]
 
 
 def layout(args: argparse.Namespace, bundle: Bundle, names: Sequence[str]) -> Layout:

@@ -93,6 +93,12 @@ def sin_cos(low: Lowering, node: ir.Node) -> None:
     low.emit_node(node, _operands(low, node), {"rows": rows, "half_width": width // 2})
 
 
+def sum_ranks(low: Lowering, node: ir.Node) -> None:
+    """Over ranks: in the place of the others' parts, which whoever runs all of them gives, stands its own."""
+    (own,) = _operands(low, node)
+    low.emit_node(node, [own, own], {"n": prod(static_shape(node.outputs[0]))})
+
+
 def geglu(low: Lowering, node: ir.Node) -> None:
     """[..., 2 * cols] -> [..., cols]."""
     shape = static_shape(node.outputs[0])

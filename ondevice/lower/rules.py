@@ -9,7 +9,6 @@ import numpy as np
 import onnx_ir as ir
 
 from ondevice.graph.epilogue import CONV, LINEAR, read
-from ondevice.graph.ranks import SUM
 from ondevice.graph.verify import INTEGERS, resizes_by_sizes, static_shape
 from ondevice.lower import attention, convolution, fused, linear, moves, pack, winograd
 from ondevice.lower.lowering import Lowering
@@ -249,7 +248,8 @@ def attend(low: Lowering, node: ir.Node) -> None:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu", SUM), unary),
+    **dict.fromkeys(("Silu", "Gelu", "GeluTanh", "QuickGelu"), unary),
+    "SumRanks": fused.sum_ranks,
     "RmsNorm": fused.rms_norm,
     "AdaLayerNorm": fused.ada_layer_norm,
     "GatedAdd": fused.gated_add,

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ondevice.graph.ranks import SHARE, share_of
 from ondevice.lower.quantize import GROUP, SCHEMES, Scheme
 
 Shape = tuple[int, ...]
@@ -180,6 +181,12 @@ def _winograd(shape: Shape) -> Shape:
     return 36, *shape[2:]
 
 
+def _shared(shape: Shape, axis: int, parts: int, number: int, ranks: int) -> Shape:
+    fits = axis < len(shape) and number < ranks and shape[axis] % (parts * ranks) == 0
+    _fits(fits, f"{list(shape)} has no share {number} of {ranks} of {parts} parts along axis {axis}")
+    return *shape[:axis], shape[axis] // ranks, *shape[axis + 1 :]
+
+
 def _numbers(shape: Shape) -> Shape:
     _fits(len(shape) == 2, f"{list(shape)} is no matrix")
     return shape
@@ -262,6 +269,7 @@ OPS: Mapping[str, Op] = {
     "reshape": Op(_reshaped, lambda values, shape: values.reshape(shape)),
     "scale": Op(_scaled, lambda values, by: values * np.float32(by)),
     "winograd": Op(_winograd, winograd),
+    SHARE: Op(_shared, share_of),
     "pad": Op(_padded, padded, lambda stored, shape, columns: stored[..., : shape[-1]]),
     "panels": Op(_panels, panels, _out_of_panels),
     "pairs": Op(_pairs, pairs, _out_of_pairs),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -53,6 +53,10 @@ class Device(Protocol):
         """Copy an array in."""
         ...
 
+    def give(self, buffer: Any, data: np.ndarray) -> None:
+        """Copy an array in before what is launched next; it must not change."""
+        ...
+
     def fill(self, buffer: Any, offset: int, data: np.ndarray) -> None:
         """Copy bytes in from `offset` on, while kernels run that do not use that part; returns when they are there."""
         ...
@@ -80,6 +84,15 @@ class Device(Protocol):
 
     def wait(self, launched: Any) -> None:
         """Until this launch is done."""
+        ...
+
+    def waiting(self, launched: Any) -> Callable[[], None]:
+        """Begin to wait for a launch, beside what other devices do; what is returned is called for the end of that,
+        before anything else is asked."""
+        ...
+
+    def reading(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
+        """Begin to `read`, as `waiting` does."""
         ...
 
     def seconds(self, launched: Any) -> float:
@@ -137,6 +150,9 @@ class NullDevice:
         self.log.append(f"write {data.nbytes}")
         buffer[: data.nbytes] = np.frombuffer(data.tobytes(), np.uint8)
 
+    def give(self, buffer: np.ndarray, data: np.ndarray) -> None:
+        self.write(buffer, data)
+
     def fill(self, buffer: np.ndarray, offset: int, data: np.ndarray) -> None:
         self.log.append(f"fill {offset} {data.nbytes}")
         buffer[offset : offset + data.nbytes] = data
@@ -161,6 +177,14 @@ class NullDevice:
 
     def wait(self, launched: float) -> None:
         self.log.append("wait")
+
+    def waiting(self, launched: float) -> Callable[[], None]:
+        self.wait(launched)
+        return lambda: None
+
+    def reading(self, buffer: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
+        found = self.read(buffer, shape, dtype)
+        return lambda: found
 
     def seconds(self, launched: float) -> float:
         return launched

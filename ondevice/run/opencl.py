@@ -192,6 +192,10 @@ class OpenCLDevice:
         """Copy a contiguous array in; returns when it is there."""
         self._guard("write", lambda: self._cl.enqueue_copy(self._queue, buffer, np.ascontiguousarray(data)))
 
+    def give(self, buffer: Any, data: np.ndarray) -> None:
+        """Copy an array in before what is launched next."""
+        self.write(buffer, data)
+
     def fill(self, buffer: Any, offset: int, data: np.ndarray) -> None:
         """Copy bytes in on a queue of its own, beside the kernels of the other; returns when they are there."""
         if self._filling is None:
@@ -263,6 +267,22 @@ class OpenCLDevice:
         """Until this launch, and all before it, are done."""
         self._guard("wait", launched.wait)
 
+    def waiting(self, launched: Any) -> Callable[[], None]:
+        """Begin to wait for this launch, beside what other devices do; what is returned ends that, before anything else
+        is asked. Intel's CPU runtime computes on the thread that waits, so devices that are to compute at the same time
+        must all be waited for."""
+
+        def wait() -> None:
+            self._queue.flush()
+            launched.wait()
+
+        return self._begun("wait", wait, lambda made: None)
+
+    def reading(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
+        """Begin to `read`, as `waiting` does."""
+        out = np.empty(shape, dtype)
+        return self._begun("read", lambda: self._cl.enqueue_copy(self._queue, out, buffer), lambda made: out)
+
     def seconds(self, launched: Any) -> float:
         """Device time of a finished launch."""
         return (launched.profile.end - launched.profile.start) * 1e-9
@@ -285,6 +305,18 @@ class OpenCLDevice:
             return self._waiter(call)
         except self._cl.Error as error:
             raise self._failure(error, what) from None
+
+    def _begun(self, what: str, call: Callable[[], Any], give: Callable[[Any], Any]) -> Callable[[], Any]:
+        """Begin such a call; what is returned ends it."""
+        end = self._waiter.begin(call)
+
+        def ended() -> Any:
+            try:
+                return give(end())
+            except self._cl.Error as error:
+                raise self._failure(error, what) from None
+
+        return ended
 
     def _failure(self, error: Exception, what: str) -> DeviceError:
         fix = SMALLER if any(name in str(error) for name in _MEMORY) else OTHER

@@ -48,6 +48,8 @@ class OnOne(Protocol):
 
     def change_weights(self, changed: Changed | None) -> None: ...
 
+    def stream_weights(self, nbytes: int | None) -> None: ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Apart:
@@ -186,3 +188,8 @@ class PassesApart:
         """As `Session.change_weights`, on each."""
         for session in self._sessions:
             session.change_weights(changed)
+
+    def stream_weights(self, nbytes: int | None) -> None:
+        """As `Session.stream_weights`, on each, through a window of its own."""
+        for session in self._sessions:
+            session.stream_weights(nbytes)

@@ -1,6 +1,6 @@
 """One network on several devices: each, a rank, has plans of its own with a share of the weights. What is a part of a
-sum in all of them is added up in the host's memory on its way, in the order of the ranks, so that all go on with the
-same bits.
+sum in all of them goes through the host's memory to all others, and each adds up in the order of the ranks, in float32,
+so that all go on with the same bits.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ondevice.errors import BundleError, UsageError
+from ondevice.errors import BundleError
 from ondevice.graph.ranks import Rank, component_of
+from ondevice.plan.plan import Dispatch
+from ondevice.run.check import NUMPY
+from ondevice.run.device import Device
 from ondevice.run.session import Session
-from ondevice.run.source import Changed
-from ondevice.run.turns import Moved, Part, Turns, finished
+from ondevice.run.source import Changed, Source
+from ondevice.run.turns import Moved, Part, Turns, finished, meanwhile
 
 SUM_KERNEL = "sum_ranks"
 
@@ -36,21 +39,37 @@ class Everywhere:
 
 
 class Share(Session):
-    """A session that runs a rank's share of networks: who runs all ranks ends their sums."""
+    """A session that runs a rank's share of networks: who runs all ranks gives it the others' parts of sums."""
+
+    def __init__(self, bundle: Source, device: Device, rank: Rank, *, check: bool = False) -> None:
+        super().__init__(bundle, device, check=check)
+        self._rank, self._others, self._others_bytes = rank, None, 0
 
     def _instead(self, bound: Any, number: int) -> Turns[None] | None:
         dispatch = bound.plan.dispatches[number]
         if bound.plan.kernels[dispatch.kernel].file != SUM_KERNEL:
             return None
-        return self._sum(bound, *dispatch.operands)
+        return self._sum(bound, dispatch)
 
-    def _sum(self, bound: Any, own: int, result: int) -> Turns[None]:
-        self._device.flush()
-        yield None  # the others come as far before this one waits for its device
-        part = Part(self._read(bound, own))
+    def _sum(self, bound: Any, dispatch: Dispatch) -> Turns[None]:
+        own, *_, result = dispatch.operands
+        operand = bound.plan.operands[own]
+        begun = self._device.reading(bound.buffers[own], operand.shape, NUMPY[operand.dtype])
+        part = Part((yield from meanwhile(begun)))  # the others come as far
         yield part
-        assert part.total is not None, "who runs a share ends its sums"
-        self._device.write(bound.buffers[result], part.total)
+        assert part.others is not None, "who runs a share gives it the others' parts"
+        given = part.others[0] if len(part.others) == 1 else np.concatenate([one.reshape(-1) for one in part.others])
+        if given.nbytes > self._others_bytes:
+            self._others = None  # before the larger one is there
+            self._others = self._device.alloc(given.nbytes, f"{bound.plan.component}: parts of other devices")
+            self._others_bytes = given.nbytes
+        self._device.give(self._others, given)
+        known = bound.plan.kernels[dispatch.kernel]
+        defines = dict(known.defines) | {"OTHERS": len(part.others), "BEFORE": self._rank.number}
+        program = self._program(known.file, tuple(sorted(defines.items())))
+        buffers = [bound.buffers[own], self._others, bound.buffers[result]]
+        kernel = self._device.bind(program, buffers, dispatch.scalars, f"{dispatch.node} ({dispatch.op})")
+        self._device.launch(kernel, dispatch.grid, dispatch.group)
 
 
 class Ranks:
@@ -138,14 +157,9 @@ class Ranks:
         if len(known) < len(parts) or len({(part.values.size, part.values.dtype) for part in known}) > 1:
             what = f"the ranks' plans of {component} do not have the same sums."
             raise BundleError(what, where=component, fix="convert the checkpoint again")
-        total = known[0].values.reshape(-1).astype(np.float32)
-        for part in known[1:]:
-            total += part.values.reshape(-1)
-        with np.errstate(over="ignore"):  # what half does not hold is found where results are looked at
-            total = total.astype(known[0].values.dtype)
-        for part in known:
-            part.total = total
-        self.moved.sums += 2 * total.nbytes * len(parts)
+        for number, part in enumerate(known):
+            part.others = [other.values for place, other in enumerate(known) if place != number]
+        self.moved.sums += known[0].values.nbytes * len(parts) ** 2  # each gives one, and gets all others
 
     def _given(self, inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
         """What a rank is given of what all are given."""
@@ -199,7 +213,11 @@ class Ranks:
             session.release_all()
 
     def change_weights(self, changed: Changed | None) -> None:
-        """Raises UsageError for adapters: a share of a weight is stored, and a change is of the whole."""
-        if changed is not None:
-            fix = "put it into the weights as they are converted (`convert --lora`), or use --parallel guidance"
-            raise UsageError("devices that share weights take no adapters.", where="--lora", fix=fix)
+        """As `Session.change_weights`, on each, of its share."""
+        for session in self._sessions:
+            session.change_weights(changed)
+
+    def stream_weights(self, nbytes: int | None) -> None:
+        """As `Session.stream_weights`, on each, through a window of its own."""
+        for session in self._sessions:
+            session.stream_weights(nbytes)

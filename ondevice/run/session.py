@@ -20,7 +20,7 @@ from ondevice.run.device_value import DeviceValue, Input, given_to
 from ondevice.run.profile import Profile
 from ondevice.run.source import Changed, Source
 from ondevice.run.streaming import Streamed, Weights
-from ondevice.run.turns import Turns, finished
+from ondevice.run.turns import Turns, finished, meanwhile
 from ondevice.target import CAPABILITIES
 
 log = logging.getLogger(__name__)
@@ -227,21 +227,19 @@ class Session:
         try:
             for number, (kernel, dispatch) in enumerate(zip(bound.launches, plan.dispatches, strict=True)):
                 if bound.streamed is not None:
-                    bound.streamed.enter(number, lambda before: device.wait(launched[before]))
+                    if (before := bound.streamed.awaits(number)) is not None:
+                        yield from meanwhile(device.waiting(launched[before]))
+                    bound.streamed.enter(number)
                 instead = self._instead(bound, number) if launched else None
                 if instead is not None:
                     yield from instead
                 launched.append(launched[-1] if instead else device.launch(kernel, dispatch.grid, dispatch.group))
                 if number >= IN_FLIGHT and number % IN_FLIGHT == 0:
-                    device.flush()
-                    yield None
-                    device.wait(launched[number - IN_FLIGHT])
+                    yield from meanwhile(device.waiting(launched[number - IN_FLIGHT]))
                 if check:
                     check_results(plan, number, whole[number], lambda index: self._read(bound, index))
-            device.flush()
-            yield None
-            if bound.streamed is not None and launched:
-                device.wait(launched[-1])
+            if launched:
+                yield from meanwhile(device.waiting(launched[-1]))
         finally:
             if bound.streamed is not None:
                 bound.streamed.leave()

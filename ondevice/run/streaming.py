@@ -148,21 +148,23 @@ class Streamed:
             made += [here] * (block.end - block.first)
         return made
 
-    def enter(self, number: int, wait: Callable[[int], None]) -> None:
-        """Before a dispatch is launched: load the block that it begins.
+    def awaits(self, number: int) -> int | None:
+        """Of a dispatch that begins a block, the last one that must be done before that can be loaded, if it may not be
+        yet."""
+        after = self._blocks[self._loaded].after if self._begins(number) else 0
+        return self._blocks[after - 1].end - 1 if after > self._done else None
 
-        Args:
-            wait: until a dispatch of this number is done.
+    def _begins(self, number: int) -> bool:
+        return self._loaded < len(self._blocks) and self._blocks[self._loaded].first == number
 
-        Raises:
-            BundleError, DeviceError: as `Weights.load`.
-        """
-        if self._loaded == len(self._blocks) or self._blocks[self._loaded].first != number:
+    def enter(self, number: int) -> None:
+        """Before a dispatch is launched, and once what it `awaits` is done: load the block that it begins.
+        Raises BundleError, DeviceError as `Weights.load`."""
+        if not self._begins(number):
             return
         index = self._loaded
         block = self._blocks[index]
         if block.after > self._done:
-            wait(self._blocks[block.after - 1].end - 1)
             self._unload(block.after)
         self._loaded += 1
         following = self._fetched[index + 1] if index + 1 < len(self._blocks) else ()

@@ -6,7 +6,7 @@ no threads to stop where a device fails or somebody presses Ctrl-C.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,10 +17,11 @@ Made = TypeVar("Made")
 
 @dataclass(slots=True)
 class Part:
-    """What a run has of a sum over several runs, and the sum, once all have come to it: then it gets its turn again."""
+    """What a run has of a sum over several runs, and what the others have, in their order, once all have come to it:
+    then it gets its turn again."""
 
     values: np.ndarray
-    total: np.ndarray | None = None
+    others: Sequence[np.ndarray] | None = None
 
 
 @dataclass(slots=True)
@@ -49,6 +50,12 @@ def finished(run: Turns[Made]) -> Made:
                 return made
     finally:
         run.close()
+
+
+def meanwhile(end: Callable[[], Made]) -> Turns[Made]:
+    """What was begun, ended after the others' turns."""
+    yield None
+    return end()
 
 
 def together(runs: Sequence[Turns[Made]]) -> Turns[list[Made]]:

@@ -12,6 +12,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 _ALL: weakref.WeakSet[Waiter] = weakref.WeakSet()
@@ -49,9 +50,18 @@ class Waiter:
 
     def __call__(self, call: Callable[[], Any]) -> Any:
         """Its result, or what it raises. Interrupted, the call goes on: see `idle`."""
-        given = self._give(call)
-        given.done.acquire()
-        self._last = None
+        return self._end(self._give(call))
+
+    def begin(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """Have a call made, after those before it. What is returned waits for it, as `__call__` does, as often as it is
+        called."""
+        return partial(self._end, self._give(call))
+
+    def _end(self, given: _Call) -> Any:
+        if not given.ended:
+            given.done.acquire()
+        if self._last is given:
+            self._last = None
         if given.error is not None:
             raise given.error
         return given.result

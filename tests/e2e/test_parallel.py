@@ -6,11 +6,14 @@ import sys
 
 import numpy as np
 import pytest
+from adapter_files import adapter
+from checkpoint_files import write_safetensors
 from PIL import Image
 from recipe_weights import case, checkpoint
 
 from ondevice import Pipeline, api, cli, errors
 from ondevice.bundle import open_bundle
+from ondevice.bundle.made_file import key_of
 from ondevice.compiler import Recipe, compile_bundle
 from ondevice.compiler.picture import spec_of
 from ondevice.converters import build
@@ -19,6 +22,8 @@ from ondevice.diffusion.memory_budget import Way
 from ondevice.diffusion.parallel import Layout, exchanged, layout_of, shared
 from ondevice.diffusion.request import Request
 from ondevice.drawing import parallel
+from ondevice.graph.ranks import SHARE
+from ondevice.lower import pack
 from ondevice.run.discovery import find_device
 from ondevice.run.guard import GuardedSession
 from ondevice.run.opencl import OpenCLDevice
@@ -97,6 +102,50 @@ def test_devices_that_share_the_network_draw_what_one_draws(family, bundle, devi
     said = exchanged(made, layout, 24 // 2, 16 // 2)
     assert said.sums == {"sd21": 20, "sdxl": 44}.get(family, 10) and both.moved.runs == 3
     assert ((both.moved.arrays + both.moved.sums) / 3, both.moved.once) == (said.step, said.once)
+
+
+def test_adapters_change_the_shares_of_weights(bundle, devices, alone, tmp_path):
+    made, file = bundle("sd21"), tmp_path / "a.safetensors"
+    config, _, _ = case(CASES["sd21"])
+    components = checkpoint(FAMILIES["sd21"], config["scheduler"]).components
+    write_safetensors(file, adapter(components, "peft", convolutions=True, seed=1, gain=0.3))
+    drawn = []
+    for session in (GuardedSession(made, devices[0]), runner("tensor", made, devices[:2])[1]):
+        pipeline = Pipeline.of(made, session)
+        pipeline.load_lora_weights(file)
+        drawn.append(pipeline.draw(REQUEST))
+        pipeline.unload_lora_weights()
+        check_alike(pipeline.draw(REQUEST), alone("sd21"))
+    check_alike(*drawn)
+    changed = np.abs(drawn[0].latents - alone("sd21").latents).max()
+    assert changed > 1e-2 * np.abs(drawn[0].latents).max()
+
+
+@pytest.mark.parametrize("weights, dtype", [("i8", "i8"), ("i4", "u4x2")])
+def test_shares_in_few_bits_are_as_near_as_the_whole(weights, dtype, devices, alone, tmp_path, monkeypatch):
+    """Each share has scales of its own, so that it is not rounded as the whole is; but no more."""
+    monkeypatch.setattr(pack, "pays", lambda k, n: k >= 8 and n >= 4)  # the real ones are larger
+    config, _, _ = case(CASES["sd21"])
+    source = checkpoint(FAMILIES["sd21"], config["scheduler"])
+    recipe = Recipe(dtype="f32", weights=weights, ranks=2)
+    made = open_bundle(compile_bundle(source, tmp_path / "a.ondevice", recipe, sizes=[(24, 16)]))
+    shares = [one.dtype for one in made.manifest.weights.values() if one.made is not None and key_of(one.made) == SHARE]
+    assert shares.count(dtype) > 20
+    sessions = GuardedSession(made, devices[0]), runner("tensor", made, devices[:2])[1]
+    one, two = (
+        np.square(Pipeline.of(made, session).draw(REQUEST).latents - alone("sd21").latents).mean()
+        for session in sessions
+    )
+    assert 0 < two < 1.5 * one
+
+
+def test_each_device_streams_its_weights(bundle, devices, alone):
+    made = bundle("sd21")
+    for kind in ("guidance", "tensor"):
+        _, both = runner(kind, made, devices[:2])
+        both.stream_weights(1 << 20)
+        check_alike(Pipeline.of(made, both).draw(REQUEST), alone("sd21"))
+        assert all(0 < session.streamed_bytes <= 1 << 20 for session in both._sessions)
 
 
 def test_four_devices_share_passes_and_the_network(bundle, devices, alone):
@@ -249,10 +298,6 @@ def test_a_bundle_without_plans_for_ranks(demo_bundle, devices):
         ("tensor:x", "--parallel: 'tensor:x' is not tensor or tensor:N. Fix: "),
         ("tensor:1", "--parallel: not a number of ranks (got 1, expected 2 to 8). Fix: use tensor:2."),
         ("tensor:3", "--parallel: unet: its norms have "),
-        (
-            "tensor --weights int8",
-            "--parallel: int8 has scales of whole weights, and each device gets a share of them. ",
-        ),
         ("tensor --format onnx", "--parallel: a graph in another format runs whole on one device (got tensor). Fix: "),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,9 @@ class ArrayDevice:
     def write(self, buffer: np.ndarray, data: np.ndarray) -> None:
         buffer[: data.nbytes] = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
 
+    def give(self, buffer: np.ndarray, data: np.ndarray) -> None:
+        self.write(buffer, data)
+
     def read(self, buffer: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         return buffer[: int(np.prod(shape)) * dtype.itemsize].copy().view(dtype).reshape(shape)
 
@@ -84,6 +87,13 @@ class ArrayDevice:
 
     def wait(self, launched: float) -> None:
         pass
+
+    def waiting(self, launched: float) -> Callable[[], None]:
+        return lambda: None
+
+    def reading(self, buffer: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
+        found = self.read(buffer, shape, dtype)
+        return lambda: found
 
     def seconds(self, launched: float) -> float:
         return launched

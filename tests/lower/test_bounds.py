@@ -80,7 +80,7 @@ BY_HAND: dict[str, tuple[dict[str, int | float], list[int], dict[str, int]]] = {
         [24, 3, 3, 6, 6, 24],
         {},
     ),
-    "sum_ranks": ({"n": 100}, [100, 100], {}),  # of plans that devices share
+    "sum_ranks": ({"n": 100}, [100, 100, 100], {}),  # of plans that devices share
     "resize_nearest_nhwc": ({"n": 1, "h": 2, "w": 2, "c": 3, "oh": 4, "ow": 4}, [12, 48], {}),
 }
 BEFORE = TILES | {"h": 8, "w": 8, "ic": 16, "pad_top": 1, "pad_left": 1, "up_h": 8, "up_w": 8}

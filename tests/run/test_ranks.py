@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 from run.small_plans import KERNELS, FakeBundle, make_plan
 
-from ondevice.errors import BundleError, DeviceError, UsageError
+from ondevice.errors import BundleError, DeviceError
+from ondevice.graph.ranks import Rank
+from ondevice.lower.kernel_file import load_all
+from ondevice.lower.prelude import prelude
 from ondevice.run.device_value import DeviceValue
 from ondevice.run.opencl import OpenCLDevice
 from ondevice.run.ranks import Ranks, Share
 from ondevice.run.session import Session
-from ondevice.run.turns import Part, Turns
+from ondevice.run.turns import Part, Turns, finished
 
 X = np.arange(4, dtype=np.float32)
 
 
 class Scripted(Share):
-    """Gives parts of sums one after another; its result is their totals, one after another."""
+    """Gives parts of sums one after another; its result is of each sum its own part and then those of others."""
 
     def __init__(self, number: int, parts: list[np.ndarray], log: list[str]) -> None:
         self.number, self.parts, self.log = number, parts, log
@@ -32,8 +35,8 @@ class Scripted(Share):
             yield None
             part = Part(values)
             yield part
-            assert part.total is not None
-            totals.append(part.total)
+            assert part.others is not None
+            totals.append(np.concatenate([part.values, *part.others]))
         return {"y": np.concatenate(totals) if totals else X}
 
     def running_on(self, component: str, inputs: Mapping[str, Any], **sizes: int) -> Turns[dict[str, Any]]:
@@ -50,7 +53,9 @@ class Scripted(Share):
 
 
 class Shares:
-    components = {"net": "f32", "net_1of2": "f32", "net_2of2": "f32", "control": "f32"}
+    components = {"control": "f32", "net": "f32"} | {
+        f"net_{number}of{of}": "f32" for of in (2, 3) for number in range(1, of + 1)
+    }
 
 
 def ranks(*parts: list[Any], dtype: Any = np.float32) -> tuple[Ranks, list[str]]:
@@ -59,20 +64,16 @@ def ranks(*parts: list[Any], dtype: Any = np.float32) -> tuple[Ranks, list[str]]
     return Ranks(Shares(), sessions, ["net", "control"]), log
 
 
-def test_sums_are_ended_one_after_another() -> None:
-    runner, log = ranks([[1, 2], [5]], [[10, 20], [50]])
-    np.testing.assert_array_equal(runner.run("net", {"x": X})["y"], [11, 22, 55])
-    assert log == ["0: net_1of2 ['x']", "1: net_2of2 ['x']"]
-    assert (runner.moved.sums, runner.moved.arrays, runner.moved.runs) == (2 * 2 * (8 + 4), 16, 1)
-
-
-def test_a_sum_is_in_float32_and_in_the_order_of_the_ranks() -> None:
-    runner, _ = ranks([[2048, 60000]], [[1, 60000]], dtype=np.float16)
-    made = runner.run("net", {})["y"]
-    assert made.dtype == np.float16 and made.tolist() == [2048, np.inf]  # 2049 is not a half; nor is 120000
-    small = np.float32(2.0**-24)
-    runner, _ = ranks([[1]], [[small]], [[small]])
-    assert runner.run("net", {})["y"][0] == np.float32(np.float32(1 + small) + small)
+def test_each_gets_the_parts_of_all_others_in_their_order() -> None:
+    runner, log = ranks([[1, 2], [5]], [[10, 20], [50]], [[100, 200], [500]])
+    made = runner._each("net", {"x": X}, {}, lambda number, session: session.running)
+    assert [one["y"].tolist() for one in finished(made)] == [
+        [1, 2, 10, 20, 100, 200, 5, 50, 500],
+        [10, 20, 1, 2, 100, 200, 50, 5, 500],
+        [100, 200, 1, 2, 10, 20, 500, 5, 50],
+    ]
+    assert log == ["0: net_1of3 ['x']", "1: net_2of3 ['x']", "2: net_3of3 ['x']"]
+    assert (runner.moved.sums, runner.moved.arrays) == (3 * 3 * (8 + 4), 2 * 16)
 
 
 def test_what_no_rank_has_a_share_of_all_compute_whole() -> None:
@@ -92,6 +93,10 @@ def test_what_was_made_before_goes_over_once() -> None:
     assert (runner.moved.once, runner.moved.arrays) == (16, 0)
 
 
+def gone(*_: Any) -> Any:
+    raise DeviceError("gone.", where="b")
+
+
 @pytest.mark.parametrize("parts", [([[1]], []), ([[1]], [[1, 2]]), ([[1], [2]], [[1]])])
 def test_plans_that_do_not_go_together(parts: tuple[list[Any], list[Any]]) -> None:
     runner, _ = ranks(*parts)
@@ -99,29 +104,49 @@ def test_plans_that_do_not_go_together(parts: tuple[list[Any], list[Any]]) -> No
         runner.run("net", {})
 
 
-def test_adapters_are_refused() -> None:
-    runner, _ = ranks([], [])
-    runner.change_weights(None)
-    with pytest.raises(UsageError, match="--lora: devices that share weights take no adapters"):
-        runner.change_weights(object())  # type: ignore[arg-type]
+SUMMED = [("part", ("x",), "a", (0,)), ("sum_ranks", ("a", "a"), "y", ())]
 
 
-SUMMED = [("part", ("x",), "a", (0,)), ("sum_ranks", ("a",), "y", ())]
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("parts", [[[2048, 60000], [1, 60000]], [[1, 1], [2.0**-24, -1], [2.0**-24, 2.0**-24]]])
+def test_a_sum_is_in_float32_and_in_the_order_of_the_ranks(
+    dtype: str, parts: list[list[float]], device: OpenCLDevice
+) -> None:
+    """Of awkward length, on each rank the same bits: 2049 and 120000 are no halves."""
+    of = len(parts)
+    stored = {"f16": np.float16, "f32": np.float32}[dtype]
+    values = [np.resize(np.array(part, stored), 37) for part in parts]
+    expected = values[0].astype(np.float32)
+    for other in values[1:]:
+        expected = expected + other.astype(np.float32)
+    with np.errstate(over="ignore"):
+        wanted = expected.astype(stored)
+    kernel = load_all()["sum_ranks"]
+    for number in range(of):
+        others = [one for place, one in enumerate(values) if place != number]
+        defines = {"V": 4, "STEPS": 4, "X": 1, "F16": int(dtype == "f16"), "OTHERS": of - 1, "BEFORE": number}
+        words = "".join(f"#define {name} {value}\n" for name, value in defines.items())
+        program = device.build(f"{words}{prelude('opencl')}\n{kernel.text}", "sum_ranks", "sum_ranks")
+        buffers = [device.alloc(max(one.nbytes, 1), "x") for one in (values[0], np.concatenate(others), values[0])]
+        device.write(buffers[0], values[number])
+        device.write(buffers[1], np.concatenate(others))
+        device.launch(device.bind(program, buffers, [37]), (3, 1, 1), (1, 1, 1))
+        np.testing.assert_array_equal(device.read(buffers[2], (37,), np.dtype(stored)), wanted)
 
 
 def test_two_devices_end_a_sum(device: OpenCLDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has half of 2 x; without others the op gives a device what it has. One that fails ends the other's turn."""
-    copy = KERNELS["root"].replace("root", "sum_ranks").replace("sqrt(x[i])", "x[i]")
-    monkeypatch.setitem(KERNELS, "sum_ranks", copy)
+    source = f"{prelude('opencl')}\n{load_all()['sum_ranks'].text}"
+    monkeypatch.setitem(KERNELS, "sum_ranks", f"#define V 4\n#define STEPS 1\n{source}")
     plans = [make_plan(4, SUMMED, name) for name in ("net_1of2", "net_2of2")]
     bundle = FakeBundle(*plans)
     bundle.components = Shares.components  # type: ignore[attr-defined]
-    sessions = [Share(bundle, device), Share(bundle, OpenCLDevice(device.found))]
+    sessions = [Share(bundle, one, Rank(n, 2)) for n, one in enumerate((device, OpenCLDevice(device.found)))]
     runner = Ranks(bundle, sessions, ["net"])  # type: ignore[arg-type]
     np.testing.assert_array_equal(runner.run("net", {"x": X}, width=4)["y"], 2 * X)
     np.testing.assert_array_equal(Session(bundle, device).run("net_1of2", {"x": X}, width=4)["y"], X)
     with monkeypatch.context() as patch:
-        patch.setattr(sessions[1]._device, "read", lambda *_: (_ for _ in ()).throw(DeviceError("gone.", where="b")))
+        patch.setattr(sessions[1]._device, "reading", gone)
         with pytest.raises(DeviceError, match="b: gone"):
             runner.run("net", {"x": X}, width=4)
     np.testing.assert_array_equal(runner.run("net", {"x": X}, width=4)["y"], 2 * X)

@@ -38,11 +38,12 @@ def test_everything_is_made_once_and_then_only_replayed() -> None:
         "launch affine(8, 2.0) grid=(8, 1, 1) group=(4, 1, 1)",
         "launch root(8,) grid=(8, 1, 1) group=(4, 1, 1)",
         "launch affine(8, -3.0) grid=(8, 1, 1) group=(4, 1, 1)",
+        "wait",
         "read float32[8]",
     ]
     device.log.clear()
     run(session, plan)
-    assert [line.split()[0] for line in device.log] == ["write", "launch", "launch", "launch", "read"]
+    assert [line.split()[0] for line in device.log] == ["write", "launch", "launch", "launch", "wait", "read"]
 
 
 def test_plans_share_arena_weights_and_kernels() -> None:
@@ -86,7 +87,7 @@ def test_few_launches_are_in_flight_so_that_an_interrupt_is_heard() -> None:
         for at, line in enumerate(device.log)
         if line == "wait"
     ]
-    assert waits == [IN_FLIGHT + 1, 2 * IN_FLIGHT + 1, 3 * IN_FLIGHT + 1]
+    assert waits == [IN_FLIGHT + 1, 2 * IN_FLIGHT + 1, 3 * IN_FLIGHT + 1, 4 * IN_FLIGHT]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, DeviceError("it is gone.")])
