@@ -25,3 +25,11 @@ def cache_dir() -> Path | None:
     if not os.path.isabs(base):  # the standard says that a relative one counts for nothing
         base = os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base) / "ondevice" if os.path.isabs(base) else None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; not where the name is none that a file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # longer than names may be; with a null, or what no text is
+        return False

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ondevice.base.paths import is_file
 from ondevice.errors import UsageError
 
 LIST, LISTS = ".filelist", ".filelist.list"
@@ -65,7 +66,7 @@ def _listed(path: Path, flag: str) -> Iterator[Path]:
         return
     count = 0
     for number, line in _lines_of(path, flag):
-        inner = next((one for one in (Path(line), path.parent / line) if one.is_file()), None)
+        inner = next((one for one in (Path(line), path.parent / line) if is_file(one)), None)
         if inner is None:
             what = f"there is no file {line}, neither here nor beside the list."
             raise UsageError(what, where=f"{path}, line {number}", fix="correct the path, or take the line out")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ondevice.base.paths import is_file
 from ondevice.base.publish import published
 from ondevice.errors import UsageError
 from ondevice.train.part_files import LIST, LISTS, LONGEST, Said
@@ -134,7 +135,7 @@ def _row(line: bytes, asked: Asked) -> tuple[str, Path] | None:
     if not isinstance(caption, str) or not isinstance(image, str) or not image or "\0" in image:
         raise ValueError(f"it has no {asked.caption} and {asked.image}, two texts")
     path = asked.rows.parent / image
-    if not path.is_file():
+    if not is_file(path):
         raise ValueError(f"there is no picture {image}")
     if 4 * (path.stat().st_size + 2) // 3 > LONGEST - _LINE:
         raise ValueError(f"{image} is larger than a line may be ({(LONGEST * 3 // 4) >> 20} MB)")

@@ -11,7 +11,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-from ondevice.errors import UsageError
+from ondevice.base.paths import is_file
+from ondevice.errors import UsageError, printable
 from ondevice.train.jsonl import rows_of
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,7 @@ def captioned(folder: Path, flag: str) -> list[Sample]:
     found, missing = [], []
     for where, name, text in _lines(path):
         picture = inside(folder, name, where)
-        if picture.is_file():
+        if is_file(picture):
             found.append(Sample(picture, text))
         else:
             missing.append(name)
@@ -140,7 +141,7 @@ def inside(folder: Path, name: str, where: str) -> Path:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + ("..." if len(names) > 3 else "")
+    return printable(", ".join(names[:3]) + ("..." if len(names) > 3 else ""))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, str]]:

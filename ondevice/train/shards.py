@@ -19,12 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ondevice.base.paths import is_file
 from ondevice.errors import UsageError
 from ondevice.train.part_files import LONGEST, Said, Sample
 
 PICTURES, TEXT, JSON = (".jpg", ".jpeg", ".png", ".webp"), ".txt", ".json"
 PIPE, WEB = "pipe:", ("http://", "https://")
 _MOST_SHARDS = 1 << 17
+_MOST_TEXT = 1 << 25  # characters of all their names
 _MOST = 1 << 20  # bytes of a caption
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
@@ -53,7 +55,7 @@ class Shards:
             if one.startswith(WEB) and not self.addresses:
                 what = f"the data is at an address (got {one})."
                 raise UsageError(what, where=f"--{flag}", fix="give --allow_urls, or paths")
-            if not one.startswith((PIPE, *WEB)) and not Path(one).is_file():
+            if not one.startswith((PIPE, *WEB)) and not is_file(Path(one)):
                 raise UsageError(f"there is no file {one}.", where=f"--{flag}", fix="give a path of tar files")
         return found
 
@@ -90,7 +92,8 @@ def _expanded(pattern: str, flag: str) -> list[str]:
             words = [f"{number:0{len(bounds[1])}}" for number in numbers[: _MOST_SHARDS + 1]]
         else:
             words = match[1].split(",")
-        if not words or len(found) * len(words) > _MOST_SHARDS:
+        count = len(found) * len(words)
+        if not words or count > _MOST_SHARDS or count * len(pattern) > _MOST_TEXT:
             what = f"it names no shards, or too many (got {match[0]}, expected up to {_MOST_SHARDS})."
             raise UsageError(what, where=f"--{flag}", fix="write such as {00000..00031}")
         found = [one.replace(match[0], word, 1) for one in found for word in words]

@@ -119,3 +119,13 @@ def test_where_a_piece_is(tmp_path):
         assert piece.whole == (16, 24) and piece.corner[0] == 0 and columns[0] == left
         seen.add((mirrored, left))
     assert len({one for one, _ in seen}) == 2 and len(seen) > 4
+
+
+def test_names_that_no_file_has(tmp_path, caplog):
+    """Too long, and half of a pair: they are said, so that any terminal can show them, and left out."""
+    save(tmp_path / "a.png")
+    names = ["x" * 6000, "\udc80.png", "a.png"]
+    lines(tmp_path, *({"file_name": name, "text": "x"} for name in names))
+    with caplog.at_level(logging.WARNING):
+        assert [one.path.name for one in captioned(tmp_path, "data_dir")] == ["a.png"]
+    assert "\\udc80.png" in caplog.text and caplog.text.isascii()

@@ -154,3 +154,10 @@ def test_programs_and_addresses_where_they_were_asked_for(tmp_path: Path) -> Non
         server.shutdown()
     samples, said = read("pipe:exit 3", shards)
     assert not samples and "cannot be read on after its beginning" in said[0]
+
+
+def test_names_that_no_shard_has() -> None:
+    with pytest.raises(UsageError, match="there is no file x"):
+        Shards().named("x" * 6000, "data")
+    with pytest.raises(UsageError, match="it names no shards, or too many"):
+        Shards().named("x" * 6000 + "{0..9999}", "data")

@@ -8,7 +8,9 @@ import gzip
 import io
 import itertools
 import json
+import shutil
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -103,7 +105,7 @@ def _zipped(data: bytes, rng: Random, other: bytes, words: Words) -> bytes:
         return havoc(data, rng, other, words)
     try:
         return gzip.compress(havoc(gzip.decompress(data), rng, other, words), 1, mtime=0)
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return havoc(data, rng, other, words)
 
 
@@ -173,6 +175,7 @@ def _read_names(data: bytes, folder: Path) -> None:
 def _read_rows(data: bytes, folder: Path) -> None:
     (folder / "a.png").write_bytes(_PICTURE)
     (folder / "rows.jsonl").write_bytes(data)
+    shutil.rmtree(folder / "out", ignore_errors=True)  # of the input before
     said: list[str] = []
     lists = write_parts(Asked(folder / "rows.jsonl", per_part=2), folder / "out", said.append)
     for part in parts_of(lists):
@@ -216,7 +219,7 @@ READERS = (
     Reader("part_list", lambda: [b"part-0\nx.filelist\n", b"x.filelist\n", b"part-0\r\n\n"], havoc, _read_list),
     Reader("shard", _shards, _tar, _read_shard, memory=64 << 20),
     Reader("shard_names", lambda: [b"{0..0}.tar", b"{0,0}.tar", b"{00..2}.tar::pipe:ls", b"0.tar"], words_of_line,
-           _read_names, memory=128 << 20),
+           _read_names, memory=256 << 20),
     Reader("caption_rows", lambda: [_lines({"caption": "a cat", "image": "a.png"}, {"caption": "b", "image": "c"})],
            lines_of(json_value), _read_rows),
     Reader("training_state", lambda: [json.dumps(_STATE).encode()], json_value, _read_state),
