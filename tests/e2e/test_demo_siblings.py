@@ -27,6 +27,6 @@ def test_what_is_asked_for_is_drawn(name, steps, right, tmp_path):
     assert (said["steps"], said["of"]) == (steps, COUNT) and said["all"] >= right
 
 
-@pytest.mark.parametrize("name", ["demo-lcm", "demo-inpaint", "demo-sd3"])
+@pytest.mark.parametrize("name", ["demo-lcm", "demo-inpaint", "demo-sd3", "demo-video"])
 def test_they_are_small(name):
     assert sum(path.stat().st_size for path in (MODELS / name).rglob("*") if path.is_file()) <= 4_000_000
