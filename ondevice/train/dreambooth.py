@@ -30,7 +30,7 @@ SUBJECT = (
     Setting(
         "with_prior_preservation", False, bool, "train pictures of the class beside them, so that it stays as it is"
     ),
-    Setting("class_data_dir", None, str, "folder of pictures of the class"),
+    Setting("class_data_dir", None, str, "folder of pictures of the class, with or without a metadata.jsonl"),
     Setting("class_prompt", None, str, "the caption of these"),
     Setting("num_class_images", 100, int, "so many are needed; the model draws those that are missing", 1, 1 << 20),
     Setting("prior_loss_weight", 1.0, float, "of these pictures, beside the subject's", 0),

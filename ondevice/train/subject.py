@@ -68,7 +68,7 @@ def whole(settings: argparse.Namespace, engine: Engine) -> Job:
 
 def pictures_of(settings: argparse.Namespace, engine: Engine) -> tuple[list[Sample], list[Sample]]:
     """Pictures of the subject, each as often as it is repeated, and of the class: with the captions of metadata.jsonl
-    where the folder has one, else all with that of the settings."""
+    where a folder has one, else all with that of the settings."""
     settle(settings)
     folder = Path(settings.instance_data_dir)
     own = (
@@ -79,10 +79,13 @@ def pictures_of(settings: argparse.Namespace, engine: Engine) -> tuple[list[Samp
     own = [one for one in own for _ in range(settings.repeats)]
     if not settings.with_prior_preservation:
         return own, []
+    folder = Path(settings.class_data_dir)
+    if (folder / METADATA).is_file():
+        return own, captioned(folder, "class_data_dir")[: settings.num_class_images]
     if engine.is_main:
         draw_class(settings)
     engine.accelerator.wait_for_everyone()
-    files = files_of(Path(settings.class_data_dir), "class_data_dir")[: settings.num_class_images]
+    files = files_of(folder, "class_data_dir")[: settings.num_class_images]
     return own, [Sample(path, settings.class_prompt) for path in files]
 
 
