@@ -190,6 +190,7 @@ def test_a_step_of_inpainting_is_the_formula(listed, tmp_path, nine, capsys):  #
     _, plain = job_of(pretrain, *given(listed, tmp_path))
     batch = batch_of(job, 2)
     with torch.no_grad():
+        assert not job.step.net.conv_in.weight[:, 4:].any()
         job.step.net.conv_in.weight[:, 4:] += 0.05
     found = job.step(batch)["loss"]
     first, under, e, t = numbers(batch["seeds"], (4, 8, 8), (4, 8, 8), (4, 8, 8), 1000)
@@ -261,6 +262,8 @@ def test_latents_that_are_folded(listed, tmp_path):  # noqa: F811
         assert after.mean.mean((0, 2, 3)).abs().max() < 1e-3 / SCALING
         drawn = after.mean + after.std * torch.randn(after.mean.shape, generator=torch.Generator().manual_seed(1))
         assert (drawn.std((0, 2, 3)) * SCALING - 1).abs().max() < 0.02
+        times = before.mean.std((0, 2, 3)) / after.mean.std((0, 2, 3))
+        torch.testing.assert_close((before.std / after.std).mean((0, 2, 3)), times, rtol=1e-3, atol=0)
         one, other = vae.decode(before.mode()).sample, made.decode(after.mode()).sample
         torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)
         vae.quant_conv = None

@@ -24,6 +24,8 @@ from benchmarks.fuzz.reader import Reader, Words, holds
 from ondevice.diffusion.png import encode_png
 from ondevice.errors import OnDeviceError
 from ondevice.train import lora
+from ondevice.train.films import films_of
+from ondevice.train.labels import labels_of
 from ondevice.train.part_files import LONGEST, Sample, Stream, parts_of, samples_of
 from ondevice.train.part_writer import Asked, write_parts
 from ondevice.train.pictures import METADATA, Cut, captioned
@@ -45,6 +47,23 @@ def _read_captions(data: bytes, folder: Path) -> None:
     for one in captioned(folder, "data_dir"):
         holds(folder in one.path.parents and one.path.is_file(), "a picture is none of the folder's")
         holds(isinstance(one.caption, str), "a caption is no text")
+
+
+def _read_films(data: bytes, folder: Path) -> None:
+    (folder / "a.png").write_bytes(_PICTURE)
+    (folder / METADATA).write_bytes(data)
+    for one in films_of(folder, 7):
+        holds(folder in one.path.parents and one.path.is_file(), "a film is none of the folder's")
+        holds(type(one.motion) is int and one.motion >= 0 and type(one.fps) is int, "a film's numbers are none")
+
+
+def _read_labels(data: bytes, folder: Path) -> None:
+    (folder / "a.jsonl").write_bytes(data)
+    found = labels_of(folder / "a.jsonl", "caption")
+    holds(len(found.captions) == len(found.places) > 0, "a caption says nothing")
+    for places in found.places:
+        for place, words in zip(places, found.words.values(), strict=True):
+            holds(0 <= place < len(words), "a word is none of its name's")
 
 
 _SETTINGS = {
@@ -212,6 +231,10 @@ READERS = (
         lines_of(json_value),
         _read_captions,
     ),
+    Reader("films", lambda: [_lines({"file_name": "a.png", "motion_bucket_id": 3, "fps": 7})], lines_of(json_value),
+           _read_films),
+    Reader("labels", lambda: [_lines({"caption": "a red cat", "colour": "red"}, {"colour": "", "caption": "b"})],
+           lines_of(json_value), _read_labels),
     Reader("training_settings", lambda: [json.dumps(_SETTINGS).encode()], json_value, _read_settings),
     Reader("part", _parts, havoc, _read_part("part-0"), memory=64 << 20),
     Reader("part_gz", lambda: [gzip.compress(one, mtime=0) for one in _parts()], _zipped, _read_part("part-0.gz"),
