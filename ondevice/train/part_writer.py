@@ -134,6 +134,8 @@ def _row(line: bytes, asked: Asked) -> tuple[str, Path] | None:
     caption, image = found
     if not isinstance(caption, str) or not isinstance(image, str) or not image or "\0" in image:
         raise ValueError(f"it has no {asked.caption} and {asked.image}, two texts")
+    if not (caption + image).isascii() and any("\ud800" <= one <= "\udfff" for one in caption + image):
+        raise ValueError(f"its {asked.caption} or {asked.image} has half of a pair of characters")
     path = asked.rows.parent / image
     if not is_file(path):
         raise ValueError(f"there is no picture {image}")

@@ -257,3 +257,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert listed == tmp_path / "out" / "filelist" / "mine.filelist.list" and len(parts_of(listed)) == 8
     assert cli.main([*words, "--output_name", "a/b"]) == UsageError.exit_code
     assert "--output_name: it is no name of a file (got a/b)." in capsys.readouterr().err
+
+
+def test_rows_with_half_a_pair_of_characters(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    rows = [
+        {"caption": "\udc80", "image": "a.png"},
+        {"caption": "b", "image": "\udc80"},
+        {"caption": "c\U0001f600", "image": "a.png"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    said = []
+    lists = write_parts(Asked(tmp_path / "rows.jsonl"), tmp_path / "out", said.append)
+    assert [one.caption for part in parts_of(lists) for one in samples_of(part, said.append)] == ["c\U0001f600"]
+    assert said == [
+        f"{tmp_path}/rows.jsonl, line {n}: its caption or image has half of a pair of characters; left out"
+        for n in (1, 2)
+    ]
