@@ -27,6 +27,8 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.page_cache import forget
+
 PAGE = 4096
 RUN = "unet: run"
 BUILT = "programs and buffers"  # what a part is called in which a component's kernels are built
@@ -132,14 +134,6 @@ def pages(bundle_path: Path) -> dict[str, Any]:
     touched = sum(int(bundle.shard(name)[::PAGE].sum(dtype=np.int64)) for name in names)
     mark("pages")
     return {"pages": mark.rows[-1][1:], "mb": sum(bundle.shard(name).nbytes for name in names) / 1e6, "sum": touched}
-
-
-def forget(bundle: Path) -> None:
-    """Ask the system to drop a bundle's files from its page cache."""
-    for path in sorted(path for path in bundle.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())  # what is not on the disk yet cannot be dropped
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def summary(parts: list[tuple[str, float, float]], device: list[float], reading: tuple[float, float]) -> dict[str, Any]:

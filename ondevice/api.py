@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -16,12 +16,18 @@ from ondevice.base.paths import cache_dir
 from ondevice.bundle.format import MAJOR, MINOR
 from ondevice.bundle.reader import Bundle, open_bundle
 from ondevice.diffusion import pipeline
-from ondevice.diffusion.memory_budget import parse_bytes
+from ondevice.diffusion.loop import OnStep
+from ondevice.diffusion.loop_state import Keeper
+from ondevice.diffusion.memory_budget import Way, default_size, has_plans, is_guided, parse_bytes, streamed
 from ondevice.diffusion.parallel import layout_of, shared
+from ondevice.diffusion.request import Picture, Request
+from ondevice.diffusion.request_checks import picture_size
+from ondevice.diffusion.series import Series
 from ondevice.errors import BundleError, CheckpointError, UsageError
 from ondevice.export.opened import open_export, refuse_export
 from ondevice.export.runner import ExportRunner
 from ondevice.lower.program import STORAGES
+from ondevice.plan.blocks import Streaming
 from ondevice.run import own_thread
 from ondevice.run.guard import ON_NAN, STOP, GuardedSession
 from ondevice.run.opencl import choose_device
@@ -56,6 +62,22 @@ class Pipeline(pipeline.Pipeline):
 
     Call it as diffusers' pipelines are called; `ondevice.diffusion.request.Request` lists all that can be asked for.
     """
+
+    _streams: Callable[[Request], Way | None] | None = None  # how a picture is drawn whose weights are streamed
+
+    def draw(
+        self,
+        request: Request,
+        way: Way | None = None,
+        on_step: OnStep | None = None,
+        series: Series | None = None,
+        keeper: Keeper | None = None,
+    ) -> Picture:
+        """As `ondevice.diffusion.pipeline.Pipeline.draw`; where weights are streamed, in the least memory that this
+        does without asking for more time in each step."""
+        if way is None and self._streams is not None:
+            way = self._streams(request)
+        return super().draw(request, way, on_step, series, keeper)
 
     @classmethod
     def from_bundle(
@@ -189,7 +211,11 @@ class Pipeline(pipeline.Pipeline):
         bundle = bundle if chosen else bundle.for_device(runs.facts(), runs.dialect)
         session = GuardedSession(bundle, runs, on_nan=on_nan)
         session.stream_weights(stream)
-        return cls.of(bundle, session)
+        made = cls.of(bundle, session)
+        if stream is not None:
+            how = Streaming(stream, bool(runs.facts()["maps_weights"]))
+            made._streams = lambda request: _streamed_way(bundle, request, how)
+        return made
 
     @classmethod
     def _on_several(
@@ -206,6 +232,18 @@ class Pipeline(pipeline.Pipeline):
         session = shared(bundle, layout, runs, lambda one: GuardedSession(bundle, one, on_nan=on_nan))
         session.stream_weights(stream)
         return cls.of(bundle, session)
+
+
+def _streamed_way(bundle: Bundle, request: Request, how: Streaming) -> Way | None:
+    """How a picture is drawn whose weights are streamed; None where the pipeline is to say what is missing.
+    Raises PlanError for too small a window."""
+    scale = bundle.pipeline.latents.scale
+    width, height = (side // scale for side in picture_size(bundle.pipeline, request, default_size(bundle)))
+    guided = is_guided(bundle, request.guidance_scale)
+    if not any(has_plans(bundle, width, height, at_once) for at_once in (guided, False)):
+        return None
+    given = [*request.given_pictures()]
+    return streamed(bundle, width, height, Way(fast=request.taesd, stream=how), guided=guided, given=given)
 
 
 def _place(source: str | os.PathLike[str], options: dict[str, Any]) -> Path:

@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ROWS",
         help=(
             f"add plans that decode in bands of ROWS rows ({BAND} where no number is given), for `generate --tile-vae`"
+            "; without this flag where decoding in one piece takes 128 MB and more than a step"
         ),
     )
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
@@ -22,6 +23,7 @@ CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
 STATUS = Path("/proc/self/status")
 RESIDENT = {"RssAnon": "of its own", "RssFile": "of mapped files"}  # as Linux names them
+M_MMAP_THRESHOLD, LARGE = -3, 1 << 20  # of glibc's mallopt; bytes
 FEATURES = ("flags", "Features")  # what Linux calls them on x86 and on Arm
 KEPT = ("name", "platform", "version", "driver", "kind")  # of a device's facts
 
@@ -157,6 +159,14 @@ def resident(path: Path = STATUS) -> Resident | None:
         return None
     sizes = {name: int(value[0]) << 10 for name, value in fields.items()}
     return Resident(sizes["VmHWM"], {what: sizes[name] for name, what in RESIDENT.items()})
+
+
+def give_back_freed() -> None:
+    """From now on every freed piece of memory of LARGE bytes or more goes back to the system at once. glibc keeps
+    pieces of up to 32 MB otherwise, and as much as it once had of them, for what is allocated later; others than glibc
+    do as they do."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def _sysctl(name: str) -> str:

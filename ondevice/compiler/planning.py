@@ -17,9 +17,12 @@ from ondevice.compiler.recipe import Recipe
 from ondevice.converters import Model
 from ondevice.errors import PlanError
 from ondevice.plan.plan import Plan
-from ondevice.target import Limits
+from ondevice.target import ALL, Limits
 
 log = logging.getLogger(__name__)
+# Bytes of a decoder's arena from which on a bundle has it in bands, too, if no step takes as much: where memory is
+# short, decoding would be what a picture fails for.
+LARGE = 128 << 20
 
 
 @dataclass(slots=True)
@@ -62,7 +65,7 @@ def planned_each(
     refusals: list[PlanError] = []
     for one in recipe.each():
         try:
-            made = planned(model, one, jobs, progress)
+            made = planned(model, one, jobs, progress, bands=True)
         except PlanError as error:
             refusals.append(error)
             if recipe.others:
@@ -76,11 +79,14 @@ def planned_each(
     return found
 
 
-def planned(model: Model, recipe: Recipe, jobs: Sequence[Job], progress: Callable[[], None]) -> Planned:
+def planned(
+    model: Model, recipe: Recipe, jobs: Sequence[Job], progress: Callable[[], None], *, bands: bool = False
+) -> Planned:
     """The plans of these jobs for the recipe's target, but for those that need larger buffers than its devices have.
 
     Args:
         progress: called after each plan.
+        bands: a decoder of LARGE is there in bands, too.
 
     Raises:
         PlanError: a plan is too large that no picture can be drawn without.
@@ -97,7 +103,8 @@ def planned(model: Model, recipe: Recipe, jobs: Sequence[Job], progress: Callabl
                 found.add(compiled, plan)
             progress()
         made = [Job(plan.component, plan.sizes) for plan in found.plans]
-        todo = [] if model.checkpoint.graphs else _bands_instead(model, spec, made, [job for job, _ in large])
+        decoders = [job for job, _ in large] + (_large_decoders(spec, recipe, found.plans) if bands else [])
+        todo = [] if model.checkpoint.graphs else _in_bands(model, spec, made, decoders)
     try:
         found.fallbacks += left_out(spec, made, large)
     except PlanError as error:
@@ -115,8 +122,30 @@ def too_large(plan: Plan, limits: Limits) -> str | None:
     return None
 
 
-def _bands_instead(model: Model, spec: PipelineSpec, made: Sequence[Job], large: Sequence[Job]) -> list[Job]:
-    """The stages of the decoders that are too large in one piece, where they were not asked for."""
+def _large_decoders(spec: PipelineSpec, recipe: Recipe, plans: Sequence[Plan]) -> list[Job]:
+    """The decoders of LARGE, or more, that take more than any step does at their size."""
+    if {"group_norm", "channels_last", ALL} & {*recipe.without}:
+        return []  # there are no stages without these rules
+
+    def at(plan: Plan) -> tuple[int, int]:
+        return plan.sizes.get("width", 0), plan.sizes.get("height", 0)
+
+    in_loop = {role.component for role in spec.loop_roles()}
+    steps: dict[tuple[int, int], int] = {}
+    for plan in plans:
+        if plan.component in in_loop:
+            steps[at(plan)] = max(plan.arena, steps.get(at(plan), 0))
+    return [
+        Job(plan.component, plan.sizes)
+        for plan in plans
+        if plan.component == spec.decoder.component
+        and "stage" not in plan.sizes
+        and plan.arena >= max(LARGE, steps.get(at(plan), 0))
+    ]
+
+
+def _in_bands(model: Model, spec: PipelineSpec, made: Sequence[Job], large: Sequence[Job]) -> list[Job]:
+    """The stages of the decoders that are `large` in one piece, where they were not asked for."""
     scale, decoder = spec.latents.scale, spec.decoder.component
     if not model.in_bands(decoder):
         return []

@@ -19,7 +19,7 @@ class Recipe:
     target: which methods are taken, and which tunables the kernels get.
     others: targets for which a bundle has plans, too, after `target`'s; `set_name` is what they are called together.
     without: families of fusion rules and methods to leave out (`ondevice.rewrite.CHOICES`).
-    tile_vae: add plans that decode in bands of at most so many rows of pixels; 0: none.
+    tile_vae: add plans that decode in bands of at most so many rows of pixels; 0: where one piece would be large.
     chunks: texts may be so many times as long as a text encoder takes at once; 1: plans are for that length alone.
     film: how many frames films have, and how many are decoded at once.
     math: what the products of every component but text encoders are multiplied in (`ondevice.target.MATHS`), where the

@@ -203,7 +203,9 @@ def parts_of_picture(
     bands = stages(bundle, width, height, way.rows) if way.rows else []
     frames = frames_of(spec, resolved(spec, {}, (width * scale, height * scale)))
     host = 3 * 4 * frames * height * width * scale**2 + (held_bytes(bands) if bands else 0)
-    used = (*(spec.fast if way.fast else spec.after), *(spec.fast if way.previews else ()))
+    last_roles = spec.fast if way.fast else spec.after
+    decoder = [role.component for role in last_roles[-1:]]
+    used = (*last_roles, *(spec.fast if way.previews else ()))
     unused = {role.component for role in (*spec.after, *spec.fast)} - {role.component for role in used}
     runs = {role.component: 1 for role in spec.roles() if spec.runs_with(role.component, given)}
     runs = {component: 1 for component in runs if component not in unused}
@@ -236,6 +238,7 @@ def parts_of_picture(
             stays |= _made_before(spec, plan, batch, texts) if component in kept else {}
     for part in parts:
         part.kept = (sum(kept.values()) + sum(stays.values())) * (part.component in kept)
+        part.host = host * (part.component in decoder)
     return parts, host
 
 
@@ -281,6 +284,17 @@ def ways(bundle: Bundle, width: int, height: int, *, guided: bool = True, start:
     if not found[-1].unload:
         found.append(replace(found[-1], unload=True))
     return found
+
+
+def streamed(bundle: Bundle, width: int, height: int, way: Way, *, guided: bool = True, given: Names = ()) -> Way:
+    """A way that streams weights, with what goes with that: what a part of the picture took is given back after it, and
+    the decoder works in the lowest bands that the bundle has, where a picture takes less so. Raises as `need`."""
+    whole = drawable(bundle, width, height, replace(way, unload=True))
+    if way.rows or way.fast or not (have := band_heights(bundle, width, height)):
+        need(bundle, width, height, whole, guided=guided, given=given)  # refuses too small a window
+        return whole
+    found = [whole, replace(whole, rows=have[-1])]
+    return min(found, key=lambda one: need(bundle, width, height, one, guided=guided, given=given).total(mapped=True))
 
 
 def fit(

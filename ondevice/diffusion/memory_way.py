@@ -59,14 +59,15 @@ class Need:
 @dataclass(slots=True)
 class Part:
     """What one component takes: the most of its plans' arenas; whole shards of weights by name, or the WINDOW that they
-    are streamed through; weights by key that adapters change; and of one that runs in the loop what stays on the device
-    beside its arena."""
+    are streamed through; weights by key that adapters change; of one that runs in the loop what stays on the device
+    beside its arena; and of the decoder the pictures that lie in the host's memory."""
 
     component: str
     arena: int = 0
     weights: dict[str, int] = field(default_factory=dict)
     changed: dict[str, int] = field(default_factory=dict)
     kept: int = 0
+    host: int = 0
 
     def add(self, bundle: Bundle, plan: Plan, way: Way) -> None:
         """Count one of its plans. Raises PlanError where its weights are streamed through too small a window."""

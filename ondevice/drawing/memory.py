@@ -86,8 +86,8 @@ def way_of(
     limit = memory_budget.parse_bytes(args.max_memory) if args.max_memory else facts["global_bytes"]
     # else the session says what is missing
     planned = memory_budget.has_plans(bundle, width, height, guided and not way.split)
-    if way.stream is not None and planned:  # refuse too small a window before anything is loaded
-        memory_budget.need(bundle, width, height, way, guided=guided, given=[*request.given_pictures()])
+    if way.stream is not None and planned:  # too small a window is refused before anything is loaded
+        way = memory_budget.streamed(bundle, width, height, way, guided=guided, given=[*request.given_pictures()])
     if limit and planned:
         mapped = bool(facts["maps_weights"])
         found = memory_budget.fit(

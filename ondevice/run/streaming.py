@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ondevice.base.machine import give_back_freed
 from ondevice.plan.blocks import Block, Streaming, Window
 from ondevice.plan.plan import ALIGN, Operand, Plan, home
 from ondevice.run.device import Device
@@ -42,6 +43,7 @@ class Weights:
         self._bundle, self._device = bundle, device
         self._window: Any = None
         self.window_bytes = 0
+        give_back_freed()  # what comes and goes beside weights is not to stay for good
 
     def of(self, plan: Plan, window: Window) -> Streamed:
         """What streams the weights of a plan, for which the window is large enough."""

@@ -346,7 +346,7 @@ def test_other_bands_are_named(bundle):
 def test_a_table_of_every_way(bundle, plain):
     lines = memory_table.to_text(memory_table.table(bundle, memory_budget.latent_sizes(bundle)))
     ways = memory_budget.ways(bundle, *PLACE)
-    ways.append(replace(ways[-1], stream=Streaming(0, True)))
+    ways.append(memory_budget.streamed(bundle, *PLACE, Way(stream=Streaming(0, True))))
     for line, way in zip(lines[3:], ways, strict=True):
         assert line.startswith(f"  20x36    {way.text()}  ")
     assert len(memory_table.to_text(memory_table.table(plain, memory_budget.latent_sizes(plain, (20, 36))))) == 3 + 4

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from diffusion.test_memory_budget import DEEP, PLACE, made_before
+from diffusion.test_memory_budget import DEEP, PLACE, made_before, plain  # noqa: F401 (a fixture)
 
 from ondevice import errors
 from ondevice.bundle import open_bundle
@@ -27,17 +27,41 @@ def test_what_each_component_takes(bundle):
     rows = {row.component: row for row in memory_table.components(bundle, memory_budget.latent_sizes(bundle))}
     given = ["image"] if "vae_encoder" in rows else []
     whole = memory_budget.need(bundle, *PLACE, Way(), given=given)
-    streamed = memory_budget.need(bundle, *PLACE, Way(stream=Streaming(0, True)), given=given)
-    assert max(row.arena + row.kept for row in rows.values()) == whole.arena == streamed.arena
-    assert sum(row.weights for row in rows.values()) == whole.weights
-    assert max(row.streamed for row in rows.values()) == streamed.weights
-    assert streamed.total(mapped=True) == streamed.arena + streamed.weights + streamed.host
-    unet = rows["unet"]
-    assert unet.kept == made_before(bundle) and unet.whole == unet.arena + unet.kept + unet.weights
-    assert unet.at_most == unet.whole - unet.weights + unet.streamed and unet.to_json()["at_most"] == unet.at_most
+    way = memory_budget.streamed(bundle, *PLACE, Way(stream=Streaming(0, True)), given=given)
+    streamed = memory_budget.need(bundle, *PLACE, way, given=given)
+    assert max(row.whole.arena + row.whole.kept for row in rows.values()) == whole.arena
+    assert sum(row.whole.weights for row in rows.values()) == whole.weights
+    assert max(row.streamed.arena + row.streamed.kept for row in rows.values()) == streamed.arena
+    assert max(row.streamed.weights for row in rows.values()) == streamed.weights
+    assert max(row.streamed.at_most - row.streamed.pictures for row in rows.values()) == streamed.device
+    assert [row.component for row in rows.values() if row.whole.pictures] == ["vae_decoder"]
+    assert rows["vae_decoder"].whole.pictures == whole.host and rows["vae_decoder"].streamed.pictures == streamed.host
+    unet = rows["unet"].whole
+    assert unet.kept == made_before(bundle) and unet.at_most == unet.arena + unet.kept + unet.weights
+    assert rows["unet"].to_json()["whole"]["at_most"] == unet.at_most
+    most, through = memory_table.at_most([*rows.values()])
+    assert unet.at_most < most <= whole.device + whole.host and through == max(
+        row.streamed.at_most for row in rows.values()
+    )
     lines = memory_table.components_to_text([*rows.values()])
     assert lines[1].startswith("each component in MB at 20x36") and lines[3].split()[0] == "text_encoder"
+    assert lines[-1].startswith(f"  a picture: {most / 1e6:,.1f} MB, with --stream-weights {through / 1e6:,.1f}")
     assert memory_table.components_to_text([]) == memory_table.components(bundle, []) == []
+
+
+def test_what_goes_with_streaming(bundle, plain):  # noqa: F811
+    """Bands where a picture takes less so, and what was used is given back; what is asked for stays."""
+    how = Streaming(0, True)
+    for one in (bundle, plain):
+        lowest = replace(Way(stream=how, unload=True), rows=12 if one is bundle else 0)
+        whole = Way(stream=how, unload=True)
+        totals = {way: memory_budget.need(one, *PLACE, way).total(mapped=True) for way in (whole, lowest)}
+        assert memory_budget.streamed(one, *PLACE, Way(stream=how)) == min(totals, key=totals.get)
+    assert memory_budget.streamed(bundle, *PLACE, Way(stream=how, fast=True)) == Way(stream=how, fast=True, unload=True)
+    assert memory_budget.streamed(bundle, *PLACE, Way(stream=how, rows=12)).rows == 12
+    for one in (bundle, plain):
+        with pytest.raises(errors.PlanError, match="a dispatch reads"):
+            memory_budget.streamed(one, *PLACE, Way(stream=Streaming(512, False)))
 
 
 def test_streaming_is_the_last_saving_where_weights_are_copied(bundle):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from run.small_plans import FakeBundle, make_plan, three_steps, three_steps_answ
 from ondevice.errors import DeviceError, KernelBuildError, NumericError
 from ondevice.plan.plan import ALIGN
 from ondevice.run import discovery
+from ondevice.run import opencl as device_module
 from ondevice.run.check import results
 from ondevice.run.opencl import OpenCLDevice
 from ondevice.run.session import Session
@@ -191,11 +193,31 @@ def test_a_program_makes_a_kernel_once_for_each_signature(
     kernels, cl = [], discovery.opencl()
     kernel = cl.Kernel
     monkeypatch.setattr(cl, "Kernel", lambda program, name: kernels.append(name) or kernel(program, name))
-    for _ in ("built", "from the cache"):
+    source = f"// {uuid4()}\n__kernel void put2(__global int* x, const int n) {{ x[0] = n; }}"  # in no cache
+    for made in (2, 1):  # of what is built and of its binary, which is kept; and of the cache's
         kernels.clear()
-        program = device.build("__kernel void put2(__global int* x, const int n) { x[0] = n; }", "put2", "put2.cl")
+        program = device.build(source, "put2", "put2.cl")
         for value in (7, -8):
             device.bind(program, [device.alloc(4, "x")], (value,))
-        assert kernels.count("put2") == 1  # pyopencl asks for others, such as one of the name _source
+        assert kernels.count("put2") == made  # pyopencl asks for others, such as one of the name _source
     device.bind(program, [device.alloc(4, "x")], (1.0,))
     assert kernels.count("put2") == 2
+
+
+def test_a_binary_that_is_refused_leaves_what_was_built(device: OpenCLDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of a build is its binary, which holds less of the compiler's; where a driver takes none, itself."""
+    compiled, built = device_module.compile_program, []
+
+    def refusing(program, entry, options):
+        built.append(program)
+        if len(built) == 2:
+            raise RuntimeError("no binaries")
+        return compiled(program, entry, options)
+
+    monkeypatch.setattr(device_module, "compile_program", refusing)
+    source = f"// {uuid4()}\n__kernel void put3(__global int* x, const int n) {{ x[0] = n; }}"
+    program = device.build(source, "put3", "put3.cl")
+    assert len(built) == 2 and program.built is not built[1]
+    bound = device.bind(program, [buffer := device.alloc(4, "x")], (5,))
+    device.launch(bound, (1, 1, 1), (1, 1, 1))
+    assert int(device.read(buffer, (1,), np.dtype(np.int32))[0]) == 5

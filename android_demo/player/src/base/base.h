@@ -149,6 +149,15 @@ class List {
   bool resize(size_t count);
   void clear() { count_ = 0; }
   void reset();
+  // What another holds, which is empty then.
+  void take(List& other) {
+    reset();
+    data_ = other.data_;
+    count_ = other.count_;
+    room_ = other.room_;
+    other.data_ = nullptr;
+    other.count_ = other.room_ = 0;
+  }
   size_t size() const { return count_; }
   bool empty() const { return count_ == 0; }
   T& operator[](size_t index) { return data_[index]; }

@@ -12,6 +12,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace od {
 namespace {
 
@@ -129,6 +133,12 @@ bool Mapping::now(State& out) const {
   if (descriptor_ <= 0 || fstat(descriptor_, &facts) != 0) return false;
   out = {static_cast<u64>(facts.st_size), facts.st_mtim.tv_sec, facts.st_mtim.tv_nsec};
   return true;
+}
+
+void give_back_freed() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
 }
 
 FileKind kind_of(const char* path) {

@@ -64,6 +64,10 @@ double seconds();   // a clock that only goes forward
 u64 memory_peak();  // bytes of this process in memory at most, until now; 0 where the system does not say
 u64 memory_now();   // and now
 
+// From now on every freed piece of memory of 1 MB or more goes back to the system at once. glibc keeps pieces of up to
+// 32 MB otherwise, and as much as it once had of them; others than glibc do as they do.
+void give_back_freed();
+
 // A number's shortest text that is read back as itself, as Python and JSON write one ("7.5", "1e-05", "20.0").
 void write_number(char* out, size_t room, double value);
 // A decimal number, whatever the locale; the text is JSON's.

@@ -1,6 +1,7 @@
 // The part of a session that loads weights a block at a time.
 #include <stdio.h>
 
+#include "base/os.h"
 #include "device/session.h"
 
 namespace od {
@@ -20,6 +21,7 @@ void Session::stream(const Streaming& how) {
   shards_.clear();
   device_.release(window_);
   streaming_ = how;
+  if (how.on) give_back_freed();  // what comes and goes beside weights is not to stay for good
   streamed_most_ = 0;
 }
 

@@ -175,23 +175,37 @@ class Decoder {
     Held& made = describe(number, height * scale);
     const auto later = stages_.slice(number + 1, stages_.count);
     const bool kept = later.empty() || read_later(made.name, later);
-    if (kept && !made.data.resize(made.row_bytes() * made.rows)) {
+    Held* dying = kept ? dying_like(made, plan, later) : nullptr;  // gives its memory
+    if (kept && !dying && !made.data.resize(made.row_bytes() * made.rows)) {
       return Pool::no_memory(error, made.row_bytes() * made.rows);
     }
     Sums sums;
     if (made.groups && !sums.open(made.channels, error)) return false;
-    List<u8> result;
+    List<u8> result, waiting;  // waiting: rows that a band to come may still read as they were
     const u64 row = made.row_bytes();
     if (!result.resize(row * high * scale)) return Pool::no_memory(error, row * high * scale);
+    u8* const target = dying ? dying->data.begin() : made.data.begin();
+    u64 written = 0;  // rows of the target
     for (u32 end = 0; end < height;) {
       const Band band = next_band(end, height, high);
       if (!run(plan, band.start, high, result, error)) return false;
       const u8* rows = result.begin() + row * (band.begin - band.start) * scale;
       const u64 count = u64(band.end - band.begin) * scale;
       if (made.groups) sums.add(made.dtype, rows, count * made.width);
-      if (kept) memcpy(made.data.begin() + row * band.begin * scale, rows, row * count);
       end = band.end;
+      if (!kept) continue;
+      const size_t had = waiting.size();
+      if (!waiting.resize(had + row * count)) return Pool::no_memory(error, had + row * count);
+      memcpy(waiting.begin() + had, rows, row * count);
+      const u64 free = dying && end < height ? u64(next_band(end, height, high).start) * scale : u64(end) * scale;
+      if (free <= written) continue;
+      const u64 bytes = row * (free - written);
+      memcpy(target + row * written, waiting.begin(), bytes);
+      memmove(waiting.begin(), waiting.begin() + bytes, waiting.size() - bytes);
+      if (!waiting.resize(waiting.size() - bytes)) return Pool::no_memory(error, bytes);
+      written = free;
     }
+    if (dying) made.data.take(dying->data);
     if (made.groups && !sums.result(made.groups, made.mean, made.variance, error)) return false;
     for (size_t i = 0; i < number; ++i) {
       if (!read_later(held_[i].name, later)) held_[i].data.reset();
@@ -212,6 +226,16 @@ class Decoder {
     made.channels = out.shape.dims[3];
     made.groups = groups_of(out.name, stages_.slice(number + 1, stages_.count));
     return made;
+  }
+
+  // A picture of the same shape that this stage is the last to read.
+  Held* dying_like(const Held& made, const Plan& plan, Span<const Plan* const> later) {
+    for (Held& one : held_) {
+      const bool alike = one.rows == made.rows && one.width == made.width && one.channels == made.channels;
+      if (&one == &made || !alike || one.dtype != made.dtype || one.data.empty()) continue;
+      if (reads(plan, one.name) && !read_later(one.name, later)) return &one;
+    }
+    return nullptr;
   }
 
   Held* of(Text name) {
@@ -309,13 +333,17 @@ u64 held_bytes(Span<const Plan* const> stages) {
     }
     const auto later = stages.slice(number + 1, stages.count);
     const bool kept = !number || later.empty() || read_later(out.name, later);
-    if (!heights.push(rows) || !sizes.push(kept ? out.bytes / out.shape.dims[1] * rows : 0)) return kMaxBytes;
-    u64 all = 0;
-    for (const u64 size : sizes) all += size;
-    most = max(most, all);
+    const u64 own = kept ? out.bytes / out.shape.dims[1] * rows : 0;
+    u64 all = own;
+    bool reused = false;  // a picture's memory that is read for the last time
     for (size_t i = 0; i < number; ++i) {
-      if (!read_later(made_by(*stages[i]).name, later)) sizes[i] = 0;
+      all += sizes[i];
+      if (read_later(made_by(*stages[i]).name, later)) continue;
+      reused = reused || (own && sizes[i] == own);
+      sizes[i] = 0;
     }
+    most = max(most, all - (reused ? own : 0));
+    if (!heights.push(rows) || !sizes.push(own)) return kMaxBytes;
   }
   return most;
 }

@@ -6,6 +6,23 @@
 
 namespace od {
 
+bool streamed(Bundle& bundle, Size size, u32 passes, Span<const bool> pictures, Way& way, Error& error) {
+  List<u32> rows;
+  way.unload = true;
+  if (!band_heights(bundle, size.height, size.width, rows)) return Pool::no_memory(error, sizeof(u32));
+  if (way.rows || way.fast || rows.empty()) return true;
+  Way lower = way;
+  if (!drawable(bundle, size, way, error)) return false;
+  lower.rows = rows.back();
+  Demand whole, bands;
+  if (!need_of(bundle, size, way, passes, pictures, whole, error) ||
+      !need_of(bundle, size, lower, passes, pictures, bands, error)) {
+    return false;
+  }
+  if (bands.total(true) < whole.total(true)) way = lower;
+  return true;
+}
+
 bool fit(Bundle& bundle, Size size, u64 limit, bool mapped, u32 passes, Span<const bool> pictures, const Way& start,
          Demand& out, Error& error) {
   List<u32> rows;

@@ -63,6 +63,9 @@ bool drawable(const Bundle& bundle, Size size, Way& way, Error& error);
 // none is. Code::bundle or Code::usage where there are no plans for it.
 bool need_of(Bundle& bundle, Size size, const Way& way, u32 passes, Span<const bool> pictures, Demand& out,
              Error& error);
+// A way that streams weights, with what goes with that: what a part of the picture took is given back after it, and the
+// decoder works in the lowest bands that the bundle has, where a picture takes less so. Fails as `need_of`.
+bool streamed(Bundle& bundle, Size size, u32 passes, Span<const bool> pictures, Way& way, Error& error);
 // The first way from `start` on, each with one more saving, that needs at most `limit` bytes. Code::device where none
 // does; says what the least would be.
 bool fit(Bundle& bundle, Size size, u64 limit, bool mapped, u32 passes, Span<const bool> pictures, const Way& start,

@@ -51,6 +51,7 @@ bool Run::draw(Drawn& out, Error& error) {
   const u64 limit = request_.memory_limit ? request_.memory_limit : UINT64_MAX;
   Size most = size_;
   for (size_t i = 0; i < texts_.count(); ++i) most.chunks = max(most.chunks, texts_.chunks(static_cast<i32>(i)));
+  if (way_.stream.on && !streamed(bundle_, most, passes, shown.span(), way_, error)) return false;
   if (!fit(bundle_, most, limit, session_.maps_weights(), passes, shown.span(), way_, need, error)) return false;
   way_ = need.way;
   session_.stream(way_.stream);
