@@ -18,6 +18,7 @@ from ondevice.compiler import Recipe, compile_bundle
 from ondevice.compiler.picture import spec_of
 from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
+from ondevice.diffusion import parallel_table
 from ondevice.diffusion.memory_budget import Way
 from ondevice.diffusion.parallel import Layout, exchanged, layout_of, shared
 from ondevice.diffusion.request import Request
@@ -102,6 +103,10 @@ def test_devices_that_share_the_network_draw_what_one_draws(family, bundle, devi
     said = exchanged(made, layout, 24 // 2, 16 // 2)
     assert said.sums == {"sd21": 20, "sdxl": 44}.get(family, 10) and both.moved.runs == 3
     assert ((both.moved.arrays + both.moved.sums) / 3, both.moved.once) == (said.step, said.once)
+    row = next(row for row in parallel_table.table(made) if row.ranks == 2 and row.sums)
+    assert (row.sums, row.nbytes) == (said.sums, both.moved.sums / 3) and len(row.blocks) > 1
+    assert row.weights / 2 < row.most_weights < row.weights and row.flops / 2 < row.most_flops < row.flops
+    assert f"  {row.sums} sums a step, for which " in "\n".join(parallel_table.to_text([row]))
 
 
 def test_adapters_change_the_shares_of_weights(bundle, devices, alone, tmp_path):
