@@ -126,7 +126,7 @@ def test_adapters_change_the_shares_of_weights(bundle, devices, alone, tmp_path)
     assert changed > 1e-2 * np.abs(drawn[0].latents).max()
 
 
-@pytest.mark.parametrize("weights, dtype", [("i8", "i8"), ("i4", "u4x2")])
+@pytest.mark.parametrize("weights, dtype", [pytest.param("i8", "i8", marks=pytest.mark.sweep), ("i4", "u4x2")])
 def test_shares_in_few_bits_are_as_near_as_the_whole(weights, dtype, devices, alone, tmp_path, monkeypatch):
     """Each share has scales of its own, so that it is not rounded as the whole is; but no more."""
     monkeypatch.setattr(pack, "pays", lambda k, n: k >= 8 and n >= 4)  # the real ones are larger
