@@ -61,10 +61,11 @@ class Parts:
     def read(self, name: str) -> set[str]:
         """The parameters of a text encoder that the network reads something of: of the first of Stable Diffusion XL
         it reads the states before the last layer."""
-        names = {one for one, _ in self.encoders()[name].named_parameters() if "position_ids" not in one}
+        encoder: Any = self.encoders()[name]
+        names = {one for one, _ in encoder.named_parameters() if "position_ids" not in one}
         if self.kind != SDXL or name != "text_encoder":
             return names
-        last = f"encoder.layers.{self.encoders()[name].config.num_hidden_layers - 1}."
+        last = f"encoder.layers.{encoder.config.num_hidden_layers - 1}."
         return {one for one in names if last not in one and "final_layer_norm" not in one}
 
     def modules(self) -> list[torch.nn.Module]:

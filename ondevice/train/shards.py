@@ -130,7 +130,7 @@ def _sample(files: dict[str, bytes], where: str, said: Said) -> Iterator[Sample]
     except ValueError:
         caption = None
     if picture and isinstance(caption, str):
-        whole = [about.get(f"original_{side}") for side in ("height", "width")]
+        whole: list[Any] = [about.get(f"original_{side}") for side in ("height", "width")]
         known = all(type(one) is int and 0 < one < 1 << 20 for one in whole)
         yield Sample(caption, picture, where, (whole[0], whole[1]) if known else None)
     else:
