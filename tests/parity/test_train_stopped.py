@@ -47,7 +47,7 @@ def test_ctrl_c_leaves_the_steps_that_were_done(where, kept, pictures, unbroken,
         return original(*args, **more)
 
     monkeypatch.setattr(owner, name, interrupted)
-    options = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True)) | {"checkpointing_steps": 100, "max_train_steps": 8}
+    options = dict(zip(OPTIONS[::2], OPTIONS[1::2], strict=True)) | {"checkpointing_steps": 100, "max_train_steps": 5}
     words = (*common(pictures, tmp_path), *(word for pair in options.items() for word in pair))
     assert train("lora", *words) == 130
     monkeypatch.undo()
