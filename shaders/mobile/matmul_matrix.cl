@@ -42,8 +42,8 @@
 //: reach.scales = "W8 * ldb + W4 * ceil_div(k, 32) * ldb"
 //: holds = [
 //:   "k1 <= k", "(1 - SPLIT) * k <= k1", "a_batch % 4 == 0", "a_from % 4 == 0", "y_from % 4 == 0", "y_batch % 4 == 0",
-//:   "gate_from % 4 == 0", "gate_row % 4 == 0", "b_batch % 16 == 0", "ldb % 16 == 0",
-//:   "ceil_div(n, 16 - 8 * ACT_Geglu) * 16 <= ldb", "m + ROWS * Y < 2147483648", "W4 * b_batch == 0", "W8 + W4 <= 1",
+//:   "b_batch % 16 == 0", "ldb % 16 == 0", "ceil_div(n, 16 - 8 * ACT_Geglu) * 16 <= ldb",
+//:   "m + ROWS * Y < 2147483648", "W4 * b_batch == 0", "W8 + W4 <= 1",
 //: ]
 
 // Whether the left side is in two parts.

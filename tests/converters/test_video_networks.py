@@ -163,7 +163,7 @@ def test_names_and_shapes_equal_the_published_ones():
         config = network.normalize(CONFIGS[part], "test")
         published = {name: shape for (of, name), shape in rows.items() if of == part}
         found = {name: "x".join(map(str, shape)) for name, shape in network.weights(config).items()}
-        unused = {name for name in published if network.beyond(name, config)}
+        unused = {name for name in published if network.vain(name, config)}
         assert found == {name: shape for name, shape in published.items() if name not in unused}
         assert len(unused) == (4 * 32 if part == "unet" else 0)
 

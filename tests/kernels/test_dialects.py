@@ -63,7 +63,7 @@ def test_parses_as_metal(kernel: KernelFile, f16: int, epilogue: int, lanes: int
     defines |= {f"IMAGE_{name}": f16 for name in kernel.textures} | {f"FOLD_{name}": 2 for name in kernel.textures}
     defines |= {"F16": f16, "SRC_F16": f16, "DST_F16": 1 - f16}
     defines |= {f"MATH_{math}": 1 for math in kernel.maths[:1] * (not f16) or kernel.maths[-1:]}
-    check(kernel.source("metal", **defines, **EXTRA, **EPILOGUES[epilogue]), kernel.name)
+    check(kernel.source("metal", **EXTRA | defines, **EPILOGUES[epilogue]), kernel.name)
 
 
 def test_metals_own_erf_is_accurate(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_what_lowering_makes_is_within_bounds(launches: dict[str, list[Launch]],
 
 
 def changed(name: str, launch: Launch) -> Iterator[Launch]:
-    """The launch with one number changed."""
+    """The launch with one number changed; of an operand that it does not read, the define and the size."""
     for at, value in enumerate(launch.scalars):
         if isinstance(value, int):
             for other in (0, 1, value - 1, value + 1, 2 * value + 1, 2**30, 2**31 - 1):
@@ -152,6 +152,10 @@ def changed(name: str, launch: Launch) -> Iterator[Launch]:
     for define in BOUNDS[name]._defines:
         for value in (1 - launch.defines.get(define, 0), 2 * launch.defines.get(define, 0) + 1, 2048, 8192, 1):
             yield replace(launch, defines={**launch.defines, define: value})
+        if define.startswith("HAS_") and not launch.defines.get(define):
+            for at, (dtype, _) in enumerate(launch.operands):  # the operand that is read then, too small
+                operands = [*launch.operands[:at], (dtype, 1), *launch.operands[at + 1 :]]
+                yield replace(launch, operands=operands, defines={**launch.defines, define: 1})
 
 
 @pytest.mark.parametrize("name", KERNELS)

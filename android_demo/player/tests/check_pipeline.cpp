@@ -291,6 +291,8 @@ struct Printer {
     named(pipeline.values, pipeline.latents.begin);
     key("strength");
     named(pipeline.numbers, pipeline.latents.strength);
+    key("rounds");
+    text(pipeline.latents.rounds_up ? "up" : "down");
     key("preview");
     open("[");
     for (size_t colour = 0; colour < 3 && !pipeline.latents.preview.empty(); ++colour) {
