@@ -21,10 +21,16 @@ for package in ("diffusers", "transformers", "peft", "accelerate", "tensorboardX
     pytest.importorskip(package)
 
 
+def alone():
+    """A run that nothing before it reaches: of two threads sums are others in their last bits, and accelerate keeps
+    what a run before asked for (bf16), as one run a process is usual."""
+    torch.set_num_threads(1)
+    pytest.importorskip("accelerate.state").AcceleratorState._reset_state(True)
+
+
 @pytest.fixture(autouse=True)
 def few_threads():
-    torch.set_num_threads(1)
-    pytest.importorskip("accelerate.state").AcceleratorState._reset_state(True)  # one run a process is usual
+    alone()
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,7 @@ FILE = "pytorch_lora_weights.safetensors"
 @pytest.fixture(scope="module")
 def unbroken(pictures, tmp_path_factory):
     """A LoRA of five steps, with all that a run keeps."""
-    torch.set_num_threads(1)  # as `few_threads`, which comes later: of two the sums are others in their last bits
+    alone()  # `few_threads` comes later
     out = tmp_path_factory.mktemp("unbroken")
     assert train("lora", *common(pictures, out), *OPTIONS, "max_train_steps", 5) == 0
     return out
