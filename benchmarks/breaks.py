@@ -13,7 +13,7 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from benchmarks.mutation import Break, named, preload, unnoticed
+from benchmarks.mutation import PARITY, Break, named, preload, unnoticed
 
 LIST = Path(__file__).with_name("breaks.toml")
 SLOW = (
@@ -26,6 +26,7 @@ SLOW = (
     "ondevice.compiler",
     "ondevice.generate",
 )
+TRAINING = ("torch", "torch.utils.data", "diffusers", "transformers", "accelerate", "peft", "tensorboardX")
 ASKED = 0.95
 
 
@@ -59,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     # kernels that are not changed are built once
     os.environ["ONDEVICE_CACHE"] = tempfile.mkdtemp(prefix="ondevice-breaks-")
     preload(SLOW)
+    if any(test.startswith(PARITY) for _, _, tests in todo for test in tests):
+        preload(TRAINING)
     missed: list[Break] = []
     for tests in dict.fromkeys(tests for _, _, tests in todo):
         chosen = [one for _, one, others in todo if others == tests]

@@ -26,7 +26,8 @@ ROOT = Path(__file__).resolve().parents[1]
 OWN = tuple(str(ROOT / folder) + os.sep for folder in ("ondevice", "converters", "shaders", "benchmarks", "tests"))
 # what they notice by luck today they may not notice tomorrow
 RANDOM = "not memory_check_agrees and not fuzz and not mutations"
-PYTEST = ("-k", RANDOM, "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-m", "not parity")
+PYTEST = ("-k", RANDOM, "-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider")
+PARITY = "tests/parity"  # whose tests run only where they are asked for by name
 MEMORY = "/dev/shm"  # a folder in memory, where there is one
 # seconds beyond what the unchanged tests take, after which a child is killed: the change made something endless
 HUNG = 60.0
@@ -128,7 +129,8 @@ def _in_child(change: Break | None, tests: Sequence[str], out: int) -> None:
 
         # tests sync what they write
         with tempfile.TemporaryDirectory(dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as folder:
-            code = int(pytest.main([*PYTEST, f"--basetemp={folder}/t", *tests]))
+            left_out = () if any(test.startswith(PARITY) for test in tests) else ("-m", "not parity")
+            code = int(pytest.main([*PYTEST, *left_out, f"--basetemp={folder}/t", *tests]))
     finally:
         sys.stdout.flush()
         os._exit(code)

@@ -10,7 +10,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from ondevice.graph.epilogue import is_one
+from ondevice.graph.epilogue import is_one, of
 from ondevice.graph.ops import DOMAIN
 from ondevice.graph.verify import static_shape
 from ondevice.lower.program import DTYPES
@@ -91,7 +91,10 @@ def joined(graph: ir.Graph, exact: Collection[str]) -> Mapping[str, Place]:
 
 
 def _writes_rows(node: ir.Node | None) -> bool:
-    return node is not None and node.domain == DOMAIN and (node.op_type == "RmsNorm" or is_one(node.op_type, WRITERS))
+    """Whether a kernel writes a node's rows where it is told to: no sum, whose kernel reads what it adds there, too."""
+    if node is None or node.domain != DOMAIN:
+        return False
+    return node.op_type == "RmsNorm" or (is_one(node.op_type, WRITERS) and "Add" not in of(node.op_type).steps)
 
 
 def only_rows_are_read(value: ir.Value) -> bool:

@@ -95,10 +95,14 @@ class OwnThread(OpenCLDevice):
     def settle(self, seconds: float) -> bool:
         """As `OpenCLDevice.settle`; of launches that wait for their turn none is made."""
         self._failed = DeviceError("given up.", where=self.name)
-        done = super().settle(seconds)
-        if done:
-            self._failed = None
-        return done
+
+        def ended() -> None:
+            try:
+                self._queue.finish()
+            finally:
+                self._failed = None  # what is asked for later is behind this, and is no matter of what was given up
+
+        return self._waiter.within(ended, seconds)
 
     def reading(self, buffer: Any, shape: tuple[int, ...], dtype: np.dtype) -> Callable[[], np.ndarray]:
         """As `OpenCLDevice.reading`."""

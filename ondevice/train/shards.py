@@ -31,6 +31,28 @@ _MOST = 1 << 20  # bytes of a caption
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
 _PATIENCE = 60.0  # seconds for an address to answer
+_NAMING = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+"""Members that hold names and facts of the next one, which tarfile reads as a whole."""
+
+
+class _Member(tarfile.TarInfo):
+    """A member, of which no more is read with its header than a caption may have."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        if self.type in _NAMING and self.size > _MOST:
+            raise tarfile.ReadError(f"a name in it is longer than {_MOST >> 20} MB")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise tarfile.ReadError("it has a file with holes")
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+    def _proc_gnusparse_10(self, *_: object) -> None:
+        raise tarfile.ReadError("it has a file with holes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +87,7 @@ class Shards:
         files: dict[str, bytes] = {}
         current = ""
         try:
-            with _opened(shard) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+            with _opened(shard) as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as tar:
                 for member in tar:
                     folder, _, name = member.name.rpartition("/")
                     stem, dot, ending = name.partition(".")

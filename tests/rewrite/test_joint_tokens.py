@@ -144,3 +144,22 @@ def test_traffic_counts_parts_as_parts():
         rows, gates = 2 * tokens * WIDTH * 4, 2 * WIDTH * 4
         weights = sum(program.tensors[name].nbytes for name in call.inputs if name in program.weights)
         assert call.reads == weights + gates + 2 * rows  # what it multiplies, and the residual
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_sum_that_is_joined_adds_its_own_rows(n):
+    """A residual stands in a tensor of its own, and not where the sum goes."""
+    weights = {name: made(*shape) for name, shape in (("wx", (8, 8)), ("bx", (8,)), ("we", (8, 8)), ("be", (8,)))}
+    given = [f"float[{n},3,8] x", f"float[{n},2,8] e", f"float[{n},2,8] r"]
+    given += [f"float{list(w.shape)} {name}" for name, w in weights.items()]
+    model = graph(
+        f"({', '.join(given)}) => (float[{n},5,8] y) {{ mx = MatMul(x, wx) lx = Add(mx, bx) me = MatMul(e, we) "
+        "le = Add(me, be) se = Add(le, r) all = Concat<axis=1>(lx, se) y = Neg(all) }",
+        **weights,
+    )
+    inputs = feed(model)
+    expected = by_onnxruntime(model, inputs)
+    rewrite(model)
+    assert fused_ops(model) == {"LinearBias": 1, "LinearBiasAdd": 1}
+    np.testing.assert_allclose(on_device(model, inputs), expected, rtol=1e-4, atol=1e-5)

@@ -95,6 +95,17 @@ def test_what_waits_for_its_turn_is_given_up(own: OwnThread) -> None:
     np.testing.assert_array_equal(read(own, buffer), X + 1)
 
 
+def test_what_does_not_end_in_time_is_waited_for_later(own: OwnThread) -> None:
+    """And what is asked for then is done as if nothing had been given up."""
+    long, _ = added(own, 200_000_000)
+    bound, buffer = added(own, 1)
+    own.launch(long, (8, 1, 1), (1, 1, 1))
+    own.launch(bound, (8, 1, 1), (1, 1, 1))
+    assert not own.settle(0.0)
+    own.wait(own.launch(bound, (8, 1, 1), (1, 1, 1)))
+    np.testing.assert_array_equal(read(own, buffer), X + 1)
+
+
 @pytest.mark.parametrize(
     "part, units, extensions, there, own_thread_s",
     [

@@ -11,6 +11,7 @@ from run.small_plans import FakeBundle, make_plan
 
 from ondevice.errors import BundleError, DeviceError, PlanError
 from ondevice.plan.plan import ALIGN, Operand, Plan
+from ondevice.run import streaming
 from ondevice.run.device import NullDevice
 from ondevice.run.session import Session
 
@@ -119,6 +120,21 @@ def test_a_block_is_loaded_while_the_one_before_runs() -> None:
     ]  # fmt: skip
     assert f"alloc net width=8: window of weights {4 * ALIGN}" in device.log
     assert session.streamed_bytes == 4 * ALIGN
+
+
+def test_long_pieces_are_copied_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each where its weights are read, and no longer than what is left of the piece."""
+    monkeypatch.setattr(streaming, "STEP", ALIGN)
+    device, bundle = Watching(), Shards(chain())
+    session = Session(bundle, device)
+    session.stream_weights(4 * ALIGN)
+    run(session)
+    assert device.seen == list(range(COUNT))
+    fills = [line for line in device.log if line.startswith("fill")]
+    assert fills[:4] == ["fill 0 512", "fill 512 16", "fill 1024 512", "fill 1536 16"]
+    assert not {one for one in bundle.asked if one[0] == "fetch"} ^ {
+        ("fetch", *one[1:]) for one in bundle.asked if one[0] == "drop"
+    }, "what was copied leaves memory"
 
 
 def test_mapped_pages_are_fetched_before_and_dropped_after() -> None:

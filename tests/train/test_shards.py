@@ -71,6 +71,40 @@ def test_how_large_a_picture_was(tmp_path: Path) -> None:
     assert not said
 
 
+HOLES = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "2.txt", "GNU.sparse.realsize": "9"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE])
+def test_names_are_bounded(tmp_path: Path, kind: bytes) -> None:
+    """What a header says of the next one's name is read as a whole, and a few bytes unpack to any number."""
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data, of in (("1.png", b"one", tarfile.REGTYPE), ("1.txt", b"a", tarfile.REGTYPE),
+                               ("long", b"x" * ((1 << 20) + 1), kind), ("2.png", b"two", tarfile.REGTYPE)):  # fmt: skip
+            info = tarfile.TarInfo(name)
+            info.size, info.type = len(data), of
+            tar.addfile(info, io.BytesIO(data))
+    samples, said = read(path)
+    assert not samples and said == [
+        f"{path}: it cannot be read on after /1 (a name in it is longer than 1 MB); left out"
+    ]
+
+
+@pytest.mark.parametrize("holes", [HOLES, None])
+def test_files_with_holes_are_not_read(tmp_path: Path, holes: dict[str, str] | None) -> None:
+    """The list of which may be as long as it likes."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("2.txt")
+        info.size, info.pax_headers = 1024, holes or {}
+        info.type = tarfile.REGTYPE if holes else tarfile.GNUTYPE_SPARSE
+        tar.addfile(info, io.BytesIO(b"1\n0\n9\n".ljust(1024, b"\0")))
+    assert read(path) == (
+        [],
+        [f"{path}: it cannot be read on after its beginning (it has a file with holes); left out"],
+    )
+
+
 def test_what_is_no_sample_is_named_and_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LONGEST", 100)
     files = {
