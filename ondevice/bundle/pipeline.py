@@ -241,10 +241,6 @@ class PipelineSpec:
         runs = (role for role in self.roles() if role.component == component)
         return any(all(feed.name in there for feed in run.feed.values() if feed.kind == "picture") for run in runs)
 
-    def port_rate(self, role: Role, port: str) -> str:
-        """How often what feeds a port changes."""
-        return feed_rate(role.feed[port], self.rates, self.numbers)
-
 
 def feed_rate(feed: Feed, rates: Mapping[str, str], numbers: Mapping[str, Number]) -> str:
     """How often what a feed gives changes: one of RATES; `rates` of values."""

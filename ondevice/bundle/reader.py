@@ -351,14 +351,15 @@ def open_bundle(path: str | os.PathLike[str], *, verify: bool = False) -> Bundle
 
 def _files(path: str | os.PathLike[str]) -> Files:
     """The files at `path`. Raises BundleError unless it is a folder with a manifest, or a packed bundle."""
+    fix, why = "give the folder that `ondevice convert` wrote", "there is no such file or folder"
     try:
         root = Path(path).resolve(strict=True)
         if not root.is_file():
+            why = f"no {f.MANIFEST} in it"
             (root / f.MANIFEST).resolve(strict=True)
             return Folder(root)
     except (OSError, RuntimeError, ValueError):
-        fix = "give the folder that `ondevice convert` wrote"
-        raise BundleError(f"is not a bundle (no {f.MANIFEST} in it).", where=os.fspath(path), fix=fix) from None
+        raise BundleError(f"is not a bundle ({why}).", where=os.fspath(path), fix=fix) from None
     try:
         with root.open("rb") as file:
             head = file.read(len(HEAD))

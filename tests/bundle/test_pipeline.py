@@ -14,7 +14,7 @@ from bundle.pipeline_changes import PIPELINE_CHANGES
 from bundle.setting import Setting
 
 from ondevice.bundle.format import Checker
-from ondevice.bundle.pipeline import RATES, PipelineSpec
+from ondevice.bundle.pipeline import RATES, PipelineSpec, Role, feed_rate
 from ondevice.bundle.pipeline_file import parse_pipeline
 from ondevice.errors import BundleError
 
@@ -43,6 +43,10 @@ def test_pipelines_by_hand_are_read(name: str) -> None:
     assert set(spec.rates.values()) <= {*RATES}
 
 
+def rates_of(spec: PipelineSpec, role: Role) -> dict[str, str]:
+    return {port: feed_rate(feed, spec.rates, spec.numbers) for port, feed in role.feed.items()}
+
+
 def test_how_often_ports_change() -> None:
     """What depends on the text or the picture alone can be taken out of the loop."""
     for name, rates in {
@@ -59,21 +63,13 @@ def test_how_often_ports_change() -> None:
     }.items():
         spec = parsed(golden(name))
         unet = spec.denoise[0].roles[-1]
-        assert {port: spec.port_rate(unet, port) for port in unet.feed} == rates
+        assert rates_of(spec, unet) == rates
     refiner = parsed(golden("sdxl_refiner"))
-    rates = [refiner.port_rate(role, "time_ids") for role in refiner.roles() if "time_ids" in role.feed]
-    assert rates == ["picture", "text"]  # a score per text
-    control, unet = parsed(golden("controlnet")).denoise[0].roles
+    rates = [rates_of(refiner, role).get("time_ids") for role in refiner.roles()]
+    assert [rate for rate in rates if rate] == ["picture", "text"]  # a score per text
     spec = parsed(golden("controlnet"))
-    assert (
-        spec.port_rate(control, "scale"),
-        spec.port_rate(control, "control"),
-        spec.port_rate(unet, "residual_3"),
-    ) == (
-        "call",
-        "picture",
-        "call",
-    )
+    control, unet = (rates_of(spec, role) for role in spec.denoise[0].roles)
+    assert (control["scale"], control["control"], unet["residual_3"]) == ("call", "picture", "call")
 
 
 @pytest.mark.parametrize(("change", "expected"), PIPELINE_CHANGES + FAST_CHANGES)

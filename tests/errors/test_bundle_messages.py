@@ -80,7 +80,7 @@ def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     )
     assert message(lambda: open_bundle(tmp_path)) == expected
     assert message(lambda: open_bundle(tmp_path / "none")).startswith(
-        f"{tmp_path / 'none'}: is not a bundle (no bundle.json in it)."
+        f"{tmp_path / 'none'}: is not a bundle (there is no such file or folder)."
     )
     assert message(lambda: open_bundle("a\0b")).startswith("a\\x00b: is not a bundle")
 

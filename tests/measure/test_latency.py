@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from null_device import NullDevice
 from tiny_model import TINY
 
 from ondevice.compiler import Recipe, report
@@ -10,7 +11,6 @@ from ondevice.converters.random_weights import random_checkpoint_from_configs
 from ondevice.measure import latency
 from ondevice.measure.ablation import ADDED, PLAIN
 from ondevice.measure.latency import STEPS
-from ondevice.run.device import NullDevice
 
 NAMES = [name for name, _ in STEPS]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from null_device import NullDevice
 from run.small_plans import WEIGHTS, FakeBundle, three_steps
 
 from ondevice.errors import DeviceError
-from ondevice.run.device import NullDevice
 from ondevice.run.session import Session
 
 

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from bundle.image_bundle import ROWS, WIDTH, image_answer, write_images
+from null_device import NullDevice
 
 from ondevice.bundle.reader import open_bundle
 from ondevice.errors import DeviceError
-from ondevice.run.device import NullDevice
 from ondevice.run.discovery import capabilities
 from ondevice.run.opencl import OpenCLDevice
 from ondevice.run.session import Session

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from null_device import NullDevice
 from run.small_plans import FakeBundle, make_plan
 
 from ondevice.errors import DeviceError
 from ondevice.plan.plan import Plan
-from ondevice.run.device import NullDevice
 from ondevice.run.device_value import DeviceValue
 from ondevice.run.passes_apart import FREE, PassesApart
 from ondevice.run.session import GRACE, IN_FLIGHT, Session

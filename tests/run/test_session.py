@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from null_device import NullDevice
 from run.small_plans import FakeBundle, make_plan, three_steps, with_arena
 
 from ondevice.errors import DeviceError, UsageError
 from ondevice.plan.plan import Plan
-from ondevice.run.device import NullDevice
 from ondevice.run.session import IN_FLIGHT, Session
 
 

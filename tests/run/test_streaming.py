@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from null_device import NullDevice
 from run.small_plans import FakeBundle, make_plan
 
 from ondevice.errors import BundleError, DeviceError, PlanError
 from ondevice.plan.plan import ALIGN, Operand, Plan
 from ondevice.run import streaming
-from ondevice.run.device import NullDevice
 from ondevice.run.session import Session
 
 COUNT = 9

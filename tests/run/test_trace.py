@@ -3,9 +3,9 @@
 import json
 
 import pytest
+from null_device import NullDevice
 from run.small_plans import FakeBundle, three_steps
 
-from ondevice.run.device import NullDevice
 from ondevice.run.profile import Profile
 from ondevice.run.session import Session
 from ondevice.run.timing import made_up

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from null_device import NullDevice
 from run.small_plans import FakeBundle, three_steps
 
 from ondevice.run import waiting
-from ondevice.run.device import NullDevice
 from ondevice.run.session import GRACE, Session
 from ondevice.run.waiting import Waiter
 

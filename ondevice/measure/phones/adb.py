@@ -81,12 +81,6 @@ class Adb:
                 raise PhoneFull("no space is left on the phone.", where=self.where, fix="free space on the phone")
             self._refused(f"{folder} cannot be written: {answer.said}")
 
-    def pull(self, path: str, to: Path) -> None:
-        """Copy a file of the phone here. Raises DeviceError."""
-        answer = self._run(["pull", path, str(to)], None)
-        if answer.code:
-            self._refused(f"{path} cannot be read: {answer.said}")
-
     @property
     def where(self) -> str:
         """The phone, in errors."""

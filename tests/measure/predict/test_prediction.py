@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from checkpoint_files import tiny_checkpoint
 from family_files import TINY
+from null_device import NullDevice
 
 from ondevice import cli
 from ondevice.bundle import open_bundle
@@ -19,7 +20,6 @@ from ondevice.measure.predict.constants import constants
 from ondevice.measure.predict.cost import costs
 from ondevice.measure.predict.paper import OPTIMIZATIONS, left_out, paper_ablation
 from ondevice.rewrite import CHOICES
-from ondevice.run.device import NullDevice
 from ondevice.run.session import Session
 from ondevice.target import load_target
 

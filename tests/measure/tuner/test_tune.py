@@ -9,6 +9,7 @@ import pytest
 from lower.test_images import PHONE
 from lower.test_images import TEXT as ROWS_OF_16
 from lower.test_lower import graph
+from null_device import NullDevice
 from tiny_model import TINY
 
 from ondevice import cli
@@ -23,7 +24,6 @@ from ondevice.measure.tuner import cases as cases_module
 from ondevice.measure.tuner.cases import Case, cases_of, key_of
 from ondevice.measure.tuner.runner import CaseRunner, same
 from ondevice.measure.tuner.tune import LEAST, tune
-from ondevice.run.device import NullDevice
 from ondevice.target import load_target, tuning
 from ondevice.target.tuning import read_tuning
 
