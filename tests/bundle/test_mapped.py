@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ondevice.bundle import mapped as module
 from ondevice.bundle.mapped import AROUND, Mapped
 from ondevice.errors import BundleError
 
@@ -45,6 +46,27 @@ def test_pages_come_and_go(path: Path) -> None:
     assert part.nbytes == 8 and part.view(np.int32)[0] == page // 4
     mapped.drop(0, array.nbytes)
     assert resident(path) == 0
+
+
+def test_long_pieces_come_in_steps_and_take_what_came_with_them(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = mmap.PAGESIZE
+    monkeypatch.setattr(module, "STEP", 4 * page)
+    mapped = Mapped(path)
+    mapped.fetch(0, 10 * page, "w")
+    assert resident(path) >= 10 * page
+    mapped.drop(0, BYTES)
+    mapped.fetch(AROUND, page, "w")  # as the system maps pages before one that is touched
+    mapped.fetch(AROUND + 20 * page, page, "w")
+    mapped.drop(AROUND + 20 * page, page)
+    assert resident(path) == 0
+
+
+def test_a_file_is_closed_with_its_mapping(path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    mapped = Mapped(path)
+    assert len(os.listdir("/proc/self/fd")) > before
+    del mapped
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_file_that_is_cut_or_written_to_is_refused(path: Path) -> None:

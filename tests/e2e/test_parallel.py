@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ondevice.compiler import Recipe, compile_bundle
 from ondevice.compiler.picture import spec_of
 from ondevice.converters import build
 from ondevice.converters.families import FAMILIES
+from ondevice.diffusion import parallel as sharing
 from ondevice.diffusion import parallel_table
 from ondevice.diffusion.memory_budget import Way
 from ondevice.diffusion.parallel import Layout, exchanged, layout_of, shared
@@ -287,6 +289,18 @@ def test_devices_and_passes_must_fit(demo_bundle):
     )
 
 
+def test_groups_of_three_share_the_two_passes(demo_bundle, monkeypatch):
+    """Each has neighbours in the list of devices, and all ranks."""
+    spec = open_bundle(demo_bundle).pipeline
+    plans = [SimpleNamespace(component=role.component, sizes={"batch": 1}) for role in spec.loop_roles()]
+    made = SimpleNamespace(pipeline=spec, plans=plans, components={f"{plans[0].component}_1of3": "f32"})
+    monkeypatch.setattr(sharing, "Share", lambda bundle, one, rank, check: (one, *rank))
+    monkeypatch.setattr(sharing, "Ranks", lambda bundle, shares, parts: shares)
+    monkeypatch.setattr(sharing, "PassesApart", lambda bundle, groups, parts: groups)
+    found = shared(made, Layout(2, 3), "abcdef", GuardedSession)
+    assert found == [[(one, number, 3) for number, one in enumerate(group)] for group in ("abc", "def")]
+
+
 def test_a_bundle_without_plans_for_ranks(demo_bundle, devices):
     with pytest.raises(errors.UsageError) as caught:
         runner("tensor", open_bundle(demo_bundle), devices[:3])
@@ -314,7 +328,10 @@ def test_conversions_that_cannot_be_had(given, said, tmp_path, capsys):
 def test_from_python(demo_bundle, monkeypatch):
     found = find_device("cpu")
     monkeypatch.setattr(api, "find_devices", lambda word: [found] * len(word.split(",")))
+    opened = []
+    monkeypatch.setattr(api.own_thread, "opened", lambda one: opened.append(one) or OpenCLDevice(one))
     pipeline = Pipeline.from_bundle(demo_bundle, device="cpu,cpu", parallel="guidance")
+    assert opened == [found, found], "parts of a core each must compute on it"
     picture = pipeline(PROMPT, num_inference_steps=2, seed=1)
     alone = Pipeline.from_bundle(demo_bundle, device="cpu")(PROMPT, num_inference_steps=2, seed=1)
     assert np.abs(np.asarray(picture.images[0], int) - np.asarray(alone.images[0], int)).mean() < 0.1

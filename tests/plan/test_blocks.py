@@ -97,4 +97,5 @@ def test_what_dispatches_read():
     assert weights_read(plan, False) == [{"bias": 16}, {"mask": 16}]
     rows = replace(plan, dispatches=(replace(plan.dispatches[0], reads=4), plan.dispatches[1]))
     assert weights_read(rows, True, ["mask"]) == [{"bias": 4}, {}]
+    assert weights_read(rows, False) == [{"bias": 16}, {"mask": 16}]  # all of it is copied
     assert window_of(rows, Streaming(0, True)).nbytes == 2 * ALIGN

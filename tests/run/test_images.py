@@ -35,6 +35,17 @@ def test_images_are_made_over_buffers_once(written: Path) -> None:
     ]
 
 
+def test_images_are_made_over_streamed_weights(written: Path) -> None:
+    device = NullDevice()
+    session = Session(open_bundle(written), device)
+    session.stream_weights(0)
+    session.run("images", {"x": X}, width=WIDTH)
+    assert [line for line in device.log if line.startswith("image")] == [
+        "image images width=64: twice f32 64x4",
+        "image images width=64: w f16 128x2",
+    ]
+
+
 def test_what_a_device_has_not_is_refused_before_anything_is_made(written: Path) -> None:
     device = NullDevice(limits={"caps": ["half"]})
     with pytest.raises(DeviceError) as caught:
@@ -72,8 +83,15 @@ def imaging(device: OpenCLDevice) -> OpenCLDevice:
 
 @pytest.mark.device
 @pytest.mark.parametrize("check", [False, True])
-def test_an_image_shows_what_was_written_to_its_buffer(written: Path, imaging: OpenCLDevice, check: bool) -> None:
+@pytest.mark.parametrize("through", [None, 0])
+def test_an_image_shows_what_was_written_to_its_buffer(
+    written: Path, imaging: OpenCLDevice, check: bool, through: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if through is not None:  # where weights are copied
+        facts = imaging.facts() | {"maps_weights": False}
+        monkeypatch.setattr(imaging, "facts", lambda: facts)
     session = Session(open_bundle(written), imaging, check=check)
+    session.stream_weights(through)
     for x in (X, -X):
         np.testing.assert_array_equal(session.run("images", {"x": x}, width=WIDTH)["y"], image_answer(x))
 

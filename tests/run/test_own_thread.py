@@ -80,6 +80,9 @@ def test_what_a_launch_raises_is_said_once_and_nothing_is_done_after_it(own: Own
     own.launch(bound, (8, 1, 1), (3, 1, 1))
     with pytest.raises(DeviceError, match="clEnqueueNDRangeKernel failed"):
         own.reading(buffer, (8,), np.dtype(np.float32))()
+    own.launch(bound, (8, 1, 1), (3, 1, 1))
+    with pytest.raises(DeviceError, match="clEnqueueNDRangeKernel failed"):
+        read(own, buffer)
     own.launch(bound, (8, 1, 1), (1, 1, 1))
     np.testing.assert_array_equal(read(own, buffer), X + 1)
 

@@ -64,6 +64,9 @@ class Doubles(Session):
     def change_weights(self, changed: Any) -> None:
         self.log.append(f"{self.number}: change {changed}")
 
+    def stream_weights(self, nbytes: int | None) -> None:
+        self.log.append(f"{self.number}: stream {nbytes}")
+
 
 class Plans(FakeBundle):
     def port_zeros(self, component: str, sizes: Mapping[str, int], port: str) -> np.ndarray:
@@ -132,9 +135,14 @@ def test_all_else_is_the_first_device_s(log: list[str]) -> None:
     assert [line[:8] for line in log] == ["0: net 1", "0: other"]
     log.clear()
     runner.change_weights(None)
+    runner.stream_weights(7)
     runner.release("net")
     runner.release_all()
-    assert log == [f"{number}: {what}" for what in ("change None", "release net", "release all") for number in (0, 1)]
+    told = ("change None", "stream 7", "release net", "release all")
+    assert log == [f"{number}: {what}" for what in told for number in (0, 1)]
+    assert not runner.has_mended
+    runner._sessions[1].has_mended = True  # type: ignore[attr-defined]
+    assert runner.has_mended
 
 
 def test_a_loop_s_plans_of_one_pass_run_any_number() -> None:

@@ -16,7 +16,7 @@ from ondevice.lower.prelude import prelude
 from ondevice.run.device_value import DeviceValue
 from ondevice.run.opencl import OpenCLDevice
 from ondevice.run.ranks import Ranks, Share
-from ondevice.run.session import Session
+from ondevice.run.session import GRACE, Session
 from ondevice.run.turns import Part, Turns, finished
 
 X = np.arange(4, dtype=np.float32)
@@ -42,6 +42,18 @@ class Scripted(Share):
     def running_on(self, component: str, inputs: Mapping[str, Any], **sizes: int) -> Turns[dict[str, Any]]:
         made = yield from self.running(component, inputs, **sizes)
         return {name: self.put(array) for name, array in made.items()}
+
+    def release(self, component: str) -> None:
+        self.log.append(f"{self.number}: release {component}")
+
+    def release_all(self) -> None:
+        self.log.append(f"{self.number}: release all")
+
+    def change_weights(self, changed: Any) -> None:
+        self.log.append(f"{self.number}: change {changed}")
+
+    def stream_weights(self, nbytes: int | None) -> None:
+        self.log.append(f"{self.number}: stream {nbytes}")
 
     def put(self, array: np.ndarray) -> DeviceValue:
         return DeviceValue((self.number, array), "f32", array.shape)
@@ -82,7 +94,8 @@ def test_what_no_rank_has_a_share_of_all_compute_whole() -> None:
     np.testing.assert_array_equal(runner.read(kept), X)
     runner.run("net", {"x": kept})  # each reads its own
     runner.run("vae", {"x": X})
-    assert log[:2] == ["0: control ['x']", "1: control ['x']"] and log[-1] == "0: vae ['x']" and len(log) == 5
+    runner.run_on("vae", {"x": X})
+    assert log[:2] == ["0: control ['x']", "1: control ['x']"] and log[-2:] == ["0: vae ['x']"] * 2 and len(log) == 6
 
 
 def test_what_was_made_before_goes_over_once() -> None:
@@ -91,6 +104,18 @@ def test_what_was_made_before_goes_over_once() -> None:
     for _ in range(2):
         runner.run("net", {"x": value, "z": [value]})
     assert (runner.moved.once, runner.moved.arrays) == (16, 0)
+
+
+def test_all_ranks_are_told() -> None:
+    """Each of what it has of a network, too."""
+    runner, log = ranks([], [])
+    runner.change_weights(None)
+    runner.stream_weights(7)
+    runner.release_all()
+    assert log == [f"{number}: {what}" for what in ("change None", "stream 7", "release all") for number in (0, 1)]
+    log.clear()
+    runner.release("net")
+    assert log == [f"{n}: release {name}" for n in (0, 1) for name in ("net", f"net_{n + 1}of2")]
 
 
 def gone(*_: Any) -> Any:
@@ -146,7 +171,32 @@ def test_two_devices_end_a_sum(device: OpenCLDevice, monkeypatch: pytest.MonkeyP
     np.testing.assert_array_equal(runner.run("net", {"x": X}, width=4)["y"], 2 * X)
     np.testing.assert_array_equal(Session(bundle, device).run("net_1of2", {"x": X}, width=4)["y"], X)
     with monkeypatch.context() as patch:
+        settled: list[float] = []
+        patch.setattr(sessions[0]._device, "settle", lambda seconds: settled.append(seconds) or True)
         patch.setattr(sessions[1]._device, "reading", gone)
-        with pytest.raises(DeviceError, match="b: gone"):
+        with pytest.raises(DeviceError, match="b: gone") as caught:
             runner.run("net", {"x": X}, width=4)
+        assert settled == [GRACE] and caught.tb is not None, "given up at once"
     np.testing.assert_array_equal(runner.run("net", {"x": X}, width=4)["y"], 2 * X)
+
+
+def test_three_devices_end_sums_with_the_same_bits(device: OpenCLDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the ranks: only so 1, 2^-24 and -1 are nothing. And of more numbers than before."""
+    source = f"{prelude('opencl')}\n{load_all()['sum_ranks'].text}"
+    monkeypatch.setitem(KERNELS, "sum_ranks", f"#define V 4\n#define STEPS 1\n{source}")
+    sums = ("sum_ranks", ("a", "a"), "y", ())
+    bundle = FakeBundle(
+        *(
+            make_plan(n, [("affine", ("x", "bias"), "a", (factor,)), sums], f"net_{number}of3")
+            for n in (4, 12)
+            for number, factor in enumerate((1.0, 2.0**-24, -1.0), 1)
+        )
+    )
+    bundle.data, bundle.components = np.zeros_like(bundle.data), Shares.components  # type: ignore[attr-defined]
+    devices = [device, OpenCLDevice(device.found), OpenCLDevice(device.found)]
+    sessions = [Share(bundle, one, Rank(number, 3)) for number, one in enumerate(devices)]
+    runner = Ranks(bundle, sessions, ["net"])  # type: ignore[arg-type]
+    for n in (4, 12):
+        kept = runner.run_on("net", {"x": np.ones(n, np.float32)}, width=n)["y"]
+        for session, value in zip(sessions, kept.values, strict=True):
+            np.testing.assert_array_equal(session.read(value), np.zeros(n))

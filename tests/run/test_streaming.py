@@ -11,6 +11,7 @@ from null_device import NullDevice
 from run.small_plans import FakeBundle, make_plan
 
 from ondevice.errors import BundleError, DeviceError, PlanError
+from ondevice.plan import blocks
 from ondevice.plan.plan import ALIGN, Operand, Plan
 from ondevice.run import streaming
 from ondevice.run.session import Session
@@ -22,7 +23,10 @@ def chain(n: int = 8, component: str = "net") -> Plan:
     """A dispatch for each of COUNT weights, `w0` to `w8`, f32[4]."""
     names = ["x", *(f"a{number}" for number in range(1, COUNT)), "y"]
     steps = [("affine", (names[number], f"w{number}"), names[number + 1], (1.0,)) for number in range(COUNT)]
-    plan = make_plan(n, steps, component)
+    return with_weights(make_plan(n, steps, component))
+
+
+def with_weights(plan: Plan) -> Plan:
     weights = {name: Operand(name, "f32", (4,), 16, weight=name) for name in (f"w{number}" for number in range(COUNT))}
     return replace(plan, operands=tuple(weights.get(one.name, one) for one in plan.operands))
 
@@ -137,6 +141,49 @@ def test_long_pieces_are_copied_in_parts(monkeypatch: pytest.MonkeyPatch) -> Non
     }, "what was copied leaves memory"
 
 
+def test_a_larger_window_takes_the_place_of_a_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No plan reads in one that is given back; and two are never there at a time."""
+    monkeypatch.setattr(blocks, "BLOCK", 2 * ALIGN)
+    steps = [("affine", ("x", "w0", "w1", "w2"), "a", (1.0,)), ("affine", ("a", "w3", "w4", "w5"), "y", (1.0,))]
+    device = Watching()
+    session = Session(Shards(chain(), with_weights(make_plan(8, steps, "wide"))), device)
+    session.stream_weights(0)
+    alloc, others = device.alloc, list[Any]()
+
+    def watched(nbytes: int, what: str) -> Any:
+        if "window" in what:
+            others.append(None if session._streaming is None else session._streaming._window)
+        return alloc(nbytes, what)
+
+    monkeypatch.setattr(device, "alloc", watched)
+    for component, expected in (("net", list(range(COUNT))), ("wide", [0, 3]), ("net", list(range(COUNT)))):
+        device.seen.clear()
+        run(session, component=component)
+        assert device.seen == expected
+    assert [line.rpartition(" ")[2] for line in device.log if "window" in line] == [f"{4 * ALIGN}", f"{6 * ALIGN}"]
+    session.release("net")
+    assert session._streaming is not None and session._streaming.window_bytes == 0
+    run(session)
+    assert others == [None] * 3
+
+
+def test_of_a_mapped_table_no_more_is_fetched_than_what_is_picked() -> None:
+    """And all of it is dropped, whatever was touched."""
+    plan = chain()
+    rows = replace(plan.dispatches[2], reads=8)
+    device, bundle = (
+        Watching(maps=True),
+        Shards(replace(plan, dispatches=(*plan.dispatches[:2], rows, *plan.dispatches[3:]))),
+    )
+    session = Session(bundle, device)
+    session.stream_weights(2 * ALIGN)
+    run(session)
+    asked = [(what, at, size) for what, name, at, size in bundle.asked if name == "weights/0.bin"]
+    table = range(2 * ALIGN, 2 * ALIGN + 16)
+    met = [what for what, at, size in asked if at < table.stop and table.start < at + size]
+    assert met == ["drop"]
+
+
 def test_mapped_pages_are_fetched_before_and_dropped_after() -> None:
     device, bundle = Watching(maps=True), Shards(chain())
     session = Session(bundle, device)
@@ -199,6 +246,7 @@ def test_changed_weights_stay_and_the_rest_is_streamed() -> None:
     session.change_weights(Changed())
     run(session)
     assert device.seen == [0, 1, 2, 103, 4, 5, 6, 107, 8]
+    assert ("drop", "weights/0.bin", 3 * ALIGN, 16) in bundle.asked, "nothing stays of what is changed"
     session.change_weights(None)
     device.seen.clear()
     run(session)

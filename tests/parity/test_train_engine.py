@@ -1,0 +1,68 @@
+"""The loop that every recipe runs in, of a network of one layer: what is drawn at random in a step, and which steps are
+kept, do not depend on where a run went on."""
+
+from __future__ import annotations
+
+import pytest
+from parity.test_train import few_threads, losses, settings  # noqa: F401
+
+from ondevice.train import lora
+
+pytestmark = pytest.mark.parity
+torch = pytest.importorskip("torch")
+
+
+class Positions(torch.utils.data.Dataset):
+    def __getitem__(self, position):
+        return position
+
+
+class Drops(torch.nn.Module):
+    """Learns to be what a layer leaves of ones that drops half of them; keeps what each batch was and what was left."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.seen = torch.nn.Parameter(torch.zeros(64)), []
+
+    def forward(self, batch):
+        left = torch.nn.functional.dropout(torch.ones(64), 0.5, self.training)
+        self.seen.append((batch["positions"], left))
+        return {"loss": (self.weight - left).square().mean()}
+
+
+def trained(out, steps):
+    """(what each batch was and what was left, the weights) of a run to so many steps, or on to them."""
+    from ondevice.train.engine import Engine, Job
+
+    words = {"pretrained_model_name_or_path": "demo", "data_dir": out, "output_dir": out, "train_batch_size": 2}
+    words |= {"seed": 7, "max_train_steps": steps, "checkpointing_steps": 1, "checkpoints_total_limit": 2}
+    words |= {"gradient_accumulation_steps": 2, "resume_from_checkpoint": "latest", "dataloader_num_workers": 0}
+    found = settings(lora, *(word for pair in words.items() for word in pair))
+    step = Drops()
+    job = Job(
+        step,
+        [{"params": [step.weight], "lr": 0.1}],
+        Positions(),
+        8,
+        lambda samples: {"positions": samples},
+        lambda folder: folder,
+    )
+    Engine("lora", found).train(job)
+    return step.seen, step.weight.detach()
+
+
+def test_a_run_that_goes_on_drops_what_an_unbroken_one_drops(tmp_path):
+    """No two batches alike; after ten steps the last checkpoints are still the last ones."""
+    whole, weights = trained(tmp_path / "whole", 11)
+    assert [positions for positions, _ in whole] == [[2 * batch, 2 * batch + 1] for batch in range(22)]
+    assert len({tuple(left.tolist()) for _, left in whole}) == 22
+    seen = []
+    for steps in (3, 10, 11):
+        more, found = trained(tmp_path / "broken", steps)
+        seen += more
+    assert torch.equal(weights, found) and losses(tmp_path / "whole") == losses(tmp_path / "broken")
+    for (positions, left), (others, expected) in zip(seen, whole, strict=True):
+        assert positions == others and torch.equal(left, expected)
+    for name in ("whole", "broken"):
+        kept = {path.name for path in (tmp_path / name).glob("checkpoint-*")}
+        assert kept == {"checkpoint-10", "checkpoint-11"}
