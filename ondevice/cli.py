@@ -40,9 +40,9 @@ def main_for(verb: str, argv: Sequence[str] | None = None) -> int:
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    import argparse
+    from ondevice.base.words import Parser
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ondevice", description="Stable Diffusion checkpoints into dispatch plans that phone GPUs replay."
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -55,10 +55,10 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parsed_for(verb: str, argv: Sequence[str] | None) -> argparse.Namespace:
-    import argparse
+    from ondevice.base.words import Parser
 
     module = importlib.import_module(f"ondevice.{verb}")
-    parser = argparse.ArgumentParser(prog=f"python -m ondevice.{verb}", description=module.__doc__)
+    parser = Parser(prog=f"python -m ondevice.{verb}", description=module.__doc__)
     _describe(parser, verb)
     return parser.parse_args(argv)
 

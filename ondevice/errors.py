@@ -40,6 +40,8 @@ class OnDeviceError(Exception):
         self.fix = _cut(fix, self.limit // 2)
         self.where = _cut(where, self.limit // 3, keep_end=True)  # a path's end says more than its start
         before, after = f"{self.where}: " if where else "", f" Fix: {self.fix}." if fix else ""
+        if after and not what.endswith((".", "?", "!")):
+            what += "."
         self.what = _cut(what, self.limit - len(before) - len(after))
         super().__init__(before + self.what + after)
 

@@ -8,8 +8,9 @@ import functools
 import json
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
+from ondevice.base.words import Parser
 from ondevice.drawing import adapters, control, films, pictures, refiner, replay_flag, sampler, seed, text
 from ondevice.errors import UsageError
 
@@ -21,23 +22,10 @@ _LONGEST = 1 << 16  # letters of a value
 _ADDED = ("set", "number")  # names with values: those of a line are added to those that were there
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises UsageError where argparse would print and leave."""
-
-    def error(self, message: str) -> NoReturn:
-        raise _refused(message)
-
-
-def _refused(message: str) -> UsageError:
-    """What argparse says of a value, "argument --steps: invalid...", as ours."""
-    place, colon, what = message.removeprefix("argument ").partition(": ")
-    fix = "write it as its flag takes it (`ondevice generate --help`)"
-    return UsageError(f"{what}." if colon else f"{message}.", where=place if colon else "line", fix=fix)
-
-
 @functools.cache
-def _parser() -> _Parser:
-    parser = _Parser(prog="", add_help=False, allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser(prog="", add_help=False, allow_abbrev=False)
+    parser.hint = "write it as its flag takes it (`ondevice generate --help`)"
     parser.add_argument("--prompt")
     for group in GROUPS:
         group.add_arguments(parser)
@@ -93,7 +81,7 @@ def args_of(words: Mapping[str, Any], base: argparse.Namespace) -> argparse.Name
     try:
         return _parser().parse_args(line, args)
     except argparse.ArgumentError as error:  # those of types and choices, in some versions
-        raise _refused(str(error)) from None
+        _parser().error(str(error))
 
 
 def _written(word: str, action: argparse.Action, value: Any) -> list[str]:

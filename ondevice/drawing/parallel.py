@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = f"share each step between the devices that --device names (0,1, or cpu/2: a CPU cut in two): {GUIDANCE}, "
     words += f"each pass of guidance on one; {TENSOR}, each with a share of the network, for which the bundle was "
     words += f"converted with {FLAG}; or both (docs/parallel.md)"
-    parser.add_argument(FLAG, choices=KINDS, help=words)
+    parser.add_argument(FLAG, choices=KINDS, metavar="|".join(KINDS), help=words)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -166,11 +166,11 @@ def picture_size(args: argparse.Namespace, bundle: ModelFiles, given: dict[str, 
     nearest that the bundle has; says what becomes of the image.
 
     Raises:
-        UsageError: --size is no size.
+        UsageError: --size is no size, or none that the bundle draws.
     """
     name = next((name for name in ("image", *control.paths(args)) if name in given), None)
     if name is None:
-        return memory_budget.default_size(bundle) if args.size is None else flags.parse_size(args.size)
+        return memory_budget.default_size(bundle) if args.size is None else _asked_size(args, bundle)
     return size_of(args, bundle, given[name], paths(args)[name], encoded=name == "image")
 
 
@@ -180,7 +180,7 @@ def size_of(
     """The same of a picture uint8[h, w, 3] of the file `path`, that is `encoded` by the model or not."""
     scale, own = bundle.pipeline.latents.scale, (begin.shape[1], begin.shape[0])
     if args.size is not None:
-        size = flags.parse_size(args.size)
+        size = _asked_size(args, bundle)
     else:
         size = rounded_down(begin, scale)
         have = [
@@ -198,4 +198,18 @@ def size_of(
             "add --fit crop or --fit pad, or convert the checkpoint with a --size of its shape",
             path, *own, *size, *shapes,
         )  # fmt: skip
+    return size
+
+
+def _asked_size(args: argparse.Namespace, bundle: ModelFiles) -> tuple[int, int]:
+    """--size in pixels. Raises UsageError where it is none, or none that the bundle draws. (What no model of its kind
+    draws is refused with all else of a request.)"""
+    size, scale = flags.parse_size(args.size), bundle.pipeline.latents.scale
+    have = [(width * scale, height * scale) for width, height in memory_budget.latent_sizes(bundle)]
+    possible = all(side % scale == 0 for side in size)
+    if possible and have and size not in have and not memory_budget.takes_any_size(bundle):
+        names, asked = ["{}x{}".format(*one) for one in have], "{}x{}".format(*size)
+        what = f"the bundle draws no pictures of {asked} (it draws {', '.join(names)})."
+        fix = f"convert the checkpoint again with `--size {','.join([*names, asked])}`"
+        raise UsageError(what, where="--size", fix=fix)
     return size

@@ -63,6 +63,10 @@ def test_what_does_not_fit_is_left_out_or_refused(caplog: pytest.LogCaptureFixtu
         of_chunks(device, 2)("abcdefghijklm", **OPTIONS, long="fit")
     assert 'has 13 tokens; the model reads 10. Left out: "klm"; a bundle of `convert --chunks 3` reads' in caplog.text
     assert device.of("unet")[1]["encoder_hidden_states"].shape[1] == 2 * LENGTH
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        of_chunks(device, 2)("abcdefghij" + "k" * 200 + "l" * 200, **OPTIONS, long="fit")
+    assert f'Left out: "{"k" * 150} ... {"l" * 150}";' in caplog.text
     with pytest.raises(UsageError) as caught:
         of_chunks(device, 2)("abcdefghijklm", **OPTIONS, long="chunk")
     assert str(caught.value) == (

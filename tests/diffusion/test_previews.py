@@ -74,7 +74,7 @@ def test_which_way() -> None:
 @pytest.mark.parametrize(
     ("have", "asked", "message"),
     [
-        ((True, True), "png", "preview: unknown (got 'png', expected rgb or taesd) Fix: use rgb."),
+        ((True, True), "png", "preview: unknown (got 'png', expected rgb or taesd). Fix: use rgb."),
         (
             (False, False),
             None,

@@ -42,7 +42,7 @@ def test_nothing_in_a_message_can_steer_a_terminal_or_fail_to_print(
 
     monkeypatch.setattr("ondevice.tokens.run", fail)
     assert cli.main(["tokens", "x"]) == 2
-    assert capsys.readouterr().err == "error: a\\x07: \\x1b[2Jname\\ud800 \\u202eabc\\x00 next line Fix: b\\x9b.\n"
+    assert capsys.readouterr().err == "error: a\\x07: \\x1b[2Jname\\ud800 \\u202eabc\\x00 next line. Fix: b\\x9b.\n"
 
 
 def test_nor_can_what_is_logged_or_what_a_token_is_called(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

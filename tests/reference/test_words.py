@@ -181,7 +181,7 @@ def test_a_film_by_the_command_line(
     need = memory_budget.need(bundle, 3, 2, memory_budget.Way())
     assert need.arena >= unet and need.host == 3 * 4 * 3 * 16 * 24
     assert cli.main([*given, "--number", "frame_count=5"]) == 2
-    assert "no plans of so many (got 5, expected 3) Fix: use 3." in capsys.readouterr().err
+    assert "no plans of so many (got 5, expected 3). Fix: use 3." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("whole", [golden("inpaint"), golden("sd1")], ids=["nine channels", "four channels"])

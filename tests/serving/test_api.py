@@ -147,7 +147,7 @@ BAD = [
         {"width": 80, "height": 80},
         "size: the bundle holds no such size (got 80x80, expected one of 64x64, 96x64). Fix: ",
     ),
-    ({"width": 65, "height": 64}, "width: not a size the model can draw (got 65, expected a multiple of 8) Fix: "),
+    ({"width": 65, "height": 64}, "width: not a size the model can draw (got 65, expected a multiple of 8). Fix: "),
     ({"sampler": "none"}, "sampler: no such sampler (got 'none'"),
     ({"sampler": "flow_euler"}, "sampler flow_euler: "),
     ({"sampler_options": {"eta": 9}}, "sampler "),

@@ -15,6 +15,7 @@ from ondevice.errors import UsageError
 
 log = logging.getLogger(__name__)
 BACKTRACK = 20
+_SHOWN = 300  # letters of the words that are left out, where they are named
 """Tokens after a comma that go into the next chunk with what does not fit any more."""
 
 
@@ -142,6 +143,8 @@ def weights(chunk: Sequence[Token], length: int, start: int = 1) -> np.ndarray:
 def warn(reading: Reading, left_out: str, room: int, wanted: int = 1) -> None:
     """Say in the log which words are not read; and, where plans for as many chunks as `wanted` would do, so."""
     tokens = sum(map(len, reading.chunks))
+    if len(left_out) > _SHOWN:
+        left_out = f"{left_out[: _SHOWN // 2]} ... {left_out[-_SHOWN // 2 :]}"
     advice = f"; a bundle of `convert --chunks {wanted}` reads them" if wanted > 1 else ""
     log.warning(
         "The prompt has %d tokens; the model reads %d. Left out: %s%s",
